@@ -1,0 +1,239 @@
+"""Write files so that a crash leaves the old content or the new, never a mixture.
+
+Every write goes to a temporary file in the same folder, is fsynced, renamed into place, and the folder is fsynced.
+A folder of files is described by ``manifest.json``, written last and checked before anything in it is parsed.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from rag.errors import BadInput, CannotRun
+
+MANIFEST = "manifest.json"
+SCHEMA = 1
+LOCK_WAIT_SECONDS = 0.5
+_LOCK = ".writer.lock"
+_OWNER = ".writer.pid"
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+def canonical_json(obj: Any) -> str:
+    """Return ``obj`` as JSON with sorted keys and no spaces: equal objects give equal text."""
+    return json.dumps(obj, sort_keys=True, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+
+
+def sha256_text(text: str) -> str:
+    """Return the hex SHA-256 of the text's UTF-8 bytes."""
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def sha256_file(path: Path | str) -> str:
+    """Return the hex SHA-256 of a file's bytes, read in blocks."""
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def write_bytes(path: Path | str, data: bytes) -> None:
+    """Replace ``path`` with ``data`` atomically and durably, making parent folders.
+
+    Raises CannotRun, naming path and size, when the disk is full or the place cannot be written.
+    """
+    path = Path(path)
+    temporary = ""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise _cannot_write(path, len(data), error) from error
+    finally:
+        if temporary and os.path.exists(temporary):
+            os.unlink(temporary)
+    sync_folder(path.parent)
+
+
+def write_text(path: Path | str, text: str) -> None:
+    """Replace ``path`` with UTF-8 text atomically; newlines are written as they are."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_json(path: Path | str, obj: Any) -> None:
+    """Replace ``path`` with indented JSON atomically, keys in the order given."""
+    write_text(path, json.dumps(obj, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def append_line(path: Path | str, obj: Any) -> None:
+    """Append one JSON line and return only when it is on the disk.
+
+    A line torn by an earlier crash is closed first, so that the new line stands on its own.
+    """
+    path = Path(path)
+    data = (json.dumps(obj, ensure_ascii=False, allow_nan=False) + "\n").encode("utf-8")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(path, "ab+") as stream:
+            if stream.tell() > 0:
+                stream.seek(-1, os.SEEK_END)
+                data = data if stream.read(1) == b"\n" else b"\n" + data
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+    except OSError as error:
+        raise _cannot_write(path, len(data), error) from error
+
+
+def sync_folder(folder: Path | str) -> None:
+    """Make renames and new names in a folder durable; a no-op where folders cannot be opened (Windows)."""
+    if os.name == "nt":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def publish_folder(tmp: Path | str, final: Path | str) -> None:
+    """Fsync everything under ``tmp``, rename it to ``final`` and fsync the parent.
+
+    Raises BadInput when ``final`` exists already, CannotRun when the disk refuses.
+    """
+    tmp, final = Path(tmp), Path(final)
+    if final.exists():
+        raise BadInput(
+            f"{final} exists already, so a new version cannot take its name",
+            "remove it or choose another folder",
+        )
+    try:
+        for folder, _, names in os.walk(tmp):
+            for name in names:
+                with open(Path(folder, name), "rb+") as stream:
+                    os.fsync(stream.fileno())
+            sync_folder(folder)
+        os.rename(tmp, final)
+        sync_folder(final.parent)
+    except OSError as error:
+        raise _cannot_write(final, 0, error) from error
+
+
+def write_manifest(
+    folder: Path | str, kind: str, extra: dict[str, Any] | None = None, files: Iterable[str] | None = None
+) -> dict[str, Any]:
+    """Write ``manifest.json`` over a folder's files (all of them by default) and return it.
+
+    ``extra`` adds top-level keys. Call it last: the manifest is what says that the folder is whole.
+    """
+    folder = Path(folder)
+    names = sorted(files) if files is not None else _listed(folder)
+    entries = {n: {"bytes": (folder / n).stat().st_size, "sha256": sha256_file(folder / n)} for n in names}
+    manifest: dict[str, Any] = {**(extra or {}), "schema": SCHEMA, "kind": kind, "files": entries}
+    write_json(folder / MANIFEST, manifest)
+    return manifest
+
+
+def check_manifest(folder: Path | str, kind: str) -> dict[str, Any]:
+    """Verify every file of a folder against its manifest and return the manifest.
+
+    Raises BadInput, naming the file and what differs, when the manifest or a file is missing, damaged, of another
+    kind, of a newer schema, or not listed.
+    """
+    folder = Path(folder)
+    manifest = _read_manifest(folder, kind)
+    entries = manifest["files"]
+    for name, entry in sorted(entries.items()):
+        path = folder / name
+        if not path.is_file() or path.is_symlink():
+            raise BadInput(f"{folder} is damaged: {name} is missing")
+        if (size := path.stat().st_size) != entry["bytes"]:
+            raise BadInput(
+                f"{folder} is damaged: {name} has {size} bytes, its manifest says {entry['bytes']}"
+            )
+        if sha256_file(path) != entry["sha256"]:
+            raise BadInput(f"{folder} is damaged: the SHA-256 of {name} differs from its manifest")
+    if strangers := sorted(set(_listed(folder)) - set(entries)):
+        raise BadInput(f"{folder} is damaged: {strangers[0]} is not listed in its manifest")
+    return manifest
+
+
+@contextmanager
+def writer_lock(folder: Path | str) -> Iterator[None]:
+    """Hold a folder's only writer's place; BadInput names the owner's process when it is taken.
+
+    The lock belongs to the operating system: when its owner dies, the next writer simply gets it.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / _LOCK)
+    try:
+        lock.acquire(timeout=LOCK_WAIT_SECONDS)
+    except Timeout:
+        owner = _read_owner(folder / _OWNER)
+        raise BadInput(
+            f"{folder} is being written by another process ({owner})",
+            "wait until it has finished, or stop it",
+        ) from None
+    try:
+        (folder / _OWNER).write_text(str(os.getpid()), encoding="ascii")
+        yield
+    finally:
+        (folder / _OWNER).unlink(missing_ok=True)
+        lock.release()
+
+
+def _read_manifest(folder: Path, kind: str) -> dict[str, Any]:
+    path = folder / MANIFEST
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        found, schema, entries = manifest["kind"], manifest["schema"], manifest["files"]
+        whole = all(isinstance(e["bytes"], int) and isinstance(e["sha256"], str) for e in entries.values())
+        inside = all(not Path(n).is_absolute() and ".." not in Path(n).parts for n in entries)
+    except FileNotFoundError:
+        raise BadInput(f"{folder} has no {MANIFEST}: it is incomplete or not a {kind}") from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise BadInput(f"{path} is damaged: {error!r}") from error
+    if found != kind:
+        raise BadInput(f"{folder} holds a {found!r}, not a {kind!r}")
+    if not isinstance(schema, int) or schema > SCHEMA:
+        raise BadInput(f"{folder} has schema {schema}, this version reads up to {SCHEMA}", "update tunewise")
+    if not whole or not inside:
+        raise BadInput(f"{path} is damaged: its list of files is malformed")
+    return dict(manifest)
+
+
+def _listed(folder: Path) -> list[str]:
+    paths = (p for p in folder.rglob("*") if p.is_file() or p.is_symlink())
+    names = (p.relative_to(folder).as_posix() for p in paths if p.name not in (_LOCK, _OWNER))
+    return sorted(name for name in names if name != MANIFEST)
+
+
+def _read_owner(path: Path) -> str:
+    try:
+        return f"pid {int(path.read_text(encoding='ascii'))}"
+    except (OSError, ValueError):
+        return "pid unknown"
+
+
+def _cannot_write(path: Path, size: int, error: OSError) -> CannotRun:
+    if error.errno in _FULL:
+        return CannotRun(
+            f"cannot write {path}: no space left for {size} bytes", "free some space and run it again"
+        )
+    return CannotRun(
+        f"cannot write {path} ({size} bytes): {error.strerror or error}", "check the folder's permissions"
+    )

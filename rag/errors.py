@@ -1,0 +1,57 @@
+"""The one tree of errors that tunewise raises on purpose.
+
+::
+
+    Problem            exit 1    base class; never raised itself
+    ├── UsageProblem   exit 2    wrong flags, verbs, an existing run folder
+    ├── BadInput       exit 3    answers, plan, data, index, adapter: broken, damaged, mismatched
+    ├── CannotRun      exit 4    memory, disk, GPU, a missing extra, a model that cannot be obtained
+    └── GateNotMet     exit 5    the run is whole, but its result is below the gate
+
+Libraries raise these; only the command line prints them and turns them into an exit code.
+"""
+
+from __future__ import annotations
+
+
+class Problem(Exception):
+    """Something went wrong that the user can act on.
+
+    ``message`` says what happened (with the offending value and place) and why; ``hint`` says what to do next.
+    """
+
+    exit_code = 1
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        """Keep the message and the hint; both are plain text without a trailing newline."""
+        super().__init__(message, hint)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        """Return the message, followed by the hint in parentheses when there is one."""
+        return f"{self.message} ({self.hint})" if self.hint else self.message
+
+
+class UsageProblem(Problem):
+    """The command was used wrongly: flags, verbs, an existing folder, nothing given."""
+
+    exit_code = 2
+
+
+class BadInput(Problem):
+    """A file or value given by the user is broken, damaged, mismatched or leaking."""
+
+    exit_code = 3
+
+
+class CannotRun(Problem):
+    """The request is fine, but this machine cannot carry it out."""
+
+    exit_code = 4
+
+
+class GateNotMet(Problem):
+    """The run finished and is kept, but no arm met the plan's gate."""
+
+    exit_code = 5

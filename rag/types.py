@@ -1,0 +1,94 @@
+"""The plain types that cross rag's borders: Document, Block, Chunk, Hit, Citation.
+
+All offsets are character offsets into ``Document.raw``, the decoded source text with its newlines untouched;
+lines are counted from 1 and pages from 1. ``end`` is exclusive.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """One structural piece of a document: a heading, paragraph, list, table, code block or row."""
+
+    kind: str
+    """heading, paragraph, list, table, code or row."""
+    text: str
+    """What to show and embed; equals ``raw[start:end]`` unless the format needed cleaning (html, csv)."""
+    start: int
+    end: int
+    heading: str = ""
+    """The path of headings above, joined with " > "."""
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """One source: its decoded text, its structure and where it came from."""
+
+    id: str
+    """POSIX path relative to the documents folder, or the ``id`` of a row."""
+    title: str
+    raw: str
+    blocks: tuple[Block, ...]
+    sha256: str
+    """Hash of everything that decides the chunks: title, text and metadata."""
+    media: str
+    """markdown, html, csv, text, pdf or row."""
+    metadata: dict[str, Any] = field(default_factory=dict)
+    """Extra keys of a row; ``page_starts`` (offset of each page's first character) for a pdf."""
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """One searchable passage with its exact place in the source."""
+
+    id: int
+    """Unique in the index and never given to another chunk later."""
+    doc: str
+    title: str
+    ordinal: int
+    """Position among the document's chunks, from 0."""
+    text: str
+    start: int
+    end: int
+    heading: str = ""
+    line_start: int = 1
+    line_end: int = 1
+    page: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """A chunk found for a question, with the scores that found it."""
+
+    chunk: Chunk
+    score: float
+    """The fused score, comparable only within one question."""
+    dense: float
+    """Cosine of question and chunk, -1 to 1."""
+    lexical: float
+    """Raw BM25 score, 0 and up."""
+
+
+@dataclass(frozen=True, slots=True)
+class Citation:
+    """One ``[n]`` of an answer: the passage that supports a sentence, and where it stands."""
+
+    n: int
+    doc: str
+    title: str
+    page: int | None
+    line_start: int
+    line_end: int
+    char_start: int
+    char_end: int
+    quote: str
+    """An exact substring of the cited chunk."""
+    supported: bool = True
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the citation as the JSON object that ``ask --json`` prints."""
+        return asdict(self)
