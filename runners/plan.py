@@ -1,0 +1,323 @@
+"""The plan: what can be run, as YAML that a person edits.
+
+The advisor fills it in, `tunewise run` carries it out, and nothing else decides anything in between.
+Every key changes something; unknown keys are refused with the closest known one.
+"""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from rag.durable import canonical_json, sha256_text, write_text
+from rag.errors import BadInput
+
+Method = Literal["prompting", "few-shot", "rag", "lora", "qlora", "full", "hybrid"]
+METHODS: tuple[str, ...] = ("prompting", "few-shot", "rag", "lora", "qlora", "full", "hybrid")
+TuningMethod = Literal["lora", "qlora", "full"]
+SCORES: tuple[str, ...] = (
+    "style",
+    "fact_recall",
+    "agreement",
+    "token_f1",
+    "exact_match",
+    "citation",
+    "refusal",
+)
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class RecordedAnswer(_Model):
+    """One answer to the questionnaire and where it came from."""
+
+    value: Any = Field(description="What was answered; null is unknown.")
+    source: str = Field(description="asked, flag, file, detected, counted, probed or default.")
+    note: str = Field("", description="How a detected or counted value was found.")
+
+
+class PlanModel(_Model):
+    """The base model, or the embedder, that the plan was made for."""
+
+    name: str = Field(description="A known name, a folder, or openai:NAME@URL.")
+    fingerprint: str | None = Field(None, description="Refuses other weights of the same name when given.")
+    allow_hub: bool = Field(False, description="Whether the model hub may be asked for it.")
+
+
+class Data(_Model):
+    """The files the plan works on; relative paths start at the plan's own folder."""
+
+    documents: Path | None = Field(None, description="A folder, a file, or a .jsonl of document rows.")
+    examples: Path | None = Field(None, description="Prompt/response pairs or chats for tuning.")
+    questions: Path | None = Field(None, description="Held-out questions; divided once into dev and test.")
+    test_questions: Path | None = Field(None, description="Your own test half; then `questions` is all dev.")
+    max_examples: int | None = Field(
+        None, ge=1, description="Use only this many examples, drawn by the seed."
+    )
+    max_dev: int | None = Field(None, ge=1, description="Use only this many dev questions.")
+    max_test: int | None = Field(None, ge=1, description="Use only this many test questions.")
+    dev_share: float = Field(1 / 3, gt=0, lt=1, description="Share of the questions that is dev.")
+
+
+class Prompts(_Model):
+    """The words the model is given; every arm gets the same instructions, so that none is a straw man."""
+
+    system: str = Field("", description="Today's instructions (house style in words).")
+    refusals: tuple[str, ...] = Field(
+        ("I could not find that in our documents.",),
+        description="How the house says that the documents do not hold the answer.",
+        min_length=1,
+    )
+    context: str = Field(
+        "Passages:\n{passages}\n\nQuestion: {question}",
+        description="The user turn of an arm with retrieval; {passages} and {question} are filled in.",
+    )
+
+    @model_validator(mode="after")
+    def _placeholders(self) -> Prompts:
+        for name in ("{passages}", "{question}"):
+            if name not in self.context:
+                raise ValueError(f"prompts.context lacks {name}")
+        return self
+
+
+class IndexStep(_Model):
+    """Build the retrieval index."""
+
+    kind: Literal["index"] = "index"
+    k: int = Field(3, ge=1, le=50, description="Passages given to the model.")
+    max_chunk_tokens: int = Field(200, ge=16, description="Longest chunk, in the embedder's own tokens.")
+    overlap: float = Field(
+        0.25, ge=0, lt=1, description="Share of a split chunk that repeats the one before."
+    )
+    lexical_weight: float = Field(0.25, ge=0, le=1, description="Weight of BM25 beside the dense score.")
+    context_tokens: int = Field(1024, ge=32, description="Most tokens of passages in one prompt.")
+
+
+class TrainStep(_Model):
+    """Tune the base model; one of these for every arm that has weights of its own."""
+
+    kind: Literal["train"] = "train"
+    arm: str = Field(description="The arm this is for: lora, qlora, full or hybrid.")
+    method: TuningMethod = "lora"
+    rows: Literal["plain", "retrieval"] = Field(
+        "plain", description="retrieval: the question with the passages the index returns, and distractors."
+    )
+    start_from: str | None = Field(None, description="Continue from the adapter of this arm.")
+    epochs: float = Field(2, gt=0, le=100)
+    learning_rate: float = Field(5e-4, gt=0, lt=1)
+    rank: int = Field(16, ge=1, le=512, description="LoRA rank (ignored by full; refused if set there).")
+    alpha: float = Field(32, gt=0)
+    dropout: float = Field(0.0, ge=0, lt=1)
+    batch_tokens: int = Field(1024, ge=64, description="Real tokens per optimiser step, at least one row.")
+    max_tokens: int = Field(1024, ge=32, description="Longest row; longer ones are counted and refused.")
+    without_gold: float = Field(0.15, ge=0, le=0.9, description="Share of retrieval rows that lack the gold.")
+    seeds: tuple[int, ...] = Field((0,), min_length=1, description="One training run per seed.")
+    reasons: dict[str, str] = Field(
+        default_factory=dict, description="Why each number, shown when it trains."
+    )
+
+
+class EvaluateStep(_Model):
+    """Answer every test question with one arm."""
+
+    kind: Literal["evaluate"] = "evaluate"
+    arm: str = Field(description="prompting, few-shot, rag, lora, qlora, full, naive-stack, hybrid.")
+    weights: str | None = Field(
+        None, description="The train step's arm whose weights it uses; null is the base."
+    )
+    retrieval: bool = Field(False, description="Whether it is given passages from the index.")
+    shots: int = Field(0, ge=0, le=64, description="Examples shown in the prompt.")
+
+
+Step = Annotated[IndexStep | TrainStep | EvaluateStep, Field(discriminator="kind")]
+
+
+class Check(_Model):
+    """One deterministic rule of the house style; a reply is in style when it passes every check."""
+
+    kind: Literal["regex", "json_schema", "labels", "max_words", "must_not"]
+    value: Any = Field(
+        description="Pattern, schema, list of labels, number of words, or list of forbidden texts."
+    )
+    text: str = Field("", description="What the rule means, in words.")
+
+    @model_validator(mode="after")
+    def _shape(self) -> Check:
+        wanted: dict[str, type | tuple[type, ...]] = {
+            "regex": str, "json_schema": dict, "labels": (list, tuple), "max_words": int, "must_not": (list, tuple),
+        }  # fmt: skip
+        if not isinstance(self.value, wanted[self.kind]):
+            raise ValueError(f"a {self.kind} check cannot have the value {self.value!r}")
+        if self.kind == "regex":
+            import re
+
+            try:
+                re.compile(self.value)
+            except re.error as error:
+                raise ValueError(f"not a regular expression: {error}") from error
+        return self
+
+
+class Gate(_Model):
+    """What the recommended arm must beat before it is advised."""
+
+    must_beat: tuple[str, ...] = Field((), description="Arms the chosen one must beat on the combined score.")
+    by: float = Field(
+        0.0, ge=0, le=1, description="By at least this much on the paired difference's low end."
+    )
+
+
+class Plan(_Model):
+    """Everything a run does, in the order it does it."""
+
+    schema_version: Literal[1] = Field(1, alias="schema")
+    name: str = Field(
+        min_length=1, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="Names the run folder."
+    )
+    choice: Method = Field(description="The recommended method; the verdict confirms or overturns it.")
+    model: PlanModel
+    embedder: PlanModel = PlanModel(name="all-minilm-l6-v2")
+    data: Data
+    prompts: Prompts = Prompts()
+    steps: tuple[Step, ...]
+    checks: tuple[Check, ...] = ()
+    weights: dict[Literal[SCORES], float] = Field(  # type: ignore[valid-type]
+        description="Weights of the combined score, fixed before any arm runs."
+    )
+    gate: Gate = Gate()
+    max_new_tokens: int = Field(64, ge=1, le=4096, description="Longest answer, the same for every arm.")
+    seed: int = Field(0, ge=0)
+    answers: dict[str, RecordedAnswer] = Field(default_factory=dict)
+    predicted: dict[str, Any] = Field(
+        default_factory=dict, description="The recommendation, to be held to account."
+    )
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Plan:
+        trained: set[str] = set()
+        has_index = False
+        for number, step in enumerate(self.steps):
+            place = f"steps[{number}]"
+            if isinstance(step, IndexStep):
+                has_index = True
+            elif isinstance(step, TrainStep):
+                if step.start_from and step.start_from not in trained:
+                    raise ValueError(
+                        f"{place}.start_from: no earlier train step is for arm {step.start_from!r}"
+                    )
+                if step.rows == "retrieval" and not has_index:
+                    raise ValueError(f"{place}: retrieval rows need an index step before it")
+                if not self.data.examples:
+                    raise ValueError(f"{place}: training needs data.examples")
+                trained.add(step.arm)
+            else:
+                if step.weights and step.weights not in trained:
+                    raise ValueError(f"{place}.weights: no earlier train step is for arm {step.weights!r}")
+                if step.retrieval and not has_index:
+                    raise ValueError(f"{place}: retrieval needs an index step before it")
+        if has_index and not self.data.documents:
+            raise ValueError("an index step needs data.documents")
+        if not self.weights or sum(self.weights.values()) <= 0 or min(self.weights.values()) < 0:
+            raise ValueError("weights must be zero or more, and not all zero")
+        return self
+
+    @property
+    def arms(self) -> tuple[EvaluateStep, ...]:
+        """The evaluate steps, in order."""
+        return tuple(step for step in self.steps if isinstance(step, EvaluateStep))
+
+    @property
+    def index(self) -> IndexStep | None:
+        """The index step, when there is one."""
+        return next((step for step in self.steps if isinstance(step, IndexStep)), None)
+
+    def train_step(self, arm: str) -> TrainStep:
+        """The train step of an arm; KeyError when there is none."""
+        for step in self.steps:
+            if isinstance(step, TrainStep) and step.arm == arm:
+                return step
+        raise KeyError(arm)
+
+    def digest(self) -> str:
+        """SHA-256 of the plan's meaning, whatever its layout."""
+        return sha256_text(canonical_json(self.model_dump(mode="json", by_alias=True)))
+
+
+def read_plan(path: Path) -> Plan:
+    """Read a plan; relative data paths become absolute, from the plan's own folder.
+
+    Raises BadInput naming the key's path, and the closest known key when it is unknown.
+    """
+    try:
+        loaded = yaml.safe_load(path.read_text("utf-8"))
+    except FileNotFoundError:
+        raise BadInput(f"no plan at {path}", "make one with: tunewise plan") from None
+    except IsADirectoryError:
+        raise BadInput(f"{path} is a folder, not a plan", "name the plan.yaml inside it") from None
+    except UnicodeDecodeError as error:
+        raise BadInput(f"{path} is not UTF-8 text (byte {error.start})", "save it as UTF-8") from None
+    except yaml.YAMLError as error:
+        raise BadInput(f"{path} is not YAML: {' '.join(str(error).split())[:200]}", "fix that line") from None
+    if not isinstance(loaded, dict):
+        raise BadInput(f"{path} holds no plan (it should be a mapping)", "make one with: tunewise plan")
+    plan = parse_plan(loaded, str(path))
+    return plan.model_copy(update={"data": _absolute(plan.data, path.resolve().parent)})
+
+
+def parse_plan(loaded: dict[str, Any], place: str = "plan") -> Plan:
+    """Validate a mapping as a plan."""
+    try:
+        return Plan.model_validate(loaded)
+    except ValidationError as error:
+        raise BadInput(*explain_validation(error, place)) from None
+
+
+def write_plan(plan: Plan, path: Path) -> None:
+    """Write the plan as YAML, atomically."""
+    body = yaml.safe_dump(
+        plan.model_dump(mode="json", by_alias=True), sort_keys=False, allow_unicode=True, width=100
+    )
+    write_text(
+        path, "# A tunewise plan: edit it, then `tunewise run` it. Schema: tunewise plan --schema\n" + body
+    )
+
+
+def explain_validation(error: ValidationError, place: str) -> tuple[str, str]:
+    """Turn pydantic's first error into a line and a hint: where, what, and the closest known key."""
+    first = error.errors()[0]
+    tags = {"index", "train", "evaluate"}
+    where = ""
+    for part in first["loc"]:
+        if isinstance(part, int):
+            where += f"[{part}]"
+        elif part not in tags:
+            where += f".{part}" if where else str(part)
+    if first["type"] == "extra_forbidden":
+        unknown = str(first["loc"][-1])
+        close = difflib.get_close_matches(unknown, _all_keys(), n=1)
+        return f"{place}: unknown key {where}", f"did you mean {close[0]}?" if close else "remove it"
+    message = first["msg"].removeprefix("Value error, ")
+    given = first.get("input")
+    shown = f" (given {given!r})" if isinstance(given, str | int | float | bool) else ""
+    return f"{place}: {where + ': ' if where else ''}{message}{shown}", "see: tunewise plan --schema"
+
+
+def _all_keys() -> list[str]:
+    kinds = (Plan, PlanModel, Data, Prompts, IndexStep, TrainStep, EvaluateStep, Check, Gate, RecordedAnswer)
+    keys = {field.alias or name for kind in kinds for name, field in kind.model_fields.items()}
+    return sorted(keys)
+
+
+def _absolute(data: Data, folder: Path) -> Data:
+    paths = ("documents", "examples", "questions", "test_questions")
+    found = {name: getattr(data, name) for name in paths}
+    return data.model_copy(update={name: (folder / path) for name, path in found.items() if path is not None})
