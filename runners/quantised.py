@@ -1,0 +1,51 @@
+"""Turn a quantised GGUF file into a plain bf16 safetensors model folder, once. Heavy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from runners import hub
+
+hub.close()
+
+import torch  # noqa: E402
+import transformers  # noqa: E402
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig  # noqa: E402
+
+from rag.errors import BadInput  # noqa: E402
+
+
+def unpack(file: Path, folder: Path, pad: str, eos: str) -> None:
+    """Write a GGUF file's model and tokenizer to ``folder``; ``pad`` pads and ``eos`` ends turns.
+
+    The tokenizer inside such files often pads with its end token, which would hide that token from
+    training; the quantisation entry leaves the config, because the saved weights are not quantised.
+    """
+    tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name, local_files_only=True)
+    for token in (pad, eos):
+        if token not in tokenizer.get_vocab():
+            raise BadInput(f"{file.name} has no token {token!r}")
+    tokenizer.pad_token, tokenizer.eos_token = pad, eos
+    model = _load(file)
+    end, padding = tokenizer.eos_token_id, tokenizer.pad_token_id
+    model.config.eos_token_id, model.config.pad_token_id = end, padding
+    model.generation_config = GenerationConfig(
+        bos_token_id=tokenizer.bos_token_id, eos_token_id=end, pad_token_id=padding
+    )
+    for leftover in ("quantization_config", "_model_name_or_path"):
+        if hasattr(model.config, leftover):
+            delattr(model.config, leftover)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    for saved in folder.iterdir():
+        saved.chmod(0o644)
+
+
+def _load(file: Path) -> transformers.PreTrainedModel:
+    # transformers 5.2x keeps GGUF blocks packed unless told otherwise; earlier releases always unpack.
+    packing = getattr(transformers, "GgufConfig", None)
+    extra = {"quantization_config": packing(dequantize=True)} if packing else {}
+    model: transformers.PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+        file.parent, gguf_file=file.name, dtype=torch.bfloat16, local_files_only=True, **extra
+    )
+    return model
