@@ -1,7 +1,7 @@
 """Write files so that a crash leaves the old content or the new, never a mixture.
 
-Every write goes to a temporary file in the same folder, is fsynced, renamed into place, and the folder is fsynced.
-A folder of files is described by ``manifest.json``, written last and checked before anything in it is parsed.
+Every write goes to a temporary file in the same folder, is fsynced, renamed into place, and the folder is
+fsynced. A folder of files is described by ``manifest.json``, written last and checked before anything in it is parsed.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def sha256_text(text: str) -> str:
 
 def sha256_file(path: Path | str) -> str:
     """Return the hex SHA-256 of a file's bytes, read in blocks."""
-    with open(path, "rb") as stream:
+    with Path(path).open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
@@ -50,21 +50,22 @@ def write_bytes(path: Path | str, data: bytes) -> None:
     Raises CannotRun, naming path and size, when the disk is full or the place cannot be written.
     """
     path = Path(path)
-    temporary = ""
+    temporary: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+        temporary = Path(name)
         with os.fdopen(handle, "wb") as stream:
             stream.write(data)
             stream.flush()
             os.fsync(stream.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
+        temporary.chmod(0o644)
+        temporary.replace(path)
     except OSError as error:
         raise _cannot_write(path, len(data), error) from error
     finally:
-        if temporary and os.path.exists(temporary):
-            os.unlink(temporary)
+        if temporary:
+            temporary.unlink(missing_ok=True)
     sync_folder(path.parent)
 
 
@@ -87,7 +88,7 @@ def append_line(path: Path | str, obj: Any) -> None:
     data = (json.dumps(obj, ensure_ascii=False, allow_nan=False) + "\n").encode("utf-8")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(path, "ab+") as stream:
+        with path.open("ab+") as stream:
             if stream.tell() > 0:
                 stream.seek(-1, os.SEEK_END)
                 data = data if stream.read(1) == b"\n" else b"\n" + data
@@ -123,10 +124,10 @@ def publish_folder(tmp: Path | str, final: Path | str) -> None:
     try:
         for folder, _, names in os.walk(tmp):
             for name in names:
-                with open(Path(folder, name), "rb+") as stream:
+                with Path(folder, name).open("rb+") as stream:
                     os.fsync(stream.fileno())
             sync_folder(folder)
-        os.rename(tmp, final)
+        tmp.rename(final)
         sync_folder(final.parent)
     except OSError as error:
         raise _cannot_write(final, 0, error) from error
@@ -150,8 +151,8 @@ def write_manifest(
 def check_manifest(folder: Path | str, kind: str) -> dict[str, Any]:
     """Verify every file of a folder against its manifest and return the manifest.
 
-    Raises BadInput, naming the file and what differs, when the manifest or a file is missing, damaged, of another
-    kind, of a newer schema, or not listed.
+    Raises BadInput, naming the file and what differs, when the manifest or a file is missing, damaged, of
+    another kind, of a newer schema, or not listed.
     """
     folder = Path(folder)
     manifest = _read_manifest(folder, kind)

@@ -17,7 +17,7 @@ from __future__ import annotations
 class Problem(Exception):
     """Something went wrong that the user can act on.
 
-    ``message`` says what happened (with the offending value and place) and why; ``hint`` says what to do next.
+    ``message`` says what happened (with the offending value and place) and why; ``hint`` what to do next.
     """
 
     exit_code = 1

@@ -17,11 +17,13 @@ class Block:
     kind: str
     """heading, paragraph, list, table, code or row."""
     text: str
-    """What to show and embed; equals ``raw[start:end]`` unless the format needed cleaning (html, csv)."""
+    """What to show and embed; it equals ``raw[start:end]`` unless the format needed cleaning (html, csv)."""
     start: int
     end: int
     heading: str = ""
-    """The path of headings above, joined with " > "."""
+    """The path of headings above, joined with " > "; for a heading, itself included."""
+    offsets: tuple[int, ...] = ()
+    """Place in ``raw`` of every character of ``text``; empty when ``text`` is the raw slice, or a row."""
 
 
 @dataclass(frozen=True, slots=True)
