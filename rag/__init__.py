@@ -1,8 +1,8 @@
 """Look things up: documents in, cited passages out.
 
 ``rag`` loads documents, cuts them into chunks that fit the embedder, keeps them in an index that survives
-crashes, searches it by meaning and by words, and attaches citations to answers. It knows nothing of training or
-advice. The front class is :class:`Index`, imported only when it is asked for, so that ``import rag`` is light.
+crashes, searches it by meaning and by words, and attaches citations to answers. It knows nothing of training
+or advice. The front class is :class:`Index`, imported only when asked for, so that ``import rag`` is light.
 """
 
 from __future__ import annotations

@@ -89,7 +89,7 @@ class _Page(HTMLParser):
             raise Unreadable(f"tags nested more than {_DEEPEST} deep at line {self.getpos()[0]}")
 
     def _close_implied(self, tag: str) -> None:
-        """Close what HTML lets authors leave open: a <head> before the body, a <p> or <li> before the next."""
+        """Close what HTML lets authors leave open: a <head> before the body, a <p> before the next <p>."""
         last = self._open[-1][0] if self._open else ""
         if (last == tag and tag in _IMPLIED_END) or (last == "head" and (tag in _BREAKS or _level(tag))):
             self._open.pop()

@@ -33,7 +33,7 @@ def _pages(data: bytes) -> tuple[str, list[str]]:
         reader = PdfReader(io.BytesIO(data))
         if reader.is_encrypted and not reader.decrypt(""):
             raise Unreadable("encrypted: it needs a password")
-        title = str((reader.metadata or {}).get("/Title") or "").strip()
+        title = str((reader.metadata and reader.metadata.title) or "").strip()
         return title, [_clean(page.extract_text()) for page in reader.pages]
     except Unreadable:
         raise
