@@ -1,0 +1,78 @@
+"""What the model is asked: the plan's instructions, examples shown, passages given, and the question."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rag.durable import sha256_text
+from runners.data import Example
+from runners.plan import Prompts
+from runners.shapes import Message
+
+
+def ask(
+    prompts: Prompts,
+    question: str,
+    passages: str | None = None,
+    shots: Sequence[Example] = (),
+    system: str | None = None,
+    history: Sequence[Message] = (),
+) -> list[Message]:
+    """The chat of one question: system, shown examples, earlier turns, then the question with its passages.
+
+    A question's own system turn stands in for the plan's. `passages` is None for an arm without retrieval; an
+    empty string is an honest "no passages found".
+    """
+    chat: list[Message] = []
+    instructions = system or prompts.system
+    if instructions:
+        chat.append({"role": "system", "content": instructions})
+    for shot in shots:
+        chat += [{"role": "user", "content": shot.question}, {"role": "assistant", "content": shot.reply}]
+    chat += history
+    chat.append({"role": "user", "content": user_turn(prompts, question, passages)})
+    return chat
+
+
+def user_turn(prompts: Prompts, question: str, passages: str | None) -> str:
+    """The question alone, or inside the plan's frame for passages."""
+    if passages is None:
+        return question
+    return prompts.context.replace("{passages}", passages or "(none found)").replace("{question}", question)
+
+
+def training_row(prompts: Prompts, example: Example, passages: str | None = None, reply: str | None = None) -> Example:
+    """An example as the tuned arm will be asked: on top of the same instructions, with the same frame."""
+    chat = ask(
+        prompts, example.question, passages, system=example.system or None, history=_earlier_turns(example)
+    )
+    answer: Message = {"role": "assistant", "content": example.reply if reply is None else reply}
+    return Example((*chat, answer), example.meta, example.line)
+
+
+def choose_shots(examples: Sequence[Example], count: int, seed: int) -> tuple[Example, ...]:
+    """A fixed bank of examples, drawn by the seed from different documents, of about the median length.
+
+    A refusal is shown when the bank has three or more, so that the arm has seen one.
+    """
+    pool = sorted(examples, key=lambda e: sha256_text(f"{seed}\0{e.question}\0{e.reply}"))
+    lengths = sorted(len(e.reply) for e in pool)
+    median = lengths[len(lengths) // 2] if lengths else 0
+    usual = [e for e in pool if not e.meta.get("refusal") and len(e.reply) <= 1.5 * median]
+    chosen: list[Example] = []
+    documents: set[object] = set()
+    for example in usual:
+        document = example.meta.get("doc_id")
+        if len(chosen) < count and (document is None or document not in documents):
+            chosen.append(example)
+            documents.add(document)
+    refusals = [e for e in pool if e.meta.get("refusal")]
+    if refusals and len(chosen) >= 3:
+        chosen[-1] = refusals[0]
+    return tuple(chosen)
+
+
+def _earlier_turns(example: Example) -> list[Message]:
+    turns = [m for m in example.messages if m["role"] != "system"]
+    last_question = max((i for i, m in enumerate(turns) if m["role"] == "user"), default=0)
+    return list(turns[:last_question])

@@ -1,0 +1,156 @@
+"""The run folder: plan, events, finished steps; it can be moved or deleted as one thing."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from rag.durable import append_line, canonical_json, sha256_text, write_manifest, writer_lock
+from rag.errors import BadInput, UsageProblem
+from runners.plan import Plan, parse_plan, write_plan
+
+OnEvent = Callable[[dict[str, Any]], None] | None
+PLAN, EVENTS, INDEX, TRIAL, REPORT = "plan.yaml", "events.jsonl", "index", "trial", "report.json"
+
+
+class RunFolder:
+    """One run's files; finished steps are remembered with a digest of what they were made from."""
+
+    def __init__(self, path: Path) -> None:
+        """Take an existing folder with a plan in it; use `open_run` or `create`."""
+        self.path = path
+        self._finished = {
+            event["step"]: event for event in self.events() if event.get("event") == "step.done" and "step" in event
+        }
+
+    @classmethod
+    def create(cls, path: Path, plan: Plan, resume: bool = False, overwrite: bool = False) -> RunFolder:
+        """Make the folder, or take the one there is.
+
+        Raises UsageProblem when it exists and neither flag is given, BadInput when the plan it was started with
+        differs (naming the keys), or when the folder to overwrite is not a run.
+        """
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            is_run = path.is_dir() and (path / PLAN).exists()
+            if overwrite and is_run:
+                _remove(path)
+            elif overwrite or not is_run:
+                raise UsageProblem(f"{path} exists and is not a run folder", "choose another --out")
+            elif not resume:
+                raise UsageProblem(f"{path} exists", "continue it with --resume, or start again with --overwrite")
+        path.mkdir(parents=True, exist_ok=True)
+        if (path / PLAN).exists():
+            changed = _differences(read_run_plan(path), plan)
+            if changed:
+                raise BadInput(
+                    f"the plan differs from the one {path} was started with: {', '.join(changed[:4])}",
+                    "undo the change, or start again with --overwrite",
+                )
+        else:
+            write_plan(plan, path / PLAN)
+        return cls(path)
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Hold the place of the folder's only writer; a second run in it is refused, naming the first."""
+        with writer_lock(self.path):
+            yield
+
+    def events(self) -> list[dict[str, Any]]:
+        """Every event written so far; a line torn by a crash is left out."""
+        return read_lines(self.path / EVENTS)
+
+    def write(self, event: dict[str, Any]) -> None:
+        """Append one event with the time it happened."""
+        append_line(self.path / EVENTS, {"time": round(time.time(), 3), **event})
+
+    def finished(self, step: str, inputs: Any) -> dict[str, Any] | None:
+        """What a finished step left behind, when it was made from the same inputs; else None."""
+        event = self._finished.get(step)
+        same = event is not None and event.get("inputs") == sha256_text(canonical_json(inputs))
+        return event["result"] if event is not None and same else None
+
+    def finish(self, step: str, inputs: Any, result: dict[str, Any]) -> None:
+        """Remember a step as finished, durably."""
+        event = {
+            "event": "step.done", "step": step, "inputs": sha256_text(canonical_json(inputs)), "result": result
+        }  # fmt: skip
+        self.write(event)
+        self._finished[step] = event
+
+    def adapter(self, arm: str, seed: int) -> Path:
+        """Folder of an arm's weights, an adapter or a whole model."""
+        return self.path / "adapters" / f"{arm}-s{seed}"
+
+    def seal(self, extra: dict[str, Any]) -> None:
+        """Write the manifest over everything but the event log and the index, which has its own."""
+        names = [p.relative_to(self.path).as_posix() for p in sorted(self.path.rglob("*")) if p.is_file()]
+        own = [n for n in names if not n.startswith((INDEX + "/", ".")) and n not in (EVENTS, "manifest.json")]
+        write_manifest(self.path, "run", extra, own)
+
+
+def open_run(path: Path) -> RunFolder:
+    """Open an existing run; BadInput when there is none at `path`."""
+    if not (path / PLAN).is_file():
+        what = "is not a run folder (no plan.yaml)" if path.exists() else "does not exist"
+        raise BadInput(f"{path} {what}", "make one with: tunewise run plan.yaml")
+    return RunFolder(path)
+
+
+def read_run_plan(path: Path) -> Plan:
+    """The plan a run was started with; its paths are absolute already."""
+    try:
+        loaded = yaml.safe_load((path / PLAN).read_text("utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise BadInput(f"{path / PLAN} cannot be read: {error}", "start again with --overwrite") from None
+    return parse_plan(loaded if isinstance(loaded, dict) else {}, str(path / PLAN))
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """Read a JSON-lines journal; a torn last line, left by a crash, is left out."""
+    if not path.exists():
+        return []
+    rows = []
+    for line in path.read_text("utf-8", errors="replace").splitlines():
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(row, dict):
+            rows.append(row)
+    return rows
+
+
+def _remove(path: Path) -> None:
+    """Take a run folder away as one thing: it is renamed first, so a crash leaves no half run under its name."""
+    doomed = path.with_name(f".{path.name}.removed")
+    if doomed.exists():
+        shutil.rmtree(doomed)
+    with writer_lock(path):
+        path.rename(doomed)
+    shutil.rmtree(doomed)
+
+
+def _differences(old: Plan, new: Plan) -> list[str]:
+    """Dotted keys whose values differ."""
+    found: list[str] = []
+
+    def walk(place: str, a: Any, b: Any) -> None:
+        if isinstance(a, dict) and isinstance(b, dict):
+            for key in sorted(a.keys() | b.keys()):
+                walk(f"{place}.{key}" if place else key, a.get(key), b.get(key))
+        elif isinstance(a, list) and isinstance(b, list) and len(a) == len(b):
+            for number, (x, y) in enumerate(zip(a, b, strict=True)):
+                walk(f"{place}[{number}]", x, y)
+        elif a != b:
+            found.append(place)
+
+    walk("", old.model_dump(mode="json", by_alias=True), new.model_dump(mode="json", by_alias=True))
+    return found
