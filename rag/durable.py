@@ -1,8 +1,7 @@
 """Write files so that a crash leaves the old content or the new, never a mixture.
 
 Every write goes to a temporary file in the same folder, is fsynced, renamed into place, and the folder is
-fsynced. A folder of files is described by ``manifest.json``, written last and checked before anything in it is
-parsed.
+fsynced. A folder of files is described by ``manifest.json``, written last and checked before it is parsed.
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ def read(id: str, data: bytes) -> Iterator[Document]:
     page.close()
     page.end_block()
     blocks = [block for block, main in page.blocks if main] or [block for block, _ in page.blocks]
-    top = next((b.heading for b in blocks if b.kind == "heading"), "")
+    top = next((b.text for b in blocks if b.kind == "heading"), "")
     yield document(id, " ".join(page.title.split()) or top or title_from(id), raw, _joined(blocks), "html")
 
 

@@ -1,0 +1,160 @@
+"""Cut documents into chunks that follow their structure and always fit the embedder, in its own tokens.
+
+Blocks under one heading are packed together up to the limit, never across headings or pages; a row of a
+table file is a chunk of its own; only a block that is too long by itself is split, at sentence ends where
+possible, with overlap. What is embedded is "title > heading path" on a line above the chunk's text, and that
+whole never exceeds the embedder's window.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from semantic_text_splitter import TextSplitter
+
+from rag import lines
+from rag.encoder import Encoder
+from rag.settings import IndexSettings
+from rag.types import Block, Chunk, Document
+
+PREFIX_SHARE = 0.25
+"""The prefix may take this share of the embedder's window; longer heading paths lose their outer parts."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    text: str
+    start: int
+    end: int
+    heading: str
+
+
+def prefix(title: str, heading: str) -> str:
+    """Return "title > heading path", without repeating a title that the path begins with."""
+    parts = [part for part in heading.split(" > ") if part]
+    if parts and parts[0].casefold() == title.casefold():
+        parts = parts[1:]
+    return " > ".join(" ".join(part.split()) for part in [title, *parts] if part.strip())
+
+
+class Chunker:
+    """Cuts documents for one embedder and one set of settings."""
+
+    def __init__(self, encoder: Encoder, settings: IndexSettings) -> None:
+        """Keep the counter; splitters are made for the room each prefix leaves."""
+        self._encoder = encoder
+        self._settings = settings
+        self._splitters: dict[int, TextSplitter] = {}
+
+    def chunks(self, document: Document) -> list[Chunk]:
+        """Return the document's chunks in order, with ids still 0."""
+        line_starts = lines.starts(document.raw)
+        pages = document.metadata.get("page_starts") if document.media == "pdf" else None
+        return [
+            Chunk(
+                id=0,
+                doc=document.id,
+                title=document.title,
+                ordinal=ordinal,
+                text=piece.text,
+                start=piece.start,
+                end=piece.end,
+                heading=piece.heading,
+                line_start=lines.number(line_starts, piece.start),
+                line_end=lines.number(line_starts, max(piece.start, piece.end - 1)),
+                page=bisect_right(pages, piece.start) if pages else None,
+            )
+            for ordinal, piece in enumerate(self._pieces(document))
+        ]
+
+    def embedded_text(self, chunk: Chunk) -> str:
+        """Return what is embedded and searched for a chunk: its prefix on a line, then its text."""
+        head = self._prefix(chunk.title, chunk.heading)
+        return f"{head}\n{chunk.text}" if head else chunk.text
+
+    def _prefix(self, title: str, heading: str) -> str:
+        """Return the prefix, shortened from the outside (then by words) to its share of the window."""
+        room = int(self._encoder.max_tokens * PREFIX_SHARE)
+        text = prefix(title, heading)
+        parts = [part for part in heading.split(" > ") if part]
+        while parts and self._encoder.count_tokens(text) > room:
+            parts = parts[1:]
+            text = prefix(title, " > ".join(parts))
+        while self._encoder.count_tokens(text) > room:
+            text = text[: len(text) * 3 // 4].rstrip()
+        return text
+
+    def _pieces(self, document: Document) -> Iterator[_Piece]:
+        pages = document.metadata.get("page_starts", []) if document.media == "pdf" else []
+        for section in _sections(document.blocks, pages):
+            head = self._prefix(document.title, section[0].heading)
+            taken = self._encoder.count_tokens(head)
+            room = min(self._settings.max_tokens, self._encoder.max_tokens - taken)
+            for group in self._packed(section, room):
+                yield from self._fitted(document.raw, group, room)
+
+    def _packed(self, section: list[Block], room: int) -> Iterator[list[Block]]:
+        """Group neighbouring blocks while they fit; a row stays alone."""
+        group: list[Block] = []
+        used = 0
+        for block in section:
+            size = self._encoder.count_tokens(block.text) + 1
+            if group and (used + size > room or block.kind == "row"):
+                yield group
+                group, used = [], 0
+            group.append(block)
+            used += size
+        if group:
+            yield group
+
+    def _fitted(self, raw: str, group: list[Block], room: int) -> Iterator[_Piece]:
+        """Yield the group as one piece, or its parts when it does not fit after all."""
+        first, last = group[0], group[-1]
+        exact = all(raw[b.start : b.end] == b.text for b in group)
+        text = raw[first.start : last.end] if exact else "\n".join(b.text for b in group)
+        if self._encoder.count_tokens(text) <= room:
+            yield _Piece(text, first.start, last.end, first.heading)
+        elif len(group) > 1:
+            for block in group:
+                yield from self._fitted(raw, [block], room)
+        else:
+            for at, part in self._splitter(room).chunk_indices(text):
+                yield _Piece(part, *_place(first, at, at + len(part)), first.heading)
+
+    def _splitter(self, room: int) -> TextSplitter:
+        if room not in self._splitters:
+            overlap = int(room * self._settings.overlap)
+            self._splitters[room] = TextSplitter.from_huggingface_tokenizer(
+                self._encoder.tokenizer, room, overlap=overlap
+            )
+        return self._splitters[room]
+
+
+def _place(block: Block, start: int, end: int) -> tuple[int, int]:
+    """Return the raw span of ``block.text[start:end]``."""
+    if block.offsets:
+        return block.offsets[start], block.offsets[end] if end < len(block.offsets) else block.end
+    if len(block.text) == block.end - block.start:
+        return block.start + start, block.start + end
+    return block.start, block.end
+
+
+def _sections(blocks: tuple[Block, ...], page_starts: list[int]) -> Iterator[list[Block]]:
+    """Yield runs of blocks under one heading and page; a heading stays only when nothing is below it."""
+    run: list[Block] = []
+    place: tuple[str, int] | None = None
+    for at, block in enumerate(blocks):
+        if block.kind == "heading":
+            below = blocks[at + 1].heading if at + 1 < len(blocks) else ""
+            if below == block.heading or below.startswith(f"{block.heading} > "):
+                continue
+        here = (block.heading, bisect_right(page_starts, block.start))
+        if run and here != place:
+            yield run
+            run = []
+        run.append(block)
+        place = here
+    if run:
+        yield run
