@@ -1,0 +1,57 @@
+"""Search by words: BM25 (bm25s) over stemmed words, saved as plain arrays and JSON.
+
+The vocabulary is numbered in order of first appearance, so that equal texts give equal files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import bm25s
+import numpy as np
+
+from rag.errors import BadInput
+from rag.words import content_words, words
+
+
+class Lexical:
+    """BM25 over a list of texts; rows are numbered as the texts were given."""
+
+    def __init__(self, retriever: bm25s.BM25, rows: int) -> None:
+        """Wrap a finished index; use ``build`` or ``load``."""
+        self._retriever = retriever
+        self._rows = rows
+
+    @classmethod
+    def build(cls, texts: Sequence[str], k1: float, b: float) -> Lexical:
+        """Index the texts."""
+        vocabulary: dict[str, int] = {}
+        rows = [[vocabulary.setdefault(word, len(vocabulary)) for word in words(text)] for text in texts]
+        vocabulary.setdefault("", len(vocabulary))
+        retriever = bm25s.BM25(k1=k1, b=b, backend="numpy")
+        retriever.index((rows, vocabulary), create_empty_token=False, show_progress=False)
+        return cls(retriever, len(texts))
+
+    def scores(self, question: str) -> np.ndarray:
+        """Return the BM25 score of every row, float32; 0 where no content word of the question occurs.
+
+        A question of stop words only ("who are you") is searched with all its words.
+        """
+        asked = content_words(question) or words(question)
+        known = [word for word in asked if word in self._retriever.vocab_dict]
+        if not known:
+            return np.zeros(self._rows, dtype=np.float32)
+        return np.asarray(self._retriever.get_scores(known), dtype=np.float32)
+
+    def save(self, folder: Path) -> None:
+        """Write the arrays and the vocabulary into an existing folder."""
+        self._retriever.save(folder, show_progress=False, allow_pickle=False)
+
+    @classmethod
+    def load(cls, folder: Path, rows: int) -> Lexical:
+        """Read what ``save`` wrote; BadInput when it covers another number of rows."""
+        retriever = bm25s.BM25.load(folder, load_corpus=False, show_progress=False, allow_pickle=False)
+        if retriever.scores["num_docs"] != rows:
+            raise BadInput(f"{folder} covers {retriever.scores['num_docs']} chunks, not {rows}")
+        return cls(retriever, rows)

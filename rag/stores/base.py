@@ -1,0 +1,76 @@
+"""The protocol of a vector store, the table of stores, and the checks that all of them share."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+from typing import Protocol, Self
+
+import numpy as np
+
+from rag.errors import BadInput
+
+STORES: dict[str, str] = {
+    "exact": "rag.stores.exact:ExactStore",
+    "faiss": "rag.stores.faiss:FaissStore",
+}
+"""Name to "module:class"; the module is imported only when the store is used."""
+
+
+class VectorStore(Protocol):
+    """Unit vectors under int64 ids, searched by inner product; the caller gives the ids, each only once."""
+
+    def __init__(self, dimension: int) -> None:
+        """Make an empty store for vectors of one length."""
+
+    @property
+    def ids(self) -> np.ndarray:
+        """All ids, int64, in the order in which they were added."""
+
+    def add(self, ids: np.ndarray, vectors: np.ndarray) -> None:
+        """Add float32 [n, dimension] under n new ids."""
+
+    def vectors(self, ids: np.ndarray) -> np.ndarray:
+        """Return the stored vectors of ids, float32 [len(ids), dimension]; KeyError for an unknown id."""
+
+    def search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return (ids, scores), each [len(queries), min(k, stored)], best first."""
+
+    def save(self, folder: Path) -> None:
+        """Write the store's files into an existing folder; equal contents give equal bytes."""
+
+    @classmethod
+    def load(cls, folder: Path, dimension: int) -> Self:
+        """Read what ``save`` wrote; the caller has verified the files' hashes."""
+
+
+def store_class(name: str) -> type[VectorStore]:
+    """Return the class of a store by its name; BadInput lists the names there are."""
+    if name not in STORES:
+        raise BadInput(f"unknown vector store {name!r}", f"there are: {', '.join(STORES)}")
+    module, _, attribute = STORES[name].partition(":")
+    found: type[VectorStore] = getattr(import_module(module), attribute)
+    return found
+
+
+def checked(vectors: np.ndarray, dimension: int) -> np.ndarray:
+    """Return vectors as contiguous float32 [n, dimension]; BadInput on another shape or a value not finite.
+
+    FAISS itself checks the shape by an assertion that ``python -O`` removes, and accepts NaN.
+    """
+    vectors = np.ascontiguousarray(vectors, dtype=np.float32)
+    if vectors.ndim != 2 or vectors.shape[1] != dimension:
+        raise BadInput(f"vectors have the shape {vectors.shape}, but this index holds [n, {dimension}]")
+    if not np.isfinite(vectors).all():
+        raise BadInput("a vector holds a value that is not a finite number")
+    return vectors
+
+
+def checked_ids(ids: np.ndarray, count: int, taken: np.ndarray) -> np.ndarray:
+    """Return ids as int64 [count]; BadInput when the count differs or an id is negative, doubled or taken."""
+    ids = np.ascontiguousarray(ids, dtype=np.int64)
+    if ids.shape != (count,):
+        raise BadInput(f"{count} vectors came with ids of the shape {ids.shape}")
+    if len(np.unique(ids)) != count or (ids < 0).any() or np.isin(ids, taken).any():
+        raise BadInput("vector ids must be new, unique and not negative")
+    return ids

@@ -1,0 +1,69 @@
+"""The default store: FAISS ``IDMap2,Flat`` with inner product, exact up to about a million vectors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Self
+
+import faiss
+import numpy as np
+
+from rag.errors import BadInput
+from rag.stores.base import checked, checked_ids
+
+_FILE = "vectors.faiss"
+
+
+class FaissStore:
+    """A FAISS index behind our own checks of shape, type, finiteness and ids."""
+
+    def __init__(self, dimension: int) -> None:
+        """Make an empty store."""
+        self._dimension = dimension
+        self._index = faiss.IndexIDMap2(faiss.IndexFlatIP(dimension))
+
+    @property
+    def ids(self) -> np.ndarray:
+        """All ids in the order in which they were added."""
+        return np.array(faiss.vector_to_array(self._index.id_map), dtype=np.int64)
+
+    def add(self, ids: np.ndarray, vectors: np.ndarray) -> None:
+        """Add vectors under new ids."""
+        vectors = checked(vectors, self._dimension)
+        self._index.add_with_ids(vectors, checked_ids(ids, len(vectors), self.ids))
+
+    def vectors(self, ids: np.ndarray) -> np.ndarray:
+        """Return the stored vectors of ids."""
+        ids = np.ascontiguousarray(ids, dtype=np.int64)
+        if unknown := sorted(set(ids.tolist()) - set(self.ids.tolist())):
+            raise KeyError(unknown[0])
+        if not len(ids):
+            return np.empty((0, self._dimension), dtype=np.float32)
+        return np.asarray(self._index.reconstruct_batch(ids), dtype=np.float32)
+
+    def search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return the best ids and inner products."""
+        queries = checked(queries, self._dimension)
+        k = min(k, self._index.ntotal)
+        if k <= 0 or not len(queries):
+            shape = (len(queries), max(k, 0))
+            return np.empty(shape, dtype=np.int64), np.empty(shape, dtype=np.float32)
+        scores, ids = self._index.search(queries, k)
+        return np.asarray(ids, dtype=np.int64), np.asarray(scores, dtype=np.float32)
+
+    def save(self, folder: Path) -> None:
+        """Write ``vectors.faiss``."""
+        faiss.write_index(self._index, str(folder / _FILE))
+
+    @classmethod
+    def load(cls, folder: Path, dimension: int) -> Self:
+        """Read what ``save`` wrote; BadInput when FAISS finds another kind or dimension in it."""
+        store = cls(dimension)
+        try:
+            index = faiss.read_index(str(folder / _FILE))
+        except RuntimeError as error:
+            raise BadInput(f"{folder / _FILE} cannot be read: {error}") from error
+        if not isinstance(index, faiss.IndexIDMap2) or index.d != dimension:
+            raise BadInput(f"{folder / _FILE} is a {type(index).__name__} of dimension {index.d}")
+        store._index = index
+        return store
