@@ -1,0 +1,1 @@
+"""Facts about models, cards and prices: data with source and date, nothing computed."""
