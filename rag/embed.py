@@ -10,7 +10,7 @@ rows under 16 tokens differed by 3e-7). Equal lengths also waste no work on padd
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +21,13 @@ from transformers import AutoModel
 from transformers.utils import logging
 
 from rag.durable import sha256_file
+from rag.encoder import OnEvent
 from rag.errors import BadInput
 
 BATCH_TOKENS = 2048
 FEWEST_TOKENS = 32
 """A batch smaller than this takes other kernels in fp32; measured bound 15, doubled."""
 _BF16_FLAGS = ("avx512_bf16", "amx_bf16")
-OnEvent = Callable[[dict[str, Any]], None]
 
 
 class Embedder:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     import numpy as np
     from tokenizers import Tokenizer
+
+
+OnEvent = Callable[[dict[str, Any]], None]
+"""Hears what long work is doing: ``{"event": "embed.batch", "done": 64, "total": 300}``."""
 
 
 class Encoder(Protocol):
@@ -33,8 +37,10 @@ class Encoder(Protocol):
     def tokenizer(self) -> Tokenizer:
         """The model's tokenizer, with truncation and padding off."""
 
-    def encode(self, texts: Sequence[str], *, query: bool = False) -> np.ndarray:
-        """Return float32 [len(texts), dimension], each row of length 1."""
+    def encode(
+        self, texts: Sequence[str], *, query: bool = False, on_event: OnEvent | None = None
+    ) -> np.ndarray:
+        """Return float32 [len(texts), dimension], rows of length 1; a text's vector depends on it alone."""
 
     def count_tokens(self, text: str) -> int:
         """Return the text's length in the model's tokens, without special tokens."""

@@ -33,7 +33,7 @@ class IndexSettings:
         """Refuse values outside their range, naming the setting."""
         bounds: dict[str, tuple[float, float]] = {
             "max_tokens": (16, 100_000),
-            "overlap": (0, 0.5),
+            "overlap": (0, 0.9),
             "lexical_weight": (0, 1),
             "pool": (1, 10_000),
             "k1": (0, 10),

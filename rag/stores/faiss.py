@@ -34,12 +34,13 @@ class FaissStore:
 
     def vectors(self, ids: np.ndarray) -> np.ndarray:
         """Return the stored vectors of ids."""
-        ids = np.ascontiguousarray(ids, dtype=np.int64)
-        if unknown := sorted(set(ids.tolist()) - set(self.ids.tolist())):
-            raise KeyError(unknown[0])
         if not len(ids):
             return np.empty((0, self._dimension), dtype=np.float32)
-        return np.asarray(self._index.reconstruct_batch(ids), dtype=np.float32)
+        try:
+            found = self._index.reconstruct_batch(np.ascontiguousarray(ids, dtype=np.int64))
+        except RuntimeError as error:
+            raise KeyError(f"not in the store: one of {list(ids)[:5]}") from error
+        return np.asarray(found, dtype=np.float32)
 
     def search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         """Return the best ids and inner products."""

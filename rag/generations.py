@@ -1,0 +1,85 @@
+"""Immutable generations of derived files, and the one pointer that says which is current.
+
+::
+
+    INDEX/CURRENT          "gen-000002", replaced atomically: the moment an update becomes visible
+    INDEX/gen-000002/      vectors, BM25, manifest.json (hashes, fingerprint, settings, counts, next id)
+    INDEX/gen-000001/      the generation before, kept for readers that still use it
+    INDEX/text.sqlite      documents and chunks of all kept generations
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rag.durable import check_manifest, publish_folder, write_manifest, write_text
+from rag.errors import BadInput
+
+KIND = "tunewise-index-generation"
+CURRENT = "CURRENT"
+KEEP = 2
+_NAME = re.compile(r"gen-(\d{6,})")
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """A published generation whose files were verified."""
+
+    number: int
+    path: Path
+    manifest: dict[str, Any]
+
+
+def name(number: int) -> str:
+    """Return the folder name of a generation."""
+    return f"gen-{number:06d}"
+
+
+def current(folder: Path) -> int:
+    """Return the current generation's number, 0 when the folder has none; BadInput on a broken pointer."""
+    try:
+        text = (folder / CURRENT).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return 0
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInput(f"{folder / CURRENT} cannot be read: {error}") from error
+    if not (match := _NAME.fullmatch(text.strip())):
+        raise BadInput(f"{folder / CURRENT} is damaged: it says {text[:40]!r}")
+    return int(match.group(1))
+
+
+def verified(folder: Path, number: int) -> Generation:
+    """Return a generation after checking every file's hash, before anything in it is parsed."""
+    path = folder / name(number)
+    return Generation(number, path, check_manifest(path, KIND))
+
+
+def workplace(folder: Path, number: int) -> Path:
+    """Return an empty folder to prepare a generation in."""
+    path = folder / f".{name(number)}.tmp"
+    shutil.rmtree(path, ignore_errors=True)
+    path.mkdir(parents=True)
+    return path
+
+
+def publish(folder: Path, number: int, prepared: Path, facts: dict[str, Any]) -> None:
+    """Give a prepared generation its manifest and its name, then point to it."""
+    write_manifest(prepared, KIND, facts)
+    publish_folder(prepared, folder / name(number))
+    write_text(folder / CURRENT, f"{name(number)}\n")
+
+
+def sweep(folder: Path, number: int) -> int:
+    """Remove unpublished leftovers and all but the newest kept generations; return the oldest number left."""
+    kept = []
+    for path in sorted(folder.iterdir()):
+        match = _NAME.fullmatch(path.name)
+        if match and number - KEEP < int(match.group(1)) <= number:
+            kept.append(int(match.group(1)))
+        elif match or re.fullmatch(r"\.gen-\d{6,}\.tmp", path.name):
+            shutil.rmtree(path, ignore_errors=True)
+    return min(kept, default=number)
