@@ -90,14 +90,18 @@ class LocalGenerator:
         width = max(len(p) for p in prompts)
         pad = self.tokenizer.pad_token_id
         ids = torch.tensor([[pad] * (width - len(p)) + p for p in prompts], device=self.model.device)
-        mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=self.model.device)
+        mask = torch.tensor(
+            [[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=self.model.device
+        )
         with torch.inference_mode():
             made = self.model.generate(
                 input_ids=ids, attention_mask=mask, max_new_tokens=max_new_tokens, do_sample=False,
                 pad_token_id=pad, eos_token_id=self.tokenizer.eos_token_id,
             )  # fmt: skip
         seconds = (time.perf_counter() - started) / len(prompts)
-        return [self._completion(p, row[width:].tolist(), seconds) for p, row in zip(prompts, made, strict=True)]
+        return [
+            self._completion(p, row[width:].tolist(), seconds) for p, row in zip(prompts, made, strict=True)
+        ]
 
     def _completion(self, prompt: list[int], made: list[int], seconds: float) -> Completion:
         eos = self.tokenizer.eos_token_id

@@ -41,7 +41,9 @@ def user_turn(prompts: Prompts, question: str, passages: str | None) -> str:
     return prompts.context.replace("{passages}", passages or "(none found)").replace("{question}", question)
 
 
-def training_row(prompts: Prompts, example: Example, passages: str | None = None, reply: str | None = None) -> Example:
+def training_row(
+    prompts: Prompts, example: Example, passages: str | None = None, reply: str | None = None
+) -> Example:
     """An example as the tuned arm will be asked: on top of the same instructions, with the same frame."""
     chat = ask(
         prompts, example.question, passages, system=example.system or None, history=_earlier_turns(example)

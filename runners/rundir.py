@@ -27,7 +27,9 @@ class RunFolder:
         """Take an existing folder with a plan in it; use `open_run` or `create`."""
         self.path = path
         self._finished = {
-            event["step"]: event for event in self.events() if event.get("event") == "step.done" and "step" in event
+            event["step"]: event
+            for event in self.events()
+            if event.get("event") == "step.done" and "step" in event
         }
 
     @classmethod
@@ -44,7 +46,9 @@ class RunFolder:
             elif overwrite or not is_run:
                 raise UsageProblem(f"{path} exists and is not a run folder", "choose another --out")
             elif not resume:
-                raise UsageProblem(f"{path} exists", "continue it with --resume, or start again with --overwrite")
+                raise UsageProblem(
+                    f"{path} exists", "continue it with --resume, or start again with --overwrite"
+                )
         path.mkdir(parents=True, exist_ok=True)
         if (path / PLAN).exists():
             changed = _differences(read_run_plan(path), plan)
@@ -92,7 +96,9 @@ class RunFolder:
     def seal(self, extra: dict[str, Any]) -> None:
         """Write the manifest over everything but the event log and the index, which has its own."""
         names = [p.relative_to(self.path).as_posix() for p in sorted(self.path.rglob("*")) if p.is_file()]
-        own = [n for n in names if not n.startswith((INDEX + "/", ".")) and n not in (EVENTS, "manifest.json")]
+        own = [
+            n for n in names if not n.startswith((INDEX + "/", ".")) and n not in (EVENTS, "manifest.json")
+        ]
         write_manifest(self.path, "run", extra, own)
 
 

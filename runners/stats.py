@@ -41,7 +41,12 @@ def interval(values: Sequence[float], seed: int = 0, resamples: int = RESAMPLES)
     if data.size == 1 or np.all(data == data[0]):
         return Interval(mean, mean, mean)
     found = stats.bootstrap(
-        (data,), np.mean, n_resamples=resamples, method="BCa", vectorized=True, rng=np.random.default_rng(seed)
+        (data,),
+        np.mean,
+        n_resamples=resamples,
+        method="BCa",
+        vectorized=True,
+        rng=np.random.default_rng(seed),
     ).confidence_interval
     return Interval(mean, float(found.low), float(found.high))
 

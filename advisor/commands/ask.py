@@ -1,0 +1,31 @@
+"""`tunewise ask`: one answer from a finished run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+
+
+def command(
+    run: Path = typer.Argument(help="The run folder."),
+    question: str = typer.Argument(help="The question."),
+    arm: str | None = typer.Option(None, help="Another arm than the one the verdict chose."),
+    as_json: bool = typer.Option(False, "--json", help="Print the answer as JSON."),
+) -> None:
+    """Answer a question with citations that name file and line; says so when the documents do not hold the answer."""
+    import json
+
+    from advisor.show import answer_json, show_answer
+    from rag.errors import BadInput
+    from runners.desk import Desk
+
+    if not question.strip():
+        raise BadInput("the question is empty", 'ask something: tunewise ask RUN "When does it open?"')
+    desk = Desk(run)
+    chosen = desk.arm(arm)
+    answer = desk.ask([question], chosen)[0]
+    if as_json:
+        print(json.dumps(answer_json(answer, chosen.arm), ensure_ascii=False))
+    else:
+        show_answer(answer, chosen.arm)

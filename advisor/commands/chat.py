@@ -1,0 +1,20 @@
+"""`tunewise chat`: a conversation with a finished run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+
+
+def command(
+    run: Path = typer.Argument(help="The run folder."),
+    arm: str | None = typer.Option(None, help="Another arm than the one the verdict chose."),
+) -> None:
+    """Ask one question after another; follow-ups are turned into questions that stand alone.
+
+    Reads questions from the terminal, or one per line from standard input. An empty line or /quit ends it.
+    """
+    from advisor.conversation import converse
+
+    converse(run, arm)

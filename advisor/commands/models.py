@@ -1,0 +1,39 @@
+"""`tunewise models`: base models and embedders known, and where each comes from."""
+
+from __future__ import annotations
+
+import typer
+
+group = typer.Typer(
+    help="Base models and embedders: which are known, where each comes from, and getting one."
+)
+
+
+@group.command("list")
+def list_models(as_json: bool = typer.Option(False, "--json", help="Print as JSON.")) -> None:
+    """List the known models and whether they are here."""
+    import json
+
+    from advisor.show import show_models
+    from runners import models
+
+    rows = models.list_models()
+    if as_json:
+        print(json.dumps({"schema": 1, "models": rows}, ensure_ascii=False))
+    else:
+        show_models(rows)
+
+
+@group.command("pull")
+def pull(
+    name: str = typer.Argument(help="A known name; see `tunewise models list`."),
+    allow_hub: bool = typer.Option(False, "--allow-hub", help="Allow the model hub to be asked."),
+) -> None:
+    """Get a model into the cache: verified, converted once, safetensors only."""
+    from advisor.progress import watching
+    from runners import models
+
+    with watching() as watcher:
+        watcher.say(f"getting {name} ...")
+        model = models.resolve(name, allow_hub=allow_hub, on_event=watcher)
+    print(f"{model.name}  {model.fingerprint[:12]}  {model.source}  {model.folder}")

@@ -1,0 +1,30 @@
+"""`tunewise run`: carry out a plan."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+
+
+def command(
+    plan: Path = typer.Argument(help="The plan.yaml to run (or a run folder, to go on with it)."),
+    out: Path | None = typer.Option(None, help="The run folder; runs/<name> by default."),
+    resume: bool = typer.Option(False, "--resume", help="Go on after the last finished step."),
+    overwrite: bool = typer.Option(
+        False, "--overwrite", help="Remove the run folder that is there, and start again."
+    ),
+    quick: bool = typer.Option(False, "--quick", help="Fewer questions and rows, one epoch."),
+    only: str | None = typer.Option(None, help="One step: index, train:ARM or evaluate:ARM."),
+    dry_run: bool = typer.Option(
+        False, "--dry-run", help="Check everything, print the steps with times, run nothing."
+    ),
+    as_json: bool = typer.Option(False, "--json", help="Print the report as JSON."),
+) -> None:
+    """Run a plan's steps into a run folder, measure every arm, and print the verdict.
+
+    Exit code 5 when the recommended arm does not meet the plan's gate; the results are kept.
+    """
+    from advisor.execute import execute
+
+    execute(plan, out, resume, overwrite, quick, only, dry_run, as_json)

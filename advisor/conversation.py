@@ -1,0 +1,46 @@
+"""A conversation with a finished run: the last turns are kept, follow-ups are made to stand alone."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from advisor.show import show_answer
+from runners.desk import Desk
+from runners.followup import stand_alone
+from runners.shapes import Message
+
+KEPT_TURNS = 2
+"""Earlier question/answer pairs an arm without retrieval is shown; small models lose the thread beyond that."""
+
+
+def converse(path: Path, arm_name: str | None) -> None:
+    """Answer questions until an empty line, /quit or the end of the input."""
+    desk = Desk(path)
+    arm = desk.arm(arm_name)
+    history: list[Message] = []
+    previous = ""
+    if sys.stdin.isatty():
+        print(f"arm {arm.arm}; an empty line or /quit ends it", file=sys.stderr)
+    while True:
+        question = _next_question()
+        if not question or question in ("/quit", "/exit"):
+            return
+        alone = stand_alone(question, previous)
+        if alone != question:
+            print(f"  (asked as: {alone})", file=sys.stderr)
+        # With retrieval the passages carry the context; earlier turns would only push them out of a small window.
+        shown = () if arm.retrieval else tuple(history[-2 * KEPT_TURNS :])
+        answer = desk.ask([alone], arm, shown)[0]
+        show_answer(answer, arm.arm)
+        history += [{"role": "user", "content": question}, {"role": "assistant", "content": answer.text}]
+        previous = alone
+
+
+def _next_question() -> str:
+    if sys.stdin.isatty():
+        try:
+            return input("> ").strip()
+        except EOFError:
+            return ""
+    return sys.stdin.readline().strip()

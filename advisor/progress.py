@@ -1,0 +1,88 @@
+"""Progress of a run on stderr: bars with time left on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import TimeRemainingColumn as TimeLeft
+
+
+class Watcher:
+    """Turns the events of a run into progress."""
+
+    def __init__(self, console: Console, bars: Progress | None) -> None:
+        """Draw on `bars` when there are any; else print a line per step."""
+        self.console = console
+        self.bars = bars
+        self.task: TaskID | None = None
+        self.started = time.monotonic()
+
+    def __call__(self, event: dict[str, Any]) -> None:
+        """Show one event."""
+        kind = str(event.get("event", ""))
+        if kind == "step.start":
+            self.begin(f"[{event['number']}/{event['total']}] {event['step']}")
+        elif kind == "step.skip":
+            self.say(f"  {event['step']}: finished before, skipped")
+        elif kind == "step.end":
+            self.end(event)
+        elif kind == "train.plan" and event.get("reasons"):
+            for name, reason in event["reasons"].items():
+                self.say(f"  {name}: {reason}")
+        elif kind == "rows.prepared":
+            self.say(
+                f"  {event['rows']} retrieval-aware rows: {event['with_gold']} with the supporting passage, "
+                f"{event['without_gold']} without it (the target is a refusal), {event['refusals']} refusals of their own; "
+                f"{event['unsupported']} examples left out because no passage supports their reply"
+            )
+        elif "done" in event and "total" in event:
+            self.advance(event["done"], event["total"], "")
+        elif kind == "train.step":
+            note = f"loss {event['loss']:.2f}" if "loss" in event else ""
+            self.advance(event["step"], event.get("steps", event["step"]), note)
+
+    def begin(self, title: str) -> None:
+        """Start a step."""
+        self.started = time.monotonic()
+        if self.bars:
+            self.task = self.bars.add_task(title, total=None, note="")
+        else:
+            self.say(title)
+
+    def advance(self, done: int, total: int, note: str) -> None:
+        """Move the bar of the step at work."""
+        if self.bars and self.task is not None:
+            self.bars.update(self.task, completed=done, total=total, note=note)
+
+    def end(self, event: dict[str, Any]) -> None:
+        """Finish a step with the time it took."""
+        took = time.monotonic() - self.started
+        if self.bars and self.task is not None:
+            self.bars.update(self.task, visible=False)
+            self.task = None
+        self.say(f"  {event['step']}: {took:.0f} s")
+
+    def say(self, line: str) -> None:
+        """Print a line above the bars."""
+        self.console.print(line, highlight=False, markup=False)
+
+
+@contextmanager
+def watching(quiet: bool = False) -> Iterator[Watcher]:
+    """A watcher for the length of a run; bars only where stderr is a terminal."""
+    console = Console(stderr=True, quiet=quiet)
+    if not sys.stderr.isatty() or quiet:
+        yield Watcher(console, None)
+        return
+    columns = (
+        TextColumn("{task.description}"), BarColumn(bar_width=28), MofNCompleteColumn(), TimeElapsedColumn(),
+        TextColumn("left"), TimeLeft(), TextColumn("{task.fields[note]}"),
+    )  # fmt: skip
+    with Progress(*columns, console=console, transient=True) as bars:
+        yield Watcher(console, bars)

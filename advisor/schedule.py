@@ -1,0 +1,40 @@
+"""How long each step of a plan takes here, before it starts: rough, labelled, and held against the measurement."""
+
+from __future__ import annotations
+
+import os
+
+from runners.plan import IndexStep, Plan, TrainStep
+
+# Measured on 2 cores with AVX512-BF16 and SmolLM2-135M (benchmarks/LOG.md); other sizes scale by parameters.
+TRAIN_TOKENS_PER_S = {"lora": 400.0, "qlora": 340.0, "full": 300.0}
+PREFILL_TOKENS_PER_S = 1500.0
+DECODE_TOKENS_PER_S = 250.0
+LOAD_SECONDS = 6.0
+REFERENCE_CORES, REFERENCE_PARAMS_B = 2, 0.135
+CHARS_PER_TOKEN = 4.2
+PASSAGE_TOKENS, ROW_TOKENS, ANSWER_TOKENS = 70, 70, 40
+
+
+def schedule(
+    plan: Plan, examples: int, test_questions: int, params_b: float = REFERENCE_PARAMS_B
+) -> list[tuple[str, float]]:
+    """Estimated seconds of every step, in order, from token counts and measured speeds."""
+    speed = min((os.cpu_count() or 1), 16) / REFERENCE_CORES * REFERENCE_PARAMS_B / params_b
+    prompt = len(plan.prompts.system) / CHARS_PER_TOKEN
+    passages = (plan.index.k if plan.index else 0) * PASSAGE_TOKENS
+    times: list[tuple[str, float]] = []
+    for step in plan.steps:
+        if isinstance(step, IndexStep):
+            times.append(("index", LOAD_SECONDS + 10 / speed))
+        elif isinstance(step, TrainStep):
+            row = prompt + ROW_TOKENS + (passages if step.rows == "retrieval" else 0)
+            tokens = examples * row * step.epochs * len(step.seeds)
+            times.append(
+                (f"train:{step.arm}", LOAD_SECONDS + tokens / TRAIN_TOKENS_PER_S[step.method] / speed)
+            )
+        else:
+            asked = prompt + ROW_TOKENS / 2 + step.shots * ROW_TOKENS + (passages if step.retrieval else 0)
+            seconds = test_questions * (asked / PREFILL_TOKENS_PER_S + ANSWER_TOKENS / DECODE_TOKENS_PER_S)
+            times.append((f"evaluate:{step.arm}", LOAD_SECONDS / 2 + seconds / speed))
+    return times

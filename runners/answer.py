@@ -1,0 +1,111 @@
+"""Answering: one path from a question to an answer with citations, for the trial, `ask` and `chat` alike."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rag import cite
+from rag.types import Citation, Hit
+from runners import prompting
+from runners.data import Example, Question
+from runners.generate import Completion, Generator
+from runners.plan import EvaluateStep, Plan
+from runners.retrieval import Found, Retriever
+from runners.score import is_refusal
+from runners.shapes import Message
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One answer of one arm."""
+
+    question: Question
+    text: str
+    """Without citation marks: what style is judged on."""
+    marked: str
+    """With `[n]` after every sentence that a passage supports."""
+    citations: tuple[Citation, ...]
+    refused: bool
+    hits: tuple[Hit, ...]
+    chat: tuple[Message, ...]
+    completion: Completion
+
+    def to_json(self, arm: str, seed: int) -> dict[str, Any]:
+        """The row of `trial/answers.jsonl`."""
+        return {
+            "arm": arm, "seed": seed, "id": self.question.id, "question": self.question.question,
+            "answer": self.text, "marked": self.marked, "refused": self.refused,
+            "citations": [c.to_json() for c in self.citations],
+            "context": [{"doc": h.chunk.doc, "start": h.chunk.start, "end": h.chunk.end} for h in self.hits],
+            "prompt": list(self.chat),
+            "prompt_tokens": self.completion.prompt_tokens,
+            "completion_tokens": self.completion.completion_tokens,
+            "seconds": round(self.completion.seconds, 4), "finish": self.completion.finish,
+        }  # fmt: skip
+
+
+OnAnswers = Callable[[list[Answer]], None] | None
+
+
+def answer_all(
+    plan: Plan,
+    arm: EvaluateStep,
+    questions: Sequence[Question],
+    generator: Generator,
+    retriever: Retriever | None,
+    shots: Sequence[Example] = (),
+    on_answers: OnAnswers = None,
+) -> list[Answer]:
+    """Answer every question with one arm; `on_answers` hears each batch as it is finished.
+
+    An arm with retrieval does not ask the model where the calibrated threshold says that the documents do not hold
+    the answer: it refuses in the house's own words.
+    """
+    found: list[Found | None] = [None] * len(questions)
+    if arm.retrieval and retriever is not None:
+        found = list(retriever.find([q.question for q in questions]))
+    done: dict[int, Answer] = {}
+    asked = [i for i, f in enumerate(found) if f is None or not f.refuse]
+    for position, f in enumerate(found):
+        if f is not None and f.refuse:
+            done[position] = refusal(plan, questions[position], f)
+    if on_answers and done:
+        on_answers(list(done.values()))
+    chats = [_chat(plan, questions[i], found[i], shots) for i in asked]
+
+    def finished(batch: list[int], completions: list[Completion]) -> None:
+        answers = [
+            _answer(plan, questions[asked[n]], found[asked[n]], chats[n], completion)
+            for n, completion in zip(batch, completions, strict=True)
+        ]
+        done.update(zip([asked[n] for n in batch], answers, strict=True))
+        if on_answers:
+            on_answers(answers)
+
+    generator.generate(chats, plan.max_new_tokens, finished)
+    return [done[i] for i in range(len(questions))]
+
+
+def refusal(plan: Plan, question: Question, found: Found) -> Answer:
+    """The house's refusal, given without asking the model."""
+    text = plan.prompts.refusals[0]
+    return Answer(question, text, text, (), True, found.hits, (), Completion(text, 0, 0, 0.0, "refused"))
+
+
+def _chat(plan: Plan, question: Question, found: Found | None, shots: Sequence[Example]) -> list[Message]:
+    passages = None if found is None else found.passages
+    return prompting.ask(
+        plan.prompts, question.question, passages, shots, system=question.system, history=question.history
+    )
+
+
+def _answer(
+    plan: Plan, question: Question, found: Found | None, chat: Sequence[Message], completion: Completion
+) -> Answer:
+    text = cite.strip_marks(completion.text)
+    refused = is_refusal(text, plan.prompts.refusals)
+    hits = found.hits if found else ()
+    marked, citations = (text, ()) if refused or not hits else cite.attach(text, hits)
+    return Answer(question, text, marked, tuple(citations), refused, hits, tuple(chat), completion)

@@ -1,0 +1,82 @@
+"""A finished run, ready to be asked: the arm the verdict chose, or any other, with its index and weights."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from rag.durable import check_manifest
+from rag.errors import BadInput
+from runners import models
+from runners.answer import Answer, answer_all
+from runners.bench import Bench
+from runners.data import Question
+from runners.plan import EvaluateStep, Plan
+from runners.prompting import choose_shots
+from runners.rundir import REPORT, OnEvent, open_run, read_run_plan
+from runners.shapes import Message
+
+
+class Desk:
+    """Answers questions from a run folder; models are loaded at the first question and kept."""
+
+    def __init__(self, path: Path, on_event: OnEvent = None) -> None:
+        """Open a run; BadInput when it is not one, or its files differ from its manifest."""
+        run = open_run(path)
+        self.plan: Plan = read_run_plan(path)
+        if (path / "manifest.json").exists():
+            check_run(path)
+        base = models.resolve(self.plan.model.name, on_event=on_event)
+        embedder = models.resolve(self.plan.embedder.name, on_event=on_event) if self.plan.index else None
+        self.bench = Bench(self.plan, run, base, embedder)
+
+    def arm(self, name: str | None = None) -> EvaluateStep:
+        """The arm of this name; by default the verdict's winner, before a verdict the plan's choice."""
+        wanted = name or self.winner()
+        for step in self.plan.arms:
+            if step.arm == wanted:
+                return step
+        known = ", ".join(step.arm for step in self.plan.arms)
+        raise BadInput(f"this run has no arm {wanted!r}", f"its arms: {known}")
+
+    def winner(self) -> str:
+        """The arm the verdict chose."""
+        report = self.bench.run.path / REPORT
+        if not report.exists():
+            return self.plan.choice
+        return str(json.loads(report.read_text("utf-8"))["verdict"]["winner"])
+
+    def ask(
+        self,
+        questions: list[str],
+        arm: EvaluateStep,
+        history: tuple[Message, ...] = (),
+        seed: int | None = None,
+    ) -> list[Answer]:
+        """Answer questions with one arm; `history` is the turns before them."""
+        weights = None
+        if arm.weights:
+            seeds = self.plan.train_step(arm.weights).seeds
+            weights = self.bench.run.adapter(arm.weights, seeds[0] if seed is None else seed)
+            if not weights.exists():
+                raise BadInput(
+                    f"the run has no weights for the arm {arm.arm} ({weights.name} is missing)",
+                    "finish it with: tunewise run --resume",
+                )
+        asked = [Question(f"ask-{n}", text, history=history) for n, text in enumerate(questions)]
+        shots = ()
+        if arm.shots:
+            from runners.run import read_data
+
+            shots = choose_shots(read_data(self.plan)[0], arm.shots, self.plan.seed)
+        retriever = self.bench.retriever if arm.retrieval else None
+        return answer_all(self.plan, arm, asked, self.bench.generator(weights), retriever, shots)
+
+
+def check_run(path: Path) -> dict[str, Any]:
+    """Check a run's files against its manifest; the index, which lives on, is checked when it is opened."""
+    manifest = json.loads((path / "manifest.json").read_text("utf-8"))
+    if manifest.get("kind") != "run":
+        raise BadInput(f"{path} holds no run (its manifest says {manifest.get('kind')!r})")
+    return check_manifest(path, "run")

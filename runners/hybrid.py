@@ -1,0 +1,102 @@
+"""Retrieval-aware training rows: the question as the tuned model will meet it, passages and all.
+
+A row shows what the index really returns for its question, in varied order. In most rows the passage that supports
+the reply is among them; in some it is left out on purpose, and then the reply to learn is a refusal in the house's
+words, never the fact (RAFT, Zhang et al. 2024, with the refusal as the target).
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rag import cite
+from rag.types import Chunk, Hit
+from runners.data import Example
+from runners.plan import Prompts
+from runners.prompting import training_row
+from runners.retrieval import Retriever
+
+SPARE = 6
+"""Hits beyond the plan's k, to fill the places of passages that were left out."""
+
+
+@dataclass(frozen=True, slots=True)
+class RetrievalRows:
+    """The rows and an account of every example they came from."""
+
+    rows: tuple[Example, ...]
+    with_gold: int
+    without_gold: int
+    refusals: int
+    """Examples that refuse by themselves."""
+    unsupported: tuple[int, ...]
+    """Lines of examples whose reply no passage supports; they are left out and said."""
+
+    def account(self) -> dict[str, int]:
+        """The counts, for events and manifests."""
+        return {
+            "rows": len(self.rows), "with_gold": self.with_gold, "without_gold": self.without_gold,
+            "refusals": self.refusals, "unsupported": len(self.unsupported),
+        }  # fmt: skip
+
+
+def retrieval_rows(
+    prompts: Prompts, examples: Sequence[Example], retriever: Retriever, without_gold: float, seed: int
+) -> RetrievalRows:
+    """Turn examples into retrieval-aware rows; the same seed gives the same rows."""
+    k = retriever.step.k
+    chunks = retriever.index.chunks
+    found = retriever.index.search_many([e.question for e in examples], k + SPARE)
+    rows: list[Example] = []
+    unsupported: list[int] = []
+    kept = dropped = refused = 0
+    for example, hits in zip(examples, found, strict=True):
+        chance = random.Random(f"{seed}:{example.line}:{example.question}")
+        if example.meta.get("refusal"):
+            rows.append(_row(prompts, example, hits[:k], retriever, chance))
+            refused += 1
+            continue
+        gold = gold_passage(example, chunks)
+        if gold is None:
+            unsupported.append(example.line)
+        elif chance.random() < without_gold:
+            others = [h for h in hits if h.chunk.id != gold.id and not cite.support(example.reply, [h.chunk])]
+            refusal = prompts.refusals[dropped % len(prompts.refusals)]
+            rows.append(_row(prompts, example, others[:k], retriever, chance, refusal))
+            dropped += 1
+        else:
+            rows.append(_row(prompts, example, with_passage(hits, gold, k), retriever, chance))
+            kept += 1
+    return RetrievalRows(tuple(rows), kept, dropped, refused, tuple(unsupported))
+
+
+def gold_passage(example: Example, chunks: Sequence[Chunk]) -> Chunk | None:
+    """The passage that supports an example's reply, within its own document when the row names one."""
+    document = example.meta.get("doc_id")
+    near = [c for c in chunks if c.doc == document] if document else []
+    fact = example.meta.get("fact")
+    statement = fact if isinstance(fact, str) and near else example.reply
+    return cite.gold_chunk(statement, near or chunks, example.question)
+
+
+def with_passage(hits: Sequence[Hit], gold: Chunk, k: int) -> list[Hit]:
+    """The first k hits, the last one giving way to the gold passage when it is not among them."""
+    shown = list(hits[:k])
+    if all(hit.chunk.id != gold.id for hit in shown):
+        shown[k - 1 :] = [Hit(gold, 0.0, 0.0, 0.0)]
+    return shown
+
+
+def _row(
+    prompts: Prompts,
+    example: Example,
+    hits: Sequence[Hit],
+    retriever: Retriever,
+    chance: random.Random,
+    reply: str | None = None,
+) -> Example:
+    order = list(hits)
+    chance.shuffle(order)
+    return training_row(prompts, example, retriever.show(order), reply)

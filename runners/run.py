@@ -1,0 +1,150 @@
+"""Carry out a plan: index, train, evaluate every arm, score; resumable after any step."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from rag.errors import BadInput
+from runners import models, steps, trial
+from runners.bench import Bench
+from runners.data import Example, ExampleSet, Question, load_examples, load_questions, overlap
+from runners.plan import IndexStep, Plan, Step, TrainStep
+from runners.rundir import TRIAL, OnEvent, RunFolder, read_lines
+from runners.split import Split, split_questions
+
+QUICK = {"max_examples": 120, "max_dev": 16, "max_test": 24}
+QUICK_EPOCHS = 1.0
+
+
+def quick(plan: Plan) -> Plan:
+    """The same plan with fewer questions and rows and one epoch: minutes instead of a quarter of an hour."""
+    data = plan.data.model_copy(
+        update={key: min(most, getattr(plan.data, key) or most) for key, most in QUICK.items()}
+    )
+    steps = tuple(
+        s.model_copy(update={"epochs": min(s.epochs, QUICK_EPOCHS), "seeds": s.seeds[:1]})
+        if isinstance(s, TrainStep)
+        else s
+        for s in plan.steps
+    )
+    return plan.model_copy(update={"data": data, "steps": steps})
+
+
+def run_plan(
+    plan: Plan,
+    out: Path,
+    resume: bool = False,
+    overwrite: bool = False,
+    only: str | None = None,
+    on_event: OnEvent = None,
+) -> RunFolder:
+    """Run the plan's steps into a folder, skipping what is finished there; `only` names one step to run.
+
+    Raises UsageProblem on an existing folder, BadInput on bad data or leaking questions, CannotRun when this
+    machine cannot do it. Everything is checked before the first step starts.
+    """
+    named = [(step_name(step), step) for step in plan.steps]
+    if only and only not in [name for name, _ in named]:
+        raise BadInput(f"the plan has no step {only!r}", f"its steps: {', '.join(name for name, _ in named)}")
+    examples, split = read_data(plan)
+    base = _resolve(plan.model.name, plan.model.fingerprint, plan.model.allow_hub, on_event)
+    needs_index = plan.index is not None
+    embedder = (
+        _resolve(plan.embedder.name, plan.embedder.fingerprint, plan.embedder.allow_hub, on_event)
+        if needs_index
+        else None
+    )
+    run = RunFolder.create(out, plan, resume, overwrite)
+    with run.writing():
+        bench = Bench(plan, run, base, embedder, examples, split, on_event)
+        bench.tell(
+            {"event": "run.start", "plan": plan.digest(), "split": split.digest, "base": base.fingerprint}
+        )
+        for number, (name, step) in enumerate(named):
+            if only in (None, name):
+                _step(bench, name, step, number, len(named))
+        if only is None:
+            _score(bench)
+    return run
+
+
+def step_name(step: Step) -> str:
+    """How a step is called in events and with --only: index, train:ARM, evaluate:ARM."""
+    return step.kind if isinstance(step, IndexStep) else f"{step.kind}:{step.arm}"
+
+
+def read_data(plan: Plan) -> tuple[tuple[Example, ...], Split]:
+    """Read and check all data of a plan; BadInput when test questions are among the training rows."""
+    examples: tuple[Example, ...] = ()
+    if plan.data.examples:
+        loaded: ExampleSet = load_examples(plan.data.examples)
+        examples = _draw_examples(loaded.rows, plan.data.max_examples, plan.seed)
+    questions: tuple[Question, ...] = ()
+    if plan.data.questions:
+        questions = load_questions(plan.data.questions)
+    own_test = load_questions(plan.data.test_questions) if plan.data.test_questions else ()
+    for place, rows in ((plan.data.questions, questions), (plan.data.test_questions, own_test)):
+        if place and examples:
+            refuse_overlap(examples, rows, place)
+    split = split_questions(
+        questions, plan.data.dev_share, plan.seed, own_test, plan.data.max_dev, plan.data.max_test
+    )
+    if plan.arms and not split.test:
+        raise BadInput(
+            "the plan measures arms, but there are no test questions", "give questions to the plan"
+        )
+    return examples, split
+
+
+def refuse_overlap(examples: tuple[Example, ...], questions: tuple[Question, ...], place: Path) -> None:
+    """Refuse held-out questions that training rows give away, naming the rows."""
+    found = overlap(examples, questions)
+    if found:
+        rows = "; ".join(
+            f"question line {o.question_line} = example line {o.example_line}" for o in found[:3]
+        )
+        raise BadInput(
+            f"{place}: {len(found)} held-out questions also occur in the examples ({rows})",
+            "take them out of one of the two files: measured on training rows, every tuned arm looks good",
+        )
+
+
+def _draw_examples(rows: tuple[Example, ...], most: int | None, seed: int) -> tuple[Example, ...]:
+    if most is None or most >= len(rows):
+        return rows
+    import random
+
+    kept = sorted(random.Random(seed).sample(range(len(rows)), most))
+    return tuple(rows[i] for i in kept)
+
+
+def _resolve(name: str, fingerprint: str | None, allow_hub: bool, on_event: OnEvent) -> models.Model:
+    model = models.resolve(name, allow_hub=allow_hub, on_event=on_event)
+    if fingerprint and model.fingerprint != fingerprint:
+        raise BadInput(
+            f"{name} here has the fingerprint {model.fingerprint[:12]}, the plan was made for {fingerprint[:12]}",
+            "use the model the plan was made for, or make a new plan",
+        )
+    return model
+
+
+def _step(bench: Bench, name: str, step: Step, number: int, total: int) -> None:
+    inputs = steps.inputs(bench, step)
+    bench.tell({"event": "step.start", "step": name, "number": number + 1, "total": total})
+    done = bench.run.finished(name, inputs)
+    if done is not None:
+        bench.tell({"event": "step.skip", "step": name})
+        return
+    result = steps.carry_out(bench, step)
+    bench.run.finish(name, inputs, result)
+    bench.tell({"event": "step.end", "step": name, **result})
+
+
+def _score(bench: Bench) -> None:
+    if not bench.plan.arms:
+        return
+    folder = bench.run.path / TRIAL
+    rows = read_lines(folder / trial.ANSWERS)
+    arms = trial.score_trial(bench.plan, bench.split.test, rows, lambda q: steps.gold_text(bench, q))
+    trial.write_scores(arms, folder / trial.SCORES)

@@ -1,0 +1,159 @@
+"""What each kind of step does: build the index, train an arm, let an arm answer. Heavy work is imported inside."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from rag.durable import sha256_file, sha256_text, write_json
+from rag.errors import BadInput
+from runners.bench import REFUSAL, Bench
+from runners.data import Question
+from runners.plan import EvaluateStep, IndexStep, Plan, Step, TrainStep
+from runners.prompting import choose_shots, training_row
+from runners.rundir import INDEX, TRIAL
+from runners.trial import ANSWERS, run_arm
+
+
+def inputs(bench: Bench, step: Step) -> dict[str, Any]:
+    """What a step is made from; a finished step is done again when any of it changed."""
+    plan = bench.plan
+    made_from: dict[str, Any] = {"step": step.model_dump(mode="json"), "seed": plan.seed}
+    if isinstance(step, IndexStep):
+        return made_from | {
+            "documents": _tree_digest(plan.data.documents), "embedder": bench.embedder_model and bench.embedder_model.fingerprint
+        }  # fmt: skip
+    made_from |= {"base": bench.base.fingerprint, "prompts": plan.prompts.model_dump(mode="json")}
+    if isinstance(step, TrainStep):
+        made_from |= {"examples": _rows_digest(bench), "index": _index_digest(plan, step.rows == "retrieval")}
+        if step.start_from:
+            made_from["from"] = inputs(bench, plan.train_step(step.start_from))
+        return made_from
+    made_from |= {"split": bench.split.digest, "max_new_tokens": plan.max_new_tokens}
+    if step.weights:
+        made_from["weights"] = inputs(bench, plan.train_step(step.weights))
+    return made_from
+
+
+def carry_out(bench: Bench, step: Step) -> dict[str, Any]:
+    """Do a step and return what to remember of it."""
+    if isinstance(step, IndexStep):
+        return build_index(bench, step)
+    if isinstance(step, TrainStep):
+        return train_arm(bench, step)
+    return evaluate_arm(bench, step)
+
+
+def build_index(bench: Bench, step: IndexStep) -> dict[str, Any]:
+    """Build the run's index, then fit the refusal threshold on the dev questions."""
+    from rag.index import Index
+
+    assert bench.plan.data.documents is not None
+    report = Index.build(
+        bench.run.path / INDEX, bench.plan.data.documents, bench.embedder, index_settings(step), bench.tell
+    )
+    fitted = fit_refusal(bench)
+    return {**report.to_json(), "refusal": fitted}
+
+
+def fit_refusal(bench: Bench) -> dict[str, Any]:
+    """Fit when to refuse on the dev questions and keep it beside the index."""
+    from rag import refuse
+
+    index = bench.index
+    dev = [(q.question, q.doc_id, q.answerable) for q in bench.split.dev]
+    threshold = refuse.fit(index, dev)
+    write_json(bench.run.path / REFUSAL, threshold.to_json())
+    return dict(threshold.to_json())
+
+
+def train_arm(bench: Bench, step: TrainStep) -> dict[str, Any]:
+    """Train one arm, once per seed, on plain or on retrieval-aware rows."""
+    from runners.hybrid import retrieval_rows
+    from runners.train import TrainConfig, fit
+
+    bench.release()
+    results = []
+    account: dict[str, int] = {}
+    for seed in step.seeds:
+        if step.rows == "retrieval":
+            prepared = retrieval_rows(
+                bench.plan.prompts, bench.examples, bench.retriever, step.without_gold, seed
+            )
+            rows, account = prepared.rows, prepared.account()
+            bench.tell({"event": "rows.prepared", "arm": step.arm, **account})
+        else:
+            rows = tuple(training_row(bench.plan.prompts, e) for e in bench.examples)
+        start = bench.run.adapter(step.start_from, seed) if step.start_from else None
+        if start is not None and not start.exists() and step.start_from:
+            start = bench.run.adapter(step.start_from, bench.plan.train_step(step.start_from).seeds[0])
+        config = TrainConfig(
+            method=step.method, epochs=step.epochs, learning_rate=step.learning_rate, rank=step.rank,
+            alpha=step.alpha, dropout=step.dropout, batch_tokens=step.batch_tokens, max_tokens=step.max_tokens,
+            seed=seed, init_adapter=start,
+        )  # fmt: skip
+        bench.tell({"event": "train.plan", "arm": step.arm, "method": step.method, "reasons": step.reasons})
+        out = bench.run.adapter(step.arm, seed)
+        trained = fit(rows, config, bench.base, out, on_event=_named(bench, step.arm), resume=True)
+        results.append({"seed": seed, **trained.to_json()})
+    return {"arm": step.arm, "account": account, "trained": results}
+
+
+def evaluate_arm(bench: Bench, step: EvaluateStep) -> dict[str, Any]:
+    """Let one arm answer every test question, with each of its seeds' weights."""
+    plan = bench.plan
+    seeds = plan.train_step(step.weights).seeds if step.weights else (plan.seed,)
+    shots = choose_shots(bench.examples, step.shots, plan.seed)
+    found = bench.retriever if step.retrieval else None
+    asked = 0
+    for seed in seeds:
+        weights = bench.run.adapter(step.weights, seed) if step.weights else None
+        asked += run_arm(
+            plan, step, seed, bench.split.test, bench.generator(weights), found, shots,
+            bench.run.path / TRIAL / ANSWERS, bench.tell,
+        )  # fmt: skip
+    return {"arm": step.arm, "asked": asked, "questions": len(bench.split.test)}
+
+
+def index_settings(step: IndexStep) -> Any:
+    """The plan's index step as the index's own settings."""
+    from rag.settings import IndexSettings
+
+    return IndexSettings(
+        max_tokens=step.max_chunk_tokens, overlap=step.overlap, lexical_weight=step.lexical_weight
+    )
+
+
+def gold_text(bench: Bench, question: Question) -> str:
+    """The text of a question's gold span, read from the indexed documents; "" without one."""
+    if not question.spans or question.doc_id is None or bench.plan.index is None:
+        return ""
+    raw = bench.index.raw(question.doc_id)
+    if raw is None:
+        raise BadInput(
+            f"question {question.id} names the document {question.doc_id!r}, which is not in the index",
+            "correct its doc_id, or add the document",
+        )
+    return " ".join(raw[start:end] for start, end in question.spans)
+
+
+def _named(bench: Bench, arm: str) -> Callable[[dict[str, Any]], None]:
+    return lambda event: bench.tell({**event, "arm": arm})
+
+
+def _tree_digest(documents: Path | None) -> str:
+    if documents is None:
+        return ""
+    if documents.is_file():
+        return sha256_file(documents)
+    files = sorted(p for p in documents.rglob("*") if p.is_file())
+    return sha256_text("".join(f"{p.relative_to(documents).as_posix()}\0{sha256_file(p)}\n" for p in files))
+
+
+def _rows_digest(bench: Bench) -> str:
+    return sha256_text(repr([(e.messages, e.line) for e in bench.examples]))
+
+
+def _index_digest(plan: Plan, needed: bool) -> str:
+    return _tree_digest(plan.data.documents) if needed else ""

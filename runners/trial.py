@@ -1,0 +1,128 @@
+"""The trial: every arm answers the same test questions; the scores, side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rag.durable import append_line, write_json
+from rag.types import Citation
+from runners.answer import Answer, answer_all
+from runners.data import Example, Question
+from runners.generate import Generator
+from runners.plan import EvaluateStep, Plan
+from runners.retrieval import Retriever
+from runners.rundir import OnEvent, read_lines
+from runners.score import combined, score_answer
+
+ANSWERS, SCORES = "answers.jsonl", "scores.json"
+
+
+@dataclass(frozen=True, slots=True)
+class ArmScores:
+    """One arm's scores, question by question, in the order of the test questions."""
+
+    arm: str
+    questions: tuple[str, ...]
+    scores: tuple[dict[str, float], ...]
+    combined: tuple[float, ...]
+    seconds: tuple[float, ...]
+    prompt_tokens: tuple[int, ...]
+    completion_tokens: tuple[int, ...]
+
+    def of(self, name: str) -> list[float]:
+        """One score's values over the questions that have it."""
+        return [scores[name] for scores in self.scores if name in scores]
+
+
+def run_arm(
+    plan: Plan,
+    arm: EvaluateStep,
+    seed: int,
+    questions: Sequence[Question],
+    generator: Generator,
+    retriever: Retriever | None,
+    shots: Sequence[Example],
+    journal: Path,
+    on_event: OnEvent = None,
+) -> int:
+    """Answer the questions that the journal does not hold yet; return how many were asked.
+
+    Each batch is in the journal before the next one starts, so that an interrupted trial asks nothing twice.
+    """
+    have = {(row["arm"], row["seed"], row["id"]) for row in read_lines(journal)}
+    open_questions = [q for q in questions if (arm.arm, seed, q.id) not in have]
+    done = len(questions) - len(open_questions)
+
+    def keep(answers: list[Answer]) -> None:
+        nonlocal done
+        done += len(answers)
+        for answer in answers:
+            append_line(journal, answer.to_json(arm.arm, seed))
+        if on_event:
+            on_event({"event": "answers.batch", "arm": arm.arm, "done": done, "total": len(questions)})
+
+    if open_questions:
+        answer_all(plan, arm, open_questions, generator, retriever, shots, keep)
+    return len(open_questions)
+
+
+def score_trial(
+    plan: Plan, questions: Sequence[Question], rows: Sequence[dict[str, Any]], gold: Callable[[Question], str]
+) -> list[ArmScores]:
+    """Score the journal's answers arm by arm; several seeds of one arm are averaged question by question.
+
+    `gold` gives the text of a question's gold span, "" when it has none.
+    """
+    found: list[ArmScores] = []
+    by_key: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for row in rows:
+        by_key.setdefault((row["arm"], row["id"]), []).append(row)
+    for arm in plan.arms:
+        answered = [(q, by_key[arm.arm, q.id]) for q in questions if (arm.arm, q.id) in by_key]
+        scores = [_mean_scores(plan, q, answers, arm.retrieval, gold(q)) for q, answers in answered]
+        found.append(
+            ArmScores(
+                arm.arm,
+                tuple(q.id for q, _ in answered),
+                tuple(scores),
+                tuple(combined(s, {str(k): v for k, v in plan.weights.items()}) for s in scores),
+                tuple(_mean([r["seconds"] for r in answers]) for _, answers in answered),
+                tuple(round(_mean([r["prompt_tokens"] for r in answers])) for _, answers in answered),
+                tuple(round(_mean([r["completion_tokens"] for r in answers])) for _, answers in answered),
+            )
+        )
+    return found
+
+
+def write_scores(arms: Sequence[ArmScores], path: Path) -> None:
+    """Write the scores of every question, so that anybody can compute other statistics from them."""
+    body = {
+        arm.arm: {
+            question: {
+                **arm.scores[n], "combined": arm.combined[n], "seconds": arm.seconds[n],
+                "prompt_tokens": arm.prompt_tokens[n], "completion_tokens": arm.completion_tokens[n],
+            }
+            for n, question in enumerate(arm.questions)
+        }
+        for arm in arms
+    }  # fmt: skip
+    write_json(path, {"schema": 1, "arms": body})
+
+
+def _mean_scores(
+    plan: Plan, question: Question, answers: Sequence[dict[str, Any]], retrieval: bool, gold: str
+) -> dict[str, float]:
+    each = [
+        score_answer(
+            plan, question, row["answer"], [Citation(**c) for c in row["citations"]], retrieval, gold
+        )
+        for row in answers
+    ]
+    return {name: _mean([scores[name] for scores in each if name in scores]) for name in each[0]}
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)

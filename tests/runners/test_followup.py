@@ -1,0 +1,37 @@
+"""Follow-ups are made to stand alone."""
+
+from __future__ import annotations
+
+import pytest
+
+from runners.followup import leans, stand_alone
+
+
+@pytest.mark.parametrize(
+    ("question", "previous", "names"),
+    [
+        ("And on Sundays?", "When does the Copper Ladle open?", "Copper Ladle"),
+        ("What does it cost?", "Where can I buy the Tidepass?", "Tidepass"),
+        ("How much is that?", "Can I take a bicycle on the ferry to Pellin?", "Pellin"),
+        ("Is it closed in winter?", "where is the museum?", "museum"),
+    ],
+)
+def test_a_follow_up_names_its_subject(question: str, previous: str, names: str) -> None:
+    assert leans(question)
+    assert names in stand_alone(question, previous)
+
+
+@pytest.mark.parametrize(
+    "question", ["When does the Ropewalk Museum open on Mondays?", "How much is a Saltbox Pass for children?"]
+)
+def test_a_whole_question_stays_as_it_is(question: str) -> None:
+    assert stand_alone(question, "Where can I buy the Tidepass?") == question
+
+
+def test_the_first_question_stays_as_it_is() -> None:
+    assert stand_alone("And on Sundays?", "") == "And on Sundays?"
+
+
+def test_asking_about_something_else_repeats_the_question() -> None:
+    asked = stand_alone("What about the Saltbox Pass?", "Where can I buy the Tidepass?")
+    assert asked == "Where can I buy the Saltbox Pass?"

@@ -1,0 +1,100 @@
+"""The plan: read, written, refused with the place of the fault."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from rag.errors import BadInput
+from runners.plan import Plan, parse_plan, read_plan, write_plan
+
+BODY = {
+    "schema": 1,
+    "name": "desk",
+    "choice": "hybrid",
+    "model": {"name": "smollm2-135m-instruct"},
+    "data": {"documents": "docs", "examples": "examples.jsonl", "questions": "questions.jsonl"},
+    "steps": [
+        {"kind": "index"},
+        {"kind": "train", "arm": "lora"},
+        {"kind": "train", "arm": "hybrid", "rows": "retrieval", "start_from": "lora"},
+        {"kind": "evaluate", "arm": "prompting"},
+        {"kind": "evaluate", "arm": "hybrid", "weights": "hybrid", "retrieval": True},
+    ],
+    "weights": {"style": 1, "fact_recall": 2},
+}
+
+
+def body(**changes: object) -> dict[str, object]:
+    return {**BODY, **changes}
+
+
+def test_a_plan_survives_being_written_and_read(tmp_path: Path) -> None:
+    plan = parse_plan(body())
+    write_plan(plan, tmp_path / "plan.yaml")
+    again = read_plan(tmp_path / "plan.yaml")
+    assert again.data.documents == tmp_path / "docs"
+    assert again.model_copy(update={"data": plan.data}) == plan
+    assert again.model_copy(update={"data": plan.data}).digest() == plan.digest()
+
+
+@pytest.mark.parametrize(
+    ("changes", "place", "hint"),
+    [
+        ({"sede": 3}, "unknown key sede", "did you mean seed?"),
+        (
+            {"steps": [{"kind": "index", "overlapp": 0.1}]},
+            "unknown key steps[0].overlapp",
+            "did you mean overlap?",
+        ),
+        ({"steps": [{"kind": "train", "arm": "lora", "epochs": -1}]}, "steps[0].epochs", "(given -1)"),
+        ({"steps": [{"kind": "trian", "arm": "lora"}]}, "steps[0]", "trian"),
+        (
+            {"steps": [{"kind": "evaluate", "arm": "rag", "retrieval": True}]},
+            "steps[0]",
+            "needs an index step",
+        ),
+        ({"steps": [{"kind": "evaluate", "arm": "lora", "weights": "lora"}]}, "steps[0].weights", "'lora'"),
+        ({"weights": {"style": 0}}, "weights", "not all zero"),
+        ({"weights": {"charm": 1}}, "weights", "charm"),
+        ({"choice": "magic"}, "choice", "given 'magic'"),
+        ({"checks": [{"kind": "regex", "value": "("}]}, "checks[0]", "regular expression"),
+        ({"checks": [{"kind": "max_words", "value": "ten"}]}, "checks[0]", "ten"),
+        ({"prompts": {"context": "no placeholders"}}, "prompts", "{passages}"),
+        ({"name": "../up"}, "name", "../up"),
+    ],
+)
+def test_a_typo_is_refused_with_its_place(changes: dict[str, object], place: str, hint: str) -> None:
+    with pytest.raises(BadInput) as refused:
+        parse_plan(body(**changes), "plan.yaml")
+    said = f"{refused.value.message} {refused.value.hint}"
+    assert said.startswith("plan.yaml: ")
+    assert place in said
+    assert hint in said
+    assert refused.value.exit_code == 3
+
+
+@pytest.mark.parametrize("text", ["", "- a\n- b\n", "name: [", "\x00"])
+def test_a_file_that_is_no_plan_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "plan.yaml").write_text(text, "utf-8")
+    with pytest.raises(BadInput):
+        read_plan(tmp_path / "plan.yaml")
+
+
+def test_a_missing_plan_and_a_folder_are_refused(tmp_path: Path) -> None:
+    for path in (tmp_path / "none.yaml", tmp_path):
+        with pytest.raises(BadInput):
+            read_plan(path)
+
+
+def test_yaml_tags_run_nothing(tmp_path: Path) -> None:
+    (tmp_path / "plan.yaml").write_text("!!python/object/apply:os.system ['true']\n", "utf-8")
+    with pytest.raises(BadInput, match="not YAML"):
+        read_plan(tmp_path / "plan.yaml")
+
+
+def test_the_schema_names_every_key() -> None:
+    schema = Plan.model_json_schema(by_alias=True)
+    assert set(schema["properties"]) >= set(yaml.safe_load(yaml.safe_dump(body())))
