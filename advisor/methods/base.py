@@ -1,0 +1,63 @@
+"""Method: what every way of adapting a model declares about itself."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from advisor.cost import Estimate
+from advisor.methods.blocks import Blocker
+from advisor.profile import Profile
+from advisor.rules.base import Need
+from runners.memory import Setup, estimate
+from runners.plan import Step
+
+
+@dataclass(frozen=True, slots=True)
+class Drafting:
+    """What a method must know to write its steps."""
+
+    tuning: str | None = None
+    """The tuning method of the plan: lora, qlora or full."""
+    numbers: Mapping[str, object] = field(default_factory=dict)
+    """Training numbers for the tuning step, with their reasons."""
+    hybrid_numbers: Mapping[str, object] = field(default_factory=dict)
+    shots: int = 3
+
+
+class Method:
+    """One way of adapting a model; the docstring is what a user reads."""
+
+    name: ClassVar[str] = ""
+    serves: ClassVar[Mapping[Need, float]] = {}
+    """How far it serves each need, 0 to 1; absent is 0."""
+
+    def blocked(self, p: Profile) -> tuple[Blocker, ...]:
+        """Return what forbids it here, with numbers; empty when nothing does."""
+        return ()
+
+    def estimate(self, p: Profile) -> Estimate:
+        """Return what it takes here: memory, hours, USD once, USD per call."""
+        raise NotImplementedError
+
+    def steps(self, p: Profile, drafting: Drafting) -> tuple[Step, ...]:
+        """Return the plan's steps for this method's arm (the index step is the plan's own)."""
+        raise NotImplementedError
+
+    @classmethod
+    def text(cls) -> str:
+        """Return the user's text: the docstring, unindented."""
+        return inspect.cleandoc(cls.__doc__ or "")
+
+
+def inference(p: Profile, extra_tokens: float = 0.0) -> Estimate:
+    """Estimate answering only: memory of the base with its cache, no training time or money."""
+    from advisor.cost import ANSWER_TOKENS, PROMPT_TOKENS, Range
+
+    tokens = int((p.prompt_tokens or PROMPT_TOKENS) + (p.answer_tokens or ANSWER_TOKENS) + extra_tokens)
+    shape = None if p.remote else p.model_shape
+    memory = estimate(shape, "inference", Setup(seq_len=tokens, devices=p.devices)) if shape else None
+    nothing = Range(0.0, 0.0, 0.0)
+    return Estimate(memory, p.device_gib, nothing, nothing)

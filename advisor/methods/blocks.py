@@ -1,0 +1,138 @@
+"""Blockers: why a method cannot be done here, with numbers. Codes are never used again for another block."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from advisor.cost import training_hours, training_usd
+from advisor.profile import Profile
+from runners.memory import Setup, Use, smallest
+
+MOST_CPU_HOURS = 72.0
+LEAST_EXAMPLES = 10
+LEAST_RAW_TOKENS = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Blocker:
+    """One thing that forbids a method, with the numbers that say so."""
+
+    rule: str
+    text: str
+
+    def to_json(self) -> dict[str, str]:
+        """Return rule and text."""
+        return {"rule": self.rule, "text": self.text}
+
+
+def no_data(p: Profile, method: str) -> str:
+    """BL001. Training needs at least 10 examples, or a million tokens of raw text.
+
+    Source: OpenAI's fine-tuning guide (floor 10). Does not apply while the number of examples is unknown.
+    """
+    if p.labelled_examples is None or p.raw_text >= LEAST_RAW_TOKENS:
+        return ""
+    n = p.labelled_examples
+    return f"needs at least {LEAST_EXAMPLES} examples, there are {n}" if n < LEAST_EXAMPLES else ""
+
+
+def no_memory(p: Profile, method: str) -> str:
+    """BL002. The run does not fit in memory, even at the low end and with every free saving on.
+
+    Does not apply while the model's size or the memory is unknown.
+    """
+    shape, room = p.model_shape, p.device_gib
+    if shape is None or room is None:
+        return ""
+    use: Use = "full" if method == "full" else "qlora" if method == "qlora" else "lora"
+    need = smallest(shape, use, Setup(devices=p.devices))
+    if need.fits(room) != "no":
+        return ""
+    place = "this machine's RAM gives" if p.has_gpu is False else f"{_cards(p)} of"
+    return f"needs {need.low:.1f} GiB or more, {place} {room:.0f} GiB"
+
+
+def too_slow(p: Profile, method: str) -> str:
+    """BL003. Without a GPU, training would take longer than three days.
+
+    Does not apply to small models: on two cores 0.135 B parameters train at about 400 tokens a second.
+    """
+    if p.has_gpu is not False:
+        return ""
+    hours = training_hours(p, method)
+    if hours is None or hours.likely <= MOST_CPU_HOURS:
+        least = (p.params_b or 0) > 3 and hours is not None
+        return f"no GPU, and {p.params_b:g} B parameters are too many to train on a CPU" if least else ""
+    return f"would take about {hours.likely / 24:.0f} days without a GPU"
+
+
+def remote_model(p: Profile, method: str) -> str:
+    """BL004. A model behind an endpoint cannot be tuned here; name a local one to tune."""
+    return f"{p.model} is an endpoint: its weights are not here" if p.remote else ""
+
+
+def over_budget(p: Profile, method: str) -> str:
+    """BL005. Even the low end of the cost is above the budget.
+
+    Does not apply while the model's size or the budget is unknown.
+    """
+    usd = training_usd(p, training_hours(p, method)) if p.budget_usd is not None else None
+    if usd is None or p.budget_usd is None or usd.low <= p.budget_usd:
+        return ""
+    return f"costs {usd.low:,.0f} USD or more, the budget is {p.budget_usd:,.0f}"
+
+
+def nothing_to_retrieve(p: Profile, method: str) -> str:
+    """BL006. Retrieval needs documents, and there are none."""
+    return "there are no documents to retrieve from" if p.corpus_tokens == 0 else ""
+
+
+def nothing_to_show(p: Profile, method: str) -> str:
+    """BL007. Few-shot prompting needs a few examples, and there are none; three to five can be written by hand."""
+    return "there are no examples to show" if p.labelled_examples == 0 else ""
+
+
+def one_half_idle(p: Profile, method: str) -> str:
+    """BL008. A hybrid needs both a fact need and a behaviour need; with one of them missing, half of it is idle.
+
+    A small gap in behaviour counts from 1,000 examples on. Source: Balaguer et al., arXiv 2401.08406, and Bharti's
+    2x2: both halves add where both are missing; Ovadia et al., arXiv 2312.05934: retrieval alone is better where
+    only facts are missing.
+    """
+    if not (p.needs_facts or p.must_cite or p.corpus_tokens):
+        return "the task needs no facts, so the retrieval half would be idle"
+    if p.behaviour_gap == "none" or p.behaviour_gap is None:
+        return "no gap in behaviour is known, so the tuned half would be idle"
+    enough = p.behaviour_gap == "high" or p.examples_known >= 1000 or p.raw_text >= LEAST_RAW_TOKENS
+    return "" if enough else "the gap in behaviour is small, and there are fewer than 1,000 examples to close it"
+
+
+Check = Callable[[Profile, str], str]
+CHECKS: tuple[Check, ...] = (
+    no_data, no_memory, too_slow, remote_model, over_budget, nothing_to_retrieve, nothing_to_show,
+    one_half_idle,
+)  # fmt: skip
+
+
+def code(check: Check) -> str:
+    """Return the code that opens a check's docstring."""
+    return (check.__doc__ or "").split(".", 1)[0]
+
+
+def text(check: Check) -> str:
+    """Return what a user reads about a check: its docstring without the code."""
+    return inspect.cleandoc(check.__doc__ or "").split(".", 1)[1].strip()
+
+
+CODES: dict[Check, str] = {check: code(check) for check in CHECKS}
+
+
+def blocked_by(p: Profile, method: str, *checks: Check) -> tuple[Blocker, ...]:
+    """Return the blockers among these checks."""
+    return tuple(Blocker(CODES[check], said) for check in checks if (said := check(p, method)))
+
+
+def _cards(p: Profile) -> str:
+    return "one GPU" if p.devices == 1 else f"each of {p.devices} GPUs"

@@ -1,0 +1,64 @@
+"""Hybrid: tune for manner, retrieve for facts."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from advisor.cost import CONTEXT_TOKENS, Estimate, per_call
+from advisor.methods.base import Drafting, Method
+from advisor.methods.blocks import Blocker, blocked_by, nothing_to_retrieve, one_half_idle
+from advisor.methods.full import Full
+from advisor.methods.lora import Lora
+from advisor.methods.qlora import QLora
+from advisor.profile import Profile
+from advisor.rules.base import Need
+from runners.plan import EvaluateStep, Step, TrainStep
+
+TUNED: tuple[Lora, ...] = (Lora(), QLora(), Full())
+"""The ways of tuning a hybrid may stand on, preferred first."""
+
+
+class Hybrid(Method):
+    """Tune for manner, retrieve for facts: the tuned model is trained on rows that hold retrieved passages.
+
+    For when both are missing. It is not automatic: stacked on a model tuned without passages it can be worse
+    than either, so its rows hold passages and distractors and it must beat every single arm.
+    """
+
+    name = "hybrid"
+    serves = {
+        Need.FACTS: 0.9, Need.FRESH: 0.9, Need.CITE: 1.0, Need.GROUND: 0.8, Need.HONESTY: 0.4, Need.STYLE: 1.0,
+        Need.FORMAT: 0.95, Need.TRAIN: 1.0, Need.CAPACITY: 0.3, Need.THRIFT: 0.9, Need.PRECISION: 1.0,
+        Need.SCALE: 0.5, Need.SPEED: 0.3,
+    }  # fmt: skip
+
+    def blocked(self, p: Profile) -> tuple[Blocker, ...]:
+        """Nothing to retrieve, one half idle, or no way of tuning is open (then the first one's blockers are shown)."""
+        found = blocked_by(p, self.name, nothing_to_retrieve, one_half_idle)
+        return found if self.tuned_by(p) else found + TUNED[0].blocked(p)
+
+    def tuned_by(self, p: Profile) -> Lora | None:
+        """Return the way of tuning it would stand on: LoRA, else QLoRA, else full."""
+        return next((method for method in TUNED if not method.blocked(p)), None)
+
+    def estimate(self, p: Profile) -> Estimate:
+        """Tune twice (plain rows, then rows with passages, about three times as long), call with passages."""
+        base = (self.tuned_by(p) or TUNED[0]).estimate(p)
+        return replace(
+            base,
+            hours=base.hours.times(3, 4, 5) if base.hours else None,
+            usd=base.usd.times(3, 4, 5) if base.usd else None,
+            per_call_usd=per_call(p, fresh=CONTEXT_TOKENS),
+            assumptions=(*base.assumptions, "a second round on rows with passages"),
+        )
+
+    def steps(self, p: Profile, drafting: Drafting) -> tuple[Step, ...]:
+        """Compare naive stacking, then train on retrieval-aware rows and evaluate with passages."""
+        numbers: dict[str, Any] = dict(drafting.hybrid_numbers)
+        tuning = drafting.tuning or "lora"
+        train = TrainStep(
+            arm=self.name, method=tuning, rows="retrieval", start_from=tuning, **numbers  # type: ignore[arg-type]
+        )
+        stack = EvaluateStep(arm="naive-stack", weights=tuning, retrieval=True)
+        return (stack, train, EvaluateStep(arm=self.name, weights=self.name, retrieval=True))

@@ -1,0 +1,40 @@
+"""Retrieval: look the facts up when they are asked for."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from advisor.cost import CONTEXT_TOKENS, Estimate, per_call
+from advisor.methods.base import Drafting, Method, inference
+from advisor.methods.blocks import Blocker, blocked_by, nothing_to_retrieve
+from advisor.profile import Profile
+from advisor.rules.base import Need
+from runners.plan import EvaluateStep, Step
+
+
+class Rag(Method):
+    """Look up the passages that answer a question and give them to the model with it.
+
+    Facts stay in documents: fresh, citable, changed in seconds. It cannot teach a manner or a skill, and every
+    call pays for the passages, which differ each time and cannot be cached.
+    """
+
+    name = "rag"
+    serves = {
+        Need.FACTS: 1.0, Need.FRESH: 1.0, Need.CITE: 1.0, Need.WHOLE: 0.1, Need.GROUND: 1.0, Need.HONESTY: 0.8,
+        Need.SPARING: 0.4, Need.SCALE: 0.2, Need.SPEED: 0.3, Need.SIMPLE: 0.6, Need.STOP: 0.4,
+    }  # fmt: skip
+
+    def blocked(self, p: Profile) -> tuple[Blocker, ...]:
+        """Nothing to retrieve from."""
+        return blocked_by(p, self.name, nothing_to_retrieve)
+
+    def estimate(self, p: Profile) -> Estimate:
+        """Answering with passages in every prompt."""
+        said = (f"{CONTEXT_TOKENS:,} tokens of passages in every prompt, never cached",)
+        base = inference(p, CONTEXT_TOKENS)
+        return replace(base, per_call_usd=per_call(p, fresh=CONTEXT_TOKENS), assumptions=said)
+
+    def steps(self, p: Profile, drafting: Drafting) -> tuple[Step, ...]:
+        """Evaluate the base with passages."""
+        return (EvaluateStep(arm=self.name, retrieval=True),)

@@ -1,0 +1,102 @@
+"""Need, Finding and Rule: the three words that rules and the engine share."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import ClassVar
+
+from advisor.profile import Profile
+
+
+class Need(StrEnum):
+    """What a situation asks for; methods declare how far they serve each."""
+
+    FACTS = "facts"
+    """Facts that the model does not hold."""
+    FRESH = "fresh_facts"
+    """Facts that change."""
+    CITE = "citations"
+    """Answers that name their source."""
+    WHOLE = "whole_corpus_in_prompt"
+    """A body of text small enough to show in full."""
+    GROUND = "grounding"
+    """Answers held to given text."""
+    HONESTY = "honest_absence"
+    """Saying that something is not there."""
+    STYLE = "behaviour"
+    """Tone, format or skill that a prompt does not bring about."""
+    FORMAT = "strict_format"
+    """Output that code must be able to read."""
+    TRAIN = "enough_to_train"
+    """Examples in numbers that make training worthwhile."""
+    SHOW = "examples_in_prompt"
+    """Examples that are better shown than trained on."""
+    SPARING = "few_examples"
+    """Getting by with few or no examples."""
+    CAPACITY = "capacity"
+    """Updating all weights."""
+    THRIFT = "small_footprint"
+    """Cheap to train, store and switch."""
+    PRECISION = "full_precision_base"
+    """A base that is not quantised."""
+    HEADROOM = "memory_headroom"
+    """Room to spare on a card that is nearly full."""
+    SCALE = "cheap_calls"
+    """Short prompts on very many calls."""
+    SPEED = "fast_answers"
+    """Little to read and to look up before answering."""
+    SIMPLE = "simplicity"
+    """Little to build, run and keep up to date."""
+    STOP = "already_good"
+    """Prompting already passes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A rule that applies to this situation, and why."""
+
+    rule: type[Rule]
+    text: str
+
+    @property
+    def need(self) -> Need | None:
+        """The need it speaks for; None for a note that weighs nothing."""
+        return self.rule.need
+
+    @property
+    def weight(self) -> float:
+        """How much it counts."""
+        return self.rule.weight
+
+    def to_json(self) -> dict[str, object]:
+        """Return rule, text and evidence."""
+        return {"rule": self.rule.code(), "text": self.text, "evidence": list(self.rule.evidence)}
+
+
+class Rule:
+    """One rule: the class name is its code, the docstring what a user reads.
+
+    A docstring states the rule in its first line, says why, and ends with when it does not apply. Codes are
+    never used again for another rule.
+    """
+
+    family: ClassVar[str] = ""
+    need: ClassVar[Need | None] = None
+    weight: ClassVar[float] = 0.0
+    evidence: ClassVar[tuple[str, ...]] = ()
+
+    def applies(self, p: Profile) -> str:
+        """Return why the rule applies to this profile, in words; "" when it does not."""
+        raise NotImplementedError
+
+    @classmethod
+    def code(cls) -> str:
+        """Return the rule's code."""
+        return cls.__name__
+
+    @classmethod
+    def text(cls) -> str:
+        """Return the user's text: the docstring, unindented."""
+        return inspect.cleandoc(cls.__doc__ or "")

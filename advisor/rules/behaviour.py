@@ -1,0 +1,131 @@
+"""Behaviour: tone, format and skill."""
+
+from __future__ import annotations
+
+from advisor.profile import Profile
+from advisor.rules.base import Need, Rule
+
+PASSES = 0.8
+
+
+class Behaviour(Rule):
+    """Rules about how the model answers."""
+
+    family = "behaviour"
+
+
+class BE001(Behaviour):
+    """Behaviour that a prompt does not bring about is what tuning teaches.
+
+    Tone met in 23-46 % of replies by prompt rose above 95 % with 100 examples; skills rise likewise.
+    Does not apply when what is missing is information.
+    """
+
+    need = Need.STYLE
+    weight = 2.0
+    evidence = (
+        "Marquardt & Brule, arXiv 2507.04889: tone 23-46 % prompted, over 95 % tuned on 100 samples",
+        "Microsoft Learn, When to use fine-tuning: tune to change the model, retrieve to change the context",
+    )
+
+    def applies(self, p: Profile) -> str:
+        return "a plain model is far from the tone, format or skill that is needed" if p.behaviour_gap == "high" else ""
+
+
+class BE002(Behaviour):
+    """A small gap in behaviour speaks for tuning only mildly: prompts and examples usually close it.
+
+    Does not apply when no prompt has closed the gap so far; then call it high.
+    """
+
+    need = Need.STYLE
+    weight = 0.7
+    evidence = ("Meta, When to fine-tune LLMs vs. other techniques: try in-context learning first",)
+
+    def applies(self, p: Profile) -> str:
+        return "a plain model nearly behaves as wanted" if p.behaviour_gap == "low" else ""
+
+
+class BE003(Behaviour):
+    """Stop when prompting passes: if 8 of 10 real cases are good, build nothing else.
+
+    Does not apply when the rest must be right too, or sources must be cited.
+    """
+
+    need = Need.STOP
+    weight = 6.0
+    evidence = ("Manning, Building Reliable AI Systems, ch. 5: try 10 real examples, stop if 8 pass",)
+
+    def applies(self, p: Profile) -> str:
+        rate = p.prompting_pass_rate
+        if rate is None or rate < PASSES or p.must_cite or p.wrong_answer_cost == "high":
+            return ""
+        return f"{rate:.0%} of answers are already good with the best prompt"
+
+
+class BE004(Behaviour):
+    """A strict output format is held best by tuned models, next by examples in the prompt.
+
+    Does not apply when a plain model already holds it, or when decoding is constrained to the format.
+    """
+
+    need = Need.FORMAT
+    weight = 0.7
+    evidence = ("LoRA Land, arXiv 2405.00732: small tuned models win on narrow, fixed-form tasks",)
+
+    def applies(self, p: Profile) -> str:
+        strict = p.output_format in ("labels", "json", "fixed") and p.behaviour_needed
+        return f"the output must be {p.output_format}" if strict else ""
+
+
+class BE005(Behaviour):
+    """Choosing among labels with 200 examples or more is work for a small model, wholly tuned.
+
+    It costs a fraction per call and often passes a large prompted one.
+    Does not apply with few examples per label, where large models win.
+    """
+
+    need = Need.CAPACITY
+    weight = 0.8
+    evidence = (
+        "Bucher & Martini, arXiv 2406.08660: 200-500 labels suffice for a small classifier",
+        "Ma et al., arXiv 2303.08559: more than 10 per class favours the small tuned model",
+    )
+
+    def applies(self, p: Profile) -> str:
+        small = p.output_format == "labels" and p.examples_known >= 200 and (p.params_b or 0) <= 1.5
+        return f"labels to choose from, and {p.examples_known:,} examples" if small and p.params_b else ""
+
+
+class BE006(Behaviour):
+    """Where "not stated" is a right answer, tuning can do harm: tuned models tend to answer always.
+
+    Does not apply when the examples hold a fair share of honest refusals and the harm is measured.
+    """
+
+    need = Need.HONESTY
+    weight = 2.0
+    evidence = (
+        "HORUS thesis on invoice fields: LoRA lost .023 F1 and invented more values",
+        "NehaBharti08/rag-vs-finetune: refusals fell threefold after tuning",
+    )
+
+    def applies(self, p: Profile) -> str:
+        return '"not stated" is sometimes the right answer' if p.absence_is_legal else ""
+
+
+class BE007(Behaviour):
+    """A best prompt that still fails half the time, on a task without facts, is a case for training.
+
+    Does not apply before prompts were tried in earnest (examples, an optimiser).
+    """
+
+    need = Need.STYLE
+    weight = 1.0
+    evidence = ("Soylu et al., BetterTogether, arXiv 2407.10930: tuning adds to an optimised prompt",)
+
+    def applies(self, p: Profile) -> str:
+        rate = p.prompting_pass_rate
+        if rate is None or rate >= 0.5 or p.needs_facts:
+            return ""
+        return f"the best prompt passes only {rate:.0%} of cases"

@@ -1,0 +1,143 @@
+"""Data: what the amount of examples and text allows."""
+
+from __future__ import annotations
+
+from advisor.profile import Profile
+from advisor.rules.base import Need, Rule
+
+ADAPTER_CAPACITY_TOKENS = 1_000_000_000
+
+
+class Data(Rule):
+    """Rules about examples and raw text."""
+
+    family = "data"
+
+
+class DA001(Data):
+    """With fewer than 50 examples, show them; do not train on them.
+
+    Gains from tuning begin at 50-100 examples; a handful is worth more in the prompt.
+    Does not apply once more examples can be had cheaply.
+    """
+
+    need = Need.SPARING
+    weight = 3.0
+    evidence = (
+        "OpenAI, fine-tuning guide: at least 10 examples, gains at 50-100",
+        "DSPy, optimizers guide: about 10 examples are for few-shot bootstrapping",
+    )
+
+    def applies(self, p: Profile) -> str:
+        n = p.labelled_examples
+        return f"{n} examples are too few to train on" if n is not None and 0 < n < 50 else ""
+
+
+class DA002(Data):
+    """50 to 200 examples teach a tone, hardly a skill: try them in the prompt first.
+
+    Does not apply when calls are many, so that the shorter prompt of a tuned model repays the training.
+    """
+
+    need = Need.SHOW
+    weight = 2.0
+    evidence = (
+        "Bertsch et al., arXiv 2405.00200: in context, examples go further until there are many",
+        "Predibase, distillation playbook: useful training sets begin at 300-800 rows",
+    )
+
+    def applies(self, p: Profile) -> str:
+        few = 50 <= p.examples_known < 200 and not p.high_volume and p.behaviour_needed
+        return f"{p.examples_known} examples teach a tone at most, and fit in a prompt" if few else ""
+
+
+class DA003(Data):
+    """50 examples are where tuning starts to pay.
+
+    Does not apply when behaviour need not change.
+    """
+
+    need = Need.TRAIN
+    weight = 0.5
+    evidence = ("OpenAI, fine-tuning guide: gains at 50-100 examples",)
+
+    def applies(self, p: Profile) -> str:
+        return _enough(p, 50)
+
+
+class DA004(Data):
+    """200 examples teach a narrow task.
+
+    Does not apply when behaviour need not change.
+    """
+
+    need = Need.TRAIN
+    weight = 0.5
+    evidence = ("Bucher & Martini, arXiv 2406.08660: 200-500 labels suffice for classification",)
+
+    def applies(self, p: Profile) -> str:
+        return _enough(p, 200)
+
+
+class DA005(Data):
+    """1,000 examples teach a general manner.
+
+    Does not apply when behaviour need not change.
+    """
+
+    need = Need.TRAIN
+    weight = 0.5
+    evidence = ("Zhou et al., LIMA, arXiv 2305.11206: 1,000 curated rows teach an assistant's style",)
+
+    def applies(self, p: Profile) -> str:
+        return _enough(p, 1000)
+
+
+class DA006(Data):
+    """Up to about 2,000 examples can be shown in a long prompt, which rivals training at low volume.
+
+    Does not apply at high volume, where every call pays for the long prompt, or when the gap is large.
+    """
+
+    need = Need.SHOW
+    weight = 2.5
+    evidence = ("Bertsch et al., arXiv 2405.00200: many-shot prompting improves into the thousands",)
+
+    def applies(self, p: Profile) -> str:
+        fits = p.low_volume and 50 <= p.examples_known <= 2000 and p.behaviour_gap == "low"
+        return f"{p.examples_known:,} examples fit in a long prompt, and calls are few" if fits else ""
+
+
+class DA007(Data):
+    """Billions of tokens of raw text exceed what adapters can hold: continue pre-training all weights.
+
+    Does not apply below about a billion tokens.
+    """
+
+    need = Need.CAPACITY
+    weight = 4.0
+    evidence = ("Biderman et al., arXiv 2405.09673: LoRA lags on 20B tokens of code, even at rank 256",)
+
+    def applies(self, p: Profile) -> str:
+        return f"{p.raw_text:,} tokens of raw text to train on" if p.raw_text >= ADAPTER_CAPACITY_TOKENS else ""
+
+
+class DA008(Data):
+    """Raw text in the wanted manner can be trained on even without labels.
+
+    Does not apply when the text only holds facts: these are better retrieved.
+    """
+
+    need = Need.TRAIN
+    weight = 0.5
+    evidence = ("Hugging Face, Personal Copilot: QLoRA on a company's own code helped completion",)
+
+    def applies(self, p: Profile) -> str:
+        some = p.raw_text >= 1_000_000 and p.behaviour_needed
+        return f"{p.raw_text:,} tokens of raw text to train on" if some else ""
+
+
+def _enough(p: Profile, gate: int) -> str:
+    if p.examples_known < gate or not p.behaviour_needed:
+        return ""
+    return f"{p.examples_known:,} examples pass the gate of {gate:,}"

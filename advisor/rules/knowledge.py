@@ -1,0 +1,162 @@
+"""Knowledge: where facts should live."""
+
+from __future__ import annotations
+
+from advisor.profile import Profile
+from advisor.rules.base import Need, Rule
+
+CACHED_PROMPT_TOKENS = 200_000
+LARGE_MODEL_B = 30.0
+DAYS = {"fast": 1.0, "slow": 30.0}
+
+
+class Knowledge(Rule):
+    """Rules about facts."""
+
+    family = "knowledge"
+
+
+class KN001(Knowledge):
+    """Facts that no model has seen are best retrieved.
+
+    Training on them barely helps and invites invention: unknown facts are learnt last, if at all.
+    Does not apply when the task needs no facts, or facts every model knows.
+    """
+
+    need = Need.FACTS
+    weight = 3.0
+    evidence = (
+        "Ovadia et al., arXiv 2312.05934: retrieval beat fine-tuning on facts after the cut-off",
+        "Gekhman et al., arXiv 2405.05904: unknown facts are fitted last and raise hallucination",
+    )
+
+    def applies(self, p: Profile) -> str:
+        if p.task_needs_facts == "new":
+            return "the answers need facts that the model has not seen"
+        return "there are documents to answer from" if p.task_needs_facts is None and p.documents else ""
+
+
+class KN002(Knowledge):
+    """An answer that must name its source needs retrieval.
+
+    Weights do not remember where they read something; an index does.
+    Does not apply when the one source is fixed and can be written in the prompt.
+    """
+
+    need = Need.CITE
+    weight = 2.0
+    evidence = ("NehaBharti08/rag-vs-finetune, 2x2: right section 0.9 % tuned against 83.7 % retrieved",)
+
+    def applies(self, p: Profile) -> str:
+        return "answers must name their source" if p.must_cite else ""
+
+
+class KN003(Knowledge):
+    """Facts that change belong in an index, not in weights.
+
+    An index follows a changed document in seconds; weights keep the old fact until they are trained again.
+    Does not apply when facts change yearly or never.
+    """
+
+    need = Need.FRESH
+    weight = 1.0
+    evidence = ("Vu et al., FreshLLMs, arXiv 2310.03214: models of every size fail on fast-changing facts",)
+
+    def applies(self, p: Profile) -> str:
+        changing = p.facts_change in ("slow", "fast") and p.task_needs_facts != "none"
+        return "the facts change monthly or faster" if changing else ""
+
+
+class KN004(Knowledge):
+    """Facts that change daily leave no time for training at all.
+
+    This comes on top of KN003: the faster the change, the shorter a trained fact is true.
+    Does not apply when facts change monthly or slower.
+    """
+
+    need = Need.FRESH
+    weight = 1.0
+    evidence = ("Vu et al., FreshLLMs, arXiv 2310.03214: search in the prompt helped most on fast facts",)
+
+    def applies(self, p: Profile) -> str:
+        fast = p.facts_change == "fast" and p.task_needs_facts != "none"
+        return "the facts change daily or faster" if fast else ""
+
+
+class KN005(Knowledge):
+    """A small body of text can simply be shown: under about 200,000 tokens, put all of it in a cached prompt.
+
+    It needs no index and misses nothing; a cached prompt costs up to 90 % less.
+    Does not apply when sources must be cited, when the text changes daily (the cache is lost), or when it is
+    larger than the model's context.
+    """
+
+    need = Need.WHOLE
+    weight = 3.0
+    evidence = (
+        "Anthropic, Contextual Retrieval: below about 200k tokens skip retrieval",
+        "Li et al., arXiv 2407.16833: long context beat RAG where the text fits",
+    )
+
+    def applies(self, p: Profile) -> str:
+        size = p.corpus_tokens or 0
+        if not (0 < size <= CACHED_PROMPT_TOKENS and p.needs_facts) or p.must_cite or p.facts_change == "fast":
+            return ""
+        if p.params_b and p.params_b < 3:
+            return ""  # small models have short contexts and lose the middle of long ones
+        return f"all documents together are {size:,} tokens and fit in a cached prompt"
+
+
+class KN006(Knowledge):
+    """Smaller models still gain from looking up facts they have seen.
+
+    What a model read once it may not recall; retrieval helps most below about 30 billion parameters.
+    Does not apply to large models, which recall popular facts unaided.
+    """
+
+    need = Need.FACTS
+    weight = 1.5
+    evidence = (
+        "Mallen et al., arXiv 2212.10511: small models gain from retrieval even on popular facts",
+        "Ovadia et al., arXiv 2312.05934: retrieval beat tuning on MMLU subjects with 7B models",
+    )
+
+    def applies(self, p: Profile) -> str:
+        if p.task_needs_facts != "known" or not p.params_b or p.params_b >= LARGE_MODEL_B:
+            return ""
+        return f"a model of {p.params_b:g} B recalls general facts only in part"
+
+
+class KN007(Knowledge):
+    """A large model that has seen the facts needs better prompting: chosen examples, reasoning, voting.
+
+    Does not apply to facts it cannot have seen, or to models below about 30 billion parameters.
+    """
+
+    need = Need.SHOW
+    weight = 1.0
+    evidence = (
+        "Nori et al., Medprompt, arXiv 2311.16452: prompting alone passed tuned specialists",
+        "Maharjan et al., OpenMedLM, arXiv 2402.19371: the same with open models",
+    )
+
+    def applies(self, p: Profile) -> str:
+        large = p.task_needs_facts == "known" and (p.params_b or 0) >= LARGE_MODEL_B
+        return "a large model has seen these facts; chosen examples bring them out" if large else ""
+
+
+class KN008(Knowledge):
+    """Facts that change faster than you can retrain cannot live in weights.
+
+    Does not apply when retraining keeps pace with the facts.
+    """
+
+    need = Need.FRESH
+    weight = 1.0
+    evidence = ("OpenAI, Optimizing LLM Accuracy: missing or outdated information is a retrieval problem",)
+
+    def applies(self, p: Profile) -> str:
+        every = p.can_retrain_every_days
+        if every is None or p.facts_change not in DAYS or every <= DAYS[p.facts_change]:
+            return ""
+        return f"the facts change faster than every {every:g} days, the pace of retraining"

@@ -1,0 +1,145 @@
+"""Resources: what the model, the machine and the time allow."""
+
+from __future__ import annotations
+
+from advisor.profile import Profile
+from advisor.rules.base import Need, Rule
+from runners.memory import Setup, Use, Verdict, smallest
+
+SMALL_MODEL_B = 1.5
+FULL_GB_PER_B = 18
+"""Memory of full tuning in mixed precision, GB per billion parameters (LLaMA-Factory's table)."""
+
+
+class Resources(Rule):
+    """Rules about effort, memory and machines."""
+
+    family = "resources"
+
+
+def fits(p: Profile, use: Use) -> Verdict | None:
+    """Say whether training fits one device with every free saving on; None when something is unknown."""
+    if p.model_shape is None:
+        return None
+    return smallest(p.model_shape, use, Setup(devices=p.devices)).fits(p.device_gib)
+
+
+def trains(p: Profile) -> bool:
+    """Whether there is enough to train on (or its amount unknown, and the gap high) and a behaviour to teach."""
+    if p.labelled_examples is None and p.behaviour_gap == "high":
+        return True
+    return p.behaviour_needed and (p.examples_known >= 50 or p.raw_text >= 1_000_000)
+
+
+class RS001(Resources):
+    """The simplest way that works is the best one: every technique slows the next change.
+
+    Prompting can be changed in minutes, an index in hours, weights in days.
+    Does not apply once measurement shows that the simple way does not reach the bar.
+    """
+
+    need = Need.SIMPLE
+    weight = 1.5
+    evidence = ("OpenAI, Optimizing LLM Accuracy: each technique slows iteration",)
+
+    def applies(self, p: Profile) -> str:
+        return "simple ways come first"
+
+
+class RS002(Resources):
+    """Adapters give nearly all of full tuning's gain at a fraction of the cost.
+
+    Does not apply with billions of tokens, far domains such as code at scale, or very small models.
+    """
+
+    need = Need.THRIFT
+    weight = 0.5
+    evidence = (
+        "arXiv 2609.01244: LoRA reached a median 98 % of full tuning's gain",
+        "PEFT method comparison, 3B: 47.8 % at 22 GB against 47.2 % at 39 GB",
+    )
+
+    def applies(self, p: Profile) -> str:
+        return "an adapter is enough for most tasks" if trains(p) else ""
+
+
+class RS003(Resources):
+    """If LoRA fits without quantisation, prefer it to QLoRA: it is faster and as good or better.
+
+    Does not apply when the 16-bit base does not fit in memory.
+    """
+
+    need = Need.PRECISION
+    weight = 0.3
+    evidence = ("litgpt, torchtune and H2O tables: QLoRA is 2-105 % slower than LoRA",)
+
+    def applies(self, p: Profile) -> str:
+        return "a base in 16 bits trains faster than one in 4" if trains(p) else ""
+
+
+class RS004(Resources):
+    """A small model is cheap to tune in full, and has little room for adapters to be better.
+
+    Does not apply with fewer than 200 examples, where training all weights overfits.
+    """
+
+    need = Need.CAPACITY
+    weight = 2.0
+    evidence = (
+        "Bucher & Martini, arXiv 2406.08660: small classifiers tuned in full on 200-500 labels",
+        "Biderman et al., arXiv 2405.09673: full tuning learns most where capacity is short",
+    )
+
+    def applies(self, p: Profile) -> str:
+        small = p.params_b is not None and p.params_b <= SMALL_MODEL_B and p.examples_known >= 200
+        return f"all weights of a {p.params_b:g} B model can be tuned cheaply" if small and trains(p) else ""
+
+
+class RS005(Resources):
+    """With several GPUs and thousands of examples, full tuning is affordable and learns hard skills best.
+
+    Does not apply when general ability must survive untouched, or when many variants are to be served.
+    """
+
+    need = Need.CAPACITY
+    weight = 2.0
+    evidence = (
+        "Biderman et al., arXiv 2405.09673: full tuning ahead of LoRA on code and mathematics",
+        "Anyscale, LoRA or full-parameter: full tuning a little ahead on grade-school mathematics",
+    )
+
+    def applies(self, p: Profile) -> str:
+        if p.devices < 4 or p.examples_known < 5000 or p.behaviour_gap != "high":
+            return ""
+        if not p.params_b or not p.device_gib or p.devices * p.device_gib < FULL_GB_PER_B * p.params_b:
+            return ""
+        return f"{p.devices} GPUs hold full tuning with room, and there are {p.examples_known:,} examples"
+
+
+class RS006(Resources):
+    """A card that LoRA would nearly fill calls for 4 bits: the last GiB decide between a run and a crash.
+
+    Does not apply when even the high end of LoRA's estimate fits.
+    """
+
+    need = Need.HEADROOM
+    weight = 1.0
+    evidence = ("Dettmers et al., QLoRA, arXiv 2305.14314: 4-bit bases train at 16-bit quality",)
+
+    def applies(self, p: Profile) -> str:
+        return "LoRA would nearly fill the memory" if trains(p) and fits(p, "lora") == "tight" else ""
+
+
+class RS007(Resources):
+    """Without a GPU, training a model of a billion parameters or more is slow: prefer what needs none.
+
+    Does not apply to very small models.
+    """
+
+    need = Need.SIMPLE
+    weight = 0.7
+    evidence = ("measured for this project: a 0.135 B model trains at about 400 tokens/s on two cores",)
+
+    def applies(self, p: Profile) -> str:
+        slow = p.has_gpu is False and (p.params_b is None or p.params_b >= 1)
+        return "there is no GPU to train on" if slow else ""

@@ -1,0 +1,116 @@
+"""Risk: what can go wrong, and notes that weigh nothing but should be read."""
+
+from __future__ import annotations
+
+from advisor.profile import Profile
+from advisor.rules.base import Need, Rule
+
+FEW_QUESTIONS = 30
+
+
+class Risk(Rule):
+    """Rules about harm, privacy and evidence."""
+
+    family = "risk"
+
+
+class RK001(Risk):
+    """Where a wrong answer is costly, hold answers to passages that can be checked.
+
+    Does not apply when the task needs no facts.
+    """
+
+    need = Need.GROUND
+    weight = 1.0
+    evidence = ("NehaBharti08/rag-vs-finetune: fabrication rose from 78 to 96.9 % after tuning on facts",)
+
+    def applies(self, p: Profile) -> str:
+        costly = p.wrong_answer_cost == "high" and p.needs_facts
+        return "a wrong answer is costly, and retrieved passages can be checked" if costly else ""
+
+
+class RK002(Risk):
+    """Examples that state new facts teach a model to invent more of them.
+
+    Does not apply when the facts are given in the prompt while training.
+    """
+
+    need = Need.GROUND
+    weight = 0.7
+    evidence = ("Gekhman et al., arXiv 2405.05904: hallucination grows linearly with unknown facts fitted",)
+
+    def applies(self, p: Profile) -> str:
+        teaching = p.task_needs_facts == "new" and p.examples_known >= 10 and p.behaviour_gap == "none"
+        return "the examples would teach facts, not behaviour" if teaching else ""
+
+
+class RK003(Risk):
+    """Advice without held-out questions stays advice: nothing can be confirmed.
+
+    Does not apply when questions are given.
+    """
+
+    evidence = ("OpenAI, Optimizing LLM Accuracy: start with 20 or more questions with answers",)
+
+    def applies(self, p: Profile) -> str:
+        return "" if p.questions else "no held-out questions: write 30 or more before building anything"
+
+
+class RK004(Risk):
+    """A verdict on fewer than 30 questions only leans.
+
+    Does not apply from 30 test questions on (about 45 in the file, as a third goes to tuning).
+    """
+
+    evidence = ("computed: a 95 % interval is about 22 points wide either way at 15 questions, 9 at 100",)
+
+    def applies(self, p: Profile) -> str:
+        n = p.question_count
+        few = n is not None and n * 2 / 3 < FEW_QUESTIONS
+        return f"{n} questions leave fewer than {FEW_QUESTIONS} for the verdict, which will only lean" if few else ""
+
+
+class RK005(Risk):
+    """Stacking retrieval on a model that was tuned without passages can be worse than either.
+
+    The hybrid's rows must hold retrieved passages and distractors, and it must beat every single arm.
+    Does not apply when only one of facts and behaviour is missing.
+    """
+
+    evidence = (
+        "Zhang et al., RAFT, arXiv 2403.10131: naive stack 42.6, tuned 61.1, retrieval-aware 74.0",
+        "OpenAI, Optimizing LLM Accuracy: Icelandic, tuned 87 fell to 83 with retrieval added",
+    )
+
+    def applies(self, p: Profile) -> str:
+        both = p.needs_facts and p.behaviour_gap in ("low", "high") and p.examples_known >= 50
+        return "tune on rows that hold passages, and keep the gate" if both else ""
+
+
+class RK006(Risk):
+    """A hosted model and data that must stay local contradict each other.
+
+    Does not apply to an endpoint on your own machines.
+    """
+
+    evidence = ("policy: your own answer",)
+
+    def applies(self, p: Profile) -> str:
+        local = p.data_must_stay_local or p.hosted_api_allowed is False
+        inside = any(host in (p.model or "") for host in ("@http://127.", "@http://localhost", "@http://[::1]"))
+        return f"{p.model} is an endpoint: make sure it runs on your own machines" if (
+            local and p.remote and not inside
+        ) else ""
+
+
+class RK007(Risk):
+    """Tuning on few or narrow examples can cost general ability.
+
+    Does not apply when the model does nothing but this task.
+    """
+
+    evidence = ("PEFT method comparison: loss on Wikipedia rose by .030-.111 after tuning",)
+
+    def applies(self, p: Profile) -> str:
+        tuned = p.behaviour_gap == "high" and p.examples_known >= 10
+        return "measure what tuning costs on other tasks" if tuned else ""

@@ -1,0 +1,76 @@
+"""Scale: calls, prompts and latency."""
+
+from __future__ import annotations
+
+from advisor.profile import Profile
+from advisor.rules.base import Need, Rule
+
+
+class Scale(Rule):
+    """Rules about volume and speed."""
+
+    family = "scale"
+
+
+class SC001(Scale):
+    """Many calls repay training: a tuned model needs a shorter prompt on every one of them.
+
+    Does not apply when the task is not stable, or prompt caching makes the long prompt nearly free.
+    """
+
+    need = Need.SCALE
+    weight = 1.5
+    evidence = (
+        "Microsoft Learn, When to use fine-tuning: fewer tokens and lower latency",
+        "Liu et al., T-Few, arXiv 2205.05638: at volume, tuning is cheaper than in-context examples",
+    )
+
+    def applies(self, p: Profile) -> str:
+        if not p.high_volume or not p.behaviour_needed:
+            return ""
+        return f"{p.calls_per_month:,} calls a month" if p.calls_per_month else "the call volume is high"
+
+
+class SC002(Scale):
+    """A prototype with few calls and few examples should be prompted.
+
+    Does not apply once volume or labels have grown.
+    """
+
+    need = Need.STOP
+    weight = 2.0
+    evidence = ("Google Cloud, tuning overview: prompting for few labels and rapid prototyping",)
+
+    def applies(self, p: Profile) -> str:
+        few = p.low_volume and p.labelled_examples is not None and p.labelled_examples < 50
+        return "few calls and few examples: a prototype" if few else ""
+
+
+class SC003(Scale):
+    """A long prompt on every call is worth shortening by training.
+
+    Does not apply where the prompt is fixed and cached, or calls are few.
+    """
+
+    need = Need.SCALE
+    weight = 0.8
+    evidence = ("OpenAI, fine-tuning guide: shorter prompts are a main reason to tune",)
+
+    def applies(self, p: Profile) -> str:
+        long = (p.prompt_tokens or 0) >= 3000 and not p.low_volume and p.behaviour_needed
+        return f"every call carries a prompt of {p.prompt_tokens:,} tokens" if long else ""
+
+
+class SC004(Scale):
+    """A tight latency leaves no time for long prompts and look-ups.
+
+    Does not apply from about one second upwards.
+    """
+
+    need = Need.SPEED
+    weight = 0.7
+    evidence = ("Microsoft Learn, When to use fine-tuning: lower latency as a reason to tune",)
+
+    def applies(self, p: Profile) -> str:
+        tight = p.latency_p95_ms is not None and p.latency_p95_ms < 1000
+        return f"an answer must come within {p.latency_p95_ms:g} ms" if tight else ""
