@@ -17,8 +17,8 @@ from rag.errors import Problem
 
 # The table of contents of the command line: a file of advisor/commands each, holding a function `command`
 # (a verb) or a Typer `group` (a noun with verbs of its own).
-VERBS: tuple[str, ...] = ()
-GROUPS: tuple[str, ...] = ()
+VERBS: tuple[str, ...] = ("run", "ask", "chat", "report", "train", "demo")
+GROUPS: tuple[str, ...] = ("index", "models")
 
 app = typer.Typer(
     name="tunewise",

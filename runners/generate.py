@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
 
 from runners import hub
 
@@ -14,6 +12,7 @@ hub.close()
 
 import torch  # noqa: E402
 
+from runners.completion import Completion  # noqa: E402
 from runners.load import load_for_inference  # noqa: E402
 from runners.models import Model  # noqa: E402
 from runners.shapes import Message  # noqa: E402
@@ -21,35 +20,6 @@ from runners.shapes import Message  # noqa: E402
 BATCH_ROWS = 32
 BATCH_TOKENS = 12_000
 """Prompt tokens of one batch, padding included: bounds the key/value cache to about 0.3 GiB on a 135M model."""
-
-
-@dataclass(frozen=True, slots=True)
-class Completion:
-    """One answer; `seconds` is the batch's time divided by its rows."""
-
-    text: str
-    prompt_tokens: int
-    completion_tokens: int
-    seconds: float
-    finish: str
-    """stop, or length when the limit cut it."""
-
-
-class Generator(Protocol):
-    """What an arm needs of a model, wherever it runs."""
-
-    def generate(
-        self,
-        chats: Sequence[Sequence[Message]],
-        max_new_tokens: int,
-        on_batch: Callable[[list[int], list[Completion]], None] | None = None,
-    ) -> list[Completion]:
-        """Answer every chat, in order; `on_batch` hears the positions and answers of each batch as it ends."""
-        ...
-
-    def count_tokens(self, text: str) -> int:
-        """Tokens of a text for this model, without special tokens."""
-        ...
 
 
 class LocalGenerator:
@@ -123,8 +93,3 @@ def batches(lengths: Sequence[int], rows: int = BATCH_ROWS, tokens: int = BATCH_
         else:
             found.append([position])
     return found
-
-
-def event(arm: str, done: int, total: int) -> dict[str, Any]:
-    """The progress event of an arm's answers."""
-    return {"event": "answers.batch", "arm": arm, "done": done, "total": total}

@@ -11,7 +11,7 @@ from rag.durable import append_line, write_json
 from rag.types import Citation
 from runners.answer import Answer, answer_all
 from runners.data import Example, Question
-from runners.generate import Generator
+from runners.completion import Generator
 from runners.plan import EvaluateStep, Plan
 from runners.retrieval import Retriever
 from runners.rundir import OnEvent, read_lines

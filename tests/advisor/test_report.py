@@ -1,0 +1,95 @@
+"""The report of a made-up run: complete, escaped, nothing remote, and the same every time."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from advisor.report import write_report
+from advisor.results import read_report
+from rag.errors import BadInput
+from runners.data import Question
+from runners.plan import parse_plan
+from runners.rundir import RunFolder
+from runners.trial import ArmScores, write_scores
+
+PLAN = parse_plan(
+    {
+        "name": "desk", "choice": "rag", "model": {"name": "smollm2-135m-instruct"},
+        "data": {"documents": "d", "questions": "q"},
+        "steps": [
+            {"kind": "index"}, {"kind": "evaluate", "arm": "prompting"},
+            {"kind": "evaluate", "arm": "rag", "retrieval": True},
+        ],
+        "weights": {"fact_recall": 2, "style": 1}, "gate": {"must_beat": ["prompting"]},
+        "predicted": {"ranked": [{"method": "rag", "reasons": [{"rule": "KN001", "text": "facts <change>"}]}]},
+    }  # fmt: skip
+)
+NASTY = "<script>alert(1)</script> & more"
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunFolder:
+    folder = RunFolder.create(tmp_path / "run", PLAN)
+    folder.write({"event": "run.start", "split": "abc"})
+    folder.write({"event": "step.start", "step": "index", "number": 1, "total": 3})
+    folder.finish("index", {}, {})
+    folder.write({"event": "train.step", "arm": "lora", "step": 1, "loss": 2.0})
+    folder.write({"event": "train.step", "arm": "lora", "step": 2, "loss": 1.0})
+    ids = tuple(f"q{n}" for n in range(40))
+    arms = [
+        ArmScores(
+            arm, ids, tuple({"style": 1.0, "fact_recall": value} for _ in ids),
+            tuple(value + (n % 3) / 30 for n in range(40)), (0.2,) * 40, (50,) * 40, (20,) * 40,
+        )  # fmt: skip
+        for arm, value in (("prompting", 0.1), ("rag", 0.7))
+    ]
+    write_scores(arms, folder.path / "trial" / "scores.json")
+    row = {"arm": "rag", "seed": 0, "id": "q0", "question": NASTY, "marked": NASTY}
+    (folder.path / "trial" / "answers.jsonl").write_text(json.dumps(row) + "\n", "utf-8")
+    return folder
+
+
+def test_the_report_has_every_part_of_the_contract(run: RunFolder) -> None:
+    data = write_report(run, PLAN, [Question("q0", NASTY, ("gold",))])
+    assert {"schema", "verdict", "arms", "paired", "predicted", "measured", "guards"} <= set(data)
+    assert data == read_report(run.path)
+    assert data["verdict"]["outcome"] == "confirmed"
+    assert [arm["arm"] for arm in data["arms"]] == ["rag", "prompting"]
+    rag = data["arms"][0]
+    assert rag["n"] == 40
+    assert rag["score"]["low"] <= rag["score"]["mean"] <= rag["score"]["high"]
+    assert rag["scores"]["fact_recall"]["mean"] == pytest.approx(0.7)
+    assert data["paired"][0]["a"] == "rag"
+    assert "index" in data["measured"]["seconds"]
+
+
+def test_the_page_is_escaped_and_loads_nothing(run: RunFolder) -> None:
+    write_report(run, PLAN)
+    page = (run.path / "report.html").read_text("utf-8")
+    assert "<script" not in page
+    assert "&lt;script&gt;" in page
+    assert "facts &lt;change&gt;" in page
+    assert "confirmed" in page
+    assert page.count("<svg") == 2
+    assert not re.findall(r"""(?:src|href)=["']https?:""", page)
+
+
+def test_the_same_run_gives_the_same_page(run: RunFolder) -> None:
+    write_report(run, PLAN)
+    first = (run.path / "report.html").read_bytes()
+    write_report(run, PLAN)
+    assert (run.path / "report.html").read_bytes() == first
+
+
+def test_a_run_without_scores_says_what_to_do(tmp_path: Path) -> None:
+    folder = RunFolder.create(tmp_path / "run", PLAN)
+    with pytest.raises(BadInput, match="no scores yet"):
+        write_report(folder, PLAN)
+    with pytest.raises(BadInput, match="no report yet"):
+        read_report(folder.path)
+    with pytest.raises(BadInput, match="not a run folder"):
+        read_report(tmp_path)
