@@ -1,0 +1,16 @@
+"""Harbor Desk: the example that ships with tunewise, a fictional ferry operator's help desk."""
+
+from __future__ import annotations
+
+from typing import Any
+
+__all__ = ["path"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import the public name only when it is used."""
+    if name == "path":
+        from advisor.harbor_desk.folder import path
+
+        return path
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,11 @@
+"""Where the example's files are, however the package was installed."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from pathlib import Path
+
+
+def path() -> Path:
+    """Return the example's folder; its README.md says what the files are."""
+    return Path(str(files("advisor") / "harbor_desk"))
