@@ -1,0 +1,156 @@
+"""Citations attached by code: which passage supports a sentence, if any does.
+
+A passage supports a sentence when every number and name of the sentence stands in it, when neither denies
+what the other says, and when enough of the sentence's content words are there, also of those that are not in
+the passage's title. Models of the size that tunewise tunes do not write reliable marks themselves, so their
+own are stripped and these are put in.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rag.facts import numbers, polarity
+from rag.types import Chunk, Citation, Hit
+from rag.words import content_words, sentence_spans, words
+
+ENOUGH = 0.5
+"""Share of a sentence's content words that its passage must hold. On 1,500 human replies to questions about
+places this accepts 70 % of the true passages and 2 % of other facts of the same place."""
+_MARK = re.compile(r"\s*(?:\[\s*\d+(?:\s*[,;]\s*\d+)*\s*\]|【\s*\d+[^】]*】)")
+_NAME = re.compile(r"(?<=[\w,;:)] )[A-Z][\w'’-]+")
+
+
+@dataclass(frozen=True, slots=True)
+class Support:
+    """The best supporting passage and the place in it that bears the sentence out."""
+
+    chunk: Chunk
+    position: int
+    """The passage's position among those given, from 0."""
+    start: int
+    end: int
+    """The quote is ``chunk.text[start:end]``."""
+    score: float
+    """Share of the sentence's content words in the passage, then in the quote: 0 to 2."""
+
+    @property
+    def quote(self) -> str:
+        """The supporting sentence, an exact substring of the chunk."""
+        return self.chunk.text[self.start : self.end]
+
+
+def strip_marks(text: str) -> str:
+    """Return the text without ``[n]`` marks."""
+    return _MARK.sub("", text).strip()
+
+
+def support(sentence: str, passages: Sequence[Chunk]) -> Support | None:
+    """Return the passage that supports a sentence best, or None; of equals the first."""
+    best: Support | None = None
+    for position, chunk in enumerate(passages):
+        found = _support(sentence, chunk, position)
+        if found and (best is None or found.score > best.score):
+            best = found
+    return best
+
+
+def attach(answer: str, hits: Sequence[Hit]) -> tuple[str, tuple[Citation, ...]]:
+    """Return the answer with ``[n]`` after each supported sentence, and a citation for each factual sentence.
+
+    ``n`` is the hit's position from 1. A sentence without support gets no mark and a citation with n 0 and
+    ``supported`` false. Questions ("Shall I ...?") and sentences that state nothing need no citation.
+    """
+    text = strip_marks(answer)
+    chunks = [hit.chunk for hit in hits]
+    marked, at = "", 0
+    citations = []
+    for start, end in sentence_spans(text):
+        sentence = text[start:end]
+        marked += text[at:end]
+        at = end
+        if not states_something(sentence):
+            continue
+        found = support(sentence, chunks)
+        citations.append(_citation(found) if found else _UNSUPPORTED)
+        marked += f" [{found.position + 1}]" if found else ""
+    return marked + text[at:], tuple(citations)
+
+
+def states_something(sentence: str) -> bool:
+    """Return whether a sentence makes a statement that could be checked: no question, and some content."""
+    return not sentence.rstrip().endswith("?") and bool(content_words(sentence) or numbers(sentence))
+
+
+def names(sentence: str) -> set[str]:
+    """Return the words of names, stemmed: capitalised inside the sentence, unless most of its words are."""
+    found = [match.group() for match in _NAME.finditer(sentence)]
+    return (
+        {word for name in found for word in words(name)} if len(found) <= len(sentence.split()) / 2 else set()
+    )
+
+
+_UNSUPPORTED = Citation(0, "", "", None, 0, 0, 0, 0, "", supported=False)
+
+
+def _support(sentence: str, chunk: Chunk, position: int) -> Support | None:
+    claim = set(content_words(sentence))
+    wanted = numbers(sentence)
+    whole = f"{chunk.title}. {chunk.heading}. {chunk.text}"
+    there = set(words(whole))
+    if not (claim or wanted) or not wanted <= numbers(whole):
+        return None
+    if not names(sentence) <= there:
+        return None
+    covered = _share(claim, there)
+    beyond = claim - set(words(chunk.title))
+    if covered < ENOUGH or _share(beyond, there) < ENOUGH:
+        return None
+    quote = _quote(claim, wanted, polarity(sentence) == "no", chunk)
+    if quote is None:
+        return None
+    start, end, share = quote
+    return Support(chunk, position, start, end, covered + share)
+
+
+def _quote(
+    claim: set[str], wanted: frozenset[str], denies: bool, chunk: Chunk
+) -> tuple[int, int, float] | None:
+    """Return the sentence of the chunk that says most of the claim and does not contradict it."""
+    best: tuple[int, int, float] | None = None
+    for start, end in sentence_spans(chunk.text):
+        piece = chunk.text[start:end]
+        if (polarity(piece) == "no") != denies:
+            continue
+        said = set(content_words(piece)) | numbers(piece)
+        share = _share(claim | wanted, said)
+        if share > 0 and (best is None or share > best[2]):
+            best = start, end, share
+    return best
+
+
+def _share(claim: set[str] | frozenset[str], there: set[str]) -> float:
+    return len(claim & there) / len(claim) if claim else 1.0
+
+
+def _citation(found: Support) -> Citation:
+    chunk = found.chunk
+    exact = len(chunk.text) == chunk.end - chunk.start
+    start, end = (chunk.start + found.start, chunk.start + found.end) if exact else (chunk.start, chunk.end)
+    first = chunk.line_start + chunk.text.count("\n", 0, found.start) if exact else chunk.line_start
+    last = first + found.quote.count("\n") if exact else chunk.line_end
+    return Citation(
+        found.position + 1, chunk.doc, chunk.title, chunk.page, first, last, start, end, found.quote
+    )
+
+
+def gold_chunk(reply: str, chunks: Sequence[Chunk], question: str = "") -> Chunk | None:
+    """Return the chunk of a corpus that supports a reply, or None; see ``gold.GoldFinder``.
+
+    The index over the chunks is kept for the next call with equal chunks.
+    """
+    from rag.gold import finder
+
+    return finder(tuple(chunks)).find(reply, question)
