@@ -1,0 +1,233 @@
+"""Write the reference pages of docs/ from the code: command line, rules, questionnaire, plan.
+
+python scripts/docs.py          rewrite the pages
+python scripts/docs.py --check  exit 1 and name the pages that are not current
+"""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import json
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from types import NoneType
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from typer.models import ArgumentInfo, OptionInfo, ParameterInfo
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))  # the tree this script stands in is the one it describes
+
+
+def table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> list[str]:
+    """Return a Markdown table, bars and line ends in cells made harmless."""
+    body = [[" ".join(cell.split()).replace("|", "\\|").replace("<", "&lt;") for cell in row] for row in rows]
+    return [f"| {' | '.join(row)} |" for row in (list(head), ["---"] * len(head), *body)]
+
+
+def shown(value: Any) -> str:
+    """Return a default as a reader would write it in YAML."""
+    return f"`{json.dumps(value, ensure_ascii=False)}`"
+
+
+def cli_page() -> list[str]:
+    """Every verb with its arguments and options, read from the signature that ``--help`` is made from."""
+    import importlib
+
+    from advisor import cli
+
+    lines = [
+        "# The command line",
+        "",
+        "What `tunewise VERB --help` says, on one page. Exit codes: see the README.",
+    ]
+    for name in cli.VERBS:
+        module = importlib.import_module(f"advisor.commands.{name.replace('-', '_')}")
+        lines += verb(f"tunewise {name}", module.command, "##")
+    for name in cli.GROUPS:
+        group = importlib.import_module(f"advisor.commands.{name.replace('-', '_')}").group
+        lines += ["", f"## tunewise {name}", "", group.info.help]
+        for part in group.registered_commands:
+            lines += verb(f"tunewise {name} {part.name}", part.callback, "###")
+    return lines
+
+
+def verb(name: str, command: Callable[..., Any], level: str) -> list[str]:
+    """One verb: usage, what it does, a table of what it takes."""
+    arguments, options = [], []
+    hints = get_type_hints(command, include_extras=True)
+    for key, parameter in inspect.signature(command).parameters.items():
+        found = [*getattr(hints[key], "__metadata__", ()), parameter.default]
+        info = next((one for one in found if isinstance(one, ParameterInfo)), None)
+        if info is None or info.hidden:
+            continue
+        default = info.default if info is parameter.default else parameter.default
+        default = None if default in (..., inspect.Parameter.empty) else default
+        required = default is None and NoneType not in get_args(hints[key])
+        kind = taken(hints[key], default) + (
+            ", required" if required and isinstance(info, OptionInfo) else ""
+        )
+        if isinstance(info, ArgumentInfo):
+            word = key.upper()
+            arguments.append((f"`{word if required else f'[{word}]'}`", kind, info.help or ""))
+        else:
+            names = ", ".join(f"`{one}`" for one in info.param_decls or (f"--{key.replace('_', '-')}",))
+            options.append((names, kind, info.help or ""))
+    usage = " ".join(
+        [name, *(word.strip("`") for word, _, _ in arguments), *(["[OPTIONS]"] if options else [])]
+    )
+    lines = ["", f"{level} {name}", "", "```text", usage, "```", "", inspect.cleandoc(command.__doc__ or "")]
+    rows = [*arguments, *options]
+    return lines + (["", *table(("", "takes", "what it is"), rows)] if rows else [])
+
+
+def taken(hint: Any, default: Any) -> str:
+    """Return what a parameter takes, in words, and its default."""
+    inner = [one for one in get_args(hint) if one is not NoneType and not isinstance(one, ParameterInfo)]
+    origin = get_origin(hint)
+    if origin is Literal:
+        words = ", ".join(map(str, inner))
+    elif origin in (list, tuple):
+        words = f"{taken(inner[0], None)}, repeatable"
+    elif inner:
+        words = taken(inner[0], None)
+    else:
+        words = {bool: "a switch", int: "a whole number", float: "a number", Path: "a path", str: "text"}[
+            hint
+        ]
+    return (
+        f"{words}, default {default}" if default and not isinstance(default, bool | list | tuple) else words
+    )
+
+
+def rules_page() -> list[str]:
+    """Rules with need, weight and evidence; what blocks a method; what each method serves."""
+    from advisor.methods import blocks
+    from advisor.methods.table import METHODS
+    from advisor.rules.table import RULES
+
+    lines = [
+        "# The rules", "",
+        "A rule looks at the profile and speaks for a *need*; methods declare how far they serve each need;",
+        "the engine adds up and sorts. Rules and methods meet only in the need, so neither knows the other.",
+        "`tunewise explain CODE` prints the same text. Codes are never used again for another rule.",
+    ]  # fmt: skip
+    for family in dict.fromkeys(rule.family for rule in RULES):
+        members = [rule for rule in RULES if rule.family == family]
+        inside = sys.modules[members[0].__module__]
+        lines += ["", f"## {family.capitalize()}", "", inspect.cleandoc(inside.__doc__ or "")]
+        for rule in members:
+            lines += ["", f"### {rule.code()}", "", rule.text(), ""]
+            lines += [
+                f"- speaks for: {rule.need} (weight {rule.weight:g})"
+                if rule.need
+                else "- weighs nothing: a note"
+            ]
+            lines += [f"- evidence: {item}" for item in rule.evidence]
+    lines += ["", "## Blockers", "", "What forbids a method here, always with the numbers that say so."]
+    for check in blocks.CHECKS:
+        lines += ["", f"### {blocks.code(check)}", "", blocks.text(check)]
+    lines += ["", "## Methods", "", "How far each serves a need, from 0 to 1; what is not listed is 0."]
+    for method in METHODS:
+        served = ", ".join(f"{need} {share:g}" for need, share in method.serves.items())
+        lines += ["", f"### {method.name}", "", method.text(), "", f"- serves: {served}"]
+    return lines
+
+
+def questions_page() -> list[str]:
+    """The questionnaire, section by section."""
+    from advisor.questions import QUESTIONS, SECTIONS
+
+    lines = [
+        "# The questionnaire", "",
+        "Each id is a question of the wizard, a `--set key=value` and a key of an answers file. None is",
+        "required: unknown is an answer, and lowers the confidence. Questions marked * are counted, detected",
+        "or seldom decisive; the wizard asks them only on its review screen or when asked to ask everything.",
+    ]  # fmt: skip
+    for section, title in SECTIONS:
+        rows = []
+        for q in (q for q in QUESTIONS if q.section == section):
+            text = f"{q.text} {q.why}"
+            text += "".join(f" *{c.value}*: {c.help}." for c in q.choices)
+            allowed = q.allowed + (f" ({q.unit})" if q.unit else "")
+            rows.append((f"`{q.id}`{' *' if q.detail else ''}", allowed, text))
+        lines += ["", f"## {title}", "", *table(("id", "answer", "question"), rows)]
+    return lines
+
+
+def plan_page() -> list[str]:
+    """Every key of a plan, from the JSON Schema that ``tunewise plan --schema`` prints."""
+    from runners.plan import Plan
+
+    schema = Plan.model_json_schema(by_alias=True)
+    lines = [
+        "# The plan", "",
+        "`plan.yaml` is what `tunewise plan` writes, a person edits and `tunewise run` carries out. Unknown",
+        "keys are refused. `tunewise plan --schema` prints the JSON Schema that this page is made from.",
+    ]  # fmt: skip
+    for name, part in [("Plan", schema), *schema["$defs"].items()]:
+        required = part.get("required", ())
+        rows = []
+        for key, field in part["properties"].items():
+            default = "required" if key in required else shown(field["default"]) if "default" in field else ""
+            rows.append((f"`{key}`", kind_of(field), default, field.get("description", "")))
+        words = inspect.cleandoc(part.get("description", ""))
+        lines += ["", f"## {name}", "", words, "", *table(("key", "type", "default", "what it is"), rows)]
+    return lines
+
+
+def kind_of(field: dict[str, Any]) -> str:
+    """Return a schema's type in words, with its bounds."""
+    if "$ref" in field:
+        name = field["$ref"].rsplit("/", 1)[-1]
+        return f"[{name}](#{name.lower()})"
+    if "const" in field:
+        return shown(field["const"])
+    if "enum" in field:
+        return ", ".join(str(value) for value in field["enum"])
+    for several in ("anyOf", "oneOf"):
+        if several in field:
+            return " or ".join(kind_of(one) for one in field[several])
+    kind = str(field.get("type", "anything"))
+    if kind == "array":
+        kind = f"list of {kind_of(field['items'])}" if "items" in field else "list"
+    if kind == "object" and "additionalProperties" in field:
+        inner = field["additionalProperties"]
+        kind = f"mapping to {kind_of(inner)}" if isinstance(inner, dict) and inner else "mapping"
+    signs = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}
+    bounds = [f"{sign} {field[key]:g}" for key, sign in signs.items() if key in field]
+    return " ".join([kind, *bounds])
+
+
+PAGES: dict[str, Callable[[], list[str]]] = {
+    "cli.md": cli_page,
+    "rules.md": rules_page,
+    "questions.md": questions_page,
+    "plan.md": plan_page,
+}
+NOTE = "<!-- Written by scripts/docs.py from the code; edit the code. -->"
+
+
+def main() -> int:
+    """Write or check the pages; returns the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--check", action="store_true", help="only look")
+    parser.add_argument("--out", type=Path, default=ROOT / "docs", help="the folder of the pages")
+    given = parser.parse_args()
+    stale = []
+    for name, page in PAGES.items():
+        path, text = given.out / name, "\n".join([NOTE, "", *page()]) + "\n"
+        if given.check and (not path.is_file() or path.read_text("utf-8") != text):
+            stale.append(name)
+        elif not given.check:
+            given.out.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, "utf-8")
+    if stale:
+        print(f"not current: {', '.join(stale)}; run: python scripts/docs.py", file=sys.stderr)
+    return int(bool(stale))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
