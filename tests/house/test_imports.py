@@ -1,0 +1,96 @@
+"""Imports go one way, advisor -> runners -> rag, never in a circle, and name only what is declared."""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+import tomllib
+from collections.abc import Iterator, Mapping
+from graphlib import CycleError, TopologicalSorter
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+import pytest
+
+ALLOWED = {"rag": {"rag"}, "runners": {"runners", "rag"}, "advisor": {"advisor", "runners", "rag"}}
+
+# Imported only where present and never needed; not declared on purpose.
+OPTIONAL = {"pynvml": "the exact memory of an NVIDIA card; without it nvidia-smi is asked"}
+
+
+def imported(tree: ast.AST) -> Iterator[tuple[str, int]]:
+    """Yield every dotted name imported under ``tree``, and its line; ``from a import b`` yields a and a.b."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, node.lineno) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"line {node.lineno}: a relative import hides the direction"
+            yield str(node.module), node.lineno
+            yield from ((f"{node.module}.{alias.name}", node.lineno) for alias in node.names)
+
+
+def test_imports_go_one_way(modules: Mapping[str, ast.Module]) -> None:
+    """No module imports from a package above its own, not even inside a function or by a string."""
+    wrong = []
+    for path, tree in modules.items():
+        own = path.split("/")[0]
+        above = set(ALLOWED) - ALLOWED[own]
+        wrong += [
+            f"{path}:{line} imports {name}" for name, line in imported(tree) if name.split(".")[0] in above
+        ]
+        for node in ast.walk(tree):
+            named = isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value
+            if named and re.fullmatch(rf"(?:{'|'.join(above) or '-'})(?:\.\w+)+(?::\w+)?", named):
+                wrong.append(f"{path}:{node.lineno} names {named}")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_packages_do_not_import_what_is_not_shipped(modules: Mapping[str, ast.Module]) -> None:
+    """Tests, scripts and benchmarks stay outside the wheel, so nothing inside may need them."""
+    outside = {"tests", "scripts", "benchmarks", "docs"}
+    wrong = [
+        f"{p}:{n}" for p, t in modules.items() for name, n in imported(t) if name.split(".")[0] in outside
+    ]
+    assert not wrong
+
+
+def test_no_import_cycles(modules: Mapping[str, ast.Module]) -> None:
+    """Module-level imports form no circle (imports inside functions are free to)."""
+    names = {path.removesuffix(".py").removesuffix("/__init__").replace("/", "."): path for path in modules}
+    graph = {}
+    for name, path in names.items():
+        top = ast.Module([node for node in modules[path].body if not isinstance(node, ast.If)], [])
+        for node in ast.walk(top):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                node.body = []
+        graph[name] = {other for other, _ in imported(top) if other in names} - {name}
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        pytest.fail("import cycle: " + " -> ".join(error.args[1]))
+
+
+def test_everything_imported_is_declared(root: Path, modules: Mapping[str, ast.Module]) -> None:
+    """Every third-party import belongs to a distribution that pyproject names, in the base or in an extra."""
+    project = tomllib.loads((root / "pyproject.toml").read_text("utf-8"))["project"]
+    extras = project["optional-dependencies"].items()
+    lines = [
+        *project["dependencies"],
+        *(line for extra, lines in extras if extra != "test" for line in lines),
+    ]
+    declared = {_normal(re.match(r"[\w.-]+", line)[0]) for line in lines}
+    carried_by = packages_distributions()
+    wrong = {}
+    for path, tree in modules.items():
+        for name, line in imported(tree):
+            top = name.split(".")[0]
+            if top in sys.stdlib_module_names or top in ALLOWED or top in OPTIONAL:
+                continue
+            if not declared & {_normal(d) for d in carried_by.get(top, [top])}:
+                wrong.setdefault(top, f"{path}:{line}")
+    assert not wrong, f"imported but not declared: {wrong}"
+
+
+def _normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
