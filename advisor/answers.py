@@ -1,4 +1,4 @@
-"""Layered answers: flag > answers file > asked > probed, counted, detected > default, each with its source."""
+"""Layered answers: flag > answers file > asked > probed, counted, detected > default, with sources."""
 
 from __future__ import annotations
 
@@ -94,9 +94,15 @@ def read_answers(path: Path) -> dict[str, Answer]:
         if isinstance(given, Mapping):
             if "value" not in given or not set(given) <= {"value", "source", "note"}:
                 raise BadInput(f"{path}: {key} should be a value, or a mapping of value, source and note")
-            note, source, given = str(given.get("note") or ""), str(given.get("source") or "file"), given["value"]
+            note, source, given = (
+                str(given.get("note") or ""),
+                str(given.get("source") or "file"),
+                given["value"],
+            )
             if source not in SOURCES:
-                raise BadInput(f"{path}: {key} has the unknown source {source!r}", f"known: {', '.join(SOURCES)}")
+                raise BadInput(
+                    f"{path}: {key} has the unknown source {source!r}", f"known: {', '.join(SOURCES)}"
+                )
         try:
             found[str(key)] = Answer(read(str(key), given), source, note)
         except BadInput as problem:
@@ -136,7 +142,9 @@ def _load(path: Path) -> dict[str, Any]:
     except UnicodeDecodeError as error:
         raise BadInput(f"answers file {path} is not UTF-8 text (byte {error.start})") from None
     except (json.JSONDecodeError, yaml.YAMLError, RecursionError) as error:
-        raise BadInput(f"answers file {path} cannot be parsed: {' '.join(str(error).split())[:200]}") from None
+        raise BadInput(
+            f"answers file {path} cannot be parsed: {' '.join(str(error).split())[:200]}"
+        ) from None
     if loaded is None:
         return {}
     if not isinstance(loaded, dict):

@@ -17,7 +17,7 @@ CONTEXT_TOKENS = 1024
 SHOTS = 8
 EPOCHS = 2.0
 USD_PER_B = 0.01
-"""Hosted open models ask about 0.01 USD per billion parameters and million input tokens (list prices, 2025)."""
+"""Hosted open models ask about 0.01 USD per billion parameters and million input tokens (lists of 2025)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,9 +95,7 @@ def training_usd(p: Profile, hours: Range | None) -> Range | None:
     if p.has_gpu is False:
         return Range(0.0, 0.0, 0.0)
     prices = sorted(card.usd_hour for card in gpus.of_memory(p.gpu_memory_gib or 24))
-    return hours.times(
-        prices[0] * p.devices, prices[len(prices) // 2] * p.devices, prices[-1] * p.devices
-    )
+    return hours.times(prices[0] * p.devices, prices[len(prices) // 2] * p.devices, prices[-1] * p.devices)
 
 
 def price_of(p: Profile) -> Price:
@@ -109,7 +107,7 @@ def price_of(p: Profile) -> Price:
 
 
 def per_call(p: Profile, fixed: float = 0.0, fresh: float = 0.0) -> float:
-    """USD of one call: the prompt, ``fixed`` tokens that a cache can hold, ``fresh`` ones it cannot, the answer."""
+    """USD of one call: prompt, ``fixed`` tokens that a cache can hold, ``fresh`` ones it cannot, answer."""
     price = price_of(p)
     tokens_in = (p.prompt_tokens or PROMPT_TOKENS) + fresh
     out = p.answer_tokens or ANSWER_TOKENS
@@ -121,7 +119,9 @@ def bank_tokens(p: Profile) -> float:
     return SHOTS * ((p.prompt_tokens or PROMPT_TOKENS) + (p.answer_tokens or ANSWER_TOKENS))
 
 
-def break_even(p: Profile, prompted: Estimate, tuned: Estimate, names: tuple[str, str]) -> dict[str, Any] | None:
+def break_even(
+    p: Profile, prompted: Estimate, tuned: Estimate, names: tuple[str, str]
+) -> dict[str, Any] | None:
     """After how many calls training has repaid itself against prompting; "no crossover" when never."""
     if prompted.per_call_usd is None or tuned.per_call_usd is None or tuned.usd is None:
         return None
@@ -130,6 +130,12 @@ def break_even(p: Profile, prompted: Estimate, tuned: Estimate, names: tuple[str
     found: dict[str, Any] = {"between": [a, b], "calls": None, "saved_per_call_usd": float(f"{saved:.3g}")}
     if saved <= 0:
         found["text"] = f"no crossover: a call of {b} costs no less than one of {a}"
+        return found
+    if tuned.usd.likely == 0:
+        found |= {
+            "calls": 0,
+            "text": f"training here costs time, not money: {b} is cheaper from the first call",
+        }
         return found
     found["calls"] = calls = round(tuned.usd.likely / saved)
     months = f", {calls / p.calls_per_month:.1f} months of yours" if p.calls_per_month else ""

@@ -17,7 +17,8 @@ from advisor.rules.table import RULES
 
 HALF = 4.0
 """The sum of weights at which the score is one half."""
-DECISIVE = ("task_needs_facts", "facts_change", "must_cite", "behaviour_gap", "labelled_examples", "corpus_tokens",
+DECISIVE = ("task_needs_facts", "facts_change", "must_cite", "behaviour_gap", "labelled_examples",
+            "corpus_tokens",
             "call_volume", "model_params_b", "gpu_memory_gib")  # fmt: skip
 """The answers that move the ranking most; how many are known decides how sure the advice can be."""
 _RULES = tuple(rule() for rule in RULES)
@@ -78,9 +79,11 @@ class Recommendation:
         return None if second.blockers else second
 
     def reasons(self, scored: Scored) -> list[Finding]:
-        """The findings that speak for a method, strongest first."""
-        mine = [(f.weight * _degree(scored.method, f), f) for f in self.ranking.findings if f.need]
-        counted = sorted((pair for pair in mine if pair[0] > 0), key=lambda pair: -pair[0])
+        """The findings that speak for a method (it serves their need at least by half), strongest first."""
+        mine = [(_degree(scored.method, f), f) for f in self.ranking.findings if f.need]
+        counted = sorted(
+            (pair for pair in mine if pair[0] >= 0.5), key=lambda pair: -pair[0] * pair[1].weight
+        )
         return [finding for _, finding in counted]
 
     def against(self, scored: Scored) -> Finding | None:
@@ -111,7 +114,8 @@ class Recommendation:
             "notes": [finding.to_json() for finding in self.notes()],
             "ask_again_when": list(self.ask_again_when),
             "profile": {
-                key: {"value": a.value, "source": a.source, "note": a.note} for key, a in self.profile.sources.items()
+                key: {"value": a.value, "source": a.source, "note": a.note}
+                for key, a in self.profile.sources.items()
             },
         }
 
@@ -149,7 +153,9 @@ def recommend(profile: Profile, today: date | None = None) -> Recommendation:
     ranking = rank(profile)
     estimates = {scored.method.name: scored.method.estimate(profile) for scored in ranking.methods}
     confidence, because = _confidence(profile, ranking)
-    tuned = next((s.method.name for s in ranking.methods if s.method.name in _TUNING and not s.blockers), None)
+    tuned = next(
+        (s.method.name for s in ranking.methods if s.method.name in _TUNING and not s.blockers), None
+    )
     crossing = (
         break_even(profile, estimates["few-shot"], estimates[tuned], ("few-shot", tuned)) if tuned else None
     )
@@ -195,5 +201,9 @@ def _ask_again(p: Profile, choice: str, today: date) -> tuple[str, ...]:
     if choice != "rag" and p.needs_facts and p.facts_change in (None, "static"):
         said.append("facts change faster than yearly")
     age = REFERENCE.age_days(today)
-    said.append(f"prices are refreshed (these are {age} days old)" if age > STALE_DAYS else "prices older than 90 days")
+    said.append(
+        f"prices are refreshed (these are {age} days old)"
+        if age > STALE_DAYS
+        else "prices older than 90 days"
+    )
     return tuple(said)

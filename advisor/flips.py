@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +31,9 @@ CHOICES: tuple[str, ...] = (
 
 
 def flips(p: Profile, ranking: Ranking) -> tuple[dict[str, Any], ...]:
-    """Return every single change that makes another method first, nearest change first.
+    """Return every single change that makes another method first, the most plausible change first.
+
+    Unknown answers come before known ones, near numbers before far ones.
 
     Applying one (the answer ``key`` set to ``to``, all else as it is) makes ``choice_becomes`` the choice.
     """
@@ -54,25 +57,31 @@ def _single(p: Profile, key: str, choice: str) -> list[dict[str, Any]]:
     found = []
     for value in values:
         if value != now and (becomes := _choose(p, key, value)) != choice:
-            distance = 0.5 if now is None else 1.0
+            distance = 0.3 if now is None else 0.5
             found.append(_flip(key, now, value, becomes, distance, f"{key} were {_say(value)}"))
     return found
 
 
 def _numeric(p: Profile, key: str, choice: str) -> list[dict[str, Any]]:
-    """Walk outwards from the present value; at the first change of choice in each direction, halve to the threshold."""
+    """Walk outwards from the present value; where the choice changes, halve to the threshold."""
     now = getattr(p, key)
     if now is None:
         return _unknown_number(p, key, choice)
     grid = GRIDS[key]
     found = []
-    for steps, word in (([g for g in grid if g > now], "at least"), ([g for g in reversed(grid) if g < now], "at most")):
+    for steps, word in (
+        ([g for g in grid if g > now], "at least"),
+        ([g for g in reversed(grid) if g < now], "at most"),
+    ):
         inside = now
         for value in steps:
             if (becomes := _choose(p, key, value)) != choice:
-                edge, becomes = _halve(lambda v: _choose(p, key, v), inside, value, choice, becomes, BY_ID[key].kind)
-                distance = abs(edge - now) / max(abs(now), abs(edge), 1e-9)
-                found.append(_flip(key, now, edge, becomes, distance, f"{key} were {word} {_say(edge)}"))
+                edge, becomes = _halve(
+                    lambda v: _choose(p, key, v), inside, value, choice, becomes, BY_ID[key].kind
+                )
+                found.append(
+                    _flip(key, now, edge, becomes, _distance(now, edge), f"{key} were {word} {_say(edge)}")
+                )
                 break
             inside = value
     return found
@@ -90,7 +99,7 @@ def _unknown_number(p: Profile, key: str, choice: str) -> list[dict[str, Any]]:
                     lambda v: _choose(p, key, v), inside, value, choice, becomes, BY_ID[key].kind
                 )
             word = "at least" if inside is not None else "only"
-            return [_flip(key, None, edge, becomes, 0.6, f"{key} turned out to be {word} {_say(edge)}")]
+            return [_flip(key, None, edge, becomes, 0.8, f"{key} turned out to be {word} {_say(edge)}")]
         inside = value
     return []
 
@@ -110,6 +119,13 @@ def _halve(
         else:
             outside, becomes = middle, there
     return (int(outside) if whole else outside), becomes
+
+
+def _distance(now: float, edge: float) -> float:
+    """How far a number would have to move: half a point per power of ten (a share counts as it is)."""
+    if 0 <= now <= 1 and 0 <= edge <= 1:
+        return abs(edge - now)
+    return 0.5 * abs(math.log10((edge + 1) / (now + 1)))
 
 
 def _flip(key: str, now: Any, to: Any, becomes: str, distance: float, condition: str) -> dict[str, Any]:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def ladder(p: Profile, ranking: Ranking) -> tuple[dict[str, Any], ...]:
-    """Return the relaxations for the best forbidden method that would otherwise have been chosen, smallest first."""
+    """Return the relaxations, smallest first, for the forbidden method that would have been chosen."""
     first = ranking.methods[0]
     better = [s for s in ranking.methods if s.blockers and s.sum > first.sum]
     if not better:
@@ -29,7 +29,11 @@ def _relax(p: Profile, best: Scored, rule: str) -> list[dict[str, Any]]:
     name = best.method.name
     if rule == "BL001":
         n = p.labelled_examples or 0
-        return [_rung(f"collect {50 - n} more examples (50 in all)", name, "some days of writing; gains begin at 50")]
+        return [
+            _rung(
+                f"collect {50 - n} more examples (50 in all)", name, "some days of writing; gains begin at 50"
+            )
+        ]
     if rule in ("BL002", "BL003"):
         return _smaller(p, name) + _rent(p, name)
     if rule == "BL004":
@@ -49,13 +53,20 @@ def _smaller(p: Profile, name: str) -> list[dict[str, Any]]:
         return []
     fitting = [
         m for m in models.MODELS
-        if m.params_b < (p.params_b or 0) and smallest(m.shape, use, Setup(devices=p.devices)).fits(room) == "yes"
+        if m.params_b < (p.params_b or 0)
+        and smallest(m.shape, use, Setup(devices=p.devices)).fits(room) == "yes"
     ]  # fmt: skip
     if not fitting or (p.has_gpu is False and min(m.params_b for m in fitting) > 3):
         return []
     limit = 3.0 if p.has_gpu is False else float("inf")
     largest = max((m for m in fitting if m.params_b <= limit), key=lambda m: m.params_b)
-    return [_rung(f"tune a smaller base: {largest.name} ({largest.params_b:.2g} B)", name, "a weaker model to begin with")]
+    return [
+        _rung(
+            f"tune a smaller base: {largest.name} ({largest.params_b:.2g} B)",
+            name,
+            "a weaker model to begin with",
+        )
+    ]
 
 
 def _rent(p: Profile, name: str) -> list[dict[str, Any]]:
@@ -68,7 +79,9 @@ def _rent(p: Profile, name: str) -> list[dict[str, Any]]:
     if not cards:
         return []
     card = cards[0]
-    return [_rung(f"rent one {card.name}", name, f"about {card.usd_hour:.2f} USD an hour ({gpus.DATE} prices)")]
+    return [
+        _rung(f"rent one {card.name}", name, f"about {card.usd_hour:.2f} USD an hour ({gpus.DATE} prices)")
+    ]
 
 
 def _use(name: str) -> Use:

@@ -85,7 +85,9 @@ class Profile:
     @cached_property
     def needs_facts(self) -> bool:
         """Whether facts are needed that a model may lack."""
-        return self.task_needs_facts in ("new", "known") or (self.task_needs_facts is None and bool(self.documents))
+        return self.task_needs_facts in ("new", "known") or (
+            self.task_needs_facts is None and bool(self.documents)
+        )
 
     @cached_property
     def high_volume(self) -> bool:
@@ -127,7 +129,7 @@ class Profile:
 
     @cached_property
     def device_gib(self) -> float | None:
-        """Memory of one device that training may use in GiB: the GPU's label size, or nine tenths of the RAM."""
+        """GiB of one device that training may use: the GPU's label size, or nine tenths of the RAM."""
         if self.has_gpu is False:
             return self.ram_gib * 0.9 if self.ram_gib else None
         return nominal_gib(self.gpu_memory_gib) if self.gpu_memory_gib else None

@@ -42,6 +42,16 @@ def read(key: str, given: Any) -> Any:
     return _READERS[asked.kind](asked, given)
 
 
+def say(value: Any, width: int = 0) -> str:
+    """Return a value as a person reads it, on one line; longer than ``width``, it ends in an ellipsis."""
+    if value is None:
+        return "unknown"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    text = f"{value:,}" if isinstance(value, int) else " ".join(str(value).split())
+    return text if not width or len(text) <= width else text[: width - 1] + "…"
+
+
 def _text(asked: Question, given: Any) -> str:
     if not isinstance(given, str):
         raise _bad(asked, given)

@@ -19,7 +19,32 @@ from typing import Any
 from runners import accelerator
 
 GIB = 2**30
-NOMINAL_GIB = (2, 3, 4, 6, 8, 10, 11, 12, 16, 20, 24, 32, 40, 48, 64, 80, 94, 96, 128, 141, 180, 192, 256, 288)
+NOMINAL_GIB = (
+    2,
+    3,
+    4,
+    6,
+    8,
+    10,
+    11,
+    12,
+    16,
+    20,
+    24,
+    32,
+    40,
+    48,
+    64,
+    80,
+    94,
+    96,
+    128,
+    141,
+    180,
+    192,
+    256,
+    288,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +107,7 @@ class Probe:
             return None
 
 
-def detect(runs: Path = Path("."), probe: Probe | None = None) -> Machine:
+def detect(runs: Path = Path(), probe: Probe | None = None) -> Machine:
     """Look at this machine; ``runs`` is the folder whose disk counts. Never raises: unknown is a value."""
     probe = probe or Probe()
     ram = memory_limit(probe)
@@ -172,7 +197,7 @@ def disk(runs: Path) -> Found:
 
 
 def bf16(probe: Probe, gpu: accelerator.Gpu) -> Found:
-    """Return whether bf16 arithmetic is native: GPU compute capability 8 or more, or CPU AVX512-BF16 / AMX."""
+    """Return whether bf16 arithmetic is native: GPU compute capability 8 and up, CPU AVX512-BF16 / AMX."""
     if gpu.capability is not None:
         return Found(gpu.capability >= 8, f"compute capability {gpu.capability:g}")
     if gpu.kind in ("rocm", "xpu"):
@@ -181,4 +206,6 @@ def bf16(probe: Probe, gpu: accelerator.Gpu) -> Found:
     found = [flag for flag in ("amx_bf16", "avx512_bf16") if flag in flags.split()]
     if found:
         return Found(True, f"/proc/cpuinfo lists {found[0]}")
-    return Found(False, "/proc/cpuinfo lists neither amx_bf16 nor avx512_bf16" if flags else "no CPU flags found")
+    return Found(
+        False, "/proc/cpuinfo lists neither amx_bf16 nor avx512_bf16" if flags else "no CPU flags found"
+    )

@@ -90,14 +90,15 @@ class Memory:
 
 @lru_cache(maxsize=256)
 def shape_of(params_b: float) -> Shape:
-    """Return a typical shape for a size in billions: 12·L·h² parameters with h = 128·L, 8-fold grouped heads."""
+    """Return a typical shape for a size in billions: 12·L·h² parameters with h = 128·L, grouped heads."""
     params = int(params_b * 1e9)
     layers = max(2, round((params / (12 * 128**2)) ** (1 / 3)))
     hidden = 128 * layers
     heads = max(1, hidden // 128)
     return Shape(
         params=params, layers=layers, hidden=hidden, heads=heads, kv_heads=max(1, heads // 4), head_dim=128,
-        intermediate=round(hidden * 3.5), vocab=32_000 if params_b < 1 else 128_000, tied=params_b < 4, assumed=True,
+        intermediate=round(hidden * 3.5), vocab=32_000 if params_b < 1 else 128_000, tied=params_b < 4,
+        assumed=True,
     )  # fmt: skip
 
 
@@ -126,7 +127,7 @@ def weights_bytes(shape: Shape, use: Use) -> float:
 
 
 def state_bytes(shape: Shape, use: Use, setup: Setup) -> float:
-    """Bytes of gradients and optimiser: bf16 pair of moments for full, fp32 everything for adapters (~14 B)."""
+    """Bytes of gradients and optimiser: bf16 pair of moments for full, fp32 for adapters (~14 B)."""
     if use == "inference":
         return 0.0
     if use == "full":
@@ -149,7 +150,7 @@ def activation_bytes(shape: Shape, use: Use, setup: Setup) -> float:
 
 
 def logits_bytes(shape: Shape, use: Use, setup: Setup) -> float:
-    """Bytes of logits: bf16, fp32 copy and gradient (10 per entry), a tenth of it in chunks; one row to decode."""
+    """Bytes of logits: bf16, fp32 copy, gradient (10 per entry), a tenth in chunks; one row to decode."""
     if use == "inference":
         return 6.0 * setup.batch * shape.vocab
     return 10.0 * setup.seq_len * setup.batch * shape.vocab * (0.1 if setup.loss == "chunked" else 1.0)
@@ -192,7 +193,9 @@ def _assumptions(shape: Shape, use: Use, setup: Setup) -> tuple[str, ...]:
     if use != "inference":
         said.append(f"gradient checkpointing {'on' if setup.checkpointing else 'off'}")
         said.append(f"loss {'in chunks' if setup.loss == 'chunked' else 'on all logits at once'}")
-        said.append(f"rank {setup.rank} on all linear layers" if use != "full" else f"optimiser {setup.optimizer}")
+        said.append(
+            f"rank {setup.rank} on all linear layers" if use != "full" else f"optimiser {setup.optimizer}"
+        )
     if setup.devices > 1:
         said.append(f"weights and optimiser sharded over {setup.devices} devices")
     if shape.assumed:

@@ -28,7 +28,11 @@ def _m(
     name: str, hub: str, params_b: float, numbers: tuple[int, ...], tied: bool, context: int, licence: str
 ) -> ModelFacts:
     """Build a row; ``numbers`` are layers, hidden, heads, kv heads, head dim, intermediate, vocabulary."""
-    return ModelFacts(name, hub, Shape(int(params_b * 1e9), *numbers, True, tied), context, licence)
+    layers, hidden, heads, kv_heads, head_dim, intermediate, vocab = numbers
+    shape = Shape(
+        int(params_b * 1e9), layers, hidden, heads, kv_heads, head_dim, intermediate, vocab, tied=tied
+    )
+    return ModelFacts(name, hub, shape, context, licence)
 
 
 MODELS: tuple[ModelFacts, ...] = (

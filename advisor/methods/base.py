@@ -22,8 +22,7 @@ class Drafting:
     tuning: str | None = None
     """The tuning method of the plan: lora, qlora or full."""
     numbers: Mapping[str, object] = field(default_factory=dict)
-    """Training numbers for the tuning step, with their reasons."""
-    hybrid_numbers: Mapping[str, object] = field(default_factory=dict)
+    """Training numbers for the tuning steps, with their reasons."""
     shots: int = 3
 
 

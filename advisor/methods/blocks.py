@@ -90,23 +90,25 @@ def nothing_to_retrieve(p: Profile, method: str) -> str:
 
 
 def nothing_to_show(p: Profile, method: str) -> str:
-    """BL007. Few-shot prompting needs a few examples, and there are none; three to five can be written by hand."""
+    """BL007. Few-shot prompting needs examples, and there are none; three to five can be written by hand."""
     return "there are no examples to show" if p.labelled_examples == 0 else ""
 
 
 def one_half_idle(p: Profile, method: str) -> str:
-    """BL008. A hybrid needs both a fact need and a behaviour need; with one of them missing, half of it is idle.
+    """BL008. A hybrid needs both a fact need and a behaviour need; without one of them, half is idle.
 
-    A small gap in behaviour counts from 1,000 examples on. Source: Balaguer et al., arXiv 2401.08406, and Bharti's
-    2x2: both halves add where both are missing; Ovadia et al., arXiv 2312.05934: retrieval alone is better where
-    only facts are missing.
+    A small gap in behaviour counts from 1,000 examples on. Sources: Balaguer et al., arXiv 2401.08406, and
+    Bharti's 2x2: both halves add where both are missing; Ovadia et al., arXiv 2312.05934: retrieval alone is
+    better where only facts are missing.
     """
     if not (p.needs_facts or p.must_cite or p.corpus_tokens):
         return "the task needs no facts, so the retrieval half would be idle"
     if p.behaviour_gap == "none" or p.behaviour_gap is None:
         return "no gap in behaviour is known, so the tuned half would be idle"
     enough = p.behaviour_gap == "high" or p.examples_known >= 1000 or p.raw_text >= LEAST_RAW_TOKENS
-    return "" if enough else "the gap in behaviour is small, and there are fewer than 1,000 examples to close it"
+    return (
+        "" if enough else "the gap in behaviour is small, and there are fewer than 1,000 examples to close it"
+    )
 
 
 Check = Callable[[Profile, str], str]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import ClassVar
 
 from advisor.cost import Estimate, bank_tokens, per_call
 from advisor.methods.base import Drafting, Method, inference
@@ -20,9 +22,10 @@ class FewShot(Method):
     """
 
     name = "few-shot"
-    serves = {
-        Need.WHOLE: 0.9, Need.GROUND: 0.3, Need.HONESTY: 1.0, Need.STYLE: 0.2, Need.FORMAT: 0.6, Need.TRAIN: 0.2,
-        Need.SHOW: 1.0, Need.SPARING: 1.0, Need.SPEED: 0.4, Need.SIMPLE: 0.85, Need.STOP: 0.5,
+    serves: ClassVar[Mapping[Need, float]] = {
+        Need.WHOLE: 0.9, Need.GROUND: 0.3, Need.HONESTY: 1.0, Need.STYLE: 0.2, Need.FORMAT: 0.6,
+        Need.TRAIN: 0.2, Need.SHOW: 1.0, Need.SPARING: 1.0, Need.SPEED: 0.4, Need.SIMPLE: 0.85,
+        Need.STOP: 0.5,
     }  # fmt: skip
 
     def blocked(self, p: Profile) -> tuple[Blocker, ...]:

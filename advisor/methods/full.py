@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 from advisor.methods.lora import Lora
 from advisor.rules.base import Need
 
@@ -13,7 +16,7 @@ class Full(Lora):
     """
 
     name = "full"
-    serves = {
+    serves: ClassVar[Mapping[Need, float]] = {
         **Lora.serves, Need.STYLE: 0.95, Need.FORMAT: 1.0, Need.TRAIN: 0.95, Need.CAPACITY: 1.0,
         Need.THRIFT: 0.0, Need.SIMPLE: 0.1,
     }  # fmt: skip

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 from advisor.cost import CONTEXT_TOKENS, Estimate, per_call
 from advisor.methods.base import Drafting, Method
@@ -27,14 +28,14 @@ class Hybrid(Method):
     """
 
     name = "hybrid"
-    serves = {
-        Need.FACTS: 0.9, Need.FRESH: 0.9, Need.CITE: 1.0, Need.GROUND: 0.8, Need.HONESTY: 0.4, Need.STYLE: 1.0,
-        Need.FORMAT: 0.95, Need.TRAIN: 1.0, Need.CAPACITY: 0.3, Need.THRIFT: 0.9, Need.PRECISION: 1.0,
-        Need.SCALE: 0.5, Need.SPEED: 0.3,
+    serves: ClassVar[Mapping[Need, float]] = {
+        Need.FACTS: 0.9, Need.FRESH: 0.9, Need.CITE: 1.0, Need.GROUND: 0.8, Need.HONESTY: 0.4,
+        Need.STYLE: 1.0, Need.FORMAT: 0.95, Need.TRAIN: 1.0, Need.CAPACITY: 0.3, Need.THRIFT: 0.9,
+        Need.PRECISION: 1.0, Need.SCALE: 0.5, Need.SPEED: 0.3,
     }  # fmt: skip
 
     def blocked(self, p: Profile) -> tuple[Blocker, ...]:
-        """Nothing to retrieve, one half idle, or no way of tuning is open (then the first one's blockers are shown)."""
+        """Nothing to retrieve, one half idle, or no way of tuning is open (then LoRA's blockers)."""
         found = blocked_by(p, self.name, nothing_to_retrieve, one_half_idle)
         return found if self.tuned_by(p) else found + TUNED[0].blocked(p)
 
@@ -55,10 +56,14 @@ class Hybrid(Method):
 
     def steps(self, p: Profile, drafting: Drafting) -> tuple[Step, ...]:
         """Compare naive stacking, then train on retrieval-aware rows and evaluate with passages."""
-        numbers: dict[str, Any] = dict(drafting.hybrid_numbers)
-        tuning = drafting.tuning or "lora"
+        numbers: dict[str, Any] = dict(drafting.numbers)
+        tuning: Any = drafting.tuning or "lora"
         train = TrainStep(
-            arm=self.name, method=tuning, rows="retrieval", start_from=tuning, **numbers  # type: ignore[arg-type]
+            arm=self.name,
+            method=tuning,
+            rows="retrieval",
+            start_from=None if tuning == "full" else tuning,
+            **numbers,  # type: ignore[arg-type]
         )
         stack = EvaluateStep(arm="naive-stack", weights=tuning, retrieval=True)
         return (stack, train, EvaluateStep(arm=self.name, weights=self.name, retrieval=True))

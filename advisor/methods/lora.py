@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 from advisor.cost import EPOCHS, Estimate, per_call, training_hours, training_tokens, training_usd
 from advisor.methods.base import Drafting, Method
-from advisor.methods.blocks import Blocker, blocked_by, no_data, no_memory, over_budget, remote_model, too_slow
+from advisor.methods.blocks import (
+    Blocker,
+    blocked_by,
+    no_data,
+    no_memory,
+    over_budget,
+    remote_model,
+    too_slow,
+)
 from advisor.profile import Profile
 from advisor.rules.base import Need
 from runners.memory import Setup, Use, smallest
@@ -16,14 +25,14 @@ from runners.plan import EvaluateStep, Step, TrainStep
 class Lora(Method):
     """Train small adapters beside the frozen base: the usual way to teach tone, format and skill.
 
-    Nearly all of full tuning's gain at a fraction of its memory, and a file of megabytes to store. It does not
-    teach facts that can be relied on or cited.
+    Nearly all of full tuning's gain at a fraction of its memory, and a file of megabytes to store. It does
+    not teach facts that can be relied on or cited.
     """
 
     name = "lora"
-    serves = {
-        Need.FACTS: 0.1, Need.STYLE: 1.0, Need.FORMAT: 1.0, Need.TRAIN: 1.0, Need.CAPACITY: 0.3, Need.THRIFT: 1.0,
-        Need.PRECISION: 1.0, Need.SCALE: 1.0, Need.SPEED: 1.0, Need.SIMPLE: 0.25,
+    serves: ClassVar[Mapping[Need, float]] = {
+        Need.FACTS: 0.1, Need.STYLE: 1.0, Need.FORMAT: 1.0, Need.TRAIN: 1.0, Need.CAPACITY: 0.3,
+        Need.THRIFT: 1.0, Need.PRECISION: 1.0, Need.SCALE: 1.0, Need.SPEED: 1.0, Need.SIMPLE: 0.25,
     }  # fmt: skip
 
     def blocked(self, p: Profile) -> tuple[Blocker, ...]:
@@ -31,7 +40,7 @@ class Lora(Method):
         return blocked_by(p, self.name, no_data, no_memory, too_slow, remote_model, over_budget)
 
     def estimate(self, p: Profile) -> Estimate:
-        """Training memory with every free saving on, hours and USD of training, and a call without examples."""
+        """Training memory with every free saving on, hours and USD of training, a call without examples."""
         use: Use = self.name  # type: ignore[assignment]
         shape = None if p.remote else p.model_shape
         memory = smallest(shape, use, Setup(devices=p.devices)) if shape else None

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import ClassVar
 
 from advisor.cost import Estimate, per_call
 from advisor.methods.base import Drafting, Method, inference
@@ -20,7 +22,7 @@ class Prompting(Method):
     """
 
     name = "prompting"
-    serves = {
+    serves: ClassVar[Mapping[Need, float]] = {
         Need.WHOLE: 1.0, Need.GROUND: 0.3, Need.HONESTY: 1.0, Need.FORMAT: 0.3, Need.SHOW: 0.6,
         Need.SPARING: 0.7, Need.SCALE: 0.2, Need.SPEED: 0.8, Need.SIMPLE: 1.0, Need.STOP: 1.0,
     }  # fmt: skip

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 from advisor.methods.lora import Lora
 from advisor.rules.base import Need
 
@@ -13,7 +16,7 @@ class QLora(Lora):
     """
 
     name = "qlora"
-    serves = {
+    serves: ClassVar[Mapping[Need, float]] = {
         **Lora.serves, Need.STYLE: 0.95, Need.FORMAT: 0.95, Need.TRAIN: 0.95, Need.CAPACITY: 0.2,
         Need.THRIFT: 0.9, Need.PRECISION: 0.0, Need.HEADROOM: 1.0, Need.SCALE: 0.95, Need.SIMPLE: 0.2,
     }  # fmt: skip

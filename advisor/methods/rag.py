@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import ClassVar
 
 from advisor.cost import CONTEXT_TOKENS, Estimate, per_call
 from advisor.methods.base import Drafting, Method, inference
@@ -15,14 +17,15 @@ from runners.plan import EvaluateStep, Step
 class Rag(Method):
     """Look up the passages that answer a question and give them to the model with it.
 
-    Facts stay in documents: fresh, citable, changed in seconds. It cannot teach a manner or a skill, and every
+    Facts stay in documents: fresh, citable, changed in seconds. It cannot teach a manner or a skill, and each
     call pays for the passages, which differ each time and cannot be cached.
     """
 
     name = "rag"
-    serves = {
-        Need.FACTS: 1.0, Need.FRESH: 1.0, Need.CITE: 1.0, Need.WHOLE: 0.1, Need.GROUND: 1.0, Need.HONESTY: 0.8,
-        Need.SPARING: 0.4, Need.SCALE: 0.2, Need.SPEED: 0.3, Need.SIMPLE: 0.6, Need.STOP: 0.4,
+    serves: ClassVar[Mapping[Need, float]] = {
+        Need.FACTS: 1.0, Need.FRESH: 1.0, Need.CITE: 1.0, Need.WHOLE: 0.1, Need.GROUND: 1.0,
+        Need.HONESTY: 0.8, Need.SPARING: 0.4, Need.SCALE: 0.2, Need.SPEED: 0.3, Need.SIMPLE: 0.6,
+        Need.STOP: 0.4,
     }  # fmt: skip
 
     def blocked(self, p: Profile) -> tuple[Blocker, ...]:

@@ -29,7 +29,11 @@ class BE001(Behaviour):
     )
 
     def applies(self, p: Profile) -> str:
-        return "a plain model is far from the tone, format or skill that is needed" if p.behaviour_gap == "high" else ""
+        return (
+            "a plain model is far from the tone, format or skill that is needed"
+            if p.behaviour_gap == "high"
+            else ""
+        )
 
 
 class BE002(Behaviour):

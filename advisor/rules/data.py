@@ -119,7 +119,9 @@ class DA007(Data):
     evidence = ("Biderman et al., arXiv 2405.09673: LoRA lags on 20B tokens of code, even at rank 256",)
 
     def applies(self, p: Profile) -> str:
-        return f"{p.raw_text:,} tokens of raw text to train on" if p.raw_text >= ADAPTER_CAPACITY_TOKENS else ""
+        return (
+            f"{p.raw_text:,} tokens of raw text to train on" if p.raw_text >= ADAPTER_CAPACITY_TOKENS else ""
+        )
 
 
 class DA008(Data):

@@ -100,7 +100,11 @@ class KN005(Knowledge):
 
     def applies(self, p: Profile) -> str:
         size = p.corpus_tokens or 0
-        if not (0 < size <= CACHED_PROMPT_TOKENS and p.needs_facts) or p.must_cite or p.facts_change == "fast":
+        if (
+            not (0 < size <= CACHED_PROMPT_TOKENS and p.needs_facts)
+            or p.must_cite
+            or p.facts_change == "fast"
+        ):
             return ""
         if p.params_b and p.params_b < 3:
             return ""  # small models have short contexts and lose the middle of long ones

@@ -25,7 +25,7 @@ def fits(p: Profile, use: Use) -> Verdict | None:
 
 
 def trains(p: Profile) -> bool:
-    """Whether there is enough to train on (or its amount unknown, and the gap high) and a behaviour to teach."""
+    """Whether there is enough to train on (or an unknown amount, at a high gap) and a behaviour to teach."""
     if p.labelled_examples is None and p.behaviour_gap == "high":
         return True
     return p.behaviour_needed and (p.examples_known >= 50 or p.raw_text >= 1_000_000)

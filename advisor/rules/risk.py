@@ -67,7 +67,11 @@ class RK004(Risk):
     def applies(self, p: Profile) -> str:
         n = p.question_count
         few = n is not None and n * 2 / 3 < FEW_QUESTIONS
-        return f"{n} questions leave fewer than {FEW_QUESTIONS} for the verdict, which will only lean" if few else ""
+        return (
+            f"{n} questions leave fewer than {FEW_QUESTIONS} for the verdict, which will only lean"
+            if few
+            else ""
+        )
 
 
 class RK005(Risk):
@@ -97,10 +101,14 @@ class RK006(Risk):
 
     def applies(self, p: Profile) -> str:
         local = p.data_must_stay_local or p.hosted_api_allowed is False
-        inside = any(host in (p.model or "") for host in ("@http://127.", "@http://localhost", "@http://[::1]"))
-        return f"{p.model} is an endpoint: make sure it runs on your own machines" if (
-            local and p.remote and not inside
-        ) else ""
+        inside = any(
+            host in (p.model or "") for host in ("@http://127.", "@http://localhost", "@http://[::1]")
+        )
+        return (
+            f"{p.model} is an endpoint: make sure it runs on your own machines"
+            if (local and p.remote and not inside)
+            else ""
+        )
 
 
 class RK007(Risk):

@@ -1,0 +1,21 @@
+"""`tunewise doctor`: what this machine can do, and why not."""
+
+from __future__ import annotations
+
+import typer
+
+
+def command(
+    model: str | None = typer.Option(None, help="The base model to judge the methods for."),
+    as_json: bool = typer.Option(False, "--json", help="Print it as JSON."),
+) -> None:
+    """Show machine, packages, settings in force, models at hand, and what each method can do here."""
+    from advisor.examination import examine, show
+
+    found = examine(model)
+    if as_json:
+        import json
+
+        print(json.dumps(found, ensure_ascii=False))
+    else:
+        show(found)

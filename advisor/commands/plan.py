@@ -1,0 +1,44 @@
+"""`tunewise plan`: profile the situation, recommend a method, write the plan."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+
+
+def command(
+    answers: Path | None = typer.Option(
+        None, help="Answers file (YAML or JSON), or a plan whose answers to take."
+    ),
+    set: list[str] = typer.Option(
+        [], help="One answer: key=value (the ids of the questionnaire); repeatable."
+    ),
+    documents: Path | None = typer.Option(None, help="A folder, a file, or a .jsonl of document rows."),
+    examples: Path | None = typer.Option(None, help="Examples of good answers, for tuning."),
+    questions: Path | None = typer.Option(None, help="Held-out questions."),
+    prompt: str | None = typer.Option(None, help="Today's instructions: the text, or a file."),
+    model: str | None = typer.Option(None, help="The base model: a name, a folder, or openai:NAME@URL."),
+    out: Path | None = typer.Option(None, help="Where to write the plan (default: plan.yaml)."),
+    yes: bool = typer.Option(False, "--yes", "-y", help="Ask nothing; what is unknown stays unknown."),
+    as_json: bool = typer.Option(False, "--json", help="Print the recommendation as JSON on stdout."),
+    schema: bool = typer.Option(False, "--schema", help="Print the plan's JSON Schema and stop."),
+) -> None:
+    """Recommend how to adapt a model to your task, with reasons, and write a plan that measures it.
+
+    On a terminal it asks what is unknown. Elsewhere, or with --yes, unknown stays unknown and lowers the
+    confidence.
+    """
+    from advisor.planning import Given, plan, print_schema
+
+    if schema:
+        print_schema()
+        return
+    flags = {
+        "documents": documents,
+        "examples": examples,
+        "questions": questions,
+        "prompt": prompt,
+        "model": model,
+    }
+    plan(Given(answers, tuple(set), flags, out, yes, as_json))

@@ -1,0 +1,25 @@
+"""`tunewise` alone: the wizard on a terminal, then the offer to run the plan; elsewhere the help."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+
+def start(context: typer.Context) -> None:
+    """Ask, recommend, write the plan and offer to run it; without a terminal print the help and exit 2."""
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        print(context.get_help(), file=sys.stderr)
+        raise SystemExit(2)
+    from advisor.planning import Given, plan
+
+    written = plan(Given())
+    if written is None:
+        return
+    from advisor.wizard import confirm
+
+    if confirm(f"Run {written} now?"):
+        from advisor.execute import execute
+
+        execute(written, None, False, False, False, None, False, False)

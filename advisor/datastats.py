@@ -1,0 +1,194 @@
+"""Count what the files hold: documents, examples, questions, tokens, repeats, formats. Nothing heavy."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rag.errors import BadInput
+from runners.data import Example, ExampleSet, Question, load_examples, load_questions, normalised, overlap
+
+MOST_READ_BYTES = 20_000_000
+"""More text than this is not read to count it; its size is taken instead."""
+SAMPLE_CHARS = 1_000_000
+CHARS_PER_TOKEN = 4.0
+MOST_LABELS = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """A way of counting tokens, and how to say it."""
+
+    count: Callable[[str], int]
+    how: str
+
+    def of(self, texts: Sequence[str]) -> int:
+        """Count tokens, from a sample of a million characters when there are more."""
+        total = sum(len(text) for text in texts)
+        taken, used = 0, 0
+        for text in texts:
+            if used >= SAMPLE_CHARS:
+                break
+            taken += self.count(text)
+            used += len(text)
+        return round(taken * total / used) if used else 0
+
+
+@dataclass(frozen=True, slots=True)
+class DataStats:
+    """What was counted; the loaded rows are kept so that nothing is read twice."""
+
+    counted: dict[str, Any]
+    """Values of the questionnaire's keys."""
+    notes: dict[str, str]
+    """How each was found."""
+    examples: ExampleSet | None = None
+    questions: tuple[Question, ...] | None = None
+    warnings: tuple[str, ...] = ()
+
+
+def tokens_by(folder: Path | None) -> Tokens:
+    """Count with the tokenizer of a model folder, else estimate a token as four characters."""
+    if folder is not None and (folder / "tokenizer.json").is_file():
+        from tokenizers import Tokenizer
+
+        tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        tokenizer.no_truncation()
+        encode = tokenizer.encode
+        return Tokens(
+            lambda text: len(encode(text, add_special_tokens=False).ids), f"tokenizer of {folder.name}"
+        )
+    return Tokens(lambda text: max(1, round(len(text) / CHARS_PER_TOKEN)), "estimated, 4 characters a token")
+
+
+def measure(
+    documents: Path | None, examples: Path | None, questions: Path | None, tokens: Tokens, prompt: str = ""
+) -> DataStats:
+    """Count the files that are given.
+
+    Raises BadInput for missing or broken files, and, naming the rows, when questions occur in the examples.
+    """
+    counted: dict[str, Any] = {}
+    notes: dict[str, str] = {}
+    warnings: list[str] = []
+    if documents is not None:
+        size, note = _documents(documents, tokens, warnings)
+        counted |= {"corpus_tokens": size, "task_needs_facts": "new"}
+        notes |= {"corpus_tokens": note, "task_needs_facts": "there are documents"}
+    found = load_examples(examples) if examples is not None else None
+    if found is not None and examples is not None:
+        _examples(found, examples, tokens, prompt, counted, notes, warnings)
+    asked = load_questions(questions) if questions is not None else None
+    if found is not None and asked is not None:
+        refuse_overlap(found.rows, asked, examples, questions)
+    return DataStats(counted, notes, found, asked, tuple(warnings))
+
+
+def refuse_overlap(
+    rows: Sequence[Example], asked: Sequence[Question], examples: Path | None, questions: Path | None
+) -> None:
+    """Raise BadInput, naming rows, when held-out questions occur in the training examples."""
+    leaks = overlap(rows, asked)
+    if not leaks:
+        return
+    shown = "; ".join(
+        f"{questions}:{x.question_line} = {examples}:{x.example_line} ({x.reason})" for x in leaks[:5]
+    )
+    more = f", and {len(leaks) - 5} more" if len(leaks) > 5 else ""
+    raise BadInput(
+        f"{len(leaks)} held-out questions also occur in the examples, so a verdict would be worthless: "
+        f"{shown}{more}",
+        "remove these rows from one of the two files",
+    )
+
+
+def guess_format(replies: Sequence[str]) -> str:
+    """Guess labels, json or free from what at least 95 % of replies look like."""
+    if not replies:
+        return "free"
+    if sum(_is_json(reply) for reply in replies) >= 0.95 * len(replies):
+        return "json"
+    return "labels" if labels_of(replies) else "free"
+
+
+def labels_of(replies: Sequence[str]) -> tuple[str, ...]:
+    """Return the labels when replies are a few short texts, each used about three times or more; else ()."""
+    found = {reply.strip() for reply in replies}
+    short = all(
+        len(label.split()) <= 6 and len(label) <= 60 and not re.search(r"[.?!]$", label) for label in found
+    )
+    few = len(found) <= MOST_LABELS and len(replies) >= 3 * len(found) and len(found) >= 2
+    return tuple(sorted(found)) if short and few else ()
+
+
+def near_duplicates(rows: Sequence[Example]) -> int:
+    """Count rows that equal an earlier one once numbers and punctuation are left out."""
+    keys = {re.sub(r"\d+", "0", normalised(f"{row.question}\n{row.reply}")) for row in rows}
+    return len(rows) - len(keys)
+
+
+def _documents(path: Path, tokens: Tokens, warnings: list[str]) -> tuple[int, str]:
+    from rag.load.registry import loader_for
+    from rag.load.walk import load_documents
+
+    if not path.exists():
+        raise BadInput(
+            f"the documents path {path} does not exist", "give a folder, a file or a .jsonl of documents"
+        )
+    files = [path] if path.is_file() else [f for f in sorted(path.rglob("*")) if f.is_file()]
+    sizes = {f: f.stat().st_size for f in files if loader_for(f.name)}
+    if sum(sizes.values()) > MOST_READ_BYTES or sum(f.suffix.lower() == ".pdf" for f in sizes) > 3:
+        total = round(sum(sizes.values()) / CHARS_PER_TOKEN)
+        return total, f"{len(sizes)} files, estimated from their size (4 bytes a token)"
+    loaded = load_documents(path)
+    if loaded.skipped:
+        first = loaded.skipped[0]
+        warnings.append(
+            f"{len(loaded.skipped)} files or rows were skipped: {first.path} ({first.reason}), ..."
+        )
+    total = tokens.of([document.raw for document in loaded.documents])
+    return total, f"{len(loaded.documents)} documents, {tokens.how}"
+
+
+def _examples(
+    found: ExampleSet, path: Path, tokens: Tokens, prompt: str,
+    counted: dict[str, Any], notes: dict[str, str], warnings: list[str],
+) -> None:  # fmt: skip
+    rows = found.rows
+    if not rows:
+        raise BadInput(f"{path} holds no usable example", "each row needs a prompt and an answer")
+    near = near_duplicates(rows)
+    distinct = len(rows) - found.duplicates
+    repeats = f", {found.duplicates} exact and {near - found.duplicates} near repeats" if near else ""
+    prompts = [f"{row.system or prompt}\n{row.question}" for row in rows]
+    replies = [row.reply for row in rows]
+    counted |= {
+        "labelled_examples": distinct,
+        "output_format": guess_format(replies),
+        "prompt_tokens": max(1, round(tokens.of(prompts) / len(rows))),
+        "answer_tokens": max(1, round(tokens.of(replies) / len(rows))),
+    }
+    notes |= {
+        "labelled_examples": f"{len(rows)} rows ({found.format}){repeats}",
+        "output_format": "what at least 95 % of the examples' answers look like",
+        "prompt_tokens": f"mean of the examples, {tokens.how}",
+        "answer_tokens": f"mean of the examples, {tokens.how}",
+    }
+    if found.rejected:
+        first = found.rejected[0]
+        warnings.append(
+            f"{len(found.rejected)} examples are unusable: line {first.line}: {first.reason}, ..."
+        )
+    if near - found.duplicates > 0.2 * len(rows):
+        warnings.append(f"{near} of {len(rows)} examples nearly repeat others: count on fewer")
+
+
+def _is_json(text: str) -> bool:
+    try:
+        return isinstance(json.loads(text), dict | list)
+    except ValueError:
+        return False

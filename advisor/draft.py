@@ -1,0 +1,239 @@
+"""From a recommendation to a plan: every arm worth measuring, in order, with checks, weights and gate."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from advisor.answers import Answers
+from advisor.engine import Recommendation
+from advisor.facts import models as facts
+from advisor.gather import Situation, prompt_text
+from advisor.methods.base import Drafting
+from advisor.methods.hybrid import Hybrid
+from advisor.methods.table import BY_NAME
+from advisor.profile import Profile
+from advisor.style import derive
+from rag.errors import UsageProblem
+from runners.data import Example
+from runners.plan import (
+    Check,
+    Data,
+    EvaluateStep,
+    Gate,
+    IndexStep,
+    Plan,
+    PlanModel,
+    Prompts,
+    RecordedAnswer,
+    Step,
+    parse_plan,
+)
+
+TUNING = ("lora", "qlora", "full")
+MOST_REFUSALS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Drafted:
+    """A plan, and what should be said about how it was drawn up."""
+
+    plan: Plan
+    notes: tuple[str, ...]
+
+
+def draft(recommendation: Recommendation, situation: Situation, folder: Path = Path()) -> Drafted:
+    """Write the plan of a recommendation; data paths are relative to ``folder`` where they lie below it.
+
+    Raises UsageProblem when there are no files at all: nothing could be run.
+    """
+    answers, p = situation.answers, situation.profile
+    if not (p.documents or p.examples or p.questions):
+        raise UsageProblem(
+            "there is nothing to run yet: no documents, examples or questions",
+            "name them: --documents, --examples, --questions",
+        )
+    rows = situation.stats.examples.rows if situation.stats.examples else ()
+    notes = list(situation.stats.warnings)
+    tuning = _tuning(recommendation, p, bool(rows), notes)
+    steps = _steps(recommendation, p, tuning, len(rows), notes)
+    checks, said = (
+        derive([row.reply for row in rows]) if rows else ((), "no checks of style: there are no examples")
+    )
+    notes.append(said)
+    choice = _measurable(recommendation, steps, notes)
+    plan = {
+        "schema": 1, "name": _name(p), "choice": choice,
+        "model": PlanModel(name=p.model or facts.DEFAULT).model_dump(),
+        "data": _data(answers, folder).model_dump(mode="json"),
+        "prompts": _prompts(answers, rows).model_dump(mode="json"),
+        "steps": [step.model_dump(mode="json") for step in steps],
+        "checks": [check.model_dump(mode="json") for check in checks],
+        "weights": _weights(p, checks, situation),
+        "gate": _gate(choice, steps).model_dump(mode="json"),
+        "max_new_tokens": _longest(p, rows),
+        "answers": _recorded(answers, folder),
+        "predicted": _predicted(recommendation),
+    }  # fmt: skip
+    return Drafted(parse_plan(plan, "the drafted plan"), tuple(notes))
+
+
+def _tuning(recommendation: Recommendation, p: Profile, rows: bool, notes: list[str]) -> str | None:
+    """The plan's tuning method: the chosen one, else what the hybrid stands on, else the best feasible."""
+    if not rows:
+        return None
+    if recommendation.choice in TUNING:
+        return recommendation.choice
+    feasible = [s for s in recommendation.ranking.methods if s.method.name in TUNING and not s.blockers]
+    if recommendation.choice == "hybrid" or p.documents:
+        method = Hybrid().tuned_by(p)
+        if method:
+            return method.name
+    if feasible:
+        return feasible[0].method.name
+    blocked = next(s for s in recommendation.ranking.methods if s.method.name in TUNING)
+    notes.append(f"no tuning arm: {blocked.method.name} {blocked.blockers[0].text}")
+    return None
+
+
+def _steps(
+    recommendation: Recommendation, p: Profile, tuning: str | None, rows: int, notes: list[str]
+) -> tuple[Step, ...]:
+    """All arms that the files allow, simplest first; retrieval arms after the index."""
+    names = ["prompting"]
+    if rows:
+        names.append("few-shot")
+    if p.documents:
+        names.append("rag")
+    if tuning:
+        names.append(tuning)
+        if p.documents:
+            names.append("hybrid")
+    drafting = Drafting(tuning, _numbers(tuning, rows, p) if tuning else {})
+    steps: list[Step] = [IndexStep()] if p.documents else []
+    for name in names:
+        steps += BY_NAME[name].steps(p, drafting)
+    return tuple(steps)
+
+
+def _numbers(tuning: str, rows: int, p: Profile) -> Mapping[str, Any]:
+    """Training numbers with their reasons."""
+    from runners.defaults import choose
+
+    chosen = choose(tuning, rows=rows, params_b=p.params_b or facts.MODELS[0].params_b)
+    numbers = {key: value for key, value in chosen.values.items() if key != "method"}
+    return {**numbers, "reasons": chosen.reasons}
+
+
+def _measurable(recommendation: Recommendation, steps: Sequence[Step], notes: list[str]) -> str:
+    """The recommended method when the plan has its arm, else the best-ranked one that it has."""
+    arms = {step.arm for step in steps if isinstance(step, EvaluateStep)}
+    if recommendation.choice in arms:
+        return recommendation.choice
+    ranked = [s.method.name for s in recommendation.ranking.methods]
+    found = next(name for name in ranked if name in arms)
+    missing = "documents" if recommendation.choice == "rag" else "examples"
+    notes.append(
+        f"{recommendation.choice} is recommended but cannot be measured without a file of {missing}; "
+        f"the plan holds {found} to account instead"
+    )
+    return found
+
+
+def _data(answers: Answers, folder: Path) -> Data:
+    found: dict[str, Any] = {}
+    base = folder.resolve()
+    for key in ("documents", "examples", "questions"):
+        value = answers[key].value if key in answers else None
+        if value:
+            found[key] = _near(Path(value), base)
+    return Data(**found)
+
+
+def _near(path: Path, base: Path) -> Path:
+    """Return the path from ``base`` when it lies below it or close by (two steps up), else in full."""
+    full = path.expanduser().resolve()
+    relative = Path(os.path.relpath(full, base))
+    return full if relative.parts[:3] == ("..", "..", "..") else relative
+
+
+def _recorded(answers: Answers, folder: Path) -> dict[str, Any]:
+    """Return the answers with their sources; paths start at the plan's folder, as its data do."""
+    found = {}
+    for key in answers:
+        value, said = answers[key].value, answers[key]
+        is_file = key == "prompt" and value and len(value) < 1000 and Path(value).is_file()
+        if value and (key in ("documents", "examples", "questions") or is_file):
+            value = str(_near(Path(value), folder.resolve()))
+        found[key] = RecordedAnswer(value=value, source=said.source, note=said.note).model_dump()
+    return found
+
+
+def _prompts(answers: Answers, rows: Sequence[Example]) -> Prompts:
+    """Today's instructions (else the system turn that the examples share), and the house's own refusals."""
+    system = prompt_text(answers)
+    if not system and rows and len({row.system for row in rows}) == 1:
+        system = rows[0].system
+    said = dict.fromkeys(row.reply.strip() for row in rows if row.meta.get("refusal") is True)
+    refusals = tuple(said)[:MOST_REFUSALS]
+    return Prompts(system=system, refusals=refusals) if refusals else Prompts(system=system)
+
+
+def _weights(p: Profile, checks: Sequence[Check], situation: Situation) -> dict[str, float]:
+    """Weights of the combined score, from the answers alone, so that they are fixed before any arm runs."""
+    asked = situation.stats.questions or ()
+    unanswerable = any(not q.answerable for q in asked)
+    strict = any(check.kind in ("labels", "json_schema") for check in checks)
+    facts_count = p.needs_facts or any(q.fact or q.spans for q in asked)
+    weights = {
+        "style": 1.0 if checks and not strict else 0.5 if checks else 0.0,
+        "fact_recall": 1.0 if facts_count else 0.0,
+        "agreement": 0.5 if facts_count else 0.0,
+        "exact_match": 1.0 if strict else 0.0,
+        "token_f1": 0.0 if strict else 0.5,
+        "citation": 0.5 if p.must_cite else 0.0,
+        "refusal": 1.0 if unanswerable and p.wrong_answer_cost == "high" else 0.5 if unanswerable else 0.0,
+    }
+    return {name: weight for name, weight in weights.items() if weight}
+
+
+def _gate(choice: str, steps: Sequence[Step]) -> Gate:
+    """The chosen arm must beat every simpler single arm; a hybrid must beat all of them."""
+    arms = [step.arm for step in steps if isinstance(step, EvaluateStep) and step.arm != "naive-stack"]
+    return Gate(must_beat=tuple(arms[: arms.index(choice)]))
+
+
+def _longest(p: Profile, rows: Sequence[Example]) -> int:
+    """Tokens an answer may take: 1.3 times the longest of 99 % of the examples, else twice the usual."""
+    if rows:
+        words = sorted(len(row.reply) for row in rows)
+        chars = words[min(len(words) - 1, math.ceil(0.99 * len(words)) - 1)]
+        return max(16, min(1024, 8 * math.ceil(1.3 * chars / 4 / 8)))
+    return max(16, min(1024, 2 * p.answer_tokens)) if p.answer_tokens else 96
+
+
+def _name(p: Profile) -> str:
+    source = p.goal or (Path(p.documents or p.examples or p.questions or "plan").resolve().parent.name)
+    slug = re.sub(r"[^a-z0-9]+", "-", source.lower()).strip("-")[:40].strip("-")
+    return slug or "plan"
+
+
+def _predicted(recommendation: Recommendation) -> dict[str, Any]:
+    """What is recorded of the recommendation, to be held against the measurement."""
+    full = recommendation.to_json()
+    ranked = [
+        {**row, "reasons": row["reasons"][:4], "estimate": _brief(row["estimate"])} for row in full["ranked"]
+    ]
+    kept = {key: full[key] for key in ("choice", "confidence", "runner_up", "ask_again_when")}
+    return {**kept, "ranked": ranked, "flips": full["flips"][:5]}
+
+
+def _brief(estimate: dict[str, Any]) -> dict[str, Any]:
+    memory = estimate["memory_gib"]
+    figures = {key: memory[key] for key in ("low", "likely", "high", "fits")} if memory else None
+    return {**estimate, "memory_gib": figures, "assumptions": estimate["assumptions"][:2]}

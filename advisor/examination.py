@@ -1,0 +1,135 @@
+"""The work behind `tunewise doctor`: machine, packages, settings, models, and what each method can do."""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from advisor.answers import Answers
+from advisor.gather import with_machine, with_model
+from advisor.methods.table import METHODS
+from advisor.profile import Profile
+from runners.machine import Machine, detect
+
+PACKAGES: tuple[str, ...] = (
+    "torch", "transformers", "peft", "accelerate", "bitsandbytes", "sentence-transformers", "faiss-cpu",
+    "bm25s",
+    "tokenizers", "safetensors", "pydantic", "typer", "rich", "questionary", "pypdf",
+)  # fmt: skip
+SETTINGS: tuple[str, ...] = (
+    "TUNEWISE_CACHE", "TUNEWISE_ALLOW_HUB", "TUNEWISE_DEBUG", "HF_HOME", "HF_HUB_CACHE", "HF_HUB_OFFLINE",
+    "TRANSFORMERS_OFFLINE", "XDG_CACHE_HOME", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "NO_COLOR",
+    "DO_NOT_TRACK",
+)  # fmt: skip
+NEEDED_BY = {
+    "bitsandbytes": "qlora",
+    "peft": "lora, qlora and hybrid",
+    "torch": "every arm",
+    "faiss-cpu": "retrieval",
+}
+LEAST_DISK_GIB = 5.0
+
+
+def examine(model: str | None = None, machine: Machine | None = None) -> dict[str, Any]:
+    """Return everything that ``doctor --json`` prints; nothing heavy is imported."""
+    from runners.models import cache_folder, list_models
+
+    machine = machine or detect(Path("runs"))
+    packages = {name: _version(name) for name in PACKAGES}
+    profile, name = _profile(model, machine)
+    return {
+        "schema": 1,
+        "python": sys.version.split()[0],
+        "machine": machine.to_json(),
+        "packages": packages,
+        "settings": {name: os.environ[name] for name in SETTINGS if name in os.environ},
+        "cache": {"folder": str(cache_folder()), "models": list_models()},
+        "model": name,
+        "methods": [_method(method, profile, packages) for method in METHODS],
+        "warnings": _warnings(machine, packages),
+    }
+
+
+def show(found: dict[str, Any]) -> None:
+    """Print the examination for people."""
+    from advisor import render
+
+    screen = render.console()
+    machine = [(key, _say(row["value"]), row["how"]) for key, row in found["machine"].items()]
+    screen.print(render.table(("machine", "", "how it was found"), machine))
+    screen.print()
+    rows = [(name, version or "[red]missing[/]") for name, version in found["packages"].items()]
+    screen.print(render.table(("package", "version"), [("python", found["python"]), *rows]))
+    screen.print()
+    models = [
+        (m["name"], m["kind"], m["state"], f"{m['bytes'] / 1e6:,.0f} MB") for m in found["cache"]["models"]
+    ]
+    screen.print(render.table(("model", "kind", "where", "size"), models, right=(3,)))
+    screen.print(f"cache: {found['cache']['folder']}", soft_wrap=True)
+    if found["settings"]:
+        screen.print("settings in force: " + ", ".join(f"{k}={v}" for k, v in found["settings"].items()))
+    screen.print()
+    methods = [
+        (m["method"], "[green]yes[/]" if m["possible"] else "[red]no[/]", m["memory"], m["why"])
+        for m in found["methods"]
+    ]
+    screen.print(render.table((f"with {found['model']}", "here", "memory", "why"), methods))
+    for line in found["warnings"]:
+        screen.print(f"[yellow]warning[/]  {line}")
+
+
+def _profile(model: str | None, machine: Machine) -> tuple[Profile, str]:
+    answers = Answers().put("flag", {"model": model}) if model else Answers()
+    answers, shape = with_model(with_machine(answers, machine))
+    # What the machine allows is judged as if there were work for every method.
+    answers = answers.put("default", {"task_needs_facts": "new", "behaviour_gap": "high"})
+    return Profile.of(answers, shape=shape), str(answers["model"].value)
+
+
+def _method(method: Any, profile: Profile, packages: dict[str, str | None]) -> dict[str, Any]:
+    blockers = [blocker.text for blocker in method.blocked(profile)]
+    if method.name == "qlora" and not packages["bitsandbytes"]:
+        blockers.append("bitsandbytes is not installed")
+    estimate = method.estimate(profile)
+    memory = estimate.memory
+    fits = memory.fits(estimate.device_gib) if memory else None
+    said = "–" if memory is None else f"{memory.low:.1f}-{memory.high:.1f} GiB"
+    place = "RAM" if profile.has_gpu is False else "GPU memory"
+    why = "; ".join(blockers) or (f"{place}: {fits}" if fits else "its size is unknown: name a known --model")
+    if method.name == "qlora" and not blockers and profile.has_gpu is False:
+        why += "; slower than lora on a CPU, only worth it when the weights do not fit"
+    return {"method": method.name, "possible": not blockers, "memory": said, "fits": fits, "why": why}
+
+
+def _warnings(machine: Machine, packages: dict[str, str | None]) -> list[str]:
+    again = "install it again with: pip install tunewise"
+    said = [f"{name} is missing: {NEEDED_BY.get(name, 'tunewise')} needs it; {again}"
+            for name, version in packages.items() if version is None]  # fmt: skip
+    disk = machine.disk_gib.value
+    if disk is not None and disk < LEAST_DISK_GIB:
+        said.append(f"only {disk:g} GiB of disk are free; a run may need {LEAST_DISK_GIB:g}")
+    if machine.bf16.value is False:
+        said.append("no native bf16: training and answering run in fp32, about half as fast")
+    if machine.ram_gib.value is not None and machine.ram_gib.value < 4:
+        said.append(f"only {machine.ram_gib.value:g} GiB of memory")
+    return said
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _say(value: Any) -> str:
+    return (
+        "unknown"
+        if value is None
+        else {True: "yes", False: "no"}[value]
+        if isinstance(value, bool)
+        else str(value)
+    )

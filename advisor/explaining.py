@@ -1,0 +1,121 @@
+"""The work behind `tunewise explain`: rules, blockers, methods and plans in words."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from pathlib import Path
+from typing import Any
+
+from advisor.methods import blocks
+from advisor.methods.table import BY_NAME, METHODS
+from advisor.rules.base import Rule
+from advisor.rules.table import RULES
+from rag.errors import BadInput
+
+_RULES: dict[str, type[Rule]] = {rule.code(): rule for rule in RULES}
+_BLOCKS = {blocks.code(check): check for check in blocks.CHECKS}
+
+
+def explain(what: str | None, as_json: bool) -> None:
+    """Print the explanation of a code, a method or a plan file.
+
+    Raises BadInput, with the closest name, when it is none of these.
+    """
+    if what is None:
+        found: dict[str, Any] = _contents()
+    elif what.upper() in _RULES:
+        found = rule_page(_RULES[what.upper()])
+    elif what.upper() in _BLOCKS:
+        found = {
+            "rule": what.upper(),
+            "family": "blocker",
+            "text": blocks.text(_BLOCKS[what.upper()]),
+            "evidence": [],
+        }
+    elif what in BY_NAME:
+        found = method_page(what)
+    elif Path(what).exists():
+        _plan(Path(what), as_json)
+        return
+    else:
+        close = difflib.get_close_matches(what, [*_RULES, *_BLOCKS, *BY_NAME], n=1, cutoff=0.5)
+        hint = f"did you mean {close[0]}?" if close else "list them with: tunewise explain"
+        raise BadInput(f"{what!r} is no rule, method or plan", hint)
+    if as_json:
+        print(json.dumps({"schema": 1, **found}, ensure_ascii=False))
+    else:
+        _print(found)
+
+
+def rule_page(rule: type[Rule]) -> dict[str, Any]:
+    """Return a rule's code, family, need, weight, text and evidence."""
+    need = rule.need.value if rule.need else None
+    served = [m.name for m in METHODS if rule.need and m.serves.get(rule.need, 0) >= 0.5]
+    return {
+        "rule": rule.code(), "family": rule.family, "need": need, "weight": rule.weight, "text": rule.text(),
+        "speaks_for": served, "evidence": list(rule.evidence),
+    }  # fmt: skip
+
+
+def method_page(name: str) -> dict[str, Any]:
+    """Return a method's text, what it serves, and the rules that speak for it."""
+    method = BY_NAME[name]
+    served = sorted(method.serves.items(), key=lambda pair: -pair[1])
+    for_it = [r.code() for r in RULES if r.need and method.serves.get(r.need, 0) >= 0.5]
+    return {
+        "method": name, "text": method.text(),
+        "serves": {need.value: degree for need, degree in served if degree > 0}, "rules": for_it,
+    }  # fmt: skip
+
+
+def _contents() -> dict[str, Any]:
+    rules = [{"rule": r.code(), "family": r.family, "text": r.text().split("\n")[0]} for r in RULES]
+    stops = [
+        {"rule": c, "family": "blocker", "text": blocks.text(k).split("\n")[0]} for c, k in _BLOCKS.items()
+    ]
+    methods = [{"method": m.name, "text": m.text().split("\n")[0]} for m in METHODS]
+    return {"methods": methods, "rules": rules + stops}
+
+
+def _plan(path: Path, as_json: bool) -> None:
+    """Explain a plan anew from its answers: the same engine, today."""
+    from advisor.answers import Answers
+    from advisor.engine import recommend
+    from advisor.gather import complete, with_file
+
+    rec = recommend(complete(with_file(Answers(), path)).profile)
+    if as_json:
+        print(json.dumps(rec.to_json(), ensure_ascii=False))
+        return
+    from advisor import render
+
+    screen = render.console()
+    screen.print(render.recommendation(rec))
+    screen.print()
+    for finding in rec.reasons(rec.ranking.methods[0]):
+        screen.print(
+            render.finding(
+                finding.rule.code(), finding.rule.text(), finding.rule.evidence, finding.rule.family
+            )
+        )
+
+
+def _print(found: dict[str, Any]) -> None:
+    from advisor import render
+
+    screen = render.console()
+    if "rules" in found and "methods" in found:
+        screen.print(render.table(("method", ""), [(m["method"], m["text"]) for m in found["methods"]]))
+        screen.print()
+        rows = [(r["rule"], r["family"], r["text"]) for r in found["rules"]]
+        screen.print(render.table(("rule", "family", ""), rows))
+    elif "method" in found:
+        served = [f"{need} {degree:g}" for need, degree in found["serves"].items()]
+        screen.print(render.finding(found["method"], found["text"], [], "method"))
+        screen.print("\nserves: " + ", ".join(served))
+        screen.print("rules that speak for it: " + ", ".join(found["rules"]))
+    else:
+        screen.print(render.finding(found["rule"], found["text"], found["evidence"], found["family"]))
+        if found.get("speaks_for"):
+            screen.print(f"\nweight {found['weight']:g} for {', '.join(found['speaks_for'])}")

@@ -1,0 +1,156 @@
+"""Bring the answers together: flags, an answers file, what the files hold, what the machine has."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from advisor.answers import Answer, Answers, layer_file, read_answers
+from advisor.datastats import DataStats, Tokens, measure, tokens_by
+from advisor.facts import models as facts
+from advisor.profile import Profile
+from advisor.values import question
+from rag.errors import BadInput
+from runners.machine import Machine, detect
+from runners.memory import Shape, read_shape
+
+GPU_KEYS = ("gpu_kind", "gpu_count", "gpu_memory_gib")
+PERSON = ("flag", "file", "asked")
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """The answers with everything measured for them."""
+
+    answers: Answers
+    stats: DataStats
+    profile: Profile
+
+
+def said(sets: Iterable[str], **flags: Any) -> Answers:
+    """Return the flags of a command line as answers: ``--set key=value`` and the flags named like questions.
+
+    Raises BadInput for an unknown key, a value that cannot be, or a ``--set`` without an equals sign.
+    """
+    given: dict[str, Any] = {}
+    for item in sets:
+        key, equals, value = item.partition("=")
+        if not equals:
+            raise BadInput(f"--set {item!r} is not key=value", "for instance: --set must_cite=yes")
+        given[question(key.strip()).id] = value.strip()
+    given |= {key: str(value) for key, value in flags.items() if value is not None}
+    return Answers().put("flag", given)
+
+
+def with_file(answers: Answers, path: Path | None) -> Answers:
+    """Add an answers file or a plan; relative paths in it start at its folder, else at the present one."""
+    if path is None:
+        return answers
+    loaded = read_answers(path)
+    for key in ("documents", "examples", "questions", "prompt"):
+        value = loaded[key].value if key in loaded else None
+        if value and len(value) < 1000 and not Path(value).is_absolute() and (path.parent / value).exists():
+            loaded[key] = replace(loaded[key], value=str(path.parent / value))
+    return layer_file(answers, loaded)
+
+
+def with_machine(answers: Answers, machine: Machine) -> Answers:
+    """Add what was detected, unless a person speaks of another machine's GPU."""
+    found = {
+        key: Answer(value.value, "detected", value.how)
+        for key in (*GPU_KEYS, "ram_gib", "cpu_cores", "disk_gib")
+        if (value := getattr(machine, key)).value is not None
+    }
+    if any(key in answers and answers[key].source in PERSON for key in GPU_KEYS):
+        found = {key: answer for key, answer in found.items() if key not in GPU_KEYS}
+    return replace(answers, layers={**answers.layers, "detected": {}}).add("detected", found)
+
+
+def with_model(answers: Answers) -> tuple[Answers, Shape | None]:
+    """Add the default model when neither model nor size is given, and the size that a model's config says."""
+    detected: dict[str, Answer] = {}
+    if "model" not in answers and "model_params_b" not in answers:
+        note = "the embedded model; name another with --model"
+        answers = answers.add("default", {"model": Answer(facts.DEFAULT, "default", note)})
+    name = answers["model"].value if "model" in answers else None
+    shape, how = _shape(name)
+    if shape:
+        detected["model_params_b"] = Answer(round(shape.params / 1e9, 4), "detected", how)
+    return answers.add("detected", detected), shape
+
+
+def complete(answers: Answers, machine: Machine | None = None) -> Situation:
+    """Measure what the answers name (files, model, machine) and return the whole situation.
+
+    Raises BadInput for files that are missing, broken or leak held-out questions.
+    """
+    answers = replace(
+        answers, layers={k: v for k, v in answers.layers.items() if k not in ("counted", "default")}
+    )
+    answers = with_machine(answers, machine or detect(Path("runs")))
+    answers, shape = with_model(answers)
+    path = {key: _path(answers, key) for key in ("documents", "examples", "questions")}
+    stats = measure(
+        path["documents"], path["examples"], path["questions"], _tokens(answers), prompt_text(answers)
+    )
+    counted = {
+        key: Answer(value, "counted", stats.notes.get(key, "")) for key, value in stats.counted.items()
+    }
+    answers = answers.add("counted", counted)
+    count = None if stats.questions is None else len(stats.questions)
+    own = shape if shape and answers["model_params_b"].source == "detected" else None
+    return Situation(answers, stats, Profile.of(answers, count, own))
+
+
+def prompt_text(answers: Answers) -> str:
+    """Return the instructions: the text itself, or the content of the file it names."""
+    given = answers["prompt"].value if "prompt" in answers else None
+    if not given:
+        return ""
+    path = Path(given)
+    try:
+        if "\n" not in given and len(given) < 1000 and path.is_file():
+            return path.read_text("utf-8").strip()
+    except UnicodeDecodeError:
+        raise BadInput(f"the prompt file {path} is not UTF-8 text", "save it as UTF-8") from None
+    except OSError as error:
+        raise BadInput(f"the prompt file {path} cannot be read: {error.strerror}") from None
+    if "\n" not in given and path.suffix in (".txt", ".md") and " " not in given:
+        raise BadInput(f"there is no prompt file {path}", "give the instructions, or a file that holds them")
+    return str(given)
+
+
+def _path(answers: Answers, key: str) -> Path | None:
+    value = answers[key].value if key in answers else None
+    if not value:
+        return None
+    path = Path(value).expanduser()
+    if not path.exists():
+        raise BadInput(f"the {key} path {path} does not exist", f"check --{key}, or the answers file")
+    return path
+
+
+def _tokens(answers: Answers) -> Tokens:
+    from runners.models import cache_folder
+
+    name = answers["model"].value if "model" in answers else None
+    known = facts.find(name) if name else None
+    if name and Path(name).is_dir():
+        return tokens_by(Path(name))
+    return tokens_by(cache_folder() / "models" / (known.name if known else facts.DEFAULT))
+
+
+def _shape(name: str | None) -> tuple[Shape | None, str]:
+    if not name or name.startswith("openai:"):
+        return None, ""
+    config = Path(name).expanduser() / "config.json"
+    if config.is_file():
+        try:
+            return read_shape(json.loads(config.read_text("utf-8"))), f"counted from {config}"
+        except (ValueError, OSError):
+            raise BadInput(f"{config} is not readable JSON") from None
+    known = facts.find(name)
+    return (known.shape, f"the published config of {known.hub}") if known else (None, "")

@@ -1,0 +1,156 @@
+"""What people see of a recommendation: panels, tables and lines, drawn with rich."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from rich.console import Console, Group
+from rich.markup import escape
+from rich.padding import Padding
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from advisor.engine import Recommendation, Scored
+from advisor.rules.base import Finding
+from advisor.values import say
+
+COLOURS = {"high": "green", "medium": "yellow", "low": "red", "yes": "green", "tight": "yellow", "no": "red"}
+
+
+def console(stderr: bool = False) -> Console:
+    """Return a console that honours NO_COLOR and never wraps what a program may read."""
+    return Console(stderr=stderr, highlight=False)
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[str]], right: Sequence[int] = ()) -> Table:
+    """Return a borderless table; ``right`` names the right-aligned columns by number. Cells are markup."""
+    drawn = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    for number, title in enumerate(columns):
+        drawn.add_column(title, justify="right" if number in right else "left")
+    for row in rows:
+        drawn.add_row(*row)
+    return drawn
+
+
+def recommendation(rec: Recommendation) -> Group:
+    """Return the whole recommendation: choice and why, all methods, what would flip it, when to ask again."""
+    parts: list[Any] = [_choice(rec), ranking(rec)]
+    if rec.flips:
+        lines = [f"[bold]{escape(flip['text'])}[/]" if n == 0 else escape(flip["text"])
+                 for n, flip in enumerate(rec.flips[:4])]  # fmt: skip
+        parts += [Text(), Text("It would be", style="bold"), _lines(lines)]
+    if rec.ladder:
+        rungs = [f"{escape(x['relax'])} [dim]({escape(x['cost'])})[/] → {x['then']}" for x in rec.ladder[:4]]
+        parts += [Text(), Text("What would open the better way", style="bold"), _lines(rungs)]
+    if rec.break_even:
+        parts += [Text(), Text.from_markup(f"[bold]Break-even[/]  {escape(rec.break_even['text'])}")]
+    if notes := rec.notes():
+        parts += [Text(), Text("Mind", style="bold"), _lines([_because(finding) for finding in notes])]
+    parts += [Text(), Text.from_markup("[bold]Ask again when[/]  " + escape("; ".join(rec.ask_again_when)))]
+    return Group(*parts)
+
+
+def ranking(rec: Recommendation) -> Table:
+    """Return all methods, best first, with what each would take, and what blocks it."""
+    rows = []
+    for scored in rec.ranking.methods:
+        estimate = rec.estimates[scored.method.name].to_json()
+        memory, hours = estimate["memory_gib"], estimate["hours"]
+        fits = f" [{COLOURS[memory['fits']]}]{memory['fits']}[/]" if memory and memory["fits"] else ""
+        usd = estimate["per_call_usd"]
+        rows.append((
+            f"[bold]{scored.method.name}[/]" if scored.method.name == rec.choice else scored.method.name,
+            f"[red]blocked[/] [dim]{escape(scored.blockers[0].text)}[/]" if scored.blockers else _bar(scored),
+            f"{memory['likely']:.1f} GiB{fits}" if memory else "–",
+            "–" if hours is None else _hours(hours["likely"]),
+            "–" if usd is None else f"{usd * 1000:.2g}",
+        ))  # fmt: skip
+    return table(("method", "fit for this", "memory", "training", "USD/1,000 calls"), rows, right=(4,))
+
+
+def finding(code: str, text: str, evidence: Sequence[str], family: str = "") -> Group:
+    """Return a rule's page: its code, the user's text and the evidence."""
+    title = Text.from_markup(f"[bold]{code}[/] [dim]{escape(family)}[/]")
+    return Group(title, Padding(Text(text), (0, 0, 0, 2)), _lines([f"[dim]{escape(e)}[/]" for e in evidence]))
+
+
+def answers(rows: Iterable[tuple[str, str, str, str]]) -> Table:
+    """Return answers: id, value, source and how it was found."""
+    room = max(20, shutil.get_terminal_size().columns - 64)
+    shown = (
+        (key, escape(say(value, 30)), source, f"[dim]{escape(say(note, room))}[/]")
+        for key, value, source, note in rows
+    )
+    return table(("answer", "value", "from", "how"), shown)
+
+
+def difference(before: Recommendation, after: Recommendation, change: str) -> Group:
+    """Return what a change does: the choice, and every method's score before and after."""
+    same = before.choice == after.choice
+    head = f"{change}: still [bold]{after.choice}[/]" if same else (
+        f"{change}: [red]- {before.choice}[/]  [green]+ {after.choice}[/]"
+    )  # fmt: skip
+    was = {scored.method.name: scored for scored in before.ranking.methods}
+    rows = [(s.method.name, _state(was[s.method.name]), _state(s)) for s in after.ranking.methods]
+    old = {f.rule.code() for f in before.ranking.findings}
+    new = {f.rule.code(): f for f in after.ranking.findings}
+    lines = [f"[green]+ {code}[/] {escape(f.text)}" for code, f in new.items() if code not in old]
+    lines += [
+        f"[red]- {f.rule.code()}[/] {escape(f.text)}"
+        for f in before.ranking.findings
+        if f.rule.code() not in new
+    ]
+    return Group(Text.from_markup(head), table(("method", "before", "after"), rows), _lines(lines))
+
+
+def _choice(rec: Recommendation) -> Panel:
+    first = rec.ranking.methods[0]
+    body: list[Any] = [Text(first.method.text().split("\n")[0], style="italic"), Text()]
+    body.append(_lines([_because(f) for f in rec.reasons(first)[:5]]))
+    if against := rec.against(first):
+        body.append(
+            Text.from_markup(f"[yellow]Against it[/]  {escape(against.text)} [dim]{against.rule.code()}[/]")
+        )
+    if second := rec.runner_up:
+        body.append(
+            Text.from_markup(
+                f"[yellow]Runner-up[/]   {second.method.name} ({second.score:.2f} against {first.score:.2f})"
+            )
+        )
+    colour = COLOURS[rec.confidence]
+    title = (
+        f"[bold]{rec.choice}[/]  [{colour}]confidence {rec.confidence}[/] [dim]({rec.confidence_because})[/]"
+    )
+    return Panel(Group(*body), title=title, title_align="left", border_style=colour, expand=False)
+
+
+def _because(finding: Finding) -> str:
+    return f"{escape(finding.text)} [dim]{finding.rule.code()}[/]"
+
+
+def _bar(scored: Scored) -> str:
+    filled = round(scored.score * 20)
+    return f"{'█' * filled}[dim]{'·' * (20 - filled)}[/] {scored.score:.2f}"
+
+
+def _state(scored: Scored) -> str:
+    return (
+        f"[red]blocked[/] [dim]{escape(scored.blockers[0].text)}[/]"
+        if scored.blockers
+        else f"{scored.score:.2f}"
+    )
+
+
+def _hours(hours: float) -> str:
+    if hours == 0:
+        return "none"
+    if hours < 1:
+        return f"about {max(1, round(hours * 60))} min"
+    return f"about {hours:.1f} h" if hours < 48 else f"about {hours / 24:.0f} days"
+
+
+def _lines(lines: Sequence[str]) -> Padding:
+    return Padding(Group(*(Text.from_markup(f"• {line}") for line in lines)), (0, 0, 0, 2), expand=False)

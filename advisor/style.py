@@ -1,0 +1,108 @@
+"""Derive the house style's checks from the examples: only rules that at least 95 % of them meet."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from advisor.datastats import guess_format, labels_of
+from runners.plan import Check
+
+SHARE = 0.95
+LEAST = 20
+"""Fewer examples than this do not show a style."""
+_SENTENCE = r"(?:(?![.!?]\s+[A-Z]).)"
+# From strict to loose; the first that enough examples meet is taken.
+_SHAPES: tuple[tuple[str, str], ...] = (
+    (rf"^{_SENTENCE}+[.!]\s+[A-Z](?:(?![.!?]\s+[A-Z])[^?])*\?$", "one statement, then one closing question"),
+    (r"^[^?]+[.!]\s+[^?]+\?$", "statements, then exactly one closing question"),
+    (r"^[^?]+\?$", "exactly one question, at the end"),
+    (rf"^{_SENTENCE}+[.!]$", "a single sentence"),
+)
+
+
+def derive(replies: Sequence[str]) -> tuple[tuple[Check, ...], str]:
+    """Return the checks that at least 95 % of replies meet, and a line that says how they were found."""
+    texts = [reply.strip() for reply in replies]
+    if len(texts) < LEAST:
+        return (), f"no checks of style: {len(texts)} examples are too few to show one (at least {LEAST})"
+    kind = guess_format(texts)
+    if kind == "json":
+        return (
+            Check(kind="json_schema", value=_schema(texts), text="JSON with the examples' keys and types"),
+        ), (f"style: the JSON shape of {len(texts)} examples")
+    if labels := labels_of(texts):
+        return (
+            Check(kind="labels", value=list(labels), text=f"one of {len(labels)} labels, nothing else"),
+        ), (f"style: the {len(labels)} labels of {len(texts)} examples")
+    checks = [*_shape(texts), *_opening(texts), *_layout(texts)]
+    if not checks:
+        return (), "no checks of style: the examples share no shape that code can judge"
+    words = sorted(len(text.split()) for text in texts)
+    limit = words[min(len(words) - 1, math.ceil(0.99 * len(words)) - 1)]
+    checks.append(Check(kind="max_words", value=limit, text=f"at most {limit} words (99 % of the examples)"))
+    return tuple(checks), "style: " + "; ".join(check.text for check in checks)
+
+
+def _shape(texts: Sequence[str]) -> list[Check]:
+    for pattern, text in _SHAPES:
+        if _share(pattern, texts) >= SHARE:
+            return [Check(kind="regex", value=pattern, text=text)]
+    return []
+
+
+def _opening(texts: Sequence[str]) -> list[Check]:
+    """A fixed greeting or sign-off: the same first or last three words."""
+    found = []
+    for place, cut in (("opens", slice(0, 3)), ("closes", slice(-3, None))):
+        words, count = Counter(" ".join(text.split()[cut]) for text in texts).most_common(1)[0]
+        if count >= SHARE * len(texts) and len(words.split()) == 3:
+            pattern = r"\s+".join(re.escape(word) for word in words.split())
+            pattern = f"^{pattern}" if place == "opens" else f"{pattern}$"
+            found.append(Check(kind="regex", value=pattern, text=f'{place} with "{words}"'))
+    return found
+
+
+def _layout(texts: Sequence[str]) -> list[Check]:
+    if sum("\n" not in text for text in texts) < SHARE * len(texts):
+        return []
+    marks = ["\n", "**", "`"]
+    kept = [mark for mark in marks if sum(mark not in text for text in texts) >= 0.99 * len(texts)]
+    return [Check(kind="must_not", value=kept, text="one plain paragraph, no markup")] if "\n" in kept else []
+
+
+def _share(pattern: str, texts: Sequence[str]) -> float:
+    compiled = re.compile(pattern, re.DOTALL)
+    return sum(bool(compiled.search(text)) for text in texts) / len(texts)
+
+
+def _schema(texts: Sequence[str]) -> dict[str, Any]:
+    """Infer the JSON Schema of the values: types seen, keys that are (nearly) always there."""
+    values = []
+    for text in texts:
+        try:
+            values.append(json.loads(text))
+        except ValueError:
+            continue
+    if not all(isinstance(value, dict) for value in values):
+        return {"type": sorted({_type(value) for value in values})}
+    counts = Counter(key for value in values for key in value)
+    types: dict[str, set[str]] = {}
+    for value in values:
+        for key, inner in value.items():
+            types.setdefault(key, set()).add(_type(inner))
+    return {
+        "type": "object",
+        "required": sorted(key for key, n in counts.items() if n >= SHARE * len(values)),
+        "properties": {key: {"type": sorted(types[key])} for key in sorted(types)},
+        "additionalProperties": False,
+    }
+
+
+def _type(value: Any) -> str:
+    names = {bool: "boolean", int: "number", float: "number", str: "string", list: "array", dict: "object"}
+    return names.get(type(value), "null")
