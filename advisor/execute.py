@@ -77,7 +77,7 @@ def check_gate(data: dict[str, Any]) -> None:
 
 def show_steps(plan: Plan) -> None:
     """Print the plan's steps with an estimate of each one's time on this machine, after checking the data."""
-    from advisor.schedule import schedule
+    from advisor.timing import schedule
     from runners.run import read_data
 
     examples, split = read_data(plan)

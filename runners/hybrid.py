@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rag import cite
+from rag.gold import GoldFinder
 from rag.types import Chunk, Hit
 from runners.data import Example
 from runners.plan import Prompts
@@ -47,7 +48,7 @@ def retrieval_rows(
 ) -> RetrievalRows:
     """Turn examples into retrieval-aware rows; the same seed gives the same rows."""
     k = retriever.step.k
-    chunks = retriever.index.chunks
+    golden = GoldPassages(retriever.index.chunks)
     found = retriever.index.search_many([e.question for e in examples], k + SPARE)
     rows: list[Example] = []
     unsupported: list[int] = []
@@ -58,7 +59,7 @@ def retrieval_rows(
             rows.append(_row(prompts, example, hits[:k], retriever, chance))
             refused += 1
             continue
-        gold = gold_passage(example, chunks)
+        gold = golden.find(example)
         if gold is None:
             unsupported.append(example.line)
         elif chance.random() < without_gold:
@@ -72,13 +73,27 @@ def retrieval_rows(
     return RetrievalRows(tuple(rows), kept, dropped, refused, tuple(unsupported))
 
 
-def gold_passage(example: Example, chunks: Sequence[Chunk]) -> Chunk | None:
-    """The passage that supports an example's reply, within its own document when the row names one."""
-    document = example.meta.get("doc_id")
-    near = [c for c in chunks if c.doc == document] if document else []
-    fact = example.meta.get("fact")
-    statement = fact if isinstance(fact, str) and near else example.reply
-    return cite.gold_chunk(statement, near or chunks, example.question)
+class GoldPassages:
+    """Which passage supports each example's reply, within its own document when the row names one."""
+
+    def __init__(self, chunks: Sequence[Chunk]) -> None:
+        """Index the chunks once; documents get a finder of their own when a row first names them."""
+        self._chunks = chunks
+        self._finders: dict[str | None, GoldFinder] = {}
+
+    def find(self, example: Example) -> Chunk | None:
+        """The supporting passage, or None; a row's own `meta.fact` is taken at its word."""
+        document, fact = example.meta.get("doc_id"), example.meta.get("fact")
+        near = [c for c in self._chunks if c.doc == document] if document else []
+        if isinstance(fact, str):
+            plain = " ".join(fact.split())
+            stated = [c for c in near if plain in " ".join(c.text.split())]
+            if stated or len(near) == 1:
+                return (stated or near)[0]
+        key = document if near else None
+        if key not in self._finders:
+            self._finders[key] = GoldFinder(near or self._chunks)
+        return self._finders[key].find(example.reply, example.question)
 
 
 def with_passage(hits: Sequence[Hit], gold: Chunk, k: int) -> list[Hit]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rag import context
 from rag.index import Index
-from rag.refuse import Threshold
+from rag.refuse import DEPTH, Threshold
 from rag.types import Hit
 from runners.plan import IndexStep
 
@@ -38,9 +38,10 @@ class Retriever:
 
     def find(self, questions: Sequence[str]) -> list[Found]:
         """Search all questions at once."""
-        found = self.index.search_many(list(questions), self.step.k)
+        k = self.step.k
+        found = self.index.search_many(list(questions), max(k, DEPTH))
         return [
-            Found(tuple(hits), self.show(hits), self.threshold.refuses(question, hits))
+            Found(tuple(hits[:k]), self.show(hits[:k]), self.threshold.refuses(question, hits))
             for question, hits in zip(questions, found, strict=True)
         ]
 

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from rag.errors import BadInput
-from runners import models, steps, trial
+from runners import models, require, steps, trial
 from runners.bench import Bench
 from runners.data import Example, ExampleSet, Question, load_examples, load_questions, overlap
+from runners.machine import detect
 from runners.plan import IndexStep, Plan, Step, TrainStep
 from runners.rundir import TRIAL, OnEvent, RunFolder, read_lines
 from runners.split import Split, split_questions
@@ -55,6 +56,7 @@ def run_plan(
         if needs_index
         else None
     )
+    require.check(plan, base.folder, out, detect(out))
     run = RunFolder.create(out, plan, resume, overwrite)
     with run.writing():
         bench = Bench(plan, run, base, embedder, examples, split, on_event)

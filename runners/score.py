@@ -15,10 +15,17 @@ from runners.checks import in_style
 from runners.data import Question
 from runners.plan import Plan
 
-# Ways of saying "it is not in our documents"; the plan's own refusals are added to them.
+# Ways of saying "it is not in our documents", each with the documents or the speaker as its subject, so that a plain
+# denial ("tickets do not include the shuttle") is none. A plan's own refusals are added to them.
+_SOURCE = r"(?:notes?|documents?|documentation|passages?|records?|files?|pages?|context|sources?|guides?|information)"
+_ABSENT = r"(?:not|n't|n’t|no|nothing|never|silent|open|lacks?|without|cannot|nowhere|unable)"
+_TOLD = r"(?:mention|say|said|cover|state|list|includ|contain|answer|tell|told|hold|found|find|record|provid|give|entry|silent|open)"
 _REFUSAL = re.compile(
-    r"\b(?:(?:do|does|did|could|can|was|were|is|are)(?:n't| not)|cannot|no|unable to)\b[^.?!]{0,60}"
-    r"\b(?:mention|say|cover|find|found|know|information|answer|list|listed|state|include|provided|available in)\b",
+    rf"\b{_SOURCE}\b[^.?!]{{0,40}}?\b(?:do|does|did|is|are|has|have)?\s?{_ABSENT}\b[^.?!]{{0,40}}?(?:{_TOLD}\w*\b)?"
+    rf"|\b{_ABSENT}\b[^.?!]{{0,50}}\b{_TOLD}\w*\b[^.?!]{{0,30}}\b(?:in|by|from|among)\b[^.?!]{{0,25}}\b{_SOURCE}\b"
+    rf"|\b(?:no|nothing|not any)\b[^.?!]{{0,25}}\b(?:in|from|among)\b[^.?!]{{0,25}}\b{_SOURCE}\b"
+    rf"|\b(?:I|we)(?:'m|’m| am| are| do| could| can| have| was| were)?\s?{_ABSENT}\b[^.?!]{{0,30}}"
+    rf"\b(?:find|found|know|sure|see|entry|information|answer|record|note|details?|able|have)\b",
     re.IGNORECASE,
 )
 
@@ -45,6 +52,8 @@ def score_answer(
         facts = gold_texts(question, gold)
         found["fact_recall"] = best(fact_recall(answer, fact, question.question) for fact in facts)
         found["agreement"] = best(agreement(answer, fact) for fact in facts)
+        if refused:  # a refusal states nothing, even where it happens to deny
+            found |= {name: 0.0 for name in ("fact_recall", "agreement") if found[name] is not None}
         references = question.references or (
             (question.reference,) if question.reference else question.answers
         )

@@ -71,7 +71,8 @@ def fit_refusal(bench: Bench) -> dict[str, Any]:
 def train_arm(bench: Bench, step: TrainStep) -> dict[str, Any]:
     """Train one arm, once per seed, on plain or on retrieval-aware rows."""
     from runners.hybrid import retrieval_rows
-    from runners.train import TrainConfig, fit
+    from runners.train import fit
+    from runners.tuning import TrainConfig
 
     bench.release()
     results = []

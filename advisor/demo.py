@@ -1,0 +1,144 @@
+"""The whole line on the shipped example: recommend, run, judge, ask, change the documents, ask again."""
+
+from __future__ import annotations
+
+import shlex
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from advisor.harbor_desk import path as example_path
+from runners.plan import Data, Plan, parse_plan
+from runners.rundir import RunFolder, read_lines
+
+# What the harbor desk's team would answer; the rest is counted and detected.
+ANSWERS = {
+    "goal": "answer customers of a ferry and harbour operator in the house style, with sources",
+    "task_needs_facts": "new", "facts_change": "slow", "must_cite": "yes", "behaviour_gap": "high",
+    "output_format": "free", "call_volume": "high", "wrong_answer_cost": "high",
+}  # fmt: skip
+STALE_ARMS = ("rag", "lora", "hybrid")
+STALE_COUNT, STALE_QUICK = 16, 8
+SHOWN = 2
+
+
+def demo(out: Path, quick: bool, resume: bool, overwrite: bool) -> None:
+    """Carry out `tunewise demo`; GateNotMet at the end when hybrid surely does not beat the single arms."""
+    from advisor.execute import check_gate, resumable, run_and_report, show_steps
+    from advisor.show import show_report
+    from runners.run import quick as quicker
+
+    started = time.monotonic()
+    line = f"tunewise demo --out {shlex.quote(str(out))} --resume" + (" --quick" if quick else "")
+    with resumable(line):
+        plan = recommend_and_draft()
+        plan = quicker(plan) if quick else plan
+        say("What this will do, with a rough time for each step on this machine")
+        show_steps(plan)
+        say("Running")
+        run, data = run_and_report(plan, out, resume, overwrite)
+        assert data is not None, "the demo's plan measures its choice"
+        say("The trial")
+        show_report(data)
+        say("Asking, changing the documents, asking again")
+        table = change_documents(run, plan, quick)
+        data = finish(run, plan, table)
+    print(f"\nreport: {run.path / 'report.html'}")
+    print(f"ask it: tunewise ask {run.path} \"When does the Ropewalk Museum open?\"")
+    print(f"done in {(time.monotonic() - started) / 60:.1f} minutes")
+    check_gate(data)
+
+
+def recommend_and_draft() -> Plan:
+    """The recommendation for the example, printed, and the plan made from it."""
+    from advisor import gather, render
+    from advisor.draft import draft
+    from advisor.engine import recommend
+
+    folder = example_path()
+    files = {
+        "documents": folder / "documents", "examples": folder / "examples.jsonl",
+        "questions": folder / "questions.jsonl", "prompt": folder / "prompt.txt",
+    }  # fmt: skip
+    situation = gather.complete(gather.said([f"{k}={v}" for k, v in ANSWERS.items()], **files))
+    recommendation = recommend(situation.profile)
+    say("The recommendation")
+    render.console().print(render.recommendation(recommendation))
+    drafted = draft(recommendation, situation)
+    for note in drafted.notes:
+        print(f"  {note}")
+    plan = drafted.plan.model_copy(update={"name": "harbor-desk", "data": located(drafted.plan.data)})
+    return parse_plan(plan.model_dump(mode="json", by_alias=True))
+
+
+def located(data: Data) -> Data:
+    """The plan's files by their full paths: the example lies wherever the package was installed."""
+    paths = {name: getattr(data, name) for name in ("documents", "examples", "questions")}
+    return data.model_copy(update={name: path.resolve() for name, path in paths.items() if path})
+
+
+def change_documents(run: RunFolder, plan: Plan, quick: bool) -> dict[str, Any]:
+    """Ask what the update will flip, apply it, ask again; print two questions in full."""
+    from runners.desk import Desk
+    from runners.staleness import ask_stale, load_stale, staleness, update_index, updated_documents
+
+    folder = example_path()
+    questions = _chosen(load_stale(folder / "update" / "stale.jsonl"), STALE_QUICK if quick else STALE_COUNT)
+    arms = [arm for arm in STALE_ARMS if arm in {step.arm for step in plan.arms}]
+    desk = Desk(run.path)
+    ask_stale(desk, questions, arms, "before")
+    assert plan.data.documents is not None
+    documents = updated_documents(run.path, plan.data.documents, folder / "update" / "documents")
+    report = update_index(desk.bench, documents)
+    print(
+        f"index updated: {report['changed']} documents changed, {report['embedded']} passages embedded, "
+        f"{report['seconds']:.1f} s; nothing was trained"
+    )
+    ask_stale(desk, questions, arms, "after")
+    show_before_and_after(run.path, [q.id for q in questions[:SHOWN]])
+    table = staleness(run.path, questions, arms)
+    for row in table["arms"]:
+        print(
+            f"  {row['arm']:<8} new fact {row['new_before']} -> {row['new_after']} of {row['n']}, "
+            f"old fact {row['old_before']} -> {row['old_after']}"
+        )
+    return table
+
+
+def show_before_and_after(run: Path, ids: Sequence[str]) -> None:
+    """Print the answers to a few questions before and after the update."""
+    from runners.rundir import TRIAL
+    from runners.staleness import JOURNAL
+
+    rows = read_lines(run / TRIAL / JOURNAL)
+    for id in ids:
+        mine = [row for row in rows if row["id"] == id]
+        if mine:
+            print(f"\nQ: {mine[0]['question']}")
+        for row in mine:
+            if row["arm"] == "rag":
+                continue
+            print(f"  {row['arm']:<7} {row['when']:<7} {row['marked']}")
+            for c in row["citations"][:1]:
+                if c["supported"]:
+                    print(f"                  [{c['n']}] {c['doc']}, line {c['line_start']}: \"{c['quote']}\"")
+    print()
+
+
+def finish(run: RunFolder, plan: Plan, table: dict[str, Any]) -> dict[str, Any]:
+    """Write the report again, with what happened after the update."""
+    from advisor.report import write_report
+    from runners.run import read_data
+
+    return write_report(run, plan, read_data(plan)[1].test, table)
+
+
+def say(title: str) -> None:
+    """Print the title of a part."""
+    print(f"\n== {title}", flush=True)
+
+
+def _chosen(questions: Sequence[Any], count: int) -> list[Any]:
+    """Taught facts first: there the weights know the old answer."""
+    return sorted(questions, key=lambda q: (not q.taught, q.id))[:count]

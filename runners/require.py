@@ -1,0 +1,88 @@
+"""What a plan needs of the machine that runs it, checked before the first step: GPU, memory, disk."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+from rag.errors import CannotRun
+from runners.machine import Machine
+from runners.memory import Setup, estimate, read_shape
+from runners.plan import Plan, TrainStep
+
+CHOSEN = ("asked", "flag", "file")
+"""Sources of an answer that a person gave, rather than this machine."""
+HEADROOM = 0.92
+"""Share of the memory that a run may take; the rest is the system's (an out-of-memory kill loses the step)."""
+ADAPTER_MIB, INDEX_MIB = 60, 60
+"""Room for one adapter with its checkpoint, and for a small index, in MiB."""
+
+
+def check(plan: Plan, base: Path, out: Path, machine: Machine) -> None:
+    """Raise CannotRun when this machine cannot carry the plan out, with the number that says so."""
+    check_gpu(plan, machine)
+    check_memory(plan, base, machine)
+    check_disk(plan, base, out)
+
+
+def check_gpu(plan: Plan, machine: Machine) -> None:
+    """Refuse a plan that a person made for a GPU which is not here."""
+    wanted = plan.answers.get("gpu_kind")
+    if wanted is None or wanted.source not in CHOSEN or wanted.value in (None, "none"):
+        return
+    here = machine.gpu_kind.value or "none"
+    if here != wanted.value:
+        raise CannotRun(
+            f"the plan was made for a {wanted.value} GPU, this machine has {here} ({machine.gpu_kind.how})",
+            "run it on that machine, or plan for this one: tunewise plan --set gpu_kind=none ...",
+        )
+    memory = plan.answers.get("gpu_memory_gib")
+    if memory is not None and memory.source in CHOSEN and memory.value and machine.gpu_memory_gib.value:
+        if machine.gpu_memory_gib.value < 0.95 * float(memory.value):
+            raise CannotRun(
+                f"the plan was made for a GPU with {memory.value} GiB, this one has {machine.gpu_memory_gib.value:.1f}",
+                "plan for this machine: leave gpu_memory_gib out",
+            )
+
+
+def check_memory(plan: Plan, base: Path, machine: Machine) -> None:
+    """Refuse a training step whose weights, states and activations are surely more than there is."""
+    config = base / "config.json"
+    gpu = machine.gpu_memory_gib.value if machine.gpu_kind.value == "cuda" else None
+    have = gpu or machine.ram_gib.value
+    if have is None or not config.is_file():
+        return
+    shape = read_shape(json.loads(config.read_text("utf-8")))
+    for step in plan.steps:
+        if isinstance(step, TrainStep):
+            needs = estimate(shape, step.method, Setup(seq_len=min(step.max_tokens, step.batch_tokens)))
+            if needs.low > HEADROOM * have:
+                raise CannotRun(
+                    f"training {step.arm} ({step.method}) takes at least {needs.low:.1f} GiB, this machine has {have:.1f}",
+                    "plan for a smaller model or another method: tunewise plan",
+                )
+
+
+def check_disk(plan: Plan, base: Path, out: Path) -> None:
+    """Refuse a run that cannot be written: room for the index, every adapter and checkpoint, answers and report."""
+    weights = sum(p.stat().st_size for p in base.glob("*.safetensors")) / 2**20
+    needed = INDEX_MIB if plan.index else 10
+    for step in plan.steps:
+        if isinstance(step, TrainStep):
+            # A full checkpoint holds the weights and two fp32 moments of a bf16 model.
+            needed += len(step.seeds) * (6 * weights if step.method == "full" else ADAPTER_MIB)
+    folder = out.absolute()
+    while not folder.exists():
+        folder = folder.parent
+    if not os.access(folder, os.W_OK):
+        raise CannotRun(f"{folder} cannot be written", "choose another --out")
+    free = shutil.disk_usage(folder).free / 2**20
+    if free < needed:
+        raise CannotRun(
+            f"{folder} has {free:.0f} MiB free, this run needs about {needed:.0f} MiB",
+            "free some space, or choose another --out",
+        )
+
+

@@ -1,0 +1,124 @@
+"""What happens to each arm when the documents change: the same questions before and after an update.
+
+Retrieval follows the documents at once; weights repeat what they were taught. The questions are kept out of the
+verdict.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rag.durable import append_line
+from rag.errors import BadInput
+from rag.facts import content_words, numbers, polarity
+from runners.answer import Answer
+from runners.bench import Bench
+from runners.desk import Desk
+from runners.rundir import INDEX, TRIAL, read_lines
+
+JOURNAL = "stale.jsonl"
+DOCUMENTS = "documents-updated"
+
+
+@dataclass(frozen=True, slots=True)
+class StaleQuestion:
+    """A question whose answer the update flips."""
+
+    id: str
+    question: str
+    new: tuple[str, ...]
+    old: tuple[str, ...]
+    taught: bool
+    """Whether a training example teaches the old answer."""
+
+
+def load_stale(path: Path) -> tuple[StaleQuestion, ...]:
+    """Read the questions of an update; BadInput with file and line when a row lacks its answers."""
+    found = []
+    for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
+        row = json.loads(line)
+        if not row.get("answers") or not row.get("old_answers"):
+            raise BadInput(f"{path}, line {number}: needs answers and old_answers")
+        found.append(
+            StaleQuestion(
+                row["id"], row["question"], tuple(row["answers"]), tuple(row["old_answers"]), bool(row.get("taught"))
+            )
+        )
+    return tuple(found)
+
+
+def updated_documents(run: Path, documents: Path, update: Path) -> Path:
+    """A copy of the documents with the changed files laid over it, inside the run folder."""
+    target = run / DOCUMENTS
+    if target.exists():
+        shutil.rmtree(target)
+    shutil.copytree(documents, target)
+    shutil.copytree(update, target, dirs_exist_ok=True)
+    return target
+
+
+def update_index(bench: Bench, documents: Path) -> dict[str, Any]:
+    """Bring the run's index to the changed documents; later searches see them."""
+    from rag.index import Index
+
+    report = Index.update(bench.run.path / INDEX, documents, bench.embedder, bench.tell)
+    for part in ("index", "retriever"):
+        bench.__dict__.pop(part, None)
+    return dict(report.to_json())
+
+
+def ask_stale(desk: Desk, questions: Sequence[StaleQuestion], arms: Sequence[str], when: str) -> None:
+    """Answer the questions with each arm and keep the answers; what is in the journal already is not asked again."""
+    journal = desk.bench.run.path / TRIAL / JOURNAL
+    have = {(row["when"], row["arm"], row["id"]) for row in read_lines(journal)}
+    for name in arms:
+        todo = [q for q in questions if (when, name, q.id) not in have]
+        if not todo:
+            continue
+        answers: list[Answer] = desk.ask([q.question for q in todo], desk.arm(name))
+        for question, answer in zip(todo, answers, strict=True):
+            append_line(journal, {"when": when, "id": question.id, **_row(answer, name)})
+
+
+def staleness(run: Path, questions: Sequence[StaleQuestion], arms: Sequence[str]) -> dict[str, Any]:
+    """Count, for each arm, how many answers state the new and the old fact, before and after the update."""
+    rows = {(r["when"], r["arm"], r["id"]): r["answer"] for r in read_lines(run / TRIAL / JOURNAL)}
+    table = []
+    for arm in arms:
+        counts: dict[str, Any] = {"arm": arm, "n": len(questions)}
+        for when in ("before", "after"):
+            said = [(q, rows.get((when, arm, q.id), "")) for q in questions]
+            counts[f"new_{when}"] = sum(states(answer, q.new, q.old) for q, answer in said)
+            counts[f"old_{when}"] = sum(states(answer, q.old, q.new) for q, answer in said)
+        table.append(counts)
+    return {
+        "text": f"{len(questions)} questions whose answers the update changed; the old answers were in the documents, "
+        "and in the training examples where the question is about a taught fact.",
+        "arms": table,
+    }
+
+
+def states(answer: str, facts: Sequence[str], others: Sequence[str]) -> bool:
+    """Whether an answer states one of these facts and not one of the others."""
+    return any(_says(answer, f) for f in facts) and not any(_says(answer, o) for o in others)
+
+
+def _says(answer: str, fact: str) -> bool:
+    if fact.strip(". ").lower() in ("yes", "no"):
+        return (polarity(answer) == "no") == (fact.strip(". ").lower() == "no")
+    if wanted := numbers(fact):
+        return wanted <= numbers(answer)
+    words = set(content_words(fact))
+    return bool(words) and words <= set(content_words(answer))
+
+
+def _row(answer: Answer, arm: str) -> dict[str, Any]:
+    return {
+        "arm": arm, "question": answer.question.question, "answer": answer.text, "marked": answer.marked,
+        "refused": answer.refused, "citations": [c.to_json() for c in answer.citations],
+    }  # fmt: skip
