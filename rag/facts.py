@@ -47,7 +47,7 @@ _TIME = re.compile(
     re.I,
 )
 _NAMED = {"noon": "12:00", "midday": "12:00", "midnight": "00:00"}
-_DIGITS = re.compile(r"(?<![^\W\d_])\d[\d,]*(?:\.\d+)?")
+_DIGITS = re.compile(r"(?<!\w)\d[\d,]*(?:\.\d+)?")
 _NO = re.compile(
     r"\b(?:no|not|none|never|neither|nor|cannot|without|unable|unavailable|prohibited|forbidden|banned|unfortunately"
     r"|excluded|closed|refused)\b|n['’]t\b",

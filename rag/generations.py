@@ -2,7 +2,8 @@
 
 ::
 
-    INDEX/CURRENT          "gen-000002", replaced atomically: the moment an update becomes visible
+    INDEX/CURRENT          "gen-000002 HASH", replaced atomically: the moment an update becomes visible;
+                           the hash is that of the generation's manifest
     INDEX/gen-000002/      vectors, BM25, manifest.json (hashes, fingerprint, settings, counts, next id)
     INDEX/gen-000001/      the generation before, kept for readers that still use it
     INDEX/text.sqlite      documents and chunks of all kept generations
@@ -16,13 +17,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rag.durable import check_manifest, publish_folder, write_manifest, write_text
+from rag.durable import MANIFEST, check_manifest, publish_folder, sha256_file, write_manifest, write_text
 from rag.errors import BadInput
 
 KIND = "tunewise-index-generation"
 CURRENT = "CURRENT"
 KEEP = 2
 _NAME = re.compile(r"gen-(\d{6,})")
+_POINTER = re.compile(r"gen-(\d{6,}) ([0-9a-f]{64})\n")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,21 +43,31 @@ def name(number: int) -> str:
 
 def current(folder: Path) -> int:
     """Return the current generation's number, 0 when the folder has none; BadInput on a broken pointer."""
+    return _pointer(folder)[0]
+
+
+def _pointer(folder: Path) -> tuple[int, str]:
     try:
         text = (folder / CURRENT).read_text(encoding="utf-8")
     except FileNotFoundError:
-        return 0
+        return 0, ""
     except (OSError, UnicodeDecodeError) as error:
         raise BadInput(f"{folder / CURRENT} cannot be read: {error}") from error
-    if not (match := _NAME.fullmatch(text.strip())):
+    if not (match := _POINTER.fullmatch(text)):
         raise BadInput(f"{folder / CURRENT} is damaged: it says {text[:40]!r}")
-    return int(match.group(1))
+    return int(match.group(1)), match.group(2)
 
 
 def verified(folder: Path, number: int) -> Generation:
     """Return a generation after checking every file's hash, before anything in it is parsed."""
     path = folder / name(number)
-    return Generation(number, path, check_manifest(path, KIND))
+    manifest = check_manifest(path, KIND)
+    pointed, sha256 = _pointer(folder)
+    if pointed == number and sha256_file(path / MANIFEST) != sha256:
+        raise BadInput(
+            f"{folder} is damaged: the manifest of {name(number)} is not the one {CURRENT} points to"
+        )
+    return Generation(number, path, manifest)
 
 
 def workplace(folder: Path, number: int) -> Path:
@@ -70,7 +82,8 @@ def publish(folder: Path, number: int, prepared: Path, facts: dict[str, Any]) ->
     """Give a prepared generation its manifest and its name, then point to it."""
     write_manifest(prepared, KIND, facts)
     publish_folder(prepared, folder / name(number))
-    write_text(folder / CURRENT, f"{name(number)}\n")
+    sha256 = sha256_file(folder / name(number) / MANIFEST)
+    write_text(folder / CURRENT, f"{name(number)} {sha256}\n")
 
 
 def sweep(folder: Path, number: int) -> int:

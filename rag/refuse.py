@@ -1,11 +1,10 @@
 """When to refuse: a threshold on the signals of the hits, fitted on the user's own dev questions.
 
-Four signals say whether the documents hold an answer: the best cosine, its lead over the other hits, the
-best BM25 score per content word of the question, and the share of those words that the best hits contain. A
-small logistic model weighs them; its cut is where balanced accuracy on the dev questions is best. Where dev holds
+Four signals say whether the documents hold an answer: the best cosine, its lead over the others, the best
+BM25 score per content word of the question, and the share of those words that the best hits hold. A small
+logistic model weighs them; its cut is where balanced accuracy on the dev questions is best. Where dev holds
 too few unanswerable questions, some are made: the answerable ones are searched again without their gold
-document. Where dev holds none, the user's questions are taken to have answers: then at most one in twenty is
-refused.
+document. Where dev holds none, the user's questions are taken to have answers: at most one in twenty is refused.
 """
 
 from __future__ import annotations

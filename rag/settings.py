@@ -20,9 +20,9 @@ class IndexSettings:
     fusion: str = "convex"
     """convex (min-max scores, weighted) or rrf (reciprocal ranks)."""
     lexical_weight: float = 0.3
-    """Weight of BM25 in the sum. Over 0 to 1, .3 is within .002 of the best hit@1 on 1,724 questions over short
-    documents (.905 against .882 without BM25, .820 with RRF) and within .005 of the best span recall on 373
-    questions over long ones (.953 against .886); see benchmarks/LOG.md."""
+    """Weight of BM25 in the sum. Of 0 to 1, .3 is within .002 of the best hit@1 on 1,078 questions over short
+    documents (.905, without BM25 .882, by RRF .820) and within .005 of the best span recall on 373 questions
+    over long ones (.953, without BM25 .886); see benchmarks/LOG.md."""
     pool: int = 50
     """Candidates taken from each side before they are fused."""
     k1: float = 1.2

@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from rag.types import Chunk
 from tokenizers import Tokenizer, models, pre_tokenizers
+
+from rag.types import Chunk
 
 
 class TinyEncoder:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import random
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
+
 from rag.chunk import Chunker, prefix
 from rag.load import html, markdown, table
 from rag.load.base import document
@@ -40,7 +42,7 @@ def test_a_long_block_is_split_with_overlap_at_exact_places(tiny) -> None:
     assert len(found) > 5
     assert all(source.raw[c.start : c.end] == c.text for c in found)
     assert all(tiny.count_tokens(c.text) <= 40 for c in found)
-    assert all(a.end > b.start for a, b in zip(found, found[1:], strict=False))
+    assert all(a.end > b.start for a, b in pairwise(found))
     covered = {at for c in found for at in range(c.start, c.end)}
     missed = [source.raw[at] for at in range(found[0].start, found[-1].end) if at not in covered]
     assert not "".join(missed).strip()

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from rag import durable
 from rag.errors import BadInput, CannotRun
 

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
+
 from rag.errors import BadInput
 from rag.load.walk import load_documents
 

@@ -1,0 +1,81 @@
+"""The real embedder: reproducible vectors, nothing truncated, nothing foreign."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rag.embed import Embedder, computes_bf16
+from rag.errors import BadInput
+
+pytestmark = pytest.mark.real
+
+TEXTS = [
+    "Dogs travel on deck.",
+    "a",
+    "",
+    "The fare is 14.50 euros for an adult. " * 4,
+    "Is there parking?",
+] * 3
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_vector_depends_on_its_text_alone(minilm_folder: Path, dtype: str) -> None:
+    embedder = Embedder(minilm_folder, dtype)
+    together = embedder.encode(TEXTS)
+    assert together.shape == (len(TEXTS), 384)
+    assert together.dtype == np.float32
+    assert np.allclose(np.linalg.norm(together, axis=1), 1, atol=1e-5)
+    alone = np.concatenate([embedder.encode([text]) for text in TEXTS])
+    assert np.array_equal(together, alone)
+    assert np.array_equal(together[::-1], embedder.encode(TEXTS[::-1]))
+
+
+def test_meaning_is_near_and_bf16_is_close(minilm_folder: Path, minilm: Embedder) -> None:
+    a, b, c = minilm.encode(
+        ["Can I bring my dog?", "Pets are welcome aboard.", "Diesel costs 2 euros a litre."]
+    )
+    assert a @ b > a @ c + 0.2
+    exact = Embedder(minilm_folder, "float32").encode(TEXTS)
+    assert (exact * minilm.encode(TEXTS)).sum(axis=1).min() > 0.999
+
+
+def test_a_long_text_is_averaged_not_cut(minilm: Embedder) -> None:
+    start = "ferry timetable and harbour fares " * 80
+    one, other = minilm.encode([start + "dogs " * 300, start + "lighthouse " * 300])
+    assert one @ other < 0.95
+    assert np.linalg.norm(one) == pytest.approx(1, abs=1e-5)
+
+
+def test_the_fingerprint_says_what_decides_a_vector(
+    minilm_folder: Path, minilm: Embedder, tmp_path: Path
+) -> None:
+    assert minilm.fingerprint == Embedder(minilm_folder, "float32", "other name").fingerprint
+    assert "384d 256 tokens mean unit" in minilm.fingerprint
+    assert (minilm.dimension, minilm.max_tokens) == (384, 254)
+    copy = tmp_path / "copy"
+    shutil.copytree(minilm_folder, copy)
+    (copy / "sentence_bert_config.json").write_text('{"max_seq_length": 128}')
+    assert Embedder(copy).fingerprint != minilm.fingerprint
+    config = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps(config | {"auto_map": {"AutoModel": "evil.Model"}}))
+    with pytest.raises(BadInput, match="names code"):
+        Embedder(copy)
+    (copy / "model.safetensors").unlink()
+    with pytest.raises(BadInput, match=r"no model\.safetensors"):
+        Embedder(copy)
+    with pytest.raises(BadInput, match="'float8'"):
+        Embedder(minilm_folder, "float8")
+
+
+def test_bf16_is_detected_by_the_processors_flags(tmp_path: Path) -> None:
+    info = tmp_path / "cpuinfo"
+    info.write_text("flags\t: fpu avx512f avx512_bf16\n")
+    assert computes_bf16(info)
+    info.write_text("flags\t: fpu avx2\n")
+    assert not computes_bf16(info)
+    assert not computes_bf16(tmp_path / "none")
