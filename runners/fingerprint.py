@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import mmap
 from functools import lru_cache
 from pathlib import Path
@@ -100,6 +101,17 @@ def refuse_code(folder: Path) -> None:
         raise BadInput(f"{modules} is damaged: {error!r}") from error
     if strangers := [k for k in kinds if not k.startswith("sentence_transformers.")]:
         raise BadInput(f"{modules} names code of its own ({strangers[0]}), which tunewise never runs")
+
+
+def tensor_sizes(folder: Path) -> list[int]:
+    """Return the number of values in each tensor of a folder, read from the headers only."""
+    sizes = []
+    for path in weight_files(folder):
+        with path.open("rb") as stream:
+            length = int.from_bytes(stream.read(8), "little")
+            header = json.loads(stream.read(length))
+        sizes += [math.prod(e["shape"]) for name, e in header.items() if name != "__metadata__"]
+    return sizes
 
 
 @lru_cache(maxsize=32)

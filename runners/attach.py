@@ -1,0 +1,147 @@
+"""What is trained: full, lora or qlora is a switch here, and tuned weights go out and come back. Heavy."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from pathlib import Path
+from typing import Any
+
+from runners import hub
+
+hub.close()
+
+import torch  # noqa: E402
+from peft import LoraConfig, PeftModel, get_peft_model  # noqa: E402
+from torch import nn  # noqa: E402
+from transformers import PreTrainedModel  # noqa: E402
+
+from rag.durable import check_manifest, write_json, write_manifest  # noqa: E402
+from rag.errors import BadInput  # noqa: E402
+from runners.card import card  # noqa: E402
+from runners.fingerprint import template_hash, tokenizer_hash  # noqa: E402
+from runners.load import load_base, load_tokenizer  # noqa: E402
+from runners.models import Model  # noqa: E402
+from runners.tuning import TrainConfig  # noqa: E402
+
+
+def attach(base: Model, config: TrainConfig) -> nn.Module:
+    """Load the base and return it with what the method trains requiring gradients, and nothing else.
+
+    qlora differs from lora only in how the base is held; full trains the base itself.
+    """
+    net = load_base(base, four_bit=config.method == "qlora")
+    return _full(net) if config.method == "full" else _lora(net, config, base)
+
+
+def _full(net: PreTrainedModel) -> PreTrainedModel:
+    for parameter in net.parameters():
+        parameter.requires_grad_(True)
+    return net
+
+
+def _lora(net: PreTrainedModel, config: TrainConfig, base: Model) -> PeftModel:
+    net.requires_grad_(False)
+    if config.init_adapter is not None:
+        return load_adapter(net, config.init_adapter, base, trainable=True)
+    settings = LoraConfig(
+        r=config.rank, lora_alpha=config.alpha,  # type: ignore[arg-type]  # peft divides by it, any number will do
+        lora_dropout=config.dropout, target_modules="all-linear",
+        bias="none", task_type="CAUSAL_LM",
+    )  # fmt: skip
+    with warnings.catch_warnings():
+        # peft asks transformers for an attribute by its older name.
+        warnings.simplefilter("ignore", FutureWarning)
+        return get_peft_model(net, settings)
+
+
+def trained(net: nn.Module) -> dict[str, nn.Parameter]:
+    """Return the parameters that are trained, by name, in the model's own order."""
+    return {name: p for name, p in net.named_parameters() if p.requires_grad}
+
+
+def base_facts(base: Model) -> dict[str, str]:
+    """Return what must be equal for tuned weights to fit a base."""
+    return {
+        "name": base.name,
+        "source": base.source,
+        "fingerprint": base.fingerprint,
+        "tokenizer_sha256": tokenizer_hash(base.folder),
+        "template_sha256": template_hash(base.folder),
+    }
+
+
+_MUST_EQUAL = (
+    ("tokenizer_sha256", "tokenizer"),
+    ("template_sha256", "chat template"),
+    ("fingerprint", "base"),
+)
+
+
+def check_made_on(folder: Path, base: Model, kind: str) -> dict[str, Any]:
+    """Verify a folder of tuned weights, and that it was made on exactly this base; return its manifest.
+
+    Raises BadInput with both fingerprints when base, tokenizer or template differ.
+    """
+    manifest = check_manifest(folder, kind)
+    made_on, here = manifest.get("base"), base_facts(base)
+    if not isinstance(made_on, dict):
+        raise BadInput(f"{folder} does not say which base it was made on")
+    for key, what in (
+        ("tokenizer_sha256", "tokenizer"),
+        ("template_sha256", "chat template"),
+        ("fingerprint", "base"),
+    ):
+        if made_on.get(key) != here[key]:
+            raise BadInput(
+                f"{folder} was made on another {what}: {made_on.get('name')} {str(made_on.get(key))[:16]}, "
+                f"here {base.name} {here[key][:16]} (bases {str(made_on.get('fingerprint'))[:16]} "
+                f"and {base.fingerprint[:16]})",
+                "use the base it was made on, or train again on this one",
+            )
+    return manifest
+
+
+def load_adapter(net: nn.Module, folder: Path, base: Model, trainable: bool = False) -> PeftModel:
+    """Return the model with an adapter that was made on exactly this base; BadInput for any other."""
+    check_made_on(folder, base, "adapter")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        return PeftModel.from_pretrained(net, folder, is_trainable=trainable, local_files_only=True)
+
+
+def save(net: nn.Module, folder: Path, base: Model, facts: dict[str, Any]) -> None:
+    """Write tuned weights with tokenizer, template, card and, last, the manifest.
+
+    lora and qlora give PEFT's own folder, full a model folder; both are safetensors only.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    if isinstance(net, PeftModel):
+        net.save_pretrained(str(folder), safe_serialization=True, save_embedding_layers=False)
+        _steady(folder / "adapter_config.json", base.name)
+    else:
+        assert isinstance(net, PreTrainedModel)
+        net.save_pretrained(folder)
+    load_tokenizer(base.folder).save_pretrained(folder)
+    (folder / "README.md").write_text(card(base, facts), encoding="utf-8")
+    for file in folder.iterdir():
+        file.chmod(0o644)
+    kind = "adapter" if isinstance(net, PeftModel) else "model"
+    write_manifest(folder, kind, {"base": base_facts(base), **facts})
+
+
+def _steady(path: Path, base_name: str) -> None:
+    """Sort what PEFT keeps as sets, and name the base instead of its path on this machine."""
+    config = json.loads(path.read_text(encoding="utf-8"))
+    config["base_model_name_or_path"] = base_name
+    for key, value in config.items():
+        if isinstance(value, list) and all(isinstance(v, str) for v in value):
+            config[key] = sorted(value)
+    write_json(path, dict(sorted(config.items())))
+
+
+def merged_for_inference(net: PeftModel) -> PreTrainedModel:
+    """Return the base with its adapter folded into the weights: decodes as fast as the bare base."""
+    with torch.no_grad():
+        model: PreTrainedModel = net.merge_and_unload()  # type: ignore[operator]
+    return model.eval()

@@ -1,0 +1,133 @@
+"""The training loss, on learnt tokens only: the output head never sees the other rows. Heavy: imports torch.
+
+Three ways to the same number: *fast* (CPU: shared beginnings, fused layers), *rows* (any device), *plain*
+(the model's own logits). :func:`choose` takes the fastest that gives the plain one's loss on a probe.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from peft import PeftModel
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from runners.batch import Batch, collate
+from runners.chat import Encoded
+from runners.fused import fast
+
+HEAD_ROWS = 128
+"""Rows of logits held at once, in fp32: 25 MB for a vocabulary of 49,152."""
+AGREE = 0.02
+"""Relative difference from the plain loss that bf16 rounding explains."""
+
+
+class HeadLoss(torch.autograd.Function):
+    """Sum of cross-entropies of ``hidden @ headᵀ``, with the gradient computed on the way forward.
+
+    One product forward and one back per block; a trained head costs one more. Softmax is in fp32.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, head: Tensor, targets: Tensor) -> Tensor:
+        """Take hidden [n, d], head [vocabulary, d], targets [n]; return a scalar in fp32."""
+        needs_hidden, needs_head = ctx.needs_input_grad[:2]
+        total = hidden.new_zeros((), dtype=torch.float32)
+        back = torch.empty_like(hidden) if needs_hidden else None
+        weight = torch.zeros_like(head, dtype=torch.float32) if needs_head else None
+        for start in range(0, len(hidden), HEAD_ROWS):
+            part, goal = hidden[start : start + HEAD_ROWS], targets[start : start + HEAD_ROWS, None]
+            logits = (part @ head.t()).float()
+            norm = torch.logsumexp(logits, dim=-1, keepdim=True)
+            total += (norm - logits.gather(1, goal)).sum()
+            if not needs_hidden:
+                continue
+            slope = logits.sub_(norm).exp_()
+            slope.scatter_add_(1, goal, slope.new_full(goal.shape, -1.0))
+            slope = slope.to(head.dtype)
+            if back is not None:
+                back[start : start + HEAD_ROWS] = slope @ head
+            if weight is not None:
+                weight += slope.t() @ part
+        ctx.save_for_backward(back, weight)
+        ctx.head_dtype = head.dtype
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        """Scale the gradients that the forward pass left."""
+        back, weight = ctx.saved_tensors
+        by_head = None if weight is None else (weight * grad).to(ctx.head_dtype)
+        return None if back is None else back * grad.to(back.dtype), by_head, None
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """How this run computes its loss."""
+
+    net: nn.Module
+    causal: PreTrainedModel
+    path: str
+    """fast, rows or plain."""
+    reason: str = ""
+
+    def __call__(self, rows: Sequence[Encoded]) -> Tensor:
+        """Return the sum of the learnt tokens' cross-entropies over some rows, in fp32."""
+        batch = collate(rows, self.path == "fast", self.causal.device)
+        if self.path == "plain":
+            return _plain(self.causal, batch)
+        with fast(self.net, self.causal) if self.path == "fast" else nullcontext():
+            hidden = _hidden(self.causal, batch, self.path == "fast")
+        head = self.causal.get_output_embeddings()
+        weight = head.weight if torch.is_grad_enabled() else head.weight.detach()
+        total: Tensor = HeadLoss.apply(hidden[batch.keep], weight, batch.targets)
+        return total
+
+
+def choose(net: nn.Module, probe: Sequence[Encoded]) -> Loss:
+    """Return the fastest way that agrees with the plain loss on the probe rows, and why not a faster one."""
+    causal = net.get_base_model() if isinstance(net, PeftModel) else net
+    assert isinstance(causal, PreTrainedModel)
+    head = causal.get_output_embeddings()
+    if not isinstance(head, nn.Linear) or head.bias is not None:
+        return Loss(net, causal, "plain", "the output head is not a plain linear layer")
+    with torch.no_grad():
+        expected = float(Loss(net, causal, "plain")(probe))
+        reason = "not on a CPU" if causal.device.type != "cpu" else ""
+        for path in ("rows",) if reason else ("fast", "rows"):
+            try:
+                found = float(Loss(net, causal, path)(probe))
+            except (RuntimeError, TypeError, ValueError) as error:
+                reason = f"{path} failed on this model: {error}"
+                continue
+            if abs(found - expected) <= AGREE * abs(expected):
+                return Loss(net, causal, path, reason)
+            reason = f"{path} gave {found:.4f} where the model's own logits give {expected:.4f}"
+    return Loss(net, causal, "plain", reason)
+
+
+def _hidden(causal: PreTrainedModel, batch: Batch, shared: bool) -> Tensor:
+    """Return the last hidden states, [rows * width (+ prefix), d], in the order of the batch's tokens."""
+    inner = causal.base_model
+    if shared:
+        out = inner(
+            input_ids=batch.ids,
+            position_ids=batch.positions,
+            use_cache=False,
+            prefix=batch.prefix,
+            rows=batch.rows,
+        )
+    else:
+        out = inner(input_ids=batch.ids.view(batch.rows, -1), use_cache=False)
+    hidden: Tensor = out.last_hidden_state
+    return hidden.flatten(0, 1)
+
+
+def _plain(causal: PreTrainedModel, batch: Batch) -> Tensor:
+    logits = causal(input_ids=batch.ids.view(batch.rows, -1), use_cache=False).logits.flatten(0, 1)
+    return F.cross_entropy(logits[batch.keep].float(), batch.targets, reduction="sum")
