@@ -64,9 +64,7 @@ def verified(folder: Path, number: int) -> Generation:
     manifest = check_manifest(path, KIND)
     pointed, sha256 = _pointer(folder)
     if pointed == number and sha256_file(path / MANIFEST) != sha256:
-        raise BadInput(
-            f"{folder} is damaged: the manifest of {name(number)} is not the one {CURRENT} points to"
-        )
+        raise BadInput(f"{folder} is damaged: {CURRENT} points to another manifest of {name(number)}")
     return Generation(number, path, manifest)
 
 

@@ -4,7 +4,7 @@ Four signals say whether the documents hold an answer: the best cosine, its lead
 BM25 score per content word of the question, and the share of those words that the best hits hold. A small
 logistic model weighs them; its cut is where balanced accuracy on the dev questions is best. Where dev holds
 too few unanswerable questions, some are made: the answerable ones are searched again without their gold
-document. Where dev holds none, the user's questions are taken to have answers: at most one in twenty is refused.
+document. Where dev holds none, the questions are taken to have answers: at most one in twenty is refused.
 """
 
 from __future__ import annotations

@@ -28,7 +28,8 @@ def test_sections_are_never_merged_and_small_blocks_are(tiny) -> None:
     source = md("# Top\n\none two\n\nthree\n\n## Left\n\nfour\n\n## Right\n\nfive\n\n## Empty\n")
     found = chunks_of(tiny, source)
     assert [(c.heading, c.text) for c in found] == [
-        ("Top", "one two\n\nthree"), ("Top > Left", "four"), ("Top > Right", "five"), ("Top > Empty", "## Empty"),
+        ("Top", "one two\n\nthree"), ("Top > Left", "four"), ("Top > Right", "five"),
+        ("Top > Empty", "## Empty"),
     ]  # fmt: skip
     assert [(c.line_start, c.line_end) for c in found] == [(3, 5), (9, 9), (13, 13), (15, 15)]
     assert [c.ordinal for c in found] == [0, 1, 2, 3]

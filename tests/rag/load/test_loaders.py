@@ -85,14 +85,15 @@ def test_a_loader_says_why_it_cannot_read(name: str) -> None:
 
 def test_markdown_structure_is_an_exact_slice() -> None:
     raw = (
-        "---\ntitle: House rules\n---\nIntro.\n\n# Top\n\n- a\n- b\n\n  more b\n\n## Sub ##\n| x | y |\n|---|---|\n"
-        "| 1 | 2 |\n```\n# not a heading\n```\nUnder\n-----\nlast\r\nline\r\n"
+        "---\ntitle: House rules\n---\nIntro.\n\n# Top\n\n- a\n- b\n\n  more b\n\n## Sub ##\n| x | y |\n"
+        "|---|---|\n| 1 | 2 |\n```\n# not a heading\n```\nUnder\n-----\nlast\r\nline\r\n"
     )
     document = one("r.md", raw.encode())
     assert document.title == "House rules"
     assert all(document.raw[b.start : b.end] == b.text for b in document.blocks)
     assert [(b.kind, b.heading) for b in document.blocks] == [
-        ("paragraph", ""), ("heading", "Top"), ("list", "Top"), ("heading", "Top > Sub"), ("table", "Top > Sub"),
+        ("paragraph", ""), ("heading", "Top"), ("list", "Top"), ("heading", "Top > Sub"),
+        ("table", "Top > Sub"),
         ("code", "Top > Sub"), ("heading", "Top > Under"), ("paragraph", "Top > Under"),
     ]  # fmt: skip
 
@@ -100,8 +101,8 @@ def test_markdown_structure_is_an_exact_slice() -> None:
 def test_html_keeps_main_text_and_raw_places() -> None:
     raw = (
         "<title>Ferry &amp; fares</title><nav>Home</nav><main><h2>Price</h2><p>It  costs\n &pound;5 "
-        "<b>only</b>.<br>Ask us<ul><li>one<li>two</ul><table><tr><th>A<th>B<tr><td><p>1</p><td>2</table></main>"
-        "<script>var x</script><footer>bye</footer>"
+        "<b>only</b>.<br>Ask us<ul><li>one<li>two</ul><table><tr><th>A<th>B<tr><td><p>1</p><td>2"
+        "</table></main><script>var x</script><footer>bye</footer>"
     )
     document = one("f.html", raw.encode())
     assert document.title == "Ferry & fares"
@@ -144,7 +145,8 @@ def test_pdf_pages_start_where_the_metadata_says() -> None:
 
 def test_rows_are_documents_and_broken_ones_are_named() -> None:
     lines = [
-        '{"id": 1, "text": "one", "extra": {"a": 2}}', "", "{", '{"id": "1", "text": "again"}', '{"id": "x"}', "[1]",
+        '{"id": 1, "text": "one", "extra": {"a": 2}}', "", "{", '{"id": "1", "text": "again"}', '{"id": "x"}',
+        "[1]",
         '{"id": "n", "text": "t", "w": NaN}', '{"id": "s", "text": "\\ud800"}', '{"id": true, "text": "t"}',
     ]  # fmt: skip
     found = load("d.jsonl", "\n".join(lines).encode())
