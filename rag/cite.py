@@ -18,9 +18,10 @@ from rag.words import content_words, sentence_spans, words
 
 ENOUGH = 0.5
 """Share of a sentence's content words that its passage must hold. On 1,500 human replies to questions about
-places this accepts 70 % of the true passages and 2 % of other facts of the same place."""
+places this accepts 72 % of the true passages and 3 % of other facts of the same place."""
 _MARK = re.compile(r"\s*(?:\[\s*\d+(?:\s*[,;]\s*\d+)*\s*\]|【\s*\d+[^】]*】)")
 _FIGURE = re.compile(r"\d+(?:am|pm|st|nd|rd|th)?")
+_LEAD = re.compile(r"\W*(?:yes|no|sorry|sure|unfortunately)\s*[,.;:!–—-]+\s*", re.I)
 _NAME = re.compile(r"(?<=[\w,;:)] )[A-Z][\w'’-]+")
 
 
@@ -107,7 +108,7 @@ def _support(sentence: str, chunk: Chunk, position: int) -> Support | None:
     beyond = (claim | wanted) - set(words(chunk.title))
     if covered < ENOUGH or _share(beyond, there) < ENOUGH:
         return None
-    quote = _quote(claim | wanted, polarity(sentence) == "no", chunk)
+    quote = _quote(claim | wanted, _denies(sentence), chunk)
     if quote is None:
         return None
     start, end, share = quote
@@ -119,12 +120,18 @@ def _quote(claim: set[str], denies: bool, chunk: Chunk) -> tuple[int, int, float
     best: tuple[float, bool, int, int] | None = None
     for start, end in sentence_spans(chunk.text):
         piece = chunk.text[start:end]
-        agrees = (polarity(piece) == "no") == denies
+        agrees = _denies(piece) == denies
         found = _share(claim, set(words(piece)) | numbers(piece)), agrees, -start, end
         best = max(best, found) if best else found
     if best is None or best[0] == 0 or not best[1]:
         return None
     return -best[2], best[3], best[0]
+
+
+def _denies(text: str) -> bool:
+    """Return whether the statement itself denies; a leading "No," answers the question, not the passage."""
+    lead = _LEAD.match(text)
+    return polarity(text[lead.end() if lead else 0 :] or text) == "no"
 
 
 def _content(sentence: str) -> set[str]:

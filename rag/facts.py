@@ -50,7 +50,7 @@ _NAMED = {"noon": "12:00", "midday": "12:00", "midnight": "00:00"}
 _DIGITS = re.compile(r"(?<!\w)\d[\d,]*(?:\.\d+)?")
 _NO = re.compile(
     r"\b(?:no|not|none|never|neither|nor|cannot|without|unable|unavailable|prohibited|forbidden|banned|unfortunately"
-    r"|excluded|closed|refused)\b|n['’]t\b",
+    r"|excluded|refused)\b|n['’]t\b",
     re.I,
 )
 _IDIOMS = re.compile(

@@ -23,6 +23,7 @@ from rag.errors import BadInput
 KIND = "tunewise-index-generation"
 CURRENT = "CURRENT"
 KEEP = 2
+_AGAIN = "remove the index folder and build it again"
 _NAME = re.compile(r"gen-(\d{6,})")
 _POINTER = re.compile(r"gen-(\d{6,}) ([0-9a-f]{64})\n")
 
@@ -54,7 +55,7 @@ def _pointer(folder: Path) -> tuple[int, str]:
     except (OSError, UnicodeDecodeError) as error:
         raise BadInput(f"{folder / CURRENT} cannot be read: {error}") from error
     if not (match := _POINTER.fullmatch(text)):
-        raise BadInput(f"{folder / CURRENT} is damaged: it says {text[:40]!r}")
+        raise BadInput(f"{folder / CURRENT} is damaged: it says {text[:40]!r}", _AGAIN)
     return int(match.group(1)), match.group(2)
 
 
@@ -64,7 +65,7 @@ def verified(folder: Path, number: int) -> Generation:
     manifest = check_manifest(path, KIND)
     pointed, sha256 = _pointer(folder)
     if pointed == number and sha256_file(path / MANIFEST) != sha256:
-        raise BadInput(f"{folder} is damaged: {CURRENT} points to another manifest of {name(number)}")
+        raise BadInput(f"{folder} is damaged: {CURRENT} points to another manifest of {name(number)}", _AGAIN)
     return Generation(number, path, manifest)
 
 

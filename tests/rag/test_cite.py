@@ -93,6 +93,9 @@ def test_the_gold_chunk_is_that_of_the_place_asked_about(make_chunk) -> None:
     assert late is chunks[2]
     assert cite.gold_chunk("Check-in begins at 4 pm.", chunks, "Bridge House: check-in?") is None
     assert cite.gold_chunk("Shall I help?", chunks) is None
+    one = make_chunk("Only one discount may be used on each ticket.", "d", "Discounts", 5)
+    reply = "No, each ticket can be used with only one discount. Shall I compare them?"
+    assert cite.gold_chunk(reply, [*chunks, one], "Can I stack two discounts?") is one
     assert (
         cite.gold_chunk("Pets are not allowed at Cherry Inn.", chunks, "Does Cherry Inn take pets?") is None
     )
