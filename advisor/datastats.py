@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,7 @@ class DataStats:
     warnings: tuple[str, ...] = ()
 
 
+@lru_cache(maxsize=4)
 def tokens_by(folder: Path | None) -> Tokens:
     """Count with the tokenizer of a model folder, else estimate a token as four characters."""
     if folder is not None and (folder / "tokenizer.json").is_file():

@@ -12,6 +12,7 @@ from advisor.answers import Answers
 from advisor.gather import with_machine, with_model
 from advisor.methods.table import METHODS
 from advisor.profile import Profile
+from advisor.values import say
 from runners.machine import Machine, detect
 
 PACKAGES: tuple[str, ...] = (
@@ -58,7 +59,7 @@ def show(found: dict[str, Any]) -> None:
     from advisor import render
 
     screen = render.console()
-    machine = [(key, _say(row["value"]), row["how"]) for key, row in found["machine"].items()]
+    machine = [(key, say(row["value"]), row["how"]) for key, row in found["machine"].items()]
     screen.print(render.table(("machine", "", "how it was found"), machine))
     screen.print()
     rows = [(name, version or "[red]missing[/]") for name, version in found["packages"].items()]
@@ -123,13 +124,3 @@ def _version(name: str) -> str | None:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
         return None
-
-
-def _say(value: Any) -> str:
-    return (
-        "unknown"
-        if value is None
-        else {True: "yes", False: "no"}[value]
-        if isinstance(value, bool)
-        else str(value)
-    )

@@ -138,5 +138,5 @@ def _say(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, int | float):
-        return f"{value:,}" if isinstance(value, int) or value == int(value) else f"{value:g}"
+        return f"{value:,.0f}" if value == int(value) else f"{value:.3g}"
     return str(value)

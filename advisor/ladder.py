@@ -9,40 +9,62 @@ from advisor.profile import Profile
 from runners.memory import Setup, Use, smallest
 
 if TYPE_CHECKING:
-    from advisor.engine import Ranking, Scored
+    from advisor.engine import Ranking
+
+
+LARGE_CARD = {"gpu_kind": "cuda", "gpu_count": 1, "gpu_memory_gib": 288}
+# For each blocker the changes to try, smallest first: does lifting it make a forbidden method the choice?
+LIFTED: dict[str, tuple[dict[str, Any], ...]] = {
+    "BL007": ({"labelled_examples": 5},),
+    "BL001": tuple({"labelled_examples": n} for n in (50, 200, 1000)),
+    "BL002": (LARGE_CARD,),
+    "BL003": (LARGE_CARD,),
+    "BL004": ({"model": None},),
+    "BL005": ({"budget_usd": None},),
+    "BL006": ({"corpus_tokens": None},),
+}
 
 
 def ladder(p: Profile, ranking: Ranking) -> tuple[dict[str, Any], ...]:
-    """Return the relaxations, smallest first, for the forbidden method that would have been chosen."""
-    first = ranking.methods[0]
-    better = [s for s in ranking.methods if s.blockers and s.sum > first.sum]
-    if not better:
-        return ()
-    best = max(better, key=lambda s: s.sum)
+    """Return the relaxations that would make a forbidden method the choice, smallest first."""
+    blocked = {s.method.name: {blocker.rule for blocker in s.blockers} for s in ranking.methods if s.blockers}
     found: list[dict[str, Any]] = []
-    for blocker in best.blockers:
-        found += _relax(p, best, blocker.rule)
+    for rule, changes in LIFTED.items():
+        if not any(rule in rules for rules in blocked.values()):
+            continue
+        for change in changes:
+            becomes = _choose(p, change)
+            if rule in blocked.get(becomes, ()):
+                found += [rung for rung in _rungs(p, becomes, rule, change) if rung not in found]
+                break
     return tuple(found)
 
 
-def _relax(p: Profile, best: Scored, rule: str) -> list[dict[str, Any]]:
-    name = best.method.name
+def _choose(p: Profile, change: dict[str, Any]) -> str:
+    from advisor.engine import rank
+
+    for key, value in change.items():
+        p = p.change(key, value)
+    return rank(p).choice
+
+
+def _rungs(p: Profile, name: str, rule: str, change: dict[str, Any]) -> list[dict[str, Any]]:
     if rule == "BL001":
-        n = p.labelled_examples or 0
+        total = change["labelled_examples"]
+        more = total - p.examples_known
         return [
-            _rung(
-                f"collect {50 - n} more examples (50 in all)", name, "some days of writing; gains begin at 50"
-            )
+            _rung(f"collect {more:,} more examples ({total:,} in all)", name, "writing or collecting them")
         ]
     if rule in ("BL002", "BL003"):
         return _smaller(p, name) + _rent(p, name)
-    if rule == "BL004":
-        return [_rung("name a local base model", name, "its answers may be weaker than the hosted model's")]
-    if rule == "BL005":
-        return [_rung("raise budget_usd", name, best.blockers[0].text)]
-    if rule == "BL006":
-        return [_rung("bring documents", name, "collecting and cleaning them")]
-    return [_rung("write three to five examples by hand", name, "an hour")]
+    words = {
+        "BL004": ("name a local base model", "its answers may be weaker than the hosted model's"),
+        "BL005": ("raise budget_usd", "the money"),
+        "BL006": ("bring documents", "collecting and cleaning them"),
+        "BL007": ("write five examples by hand", "an hour"),
+    }
+    relax, cost = words[rule]
+    return [_rung(relax, name, cost)]
 
 
 def _smaller(p: Profile, name: str) -> list[dict[str, Any]]:

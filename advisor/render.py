@@ -109,7 +109,8 @@ def difference(before: Recommendation, after: Recommendation, change: str) -> Gr
 def _choice(rec: Recommendation) -> Panel:
     first = rec.ranking.methods[0]
     body: list[Any] = [Text(first.method.text().split("\n")[0], style="italic"), Text()]
-    body.append(_lines([_because(f) for f in rec.reasons(first)[:5]]))
+    by_need = {f.need: f for f in rec.reasons(first)}  # one line a need: its last finding says most
+    body.append(_lines([_because(f) for f in by_need.values()][:5]))
     if against := rec.against(first):
         body.append(
             Text.from_markup(f"[yellow]Against it[/]  {escape(against.text)} [dim]{against.rule.code()}[/]")

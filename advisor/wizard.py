@@ -26,7 +26,10 @@ _SECTIONS = dict(SECTIONS)
 _STYLE = questionary.Style([
     ("qmark", "fg:ansicyan bold"), ("question", "bold"), ("answer", "fg:ansigreen"),
     ("pointer", "fg:ansicyan bold"), ("highlighted", "fg:ansicyan"), ("selected", "fg:ansigreen"),
-    ("instruction", "fg:ansibrightblack"), ("why", "fg:ansibrightblack"), ("section", "fg:ansicyan bold"), ("refused", "fg:ansired"),
+    ("instruction", "fg:ansibrightblack"),
+    ("bottom-toolbar", "noreverse fg:ansibrightblack"),
+    ("why", "fg:ansibrightblack"), ("section", "fg:ansicyan bold"),
+    ("refused", "fg:ansired"),
 ])  # fmt: skip
 
 
@@ -66,7 +69,7 @@ class Terminal(Prompter):
             self._print(
                 [("class:section", f"\n── {_SECTIONS[question.section]} "), ("class:why", f"──{more}")]
             )
-        self._print([("class:why", f"  {question.why}")])
+        self._print([("class:why", f"\n  {question.why}")])
         if known and known.note:
             self._print([("class:why", f"  {known.source}: {known.note}")])
         return (
@@ -79,11 +82,7 @@ class Terminal(Prompter):
         """List all answers; choosing one changes it."""
         self._print([("class:section", "\n── Review ──"), ("class:why", "  choose an answer to change it")])
         width = max(len(question.id) for question in QUESTIONS)
-        rows = [
-            questionary.Choice([("", f"{q.id:<{width}}  "), ("class:answer", say(answers[q.id].value, 40)),
-                                ("class:why", f"  {answers[q.id].source}")], value=q.id)
-            for q in QUESTIONS if q.id in answers
-        ]  # fmt: skip
+        rows = [questionary.Choice(_row(key, answers[key], width), value=key) for key in answers]
         moves = [
             questionary.Choice("make the plan", value=Move.DONE),
             questionary.Choice("ask me everything", value=Move.MORE),
@@ -124,17 +123,15 @@ class Terminal(Prompter):
     def _type(self, question: Question, known: Answer | None) -> Any:
         default = "" if known is None or known.value is None else str(known.value)
         ask = questionary.path if question.kind == "path" else questionary.text
-        unit = f" in {question.unit}" if question.unit else ""
-        self._print(
-            [
-                (
-                    "class:instruction",
-                    f"  Enter{' keeps it' if default else ': unknown'} · ? unknown · < back{unit}",
-                )
-            ]
-        )
+        hint = f" {'Enter keeps it' if default else 'Enter: unknown'} · ? unknown · {BACK_KEY} back"
+        hint += f" · in {question.unit}" if question.unit else ""
         text = ask(
-            question.text, default=default, style=_STYLE, qmark="?", validate=_Check(question)
+            question.text,
+            default=default,
+            style=_STYLE,
+            qmark="?",
+            validate=_Check(question),
+            bottom_toolbar=hint,
         ).unsafe_ask()
         text = text.strip()
         if text == BACK_KEY:
@@ -162,3 +159,9 @@ class _Check(Validator):
             raise ValidationError(len(document.text), f"{problem.message}; {problem.hint}") from None
         if self.question.kind == "path" and not Path(text).expanduser().exists():
             raise ValidationError(len(document.text), f"there is nothing at {text}")
+
+
+def _row(key: str, answer: Answer, width: int) -> list[tuple[str, str]]:
+    """Return one line of the review: id, value, source."""
+    value = ("class:answer", f"{say(answer.value, 40):<40}")
+    return [("", f"{key:<{width}}  "), value, ("class:why", f"  {answer.source}")]

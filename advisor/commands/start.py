@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import redirect_stdout
 
 import typer
 
@@ -10,7 +11,8 @@ import typer
 def start(context: typer.Context) -> None:
     """Ask, recommend, write the plan and offer to run it; without a terminal print the help and exit 2."""
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
-        print(context.get_help(), file=sys.stderr)
+        with redirect_stdout(sys.stderr):
+            print(context.get_help())
         raise SystemExit(2)
     from advisor.planning import Given, plan
 

@@ -1,0 +1,160 @@
+"""The interview, driven by a script keyed by question ids."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from advisor.answers import Answer, Answers
+from advisor.gather import complete
+from advisor.interview import Interview, Move
+from advisor.questions import Question
+from rag.errors import BadInput
+from runners.machine import Machine
+
+
+class Script:
+    """Answers by id; a list is used up from the front, a callable is called."""
+
+    def __init__(self, answers: dict[str, Any], reviews: tuple[str, ...] = ()) -> None:
+        self.answers = answers
+        self.reviews = [*reviews, Move.DONE]
+        self.asked: list[str] = []
+        self.said: list[str] = []
+
+    def ask(self, question: Question, known: Answer | None, left: int) -> Any:
+        """Answer from the script, else keep the default."""
+        assert left >= 0
+        self.asked.append(question.id)
+        given = self.answers.get(question.id, known.value if known else None)
+        if isinstance(given, list):
+            given = given.pop(0) if given else None
+        return given() if callable(given) else given
+
+    def review(self, answers: Answers) -> str:
+        """Follow the script, then be done."""
+        return self.reviews.pop(0)
+
+    def say(self, line: str) -> None:
+        """Keep what was said."""
+        self.said.append(line)
+
+
+Talk = Callable[..., tuple[Script, Answers]]
+
+
+@pytest.fixture
+def talk(laptop: Machine) -> Talk:
+    """Run an interview by a script."""
+
+    def run(
+        answers: dict[str, Any], reviews: tuple[str, ...] = (), given: Answers | None = None
+    ) -> tuple[Script, Answers]:
+        script = Script(answers, reviews)
+        interview = Interview(script, given or Answers(), lambda found: complete(found, laptop).answers)
+        return script, interview.run()
+
+    return run
+
+
+def test_a_typical_session_asks_few_questions(talk: Talk, desk: Any) -> None:
+    """Files answer for themselves; what they say is not asked."""
+    script, answers = talk(
+        {
+            "goal": "help",
+            "documents": str(desk.documents),
+            "examples": str(desk.examples),
+            "questions": str(desk.questions),
+            "prompt": "Be kind.",
+            "facts_change": "slow",
+            "must_cite": True,
+            "behaviour_gap": "high",
+        }
+    )
+    assert len(script.asked) <= 15
+    assert "task_needs_facts" not in script.asked
+    assert "labelled_examples" not in script.asked
+    assert answers["labelled_examples"].source == "counted"
+    assert answers["must_cite"] == Answer(True, "asked")
+
+
+def test_what_flags_said_is_not_asked(talk: Talk) -> None:
+    """And questions that cannot matter are skipped."""
+    script, _ = talk({"task_needs_facts": "none"}, given=Answers().put("flag", {"goal": "x", "model": "m"}))
+    assert not {"goal", "model", "facts_change", "must_cite"} & set(script.asked)
+
+
+def test_back_asks_the_one_before(talk: Talk) -> None:
+    """Back, a new answer, and on."""
+    script, answers = talk(
+        {
+            "task_needs_facts": ["new", "none"],
+            "facts_change": [Move.BACK],
+            "behaviour_gap": "low",
+        }
+    )
+    first = script.asked.index("task_needs_facts")
+    assert script.asked[first : first + 3] == ["task_needs_facts", "facts_change", "task_needs_facts"]
+    assert answers["task_needs_facts"].value == "none"
+
+
+def test_back_at_the_first_question_stays(talk: Talk) -> None:
+    """There is nothing before it."""
+    script, answers = talk({"goal": [Move.BACK, Move.BACK, "at last"]})
+    assert script.asked[:3] == ["goal"] * 3
+    assert answers["goal"].value == "at last"
+
+
+def test_the_review_changes_any_answer(talk: Talk) -> None:
+    """Asked or detected; afterwards the review is shown again."""
+    script, answers = talk(
+        {"behaviour_gap": ["low", "high"], "ram_gib": 64}, reviews=("behaviour_gap", "ram_gib")
+    )
+    assert answers["behaviour_gap"].value == "high"
+    assert answers["ram_gib"] == Answer(64, "asked")
+    assert script.reviews == []
+
+
+def test_everything_can_be_asked(talk: Talk) -> None:
+    """Detected values are offered, and keep their source when they are confirmed."""
+    script, answers = talk({}, reviews=(Move.MORE,))
+    assert {"latency_p95_ms", "cpu_cores", "budget_usd"} <= set(script.asked)
+    assert answers["cpu_cores"].source == "detected"
+
+
+def test_back_from_the_review(talk: Talk) -> None:
+    """The last question is asked again."""
+    script, answers = talk({"model": ["a/b", "c/d"]}, reviews=(Move.BACK,))
+    assert script.asked[-2:] == ["model", "model"]
+    assert answers["model"].value == "c/d"
+
+
+def test_a_bad_file_is_told_and_asked_again(talk: Talk, desk: Any) -> None:
+    """A file that cannot be read does not end the conversation, and leaves no trace."""
+    broken = desk.folder / "broken.jsonl"
+    broken.write_text("{\n", "utf-8")
+    script, answers = talk({"examples": [str(broken), str(desk.examples)]})
+    assert any("broken.jsonl" in line for line in script.said)
+    assert answers["examples"].value == str(desk.examples)
+
+
+def test_an_interruption_keeps_what_was_answered(laptop: Machine) -> None:
+    """KeyboardInterrupt passes through; the answers so far are there."""
+
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    script = Script({"goal": "kept", "task_needs_facts": interrupt})
+    interview = Interview(script, Answers(), lambda found: complete(found, laptop).answers)
+    with pytest.raises(KeyboardInterrupt):
+        interview.run()
+    assert interview.answers["goal"] == Answer("kept", "asked")
+
+
+def test_unreadable_answers_from_the_start_are_refused(laptop: Machine) -> None:
+    """What a flag names must be there before the first question."""
+    given = Answers().put("flag", {"documents": "/nowhere/at/all"})
+    with pytest.raises(BadInput):
+        Interview(Script({}), given, lambda found: complete(found, laptop).answers)
