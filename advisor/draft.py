@@ -19,6 +19,7 @@ from advisor.methods.hybrid import Hybrid
 from advisor.methods.table import BY_NAME
 from advisor.profile import Profile
 from advisor.style import derive
+from advisor.values import names_a_path
 from rag.errors import UsageProblem
 from runners.data import Example
 from runners.plan import (
@@ -167,7 +168,7 @@ def _recorded(answers: Answers, folder: Path) -> dict[str, Any]:
     found = {}
     for key in answers:
         value, said = answers[key].value, answers[key]
-        is_file = key == "prompt" and value and len(value) < 1000 and Path(value).is_file()
+        is_file = key == "prompt" and value and names_a_path(value)
         if value and (key in ("documents", "examples", "questions") or is_file):
             value = str(_near(Path(value), folder.resolve()))
         found[key] = RecordedAnswer(value=value, source=said.source, note=said.note).model_dump()

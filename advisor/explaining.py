@@ -11,6 +11,7 @@ from advisor.methods import blocks
 from advisor.methods.table import BY_NAME, METHODS
 from advisor.rules.base import Rule
 from advisor.rules.table import RULES
+from advisor.values import names_a_path
 from rag.errors import BadInput
 
 _RULES: dict[str, type[Rule]] = {rule.code(): rule for rule in RULES}
@@ -35,7 +36,7 @@ def explain(what: str | None, as_json: bool) -> None:
         }
     elif what in BY_NAME:
         found = method_page(what)
-    elif Path(what).exists():
+    elif names_a_path(what):
         _plan(Path(what), as_json)
         return
     else:

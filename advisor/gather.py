@@ -12,7 +12,7 @@ from advisor.answers import Answer, Answers, layer_file, read_answers
 from advisor.datastats import DataStats, Tokens, measure, tokens_by
 from advisor.facts import models as facts
 from advisor.profile import Profile
-from advisor.values import question
+from advisor.values import names_a_path, question
 from rag.errors import BadInput
 from runners.machine import Machine, detect
 from runners.memory import Shape, read_shape
@@ -52,7 +52,7 @@ def with_file(answers: Answers, path: Path | None) -> Answers:
     loaded = read_answers(path)
     for key in ("documents", "examples", "questions", "prompt"):
         value = loaded[key].value if key in loaded else None
-        if value and len(value) < 1000 and not Path(value).is_absolute() and (path.parent / value).exists():
+        if value and not Path(value).is_absolute() and names_a_path(str(path.parent / value)):
             loaded[key] = replace(loaded[key], value=str(path.parent / value))
     return layer_file(answers, loaded)
 
@@ -110,9 +110,9 @@ def prompt_text(answers: Answers) -> str:
     given = answers["prompt"].value if "prompt" in answers else None
     if not given:
         return ""
-    path = Path(given)
+    path = Path(given).expanduser()
     try:
-        if "\n" not in given and len(given) < 1000 and path.is_file():
+        if names_a_path(given) and path.is_file():
             return path.read_text("utf-8").strip()
     except UnicodeDecodeError:
         raise BadInput(f"the prompt file {path} is not UTF-8 text", "save it as UTF-8") from None
@@ -127,10 +127,10 @@ def _path(answers: Answers, key: str) -> Path | None:
     value = answers[key].value if key in answers else None
     if not value:
         return None
-    path = Path(value).expanduser()
-    if not path.exists():
+    path = Path(value)
+    if not names_a_path(value):
         raise BadInput(f"the {key} path {path} does not exist", f"check --{key}, or the answers file")
-    return path
+    return path.expanduser()
 
 
 def _tokens(answers: Answers) -> Tokens:
@@ -138,7 +138,7 @@ def _tokens(answers: Answers) -> Tokens:
 
     name = answers["model"].value if "model" in answers else None
     known = facts.find(name) if name else None
-    if name and Path(name).is_dir():
+    if name and names_a_path(name):
         return tokens_by(Path(name))
     return tokens_by(cache_folder() / "models" / (known.name if known else facts.DEFAULT))
 
@@ -147,7 +147,7 @@ def _shape(name: str | None) -> tuple[Shape | None, str]:
     if not name or name.startswith("openai:"):
         return None, ""
     config = Path(name).expanduser() / "config.json"
-    if config.is_file():
+    if names_a_path(str(config)):
         try:
             return read_shape(json.loads(config.read_text("utf-8"))), f"counted from {config}"
         except (ValueError, OSError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 import re
+from pathlib import Path
 from typing import Any
 
 from advisor.questions import BY_ID, Question
@@ -40,6 +41,14 @@ def read(key: str, given: Any) -> Any:
     if isinstance(given, float) and not math.isfinite(given):
         raise _bad(asked, given)
     return _READERS[asked.kind](asked, given)
+
+
+def names_a_path(text: str) -> bool:
+    """Whether there is something at this path; long texts and odd characters are no paths, not errors."""
+    try:
+        return Path(text).expanduser().exists()
+    except (OSError, ValueError, RuntimeError):
+        return False
 
 
 def say(value: Any, width: int = 0) -> str:

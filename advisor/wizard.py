@@ -16,7 +16,7 @@ from advisor.answers import Answer, Answers, save_answers
 from advisor.gather import complete
 from advisor.interview import Interview, Move, Prompter
 from advisor.questions import QUESTIONS, SECTIONS, Question
-from advisor.values import UNKNOWN, read, say
+from advisor.values import UNKNOWN, names_a_path, read, say
 from rag.errors import BadInput
 from runners.machine import detect
 
@@ -157,7 +157,7 @@ class _Check(Validator):
             read(self.question.id, text)
         except BadInput as problem:
             raise ValidationError(len(document.text), f"{problem.message}; {problem.hint}") from None
-        if self.question.kind == "path" and not Path(text).expanduser().exists():
+        if self.question.kind == "path" and not names_a_path(text):
             raise ValidationError(len(document.text), f"there is nothing at {text}")
 
 

@@ -100,9 +100,19 @@ def test_prompts_are_text_or_files(desk: Any) -> None:
     """A text stays; a missing file that looks like one is refused."""
     text: Callable[[str], str] = lambda given: prompt_text(Answers().put("flag", {"prompt": given}))  # noqa: E731
     assert text("Be brief.") == "Be brief."
+    assert text("word " * 150) == ("word " * 150).strip()
+    assert text("a\nb") == "a\nb"
     assert text(str(desk.prompt)).startswith("Answer in one")
     with pytest.raises(BadInput, match="no prompt file"):
         text("missing.txt")
+
+
+def test_impossible_paths_are_refused_not_raised(laptop: Machine) -> None:
+    """Too long a name, or a NUL in it, is a path that does not exist; as a model it is just unknown."""
+    for odd in ("x" * 5000, "a\0b"):
+        with pytest.raises(BadInput, match="does not exist"):
+            complete(Answers().put("flag", {"documents": odd}), laptop)
+        assert complete(Answers().put("flag", {"model": odd}), laptop).profile.params_b is None
 
 
 def test_set_needs_an_equals_sign() -> None:
