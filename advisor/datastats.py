@@ -120,9 +120,8 @@ def guess_format(replies: Sequence[str]) -> str:
 def labels_of(replies: Sequence[str]) -> tuple[str, ...]:
     """Return the labels when replies are a few short texts, each used about three times or more; else ()."""
     found = {reply.strip() for reply in replies}
-    short = all(
-        len(label.split()) <= 6 and len(label) <= 60 and not re.search(r"[.?!]$", label) for label in found
-    )
+    sentences = sum(bool(re.search(r"[.?!]$", label)) for label in found)
+    short = all(len(x.split()) <= 6 and len(x) <= 60 for x in found) and sentences <= 0.05 * len(found)
     few = len(found) <= MOST_LABELS and len(replies) >= 3 * len(found) and len(found) >= 2
     return tuple(sorted(found)) if short and few else ()
 

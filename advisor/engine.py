@@ -87,10 +87,9 @@ class Recommendation:
         return [finding for _, finding in counted]
 
     def against(self, scored: Scored) -> Finding | None:
-        """The strongest finding that a method leaves unserved."""
-        left = [(f.weight * (1 - _degree(scored.method, f)), f) for f in self.ranking.findings if f.need]
-        worst = max(left, key=lambda pair: pair[0], default=None)
-        return worst[1] if worst and worst[0] >= 0.3 else None
+        """The strongest finding whose need a method serves by less than half."""
+        missed = [f for f in self.ranking.findings if f.need and _degree(scored.method, f) < 0.5]
+        return max(missed, key=lambda f: f.weight * (1 - _degree(scored.method, f)), default=None)
 
     def notes(self) -> list[Finding]:
         """The findings that weigh nothing but should be read."""

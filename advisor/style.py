@@ -16,6 +16,7 @@ SHARE = 0.95
 LEAST = 20
 """Fewer examples than this do not show a style."""
 _SENTENCE = r"(?:(?![.!?]\s+[A-Z]).)"
+_NUMBER = r"-?\$?\d[\d,]*(?:\.\d+)?"
 # From strict to loose; the first that enough examples meet is taken.
 _SHAPES: tuple[tuple[str, str], ...] = (
     (rf"^{_SENTENCE}+[.!]\s+[A-Z](?:(?![.!?]\s+[A-Z])[^?])*\?$", "one statement, then one closing question"),
@@ -39,7 +40,7 @@ def derive(replies: Sequence[str]) -> tuple[tuple[Check, ...], str]:
         return (
             Check(kind="labels", value=list(labels), text=f"one of {len(labels)} labels, nothing else"),
         ), (f"style: the {len(labels)} labels of {len(texts)} examples")
-    checks = [*_shape(texts), *_opening(texts), *_layout(texts)]
+    checks = [*_shape(texts), *_opening(texts), *_last_line(texts), *_layout(texts)]
     if not checks:
         return (), "no checks of style: the examples share no shape that code can judge"
     words = sorted(len(text.split()) for text in texts)
@@ -65,6 +66,17 @@ def _opening(texts: Sequence[str]) -> list[Check]:
             pattern = f"^{pattern}" if place == "opens" else f"{pattern}$"
             found.append(Check(kind="regex", value=pattern, text=f'{place} with "{words}"'))
     return found
+
+
+def _last_line(texts: Sequence[str]) -> list[Check]:
+    """A last line of fixed form, such as "Answer: 12": the same in all replies once numbers are left out."""
+    lines = [text.splitlines()[-1].strip() if "\n" in text else "" for text in texts]
+    form, count = Counter(re.sub(_NUMBER, "\0", line) for line in lines).most_common(1)[0]
+    if count < SHARE * len(texts) or not re.search(r"[^\s\0]", form):
+        return []
+    pattern = "(?:^|\n)" + re.escape(form).replace("\0", _NUMBER) + "$"
+    shown = form.replace("\0", "…")
+    return [Check(kind="regex", value=pattern, text=f'the last line has the form "{shown}"')]
 
 
 def _layout(texts: Sequence[str]) -> list[Check]:

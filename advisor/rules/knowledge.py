@@ -128,7 +128,7 @@ class KN006(Knowledge):
     def applies(self, p: Profile) -> str:
         if p.task_needs_facts != "known" or not p.params_b or p.params_b >= LARGE_MODEL_B:
             return ""
-        return f"a model of {p.params_b:g} B recalls general facts only in part"
+        return f"a model of {p.params_b:.3g} B recalls general facts only in part"
 
 
 class KN007(Knowledge):

@@ -92,7 +92,9 @@ class RS004(Resources):
 
     def applies(self, p: Profile) -> str:
         small = p.params_b is not None and p.params_b <= SMALL_MODEL_B and p.examples_known >= 200
-        return f"all weights of a {p.params_b:g} B model can be tuned cheaply" if small and trains(p) else ""
+        return (
+            f"all weights of a {p.params_b:.2g} B model can be tuned cheaply" if small and trains(p) else ""
+        )
 
 
 class RS005(Resources):

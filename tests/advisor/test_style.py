@@ -80,6 +80,15 @@ def test_fixed_openings() -> None:
     assert in_style("It is here.", checks) == 0.0
 
 
+def test_a_last_line_of_fixed_form() -> None:
+    """Reasoning, then "#### 12": the form is checked, the number is not."""
+    checks, said = derive([f"Two and {n} make {n + 2}.\n#### {n + 2:,}" for n in range(0, 3000, 60)])
+    assert 'the last line has the form "#### …"' in said
+    assert in_style("It makes 7.\n#### 7", checks) == 1.0
+    assert in_style("It makes 7.", checks) == 0.0
+    assert in_style("It makes 7.\n#### seven", checks) == 0.0
+
+
 @pytest.mark.parametrize("count", [0, 1, 19])
 def test_too_few_examples_show_no_style(count: int) -> None:
     """Said, not guessed."""
