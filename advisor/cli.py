@@ -17,7 +17,18 @@ from rag.errors import Problem
 
 # The table of contents of the command line: a file of advisor/commands each, holding a function `command`
 # (a verb) or a Typer `group` (a noun with verbs of its own).
-VERBS: tuple[str, ...] = ("plan", "run", "ask", "chat", "report", "train", "explain", "whatif", "doctor", "demo")
+VERBS: tuple[str, ...] = (
+    "plan",
+    "run",
+    "ask",
+    "chat",
+    "report",
+    "train",
+    "explain",
+    "whatif",
+    "doctor",
+    "demo",
+)
 GROUPS: tuple[str, ...] = ("index", "models")
 
 app = typer.Typer(
