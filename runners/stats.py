@@ -9,6 +9,8 @@ import numpy as np
 from scipy import stats
 
 RESAMPLES = 10_000
+NO_SPREAD = 1e-9
+"""Values closer than this differ by rounding only; the bootstrap's acceleration is undefined there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +40,7 @@ def interval(values: Sequence[float], seed: int = 0, resamples: int = RESAMPLES)
     if data.size == 0:
         return Interval(float("nan"), float("nan"), float("nan"))
     mean = float(data.mean())
-    if data.size == 1 or np.all(data == data[0]):
+    if np.ptp(data) < NO_SPREAD:
         return Interval(mean, mean, mean)
     found = stats.bootstrap(
         (data,),
@@ -60,7 +62,7 @@ def paired(a: str, b: str, of_a: Sequence[float], of_b: Sequence[float], seed: i
         raise ValueError(f"{a} has {len(of_a)} questions, {b} has {len(of_b)}")
     differences = np.asarray(of_a, dtype=float) - np.asarray(of_b, dtype=float)
     found = interval(differences.tolist(), seed)
-    if differences.size < 2 or np.all(differences == 0):
+    if differences.size < 2 or np.all(np.abs(differences) < NO_SPREAD):
         p = 1.0
     else:
         p = float(

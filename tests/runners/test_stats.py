@@ -27,6 +27,14 @@ def test_the_interval_covers_the_truth_about_as_often_as_it_says() -> None:
     assert 178 <= inside <= 199  # 95 % of 200 is 190, give or take three standard errors
 
 
+def test_differences_of_rounding_only_are_no_spread() -> None:
+    a, b = [0.7 + n % 3 / 30 for n in range(40)], [0.1 + n % 3 / 30 for n in range(40)]
+    assert len({x - y for x, y in zip(a, b, strict=True)}) > 1
+    found = paired("a", "b", a, b)
+    assert found.low == found.high == found.difference == pytest.approx(0.6)
+    assert found.p < 1e-3
+
+
 def test_the_same_numbers_give_the_same_interval() -> None:
     values = [0.1, 0.5, 0.9, 0.4, 0.3]
     assert interval(values, seed=1) == interval(values, seed=1)
