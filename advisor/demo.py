@@ -45,7 +45,7 @@ def demo(out: Path, quick: bool, resume: bool, overwrite: bool) -> None:
         table = change_documents(run, plan, quick)
         data = finish(run, plan, table)
     print(f"\nreport: {run.path / 'report.html'}")
-    print(f"ask it: tunewise ask {run.path} \"When does the Ropewalk Museum open?\"")
+    print(f'ask it: tunewise ask {run.path} "When does the Ropewalk Museum open?"')
     print(f"done in {(time.monotonic() - started) / 60:.1f} minutes")
     check_gate(data)
 
@@ -87,6 +87,7 @@ def change_documents(run: RunFolder, plan: Plan, quick: bool) -> dict[str, Any]:
     questions = _chosen(load_stale(folder / "update" / "stale.jsonl"), STALE_QUICK if quick else STALE_COUNT)
     arms = [arm for arm in STALE_ARMS if arm in {step.arm for step in plan.arms}]
     desk = Desk(run.path)
+    run.unseal()
     ask_stale(desk, questions, arms, "before")
     assert plan.data.documents is not None
     documents = updated_documents(run.path, plan.data.documents, folder / "update" / "documents")
@@ -122,7 +123,7 @@ def show_before_and_after(run: Path, ids: Sequence[str]) -> None:
             print(f"  {row['arm']:<7} {row['when']:<7} {row['marked']}")
             for c in row["citations"][:1]:
                 if c["supported"]:
-                    print(f"                  [{c['n']}] {c['doc']}, line {c['line_start']}: \"{c['quote']}\"")
+                    print(f'                  [{c["n"]}] {c["doc"]}, line {c["line_start"]}: "{c["quote"]}"')
     print()
 
 

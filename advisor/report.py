@@ -28,6 +28,7 @@ def write_report(
     """
     data = report_json(run, plan)
     data["guards"]["staleness"] = staleness
+    run.unseal()
     write_json(run.path / REPORT, data)
     write_text(run.path / HTML, render(data, run, questions))
     run.seal(

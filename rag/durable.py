@@ -148,11 +148,12 @@ def write_manifest(
     return manifest
 
 
-def check_manifest(folder: Path | str, kind: str) -> dict[str, Any]:
+def check_manifest(folder: Path | str, kind: str, beside: Iterable[str] = ()) -> dict[str, Any]:
     """Verify every file of a folder against its manifest and return the manifest.
 
-    Raises BadInput, naming the file and what differs, when the manifest or a file is missing, damaged, of
-    another kind, of a newer schema, or not listed.
+    ``beside`` names files and folders that may stand there unlisted, because they live on after the manifest
+    was written (a log, an index with a manifest of its own). Raises BadInput, naming the file and what
+    differs, when the manifest or a file is missing, damaged, of another kind, of a newer schema, or not listed.
     """
     folder = Path(folder)
     manifest = _read_manifest(folder, kind)
@@ -167,7 +168,8 @@ def check_manifest(folder: Path | str, kind: str) -> dict[str, Any]:
             )
         if sha256_file(path) != entry["sha256"]:
             raise BadInput(f"{folder} is damaged: the SHA-256 of {name} differs from its manifest")
-    if strangers := sorted(set(_listed(folder)) - set(entries)):
+    living = set(beside)
+    if strangers := [n for n in _listed(folder) if n not in entries and n.split("/")[0] not in living]:
         raise BadInput(f"{folder} is damaged: {strangers[0]} is not listed in its manifest")
     return manifest
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
-from rag.durable import check_manifest
 from rag.errors import BadInput
 from runners import models
 from runners.answer import Answer, answer_all
@@ -25,8 +23,7 @@ class Desk:
         """Open a run; BadInput when it is not one, or its files differ from its manifest."""
         run = open_run(path)
         self.plan: Plan = read_run_plan(path)
-        if (path / "manifest.json").exists():
-            check_run(path)
+        run.check()
         base = models.resolve(self.plan.model.name, on_event=on_event)
         embedder = models.resolve(self.plan.embedder.name, on_event=on_event) if self.plan.index else None
         self.bench = Bench(self.plan, run, base, embedder)
@@ -72,11 +69,3 @@ class Desk:
             shots = choose_shots(read_data(self.plan)[0], arm.shots, self.plan.seed)
         retriever = self.bench.retriever if arm.retrieval else None
         return answer_all(self.plan, arm, asked, self.bench.generator(weights), retriever, shots)
-
-
-def check_run(path: Path) -> dict[str, Any]:
-    """Check a run's files against its manifest; the index, which lives on, is checked when it is opened."""
-    manifest = json.loads((path / "manifest.json").read_text("utf-8"))
-    if manifest.get("kind") != "run":
-        raise BadInput(f"{path} holds no run (its manifest says {manifest.get('kind')!r})")
-    return check_manifest(path, "run")

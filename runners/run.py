@@ -138,6 +138,7 @@ def _step(bench: Bench, name: str, step: Step, number: int, total: int) -> None:
     if done is not None:
         bench.tell({"event": "step.skip", "step": name})
         return
+    bench.run.unseal()
     result = steps.carry_out(bench, step)
     bench.run.finish(name, inputs, result)
     bench.tell({"event": "step.end", "step": name, **result})

@@ -12,12 +12,22 @@ from typing import Any
 
 import yaml
 
-from rag.durable import append_line, canonical_json, sha256_text, write_manifest, writer_lock
+from rag.durable import (
+    MANIFEST,
+    append_line,
+    canonical_json,
+    check_manifest,
+    sha256_text,
+    write_manifest,
+    writer_lock,
+)
 from rag.errors import BadInput, UsageProblem
 from runners.plan import Plan, parse_plan, write_plan
 
 OnEvent = Callable[[dict[str, Any]], None] | None
 PLAN, EVENTS, INDEX, TRIAL, REPORT = "plan.yaml", "events.jsonl", "index", "trial", "report.json"
+LIVING = (EVENTS, INDEX)
+"""What goes on changing in a sealed run: the log, and the index, which has manifests of its own."""
 
 
 class RunFolder:
@@ -94,12 +104,19 @@ class RunFolder:
         return self.path / "adapters" / f"{arm}-s{seed}"
 
     def seal(self, extra: dict[str, Any]) -> None:
-        """Write the manifest over everything but the event log and the index, which has its own."""
+        """Write the manifest over everything that stays as it is from here on."""
         names = [p.relative_to(self.path).as_posix() for p in sorted(self.path.rglob("*")) if p.is_file()]
-        own = [
-            n for n in names if not n.startswith((INDEX + "/", ".")) and n not in (EVENTS, "manifest.json")
-        ]
+        own = [n for n in names if n.split("/")[0] not in LIVING and not n.startswith(".") and n != MANIFEST]
         write_manifest(self.path, "run", extra, own)
+
+    def unseal(self) -> None:
+        """Take the manifest away before something is added; a run that is cut off then is unsealed, not damaged."""
+        (self.path / MANIFEST).unlink(missing_ok=True)
+
+    def check(self) -> None:
+        """Check a sealed run against its manifest; BadInput names the file that differs. Unsealed, there is none."""
+        if (self.path / MANIFEST).exists():
+            check_manifest(self.path, "run", LIVING)
 
 
 def open_run(path: Path) -> RunFolder:

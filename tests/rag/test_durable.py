@@ -71,6 +71,16 @@ def test_a_manifest_notices_every_harm(tmp_path: Path, harm, said: str) -> None:
         durable.check_manifest(tmp_path, "thing")
 
 
+def test_what_lives_on_beside_a_manifest_is_no_stranger(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("hey")
+    written = durable.write_manifest(tmp_path, "thing")
+    durable.append_line(tmp_path / "events.jsonl", {"event": "x"})
+    durable.write_text(tmp_path / "index" / "gen" / "a.txt", "hey")
+    assert durable.check_manifest(tmp_path, "thing", ("events.jsonl", "index")) == written
+    with pytest.raises(BadInput, match=r"index/gen/a\.txt is not listed"):
+        durable.check_manifest(tmp_path, "thing", ("events.jsonl",))
+
+
 def test_a_manifest_cannot_point_outside_its_folder(tmp_path: Path) -> None:
     entry = {"bytes": 1, "sha256": "x"}
     durable.write_json(tmp_path / "manifest.json", {"schema": 1, "kind": "t", "files": {"../a": entry}})
