@@ -18,7 +18,7 @@ from rag.errors import BadInput
 from runners import checkpoint, interrupt, schedule
 from runners.chat import Encoded
 from runners.checkpoint import Progress
-from runners.loss import Loss
+from runners.loss import Loss, evaluating
 from runners.optimizer import Optimizer
 from runners.tuning import TrainConfig, TrainResult
 
@@ -81,7 +81,6 @@ class Loop:
             raise
         if self.best is not None:
             self.optimizer.set_weights(self.best)
-        self.net.eval()
 
     def result(self, folder: Path, left_out: int) -> TrainResult:
         """Return what was made and measured."""
@@ -149,11 +148,9 @@ class Loop:
 
     def _validate(self) -> None:
         """Measure the validation loss; keep the best weights; stop when it has not fallen for long."""
-        self.net.eval()
         micros = schedule.micro_batches(range(len(self.valid)), [len(row.ids) for row in self.valid])
-        with torch.no_grad():
+        with evaluating(self.net):
             total = sum(float(self.loss([self.valid[i] for i in micro])) for micro in micros)
-        self.net.train()
         loss = total / sum(len(row.learnt) for row in self.valid)
         progress = self.progress
         better = progress.best is None or loss < progress.best

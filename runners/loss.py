@@ -6,8 +6,8 @@ Three ways to the same number: *fast* (CPU: shared beginnings, fused layers), *r
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -89,6 +89,24 @@ class Loss:
         return total
 
 
+@contextmanager
+def evaluating(net: nn.Module) -> Iterator[None]:
+    """Switch dropout and gradients off within the block.
+
+    4-bit layers stay in training mode: in evaluation mode bitsandbytes repacks their weights for inference on
+    a CPU, for good, and gradients through such a layer are silently wrong from then on.
+    """
+    net.eval()
+    for module in net.modules():
+        if type(module).__name__ == "Linear4bit":
+            module.train()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        net.train()
+
+
 def choose(net: nn.Module, probe: Sequence[Encoded]) -> Loss:
     """Return the fastest way that agrees with the plain loss on the probe rows, and why not a faster one."""
     causal = net.get_base_model() if isinstance(net, PeftModel) else net
@@ -96,7 +114,7 @@ def choose(net: nn.Module, probe: Sequence[Encoded]) -> Loss:
     head = causal.get_output_embeddings()
     if not isinstance(head, nn.Linear) or head.bias is not None:
         return Loss(net, causal, "plain", "the output head is not a plain linear layer")
-    with torch.no_grad():
+    with evaluating(net):
         expected = float(Loss(net, causal, "plain")(probe))
         reason = "not on a CPU" if causal.device.type != "cpu" else ""
         for path in ("rows",) if reason else ("fast", "rows"):
