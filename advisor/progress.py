@@ -21,6 +21,7 @@ class Watcher:
         self.console = console
         self.bars = bars
         self.task: TaskID | None = None
+        self.reasons: dict[str, str] = {}
         self.started = time.monotonic()
 
     def __call__(self, event: dict[str, Any]) -> None:
@@ -32,8 +33,9 @@ class Watcher:
             self.say(f"  {event['step']}: finished before, skipped")
         elif kind == "step.end":
             self.end(event)
-        elif kind == "train.plan" and event.get("reasons"):
-            for name, reason in event["reasons"].items():
+        elif kind == "train.plan" and event.get("reasons") != self.reasons:
+            self.reasons = event["reasons"]
+            for name, reason in self.reasons.items():
                 self.say(f"  {name}: {reason}")
         elif kind == "rows.prepared":
             self.say(
@@ -70,7 +72,7 @@ class Watcher:
 
     def say(self, line: str) -> None:
         """Print a line above the bars."""
-        self.console.print(line, highlight=False, markup=False)
+        self.console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 @contextmanager
