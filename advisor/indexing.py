@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from rag.durable import writing_into
 from rag.errors import BadInput, UsageProblem
 from rag.types import Hit
 
@@ -18,7 +19,7 @@ def build_index(folder: Path, documents: Path, embedder: str, as_json: bool, upd
     from advisor.progress import watching
     from rag.index import Index
 
-    with watching(as_json) as watcher:
+    with watching(as_json) as watcher, writing_into(folder):
         work = Index.update if update else Index.build
         report = work(folder, documents, load_embedder(embedder), on_event=watcher)
     body = report.to_json()
@@ -110,5 +111,9 @@ def _search_file(index: Any, path: Path, k: int) -> None:
         if q.doc_id is not None:
             hit_at.append(next((n for n, h in enumerate(hits) if h.chunk.doc == q.doc_id), None))
     if hit_at:
-        shares = [f"hit@{n} {sum(h is not None and h < n for h in hit_at) / len(hit_at):.3f}" for n in (1, 5, k) if n <= k]
+        shares = [
+            f"hit@{n} {sum(h is not None and h < n for h in hit_at) / len(hit_at):.3f}"
+            for n in (1, 5, k)
+            if n <= k
+        ]
         print(f"{len(hit_at)} questions with gold: {', '.join(dict.fromkeys(shares))}", file=sys.stderr)

@@ -6,6 +6,7 @@ import json
 import sys
 from pathlib import Path
 
+from rag.durable import writing_into
 from rag.errors import BadInput, UsageProblem
 from runners.data import Example, load_examples
 from runners.plan import Prompts
@@ -55,10 +56,14 @@ def tune(
         return
     assert out is not None
     prepare(out, resume, overwrite)
-    with watching(as_json) as watcher:
+    with watching(as_json) as watcher, writing_into(out):
         result = fit(rows, config, base, out, on_event=watcher, resume=resume)
     body = {"schema": 1, "out": str(out), **result.to_json()}
-    print(json.dumps(body) if as_json else f"{out}: " + ", ".join(f"{k} {v}" for k, v in result.to_json().items()))
+    print(
+        json.dumps(body)
+        if as_json
+        else f"{out}: " + ", ".join(f"{k} {v}" for k, v in result.to_json().items())
+    )
 
 
 def read_rows(path: Path, prompt: str | None, max_rows: int | None) -> tuple[Example, ...]:

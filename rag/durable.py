@@ -18,7 +18,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from rag.errors import BadInput, CannotRun
+from rag.errors import BadInput, CannotRun, Problem
 
 MANIFEST = "manifest.json"
 SCHEMA = 1
@@ -26,6 +26,7 @@ LOCK_WAIT_SECONDS = 0.5
 _LOCK = ".writer.lock"
 _OWNER = ".writer.pid"
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_FULL_WORDS = (*(os.strerror(number) for number in sorted(_FULL)), "disk is full")
 
 
 def canonical_json(obj: Any) -> str:
@@ -153,7 +154,8 @@ def check_manifest(folder: Path | str, kind: str, beside: Iterable[str] = ()) ->
 
     ``beside`` names files and folders that may stand there unlisted, because they live on after the manifest
     was written (a log, an index with a manifest of its own). Raises BadInput, naming the file and what
-    differs, when the manifest or a file is missing, damaged, of another kind, of a newer schema, or not listed.
+    differs, when the manifest or a file is missing, damaged, of another kind, of a newer schema, or not
+    listed.
     """
     folder = Path(folder)
     manifest = _read_manifest(folder, kind)
@@ -172,6 +174,25 @@ def check_manifest(folder: Path | str, kind: str, beside: Iterable[str] = ()) ->
     if strangers := [n for n in _listed(folder) if n not in entries and n.split("/")[0] not in living]:
         raise BadInput(f"{folder} is damaged: {strangers[0]} is not listed in its manifest")
     return manifest
+
+
+@contextmanager
+def writing_into(place: Path | str) -> Iterator[None]:
+    """Turn a full disk into CannotRun naming ``place``, whichever library tells it and however.
+
+    faiss raises RuntimeError, safetensors an error of its own, SQLite OperationalError; only the texts tell.
+    """
+    try:
+        yield
+    except Problem:
+        raise
+    except Exception as error:
+        full = isinstance(error, OSError) and error.errno in _FULL
+        if not full and not any(words in str(error) for words in _FULL_WORDS):
+            raise
+        raise CannotRun(
+            f"cannot write into {place}: no space left on its disk", "free some space and run it again"
+        ) from error
 
 
 @contextmanager

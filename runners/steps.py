@@ -1,4 +1,4 @@
-"""What each kind of step does: build the index, train an arm, let an arm answer. Heavy work is imported inside."""
+"""What each kind of step does: build the index, train an arm, let an arm answer. Heavy imports are inside."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from rag.durable import sha256_file, sha256_text, write_json
+from rag.durable import sha256_file, sha256_text, write_json, writing_into
 from rag.errors import BadInput
 from runners.bench import REFUSAL, Bench
 from runners.data import Question
@@ -22,7 +22,8 @@ def inputs(bench: Bench, step: Step) -> dict[str, Any]:
     made_from: dict[str, Any] = {"step": step.model_dump(mode="json"), "seed": plan.seed}
     if isinstance(step, IndexStep):
         return made_from | {
-            "documents": _tree_digest(plan.data.documents), "embedder": bench.embedder_model and bench.embedder_model.fingerprint
+            "documents": _tree_digest(plan.data.documents),
+            "embedder": bench.embedder_model and bench.embedder_model.fingerprint,
         }  # fmt: skip
     made_from |= {"base": bench.base.fingerprint, "prompts": plan.prompts.model_dump(mode="json")}
     if isinstance(step, TrainStep):
@@ -38,11 +39,12 @@ def inputs(bench: Bench, step: Step) -> dict[str, Any]:
 
 def carry_out(bench: Bench, step: Step) -> dict[str, Any]:
     """Do a step and return what to remember of it."""
-    if isinstance(step, IndexStep):
-        return build_index(bench, step)
-    if isinstance(step, TrainStep):
-        return train_arm(bench, step)
-    return evaluate_arm(bench, step)
+    with writing_into(bench.run.path):
+        if isinstance(step, IndexStep):
+            return build_index(bench, step)
+        if isinstance(step, TrainStep):
+            return train_arm(bench, step)
+        return evaluate_arm(bench, step)
 
 
 def build_index(bench: Bench, step: IndexStep) -> dict[str, Any]:
@@ -91,8 +93,8 @@ def train_arm(bench: Bench, step: TrainStep) -> dict[str, Any]:
             start = bench.run.adapter(step.start_from, bench.plan.train_step(step.start_from).seeds[0])
         config = TrainConfig(
             method=step.method, epochs=step.epochs, learning_rate=step.learning_rate, rank=step.rank,
-            alpha=step.alpha, dropout=step.dropout, batch_tokens=step.batch_tokens, max_tokens=step.max_tokens,
-            seed=seed, init_adapter=start,
+            alpha=step.alpha, dropout=step.dropout, batch_tokens=step.batch_tokens,
+            max_tokens=step.max_tokens, seed=seed, init_adapter=start,
         )  # fmt: skip
         bench.tell({"event": "train.plan", "arm": step.arm, "method": step.method, "reasons": step.reasons})
         out = bench.run.adapter(step.arm, seed)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import resource
 import signal
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -86,6 +88,21 @@ def test_a_manifest_cannot_point_outside_its_folder(tmp_path: Path) -> None:
     durable.write_json(tmp_path / "manifest.json", {"schema": 1, "kind": "t", "files": {"../a": entry}})
     with pytest.raises(BadInput, match="malformed"):
         durable.check_manifest(tmp_path, "t")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device"),
+        RuntimeError("write error in vectors.faiss: 90030 != 410112 (No space left on device)"),
+        sqlite3.OperationalError("database or disk is full"),
+    ],
+)
+def test_a_full_disk_is_told_the_same_by_every_library(error: Exception) -> None:
+    with pytest.raises(CannotRun, match="into somewhere: no space left"), durable.writing_into("somewhere"):
+        raise error
+    with pytest.raises(KeyError), durable.writing_into("somewhere"):
+        raise KeyError("another trouble")
 
 
 def test_a_second_writer_is_told_who_holds_the_lock(tmp_path: Path) -> None:
