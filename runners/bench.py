@@ -9,9 +9,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rag.errors import BadInput
 from runners import models
 from runners.data import Example
-from runners.plan import Plan
+from runners.plan import Plan, PlanModel
 from runners.retrieval import Retriever, token_counter
 from runners.rundir import INDEX, OnEvent, RunFolder
 from runners.split import Split
@@ -22,6 +23,18 @@ if TYPE_CHECKING:
     from runners.generate import LocalGenerator
 
 REFUSAL = "refusal.json"
+
+
+def obtain(wanted: PlanModel, kind: str, on_event: OnEvent = None) -> models.Model:
+    """The model a plan names: of the kind its place needs, and of the plan's fingerprint when it has one."""
+    model = models.resolve(wanted.name, wanted.allow_hub, on_event, recorded=wanted.fingerprint or "")
+    if model.kind != kind:
+        place = "model" if kind == "base" else "embedder"
+        raise BadInput(
+            f"the plan's {place} {wanted.name!r} is not of the kind it must be: {model.kind}, not {kind}",
+            "see: tunewise models list",
+        )
+    return model
 
 
 @dataclass

@@ -6,9 +6,8 @@ import json
 from pathlib import Path
 
 from rag.errors import BadInput
-from runners import models
 from runners.answer import Answer, answer_all
-from runners.bench import Bench
+from runners.bench import Bench, obtain
 from runners.data import Question
 from runners.plan import EvaluateStep, Plan
 from runners.prompting import choose_shots
@@ -24,8 +23,8 @@ class Desk:
         run = open_run(path)
         self.plan: Plan = read_run_plan(path)
         run.check()
-        base = models.resolve(self.plan.model.name, on_event=on_event)
-        embedder = models.resolve(self.plan.embedder.name, on_event=on_event) if self.plan.index else None
+        base = obtain(self.plan.model, "base", on_event)
+        embedder = obtain(self.plan.embedder, "embedder", on_event) if self.plan.index else None
         self.bench = Bench(self.plan, run, base, embedder)
 
     def arm(self, name: str | None = None) -> EvaluateStep:

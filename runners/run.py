@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from rag.errors import BadInput
-from runners import models, require, steps, trial
-from runners.bench import Bench
+from runners import require, steps, trial
+from runners.bench import Bench, obtain
 from runners.data import Example, ExampleSet, Question, load_examples, load_questions, overlap
 from runners.machine import detect
 from runners.plan import IndexStep, Plan, Step, TrainStep
@@ -49,13 +48,8 @@ def run_plan(
     if only and only not in [name for name, _ in named]:
         raise BadInput(f"the plan has no step {only!r}", f"its steps: {', '.join(name for name, _ in named)}")
     examples, split = read_data(plan)
-    base = _resolve(plan.model.name, plan.model.fingerprint, plan.model.allow_hub, on_event)
-    needs_index = plan.index is not None
-    embedder = (
-        _resolve(plan.embedder.name, plan.embedder.fingerprint, plan.embedder.allow_hub, on_event)
-        if needs_index
-        else None
-    )
+    base = obtain(plan.model, "base", on_event)
+    embedder = obtain(plan.embedder, "embedder", on_event) if plan.index is not None else None
     require.check(plan, base.folder, out, detect(out))
     run = RunFolder.create(out, plan, resume, overwrite)
     with run.writing():
@@ -119,16 +113,6 @@ def _draw_examples(rows: tuple[Example, ...], most: int | None, seed: int) -> tu
 
     kept = sorted(random.Random(seed).sample(range(len(rows)), most))
     return tuple(rows[i] for i in kept)
-
-
-def _resolve(name: str, fingerprint: str | None, allow_hub: bool, on_event: OnEvent) -> models.Model:
-    model = models.resolve(name, allow_hub=allow_hub, on_event=on_event)
-    if fingerprint and model.fingerprint != fingerprint:
-        raise BadInput(
-            f"{name} here has the fingerprint {model.fingerprint[:12]}, the plan was made for {fingerprint[:12]}",
-            "use the model the plan was made for, or make a new plan",
-        )
-    return model
 
 
 def _step(bench: Bench, name: str, step: Step, number: int, total: int) -> None:
