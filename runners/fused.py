@@ -93,32 +93,29 @@ def rows_attention(
     if prefix == 0 and width > MAX_EAGER:
         return _flash(query, key, value, rows, scale), None
     fold = heads // groups
-    own_q = query[0, :, prefix:].view(groups, fold, rows, width, size).permute(2, 0, 1, 3, 4)
-    own_k, own_v = (t[0, :, prefix:].view(groups, rows, width, size).transpose(0, 1) for t in (key, value))
+    # Splitting, not slicing: a slice's gradient is a tensor of zeros with a copy in it.
+    (first_q, q), (first_k, k), (first_v, v) = (
+        t[0].split([prefix, total - prefix], dim=1) for t in (query, key, value)
+    )
+    q = q.view(groups, fold, rows, width, size).permute(2, 0, 1, 3, 4)
+    k, v = (t.view(groups, rows, width, size).transpose(0, 1) for t in (k, v))
     if prefix:
-        own_k, own_v = (
-            torch.cat([t[:, :, :prefix].expand(rows, -1, -1, -1), own], dim=2)
-            for t, own in ((key, own_k), (value, own_v))
-        )
+        k = torch.cat([first_k.expand(rows, -1, -1, -1), k], dim=2)
+        v = torch.cat([first_v.expand(rows, -1, -1, -1), v], dim=2)
     own = _attend(
-        own_q.reshape(rows * groups, fold * width, size),
-        own_k.reshape(rows * groups, prefix + width, size),
-        own_v.reshape(rows * groups, prefix + width, size),
+        q.reshape(rows * groups, fold * width, size),
+        k.reshape(rows * groups, prefix + width, size),
+        v.reshape(rows * groups, prefix + width, size),
         _causal(prefix, width, fold, query.dtype, query.device),
         scale,
     )
     own = own.view(rows, groups, fold, width, size).permute(0, 3, 1, 2, 4)
     out = own.reshape(rows * width, heads, size)
     if prefix:
-        shared = _attend(
-            query[0, :, :prefix].reshape(groups, fold * prefix, size),
-            key[0, :, :prefix],
-            value[0, :, :prefix],
-            _causal(0, prefix, fold, query.dtype, query.device),
-            scale,
-        )
-        shared = shared.view(groups, fold, prefix, size).permute(2, 0, 1, 3).reshape(prefix, heads, size)
-        out = torch.cat([shared, out])
+        bias = _causal(0, prefix, fold, query.dtype, query.device)
+        first = _attend(first_q.reshape(groups, fold * prefix, size), first_k, first_v, bias, scale)
+        first = first.view(groups, fold, prefix, size).permute(2, 0, 1, 3).reshape(prefix, heads, size)
+        out = torch.cat([first, out])
     return out.unsqueeze(0), None
 
 

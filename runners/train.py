@@ -93,7 +93,7 @@ def _start(
             f"training runs in one process, not in {accelerator.num_processes}", "start it without a launcher"
         )
     net = attach.attach(base, config)
-    loss = choose(net, sorted(rows, key=lambda row: len(row.ids))[:2])
+    loss = choose(net, rows)
     optimizer = Optimizer(
         attach.trained(net), config.learning_rate, config.weight_decay, config.max_grad_norm
     )

@@ -121,8 +121,8 @@ def test_unusable_rows_say_why(tmp_path: Path, row: dict[str, Any], reason: str)
 
 
 def test_questions_keep_all_their_gold(tmp_path: Path) -> None:
-    row = {"id": 7, "question": "When?", "answers": ["six"], "reference": "At six.", "doc_id": "a.md",
-           "spans": [{"start": 3, "end": 9}], "answerable": False, "meta": {"fact": "It is six."}}  # fmt: skip
+    gold = {"answers": ["six"], "reference": "At six.", "doc_id": "a.md", "spans": [{"start": 3, "end": 9}]}
+    row = {"id": 7, "question": "When?", **gold, "answerable": False, "meta": {"fact": "It is six."}}
     (q,) = load_questions(write(tmp_path / "q.jsonl", [row]))
     assert (q.id, q.answers, q.reference, q.doc_id) == ("7", ("six",), "At six.", "a.md")
     assert (q.spans, q.answerable, q.fact) == (((3, 9),), False, "It is six.")
