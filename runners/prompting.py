@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from rag.durable import sha256_text
 from runners.data import Example
 from runners.plan import Prompts
 from runners.shapes import Message
+
+_PLACES = re.compile(r"\{(passages|question)\}")
 
 
 def ask(
@@ -38,7 +41,9 @@ def user_turn(prompts: Prompts, question: str, passages: str | None) -> str:
     """The question alone, or inside the plan's frame for passages."""
     if passages is None:
         return question
-    return prompts.context.replace("{passages}", passages or "(none found)").replace("{question}", question)
+    # In one pass: a document may hold the word {question} itself.
+    words = {"passages": passages or "(none found)", "question": question}
+    return _PLACES.sub(lambda place: words[place[1]], prompts.context)
 
 
 def training_row(
@@ -55,19 +60,21 @@ def training_row(
 def choose_shots(examples: Sequence[Example], count: int, seed: int) -> tuple[Example, ...]:
     """A fixed bank of examples, drawn by the seed from different documents, of about the median length.
 
-    A refusal is shown when the bank has three or more, so that the arm has seen one.
+    Documents repeat only where there are fewer of them than examples wanted. A refusal is shown when the bank
+    has three or more, so that the arm has seen one.
     """
     pool = sorted(examples, key=lambda e: sha256_text(f"{seed}\0{e.question}\0{e.reply}"))
     lengths = sorted(len(e.reply) for e in pool)
     median = lengths[len(lengths) // 2] if lengths else 0
     usual = [e for e in pool if not e.meta.get("refusal") and len(e.reply) <= 1.5 * median]
-    chosen: list[Example] = []
+    firsts: list[Example] = []
+    again: list[Example] = []
     documents: set[object] = set()
     for example in usual:
         document = example.meta.get("doc_id")
-        if len(chosen) < count and (document is None or document not in documents):
-            chosen.append(example)
-            documents.add(document)
+        (again if document is not None and document in documents else firsts).append(example)
+        documents.add(document)
+    chosen = [*firsts, *again][:count]
     refusals = [e for e in pool if e.meta.get("refusal")]
     if refusals and len(chosen) >= 3:
         chosen[-1] = refusals[0]

@@ -1,12 +1,11 @@
 """What happens to each arm when the documents change: the same questions before and after an update.
 
-Retrieval follows the documents at once; weights repeat what they were taught. The questions are kept out of the
-verdict.
+Retrieval follows the documents at once; weights repeat what they were taught. The questions are kept out of
+the verdict.
 """
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from rag.facts import content_words, numbers, polarity
 from runners.answer import Answer
 from runners.bench import Bench
 from runners.desk import Desk
+from runners.rows import read_rows
 from runners.rundir import INDEX, TRIAL, read_lines
 
 JOURNAL = "stale.jsonl"
@@ -38,15 +38,19 @@ class StaleQuestion:
 
 
 def load_stale(path: Path) -> tuple[StaleQuestion, ...]:
-    """Read the questions of an update; BadInput with file and line when a row lacks its answers."""
+    """Read the questions of an update; BadInput with file and line when a row is broken or lacks a part."""
     found = []
-    for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
-        row = json.loads(line)
-        if not row.get("answers") or not row.get("old_answers"):
-            raise BadInput(f"{path}, line {number}: needs answers and old_answers")
+    for number, row in read_rows(path):
+        missing = [key for key in ("id", "question", "answers", "old_answers") if not row.get(key)]
+        if missing:
+            raise BadInput(f"{path}:{number}: a question of an update needs {', '.join(missing)}")
         found.append(
             StaleQuestion(
-                row["id"], row["question"], tuple(row["answers"]), tuple(row["old_answers"]), bool(row.get("taught"))
+                row["id"],
+                row["question"],
+                tuple(row["answers"]),
+                tuple(row["old_answers"]),
+                bool(row.get("taught")),
             )
         )
     return tuple(found)
@@ -73,7 +77,7 @@ def update_index(bench: Bench, documents: Path) -> dict[str, Any]:
 
 
 def ask_stale(desk: Desk, questions: Sequence[StaleQuestion], arms: Sequence[str], when: str) -> None:
-    """Answer the questions with each arm and keep the answers; what is in the journal already is not asked again."""
+    """Answer the questions with each arm and keep the answers; what the journal holds is not asked again."""
     journal = desk.bench.run.path / TRIAL / JOURNAL
     have = {(row["when"], row["arm"], row["id"]) for row in read_lines(journal)}
     for name in arms:
@@ -97,8 +101,8 @@ def staleness(run: Path, questions: Sequence[StaleQuestion], arms: Sequence[str]
             counts[f"old_{when}"] = sum(states(answer, q.old, q.new) for q, answer in said)
         table.append(counts)
     return {
-        "text": f"{len(questions)} questions whose answers the update changed; the old answers were in the documents, "
-        "and in the training examples where the question is about a taught fact.",
+        "text": f"{len(questions)} questions whose answers the update changed; the old answers were in the "
+        "documents, and in the training examples where the question is about a taught fact.",
         "arms": table,
     }
 
