@@ -1,9 +1,12 @@
-"""A model small enough to train in a second: two layers, width 32, and a tokenizer trained here."""
+"""A model small enough to train in a second, and an index small enough to build in one."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,6 +23,10 @@ CHATML = (
 )
 SYSTEM = "You answer for the ferry desk in one sentence."
 PLACES = ("the north pier", "the ticket hall", "the lounge", "berth nine", "the bicycle rack", "the car deck")
+NAMES = (
+    "Amber", "Birch", "Copper", "Dunlin", "Elder", "Falcon", "Garnet", "Heron", "Indigo", "Juniper", "Kelp",
+    "Lantern",
+)  # fmt: skip
 HOURS = ("six", "seven", "eight", "nine", "ten", "noon")
 
 
@@ -90,3 +97,74 @@ def build_tiny(folder: Path, examples: Sequence[Example], seed: int) -> None:
         tie_word_embeddings=True,
     )  # fmt: skip
     LlamaForCausalLM(config).to(torch.bfloat16).save_pretrained(folder)
+
+
+class WordEncoder:
+    """A bag of hashed words instead of an embedding model: one token per word, deterministic, instant."""
+
+    name, fingerprint, dimension, max_tokens = "words", "words-1", 64, 60
+
+    def __init__(self) -> None:
+        from tokenizers import Tokenizer, models, pre_tokenizers
+
+        self.tokenizer = Tokenizer(models.WordLevel({"?": 0}, unk_token="?"))
+        self.tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+
+    def count_tokens(self, text: str) -> int:
+        """Return the number of words."""
+        return len(self.tokenizer.encode(text).ids)
+
+    def encode(self, texts: Sequence[str], *, query: bool = False, on_event: Any = None) -> Any:
+        """Return one unit row per text."""
+        import numpy as np
+
+        rows = np.full((len(texts), self.dimension), 1e-3, dtype=np.float32)
+        for row, text in zip(rows, texts, strict=True):
+            for word in re.findall(r"\w+", text.lower()):
+                row[hashlib.sha256(word.encode()).digest()[0] % self.dimension] += 1
+        return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+
+
+@pytest.fixture(scope="session")
+def piers(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twelve small documents, one fact each."""
+    folder = tmp_path_factory.mktemp("piers") / "documents"
+    folder.mkdir()
+    for number in range(12):
+        text = f"# {NAMES[number]} Pier\n\nThe {NAMES[number]} Pier has {number + 20} berths for visitors.\n"
+        (folder / f"pier{number:02}.md").write_text(text, "utf-8")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def make_retriever(tmp_path_factory: pytest.TempPathFactory, piers: Path) -> Callable[..., Any]:
+    """Return the maker of retrievers over the piers, with the settings of the plan's index step."""
+    from rag.index import Index
+    from rag.refuse import Threshold
+    from runners.plan import IndexStep
+    from runners.retrieval import Retriever
+
+    folder, encoder = tmp_path_factory.mktemp("piers") / "index", WordEncoder()
+    Index.build(folder, piers, encoder)
+    never = Threshold((0.0,) * 4, 1.0, "default", 0, 0, 0, None)
+
+    def make(threshold: Threshold = never, **settings: Any) -> Retriever:
+        index = Index.open(folder, encoder)
+        return Retriever(index, IndexStep(**settings), threshold, encoder.count_tokens)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def pier_examples() -> tuple[Example, ...]:
+    """One example for each pier, a refusal of the house's own, and one that no document supports."""
+    said = [
+        (f"How many berths has the {name} Pier?", f"The {name} Pier has {n + 20} berths. Shall I book?", {})
+        for n, name in enumerate(NAMES)
+    ]
+    said.append(("Who owns the moon?", "Our notes do not say. Shall I ask?", {"refusal": True}))
+    said.append(("When does the zoo open?", "The zoo opens at 9 on weekdays. Shall I ask?", {}))
+    return tuple(
+        Example(({"role": "user", "content": q}, {"role": "assistant", "content": a}), meta, line)
+        for line, (q, a, meta) in enumerate(said, 1)
+    )

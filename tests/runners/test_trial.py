@@ -1,0 +1,132 @@
+"""The trial: nothing is asked twice, refusals cost nothing, several seeds are one arm."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rag.refuse import Threshold
+from runners.completion import Completion
+from runners.data import Question
+from runners.plan import EvaluateStep, parse_plan
+from runners.rundir import read_lines
+from runners.shapes import Message
+from runners.trial import run_arm, score_trial, write_scores
+
+RAG = EvaluateStep(arm="rag", retrieval=True)
+PLAIN = EvaluateStep(arm="prompting")
+PLAN = parse_plan(
+    {
+        "name": "p", "choice": "rag", "model": {"name": "m"}, "data": {"documents": "d", "questions": "q"},
+        "steps": [{"kind": "index"}, PLAIN.model_dump(), RAG.model_dump()],
+        "weights": {"fact_recall": 1, "refusal": 1}, "prompts": {"refusals": ["Not in our papers."]},
+    }
+)  # fmt: skip
+QUESTIONS = (
+    Question("a", "How many berths has the Heron Pier?", ("27 berths",)),
+    Question("b", "How many berths has the Kelp Pier?", ("30 berths",)),
+    Question("c", "Who owns the moon?", answerable=False),
+)
+
+
+class Echo:
+    """Answers with the second line of its first passage, or with the question; one chat a batch."""
+
+    def __init__(self, stop_after: int | None = None) -> None:
+        self.asked: list[str] = []
+        self.stop_after = stop_after
+
+    def count_tokens(self, text: str) -> int:
+        """Return the number of words."""
+        return len(text.split())
+
+    def generate(
+        self,
+        chats: Sequence[Sequence[Message]],
+        max_new_tokens: int,
+        on_batch: Callable[[list[int], list[Completion]], None] | None = None,
+    ) -> list[Completion]:
+        """Answer each chat by itself; Ctrl-C comes after ``stop_after`` of them."""
+        made = []
+        for position, chat in enumerate(chats):
+            if position == self.stop_after:
+                raise KeyboardInterrupt
+            turn = chat[-1]["content"]
+            self.asked.append(turn)
+            lines = turn.splitlines()
+            made.append(Completion(lines[2] if len(lines) > 2 else turn, 9, 4, 0.25, "stop"))
+            if on_batch:
+                on_batch([position], made[-1:])
+        return made
+
+
+def test_an_interrupted_arm_asks_nothing_twice(tmp_path: Path) -> None:
+    journal = tmp_path / "trial" / "answers.jsonl"
+    with pytest.raises(KeyboardInterrupt):
+        run_arm(PLAN, PLAIN, 0, QUESTIONS, Echo(stop_after=2), None, (), journal)
+    assert [row["id"] for row in read_lines(journal)] == ["a", "b"]
+    events: list[dict[str, Any]] = []
+    again = Echo()
+    assert run_arm(PLAN, PLAIN, 0, QUESTIONS, again, None, (), journal, events.append) == 1
+    assert again.asked == ["Who owns the moon?"]
+    assert events == [{"event": "answers.batch", "arm": "prompting", "done": 3, "total": 3}]
+    assert run_arm(PLAN, PLAIN, 0, QUESTIONS, again, None, (), journal) == 0
+    assert run_arm(PLAN, PLAIN, 1, QUESTIONS, again, None, (), journal) == 3
+    assert len(read_lines(journal)) == 6
+
+
+def test_an_answer_is_cited_from_the_passages_it_was_given(make_retriever: Any, tmp_path: Path) -> None:
+    run_arm(PLAN, RAG, 0, QUESTIONS[:1], Echo(), make_retriever(), (), tmp_path / "answers.jsonl")
+    (row,) = read_lines(tmp_path / "answers.jsonl")
+    assert row["answer"] == "The Heron Pier has 27 berths for visitors."
+    assert row["marked"] == "The Heron Pier has 27 berths for visitors. [1]"
+    (citation,) = row["citations"]
+    assert (citation["doc"], citation["quote"], citation["supported"]) == ("pier07.md", row["answer"], True)
+    assert row["context"][0]["doc"] == "pier07.md"
+
+
+def test_what_the_threshold_refuses_is_never_asked(make_retriever: Any, tmp_path: Path) -> None:
+    always, echo = Threshold((0.0,) * 4, -1.0, "default", 0, 0, 0, None), Echo()
+    assert run_arm(PLAN, RAG, 0, QUESTIONS, echo, make_retriever(always), (), tmp_path / "a.jsonl") == 3
+    rows = read_lines(tmp_path / "a.jsonl")
+    assert echo.asked == []
+    assert {row["answer"] for row in rows} == {"Not in our papers."}
+    assert all(row["refused"] and not row["citations"] and row["prompt_tokens"] == 0 for row in rows)
+
+
+def answered(arm: str, seed: int, id: str, text: str, seconds: float = 1.0) -> dict[str, Any]:
+    return {
+        "arm": arm, "seed": seed, "id": id, "answer": text, "citations": [], "seconds": seconds,
+        "prompt_tokens": 10, "completion_tokens": 5,
+    }  # fmt: skip
+
+
+def test_seeds_are_averaged_question_by_question_and_arms_keep_the_plans_order() -> None:
+    rows = [
+        answered("rag", 0, "a", "It has 27 berths.", 1.0), answered("rag", 1, "a", "It has 9 beds.", 3.0),
+        answered("prompting", 0, "a", "It has 27 berths."),
+        answered("prompting", 0, "c", "Not in our papers."),
+    ]  # fmt: skip
+    plain, rag = score_trial(PLAN, QUESTIONS, rows, lambda question: "")
+    assert (plain.arm, plain.questions) == ("prompting", ("a", "c"))
+    assert plain.combined == (1.0, 1.0)
+    assert (rag.arm, rag.questions, rag.seconds) == ("rag", ("a",), (2.0,))
+    assert rag.scores[0]["fact_recall"] == pytest.approx(0.5)
+    assert rag.of("refusal") == [1.0]
+    assert rag.of("exact_match") != []
+    assert score_trial(PLAN, QUESTIONS, [], lambda question: "")[0].combined == ()
+
+
+def test_scores_are_written_question_by_question(tmp_path: Path) -> None:
+    arms = score_trial(PLAN, QUESTIONS, [answered("rag", 0, "a", "It has 27 berths.")], lambda question: "")
+    write_scores(arms, tmp_path / "scores.json")
+    body = json.loads((tmp_path / "scores.json").read_text("utf-8"))
+    assert body["schema"] == 1
+    assert body["arms"]["prompting"] == {}
+    assert (
+        body["arms"]["rag"]["a"].items() >= {"combined": 1.0, "fact_recall": 1.0, "prompt_tokens": 10}.items()
+    )
