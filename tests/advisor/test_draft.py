@@ -34,7 +34,7 @@ def test_all_arms_in_order(desk: Any, laptop: Machine) -> None:
     assert [arm.arm for arm in plan.arms] == ["prompting", "few-shot", "rag", "lora", "naive-stack", "hybrid"]
     assert plan.choice == "hybrid"
     hybrid = plan.train_step("hybrid")
-    assert (hybrid.rows, hybrid.start_from, hybrid.method) == ("retrieval", "lora", "lora")
+    assert (hybrid.rows, hybrid.start_from, hybrid.method) == ("retrieval", None, "lora")
     assert hybrid.rank == plan.train_step("lora").rank
     assert plan.train_step("lora").reasons
     assert plan.gate.must_beat == ("prompting", "few-shot", "rag", "lora")
