@@ -38,6 +38,8 @@ def tune(
         raise UsageProblem(f"--method {method} is not a tuning method", f"choose one of {', '.join(METHODS)}")
     if out is None and not (check or show):
         raise UsageProblem("--out is missing", "name the folder the tuned weights go to")
+    if out is not None and not (check or show):
+        refuse_in_use(out, resume, overwrite)
     rows = read_rows(examples, prompt, max_rows)
     from advisor.progress import watching
     from runners import defaults, models
@@ -55,7 +57,10 @@ def tune(
             print(line)
         return
     assert out is not None
-    prepare(out, resume, overwrite)
+    if overwrite and out.exists():
+        import shutil
+
+        shutil.rmtree(out)
     with watching(as_json) as watcher, writing_into(out):
         result = fit(rows, config, base, out, on_event=watcher, resume=resume)
     body = {"schema": 1, "out": str(out), **result.to_json()}
@@ -88,14 +93,13 @@ def read_prompt(prompt: str | None) -> str:
         raise BadInput(f"{path} cannot be read: {error}") from None
 
 
-def prepare(out: Path, resume: bool, overwrite: bool) -> None:
-    """Refuse a folder that is in use, unless asked to go on with it or to replace it."""
+def refuse_in_use(out: Path, resume: bool, overwrite: bool) -> None:
+    """Refuse a folder that is in use, unless asked to go on with it or to replace what was made here before."""
+    if out.exists() and not out.is_dir():
+        raise UsageProblem(f"{out} is a file", "name a folder for the tuned weights")
     if not out.exists() or not any(out.iterdir()) or resume:
         return
     if not overwrite:
         raise UsageProblem(f"{out} exists", "continue with --resume, or start again with --overwrite")
     if not (out / "manifest.json").is_file():
         raise UsageProblem(f"{out} was not made by tunewise train", "choose another --out")
-    import shutil
-
-    shutil.rmtree(out)

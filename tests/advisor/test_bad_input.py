@@ -230,6 +230,16 @@ def test_overwriting_what_is_no_run(refused: Refused, write_plan: Any, tmp_path:
     assert (tmp_path / "thesis" / "chapter.txt").read_text("utf-8") == "years"
 
 
+def test_training_into_a_folder_that_is_in_use(refused: Refused, desk: Any, tmp_path: Path) -> None:
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter.txt").write_text("years", "utf-8")
+    flags = ("train", "--examples", desk.examples, "--out")
+    assert "thesis exists" in refused(2, *flags, "thesis")
+    assert "was not made by tunewise train" in refused(2, *flags, "thesis", "--overwrite")
+    assert "is a file" in refused(2, *flags, desk.prompt)
+    assert (tmp_path / "thesis" / "chapter.txt").read_text("utf-8") == "years"
+
+
 def test_nothing_given_and_nobody_to_ask(tunewise: Any) -> None:
     for arguments in (("plan",), ("plan", "--yes")):
         done = tunewise(*arguments)
