@@ -94,7 +94,7 @@ def read_prompt(prompt: str | None) -> str:
 
 
 def refuse_in_use(out: Path, resume: bool, overwrite: bool) -> None:
-    """Refuse a folder that is in use, unless asked to go on with it or to replace what was made here before."""
+    """Refuse a folder that is in use, unless asked to go on with it or to replace what it made before."""
     if out.exists() and not out.is_dir():
         raise UsageProblem(f"{out} is a file", "name a folder for the tuned weights")
     if not out.exists() or not any(out.iterdir()) or resume:

@@ -8,7 +8,7 @@ from pathlib import Path
 from rag.errors import BadInput
 from runners.answer import Answer, answer_all
 from runners.bench import Bench, obtain
-from runners.data import Question
+from runners.data import Example, Question
 from runners.plan import EvaluateStep, Plan
 from runners.prompting import choose_shots
 from runners.rundir import REPORT, OnEvent, open_run, read_run_plan
@@ -61,7 +61,7 @@ class Desk:
                     "finish it with: tunewise run --resume",
                 )
         asked = [Question(f"ask-{n}", text, history=history) for n, text in enumerate(questions)]
-        shots = ()
+        shots: tuple[Example, ...] = ()
         if arm.shots:
             from runners.run import read_data
 

@@ -15,7 +15,7 @@ from runners.plan import Plan, TrainStep
 CHOSEN = ("asked", "flag", "file")
 """Sources of an answer that a person gave, rather than this machine."""
 HEADROOM = 0.92
-"""Share of the memory that a run may take; the rest is the system's (an out-of-memory kill loses the step)."""
+"""Share of the memory that a run may take; the rest is the system's (an out-of-memory kill loses a step)."""
 ADAPTER_MIB, INDEX_MIB = 60, 60
 """Room for one adapter with its checkpoint, and for a small index, in MiB."""
 
@@ -39,12 +39,14 @@ def check_gpu(plan: Plan, machine: Machine) -> None:
             "run it on that machine, or plan for this one: tunewise plan --set gpu_kind=none ...",
         )
     memory = plan.answers.get("gpu_memory_gib")
-    if memory is not None and memory.source in CHOSEN and memory.value and machine.gpu_memory_gib.value:
-        if machine.gpu_memory_gib.value < 0.95 * float(memory.value):
-            raise CannotRun(
-                f"the plan was made for a GPU with {memory.value} GiB, this one has {machine.gpu_memory_gib.value:.1f}",
-                "plan for this machine: leave gpu_memory_gib out",
-            )
+    have = machine.gpu_memory_gib.value
+    if memory is None or memory.source not in CHOSEN or not memory.value or not have:
+        return
+    if have < 0.95 * float(memory.value):
+        raise CannotRun(
+            f"the plan was made for a GPU with {memory.value} GiB, this one has {have:.1f}",
+            "plan for this machine: leave gpu_memory_gib out",
+        )
 
 
 def check_memory(plan: Plan, base: Path, machine: Machine) -> None:
@@ -60,15 +62,16 @@ def check_memory(plan: Plan, base: Path, machine: Machine) -> None:
             needs = estimate(shape, step.method, Setup(seq_len=min(step.max_tokens, step.batch_tokens)))
             if needs.low > HEADROOM * have:
                 raise CannotRun(
-                    f"training {step.arm} ({step.method}) takes at least {needs.low:.1f} GiB, this machine has {have:.1f}",
+                    f"training {step.arm} ({step.method}) takes at least {needs.low:.1f} GiB, "
+                    f"this machine has {have:.1f}",
                     "plan for a smaller model or another method: tunewise plan",
                 )
 
 
 def check_disk(plan: Plan, base: Path, out: Path) -> None:
-    """Refuse a run that cannot be written: room for the index, every adapter and checkpoint, answers and report."""
+    """Refuse a run that cannot be written: room for the index, adapters, checkpoints, answers and report."""
     weights = sum(p.stat().st_size for p in base.glob("*.safetensors")) / 2**20
-    needed = INDEX_MIB if plan.index else 10
+    needed: float = INDEX_MIB if plan.index else 10
     for step in plan.steps:
         if isinstance(step, TrainStep):
             # A full checkpoint holds the weights and two fp32 moments of a bf16 model.
@@ -84,5 +87,3 @@ def check_disk(plan: Plan, base: Path, out: Path) -> None:
             f"{folder} has {free:.0f} MiB free, this run needs about {needed:.0f} MiB",
             "free some space, or choose another --out",
         )
-
-

@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 
+from runners.desk import Desk
+
 pytestmark = pytest.mark.real
 
 ARMS = ["prompting", "few-shot", "rag", "lora", "naive-stack", "hybrid"]
@@ -215,11 +217,8 @@ def test_an_updated_document_is_found_at_once(line: Any, tunewise: Any, example:
     stale = json.loads((example / "update" / "stale.jsonl").read_text("utf-8").splitlines()[0])
 
     def passages() -> str:
-        done = tunewise(
-            "index", "search", "run/index", stale["question"], "--k", 3, "--json", cwd=line.folder
-        )
-        assert done.returncode == 0, done.stderr
-        return " ".join(hit["text"] for hit in json.loads(done.stdout)["hits"])
+        (found,) = Desk(line.run).bench.retriever.find([stale["question"]])
+        return str(found.passages)
 
     before = passages()
     assert stale["old_answers"][0] in before
@@ -233,5 +232,3 @@ def test_an_updated_document_is_found_at_once(line: Any, tunewise: Any, example:
     after = passages()
     assert stale["answers"][0] in after
     assert stale["old_answers"][0] not in after
-    asked = tunewise("ask", "run", stale["question"], "--arm", "rag", "--json", cwd=line.folder)
-    assert asked.returncode == 0, asked.stderr
