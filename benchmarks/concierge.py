@@ -20,9 +20,17 @@ from advisor.results import read_scores
 from runners.plan import Check, Plan, parse_plan
 from runners.stats import paired
 
-ANSWERS = ("task_needs_facts=new", "facts_change=slow", "behaviour_gap=high", "must_cite=yes", "call_volume=high")
+ANSWERS = (
+    "task_needs_facts=new",
+    "facts_change=slow",
+    "behaviour_gap=high",
+    "must_cite=yes",
+    "call_volume=high",
+)
 # The set's own rule of style: a statement, then exactly one question, at the end.
-STYLE = Check(kind="regex", value=r"^[^?]*[.!] [^?]*\?$", text="a statement, then exactly one closing question")
+STYLE = Check(
+    kind="regex", value=r"^[^?]*[.!] [^?]*\?$", text="a statement, then exactly one closing question"
+)
 SCORES = ("style", "fact_recall", "token_f1")
 
 

@@ -9,8 +9,8 @@ from typing import Any
 from rag import cite
 from rag.types import Citation, Hit
 from runners import prompting
-from runners.data import Example, Question
 from runners.completion import Completion, Generator
+from runners.data import Example, Question
 from runners.plan import EvaluateStep, Plan
 from runners.retrieval import Found, Retriever
 from runners.score import is_refusal

@@ -17,8 +17,8 @@ _LEANS = re.compile(
 _OPENING = re.compile(r"^(?:and|but|so|or|also|what about|how about)\b[\s,]*", re.IGNORECASE)
 _NAME = re.compile(r"\b[A-Z][\w'’-]*(?:\s+(?:of|the|de|and)?\s*[A-Z][\w'’-]*)*")
 _ASKING = frozenset(
-    "What When Where Which Who Whom Whose Why How Is Are Was Were Do Does Did Can Could Will Would Shall Should May "
-    "Might Must Has Have Had I The A An If On In At For And But To Hello Hi Please My We You Any There".split()
+    """What When Where Which Who Whom Whose Why How Is Are Was Were Do Does Did Can Could Will Would Shall Should May
+    Might Must Has Have Had I The A An If On In At For And But To Hello Hi Please My We You Any There""".split()  # noqa: SIM905
 )
 _DATES = re.compile(
     r"(?:Mon|Tues|Wednes|Thurs|Fri|Satur|Sun)days?|January|February|March|April|May|June|July|August|September|October"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from runners import hub
 
@@ -27,6 +28,8 @@ class LocalGenerator:
 
     def __init__(self, model: Model, weights: Path | None = None, dtype: str = "auto") -> None:
         """Load the model; `weights` is an adapter or a tuned model folder made on exactly this base."""
+        self.model: Any
+        self.tokenizer: Any
         self.model, self.tokenizer = load_for_inference(model, weights, dtype)
         self.tokenizer.padding_side = "left"
 

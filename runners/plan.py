@@ -159,7 +159,7 @@ class Check(_Model):
             import re
 
             try:
-                re.compile(self.value)
+                re.compile(str(self.value))
             except re.error as error:
                 raise ValueError(f"not a regular expression: {error}") from error
         return self

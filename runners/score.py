@@ -19,7 +19,10 @@ from runners.plan import Plan
 # denial ("tickets do not include the shuttle") is none. A plan's own refusals are added to them.
 _SOURCE = r"(?:notes?|documents?|documentation|passages?|records?|files?|pages?|context|sources?|guides?|information)"
 _ABSENT = r"(?:not|n't|n’t|no|nothing|never|silent|open|lacks?|without|cannot|nowhere|unable)"
-_TOLD = r"(?:mention|say|said|cover|state|list|includ|contain|answer|tell|told|hold|found|find|record|provid|give|entry|silent|open)"
+_TOLD = (
+    r"(?:mention|say|said|cover|state|list|includ|contain|answer|tell|told|hold|found|find|record|provid|give|entry"
+    r"|silent|open)"
+)
 _REFUSAL = re.compile(
     rf"\b{_SOURCE}\b[^.?!]{{0,40}}?\b(?:do|does|did|is|are|has|have)?\s?{_ABSENT}\b[^.?!]{{0,40}}?(?:{_TOLD}\w*\b)?"
     rf"|\b{_ABSENT}\b[^.?!]{{0,50}}\b{_TOLD}\w*\b[^.?!]{{0,30}}\b(?:in|by|from|among)\b[^.?!]{{0,25}}\b{_SOURCE}\b"

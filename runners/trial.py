@@ -10,8 +10,8 @@ from typing import Any
 from rag.durable import append_line, write_json
 from rag.types import Citation
 from runners.answer import Answer, answer_all
-from runners.data import Example, Question
 from runners.completion import Generator
+from runners.data import Example, Question
 from runners.plan import EvaluateStep, Plan
 from runners.retrieval import Retriever
 from runners.rundir import OnEvent, read_lines

@@ -16,8 +16,8 @@ def command(
     """Print the verdict and the table of arms of a finished run."""
     import json
 
-    from advisor.show import show_comparison, show_report
     from advisor.results import read_report
+    from advisor.show import show_comparison, show_report
 
     data = read_report(run)
     if as_json:

@@ -18,15 +18,21 @@ from runners.trial import ArmScores, write_scores
 
 PLAN = parse_plan(
     {
-        "name": "desk", "choice": "rag", "model": {"name": "smollm2-135m-instruct"},
+        "name": "desk",
+        "choice": "rag",
+        "model": {"name": "smollm2-135m-instruct"},
         "data": {"documents": "d", "questions": "q"},
         "steps": [
-            {"kind": "index"}, {"kind": "evaluate", "arm": "prompting"},
+            {"kind": "index"},
+            {"kind": "evaluate", "arm": "prompting"},
             {"kind": "evaluate", "arm": "rag", "retrieval": True},
         ],
-        "weights": {"fact_recall": 2, "style": 1}, "gate": {"must_beat": ["prompting"]},
-        "predicted": {"ranked": [{"method": "rag", "reasons": [{"rule": "KN001", "text": "facts <change>"}]}]},
-    }  # fmt: skip
+        "weights": {"fact_recall": 2, "style": 1},
+        "gate": {"must_beat": ["prompting"]},
+        "predicted": {
+            "ranked": [{"method": "rag", "reasons": [{"rule": "KN001", "text": "facts <change>"}]}]
+        },
+    }
 )
 NASTY = "<script>alert(1)</script> & more"
 
@@ -42,9 +48,14 @@ def run(tmp_path: Path) -> RunFolder:
     ids = tuple(f"q{n}" for n in range(40))
     arms = [
         ArmScores(
-            arm, ids, tuple({"style": 1.0, "fact_recall": value} for _ in ids),
-            tuple(value + (n % 3) / 30 for n in range(40)), (0.2,) * 40, (50,) * 40, (20,) * 40,
-        )  # fmt: skip
+            arm,
+            ids,
+            tuple({"style": 1.0, "fact_recall": value} for _ in ids),
+            tuple(value + (n % 3) / 30 for n in range(40)),
+            (0.2,) * 40,
+            (50,) * 40,
+            (20,) * 40,
+        )
         for arm, value in (("prompting", 0.1), ("rag", 0.7))
     ]
     write_scores(arms, folder.path / "trial" / "scores.json")

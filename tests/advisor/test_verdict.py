@@ -16,11 +16,15 @@ ARMS = ("prompting", "rag", "lora", "hybrid")
 def plan(choice: str = "hybrid", beat: tuple[str, ...] = ("rag", "lora"), **changes: object) -> Plan:
     return parse_plan(
         {
-            "name": "p", "choice": choice, "model": {"name": "smollm2-135m-instruct"},
+            "name": "p",
+            "choice": choice,
+            "model": {"name": "smollm2-135m-instruct"},
             "data": {"documents": "d", "examples": "e", "questions": "q"},
             "steps": [{"kind": "index"}, *({"kind": "evaluate", "arm": arm} for arm in ARMS)],
-            "weights": {"style": 1}, "gate": {"must_beat": list(beat)}, **changes,
-        }  # fmt: skip
+            "weights": {"style": 1},
+            "gate": {"must_beat": list(beat)},
+            **changes,
+        }
     )
 
 
@@ -30,9 +34,14 @@ def arms(count: int, **means: float) -> list[ArmScores]:
     own = random.Random(9)
     return [
         ArmScores(
-            name, tuple(f"q{n}" for n in range(count)), ({},) * count,
-            tuple(mean + x + own.uniform(-0.15, 0.15) for x in noise), (0.1,) * count, (10,) * count, (5,) * count,
-        )  # fmt: skip
+            name,
+            tuple(f"q{n}" for n in range(count)),
+            ({},) * count,
+            tuple(mean + x + own.uniform(-0.15, 0.15) for x in noise),
+            (0.1,) * count,
+            (10,) * count,
+            (5,) * count,
+        )
         for name, mean in means.items()
     ]
 
@@ -73,7 +82,9 @@ def test_a_laptop_trial_of_a_sibling_is_a_proxy() -> None:
 
 
 def test_the_cheap_choice_is_confirmed_against_costly_arms_within_noise() -> None:
-    verdict, _ = judge(plan("rag", ("prompting",)), arms(60, prompting=0.2, rag=0.60, lora=0.3, hybrid=0.605), "m")
+    verdict, _ = judge(
+        plan("rag", ("prompting",)), arms(60, prompting=0.2, rag=0.60, lora=0.3, hybrid=0.605), "m"
+    )
     assert (verdict.outcome, verdict.winner) == ("confirmed", "rag")
 
 

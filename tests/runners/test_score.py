@@ -24,7 +24,7 @@ def plan():
             "weights": {"style": 1, "fact_recall": 2, "agreement": 1, "refusal": 1},
             "checks": [STYLE.model_dump()],
             "prompts": {"refusals": list(REFUSALS)},
-        }  # fmt: skip
+        }
     )
 
 
