@@ -134,7 +134,7 @@ def _load(path: Path) -> dict[str, Any]:
         if path.stat().st_size > MOST_BYTES:
             raise BadInput(f"answers file {path} is larger than {MOST_BYTES:,} bytes")
         text = path.read_text("utf-8")
-        loaded = json.loads(text) if path.suffix == ".json" else yaml.load(text, Loader=_NoAliases)  # noqa: S506
+        loaded = json.loads(text) if path.suffix == ".json" else _NoAliases(text).get_single_data()
     except FileNotFoundError:
         raise BadInput(f"no answers file at {path}", "make one with: tunewise plan") from None
     except OSError as error:

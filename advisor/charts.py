@@ -11,7 +11,12 @@ from matplotlib.figure import Figure
 
 INK, SOFT, CHOSEN = "#1f2933", "#9aa5b1", "#0b7285"
 # Fixed salt and no date: the same numbers draw the same bytes.
-_SETTINGS: Any = {"svg.hashsalt": "tunewise", "svg.fonttype": "none", "font.family": "sans-serif", "font.size": 10}
+_SETTINGS: Any = {
+    "svg.hashsalt": "tunewise",
+    "svg.fonttype": "none",
+    "font.family": "sans-serif",
+    "font.size": 10,
+}
 
 
 def arms_chart(arms: Sequence[dict[str, Any]], choice: str) -> str:

@@ -37,6 +37,8 @@ class Watcher:
             self.reasons = event["reasons"]
             for name, reason in self.reasons.items():
                 self.say(f"  {name}: {reason}")
+        elif kind == "row.rejected":
+            self.say(f"  {event['file']}, line {event['line']} left out: {event['reason']}")
         elif kind == "rows.prepared":
             self.say(
                 f"  {event['rows']} retrieval-aware rows: {event['with_gold']} with the supporting passage, "

@@ -89,5 +89,7 @@ def side_by_side(run: Path, questions: Sequence[Question]) -> list[dict[str, Any
 
 def _reasons(data: dict[str, Any]) -> list[dict[str, Any]]:
     ranked = data["predicted"].get("ranked", [])
-    chosen: dict[str, Any] = next((r for r in ranked if r.get("method") == data["verdict"]["recommended"]), {})
+    chosen: dict[str, Any] = next(
+        (r for r in ranked if r.get("method") == data["verdict"]["recommended"]), {}
+    )
     return list(chosen.get("reasons", []))

@@ -7,7 +7,7 @@ import os
 from runners.plan import IndexStep, Plan, TrainStep
 
 # Measured on 2 cores with AVX512-BF16 and SmolLM2-135M (benchmarks/LOG.md); other sizes scale by parameters.
-TRAIN_TOKENS_PER_S = {"lora": 400.0, "qlora": 340.0, "full": 300.0}
+TRAIN_TOKENS_PER_S = {"lora": 950.0, "qlora": 700.0, "full": 450.0}
 PREFILL_TOKENS_PER_S = 1500.0
 DECODE_TOKENS_PER_S = 250.0
 LOAD_SECONDS = 6.0

@@ -7,7 +7,7 @@ import os
 import shutil
 from pathlib import Path
 
-from rag.errors import CannotRun
+from rag.errors import BadInput, CannotRun
 from runners.machine import Machine
 from runners.memory import Setup, estimate, read_shape
 from runners.plan import Plan, TrainStep
@@ -25,6 +25,17 @@ def check(plan: Plan, base: Path, out: Path, machine: Machine) -> None:
     check_gpu(plan, machine)
     check_memory(plan, base, machine)
     check_disk(plan, base, out)
+
+
+def documents(plan: Plan) -> None:
+    """Refuse documents that are not there or an empty folder, before a run folder is made for them."""
+    path = plan.data.documents
+    if path is None or plan.index is None:
+        return
+    if not path.exists():
+        raise BadInput(f"the documents path {path} does not exist", "correct data.documents in the plan")
+    if path.is_dir() and not any(p.is_file() for p in path.rglob("*")):
+        raise BadInput(f"the documents folder {path} is empty", "put documents into it, or name another")
 
 
 def check_gpu(plan: Plan, machine: Machine) -> None:

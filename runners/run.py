@@ -47,7 +47,7 @@ def run_plan(
     named = [(step_name(step), step) for step in plan.steps]
     if only and only not in [name for name, _ in named]:
         raise BadInput(f"the plan has no step {only!r}", f"its steps: {', '.join(name for name, _ in named)}")
-    examples, split = read_data(plan)
+    examples, split = read_data(plan, on_event)
     base = obtain(plan.model, "base", on_event)
     embedder = obtain(plan.embedder, "embedder", on_event) if plan.index is not None else None
     require.check(plan, base.folder, out, detect(out))
@@ -57,10 +57,13 @@ def run_plan(
         bench.tell(
             {"event": "run.start", "plan": plan.digest(), "split": split.digest, "base": base.fingerprint}
         )
-        for number, (name, step) in enumerate(named):
-            if only in (None, name):
-                _step(bench, name, step, number, len(named))
-        if only is None:
+        worked = [
+            _step(bench, name, step, number, len(named))
+            for number, (name, step) in enumerate(named)
+            if only in (None, name)
+        ]
+        # A finished trial is not scored again: the index may have moved on since, and gold spans with it.
+        if only is None and (any(worked) or not (run.path / TRIAL / trial.SCORES).is_file()):
             _score(bench)
     return run
 
@@ -70,11 +73,19 @@ def step_name(step: Step) -> str:
     return step.kind if isinstance(step, IndexStep) else f"{step.kind}:{step.arm}"
 
 
-def read_data(plan: Plan) -> tuple[tuple[Example, ...], Split]:
-    """Read and check all data of a plan; BadInput when test questions are among the training rows."""
+def read_data(plan: Plan, on_event: OnEvent = None) -> tuple[tuple[Example, ...], Split]:
+    """Read and check all data of a plan; rows that are left out are told.
+
+    Raises BadInput when a file is missing or broken, or when test questions are among the training rows.
+    """
     examples: tuple[Example, ...] = ()
+    require.documents(plan)
     if plan.data.examples:
         loaded: ExampleSet = load_examples(plan.data.examples)
+        for row in loaded.rejected:
+            if on_event:
+                place = {"file": str(plan.data.examples), "line": row.line, "reason": row.reason}
+                on_event({"event": "row.rejected", **place})
         examples = _draw_examples(loaded.rows, plan.data.max_examples, plan.seed)
     questions: tuple[Question, ...] = ()
     if plan.data.questions:
@@ -115,17 +126,19 @@ def _draw_examples(rows: tuple[Example, ...], most: int | None, seed: int) -> tu
     return tuple(rows[i] for i in kept)
 
 
-def _step(bench: Bench, name: str, step: Step, number: int, total: int) -> None:
+def _step(bench: Bench, name: str, step: Step, number: int, total: int) -> bool:
+    """Do a step, or skip it when it is finished; return whether there was anything to do."""
     inputs = steps.inputs(bench, step)
     bench.tell({"event": "step.start", "step": name, "number": number + 1, "total": total})
     done = bench.run.finished(name, inputs)
     if done is not None:
         bench.tell({"event": "step.skip", "step": name})
-        return
+        return False
     bench.run.unseal()
     result = steps.carry_out(bench, step)
     bench.run.finish(name, inputs, result)
     bench.tell({"event": "step.end", "step": name, **result})
+    return True
 
 
 def _score(bench: Bench) -> None:

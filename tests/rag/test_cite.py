@@ -139,3 +139,9 @@ def test_overlap_is_shown_once(make_chunk) -> None:
     assert [p.text for p in found] == ["One two three. Four five six.", "Seven eight nine."]
     back = context.select([Hit(b, 1, 1, 1), Hit(a, 1, 1, 1)], 99, lambda text: len(text.split()))
     assert [p.text for p in back] == ["Four five six. Seven eight nine.", "One two three."]
+
+
+def test_the_opposite_word_is_a_contradiction(make_chunk) -> None:
+    chunk = make_chunk("The Ropewalk Museum stays closed to visitors on Mondays.", "museum.md", "Museum", 1)
+    assert cite.support("The Ropewalk Museum is closed on Mondays.", [chunk])
+    assert cite.support("The Ropewalk Museum is open to visitors on Mondays.", [chunk]) is None
