@@ -52,9 +52,9 @@ def main(arguments: list[str] | None = None) -> None:
     if "--debug" in given:
         given.remove("--debug")
         os.environ["TUNEWISE_DEBUG"] = "1"
-    # Idle threads sleep instead of spinning: alone it costs next to nothing, but beside one other busy process a
-    # training step on two cores is ten times as fast (benchmarks/LOG.md). Read when torch is first imported.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # Idle threads soon sleep instead of spinning: alone it costs nothing, but beside another busy process training
+    # on two cores is half as fast again (benchmarks/LOG.md). Read when torch is first imported.
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     signal.signal(signal.SIGTERM, _terminate)
     app(args=given, prog_name="tunewise")
 

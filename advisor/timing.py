@@ -13,13 +13,13 @@ DECODE_TOKENS_PER_S = 250.0
 LOAD_SECONDS = 6.0
 REFERENCE_CORES, REFERENCE_PARAMS_B = 2, 0.135
 CHARS_PER_TOKEN = 4.2
-PASSAGE_TOKENS, ROW_TOKENS, ANSWER_TOKENS = 70, 70, 40
+PASSAGE_TOKENS, ROW_TOKENS, ANSWER_TOKENS = 50, 55, 40
 
 
-def schedule(
-    plan: Plan, examples: int, test_questions: int, params_b: float = REFERENCE_PARAMS_B
-) -> list[tuple[str, float]]:
-    """Estimated seconds of every step, in order, from token counts and measured speeds."""
+def schedule(plan: Plan, examples: int, test_questions: int) -> list[tuple[str, float]]:
+    """Estimated seconds of every step, in order, from token counts, measured speeds and the plan's model size."""
+    size = plan.answers.get("model_params_b")
+    params_b = float(size.value) if size is not None and size.value else REFERENCE_PARAMS_B
     speed = min((os.cpu_count() or 1), 16) / REFERENCE_CORES * REFERENCE_PARAMS_B / params_b
     prompt = len(plan.prompts.system) / CHARS_PER_TOKEN
     passages = (plan.index.k if plan.index else 0) * PASSAGE_TOKENS

@@ -151,13 +151,15 @@ def _model(folder: Path, dtype: torch.dtype) -> Any:
         raise BadInput(
             f"the embedder folder {folder} has no plain config.json (or one that names code to run)"
         )
+    bars = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
         model = AutoModel.from_pretrained(
             folder, dtype=dtype, local_files_only=True, use_safetensors=True, trust_remote_code=False
         )
     finally:
-        logging.enable_progress_bar()
+        if bars:
+            logging.enable_progress_bar()
     return model.eval()
 
 

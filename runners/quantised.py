@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+from contextlib import redirect_stderr
 from pathlib import Path
 
 from runners import hub
@@ -11,8 +13,12 @@ hub.close()
 import torch  # noqa: E402
 import transformers  # noqa: E402
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig  # noqa: E402
+from transformers.utils import logging  # noqa: E402
 
 from rag.errors import BadInput  # noqa: E402
+
+# Progress is told by events.
+logging.disable_progress_bar()
 
 
 def unpack(file: Path, folder: Path, pad: str, eos: str) -> None:
@@ -45,7 +51,9 @@ def _load(file: Path) -> transformers.PreTrainedModel:
     # transformers 5.2x keeps GGUF blocks packed unless told otherwise; earlier releases always unpack.
     packing = getattr(transformers, "GgufConfig", None)
     extra = {"quantization_config": packing(dequantize=True)} if packing else {}
-    model: transformers.PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-        file.parent, gguf_file=file.name, dtype=torch.bfloat16, local_files_only=True, **extra
-    )
+    # The reader of such files draws a bar of its own that no setting reaches.
+    with redirect_stderr(io.StringIO()):
+        model: transformers.PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+            file.parent, gguf_file=file.name, dtype=torch.bfloat16, local_files_only=True, **extra
+        )
     return model
