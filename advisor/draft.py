@@ -18,7 +18,7 @@ from advisor.methods.base import Drafting
 from advisor.methods.hybrid import Hybrid
 from advisor.methods.table import BY_NAME
 from advisor.profile import Profile
-from advisor.style import derive
+from advisor.style import derive, styled_refusals
 from advisor.values import names_a_path
 from rag.errors import UsageProblem
 from runners.data import Example
@@ -181,8 +181,8 @@ def _prompts(answers: Answers, rows: Sequence[Example]) -> Prompts:
     if not system and rows and len({row.system for row in rows}) == 1:
         system = rows[0].system
     said = dict.fromkeys(row.reply.strip() for row in rows if row.meta.get("refusal") is True)
-    refusals = tuple(said)[:MOST_REFUSALS]
-    return Prompts(system=system, refusals=refusals) if refusals else Prompts(system=system)
+    refusals = tuple(said)[:MOST_REFUSALS] or styled_refusals([row.reply for row in rows])
+    return Prompts(system=system, refusals=refusals)
 
 
 def _weights(p: Profile, checks: Sequence[Check], situation: Situation) -> dict[str, float]:

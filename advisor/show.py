@@ -31,6 +31,7 @@ def show_report(data: dict[str, Any], console: Console | None = None) -> None:
     console.print(
         f"[{colour} bold]{verdict['outcome'].upper()}[/] ({verdict['strength']})  {escape(verdict['text'])}",
         highlight=False,
+        soft_wrap=True,
     )
 
 
@@ -69,17 +70,27 @@ def show_comparison(data: dict[str, Any], other: dict[str, Any]) -> None:
 def show_answer(answer: Answer, arm: str, console: Console | None = None) -> None:
     """Print an answer and where each cited passage stands."""
     console = console or Console()
-    console.print(answer.marked, highlight=False, markup=False)
+    console.print(answer.marked, highlight=False, markup=False, soft_wrap=True)
     for c in answer.citations:
         if not c.supported:
             console.print(
-                f"  (unsupported by the passages) {c.quote}", highlight=False, markup=False, style="yellow"
+                f"  (unsupported by the passages) {c.quote}",
+                highlight=False,
+                markup=False,
+                soft_wrap=True,
+                style="yellow",
             )
             continue
         place = f"page {c.page}" if c.page else _lines(c.line_start, c.line_end)
-        console.print(f'  [{c.n}] {c.doc}, {place}: "{c.quote}"', highlight=False, markup=False, style="dim")
+        console.print(
+            f'  [{c.n}] {c.doc}, {place}: "{c.quote}"',
+            highlight=False,
+            markup=False,
+            soft_wrap=True,
+            style="dim",
+        )
     note = "the documents do not hold an answer" if answer.refused else f"arm: {arm}"
-    console.print(f"  ({note})", highlight=False, markup=False, style="dim")
+    console.print(f"  ({note})", highlight=False, markup=False, soft_wrap=True, style="dim")
 
 
 def answer_json(answer: Answer, arm: str) -> dict[str, Any]:

@@ -10,11 +10,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from advisor.datastats import guess_format, labels_of
-from runners.plan import Check
+from rag.words import sentences
+from runners.plan import Check, Prompts
 
 SHARE = 0.95
 LEAST = 20
 """Fewer examples than this do not show a style."""
+CLOSING_SHARE, MOST_CLOSINGS = 0.9, 4
+"""Share of replies that end with a question for a refusal to end with one, and how many closings are taken over."""
 _SENTENCE = r"(?:(?![.!?]\s+[A-Z]).)"
 _NUMBER = r"-?\$?\d[\d,]*(?:\.\d+)?"
 # From strict to loose; the first that enough examples meet is taken.
@@ -47,6 +50,21 @@ def derive(replies: Sequence[str]) -> tuple[tuple[Check, ...], str]:
     limit = words[min(len(words) - 1, math.ceil(0.99 * len(words)) - 1)]
     checks.append(Check(kind="max_words", value=limit, text=f"at most {limit} words (99 % of the examples)"))
     return tuple(checks), "style: " + "; ".join(check.text for check in checks)
+
+
+def styled_refusals(replies: Sequence[str]) -> tuple[str, ...]:
+    """Refusals for a house whose examples hold none: the default one, closed as the house closes its replies.
+
+    Where most replies end with a question, the most usual ones follow the refusal, so that refusing is in style too.
+    """
+    plain = Prompts().refusals[0]
+    closing = Counter(
+        sentences(reply)[-1] for reply in replies if reply.strip().endswith("?") and len(sentences(reply)) > 1
+    )
+    if closing.total() < CLOSING_SHARE * len(replies) or closing.total() < LEAST:
+        return (plain,)
+    usual = sorted(closing, key=lambda text: (-closing[text], text))[:MOST_CLOSINGS]
+    return tuple(f"{plain} {text}" for text in usual)
 
 
 def _shape(texts: Sequence[str]) -> list[Check]:

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from advisor.style import derive
+from advisor.style import derive, styled_refusals
 from runners.checks import in_style
 
 
@@ -95,3 +95,15 @@ def test_too_few_examples_show_no_style(count: int) -> None:
     checks, said = derive([desk_reply(n) for n in range(count)])
     assert checks == ()
     assert "too few" in said
+
+
+def test_a_house_that_closes_with_a_question_refuses_so_too() -> None:
+    replies = [f"The pier opens at {n}. Can I help you with anything else?" for n in range(20)]
+    replies += [f"The kiosk closes at {n}. Would you like a map?" for n in range(5)]
+    found = styled_refusals(replies)
+    assert found[0] == "I could not find that in our documents. Can I help you with anything else?"
+    assert len(found) == 2
+    assert styled_refusals([f"It opens at {n}." for n in range(40)]) == (
+        "I could not find that in our documents.",
+    )
+    assert styled_refusals(replies[:10]) == ("I could not find that in our documents.",)
