@@ -19,6 +19,9 @@ from runners.plan import Prompts
 from runners.prompting import training_row
 from runners.retrieval import Retriever
 
+SHUFFLED = 0.5
+"""Share of rows whose passages are shuffled. In the others they stand best first, as they will when it is asked: so
+the model learns to read them all, and still that the first one is the likeliest."""
 SPARE = 6
 """Hits beyond the plan's k, to fill the places of passages that were left out."""
 
@@ -113,5 +116,6 @@ def _row(
     reply: str | None = None,
 ) -> Example:
     order = list(hits)
-    chance.shuffle(order)
+    if chance.random() < SHUFFLED:
+        chance.shuffle(order)
     return training_row(prompts, example, retriever.show(order), reply)
