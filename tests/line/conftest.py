@@ -100,11 +100,16 @@ def shrunk(plan: Path, small: Path, arms: tuple[str, ...] = ()) -> Path:
     return small
 
 
+def listen() -> None:
+    """Undo an inherited "ignore Ctrl-C", which shells give to what they start in the background."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def interrupt(folder: Path, *arguments: str) -> tuple[int, str]:
     """Start a run and press Ctrl-C at its first training step; return its exit code and stderr."""
     child = subprocess.Popen(
         command(*arguments), cwd=folder, env=environment(), stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, encoding="utf-8",
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, encoding="utf-8", preexec_fn=listen,
     )  # fmt: skip
     try:
         waited = time.monotonic()
