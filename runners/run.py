@@ -84,8 +84,8 @@ def read_data(plan: Plan, on_event: OnEvent = None) -> tuple[tuple[Example, ...]
         loaded: ExampleSet = load_examples(plan.data.examples)
         for row in loaded.rejected:
             if on_event:
-                place = {"file": str(plan.data.examples), "line": row.line, "reason": row.reason}
-                on_event({"event": "row.rejected", **place})
+                why = {"file": str(plan.data.examples), "line": row.line, "reason": row.reason}
+                on_event({"event": "row.rejected", **why})
         examples = _draw_examples(loaded.rows, plan.data.max_examples, plan.seed)
     questions: tuple[Question, ...] = ()
     if plan.data.questions:
