@@ -164,13 +164,3 @@ def _citation(found: Support) -> Citation:
     return Citation(
         found.position + 1, chunk.doc, chunk.title, chunk.page, first, last, start, end, found.quote
     )
-
-
-def gold_chunk(reply: str, chunks: Sequence[Chunk], question: str = "") -> Chunk | None:
-    """Return the chunk of a corpus that supports a reply, or None; see ``gold.GoldFinder``.
-
-    The index over the chunks is kept for the next call with equal chunks.
-    """
-    from rag.gold import finder
-
-    return finder(tuple(chunks)).find(reply, question)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Sequence
-from functools import lru_cache
 
 from rag import cite
 from rag.types import Chunk
@@ -70,9 +69,3 @@ class GoldFinder:
             if rows:
                 return rows
         return set()
-
-
-@lru_cache(maxsize=2)
-def finder(chunks: tuple[Chunk, ...]) -> GoldFinder:
-    """Return the finder of these chunks, made once."""
-    return GoldFinder(chunks)

@@ -14,13 +14,13 @@ hub.close()
 import torch  # noqa: E402
 from peft import LoraConfig, PeftModel, get_peft_model  # noqa: E402
 from torch import nn  # noqa: E402
-from transformers import PreTrainedModel  # noqa: E402
+from transformers import PreTrainedModel, PreTrainedTokenizerBase  # noqa: E402
 
 from rag.durable import check_manifest, write_json, write_manifest  # noqa: E402
 from rag.errors import BadInput  # noqa: E402
 from runners.card import card  # noqa: E402
 from runners.fingerprint import template_hash, tokenizer_hash  # noqa: E402
-from runners.load import load_base, load_tokenizer  # noqa: E402
+from runners.load import dtype_for, from_folder, load_base, load_tokenizer  # noqa: E402
 from runners.models import Model  # noqa: E402
 from runners.tuning import TrainConfig  # noqa: E402
 
@@ -145,3 +145,21 @@ def merged_for_inference(net: PeftModel) -> PreTrainedModel:
     with torch.no_grad():
         model: PreTrainedModel = net.merge_and_unload()  # type: ignore[operator]
     return model.eval()
+
+
+def load_for_inference(
+    base: Model, weights: Path | None = None, dtype: str = "auto"
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Return model and tokenizer ready to generate with, tuned weights merged in: as fast as the bare base.
+
+    ``weights`` is an adapter or a tuned model that :func:`runners.train.fit` made on exactly this base;
+    BadInput otherwise.
+    """
+    if weights is None:
+        return load_base(base, dtype), load_tokenizer(base.folder)
+    if (weights / "adapter_config.json").is_file():
+        model = merged_for_inference(load_adapter(load_base(base, dtype), weights, base))
+    else:
+        check_made_on(weights, base, "model")
+        model = from_folder(weights, dtype_for(dtype)[0], {})
+    return model.eval(), load_tokenizer(weights)

@@ -13,8 +13,8 @@ hub.close()
 
 import torch  # noqa: E402
 
+from runners.attach import load_for_inference  # noqa: E402
 from runners.completion import Completion  # noqa: E402
-from runners.load import load_for_inference  # noqa: E402
 from runners.models import Model  # noqa: E402
 from runners.shapes import Message  # noqa: E402
 

@@ -60,7 +60,7 @@ def load_base(base: Model, dtype: str = "auto", four_bit: bool = False) -> PreTr
             bnb_4bit_use_double_quant=True,
             bnb_4bit_compute_dtype=kind,
         )
-    return _from_folder(base.folder, kind, extra)
+    return from_folder(base.folder, kind, extra)
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
@@ -74,28 +74,11 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def load_for_inference(
-    base: Model, weights: Path | None = None, dtype: str = "auto"
-) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Return model and tokenizer ready to generate with, tuned weights merged in: as fast as the bare base.
+def from_folder(folder: Path, dtype: torch.dtype, extra: dict[str, Any]) -> PreTrainedModel:
+    """Return the causal model of a folder in evaluation mode; safetensors only, no code of the folder's own.
 
-    ``weights`` is an adapter or a tuned model that :func:`runners.train.fit` made on exactly this base;
-    BadInput otherwise.
+    Raises BadInput when the folder is no causal model, CannotRun when there is not enough memory.
     """
-    if weights is None:
-        return load_base(base, dtype), load_tokenizer(base.folder)
-    from runners.attach import check_made_on, load_adapter
-
-    if (weights / "adapter_config.json").is_file():
-        net = load_adapter(load_base(base, dtype), weights, base)
-        model = net.merge_and_unload(safe_merge=False)
-    else:
-        check_made_on(weights, base, "model")
-        model = _from_folder(weights, dtype_for(dtype)[0], {})
-    return model.eval(), load_tokenizer(weights)
-
-
-def _from_folder(folder: Path, dtype: torch.dtype, extra: dict[str, Any]) -> PreTrainedModel:
     refuse_code(folder)
     try:
         model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(

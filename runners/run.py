@@ -22,13 +22,15 @@ def quick(plan: Plan) -> Plan:
     data = plan.data.model_copy(
         update={key: min(most, getattr(plan.data, key) or most) for key, most in QUICK.items()}
     )
-    steps = tuple(
-        s.model_copy(update={"epochs": min(s.epochs, QUICK_EPOCHS), "seeds": s.seeds[:1]})
-        if isinstance(s, TrainStep)
-        else s
-        for s in plan.steps
-    )
-    return plan.model_copy(update={"data": data, "steps": steps})
+    return plan.model_copy(update={"data": data, "steps": tuple(map(_quick_step, plan.steps))})
+
+
+def _quick_step(step: Step) -> Step:
+    if not isinstance(step, TrainStep):
+        return step
+    epochs = min(step.epochs, QUICK_EPOCHS)
+    reasons = {**step.reasons, "epochs": f"{epochs:g} because --quick takes one pass"}
+    return step.model_copy(update={"epochs": epochs, "seeds": step.seeds[:1], "reasons": reasons})
 
 
 def run_plan(

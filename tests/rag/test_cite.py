@@ -84,21 +84,17 @@ def test_the_gold_chunk_is_that_of_the_place_asked_about(make_chunk) -> None:
         make_chunk("Check-in starts at 3 pm.", "b/2", "Bridge House", 3),
         make_chunk("Check-in starts at 2 pm.", "a/2", "Arbury Lodge", 4),
     ]
+    golden = GoldFinder(chunks)
     reply = "Sorry, pets aren't allowed there. Would you like another place?"
-    found = cite.gold_chunk(reply, chunks, "A question about Bridge House: Can I bring pets?")
-    assert found is chunks[1]
-    late = cite.gold_chunk(
-        "Check-in begins at 15:00. Shall I book?", chunks, "Bridge House: when is check-in?"
-    )
+    assert golden.find(reply, "A question about Bridge House: Can I bring pets?") is chunks[1]
+    late = golden.find("Check-in begins at 15:00. Shall I book?", "Bridge House: when is check-in?")
     assert late is chunks[2]
-    assert cite.gold_chunk("Check-in begins at 4 pm.", chunks, "Bridge House: check-in?") is None
-    assert cite.gold_chunk("Shall I help?", chunks) is None
+    assert golden.find("Check-in begins at 4 pm.", "Bridge House: check-in?") is None
+    assert golden.find("Shall I help?") is None
     one = make_chunk("Only one discount may be used on each ticket.", "d", "Discounts", 5)
     reply = "No, each ticket can be used with only one discount. Shall I compare them?"
-    assert cite.gold_chunk(reply, [*chunks, one], "Can I stack two discounts?") is one
-    assert (
-        cite.gold_chunk("Pets are not allowed at Cherry Inn.", chunks, "Does Cherry Inn take pets?") is None
-    )
+    assert GoldFinder([*chunks, one]).find(reply, "Can I stack two discounts?") is one
+    assert golden.find("Pets are not allowed at Cherry Inn.", "Does Cherry Inn take pets?") is None
 
 
 def test_gold_passages_of_public_replies(shared: Path, make_chunk) -> None:

@@ -11,9 +11,10 @@ import torch
 
 from rag.errors import BadInput
 from runners import attach
+from runners.attach import load_for_inference
 from runners.chat import Chat
 from runners.data import Example
-from runners.load import dtype_for, load_base, load_for_inference, load_tokenizer
+from runners.load import dtype_for, load_base, load_tokenizer
 from runners.models import Model
 from runners.train import fit
 from runners.tuning import TrainConfig

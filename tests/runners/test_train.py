@@ -13,8 +13,9 @@ from safetensors.torch import load_file
 
 from rag.errors import BadInput, UsageProblem
 from runners import defaults
+from runners.attach import load_for_inference
 from runners.data import Example, load_examples
-from runners.load import load_base, load_for_inference
+from runners.load import load_base
 from runners.models import Model
 from runners.train import fit
 from runners.tuning import METHODS, TrainConfig
