@@ -37,6 +37,9 @@ class Watcher:
             self.reasons = event["reasons"]
             for name, reason in self.reasons.items():
                 self.say(f"  {name}: {reason}")
+        elif kind == "train.start":
+            for warning in event.get("warnings", ()):
+                self.say(f"  {warning}")
         elif kind == "row.rejected":
             self.say(f"  {event['file']}, line {event['line']} left out: {event['reason']}")
         elif kind == "rows.prepared":
@@ -71,6 +74,12 @@ class Watcher:
             self.bars.update(self.task, visible=False)
             self.task = None
         self.say(f"  {event['step']}: {took:.0f} s")
+        for item in event.get("skipped", ()):
+            self.say(f"  document {item['path']} was left out: {item['reason']}")
+        if cut := event.get("cut"):
+            self.say(f"  {cut} answers were cut at the plan's max_new_tokens")
+        if note := event.get("refusal", {}).get("note"):
+            self.say(f"  {note}")
 
     def say(self, line: str) -> None:
         """Print a line above the bars."""

@@ -88,7 +88,7 @@ def _is_done(event: dict[str, Any], step: str) -> bool:
 
 def _leakage(run: RunFolder) -> dict[str, Any]:
     start = next((e for e in run.events() if e.get("event") == "run.start"), {})
-    return {"overlapping_questions": 0, "split": start.get("split")}
+    return {"overlapping_questions": start.get("overlap"), "split": start.get("split")}
 
 
 def _arm(name: str, rows: dict[str, dict[str, float]]) -> ArmScores:

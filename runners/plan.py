@@ -112,7 +112,7 @@ class TrainStep(_Model):
     start_from: str | None = Field(None, description="Continue from the adapter of this arm.")
     epochs: float = Field(2, gt=0, le=100)
     learning_rate: float = Field(5e-4, gt=0, lt=1)
-    rank: int = Field(16, ge=1, le=512, description="LoRA rank (ignored by full; refused if set there).")
+    rank: int = Field(16, ge=1, le=512, description="LoRA rank; full tuning has none.")
     alpha: float = Field(32, gt=0)
     dropout: float = Field(0.0, ge=0, lt=1)
     batch_tokens: int = Field(1024, ge=64, description="Real tokens per optimiser step, at least one row.")

@@ -56,9 +56,9 @@ def run_plan(
     run = RunFolder.create(out, plan, resume, overwrite)
     with run.writing():
         bench = Bench(plan, run, base, embedder, examples, split, on_event)
-        bench.tell(
-            {"event": "run.start", "plan": plan.digest(), "split": split.digest, "base": base.fingerprint}
-        )
+        start = {"plan": plan.digest(), "split": split.digest, "base": base.fingerprint}
+        leaked = len(overlap(examples, (*split.dev, *split.test)))
+        bench.tell({"event": "run.start", **start, "overlap": leaked})
         worked = [
             _step(bench, name, step, number, len(named))
             for number, (name, step) in enumerate(named)

@@ -12,7 +12,7 @@ from runners.bench import REFUSAL, Bench
 from runners.data import Question
 from runners.plan import EvaluateStep, IndexStep, Plan, Step, TrainStep
 from runners.prompting import choose_shots, training_row
-from runners.rundir import INDEX, TRIAL
+from runners.rundir import INDEX, TRIAL, read_lines
 from runners.trial import ANSWERS, run_arm
 
 
@@ -116,7 +116,9 @@ def evaluate_arm(bench: Bench, step: EvaluateStep) -> dict[str, Any]:
             plan, step, seed, bench.split.test, bench.generator(weights), found, shots,
             bench.run.path / TRIAL / ANSWERS, bench.tell,
         )  # fmt: skip
-    return {"arm": step.arm, "asked": asked, "questions": len(bench.split.test)}
+    rows = [row for row in read_lines(bench.run.path / TRIAL / ANSWERS) if row["arm"] == step.arm]
+    cut = sum(row["finish"] == "length" for row in rows)
+    return {"arm": step.arm, "asked": asked, "questions": len(bench.split.test), "cut": cut}
 
 
 def index_settings(step: IndexStep) -> Any:

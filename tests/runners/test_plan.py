@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
+import ast
 from pathlib import Path
 
 import pytest
 import yaml
 
 from rag.errors import BadInput
-from runners.plan import Plan, parse_plan, read_plan, write_plan
+from runners.plan import (
+    Check,
+    Data,
+    EvaluateStep,
+    Gate,
+    IndexStep,
+    Plan,
+    PlanModel,
+    Prompts,
+    RecordedAnswer,
+    TrainStep,
+    parse_plan,
+    read_plan,
+    write_plan,
+)
 
 BODY = {
     "schema": 1,
@@ -98,3 +113,20 @@ def test_yaml_tags_run_nothing(tmp_path: Path) -> None:
 def test_the_schema_names_every_key() -> None:
     schema = Plan.model_json_schema(by_alias=True)
     assert set(schema["properties"]) >= set(yaml.safe_load(yaml.safe_dump(body())))
+
+
+def test_every_key_is_read_by_the_code_that_carries_plans_out() -> None:
+    """A key that nothing reads would be accepted and change nothing."""
+    import advisor
+    import runners
+
+    read: set[str] = set()
+    for package in (advisor, runners):
+        for path in Path(str(package.__file__)).parent.rglob("*.py"):
+            if path.name != "plan.py":
+                tree = ast.parse(path.read_text("utf-8"))
+                read |= {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    kinds = (Plan, PlanModel, Data, Prompts, IndexStep, TrainStep, EvaluateStep, Check, Gate, RecordedAnswer)
+    keys = [name for kind in kinds for name in kind.model_fields if name != "schema_version"]
+    assert len(keys) > 50
+    assert not sorted(set(keys) - read)

@@ -1,0 +1,57 @@
+"""What a run says on stderr: nothing that was left out goes unsaid."""
+
+from __future__ import annotations
+
+from io import StringIO
+
+from rich.console import Console
+
+from advisor.progress import Watcher
+
+
+def told(*events: dict[str, object]) -> str:
+    out = StringIO()
+    watcher = Watcher(Console(file=out, width=200), None)
+    for event in events:
+        watcher(event)
+    return out.getvalue()
+
+
+def test_what_a_step_left_out_is_said() -> None:
+    said = told(
+        {"event": "step.start", "step": "index", "number": 1, "total": 2},
+        {
+            "event": "step.end",
+            "step": "index",
+            "skipped": [{"path": "a.bin", "reason": "not a known format"}],
+            "refusal": {"note": "too few dev questions: the default is used"},
+        },
+    )
+    assert "3 answers were cut" in told({"event": "step.end", "step": "evaluate:rag", "cut": 3})
+    assert "cut" not in told({"event": "step.end", "step": "evaluate:rag", "cut": 0})
+    assert "[1/2] index" in said
+    assert "a.bin was left out: not a known format" in said
+    assert "the default is used" in said
+
+
+def test_rejected_rows_and_warnings_of_training_are_said() -> None:
+    said = told(
+        {"event": "row.rejected", "file": "e.jsonl", "line": 7, "reason": "no answer"},
+        {"event": "train.start", "warnings": ["2 rows are longer than 64 tokens and left out"]},
+        {
+            "event": "rows.prepared",
+            "rows": 9,
+            "with_gold": 6,
+            "without_gold": 1,
+            "refusals": 2,
+            "unsupported": 3,
+        },
+    )
+    assert "e.jsonl, line 7 left out: no answer" in said
+    assert "2 rows are longer" in said
+    assert "3 examples left out" in said
+
+
+def test_reasons_are_said_once_for_the_same_settings() -> None:
+    plan = {"event": "train.plan", "reasons": {"rank": "16 because"}}
+    assert told(plan, plan).count("rank: 16 because") == 1
