@@ -6,14 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from rag.durable import sha256_file, sha256_text, write_json, writing_into
+from rag.durable import canonical_json, sha256_file, sha256_text, write_json, writing_into
 from rag.errors import BadInput
 from runners.bench import REFUSAL, Bench
 from runners.data import Question
 from runners.plan import EvaluateStep, IndexStep, Plan, Step, TrainStep
 from runners.prompting import choose_shots, training_row
 from runners.rundir import INDEX, TRIAL, read_lines
-from runners.trial import ANSWERS, run_arm
+from runners.trial import ANSWERS, keep_current, run_arm
 
 
 def inputs(bench: Bench, step: Step) -> dict[str, Any]:
@@ -32,6 +32,10 @@ def inputs(bench: Bench, step: Step) -> dict[str, Any]:
             made_from["from"] = inputs(bench, plan.train_step(step.start_from))
         return made_from
     made_from |= {"split": bench.split.digest, "max_new_tokens": plan.max_new_tokens}
+    made_from |= {
+        "index": _index_digest(plan, step.retrieval),
+        "shots": _rows_digest(bench) if step.shots else "",
+    }
     if step.weights:
         made_from["weights"] = inputs(bench, plan.train_step(step.weights))
     return made_from
@@ -109,6 +113,7 @@ def evaluate_arm(bench: Bench, step: EvaluateStep) -> dict[str, Any]:
     seeds = plan.train_step(step.weights).seeds if step.weights else (plan.seed,)
     shots = choose_shots(bench.examples, step.shots, plan.seed)
     found = bench.retriever if step.retrieval else None
+    keep_current(bench.run.path / TRIAL, step.arm, sha256_text(canonical_json(inputs(bench, step))))
     asked = 0
     for seed in seeds:
         weights = bench.run.adapter(step.weights, seed) if step.weights else None

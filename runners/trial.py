@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rag.durable import append_line, write_json
+from rag.durable import append_line, write_json, write_text
 from rag.types import Citation
 from runners.answer import Answer, answer_all
 from runners.completion import Generator
@@ -17,7 +18,7 @@ from runners.retrieval import Retriever
 from runners.rundir import OnEvent, read_lines
 from runners.score import combined, score_answer
 
-ANSWERS, SCORES = "answers.jsonl", "scores.json"
+ANSWERS, SCORES, MADE_FROM = "answers.jsonl", "scores.json", "made_from.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +68,24 @@ def run_arm(
     if open_questions:
         answer_all(plan, arm, open_questions, generator, retriever, shots, keep)
     return len(open_questions)
+
+
+def keep_current(folder: Path, arm: str, made_from: str) -> int:
+    """Take out the journal's answers of an arm that were made from other inputs; return how many.
+
+    Answers of before the documents or the weights changed must not be scored beside those of after.
+    """
+    path = folder / MADE_FROM
+    known: dict[str, str] = json.loads(path.read_text("utf-8")) if path.is_file() else {}
+    if known.get(arm) == made_from:
+        return 0
+    rows = read_lines(folder / ANSWERS)
+    kept = [row for row in rows if row["arm"] != arm]
+    if len(kept) < len(rows):
+        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in kept)
+        write_text(folder / ANSWERS, text)
+    write_json(path, {**known, arm: made_from})
+    return len(rows) - len(kept)
 
 
 def score_trial(

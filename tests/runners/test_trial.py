@@ -15,7 +15,7 @@ from runners.data import Question
 from runners.plan import EvaluateStep, parse_plan
 from runners.rundir import read_lines
 from runners.shapes import Message
-from runners.trial import run_arm, score_trial, write_scores
+from runners.trial import keep_current, run_arm, score_trial, write_scores
 
 RAG = EvaluateStep(arm="rag", retrieval=True)
 PLAIN = EvaluateStep(arm="prompting")
@@ -130,3 +130,14 @@ def test_scores_are_written_question_by_question(tmp_path: Path) -> None:
     assert (
         body["arms"]["rag"]["a"].items() >= {"combined": 1.0, "fact_recall": 1.0, "prompt_tokens": 10}.items()
     )
+
+
+def test_answers_made_from_other_inputs_are_taken_out(tmp_path: Path) -> None:
+    journal = tmp_path / "answers.jsonl"
+    assert keep_current(tmp_path, "prompting", "a") == 0
+    run_arm(PLAN, PLAIN, 0, QUESTIONS, Echo(), None, (), journal)
+    run_arm(PLAN, RAG, 0, QUESTIONS, Echo(), make_retriever(), (), journal)
+    assert keep_current(tmp_path, PLAIN.arm, "a") == 0, "the same inputs keep their answers"
+    assert keep_current(tmp_path, PLAIN.arm, "b") == len(QUESTIONS)
+    assert {row["arm"] for row in read_lines(journal)} == {RAG.arm}
+    assert run_arm(PLAN, PLAIN, 0, QUESTIONS, Echo(), None, (), journal) == len(QUESTIONS)
