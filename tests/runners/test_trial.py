@@ -132,7 +132,7 @@ def test_scores_are_written_question_by_question(tmp_path: Path) -> None:
     )
 
 
-def test_answers_made_from_other_inputs_are_taken_out(tmp_path: Path) -> None:
+def test_answers_made_from_other_inputs_are_taken_out(tmp_path: Path, make_retriever: Any) -> None:
     journal = tmp_path / "answers.jsonl"
     assert keep_current(tmp_path, "prompting", "a") == 0
     run_arm(PLAN, PLAIN, 0, QUESTIONS, Echo(), None, (), journal)
