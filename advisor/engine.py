@@ -1,4 +1,4 @@
-"""From a profile to a recommendation: weigh, filter, sort. Rules hold the reasons, methods the rest."""
+"""From a profile to a recommendation: the ranking with everything a person needs to judge it."""
 
 from __future__ import annotations
 
@@ -8,49 +8,17 @@ from typing import Any, Literal
 
 from advisor.cost import Estimate, break_even
 from advisor.facts.prices import REFERENCE, STALE_DAYS
-from advisor.methods.base import Method
-from advisor.methods.blocks import Blocker
-from advisor.methods.table import METHODS
+from advisor.flips import flips
+from advisor.ladder import ladder
 from advisor.profile import Profile
+from advisor.ranking import Ranking, Scored, degree, rank
 from advisor.rules.base import Finding
-from advisor.rules.table import RULES
 
-HALF = 4.0
-"""The sum of weights at which the score is one half."""
 DECISIVE = ("task_needs_facts", "facts_change", "must_cite", "behaviour_gap", "labelled_examples",
             "corpus_tokens",
             "call_volume", "model_params_b", "gpu_memory_gib")  # fmt: skip
 """The answers that move the ranking most; how many are known decides how sure the advice can be."""
-_RULES = tuple(rule() for rule in RULES)
 _TUNING = ("lora", "qlora", "full")
-
-
-@dataclass(frozen=True, slots=True)
-class Scored:
-    """A method weighed against a profile's findings."""
-
-    method: Method
-    sum: float
-    """Weights of the findings times the degrees to which the method serves their needs."""
-    blockers: tuple[Blocker, ...]
-
-    @property
-    def score(self) -> float:
-        """The sum between 0 and 1, in the same order."""
-        return round(self.sum / (self.sum + HALF), 4)
-
-
-@dataclass(frozen=True, slots=True)
-class Ranking:
-    """All methods, feasible ones first, best first, and the findings that ordered them."""
-
-    methods: tuple[Scored, ...]
-    findings: tuple[Finding, ...]
-
-    @property
-    def choice(self) -> str:
-        """The name of the first feasible method; prompting is always one."""
-        return self.methods[0].method.name
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +48,7 @@ class Recommendation:
 
     def reasons(self, scored: Scored) -> list[Finding]:
         """The findings that speak for a method (it serves their need at least by half), strongest first."""
-        mine = [(_degree(scored.method, f), f) for f in self.ranking.findings if f.need]
+        mine = [(degree(scored.method, f), f) for f in self.ranking.findings if f.need]
         counted = sorted(
             (pair for pair in mine if pair[0] >= 0.5), key=lambda pair: -pair[0] * pair[1].weight
         )
@@ -88,8 +56,8 @@ class Recommendation:
 
     def against(self, scored: Scored) -> Finding | None:
         """The strongest finding whose need a method serves by less than half."""
-        missed = [f for f in self.ranking.findings if f.need and _degree(scored.method, f) < 0.5]
-        return max(missed, key=lambda f: f.weight * (1 - _degree(scored.method, f)), default=None)
+        missed = [f for f in self.ranking.findings if f.need and degree(scored.method, f) < 0.5]
+        return max(missed, key=lambda f: f.weight * (1 - degree(scored.method, f)), default=None)
 
     def notes(self) -> list[Finding]:
         """The findings that weigh nothing but should be read."""
@@ -119,7 +87,7 @@ class Recommendation:
         }
 
     def _ranked(self, scored: Scored) -> dict[str, Any]:
-        served = {f.need for f in self.ranking.findings if f.need and _degree(scored.method, f) >= 0.5}
+        served = {f.need for f in self.ranking.findings if f.need and degree(scored.method, f) >= 0.5}
         return {
             "method": scored.method.name,
             "feasible": not scored.blockers,
@@ -131,24 +99,8 @@ class Recommendation:
         }
 
 
-def rank(p: Profile) -> Ranking:
-    """Weigh every method against the profile's findings: at most about a millisecond, no estimates."""
-    findings = tuple(Finding(type(rule), text) for rule in _RULES if (text := rule.applies(p)))
-    weights = [(f.need, f.weight) for f in findings if f.need is not None]
-    scored = []
-    for method in METHODS:
-        serves = method.serves
-        total = sum(weight * serves.get(need, 0.0) for need, weight in weights)
-        scored.append(Scored(method, round(total, 6), method.blocked(p)))
-    scored.sort(key=lambda s: (bool(s.blockers), -s.sum))
-    return Ranking(tuple(scored), findings)
-
-
 def recommend(profile: Profile, today: date | None = None) -> Recommendation:
     """Recommend a method, with reasons, blockers, estimates, what would flip it and when to ask again."""
-    from advisor.flips import flips
-    from advisor.ladder import ladder
-
     ranking = rank(profile)
     estimates = {scored.method.name: scored.method.estimate(profile) for scored in ranking.methods}
     confidence, because = _confidence(profile, ranking)
@@ -162,10 +114,6 @@ def recommend(profile: Profile, today: date | None = None) -> Recommendation:
         profile, ranking, estimates, confidence, because, flips(profile, ranking), ladder(profile, ranking),
         crossing, _ask_again(profile, ranking.choice, today or date.today()),
     )  # fmt: skip
-
-
-def _degree(method: Method, finding: Finding) -> float:
-    return method.serves.get(finding.need, 0.0) if finding.need else 0.0
 
 
 def _confidence(p: Profile, ranking: Ranking) -> tuple[Literal["high", "medium", "low"], str]:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from advisor.profile import Profile
 from advisor.questions import BY_ID
-
-if TYPE_CHECKING:
-    from advisor.engine import Ranking
+from advisor.ranking import Ranking, rank
 
 # Values worth trying on the way to a threshold: the search halves between two neighbours that differ.
 GRIDS: dict[str, tuple[float, ...]] = {
@@ -44,8 +42,6 @@ def flips(p: Profile, ranking: Ranking) -> tuple[dict[str, Any], ...]:
 
 
 def _choose(p: Profile, key: str, value: Any) -> str:
-    from advisor.engine import rank
-
     return rank(p.change(key, value)).choice
 
 

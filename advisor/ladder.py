@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from advisor.facts import gpus, models
 from advisor.profile import Profile
+from advisor.ranking import Ranking, rank
 from runners.memory import Setup, Use, smallest
-
-if TYPE_CHECKING:
-    from advisor.engine import Ranking
-
 
 LARGE_CARD = {"gpu_kind": "cuda", "gpu_count": 1, "gpu_memory_gib": 288}
 # For each blocker the changes to try, smallest first: does lifting it make a forbidden method the choice?
@@ -41,8 +38,6 @@ def ladder(p: Profile, ranking: Ranking) -> tuple[dict[str, Any], ...]:
 
 
 def _choose(p: Profile, change: dict[str, Any]) -> str:
-    from advisor.engine import rank
-
     for key, value in change.items():
         p = p.change(key, value)
     return rank(p).choice

@@ -13,7 +13,8 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from advisor.engine import Recommendation, Scored
+from advisor.engine import Recommendation
+from advisor.ranking import Scored
 from advisor.rules.base import Finding
 from advisor.values import say
 

@@ -11,10 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from advisor.engine import rank, recommend
+from advisor.engine import recommend
 from advisor.methods.table import BY_NAME
 from advisor.profile import Profile
 from advisor.questions import BY_ID
+from advisor.ranking import rank
 
 NEW = {"task_needs_facts": "new"}
 TUNE = {"task_needs_facts": "none", "behaviour_gap": "high"}

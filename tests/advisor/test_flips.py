@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from advisor.engine import rank, recommend
+from advisor.engine import recommend
 from advisor.profile import Profile
+from advisor.ranking import rank
 
 SITUATIONS: list[dict[str, Any]] = [
     {},

@@ -1,0 +1,62 @@
+"""Weigh every method against a profile: rules hold the reasons, methods what they serve; here they are summed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from advisor.methods.base import Method
+from advisor.methods.blocks import Blocker
+from advisor.methods.table import METHODS
+from advisor.profile import Profile
+from advisor.rules.base import Finding
+from advisor.rules.table import RULES
+
+HALF = 4.0
+"""The sum of weights at which the score is one half."""
+_RULES = tuple(rule() for rule in RULES)
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """A method weighed against a profile's findings."""
+
+    method: Method
+    sum: float
+    """Weights of the findings times the degrees to which the method serves their needs."""
+    blockers: tuple[Blocker, ...]
+
+    @property
+    def score(self) -> float:
+        """The sum between 0 and 1, in the same order."""
+        return round(self.sum / (self.sum + HALF), 4)
+
+
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """All methods, feasible ones first, best first, and the findings that ordered them."""
+
+    methods: tuple[Scored, ...]
+    findings: tuple[Finding, ...]
+
+    @property
+    def choice(self) -> str:
+        """The name of the first feasible method; prompting is always one."""
+        return self.methods[0].method.name
+
+
+def rank(p: Profile) -> Ranking:
+    """Weigh every method against the profile's findings: at most about a millisecond, no estimates."""
+    findings = tuple(Finding(type(rule), text) for rule in _RULES if (text := rule.applies(p)))
+    weights = [(f.need, f.weight) for f in findings if f.need is not None]
+    scored = []
+    for method in METHODS:
+        serves = method.serves
+        total = sum(weight * serves.get(need, 0.0) for need, weight in weights)
+        scored.append(Scored(method, round(total, 6), method.blocked(p)))
+    scored.sort(key=lambda s: (bool(s.blockers), -s.sum))
+    return Ranking(tuple(scored), findings)
+
+
+def degree(method: Method, finding: Finding) -> float:
+    """How far a method serves the need of a finding; 0 for a note."""
+    return method.serves.get(finding.need, 0.0) if finding.need else 0.0
