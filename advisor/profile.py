@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from functools import cached_property
@@ -16,6 +17,18 @@ from runners.memory import Shape, shape_of
 HIGH_VOLUME = 30_000
 """Calls a month from which training is usually worth pricing (tens of thousands)."""
 LOW_VOLUME = 3_000
+LEAST_RAW_TOKENS = 1_000_000
+"""Tokens of raw text from which training on them is worth a thought."""
+SMALL_MODEL_B = 2.0
+"""Models below this many billion parameters are cheap to tune in full."""
+Edges = Mapping[str, tuple[float, ...]]
+"""For numeric answers the values at which something changes; each value belongs to the side above it."""
+EDGES: Edges = {
+    "calls_per_month": (LOW_VOLUME, HIGH_VOLUME),
+    "gpu_count": (1,),
+    "gpu_memory_gib": (math.nextafter(0, 1),),
+}
+"""Where the profile's own readings (many calls, few calls, a GPU or none) change."""
 
 
 @dataclass(frozen=True)

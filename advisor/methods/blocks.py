@@ -7,12 +7,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from advisor.cost import training_hours, training_usd
-from advisor.profile import Profile
+from advisor.profile import LEAST_RAW_TOKENS, Edges, Profile
 from runners.memory import Setup, Use, smallest
 
 MOST_CPU_HOURS = 72.0
+MOST_CPU_PARAMS_B = 3.0
 LEAST_EXAMPLES = 10
-LEAST_RAW_TOKENS = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ def too_slow(p: Profile, method: str) -> str:
         return ""
     hours = training_hours(p, method)
     if hours is None or hours.likely <= MOST_CPU_HOURS:
-        least = (p.params_b or 0) > 3 and hours is not None
+        least = (p.params_b or 0) >= MOST_CPU_PARAMS_B and hours is not None
         return f"no GPU, and {p.params_b:g} B parameters are too many to train on a CPU" if least else ""
     return f"would take about {hours.likely / 24:.0f} days without a GPU"
 
@@ -101,6 +101,8 @@ def one_half_idle(p: Profile, method: str) -> str:
     Bharti's 2x2: both halves add where both are missing; Ovadia et al., arXiv 2312.05934: retrieval alone is
     better where only facts are missing.
     """
+    if p.task_needs_facts == "known" and not (p.must_cite or p.corpus_tokens or p.facts_change == "fast"):
+        return "the model has seen these facts and there is no corpus, so the retrieval half would be idle"
     if not (p.needs_facts or p.must_cite or p.corpus_tokens):
         return "the task needs no facts, so the retrieval half would be idle"
     if p.behaviour_gap == "none" or p.behaviour_gap is None:
@@ -112,6 +114,14 @@ def one_half_idle(p: Profile, method: str) -> str:
 
 
 Check = Callable[[Profile, str], str]
+AT: dict[str, Edges] = {
+    "BL001": {"labelled_examples": (LEAST_EXAMPLES,), "unlabelled_tokens": (LEAST_RAW_TOKENS,)},
+    "BL003": {"model_params_b": (MOST_CPU_PARAMS_B,)},
+    "BL006": {"corpus_tokens": (1,)},
+    "BL007": {"labelled_examples": (1,)},
+    "BL008": {"labelled_examples": (1000,), "unlabelled_tokens": (LEAST_RAW_TOKENS,), "corpus_tokens": (1,)},
+}
+"""Where the checks change that compare with a number; memory, time and money are solved in ``edges.py``."""
 CHECKS: tuple[Check, ...] = (
     no_data, no_memory, too_slow, remote_model, over_budget, nothing_to_retrieve, nothing_to_show,
     one_half_idle,

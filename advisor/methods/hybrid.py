@@ -30,7 +30,7 @@ class Hybrid(Method):
     name = "hybrid"
     serves: ClassVar[Mapping[Need, float]] = {
         Need.FACTS: 0.9, Need.FRESH: 0.9, Need.CITE: 1.0, Need.GROUND: 0.8, Need.HONESTY: 0.4,
-        Need.STYLE: 1.0, Need.FORMAT: 0.95, Need.TRAIN: 1.0, Need.CAPACITY: 0.3, Need.THRIFT: 0.9,
+        Need.STYLE: 1.0, Need.FORMAT: 0.95, Need.TRAIN: 1.0, Need.READING: 1.0, Need.CAPACITY: 0.3, Need.THRIFT: 0.9,
         Need.PRECISION: 1.0, Need.SCALE: 0.5, Need.SPEED: 0.3,
     }  # fmt: skip
 

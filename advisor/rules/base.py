@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import ClassVar
 
-from advisor.profile import Profile
+from advisor.profile import Edges, Profile
 
 
 class Need(StrEnum):
@@ -33,6 +33,8 @@ class Need(StrEnum):
     """Examples in numbers that make training worthwhile."""
     SHOW = "examples_in_prompt"
     """Examples that are better shown than trained on."""
+    READING = "use_of_passages"
+    """Answering from given passages better than a plain model does."""
     SPARING = "few_examples"
     """Getting by with few or no examples."""
     CAPACITY = "capacity"
@@ -86,10 +88,16 @@ class Rule:
     need: ClassVar[Need | None] = None
     weight: ClassVar[float] = 0.0
     evidence: ClassVar[tuple[str, ...]] = ()
+    at: ClassVar[Edges] = {}
+    """Numbers from which on it may think otherwise than just below: what its ``applies`` compares with."""
 
     def applies(self, p: Profile) -> str:
         """Return why the rule applies to this profile, in words; "" when it does not."""
         raise NotImplementedError
+
+    def edges(self, p: Profile) -> Edges:
+        """Return ``at``, and, where a number follows from other answers, that number solved for."""
+        return self.at
 
     @classmethod
     def code(cls) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from advisor.profile import Profile
+from advisor.profile import SMALL_MODEL_B, Profile
 from advisor.rules.base import Need, Rule
 
 PASSES = 0.8
@@ -59,6 +59,7 @@ class BE003(Behaviour):
     need = Need.STOP
     weight = 6.0
     evidence = ("Manning, Building Reliable AI Systems, ch. 5: try 10 real examples, stop if 8 pass",)
+    at = {"prompting_pass_rate": (PASSES,)}
 
     def applies(self, p: Profile) -> str:
         rate = p.prompting_pass_rate
@@ -90,14 +91,15 @@ class BE005(Behaviour):
     """
 
     need = Need.CAPACITY
-    weight = 0.8
+    weight = 2.0
     evidence = (
         "Bucher & Martini, arXiv 2406.08660: 200-500 labels suffice for a small classifier",
         "Ma et al., arXiv 2303.08559: more than 10 per class favours the small tuned model",
     )
+    at = {"labelled_examples": (200,), "model_params_b": (SMALL_MODEL_B,)}
 
     def applies(self, p: Profile) -> str:
-        small = p.output_format == "labels" and p.examples_known >= 200 and (p.params_b or 0) <= 1.5
+        small = p.output_format == "labels" and p.examples_known >= 200 and (p.params_b or 0) < SMALL_MODEL_B
         return f"labels to choose from, and {p.examples_known:,} examples" if small and p.params_b else ""
 
 
@@ -127,6 +129,7 @@ class BE007(Behaviour):
     need = Need.STYLE
     weight = 1.0
     evidence = ("Soylu et al., BetterTogether, arXiv 2407.10930: tuning adds to an optimised prompt",)
+    at = {"prompting_pass_rate": (0.5,)}
 
     def applies(self, p: Profile) -> str:
         rate = p.prompting_pass_rate

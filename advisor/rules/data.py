@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from advisor.profile import Profile
+from advisor.profile import LEAST_RAW_TOKENS, Profile
 from advisor.rules.base import Need, Rule
 
 ADAPTER_CAPACITY_TOKENS = 1_000_000_000
@@ -27,6 +27,7 @@ class DA001(Data):
         "OpenAI, fine-tuning guide: at least 10 examples, gains at 50-100",
         "DSPy, optimizers guide: about 10 examples are for few-shot bootstrapping",
     )
+    at = {"labelled_examples": (1, 50)}
 
     def applies(self, p: Profile) -> str:
         n = p.labelled_examples
@@ -34,9 +35,10 @@ class DA001(Data):
 
 
 class DA002(Data):
-    """50 to 200 examples teach a tone, hardly a skill: try them in the prompt first.
+    """50 to 200 examples teach a tone, hardly a skill: where the gap is small, try them in the prompt first.
 
-    Does not apply when calls are many, so that the shorter prompt of a tuned model repays the training.
+    Does not apply when calls are many, so that the shorter prompt of a tuned model repays the training, or
+    when no prompt has closed the gap: then even 50 examples train better than they show.
     """
 
     need = Need.SHOW
@@ -45,21 +47,23 @@ class DA002(Data):
         "Bertsch et al., arXiv 2405.00200: in context, examples go further until there are many",
         "Predibase, distillation playbook: useful training sets begin at 300-800 rows",
     )
+    at = {"labelled_examples": (50, 200)}
 
     def applies(self, p: Profile) -> str:
-        few = 50 <= p.examples_known < 200 and not p.high_volume and p.behaviour_needed
+        few = 50 <= p.examples_known < 200 and not p.high_volume and p.behaviour_gap in (None, "low")
         return f"{p.examples_known} examples teach a tone at most, and fit in a prompt" if few else ""
 
 
 class DA003(Data):
     """50 examples are where tuning starts to pay.
 
-    Does not apply when behaviour need not change.
+    Does not apply when behaviour need not change, or is nearly right already and calls are few.
     """
 
     need = Need.TRAIN
     weight = 0.5
     evidence = ("OpenAI, fine-tuning guide: gains at 50-100 examples",)
+    at = {"labelled_examples": (50,)}
 
     def applies(self, p: Profile) -> str:
         return _enough(p, 50)
@@ -68,12 +72,13 @@ class DA003(Data):
 class DA004(Data):
     """200 examples teach a narrow task.
 
-    Does not apply when behaviour need not change.
+    Does not apply when behaviour need not change, or is nearly right already and calls are few.
     """
 
     need = Need.TRAIN
     weight = 0.5
     evidence = ("Bucher & Martini, arXiv 2406.08660: 200-500 labels suffice for classification",)
+    at = {"labelled_examples": (200,)}
 
     def applies(self, p: Profile) -> str:
         return _enough(p, 200)
@@ -82,12 +87,13 @@ class DA004(Data):
 class DA005(Data):
     """1,000 examples teach a general manner.
 
-    Does not apply when behaviour need not change.
+    Does not apply when behaviour need not change, or is nearly right already and calls are few.
     """
 
     need = Need.TRAIN
     weight = 0.5
     evidence = ("Zhou et al., LIMA, arXiv 2305.11206: 1,000 curated rows teach an assistant's style",)
+    at = {"labelled_examples": (1000,)}
 
     def applies(self, p: Profile) -> str:
         return _enough(p, 1000)
@@ -102,6 +108,7 @@ class DA006(Data):
     need = Need.SHOW
     weight = 2.5
     evidence = ("Bertsch et al., arXiv 2405.00200: many-shot prompting improves into the thousands",)
+    at = {"labelled_examples": (50, 2001)}
 
     def applies(self, p: Profile) -> str:
         fits = p.low_volume and 50 <= p.examples_known <= 2000 and p.behaviour_gap == "low"
@@ -117,6 +124,7 @@ class DA007(Data):
     need = Need.CAPACITY
     weight = 4.0
     evidence = ("Biderman et al., arXiv 2405.09673: LoRA lags on 20B tokens of code, even at rank 256",)
+    at = {"unlabelled_tokens": (ADAPTER_CAPACITY_TOKENS,)}
 
     def applies(self, p: Profile) -> str:
         return (
@@ -133,13 +141,38 @@ class DA008(Data):
     need = Need.TRAIN
     weight = 0.5
     evidence = ("Hugging Face, Personal Copilot: QLoRA on a company's own code helped completion",)
+    at = {"unlabelled_tokens": (LEAST_RAW_TOKENS,)}
 
     def applies(self, p: Profile) -> str:
-        some = p.raw_text >= 1_000_000 and p.behaviour_needed
+        some = p.raw_text >= LEAST_RAW_TOKENS and p.behaviour_needed
         return f"{p.raw_text:,} tokens of raw text to train on" if some else ""
 
 
+class DA009(Data):
+    """1,000 examples that answer from documents teach a model to read passages, beside its manner.
+
+    A model tuned on rows with passages and distractors uses what is retrieved better than a plain one.
+    Does not apply when a plain model already answers as wanted.
+    """
+
+    need = Need.READING
+    weight = 1.5
+    evidence = (
+        "Zhang et al., RAFT, arXiv 2403.10131: rows with distractors lifted every data set over plain RAG",
+        "Lin et al., RA-DIT, arXiv 2310.01352: tuning for the use of passages beat retrieval alone",
+        "Balaguer et al., arXiv 2401.08406: gains of tuning and retrieval added up, 6 and 5 points",
+    )
+
+    at = {"labelled_examples": (1000,)}
+
+    def applies(self, p: Profile) -> str:
+        if p.examples_known < 1000 or p.task_needs_facts != "new" or not p.behaviour_needed:
+            return ""
+        return f"{p.examples_known:,} examples can teach it to answer from passages"
+
+
 def _enough(p: Profile, gate: int) -> str:
-    if p.examples_known < gate or not p.behaviour_needed:
+    small = p.behaviour_gap == "low" and not p.high_volume
+    if p.examples_known < gate or not p.behaviour_needed or small:
         return ""
     return f"{p.examples_known:,} examples pass the gate of {gate:,}"

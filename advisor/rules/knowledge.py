@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 from advisor.profile import Profile
 from advisor.rules.base import Need, Rule
 
 CACHED_PROMPT_TOKENS = 200_000
 LARGE_MODEL_B = 30.0
+SHORT_CONTEXT_B = 3.0
+"""Smaller models have short contexts and lose the middle of long ones."""
 DAYS = {"fast": 1.0, "slow": 30.0}
 
 
@@ -97,6 +101,7 @@ class KN005(Knowledge):
         "Anthropic, Contextual Retrieval: below about 200k tokens skip retrieval",
         "Li et al., arXiv 2407.16833: long context beat RAG where the text fits",
     )
+    at = {"corpus_tokens": (1, CACHED_PROMPT_TOKENS + 1), "model_params_b": (SHORT_CONTEXT_B,)}
 
     def applies(self, p: Profile) -> str:
         size = p.corpus_tokens or 0
@@ -106,8 +111,8 @@ class KN005(Knowledge):
             or p.facts_change == "fast"
         ):
             return ""
-        if p.params_b and p.params_b < 3:
-            return ""  # small models have short contexts and lose the middle of long ones
+        if p.params_b and p.params_b < SHORT_CONTEXT_B:
+            return ""
         return f"all documents together are {size:,} tokens and fit in a cached prompt"
 
 
@@ -124,6 +129,7 @@ class KN006(Knowledge):
         "Mallen et al., arXiv 2212.10511: small models gain from retrieval even on popular facts",
         "Ovadia et al., arXiv 2312.05934: retrieval beat tuning on MMLU subjects with 7B models",
     )
+    at = {"model_params_b": (LARGE_MODEL_B,)}
 
     def applies(self, p: Profile) -> str:
         if p.task_needs_facts != "known" or not p.params_b or p.params_b >= LARGE_MODEL_B:
@@ -143,6 +149,7 @@ class KN007(Knowledge):
         "Nori et al., Medprompt, arXiv 2311.16452: prompting alone passed tuned specialists",
         "Maharjan et al., OpenMedLM, arXiv 2402.19371: the same with open models",
     )
+    at = {"model_params_b": (LARGE_MODEL_B,)}
 
     def applies(self, p: Profile) -> str:
         large = p.task_needs_facts == "known" and (p.params_b or 0) >= LARGE_MODEL_B
@@ -158,9 +165,31 @@ class KN008(Knowledge):
     need = Need.FRESH
     weight = 1.0
     evidence = ("OpenAI, Optimizing LLM Accuracy: missing or outdated information is a retrieval problem",)
+    at = {"can_retrain_every_days": tuple(math.nextafter(days, math.inf) for days in DAYS.values())}
 
     def applies(self, p: Profile) -> str:
         every = p.can_retrain_every_days
         if every is None or p.facts_change not in DAYS or every <= DAYS[p.facts_change]:
             return ""
         return f"the facts change faster than every {every:g} days, the pace of retraining"
+
+
+class KN009(Knowledge):
+    """Where there is a corpus to look things up in, even facts that a model has seen are better read than recalled.
+
+    Models of every size recall rare facts badly, and a look-up brings a smaller model up to a larger one.
+    Does not apply to popular facts, or where nothing has been collected to look in.
+    """
+
+    need = Need.FACTS
+    weight = 1.0
+    evidence = (
+        "Xiong et al., MIRAGE, arXiv 2402.13178: retrieval lifted six models by up to 18 % on medical questions",
+        "Mallen et al., arXiv 2212.10511: scaling barely helps on unpopular entities",
+    )
+
+    at = {"corpus_tokens": (1,)}
+
+    def applies(self, p: Profile) -> str:
+        corpus = p.task_needs_facts == "known" and (p.corpus_tokens or 0) > 0
+        return "there is a corpus to look up what the model may recall only in part" if corpus else ""

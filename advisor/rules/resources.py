@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from advisor.profile import Profile
+import math
+
+from advisor.profile import LEAST_RAW_TOKENS, Edges, Profile
 from advisor.rules.base import Need, Rule
+from runners.machine import least_gib, nominal_gib
 from runners.memory import Setup, Use, Verdict, smallest
 
-SMALL_MODEL_B = 1.5
+TRAINS: Edges = {"labelled_examples": (50,), "unlabelled_tokens": (LEAST_RAW_TOKENS,)}
+"""Where :func:`trains` changes."""
+MANY_GPUS = 4
+ENCODER_B = 0.5
 FULL_GB_PER_B = 18
 """Memory of full tuning in mixed precision, GB per billion parameters (LLaMA-Factory's table)."""
 
@@ -28,7 +34,7 @@ def trains(p: Profile) -> bool:
     """Whether there is enough to train on (or an unknown amount, at a high gap) and a behaviour to teach."""
     if p.labelled_examples is None and p.behaviour_gap == "high":
         return True
-    return p.behaviour_needed and (p.examples_known >= 50 or p.raw_text >= 1_000_000)
+    return p.behaviour_needed and (p.examples_known >= 50 or p.raw_text >= LEAST_RAW_TOKENS)
 
 
 class RS001(Resources):
@@ -53,11 +59,12 @@ class RS002(Resources):
     """
 
     need = Need.THRIFT
-    weight = 0.5
+    weight = 0.1
     evidence = (
         "arXiv 2609.01244: LoRA reached a median 98 % of full tuning's gain",
         "PEFT method comparison, 3B: 47.8 % at 22 GB against 47.2 % at 39 GB",
     )
+    at = TRAINS
 
     def applies(self, p: Profile) -> str:
         return "an adapter is enough for most tasks" if trains(p) else ""
@@ -70,17 +77,19 @@ class RS003(Resources):
     """
 
     need = Need.PRECISION
-    weight = 0.3
+    weight = 0.1
     evidence = ("litgpt, torchtune and H2O tables: QLoRA is 2-105 % slower than LoRA",)
+    at = TRAINS
 
     def applies(self, p: Profile) -> str:
         return "a base in 16 bits trains faster than one in 4" if trains(p) else ""
 
 
 class RS004(Resources):
-    """A small model is cheap to tune in full, and has little room for adapters to be better.
+    """A model of an encoder's size is cheap to tune in full, and quick to run afterwards.
 
-    Does not apply with fewer than 200 examples, where training all weights overfits.
+    Does not apply with fewer than 200 examples, where training all weights overfits, or from half a billion
+    parameters on, where adapters reach the same quality for less.
     """
 
     need = Need.CAPACITY
@@ -89,9 +98,10 @@ class RS004(Resources):
         "Bucher & Martini, arXiv 2406.08660: small classifiers tuned in full on 200-500 labels",
         "Biderman et al., arXiv 2405.09673: full tuning learns most where capacity is short",
     )
+    at = {"model_params_b": (ENCODER_B,), "labelled_examples": (200,)}
 
     def applies(self, p: Profile) -> str:
-        small = p.params_b is not None and p.params_b <= SMALL_MODEL_B and p.examples_known >= 200
+        small = p.params_b is not None and p.params_b < ENCODER_B and p.examples_known >= 200
         return (
             f"all weights of a {p.params_b:.2g} B model can be tuned cheaply" if small and trains(p) else ""
         )
@@ -110,8 +120,21 @@ class RS005(Resources):
         "Anyscale, LoRA or full-parameter: full tuning a little ahead on grade-school mathematics",
     )
 
+    at = {"gpu_count": (MANY_GPUS,), "labelled_examples": (5000,)}
+
+    def edges(self, p: Profile) -> Edges:
+        found = dict(self.at)
+        if p.device_gib and p.has_gpu:
+            largest = p.devices * p.device_gib / FULL_GB_PER_B
+            found["model_params_b"] = (math.nextafter(largest, math.inf),)
+        if p.params_b:
+            found["gpu_memory_gib"] = (least_gib(FULL_GB_PER_B * p.params_b / max(1, p.gpu_count or 1)),)
+        if p.params_b and p.gpu_memory_gib:
+            found["gpu_count"] = (MANY_GPUS, FULL_GB_PER_B * p.params_b / nominal_gib(p.gpu_memory_gib))
+        return found
+
     def applies(self, p: Profile) -> str:
-        if p.devices < 4 or p.examples_known < 5000 or p.behaviour_gap != "high":
+        if p.devices < MANY_GPUS or p.examples_known < 5000 or p.behaviour_gap != "high":
             return ""
         if not p.params_b or not p.device_gib or p.devices * p.device_gib < FULL_GB_PER_B * p.params_b:
             return ""
@@ -127,6 +150,7 @@ class RS006(Resources):
     need = Need.HEADROOM
     weight = 1.0
     evidence = ("Dettmers et al., QLoRA, arXiv 2305.14314: 4-bit bases train at 16-bit quality",)
+    at = TRAINS
 
     def applies(self, p: Profile) -> str:
         return "LoRA would nearly fill the memory" if trains(p) and fits(p, "lora") == "tight" else ""
@@ -141,6 +165,7 @@ class RS007(Resources):
     need = Need.SIMPLE
     weight = 0.7
     evidence = ("measured for this project: a 0.135 B model trains at about 400 tokens/s on two cores",)
+    at = {"model_params_b": (1.0,)}
 
     def applies(self, p: Profile) -> str:
         slow = p.has_gpu is False and (p.params_b is None or p.params_b >= 1)

@@ -40,6 +40,7 @@ class SC002(Scale):
     need = Need.STOP
     weight = 2.0
     evidence = ("Google Cloud, tuning overview: prompting for few labels and rapid prototyping",)
+    at = {"labelled_examples": (50,)}
 
     def applies(self, p: Profile) -> str:
         few = p.low_volume and p.labelled_examples is not None and p.labelled_examples < 50
@@ -55,6 +56,7 @@ class SC003(Scale):
     need = Need.SCALE
     weight = 0.8
     evidence = ("OpenAI, fine-tuning guide: shorter prompts are a main reason to tune",)
+    at = {"prompt_tokens": (3000,)}
 
     def applies(self, p: Profile) -> str:
         long = (p.prompt_tokens or 0) >= 3000 and not p.low_volume and p.behaviour_needed
@@ -70,6 +72,7 @@ class SC004(Scale):
     need = Need.SPEED
     weight = 0.7
     evidence = ("Microsoft Learn, When to use fine-tuning: lower latency as a reason to tune",)
+    at = {"latency_p95_ms": (1000,)}
 
     def applies(self, p: Profile) -> str:
         tight = p.latency_p95_ms is not None and p.latency_p95_ms < 1000

@@ -1,0 +1,159 @@
+"""The numbers at which advice can change, in closed form or solved: between two of them nothing changes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+
+from advisor.cost import Range, training_hours, training_usd
+from advisor.facts import models
+from advisor.methods import blocks
+from advisor.methods.blocks import MOST_CPU_HOURS
+from advisor.profile import EDGES, Profile
+from advisor.questions import BY_ID
+from advisor.rules.table import RULES
+from runners.machine import least_gib
+from runners.memory import Setup, Shape, Use, shape_of, smallest
+
+NUMERIC: tuple[str, ...] = tuple(
+    key for key, question in BY_ID.items() if question.kind in ("count", "number", "share")
+)
+_RULES = tuple(rule() for rule in RULES)
+_USES: tuple[Use, ...] = ("lora", "qlora", "full")
+_MOST = {"count": 1e15, "number": 1e6, "share": 1.0}
+"""How far a solver looks; beyond it no answer is sensible."""
+_TIME_KEYS = (
+    "labelled_examples", "unlabelled_tokens", "prompt_tokens", "answer_tokens", "model_params_b", "cpu_cores",
+)  # fmt: skip
+
+
+def out_of_pocket(p: Profile, method: str) -> Range | None:
+    return training_usd(p, training_hours(p, method))
+
+
+def edges(p: Profile, key: str) -> tuple[float, ...]:
+    """Return, ascending, the values of a numeric answer at which a rule or a blocker may change its mind.
+
+    Each value belongs to the side above it: the choice is the same for all values from one edge up to,
+    but not including, the next, all other answers staying as they are.
+    """
+    found = {*EDGES.get(key, ())}
+    for rule in _RULES:
+        found.update(rule.edges(p).get(key, ()))
+    for at in blocks.AT.values():
+        found.update(at.get(key, ()))
+    found.update(_memory(p, key))
+    if key in _TIME_KEYS and p.has_gpu is False:
+        found.update(_limit(p, key, _too_slow))
+    if key in _TIME_KEYS and p.budget_usd is not None:
+        found.update(_limit(p, key, _too_dear))
+    if key == "budget_usd":
+        found.update(_budget(p))
+    asked = BY_ID[key]
+    whole = asked.kind == "count"
+    found = {math.ceil(value) if whole else value for value in found if math.isfinite(value)}
+    return tuple(sorted(value for value in found if asked.low < value <= _MOST[asked.kind]))
+
+
+def least(holds: Callable[[float], bool], low: float, high: float, whole: bool = False) -> float:
+    """Return the smallest value between ``low`` and ``high`` at which a monotone condition holds; else inf.
+
+    By halving: to the next whole number, or to a relative 1e-9.
+    """
+    if not holds(high):
+        return math.inf
+    if holds(low):
+        return low
+    while high - low > (1 if whole else 1e-9 * high):
+        middle = float((low + high) // 2) if whole else (low + high) / 2
+        if holds(middle):
+            high = middle
+        else:
+            low = middle
+    return high
+
+
+def _memory(p: Profile, key: str) -> Iterator[float]:
+    """Yield where the memory verdict of a way of tuning changes: low end (no) and high end (tight)."""
+    if key == "model_params_b":
+        yield from _params(p)
+        return
+    shape = p.model_shape
+    if shape is None or key not in ("gpu_memory_gib", "ram_gib", "gpu_count"):
+        return
+    devices = max(1, p.gpu_count or 1)
+    for use in _USES:
+        if key == "gpu_count":
+            if room := p.change("gpu_count", 1).device_gib:
+                yield from _cards(shape, use, room)
+            continue
+        need = smallest(shape, use, Setup(devices=devices if key == "gpu_memory_gib" else 1))
+        for end in (need.low, need.high):
+            yield least_gib(end) if key == "gpu_memory_gib" else end / 0.9
+
+
+def _cards(shape: Shape, use: Use, room: float) -> Iterator[float]:
+    """Yield how many cards are the fewest on which a way of tuning fits, and fits with ease."""
+
+    def low(n: float) -> bool:
+        return smallest(shape, use, Setup(devices=int(n))).low <= room
+
+    def high(n: float) -> bool:
+        return smallest(shape, use, Setup(devices=int(n))).high <= room
+
+    yield least(low, 1, 4096, whole=True)
+    yield least(high, 1, 4096, whole=True)
+
+
+def _params(p: Profile) -> Iterator[float]:
+    """Yield the sizes at which a model of typical shape stops fitting, and the reach of a known one's size."""
+    known = models.find(p.model) if p.model else None
+    if known:
+        yield known.params_b - 0.05
+        yield known.params_b + 0.05
+    room = p.device_gib
+    if room is None:
+        return
+    setup = Setup(devices=p.devices)
+    for use in _USES:
+
+        def low(size: float, use: Use = use) -> bool:
+            return smallest(shape_of(size), use, setup).low > room
+
+        def high(size: float, use: Use = use) -> bool:
+            return smallest(shape_of(size), use, setup).high > room
+
+        yield least(low, 0.001, 1e5)
+        yield least(high, 0.001, 1e5)
+
+
+def _limit(p: Profile, key: str, over: Callable[[Profile, str], bool]) -> Iterator[float]:
+    """Yield where a limit that grows or falls steadily with one answer is passed, for each way of tuning."""
+    whole = BY_ID[key].kind == "count"
+    low, top = (1e-3, 1e5) if key == "model_params_b" else (1, 1e5 if key == "cpu_cores" else 1e13)
+    rising = key != "cpu_cores"
+    for method in _USES:
+        if over(p.change(key, top), method) == over(p.change(key, low), method):
+            continue
+        yield least(lambda v, m=method: over(_with(p, key, v), m) == rising, low, top, whole)  # type: ignore[misc]
+
+
+def _with(p: Profile, key: str, value: float) -> Profile:
+    return p.change(key, int(value) if BY_ID[key].kind == "count" else value)
+
+
+def _too_slow(p: Profile, method: str) -> bool:
+    hours = training_hours(p, method) if p.has_gpu is False else None
+    return hours is not None and hours.likely > MOST_CPU_HOURS
+
+
+def _too_dear(p: Profile, method: str) -> bool:
+    usd = out_of_pocket(p, method)
+    return usd is not None and p.budget_usd is not None and usd.low > p.budget_usd
+
+
+def _budget(p: Profile) -> Iterator[float]:
+    """Yield what each way of tuning costs at least."""
+    for method in _USES:
+        if usd := out_of_pocket(p, method):
+            yield usd.low

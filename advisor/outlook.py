@@ -1,0 +1,92 @@
+"""How the choice depends on one answer, all others staying as they are: a line cut into spans."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from advisor.edges import edges
+from advisor.profile import Profile
+from advisor.questions import BY_ID
+from advisor.ranking import rank
+
+CHOICES: tuple[str, ...] = tuple(
+    key for key, question in BY_ID.items() if question.kind in ("choice", "flag")
+)
+
+
+LEAST = 0.01
+"""The smallest number above zero that is worth writing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Values of a numeric answer, from ``low`` up to but not including ``high``, that lead to one choice."""
+
+    low: float
+    high: float
+    choice: str
+
+    def least(self, whole: bool) -> float:
+        """The smallest value of the span that can be written in a few digits."""
+        return _first(self.low, self.high, whole)
+
+    def most(self, whole: bool) -> float:
+        """The largest value of the span that can be written in a few digits."""
+        if whole:
+            return self.high - 1
+        if self.high < LEAST:
+            return self.low
+        for digits in range(2, 17):
+            value = _cut(self.high, digits)
+            if value >= self.high:  # cutting left it as it was: one unit of the last digit less
+                value = _cut(self.high - 10.0 ** (math.floor(math.log10(self.high)) - digits + 1), digits)
+            if self.low <= value < self.high:
+                return value
+        return self.low
+
+    def __contains__(self, value: float) -> bool:
+        return self.low <= value < self.high
+
+
+def spans(p: Profile, key: str) -> tuple[Span, ...]:
+    """Return all spans of a numeric answer, ascending; neighbours lead to different choices."""
+    asked = BY_ID[key]
+    whole = asked.kind == "count"
+    cuts = [asked.low, *edges(p, key)]
+    found: list[Span] = []
+    for low, high in zip(cuts, [*cuts[1:], math.inf], strict=True):
+        value = _first(low, high, whole)
+        choice = rank(p.change(key, int(value) if whole else value)).choice
+        if found and found[-1].choice == choice:
+            found[-1] = Span(found[-1].low, high, choice)
+        else:
+            found.append(Span(low, high, choice))
+    return tuple(found)
+
+
+def choices(p: Profile, key: str) -> dict[str | bool, str]:
+    """Return the choice that each possible value of an answer to choose from leads to."""
+    values: list[str | bool] = [choice.value for choice in BY_ID[key].choices] or [True, False]
+    return {value: rank(p.change(key, value)).choice for value in values}
+
+
+def _first(low: float, high: float, whole: bool) -> float:
+    """Return the value nearest to ``low`` that a person would write and that lies below ``high``."""
+    if whole or low == 0:
+        return low
+    if low < LEAST < high:
+        return LEAST
+    for digits in range(3, 17):
+        value = -_cut(-low, digits)
+        if low <= value < high:
+            return value
+    return low
+
+
+def _cut(value: float, digits: int) -> float:
+    """Return the value rounded down to significant digits."""
+    if value == 0:
+        return 0.0
+    unit = 10.0 ** (digits - 1 - math.floor(math.log10(abs(value))))
+    return math.floor(value * unit) / unit
