@@ -26,6 +26,7 @@ VERBS: tuple[str, ...] = (
     "train",
     "explain",
     "whatif",
+    "eval-advice",
     "doctor",
     "demo",
 )

@@ -4,21 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import date
-from typing import Any, Literal
+from typing import Any
 
-from advisor.cost import Estimate, break_even
-from advisor.facts.prices import REFERENCE, STALE_DAYS
+from advisor.confidence import Confidence, confidence
+from advisor.cost import Estimate
+from advisor.expiry import ask_again
 from advisor.flips import flips
 from advisor.ladder import ladder
+from advisor.outlook import Outlook
 from advisor.profile import Profile
 from advisor.ranking import Ranking, Scored, degree, rank
 from advisor.rules.base import Finding
-
-DECISIVE = ("task_needs_facts", "facts_change", "must_cite", "behaviour_gap", "labelled_examples",
-            "corpus_tokens",
-            "call_volume", "model_params_b", "gpu_memory_gib")  # fmt: skip
-"""The answers that move the ranking most; how many are known decides how sure the advice can be."""
-_TUNING = ("lora", "qlora", "full")
+from advisor.worth import Worth, worth_finding
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +25,8 @@ class Recommendation:
     profile: Profile
     ranking: Ranking
     estimates: dict[str, Estimate]
-    confidence: Literal["high", "medium", "low"]
-    confidence_because: str
+    confidence: Confidence
+    worth_finding: tuple[Worth, ...]
     flips: tuple[dict[str, Any], ...]
     ladder: tuple[dict[str, Any], ...]
     break_even: dict[str, Any] | None
@@ -70,11 +67,12 @@ class Recommendation:
         return {
             "schema": 1,
             "choice": self.choice,
-            "confidence": self.confidence,
-            "confidence_because": self.confidence_because,
+            "confidence": self.confidence.level,
+            "confidence_because": self.confidence.because,
             "runner_up": second.method.name if second else None,
             "strongest_against": against.to_json() if against else None,
             "ranked": [self._ranked(scored) for scored in self.ranking.methods],
+            "worth_finding": [{"key": worth.key, "text": worth.text} for worth in self.worth_finding],
             "flips": list(self.flips),
             "ladder": list(self.ladder),
             "break_even": self.break_even,
@@ -100,57 +98,17 @@ class Recommendation:
 
 
 def recommend(profile: Profile, today: date | None = None) -> Recommendation:
-    """Recommend a method, with reasons, blockers, estimates, what would flip it and when to ask again."""
+    """Recommend a method, with reasons, blockers, estimates, what would flip it and when to ask again.
+
+    ``today`` (default: now) only decides how old prices are said to be.
+    """
     ranking = rank(profile)
+    choice, outlook = ranking.choice, Outlook.of(profile)
+    changes = flips(profile, choice, outlook)
     estimates = {scored.method.name: scored.method.estimate(profile) for scored in ranking.methods}
-    confidence, because = _confidence(profile, ranking)
-    tuned = next(
-        (s.method.name for s in ranking.methods if s.method.name in _TUNING and not s.blockers), None
-    )
-    crossing = (
-        break_even(profile, estimates["few-shot"], estimates[tuned], ("few-shot", tuned)) if tuned else None
-    )
     return Recommendation(
-        profile, ranking, estimates, confidence, because, flips(profile, ranking), ladder(profile, ranking),
-        crossing, _ask_again(profile, ranking.choice, today or date.today()),
+        profile=profile, ranking=ranking, estimates=estimates, confidence=confidence(profile, ranking),
+        worth_finding=worth_finding(profile, choice, outlook), flips=changes, ladder=ladder(profile, ranking),
+        break_even=None,
+        ask_again_when=ask_again(profile, changes, today or date.today()),
     )  # fmt: skip
-
-
-def _confidence(p: Profile, ranking: Ranking) -> tuple[Literal["high", "medium", "low"], str]:
-    """High: a clear margin and most decisive answers known; low: neither."""
-    known = sum(getattr(p, key) is not None for key in DECISIVE)
-    first = ranking.methods[0]
-    rivals = [s for s in ranking.methods[1:] if not s.blockers and not _siblings(first, s)]
-    margin = first.sum - max((s.sum for s in rivals), default=0.0)
-    because = f"{known} of {len(DECISIVE)} decisive answers known, margin {margin:.1f}"
-    if known >= 6 and margin >= 0.8:
-        return "high", because
-    if known <= 3 or margin < 0.25 or p.behaviour_gap is None:
-        return "low", because
-    return "medium", because
-
-
-def _siblings(a: Scored, b: Scored) -> bool:
-    return a.method.name in _TUNING and b.method.name in _TUNING
-
-
-def _ask_again(p: Profile, choice: str, today: date) -> tuple[str, ...]:
-    """The conditions after which this advice is out of date."""
-    said = []
-    n = p.examples_known
-    gate = next((g for g in (10, 50, 200, 500, 1000) if g > n), None)
-    if gate:
-        said.append(f"labelled_examples > {gate}")
-    if p.needs_facts and (p.corpus_tokens or 0) <= 200_000:
-        said.append("corpus_tokens > 200000")
-    if choice in ("prompting", "few-shot", "rag") and not p.high_volume:
-        said.append("calls_per_month > 30000")
-    if choice != "rag" and p.needs_facts and p.facts_change in (None, "static"):
-        said.append("facts change faster than yearly")
-    age = REFERENCE.age_days(today)
-    said.append(
-        f"prices are refreshed (these are {age} days old)"
-        if age > STALE_DAYS
-        else "prices older than 90 days"
-    )
-    return tuple(said)

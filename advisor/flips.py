@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from advisor.edges import NUMERIC
-from advisor.outlook import CHOICES, LEAST, Span, choices, spans
+from advisor.outlook import Outlook, Span
 from advisor.profile import Profile
 from advisor.questions import BY_ID
-from advisor.ranking import Ranking
 from advisor.values import say
 
 MEASURED = ("detected", "counted", "probed")
@@ -19,7 +17,7 @@ SHRINKING = ("labelled_examples", "unlabelled_tokens", "corpus_tokens", "gpu_cou
 """Numbers that seldom fall: examples are not lost, and machines are not taken away."""
 
 
-def flips(p: Profile, ranking: Ranking) -> tuple[dict[str, Any], ...]:
+def flips(p: Profile, choice: str, outlook: Outlook) -> tuple[dict[str, Any], ...]:
     """Return every single change of an answer that makes another method first, the most plausible first.
 
     Applying one (the answer ``key`` set to ``to``, all else as it is) makes ``choice_becomes`` the choice.
@@ -27,58 +25,36 @@ def flips(p: Profile, ranking: Ranking) -> tuple[dict[str, Any], ...]:
     those of :mod:`advisor.edges`, not samples. ``distance`` orders them: unknown answers come before known
     ones, small steps before large ones, growth before loss, and what a person said before what was measured.
     """
-    found = [flip for key in NUMERIC for flip in _numeric(p, key, ranking.choice)]
-    found += [flip for key in CHOICES for flip in _single(p, key, ranking.choice)]
+    found = [flip for key, spans in outlook.numbers.items() for flip in _numeric(p, key, choice, spans)]
+    found += [flip for key, leads in outlook.choices.items() for flip in _single(p, key, choice, leads)]
     return tuple(sorted(found, key=lambda flip: (flip["distance"], flip["key"], str(flip["to"]))))
 
 
-def _numeric(p: Profile, key: str, choice: str) -> Iterator[dict[str, Any]]:
+def _numeric(p: Profile, key: str, choice: str, spans: Sequence[Span]) -> Iterator[dict[str, Any]]:
     now = getattr(p, key)
     whole = BY_ID[key].kind == "count"
-    found = spans(p, key)
-    for span in found:
+    for span in spans:
         if span.choice == choice or (now is not None and now in span):
             continue
         falling = now is not None and span.high <= now
         to = span.most(whole) if falling else span.least(whole)
-        to = int(to) if whole else to
         distance = 0.3 if now is None else _steps(now, to) + 0.2
         if falling and key in SHRINKING:
             distance *= 2
-        flip = _flip(p, key, to, span.choice, distance, _where(span, whole))
+        flip = _flip(p, key, int(to) if whole else to, span.choice, distance, f"were {span.words(whole)}")
         flip["from"] = span.low if span.low > BY_ID[key].low else None
         flip["below"] = span.high if math.isfinite(span.high) else None
         yield flip
 
 
-def _single(p: Profile, key: str, choice: str) -> Iterator[dict[str, Any]]:
+def _single(p: Profile, key: str, choice: str, leads: Mapping[Any, str]) -> Iterator[dict[str, Any]]:
     now = getattr(p, key)
     order = [c.value for c in BY_ID[key].choices]
-    for value, becomes in choices(p, key).items():
+    for value, becomes in leads.items():
         if value == now or becomes == choice:
             continue
         steps = abs(order.index(value) - order.index(now)) if order and now in order else 1
         yield _flip(p, key, value, becomes, 0.2 if now is None else 0.5 * steps, f"were {say(value)}")
-
-
-def _where(span: Span, whole: bool) -> str:
-    """Return the span in words."""
-    if not math.isfinite(span.high):
-        return f"were at least {say(_number(span.least(whole)))}"
-    if span.high < LEAST:
-        return f"were {say(_number(span.low))}"
-    end = f"at most {say(_number(span.most(whole)))}" if whole else f"below {say(_number(_shown(span.high)))}"
-    if span.low <= 0:
-        return f"were {end}"
-    return f"were {say(_number(span.least(whole)))} or more, and {end}"
-
-
-def _shown(value: float) -> float:
-    return float(f"{value:.4g}")
-
-
-def _number(value: float) -> float | int:
-    return int(value) if value == int(value) else value
 
 
 def _steps(now: float, to: float) -> float:

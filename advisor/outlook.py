@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from advisor.edges import edges
+from advisor.edges import NUMERIC, edges
 from advisor.profile import Profile
 from advisor.questions import BY_ID
 from advisor.ranking import rank
@@ -45,8 +46,32 @@ class Span:
                 return value
         return self.low
 
+    def words(self, whole: bool) -> str:
+        """The span as a condition: "at least 200", "200 or more, and at most 999", "below 0.8"."""
+        if self.high < LEAST:
+            return _said(self.low)
+        if not math.isfinite(self.high):
+            return f"at least {_said(self.least(whole))}"
+        end = f"at most {_said(self.most(whole))}" if whole else f"below {float(f'{self.high:.4g}'):g}"
+        return end if self.low <= 0 else f"{_said(self.least(whole))} or more, and {end}"
+
     def __contains__(self, value: float) -> bool:
         return self.low <= value < self.high
+
+
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """Where every answer, changed alone, leads."""
+
+    numbers: Mapping[str, tuple[Span, ...]]
+    """For each numeric answer its spans, ascending."""
+    choices: Mapping[str, Mapping[str | bool, str]]
+    """For each answer to choose from what each value leads to."""
+
+    @classmethod
+    def of(cls, p: Profile) -> Outlook:
+        """Work it out for a profile: some hundred rankings."""
+        return cls({key: spans(p, key) for key in NUMERIC}, {key: choices(p, key) for key in CHOICES})
 
 
 def spans(p: Profile, key: str) -> tuple[Span, ...]:
@@ -90,3 +115,7 @@ def _cut(value: float, digits: int) -> float:
         return 0.0
     unit = 10.0 ** (digits - 1 - math.floor(math.log10(abs(value))))
     return math.floor(value * unit) / unit
+
+
+def _said(value: float) -> str:
+    return f"{value:,.0f}" if value == int(value) else f"{value:g}"

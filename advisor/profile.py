@@ -144,7 +144,7 @@ class Profile:
     def device_gib(self) -> float | None:
         """GiB of one device that training may use: the GPU's label size, or nine tenths of the RAM."""
         if self.has_gpu is False:
-            return self.ram_gib * 0.9 if self.ram_gib else None
+            return None if self.ram_gib is None else self.ram_gib * 0.9
         return nominal_gib(self.gpu_memory_gib) if self.gpu_memory_gib else None
 
     @cached_property

@@ -43,6 +43,9 @@ def recommendation(rec: Recommendation) -> Group:
         lines = [f"[bold]{escape(flip['text'])}[/]" if n == 0 else escape(flip["text"])
                  for n, flip in enumerate(rec.flips[:4])]  # fmt: skip
         parts += [Text(), Text("It would be", style="bold"), _lines(lines)]
+    if rec.worth_finding:
+        lines = [escape(worth.text) for worth in rec.worth_finding]
+        parts += [Text(), Text("Most worth finding out", style="bold"), _lines(lines)]
     if rec.ladder:
         rungs = [f"{escape(x['relax'])} [dim]({escape(x['cost'])})[/] → {x['then']}" for x in rec.ladder[:4]]
         parts += [Text(), Text("What would open the better way", style="bold"), _lines(rungs)]
@@ -107,6 +110,34 @@ def difference(before: Recommendation, after: Recommendation, change: str) -> Gr
     return Group(Text.from_markup(head), table(("method", "before", "after"), rows), _lines(lines))
 
 
+def case_scores(found: dict[str, Any]) -> Group:
+    """Return the score on published cases: counts, who was taken for whom, each miss with its reasons."""
+    names = list(
+        dict.fromkeys([*found["confusion"], *(c for row in found["confusion"].values() for c in row)])
+    )
+    rows = [
+        (
+            winner,
+            *(
+                f"[green]{n}[/]" if (n := row.get(name, 0)) and name == winner else str(n or "·")
+                for name in names
+            ),
+        )
+        for winner, row in found["confusion"].items()
+    ]
+    n = found["n"]
+    parts: list[Any] = [
+        Text.from_markup(f"[bold]{found['accepted']}[/] of {n} accepted, [bold]{found['exact']}[/] exact\n"),
+        table(("won \\ advised", *names), rows, right=range(1, len(names) + 1)),
+    ]
+    for miss in found["misses"]:
+        why = [f"{escape(r['text'])} [dim]{r['rule']}[/]" for r in miss["reasons"]]
+        why += [f"[red]blocked[/] {escape(b['text'])}" for b in miss["winner_blockers"]]
+        head = f"\n[bold]{escape(miss['id'])}[/]  {miss['winner']} won, {miss['choice']} was advised"
+        parts += [Text.from_markup(f"{head} [dim]{escape(miss['source'])}[/]"), _lines(why)]
+    return Group(*parts)
+
+
 def _choice(rec: Recommendation) -> Panel:
     first = rec.ranking.methods[0]
     body: list[Any] = [Text(first.method.text().split("\n")[0], style="italic"), Text()]
@@ -122,10 +153,8 @@ def _choice(rec: Recommendation) -> Panel:
                 f"[yellow]Runner-up[/]   {second.method.name} ({second.score:.2f} against {first.score:.2f})"
             )
         )
-    colour = COLOURS[rec.confidence]
-    title = (
-        f"[bold]{rec.choice}[/]  [{colour}]confidence {rec.confidence}[/] [dim]({rec.confidence_because})[/]"
-    )
+    colour = COLOURS[rec.confidence.level]
+    title = f"[bold]{rec.choice}[/]  [{colour}]confidence {rec.confidence.level}[/] [dim]({rec.confidence.because})[/]"
     return Panel(Group(*body), title=title, title_align="left", border_style=colour, expand=False)
 
 

@@ -120,7 +120,7 @@ def test_the_json_is_whole() -> None:
 
 def test_confidence_follows_what_is_known() -> None:
     """Nothing known is low; a clear and well-known situation is high."""
-    assert recommend(Profile.of({})).confidence == "low"
+    assert recommend(Profile.of({})).confidence.level == "low"
     known = {
         **NEW,
         "facts_change": "fast",
@@ -130,7 +130,7 @@ def test_confidence_follows_what_is_known() -> None:
         "corpus_tokens": 900_000,
         "call_volume": "low",
     }
-    assert recommend(Profile.of(known)).confidence == "high"
+    assert recommend(Profile.of(known)).confidence.level == "high"
 
 
 def test_a_label_and_a_detected_size_are_one_card() -> None:

@@ -1,0 +1,61 @@
+"""How sure the advice can be: from the margin, and from how many of the answers that decide are known."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from advisor.profile import Profile
+from advisor.ranking import Ranking, Scored
+
+DECISIVE = ("task_needs_facts", "facts_change", "must_cite", "behaviour_gap", "labelled_examples",
+            "corpus_tokens", "call_volume", "model_params_b", "gpu_memory_gib")  # fmt: skip
+"""The answers that move the ranking most; how many are known decides how sure the advice can be."""
+MANY, FEW = 6, 3
+CLEAR, CLOSE = 0.8, 0.25
+"""Margins in weight: the strongest single rules weigh 2 to 3, a tie-breaker 0.1 to 0.5."""
+TUNING = ("lora", "qlora", "full")
+
+
+@dataclass(frozen=True, slots=True)
+class Confidence:
+    """A level, and the numbers that it comes from."""
+
+    level: Literal["high", "medium", "low"]
+    because: str
+
+
+def confidence(p: Profile, ranking: Ranking) -> Confidence:
+    """Return high with a clear margin and most decisive answers known, low with neither, else medium.
+
+    The margin is over the best feasible method of another kind: LoRA, QLoRA and full tuning do not count as
+    rivals of each other. An answer that is only a default is not known. Without the gap in behaviour nothing
+    is sure.
+    """
+    given = [key for key in DECISIVE if getattr(p, key) is not None or _implied(p, key)]
+    defaults = [key for key in given if key in p.sources and p.sources[key].source == "default"]
+    known = len(given) - len(defaults)
+    first = ranking.methods[0]
+    rivals = [s for s in ranking.methods[1:] if not s.blockers and not _siblings(first, s)]
+    rival = max(rivals, key=lambda s: s.sum, default=None)
+    margin = first.sum - (rival.sum if rival else 0.0)
+    over = f" over {rival.method.name}" if rival else ""
+    because = f"{known} of {len(DECISIVE)} decisive answers known, margin {margin:.1f}{over}"
+    if known >= MANY and margin >= CLEAR and p.behaviour_gap is not None:
+        return Confidence("high", because)
+    if known <= FEW or margin < CLOSE or p.behaviour_gap is None:
+        return Confidence("low", because)
+    return Confidence("medium", because)
+
+
+def _implied(p: Profile, key: str) -> bool:
+    """Whether another answer says it: calls a month the volume, no GPU its memory, no facts their change."""
+    if key == "call_volume":
+        return p.calls_per_month is not None
+    if key in ("facts_change", "corpus_tokens", "must_cite"):
+        return p.task_needs_facts == "none"
+    return key == "gpu_memory_gib" and p.has_gpu is False
+
+
+def _siblings(a: Scored, b: Scored) -> bool:
+    return a.method.name in TUNING and b.method.name in TUNING
