@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from rag.errors import BadInput
-from runners.data import Example, ExampleSet, Question, load_examples, load_questions, normalised, overlap
+from runners import near
+from runners.data import Example, ExampleSet, Question, load_examples, load_questions, overlap
 
 MOST_READ_BYTES = 20_000_000
 """More text than this is not read to count it; its size is taken instead."""
@@ -126,10 +127,11 @@ def labels_of(replies: Sequence[str]) -> tuple[str, ...]:
     return tuple(sorted(found)) if short and few else ()
 
 
-def near_duplicates(rows: Sequence[Example]) -> int:
-    """Count rows that equal an earlier one once numbers and punctuation are left out."""
-    keys = {re.sub(r"\d+", "0", normalised(f"{row.question}\n{row.reply}")) for row in rows}
-    return len(rows) - len(keys)
+def count_distinct(rows: Sequence[Example]) -> int:
+    """Count the examples, those that nearly repeat each other once; with labels, only under the same label."""
+    texts = ["\n".join(m["content"] for m in row.messages if m["role"] != "system") for row in rows]
+    replies = [row.reply for row in rows]
+    return near.distinct(texts, [reply.strip() for reply in replies] if labels_of(replies) else None)
 
 
 def _documents(path: Path, tokens: Tokens, warnings: list[str]) -> tuple[int, str]:
@@ -162,9 +164,10 @@ def _examples(
     rows = found.rows
     if not rows:
         raise BadInput(f"{path} holds no usable example", "each row needs a prompt and an answer")
-    near = near_duplicates(rows)
-    distinct = len(rows) - found.duplicates
-    repeats = f", {found.duplicates} exact and {near - found.duplicates} near repeats" if near else ""
+    distinct = count_distinct(rows)
+    repeats = len(rows) - distinct
+    nearly = repeats - found.duplicates
+    told = f", {found.duplicates} exact and {nearly} near repeats counted once" if repeats else ""
     prompts = [f"{row.system or prompt}\n{row.question}" for row in rows]
     replies = [row.reply for row in rows]
     counted |= {
@@ -174,7 +177,7 @@ def _examples(
         "answer_tokens": max(1, round(tokens.of(replies) / len(rows))),
     }
     notes |= {
-        "labelled_examples": f"{len(rows)} rows ({found.format}){repeats}",
+        "labelled_examples": f"{len(rows)} rows ({found.format}){told}",
         "output_format": "what at least 95 % of the examples' answers look like",
         "prompt_tokens": f"mean of the examples, {tokens.how}",
         "answer_tokens": f"mean of the examples, {tokens.how}",
@@ -184,8 +187,8 @@ def _examples(
         warnings.append(
             f"{len(found.rejected)} examples are unusable: line {first.line}: {first.reason}, ..."
         )
-    if near - found.duplicates > 0.2 * len(rows):
-        warnings.append(f"{near} of {len(rows)} examples nearly repeat others: count on fewer")
+    if nearly > 0.2 * len(rows):
+        warnings.append(f"{nearly} of {len(rows)} examples nearly repeat others: they count as {distinct}")
 
 
 def _is_json(text: str) -> bool:
