@@ -6,18 +6,21 @@ import json
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import date
 from pathlib import Path
 from typing import Any
 
-from advisor.answers import Answers
+from advisor.answers import Answer, Answers
 from advisor.engine import Recommendation, recommend
 from advisor.gather import Situation, complete, said, with_file
+from advisor.naming import check_model
 from advisor.values import say
-from rag.durable import write_bytes
+from rag.durable import write_bytes, write_text
 from rag.errors import UsageProblem
 from runners.plan import Plan, write_plan
 
 DEFAULT_OUT = Path("plan.yaml")
+DEFAULT_RECORD = Path("decision.md")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +33,9 @@ class Given:
     out: Path | None = None
     yes: bool = False
     as_json: bool = False
+    profile: str | None = None
+    save: str | None = None
+    record: Path | None = None
 
 
 def plan(given: Given) -> Path | None:
@@ -37,24 +43,90 @@ def plan(given: Given) -> Path | None:
 
     Raises UsageProblem when there is nothing to advise on, BadInput for answers and files that are broken.
     """
-    answers = with_file(said(given.sets, **given.flags), given.answers)
+    answers = _read(given)
     asking = not given.yes and not given.as_json and sys.stdin.isatty() and sys.stdout.isatty()
     if not answers and not asking:
         raise UsageProblem(
             "nothing to advise on: no answers and no files were given",
             "give --documents, --examples, --set key=value or --answers FILE, or run it on a terminal",
         )
+    record = given.record
     if asking:
         from advisor.wizard import interview_on_terminal
 
-        answers = interview_on_terminal(answers)
+        talked = interview_on_terminal(answers)
+        answers = talked.answers
+        record = record or (DEFAULT_RECORD if talked.record else None)
     situation = complete(answers)
     rec = recommend(situation.profile)
     if given.as_json:
         print(json.dumps(rec.to_json(), ensure_ascii=False))
     else:
-        _show(rec, situation)
-    return _write(rec, situation, given)
+        _show(rec, situation, listed=not asking)
+    written = _write(rec, situation, given)
+    _keep(rec, situation, given.save, record)
+    return written
+
+
+def _read(given: Given) -> Answers:
+    """Return what flags, answers file and kept profile say, the stronger first; say what is odd about the model."""
+    answers = said(given.sets, **given.flags)
+    if given.profile:
+        from advisor.saved import find
+
+        answers = with_file(answers, find(given.profile))
+    answers = with_file(answers, given.answers)
+    refuse_unknown_model(answers)
+    return answers
+
+
+def refuse_unknown_model(answers: Answers) -> None:
+    """Raise BadInput for a model's name that means nothing; say aloud when its size is unknown."""
+    sized = "model_params_b" in answers and answers["model_params_b"].value is not None
+    if "model" in answers and (note := check_model(answers["model"].value, sized)):
+        _tell(note)
+
+
+def _keep(rec: Recommendation, situation: Situation, name: str | None, record: Path | None) -> None:
+    """Keep the answers as a profile and write the decision record, where these are wanted."""
+    if name:
+        from advisor.saved import save
+
+        save(name, situation.answers)
+        _tell(f"kept as the profile {name}; use it with: tunewise plan --profile {name}")
+    if record:
+        from advisor.record import record as page
+
+        write_text(record, page(rec.to_json(), situation.answers, date.today()))
+        _tell(f"wrote the decision record {record}")
+
+
+def print_profiles(as_json: bool) -> None:
+    """Print the kept profiles: name, day, what they are about; one that cannot be read says why."""
+    from advisor.saved import every, folder
+
+    found = every()
+    if as_json:
+        rows = [saved.to_json() for saved in found]
+        print(json.dumps({"schema": 1, "folder": str(folder()), "profiles": rows}, ensure_ascii=False))
+        return
+    if not found:
+        print(f"no profile is kept in {folder()}; keep one with: tunewise plan --save NAME")
+        return
+    from advisor import render
+
+    cells = [
+        (saved.name, saved.day.isoformat(), str(len(saved.answers)), _about(saved.answers, saved.problem))
+        for saved in found
+    ]
+    render.console().print(render.table(("profile", "saved", "answers", "goal"), cells, right=(2,)))
+
+
+def _about(answers: Mapping[str, Answer], problem: str) -> str:
+    """Return a table cell (markup): the goal, or what is wrong with the file."""
+    goal = answers["goal"].value if "goal" in answers else None
+    said_plainly = (problem or say(goal or "–", 60)).replace("[", "\\[")
+    return f"[red]{said_plainly}[/]" if problem else said_plainly
 
 
 def print_schema() -> None:
@@ -68,19 +140,21 @@ def rethink(answers: Answers, changes: tuple[str, ...]) -> tuple[Recommendation,
     changed = answers
     for key, answer in said(changes).layers["flag"].items():
         changed = changed.drop("file", [key]).add("flag", {key: answer})
+    refuse_unknown_model(changed)
     return before, recommend(complete(changed).profile)
 
 
-def _show(rec: Recommendation, situation: Situation) -> None:
+def _show(rec: Recommendation, situation: Situation, listed: bool) -> None:
+    """Print the recommendation, after the answers where these were not just reviewed."""
     from advisor import render
 
     screen = render.console()
     answers = situation.answers
     no_gpu = situation.profile.has_gpu is False
     keys = [key for key in answers if not (no_gpu and key in ("gpu_count", "gpu_memory_gib"))]
-    screen.print(
-        render.answers((key, say(answers[key].value), answers[key].source, answers[key].note) for key in keys)
-    )
+    if listed:
+        rows = ((key, say(answers[key].value), answers[key].source, answers[key].note) for key in keys)
+        screen.print(render.answers(rows))
     screen.print()
     screen.print(render.recommendation(rec))
 
@@ -103,7 +177,8 @@ def _write(rec: Recommendation, situation: Situation, given: Given) -> Path | No
         _tell(f"the plan that was there is kept as {kept}")
     write_plan(drafted.plan, out)
     arms = ", ".join(arm.arm for arm in drafted.plan.arms)
-    _tell(f"wrote {out}: arms {arms}; run it with: tunewise run {out}")
+    _tell(f"wrote {out}: arms {arms}")
+    _tell(f"run it with: tunewise run {out}")
     return out
 
 

@@ -21,6 +21,10 @@ def command(
     model: str | None = typer.Option(None, help="The base model: a name, a folder, or openai:NAME@URL."),
     out: Path | None = typer.Option(None, help="Where to write the plan (default: plan.yaml)."),
     yes: bool = typer.Option(False, "--yes", "-y", help="Ask nothing; what is unknown stays unknown."),
+    profile: str | None = typer.Option(None, help="A kept profile whose answers to take; see --profiles."),
+    save: str | None = typer.Option(None, help="Keep your answers as a profile of this name."),
+    profiles: bool = typer.Option(False, "--profiles", help="List the kept profiles and stop."),
+    record: Path | None = typer.Option(None, help="Write a one-page decision record (Markdown) here."),
     as_json: bool = typer.Option(False, "--json", help="Print the recommendation as JSON on stdout."),
     schema: bool = typer.Option(False, "--schema", help="Print the plan's JSON Schema and stop."),
 ) -> None:
@@ -29,10 +33,13 @@ def command(
     On a terminal it asks what is unknown. Elsewhere, or with --yes, unknown stays unknown and lowers the
     confidence.
     """
-    from advisor.planning import Given, plan, print_schema
+    from advisor.planning import Given, plan, print_profiles, print_schema
 
     if schema:
         print_schema()
+        return
+    if profiles:
+        print_profiles(as_json)
         return
     flags = {
         "documents": documents,
@@ -41,4 +48,4 @@ def command(
         "prompt": prompt,
         "model": model,
     }
-    plan(Given(answers, tuple(set), flags, out, yes, as_json))
+    plan(Given(answers, tuple(set), flags, out, yes, as_json, profile, save, record))

@@ -9,8 +9,9 @@ import pytest
 
 from advisor.answers import Answer, Answers
 from advisor.gather import complete
-from advisor.interview import Interview, Move
-from advisor.questions import Question
+from advisor.interview import Asked, Interview, Move
+from advisor.profile import Profile
+from advisor.ranking import Ranking
 from rag.errors import BadInput
 from runners.machine import Machine
 
@@ -23,23 +24,35 @@ class Script:
         self.reviews = [*reviews, Move.DONE]
         self.asked: list[str] = []
         self.said: list[str] = []
+        self.seen: list[Asked] = []
+        self.choices: list[tuple[str, str]] = []
+        self.saved = 0
 
-    def ask(self, question: Question, known: Answer | None, left: int) -> Any:
+    def ask(self, asked: Asked) -> Any:
         """Answer from the script, else keep the default."""
-        assert left >= 0
-        self.asked.append(question.id)
-        given = self.answers.get(question.id, known.value if known else None)
+        key = asked.question.id
+        self.asked.append(key)
+        self.seen.append(asked)
+        given = self.answers.get(key, asked.known.value if asked.known else None)
         if isinstance(given, list):
             given = given.pop(0) if given else None
         return given() if callable(given) else given
 
-    def review(self, answers: Answers) -> str:
+    def review(self, answers: Answers, profile: Profile) -> str:
         """Follow the script, then be done."""
         return self.reviews.pop(0)
 
     def say(self, line: str) -> None:
         """Keep what was said."""
         self.said.append(line)
+
+    def moved(self, before: Ranking, after: Ranking, answers: Answers) -> None:
+        """Keep who led and who leads."""
+        self.choices.append((before.choice, after.choice))
+
+    def save(self, answers: Answers) -> None:
+        """Count how often it was asked for."""
+        self.saved += 1
 
 
 Talk = Callable[..., tuple[Script, Answers]]
@@ -53,7 +66,7 @@ def talk(laptop: Machine) -> Talk:
         answers: dict[str, Any], reviews: tuple[str, ...] = (), given: Answers | None = None
     ) -> tuple[Script, Answers]:
         script = Script(answers, reviews)
-        interview = Interview(script, given or Answers(), lambda found: complete(found, laptop).answers)
+        interview = Interview(script, given or Answers(), lambda found: complete(found, laptop))
         return script, interview.run()
 
     return run
@@ -126,9 +139,9 @@ def test_everything_can_be_asked(talk: Talk) -> None:
 
 def test_back_from_the_review(talk: Talk) -> None:
     """The last question is asked again."""
-    script, answers = talk({"model": ["a/b", "c/d"]}, reviews=(Move.BACK,))
+    script, answers = talk({"model": ["qwen3-4b", "qwen3-8b"]}, reviews=(Move.BACK,))
     assert script.asked[-2:] == ["model", "model"]
-    assert answers["model"].value == "c/d"
+    assert answers["model"].value == "qwen3-8b"
 
 
 def test_a_bad_file_is_told_and_asked_again(talk: Talk, desk: Any) -> None:
@@ -147,7 +160,7 @@ def test_an_interruption_keeps_what_was_answered(laptop: Machine) -> None:
         raise KeyboardInterrupt
 
     script = Script({"goal": "kept", "task_needs_facts": interrupt})
-    interview = Interview(script, Answers(), lambda found: complete(found, laptop).answers)
+    interview = Interview(script, Answers(), lambda found: complete(found, laptop))
     with pytest.raises(KeyboardInterrupt):
         interview.run()
     assert interview.answers["goal"] == Answer("kept", "asked")
@@ -157,4 +170,69 @@ def test_unreadable_answers_from_the_start_are_refused(laptop: Machine) -> None:
     """What a flag names must be there before the first question."""
     given = Answers().put("flag", {"documents": "/nowhere/at/all"})
     with pytest.raises(BadInput):
-        Interview(Script({}), given, lambda found: complete(found, laptop).answers)
+        Interview(Script({}), given, lambda found: complete(found, laptop))
+
+
+def test_the_most_questions_that_can_follow_never_rises(talk: Talk, desk: Any) -> None:
+    """It is said with each question, falls as answers prune, and is exact at the end."""
+    for answers in (
+        {"documents": str(desk.documents), "examples": str(desk.examples)},
+        {"task_needs_facts": "none", "behaviour_gap": "none"},
+        {"task_needs_facts": "new", "model": "some/model"},
+    ):
+        script, _ = talk(answers)
+        most = [asked.most for asked in script.seen]
+        assert most == sorted(most, reverse=True)
+        assert [asked.number for asked in script.seen] == list(range(1, len(most) + 1))
+        spared = most[-1] - len(script.asked)
+        assert spared == ("model_params_b" not in script.asked), "the last but one could have opened the last"
+
+
+def test_each_answer_shows_how_the_lead_moved(talk: Talk) -> None:
+    """Before and after, also when nothing moved."""
+    script, _ = talk({"task_needs_facts": "new", "behaviour_gap": "none"})
+    assert len(script.choices) == len(script.asked)
+    moved = [
+        (key, pair) for key, pair in zip(script.asked, script.choices, strict=True) if pair[0] != pair[1]
+    ]
+    assert moved[0] == ("task_needs_facts", ("prompting", "rag"))
+
+
+def test_a_question_says_whether_it_can_change_the_lead(talk: Talk) -> None:
+    """A goal cannot; needing facts can."""
+    script, _ = talk({})
+    decides = {asked.question.id: asked.decides for asked in script.seen}
+    assert not decides["goal"]
+    assert decides["task_needs_facts"]
+
+
+def test_an_answer_that_another_rules_out_is_closed_with_the_reason(talk: Talk) -> None:
+    """Data that must stay here cannot go to a hosted model; the question is asked when it is changed."""
+    script, _ = talk({"data_must_stay_local": True}, reviews=("hosted_api_allowed",))
+    assert "hosted_api_allowed" not in script.asked[:-1]
+    assert script.seen[-1].closed == {True: "the data must stay on your own machines"}
+    assert script.seen[-1].number == 0
+
+
+def test_an_unknown_model_is_refused_at_once(talk: Talk) -> None:
+    """With the closest name; an id of the hub passes with a note, and then its size is asked."""
+    script, answers = talk({"model": ["qwen2.5-7b-instuct", "some/model"], "model_params_b": 7})
+    assert "did you mean qwen2.5-7b-instruct?" in script.said[0]
+    assert "size of some/model is not known" in script.said[1]
+    assert answers["model_params_b"] == Answer(7, "asked")
+
+
+def test_a_confirmed_default_is_an_answer(talk: Talk) -> None:
+    """So that the plan replays without asking for it; a confirmed measurement stays a measurement."""
+    _, answers = talk({})
+    assert answers["model"].source == "asked"
+    assert answers["model_params_b"].source == "detected"
+
+
+def test_saving_and_the_record_are_moves_of_the_review(laptop: Machine) -> None:
+    """Saving comes back to the review; the record goes on to the plan."""
+    script = Script({}, (Move.SAVE, Move.RECORD))
+    interview = Interview(script, Answers(), lambda found: complete(found, laptop))
+    interview.run()
+    assert script.saved == 1
+    assert interview.record

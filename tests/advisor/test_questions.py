@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import fields
+from typing import Any
 
+from advisor.branching import BRINGS, worth_asking
 from advisor.profile import Profile
 from advisor.questions import BY_ID, QUESTIONS, SECTIONS
+from advisor.values import read
 
 IDS = [
     "goal",
@@ -68,7 +71,32 @@ def test_the_profile_has_a_field_for_each() -> None:
 
 
 def test_a_typical_session_is_short() -> None:
-    """At most 15 questions are asked when the files are given or not."""
-    for known in ({}, {"documents": "d", "examples": "e", "questions": "q", "gpu_kind": "none"}):
-        asked = [q for q in QUESTIONS if not q.detail and q.when(known) and q.id not in known]
-        assert len(asked) <= 15
+    """At most 15 questions are asked when the files are given or not, with a model whose size is known."""
+    for known in ({}, {"documents": "d", "examples": "e", "questions": "q"}):
+        told = {"model_params_b": 0.135, "gpu_kind": "none"}
+        for question, told_by_it in BRINGS.items():
+            told |= told_by_it if question in known else {}
+        asked = [q for q in QUESTIONS if q.id not in known and worth_asking(q, {**told, **known}, False)]
+        assert 10 <= len(asked) + len(known) <= 15
+
+
+def test_conditions_read_what_they_say() -> None:
+    """A condition looks at no answer that it does not declare, so the bound on what is left can be exact."""
+    for question in QUESTIONS:
+        looked: set[str] = set()
+
+        class Watched(dict[str, Any]):
+            def get(self, key: str, default: Any = None) -> Any:
+                looked.add(key)  # noqa: B023
+                return super().get(key, default)
+
+        for value in (None, "none", "high", "new", "slow", True):
+            question.when(Watched(dict.fromkeys(question.when.reads, value)))
+        assert looked <= set(question.when.reads)
+
+
+def test_every_question_can_be_tried() -> None:
+    """The values that stand for its range are allowed, and there are some."""
+    for question in QUESTIONS:
+        assert len(question.trial) >= 2
+        assert [read(question.id, value) for value in question.trial] == list(question.trial)

@@ -1,0 +1,63 @@
+"""Which base models the wizard offers, and what each can be here: tuned, only asked, or too large."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from advisor.facts import models
+from advisor.facts.models import ModelFacts
+from advisor.methods.base import inference
+from advisor.methods.table import BY_NAME
+from advisor.profile import Profile
+
+TUNING = ("full", "lora", "qlora")
+MOST_TUNED, MOST_ASKED, MOST_CLOSED = 5, 2, 2
+_ROOM = ("BL002", "BL003")
+"""Blockers that a model's size brings about: memory, and days without a GPU."""
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """One model to choose: what can be done with it, or why it cannot be chosen."""
+
+    name: str
+    text: str
+    closed: str = ""
+    tunable: bool = False
+
+
+def offers(p: Profile, lacking: Mapping[str, str]) -> tuple[Offer, ...]:
+    """Return the present model, the largest that can be tuned here, then only asked; the next ones are closed.
+
+    ``lacking`` says which methods miss a package. Any other model can be typed.
+    """
+    known = sorted(models.MODELS, key=lambda model: -model.params_b)
+    judged = [_judge(replace_model(p, model), model, lacking) for model in known]
+    current = [offer for offer in judged if offer.name == (p.model or models.DEFAULT) and not offer.closed]
+    others = [offer for offer in judged if not offer.closed and offer not in current]
+    tuned = [offer for offer in others if offer.tunable][:MOST_TUNED]
+    asked = [offer for offer in others if not offer.tunable][:MOST_ASKED]
+    closed = [offer for offer in judged if offer.closed][-MOST_CLOSED:]
+    return (*current, *tuned, *asked, *reversed(closed))
+
+
+def replace_model(p: Profile, model: ModelFacts) -> Profile:
+    """Return the same situation with another model, whose own size counts."""
+    return replace(p, model=model.name, model_params_b=round(model.params_b, 4), shape=model.shape)
+
+
+def _judge(p: Profile, model: ModelFacts, lacking: Mapping[str, str]) -> Offer:
+    size = f"{model.params_b:.3g} B"
+    memory = inference(p).memory
+    if memory and p.device_gib and memory.fits(p.device_gib) == "no":
+        place = "RAM" if p.has_gpu is False else "GPU"
+        return Offer(model.name, size, f"needs {memory.low:.0f} GiB, the {place} gives {p.device_gib:.0f}")
+    fitting = [
+        name
+        for name in TUNING
+        if not any(blocker.rule in _ROOM for blocker in BY_NAME[name].blocked(p)) and name not in lacking
+    ]
+    verb = "fits" if len(fitting) == 1 else "fit"
+    can = f"{', '.join(fitting)} {verb}" if fitting else "too large to tune here"
+    return Offer(model.name, f"{size:<7} {model.licence:<11} {can}", tunable=bool(fitting))

@@ -1,0 +1,111 @@
+"""The line after each answer: who leads now, how that moved, and what cannot be done and why."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Callable, Mapping
+from importlib.util import find_spec
+
+from advisor.answers import Answers
+from advisor.ranking import Ranking, Scored
+
+Part = tuple[str, str]
+"""A style class and its text, as prompt_toolkit takes them."""
+NEEDS: Mapping[str, tuple[str, ...]] = {
+    "lora": ("torch", "peft"),
+    "qlora": ("torch", "peft", "bitsandbytes"),
+    "full": ("torch",),
+    "hybrid": ("torch", "peft"),
+}
+"""The packages without which a method cannot be run here."""
+MOVED = 0.005
+REASON_LINES = 2
+
+
+def installed(package: str) -> bool:
+    """Say whether a package could be imported; it is not imported."""
+    return find_spec(package) is not None
+
+
+def missing(answers: Answers, have: Callable[[str], bool] = installed) -> dict[str, str]:
+    """Return for each method that lacks a package what it needs; nothing when another machine is planned for."""
+    elsewhere = ("gpu_kind", "gpu_count", "gpu_memory_gib")
+    if any(key in answers and answers[key].source in ("flag", "file", "asked") for key in elsewhere):
+        return {}
+    lacks = {method: [name for name in names if not have(name)] for method, names in NEEDS.items()}
+    return {method: f"needs {', '.join(names)}, missing" for method, names in lacks.items() if names}
+
+
+def standing(
+    before: Ranking | None, after: Ranking, lacking: Mapping[str, str], width: int
+) -> list[list[Part]]:
+    """Return the lines, at most ``width`` columns wide: the scores, then what is impossible here.
+
+    The leader comes first; ▲ and ▼ show what rose and fell, and "was" names the leader before when it changed.
+    """
+    was = {scored.method.name: scored for scored in before.methods} if before else {}
+    open_methods = [s for s in after.methods if not s.blockers and s.method.name not in lacking]
+    same = before is not None and _told(before) == _told(after)
+    tail = ""
+    if before and before.choice != after.choice:
+        tail = f"  (was {before.choice})"
+    elif same:
+        tail = "  (unchanged)"
+    lines = [_scores(open_methods, was, same, tail, width)]
+    if not same:
+        reasons = textwrap.wrap(
+            _impossible(after, lacking), width - 2, max_lines=REASON_LINES, placeholder=" …"
+        )
+        lines += [[("class:why", f"  {line}")] for line in reasons]
+    return lines
+
+
+def _scores(
+    methods: list[Scored], was: Mapping[str, Scored], same: bool, tail: str, width: int
+) -> list[Part]:
+    """Return as many methods as fit; how many are left out is said."""
+    parts: list[Part] = []
+    room = width - len(tail)
+    used = 0
+    for number, scored in enumerate(methods):
+        text = f"  {scored.method.name} {_score(scored)}{_arrow(scored, was)}"
+        left = len(methods) - number
+        more = f"  +{left} lower"
+        if used + len(text) + (len(more) if left > 1 else 0) > room:
+            parts.append(("class:why", more))
+            break
+        style = "class:why" if same else "class:leader" if number == 0 else ""
+        parts.append((style, text))
+        used += len(text)
+    return [*parts, ("class:why", tail)]
+
+
+def _impossible(after: Ranking, lacking: Mapping[str, str]) -> str:
+    """Return each reason once, after the methods that it forbids."""
+    by_reason: dict[str, list[str]] = {}
+    for scored in after.methods:
+        name = scored.method.name
+        reason = scored.blockers[0].text if scored.blockers else lacking.get(name)
+        if reason:
+            by_reason.setdefault(reason, []).append(name)
+    said = [f"{', '.join(names)}: {reason}" for reason, names in by_reason.items()]
+    return f"not possible: {'; '.join(said)}" if said else ""
+
+
+def _told(ranking: Ranking) -> list[tuple[str, float, str]]:
+    """Return what the lines would tell of a ranking."""
+    return [(s.method.name, s.score, s.blockers[0].text if s.blockers else "") for s in ranking.methods]
+
+
+def _score(scored: Scored) -> str:
+    return f"{scored.score:.2f}".removeprefix("0")
+
+
+def _arrow(scored: Scored, was: Mapping[str, Scored]) -> str:
+    before = was.get(scored.method.name)
+    if before is None:
+        return ""
+    if before.blockers:
+        return " ▲"
+    change = scored.score - before.score
+    return " ▲" if change > MOVED else " ▼" if change < -MOVED else ""
