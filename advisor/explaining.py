@@ -55,7 +55,7 @@ def rule_page(rule: type[Rule]) -> dict[str, Any]:
     served = [m.name for m in METHODS if rule.need and m.serves.get(rule.need, 0) >= 0.5]
     return {
         "rule": rule.code(), "family": rule.family, "need": need, "weight": rule.weight, "text": rule.text(),
-        "speaks_for": served, "evidence": list(rule.evidence),
+        "compares": {key: [float(f"{n:.4g}") for n in at] for key, at in rule.at.items()}, "speaks_for": served, "evidence": list(rule.evidence),
     }  # fmt: skip
 
 
@@ -118,5 +118,8 @@ def _print(found: dict[str, Any]) -> None:
         screen.print("rules that speak for it: " + ", ".join(found["rules"]))
     else:
         screen.print(render.finding(found["rule"], found["text"], found["evidence"], found["family"]))
+        if found.get("compares"):
+            said = (f"{key} {', '.join(f'{n:,g}' for n in at)}" for key, at in found["compares"].items())
+            screen.print("\ncompares with: " + "; ".join(said))
         if found.get("speaks_for"):
             screen.print(f"\nweight {found['weight']:g} for {', '.join(found['speaks_for'])}")

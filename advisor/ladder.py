@@ -43,14 +43,16 @@ class Rung:
 def ladder(p: Profile, ranking: Ranking) -> tuple[dict[str, Any], ...]:
     """Return the relaxations that would open the best forbidden method, smallest first.
 
-    Forbidden methods that would not be chosen anyway have no ladder. A tuning method that only fits with
-    every free saving on gets these named first.
+    Each rung that changes answers was tried: with them the engine chooses what the rung opens. A tuning method
+    that only fits with gradient checkpointing has that named first.
     """
     first = ranking.methods[0]
     found = list(_savings(p, first.method))
-    for scored in sorted((s for s in ranking.methods if s.blockers), key=lambda s: -s.sum):
+    blocked = sorted((s for s in ranking.methods if s.blockers), key=lambda s: -s.sum)
+    for scored in blocked:
         if scored.sum > first.sum:
-            found += [rung for rung in _rungs(p, scored) if rung not in found]
+            found += _shorter(p, scored)
+        found += [rung for rung in _rungs(p, scored) if rung not in found]
     return tuple(rung.to_json() for rung in found)
 
 
@@ -74,8 +76,6 @@ def _rungs(p: Profile, scored: Scored) -> Iterator[Rung]:
     """Yield what would lift a method's blockers, for those that can be lifted."""
     name = scored.method.name
     rules = {blocker.rule for blocker in scored.blockers}
-    if "BL002" in rules:
-        yield from _shorter(p, name)
     if rules & {"BL002", "BL003"}:
         yield from _smaller(p, name)
         yield from _rent(p, name)
@@ -100,10 +100,10 @@ def _checked(p: Profile, name: str, relax: str, cost: str, **change: Any) -> Ite
         yield Rung(relax, name, cost, set=change)
 
 
-def _shorter(p: Profile, name: str) -> Iterator[Rung]:
+def _shorter(p: Profile, scored: Scored) -> Iterator[Rung]:
     """Shorter rows, and for full tuning an optimiser that keeps less."""
-    shape, room = p.model_shape, p.device_gib
-    if shape is None or room is None:
+    shape, room, name = p.model_shape, p.device_gib, scored.method.name
+    if shape is None or room is None or "BL002" not in {blocker.rule for blocker in scored.blockers}:
         return
     use = _use(name)
     for tokens in SHORT_ROWS:

@@ -98,9 +98,9 @@ def choices(p: Profile, key: str) -> dict[str | bool, str]:
 
 def _first(low: float, high: float, whole: bool) -> float:
     """Return the value nearest to ``low`` that a person would write and that lies below ``high``."""
-    if whole or low == 0:
+    if whole or low == 0 or high <= LEAST:
         return low
-    if low < LEAST < high:
+    if low < LEAST:
         return LEAST
     for digits in range(3, 17):
         value = -_cut(-low, digits)

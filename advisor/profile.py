@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from functools import cached_property
@@ -21,12 +20,14 @@ LEAST_RAW_TOKENS = 1_000_000
 """Tokens of raw text from which training on them is worth a thought."""
 SMALL_MODEL_B = 2.0
 """Models below this many billion parameters are cheap to tune in full."""
+LEAST_GPU_GIB = 0.01
+"""Less memory than this is no GPU."""
 Edges = Mapping[str, tuple[float, ...]]
 """For numeric answers the values at which something changes; each value belongs to the side above it."""
 EDGES: Edges = {
     "calls_per_month": (LOW_VOLUME, HIGH_VOLUME),
     "gpu_count": (1,),
-    "gpu_memory_gib": (math.nextafter(0, 1),),
+    "gpu_memory_gib": (LEAST_GPU_GIB,),
 }
 """Where the profile's own readings (many calls, few calls, a GPU or none) change."""
 
@@ -131,7 +132,8 @@ class Profile:
     @cached_property
     def has_gpu(self) -> bool | None:
         """True, False, or None when nothing was said about a GPU."""
-        if self.gpu_kind == "none" or self.gpu_count == 0 or self.gpu_memory_gib == 0:
+        small = self.gpu_memory_gib is not None and self.gpu_memory_gib < LEAST_GPU_GIB
+        if self.gpu_kind == "none" or self.gpu_count == 0 or small:
             return False
         return True if self.gpu_kind or self.gpu_count or self.gpu_memory_gib else None
 

@@ -125,6 +125,9 @@ def rules_page() -> list[str]:
                 if rule.need
                 else "- weighs nothing: a note"
             ]
+            if rule.at:
+                at = (f"{key} {', '.join(f'{n:,.6g}' for n in numbers)}" for key, numbers in rule.at.items())
+                lines += [f"- compares with: {'; '.join(at)}"]
             lines += [f"- evidence: {item}" for item in rule.evidence]
     lines += ["", "## Blockers", "", "What forbids a method here, always with the numbers that say so."]
     for check in blocks.CHECKS:

@@ -7,6 +7,7 @@ from importlib.resources import files
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -75,7 +76,10 @@ class SkipWatch:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Watch the skips when this is CI."""
+    """Watch the skips when this is CI; draw 500 random cases for each property, 10,000 with ``--deep``."""
+    deep = bool(config.getoption("--deep"))
+    settings.register_profile("tunewise", max_examples=10_000 if deep else 500, deadline=None)
+    settings.load_profile("tunewise")
     if os.environ.get("CI", "").lower() in ("1", "true", "yes"):
         config.pluginmanager.register(SkipWatch(ALLOWED_SKIPS), "skip-watch")
 

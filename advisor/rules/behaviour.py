@@ -136,3 +136,26 @@ class BE007(Behaviour):
         if rate is None or rate >= 0.5 or p.needs_facts:
             return ""
         return f"the best prompt passes only {rate:.0%} of cases"
+
+
+class BE008(Behaviour):
+    """Optimise the prompt before training: variants of the instructions and chosen examples, scored on dev questions.
+
+    It is the cheaper gain, tuning adds to it, and what tuning must beat is the best prompt, not the first one.
+    Invented personas do not count as optimising: they cost accuracy.
+    Does not apply once the pass rate of the best prompt is known.
+    """
+
+    evidence = (
+        "Soylu et al., BetterTogether, arXiv 2407.10930: most of the gain comes from the prompt step",
+        "Agrawal et al., GEPA, arXiv 2507.19457: evolved prompts beat reinforcement learning of the weights",
+        "arXiv 2402.00905: personas lowered exact match by 1 to 54 %",
+    )
+
+    at = {"labelled_examples": (10,)}
+
+    def applies(self, p: Profile) -> str:
+        untried = p.prompting_pass_rate is None and p.behaviour_gap in ("low", "high")
+        if not untried or p.examples_known < 10:
+            return ""
+        return "the best prompt has not been measured: optimise it first, on questions kept for that"

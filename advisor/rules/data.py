@@ -171,6 +171,28 @@ class DA009(Data):
         return f"{p.examples_known:,} examples can teach it to answer from passages"
 
 
+class DA010(Data):
+    """Too few examples, but a larger model at hand: let it write some, check a sample, and train on those.
+
+    A student of a few billion parameters comes near its teacher on a narrow task, at a fraction of the price.
+    Does not apply where data must stay local, or where the larger model does not master the task either.
+    """
+
+    evidence = (
+        "Predibase, distillation playbook: train on growing shares before buying more labels",
+        "Marquardt & Brule, arXiv 2507.04889: simulated examples taught a tone that prompts did not",
+    )
+
+    at = {"labelled_examples": (200,)}
+
+    def applies(self, p: Profile) -> str:
+        allowed = not p.data_must_stay_local and p.hosted_api_allowed is not False
+        few = p.labelled_examples is not None and p.labelled_examples < 200
+        if not (allowed and few and p.behaviour_gap == "high"):
+            return ""
+        return f"{p.labelled_examples} examples are few: a larger model could write more, to be checked by sample"
+
+
 def _enough(p: Profile, gate: int) -> str:
     small = p.behaviour_gap == "low" and not p.high_volume
     if p.examples_known < gate or not p.behaviour_needed or small:

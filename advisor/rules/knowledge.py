@@ -8,6 +8,7 @@ from advisor.profile import Profile
 from advisor.rules.base import Need, Rule
 
 CACHED_PROMPT_TOKENS = 200_000
+LONG_CONTEXT_TOKENS = 1_000_000
 LARGE_MODEL_B = 30.0
 SHORT_CONTEXT_B = 3.0
 """Smaller models have short contexts and lose the middle of long ones."""
@@ -193,3 +194,21 @@ class KN009(Knowledge):
     def applies(self, p: Profile) -> str:
         corpus = p.task_needs_facts == "known" and (p.corpus_tokens or 0) > 0
         return "there is a corpus to look up what the model may recall only in part" if corpus else ""
+
+
+class KN010(Knowledge):
+    """A corpus somewhat too large for a cached prompt may still fit a long-context model: measure both.
+
+    Long context beats retrieval where the text fits, retrieval costs a fraction; most of their answers agree.
+    Does not apply above a million tokens, or to small models, whose context is short.
+    """
+
+    evidence = ("Li et al., arXiv 2407.16833: long context ahead of RAG, over 60 % of predictions identical",)
+
+    at = {"corpus_tokens": (CACHED_PROMPT_TOKENS + 1, LONG_CONTEXT_TOKENS + 1)}
+
+    def applies(self, p: Profile) -> str:
+        between = CACHED_PROMPT_TOKENS < (p.corpus_tokens or 0) <= LONG_CONTEXT_TOKENS
+        if not between or not p.needs_facts or (p.params_b and p.params_b < SHORT_CONTEXT_B):
+            return ""
+        return f"{p.corpus_tokens:,} tokens fit a long-context model: compare it with retrieval on a few questions"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from advisor.profile import Profile
+from advisor.profile import Edges, Profile
 from advisor.rules.base import Need, Rule
+
+PROMPT_TOKENS_A_MONTH = 100_000_000
 
 
 class Scale(Rule):
@@ -77,3 +79,33 @@ class SC004(Scale):
     def applies(self, p: Profile) -> str:
         tight = p.latency_p95_ms is not None and p.latency_p95_ms < 1000
         return f"an answer must come within {p.latency_p95_ms:g} ms" if tight else ""
+
+
+class SC005(Scale):
+    """Hundreds of millions of prompt tokens a month are real money: shorten what every call repeats.
+
+    At list prices of 0.15 to 3 USD per million, 100 million tokens cost 15 to 300 USD every month, a LoRA run
+    of a 7 B model 10 to 20 USD once.
+    Does not apply where no behaviour is missing, so that the prompt is not long because of instructions.
+    """
+
+    need = Need.SCALE
+    weight = 0.5
+    evidence = (
+        "computed from list prices of hosted models (advisor/facts/prices.py)",
+        "Hugging Face, Personal Copilot: a QLoRA run of a 15.5 B model cost 13.75 USD",
+    )
+
+    def edges(self, p: Profile) -> Edges:
+        found: dict[str, tuple[float, ...]] = {}
+        if p.prompt_tokens:
+            found["calls_per_month"] = (PROMPT_TOKENS_A_MONTH / p.prompt_tokens,)
+        if p.calls_per_month:
+            found["prompt_tokens"] = (PROMPT_TOKENS_A_MONTH / p.calls_per_month,)
+        return found
+
+    def applies(self, p: Profile) -> str:
+        tokens = (p.calls_per_month or 0) * (p.prompt_tokens or 0)
+        if tokens < PROMPT_TOKENS_A_MONTH or not p.behaviour_needed:
+            return ""
+        return f"{tokens / 1e6:,.0f} million prompt tokens a month"

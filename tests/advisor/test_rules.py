@@ -44,6 +44,14 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {"facts_change": "fast", "can_retrain_every_days": 7},
         {"facts_change": "slow", "can_retrain_every_days": 7},
     ),
+    "KN009": (
+        {"task_needs_facts": "known", "corpus_tokens": 10},
+        {"task_needs_facts": "known", "corpus_tokens": 0},
+    ),
+    "KN010": (
+        {"task_needs_facts": "new", "corpus_tokens": 500_000},
+        {"task_needs_facts": "new", "corpus_tokens": 5_000_000},
+    ),
     "BE001": ({"behaviour_gap": "high"}, {"behaviour_gap": "low"}),
     "BE002": ({"behaviour_gap": "low"}, {"behaviour_gap": "none"}),
     "BE003": ({"prompting_pass_rate": 0.9}, {"prompting_pass_rate": 0.9, "must_cite": True}),
@@ -54,6 +62,10 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     ),
     "BE006": ({"absence_is_legal": True}, {"absence_is_legal": False}),
     "BE007": ({"prompting_pass_rate": 0.3}, {"prompting_pass_rate": 0.3, "task_needs_facts": "new"}),
+    "BE008": (
+        {"behaviour_gap": "low", "labelled_examples": 30},
+        {"behaviour_gap": "low", "labelled_examples": 30, "prompting_pass_rate": 0.4},
+    ),
     "DA001": ({"labelled_examples": 20}, {"labelled_examples": 50}),
     "DA002": ({"labelled_examples": 100}, {"labelled_examples": 100, "call_volume": "high"}),
     "DA003": ({"labelled_examples": 50}, {"labelled_examples": 49}),
@@ -65,6 +77,14 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     ),
     "DA007": ({"unlabelled_tokens": 2_000_000_000}, {"unlabelled_tokens": 2_000_000}),
     "DA008": ({"unlabelled_tokens": 2_000_000}, {"unlabelled_tokens": 2_000}),
+    "DA009": (
+        {"task_needs_facts": "new", "labelled_examples": 1000},
+        {"task_needs_facts": "new", "labelled_examples": 999},
+    ),
+    "DA010": (
+        {"behaviour_gap": "high", "labelled_examples": 60},
+        {"behaviour_gap": "high", "labelled_examples": 60, "data_must_stay_local": True},
+    ),
     "SC001": ({"calls_per_month": 50_000}, {"calls_per_month": 5_000}),
     "SC002": (
         {"call_volume": "low", "labelled_examples": 20},
@@ -72,12 +92,16 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     ),
     "SC003": ({"prompt_tokens": 4000}, {"prompt_tokens": 4000, "call_volume": "low"}),
     "SC004": ({"latency_p95_ms": 500}, {"latency_p95_ms": "none"}),
+    "SC005": (
+        {"calls_per_month": 50_000, "prompt_tokens": 2000},
+        {"calls_per_month": 49_999, "prompt_tokens": 2000},
+    ),
     "RS001": ({}, {}),
     "RS002": ({"behaviour_gap": "high"}, {"behaviour_gap": "high", "labelled_examples": 20}),
     "RS003": ({"labelled_examples": 60}, {"labelled_examples": 60, "behaviour_gap": "none"}),
     "RS004": (
-        {"model_params_b": 1, "labelled_examples": 300},
-        {"model_params_b": 3, "labelled_examples": 300},
+        {"model_params_b": 0.3, "labelled_examples": 300},
+        {"model_params_b": 0.8, "labelled_examples": 300},
     ),
     "RS005": (
         {
