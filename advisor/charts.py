@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
+from advisor import plot
+
 INK, SOFT, CHOSEN = "#1f2933", "#9aa5b1", "#0b7285"
+_DASHES = ("-", "--", "-.", (0, (1, 1)), (0, (5, 1, 1, 1, 1, 1)))
 # Fixed salt and no date: the same numbers draw the same bytes.
 _SETTINGS: Any = {
     "svg.hashsalt": "tunewise",
@@ -52,6 +55,45 @@ def loss_chart(curves: dict[str, list[tuple[int, float]]]) -> str:
         axes.set_ylabel("loss per label token")
         axes.set_ylim(bottom=0)
         axes.legend(frameon=False)
+        return _svg(figure, axes)
+
+
+def cost_chart(break_even: Mapping[str, Any]) -> str:
+    """USD a month of each open method against calls a month, logarithmic; empty when nothing has a price.
+
+    ``break_even`` is the recommendation's. Lines that run together are named together at their end; a circle
+    marks where the headline pair costs the same, a dashed line the user's calls.
+    """
+    drawn = plot.drawable(break_even) if break_even else {}
+    if not drawn:
+        return ""
+    low, high = plot.span(break_even)
+    calls = [10 ** (low + (high - low) * n / 120) for n in range(121)]
+    with mpl.rc_context(_SETTINGS):
+        figure = Figure(figsize=(7.2, 3.4))
+        axes = figure.subplots()
+        for n, (name, line) in enumerate(reversed(drawn.items())):
+            colour = CHOSEN if name in break_even["between"] else SOFT
+            axes.plot(
+                calls, [line.month(x) for x in calls], color=colour, lw=1.8, ls=_DASHES[n % len(_DASHES)]
+            )
+        for height, names in plot.ends(drawn, 10**high):
+            marked = any(name in break_even["between"] for name in names)
+            axes.annotate(
+                ", ".join(names), (10**high, height), (6, 0), textcoords="offset points", va="center",
+                color=CHOSEN if marked else INK, fontsize=9, annotation_clip=False,
+            )  # fmt: skip
+        axes.axvline(break_even["calls_per_month"], color=SOFT, lw=1, ls=":")
+        if met := plot.meeting(break_even):
+            axes.plot([met[0]], [met[1]], "o", ms=8, mfc="none", mec=INK)
+        axes.set_xscale("log")
+        axes.set_yscale("log")
+        axes.set_xlim(10**low, 10**high)
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_formatter(lambda value, _: f"{value:,.0f}" if value >= 1 else f"{value:g}")
+        axes.minorticks_off()
+        axes.set_xlabel("calls a month (dotted: yours)")
+        axes.set_ylabel("USD a month")
         return _svg(figure, axes)
 
 

@@ -1,40 +1,38 @@
-"""Time and money of a method: first estimates, as ranges that name what they assume."""
+"""Time and money of a method, as ranges that name what they assume; the parts are in files of their own.
+
+Tokens: ``tokens.py``. Hours: ``speed.py`` and ``hours.py``. Training money: ``rental.py``. Calls: ``money.py`` and
+``monthly.py``. Where two methods cost the same: ``crossing.py``.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
 
-from advisor.facts import gpus
-from advisor.facts.prices import REFERENCE, Price
+from advisor import hours as _hours
+from advisor import money as _money
+from advisor.hours import training_hours
+from advisor.money import per_call, price_of
 from advisor.profile import Profile
+from advisor.range import Range
+from advisor.rental import out_of_pocket, rented, training_usd
+from advisor.tokens import (
+    ANSWER_TOKENS,
+    CONTEXT_TOKENS,
+    EPOCHS,
+    PROMPT_TOKENS,
+    SHOTS,
+    bank_tokens,
+    call_tokens,
+    training_tokens,
+)
 from runners.memory import Memory
 
-PROMPT_TOKENS, ANSWER_TOKENS = 200, 100
-"""What a call is taken to hold when it was not counted."""
-CONTEXT_TOKENS = 1024
-"""Tokens of passages a retrieval arm adds (the plan's default for context_tokens)."""
-SHOTS = 8
-EPOCHS = 2.0
-USD_PER_B = 0.01
-"""Hosted open models ask about 0.01 USD per billion parameters and million input tokens (lists of 2025)."""
-
-
-@dataclass(frozen=True, slots=True)
-class Range:
-    """A low, a likely and a high figure."""
-
-    low: float
-    likely: float
-    high: float
-
-    def times(self, low: float, likely: float, high: float) -> Range:
-        """Scale each end by its own factor."""
-        return Range(self.low * low, self.likely * likely, self.high * high)
-
-    def to_json(self) -> dict[str, float]:
-        """Return the three figures, rounded to four significant digits."""
-        return {name: float(f"{getattr(self, name):.4g}") for name in ("low", "likely", "high")}
+__all__ = [
+    "ANSWER_TOKENS", "CONTEXT_TOKENS", "EPOCHS", "PROMPT_TOKENS", "SHOTS", "Estimate", "Range", "bank_tokens",
+    "basis", "call_tokens", "out_of_pocket", "per_call", "price_of", "rented", "training_hours",
+    "training_tokens", "training_usd",
+]  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,64 +57,25 @@ class Estimate:
         }
 
 
-def training_tokens(p: Profile) -> float:
-    """Tokens that training reads: examples of prompt and answer for two epochs, and raw text once."""
-    each = (p.prompt_tokens or PROMPT_TOKENS) + (p.answer_tokens or ANSWER_TOKENS)
-    return p.examples_known * each * EPOCHS + p.raw_text
+def basis(p: Profile, method: str = "") -> tuple[str, ...]:
+    """Say what hours, training money and calls assume, for an estimate's assumptions.
 
-
-def training_hours(p: Profile, method: str) -> Range | None:
-    """Hours of training: tokens x FLOPs per token (6P full, 4P LoRA) over peak x utilisation.
-
-    QLoRA is 2-105 % slower than LoRA in published runs. GPU utilisation 25-50 %; CPU 60-205 GFLOP/s per core
-    (without and with native bf16) at 40 %.
+    ``method`` is a way of tuning (lora, qlora, full), or empty for a method that trains nothing.
     """
-    if not p.params_b:
-        return None
-    flops = training_tokens(p) * p.params_b * 1e9 * (6 if method == "full" else 4)
-    slow = (1.02, 1.3, 2.0) if method == "qlora" else (1.0, 1.0, 1.0)
-    if p.has_gpu is False:
-        cores = p.cpu_cores or 8
-        fast, usual, poor = (0.4 * cores * g * 1e9 for g in (205, 150, 60))
-    else:
-        cards = gpus.of_memory(p.gpu_memory_gib or 24)
-        speeds = sorted(card.tflops for card in cards)
-        fast, usual, poor = (
-            p.devices * 1e12 * x
-            for x in (0.5 * speeds[-1], 0.35 * speeds[len(speeds) // 2], 0.25 * speeds[0])
-        )
-    return Range(flops / fast, flops / usual, flops / poor).times(*(s / 3600 for s in slow))
-
-
-def training_usd(p: Profile, hours: Range | None) -> Range | None:
-    """What these hours cost at rental prices of a card of this memory; on a CPU at hand, nothing."""
-    if hours is None:
-        return None
-    if p.has_gpu is False:
-        return Range(0.0, 0.0, 0.0)
-    prices = sorted(card.usd_hour for card in gpus.of_memory(p.gpu_memory_gib or 24))
-    return hours.times(prices[0] * p.devices, prices[len(prices) // 2] * p.devices, prices[-1] * p.devices)
-
-
-def price_of(p: Profile) -> Price:
-    """Return the price that a call of this model is taken to have."""
-    if p.params_b:
-        each = USD_PER_B * p.params_b
-        return Price("by size", each, each / 2, each, REFERENCE.day, "list prices of hosted open models")
-    return REFERENCE
-
-
-def per_call(p: Profile, fixed: float = 0.0, fresh: float = 0.0) -> float:
-    """USD of one call: prompt, ``fixed`` tokens that a cache can hold, ``fresh`` ones it cannot, answer."""
-    price = price_of(p)
-    tokens_in = (p.prompt_tokens or PROMPT_TOKENS) + fresh
-    out = p.answer_tokens or ANSWER_TOKENS
-    return (tokens_in * price.input + fixed * price.cached + out * price.output) / 1e6
-
-
-def bank_tokens(p: Profile) -> float:
-    """Tokens of the examples shown in a few-shot prompt."""
-    return SHOTS * ((p.prompt_tokens or PROMPT_TOKENS) + (p.answer_tokens or ANSWER_TOKENS))
+    said = list(_money.basis(p))
+    if method and training_hours(p, method):
+        said += _hours.basis(p)
+        usd, rental = out_of_pocket(p, method), rented(p, method)
+        if usd and usd.high == 0 and rental:
+            said.append(
+                f"training on your own hardware costs no money; rented ({rental.count} x {rental.card.name}) "
+                f"it would be about {rental.usd.likely:,.2f} USD"
+            )
+        elif usd and rental:
+            said.append(
+                f"trained on {rental.count} x {rental.card.name}, rented for {rental.hours.likely:,.1f} h"
+            )
+    return tuple(said)
 
 
 def break_even(

@@ -34,9 +34,16 @@ NEEDED_BY = {
 LEAST_DISK_GIB = 5.0
 
 
-def examine(model: str | None = None, machine: Machine | None = None) -> dict[str, Any]:
-    """Return everything that ``doctor --json`` prints; nothing heavy is imported."""
+def examine(
+    model: str | None = None, machine: Machine | None = None, calibrate: bool = False
+) -> dict[str, Any]:
+    """Return everything that ``doctor --json`` prints; nothing heavy is imported unless asked to ``calibrate``.
+
+    Calibrating measures this machine's matrix speed for about two seconds and stores it in the cache folder.
+    """
     from runners.models import cache_folder, list_models
+
+    speeds = _calibration(calibrate)
 
     machine = machine or detect(Path("runs"))
     packages = {name: _version(name) for name in PACKAGES}
@@ -47,6 +54,7 @@ def examine(model: str | None = None, machine: Machine | None = None) -> dict[st
         "machine": machine.to_json(),
         "packages": packages,
         "settings": {name: os.environ[name] for name in SETTINGS if name in os.environ},
+        "calibration": speeds,
         "cache": {"folder": str(cache_folder()), "models": list_models()},
         "model": name,
         "methods": [_method(method, profile, packages) for method in METHODS],
@@ -70,6 +78,7 @@ def show(found: dict[str, Any]) -> None:
     ]
     screen.print(render.table(("model", "kind", "where", "size"), models, right=(3,)))
     screen.print(f"cache: {found['cache']['folder']}", soft_wrap=True)
+    screen.print(f"matrix speed: {found['calibration']['text']}", soft_wrap=True)
     if found["settings"]:
         screen.print("settings in force: " + ", ".join(f"{k}={v}" for k, v in found["settings"].items()))
     screen.print()
@@ -80,6 +89,27 @@ def show(found: dict[str, Any]) -> None:
     screen.print(render.table((f"with {found['model']}", "here", "memory", "why"), methods))
     for line in found["warnings"]:
         screen.print(f"[yellow]warning[/]  {line}")
+
+
+def _calibration(again: bool) -> dict[str, Any]:
+    """Return the stored matrix speed, measured first when asked to, with a line for people."""
+    from runners import calibrate
+
+    if again:
+        calibrate.store(calibrate.measure())
+    stored = calibrate.read()
+    found = stored.calibration
+    if found is None:
+        text = stored.ignored or "not measured; hours are estimated better after: tunewise doctor --calibrate"
+        return {"text": text, "ignored": stored.ignored}
+    speeds = [found.cpu, *([found.cuda] if found.cuda else [])]
+    each = [
+        f"{speed.name}: "
+        + ", ".join(f"{flops / 1e9:,.0f} GFLOP/s {dtype}" for dtype, flops in speed.flops.items())
+        for speed in speeds
+    ]
+    busy = ", beside other work: it may be too low" if found.busy else ""
+    return {**found.to_json(), "text": f"{'; '.join(each)} (measured {found.day}{busy})", "ignored": ""}
 
 
 def _profile(model: str | None, machine: Machine) -> tuple[Profile, str]:

@@ -45,11 +45,12 @@ def render(data: dict[str, Any], run: RunFolder, questions: Sequence[Question] =
     """The page; every value is escaped by the template."""
     from jinja2 import Environment, StrictUndefined
 
-    from advisor.charts import arms_chart, loss_chart
+    from advisor.charts import arms_chart, cost_chart, loss_chart
 
     source = (resources.files("advisor") / "templates" / "report.html.j2").read_text("utf-8")
     template = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True).from_string(source)
     curves = loss_curves(run)
+    break_even = data["predicted"].get("break_even") or {}
     measured_names = {name for arm in data["arms"] for name in arm["scores"]}
     return template.render(
         data=data,
@@ -57,6 +58,8 @@ def render(data: dict[str, Any], run: RunFolder, questions: Sequence[Question] =
         score_names=[name for name in SCORES if name in measured_names],
         arms_chart=arms_chart(data["arms"], data["verdict"]["winner"]),
         loss_chart=loss_chart(curves) if curves else "",
+        cost_chart=cost_chart(break_even),
+        break_even=break_even,
         staleness=data["guards"]["staleness"],
         reasons=_reasons(data),
         examples=side_by_side(run.path, questions),

@@ -7,12 +7,17 @@ import typer
 
 def command(
     model: str | None = typer.Option(None, help="The base model to judge the methods for."),
+    calibrate: bool = typer.Option(
+        False,
+        "--calibrate",
+        help="Measure the matrix speed here for two seconds; estimated hours then use it.",
+    ),
     as_json: bool = typer.Option(False, "--json", help="Print it as JSON."),
 ) -> None:
     """Show machine, packages, settings in force, models at hand, and what each method can do here."""
     from advisor.examination import examine, show
 
-    found = examine(model)
+    found = examine(model, calibrate=calibrate)
     if as_json:
         import json
 

@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from advisor.crossing import break_even
+from advisor.methods.table import BY_NAME
+from advisor.profile import Profile
 from advisor.report import write_report
 from advisor.results import read_report
 from rag.errors import BadInput
@@ -86,6 +89,18 @@ def test_the_page_is_escaped_and_loads_nothing(run: RunFolder) -> None:
     assert "facts &lt;change&gt;" in page
     assert "confirmed" in page
     assert page.count("<svg") == 2
+    assert not re.findall(r"""(?:src|href)=["']https?:""", page)
+
+
+def test_the_cost_lines_are_drawn_where_the_plan_holds_them(run: RunFolder) -> None:
+    p = Profile.of({"model_params_b": 8, "labelled_examples": 500, "calls_per_month": 40_000})
+    crossing = break_even(p, {name: method.estimate(p) for name, method in BY_NAME.items()})
+    plan = PLAN.model_copy(update={"predicted": {**PLAN.predicted, "break_even": crossing}})
+    write_report(run, plan)
+    page = (run.path / "report.html").read_text("utf-8")
+    assert page.count("<svg") == 3
+    assert "What it would cost" in page
+    assert "few-shot and lora" in page
     assert not re.findall(r"""(?:src|href)=["']https?:""", page)
 
 

@@ -1,0 +1,199 @@
+"""Break-even: at how many calls a month two methods cost the same, for every pair, and "no crossover" where never.
+
+A month costs a fixed part (a card that serves a tuned model, training spread over the months between two
+trainings) and its calls (:mod:`advisor.monthly`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import date
+from itertools import combinations
+from typing import Any
+
+from advisor.cost import Estimate
+from advisor.methods.table import BY_NAME
+from advisor.money import basis, call_line, calls_of, own_machine, price_of, serving, stale
+from advisor.monthly import Line, crossing
+from advisor.profile import Profile
+from advisor.tokens import call_tokens
+
+TUNED = ("lora", "qlora", "full", "hybrid")
+USUAL_MONTHS = 12.0
+"""Months that one training is used for where nothing is said about training again."""
+DAYS_A_MONTH = 365 / 12
+
+
+@dataclass(frozen=True, slots=True)
+class Priced:
+    """What a method costs: its calls and what serves them, its training, or why there is no price."""
+
+    calls: Line | None
+    training_usd: float = 0.0
+    months: float = USUAL_MONTHS
+    """Months over which the training is spread."""
+    why_not: str = ""
+
+    @property
+    def line(self) -> Line | None:
+        """USD a month with the training spread in."""
+        spread = self.training_usd / self.months
+        return self.calls and replace(self.calls, fixed=self.calls.fixed + spread)
+
+
+def break_even(
+    p: Profile, estimates: Mapping[str, Estimate], today: date | None = None
+) -> dict[str, Any] | None:
+    """Return where every pair of methods costs the same a month, and the headline pair in one sentence.
+
+    The headline is few-shot (prompting where that is blocked) against the first tuning method that nothing
+    blocks, in the order of ``estimates``; where all are blocked, against the first other method. None when
+    there are not two methods to compare.
+    """
+    today = today or date.today()
+    priced = {name: price(p, name, estimate) for name, estimate in estimates.items()}
+    open_ = [name for name in estimates if not BY_NAME[name].blocked(p)]
+    shown = "few-shot" if "few-shot" in open_ else "prompting"
+    rivals = [name for name in open_ if name in TUNED[:3]] or [name for name in open_ if name != shown]
+    if shown not in open_ or not rivals:
+        return None
+    calls, known = calls_of(p)
+    old = stale(price_of(p), today)
+    return {
+        **headline(p, priced, shown, rivals[0], f"; {old}" if old else ""),
+        "calls_per_month": calls,
+        "calls_known": known,
+        "hosted_equivalent": own_machine(p),
+        "pairs": [pair(priced, a, b, calls) for a, b in combinations(priced, 2)],
+        "per_month": {
+            name: {
+                "per_call_usd": float(f"{line.per_call(calls):.3g}"),
+                "usd": float(f"{line.month(calls):.4g}"),
+                **line.to_json(),
+                "open": name in open_,
+            }
+            for name, found in priced.items()
+            if (line := found.line)
+        },
+        "assumptions": [*basis(p, today), *_said(p, priced)],
+    }
+
+
+def price(p: Profile, method: str, estimate: Estimate) -> Priced:
+    """Return what a method costs: its calls hosted, or a card always on, and its training."""
+    hosted = call_line(p, *call_tokens(p, method))
+    if method not in TUNED:
+        card = _card_for_all(p)
+        return Priced(Line(card, 0.0, 0.0, 0.0) if card else hosted)
+    if p.remote:
+        return Priced(None, why_not=f"tuning {price_of(p).model} is not offered, or has no known price")
+    if estimate.usd is None:
+        return Priced(
+            None, why_not=f"{method} has no price: nothing to train on, or the model's size is unknown"
+        )
+    if own_machine(p):
+        return Priced(hosted, estimate.usd.likely, _months(p))
+    served = serving(p)
+    if served is None:
+        return Priced(None, why_not="no card that can be rented is known to hold this model")
+    return Priced(Line(served.month_usd, 0.0, 0.0, 0.0), estimate.usd.likely, _months(p))
+
+
+def headline(p: Profile, priced: Mapping[str, Priced], shown: str, rival: str, old: str) -> dict[str, Any]:
+    """Return the pair that is printed: calls in all until training is repaid, or calls a month for a kept card.
+
+    ``calls`` counts calls in all where ``per`` is "in all", calls a month where it is "a month".
+    """
+    one, two = priced[shown].calls, priced[rival].calls
+    found: dict[str, Any] = {
+        "between": [shown, rival], "calls": None, "per": "in all", "saved_per_call_usd": None
+    }  # fmt: skip
+    if one is None or two is None:
+        return found | {"text": f"no comparison: {priced[shown].why_not or priced[rival].why_not}"}
+    calls, known = calls_of(p)
+    saved = one.per_call(calls) - two.per_call(calls)
+    found["saved_per_call_usd"] = float(f"{saved:.3g}")
+    if rival not in TUNED or two.fixed > one.fixed:
+        crossed = pair(priced, shown, rival, calls)
+        where, yours = crossed["calls_per_month"], f" (yours: {calls:,.0f})" if known == "yours" else ""
+        text = f"{shown} against {rival}: {crossed['text']}{yours if where else ''}{old}"
+        return found | {"per": "a month", "calls": where, "text": text}
+    if saved <= 0:
+        return found | {"text": f"no crossover: a call of {rival} costs no less than one of {shown}{old}"}
+    found["calls"] = total = round(priced[rival].training_usd / saved)
+    if total == 0:
+        text = (
+            f"training and calls here cost time, not money; {rival}'s shorter prompt saves what would be "
+            f"{1000 * saved:.2g} USD per 1,000 calls hosted, from the first call (against {shown})"
+        )
+    else:
+        of_yours = f", {total / calls:.1f} months of yours" if known == "yours" else ""
+        text = f"{rival} repays its training after about {total:,} calls{of_yours} (against {shown})"
+    return found | {"text": text + old}
+
+
+def pair(priced: Mapping[str, Priced], a: str, b: str, calls: float) -> dict[str, Any]:
+    """Return one pair: the calls a month at which both cost the same, or null and why."""
+    one, two = priced[a], priced[b]
+    found: dict[str, Any] = {"between": [a, b], "calls_per_month": None}
+    if one.line is None or two.line is None:
+        return found | {"text": f"not compared: {one.why_not or two.why_not}"}
+    where = crossing(one.line, two.line)
+    if where is None:
+        return found | {"text": _never(priced, a, b, calls)}
+    above = b if two.line.month(where * 2) < one.line.month(where * 2) else a
+    usd = one.line.month(where)
+    return found | {
+        "calls_per_month": round(where),
+        "text": f"the same at about {_about(where)} calls a month ({usd:,.2f} USD); above it {above} is cheaper",
+    }
+
+
+def _never(priced: Mapping[str, Priced], a: str, b: str, calls: float) -> str:
+    """Say why two lines do not cross."""
+    one, two = priced[a].line, priced[b].line
+    if one is None or two is None or one == two:
+        return f"no crossover: {a} and {b} cost the same"
+    (cheap, low), (dear, high) = sorted(((a, one), (b, two)), key=lambda item: item[1].month(calls))
+    if low.per_call(calls) == high.per_call(calls):
+        return f"no crossover: their calls cost the same, and {dear} costs more to train and keep"
+    if low.per_call(calls) > high.per_call(calls):
+        return f"no crossover below a billion calls a month: the cheaper calls of {dear} do not repay what it keeps"
+    kept = "" if low.fixed < high.fixed else ", and neither keeps anything else" if not low.fixed else ""
+    return f"no crossover: {cheap} has the cheaper calls{kept or ' and keeps no more every month'}"
+
+
+def _card_for_all(p: Profile) -> float:
+    """USD a month of the card that every method needs: nothing may leave, and nothing at hand holds the model."""
+    if p.remote or own_machine(p) or not (p.data_must_stay_local or p.hosted_api_allowed is False):
+        return 0.0
+    served = serving(p)
+    return served.month_usd if served else 0.0
+
+
+def _months(p: Profile) -> float:
+    days = p.can_retrain_every_days
+    return max(days, 1.0) / DAYS_A_MONTH if days else USUAL_MONTHS
+
+
+def _said(p: Profile, priced: Mapping[str, Priced]) -> list[str]:
+    """Say what the fixed part holds."""
+    if not any(priced[name].calls for name in TUNED if name in priced):
+        return []
+    months = _months(p)
+    why = "can_retrain_every_days" if p.can_retrain_every_days else "nothing is said about training again"
+    said = [f"training is spread over {months:.3g} months ({why})"]
+    if not own_machine(p) and (served := serving(p)):
+        said.append(
+            f"a tuned model is served on {served.count} x {served.card.name}, always on: 730 h x "
+            f"{served.month_usd / 730:.2f} USD ({served.card.day}, {served.card.source}); it answers about "
+            f"{_about(served.capacity)} calls a month one at a time, more in batches; rented by the second a "
+            f"call would cost about {served.per_call_usd:.2g} USD"
+        )
+    return said
+
+
+def _about(calls: float) -> str:
+    """Two significant digits, with thousands."""
+    return f"{float(f'{calls:.2g}'):,.0f}" if calls >= 10 else f"{calls:.1f}"

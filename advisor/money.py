@@ -1,0 +1,153 @@
+"""Money of calls: prices by model or by size, prompt caching, and what serving a tuned model costs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import date
+
+from advisor.facts import gpus, prices
+from advisor.facts.prices import STALE_DAYS, Price
+from advisor.monthly import HOURS, Line
+from advisor.profile import HIGH_VOLUME, LOW_VOLUME, Profile
+from advisor.tokens import ANSWER_TOKENS, PROMPT_TOKENS, assumed, row_tokens
+from runners.memory import Setup, Shape, smallest
+
+USD_PER_B, LEAST_USD = 0.01, 0.01
+"""Hosted open models ask about 0.01 USD per billion parameters and million tokens, and hardly less than 0.01 USD."""
+OPEN_CACHED = 0.5
+"""What hosts of open models ask for a cached input token, as a share of a fresh one."""
+LEAST_PREFIX = 1024
+"""Tokens below which a prefix is not cached: the vendors' usual minimum (512 to 4,096 by model)."""
+USUAL_CALLS = 10_000
+"""Calls a month where nothing is said about them."""
+DECODE_SHARE = 0.55
+"""Share of memory bandwidth that decoding one answer at a time uses (llmfit, docs/how-it-works.md)."""
+PREFILL_SHARE = 0.4
+"""Share of the peak that reading a prompt uses; the same as in training."""
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """The cheapest rented cards that hold a model while it answers, kept all month."""
+
+    card: gpus.Gpu
+    count: int
+    month_usd: float
+    seconds: float
+    """Seconds of one call, one at a time; a server that batches answers many at once."""
+
+    @property
+    def capacity(self) -> float:
+        """Calls a month, one at a time."""
+        return HOURS * 3600 / self.seconds
+
+    @property
+    def per_call_usd(self) -> float:
+        """USD of one call where the cards are rented by the second, one call at a time."""
+        return self.month_usd / self.capacity
+
+
+def price_of(p: Profile) -> Price:
+    """Return the price that a call of this model is taken to have: its own, else by size, else the reference."""
+    name = p.model or ""
+    if p.remote:
+        return prices.find(name.removeprefix("openai:").rpartition("@")[0]) or prices.reference()
+    if name and (known := prices.find(name)):
+        return known
+    if not p.params_b:
+        return prices.reference()
+    each = max(LEAST_USD, USD_PER_B * p.params_b)
+    return Price(
+        "by size", each, OPEN_CACHED * each, each, date(2026, 11, 25), "usual for hosted open models"
+    )
+
+
+def calls_of(p: Profile) -> tuple[float, str]:
+    """Return calls a month, and how they are known: counted, from a coarse answer, or assumed."""
+    if p.calls_per_month:
+        return float(p.calls_per_month), "yours"
+    if p.call_volume:
+        return float(HIGH_VOLUME if p.call_volume == "high" else LOW_VOLUME), f"for {p.call_volume} volume"
+    return float(USUAL_CALLS), "assumed"
+
+
+def call_line(p: Profile, fixed: float = 0.0, fresh: float = 0.0) -> Line:
+    """Return what calls cost: prompt, ``fixed`` tokens that a cache can hold, ``fresh`` ones it cannot, answer.
+
+    A fresh token costs 1x, one read from the cache the model's own cached price (0.1x is usual), one written
+    to it ``cache_write`` (1.25x is usual), so a cache pays from the second call on. A prefix under 1,024
+    tokens is never cached.
+    """
+    price = price_of(p)
+    tokens_in = (p.prompt_tokens or PROMPT_TOKENS) + fresh
+    rest = tokens_in * price.input + (p.answer_tokens or ANSWER_TOKENS) * price.output
+    plain = (rest + fixed * price.input) / 1e6
+    if fixed < LEAST_PREFIX or price.cached >= price.input:
+        return Line(0.0, plain, plain, plain)
+    hit, write = (rest + fixed * each for each in (price.cached, price.input * price.cache_write))
+    return Line(0.0, plain, hit / 1e6, write / 1e6)
+
+
+def per_call(p: Profile, fixed: float = 0.0, fresh: float = 0.0) -> float:
+    """Return USD of one call at the profile's volume, with the cache mix that goes with it."""
+    return call_line(p, fixed, fresh).per_call(calls_of(p)[0])
+
+
+def serving(p: Profile) -> Serving | None:
+    """Return the cheapest cards that can be rented to serve this model all month; None when none is known."""
+    shape = p.model_shape
+    if shape is None or p.remote:
+        return None
+    found = []
+    for count in (1, 2, 4, 8):
+        setup = Setup(seq_len=int(row_tokens(p)), devices=count)
+        need = smallest(shape, "inference", setup).high
+        found += [(count * (card.usd_hour or 0.0), count, card) for card in gpus.rentable(need)[:1]]
+    if not found:
+        return None
+    usd_hour, count, card = min(found, key=lambda offer: offer[0])
+    return Serving(card, count, usd_hour * HOURS, call_seconds(p, shape, card))
+
+
+def call_seconds(p: Profile, shape: Shape, card: gpus.Gpu) -> float:
+    """Return the seconds of one call on a card: reading is bound by its speed, writing by its bandwidth.
+
+    Writing: 0.55 x bandwidth / bytes of the weights in bf16 tokens a second.
+    """
+    read = 2.0 * shape.params * (p.prompt_tokens or PROMPT_TOKENS) / (PREFILL_SHARE * card.tflops * 1e12)
+    written = DECODE_SHARE * card.bandwidth_gbs * 1e9 / (2.0 * shape.params)
+    return read + (p.answer_tokens or ANSWER_TOKENS) / written
+
+
+def own_machine(p: Profile) -> bool:
+    """Whether the model answers on hardware at hand: it is local, and the GPU or the RAM holds it."""
+    shape = p.model_shape
+    if p.remote or shape is None or p.device_gib is None:
+        return False
+    setup = Setup(seq_len=int(row_tokens(p)), devices=p.devices)
+    return smallest(shape, "inference", setup).fits(p.device_gib) != "no"
+
+
+def stale(price: Price, today: date) -> str:
+    """Say how old a price is, empty up to 90 days."""
+    age = price.age_days(today)
+    return f"the prices of {price.model} are {age} days old ({price.day})" if age > STALE_DAYS else ""
+
+
+def basis(p: Profile, today: date | None = None) -> tuple[str, ...]:
+    """Say what the price of a call assumes: whose price, how old, the volume, tokens that were not counted."""
+    price, (calls, known) = price_of(p), calls_of(p)
+    said = []
+    if own_machine(p):
+        said.append(
+            "on your own machine a call costs electricity only (about 0 USD); "
+            "shown is what the same tokens cost hosted"
+        )
+    named = f"{p.params_b:.3g} B parameters" if price.model == "by size" and p.params_b else price.model
+    said.append(
+        f"{named}: {price.input:.3g} USD per million tokens in, {price.cached:.3g} from the cache, "
+        f"{price.output:.3g} out"
+    )
+    said.append(f"{calls:,.0f} calls a month ({known})")
+    old = stale(price, today or date.today())
+    return (*said, *([old] if old else []), *assumed(p))

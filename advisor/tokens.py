@@ -1,0 +1,60 @@
+"""How many tokens a call and a training run hold: counted where they were counted, else labelled defaults."""
+
+from __future__ import annotations
+
+from advisor.profile import Profile
+
+PROMPT_TOKENS, ANSWER_TOKENS = 200, 100
+"""What a call is taken to hold when it was not counted."""
+CONTEXT_TOKENS = 1024
+"""Tokens of passages a retrieval arm adds (the plan's default for context_tokens)."""
+SHOTS = 8
+EPOCHS = 2.0
+RAW_SEQUENCE = 1024
+"""Tokens of one training sequence when raw text is cut into pieces."""
+_RETRIEVE = ("rag", "hybrid")
+
+
+def row_tokens(p: Profile) -> float:
+    """Tokens of one prompt with its answer."""
+    return (p.prompt_tokens or PROMPT_TOKENS) + (p.answer_tokens or ANSWER_TOKENS)
+
+
+def bank_tokens(p: Profile) -> float:
+    """Tokens of the examples shown in a few-shot prompt."""
+    return SHOTS * row_tokens(p)
+
+
+def example_tokens(p: Profile) -> float:
+    """Tokens that training reads from examples: prompt and answer of each, for two epochs."""
+    return p.examples_known * row_tokens(p) * EPOCHS
+
+
+def training_tokens(p: Profile) -> float:
+    """Tokens that training reads: the examples for two epochs, and raw text once."""
+    return example_tokens(p) + p.raw_text
+
+
+def call_tokens(p: Profile, method: str) -> tuple[float, float]:
+    """Return the tokens a method adds to every prompt: those a cache can hold, and those that differ each time.
+
+    A bank of examples, or a whole small corpus where that is the advice (rule KN005), is the same in every
+    call; retrieved passages are not.
+    """
+    from advisor.rules.knowledge import KN005  # here, so that rules may use what this file counts
+
+    if method == "few-shot":
+        return bank_tokens(p), 0.0
+    if method == "prompting" and KN005().applies(p):
+        return float(p.corpus_tokens or 0), 0.0
+    return (0.0, float(CONTEXT_TOKENS)) if method in _RETRIEVE else (0.0, 0.0)
+
+
+def assumed(p: Profile) -> tuple[str, ...]:
+    """Say which token counts of a call are defaults, so that nobody takes them for counted."""
+    said = []
+    if p.prompt_tokens is None:
+        said.append(f"{PROMPT_TOKENS} prompt tokens a call (assumed: prompt_tokens is unknown)")
+    if p.answer_tokens is None:
+        said.append(f"{ANSWER_TOKENS} answer tokens a call (assumed: answer_tokens is unknown)")
+    return tuple(said)

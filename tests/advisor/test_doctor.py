@@ -1,0 +1,40 @@
+"""doctor: what it prints about the matrix speed, and measuring it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from subprocess import CompletedProcess
+
+Run = Callable[..., CompletedProcess[str]]
+
+
+def test_doctor_measures_the_matrix_speed_and_shows_it(tunewise: Run, tmp_path: Path) -> None:
+    cache = {"TUNEWISE_CACHE": str(tmp_path / "cache")}
+    before = json.loads(tunewise("doctor", "--json", **cache).stdout)["calibration"]
+    assert "not measured" in before["text"]
+    measured = tunewise("doctor", "--calibrate", "--json", **cache)
+    assert measured.returncode == 0, measured.stderr
+    found = json.loads(measured.stdout)["calibration"]
+    assert found["cpu"]["flops"]["bf16"] > 1e8
+    assert "GFLOP/s bf16" in tunewise("doctor", **cache).stdout
+    (tmp_path / "cache" / "calibration.json").write_text("{", "utf-8")
+    broken = tunewise("doctor", **cache)
+    assert broken.returncode == 0
+    assert "cannot be read" in broken.stdout
+
+
+def test_a_plan_ignores_a_broken_calibration(tunewise: Run, tmp_path: Path) -> None:
+    (tmp_path / "calibration.json").write_text("[[", "utf-8")
+    answers = [
+        "--set",
+        "task_needs_facts=none",
+        "--set",
+        "behaviour_gap=high",
+        "--set",
+        "labelled_examples=99",
+    ]
+    done = tunewise("plan", *answers, "--yes", "--json", TUNEWISE_CACHE=str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["choice"]
