@@ -20,7 +20,6 @@ from runners.data import normalised
 
 SIMILAR = 0.8
 """Jaccard similarity from which a text repeats another; ``_alike`` and ``_leaders`` hold it as whole numbers."""
-WORDS = 3
 ENOUGH = 10
 """From this many different texts on, shingles that over half of them hold are the frame, which is left out."""
 
@@ -37,7 +36,7 @@ def groups(texts: Sequence[str], kinds: Sequence[str] | None = None) -> list[lis
         together["" if kinds is None else kinds[place]].append(place)
     members: dict[int, list[int]] = defaultdict(list)
     for places in together.values():
-        for own, leader in enumerate(_leaders(_by_rarity([_shingles(texts[place]) for place in places]))):
+        for own, leader in enumerate(_leaders(_by_rarity(_shingles([texts[place] for place in places])))):
             members[places[leader]].append(places[own])
     return sorted(members.values())
 
@@ -47,12 +46,20 @@ def distinct(texts: Sequence[str], kinds: Sequence[str] | None = None) -> int:
     return len(groups(texts, kinds))
 
 
-def _shingles(text: str) -> frozenset[tuple[str, ...]]:
-    words = normalised(text).split()
-    return frozenset(tuple(words[at : at + WORDS]) for at in range(max(1, len(words) - WORDS + 1)))
+def _shingles(texts: Sequence[str]) -> list[frozenset[int]]:
+    """Return each text's 3-grams as numbers: three word numbers side by side, which are small and never collide."""
+    ids: dict[str, int] = {}
+    found = []
+    for text in texts:
+        words = [ids.setdefault(word, len(ids) + 1) for word in normalised(text).split()]
+        words += [0] * (3 - len(words))
+        found.append(
+            frozenset(a << 64 | b << 32 | c for a, b, c in zip(words, words[1:], words[2:], strict=False))
+        )
+    return found
 
 
-def _by_rarity(sets: Sequence[frozenset[tuple[str, ...]]]) -> list[list[int]]:
+def _by_rarity(sets: Sequence[frozenset[int]]) -> list[list[int]]:
     """Number the shingles from the rarest, and return each set as its numbers in that order, without the frame."""
     different = set(sets)
     seen = Counter(shingle for found in different for shingle in found)

@@ -1,0 +1,61 @@
+"""Counting examples: repeats once, and what is said about them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from advisor.datastats import measure, tokens_by
+
+
+def row(number: int) -> tuple[str, str]:
+    """A long question of its own words, and a reply that all share."""
+    return " ".join(f"{letter}{number}" for letter in "abcdefghijklmnopqrstuvwxyz"), "and so it is, madam"
+
+
+def counts(tmp_path: Path, rows: list[tuple[str, str]]) -> tuple[int, str, tuple[str, ...]]:
+    """Write the rows as examples and return the count, its note and the warnings."""
+    path = tmp_path / "examples.jsonl"
+    path.write_text("".join(json.dumps({"prompt": p, "completion": c}) + "\n" for p, c in rows), "utf-8")
+    stats = measure(None, path, None, tokens_by(None))
+    return stats.counted["labelled_examples"], stats.notes["labelled_examples"], stats.warnings
+
+
+def test_exact_and_near_repeats_count_once(tmp_path: Path) -> None:
+    """The note tells the two apart."""
+    rows = [row(number) for number in range(30)]
+    again = [(prompt + ", please", reply) for prompt, reply in rows[:4]]
+    count, note, warnings = counts(tmp_path, [*rows, rows[0], rows[1], *again])
+    assert (count, note) == (30, "36 rows (prompt-completion), 2 exact and 4 near repeats counted once")
+    assert warnings == ()
+
+
+def test_many_near_repeats_are_warned_about(tmp_path: Path) -> None:
+    """A file that is mostly repeats says so."""
+    rows = [row(number) for number in range(12)]
+    again = [(prompt + " now", reply) for prompt, reply in rows]
+    count, _, warnings = counts(tmp_path, [*rows, *again])
+    assert (count, warnings) == (12, ("12 of 24 examples nearly repeat others: they count as 12",))
+
+
+def test_the_same_text_with_another_label_is_another_example(tmp_path: Path) -> None:
+    """With labels, what is learnt is the border between nearly equal texts."""
+    text = row(0)[0]
+    rows = [(f"{text} {more}", label) for more in ("one", "one more") for label in ("late", "lost", "found")]
+    count, note, _ = counts(tmp_path, rows * 3)
+    assert (count, note) == (3, "18 rows (prompt-completion), 12 exact and 3 near repeats counted once")
+
+
+def test_rows_without_repeats_have_no_note_about_them(tmp_path: Path) -> None:
+    """Nothing is said that is not so."""
+    rows = [(f"a{n} b{n} c{n} d{n}", f"reply {n} of many kinds, number {n}") for n in range(20)]
+    assert counts(tmp_path, rows)[:2] == (20, "20 rows (prompt-completion)")
+
+
+def test_the_shipped_example_repeats_nothing(example: Path) -> None:
+    """Its rows are made from few patterns, yet each teaches another answer."""
+    stats = measure(None, example / "examples.jsonl", None, tokens_by(None))
+    assert (stats.counted["labelled_examples"], stats.notes["labelled_examples"]) == (
+        357,
+        "357 rows (messages)",
+    )
