@@ -13,6 +13,7 @@ from advisor.naming import check_model
 from advisor.profile import Profile
 from advisor.questions import BY_ID, QUESTIONS, Question
 from advisor.ranking import Ranking, rank
+from advisor.standing import missing
 from rag.errors import Problem
 
 PERSON = ("flag", "file", "asked")
@@ -46,6 +47,8 @@ class Asked:
     closed: Mapping[Any, str]
     """The answers that others rule out, with the reason."""
     profile: Profile
+    lacking: Mapping[str, str]
+    """The methods that miss a package here, with what they need."""
 
 
 class Prompter(Protocol):
@@ -59,6 +62,9 @@ class Prompter(Protocol):
 
     def say(self, line: str) -> None:
         """Show a line, such as why an answer was refused."""
+
+    def note(self, line: str) -> None:
+        """Show what should be known about an answer that was taken."""
 
     def moved(self, before: Ranking, after: Ranking, answers: Answers) -> None:
         """Show how an answer moved the ranking."""
@@ -154,8 +160,9 @@ class Interview:
         most = done + max(1, most_left(values, self._settled() - {question.id}, self.everything))
         number = 0 if changing else done + 1
         return Asked(
-            question, known, number, most, decides(question, profile), question.closed(values), profile
-        )
+            question, known, number, most, decides(question, profile), question.closed(values), profile,
+            missing(self.answers),
+        )  # fmt: skip
 
     def _keep(self, question: Question, value: Any, known: Answer | None) -> None:
         """Record an answer; a confirmed counted or detected value keeps its source."""
@@ -163,7 +170,7 @@ class Interview:
         if known and known.source not in (*PERSON, "default") and changed[question.id].value == known.value:
             return
         if question.id == "model" and (note := check_model(changed["model"].value)):
-            self.prompter.say(note)
+            self.prompter.note(note)
         if question.id in MEASURED:
             self.situation = self.measure(changed)
             changed = self.situation.answers

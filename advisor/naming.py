@@ -32,12 +32,14 @@ def check_model(name: str | None, sized: bool = False) -> str:
 
 def closest(name: str) -> str | None:
     """Return the known model whose name is most like this one, None when none is."""
-    close = difflib.get_close_matches(name.lower(), [model.name for model in models.MODELS], n=1, cutoff=0.5)
+    close = difflib.get_close_matches(
+        name.lower(), [model.name for model in models.models()], n=1, cutoff=0.5
+    )
     return close[0] if close else None
 
 
 def _hint(name: str) -> str:
-    if any(price.model == name.lower() for price in prices.PRICES):
+    if prices.find(name):
         return f"it is a hosted model: say where, as in openai:{name}@https://HOST/v1"
     if name.startswith((".", "/", "~")):
         return f"there is no such folder; {ALLOWED}"

@@ -32,7 +32,7 @@ def offers(p: Profile, lacking: Mapping[str, str]) -> tuple[Offer, ...]:
 
     ``lacking`` says which methods miss a package. Any other model can be typed.
     """
-    known = sorted(models.MODELS, key=lambda model: -model.params_b)
+    known = sorted(models.models(), key=lambda model: -model.params_b)
     judged = [_judge(replace_model(p, model), model, lacking) for model in known]
     current = [offer for offer in judged if offer.name == (p.model or models.DEFAULT) and not offer.closed]
     others = [offer for offer in judged if not offer.closed and offer not in current]
@@ -52,7 +52,7 @@ def _judge(p: Profile, model: ModelFacts, lacking: Mapping[str, str]) -> Offer:
     memory = inference(p).memory
     if memory and p.device_gib and memory.fits(p.device_gib) == "no":
         place = "RAM" if p.has_gpu is False else "GPU"
-        return Offer(model.name, size, f"needs {memory.low:.0f} GiB, the {place} gives {p.device_gib:.0f}")
+        return Offer(model.name, size, f"needs {memory.low:.1f} GiB, the {place} gives {p.device_gib:.1f}")
     fitting = [
         name
         for name in TUNING

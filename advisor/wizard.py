@@ -141,6 +141,10 @@ class Terminal(Prompter):
         """Show why an answer was refused."""
         self._wrap("class:refused", line)
 
+    def note(self, line: str) -> None:
+        """Show what should be known about an answer that was taken."""
+        self._wrap("class:decides", line)
+
     def moved(self, before: Ranking, after: Ranking, answers: Answers) -> None:
         """Show who leads after an answer, how that moved, and what is not possible."""
         for line in standing(before, after, missing(answers), _columns()):
@@ -191,7 +195,7 @@ class Terminal(Prompter):
 
     def _model(self, asked: Asked) -> Any:
         """Offer the models that can run here, and to type any other."""
-        here = offers(asked.profile, {})
+        here = offers(asked.profile, asked.lacking)
         width = max(len(offer.name) for offer in here)
         choices = [
             questionary.Choice(f"{offer.name:<{width}} {offer.text}", value=offer.name,
@@ -223,7 +227,7 @@ class Terminal(Prompter):
             choices,
             default=default,
             style=_STYLE,
-            instruction=f"({_place(asked)}; arrow keys, Enter)",
+            instruction=_instruction(asked),
             qmark="?",
             erase_when_done=True,
         ).unsafe_ask()
@@ -236,7 +240,7 @@ class Terminal(Prompter):
         if question.kind == "path":
             completer = PathCompleter(expanduser=True)
         elif question.id == "model":
-            completer = WordCompleter([model.name for model in models.MODELS], sentence=True)
+            completer = WordCompleter([model.name for model in models.models()], sentence=True)
         text = questionary.text(
             question.text,
             default=default,
@@ -301,6 +305,15 @@ class _Named(Validator):
 def _place(asked: Asked) -> str:
     """Say which question this is, and how many there can be."""
     return f"question {asked.number} of at most {asked.most}" if asked.number else "a change"
+
+
+def _instruction(asked: Asked) -> str:
+    """Return as much of place and keys as stands beside the question on one line."""
+    room = shutil.get_terminal_size().columns - len(asked.question.text) - 4
+    for text in (f"({_place(asked)}; arrow keys, Enter)", f"({_place(asked)})", "(arrows)"):
+        if len(text) <= room:
+            return text
+    return " "
 
 
 def _hint(question: Question, default: str) -> str:

@@ -46,6 +46,10 @@ class Script:
         """Keep what was said."""
         self.said.append(line)
 
+    def note(self, line: str) -> None:
+        """Keep it with what was said."""
+        self.said.append(line)
+
     def moved(self, before: Ranking, after: Ranking, answers: Answers) -> None:
         """Keep who led and who leads."""
         self.choices.append((before.choice, after.choice))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,23 +13,24 @@ import pytest
 import yaml
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs a POSIX terminal")
-DOWN, ENTER = "\x1b[B", "\r"
+DOWN, UP, ENTER = "\x1b[B", "\x1b[A", "\r"
 
 
 class Terminal:
     """A person at the keyboard."""
 
-    def __init__(self, root: Path, cwd: Path, *arguments: str) -> None:
+    def __init__(self, root: Path, cwd: Path, *arguments: str, size: tuple[int, int] = (50, 160)) -> None:
         env = {
             **os.environ,
             "PYTHONPATH": str(root),
+            "TUNEWISE_PROFILES": str(cwd / "profiles"),
             "TERM": "xterm",
             "NO_COLOR": "1",
             "PROMPT_TOOLKIT_NO_CPR": "1",
         }
         line = ["-c", "from advisor.cli import main; main()", *arguments]
         self.child = pexpect.spawn(
-            sys.executable, line, cwd=str(cwd), env=env, encoding="utf-8", timeout=30, dimensions=(50, 160)
+            sys.executable, line, cwd=str(cwd), env=env, encoding="utf-8", timeout=30, dimensions=size
         )
 
     def answer(self, text: str, keys: str) -> None:
@@ -60,18 +62,31 @@ def test_from_the_first_question_to_a_plan_with_back(root: Path, desk: Any) -> N
     t.answer("How often do these facts change?", DOWN + ENTER)
     t.answer("name its source?", ENTER)
     t.answer("from what you need?", DOWN + DOWN + ENTER)
+    t.expect("(was rag)")
     t.answer("How many calls", ENTER)
     t.answer("stay on your own machines?", DOWN + ENTER)
     t.answer("What does a wrong answer cost?", ENTER)
     t.answer("Which base model?", ENTER)
-    t.answer("Is this right?", ENTER)
+    t.expect("as it stands")
+    t.answer("Is this right?", DOWN + ENTER)
     t.expect("hybrid")
+    t.expect("wrote the decision record decision.md")
     t.answer("Run plan.yaml now?", f"n{ENTER}")
     assert t.code() == 0
     plan = yaml.safe_load((desk.folder / "plan.yaml").read_text("utf-8"))
     assert plan["choice"] == "hybrid"
     assert plan["answers"]["goal"] == {"value": "Help sailors", "source": "asked", "note": ""}
     assert plan["data"]["documents"] == "documents"
+    assert "decision owner" in (desk.folder / "decision.md").read_text("utf-8")
+
+    t = Terminal(root, desk.folder, "plan", "--answers", "plan.yaml")
+    t.answer("Is this right?", DOWN * 3 + ENTER)
+    t.answer("Name of the profile", f"Sail{ENTER}")
+    t.answer("cannot be named 'Sail'", f"\x15sailors{ENTER}")
+    t.expect("tunewise plan --profile sailors")
+    t.answer("Is this right?", "\x03")
+    assert t.code() == 130
+    assert yaml.safe_load((desk.folder / "profiles" / "sailors.yaml").read_text("utf-8"))["must_cite"] is True
 
 
 def test_ctrl_c_saves_and_the_printed_line_resumes(root: Path, desk: Any) -> None:
@@ -94,3 +109,37 @@ def test_ctrl_c_saves_and_the_printed_line_resumes(root: Path, desk: Any) -> Non
     kept = yaml.safe_load((desk.folder / "tunewise-answers.yaml").read_text("utf-8"))
     assert kept["examples"] == "examples.jsonl"
     assert kept["questions"] is None
+
+
+def test_models_are_offered_refused_and_closed_with_the_reason(root: Path, tmp_path: Path) -> None:
+    """On a small terminal: a model too large is disabled, a name nobody knows is refused as it is typed."""
+    answers = tmp_path / "answers.yaml"
+    answers.write_text(
+        "goal: x\ndocuments: null\nexamples: null\nquestions: null\ntask_needs_facts: none\n"
+        "behaviour_gap: high\noutput_format: free\nlabelled_examples: 300\ncall_volume: low\n"
+        "data_must_stay_local: true\nwrong_answer_cost: low\ngpu_kind: cuda\ngpu_count: 1\ngpu_memory_gib: 8\n",
+        "utf-8",
+    )
+    t = Terminal(root, tmp_path, "plan", "--answers", "answers.yaml", size=(24, 80))
+    t.expect("question 1 of at most 2")
+    t.expect("GiB, the GPU gives 8.0)")
+    t.answer("another: type its name", UP * 3 + ENTER)
+    t.answer("Which base model?", f"qwen3-8{ENTER}")
+    t.answer("did you mean qwen3-8b?", f"b{ENTER}")
+    t.expect("as it stands")
+    t.answer("Is this right?", ENTER)
+    t.expect("no plan was written")
+    assert t.code() == 0
+
+
+def test_the_first_question_comes_at_once(root: Path, tmp_path: Path) -> None:
+    """From the start of the process to the first question, the best of three (0.6 s here, more on a busy machine)."""
+    seconds = []
+    for _ in range(3):
+        started = time.perf_counter()
+        t = Terminal(root, tmp_path)
+        t.expect("what should the model do?")
+        seconds.append(time.perf_counter() - started)
+        t.child.send("\x03")
+        t.code()
+    assert min(seconds) < 0.6 * 3
