@@ -76,27 +76,3 @@ def basis(p: Profile, method: str = "") -> tuple[str, ...]:
                 f"trained on {rental.count} x {rental.card.name}, rented for {rental.hours.likely:,.1f} h"
             )
     return tuple(said)
-
-
-def break_even(
-    p: Profile, prompted: Estimate, tuned: Estimate, names: tuple[str, str]
-) -> dict[str, Any] | None:
-    """After how many calls training has repaid itself against prompting; "no crossover" when never."""
-    if prompted.per_call_usd is None or tuned.per_call_usd is None or tuned.usd is None:
-        return None
-    saved = prompted.per_call_usd - tuned.per_call_usd
-    a, b = names
-    found: dict[str, Any] = {"between": [a, b], "calls": None, "saved_per_call_usd": float(f"{saved:.3g}")}
-    if saved <= 0:
-        found["text"] = f"no crossover: a call of {b} costs no less than one of {a}"
-        return found
-    if tuned.usd.likely == 0:
-        found |= {
-            "calls": 0,
-            "text": f"training here costs time, not money: {b} is cheaper from the first call",
-        }
-        return found
-    found["calls"] = calls = round(tuned.usd.likely / saved)
-    months = f", {calls / p.calls_per_month:.1f} months of yours" if p.calls_per_month else ""
-    found["text"] = f"{b} repays its training after about {calls:,} calls{months} (against {a} with caching)"
-    return found

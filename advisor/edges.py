@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 
-from advisor.cost import Range, training_hours, training_usd
+from advisor.cost import out_of_pocket, training_hours
 from advisor.facts import models
 from advisor.methods import blocks
 from advisor.methods.blocks import MOST_CPU_HOURS
@@ -25,10 +25,6 @@ _MOST = {"count": 1e15, "number": 1e6, "share": 1.0}
 _TIME_KEYS = (
     "labelled_examples", "unlabelled_tokens", "prompt_tokens", "answer_tokens", "model_params_b", "cpu_cores",
 )  # fmt: skip
-
-
-def out_of_pocket(p: Profile, method: str) -> Range | None:
-    return training_usd(p, training_hours(p, method))
 
 
 def edges(p: Profile, key: str) -> tuple[float, ...]:

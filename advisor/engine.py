@@ -8,6 +8,7 @@ from typing import Any
 
 from advisor.confidence import Confidence, confidence
 from advisor.cost import Estimate
+from advisor.crossing import break_even
 from advisor.expiry import ask_again
 from advisor.flips import flips
 from advisor.ladder import ladder
@@ -109,6 +110,6 @@ def recommend(profile: Profile, today: date | None = None) -> Recommendation:
     return Recommendation(
         profile=profile, ranking=ranking, estimates=estimates, confidence=confidence(profile, ranking),
         worth_finding=worth_finding(profile, choice, outlook), flips=changes, ladder=ladder(profile, ranking),
-        break_even=None,
+        break_even=break_even(profile, estimates, today),
         ask_again_when=ask_again(profile, changes, today or date.today()),
     )  # fmt: skip

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from datetime import date
 from typing import Any
 
-from advisor.facts.prices import REFERENCE, STALE_DAYS
+from advisor.facts.prices import STALE_DAYS, reference
 from advisor.profile import Profile
 
 GROWING = ("labelled_examples", "corpus_tokens", "calls_per_month")
@@ -24,7 +24,7 @@ def ask_again(p: Profile, flips: Iterable[Mapping[str, Any]], today: date) -> tu
             said.append(f"{key} >= {flip['to']:,}")
         elif key == "facts_change" and now is not None and flip["to"] != "static":
             said.append(f"the facts change {'daily' if flip['to'] == 'fast' else 'monthly'} or faster")
-    age = REFERENCE.age_days(today)
+    age = reference().age_days(today)
     stale = f"prices are refreshed (these are {age} days old)"
     said.append(stale if age > STALE_DAYS else f"prices are older than {STALE_DAYS} days")
     return tuple(dict.fromkeys(said))

@@ -6,8 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from advisor.cost import training_hours
-from advisor.edges import out_of_pocket
+from advisor.cost import out_of_pocket, training_hours
 from advisor.facts import gpus, models
 from advisor.methods.base import Method
 from advisor.methods.hybrid import Hybrid
@@ -127,7 +126,7 @@ def _smaller(p: Profile, name: str) -> Iterator[Rung]:
     """The largest smaller base with which it would be chosen: of the same family, else of any."""
     known = models.find(p.model) if p.model else None
     family = models.siblings(known) if known else ()
-    others = sorted((m for m in models.MODELS if m.params_b < (p.params_b or 0)), key=lambda m: -m.params_b)
+    others = sorted((m for m in models.models() if m.params_b < (p.params_b or 0)), key=lambda m: -m.params_b)
     for model in (*family, *others):
         cost = f"a weaker model to begin with: {model.params_b:.2g} B instead of {p.params_b:.3g} B"
         change = {"model": model.name, "model_params_b": round(model.params_b, 4)}
@@ -142,8 +141,7 @@ def _rent(p: Profile, name: str) -> Iterator[Rung]:
     if shape is None or p.data_must_stay_local:
         return
     need = smallest(shape, _use(name), Setup()).high
-    cards = [g for g in gpus.GPUS if g.memory_gib >= need and g.usd_hour and g.kind == "cuda"]
-    for card in sorted(cards, key=lambda g: g.usd_hour or 0.0):
+    for card in gpus.rentable(need):
         change = {"gpu_kind": "cuda", "gpu_count": 1, "gpu_memory_gib": card.memory_gib}
         rented = p
         for key, value in change.items():
@@ -179,7 +177,7 @@ def _examples(p: Profile, name: str) -> Iterator[Rung]:
 def _local(p: Profile, name: str) -> Iterator[Rung]:
     """The largest known base that can be tuned here instead of a remote model."""
     cost = "its answers may be weaker than the hosted model's"
-    for model in sorted(models.MODELS, key=lambda m: -m.params_b):
+    for model in sorted(models.models(), key=lambda m: -m.params_b):
         change = {"model": model.name, "model_params_b": round(model.params_b, 4)}
         if rungs := list(_checked(p, name, f"tune a local base: {model.name}", cost, **change)):
             yield from rungs

@@ -21,6 +21,8 @@ ALLOWED_SKIPS: tuple[str, ...] = (
 # No test reaches a model hub; set before anything imports a library that reads it.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# Advice in tests does not depend on a developer's own prices and models.
+os.environ["TUNEWISE_FACTS"] = ""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from advisor.cost import training_hours, training_usd
+from advisor.cost import out_of_pocket, training_hours
 from advisor.profile import LEAST_RAW_TOKENS, Edges, Profile
 from runners.memory import Setup, Use, smallest
 
@@ -74,14 +74,15 @@ def remote_model(p: Profile, method: str) -> str:
 
 
 def over_budget(p: Profile, method: str) -> str:
-    """BL005. Even the low end of the cost is above the budget.
+    """BL005. Training would cost more than the budget, even at the low end of its range.
 
+    Nothing is paid on hardware at hand that holds it, else the rent of the cheapest cards that do.
     Does not apply while the model's size or the budget is unknown.
     """
-    usd = training_usd(p, training_hours(p, method)) if p.budget_usd is not None else None
+    usd = out_of_pocket(p, method) if p.budget_usd is not None else None
     if usd is None or p.budget_usd is None or usd.low <= p.budget_usd:
         return ""
-    return f"costs {usd.low:,.0f} USD or more, the budget is {p.budget_usd:,.0f}"
+    return f"costs {usd.low:,.2f} USD or more in rented cards, the budget is {p.budget_usd:,g}"
 
 
 def nothing_to_retrieve(p: Profile, method: str) -> str:
