@@ -90,7 +90,8 @@ def complete(answers: Answers, machine: Machine | None = None) -> Situation:
     answers = replace(
         answers, layers={k: v for k, v in answers.layers.items() if k not in ("counted", "default")}
     )
-    answers = with_machine(answers, machine or detect(Path("runs")))
+    machine = machine or detect(Path("runs"))
+    answers = with_machine(answers, machine)
     answers, shape = with_model(answers)
     path = {key: _path(answers, key) for key in ("documents", "examples", "questions")}
     stats = measure(
@@ -102,7 +103,7 @@ def complete(answers: Answers, machine: Machine | None = None) -> Situation:
     answers = answers.add("counted", counted)
     count = None if stats.questions is None else len(stats.questions)
     own = shape if shape and answers["model_params_b"].source == "detected" else None
-    return Situation(answers, stats, Profile.of(answers, count, own))
+    return Situation(answers, stats, Profile.of(answers, count, own, _gpu_name(answers, machine)))
 
 
 def prompt_text(answers: Answers) -> str:
@@ -121,6 +122,12 @@ def prompt_text(answers: Answers) -> str:
     if "\n" not in given and path.suffix in (".txt", ".md") and " " not in given:
         raise BadInput(f"there is no prompt file {path}", "give the instructions, or a file that holds them")
     return str(given)
+
+
+def _gpu_name(answers: Answers, machine: Machine) -> str | None:
+    """Return the detected card's name, unless a person plans for another card."""
+    own = all(answers[key].source == "detected" for key in GPU_KEYS if key in answers)
+    return str(machine.gpu_name.value) if own and machine.gpu_name.value else None
 
 
 def _path(answers: Answers, key: str) -> Path | None:

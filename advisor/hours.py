@@ -49,21 +49,13 @@ def at_hand(p: Profile, stored: calibrate.Stored | None = None) -> Device:
         return found
     if p.has_gpu is False:
         return speed.of_cpu(p.cpu_cores)
-    return (
-        speed.of_apple() if p.gpu_kind == "mps" and not gpu_name(p) else speed.of_cards(cards(p), p.devices)
-    )
+    return speed.of_apple() if p.gpu_kind == "mps" and not p.gpu_name else speed.of_cards(cards(p), p.devices)
 
 
 def cards(p: Profile) -> tuple[gpus.Gpu, ...]:
     """Return the cards that the profile's GPU may be: the named one, else all of its kind and memory."""
-    name = gpu_name(p)
-    named = gpus.find(name) if name else None
+    named = gpus.find(p.gpu_name) if p.gpu_name else None
     return (named,) if named else gpus.of_memory(p.gpu_memory_gib or USUAL_CARD_GIB, p.gpu_kind or "cuda")
-
-
-def gpu_name(p: Profile) -> str | None:
-    """Return the name of the profile's GPU, None when it is not known."""
-    return getattr(p, "gpu_name", None)
 
 
 def basis(p: Profile, stored: calibrate.Stored | None = None) -> tuple[str, ...]:

@@ -71,13 +71,19 @@ class Profile:
     disk_gib: float | None = None
     question_count: int | None = None
     """Held-out questions that were counted; None when no file was given."""
+    gpu_name: str | None = None
+    """The card as its driver names it, when it was detected here and is the one planned for."""
     shape: Shape | None = field(default=None, repr=False)
     """The model's shape, when its config is known."""
     sources: Mapping[str, Answer] = field(default_factory=dict, repr=False)
 
     @classmethod
     def of(
-        cls, answers: Mapping[str, Any], question_count: int | None = None, shape: Shape | None = None
+        cls,
+        answers: Mapping[str, Any],
+        question_count: int | None = None,
+        shape: Shape | None = None,
+        gpu_name: str | None = None,
     ) -> Profile:
         """Build a profile from :class:`Answers` or from a plain mapping of ids to values (checked)."""
         if isinstance(answers, Answers):
@@ -86,7 +92,7 @@ class Profile:
             found = {key: Answer(read(key, value), "file") for key, value in answers.items()}
         values = {key: None if answer.value == "none" and key in _LIMITS else answer.value
                   for key, answer in found.items()}  # fmt: skip
-        return cls(**values, question_count=question_count, shape=shape, sources=found)
+        return cls(**values, question_count=question_count, gpu_name=gpu_name, shape=shape, sources=found)
 
     def change(self, key: str, value: Any) -> Profile:
         """Return the same situation with one answer changed (not checked: the engine's own what-ifs)."""
@@ -94,6 +100,8 @@ class Profile:
         current[key] = value
         if key == "model_params_b":
             current["shape"] = None
+        if key in ("gpu_kind", "gpu_memory_gib"):
+            current["gpu_name"] = None
         return Profile(**current)
 
     @cached_property
