@@ -18,7 +18,9 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from typer.models import ArgumentInfo, OptionInfo, ParameterInfo
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))  # the tree this script stands in is the one it describes
+sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]  # the tree this script stands in is the one it describes
+
+from decides import decides_page  # noqa: E402
 
 
 def table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> list[str]:
@@ -207,6 +209,7 @@ def kind_of(field: dict[str, Any]) -> str:
 PAGES: dict[str, Callable[[], list[str]]] = {
     "cli.md": cli_page,
     "rules.md": rules_page,
+    "how-it-decides.md": decides_page,
     "questions.md": questions_page,
     "plan.md": plan_page,
 }

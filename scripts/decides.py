@@ -1,0 +1,110 @@
+"""The page docs/how-it-decides.md: how a recommendation comes about, read from the docstrings of what makes it."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import inspect
+import re
+from collections.abc import Iterable
+from itertools import pairwise
+from types import ModuleType
+
+PARTS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
+    ("Weighing", "advisor.ranking", ("rank",)),
+    ("How sure", "advisor.confidence", ("confidence",)),
+    ("What would change it", "advisor.edges", ("edges", "least")),
+    ("", "advisor.outlook", ("spans", "choices")),
+    ("", "advisor.flips", ("flips",)),
+    ("What is worth finding out", "advisor.worth", ("worth_finding",)),
+    ("What would open the better way", "advisor.ladder", ("ladder",)),
+    ("When to ask again", "advisor.expiry", ("ask_again",)),
+    ("Memory", "runners.memory", ("estimate", "smallest")),
+    ("", "runners.footprint", ("weights", "adapters", "optimizer", "gradients", "block", "activations", "logits",
+                               "kv_cache", "buffers", "overhead")),
+    ("Time", "advisor.speed", ()),
+    ("", "advisor.hours", ("training_hours", "at_hand")),
+    ("Money", "advisor.money", ("per_call", "serving")),
+    ("", "advisor.monthly", ()),
+    ("", "advisor.rental", ("out_of_pocket", "rented")),
+    ("", "advisor.crossing", ("break_even",)),
+    ("Checked against published cases", "advisor.cases", ("score",)),
+)  # fmt: skip
+
+
+def decides_page() -> list[str]:
+    """Needs, degrees, and then every part of the way from answers to advice, in the words of the code."""
+    lines = [
+        "# How tunewise decides", "",
+        "Answers become a profile; rules ([all of them](rules.md)) look at the profile and speak, each with a weight,",
+        "for a *need*; a method declares how far it serves each need, from 0 to 1. A method's sum is the weights times",
+        "these degrees; blockers forbid what cannot be done here; the best method that nothing blocks is the choice.",
+        "Nothing else decides, so every number of a recommendation can be followed to a rule and its source.",
+        "", "## Needs", "",
+        *_table(("need", "what it asks for", "served by"), _needs()),
+    ]  # fmt: skip
+    for title, name, functions in PARTS:
+        module = importlib.import_module(name)
+        lines += ["", f"## {title}"] if title else []
+        lines += ["", _plain(inspect.getdoc(module) or "")]
+        for constant, said in _constants(module):
+            lines += (
+                ["", f"- `{constant}`: {said}"]
+                if not lines[-1].startswith("- ")
+                else [f"- `{constant}`: {said}"]
+            )
+        for function in functions:
+            lines += [
+                "",
+                f"**{name}.{function}**",
+                "",
+                _plain(inspect.getdoc(getattr(module, function)) or ""),
+            ]
+    return lines
+
+
+def _needs() -> Iterable[tuple[str, ...]]:
+    from advisor.methods.table import METHODS
+    from advisor.rules import base
+
+    said = dict(_documented(ast.parse(inspect.getsource(base.Need)).body[0]))
+    for need in base.Need:
+        served = [(method.serves.get(need, 0.0), method.name) for method in METHODS]
+        best = sorted((pair for pair in served if pair[0] > 0), key=lambda pair: -pair[0])
+        yield str(need), said[need.name], ", ".join(f"{name} {degree:g}" for degree, name in best)
+
+
+def _constants(module: ModuleType) -> list[tuple[str, str]]:
+    """Return the module's public, documented numbers and words with their values."""
+    found = []
+    for name, text in _documented(ast.parse(inspect.getsource(module))):
+        value = getattr(module, name)
+        if not name.startswith("_") and isinstance(value, int | float | str):
+            shown = f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else f"{value}"
+            found.append((f"{name} = {shown}", " ".join(text.split())))
+    return found
+
+
+def _documented(body: ast.AST) -> list[tuple[str, str]]:
+    """Return the names that a body assigns and documents with a string below, as attribute docstrings."""
+    found = []
+    statements = list(getattr(body, "body", ()))
+    for statement, following in pairwise(statements):
+        target = (
+            statement.targets[0] if isinstance(statement, ast.Assign) else getattr(statement, "target", None)
+        )
+        text = following.value.value if isinstance(following, ast.Expr) and isinstance(
+            following.value, ast.Constant) else None  # fmt: skip
+        if isinstance(target, ast.Name) and isinstance(text, str):
+            found.append((target.id, inspect.cleandoc(text)))
+    return found
+
+
+def _plain(text: str) -> str:
+    """Return a docstring as Markdown: roles become code."""
+    return re.sub(r":\w+:`~?([^`]+)`", r"`\1`", text).replace("``", "`")
+
+
+def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> list[str]:
+    body = [[" ".join(cell.split()).replace("|", "\\|") for cell in row] for row in rows]
+    return [f"| {' | '.join(row)} |" for row in (list(head), ["---"] * len(head), *body)]
