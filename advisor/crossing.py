@@ -13,11 +13,12 @@ from itertools import combinations
 from typing import Any
 
 from advisor.cost import Estimate
+from advisor.facts import prices
 from advisor.methods.table import BY_NAME
-from advisor.money import basis, call_line, calls_of, own_machine, price_of, serving, stale
-from advisor.monthly import Line, crossing
+from advisor.money import aged, basis, call_line, calls_of, own_machine, price_of, serving, stale
+from advisor.monthly import HOURS, Line, crossing
 from advisor.profile import Profile
-from advisor.tokens import call_tokens
+from advisor.tokens import call_tokens, training_tokens
 
 TUNED = ("lora", "qlora", "full", "hybrid")
 USUAL_MONTHS = 12.0
@@ -76,7 +77,7 @@ def break_even(
             for name, found in priced.items()
             if (line := found.line)
         },
-        "assumptions": [*basis(p, today), *_said(p, priced)],
+        "assumptions": [*basis(p, today), *_said(p, priced, today)],
     }
 
 
@@ -177,19 +178,27 @@ def _months(p: Profile) -> float:
     return max(days, 1.0) / DAYS_A_MONTH if days else USUAL_MONTHS
 
 
-def _said(p: Profile, priced: Mapping[str, Priced]) -> list[str]:
-    """Say what the fixed part holds."""
+def _said(p: Profile, priced: Mapping[str, Priced], today: date) -> list[str]:
+    """Say what the fixed part holds, and what having it tuned elsewhere would cost."""
     if not any(priced[name].calls for name in TUNED if name in priced):
         return []
     months = _months(p)
     why = "can_retrain_every_days" if p.can_retrain_every_days else "nothing is said about training again"
     said = [f"training is spread over {months:.3g} months ({why})"]
     if not own_machine(p) and (served := serving(p)):
+        card = served.card
         said.append(
-            f"a tuned model is served on {served.count} x {served.card.name}, always on: 730 h x "
-            f"{served.month_usd / 730:.2f} USD ({served.card.day}, {served.card.source}); it answers about "
+            f"a tuned model is served on {served.count} x {card.name}, always on: 730 h x "
+            f"{served.month_usd / HOURS:.2f} USD ({aged(card.day, today)}; {card.source}); it answers about "
             f"{_about(served.capacity)} calls a month one at a time, more in batches; rented by the second a "
             f"call would cost about {served.per_call_usd:.2g} USD"
+        )
+    if p.params_b and not p.data_must_stay_local:
+        hosted = prices.tuning(p.params_b)
+        usd = hosted.lora * training_tokens(p) / 1e6
+        said.append(
+            f"LoRA as a hosted service: about {usd:,.2f} USD at {hosted.lora:.2f} a million training tokens "
+            f"({aged(hosted.day, today)}; {hosted.source}); the result is served by the GPU-hour as well"
         )
     return said
 

@@ -128,10 +128,16 @@ def own_machine(p: Profile) -> bool:
     return smallest(shape, "inference", setup).fits(p.device_gib) != "no"
 
 
+def aged(day: date, today: date) -> str:
+    """Return the day of a price, with its age once that is over 90 days."""
+    age = (today - day).days
+    return f"{day}, {age} days old" if age > STALE_DAYS else f"{day}"
+
+
 def stale(price: Price, today: date) -> str:
     """Say how old a price is, empty up to 90 days."""
-    age = price.age_days(today)
-    return f"the prices of {price.model} are {age} days old ({price.day})" if age > STALE_DAYS else ""
+    old = price.age_days(today) > STALE_DAYS
+    return f"the prices of {price.model} are from {aged(price.day, today)}" if old else ""
 
 
 def basis(p: Profile, today: date | None = None) -> tuple[str, ...]:

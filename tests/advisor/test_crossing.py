@@ -75,6 +75,7 @@ def test_a_hosted_tuned_model_needs_a_card_of_its_own() -> None:
     assert lora["fixed_usd"] > 100
     assert any("always on: 730 h" in line for line in result["assumptions"])
     assert any("spread over 12 months" in line for line in result["assumptions"])
+    assert any("LoRA as a hosted service: about 0.45 USD" in line for line in result["assumptions"])
 
 
 def test_on_ones_own_machine_no_card_is_rented() -> None:
@@ -112,9 +113,11 @@ def test_where_nothing_may_leave_all_methods_share_a_card() -> None:
 
 def test_old_prices_are_said_with_their_age() -> None:
     later = found(REMOTE, date(2027, 6, 1))
-    assert "220 days old (2026-10-24)" in later["text"]
+    assert "are from 2026-10-24, 220 days old" in later["text"]
     assert any("220 days old" in line for line in later["assumptions"])
     assert "days old" not in found(REMOTE)["text"]
+    served = next(line for line in found(HOSTED, date(2027, 6, 1))["assumptions"] if "always on" in line)
+    assert "days old" in served
 
 
 def test_without_examples_prompting_takes_the_place_of_few_shot() -> None:

@@ -9,6 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+import torch
 
 from rag.errors import CannotRun
 from runners import calibrate
@@ -77,6 +78,15 @@ def test_this_machine_is_measured() -> None:
     assert found.cpu.threads >= 1
     assert all(1e8 < flops < 1e15 for flops in found.cpu.flops.values())
     assert found.cpu.best[1] == max(found.cpu.flops.values())
+
+
+def test_a_card_is_measured_too() -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("needs a CUDA GPU: its matrix speed is measured beside the CPU's")
+    found = calibrate.measure(seconds=0.4).cuda
+    assert found is not None
+    assert found.flops["bf16"] > 1e12
+    assert found.memory_gib > 1
 
 
 def test_a_place_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
