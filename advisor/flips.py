@@ -23,7 +23,8 @@ def flips(p: Profile, choice: str, outlook: Outlook) -> tuple[dict[str, Any], ..
     Applying one (the answer ``key`` set to ``to``, all else as it is) makes ``choice_becomes`` the choice.
     For numbers ``from`` and ``below`` bound the span in which it does (null: no bound); the thresholds are
     those of :mod:`advisor.edges`, not samples. ``distance`` orders them: unknown answers come before known
-    ones, small steps before large ones, growth before loss, and what a person said before what was measured.
+    ones, small steps before large ones, growth before loss, what a person said before what was measured, and what
+    everybody is asked before what is seldom decisive.
     """
     found = [flip for key, spans in outlook.numbers.items() for flip in _numeric(p, key, choice, spans)]
     found += [flip for key, leads in outlook.choices.items() for flip in _single(p, key, choice, leads)]
@@ -66,6 +67,8 @@ def _steps(now: float, to: float) -> float:
 
 def _flip(p: Profile, key: str, to: Any, becomes: str, distance: float, condition: str) -> dict[str, Any]:
     now = getattr(p, key)
+    if now is None and BY_ID[key].detail:
+        distance += 0.3
     if now is not None and key in p.sources and p.sources[key].source in MEASURED:
         distance += 0.3
     text = f"{becomes}, if {key} {condition} (now {say(now)})"

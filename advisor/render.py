@@ -18,6 +18,7 @@ from advisor.ranking import Scored
 from advisor.rules.base import Finding
 from advisor.values import say
 
+LEAST_SHOWN = 0.3
 COLOURS = {"high": "green", "medium": "yellow", "low": "red", "yes": "green", "tight": "yellow", "no": "red"}
 
 
@@ -141,7 +142,8 @@ def case_scores(found: dict[str, Any]) -> Group:
 def _choice(rec: Recommendation) -> Panel:
     first = rec.ranking.methods[0]
     body: list[Any] = [Text(first.method.text().split("\n")[0], style="italic"), Text()]
-    by_need = {f.need: f for f in rec.reasons(first)}  # one line a need: its last finding says most
+    # One line a need (its last finding says most), without what only breaks ties between ways of tuning.
+    by_need = {f.need: f for f in rec.reasons(first) if f.weight >= LEAST_SHOWN}
     body.append(_lines([_because(f) for f in by_need.values()][:5]))
     if against := rec.against(first):
         body.append(
