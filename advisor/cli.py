@@ -26,6 +26,7 @@ VERBS: tuple[str, ...] = (
     "train",
     "explain",
     "whatif",
+    "estimate",
     "eval-advice",
     "doctor",
     "demo",

@@ -1,0 +1,57 @@
+"""`tunewise estimate`: memory, hours and money of one way of running a model, or the estimate's own score."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+
+
+def command(
+    model: str | None = typer.Option(None, help="A known model, or a model's folder; else the embedded one."),
+    config: Path | None = typer.Option(None, help="A model's config.json, or a folder that holds one."),
+    params_b: float | None = typer.Option(None, help="Only a size, in billions of parameters."),
+    method: str | None = typer.Option(
+        None, help="full, lora, qlora, hybrid; or prompting, few-shot, rag (inference)."
+    ),
+    batch: int = typer.Option(1, min=1, help="Sequences in one step."),
+    seq_len: int = typer.Option(1024, min=1, help="Tokens of a sequence."),
+    rank: int = typer.Option(16, min=1, help="Rank of the adapters."),
+    targets: str = typer.Option("q,k,v,o,mlp", help="Adapted layers: q,k,v,o,mlp,lm_head,embedding."),
+    adapter_dtype: str = typer.Option("fp32", help="Dtype of the adapters: fp32, bf16."),
+    weights: str | None = typer.Option(None, help="How the base is held: bf16, fp32, nf4, nf4-dq."),
+    optimizer: str = typer.Option(
+        "adamw", help="adamw, adamw_fp32, adamw_8bit, paged_adamw, paged_adamw_8bit, lion, adafactor, sgd."
+    ),
+    optimizer_in_backward: bool = typer.Option(False, help="Step while gradients arrive (full only)."),
+    accumulation: bool = typer.Option(False, help="Gradients are held over several batches."),
+    checkpointing: bool = typer.Option(True, help="Keep only each layer's input, make the rest again."),
+    offloading: bool = typer.Option(False, help="Keep checkpoints in host memory."),
+    attention: str = typer.Option("flash", help="flash (or SDPA: no stored scores), eager."),
+    compile: bool = typer.Option(False, help="Layers are compiled."),
+    loss: str = typer.Option("rows", help="Logits at once: full, chunked, fused, rows (of labels only)."),
+    devices: int | None = typer.Option(None, min=1, help="GPUs that share the weights; else those here."),
+    gpu: str | None = typer.Option(None, help="A card by name, for verdict, hours and rent."),
+    gpu_memory: float | None = typer.Option(None, min=0.1, help="GiB of one card; else this machine's."),
+    counter: str = typer.Option(
+        "device", help="What to predict: device (free memory needed), allocated, reserved."
+    ),
+    examples: int | None = typer.Option(None, min=1, help="Examples to train on, for hours and money."),
+    tokens: int | None = typer.Option(None, min=1, help="Tokens to train on, for hours and money."),
+    rows: Path | None = typer.Option(None, help="Score the estimate on a file of measured peaks instead."),
+    as_json: bool = typer.Option(False, "--json", help="Print it as JSON."),
+) -> None:
+    """Estimate memory (low, likely, high, verdict, every part), hours and money; or score the estimate."""
+    from advisor import estimating
+
+    if rows is not None:
+        estimating.show_score(rows, as_json)
+        return
+    setup = {
+        "batch": batch, "seq_len": seq_len, "rank": rank, "targets": targets, "weights": weights,
+        "adapter_dtype": adapter_dtype, "optimizer": optimizer, "accumulation": accumulation,
+        "optimizer_in_backward": optimizer_in_backward, "checkpointing": checkpointing, "loss": loss,
+        "offloading": offloading, "attention": attention, "compiled": compile, "counter": counter,
+    }  # fmt: skip
+    wanted = estimating.Wanted(model, config, params_b, method, devices, gpu, gpu_memory, examples, tokens)
+    estimating.show(estimating.estimate(wanted, setup), as_json)

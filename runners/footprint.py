@@ -1,0 +1,254 @@
+"""The terms of a run's memory, in bytes on one device: one function each, with where it comes from.
+
+What a framework keeps is counted from what autograd must keep, tensor by tensor: the saved inputs of norms,
+linear layers, attention and MLP in PyTorch's derivatives.yaml and in the layers of transformers and PEFT.
+Four numbers cannot be counted and were set on published peaks: :class:`Fitted`. Imports no torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from runners.shape import ALL_LINEAR, Shape
+
+Use = Literal["full", "lora", "qlora", "inference"]
+Optimizer = Literal[
+    "adamw", "adamw_fp32", "adamw_8bit", "paged_adamw", "paged_adamw_8bit", "lion", "adafactor", "sgd"
+]
+Loss = Literal["full", "chunked", "fused", "rows"]
+Weights = Literal["bf16", "fp32", "nf4", "nf4-dq"]
+Counter = Literal["allocated", "reserved", "device"]
+
+CONTEXT = 0.85e9
+"""Bytes of the CUDA context, outside every framework's counter (measured beside reserved memory, Soup)."""
+ROWS = 128
+"""Label rows whose logits are held at once by the loss of ``runners.loss``."""
+QUANTISED = {"nf4": 0.5 + 4 / 64, "nf4-dq": 0.5 + 1 / 64 + 4 / (64 * 256)}
+"""Bytes per weight: 4 bits and one fp32 scale for 64 of them; double quantisation stores that scale in
+8 bits, with one fp32 scale for 256 scales (Dettmers et al., QLoRA, arXiv 2305.14314, section 3)."""
+MOMENTS: Mapping[str, float] = {"adamw": 2, "paged_adamw": 2, "lion": 1, "adafactor": 0, "sgd": 0}
+"""Moments per trained weight, held in its own dtype (torch.optim; Adafactor's are a row and a column)."""
+EIGHT_BIT = 2 * (1 + 4 / 256)
+"""Bytes of two 8-bit moments with an fp32 scale for 256 of them (Dettmers et al., arXiv 2110.02861)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """How the run is set up; the defaults are a careful run on a card of one's own."""
+
+    batch: int = 1
+    seq_len: int = 1024
+    rank: int = 16
+    checkpointing: bool = True
+    optimizer: Optimizer = "adamw"
+    loss: Loss = "rows"
+    devices: int = 1
+    """Devices that weights, gradients and optimiser state are sharded over."""
+    weights: Weights | None = None
+    """How the base is held; None: nf4 with double quantisation for qlora, else bf16."""
+    targets: tuple[str, ...] = ALL_LINEAR
+    adapter_dtype: Literal["bf16", "fp32"] = "fp32"
+    attention: Literal["flash", "eager"] = "flash"
+    """flash: any kernel that never stores the scores (SDPA too); eager: stores them."""
+    compiled: bool = False
+    offloading: bool = False
+    """Whether checkpoints wait in host memory."""
+    optimizer_in_backward: bool = False
+    accumulation: bool = False
+    """Whether gradients of earlier batches are held while the next one is computed."""
+    prepared: bool = False
+    """Whether norms, embedding, head and residual stream of a 4-bit base are fp32, as PEFT's
+    ``prepare_model_for_kbit_training`` makes them."""
+    packed: bool = True
+    """Whether rows are filled up to ``seq_len``; else it is the length of the longest."""
+    counter: Counter = "device"
+    """What is predicted: the framework's allocated or reserved bytes, or what the card must have free."""
+    device_gib: float | None = None
+    """The card's memory: a paged optimiser's state leaves it when the rest fills it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """The numbers that were set on published peaks (benchmarks/memory.py); none is a source's or a model's."""
+
+    copies: float = 5.0
+    """Bytes per token, layer and hidden unit that eager layers keep beyond the count: views that hold whole
+    projections, dropped-out inputs of adapters, casts. A compiled layer keeps none. The fit says 4.2, and
+    nearly the same error from 4 to 6; rounded up, as an estimate that is too low costs more."""
+    four_bit: float = 1.5
+    """How often bitsandbytes' 4-bit product keeps its bf16 input (``ctx.tensors = (A, B)``: once; the rest
+    are casts to the compute dtype)."""
+    reserved: float = 1.2
+    """Reserved bytes for one allocated byte; seen at 1.08 to 1.41 elsewhere."""
+    filled: float = 0.6
+    """Share of batch x longest row that a high percentile of the steps fills when rows are not packed: what
+    sources that report reserved memory print."""
+
+
+FITTED = Fitted()
+
+
+def width(use: Use, setup: Setup) -> int:
+    """Bytes of a weight or activation outside the quantised layers: 4 for an fp32 base, else 2."""
+    return 4 if setup.weights == "fp32" and use != "qlora" else 2
+
+
+def tokens(setup: Setup, fitted: Fitted = FITTED) -> float:
+    """Tokens of the step that sets the peak: batch x length, less where an average step is reported."""
+    part = fitted.filled if setup.counter == "reserved" and not setup.packed else 1.0
+    return setup.batch * setup.seq_len * part
+
+
+def weights(shape: Shape, use: Use, setup: Setup) -> float:
+    """Bytes of the base's weights: 2 (bf16) or 4 (fp32) a weight; nf4 for the matrices of a 4-bit base only.
+
+    Embedding, head and norms of a 4-bit base stay in bf16, or in fp32 where they were ``prepared``.
+    """
+    if use != "qlora":
+        return float(width(use, setup) * shape.params)
+    packed = QUANTISED["nf4" if setup.weights == "nf4" else "nf4-dq"]
+    return packed * shape.blocks + (4 if setup.prepared else 2) * (shape.params - shape.blocks)
+
+
+def trained(shape: Shape, use: Use, setup: Setup) -> tuple[int, int]:
+    """Return the number of trained parameters and the bytes of each: the base's, or the adapters'."""
+    if use == "inference":
+        return 0, 2
+    if use == "full":
+        return shape.params, width(use, setup)
+    return shape.adapter(setup.rank, setup.targets), 4 if setup.adapter_dtype == "fp32" else 2
+
+
+def adapters(shape: Shape, use: Use, setup: Setup) -> float:
+    """Bytes of the adapters themselves; nothing where the base is trained."""
+    number, each = trained(shape, use, setup)
+    return 0.0 if use == "full" else float(number * each)
+
+
+def optimizer(shape: Shape, use: Use, setup: Setup) -> float:
+    """Bytes of the optimiser's state.
+
+    Two moments in the weights' dtype (adamw), two of 8 bits and those of the embedding in fp32 (bitsandbytes'
+    advice, which transformers' Trainer follows), an fp32 master and fp32 moments (adamw_fp32), one moment
+    (lion), next to none (adafactor, sgd).
+    """
+    number, each = trained(shape, use, setup)
+    if setup.optimizer == "adamw_fp32":
+        return number * (8.0 + (4.0 if each == 2 else 0.0))
+    if setup.optimizer in ("adamw_8bit", "paged_adamw_8bit"):
+        table = min(number, shape.table) if use == "full" else 0
+        return EIGHT_BIT * (number - table) + 8.0 * table
+    return MOMENTS[setup.optimizer] * number * each
+
+
+def gradients(shape: Shape, use: Use, setup: Setup) -> tuple[float, float]:
+    """Return bytes of gradients when the loss is known, and at the end of the backward pass.
+
+    At first only the head's, in the end all of them; with the optimiser's step inside the backward pass never
+    more than the largest tensor's (torchtune's optimizer_in_backward); while accumulating always all.
+    """
+    number, each = trained(shape, use, setup)
+    whole = float(number * each)
+    largest = float(each * min(number, shape.table)) if use == "full" else 0.0
+    if setup.optimizer_in_backward and use == "full":
+        return largest, largest
+    return (whole, whole) if setup.accumulation else (largest, whole)
+
+
+def block(shape: Shape, use: Use, setup: Setup, fitted: Fitted = FITTED) -> float:
+    """Bytes that the backward pass needs of one token in one block.
+
+    Norms: the fp32 input of RMSNorm (4h; LayerNorm 2h), and the normalised value where its weight is trained.
+    Linear layers: their input where weight or adapter is trained, for fp32 adapters in fp32 and once per
+    adapter (PEFT), for 4-bit layers always. Attention: query, output, and keys and values repeated to the
+    query's width; eager attention also its scores (fp32 softmax and its copy, 6 bytes per head and key). MLP:
+    gate, its activation and up (6I), or the one pre-activation (2I).
+    A compiled block keeps bf16 norm inputs and computes the activation again.
+    """
+    h, q, inner, wide = shape.hidden, shape.query, shape.intermediate, width(use, setup)
+    adapter_wide = 4 if setup.adapter_dtype == "fp32" else 2
+    shared = use != "full" and adapter_wide == 2
+    attn_in = use == "full" or (shared and bool({"q", "k", "v"} & set(setup.targets)))
+    mlp_in = use == "full" or (shared and "mlp" in setup.targets)
+    kept = float(wide * (h * (attn_in + mlp_in) + inner * mlp_in))
+    if use == "qlora" and not setup.compiled:
+        kept = 2 * fitted.four_bit * (2 * h + q + inner)
+    if setup.compiled:
+        total = 2 * wide * h + kept + 4 * wide * q + wide * inner * (2 if shape.gated else 1)
+    else:
+        norms = (8 * h + (2 * wide * h if use == "full" else 0)) if shape.gated else 2 * wide * h
+        total = norms + kept + 4 * wide * q + wide * inner * (3 if shape.gated else 1) + fitted.copies * h
+    if setup.attention == "eager":
+        total += 6 * shape.heads * setup.seq_len
+    if use in ("lora", "qlora"):
+        sizes = shape.matrices(setup.targets)
+        casts = sum(a for a, _ in sizes) if adapter_wide == 4 else 0
+        total += adapter_wide * (casts + setup.rank * len(sizes))
+    return float(total)
+
+
+def activations(shape: Shape, use: Use, setup: Setup, fitted: Fitted = FITTED) -> tuple[float, float]:
+    """Return bytes of activations when the loss is known, and at the end of the backward pass.
+
+    Without checkpointing every block's are kept, in the end one block's. With it only each block's input,
+    of which offloading leaves two on the card; one block's are made again at a time.
+    """
+    n = tokens(setup, fitted)
+    if use == "inference":
+        peak = n * (width(use, setup) * (shape.hidden + 4 * shape.query + 3 * shape.intermediate))
+        return peak, 0.0
+    one = n * block(shape, use, setup, fitted)
+    if not setup.checkpointing:
+        return shape.layers * one, one
+    stream = 4 if setup.prepared and use == "qlora" else width(use, setup)
+    held = min(2, shape.layers) if setup.offloading else shape.layers
+    return min(n * stream * shape.hidden * held, shape.layers * one), one
+
+
+def kv_cache(shape: Shape, use: Use, setup: Setup) -> float:
+    """Bytes of keys and values of every token so far, for inference: 2 · layers · kv width · tokens · bytes."""
+    if use != "inference":
+        return 0.0
+    each = 2.0 * shape.layers * shape.kv_heads * shape.head_dim * width(use, setup)
+    return each * setup.batch * setup.seq_len
+
+
+def logits(shape: Shape, use: Use, setup: Setup, fitted: Fitted = FITTED) -> float:
+    """Bytes of the loss at its widest, by path; per token and vocabulary entry:
+
+    full: bf16 logits that the model's output holds (2), fp32 log-probabilities, their gradient and that of
+    the logits (4 each), 14 in all (Soup's fit to checkpointed runs says the same); compiled, the bf16 copy is
+    freed: 12. chunked: fp32 log-probabilities and gradients of all pieces, 8, as the pieces are joined before
+    the backward pass; compiled only bf16 logits, 2. rows and fused: 128 rows at 10 bytes, and the gradient of
+    the last hidden state. Inference: fp32 logits of one row per sequence.
+    """
+    n = tokens(setup, fitted)
+    if use == "inference":
+        return 6.0 * setup.batch * shape.vocab
+    whole = n * shape.vocab
+    each = {"full": 12.0, "chunked": 2.0} if setup.compiled else {"full": 14.0, "chunked": 8.0}
+    if setup.loss in each:
+        return each[setup.loss] * whole
+    pieces = 10.0 * min(n, ROWS) * shape.vocab + 2.0 * n * shape.hidden
+    return min(pieces, each["chunked"] * whole)
+
+
+def buffers(shape: Shape, use: Use, setup: Setup) -> float:
+    """Bytes of weights made whole for a moment: a dequantised matrix, and two gathered blocks when sharded.
+
+    bitsandbytes and torchao dequantise one matrix at a time; FSDP gathers a block and prefetches the next.
+    """
+    dequantised = 2.0 * shape.hidden * shape.intermediate if use == "qlora" else 0.0
+    if setup.devices <= 1:
+        return dequantised
+    base = weights(shape, use, setup)
+    return dequantised + min(2 * base / shape.layers, base * (1 - 1 / setup.devices))
+
+
+def overhead(allocated: float, setup: Setup, fitted: Fitted = FITTED) -> float:
+    """Bytes that the counter shows beyond the tensors: spare blocks (reserved), the context (device)."""
+    if setup.counter == "reserved":
+        return (fitted.reserved - 1) * allocated
+    return CONTEXT if setup.counter == "device" else 0.0

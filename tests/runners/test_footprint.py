@@ -1,0 +1,139 @@
+"""Each term of the memory estimate against arithmetic by hand."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from runners import footprint
+from runners.footprint import FITTED, Fitted, Setup
+from runners.shape import Shape
+
+P, L, H, Q, KV, FF, V = 8_030_000_000, 32, 4096, 4096, 1024, 14336, 128256
+LLAMA = Shape(P, L, H, 32, 8, 128, FF, V, tied=False)
+NEOX = Shape(3_640_000_000, 16, 4096, 32, 32, 128, 16384, 50688, gated=False, tied=False)
+COUNT = Fitted(copies=0, four_bit=1, reserved=1, filled=1)
+ATTENTION = 8 * Q
+BASE = Setup(adapter_dtype="bf16", targets=("q", "v"))
+
+
+def test_weights() -> None:
+    """bf16, fp32, and 4 bits for the matrices only: one scale in fp32 for 64 weights, or scales in 8 bits."""
+    ends = 2 * V * H
+    assert footprint.weights(LLAMA, "lora", BASE) == 2 * P
+    assert footprint.weights(LLAMA, "full", replace(BASE, weights="fp32")) == 4 * P
+    assert footprint.weights(LLAMA, "qlora", replace(BASE, weights="nf4")) == 0.5625 * (P - ends) + 2 * ends
+    double = footprint.weights(LLAMA, "qlora", BASE)
+    assert double == pytest.approx(0.51587 * (P - ends) + 2 * ends, rel=1e-4)
+    assert footprint.weights(LLAMA, "qlora", replace(BASE, prepared=True)) == double + 2 * ends
+
+
+@pytest.mark.parametrize(
+    ("name", "each"), [("adamw", 4), ("lion", 2), ("adafactor", 0), ("sgd", 0), ("adamw_fp32", 12)]
+)
+def test_the_optimiser_of_full_tuning(name: footprint.Optimizer, each: int) -> None:
+    """Bytes per parameter beside bf16 weights."""
+    assert footprint.optimizer(LLAMA, "full", Setup(optimizer=name)) == each * P
+
+
+def test_eight_bit_moments_but_for_the_embedding() -> None:
+    """Two bytes and two scales of 1/64 byte each; the embedding's moments stay in fp32."""
+    table = V * H
+    found = footprint.optimizer(LLAMA, "full", Setup(optimizer="adamw_8bit"))
+    assert found == 2 * (1 + 4 / 256) * (P - table) + 8 * table
+
+
+def test_adapters_with_their_state() -> None:
+    """fp32 adapters take 16 bytes a parameter in all, bf16 ones 8."""
+    n = 16 * 32 * (H + Q + H + KV)
+    for dtype, each in (("fp32", 16), ("bf16", 8)):
+        setup = replace(BASE, adapter_dtype=dtype)
+        parts = footprint.adapters(LLAMA, "lora", setup) + footprint.optimizer(LLAMA, "lora", setup)
+        assert parts + footprint.gradients(LLAMA, "lora", setup)[1] == each * n
+
+
+def test_gradients_early_and_late() -> None:
+    """At the loss only the head's; at the end all; in the backward pass only the largest; accumulated all."""
+    assert footprint.gradients(LLAMA, "full", BASE) == (2 * V * H, 2 * P)
+    inside = replace(BASE, optimizer_in_backward=True)
+    assert footprint.gradients(LLAMA, "full", inside) == (2 * V * H, 2 * V * H)
+    assert footprint.gradients(LLAMA, "full", replace(BASE, accumulation=True)) == (2 * P, 2 * P)
+    assert footprint.gradients(LLAMA, "inference", BASE) == (0, 0)
+
+
+def test_a_block_that_is_trained_whole() -> None:
+    """Two RMSNorms (4h fp32, 2h normalised, 2h out), attention 8q, gate, activation, up and product 8I."""
+    assert footprint.block(LLAMA, "full", BASE, COUNT) == 16 * H + ATTENTION + 8 * FF
+    assert footprint.block(LLAMA, "full", BASE) == 16 * H + ATTENTION + 8 * FF + FITTED.copies * H
+    compiled = replace(BASE, compiled=True)
+    assert footprint.block(LLAMA, "full", compiled) == 8 * H + ATTENTION + 6 * FF
+
+
+def test_a_block_with_adapters() -> None:
+    """Frozen layers keep no input; bf16 adapters share one, fp32 adapters cast each its own; r per adapter."""
+    frozen = 8 * H + ATTENTION + 6 * FF
+    assert footprint.block(LLAMA, "lora", BASE, COUNT) == frozen + 2 * H + 2 * 16 * 2
+    apart = replace(BASE, adapter_dtype="fp32")
+    assert footprint.block(LLAMA, "lora", apart, COUNT) == frozen + 4 * 2 * H + 4 * 16 * 2
+    mlp = replace(BASE, targets=("mlp",))
+    assert footprint.block(LLAMA, "lora", mlp, COUNT) == frozen + 2 * H + 2 * FF + 2 * 16 * 3
+
+
+def test_a_block_of_four_bits_keeps_every_input() -> None:
+    """bitsandbytes keeps the input of each product: query, key and value share one, so do gate and up."""
+    found = footprint.block(LLAMA, "qlora", BASE, COUNT)
+    assert found == 8 * H + ATTENTION + 6 * FF + 2 * (2 * H + Q + FF) + 2 * 16 * 2
+
+
+def test_a_plain_block_and_eager_attention() -> None:
+    """LayerNorm keeps its bf16 input, a plain MLP one pre-activation; scores are 6 bytes a head and key."""
+    plain = footprint.block(NEOX, "lora", BASE, COUNT)
+    assert plain == 4 * 4096 + 8 * 4096 + 2 * 16384 + 2 * 4096 + 2 * 16 * 2
+    eager = footprint.block(NEOX, "lora", replace(BASE, attention="eager", seq_len=512), COUNT)
+    assert eager == plain + 6 * 32 * 512
+
+
+def test_activations_by_what_is_kept() -> None:
+    """All blocks; with checkpoints one input a block and one block made again; offloaded, two inputs."""
+    setup = replace(BASE, batch=2, seq_len=512, checkpointing=False)
+    one = 1024 * footprint.block(LLAMA, "lora", setup)
+    assert footprint.activations(LLAMA, "lora", setup) == (L * one, one)
+    saved = replace(setup, checkpointing=True)
+    assert footprint.activations(LLAMA, "lora", saved) == (1024 * 2 * H * L, one)
+    assert footprint.activations(LLAMA, "lora", replace(saved, offloading=True)) == (1024 * 2 * H * 2, one)
+    wide = replace(saved, prepared=True)
+    assert footprint.activations(LLAMA, "qlora", wide)[0] == 1024 * 4 * H * L
+
+
+@pytest.mark.parametrize(
+    ("path", "compiled", "each"),
+    [("full", False, 14), ("full", True, 12), ("chunked", False, 8), ("chunked", True, 2)],
+)
+def test_logits(path: footprint.Loss, compiled: bool, each: int) -> None:
+    """Bytes per token and vocabulary entry."""
+    setup = replace(BASE, batch=2, loss=path, compiled=compiled)
+    assert footprint.logits(LLAMA, "lora", setup) == each * 2048 * V
+
+
+def test_logits_of_rows_and_of_decoding() -> None:
+    """128 label rows at 10 bytes and the hidden gradient; one row a sequence to decode."""
+    assert footprint.logits(LLAMA, "lora", BASE) == 10 * 128 * V + 2 * 1024 * H
+    assert footprint.logits(LLAMA, "inference", replace(BASE, batch=3)) == 6 * 3 * V
+
+
+def test_cache_buffers_and_overhead() -> None:
+    """Keys and values of all tokens; a dequantised matrix; gathered blocks; what counters add."""
+    assert footprint.kv_cache(LLAMA, "inference", BASE) == 2 * L * KV * 1024 * 2
+    assert footprint.kv_cache(LLAMA, "lora", BASE) == 0
+    assert footprint.buffers(LLAMA, "qlora", BASE) == 2 * H * FF
+    assert footprint.buffers(LLAMA, "full", replace(BASE, devices=4)) == 2 * 2 * P / L
+    assert footprint.overhead(1e9, replace(BASE, counter="allocated")) == 0
+    assert footprint.overhead(1e9, replace(BASE, counter="reserved")) == pytest.approx(0.2e9)
+    assert footprint.overhead(1e9, BASE) == footprint.CONTEXT
+
+
+def test_steps_that_are_seldom_full() -> None:
+    """Only a reserved counter over unpacked rows reports less than batch x longest."""
+    assert footprint.tokens(replace(BASE, packed=False, counter="reserved")) == 1024 * FITTED.filled
+    assert footprint.tokens(replace(BASE, packed=False, counter="allocated")) == 1024
