@@ -48,7 +48,7 @@ class Span:
 
     def words(self, whole: bool) -> str:
         """The span as a condition: "at least 200", "200 or more, and at most 999", "below 0.8"."""
-        if self.high < LEAST:
+        if self.high < LEAST or (whole and self.high == self.low + 1):
             return _said(self.low)
         if not math.isfinite(self.high):
             return f"at least {_said(self.least(whole))}"

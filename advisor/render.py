@@ -13,6 +13,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from advisor import plot
 from advisor.engine import Recommendation
 from advisor.ranking import Scored
 from advisor.rules.base import Finding
@@ -52,6 +53,9 @@ def recommendation(rec: Recommendation) -> Group:
         parts += [Text(), Text("What would open the better way", style="bold"), _lines(rungs)]
     if rec.break_even:
         parts += [Text(), Text.from_markup(f"[bold]Break-even[/]  {escape(rec.break_even['text'])}")]
+        if plot.meeting(rec.break_even):
+            width = shutil.get_terminal_size().columns
+            parts += [Text(), Text(plot.lines(rec.break_even, width), style="dim", no_wrap=True)]
     if notes := rec.notes():
         parts += [Text(), Text("Mind", style="bold"), _lines([_because(finding) for finding in notes])]
     parts += [Text(), Text.from_markup("[bold]Ask again when[/]  " + escape("; ".join(rec.ask_again_when)))]
