@@ -102,14 +102,12 @@ def price(p: Profile, method: str, estimate: Estimate) -> Priced:
 
 
 def headline(p: Profile, priced: Mapping[str, Priced], shown: str, rival: str, old: str) -> dict[str, Any]:
-    """Return the pair that is printed: calls in all until training is repaid, or calls a month for a kept card.
+    """Return the pair that is printed: the calls a month from which a card of one's own repays itself.
 
-    ``calls`` counts calls in all where ``per`` is "in all", calls a month where it is "a month".
+    On one's own machine nothing has to be repaid, so ``calls`` is 0 where the rival's calls are shorter.
     """
     one, two = priced[shown].calls, priced[rival].calls
-    found: dict[str, Any] = {
-        "between": [shown, rival], "calls": None, "per": "in all", "saved_per_call_usd": None
-    }  # fmt: skip
+    found: dict[str, Any] = {"between": [shown, rival], "calls": None, "saved_per_call_usd": None}
     if one is None or two is None:
         return found | {"text": f"no comparison: {priced[shown].why_not or priced[rival].why_not}"}
     calls, known = calls_of(p)
@@ -119,19 +117,14 @@ def headline(p: Profile, priced: Mapping[str, Priced], shown: str, rival: str, o
         crossed = pair(priced, shown, rival, calls)
         where, yours = crossed["calls_per_month"], f" (yours: {calls:,.0f})" if known == "yours" else ""
         text = f"{shown} against {rival}: {crossed['text']}{yours if where else ''}{old}"
-        return found | {"per": "a month", "calls": where, "text": text}
+        return found | {"calls": where, "text": text}
     if saved <= 0:
         return found | {"text": f"no crossover: a call of {rival} costs no less than one of {shown}{old}"}
-    found["calls"] = total = round(priced[rival].training_usd / saved)
-    if total == 0:
-        text = (
-            f"training and calls here cost time, not money; {rival}'s shorter prompt saves what would be "
-            f"{1000 * saved:.2g} USD per 1,000 calls hosted, from the first call (against {shown})"
-        )
-    else:
-        of_yours = f", {total / calls:.1f} months of yours" if known == "yours" else ""
-        text = f"{rival} repays its training after about {total:,} calls{of_yours} (against {shown})"
-    return found | {"text": text + old}
+    text = (
+        f"training and calls here cost time, not money; the shorter prompt of {rival} saves what would be "
+        f"{1000 * saved:.2g} USD per 1,000 calls hosted, from the first call (against {shown})"
+    )
+    return found | {"calls": 0, "text": text + old}
 
 
 def pair(priced: Mapping[str, Priced], a: str, b: str, calls: float) -> dict[str, Any]:
@@ -161,8 +154,8 @@ def _never(priced: Mapping[str, Priced], a: str, b: str, calls: float) -> str:
         return f"no crossover: their calls cost the same, and {dear} costs more to train and keep"
     if low.per_call(calls) > high.per_call(calls):
         return f"no crossover below a billion calls a month: the cheaper calls of {dear} do not repay what it keeps"
-    kept = "" if low.fixed < high.fixed else ", and neither keeps anything else" if not low.fixed else ""
-    return f"no crossover: {cheap} has the cheaper calls{kept or ' and keeps no more every month'}"
+    kept = "keeps less" if low.fixed < high.fixed else "keeps no more"
+    return f"no crossover: {cheap} has the cheaper calls and {kept} every month"
 
 
 def _card_for_all(p: Profile) -> float:

@@ -59,10 +59,14 @@ def cards(p: Profile) -> tuple[gpus.Gpu, ...]:
 
 
 def basis(p: Profile, stored: calibrate.Stored | None = None) -> tuple[str, ...]:
-    """Say what the hours assume: the device and its speed, and why a stored calibration was ignored."""
-    said = [f"trained on {at_hand(p, stored).said}"]
-    if _detected(p, "gpu_kind") and (ignored := (stored or this_machine()).ignored):
-        said.append(ignored)
+    """Say what the hours assume: the device and its speed, and why a stored calibration was not used."""
+    device = at_hand(p, stored)
+    found = (stored or this_machine()) if _detected(p, "gpu_kind") else calibrate.Stored()
+    said = [f"trained on {device.said}", *([found.ignored] if found.ignored else [])]
+    if found.calibration and _measured(p, stored) is None:
+        threads = f"{found.calibration.cpu.threads} threads of the CPU"
+        of = f"{threads} and {found.calibration.cuda.name}" if found.calibration.cuda else threads
+        said.append(f"the calibration is not used: it measured {of}; {calibrate.AGAIN}")
     return tuple(said)
 
 

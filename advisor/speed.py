@@ -135,5 +135,8 @@ def of_measured(speed: Speed, day: str, count: int = 1, part: float = 1.0) -> De
     gives, joined = MEASURED[speed.device], JOINED if count > 1 else Range(1.0, 1.0, 1.0)
     flops = Range(gives.low * joined.low, gives.likely * joined.likely, gives.high * joined.high)
     shown = f"{best / 1e12:.1f} TFLOP/s" if best >= 1e13 else f"{best / 1e9:,.0f} GFLOP/s"
-    said = f"measured here on {day}: {shown} {dtype}, of which training gives about {gives.likely:.0%}"
+    what = f"{count} x {speed.name}" if count > 1 else speed.name
+    said = (
+        f"{what}, measured here on {day}: {shown} {dtype}, of which training gives about {gives.likely:.0%}"
+    )
     return Device(flops.times(*(best * count * part,) * 3), speed.device != "cpu", said)

@@ -185,6 +185,7 @@ def test_a_measured_speed_counts_where_the_hardware_was_detected() -> None:
     told = Profile.of(here)
     assert hours.at_hand(told, stored) == speed.of_cpu(2), "written answers never depend on this machine"
     assert "measured" not in hours.at_hand(detected(**{**here, "cpu_cores": 4}), stored).said
+    assert "it measured 2 threads" in hours.basis(detected(**{**here, "cpu_cores": 4}), stored)[1]
     changed = detected(**here).change("cpu_cores", 8)
     assert hours.at_hand(changed, stored).flops.likely == pytest.approx(0.6 * 800e9 * 4)
     gpu = {"gpu_kind": "cuda", "gpu_count": 1, "gpu_memory_gib": 79.1, "cpu_cores": 2}
