@@ -268,7 +268,7 @@ def _meant(name: str, known: Any) -> str:
 def _what(term: str) -> str:
     """Return what a part is: how its function's docstring begins."""
     doc = " ".join((inspect.getdoc(getattr(footprint, term)) or "").split())
-    return re.split(r"[.:;,(]| when ", doc, maxsplit=1)[0].removeprefix("Return ").strip().capitalize()
+    return re.split(r"[.:;,(]", doc, maxsplit=1)[0].removeprefix("Bytes of ").strip()
 
 
 def _bar(part: float, whole: float) -> str:

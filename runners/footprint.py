@@ -128,7 +128,7 @@ def adapters(shape: Shape, use: Use, setup: Setup) -> float:
 
 
 def optimizer(shape: Shape, use: Use, setup: Setup) -> float:
-    """Bytes of the optimiser's state.
+    """Bytes of what the optimiser keeps, for every trained parameter.
 
     Two moments in the weights' dtype (adamw), two of 8 bits and those of the embedding in fp32 (bitsandbytes'
     advice, which transformers' Trainer follows), an fp32 master and fp32 moments (adamw_fp32), one moment
@@ -144,7 +144,7 @@ def optimizer(shape: Shape, use: Use, setup: Setup) -> float:
 
 
 def gradients(shape: Shape, use: Use, setup: Setup) -> tuple[float, float]:
-    """Return bytes of gradients when the loss is known, and at the end of the backward pass.
+    """Bytes of the gradients held at once, when the loss is known and at the end of the backward pass.
 
     At first only the head's, in the end all of them; with the optimiser's step inside the backward pass never
     more than the largest tensor's (torchtune's optimizer_in_backward); while accumulating always all.
@@ -190,7 +190,7 @@ def block(shape: Shape, use: Use, setup: Setup, fitted: Fitted = FITTED) -> floa
 
 
 def activations(shape: Shape, use: Use, setup: Setup, fitted: Fitted = FITTED) -> tuple[float, float]:
-    """Return bytes of activations when the loss is known, and at the end of the backward pass.
+    """Bytes of values kept for the backward pass, when the loss is known and at its end.
 
     Without checkpointing every block's are kept, in the end one block's. With it only each block's input,
     of which offloading leaves two on the card; one block's are made again at a time.
@@ -216,7 +216,7 @@ def kv_cache(shape: Shape, use: Use, setup: Setup) -> float:
 
 
 def logits(shape: Shape, use: Use, setup: Setup, fitted: Fitted = FITTED) -> float:
-    """Bytes of the loss at its widest, by path; per token and vocabulary entry:
+    """Bytes of logits and their gradients, by path; per token and vocabulary entry:
 
     full: bf16 logits that the model's output holds (2), fp32 log-probabilities, their gradient and that of
     the logits (4 each), 14 in all (Soup's fit to checkpointed runs says the same); compiled, the bf16 copy is
@@ -248,7 +248,7 @@ def buffers(shape: Shape, use: Use, setup: Setup) -> float:
 
 
 def overhead(allocated: float, setup: Setup, fitted: Fitted = FITTED) -> float:
-    """Bytes that the counter shows beyond the tensors: spare blocks (reserved), the context (device)."""
+    """Bytes of what the counter shows beyond the tensors: spare blocks (reserved), the context (device)."""
     if setup.counter == "reserved":
         return (fitted.reserved - 1) * allocated
     return CONTEXT if setup.counter == "device" else 0.0
