@@ -260,7 +260,7 @@ def _predicted(recommendation: Recommendation) -> dict[str, Any]:
     ranked = [
         {**row, "reasons": row["reasons"][:4], "estimate": _brief(row["estimate"])} for row in full["ranked"]
     ]
-    kept = {key: full[key] for key in ("choice", "confidence", "runner_up", "ask_again_when")}
+    kept = {key: full[key] for key in ("choice", "confidence", "runner_up", "ask_again_when", "break_even")}
     return {**kept, "ranked": ranked, "flips": full["flips"][:5]}
 
 

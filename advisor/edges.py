@@ -126,6 +126,8 @@ def _params(p: Profile) -> Iterator[float]:
 def _limit(p: Profile, key: str, over: Callable[[Profile, str], bool]) -> Iterator[float]:
     """Yield where a limit that grows or falls steadily with one answer is passed, for each way of tuning."""
     whole = BY_ID[key].kind == "count"
+    if key == "model_params_b" and not p.remote:
+        p = p.change("model", None)  # a known model's shape is a span of its own: see _params
     low, top = (1e-3, 1e5) if key == "model_params_b" else (1, 1e5 if key == "cpu_cores" else 1e13)
     rising = key != "cpu_cores"
     for method in _USES:
@@ -144,8 +146,7 @@ def _too_slow(p: Profile, method: str) -> bool:
 
 
 def _too_dear(p: Profile, method: str) -> bool:
-    usd = out_of_pocket(p, method)
-    return usd is not None and p.budget_usd is not None and usd.low > p.budget_usd
+    return bool(blocks.over_budget(p, method))
 
 
 def _budget(p: Profile) -> Iterator[float]:

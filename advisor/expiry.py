@@ -11,8 +11,8 @@ from advisor.profile import Profile
 
 GROWING = ("labelled_examples", "corpus_tokens", "calls_per_month")
 """Amounts that grow by themselves while a product is in use."""
-LIKELY = 1.5
-"""How far a flip may be (in its ``distance``) to be worth watching for: about a factor of a few hundred."""
+LIKELY = 1.0
+"""How far a flip may be (in its ``distance``) to be worth watching for: a factor of about 40."""
 
 
 def ask_again(p: Profile, flips: Iterable[Mapping[str, Any]], today: date) -> tuple[str, ...]:

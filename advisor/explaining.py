@@ -53,9 +53,10 @@ def rule_page(rule: type[Rule]) -> dict[str, Any]:
     """Return a rule's code, family, need, weight, text and evidence."""
     need = rule.need.value if rule.need else None
     served = [m.name for m in METHODS if rule.need and m.serves.get(rule.need, 0) >= 0.5]
+    compares = {key: [float(f"{number:.6g}") for number in at] for key, at in rule.at.items()}
     return {
         "rule": rule.code(), "family": rule.family, "need": need, "weight": rule.weight, "text": rule.text(),
-        "compares": {key: [float(f"{n:.4g}") for n in at] for key, at in rule.at.items()}, "speaks_for": served, "evidence": list(rule.evidence),
+        "compares": compares, "speaks_for": served, "evidence": list(rule.evidence),
     }  # fmt: skip
 
 

@@ -23,8 +23,9 @@ def flips(p: Profile, choice: str, outlook: Outlook) -> tuple[dict[str, Any], ..
     Applying one (the answer ``key`` set to ``to``, all else as it is) makes ``choice_becomes`` the choice.
     For numbers ``from`` and ``below`` bound the span in which it does (null: no bound); the thresholds are
     those of :mod:`advisor.edges`, not samples. ``distance`` orders them: unknown answers come before known
-    ones, small steps before large ones, growth before loss, what a person said before what was measured, and what
-    everybody is asked before what is seldom decisive.
+    ones (numbers that are seldom the answer after all others), small steps before large ones, growth before
+    loss, what a person said before what was measured, and what everybody is asked before what is seldom
+    decisive.
     """
     found = [flip for key, spans in outlook.numbers.items() for flip in _numeric(p, key, choice, spans)]
     found += [flip for key, leads in outlook.choices.items() for flip in _single(p, key, choice, leads)]
@@ -39,7 +40,8 @@ def _numeric(p: Profile, key: str, choice: str, spans: Sequence[Span]) -> Iterat
             continue
         falling = now is not None and span.high <= now
         to = span.most(whole) if falling else span.least(whole)
-        distance = 0.3 if now is None else _steps(now, to) + 0.2
+        usual = any(value in span for value in BY_ID[key].tries)
+        distance = (0.3 if usual else 1.3) if now is None else _steps(now, to) + 0.2
         if falling and key in SHRINKING:
             distance *= 2
         flip = _flip(p, key, int(to) if whole else to, span.choice, distance, f"were {span.words(whole)}")

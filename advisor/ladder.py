@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from advisor.cost import out_of_pocket, training_hours
-from advisor.facts import gpus, models
+from advisor.cost import out_of_pocket, rented
+from advisor.facts import models
 from advisor.methods.base import Method
 from advisor.methods.hybrid import Hybrid
 from advisor.methods.lora import Lora
@@ -136,26 +136,15 @@ def _smaller(p: Profile, name: str) -> Iterator[Rung]:
 
 
 def _rent(p: Profile, name: str) -> Iterator[Rung]:
-    """The cheapest card by the hour on which it would be chosen, with the hours and their price."""
-    shape = p.model_shape
-    if shape is None or p.data_must_stay_local:
+    """The rented machine on which it likely costs least, with its hours and their price."""
+    found = None if p.data_must_stay_local else rented(p, _use(name))
+    if found is None:
         return
-    need = smallest(shape, _use(name), Setup()).high
-    for card in gpus.rentable(need):
-        change = {"gpu_kind": "cuda", "gpu_count": 1, "gpu_memory_gib": card.memory_gib}
-        rented = p
-        for key, value in change.items():
-            rented = rented.change(key, value)
-        hours = training_hours(rented, _use(name))
-        price = f"{card.usd_hour:.2f} USD an hour (as of {card.day:%Y-%m})"
-        cost = (
-            f"{hours.likely:.2g} h at {price}: {hours.likely * (card.usd_hour or 0):,.2f} USD"
-            if hours
-            else price
-        )
-        if rungs := list(_checked(p, name, f"rent one {card.name}", cost, **change)):
-            yield from rungs
-            return
+    card, count = found.card, found.count
+    change = {"gpu_kind": "cuda", "gpu_count": count, "gpu_memory_gib": card.memory_gib}
+    each = f"{card.usd_hour:.2f} USD an hour each, as of {card.day:%Y-%m}" if card.usd_hour else "no price"
+    cost = f"about {found.hours.likely:.2g} h, {found.usd.likely:,.2f} USD with setting up ({each})"
+    yield from _checked(p, name, f"rent {count} x {card.name}", cost, **change)
 
 
 def _examples(p: Profile, name: str) -> Iterator[Rung]:

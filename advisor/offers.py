@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 
 from advisor.facts import models
 from advisor.facts.models import ModelFacts
-from advisor.methods.base import inference
 from advisor.methods.table import BY_NAME
 from advisor.profile import Profile
 
@@ -49,7 +48,7 @@ def replace_model(p: Profile, model: ModelFacts) -> Profile:
 
 def _judge(p: Profile, model: ModelFacts, lacking: Mapping[str, str]) -> Offer:
     size = f"{model.params_b:.3g} B"
-    memory = inference(p).memory
+    memory = BY_NAME["prompting"].estimate(p).memory
     if memory and p.device_gib and memory.fits(p.device_gib) == "no":
         place = "RAM" if p.has_gpu is False else "GPU"
         return Offer(model.name, size, f"needs {memory.low:.1f} GiB, the {place} gives {p.device_gib:.1f}")

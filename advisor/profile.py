@@ -28,8 +28,10 @@ EDGES: Edges = {
     "calls_per_month": (LOW_VOLUME, HIGH_VOLUME),
     "gpu_count": (1,),
     "gpu_memory_gib": (LEAST_GPU_GIB,),
+    "prompt_tokens": (1,),
+    "answer_tokens": (1,),
 }
-"""Where the profile's own readings (many calls, few calls, a GPU or none) change."""
+"""Where the profile's own readings change: many calls, few calls, a GPU or none, a length that was counted."""
 
 
 @dataclass(frozen=True)

@@ -26,13 +26,14 @@ class Worth:
 def worth_finding(p: Profile, choice: str, outlook: Outlook) -> tuple[Worth, ...]:
     """Return the one or two unknown answers most likely to change the choice; none when none could.
 
-    For a number each span between two thresholds counts as one possible value.
+    A number is tried at the few values that stand for what it usually is (``tries`` of its question).
     """
     found = []
     for key, spans in outlook.numbers.items():
-        if _unknown(p, key):
+        if _unknown(p, key) and BY_ID[key].tries:
             whole = BY_ID[key].kind == "count"
-            found.append(_worth(key, choice, ((span.words(whole), span.choice) for span in spans)))
+            met = (next(span for span in spans if value in span) for value in BY_ID[key].tries)
+            found.append(_worth(key, choice, ((span.words(whole), span.choice) for span in met)))
     for key, leads in outlook.choices.items():
         if _unknown(p, key):
             found.append(_worth(key, choice, ((say(value), becomes) for value, becomes in leads.items())))
@@ -50,5 +51,6 @@ def _unknown(p: Profile, key: str) -> bool:
 def _worth(key: str, choice: str, leads: Iterable[tuple[str, str]]) -> Worth:
     pairs = list(leads)
     others = [(value, becomes) for value, becomes in pairs if becomes != choice]
-    said = ", ".join(f"{value} would make it {becomes}" for value, becomes in others[:2])
+    different = list(dict.fromkeys(others))
+    said = ", ".join(f"{value} would make it {becomes}" for value, becomes in different[:2])
     return Worth(key, f"{key}: {said}", len(others) / len(pairs))

@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from advisor.cost import Estimate
+from advisor.cost import ANSWER_TOKENS, PROMPT_TOKENS, Estimate, basis, call_tokens, per_call
 from advisor.methods.blocks import Blocker
 from advisor.profile import Profile
+from advisor.range import NOTHING
 from advisor.rules.base import Need
 from runners.memory import Setup, estimate
 from runners.plan import Step
@@ -51,12 +52,10 @@ class Method:
         return inspect.cleandoc(cls.__doc__ or "")
 
 
-def inference(p: Profile, extra_tokens: float = 0.0) -> Estimate:
-    """Estimate answering only: memory of the base with its cache, no training time or money."""
-    from advisor.cost import ANSWER_TOKENS, PROMPT_TOKENS, Range
-
+def inference(p: Profile, method: str, extra_tokens: float = 0.0, *said: str) -> Estimate:
+    """Estimate answering only: memory of the base with its cache, a call's price, no training time or money."""
     tokens = int((p.prompt_tokens or PROMPT_TOKENS) + (p.answer_tokens or ANSWER_TOKENS) + extra_tokens)
     shape = None if p.remote else p.model_shape
     memory = estimate(shape, "inference", Setup(seq_len=tokens, devices=p.devices)) if shape else None
-    nothing = Range(0.0, 0.0, 0.0)
-    return Estimate(memory, p.device_gib, nothing, nothing)
+    call = per_call(p, *call_tokens(p, method))
+    return Estimate(memory, p.device_gib, NOTHING, NOTHING, call, (*said, *basis(p)))

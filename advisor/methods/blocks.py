@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from advisor.cost import out_of_pocket, training_hours
 from advisor.profile import LEAST_RAW_TOKENS, Edges, Profile
+from advisor.rental import holds
 from runners.memory import Setup, Use, smallest
 
 MOST_CPU_HOURS = 72.0
@@ -57,7 +58,7 @@ def no_memory(p: Profile, method: str) -> str:
 def too_slow(p: Profile, method: str) -> str:
     """BL003. Without a GPU, training would take longer than three days.
 
-    Does not apply to small models: on two cores 0.135 B parameters train at about 400 tokens a second.
+    Does not apply to small models: on two cores 0.135 B parameters train at 1,000 tokens a second and more.
     """
     if p.has_gpu is not False:
         return ""
@@ -79,8 +80,12 @@ def over_budget(p: Profile, method: str) -> str:
     Nothing is paid on hardware at hand that holds it, else the rent of the cheapest cards that do.
     Does not apply while the model's size or the budget is unknown.
     """
-    usd = out_of_pocket(p, method) if p.budget_usd is not None else None
-    if usd is None or p.budget_usd is None or usd.low <= p.budget_usd:
+    if p.budget_usd is None or p.model_shape is None or p.remote:
+        return ""
+    usd = out_of_pocket(p, method)
+    if usd is None:
+        return "" if holds(p, method) is None else "no card that can be rented is known to hold it"
+    if usd.low <= p.budget_usd:
         return ""
     return f"costs {usd.low:,.2f} USD or more in rented cards, the budget is {p.budget_usd:,g}"
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import ClassVar
 
-from advisor.cost import Estimate, bank_tokens, per_call
+from advisor.cost import Estimate, bank_tokens
 from advisor.methods.base import Drafting, Method, inference
 from advisor.methods.blocks import Blocker, blocked_by, nothing_to_show
 from advisor.profile import Profile
@@ -36,7 +35,7 @@ class FewShot(Method):
         """Answering with a cached bank of eight examples before every question."""
         bank = bank_tokens(p)
         said = (f"{bank:,.0f} tokens of examples in a cached prompt",)
-        return replace(inference(p, bank), per_call_usd=per_call(p, fixed=bank), assumptions=said)
+        return inference(p, self.name, bank, *said)
 
     def steps(self, p: Profile, drafting: Drafting) -> tuple[Step, ...]:
         """Evaluate the base with examples shown."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, ClassVar
 
-from advisor.cost import CONTEXT_TOKENS, Estimate, per_call
+from advisor.cost import Estimate, call_tokens, per_call
 from advisor.methods.base import Drafting, Method
 from advisor.methods.blocks import Blocker, blocked_by, nothing_to_retrieve, one_half_idle
 from advisor.methods.full import Full
@@ -50,7 +50,7 @@ class Hybrid(Method):
             base,
             hours=base.hours.times(2, 2, 3) if base.hours else None,
             usd=base.usd.times(2, 2, 3) if base.usd else None,
-            per_call_usd=per_call(p, fresh=CONTEXT_TOKENS),
+            per_call_usd=per_call(p, *call_tokens(p, self.name)),
             assumptions=(*base.assumptions, "rows with passages are about twice as long"),
         )
 

@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from advisor.cost import EPOCHS, Estimate, per_call, training_hours, training_tokens, training_usd
+from advisor.cost import (
+    EPOCHS,
+    Estimate,
+    basis,
+    call_tokens,
+    out_of_pocket,
+    per_call,
+    training_hours,
+    training_tokens,
+)
 from advisor.methods.base import Drafting, Method
 from advisor.methods.blocks import (
     Blocker,
@@ -48,7 +57,9 @@ class Lora(Method):
         said = [f"{training_tokens(p):,.0f} training tokens ({EPOCHS:g} epochs)"] if hours else []
         if memory:
             said += list(memory.assumptions)
-        return Estimate(memory, p.device_gib, hours, training_usd(p, hours), per_call(p), tuple(said))
+        usd = out_of_pocket(p, self.name) if hours else None
+        call = per_call(p, *call_tokens(p, self.name))
+        return Estimate(memory, p.device_gib, hours, usd, call, (*said, *basis(p, self.name)))
 
     def steps(self, p: Profile, drafting: Drafting) -> tuple[Step, ...]:
         """Train on the examples, then evaluate the tuned weights without retrieval."""

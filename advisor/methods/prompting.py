@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import ClassVar
 
-from advisor.cost import Estimate, per_call
+from advisor.cost import Estimate
 from advisor.methods.base import Drafting, Method, inference
 from advisor.profile import Profile
 from advisor.rules.base import Need
@@ -31,7 +30,7 @@ class Prompting(Method):
         """Answering with the prompt; the whole corpus in it, cached, where that is the advice."""
         whole = float(p.corpus_tokens or 0) if KN005().applies(p) else 0.0
         said = (f"all {whole:,.0f} tokens of documents in a cached prompt",) if whole else ()
-        return replace(inference(p, whole), per_call_usd=per_call(p, fixed=whole), assumptions=said)
+        return inference(p, self.name, whole, *said)
 
     def steps(self, p: Profile, drafting: Drafting) -> tuple[Step, ...]:
         """Evaluate the base with the instructions alone."""

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import ClassVar
 
-from advisor.cost import CONTEXT_TOKENS, Estimate, per_call
+from advisor.cost import CONTEXT_TOKENS, Estimate
 from advisor.methods.base import Drafting, Method, inference
 from advisor.methods.blocks import Blocker, blocked_by, nothing_to_retrieve
 from advisor.profile import Profile
@@ -35,8 +34,7 @@ class Rag(Method):
     def estimate(self, p: Profile) -> Estimate:
         """Answering with passages in every prompt."""
         said = (f"{CONTEXT_TOKENS:,} tokens of passages in every prompt, never cached",)
-        base = inference(p, CONTEXT_TOKENS)
-        return replace(base, per_call_usd=per_call(p, fresh=CONTEXT_TOKENS), assumptions=said)
+        return inference(p, self.name, CONTEXT_TOKENS, *said)
 
     def steps(self, p: Profile, drafting: Drafting) -> tuple[Step, ...]:
         """Evaluate the base with passages."""

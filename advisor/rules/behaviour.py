@@ -100,7 +100,9 @@ class BE005(Behaviour):
 
     def applies(self, p: Profile) -> str:
         small = p.output_format == "labels" and p.examples_known >= 200 and (p.params_b or 0) < SMALL_MODEL_B
-        return f"labels to choose from, and {p.examples_known:,} examples" if small and p.params_b else ""
+        if not small or not p.params_b or not p.behaviour_needed:
+            return ""
+        return f"labels to choose from, and {p.examples_known:,} examples"
 
 
 class BE006(Behaviour):

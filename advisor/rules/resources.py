@@ -164,7 +164,9 @@ class RS007(Resources):
 
     need = Need.SIMPLE
     weight = 0.7
-    evidence = ("measured for this project: LoRA on a 0.135 B model trains 1,000 to 1,500 tokens/s on two cores",)
+    evidence = (
+        "measured for this project: LoRA on a 0.135 B model trains 1,000 to 1,500 tokens/s on two cores",
+    )
     at = {"model_params_b": (1.0,)}
 
     def applies(self, p: Profile) -> str:
