@@ -39,7 +39,9 @@ class Table:
     def __init__(self, cases: Sequence[Case]) -> None:
         """Rank every case once; weights do not change what speaks or blocks."""
         ranked = [rank(case.profile) for case in cases]
-        self.speaks = np.array([[any(f.rule is rule for f in r.findings) for rule in WEIGHED] for r in ranked], float)
+        self.speaks = np.array(
+            [[any(f.rule is rule for f in r.findings) for rule in WEIGHED] for r in ranked], float
+        )
         by_name = [{s.method.name: s for s in r.methods} for r in ranked]
         self.blocked = np.array([[bool(row[name].blockers) for name in NAMES] for row in by_name])
         self.accepts = np.array([[case.accepts(name) for name in NAMES] for case in cases])
@@ -103,7 +105,9 @@ def main() -> None:
     print(f"\n{2 * given.splits} halves of {len({c.source for c in cases})} sources, mean share (lowest)")
     for name, pairs in shares.items():
         a, e = zip(*pairs, strict=True)
-        print(f"{name:<28} accepted {statistics.mean(a):.2f} ({min(a):.2f})  exact {statistics.mean(e):.2f} ({min(e):.2f})")
+        print(
+            f"{name:<28} accepted {statistics.mean(a):.2f} ({min(a):.2f})  exact {statistics.mean(e):.2f} ({min(e):.2f})"
+        )
     print("\nconfidence     n  accepted  exact")
     every = [case for group in files.values() for case in group]
     for level in ("high", "medium", "low"):
@@ -111,7 +115,9 @@ def main() -> None:
         mine = [(case, r) for case, r in ranked if confidence(case.profile, r).level == level]
         right = sum(case.accepts(r.choice) for case, r in mine)
         same = sum(case.winner == r.choice for case, r in mine)
-        print(f"{level:<10} {len(mine):>5} {right / max(1, len(mine)):>9.2f} {same / max(1, len(mine)):>6.2f}")
+        print(
+            f"{level:<10} {len(mine):>5} {right / max(1, len(mine)):>9.2f} {same / max(1, len(mine)):>6.2f}"
+        )
 
 
 if __name__ == "__main__":

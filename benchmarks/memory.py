@@ -20,7 +20,8 @@ from runners.memory import HISTORY, History
 COUNTED = Fitted(copies=0.0, four_bit=1.0, reserved=1.0, filled=1.0)
 """What counting alone says: no copies, inputs kept once, no spare blocks, full batches."""
 EXPECTED = Fitted(copies=3.5, four_bit=1.5, reserved=1.25, filled=0.8)
-"""What was expected before any peak was fitted, and how surely (SPREAD). copies: 0 with separate projections
+"""What is expected without a fit, and how surely (SPREAD); written down after the peaks had been looked at,
+so a source that is left out is not as unseen as a new one. copies: 0 with separate projections
 and no dropout, 7 with a fused projection kept whole by its views (4) and dropped-out inputs with their masks
 (3). four_bit: once by bitsandbytes' code, more with casts. reserved: 1.08 to 1.41 in Soup's runs."""
 SPREAD = Fitted(copies=3.5, four_bit=0.5, reserved=0.1, filled=0.2)

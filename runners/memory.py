@@ -29,6 +29,7 @@ Verdict = Literal["yes", "tight", "no"]
 class History:
     """How the estimate did on published peaks, each scored with the constants fitted without its source.
 
+    Excepted are ``reserved`` and ``filled``, which only one source informs and a user's card does not need.
     Made by ``python -m benchmarks.memory``; a test computes it again where the public data is.
     """
 

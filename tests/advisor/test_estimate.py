@@ -54,7 +54,7 @@ def test_the_text_view(capsys: pytest.CaptureFixture[str]) -> None:
         "weights",
         "optimizer",
         "gradients",
-        "Bytes of",
+        "optimiser keeps",
         "published runs",
         "guessed",
     ):
