@@ -54,19 +54,20 @@ def edges(p: Profile, key: str) -> tuple[float, ...]:
 def least(holds: Callable[[float], bool], low: float, high: float, whole: bool = False) -> float:
     """Return the smallest value between ``low`` and ``high`` at which a monotone condition holds; else inf.
 
-    By halving: to the next whole number, or to a relative 1e-9.
+    By halving: to the next whole number, or to the next number that a float can hold.
     """
     if not holds(high):
         return math.inf
     if holds(low):
         return low
-    while high - low > (1 if whole else 1e-9 * high):
+    while True:
         middle = float((low + high) // 2) if whole else (low + high) / 2
+        if middle in (low, high):
+            return high
         if holds(middle):
             high = middle
         else:
             low = middle
-    return high
 
 
 def _memory(p: Profile, key: str) -> Iterator[float]:
