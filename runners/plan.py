@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from rag.durable import canonical_json, sha256_text, write_text
 from rag.errors import BadInput
+from runners.tuning import refuse_mix
 
 Method = Literal["prompting", "few-shot", "rag", "lora", "qlora", "full", "hybrid"]
 METHODS: tuple[str, ...] = ("prompting", "few-shot", "rag", "lora", "qlora", "full", "hybrid")
@@ -115,6 +116,22 @@ class TrainStep(_Model):
     rank: int = Field(16, ge=1, le=512, description="LoRA rank; full tuning has none.")
     alpha: float = Field(32, gt=0)
     dropout: float = Field(0.0, ge=0, lt=1)
+    variant: Literal["lora", "rslora", "dora", "pissa"] = Field(
+        "lora", description="Kind of LoRA; pissa is saved as a plain adapter of twice the rank."
+    )
+    targets: Literal["all-linear"] | tuple[str, ...] = Field(
+        "all-linear", description="Layers that get an adapter: all, or those whose names end so."
+    )
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    lora_plus: float = Field(1.0, ge=1, le=1000, description="Rate of LoRA's B over A matrices; 1 is off.")
+    neftune: float = Field(0.0, ge=0, description="Size of NEFTune's noise on the embeddings; 0 is off.")
+    optimizer: Literal["adamw", "adamw_8bit", "paged_adamw_8bit", "adafactor"] = Field(
+        "adamw", description="8-bit and adafactor take less memory, for full tuning."
+    )
+    checkpointing: Literal["auto", "on", "off"] = Field(
+        "auto", description="Compute activations again to save memory; auto only when it is needed."
+    )
+    turns: Literal["all", "last"] = Field("all", description="Which assistant turns of a chat are learnt.")
     batch_tokens: int = Field(1024, ge=64, description="Real tokens per optimiser step, at least one row.")
     max_tokens: int = Field(1024, ge=32, description="Longest row; longer ones are counted and refused.")
     without_gold: float = Field(0.15, ge=0, le=0.9, description="Share of retrieval rows that lack the gold.")
@@ -122,6 +139,14 @@ class TrainStep(_Model):
     reasons: dict[str, str] = Field(
         default_factory=dict, description="Why each number, shown when it trains."
     )
+
+    @model_validator(mode="after")
+    def _together(self) -> TrainStep:
+        try:
+            refuse_mix(self.method, self.variant, self.lora_plus, self.targets, bool(self.start_from))
+        except BadInput as refused:
+            raise ValueError(refused.message) from None
+        return self
 
 
 class EvaluateStep(_Model):

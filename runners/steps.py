@@ -98,7 +98,9 @@ def train_arm(bench: Bench, step: TrainStep) -> dict[str, Any]:
         config = TrainConfig(
             method=step.method, epochs=step.epochs, learning_rate=step.learning_rate, rank=step.rank,
             alpha=step.alpha, dropout=step.dropout, batch_tokens=step.batch_tokens,
-            max_tokens=step.max_tokens, seed=seed, init_adapter=start,
+            max_tokens=step.max_tokens, seed=seed, init_adapter=start, variant=step.variant, targets=step.targets,
+            lora_plus=step.lora_plus, neftune=step.neftune, optimizer=step.optimizer,
+            checkpointing=step.checkpointing, schedule=step.schedule, turns=step.turns,
         )  # fmt: skip
         bench.tell({"event": "train.plan", "arm": step.arm, "method": step.method, "reasons": step.reasons})
         out = bench.run.adapter(step.arm, seed)

@@ -10,6 +10,11 @@ from rag.errors import BadInput
 
 METHODS = ("lora", "qlora", "full")
 SCHEDULES = ("cosine", "linear", "constant")
+VARIANTS = ("lora", "rslora", "dora", "pissa")
+OPTIMIZERS = ("adamw", "adamw_8bit", "paged_adamw_8bit", "adafactor")
+CHECKPOINTING = ("auto", "on", "off")
+TURNS = ("all", "last")
+ALL_LINEAR = "all-linear"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,29 +43,50 @@ class TrainConfig:
     patience: int = 2
     """With validation rows: passes without improvement until training stops; the best weights return."""
     init_adapter: Path | None = None
-    """A LoRA adapter of the same base to go on from (its rank and alpha win)."""
+    """A LoRA adapter of the same base to go on from (its rank, alpha, variant and targets win)."""
+    variant: str = "lora"
+    """rslora scales by alpha / sqrt(rank), dora trains direction and length apart, pissa starts from the
+    base's largest singular values and is saved as a plain adapter of twice the rank."""
+    targets: str | tuple[str, ...] = ALL_LINEAR
+    """The layers that get an adapter: every linear one but the head, or those whose names end so."""
+    lora_plus: float = 1.0
+    """Learning rate of the B matrices over that of the A matrices; 1 is off, 16 is usual (LoRA+)."""
+    neftune: float = 0.0
+    """Size of the noise on the input embeddings while training; 0 is off, 5 is usual (NEFTune)."""
+    optimizer: str = "adamw"
+    """adamw_8bit and paged_adamw_8bit hold their state in 8 bits, adafactor in rows and columns."""
+    checkpointing: str = "auto"
+    """Whether activations are computed again in the backward pass; auto only when memory asks for it."""
+    turns: str = "all"
+    """Which assistant turns of a chat are learnt: all, or the last."""
+    micro_tokens: int = 2048
+    """Padded tokens of one forward pass; a bigger step is split, with the same result."""
 
     def __post_init__(self) -> None:
         """Raise BadInput, naming key and value, for a setting that cannot be meant."""
         _one_of("method", self.method, METHODS)
         _one_of("schedule", self.schedule, SCHEDULES)
+        _one_of("variant", self.variant, VARIANTS)
+        _one_of("optimizer", self.optimizer, OPTIMIZERS)
+        _one_of("checkpointing", self.checkpointing, CHECKPOINTING)
+        _one_of("turns", self.turns, TURNS)
         for name in ("epochs", "learning_rate", "alpha", "max_grad_norm"):
             if not getattr(self, name) > 0:
                 raise BadInput(f"{name} must be above 0, found {getattr(self, name)}")
-        for name in ("rank", "batch_tokens", "max_tokens", "patience"):
+        for name in ("rank", "batch_tokens", "max_tokens", "patience", "lora_plus", "micro_tokens"):
             if getattr(self, name) < 1:
                 raise BadInput(f"{name} must be at least 1, found {getattr(self, name)}")
         for name in ("dropout", "warmup"):
             if not 0 <= getattr(self, name) < 1:
                 raise BadInput(f"{name} must be from 0 to below 1, found {getattr(self, name)}")
-        if self.checkpoint_steps < 0 or self.weight_decay < 0:
-            raise BadInput("checkpoint_steps and weight_decay cannot be negative")
-        if self.init_adapter is not None and self.method == "full":
-            raise BadInput("init_adapter goes on from a LoRA adapter, so the method cannot be full")
+        if self.checkpoint_steps < 0 or self.weight_decay < 0 or self.neftune < 0:
+            raise BadInput("checkpoint_steps, weight_decay and neftune cannot be negative")
+        refuse_mix(self.method, self.variant, self.lora_plus, self.targets, self.init_adapter is not None)
 
     def to_json(self) -> dict[str, Any]:
         """Return the settings as JSON values."""
-        return {**asdict(self), "init_adapter": self.init_adapter and str(self.init_adapter)}
+        settings = {**asdict(self), "init_adapter": self.init_adapter and str(self.init_adapter)}
+        return settings | {"targets": self.targets if isinstance(self.targets, str) else list(self.targets)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,3 +124,30 @@ class TrainResult:
 def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
     if value not in allowed:
         raise BadInput(f"{name} {value!r} is unknown", f"one of: {', '.join(allowed)}")
+
+
+def refuse_mix(
+    method: str, variant: str, lora_plus: float, targets: str | tuple[str, ...], going_on: bool
+) -> None:
+    """Raise BadInput for settings that are fine alone and mean nothing together."""
+    if isinstance(targets, str) and targets != ALL_LINEAR:
+        raise BadInput(f"targets {targets!r} is unknown", f"{ALL_LINEAR}, or a list of name endings")
+    if not targets or not all(targets):
+        raise BadInput("targets names no layer", f"{ALL_LINEAR}, or name endings such as q_proj, v_proj")
+    if method == "full":
+        of_adapters = {
+            "variant": variant != "lora",
+            "lora_plus": lora_plus != 1,
+            "targets": targets != ALL_LINEAR,
+            "init_adapter": going_on,
+        }
+        for name, asked in of_adapters.items():
+            if asked:
+                raise BadInput(f"{name} is about LoRA adapters, so the method cannot be full")
+    if method == "qlora" and variant == "pissa":
+        raise BadInput(
+            "variant 'pissa' takes the base's weights apart, which four-bit ones do not allow",
+            "method lora, or another variant",
+        )
+    if going_on and variant == "pissa":
+        raise BadInput("variant 'pissa' is a way to begin, so it cannot go on from an adapter")
