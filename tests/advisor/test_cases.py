@@ -34,6 +34,15 @@ def test_published_cases(shared: Path) -> None:
     assert found["exact"] >= 40
 
 
+@pytest.mark.parametrize(("name", "accepted", "exact"), [("a", 41, 34), ("b", 42, 35)])
+def test_blind_cases_do_not_get_worse(root: Path, name: str, accepted: int, exact: int) -> None:
+    """The cases written blind for this project are accepted as often as the log says, or more often."""
+    found = to_json(score(read_cases(root / "benchmarks" / "blind" / f"{name}.json")))
+    assert found["n"] == 45
+    assert found["accepted"] >= accepted, found["misses"]
+    assert found["exact"] >= exact
+
+
 @pytest.mark.parametrize(
     ("case", "choice", "accepted"),
     [
