@@ -40,8 +40,10 @@ class TrainConfig:
     max_grad_norm: float = 1.0
     checkpoint_steps: int = 100
     """Optimiser steps between checkpoints; 0 writes one only when interrupted."""
+    eval_steps: int = 0
+    """With validation rows: optimiser steps between measurements of their loss; 0 measures after each pass."""
     patience: int = 2
-    """With validation rows: passes without improvement until training stops; the best weights return."""
+    """Measurements without improvement until training stops; the best weights return."""
     init_adapter: Path | None = None
     """A LoRA adapter of the same base to go on from (its rank, alpha, variant and targets win)."""
     variant: str = "lora"
@@ -79,8 +81,9 @@ class TrainConfig:
         for name in ("dropout", "warmup"):
             if not 0 <= getattr(self, name) < 1:
                 raise BadInput(f"{name} must be from 0 to below 1, found {getattr(self, name)}")
-        if self.checkpoint_steps < 0 or self.weight_decay < 0 or self.neftune < 0:
-            raise BadInput("checkpoint_steps, weight_decay and neftune cannot be negative")
+        for name in ("checkpoint_steps", "eval_steps", "weight_decay", "neftune"):
+            if getattr(self, name) < 0:
+                raise BadInput(f"{name} cannot be negative, found {getattr(self, name)}")
         refuse_mix(self.method, self.variant, self.lora_plus, self.targets, self.init_adapter is not None)
 
     def to_json(self) -> dict[str, Any]:
