@@ -130,6 +130,13 @@ def choose(net: nn.Module, rows: Sequence[Encoded]) -> Loss:
     return Loss(net, causal, "plain", reason)
 
 
+def again(net: nn.Module, path: str, reason: str) -> Loss:
+    """Return the loss that an earlier run of the same settings chose, so that it goes on to the last bit."""
+    causal = net.get_base_model() if isinstance(net, PeftModel) else net
+    assert isinstance(causal, PreTrainedModel)
+    return Loss(net, causal, path, reason)
+
+
 def _not_fast(causal: PreTrainedModel, longest: int) -> str:
     """Return what rules the fast way out without a trial, "" when nothing does."""
     config = causal.config
