@@ -1,63 +1,23 @@
-"""Examples for tuning and held-out questions: read, their format detected, and kept apart from each other."""
+"""Examples for tuning and held-out questions: read, and kept apart from each other."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rag.errors import BadInput
+from runners.columns import Ambiguous
+from runners.example import Example, ExampleSet, Rejected, normalised
+from runners.reading import load_examples
 from runners.rows import read_rows
 from runners.shapes import Message, Unusable, chat, system_turn
 
-MAX_REJECTED_SHARE = 0.05
-"""More unusable rows than this and the file is refused: it is hardly what the user thinks."""
-
-
-@dataclass(frozen=True, slots=True)
-class Example:
-    """One chat to learn from: its last turn is the assistant's."""
-
-    messages: tuple[Message, ...]
-    meta: dict[str, Any] = field(default_factory=dict)
-    """Every key of the row that is not the chat itself; never shown to a model."""
-    line: int = 0
-
-    @property
-    def system(self) -> str:
-        """Return the system turn, "" when there is none."""
-        return self.messages[0]["content"] if self.messages[0]["role"] == "system" else ""
-
-    @property
-    def question(self) -> str:
-        """Return the last user turn, "" for a plain text row."""
-        return _last(self.messages, "user")
-
-    @property
-    def reply(self) -> str:
-        """Return the last assistant turn."""
-        return _last(self.messages, "assistant")
-
-
-@dataclass(frozen=True, slots=True)
-class Rejected:
-    """A row that cannot be used, and why."""
-
-    line: int
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class ExampleSet:
-    """All usable examples of a file, what was rejected, and how many repeat an earlier one."""
-
-    rows: tuple[Example, ...]
-    format: str
-    rejected: tuple[Rejected, ...] = ()
-    duplicates: int = 0
-    """Rows whose normalised chat equals an earlier row's; they are counted, not dropped."""
+__all__ = [
+    "Example", "ExampleSet", "Overlap", "Question", "Rejected", "load_examples", "load_questions", "normalised",
+    "overlap",
+]  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,32 +50,6 @@ class Overlap:
     reason: str
 
 
-def load_examples(path: Path | str) -> ExampleSet:
-    """Read a file of examples, detecting each row's format.
-
-    Raises BadInput (with its place) on a broken row, or when over 5 % of the rows are unusable: no answer,
-    an empty turn, an unknown role or shape.
-    """
-    path = Path(path)
-    rows, rejected, formats = [], [], set()
-    for line, row in read_rows(path):
-        try:
-            kind, messages, meta = chat(row)
-            rows.append(Example(_with_answer(messages), meta, line))
-            formats.add(kind)
-        except Unusable as reason:
-            rejected.append(Rejected(line, str(reason)))
-    total = len(rows) + len(rejected)
-    if len(rejected) > MAX_REJECTED_SHARE * total:
-        places = "; ".join(f"line {r.line}: {r.reason}" for r in rejected[:3])
-        raise BadInput(
-            f"{path}: {len(rejected)} of {total} examples cannot be used ({places})",
-            "each example needs a prompt and an answer; see `tunewise train --help` for the formats",
-        )
-    keys = [tuple((m["role"], normalised(m["content"])) for m in row.messages) for row in rows]
-    return ExampleSet(tuple(rows), "+".join(sorted(formats)), tuple(rejected), len(keys) - len(set(keys)))
-
-
 def load_questions(path: Path | str) -> tuple[Question, ...]:
     """Read held-out questions: rows with a ``question`` key, or rows in any format of examples.
 
@@ -126,6 +60,10 @@ def load_questions(path: Path | str) -> tuple[Question, ...]:
     for line, row in read_rows(path):
         try:
             question = _question(row, line)
+        except Ambiguous as question_back:
+            raise BadInput(
+                f"{path}:{line}: {question_back}", "rename the columns that are not meant"
+            ) from None
         except (Unusable, KeyError, TypeError, ValueError) as reason:
             raise BadInput(f"{path}:{line}: not a question row: {reason}") from None
         if (first := seen.setdefault(question.id, line)) != line:
@@ -152,19 +90,6 @@ def overlap(examples: Sequence[Example], questions: Sequence[Question]) -> tuple
     return tuple(found)
 
 
-def normalised(text: str) -> str:
-    """Return the text's words in lower case, one space apart: what is compared to find repeats."""
-    return " ".join(re.findall(r"\w+", text.casefold()))
-
-
-def _with_answer(messages: list[Message]) -> tuple[Message, ...]:
-    if not messages or messages[-1]["role"] != "assistant" or not messages[-1]["content"].strip():
-        raise Unusable("no answer")
-    if any(not m["content"].strip() for m in messages):
-        raise Unusable("an empty turn")
-    return tuple(messages)
-
-
 def _question(row: Mapping[str, Any], line: int) -> Question:
     if isinstance(row.get("question"), str):
         extra = row.get("meta")
@@ -172,7 +97,8 @@ def _question(row: Mapping[str, Any], line: int) -> Question:
         messages = [*system_turn(row.get("system")), {"role": "user", "content": row["question"]}]
         reference = row.get("reference", row.get("reply"))
     else:
-        _, messages, meta = chat(row)
+        turns = chat(row)
+        messages, meta = turns.messages, turns.meta
         reference = messages.pop()["content"] if messages and messages[-1]["role"] == "assistant" else None
     system = messages.pop(0)["content"] if messages and messages[0]["role"] == "system" else None
     if not messages or messages[-1]["role"] != "user" or not messages[-1]["content"].strip():
@@ -220,7 +146,3 @@ def _yes(value: Any) -> bool:
 
 def _asked(messages: Sequence[Message]) -> str:
     return normalised("\n".join(m["content"] for m in messages if m["role"] == "user"))
-
-
-def _last(messages: Sequence[Message], role: str) -> str:
-    return next((m["content"] for m in reversed(messages) if m["role"] == role), "")

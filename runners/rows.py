@@ -1,52 +1,78 @@
-"""Rows of a JSON, JSONL or CSV file, each with the line it stands on; a broken row names its place."""
+"""Rows of a JSON, JSON lines, CSV, TSV or Parquet file, each with its place; a broken row names it."""
 
 from __future__ import annotations
 
 import csv
-import io
 import json
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from rag.errors import BadInput
+from runners import parquet
+from runners.encodings import encoding_of, read_text, text_lines
 
 Row = tuple[int, dict[str, Any]]
-"""A 1-based line (in a .json list: the row's number) and the row's keys and values."""
+"""A 1-based line (in a .json list or Parquet: the row's number) and the row's keys and values."""
+
+DELIMITERS = ",;\t|"
+MOST_FIELD = 2**31 - 1
+"""Longest CSV field; the library's own limit of 131,072 characters is too short for documents."""
 
 
-def read_rows(path: Path) -> list[Row]:
-    """Return all rows of a file; BadInput names file, line and reason when one cannot be read."""
+def read_rows(path: Path, most: int | None = None) -> list[Row]:
+    """Return the rows of a file, at most ``most``; BadInput names file, line and reason when one is broken."""
     if path.is_dir():
-        raise BadInput(f"{path} is a folder, expected a .jsonl, .json or .csv file")
+        raise BadInput(f"{path} is a folder, expected a .jsonl, .json, .csv, .tsv or .parquet file")
     if not path.is_file():
         raise BadInput(f"{path} does not exist")
-    reader = _READERS.get(path.suffix.lower())
+    reader = READERS.get(path.suffix.lower())
     if reader is None:
-        known = ", ".join(_READERS)
+        known = ", ".join(READERS)
         raise BadInput(
             f"{path}: {path.suffix or 'a file without ending'} is not read", f"write it as {known}"
         )
-    rows = list(reader(path, _text(path)))
+    rows = list(islice(reader(path), most))
     if not rows:
         raise BadInput(f"{path} holds no rows")
     return rows
 
 
-def _text(path: Path) -> str:
-    data = path.read_bytes()
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise BadInput(
-            f"{path}:{line}: not UTF-8 (byte {data[error.start]:#04x})", "save it as UTF-8"
-        ) from None
+def count_rows(path: Path) -> int:
+    """Count a file's rows without keeping them; broken ones are counted, or end the count, not refused."""
+    kind = path.suffix.lower()
+    if kind == ".parquet":
+        return parquet.count(path)
+    if kind in (".jsonl", ".ndjson"):
+        return sum(bool(line.strip()) for line in text_lines(path))
+    return sum(1 for _ in READERS[kind](path))
 
 
-def _jsonl(path: Path, text: str) -> Iterator[Row]:
-    # Only "\n" ends a line: str.splitlines would also cut at U+2028, which is legal inside JSON strings.
-    for number, line in enumerate(text.split("\n"), start=1):
+def remarks(path: Path) -> tuple[str, ...]:
+    """Say what was detected about a file beyond its ending: its encoding, and what parts its columns."""
+    kind = path.suffix.lower()
+    if kind == ".parquet":
+        unread = parquet.unread(path)
+        return (f"columns left unread (bytes or vectors): {', '.join(unread)}",) if unread else ()
+    said = []
+    if (encoding := encoding_of(path)) in ("utf-16", "utf-32"):
+        said.append(f"read as {encoding.upper()}, as its byte order mark says")
+    if kind == ".csv" and (parted := delimiter(path)) != ",":
+        said.append(f"columns are parted by {'a tab' if parted == chr(9) else repr(parted)}")
+    return tuple(said)
+
+
+def delimiter(path: Path) -> str:
+    """Return what parts the columns of a table: of ``, ; tab |`` the one that parts its header into most."""
+    if path.suffix.lower() == ".tsv":
+        return "\t"
+    header = next(text_lines(path), "")
+    return max(DELIMITERS, key=lambda mark: len(next(csv.reader([header], delimiter=mark), [])))
+
+
+def _jsonl(path: Path) -> Iterator[Row]:
+    for number, line in enumerate(text_lines(path), start=1):
         if not line.strip():
             continue
         try:
@@ -56,29 +82,46 @@ def _jsonl(path: Path, text: str) -> Iterator[Row]:
         yield number, _object(path, number, row)
 
 
-def _json(path: Path, text: str) -> Iterator[Row]:
+def _json(path: Path) -> Iterator[Row]:
     try:
-        value = json.loads(text)
+        value = json.loads(read_text(path))
     except json.JSONDecodeError as error:
+        if error.msg == "Extra data" and error.lineno > 1:  # JSON lines under the name .json
+            yield from _jsonl(path)
+            return
         raise BadInput(f"{path}:{error.lineno}: broken JSON: {error.msg}") from None
     if isinstance(value, dict):
-        lists = [v for v in value.values() if isinstance(v, list)]
+        lists = {k: v for k, v in value.items() if isinstance(v, list)}
         if len(lists) != 1:
-            raise BadInput(f"{path} is an object, expected a list of rows (or an object that holds one list)")
-        value = lists[0]
+            found = f"lists under {', '.join(lists)}" if lists else "no list in it"
+            raise BadInput(
+                f"{path} is an object with {found}, expected a list of rows (or an object that holds one list)",
+                "write the rows as one list, or as JSON lines",
+            )
+        (value,) = lists.values()
     if not isinstance(value, list):
         raise BadInput(f"{path} holds a {type(value).__name__}, expected a list of rows")
     for number, row in enumerate(value, start=1):
         yield number, _object(path, number, row)
 
 
-def _csv(path: Path, text: str) -> Iterator[Row]:
-    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+def _table(path: Path) -> Iterator[Row]:
+    csv.field_size_limit(MOST_FIELD)
+    reader = csv.reader(text_lines(path), delimiter=delimiter(path), strict=True)
     try:
-        for row in reader:
-            if None in row or None in row.values():
-                raise BadInput(f"{path}:{reader.line_num}: the row does not have one value per column")
-            yield reader.line_num, {k.strip(): v for k, v in row.items()}
+        names = [name.strip() for name in next(reader, [])]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise BadInput(f"{path}:1: the column {twice[0]!r} occurs twice", "rename one of them")
+        start = reader.line_num + 1
+        for values in reader:
+            if values and len(values) != len(names):
+                raise BadInput(
+                    f"{path}:{start}: the row does not have one value per column "
+                    f"({len(values)} values, {len(names)} columns)"
+                )
+            if values:
+                yield start, dict(zip(names, values, strict=True))
+            start = reader.line_num + 1
     except csv.Error as error:
         raise BadInput(f"{path}:{reader.line_num}: broken CSV: {error}") from None
 
@@ -89,4 +132,8 @@ def _object(path: Path, number: int, row: object) -> dict[str, Any]:
     return row
 
 
-_READERS = {".jsonl": _jsonl, ".ndjson": _jsonl, ".json": _json, ".csv": _csv}
+READERS = {
+    ".jsonl": _jsonl, ".ndjson": _jsonl, ".json": _json, ".csv": _table, ".tsv": _table,
+    ".parquet": parquet.rows,
+}  # fmt: skip
+"""How each ending is read."""

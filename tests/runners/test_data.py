@@ -77,7 +77,8 @@ def test_bytes_that_are_not_utf8_are_placed(tmp_path: Path) -> None:
     [
         ("e.jsonl", "", "holds no rows"),
         ("e.jsonl", "[1]\n", "must be an object"),
-        ("e.parquet", "x", "is not read"),
+        ("e.parquet", "x", "is not Parquet"),
+        ("e.docx", "x", "is not read"),
         ("e.csv", "prompt,completion\na\n", "one value per column"),
         ("e.json", "{", "broken JSON"),
     ],
@@ -91,7 +92,7 @@ def test_unreadable_files_say_why(tmp_path: Path, name: str, content: str, messa
 def test_missing_file_and_folder(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="does not exist"):
         load_examples(tmp_path / "none.jsonl")
-    with pytest.raises(BadInput, match="is a folder"):
+    with pytest.raises(BadInput, match="folder without a file of examples"):
         load_examples(tmp_path)
 
 
