@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,26 +13,33 @@ from runners import hub
 hub.close()
 
 import torch  # noqa: E402
-from peft import LoraConfig, PeftModel, get_peft_model  # noqa: E402
+from peft import PeftModel, get_peft_model  # noqa: E402
 from torch import nn  # noqa: E402
 from transformers import PreTrainedModel, PreTrainedTokenizerBase  # noqa: E402
 
 from rag.durable import check_manifest, write_json, write_manifest  # noqa: E402
 from rag.errors import BadInput  # noqa: E402
-from runners.card import card  # noqa: E402
+from runners import neftune, variant  # noqa: E402
+from runners.card import CARD, card  # noqa: E402
 from runners.fingerprint import template_hash, tokenizer_hash  # noqa: E402
 from runners.load import dtype_for, from_folder, load_base, load_tokenizer  # noqa: E402
 from runners.models import Model  # noqa: E402
 from runners.tuning import TrainConfig  # noqa: E402
 
 
-def attach(base: Model, config: TrainConfig) -> nn.Module:
+def attach(base: Model, config: TrainConfig, recompute: bool = False, dtype: str = "auto") -> nn.Module:
     """Load the base and return it with what the method trains requiring gradients, and nothing else.
 
-    qlora differs from lora only in how the base is held; full trains the base itself.
+    qlora differs from lora only in how the base is held; full trains the base itself. ``recompute`` computes
+    activations again in the backward pass (:mod:`runners.recompute`); ``dtype`` is what the base computes in.
     """
-    net = load_base(base, four_bit=config.method == "qlora")
-    return _full(net) if config.method == "full" else _lora(net, config, base)
+    causal = load_base(base, dtype, four_bit=config.method == "qlora")
+    neftune.attach(causal, config.neftune)
+    if recompute:
+        causal.gradient_checkpointing_enable({"use_reentrant": False})
+        # Without a trained embedding the first block's input needs a gradient for its adapters to get one.
+        causal.enable_input_require_grads()
+    return _full(causal) if config.method == "full" else _lora(causal, config, base)
 
 
 def _full(net: PreTrainedModel) -> PreTrainedModel:
@@ -43,16 +51,28 @@ def _full(net: PreTrainedModel) -> PreTrainedModel:
 def _lora(net: PreTrainedModel, config: TrainConfig, base: Model) -> PeftModel:
     net.requires_grad_(False)
     if config.init_adapter is not None:
-        return load_adapter(net, config.init_adapter, base, trainable=True)
-    settings = LoraConfig(
-        r=config.rank, lora_alpha=config.alpha,  # type: ignore[arg-type]  # peft divides by it, any number will do
-        lora_dropout=config.dropout, target_modules="all-linear",
-        bias="none", task_type="CAUSAL_LM",
-    )  # fmt: skip
+        return _go_on(net, config, base)
     with warnings.catch_warnings():
         # peft asks transformers for an attribute by its older name.
         warnings.simplefilter("ignore", FutureWarning)
-        return get_peft_model(net, settings)
+        made = get_peft_model(net, variant.settings(net, config))
+    assert isinstance(made, PeftModel)
+    if config.variant == "pissa":
+        variant.remember(made)
+    return made
+
+
+def _go_on(net: PreTrainedModel, config: TrainConfig, base: Model) -> PeftModel:
+    """Return the net with the adapter to go on from; what it is made of wins, but another kind is refused."""
+    assert config.init_adapter is not None
+    made = load_adapter(net, config.init_adapter, base, trainable=True)
+    found = variant.name_of(made)
+    if config.variant not in ("lora", found):
+        raise BadInput(
+            f"{config.init_adapter} is a {found} adapter, which cannot go on as {config.variant}",
+            f"leave variant away: it stays {found}",
+        )
+    return made
 
 
 def trained(net: nn.Module) -> dict[str, nn.Parameter]:
@@ -65,6 +85,8 @@ def base_facts(base: Model) -> dict[str, str]:
     return {
         "name": base.name,
         "source": base.source,
+        "revision": base.revision,
+        "license": base.license,
         "fingerprint": base.fingerprint,
         "tokenizer_sha256": tokenizer_hash(base.folder),
         "template_sha256": template_hash(base.folder),
@@ -76,6 +98,7 @@ _MUST_EQUAL = (
     ("template_sha256", "chat template"),
     ("fingerprint", "base"),
 )
+"""What of a base must be as it was, the most telling difference first."""
 
 
 def check_made_on(folder: Path, base: Model, kind: str) -> dict[str, Any]:
@@ -83,15 +106,11 @@ def check_made_on(folder: Path, base: Model, kind: str) -> dict[str, Any]:
 
     Raises BadInput with both fingerprints when base, tokenizer or template differ.
     """
-    manifest = check_manifest(folder, kind)
+    manifest = check_manifest(folder, kind, (CARD,))
     made_on, here = manifest.get("base"), base_facts(base)
     if not isinstance(made_on, dict):
         raise BadInput(f"{folder} does not say which base it was made on")
-    for key, what in (
-        ("tokenizer_sha256", "tokenizer"),
-        ("template_sha256", "chat template"),
-        ("fingerprint", "base"),
-    ):
+    for key, what in _MUST_EQUAL:
         if made_on.get(key) != here[key]:
             raise BadInput(
                 f"{folder} was made on another {what}: {made_on.get('name')} {str(made_on.get(key))[:16]}, "
@@ -111,28 +130,43 @@ def load_adapter(net: nn.Module, folder: Path, base: Model, trainable: bool = Fa
 
 
 def save(net: nn.Module, folder: Path, base: Model, facts: dict[str, Any]) -> None:
-    """Write tuned weights with tokenizer, template, card and, last, the manifest.
+    """Write tuned weights with tokenizer, template, generation settings, card and, last, the manifest.
 
-    lora and qlora give PEFT's own folder, full a model folder; both are safetensors only.
+    lora and qlora give PEFT's own folder, full a model folder; both are safetensors only. The manifest leaves
+    the card out: it is a text to go on writing in.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    kind = "adapter" if isinstance(net, PeftModel) else "model"
     if isinstance(net, PeftModel):
-        net.save_pretrained(str(folder), safe_serialization=True, save_embedding_layers=False)
-        _steady(folder / "adapter_config.json", base.name)
+        _save_adapter(net, folder, base)
     else:
         assert isinstance(net, PreTrainedModel)
         net.save_pretrained(folder)
     load_tokenizer(base.folder).save_pretrained(folder)
-    (folder / "README.md").write_text(card(base, facts), encoding="utf-8")
+    facts = {"base": base_facts(base), **facts}
+    (folder / CARD).write_text(card(facts), encoding="utf-8")
     for file in folder.iterdir():
         file.chmod(0o644)
-    kind = "adapter" if isinstance(net, PeftModel) else "model"
-    write_manifest(folder, kind, {"base": base_facts(base), **facts})
+    write_manifest(folder, kind, facts, [file.name for file in folder.iterdir() if file.name != CARD])
 
 
-def _steady(path: Path, base_name: str) -> None:
+def _save_adapter(net: PeftModel, folder: Path, base: Model) -> None:
+    """Write PEFT's folder; a PiSSA adapter as the plain one that does the same on the untouched base."""
+    tensors: dict[str, torch.Tensor] | None = None
+    changed: dict[str, Any] = {}
+    if variant.name_of(net) == "pissa":
+        tensors, changed = variant.converted(net)
+    net.save_pretrained(str(folder), safe_serialization=True, save_embedding_layers=False, state_dict=tensors)
+    _steady(folder / "adapter_config.json", base.name, changed)
+    causal = net.get_base_model()
+    assert isinstance(causal, PreTrainedModel)
+    if causal.generation_config is not None:
+        causal.generation_config.save_pretrained(folder)
+
+
+def _steady(path: Path, base_name: str, changed: Mapping[str, Any]) -> None:
     """Sort what PEFT keeps as sets, and name the base instead of its path on this machine."""
-    config = json.loads(path.read_text(encoding="utf-8"))
+    config = {**json.loads(path.read_text(encoding="utf-8")), **changed}
     config["base_model_name_or_path"] = base_name
     for key, value in config.items():
         if isinstance(value, list) and all(isinstance(v, str) for v in value):

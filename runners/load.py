@@ -22,7 +22,7 @@ from transformers.utils import logging as transformers_logging  # noqa: E402
 from rag.errors import BadInput, CannotRun  # noqa: E402
 from runners.chat import PLAIN_TEMPLATE, Chat  # noqa: E402
 from runners.fingerprint import refuse_code  # noqa: E402
-from runners.machine import detect  # noqa: E402
+from runners.machine import GIB, Probe, detect, free_ram  # noqa: E402
 from runners.models import Model  # noqa: E402
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -34,6 +34,13 @@ transformers_logging.disable_progress_bar()
 def device() -> torch.device:
     """Return where models run here: the GPU torch sees, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def free_gib() -> float:
+    """Return the memory in GiB that the device has free now."""
+    if torch.cuda.is_available():
+        return float(torch.cuda.mem_get_info()[0]) / GIB
+    return float(free_ram(Probe()).value)
 
 
 def dtype_for(name: str = "auto") -> tuple[torch.dtype, str]:

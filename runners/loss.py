@@ -142,6 +142,8 @@ def _not_fast(causal: PreTrainedModel, longest: int) -> str:
     config = causal.config
     if causal.device.type != "cpu":
         return "not on a CPU"
+    if any(getattr(module, "gradient_checkpointing", False) for module in causal.modules()):
+        return "activations are computed again in the backward pass, where the fast layers are gone"
     if getattr(config, "attention_dropout", 0):
         return "the model drops attention out"
     window = getattr(config, "sliding_window", None)

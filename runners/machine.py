@@ -159,6 +159,21 @@ def memory_limit(probe: Probe) -> Found:
     return Found(round(total / GIB, 1) if total else None, how)
 
 
+def free_ram(probe: Probe) -> Found:
+    """Return the RAM in GiB that can be taken now: what the machine or the cgroup has left, caches counted as free."""
+    import psutil
+
+    free, how = int(psutil.virtual_memory().available), "available memory"
+    limit = (probe.read("sys/fs/cgroup/memory.max") or "").strip()
+    used = (probe.read("sys/fs/cgroup/memory.current") or "").strip()
+    if limit.isdigit() and used.isdigit():
+        stat = dict(line.split() for line in (probe.read("sys/fs/cgroup/memory.stat") or "").splitlines())
+        left = int(limit) - int(used) + int(stat.get("inactive_file", 0))
+        if left < free:
+            free, how = left, "cgroup v2 memory.max less what is used"
+    return Found(round(max(0, free) / GIB, 2), how)
+
+
 def _total_ram(probe: Probe) -> tuple[int | None, str]:
     for line in (probe.read("proc/meminfo") or "").splitlines():
         if line.startswith("MemTotal:"):

@@ -41,6 +41,8 @@ class Model:
     source: str
     """"path", "hub" or the package requirement it came from."""
     license: str
+    revision: str = ""
+    """The hub's commit, "" where it came from elsewhere: a package's version is in its source."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,7 +217,8 @@ def _from_cache(known: Known) -> Model | None:
 def _from_hub(name: str, known: Known | None, folder: Path) -> Model:
     refuse_code(folder)
     kind, license_ = (known.kind, known.license) if known else (_kind(folder), "see its model card")
-    return Model(known.name if known else name, folder, kind, fingerprint(folder), "hub", license_)
+    revision = folder.name if re.fullmatch("[0-9a-f]{40}", folder.name) else ""
+    return Model(known.name if known else name, folder, kind, fingerprint(folder), "hub", license_, revision)
 
 
 def _from_path(path: Path) -> Model:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -90,6 +91,18 @@ class TrainConfig:
         """Return the settings as JSON values."""
         settings = {**asdict(self), "init_adapter": self.init_adapter and str(self.init_adapter)}
         return settings | {"targets": self.targets if isinstance(self.targets, str) else list(self.targets)}
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a run's rows, settings and orders came from: kept with the weights, changing nothing in them."""
+
+    files: tuple[str, ...] = ()
+    """Names of the files that the rows were read from."""
+    reasons: Mapping[str, str] = field(default_factory=dict)
+    """Why each setting is as it is, by TrainConfig field."""
+    plan_sha256: str = ""
+    """Digest of the plan that asked for it, "" without one."""
 
 
 @dataclass(frozen=True, slots=True)
