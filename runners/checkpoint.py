@@ -1,103 +1,177 @@
-"""Checkpoints that resume exactly: weights, optimiser, random state, progress; no pickle. Heavy."""
+"""Checkpoints that resume exactly: weights, optimiser, random state, progress; no pickle. Heavy.
+
+A work folder holds ``choices.json`` (what was decided when the run began, :mod:`runners.choices`), the newest
+KEEP checkpoints ``step-000012`` and the best weights ``best-000010`` that they refer to. Each folder is written
+under a hidden name, its manifest last, fsynced and renamed: it is whole or not there.
+"""
 
 from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from rag.durable import check_manifest, publish_folder, write_json, write_manifest
-from rag.errors import BadInput
+from rag.durable import check_manifest, publish_folder, write_json, write_manifest, writing_into
+from rag.errors import BadInput, CannotRun
 from runners.optimizer import Optimizer
 
-KIND = "checkpoint"
+KIND, BEST = "checkpoint", "best"
+KEEP = 2
+"""The newest, and the one before it in case the newest is damaged later."""
+WEIGHTS, STATE, RANDOM, PROGRESS = (
+    "weights.safetensors",
+    "optimizer.safetensors",
+    "random.safetensors",
+    "progress.json",
+)
 
 
 @dataclass(slots=True)
 class Progress:
-    """How far a run is; everything the loop needs to go on as if it had never stopped."""
+    """How far a run is; with the seed it says what comes next, because all steps are planned from the seed."""
 
     identity: str
     """Hash of settings, base and data: another run's checkpoint is never continued."""
     step: int = 0
+    """Optimiser steps done: the place in the data."""
     losses: list[float] = field(default_factory=list)
     """Mean loss per learnt token of each step."""
+    norms: list[float] = field(default_factory=list)
+    """Gradient norm before clipping of each step."""
     tokens: int = 0
     seconds: float = 0.0
     valid: list[float] = field(default_factory=list)
-    """Validation loss after each pass."""
+    """Validation loss each time it was measured."""
     best: float | None = None
+    best_step: int | None = None
     stale: int = 0
-    """Passes since the best one."""
+    """Measurements since the best one."""
     stopped: bool = False
 
 
-def save(work: Path, progress: Progress, optimizer: Optimizer, best: dict[str, Tensor] | None) -> Path:
-    """Write a checkpoint folder whole, under a name that tells its step, then remove the older ones."""
+def save(work: Path, progress: Progress, optimizer: Optimizer, random: dict[str, Tensor]) -> Path:
+    """Write a checkpoint whole, under a name that tells its step, then remove what is too old.
+
+    Raises CannotRun, naming the checkpoint that is kept, when the disk is full.
+    """
+
+    def fill(folder: Path) -> None:
+        save_file(optimizer.weights(), folder / WEIGHTS)
+        if state := optimizer.state():
+            save_file(state, folder / STATE)
+        save_file(random, folder / RANDOM)
+        write_json(folder / PROGRESS, asdict(progress))
+
     final = work / f"step-{progress.step:06d}"
-    if final.exists():
-        return final
-    tmp = work / f".{final.name}.tmp"
-    shutil.rmtree(tmp, ignore_errors=True)
-    tmp.mkdir(parents=True)
-    save_file(optimizer.weights(), tmp / "weights.safetensors")
-    if state := optimizer.state():
-        save_file(state, tmp / "optimizer.safetensors")
-    if best is not None:
-        save_file(best, tmp / "best.safetensors")
-    save_file(_random_state(), tmp / "random.safetensors")
-    write_json(tmp / "progress.json", asdict(progress))
-    write_manifest(tmp, KIND)
-    publish_folder(tmp, final)
-    for older in _folders(work):
-        if older != final:
-            shutil.rmtree(older)
+    if not final.exists():
+        _write(final, KIND, fill)
+        _rotate(work, progress.best_step)
     return final
 
 
-def latest(work: Path) -> Path | None:
-    """Return the newest whole checkpoint; a damaged one is passed over for the one before it."""
-    for folder in reversed(_folders(work)):
+def save_best(work: Path, step: int, weights: dict[str, Tensor]) -> None:
+    """Keep the best weights so far, apart from the checkpoints that refer to them."""
+    final = work / f"best-{step:06d}"
+    if final.exists():  # made before a resume, from the same weights
+        _remove(final)
+    _write(final, BEST, lambda folder: save_file(weights, folder / WEIGHTS))
+    _rotate(work, step)
+
+
+def load_best(work: Path, step: int) -> dict[str, Tensor]:
+    """Return the best weights of a step; BadInput when they are damaged."""
+    folder = work / f"best-{step:06d}"
+    check_manifest(folder, BEST)
+    return load_file(folder / WEIGHTS)
+
+
+def newest(work: Path) -> tuple[Path | None, list[str]]:
+    """Return the newest whole checkpoint, None without any, and what is wrong with those passed over."""
+    damage = []
+    for folder in reversed(_named(work, "step")):
         try:
             check_manifest(folder, KIND)
-        except BadInput:
+            if (step := peek(folder).best_step) is not None:
+                check_manifest(work / f"best-{step:06d}", BEST)
+        except BadInput as error:
+            damage.append(error.message)
             continue
-        return folder
-    return None
+        return folder, damage
+    return None, damage
 
 
 def peek(folder: Path) -> Progress:
     """Return a checkpoint's progress without loading its weights."""
-    return Progress(**json.loads((folder / "progress.json").read_text(encoding="utf-8")))
+    return Progress(**json.loads((folder / PROGRESS).read_text(encoding="utf-8")))
 
 
-def restore(folder: Path, optimizer: Optimizer) -> dict[str, Tensor] | None:
-    """Put weights, optimiser and random state back, and return the best weights so far, None without any."""
-    optimizer.set_weights(load_file(folder / "weights.safetensors"))
-    if (folder / "optimizer.safetensors").is_file():
-        optimizer.set_state(load_file(folder / "optimizer.safetensors"))
-    _set_random_state(load_file(folder / "random.safetensors"))
-    best = folder / "best.safetensors"
-    return load_file(best) if best.is_file() else None
+def restore(folder: Path, optimizer: Optimizer) -> dict[str, Tensor]:
+    """Put weights and optimiser state back; return the random state, to be restored when all is ready."""
+    optimizer.set_weights(load_file(folder / WEIGHTS))
+    if (folder / STATE).is_file():
+        optimizer.set_state(load_file(folder / STATE))
+    return load_file(folder / RANDOM)
 
 
-def _folders(work: Path) -> list[Path]:
-    return sorted(work.glob("step-*"))
+def forget(work: Path, after: Path | None = None) -> None:
+    """Remove what a killed writer left, and every checkpoint newer than ``after`` (all of them for None)."""
+    for left in (*work.glob(".step-*"), *work.glob(".best-*")):
+        shutil.rmtree(left)
+    for folder in _named(work, "step"):
+        if after is None or _number(folder) > _number(after):
+            _remove(folder)
+    if after is None:
+        for folder in _named(work, "best"):
+            _remove(folder)
 
 
-def _random_state() -> dict[str, Tensor]:
-    state = {"cpu": torch.get_rng_state()}
-    if torch.cuda.is_available():
-        state["cuda"] = torch.cuda.get_rng_state()
-    return state
+def _write(final: Path, kind: str, fill: Callable[[Path], None]) -> None:
+    tmp = final.parent / f".{final.name}.tmp"
+    shutil.rmtree(tmp, ignore_errors=True)
+    try:
+        with writing_into(final.parent):
+            tmp.mkdir(parents=True)
+            fill(tmp)
+            write_manifest(tmp, kind)
+            publish_folder(tmp, final)
+    except CannotRun as error:
+        shutil.rmtree(tmp, ignore_errors=True)
+        older = _named(final.parent, "step")
+        kept = f"; {older[-1]} is kept" if older else ""
+        hint = "free some space and go on with --resume" if "no space" in error.message else error.hint
+        raise CannotRun(f"{error.message}{kept}", hint) from error
 
 
-def _set_random_state(state: dict[str, Tensor]) -> None:
-    torch.set_rng_state(state["cpu"])
-    if "cuda" in state and torch.cuda.is_available():
-        torch.cuda.set_rng_state(state["cuda"])
+def _rotate(work: Path, best: int | None) -> None:
+    """Remove all but the newest checkpoints, and best weights that neither these nor the run refers to."""
+    steps = _named(work, "step")
+    for old in steps[:-KEEP]:
+        _remove(old)
+    try:
+        needed = {best, *(peek(folder).best_step for folder in steps[-KEEP:])}
+    except (OSError, ValueError, TypeError):  # the older one is damaged; what it refers to stays with it
+        return
+    for folder in _named(work, "best"):
+        if _number(folder) not in needed:
+            _remove(folder)
+
+
+def _remove(folder: Path) -> None:
+    """Take a folder's name away at once; a kill while its files go leaves nothing that looks like a checkpoint."""
+    going = folder.parent / f".{folder.name}.old"
+    shutil.rmtree(going, ignore_errors=True)
+    folder.rename(going)
+    shutil.rmtree(going)
+
+
+def _named(work: Path, kind: str) -> list[Path]:
+    return sorted(work.glob(f"{kind}-[0-9]*"), key=_number)
+
+
+def _number(folder: Path) -> int:
+    return int(folder.name.partition("-")[2])

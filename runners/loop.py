@@ -1,24 +1,30 @@
-"""The training loop itself: steps, validation, checkpoints, events. Heavy: imports torch."""
+"""The training loop itself: steps, validation, checkpoints, events. Heavy: imports torch.
+
+A run is planned from its seed before it starts (:mod:`runners.schedule`), so the number of steps done is the
+place in the data. A step is one effective batch: its rows go through the model in as many micro-batches as
+memory wants, each loss divided by the learnt tokens of the whole step, so how it is split changes nothing.
+"""
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from rag.errors import BadInput
-from runners import checkpoint, interrupt, schedule
+from rag.errors import BadInput, CannotRun
+from runners import checkpoint, divergence, interrupt, randomness, schedule
 from runners.chat import Encoded
 from runners.checkpoint import Progress
+from runners.choices import Choices
+from runners.interrupt import Stop
 from runners.loss import Loss, evaluating
+from runners.micro import Micro, memory_for
 from runners.optimizer import Optimizer
 from runners.tuning import TrainConfig, TrainResult
 
@@ -38,13 +44,15 @@ class Loop:
     work: Path
     """Where checkpoints go."""
     progress: Progress
-    best: dict[str, Tensor] | None
-    """The weights of the best validation loss so far."""
+    choices: Choices
     tell: Callable[[dict[str, Any]], None]
+    random: dict[str, Tensor] = field(default_factory=randomness.snapshot)
+    """The random state that the next step begins with."""
+    stop: Stop = field(default_factory=Stop)
 
     def __post_init__(self) -> None:
-        """Remember the random state that the next step begins with."""
-        self.random = torch.get_rng_state()
+        """Share the sizes of the forward passes with what is kept of them."""
+        self.micro = Micro(self.choices.sizes)
 
     @cached_property
     def steps(self) -> list[list[int]]:
@@ -56,38 +64,55 @@ class Loop:
         """Real tokens of each step."""
         return [sum(len(self.rows[i].ids) for i in step) for step in self.steps]
 
+    @cached_property
+    def checks(self) -> list[int]:
+        """The steps after which the validation loss is measured: each pass, or every ``eval_steps`` and the last."""
+        if not self.valid:
+            return []
+        if every := self.config.eval_steps:
+            return [*range(every, len(self.steps), every), len(self.steps)]
+        return [sum(map(len, self.passes[: number + 1])) for number in range(len(self.passes))]
+
     @property
     def trainable(self) -> int:
         """Parameters that are trained."""
         return sum(p.numel() for p in self.optimizer.params.values())
 
     def run(self) -> None:
-        """Take all steps that are left; leave a checkpoint when interrupted, then let it go on."""
+        """Take all steps that are left; when stopped from outside, leave a checkpoint and let that go on."""
         self.net.train()
-        progress = self.progress
-        try:
-            while True:
-                if self._validation_due():
-                    self._validate()
-                if progress.stopped or progress.step == len(self.steps):
-                    break
-                self._step()
-                every = self.config.checkpoint_steps
-                if every and progress.step % every == 0 and progress.step < len(self.steps):
+        with interrupt.held() as self.stop:
+            try:
+                self._train()
+                self.stop.check()
+            except (KeyboardInterrupt, SystemExit):
+                if not self.stop.urgent:
                     self._checkpoint()
-        except (KeyboardInterrupt, SystemExit):
-            if progress.step > 0:
-                self._checkpoint()
-            raise
-        if self.best is not None:
-            self.optimizer.set_weights(self.best)
+                raise
+        if self.progress.best_step is not None:
+            self.optimizer.set_weights(checkpoint.load_best(self.work, self.progress.best_step))
+
+    def log(self) -> Iterator[dict[str, Any]]:
+        """Yield what every step and every validation measured, in order; the same after any resume."""
+        rate, found = self.config.learning_rate, dict(zip(self.checks, self.progress.valid, strict=False))
+        for step, (loss, norm) in enumerate(zip(self.progress.losses, self.progress.norms, strict=True), 1):
+            yield {
+                "step": step,
+                "loss": loss,
+                "grad_norm": norm,
+                "learning_rate": rate * self._factor(step - 1),
+            }
+            if step in found:
+                yield {"step": step, "valid_loss": found[step]}
 
     def result(self, folder: Path, left_out: int) -> TrainResult:
         """Return what was made and measured."""
         progress = self.progress
         tenth = max(1, len(progress.losses) // 10)
         early = f"stopped after {progress.step} of {len(self.steps)} steps, the validation loss rose"
-        notes = [*([early] if progress.stopped else []), *([self.loss.reason] if self.loss.reason else [])]
+        memory = self.choices.checkpointing
+        said = (early if progress.stopped else "", self.loss.reason, memory.reason if memory.on else "")
+        notes = [*said, self.optimizer.note, *self.micro.notes()]
         return TrainResult(
             folder=folder,
             method=self.config.method,
@@ -102,60 +127,106 @@ class Loop:
             tokens_per_s=progress.tokens / max(progress.seconds, 1e-9),
             left_out=left_out,
             path=self.loss.path,
-            notes=tuple(notes),
+            notes=tuple(note for note in notes if note),
         )
+
+    def _train(self) -> None:
+        progress, every = self.progress, self.config.checkpoint_steps
+        while True:
+            if len(progress.valid) < sum(step <= progress.step for step in self.checks):
+                self._validate()
+            if progress.stopped or progress.step == len(self.steps):
+                return
+            self._step()
+            # A loss that went astray is not kept, so that the last checkpoint stays a good one.
+            sound = not divergence.astray(progress.losses)
+            if every and progress.step % every == 0 and progress.step < len(self.steps) and sound:
+                self._checkpoint()
 
     def _step(self) -> None:
         started = time.perf_counter()
         progress, number = self.progress, self.progress.step
-        chosen = self.steps[number]
-        learnt = sum(len(self.rows[i].learnt) for i in chosen)
-        total = 0.0
-        for micro in schedule.micro_batches(chosen, [len(row.ids) for row in self.rows]):
-            loss = self.loss([self.rows[i] for i in micro]) / learnt
-            self.accelerator.backward(loss)
-            total += float(loss.detach())
-        if not math.isfinite(total):
-            raise BadInput(
-                f"training diverged at step {number + 1}: the loss is {total}",
-                f"lower the learning rate (it was {self.config.learning_rate})",
-            )
-        factor = schedule.rate(number, len(self.steps), self.config.schedule, self.config.warmup)
-        with interrupt.held():
-            norm = self.optimizer.step(factor)
-            self.random = torch.get_rng_state()
-            progress.step += 1
-            progress.losses.append(total)
-            progress.tokens += self.step_tokens[number]
-            progress.seconds += time.perf_counter() - started
-        self._report(norm, factor, self.step_tokens[number] / (time.perf_counter() - started))
+        rows = [self.rows[i] for i in self.steps[number]]
+        learnt = sum(len(row.learnt) for row in rows)
 
-    def _report(self, norm: float, factor: float, speed: float) -> None:
+        def part(micro: list[Encoded]) -> float:
+            loss = self.loss(micro) / learnt
+            self.accelerator.backward(loss)
+            return float(loss.detach())
+
+        total = self._sum(rows, part)
+        self._refuse(total, 0.0)
+        with memory_for("the optimiser's state", number):
+            norm = self.optimizer.step(self._factor(number))
+        self._refuse(total, norm)
+        self.random = randomness.snapshot()
+        progress.step += 1
+        progress.losses.append(total)
+        progress.norms.append(norm)
+        progress.tokens += self.step_tokens[number]
+        took = time.perf_counter() - started
+        progress.seconds += took
+        self._report(self.step_tokens[number] / took)
+
+    def _sum(self, rows: list[Encoded], part: Callable[[list[Encoded]], float]) -> float:
+        """Sum ``part`` over micro-batches; someone who asks to stop is heard between any two of them."""
+
+        def heard(micro: list[Encoded]) -> float:
+            self.stop.check()
+            with self.stop.open():
+                return part(micro)
+
+        try:
+            return self.micro.total(rows, self.progress.step, heard, self._again)
+        except CannotRun:
+            self._checkpoint()
+            raise
+
+    def _again(self, reason: str) -> None:
+        """Undo what a step has done so far, keep the smaller size, and say so."""
+        for parameter in self.optimizer.params.values():
+            parameter.grad = None
+        randomness.restore(self.random)
+        self.choices.write(self.work)
+        step = self.progress.step
+        self.tell(
+            {"event": "train.memory", "step": step + 1, "tokens": self.micro.most(step), "reason": reason}
+        )
+
+    def _refuse(self, loss: float, norm: float) -> None:
+        """Raise BadInput when the loss has gone astray, naming the step and the last good checkpoint."""
+        reason = divergence.reason([*self.progress.losses, loss], norm)
+        if not reason:
+            return
+        kept, _ = checkpoint.newest(self.work)
+        good = f"the last good checkpoint is {kept}" if kept else "no checkpoint was written yet"
+        raise BadInput(
+            f"training diverged at step {self.progress.step + 1}: {reason}; {good}",
+            f"lower the learning rate (it was {self.config.learning_rate:g})",
+        )
+
+    def _factor(self, number: int) -> float:
+        return schedule.rate(number, len(self.steps), self.config.schedule, self.config.warmup)
+
+    def _report(self, speed: float) -> None:
         progress = self.progress
         left = sum(self.step_tokens[progress.step :])
         event = {"event": "train.step", "step": progress.step, "steps": len(self.steps)}
-        event |= {"loss": progress.losses[-1], "grad_norm": norm, "tokens": progress.tokens}
-        event |= {"learning_rate": self.config.learning_rate * factor, "tokens_per_s": speed}
+        event |= {"loss": progress.losses[-1], "grad_norm": progress.norms[-1], "tokens": progress.tokens}
+        rate = self.config.learning_rate * self._factor(progress.step - 1)
+        event |= {"learning_rate": rate, "tokens_per_s": speed}
         self.tell(event | {"eta_seconds": left * progress.seconds / progress.tokens})
-
-    def _validation_due(self) -> bool:
-        """Say whether a pass has ended that was not validated yet (also after a resume)."""
-        ended, done = 0, 0
-        for one in self.passes:
-            done += len(one)
-            ended += done <= self.progress.step
-        return bool(self.valid) and ended > len(self.progress.valid)
 
     def _validate(self) -> None:
         """Measure the validation loss; keep the best weights; stop when it has not fallen for long."""
-        micros = schedule.micro_batches(range(len(self.valid)), [len(row.ids) for row in self.valid])
         with evaluating(self.net):
-            total = sum(float(self.loss([self.valid[i] for i in micro])) for micro in micros)
+            total = self._sum(self.valid, lambda micro: float(self.loss(micro)))
         loss = total / sum(len(row.learnt) for row in self.valid)
         progress = self.progress
         better = progress.best is None or loss < progress.best
         if better:
-            progress.best, self.best = loss, self.optimizer.weights()
+            checkpoint.save_best(self.work, progress.step, self.optimizer.weights())
+            progress.best, progress.best_step = loss, progress.step
         progress.valid.append(loss)
         progress.stale = 0 if better else progress.stale + 1
         progress.stopped = progress.stale >= self.config.patience
@@ -163,7 +234,8 @@ class Loop:
         self.tell(event | {"stopped": progress.stopped})
 
     def _checkpoint(self) -> None:
-        with interrupt.held():
-            torch.set_rng_state(self.random)
-            folder = checkpoint.save(self.work, self.progress, self.optimizer, self.best)
+        """Write a checkpoint of the last whole step; before the first there is nothing to keep."""
+        if self.progress.step == 0 or divergence.astray(self.progress.losses):
+            return
+        folder = checkpoint.save(self.work, self.progress, self.optimizer, self.random)
         self.tell({"event": "train.checkpoint", "step": self.progress.step, "folder": str(folder)})

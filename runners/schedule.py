@@ -1,4 +1,8 @@
-"""Which rows make up which optimiser step, and at what rate: planned once, the same on every resume."""
+"""Which rows make up which optimiser step, and at what rate: planned once, the same on every resume.
+
+The seed alone decides: pass ``n`` draws its order from a generator of its own, seeded "SEED/n", that nothing else
+draws from. So a run that is gone on with needs to know how many steps it has done, and no more.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +10,6 @@ import math
 import random
 from collections.abc import Sequence
 
-MICRO_TOKENS = 2048
-"""Padded tokens of one forward pass; a bigger step is split (nothing is gained above it on CPU)."""
 JITTER = 0.1
 """Share by which lengths are blurred before grouping, so that passes do not see the same batches again."""
 
@@ -27,7 +29,7 @@ def plan(lengths: Sequence[int], batch_tokens: int, epochs: float, seed: int) ->
     return passes
 
 
-def micro_batches(rows: Sequence[int], lengths: Sequence[int], most: int = MICRO_TOKENS) -> list[list[int]]:
+def micro_batches(rows: Sequence[int], lengths: Sequence[int], most: int) -> list[list[int]]:
     """Split a step's rows, shortest first, into forward passes of at most ``most`` padded tokens."""
     found: list[list[int]] = []
     for row in sorted(rows, key=lambda i: (lengths[i], i)):

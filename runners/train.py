@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
@@ -12,7 +13,6 @@ from runners import hub
 
 hub.close()
 
-import torch  # noqa: E402
 from accelerate import Accelerator  # noqa: E402
 
 from rag.durable import (  # noqa: E402
@@ -20,27 +20,25 @@ from rag.durable import (  # noqa: E402
     check_manifest,
     publish_folder,
     sha256_text,
-    write_json,
+    write_text,
     writer_lock,
 )
 from rag.errors import BadInput, CannotRun, UsageProblem  # noqa: E402
-from runners import attach, checkpoint, preflight, recompute, schedule  # noqa: E402
+from runners import attach, checkpoint, choices, interrupt, preflight, randomness, schedule  # noqa: E402
 from runners.card import CARD  # noqa: E402
 from runners.chat import Chat, Encoded  # noqa: E402
 from runners.checkpoint import Progress  # noqa: E402
 from runners.data import Example  # noqa: E402
-from runners.fingerprint import read_json  # noqa: E402
-from runners.load import dtype_for, free_gib  # noqa: E402
 from runners.loop import Loop  # noqa: E402
-from runners.loss import choose  # noqa: E402
+from runners.loss import again, choose  # noqa: E402
 from runners.models import Model  # noqa: E402
 from runners.optimizer import Optimizer  # noqa: E402
 from runners.tuning import Origin, TrainConfig, TrainResult  # noqa: E402
 
 __all__ = ["Origin", "TrainConfig", "TrainResult", "fit"]
 
-CHOICES = "choices.json"
-"""What was chosen by the state of this machine, beside the checkpoints: a resumed run does the same."""
+LOG = "training.jsonl"
+"""Every step's loss, gradient norm and learning rate, and every validation loss, beside the weights."""
 
 Tell = Callable[[dict[str, Any]], None]
 
@@ -58,9 +56,11 @@ def fit(
     """Tune ``model`` on the assistant turns of ``rows`` and publish the result as the folder ``out``.
 
     With ``resume`` a finished ``out`` of the same settings, base and data is returned as it is, and an
-    unfinished run goes on from its last checkpoint, to the weights it would have had. Ctrl-C leaves such a
-    checkpoint. Raises BadInput when the data would ruin the run or the loss stops being a number,
-    UsageProblem when ``out`` exists and ``resume`` is not given.
+    unfinished run goes on from its last checkpoint, to the weights and the log it would have had, bit for bit
+    on the same machine. SIGINT and SIGTERM leave such a checkpoint, then do what they would have done.
+
+    Raises BadInput when the data would ruin the run or the loss goes astray, UsageProblem when ``out`` or an
+    unfinished run exists and ``resume`` is not given, CannotRun when memory or disk do not suffice.
     """
     tell = on_event or _silent
     chat = Chat(model.folder)
@@ -70,35 +70,32 @@ def fit(
     data: dict[str, Any] = {"rows": report.used, "left_out": len(report.too_long)}
     data |= {"valid_rows": len(held_out), "sha256": _hash([[row.ids, row.learnt] for row in used])}
     identity = _identity(config, model, data, held_out)
+    work = work_of(out)
     if out.exists() and any(out.iterdir()):
         if not resume:
             raise UsageProblem(f"{out} exists", "continue with --resume, or choose another folder")
         if done := _finished(out, identity):
             tell({"event": "train.skip", "folder": str(out)})
+            shutil.rmtree(work, ignore_errors=True)
             return done
-    work = out.parent / f".{out.name}.work"
     with writer_lock(work):
         if not resume:
+            _refuse_unfinished(work)
             _clear(work)
-            (work / CHOICES).unlink(missing_ok=True)
-        memory = _recompute(model, config, used, work, identity)
-        loop = _start(used, held_out, config, model, work, identity, memory, tell)
-        tell(_started(loop, report, memory))
+        loop = _start(used, held_out, config, model, work, identity, tell)
+        tell(_started(loop, report))
         loop.run()
         result = loop.result(out, len(report.too_long))
-        said = [memory.reason] if memory.on else []
-        said += [loop.optimizer.note] if loop.optimizer.note else []
-        result = replace(result, notes=(*result.notes, *said))
-        facts = {
-            "data": {**data, "files": list(origin.files)},
-            "identity": identity,
-            "result": result.to_json(),
-        }
-        facts |= {"plan_sha256": origin.plan_sha256, "reasons": _reasons(origin, memory, loop.optimizer)}
-        _publish(loop, model, out, facts)
+        with interrupt.held():
+            _publish(loop, model, out, _facts(loop, data, identity, origin, result))
     shutil.rmtree(work, ignore_errors=True)
     tell({"event": "train.end", **result.to_json()})
     return result
+
+
+def work_of(out: Path) -> Path:
+    """Return the folder of the checkpoints of a run that will publish ``out``."""
+    return out.parent / f".{out.name}.work"
 
 
 def _start(
@@ -108,59 +105,85 @@ def _start(
     base: Model,
     work: Path,
     identity: str,
-    memory: recompute.Choice,
     tell: Tell,
 ) -> Loop:
     """Load the base, attach what is trained, plan every step, and go back to the last checkpoint if any."""
-    torch.manual_seed(config.seed)
     accelerator = Accelerator()
     if accelerator.num_processes > 1:
         raise CannotRun(
             f"training runs in one process, not in {accelerator.num_processes}", "start it without a launcher"
         )
-    net = attach.attach(base, config, memory.on)
-    loss = choose(net, rows)
+    chosen, folder = _kept(work, config, identity, tell)
+    begun = chosen is not None
+    chosen = chosen or choices.decide(base, config, rows, identity)
+    randomness.seed(config.seed)
+    net = attach.attach(base, config, chosen.checkpointing.on, chosen.dtype)
+    loss = again(net, chosen.path, chosen.reason) if begun else choose(net, rows)
+    if not begun:
+        chosen.path, chosen.reason = loss.path, loss.reason
+        chosen.write(work)
     optimizer = Optimizer(
         attach.trained(net), config.learning_rate, config.weight_decay, config.max_grad_norm,
         config.optimizer, config.lora_plus,
     )  # fmt: skip
     passes = schedule.plan([len(row.ids) for row in rows], config.batch_tokens, config.epochs, config.seed)
-    progress, best = Progress(identity), None
-    if folder := checkpoint.latest(work):
-        found = checkpoint.peek(folder)
-        if found.identity == identity:
-            progress, best = found, checkpoint.restore(folder, optimizer)
-        else:
-            tell({"event": "train.restart", "reason": "settings, base or data changed since the checkpoint"})
-            _clear(work)
-    return Loop(config, net, loss, optimizer, accelerator, rows, valid, passes, work, progress, best, tell)
+    # Probing may have drawn numbers, and a run that goes on does not probe.
+    randomness.seed(config.seed)
+    progress = Progress(identity)
+    if folder:
+        progress = checkpoint.peek(folder)
+        randomness.restore(checkpoint.restore(folder, optimizer))
+    return Loop(config, net, loss, optimizer, accelerator, rows, valid, passes, work, progress, chosen, tell)
 
 
-def _recompute(
-    base: Model, config: TrainConfig, rows: list[Encoded], work: Path, identity: str
-) -> recompute.Choice:
-    """Choose whether to compute activations again, as before when the run goes on."""
-    kept = read_json(work / CHOICES)
-    if kept.get("identity") == identity:
-        return recompute.Choice(**kept["checkpointing"])
-    longest = max(len(row.ids) for row in rows)
-    half = dtype_for()[0] == torch.bfloat16
-    choice = recompute.decide(base.folder, config, longest, free_gib(), half)
-    write_json(work / CHOICES, {"identity": identity, "checkpointing": asdict(choice)})
-    return choice
+def _kept(
+    work: Path, config: TrainConfig, identity: str, tell: Tell
+) -> tuple[choices.Choices | None, Path | None]:
+    """Return what an unfinished run of this identity chose and its newest whole checkpoint.
+
+    Whatever cannot be gone on with is told, then removed.
+    """
+    found = choices.kept(work)
+    folder, damage = checkpoint.newest(work)
+    for text in damage:
+        tell({"event": "train.damage", "reason": f"{text}; an older checkpoint is taken, or none"})
+    other = found is not None and found.identity != identity
+    if other or (folder and checkpoint.peek(folder).identity != identity):
+        reason = choices.changed(found, config) if found else "settings, base or data changed"
+        tell({"event": "train.restart", "reason": reason})
+        _clear(work)
+        return None, None
+    checkpoint.forget(work, folder)
+    if found is None and folder:
+        tell(
+            {"event": "train.moved", "reason": "what the run had chosen is not known any more; chosen again"}
+        )
+    for text in found.moved() if found and folder else ():
+        tell({"event": "train.moved", "reason": f"{text}: the last digits of the weights may differ"})
+    return found, folder
 
 
-def _reasons(origin: Origin, memory: recompute.Choice, optimizer: Optimizer) -> dict[str, str]:
-    found = {**origin.reasons, "checkpointing": memory.reason}
-    return found | ({"optimizer": optimizer.note} if optimizer.note else {})
-
-
-def _started(loop: Loop, report: preflight.Preflight, memory: recompute.Choice) -> dict[str, Any]:
+def _started(loop: Loop, report: preflight.Preflight) -> dict[str, Any]:
     event = {"event": "train.start", "method": loop.config.method, "rows": report.used}
     event |= {"tokens": sum(loop.step_tokens), "steps": len(loop.steps), "from_step": loop.progress.step}
     event |= {"trainable": loop.trainable, "path": loop.loss.path, "reason": loop.loss.reason}
-    event |= {"checkpointing": memory.reason, "optimizer": loop.optimizer.note or loop.config.optimizer}
+    event |= {"checkpointing": loop.choices.checkpointing.reason}
+    event |= {"optimizer": loop.optimizer.note or loop.config.optimizer}
     return event | {"warnings": list(report.warnings)}
+
+
+def _facts(
+    loop: Loop, data: dict[str, Any], identity: str, origin: Origin, result: TrainResult
+) -> dict[str, Any]:
+    """Return what the manifest keeps of a run beside its base and files."""
+    note = {"optimizer": loop.optimizer.note} if loop.optimizer.note else {}
+    return {
+        "data": {**data, "files": list(origin.files)},
+        "identity": identity,
+        "result": result.to_json(),
+        "plan_sha256": origin.plan_sha256,
+        "reasons": {**origin.reasons, "checkpointing": loop.choices.checkpointing.reason, **note},
+    }
 
 
 def _publish(loop: Loop, base: Model, out: Path, facts: dict[str, Any]) -> None:
@@ -168,6 +191,8 @@ def _publish(loop: Loop, base: Model, out: Path, facts: dict[str, Any]) -> None:
     tmp = loop.work / "out"
     shutil.rmtree(tmp, ignore_errors=True)
     config = loop.config.to_json()
+    tmp.mkdir(parents=True)
+    write_text(tmp / LOG, "".join(json.dumps(row) + "\n" for row in loop.log()))
     attach.save(
         loop.net, tmp, base, {"name": base.name, "method": config["method"], "config": config, **facts}
     )
@@ -206,9 +231,19 @@ def _identity(config: TrainConfig, model: Model, data: dict[str, Any], valid: li
 
 
 def _clear(work: Path) -> None:
-    """Remove checkpoints; the lock that the caller holds stays."""
-    for old in (*work.glob("step-*"), *work.glob(".step-*")):
-        shutil.rmtree(old)
+    """Remove what an earlier run left; the lock that the caller holds stays."""
+    (work / choices.FILE).unlink(missing_ok=True)
+    checkpoint.forget(work)
+
+
+def _refuse_unfinished(work: Path) -> None:
+    """Raise UsageProblem when checkpoints would be lost."""
+    folder, _ = checkpoint.newest(work)
+    if folder:
+        raise UsageProblem(
+            f"{work} holds an unfinished run, {checkpoint.peek(folder).step} steps of it done",
+            "go on with --resume, or start again with --overwrite",
+        )
 
 
 def _hash(value: Any) -> str:
