@@ -46,6 +46,26 @@ def distinct(texts: Sequence[str], kinds: Sequence[str] | None = None) -> int:
     return len(groups(texts, kinds))
 
 
+def matches(texts: Sequence[str], among: Sequence[str]) -> list[list[int]]:
+    """Return for each text the places in ``among`` of all texts that it nearly repeats.
+
+    Unlike :func:`groups` this compares every pair: a text may repeat one that is in another group.
+    """
+    sets = _by_rarity(_shingles([*among, *texts]))
+    whole = [frozenset(ranked) for ranked in sets]
+    # Two sets as similar as that share one of the first fifth of either's members, or the one after it.
+    first = [ranked[: len(ranked) // 5 + 1] for ranked in sets]
+    holding: dict[int, list[int]] = defaultdict(list)
+    for place, ranked in enumerate(first[: len(among)]):
+        for shingle in ranked:
+            holding[shingle].append(place)
+    found = []
+    for place in range(len(among), len(sets)):
+        near = {other for shingle in first[place] for other in holding[shingle]}
+        found.append(sorted(other for other in near if _alike(whole[other], whole[place])))
+    return found
+
+
 def _shingles(texts: Sequence[str]) -> list[frozenset[int]]:
     """Return each text's 3-grams as numbers: three word numbers side by side, which are small and never collide."""
     ids: dict[str, int] = {}
