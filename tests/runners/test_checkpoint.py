@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from runners import checkpoint
+from runners import checkpoint, randomness
 from runners.checkpoint import Progress
 from runners.optimizer import Optimizer
 
@@ -23,6 +25,16 @@ def make(dtype: torch.dtype = torch.float32) -> tuple[nn.Linear, Optimizer]:
     return layer, optimizer
 
 
+def progress(step: int, best: int | None = None) -> Progress:
+    """Return the progress of a run that has come so far."""
+    return Progress("id", step=step, losses=[1.0] * step, norms=[0.5] * step, best_step=best)
+
+
+def names(folder: Path) -> list[str]:
+    """Return what lies in a folder."""
+    return sorted(p.name for p in folder.iterdir())
+
+
 def advance(layer: nn.Linear, optimizer: Optimizer) -> None:
     """Take one step on random data."""
     layer(torch.randn(5, 4, dtype=layer.weight.dtype)).square().sum().backward()
@@ -32,43 +44,88 @@ def advance(layer: nn.Linear, optimizer: Optimizer) -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_going_on_from_a_checkpoint_is_exact(tmp_path: Path, dtype: torch.dtype) -> None:
     layer, optimizer = make(dtype)
-    best = optimizer.weights()
-    checkpoint.save(tmp_path, Progress("id", step=2, losses=[1.0, 0.5]), optimizer, best)
+    checkpoint.save(tmp_path, progress(2), optimizer, randomness.snapshot())
+    drawn = (torch.rand(3), random.random(), random.gauss(0, 1), np.random.random(), np.random.normal())
     for _ in range(3):
         advance(layer, optimizer)
     wanted = optimizer.weights()
     again, fresh = make(dtype)
-    torch.manual_seed(99)
-    found = checkpoint.latest(tmp_path)
+    randomness.seed(99)
+    found, _ = checkpoint.newest(tmp_path)
     assert found is not None
-    restored = checkpoint.restore(found, fresh)
-    assert restored is not None
-    assert all(torch.equal(restored[k], best[k]) for k in best)
-    assert checkpoint.peek(found) == Progress("id", step=2, losses=[1.0, 0.5])
+    randomness.restore(checkpoint.restore(found, fresh))
+    assert checkpoint.peek(found) == progress(2)
+    assert torch.equal(torch.rand(3), drawn[0])
+    assert (random.random(), random.gauss(0, 1), np.random.random(), np.random.normal()) == drawn[1:]
     for _ in range(3):
         advance(again, fresh)
     assert all(torch.equal(fresh.weights()[k], wanted[k]) for k in wanted)
     assert all(torch.equal(p, wanted[n].to(dtype)) for n, p in again.named_parameters())
 
 
-def test_only_the_newest_is_kept_and_a_damaged_one_is_passed_over(tmp_path: Path) -> None:
+def test_half_a_pair_of_normal_numbers_is_kept_too() -> None:
+    randomness.seed(5)
+    random.gauss(0, 1)
+    np.random.normal()
+    state = randomness.snapshot()
+    wanted = random.gauss(0, 1), np.random.normal()
+    randomness.restore(state)
+    assert (random.gauss(0, 1), np.random.normal()) == wanted
+
+
+def test_the_newest_two_are_kept_and_a_damaged_one_is_passed_over(tmp_path: Path) -> None:
     _, optimizer = make()
-    checkpoint.save(tmp_path, Progress("id", step=2), optimizer, None)
-    checkpoint.save(tmp_path, Progress("id", step=4), optimizer, None)
-    assert [p.name for p in tmp_path.iterdir()] == ["step-000004"]
+    for step in (2, 4, 6):
+        checkpoint.save(tmp_path, progress(step), optimizer, randomness.snapshot())
+    assert names(tmp_path) == ["step-000004", "step-000006"]
     (tmp_path / "step-000009").mkdir()
-    whole = checkpoint.latest(tmp_path)
-    assert whole is not None
-    assert whole.name == "step-000004"
-    with (whole / "weights.safetensors").open("ab") as stream:
+    found, damage = checkpoint.newest(tmp_path)
+    assert found is not None
+    assert found.name == "step-000006"
+    assert "step-000009" in damage[0]
+    with (found / "weights.safetensors").open("ab") as stream:
         stream.write(b"x")
-    assert checkpoint.latest(tmp_path) is None
+    found, _ = checkpoint.newest(tmp_path)
+    assert found is not None
+    assert found.name == "step-000004"
+    checkpoint.forget(tmp_path, found)
+    assert names(tmp_path) == ["step-000004"]
+
+
+def test_the_best_weights_outlive_every_checkpoint_but_not_their_use(tmp_path: Path) -> None:
+    _, optimizer = make()
+    weights = optimizer.weights()
+    checkpoint.save_best(tmp_path, 1, weights)
+    for step in (2, 4, 6):
+        checkpoint.save(tmp_path, progress(step, best=1), optimizer, randomness.snapshot())
+    assert names(tmp_path) == ["best-000001", "step-000004", "step-000006"]
+    assert all(torch.equal(v, weights[k]) for k, v in checkpoint.load_best(tmp_path, 1).items())
+    checkpoint.save_best(tmp_path, 7, weights)
+    checkpoint.save(tmp_path, progress(8, best=7), optimizer, randomness.snapshot())
+    assert names(tmp_path) == ["best-000001", "best-000007", "step-000006", "step-000008"]
+    (tmp_path / "best-000007" / "weights.safetensors").write_bytes(b"")
+    found, damage = checkpoint.newest(tmp_path)
+    assert found is not None
+    assert found.name == "step-000006"
+    assert "best-000007" in damage[0]
 
 
 def test_nothing_in_a_checkpoint_is_pickle(tmp_path: Path) -> None:
     _, optimizer = make()
-    folder = checkpoint.save(tmp_path, Progress("id", step=2), optimizer, None)
+    folder = checkpoint.save(tmp_path, progress(2), optimizer, randomness.snapshot())
     assert {p.suffix for p in folder.iterdir()} == {".safetensors", ".json"}
+
+
+def test_every_byte_of_a_checkpoint_is_watched(tmp_path: Path) -> None:
+    _, optimizer = make()
+    folder = checkpoint.save(tmp_path, progress(2), optimizer, randomness.snapshot())
+    for file in sorted(folder.iterdir()):
+        whole = file.read_bytes()
+        for harm in (whole[:-2], whole[: len(whole) // 2] + b"?" + whole[len(whole) // 2 + 1 :], b""):
+            file.write_bytes(harm)
+            assert checkpoint.newest(tmp_path)[0] is None, file.name
+        file.write_bytes(whole)
+    assert checkpoint.newest(tmp_path)[0] == folder
 
 
 def test_small_steps_are_not_lost_to_bf16() -> None:
