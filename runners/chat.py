@@ -9,7 +9,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tokenizers import Tokenizer
 
 from rag.errors import BadInput
+from runners import mask
 from runners.data import Example
 from runners.fingerprint import chat_template, read_json
 from runners.shapes import Message
@@ -37,12 +38,22 @@ _PADS = ("<|pad|>", "<pad>", "[PAD]", "<|padding|>", "<|finetune_right_pad_id|>"
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """One example as tokens."""
+    """One example as tokens, or a piece of texts that are learnt as they are."""
 
     ids: tuple[int, ...]
     learnt: tuple[int, ...]
     """Positions in ``ids`` (never 0) that the loss is taken on: the assistant's words and its turns' ends."""
     line: int
+    file: str = ""
+    raw: bool = False
+    """Whether this is raw text: every token is learnt, and it need not end with an end token."""
+    note: str = ""
+    """Why less of the example is learnt than was asked for, "" when all is."""
+
+    @property
+    def place(self) -> str:
+        """Return where the row stands: ``line 3``, or ``part/a.jsonl:3`` in a folder."""
+        return f"{self.file}:{self.line}" if self.file else f"line {self.line}"
 
     @property
     def prompt(self) -> int:
@@ -73,10 +84,29 @@ class Chat:
 
     @cached_property
     def eos_ids(self) -> frozenset[int]:
-        """Tokens that end a turn: the tokenizer's end token and the ones generation stops at."""
-        ends = {self.tokenizer.token_to_id(self.special.get("eos_token", ""))}
+        """Tokens that end a turn: the tokenizer's end token, the ones generation stops at, and the template's."""
+        ends = {self.tokenizer.token_to_id(self.special.get("eos_token", "")), self.turn_end}
         ends |= set(self._ends) if isinstance(self._ends, list) else {self._ends}
         return frozenset(e for e in ends if e is not None)
+
+    @cached_property
+    def turn_end(self) -> int | None:
+        """The token that the template writes after an answer, which need not be the tokenizer's end token."""
+        probe: list[Message] = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Answer"}]
+        try:
+            after = self.render(probe).rpartition("Answer")[2].strip()
+        except BadInput:
+            return None
+        first = next(iter(self.encode(after)), None) if after else None
+        return first if first in self.special_ids else None
+
+    @cached_property
+    def begins(self) -> int | None:
+        """The token that the tokenizer itself puts before every text, None when it adds none."""
+        ids = self.tokenizer.encode("a").ids
+        return (
+            ids[0] if ids and ids[0] != self.tokenizer.encode("a", add_special_tokens=False).ids[0] else None
+        )
 
     @cached_property
     def pad(self) -> str | None:
@@ -86,23 +116,37 @@ class Chat:
         return next((c for c, i in ids if i is not None and i not in self.eos_ids), None)
 
     @cached_property
+    def special_ids(self) -> frozenset[int]:
+        """The tokens that are not words: ends, pads, and the marks of turns."""
+        return frozenset(i for i, t in self.tokenizer.get_added_tokens_decoder().items() if t.special)
+
+    @cached_property
     def control_tokens(self) -> tuple[str, ...]:
         """Tokens with a meaning of their own, which must not occur in what people wrote."""
         added = self.tokenizer.get_added_tokens_decoder().values()
         return tuple(t.content for t in added if t.special and len(t.content) > 2)
 
-    def render(self, messages: Sequence[Message], prompt: bool = False) -> str:
+    def render(
+        self,
+        messages: Sequence[Message],
+        prompt: bool = False,
+        tools: Sequence[dict[str, Any]] = (),
+        marked: bool = False,
+    ) -> str:
         """Return the chat as the model reads it; with ``prompt`` it ends where the assistant is to speak.
 
+        With ``marked`` a template's own marks of the assistant's words are kept (:data:`runners.mask.OPEN`).
         Raises BadInput when the template refuses the chat, for instance because roles must alternate.
         """
+        marks = {"_open_mark": mask.OPEN, "_close_mark": mask.CLOSE} if marked else {}
         try:
             return self._template.render(
                 messages=list(messages),
-                tools=None,
+                tools=list(tools) or None,
                 documents=None,
                 add_generation_prompt=prompt,
                 **self.special,
+                **marks,
             )
         except TemplateError as error:
             raise BadInput(f"the model's chat template refuses this chat: {error}") from error
@@ -116,50 +160,38 @@ class Chat:
         """Return how many tokens a text has."""
         return len(self.encode(text))
 
-    def example(self, example: Example) -> Encoded:
-        """Return an example as tokens; learnt is each assistant turn with the token that ends it."""
+    def example(self, example: Example, turns: str = "all") -> Encoded:
+        """Return a chat as tokens; learnt is each assistant turn, or only the last, with the token that ends it."""
         try:
-            text = self.render(example.messages)
-            spans = self._spans(example.messages, text)
+            self._require_tools(example)
+            text = self.render(example.messages, tools=example.tools)
+            found = mask.find(example.messages, text, partial(self.render, tools=example.tools), turns)
         except BadInput as error:
-            raise BadInput(f"example on line {example.line}: {error.message}", error.hint) from error
-        found = self.tokenizer.encode(text, add_special_tokens=False)
-        learnt: list[int] = []
-        for start, end in spans:
-            places = enumerate(found.offsets)
-            inside = [i for i, (a, b) in places if i and start <= a <= b <= end and (a < b or a > start)]
-            ends = [i for i in inside if found.ids[i] in self.eos_ids]
-            # What the template writes after the turn's end ("\n") is no answer; without an end, all is kept.
-            learnt.extend(i for i in inside if not ends or i <= ends[-1])
-        return Encoded(tuple(found.ids), tuple(learnt), example.line)
+            raise BadInput(f"example on {example.place}: {error.message}", error.hint) from error
+        encoded = self.tokenizer.encode(text, add_special_tokens=False)
+        learnt = [
+            i for start, end in found.spans for i in self._tokens_of(encoded.ids, encoded.offsets, start, end)
+        ]
+        return Encoded(tuple(encoded.ids), tuple(learnt), example.line, example.file, note=found.note)
 
-    def _spans(self, messages: Sequence[Message], text: str) -> list[tuple[int, int]]:
-        """Find where each assistant turn stands in ``text``, by rendering the chat up to it and to its end.
+    def _tokens_of(self, ids: list[int], offsets: list[tuple[int, int]], start: int, end: int) -> list[int]:
+        """Return the places of the tokens of a turn: to its end token, even if the template's mark stops before."""
+        inside = [
+            i for i, (a, b) in enumerate(offsets) if i and start <= a <= b <= end and (a < b or a > start)
+        ]
+        ends = [i for i in inside if ids[i] in self.eos_ids]
+        if ends:  # What the template writes after the turn's end ("\n") is no answer.
+            return [i for i in inside if i <= ends[-1]]
+        after = inside[-1] + 1 if inside else len(ids)
+        return [*inside, after] if after < len(ids) and ids[after] in self.eos_ids else inside
 
-        Some templates rewrite earlier turns (dropping old reasoning); then only the last turn is learnt.
-        """
-        turns = [i for i, m in enumerate(messages) if m["role"] == "assistant"]
-        spans = []
-        for i in turns:
-            spoken = messages[i]["content"].strip()
-            before = self.render(messages[:i], prompt=True) if i else text[: max(text.find(spoken), 0)]
-            upto = self.render(messages[: i + 1])
-            if text.startswith(before) and text.startswith(upto) and len(upto) > len(before):
-                spans.append((len(before), len(upto)))
-            elif i == turns[-1]:
-                raise BadInput("the chat template does not keep the last answer after its prompt")
-        return spans
-
-
-def pieces(encoded: Encoded, chat: Chat) -> list[tuple[str, bool]]:
-    """Return an example as runs of text, each with whether it is learnt: what ``--show`` prints."""
-    learnt = set(encoded.learnt)
-    runs: list[tuple[list[int], bool]] = []
-    for position, token in enumerate(encoded.ids):
-        if not runs or runs[-1][1] != (position in learnt):
-            runs.append(([], position in learnt))
-        runs[-1][0].append(token)
-    return [(chat.tokenizer.decode(ids, skip_special_tokens=False), flag) for ids, flag in runs]
+    def _require_tools(self, example: Example) -> None:
+        calls = any("tool_calls" in m for m in example.messages)
+        if calls and "tool_calls" not in (self.own_template or PLAIN_TEMPLATE):
+            raise BadInput(
+                "the chat calls tools, which the chat template would leave out",
+                "choose a model whose template knows tool calls, or write them as text",
+            )
 
 
 def _special_tokens(folder: Path) -> dict[str, str]:
@@ -173,14 +205,19 @@ def _special_tokens(folder: Path) -> dict[str, str]:
     return found
 
 
+_MARKS = ("_open_mark", "_close_mark")
+
+
 class _Generation(Extension):
-    """``{% generation %}`` marks the assistant's words in some templates; here it only has to render."""
+    """``{% generation %}`` marks the assistant's words in some templates; the marks show when they are defined."""
 
     tags = {"generation"}  # noqa: RUF012
 
     def parse(self, parser: Parser) -> list[nodes.Node]:
-        next(parser.stream)
-        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+        line = next(parser.stream).lineno
+        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+        opened, closed = (nodes.Output([nodes.Name(name, "load")], lineno=line) for name in _MARKS)
+        return [opened, *body, closed]
 
 
 def _environment() -> ImmutableSandboxedEnvironment:

@@ -51,6 +51,8 @@ def chat_template(folder: Path) -> str:
     if own.is_file():
         return own.read_text(encoding="utf-8")
     template = read_json(folder / "tokenizer_config.json").get("chat_template")
+    if isinstance(template, list):  # several by name, as older tokenizers keep them
+        template = {t.get("name"): t.get("template") for t in template if isinstance(t, dict)}.get("default")
     return template if isinstance(template, str) else ""
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 
 from rag.durable import sha256_text
 from runners.data import Example
 from runners.plan import Prompts
-from runners.shapes import Message
+from runners.shapes import Message, system_turn
 
 _PLACES = re.compile(r"\{(passages|question)\}")
 
@@ -49,12 +50,21 @@ def user_turn(prompts: Prompts, question: str, passages: str | None) -> str:
 def training_row(
     prompts: Prompts, example: Example, passages: str | None = None, reply: str | None = None
 ) -> Example:
-    """An example as the tuned arm will be asked: on top of the same instructions, with the same frame."""
+    """An example as the tuned arm will be asked: on top of the same instructions, with the same frame.
+
+    Without passages and another reply all turns stay as they are; a text that is learnt as it is gets no
+    instructions.
+    """
+    if example.raw:
+        return example
+    if passages is None and reply is None:
+        added = () if example.system else tuple(system_turn(prompts.system))
+        return replace(example, messages=(*added, *example.messages))
     chat = ask(
         prompts, example.question, passages, system=example.system or None, history=_earlier_turns(example)
     )
     answer: Message = {"role": "assistant", "content": example.reply if reply is None else reply}
-    return Example((*chat, answer), example.meta, example.line)
+    return replace(example, messages=(*chat, answer))
 
 
 def choose_shots(examples: Sequence[Example], count: int, seed: int) -> tuple[Example, ...]:

@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 from rag.errors import BadInput
-from runners.chat import PLAIN_TEMPLATE, Chat, pieces
+from runners.chat import PLAIN_TEMPLATE, Chat
 from runners.data import Example
 from runners.models import Model
 from runners.preflight import inspect, lines
+from runners.shown import pieces
 from runners.tuning import TrainConfig
 
 TALK = (
