@@ -42,7 +42,7 @@ def hold_out(rows: Sequence[Example], share: float, seed: int) -> tuple[Rows, Ro
         if len(taken) + len(group) / 2 <= wanted:
             taken.update(group)
     if not taken:
-        taken.update(min(drawn, key=lambda group: len(group)))
+        taken.update(sorted(drawn, key=len)[0])
     train = tuple(row for place, row in enumerate(rows) if place not in taken)
     return train, tuple(row for place, row in enumerate(rows) if place in taken)
 
