@@ -1,4 +1,4 @@
-"""Rows of tokens as one tensor: what all rows begin with is computed once. Heavy: imports torch."""
+"""Tokens of several rows in one line, without padding: what all rows begin with is computed once. Heavy."""
 
 from __future__ import annotations
 
@@ -15,49 +15,77 @@ MAX_SHARED = 512
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
-    """Tokens of several rows in one line: the shared beginning, then each row's rest, padded on the right.
+class Segments:
+    """Where each row stands in a line of tokens: the shared beginning first, then each row's rest."""
 
-    Attention is causal, so nothing real ever sees the padding, and no mask is needed.
-    """
+    prefix: int
+    lengths: tuple[int, ...]
+    """Tokens of each row after the shared beginning."""
+    place: Tensor | None
+    """int64 [rows * width]: which of the rest's tokens stands at each place of a padded table; None without
+    padding. Padding repeats its row's last token, which attention, being causal, never lets a real one see."""
+    taken: Tensor | None
+    """int64 [sum(lengths)]: the other way round."""
+
+    @property
+    def rows(self) -> int:
+        """How many rows there are."""
+        return len(self.lengths)
+
+    @property
+    def width(self) -> int:
+        """The longest rest."""
+        return max(self.lengths)
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Rows as one line of tokens, and what is to be learnt."""
 
     ids: Tensor
-    """int64 [1, prefix + rows * width]."""
+    """int64 [1, prefix + sum(lengths)]."""
     positions: Tensor
     """int64, like ids: where each token stands in its own row."""
-    prefix: int
-    rows: int
+    segments: Segments
     keep: Tensor
     """int64 [n]: places in ids whose next token is learnt."""
     targets: Tensor
     """int64 [n]: those next tokens."""
 
 
-def collate(rows: Sequence[Encoded], share: bool, device: torch.device | str = "cpu") -> Batch:
-    """Return rows as one Batch; without ``share`` the prefix is 0 and ids can be viewed as [rows, width].
+def collate(rows: Sequence[Encoded], packed: bool, device: torch.device | str = "cpu") -> Batch:
+    """Return rows as one Batch: ``packed``, or padded on the right so that ids can be viewed as [rows, width].
 
     Tokens after the last learnt one teach nothing and are left away.
     """
-    prefix = _shared(rows) if share else 0
-    width = max(row.learnt[-1] for row in rows) - prefix
-    ids = torch.zeros(len(rows), width, dtype=torch.long)
+    prefix = _shared(rows) if packed else 0
+    rests = [list(row.ids[prefix : row.learnt[-1]]) for row in rows]
+    if not packed:
+        width = max(len(rest) for rest in rests)
+        rests = [rest + [0] * (width - len(rest)) for rest in rests]
+    ids, positions = list(rows[0].ids[:prefix]), list(range(prefix))
     keep, targets = [], []
-    for number, row in enumerate(rows):
-        rest = row.ids[prefix : row.learnt[-1]]
-        ids[number, : len(rest)] = torch.tensor(rest)
-        start = prefix + number * width
-        keep += [start + place - 1 - prefix for place in row.learnt]
+    for row, rest in zip(rows, rests, strict=True):
+        keep += [len(ids) + place - 1 - prefix for place in row.learnt]
         targets += [row.ids[place] for place in row.learnt]
-    shared = torch.tensor(rows[0].ids[:prefix], dtype=torch.long)
-    positions = torch.cat([torch.arange(prefix), prefix + torch.arange(width).repeat(len(rows))])
+        ids += rest
+        positions += range(prefix, prefix + len(rest))
     return Batch(
-        ids=torch.cat([shared, ids.flatten()])[None].to(device),
-        positions=positions[None].to(device),
-        prefix=prefix,
-        rows=len(rows),
+        ids=torch.tensor([ids], device=device),
+        positions=torch.tensor([positions], device=device),
+        segments=_segments(prefix, tuple(len(rest) for rest in rests), device),
         keep=torch.tensor(keep, device=device),
         targets=torch.tensor(targets, device=device),
     )
+
+
+def _segments(prefix: int, lengths: tuple[int, ...], device: torch.device | str) -> Segments:
+    sizes, width = torch.tensor(lengths), max(lengths)
+    if min(lengths) == width:
+        return Segments(prefix, lengths, None, None)
+    place = torch.minimum(torch.arange(width), sizes[:, None] - 1) + (sizes.cumsum(0) - sizes)[:, None]
+    taken = (torch.arange(width) < sizes[:, None]).flatten().nonzero().flatten()
+    return Segments(prefix, lengths, place.flatten().to(device), taken.to(device))
 
 
 def _shared(rows: Sequence[Encoded]) -> int:

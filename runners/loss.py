@@ -21,8 +21,8 @@ from runners.batch import Batch, collate
 from runners.chat import Encoded
 from runners.fused import fast
 
-HEAD_ROWS = 128
-"""Rows of logits held at once, in fp32: 25 MB for a vocabulary of 49,152."""
+LOGITS = (25 * 2**20, 256 * 2**20)
+"""Bytes of fp32 logits held at once, on a CPU and on a GPU: 133 rows of a vocabulary of 49,152, and 1,365."""
 AGREE = 0.02
 """Relative difference from the plain loss that bf16 rounding explains."""
 
@@ -30,7 +30,8 @@ AGREE = 0.02
 class HeadLoss(torch.autograd.Function):
     """Sum of cross-entropies of ``hidden @ headᵀ``, with the gradient computed on the way forward.
 
-    One product forward and one back per block; a trained head costs one more. Softmax is in fp32.
+    One product forward and one back per block; a trained head costs one more. Softmax is in fp32, and its
+    division is applied to the small products instead of the rows of logits.
     """
 
     @staticmethod
@@ -40,20 +41,22 @@ class HeadLoss(torch.autograd.Function):
         total = hidden.new_zeros((), dtype=torch.float32)
         back = torch.empty_like(hidden) if needs_hidden else None
         weight = torch.zeros_like(head, dtype=torch.float32) if needs_head else None
-        for start in range(0, len(hidden), HEAD_ROWS):
-            part, goal = hidden[start : start + HEAD_ROWS], targets[start : start + HEAD_ROWS, None]
-            logits = (part @ head.t()).float()
-            norm = torch.logsumexp(logits, dim=-1, keepdim=True)
-            total += (norm - logits.gather(1, goal)).sum()
-            if not needs_hidden:
-                continue
-            slope = logits.sub_(norm).exp_()
-            slope.scatter_add_(1, goal, slope.new_full(goal.shape, -1.0))
-            slope = slope.to(head.dtype)
+        block = min(len(hidden), block_rows(len(head), hidden.device))
+        raw = hidden.new_empty(block, len(head))
+        wide = raw if raw.dtype == torch.float32 else torch.empty_like(raw, dtype=torch.float32)
+        for start in range(0, len(hidden), block):
+            part, goal = hidden[start : start + block], targets[start : start + block, None]
+            logits, slope = wide[: len(part)], raw[: len(part)]
+            torch.mm(part, head.t(), out=slope)
+            logits.copy_(slope).sub_(logits.amax(-1, keepdim=True))
+            chosen = logits.gather(1, goal)
+            mass = logits.exp_().sum(-1, keepdim=True)
+            total += (mass.log() - chosen).sum()
+            slope.copy_(logits.scatter_add_(1, goal, -mass))
             if back is not None:
-                back[start : start + HEAD_ROWS] = slope @ head
+                back[start : start + block] = (slope @ head).div_(mass)
             if weight is not None:
-                weight += slope.t() @ part
+                weight += slope.t() @ (part / mass).to(part.dtype)
         ctx.save_for_backward(back, weight)
         ctx.head_dtype = head.dtype
         return total
@@ -64,6 +67,11 @@ class HeadLoss(torch.autograd.Function):
         back, weight = ctx.saved_tensors
         by_head = None if weight is None else (weight * grad).to(ctx.head_dtype)
         return None if back is None else back * grad.to(back.dtype), by_head, None
+
+
+def block_rows(vocabulary: int, device: torch.device) -> int:
+    """Return how many rows of logits are held at once."""
+    return max(16, LOGITS[device.type == "cuda"] // (4 * vocabulary))
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,22 +159,21 @@ def _not_fast(causal: PreTrainedModel, longest: int) -> str:
 
 
 def _hidden(causal: PreTrainedModel, batch: Batch, shared: bool) -> Tensor:
-    """Return the last hidden states, [rows * width (+ prefix), d], in the order of the batch's tokens."""
+    """Return the last hidden states, [T, d], in the order of the batch's tokens."""
     inner = causal.base_model
     if shared:
         out = inner(
             input_ids=batch.ids,
             position_ids=batch.positions,
             use_cache=False,
-            prefix=batch.prefix,
-            rows=batch.rows,
+            segments=batch.segments,
         )
     else:
-        out = inner(input_ids=batch.ids.view(batch.rows, -1), use_cache=False)
+        out = inner(input_ids=batch.ids.view(batch.segments.rows, -1), use_cache=False)
     hidden: Tensor = out.last_hidden_state
     return hidden.flatten(0, 1)
 
 
 def _plain(causal: PreTrainedModel, batch: Batch) -> Tensor:
-    logits = causal(input_ids=batch.ids.view(batch.rows, -1), use_cache=False).logits.flatten(0, 1)
+    logits = causal(input_ids=batch.ids.view(batch.segments.rows, -1), use_cache=False).logits.flatten(0, 1)
     return F.cross_entropy(logits[batch.keep].float(), batch.targets, reduction="sum")

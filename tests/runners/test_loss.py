@@ -14,7 +14,7 @@ from runners.batch import collate
 from runners.chat import Chat, Encoded
 from runners.data import Example
 from runners.load import load_base
-from runners.loss import HEAD_ROWS, HeadLoss, Loss, choose, evaluating
+from runners.loss import HeadLoss, Loss, block_rows, choose, evaluating
 from runners.models import Model
 from runners.tuning import TrainConfig
 
@@ -57,7 +57,7 @@ def test_each_way_equals_the_models_own_logits(net: nn.Module, rows: list[Encode
 def test_long_rows_use_flash_and_agree(net: nn.Module, rows: list[Encoded], tiny: Model) -> None:
     ids = tuple((rows[0].ids * 20)[: fused.MAX_EAGER - 100])
     long = [Encoded(ids + row.ids * 2, tuple(range(500, 510)), 1) for row in rows[:2]]
-    assert collate(long, share=True).prefix == 0
+    assert collate(long, packed=True).segments.prefix == 0
     net.get_base_model().config.max_position_embeddings = 1024  # type: ignore[operator]
     expected, _ = gradients(net, "plain", long)
     assert gradients(net, "fast", long)[0] == pytest.approx(expected, rel=1e-5)
@@ -79,20 +79,28 @@ def test_batched_rows_are_rows_by_themselves(net: nn.Module, rows: list[Encoded]
 
 
 def test_the_shared_beginning_stops_before_what_is_learnt(rows: list[Encoded]) -> None:
-    batch = collate(rows, share=True)
-    assert batch.prefix > 10
-    assert batch.rows == len(rows)
+    batch = collate(rows, packed=True)
+    prefix = batch.segments.prefix
+    assert prefix > 10
+    assert batch.segments.rows == len(rows)
     assert len(batch.keep) == sum(len(row.learnt) for row in rows)
-    assert int(batch.keep.min()) >= batch.prefix
-    twins = collate([rows[0], replace(rows[0], line=2)], share=True)
-    assert twins.prefix == rows[0].prompt - 1
+    assert int(batch.keep.min()) >= prefix
+    twins = collate([rows[0], replace(rows[0], line=2)], packed=True)
+    assert twins.segments.prefix == rows[0].prompt - 1
+
+
+def test_packing_leaves_no_padding(rows: list[Encoded]) -> None:
+    batch = collate(rows, packed=True)
+    prefix = batch.segments.prefix
+    assert batch.ids.numel() == prefix + sum(row.learnt[-1] - prefix for row in rows)
 
 
 def test_head_loss_over_several_blocks() -> None:
     torch.manual_seed(0)
-    n = HEAD_ROWS * 2 + 3
-    hidden, head = torch.randn(n, 8, requires_grad=True), torch.randn(50, 8, requires_grad=True)
-    targets = torch.randint(0, 50, (n,))
+    vocabulary = 100_000
+    n = block_rows(vocabulary, torch.device("cpu")) * 2 + 3
+    hidden, head = torch.randn(n, 8, requires_grad=True), torch.randn(vocabulary, 8, requires_grad=True)
+    targets = torch.randint(0, vocabulary, (n,))
     expected = F.cross_entropy(hidden @ head.t(), targets, reduction="sum")
     wanted = torch.autograd.grad(expected * 0.5, (hidden, head))
     loss = HeadLoss.apply(hidden, head, targets)
