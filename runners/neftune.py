@@ -22,8 +22,9 @@ class Noise:
 
     def measure(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Note the length of a row in tokens; a batch with a shared beginning holds all rows in one line."""
-        total, prefix = kwargs["input_ids"].shape[-1], kwargs.get("prefix", 0)
-        self.length = prefix + (total - prefix) // kwargs.get("rows", 1)
+        total, segments = kwargs["input_ids"].shape[-1], kwargs.get("segments")
+        prefix, rows = (segments.prefix, segments.rows) if segments else (0, 1)
+        self.length = prefix + (total - prefix) // rows
 
     def add(self, module: nn.Module, args: tuple[Any, ...], embedded: Tensor) -> Tensor:
         """Return the embeddings with noise while training, else as they are."""
