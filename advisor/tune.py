@@ -1,96 +1,93 @@
-"""The `tunewise train` verb: data, defaults with their reasons, preflight, training."""
+"""The `tunewise train` verb: rows, settings with their reasons, preflight, training, and what to do next."""
 
 from __future__ import annotations
 
 import json
+import shlex
+import shutil
 import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from advisor import material
+from advisor.material import Files, Material
 from rag.durable import writing_into
-from rag.errors import BadInput, UsageProblem
-from runners.data import Example, load_examples
-from runners.plan import Prompts
-from runners.prompting import training_row
+from rag.errors import UsageProblem
+from runners.complaints import ACCEPTABLE, CODES
+from runners.defaults import Defaults, choose, params_of
+from runners.tuning import METHODS, TrainConfig, TrainResult
 
-METHODS = ("lora", "qlora", "full")
+if TYPE_CHECKING:
+    from runners.models import Model
+    from runners.preflight import Preflight
 
 
-def tune(
-    *,
-    examples: Path,
-    method: str,
-    model: str,
-    out: Path | None,
-    prompt: str | None,
-    epochs: float | None,
-    learning_rate: float | None,
-    rank: int | None,
-    seed: int,
-    max_rows: int | None,
-    resume: bool,
-    overwrite: bool,
-    check: bool,
-    show: int,
-    as_json: bool,
-) -> None:
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What is to be done with rows and settings."""
+
+    method: str = "lora"
+    model: str = "smollm2-135m-instruct"
+    out: Path | None = None
+    check: bool = False
+    show: int = 0
+    accept: tuple[str, ...] = ()
+    resume: bool = False
+    overwrite: bool = False
+    as_json: bool = False
+
+    @property
+    def dry(self) -> bool:
+        """Return whether nothing is trained."""
+        return self.check or self.show > 0
+
+
+def tune(files: Files, settings: Mapping[str, Any], order: Order) -> None:
     """Carry out `tunewise train`; see advisor/commands/train.py for the flags."""
-    if method not in METHODS:
-        raise UsageProblem(f"--method {method} is not a tuning method", f"choose one of {', '.join(METHODS)}")
-    if out is None and not (check or show):
+    refuse(order)
+    read = material.gather(files)
+    material.say(read.told)
+    from runners import models
+
+    base = models.resolve(order.model)
+    config, reasons = configure(read, settings, order.method, base)
+    material.say([f"{name}: {reason}" for name, reason in reasons.items()])
+    if order.show:
+        show_rows(read, config, base, order.show)
+        if not order.check:
+            return
+    from runners.preflight import examine
+
+    report = examine(
+        read.rows, base, config, valid=read.valid, questions=read.questions, out=order.out,
+        accept=order.accept, measure=order.check,
+    )  # fmt: skip
+    if order.check:
+        show_checks(report, config, reasons, order)
+        raise SystemExit(report.exit_code)
+    report.require()
+    train(read, config, base, reasons, report, order)
+
+
+def refuse(order: Order) -> None:
+    """Raise UsageProblem for an order that cannot be meant, before anything is read."""
+    if order.method not in METHODS:
+        raise UsageProblem(
+            f"--method {order.method} is not a tuning method", f"choose one of {', '.join(METHODS)}"
+        )
+    for code in order.accept:
+        if code not in ACCEPTABLE:
+            known = f"can be accepted: {', '.join(f'{c} ({CODES[c]})' for c in sorted(ACCEPTABLE))}"
+            raise UsageProblem(f"--accept {code} cannot be accepted", known)
+    if order.resume and order.overwrite:
+        raise UsageProblem("--resume and --overwrite exclude each other", "choose one")
+    if order.out is None and not order.dry:
         raise UsageProblem("--out is missing", "name the folder the tuned weights go to")
-    if out is not None and not (check or show):
-        refuse_in_use(out, resume, overwrite)
-    rows = read_rows(examples, prompt, max_rows)
-    from advisor.progress import watching
-    from runners import defaults, models
-
-    base = models.resolve(model)
-    chosen = defaults.choose(method, rows=len(rows), params_b=defaults.params_of(base.folder))
-    config = chosen.config(seed=seed, epochs=epochs, learning_rate=learning_rate, rank=rank)
-    for name, reason in chosen.reasons.items():
-        print(f"  {name}: {reason}", file=sys.stderr)
-    from runners import preflight
-    from runners.train import fit
-
-    if check or show:
-        for line in preflight.lines(rows, config, base, show):
-            print(line)
-        return
-    assert out is not None
-    if overwrite and out.exists():
-        import shutil
-
-        shutil.rmtree(out)
-    with watching(as_json) as watcher, writing_into(out):
-        result = fit(rows, config, base, out, on_event=watcher, resume=resume)
-    body = {"schema": 1, "out": str(out), **result.to_json()}
-    print(
-        json.dumps(body)
-        if as_json
-        else f"{out}: " + ", ".join(f"{k} {v}" for k, v in result.to_json().items())
-    )
-
-
-def read_rows(path: Path, prompt: str | None, max_rows: int | None) -> tuple[Example, ...]:
-    """Read examples, say what was left out, and put the instructions before every row."""
-    loaded = load_examples(path)
-    for rejected in loaded.rejected:
-        print(f"  {path}, line {rejected.line} left out: {rejected.reason}", file=sys.stderr)
-    rows = loaded.rows[:max_rows]
-    print(f"{len(rows)} rows ({loaded.format}), {loaded.duplicates} repeat another", file=sys.stderr)
-    text = read_prompt(prompt)
-    return tuple(training_row(Prompts(system=text), row) for row in rows) if text else rows
-
-
-def read_prompt(prompt: str | None) -> str:
-    """Instructions given as text or as a file."""
-    if not prompt:
-        return ""
-    path = Path(prompt)
-    try:
-        return path.read_text("utf-8").strip() if path.is_file() else prompt
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadInput(f"{path} cannot be read: {error}") from None
+    if order.out is not None and not order.dry:
+        refuse_in_use(order.out, order.resume, order.overwrite)
 
 
 def refuse_in_use(out: Path, resume: bool, overwrite: bool) -> None:
@@ -103,3 +100,119 @@ def refuse_in_use(out: Path, resume: bool, overwrite: bool) -> None:
         raise UsageProblem(f"{out} exists", "continue with --resume, or start again with --overwrite")
     if not (out / "manifest.json").is_file():
         raise UsageProblem(f"{out} was not made by tunewise train", "choose another --out")
+
+
+def configure(
+    read: Material, settings: Mapping[str, Any], method: str, base: Model
+) -> tuple[TrainConfig, dict[str, str]]:
+    """Return the settings of the run, and why each is as it is; what is given wins over what is chosen."""
+    given = {name: value for name, value in settings.items() if value is not None}
+    if "targets" in given and given["targets"] != "all-linear":
+        given["targets"] = tuple(part.strip() for part in given["targets"].split(","))
+    chosen: Defaults = choose(
+        method, rows=len(read.rows), params_b=params_of(base.folder), longest=longest(read, base)
+    )
+    reasons = {
+        name: f"{given[name]}: asked for" if name in given else reason
+        for name, reason in chosen.reasons.items()
+    }
+    return chosen.config(**given), reasons
+
+
+def longest(read: Material, base: Model) -> int:
+    """Return the tokens of the longest chat, 0 for raw text, which is cut into pieces of any length."""
+    from rag.errors import BadInput
+    from runners.chat import Chat
+
+    chat, most = Chat(base.folder), 0
+    for row in read.rows:
+        if row.raw:
+            continue
+        try:
+            most = max(most, len(chat.encode(chat.render(row.messages, tools=row.tools))))
+        except BadInput:
+            continue  # the preflight says so, with the row
+    return most
+
+
+def show_rows(read: Material, config: TrainConfig, base: Model, number: int) -> None:
+    """Print the first rows as the model sees them."""
+    from advisor import maskview
+    from runners.chat import Chat
+    from runners.encode import encode
+
+    chat = Chat(base.folder)
+    rows = encode(read.rows[:number], chat, config.max_tokens, config.turns)
+    maskview.show(rows, chat, number, config.max_tokens)
+
+
+def show_checks(report: Preflight, config: TrainConfig, reasons: Mapping[str, str], order: Order) -> None:
+    """Print every check: for people, or as JSON with the settings."""
+    from advisor import checklist
+
+    if order.as_json:
+        print(checklist.to_json(report, {"settings": config.to_json(), "reasons": dict(reasons)}))
+    else:
+        checklist.show(report)
+
+
+def train(
+    read: Material, config: TrainConfig, base: Model, reasons: Mapping[str, str], report: Preflight, order: Order
+) -> None:  # fmt: skip
+    """Train, publish the result as --out, and print what was made."""
+    from advisor import checklist
+    from advisor.progress import watching
+    from runners.train import Origin, fit
+
+    assert order.out is not None
+    material.say(checklist.warnings(report))
+    if order.overwrite and order.out.exists():
+        shutil.rmtree(order.out)
+    origin = Origin(files=read.files, reasons=reasons)
+    with resumable(sys.argv), watching(order.as_json) as watcher, writing_into(order.out):
+        result = fit(
+            read.rows,
+            config,
+            base,
+            order.out,
+            valid=read.valid,
+            on_event=watcher,
+            resume=order.resume,
+            origin=origin,
+        )
+    if order.as_json:
+        print(json.dumps({"schema": 1, "out": str(order.out), **result.to_json()}, ensure_ascii=False))
+    else:
+        print("\n".join(summary(result, order)))
+
+
+def summary(result: TrainResult, order: Order) -> Iterator[str]:
+    """Yield what was made, how it went, and what to do next."""
+    what = "model" if result.method == "full" else "adapter"
+    yield f"{what}: {order.out}"
+    valid = f", on validation rows {result.valid_loss:.3f}" if result.valid_loss is not None else ""
+    yield f"loss: {result.first_loss:.3f} at first, {result.last_loss:.3f} at last{valid}"
+    yield (
+        f"{result.rows:,} rows, {result.steps:,} steps, {result.tokens:,} tokens in {result.seconds:,.0f} s "
+        f"({result.tokens_per_s:,.0f} tokens/s), {result.trainable:,} weights trained"
+    )
+    if result.left_out:
+        yield f"{result.left_out} rows were left out"
+    yield from result.notes
+    yield (
+        f"next: tunewise adapters show {order.out}"
+        if what == "adapter"
+        else f"next: train on with --model {order.out}"
+    )
+
+
+@contextmanager
+def resumable(arguments: list[str]) -> Iterator[None]:
+    """When interrupted, say that progress is kept and print the line that goes on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        given = [part for part in arguments[1:] if part not in ("--overwrite", "--resume")]
+        line = shlex.join(["tunewise", *given, "--resume"])
+        print(f"\ninterrupted; progress is kept. Go on with:\n  {line}", file=sys.stderr)
+        raise

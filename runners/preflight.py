@@ -1,123 +1,158 @@
-"""What would ruin a training run, checked on the tokens before any weight is loaded."""
+"""What would ruin a training run, told before time is spent: on rows, tokens, held-out rows and this machine.
+
+:func:`inspect` is what every run passes: it needs the rows and the tokenizer. :func:`examine` adds what takes
+more to know: held-out rows, repeats, personal data, memory, the device. Every check has a code; the list is
+:data:`runners.complaints.CODES`. Imports no torch: the device is tried in a child process.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
-from rag.errors import BadInput
-from runners.chat import Chat, Encoded, pieces
-from runners.data import Example
+from rag.errors import BadInput, CannotRun
+from runners import family, labels, leaks, rehearsal, repeats, room, secrets, tokenised
+from runners.chat import Chat, Encoded
+from runners.complaints import MACHINE, Check, merged
+from runners.data import Question
+from runners.example import Example
 from runners.models import Model
 from runners.tuning import TrainConfig
 
-MAX_LONG_SHARE = 0.05
-"""More rows over max_tokens than this refuse the run: the rest would no longer be the user's data."""
+__all__ = ["Check", "Preflight", "examine", "inspect"]
 
 
 @dataclass(frozen=True, slots=True)
 class Preflight:
-    """What the rows look like as tokens, what stops the run and what is only worth knowing."""
+    """What the rows look like as tokens, and everything that was checked."""
 
     rows: int
     used: int
+    """Rows trained on; of raw text its pieces."""
     tokens: int
     learnt: int
     """Tokens the loss is taken on."""
     longest: int
     p95: int
     too_long: tuple[int, ...]
-    """Lines of the rows that are left out."""
-    stops: tuple[str, ...]
-    warnings: tuple[str, ...]
+    """Lines of the rows over max_tokens, which are left out."""
+    left_out: int
+    """Rows that are not trained on: too long, nothing to learn, refused by the template."""
+    checks: tuple[Check, ...]
+
+    @property
+    def stops(self) -> tuple[str, ...]:
+        """Return what refuses the run, as sentences."""
+        return tuple(check.sentence() for check in self.checks if check.level == "stop")
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Return what is worth knowing, as sentences."""
+        return tuple(check.sentence() for check in self.checks if check.level == "warn")
+
+    @property
+    def exit_code(self) -> int:
+        """Return 0 when nothing stands in the way, 3 for the data, 4 when only this machine does."""
+        stops = [check for check in self.checks if check.level == "stop"]
+        machine = all(check.code in MACHINE for check in stops)
+        return 0 if not stops else CannotRun.exit_code if machine else BadInput.exit_code
 
     def require(self) -> None:
-        """Raise BadInput with every reason not to train, if there is one."""
-        if self.stops:
-            raise BadInput("this data would ruin the training run: " + "; ".join(self.stops))
+        """Raise BadInput with every reason not to train; CannotRun when this machine is the only one."""
+        found = [check for check in self.checks if check.level == "stop"]
+        if not found:
+            return
+        data = [check for check in found if check.code not in MACHINE]
+        hint = "; ".join(dict.fromkeys(check.next for check in data or found if check.next))
+        if data:
+            raise BadInput(f"this data would ruin the training run: {'; '.join(self.stops)}", hint)
+        raise CannotRun(f"this run does not work here: {'; '.join(self.stops)}", hint)
 
     def to_json(self) -> dict[str, Any]:
         """Return the report as JSON values."""
-        return {name: getattr(self, name) for name in self.__slots__}
+        counts = {name: getattr(self, name) for name in self.__slots__ if name not in ("checks", "too_long")}
+        return {"ok": not self.stops, "checks": [check.to_json() for check in self.checks], **counts}
 
 
 def inspect(rows: Sequence[Example], chat: Chat, config: TrainConfig) -> tuple[list[Encoded], Preflight]:
-    """Return the rows that fit as tokens, and the report over all of them."""
-    encoded = [chat.example(row) for row in rows]
-    lengths = sorted(len(e.ids) for e in encoded)
-    p95 = lengths[int(0.95 * (len(lengths) - 1))] if lengths else 0
-    used = [e for e in encoded if len(e.ids) <= config.max_tokens]
-    long = [e for e in encoded if len(e.ids) > config.max_tokens]
+    """Return the rows that can be trained on as tokens, and the report over all of them."""
+    found = tokenised.encode(rows, chat, config)
+    checks = [
+        *tokenised.checks(rows, found, chat, config),
+        *family.checks(rows, found, chat),
+    ]
+    used = found.used
     report = Preflight(
         rows=len(rows),
         used=len(used),
         tokens=sum(len(e.ids) for e in used),
         learnt=sum(len(e.learnt) for e in used),
-        longest=lengths[-1] if lengths else 0,
-        p95=p95,
-        too_long=tuple(e.line for e in long),
-        stops=tuple(_stops(rows, used, long, chat, config, p95)),
-        warnings=tuple(_warnings(used, long, chat, config)),
+        longest=found.within(1),
+        p95=found.within(0.95),
+        too_long=tuple(row.line for row, _ in found.long),
+        left_out=found.left_out,
+        checks=merged(checks),
     )
     return used, report
 
 
-def lines(rows: Sequence[Example], config: TrainConfig, base: Model, show: int = 0) -> Iterator[str]:
-    """Yield ``show`` rows with their learnt parts in ⟦ ⟧, then the report; BadInput on a stopper."""
-    chat = Chat(base.folder)
-    used, report = inspect(rows, chat, config)
-    for encoded in used[:show]:
-        yield f"--- line {encoded.line}: {len(encoded.ids)} tokens, {len(encoded.learnt)} learnt"
-        yield "".join(f"⟦{text}⟧" if learnt else text for text, learnt in pieces(encoded, chat))
-    yield f"{report.used} of {report.rows} rows used, {report.tokens} tokens, {report.learnt} of them learnt"
-    yield f"row length: longest {report.longest}, 95 % within {report.p95}, limit {config.max_tokens}"
-    for warning in report.warnings:
-        yield f"warning: {warning}"
-    report.require()
-    yield "nothing stands in the way"
-
-
-def _stops(
+def examine(
     rows: Sequence[Example],
-    used: list[Encoded],
-    long: list[Encoded],
-    chat: Chat,
+    base: Model,
     config: TrainConfig,
-    p95: int,
-) -> Iterator[str]:
-    if not rows:
-        yield "there are no rows"
-        return
-    if len(long) > MAX_LONG_SHARE * len(rows):
-        yield (
-            f"{len(long)} of {len(rows)} rows are longer than max_tokens {config.max_tokens} "
-            f"(lines {_some(long)}); 95 % are within {p95}, so set max_tokens to {p95} or more"
+    *,
+    valid: Sequence[Example] = (),
+    questions: Sequence[Question] = (),
+    out: Path | None = None,
+    accept: Sequence[str] = (),
+    measure: bool = True,
+) -> Preflight:
+    """Return what :func:`inspect` reports, with every other check added.
+
+    ``valid`` and ``questions`` must not be learnt. ``out`` is where the result goes: its disk counts. ``accept``
+    names codes of which a stop is only a warning. ``measure`` takes one real step in a child process; without
+    it that is done only when the estimate is not sure that the run fits.
+    """
+    used, report = inspect(rows, Chat(base.folder), config)
+    checks = [*report.checks, repeats.check(rows), *secrets.checks(rows)]
+    if found := labels.check(rows):
+        checks.append(found)
+    if questions:
+        checks.append(leaks.questions(rows, questions))
+    if valid:
+        checks.append(leaks.validation(rows, valid))
+    if used:
+        checks += _machine(rows, used, base, config, out, measure)
+    return replace(report, checks=tuple(_accepted(check, accept) for check in merged(checks)))
+
+
+def _machine(
+    rows: Sequence[Example], used: Sequence[Encoded], base: Model, config: TrainConfig, out: Path | None, measure: bool
+) -> list[Check]:  # fmt: skip
+    """Return the checks of this machine; where a step was measured, the estimate does not decide."""
+    longest = max(len(row.ids) for row in used)
+    estimated = room.memory(base, config, longest)
+    memory = room.memory_check(estimated, longest, config)
+    disk = [] if out is None else [room.disk_check(base, config, out)]
+    free = estimated.free if estimated else None
+    if measure or memory.level != "ok":
+        picked = room.largest_batch(used, config.micro_tokens)
+        first = next((row for row in rows if not row.raw), None)
+        found = rehearsal.rehearse(
+            base, config, picked, first, bool(estimated and estimated.checkpointing), free
         )
-    if masked := [e for e in used if not e.learnt]:
-        yield f"{len(masked)} rows have nothing to learn, every token is masked (lines {_some(masked)})"
-    if not chat.eos_ids:
-        yield "the tokenizer has no end token, so the model could never learn to stop"
-    elif endless := [e for e in used if e.learnt and e.ids[e.learnt[-1]] not in chat.eos_ids]:
-        yield f"{len(endless)} answers lack the end token, so it would not be learnt (lines {_some(endless)})"
-    dirty = [r for r in rows if any(t in m["content"] for m in r.messages for t in chat.control_tokens)]
-    if dirty:
-        found = ", ".join(str(r.line) for r in dirty[:5])
-        yield f"{len(dirty)} rows contain the model's own control tokens as text (lines {found})"
+    else:
+        found = rehearsal.quick(config)
+    tokens = round(config.epochs * sum(len(row.ids) for row in used))
+    tried = list(rehearsal.checks(found, config, tokens, free))
+    if any(check.code == "PF023" and check.level != "stop" for check in tried) and memory.level == "stop":
+        memory = replace(memory, level="warn", text=f"{memory.text}; the measured step decides")
+    return [memory, *disk, *tried]
 
 
-def _warnings(used: list[Encoded], long: list[Encoded], chat: Chat, config: TrainConfig) -> Iterator[str]:
-    if long:
-        yield f"{len(long)} rows over max_tokens {config.max_tokens} are left out (lines {_some(long)})"
-    if not chat.own_template:
-        yield "the model has no chat template; a plain one is used and kept with the tuned weights"
-    if chat.pad is None:
-        yield "the vocabulary has no padding token apart from the end token; rows are masked by position"
-    tokens = sum(len(e.ids) for e in used)
-    if tokens and sum(len(e.learnt) for e in used) < 0.02 * tokens:
-        yield "under 2 % of the tokens are learnt; are the prompts meant to be this long?"
-
-
-def _some(rows: list[Encoded]) -> str:
-    more = f" and {len(rows) - 5} more" if len(rows) > 5 else ""
-    return ", ".join(str(e.line) for e in rows[:5]) + more
+def _accepted(check: Check, accept: Sequence[str]) -> Check:
+    if check.level != "stop" or check.code not in accept:
+        return check
+    return replace(check, level="warn", text=f"{check.text}; accepted", next="")

@@ -1,0 +1,135 @@
+"""Whether a run finds room here: memory as estimated before, disk for checkpoints and result. Imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rag.errors import BadInput
+from runners import recompute
+from runners.chat import Encoded
+from runners.complaints import Check
+from runners.fingerprint import read_json, tensor_sizes
+from runners.machine import GIB, Machine, Probe, detect, disk, free_ram
+from runners.memory import HISTORY
+from runners.models import Model
+from runners.shape import read_shape
+from runners.tuning import TrainConfig
+
+PROCESS_GIB = 0.6
+"""What Python with torch, transformers and peft takes before any model is loaded; measured on Linux."""
+KEPT = 4
+"""Checkpoints on the disk at once: last good, best, newest, and the one being written."""
+SPARE_GIB = 0.5
+"""Left free on a disk: a full one harms more than this run."""
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """What a run needs of the device's memory, as a range, beside what is free."""
+
+    low: float
+    likely: float
+    high: float
+    free: float | None
+    """GiB, None when unknown."""
+    how: str
+    """Where the free memory was read."""
+    checkpointing: bool
+    """Whether the run would compute activations again."""
+
+    @property
+    def verdict(self) -> str:
+        """Return yes, tight, no or unknown."""
+        if self.free is None:
+            return "unknown"
+        return "yes" if self.high <= self.free else "tight" if self.low <= self.free else "no"
+
+
+def memory(base: Model, config: TrainConfig, longest: int, machine: Machine | None = None) -> Room | None:
+    """Estimate one micro-batch of the longest rows; None when the model's shape is not in its config.
+
+    The range is that of :func:`runners.memory.estimate` for this loop's own fp32 masters, adapters and loss.
+    """
+    machine = machine or detect()
+    try:
+        shape = read_shape(read_json(base.folder / "config.json"))
+    except BadInput:
+        return None
+    cuda = machine.gpu_kind.value == "cuda"
+    if cuda:
+        free, how = machine.gpu_memory_gib.value, f"memory of {machine.gpu_name.value or 'the GPU'}"
+    else:
+        found = free_ram(Probe())
+        free, how = found.value, found.how
+    half = bool(machine.bf16.value)
+    extra = 0.0 if cuda else PROCESS_GIB
+    on = recompute.decide(base.folder, config, longest, None if free is None else free - extra, half).on
+    high = recompute.need(shape, config, longest, half, on)
+    history = HISTORY[config.method]  # type: ignore[index]
+    likely = high / history.high
+    return Room(likely * history.low + extra, likely + extra, high + extra, free, how, on)
+
+
+def memory_check(room: Room | None, longest: int, config: TrainConfig) -> Check:
+    """Return the check of estimated memory: fits, tight, or does not."""
+    if room is None:
+        return Check("PF022", "ok", "not estimated: the model's config does not tell its shape")
+    need = f"about {room.likely:.1f} GiB ({room.low:.1f} to {room.high:.1f})"
+    at = f"for {config.micro_tokens:,} tokens at once{', activations computed again' if room.checkpointing else ''}"
+    if room.free is None:
+        return Check("PF022", "ok", f"{need} {at}; what is free is unknown")
+    has = f"{room.free:.1f} GiB free"
+    if room.verdict == "yes":
+        return Check("PF022", "ok", f"fits: {need} {at}, {has}")
+    todo = f"use {smaller(config, longest)}"
+    if room.verdict == "tight":
+        return Check("PF022", "warn", f"tight: {need} {at}, {has}", next=todo)
+    return Check("PF022", "stop", f"does not fit: {need} {at}, {has} ({room.how})", next=todo)
+
+
+def smaller(config: TrainConfig, longest: int) -> str:
+    """Return what would take less memory, most effective first."""
+    ways = []
+    if config.method == "full":
+        ways.append("--method lora")
+    if config.method == "lora":
+        ways.append("--method qlora")
+    if config.checkpointing == "off":
+        ways.append("--checkpointing")
+    if config.method == "full" and config.optimizer == "adamw":
+        ways.append("--optimizer adamw_8bit")
+    if config.micro_tokens > longest:
+        ways.append(f"--micro-tokens {longest}")
+    return ", ".join([*ways, "shorter rows (--max-tokens) or a smaller model"])
+
+
+def disk_check(base: Model, config: TrainConfig, out: Path) -> Check:
+    """Return the check of the disk that ``out`` is on, for checkpoints (fp32 weights and moments) and result."""
+    need = disk_gib(base, config)
+    free = disk(out)
+    if free.value is None:
+        return Check("PF024", "ok", f"about {need:.1f} GiB for checkpoints and result; {free.how}")
+    told = f"about {need:.1f} GiB for checkpoints and result, {free.value:.1f} GiB free"
+    if need + SPARE_GIB > free.value:
+        return Check("PF024", "stop", told, next="free some space, or name another disk with --out")
+    return Check("PF024", "ok", told)
+
+
+def disk_gib(base: Model, config: TrainConfig) -> float:
+    """Return the most that checkpoints and result take on disk: 12 bytes per trained weight in each checkpoint."""
+    params = sum(tensor_sizes(base.folder))
+    try:
+        shape = read_shape(read_json(base.folder / "config.json"))
+        adapters = shape.adapter(config.rank)
+    except BadInput:
+        adapters = params // 20
+    trained = params if config.method == "full" else adapters
+    return (KEPT * 12 * trained + (2 if config.method == "full" else 4) * trained) / GIB
+
+
+def largest_batch(rows: Sequence[Encoded], most: int) -> list[Encoded]:
+    """Return the longest rows, as many as one forward pass of at most ``most`` padded tokens takes."""
+    ordered = sorted(rows, key=lambda row: -len(row.ids))
+    return ordered[: max(1, most // len(ordered[0].ids))]
