@@ -40,6 +40,8 @@ class Watcher:
         elif kind == "train.start":
             for warning in event.get("warnings", ()):
                 self.say(f"  {warning}")
+        elif kind in ("train.restart", "train.damage", "train.moved", "train.memory"):
+            self.say(f"  {kind.partition('.')[2]}: {event['reason']}")
         elif kind == "row.rejected":
             self.say(f"  {event['file']}, line {event['line']} left out: {event['reason']}")
         elif kind == "rows.prepared":

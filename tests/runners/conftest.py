@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import os
 import re
-from collections.abc import Callable, Sequence
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +101,47 @@ def build_tiny(folder: Path, examples: Sequence[Example], seed: int) -> None:
         tie_word_embeddings=True,
     )  # fmt: skip
     LlamaForCausalLM(config).to(torch.bfloat16).save_pretrained(folder)
+
+
+class Warm:
+    """A process with torch imported that forks a child for each order (warm.py); one child at a time."""
+
+    def __init__(self) -> None:
+        root = str(Path(hub.__file__).parents[1])
+        more = {"PYTHONPATH": root, "OMP_NUM_THREADS": "1", "NO_COLOR": "1", "COLUMNS": "200"}
+        script = [sys.executable, "-P", str(Path(__file__).with_name("warm.py"))]
+        self.process = subprocess.Popen(
+            script, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**os.environ, **more}
+        )
+        assert self._heard()["ready"]
+
+    def start(self, **order: Any) -> int:
+        """Give an order and return the child's pid."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(json.dumps(order) + "\n")
+        self.process.stdin.flush()
+        return int(self._heard()["pid"])
+
+    def wait(self) -> int:
+        """Return the child's exit code when it has ended, minus the signal when one killed it."""
+        return int(self._heard()["code"])
+
+    def close(self) -> None:
+        """End it."""
+        self.process.kill()
+        self.process.communicate(timeout=60)
+
+    def _heard(self) -> dict[str, int]:
+        assert self.process.stdout is not None
+        return dict(json.loads(self.process.stdout.readline()))
+
+
+@pytest.fixture(scope="session")
+def warm() -> Iterator[Warm]:
+    """The process that forks children."""
+    process = Warm()
+    yield process
+    process.close()
 
 
 class WordEncoder:
