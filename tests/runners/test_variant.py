@@ -1,0 +1,162 @@
+"""LoRA's variants: each trains, is saved as plain PEFT loads it, and never takes a loss that is not its own."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from peft import PeftModel
+
+from rag.errors import BadInput
+from runners import attach, loss, variant
+from runners.chat import Chat, Encoded
+from runners.data import Example
+from runners.load import load_base
+from runners.models import Model
+from runners.train import fit
+from runners.tuning import VARIANTS, TrainConfig
+
+FEW = TrainConfig(epochs=1.0, rank=4, alpha=8.0, learning_rate=1e-2, batch_tokens=300)
+PLAIN_PEFT = """
+import sys, warnings
+import torch
+from peft import PeftModel
+from transformers import AutoModelForCausalLM, AutoTokenizer
+base, *folders = sys.argv[1:]
+warnings.simplefilter("error")
+# transformers, not the folder, warns about a name that peft still uses.
+warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
+for folder in folders:
+    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    model = PeftModel.from_pretrained(model, folder).eval()
+    ids = AutoTokenizer.from_pretrained(folder)("When does the lounge open?", return_tensors="pt").input_ids
+    torch.save(model(ids).logits.detach(), folder + ".pt")
+"""
+
+
+def fp32(tiny: Model, config: TrainConfig) -> PeftModel:
+    """Return the tiny net in fp32 with what a variant trains, moved as a few steps would move it."""
+    torch.manual_seed(0)
+    base = load_base(tiny, "float32")
+    net = attach._lora(base, config, tiny)
+    with torch.no_grad():
+        for parameter in attach.trained(net).values():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    return net
+
+
+@pytest.fixture
+def rows(tiny: Model, examples: tuple[Example, ...]) -> list[Encoded]:
+    chat = Chat(tiny.folder)
+    return [chat.example(row) for row in examples[:6]]
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_the_saved_adapter_does_on_the_untouched_base_what_was_trained(
+    tiny: Model, tmp_path: Path, name: str
+) -> None:
+    net = fp32(tiny, replace(FEW, variant=name)).eval()
+    ids = torch.tensor([Chat(tiny.folder).encode("When does the lounge open?")])
+    attach._save_adapter(net, tmp_path, tiny)
+    again = PeftModel.from_pretrained(load_base(tiny, "float32"), tmp_path).eval()
+    with torch.no_grad():
+        torch.testing.assert_close(again(ids).logits, net(ids).logits, rtol=1e-4, atol=1e-4)
+    config = json.loads((tmp_path / "adapter_config.json").read_text("utf-8"))
+    assert config["r"] == (8 if name == "pissa" else 4)
+    assert config["lora_alpha"] / config["r"] == 2
+    assert config["init_lora_weights"] is True
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_a_variants_loss_and_gradients_are_the_plain_ones(
+    tiny: Model, rows: list[Encoded], name: str
+) -> None:
+    net = fp32(tiny, replace(FEW, variant=name))
+    net.train()
+    chosen = loss.choose(net, rows)
+    found = {}
+    for path in (chosen.path, "plain"):
+        loss.Loss(net, chosen.causal, path)(rows).backward()
+        found[path] = {n: p.grad.clone() for n, p in attach.trained(net).items()}
+        net.zero_grad()
+    for key, gradient in found["plain"].items():
+        torch.testing.assert_close(found[chosen.path][key], gradient, rtol=1e-3, atol=1e-4)
+
+
+def test_every_variant_learns_and_plain_peft_loads_it_without_a_warning(
+    tiny: Model, examples: tuple[Example, ...], tmp_path: Path
+) -> None:
+    folders = [tmp_path / name for name in VARIANTS]
+    for out in folders:
+        result = fit(examples, replace(FEW, variant=out.name, epochs=2.0), tiny, out)
+        assert result.last_loss < result.first_loss - 0.2
+    command = [sys.executable, "-c", PLAIN_PEFT, str(tiny.folder), *map(str, folders)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    ids = torch.tensor([Chat(tiny.folder).encode("When does the lounge open?")])
+    for out in folders:
+        model, _ = attach.load_for_inference(tiny, out, "float32")
+        with torch.no_grad():
+            there = torch.load(f"{out}.pt")
+            torch.testing.assert_close(model(ids).logits, there, rtol=1e-3, atol=1e-3)
+
+
+def test_pissa_begins_where_the_base_is_and_on_the_largest_values(tiny: Model) -> None:
+    torch.manual_seed(0)
+    net = attach._lora(load_base(tiny, "float32"), replace(FEW, variant="pissa"), tiny).eval()
+    bare = load_base(tiny, "float32")
+    ids = torch.arange(10)[None]
+    with torch.no_grad():
+        torch.testing.assert_close(net(ids).logits, bare(ids).logits, rtol=1e-4, atol=1e-4)
+    name = "model.layers.0.self_attn.q_proj"
+    layer, weight = net.get_base_model().get_submodule(name), bare.get_submodule(name).weight
+    taken = layer.scaling["default"] * layer.lora_B["default"].weight @ layer.lora_A["default"].weight
+    assert float(taken.norm()) == pytest.approx(float(torch.linalg.svdvals(weight)[:4].norm()), rel=0.02)
+
+
+def test_targets_get_adapters_and_no_other_layer(tiny: Model) -> None:
+    net = attach._lora(load_base(tiny), replace(FEW, targets=("q_proj", "v_proj")), tiny)
+    assert {n.split(".")[-4] for n in attach.trained(net)} == {"q_proj", "v_proj"}
+
+
+def test_what_cannot_be_is_refused_in_one_line(tiny: Model) -> None:
+    with pytest.raises(BadInput, match="'query' is no linear layer") as caught:
+        attach.attach(tiny, replace(FEW, targets=("q_proj", "query")))
+    assert "q_proj" in caught.value.hint
+    with pytest.raises(BadInput, match="the narrowest has 16"):
+        attach.attach(tiny, replace(FEW, variant="pissa", rank=17))
+    for wrong in ({"variant": "pissa", "method": "qlora"}, {"variant": "dora", "method": "full"},
+                  {"lora_plus": 16.0, "method": "full"}, {"targets": ()}, {"targets": "q_proj"}):  # fmt: skip
+        with pytest.raises(BadInput):
+            TrainConfig(**wrong)  # type: ignore[arg-type]
+
+
+def test_an_adapter_goes_on_as_what_it_is(tiny: Model, examples: tuple[Example, ...], tmp_path: Path) -> None:
+    fit(examples, replace(FEW, variant="dora"), tiny, tmp_path / "first")
+    on = replace(FEW, rank=8, init_adapter=tmp_path / "first")
+    fit(examples, on, tiny, tmp_path / "second")
+    config = json.loads((tmp_path / "second" / "adapter_config.json").read_text("utf-8"))
+    assert (config["r"], config["use_dora"]) == (4, True)
+    with pytest.raises(BadInput, match="is a dora adapter"):
+        fit(examples, replace(on, variant="rslora"), tiny, tmp_path / "third")
+
+
+def test_a_pissa_adapter_goes_on_at_twice_the_rank(
+    tiny: Model, examples: tuple[Example, ...], tmp_path: Path
+) -> None:
+    fit(examples, replace(FEW, variant="pissa"), tiny, tmp_path / "first")
+    fit(examples, replace(FEW, init_adapter=tmp_path / "first"), tiny, tmp_path / "second")
+    config = json.loads((tmp_path / "second" / "adapter_config.json").read_text("utf-8"))
+    assert config["r"] == 8
+
+
+@pytest.mark.parametrize("method", ["lora", "qlora"])
+def test_variants_over_a_bf16_and_a_four_bit_base(tiny: Model, method: str) -> None:
+    for name in ("lora", "rslora", "dora"):
+        net = attach.attach(tiny, replace(FEW, method=method, variant=name))
+        assert variant.name_of(net) == name
