@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rag import cite
+from rag.errors import BadInput
 from rag.gold import GoldFinder
 from rag.types import Chunk, Hit
+from rag.words import sentences
 from runners.data import Example
 from runners.plan import Prompts
 from runners.prompting import training_row
 from runners.retrieval import Retriever
+from runners.shapes import Message
 
 SHUFFLED = 0.5
 """Share of rows whose passages are shuffled. In the others they stand best first, as they will when it is asked: so
@@ -35,6 +38,8 @@ class RetrievalRows:
     without_gold: int
     refusals: int
     """Examples that refuse by themselves."""
+    quoted: int
+    """Replies that begin with a quotation from the gold passage."""
     unsupported: tuple[int, ...]
     """Lines of examples whose reply no passage supports; they are left out and said."""
 
@@ -42,20 +47,37 @@ class RetrievalRows:
         """The counts, for events and manifests."""
         return {
             "rows": len(self.rows), "with_gold": self.with_gold, "without_gold": self.without_gold,
-            "refusals": self.refusals, "unsupported": len(self.unsupported),
+            "refusals": self.refusals, "quoted": self.quoted,
+            "unsupported": len(self.unsupported),
         }  # fmt: skip
 
 
 def retrieval_rows(
-    prompts: Prompts, examples: Sequence[Example], retriever: Retriever, without_gold: float, seed: int
+    prompts: Prompts,
+    examples: Sequence[Example],
+    retriever: Retriever,
+    without_gold: float,
+    seed: int,
+    distractors: int | None = None,
+    quote: bool = False,
 ) -> RetrievalRows:
-    """Turn examples into retrieval-aware rows; the same seed gives the same rows."""
-    k = retriever.step.k
+    """Turn examples into retrieval-aware rows; the same seed gives the same rows.
+
+    Beside the gold passage stand so many ``distractors``; None fills up the passages that are shown when the arm is
+    asked. With ``quote`` a reply begins with the gold passage's own words for it (:func:`quoting`). Raises BadInput
+    on texts without a question.
+    """
+    if texts := [e for e in examples if e.raw]:
+        raise BadInput(
+            f"{len(texts)} examples are plain texts ({texts[0].place}, ...); passages are found for a question",
+            "train on the texts first, and go on from that arm with questions and replies",
+        )
+    k = retriever.step.k if distractors is None else distractors + 1
     golden = GoldPassages(retriever.index.chunks)
     found = retriever.index.search_many([e.question for e in examples], k + SPARE)
     rows: list[Example] = []
     unsupported: list[int] = []
-    kept = dropped = refused = 0
+    kept = dropped = refused = quoted = 0
     for example, hits in zip(examples, found, strict=True):
         chance = random.Random(f"{seed}:{example.line}:{example.question}")
         if example.meta.get("refusal"):
@@ -71,9 +93,27 @@ def retrieval_rows(
             rows.append(_row(prompts, example, others[:k], retriever, chance, refusal))
             dropped += 1
         else:
-            rows.append(_row(prompts, example, with_passage(hits, gold, k), retriever, chance))
+            if quote:
+                example = quoting(example, gold)
+                quoted += "quote" in example.meta
+            rows.append(_row(prompts, example, with_passage(hits, gold, k), retriever, chance, example.reply))
             kept += 1
-    return RetrievalRows(tuple(rows), kept, dropped, refused, tuple(unsupported))
+    return RetrievalRows(tuple(rows), kept, dropped, refused, quoted, tuple(unsupported))
+
+
+def quoting(example: Example, gold: Chunk) -> Example:
+    """Return the example with the passage's sentence for its first statement put before the reply, in “ ”.
+
+    The quotation is word for word and kept as ``meta.quote``; without one the example stays as it is. Copying the
+    evidence first is RAFT's way to an answer that holds to its passage; it costs tokens and the house style.
+    """
+    for sentence in sentences(example.reply):
+        found = cite.support(sentence, [gold]) if cite.states_something(sentence) else None
+        if found:
+            answer: Message = {"role": "assistant", "content": f"“{found.quote}” {example.reply}"}
+            meta = {**example.meta, "quote": found.quote}
+            return replace(example, messages=(*example.messages[:-1], answer), meta=meta)
+    return example
 
 
 class GoldPassages:

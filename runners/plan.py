@@ -11,15 +11,14 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import ConfigDict, Field, ValidationError, model_validator
 
 from rag.durable import canonical_json, sha256_text, write_text
 from rag.errors import BadInput
-from runners.tuning import refuse_mix
+from runners.recipe import EvaluateStep, IndexStep, Strict, TrainStep
 
 Method = Literal["prompting", "few-shot", "rag", "lora", "qlora", "full", "hybrid"]
 METHODS: tuple[str, ...] = ("prompting", "few-shot", "rag", "lora", "qlora", "full", "hybrid")
-TuningMethod = Literal["lora", "qlora", "full"]
 SCORES: tuple[str, ...] = (
     "style",
     "fact_recall",
@@ -31,11 +30,7 @@ SCORES: tuple[str, ...] = (
 )
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class RecordedAnswer(_Model):
+class RecordedAnswer(Strict):
     """One answer to the questionnaire and where it came from."""
 
     value: Any = Field(description="What was answered; null is unknown.")
@@ -43,7 +38,7 @@ class RecordedAnswer(_Model):
     note: str = Field("", description="How a detected or counted value was found.")
 
 
-class PlanModel(_Model):
+class PlanModel(Strict):
     """The base model, or the embedder, that the plan was made for."""
 
     name: str = Field(description="A known name, a folder, or openai:NAME@URL.")
@@ -51,11 +46,14 @@ class PlanModel(_Model):
     allow_hub: bool = Field(False, description="Whether the model hub may be asked for it.")
 
 
-class Data(_Model):
+class Data(Strict):
     """The files the plan works on; relative paths start at the plan's own folder."""
 
     documents: Path | None = Field(None, description="A folder, a file, or a .jsonl of document rows.")
     examples: Path | None = Field(None, description="Prompt/response pairs or chats for tuning.")
+    replay: Path | None = Field(
+        None, description="General examples that a train step may mix in against forgetting."
+    )
     questions: Path | None = Field(None, description="Held-out questions; divided once into dev and test.")
     test_questions: Path | None = Field(None, description="Your own test half; then `questions` is all dev.")
     max_examples: int | None = Field(
@@ -66,7 +64,7 @@ class Data(_Model):
     dev_share: float = Field(1 / 3, gt=0, lt=1, description="Share of the questions that is dev.")
 
 
-class Prompts(_Model):
+class Prompts(Strict):
     """The words the model is given; every arm gets the same instructions, so that none is a straw man."""
 
     system: str = Field("", description="Today's instructions (house style in words).")
@@ -88,83 +86,10 @@ class Prompts(_Model):
         return self
 
 
-class IndexStep(_Model):
-    """Build the retrieval index."""
-
-    kind: Literal["index"] = "index"
-    k: int = Field(3, ge=1, le=50, description="Passages given to the model.")
-    max_chunk_tokens: int = Field(200, ge=16, description="Longest chunk, in the embedder's own tokens.")
-    overlap: float = Field(
-        0.25, ge=0, lt=1, description="Share of a split chunk that repeats the one before."
-    )
-    lexical_weight: float = Field(0.3, ge=0, le=1, description="Weight of BM25 beside the dense score.")
-    context_tokens: int = Field(1024, ge=32, description="Most tokens of passages in one prompt.")
-
-
-class TrainStep(_Model):
-    """Tune the base model; one of these for every arm that has weights of its own."""
-
-    kind: Literal["train"] = "train"
-    arm: str = Field(description="The arm this is for: lora, qlora, full or hybrid.")
-    method: TuningMethod = "lora"
-    rows: Literal["plain", "retrieval"] = Field(
-        "plain", description="retrieval: the question with the passages the index returns, and distractors."
-    )
-    start_from: str | None = Field(None, description="Continue from the adapter of this arm.")
-    epochs: float = Field(2, gt=0, le=100)
-    learning_rate: float = Field(5e-4, gt=0, lt=1)
-    rank: int = Field(16, ge=1, le=512, description="LoRA rank; full tuning has none.")
-    alpha: float = Field(32, gt=0)
-    dropout: float = Field(0.0, ge=0, lt=1)
-    variant: Literal["lora", "rslora", "dora", "pissa"] = Field(
-        "lora", description="Kind of LoRA; pissa is saved as a plain adapter of twice the rank."
-    )
-    targets: Literal["all-linear"] | tuple[str, ...] = Field(
-        "all-linear", description="Layers that get an adapter: all, or those whose names end so."
-    )
-    schedule: Literal["cosine", "linear", "constant"] = "cosine"
-    lora_plus: float = Field(1.0, ge=1, le=1000, description="Rate of LoRA's B over A matrices; 1 is off.")
-    neftune: float = Field(0.0, ge=0, description="Size of NEFTune's noise on the embeddings; 0 is off.")
-    optimizer: Literal["adamw", "adamw_8bit", "paged_adamw_8bit", "adafactor"] = Field(
-        "adamw", description="8-bit and adafactor take less memory, for full tuning."
-    )
-    checkpointing: Literal["auto", "on", "off"] = Field(
-        "auto", description="Compute activations again to save memory; auto only when it is needed."
-    )
-    turns: Literal["all", "last"] = Field("all", description="Which assistant turns of a chat are learnt.")
-    batch_tokens: int = Field(1024, ge=64, description="Real tokens per optimiser step, at least one row.")
-    max_tokens: int = Field(1024, ge=32, description="Longest row; longer ones are counted and refused.")
-    without_gold: float = Field(0.15, ge=0, le=0.9, description="Share of retrieval rows that lack the gold.")
-    seeds: tuple[int, ...] = Field((0,), min_length=1, description="One training run per seed.")
-    reasons: dict[str, str] = Field(
-        default_factory=dict, description="Why each number, shown when it trains."
-    )
-
-    @model_validator(mode="after")
-    def _together(self) -> TrainStep:
-        try:
-            refuse_mix(self.method, self.variant, self.lora_plus, self.targets, bool(self.start_from))
-        except BadInput as refused:
-            raise ValueError(refused.message) from None
-        return self
-
-
-class EvaluateStep(_Model):
-    """Answer every test question with one arm."""
-
-    kind: Literal["evaluate"] = "evaluate"
-    arm: str = Field(description="prompting, few-shot, rag, lora, qlora, full, naive-stack, hybrid.")
-    weights: str | None = Field(
-        None, description="The train step's arm whose weights it uses; null is the base."
-    )
-    retrieval: bool = Field(False, description="Whether it is given passages from the index.")
-    shots: int = Field(0, ge=0, le=64, description="Examples shown in the prompt.")
-
-
 Step = Annotated[IndexStep | TrainStep | EvaluateStep, Field(discriminator="kind")]
 
 
-class Check(_Model):
+class Check(Strict):
     """One deterministic rule of the house style; a reply is in style when it passes every check."""
 
     kind: Literal["regex", "json_schema", "labels", "max_words", "must_not"]
@@ -190,7 +115,7 @@ class Check(_Model):
         return self
 
 
-class Gate(_Model):
+class Gate(Strict):
     """What the recommended arm must beat before it is advised."""
 
     must_beat: tuple[str, ...] = Field((), description="Arms the chosen one must beat on the combined score.")
@@ -199,7 +124,7 @@ class Gate(_Model):
     )
 
 
-class Plan(_Model):
+class Plan(Strict):
     """Everything a run does, in the order it does it."""
 
     schema_version: Literal[1] = Field(1, alias="schema")
@@ -243,6 +168,8 @@ class Plan(_Model):
                     raise ValueError(f"{place}: retrieval rows need an index step before it")
                 if not self.data.examples:
                     raise ValueError(f"{place}: training needs data.examples")
+                if step.replay and not self.data.replay:
+                    raise ValueError(f"{place}.replay: replay rows need data.replay")
                 trained.add(step.arm)
             else:
                 if step.weights and step.weights not in trained:
@@ -343,6 +270,6 @@ def _all_keys() -> list[str]:
 
 
 def _absolute(data: Data, folder: Path) -> Data:
-    paths = ("documents", "examples", "questions", "test_questions")
+    paths = ("documents", "examples", "replay", "questions", "test_questions")
     found = {name: getattr(data, name) for name in paths}
     return data.model_copy(update={name: (folder / path) for name, path in found.items() if path is not None})

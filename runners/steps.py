@@ -8,8 +8,9 @@ from typing import Any
 
 from rag.durable import canonical_json, sha256_file, sha256_text, write_json, writing_into
 from rag.errors import BadInput
+from runners import replay
 from runners.bench import REFUSAL, Bench
-from runners.data import Question
+from runners.data import Example, Question, load_examples
 from runners.plan import EvaluateStep, IndexStep, Plan, Step, TrainStep
 from runners.prompting import choose_shots, training_row
 from runners.rundir import INDEX, TRIAL, read_lines
@@ -28,6 +29,8 @@ def inputs(bench: Bench, step: Step) -> dict[str, Any]:
     made_from |= {"base": bench.base.fingerprint, "prompts": plan.prompts.model_dump(mode="json")}
     if isinstance(step, TrainStep):
         made_from |= {"examples": _rows_digest(bench), "index": _index_digest(plan, step.rows == "retrieval")}
+        if step.replay:
+            made_from["replay"] = _tree_digest(plan.data.replay)
         if step.start_from:
             made_from["from"] = inputs(bench, plan.train_step(step.start_from))
         return made_from
@@ -86,12 +89,14 @@ def train_arm(bench: Bench, step: TrainStep) -> dict[str, Any]:
     for seed in step.seeds:
         if step.rows == "retrieval":
             prepared = retrieval_rows(
-                bench.plan.prompts, bench.examples, bench.retriever, step.without_gold, seed
-            )
+                bench.plan.prompts, bench.examples, bench.retriever, step.without_gold, seed,
+                step.distractors, step.quote,
+            )  # fmt: skip
             rows, account = prepared.rows, prepared.account()
             bench.tell({"event": "rows.prepared", "arm": step.arm, **account})
         else:
             rows = tuple(training_row(bench.plan.prompts, e) for e in bench.examples)
+        rows = _with_replay(bench, step, rows, seed)
         start = bench.run.adapter(step.start_from, seed) if step.start_from else None
         if start is not None and not start.exists() and step.start_from:
             start = bench.run.adapter(step.start_from, bench.plan.train_step(step.start_from).seeds[0])
@@ -148,6 +153,17 @@ def gold_text(bench: Bench, question: Question) -> str:
             "correct its doc_id, or add the document",
         )
     return " ".join(raw[start:end] for start, end in question.spans)
+
+
+def _with_replay(bench: Bench, step: TrainStep, rows: tuple[Example, ...], seed: int) -> tuple[Example, ...]:
+    """The rows with the step's share of general ones mixed in, which is told."""
+    if not step.replay or bench.plan.data.replay is None:
+        return rows
+    mixed = replay.mix(rows, load_examples(bench.plan.data.replay).rows, step.replay, seed)
+    bench.tell(
+        {"event": "rows.replayed", "arm": step.arm, "rows": len(mixed), "replayed": replay.count(mixed)}
+    )
+    return mixed
 
 
 def _named(bench: Bench, arm: str) -> Callable[[dict[str, Any]], None]:

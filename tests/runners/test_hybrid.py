@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
 
+from rag.errors import BadInput
 from rag.types import Chunk, Hit
 from runners.data import Example
 from runners.hybrid import GoldPassages, RetrievalRows, retrieval_rows, with_passage
@@ -35,7 +37,7 @@ def test_every_example_is_accounted_for(make: Callable[..., RetrievalRows], pier
     assert len(made.rows) + len(made.unsupported) == len(pier_examples)
     assert made.account() == {
         "rows": 13, "with_gold": made.with_gold, "without_gold": made.without_gold,
-        "refusals": 1, "unsupported": 1,
+        "refusals": 1, "quoted": 0, "unsupported": 1,
     }  # fmt: skip
 
 
@@ -74,6 +76,38 @@ def test_the_seed_decides_and_the_other_rows_do_not(
     assert make(without_gold=0.0).without_gold == 0
     some = retrieval_rows(PROMPTS, pier_examples[4:], make_retriever(k=3), 0.0, 3)
     assert some.rows == retrieval_rows(PROMPTS, pier_examples, make_retriever(k=3), 0.0, 3).rows[4:]
+
+
+@pytest.mark.parametrize("beside", [0, 1, 4])
+def test_distractors_stand_beside_the_gold(make_retriever: Any, pier_examples: Any, beside: int) -> None:
+    made = retrieval_rows(PROMPTS, pier_examples, make_retriever(k=3), 0.3, 0, distractors=beside)
+    assert min(made.with_gold, made.without_gold) > 0
+    shown = {len(re.findall(r"^\[\d+\]", row.messages[-2]["content"], re.M)) for row in made.rows}
+    assert shown == {beside + 1}
+
+
+@pytest.mark.parametrize("k", [1, 4])
+def test_the_plans_k_is_what_a_row_shows(make_retriever: Any, pier_examples: Any, k: int) -> None:
+    made = retrieval_rows(PROMPTS, pier_examples, make_retriever(k=k), 0.3, 0)
+    assert {len(re.findall(r"^\[\d+\]", row.messages[-2]["content"], re.M)) for row in made.rows} == {k}
+
+
+def test_a_quotation_is_word_for_word_and_off_by_default(make_retriever: Any, pier_examples: Any) -> None:
+    plain = retrieval_rows(PROMPTS, pier_examples, make_retriever(k=3), 0.3, 0)
+    made = retrieval_rows(PROMPTS, pier_examples, make_retriever(k=3), 0.3, 0, quote=True)
+    assert (plain.quoted, made.quoted) == (0, made.with_gold)
+    for before, row in zip(plain.rows, made.rows, strict=True):
+        assert row.messages[:-1] == before.messages[:-1]
+        quote = row.meta.get("quote")
+        assert row.reply == (f"“{quote}” {before.reply}" if quote else before.reply)
+        assert quote is None or quote in row.messages[-2]["content"]
+        assert (quote is None) == (before.reply in PROMPTS.refusals or bool(before.meta.get("refusal")))
+
+
+def test_texts_without_a_question_are_refused(make_retriever: Any) -> None:
+    text = Example(({"role": "assistant", "content": "All of it."},), {}, 4)
+    with pytest.raises(BadInput, match=r"1 examples are plain texts \(line 4"):
+        retrieval_rows(PROMPTS, [text], make_retriever(k=3), 0.3, 0)
 
 
 def chunk(id: int, text: str, doc: str = "a.md") -> Chunk:

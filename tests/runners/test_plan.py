@@ -72,6 +72,11 @@ def test_a_plan_survives_being_written_and_read(tmp_path: Path) -> None:
             "needs an index step",
         ),
         ({"steps": [{"kind": "evaluate", "arm": "lora", "weights": "lora"}]}, "steps[0].weights", "'lora'"),
+        (
+            {"steps": [{"kind": "train", "arm": "lora", "replay": 0.1}]},
+            "steps[0].replay",
+            "need data.replay",
+        ),
         ({"weights": {"style": 0}}, "weights", "not all zero"),
         ({"weights": {"charm": 1}}, "weights", "charm"),
         ({"choice": "magic"}, "choice", "given 'magic'"),

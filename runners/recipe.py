@@ -1,0 +1,98 @@
+"""The steps that a plan may hold, with every setting of each: build an index, train an arm, let an arm answer."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from rag.errors import BadInput
+from runners.tuning import refuse_mix
+
+TuningMethod = Literal["lora", "qlora", "full"]
+
+
+class Strict(BaseModel):
+    """What a person writes: unknown keys are refused, and nothing changes once it is read."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class IndexStep(Strict):
+    """Build the retrieval index."""
+
+    kind: Literal["index"] = "index"
+    k: int = Field(3, ge=1, le=50, description="Passages given to the model.")
+    max_chunk_tokens: int = Field(200, ge=16, description="Longest chunk, in the embedder's own tokens.")
+    overlap: float = Field(
+        0.25, ge=0, lt=1, description="Share of a split chunk that repeats the one before."
+    )
+    lexical_weight: float = Field(0.3, ge=0, le=1, description="Weight of BM25 beside the dense score.")
+    context_tokens: int = Field(1024, ge=32, description="Most tokens of passages in one prompt.")
+
+
+class TrainStep(Strict):
+    """Tune the base model; one of these for every arm that has weights of its own."""
+
+    kind: Literal["train"] = "train"
+    arm: str = Field(description="The arm this is for: lora, qlora, full or hybrid.")
+    method: TuningMethod = "lora"
+    rows: Literal["plain", "retrieval"] = Field(
+        "plain", description="retrieval: the question with the passages the index returns, and distractors."
+    )
+    start_from: str | None = Field(None, description="Continue from the adapter of this arm.")
+    epochs: float = Field(2, gt=0, le=100)
+    learning_rate: float = Field(5e-4, gt=0, lt=1)
+    rank: int = Field(16, ge=1, le=512, description="LoRA rank; full tuning has none.")
+    alpha: float = Field(32, gt=0)
+    dropout: float = Field(0.0, ge=0, lt=1)
+    variant: Literal["lora", "rslora", "dora", "pissa"] = Field(
+        "lora", description="Kind of LoRA; pissa is saved as a plain adapter of twice the rank."
+    )
+    targets: Literal["all-linear"] | tuple[str, ...] = Field(
+        "all-linear", description="Layers that get an adapter: all, or those whose names end so."
+    )
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    lora_plus: float = Field(1.0, ge=1, le=1000, description="Rate of LoRA's B over A matrices; 1 is off.")
+    neftune: float = Field(0.0, ge=0, description="Size of NEFTune's noise on the embeddings; 0 is off.")
+    optimizer: Literal["adamw", "adamw_8bit", "paged_adamw_8bit", "adafactor"] = Field(
+        "adamw", description="8-bit and adafactor take less memory, for full tuning."
+    )
+    checkpointing: Literal["auto", "on", "off"] = Field(
+        "auto", description="Compute activations again to save memory; auto only when it is needed."
+    )
+    turns: Literal["all", "last"] = Field("all", description="Which assistant turns of a chat are learnt.")
+    batch_tokens: int = Field(1024, ge=64, description="Real tokens per optimiser step, at least one row.")
+    max_tokens: int = Field(1024, ge=32, description="Longest row; longer ones are counted and refused.")
+    without_gold: float = Field(0.15, ge=0, le=0.9, description="Share of retrieval rows that lack the gold.")
+    distractors: int | None = Field(
+        None, ge=0, le=49, description="Passages beside the gold one; null shows as many as when it is asked."
+    )
+    quote: bool = Field(
+        False, description="Retrieval rows: replies begin with the passage's own words, in “ ”."
+    )
+    replay: float = Field(0.0, ge=0, lt=1, description="Share of the rows that is drawn from data.replay.")
+    seeds: tuple[int, ...] = Field((0,), min_length=1, description="One training run per seed.")
+    reasons: dict[str, str] = Field(
+        default_factory=dict, description="Why each number, shown when it trains."
+    )
+
+    @model_validator(mode="after")
+    def _together(self) -> TrainStep:
+        try:
+            refuse_mix(self.method, self.variant, self.lora_plus, self.targets, bool(self.start_from))
+        except BadInput as refused:
+            raise ValueError(refused.message) from None
+        return self
+
+
+class EvaluateStep(Strict):
+    """Answer every test question with one arm."""
+
+    kind: Literal["evaluate"] = "evaluate"
+    arm: str = Field(description="prompting, few-shot, rag, lora, qlora, full, naive-stack, hybrid.")
+    weights: str | None = Field(
+        None, description="The train step's arm whose weights it uses; null is the base."
+    )
+    retrieval: bool = Field(False, description="Whether it is given passages from the index.")
+    shots: int = Field(0, ge=0, le=64, description="Examples shown in the prompt.")
