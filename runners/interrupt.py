@@ -10,6 +10,7 @@ from typing import Any
 
 GRACE_SECONDS = 3.0
 """How long a forward and backward pass may still take before it is broken off; its gradients are lost anyway."""
+RETRY_SECONDS = 0.5
 _ASKING = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -31,7 +32,7 @@ class Stop:
 
     @contextmanager
     def open(self) -> Iterator[None]:
-        """Allow the block to be broken off anywhere when it takes longer than GRACE_SECONDS after the signal."""
+        """Allow the block to be broken off anywhere when it takes longer than the grace after the signal."""
         self._open = True
         try:
             yield
@@ -44,7 +45,7 @@ class Stop:
 
 
 @contextmanager
-def held() -> Iterator[Stop]:
+def held(grace: float = GRACE_SECONDS) -> Iterator[Stop]:
     """Hold SIGINT and SIGTERM back while the block runs; afterwards they do what they would have done.
 
     The block asks the Stop it is given. A second signal does at once what it would have done without us. Only
@@ -74,7 +75,7 @@ def held() -> Iterator[Stop]:
         stop.asked = number
         if alarm:
             before[alarm] = signal.signal(alarm, stop._broken_off)
-            signal.setitimer(signal.ITIMER_REAL, GRACE_SECONDS)
+            signal.setitimer(signal.ITIMER_REAL, grace, RETRY_SECONDS)
 
     for number in tuple(before):
         signal.signal(number, catch)

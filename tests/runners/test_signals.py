@@ -1,0 +1,181 @@
+"""Ctrl-C and SIGTERM on real processes: the work is kept, the line that goes on is printed, the code is right."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import signal
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from runners import checkpoint, interrupt
+from runners.data import Example
+from runners.models import Model
+from runners.train import work_of
+
+SECONDS = 5.0
+LIMIT = 60.0
+
+
+@dataclass
+class Line:
+    """`tunewise train` in a folder with rows and a tiny model."""
+
+    warm: Any
+    folder: Path
+    model: Path
+
+    def start(self, out: str, *more: str) -> int:
+        """Begin to train and return the process's id."""
+        return self.command(
+            "train", "--examples", "rows.jsonl", "--model", str(self.model), "--out", out, "--epochs", "30",
+            "--seed", "3", *more,
+        )  # fmt: skip
+
+    def command(self, *arguments: str) -> int:
+        """Start a command line and return the process's id."""
+        log = str(self.folder / "log")
+        return int(self.warm.start(args=list(arguments), cwd=str(self.folder), log=log))
+
+    def training(self, out: str) -> Path:
+        """Wait until the run is under way and return its work folder."""
+        work = work_of(self.folder / out)
+        wait_for(lambda: (work / "choices.json").exists())
+        time.sleep(0.4)
+        return work
+
+    def said(self) -> str:
+        """Return what the last process printed."""
+        return (self.folder / "log").read_text("utf-8")
+
+
+def wait_for(ready: Callable[[], bool]) -> None:
+    """Wait until something is so."""
+    started = time.monotonic()
+    while not ready():
+        assert time.monotonic() - started < LIMIT
+        time.sleep(0.01)
+
+
+@pytest.fixture(scope="module")
+def line(warm: Any, tiny: Model, examples: Sequence[Example], tmp_path_factory: pytest.TempPathFactory) -> Line:
+    """The folder."""
+    folder = tmp_path_factory.mktemp("signals")
+    rows = [json.dumps({"messages": list(e.messages)}) for e in examples]
+    (folder / "rows.jsonl").write_text("\n".join(rows) + "\n", "utf-8")
+    return Line(warm, folder, tiny.folder)
+
+
+@pytest.fixture(scope="module")
+def whole(line: Line) -> bytes:
+    """The adapter of a run that nobody touched."""
+    line.start("whole")
+    assert line.warm.wait() == 0, line.said()
+    return (line.folder / "whole" / "adapter_model.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_stopped_run_says_how_to_go_on_and_does(line: Line, whole: bytes, number: int, code: int) -> None:
+    out = f"stopped{code}"
+    pid = line.start(out)
+    work = line.training(out)
+    asked = time.monotonic()
+    os.kill(pid, number)
+    assert line.warm.wait() == code, line.said()
+    assert time.monotonic() - asked < SECONDS
+    folder, _ = checkpoint.newest(work)
+    assert folder is not None
+    assert 0 < checkpoint.peek(folder).step
+    assert not (line.folder / out).exists()
+    assert "Traceback" not in line.said()
+    resume = next(text for text in line.said().splitlines() if "--resume" in text)
+    line.command(*shlex.split(resume)[1:])
+    assert line.warm.wait() == 0, line.said()
+    assert (line.folder / out / "adapter_model.safetensors").read_bytes() == whole
+
+
+def test_a_second_ctrl_c_does_not_wait_and_the_checkpoint_before_is_whole(line: Line) -> None:
+    pid = line.start("twice")
+    work = line.training("twice")
+    os.kill(pid, signal.SIGINT)
+    assert line.warm.wait() == 130
+    before, _ = checkpoint.newest(work)
+    assert before is not None
+    for pause in (0.0, 0.003, 0.01, 0.03):
+        pid = line.start("twice", "--resume")
+        time.sleep(0.2)
+        line.training("twice")
+        asked = time.monotonic()
+        os.kill(pid, signal.SIGINT)
+        time.sleep(pause)
+        os.kill(pid, signal.SIGINT)
+        assert line.warm.wait() == 130, line.said()
+        assert time.monotonic() - asked < SECONDS
+        after, damage = checkpoint.newest(work)
+        assert after is not None
+        assert after.name >= before.name
+        assert not damage
+        before = after
+
+
+def test_an_unfinished_run_is_not_thrown_away_by_a_new_one(line: Line) -> None:
+    pid = line.start("kept")
+    work = line.training("kept")
+    os.kill(pid, signal.SIGINT)
+    assert line.warm.wait() == 130
+    line.start("kept")
+    assert line.warm.wait() == 2
+    assert "--resume" in line.said()
+    assert checkpoint.newest(work)[0] is not None
+    line.start("kept", "--overwrite")
+    assert line.warm.wait() == 0, line.said()
+
+
+def test_the_block_hears_the_first_signal_and_what_comes_after_is_as_before() -> None:
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGALRM)
+    reached = []
+    with pytest.raises(KeyboardInterrupt), interrupt.held() as stop:
+        signal.raise_signal(signal.SIGINT)
+        reached.append(stop.asked)
+    assert reached == [signal.SIGINT]
+    with pytest.raises(KeyboardInterrupt), interrupt.held() as stop:
+        signal.raise_signal(signal.SIGINT)
+        stop.check()
+    with pytest.raises(KeyboardInterrupt), interrupt.held() as stop:
+        signal.raise_signal(signal.SIGINT)
+        try:
+            signal.raise_signal(signal.SIGINT)
+        finally:
+            reached.append(stop.urgent)
+    assert reached[1:] == [True]
+    after = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGALRM)
+    assert after == before
+
+
+def test_a_pass_that_takes_too_long_is_broken_off_and_nothing_else_is() -> None:
+    started = time.monotonic()
+    with pytest.raises(KeyboardInterrupt), interrupt.held(grace=0.1) as stop:
+        signal.raise_signal(signal.SIGINT)
+        time.sleep(0.3)  # a checkpoint being written
+        assert time.monotonic() - started > 0.29
+        with stop.open():
+            while time.monotonic() - started < LIMIT:
+                time.sleep(0.01)
+    assert time.monotonic() - started < SECONDS
+
+
+def test_an_ignored_signal_stays_ignored() -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with interrupt.held() as stop:
+            signal.raise_signal(signal.SIGINT)
+            assert not stop.asked
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
