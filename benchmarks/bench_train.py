@@ -161,7 +161,10 @@ def trainer(task: Task, method: str) -> tuple[float, Any]:
 
 def _arguments(task: Task, method: str) -> dict[str, Any]:
     """Return what must be equal for all; everything else stays each trainer's default."""
+    import torch
+
     return {
+        "use_cpu": not torch.cuda.is_available(),
         "learning_rate": RATE[method], "lr_scheduler_type": "cosine", "warmup_steps": round(WARMUP * task.steps),
         "per_device_train_batch_size": BATCH, "max_steps": task.steps, "seed": 0,
         "save_strategy": "no", "report_to": "none", "disable_tqdm": True,

@@ -101,11 +101,12 @@ def _is_norm(module: nn.Module) -> bool:
         return False
     if weight is None or weight.ndim != 1 or module._forward_hooks or module._forward_pre_hooks:
         return False
-    return _same_norm(type(module))
+    kind: Any = type(module)
+    return _same_norm(kind)
 
 
 @lru_cache(maxsize=32)
-def _same_norm(kind: type[nn.Module]) -> bool:
+def _same_norm(kind: Any) -> bool:
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(4, 8, generator=generator)
     with torch.no_grad():

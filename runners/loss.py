@@ -1,14 +1,16 @@
 """The training loss, on learnt tokens only: the output head never sees the other rows. Heavy: imports torch.
 
-Three ways to the same number: *fast* (CPU: shared beginnings, fused layers), *rows* (any device), *plain*
-(the model's own logits). :func:`choose` takes the fastest that gives the plain one's loss on a probe.
+Four ways to the same number: *fast* (CPU: packed rows, shared beginnings, fused layers), *rows* (any device),
+*compiled* (rows by torch.compile, on a GPU and in a long run), *plain* (the model's own logits). :func:`choose`
+takes the fastest that gives the plain one's loss on a probe.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -19,6 +21,7 @@ from transformers import PreTrainedModel
 
 from runners.batch import Batch, collate
 from runners.chat import Encoded
+from runners.compiling import pays
 from runners.fused import fast
 
 LOGITS = (25 * 2**20, 256 * 2**20)
@@ -81,20 +84,43 @@ class Loss:
     net: nn.Module
     causal: PreTrainedModel
     path: str
-    """fast, rows or plain."""
+    """fast, compiled, rows or plain."""
     reason: str = ""
+    """Why not a faster one, "" for the fastest."""
+    compiling: str = ""
+    """Why torch.compile is on or off."""
+    inner: Callable[..., Any] | None = None
+    """The compiled layers below the head."""
 
     def __call__(self, rows: Sequence[Encoded]) -> Tensor:
         """Return the sum of the learnt tokens' cross-entropies over some rows, in fp32."""
         batch = collate(rows, self.path == "fast", self.causal.device)
         if self.path == "plain":
             return _plain(self.causal, batch)
-        with fast(self.net, self.causal) if self.path == "fast" else nullcontext():
-            hidden = _hidden(self.causal, batch, self.path == "fast")
         head = self.causal.get_output_embeddings()
         weight = head.weight if torch.is_grad_enabled() else head.weight.detach()
-        total: Tensor = HeadLoss.apply(hidden[batch.keep], weight, batch.targets)
+        total: Tensor = HeadLoss.apply(self.hidden(batch)[batch.keep], weight, batch.targets)
         return total
+
+    def hidden(self, batch: Batch) -> Tensor:
+        """Return the last hidden states, [T, d], in the order of the batch's tokens."""
+        inner = self.inner or self.causal.base_model
+        if self.path == "fast":
+            with fast(self.net, self.causal):
+                out = inner(
+                    input_ids=batch.ids,
+                    position_ids=batch.positions,
+                    use_cache=False,
+                    segments=batch.segments,
+                )
+        else:
+            out = inner(input_ids=batch.ids.view(batch.segments.rows, -1), use_cache=False)
+        hidden: Tensor = out.last_hidden_state
+        return hidden.flatten(0, 1)
+
+    def choice(self) -> dict[str, str]:
+        """Return what was chosen as JSON values; :func:`again` takes path and reason."""
+        return {"path": self.path, "reason": self.reason, "compiling": self.compiling}
 
 
 @contextmanager
@@ -115,10 +141,12 @@ def evaluating(net: nn.Module) -> Iterator[None]:
         net.train()
 
 
-def choose(net: nn.Module, rows: Sequence[Encoded]) -> Loss:
-    """Return the fastest way that agrees with the plain loss on two rows, and why not a faster one."""
-    causal = net.get_base_model() if isinstance(net, PeftModel) else net
-    assert isinstance(causal, PreTrainedModel)
+def choose(net: nn.Module, rows: Sequence[Encoded], tokens: int = 0) -> Loss:
+    """Return the fastest way that agrees with the plain loss on two rows, and why not a faster one.
+
+    ``tokens`` is how many the run trains on in all: on a GPU it says whether compiling pays for itself.
+    """
+    causal = _causal(net)
     head = causal.get_output_embeddings()
     if not isinstance(head, nn.Linear) or head.bias is not None:
         return Loss(net, causal, "plain", "the output head is not a plain linear layer")
@@ -127,22 +155,67 @@ def choose(net: nn.Module, rows: Sequence[Encoded]) -> Loss:
     with evaluating(net):
         expected = float(Loss(net, causal, "plain")(probe))
         for path in ("rows",) if reason else ("fast", "rows"):
-            try:
-                found = float(Loss(net, causal, path)(probe))
-            except (RuntimeError, TypeError, ValueError) as error:
-                reason = f"{path} failed on this model: {error}"
-                continue
-            if abs(found - expected) <= AGREE * abs(expected):
-                return Loss(net, causal, path, reason)
-            reason = f"{path} gave {found:.4f} where the model's own logits give {expected:.4f}"
+            chosen, said = _agrees(Loss(net, causal, path, reason), probe, expected)
+            if chosen:
+                return _compiled(chosen, rows, probe, expected, tokens)
+            reason = said
     return Loss(net, causal, "plain", reason)
 
 
 def again(net: nn.Module, path: str, reason: str) -> Loss:
     """Return the loss that an earlier run of the same settings chose, so that it goes on to the last bit."""
+    causal = _causal(net)
+    inner = torch.compile(causal.base_model, dynamic=True) if path == "compiled" else None
+    return Loss(net, causal, path, reason, "as the run began", inner)
+
+
+def _causal(net: nn.Module) -> PreTrainedModel:
     causal = net.get_base_model() if isinstance(net, PeftModel) else net
     assert isinstance(causal, PreTrainedModel)
-    return Loss(net, causal, path, reason)
+    return causal
+
+
+def _agrees(loss: Loss, probe: Sequence[Encoded], expected: float) -> tuple[Loss | None, str]:
+    """Return the loss if it gives what the plain one does, else None and the reason."""
+    try:
+        found = float(loss(probe))
+    except (RuntimeError, TypeError, ValueError) as error:
+        return None, f"{loss.path} failed on this model: {error}"
+    if abs(found - expected) <= AGREE * abs(expected):
+        return loss, ""
+    return None, f"{loss.path} gave {found:.4f} where the model's own logits give {expected:.4f}"
+
+
+def _compiled(
+    loss: Loss, rows: Sequence[Encoded], probe: Sequence[Encoded], expected: float, tokens: int
+) -> Loss:
+    """Compile where the run is long enough for it and the result agrees, else say why not."""
+    device = loss.causal.device.type
+    speed = _speed(loss, rows) if device == "cuda" and tokens else 1.0
+    on, why = pays(device, tokens, speed)
+    if on:
+        causal = loss.causal
+        inner = torch.compile(causal.base_model, dynamic=True)
+        found, said = _agrees(replace(loss, path="compiled", compiling=why, inner=inner), probe, expected)
+        if found:
+            return found
+        why = f"torch.compile is off: {said}"
+    return replace(loss, compiling=why)
+
+
+def _speed(loss: Loss, rows: Sequence[Encoded]) -> float:
+    """Return tokens per second of a forward and backward pass on a GPU, the second of two; no dropout."""
+    chosen = list(rows[:16])
+    took = 0.0
+    for _ in range(2):
+        torch.cuda.synchronize()
+        started = time.perf_counter()
+        with torch.enable_grad():
+            loss(chosen).backward()
+        torch.cuda.synchronize()
+        took = time.perf_counter() - started
+    loss.net.zero_grad()
+    return sum(len(row.ids) for row in chosen) / took
 
 
 def _not_fast(causal: PreTrainedModel, longest: int) -> str:
@@ -156,22 +229,6 @@ def _not_fast(causal: PreTrainedModel, longest: int) -> str:
         return "the model drops attention out"
     window = getattr(config, "sliding_window", None)
     return f"rows are longer than the model's window of {window}" if window and longest > window else ""
-
-
-def _hidden(causal: PreTrainedModel, batch: Batch, shared: bool) -> Tensor:
-    """Return the last hidden states, [T, d], in the order of the batch's tokens."""
-    inner = causal.base_model
-    if shared:
-        out = inner(
-            input_ids=batch.ids,
-            position_ids=batch.positions,
-            use_cache=False,
-            segments=batch.segments,
-        )
-    else:
-        out = inner(input_ids=batch.ids.view(batch.segments.rows, -1), use_cache=False)
-    hidden: Tensor = out.last_hidden_state
-    return hidden.flatten(0, 1)
 
 
 def _plain(causal: PreTrainedModel, batch: Batch) -> Tensor:

@@ -1,0 +1,98 @@
+"""The fused layers against what they stand for: the same numbers forward, the same gradients back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from transformers import Qwen2Config, Qwen2ForCausalLM
+from transformers.models.llama.modeling_llama import LlamaRMSNorm
+
+from runners import attach, load, models
+from runners.chat import Chat
+from runners.data import Example
+from runners.fused import AddLowRank, Move, Norm, fast
+from runners.loss import Loss, choose
+from runners.models import Model
+from runners.tuning import TrainConfig
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_norm_is_llamas(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    module = LlamaRMSNorm(48, eps=1e-6).to(dtype)
+    nn.init.uniform_(module.weight, 0.5, 1.5)
+    x, slope = torch.randn(2, 7, 48).to(dtype), torch.randn(2, 7, 48).to(dtype)
+    theirs, ours = x.clone().requires_grad_(), x.clone().requires_grad_()
+    wanted, found = module(theirs), Norm.apply(ours, module.weight, 1e-6)
+    assert torch.equal(wanted, found)
+    by_weight = torch.autograd.grad(wanted, (theirs, module.weight), slope)
+    again = torch.autograd.grad(found, (ours, module.weight), slope)
+    close = {"rtol": 1e-4, "atol": 1e-5} if dtype == torch.float32 else {"rtol": 0.05, "atol": 0.05}
+    for a, b in zip(again, by_weight, strict=True):
+        torch.testing.assert_close(a, b, **close)
+
+
+def test_low_rank_adds_in_place_and_has_its_gradients() -> None:
+    torch.manual_seed(0)
+    x, a, b = torch.randn(9, 6, requires_grad=True), torch.randn(2, 6), torch.randn(5, 2)
+    weight = torch.randn(5, 6, requires_grad=True)
+    leaves = (x, weight, a.requires_grad_(), b.requires_grad_())
+    wanted = x @ weight.t() + 0.5 * (x @ a.t() @ b.t())
+    found = AddLowRank.apply(x @ weight.t(), x, a, b, 0.5)
+    torch.testing.assert_close(found, wanted)
+    slope = torch.randn(9, 5)
+    for ours, theirs in zip(
+        torch.autograd.grad(found, leaves, slope), torch.autograd.grad(wanted, leaves, slope), strict=True
+    ):
+        torch.testing.assert_close(ours, theirs)
+
+
+def test_rows_move_into_a_padded_table_and_back() -> None:
+    x = torch.arange(5.0)[:, None].requires_grad_()
+    place, taken = torch.tensor([0, 1, 2, 3, 4, 4]), torch.tensor([0, 1, 2, 3, 4])
+    table = Move.apply(x, place, taken, True)
+    assert table.flatten().tolist() == [0, 1, 2, 3, 4, 4]
+    out = Move.apply(table, taken, place, False)
+    assert torch.equal(out, x)
+    (grad,) = torch.autograd.grad(out, x, torch.ones_like(out) * 2)
+    assert grad.flatten().tolist() == [2.0] * 5
+
+
+def test_layers_with_a_bias_are_fast_too(tiny: Model, examples: Sequence[Example], tmp_path: Path) -> None:
+    config = Qwen2Config(
+        vocab_size=load.load_base(tiny).config.vocab_size, hidden_size=32, intermediate_size=64, num_hidden_layers=2,
+        num_attention_heads=4, num_key_value_heads=2, eos_token_id=2, pad_token_id=0, use_sliding_window=False,
+    )  # fmt: skip
+    folder = tmp_path / "qwen"
+    load.load_tokenizer(tiny.folder).save_pretrained(folder)
+    torch.manual_seed(0)
+    Qwen2ForCausalLM(config).save_pretrained(folder)
+    net = attach.attach(models.resolve(str(folder)), TrainConfig(rank=4)).float()
+    rows = [Chat(folder).example(e) for e in examples[:4]]
+    assert choose(net, rows).choice()["path"] == "fast"
+    found = []
+    for path in ("plain", "fast"):
+        net.zero_grad()
+        Loss(net, net.get_base_model(), path)(rows).backward()  # type: ignore[operator]
+        found.append({name: p.grad.clone() for name, p in attach.trained(net).items() if p.grad is not None})
+    for name, grad in found[0].items():
+        torch.testing.assert_close(found[1][name], grad, rtol=1e-3, atol=1e-5)
+
+
+def test_a_norm_that_computes_something_else_stays(tiny: Model) -> None:
+    class ShiftedRMSNorm(LlamaRMSNorm):
+        """As Gemma's: the weight counts from 1."""
+
+        def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+            return super().forward(hidden_states) + hidden_states
+
+    net = load.load_base(tiny, "float32")
+    net.model.norm = ShiftedRMSNorm(32)
+    with fast(net, net):
+        assert "forward" in vars(net.model.layers[0].input_layernorm)
+        assert "forward" not in vars(net.model.norm)
+    assert not any("forward" in vars(module) for module in net.modules())
