@@ -16,6 +16,8 @@ from runners.data import Example, ExampleSet, Question, load_examples, load_ques
 
 MOST_READ_BYTES = 20_000_000
 """More text than this is not read to count it; its size is taken instead."""
+MOST_EXAMPLES = 20_000
+"""More rows than this are not read to count what is in them; they are counted, and the first taken for all."""
 SAMPLE_CHARS = 1_000_000
 CHARS_PER_TOKEN = 4.0
 MOST_LABELS = 200
@@ -82,7 +84,7 @@ def measure(
         size, note = _documents(documents, tokens, warnings)
         counted |= {"corpus_tokens": size, "task_needs_facts": "new"}
         notes |= {"corpus_tokens": note, "task_needs_facts": "there are documents"}
-    found = load_examples(examples) if examples is not None else None
+    found = load_examples(examples, most=MOST_EXAMPLES) if examples is not None else None
     if found is not None and examples is not None:
         _examples(found, examples, tokens, prompt, counted, notes, warnings)
     asked = load_questions(questions) if questions is not None else None
@@ -164,6 +166,13 @@ def _examples(
     rows = found.rows
     if not rows:
         raise BadInput(f"{path} holds no usable example", "each row needs a prompt and an answer")
+    scale = max(1.0, found.total / (len(rows) + len(found.rejected)))
+    if scale > 1:
+        warnings.append(f"{path} holds {found.total:,} rows; the first {len(rows):,} stand for all of them")
+    if rows[0].raw:
+        counted["unlabelled_tokens"] = round(scale * tokens.of([row.reply for row in rows]))
+        notes["unlabelled_tokens"] = f"{len(rows)} texts to learn as they are, {tokens.how}"
+        return
     distinct = count_distinct(rows)
     repeats = len(rows) - distinct
     nearly = repeats - found.duplicates
@@ -171,7 +180,7 @@ def _examples(
     prompts = [f"{row.system or prompt}\n{row.question}" for row in rows]
     replies = [row.reply for row in rows]
     counted |= {
-        "labelled_examples": distinct,
+        "labelled_examples": round(scale * distinct),
         "output_format": guess_format(replies),
         "prompt_tokens": max(1, round(tokens.of(prompts) / len(rows))),
         "answer_tokens": max(1, round(tokens.of(replies) / len(rows))),

@@ -63,10 +63,11 @@ def draft(recommendation: Recommendation, situation: Situation, folder: Path = P
             "there is nothing to run yet: no documents, examples or questions",
             "name them: --documents, --examples, --questions",
         )
-    rows = situation.stats.examples.rows if situation.stats.examples else ()
+    learnable = situation.stats.examples.rows if situation.stats.examples else ()
+    rows = tuple(row for row in learnable if not row.raw)
     notes = list(situation.stats.warnings)
-    tuning = _tuning(recommendation, p, bool(rows), notes)
-    steps = _refusing(_steps(recommendation, p, tuning, len(rows), notes), situation)
+    tuning = _tuning(recommendation, p, bool(learnable), notes)
+    steps = _refusing(_steps(p, tuning, len(learnable), bool(rows)), situation)
     checks, said = (
         derive([row.reply for row in rows]) if rows else ((), "no checks of style: there are no examples")
     )
@@ -106,18 +107,20 @@ def _tuning(recommendation: Recommendation, p: Profile, rows: bool, notes: list[
     return None
 
 
-def _steps(
-    recommendation: Recommendation, p: Profile, tuning: str | None, rows: int, notes: list[str]
-) -> tuple[Step, ...]:
-    """All arms that the files allow, simplest first; retrieval arms after the index."""
+def _steps(p: Profile, tuning: str | None, rows: int, chats: bool) -> tuple[Step, ...]:
+    """All arms that the files allow, simplest first; retrieval arms after the index.
+
+    ``rows`` is how many rows there are to train on; plain texts among them (no ``chats``) cannot be shown as
+    examples, nor be asked with passages.
+    """
     names = ["prompting"]
-    if rows:
+    if chats:
         names.append("few-shot")
     if p.documents:
         names.append("rag")
     if tuning:
         names.append(tuning)
-        if p.documents:
+        if p.documents and chats:
             names.append("hybrid")
     drafting = Drafting(tuning, _numbers(tuning, rows, p) if tuning else {})
     steps: list[Step] = [IndexStep()] if p.documents else []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from advisor import datastats
 from advisor.datastats import measure, tokens_by
 
 
@@ -59,3 +60,20 @@ def test_the_shipped_example_repeats_nothing(example: Path) -> None:
         357,
         "357 rows (messages)",
     )
+
+
+def test_plain_texts_are_counted_in_tokens_and_are_no_examples(tmp_path: Path) -> None:
+    """A folder of notes says nothing about a format of answers."""
+    for name in ("a.md", "b.txt"):
+        (tmp_path / name).write_text("Forty letters are ten tokens, or nearly..", "utf-8")
+    stats = measure(None, tmp_path, None, tokens_by(None))
+    assert stats.counted == {"unlabelled_tokens": 20}
+
+
+def test_many_rows_are_counted_and_only_the_first_read(tmp_path: Path) -> None:
+    """The first rows stand for the rest, and it is said."""
+    path, most = tmp_path / "many.csv", datastats.MOST_EXAMPLES
+    path.write_text("prompt,completion\n" + "".join(f"q{n},a{n}\n" for n in range(most * 2)), "utf-8")
+    stats = measure(None, path, None, tokens_by(None))
+    assert stats.counted["labelled_examples"] == 2 * most
+    assert stats.warnings == (f"{path} holds 40,000 rows; the first 20,000 stand for all of them",)
