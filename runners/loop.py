@@ -28,6 +28,9 @@ from runners.micro import Micro, memory_for
 from runners.optimizer import Optimizer
 from runners.tuning import TrainConfig, TrainResult
 
+CHECKPOINT_SECONDS = 300.0
+"""The most work that a kill can cost where steps are slow; where a checkpoint falls changes no weight."""
+
 
 @dataclass
 class Loop:
@@ -131,17 +134,17 @@ class Loop:
         )
 
     def _train(self) -> None:
-        progress, every = self.progress, self.config.checkpoint_steps
+        progress, every, kept = self.progress, self.config.checkpoint_steps, time.monotonic()
         while True:
             if len(progress.valid) < sum(step <= progress.step for step in self.checks):
                 self._validate()
             if progress.stopped or progress.step == len(self.steps):
                 return
             self._step()
-            # A loss that went astray is not kept, so that the last checkpoint stays a good one.
-            sound = not divergence.astray(progress.losses)
-            if every and progress.step % every == 0 and progress.step < len(self.steps) and sound:
+            due = every and (progress.step % every == 0 or time.monotonic() - kept > CHECKPOINT_SECONDS)
+            if due and progress.step < len(self.steps):
                 self._checkpoint()
+                kept = time.monotonic()
 
     def _step(self) -> None:
         started = time.perf_counter()
@@ -234,7 +237,10 @@ class Loop:
         self.tell(event | {"stopped": progress.stopped})
 
     def _checkpoint(self) -> None:
-        """Write a checkpoint of the last whole step; before the first there is nothing to keep."""
+        """Write a checkpoint of the last whole step; before the first there is nothing to keep.
+
+        A loss that went astray is not kept, so that the last checkpoint stays a good one.
+        """
         if self.progress.step == 0 or divergence.astray(self.progress.losses):
             return
         folder = checkpoint.save(self.work, self.progress, self.optimizer, self.random)

@@ -223,8 +223,11 @@ def _finished(out: Path, identity: str) -> TrainResult | None:
 
 
 def _identity(config: TrainConfig, model: Model, data: dict[str, Any], valid: list[Encoded]) -> str:
-    """Hash everything the result depends on, an adapter to go on from by its content and not its place."""
-    settings = asdict(replace(config, init_adapter=None))
+    """Hash everything the result depends on, an adapter to go on from by its content and not its place.
+
+    How often checkpoints are written is no part of it.
+    """
+    settings = asdict(replace(config, init_adapter=None, checkpoint_steps=0))
     begun = check_manifest(config.init_adapter, "adapter", (CARD,))["files"] if config.init_adapter else None
     held_out = [[row.ids, row.learnt] for row in valid]
     return _hash([settings, begun, model.fingerprint, data, held_out])

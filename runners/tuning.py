@@ -40,7 +40,7 @@ class TrainConfig:
     weight_decay: float = 0.0
     max_grad_norm: float = 1.0
     checkpoint_steps: int = 100
-    """Optimiser steps between checkpoints; 0 writes one only when interrupted."""
+    """Optimiser steps between checkpoints, or five minutes if that is sooner; 0 writes one only when stopped."""
     eval_steps: int = 0
     """With validation rows: optimiser steps between measurements of their loss; 0 measures after each pass."""
     patience: int = 2

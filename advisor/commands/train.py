@@ -68,6 +68,10 @@ Accept = Annotated[
     list[str] | None, _flag(RUN, "Go on in spite of this check, for instance PF016; repeatable.")
 ]
 Resume = Annotated[bool, _flag(RUN, "Go on from the last checkpoint in --out.", "--resume")]
+CheckpointSteps = Annotated[
+    int | None,
+    _flag(RUN, "Steps between checkpoints; 0: only when stopped; default: 100, or five minutes.", min=0),
+]
 Overwrite = Annotated[bool, _flag(RUN, "Remove what is in --out, and start again.", "--overwrite")]
 Json = Annotated[bool, _flag(RUN, "Print the result, or the checks, as JSON.", "--json")]
 
@@ -82,7 +86,7 @@ def command(
     seed: Seed = 0, rank: Rank = None, alpha: Alpha = None, dropout: Dropout = None, variant: Variant = None,
     targets: Targets = None, lora_plus: LoraPlus = None, micro_tokens: MicroTokens = None,
     checkpointing: Checkpointing = None, check: Check = False, show: Show = 0, accept: Accept = None,
-    resume: Resume = False, overwrite: Overwrite = False, as_json: Json = False,
+    checkpoint_steps: CheckpointSteps = None, resume: Resume = False, overwrite: Overwrite = False, as_json: Json = False,
 ) -> None:  # fmt: skip
     """Tune a model on examples: lora, qlora (4-bit, on CPU too) or full. What is not given is chosen, with reasons.
 
@@ -96,7 +100,7 @@ def command(
         "batch_tokens": batch_tokens, "optimizer": optimizer, "neftune": neftune, "eval_steps": eval_steps,
         "patience": patience, "rank": rank, "alpha": alpha, "dropout": dropout, "variant": variant, "targets": targets,
         "lora_plus": lora_plus, "micro_tokens": micro_tokens, "max_tokens": max_tokens, "turns": turns,
-        "init_adapter": init_adapter,
+        "init_adapter": init_adapter, "checkpoint_steps": checkpoint_steps,
         "checkpointing": None if checkpointing is None else "on" if checkpointing else "off",
     }  # fmt: skip
     files = Files(

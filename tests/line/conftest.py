@@ -61,6 +61,19 @@ def tunewise() -> Run:
 
 
 @pytest.fixture(scope="session")
+def start_tunewise() -> Callable[..., subprocess.Popen[str]]:
+    """Start the command line in a process of its own, to be stopped by the test."""
+
+    def start(*arguments: object, cwd: Path) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            command(*arguments), cwd=cwd, env=environment(), stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, text=True, preexec_fn=listen,
+        )  # fmt: skip
+
+    return start
+
+
+@pytest.fixture(scope="session")
 def tiny_plan(tmp_path_factory: pytest.TempPathFactory, tunewise: Run, example: Path) -> Path:
     """The plan that `tunewise plan` draws up for the example, cut down to seconds; every arm is in it."""
     folder = tmp_path_factory.mktemp("line")

@@ -63,7 +63,9 @@ class Bench:
 
 
 @pytest.fixture(scope="module")
-def bench(warm: Any, tiny: Model, examples: Sequence[Example], tmp_path_factory: pytest.TempPathFactory) -> Bench:
+def bench(
+    warm: Any, tiny: Model, examples: Sequence[Example], tmp_path_factory: pytest.TempPathFactory
+) -> Bench:
     """The run's folder, with a run in it that nobody touched."""
     folder = tmp_path_factory.mktemp("kills")
     (folder / "rows.json").write_text(json.dumps([e.messages for e in examples]), "utf-8")

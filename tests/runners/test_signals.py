@@ -64,7 +64,9 @@ def wait_for(ready: Callable[[], bool]) -> None:
 
 
 @pytest.fixture(scope="module")
-def line(warm: Any, tiny: Model, examples: Sequence[Example], tmp_path_factory: pytest.TempPathFactory) -> Line:
+def line(
+    warm: Any, tiny: Model, examples: Sequence[Example], tmp_path_factory: pytest.TempPathFactory
+) -> Line:
     """The folder."""
     folder = tmp_path_factory.mktemp("signals")
     rows = [json.dumps({"messages": list(e.messages)}) for e in examples]
@@ -138,7 +140,11 @@ def test_an_unfinished_run_is_not_thrown_away_by_a_new_one(line: Line) -> None:
 
 
 def test_the_block_hears_the_first_signal_and_what_comes_after_is_as_before() -> None:
-    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGALRM)
+    before = (
+        signal.getsignal(signal.SIGINT),
+        signal.getsignal(signal.SIGTERM),
+        signal.getsignal(signal.SIGALRM),
+    )
     reached = []
     with pytest.raises(KeyboardInterrupt), interrupt.held() as stop:
         signal.raise_signal(signal.SIGINT)
@@ -154,7 +160,11 @@ def test_the_block_hears_the_first_signal_and_what_comes_after_is_as_before() ->
         finally:
             reached.append(stop.urgent)
     assert reached[1:] == [True]
-    after = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGALRM)
+    after = (
+        signal.getsignal(signal.SIGINT),
+        signal.getsignal(signal.SIGTERM),
+        signal.getsignal(signal.SIGALRM),
+    )
     assert after == before
 
 

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 
 import advisor.cli
+from rag.errors import Problem
 from runners import models
 from runners.data import Example
 from runners.train import fit
@@ -79,6 +80,9 @@ def obey(order: dict[str, Any]) -> None:
         code = 0
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else 0 if end.code is None else 1
+    except Problem as problem:
+        print(problem)
+        code = problem.exit_code
     except BaseException:
         traceback.print_exc()
     finally:
