@@ -109,9 +109,11 @@ def configure(
     given = {name: value for name, value in settings.items() if value is not None}
     if "targets" in given and given["targets"] != "all-linear":
         given["targets"] = tuple(part.strip() for part in given["targets"].split(","))
+    longest, tokens = lengths(read, base)
     chosen: Defaults = choose(
-        method, rows=len(read.rows), params_b=params_of(base.folder), longest=longest(read, base)
-    )
+        method, rows=len(read.rows), params_b=params_of(base.folder), longest=longest, tokens=tokens,
+        variant=given.get("variant", "lora"), rank=given.get("rank"),
+    )  # fmt: skip
     reasons = {
         name: f"{given[name]}: asked for" if name in given else reason
         for name, reason in chosen.reasons.items()
@@ -119,20 +121,21 @@ def configure(
     return chosen.config(**given), reasons
 
 
-def longest(read: Material, base: Model) -> int:
-    """Return the tokens of the longest chat, 0 for raw text, which is cut into pieces of any length."""
+def lengths(read: Material, base: Model) -> tuple[int, int]:
+    """Return the tokens of the longest chat and of all; 0 where there is raw text, cut into pieces of any length."""
     from rag.errors import BadInput
     from runners.chat import Chat
 
-    chat, most = Chat(base.folder), 0
+    chat, most, total = Chat(base.folder), 0, 0
     for row in read.rows:
         if row.raw:
             continue
         try:
-            most = max(most, len(chat.encode(chat.render(row.messages, tools=row.tools))))
+            tokens = len(chat.encode(chat.render(row.messages, tools=row.tools)))
         except BadInput:
             continue  # the preflight says so, with the row
-    return most
+        most, total = max(most, tokens), total + tokens
+    return most, 0 if any(row.raw for row in read.rows) else total
 
 
 def show_rows(read: Material, config: TrainConfig, base: Model, number: int) -> None:
@@ -162,12 +165,13 @@ def train(
     """Train, publish the result as --out, and print what was made."""
     from advisor import checklist
     from advisor.progress import watching
-    from runners.train import Origin, fit
+    from runners.train import Origin, fit, work_of
 
     assert order.out is not None
     material.say(checklist.warnings(report))
-    if order.overwrite and order.out.exists():
-        shutil.rmtree(order.out)
+    if order.overwrite:
+        for old in (order.out, work_of(order.out)):
+            shutil.rmtree(old, ignore_errors=True)
     origin = Origin(files=read.files, reasons=reasons)
     with resumable(sys.argv), watching(order.as_json) as watcher, writing_into(order.out):
         result = fit(

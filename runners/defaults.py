@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,20 +23,33 @@ class Defaults:
         return TrainConfig(**{**self.values, **{k: v for k, v in given.items() if v is not None}})
 
 
-def choose(method: str, *, rows: int, params_b: float, longest: int = 0) -> Defaults:
+def choose(
+    method: str, *, rows: int, params_b: float, longest: int = 0, tokens: int = 0, variant: str = "lora",
+    rank: int | None = None,
+) -> Defaults:  # fmt: skip
     """Return settings for a tuning method, from the rows (without repeats) and billions of parameters.
 
-    ``longest`` is the longest row in tokens, when known. Sources: published runners' defaults and this
-    project's own measurements; where they disagree the reason says which was followed.
+    ``longest`` is the longest row in tokens and ``tokens`` their sum, 0 when unknown; a ``rank`` that is given
+    decides alpha. Sources: published runners' defaults and this project's own measurements; where they
+    disagree the reason says which was followed.
     """
-    epochs = _epochs(rows)
-    rate = _full_rate(params_b) if method == "full" else _lora_rate(params_b)
-    batch = _batch(rows)
-    chosen: dict[str, tuple[Any, str]] = {"epochs": epochs, "learning_rate": rate, "batch_tokens": batch}
-    if method != "full":
+    full = method == "full"
+    epochs = _epochs(rows, full)
+    chosen: dict[str, tuple[Any, str]] = {
+        "epochs": epochs,
+        "learning_rate": _full_rate(params_b) if full else _lora_rate(params_b),
+        "batch_tokens": _batch_of(rows, tokens, epochs[0]) if tokens and rows else _batch(rows),
+        "schedule": ("cosine", "with 5 % warm-up it is what LLaMA-Factory, axolotl and zephyr use"),
+        "optimizer": _optimizer(full, params_b),
+        "max_tokens": _length(longest),
+    }
+    if not full:
         chosen["rank"] = _rank(rows)
-        chosen["alpha"] = (2.0 * chosen["rank"][0], "twice the rank, as most runners set it")
-    chosen["max_tokens"] = _length(longest)
+        chosen["alpha"] = _alpha(variant, rank or chosen["rank"][0])
+        chosen["dropout"] = (
+            0.0,
+            "Unsloth and this project's own runs train without; 0.05 is usual elsewhere",
+        )
     values = {"method": method, **{k: v for k, (v, _) in chosen.items()}}
     return Defaults(values, {k: f"{v} because {why}" for k, (v, why) in chosen.items()})
 
@@ -45,8 +59,10 @@ def params_of(folder: Path) -> float:
     return sum(tensor_sizes(folder)) / 1e9
 
 
-def _epochs(rows: int) -> tuple[float, str]:
+def _epochs(rows: int, full: bool) -> tuple[float, str]:
     if rows < 200:
+        if full:
+            return 3.0, f"{rows} rows are few, but with all weights moving they are soon known by heart"
         return (
             4.0,
             f"{rows} rows are few, and few rows bear more passes (Soup uses 5 under 500, most runners 1-3)",
@@ -60,7 +76,11 @@ def _epochs(rows: int) -> tuple[float, str]:
 
 def _lora_rate(params_b: float) -> tuple[float, str]:
     if params_b < 1:
-        return 5e-4, f"models of {params_b:.2g}B take more than the usual 2e-4; measured on a 135M model"
+        return (
+            5e-4,
+            f"LoRA takes about 10 times full tuning's rate, and a {params_b:.2g}B model more than the usual 2e-4 "
+            "(measured on 135M)",
+        )
     if params_b < 30:
         return 2e-4, "2e-4 is what QLoRA, Unsloth, litgpt and zephyr agree on below 30B"
     return 1e-4, "QLoRA halves its rate from 33B on"
@@ -74,16 +94,45 @@ def _full_rate(params_b: float) -> tuple[float, str]:
 
 def _rank(rows: int) -> tuple[int, str]:
     if rows < 10_000:
-        return 16, "16 on all linear layers holds what a few thousand rows teach"
+        return 16, f"{rows} rows: 16 on all linear layers holds what a few thousand teach"
     return 32, f"{rows} rows can fill more than rank 16"
+
+
+def _alpha(variant: str, rank: int) -> tuple[float, str]:
+    if variant == "rslora":
+        return 8.0, "rsLoRA divides by the root of the rank: 8 scales rank 16 by 2, as plain LoRA is"
+    if variant == "pissa":
+        return float(rank), "PiSSA's authors set it to the rank"
+    return 2.0 * rank, "twice the rank, as most runners set it"
 
 
 def _batch(rows: int) -> tuple[int, str]:
     if rows < 2000:
-        return 1024, "few rows need small steps to get enough of them (at least 100 is advised)"
+        return 1024, f"{rows} rows need small steps to get enough of them (at least 100 is advised)"
     if rows < 20_000:
-        return 4096, "about 8-32 rows a step, as most runners use"
-    return 16_384, "many rows: larger steps are steadier"
+        return 4096, f"{rows} rows: about 8-32 a step, as most runners use"
+    return 16_384, f"{rows} rows: larger steps are steadier"
+
+
+def _batch_of(rows: int, tokens: int, epochs: float) -> tuple[int, str]:
+    """Return a power of two near 12 to 32 rows' tokens, smaller when the run would have under 50 steps."""
+    mean = tokens / rows
+    at_once = 12 if rows < 2000 else 16 if rows < 20_000 else 32
+    wanted = max(mean, min(at_once * mean, tokens * epochs / 50))
+    batch = max(256, 2 ** round(math.log2(wanted)))
+    steps = max(1, round(tokens * epochs / batch))
+    return batch, f"rows have {mean:.0f} tokens: about {max(1, batch / mean):.0f} a step, {steps} steps"
+
+
+def _optimizer(full: bool, params_b: float) -> tuple[str, str]:
+    if not full:
+        return "adamw", "adapters are small, so its two fp32 moments cost little"
+    if params_b < 1:
+        return "adamw", f"its 8 bytes a weight are affordable at {params_b:.2g}B"
+    return (
+        "adamw_8bit",
+        f"2 bytes a weight of state instead of 8, for {params_b:.2g}B weights (torchtune: -5 % speed)",
+    )
 
 
 def _length(longest: int) -> tuple[int, str]:
