@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -42,6 +43,15 @@ class Watcher:
                 self.say(f"  {warning}")
         elif kind in ("train.restart", "train.damage", "train.moved", "train.memory"):
             self.say(f"  {kind.partition('.')[2]}: {event['reason']}")
+        elif kind == "examples.read":
+            guessed = ", ".join(f"{role} = {name}" for role, name in event["columns"].items())
+            self.say(f"  {event['rows']:,} rows of {Path(event['file']).name}, {event['format']} ({guessed})")
+            for note in event["notes"]:
+                self.say(f"  {note}")
+        elif kind == "file.skipped":
+            self.say(f"  {event['file']} not read: {event['reason']}")
+        elif kind == "rows.replayed":
+            self.say(f"  {event['replayed']} of {event['rows']} rows are replay rows, against forgetting")
         elif kind == "row.rejected":
             self.say(f"  {event['file']}, line {event['line']} left out: {event['reason']}")
         elif kind == "rows.prepared":

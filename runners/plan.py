@@ -51,6 +51,9 @@ class Data(Strict):
 
     documents: Path | None = Field(None, description="A folder, a file, or a .jsonl of document rows.")
     examples: Path | None = Field(None, description="Prompt/response pairs or chats for tuning.")
+    columns: dict[str, str] | None = Field(
+        None, description="Which column of the examples is what, as {prompt: a, reply: b}; null guesses."
+    )
     replay: Path | None = Field(
         None, description="General examples that a train step may mix in against forgetting."
     )

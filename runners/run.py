@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from rag.errors import BadInput
 from runners import require, steps, trial
@@ -83,11 +85,9 @@ def read_data(plan: Plan, on_event: OnEvent = None) -> tuple[tuple[Example, ...]
     examples: tuple[Example, ...] = ()
     require.documents(plan)
     if plan.data.examples:
-        loaded: ExampleSet = load_examples(plan.data.examples)
-        for row in loaded.rejected:
-            if on_event:
-                why = {"file": str(plan.data.examples), "line": row.line, "reason": row.reason}
-                on_event({"event": "row.rejected", **why})
+        loaded: ExampleSet = load_examples(plan.data.examples, plan.data.columns)
+        if on_event:
+            _tell_read(loaded, plan.data.examples, on_event)
         examples = _draw_examples(loaded.rows, plan.data.max_examples, plan.seed)
     questions: tuple[Question, ...] = ()
     if plan.data.questions:
@@ -104,6 +104,17 @@ def read_data(plan: Plan, on_event: OnEvent = None) -> tuple[tuple[Example, ...]
             "the plan measures arms, but there are no test questions", "give questions to the plan"
         )
     return examples, split
+
+
+def _tell_read(loaded: ExampleSet, path: Path, on_event: Callable[[dict[str, Any]], None]) -> None:
+    """Tell how the examples were understood, and everything of them that is left out."""
+    understood = {"rows": len(loaded.rows), "format": loaded.format, "columns": dict(loaded.columns)}
+    on_event({"event": "examples.read", "file": str(path), **understood, "notes": list(loaded.notes)})
+    for skipped in loaded.skipped:
+        on_event({"event": "file.skipped", "file": skipped.file, "reason": skipped.reason})
+    for row in loaded.rejected:
+        place = path / row.file if path.is_dir() else path
+        on_event({"event": "row.rejected", "file": str(place), "line": row.line, "reason": row.reason})
 
 
 def refuse_overlap(examples: tuple[Example, ...], questions: tuple[Question, ...], place: Path) -> None:

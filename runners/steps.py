@@ -96,7 +96,7 @@ def train_arm(bench: Bench, step: TrainStep) -> dict[str, Any]:
             bench.tell({"event": "rows.prepared", "arm": step.arm, **account})
         else:
             rows = tuple(training_row(bench.plan.prompts, e) for e in bench.examples)
-        rows = _with_replay(bench, step, rows, seed)
+        rows = with_replay(bench.plan, step, rows, seed, bench.tell)
         start = bench.run.adapter(step.start_from, seed) if step.start_from else None
         if start is not None and not start.exists() and step.start_from:
             start = bench.run.adapter(step.start_from, bench.plan.train_step(step.start_from).seeds[0])
@@ -133,6 +133,17 @@ def evaluate_arm(bench: Bench, step: EvaluateStep) -> dict[str, Any]:
     return {"arm": step.arm, "asked": asked, "questions": len(bench.split.test), "cut": cut}
 
 
+def with_replay(
+    plan: Plan, step: TrainStep, rows: tuple[Example, ...], seed: int, tell: Callable[[dict[str, Any]], None]
+) -> tuple[Example, ...]:
+    """The rows with the step's share of the plan's replay rows mixed in, which is told."""
+    if not step.replay or plan.data.replay is None:
+        return rows
+    mixed = replay.mix(rows, load_examples(plan.data.replay).rows, step.replay, seed)
+    tell({"event": "rows.replayed", "arm": step.arm, "rows": len(mixed), "replayed": replay.count(mixed)})
+    return mixed
+
+
 def index_settings(step: IndexStep) -> Any:
     """The plan's index step as the index's own settings."""
     from rag.settings import IndexSettings
@@ -153,17 +164,6 @@ def gold_text(bench: Bench, question: Question) -> str:
             "correct its doc_id, or add the document",
         )
     return " ".join(raw[start:end] for start, end in question.spans)
-
-
-def _with_replay(bench: Bench, step: TrainStep, rows: tuple[Example, ...], seed: int) -> tuple[Example, ...]:
-    """The rows with the step's share of general ones mixed in, which is told."""
-    if not step.replay or bench.plan.data.replay is None:
-        return rows
-    mixed = replay.mix(rows, load_examples(bench.plan.data.replay).rows, step.replay, seed)
-    bench.tell(
-        {"event": "rows.replayed", "arm": step.arm, "rows": len(mixed), "replayed": replay.count(mixed)}
-    )
-    return mixed
 
 
 def _named(bench: Bench, arm: str) -> Callable[[dict[str, Any]], None]:

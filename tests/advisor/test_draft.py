@@ -54,6 +54,23 @@ def test_documents_alone(desk: Any, laptop: Machine) -> None:
     assert any("no checks of style" in note for note in found.notes)
 
 
+def test_plain_texts_are_trained_on_but_not_shown_as_examples(
+    desk: Any, laptop: Machine, tmp_path: Path
+) -> None:
+    """Texts have no question: no few-shot, no retrieval-aware rows, no style to check."""
+    texts = tmp_path / "texts"
+    texts.mkdir()
+    for number in range(3):
+        (texts / f"{number}.txt").write_text(
+            f"The lamp of berth {number} burns all night. " * 4000, "utf-8"
+        )
+    found = drafted(laptop, documents=desk.documents, examples=texts, questions=desk.questions)
+    assert {arm.arm for arm in found.plan.arms} <= {"prompting", "rag", "lora", "naive-stack"}
+    assert all(step.rows == "plain" for step in found.plan.steps if isinstance(step, TrainStep))
+    assert any("no checks of style" in note for note in found.notes)
+    assert found.plan.answers["unlabelled_tokens"].source == "counted"
+
+
 def test_examples_alone(desk: Any, laptop: Machine) -> None:
     """No index, no retrieval."""
     plan = drafted(laptop, "behaviour_gap=high", examples=desk.examples, questions=desk.questions).plan
