@@ -33,6 +33,7 @@ CODES: Mapping[str, str] = {
     "PF016": "secrets",
     "PF017": "labels",
     "PF018": "reply length",
+    "PF019": "context",
     "PF020": "device",
     "PF021": "4-bit",
     "PF022": "memory",

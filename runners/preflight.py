@@ -149,7 +149,7 @@ def _machine(
     tried = list(rehearsal.checks(found, config, tokens, free))
     if any(check.code == "PF023" and check.level != "stop" for check in tried) and memory.level == "stop":
         memory = replace(memory, level="warn", text=f"{memory.text}; the measured step decides")
-    return [memory, *disk, *tried]
+    return [room.context_check(base, used), memory, *disk, *tried]
 
 
 def _accepted(check: Check, accept: Sequence[str]) -> Check:

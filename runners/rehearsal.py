@@ -52,7 +52,7 @@ class Found:
     def doing(self) -> str:
         """Return what the child was about when it ended."""
         last = next(reversed(self.told), "start")
-        return {"free": "arithmetic", "device": "4-bit layers or loading", "four_bit": "loading", "prompt": "loading",
+        return {"free": "arithmetic", "device": "loading", "four_bit": "loading", "prompt": "loading",
                 "loaded": "the longest row", "row": "a whole micro-batch"}.get(last, last)  # fmt: skip
 
 

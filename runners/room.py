@@ -9,9 +9,9 @@ from pathlib import Path
 from rag.errors import BadInput
 from runners import recompute
 from runners.chat import Encoded
-from runners.complaints import Check
+from runners.complaints import Check, places, rows_of
 from runners.fingerprint import read_json, tensor_sizes
-from runners.machine import GIB, Machine, Probe, detect, disk, free_ram
+from runners.machine import GIB, Found, Machine, Probe, detect, disk, free_ram
 from runners.memory import HISTORY
 from runners.models import Model
 from runners.shape import read_shape
@@ -105,10 +105,23 @@ def smaller(config: TrainConfig, longest: int) -> str:
     return ", ".join([*ways, "shorter rows (--max-tokens) or a smaller model"])
 
 
-def disk_check(base: Model, config: TrainConfig, out: Path) -> Check:
+def context_check(base: Model, rows: Sequence[Encoded]) -> Check:
+    """Return the check of the rows against the tokens that the model reads: beyond, its positions are untrained."""
+    context = read_json(base.folder / "config.json").get("max_position_embeddings")
+    if not isinstance(context, int):
+        return Check("PF019", "ok", "the model's config does not say how many tokens it reads")
+    over = [row for row in rows if len(row.ids) > context]
+    if not over:
+        return Check("PF019", "ok", f"every row is within the {context:,} tokens that the model reads")
+    spoilt = places(f"{row.file}:{row.line}" if row.file else row.line for row in over)
+    text = f"{rows_of(len(over))} are longer than the {context:,} tokens that the model reads"
+    return Check("PF019", "stop", text, spoilt, f"set --max-tokens {context}, or split them")
+
+
+def disk_check(base: Model, config: TrainConfig, out: Path, free: Found | None = None) -> Check:
     """Return the check of the disk that ``out`` is on, for checkpoints (fp32 weights and moments) and result."""
     need = disk_gib(base, config)
-    free = disk(out)
+    free = free or disk(out)
     if free.value is None:
         return Check("PF024", "ok", f"about {need:.1f} GiB for checkpoints and result; {free.how}")
     told = f"about {need:.1f} GiB for checkpoints and result, {free.value:.1f} GiB free"

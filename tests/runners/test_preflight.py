@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from rag.errors import BadInput
+from rag.errors import BadInput, CannotRun
+from runners import labels, repeats
 from runners.chat import PLAIN_TEMPLATE, Chat
+from runners.complaints import ACCEPTABLE, CODES, LEVELS, Check
 from runners.data import Example
 from runners.models import Model
-from runners.preflight import inspect, lines
+from runners.preflight import Preflight, examine, inspect
 from runners.shown import pieces
 from runners.tuning import TrainConfig
 
@@ -70,42 +75,250 @@ def test_a_template_that_refuses_names_the_line(tiny: Model, tmp_path: Path) -> 
         Chat(folder).example(Example(TALK, {}, 7))
 
 
-def test_good_rows_pass_and_are_shown(tiny: Model, examples: tuple[Example, ...]) -> None:
-    told = list(lines(examples, TrainConfig(), tiny, show=1))
-    assert "⟦Yes, the north pier opens at six. Shall I note it?<|im_end|>⟧" in told[1]
-    assert told[-1] == "nothing stands in the way"
+Rows = tuple[Example, ...]
 
 
-def test_long_rows_are_left_out_then_refused(tiny: Model, examples: tuple[Example, ...]) -> None:
+def chat_of(question: str, answer: str, line: int = 1, **more: Any) -> Example:
+    """One question and its answer."""
+    turns = ({"role": "user", "content": question}, {"role": "assistant", "content": answer, **more})
+    return Example(turns, {}, line)
+
+
+def check_of(report: Preflight, code: str) -> Check:
+    """The check of this code."""
+    return next(check for check in report.checks if check.code == code)
+
+
+@pytest.fixture
+def changed(tiny: Model, tmp_path: Path) -> Callable[..., Chat]:
+    """Return the maker of the tiny model's chat with its template or tokenizer changed."""
+
+    def make(*template: tuple[str, str], **settings: Any) -> Chat:
+        folder = shutil.copytree(tiny.folder, tmp_path / "changed")
+        file = folder / "chat_template.jinja"
+        for old, new in template:
+            text = file.read_text(encoding="utf-8")
+            assert old in text
+            file.write_text(text.replace(old, new), encoding="utf-8")
+        for name, keys in settings.items():
+            file = folder / f"{name}.json"
+            file.write_text(json.dumps({**json.loads(file.read_text("utf-8")), **keys}), encoding="utf-8")
+        return Chat(folder)
+
+    return make
+
+
+def test_good_rows_pass_every_check(tiny: Model, examples: Rows) -> None:
+    used, report = inspect(examples, Chat(tiny.folder), TrainConfig())
+    assert (len(used), report.used, report.left_out) == (36, 36, 0)
+    assert {check.level for check in report.checks} == {"ok"}
+    assert report.exit_code == 0
+    assert check_of(report, "PF001").text.startswith("36 of 36 rows used")
+    said = report.to_json()
+    assert said["ok"] is True
+    assert set(said["checks"][0]) == {"code", "title", "level", "text", "rows", "next"}
+
+
+def test_long_rows_are_left_out_then_refused(tiny: Model, examples: Rows) -> None:
     chat = Chat(tiny.folder)
     lengths = sorted(len(chat.example(e).ids) for e in examples)
-    used, report = inspect(examples, chat, TrainConfig(max_tokens=lengths[-1]))
-    assert (len(used), report.too_long, report.stops) == (36, (), ())
-    long = replace(
-        examples[0], messages=(*examples[0].messages[:2], {"role": "assistant", "content": "word " * 400})
-    )
+    long = replace(chat_of("Tell me", "word " * 400, 77))
     used, report = inspect([*examples, long], chat, TrainConfig(max_tokens=lengths[-1]))
-    assert len(used) == 36
-    assert any("1 rows over max_tokens" in w for w in report.warnings)
+    check = check_of(report, "PF002")
+    assert (len(used), report.too_long, report.left_out) == (36, (77,), 1)
+    assert (check.level, check.rows) == ("warn", (77,))
     _, report = inspect(examples, chat, TrainConfig(max_tokens=lengths[0]))
-    with pytest.raises(BadInput, match="rows are longer than max_tokens"):
+    check = check_of(report, "PF002")
+    assert (check.level, len(check.rows)) == ("stop", 5)
+    assert f"within {lengths[int(0.95 * 35)]} tokens" in check.next
+    with pytest.raises(BadInput, match="longer than max_tokens"):
         report.require()
 
 
-def test_stoppers(tiny: Model, tmp_path: Path, examples: tuple[Example, ...]) -> None:
-    chat = Chat(tiny.folder)
-    planted = replace(
-        examples[0], messages=({"role": "user", "content": "x<|im_end|>y"}, examples[0].messages[-1])
-    )
-    _, report = inspect([planted], chat, TrainConfig())
-    assert "control tokens" in report.stops[0]
-    _, report = inspect([], chat, TrainConfig())
+def test_masked_rows_are_left_out_then_refused(tiny: Model, examples: Rows) -> None:
+    masked = chat_of("Hello?", "Hello.", 90, weight=0)
+    used, report = inspect([*examples, masked], Chat(tiny.folder), TrainConfig())
+    assert (len(used), check_of(report, "PF003").level, check_of(report, "PF003").rows) == (36, "warn", (90,))
+    _, report = inspect([masked], Chat(tiny.folder), TrainConfig())
+    assert check_of(report, "PF003").level == "stop"
+    assert check_of(report, "PF001").level == "stop"
+    assert report.exit_code == 3
+
+
+def test_no_rows_stop(tiny: Model) -> None:
+    _, report = inspect([], Chat(tiny.folder), TrainConfig())
     assert report.stops == ("there are no rows",)
-    folder = shutil.copytree(tiny.folder, tmp_path / "endless")
-    template = (folder / "chat_template.jinja").read_text(encoding="utf-8")
-    (folder / "chat_template.jinja").write_text(template.replace("+ '<|im_end|>'", ""), encoding="utf-8")
-    _, report = inspect(examples, Chat(folder), TrainConfig())
-    assert "lack the end token" in report.stops[0]
+
+
+def test_hardly_anything_learnt_is_said(tiny: Model) -> None:
+    _, report = inspect([chat_of("word " * 300, "Yes")], Chat(tiny.folder), TrainConfig(max_tokens=4096))
+    assert check_of(report, "PF001").level == "warn"
+
+
+def test_an_answer_without_end_token_stops(changed: Callable[..., Chat], examples: Rows) -> None:
+    _, report = inspect(examples, changed(("+ '<|im_end|>'", "")), TrainConfig())
+    check = check_of(report, "PF004")
+    assert check.level == "stop"
+    assert "36 rows do not end with the end token" in check.text
+    assert check.rows == (1, 2, 3, 4, 5)
+
+
+def test_padding_with_the_end_token_is_replaced(changed: Callable[..., Chat], examples: Rows) -> None:
+    chat = changed(tokenizer_config={"pad_token": "<|im_end|>"})
+    _, report = inspect(examples, chat, TrainConfig())
+    check = check_of(report, "PF005")
+    assert chat.pad == "<|endoftext|>"
+    assert (check.level, "the model's own, <|im_end|>, is not used" in check.text) == ("ok", True)
+    used, _ = inspect(examples, chat, TrainConfig())
+    assert all(row.ids[row.learnt[-1]] in chat.eos_ids for row in used)
+
+
+def test_empty_and_one_sided_rows(tiny: Model, examples: Rows) -> None:
+    chat = Chat(tiny.folder)
+    _, report = inspect([*examples, chat_of(" ", "Yes. Shall I?", 50)], chat, TrainConfig())
+    assert (check_of(report, "PF006").level, check_of(report, "PF006").rows) == ("warn", (50,))
+    _, report = inspect([chat_of(" ", "Yes. Shall I?", 50)], chat, TrainConfig())
+    assert check_of(report, "PF006").level == "stop"
+    alone = Example((examples[0].messages[0], examples[0].messages[-1]), {}, 51)
+    _, report = inspect([*examples, alone], chat, TrainConfig())
+    assert "an answer and no prompt" in check_of(report, "PF006").text
+    text = Example(({"role": "assistant", "content": "A text to learn as it is."},), {}, 1)
+    used, report = inspect([text], chat, TrainConfig())
+    assert "raw text" in check_of(report, "PF006").text
+    assert report.stops == ()
+    assert len(used[0].learnt) == len(used[0].ids) - 1
+
+
+def test_a_template_that_refuses_rows_stops_and_names_them(
+    changed: Callable[..., Chat], examples: Rows
+) -> None:
+    refusing = "{{ raise_exception('no system turn') if messages[0]['role'] == 'system' }}{% for"
+    chat = changed(("{% for", refusing))
+    _, report = inspect([*examples[:2], chat_of("Who?", "Me. Shall I?", 9)], chat, TrainConfig())
+    check = check_of(report, "PF007")
+    assert (check.level, check.rows, report.left_out) == ("stop", (1, 2), 2)
+    assert "no system turn" in check.text
+
+
+def test_what_the_tokenizer_loses_is_said(changed: Callable[..., Chat], examples: Rows) -> None:
+    _, report = inspect(examples, changed(tokenizer={"normalizer": {"type": "Lowercase"}}), TrainConfig())
+    check = check_of(report, "PF008")
+    assert (check.level, "36 rows" in check.text) == ("warn", True)
+
+
+def test_a_prompt_asked_otherwise_than_learnt_is_said(changed: Callable[..., Chat]) -> None:
+    chat = changed(("\n' + message['content']", ": ' + message['content']"), ("assistant\n'", "assistant: '"))
+    rows = [chat_of("Where to?", "the lounge, the pier", n) for n in range(1, 9)]
+    _, report = inspect(rows, chat, TrainConfig())
+    check = check_of(report, "PF009")
+    assert (check.level, check.rows) == ("warn", (1, 2, 3, 4, 5))
+
+
+def test_control_tokens_and_foreign_marks(tiny: Model, examples: Rows) -> None:
+    chat = Chat(tiny.folder)
+    own = chat_of("x<|im_end|>y", "No. Shall I?", 60)
+    _, report = inspect([*examples, own], chat, TrainConfig())
+    assert (check_of(report, "PF010").level, check_of(report, "PF010").rows) == ("stop", (60,))
+    foreign = chat_of("[INST] Is it open? [/INST]", "No. Shall I?", 61)
+    _, report = inspect([*examples, foreign], chat, TrainConfig())
+    check = check_of(report, "PF010")
+    assert (check.level, check.rows, "Llama 2 and Mistral" in check.text) == ("warn", (61,), True)
+    _, report = inspect([foreign], chat, TrainConfig())
+    assert check_of(report, "PF010").level == "stop"
+
+
+def test_a_template_that_asks_otherwise_than_it_tells_stops(changed: Callable[..., Chat]) -> None:
+    chat = changed(("'<|im_start|>assistant", "'<|start|>assistant"))
+    _, report = inspect([chat_of("Who?", "Me.")], chat, TrainConfig())
+    check = check_of(report, "PF007")
+    assert (check.level, "asks with" in check.text) == ("stop", True)
+
+
+def test_a_template_of_another_family_stops(changed: Callable[..., Chat]) -> None:
+    chat = changed(("<|im_start|>", "<start_of_turn>"))
+    _, report = inspect([chat_of("Who?", "Me.")], chat, TrainConfig())
+    check = check_of(report, "PF011")
+    assert (check.level, "a Gemma template" in check.next) == ("stop", True)
+
+
+def test_replies_out_of_line_are_said(tiny: Model) -> None:
+    usual = [chat_of("And?", "Yes, the north pier opens at nine and closes late. " * 3, n) for n in range(9)]
+    odd = (chat_of("And?", "!", 70), chat_of("And?", "Well, that is a long story. " * 90, 71))
+    _, report = inspect([*usual, *odd], Chat(tiny.folder), TrainConfig(max_tokens=4096))
+    check = check_of(report, "PF018")
+    assert (check.level, check.rows) == ("warn", (70, 71))
+    assert check.text.count("1 row with a reply") == 2
+
+
+def test_repeats_are_counted_and_many_are_said(examples: Rows) -> None:
+    assert repeats.check(examples).level == "ok"
+    copies = tuple(replace(row, line=100 + row.line) for row in examples[:3])
+    few = repeats.check((*examples, *copies))
+    assert (few.level, few.rows, "3 repeat another row, 0 nearly do" in few.text) == (
+        "ok",
+        (101, 102, 103),
+        True,
+    )
+    assert repeats.check((*examples, *examples)).level == "warn"
+
+
+def test_label_tasks_are_checked_for_balance_and_contradiction() -> None:
+    def rows(**counts: int) -> Rows:
+        names = [name for name, count in counts.items() for _ in range(count)]
+        return tuple(chat_of(f"Which kind is number {n}?", name, n) for n, name in enumerate(names, start=1))
+
+    assert labels.check(rows(refund=20, delay=18)).level == "ok"  # type: ignore[union-attr]
+    skewed = labels.check(rows(refund=90, delay=10))
+    assert skewed is not None
+    assert (skewed.level, "90 of 100 rows have the label 'refund'" in skewed.text) == ("warn", True)
+    rare = labels.check(rows(refund=20, delay=18, other=3))
+    assert rare is not None
+    assert (rare.level, rare.rows) == ("warn", (39, 40, 41))
+    torn = labels.check((*rows(refund=20, delay=18), chat_of("which kind is number 1", "delay", 50)))
+    assert torn is not None
+    assert ("1 inputs have two labels" in torn.text, torn.rows) == (True, (1, 50))
+    assert labels.check(tuple(chat_of("Who?", f"A sentence about number {n}.", n) for n in range(30))) is None
+
+
+def test_every_code_is_known_and_every_place_is_short() -> None:
+    assert set(CODES) >= ACCEPTABLE
+    assert list(CODES) == sorted(CODES)
+    check = Check("PF002", "warn", "2 rows are long", (3, 9))
+    assert check.sentence() == "2 rows are long (lines 3, 9)"
+    assert LEVELS == ("ok", "warn", "stop")
+
+
+def test_examine_adds_the_rest_and_accepts_by_code(tiny: Model, examples: Rows, tmp_path: Path) -> None:
+    key = "sk-" + "a1B2c3D4e5F6g7H8i9J0"
+    rows = (*examples, chat_of("The key?", f"It is {key}. Shall I?", 80))
+    config = TrainConfig(max_tokens=256)
+    report = examine(rows, tiny, config, out=tmp_path / "out", measure=False)
+    assert {"PF012", "PF015", "PF016", "PF019", "PF020", "PF022", "PF024"} <= {c.code for c in report.checks}
+    assert [c.code for c in report.checks if c.level == "stop"] == ["PF016"]
+    assert key not in str(report.to_json())
+    with pytest.raises(BadInput, match="API key in 1 row"):
+        report.require()
+    accepted = examine(rows, tiny, config, accept=("PF016",), measure=False)
+    assert (accepted.exit_code, check_of(accepted, "PF016").level) == (0, "warn")
+    leaking = examine(rows, tiny, config, valid=rows[:2], accept=("PF016",), measure=False)
+    assert check_of(leaking, "PF014").level == "stop"
+
+
+def test_rows_beyond_the_models_context_stop(tiny: Model, examples: Rows) -> None:
+    long = chat_of("Tell me", "word " * 300, 77)
+    report = examine([*examples, long], tiny, TrainConfig(max_tokens=4096), measure=False)
+    check = check_of(report, "PF019")
+    assert (check.level, check.rows) == ("stop", (77,))
+
+
+def test_a_stop_of_the_machine_alone_is_another_exit_code() -> None:
+    def report(*codes: str) -> Preflight:
+        checks = tuple(Check(code, "stop", "no") for code in codes)
+        return Preflight(1, 1, 1, 1, 1, 1, (), 0, checks)
+
+    assert (report().exit_code, report("PF022").exit_code, report("PF002", "PF022").exit_code) == (0, 4, 3)
+    with pytest.raises(CannotRun):
+        report("PF024").require()
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,129 @@
+"""Device, memory and disk: one real step in a child process, and what is made of whatever it finds."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from runners.chat import Chat
+from runners.complaints import Check
+from runners.data import Example
+from runners.machine import Found as Seen
+from runners.models import Model
+from runners.rehearsal import Found, checks, quick, rehearse
+from runners.room import Room, disk_check, disk_gib, largest_batch, memory, memory_check
+from runners.tuning import TrainConfig
+
+FREE = {"gib": 8.0}
+DEVICE = {"device": "CPU", "dtype": "bfloat16", "how": "asked for", "error": 0.003}
+STEP = {"loss": 2.0, "norm": 1.0, "seconds": 2.0, "tokens": 1000, "rows": 8, "peak_gib": 1.5, "path": "fast"}
+
+
+def judged(ended: str = "", config: TrainConfig | None = None, **told: dict[str, Any]) -> dict[str, Check]:
+    """The checks made of a rehearsal's findings, by code."""
+    found = Found({"free": FREE, "device": DEVICE, **told}, ended)
+    return {check.code: check for check in checks(found, config or TrainConfig(), 10_000, 8.0)}
+
+
+def test_one_real_step_in_a_child(tiny: Model, examples: tuple[Example, ...]) -> None:
+    config = TrainConfig(method="qlora", rank=4, micro_tokens=256)
+    rows = largest_batch([Chat(tiny.folder).example(row) for row in examples], config.micro_tokens)
+    assert sum(len(row.ids) for row in rows) <= 256
+    found = rehearse(tiny, config, rows, examples[0], recompute=False, most_gib=8.0)
+    assert found.ended == ""
+    assert list(found.told) == ["free", "device", "four_bit", "prompt", "loaded", "row", "batch", "end"]
+    assert found.told["prompt"]["same"]
+    assert found.told["batch"]["rows"] == len(rows)
+    assert 0.05 < found.told["loaded"]["peak_gib"] <= found.told["batch"]["peak_gib"] < 4
+    made = {check.code: check for check in checks(found, config, 10_000, 8.0)}
+    assert {code: check.level for code, check in made.items()} == dict.fromkeys(
+        ("PF020", "PF021", "PF023"), "ok"
+    )
+
+
+def test_a_child_that_takes_too_much_is_ended(tiny: Model, examples: tuple[Example, ...]) -> None:
+    row = Chat(tiny.folder).example(examples[0])
+    found = rehearse(tiny, TrainConfig(), [row], None, recompute=False, most_gib=0.01)
+    assert (found.ended, found.told) == ("memory", {})
+
+
+def test_a_step_that_fails_says_where_and_why() -> None:
+    check = judged("OSError: the weights are broken")["PF023"]
+    assert (check.level, check.text) == (
+        "stop",
+        "a step failed while loading: OSError: the weights are broken",
+    )
+
+
+def test_the_quick_way_tries_arithmetic_in_this_process() -> None:
+    found = quick(TrainConfig(method="qlora"))
+    assert [check.level for check in checks(found, TrainConfig(method="qlora"), 0, None)] == ["ok", "ok"]
+
+
+@pytest.mark.parametrize("error", [0.3, math.inf, math.nan])
+def test_arithmetic_that_is_off_stops(error: float) -> None:
+    assert judged(device={**DEVICE, "error": error}, row=STEP, batch=STEP)["PF020"].level == "stop"
+
+
+def test_a_device_that_does_not_compute_at_all_stops() -> None:
+    found = Found({}, "killed by signal 4")
+    (device,) = checks(found, TrainConfig(), 0, None)
+    assert (device.code, device.level, "signal 4" in device.text) == ("PF020", "stop", True)
+
+
+def test_four_bit_layers_that_fail_or_are_off_stop() -> None:
+    config = TrainConfig(method="qlora")
+    assert judged("No module named 'bitsandbytes'", config)["PF021"].level == "stop"
+    off = {"version": "1", "error": 0.9}
+    assert judged("", config, four_bit=off, row=STEP, batch=STEP)["PF021"].level == "stop"
+    fine = {"version": "1", "error": 0.1}
+    assert judged("", config, four_bit=fine, row=STEP, batch=STEP)["PF021"].level == "ok"
+
+
+def test_a_step_that_fits_is_tight_or_does_not() -> None:
+    fits = judged(row=STEP, batch=STEP)["PF023"]
+    assert (fits.level, fits.text.startswith("fits: 1.50 GiB")) == ("ok", True)
+    assert "so the run about 20 seconds" in fits.text
+    assert judged(row=STEP, batch={**STEP, "peak_gib": 7.9})["PF023"].level == "warn"
+    half = judged("memory", row=STEP)["PF023"]
+    assert (half.level, "the longest row fits, 2,048 tokens at once do not" in half.text) == ("warn", True)
+    none = judged("memory")["PF023"]
+    assert (none.level, "--method qlora" in none.next) == ("stop", True)
+
+
+def test_a_loss_that_is_no_number_or_a_prompt_that_differs_stops() -> None:
+    assert judged(row={**STEP, "loss": math.nan}, batch=STEP)["PF023"].level == "stop"
+    assert judged(row={**STEP, "norm": math.inf}, batch=STEP)["PF023"].level == "stop"
+    assert judged(prompt={"same": False}, row=STEP, batch=STEP)["PF009"].level == "stop"
+
+
+def test_memory_is_estimated_for_the_real_settings(tiny: Model) -> None:
+    small, large = (memory(tiny, TrainConfig(rank=rank), 100) for rank in (4, 512))
+    assert small is not None
+    assert large is not None
+    assert small.likely < large.likely
+    assert small.low < small.likely < small.high
+    assert small.verdict == "yes"
+    assert memory_check(small, 100, TrainConfig()).level == "ok"
+
+
+def test_what_does_not_fit_says_what_would() -> None:
+    full = TrainConfig(method="full")
+    check = memory_check(Room(9, 10, 11, 4.0, "available memory", False), 300, full)
+    assert (check.level, check.text.startswith("does not fit: about 10.0 GiB")) == ("stop", True)
+    assert "--method lora" in check.next
+    assert "--micro-tokens 300" in check.next
+    assert memory_check(Room(9, 10, 11, 10.5, "", False), 300, full).level == "warn"
+    assert memory_check(Room(9, 10, 11, None, "", False), 300, full).level == "ok"
+    assert memory_check(None, 300, full).level == "ok"
+
+
+def test_a_disk_that_is_too_full_stops(tiny: Model, tmp_path: Path) -> None:
+    full = TrainConfig(method="full")
+    assert disk_check(tiny, full, tmp_path).level == "ok"
+    assert disk_gib(tiny, full) > disk_gib(tiny, TrainConfig(rank=1))
+    check = disk_check(tiny, full, tmp_path, Seen(0.1, "free space here"))
+    assert (check.code, check.level, "0.1 GiB free" in check.text) == ("PF024", "stop", True)
