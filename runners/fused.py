@@ -88,10 +88,10 @@ class Norm(torch.autograd.Function):
         by_weight = None
         if ctx.needs_input_grad[1]:
             by_weight = (grad * unit).flatten(0, -2).sum(0).to(weight.dtype)
-        wide, unit = (grad * weight).float(), unit.float()
-        along = (wide * unit).mean(-1, keepdim=True)
-        by_x = wide.addcmul_(unit, along, value=-1).mul_(inverse).to(grad.dtype)
-        return by_x, by_weight, None
+        slope, wide = (grad * weight).float(), unit.float()
+        along = (slope * wide).mean(-1, keepdim=True)
+        by_x = torch.addcmul(slope, wide, along, value=-1).mul_(inverse)
+        return by_x.to(unit.dtype), by_weight, None
 
 
 def _is_norm(module: nn.Module) -> bool:

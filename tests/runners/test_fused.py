@@ -20,12 +20,15 @@ from runners.models import Model
 from runners.tuning import TrainConfig
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_norm_is_llamas(dtype: torch.dtype) -> None:
+@pytest.mark.parametrize(
+    ("dtype", "weight"),
+    [(torch.float32, torch.float32), (torch.bfloat16, torch.bfloat16), (torch.bfloat16, torch.float32)],
+)
+def test_norm_is_llamas(dtype: torch.dtype, weight: torch.dtype) -> None:
     torch.manual_seed(0)
-    module = LlamaRMSNorm(48, eps=1e-6).to(dtype)
+    module = LlamaRMSNorm(48, eps=1e-6).to(weight)
     nn.init.uniform_(module.weight, 0.5, 1.5)
-    x, slope = torch.randn(2, 7, 48).to(dtype), torch.randn(2, 7, 48).to(dtype)
+    x, slope = torch.randn(2, 7, 48).to(dtype), torch.randn(2, 7, 48).to(weight)
     theirs, ours = x.clone().requires_grad_(), x.clone().requires_grad_()
     wanted, found = module(theirs), Norm.apply(ours, module.weight, 1e-6)
     assert torch.equal(wanted, found)
@@ -33,6 +36,7 @@ def test_norm_is_llamas(dtype: torch.dtype) -> None:
     again = torch.autograd.grad(found, (ours, module.weight), slope)
     close = {"rtol": 1e-4, "atol": 1e-5} if dtype == torch.float32 else {"rtol": 0.05, "atol": 0.05}
     for a, b in zip(again, by_weight, strict=True):
+        assert a.dtype == b.dtype
         torch.testing.assert_close(a, b, **close)
 
 
