@@ -31,7 +31,7 @@ VERBS: tuple[str, ...] = (
     "doctor",
     "demo",
 )
-GROUPS: tuple[str, ...] = ("index", "models")
+GROUPS: tuple[str, ...] = ("index", "models", "adapters")
 
 app = typer.Typer(
     name="tunewise",

@@ -121,6 +121,21 @@ def cached() -> tuple[Model, ...]:
     return tuple(m for m in (_from_cache(k) for k in KNOWN) if m)
 
 
+def fingerprint_here(name: str) -> str:
+    """Return the fingerprint of the model of a name when it is here already, "" when it would have to be obtained."""
+    try:
+        known = find(name)
+        if known and (model := _from_cache(known)):
+            return model.fingerprint
+        place = Path(name).expanduser()
+        if known is None and place.is_dir():
+            return _from_path(place).fingerprint
+        folder = hub.cached_snapshot(known.repo if known else name)
+        return fingerprint(folder) if folder else ""
+    except BadInput:
+        return ""
+
+
 def list_models() -> list[dict[str, Any]]:
     """Return one row per known model: name, kind, state (cached, hub, packaged), source, bytes, license."""
     rows = []

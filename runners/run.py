@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from rag.errors import BadInput
-from runners import require, steps, trial
-from runners.bench import Bench, obtain
+from runners import card, require, steps, trial
+from runners.bench import Bench, identity, obtain, obtain_bases
 from runners.data import Example, ExampleSet, Question, load_examples, load_questions, overlap
 from runners.machine import detect
+from runners.models import Model
 from runners.plan import IndexStep, Plan, Step, TrainStep
 from runners.rundir import TRIAL, OnEvent, RunFolder, read_lines
 from runners.split import Split, split_questions
@@ -52,13 +53,14 @@ def run_plan(
     if only and only not in [name for name, _ in named]:
         raise BadInput(f"the plan has no step {only!r}", f"its steps: {', '.join(name for name, _ in named)}")
     examples, split = read_data(plan, on_event)
-    base = obtain(plan.model, "base", on_event)
+    bases = obtain_bases(plan, on_event)
+    base = bases[plan.model.name]
     embedder = obtain(plan.embedder, "embedder", on_event) if plan.index is not None else None
-    require.check(plan, base.folder, out, detect(out))
+    require.check(plan, base.folder if isinstance(base, Model) else None, out, detect(out))
     run = RunFolder.create(out, plan, resume, overwrite)
     with run.writing():
-        bench = Bench(plan, run, base, embedder, examples, split, on_event)
-        start = {"plan": plan.digest(), "split": split.digest, "base": base.fingerprint}
+        bench = Bench(plan, run, base, embedder, examples, split, on_event, bases)
+        start = {"plan": plan.digest(), "split": split.digest, "base": identity(base)}
         leaked = len(overlap(examples, (*split.dev, *split.test)))
         bench.tell({"event": "run.start", **start, "overlap": leaked})
         worked = [
@@ -161,3 +163,13 @@ def _score(bench: Bench) -> None:
     rows = read_lines(folder / trial.ANSWERS)
     arms = trial.score_trial(bench.plan, bench.split.test, rows, lambda q: steps.gold_text(bench, q))
     trial.write_scores(arms, folder / trial.SCORES)
+    _tell_weights(bench, arms)
+
+
+def _tell_weights(bench: Bench, arms: Sequence[trial.ArmScores]) -> None:
+    """Put an arm's scores into the manifest and card of the weights that are its own."""
+    scores = {arm.arm: trial.with_intervals(arm) for arm in arms if arm.questions}
+    trained = [step for step in bench.plan.steps if isinstance(step, TrainStep) and step.arm in scores]
+    for step in trained:
+        for seed in step.seeds:
+            card.rewrite(bench.run.adapter(step.arm, seed), scores[step.arm])

@@ -9,7 +9,7 @@ from typing import Any
 from rag.durable import canonical_json, sha256_file, sha256_text, write_json, writing_into
 from rag.errors import BadInput
 from runners import replay
-from runners.bench import REFUSAL, Bench
+from runners.bench import REFUSAL, Bench, identity
 from runners.data import Example, Question, load_examples
 from runners.plan import EvaluateStep, IndexStep, Plan, Step, TrainStep
 from runners.prompting import choose_shots, training_row
@@ -26,7 +26,8 @@ def inputs(bench: Bench, step: Step) -> dict[str, Any]:
             "documents": _tree_digest(plan.data.documents),
             "embedder": bench.embedder_model and bench.embedder_model.fingerprint,
         }  # fmt: skip
-    made_from |= {"base": bench.base.fingerprint, "prompts": plan.prompts.model_dump(mode="json")}
+    base = bench.base_of(step) if isinstance(step, EvaluateStep) else bench.base
+    made_from |= {"base": identity(base), "prompts": plan.prompts.model_dump(mode="json")}
     if isinstance(step, TrainStep):
         made_from |= {"examples": _rows_digest(bench), "index": _index_digest(plan, step.rows == "retrieval")}
         if step.replay:
@@ -81,11 +82,13 @@ def train_arm(bench: Bench, step: TrainStep) -> dict[str, Any]:
     """Train one arm, once per seed, on plain or on retrieval-aware rows."""
     from runners.hybrid import retrieval_rows
     from runners.train import fit
-    from runners.tuning import TrainConfig
+    from runners.tuning import Origin, TrainConfig
 
     bench.release()
     results = []
     account: dict[str, int] = {}
+    file = bench.plan.data.examples
+    origin = Origin((file.name,) if file else (), step.reasons, bench.plan.digest())
     for seed in step.seeds:
         if step.rows == "retrieval":
             prepared = retrieval_rows(
@@ -109,7 +112,9 @@ def train_arm(bench: Bench, step: TrainStep) -> dict[str, Any]:
         )  # fmt: skip
         bench.tell({"event": "train.plan", "arm": step.arm, "method": step.method, "reasons": step.reasons})
         out = bench.run.adapter(step.arm, seed)
-        trained = fit(rows, config, bench.base, out, on_event=_named(bench, step.arm), resume=True)
+        trained = fit(
+            rows, config, bench.local, out, on_event=_named(bench, step.arm), resume=True, origin=origin
+        )
         results.append({"seed": seed, **trained.to_json()})
     return {"arm": step.arm, "account": account, "trained": results}
 
@@ -125,7 +130,7 @@ def evaluate_arm(bench: Bench, step: EvaluateStep) -> dict[str, Any]:
     for seed in seeds:
         weights = bench.run.adapter(step.weights, seed) if step.weights else None
         asked += run_arm(
-            plan, step, seed, bench.split.test, bench.generator(weights), found, shots,
+            plan, step, seed, bench.split.test, bench.generator(weights, step), found, shots,
             bench.run.path / TRIAL / ANSWERS, bench.tell,
         )  # fmt: skip
     rows = [row for row in read_lines(bench.run.path / TRIAL / ANSWERS) if row["arm"] == step.arm]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +114,17 @@ def score_trial(
             )
         )
     return found
+
+
+def with_intervals(arm: ArmScores) -> dict[str, Any]:
+    """Return an arm's scores with their 95 % intervals, as :func:`runners.card.rewrite` takes them."""
+    from runners.stats import interval
+
+    named = {"combined": list(arm.combined)} | {
+        name: arm.of(name) for name in dict.fromkeys(n for s in arm.scores for n in s)
+    }
+    found = {name: {**asdict(interval(values)), "n": len(values)} for name, values in named.items()}
+    return {"arm": arm.arm, "questions": len(arm.questions), "scores": found}
 
 
 def write_scores(arms: Sequence[ArmScores], path: Path) -> None:

@@ -1,0 +1,40 @@
+"""`tunewise adapters`: tuned weights side by side, and what each was made from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+
+group = typer.Typer(help="Tuned weights: which there are, on which base, from which data, how they scored.")
+
+
+@group.command("list")
+def list_adapters(
+    places: list[Path] | None = typer.Argument(
+        None, help="Runs, run folders or folders of tuned weights; by default ./runs.", metavar="[PLACE]..."
+    ),
+    as_json: bool = typer.Option(False, "--json", help="Print as JSON."),
+) -> None:
+    """List the tuned weights found, several on one base together; damaged ones are marked with the reason."""
+    from advisor import shelf
+    from runners import adapters
+
+    known = [Path(place) for place in adapters.PLACES if Path(place).is_dir()]
+    shelf.show_list(adapters.find(places or known), as_json)
+
+
+@group.command("show")
+def show(
+    folder: Path = typer.Argument(help="A folder of tuned weights."),
+    as_json: bool = typer.Option(False, "--json", help="Print as JSON."),
+) -> None:
+    """Show one folder of tuned weights; exit 3 when it is damaged or does not fit its base here."""
+    from advisor import shelf
+    from rag.errors import BadInput
+    from runners import adapters
+
+    found = adapters.show(folder)
+    shelf.show_one(found, as_json)
+    if found.problem:
+        raise BadInput(f"{folder} cannot be used as it is: {found.problem}", "train it again, or restore it")
