@@ -118,15 +118,17 @@ def _start(
     chosen = chosen or choices.decide(base, config, rows, identity)
     randomness.seed(config.seed)
     net = attach.attach(base, config, chosen.checkpointing.on, chosen.dtype)
-    loss = again(net, chosen.path, chosen.reason) if begun else choose(net, rows)
-    if not begun:
+    passes = schedule.plan([len(row.ids) for row in rows], config.batch_tokens, config.epochs, config.seed)
+    if begun:
+        loss = again(net, chosen.path, chosen.reason)
+    else:
+        loss = choose(net, rows, sum(len(rows[i].ids) for one in passes for step in one for i in step))
         chosen.path, chosen.reason = loss.path, loss.reason
         chosen.write(work)
     optimizer = Optimizer(
         attach.trained(net), config.learning_rate, config.weight_decay, config.max_grad_norm,
         config.optimizer, config.lora_plus,
     )  # fmt: skip
-    passes = schedule.plan([len(row.ids) for row in rows], config.batch_tokens, config.epochs, config.seed)
     # Probing may have drawn numbers, and a run that goes on does not probe.
     randomness.seed(config.seed)
     progress = Progress(identity)
@@ -167,7 +169,7 @@ def _started(loop: Loop, report: preflight.Preflight) -> dict[str, Any]:
     event = {"event": "train.start", "method": loop.config.method, "rows": report.used}
     event |= {"tokens": sum(loop.step_tokens), "steps": len(loop.steps), "from_step": loop.progress.step}
     event |= {"trainable": loop.trainable, "path": loop.loss.path, "reason": loop.loss.reason}
-    event |= {"checkpointing": loop.choices.checkpointing.reason}
+    event |= {"compiling": loop.loss.compiling, "checkpointing": loop.choices.checkpointing.reason}
     event |= {"optimizer": loop.optimizer.note or loop.config.optimizer}
     return event | {"warnings": list(report.warnings)}
 
