@@ -9,6 +9,7 @@ from typing import Any
 
 from advisor.results import report_json
 from rag.durable import write_json, write_text
+from runners.bench import named_models
 from runners.data import Question
 from runners.plan import SCORES, Plan
 from runners.rundir import REPORT, TRIAL, RunFolder, read_lines
@@ -36,6 +37,7 @@ def write_report(
             "plan": plan.digest(),
             "split": data["guards"]["leakage"]["split"],
             "outcome": data["verdict"]["outcome"],
+            "models": named_models(plan),
         }
     )
     return data

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import gc
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rag.errors import BadInput
-from runners import models
+from runners import endpoint, models
+from runners.completion import Generator
 from runners.data import Example
-from runners.plan import Plan, PlanModel
+from runners.plan import EvaluateStep, Plan, PlanModel, TrainStep
 from runners.retrieval import Retriever, token_counter
 from runners.rundir import INDEX, OnEvent, RunFolder
 from runners.split import Split
@@ -20,9 +22,10 @@ from runners.split import Split
 if TYPE_CHECKING:
     from rag.embed import Embedder
     from rag.index import Index
-    from runners.generate import LocalGenerator
 
 REFUSAL = "refusal.json"
+Base = models.Model | models.Remote
+"""A model that arms answer with: weights that are here, or an endpoint."""
 
 
 def obtain(wanted: PlanModel, kind: str, on_event: OnEvent = None) -> models.Model:
@@ -37,19 +40,67 @@ def obtain(wanted: PlanModel, kind: str, on_event: OnEvent = None) -> models.Mod
     return model
 
 
+def obtain_bases(plan: Plan, on_event: OnEvent = None) -> dict[str, Base]:
+    """Every model that the plan's arms answer with, by the name the plan gives it, the plan's own first.
+
+    Nothing is sent to an endpoint here. BadInput when one may not be contacted, or is to be tuned.
+    """
+    found: dict[str, Base] = {}
+    for wanted in (plan.model, *(step.model for step in plan.arms if step.model)):
+        remote = models.parse_remote(wanted.name)
+        if remote:
+            endpoint.check_may_contact(remote.name, remote.url, must_stay_local(plan))
+        found[wanted.name] = remote or obtain(wanted, "base", on_event)
+    tuned = [step.arm for step in plan.steps if isinstance(step, TrainStep)]
+    if tuned and isinstance(found[plan.model.name], models.Remote):
+        raise BadInput(
+            f"{plan.model.name} is an endpoint: its weights are not here, so {', '.join(tuned)} cannot be trained",
+            "take the train steps and their arms out of the plan, or name a local model",
+        )
+    return found
+
+
+def must_stay_local(plan: Plan) -> bool:
+    """Whether the plan's answers forbid sending data elsewhere."""
+    local, hosted = (plan.answers.get(key) for key in ("data_must_stay_local", "hosted_api_allowed"))
+    return (local is not None and local.value in (True, "yes")) or (
+        hosted is not None and hosted.value in (False, "no")
+    )
+
+
+def identity(base: Base) -> str:
+    """What tells a model from every other: its fingerprint; an endpoint's name and host, since it shows no more."""
+    if isinstance(base, models.Model):
+        return base.fingerprint
+    return f"openai:{base.name}@{endpoint.host(base.url)}"
+
+
+def named_models(plan: Plan) -> list[dict[str, str]]:
+    """The models of a plan as manifests name them: what each is called, and the host of one that is remote."""
+    rows = []
+    for name in dict.fromkeys([plan.model.name, *(step.model.name for step in plan.arms if step.model)]):
+        remote = models.parse_remote(name)
+        rows.append(
+            {"model": remote.name, "endpoint": endpoint.host(remote.url)} if remote else {"model": name}
+        )
+    return rows
+
+
 @dataclass
 class Bench:
     """One run at work; heavy parts are loaded when first used, and only one generator is held at a time."""
 
     plan: Plan
     run: RunFolder
-    base: models.Model
+    base: Base
     embedder_model: models.Model | None = None
     examples: tuple[Example, ...] = ()
     split: Split = field(default_factory=lambda: Split((), ()))
     on_event: OnEvent = None
-    _generator: LocalGenerator | None = None
-    _generator_of: Path | None = None
+    bases: Mapping[str, Base] = field(default_factory=dict)
+    """The models of arms that have one of their own, by the plan's name for it."""
+    _generator: Generator | None = None
+    _generator_of: tuple[Base, Path | None] | None = None
 
     def tell(self, event: dict[str, Any]) -> None:
         """Log an event and pass it on to whoever watches."""
@@ -57,14 +108,35 @@ class Bench:
         if self.on_event:
             self.on_event(event)
 
-    def generator(self, weights: Path | None) -> LocalGenerator:
-        """The generator with these weights (None: the base model)."""
-        from runners.generate import LocalGenerator
+    @property
+    def local(self) -> models.Model:
+        """The base to tune; an endpoint was refused before the first step."""
+        assert isinstance(self.base, models.Model)
+        return self.base
 
-        if self._generator is None or self._generator_of != weights:
+    def base_of(self, arm: EvaluateStep) -> Base:
+        """The model an arm answers with."""
+        return self.bases[arm.model.name] if arm.model else self.base
+
+    def generator(self, weights: Path | None, arm: EvaluateStep) -> Generator:
+        """The generator of an arm with these weights (None: the model as it is)."""
+        wanted = (self.base_of(arm), weights)
+        if self._generator is None or self._generator_of != wanted:
             self.release()
-            self._generator, self._generator_of = LocalGenerator(self.base, weights), weights
+            self._generator, self._generator_of = self._load(wanted[0], weights, arm.model), wanted
         return self._generator
+
+    def _load(self, base: Base, weights: Path | None, named: PlanModel | None) -> Generator:
+        if isinstance(base, models.Model):
+            from runners.generate import LocalGenerator
+
+            return LocalGenerator(base, weights)
+        from runners.post import Limits
+        from runners.remote import RemoteGenerator
+
+        how = named or self.plan.model
+        limits = Limits(at_once=how.at_once, per_minute=how.per_minute)
+        return RemoteGenerator(base.url, base.name, limits, self.plan.seed)
 
     def release(self) -> None:
         """Give the generator's memory back, before something else needs it."""
@@ -93,6 +165,5 @@ class Bench:
 
         stored = json.loads((self.run.path / REFUSAL).read_text("utf-8"))
         assert self.plan.index is not None
-        return Retriever(
-            self.index, self.plan.index, Threshold.from_json(stored), token_counter(self.base.folder)
-        )
+        folder = self.base.folder if isinstance(self.base, models.Model) else None
+        return Retriever(self.index, self.plan.index, Threshold.from_json(stored), token_counter(folder))

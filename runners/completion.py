@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Generator as Running
 from dataclasses import dataclass
 from typing import Protocol
 
+from rag.errors import BadInput
 from runners.shapes import Message
+
+CHARS_PER_TOKEN = 4
+"""Characters that count as a token of a model whose tokenizer is not here: a rule of thumb for English."""
+
+
+def estimated_tokens(text: str) -> int:
+    """Tokens of a text for a model whose tokenizer is not here."""
+    return -(-len(text) // CHARS_PER_TOKEN)
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +31,70 @@ class Completion:
     """stop, or length when the limit cut it."""
 
 
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How tokens are chosen; greedy unless a temperature is given."""
+
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int = 0
+    stop: tuple[str, ...] = ()
+    """Texts that end an answer; neither they nor what follows is part of it."""
+
+    def __post_init__(self) -> None:
+        """Refuse what no model can be asked for."""
+        if not 0 <= self.temperature <= 100:
+            raise BadInput(f"temperature {self.temperature!r} is not between 0 and 100")
+        if not 0 < self.top_p <= 1:
+            raise BadInput(f"top_p {self.top_p!r} is not above 0 and at most 1")
+        if not 0 <= self.seed < 1 << 40:
+            raise BadInput(f"seed {self.seed!r} is not between 0 and 2^40")
+        if "" in self.stop:
+            raise BadInput("an empty stop text would end every answer before it starts")
+
+    @property
+    def greedy(self) -> bool:
+        """Whether the likeliest token is taken each time."""
+        return self.temperature == 0
+
+
+GREEDY = Sampling()
+
+
+class Stream(Iterator[str]):
+    """The pieces of an answer as they are made; `completion` is the whole of it once they have ended."""
+
+    def __init__(self, running: Running[str, None, Completion]) -> None:
+        """Take what makes the pieces and returns the completion."""
+        self._running = running
+        self._completion: Completion | None = None
+
+    def __next__(self) -> str:
+        """Return the next piece, never an empty one."""
+        try:
+            return next(self._running)
+        except StopIteration as end:
+            self._completion = self._completion or end.value
+            raise
+
+    def finish(self) -> Completion:
+        """Take the pieces still to come and return the whole answer."""
+        for _ in self:
+            pass
+        return self.completion
+
+    def close(self) -> None:
+        """Stop making the answer; the model, or the connection, is free again."""
+        self._running.close()
+
+    @property
+    def completion(self) -> Completion:
+        """The whole answer; ValueError while pieces are still to come."""
+        if self._completion is None:
+            raise ValueError("the stream has not ended")
+        return self._completion
+
+
 class Generator(Protocol):
     """What an arm needs of a model, wherever it runs."""
 
@@ -31,6 +105,10 @@ class Generator(Protocol):
         on_batch: Callable[[list[int], list[Completion]], None] | None = None,
     ) -> list[Completion]:
         """Answer every chat, in order; `on_batch` hears the positions and answers of each batch as it ends."""
+        ...
+
+    def stream(self, chat: Sequence[Message], max_new_tokens: int) -> Stream:
+        """Answer one chat piece by piece."""
         ...
 
     def count_tokens(self, text: str) -> int:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rag.errors import BadInput
 from runners.answer import Answer, answer_all
-from runners.bench import Bench, obtain
+from runners.bench import Bench, obtain, obtain_bases
 from runners.data import Example, Question
 from runners.plan import EvaluateStep, Plan
 from runners.prompting import choose_shots
@@ -23,9 +23,9 @@ class Desk:
         run = open_run(path)
         self.plan: Plan = read_run_plan(path)
         run.check()
-        base = obtain(self.plan.model, "base", on_event)
+        bases = obtain_bases(self.plan, on_event)
         embedder = obtain(self.plan.embedder, "embedder", on_event) if self.plan.index else None
-        self.bench = Bench(self.plan, run, base, embedder)
+        self.bench = Bench(self.plan, run, bases[self.plan.model.name], embedder, bases=bases)
 
     def arm(self, name: str | None = None) -> EvaluateStep:
         """The arm of this name; by default the verdict's winner, before a verdict the plan's choice."""
@@ -67,4 +67,4 @@ class Desk:
 
             shots = choose_shots(read_data(self.plan)[0], arm.shots, self.plan.seed)
         retriever = self.bench.retriever if arm.retrieval else None
-        return answer_all(self.plan, arm, asked, self.bench.generator(weights), retriever, shots)
+        return answer_all(self.plan, arm, asked, self.bench.generator(weights, arm), retriever, shots)

@@ -1,9 +1,10 @@
-"""Local generation: greedy, batched by length, with tuned weights merged in memory. Heavy: imports torch."""
+"""Local generation: batched by length, shared prefixes read once, tuned weights on and off. Heavy: imports torch."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from collections.abc import Generator as Running
 from pathlib import Path
 from typing import Any
 
@@ -13,25 +14,46 @@ hub.close()
 
 import torch  # noqa: E402
 
-from runners.attach import load_for_inference  # noqa: E402
-from runners.completion import Completion  # noqa: E402
+from runners.completion import GREEDY, Completion, Sampling, Stream  # noqa: E402
+from runners.decode import Decoder  # noqa: E402
 from runners.models import Model  # noqa: E402
+from runners.pieces import Pieces  # noqa: E402
+from runners.prefix import LEAST, Prefixes, common  # noqa: E402
+from runners.sampling import Picker  # noqa: E402
 from runners.shapes import Message  # noqa: E402
+from runners.slab import Kept, Slab, keeps_all  # noqa: E402
+from runners.switching import Weights  # noqa: E402
 
 BATCH_ROWS = 32
 BATCH_TOKENS = 12_000
 """Prompt tokens of one batch, padding included: bounds the key/value cache to about 0.3 GiB on a 135M model."""
+OnBatch = Callable[[list[int], list[Completion]], None] | None
 
 
 class LocalGenerator:
-    """A base model, or one with tuned weights, decoding greedily on this machine."""
+    """A base model, or one with tuned weights, on this machine; greedy unless asked otherwise."""
 
     def __init__(self, model: Model, weights: Path | None = None, dtype: str = "auto") -> None:
         """Load the model; `weights` is an adapter or a tuned model folder made on exactly this base."""
-        self.model: Any
-        self.tokenizer: Any
-        self.model, self.tokenizer = load_for_inference(model, weights, dtype)
-        self.tokenizer.padding_side = "left"
+        self._weights = Weights(model, weights, dtype)
+        self.tokenizer: Any = self._weights.tokenizer
+        self.prefixes: Prefixes[Kept] = Prefixes()
+        self._prepare()
+
+    @property
+    def model(self) -> Any:
+        """The model as it decodes now."""
+        return self._weights.model
+
+    def use(self, weights: Path | None) -> None:
+        """Put other tuned weights on the base, or none, without loading it again; the first switch copies the base.
+
+        BadInput for weights that were made on another base: then the bare base is in use.
+        """
+        try:
+            self._weights.use(weights)
+        finally:
+            self._prepare()
 
     def count_tokens(self, text: str) -> int:
         """Tokens of a text, without special tokens."""
@@ -41,47 +63,151 @@ class LocalGenerator:
         self,
         chats: Sequence[Sequence[Message]],
         max_new_tokens: int,
-        on_batch: Callable[[list[int], list[Completion]], None] | None = None,
+        on_batch: OnBatch = None,
+        sampling: Sampling = GREEDY,
     ) -> list[Completion]:
-        """Answer every chat greedily; rows of like length share a batch, the same batches every time."""
+        """Answer every chat; rows of like length share a batch, the same batches every time."""
         prompts = [self._tokens(chat) for chat in chats]
+        picker = Picker(sampling, range(len(prompts)))
+        shared = self._shared(prompts)
         done: dict[int, Completion] = {}
         for batch in batches([len(p) for p in prompts]):
-            answers = self._batch([prompts[i] for i in batch], max_new_tokens)
+            if self.decoder is None:
+                answers = self._by_transformers([prompts[i] for i in batch], max_new_tokens, sampling)
+            elif len(prompts) == 1:
+                answers = [Stream(self._stream(prompts[0], max_new_tokens, sampling)).finish()]
+            else:
+                answers = self._batch(batch, prompts, max_new_tokens, picker, shared)
             done.update(zip(batch, answers, strict=True))
             if on_batch:
                 on_batch(batch, answers)
         return [done[i] for i in range(len(chats))]
+
+    def stream(self, chat: Sequence[Message], max_new_tokens: int, sampling: Sampling = GREEDY) -> Stream:
+        """Answer one chat piece by piece; what earlier prompts and answers share with it is not read again."""
+        return Stream(self._stream(self._tokens(chat), max_new_tokens, sampling))
+
+    def _prepare(self) -> None:
+        model = self._weights.model
+        ends = getattr(model.generation_config, "eos_token_id", None) or []
+        listed = ends if isinstance(ends, list) else [ends]
+        self.ends = frozenset([*listed, self.tokenizer.eos_token_id])
+        self.decoder = Decoder(model) if keeps_all(model.config) else None
 
     def _tokens(self, chat: Sequence[Message]) -> list[int]:
         text = self.tokenizer.apply_chat_template(list(chat), tokenize=False, add_generation_prompt=True)
         ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False)
         return ids
 
-    def _batch(self, prompts: list[list[int]], max_new_tokens: int) -> list[Completion]:
+    def _decode(self, tokens: list[int]) -> str:
+        text: str = self.tokenizer.decode(tokens, skip_special_tokens=True)
+        return text
+
+    def _shared(self, prompts: list[list[int]]) -> tuple[int, Kept] | None:
+        """What all prompts of a call begin with, read once; None where it is too short to pay."""
+        length = common(prompts)
+        if self.decoder is None or len(prompts) < 2 or length < LEAST:
+            return None
+        owner, ids = self._weights.owner, prompts[0][:length]
+        kept = self.prefixes.exactly(owner, ids)
+        if kept is None:
+            kept = self.decoder.keep(ids)
+            self.prefixes.keep(owner, ids, kept)
+        return length, kept
+
+    def _batch(
+        self, batch: list[int], prompts: list[list[int]], limit: int, picker: Picker,
+        shared: tuple[int, Kept] | None,
+    ) -> list[Completion]:  # fmt: skip
+        assert self.decoder is not None
         started = time.perf_counter()
-        width = max(len(p) for p in prompts)
-        pad = self.tokenizer.pad_token_id
-        ids = torch.tensor([[pad] * (width - len(p)) + p for p in prompts], device=self.model.device)
-        mask = torch.tensor(
-            [[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=self.model.device
-        )
+        made: list[list[int]] = [[] for _ in batch]
+        ended = [False] * len(batch)
+
+        def took(row: int, token: int) -> bool:
+            ended[row] = token in self.ends
+            if not ended[row]:
+                made[row].append(token)
+                ended[row] = bool(picker.how.stop) and self._text(made[row], picker.how.stop)[1]
+            return ended[row]
+
+        rows = [prompts[i] for i in batch]
+        self.decoder.batch(rows, limit, took, picker, batch, shared)
+        seconds = (time.perf_counter() - started) / len(batch)
+        return [
+            self._completion(p, m, seconds, e, picker.how) for p, m, e in zip(rows, made, ended, strict=True)
+        ]
+
+    def _completion(
+        self, prompt: list[int], made: list[int], seconds: float, ended: bool, sampling: Sampling
+    ) -> Completion:
+        text, _ = self._text(made, sampling.stop)
+        return Completion(text, len(prompt), len(made), seconds, "stop" if ended else "length")
+
+    def _text(self, made: list[int], stop: Sequence[str]) -> tuple[str, bool]:
+        """The text of tokens up to the first stop text, and whether there was one."""
+        text = self._decode(made)
+        found = [at for at in (text.find(s) for s in stop) if at >= 0]
+        return text[: min(found, default=len(text))].strip(), bool(found)
+
+    def _stream(self, prompt: list[int], limit: int, sampling: Sampling) -> Running[str, None, Completion]:
+        if self.decoder is None:
+            (answer,) = self._by_transformers([prompt], limit, sampling)
+            if answer.text:
+                yield answer.text
+            return answer
+        started, owner = time.perf_counter(), self._weights.owner
+        pieces = Pieces(self._decode, sampling.stop)
+        slab = Slab(self.decoder.layers, 1, len(prompt) + limit)
+        if found := self.prefixes.longest(owner, prompt):
+            slab.load(found[1], found[0])
+        ended = False
+        for token in self.decoder.one(prompt, limit, Picker(sampling), slab):
+            ended = token in self.ends
+            piece = "" if ended else pieces.add(token)
+            if piece:
+                yield piece
+            if ended := ended or pieces.stopped:
+                break
+        if piece := pieces.rest():
+            yield piece
+        known = [*prompt, *pieces.tokens][: slab.length]
+        self.prefixes.keep(owner, known, slab.keep(len(known)))
+        seconds = time.perf_counter() - started
+        made = len(pieces.tokens)
+        return Completion(pieces.text, len(prompt), made, seconds, "stop" if ended else "length")
+
+    def _by_transformers(self, prompts: list[list[int]], limit: int, sampling: Sampling) -> list[Completion]:
+        """Decode as transformers does, for models whose caches are not plain keys and values of all tokens."""
+        started = time.perf_counter()
+        pad, width = self.tokenizer.pad_token_id, max(len(p) for p in prompts)
+        where = self.model.device
+        ids = torch.tensor([[pad] * (width - len(p)) + p for p in prompts], device=where)
+        mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=where)
+        how: dict[str, Any] = {"do_sample": False}
+        if not sampling.greedy:
+            torch.manual_seed(sampling.seed)
+            how = {
+                "do_sample": True,
+                "temperature": sampling.temperature,
+                "top_p": sampling.top_p,
+                "top_k": 0,
+            }
         with torch.inference_mode():
-            made = self.model.generate(
-                input_ids=ids, attention_mask=mask, max_new_tokens=max_new_tokens, do_sample=False,
-                pad_token_id=pad, eos_token_id=self.tokenizer.eos_token_id,
+            rows = self.model.generate(
+                input_ids=ids, attention_mask=mask, max_new_tokens=limit, pad_token_id=pad,
+                eos_token_id=sorted(self.ends), **how,
             )  # fmt: skip
         seconds = (time.perf_counter() - started) / len(prompts)
         return [
-            self._completion(p, row[width:].tolist(), seconds) for p, row in zip(prompts, made, strict=True)
+            self._cut(p, row[width:].tolist(), seconds, sampling)
+            for p, row in zip(prompts, rows, strict=True)
         ]
 
-    def _completion(self, prompt: list[int], made: list[int], seconds: float) -> Completion:
-        eos = self.tokenizer.eos_token_id
-        stopped = eos in made
-        kept = made[: made.index(eos)] if stopped else made
-        text = self.tokenizer.decode(kept, skip_special_tokens=True).strip()
-        return Completion(text, len(prompt), len(kept), seconds, "stop" if stopped else "length")
+    def _cut(self, prompt: list[int], made: list[int], seconds: float, sampling: Sampling) -> Completion:
+        end = next((n for n, token in enumerate(made) if token in self.ends), len(made))
+        stopped = end < len(made) or self._text(made[:end], sampling.stop)[1]
+        return self._completion(prompt, made[:end], seconds, stopped, sampling)
 
 
 def batches(lengths: Sequence[int], rows: int = BATCH_ROWS, tokens: int = BATCH_TOKENS) -> list[list[int]]:

@@ -15,7 +15,7 @@ from pydantic import ConfigDict, Field, ValidationError, model_validator
 
 from rag.durable import canonical_json, sha256_text, write_text
 from rag.errors import BadInput
-from runners.recipe import EvaluateStep, IndexStep, Strict, TrainStep
+from runners.recipe import EvaluateStep, IndexStep, PlanModel, Strict, TrainStep
 
 Method = Literal["prompting", "few-shot", "rag", "lora", "qlora", "full", "hybrid"]
 METHODS: tuple[str, ...] = ("prompting", "few-shot", "rag", "lora", "qlora", "full", "hybrid")
@@ -36,14 +36,6 @@ class RecordedAnswer(Strict):
     value: Any = Field(description="What was answered; null is unknown.")
     source: str = Field(description="asked, flag, file, detected, counted, probed or default.")
     note: str = Field("", description="How a detected or counted value was found.")
-
-
-class PlanModel(Strict):
-    """The base model, or the embedder, that the plan was made for."""
-
-    name: str = Field(description="A known name, a folder, or openai:NAME@URL.")
-    fingerprint: str | None = Field(None, description="Refuses other weights of the same name when given.")
-    allow_hub: bool = Field(False, description="Whether the model hub may be asked for it.")
 
 
 class Data(Strict):
@@ -175,6 +167,8 @@ class Plan(Strict):
                     raise ValueError(f"{place}.replay: replay rows need data.replay")
                 trained.add(step.arm)
             else:
+                if step.weights and step.model:
+                    raise ValueError(f"{place}.model: weights belong to the plan's model, not to another")
                 if step.weights and step.weights not in trained:
                     raise ValueError(f"{place}.weights: no earlier train step is for arm {step.weights!r}")
                 if step.retrieval and not has_index:

@@ -18,6 +18,18 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class PlanModel(Strict):
+    """The base model, or the embedder, that the plan was made for."""
+
+    name: str = Field(description="A known name, a folder, or openai:NAME@URL.")
+    fingerprint: str | None = Field(None, description="Refuses other weights of the same name when given.")
+    allow_hub: bool = Field(False, description="Whether the model hub may be asked for it.")
+    at_once: int = Field(4, ge=1, le=64, description="Requests under way at once, to a remote model.")
+    per_minute: float | None = Field(
+        None, gt=0, description="Most requests a minute, to a remote model; null is no limit of ours."
+    )
+
+
 class IndexStep(Strict):
     """Build the retrieval index."""
 
@@ -96,3 +108,7 @@ class EvaluateStep(Strict):
     )
     retrieval: bool = Field(False, description="Whether it is given passages from the index.")
     shots: int = Field(0, ge=0, le=64, description="Examples shown in the prompt.")
+    model: PlanModel | None = Field(
+        None,
+        description="Another model for this arm, e.g. a remote one beside a local one; null is the plan's.",
+    )

@@ -20,10 +20,14 @@ ADAPTER_MIB, INDEX_MIB = 60, 60
 """Room for one adapter with its checkpoint, and for a small index, in MiB."""
 
 
-def check(plan: Plan, base: Path, out: Path, machine: Machine) -> None:
-    """Raise CannotRun when this machine cannot carry the plan out, with the number that says so."""
-    check_gpu(plan, machine)
-    check_memory(plan, base, machine)
+def check(plan: Plan, base: Path | None, out: Path, machine: Machine) -> None:
+    """Raise CannotRun when this machine cannot carry the plan out, with the number that says so.
+
+    `base` is the folder of the plan's model, None for a remote one: then nothing is computed here but the index.
+    """
+    if base is not None:
+        check_gpu(plan, machine)
+        check_memory(plan, base, machine)
     check_disk(plan, base, out)
 
 
@@ -79,9 +83,10 @@ def check_memory(plan: Plan, base: Path, machine: Machine) -> None:
                 )
 
 
-def check_disk(plan: Plan, base: Path, out: Path) -> None:
+def check_disk(plan: Plan, base: Path | None, out: Path) -> None:
     """Refuse a run that cannot be written: room for the index, adapters, checkpoints, answers and report."""
-    weights = sum(p.stat().st_size for p in base.glob("*.safetensors")) / 2**20
+    files = base.glob("*.safetensors") if base else ()
+    weights = sum(p.stat().st_size for p in files) / 2**20
     needed: float = INDEX_MIB if plan.index else 10
     for step in plan.steps:
         if isinstance(step, TrainStep):

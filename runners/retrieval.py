@@ -10,6 +10,7 @@ from rag import context
 from rag.index import Index
 from rag.refuse import DEPTH, Threshold
 from rag.types import Hit
+from runners.completion import estimated_tokens
 from runners.plan import IndexStep
 
 
@@ -50,8 +51,10 @@ class Retriever:
         return context.passages(hits, self.step.context_tokens, self.count_tokens)
 
 
-def token_counter(folder: Path) -> Callable[[str], int]:
-    """Count tokens as the model in `folder` does, without loading it."""
+def token_counter(folder: Path | None) -> Callable[[str], int]:
+    """Count tokens as the model in `folder` does, without loading it; estimated for one that is not here (None)."""
+    if folder is None:
+        return estimated_tokens
     from tokenizers import Tokenizer
 
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))

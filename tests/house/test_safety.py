@@ -88,7 +88,7 @@ def test_no_addresses_and_no_paths_of_one_machine(tracked: Mapping[str, str]) ->
 
 def test_network_libraries_are_not_used_directly(modules: Mapping[str, ast.Module]) -> None:
     """Only the files listed here may open a connection by themselves; everything else asks them."""
-    allowed: dict[str, str] = {}
+    allowed = {"runners/post.py": "asks the endpoint that the user named"}
     clients = {"socket", "http", "urllib", "requests", "httpx", "aiohttp", "ftplib", "smtplib"}
     wrong = []
     for path, tree in modules.items():

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from runners.completion import Completion
+from runners.completion import GREEDY, Completion
 from runners.data import Example
 from runners.generate import LocalGenerator, batches
 from runners.models import Model
@@ -56,7 +56,7 @@ def test_an_answer_says_how_long_it_is_and_why_it_ended(
     assert cut.completion_tokens == 3
     assert cut.seconds > 0
     eos = generator.tokenizer.eos_token_id
-    ended = generator._completion([1, 2], [70, 71, eos, 0, 0], 0.5)
+    ended = generator._cut([1, 2], [70, 71, eos, 0, 0], 0.5, GREEDY)
     assert (ended.completion_tokens, ended.finish, ended.prompt_tokens) == (2, "stop", 2)
 
 
