@@ -40,6 +40,8 @@ class Material:
     """Everything that was read."""
 
     rows: tuple[Example, ...]
+    distinct: int
+    """Rows without exact repeats."""
     valid: tuple[Example, ...] = ()
     questions: tuple[Question, ...] = ()
     files: tuple[str, ...] = ()
@@ -71,7 +73,7 @@ def gather(files: Files) -> Material:
             f"{replaying.count(rows)} replay rows from {files.replay.name} are mixed in ({share:.0%} of all)"
         )
     asked = load_questions(files.questions) if files.questions else ()
-    return Material(rows, valid, asked, loaded.files, tuple(told))
+    return Material(rows, max(1, len(rows) - loaded.duplicates), valid, asked, loaded.files, tuple(told))
 
 
 def describe(loaded: ExampleSet, path: Path) -> list[str]:
@@ -118,6 +120,8 @@ def _refuse(files: Files) -> None:
         raise UsageProblem("--valid and --valid-share exclude each other", "give one of them")
     if files.replay is None and files.replay_share is not None:
         raise UsageProblem("--replay-share needs --replay", "name the file of replay rows")
+    if files.max_rows is not None and files.max_rows < 1:
+        raise UsageProblem(f"--max-rows {files.max_rows} leaves nothing to learn", "1 or more")
     for name, share in (("--valid-share", files.valid_share), ("--replay-share", files.replay_share)):
         if share is not None and not 0 < share < 1:
             raise UsageProblem(f"{name} {share:g} is no share", "a number above 0 and below 1, such as 0.1")

@@ -60,6 +60,9 @@ class Watcher:
                 f"{event['without_gold']} without it (the target is a refusal), {event['refusals']} refusals of their own; "
                 f"{event['unsupported']} examples left out because no passage supports their reply"
             )
+        elif kind == "train.eval":
+            best = "" if event["loss"] > event["best"] else ", the best so far"
+            self.say(f"  step {event['step']}: validation loss {event['loss']:.3f}{best}")
         elif "done" in event and "total" in event:
             self.advance(event["done"], event["total"], "")
         elif kind == "train.step":

@@ -6,18 +6,16 @@ import json
 import shlex
 import shutil
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from advisor import material
+from advisor import chosen, material
 from advisor.material import Files, Material
 from rag.durable import writing_into
 from rag.errors import UsageProblem
 from runners.complaints import ACCEPTABLE, CODES
-from runners.defaults import Defaults, choose, params_of
 from runners.tuning import METHODS, TrainConfig, TrainResult
 
 if TYPE_CHECKING:
@@ -48,15 +46,17 @@ class Order:
 def tune(files: Files, settings: Mapping[str, Any], order: Order) -> None:
     """Carry out `tunewise train`; see advisor/commands/train.py for the flags."""
     refuse(order)
+    chosen.refuse(settings, order.method)
     read = material.gather(files)
     material.say(read.told)
     from runners import models
 
+    refuse_idle(read, settings)
     base = models.resolve(order.model)
-    config, reasons = configure(read, settings, order.method, base)
+    config, reasons = chosen.settle(read.rows, read.distinct, base, order.method, settings)
     material.say([f"{name}: {reason}" for name, reason in reasons.items()])
     if order.show:
-        show_rows(read, config, base, order.show)
+        show_rows(read, config, base, order)
         if not order.check:
             return
     from runners.preflight import examine
@@ -82,12 +82,23 @@ def refuse(order: Order) -> None:
         if code not in ACCEPTABLE:
             known = f"can be accepted: {', '.join(f'{c} ({CODES[c]})' for c in sorted(ACCEPTABLE))}"
             raise UsageProblem(f"--accept {code} cannot be accepted", known)
+    if order.show < 0:
+        raise UsageProblem(f"--show {order.show} is no number of rows", "0 or more")
     if order.resume and order.overwrite:
         raise UsageProblem("--resume and --overwrite exclude each other", "choose one")
     if order.out is None and not order.dry:
         raise UsageProblem("--out is missing", "name the folder the tuned weights go to")
     if order.out is not None and not order.dry:
         refuse_in_use(order.out, order.resume, order.overwrite)
+
+
+def refuse_idle(read: Material, settings: Mapping[str, Any]) -> None:
+    """Raise UsageProblem for a flag that these rows leave without effect."""
+    for name, value in (("--eval-steps", settings["eval_steps"]), ("--patience", settings["patience"])):
+        if value is not None and not read.valid:
+            raise UsageProblem(f"{name} needs validation rows", "give --valid FILE, or --valid-share 0.1")
+    if settings["turns"] is not None and all(row.raw for row in read.rows):
+        raise UsageProblem("--turns is about chats, and these rows are plain text", "leave it out")
 
 
 def refuse_in_use(out: Path, resume: bool, overwrite: bool) -> None:
@@ -102,51 +113,18 @@ def refuse_in_use(out: Path, resume: bool, overwrite: bool) -> None:
         raise UsageProblem(f"{out} was not made by tunewise train", "choose another --out")
 
 
-def configure(
-    read: Material, settings: Mapping[str, Any], method: str, base: Model
-) -> tuple[TrainConfig, dict[str, str]]:
-    """Return the settings of the run, and why each is as it is; what is given wins over what is chosen."""
-    given = {name: value for name, value in settings.items() if value is not None}
-    if "targets" in given and given["targets"] != "all-linear":
-        given["targets"] = tuple(part.strip() for part in given["targets"].split(","))
-    longest, tokens = lengths(read, base)
-    chosen: Defaults = choose(
-        method, rows=len(read.rows), params_b=params_of(base.folder), longest=longest, tokens=tokens,
-        variant=given.get("variant", "lora"), rank=given.get("rank"),
-    )  # fmt: skip
-    reasons = {
-        name: f"{given[name]}: asked for" if name in given else reason
-        for name, reason in chosen.reasons.items()
-    }
-    return chosen.config(**given), reasons
+def show_rows(read: Material, config: TrainConfig, base: Model, order: Order) -> None:
+    """Print the first rows as the model sees them; beside JSON, to stderr."""
+    from rich.console import Console
 
-
-def lengths(read: Material, base: Model) -> tuple[int, int]:
-    """Return the tokens of the longest chat and of all; 0 where there is raw text, cut into pieces of any length."""
-    from rag.errors import BadInput
-    from runners.chat import Chat
-
-    chat, most, total = Chat(base.folder), 0, 0
-    for row in read.rows:
-        if row.raw:
-            continue
-        try:
-            tokens = len(chat.encode(chat.render(row.messages, tools=row.tools)))
-        except BadInput:
-            continue  # the preflight says so, with the row
-        most, total = max(most, tokens), total + tokens
-    return most, 0 if any(row.raw for row in read.rows) else total
-
-
-def show_rows(read: Material, config: TrainConfig, base: Model, number: int) -> None:
-    """Print the first rows as the model sees them."""
     from advisor import maskview
     from runners.chat import Chat
     from runners.encode import encode
 
     chat = Chat(base.folder)
-    rows = encode(read.rows[:number], chat, config.max_tokens, config.turns)
-    maskview.show(rows, chat, number, config.max_tokens)
+    rows = encode(read.rows[: order.show], chat, config.max_tokens, config.turns)
+    screen = Console(highlight=False, stderr=order.as_json)
+    maskview.show(rows, chat, order.show, config.max_tokens, screen)
 
 
 def show_checks(report: Preflight, config: TrainConfig, reasons: Mapping[str, str], order: Order) -> None:
@@ -164,36 +142,43 @@ def train(
 ) -> None:  # fmt: skip
     """Train, publish the result as --out, and print what was made."""
     from advisor import checklist
+    from advisor.execute import resumable
     from advisor.progress import watching
-    from runners.train import Origin, fit, work_of
+    from runners.train import Origin, fit
 
     assert order.out is not None
     material.say(checklist.warnings(report))
-    if order.overwrite:
-        for old in (order.out, work_of(order.out)):
-            shutil.rmtree(old, ignore_errors=True)
+    if order.overwrite and order.out.exists():
+        shutil.rmtree(order.out)
     origin = Origin(files=read.files, reasons=reasons)
-    with resumable(sys.argv), watching(order.as_json) as watcher, writing_into(order.out):
+    with resumable(resume_line(sys.argv)), watching(order.as_json) as watcher, writing_into(order.out):
+        watcher.begin(f"{config.method} on {report.used:,} rows")
+
+        def tell(event: dict[str, Any]) -> None:
+            watcher(
+                {**event, "warnings": ()}
+            )  # they were said above, with those that only the preflight knows
+
         result = fit(
             read.rows,
             config,
             base,
             order.out,
             valid=read.valid,
-            on_event=watcher,
+            on_event=tell,
             resume=order.resume,
             origin=origin,
         )
     if order.as_json:
         print(json.dumps({"schema": 1, "out": str(order.out), **result.to_json()}, ensure_ascii=False))
     else:
-        print("\n".join(summary(result, order)))
+        print("\n".join(summary(result, order.out)))
 
 
-def summary(result: TrainResult, order: Order) -> Iterator[str]:
+def summary(result: TrainResult, out: Path) -> Iterator[str]:
     """Yield what was made, how it went, and what to do next."""
-    what = "model" if result.method == "full" else "adapter"
-    yield f"{what}: {order.out}"
+    full = result.method == "full"
+    yield f"{'model' if full else 'adapter'}: {out}"
     valid = f", on validation rows {result.valid_loss:.3f}" if result.valid_loss is not None else ""
     yield f"loss: {result.first_loss:.3f} at first, {result.last_loss:.3f} at last{valid}"
     yield (
@@ -203,20 +188,12 @@ def summary(result: TrainResult, order: Order) -> Iterator[str]:
     if result.left_out:
         yield f"{result.left_out} rows were left out"
     yield from result.notes
-    yield (
-        f"next: tunewise adapters show {order.out}"
-        if what == "adapter"
-        else f"next: train on with --model {order.out}"
-    )
+    yield f"next: tunewise adapters show {shlex.quote(str(out))}"
+    if not full:
+        yield f"      tunewise train --init-adapter {shlex.quote(str(out))} ...  goes on from it on other rows"
 
 
-@contextmanager
-def resumable(arguments: list[str]) -> Iterator[None]:
-    """When interrupted, say that progress is kept and print the line that goes on."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        given = [part for part in arguments[1:] if part not in ("--overwrite", "--resume")]
-        line = shlex.join(["tunewise", *given, "--resume"])
-        print(f"\ninterrupted; progress is kept. Go on with:\n  {line}", file=sys.stderr)
-        raise
+def resume_line(arguments: Sequence[str]) -> str:
+    """Return the command line that goes on with the run that these arguments began."""
+    given = [part for part in arguments[1:] if part not in ("--overwrite", "--resume", "--debug")]
+    return shlex.join(["tunewise", *given, "--resume"])

@@ -22,8 +22,8 @@ Examples = Annotated[Path, _flag(DATA, "Pairs, chats or texts: a file or a folde
 Prompt = Annotated[str | None, _flag(DATA, "Instructions put before every row: text, or a file.")]
 Columns = Annotated[str | None, _flag(DATA, "Which column is what: prompt=question,reply=answer.")]
 Turns = Annotated[str | None, _flag(DATA, "Which answers of a chat are learnt: all, last.")]
-MaxRows = Annotated[int | None, _flag(DATA, "Use only the first rows.", min=1)]
-MaxTokens = Annotated[int | None, _flag(DATA, "Longest row; longer ones are left out, never cut.", min=8)]
+MaxRows = Annotated[int | None, _flag(DATA, "Use only the first rows.")]
+MaxTokens = Annotated[int | None, _flag(DATA, "Longest row; longer ones are left out, never cut.")]
 Valid = Annotated[Path | None, _flag(DATA, "Validation rows: training stops when their loss rises.")]
 ValidShare = Annotated[float | None, _flag(DATA, "Share of the rows set apart for validation, by document.")]
 Replay = Annotated[Path | None, _flag(DATA, "General rows mixed in against forgetting.")]
@@ -35,25 +35,23 @@ Method = Annotated[str, _flag(MODEL, "lora, qlora (4-bit base) or full.")]
 Model = Annotated[str, _flag(MODEL, "A known name or a folder.")]
 Out = Annotated[Path | None, _flag(MODEL, "Where the adapter or model goes.")]
 InitAdapter = Annotated[Path | None, _flag(MODEL, "Go on from this adapter of the same base.")]
-Epochs = Annotated[float | None, _flag(SETTINGS, "Passes over the rows.", max=100)]
+Epochs = Annotated[float | None, _flag(SETTINGS, "Passes over the rows.")]
 Rate = Annotated[float | None, _flag(SETTINGS, "Chosen from method and model size by default.")]
 Schedule = Annotated[str | None, _flag(SETTINGS, "cosine, linear or constant.")]
 Warmup = Annotated[float | None, _flag(SETTINGS, "Share of the steps over which the rate rises.")]
-BatchTokens = Annotated[int | None, _flag(SETTINGS, "Tokens per optimiser step.", min=1)]
+BatchTokens = Annotated[int | None, _flag(SETTINGS, "Tokens per optimiser step.")]
 Optimizer = Annotated[str | None, _flag(SETTINGS, "adamw, adamw_8bit, paged_adamw_8bit or adafactor.")]
 Neftune = Annotated[float | None, _flag(SETTINGS, "Noise on the input embeddings; 5 is usual; default: off.")]
-EvalSteps = Annotated[int | None, _flag(SETTINGS, "Steps between validations; default: every pass.", min=1)]
-Patience = Annotated[int | None, _flag(SETTINGS, "Validations without improvement until it stops.", min=1)]
-Seed = Annotated[int, _flag(SETTINGS, "Seed of order, dropout and fresh weights.", min=0)]
-Rank = Annotated[int | None, _flag(ADAPTER, "Size of the adapters.", min=1, max=512)]
+EvalSteps = Annotated[int | None, _flag(SETTINGS, "Steps between validations; default: every pass.")]
+Patience = Annotated[int | None, _flag(SETTINGS, "Validations without improvement until it stops.")]
+Seed = Annotated[int, _flag(SETTINGS, "Seed of order, dropout and fresh weights.")]
+Rank = Annotated[int | None, _flag(ADAPTER, "Size of the adapters.")]
 Alpha = Annotated[float | None, _flag(ADAPTER, "Their strength; default: twice the rank.")]
 Dropout = Annotated[float | None, _flag(ADAPTER, "Share of their inputs dropped.")]
 Variant = Annotated[str | None, _flag(ADAPTER, "lora, rslora, dora or pissa.")]
 Targets = Annotated[str | None, _flag(ADAPTER, "all-linear, or layers such as q_proj,v_proj.")]
 LoraPlus = Annotated[float | None, _flag(ADAPTER, "Rate of B over that of A; 16 is usual; default: off.")]
-MicroTokens = Annotated[
-    int | None, _flag(MEMORY, "Tokens of one forward pass; the result is the same.", min=1)
-]
+MicroTokens = Annotated[int | None, _flag(MEMORY, "Tokens of one forward pass; the result is the same.")]
 Checkpointing = Annotated[
     bool | None,
     _flag(
@@ -63,14 +61,14 @@ Checkpointing = Annotated[
     ),
 ]
 Check = Annotated[bool, _flag(RUN, "Check data and machine, and stop before the first step.", "--check")]
-Show = Annotated[int, _flag(RUN, "Show so many rows as the model sees them, the learnt part marked.", min=0)]
+Show = Annotated[int, _flag(RUN, "Show so many rows as the model sees them, the learnt part marked.")]
 Accept = Annotated[
     list[str] | None, _flag(RUN, "Go on in spite of this check, for instance PF016; repeatable.")
 ]
 Resume = Annotated[bool, _flag(RUN, "Go on from the last checkpoint in --out.", "--resume")]
 CheckpointSteps = Annotated[
     int | None,
-    _flag(RUN, "Steps between checkpoints; 0: only when stopped; default: 100, or five minutes.", min=0),
+    _flag(RUN, "Steps between checkpoints; 0: only when stopped; default: 100, or five minutes."),
 ]
 Overwrite = Annotated[bool, _flag(RUN, "Remove what is in --out, and start again.", "--overwrite")]
 Json = Annotated[bool, _flag(RUN, "Print the result, or the checks, as JSON.", "--json")]
@@ -106,5 +104,15 @@ def command(
     files = Files(
         examples, prompt, columns, max_rows, valid, valid_share, replay, replay_share, questions, seed
     )
-    order = Order(method, model, out, check, show, tuple(accept or ()), resume, overwrite, as_json)
+    order = Order(
+        method,
+        model,
+        out,
+        check,
+        show,
+        tuple(code.upper() for code in accept or ()),
+        resume,
+        overwrite,
+        as_json,
+    )
     tune(files, settings, order)
