@@ -13,7 +13,7 @@ from runners import hub
 hub.close()
 
 import torch  # noqa: E402
-from peft import PeftModel, get_peft_model  # noqa: E402
+from peft import LoraConfig, PeftModel, get_peft_model  # noqa: E402
 from torch import nn  # noqa: E402
 from transformers import PreTrainedModel, PreTrainedTokenizerBase  # noqa: E402
 
@@ -51,7 +51,7 @@ def _full(net: PreTrainedModel) -> PreTrainedModel:
 def _lora(net: PreTrainedModel, config: TrainConfig, base: Model) -> PeftModel:
     net.requires_grad_(False)
     if config.init_adapter is not None:
-        return _go_on(net, config, base)
+        return load_adapter(net, config.init_adapter, base, dropout=config.dropout)
     with warnings.catch_warnings():
         # peft asks transformers for an attribute by its older name.
         warnings.simplefilter("ignore", FutureWarning)
@@ -59,19 +59,6 @@ def _lora(net: PreTrainedModel, config: TrainConfig, base: Model) -> PeftModel:
     assert isinstance(made, PeftModel)
     if config.variant == "pissa":
         variant.remember(made)
-    return made
-
-
-def _go_on(net: PreTrainedModel, config: TrainConfig, base: Model) -> PeftModel:
-    """Return the net with the adapter to go on from; what it is made of wins, but another kind is refused."""
-    assert config.init_adapter is not None
-    made = load_adapter(net, config.init_adapter, base, trainable=True)
-    found = variant.name_of(made)
-    if config.variant not in ("lora", found):
-        raise BadInput(
-            f"{config.init_adapter} is a {found} adapter, which cannot go on as {config.variant}",
-            f"leave variant away: it stays {found}",
-        )
     return made
 
 
@@ -121,12 +108,20 @@ def check_made_on(folder: Path, base: Model, kind: str) -> dict[str, Any]:
     return manifest
 
 
-def load_adapter(net: nn.Module, folder: Path, base: Model, trainable: bool = False) -> PeftModel:
-    """Return the model with an adapter that was made on exactly this base; BadInput for any other."""
+def load_adapter(net: nn.Module, folder: Path, base: Model, dropout: float | None = None) -> PeftModel:
+    """Return the model with an adapter that was made on exactly this base; BadInput for any other.
+
+    With ``dropout`` it is trainable and drops out so much, else it is for inference.
+    """
     check_made_on(folder, base, "adapter")
+    settings = LoraConfig.from_pretrained(str(folder), local_files_only=True)
+    if dropout is not None:
+        settings.lora_dropout = dropout
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
-        return PeftModel.from_pretrained(net, folder, is_trainable=trainable, local_files_only=True)
+        return PeftModel.from_pretrained(
+            net, folder, is_trainable=dropout is not None, config=settings, local_files_only=True
+        )
 
 
 def save(net: nn.Module, folder: Path, base: Model, facts: dict[str, Any]) -> None:

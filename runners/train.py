@@ -24,7 +24,16 @@ from rag.durable import (  # noqa: E402
     writer_lock,
 )
 from rag.errors import BadInput, CannotRun, UsageProblem  # noqa: E402
-from runners import attach, checkpoint, choices, interrupt, preflight, randomness, schedule  # noqa: E402
+from runners import (  # noqa: E402
+    attach,
+    checkpoint,
+    choices,
+    interrupt,
+    predecessor,
+    preflight,
+    randomness,
+    schedule,
+)
 from runners.card import CARD  # noqa: E402
 from runners.chat import Chat, Encoded  # noqa: E402
 from runners.checkpoint import Progress  # noqa: E402
@@ -63,6 +72,9 @@ def fit(
     unfinished run exists and ``resume`` is not given, CannotRun when memory or disk do not suffice.
     """
     tell = on_event or _silent
+    if config.init_adapter:
+        attach.check_made_on(config.init_adapter, model, "adapter")
+    config, said = predecessor.settle(config)
     chat = Chat(model.folder)
     used, report = preflight.inspect(rows, chat, config)
     report.require()
@@ -86,6 +98,7 @@ def fit(
         tell(_started(loop, report))
         loop.run()
         result = loop.result(out, len(report.too_long))
+        result = replace(result, notes=(*result.notes, *said))
         with interrupt.held():
             _publish(loop, model, out, _facts(loop, data, identity, origin, result))
     shutil.rmtree(work, ignore_errors=True)

@@ -48,7 +48,7 @@ def test_an_adapter_folder_is_pefts_and_carries_tokenizer_card_and_manifest(
 ) -> None:
     assert {p.name for p in adapter.iterdir()} == {
         "README.md", "adapter_config.json", "adapter_model.safetensors", "chat_template.jinja",
-        "generation_config.json", "manifest.json", "tokenizer.json", "tokenizer_config.json",
+        "generation_config.json", "manifest.json", "tokenizer.json", "tokenizer_config.json", "training.jsonl",
     }  # fmt: skip
     config = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
     assert config["base_model_name_or_path"] == tiny.name

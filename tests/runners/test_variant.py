@@ -138,12 +138,28 @@ def test_what_cannot_be_is_refused_in_one_line(tiny: Model) -> None:
 
 def test_an_adapter_goes_on_as_what_it_is(tiny: Model, examples: tuple[Example, ...], tmp_path: Path) -> None:
     fit(examples, replace(FEW, variant="dora"), tiny, tmp_path / "first")
-    on = replace(FEW, rank=8, init_adapter=tmp_path / "first")
-    fit(examples, on, tiny, tmp_path / "second")
+    on = replace(FEW, rank=8, dropout=0.1, init_adapter=tmp_path / "first")
+    result = fit(examples, on, tiny, tmp_path / "second")
+    assert "rank 4 is that of the adapter gone on from, not 8" in result.notes
     config = json.loads((tmp_path / "second" / "adapter_config.json").read_text("utf-8"))
-    assert (config["r"], config["use_dora"]) == (4, True)
+    assert (config["r"], config["use_dora"], config["lora_dropout"]) == (4, True, 0.1)
+    kept = json.loads((tmp_path / "second" / "manifest.json").read_text("utf-8"))["config"]
+    assert (kept["rank"], kept["variant"], kept["alpha"]) == (4, "dora", 8.0)
     with pytest.raises(BadInput, match="is a dora adapter"):
         fit(examples, replace(on, variant="rslora"), tiny, tmp_path / "third")
+
+
+def test_an_adapter_of_another_base_is_not_gone_on_from(
+    tiny: Model, other: Model, examples: tuple[Example, ...], tmp_path: Path
+) -> None:
+    fit(examples, FEW, tiny, tmp_path / "first")
+    with pytest.raises(BadInput, match="another base") as caught:
+        fit(examples, replace(FEW, init_adapter=tmp_path / "first"), other, tmp_path / "second")
+    assert tiny.fingerprint[:16] in caught.value.message
+    assert other.fingerprint[:16] in caught.value.message
+    assert not (tmp_path / "second").exists()
+    with pytest.raises(BadInput):
+        fit(examples, replace(FEW, init_adapter=tmp_path / "none"), tiny, tmp_path / "second")
 
 
 def test_a_pissa_adapter_goes_on_at_twice_the_rank(

@@ -1,0 +1,46 @@
+"""The adapter that a run goes on from: what it is made of wins over the settings, and that is said. Light."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from rag.errors import BadInput
+from runners.fingerprint import read_json
+from runners.tuning import ALL_LINEAR, TrainConfig
+
+
+def settle(config: TrainConfig) -> tuple[TrainConfig, tuple[str, ...]]:
+    """Return the settings with rank, alpha, variant and targets of the adapter gone on from, and what changed.
+
+    Without such an adapter nothing changes. Raises BadInput when another variant is asked for than it is.
+    """
+    if config.init_adapter is None:
+        return config, ()
+    made = read_json(config.init_adapter / "adapter_config.json")
+    if not made:
+        raise BadInput(
+            f"{config.init_adapter} holds no adapter to go on from", "name a folder of tunewise train"
+        )
+    variant = _variant(made)
+    if config.variant not in ("lora", variant):
+        raise BadInput(
+            f"{config.init_adapter} is a {variant} adapter, which cannot go on as {config.variant}",
+            f"leave variant away: it stays {variant}",
+        )
+    has: dict[str, Any] = {"rank": int(made["r"]), "alpha": float(made["lora_alpha"]), "variant": variant}
+    said = [
+        f"{name} {value} is that of the adapter gone on from, not {getattr(config, name)}"
+        for name, value in has.items()
+        if name != "variant" and value != getattr(config, name)
+    ]
+    targets = tuple(sorted(made["target_modules"]))
+    if config.targets not in (ALL_LINEAR, targets):
+        said.append(f"targets are those of the adapter gone on from: {', '.join(targets)}")
+    return replace(config, targets=targets, **has), tuple(said)
+
+
+def _variant(made: dict[str, Any]) -> str:
+    if made.get("use_dora"):
+        return "dora"
+    return "rslora" if made.get("use_rslora") else "lora"
