@@ -247,6 +247,32 @@ def test_weight_0_takes_an_answer_out(families: dict[str, Chat]) -> None:
     assert learnt(encoded, families["chatml"]) == ["Anything else?<|im_end|>"]
 
 
+def test_a_marked_template_gives_the_mask_of_transformers(tmp_path: Path) -> None:
+    """Their mask is what the marks enclose; ours as well, here where they enclose the end too."""
+    from runners.load import load_tokenizer
+
+    template = MARKED.replace(
+        "m.content }}{% endgeneration %}{{ '<|im_end|>\n'",
+        "m.content + '<|im_end|>' }}{% endgeneration %}{{ '\n'",
+    )
+    folder = make_folder(tmp_path / "model", template, "<|im_end|>", ("<|im_start|>",))
+    theirs = load_tokenizer(folder).apply_chat_template(
+        [dict(m) for m in TALK], return_dict=True, return_assistant_tokens_mask=True
+    )
+    ours = Chat(folder).example(Example(TALK))
+    assert list(ours.ids) == theirs["input_ids"]
+    assert [i for i, flag in enumerate(theirs["assistant_masks"]) if flag] == list(ours.learnt)
+
+
+def test_tools_render_as_transformers_does(tmp_path: Path) -> None:
+    from runners.load import load_tokenizer
+
+    folder = make_folder(tmp_path / "model", CALLING, "<|im_end|>", ("<|im_start|>",))
+    tools = [{"type": "function", "function": {"name": "hours", "description": "Ask «when»."}}]
+    theirs = load_tokenizer(folder).apply_chat_template([dict(m) for m in TALK], tools=tools, tokenize=False)
+    assert Chat(folder).render(TALK, tools=tools) == theirs
+
+
 words = st.text(st.characters(exclude_categories=("Cs", "Cn"), exclude_characters="<[|"), min_size=1).filter(
     lambda text: text.strip() == text
 )
