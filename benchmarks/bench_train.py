@@ -122,13 +122,13 @@ def report(found: dict[str, list[dict[str, float]]], top: float, flops: float, t
                 same = f" (aim within {SAME_LOSS:.0%}: {'met' if abs(apart) <= SAME_LOSS else 'MISSED'})"
             print(f"{a} / {b}: {ratio:.2f}x{said}; validation loss {apart:+.2%}{same}")
     if "tunewise" in found:
-        share = statistics.median(r["tokens_per_s"] for r in found["tunewise"]) / top
+        reached = statistics.median(r["tokens_per_s"] for r in found["tunewise"]) / top
         part = computed(task)
         print(
-            f"tunewise reaches {share:.0%} of the limit (aim {SHARE:.0%}); it computes {part:.2f} of every real"
+            f"tunewise reaches {reached:.0%} of the limit (aim {SHARE:.0%}); it computes {part:.2f} of every real"
         )
         print(
-            f"token because beginnings are shared, so its products run at about {share * part:.0%} of the limit"
+            f"token because beginnings are shared, so its products run at about {reached * part:.0%} of the limit"
         )
 
 
@@ -138,7 +138,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("data", type=Path)
-    parser.add_argument("--steps", type=int, default=16, help="optimiser steps of 8 rows")
+    parser.add_argument("--steps", type=int, default=12, help="optimiser steps of 8 rows")
     parser.add_argument(
         "--rows", type=int, help="training rows; default: as many as the steps take in one pass"
     )

@@ -27,23 +27,37 @@ VERSION = 1
 _DIGEST = hashlib.sha256().digest_size
 
 
-def encoded(
-    rows: Sequence[Example], chat: Chat, turns: str = "all", folder: Path | None = None, least: int = LEAST
-) -> list[Encoded | BadInput]:
-    """Return each chat as tokens, or why the template refuses it; read from ``folder`` if it holds these rows.
+class Tokens:
+    """The tokens of one run's chats, read from its work folder where they are, written when it is the run's own."""
 
-    What is kept is used only when it is whole and of the same chats, tokenizer, template and ``turns``;
-    otherwise it is replaced.
-    """
-    if folder is None or len(rows) < least:
-        return [_one(row, chat, turns) for row in rows]
-    key = _key(rows, chat, turns)
-    if found := _read(folder / FILE, key, rows, chat, turns):
-        return found
-    made = [_one(row, chat, turns) for row in rows]
-    folder.mkdir(parents=True, exist_ok=True)
-    _write(folder / FILE, key, made)
-    return made
+    def __init__(self, folder: Path, least: int = LEAST) -> None:
+        """Take the work folder, which need not exist yet."""
+        self.path, self.least = folder / FILE, least
+        self._made: tuple[str, list[Encoded | BadInput]] | None = None
+
+    def encoded(self, rows: Sequence[Example], chat: Chat, turns: str = "all") -> list[Encoded | BadInput]:
+        """Return each chat as tokens, or why the template refuses it.
+
+        What is kept is used only when it is whole and of the same chats, tokenizer, template and ``turns``.
+        """
+        if len(rows) < self.least:
+            return encoded(rows, chat, turns)
+        key = _key(rows, chat, turns)
+        if found := _read(self.path, key, rows, chat, turns):
+            return found
+        made = encoded(rows, chat, turns)
+        self._made = (key, made)
+        return made
+
+    def keep(self) -> None:
+        """Write what had to be made, once the folder's lock is held."""
+        if self._made:
+            _write(self.path, *self._made)
+
+
+def encoded(rows: Sequence[Example], chat: Chat, turns: str = "all") -> list[Encoded | BadInput]:
+    """Return each chat as tokens, or why the template refuses it."""
+    return [_one(row, chat, turns) for row in rows]
 
 
 def _one(row: Example, chat: Chat, turns: str) -> Encoded | BadInput:

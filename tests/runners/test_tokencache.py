@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from rag.errors import BadInput
-from runners import tokencache
 from runners.chat import Chat, Encoded
 from runners.data import Example
 from runners.models import Model
+from runners.tokencache import FILE, Tokens, encoded
 
 
 class Counting(Chat):
@@ -25,6 +25,16 @@ class Counting(Chat):
         return super().example(example, turns)
 
 
+def through(
+    rows: Sequence[Example], chat: Chat, folder: Path, turns: str = "all"
+) -> list[Encoded | BadInput]:
+    """Return the tokens as a run would take and keep them."""
+    tokens = Tokens(folder, least=1)
+    found = tokens.encoded(rows, chat, turns)
+    tokens.keep()
+    return found
+
+
 @pytest.fixture
 def chat(tiny: Model) -> Counting:
     return Counting(tiny.folder)
@@ -33,11 +43,11 @@ def chat(tiny: Model) -> Counting:
 def test_the_second_time_nothing_is_tokenised(
     chat: Counting, examples: Sequence[Example], tmp_path: Path
 ) -> None:
-    first = tokencache.encoded(examples, chat, folder=tmp_path, least=1)
+    first = through(examples, chat, tmp_path)
     assert first == [chat.example(e) for e in examples]
     chat.made = 0
     moved = [replace(e, line=e.line + 5) for e in examples]
-    second = tokencache.encoded(moved, chat, folder=tmp_path, least=1)
+    second = through(moved, chat, tmp_path)
     assert chat.made == 0
     assert [replace(row, line=row.line - 5) for row in second if isinstance(row, Encoded)] == first
 
@@ -45,15 +55,15 @@ def test_the_second_time_nothing_is_tokenised(
 def test_other_rows_turns_or_templates_are_made_anew(
     chat: Counting, examples: Sequence[Example], tmp_path: Path
 ) -> None:
-    tokencache.encoded(examples, chat, folder=tmp_path, least=1)
+    through(examples, chat, tmp_path)
     for rows, turns in ((examples[1:], "all"), (examples[::-1], "all"), (examples, "last")):
         chat.made = 0
-        found = tokencache.encoded(rows, chat, turns, tmp_path, least=1)
+        found = through(rows, chat, tmp_path, turns)
         assert chat.made == len(rows)
         assert found == [chat.example(e, turns) for e in rows]
     chat.own_template = "{% for m in messages %}{{ m['content'] }}{% endfor %}"
     chat.made = 0
-    tokencache.encoded(examples, chat, "last", tmp_path, least=1)
+    through(examples, chat, tmp_path, "last")
     assert chat.made == len(examples)
 
 
@@ -61,8 +71,8 @@ def test_other_rows_turns_or_templates_are_made_anew(
 def test_a_damaged_file_is_replaced(
     chat: Counting, examples: Sequence[Example], tmp_path: Path, place: int
 ) -> None:
-    expected = tokencache.encoded(examples, chat, folder=tmp_path, least=1)
-    file = tmp_path / tokencache.FILE
+    expected = through(examples, chat, tmp_path)
+    file = tmp_path / FILE
     whole = file.read_bytes()
     spoilt = bytearray(whole)
     spoilt[place] ^= 1
@@ -70,7 +80,7 @@ def test_a_damaged_file_is_replaced(
         file.write_bytes(content)
         for made in (len(examples), 0):
             chat.made = 0
-            assert tokencache.encoded(examples, chat, folder=tmp_path, least=1) == expected
+            assert through(examples, chat, tmp_path) == expected
             assert chat.made == made
 
 
@@ -80,14 +90,14 @@ def test_what_the_template_refuses_stays_refused(
     calls = {"role": "assistant", "content": "One moment.", "tool_calls": []}
     refused = Example(({"role": "user", "content": "Hello?"}, calls), {}, 3)  # type: ignore[arg-type]
     rows = [examples[0], refused, examples[1]]
-    first = tokencache.encoded(rows, chat, folder=tmp_path, least=1)
+    first = through(rows, chat, tmp_path)
     assert [isinstance(row, BadInput) for row in first] == [False, True, False]
-    second = tokencache.encoded(rows, chat, folder=tmp_path, least=1)
+    second = through(rows, chat, tmp_path)
     assert [str(row) for row in second] == [str(row) for row in first]
 
 
-def test_few_rows_or_no_folder_leave_no_file(
-    chat: Counting, examples: Sequence[Example], tmp_path: Path
-) -> None:
-    assert tokencache.encoded(examples, chat) == tokencache.encoded(examples, chat, folder=tmp_path)
+def test_few_rows_leave_no_file(chat: Counting, examples: Sequence[Example], tmp_path: Path) -> None:
+    tokens = Tokens(tmp_path)
+    assert tokens.encoded(examples, chat) == encoded(examples, chat)
+    tokens.keep()
     assert not list(tmp_path.iterdir())
