@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -105,3 +111,79 @@ def shared() -> Path:
 def example() -> Path:
     """The shipped example's folder, wherever the package was imported from."""
     return Path(str(files("advisor") / "harbor_desk"))
+
+
+class FakeEndpoint(ThreadingHTTPServer):
+    """An OpenAI-compatible server on this machine: `answer` makes the words, `faults` go first, one a request."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        """Listen on a free port of the loopback interface."""
+        super().__init__(("127.0.0.1", 0), _FakeHandler)
+        self.answer: Callable[[dict[str, Any]], str] = lambda body: "Aye."
+        self.faults: list[Callable[[BaseHTTPRequestHandler], None]] = []
+        self.seen: list[dict[str, Any]] = []
+        self.keys: list[str | None] = []
+        self.finished = True
+        self.lock = threading.Lock()
+
+    @property
+    def url(self) -> str:
+        """The address that a model's name ends with."""
+        return f"http://127.0.0.1:{self.server_port}/v1"
+
+
+class _FakeHandler(BaseHTTPRequestHandler):
+    server: FakeEndpoint
+
+    def log_message(self, *args: object) -> None:
+        """Say nothing."""
+
+    def do_POST(self) -> None:
+        """Answer a chat completion, in one piece or as a stream of words."""
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        with self.server.lock:
+            self.server.seen.append(body)
+            self.server.keys.append(self.headers["Authorization"])
+            fault = self.server.faults.pop(0) if self.server.faults else None
+        if fault:
+            fault(self)
+        elif not self.path.endswith("/v1/chat/completions"):
+            self.reply(404, {"error": {"message": f"no such path {self.path}"}})
+        else:
+            self.say(self.server.answer(body), body)
+
+    def reply(self, status: int, body: Any, headers: Mapping[str, str] | None = None) -> None:
+        """Send a status and a body: JSON, or text as it is."""
+        raw = (body if isinstance(body, str) else json.dumps(body)).encode()
+        self.send_response(status)
+        for name, value in {"Content-Length": str(len(raw)), **(headers or {})}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(raw)
+
+    def say(self, text: str, body: dict[str, Any]) -> None:
+        """Send an answer as the request wants it, with its tokens counted as words."""
+        asked = sum(len(message["content"].split()) for message in body["messages"])
+        usage = {"prompt_tokens": asked, "completion_tokens": len(text.split())}
+        if not body.get("stream"):
+            choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
+            self.reply(200, {"choices": [choice], "usage": usage})
+            return
+        events = [{"choices": [{"delta": {"content": word}}]} for word in re.findall(r"\s*\S+|\s+", text)]
+        events.append({"choices": [{"delta": {}, "finish_reason": "stop"}]})
+        events.append({"choices": [], "usage": usage})
+        lines = "".join(f"data: {json.dumps(event)}\n\n" for event in events)
+        self.reply(200, lines + ("data: [DONE]\n\n" if self.server.finished else ""))
+
+
+@pytest.fixture
+def server() -> Iterator[FakeEndpoint]:
+    """A running fake endpoint."""
+    fake = FakeEndpoint()
+    thread = threading.Thread(target=fake.serve_forever, args=(0.02,), daemon=True)
+    thread.start()
+    yield fake
+    fake.shutdown()
+    fake.server_close()
