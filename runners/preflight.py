@@ -19,6 +19,7 @@ from runners.complaints import MACHINE, Check, merged
 from runners.data import Question
 from runners.example import Example
 from runners.models import Model
+from runners.tokencache import Tokens
 from runners.tuning import TrainConfig
 
 __all__ = ["Check", "Preflight", "examine", "inspect"]
@@ -76,9 +77,14 @@ class Preflight:
         return {"ok": not self.stops, "checks": [check.to_json() for check in self.checks], **counts}
 
 
-def inspect(rows: Sequence[Example], chat: Chat, config: TrainConfig) -> tuple[list[Encoded], Preflight]:
-    """Return the rows that can be trained on as tokens, and the report over all of them."""
-    found = tokenised.encode(rows, chat, config)
+def inspect(
+    rows: Sequence[Example], chat: Chat, config: TrainConfig, tokens: Tokens | None = None
+) -> tuple[list[Encoded], Preflight]:
+    """Return the rows that can be trained on as tokens, and the report over all of them.
+
+    ``tokens`` may know them from an earlier start of the run.
+    """
+    found = tokenised.encode(rows, chat, config, tokens)
     checks = [
         *tokenised.checks(rows, found, chat, config),
         *family.checks(rows, found, chat),

@@ -12,6 +12,7 @@ from runners.complaints import Check, Place, place, places, rows_of
 from runners.example import Example
 from runners.rawtext import Packed, pack
 from runners.shapes import Message
+from runners.tokencache import Tokens, encoded
 from runners.tuning import TrainConfig
 
 MOST_LOST = 0.05
@@ -58,20 +59,18 @@ class Rows:
         return lengths[int(share * (len(lengths) - 1))] if lengths else 0
 
 
-def encode(rows: Sequence[Example], chat: Chat, config: TrainConfig) -> Rows:
-    """Return every row as tokens, parted."""
+def encode(rows: Sequence[Example], chat: Chat, config: TrainConfig, tokens: Tokens | None = None) -> Rows:
+    """Return every row as tokens, parted; ``tokens`` may know them from an earlier start of the run."""
     used, long, masked = list[Pair](), list[Pair](), list[Pair]()
     refused: list[tuple[Example, BadInput]] = []
-    for row in rows:
-        if row.raw:
+    chats = [row for row in rows if not row.raw]
+    made = tokens.encoded(chats, chat, config.turns) if tokens else encoded(chats, chat, config.turns)
+    for row, found in zip(chats, made, strict=True):
+        if isinstance(found, BadInput):
+            refused.append((row, found))
             continue
-        try:
-            encoded = chat.example(row, config.turns)
-        except BadInput as error:
-            refused.append((row, error))
-            continue
-        part = long if len(encoded.ids) > config.max_tokens else used if encoded.learnt else masked
-        part.append((row, encoded))
+        part = long if len(found.ids) > config.max_tokens else used if found.learnt else masked
+        part.append((row, found))
     texts = [row for row in rows if row.raw]
     packed = pack(texts, chat, config.max_tokens) if texts else Packed((), 0, 0, 0)
     return Rows(tuple(used), packed, tuple(long), tuple(masked), tuple(refused))
