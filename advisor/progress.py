@@ -56,7 +56,8 @@ class Watcher:
             self.say(f"  {event['file']}, line {event['line']} left out: {event['reason']}")
         elif kind == "rows.prepared":
             self.say(
-                f"  {event['rows']} retrieval-aware rows: {event['with_gold']} with the supporting passage, "
+                f"  {event['rows']} retrieval-aware rows: {event['with_gold']} with the supporting passage "
+                f"({event['quoted']} quote it), "
                 f"{event['without_gold']} without it (the target is a refusal), {event['refusals']} refusals of their own; "
                 f"{event['unsupported']} examples left out because no passage supports their reply"
             )

@@ -132,7 +132,9 @@ def _maybe(role: str, there: list[str], own: Mapping[str, str]) -> dict[str, str
 def _one(role: str, there: list[str], own: Mapping[str, str], how: str) -> str:
     if len(there) > 1:
         raise Ambiguous(
-            role, (own[name] for name in there), f"say it, for instance: {how.format(own[there[0]])}"
+            role,
+            (own[name] for name in there),
+            f"to train, say it: {how.format(own[there[0]])}; or rename the others",
         )
     return own[there[0]]
 
