@@ -121,7 +121,10 @@ def _batch_of(rows: int, tokens: int, epochs: float) -> tuple[int, str]:
     wanted = max(mean, min(at_once * mean, tokens * epochs / 50))
     batch = max(256, 2 ** round(math.log2(wanted)))
     steps = max(1, round(tokens * epochs / batch))
-    return batch, f"rows have {mean:.0f} tokens: about {max(1, batch / mean):.0f} a step, {steps} steps"
+    return (
+        batch,
+        f"rows have {mean:.0f} tokens: about {max(1, batch / mean):.0f} a step, {steps} steps in {epochs:g} passes",
+    )
 
 
 def _optimizer(full: bool, params_b: float) -> tuple[str, str]:

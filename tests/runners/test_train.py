@@ -180,6 +180,7 @@ def test_bad_data_is_refused_before_any_weight_is_loaded(
 CHANGES: dict[str, Any] = {
     "epochs": 1.5, "learning_rate": 2e-3, "rank": 8, "alpha": 64.0, "dropout": 0.5, "batch_tokens": 200,
     "seed": 5, "schedule": "constant", "warmup": 0.5, "weight_decay": 5.0, "max_grad_norm": 1e-4,
+    "variant": "pissa", "lora_plus": 16.0, "neftune": 5.0, "targets": ("q_proj",), "optimizer": "adafactor",
 }  # fmt: skip
 
 
