@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -79,8 +80,8 @@ def kept(work: Path) -> Choices | None:
         return None
 
 
-def changed(old: Choices, config: TrainConfig) -> str:
-    """Say why a run cannot go on: which settings differ from those it began with."""
+def changed(settings: Mapping[str, Any], config: TrainConfig) -> str:
+    """Say why a run cannot be gone on with: which settings differ from those it began with."""
     now = json.loads(json.dumps(config.to_json()))
-    names = [f"{k} was {v}, is {now[k]}" for k, v in old.settings.items() if k in now and now[k] != v]
-    return "; ".join(names) or "the base or the rows changed since the checkpoint"
+    names = [f"{k} was {v}, is {now[k]}" for k, v in settings.items() if k in now and now[k] != v]
+    return "; ".join(names) or "the base or the rows are others than before"

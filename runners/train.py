@@ -22,6 +22,7 @@ from rag.durable import (  # noqa: E402
     sha256_text,
     write_text,
     writer_lock,
+    writing_into,
 )
 from rag.errors import BadInput, CannotRun, UsageProblem  # noqa: E402
 from runners import (  # noqa: E402
@@ -42,6 +43,7 @@ from runners.loop import Loop  # noqa: E402
 from runners.loss import again, choose  # noqa: E402
 from runners.models import Model  # noqa: E402
 from runners.optimizer import Optimizer  # noqa: E402
+from runners.tokencache import Tokens  # noqa: E402
 from runners.tuning import Origin, TrainConfig, TrainResult  # noqa: E402
 
 __all__ = ["Origin", "TrainConfig", "TrainResult", "fit"]
@@ -76,24 +78,25 @@ def fit(
         attach.check_made_on(config.init_adapter, model, "adapter")
     config, said = predecessor.settle(config)
     chat = Chat(model.folder)
-    used, report = preflight.inspect(rows, chat, config)
+    work = work_of(out)
+    tokens = Tokens(work)
+    used, report = preflight.inspect(rows, chat, config, tokens)
     report.require()
     held_out = _valid_rows(valid, chat, config)
     data: dict[str, Any] = {"rows": report.used, "left_out": len(report.too_long)}
     data |= {"valid_rows": len(held_out), "sha256": _hash([[row.ids, row.learnt] for row in used])}
     identity = _identity(config, model, data, held_out)
-    work = work_of(out)
     if out.exists() and any(out.iterdir()):
         if not resume:
             raise UsageProblem(f"{out} exists", "continue with --resume, or choose another folder")
-        if done := _finished(out, identity):
-            tell({"event": "train.skip", "folder": str(out)})
+        if done := _finished(out, identity, config, tell):
             shutil.rmtree(work, ignore_errors=True)
             return done
     with writer_lock(work):
         if not resume:
             _refuse_unfinished(work)
             _clear(work)
+        tokens.keep()
         loop = _start(used, held_out, config, model, work, identity, tell)
         tell(_started(loop, report))
         loop.run()
@@ -164,7 +167,7 @@ def _kept(
         tell({"event": "train.damage", "reason": f"{text}; an older checkpoint is taken, or none"})
     other = found is not None and found.identity != identity
     if other or (folder and checkpoint.peek(folder).identity != identity):
-        reason = choices.changed(found, config) if found else "settings, base or data changed"
+        reason = choices.changed(found.settings if found else {}, config)
         tell({"event": "train.restart", "reason": reason})
         _clear(work)
         return None, None
@@ -182,6 +185,7 @@ def _started(loop: Loop, report: preflight.Preflight) -> dict[str, Any]:
     event = {"event": "train.start", "method": loop.config.method, "rows": report.used}
     event |= {"tokens": sum(loop.step_tokens), "steps": len(loop.steps), "from_step": loop.progress.step}
     event |= {"trainable": loop.trainable, "path": loop.loss.path, "reason": loop.loss.reason}
+    event |= {"compiling": loop.loss.compiling}
     event |= {"compiling": loop.loss.compiling, "checkpointing": loop.choices.checkpointing.reason}
     event |= {"optimizer": loop.optimizer.note or loop.config.optimizer}
     return event | {"warnings": list(report.warnings)}
@@ -197,7 +201,12 @@ def _facts(
         "identity": identity,
         "result": result.to_json(),
         "plan_sha256": origin.plan_sha256,
-        "reasons": {**origin.reasons, "checkpointing": loop.choices.checkpointing.reason, **note},
+        "reasons": {
+            **origin.reasons,
+            "checkpointing": loop.choices.checkpointing.reason,
+            "compiling": loop.loss.compiling,
+            **note,
+        },
     }
 
 
@@ -206,14 +215,18 @@ def _publish(loop: Loop, base: Model, out: Path, facts: dict[str, Any]) -> None:
     tmp = loop.work / "out"
     shutil.rmtree(tmp, ignore_errors=True)
     config = loop.config.to_json()
-    tmp.mkdir(parents=True)
-    write_text(tmp / LOG, "".join(json.dumps(row) + "\n" for row in loop.log()))
-    attach.save(
-        loop.net, tmp, base, {"name": base.name, "method": config["method"], "config": config, **facts}
-    )
-    if out.exists():
-        shutil.rmtree(out)
-    publish_folder(tmp, out)
+    facts = {"name": base.name, "method": config["method"], "config": config, **facts}
+    try:
+        with writing_into(out):
+            tmp.mkdir(parents=True)
+            write_text(tmp / LOG, "".join(json.dumps(row) + "\n" for row in loop.log()))
+            attach.save(loop.net, tmp, base, facts)
+            if out.exists():
+                out.rename(loop.work / "replaced")
+            publish_folder(tmp, out)
+    except CannotRun:
+        shutil.rmtree(tmp, ignore_errors=True)
+        raise
 
 
 def _valid_rows(valid: Sequence[Example], chat: Chat, config: TrainConfig) -> list[Encoded]:
@@ -224,15 +237,19 @@ def _valid_rows(valid: Sequence[Example], chat: Chat, config: TrainConfig) -> li
     return rows
 
 
-def _finished(out: Path, identity: str) -> TrainResult | None:
-    """Return the result kept in a whole ``out`` of the same identity, else None: it will be made again."""
+def _finished(out: Path, identity: str, config: TrainConfig, tell: Tell) -> TrainResult | None:
+    """Return the result kept in a whole ``out`` of the same identity, else tell why it will be made again."""
     kind = "adapter" if (out / "adapter_config.json").is_file() else "model"
     try:
         manifest = check_manifest(out, kind, (CARD,))
-    except BadInput:
+    except BadInput as error:
+        tell({"event": "train.damage", "reason": f"{error.message}; it is made again"})
         return None
     if manifest.get("identity") != identity:
+        why = choices.changed(manifest.get("config", {}), config)
+        tell({"event": "train.restart", "reason": f"{why}; {out} stays until its successor is whole"})
         return None
+    tell({"event": "train.skip", "folder": str(out)})
     result = manifest["result"]
     return TrainResult(folder=out, **{**result, "notes": tuple(result["notes"])})
 
@@ -262,6 +279,10 @@ def _refuse_unfinished(work: Path) -> None:
             f"{work} holds an unfinished run, {checkpoint.peek(folder).step} steps of it done",
             "go on with --resume, or start again with --overwrite",
         )
+
+
+def _all_tokens(rows: list[Encoded], config: TrainConfig) -> int:
+    return int(config.epochs * sum(len(row.ids) for row in rows))
 
 
 def _hash(value: Any) -> str:

@@ -41,12 +41,13 @@ def test_three_kills_change_no_byte(
         child = start_tunewise(*flags, "--out", "killed", cwd=folder)
         try:
             await_steps(folder / ".killed.work", child)
-            time.sleep(chance.uniform(0, 2.0))
+            time.sleep(chance.uniform(0.5, 4.0))
         finally:
             child.kill()
             child.communicate()
         fell.append(child.returncode)
     assert fell == [-signal.SIGKILL] * KILLS
+    assert list((folder / ".killed.work").glob("step-*")), "every kill fell before the first checkpoint"
     done = tunewise(*flags, "--out", "killed", cwd=folder)
     assert done.returncode == 0, done.stderr
     for name in ("adapter_model.safetensors", "training.jsonl"):

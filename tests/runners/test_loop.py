@@ -329,24 +329,37 @@ def test_a_run_with_other_settings_says_which(
     )
     reasons = [event["reason"] for event in told if event["event"] == "train.restart"]
     assert reasons == ["epochs was 2.0, is 1.0; rank was 4, is 2"]
+    told.clear()
+    fit(examples, replace(CONFIG, epochs=1.0), tiny, tmp_path / "out", on_event=told.append, resume=True)
+    reasons = [event["reason"] for event in told if event["event"] == "train.restart"]
+    assert reasons == [f"rank was 2, is 4; {tmp_path / 'out'} stays until its successor is whole"]
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
-def test_a_full_disk_is_one_line_and_the_old_checkpoint_is_usable(
-    warm: Any, tiny: Model, examples: tuple[Example, ...], tmp_path: Path
-) -> None:
-    """The limit on a file's size stands in for a full disk: the file system refuses in the middle of a file."""
+@pytest.fixture
+def order(tiny: Model, examples: tuple[Example, ...], tmp_path: Path) -> dict[str, Any]:
+    """What a child process is to train."""
     (tmp_path / "rows.json").write_text(json.dumps([e.messages for e in examples]), "utf-8")
     settings = {"epochs": 2.0, "rank": 4, "learning_rate": 1e-2, "batch_tokens": 400, "checkpoint_steps": 2}
-    order = {
+    return {
         "rows": str(tmp_path / "rows.json"), "valid": 0, "model": str(tiny.folder), "out": str(tmp_path / "out"),
         "config": settings,
     }  # fmt: skip
+
+
+SMALL = 20_000
+"""Bytes a file may have. The limit stands in for a full disk: the system refuses in the middle of a file."""
+
+
+def test_a_full_disk_is_one_line_and_the_old_checkpoint_is_usable(
+    warm: Any, order: dict[str, Any], tmp_path: Path
+) -> None:
     log, work = tmp_path / "log", work_of(tmp_path / "out")
     warm.start(fit=order, log=str(log), die_at=110, under=str(work))
     assert warm.wait() < 0
     before, _ = checkpoint.newest(work)
     assert before is not None
-    warm.start(fit=order, log=str(log), file_limit=20_000)
+    warm.start(fit=order, log=str(log), file_limit=SMALL)
     assert warm.wait() == 4
     said = log.read_text("utf-8").splitlines()[-1]
     assert "no space left" in said
@@ -355,3 +368,15 @@ def test_a_full_disk_is_one_line_and_the_old_checkpoint_is_usable(
     assert not list(work.glob(".step*"))
     warm.start(fit=order, log=str(log))
     assert warm.wait() == 0
+
+
+def test_a_disk_too_full_for_the_result_leaves_no_half_of_it(
+    warm: Any, order: dict[str, Any], tmp_path: Path
+) -> None:
+    order["config"]["checkpoint_steps"] = 0
+    log, out = tmp_path / "log", tmp_path / "out"
+    warm.start(fit=order, log=str(log), file_limit=SMALL // 2)
+    assert warm.wait() == 4
+    assert "no space left" in log.read_text("utf-8").splitlines()[-1]
+    assert not out.exists()
+    assert not (work_of(out) / "out").exists()
