@@ -16,9 +16,10 @@ if TYPE_CHECKING:
     from runners.models import Model
 
 BOUNDS: Mapping[str, tuple[float, float]] = {
-    "epochs": (0.01, 100), "learning_rate": (1e-9, 0.9), "warmup": (0, 0.99), "rank": (1, 512), "alpha": (0.01, 1e4),
-    "dropout": (0, 0.99), "neftune": (0, 1000), "lora_plus": (1, 1000), "batch_tokens": (1, 10**9), "seed": (0, 2**63),
-    "max_tokens": (8, 10**7), "micro_tokens": (1, 10**9), "eval_steps": (1, 10**9), "checkpoint_steps": (0, 10**9), "patience": (1, 10**6),
+    "epochs": (0.01, 100), "learning_rate": (1e-9, 0.9), "warmup": (0, 0.99), "seed": (0, 2**63), "rank": (1, 512),
+    "alpha": (0.01, 1e4), "dropout": (0, 0.99), "neftune": (0, 1000), "lora_plus": (1, 1000), "patience": (1, 10**6),
+    "batch_tokens": (1, 10**9), "max_tokens": (8, 10**7), "micro_tokens": (1, 10**9), "eval_steps": (1, 10**9),
+    "checkpoint_steps": (0, 10**9),
 }  # fmt: skip
 """What a flag may be; outside, a run could not be meant."""
 

@@ -25,6 +25,8 @@ FAMILIES: Mapping[str, tuple[str, ...]] = {
 """The marks by which chats that were already rendered for a family of models are recognised."""
 WHOLE = ("ChatML", "Llama 3", "Gemma", "Command")
 """Families whose marks are single tokens: in pieces they mean nothing to the model."""
+LOOKED_AT = 1000
+"""Rows, spread over the file, that are rendered once more: a mismatch is the template's and shows in all."""
 MOST_MARKED = 0.05
 """From this share of rows on, marks of a family are no quotation: the data was rendered before."""
 
@@ -32,8 +34,9 @@ MOST_MARKED = 0.05
 def checks(rows: Sequence[Example], found: Rows, chat: Chat) -> Iterator[Check]:
     """Yield the checks of the template (PF007 to PF011) over rows and what became of them as tokens."""
     yield _template(found, chat)
-    yield _round_trip(found.chats, chat)
-    yield _golden(found.chats, chat)
+    some = found.chats[:: 1 + len(found.chats) // LOOKED_AT]
+    yield _round_trip(some, chat)
+    yield _golden(some, chat)
     yield _control(rows, chat)
     if found.chats:
         yield _marks(found.chats[0][0], chat)
@@ -62,7 +65,9 @@ def _round_trip(pairs: Sequence[Pair], chat: Chat) -> Check:
             lost.append(place(row))
     if not lost:
         but = ", but for spaces" if spaced else ""
-        return Check("PF008", "ok", f"text to tokens to text gives every row back{but}")
+        return Check(
+            "PF008", "ok", f"text to tokens to text gives {rows_of(len(pairs))} back as they were{but}"
+        )
     return Check(
         "PF008", "warn", f"{rows_of(len(lost))} are not the same after text to tokens to text", places(lost),
         "look at them with --show: the tokenizer lacks or changes some characters",
