@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
+from transformers import (
+    GPTNeoXConfig,
+    GPTNeoXForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+)
 
-from runners.completion import GREEDY, Completion
+from rag.errors import BadInput
+from runners import models
+from runners.completion import GREEDY, Completion, Sampling
 from runners.data import Example
 from runners.generate import LocalGenerator, batches
 from runners.models import Model
@@ -73,15 +87,219 @@ def test_every_batch_is_heard_before_the_next(
     assert generator.generate([], 2) == []
 
 
-def test_tuned_weights_change_the_answer(tiny: Model, examples: tuple[Example, ...], tmp_path: Path) -> None:
-    config = TrainConfig(epochs=4.0, rank=4, alpha=8.0, learning_rate=2e-2, batch_tokens=400)
-    fit(examples, config, tiny, tmp_path / "out")
+@pytest.fixture(scope="module")
+def adapter(tiny: Model, examples: tuple[Example, ...], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An adapter that changes what the tiny model says."""
+    out = tmp_path_factory.mktemp("adapter") / "out"
+    fit(examples, TrainConfig(epochs=4.0, rank=4, alpha=8.0, learning_rate=2e-2, batch_tokens=400), tiny, out)
+    return out
+
+
+@pytest.fixture(scope="module")
+def tuned(tiny: Model, adapter: Path) -> LocalGenerator:
+    """The tiny model with the adapter."""
+    return LocalGenerator(tiny, adapter, "float32")
+
+
+def test_tuned_weights_change_the_answer(
+    generator: LocalGenerator, tuned: LocalGenerator, examples: tuple[Example, ...]
+) -> None:
     asked = chats(examples, 2)
-    tuned = LocalGenerator(tiny, tmp_path / "out", "float32").generate(asked, 8)
-    base = LocalGenerator(tiny, None, "float32").generate(asked, 8)
-    assert [c.text for c in tuned] != [c.text for c in base]
+    assert [c.text for c in tuned.generate(asked, 8)] != [c.text for c in generator.generate(asked, 8)]
 
 
 def test_tokens_are_counted_without_special_ones(generator: LocalGenerator) -> None:
     assert generator.count_tokens("") == 0
     assert generator.count_tokens("pier") < generator.count_tokens("pier pier pier")
+
+
+def by_hand(generator: LocalGenerator, asked: list[list[dict[str, str]]], most: int) -> list[list[int]]:
+    """What transformers says greedily, one prompt at a time."""
+    made = []
+    for chat in asked:
+        ids = torch.tensor([generator._tokens(chat)])
+        row = generator.model.generate(
+            input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=most, do_sample=False,
+            pad_token_id=0, eos_token_id=sorted(generator.ends),
+        )[0]  # fmt: skip
+        tokens = row[ids.shape[1] :].tolist()
+        made.append([t for t in tokens if t not in generator.ends])
+    return made
+
+
+@pytest.mark.parametrize("kind", ["base", "tuned"])
+def test_a_batch_and_a_stream_say_what_transformers_says(
+    generator: LocalGenerator, tuned: LocalGenerator, examples: tuple[Example, ...], kind: str
+) -> None:
+    chosen = generator if kind == "base" else tuned
+    asked = chats(examples, 9)
+    expected = [chosen._decode(row).strip() for row in by_hand(chosen, asked, 24)]
+    assert [c.text for c in chosen.generate(asked, 24)] == expected
+    assert [chosen.stream(chat, 24).finish().text for chat in asked] == expected
+    assert kind == "base" or len(set(expected)) > 1
+
+
+def test_a_stream_reads_again_only_what_is_new(
+    generator: LocalGenerator, examples: tuple[Example, ...]
+) -> None:
+    fresh = LocalGenerator(generator._weights.base, dtype="float32")
+    chat = chats(examples, 1)[0]
+    first = fresh.stream(chat, 8).finish()
+    known = next(iter(fresh.prefixes._entries))[1]
+    assert len(known) == first.prompt_tokens + 7
+    longer = [*chat, {"role": "assistant", "content": first.text}, {"role": "user", "content": "And then?"}]
+    found = fresh.prefixes.longest(fresh._weights.owner, fresh._tokens(longer))
+    assert found is not None
+    assert found[0] >= first.prompt_tokens
+    assert (
+        fresh.stream(longer, 8).finish().text == generator._decode(by_hand(generator, [longer], 8)[0]).strip()
+    )
+
+
+def test_pieces_join_to_the_answer_and_stop_texts_end_it(
+    tuned: LocalGenerator, examples: tuple[Example, ...]
+) -> None:
+    chat = chats(examples, 1)[0]
+    whole = tuned.stream(chat, 40).finish().text
+    stream = tuned.stream(chat, 40)
+    assert "".join(stream) == stream.completion.text == whole
+    stop = whole[5:9]
+    cut = whole[: whole.index(stop)].strip()
+    how = Sampling(stop=(stop,))
+    streamed = tuned.stream(chat, 40, how)
+    assert "".join(streamed) == cut
+    assert streamed.completion.finish == "stop"
+    both = tuned.generate([chat, chats(examples, 2)[1]], 40, sampling=how)
+    assert (both[0].text, both[0].finish) == (cut, "stop")
+
+
+def test_draws_depend_on_the_seed_and_the_place_not_on_neighbours(
+    generator: LocalGenerator, examples: tuple[Example, ...]
+) -> None:
+    asked = chats(examples, 4)
+    how = Sampling(temperature=1.0, top_p=0.95, seed=3)
+    first = [c.text for c in generator.generate(asked, 12, sampling=how)]
+    assert [c.text for c in generator.generate(asked, 12, sampling=how)] == first
+    assert [c.text for c in generator.generate(asked[:2], 12, sampling=how)] == first[:2]
+    assert generator.stream(asked[0], 12, how).finish().text == first[0]
+    other = Sampling(temperature=1.0, top_p=0.95, seed=4)
+    assert [c.text for c in generator.generate(asked, 12, sampling=other)] != first
+    nearly = Sampling(temperature=1.0, top_p=1e-6)
+    assert [c.text for c in generator.generate(asked, 12, sampling=nearly)] == [
+        c.text for c in generator.generate(asked, 12)
+    ]
+
+
+@pytest.mark.parametrize("wrong", [{"temperature": -1}, {"top_p": 0}, {"seed": -1}, {"stop": ("",)}])
+def test_sampling_that_cannot_be_is_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(BadInput):
+        Sampling(**wrong)
+
+
+def test_weights_go_on_and_off_and_leave_the_base_as_it_was(
+    tiny: Model, adapter: Path, tuned: LocalGenerator, examples: tuple[Example, ...], tmp_path: Path
+) -> None:
+    asked = chats(examples, 3)
+    switched = LocalGenerator(tiny, None, "bfloat16")
+    bare = {name: p.clone() for name, p in switched.model.named_parameters()}
+    direct = LocalGenerator(tiny, adapter, "bfloat16")
+    copy = tmp_path / "copy"
+    shutil.copytree(adapter, copy)
+    before = switched.generate(asked, 8)
+    for folder in (adapter, copy, adapter):
+        switched.use(folder)
+        for name, parameter in switched.model.named_parameters():
+            assert torch.equal(parameter, direct.model.get_parameter(name))
+        assert [c.text for c in switched.generate(asked, 8)] == [c.text for c in direct.generate(asked, 8)]
+        switched.use(None)
+        assert all(torch.equal(p, bare[name]) for name, p in switched.model.named_parameters())
+        assert [c.text for c in switched.generate(asked, 8)] == [c.text for c in before]
+    direct.use(None)
+    assert all(torch.equal(p, bare[name]) for name, p in direct.model.named_parameters())
+
+
+def test_weights_of_another_base_are_refused_and_the_base_stays(
+    other: Model, adapter: Path, examples: tuple[Example, ...]
+) -> None:
+    generator = LocalGenerator(other, None, "float32")
+    asked = chats(examples, 2)
+    before = [c.text for c in generator.generate(asked, 6)]
+    with pytest.raises(BadInput, match="another base"):
+        generator.use(adapter)
+    assert [c.text for c in generator.generate(asked, 6)] == before
+
+
+def test_what_one_adapter_has_read_is_not_taken_for_another(
+    tiny: Model, adapter: Path, tuned: LocalGenerator, examples: tuple[Example, ...]
+) -> None:
+    asked = chats(examples, 3)
+    generator = LocalGenerator(tiny, None, "float32")
+    generator.generate(asked, 8)
+    generator.use(adapter)
+    assert [c.text for c in generator.generate(asked, 8)] == [c.text for c in tuned.generate(asked, 8)]
+    assert len({owner for owner, _ in generator.prefixes._entries}) == 2
+
+
+@pytest.mark.parametrize("window", [None, 16])
+def test_other_architectures_are_decoded_by_transformers_steps_or_loop(
+    tiny: Model, examples: tuple[Example, ...], window: int | None, tmp_path: Path
+) -> None:
+    """A GPT-NeoX has no lean step; a window that forgets tokens has no slab either."""
+    shared = {"vocab_size": 400, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
+              "num_attention_heads": 4, "eos_token_id": 2, "pad_token_id": 0, "bos_token_id": 1,
+              "initializer_range": 0.4}  # fmt: skip
+    folder = tmp_path / "model"
+    shutil.copytree(tiny.folder, folder)
+    torch.manual_seed(3)
+    made: Any = (
+        MistralForCausalLM(MistralConfig(**shared, num_key_value_heads=2, sliding_window=window))
+        if window
+        else GPTNeoXForCausalLM(GPTNeoXConfig(**shared))
+    )
+    made.save_pretrained(folder)
+    generator = LocalGenerator(models.resolve(str(folder)), None, "float32")
+    assert (generator.decoder is None) == bool(window)
+    assert window or (generator.decoder is not None and generator.decoder.reason)
+    asked = chats(examples, 4)
+    expected = [generator._decode(row).strip() for row in by_hand(generator, asked, 12)]
+    assert [c.text for c in generator.generate(asked, 12)] == expected
+    assert [generator.stream(chat, 12).finish().text for chat in asked] == expected
+    assert len(set(expected)) > 1
+
+
+def test_a_qwen_with_biases_has_the_lean_step(
+    tiny: Model, examples: tuple[Example, ...], tmp_path: Path
+) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(tiny.folder, folder)
+    torch.manual_seed(4)
+    config = Qwen2Config(
+        vocab_size=400, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, eos_token_id=2, pad_token_id=0, bos_token_id=1,
+        initializer_range=0.4,
+    )  # fmt: skip
+    made = Qwen2ForCausalLM(config)
+    for layer in made.model.layers:
+        torch.nn.init.normal_(layer.self_attn.q_proj.bias)
+    made.save_pretrained(folder)
+    generator = LocalGenerator(models.resolve(str(folder)), None, "float32")
+    assert generator.decoder is not None
+    assert generator.decoder.lean is not None
+    asked = chats(examples, 5)
+    expected = [generator._decode(row).strip() for row in by_hand(generator, asked, 12)]
+    assert [c.text for c in generator.generate(asked, 12)] == expected
+    assert [generator.stream(chat, 12).finish().text for chat in asked] == expected
+    assert len(set(expected)) > 1
+
+
+@pytest.mark.real
+def test_the_real_model_says_what_transformers_says_in_fp32(smollm: Model, example: Path) -> None:
+    generator = LocalGenerator(smollm, dtype="float32")
+    system = (example / "prompt.txt").read_text("utf-8").strip()
+    rows = [json.loads(line) for line in (example / "questions.jsonl").read_text("utf-8").splitlines()[:3]]
+    asked = [
+        [{"role": "system", "content": system}, {"role": "user", "content": r["question"]}] for r in rows
+    ]
+    expected = by_hand(generator, asked, 16)
+    assert [c.text for c in generator.generate(asked, 16)] == [generator._decode(e).strip() for e in expected]
+    assert generator.stream(asked[0], 16).finish().text == generator._decode(expected[0]).strip()
