@@ -171,6 +171,25 @@ def test_a_pissa_adapter_goes_on_at_twice_the_rank(
     assert config["r"] == 8
 
 
+@pytest.mark.parametrize("name", ["dora", "pissa"])
+def test_an_interrupted_variant_goes_on_to_the_same_bytes(
+    tiny: Model, examples: tuple[Example, ...], tmp_path: Path, name: str
+) -> None:
+    config = replace(FEW, variant=name, dropout=0.1, checkpoint_steps=2)
+    fit(examples, config, tiny, tmp_path / "whole")
+
+    def stop(event: dict[str, object]) -> None:
+        if event["event"] == "train.step" and event["step"] == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(examples, config, tiny, tmp_path / "parts", on_event=stop)
+    torch.rand(100)
+    fit(examples, config, tiny, tmp_path / "parts", resume=True)
+    one, two = (tmp_path / folder / "adapter_model.safetensors" for folder in ("whole", "parts"))
+    assert one.read_bytes() == two.read_bytes()
+
+
 @pytest.mark.parametrize("method", ["lora", "qlora"])
 def test_variants_over_a_bf16_and_a_four_bit_base(tiny: Model, method: str) -> None:
     for name in ("lora", "rslora", "dora"):
