@@ -144,12 +144,13 @@ def train(
     from advisor import checklist
     from advisor.execute import resumable
     from advisor.progress import watching
-    from runners.train import Origin, fit
+    from runners.train import Origin, fit, work_of
 
     assert order.out is not None
     material.say(checklist.warnings(report))
-    if order.overwrite and order.out.exists():
-        shutil.rmtree(order.out)
+    if order.overwrite:
+        for old in (order.out, work_of(order.out)):
+            shutil.rmtree(old, ignore_errors=True)
     origin = Origin(files=read.files, reasons=reasons)
     with resumable(resume_line(sys.argv)), watching(order.as_json) as watcher, writing_into(order.out):
         watcher.begin(f"{config.method} on {report.used:,} rows")
