@@ -1,40 +1,108 @@
-"""The `tunewise index` verbs: build, update, search and check."""
+"""The `tunewise index` verbs: build, update, search, check and watch."""
 
 from __future__ import annotations
 
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from advisor.trained import still_knowing
 from rag.durable import writing_into
 from rag.errors import BadInput, UsageProblem
 from rag.types import Hit
 
+if TYPE_CHECKING:
+    from rag.report import BuildReport
 
-def build_index(folder: Path, documents: Path, embedder: str, as_json: bool, update: bool) -> None:
-    """Build or update an index and print what was done with every file."""
+
+def build_index(folder: Path, documents: Path, embedder: str, as_json: bool, store: str) -> None:
+    """Build an index and print what was done with every file."""
+    from advisor.progress import watching
+    from rag.index import Index
+    from rag.settings import IndexSettings
+
+    settings = IndexSettings(store=store)
+    with watching(as_json) as watcher, writing_into(folder):
+        report = Index.build(folder, documents, load_embedder(embedder), settings, watcher)
+    _print_report(folder, report, as_json)
+
+
+def update_index(
+    folder: Path, documents: Path, embedder: str, as_json: bool, purge: bool, trust_mtime: bool
+) -> None:
+    """Bring an index to what the documents are now, and print what was done with every file."""
     from advisor.progress import watching
     from rag.index import Index
 
+    Index.open(folder)
     with watching(as_json) as watcher, writing_into(folder):
-        work = Index.update if update else Index.build
-        report = work(folder, documents, load_embedder(embedder), on_event=watcher)
-    body = report.to_json()
+        report = Index.update(
+            folder, documents, load_embedder(embedder), watcher, purge=purge, trust_mtime=trust_mtime
+        )
+    _print_report(folder, report, as_json)
+    if purge:
+        for line in still_knowing(folder, report.gone):
+            print(line, file=sys.stderr)
+
+
+def watch_index(
+    folder: Path,
+    documents: Path,
+    embedder: str,
+    every: float,
+    as_json: bool,
+    trust_mtime: bool,
+    sleep: Callable[[float], None] = time.sleep,
+) -> None:
+    """Update an index again and again, printing a line for every change, until it is interrupted."""
+    from rag.watch import watch
+
+    def hear(outcome: Any) -> bool:
+        if isinstance(outcome, BadInput):
+            print(f"{_clock()} not updated: {outcome.message}", file=sys.stderr)
+        elif as_json and (outcome.indexed or outcome.removed):
+            print(json.dumps(outcome.to_json(), ensure_ascii=False), flush=True)
+        elif outcome.indexed or outcome.removed:
+            print(
+                f"{_clock()} generation {outcome.generation}: {outcome.added} added, {outcome.changed} changed, "
+                f"{outcome.removed} removed; {outcome.embedded} passages embedded, {outcome.seconds:.1f} s",
+                flush=True,
+            )
+        return True
+
+    encoder = load_embedder(embedder)
+    print(f"watching {documents} every {every:g} s; Ctrl-C ends it", file=sys.stderr)
+    watch(folder, documents, encoder, hear, every=every, trust_mtime=trust_mtime, sleep=sleep)
+
+
+def _clock() -> str:
+    return time.strftime("%H:%M:%S")
+
+
+def _print_report(folder: Path, report: BuildReport, as_json: bool) -> None:
     if as_json:
-        print(json.dumps(body, ensure_ascii=False))
+        print(json.dumps(report.to_json(), ensure_ascii=False))
         return
     print(
-        f"{body['found']} documents found: {body['added']} added, {body['changed']} changed, "
-        f"{body['unchanged']} unchanged, {len(body['skipped'])} skipped; {body['removed']} removed"
+        f"{report.found} documents found: {report.added} added, {report.changed} changed, "
+        f"{report.unchanged} unchanged, {len(report.skipped)} skipped; {report.removed} removed"
     )
-    for item in body["skipped"]:
-        print(f"  skipped {item['path']}: {item['reason']}")
+    for item in report.skipped:
+        print(f"  skipped {item.path}: {item.reason}")
+    for remark in report.remarks:
+        print(f"  {remark}")
+    for each in report.stores:
+        chosen = "  <- used" if each.store == report.store else ""
+        print(
+            f"  store {each.store:5} {each.ms:8.2f} ms a query, {each.mib:8.1f} MiB, recall {each.recall:.3f}{chosen}"
+        )
+    cached = f" and {report.cached} from the cache" if report.cached else ""
     print(
-        f"{body['chunks']} passages, {body['embedded']} embedded, generation {body['generation']}, "
-        f"{body['seconds']:.1f} s: {folder}"
+        f"{report.chunks} passages, {report.embedded} embedded{cached}, generation {report.generation}, "
+        f"{report.seconds:.1f} s: {folder}"
     )
 
 
@@ -63,13 +131,22 @@ def search_index(
         print(f"{rank}. {hit.score:.3f}  {hit.chunk.doc}, {place}: {text[:160]}")
 
 
-def check_index(folder: Path) -> None:
-    """Verify an index and print what it holds."""
+def check_index(folder: Path, repair: bool, embedder: str, as_json: bool) -> None:
+    """Verify an index, mending it first where that was asked for, and print what it holds."""
     from rag.index import Index
 
-    for key, value in Index.open(folder).check().items():
-        if key != "schema":
-            print(f"{key}: {value}")
+    mended = Index.repair(folder, lambda: load_embedder(embedder)) if repair else None
+    body = Index.open(folder).check()
+    if mended:
+        body |= {"damage": list(mended.damage), "embedded": mended.embedded}
+    if as_json:
+        print(json.dumps(body, ensure_ascii=False))
+        return
+    for line in mended.damage if mended else ():
+        print(f"mended: {line}")
+    for key, value in body.items():
+        if key not in ("schema", "damage"):
+            print(f"{key}: {value if not isinstance(value, list) else ', '.join(map(str, value))}")
 
 
 def hits_json(hits: Sequence[Hit]) -> dict[str, Any]:

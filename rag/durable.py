@@ -12,7 +12,7 @@ import json
 import os
 import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,11 @@ def canonical_json(obj: Any) -> str:
 def sha256_text(text: str) -> str:
     """Return the hex SHA-256 of the text's UTF-8 bytes."""
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def sha256_bytes(data: bytes) -> str:
+    """Return the hex SHA-256 of bytes."""
+    return hashlib.sha256(data).hexdigest()
 
 
 def sha256_file(path: Path | str) -> str:
@@ -158,7 +163,7 @@ def check_manifest(folder: Path | str, kind: str, beside: Iterable[str] = ()) ->
     listed.
     """
     folder = Path(folder)
-    manifest = _read_manifest(folder, kind)
+    manifest = read_manifest(folder, kind)
     entries = manifest["files"]
     for name, entry in sorted(entries.items()):
         path = folder / name
@@ -213,14 +218,16 @@ def writer_lock(folder: Path | str) -> Iterator[None]:
             "wait until it has finished, or stop it",
         ) from None
     try:
-        (folder / _OWNER).write_text(str(os.getpid()), encoding="ascii")
+        with suppress(OSError):  # on a full disk the lock holds all the same, only its owner is not told
+            (folder / _OWNER).write_text(str(os.getpid()), encoding="ascii")
         yield
     finally:
         (folder / _OWNER).unlink(missing_ok=True)
         lock.release()
 
 
-def _read_manifest(folder: Path, kind: str) -> dict[str, Any]:
+def read_manifest(folder: Path, kind: str) -> dict[str, Any]:
+    """Return a folder's manifest without verifying the files; BadInput when it is damaged or of another kind."""
     path = folder / MANIFEST
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -10,13 +10,17 @@ from typing import Any
 import numpy as np
 
 from rag import build, fuse, generations
-from rag.build import BuildReport
+from rag.build import Wish
+from rag.check import Repair, check, repair
 from rag.encoder import Encoder, OnEvent
 from rag.errors import BadInput
 from rag.lexical import Lexical
+from rag.publish import LEXICAL
+from rag.report import BuildReport
 from rag.settings import IndexSettings
 from rag.stores.base import VectorStore, store_class
-from rag.stores.text import TextStore, digest
+from rag.stores.database import REBUILD
+from rag.stores.text import TextStore
 from rag.types import Chunk, Hit
 
 __all__ = ["BuildReport", "Index", "IndexSettings"]
@@ -58,13 +62,23 @@ class Index:
 
     @classmethod
     def update(
-        cls, folder: Path | str, documents: Path | str, embedder: Encoder, on_event: OnEvent | None = None
+        cls,
+        folder: Path | str,
+        documents: Path | str,
+        embedder: Encoder,
+        on_event: OnEvent | None = None,
+        *,
+        purge: bool = False,
+        trust_mtime: bool = False,
     ) -> BuildReport:
         """Bring an index to what the documents are now; only changed chunks are embedded.
 
+        ``purge`` also deletes what was removed or changed from the generation before, the text store's file
+        and the vector cache. ``trust_mtime`` skips files whose size and time are as they were, unread.
         Raises BadInput when there is no index, or when the embedder is not the one it was built with.
         """
-        return build.update(Path(folder), Path(documents), embedder, on_event)
+        wish = Wish(purge=purge, trust_mtime=trust_mtime)
+        return build.update(Path(folder), Path(documents), embedder, on_event, wish)
 
     @classmethod
     def open(cls, folder: Path | str, embedder: Encoder | None = None) -> Index:
@@ -90,13 +104,16 @@ class Index:
         manifest = generation.manifest
         with TextStore(folder) as text:
             rows = text.chunks(number)
-        if digest(rows) != manifest["text_sha256"]:
-            raise BadInput(f"{folder} is damaged: its texts do not belong to {generations.name(number)}")
+            if text.digest(number) != manifest["text_sha256"]:
+                raise BadInput(
+                    f"{folder} is damaged: its texts do not belong to {generations.name(number)}", REBUILD
+                )
         parts = None
         if embedder is not None:
             build.same_embedder(folder, manifest, embedder)
-            store = store_class(manifest["settings"]["store"]).load(generation.path, manifest["dimension"])
-            parts = embedder, store, Lexical.load(generation.path / "lexical", len(rows))
+            kind = store_class(manifest["store"])
+            store = kind.load(generation.path, manifest["dimension"], mapped=True)
+            parts = embedder, store, Lexical.load(generation.path / LEXICAL, len(rows))
         return cls(folder, generation, tuple(row.chunk for row in rows), parts)
 
     def search(self, question: str, k: int = 5, without: Collection[str] = ()) -> list[Hit]:
@@ -164,29 +181,34 @@ class Index:
         return frozenset[int]().union(*(self._by_document.get(doc, frozenset()) for doc in documents))
 
     def raw(self, document: str) -> str | None:
-        """Return a document's decoded source text, which all offsets refer to; None when it is not here."""
+        """Return a document's decoded source text, which all offsets refer to; None when it is not here.
+
+        Raises BadInput when the text was changed or removed so long ago that no kept generation holds it.
+        """
         with TextStore(self.folder) as text:
             found = text.document(document, self.generation)
+            if found is None and document in self._by_document:
+                raise BadInput(
+                    f"generation {self.generation} of {self.folder} has been replaced twice: "
+                    f"it no longer holds the text of {document!r}",
+                    "open the index again",
+                )
         return found.raw if found else None
 
     def check(self) -> dict[str, Any]:
-        """Verify everything again, documents included; return counts, or raise BadInput naming the damage."""
-        with TextStore(self.folder) as text:
-            text.check()
-            documents = text.documents(self.generation)
-            for id in documents:
-                text.document(id, self.generation)
-        again = generations.verified(self.folder, self.generation)
-        Index._opened(self.folder, self.generation, None)
-        store = store_class(self.settings.store).load(again.path, self._manifest["dimension"])
-        if not np.array_equal(np.sort(store.ids), self._ids):
-            raise BadInput(f"{self.folder} is damaged: vectors and chunks have different ids")
-        return {
-            "schema": 1,
-            "generation": self.generation,
-            "documents": len(documents),
-            "chunks": len(self.chunks),
-            "files": len(again.manifest["files"]),
-            "embedder": self._manifest["embedder"],
-            "fingerprint": self._manifest["fingerprint"],
-        }
+        """Verify everything again, older generations and documents included.
+
+        Returns counts, or raises BadInput naming the damage.
+        """
+        return check(self.folder)
+
+    @classmethod
+    def repair(
+        cls, folder: Path | str, embedder: Callable[[], Encoder], on_event: OnEvent | None = None
+    ) -> Repair:
+        """Find damage and make the derived files again from the text.
+
+        ``embedder`` is called only when vectors are lost and not in the cache either. Raises BadInput when
+        the text itself is damaged: then the index must be built again.
+        """
+        return repair(Path(folder), embedder, on_event)

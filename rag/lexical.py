@@ -12,6 +12,7 @@ import bm25s
 import numpy as np
 
 from rag.errors import BadInput
+from rag.terms import Terms
 from rag.words import content_words, words
 
 
@@ -26,12 +27,31 @@ class Lexical:
     @classmethod
     def build(cls, texts: Sequence[str], k1: float, b: float) -> Lexical:
         """Index the texts."""
-        vocabulary: dict[str, int] = {}
-        rows = [[vocabulary.setdefault(word, len(vocabulary)) for word in words(text)] for text in texts]
-        vocabulary.setdefault("", len(vocabulary))
+        return cls.of(Terms.of(texts), k1, b)
+
+    @classmethod
+    def of(cls, terms: Terms, k1: float, b: float) -> Lexical:
+        """Index rows of words; the same scores as ``bm25s.BM25.index``, whole arrays at a time."""
+        rows, words_known = len(terms.lengths), len(terms.vocabulary)
+        place = np.repeat(np.arange(rows, dtype=np.int64), terms.lengths)
+        pairs, counts = np.unique(terms.numbers.astype(np.int64) * rows + place, return_counts=True)
+        word, row = np.divmod(pairs, max(rows, 1))
+        frequency = np.bincount(word, minlength=words_known + 1)
+        rarity = np.log(1 + (rows - frequency + 0.5) / (frequency + 0.5)).astype(np.float32)
+        mean = terms.lengths.mean() if rows else 0.0
+        tf = counts.astype(np.float32)
+        length = (k1 * ((1 - b) + b * terms.lengths / max(mean, 1e-9))).astype(np.float32)
         retriever = bm25s.BM25(k1=k1, b=b, backend="numpy")
-        retriever.index((rows, vocabulary), create_empty_token=False, show_progress=False)
-        return cls(retriever, len(texts))
+        retriever.vocab_dict = {word: n for n, word in enumerate([*terms.vocabulary, ""])}
+        retriever.nonoccurrence_array = None
+        retriever.unique_token_ids_set = set(retriever.vocab_dict.values())
+        retriever.scores = {
+            "data": rarity[word] * (tf / (length[row] + tf)),
+            "indices": row.astype(np.int32),
+            "indptr": np.concatenate([[0], frequency.cumsum()]).astype(np.int64),
+            "num_docs": rows,
+        }
+        return cls(retriever, rows)
 
     def scores(self, question: str) -> np.ndarray:
         """Return the BM25 score of every row, float32; 0 where no content word of the question occurs.

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from rag.errors import BadInput
+from rag.stores.base import AUTO, STORES
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +29,8 @@ class IndexSettings:
     k1: float = 1.2
     b: float = 0.75
     """BM25's saturation and length normalisation (Robertson and Zaragoza 2009 give 1.2 to 2 and .75)."""
-    store: str = "faiss"
-    """Where the vectors live: a name in ``stores.base.STORES``."""
+    store: str = "flat"
+    """Where the vectors live: a name in ``stores.base.STORES``, or auto, which measures and chooses."""
 
     def __post_init__(self) -> None:
         """Refuse values outside their range, naming the setting."""
@@ -47,6 +48,8 @@ class IndexSettings:
                 raise BadInput(f"the index setting {name} is {value!r}, but must be {low:g} to {high:g}")
         if self.fusion not in ("convex", "rrf"):
             raise BadInput(f"the index setting fusion is {self.fusion!r}, but must be convex or rrf")
+        if self.store not in (stores := (AUTO, *STORES)):
+            raise BadInput(f"unknown vector store {self.store!r}", f"there are: {', '.join(stores)}")
 
     def to_json(self) -> dict[str, Any]:
         """Return the settings as a JSON object."""

@@ -12,13 +12,22 @@ from rag.errors import BadInput
 
 STORES: dict[str, str] = {
     "exact": "rag.stores.exact:ExactStore",
-    "faiss": "rag.stores.faiss:FaissStore",
+    "flat": "rag.stores.flat:FlatStore",
+    "ivf": "rag.stores.approximate:IvfStore",
+    "hnsw": "rag.stores.approximate:HnswStore",
+    "sq8": "rag.stores.approximate:Sq8Store",
 }
 """Name to "module:class"; the module is imported only when the store is used."""
+AUTO = "auto"
+"""Not a store but a wish: the fastest that finds what exact search finds; see ``stores.choose``."""
 
 
 class VectorStore(Protocol):
-    """Unit vectors under int64 ids, searched by inner product; the caller gives the ids, each only once."""
+    """Unit vectors under int64 ids, searched by inner product; the caller gives the ids, each only once.
+
+    Nothing is ever deleted from a store: a new generation gets a store of its own, made from the vectors that
+    stay. So no store needs to delete, which HNSW cannot, and which shifts the rows of a flat FAISS index.
+    """
 
     def __init__(self, dimension: int) -> None:
         """Make an empty store for vectors of one length."""
@@ -28,20 +37,28 @@ class VectorStore(Protocol):
         """All ids, int64, in the order in which they were added."""
 
     def add(self, ids: np.ndarray, vectors: np.ndarray) -> None:
-        """Add float32 [n, dimension] under n new ids."""
+        """Add float32 [n, dimension] under n new ids; BadInput when the store was loaded mapped."""
 
     def vectors(self, ids: np.ndarray) -> np.ndarray:
         """Return the stored vectors of ids, float32 [len(ids), dimension]; KeyError for an unknown id."""
 
-    def search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return (ids, scores), each [len(queries), min(k, stored)], best first."""
+    def search(
+        self, queries: np.ndarray, k: int, among: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return (ids, scores), each [len(queries), min(k, stored)], best first; scores are exact.
+
+        ``among`` names the only ids that may be found: the best k of them, exactly; unknown ones are ignored.
+        """
 
     def save(self, folder: Path) -> None:
         """Write the store's files into an existing folder; equal contents give equal bytes."""
 
     @classmethod
-    def load(cls, folder: Path, dimension: int) -> Self:
-        """Read what ``save`` wrote; the caller has verified the files' hashes."""
+    def load(cls, folder: Path, dimension: int, *, mapped: bool = False) -> Self:
+        """Read what ``save`` wrote; the caller has verified the files' hashes.
+
+        ``mapped`` leaves the vectors in the file, shared by all readers; such a store cannot be added to.
+        """
 
 
 def store_class(name: str) -> type[VectorStore]:
@@ -74,3 +91,23 @@ def checked_ids(ids: np.ndarray, count: int, taken: np.ndarray) -> np.ndarray:
     if len(np.unique(ids)) != count or (ids < 0).any() or np.isin(ids, taken).any():
         raise BadInput("vector ids must be new, unique and not negative")
     return ids
+
+
+def refuse_mapped(mapped: bool) -> None:
+    """Raise BadInput when a mapped store is to be changed; FAISS would abort the whole process."""
+    if mapped:
+        raise BadInput("this vector store is mapped from its file and cannot be added to", "load it unmapped")
+
+
+def samples(vectors: np.ndarray, count: int) -> np.ndarray:
+    """Return made queries, unit float32 [count, dimension]: each lies between two stored vectors."""
+    draw = np.random.default_rng(1234)
+    first, second = (vectors[draw.integers(0, len(vectors), count)] for _ in range(2))
+    middle = 2 * first + second
+    return np.asarray(middle / np.linalg.norm(middle, axis=1, keepdims=True).clip(1e-9), dtype=np.float32)
+
+
+def recall(found: np.ndarray, wanted: np.ndarray) -> float:
+    """Return the share of the wanted ids that were found, over all rows."""
+    pairs = zip(found.tolist(), wanted.tolist(), strict=True)
+    return sum(len(set(f) & set(w)) for f, w in pairs) / max(1, wanted.size)

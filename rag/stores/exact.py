@@ -7,7 +7,10 @@ from typing import Self
 
 import numpy as np
 
-from rag.stores.base import checked, checked_ids
+from rag.errors import BadInput
+from rag.stores.base import checked, checked_ids, refuse_mapped
+
+IDS, VECTORS = "ids.npy", "vectors.npy"
 
 
 class ExactStore:
@@ -18,6 +21,8 @@ class ExactStore:
         self._dimension = dimension
         self._ids = np.empty(0, dtype=np.int64)
         self._matrix = np.empty((0, dimension), dtype=np.float32)
+        self._order: np.ndarray | None = None
+        self._mapped = False
 
     @property
     def ids(self) -> np.ndarray:
@@ -26,31 +31,60 @@ class ExactStore:
 
     def add(self, ids: np.ndarray, vectors: np.ndarray) -> None:
         """Add vectors under new ids."""
+        refuse_mapped(self._mapped)
         vectors = checked(vectors, self._dimension)
         ids = checked_ids(ids, len(vectors), self._ids)
         self._ids = np.concatenate([self._ids, ids])
-        self._matrix = np.concatenate([self._matrix, vectors])
+        self._matrix = np.concatenate([self._matrix, vectors]) if len(self._matrix) else vectors
+        self._order = None
 
     def vectors(self, ids: np.ndarray) -> np.ndarray:
         """Return the stored vectors of ids."""
-        places = {int(id): row for row, id in enumerate(self._ids)}
-        return self._matrix[[places[int(id)] for id in ids]].reshape(-1, self._dimension)
+        rows, here = self._rows(np.asarray(ids, dtype=np.int64))
+        if not here.all():
+            raise KeyError(f"not in the store: one of {list(ids)[:5]}")
+        return np.asarray(self._matrix[rows], dtype=np.float32).reshape(-1, self._dimension)
 
-    def search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    def search(
+        self, queries: np.ndarray, k: int, among: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Return the best ids and inner products; equal scores keep the order in which they were added."""
-        scores = checked(queries, self._dimension) @ self._matrix.T
-        best = np.argsort(-scores, axis=1, kind="stable")[:, :k]
-        return self._ids[best], np.take_along_axis(scores, best, axis=1)
+        queries = checked(queries, self._dimension)
+        if among is None:
+            return _best(queries @ self._matrix.T, self._ids, k)
+        rows, here = self._rows(np.unique(np.asarray(among, dtype=np.int64)))
+        rows = np.sort(rows[here])
+        return _best(queries @ self._matrix[rows].T, self._ids[rows], k)
 
     def save(self, folder: Path) -> None:
         """Write ``ids.npy`` and ``vectors.npy``."""
-        np.save(folder / "ids.npy", self._ids, allow_pickle=False)
-        np.save(folder / "vectors.npy", self._matrix, allow_pickle=False)
+        np.save(folder / IDS, self._ids, allow_pickle=False)
+        np.save(folder / VECTORS, self._matrix, allow_pickle=False)
 
     @classmethod
-    def load(cls, folder: Path, dimension: int) -> Self:
-        """Read what ``save`` wrote."""
+    def load(cls, folder: Path, dimension: int, *, mapped: bool = False) -> Self:
+        """Read what ``save`` wrote; BadInput when shapes or values do not fit."""
         store = cls(dimension)
-        vectors = np.load(folder / "vectors.npy", allow_pickle=False)
-        store.add(np.load(folder / "ids.npy", allow_pickle=False), vectors)
+        matrix = np.load(folder / VECTORS, mmap_mode="r" if mapped else None, allow_pickle=False)
+        if matrix.ndim != 2 or matrix.shape[1] != dimension or matrix.dtype != np.float32:
+            raise BadInput(f"{folder / VECTORS} holds {matrix.dtype} {matrix.shape}, not [n, {dimension}]")
+        ids = np.load(folder / IDS, allow_pickle=False)
+        store._ids = checked_ids(ids, len(matrix), store._ids)
+        store._matrix = matrix if mapped else checked(matrix, dimension)
+        store._mapped = mapped
         return store
+
+    def _rows(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return each id's row, and whether it is here at all."""
+        if not len(self._ids):
+            return np.zeros(len(ids), dtype=np.int64), np.zeros(len(ids), dtype=bool)
+        if self._order is None:
+            self._order = np.argsort(self._ids, kind="stable")
+        place = np.minimum(np.searchsorted(self._ids, ids, sorter=self._order), len(self._ids) - 1)
+        rows = self._order[place]
+        return rows, self._ids[rows] == ids
+
+
+def _best(scores: np.ndarray, ids: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    best = np.argsort(-scores, axis=1, kind="stable")[:, : max(k, 0)]
+    return ids[best], np.take_along_axis(scores, best, axis=1)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +45,20 @@ class TinyEncoder:
             for word in "".join(c if c.isalnum() else " " for c in text.lower()).split():
                 row[hashlib.sha256(word.encode()).digest()[0] % self.dimension] += 1
         return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True), dtype=np.float32)
+
+
+@pytest.fixture(scope="session")
+def memory() -> Iterator[Path]:
+    """A folder in memory where there is one: there fsync costs nothing, and SIGKILL loses nothing."""
+    shared = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(dir=shared if os.access(shared, os.W_OK) else None) as folder:
+        yield Path(folder)
+
+
+@pytest.fixture
+def tmp_path(memory: Path) -> Path:
+    """A fresh folder in memory, for rag's tests write and sync thousands of files."""
+    return Path(tempfile.mkdtemp(dir=memory))
 
 
 @pytest.fixture

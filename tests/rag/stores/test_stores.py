@@ -1,21 +1,33 @@
-"""One contract for all vector stores; the exact one is the reference."""
+"""One contract for all vector stores; the exact one is the reference. Every trap of FAISS has its guard."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
+import faiss
 import numpy as np
 import pytest
 
 from rag.errors import BadInput
+from rag.stores import approximate
 from rag.stores.base import STORES, VectorStore, store_class
+from rag.stores.choose import choose
 
 DIMENSION = 16
+MANY = approximate.FEWEST + 500
 
 
 def unit(n: int, seed: int = 0) -> np.ndarray:
     rows = np.random.default_rng(seed).normal(size=(n, DIMENSION)).astype(np.float32)
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+def filled(name: str, count: int) -> VectorStore:
+    store = store_class(name)(DIMENSION)
+    store.add(np.arange(count, dtype=np.int64) * 3, unit(count))
+    return store
 
 
 @pytest.fixture(params=sorted(STORES))
@@ -35,6 +47,19 @@ def test_search_equals_the_reference(store: VectorStore) -> None:
     assert np.array_equal(found, wanted)
     assert np.allclose(scores, best, atol=1e-5)
     assert np.array_equal(store.ids, ids)
+
+
+def test_a_filter_is_exact_and_gives_full_k(store: VectorStore) -> None:
+    ids = np.arange(MANY, dtype=np.int64)
+    store.add(ids, unit(MANY))
+    few = ids[::173]
+    reference = store_class("exact")(DIMENSION)
+    reference.add(few, unit(MANY)[few])
+    wanted, best = reference.search(unit(3, 1), 5)
+    found, scores = store.search(unit(3, 1), 5, among=np.append(few, [10**9, few[0]]))
+    assert np.array_equal(found, wanted)
+    assert np.allclose(scores, best, atol=1e-5)
+    assert store.search(unit(3, 1), 5, among=np.array([10**9]))[0].shape == (3, 0)
 
 
 def test_vectors_come_back_bit_for_bit(store: VectorStore) -> None:
@@ -67,13 +92,19 @@ def test_wrong_vectors_and_ids_are_refused(store: VectorStore, ids: list[int], v
     store.add(np.array([9]), unit(1))
     with pytest.raises(BadInput):
         store.add(np.array(ids), vectors)
-    with pytest.raises(BadInput):
-        store.search(np.full((1, DIMENSION), np.inf, dtype=np.float32), 1)
+    for wrong in (
+        np.full((1, DIMENSION), np.inf),
+        np.full((1, DIMENSION), np.nan),
+        np.ones((1, DIMENSION - 1)),
+    ):
+        with pytest.raises(BadInput):
+            store.search(wrong.astype(np.float32), 1)
     assert store.ids.tolist() == [9]
 
 
-def test_saved_files_are_equal_and_load_again(store: VectorStore, tmp_path: Path) -> None:
-    ids, vectors = np.arange(50, dtype=np.int64), unit(50)
+@pytest.mark.parametrize("count", [50, MANY])
+def test_saved_files_are_equal_and_load_again(store: VectorStore, tmp_path: Path, count: int) -> None:
+    ids, vectors = np.arange(count, dtype=np.int64), unit(count)
     folders = [tmp_path / "a", tmp_path / "b"]
     for folder in folders:
         folder.mkdir()
@@ -84,12 +115,82 @@ def test_saved_files_are_equal_and_load_again(store: VectorStore, tmp_path: Path
     assert names
     assert all((folders[0] / name).read_bytes() == (folders[1] / name).read_bytes() for name in names)
     again = type(store).load(folders[0], DIMENSION)
-    assert np.array_equal(again.vectors(ids), vectors)
-    again.add(np.array([99]), unit(1, 5))
+    mapped = type(store).load(folders[0], DIMENSION, mapped=True)
+    for each in (again, mapped):
+        assert np.array_equal(each.vectors(ids), vectors)
+        assert np.array_equal(each.search(unit(5, 1), 10)[0], same.search(unit(5, 1), 10)[0])
+    again.add(np.array([count]), unit(1, 5))
+    assert count in again.search(unit(1, 5), 1)[0]
+    with pytest.raises(BadInput, match="mapped"):
+        mapped.add(np.array([count]), unit(1, 5))
     with pytest.raises(BadInput):
         type(store).load(folders[0], DIMENSION + 1)
 
 
+def test_guards_hold_when_python_drops_assertions(root: Path) -> None:
+    code = (
+        "import numpy as np\nfrom rag.errors import BadInput\nfrom rag.stores.base import STORES, store_class\n"
+        "assert False\nrefused = 0\n"
+        "for name in STORES:\n store = store_class(name)(8)\n store.add(np.arange(9), np.eye(9, 8, dtype='f4'))\n"
+        " for wrong in (np.ones((1, 4)), np.ones((1, 16)), np.full((1, 8), np.nan)):\n"
+        "  for use in (lambda: store.search(wrong, 2), lambda: store.add(np.array([77]), wrong)):\n"
+        "   try: use()\n   except BadInput: refused += 1\nprint(refused, len(STORES))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-O", "-c", code], cwd=root, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == [str(6 * len(STORES)), str(len(STORES))]
+
+
+def test_faiss_still_has_the_traps_that_are_guarded() -> None:
+    """If one of these fails, FAISS has mended a trap and a guard may go."""
+    index = faiss.IndexIDMap2(faiss.IndexFlatIP(DIMENSION))
+    index.add_with_ids(np.full((2, DIMENSION), np.nan, dtype=np.float32), np.array([1, 1]))
+    assert index.ntotal == 2
+    graph = faiss.IndexHNSWFlat(DIMENSION, 8)
+    graph.add(unit(20))
+    with pytest.raises(RuntimeError, match="remove_ids not implemented"):
+        graph.remove_ids(np.array([1]))
+    with pytest.raises(RuntimeError, match="training points"):
+        faiss.index_factory(DIMENSION, "IVF64,Flat").train(unit(20))
+
+
+@pytest.mark.parametrize("name", ["ivf", "hnsw", "sq8"])
+def test_approximate_stores_find_what_exact_search_finds(name: str) -> None:
+    store = filled(name, MANY)
+    found, scores = store.search(unit(40, 2), 10)
+    wanted, best = filled("exact", MANY).search(unit(40, 2), 10)
+    assert approximate.recall(found, wanted) >= 0.95
+    assert store.recall >= approximate.GOOD  # type: ignore[attr-defined]
+    same = found == wanted
+    assert np.allclose(scores[same], best[same], atol=1e-6), "scores are exact, not those of the codes"
+
+
+@pytest.mark.parametrize("name", ["ivf", "hnsw", "sq8"])
+def test_too_few_vectors_are_searched_exactly(name: str, tmp_path: Path) -> None:
+    store = filled(name, approximate.FEWEST - 1)
+    assert np.array_equal(
+        store.search(unit(5, 1), 10)[0], filled("exact", approximate.FEWEST - 1).search(unit(5, 1), 10)[0]
+    )
+    store.save(tmp_path)
+    assert not list(tmp_path.glob("*.faiss"))
+
+
+def test_auto_keeps_exact_search_while_it_is_fast() -> None:
+    ids, vectors = np.arange(MANY, dtype=np.int64), unit(MANY)
+    name, _, measured = choose("auto", ids, vectors)
+    assert (name, [m.store for m in measured], measured[0].recall) == ("flat", ["flat"], 1.0)
+    name, store, measured = choose("ivf", ids, vectors)
+    assert (name, [m.store for m in measured]) == ("ivf", ["flat", "ivf"])
+    assert measured[1].recall >= 0.95
+    assert measured[1].mib < measured[0].mib
+    assert len(store.ids) == MANY
+    name, store, measured = choose("auto", ids, vectors, fast_ms=0.0)
+    assert [m.store for m in measured] == ["flat", "ivf", "hnsw", "sq8"]
+    best = min((m for m in measured if m.recall >= 0.98), key=lambda m: m.ms)
+    assert name == best.store
+
+
 def test_an_unknown_store_names_those_there_are() -> None:
-    with pytest.raises(BadInput, match="exact, faiss"):
+    with pytest.raises(BadInput, match="exact, flat"):
         store_class("pinecone")

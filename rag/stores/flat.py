@@ -9,18 +9,19 @@ import faiss
 import numpy as np
 
 from rag.errors import BadInput
-from rag.stores.base import checked, checked_ids
+from rag.stores.base import checked, checked_ids, refuse_mapped
 
 _FILE = "vectors.faiss"
 
 
-class FaissStore:
+class FlatStore:
     """A FAISS index behind our own checks of shape, type, finiteness and ids."""
 
     def __init__(self, dimension: int) -> None:
         """Make an empty store."""
         self._dimension = dimension
         self._index = faiss.IndexIDMap2(faiss.IndexFlatIP(dimension))
+        self._mapped = False
 
     @property
     def ids(self) -> np.ndarray:
@@ -29,6 +30,7 @@ class FaissStore:
 
     def add(self, ids: np.ndarray, vectors: np.ndarray) -> None:
         """Add vectors under new ids."""
+        refuse_mapped(self._mapped)
         vectors = checked(vectors, self._dimension)
         self._index.add_with_ids(vectors, checked_ids(ids, len(vectors), self.ids))
 
@@ -42,14 +44,22 @@ class FaissStore:
             raise KeyError(f"not in the store: one of {list(ids)[:5]}") from error
         return np.asarray(found, dtype=np.float32)
 
-    def search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    def search(
+        self, queries: np.ndarray, k: int, among: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Return the best ids and inner products."""
         queries = checked(queries, self._dimension)
-        k = min(k, self._index.ntotal)
+        chosen = None
+        if among is not None:
+            chosen = np.intersect1d(np.asarray(among, dtype=np.int64), self.ids)
+        k = min(k, self._index.ntotal if chosen is None else len(chosen))
         if k <= 0 or not len(queries):
             shape = (len(queries), max(k, 0))
             return np.empty(shape, dtype=np.int64), np.empty(shape, dtype=np.float32)
-        scores, ids = self._index.search(queries, k)
+        only = None
+        if chosen is not None:
+            only = faiss.SearchParameters(sel=faiss.IDSelectorBatch(chosen))  # type: ignore[call-arg]
+        scores, ids = self._index.search(queries, k, params=only)
         return np.asarray(ids, dtype=np.int64), np.asarray(scores, dtype=np.float32)
 
     def save(self, folder: Path) -> None:
@@ -57,14 +67,14 @@ class FaissStore:
         faiss.write_index(self._index, str(folder / _FILE))
 
     @classmethod
-    def load(cls, folder: Path, dimension: int) -> Self:
+    def load(cls, folder: Path, dimension: int, *, mapped: bool = False) -> Self:
         """Read what ``save`` wrote; BadInput when FAISS finds another kind or dimension in it."""
         store = cls(dimension)
         try:
-            index = faiss.read_index(str(folder / _FILE))
+            index = faiss.read_index(str(folder / _FILE), faiss.IO_FLAG_MMAP_IFC if mapped else 0)
         except RuntimeError as error:
             raise BadInput(f"{folder / _FILE} cannot be read: {error}") from error
         if not isinstance(index, faiss.IndexIDMap2) or index.d != dimension:
             raise BadInput(f"{folder / _FILE} is a {type(index).__name__} of dimension {index.d}")
-        store._index = index
+        store._index, store._mapped = index, mapped
         return store

@@ -1,0 +1,244 @@
+"""Look an index over for damage, and make its derived files again from its text.
+
+Vectors, words, manifest and pointer are all derived: what is damaged is made anew as the next generation,
+with vectors from whatever verified file still holds them, and the embedder only for those that none does.
+The text itself has no second copy here: where it is damaged the index must be built again from the documents.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rag import generations
+from rag.build import same_embedder
+from rag.chunk import Chunker
+from rag.durable import sha256_file, sha256_text, writer_lock, writing_into
+from rag.encoder import Encoder, OnEvent
+from rag.errors import BadInput
+from rag.publish import LEXICAL, write
+from rag.settings import IndexSettings
+from rag.stores.base import store_class
+from rag.stores.cache import VectorCache
+from rag.stores.database import REBUILD
+from rag.stores.rows import Change, Record, Stored, Summary
+from rag.stores.text import TextStore
+from rag.terms import Terms
+from rag.vectors import Known, find
+
+
+@dataclass(frozen=True, slots=True)
+class Repair:
+    """What a repair found and did."""
+
+    damage: tuple[str, ...]
+    """Each damaged part in one line; empty when the index was whole."""
+    generation: int
+    """The generation that is current now."""
+    embedded: int = 0
+    """Texts that had to be embedded again; the other vectors were still there."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the JSON object that ``index check --repair --json`` prints."""
+        return {"schema": 1, **asdict(self)}
+
+
+def check(folder: Path) -> dict[str, Any]:
+    """Verify every kept generation, every row and every vector; return counts, or raise BadInput."""
+    number = generations.current(folder)
+    if not number:
+        raise BadInput(f"{folder} is not an index: it has no {generations.CURRENT}", generations.REPAIR)
+    kept = generations.numbers(folder)
+    found = [generations.verified(folder, n) for n in sorted({*kept, number})]
+    manifest = next(g.manifest for g in found if g.number == number)
+    with TextStore(folder) as text:
+        text.check()
+        documents = _verified_text(text, number, manifest["text_sha256"])
+        rows = text.summaries(number)
+    path = folder / generations.name(number)
+    store = store_class(manifest["store"]).load(path, manifest["dimension"])
+    Terms.load(path / LEXICAL, len(rows))
+    if not np.array_equal(np.sort(store.ids), np.array([row.id for row in rows], dtype=np.int64)):
+        raise BadInput(f"{folder} is damaged: vectors and chunks have different ids", generations.REPAIR)
+    return {
+        "schema": 1,
+        "generation": number,
+        "generations": kept,
+        "documents": documents,
+        "chunks": len(rows),
+        "files": sum(len(g.manifest["files"]) for g in found),
+        "store": manifest["store"],
+        "embedder": manifest["embedder"],
+        "fingerprint": manifest["fingerprint"],
+    }
+
+
+def repair(folder: Path, embedder: Callable[[], Encoder], on_event: OnEvent | None = None) -> Repair:
+    """Find damage and mend it; ``embedder`` is called only when vectors are lost everywhere.
+
+    Raises BadInput when the text itself is damaged.
+    """
+    with writing_into(folder), writer_lock(folder), TextStore(folder, write=True) as text:
+        text.check()
+        damage = list(_damage(folder))
+        record = _newest(folder, text)
+        with VectorCache(folder, record.facts["fingerprint"], record.facts["dimension"]) as cache:
+            lost = cache.check()[1]
+            if cache.began_anew or lost:
+                damage.append(
+                    f"the vector cache lost {'everything' if cache.began_anew else f'{lost} vectors'}"
+                )
+            published = 0
+            with suppress(BadInput):
+                published = generations.current(folder)
+            if published == record.number and _is_whole(folder, published):
+                for number in generations.numbers(folder):
+                    if number != published and not _is_whole(folder, number):
+                        generations.remove(folder, number)
+                return Repair(tuple(damage), published)
+            mended = _Mending(folder, text, cache, record, embedder, on_event or (lambda event: None))
+            return Repair(tuple(damage), *mended.run())
+
+
+class _Mending:
+    """Makes the derived files of one generation again, under the next number."""
+
+    def __init__(
+        self,
+        folder: Path,
+        text: TextStore,
+        cache: VectorCache,
+        record: Record,
+        embedder: Callable[[], Encoder],
+        tell: OnEvent,
+    ) -> None:
+        self._folder, self._text, self._cache, self._record = folder, text, cache, record
+        self._embedder, self._tell = embedder, tell
+        self._settings = IndexSettings.from_json(record.facts["settings"])
+
+    def run(self) -> tuple[int, int]:
+        """Publish the generation; return its number and how many texts were embedded."""
+        old, facts = self._record.number, self._record.facts
+        rows = self._text.chunks(old)
+        texts = self._texts(rows)
+        wanted = {row.embedded: text for row, text in zip(rows, texts, strict=True)}
+        found = find(wanted, self._known(), self._cache, self._encoder, self._tell)
+        last = max(old, *generations.numbers(self._folder), *self._text.numbers())
+        self._text.take_back(old)
+        record = self._text.apply(last + 1, Change(), facts, generations.next_id(self._folder))
+        matrix = np.array([found.vectors[row.embedded] for row in rows], dtype=np.float32)
+        matrix = matrix.reshape(len(rows), int(facts["dimension"]))
+        summaries = [Summary(r.chunk.id, r.chunk.doc, r.embedded, r.sha256) for r in rows]
+        write(self._folder, record, summaries, matrix, Terms.of(texts), self._store())
+        for number in generations.numbers(self._folder):
+            if number != record.number and not _is_whole(self._folder, number):
+                generations.remove(self._folder, number)
+        self._text.forget(generations.sweep(self._folder, record.number))
+        return record.number, found.embedded
+
+    def _texts(self, rows: list[Stored]) -> list[str]:
+        """Return what was embedded of each row; the embedder is asked only where a prefix was shortened."""
+        plain = Chunker(_Boundless(), self._settings)  # type: ignore[arg-type]
+        texts = [plain.embedded_text(row.chunk) for row in rows]
+        wrong = [n for n, row in enumerate(rows) if sha256_text(texts[n]) != row.embedded]
+        if wrong:
+            real = Chunker(self._encoder(), self._settings)
+            for n in wrong:
+                texts[n] = real.embedded_text(rows[n].chunk)
+                if sha256_text(texts[n]) != rows[n].embedded:
+                    raise BadInput(
+                        f"{self._folder} was cut by another version of tunewise, so its words cannot be read again",
+                        REBUILD,
+                    )
+        return texts
+
+    def _encoder(self) -> Encoder:
+        encoder = self._embedder()
+        same_embedder(self._folder, self._record.facts, encoder)
+        return encoder
+
+    def _known(self) -> Known:
+        """Return the vectors of the generation when its own files hold them still, unharmed."""
+        path = self._folder / generations.name(self._record.number)
+        with suppress(BadInput, OSError):
+            manifest = generations.trusted_manifest(self._folder, self._record.number)
+            files = {n: e for n, e in manifest["files"].items() if not n.startswith(f"{LEXICAL}/")}
+            if all(sha256_file(path / name) == entry["sha256"] for name, entry in files.items()):
+                store = store_class(manifest["store"]).load(path, manifest["dimension"])
+                ids = set(store.ids.tolist())
+                rows = self._text.summaries(self._record.number)
+                return Known({row.embedded: row.id for row in rows if row.id in ids}, store)
+        return Known({}, None)
+
+    def _store(self) -> str | None:
+        """Return the name of the store that was chosen, where the manifest can still be believed."""
+        with suppress(BadInput):
+            return str(generations.trusted_manifest(self._folder, self._record.number)["store"])
+        return None
+
+
+class _Boundless:
+    """Stands for an embedder with room for every prefix."""
+
+    max_tokens = 1
+
+    def count_tokens(self, text: str) -> int:
+        return 0
+
+
+def _damage(folder: Path) -> list[str]:
+    """Return what is wrong with the pointer and the generations, one line each."""
+    found = []
+    number = 0
+    try:
+        number = generations.current(folder)
+        if not number:
+            found.append(f"{generations.CURRENT} is missing")
+    except BadInput as error:
+        found.append(error.message)
+    for each in sorted({*generations.numbers(folder), *([number] if number else [])}):
+        try:
+            generations.verified(folder, each)
+        except BadInput as error:
+            found.append(error.message)
+    return found
+
+
+def _is_whole(folder: Path, number: int) -> bool:
+    try:
+        return bool(generations.verified(folder, number))
+    except BadInput:
+        return False
+
+
+def _newest(folder: Path, text: TextStore) -> Record:
+    """Return the record of the generation to restore: the current one, or the newest when none is named."""
+    try:
+        number = generations.current(folder)
+    except BadInput:
+        number = 0
+    if not number:
+        written = text.numbers()
+        finished = [n for n in generations.numbers(folder) if n in written]
+        number = max(finished or written, default=0)
+    record = text.record(number)
+    if record is None:
+        raise BadInput(f"{folder} holds no generation that can be restored", REBUILD)
+    _verified_text(text, number, record.text_sha256)
+    return record
+
+
+def _verified_text(text: TextStore, number: int, sha256: str) -> int:
+    """Read every row of a generation against its hash, and all against the generation's; count documents."""
+    documents = text.documents(number)
+    for id in documents:
+        text.document(id, number)
+    text.chunks(number)
+    if text.digest(number) != sha256:
+        raise BadInput(f"the texts of {generations.name(number)} are damaged: rows are missing", REBUILD)
+    return len(documents)

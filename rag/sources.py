@@ -1,0 +1,133 @@
+"""What each file held when it was last read, so that an unchanged file need not be parsed again.
+
+``sources.json`` lies beside the generations. It only ever saves work: a file is left unparsed only when its
+bytes have the hash written down here and all its documents are in the index as they were. Size and time of a
+file stand for its bytes only when that was asked for.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+from rag.durable import canonical_json, sha256_text, write_text
+from rag.errors import Problem
+from rag.load.base import Skipped
+from rag.load.folder import Found, files
+from rag.load.walk import Loaded, load_documents
+from rag.types import Document
+
+FILE = "sources.json"
+_VERSION = 1
+
+
+class Source(NamedTuple):
+    """One file as it was read."""
+
+    sha256: str
+    status: list[int]
+    """Size and modification time in nanoseconds; empty where they were not looked at."""
+    documents: list[list[str]]
+    """Id and content hash of each document it gave."""
+    skipped: list[list[str]]
+    """Path and reason of each of its rows that was skipped."""
+
+
+class Sources:
+    """The files behind an index: known from before, and as they are now."""
+
+    def __init__(self, known: Mapping[str, Source], documents: Mapping[str, str], trust_mtime: bool) -> None:
+        """Take what was read before, and the documents (id to content hash) that the index holds."""
+        self._known = {
+            id: source
+            for id, source in known.items()
+            if all(documents.get(doc) == sha256 for doc, sha256 in source.documents)
+        }
+        self._trust = trust_mtime
+        self._now: dict[str, Source] = {}
+
+    def load(self, path: Path) -> Loaded:
+        """Load a documents path; documents of unchanged files come with their hashes but without text."""
+        statuses = _statuses(path) if self._trust else {}
+        trusted = {
+            id for id, status in statuses.items() if id in self._known and self._known[id].status == status
+        }
+        hashes = {id: source.sha256 for id, source in self._known.items()}
+        loaded = load_documents(path, known=hashes, trusted=trusted)
+        kept = {id: self._known[id] for id in loaded.unchanged}
+        self._now = {
+            id: source._replace(status=statuses.get(id, source.status))
+            for id, source in {**kept, **_read(loaded)}.items()
+        }
+        unread = [_unread(doc, sha256) for source in kept.values() for doc, sha256 in source.documents]
+        skipped = [Skipped(*row) for source in kept.values() for row in source.skipped]
+        return replace(
+            loaded,
+            documents=tuple(sorted((*loaded.documents, *unread), key=lambda d: d.id)),
+            skipped=tuple(sorted((*loaded.skipped, *skipped), key=lambda s: s.path)),
+            unchanged=(),
+        )
+
+    def save(self, folder: Path, made_by: str) -> None:
+        """Write down the files as they are now; those that are gone are forgotten."""
+        body = canonical_json({"version": _VERSION, "made_by": made_by, "files": self._now})
+        write_text(folder / FILE, f"{sha256_text(body)}\n{body}\n")
+
+
+def read(folder: Path, made_by: str) -> dict[str, Source]:
+    """Return what ``Sources.save`` wrote; nothing when it is missing, damaged, or by another version."""
+    try:
+        sha256, _, body = (folder / FILE).read_text(encoding="utf-8").partition("\n")
+        body = body.removesuffix("\n")
+        if sha256_text(body) != sha256:
+            return {}
+        found = json.loads(body)
+        if (found["version"], found["made_by"]) != (_VERSION, made_by):
+            return {}
+        return {id: Source(*values) for id, values in found["files"].items()}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+
+
+def _read(loaded: Loaded) -> dict[str, Source]:
+    """Return what each parsed file gave.
+
+    Nothing when a skipped row cannot be told to belong to one of them (two files with one id, say): then
+    what it would give depends on the other files, and all are read again next time.
+    """
+    documents: defaultdict[str, list[list[str]]] = defaultdict(list)
+    hashes: dict[str, str] = {}
+    for document in loaded.documents:
+        hashes[document.source] = document.source_sha256
+        documents[document.source].append([document.id, document.sha256])
+    ids = {document.id for document in loaded.documents}
+    skipped: defaultdict[str, list[list[str]]] = defaultdict(list)
+    for item in loaded.skipped:
+        source = item.path.rpartition(":")[0]
+        if source in hashes:
+            skipped[source].append([item.path, item.reason])
+        elif item.path in hashes or item.path in ids:
+            return {}
+    return {id: Source(sha256, [], documents[id], skipped[id]) for id, sha256 in hashes.items()}
+
+
+def _unread(id: str, sha256: str) -> Document:
+    return Document(id, "", "", (), sha256, "unread")
+
+
+def _statuses(path: Path) -> dict[str, list[int]]:
+    """Return size and time of every file, by source."""
+    try:
+        found = (
+            [item for item in files(path) if isinstance(item, Found)]
+            if path.is_dir()
+            else [Found(path.name, path)]
+        )
+        statuses = [(item.id, item.path.stat()) for item in found]
+    except (OSError, Problem):
+        return {}
+    return {id: [status.st_size, status.st_mtime_ns] for id, status in statuses}

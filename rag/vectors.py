@@ -1,0 +1,83 @@
+"""Vectors for texts: kept where they are known, taken from the cache, else embedded in fixed units.
+
+A unit is what an interrupted build loses at most. Units are cut from the texts that are still missing, by
+length and then by hash, and each is kept whole as soon as it is embedded; so a build that goes on after a
+crash embeds the same units as one that was never interrupted, whatever the embedder makes of a batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from rag.encoder import Encoder, OnEvent
+from rag.stores.base import VectorStore, checked
+from rag.stores.cache import VectorCache
+
+UNIT = 512
+"""Texts in a unit: about a second of work for short texts on two cores, ten for the longest."""
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """Vectors of a verified generation, by the hash of their text."""
+
+    ids: Mapping[str, int]
+    store: VectorStore | None
+
+    def take(self, texts: Sequence[str]) -> dict[str, np.ndarray]:
+        """Return the vectors of those text hashes that are known."""
+        here = [text for text in texts if text in self.ids] if self.store is not None else []
+        if not here or self.store is None:
+            return {}
+        found = self.store.vectors(np.array([self.ids[text] for text in here], dtype=np.int64))
+        return dict(zip(here, found, strict=True))
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Vectors by text hash, and where they came from."""
+
+    vectors: Mapping[str, np.ndarray]
+    embedded: int
+    cached: int
+
+
+def find(
+    texts: Mapping[str, str],
+    known: Known,
+    cache: VectorCache,
+    encoder: Callable[[], Encoder],
+    tell: OnEvent,
+) -> Found:
+    """Return a vector for every text (hash to text); only what nobody knows is embedded.
+
+    ``encoder`` is called only when something must be embedded.
+    """
+    vectors = known.take(list(texts))
+    cached = cache.get([text for text in texts if text not in vectors])
+    vectors |= cached
+    missing = sorted((text for text in texts if text not in vectors), key=lambda t: (len(texts[t]), t))
+    for start in range(0, len(missing), UNIT):
+        unit = missing[start : start + UNIT]
+        working = encoder()
+        fresh = working.encode([texts[text] for text in unit], on_event=_shifted(tell, start, len(missing)))
+        fresh = checked(fresh, working.dimension)
+        cache.put(unit, fresh)
+        vectors |= zip(unit, fresh, strict=True)
+    return Found(vectors, len(missing), len(cached))
+
+
+def _shifted(tell: OnEvent, start: int, total: int) -> OnEvent:
+    """Let the embedder's progress inside a unit count towards the whole."""
+
+    def hear(event: dict[str, Any]) -> None:
+        if event.get("event") == "embed.batch":
+            inside = min(total - start, UNIT) * event["done"] // max(1, event["total"])
+            event = {**event, "done": start + inside, "total": total}
+        tell(event)
+
+    return hear
