@@ -11,7 +11,8 @@ from rich.table import Table
 from rich.text import Text
 
 from advisor.render import console
-from runners.preflight import Check, Preflight
+from runners.complaints import LEVELS, Check
+from runners.preflight import Preflight
 
 MARKS: Mapping[str, str] = {
     "ok": "[green]ok[/]",
@@ -20,19 +21,20 @@ MARKS: Mapping[str, str] = {
 }
 
 
-WIDE = 1000
-"""Columns where nobody looks: lines are not broken."""
-
-
 def show(report: Preflight) -> None:
     """Print every check, what stands in the way last, and what it comes to; one line each for a program."""
     screen = console()
-    if not screen.is_terminal:
-        screen.width = WIDE
-    drawn = Table.grid(padding=(0, 2, 0, 0))
-    for check in sorted(report.checks, key=lambda c: list(MARKS).index(c.level)):
-        drawn.add_row(MARKS[check.level], f"[dim]{check.code}[/]", check.title, _told(check))
-    screen.print(drawn)
+    ordered = sorted(report.checks, key=lambda check: LEVELS.index(check.level))
+    if screen.is_terminal:
+        drawn = Table.grid(padding=(0, 2, 0, 0))
+        for check in ordered:
+            drawn.add_row(MARKS[check.level], f"[dim]{check.code}[/]", check.title, _told(check))
+        screen.print(drawn)
+    else:
+        for check in ordered:
+            print(f"{check.level:<5} {check.code}  {check.title:<19} {check.sentence()}")
+            if check.next and check.level != "ok":
+                print(f"{'':<33}next: {check.next}")
     screen.print(verdict(report))
 
 

@@ -60,6 +60,8 @@ class Check:
     """Where: up to five lines."""
     next: str = ""
     """What to do about it, "" when nothing needs doing."""
+    placed: bool = False
+    """Whether the text names the rows itself."""
 
     @property
     def title(self) -> str:
@@ -68,11 +70,13 @@ class Check:
 
     def to_json(self) -> dict[str, Any]:
         """Return the check as JSON values."""
-        return {**asdict(self), "title": self.title, "rows": list(self.rows)}
+        values = {**asdict(self), "title": self.title, "rows": list(self.rows)}
+        del values["placed"]
+        return values
 
     def sentence(self) -> str:
         """Return text and places in one line, for an error or an event."""
-        if not self.rows:
+        if not self.rows or self.placed:
             return self.text
         return f"{self.text} (line{'s' if len(self.rows) > 1 else ''} {', '.join(map(str, self.rows))})"
 

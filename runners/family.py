@@ -92,12 +92,12 @@ def _golden(pairs: Sequence[Pair], chat: Chat) -> Check:
 def _control(rows: Sequence[Example], chat: Chat) -> Check:
     told, lines, stop = [], list[Place](), False
     if own := _holding(rows, chat.control_tokens):
-        told.append(f"{rows_of(len(own))} contain the model's own control tokens as text")
+        told.append(f"the model's own control tokens as text in {rows_of(len(own))}")
         lines, stop = own, True
     for name, marks in FAMILIES.items():
         others = tuple(mark for mark in marks if mark not in chat.control_tokens)
         if marked := _holding(rows, others):
-            told.append(f"{rows_of(len(marked))} contain marks of {name} chats as text")
+            told.append(f"marks of {name} chats as text in {rows_of(len(marked))}")
             lines, stop = [*lines, *marked], stop or len(marked) >= MOST_MARKED * len(rows)
     if not told:
         return Check("PF010", "ok", "no chat marks inside the messages")

@@ -146,9 +146,11 @@ def _machine(
     if measure or memory.level != "ok":
         picked = room.largest_batch(used, config.micro_tokens)
         first = next((row for row in rows if not row.raw), None)
+        most = free if estimated and estimated.shared else None
         found = rehearsal.rehearse(
-            base, config, picked, first, bool(estimated and estimated.checkpointing), free
+            base, config, picked, first, bool(estimated and estimated.checkpointing), most
         )
+        free = found.told.get("free", {}).get("gib", free)
     else:
         found = rehearsal.quick(config)
     tokens = round(config.epochs * sum(len(row.ids) for row in used))

@@ -38,6 +38,8 @@ class Room:
     """Where the free memory was read."""
     checkpointing: bool
     """Whether the run would compute activations again."""
+    shared: bool = True
+    """Whether it is the memory of the whole machine, and not a GPU's own."""
 
     @property
     def verdict(self) -> str:
@@ -69,7 +71,7 @@ def memory(base: Model, config: TrainConfig, longest: int, machine: Machine | No
     high = recompute.need(shape, config, longest, half, on)
     history = HISTORY[config.method]  # type: ignore[index]
     likely = high / history.high
-    return Room(likely * history.low + extra, likely + extra, high + extra, free, how, on)
+    return Room(likely * history.low + extra, likely + extra, high + extra, free, how, on, not cuda)
 
 
 def memory_check(room: Room | None, longest: int, config: TrainConfig) -> Check:

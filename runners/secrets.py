@@ -70,7 +70,7 @@ def _check(code: str, level: Level, found: dict[str, list[Place]], fine: str, to
         for kind, lines in found.items()
     ]
     return Check(
-        code, level, "; ".join(parts), places(line for lines in found.values() for line in lines), todo
+        code, level, "; ".join(parts), places(line for lines in found.values() for line in lines), todo, True
     )
 
 

@@ -189,7 +189,7 @@ def _replies(found: Rows) -> Check:
     short = [pair for pair in found.chats if len(pair[1].learnt) <= max(1, usual / OUTLYING)]
     told = [
         f"{rows_of(len(pairs))} with a reply {what} the median of {usual:g} tokens"
-        for pairs, what in ((short, f"of at most a {OUTLYING}th of"), (long, f"over {OUTLYING} times"))
+        for pairs, what in ((short, "of at most a tenth of"), (long, f"over {OUTLYING} times"))
         if pairs
     ]
     if told:

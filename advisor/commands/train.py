@@ -44,7 +44,7 @@ Optimizer = Annotated[str | None, _flag(SETTINGS, "adamw, adamw_8bit, paged_adam
 Neftune = Annotated[float | None, _flag(SETTINGS, "Noise on the input embeddings; 5 is usual; default: off.")]
 EvalSteps = Annotated[int | None, _flag(SETTINGS, "Steps between validations; default: every pass.")]
 Patience = Annotated[int | None, _flag(SETTINGS, "Validations without improvement until it stops.")]
-Seed = Annotated[int, _flag(SETTINGS, "Seed of order, dropout and fresh weights.")]
+Seed = Annotated[int | None, _flag(SETTINGS, "Seed of order, dropout and fresh weights; default: 0.")]
 Rank = Annotated[int | None, _flag(ADAPTER, "Size of the adapters.")]
 Alpha = Annotated[float | None, _flag(ADAPTER, "Their strength; default: twice the rank.")]
 Dropout = Annotated[float | None, _flag(ADAPTER, "Share of their inputs dropped.")]
@@ -81,7 +81,7 @@ def command(
     model: Model = "smollm2-135m-instruct", out: Out = None, init_adapter: InitAdapter = None, epochs: Epochs = None,
     learning_rate: Rate = None, schedule: Schedule = None, warmup: Warmup = None, batch_tokens: BatchTokens = None,
     optimizer: Optimizer = None, neftune: Neftune = None, eval_steps: EvalSteps = None, patience: Patience = None,
-    seed: Seed = 0, rank: Rank = None, alpha: Alpha = None, dropout: Dropout = None, variant: Variant = None,
+    seed: Seed = None, rank: Rank = None, alpha: Alpha = None, dropout: Dropout = None, variant: Variant = None,
     targets: Targets = None, lora_plus: LoraPlus = None, micro_tokens: MicroTokens = None,
     checkpointing: Checkpointing = None, check: Check = False, show: Show = 0, accept: Accept = None,
     checkpoint_steps: CheckpointSteps = None, resume: Resume = False, overwrite: Overwrite = False, as_json: Json = False,
@@ -101,18 +101,20 @@ def command(
         "init_adapter": init_adapter, "checkpoint_steps": checkpoint_steps,
         "checkpointing": None if checkpointing is None else "on" if checkpointing else "off",
     }  # fmt: skip
-    files = Files(
-        examples, prompt, columns, max_rows, valid, valid_share, replay, replay_share, questions, seed
+    data = (
+        examples,
+        prompt,
+        columns,
+        max_rows,
+        valid,
+        valid_share,
+        replay,
+        replay_share,
+        questions,
+        seed or 0,
     )
-    order = Order(
-        method,
-        model,
-        out,
-        check,
-        show,
-        tuple(code.upper() for code in accept or ()),
-        resume,
-        overwrite,
-        as_json,
-    )
-    tune(files, settings, order)
+    accepted = tuple(code.upper() for code in accept or ())
+    tune(
+        Files(*data), settings,
+        Order(method, model, out, check, show, accepted, resume, overwrite, as_json),
+    )  # fmt: skip
