@@ -113,9 +113,11 @@ class Loop:
         progress = self.progress
         tenth = max(1, len(progress.losses) // 10)
         early = f"stopped after {progress.step} of {len(self.steps)} steps, the validation loss rose"
+        first, last = (sum(part) / tenth for part in (progress.losses[:tenth], progress.losses[-tenth:]))
+        rose = f"the loss rose from {first:.3g} to {last:.3g}: lower the learning rate"
         memory = self.choices.checkpointing
-        said = (early if progress.stopped else "", self.loss.reason, memory.reason if memory.on else "")
-        notes = [*said, self.optimizer.note, *self.micro.notes()]
+        said = (early if progress.stopped else "", rose if last > first else "", self.loss.reason)
+        notes = [*said, memory.reason if memory.on else "", self.optimizer.note, *self.micro.notes()]
         return TrainResult(
             folder=folder,
             method=self.config.method,
@@ -123,8 +125,8 @@ class Loop:
             steps=progress.step,
             tokens=progress.tokens,
             trainable=self.trainable,
-            first_loss=sum(progress.losses[:tenth]) / tenth,
-            last_loss=sum(progress.losses[-tenth:]) / tenth,
+            first_loss=first,
+            last_loss=last,
             valid_loss=progress.best,
             seconds=progress.seconds,
             tokens_per_s=progress.tokens / max(progress.seconds, 1e-9),
