@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from rag.errors import BadInput, CannotRun
-from runners import family, labels, leaks, rehearsal, repeats, room, secrets, tokenised
+from runners import disk, family, judging, labels, leaks, learnt, rehearsal, repeats, room, secrets, tokenised
 from runners.chat import Chat, Encoded
 from runners.complaints import MACHINE, Check, merged
 from runners.data import Question
@@ -86,7 +86,7 @@ def inspect(
     """
     found = tokenised.encode(rows, chat, config, tokens)
     checks = [
-        *tokenised.checks(rows, found, chat, config),
+        *learnt.checks(rows, found, chat, config),
         *family.checks(rows, found, chat),
     ]
     used = found.used
@@ -141,7 +141,7 @@ def _machine(
     longest = max(len(row.ids) for row in used)
     estimated = room.memory(base, config, longest)
     memory = room.memory_check(estimated, longest, config)
-    disk = [] if out is None else [room.disk_check(base, config, out)]
+    space = [] if out is None else [disk.check(base, config, out)]
     free = estimated.free if estimated else None
     if measure or memory.level != "ok":
         picked = room.largest_batch(used, config.micro_tokens)
@@ -154,10 +154,10 @@ def _machine(
     else:
         found = rehearsal.quick(config)
     tokens = round(config.epochs * sum(len(row.ids) for row in used))
-    tried = list(rehearsal.checks(found, config, tokens, free))
+    tried = list(judging.checks(found, config, tokens, free))
     if any(check.code == "PF023" and check.level != "stop" for check in tried) and memory.level == "stop":
         memory = replace(memory, level="warn", text=f"{memory.text}; the measured step decides")
-    return [room.context_check(base, used), memory, *disk, *tried]
+    return [room.context_check(base, used), memory, *space, *tried]
 
 
 def _accepted(check: Check, accept: Sequence[str]) -> Check:

@@ -1,17 +1,16 @@
-"""Whether a run finds room here: memory as estimated before, disk for checkpoints and result. Imports no torch."""
+"""Whether a run finds room here: memory as estimated before, and the tokens that the model reads. Imports no torch."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from rag.errors import BadInput
 from runners import recompute
 from runners.chat import Encoded
 from runners.complaints import Check, places, rows_of
-from runners.fingerprint import read_json, tensor_sizes
-from runners.machine import GIB, Found, Machine, Probe, detect, disk, free_ram
+from runners.fingerprint import read_json
+from runners.machine import Machine, Probe, detect, free_ram
 from runners.memory import HISTORY
 from runners.models import Model
 from runners.shape import read_shape
@@ -19,10 +18,6 @@ from runners.tuning import TrainConfig
 
 PROCESS_GIB = 0.6
 """What Python with torch, transformers and peft takes before any model is loaded; measured on Linux."""
-KEPT = 4
-"""Checkpoints on the disk at once: last good, best, newest, and the one being written."""
-SPARE_GIB = 0.5
-"""Left free on a disk: a full one harms more than this run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,30 +113,6 @@ def context_check(base: Model, rows: Sequence[Encoded]) -> Check:
     spoilt = places(f"{row.file}:{row.line}" if row.file else row.line for row in over)
     text = f"{rows_of(len(over))} are longer than the {context:,} tokens that the model reads"
     return Check("PF019", "stop", text, spoilt, f"set --max-tokens {context}, or split them")
-
-
-def disk_check(base: Model, config: TrainConfig, out: Path, free: Found | None = None) -> Check:
-    """Return the check of the disk that ``out`` is on, for checkpoints (fp32 weights and moments) and result."""
-    need = disk_gib(base, config)
-    free = free or disk(out)
-    if free.value is None:
-        return Check("PF024", "ok", f"about {need:.1f} GiB for checkpoints and result; {free.how}")
-    told = f"about {need:.1f} GiB for checkpoints and result, {free.value:.1f} GiB free"
-    if need + SPARE_GIB > free.value:
-        return Check("PF024", "stop", told, next="free some space, or name another disk with --out")
-    return Check("PF024", "ok", told)
-
-
-def disk_gib(base: Model, config: TrainConfig) -> float:
-    """Return the most that checkpoints and result take on disk: 12 bytes per trained weight in each checkpoint."""
-    params = sum(tensor_sizes(base.folder))
-    try:
-        shape = read_shape(read_json(base.folder / "config.json"))
-        adapters = shape.adapter(config.rank)
-    except BadInput:
-        adapters = params // 20
-    trained = params if config.method == "full" else adapters
-    return (KEPT * 12 * trained + (2 if config.method == "full" else 4) * trained) / GIB
 
 
 def largest_batch(rows: Sequence[Encoded], most: int) -> list[Encoded]:

@@ -6,14 +6,11 @@ A model repeats what it was trained on, so neither should reach it unnoticed. Ev
 
 from __future__ import annotations
 
-import base64
-import binascii
-import ipaddress
-import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from runners import lookalikes as real
 from runners.complaints import PLACES, Check, Level, Place, place, places, rows_of
 from runners.example import Example
 
@@ -74,99 +71,6 @@ def _check(code: str, level: Level, found: dict[str, list[Place]], fine: str, to
     )
 
 
-_NOT_DOMAINS = frozenset(
-    (
-        "example",
-        "invalid",
-        "test",
-        "localhost",
-        "local",
-        "png",
-        "jpg",
-        "jpeg",
-        "gif",
-        "svg",
-        "webp",
-        "js",
-        "css",
-        "py",
-    )
-)
-"""Ends of names that nobody has: RFC 2606's reserved ones, and files such as ``logo@2x.png``."""
-
-
-def _email(found: Match) -> bool:
-    domain, text = found[2].lower(), found.string
-    reserved = domain.rsplit(".", 1)[-1] in _NOT_DOMAINS or re.search(r"\bexample\.(com|org|net)$", domain)
-    remote = found[1].lower() == "git" and text[found.end() : found.end() + 1] in (":", "/")
-    in_address = re.search(r"://[^\s/]*$", text[: found.start()])
-    return not (reserved or remote or in_address)
-
-
-def _phone(found: Match) -> bool:
-    """Not a number of one or two digits over and over, nor one of the 555-01xx that fiction uses."""
-    digits = re.sub(r"\D", "", found["number"])
-    return 7 <= len(digits) <= 15 and len(set(digits)) > 3 and not re.search(r"5550?1\d\d$", digits)
-
-
-def _iban(found: Match) -> bool:
-    """ISO 13616: the first four characters go to the end, letters become 10 to 35, the rest is 1 modulo 97."""
-    text = found[0].replace(" ", "")
-    number = "".join(str(int(letter, 36)) for letter in text[4:] + text[:4])
-    return 15 <= len(text) <= 34 and int(number) % 97 == 1
-
-
-def _card(found: Match) -> bool:
-    """ISO/IEC 7812: a card network's first digits and Luhn's checksum."""
-    digits = re.sub(r"\D", "", found[0])
-    doubled = [int(d) * (1 + i % 2) for i, d in enumerate(reversed(digits))]
-    luhn = sum(d - 9 if d > 9 else d for d in doubled) % 10 == 0
-    network = re.match(r"4|5[1-5]|2[2-7]|3[4-8]|6(?:011|5|4[4-9])", digits)
-    return luhn and bool(network) and len(digits) in (14, 15, 16, 19) and len(set(digits)) > 2
-
-
-def _ssn(found: Match) -> bool:
-    """The areas, groups and serial numbers that were ever issued, without two that are known from print."""
-    area, group, serial = found[0].split("-")
-    issued = area not in ("000", "666") and area < "900" and group != "00" and serial != "0000"
-    return issued and found[0] not in ("123-45-6789", "078-05-1120")
-
-
-def _public_address(found: Match) -> bool:
-    """Not a version number, nor in a private or documentation range."""
-    if re.search(r"(?:\bv|version|release|section|§)\s*$", found.string[: found.start()], re.IGNORECASE):
-        return False
-    try:
-        return ipaddress.ip_address(found[0]).is_global
-    except ValueError:
-        return False
-
-
-def _drawn(found: Match) -> bool:
-    """Whether a key looks drawn at random, unlike ``sk-your-key-goes-here`` or ``ghp_xxxxxxxx``."""
-    part = max(re.split(r"[^A-Za-z0-9]+", found["tail"]), key=len)
-    mixed = re.search(r"\d", part) and re.search(r"[A-Za-z]", part)
-    return bool(mixed) and len(part) >= 16 and len(set(part)) >= 8 and "EXAMPLE" not in part.upper()
-
-
-def _web_token(found: Match) -> bool:
-    """RFC 7519: the first part is the base64 of a JSON object that names its algorithm."""
-    try:
-        header = json.loads(base64.urlsafe_b64decode(found["head"] + "=" * (-len(found["head"]) % 4)))
-    except (binascii.Error, ValueError):
-        return False
-    return isinstance(header, dict) and "alg" in header
-
-
-def _password(found: Match) -> bool:
-    placeholder = r"[<{$%\[*].*|x+|\.+|pass(word|wd)?|pwd|secret|token|your.*"
-    return not re.fullmatch(placeholder, found["password"], re.IGNORECASE)
-
-
-def _always(found: Match) -> bool:
-    return True
-
-
 _KEYS = (
     r"sk-(?:proj-|ant-|or-)?", r"gh[opusr]_", r"github_pat_", r"glpat-", r"hf_", r"xox[abeprs]-", r"[sr]k_live_",
     r"npm_", r"pypi-", r"AIza", r"AKIA", r"ASIA",
@@ -174,22 +78,23 @@ _KEYS = (
 """How keys begin: OpenAI and Anthropic, GitHub, GitLab, Hugging Face, Slack, Stripe, npm, PyPI, Google, AWS."""
 
 KINDS: tuple[Kind, ...] = (
-    Kind("e-mail address", re.compile(r"(?<![\w.+-])([\w.+-]+)@((?:[A-Za-z0-9-]+\.)+[A-Za-z]{2,})\b"), _email),
+    Kind("e-mail address", re.compile(r"(?<![\w.+-])([\w.+-]+)@((?:[A-Za-z0-9-]+\.)+[A-Za-z]{2,})\b"), real.email),
     Kind("phone number", re.compile(
-        r"(?<![\w+.])(?P<number>\+\d[\d ().-]{6,18}\d|\(\d{3}\) ?\d{3}-\d{4}|\d{3}[-.]\d{3}[-.]\d{4})(?![\w-])"), _phone),
+        r"(?<![\w+.])(?P<number>\+\d[\d ().-]{6,18}\d|\(\d{3}\) ?\d{3}-\d{4}|\d{3}[-.]\d{3}[-.]\d{4})(?![\w-])"),
+        real.phone),
     Kind("phone number", re.compile(
         r"\b(?:phone|telephone|tel|call|mobile|fax|ring)\b[^\d\n]{0,20}(?P<number>\d[\d ().-]{5,14}\d)(?!\w)", re.I),
-        _phone),
-    Kind("bank account (IBAN)", re.compile(r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?\b"), _iban),
-    Kind("payment card", re.compile(r"(?<![\w.+-])\d(?:[ -]?\d){12,18}(?![\w-])"), _card),
-    Kind("US social security number", re.compile(r"(?<![\w-])\d{3}-\d{2}-\d{4}(?![\w-])"), _ssn),
-    Kind("IP address", re.compile(r"(?<![\w.])(?:\d{1,3}\.){3}\d{1,3}(?![\w.]\w)(?!\w)"), _public_address),
-    Kind("IP address", re.compile(r"(?<![\w:])(?:[0-9a-fA-F]{1,4}:){7}[0-9a-fA-F]{1,4}(?![\w:])"), _public_address),
-    Kind("API key", re.compile(rf"(?<![\w-])(?:{'|'.join(_KEYS)})(?P<tail>[\w-]{{16,}})", re.ASCII), _drawn, True),
-    Kind("private key", re.compile(r"-----BEGIN (?:[A-Z]+ )*PRIVATE KEY-----(?:\s|\\n)*[\w+/=-]{16,}"), _always, True),
+        real.phone),
+    Kind("bank account (IBAN)", re.compile(r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?\b"), real.iban),
+    Kind("payment card", re.compile(r"(?<![\w.+-])\d(?:[ -]?\d){12,18}(?![\w-])"), real.card),
+    Kind("US social security number", re.compile(r"(?<![\w-])\d{3}-\d{2}-\d{4}(?![\w-])"), real.ssn),
+    Kind("IP address", re.compile(r"(?<![\w.])(?:\d{1,3}\.){3}\d{1,3}(?![\w.]\w)(?!\w)"), real.public_address),
+    Kind("IP address", re.compile(r"(?<![\w:])(?:[0-9a-fA-F]{1,4}:){7}[0-9a-fA-F]{1,4}(?![\w:])"), real.public_address),
+    Kind("API key", re.compile(rf"(?<![\w-])(?:{'|'.join(_KEYS)})(?P<tail>[\w-]{{16,}})", re.ASCII), real.drawn, True),
+    Kind("private key", re.compile(r"-----BEGIN (?:[A-Z]+ )*PRIVATE KEY-----(?:\s|\\n)*[\w+/=-]{16,}"), real.always, True),
     Kind("JSON web token", re.compile(
-        r"\b(?P<head>eyJ[\w-]{8,})\.eyJ[\w-]{8,}\.[\w-]{10,}", re.ASCII), _web_token, True),
+        r"\b(?P<head>eyJ[\w-]{8,})\.eyJ[\w-]{8,}\.[\w-]{10,}", re.ASCII), real.web_token, True),
     Kind("password in a URL", re.compile(r"\b[a-z][a-z0-9+.-]*://[^\s/:@]*:(?P<password>[^\s/:@]+)@[^\s/@]+"),
-         _password, True),
+         real.password, True),
 )  # fmt: skip
 """Every kind that is looked for; two shapes of one kind share its name."""

@@ -2,28 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import median
 
 from rag.errors import BadInput
 from runners.chat import Chat, Encoded
-from runners.complaints import Check, Place, place, places, rows_of
 from runners.example import Example
 from runners.rawtext import Packed, pack
-from runners.shapes import Message
 from runners.tokencache import Tokens, encoded
 from runners.tuning import TrainConfig
-
-MOST_LOST = 0.05
-"""More rows than this share left out, and the run is refused: the rest would no longer be the user's data."""
-LITTLE_LEARNT = 0.02
-"""Under this share of learnt tokens the run computes prompts and hardly teaches."""
-OUTLYING = 10
-"""Replies so many times longer than the median one are told."""
-LONG_REPLY = 200
-"""Tokens up to which no reply counts as very long, however short the others are."""
-
 
 Pair = tuple[Example, Encoded]
 
@@ -74,133 +61,3 @@ def encode(rows: Sequence[Example], chat: Chat, config: TrainConfig, tokens: Tok
     texts = [row for row in rows if row.raw]
     packed = pack(texts, chat, config.max_tokens) if texts else Packed((), 0, 0, 0)
     return Rows(tuple(used), packed, tuple(long), tuple(masked), tuple(refused))
-
-
-def checks(rows: Sequence[Example], found: Rows, chat: Chat, config: TrainConfig) -> Iterator[Check]:
-    """Yield the checks of what is learnt (PF001 to PF006, PF018)."""
-    yield _count(rows, found)
-    yield _length(rows, found, config)
-    yield _learnt(rows, found)
-    yield _ends(found, chat)
-    yield _padding(chat)
-    yield _sides(rows)
-    yield _replies(found)
-
-
-def _count(rows: Sequence[Example], found: Rows) -> Check:
-    if not rows:
-        return Check(
-            "PF001", "stop", "there are no rows", next="give examples with a prompt and an answer each"
-        )
-    used = found.used
-    tokens, learnt = sum(len(e.ids) for e in used), sum(len(e.learnt) for e in used)
-    what = (
-        f"{found.texts.texts:,} texts in {len(used):,} pieces"
-        if found.texts.texts
-        else f"{len(used):,} of {rows_of(len(rows))}"
-    )
-    text = f"{what} used: {tokens:,} tokens, {learnt:,} of them learnt"
-    if used and learnt < LITTLE_LEARNT * tokens:
-        todo = "shorten the prompts, if they are longer than they will be when the model is asked"
-        return Check("PF001", "warn", f"{text}, under {LITTLE_LEARNT:.0%}", next=todo)
-    return Check("PF001", "ok" if used else "stop", text)
-
-
-def _length(rows: Sequence[Example], found: Rows, config: TrainConfig) -> Check:
-    longest, p95 = found.within(1), found.within(0.95)
-    if not found.long:
-        cut = f"; {found.texts.cut} texts go on in the next piece" if found.texts.cut else ""
-        text = f"longest {longest:,} tokens, 95 % within {p95:,}, limit {config.max_tokens:,}{cut}"
-        return Check("PF002", "ok", text)
-    # Truncation would cut the end, which is the answer: such rows teach nothing, or to stop in mid-sentence.
-    return Check(
-        "PF002", "stop" if len(found.long) > MOST_LOST * len(rows) else "warn",
-        f"{len(found.long):,} of {rows_of(len(rows))} are longer than max_tokens {config.max_tokens:,} and left out",
-        _places(found.long),
-        f"95 % of the rows are within {p95:,} tokens, the longest has {longest:,}: set --max-tokens, or split them",
-    )  # fmt: skip
-
-
-def _learnt(rows: Sequence[Example], found: Rows) -> Check:
-    if found.masked:
-        return Check(
-            "PF003", "stop" if len(found.masked) > MOST_LOST * len(rows) else "warn",
-            f"{len(found.masked):,} of {rows_of(len(rows))} have nothing to learn, every token is masked; left out",
-            _places(found.masked), "give each an assistant turn with words in it",
-        )  # fmt: skip
-    part = [(row, encoded) for row, encoded in found.chats if encoded.note]
-    if part:
-        text = f"{rows_of(len(part))} teach less than they hold: {part[0][1].note}"
-        return Check(
-            "PF003", "warn", text, _places(part), "split these chats, so that each answer comes last once"
-        )
-    return Check("PF003", "ok", "every row has learnt tokens")
-
-
-def _ends(found: Rows, chat: Chat) -> Check:
-    if not chat.eos_ids:
-        text = "the tokenizer has no end token, so the model could never learn to stop"
-        return Check("PF004", "stop", text, next="name eos_token in the model's tokenizer_config.json")
-    endless = [pair for pair in found.chats if pair[1].ids[pair[1].learnt[-1]] not in chat.eos_ids]
-    if endless:
-        return Check(
-            "PF004", "stop", f"{rows_of(len(endless))} do not end with the end token, so it would not be learnt",
-            _places(endless), "correct the chat template, or eos_token: answers would ramble on",
-        )  # fmt: skip
-    what = "answer" if found.chats or not found.texts.texts else "text"
-    return Check("PF004", "ok", f"every {what} ends with the end token, which is learnt")
-
-
-def _padding(chat: Chat) -> Check:
-    if chat.pad is None:
-        return Check(
-            "PF005", "ok", "no padding token apart from the end token: rows are masked by length instead"
-        )
-    own = chat.special.get("pad_token")
-    instead = "" if own == chat.pad else f" (the model's own, {own or 'none'}, is not used)"
-    return Check("PF005", "ok", f"{chat.pad} is not the end token{instead}; rows are masked by length")
-
-
-def _sides(rows: Sequence[Example]) -> Check:
-    """Text rows have one side on purpose; a few among chats are more likely rows whose prompt was lost."""
-    empty = [r for r in rows if any(not m["content"].strip() and not _calls(m) for m in r.messages)]
-    silent = [r for r in rows if not r.messages or r.messages[-1]["role"] != "assistant"]
-    alone = [r for r in rows if not any(m["role"] == "user" for m in r.messages)]
-    if empty or silent:
-        spoilt = places(map(place, (*empty, *silent)))
-        many = len(empty) + len(silent) > MOST_LOST * len(rows)
-        text = f"{rows_of(len(empty))} with an empty turn, {len(silent)} without an answer at the end"
-        return Check("PF006", "stop" if many else "warn", text, spoilt, "fill them in or remove them")
-    if alone and len(alone) < len(rows):
-        text = f"{len(alone)} of {rows_of(len(rows))} have an answer and no prompt"
-        todo = "add the prompts, or give raw text in a file of its own"
-        return Check("PF006", "warn", text, places(map(place, alone)), todo)
-    return Check(
-        "PF006", "ok", "raw text: every token is learnt" if alone else "every row has a prompt and an answer"
-    )
-
-
-def _replies(found: Rows) -> Check:
-    sizes = [len(encoded.learnt) for _, encoded in found.chats]
-    if not sizes:
-        return Check("PF018", "ok", "no replies: raw text")
-    usual = median(sizes)
-    long = [pair for pair in found.chats if len(pair[1].learnt) > max(LONG_REPLY, OUTLYING * usual)]
-    short = [pair for pair in found.chats if len(pair[1].learnt) <= max(1, usual / OUTLYING)]
-    told = [
-        f"{rows_of(len(pairs))} with a reply {what} the median of {usual:g} tokens"
-        for pairs, what in ((short, "of at most a tenth of"), (long, f"over {OUTLYING} times"))
-        if pairs
-    ]
-    if told:
-        todo = "check that these replies are meant so"
-        return Check("PF018", "warn", "; ".join(told), _places([*short, *long]), todo)
-    return Check("PF018", "ok", f"replies of {min(sizes):,} to {max(sizes):,} tokens, median {usual:g}")
-
-
-def _places(pairs: Sequence[Pair]) -> tuple[Place, ...]:
-    return places(place(row) for row, _ in pairs)
-
-
-def _calls(turn: Message) -> bool:
-    return turn["role"] == "tool" or "tool_calls" in turn

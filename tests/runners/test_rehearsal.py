@@ -8,13 +8,15 @@ from typing import Any
 
 import pytest
 
+from runners import disk
 from runners.chat import Chat
 from runners.complaints import Check
 from runners.data import Example
+from runners.judging import checks
 from runners.machine import Found as Seen
 from runners.models import Model
-from runners.rehearsal import Found, checks, quick, rehearse
-from runners.room import Room, disk_check, disk_gib, largest_batch, memory, memory_check
+from runners.rehearsal import Found, quick, rehearse
+from runners.room import Room, largest_batch, memory, memory_check
 from runners.tuning import TrainConfig
 
 FREE = {"gib": 8.0}
@@ -116,7 +118,7 @@ def test_what_does_not_fit_says_what_would() -> None:
 
 def test_a_disk_that_is_too_full_stops(tiny: Model, tmp_path: Path) -> None:
     full = TrainConfig(method="full")
-    assert disk_check(tiny, full, tmp_path).level == "ok"
-    assert disk_gib(tiny, full) > disk_gib(tiny, TrainConfig(rank=1))
-    check = disk_check(tiny, full, tmp_path, Seen(0.1, "free space here"))
+    assert disk.check(tiny, full, tmp_path).level == "ok"
+    assert disk.need_gib(tiny, full) > disk.need_gib(tiny, TrainConfig(rank=1))
+    check = disk.check(tiny, full, tmp_path, Seen(0.1, "free space here"))
     assert (check.code, check.level, "0.1 GiB free" in check.text) == ("PF024", "stop", True)
