@@ -61,6 +61,10 @@ class Prefixes(Generic[Entry]):  # Python 3.11
         """Bytes of all entries."""
         return sum(kept.nbytes for kept in self._entries.values())
 
+    def clear(self) -> None:
+        """Forget all."""
+        self._entries.clear()
+
     def exactly(self, owner: Hashable, ids: Sequence[int]) -> Entry | None:
         """Return what is kept for exactly these tokens."""
         return self._use((owner, tuple(ids)))
