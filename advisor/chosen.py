@@ -25,16 +25,23 @@ BOUNDS: Mapping[str, tuple[float, float]] = {
 
 
 def settle(
-    rows: Sequence[Example], distinct: int, base: Model, method: str, flags: Mapping[str, Any]
+    rows: Sequence[Example],
+    valid: Sequence[Example],
+    distinct: int,
+    base: Model,
+    method: str,
+    flags: Mapping[str, Any],
 ) -> tuple[TrainConfig, dict[str, str]]:
     """Return the settings of a run, and why each is as it is; flags that are not None win.
 
     ``distinct`` is the number of rows without repeats; the flags have passed :func:`refuse`.
     """
     given = asked_for(flags)
-    lengths = sizes(rows, Chat(base.folder))
+    chat = Chat(base.folder)
+    lengths = sizes(rows, chat)
+    longest = max((*lengths, *sizes(valid, chat)), default=0)
     chosen = choose(
-        method, rows=distinct, params_b=params_of(base.folder), longest=max(lengths, default=0), tokens=sum(lengths),
+        method, rows=distinct, params_b=params_of(base.folder), longest=longest, tokens=sum(lengths),
         variant=given.get("variant", "lora"), rank=given.get("rank"),
     )  # fmt: skip
     reasons = {name: reason for name, reason in chosen.reasons.items() if name not in given}

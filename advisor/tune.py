@@ -53,7 +53,7 @@ def tune(files: Files, settings: Mapping[str, Any], order: Order) -> None:
 
     refuse_idle(read, settings)
     base = models.resolve(order.model)
-    config, reasons = chosen.settle(read.rows, read.distinct, base, order.method, settings)
+    config, reasons = chosen.settle(read.rows, read.valid, read.distinct, base, order.method, settings)
     material.say([f"{name}: {reason}" for name, reason in reasons.items()])
     if order.show:
         show_rows(read, config, base, order)

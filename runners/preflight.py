@@ -121,17 +121,25 @@ def examine(
     names codes of which a stop is only a warning. ``measure`` takes one real step in a child process; without
     it that is done only when the estimate is not sure that the run fits.
     """
-    used, report = inspect(rows, Chat(base.folder), config)
+    chat = Chat(base.folder)
+    used, report = inspect(rows, chat, config)
     checks = [*report.checks, repeats.check(rows), *secrets.checks(rows)]
     if found := labels.check(rows):
         checks.append(found)
     if questions:
         checks.append(leaks.questions(rows, questions))
     if valid:
-        checks.append(leaks.validation(rows, valid))
+        checks += [leaks.validation(rows, valid), *_validation(valid, chat, config)]
     if used:
         checks += _machine(rows, used, base, config, out, measure)
     return replace(report, checks=tuple(_accepted(check, accept) for check in merged(checks)))
+
+
+def _validation(valid: Sequence[Example], chat: Chat, config: TrainConfig) -> list[Check]:
+    """Return what :func:`inspect` finds wrong with the validation rows, as checks of these."""
+    _, report = inspect(valid, chat, config)
+    wrong = [check for check in report.checks if check.level != "ok"]
+    return [replace(c, code="PF014", text=f"validation rows: {c.title}: {c.text}") for c in wrong]
 
 
 def _machine(

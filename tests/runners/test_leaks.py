@@ -51,7 +51,7 @@ def test_every_way_a_question_can_be_given_away() -> None:
         ("word for word", 1, 1),
         ("but for case and punctuation", 2, 1),
         ("nearly", 3, 2),
-        ("same fact", 4, 3),
+        ("by the same fact", 4, 3),
         ("same document", 5, 3),
     ]
 
@@ -72,6 +72,8 @@ def test_a_leaked_question_stops_and_a_shared_document_does_not() -> None:
 
 def test_validation_rows_share_neither_question_nor_document() -> None:
     assert validation(ROWS, [row("Where is the pier?", 4)]).level == "ok"
+    same_fact = row("Are pets fine?", 4, doc_id="rules.md", fact="Dogs are welcome.")
+    assert validation(ROWS, [same_fact]).level == "warn"
     check = validation(ROWS, [row("May I smoke?", 4, "v.jsonl", doc_id="rules.md")])
     assert (check.code, check.level, check.rows) == ("PF014", "warn", ("v.jsonl:4 = 3",))
     assert validation(ROWS, [row("may I bring a dog", 4)]).level == "stop"

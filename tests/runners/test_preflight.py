@@ -300,6 +300,9 @@ def test_examine_adds_the_rest_and_accepts_by_code(tiny: Model, examples: Rows, 
         report.require()
     accepted = examine(rows, tiny, config, accept=("PF016",), measure=False)
     assert (accepted.exit_code, check_of(accepted, "PF016").level) == (0, "warn")
+    long = chat_of("Tell me", "word " * 200, 9)
+    unlike = examine(rows, tiny, config, valid=[long], accept=("PF016",), measure=False)
+    assert check_of(unlike, "PF014").text.startswith("validation rows: ")
     leaking = examine(rows, tiny, config, valid=rows[:2], accept=("PF016",), measure=False)
     assert check_of(leaking, "PF014").level == "stop"
 
