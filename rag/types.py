@@ -6,8 +6,12 @@ lines are counted from 1 and pages from 1. ``end`` is exclusive.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
+
+PAGED = ("pdf", "pptx", "xlsx")
+"""Media whose documents have numbered parts: pages, slides or sheets."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,12 +21,13 @@ class Block:
     kind: str
     """heading, paragraph, list, table, code or row."""
     text: str
-    """What to show and embed; it equals ``raw[start:end]`` unless the format needed cleaning (html, csv)."""
+    """What to show and embed; it equals ``raw[start:end]`` unless the format needed cleaning (html, csv) or
+    held hidden text."""
     start: int
     end: int
     heading: str = ""
     """The path of headings above, joined with " > "; for a heading, itself included."""
-    offsets: tuple[int, ...] = ()
+    offsets: Sequence[int] = ()
     """Place in ``raw`` of every character of ``text``; empty when ``text`` is the raw slice, or a row."""
 
 
@@ -38,9 +43,20 @@ class Document:
     sha256: str
     """Hash of everything that decides the chunks: title, text and metadata."""
     media: str
-    """markdown, html, csv, text, pdf or row."""
+    """The loader's name: a ``media`` of ``load.registry.LOADERS``."""
     metadata: dict[str, Any] = field(default_factory=dict)
-    """Extra keys of a row; ``page_starts`` (offset of each page's first character) for a pdf."""
+    """Plain JSON values: a row's extra keys, front matter and file properties (``date``, ``valid_until`` as
+    ISO 8601, ``tags`` as a list), ``encoding`` when it is not UTF-8, ``hidden_text`` (characters that were
+    left out because a reader would not see them), ``page_starts`` (offset of each page, slide or sheet)."""
+    source: str = ""
+    """The file it came from, as its path below the documents folder; many rows share one."""
+    source_sha256: str = ""
+    """Hash of that file's bytes, taken before they were parsed."""
+
+    @property
+    def page_starts(self) -> list[int]:
+        """The offset at which each page, slide or sheet begins; empty for media without pages."""
+        return list(self.metadata.get("page_starts", ())) if self.media in PAGED else []
 
 
 @dataclass(frozen=True, slots=True)

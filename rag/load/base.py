@@ -1,15 +1,24 @@
-"""What every loader shares: its type, decoding, and how a document is put together."""
+"""What every loader shares: its type, its way to refuse, and how a document is put together."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import Any
 
 from rag.durable import canonical_json, sha256_text
+from rag.load.hidden import INVISIBLE, invisible, without
+from rag.load.offsets import selected
 from rag.types import Block, Document
+
+_UNSAFE = re.compile("[\\x00-\\x1f\\x7f-\\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]")
+LONGEST_BLOCK = 20_000
+"""Characters; a longer block (a text of one line) is cut at white space, so that no step meets a giant."""
+LONGEST_TABLE = 50 * LONGEST_BLOCK
+"""Tables are cut later, because their header row is repeated only within a block."""
+LONGEST_TITLE = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,22 +46,20 @@ class Loader:
     suffixes: tuple[str, ...]
     read: Callable[[str, bytes], Iterable[Document | Skipped]]
     """``read(id, data)`` yields documents (and skipped rows); raises Unreadable for the whole file."""
+    apart: bool = False
+    """Always parsed in the worker: its parser is large, or its input can grow when unpacked."""
 
 
-def decode(data: bytes) -> str:
-    """Return the bytes as UTF-8 text with newlines untouched; Unreadable says where it is not text."""
-    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise Unreadable("not UTF-8 but UTF-16: save it as UTF-8")
-    try:
-        text = data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise Unreadable(
-            f"not UTF-8: byte 0x{data[error.start]:02x} at {error.start} (line {line})"
-        ) from error
-    if "\0" in text:
-        raise Unreadable("not text: it holds NUL characters")
-    return text
+def printable(name: str) -> str:
+    """Return a name that can be printed anywhere: line breaks, escapes and broken bytes become ``\\x0a``."""
+    return _UNSAFE.sub(_escape, name)
+
+
+def _escape(match: re.Match[str]) -> str:
+    code = ord(match.group())
+    if 0xDC80 <= code <= 0xDCFF:  # a byte that is no UTF-8, as os.fsdecode keeps it
+        return f"\\x{code - 0xDC00:02x}"
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
 
 
 def title_from(id: str) -> str:
@@ -62,19 +69,96 @@ def title_from(id: str) -> str:
 
 
 def document(
-    id: str, title: str, raw: str, blocks: Iterable[Block], media: str, metadata: dict[str, Any] | None = None
+    id: str,
+    title: str,
+    raw: str,
+    blocks: Iterable[Block],
+    media: str,
+    metadata: Mapping[str, Any] | None = None,
+    hidden: int = 0,
 ) -> Document:
-    """Put a document together and hash what decides its chunks; Unreadable when it holds no text."""
-    kept = tuple(block for block in blocks if block.text.strip())
+    """Put a document together and hash what decides its chunks; Unreadable when it holds no text.
+
+    Invisible characters are left out of the blocks and counted in ``metadata["hidden_text"]`` together with
+    the ``hidden`` ones that the loader left out itself; blocks longer than ``LONGEST_BLOCK`` are cut.
+    """
+    meta = dict(metadata or {})
+    kept: list[Block] = []
+    for block in blocks:
+        shown, gone = without(block, invisible(block.text))
+        hidden += gone
+        kept.extend(part for part in bounded(shown) if part.text.strip())
     if not kept:
-        raise Unreadable("empty: it holds no text")
-    meta = metadata or {}
-    return Document(id, title, raw, kept, sha256_text(canonical_json([title, raw, media, meta])), media, meta)
+        raise Unreadable("empty: it holds no text" + (" that can be seen" if hidden else ""))
+    if hidden:
+        meta["hidden_text"] = hidden
+    title = " ".join(INVISIBLE.sub("", title).split())[:LONGEST_TITLE]
+    return Document(
+        id, title, raw, tuple(kept), sha256_text(canonical_json([title, raw, media, meta])), media, meta
+    )
 
 
-def paragraphs(raw: str, start: int = 0, end: int | None = None) -> Iterator[Block]:
+def bounded(block: Block) -> Iterator[Block]:
+    """Yield the block, or its parts of at most ``LONGEST_BLOCK`` characters, cut after white space."""
+    text, at = block.text, 0
+    longest = LONGEST_TABLE if block.kind == "table" else LONGEST_BLOCK
+    if len(text) <= longest:
+        yield block
+        return
+    exact = len(text) == block.end - block.start and not block.offsets
+    while at < len(text):
+        end = min(len(text), at + longest)
+        if end < len(text):
+            end = 1 + max(text.rfind(mark, at + longest // 2, end) for mark in ("\n", " ")) or end
+        if exact:
+            yield replace(block, text=text[at:end], start=block.start + at, end=block.start + end)
+        elif block.offsets:
+            places = selected(block.offsets, block.start, [(at, end)])
+            close = block.offsets[end] if end < len(text) else block.end
+            yield replace(
+                block, text=text[at:end], start=places[0], end=max(close, places[0]), offsets=places
+            )
+        else:
+            yield replace(block, text=text[at:end])
+        at = end
+
+
+def paragraphs(raw: str, start: int = 0, end: int | None = None, heading: str = "") -> Iterator[Block]:
     """Yield the paragraphs (runs of lines between blank lines) of ``raw[start:end]``."""
     region = raw[start:end]
     for match in re.finditer(r"\S[^\r\n]*(?:(?:\r\n|\r|\n)[^\S\r\n]*\S[^\r\n]*)*", region):
         text = match.group().rstrip()
-        yield Block("paragraph", text, start + match.start(), start + match.start() + len(text))
+        yield Block("paragraph", text, start + match.start(), start + match.start() + len(text), heading)
+
+
+class Assembly:
+    """Puts a document's text together for formats whose file is not text: every block an exact slice."""
+
+    def __init__(self) -> None:
+        """Begin with no text."""
+        self._parts: list[str] = []
+        self._length = 0
+        self.blocks: list[Block] = []
+        self.page_starts: list[int] = []
+
+    def page(self) -> None:
+        """Begin a page, slide or sheet."""
+        self.page_starts.append(self._length)
+
+    def add(self, kind: str, text: str, heading: str = "") -> None:
+        """Add a block, and a blank line after it; a text without visible characters adds nothing."""
+        text = clean(text).strip("\r\n")
+        if text.strip():
+            self.blocks.append(Block(kind, text, self._length, self._length + len(text), heading))
+            self._parts += [text, "\n\n"]
+            self._length += len(text) + 2
+
+    def document(self, id: str, title: str, media: str, metadata: Mapping[str, Any], hidden: int) -> Document:
+        """Return the document; its pages are in ``metadata["page_starts"]``."""
+        meta = {**metadata, **({"page_starts": self.page_starts} if self.page_starts else {})}
+        return document(id, title or title_from(id), "".join(self._parts), self.blocks, media, meta, hidden)
+
+
+def clean(text: str) -> str:
+    """Return the text without NUL and without halves of surrogate pairs, so that it can be stored."""
+    return text.replace("\0", "").encode("utf-8", "replace").decode("utf-8")

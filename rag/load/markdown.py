@@ -3,34 +3,49 @@
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from collections.abc import Iterator
 
 from rag.lines import spans
-from rag.load.base import decode, document, title_from
+from rag.load.base import document, title_from
+from rag.load.decode import decode
+from rag.load.hidden import comments, without
+from rag.load.matter import front_matter
 from rag.types import Block, Document
 
-_ATX = re.compile(r" {0,3}(#{1,6})(?:[ \t]+(.*?))?(?:[ \t]+#+)?[ \t]*$")
+_ATX = re.compile(r" {0,3}(#{1,6})(?=[ \t]|$)")
 _SETEXT = re.compile(r" {0,3}(=+|-{2,})[ \t]*$")
 _FENCE = re.compile(r" {0,3}(`{3,}|~{3,})")
 _ITEM = re.compile(r" {0,3}(?:[-*+]|\d{1,9}[.)])[ \t]+\S")
 _RULE = re.compile(r" {0,3}(?:(?:-[ \t]*){3,}|(?:\*[ \t]*){3,}|(?:_[ \t]*){3,})$")
-_MATTER = re.compile(r"\ufeff?---[ \t]*\r?\n(?:.*\r?\n)*?(?:---|\.\.\.)[ \t]*(?:\r?\n|$)")
+_LONGEST_HEADING = 1_000
+"""Characters; a longer line is text, whatever it begins with."""
 
 
 def read(id: str, data: bytes) -> Iterator[Document]:
-    """Yield the file as one document; its title is the front matter's, the first top heading or the name."""
-    raw = decode(data)
-    matter = _MATTER.match(raw)
-    blocks = list(_blocks(raw, matter.end() if matter else 0))
-    named = re.search(r"^title:[ \t]*[\"']?(.+?)[\"']?[ \t]*\r?$", matter.group(), re.M) if matter else None
+    """Yield the file as one document; its title is the front matter's, the first top heading or the name.
+
+    HTML comments, which no reader of the page sees, are left out and counted as hidden text.
+    """
+    raw, meta = decode(data)
+    fields, begin = front_matter(raw)
+    blocks, hidden = [], 0
+    for block in _blocks(raw, begin):
+        gone = 0
+        if block.kind != "code" and "<!--" in block.text:
+            block, gone = without(block, comments(block.text))
+        hidden += gone
+        blocks.append(block)
     top = next((b.heading for b in blocks if b.kind == "heading" and " > " not in b.heading), "")
-    yield document(id, named.group(1) if named else top or title_from(id), raw, blocks, "markdown")
+    title = str(fields.pop("title", "") or top or title_from(id))
+    yield document(id, title, raw, blocks, "markdown", {**fields, **meta}, hidden)
 
 
 def _blocks(raw: str, start: int) -> Iterator[Block]:
     """Yield the blocks of a file line by line; a block ends where another kind or a blank line begins."""
     path: list[tuple[int, str]] = []
-    lines = [(a, b, raw[a:b].rstrip("\r\n").lstrip("\ufeff")) for a, b in spans(raw) if a >= start]
+    lines = [(a, b, raw[a:b].rstrip("\r\n")) for a, b in spans(raw) if a >= start]
+    closes = [n for n, (_, _, line) in enumerate(lines) if "-->" in line]
     at = 0
     while at < len(lines):
         line = lines[at][2]
@@ -42,10 +57,9 @@ def _blocks(raw: str, start: int) -> Iterator[Block]:
             path = [(depth, text) for depth, text in path if depth < level] + [(level, name)]
             kind = "heading"
         else:
-            kind, size = _extent(lines, at)
+            kind, size = _extent(lines, at, closes)
         begin, end = lines[at][0], lines[at + size - 1][1]
         end = begin + len(raw[begin:end].rstrip())
-        begin += len(raw[begin:end]) - len(raw[begin:end].lstrip("\ufeff"))
         yield Block(kind, raw[begin:end], begin, end, " > ".join(text for _, text in path if text))
         at += size
 
@@ -56,19 +70,29 @@ _Lines = list[tuple[int, int, str]]
 def _heading(lines: _Lines, at: int) -> tuple[int, str, int]:
     """Return (level, name, number of lines) of the heading that begins here; level 0 when none does."""
     line = lines[at][2]
+    if len(line) > _LONGEST_HEADING:
+        return 0, "", 0
     if atx := _ATX.match(line):
-        return len(atx.group(1)), (atx.group(2) or "").strip(), 1
+        return len(atx.group(1)), _closed(line[atx.end() :].strip()), 1
     under = lines[at + 1][2] if at + 1 < len(lines) else ""
     if _SETEXT.match(under) and not _ITEM.match(line) and not line.lstrip().startswith(("|", ">")):
         return (1 if "=" in under else 2), line.strip(), 2
     return 0, "", 0
 
 
-def _extent(lines: _Lines, at: int) -> tuple[str, int]:
+def _closed(name: str) -> str:
+    """Return a heading's text without the marks that may close it."""
+    bare = name.rstrip("#")
+    return bare.rstrip() if not bare or bare[-1:].isspace() else name
+
+
+def _extent(lines: _Lines, at: int, closes: list[int]) -> tuple[str, int]:
     """Return the kind of the block that begins here and how many lines it takes."""
     first = lines[at][2]
     if fence := _FENCE.match(first):
         return "code", _fenced(lines, at, fence.group(1))
+    if first.lstrip().startswith("<!--"):
+        return "paragraph", _commented(closes, at)
     kind = "table" if first.lstrip().startswith("|") else "list" if _ITEM.match(first) else "paragraph"
     size = 1
     while at + size < len(lines):
@@ -93,6 +117,12 @@ def _fenced(lines: _Lines, at: int, mark: str) -> int:
         if closing.match(line):
             return size
     return len(lines) - at
+
+
+def _commented(closes: list[int], at: int) -> int:
+    """Return the lines of a comment, blank ones among them; one that is never closed is a line of text."""
+    closing = bisect_left(closes, at)
+    return closes[closing] - at + 1 if closing < len(closes) else 1
 
 
 def _continues(lines: _Lines, at: int) -> bool:

@@ -7,29 +7,31 @@ from collections.abc import Iterator
 from typing import Any
 
 from rag.lines import spans
-from rag.load.base import Skipped, Unreadable, decode, document, paragraphs
+from rag.load.base import Skipped, Unreadable, document, paragraphs, printable
+from rag.load.decode import decode
+from rag.load.matter import iso
 from rag.types import Document
 
 
 def read(id: str, data: bytes) -> Iterator[Document | Skipped]:
     """Yield one document per row; a broken row is skipped with its file, line and reason."""
-    raw = decode(data)
+    raw, meta = decode(data)
     seen: dict[str, int] = {}
     for line, (start, end) in enumerate(spans(raw), start=1):
-        if not raw[start:end].strip("\ufeff \t\r\n"):
+        if not raw[start:end].strip():
             continue
         try:
-            found = _document(raw[start:end])
+            found = _document(raw[start:end], meta)
             if found.id in seen:
                 raise Unreadable(f"the id {found.id!r} is already used on line {seen[found.id]}")
         except Unreadable as error:
-            yield Skipped(f"{id}:{line}", str(error))
+            yield Skipped(f"{id}:{line}", printable(str(error)))
             continue
         seen[found.id] = line
         yield found
 
 
-def _document(line: str) -> Document:
+def _document(line: str, meta: dict[str, Any]) -> Document:
     row = _parse(line)
     for key in ("id", "text"):
         if key not in row:
@@ -37,14 +39,17 @@ def _document(line: str) -> Document:
     name, title, text = row.pop("id"), row.pop("title", None) or "", row.pop("text")
     if isinstance(name, bool) or not isinstance(name, (str, int)) or str(name).strip() == "":
         raise Unreadable(f"'id' must be a text or a whole number, not {name!r:.40}")
+    if printable(str(name)) != str(name):
+        raise Unreadable(f"'id' holds characters that cannot be printed: {printable(str(name))!r:.60}")
     if not isinstance(text, str) or not isinstance(title, str):
         raise Unreadable("'title' and 'text' must be texts")
-    return document(str(name), title, text, paragraphs(text), "row", row)
+    row |= {key: iso(row[key]) for key in ("date", "updated", "valid_from", "valid_until") if key in row}
+    return document(str(name), title, text, paragraphs(text), "row", {**row, **meta})
 
 
 def _parse(line: str) -> dict[str, Any]:
     try:
-        row = json.loads(line.lstrip("\ufeff"), parse_constant=_no_constant)
+        row = json.loads(line, parse_constant=_no_constant)
         line_text = json.dumps(row, ensure_ascii=False)
         line_text.encode("utf-8")
     except UnicodeEncodeError:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from rag.lines import spans
-from rag.load.base import Unreadable, decode, document, title_from
+from rag.load.base import Unreadable, document, title_from
+from rag.load.decode import decode
 from rag.types import Block, Document
 
 _DELIMITERS = ",;\t|"
@@ -14,10 +15,10 @@ _DELIMITERS = ",;\t|"
 
 def read(id: str, data: bytes) -> Iterator[Document]:
     """Yield the table as one document whose blocks are its rows; positions are those of the raw rows."""
-    raw = decode(data)
+    raw, meta = decode(data)
     lines = [raw[start:end] for start, end in spans(raw)]
     delimiter = "\t" if id.lower().endswith(".tsv") else _delimiter(lines)
-    yield document(id, title_from(id), raw, _rows(raw, lines, delimiter), "csv")
+    yield document(id, title_from(id), raw, _rows(raw, lines, delimiter), "csv", meta)
 
 
 def _delimiter(lines: list[str]) -> str:
@@ -36,19 +37,20 @@ def _rows(raw: str, lines: list[str], delimiter: str) -> Iterator[Block]:
             if not any(cell.strip() for cell in cells):
                 continue
             if not headers:
-                headers = [cell.strip("\ufeff \t") for cell in cells]
+                headers = [cell.strip() for cell in cells]
                 continue
             start, end = places[first][0], places[used - 1][1]
             end = start + len(raw[start:end].rstrip("\r\n"))
-            yield Block("row", _show(headers, cells), start, end)
+            yield Block("row", shown(headers, cells), start, end)
     except csv.Error as error:
         raise Unreadable(f"broken table at line {reader.line_num}: {error}") from error
 
 
-def _show(headers: list[str], cells: list[str]) -> str:
-    names = headers + [""] * (len(cells) - len(headers))
+def shown(headers: Sequence[str], cells: Sequence[str]) -> str:
+    """Return a row as "Header: value; Header: value"; empty cells are left out, spare ones numbered."""
+    names = [*headers, *[""] * (len(cells) - len(headers))]
     pairs = [
-        (name or f"column {n}", " ".join(cell.split()))
+        (" ".join(name.split()) or f"column {n}", " ".join(cell.split()))
         for n, (name, cell) in enumerate(zip(names, cells, strict=False), 1)
     ]
     return "; ".join(f"{name}: {cell}" for name, cell in pairs if cell)

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from rag.load.base import decode, document, paragraphs, title_from
+from rag.load.base import document, paragraphs, title_from
+from rag.load.decode import decode
+from rag.load.matter import front_matter
 from rag.types import Document
 
 
 def read(id: str, data: bytes) -> Iterator[Document]:
-    """Yield the file as one document titled by its name."""
-    raw = decode(data)
-    yield document(id, title_from(id), raw, paragraphs(raw), "text")
+    """Yield the file as one document titled by its front matter or its name."""
+    raw, meta = decode(data)
+    fields, begin = front_matter(raw)
+    title = str(fields.pop("title", "") or title_from(id))
+    yield document(id, title, raw, paragraphs(raw, begin), "text", {**fields, **meta})

@@ -1,51 +1,128 @@
-"""Walk a documents path in a fixed order and account for every file: loaded, or skipped with a reason."""
+"""Documents in: every file found is loaded, or skipped with a reason, and nothing is done to it but reading."""
 
 from __future__ import annotations
 
+import hashlib
 import os
-import stat
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from rag.errors import BadInput
-from rag.load.base import Skipped, Unreadable
-from rag.load.registry import endings, loader_for
+from rag.load.base import Skipped, Unreadable, printable
+from rag.load.detect import detect
+from rag.load.folder import Found, files, read_file
+from rag.load.limits import Limits
+from rag.load.parse import parse
+from rag.load.registry import endings
+from rag.load.sandbox import Sandbox
 from rag.types import Document
 
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """What a documents path holds; every file or row found is in exactly one of the two lists."""
+    """What a documents path holds; every file or row found is in exactly one of documents and skipped.
+
+    Files whose bytes were already known are in neither, only in ``unchanged``.
+    """
 
     documents: tuple[Document, ...]
     skipped: tuple[Skipped, ...]
+    unchanged: tuple[str, ...] = ()
+    """Sources that hold the bytes the caller knew, and were therefore not parsed again."""
+    remarks: tuple[str, ...] = field(default=(), compare=False)
+    """What else the user should be told: hidden text, guessed encodings, a limit that does not hold here."""
 
     @property
     def found(self) -> int:
-        """The number of files and rows met."""
-        return len(self.documents) + len(self.skipped)
+        """The number of files and rows met; an unchanged file counts as one."""
+        return len(self.documents) + len(self.skipped) + len(self.unchanged)
 
 
-def load_documents(path: Path | str) -> Loaded:
+def load_documents(
+    path: Path | str,
+    limits: Limits | None = None,
+    known: Mapping[str, str] | None = None,
+    trusted: Collection[str] = (),
+) -> Loaded:
     """Load a folder of files, one file, or a ``.jsonl`` of document rows, sorted by id.
 
-    In a folder an unreadable file or row is skipped with its reason; a single file that was named on purpose
-    must be readable as a whole. Raises BadInput when the path is missing, when the one file or a row of it is
-    broken, or when nothing can be loaded.
+    ``known`` maps sources to the SHA-256 of bytes that need not be parsed again; ``trusted`` names sources
+    that need not even be read. In a folder an unreadable
+    file or row is skipped with its reason; a single file that was named on purpose must be readable as a
+    whole. Raises BadInput when the path is missing, when the one file or a row of it is broken, or when
+    nothing can be loaded; CannotRun when no worker process can be started.
     """
     path = Path(path)
     if not path.exists():
         raise BadInput(
             f"the documents path {path} does not exist", "give a folder, a file or a .jsonl of documents"
         )
-    items = list(_folder(path) if path.is_dir() else _single(path))
+    with Sandbox(limits) as sandbox:
+        reader = _Reader(sandbox, known or {}, trusted)
+        items = list(_folder(reader, path) if path.is_dir() else _single(reader, path))
+        limited = sandbox.memory_limited
     documents, skipped = _unique(items)
-    if not documents:
+    if not documents and not reader.unchanged:
         raise BadInput(
             f"{path} holds no document that can be loaded: {_why(skipped)}", f"loadable: {endings()}"
         )
-    return Loaded(tuple(sorted(documents, key=lambda d: d.id)), tuple(sorted(skipped, key=lambda s: s.path)))
+    documents.sort(key=lambda document: document.id)
+    skipped.sort(key=lambda item: item.path)
+    remarks = tuple(_remarks(documents, limited))
+    return Loaded(tuple(documents), tuple(skipped), tuple(sorted(reader.unchanged)), remarks)
+
+
+class _Reader:
+    """Reads file after file: bytes, hash, then documents, in this process or in the worker."""
+
+    def __init__(self, sandbox: Sandbox, known: Mapping[str, str], trusted: Collection[str]) -> None:
+        self.unchanged: list[str] = []
+        self._sandbox = sandbox
+        self._known = known
+        self._trusted = frozenset(trusted)
+
+    def read(self, found: Found) -> list[Document | Skipped]:
+        limits = self._sandbox.limits
+        if found.id in self._trusted:
+            self.unchanged.append(found.id)
+            return []
+        try:
+            data = read_file(found.path, limits.file_bytes)
+            sha256 = hashlib.sha256(data).hexdigest()
+            if self._known.get(found.id) == sha256:
+                self.unchanged.append(found.id)
+                return []
+            loader = detect(found.id, data)
+        except Unreadable as error:
+            return [Skipped(found.id, str(error))]
+        except OSError as error:
+            return [Skipped(found.id, f"cannot be read: {error.strerror}")]
+        if loader.apart or len(data) > limits.apart_from:
+            items = self._sandbox.parse(found.id, loader.media, data)
+        else:
+            items = parse(found.id, data, loader)
+        return [
+            replace(item, source=found.id, source_sha256=sha256) if isinstance(item, Document) else item
+            for item in items
+        ]
+
+
+def _folder(reader: _Reader, path: Path) -> Iterator[Document | Skipped]:
+    for item in files(path):
+        yield from [item] if isinstance(item, Skipped) else reader.read(item)
+
+
+def _single(reader: _Reader, path: Path) -> Iterator[Document | Skipped]:
+    found = Found(printable(path.name), Path(os.path.realpath(path)))
+    if not found.path.is_file():
+        raise BadInput(f"cannot load {path}: not a regular file", "give a folder or a file")
+    for item in reader.read(found):
+        if isinstance(item, Skipped):
+            raise BadInput(
+                f"cannot load {path.parent / item.path}: {item.reason}", "mend it, or leave it out"
+            )
+        yield item
 
 
 def _why(skipped: list[Skipped]) -> str:
@@ -62,70 +139,29 @@ def _unique(items: Iterable[Document | Skipped]) -> tuple[list[Document], list[S
         if isinstance(item, Skipped):
             skipped.append(item)
         elif item.id in documents:
-            skipped.append(Skipped(item.id, "another document has the same id"))
+            other = documents[item.id].source
+            skipped.append(Skipped(item.id, f"{item.source} repeats the id of a document in {other}"))
         else:
             documents[item.id] = item
     return list(documents.values()), skipped
 
 
-def _single(path: Path) -> Iterator[Document | Skipped]:
-    for item in _file(path, path.name):
-        if isinstance(item, Skipped):
-            raise BadInput(
-                f"cannot load {path.parent / item.path}: {item.reason}", "mend it, or leave it out"
-            )
-        yield item
+def _remarks(documents: list[Document], limited: bool) -> Iterator[str]:
+    hidden = [d for d in documents if isinstance(d.metadata.get("hidden_text"), int)]
+    if hidden:
+        count = sum(int(d.metadata["hidden_text"]) for d in hidden)
+        yield f"{len(hidden)} documents hold hidden text, {count} characters left out: {_named(hidden)}"
+    foreign = [d for d in documents if d.metadata.get("encoding") and d.media != "row"]
+    if foreign:
+        names = ", ".join(sorted({str(d.metadata["encoding"]) for d in foreign}))
+        yield f"{len(foreign)} documents are not plain UTF-8 ({names}): {_named(foreign)}"
+    attached = sum(len(d.metadata.get("attachments", ())) for d in documents if d.media == "mail")
+    if attached:
+        yield f"{attached} attachments of e-mail messages were named but not read: save them as files"
+    if not limited:
+        yield "this system cannot limit the parser's memory; only its time and the files' sizes are limited"
 
 
-def _folder(root: Path) -> Iterator[Document | Skipped]:
-    """Yield everything below a folder, names sorted, never following a link."""
-    try:
-        entries = sorted(os.scandir(root), key=lambda entry: entry.name)
-    except OSError as error:
-        raise BadInput(f"cannot list the documents folder {root}: {error.strerror}") from error
-    pending = [(entry, entry.name) for entry in reversed(entries)]
-    while pending:
-        entry, id = pending.pop()
-        if reason := _unwanted(entry, root):
-            yield Skipped(_printable(id), reason)
-        elif entry.is_dir(follow_symlinks=False):
-            try:
-                inner = sorted(os.scandir(entry.path), key=lambda e: e.name, reverse=True)
-                pending.extend((e, f"{id}/{e.name}") for e in inner)
-            except OSError as error:
-                yield Skipped(_printable(id), f"cannot be listed: {error.strerror}")
-        else:
-            yield from _file(Path(entry.path), id)
-
-
-def _unwanted(entry: os.DirEntry[str], root: Path) -> str:
-    if entry.name.startswith("."):
-        return "hidden"
-    if entry.is_symlink():
-        target = Path(os.path.realpath(entry.path))
-        inside = target.is_relative_to(root.resolve())
-        return "a link to what is read under its own name" if inside else "a link that leaves the folder"
-    mode = entry.stat(follow_symlinks=False).st_mode
-    return "" if stat.S_ISREG(mode) or stat.S_ISDIR(mode) else "not a regular file"
-
-
-def _file(path: Path, id: str) -> Iterator[Document | Skipped]:
-    shown = _printable(id)
-    loader = loader_for(path.name)
-    if shown != id:
-        yield Skipped(shown, "its name is not UTF-8")
-    elif loader is None:
-        yield Skipped(id, f"no loader for {path.suffix or 'a name without ending'}")
-    elif not path.is_file():
-        yield Skipped(id, "not a regular file")
-    else:
-        try:
-            yield from loader.read(id, path.read_bytes())
-        except Unreadable as error:
-            yield Skipped(id, str(error))
-        except OSError as error:
-            yield Skipped(id, f"cannot be read: {error.strerror}")
-
-
-def _printable(id: str) -> str:
-    return id.encode("utf-8", "backslashreplace").decode("utf-8")
+def _named(documents: list[Document]) -> str:
+    first = ", ".join(document.id for document in documents[:3])
+    return first if len(documents) <= 3 else f"{first}, ..."
