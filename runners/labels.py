@@ -45,7 +45,7 @@ def check(rows: Sequence[Example]) -> Check | None:
         )
         lines += [place(row) for row in rows if row.reply.strip() in set(rare)]
     if torn:
-        complaints.append(f"{len(torn)} inputs have two labels or more")
+        complaints.append(f"{len(torn)} {'inputs have' if len(torn) > 1 else 'input has'} two labels or more")
         lines = [place(row) for same in torn for row in same] + lines
     least = min(counts.values())
     if not complaints:

@@ -276,7 +276,7 @@ def test_label_tasks_are_checked_for_balance_and_contradiction() -> None:
     assert (rare.level, rare.rows) == ("warn", (39, 40, 41))
     torn = labels.check((*rows(refund=20, delay=18), chat_of("which kind is number 1", "delay", 50)))
     assert torn is not None
-    assert ("1 inputs have two labels" in torn.text, torn.rows) == (True, (1, 50))
+    assert ("1 input has two labels" in torn.text, torn.rows) == (True, (1, 50))
     assert labels.check(tuple(chat_of("Who?", f"A sentence about number {n}.", n) for n in range(30))) is None
 
 
