@@ -6,8 +6,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+from advisor.facts import prices
 from advisor.verdict import judge
 from rag.errors import BadInput
+from runners.endpoint import is_private
+from runners.models import parse_remote
 from runners.plan import Plan, TrainStep
 from runners.rundir import PLAN, REPORT, TRIAL, RunFolder
 from runners.stats import interval
@@ -50,7 +53,7 @@ def report_json(run: RunFolder, plan: Plan) -> dict[str, Any]:
         "schema": 1,
         "name": plan.name,
         "verdict": verdict.to_json(),
-        "arms": [_arm_json(arm) for arm in sorted(arms, key=lambda a: -sum(a.combined))],
+        "arms": [_arm_json(arm, plan) for arm in sorted(arms, key=lambda a: -sum(a.combined))],
         "paired": [
             {"a": p.a, "b": p.b, "difference": p.difference, "low": p.low, "high": p.high, "p": p.p}
             for p in pairs
@@ -104,7 +107,7 @@ def _arm(name: str, rows: dict[str, dict[str, float]]) -> ArmScores:
     )
 
 
-def _arm_json(arm: ArmScores) -> dict[str, Any]:
+def _arm_json(arm: ArmScores, plan: Plan) -> dict[str, Any]:
     names = sorted({name for scores in arm.scores for name in scores})
     return {
         "arm": arm.arm,
@@ -114,8 +117,19 @@ def _arm_json(arm: ArmScores) -> dict[str, Any]:
         "seconds_per_answer": _mean(arm.seconds),
         "prompt_tokens": _mean(arm.prompt_tokens),
         "completion_tokens": _mean(arm.completion_tokens),
-        "usd_per_1000": None,
+        "usd_per_1000": usd_per_1000(arm, plan),
     }
+
+
+def usd_per_1000(arm: ArmScores, plan: Plan) -> float | None:
+    """USD for a thousand answers of a hosted model with a listed price; None for one here, or with no known price."""
+    own = next((step.model for step in plan.arms if step.arm == arm.arm and step.model), plan.model)
+    remote = parse_remote(own.name)
+    price = prices.find(remote.name) if remote and not is_private(remote.url) else None
+    if price is None:
+        return None
+    each = _mean(arm.prompt_tokens) * price.input + _mean(arm.completion_tokens) * price.output
+    return round(each / 1000, 4)
 
 
 def _interval(values: list[float]) -> dict[str, float]:

@@ -96,7 +96,7 @@ def contenders(
 
     def batched() -> list[str]:
         done: dict[int, str] = {}
-        for batch in batches([len(p) for p in prompts]):
+        for batch in batches([len(p) + theirs.limit for p in prompts]):
             made = theirs.answer([prompts[i] for i in batch])
             done.update(zip(batch, map(text, made), strict=True))
         return [done[i] for i in range(len(prompts))]

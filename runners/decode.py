@@ -16,7 +16,7 @@ import torch  # noqa: E402
 from runners.lean import Lean, why_not  # noqa: E402
 from runners.lookup import Lookup  # noqa: E402
 from runners.sampling import Picker  # noqa: E402
-from runners.slab import Kept, Slab  # noqa: E402
+from runners.slab import Kept, Slab, plain_layers  # noqa: E402
 
 
 class Decoder:
@@ -25,7 +25,7 @@ class Decoder:
     def __init__(self, model: Any) -> None:
         """Choose the step: our own where the model is built like Llama, transformers' for others."""
         self.model = model
-        self.layers = len(model.model.layers) if hasattr(model, "model") else model.config.num_hidden_layers
+        self.layers = plain_layers(model.config)
         self.reason = why_not(model)
         self.lean = None if self.reason else Lean(model)
         named = inspect.signature(model.forward).parameters

@@ -21,12 +21,12 @@ from runners.pieces import Pieces  # noqa: E402
 from runners.prefix import LEAST, Prefixes, common  # noqa: E402
 from runners.sampling import Picker  # noqa: E402
 from runners.shapes import Message  # noqa: E402
-from runners.slab import Kept, Slab, keeps_all  # noqa: E402
+from runners.slab import Kept, Slab, plain_layers  # noqa: E402
 from runners.switching import Weights  # noqa: E402
 
 BATCH_ROWS = 32
 BATCH_TOKENS = 12_000
-"""Prompt tokens of one batch, padding included: bounds the key/value cache to about 0.3 GiB on a 135M model."""
+"""Tokens of one batch, padding and room for answers included: at most 0.3 GiB of keys and values on a 135M model."""
 OnBatch = Callable[[list[int], list[Completion]], None] | None
 
 
@@ -71,7 +71,7 @@ class LocalGenerator:
         picker = Picker(sampling, range(len(prompts)))
         shared = self._shared(prompts)
         done: dict[int, Completion] = {}
-        for batch in batches([len(p) for p in prompts]):
+        for batch in batches([len(p) + max_new_tokens for p in prompts]):
             if self.decoder is None:
                 answers = self._by_transformers([prompts[i] for i in batch], max_new_tokens, sampling)
             elif len(prompts) == 1:
@@ -92,7 +92,7 @@ class LocalGenerator:
         ends = getattr(model.generation_config, "eos_token_id", None) or []
         listed = ends if isinstance(ends, list) else [ends]
         self.ends = frozenset([*listed, self.tokenizer.eos_token_id])
-        self.decoder = Decoder(model) if keeps_all(model.config) else None
+        self.decoder = Decoder(model) if plain_layers(model.config) else None
 
     def _tokens(self, chat: Sequence[Message]) -> list[int]:
         text = self.tokenizer.apply_chat_template(list(chat), tokenize=False, add_generation_prompt=True)
@@ -187,12 +187,8 @@ class LocalGenerator:
         how: dict[str, Any] = {"do_sample": False}
         if not sampling.greedy:
             torch.manual_seed(sampling.seed)
-            how = {
-                "do_sample": True,
-                "temperature": sampling.temperature,
-                "top_p": sampling.top_p,
-                "top_k": 0,
-            }
+            drawn = {"temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": 0}
+            how = {"do_sample": True, **drawn}
         with torch.inference_mode():
             rows = self.model.generate(
                 input_ids=ids, attention_mask=mask, max_new_tokens=limit, pad_token_id=pad,

@@ -115,7 +115,7 @@ class Slab(Cache):  # type: ignore[misc]  # transformers is untyped
             layer.rows = rows
 
 
-def keeps_all(config: Any) -> bool:
-    """Return whether a model keeps plain keys and values of all tokens in every layer, as a Slab does."""
+def plain_layers(config: Any) -> int:
+    """Return how many layers' keys and values a model caches; 0 where one keeps less, or else, than all of them."""
     layers = DynamicCache(config=config).layers
-    return bool(layers) and all(type(layer) is DynamicLayer for layer in layers)
+    return len(layers) if all(type(layer) is DynamicLayer for layer in layers) else 0

@@ -6,6 +6,8 @@ import random
 
 import pytest
 
+from advisor.facts import prices
+from advisor.results import usd_per_1000
 from advisor.verdict import judge
 from runners.plan import Plan, parse_plan
 from runners.trial import ArmScores
@@ -91,3 +93,18 @@ def test_the_cheap_choice_is_confirmed_against_costly_arms_within_noise() -> Non
 def test_a_choice_that_was_not_measured_has_no_verdict() -> None:
     with pytest.raises(ValueError, match="hybrid"):
         judge(plan(), arms(30, prompting=0.2, rag=0.4), "m")
+
+
+def test_answers_of_a_hosted_model_are_priced_and_those_of_a_server_here_are_not() -> None:
+    price = prices.PRICES[0]
+    arm = ArmScores("prompting", ("a", "b"), ({}, {}), (1.0, 0.0), (1.0, 1.0), (100, 300), (10, 30))
+    costs = {}
+    for host in ("https://api.example.com/v1", "http://127.0.0.1:8000/v1"):
+        body = {
+            "name": "desk", "choice": "prompting", "model": {"name": f"openai:{price.model}@{host}"},
+            "data": {"questions": "q.jsonl"}, "steps": [{"kind": "evaluate", "arm": "prompting"}],
+            "weights": {"token_f1": 1},
+        }  # fmt: skip
+        costs[host] = usd_per_1000(arm, parse_plan(body))
+    expected = (200 * price.input + 20 * price.output) / 1e6 * 1000
+    assert list(costs.values()) == [pytest.approx(expected, abs=1e-4), None]
