@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import re
+from pathlib import PurePosixPath
 
 from rag.load.base import Loader, Unreadable
 from rag.load.office import kind
@@ -53,13 +54,14 @@ def detect(id: str, data: bytes) -> Loader:
         raise Unreadable("an RTF file: save it as .docx or PDF")
     for sign, what in _SIGNS:
         if data.startswith(sign) and not _text_like(data):
-            raise Unreadable(f"{what}: it holds no text that can be read")
+            ending = "unpack it into the folder" if "archive" in what else "it holds no text that can be read"
+            raise Unreadable(f"{what}: {ending}")
     named = loader_for(id)
     if named and named.media in _BINARY:
         raise Unreadable(f"not {named.media.upper()}: its first bytes are not that format's")
     if named is None and _NO_TEXT.search(id):
         raise Unreadable(f"no loader for .{id.rpartition('.')[2].lower()}")
-    return _text(named, _beginning(data))
+    return _text(named, PurePosixPath(id).name, _beginning(data))
 
 
 def _zipped(id: str, data: bytes) -> Loader:
@@ -84,7 +86,7 @@ def _beginning(data: bytes) -> str:
     return head.decode("utf-8", "replace")
 
 
-def _text(named: Loader | None, head: str) -> Loader:
+def _text(named: Loader | None, name: str, head: str) -> Loader:
     if _HTML.match(head) and (named is None or named.media in ("text", "csv", "json", "row", "mail")):
         return loader_of("html")
     if named is not None:
@@ -99,6 +101,6 @@ def _text(named: Loader | None, head: str) -> Loader:
         if lines and '"id"' in lines[1] and '"text"' in lines[1]:
             return loader_of("row")
         return loader_of("text" if lines and "\n{" in head else "json")
-    if re.search(r"^#{1,6} \S", head, re.M):
+    if "." not in name and re.search(r"^#{1,6} \S", head, re.M):
         return loader_of("markdown")
     return loader_of("text")

@@ -113,9 +113,9 @@ def _begins_another(line: str, kind: str) -> bool:
 
 def _fenced(lines: _Lines, at: int, mark: str) -> int:
     closing = re.compile(r" {0,3}" + re.escape(mark) + re.escape(mark[0]) + r"*[ \t]*$")
-    for size, (_, _, line) in enumerate(lines[at + 1 :], start=2):
-        if closing.match(line):
-            return size
+    for next_at in range(at + 1, len(lines)):
+        if closing.match(lines[next_at][2]):
+            return next_at - at + 1
     return len(lines) - at
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from rag.load.base import Assembly, Unreadable, clean, paragraphs
+from rag.load.ink import Ink
 from rag.load.matter import properties
 from rag.types import Document
 
@@ -62,58 +63,7 @@ def _properties(reader: Any) -> dict[str, Any]:
 
 
 def _page(page: Any) -> tuple[str, int]:
-    """Return a page's text and how much text on it is drawn invisibly (white, or in a size near 0)."""
-    ink = _Ink()
-    text = page.extract_text(visitor_operand_before=ink.operand, visitor_text=ink.text)
-    return (clean(ink.shown()) if ink.hidden else clean(text)), ink.hidden
-
-
-class _Ink:
-    """Follows fill colour and text mode through a page's drawing operations.
-
-    Text in mode 3 is what text recognition lays under a scanned page: it is the page's text, not hidden.
-    """
-
-    def __init__(self) -> None:
-        self.hidden = 0
-        self._white = False
-        self._painted = False
-        self._saved: list[bool] = []
-        self._parts: list[str] = []
-
-    def operand(self, operator: bytes, operands: Any, *_: Any) -> None:
-        if operator == b"q":
-            self._saved.append(self._white)
-        elif operator == b"Q" and self._saved:
-            self._white = self._saved.pop()
-        elif operator in (b"g", b"rg", b"sc", b"scn") and operands:
-            self._white = all(_near(value, 1.0) for value in operands)
-        elif operator == b"k" and operands:
-            self._white = all(_near(value, 0.0) for value in operands)
-        elif operator in (b"f", b"F", b"f*", b"B", b"B*", b"Do", b"sh") and not self._white:
-            self._painted = True  # a dark ground may stand behind white text from here on
-
-    def text(self, text: str, _cm: Any, tm: Any, _font: Any, size: Any) -> None:
-        tiny = bool(text.strip()) and abs(float(size or 0) * _scale(tm)) < 0.5
-        if text.strip() and ((self._white and not self._painted) or tiny):
-            self.hidden += sum(not char.isspace() for char in text)
-            self._parts.append("\n" if "\n" in text else " ")
-        else:
-            self._parts.append(text)
-
-    def shown(self) -> str:
-        return "".join(self._parts)
-
-
-def _near(value: Any, target: float) -> bool:
-    try:
-        return abs(float(value) - target) < 0.02
-    except (TypeError, ValueError):
-        return False
-
-
-def _scale(matrix: Any) -> float:
-    try:
-        return max(abs(float(matrix[0])), abs(float(matrix[1])), abs(float(matrix[3])))
-    except (TypeError, ValueError, IndexError):
-        return 1.0
+    """Return a page's text and how many characters on it are drawn unseen."""
+    ink = Ink()
+    text = page.extract_text(visitor_operand_before=ink.before, visitor_operand_after=ink.after)
+    return clean(text), ink.hidden

@@ -96,6 +96,22 @@ def test_white_ink_on_a_dark_ground_is_kept(make_pdf: Callable[..., bytes]) -> N
     assert "hidden_text" not in document.metadata
 
 
+def test_white_ink_beside_dark_lines_and_in_the_same_text_is_left_out(make_pdf: Callable[..., bytes]) -> None:
+    part = f"Seen) Tj 1 g ({EVIL}) Tj [(obey) 20 (me)] TJ 0 g ( too"
+    document = one("x.pdf", make_pdf(part, prefix="0 g 0 290 300 2 re f 0 G 10 10 m 20 20 l S"))
+    assert "obey" not in document.raw
+    assert document.raw.split() == ["Seen", "too"]
+    assert document.metadata["hidden_text"] == 2 * len("obeyme")
+
+
+@pytest.mark.parametrize("size", ["/F1 0.1 Tf", "/F1 1 Tf 0.1 0 0 0.1 20 20 Tm"])
+def test_tiny_letters_in_a_pdf_are_left_out(make_pdf: Callable[..., bytes], size: str) -> None:
+    document = one("x.pdf", make_pdf(f"Seen) Tj ET BT {size} ({EVIL}"))
+    assert "obey" not in document.raw
+    scaled = one("x.pdf", make_pdf("Seen) Tj ET q 0.1 0 0 0.1 0 0 cm BT /F1 100 Tf 10 10 Td (Large enough"))
+    assert "Large" in scaled.raw
+
+
 def test_a_document_of_hidden_text_alone_is_said(seeds: dict[str, bytes]) -> None:
     (found,) = parse("x.html", f"<p hidden>{EVIL}</p>".encode())
     assert "no text that can be seen" in found.reason  # type: ignore[union-attr]
