@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from advisor.trained import still_knowing
-from rag.durable import writing_into
 from rag.errors import BadInput, UsageProblem
 from rag.types import Hit
 
@@ -25,8 +25,9 @@ def build_index(folder: Path, documents: Path, embedder: str, as_json: bool, sto
     from rag.settings import IndexSettings
 
     settings = IndexSettings(store=store)
-    with watching(as_json) as watcher, writing_into(folder):
-        report = Index.build(folder, documents, load_embedder(embedder), settings, watcher)
+    encoder = load_embedder(embedder)
+    with watching(as_json) as watcher, _keeping(folder):
+        report = Index.build(folder, documents, encoder, settings, watcher)
     _print_report(folder, report, as_json)
 
 
@@ -38,10 +39,9 @@ def update_index(
     from rag.index import Index
 
     Index.open(folder)
-    with watching(as_json) as watcher, writing_into(folder):
-        report = Index.update(
-            folder, documents, load_embedder(embedder), watcher, purge=purge, trust_mtime=trust_mtime
-        )
+    encoder = load_embedder(embedder)
+    with watching(as_json) as watcher, _keeping(folder):
+        report = Index.update(folder, documents, encoder, watcher, purge=purge, trust_mtime=trust_mtime)
     _print_report(folder, report, as_json)
     if purge:
         for line in still_knowing(folder, report.gone):
@@ -76,6 +76,19 @@ def watch_index(
     encoder = load_embedder(embedder)
     print(f"watching {documents} every {every:g} s; Ctrl-C ends it", file=sys.stderr)
     watch(folder, documents, encoder, hear, every=every, trust_mtime=trust_mtime, sleep=sleep)
+
+
+@contextmanager
+def _keeping(folder: Path) -> Iterator[None]:
+    """Say on an interruption that the work is kept; the index answers as before until it is complete."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        print(
+            f"\ninterrupted; what was embedded is kept in {folder}: give the same command to go on",
+            file=sys.stderr,
+        )
+        raise
 
 
 def _clock() -> str:

@@ -18,6 +18,7 @@ import tempfile
 import time
 import zlib
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -100,17 +101,15 @@ def main() -> None:
             for row in changed:
                 row["text"] += f" Changed in round {turn}."
             write(source, rows, changed)
-            profile = cProfile.Profile(time.process_time)
-            work = lambda: Index.update(folder, source, encoder)  # noqa: E731
-            if given.profile:
-                work = lambda: profile.runcall(Index.update, folder, source, encoder)  # noqa: E731
-            found, wall_now, cpu_now = timed(work)
+            profile = cProfile.Profile(time.process_time) if given.profile else nullcontext()
+            with profile:
+                found, wall_now, cpu_now = timed(lambda: Index.update(folder, source, encoder))
             print(
                 f"update: {found.changed} changed, {found.embedded} embedded, {wall_now:.2f} s "
                 f"({wall_now / wall:.1%}), cpu {cpu_now:.2f} s ({cpu_now / cpu:.1%})"
             )
             assert found.changed == found.embedded == len(changed)
-            if given.profile and turn == given.rounds - 1:
+            if isinstance(profile, cProfile.Profile) and turn == given.rounds - 1:
                 pstats.Stats(profile).sort_stats("cumtime").print_stats(45)
         report, wall_now, cpu_now = timed(lambda: Index.build(folder, source, encoder))
         print(f"rebuild from the cache: {report.embedded} embedded, {wall_now:.2f} s, cpu {cpu_now:.2f} s")

@@ -61,7 +61,7 @@ def build(
             VectorCache(folder, encoder.fingerprint, encoder.dimension) as cached,
         ):
             store.take_back(before.number)
-            generations.sweep(folder, before.number)
+            store.forget(generations.sweep(folder, before.number))
             made = make(
                 folder, store, cached, before, plan.whole(), encoder, facts_of(encoder, settings), tell
             )
@@ -81,7 +81,7 @@ def update(
         tell = on_event or _unheard
         published = generations.current(folder)
         store.take_back(published)
-        generations.sweep(folder, published)
+        store.forget(generations.sweep(folder, published))
         before = read_before(folder, store, published)
         same_embedder(folder, before.manifest, encoder)
         settings = IndexSettings.from_json(before.manifest["settings"])

@@ -207,9 +207,9 @@ def writer_lock(folder: Path | str) -> Iterator[None]:
     The lock belongs to the operating system: when its owner dies, the next writer simply gets it.
     """
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / _LOCK)
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=LOCK_WAIT_SECONDS)
     except Timeout:
         owner = _read_owner(folder / _OWNER)
@@ -217,6 +217,8 @@ def writer_lock(folder: Path | str) -> Iterator[None]:
             f"{folder} is being written by another process ({owner})",
             "wait until it has finished, or stop it",
         ) from None
+    except OSError as error:
+        raise _cannot_write(folder, 0, error) from error
     try:
         with suppress(OSError):  # on a full disk the lock holds all the same, only its owner is not told
             (folder / _OWNER).write_text(str(os.getpid()), encoding="ascii")
@@ -265,6 +267,7 @@ def _cannot_write(path: Path, size: int, error: OSError) -> CannotRun:
         return CannotRun(
             f"cannot write {path}: no space left for {size} bytes", "free some space and run it again"
         )
+    amount = f" ({size} bytes)" if size else ""
     return CannotRun(
-        f"cannot write {path} ({size} bytes): {error.strerror or error}", "check the folder's permissions"
+        f"cannot write {path}{amount}: {error.strerror or error}", "check the folder's permissions"
     )

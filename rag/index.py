@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Collection, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -112,7 +113,8 @@ class Index:
         if embedder is not None:
             build.same_embedder(folder, manifest, embedder)
             kind = store_class(manifest["store"])
-            store = kind.load(generation.path, manifest["dimension"], mapped=True)
+            mapped = os.name == "posix"  # elsewhere a mapped file could not be swept away
+            store = kind.load(generation.path, manifest["dimension"], mapped=mapped)
             parts = embedder, store, Lexical.load(generation.path / LEXICAL, len(rows))
         return cls(folder, generation, tuple(row.chunk for row in rows), parts)
 

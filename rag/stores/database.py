@@ -23,12 +23,13 @@ def connect(path: Path, mode: str) -> sqlite3.Connection:
 
 
 def is_database(path: Path) -> bool:
-    """Return whether a file begins as every SQLite file does."""
+    """Return whether a file begins as every SQLite file does, or as one that was only just begun: with nothing."""
     try:
         with path.open("rb") as file:
-            return file.read(16) == b"SQLite format 3\0"
+            head = file.read(16)
     except OSError:
         return False
+    return head == b"SQLite format 3\0" or not head.strip(b"\0")
 
 
 def sidecars(path: Path) -> tuple[Path, ...]:

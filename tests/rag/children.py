@@ -51,12 +51,13 @@ class Precomputed:
 
 
 def carry_out(index: Path, step: dict[str, Any]) -> None:
-    """Do one step: ``{"do": "build"|"update", "documents": path, "purge"?: true, "store"?: name}``."""
+    """Do one step: ``{"do": "build"|"update"|"repair", "documents": path, "purge"?: true}``."""
     from rag.index import Index
-    from rag.settings import IndexSettings
 
     if step["do"] == "build":
-        Index.build(index, step["documents"], Precomputed(), IndexSettings(store=step.get("store", "flat")))
+        Index.build(index, step["documents"], Precomputed())
+    elif step["do"] == "repair":
+        Index.repair(index, Precomputed)
     else:
         Index.update(index, step["documents"], Precomputed(), purge=bool(step.get("purge")))
 

@@ -134,9 +134,8 @@ def kill_and_go_on(line: Line, ask: Ask, place: Path, n: int, **how: Any) -> boo
         assert answer["killed"], answer
         assert found in (line.expected(n - 1), line.expected(n)), f"step {n}, {how}"
     finished = folder.exists() and generations.current(folder) == n
-    if not finished or line.steps[n - 1]["do"] == "update":
-        again = ask(index=str(folder), step=line.steps[n - 1])
-        assert again["done"], again
+    again = ask(index=str(folder), step={**line.steps[n - 1], **({"do": "update"} if finished else {})})
+    assert again["done"], again
     assert bytes_and_rows(folder) == bytes_and_rows(line.states[n]), f"step {n}, {how}"
     return bool(answer["killed"])
 
@@ -163,6 +162,22 @@ def test_killed_anywhere(line: Line, ask: Ask, place: Path) -> None:
     assert sum(killed) >= POINTS * 3 // 4
 
 
+def test_a_repair_that_is_killed_can_be_repeated(line: Line, ask: Ask, place: Path) -> None:
+    """Both the pointer and the vectors are damaged, and so is the cache in every second round."""
+    draw = random.Random(SEED)
+    step = {"do": "repair"}
+    for turn in range(10):
+        folder = copied(line.states[3], place / "damaged")
+        (folder / generations.CURRENT).write_text("damage")
+        (folder / generations.name(3) / "vectors.faiss").write_bytes(b"damage")
+        if turn % 2:
+            (folder / "vectors.sqlite").write_bytes(b"damage")
+        calls = ask(index=str(copied(folder, place / "counted")), step=step, kind="touching")["calls"]
+        ask(index=str(folder), step=step, kind="touching", kill_at=draw.randint(1, calls))
+        assert ask(index=str(folder), step=step)["done"]
+        assert holds(folder) == line.expected(3)
+
+
 @pytest.mark.slow
 def test_killed_at_many_more_points(line: Line, ask: Ask, place: Path) -> None:
     killed = [kill_and_go_on(line, ask, place, n, **how) for n, how in points(line, ask, place, DEEP_POINTS)]
@@ -184,7 +199,9 @@ def test_a_full_disk_loses_nothing(line: Line, ask: Ask, place: Path, n: int) ->
             assert "\n" not in answer["text"]
             assert n > 1 or not folder.exists()
         assert holds(folder) in (line.expected(n - 1), line.expected(n))
-        if not folder.exists() or generations.current(folder) != n or n > 1:
-            assert ask(index=str(folder), step=line.steps[n - 1])["done"]
+        finished = folder.exists() and generations.current(folder) == n
+        assert ask(index=str(folder), step={**line.steps[n - 1], **({"do": "update"} if finished else {})})[
+            "done"
+        ]
         assert bytes_and_rows(folder) == bytes_and_rows(line.states[n]), size
     assert refused >= SIZES // 2

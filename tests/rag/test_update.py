@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sqlite3
+import threading
 from pathlib import Path
 
 import pytest
@@ -250,6 +251,42 @@ def test_readers_are_pinned_and_never_wait(corpus: Path, tmp_path: Path, tiny) -
     assert not (folder / "gen-000001").exists()
     with pytest.raises(BadInput, match="replaced"):
         pinned.raw("hours.html")
+
+
+def test_readers_in_other_threads_see_one_generation_each(corpus: Path, tmp_path: Path, make_tiny) -> None:
+    folder = tmp_path / "index"
+    names = [f"{n}.txt" for n in range(3)]
+
+    def write(version: int) -> None:
+        for name in names:
+            (corpus / name).write_text(f"Notice {version} of the harbour.")
+
+    write(0)
+    Index.build(folder, corpus, make_tiny())
+    seen: list[set[str]] = []
+    done = threading.Event()
+
+    def read() -> None:
+        while not done.is_set():
+            hits = Index.open(folder, make_tiny()).search("notice harbour", 3)
+            seen.append({hit.chunk.text for hit in hits})
+
+    readers = [threading.Thread(target=read) for _ in range(3)]
+    for reader in readers:
+        reader.start()
+    for version in range(1, 15):
+        write(version)
+        Index.update(folder, corpus, make_tiny())
+    done.set()
+    for reader in readers:
+        reader.join()
+    assert len(seen) > 10
+    assert all(len(texts) == 1 for texts in seen), "never two versions in one answer, never an error"
+
+
+def test_what_cannot_be_written_is_told_in_one_line(corpus: Path, tmp_path: Path, tiny) -> None:
+    with pytest.raises(CannotRun, match=r"fares\.md.*[Nn]ot a directory"):
+        Index.build(corpus / "fares.md" / "index", corpus, tiny)
 
 
 def test_deleting_works_with_stores_that_cannot_delete(tmp_path: Path, tiny) -> None:
