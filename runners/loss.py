@@ -21,7 +21,7 @@ from transformers import PreTrainedModel
 
 from runners.batch import Batch, collate
 from runners.chat import Encoded
-from runners.compiling import pays
+from runners.compiling import ON_CPU, pays
 from runners.fused import fast
 
 LOGITS = (25 * 2**20, 256 * 2**20)
@@ -166,7 +166,8 @@ def again(net: nn.Module, path: str, reason: str) -> Loss:
     """Return the loss that an earlier run of the same settings chose, so that it goes on to the last bit."""
     causal = _causal(net)
     inner = torch.compile(causal.base_model, dynamic=True) if path == "compiled" else None
-    return Loss(net, causal, path, reason, "as the run began", inner)
+    why = ON_CPU if causal.device.type == "cpu" else "as the run began"
+    return Loss(net, causal, path, reason, why, inner)
 
 
 def _causal(net: nn.Module) -> PreTrainedModel:

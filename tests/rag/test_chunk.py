@@ -65,6 +65,18 @@ def test_each_table_row_is_a_chunk(tiny) -> None:
     assert [c.text for c in chunks_of(tiny, source)] == ["Route: Moss; Price: 3", "Route: Heather; Price: 4"]
 
 
+def test_the_header_row_goes_with_every_part_of_a_table(tiny) -> None:
+    rows = "\n".join(f"| Route {n} | {n}.50 |" for n in range(30))
+    source = md(f"# Fares\n\n| Route | Price |\n|---|---|\n{rows}\n")
+    found = chunks_of(tiny, source)
+    assert len(found) > 3
+    assert all(source.raw[c.start : c.end] == c.text for c in found)
+    assert found[0].heading == "Fares"
+    assert {c.heading for c in found[1:]} == {"Fares > Route | Price"}
+    chunker = Chunker(tiny, IndexSettings(max_tokens=40))
+    assert max(tiny.count_tokens(chunker.embedded_text(c)) for c in found) <= tiny.max_tokens
+
+
 def test_chunks_do_not_cross_pages(tiny) -> None:
     raw = "one\n\ntwo\n\nthree"
     blocks = [Block("paragraph", word, raw.index(word), raw.index(word) + len(word)) for word in raw.split()]
