@@ -1,4 +1,4 @@
-"""The plain types that cross rag's borders: Document, Block, Chunk, Hit, Citation.
+"""The plain types that cross rag's borders: Document, Block, Chunk, Hit, Results, Citation.
 
 All offsets are character offsets into ``Document.raw``, the decoded source text with its newlines untouched;
 lines are counted from 1 and pages from 1. ``end`` is exclusive.
@@ -6,7 +6,7 @@ lines are counted from 1 and pages from 1. ``end`` is exclusive.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -89,6 +89,36 @@ class Hit:
     """Cosine of question and chunk, -1 to 1."""
     lexical: float
     """Raw BM25 score, 0 and up."""
+    rerank: float | None = None
+    """The reranker's score, of any range, which then decided the order; None where none was used."""
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    """The metadata of the chunk's document: see ``Document.metadata``."""
+    expired: bool = False
+    """Whether the document's ``valid_until`` lies before the day that the search was made for."""
+    same: tuple[Chunk, ...] = ()
+    """Lower ranked chunks that say the same, so that they are not hits of their own."""
+
+    @property
+    def date(self) -> str:
+        """When the document was published, or else updated: ISO 8601 where it could be read, "" if unknown."""
+        return str(self.metadata.get("date") or self.metadata.get("updated") or "")
+
+    @property
+    def valid_until(self) -> str:
+        """The last day on which the document holds, ISO 8601 where it could be read; "" if it says none."""
+        return str(self.metadata.get("valid_until") or "")
+
+
+@dataclass(frozen=True, slots=True)
+class Results:
+    """What a search brought for one question."""
+
+    hits: tuple[Hit, ...]
+    """Best first."""
+    notes: tuple[str, ...] = ()
+    """What the user should know, a sentence each: documents left out, a filter that matches nothing, ..."""
+    timings_ms: Mapping[str, float] = field(default_factory=dict)
+    """Milliseconds by stage: embed, filter, dense, lexical, fuse, rerank, arrange, and total."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +136,10 @@ class Citation:
     quote: str
     """An exact substring of the cited chunk."""
     supported: bool = True
+    date: str = ""
+    """Of the cited document, as in ``Hit``."""
+    valid_until: str = ""
+    expired: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """Return the citation as the JSON object that ``ask --json`` prints."""
