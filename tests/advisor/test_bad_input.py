@@ -90,7 +90,8 @@ def make_model(folder: Path, hidden: int = 32) -> None:
     [
         ("empty", "empty holds no document that can be loaded"),
         ("nowhere", "nowhere does not exist"),
-        ("letter.docx", "no loader for .docx"),
+        ("letter.docx", "cannot load letter.docx: a broken zip archive or Office file"),
+        ("photo.png", "cannot load photo.png: no loader for .png"),
     ],
 )
 def test_documents_that_are_none(
@@ -98,6 +99,7 @@ def test_documents_that_are_none(
 ) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "letter.docx").write_bytes(b"PK\x03\x04")
+    (tmp_path / "photo.png").write_bytes(b"\x89PNG\r\n\x1a\n\0")
     assert said in refused(3, *verb, "--documents", documents)
     assert not (tmp_path / "plan.yaml").exists()
     assert (tmp_path / "letter.docx").read_bytes() == b"PK\x03\x04"
