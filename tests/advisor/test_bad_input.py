@@ -91,7 +91,7 @@ def make_model(folder: Path, hidden: int = 32) -> None:
         ("empty", "empty holds no document that can be loaded"),
         ("nowhere", "nowhere does not exist"),
         ("letter.docx", "cannot load letter.docx: a broken zip archive or Office file"),
-        ("photo.png", "cannot load photo.png: no loader for .png"),
+        ("photo.png", "cannot load photo.png: a PNG image: it holds no text"),
     ],
 )
 def test_documents_that_are_none(
