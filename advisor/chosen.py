@@ -42,7 +42,7 @@ def settle(
     longest = max((*lengths, *sizes(valid, chat)), default=0)
     chosen = choose(
         method, rows=distinct, params_b=params_of(base.folder), longest=longest, tokens=sum(lengths),
-        variant=given.get("variant", "lora"), rank=given.get("rank"),
+        variant=given.get("variant", "lora"), rank=given.get("rank"), epochs=given.get("epochs"),
     )  # fmt: skip
     reasons = {name: reason for name, reason in chosen.reasons.items() if name not in given}
     asked = {name: f"{_plain(value)} because you said so" for name, value in given.items()}

@@ -25,20 +25,20 @@ class Defaults:
 
 def choose(
     method: str, *, rows: int, params_b: float, longest: int = 0, tokens: int = 0, variant: str = "lora",
-    rank: int | None = None,
+    rank: int | None = None, epochs: float | None = None,
 ) -> Defaults:  # fmt: skip
     """Return settings for a tuning method, from the rows (without repeats) and billions of parameters.
 
     ``longest`` is the longest row in tokens and ``tokens`` their sum, 0 when unknown; a ``rank`` that is given
-    decides alpha. Sources: published runners' defaults and this project's own measurements; where they
+    decides alpha, ``epochs`` how many steps there are. Sources: published runners' defaults and this project's own measurements; where they
     disagree the reason says which was followed.
     """
     full = method == "full"
-    epochs = _epochs(rows, full)
+    passes = _epochs(rows, full)
     chosen: dict[str, tuple[Any, str]] = {
-        "epochs": epochs,
+        "epochs": passes,
         "learning_rate": _full_rate(params_b) if full else _lora_rate(params_b),
-        "batch_tokens": _batch_of(rows, tokens, epochs[0]) if tokens and rows else _batch(rows),
+        "batch_tokens": _batch_of(rows, tokens, epochs or passes[0]) if tokens and rows else _batch(rows),
         "schedule": ("cosine", "with 5 % warm-up it is what LLaMA-Factory, axolotl and zephyr use"),
         "optimizer": _optimizer(full, params_b),
         "max_tokens": _length(longest),
@@ -123,7 +123,7 @@ def _batch_of(rows: int, tokens: int, epochs: float) -> tuple[int, str]:
     steps = max(1, round(tokens * epochs / batch))
     return (
         batch,
-        f"rows have {mean:.0f} tokens: about {max(1, batch / mean):.0f} a step, {steps} steps in {epochs:g} passes",
+        f"rows have {mean:.0f} tokens: about {max(1, batch / mean):.0f} a step, {steps} steps in {epochs:g} {'pass' if epochs == 1 else 'passes'}",
     )
 
 

@@ -102,7 +102,3 @@ def refuse_unfinished(work: Path) -> None:
             f"{work} holds an unfinished run, {checkpoint.peek(folder).step} steps of it done",
             "go on with --resume, or start again with --overwrite",
         )
-
-
-def _all_tokens(rows: list[Encoded], config: TrainConfig) -> int:
-    return int(config.epochs * sum(len(row.ids) for row in rows))

@@ -52,3 +52,9 @@ def test_alpha_keeps_the_scale_that_the_variant_wants(variant: str) -> None:
 def test_a_rank_that_is_given_decides_alpha() -> None:
     config = defaults.choose("lora", rows=320, params_b=0.135, rank=64).config(rank=64)
     assert (config.rank, config.alpha) == (64, 128.0)
+
+
+def test_passes_that_are_given_decide_how_large_a_step_is() -> None:
+    few, many = (defaults.choose("lora", rows=320, params_b=0.1, tokens=26_240, epochs=n) for n in (1, 8))
+    assert (few.values["batch_tokens"], many.values["batch_tokens"]) == (512, 1024)
+    assert few.reasons["batch_tokens"].endswith("about 6 a step, 51 steps in 1 pass")
