@@ -30,8 +30,8 @@ def choose(
     """Return settings for a tuning method, from the rows (without repeats) and billions of parameters.
 
     ``longest`` is the longest row in tokens and ``tokens`` their sum, 0 when unknown; a ``rank`` that is given
-    decides alpha, ``epochs`` how many steps there are. Sources: published runners' defaults and this project's own measurements; where they
-    disagree the reason says which was followed.
+    decides alpha, ``epochs`` how many steps there are. Sources: published runners' defaults and this project's
+    own measurements; where they disagree the reason says which was followed.
     """
     full = method == "full"
     passes = _epochs(rows, full)
@@ -121,9 +121,10 @@ def _batch_of(rows: int, tokens: int, epochs: float) -> tuple[int, str]:
     wanted = max(mean, min(at_once * mean, tokens * epochs / 50))
     batch = max(256, 2 ** round(math.log2(wanted)))
     steps = max(1, round(tokens * epochs / batch))
+    passes = "1 pass" if epochs == 1 else f"{epochs:g} passes"
     return (
         batch,
-        f"rows have {mean:.0f} tokens: about {max(1, batch / mean):.0f} a step, {steps} steps in {epochs:g} {'pass' if epochs == 1 else 'passes'}",
+        f"rows have {mean:.0f} tokens: about {max(1, batch / mean):.0f} a step, {steps} steps in {passes}",
     )
 
 
