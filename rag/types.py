@@ -91,7 +91,7 @@ class Hit:
     """Raw BM25 score, 0 and up."""
     rerank: float | None = None
     """The reranker's score, of any range, which then decided the order; None where none was used."""
-    metadata: Mapping[str, Any] = field(default_factory=dict)
+    metadata: Mapping[str, Any] = field(default_factory=dict, hash=False)
     """The metadata of the chunk's document: see ``Document.metadata``."""
     expired: bool = False
     """Whether the document's ``valid_until`` lies before the day that the search was made for."""
@@ -117,7 +117,7 @@ class Results:
     """Best first."""
     notes: tuple[str, ...] = ()
     """What the user should know, a sentence each: documents left out, a filter that matches nothing, ..."""
-    timings_ms: Mapping[str, float] = field(default_factory=dict)
+    timings_ms: Mapping[str, float] = field(default_factory=dict, hash=False)
     """Milliseconds by stage: embed, filter, dense, lexical, fuse, rerank, arrange, and total."""
 
 

@@ -66,14 +66,19 @@ def stored(chunk: Chunk, embedded: str) -> Stored:
 
 
 def packed(document: Document) -> list[str]:
-    """Return a document's columns: id, content hash, raw text, and the other fields as one JSON object."""
+    """Return a document's columns: id, content hash, other fields as one JSON object, hash of the raw text."""
     rest = {name: getattr(document, name) for name in _PACKED}
-    return [document.id, document.sha256, document.raw, canonical_json(rest)]
+    return [document.id, document.sha256, canonical_json(rest), sha256_text(document.raw)]
 
 
-def unpacked(id: str, sha256: str, raw: str, rest: str) -> Document:
+def unpacked(id: str, sha256: str, rest: str, raw: str) -> Document:
     """Return the document that ``packed`` took apart, without its blocks."""
     return Document(id=id, sha256=sha256, raw=raw, blocks=(), **json.loads(rest))
+
+
+def row_hash(columns: Iterable[str]) -> str:
+    """Return the hash of a document's row: over what ``packed`` gives, so also over its text's hash."""
+    return sha256_text("\0".join(columns))
 
 
 def digest(documents: Iterable[str], chunks: Iterable[str]) -> str:

@@ -3,7 +3,8 @@
 Every row says in which generation it was born and in which it died, so that readers of an older generation
 still see it whole, and what an interrupted writer left behind can be taken back. Vectors and BM25 files can
 always be made again from here. Each document and chunk row carries a hash of its content, and each generation
-one hash over them all. The columns are the fields of ``Document`` and ``Chunk``.
+one hash over them all. The columns are the fields of ``Document`` and ``Chunk``; a document's text stands last
+in its row, so that everything before it is read without the pages of the text.
 """
 
 # ruff: noqa: S608 - the names put into these statements are constants of this file, values are always bound
@@ -17,18 +18,19 @@ import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from rag.durable import canonical_json, sha256_text
 from rag.errors import BadInput
 from rag.stores.database import REBUILD, connect, decoded, reported
-from rag.stores.rows import CHUNK, Change, Record, Stored, Summary, digest, packed, stored, unpacked
+from rag.stores.rows import CHUNK, Change, Record, Stored, Summary, digest, packed, row_hash, stored, unpacked
 from rag.types import Chunk, Document
 
 FILE = "text.sqlite"
 _TABLES = f"""
 create table if not exists documents (
-    id text not null, sha256 text not null, raw text not null, fields text not null, row text not null,
-    born integer not null, died integer, primary key (id, born));
+    id text not null, sha256 text not null, fields text not null, raw_sha256 text not null, row text not null,
+    born integer not null, died integer, raw text not null, primary key (id, born));
 create table if not exists chunks (
     {", ".join(f"{name} {'integer not null' if name == 'id' else ''}" for name in CHUNK)},
     embedded text not null, row text not null,
@@ -40,6 +42,7 @@ create table if not exists generations (
 """
 _LIVES = "born <= :at and (died is null or died > :at)"
 _FIELDS = ", ".join(CHUNK)
+_COLUMNS = "id, sha256, fields, raw_sha256"
 _VERSION = zlib.crc32(_TABLES.encode()) & 0x7FFFFFFF
 
 
@@ -84,15 +87,31 @@ class TextStore:
 
     def document(self, id: str, at: int) -> Document | None:
         """Return a document (without its blocks) in a generation, verified against its row's hash."""
-        sql = f"select id, sha256, raw, fields, row from documents where id = :id and {_LIVES}"
+        sql = f"select {_COLUMNS}, row, raw from documents where id = :id and {_LIVES}"
         found = self._all(sql, at, id=id)
         if not found:
             return None
         with decoded(self._path):
-            *values, row = found[0]
-            if sha256_text(canonical_json(values)) != row:
+            *columns, row, raw = found[0]
+            if row_hash(columns) != row or sha256_text(raw) != columns[-1]:
                 raise BadInput(f"{self._path} is damaged: the text of {id!r} differs from its hash", REBUILD)
-            return unpacked(*values)
+            return unpacked(*columns[:-1], raw)
+
+    def abouts(self, at: int) -> dict[str, dict[str, Any]]:
+        """Return what is known of every document of a generation besides its text, by id, verified.
+
+        These are the fields of ``Document`` but for ``id``, ``sha256``, ``raw`` and ``blocks``. No text is read.
+        """
+        rows = self._all(f"select {_COLUMNS}, row from documents where {_LIVES} order by id", at)
+        found = {}
+        with decoded(self._path):
+            for *columns, row in rows:
+                if row_hash(columns) != row:
+                    raise BadInput(
+                        f"{self._path} is damaged: the row of {columns[0]!r} differs from its hash", REBUILD
+                    )
+                found[columns[0]] = json.loads(columns[2])
+        return found
 
     def departed(self, at: int) -> list[str]:
         """Return the documents that an older generation still holds and this one does not."""
@@ -155,8 +174,8 @@ class TextStore:
             ended = [(number, id) for id in change.chunks_out]
             db.executemany("update chunks set died = ? where id = ? and died is null", ended)
             db.executemany(
-                "insert into documents values (?, ?, ?, ?, ?, ?, null)",
-                [(*packed(d), sha256_text(canonical_json(packed(d))), number) for d in change.documents_in],
+                f"insert into documents ({_COLUMNS}, row, born, raw) values (?, ?, ?, ?, ?, ?, ?)",
+                [(*(c := packed(d)), row_hash(c), number, d.raw) for d in change.documents_in],
             )
             rows: list[Stored] = []
             for coming in change.chunks_in:
