@@ -9,11 +9,11 @@ from typing import Any
 from advisor.facts import prices
 from advisor.verdict import judge
 from rag.errors import BadInput
+from rag.stats import interval
 from runners.endpoint import is_private
 from runners.models import parse_remote
 from runners.plan import Plan, TrainStep
 from runners.rundir import PLAN, REPORT, TRIAL, RunFolder
-from runners.stats import interval
 from runners.trial import SCORES, ArmScores
 
 

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from rag.stats import Paired, paired
 from runners.known import find
 from runners.plan import Plan
-from runners.stats import Paired, paired
 from runners.trial import ArmScores
 
 # From cheap to costly: what has to be built, kept and run for each arm.

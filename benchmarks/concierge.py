@@ -17,8 +17,8 @@ from advisor.draft import draft
 from advisor.engine import recommend
 from advisor.execute import run_and_report
 from advisor.results import read_scores
+from rag.stats import paired
 from runners.plan import Check, Plan, parse_plan
-from runners.stats import paired
 
 ANSWERS = (
     "task_needs_facts=new",

@@ -118,7 +118,7 @@ def score_trial(
 
 def with_intervals(arm: ArmScores) -> dict[str, Any]:
     """Return an arm's scores with their 95 % intervals, as :func:`runners.card.rewrite` takes them."""
-    from runners.stats import interval
+    from rag.stats import interval
 
     named = {"combined": list(arm.combined)} | {
         name: arm.of(name) for name in dict.fromkeys(n for s in arm.scores for n in s)

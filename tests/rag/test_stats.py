@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from runners.stats import interval, paired
+from rag.stats import interval, paired
 
 
 def test_the_interval_holds_the_mean_and_narrows_with_more_data() -> None:

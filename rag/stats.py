@@ -24,7 +24,7 @@ class Interval:
 
 @dataclass(frozen=True, slots=True)
 class Paired:
-    """How much arm `a` is above arm `b` on the same questions, and how surely."""
+    """How much `a` is above arm `b` on the same questions, and how surely."""
 
     a: str
     b: str
