@@ -14,7 +14,8 @@ DECISIVE = ("task_needs_facts", "facts_change", "must_cite", "behaviour_gap", "l
 MANY, FEW = 6, 3
 CLEAR, CLOSE = 0.8, 0.25
 """Margins in weight: the strongest single rules weigh 2 to 3, a tie-breaker 0.1 to 0.5."""
-TUNING = ("lora", "qlora", "full")
+FAMILIES = (frozenset({"lora", "qlora", "full"}), frozenset({"prompting", "few-shot"}))
+"""Methods that are no rivals of each other: ways of training, and ways of prompting."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +30,8 @@ def confidence(p: Profile, ranking: Ranking) -> Confidence:
     """Return high with a clear margin and most decisive answers known, low with neither, else medium.
 
     The margin is over the best feasible method of another kind: LoRA, QLoRA and full tuning do not count as
-    rivals of each other. An answer that is only a default is not known. Without the gap in behaviour nothing
-    is sure.
+    rivals of each other, nor do prompts with and without examples. An answer that is only a default is not
+    known. Without the gap in behaviour nothing is sure.
     """
     given = [key for key in DECISIVE if getattr(p, key) is not None or _implied(p, key)]
     defaults = [key for key in given if key in p.sources and p.sources[key].source == "default"]
@@ -58,4 +59,4 @@ def _implied(p: Profile, key: str) -> bool:
 
 
 def _siblings(a: Scored, b: Scored) -> bool:
-    return a.method.name in TUNING and b.method.name in TUNING
+    return any({a.method.name, b.method.name} <= family for family in FAMILIES)

@@ -12,8 +12,9 @@ from advisor.methods.blocks import MOST_CPU_HOURS
 from advisor.profile import EDGES, Profile
 from advisor.questions import BY_ID
 from advisor.rules.table import RULES
+from advisor.tokens import training_setup
 from runners.machine import least_gib
-from runners.memory import Setup, Shape, Use, shape_of, smallest
+from runners.memory import Memory, Shape, Use, shape_of, smallest
 
 NUMERIC: tuple[str, ...] = tuple(
     key for key, question in BY_ID.items() if question.kind in ("count", "number", "share")
@@ -22,6 +23,8 @@ _RULES = tuple(rule() for rule in RULES)
 _USES: tuple[Use, ...] = ("lora", "qlora", "full")
 _MOST = {"count": 1e15, "number": 1e6, "share": 1.0}
 """How far a solver looks; beyond it no answer is sensible."""
+_ROW_KEYS = ("prompt_tokens", "answer_tokens")
+"""Answers that make training rows longer."""
 _TIME_KEYS = (
     "labelled_examples", "unlabelled_tokens", "prompt_tokens", "answer_tokens", "model_params_b", "cpu_cores",
 )  # fmt: skip
@@ -76,27 +79,43 @@ def _memory(p: Profile, key: str) -> Iterator[float]:
         yield from _params(p)
         return
     shape = p.model_shape
-    if shape is None or key not in ("gpu_memory_gib", "ram_gib", "gpu_count"):
+    if shape is None or key not in ("gpu_memory_gib", "ram_gib", "gpu_count", *_ROW_KEYS):
         return
     devices = max(1, p.gpu_count or 1)
     for use in _USES:
+        if key in _ROW_KEYS:
+            yield from _rows(p, shape, use, key)
+            continue
         if key == "gpu_count":
             if room := p.change("gpu_count", 1).device_gib:
-                yield from _cards(shape, use, room)
+                yield from _cards(p, shape, use, room)
             continue
-        need = smallest(shape, use, Setup(devices=devices if key == "gpu_memory_gib" else 1))
+        need = smallest(shape, use, training_setup(p, devices if key == "gpu_memory_gib" else 1))
         for end in (need.low, need.high):
             yield least_gib(end) if key == "gpu_memory_gib" else end / 0.9
 
 
-def _cards(shape: Shape, use: Use, room: float) -> Iterator[float]:
+def _rows(p: Profile, shape: Shape, use: Use, key: str) -> Iterator[float]:
+    """Yield from how many tokens of a prompt or an answer on training rows no longer fit, and fit with ease."""
+    room = p.device_gib
+    if room is None:
+        return
+
+    def need(tokens: float) -> Memory:
+        return smallest(shape, use, training_setup(p.change(key, int(tokens))))
+
+    yield least(lambda n: need(n).low > room, 1, 1e9, whole=True)
+    yield least(lambda n: need(n).high > room, 1, 1e9, whole=True)
+
+
+def _cards(p: Profile, shape: Shape, use: Use, room: float) -> Iterator[float]:
     """Yield how many cards are the fewest on which a way of tuning fits, and fits with ease."""
 
     def low(n: float) -> bool:
-        return smallest(shape, use, Setup(devices=int(n))).low <= room
+        return smallest(shape, use, training_setup(p, int(n))).low <= room
 
     def high(n: float) -> bool:
-        return smallest(shape, use, Setup(devices=int(n))).high <= room
+        return smallest(shape, use, training_setup(p, int(n))).high <= room
 
     yield least(low, 1, 4096, whole=True)
     yield least(high, 1, 4096, whole=True)
@@ -111,7 +130,7 @@ def _params(p: Profile) -> Iterator[float]:
     room = p.device_gib
     if room is None:
         return
-    setup = Setup(devices=p.devices)
+    setup = training_setup(p)
     for use in _USES:
 
         def low(size: float, use: Use = use) -> bool:

@@ -15,7 +15,7 @@ from advisor.ladder import ladder
 from advisor.outlook import Outlook
 from advisor.profile import Profile
 from advisor.ranking import Ranking, Scored, degree, rank
-from advisor.rules.base import Finding
+from advisor.rules.base import WAYS, Finding
 from advisor.worth import Worth, worth_finding
 
 
@@ -53,9 +53,21 @@ class Recommendation:
         return [finding for _, finding in counted]
 
     def against(self, scored: Scored) -> Finding | None:
-        """The strongest finding whose need a method serves by less than half."""
-        missed = [f for f in self.ranking.findings if f.need and degree(scored.method, f) < 0.5]
-        return max(missed, key=lambda f: f.weight * (1 - degree(scored.method, f)), default=None)
+        """The strongest finding whose need a method serves by less than half.
+
+        A rule that holds in every situation is named only where nothing about this one speaks against it, and
+        what orders the ways of tuning says nothing against a hybrid, which stands on the best of them.
+        """
+        aside = WAYS if scored.method.name == "hybrid" else frozenset()
+        missed = [
+            f for f in self.ranking.findings
+            if f.need and f.need not in aside and degree(scored.method, f) < 0.5
+        ]  # fmt: skip
+        return max(
+            missed,
+            key=lambda f: (not f.rule.always, f.weight * (1 - degree(scored.method, f))),
+            default=None,
+        )
 
     def notes(self) -> list[Finding]:
         """The findings that weigh nothing but should be read."""

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from advisor.cost import out_of_pocket, rented
 from advisor.facts import models
+from advisor.hours import USUAL_CARD_GIB
 from advisor.methods.base import Method
 from advisor.methods.hybrid import Hybrid
 from advisor.methods.lora import Lora
 from advisor.outlook import spans
 from advisor.profile import Profile
 from advisor.ranking import Ranking, Scored, rank
-from runners.memory import Setup, Use, estimate, smallest
+from advisor.tokens import training_setup
+from runners.memory import Use, estimate, smallest
 
-SHORT_ROWS = (512, 256)
+SHORT_ROWS = (4096, 2048, 1024, 512, 256)
 MINUTES_PER_EXAMPLE = 5
 """Writing and checking one good example by hand; a guess to be replaced by your own."""
 
@@ -43,27 +46,36 @@ def ladder(p: Profile, ranking: Ranking) -> tuple[dict[str, Any], ...]:
     """Return the relaxations that would open the best forbidden method, smallest first.
 
     Each rung that changes answers was tried: with them the engine chooses what the rung opens. A tuning method
-    that only fits with gradient checkpointing has that named first.
+    that only fits with gradient checkpointing has that named first. What memory or time forbids is worth a
+    change only where it would be better than the choice; another base is named once, for the best method.
     """
     first = ranking.methods[0]
     found = list(_savings(p, first.method))
-    blocked = sorted((s for s in ranking.methods if s.blockers), key=lambda s: -s.sum)
-    for scored in blocked:
+    for scored in sorted((s for s in ranking.methods if s.blockers), key=lambda s: -s.sum):
         if scored.sum > first.sum:
             found += _shorter(p, scored)
+            if not any("model" in rung.set for rung in found):
+                found += _other_base(p, scored)
+            found += _rented_cards(p, scored)
         found += [rung for rung in _rungs(p, scored) if rung not in found]
     return tuple(rung.to_json() for rung in found)
 
 
 def _savings(p: Profile, method: Method) -> Iterator[Rung]:
-    """Name gradient checkpointing where the chosen way of tuning fits only with it."""
+    """Name what the chosen way of tuning fits only with: a base in 4 bits, gradient checkpointing."""
     tuned = _tuned(method, p)
     shape, room = p.model_shape, p.device_gib
     if tuned is None or shape is None or room is None:
         return
     use = _use(tuned)
-    spare = smallest(shape, use, Setup(devices=p.devices))
-    plain = estimate(shape, use, Setup(devices=p.devices, checkpointing=False))
+    spare = smallest(shape, use, training_setup(p))
+    whole = smallest(shape, "lora", training_setup(p))
+    if use == "qlora" and whole.fits(room) != "yes":
+        yield Rung(
+            f"a base in 4 bits: {whole.likely:.1f} GiB become {spare.likely:.1f}", method.name,
+            "steps that are 2 to 105 % slower in published runs", settings={"method": "qlora"},
+        )  # fmt: skip
+    plain = estimate(shape, use, replace(training_setup(p), checkpointing=False))
     if plain.fits(room) == "no" and spare.fits(room) != "no":
         yield Rung(
             f"gradient checkpointing: {plain.likely:.1f} GiB become {spare.likely:.1f}", method.name,
@@ -72,20 +84,14 @@ def _savings(p: Profile, method: Method) -> Iterator[Rung]:
 
 
 def _rungs(p: Profile, scored: Scored) -> Iterator[Rung]:
-    """Yield what would lift a method's blockers, for those that can be lifted."""
+    """Yield what would lift a method's blockers of data and money, for those that can be lifted."""
     name = scored.method.name
-    rules = {blocker.rule for blocker in scored.blockers}
-    if rules & {"BL002", "BL003"}:
-        yield from _smaller(p, name)
-        yield from _rent(p, name)
+    rules = _rules(scored)
     if rules & {"BL001", "BL007", "BL008"}:
         yield from _examples(p, name)
-    if "BL004" in rules:
-        yield from _local(p, name)
     if "BL005" in rules and (usd := out_of_pocket(p, _use(name))):
-        yield from _checked(
-            p, name, f"raise the budget to {usd.high:,.0f} USD", "the money", budget_usd=usd.high
-        )
+        budget = math.ceil(usd.high)
+        yield from _checked(p, name, f"raise the budget to {budget:,} USD", "the money", budget_usd=budget)
     if "BL006" in rules:
         yield from _checked(p, name, "bring documents", "collecting and cleaning them", corpus_tokens=None)
 
@@ -100,13 +106,13 @@ def _checked(p: Profile, name: str, relax: str, cost: str, **change: Any) -> Ite
 
 
 def _shorter(p: Profile, scored: Scored) -> Iterator[Rung]:
-    """Shorter rows, and for full tuning an optimiser that keeps less."""
+    """Shorter rows, and for full tuning an optimiser that keeps less, where memory is all that forbids it."""
     shape, room, name = p.model_shape, p.device_gib, scored.method.name
-    if shape is None or room is None or "BL002" not in {blocker.rule for blocker in scored.blockers}:
+    if shape is None or room is None or _rules(scored) != {"BL002"}:
         return
     use = _use(name)
-    for tokens in SHORT_ROWS:
-        need = smallest(shape, use, Setup(devices=p.devices, seq_len=tokens))
+    for tokens in (n for n in SHORT_ROWS if n < training_setup(p).seq_len):
+        need = smallest(shape, use, replace(training_setup(p), seq_len=tokens))
         if need.fits(room) != "no":
             yield Rung(
                 f"cap rows at {tokens} tokens: {need.likely:.1f} GiB", name,
@@ -114,7 +120,7 @@ def _shorter(p: Profile, scored: Scored) -> Iterator[Rung]:
             )  # fmt: skip
             break
     if use == "full":
-        need = smallest(shape, use, Setup(devices=p.devices, optimizer="adamw_8bit"))
+        need = smallest(shape, use, replace(training_setup(p), optimizer="adamw_8bit"))
         if need.fits(room) != "no":
             yield Rung(
                 f"an 8-bit optimiser: {need.likely:.1f} GiB", name, "somewhat noisier steps",
@@ -122,21 +128,39 @@ def _shorter(p: Profile, scored: Scored) -> Iterator[Rung]:
             )  # fmt: skip
 
 
-def _smaller(p: Profile, name: str) -> Iterator[Rung]:
-    """The largest smaller base with which it would be chosen: of the same family, else of any."""
-    known = models.find(p.model) if p.model else None
-    family = models.siblings(known) if known else ()
-    others = sorted((m for m in models.models() if m.params_b < (p.params_b or 0)), key=lambda m: -m.params_b)
+def _other_base(p: Profile, scored: Scored) -> Iterator[Rung]:
+    """The largest base with which it would be chosen here: of the same family, else of any.
+
+    Smaller than the one that does not fit, or local instead of one behind an endpoint; where the hardware is
+    not known, one that a usual card holds.
+    """
+    name, blocked = scored.method.name, _rules(scored)
+    if "BL004" in blocked:
+        cost = "its answers may be weaker than the hosted model's"
+        relax, most, family = "tune a local base", math.inf, ()
+    elif blocked & {"BL002", "BL003"}:
+        known = models.find(p.model) if p.model else None
+        cost = f"a weaker model to begin with: {{:.2g}} B instead of {p.params_b:.3g} B"
+        relax, most, family = "tune a smaller base", p.params_b or 0, models.siblings(known) if known else ()
+    else:
+        return
+    room = p.device_gib or USUAL_CARD_GIB
+    others = sorted((m for m in models.models() if m.params_b < most), key=lambda m: -m.params_b)
     for model in (*family, *others):
-        cost = f"a weaker model to begin with: {model.params_b:.2g} B instead of {p.params_b:.3g} B"
         change = {"model": model.name, "model_params_b": round(model.params_b, 4)}
-        if rungs := list(_checked(p, name, f"tune a smaller base: {model.name}", cost, **change)):
-            yield from rungs
+        if smallest(model.shape, _use(name), training_setup(p)).fits(room) == "no":
+            continue
+        rung = next(_checked(p, name, f"{relax}: {model.name}", cost.format(model.params_b), **change), None)
+        if rung:
+            yield rung
             return
 
 
-def _rent(p: Profile, name: str) -> Iterator[Rung]:
-    """The rented machine on which it likely costs least, with its hours and their price."""
+def _rented_cards(p: Profile, scored: Scored) -> Iterator[Rung]:
+    """The fewest rented cards that hold it, with their hours and price; none where the data must stay local."""
+    if not _rules(scored) & {"BL002", "BL003"}:
+        return
+    name = scored.method.name
     found = None if p.data_must_stay_local else rented(p, _use(name))
     if found is None:
         return
@@ -163,14 +187,8 @@ def _examples(p: Profile, name: str) -> Iterator[Rung]:
             return
 
 
-def _local(p: Profile, name: str) -> Iterator[Rung]:
-    """The largest known base that can be tuned here instead of a remote model."""
-    cost = "its answers may be weaker than the hosted model's"
-    for model in sorted(models.models(), key=lambda m: -m.params_b):
-        change = {"model": model.name, "model_params_b": round(model.params_b, 4)}
-        if rungs := list(_checked(p, name, f"tune a local base: {model.name}", cost, **change)):
-            yield from rungs
-            return
+def _rules(scored: Scored) -> set[str]:
+    return {blocker.rule for blocker in scored.blockers}
 
 
 def _tuned(method: Method, p: Profile) -> str | None:

@@ -16,6 +16,8 @@ CHOICES: tuple[str, ...] = tuple(
 )
 
 
+WHOLE_DIGITS = 6
+"""Digits to which the ends of whole numbers are rounded, into the span, before a person reads them."""
 LEAST = 0.01
 """The smallest number above zero that is worth writing."""
 
@@ -35,7 +37,8 @@ class Span:
     def most(self, whole: bool) -> float:
         """The largest value of the span that can be written in a few digits."""
         if whole:
-            return self.high - 1
+            round_one = _cut(self.high - 1, WHOLE_DIGITS)
+            return round_one if round_one >= self.low else self.high - 1
         if self.high < LEAST:
             return self.low
         for digits in range(2, 17):
@@ -98,8 +101,11 @@ def choices(p: Profile, key: str) -> dict[str | bool, str]:
 
 def _first(low: float, high: float, whole: bool) -> float:
     """Return the value nearest to ``low`` that a person would write and that lies below ``high``."""
-    if whole or low == 0 or high <= LEAST:
+    if low == 0 or high <= LEAST:
         return low
+    if whole:
+        round_one = -_cut(-low, WHOLE_DIGITS)
+        return round_one if round_one < high else low
     if low < LEAST:
         return LEAST
     for digits in range(3, 17):

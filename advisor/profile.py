@@ -20,6 +20,8 @@ LEAST_RAW_TOKENS = 1_000_000
 """Tokens of raw text from which training on them is worth a thought."""
 SMALL_MODEL_B = 2.0
 """Models below this many billion parameters are cheap to tune in full."""
+LARGE_MODEL_B = 30.0
+"""From about this many billion parameters on, models recall popular facts and follow examples well."""
 LEAST_GPU_GIB = 0.01
 """Less memory than this is no GPU."""
 Edges = Mapping[str, tuple[float, ...]]

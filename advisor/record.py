@@ -92,7 +92,8 @@ def _changes(advice: Mapping[str, Any]) -> list[str]:
     for flip in advice["flips"][:MOST_CHANGES]:
         lines += _item(flip["text"])
     for rung in advice["ladder"][:MOST_RUNGS]:
-        lines += _item(f"{rung['relax']} would open {rung['then']}; it costs {rung['cost']}.")
+        opens = "is needed for" if rung["then"] == advice["choice"] else "would open"
+        lines += _item(f"{rung['relax']} {opens} {rung['then']}; it costs {rung['cost']}.")
     return lines or ["No single answer would."]
 
 

@@ -20,6 +20,8 @@ from advisor.rules.base import Finding
 from advisor.values import say
 
 LEAST_SHOWN = 0.3
+WIDE = 96
+"""Columns from which the table of methods has room for its long bars."""
 COLOURS = {"high": "green", "medium": "yellow", "low": "red", "yes": "green", "tight": "yellow", "no": "red"}
 
 
@@ -48,9 +50,17 @@ def recommendation(rec: Recommendation) -> Group:
     if rec.worth_finding:
         lines = [escape(worth.text) for worth in rec.worth_finding]
         parts += [Text(), Text("Most worth finding out", style="bold"), _lines(lines)]
-    if rec.ladder:
-        rungs = [f"{escape(x['relax'])} [dim]({escape(x['cost'])})[/] → {x['then']}" for x in rec.ladder[:4]]
-        parts += [Text(), Text("What would open the better way", style="bold"), _lines(rungs)]
+    needed = [rung for rung in rec.ladder if rung["then"] == rec.choice]
+    opening = [rung for rung in rec.ladder if rung["then"] != rec.choice]
+    for title, rungs in (
+        (f"What {rec.choice} needs here", needed),
+        ("What would open the better way", opening),
+    ):
+        if rungs:
+            lines = [f"{escape(x['relax'])} [dim]({escape(x['cost'])})[/]" for x in rungs[:4]]
+            ends = [""] * len(lines) if rungs is needed else [f" → {x['then']}" for x in rungs]
+            parts += [Text(), Text(title, style="bold"),
+                      _lines([line + end for line, end in zip(lines, ends, strict=False)])]  # fmt: skip
     if rec.break_even:
         parts += [Text(), Text.from_markup(f"[bold]Break-even[/]  {escape(rec.break_even['text'])}")]
         if plot.meeting(rec.break_even):
@@ -160,7 +170,8 @@ def _choice(rec: Recommendation) -> Panel:
             )
         )
     colour = COLOURS[rec.confidence.level]
-    title = f"[bold]{rec.choice}[/]  [{colour}]confidence {rec.confidence.level}[/] [dim]({rec.confidence.because})[/]"
+    body.append(Text.from_markup(f"[{colour}]Confidence[/]  {escape(rec.confidence.because)}"))
+    title = f"[bold]{rec.choice}[/]  [{colour}]confidence {rec.confidence.level}[/]"
     return Panel(Group(*body), title=title, title_align="left", border_style=colour, expand=False)
 
 
@@ -169,8 +180,10 @@ def _because(finding: Finding) -> str:
 
 
 def _bar(scored: Scored) -> str:
-    filled = round(scored.score * 20)
-    return f"{'█' * filled}[dim]{'·' * (20 - filled)}[/] {scored.score:.2f}"
+    """Return the score as a bar that leaves the table's other columns their room on a usual terminal."""
+    width = 20 if shutil.get_terminal_size().columns >= WIDE else 12
+    filled = round(scored.score * width)
+    return f"{'█' * filled}[dim]{'·' * (width - filled)}[/] {scored.score:.2f}"
 
 
 def _state(scored: Scored) -> str:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from advisor import speed
@@ -11,12 +10,16 @@ from advisor.facts import gpus, own
 from advisor.hours import USUAL_CARD_GIB, hours_on
 from advisor.profile import Profile
 from advisor.range import NOTHING, Range
+from advisor.tokens import training_setup
 from runners.memory import Setup, Shape, Use, smallest
 
 COUNTS = (1, 2, 4, 8)
 """Numbers of cards that one machine can be rented with."""
 SET_UP_HOURS = Range(0.1, 0.5, 1.0)
 """Hours that are paid before training starts: the machine, the packages, the model's download. Our assumption."""
+SHARING = 3.0
+"""How much longer that takes where several cards share a model: sharding is set up and tried. Our assumption."""
+_PETAFLOP = speed.Device(Range(1e15, 1e15, 1e15), True, "1e15 FLOP/s")
 NO_BF16 = ("T4", "V100")
 """Cards without native bf16, in which tunewise trains: never offered."""
 
@@ -34,10 +37,23 @@ class Rental:
 
 @dataclass(frozen=True, slots=True)
 class _Offer:
-    """The best of the cards from one memory size up: USD per 1e15 FLOPs, and the card of the likely figure."""
+    """A machine for rent: its cards, and what it costs by the hour and by the work done."""
 
-    per_pflop: Range
     card: gpus.Gpu
+    count: int
+    usd_hour: float
+    usd_pflop_hour: Range
+    """USD for as much work as 1e15 FLOP/s do in an hour."""
+
+    def usd(self, work: Range) -> tuple[float, float, float]:
+        """Return low, likely and high price of this work (in hours of 1e15 FLOP/s) with setting up."""
+        each = self.usd_pflop_hour
+        ready = SET_UP_HOURS.times(*(SHARING if self.count > 1 else 1.0,) * 3)
+        return (
+            work.low * each.low + ready.low * self.usd_hour,
+            work.likely * each.likely + ready.likely * self.usd_hour,
+            work.high * each.high + ready.high * self.usd_hour,
+        )
 
 
 def out_of_pocket(p: Profile, method: str) -> Range | None:
@@ -64,7 +80,7 @@ def holds(p: Profile, method: str) -> bool | None:
     if p.has_gpu is None or shape is None:
         return False
     rooms = [p.device_gib if p.has_gpu else None, p.ram_gib * 0.9 if p.ram_gib else None]
-    need = smallest(shape, use(method), Setup(devices=p.devices))
+    need = smallest(shape, use(method), training_setup(p))
     known = [need.fits(room) != "no" for room in rooms if room is not None]
     if any(known) or (p.has_gpu is False and not known):
         return True
@@ -74,16 +90,14 @@ def holds(p: Profile, method: str) -> bool | None:
 def rented(p: Profile, method: str) -> Rental | None:
     """Return the rented machine on which a method costs least, whatever is at hand; None when none holds it."""
     shape = p.model_shape
-    offer = _cheapest(shape, use(method), own.file()) if shape else None
-    if shape is None or offer is None:
+    offers = _holding(shape, use(method), training_setup(p, 1), own.file()) if shape else ()
+    if shape is None or not offers:
         return None
-    best, count = offer
-    hours = hours_on(p, shape, method, speed.of_card(best.card, count))
-    ready = Range(*(getattr(hours, end) + getattr(SET_UP_HOURS, end) for end in ("low", "likely", "high")))
-    flops, pflop = speed.of_card(best.card, count).flops, best.per_pflop
-    usd = ready.times(pflop.low * flops.high, pflop.likely * flops.likely, pflop.high * flops.low)
-    usd = usd.times(*(3600 / 1e15,) * 3)
-    return Rental(best.card, count, hours, usd)
+    work = hours_on(p, shape, method, _PETAFLOP)
+    prices = [offer.usd(work) for offer in offers]
+    best = offers[min(range(len(offers)), key=lambda n: prices[n][1])]
+    hours = hours_on(p, shape, method, speed.of_card(best.card, best.count))
+    return Rental(best.card, best.count, hours, Range(*(min(ends) for ends in zip(*prices, strict=True))))
 
 
 def training_usd(p: Profile, hours: Range | None) -> Range | None:
@@ -100,37 +114,23 @@ def use(method: str) -> Use:
 
 
 @lru_cache(maxsize=4096)
-def _cheapest(shape: Shape, use: Use, file: own.File | None) -> tuple[_Offer, int] | None:
-    """Return the cheapest offer over all numbers of cards that hold a use, and the number of the likely one.
+def _holding(shape: Shape, use: Use, setup: Setup, file: own.File | None) -> tuple[_Offer, ...]:
+    """Return the machines that hold a use with ease, those with the fewest cards first.
 
     ``file`` is the user's own facts as they are now: when they change, it is asked again.
     """
-    found = []
-    for count in COUNTS:
-        sizes, offers = _offers(count, file)
-        place = bisect_left(sizes, smallest(shape, use, Setup(devices=count)).high)
-        if place < len(offers):
-            found.append((offers[place], count))
-    if not found:
-        return None
-    likely, count = min(found, key=lambda pair: pair[0].per_pflop.likely)
-    ends = [offer.per_pflop for offer, _ in found]
-    low, high = min(end.low for end in ends), min(end.high for end in ends)
-    return _Offer(Range(low, likely.per_pflop.likely, high), likely.card), count
+    need = {count: smallest(shape, use, replace(setup, devices=count)).high for count in COUNTS}
+    return tuple(offer for offer in _offers(file) if offer.card.memory_gib >= need[offer.count])
 
 
-@lru_cache(maxsize=16)
-def _offers(count: int, file: own.File | None) -> tuple[list[float], list[_Offer]]:
-    """Return memory sizes, ascending, and for each the best offer among the cards of at least that size."""
-    known = (card for card in gpus.rentable(0) if not card.name.startswith(NO_BF16))
-    cards = sorted(known, key=lambda card: -card.memory_gib)
-    offers: list[_Offer] = []
-    for card in cards:
-        flops, per_hour = speed.of_card(card, count).flops, (card.usd_hour or 0.0) * count
-        own = Range(*(per_hour / 3600 * 1e15 / f for f in (flops.high, flops.likely, flops.low)))
-        best = offers[-1] if offers else _Offer(own, card)
-        cheaper = card if own.likely <= best.per_pflop.likely else best.card
-        last = best.per_pflop
-        ends = Range(min(own.low, last.low), min(own.likely, last.likely), min(own.high, last.high))
-        offers.append(_Offer(ends, cheaper))
-    return [c.memory_gib for c in reversed(cards)], list(reversed(offers))
+@lru_cache(maxsize=4)
+def _offers(file: own.File | None) -> tuple[_Offer, ...]:
+    """Return every machine that can be rented, those with the fewest cards first, then by price."""
+    known = [card for card in gpus.rentable(0) if not card.name.startswith(NO_BF16)]
+    return tuple(_offer(card, count) for count in COUNTS for card in known)
+
+
+def _offer(card: gpus.Gpu, count: int) -> _Offer:
+    flops, per_hour = speed.of_card(card, count).flops, (card.usd_hour or 0.0) * count
+    each = Range(*(per_hour * 1e15 / end for end in (flops.high, flops.likely, flops.low)))
+    return _Offer(card, count, per_hour, each)

@@ -44,7 +44,9 @@ computed once (benchmarks/LOG.md). GPU: the shares above, of a matrix speed of a
 SLOWER = {"qlora": Range(1.02, 1.3, 2.0)}
 """QLoRA's time over LoRA's: 1.02 (H2O 7B, A10G), 1.05 (fms), 1.28 (torchtune), 1.44 (H2O, A100), 2.05 (litgpt 13B)."""
 JOINED = Range(0.5, 0.85, 1.0)
-"""Speed of each of several GPUs beside one alone: torchtune's 70B LoRA on 8 A100 loses nothing; PCIe can halve it."""
+"""Speed of each of several data centre cards beside one alone: torchtune's 70B LoRA on 8 A100 loses nothing."""
+ON_A_BUS = Range(0.35, 0.55, 0.95)
+"""The same for GeForce and workstation cards, which share a model over PCIe; it can halve them. Our assumption."""
 USUAL_CORES = 8
 
 
@@ -113,11 +115,10 @@ def of_cards(cards: tuple[gpus.Gpu, ...], count: int = 1) -> Device:
     """Return ``count`` GPUs of which only the candidates are known: the slowest to the fastest of them."""
     by_speed = sorted(cards, key=lambda card: card.tflops)
     slow, usual, fast = by_speed[0], by_speed[len(by_speed) // 2], by_speed[-1]
-    joined = JOINED if count > 1 else Range(1.0, 1.0, 1.0)
     flops = Range(
-        slow.tflops * share(slow).low * joined.low,
-        usual.tflops * share(usual).likely * joined.likely,
-        fast.tflops * share(fast).high * joined.high,
+        slow.tflops * share(slow).low * _joined(slow, count).low,
+        usual.tflops * share(usual).likely * _joined(usual, count).likely,
+        fast.tflops * share(fast).high * _joined(fast, count).high,
     ).times(*(1e12 * count,) * 3)
     name = usual.name if len(cards) == 1 else f"a card of {usual.memory_gib:g} GiB such as {usual.name}"
     of_peak = f"{share(usual).likely:.0%} of its {usual.tflops:g} TFLOP/s"
@@ -126,7 +127,17 @@ def of_cards(cards: tuple[gpus.Gpu, ...], count: int = 1) -> Device:
 
 def share(card: gpus.Gpu) -> Range:
     """Return the share of its peak that a card gives, by its class."""
-    return CONSUMER if card.name.startswith(("RTX", "GTX", "GeForce", "A6000")) else DATACENTRE
+    return CONSUMER if _consumer(card) else DATACENTRE
+
+
+def _consumer(card: gpus.Gpu) -> bool:
+    return card.name.startswith(("RTX", "GTX", "GeForce", "A6000"))
+
+
+def _joined(card: gpus.Gpu, count: int) -> Range:
+    if count == 1:
+        return Range(1.0, 1.0, 1.0)
+    return ON_A_BUS if _consumer(card) else JOINED
 
 
 def of_measured(speed: Speed, day: str, count: int = 1, part: float = 1.0) -> Device:

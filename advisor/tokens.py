@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
+
 from advisor.profile import Profile
+from runners.memory import Setup
 
 PROMPT_TOKENS, ANSWER_TOKENS = 200, 100
 """What a call is taken to hold when it was not counted."""
@@ -11,13 +14,22 @@ CONTEXT_TOKENS = 1024
 SHOTS = 8
 EPOCHS = 2.0
 RAW_SEQUENCE = 1024
-"""Tokens of one training sequence when raw text is cut into pieces."""
+"""Tokens of one training sequence when raw text is cut into pieces, and the shortest row that is planned for."""
 _RETRIEVE = ("rag", "hybrid")
 
 
 def row_tokens(p: Profile) -> float:
     """Tokens of one prompt with its answer."""
     return (p.prompt_tokens or PROMPT_TOKENS) + (p.answer_tokens or ANSWER_TOKENS)
+
+
+def training_setup(p: Profile, devices: int | None = None) -> Setup:
+    """Return how memory of training is estimated: on rows as long as a prompt with its answer, or 1,024 tokens.
+
+    ``devices`` is the number of cards that share the model; by default the profile's.
+    """
+    longest = max(RAW_SEQUENCE, math.ceil(row_tokens(p)))
+    return Setup(devices=p.devices if devices is None else devices, seq_len=longest)
 
 
 def bank_tokens(p: Profile) -> float:

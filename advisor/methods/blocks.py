@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from advisor.cost import out_of_pocket, training_hours
 from advisor.profile import LEAST_RAW_TOKENS, Edges, Profile
 from advisor.rental import holds
-from runners.memory import Setup, Use, smallest
+from advisor.tokens import training_setup
+from runners.memory import Use, smallest
 
 MOST_CPU_HOURS = 72.0
 MOST_CPU_PARAMS_B = 3.0
@@ -48,7 +49,7 @@ def no_memory(p: Profile, method: str) -> str:
     if shape is None or room is None:
         return ""
     use: Use = "full" if method == "full" else "qlora" if method == "qlora" else "lora"
-    need = smallest(shape, use, Setup(devices=p.devices))
+    need = smallest(shape, use, training_setup(p))
     if need.fits(room) != "no":
         return ""
     place = "this machine's RAM gives" if p.has_gpu is False else f"{_cards(p)} of"

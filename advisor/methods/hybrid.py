@@ -14,6 +14,7 @@ from advisor.methods.lora import Lora
 from advisor.methods.qlora import QLora
 from advisor.profile import Profile
 from advisor.rules.base import Need
+from advisor.rules.resources import fits
 from runners.plan import EvaluateStep, Step, TrainStep
 
 TUNED: tuple[Lora, ...] = (Lora(), QLora(), Full())
@@ -31,7 +32,7 @@ class Hybrid(Method):
     serves: ClassVar[Mapping[Need, float]] = {
         Need.FACTS: 0.9, Need.FRESH: 0.9, Need.CITE: 1.0, Need.GROUND: 0.8, Need.HONESTY: 0.4,
         Need.STYLE: 1.0, Need.FORMAT: 0.95, Need.TRAIN: 1.0, Need.READING: 1.0, Need.CAPACITY: 0.3, Need.THRIFT: 0.9,
-        Need.PRECISION: 1.0, Need.SCALE: 0.5, Need.SPEED: 0.3,
+        Need.PRECISION: 1.0, Need.HEADROOM: 0.5, Need.SCALE: 0.5, Need.SPEED: 0.3,
     }  # fmt: skip
 
     def blocked(self, p: Profile) -> tuple[Blocker, ...]:
@@ -40,8 +41,13 @@ class Hybrid(Method):
         return found if self.tuned_by(p) else found + TUNED[0].blocked(p)
 
     def tuned_by(self, p: Profile) -> Lora | None:
-        """Return the way of tuning it would stand on: LoRA, else QLoRA, else full."""
-        return next((method for method in TUNED if not method.blocked(p)), None)
+        """Return the way of tuning it would stand on: LoRA, else QLoRA, else full.
+
+        As everywhere, QLoRA comes before a LoRA that would nearly fill the memory.
+        """
+        lora, qlora, full = TUNED
+        order = (qlora, lora, full) if fits(p, "lora") == "tight" else TUNED
+        return next((method for method in order if not method.blocked(p)), None)
 
     def estimate(self, p: Profile) -> Estimate:
         """Tune on rows with passages, about twice as long as plain ones; call with passages."""

@@ -27,7 +27,8 @@ from advisor.methods.blocks import (
 )
 from advisor.profile import Profile
 from advisor.rules.base import Need
-from runners.memory import Setup, Use, smallest
+from advisor.tokens import training_setup
+from runners.memory import Use, smallest
 from runners.plan import EvaluateStep, Step, TrainStep
 
 
@@ -52,7 +53,7 @@ class Lora(Method):
         """Training memory with every free saving on, hours and USD of training, a call without examples."""
         use: Use = self.name  # type: ignore[assignment]
         shape = None if p.remote else p.model_shape
-        memory = smallest(shape, use, Setup(devices=p.devices)) if shape else None
+        memory = smallest(shape, use, training_setup(p)) if shape else None
         hours = training_hours(p, self.name) if p.examples_known or p.raw_text else None
         said = [f"{training_tokens(p):,.0f} training tokens ({EPOCHS:g} epochs)"] if hours else []
         if memory:

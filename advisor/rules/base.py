@@ -55,6 +55,10 @@ class Need(StrEnum):
     """Prompting already passes."""
 
 
+WAYS = frozenset({Need.CAPACITY, Need.THRIFT, Need.PRECISION, Need.HEADROOM})
+"""Needs that only order the ways of tuning; a hybrid stands on whichever is best."""
+
+
 @dataclass(frozen=True, slots=True)
 class Finding:
     """A rule that applies to this situation, and why."""
@@ -88,6 +92,8 @@ class Rule:
     need: ClassVar[Need | None] = None
     weight: ClassVar[float] = 0.0
     evidence: ClassVar[tuple[str, ...]] = ()
+    always: ClassVar[bool] = False
+    """Whether it applies to every situation, so that it says nothing about this one."""
     at: ClassVar[Edges] = {}
     """Numbers from which on it may think otherwise than just below: what its ``applies`` compares with."""
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from advisor.profile import LEAST_RAW_TOKENS, Profile
+from advisor.profile import LARGE_MODEL_B, LEAST_RAW_TOKENS, Profile
 from advisor.rules.base import Need, Rule
 
 ADAPTER_CAPACITY_TOKENS = 1_000_000_000
+MOST_SHOTS = 2_000
+"""Examples up to which showing them in a long prompt rivals training on them."""
 
 
 class Data(Rule):
@@ -108,17 +110,17 @@ class DA006(Data):
     need = Need.SHOW
     weight = 2.5
     evidence = ("Bertsch et al., arXiv 2405.00200: many-shot prompting improves into the thousands",)
-    at = {"labelled_examples": (50, 2001)}
+    at = {"labelled_examples": (50, MOST_SHOTS + 1)}
 
     def applies(self, p: Profile) -> str:
-        fits = p.low_volume and 50 <= p.examples_known <= 2000 and p.behaviour_gap == "low"
+        fits = p.low_volume and 50 <= p.examples_known <= MOST_SHOTS and p.behaviour_gap == "low"
         return f"{p.examples_known:,} examples fit in a long prompt, and calls are few" if fits else ""
 
 
 class DA007(Data):
     """Billions of tokens of raw text exceed what adapters can hold: continue pre-training all weights.
 
-    Does not apply below about a billion tokens.
+    Does not apply below about a billion tokens, or where what the text says changes daily: no pre-training keeps up.
     """
 
     need = Need.CAPACITY
@@ -127,15 +129,14 @@ class DA007(Data):
     at = {"unlabelled_tokens": (ADAPTER_CAPACITY_TOKENS,)}
 
     def applies(self, p: Profile) -> str:
-        return (
-            f"{p.raw_text:,} tokens of raw text to train on" if p.raw_text >= ADAPTER_CAPACITY_TOKENS else ""
-        )
+        some = p.raw_text >= ADAPTER_CAPACITY_TOKENS and not _news(p)
+        return f"{p.raw_text:,} tokens of raw text to train on" if some else ""
 
 
 class DA008(Data):
     """Raw text in the wanted manner can be trained on even without labels.
 
-    Does not apply when the text only holds facts: these are better retrieved.
+    Does not apply when the text only holds facts, as one that changes daily does: these are better retrieved.
     """
 
     need = Need.TRAIN
@@ -144,7 +145,7 @@ class DA008(Data):
     at = {"unlabelled_tokens": (LEAST_RAW_TOKENS,)}
 
     def applies(self, p: Profile) -> str:
-        some = p.raw_text >= LEAST_RAW_TOKENS and p.behaviour_needed
+        some = p.raw_text >= LEAST_RAW_TOKENS and p.behaviour_needed and not _news(p)
         return f"{p.raw_text:,} tokens of raw text to train on" if some else ""
 
 
@@ -191,6 +192,34 @@ class DA010(Data):
         if not (allowed and few and p.behaviour_gap == "high"):
             return ""
         return f"{p.labelled_examples} examples are few: a larger model could write more, to be checked by sample"
+
+
+class DA011(Data):
+    """Thousands of examples train a small model past what any prompt shows it, even where the gap is small.
+
+    In-context learning flattens where examples no longer fit; tuning goes on gaining.
+    Does not apply to models from about 30 billion parameters on, which chosen examples carry further than tuned
+    smaller ones go, nor where facts are what is missing.
+    """
+
+    need = Need.TRAIN
+    weight = 1.0
+    evidence = (
+        "Bertsch et al., arXiv 2405.00200: with more data than fits a prompt, tuning can pass many-shot prompting",
+        "Ma et al., arXiv 2303.08559: small tuned models lead once there are more than a few examples per class",
+        "against, for large models: Gao et al., DAIL-SQL, arXiv 2308.15363; Van Veen et al., arXiv 2309.07430",
+    )
+    at = {"labelled_examples": (MOST_SHOTS + 1,), "model_params_b": (LARGE_MODEL_B,)}
+
+    def applies(self, p: Profile) -> str:
+        small = p.params_b is not None and p.params_b < LARGE_MODEL_B
+        if not small or p.examples_known <= MOST_SHOTS or p.behaviour_gap != "low" or p.needs_facts:
+            return ""
+        return f"{p.examples_known:,} examples are more than a prompt can show a model of {p.params_b:.3g} B"
+
+
+def _news(p: Profile) -> bool:
+    return p.needs_facts and p.facts_change == "fast"
 
 
 def _enough(p: Profile, gate: int) -> str:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 
-from advisor.profile import Profile
+from advisor.profile import LARGE_MODEL_B, Profile
 from advisor.rules.base import Need, Rule
 
 CACHED_PROMPT_TOKENS = 200_000
 LONG_CONTEXT_TOKENS = 1_000_000
-LARGE_MODEL_B = 30.0
 SHORT_CONTEXT_B = 3.0
 """Smaller models have short contexts and lose the middle of long ones."""
 DAYS = {"fast": 1.0, "slow": 30.0}
@@ -141,7 +140,8 @@ class KN006(Knowledge):
 class KN007(Knowledge):
     """A large model that has seen the facts needs better prompting: chosen examples, reasoning, voting.
 
-    Does not apply to facts it cannot have seen, or to models below about 30 billion parameters.
+    Does not apply to facts it cannot have seen, to models below about 30 billion parameters, or where a plain
+    prompt already brings the wanted answers.
     """
 
     need = Need.SHOW
@@ -153,7 +153,7 @@ class KN007(Knowledge):
     at = {"model_params_b": (LARGE_MODEL_B,)}
 
     def applies(self, p: Profile) -> str:
-        large = p.task_needs_facts == "known" and (p.params_b or 0) >= LARGE_MODEL_B
+        large = p.task_needs_facts == "known" and (p.params_b or 0) >= LARGE_MODEL_B and p.behaviour_needed
         return "a large model has seen these facts; chosen examples bring them out" if large else ""
 
 

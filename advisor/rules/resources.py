@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import math
 
+from advisor.hours import training_hours
 from advisor.profile import LEAST_RAW_TOKENS, Edges, Profile
 from advisor.rules.base import Need, Rule
+from advisor.tokens import training_setup
 from runners.machine import least_gib, nominal_gib
-from runners.memory import Setup, Use, Verdict, smallest
+from runners.memory import Use, Verdict, smallest
 
 TRAINS: Edges = {"labelled_examples": (50,), "unlabelled_tokens": (LEAST_RAW_TOKENS,)}
 """Where :func:`trains` changes."""
 MANY_GPUS = 4
-ENCODER_B = 0.5
+ENCODER_B = 0.6
+"""Encoders end about here: XLM-RoBERTa large has 0.56 billion parameters."""
+MANY_EXAMPLES, MUCH_TEXT = 1_000_000, 1_000_000_000
+"""Examples and tokens of raw text below which no GPU trains for a month."""
+MONTH_HOURS = 30 * 24.0
 FULL_GB_PER_B = 18
 """Memory of full tuning in mixed precision, GB per billion parameters (LLaMA-Factory's table)."""
 
@@ -27,7 +33,7 @@ def fits(p: Profile, use: Use) -> Verdict | None:
     """Say whether training fits one device with every free saving on; None when something is unknown."""
     if p.model_shape is None:
         return None
-    return smallest(p.model_shape, use, Setup(devices=p.devices)).fits(p.device_gib)
+    return smallest(p.model_shape, use, training_setup(p)).fits(p.device_gib)
 
 
 def trains(p: Profile) -> bool:
@@ -46,6 +52,7 @@ class RS001(Resources):
 
     need = Need.SIMPLE
     weight = 1.5
+    always = True
     evidence = ("OpenAI, Optimizing LLM Accuracy: each technique slows iteration",)
 
     def applies(self, p: Profile) -> str:
@@ -73,7 +80,7 @@ class RS002(Resources):
 class RS003(Resources):
     """If LoRA fits without quantisation, prefer it to QLoRA: it is faster and as good or better.
 
-    Does not apply when the 16-bit base does not fit in memory.
+    Does not apply when the 16-bit base does not fit in memory, or nearly fills it.
     """
 
     need = Need.PRECISION
@@ -82,14 +89,15 @@ class RS003(Resources):
     at = TRAINS
 
     def applies(self, p: Profile) -> str:
-        return "a base in 16 bits trains faster than one in 4" if trains(p) else ""
+        room = trains(p) and fits(p, "lora") in (None, "yes")
+        return "a base in 16 bits trains faster than one in 4" if room else ""
 
 
 class RS004(Resources):
     """A model of an encoder's size is cheap to tune in full, and quick to run afterwards.
 
-    Does not apply with fewer than 200 examples, where training all weights overfits, or from half a billion
-    parameters on, where adapters reach the same quality for less.
+    Does not apply with fewer than 200 examples, where training all weights overfits, or above 0.6 billion
+    parameters, where adapters reach the same quality for less.
     """
 
     need = Need.CAPACITY
@@ -148,7 +156,7 @@ class RS006(Resources):
     """
 
     need = Need.HEADROOM
-    weight = 1.0
+    weight = 0.6
     evidence = ("Dettmers et al., QLoRA, arXiv 2305.14314: 4-bit bases train at 16-bit quality",)
     at = TRAINS
 
@@ -159,7 +167,7 @@ class RS006(Resources):
 class RS007(Resources):
     """Without a GPU, training a model of a billion parameters or more is slow: prefer what needs none.
 
-    Does not apply to very small models.
+    Does not apply to very small models; where the size is unknown, RS009 speaks.
     """
 
     need = Need.SIMPLE
@@ -170,5 +178,40 @@ class RS007(Resources):
     at = {"model_params_b": (1.0,)}
 
     def applies(self, p: Profile) -> str:
-        slow = p.has_gpu is False and (p.params_b is None or p.params_b >= 1)
+        slow = p.has_gpu is False and p.params_b is not None and p.params_b >= 1
         return "there is no GPU to train on" if slow else ""
+
+
+class RS008(Resources):
+    """Training that takes more than a month on the hardware at hand is work for more cards, or for less text.
+
+    Does not apply while the model's size or the hardware is unknown.
+    """
+
+    evidence = ("computed: six FLOPs per parameter and token, over what the device reaches",)
+
+    def applies(self, p: Profile) -> str:
+        large = p.examples_known >= MANY_EXAMPLES or p.raw_text >= MUCH_TEXT
+        if not large or not p.has_gpu or not p.gpu_memory_gib:
+            return ""
+        hours = training_hours(p, "lora")
+        if hours is None or hours.likely < MONTH_HOURS:
+            return ""
+        return f"even LoRA would train for about {hours.likely / 24:,.0f} days here: rent more cards or cut the data"
+
+
+class RS009(Resources):
+    """Without a GPU and without a model's size, count on nothing that must train: usual models need a card.
+
+    Does not apply once the size is known: a small model trains on a CPU, and time and memory then say so.
+    """
+
+    need = Need.SIMPLE
+    weight = 4.0
+    evidence = (
+        "LLaMA-Factory and Unsloth, requirement tables: 5 to 6 GB of GPU memory for 7 B in 4 bits, none without",
+    )
+
+    def applies(self, p: Profile) -> str:
+        unknown = p.has_gpu is False and p.params_b is None
+        return "there is no GPU, and the model's size is not known" if unknown else ""

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import time
+from typing import Any
+
+import pytest
 
 from advisor.engine import recommend
 from advisor.methods.table import BY_NAME
@@ -56,6 +59,41 @@ def test_confidence_follows_what_is_known() -> None:
         "call_volume": "low",
     }
     assert recommend(Profile.of(known)).confidence.level == "high"
+
+
+def test_prompts_with_and_without_examples_are_no_rivals() -> None:
+    """Nothing speaks for building anything: sure enough, though few-shot comes close."""
+    p = Profile.of({"task_needs_facts": "none", "behaviour_gap": "none", "call_volume": "high"})
+    found = recommend(p)
+    assert found.runner_up is not None
+    assert (found.choice, found.runner_up.method.name) == ("prompting", "few-shot")
+    assert found.confidence.level == "medium"
+
+
+@pytest.mark.parametrize(
+    ("answers", "rule"),
+    [
+        ({**TUNE, "labelled_examples": 3000}, "BE008"),
+        ({**TUNE, "labelled_examples": 3000, "prompting_pass_rate": 0.6}, "RS001"),
+        ({**NEW, "behaviour_gap": "high", "labelled_examples": 400, "model_params_b": 0.1}, "BE008"),
+        (
+            {
+                **NEW,
+                "corpus_tokens": 90_000,
+                "behaviour_gap": "high",
+                "labelled_examples": 0,
+                "must_cite": True,
+            },
+            "BE001",
+        ),
+    ],
+)
+def test_the_reason_against_is_about_this_situation(answers: dict[str, Any], rule: str) -> None:
+    """What always holds is named last; how to tune is nothing against a hybrid."""
+    found = recommend(Profile.of(answers))
+    against = found.against(found.ranking.methods[0])
+    assert against is not None
+    assert against.rule.code() == rule
 
 
 def test_a_label_and_a_detected_size_are_one_card() -> None:

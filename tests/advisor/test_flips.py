@@ -61,6 +61,16 @@ def test_what_is_worth_finding_out_could_change_the_choice() -> None:
         (Span(23.4049, float("inf"), "lora"), False, "at least 23.5", 23.5, None),
         (Span(0.5, 0.8, "rag"), False, "0.5 or more, and below 0.8", 0.5, 0.79),
         (Span(0, 5e-324, "rag"), False, "0", 0, 0),
+        (Span(200_001, float("inf"), "rag"), True, "at least 200,001", 200_001, None),
+        (Span(48_266_911, float("inf"), "rag"), True, "at least 48,267,000", 48_267_000, None),
+        (Span(0, 48_266_911, "lora"), True, "at most 48,266,900", 0, 48_266_900),
+        (
+            Span(48_266_911, 48_266_920, "lora"),
+            True,
+            "48,266,911 or more, and at most 48,266,919",
+            48_266_911,
+            48_266_919,
+        ),
     ],
 )
 def test_spans_in_words(span: Span, whole: bool, words: str, least: float, most: float | None) -> None:

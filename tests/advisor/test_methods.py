@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from advisor.methods.base import Drafting, Method
+from advisor.methods.hybrid import Hybrid
 from advisor.methods.table import BY_NAME, METHODS
 from advisor.profile import Profile
 from runners.plan import METHODS as KNOWN
@@ -97,3 +98,20 @@ def test_three_documented_runs_are_not_forbidden() -> None:
         )
         assert not BY_NAME["qlora"].blocked(p)
         assert BY_NAME["lora"].blocked(p)
+
+
+@pytest.mark.parametrize(
+    ("gib", "way"), [(80, "lora"), (16, "qlora"), (10, "qlora"), (None, "lora"), (4, None)]
+)
+def test_a_hybrid_stands_on_the_best_way_of_tuning(gib: float | None, way: str | None) -> None:
+    """LoRA with room to spare, QLoRA where LoRA would nearly fill the card, none where nothing fits."""
+    answers = {
+        "task_needs_facts": "new",
+        "behaviour_gap": "high",
+        "labelled_examples": 900,
+        "model_params_b": 8,
+    }
+    p = Profile.of(answers if gib is None else {**answers, "gpu_memory_gib": gib, "gpu_count": 1})
+    found = Hybrid().tuned_by(p)
+    assert (found.name if found else None) == way
+    assert bool(Hybrid().blocked(p)) == (way is None)

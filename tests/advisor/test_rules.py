@@ -85,6 +85,10 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {"behaviour_gap": "high", "labelled_examples": 60},
         {"behaviour_gap": "high", "labelled_examples": 60, "data_must_stay_local": True},
     ),
+    "DA011": (
+        {"labelled_examples": 2001, "behaviour_gap": "low", "model_params_b": 7},
+        {"labelled_examples": 2001, "behaviour_gap": "low", "model_params_b": 30},
+    ),
     "SC001": ({"calls_per_month": 50_000}, {"calls_per_month": 5_000}),
     "SC002": (
         {"call_volume": "low", "labelled_examples": 20},
@@ -124,6 +128,11 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {"gpu_count": 1, "gpu_memory_gib": 48, "model_params_b": 8, "labelled_examples": 900},
     ),
     "RS007": ({"gpu_kind": "none", "model_params_b": 7}, {"gpu_kind": "none", "model_params_b": 0.1}),
+    "RS008": (
+        {"unlabelled_tokens": 15_000_000_000, "model_params_b": 7, "gpu_count": 1, "gpu_memory_gib": 24},
+        {"unlabelled_tokens": 15_000_000_000, "model_params_b": 7, "gpu_count": 64, "gpu_memory_gib": 80},
+    ),
+    "RS009": ({"gpu_kind": "none"}, {"gpu_kind": "none", "model_params_b": 7}),
     "RK001": ({"wrong_answer_cost": "high", "task_needs_facts": "new"}, {"wrong_answer_cost": "high"}),
     "RK002": (
         {"task_needs_facts": "new", "labelled_examples": 900, "behaviour_gap": "none"},
@@ -181,6 +190,26 @@ def test_rules_fire_where_they_should(code: str) -> None:
     assert rule.applies(Profile.of(speaks))
     if speaks != silent:
         assert rule.applies(Profile.of(silent)) == ""
+
+
+@pytest.mark.parametrize(
+    ("code", "changed"),
+    [
+        ("DA011", {"task_needs_facts": "new"}),
+        ("DA011", {"behaviour_gap": "high"}),
+        ("DA011", {"model_params_b": None}),
+        ("KN007", {"behaviour_gap": "none"}),
+        ("DA007", {"task_needs_facts": "new", "facts_change": "fast"}),
+        ("DA008", {"task_needs_facts": "new", "facts_change": "fast"}),
+        ("RS003", {"model_params_b": 70, "gpu_count": 1, "gpu_memory_gib": 48}),
+        ("RS008", {"gpu_memory_gib": None}),
+    ],
+)
+def test_what_a_rule_does_not_apply_to(code: str, changed: dict[str, Any]) -> None:
+    """Each exception that the rule's text names, on top of a situation in which it speaks."""
+    said = {key: value for key, value in (CASES[code][0] | changed).items() if value is not None}
+    assert by_code(code)().applies(Profile.of(CASES[code][0]))
+    assert by_code(code)().applies(Profile.of(said)) == ""
 
 
 def test_every_rule_has_its_situations() -> None:
