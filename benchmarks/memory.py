@@ -78,7 +78,7 @@ def fit(figures: Sequence[Figure]) -> Fitted:
 def left_out(figures: Sequence[Figure]) -> tuple[Scored, ...]:
     """Score each figure with constants fitted without its source.
 
-    Only one source reports reserved memory, of rows that are not packed. How it reports (reserved, filled)
+    Only one source reports reserved memory, and a percentile over the steps. How it reports (reserved, filled)
     cannot be learnt from the others, and estimates for a user's card use neither constant: without that
     source these two stay as shipped, and only the count is tested. The table shows both ways.
     """
@@ -89,12 +89,12 @@ def left_out(figures: Sequence[Figure]) -> tuple[Scored, ...]:
 
 
 def without(figures: Sequence[Figure], source: str) -> Fitted:
-    """Return the constants fitted without a source; those of a counter it alone has stay as shipped."""
+    """Return the constants fitted without a source; those of a way to report it alone has stay as shipped."""
     rest = [f for f in figures if f.source != source]
     found = fit(rest)
-    if any(f.setup.counter == "reserved" for f in rest):
-        return found
-    return replace(found, reserved=FITTED.reserved, filled=FITTED.filled)
+    if not any(f.setup.counter == "reserved" for f in rest):
+        found = replace(found, reserved=FITTED.reserved)
+    return found if any(f.setup.percentile for f in rest) else replace(found, filled=FITTED.filled)
 
 
 def history_of(scored: Sequence[Scored]) -> dict[str, History]:

@@ -24,6 +24,7 @@ UNDER = -0.1
 """An estimate this much too low is the costly kind: a run that was said to fit and does not."""
 UNITS = {"GiB": 1.0, "MiB": 2**-10, "1e9": 1e9 / GIB, "GB": 1e9 / GIB}
 METHODS = ("full", "lora", "qlora")
+_PERCENTILE = re.compile(r"\b\d+(st|nd|rd|th) percentile\b", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,10 +194,15 @@ class _Row:
             offloading=self.row.get("activation_offloading") is True,
             loss=cast(Loss, self.take("loss_path", one_of(("full", "chunked", "fused", "rows")), "full")),
             compiled=self.take("compile", flag, False),
-            packed=self.take("packed", flag, True),
+            percentile=self.percentile(),
             counter=self.take("counter", one_of(("allocated", "reserved", "device")), "allocated"),
             device_gib=_card(self.row.get("gpu")),
         )  # fmt: skip
+
+    def percentile(self) -> bool:
+        """Whether the note says that the peak is a percentile over the steps, and rows differ in length."""
+        packed = self.take("packed", one_of((True, False)), True)
+        return not packed and bool(_PERCENTILE.search(str(self.row.get("note") or "")))
 
 
 def optimizer_named(text: str) -> Optimizer:

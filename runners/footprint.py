@@ -61,8 +61,9 @@ class Setup:
     prepared: bool = False
     """Whether norms, embedding, head and residual stream of a 4-bit base are fp32, as PEFT's
     ``prepare_model_for_kbit_training`` makes them."""
-    packed: bool = True
-    """Whether rows are filled up to ``seq_len``; else it is the length of the longest."""
+    percentile: bool = False
+    """Whether the figure is that of a high percentile of the steps, not of the largest one: rows that are not
+    packed then fill only a part of batch x ``seq_len``, the longest row's length."""
     counter: Counter = "device"
     """What is predicted: the framework's allocated or reserved bytes, or what the card must have free."""
     device_gib: float | None = None
@@ -83,8 +84,7 @@ class Fitted:
     reserved: float = 1.2
     """Reserved bytes for one allocated byte; seen at 1.08 to 1.41 elsewhere."""
     filled: float = 0.6
-    """Share of batch x longest row that a high percentile of the steps fills when rows are not packed: what
-    sources that report reserved memory print."""
+    """Share of batch x longest row that a high percentile of the steps fills when rows are not packed."""
 
 
 FITTED = Fitted()
@@ -96,8 +96,8 @@ def width(use: Use, setup: Setup) -> int:
 
 
 def tokens(setup: Setup, fitted: Fitted = FITTED) -> float:
-    """Tokens of the step that sets the peak: batch x length, less where an average step is reported."""
-    part = fitted.filled if setup.counter == "reserved" and not setup.packed else 1.0
+    """Tokens of the step that sets the peak: batch x length, less where a percentile of the steps is meant."""
+    part = fitted.filled if setup.percentile else 1.0
     return setup.batch * setup.seq_len * part
 
 

@@ -22,6 +22,8 @@ __all__ = [
 ]  # fmt: skip
 
 GIB = 2**30
+SMALL_VOCAB = 32_000
+"""Entries of a small vocabulary (Llama 2, Mistral): a guessed shape may have as few, and they are never 4-bit."""
 Verdict = Literal["yes", "tight", "no"]
 
 
@@ -88,7 +90,7 @@ def estimate(shape: Shape, use: Use, setup: Setup = Setup(), fitted: Fitted = FI
     """Estimate the peak of one device, as the setup's counter would show it.
 
     It grows with everything that makes a run larger, but for a paged optimiser on a known card: its state
-    leaves the card when the rest fills it.
+    leaves the card when the rest fills it. A shape guessed from a size has the low end of a small vocabulary.
     """
     parts = _terms(shape, use, setup, fitted)
     room = setup.device_gib
@@ -99,8 +101,11 @@ def estimate(shape: Shape, use: Use, setup: Setup = Setup(), fitted: Fitted = FI
     # The context is a known number: only what lies above it has a spread.
     fixed = footprint.CONTEXT / GIB if setup.counter == "device" else 0.0
     history = HISTORY[use]
+    low = fixed + (likely - fixed) * history.low
+    if shape.assumed and shape.vocab > SMALL_VOCAB:
+        low = min(low, estimate(replace(shape, vocab=SMALL_VOCAB), use, setup, fitted).low)
     return Memory(
-        round(fixed + (likely - fixed) * history.low, 3),
+        round(low, 3),
         round(likely, 3),
         round(fixed + (likely - fixed) * history.high, 3),
         {name: round(size / GIB, 3) for name, size in parts.items() if size},
@@ -156,5 +161,7 @@ def _assumptions(shape: Shape, use: Use, setup: Setup, paged: bool) -> tuple[str
     if setup.devices > 1:
         said.append(f"weights and optimiser sharded over {setup.devices} devices")
     if shape.assumed:
-        said.append("shape guessed from the parameter count")
+        said.append(f"shape guessed from the parameter count, at the low end with {SMALL_VOCAB:,} tokens")
+    if shape.experts > 1:
+        said.append(f"all {shape.experts} experts are held and adapted; no published run of one was compared")
     return (*said, _COUNTERS[setup.counter], HISTORY[use].text())

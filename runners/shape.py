@@ -14,7 +14,7 @@ ALL_LINEAR = ("q", "k", "v", "o", "mlp")
 TARGETS = (*ALL_LINEAR, "lm_head", "embedding")
 PLAIN = frozenset(
     ("gpt2", "gpt_neo", "gpt_neox", "gptj", "gpt_bigcode", "starcoder2", "phi", "falcon", "opt", "bloom",
-     "mpt", "bert")
+     "mpt", "bert", "distilbert", "roberta", "xlm-roberta", "deberta-v2", "electra")
 )  # fmt: skip
 """Model types whose MLP has two matrices and whose norm is LayerNorm; all others: three, and RMSNorm."""
 
@@ -34,6 +34,10 @@ class Shape:
     vocab: int
     gated: bool = True
     tied: bool = True
+    experts: int = 1
+    """MLPs of a block that a router chooses among; all are held."""
+    active: int = 1
+    """MLPs of a block that one token passes through."""
     assumed: bool = False
     """Whether the shape was derived from the parameter count alone."""
 
@@ -70,10 +74,13 @@ class Shape:
         )
 
     def adapter(self, rank: int, targets: Iterable[str] = ALL_LINEAR) -> int:
-        """Parameters of LoRA adapters: the rank times both widths of every target."""
+        """Parameters of LoRA adapters: the rank times both widths of every target, in every expert."""
         wanted = frozenset(targets)
         ends = len(wanted & {"lm_head", "embedding"}) * (self.hidden + self.vocab)
-        return rank * (self.layers * sum(a + b for a, b in self.matrices(wanted)) + ends)
+        one = replace(self, intermediate=self.intermediate // self.active)
+        attention = sum(a + b for a, b in one.matrices(wanted - {"mlp"}))
+        mlp = sum(a + b for a, b in one.matrices(wanted & {"mlp"}))
+        return rank * (self.layers * (attention + self.experts * mlp) + ends)
 
 
 @lru_cache(maxsize=256)
@@ -107,23 +114,32 @@ def read_shape(config: Mapping[str, Any]) -> Shape:
     """
     nested = config.get("text_config")
     config = {**config, **nested} if isinstance(nested, Mapping) else config
-    layers = _number(config, "num_hidden_layers", "n_layer")
-    hidden = _number(config, "hidden_size", "n_embd", "d_model")
+    layers = _number(config, "num_hidden_layers", "n_layer", "n_layers")
+    hidden = _number(config, "hidden_size", "n_embd", "d_model", "dim")
     heads = _number(config, "num_attention_heads", "n_head", "n_heads")
     vocab = _number(config, "vocab_size")
     experts = _number(config, "num_local_experts", "num_experts", "n_routed_experts", default=1)
-    width = _number(config, "intermediate_size", "n_inner", default=4 * hidden)
+    width = _number(config, "intermediate_size", "n_inner", "ffn_dim", "hidden_dim", default=4 * hidden)
     if experts > 1:
         width = _number(config, "moe_intermediate_size", default=width)
     one = Shape(
         params=0, layers=layers, hidden=hidden, heads=heads,
-        kv_heads=_number(config, "num_key_value_heads", default=1 if config.get("multi_query") else heads),
+        kv_heads=_key_value_heads(config, heads),
         head_dim=_number(config, "head_dim", default=max(1, hidden // heads)),
         intermediate=width, vocab=vocab, gated=config.get("model_type") not in PLAIN,
         tied=bool(config.get("tie_word_embeddings", True)),
     )  # fmt: skip
     active = _number(config, "num_experts_per_tok", default=1) if experts > 1 else 1
-    return replace(one, params=count(one, experts), intermediate=width * active)
+    return replace(
+        one, params=count(one, experts), intermediate=width * active, experts=experts, active=active
+    )
+
+
+def _key_value_heads(config: Mapping[str, Any], heads: int) -> int:
+    """Return the heads of keys and values; Falcon's ``multi_query`` means one of them only in its first form."""
+    if config.get("multi_query") and not config.get("new_decoder_architecture"):
+        return 1
+    return _number(config, "num_key_value_heads", "num_kv_heads", default=heads)
 
 
 def _number(config: Mapping[str, Any], *names: str, default: int | None = None) -> int:

@@ -38,10 +38,29 @@ def test_everything_a_figure_says_is_used(tmp_path: Path) -> None:
     setup = found.setup
     assert (setup.batch, setup.seq_len, setup.rank, setup.targets) == (2, 128, 8, ("q", "v"))
     assert (setup.adapter_dtype, setup.weights, setup.optimizer) == ("fp32", "bf16", "adamw")
-    assert (setup.checkpointing, setup.loss, setup.compiled, setup.packed) == (True, "chunked", True, False)
+    assert (setup.checkpointing, setup.loss, setup.compiled) == (True, "chunked", True)
     assert (setup.counter, setup.device_gib) == ("reserved", 48.0)
     assert found.source == "someone/tool"
     assert all(name.startswith("config.") for name in found.assumed)
+
+
+@pytest.mark.parametrize(
+    ("packed", "note", "expected"),
+    [
+        (False, "99th percentile over the training steps", True),
+        (False, "the maximum over the run", False),
+        (False, None, False),
+        (True, "99th percentile over the training steps", False),
+    ],
+)
+def test_only_a_percentile_of_uneven_rows_is_less_than_the_longest(
+    tmp_path: Path, packed: bool, note: str | None, expected: bool
+) -> None:
+    """How memory was counted does not decide it, only what the figure says about its steps."""
+    for counter in ("allocated", "reserved"):
+        row = ROW | FULL | {"packed": packed, "note": note, "counter": counter}
+        (found,) = figures.read_figures(written(tmp_path, row))
+        assert found.setup.percentile is expected
 
 
 def test_what_is_left_out_is_counted(tmp_path: Path) -> None:

@@ -93,7 +93,7 @@ SETUPS = st.builds(
     loss=st.sampled_from(["full", "chunked", "fused", "rows"]), adapter_dtype=st.sampled_from(["bf16", "fp32"]),
     attention=st.sampled_from(["flash", "eager"]), offloading=st.booleans(),
     targets=st.sampled_from([("q", "v"), ("mlp",), ("q", "k", "v", "o", "mlp"), ("q", "lm_head")]),
-    optimizer_in_backward=st.booleans(), accumulation=st.booleans(), packed=st.booleans(),
+    optimizer_in_backward=st.booleans(), accumulation=st.booleans(), percentile=st.booleans(),
     counter=st.sampled_from(["allocated", "reserved", "device"]),
 )  # fmt: skip
 LARGER: tuple[dict[str, Any], ...] = (
@@ -103,7 +103,7 @@ DEARER: tuple[dict[str, Any], ...] = (
     {"checkpointing": False}, {"loss": "full"}, {"attention": "eager"}, {"offloading": False},
     {"optimizer_in_backward": False}, {"accumulation": True, "optimizer_in_backward": False},
     {"optimizer": "adamw_fp32"}, {"devices": 1}, {"adapter_dtype": "fp32"}, {"compiled": False},
-    {"prepared": True}, {"packed": True}, {"targets": ("q", "k", "v", "o", "mlp", "lm_head", "embedding")},
+    {"prepared": True}, {"percentile": False}, {"targets": ("q", "k", "v", "o", "mlp", "lm_head", "embedding")},
 )  # fmt: skip
 
 
@@ -130,6 +130,16 @@ def test_more_parameters_never_take_less(use: Use, setup: Setup, one: float, oth
     """The estimate from a size grows with the size."""
     small, large = sorted((one, other))
     assert estimate(shape_of(small), use, setup).likely <= estimate(shape_of(large), use, setup).likely
+
+
+def test_a_guessed_shape_may_have_a_small_vocabulary() -> None:
+    """Which stays in 16 bits: an 8 B model in 4 bits may fit 6 GiB, as Unsloth says, and Llama 3.1 does not."""
+    llama_8b = replace(shape_of(8.03), vocab=128_256, tied=False, assumed=False)
+    guessed, known = smallest(shape_of(8), "qlora"), smallest(llama_8b, "qlora")
+    assert guessed.fits(6) == "tight"
+    assert known.fits(6) == "no"
+    assert any("32,000" in said for said in guessed.assumptions)
+    assert not any("32,000" in said for said in known.assumptions)
 
 
 def test_methods_in_order() -> None:

@@ -21,11 +21,27 @@ MIXTRAL = {
 GPT2 = {"model_type": "gpt2", "n_layer": 12, "n_embd": 768, "n_head": 12, "vocab_size": 50257}
 
 
+DISTILBERT = {
+    "model_type": "distilbert", "n_layers": 6, "dim": 768, "n_heads": 12, "hidden_dim": 3072, "vocab_size": 30522,
+}  # fmt: skip
+FALCON_40B = {
+    "model_type": "falcon", "num_hidden_layers": 60, "hidden_size": 8192, "num_attention_heads": 128,
+    "num_kv_heads": 8, "new_decoder_architecture": True, "multi_query": True, "vocab_size": 65024,
+}  # fmt: skip
+
+
 @pytest.mark.parametrize(
-    ("config", "params"), [(SMOLLM2, 134.5e6), (MIXTRAL, 46.7e9), (GPT2, 124e6 - 1024 * 768)]
+    ("config", "params"),
+    [
+        (SMOLLM2, 134.5e6),
+        (MIXTRAL, 46.7e9),
+        (GPT2, 124e6 - 1024 * 768),
+        (DISTILBERT, 66.4e6 - 512 * 768),
+        (FALCON_40B, 41.3e9),
+    ],
 )
 def test_published_sizes_come_out(config: dict[str, Any], params: float) -> None:
-    """SmolLM2, a mixture of experts (all of them count) and GPT-2 (without its positions)."""
+    """SmolLM2, a mixture of experts (all of them count), an encoder and others (without their positions)."""
     assert read_shape(config).params == pytest.approx(params, rel=0.005)
 
 
@@ -66,6 +82,15 @@ def test_adapter_parameters_follow_the_formula() -> None:
     assert llama.adapter(8) == 8 * 32 * (8 * 4096 + 3 * (4096 + 11008))
     assert llama.adapter(8, ("q", "v")) == 8 * 32 * 4 * 4096
     assert llama.adapter(8, ("q", "v", "lm_head")) == 8 * (32 * 4 * 4096 + 4096 + 32000)
+
+
+def test_every_expert_gets_an_adapter() -> None:
+    """PEFT wraps each expert's matrices: eight times the MLP's adapters, attention's once."""
+    mixtral = read_shape(MIXTRAL)
+    one = 3 * (4096 + 14336)
+    assert (mixtral.experts, mixtral.active) == (8, 2)
+    assert mixtral.adapter(16, ("mlp",)) == 16 * 32 * 8 * one
+    assert mixtral.adapter(16) == 16 * 32 * (8 * one + 2 * (4096 + 4096) + 2 * (4096 + 1024))
 
 
 def test_grouped_keys_and_values_are_narrower() -> None:
