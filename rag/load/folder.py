@@ -12,8 +12,8 @@ from typing import Any
 from rag.errors import BadInput
 from rag.load.base import Skipped, Unreadable, printable
 
-IGNORE_FILE = ".tunewiseignore"
-"""Patterns in the syntax of .gitignore; one may stand in every folder."""
+IGNORE_FILES = (".gitignore", ".tunewiseignore")
+"""Patterns in the syntax of .gitignore; each may stand in every folder, and ours has the last word in it."""
 GENERATED = frozenset({"node_modules", "__pycache__", "bower_components"})
 _LARGEST_IGNORE = 65_536
 
@@ -54,7 +54,7 @@ def files(root: Path) -> Iterator[Found | Skipped]:
         entries = _listed(root)
     except OSError as error:
         raise BadInput(f"cannot list the documents folder {root}: {error.strerror}") from error
-    yield from _Walk(root).below(entries, "", _Rules().with_file(root, ""))
+    yield from _Walk(root).below(entries, "", _Rules().with_files(root, ""))
 
 
 class _Walk:
@@ -85,7 +85,7 @@ class _Walk:
                 except OSError as error:
                     yield Skipped(f"{printable(name)}/", f"cannot be listed: {error.strerror}")
                     continue
-                own = rules.with_file(Path(entry.path), f"{name}/")
+                own = rules.with_files(Path(entry.path), f"{name}/")
                 stack.extend((item, f"{name}/{item.name}", own) for item in reversed(inner))
 
     def _unwanted(self, entry: os.DirEntry[str], name: str, folder: bool, rules: _Rules) -> str:
@@ -94,8 +94,8 @@ class _Walk:
             return "hidden"
         if folder and entry.name in GENERATED:
             return "a folder of generated files"
-        if rules.ignore(name, folder):
-            return f"ignored by {IGNORE_FILE}"
+        if file := rules.ignoring(name, folder):
+            return f"ignored by {file}"
         if entry.is_symlink() and (reason := self._link(entry, rules)):
             return reason
         if folder:
@@ -129,27 +129,31 @@ def _listed(folder: Path) -> list[os.DirEntry[str]]:
 class _Rules:
     """The ignore rules that hold in a folder: those of its parents first."""
 
-    def __init__(self, specs: tuple[tuple[str, Any], ...] = ()) -> None:
+    def __init__(self, specs: tuple[tuple[str, str, Any], ...] = ()) -> None:
+        """Take (prefix of the folder that has the file, name of the file, its patterns)."""
         self._specs = specs
 
-    def with_file(self, folder: Path, prefix: str) -> _Rules:
-        """Return these rules and those of the folder's own file; BadInput when that cannot be read."""
-        path = folder / IGNORE_FILE
-        if not path.is_file() or path.is_symlink():
-            return self
-        from pathspec import GitIgnoreSpec
+    def with_files(self, folder: Path, prefix: str) -> _Rules:
+        """Return these rules and those of the folder's own files; BadInput when one cannot be read."""
+        own = ((prefix, name, _patterns(folder / name)) for name in IGNORE_FILES)
+        return _Rules((*self._specs, *(spec for spec in own if spec[2] is not None)))
 
-        try:
-            lines = read_file(path, _LARGEST_IGNORE).decode("utf-8").splitlines()
-            spec = GitIgnoreSpec.from_lines(lines)
-        except (Unreadable, OSError, ValueError) as error:
-            raise BadInput(f"cannot use {path}: {error}", "mend it, or remove it") from error
-        return _Rules((*self._specs, (prefix, spec)))
-
-    def ignore(self, name: str, folder: bool) -> bool:
-        """Whether the last rule that speaks of a path leaves it out."""
-        answer = False
-        for prefix, spec in self._specs:
+    def ignoring(self, name: str, folder: bool) -> str:
+        """Return the file whose rule leaves a path out, the last that speaks of it; nothing when none does."""
+        answer = ""
+        for prefix, file, spec in self._specs:
             said = spec.check_file(name.removeprefix(prefix) + ("/" if folder else "")).include
-            answer = answer if said is None else said
+            answer = answer if said is None else file if said else ""
         return answer
+
+
+def _patterns(path: Path) -> Any:
+    """Return an ignore file's patterns, None where there is none; BadInput when it cannot be read."""
+    if not path.is_file() or path.is_symlink():
+        return None
+    from pathspec import GitIgnoreSpec
+
+    try:
+        return GitIgnoreSpec.from_lines(read_file(path, _LARGEST_IGNORE).decode("utf-8").splitlines())
+    except (Unreadable, OSError, ValueError) as error:
+        raise BadInput(f"cannot use {path}: {error}", "mend it, or remove it") from error

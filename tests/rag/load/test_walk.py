@@ -64,12 +64,17 @@ def test_ignored_folders_and_files_are_named_once(tmp_path: Path) -> None:
     ):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("text")
-    (tmp_path / ".tunewiseignore").write_text("# ours\ndrafts/\n*.tmp.md\ng.md\n")
+    for name in ("built/h.md", "built.md", "kept.md"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("text")
+    (tmp_path / ".tunewiseignore").write_text("# ours\ndrafts/\n*.tmp.md\ng.md\n!/kept.md\n")
+    (tmp_path / ".gitignore").write_text("/built/\n/built.md\n/kept.md\n")
     (tmp_path / "keep" / ".tunewiseignore").write_text("!g.md\n")
     loaded = load_documents(tmp_path)
-    assert [d.id for d in loaded.documents] == ["keep/e.md", "keep/g.md"]
+    assert [d.id for d in loaded.documents] == ["keep/e.md", "keep/g.md", "kept.md"]
     assert reasons(loaded) == {
-        ".git/": "hidden", ".tunewiseignore": "hidden", "drafts/": "ignored by .tunewiseignore",
+        ".git/": "hidden", ".gitignore": "hidden", ".tunewiseignore": "hidden",
+        "built.md": "ignored by .gitignore", "built/": "ignored by .gitignore", "drafts/": "ignored by .tunewiseignore",
         "keep/.tunewiseignore": "hidden", "keep/f.tmp.md": "ignored by .tunewiseignore",
         "node_modules/": "a folder of generated files",
     }  # fmt: skip
