@@ -31,18 +31,23 @@ def confidence(p: Profile, ranking: Ranking) -> Confidence:
 
     The margin is over the best feasible method of another kind: LoRA, QLoRA and full tuning do not count as
     rivals of each other, nor do prompts with and without examples. An answer that is only a default is not
-    known. Without the gap in behaviour nothing is sure.
+    known. Without the gap in behaviour nothing is sure, and what stands in for a better method that cannot be
+    done here is never high.
     """
     given = [key for key in DECISIVE if getattr(p, key) is not None or _implied(p, key)]
     defaults = [key for key in given if key in p.sources and p.sources[key].source == "default"]
     known = len(given) - len(defaults)
     first = ranking.methods[0]
-    rivals = [s for s in ranking.methods[1:] if not s.blockers and not _siblings(first, s)]
+    rivals = [s for s in ranking.methods[1:] if not s.blockers and not siblings(first, s)]
     rival = max(rivals, key=lambda s: s.sum, default=None)
     margin = first.sum - (rival.sum if rival else 0.0)
     over = f" over {rival.method.name}" if rival else ""
     because = f"{known} of {len(DECISIVE)} decisive answers known, margin {margin:.1f}{over}"
-    if known >= MANY and margin >= CLEAR and p.behaviour_gap is not None:
+    forbidden = (s for s in ranking.methods if _forbidden(s) and not siblings(first, s))
+    better = max(forbidden, key=lambda s: s.sum, default=first)
+    if better.sum > first.sum:
+        because += f"; {better.method.name} would serve better but cannot be done here"
+    if known >= MANY and margin >= CLEAR and p.behaviour_gap is not None and better.sum <= first.sum:
         return Confidence("high", because)
     if known <= FEW or margin < CLOSE or p.behaviour_gap is None:
         return Confidence("low", because)
@@ -58,5 +63,12 @@ def _implied(p: Profile, key: str) -> bool:
     return key == "gpu_memory_gib" and p.has_gpu is False
 
 
-def _siblings(a: Scored, b: Scored) -> bool:
+def _forbidden(scored: Scored) -> bool:
+    """Whether data, hardware, policy or money forbid a method, and not that half of it would be idle."""
+    rules = {blocker.rule for blocker in scored.blockers}
+    return bool(rules) and rules <= {"BL001", "BL002", "BL003", "BL004", "BL005"}
+
+
+def siblings(a: Scored, b: Scored) -> bool:
+    """Whether two methods are of one family: two ways of training, or of prompting."""
     return any({a.method.name, b.method.name} <= family for family in FAMILIES)

@@ -228,8 +228,9 @@ def _profile(
     if p.device_gib is None:
         return p, "unknown memory"
     here = card.name if card else "a GPU" if memory else "this machine"
-    each = f"{p.devices} x {here}" if p.devices > 1 else here
-    return p, f"{each} ({p.device_gib:.3g} GiB)"
+    several = f"{p.devices} x {here}" if card else f"{p.devices} GPUs"
+    each = several if p.devices > 1 else here
+    return p, f"{each} ({p.device_gib:.3g} GiB{' each' if p.devices > 1 else ''})"
 
 
 def _spent(p: Profile, shape: Shape, use: str, card: gpus.Gpu | None) -> tuple[Range | None, Range | None]:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from advisor.confidence import siblings
 from advisor.cost import out_of_pocket, rented
 from advisor.facts import models
 from advisor.hours import USUAL_CARD_GIB
@@ -47,14 +48,15 @@ def ladder(p: Profile, ranking: Ranking) -> tuple[dict[str, Any], ...]:
 
     Each rung that changes answers was tried: with them the engine chooses what the rung opens. A tuning method
     that only fits with gradient checkpointing has that named first. What memory or time forbids is worth a
-    change only where it would be better than the choice; another base is named once, for the best method.
+    change only where it would be better than the choice; another base is named once, for the best method, and
+    not to train a smaller one in a finer way.
     """
     first = ranking.methods[0]
     found = list(_savings(p, first.method))
     for scored in sorted((s for s in ranking.methods if s.blockers), key=lambda s: -s.sum):
         if scored.sum > first.sum:
             found += _shorter(p, scored)
-            if not any("model" in rung.set for rung in found):
+            if not siblings(first, scored) and not any("model" in rung.set for rung in found):
                 found += _other_base(p, scored)
             found += _rented_cards(p, scored)
         found += [rung for rung in _rungs(p, scored) if rung not in found]

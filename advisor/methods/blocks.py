@@ -72,7 +72,8 @@ def too_slow(p: Profile, method: str) -> str:
 
 def remote_model(p: Profile, method: str) -> str:
     """BL004. A model behind an endpoint cannot be tuned here; name a local one to tune."""
-    return f"{p.model} is an endpoint: its weights are not here" if p.remote else ""
+    name = (p.model or "").removeprefix("openai:").partition("@")[0]
+    return f"{name} is behind an endpoint: its weights are not here" if p.remote else ""
 
 
 def over_budget(p: Profile, method: str) -> str:
@@ -110,7 +111,8 @@ def one_half_idle(p: Profile, method: str) -> str:
     """
     if p.task_needs_facts == "known" and not (p.must_cite or p.corpus_tokens or p.facts_change == "fast"):
         return "the model has seen these facts and there is no corpus, so the retrieval half would be idle"
-    if not (p.needs_facts or p.must_cite or p.corpus_tokens):
+    unneeded = p.task_needs_facts == "none" or not (p.needs_facts or p.corpus_tokens)
+    if unneeded and not p.must_cite:
         return "the task needs no facts, so the retrieval half would be idle"
     if p.behaviour_gap == "none" or p.behaviour_gap is None:
         return "no gap in behaviour is known, so the tuned half would be idle"

@@ -24,7 +24,7 @@ class FewShot(Method):
     serves: ClassVar[Mapping[Need, float]] = {
         Need.WHOLE: 0.9, Need.GROUND: 0.3, Need.HONESTY: 1.0, Need.STYLE: 0.2, Need.FORMAT: 0.6,
         Need.TRAIN: 0.2, Need.SHOW: 1.0, Need.SPARING: 1.0, Need.SPEED: 0.4, Need.SIMPLE: 0.85,
-        Need.STOP: 0.5,
+        Need.LIGHT: 1.0, Need.STOP: 0.5,
     }  # fmt: skip
 
     def blocked(self, p: Profile) -> tuple[Blocker, ...]:

@@ -23,7 +23,7 @@ class Prompting(Method):
     name = "prompting"
     serves: ClassVar[Mapping[Need, float]] = {
         Need.WHOLE: 1.0, Need.GROUND: 0.3, Need.HONESTY: 1.0, Need.FORMAT: 0.3, Need.SHOW: 0.6,
-        Need.SPARING: 0.7, Need.SCALE: 0.2, Need.SPEED: 0.8, Need.SIMPLE: 1.0, Need.STOP: 1.0,
+        Need.SPARING: 0.7, Need.SCALE: 0.2, Need.SPEED: 0.8, Need.SIMPLE: 1.0, Need.LIGHT: 1.0, Need.STOP: 1.0,
     }  # fmt: skip
 
     def estimate(self, p: Profile) -> Estimate:

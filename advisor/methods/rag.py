@@ -24,7 +24,7 @@ class Rag(Method):
     serves: ClassVar[Mapping[Need, float]] = {
         Need.FACTS: 1.0, Need.FRESH: 1.0, Need.CITE: 1.0, Need.WHOLE: 0.1, Need.GROUND: 1.0,
         Need.HONESTY: 0.8, Need.SPARING: 0.7, Need.SCALE: 0.2, Need.SPEED: 0.3, Need.SIMPLE: 0.6,
-        Need.STOP: 0.4,
+        Need.LIGHT: 1.0, Need.STOP: 0.4,
     }  # fmt: skip
 
     def blocked(self, p: Profile) -> tuple[Blocker, ...]:

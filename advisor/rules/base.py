@@ -51,6 +51,8 @@ class Need(StrEnum):
     """Little to read and to look up before answering."""
     SIMPLE = "simplicity"
     """Little to build, run and keep up to date."""
+    LIGHT = "nothing_to_train"
+    """Getting by without training."""
     STOP = "already_good"
     """Prompting already passes."""
 

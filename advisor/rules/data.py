@@ -39,8 +39,9 @@ class DA001(Data):
 class DA002(Data):
     """50 to 200 examples teach a tone, hardly a skill: where the gap is small, try them in the prompt first.
 
-    Does not apply when calls are many, so that the shorter prompt of a tuned model repays the training, or
-    when no prompt has closed the gap: then even 50 examples train better than they show.
+    Does not apply when calls are many, so that the shorter prompt of a tuned model repays the training, when no
+    prompt has closed the gap (then even 50 examples train better than they show), or when new facts or sources
+    are what is missing: examples bring neither.
     """
 
     need = Need.SHOW
@@ -49,11 +50,13 @@ class DA002(Data):
         "Bertsch et al., arXiv 2405.00200: in context, examples go further until there are many",
         "Predibase, distillation playbook: useful training sets begin at 300-800 rows",
     )
-    at = {"labelled_examples": (50, 200)}
+    at = {"labelled_examples": (50, 200), "corpus_tokens": (1,)}
 
     def applies(self, p: Profile) -> str:
         few = 50 <= p.examples_known < 200 and not p.high_volume and p.behaviour_gap in (None, "low")
-        return f"{p.examples_known} examples teach a tone at most, and fit in a prompt" if few else ""
+        if not few or _to_look_up(p):
+            return ""
+        return f"{p.examples_known} examples teach a tone at most, and fit in a prompt"
 
 
 class DA003(Data):
@@ -104,17 +107,20 @@ class DA005(Data):
 class DA006(Data):
     """Up to about 2,000 examples can be shown in a long prompt, which rivals training at low volume.
 
-    Does not apply at high volume, where every call pays for the long prompt, or when the gap is large.
+    Does not apply at high volume, where every call pays for the long prompt, when the gap is large, or when new
+    facts or sources are what is missing.
     """
 
     need = Need.SHOW
     weight = 2.5
     evidence = ("Bertsch et al., arXiv 2405.00200: many-shot prompting improves into the thousands",)
-    at = {"labelled_examples": (50, MOST_SHOTS + 1)}
+    at = {"labelled_examples": (50, MOST_SHOTS + 1), "corpus_tokens": (1,)}
 
     def applies(self, p: Profile) -> str:
         fits = p.low_volume and 50 <= p.examples_known <= MOST_SHOTS and p.behaviour_gap == "low"
-        return f"{p.examples_known:,} examples fit in a long prompt, and calls are few" if fits else ""
+        if not fits or _to_look_up(p):
+            return ""
+        return f"{p.examples_known:,} examples fit in a long prompt, and calls are few"
 
 
 class DA007(Data):
@@ -216,6 +222,11 @@ class DA011(Data):
         if not small or p.examples_known <= MOST_SHOTS or p.behaviour_gap != "low" or p.needs_facts:
             return ""
         return f"{p.examples_known:,} examples are more than a prompt can show a model of {p.params_b:.3g} B"
+
+
+def _to_look_up(p: Profile) -> bool:
+    """Whether the task turns on what documents hold: new facts, sources to name, a corpus to read in."""
+    return bool(p.must_cite) or (p.needs_facts and (p.task_needs_facts != "known" or bool(p.corpus_tokens)))
 
 
 def _news(p: Profile) -> bool:

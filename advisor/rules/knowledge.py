@@ -48,7 +48,7 @@ class KN002(Knowledge):
     """
 
     need = Need.CITE
-    weight = 2.0
+    weight = 3.0
     evidence = ("NehaBharti08/rag-vs-finetune, 2x2: right section 0.9 % tuned against 83.7 % retrieved",)
 
     def applies(self, p: Profile) -> str:
@@ -140,8 +140,8 @@ class KN006(Knowledge):
 class KN007(Knowledge):
     """A large model that has seen the facts needs better prompting: chosen examples, reasoning, voting.
 
-    Does not apply to facts it cannot have seen, to models below about 30 billion parameters, or where a plain
-    prompt already brings the wanted answers.
+    Does not apply to facts it cannot have seen, to models below about 30 billion parameters, where a plain
+    prompt already brings the wanted answers, or where there is a corpus to look them up in.
     """
 
     need = Need.SHOW
@@ -150,11 +150,13 @@ class KN007(Knowledge):
         "Nori et al., Medprompt, arXiv 2311.16452: prompting alone passed tuned specialists",
         "Maharjan et al., OpenMedLM, arXiv 2402.19371: the same with open models",
     )
-    at = {"model_params_b": (LARGE_MODEL_B,)}
+    at = {"model_params_b": (LARGE_MODEL_B,), "corpus_tokens": (1,)}
 
     def applies(self, p: Profile) -> str:
-        large = p.task_needs_facts == "known" and (p.params_b or 0) >= LARGE_MODEL_B and p.behaviour_needed
-        return "a large model has seen these facts; chosen examples bring them out" if large else ""
+        large = p.task_needs_facts == "known" and (p.params_b or 0) >= LARGE_MODEL_B
+        if not large or not p.behaviour_needed or p.corpus_tokens:
+            return ""
+        return "a large model has seen these facts; chosen examples bring them out"
 
 
 class KN008(Knowledge):

@@ -96,8 +96,8 @@ class RS003(Resources):
 class RS004(Resources):
     """A model of an encoder's size is cheap to tune in full, and quick to run afterwards.
 
-    Does not apply with fewer than 200 examples, where training all weights overfits, or above 0.6 billion
-    parameters, where adapters reach the same quality for less.
+    Does not apply with fewer than 200 examples, where training all weights overfits, above 0.6 billion parameters,
+    where adapters reach the same quality for less, or where new facts are what is missing.
     """
 
     need = Need.CAPACITY
@@ -110,6 +110,7 @@ class RS004(Resources):
 
     def applies(self, p: Profile) -> str:
         small = p.params_b is not None and p.params_b < ENCODER_B and p.examples_known >= 200
+        small = small and (p.task_needs_facts == "known" or not p.needs_facts)
         return (
             f"all weights of a {p.params_b:.2g} B model can be tuned cheaply" if small and trains(p) else ""
         )
@@ -170,8 +171,8 @@ class RS007(Resources):
     Does not apply to very small models; where the size is unknown, RS009 speaks.
     """
 
-    need = Need.SIMPLE
-    weight = 0.7
+    need = Need.LIGHT
+    weight = 0.5
     evidence = (
         "measured for this project: LoRA on a 0.135 B model trains 1,000 to 1,500 tokens/s on two cores",
     )
@@ -203,15 +204,16 @@ class RS008(Resources):
 class RS009(Resources):
     """Without a GPU and without a model's size, count on nothing that must train: usual models need a card.
 
-    Does not apply once the size is known: a small model trains on a CPU, and time and memory then say so.
+    Does not apply once the size is known: a small model trains on a CPU, and time and memory then say so; nor to
+    a model behind an endpoint, which is not trained here anyway.
     """
 
-    need = Need.SIMPLE
-    weight = 4.0
+    need = Need.LIGHT
+    weight = 2.5
     evidence = (
         "LLaMA-Factory and Unsloth, requirement tables: 5 to 6 GB of GPU memory for 7 B in 4 bits, none without",
     )
 
     def applies(self, p: Profile) -> str:
-        unknown = p.has_gpu is False and p.params_b is None
+        unknown = p.has_gpu is False and p.params_b is None and not p.remote
         return "there is no GPU, and the model's size is not known" if unknown else ""

@@ -70,6 +70,16 @@ def test_prompts_with_and_without_examples_are_no_rivals() -> None:
     assert found.confidence.level == "medium"
 
 
+def test_a_way_out_is_never_highly_sure() -> None:
+    """With a GPU the same situation is tuned, and surely; without one few-shot stands in for it."""
+    known = {**TUNE, "labelled_examples": 3000, "call_volume": "low", "model_params_b": 8}
+    sure = recommend(Profile.of({**known, "gpu_count": 1, "gpu_memory_gib": 48}))
+    assert (sure.choice, sure.confidence.level) == ("lora", "high")
+    unsure = recommend(Profile.of({**known, "gpu_kind": "none", "ram_gib": 64, "cpu_cores": 4}))
+    assert (unsure.choice, unsure.confidence.level) == ("few-shot", "medium")
+    assert "lora would serve better" in unsure.confidence.because
+
+
 @pytest.mark.parametrize(
     ("answers", "rule"),
     [

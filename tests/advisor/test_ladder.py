@@ -20,16 +20,23 @@ def rungs(**answers: Any) -> list[dict[str, Any]]:
 
 
 def test_what_the_choice_needs_comes_first() -> None:
-    """70 B on one card: in 4 bits, with checkpoints; then a smaller base and a rented card for LoRA."""
+    """70 B on one card: in 4 bits, with checkpoints; then a rented card for LoRA, and no smaller base for it."""
     found = rungs(model="llama-3.1-70b-instruct", gpu_memory_gib=80, gpu_count=1)
-    assert [rung["then"] for rung in found] == ["qlora", "qlora", "lora", "lora"]
-    four_bits, checkpoints, smaller, rented = found
+    assert [rung["then"] for rung in found] == ["qlora", "qlora", "lora"]
+    four_bits, checkpoints, rented = found
     assert four_bits["settings"] == {"method": "qlora"}
     assert checkpoints["settings"] == {"checkpointing": True}
-    assert smaller["set"] == {"model": "llama-3.1-8b-instruct", "model_params_b": 8.03}
     assert rented["set"]["gpu_count"] == 1
     assert rented["set"]["gpu_memory_gib"] >= 160
     assert "USD" in rented["cost"]
+
+
+def test_the_largest_base_that_fits_is_of_the_same_family_where_there_is_one() -> None:
+    """70 B on a small card: nothing can be trained, so a smaller Llama is named before any other model."""
+    found = rungs(model="llama-3.1-70b-instruct", gpu_memory_gib=24, gpu_count=1)
+    (smaller,) = (rung for rung in found if "model" in rung["set"])
+    assert smaller["set"] == {"model": "llama-3.1-8b-instruct", "model_params_b": 8.03}
+    assert smaller["then"] == "lora"
 
 
 def test_one_card_is_named_before_two_cheaper_ones() -> None:

@@ -81,6 +81,7 @@ def test_steps_pass_through_a_plan(method: Method) -> None:
         ("rag", {"corpus_tokens": 0}, "BL006", "no documents"),
         ("few-shot", {"labelled_examples": 0}, "BL007", "no examples"),
         ("hybrid", {"task_needs_facts": "none"}, "BL008", "retrieval half"),
+        ("hybrid", {"task_needs_facts": "none", "corpus_tokens": 9000}, "BL008", "retrieval half"),
         ("hybrid", {"task_needs_facts": "new", "behaviour_gap": "none"}, "BL008", "tuned half"),
     ],
 )

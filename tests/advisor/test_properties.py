@@ -139,6 +139,29 @@ def test_a_hybrid_needs_both_needs(answers: dict[str, Any]) -> None:
         assert p.behaviour_gap in ("low", "high")
 
 
+TASK = ("task_needs_facts", "facts_change", "must_cite", "behaviour_gap", "labelled_examples", "corpus_tokens",
+        "call_volume", "data_must_stay_local", "gpu_memory_gib", "gpu_count", "model_params_b")  # fmt: skip
+
+
+@given(st.fixed_dictionaries({}, optional={key: value_of(key) for key in TASK}))
+def test_what_an_expert_would_never_say(answers: dict[str, Any]) -> None:
+    """No training on nothing or for nothing, no retrieval without a need, no new facts or sources without it."""
+    p = Profile.of(answers)
+    choice = rank(p).choice
+    trains, retrieves = choice in ("lora", "qlora", "full", "hybrid"), choice in ("rag", "hybrid")
+    if p.behaviour_gap == "none" or (p.labelled_examples is not None and p.labelled_examples < 50):
+        assert not trains
+    if p.task_needs_facts == "none" and not p.must_cite:
+        assert not retrieves
+    if p.behaviour_gap is None or p.corpus_tokens == 0:
+        return
+    if p.task_needs_facts == "new":
+        whole = p.corpus_tokens is not None and p.corpus_tokens <= 200_000
+        assert retrieves or (whole and not trains)
+    if p.task_needs_facts in ("new", "known") and p.must_cite:
+        assert retrieves
+
+
 @given(PROFILES)
 def test_every_rung_that_changes_answers_holds(answers: dict[str, Any]) -> None:
     """With the answers of a rung the engine chooses what the rung opens."""

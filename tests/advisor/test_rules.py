@@ -199,10 +199,17 @@ def test_rules_fire_where_they_should(code: str) -> None:
         ("DA011", {"behaviour_gap": "high"}),
         ("DA011", {"model_params_b": None}),
         ("KN007", {"behaviour_gap": "none"}),
+        ("KN007", {"corpus_tokens": 900_000}),
+        ("DA002", {"task_needs_facts": "new"}),
+        ("DA002", {"must_cite": True}),
+        ("DA006", {"task_needs_facts": "new"}),
+        ("DA006", {"task_needs_facts": "known", "corpus_tokens": 900_000}),
+        ("RS004", {"task_needs_facts": "new"}),
         ("DA007", {"task_needs_facts": "new", "facts_change": "fast"}),
         ("DA008", {"task_needs_facts": "new", "facts_change": "fast"}),
         ("RS003", {"model_params_b": 70, "gpu_count": 1, "gpu_memory_gib": 48}),
         ("RS008", {"gpu_memory_gib": None}),
+        ("RS009", {"model": "openai:m@http://127.0.0.1:1/v1"}),
     ],
 )
 def test_what_a_rule_does_not_apply_to(code: str, changed: dict[str, Any]) -> None:
