@@ -4,15 +4,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 
-from advisor.cost import out_of_pocket, training_hours
+from advisor.cost import training_hours
 from advisor.facts import models
 from advisor.methods import blocks
 from advisor.methods.blocks import MOST_CPU_HOURS
 from advisor.profile import EDGES, Profile
 from advisor.questions import BY_ID
+from advisor.rental import least_usd
 from advisor.rules.table import RULES
-from advisor.tokens import training_setup
+from advisor.tokens import (
+    ANSWER_TOKENS,
+    PROMPT_TOKENS,
+    RAW_SEQUENCE,
+    row_tokens,
+    setup_of,
+    training_setup,
+)
 from runners.machine import least_gib
 from runners.memory import Memory, Shape, Use, shape_of, smallest
 
@@ -25,6 +34,8 @@ _MOST = {"count": 1e15, "number": 1e6, "share": 1.0}
 """How far a solver looks; beyond it no answer is sensible."""
 _ROW_KEYS = ("prompt_tokens", "answer_tokens")
 """Answers that make training rows longer."""
+MOST_TOKENS = 10**13
+"""Tokens of a row beyond which no training is asked about."""
 _TIME_KEYS = (
     "labelled_examples", "unlabelled_tokens", "prompt_tokens", "answer_tokens", "model_params_b", "cpu_cores",
 )  # fmt: skip
@@ -96,16 +107,26 @@ def _memory(p: Profile, key: str) -> Iterator[float]:
 
 
 def _rows(p: Profile, shape: Shape, use: Use, key: str) -> Iterator[float]:
-    """Yield from how many tokens of a prompt or an answer on training rows no longer fit, and fit with ease."""
-    room = p.device_gib
-    if room is None:
+    """Yield from how many tokens of a prompt or an answer on training rows no longer fit, or fit with ease."""
+    if p.device_gib is None:
         return
+    usual = PROMPT_TOKENS if key == "prompt_tokens" else ANSWER_TOKENS
+    other = row_tokens(p) - (getattr(p, key) or usual)
+    for longest in _longest(shape, use, p.devices, p.device_gib):
+        yield longest - other
+
+
+@lru_cache(maxsize=1024)
+def _longest(shape: Shape, use: Use, devices: int, room: float) -> tuple[float, float]:
+    """Return the tokens of a row from which training cannot fit, and from which it may not."""
 
     def need(tokens: float) -> Memory:
-        return smallest(shape, use, training_setup(p.change(key, int(tokens))))
+        return smallest(shape, use, setup_of(devices, int(tokens)))
 
-    yield least(lambda n: need(n).low > room, 1, 1e9, whole=True)
-    yield least(lambda n: need(n).high > room, 1, 1e9, whole=True)
+    return (
+        least(lambda n: need(n).low > room, RAW_SEQUENCE, MOST_TOKENS, whole=True),
+        least(lambda n: need(n).high > room, RAW_SEQUENCE, MOST_TOKENS, whole=True),
+    )
 
 
 def _cards(p: Profile, shape: Shape, use: Use, room: float) -> Iterator[float]:
@@ -172,5 +193,6 @@ def _too_dear(p: Profile, method: str) -> bool:
 def _budget(p: Profile) -> Iterator[float]:
     """Yield what each way of tuning costs at least."""
     for method in _USES:
-        if usd := out_of_pocket(p, method):
-            yield usd.low
+        usd = least_usd(p, method)
+        if usd is not None:
+            yield usd

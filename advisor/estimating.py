@@ -228,7 +228,7 @@ def _profile(
     if p.device_gib is None:
         return p, "unknown memory"
     here = card.name if card else "a GPU" if memory else "this machine"
-    several = f"{p.devices} x {here}" if card else f"{p.devices} GPUs"
+    several = f"{p.devices} GPUs" if memory and not card else f"{p.devices} x {here}"
     each = several if p.devices > 1 else here
     return p, f"{each} ({p.device_gib:.3g} GiB{' each' if p.devices > 1 else ''})"
 

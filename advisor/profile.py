@@ -100,7 +100,7 @@ class Profile:
 
     def change(self, key: str, value: Any) -> Profile:
         """Return the same situation with one answer changed (not checked: the engine's own what-ifs)."""
-        current = {f.name: getattr(self, f.name) for f in fields(self)}
+        current = {name: getattr(self, name) for name in _NAMES}
         current[key] = value
         if key == "model_params_b":
             current["shape"] = None
@@ -184,4 +184,5 @@ class Profile:
         return bool(self.model and self.model.startswith("openai:"))
 
 
+_NAMES = tuple(field.name for field in fields(Profile))
 _LIMITS = ("latency_p95_ms", "budget_usd", "can_retrain_every_days")

@@ -67,7 +67,7 @@ class Question:
     closed: Callable[[Known], Mapping[Any, str]] = _nothing_closed
     """The answers that others rule out, with the reason in a few words."""
     tries: tuple[float, ...] = ()
-    """A few numbers that stand for all of its range."""
+    """A few numbers that stand for all of its range; what most people would answer stands there more than once."""
     none_allowed: bool = False
     """Whether "none" (no limit) is an answer of its own."""
     low: float = 0.0
@@ -79,7 +79,7 @@ class Question:
         """Values that stand for everything that may be answered; unknown (None) is the last."""
         if self.kind in ("text", "path"):
             return ("given", None)
-        named: tuple[Any, ...] = (True, False) if self.kind == "flag" else self.tries
+        named: tuple[Any, ...] = (True, False) if self.kind == "flag" else tuple(dict.fromkeys(self.tries))
         return (*(choice.value for choice in self.choices), *named, None)
 
     @property
@@ -174,7 +174,7 @@ QUESTIONS: tuple[Question, ...] = (
              measured_by="documents", tries=(0, 50_000, 1_000_000)),
     Question("unlabelled_tokens", "How many tokens of raw text could be trained on?", "count", "data",
              "Billions of tokens are what continued pre-training needs.", detail=True,
-             tries=(0, 2_000_000, 2_000_000_000)),
+             tries=(0, 0, 0, 2_000_000, 2_000_000_000)),
     Question("prompt_tokens", "How long is a prompt today, in tokens?", "count", "data",
              "It decides what a call costs.", detail=True, tries=(100, 5_000)),
     Question("answer_tokens", "How long is an answer, in tokens?", "count", "data",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 
 from advisor import speed
@@ -10,7 +10,7 @@ from advisor.facts import gpus, own
 from advisor.hours import USUAL_CARD_GIB, hours_on
 from advisor.profile import Profile
 from advisor.range import NOTHING, Range
-from advisor.tokens import training_setup
+from advisor.tokens import setup_of, training_setup
 from runners.memory import Setup, Shape, Use, smallest
 
 COUNTS = (1, 2, 4, 8)
@@ -100,6 +100,23 @@ def rented(p: Profile, method: str) -> Rental | None:
     return Rental(best.card, best.count, hours, Range(*(min(ends) for ends in zip(*prices, strict=True))))
 
 
+def least_usd(p: Profile, method: str) -> float | None:
+    """The low end of :func:`out_of_pocket` alone, for who asks often."""
+    shape = p.model_shape
+    if p.remote or shape is None:
+        return None
+    held = holds(p, method)
+    if held:
+        return 0.0
+    offers = _holding(shape, use(method), training_setup(p, 1), own.file())
+    if not offers:
+        return None
+    if held is None:
+        return 0.0
+    work = hours_on(p, shape, method, _PETAFLOP)
+    return min(offer.usd(work)[0] for offer in offers)
+
+
 def training_usd(p: Profile, hours: Range | None) -> Range | None:
     """What these hours cost on the hardware of the profile: nothing on its own, else the rent of a usual card."""
     if hours is None or p.has_gpu is False or (p.has_gpu and p.gpu_memory_gib):
@@ -119,15 +136,29 @@ def _holding(shape: Shape, use: Use, setup: Setup, file: own.File | None) -> tup
 
     ``file`` is the user's own facts as they are now: when they change, it is asked again.
     """
-    need = {count: smallest(shape, use, replace(setup, devices=count)).high for count in COUNTS}
-    return tuple(offer for offer in _offers(file) if offer.card.memory_gib >= need[offer.count])
+    found: list[_Offer] = []
+    for count in COUNTS:
+        need = smallest(shape, use, setup_of(count, setup.seq_len)).high
+        found += [offer for offer in _offers(count, file) if offer.card.memory_gib >= need]
+    return tuple(found)
 
 
-@lru_cache(maxsize=4)
-def _offers(file: own.File | None) -> tuple[_Offer, ...]:
-    """Return every machine that can be rented, those with the fewest cards first, then by price."""
+@lru_cache(maxsize=16)
+def _offers(count: int, file: own.File | None) -> tuple[_Offer, ...]:
+    """Return the machines of so many cards that some work may be cheapest on."""
     known = [card for card in gpus.rentable(0) if not card.name.startswith(NO_BF16)]
-    return tuple(_offer(card, count) for count in COUNTS for card in known)
+    offers = [_offer(card, count) for card in known]
+    return tuple(one for one in offers if not any(_beats(other, one) for other in offers if other is not one))
+
+
+def _beats(a: _Offer, b: _Offer) -> bool:
+    """Whether ``a`` holds as much as ``b`` and costs less for whatever is to be done."""
+    mine, other = a.usd_pflop_hour, b.usd_pflop_hour
+    return (
+        a.card.memory_gib >= b.card.memory_gib
+        and a.usd_hour < b.usd_hour
+        and (mine.low <= other.low and mine.likely <= other.likely and mine.high <= other.high)
+    )
 
 
 def _offer(card: gpus.Gpu, count: int) -> _Offer:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 from advisor.profile import Profile
 from runners.memory import Setup
@@ -29,7 +30,13 @@ def training_setup(p: Profile, devices: int | None = None) -> Setup:
     ``devices`` is the number of cards that share the model; by default the profile's.
     """
     longest = max(RAW_SEQUENCE, math.ceil(row_tokens(p)))
-    return Setup(devices=p.devices if devices is None else devices, seq_len=longest)
+    return setup_of(p.devices if devices is None else devices, longest)
+
+
+@lru_cache(maxsize=4096)
+def setup_of(devices: int, longest: int) -> Setup:
+    """Return the setup of training on so many cards with rows of so many tokens."""
+    return Setup(devices=devices, seq_len=longest)
 
 
 def bank_tokens(p: Profile) -> float:

@@ -22,6 +22,8 @@ __all__ = [
 ]  # fmt: skip
 
 GIB = 2**30
+SPARING = (1, True, "rows")
+"""Batch, checkpointing and loss with every free saving on."""
 SMALL_VOCAB = 32_000
 """Entries of a small vocabulary (Llama 2, Mistral): a guessed shape may have as few, and they are never 4-bit."""
 Verdict = Literal["yes", "tight", "no"]
@@ -90,7 +92,8 @@ def estimate(shape: Shape, use: Use, setup: Setup = Setup(), fitted: Fitted = FI
     """Estimate the peak of one device, as the setup's counter would show it.
 
     It grows with everything that makes a run larger, but for a paged optimiser on a known card: its state
-    leaves the card when the rest fills it. A shape guessed from a size has the low end of a small vocabulary.
+    leaves the card when the rest fills it. In 4 bits a shape guessed from a size has the low end of a small
+    vocabulary, as embeddings stay in 16.
     """
     parts = _terms(shape, use, setup, fitted)
     room = setup.device_gib
@@ -102,7 +105,7 @@ def estimate(shape: Shape, use: Use, setup: Setup = Setup(), fitted: Fitted = FI
     fixed = footprint.CONTEXT / GIB if setup.counter == "device" else 0.0
     history = HISTORY[use]
     low = fixed + (likely - fixed) * history.low
-    if shape.assumed and shape.vocab > SMALL_VOCAB:
+    if use == "qlora" and shape.assumed and shape.vocab > SMALL_VOCAB:
         low = min(low, estimate(replace(shape, vocab=SMALL_VOCAB), use, setup, fitted).low)
     return Memory(
         round(low, 3),
@@ -116,7 +119,9 @@ def estimate(shape: Shape, use: Use, setup: Setup = Setup(), fitted: Fitted = FI
 @lru_cache(maxsize=4096)
 def smallest(shape: Shape, use: Use, setup: Setup = Setup()) -> Memory:
     """Estimate with every free saving on: one row at a time, checkpointing, logits of label rows only."""
-    return estimate(shape, use, replace(setup, batch=1, checkpointing=True, loss="rows"))
+    if (setup.batch, setup.checkpointing, setup.loss) != SPARING:
+        setup = replace(setup, batch=1, checkpointing=True, loss="rows")
+    return estimate(shape, use, setup)
 
 
 def _terms(shape: Shape, use: Use, setup: Setup, fitted: Fitted) -> dict[str, float]:
@@ -161,7 +166,8 @@ def _assumptions(shape: Shape, use: Use, setup: Setup, paged: bool) -> tuple[str
     if setup.devices > 1:
         said.append(f"weights and optimiser sharded over {setup.devices} devices")
     if shape.assumed:
-        said.append(f"shape guessed from the parameter count, at the low end with {SMALL_VOCAB:,} tokens")
+        small = f", at the low end with a vocabulary of {SMALL_VOCAB:,}" if use == "qlora" else ""
+        said.append(f"shape guessed from the parameter count{small}")
     if shape.experts > 1:
         said.append(f"all {shape.experts} experts are held and adapted; no published run of one was compared")
     return (*said, _COUNTERS[setup.counter], HISTORY[use].text())

@@ -75,12 +75,19 @@ class Shape:
 
     def adapter(self, rank: int, targets: Iterable[str] = ALL_LINEAR) -> int:
         """Parameters of LoRA adapters: the rank times both widths of every target, in every expert."""
-        wanted = frozenset(targets)
-        ends = len(wanted & {"lm_head", "embedding"}) * (self.hidden + self.vocab)
-        one = replace(self, intermediate=self.intermediate // self.active)
-        attention = sum(a + b for a, b in one.matrices(wanted - {"mlp"}))
-        mlp = sum(a + b for a, b in one.matrices(wanted & {"mlp"}))
-        return rank * (self.layers * (attention + self.experts * mlp) + ends)
+        return rank * _adapted(self, tuple(targets))
+
+
+@lru_cache(maxsize=1024)
+def _adapted(shape: Shape, targets: tuple[str, ...]) -> int:
+    """Return the widths of all layers among ``targets``, added up."""
+    wanted = frozenset(targets)
+    widths = sum(a + b for a, b in shape.matrices(wanted))
+    if shape.experts > 1 and "mlp" in wanted:
+        number, one = 3 if shape.gated else 2, shape.intermediate // shape.active
+        widths += number * (shape.experts * (shape.hidden + one) - (shape.hidden + shape.intermediate))
+    ends = len(wanted & {"lm_head", "embedding"}) * (shape.hidden + shape.vocab)
+    return shape.layers * widths + ends
 
 
 @lru_cache(maxsize=256)

@@ -147,8 +147,7 @@ def models() -> tuple[ModelFacts, ...]:
 
 def find(name: str) -> ModelFacts | None:
     """Return the model of this name or hub id, whatever the case; None when it is not in the table."""
-    wanted = name.lower()
-    return next((m for m in models() if wanted in (m.name.lower(), m.hub.lower())), None)
+    return _by_name(own.file()).get(name.lower())
 
 
 def siblings(model: ModelFacts) -> tuple[ModelFacts, ...]:
@@ -192,3 +191,10 @@ _TABLE = own.Table(
 @lru_cache(maxsize=2)
 def _merged(file: own.File) -> tuple[ModelFacts, ...]:
     return own.merge(_TABLE, MODELS, file)
+
+
+@lru_cache(maxsize=2)
+def _by_name(file: own.File | None) -> dict[str, ModelFacts]:
+    """Return the models under their names and hub ids in small letters; of two of one name the first counts."""
+    known = MODELS if file is None else _merged(file)
+    return {key.lower(): model for model in reversed(known) for key in (model.hub, model.name)}

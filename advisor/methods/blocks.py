@@ -6,9 +6,9 @@ import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from advisor.cost import out_of_pocket, training_hours
+from advisor.cost import training_hours
 from advisor.profile import LEAST_RAW_TOKENS, Edges, Profile
-from advisor.rental import holds
+from advisor.rental import holds, least_usd
 from advisor.tokens import training_setup
 from runners.memory import Use, smallest
 
@@ -84,12 +84,12 @@ def over_budget(p: Profile, method: str) -> str:
     """
     if p.budget_usd is None or p.model_shape is None or p.remote:
         return ""
-    usd = out_of_pocket(p, method)
+    usd = least_usd(p, method)
     if usd is None:
         return "" if holds(p, method) is None else "no card that can be rented is known to hold it"
-    if usd.low <= p.budget_usd:
+    if usd <= p.budget_usd:
         return ""
-    return f"costs {usd.low:,.2f} USD or more in rented cards, the budget is {p.budget_usd:,g}"
+    return f"costs {usd:,.2f} USD or more in rented cards, the budget is {p.budget_usd:,g}"
 
 
 def nothing_to_retrieve(p: Profile, method: str) -> str:

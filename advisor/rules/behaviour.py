@@ -123,19 +123,23 @@ class BE006(Behaviour):
 
 
 class BE007(Behaviour):
-    """A best prompt that still fails half the time, on a task without facts, is a case for training.
+    """A best prompt that misses the bar of 8 in 10, on a task without facts, is a case for training.
 
+    What a prompt could bring about, the best one has brought about by then.
     Does not apply before prompts were tried in earnest (examples, an optimiser).
     """
 
     need = Need.STYLE
     weight = 1.0
-    evidence = ("Soylu et al., BetterTogether, arXiv 2407.10930: tuning adds to an optimised prompt",)
-    at = {"prompting_pass_rate": (0.5,)}
+    evidence = (
+        "Soylu et al., BetterTogether, arXiv 2407.10930: tuning adds to an optimised prompt",
+        "Manning, Building Reliable AI Systems, ch. 5: go on where fewer than 8 of 10 pass",
+    )
+    at = {"prompting_pass_rate": (PASSES,)}
 
     def applies(self, p: Profile) -> str:
         rate = p.prompting_pass_rate
-        if rate is None or rate >= 0.5 or p.needs_facts:
+        if rate is None or rate >= PASSES or p.needs_facts:
             return ""
         return f"the best prompt passes only {rate:.0%} of cases"
 

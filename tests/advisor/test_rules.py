@@ -208,6 +208,7 @@ def test_rules_fire_where_they_should(code: str) -> None:
         ("DA007", {"task_needs_facts": "new", "facts_change": "fast"}),
         ("DA008", {"task_needs_facts": "new", "facts_change": "fast"}),
         ("RS003", {"model_params_b": 70, "gpu_count": 1, "gpu_memory_gib": 48}),
+        ("BE007", {"prompting_pass_rate": 0.8}),
         ("RS008", {"gpu_memory_gib": None}),
         ("RS009", {"model": "openai:m@http://127.0.0.1:1/v1"}),
     ],
