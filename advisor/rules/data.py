@@ -209,7 +209,7 @@ class DA011(Data):
     """
 
     need = Need.TRAIN
-    weight = 1.0
+    weight = 1.5
     evidence = (
         "Bertsch et al., arXiv 2405.00200: with more data than fits a prompt, tuning can pass many-shot prompting",
         "Ma et al., arXiv 2303.08559: small tuned models lead once there are more than a few examples per class",
