@@ -76,11 +76,12 @@ class Fitted:
 
     copies: float = 5.0
     """Bytes per token, layer and hidden unit that eager layers keep beyond the count: views that hold whole
-    projections, dropped-out inputs of adapters, casts. A compiled layer keeps none. The fit says 4.2, and
+    projections, the dropped-out input of q, k and v, casts. A compiled layer keeps none. The fit says 4.2, and
     nearly the same error from 4 to 6; rounded up, as an estimate that is too low costs more."""
-    four_bit: float = 1.5
+    four_bit: float = 1.8
     """How often bitsandbytes' 4-bit product keeps its bf16 input (``ctx.tensors = (A, B)``: once; the rest
-    are casts to the compute dtype)."""
+    are casts to the compute dtype). The fit says 1.5, on one source's runs of 2023; rounded up for the same
+    reason, as that source's later runs (TinyLlama, phi-2: not fitted) took more."""
     reserved: float = 1.2
     """Reserved bytes for one allocated byte; seen at 1.08 to 1.41 elsewhere."""
     filled: float = 0.6
@@ -157,35 +158,52 @@ def gradients(shape: Shape, use: Use, setup: Setup) -> tuple[float, float]:
     return (whole, whole) if setup.accumulation else (largest, whole)
 
 
+def inputs(shape: Shape, use: Use, setup: Setup, fitted: Fitted = FITTED) -> float:
+    """Bytes of the inputs that linear layers of one block keep for one token.
+
+    Trained weights keep their input. An adapter in fp32 keeps its own cast (PEFT). One in the base's dtype keeps
+    its dropped-out input and the mask, 2 + 1 bytes (PyTorch's native dropout), for every layer it is on; of q, k
+    and v, often one fused layer, only the shared input is counted here, the rest is in ``copies``. A compiled
+    layer shares one input. A 4-bit product keeps its input whatever is trained (bitsandbytes).
+    """
+    h, q, inner, wide = shape.hidden, shape.query, shape.intermediate, width(use, setup)
+    if use not in ("lora", "qlora"):
+        return float(wide * (2 * h + inner)) if use == "full" else 0.0
+    targets, total = set(setup.targets), 0.0
+    if setup.adapter_dtype == "fp32":
+        total += 4 * sum(a for a, _ in shape.matrices(targets))
+    else:
+        apart = sum(a for a, _ in shape.matrices(targets & {"o", "mlp"}))
+        shared = h + inner if "mlp" in targets else 0
+        total += wide * shared if setup.compiled else (wide + 1) * apart
+        if targets & {"q", "k", "v"} and (use == "lora" or setup.compiled):
+            total += wide * h
+    if use == "qlora" and not setup.compiled:
+        total += 2 * fitted.four_bit * (2 * h + q + inner)
+    return total
+
+
 def block(shape: Shape, use: Use, setup: Setup, fitted: Fitted = FITTED) -> float:
     """Bytes that the backward pass needs of one token in one block.
 
     Norms: the fp32 input of RMSNorm (4h; LayerNorm 2h), and the normalised value where its weight is trained.
-    Linear layers: their input where weight or adapter is trained, for fp32 adapters in fp32 and once per
-    adapter (PEFT), for 4-bit layers always. Attention: query, output, and keys and values repeated to the
-    query's width; eager attention also its scores (fp32 softmax and its copy, 6 bytes per head and key). MLP:
-    gate, its activation and up (6I), or the one pre-activation (2I).
+    Linear layers: :func:`inputs`, and what an adapter makes of them (its rank). Attention: query, output, and
+    keys and values repeated to the query's width; eager attention also its scores (fp32 softmax and its copy, 6
+    bytes per head and key). MLP: gate, its activation and up (6I), or the one pre-activation (2I).
     A compiled block keeps bf16 norm inputs and computes the activation again.
     """
     h, q, inner, wide = shape.hidden, shape.query, shape.intermediate, width(use, setup)
-    adapter_wide = 4 if setup.adapter_dtype == "fp32" else 2
-    shared = use != "full" and adapter_wide == 2
-    attn_in = use == "full" or (shared and bool({"q", "k", "v"} & set(setup.targets)))
-    mlp_in = use == "full" or (shared and "mlp" in setup.targets)
-    kept = float(wide * (h * (attn_in + mlp_in) + inner * mlp_in))
-    if use == "qlora" and not setup.compiled:
-        kept = 2 * fitted.four_bit * (2 * h + q + inner)
+    total = inputs(shape, use, setup, fitted) + 4 * wide * q
     if setup.compiled:
-        total = 2 * wide * h + kept + 4 * wide * q + wide * inner * (2 if shape.gated else 1)
+        total += 2 * wide * h + wide * inner * (2 if shape.gated else 1)
     else:
         norms = (8 * h + (2 * wide * h if use == "full" else 0)) if shape.gated else 2 * wide * h
-        total = norms + kept + 4 * wide * q + wide * inner * (3 if shape.gated else 1) + fitted.copies * h
+        total += norms + wide * inner * (3 if shape.gated else 1) + fitted.copies * h
     if setup.attention == "eager":
         total += 6 * shape.heads * setup.seq_len
     if use in ("lora", "qlora"):
-        sizes = shape.matrices(setup.targets)
-        casts = sum(a for a, _ in sizes) if adapter_wide == 4 else 0
-        total += adapter_wide * (casts + setup.rank * len(sizes))
+        each = 4 if setup.adapter_dtype == "fp32" else 2
+        total += each * setup.rank * len(shape.matrices(setup.targets))
     return float(total)
 
 

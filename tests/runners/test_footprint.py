@@ -71,13 +71,21 @@ def test_a_block_that_is_trained_whole() -> None:
 
 
 def test_a_block_with_adapters() -> None:
-    """Frozen layers keep no input; bf16 adapters share one, fp32 adapters cast each its own; r per adapter."""
+    """Frozen layers keep no input; bf16 adapters drop out of their own (with a mask), of q and v of one they
+    share; fp32 adapters cast each its own; compiled ones share; r per adapter."""
     frozen = 8 * H + ATTENTION + 6 * FF
     assert footprint.block(LLAMA, "lora", BASE, COUNT) == frozen + 2 * H + 2 * 16 * 2
     apart = replace(BASE, adapter_dtype="fp32")
     assert footprint.block(LLAMA, "lora", apart, COUNT) == frozen + 4 * 2 * H + 4 * 16 * 2
     mlp = replace(BASE, targets=("mlp",))
-    assert footprint.block(LLAMA, "lora", mlp, COUNT) == frozen + 2 * H + 2 * FF + 2 * 16 * 3
+    assert footprint.block(LLAMA, "lora", mlp, COUNT) == frozen + 3 * (2 * H + FF) + 2 * 16 * 3
+    both = replace(BASE, targets=("q", "v", "o", "mlp"))
+    assert footprint.inputs(LLAMA, "lora", both, COUNT) == 2 * H + 3 * (H + 2 * H + FF)
+    assert footprint.inputs(LLAMA, "lora", replace(both, compiled=True), COUNT) == 2 * H + 2 * (H + FF)
+    four_bits = 2 * (2 * H + H + FF)
+    assert footprint.inputs(LLAMA, "qlora", both, COUNT) == four_bits + 3 * (H + 2 * H + FF)
+    assert footprint.inputs(LLAMA, "full", BASE, COUNT) == 2 * (2 * H + FF)
+    assert footprint.inputs(LLAMA, "inference", BASE, COUNT) == 0
 
 
 def test_a_block_of_four_bits_keeps_every_input() -> None:
