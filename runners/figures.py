@@ -186,7 +186,7 @@ class _Row:
             rank=self.take("rank", whole, 16) if tuned else 16,
             targets=self.take("lora_targets", targets, ALL_LINEAR) if tuned else ALL_LINEAR,
             adapter_dtype="fp32" if adapter == "fp32" else "bf16",
-            prepared=use == "qlora" and adapter == "fp32",
+            prepared=self.prepared(use, adapter),
             weights=cast("Weights | None", {"default": None, "fp16": "bf16"}.get(held, held)),
             optimizer=self.take("optimizer", optimizer_named, "adamw"),
             optimizer_in_backward=self.row.get("optimizer_in_backward") is True,
@@ -198,6 +198,16 @@ class _Row:
             counter=self.take("counter", one_of(("allocated", "reserved", "device")), "allocated"),
             device_gib=_card(self.row.get("gpu")),
         )  # fmt: skip
+
+    def prepared(self, use: Use, adapter: str) -> bool:
+        """Whether a 4-bit base went through PEFT's helper: its adapters are in fp32, or eager layers checkpoint.
+
+        That helper is what switches checkpointing on for bitsandbytes; compiled recipes (torchtune) have their own.
+        """
+        eager = self.row.get("compile") is not True
+        return use == "qlora" and (
+            adapter == "fp32" or (eager and self.row.get("grad_checkpointing") is True)
+        )
 
     def percentile(self) -> bool:
         """Whether the note says that the peak is a percentile over the steps, and rows differ in length."""

@@ -238,7 +238,7 @@ def logits(shape: Shape, use: Use, setup: Setup, fitted: Fitted = FITTED) -> flo
 
     full: bf16 logits that the model's output holds (2), fp32 log-probabilities, their gradient and that of
     the logits (4 each), 14 in all (Soup's fit to checkpointed runs says the same); compiled, the bf16 copy is
-    freed: 12. chunked: fp32 log-probabilities and gradients of all pieces, 8, as the pieces are joined before
+    freed: 12, and a prepared base's head makes them in fp32: 16. chunked: fp32 log-probabilities and gradients of all pieces, 8, as the pieces are joined before
     the backward pass; compiled only bf16 logits, 2. rows and fused: 128 rows at 10 bytes, and the gradient of
     the last hidden state. Inference: fp32 logits of one row per sequence.
     """
@@ -246,7 +246,8 @@ def logits(shape: Shape, use: Use, setup: Setup, fitted: Fitted = FITTED) -> flo
     if use == "inference":
         return 6.0 * setup.batch * shape.vocab
     whole = n * shape.vocab
-    each = {"full": 12.0, "chunked": 2.0} if setup.compiled else {"full": 14.0, "chunked": 8.0}
+    eager = {"full": 16.0 if use == "qlora" and setup.prepared else 14.0, "chunked": 8.0}
+    each = {"full": 12.0, "chunked": 2.0} if setup.compiled else eager
     if setup.loss in each:
         return each[setup.loss] * whole
     pieces = 10.0 * min(n, ROWS) * shape.vocab + 2.0 * n * shape.hidden

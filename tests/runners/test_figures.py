@@ -45,6 +45,25 @@ def test_everything_a_figure_says_is_used(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("changed", "expected"),
+    [
+        ({"grad_checkpointing": True, "compile": False}, True),
+        ({"grad_checkpointing": True, "compile": True}, False),
+        ({"grad_checkpointing": False, "compile": False}, False),
+        ({"grad_checkpointing": False, "adapter_dtype": "fp32"}, True),
+        ({"grad_checkpointing": True, "compile": False, "method": "lora", "weights_dtype": "bf16"}, False),
+    ],
+)
+def test_a_four_bit_base_is_prepared_where_the_usual_helper_was(
+    tmp_path: Path, changed: dict[str, Any], expected: bool
+) -> None:
+    """Eager checkpointing of a bitsandbytes base, or adapters in fp32, mean PEFT's helper and an fp32 stream."""
+    row = ROW | {"method": "qlora", "weights_dtype": "nf4"} | changed
+    (found,) = figures.read_figures(written(tmp_path, row))
+    assert found.setup.prepared is expected
+
+
+@pytest.mark.parametrize(
     ("packed", "note", "expected"),
     [
         (False, "99th percentile over the training steps", True),

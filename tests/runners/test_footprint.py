@@ -122,6 +122,8 @@ def test_logits(path: footprint.Loss, compiled: bool, each: int) -> None:
     """Bytes per token and vocabulary entry."""
     setup = replace(BASE, batch=2, loss=path, compiled=compiled)
     assert footprint.logits(LLAMA, "lora", setup) == each * 2048 * V
+    fp32_head = 2 if (path, compiled) == ("full", False) else 0
+    assert footprint.logits(LLAMA, "qlora", replace(setup, prepared=True)) == (each + fp32_head) * 2048 * V
 
 
 def test_logits_of_rows_and_of_decoding() -> None:
