@@ -237,10 +237,11 @@ def logits(shape: Shape, use: Use, setup: Setup, fitted: Fitted = FITTED) -> flo
     """Bytes of logits and their gradients, by path; per token and vocabulary entry:
 
     full: bf16 logits that the model's output holds (2), fp32 log-probabilities, their gradient and that of
-    the logits (4 each), 14 in all (Soup's fit to checkpointed runs says the same); compiled, the bf16 copy is
-    freed: 12, and a prepared base's head makes them in fp32: 16. chunked: fp32 log-probabilities and gradients of all pieces, 8, as the pieces are joined before
-    the backward pass; compiled only bf16 logits, 2. rows and fused: 128 rows at 10 bytes, and the gradient of
-    the last hidden state. Inference: fp32 logits of one row per sequence.
+    the logits (4 each), 14 in all (Soup's fit to checkpointed runs says the same); a prepared base's fp32 head
+    makes it 16; compiled, the bf16 copy is freed: 12. chunked: fp32 log-probabilities and gradients of all
+    pieces, 8, as the pieces are joined before the backward pass; compiled only bf16 logits, 2. rows and fused:
+    128 rows at 10 bytes, and the gradient of the last hidden state. Inference: fp32 logits of one row per
+    sequence.
     """
     n = tokens(setup, fitted)
     if use == "inference":
