@@ -7,6 +7,7 @@ user is asked.
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -24,6 +25,10 @@ _WEAK_REPLIES = ("label", "target", "summary", "solution", "intent")
 _INPUTS = ("input", "context")
 _SYSTEMS = ("system", "system_prompt")
 _TEXTS = ("text", "content")
+_FILLERS = ("text", "body", "content", "message")
+"""Words that may follow the telling one: ``question_text`` is a question, ``question_id`` is none."""
+_ABOUT = ("has", "is", "num", "n", "no", "system")
+"""Words that, coming first, make a name tell something about a prompt or reply: ``has_answer``."""
 
 
 class UnknownColumns(Exception):
@@ -52,7 +57,8 @@ class Columns:
 def guess(names: Iterable[str]) -> Columns:
     """Give roles to columns by their names, whatever their case.
 
-    Raises Ambiguous when a role has several candidates, and UnknownColumns when there is nothing to learn.
+    Where prompt or reply has no usual name, one that ends so will do (``Customer Question``). Raises Ambiguous
+    when a role has several candidates, and UnknownColumns when there is nothing to learn.
     """
     names = tuple(names)
     own = {str(name).strip().lower(): name for name in names}
@@ -61,9 +67,10 @@ def guess(names: Iterable[str]) -> Columns:
         found = {"turns": _one("list of turns", turns, own, "--columns turns={}")}
         found |= _maybe("system", systems, own) | _maybe("tools", _there(own, ("tools",)), own)
         return Columns("messages" if turns == ["messages"] else "sharegpt", found)
-    prompts = _there(own, _PROMPTS)
-    replies = _there(own, _REPLIES) or _there(own, _WEAK_REPLIES)
-    texts = _there(own, _TEXTS)
+    prompts, replies, texts = (_there(own, usual) for usual in (_PROMPTS, _REPLIES, _TEXTS))
+    if not texts:
+        prompts, replies = prompts or _ending(own, _PROMPTS), replies or _ending(own, _REPLIES)
+    replies = replies or _there(own, _WEAK_REPLIES)
     if prompts and (replies or not texts):
         return _pair(prompts, replies, systems, own)
     if texts and (prompts or replies):
@@ -123,6 +130,17 @@ def _pair(prompts: list[str], replies: list[str], systems: list[str], own: Mappi
 
 def _there(own: Mapping[str, str], names: Iterable[str]) -> list[str]:
     return [name for name in names if name in own]
+
+
+def _ending(own: Mapping[str, str], names: Iterable[str]) -> list[str]:
+    """Return the columns whose last telling word is one of the names, such as ``our_reply`` or ``userQuestion``."""
+    found = []
+    for column, name in own.items():
+        words = re.findall(r"[^\W\d_]+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", str(name)).lower())
+        telling = next((word for word in reversed(words) if word not in _FILLERS), "")
+        if telling in names and words[0] not in _ABOUT:
+            found.append(column)
+    return found
 
 
 def _maybe(role: str, there: list[str], own: Mapping[str, str]) -> dict[str, str]:

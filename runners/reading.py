@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 
 from rag.errors import BadInput
@@ -16,6 +17,8 @@ from runners.sources import Sources
 
 MAX_REJECTED_SHARE = 0.05
 """More unusable rows than this and the file is refused: it is hardly what the user thinks."""
+REASONS = 3
+"""Reasons told of unusable rows, and places of each."""
 
 
 def load_examples(
@@ -97,12 +100,9 @@ def _count(file: Path) -> int:
 def _require_usable(path: Path, seen: _Seen) -> None:
     total = len(seen.rows) + len(seen.rejected)
     if len(seen.rejected) > MAX_REJECTED_SHARE * total:
-        inside = path.is_dir()
-        places = "; ".join(
-            f"{r.file + ':' if inside else 'line '}{r.line}: {r.reason}" for r in seen.rejected[:3]
-        )
         raise BadInput(
-            f"{path}: {len(seen.rejected)} of {total} examples cannot be used ({places})",
+            f"{path}: {len(seen.rejected)} of {total} examples cannot be used "
+            f"({'; '.join(_reasons(seen.rejected, path.is_dir()))})",
             "each example needs a prompt and an answer under the usual names, or --columns prompt=...,reply=...; "
             "see `tunewise train --help` for the formats",
         )
@@ -113,6 +113,19 @@ def _require_usable(path: Path, seen: _Seen) -> None:
             "learnt, but only the answers of a chat",
             "train on the texts first, then go on from that adapter on the chats",
         )
+
+
+def _reasons(rejected: Sequence[Rejected], inside: bool) -> list[str]:
+    """Return the first few reasons, each once with its first few places; ``inside`` a folder these name files."""
+    places: dict[str, list[str]] = {}
+    for row in rejected:
+        places.setdefault(row.reason, []).append(f"{row.file}:{row.line}" if inside else str(row.line))
+    told = []
+    for reason, found in islice(places.items(), REASONS):
+        kind = "" if inside else "line " if len(found) == 1 else "lines "
+        more = ", …" if len(found) > REASONS else ""
+        told.append(f"{kind}{', '.join(found[:REASONS])}{more}: {reason}")
+    return told
 
 
 def _usable(turns: Turns) -> tuple[Message, ...]:

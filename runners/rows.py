@@ -77,8 +77,8 @@ def _jsonl(path: Path) -> Iterator[Row]:
             continue
         try:
             row = json.loads(line)
-        except ValueError as error:
-            raise BadInput(f"{path}:{number}: broken JSON: {error}", "fix or remove the line") from None
+        except (ValueError, RecursionError) as error:
+            raise BadInput(f"{path}:{number}: broken JSON: {_why(error)}", "fix or remove the line") from None
         yield number, _object(path, number, row)
 
 
@@ -90,6 +90,8 @@ def _json(path: Path) -> Iterator[Row]:
             yield from _jsonl(path)
             return
         raise BadInput(f"{path}:{error.lineno}: broken JSON: {error.msg}") from None
+    except (ValueError, RecursionError) as error:
+        raise BadInput(f"{path}: broken JSON: {_why(error)}") from None
     if isinstance(value, dict):
         lists = {k: v for k, v in value.items() if isinstance(v, list)}
         if len(lists) != 1:
@@ -100,7 +102,7 @@ def _json(path: Path) -> Iterator[Row]:
             )
         (value,) = lists.values()
     if not isinstance(value, list):
-        raise BadInput(f"{path} holds a {type(value).__name__}, expected a list of rows")
+        raise BadInput(f"{path} holds {_kind(value)}, expected a list of rows")
     for number, row in enumerate(value, start=1):
         yield number, _object(path, number, row)
 
@@ -128,8 +130,27 @@ def _table(path: Path) -> Iterator[Row]:
 
 def _object(path: Path, number: int, row: object) -> dict[str, Any]:
     if not isinstance(row, dict):
-        raise BadInput(f"{path}:{number}: a row must be an object, found {type(row).__name__}")
+        raise BadInput(f"{path}:{number}: a row must be an object, found {_kind(row)}")
+    try:
+        json.dumps(row, ensure_ascii=False).encode()
+    except (UnicodeEncodeError, RecursionError) as error:
+        raise BadInput(f"{path}:{number}: {_why(error)}", "fix or remove the row") from None
     return row
+
+
+def _why(error: Exception) -> str:
+    """Return what is wrong with a row; its place in the file is told beside it."""
+    if isinstance(error, json.JSONDecodeError):
+        return f"{error.msg} at character {error.pos + 1}"
+    if isinstance(error, UnicodeEncodeError):
+        return "it holds half a surrogate pair, which is no character"
+    return "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
+
+
+def _kind(value: object) -> str:
+    """Return what JSON calls a value that is no object."""
+    names = {list: "a list", str: "a text", bool: "true or false", type(None): "null"}
+    return names.get(type(value), "a number")
 
 
 READERS = {

@@ -88,7 +88,7 @@ def _chat(value: Any) -> list[Message]:
     if isinstance(value, str) and value.lstrip().startswith("["):  # JSON in a cell of a table
         try:
             value = json.loads(value)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise Unusable(f"the list of turns is broken JSON: {error}") from None
     if isinstance(value, dict) and value and all(isinstance(v, list) for v in value.values()):
         # A list of turns that was stored column by column, as some Parquet files do.
@@ -148,7 +148,7 @@ def _call(content: Any) -> dict[str, Any]:
             "type": "function",
             "function": {"name": call["name"], "arguments": call.get("arguments", {})},
         }
-    except (TypeError, ValueError, KeyError, AttributeError):
+    except (TypeError, ValueError, KeyError, AttributeError, RecursionError):
         raise Unusable("a function_call turn is not a JSON object with a name") from None
 
 
@@ -156,7 +156,7 @@ def _objects(name: str, value: Any) -> list[dict[str, Any]]:
     if isinstance(value, str) and value.strip():
         try:
             value = json.loads(value)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise Unusable(f"{name} is broken JSON: {error}") from None
     found = _list(name, value)
     if not all(isinstance(item, dict) for item in found):

@@ -121,7 +121,7 @@ def test_examples_without_answers(
 ) -> None:
     make_rows(tmp_path / "rows.jsonl", [{"prompt": "a", "completion": ""}, {"prompt": "b"}])
     said = refused(3, *verb, "--examples", "rows.jsonl")
-    assert "2 of 2 examples cannot be used (line 1: no answer; line 2: no answer)" in said
+    assert "2 of 2 examples cannot be used (lines 1, 2: no answer)" in said
 
 
 def test_questions_among_the_examples(refused: Refused, desk: Any, make_rows: Any, write_plan: Any) -> None:

@@ -32,7 +32,13 @@ from runners.columns import ROLES, Ambiguous, UnknownColumns, declared, guess, p
         ("query label", "prompt-completion", {"prompt": "query", "reply": "label"}),
         ("question answer label", "prompt-completion", {"prompt": "question", "reply": "answer"}),
         ("question", "prompt-completion", {"prompt": "question"}),
+        ("Ticket CustomerQuestion our_reply", "prompt-completion",
+         {"prompt": "CustomerQuestion", "reply": "our_reply"}),
+        ("question_id question_text answer gold_answer", "prompt-completion",
+         {"prompt": "question_text", "reply": "answer"}),
+        ("user_query has_answer label", "prompt-completion", {"prompt": "user_query", "reply": "label"}),
         ("id title text", "text", {"text": "text"}),
+        ("text last_response", "text", {"text": "text"}),
     ],
 )  # fmt: skip
 def test_usual_names(names: str, format: str, found: dict[str, str]) -> None:
@@ -45,6 +51,12 @@ def test_usual_names(names: str, format: str, found: dict[str, str]) -> None:
     [
         ("prompt question answer", "prompt", "prompt, question", "--columns prompt=prompt,reply=..."),
         ("question answer response", "reply", "response, answer", "--columns prompt=question,reply=response"),
+        (
+            "question chosen_response rejected_response",
+            "reply",
+            "chosen_response, rejected_response",
+            "--columns prompt=question,reply=chosen_response",
+        ),
         ("messages conversations", "list of turns", "messages, conversations", "--columns turns=messages"),
         ("Text label", "text to learn", "Text, label", "as pairs: --columns prompt=Text,reply=label"),
         ("prompt text", "text to learn", "text, prompt", "as pairs: --columns prompt=prompt,reply=text"),

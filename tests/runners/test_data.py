@@ -102,7 +102,7 @@ def test_few_rows_without_answer_are_reported_many_refuse(tmp_path: Path) -> Non
     assert len(found.rows) == 20
     assert [(r.line, r.reason) for r in found.rejected] == [(21, "no answer")]
     assert found.duplicates == 19
-    with pytest.raises(BadInput, match=r"2 of 22 examples cannot be used .line 21: no answer"):
+    with pytest.raises(BadInput, match=r"2 of 22 examples cannot be used .lines 21, 22: no answer"):
         load_examples(write(tmp_path / "many.jsonl", [good] * 20 + [bad] * 2))
 
 
