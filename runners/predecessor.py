@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from rag.errors import BadInput
 from runners.fingerprint import read_json
 from runners.tuning import ALL_LINEAR, TrainConfig
+
+SETTINGS = "adapter_config.json"
+
+
+def require(folder: Path) -> None:
+    """Raise BadInput when a folder holds no adapter, as that of a model tuned in full does not."""
+    if not (folder / SETTINGS).is_file():
+        raise BadInput(
+            f"{folder} holds no adapter to go on from", "name a folder that lora or qlora training made"
+        )
 
 
 def settle(config: TrainConfig) -> tuple[TrainConfig, tuple[str, ...]]:
@@ -17,11 +28,7 @@ def settle(config: TrainConfig) -> tuple[TrainConfig, tuple[str, ...]]:
     """
     if config.init_adapter is None:
         return config, ()
-    made = read_json(config.init_adapter / "adapter_config.json")
-    if not made:
-        raise BadInput(
-            f"{config.init_adapter} holds no adapter to go on from", "name a folder of tunewise train"
-        )
+    made = read_json(config.init_adapter / SETTINGS)
     variant = _variant(made)
     if config.variant not in ("lora", variant):
         raise BadInput(

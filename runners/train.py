@@ -51,6 +51,7 @@ def fit(
     """
     tell = on_event or _silent
     if config.init_adapter:
+        predecessor.require(config.init_adapter)
         attach.check_made_on(config.init_adapter, model, "adapter")
     config, said = predecessor.settle(config)
     chat = Chat(model.folder)

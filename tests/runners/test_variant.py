@@ -158,7 +158,7 @@ def test_an_adapter_of_another_base_is_not_gone_on_from(
     assert tiny.fingerprint[:16] in caught.value.message
     assert other.fingerprint[:16] in caught.value.message
     assert not (tmp_path / "second").exists()
-    with pytest.raises(BadInput):
+    with pytest.raises(BadInput, match="none holds no adapter to go on from"):
         fit(examples, replace(FEW, init_adapter=tmp_path / "none"), tiny, tmp_path / "second")
 
 
