@@ -16,6 +16,9 @@ WINDOW = 50
 SETTLED = 8
 """Steps before a run has a median to speak of."""
 
+LEAST = 20
+"""Steps under which a tenth of them is one step, whose own rows say more than how far the run is."""
+
 
 def astray(losses: Sequence[float]) -> int:
     """Return how many of the last steps, at most SUSTAINED, lie above both the bound and where the run began."""
@@ -39,3 +42,10 @@ def reason(losses: Sequence[float], norm: float) -> str:
             "where it began"
         )
     return ""
+
+
+def rose(first: float, last: float, steps: int) -> str:
+    """Say that the loss ended above where it began, by the means of its first and last tenth, else ""."""
+    if steps < LEAST or last <= first:
+        return ""
+    return f"the loss rose from {first:.3g} to {last:.3g}: lower the learning rate"

@@ -114,10 +114,9 @@ class Loop:
         tenth = max(1, len(progress.losses) // 10)
         early = f"stopped after {progress.step} of {len(self.steps)} steps, the validation loss rose"
         first, last = (sum(part) / tenth for part in (progress.losses[:tenth], progress.losses[-tenth:]))
-        rose = f"the loss rose from {first:.3g} to {last:.3g}: lower the learning rate"
         memory = self.choices.checkpointing
-        said = (early if progress.stopped else "", rose if last > first else "", self.loss.reason)
-        notes = [*said, memory.reason if memory.on else "", self.optimizer.note, *self.micro.notes()]
+        notes = [early if progress.stopped else "", divergence.rose(first, last, progress.step)]
+        notes += [self.loss.reason, memory.reason if memory.on else "", self.optimizer.note]
         return TrainResult(
             folder=folder,
             method=self.config.method,
@@ -132,7 +131,7 @@ class Loop:
             tokens_per_s=progress.tokens / max(progress.seconds, 1e-9),
             left_out=left_out,
             path=self.loss.path,
-            notes=tuple(note for note in notes if note),
+            notes=tuple(note for note in (*notes, *self.micro.notes()) if note),
         )
 
     def _train(self) -> None:

@@ -229,6 +229,14 @@ def test_only_a_loss_that_stays_far_above_its_past_is_astray(losses: list[float]
     assert divergence.astray(losses) == expected
 
 
+def test_a_loss_that_ended_higher_is_said_where_a_tenth_is_more_than_a_step() -> None:
+    assert (
+        divergence.rose(2.0, 2.4, divergence.LEAST) == "the loss rose from 2 to 2.4: lower the learning rate"
+    )
+    assert divergence.rose(2.0, 2.4, divergence.LEAST - 1) == ""
+    assert divergence.rose(2.4, 2.0, 500) == ""
+
+
 @dataclass
 class Wild:
     """A loss that becomes so many times what it is after a number of micro-batches."""
