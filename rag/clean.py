@@ -46,6 +46,7 @@ _FETCHING = (
 _TAG = re.compile(rf"</?(?:(?:{_FETCHING})\b[^<>]*|[a-z][\w-]*\s[^<>]*=[^<>]*)(?:>|(?=<)|$)", re.I)
 _BARE = re.compile(rf"<?{_URL}[^\s<>\"'`]+>?", re.I)
 _ROUNDS = 20
+_SCHEME = re.compile(_URL, re.I)
 _TRAILING = ".,;:!?)]}>'\"”’"
 
 
@@ -77,7 +78,7 @@ def inert(text: str, sources: Sequence[str] = ()) -> str:
 
     Images become their description, links their words, HTML tags nothing. A bare address stays only where it
     stands just so in one of ``sources`` (the passages shown, the question), so that an answer can never carry
-    away what was said in an address of its own.
+    away what was said in an address of its own; and without its scheme, so that no program makes it a link.
     """
     text = visible(text)
     for _ in range(_ROUNDS):  # what is taken out may leave a link behind
@@ -87,6 +88,11 @@ def inert(text: str, sources: Sequence[str] = ()) -> str:
         if text == before:
             return text
     return _BARE.sub("", re.sub(r"[\[\]<>!]+", " ", text))  # nobody writes this by chance
+
+
+def unlinked(text: str) -> str:
+    """Return what a document says, visible and on one line, its addresses without the schemes that make them links."""
+    return _SCHEME.sub("", line(text))
 
 
 def _is_seen(char: str, before: str) -> bool:
@@ -102,10 +108,8 @@ def _is_seen(char: str, before: str) -> bool:
 def _known(address: str, sources: Sequence[str]) -> str:
     bare = address.strip("<>").rstrip(_TRAILING)
     rest = address.strip("<>")[len(bare) :]
-    for source in sources:
-        at = source.find(bare)
-        while at >= 0:
-            if not re.match(r"[\w/&=?#%~+-]", source[at + len(bare) : at + len(bare) + 1]):
-                return bare + rest
-            at = source.find(bare, at + 1)
-    return f"[address removed]{rest}"
+    whole = re.compile(re.escape(bare) + r"(?![\w/&=?#%~+-])")
+    found = any(whole.search(source) for source in sources) and not re.match(
+        "(?:data|javascript|vbscript):", bare, re.I
+    )
+    return f"{_SCHEME.sub('', bare) if found else '[address removed]'}{rest}"

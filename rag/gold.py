@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from rag import cite
+from rag.claim import names
 from rag.types import Chunk
 from rag.words import content_words, sentences, words
 
@@ -43,7 +44,7 @@ class GoldFinder:
         for row in sorted(named & set(ranked), key=ranked.index):
             if cite.support(statement, [self._chunks[row]]):
                 return self._chunks[row]
-        wanted = cite.names(f"{question} {statement}")
+        wanted = names(f"{question} {statement}")
         for row in ranked[:_LOOKED_AT]:
             chunk = self._chunks[row]
             there = set(words(f"{chunk.title} {chunk.heading} {chunk.text}"))

@@ -136,10 +136,17 @@ class Citation:
     quote: str
     """An exact substring of the cited chunk."""
     supported: bool = True
+    """Whether all of the sentence is borne out."""
     date: str = ""
     """Of the cited document, as in ``Hit``."""
     valid_until: str = ""
     expired: bool = False
+    support: str = "supported"
+    """supported, partly or unsupported; then ``n`` is 0 and nothing is quoted."""
+    answer_start: int = 0
+    """Where the sentence begins in the answer as it is shown, marks included."""
+    answer_end: int = 0
+    """Where it ends, before its marks."""
 
     def to_json(self) -> dict[str, Any]:
         """Return the citation as the JSON object that ``ask --json`` prints."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from rag import cite, context
+from rag import cite
 from rag.gold import GoldFinder
 from rag.types import Hit
 
@@ -111,30 +111,6 @@ def test_gold_passages_of_public_replies(shared: Path, make_chunk) -> None:
     assert len(pairs) / len(lines) > 0.65
     assert sum(a == b for a, b in pairs) / len(pairs) > 0.88
     assert sum(a.rpartition("/")[0] == b.rpartition("/")[0] for a, b in pairs) / len(pairs) > 0.99
-
-
-def test_passages_are_numbered_as_hits_and_fit_the_budget(hits: list[Hit], make_chunk) -> None:
-    def count(text: str) -> int:
-        return len(text.split())
-
-    shown = context.passages(hits, 100, count)
-    assert shown.startswith("[1] Fares\nAn adult single")
-    assert shown.count("\n\n") == 2
-    assert "[3] Heather Line\n" in shown
-    for budget in (5, 9, 14, 20, 31, 32, 60):
-        assert count(context.passages(hits, budget, count)) <= budget
-    assert context.passages(hits, 10, count) == "[1] Fares\nAn adult single costs 14.50 euros."
-    assert context.passages([hits[0], hits[0], hits[1]], 100, count).split("\n\n")[1].startswith("[3] Dogs")
-
-
-def test_overlap_is_shown_once(make_chunk) -> None:
-    raw = "One two three. Four five six. Seven eight nine."
-    a = make_chunk(raw[:29], start=0, end=29)
-    b = make_chunk(raw[15:], id=2, start=15, end=len(raw))
-    found = context.select([Hit(a, 1, 1, 1), Hit(b, 1, 1, 1)], 99, lambda text: len(text.split()))
-    assert [p.text for p in found] == ["One two three. Four five six.", "Seven eight nine."]
-    back = context.select([Hit(b, 1, 1, 1), Hit(a, 1, 1, 1)], 99, lambda text: len(text.split()))
-    assert [p.text for p in back] == ["Four five six. Seven eight nine.", "One two three."]
 
 
 def test_the_opposite_word_is_a_contradiction(make_chunk) -> None:

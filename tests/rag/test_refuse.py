@@ -6,9 +6,10 @@ import json
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from rag import metrics, refuse
+from rag import curve, refuse
 from rag.errors import BadInput
 from rag.index import Index
 from rag.types import Hit
@@ -33,11 +34,35 @@ class Scripted:
 
 
 def test_signals_of_hits(make_chunk) -> None:
-    hits = [Hit(make_chunk("Dogs travel on deck."), 1, 0.6, 3.0), Hit(make_chunk("Cats"), 0.5, 0.4, 1.0)]
+    hits = [
+        Hit(make_chunk("They travel on deck.", title="Dogs on board"), 1, 0.5, 3.0),
+        Hit(make_chunk("Cats travel free."), 0.5, 0.6, 1.0),
+        Hit(make_chunk("Boats"), 0.5, 0.1, 1.0),
+    ]
     found = refuse.signals("Do dogs travel free?", hits)
-    assert (found.dense, found.margin) == (0.6, pytest.approx(0.2))
-    assert (found.lexical, found.coverage) == (1.0, pytest.approx(2 / 3))
-    assert refuse.signals("x", []) == refuse.Signals(0, 0, 0, 0)
+    assert found == refuse.Signals(
+        dense=0.6, lead=pytest.approx(0.2), margin=pytest.approx(0.3), coverage=pytest.approx(2 / 3),
+        body=pytest.approx(1 / 3), subject=pytest.approx(1 / 3), named=0.5, length=3,
+    )  # fmt: skip
+    assert refuse.signals("Do dogs travel free?", hits[:1]).margin == 0
+    assert refuse.signals("x", []) == refuse.Signals()
+    assert refuse.signals("Who are you?", hits).coverage == 0
+
+
+def test_the_curve_tells_what_each_cut_refuses() -> None:
+    scores = np.array([-2.0, -1.0, 0.5, -0.5, 1.0, 2.0, 3.0, 4.0])
+    answerable = np.array([False, False, False, True, True, True, True, True])
+    points = curve.curve(scores, answerable)
+    assert (points[0].right, points[0].wrong) == (0, 0)
+    assert (points[-1].right, points[-1].wrong) == (1, 1)
+    assert [p.cut for p in points] == sorted(p.cut for p in points)
+    assert curve.at(0.0, scores, answerable) == curve.Point(0.0, pytest.approx(2 / 3), 0.2)
+    price = curve.wrong_at(0.9, scores, answerable)
+    assert (price.right, price.wrong) == (1.0, 0.2)
+    assert curve.wrong_at(0.6, scores, answerable).wrong == 0
+    assert curve.auroc(scores, answerable) == pytest.approx(14 / 15)
+    assert curve.auroc(np.zeros(8), answerable) == 0.5
+    assert len(curve.curve(np.arange(500.0), np.arange(500) > 250)) == 21
 
 
 def test_real_unanswerable_questions_are_learned_from(make_chunk) -> None:
@@ -47,15 +72,34 @@ def test_real_unanswerable_questions_are_learned_from(make_chunk) -> None:
     ]
     fitted = refuse.fit(index, dev)
     assert (fitted.how, fitted.answerable, fitted.unanswerable, fitted.made) == ("logistic", 12, 18, 12)
-    assert fitted.balanced_accuracy == 1.0
+    assert (fitted.balanced_accuracy, fitted.auroc) == (1.0, 1.0)
+    assert fitted.chosen is not None
+    assert (fitted.chosen.cut, fitted.chosen.right, fitted.chosen.wrong) == (0.0, 1.0, 0.0)
+    assert fitted.at_most is not None
+    assert fitted.at_most.wrong == 0
+    assert len(fitted.curve) > 2
     (good, bad) = index.search_many(["known thing", "odd"], 5)
     assert not fitted.refuses("known thing", good)
     assert fitted.refuses("odd", bad)
     assert fitted.refuses("anything", [])
-    again = refuse.Threshold.from_json(json.loads(json.dumps(fitted.to_json())))
-    assert again == fitted
-    with pytest.raises(BadInput):
-        refuse.Threshold.from_json({"weights": [1]})
+    stored = json.loads(json.dumps(fitted.to_json()))
+    assert refuse.Threshold.from_json(stored).to_json() == stored
+    assert refuse.Threshold.from_json(stored).weights == fitted.weights
+    broken = ({"weights": [1]}, {**stored, "weights": {"luck": 1.0}}, {**stored, "curve": [{"cut": 1}]})
+    for damaged in (*broken, {key: value for key, value in stored.items() if key != "bias"}):
+        with pytest.raises(BadInput, match="run --resume"):
+            refuse.Threshold.from_json(damaged)
+
+
+def test_a_decision_says_what_it_rests_on(make_chunk) -> None:
+    hits = [Hit(make_chunk("Dogs travel on deck."), 1, 0.35, 3.0)]
+    decision = refuse.default().decide("Do dogs travel?", hits)
+    assert decision.refuse
+    assert decision.to_json() == {
+        "refuse": True, "score": -0.05,
+        "signals": {"dense": 0.35, "lead": 0.0, "margin": 0.0, "coverage": 1.0, "body": 1.0, "subject": 0.0,
+                    "named": 0.0, "length": 2.0},
+    }  # fmt: skip
 
 
 def test_gold_removed_searches_stand_in_for_missing_ones(make_chunk) -> None:
@@ -83,19 +127,11 @@ def test_refusal_on_public_questions(shared: Path, minilm, tmp_path: Path) -> No
     dev, test = rows[::3], [row for n, row in enumerate(rows) if n % 3]
     fitted = refuse.fit(index, [(r["question"], r["doc_id"], True) for r in dev])
     asked, gold = [r["question"] for r in test], [[r["doc_id"]] for r in test]
-    answered = [not fitted.refuses(q, h) for q, h in zip(asked, index.search_many(asked, 5), strict=True)]
-    refused = [fitted.refuses(q, h) for q, h in zip(asked, index.search_many(asked, 5, gold), strict=True)]
+    answered = [
+        not fitted.refuses(q, h) for q, h in zip(asked, index.search_many(asked, refuse.DEPTH), strict=True)
+    ]
+    refused = [
+        fitted.refuses(q, h) for q, h in zip(asked, index.search_many(asked, refuse.DEPTH, gold), strict=True)
+    ]
     assert sum(answered) / len(test) > 0.85
     assert sum(refused) / len(test) > 0.5
-
-
-def test_metrics(make_chunk) -> None:
-    found = ["b", "a", "c"]
-    assert [metrics.hit_at_k(found, {"a"}, k) for k in (1, 2)] == [0, 1]
-    assert metrics.recall_at_k(found, {"a", "z"}, 3) == 0.5
-    assert metrics.recall_at_k(found, set(), 3) == 0
-    assert metrics.mrr(found, {"a"}) == 0.5
-    assert metrics.mrr(found, {"q"}) == 0
-    chunks = [make_chunk("x" * 10, start=0, end=10), make_chunk("x" * 10, start=5, end=15)]
-    assert metrics.span_recall(chunks, "a.md", [(8, 18)]) == pytest.approx(0.7)
-    assert metrics.span_recall(chunks, "b.md", [(8, 18)]) == 0

@@ -1,0 +1,186 @@
+"""Sources that contradict each other: found among the passages of one answer, to be shown side by side.
+
+Two sentences of different documents conflict when one says the same as the other, perhaps with a few words more, but
+for a number, a date or a denial. The test is meant to be right when it speaks: where each has words that the other
+lacks ("an adult single", "a child single"), or the question tells their titles apart, they are left alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
+
+from rag.cite import opposed
+from rag.claim import Claim
+from rag.dates import within
+from rag.types import Hit
+from rag.words import content_words, sentence_spans, words
+
+LEAST = 2
+"""Content words that both must hold, titles and numbers left out."""
+MORE = 3
+"""Words that one may have beyond the other."""
+ASKED, ASKED_ELSEWHERE = 0.5, 0.8
+"""Share of the question's content words that each must hold, with its title: under one title, and under two."""
+_SAME = {
+    word: words[0]
+    for words in (
+        ("cost", "pric", "charg", "fee", "fare", "pay", "paid"), ("open", "start", "begin"), ("clos", "end", "shut"),
+        ("leav", "depart", "go"), ("allow", "permit", "welcom", "may"), ("euro", "eur"), ("pound", "gbp"),
+        ("dollar", "usd"), ("maximum", "most", "max"), ("minimum", "least", "min"),
+    )
+    for word in words
+}  # fmt: skip
+"""Words that say the same of a price, a time or a permission."""
+_PARTICLES = frozenset(
+    ("out", "off", "up", "down", "before", "after", "over", "under", "above", "below", "until", "without")
+)
+"""Stop words that turn a statement into another one: check in, check out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """One of two sentences that contradict each other."""
+
+    n: int
+    """The hit's number, as citations count."""
+    doc: str
+    title: str
+    date: str
+    valid_until: str
+    line_start: int
+    line_end: int
+    quote: str
+    """An exact substring of the chunk."""
+
+
+@dataclass(frozen=True, slots=True)
+class Conflict:
+    """Two sentences of different documents that cannot both be right."""
+
+    about: str
+    """numbers, dates, names or denial."""
+    sides: tuple[Side, Side]
+    """The better ranked first."""
+    newer: int | None
+    """Which of the two comes from the later document (its ``n``); None when that is not known."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the conflict as ``ask --json`` prints it."""
+        sides = [{name: getattr(side, name) for name in Side.__slots__} for side in self.sides]
+        return {"about": self.about, "sides": sides, "newer": self.newer}
+
+
+def conflicts(question: str, hits: Sequence[Hit]) -> tuple[Conflict, ...]:
+    """Return the conflicts among the hits that bear on the question, at most one for each pair of documents."""
+    asked = _alike(content_words(question))
+    spoken = [_Spoken(n, hit) for n, hit in enumerate(hits, start=1)]
+    found: dict[frozenset[str], Conflict] = {}
+    for a, b in combinations(spoken, 2):
+        pair = frozenset((a.hit.chunk.doc, b.hit.chunk.doc))
+        if len(pair) == 2 and pair not in found:
+            between = [*_between(a, b, asked)]
+            if between:
+                found[pair] = max(between, key=lambda candidate: candidate[0])[1]
+    return tuple(found.values())
+
+
+@dataclass(frozen=True, slots=True)
+class _Sentence:
+    start: int
+    end: int
+    claim: Claim
+    words: frozenset[str]
+    """Content words, those that say the same as one."""
+    particles: frozenset[str]
+
+
+class _Spoken:
+    """A hit's sentences with what each claims, worked out once."""
+
+    def __init__(self, n: int, hit: Hit) -> None:
+        self.n, self.hit = n, hit
+        self.title = _alike(content_words(f"{hit.chunk.title} {hit.chunk.heading}"))
+        self.all = self.title | _alike(words(hit.chunk.text))
+        self.sentences = [
+            _Sentence(start, end, claim, _alike(claim.words), _PARTICLES & set(words(text)))
+            for start, end in sentence_spans(hit.chunk.text)
+            for text in [hit.chunk.text[start:end]]
+            for claim in [Claim.of(text)]
+        ]
+
+    def side(self, said: _Sentence) -> Side:
+        chunk = self.hit.chunk
+        exact = len(chunk.text) == chunk.end - chunk.start
+        first = chunk.line_start + chunk.text.count("\n", 0, said.start) if exact else chunk.line_start
+        last = first + chunk.text.count("\n", said.start, said.end) if exact else chunk.line_end
+        quote = chunk.text[said.start : said.end]
+        return Side(self.n, chunk.doc, chunk.title, self.hit.date, self.hit.valid_until, first, last, quote)
+
+
+def _between(a: _Spoken, b: _Spoken, asked: frozenset[str]) -> Iterator[tuple[float, Conflict]]:
+    """Yield the conflicts of two hits, each with the share of the question that both sentences hold."""
+    beyond_a, beyond_b = b.title - a.all, a.title - b.all
+    if (beyond_a | beyond_b) & asked:
+        return  # the question tells the titles apart
+    needed = ASKED_ELSEWHERE if beyond_a and beyond_b else ASKED
+    for one in a.sentences:
+        for other in b.sentences:
+            about, twins = _differs(one, other, a, b, asked)
+            held = min(_share(asked, one.words | a.title), _share(asked, other.words | b.title))
+            if about and (held >= needed or (twins and a.title == b.title)):
+                yield held, Conflict(about, (a.side(one), b.side(other)), _newer(a, b))
+
+
+def _differs(
+    one: _Sentence, other: _Sentence, a: _Spoken, b: _Spoken, asked: frozenset[str]
+) -> tuple[str, bool]:
+    """Return what two sentences about the same thing differ in, "" when they do not or speak of different things.
+
+    Also whether they are word for word the same otherwise.
+    """
+    more, beyond = one.words - other.words - b.title, other.words - one.words - a.title
+    shared = (one.words & other.words) - a.title - b.title
+    first, second = one.claim, other.claim
+    if (
+        len(shared) < LEAST
+        or one.particles != other.particles
+        or len(more | beyond) > MORE
+        or (more | beyond) & asked
+    ):
+        return "", False
+    if more and beyond:
+        named = more <= first.names and beyond <= second.names and len(shared) > LEAST and a.title == b.title
+        return ("names", True) if named else ("", False)
+    twins = not (more or beyond)
+    if first.denies != second.denies:
+        # Denying a narrower thing contradicts nothing.
+        return ("", False) if (more if first.denies else beyond) else ("denial", twins)
+    if opposed(one.words, other.words) or opposed(other.words, one.words):
+        return "denial", twins
+    if (
+        first.dates
+        and second.dates
+        and not (within(first.dates, second.dates) or within(second.dates, first.dates))
+    ):
+        return "dates", twins
+    apart = not (first.numbers <= second.numbers or second.numbers <= first.numbers)
+    return ("numbers", twins) if first.numbers and second.numbers and apart else ("", False)
+
+
+def _newer(a: _Spoken, b: _Spoken) -> int | None:
+    """Return the number of the hit with the later date; ISO dates compare as text."""
+    first, second = a.hit.date, b.hit.date
+    if not first[:4].isdigit() or not second[:4].isdigit() or first == second:
+        return None
+    return a.n if first > second else b.n
+
+
+def _alike(found: Iterable[str]) -> frozenset[str]:
+    return frozenset(_SAME.get(word, word) for word in found)
+
+
+def _share(asked: frozenset[str], there: frozenset[str]) -> float:
+    return len(asked & there) / len(asked) if asked else 0.0
