@@ -12,8 +12,9 @@ from advisor.methods import blocks
 from advisor.methods.blocks import MOST_CPU_HOURS
 from advisor.profile import EDGES, Profile
 from advisor.questions import BY_ID
-from advisor.rental import least_usd
+from advisor.rental import holds, least_usd
 from advisor.rules.table import RULES
+from advisor.solver import passes
 from advisor.tokens import (
     ANSWER_TOKENS,
     PROMPT_TOKENS,
@@ -54,9 +55,9 @@ def edges(p: Profile, key: str) -> tuple[float, ...]:
         found.update(at.get(key, ()))
     found.update(_memory(p, key))
     if key in _TIME_KEYS and p.has_gpu is False:
-        found.update(_limit(p, key, _too_slow))
+        found.update(_limit(p, key, _hours, MOST_CPU_HOURS))
     if key in _TIME_KEYS and p.budget_usd is not None:
-        found.update(_limit(p, key, _too_dear))
+        found.update(_limit(p, key, _usd, p.budget_usd))
     if key == "budget_usd":
         found.update(_budget(p))
     asked = BY_ID[key]
@@ -124,8 +125,8 @@ def _longest(shape: Shape, use: Use, devices: int, room: float) -> tuple[float, 
         return smallest(shape, use, setup_of(devices, int(tokens)))
 
     return (
-        least(lambda n: need(n).low > room, RAW_SEQUENCE, MOST_TOKENS, whole=True),
-        least(lambda n: need(n).high > room, RAW_SEQUENCE, MOST_TOKENS, whole=True),
+        passes(lambda n: need(n).low, room, RAW_SEQUENCE, MOST_TOKENS, whole=True),
+        passes(lambda n: need(n).high, room, RAW_SEQUENCE, MOST_TOKENS, whole=True),
     )
 
 
@@ -154,40 +155,48 @@ def _params(p: Profile) -> Iterator[float]:
     setup = training_setup(p)
     for use in _USES:
 
-        def low(size: float, use: Use = use) -> bool:
-            return smallest(shape_of(size), use, setup).low > room
+        def need(size: float, use: Use = use) -> Memory:
+            return smallest(shape_of(size), use, setup)
 
-        def high(size: float, use: Use = use) -> bool:
-            return smallest(shape_of(size), use, setup).high > room
-
-        yield least(low, 0.001, 1e5)
-        yield least(high, 0.001, 1e5)
+        yield passes(lambda size, need=need: need(size).low, room, 0.001, 1e5)  # type: ignore[misc]
+        yield passes(lambda size, need=need: need(size).high, room, 0.001, 1e5)  # type: ignore[misc]
 
 
-def _limit(p: Profile, key: str, over: Callable[[Profile, str], bool]) -> Iterator[float]:
-    """Yield where a limit that grows or falls steadily with one answer is passed, for each way of tuning."""
+def _limit(p: Profile, key: str, figure: Callable[[Profile, str], float], limit: float) -> Iterator[float]:
+    """Yield where a figure that grows steadily with one answer passes a limit, for each way of tuning."""
     whole = BY_ID[key].kind == "count"
     if key == "model_params_b" and not p.remote:
         p = p.change("model", None)  # a known model's shape is a span of its own: see _params
-    low, top = (1e-3, 1e5) if key == "model_params_b" else (1, 1e5 if key == "cpu_cores" else 1e13)
-    rising = key != "cpu_cores"
     for method in _USES:
-        if over(p.change(key, top), method) == over(p.change(key, low), method):
-            continue
-        yield least(lambda v, m=method: over(_with(p, key, v), m) == rising, low, top, whole)  # type: ignore[misc]
+
+        def at(value: float, method: str = method) -> float:
+            return figure(_with(p, key, value), method)
+
+        if key == "cpu_cores":  # the one answer with which it falls
+            yield least(lambda n, at=at: at(n) <= limit, 1, 1e5, whole)  # type: ignore[misc]
+        else:
+            low, top = (1e-3, 1e5) if key == "model_params_b" else (1, 1e13)
+            yield passes(at, limit, low, top, whole)
 
 
 def _with(p: Profile, key: str, value: float) -> Profile:
     return p.change(key, int(value) if BY_ID[key].kind == "count" else value)
 
 
-def _too_slow(p: Profile, method: str) -> bool:
+def _hours(p: Profile, method: str) -> float:
+    """The hours that BL003 looks at; none where there is a GPU, or nothing is known."""
     hours = training_hours(p, method) if p.has_gpu is False else None
-    return hours is not None and hours.likely > MOST_CPU_HOURS
+    return hours.likely if hours else 0.0
 
 
-def _too_dear(p: Profile, method: str) -> bool:
-    return bool(blocks.over_budget(p, method))
+def _usd(p: Profile, method: str) -> float:
+    """The money that BL005 looks at; without end where no card is known that holds the method."""
+    if p.remote or p.model_shape is None:
+        return 0.0
+    usd = least_usd(p, method)
+    if usd is None:
+        return 0.0 if holds(p, method) is None else math.inf
+    return usd
 
 
 def _budget(p: Profile) -> Iterator[float]:

@@ -183,9 +183,8 @@ def _examples(p: Profile, name: str) -> Iterator[Rung]:
             cost = f"about {hours:,.1f} h of writing at {MINUTES_PER_EXAMPLE} minutes each"
             if not p.data_must_stay_local and p.hosted_api_allowed is not False and more > 20:
                 cost += ", or let a larger model draft them and check a sample"
-            yield Rung(
-                f"{more:,} more examples ({total:,} in all)", name, cost, set={"labelled_examples": total}
-            )
+            relax = f"{more:,} more example{'s' if more > 1 else ''} ({total:,} in all)"
+            yield Rung(relax, name, cost, set={"labelled_examples": total})
             return
 
 

@@ -55,7 +55,10 @@ class Span:
             return _said(self.low)
         if not math.isfinite(self.high):
             return f"at least {_said(self.least(whole))}"
-        end = f"at most {_said(self.most(whole))}" if whole else f"below {float(f'{self.high:.4g}'):g}"
+        if whole and (self.high < 100_000 or self.high != _cut(self.high, 3)):
+            end = f"at most {_said(self.most(whole))}"
+        else:  # a round bound is said as it is: below 1,000,000,000
+            end = f"below {_said(self.high)}" if whole else f"below {float(f'{self.high:.4g}'):g}"
         return end if self.low <= 0 else f"{_said(self.least(whole))} or more, and {end}"
 
     def __contains__(self, value: float) -> bool:

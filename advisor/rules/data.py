@@ -197,7 +197,10 @@ class DA010(Data):
         few = p.labelled_examples is not None and p.labelled_examples < 200
         if not (allowed and few and p.behaviour_gap == "high"):
             return ""
-        return f"{p.labelled_examples} examples are few: a larger model could write more, to be checked by sample"
+        few_or_none = (
+            f"{p.labelled_examples} examples are few" if p.labelled_examples else "there are no examples"
+        )
+        return f"{few_or_none}: a larger model could write more, to be checked by sample"
 
 
 class DA011(Data):

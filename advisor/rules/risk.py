@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from advisor.profile import Profile
 from advisor.rules.base import Need, Rule
+from advisor.rules.knowledge import KN005
 
 FEW_QUESTIONS = 30
 
@@ -32,16 +33,19 @@ class RK001(Risk):
 class RK002(Risk):
     """Examples that state new facts teach a model to invent more of them.
 
-    Does not apply when the facts are given in the prompt while training.
+    Does not apply when the facts are given in the prompt while training, or are so few that all fit in one.
     """
 
     need = Need.GROUND
     weight = 0.7
     evidence = ("Gekhman et al., arXiv 2405.05904: hallucination grows linearly with unknown facts fitted",)
+    at = {"labelled_examples": (10,)}
 
     def applies(self, p: Profile) -> str:
         teaching = p.task_needs_facts == "new" and p.examples_known >= 10 and p.behaviour_gap == "none"
-        return "the examples would teach facts, not behaviour" if teaching else ""
+        if not teaching or KN005().applies(p):
+            return ""
+        return "the examples would teach facts, not behaviour"
 
 
 class RK003(Risk):

@@ -61,6 +61,8 @@ def test_what_is_worth_finding_out_could_change_the_choice() -> None:
         (Span(23.4049, float("inf"), "lora"), False, "at least 23.5", 23.5, None),
         (Span(0.5, 0.8, "rag"), False, "0.5 or more, and below 0.8", 0.5, 0.79),
         (Span(0, 5e-324, "rag"), False, "0", 0, 0),
+        (Span(10**6, 10**9, "lora"), True, "1,000,000 or more, and below 1,000,000,000", 10**6, 999_999_000),
+        (Span(1, 200_001, "prompting"), True, "1 or more, and at most 200,000", 1, 200_000),
         (Span(200_001, float("inf"), "rag"), True, "at least 200,001", 200_001, None),
         (Span(48_266_911, float("inf"), "rag"), True, "at least 48,267,000", 48_267_000, None),
         (Span(0, 48_266_911, "lora"), True, "at most 48,266,900", 0, 48_266_900),

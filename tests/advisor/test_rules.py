@@ -205,6 +205,7 @@ def test_rules_fire_where_they_should(code: str) -> None:
         ("DA006", {"task_needs_facts": "new"}),
         ("DA006", {"task_needs_facts": "known", "corpus_tokens": 900_000}),
         ("RS004", {"task_needs_facts": "new"}),
+        ("RK002", {"corpus_tokens": 50_000}),
         ("DA007", {"task_needs_facts": "new", "facts_change": "fast"}),
         ("DA008", {"task_needs_facts": "new", "facts_change": "fast"}),
         ("RS003", {"model_params_b": 70, "gpu_count": 1, "gpu_memory_gib": 48}),
