@@ -1,10 +1,16 @@
-"""Retrieval metrics: hit@k, recall@k, reciprocal rank and span recall."""
+"""Retrieval metrics of one question: where its documents stand in a list, how much of its evidence is shown.
+
+Every function returns a number from 0 to 1 for one question; ``stats.interval`` turns the numbers of many
+questions into a mean with its interval, and ``stats.paired`` compares two searches on the same questions.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 
-from rag.types import Chunk
+from rag.context import Passage
 
 
 def hit_at_k(found: Sequence[str], gold: Collection[str], k: int) -> float:
@@ -23,8 +29,76 @@ def mrr(found: Sequence[str], gold: Collection[str]) -> float:
     return next((1 / rank for rank, doc in enumerate(found, start=1) if doc in gold), 0.0)
 
 
-def span_recall(chunks: Sequence[Chunk], doc: str, spans: Sequence[tuple[int, int]]) -> float:
-    """Return the share of the gold characters of a document that the chunks cover; 0 without spans."""
-    gold = {at for start, end in spans for at in range(start, end)}
-    covered = {at for c in chunks if c.doc == doc for at in gold if c.start <= at < c.end}
-    return len(covered) / len(gold) if gold else 0.0
+def ndcg_at_k(found: Sequence[str], gold: Collection[str], k: int) -> float:
+    """Return the discounted gain of the first k found over the best possible one (Järvelin and Kekäläinen 2002).
+
+    Every gold document is worth the same, and only where it stands first; 0 without gold.
+    """
+    wanted = set(gold)
+    best = sum(1 / math.log2(rank + 1) for rank in range(1, min(k, len(wanted)) + 1))
+    gain = 0.0
+    for rank, doc in enumerate(found[:k], start=1):
+        if doc in wanted:
+            gain += 1 / math.log2(rank + 1)
+            wanted.remove(doc)
+    return gain / best if best else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """How much of a question's gold text the passages of a prompt show, in characters without white space."""
+
+    gold: int
+    """Characters of the gold spans."""
+    found: int
+    """Those of them that are shown."""
+    shown: int
+    """Characters of all passages together."""
+
+    @property
+    def recall(self) -> float:
+        """The share of the gold that is shown; 0 without gold."""
+        return self.found / self.gold if self.gold else 0.0
+
+    @property
+    def full(self) -> float:
+        """1 when all of the gold is shown, else 0."""
+        return float(0 < self.gold == self.found)
+
+    @property
+    def precision(self) -> float:
+        """The share of what is shown that is gold; 0 when nothing is shown."""
+        return self.found / self.shown if self.shown else 0.0
+
+    @property
+    def iou(self) -> float:
+        """Intersection over union of what is shown and what is gold."""
+        union = self.gold + self.shown - self.found
+        return self.found / union if union else 0.0
+
+
+def evidence(passages: Sequence[Passage], doc: str, raw: str, spans: Sequence[tuple[int, int]]) -> Evidence:
+    """Compare the passages of a prompt with the gold spans of one document, whose source text is ``raw``.
+
+    White space is no evidence: chunks are cut at it, so a span that runs over a blank line would never be
+    shown completely.
+    """
+    gold = {at for start, end in spans for at in range(start, min(end, len(raw))) if not raw[at].isspace()}
+    found: set[int] = set()
+    for passage in passages:
+        if passage.hit.chunk.doc == doc:
+            start, end = _place(passage)
+            found.update(at for at in gold if start <= at < end)
+    return Evidence(len(gold), len(found), sum(len("".join(p.text.split())) for p in passages))
+
+
+def _place(passage: Passage) -> tuple[int, int]:
+    """Return the span of the source that a passage, with those before it, shows.
+
+    What a passage leaves out because an earlier one shows it is counted twice at most; what was cut off its end
+    for want of room is not counted.
+    """
+    chunk, text = passage.hit.chunk, passage.text
+    if not chunk.text.startswith(text):
+        return chunk.start, chunk.end
+    return chunk.start, chunk.start + (chunk.end - chunk.start) * len(text) // max(1, len(chunk.text))

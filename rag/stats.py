@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -76,3 +76,57 @@ def paired(a: str, b: str, of_a: Sequence[float], of_b: Sequence[float], seed: i
             ).pvalue
         )
     return Paired(a, b, found.mean, found.low, found.high, p)
+
+
+def against(
+    b: str, of_b: Sequence[float], others: Mapping[str, Sequence[float]], seed: int = 0
+) -> tuple[Paired, ...]:
+    """Compare many candidates with one on the same questions, as ``paired`` does for one, corrected for their number.
+
+    All candidates are resampled together and every difference is taken in units of its own spread; the largest
+    of them sets the width (max-T: Westfall and Young 1993). So with 95 % all intervals hold at once, and ``p``
+    is the chance that any candidate would come out this far above ``b`` if none were better. Candidates that
+    are much alike cost little. Ask for both, ``low`` above 0 and a small ``p``: where no candidate was better, of
+    300 simulated sets of 15 to 150 questions and 5 to 100 candidates, up to 8 % had a ``low`` above 0 (with 15
+    questions), up to 5 % a ``p`` of .05.
+    """
+    if any(len(values) != len(of_b) for values in others.values()):
+        raise ValueError(f"a candidate does not have the {len(of_b)} questions of {b}")
+    if not others or not len(of_b):
+        return ()
+    table = np.asarray(list(others.values()), dtype=float) - np.asarray(of_b, dtype=float)
+    rng = np.random.default_rng(seed)
+    means = table.mean(axis=1)
+    width = _spread_of_largest(table, means, rng)
+    chances = _chances(table, rng)
+    return tuple(
+        Paired(a, b, float(mean), float(mean - half), float(mean + half), float(p))
+        for a, mean, half, p in zip(others, means, width, chances, strict=True)
+    )
+
+
+def _spread_of_largest(table: np.ndarray, means: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Return each candidate's half width, so that all intervals hold together; ``table`` is [candidates, questions]."""
+    questions = table.shape[1]
+    weights = rng.multinomial(questions, np.full(questions, 1 / questions), RESAMPLES) / questions
+    off = np.abs(table @ weights.T - means[:, None])
+    spread = np.sqrt((off**2).mean(axis=1))
+    moving = spread > NO_SPREAD
+    if not moving.any():
+        return np.zeros(len(means))
+    return np.asarray(np.quantile((off[moving] / spread[moving, None]).max(axis=0), 0.95) * spread)
+
+
+def _chances(table: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Return the chance of a candidate as far above 0 when the sign of every question's differences is a coin's."""
+    scale = np.sqrt((table**2).sum(axis=1))
+    moving = scale > NO_SPREAD
+    if not moving.any():
+        return np.ones(len(table))
+    signs = rng.choice(np.array([-1.0, 1.0]), (RESAMPLES, table.shape[1]))
+    unit = table[moving] / scale[moving, None]
+    largest = (unit @ signs.T).max(axis=0)
+    chances = np.ones(len(table))
+    reached = (largest[None, :] >= unit.sum(axis=1)[:, None] - NO_SPREAD).sum(axis=1)
+    chances[moving] = (1 + reached) / (1 + RESAMPLES)
+    return chances

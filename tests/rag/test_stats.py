@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from rag.stats import interval, paired
+from rag.stats import against, interval, paired
 
 
 def test_the_interval_holds_the_mean_and_narrows_with_more_data() -> None:
@@ -62,3 +62,38 @@ def test_equal_arms_are_not_told_apart() -> None:
 def test_unequal_lengths_are_a_mistake() -> None:
     with pytest.raises(ValueError, match="2 questions"):
         paired("a", "b", [1.0, 0.0], [1.0])
+
+
+def test_a_clear_winner_among_many_is_found() -> None:
+    draw = random.Random(4)
+    base = [float(draw.random() < 0.6) for _ in range(60)]
+    better = [1.0 if draw.random() < 0.55 else x for x in base]
+    noise = {f"n{n}": [1 - x if draw.random() < 0.1 else x for x in base] for n in range(50)}
+    found = {each.a: each for each in against("base", base, {**noise, "better": better})}
+    assert found["better"].low > 0
+    assert found["better"].p < 0.01
+    assert found["better"].difference == pytest.approx(sum(better) / 60 - sum(base) / 60)
+    assert found["better"].p > paired("better", "base", better, base).p
+    assert [name for name, each in found.items() if each.low > 0] == ["better"]
+
+
+def test_among_many_that_are_no_better_few_seem_so() -> None:
+    draw = random.Random(6)
+    mistaken = 0
+    for trial in range(20):
+        base = [float(draw.random() < 0.7) for _ in range(30)]
+        others = {
+            str(n): [float(draw.random() < 0.7) if draw.random() < 0.3 else x for x in base]
+            for n in range(30)
+        }
+        mistaken += any(each.low > 0 and each.p <= 0.05 for each in against("base", base, others, seed=trial))
+    assert mistaken <= 4  # 5 % of 20 is 1, give or take three standard errors
+
+
+def test_candidates_that_do_not_differ_have_no_width() -> None:
+    same, worse = against("base", [1.0, 0.0, 1.0], {"same": [1.0, 0.0, 1.0], "worse": [0.0, 0.0, 0.0]})
+    assert (same.difference, same.low, same.high, same.p) == (0, 0, 0, 1)
+    assert worse.p > 0.5
+    assert against("base", [1.0], {}) == ()
+    with pytest.raises(ValueError, match="2 questions of base"):
+        against("base", [1.0, 0.0], {"a": [1.0]})
