@@ -43,6 +43,8 @@ class Watcher:
                 self.say(f"  {warning}")
         elif kind in ("train.restart", "train.damage", "train.moved", "train.memory"):
             self.say(f"  {kind.partition('.')[2]}: {event['reason']}")
+        elif kind == "remote.note":
+            self.say(f"  {event['reason']}")
         elif kind == "examples.read":
             guessed = ", ".join(f"{role} = {name}" for role, name in event["columns"].items())
             self.say(f"  {event['rows']:,} rows of {Path(event['file']).name}, {event['format']} ({guessed})")
@@ -94,6 +96,8 @@ class Watcher:
             self.say(f"  document {item['path']} was left out: {item['reason']}")
         if cut := event.get("cut"):
             self.say(f"  {cut} answers were cut at the plan's max_new_tokens")
+        if estimated := event.get("estimated"):
+            self.say(f"  the tokens of {estimated} answers are estimated: the server does not count them")
         if note := event.get("refusal", {}).get("note"):
             self.say(f"  {note}")
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from rag.errors import BadInput
 from runners import endpoint, models
@@ -22,6 +22,7 @@ from runners.split import Split
 if TYPE_CHECKING:
     from rag.embed import Embedder
     from rag.index import Index
+    from runners.generate import LocalGenerator
 
 REFUSAL = "refusal.json"
 Base = models.Model | models.Remote
@@ -100,7 +101,7 @@ class Bench:
     bases: Mapping[str, Base] = field(default_factory=dict)
     """The models of arms that have one of their own, by the plan's name for it."""
     _generator: Generator | None = None
-    _generator_of: tuple[Base, Path | None] | None = None
+    _generator_of: Base | None = None
 
     def tell(self, event: dict[str, Any]) -> None:
         """Log an event and pass it on to whoever watches."""
@@ -119,11 +120,13 @@ class Bench:
         return self.bases[arm.model.name] if arm.model else self.base
 
     def generator(self, weights: Path | None, arm: EvaluateStep) -> Generator:
-        """The generator of an arm with these weights (None: the model as it is)."""
-        wanted = (self.base_of(arm), weights)
-        if self._generator is None or self._generator_of != wanted:
+        """The generator of an arm with these weights (None: the model as it is); one base stays loaded between arms."""
+        base = self.base_of(arm)
+        if self._generator is None or self._generator_of != base:
             self.release()
-            self._generator, self._generator_of = self._load(wanted[0], weights, arm.model), wanted
+            self._generator, self._generator_of = self._load(base, weights, arm.model), base
+        if isinstance(base, models.Model):
+            cast("LocalGenerator", self._generator).use(weights)
         return self._generator
 
     def _load(self, base: Base, weights: Path | None, named: PlanModel | None) -> Generator:
@@ -136,7 +139,10 @@ class Bench:
 
         how = named or self.plan.model
         limits = Limits(at_once=how.at_once, per_minute=how.per_minute)
-        return RemoteGenerator(base.url, base.name, limits, self.plan.seed)
+        return RemoteGenerator(
+            base.url, base.name, limits, self.plan.seed,
+            on_note=lambda note: self.tell({"event": "remote.note", "reason": note}),
+        )  # fmt: skip
 
     def release(self) -> None:
         """Give the generator's memory back, before something else needs it."""

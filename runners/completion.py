@@ -19,6 +19,12 @@ def estimated_tokens(text: str) -> int:
     return -(-len(text) // CHARS_PER_TOKEN)
 
 
+def check_limit(max_new_tokens: int) -> None:
+    """Refuse answers of no tokens: every model gives at least one."""
+    if max_new_tokens < 1:
+        raise BadInput(f"answers of {max_new_tokens} tokens were asked for", "ask for at least 1")
+
+
 @dataclass(frozen=True, slots=True)
 class Completion:
     """One answer; `seconds` is the batch's time divided by its rows."""
@@ -29,6 +35,8 @@ class Completion:
     seconds: float
     finish: str
     """stop, or length when the limit cut it."""
+    estimated: bool = False
+    """Whether the tokens are a rule of thumb's, because a server did not count them."""
 
 
 @dataclass(frozen=True, slots=True)

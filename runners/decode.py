@@ -14,7 +14,7 @@ hub.close()
 import torch  # noqa: E402
 
 from runners.lean import Lean, why_not  # noqa: E402
-from runners.lookup import Lookup  # noqa: E402
+from runners.lookup import GUESSES, Lookup  # noqa: E402
 from runners.sampling import Picker  # noqa: E402
 from runners.slab import Kept, Slab, plain_layers  # noqa: E402
 
@@ -119,10 +119,12 @@ class Decoder:
         added[:, 0, 0, : mask.shape[1]].masked_fill_(mask == 0, self.low)
         return added
 
-    def one(self, prompt: list[int], limit: int, picker: Picker, slab: Slab) -> Iterator[int]:
+    def one(
+        self, prompt: list[int], limit: int, picker: Picker, slab: Slab, guesses: int = GUESSES
+    ) -> Iterator[int]:
         """Decode one prompt whose first tokens may be in the slab already; yield its tokens, at most `limit`.
 
-        Greedily, tokens that followed the last ones where these occurred before are verified several at a time.
+        Greedily, up to `guesses` tokens that followed the last ones where these occurred before are verified at once.
         """
         known = slab.length
         logits = self.read(*self._whole([prompt[known:]], known), slab)
@@ -137,7 +139,7 @@ class Decoder:
             guess: list[int] = []
             if lookup is not None:
                 lookup.extend(fresh)
-                guess = lookup.guess(left - 1)
+                guess = lookup.guess(min(guesses, left - 1))
             fresh = self._verify(fresh[-1], guess, slab, picker)
 
     def _verify(self, last: int, guess: list[int], slab: Slab, picker: Picker) -> list[int]:

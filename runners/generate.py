@@ -14,8 +14,10 @@ hub.close()
 
 import torch  # noqa: E402
 
-from runners.completion import GREEDY, Completion, Sampling, Stream  # noqa: E402
+from rag.errors import BadInput  # noqa: E402
+from runners.completion import GREEDY, Completion, Sampling, Stream, check_limit  # noqa: E402
 from runners.decode import Decoder  # noqa: E402
+from runners.guard import breaker, guarded  # noqa: E402
 from runners.models import Model  # noqa: E402
 from runners.pieces import Pieces  # noqa: E402
 from runners.prefix import LEAST, Prefixes, common  # noqa: E402
@@ -38,6 +40,8 @@ class LocalGenerator:
         self._weights = Weights(model, weights, dtype)
         self.tokenizer: Any = self._weights.tokenizer
         self.prefixes: Prefixes[Kept] = Prefixes()
+        added = self.tokenizer.added_tokens_decoder.values()
+        self._broken = breaker(token.content for token in added if token.special)
         self._prepare()
 
     @property
@@ -46,14 +50,16 @@ class LocalGenerator:
         return self._weights.model
 
     def use(self, weights: Path | None) -> None:
-        """Put other tuned weights on the base, or none, without loading it again; the first switch copies the base.
+        """Put other tuned weights on the base, or none; the base is not loaded again where a copy of it finds room.
 
-        BadInput for weights that were made on another base: then the bare base is in use.
+        BadInput for weights that were made on another base: then what was in use still is.
         """
+        self.decoder = None  # it holds the model, whose memory may be needed
         try:
             self._weights.use(weights)
         finally:
-            self._prepare()
+            if self.model is not None:
+                self._prepare()
 
     def count_tokens(self, text: str) -> int:
         """Tokens of a text, without special tokens."""
@@ -66,8 +72,11 @@ class LocalGenerator:
         on_batch: OnBatch = None,
         sampling: Sampling = GREEDY,
     ) -> list[Completion]:
-        """Answer every chat; rows of like length share a batch, the same batches every time."""
-        prompts = [self._tokens(chat) for chat in chats]
+        """Answer every chat; rows of like length share a batch, the same batches every time.
+
+        BadInput, before anything is answered, for a chat that leaves no room for its answer in the model's context.
+        """
+        prompts = self._prompts(chats, max_new_tokens)
         picker = Picker(sampling, range(len(prompts)))
         shared = self._shared(prompts)
         done: dict[int, Completion] = {}
@@ -85,17 +94,36 @@ class LocalGenerator:
 
     def stream(self, chat: Sequence[Message], max_new_tokens: int, sampling: Sampling = GREEDY) -> Stream:
         """Answer one chat piece by piece; what earlier prompts and answers share with it is not read again."""
-        return Stream(self._stream(self._tokens(chat), max_new_tokens, sampling))
+        (prompt,) = self._prompts([chat], max_new_tokens)
+        return Stream(self._stream(prompt, max_new_tokens, sampling))
 
     def _prepare(self) -> None:
         model = self._weights.model
         ends = getattr(model.generation_config, "eos_token_id", None) or []
         listed = ends if isinstance(ends, list) else [ends]
         self.ends = frozenset([*listed, self.tokenizer.eos_token_id])
-        self.decoder = Decoder(model) if plain_layers(model.config) else None
+        self.decoder: Decoder | None = Decoder(model) if plain_layers(model.config) else None
+
+    def _prompts(self, chats: Sequence[Sequence[Message]], limit: int) -> list[list[int]]:
+        """The chats as tokens, each with room for `limit` more in the model's context."""
+        check_limit(limit)
+        room = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+        prompts = [self._tokens(chat) for chat in chats]
+        for number, prompt in enumerate(prompts, 1):
+            which = f"prompt {number} of {len(prompts)}" if len(prompts) > 1 else "the prompt"
+            if not prompt:
+                raise BadInput(f"{which} is empty", "ask something")
+            if room and len(prompt) + limit > room:
+                raise BadInput(
+                    f"{which} has {len(prompt):,} tokens: with {limit:,} for the answer that is more than the "
+                    f"{room:,} that the model reads",
+                    "shorten it, show fewer passages or examples, or ask for a shorter answer",
+                )
+        return prompts
 
     def _tokens(self, chat: Sequence[Message]) -> list[int]:
-        text = self.tokenizer.apply_chat_template(list(chat), tokenize=False, add_generation_prompt=True)
+        plain = guarded(chat, self._broken)
+        text = self.tokenizer.apply_chat_template(plain, tokenize=False, add_generation_prompt=True)
         ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False)
         return ids
 

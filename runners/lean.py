@@ -7,6 +7,7 @@ in place; every number is computed as transformers computes it, in the same orde
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,31 +25,44 @@ KINDS = ("llama", "mistral", "qwen2")
 """Architectures whose layers are exactly these; a mistral with a sliding window is told apart by its cache."""
 
 
+Product = Callable[[torch.Tensor], torch.Tensor]
+"""A matrix product with weights, and a bias where the layer has one."""
+Pack = Callable[[torch.Tensor, torch.Tensor | None], Product]
+"""Makes a product of a weight and a bias."""
+
+
+def as_it_is(weight: torch.Tensor, bias: torch.Tensor | None) -> Product:
+    """Return the product with the model's own weights, in their own type."""
+    return lambda x: F.linear(x, weight, bias)
+
+
 @dataclass(frozen=True, slots=True)
-class _Weights:
-    """One layer's weights; `qkv` and `gate_up` are the model's own memory, joined."""
+class _Layer:
+    """One layer's norms and products; `qkv` and `gate_up` are several of the model's in one."""
 
     norm_in: torch.Tensor
-    qkv: torch.Tensor
-    qkv_bias: torch.Tensor | None
-    out: nn.Linear
+    qkv: Product
+    out: Product
     norm_mlp: torch.Tensor
-    gate_up: torch.Tensor
-    gate_up_bias: torch.Tensor | None
-    down: nn.Linear
+    gate_up: Product
+    down: Product
 
 
 class Lean:
     """The step of a Llama-like model over a Slab."""
 
-    def __init__(self, model: Any) -> None:
-        """Join the weights in place: the model's own modules go on working, on views of the joined memory."""
+    def __init__(self, model: Any, pack: Pack = as_it_is) -> None:
+        """Join the weights in place: the model's own modules go on working, on views of the joined memory.
+
+        `pack` makes the products; `benchmarks/bench_stream.py` tries 8- and 4-bit ones with it.
+        """
         config = model.config
-        self.model, self.inner = model, model.model
+        self.inner = model.model
         self.heads, self.groups = config.num_attention_heads, config.num_key_value_heads
         self.size = getattr(config, "head_dim", None) or config.hidden_size // self.heads
         self.eps, self.scaling = config.rms_norm_eps, self.inner.layers[0].self_attn.scaling
-        self.layers = [_weights(layer) for layer in self.inner.layers]
+        self.layers = [_layer(layer, pack) for layer in self.inner.layers]
+        self.head = pack(model.lm_head.weight, model.lm_head.bias)
 
     def step(
         self, ids: torch.Tensor, positions: torch.Tensor, slab: Slab, mask: torch.Tensor | None
@@ -66,7 +80,7 @@ class Lean:
         if mask is not None and new > 1:
             mask = mask.repeat(1, 1, each, 1)
         for number, w in enumerate(self.layers):
-            h = F.linear(self._norm(x, w.norm_in), w.qkv, w.qkv_bias)
+            h = w.qkv(self._norm(x, w.norm_in))
             h = h.view(rows, new, self.heads + 2 * self.groups, self.size).transpose(1, 2)
             turned = h[:, : self.heads + self.groups]
             half = self.size // 2
@@ -78,10 +92,9 @@ class Lean:
             seen = F.scaled_dot_product_attention(query, keys, values, attn_mask=mask, scale=self.scaling)
             seen = seen.reshape(rows, self.heads, new, self.size).transpose(1, 2).reshape(rows, new, -1)
             x = x + w.out(seen)
-            gate, up = F.linear(self._norm(x, w.norm_mlp), w.gate_up, w.gate_up_bias).chunk(2, dim=-1)
+            gate, up = w.gate_up(self._norm(x, w.norm_mlp)).chunk(2, dim=-1)
             x = x + w.down(F.silu(gate) * up)
-        logits: torch.Tensor = self.model.lm_head(self._norm(x, self.inner.norm.weight))
-        return logits
+        return self.head(self._norm(x, self.inner.norm.weight))
 
     def _norm(self, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
         """RMSNorm as transformers rounds it: fp32 inside, the weight after."""
@@ -102,14 +115,16 @@ def why_not(model: Any) -> str:
     return ""
 
 
-def _weights(layer: Any) -> _Weights:
+def _layer(layer: Any, pack: Pack) -> _Layer:
     attention, mlp = layer.self_attn, layer.mlp
-    qkv, qkv_bias = _join(attention.q_proj, attention.k_proj, attention.v_proj)
-    gate_up, gate_up_bias = _join(mlp.gate_proj, mlp.up_proj)
-    return _Weights(
-        layer.input_layernorm.weight, qkv, qkv_bias, attention.o_proj,
-        layer.post_attention_layernorm.weight, gate_up, gate_up_bias, mlp.down_proj,
-    )  # fmt: skip
+    return _Layer(
+        layer.input_layernorm.weight,
+        pack(*_join(attention.q_proj, attention.k_proj, attention.v_proj)),
+        pack(attention.o_proj.weight, attention.o_proj.bias),
+        layer.post_attention_layernorm.weight,
+        pack(*_join(mlp.gate_proj, mlp.up_proj)),
+        pack(mlp.down_proj.weight, mlp.down_proj.bias),
+    )
 
 
 def _join(*linears: nn.Linear) -> tuple[torch.Tensor, torch.Tensor | None]:

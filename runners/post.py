@@ -13,9 +13,11 @@ import httpx
 
 from rag.errors import BadInput, CannotRun
 from runners import endpoint
+from runners.dialect import Dialect
 from runners.retry import AGAIN, Backoff, Pace, retry_after
 
 Got = TypeVar("Got")
+OnNote = Callable[[str], None] | None
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e\u2060-\u2069]+")
 
 
@@ -49,11 +51,15 @@ class Post:
     goes on failing. Messages are one line, name the host, and never hold the key.
     """
 
-    def __init__(self, url: str, name: str, limits: Limits, key: str) -> None:
-        """Connect at the first request; `name` is what messages call the model."""
+    def __init__(self, url: str, name: str, limits: Limits, key: str, on_note: OnNote = None) -> None:
+        """Connect at the first request; `name` is what messages call the model.
+
+        `on_note` hears, on the asking thread, of every wait for another try and of parameters given up.
+        """
         self.url, self.name, self.limits, self._key = url, name, limits, key
         self.where = f"{name} at {endpoint.host(url)}"
-        self.retries = 0
+        self.retries, self._on_note = 0, on_note
+        self._dialect = Dialect(lambda what: self._note(f"{self.where} {what}"))
         self._pace, self._closed = Pace(limits.per_minute), threading.Event()
         try:
             self._client = httpx.Client(
@@ -76,15 +82,16 @@ class Post:
         self._closed.set()
         self._client.close()
 
-    def object(self, body: dict[str, Any]) -> dict[str, Any]:
-        """Return the JSON object that the server answers."""
+    def object(self, body: dict[str, Any]) -> tuple[dict[str, Any], float]:
+        """Return the JSON object that the server answers, and the seconds it took; waits and other tries are not in."""
 
-        def once() -> dict[str, Any]:
+        def once() -> tuple[dict[str, Any], float]:
             response = self._send(body)
             try:
-                return self._parsed(response.read().decode("utf-8", errors="replace"))
+                text = response.read().decode("utf-8", errors="replace")
             finally:
                 response.close()
+            return self._parsed(text), response.elapsed.total_seconds()
 
         return self._retried(once)
 
@@ -113,18 +120,21 @@ class Post:
 
     def _send(self, body: dict[str, Any]) -> httpx.Response:
         """Send in turn; return the response with its body still to be read, when it is a success."""
-        self._closed.wait(self._pace.turn())
-        response = self._client.send(self._client.build_request("POST", self.url, json=body), stream=True)
-        if response.is_success:
-            return response
-        try:
-            said = self._reason(response.read().decode("utf-8", errors="replace"))
-        finally:
-            response.close()
-        what, status = f"{self.where} answered {response.status_code}{said}", response.status_code
-        if status in AGAIN or status >= 500:
-            raise _Passing(what, retry_after(response.headers.get("retry-after")))
-        raise BadInput(what, _hint(status, self.url))
+        while True:  # each time round, one parameter fewer
+            sent = self._dialect.of(body)
+            self._closed.wait(self._pace.turn())
+            response = self._client.send(self._client.build_request("POST", self.url, json=sent), stream=True)
+            if response.is_success:
+                return response
+            try:
+                said = self._reason(response.read().decode("utf-8", errors="replace"))
+            finally:
+                response.close()
+            what, status = f"{self.where} answered {response.status_code}{said}", response.status_code
+            if status in AGAIN or status >= 500:
+                raise _Passing(what, retry_after(response.headers.get("retry-after")))
+            if status not in (400, 422) or not self._dialect.learn(sent, said):
+                raise BadInput(what, _hint(status, self.url))
 
     def _retried(self, once: Callable[[], Got]) -> Got:
         backoff, asked, why, attempt = self.limits.backoff, None, "", 0
@@ -141,12 +151,18 @@ class Post:
             if attempt == backoff.tries or too_long or self._closed.is_set():
                 break
             self.retries += 1
-            self._closed.wait(backoff.wait(attempt, asked))
+            seconds = backoff.wait(attempt, asked)
+            self._note(f"{why}; asking again in {seconds:.1f} s (try {attempt + 1} of {backoff.tries})")
+            self._closed.wait(seconds)
         tries = "1 try" if attempt == 1 else f"{attempt} tries"
         longer = f"; it asks to wait {asked:.0f} s" if asked is not None and asked > backoff.patience else ""
         raise CannotRun(
             f"{why} ({tries}{longer})", "check the server and its address; a run goes on with --resume"
         )
+
+    def _note(self, what: str) -> None:
+        if self._on_note:
+            self._on_note(what)
 
     def _read_events(self, lines: Iterator[str]) -> Iterator[dict[str, Any]]:
         """The objects of the `data:` lines, up to [DONE]."""

@@ -7,26 +7,14 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from collections.abc import Generator as Running
-from dataclasses import dataclass
 from typing import Any
 
 from rag.errors import CannotRun
 from runners import endpoint
-from runners.completion import GREEDY, Completion, Sampling, Stream, estimated_tokens
+from runners.completion import GREEDY, Completion, Sampling, Stream, check_limit, estimated_tokens
 from runners.pieces import Pieces
-from runners.post import Limits, Post
+from runners.post import Limits, OnNote, Post
 from runners.shapes import Message
-
-
-@dataclass(slots=True)
-class Usage:
-    """What has been asked of a server so far; what it costs is the advisor's to say."""
-
-    answers: int = 0
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    estimated: int = 0
-    """Answers whose tokens the server did not count."""
 
 
 class RemoteGenerator:
@@ -37,14 +25,17 @@ class RemoteGenerator:
     """
 
     def __init__(
-        self, url: str, name: str, limits: Limits | None = None, seed: int = 0, key: str | None = None
-    ) -> None:
-        """Connect at the first request; the key is the environment's unless given."""
-        self.name, self.seed, self.usage = name, seed, Usage()
+        self, url: str, name: str, limits: Limits | None = None, seed: int = 0, key: str | None = None,
+        on_note: OnNote = None,
+    ) -> None:  # fmt: skip
+        """Connect at the first request; the key is the environment's unless given.
+
+        `on_note` hears of every wait for another try, and of parameters that the server does not take.
+        """
+        self.name, self.seed = name, seed
         self.limits = limits or Limits()
-        self._counting = threading.Lock()
         secret = endpoint.key() if key is None else key
-        self._post = Post(f"{url.rstrip('/')}/chat/completions", name, self.limits, secret)
+        self._post = Post(f"{url.rstrip('/')}/chat/completions", name, self.limits, secret, on_note)
 
     @property
     def retries(self) -> int:
@@ -70,6 +61,7 @@ class RemoteGenerator:
 
         After a failure nothing more is sent; what is under way is waited for and heard, then the failure is raised.
         """
+        check_limit(max_new_tokens)
         todo: queue.SimpleQueue[int] = queue.SimpleQueue()
         done: queue.SimpleQueue[tuple[int, Completion | BaseException | None]] = queue.SimpleQueue()
         stop = threading.Event()
@@ -100,6 +92,7 @@ class RemoteGenerator:
 
     def stream(self, chat: Sequence[Message], max_new_tokens: int, sampling: Sampling = GREEDY) -> Stream:
         """Answer one chat piece by piece."""
+        check_limit(max_new_tokens)
         return Stream(self._stream(chat, max_new_tokens, sampling))
 
     def _collect(
@@ -123,12 +116,10 @@ class RemoteGenerator:
         return [answers[n] for n in range(count)]
 
     def _answer(self, chat: Sequence[Message], limit: int, sampling: Sampling) -> Completion:
-        started = time.perf_counter()
-        body = self._post.object(self._body(chat, limit, sampling))
+        body, seconds = self._post.object(self._body(chat, limit, sampling))
         choice = self._choice(body)
         message = choice.get("message")
         text = str((message.get("content") if isinstance(message, dict) else None) or "").strip()
-        seconds = time.perf_counter() - started
         return self._completion(text, chat, body.get("usage"), seconds, choice.get("finish_reason"))
 
     def _stream(
@@ -178,9 +169,4 @@ class RemoteGenerator:
         if estimated:
             asked = sum(self.count_tokens(str(message["content"])) for message in chat)
             made = self.count_tokens(text)
-        with self._counting:
-            self.usage.answers += 1
-            self.usage.prompt_tokens += int(asked or 0)
-            self.usage.completion_tokens += int(made or 0)
-            self.usage.estimated += estimated
-        return Completion(text, int(asked or 0), int(made or 0), seconds, str(finish or "stop"))
+        return Completion(text, int(asked or 0), int(made or 0), seconds, str(finish or "stop"), estimated)

@@ -135,7 +135,10 @@ def evaluate_arm(bench: Bench, step: EvaluateStep) -> dict[str, Any]:
         )  # fmt: skip
     rows = [row for row in read_lines(bench.run.path / TRIAL / ANSWERS) if row["arm"] == step.arm]
     cut = sum(row["finish"] == "length" for row in rows)
-    return {"arm": step.arm, "asked": asked, "questions": len(bench.split.test), "cut": cut}
+    estimated = sum(row.get("tokens_estimated", False) for row in rows)
+    return {
+        "arm": step.arm, "asked": asked, "questions": len(bench.split.test), "cut": cut, "estimated": estimated
+    }  # fmt: skip
 
 
 def with_replay(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +14,14 @@ hub.close()
 import torch  # noqa: E402
 
 from rag.durable import MANIFEST, sha256_file  # noqa: E402
-from runners.attach import load_adapter, load_for_inference, merged_for_inference  # noqa: E402
-from runners.load import load_base  # noqa: E402
+from runners.attach import (  # noqa: E402
+    check_made_on,
+    load_adapter,
+    load_for_inference,
+    merged_for_inference,
+)
+from runners.load import dtype_for, free_gib, from_folder, load_base  # noqa: E402
+from runners.machine import GIB  # noqa: E402
 from runners.models import Model  # noqa: E402
 
 
@@ -21,13 +29,15 @@ class Weights:
     """A base with at most one adapter merged into it; `model` decodes as fast as the bare base either way.
 
     With one set of weights from start to end nothing is kept beside the model. From the first switch on, a copy of
-    the base's weights is: taking an adapter off again by subtraction would not give the same bits back. So
-    switching costs the base's memory once more, whatever the number of adapters.
+    the base's weights is, where there is room for it: taking an adapter off again by subtraction would not give the
+    same bits back. Where there is none, the base is loaded again instead.
     """
 
-    def __init__(self, base: Model, weights: Path | None, dtype: str) -> None:
-        """Load the base, with an adapter or as a tuned model, made on exactly this base."""
-        self.base, self.dtype = base, dtype
+    def __init__(
+        self, base: Model, weights: Path | None, dtype: str, free: Callable[[], float] = free_gib
+    ) -> None:
+        """Load the base, with an adapter or as a tuned model, made on exactly this base; `free` tells free GiB."""
+        self.base, self.dtype, self._free = base, dtype, free
         self.model: Any
         self.tokenizer: Any
         self.model, self.tokenizer = load_for_inference(base, weights, dtype)
@@ -40,35 +50,41 @@ class Weights:
         tuned = "" if self.weights is None else sha256_file(self.weights / MANIFEST)
         return self.base.fingerprint, tuned, str(self.model.dtype)
 
-    def use(self, weights: Path | None) -> bool:
-        """Put other tuned weights on, or none; return whether anything changed.
+    def use(self, weights: Path | None) -> None:
+        """Put other tuned weights on, or none; a whole tuned model shares nothing with the base and is loaded.
 
-        A whole tuned model shares nothing with the base and is loaded. BadInput for weights of another base, which
-        leaves the bare base in place.
+        BadInput for weights of another base: then what was in use still is.
         """
         if weights == self.weights:
-            return False
-        if any(w is not None and not _is_adapter(w) for w in (weights, self.weights)):
-            self.model, self._copy = load_for_inference(self.base, weights, self.dtype)[0], None
+            return
+        adapter = weights is not None and (weights / "adapter_config.json").is_file()
+        if weights is not None:
+            check_made_on(weights, self.base, "adapter" if adapter else "model")
+        if weights is not None and not adapter:
+            self._drop()
+            self.model = from_folder(weights, dtype_for(self.dtype)[0], {})
         else:
             self._restore()
             if weights is not None:
                 self.model = merged_for_inference(load_adapter(self.model, weights, self.base))
         self.weights = weights
-        return True
 
     def _restore(self) -> None:
         """Give the model the base's own weights."""
-        if self._copy is None:
-            if self.weights is not None:
-                self.model = load_base(self.base, self.dtype)
-            self._copy = {name: p.detach().clone() for name, p in self.model.named_parameters()}
-        elif self.weights is not None:
+        if self._copy is not None and self.weights is not None:
             with torch.no_grad():
                 for name, parameter in self.model.named_parameters():
                     parameter.copy_(self._copy[name])
+        elif self.weights is not None:
+            self._drop()
+            self.model = load_base(self.base, self.dtype)
         self.weights = None
+        size = sum(p.nbytes for p in self.model.parameters())
+        # Half of what is free is left to others.
+        if self._copy is None and 2 * size < self._free() * GIB:
+            self._copy = {name: p.detach().clone() for name, p in self.model.named_parameters()}
 
-
-def _is_adapter(folder: Path) -> bool:
-    return (folder / "adapter_config.json").is_file()
+    def _drop(self) -> None:
+        """Give the model's memory back before another is loaded."""
+        self.model = self._copy = None
+        gc.collect()

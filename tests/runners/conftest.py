@@ -171,6 +171,12 @@ class WordEncoder:
 
 
 @pytest.fixture(scope="session")
+def words() -> WordEncoder:
+    """An encoder for tests that build an index of their own."""
+    return WordEncoder()
+
+
+@pytest.fixture(scope="session")
 def piers(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Twelve small documents, one fact each."""
     folder = tmp_path_factory.mktemp("piers") / "documents"
@@ -191,7 +197,7 @@ def make_retriever(tmp_path_factory: pytest.TempPathFactory, piers: Path) -> Cal
 
     folder, encoder = tmp_path_factory.mktemp("piers") / "index", WordEncoder()
     Index.build(folder, piers, encoder)
-    never = Threshold((0.0,) * 4, 1.0, "default", 0, 0, 0, None)
+    never = Threshold({}, 1.0, "default")
 
     def make(threshold: Threshold = never, **settings: Any) -> Retriever:
         index = Index.open(folder, encoder)
@@ -213,3 +219,14 @@ def pier_examples() -> tuple[Example, ...]:
         Example(({"role": "user", "content": q}, {"role": "assistant", "content": a}), meta, line)
         for line, (q, a, meta) in enumerate(said, 1)
     )
+
+
+@pytest.fixture(scope="session")
+def adapter(tiny: Model, examples: tuple[Example, ...], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An adapter that changes what the tiny model says."""
+    from runners.train import fit
+    from runners.tuning import TrainConfig
+
+    out = tmp_path_factory.mktemp("adapter") / "out"
+    fit(examples, TrainConfig(epochs=4.0, rank=4, alpha=8.0, learning_rate=2e-2, batch_tokens=400), tiny, out)
+    return out

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import random
 import shutil
+from dataclasses import replace
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +27,8 @@ from runners.completion import GREEDY, Completion, Sampling
 from runners.data import Example
 from runners.generate import LocalGenerator, batches
 from runners.models import Model
-from runners.train import fit
-from runners.tuning import TrainConfig
+from runners.sampling import Picker
+from runners.slab import Slab
 
 
 @pytest.mark.parametrize("lengths", [[], [7], [900, 3, 3, 850, 40, 41], [1] * 100, [13_000, 5, 13_000]])
@@ -88,14 +91,6 @@ def test_every_batch_is_heard_before_the_next(
 
 
 @pytest.fixture(scope="module")
-def adapter(tiny: Model, examples: tuple[Example, ...], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An adapter that changes what the tiny model says."""
-    out = tmp_path_factory.mktemp("adapter") / "out"
-    fit(examples, TrainConfig(epochs=4.0, rank=4, alpha=8.0, learning_rate=2e-2, batch_tokens=400), tiny, out)
-    return out
-
-
-@pytest.fixture(scope="module")
 def tuned(tiny: Model, adapter: Path) -> LocalGenerator:
     """The tiny model with the adapter."""
     return LocalGenerator(tiny, adapter, "float32")
@@ -137,6 +132,16 @@ def test_a_batch_and_a_stream_say_what_transformers_says(
     assert [c.text for c in chosen.generate(asked, 24)] == expected
     assert [chosen.stream(chat, 24).finish().text for chat in asked] == expected
     assert kind == "base" or len(set(expected)) > 1
+
+
+@pytest.mark.parametrize("guesses", [0, 1, 6])
+def test_guesses_change_no_token(tuned: LocalGenerator, examples: tuple[Example, ...], guesses: int) -> None:
+    decoder = tuned.decoder
+    assert decoder is not None
+    for chat, expected in zip(chats(examples, 4), by_hand(tuned, chats(examples, 4), 24), strict=True):
+        prompt = tuned._tokens(chat)
+        made = decoder.one(prompt, 24, Picker(), Slab(decoder.layers, 1, len(prompt) + 24), guesses)
+        assert list(takewhile(lambda token: token not in tuned.ends, made)) == expected
 
 
 def test_a_stream_reads_again_only_what_is_new(
@@ -196,50 +201,6 @@ def test_sampling_that_cannot_be_is_refused(wrong: dict[str, Any]) -> None:
         Sampling(**wrong)
 
 
-def test_weights_go_on_and_off_and_leave_the_base_as_it_was(
-    tiny: Model, adapter: Path, tuned: LocalGenerator, examples: tuple[Example, ...], tmp_path: Path
-) -> None:
-    asked = chats(examples, 3)
-    switched = LocalGenerator(tiny, None, "bfloat16")
-    bare = {name: p.clone() for name, p in switched.model.named_parameters()}
-    direct = LocalGenerator(tiny, adapter, "bfloat16")
-    copy = tmp_path / "copy"
-    shutil.copytree(adapter, copy)
-    before = switched.generate(asked, 8)
-    for folder in (adapter, copy, adapter):
-        switched.use(folder)
-        for name, parameter in switched.model.named_parameters():
-            assert torch.equal(parameter, direct.model.get_parameter(name))
-        assert [c.text for c in switched.generate(asked, 8)] == [c.text for c in direct.generate(asked, 8)]
-        switched.use(None)
-        assert all(torch.equal(p, bare[name]) for name, p in switched.model.named_parameters())
-        assert [c.text for c in switched.generate(asked, 8)] == [c.text for c in before]
-    direct.use(None)
-    assert all(torch.equal(p, bare[name]) for name, p in direct.model.named_parameters())
-
-
-def test_weights_of_another_base_are_refused_and_the_base_stays(
-    other: Model, adapter: Path, examples: tuple[Example, ...]
-) -> None:
-    generator = LocalGenerator(other, None, "float32")
-    asked = chats(examples, 2)
-    before = [c.text for c in generator.generate(asked, 6)]
-    with pytest.raises(BadInput, match="another base"):
-        generator.use(adapter)
-    assert [c.text for c in generator.generate(asked, 6)] == before
-
-
-def test_what_one_adapter_has_read_is_not_taken_for_another(
-    tiny: Model, adapter: Path, tuned: LocalGenerator, examples: tuple[Example, ...]
-) -> None:
-    asked = chats(examples, 3)
-    generator = LocalGenerator(tiny, None, "float32")
-    generator.generate(asked, 8)
-    generator.use(adapter)
-    assert [c.text for c in generator.generate(asked, 8)] == [c.text for c in tuned.generate(asked, 8)]
-    assert len({owner for owner, _ in generator.prefixes._entries}) == 2
-
-
 @pytest.mark.parametrize("window", [None, 16])
 def test_other_architectures_are_decoded_by_transformers_steps_or_loop(
     tiny: Model, examples: tuple[Example, ...], window: int | None, tmp_path: Path
@@ -290,6 +251,23 @@ def test_a_qwen_with_biases_has_the_lean_step(
     assert [c.text for c in generator.generate(asked, 12)] == expected
     assert [generator.stream(chat, 12).finish().text for chat in asked] == expected
     assert len(set(expected)) > 1
+
+
+def test_answers_are_the_same_whoever_shares_the_call_and_in_whatever_order(
+    tuned: LocalGenerator, examples: tuple[Example, ...]
+) -> None:
+    """With and without a shared beginning, rows that end early or never, one row or more than a batch holds."""
+    asked = chats(examples, 12)
+    asked += [[{"role": "user", "content": "pier " * count}] for count in (1, 3, 40, 100)]
+    alone = [tuned.generate([chat], 16)[0] for chat in asked]
+    assert len({c.finish for c in alone}) == 2
+    assert len({c.completion_tokens for c in alone}) > 2
+    rng = random.Random(5)
+    for size in (2, 3, 7, 16, 40):
+        drawn = [rng.randrange(len(asked)) for _ in range(size)]
+        together = tuned.generate([asked[n] for n in drawn], 16)
+        for n, answer in zip(drawn, together, strict=True):
+            assert replace(answer, seconds=0) == replace(alone[n], seconds=0)
 
 
 @pytest.mark.real

@@ -27,10 +27,9 @@ def make(server: Any) -> Iterator[Callable[..., RemoteGenerator]]:
     """Return the maker of generators that ask the fake server, quickly."""
     made: list[RemoteGenerator] = []
 
-    def maker(url: str = "", key: str = KEY, **limits: Any) -> RemoteGenerator:
-        made.append(
-            RemoteGenerator(url or server.url, "tern-2", Limits(**{"backoff": SOON, **limits}), 7, key)
-        )
+    def maker(url: str = "", key: str = KEY, on_note: Any = None, **limits: Any) -> RemoteGenerator:
+        limited = Limits(**{"backoff": SOON, **limits})
+        made.append(RemoteGenerator(url or server.url, "tern-2", limited, 7, key, on_note))
         return made[-1]
 
     yield maker
@@ -111,8 +110,8 @@ def test_what_may_pass_is_tried_again(server: Any, make: Any, fault: Any, stream
 def test_retry_after_is_waited_for_and_too_long_a_wait_is_not(server: Any, make: Any) -> None:
     server.faults = [answers(429, "", Retry_After="0.3")]
     started = time.monotonic()
-    make().generate([CHAT], 5)
-    assert time.monotonic() - started >= 0.3
+    (answer,) = make().generate([CHAT], 5)
+    assert time.monotonic() - started >= 0.3 > answer.seconds > 0
     server.faults = [answers(429, "", Retry_After="86400")]
     with pytest.raises(CannotRun, match="asks to wait 86400 s"):
         make().generate([CHAT], 5)
@@ -199,8 +198,73 @@ def test_tokens_are_estimated_and_counted_as_such_where_the_server_does_not(serv
     server.faults = [answers(200, {"choices": [{"message": {"content": "12345678"}}]})]
     generator = make()
     (answer,) = generator.generate([CHAT], 5)
-    assert (answer.prompt_tokens, answer.completion_tokens) == (6, 2)
-    assert (generator.usage.answers, generator.usage.estimated) == (1, 1)
+    assert (answer.prompt_tokens, answer.completion_tokens, answer.estimated) == (6, 2, True)
+    assert not generator.generate([CHAT], 5)[0].estimated
+
+
+MISTRAL = {
+    "detail": [{"type": "extra_forbidden", "loc": ["body", "seed"], "msg": "Extra inputs are not permitted"}]
+}
+OPENAI = "Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead."
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_a_parameter_that_a_server_does_not_take_is_given_up_for_good_and_said(
+    server: Any, make: Any, streamed: bool
+) -> None:
+    server.faults = [answers(400, {"error": {"message": OPENAI}}), answers(422, MISTRAL)]
+    notes: list[str] = []
+    generator = make(on_note=notes.append)
+    for _ in range(2):
+        answer = generator.stream(CHAT, 5).finish() if streamed else generator.generate([CHAT], 5)[0]
+        assert answer.text == "Aye."
+    first, second, third, fourth = server.seen
+    assert (first["max_tokens"], first["seed"]) == (5, 7)
+    assert (second["max_completion_tokens"], second["seed"], "max_tokens" in second) == (5, 7, False)
+    assert third == fourth == {k: v for k, v in second.items() if k != "seed"}
+    where = f"tern-2 at 127.0.0.1:{server.server_port}"
+    assert notes == [
+        f"{where} does not take max_tokens: max_completion_tokens is sent instead",
+        f"{where} does not take seed: it is left out",
+    ]
+
+
+@pytest.mark.parametrize(
+    "said",
+    ["temperature must be below 2", "messages is not supported", "stop is not supported", "unsupported"],
+)
+def test_a_refusal_of_what_cannot_be_given_up_stays_one(server: Any, make: Any, said: str) -> None:
+    server.faults = [answers(400, {"error": {"message": said}})]
+    with pytest.raises(BadInput, match=said):
+        make().generate([CHAT], 5, sampling=Sampling(stop=("x",)))
+    assert len(server.seen) == 1
+
+
+def test_a_server_that_goes_on_refusing_a_parameter_is_refused_in_the_end(server: Any, make: Any) -> None:
+    server.faults = [answers(400, {"error": {"message": "seed, temperature: not allowed"}})] * 9
+    with pytest.raises(BadInput, match="not allowed"):
+        make().generate([CHAT], 5)
+    assert len(server.seen) == 2
+
+
+def test_every_wait_for_another_try_is_heard(server: Any, make: Any) -> None:
+    server.faults = [answers(503, {"error": {"message": "busy"}}), hang_up]
+    notes: list[str] = []
+    make(on_note=notes.append).generate([CHAT], 5)
+    assert [note.partition("; asking again in ")[2].partition(" s ")[2] for note in notes] == [
+        "(try 2 of 3)", "(try 3 of 3)"
+    ]  # fmt: skip
+    assert "answered 503: busy" in notes[0]
+    assert "hung up" in notes[1]
+
+
+@pytest.mark.parametrize("most", [0, -1])
+def test_an_answer_of_no_tokens_is_not_asked_for(server: Any, make: Any, most: int) -> None:
+    with pytest.raises(BadInput, match="at least 1"):
+        make().generate([CHAT], most)
+    with pytest.raises(BadInput, match="at least 1"):
+        make().stream(CHAT, most)
+    assert server.seen == []
 
 
 def test_an_answer_without_choices_is_refused(server: Any, make: Any) -> None:
