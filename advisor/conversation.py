@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from advisor.show import show_answer
+from advisor.live import show_as_made
 from runners.desk import Desk
 from runners.followup import stand_alone
 from runners.shapes import Message
@@ -31,8 +31,7 @@ def converse(path: Path, arm_name: str | None) -> None:
             print(f"  (asked as: {alone})", file=sys.stderr)
         # With retrieval the passages carry the context; earlier turns would only push them out of a small window.
         shown = () if arm.retrieval else tuple(history[-2 * KEPT_TURNS :])
-        answer = desk.ask([alone], arm, shown)[0]
-        show_answer(answer, arm.arm)
+        answer = show_as_made(desk.stream(alone, arm, shown), arm.arm)
         history += [{"role": "user", "content": question}, {"role": "assistant", "content": answer.text}]
         previous = alone
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from collections.abc import Generator as Running
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,6 +43,7 @@ class Answer:
             "prompt": list(self.chat),
             "prompt_tokens": self.completion.prompt_tokens,
             "completion_tokens": self.completion.completion_tokens,
+            "tokens_estimated": self.completion.estimated,
             "seconds": round(self.completion.seconds, 4), "finish": self.completion.finish,
         }  # fmt: skip
 
@@ -86,6 +88,32 @@ def answer_all(
 
     generator.generate(chats, plan.max_new_tokens, finished)
     return [done[i] for i in range(len(questions))]
+
+
+def answer_in_pieces(
+    plan: Plan,
+    arm: EvaluateStep,
+    question: Question,
+    generator: Generator,
+    retriever: Retriever | None,
+    shots: Sequence[Example] = (),
+) -> Running[str, None, Answer]:
+    """Yield the pieces of one answer as the model says them; return the answer that :func:`answer_all` gives.
+
+    The pieces are what the model says: marks of its own are still in them, and no citation is yet.
+    """
+    found = retriever.find([question.question])[0] if arm.retrieval and retriever is not None else None
+    if found is not None and found.refuse:
+        refused = refusal(plan, question, found)
+        yield refused.text
+        return refused
+    chat = _chat(plan, question, found, shots)
+    stream = generator.stream(chat, plan.max_new_tokens)
+    try:
+        yield from stream
+    finally:
+        stream.close()
+    return _answer(plan, question, found, chat, stream.completion)
 
 
 def refusal(plan: Plan, question: Question, found: Found) -> Answer:

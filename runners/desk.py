@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Generator as Running
 from pathlib import Path
 
 from rag.errors import BadInput
-from runners.answer import Answer, answer_all
+from runners.answer import Answer, answer_all, answer_in_pieces
 from runners.bench import Bench, obtain, obtain_bases
+from runners.completion import Generator
 from runners.data import Example, Question
 from runners.plan import EvaluateStep, Plan
 from runners.prompting import choose_shots
+from runners.retrieval import Retriever
 from runners.rundir import REPORT, OnEvent, open_run, read_run_plan
 from runners.shapes import Message
 
@@ -51,6 +54,21 @@ class Desk:
         seed: int | None = None,
     ) -> list[Answer]:
         """Answer questions with one arm; `history` is the turns before them."""
+        asked = [Question(f"ask-{n}", text, history=history) for n, text in enumerate(questions)]
+        return answer_all(self.plan, arm, asked, *self._parts(arm, seed))
+
+    def stream(
+        self, question: str, arm: EvaluateStep, history: tuple[Message, ...] = ()
+    ) -> Running[str, None, Answer]:
+        """Yield the pieces of one answer as the model says them; return the answer with its citations."""
+        return answer_in_pieces(
+            self.plan, arm, Question("ask-0", question, history=history), *self._parts(arm)
+        )
+
+    def _parts(
+        self, arm: EvaluateStep, seed: int | None = None
+    ) -> tuple[Generator, Retriever | None, tuple[Example, ...]]:
+        """What an arm answers with: the model with its weights, the retriever, the examples shown."""
         weights = None
         if arm.weights:
             seeds = self.plan.train_step(arm.weights).seeds
@@ -60,11 +78,10 @@ class Desk:
                     f"the run has no weights for the arm {arm.arm} ({weights.name} is missing)",
                     "finish it with: tunewise run --resume",
                 )
-        asked = [Question(f"ask-{n}", text, history=history) for n, text in enumerate(questions)]
         shots: tuple[Example, ...] = ()
         if arm.shots:
             from runners.run import read_data
 
             shots = choose_shots(read_data(self.plan)[0], arm.shots, self.plan.seed)
         retriever = self.bench.retriever if arm.retrieval else None
-        return answer_all(self.plan, arm, asked, self.bench.generator(weights, arm), retriever, shots)
+        return self.bench.generator(weights, arm), retriever, shots

@@ -16,7 +16,8 @@ def command(
     """Answer a question with citations that name file and line; says so when the documents do not hold the answer."""
     import json
 
-    from advisor.show import answer_json, show_answer
+    from advisor.live import show_as_made
+    from advisor.show import answer_json
     from rag.errors import BadInput
     from runners.desk import Desk
 
@@ -24,8 +25,8 @@ def command(
         raise BadInput("the question is empty", 'ask something: tunewise ask RUN "When does it open?"')
     desk = Desk(run)
     chosen = desk.arm(arm)
-    answer = desk.ask([question], chosen)[0]
     if as_json:
+        answer = desk.ask([question], chosen)[0]
         print(json.dumps(answer_json(answer, chosen.arm), ensure_ascii=False))
     else:
-        show_answer(answer, chosen.arm)
+        show_as_made(desk.stream(question, chosen), chosen.arm)
