@@ -11,10 +11,11 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from rag import claim
 from rag.claim import Claim, normal
-from rag.dates import dates, within
+from rag.dates import Date, dates, within
 from rag.facts import numbers
 from rag.types import Chunk, Citation, Hit
 from rag.words import content_words, sentence_spans, words
@@ -69,16 +70,18 @@ def support(sentence: str | Claim, passages: Sequence[Chunk]) -> Support | None:
 def grounds(sentence: str, passages: Sequence[Chunk]) -> tuple[str, list[Support]]:
     """Return how far the passages bear a sentence out, and those that do, each once.
 
-    supported: one passage holds all of it, or passages of one document hold all its clauses. partly: some clauses
-    are held, or all by passages of several documents, which need not speak of the same thing.
+    supported: one passage holds all of it and most words of each clause, or passages of one document hold all its
+    clauses. partly: some clauses are held, or all by passages of several documents, which need not speak of one thing.
     """
-    if whole := support(sentence, passages):
+    parts = claim.clauses(sentence)
+    whole = support(sentence, passages)
+    if whole and all(_share(part.words, _read(whole.chunk).words) >= ENOUGH for part in parts):
         return SUPPORTED, [whole]
-    parts = [support(clause, passages) for clause in claim.clauses(sentence)]
-    held = {found.position: found for found in parts if found}
+    each = [support(part, passages) for part in parts]
+    held = {found.position: found for found in each if found}
     if not held:
-        return UNSUPPORTED, []
-    together = None not in parts and len({found.chunk.doc for found in held.values()}) == 1
+        return (PARTLY, [whole]) if whole else (UNSUPPORTED, [])
+    together = None not in each and len({found.chunk.doc for found in held.values()}) == 1
     return SUPPORTED if together else PARTLY, [held[position] for position in sorted(held)]
 
 
@@ -110,36 +113,80 @@ def states_something(sentence: str) -> bool:
     return not sentence.rstrip().endswith("?") and bool(content_words(sentence) or numbers(sentence))
 
 
-def _support(made: Claim, chunk: Chunk, position: int) -> Support | None:
-    whole = f"{chunk.title}. {chunk.heading}. {chunk.text}"
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """One sentence of a passage."""
+
+    start: int
+    end: int
+    words: frozenset[str]
+    """Stemmed words, and numbers by value."""
+    numbers: frozenset[str]
+    dates: frozenset[Date]
+    denies: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """A passage as claims are compared with it."""
+
+    words: frozenset[str]
+    """Of title, heading and text; numbers by value."""
+    title: frozenset[str]
+    above: frozenset[str]
+    """Numbers of title and heading."""
+    numbers: frozenset[str]
+    dates: frozenset[Date]
+    normal: str
+    pieces: tuple[_Piece, ...]
+
+
+@lru_cache(maxsize=2048)
+def _read(chunk: Chunk) -> _Read:
+    whole, above = f"{chunk.title}. {chunk.heading}. {chunk.text}", f"{chunk.title}. {chunk.heading}"
+    pieces = []
+    for start, end in sentence_spans(chunk.text):
+        piece = chunk.text[start:end]
+        counted = numbers(piece)
+        pieces.append(
+            _Piece(start, end, counted | set(words(piece)), counted, dates(piece), claim.denies(piece))
+        )
     counted = numbers(whole)
-    there = set(words(whole)) | counted
-    said = made.words | made.numbers
-    if not (said or made.dates) or not made.numbers <= counted or not made.names <= there:
+    return _Read(
+        counted | set(words(whole)), frozenset(words(chunk.title)), numbers(above), counted, dates(whole),
+        normal(whole), tuple(pieces),
+    )  # fmt: skip
+
+
+def _support(made: Claim, chunk: Chunk, position: int) -> Support | None:
+    said, there = made.words | made.numbers, _read(chunk)
+    if not (said or made.dates) or not made.numbers <= there.words or not made.names <= there.words:
         return None
-    if made.dates and not within(made.dates, dates(whole), counted):
+    if not within(made.dates, there.dates, there.numbers) or any(q not in there.normal for q in made.quotes):
         return None
-    if any(quote not in normal(whole) for quote in made.quotes):
+    covered = _share(said, there.words)
+    if covered < ENOUGH or _share(said - there.title, there.words) < ENOUGH:
         return None
-    covered = _share(said, there)
-    if covered < ENOUGH or _share(said - set(words(chunk.title)), there) < ENOUGH:
-        return None
-    quote = _quote(made, chunk)
+    quote = _quote(made, there)
     return Support(chunk, position, quote[0], quote[1], covered + quote[2]) if quote else None
 
 
-def _quote(made: Claim, chunk: Chunk) -> tuple[int, int, float] | None:
-    """Return the sentence of the chunk that says most of the claim; None when that one contradicts it."""
+def _quote(made: Claim, there: _Read) -> tuple[int, int, float] | None:
+    """Return the sentence of a passage that says most of the claim.
+
+    None when that one contradicts it, or when a number stands only in sentences about something else.
+    """
     said = made.words | made.numbers
+    known = set(there.above)
     best: tuple[float, bool, int, int] | None = None
-    for start, end in sentence_spans(chunk.text):
-        piece = chunk.text[start:end]
-        there = set(words(piece)) | numbers(piece)
-        agrees = claim.denies(piece) == made.denies and not opposed(said, there)
-        dated = bool(made.dates) and within(made.dates, dates(piece), numbers(piece))
-        found = _share(said, there) + dated, agrees, -start, end
+    for piece in there.pieces:
+        if made.words & piece.words or not made.words:
+            known |= piece.numbers
+        agrees = piece.denies == made.denies and not opposed(said, piece.words)
+        dated = bool(made.dates) and within(made.dates, piece.dates, piece.numbers)
+        found = _share(said, piece.words) + dated, agrees, -piece.start, piece.end
         best = max(best, found) if best else found
-    if best is None or best[0] == 0 or not best[1]:
+    if best is None or best[0] == 0 or not best[1] or not made.numbers <= known:
         return None
     return -best[2], best[3], min(best[0], 1.0)
 
@@ -150,8 +197,8 @@ def opposed(said: Collection[str], there: Collection[str]) -> bool:
     return any(a in said and a not in there and b in there for a, b in pairs)
 
 
-def _share(said: Collection[str], there: Collection[str]) -> float:
-    return len(set(said) & set(there)) / len(said) if said else 1.0
+def _share(said: frozenset[str], there: frozenset[str]) -> float:
+    return len(said & there) / len(said) if said else 1.0
 
 
 def _citation(found: Support, hit: Hit, level: str, place: tuple[int, int]) -> Citation:

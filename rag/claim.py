@@ -17,7 +17,7 @@ _FIRST = re.compile(r"\W*([A-Z][\w'’-]+) (?=[A-Z])")
 _QUOTED = re.compile(r"“([^”]+)”|„([^“”]+)[“”]|«([^»]+)»|\"([^\"]+)\"")
 _LEAST_QUOTED = 3
 """Words from which on quotation marks are taken for a quotation, and not for emphasis or a name."""
-_CLAUSES = re.compile(r"[,;:]\s+|\s+[–—-]\s+|,?\s+(?:and|but|while|whereas|although|because|so|or)\s+")
+_CLAUSES = re.compile(r"[,;:]\s+|\s+[–—-]\s+(?!\d)|,?\s+(?:and|but|while|whereas|although|because|so|or)\s+")
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from rag import cite
-from rag.claim import names
+from rag.claim import Claim, names
 from rag.types import Chunk
 from rag.words import content_words, sentences, words
 
@@ -41,14 +41,15 @@ class GoldFinder:
             return None
         ranked = self._ranked(statement, question)
         named = self._named(f"{question} . {statement}")
+        made = Claim.of(statement)
         for row in sorted(named & set(ranked), key=ranked.index):
-            if cite.support(statement, [self._chunks[row]]):
+            if cite.support(made, [self._chunks[row]]):
                 return self._chunks[row]
         wanted = names(f"{question} {statement}")
         for row in ranked[:_LOOKED_AT]:
             chunk = self._chunks[row]
             there = set(words(f"{chunk.title} {chunk.heading} {chunk.text}"))
-            if wanted <= there and cite.support(statement, [chunk]):
+            if wanted <= there and cite.support(made, [chunk]):
                 return chunk
         return None
 

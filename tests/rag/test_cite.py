@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
+from random import Random
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from rag import cite
+from rag.facts import numbers
 from rag.gold import GoldFinder
-from rag.types import Hit
+from rag.types import Chunk, Hit
+
+PARTS = (
+    "An adult single costs 14.50 euros.", "An adult single costs 15 euros.", "Dogs pay 3 euros, and children travel free.",
+    "Children travel free", "[1]", "[7].", "Shall I help?", "No.", "\n\n", "Dogs pay 3 euros on deck [2].",
+    "“No boats at all”.", "Boats sail on Sundays;", "No boats on Sundays!", "12 May 2026", "- cats", "…",
+)  # fmt: skip
 
 
 @pytest.fixture
@@ -117,3 +128,84 @@ def test_the_opposite_word_is_a_contradiction(make_chunk) -> None:
     chunk = make_chunk("The Ropewalk Museum stays closed to visitors on Mondays.", "museum.md", "Museum", 1)
     assert cite.support("The Ropewalk Museum is closed on Mondays.", [chunk])
     assert cite.support("The Ropewalk Museum is open to visitors on Mondays.", [chunk]) is None
+
+
+@pytest.mark.parametrize(
+    ("sentence", "level", "marks"),
+    [
+        ("Children under five travel free.", "supported", " [1]"),
+        ("Children under five travel free and an adult single costs 14.50 euros.", "supported", " [1]"),
+        ("An adult single costs 14.50 euros and cats are carried in baskets below.", "partly", " [1]"),
+        ("An adult single costs 16 euros and children under five travel free.", "partly", " [1]"),
+        ("An adult single costs 14.50 euros and dogs travel on deck.", "partly", " [1] [2]"),
+        ("An adult single costs 16 euros and cats are carried below.", "unsupported", ""),
+    ],
+)
+def test_a_sentence_may_be_borne_out_in_part(hits: list[Hit], sentence: str, level: str, marks: str) -> None:
+    marked, citations = cite.attach(sentence, hits)
+    assert marked == sentence + marks
+    assert {c.support for c in citations} == {level}
+    assert [f" [{c.n}]" for c in citations if c.n] == marks.replace("] ", "]\n ").split("\n") * bool(marks)
+    assert all(c.supported is (level == "supported") for c in citations)
+
+
+def test_each_citation_says_where_its_sentence_stands(hits: list[Hit]) -> None:
+    marked, citations = cite.attach(
+        "Aye. Dogs pay 3 euros on deck [9]. Cats pay 5 euros. Anything else?", hits
+    )
+    said = [marked[c.answer_start : c.answer_end] for c in citations]
+    assert said == ["Aye.", "Dogs pay 3 euros on deck.", "Cats pay 5 euros."]
+    assert [c.support for c in citations] == ["unsupported", "supported", "unsupported"]
+
+
+def test_quotations_and_dates_must_stand_in_the_passage(make_chunk) -> None:
+    text = "The winter schedule begins on 9 November 2026. \u201cNo boat sails in fog\u201d, says the master."
+    chunks = [make_chunk(text, "winter.md", "Winter", 1)]
+    assert cite.support("The winter schedule begins on 2026-11-09.", chunks)
+    assert cite.support("The winter schedule begins on November 9th.", chunks)
+    assert cite.support("The winter schedule begins on 10 November.", chunks) is None
+    assert cite.support("The winter schedule begins on 9 November 2025.", chunks) is None
+    assert cite.support('The master says "no boat sails in fog".', chunks)
+    assert cite.support('The master says "no boat sails in rain or fog".', chunks) is None
+
+
+def test_a_citation_carries_the_dates_of_its_document(make_chunk) -> None:
+    text = "Dogs travel on deck for 3 euros."
+    dated = Hit(
+        make_chunk(text), 1, 1, 1, metadata={"date": "2025-01-02", "valid_until": "2025-12-31"}, expired=True
+    )
+    _, (citation,) = cite.attach(text, [dated])
+    assert (citation.date, citation.valid_until, citation.expired) == ("2025-01-02", "2025-12-31", True)
+
+
+@settings(max_examples=200)
+@given(st.lists(st.sampled_from(PARTS), max_size=8), st.randoms())
+def test_every_citation_can_be_checked(parts: list[str], chance: Random) -> None:
+    """Whatever is answered: marks exist, quotes and spans are exact, and the words of the answer stay."""
+    texts = [
+        "An adult single costs 14.50 euros. Children travel free.",
+        "Dogs pay 3 euros on deck.",
+        "No boats on Sundays.",
+    ]
+    chunks = [
+        Chunk(n, f"{n}.md", "Fares", 0, text, 50, 50 + len(text), line_start=3)
+        for n, text in enumerate(texts)
+    ]
+    hits = [Hit(chunk, 1.0, 1.0, 1.0) for chunk in chunks]
+    chance.shuffle(parts)
+    answer = " ".join(parts)
+    marked, citations = cite.attach(answer, hits)
+    assert cite.strip_marks(marked).split() == cite.strip_marks(answer).split()
+    for mark in re.findall(r"\[(\d+)\]", marked):
+        assert 1 <= int(mark) <= len(hits)
+    for c in citations:
+        said = marked[c.answer_start : c.answer_end]
+        assert said == said.strip() != ""
+        assert (c.n > 0) is (c.support in ("supported", "partly")) is bool(c.quote)
+        assert c.supported is (c.support == "supported")
+        if c.n:
+            text = hits[c.n - 1].chunk.text
+            assert text[c.char_start - 50 : c.char_end - 50] == c.quote
+            assert f"[{c.n}]" in marked[c.answer_end : c.answer_end + 5 * len(hits)]
+        if c.supported and len([d for d in citations if d.answer_start == c.answer_start]) == 1:
+            assert numbers(said) <= numbers(hits[c.n - 1].chunk.text)
