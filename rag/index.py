@@ -4,25 +4,26 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection, Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from rag import build, fuse, generations
+from rag import build, generations
 from rag.build import Wish
 from rag.check import Repair, check, repair
+from rag.documents import Documents
 from rag.encoder import Encoder, OnEvent
 from rag.errors import BadInput
 from rag.lexical import Lexical
 from rag.publish import LEXICAL
+from rag.query import Query
 from rag.report import BuildReport
+from rag.rerank import Scorer
+from rag.search import Parts, Searcher
 from rag.settings import IndexSettings
-from rag.stores.base import VectorStore, store_class
+from rag.stores.base import store_class
 from rag.stores.database import REBUILD
 from rag.stores.text import TextStore
-from rag.types import Chunk, Hit
+from rag.types import Chunk, Hit, Results
 
 __all__ = ["BuildReport", "Index", "IndexSettings"]
 
@@ -35,16 +36,18 @@ class Index:
         folder: Path,
         generation: generations.Generation,
         chunks: tuple[Chunk, ...],
-        parts: tuple[Encoder, VectorStore, Lexical] | None,
+        documents: Documents,
     ) -> None:
         """Put the parts together; use ``open``."""
         self.folder = folder
         self.chunks = chunks
         """All chunks, by id."""
+        self.documents = documents
+        """What is known of the documents besides their text."""
         self.generation = generation.number
         self.settings = IndexSettings.from_json(generation.manifest["settings"])
         self._manifest = generation.manifest
-        self._parts = parts
+        self._searcher: Searcher | None = None
 
     @classmethod
     def build(
@@ -82,9 +85,12 @@ class Index:
         return build.update(Path(folder), Path(documents), embedder, on_event, wish)
 
     @classmethod
-    def open(cls, folder: Path | str, embedder: Encoder | None = None) -> Index:
+    def open(
+        cls, folder: Path | str, embedder: Encoder | None = None, reranker: Scorer | None = None
+    ) -> Index:
         """Open the current generation, verified; without an embedder it can be read but not searched.
 
+        With a reranker (see ``rerank.Reranker``) the best candidates of every search are put into its order.
         Raises BadInput when something is missing, damaged, or made with another embedder.
         """
         folder = Path(folder)
@@ -93,30 +99,50 @@ class Index:
             if not number:
                 raise BadInput(f"{folder} is not an index: it has no {generations.CURRENT}", "build it first")
             try:
-                return cls._opened(folder, number, embedder)
+                return cls._opened(folder, number, embedder, reranker)
             except (BadInput, OSError):
                 if generations.current(folder) == number:
                     raise
                 # two updates were published meanwhile and swept this generation away: take the new one
 
     @classmethod
-    def _opened(cls, folder: Path, number: int, embedder: Encoder | None) -> Index:
+    def _opened(cls, folder: Path, number: int, embedder: Encoder | None, reranker: Scorer | None) -> Index:
         generation = generations.verified(folder, number)
         manifest = generation.manifest
         with TextStore(folder) as text:
-            rows = text.chunks(number)
+            chunks = tuple(row.chunk for row in text.chunks(number))
+            documents = Documents(text.abouts(number), chunks)
             if text.digest(number) != manifest["text_sha256"]:
                 raise BadInput(
                     f"{folder} is damaged: its texts do not belong to {generations.name(number)}", REBUILD
                 )
-        parts = None
+        index = cls(folder, generation, chunks, documents)
         if embedder is not None:
             build.same_embedder(folder, manifest, embedder)
             kind = store_class(manifest["store"])
             mapped = os.name == "posix"  # elsewhere a mapped file could not be swept away
             store = kind.load(generation.path, manifest["dimension"], mapped=mapped)
-            parts = embedder, store, Lexical.load(generation.path / LEXICAL, len(rows))
-        return cls(folder, generation, tuple(row.chunk for row in rows), parts)
+            lexical = Lexical.load(generation.path / LEXICAL, len(chunks))
+            index._searcher = Searcher(
+                Parts(chunks, documents, embedder, store, lexical, index.raw, reranker)
+            )
+        return index
+
+    def find(self, question: str, query: Query | None = None) -> Results:
+        """Search for one question: the best chunks with what was left out, why, and where the time went."""
+        return self.find_many([question], query)[0]
+
+    def find_many(
+        self, questions: Sequence[str], query: Query | Sequence[Query] | None = None
+    ) -> list[Results]:
+        """Search for many questions at once, under one query or one each; see ``query.Query``.
+
+        Raises BadInput when the index was opened without an embedder.
+        """
+        if self._searcher is None:
+            raise BadInput("this index was opened without an embedder, so it cannot be searched")
+        queries = [query or Query()] * len(questions) if query is None or isinstance(query, Query) else query
+        return self._searcher.find(questions, queries, self.settings)
 
     def search(self, question: str, k: int = 5, without: Collection[str] = ()) -> list[Hit]:
         """Return the k best chunks for a question, best first; ``without`` names documents to leave out."""
@@ -126,61 +152,13 @@ class Index:
         self, questions: Sequence[str], k: int = 5, without: Sequence[Collection[str]] | None = None
     ) -> list[list[Hit]]:
         """Return the k best chunks for each question; ``without`` names documents to leave out of each."""
-        if self._parts is None:
-            raise BadInput("this index was opened without an embedder, so it cannot be searched")
-        if k < 1:
-            raise BadInput(f"k is {k}, but at least one hit must be asked for")
-        if not questions:
-            return []
-        vectors = self._parts[0].encode(questions, query=True)
-        left_out = (
-            [self._ids_of(docs) for docs in without] if without else [frozenset[int]()] * len(questions)
-        )
-        deepest = max(k, self.settings.pool) + max(map(len, left_out))
-        near, _ = self._parts[1].search(vectors, deepest)
-        return [
-            self._fused(question, vector, ids, k, hidden)
-            for question, vector, ids, hidden in zip(questions, vectors, near, left_out, strict=True)
-        ]
+        queries = [Query(k=k, without=docs) for docs in without or [()] * len(questions)]
+        return [list(found.hits) for found in self.find_many(questions, queries)]
 
-    def _fused(
-        self, question: str, vector: np.ndarray, near: np.ndarray, k: int, hidden: frozenset[int]
-    ) -> list[Hit]:
-        """Join both searches for one question: candidates of either side, both scores exact for each."""
-        assert self._parts is not None
-        pool = max(k, self.settings.pool)
-        scores = self._parts[2].scores(question)
-        matching = np.flatnonzero(scores > 0)
-        by_words = matching[np.argsort(-scores[matching], kind="stable")][: pool + len(hidden)]
-        worded = [id for id in self._ids[by_words].tolist() if id not in hidden][:pool]
-        meant = [id for id in near.tolist() if id not in hidden][:pool]
-        ids = np.array(sorted({*worded, *meant}), dtype=np.int64)
-        if not len(ids):
-            return []
-        dense = self._parts[1].vectors(ids) @ vector
-        rows = np.searchsorted(self._ids, ids)
-        lexical = scores[rows]
-        join = fuse.convex if self.settings.fusion == "convex" else fuse.rrf
-        fused = join(dense, lexical, self.settings.lexical_weight)
-        best = np.argsort(-fused, kind="stable")[:k]
-        return [
-            Hit(self.chunks[rows[n]], float(fused[n]), float(dense[n]), float(lexical[n]))
-            for n in best.tolist()
-        ]
-
-    @cached_property
-    def _ids(self) -> np.ndarray:
-        return np.array([chunk.id for chunk in self.chunks], dtype=np.int64)
-
-    @cached_property
-    def _by_document(self) -> dict[str, frozenset[int]]:
-        found: dict[str, set[int]] = {}
-        for chunk in self.chunks:
-            found.setdefault(chunk.doc, set()).add(chunk.id)
-        return {doc: frozenset(ids) for doc, ids in found.items()}
-
-    def _ids_of(self, documents: Collection[str]) -> frozenset[int]:
-        return frozenset[int]().union(*(self._by_document.get(doc, frozenset()) for doc in documents))
+    @property
+    def embedder(self) -> str:
+        """The name of the embedder that the index was built with."""
+        return str(self._manifest["embedder"])
 
     def raw(self, document: str) -> str | None:
         """Return a document's decoded source text, which all offsets refer to; None when it is not here.
@@ -189,7 +167,7 @@ class Index:
         """
         with TextStore(self.folder) as text:
             found = text.document(document, self.generation)
-            if found is None and document in self._by_document:
+            if found is None and document in self.documents:
                 raise BadInput(
                     f"generation {self.generation} of {self.folder} has been replaced twice: "
                     f"it no longer holds the text of {document!r}",

@@ -93,9 +93,10 @@ class TextStore:
             return None
         with decoded(self._path):
             *columns, row, raw = found[0]
-            if row_hash(columns) != row or sha256_text(raw) != columns[-1]:
+            _, sha256, rest, raw_sha256 = columns
+            if row_hash(columns) != row or sha256_text(raw) != raw_sha256:
                 raise BadInput(f"{self._path} is damaged: the text of {id!r} differs from its hash", REBUILD)
-            return unpacked(*columns[:-1], raw)
+            return unpacked(id, sha256, rest, raw)
 
     def abouts(self, at: int) -> dict[str, dict[str, Any]]:
         """Return what is known of every document of a generation besides its text, by id, verified.

@@ -1,0 +1,34 @@
+"""Dates as documents and filters give them: a day, a month or a year, each a span of days."""
+
+from __future__ import annotations
+
+import re
+from calendar import monthrange
+from datetime import date
+from typing import Any, NamedTuple
+
+_ISO = re.compile(r"(\d{4})(?:-(\d{2})(?:-(\d{2})(?:[T ].*)?)?)?")
+
+
+class Span(NamedTuple):
+    """The first and the last day that a date can mean."""
+
+    first: date
+    last: date
+
+
+def span(value: Any) -> Span | None:
+    """Return the days that ``2026-05-01``, ``2026-05`` or ``2026`` (also as a number) mean; None for others.
+
+    A time of day is left off: documents are known, and expire, by the day.
+    """
+    match = _ISO.fullmatch(str(value).strip()) if not isinstance(value, bool) else None
+    if match is None:
+        return None
+    year, month, day = (int(part) if part else 0 for part in match.groups())
+    try:
+        first = date(year, month or 1, day or 1)
+        last = date(year, month or 12, day or monthrange(year, month or 12)[1])
+    except ValueError:
+        return None
+    return Span(first, last)

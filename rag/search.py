@@ -1,0 +1,206 @@
+"""Search: filter, look by meaning and by words, fuse, rerank, arrange; every stage timed."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import date
+from functools import cached_property
+
+import numpy as np
+
+from rag import fuse
+from rag.arrange import arrange
+from rag.chunk import Chunker
+from rag.documents import Documents, Selection
+from rag.encoder import Encoder
+from rag.language import language_note
+from rag.lexical import Lexical
+from rag.neighbours import around, joined
+from rag.query import Query
+from rag.rerank import Scorer, reranked
+from rag.settings import IndexSettings
+from rag.stores.base import VectorStore
+from rag.timing import Stopwatch
+from rag.types import Chunk, Hit, Results
+
+WIDER = 4
+"""How many times further to look when too few hits are left after collapsing and capping."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What is searched: one generation of an index, opened."""
+
+    chunks: Sequence[Chunk]
+    """Sorted by id."""
+    documents: Documents
+    encoder: Encoder
+    store: VectorStore
+    lexical: Lexical
+    raw: Callable[[str], str | None]
+    """Gives a document's source text."""
+    reranker: Scorer | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """One question on its way."""
+
+    question: str
+    vector: np.ndarray
+    query: Query
+    selection: Selection
+    day: date
+    watch: Stopwatch
+
+
+class Searcher:
+    """Searches one generation of an index."""
+
+    def __init__(self, parts: Parts) -> None:
+        """Keep the parts."""
+        self._parts = parts
+        self._ids = np.array([chunk.id for chunk in parts.chunks], dtype=np.int64)
+
+    def find(
+        self, questions: Sequence[str], queries: Sequence[Query], settings: IndexSettings
+    ) -> list[Results]:
+        """Return the results of each question under its own query.
+
+        What questions share is done at once, and its time counted for each with an equal part.
+        """
+        if not questions:
+            return []
+        today, watch = date.today(), Stopwatch()
+        with watch.stage("embed"):
+            vectors = self._parts.encoder.encode(questions, query=True)
+        with watch.stage("filter"):
+            selections = [self._parts.documents.select(query, today) for query in queries]
+        with watch.stage("dense"):
+            depth = max(settings.pool, *(query.k for query in queries), *map(self._reranked, queries))
+            near = self._nearest(vectors, queries, selections, depth)
+        results = []
+        for question, vector, query, selection, rows in zip(
+            questions, vectors, queries, selections, near, strict=True
+        ):
+            day, own = query.as_of or today, watch.part(len(questions))
+            results.append(
+                self._result(_Asked(question, vector, query, selection, day, own), rows, depth, settings)
+            )
+        return results
+
+    def _result(self, asked: _Asked, near: np.ndarray, depth: int, settings: IndexSettings) -> Results:
+        """Rank, look further while too few hits are left, and finish the hits."""
+        query, watch = asked.query, asked.watch
+        cut = self._parts.reranker.truncated if self._parts.reranker else 0
+        with watch.stage("filter"):
+            allowed = self._allowed(query, asked.selection)
+        available = len(self._ids) if allowed is None else int(allowed.sum())
+        while True:
+            ranked = self._ranked(asked, near, allowed, depth, settings)
+            with watch.stage("arrange"):
+                hits = arrange(ranked, query)
+            if len(hits) >= query.k or depth >= available:
+                break
+            depth *= WIDER
+            with watch.stage("dense"):
+                near = self._nearest(asked.vector[None], [query], [asked.selection], depth)[0]
+        with watch.stage("arrange"):
+            finished = tuple(self._finished(hits, asked))
+        notes = (*asked.selection.notes, *self._remarks(asked.question, cut))
+        return Results(finished, notes, watch.read())
+
+    def _nearest(
+        self, vectors: np.ndarray, queries: Sequence[Query], selections: Sequence[Selection], depth: int
+    ) -> list[np.ndarray]:
+        """Return the rows of the chunks nearest to each vector: ``depth`` of them and as many as are hidden."""
+        groups: defaultdict[int, list[int]] = defaultdict(list)
+        for n, selection in enumerate(selections):
+            groups[id(selection)].append(n)
+        near: dict[int, np.ndarray] = {}
+        for members in groups.values():
+            rows = selections[members[0]].rows
+            hidden = max(len(self._rows_of(queries[n].without)) for n in members)
+            among = None if rows is None else self._ids[rows]
+            ids, _ = self._parts.store.search(vectors[members], depth + hidden, among)
+            near |= zip(members, np.searchsorted(self._ids, ids), strict=True)
+        return [near[n] for n in range(len(queries))]
+
+    def _ranked(
+        self, asked: _Asked, near: np.ndarray, allowed: np.ndarray | None, depth: int, settings: IndexSettings
+    ) -> list[Hit]:
+        """Join both searches: the candidates of either side, both scores exact for each, best first."""
+        parts, watch = self._parts, asked.watch
+        with watch.stage("lexical"):
+            scores = parts.lexical.scores(asked.question)
+            if allowed is not None:
+                scores = np.where(allowed, scores, 0)
+                near = near[allowed[near]]
+            matching = np.flatnonzero(scores > 0)
+            worded = matching[np.argsort(-scores[matching], kind="stable")][:depth]
+        with watch.stage("fuse"):
+            rows = np.union1d(worded, near[:depth])
+            if not len(rows):
+                return []
+            dense, lexical = parts.store.vectors(self._ids[rows]) @ asked.vector, scores[rows]
+            weight = asked.query.lexical_weight
+            join = fuse.convex if settings.fusion == "convex" else fuse.rrf
+            fused = join(dense, lexical, settings.lexical_weight if weight is None else weight)
+            ranked = [
+                Hit(parts.chunks[rows[n]], float(fused[n]), float(dense[n]), float(lexical[n]))
+                for n in np.argsort(-fused, kind="stable").tolist()
+            ]
+        if parts.reranker is None or not asked.query.rerank:
+            return ranked
+        with watch.stage("rerank"):
+            text = Chunker(parts.encoder, settings).embedded_text
+            return reranked(parts.reranker, asked.question, ranked, self._reranked(asked.query), text)
+
+    def _finished(self, hits: Sequence[Hit], asked: _Asked) -> Iterator[Hit]:
+        """Yield the hits with their documents' metadata, and with their neighbours where these are wanted."""
+        documents, shown = self._parts.documents, set[int]()
+        for hit in hits:
+            doc, chunk = hit.chunk.doc, hit.chunk
+            if asked.query.neighbours:
+                rows = self._by_document[doc]
+                run = around(chunk, [self._parts.chunks[n] for n in rows], asked.query.neighbours, shown)
+                shown.update(each.id for each in run)
+                chunk = joined(run, chunk, self._parts.raw(doc) or "") if len(run) > 1 else chunk
+            expired = documents.has_expired(doc, asked.day)
+            yield replace(hit, chunk=chunk, metadata=documents.metadata(doc), expired=expired)
+
+    def _remarks(self, question: str, cut: int) -> Iterator[str]:
+        """Yield what the user should know of this search besides what the filters left out."""
+        if note := language_note([question], self._parts.encoder, "the question"):
+            yield note
+        reranker = self._parts.reranker
+        if reranker and (more := reranker.truncated - cut):
+            yield f"{more} of the passages were longer than the reranker reads, and judged by their beginnings"
+
+    def _reranked(self, query: Query) -> int:
+        """Return how many candidates the reranker is given."""
+        return max(query.k, query.rerank) if self._parts.reranker and query.rerank else 0
+
+    def _allowed(self, query: Query, selection: Selection) -> np.ndarray | None:
+        """Return which rows may be found, bool [chunks]; None for all."""
+        hidden = self._rows_of(query.without)
+        if not hidden:
+            return selection.rows
+        allowed = np.ones(len(self._ids), dtype=bool) if selection.rows is None else selection.rows.copy()
+        allowed[hidden] = False
+        return allowed
+
+    def _rows_of(self, documents: Collection[str]) -> list[int]:
+        return [row for doc in set(documents) for row in self._by_document.get(doc, ())]
+
+    @cached_property
+    def _by_document(self) -> dict[str, list[int]]:
+        """The rows of each document's chunks, in the order of the text."""
+        found: defaultdict[str, list[int]] = defaultdict(list)
+        for row, chunk in enumerate(self._parts.chunks):
+            found[chunk.doc].append(row)
+        return {
+            doc: sorted(rows, key=lambda row: self._parts.chunks[row].ordinal) for doc, rows in found.items()
+        }
