@@ -21,6 +21,7 @@ import numpy as np
 from rag.errors import BadInput
 from rag.stores.base import checked, recall, samples
 from rag.stores.exact import ExactStore
+from rag.stores.flat import written
 
 _FILE, _FACTS = "proposer.faiss", "proposer.json"
 FEWEST = 1000
@@ -83,7 +84,7 @@ class ApproximateStore(ExactStore):
         facts = {"effort": self.effort, "recall": round(self.recall, 4), "indexed": self._index is not None}
         (folder / _FACTS).write_text(json.dumps(facts), encoding="utf-8")
         if self._index is not None:
-            faiss.write_index(self._index, str(folder / _FILE))
+            written(self._index, folder / _FILE)
 
     @classmethod
     def load(cls, folder: Path, dimension: int, *, mapped: bool = False) -> Self:

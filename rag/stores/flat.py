@@ -8,10 +8,27 @@ from typing import Self
 import faiss
 import numpy as np
 
-from rag.errors import BadInput
+from rag.errors import BadInput, CannotRun
 from rag.stores.base import checked, checked_ids, refuse_mapped
 
 _FILE = "vectors.faiss"
+
+
+def written(index: faiss.Index, path: Path) -> None:
+    """Write an index and look at what came to the disk: CannotRun when it is not all there.
+
+    When the last part of a file cannot be written, FAISS prints so and goes on.
+    """
+    faiss.write_index(index, str(path))
+    try:
+        there = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
+    except RuntimeError as error:
+        raise CannotRun(
+            f"cannot write {path}: it was cut off at {path.stat().st_size} bytes",
+            "free some space and run it again",
+        ) from error
+    if (there.d, there.ntotal) != (index.d, index.ntotal):
+        raise CannotRun(f"cannot write {path}: {there.ntotal} of {index.ntotal} vectors came to the disk")
 
 
 class FlatStore:
@@ -64,7 +81,7 @@ class FlatStore:
 
     def save(self, folder: Path) -> None:
         """Write ``vectors.faiss``."""
-        faiss.write_index(self._index, str(folder / _FILE))
+        written(self._index, folder / _FILE)
 
     @classmethod
     def load(cls, folder: Path, dimension: int, *, mapped: bool = False) -> Self:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -140,6 +141,48 @@ def test_guards_hold_when_python_drops_assertions(root: Path) -> None:
         [sys.executable, "-O", "-c", code], cwd=root, capture_output=True, text=True, check=True
     )
     assert done.stdout.split() == [str(6 * len(STORES)), str(len(STORES))]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="limits of a process are POSIX")
+@pytest.mark.parametrize(("count", "limit"), [(10, 100), (50, 1500), (400, 8000)])
+def test_a_file_that_faiss_leaves_cut_off_is_noticed(
+    root: Path, tmp_path: Path, count: int, limit: int
+) -> None:
+    """FAISS raises only when a whole buffer cannot be written; what fails at closing is printed."""
+    code = (
+        "import resource, signal, numpy as np\nfrom pathlib import Path\nfrom rag.errors import Problem\n"
+        "from rag.stores.base import store_class\nsignal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        f"store = store_class('flat')(8)\nstore.add(np.arange({count}), np.eye({count}, 8, dtype='f4'))\n"
+        f"resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, -1))\n"
+        f"try: store.save(Path({str(tmp_path)!r}))\nexcept (Problem, RuntimeError): print('refused')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
+    assert done.stdout.strip().endswith("refused")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="stores are mapped on POSIX only")
+@pytest.mark.parametrize("name", ["exact", "flat", "sq8"])
+def test_readers_map_the_vectors_instead_of_reading_them(name: str, root: Path, tmp_path: Path) -> None:
+    """Opening 49 MiB of vectors costs a reader only the ids; loading them costs all of it."""
+    count, dimension = 100_000, 128
+    store = store_class(name)(dimension)
+    draw = np.random.default_rng(0)
+    store.add(np.arange(count), draw.normal(size=(count, dimension)).astype(np.float32))
+    store.save(tmp_path)
+    code = (
+        "import psutil, sys, numpy as np\nfrom pathlib import Path\nfrom rag.stores.base import store_class\n"
+        f"kind, place = store_class({name!r}), Path({str(tmp_path)!r})\nrss = psutil.Process().memory_info\n"
+        "kind(8).search(np.ones((1, 8)), 1)\nbefore = rss().rss\n"
+        f"store = kind.load(place, {dimension}, mapped=sys.argv[1] == 'mapped')\n"
+        "print((rss().rss - before) / 2**20)"
+    )
+
+    def grown(how: str) -> float:
+        command = [sys.executable, "-c", code, how]
+        return float(subprocess.run(command, cwd=root, capture_output=True, text=True, check=True).stdout)
+
+    assert grown("loaded") > 45
+    assert grown("mapped") < 15
 
 
 def test_faiss_still_has_the_traps_that_are_guarded() -> None:
