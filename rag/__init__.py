@@ -2,7 +2,19 @@
 
 ``rag`` loads documents, cuts them into chunks that fit the embedder, keeps them in an index that survives
 crashes, searches it by meaning and by words, and attaches citations to answers. It knows nothing of training
-or advice. The front class is :class:`Index`, imported only when asked for, so that ``import rag`` is light.
+or advice, and stands by itself. Public names are imported when they are first used, so that ``import rag`` is
+light. With a folder of documents and one of an embedder (config, tokenizer, safetensors):
+
+>>> import rag
+>>> embedder = rag.Embedder(EMBEDDER_FOLDER)
+>>> report = rag.Index.build("index", "documents", embedder)
+>>> print(report.found, report.indexed, report.skipped)
+2 2 ()
+>>> index = rag.Index.open("index", embedder)
+>>> results = index.find("What does a dog cost?", rag.Query(k=1, where=(rag.Condition.parse("tags=ferry"),)))
+>>> for hit in results.hits:
+...     print(hit.chunk.doc, hit.chunk.line_start, hit.date, hit.chunk.text)
+fares.md 8 2026-05-01 Dogs travel on deck for 3 euros.
 """
 
 from __future__ import annotations
@@ -10,16 +22,47 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from rag.embed import Embedder
+    from rag.filters import Condition
     from rag.index import Index
+    from rag.query import Query
+    from rag.report import BuildReport
+    from rag.rerank import Reranker
+    from rag.settings import IndexSettings
+    from rag.types import Chunk, Citation, Document, Hit, Results
 
-__all__ = ["Index"]
+__all__ = [
+    "BuildReport",
+    "Chunk",
+    "Citation",
+    "Condition",
+    "Document",
+    "Embedder",
+    "Hit",
+    "Index",
+    "IndexSettings",
+    "Query",
+    "Reranker",
+    "Results",
+]
 __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:
     """Import a public name on first use."""
-    if name == "Index":
-        from rag.index import Index
+    from importlib import import_module
 
-        return Index
+    modules = {
+        "embed": ["Embedder"],
+        "filters": ["Condition"],
+        "index": ["Index"],
+        "query": ["Query"],
+        "report": ["BuildReport"],
+        "rerank": ["Reranker"],
+        "settings": ["IndexSettings"],
+        "types": ["Chunk", "Citation", "Document", "Hit", "Results"],
+    }
+    for module, names in modules.items():
+        if name in names:
+            return getattr(import_module(f"rag.{module}"), name)
     raise AttributeError(f"module 'rag' has no attribute {name!r}")
