@@ -1,18 +1,17 @@
-"""The `tunewise index` verbs: build, update, search, check and watch."""
+"""The `tunewise index` verbs that make and keep an index: build, update, check and watch."""
 
 from __future__ import annotations
 
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from advisor.trained import still_knowing
-from rag.errors import BadInput, UsageProblem
-from rag.types import Hit
+from rag.errors import BadInput
 
 if TYPE_CHECKING:
     from rag.report import BuildReport
@@ -119,31 +118,6 @@ def _print_report(folder: Path, report: BuildReport, as_json: bool) -> None:
     )
 
 
-def search_index(
-    folder: Path, question: str | None, questions: Path | None, k: int, embedder: str, as_json: bool
-) -> None:
-    """Search for one question, or for a file of them (one line of JSON each)."""
-    from rag.index import Index
-
-    if (question is None) == (questions is None):
-        raise UsageProblem("give a question, or --questions FILE", 'tunewise index search INDEX "..."')
-    index = Index.open(folder, load_embedder(embedder))
-    if questions is not None:
-        _search_file(index, questions, k)
-        return
-    assert question is not None
-    started = time.perf_counter()
-    hits = index.search(question, k)
-    took = round((time.perf_counter() - started) * 1000, 2)
-    if as_json:
-        print(json.dumps({**hits_json(hits), "timings_ms": {"search": took}}, ensure_ascii=False))
-        return
-    for rank, hit in enumerate(hits, 1):
-        place = f"page {hit.chunk.page}" if hit.chunk.page else f"line {hit.chunk.line_start}"
-        text = " ".join(hit.chunk.text.split())
-        print(f"{rank}. {hit.score:.3f}  {hit.chunk.doc}, {place}: {text[:160]}")
-
-
 def check_index(folder: Path, repair: bool, embedder: str, as_json: bool) -> None:
     """Verify an index, mending it first where that was asked for, and print what it holds."""
     from rag.index import Index
@@ -162,21 +136,6 @@ def check_index(folder: Path, repair: bool, embedder: str, as_json: bool) -> Non
             print(f"{key}: {value if not isinstance(value, list) else ', '.join(map(str, value))}")
 
 
-def hits_json(hits: Sequence[Hit]) -> dict[str, Any]:
-    """Hits as `index search --json` prints them."""
-    return {
-        "schema": 1,
-        "hits": [
-            {
-                "doc": h.chunk.doc, "title": h.chunk.title, "score": round(h.score, 6), "text": h.chunk.text,
-                "page": h.chunk.page, "line_start": h.chunk.line_start, "char_start": h.chunk.start,
-                "char_end": h.chunk.end,
-            }
-            for h in hits
-        ],
-    }  # fmt: skip
-
-
 def load_embedder(name: str) -> Any:
     """Resolve and load an embedder."""
     from rag.embed import Embedder
@@ -188,22 +147,9 @@ def load_embedder(name: str) -> Any:
     return Embedder(model.folder)
 
 
-def _search_file(index: Any, path: Path, k: int) -> None:
-    from runners.data import load_questions
+def load_reranker(name: str) -> Any:
+    """Resolve and load a reranker: the folder of a cross-encoder, or its id where the model hub is allowed."""
+    from rag.rerank import Reranker
+    from runners import models
 
-    rows = load_questions(path)
-    started = time.perf_counter()
-    found = index.search_many([q.question for q in rows], k)
-    took = round((time.perf_counter() - started) * 1000 / max(1, len(rows)), 2)
-    hit_at: list[int | None] = []
-    for q, hits in zip(rows, found, strict=True):
-        print(json.dumps({"id": q.id, **hits_json(hits), "timings_ms": {"search": took}}, ensure_ascii=False))
-        if q.doc_id is not None:
-            hit_at.append(next((n for n, h in enumerate(hits) if h.chunk.doc == q.doc_id), None))
-    if hit_at:
-        shares = [
-            f"hit@{n} {sum(h is not None and h < n for h in hit_at) / len(hit_at):.3f}"
-            for n in (1, 5, k)
-            if n <= k
-        ]
-        print(f"{len(hit_at)} questions with gold: {', '.join(dict.fromkeys(shares))}", file=sys.stderr)
+    return Reranker(models.resolve(name).folder, name=name)

@@ -61,13 +61,57 @@ def search(
     question: str | None = typer.Argument(None, help="The question."),
     questions: Path | None = typer.Option(None, help="A file of questions, answered at once, one line each."),
     k: int = typer.Option(5, min=1, max=1000, help="How many passages."),
+    where: list[str] = typer.Option(
+        [],
+        help="Search only documents whose metadata fulfil a condition: tags=ferry, doc=fares/, doc=*.pdf, "
+        "author!=anon, price<=20, date>=2026-05 (quote < and >). Given again, all must hold.",
+    ),
+    as_of: str | None = typer.Option(
+        None,
+        help="Answer as on a day (2026-05-01): documents dated later are not known yet, those valid only until "
+        "an earlier day have expired. Without it, today decides what has expired.",
+    ),
+    expired: bool = typer.Option(False, "--expired", help="Search expired documents too; they are marked."),
+    neighbours: int = typer.Option(0, min=0, max=50, help="Chunks before and after each hit to join to it."),
+    per_source: int = typer.Option(0, min=0, help="Most hits from one document; 0 for no limit."),
+    collapse: float = typer.Option(
+        1.0,
+        min=0.0,
+        max=1.0,
+        help="Share of a passage that must stand in a hit above it for it to be named there instead of being a "
+        "hit itself; 1 collapses only what adds nothing, 0 nothing.",
+    ),
+    reranker: str = typer.Option(
+        "", help="A cross-encoder that puts the best candidates in order: a folder."
+    ),
+    rerank: int = typer.Option(30, min=1, max=1000, help="With --reranker, how many candidates it reads."),
     embedder: str = typer.Option(EMBEDDER, help=_BUILT_WITH),
-    as_json: bool = typer.Option(False, "--json", help="Print as JSON."),
+    as_json: bool = typer.Option(
+        False, "--json", help="Print as JSON, with the milliseconds of every stage."
+    ),
 ) -> None:
-    """Search an index; with gold in the questions file, recall is printed to stderr."""
-    from advisor.indexing import search_index
+    """Search an index by meaning and by words; filters are applied before ranking.
 
-    search_index(index, question, questions, k, embedder, as_json)
+    With gold in the questions file, hit@k, recall and MRR are printed to stderr.
+    """
+    from advisor.searching import Source, day, search_file, search_index
+    from rag.errors import BadInput, UsageProblem
+    from rag.filters import Condition
+    from rag.query import Query
+
+    if (question is None) == (questions is None):
+        raise UsageProblem("give a question, or --questions FILE", 'tunewise index search INDEX "..."')
+    if question is not None and not question.strip():
+        raise BadInput("the question is empty", 'ask something: tunewise index search INDEX "opening hours"')
+    query = Query(
+        k=k, where=tuple(map(Condition.parse, where)), as_of=day(as_of), expired=expired, neighbours=neighbours,
+        per_source=per_source, collapse=collapse, rerank=rerank,
+    )  # fmt: skip
+    source = Source(index, embedder, reranker)
+    if questions is not None:
+        search_file(source, questions, query)
+    elif question is not None:
+        search_index(source, question, query, as_json)
 
 
 @group.command("check")
@@ -102,3 +146,34 @@ def watch(
     from advisor.indexing import watch_index
 
     watch_index(index, documents, embedder, every, as_json, trust_mtime)
+
+
+@group.command("tune")
+def tune(
+    index: Path = typer.Argument(help="The index folder."),
+    documents: Path = typer.Option(..., help="The documents of the index."),
+    questions: Path | None = typer.Option(
+        None,
+        help="Questions with gold; without them some are made from the documents, and said to be synthetic.",
+    ),
+    budget: int = typer.Option(
+        1024, min=64, help="Tokens of passages in one prompt, the same for every candidate."
+    ),
+    reranker: str = typer.Option("", help="Also try this reranker: the folder of a cross-encoder."),
+    apply: bool = typer.Option(False, "--apply", help="Rebuild the index with what was chosen."),
+    all_dev: bool = typer.Option(
+        False, "--all-dev", help="The file holds dev questions only: use every one that is not marked test."
+    ),
+    keep_made: Path | None = typer.Option(None, help="Write the questions that were made into this file."),
+    embedder: str = typer.Option(EMBEDDER, help=_BUILT_WITH),
+    as_json: bool = typer.Option(False, "--json", help="Print as JSON, with every candidate."),
+) -> None:
+    """Compare chunk size, overlap, passages, fusion and reranker on dev questions, at equal prompt tokens.
+
+    The index keeps its settings unless one candidate is better beyond noise. Test questions are never looked at.
+    """
+    from advisor.index_tuning import Wish, tune_index
+
+    tune_index(
+        Wish(index, documents, questions, embedder, reranker, budget, apply, all_dev, keep_made, as_json)
+    )

@@ -1,0 +1,167 @@
+"""`tunewise index search`: hits for a reader, for a program, and for a file of questions."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import textwrap
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from statistics import fmean
+from typing import TYPE_CHECKING, Any
+
+from rag import metrics
+from rag.context import select
+from rag.errors import UsageProblem
+from rag.load.base import printable
+from rag.types import Chunk, Hit, Results
+
+if TYPE_CHECKING:
+    from rag.query import Query
+    from runners.data import Question
+
+LINES = 4
+"""Lines of a passage that are shown on a terminal."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """The index and the models that search it, by the names the user gave."""
+
+    folder: Path
+    embedder: str
+    reranker: str = ""
+
+    def open(self) -> Any:
+        """Load the models and open the index."""
+        from advisor.indexing import load_embedder, load_reranker
+        from rag.index import Index
+
+        reranker = load_reranker(self.reranker) if self.reranker else None
+        return Index.open(self.folder, load_embedder(self.embedder), reranker)
+
+
+def day(text: str | None) -> date | None:
+    """Return the day that ``--as-of`` gives as YYYY-MM-DD; UsageProblem for anything else."""
+    try:
+        return date.fromisoformat(text) if text else None
+    except ValueError:
+        raise UsageProblem(f"--as-of {text!r} is not a day", "write it as 2026-05-01") from None
+
+
+def search_index(source: Source, question: str, query: Query, as_json: bool) -> None:
+    """Search for one question and print its hits, on stdout; notes of what was left out go to stderr."""
+    found = source.open().find(question, query)
+    if as_json:
+        print(json.dumps(results_json(found), ensure_ascii=False))
+        return
+    width = min(100, shutil.get_terminal_size().columns - 1)
+    for rank, hit in enumerate(found.hits, 1):
+        print("\n".join(shown(rank, hit, width)))
+    if not found.hits:
+        print("nothing was found")
+    _tell(found.notes)
+
+
+def search_file(source: Source, path: Path, query: Query) -> None:
+    """Search for every question of a file, a line of JSON each; with gold, scores go to stderr."""
+    from runners.data import load_questions
+
+    rows = load_questions(path)
+    index = source.open()
+    found = index.find_many([row.question for row in rows], query)
+    for row, results in zip(rows, found, strict=True):
+        print(json.dumps({"id": row.id, **results_json(results)}, ensure_ascii=False))
+    _tell(dict.fromkeys(note for results in found for note in results.notes))
+    for line in scores(rows, found, query.k, index.raw):
+        print(line, file=sys.stderr)
+
+
+def results_json(found: Results) -> dict[str, Any]:
+    """Return results as `index search --json` prints them."""
+    notes = {"notes": list(found.notes)} if found.notes else {}
+    return {
+        "schema": 1,
+        "hits": [_hit_json(hit) for hit in found.hits],
+        **notes,
+        "timings_ms": dict(found.timings_ms),
+    }
+
+
+def shown(rank: int, hit: Hit, width: int) -> list[str]:
+    """Return a hit as the lines of a terminal: place, date and score, then what is under which heading."""
+    marks = [f"{hit.score:.3f}" + (f", reranker {hit.rerank:.2f}" if hit.rerank is not None else "")]
+    marks += [hit.date] if hit.date else []
+    if hit.valid_until:
+        marks.append(f"EXPIRED {hit.valid_until}" if hit.expired else f"valid until {hit.valid_until}")
+    lines = [f"{rank}. {_place(hit.chunk)}  ({'; '.join(map(printable, marks))})"]
+    about = printable(" > ".join(part for part in (hit.chunk.title, hit.chunk.heading) if part))
+    text = printable(" ".join(hit.chunk.text.split()))
+    lines += textwrap.wrap(about, width, initial_indent="   ", max_lines=1, placeholder=" …")
+    lines += textwrap.wrap(
+        text, width, initial_indent="   ", subsequent_indent="   ", max_lines=LINES, placeholder=" …"
+    )
+    return lines + [f"   the same in {_place(chunk)}" for chunk in hit.same]
+
+
+def scores(
+    rows: Sequence[Question], found: Sequence[Results], k: int, raw: Callable[[str], str | None]
+) -> list[str]:
+    """Return a line each of what gold documents and gold spans say; ``raw`` gives a document's text."""
+    gold = [(row, row.doc_id, results.hits) for row, results in zip(rows, found, strict=True) if row.doc_id]
+    if not gold:
+        return []
+    listed = [([hit.chunk.doc for hit in hits], [doc]) for _, doc, hits in gold]
+    shares = [
+        f"hit@{n} {fmean(metrics.hit_at_k(d, g, n) for d, g in listed):.3f}"
+        for n in sorted({1, min(5, k), k})
+    ]
+    shares.append(f"recall@{k} {fmean(metrics.recall_at_k(d, g, k) for d, g in listed):.3f}")
+    shares.append(f"MRR {fmean(metrics.mrr(d, g) for d, g in listed):.3f}")
+    lines = [f"{len(gold)} of {len(rows)} questions with a gold document: {', '.join(shares)}"]
+    spans = [
+        metrics.evidence(select(hits, sys.maxsize, len), doc, raw(doc) or "", row.spans)
+        for row, doc, hits in gold
+        if row.spans
+    ]
+    if spans:
+        lines.append(
+            f"{len(spans)} with gold spans: span recall {fmean(each.recall for each in spans):.3f}, "
+            f"all of the evidence in {fmean(each.full for each in spans):.3f}"
+        )
+    return lines
+
+
+def _hit_json(hit: Hit) -> dict[str, Any]:
+    chunk = hit.chunk
+    body: dict[str, Any] = {
+        "doc": chunk.doc, "title": chunk.title, "heading": chunk.heading, "score": round(hit.score, 6),
+        "text": chunk.text, "page": chunk.page, "line_start": chunk.line_start, "line_end": chunk.line_end,
+        "char_start": chunk.start, "char_end": chunk.end, "dense": round(hit.dense, 6),
+        "lexical": round(hit.lexical, 6),
+    }  # fmt: skip
+    if hit.rerank is not None:
+        body["rerank"] = round(hit.rerank, 6)
+    if hit.metadata:
+        body["metadata"] = {name: value for name, value in hit.metadata.items() if name != "page_starts"}
+    if hit.valid_until:
+        body["expired"] = hit.expired
+    if hit.same:
+        body["same"] = [
+            {"doc": c.doc, "line_start": c.line_start, "char_start": c.start, "char_end": c.end}
+            for c in hit.same
+        ]
+    return body
+
+
+def _place(chunk: Chunk) -> str:
+    where = f"page {chunk.page}" if chunk.page else f"line {chunk.line_start}"
+    return f"{printable(chunk.doc)}, {where}"
+
+
+def _tell(notes: Iterable[str]) -> None:
+    for note in notes:
+        print(f"note: {note}", file=sys.stderr)
