@@ -16,6 +16,7 @@ from rag.chunk import Chunker
 from rag.durable import writer_lock, writing_into
 from rag.encoder import Encoder, OnEvent
 from rag.errors import BadInput
+from rag.language import language_note
 from rag.load.walk import Loaded
 from rag.publish import Before, Made, facts_of, make, read_before
 from rag.report import BuildReport
@@ -67,7 +68,7 @@ def build(
             )
             _tidy(folder, store, cached, made.number, made.texts, purge=False)
         files.save(folder, __version__)
-        return _report(loaded, plan, made, began)
+        return _report(loaded, plan, made, began, encoder)
 
 
 def update(
@@ -100,7 +101,7 @@ def update(
             if wish.purge or not plan.is_empty:
                 _tidy(folder, store, cached, made.number, made.texts, wish.purge)
         files.save(folder, __version__)
-        return _report(loaded, plan, made, began, gone)
+        return _report(loaded, plan, made, began, encoder, gone)
 
 
 def same_embedder(folder: Path, manifest: dict[str, Any], encoder: Encoder) -> None:
@@ -205,7 +206,10 @@ def _unheard(event: dict[str, Any]) -> None:
     """Hear nothing."""
 
 
-def _report(loaded: Loaded, plan: Plan, made: Made, began: float, gone: Collection[str] = ()) -> BuildReport:
+def _report(
+    loaded: Loaded, plan: Plan, made: Made, began: float, encoder: Encoder, gone: Collection[str] = ()
+) -> BuildReport:
+    foreign = language_note(list(plan.texts.values()), encoder)
     return BuildReport(
         found=loaded.found,
         indexed=plan.added + plan.changed,
@@ -221,6 +225,6 @@ def _report(loaded: Loaded, plan: Plan, made: Made, began: float, gone: Collecti
         store=made.store,
         seconds=round(time.monotonic() - began, 3),
         stores=made.stores,
-        remarks=loaded.remarks,
+        remarks=(*loaded.remarks, *([foreign] if foreign else [])),
         gone=tuple(gone),
     )
