@@ -71,10 +71,17 @@ def passages(hits: Sequence[Hit], max_tokens: int, count: Callable[[str], int], 
     fence = mark(
         question, *(f"{hit.chunk.doc} {hit.chunk.title} {hit.chunk.heading} {hit.chunk.text}" for hit in hits)
     )
-    room = max_tokens - count(f"{STATED}\n{fence} end")
-    shown = select(hits, room, lambda text: count(f"{fence} {text}"))
+    shown = fitting(hits, max_tokens, count, fence)
     blocks = "".join(f"{fence} {passage}\n" for passage in shown)
     return f"{STATED}\n{blocks}{fence} end" if shown else ""
+
+
+def fitting(
+    hits: Sequence[Hit], max_tokens: int, count: Callable[[str], int], fence: str = "qzkv"
+) -> list[Passage]:
+    """Return the passages that fit into ``max_tokens`` with their fences; any mark takes about as much."""
+    room = max_tokens - count(f"{STATED}\n{fence} end")
+    return select(hits, room, lambda text: count(f"{fence} {text}"))
 
 
 def mark(*texts: str) -> str:
