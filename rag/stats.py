@@ -79,7 +79,11 @@ def paired(a: str, b: str, of_a: Sequence[float], of_b: Sequence[float], seed: i
 
 
 def against(
-    b: str, of_b: Sequence[float], others: Mapping[str, Sequence[float]], seed: int = 0
+    b: str,
+    of_b: Sequence[float],
+    others: Mapping[str, Sequence[float]],
+    seed: int = 0,
+    resamples: int = RESAMPLES,
 ) -> tuple[Paired, ...]:
     """Compare many candidates with one on the same questions, as ``paired`` does for one, corrected for their number.
 
@@ -97,18 +101,20 @@ def against(
     table = np.asarray(list(others.values()), dtype=float) - np.asarray(of_b, dtype=float)
     rng = np.random.default_rng(seed)
     means = table.mean(axis=1)
-    width = _spread_of_largest(table, means, rng)
-    chances = _chances(table, rng)
+    width = _spread_of_largest(table, means, rng, resamples)
+    chances = _chances(table, rng, resamples)
     return tuple(
         Paired(a, b, float(mean), float(mean - half), float(mean + half), float(p))
         for a, mean, half, p in zip(others, means, width, chances, strict=True)
     )
 
 
-def _spread_of_largest(table: np.ndarray, means: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def _spread_of_largest(
+    table: np.ndarray, means: np.ndarray, rng: np.random.Generator, resamples: int
+) -> np.ndarray:
     """Return each candidate's half width, so that all intervals hold together; ``table`` is [candidates, questions]."""
     questions = table.shape[1]
-    weights = rng.multinomial(questions, np.full(questions, 1 / questions), RESAMPLES) / questions
+    weights = rng.multinomial(questions, np.full(questions, 1 / questions), resamples) / questions
     off = np.abs(table @ weights.T - means[:, None])
     spread = np.sqrt((off**2).mean(axis=1))
     moving = spread > NO_SPREAD
@@ -117,16 +123,16 @@ def _spread_of_largest(table: np.ndarray, means: np.ndarray, rng: np.random.Gene
     return np.asarray(np.quantile((off[moving] / spread[moving, None]).max(axis=0), 0.95) * spread)
 
 
-def _chances(table: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def _chances(table: np.ndarray, rng: np.random.Generator, resamples: int) -> np.ndarray:
     """Return the chance of a candidate as far above 0 when the sign of every question's differences is a coin's."""
     scale = np.sqrt((table**2).sum(axis=1))
     moving = scale > NO_SPREAD
     if not moving.any():
         return np.ones(len(table))
-    signs = rng.choice(np.array([-1.0, 1.0]), (RESAMPLES, table.shape[1]))
+    signs = rng.choice(np.array([-1.0, 1.0]), (resamples, table.shape[1]))
     unit = table[moving] / scale[moving, None]
     largest = (unit @ signs.T).max(axis=0)
     chances = np.ones(len(table))
     reached = (largest[None, :] >= unit.sum(axis=1)[:, None] - NO_SPREAD).sum(axis=1)
-    chances[moving] = (1 + reached) / (1 + RESAMPLES)
+    chances[moving] = (1 + reached) / (1 + resamples)
     return chances
