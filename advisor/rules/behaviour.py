@@ -112,7 +112,7 @@ class BE006(Behaviour):
     """
 
     need = Need.HONESTY
-    weight = 2.0
+    weight = 1.5
     evidence = (
         "HORUS thesis on invoice fields: LoRA lost .023 F1 and invented more values",
         "NehaBharti08/rag-vs-finetune: refusals fell threefold after tuning",
