@@ -1,10 +1,8 @@
 """The embedder: a local sentence-transformers folder run through transformers.
 
-Vectors are reproducible. Matrix products can depend on the shape of the batch, so texts are batched with
-texts of exactly the same length, without padding or mask, and a batch of very few tokens is filled up by
-repeating its last row. Measured on 2 cores with AVX512-BF16 and torch 2.13, lengths 3 to 256, batches of 1 to
-40, one and two threads: every vector was the same bit for bit, in bf16 and fp32 (without the filling, fp32
-rows under 16 tokens differed by 3e-7). Equal lengths also waste no work on padding.
+Vectors are reproducible: on one machine a text's vector is the same bit for bit whatever else is embedded with
+it. Texts are batched with texts of exactly the same length, without padding or mask, which also wastes no work,
+and the model's products have sizes that are known to agree (see ``even``).
 """
 
 from __future__ import annotations
@@ -16,17 +14,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from tokenizers import Tokenizer
+from tokenizers import Encoding, Tokenizer
 from transformers import AutoModel
 from transformers.utils import logging
 
 from rag.durable import sha256_file
 from rag.encoder import OnEvent
 from rag.errors import BadInput
+from rag.even import LARGEST, even_out
 
-BATCH_TOKENS = 2048
-FEWEST_TOKENS = 32
-"""A batch smaller than this takes other kernels in fp32; measured bound 15, doubled."""
+BATCH_TOKENS = LARGEST
 _BF16_FLAGS = ("avx512_bf16", "amx_bf16")
 
 
@@ -48,6 +45,7 @@ class Embedder:
         self.tokenizer = _tokenizer(folder)
         self._specials = len(self.tokenizer.encode("").ids)
         self._model = _model(folder, self.dtype)
+        even_out(self._model)
         config = self._model.config
         self.dimension: int = config.hidden_size
         limit = _json(folder / "sentence_bert_config.json").get("max_seq_length")
@@ -72,7 +70,8 @@ class Embedder:
         Emits ``{"event": "embed.batch", "done", "total"}`` counted in windows.
         """
         prefix = self._prefixes[1] if query else self._prefixes[0]
-        pieces = [list(self._windows(prefix + text)) for text in texts]
+        encodings = self.tokenizer.encode_batch_fast([prefix + text for text in texts])
+        pieces = [self._windows(encoding) for encoding in encodings]
         flat = [ids for windows in pieces for ids in windows]
         vectors = self._encode_ids(flat, on_event)
         counts = np.array([len(windows) for windows in pieces], dtype=np.int64)
@@ -81,14 +80,11 @@ class Embedder:
         sums = np.add.reduceat(vectors, np.concatenate([[0], counts.cumsum()[:-1]]), axis=0)
         return np.ascontiguousarray(sums / np.linalg.norm(sums, axis=1, keepdims=True), dtype=np.float32)
 
-    def _windows(self, text: str) -> Iterator[list[int]]:
-        ids = self.tokenizer.encode(text).ids
-        if len(ids) <= self._window:
-            yield ids
-            return
-        body = self.tokenizer.encode(text)
-        body.truncate(self._window, stride=0)
-        yield from (part.ids for part in [body, *body.overflowing])
+    def _windows(self, encoding: Encoding) -> list[list[int]]:
+        if len(encoding.ids) <= self._window:
+            return [encoding.ids]
+        encoding.truncate(self._window, stride=0)
+        return [part.ids for part in [encoding, *encoding.overflowing]]
 
     def _encode_ids(self, rows: list[list[int]], on_event: OnEvent | None) -> np.ndarray:
         vectors = np.empty((len(rows), self.dimension), dtype=np.float32)
@@ -103,10 +99,9 @@ class Embedder:
 
     @torch.inference_mode()
     def _forward(self, batch: list[list[int]]) -> np.ndarray:
-        fill = max(0, -(-FEWEST_TOKENS // len(batch[0])) - len(batch))
-        hidden = self._model(input_ids=torch.tensor(batch + batch[-1:] * fill)).last_hidden_state.float()
+        hidden = self._model(input_ids=torch.tensor(batch)).last_hidden_state.float()
         pooled = hidden[:, 0] if self._pooling == "cls" else hidden.mean(dim=1)
-        unit = torch.nn.functional.normalize(pooled, dim=1)[: len(batch)]
+        unit = torch.nn.functional.normalize(pooled, dim=1)
         return np.asarray(unit.numpy(), dtype=np.float32)
 
 

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from rag.embed import Embedder, computes_bf16
 from rag.errors import BadInput
+from rag.even import LARGEST, EvenLinear, agreeing
 
 pytestmark = pytest.mark.real
 
@@ -33,6 +35,34 @@ def test_a_vector_depends_on_its_text_alone(minilm_folder: Path, dtype: str) -> 
     alone = np.concatenate([embedder.encode([text]) for text in TEXTS])
     assert np.array_equal(together, alone)
     assert np.array_equal(together[::-1], embedder.encode(TEXTS[::-1]))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_no_bit_depends_on_the_batch(minilm_folder: Path, dtype: str) -> None:
+    """Lengths from 3 tokens to the window, alone, with one neighbour of their length, and with forty."""
+    embedder = Embedder(minilm_folder, dtype)
+    for length in (1, 14, 31, 62, 130, 254):
+        words = [f"{'fare ' * (length - 1)}{word}" for word in ("dog", "boat", "sea", "harbour") * 10]
+        alone = np.concatenate([embedder.encode([text]) for text in words[:4]])
+        pair = embedder.encode(words[:2])
+        many = embedder.encode(words)
+        assert np.array_equal(alone[:2], pair), length
+        assert all(np.array_equal(alone, many[at : at + 4]) for at in (0, 16, 36)), length
+
+
+def test_rows_of_any_number_are_multiplied_alike() -> None:
+    for dtype in (torch.float32, torch.bfloat16):
+        layer = torch.nn.Linear(1536, 384, dtype=dtype)
+        sizes = agreeing(layer)
+        assert sizes[-1] == LARGEST
+        even = EvenLinear(layer, sizes)
+        rows = torch.randn(2 * LARGEST + 7, 1536).to(dtype)
+        with torch.inference_mode():
+            whole = even(rows)
+            assert torch.allclose(whole, layer(rows), atol=0.05)
+            for count in (1, 2, 15, 16, 33, 100, 300, 513, LARGEST):
+                assert torch.equal(even(rows[:count]), whole[:count]), count
+                assert torch.equal(even(rows[None, -count:])[0], whole[-count:]), count
 
 
 def test_meaning_is_near_and_bf16_is_close(minilm_folder: Path, minilm: Embedder) -> None:
