@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from rag.chunk import Chunker, prefix
+from rag.chunk import CHARS_PER_TOKEN, Chunker, prefix
 from rag.load import html, markdown, table
 from rag.load.base import document
 from rag.settings import IndexSettings
@@ -47,6 +47,15 @@ def test_a_long_block_is_split_with_overlap_at_exact_places(tiny) -> None:
     covered = {at for c in found for at in range(c.start, c.end)}
     missed = [source.raw[at] for at in range(found[0].start, found[-1].end) if at not in covered]
     assert not "".join(missed).strip()
+
+
+def test_an_endless_word_is_cut_by_its_length(tiny) -> None:
+    source = md("# Blob\n\n" + "x" * 9_000 + "\n\nThe end.\n")
+    found = chunks_of(tiny, source)
+    assert max(len(c.text) for c in found) <= 40 * CHARS_PER_TOKEN
+    assert all(source.raw[c.start : c.end] == c.text for c in found)
+    covered = {at for c in found for at in range(c.start, c.end)}
+    assert sum(source.raw[at] == "x" for at in covered) == 9_000
 
 
 def test_split_html_keeps_raw_places(tiny) -> None:
