@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import sqlite3
@@ -57,12 +58,14 @@ def test_a_change_undone_and_a_rebuild_embed_nothing(corpus: Path, tmp_path: Pat
 
 
 def test_an_interrupted_build_goes_on_unit_by_unit(tmp_path: Path, make_tiny) -> None:
-    rows = "\n".join(f'{{"id": "{n}", "text": "Boat {n} lies here."}}' for n in range(2 * vectors.UNIT + 10))
-    (tmp_path / "boats.jsonl").write_text(rows)
+    size = 1000
+    unit = vectors.UNIT_CHARS // size
+    rows = [{"id": str(n), "text": f"Boat {n} lies here. {'x' * size}"[:size]} for n in range(2 * unit + 10)]
+    (tmp_path / "boats.jsonl").write_text("\n".join(map(json.dumps, rows)))
 
     class Dying(make_tiny):
         def encode(self, texts, **more):
-            if len(self.encoded) >= vectors.UNIT:
+            if len(self.encoded) >= unit:
                 raise KeyboardInterrupt
             return super().encode(texts, **more)
 
@@ -71,9 +74,8 @@ def test_an_interrupted_build_goes_on_unit_by_unit(tmp_path: Path, make_tiny) ->
         Index.build(folder, tmp_path / "boats.jsonl", Dying())
     with pytest.raises(BadInput, match="not an index"):
         Index.open(folder)
-    events: list[dict] = []
-    report = Index.build(folder, tmp_path / "boats.jsonl", make_tiny(), on_event=events.append)
-    assert (report.embedded, report.cached) == (vectors.UNIT + 10, vectors.UNIT)
+    report = Index.build(folder, tmp_path / "boats.jsonl", make_tiny())
+    assert (report.embedded, report.cached) == (unit + 10, unit)
     Index.build(tmp_path / "undisturbed", tmp_path / "boats.jsonl", make_tiny())
     assert derived(folder) == derived(tmp_path / "undisturbed")
 
