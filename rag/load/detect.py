@@ -41,13 +41,13 @@ _MAIL_NAMES = re.compile(
 def detect(id: str, data: bytes) -> Loader:
     """Return the loader for a file; Unreadable says what the file is when nothing here reads it.
 
-    Bytes that name a format (PDF, zip, HTML's opening) win over the file's ending; a text whose ending says
-    nothing is looked at and read as e-mail, JSON, HTML, source code, Markdown or plain text.
+    Bytes that name a format (PDF, zip, HTML's opening, an e-mail's headers) win over the file's ending; a text
+    whose ending says nothing is looked at and read as JSON, source code, Markdown or plain text.
     """
     if b"%PDF-" in data[:1024]:
         return loader_of("pdf")
-    if data.startswith((b"PK\x03\x04", b"PK\x05\x06")):
-        return _zipped(id, data)
+    if is_zip(data):
+        return _zipped(data)
     if data.startswith(_OLD_OFFICE):
         raise Unreadable("an old or encrypted Office file: save it as .docx, .pptx, .xlsx or PDF")
     if data.startswith(b"{\\rtf"):
@@ -64,7 +64,12 @@ def detect(id: str, data: bytes) -> Loader:
     return _text(named, PurePosixPath(id).name, _beginning(data))
 
 
-def _zipped(id: str, data: bytes) -> Loader:
+def is_zip(data: bytes) -> bool:
+    """Return whether bytes begin like a zip; its list of contents may be a bomb, so only the worker looks in."""
+    return data.startswith((b"PK\x03\x04", b"PK\x05\x06"))
+
+
+def _zipped(data: bytes) -> Loader:
     if media := kind(data):
         return loader_of(media)
     raise Unreadable("a zip archive: unpack it into the folder")
@@ -86,16 +91,23 @@ def _beginning(data: bytes) -> str:
     return head.decode("utf-8", "replace")
 
 
+def _is_mail(head: str) -> bool:
+    found = _MAIL.match(head)
+    return found is not None and len({name.lower() for name in _MAIL_NAMES.findall(found.group())}) >= 3
+
+
 def _text(named: Loader | None, name: str, head: str) -> Loader:
-    if _HTML.match(head) and (named is None or named.media in ("text", "csv", "json", "row", "mail")):
+    plain = named is None or named.media == "text"
+    if _HTML.match(head) and (
+        named is None or named.media in ("text", "markdown", "csv", "json", "row", "mail")
+    ):
         return loader_of("html")
+    if plain and _is_mail(head):
+        return loader_of("mail")
     if named is not None:
         return named
     if head.startswith("#!"):
         return loader_of("code")
-    mail = _MAIL.match(head)
-    if mail and len({name.lower() for name in _MAIL_NAMES.findall(mail.group())}) >= 3:
-        return loader_of("mail")
     if re.match(r"\s*(?:\{\s*\"|\[\s*[\[{\"])", head):
         lines = re.match(r"\s*(\{[^\n]*\})\s*(?:\n\s*\{|\Z)", head)
         if lines and '"id"' in lines[1] and '"text"' in lines[1]:

@@ -59,7 +59,10 @@ class Sandbox:
                 _closed(pipe)
 
     def parse(self, id: str, media: str, data: bytes) -> list[Document | Skipped]:
-        """Return what ``parse.parse`` finds in the bytes; CannotRun when no worker can be started at all."""
+        """Return what ``parse.parse`` finds in the bytes, the medium too where ``media`` is empty.
+
+        CannotRun when no worker can be started at all.
+        """
         process = self._process or self._start()
         seconds = self.limits.seconds
         request = {"id": id, "media": media, "size": len(data), "seconds": seconds}

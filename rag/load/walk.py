@@ -10,7 +10,7 @@ from pathlib import Path
 
 from rag.errors import BadInput
 from rag.load.base import Skipped, Unreadable, printable
-from rag.load.detect import detect
+from rag.load.detect import detect, is_zip
 from rag.load.folder import Found, files, read_file
 from rag.load.limits import Limits
 from rag.load.parse import parse
@@ -93,13 +93,13 @@ class _Reader:
             if self._known.get(found.id) == sha256:
                 self.unchanged.append(found.id)
                 return []
-            loader = detect(found.id, data)
+            loader = None if is_zip(data) else detect(found.id, data)
         except Unreadable as error:
             return [Skipped(found.id, str(error))]
         except OSError as error:
             return [Skipped(found.id, f"cannot be read: {error.strerror}")]
-        if loader.apart or len(data) > limits.apart_from:
-            items = self._sandbox.parse(found.id, loader.media, data)
+        if loader is None or loader.apart or len(data) > limits.apart_from:
+            items = self._sandbox.parse(found.id, loader.media if loader else "", data)
         else:
             items = parse(found.id, data, loader)
         return [

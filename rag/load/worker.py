@@ -21,8 +21,8 @@ from rag.load.wire import packed
 def main(memory: int, most_text: int) -> None:
     """Answer requests until the standard input ends.
 
-    A request is a line ``{"id", "media", "size", "seconds"}`` followed by ``size`` bytes; the answer is one
-    line ``{"items": [...], "spent": false}``. A spent worker ends by itself.
+    A request is a line ``{"id", "media", "size", "seconds"}`` followed by ``size`` bytes, an empty medium being
+    looked for in them; the answer is one line ``{"items": [...], "spent": false}``. A spent worker ends by itself.
     """
     requests, answers = sys.stdin.buffer, _private_output()
     _say(answers, _line({"limited": _confine(memory)}))
@@ -40,7 +40,8 @@ def _answered(answers: BinaryIO, asked: dict[str, Any], data: bytes, most_text: 
     """Parse and answer; False when memory ran out, after which the process is not to be trusted."""
     line = b""
     try:
-        items = parse(asked["id"], data, loader_of(asked["media"]), most_text)
+        loader = loader_of(asked["media"]) if asked["media"] else None
+        items = parse(asked["id"], data, loader, most_text)
         line = _line({"items": [packed(item) for item in items], "spent": False})
         items = []
     except MemoryError:  # answered below, where the exception no longer holds what filled the memory

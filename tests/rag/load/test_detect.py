@@ -16,7 +16,8 @@ Seeds = dict[str, bytes]
 @pytest.mark.parametrize(
     ("wrong", "right"),
     [("x.txt", "a.pdf"), ("x.csv", "a.html"), ("x", "a.html"), ("x", "a.pdf"), ("x.md", "a.docx"), ("x", "a.xlsx"),
-     ("x.docx", "a.pptx"), ("x", "a.eml"), ("x", "a.md"), ("x", "a.json"), ("x", "a.jsonl"), ("x.odd", "a.txt")],
+     ("x.docx", "a.pptx"), ("x", "a.eml"), ("x", "a.md"), ("x", "a.json"), ("x", "a.jsonl"), ("x.odd", "a.txt"),
+     ("x.txt", "a.eml"), ("x.md", "a.html")],
 )  # fmt: skip
 def test_bytes_win_over_the_name(seeds: Seeds, wrong: str, right: str) -> None:
     assert detect(wrong, seeds[right]) is detect(right, seeds[right])

@@ -102,7 +102,10 @@ MAIL_IN_MAIL = b"Subject: x\nContent-Type: multipart/mixed; boundary=b\n\n" + (
     b"--b\nContent-Type: message/rfc822\n\n" * 2_000
 )
 ALIASES = b"".join(b"a%d: &a%d [%s]\n" % (n, n, b", ".join([b"*a%d" % (n - 1)] * 9)) for n in range(1, 30))
+CROWDED = b"PK\x03\x04" + (b"PK\x01\x02" + bytes(42)) * 500_000
+CROWDED += b"PK\x05\x06" + bytes(8) + (len(CROWDED) - 4).to_bytes(4, "little") + b"\4\0\0\0\0\0"
 BOMBS = {
+    "crowded.docx": CROWDED,
     "zeros.docx": archive({"[Content_Types].xml": TYPES, "word/document.xml": bytes(200 << 20)}),
     "laughs.docx": archive({"[Content_Types].xml": TYPES, "word/document.xml": LAUGHS + b"<x>&e8;</x>"}),
     "laughs.xlsx": archive({"[Content_Types].xml": TYPES, "xl/workbook.xml": LAUGHS + b"<x>&e8;</x>"}),
