@@ -26,12 +26,13 @@ LOCK_WAIT_SECONDS = 0.5
 _LOCK = ".writer.lock"
 _OWNER = ".writer.pid"
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_CANONICAL = json.JSONEncoder(sort_keys=True, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 _FULL_WORDS = (*(os.strerror(number) for number in sorted(_FULL)), "disk is full")
 
 
 def canonical_json(obj: Any) -> str:
     """Return ``obj`` as JSON with sorted keys and no spaces: equal objects give equal text."""
-    return json.dumps(obj, sort_keys=True, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return _CANONICAL.encode(obj)
 
 
 def sha256_text(text: str) -> str:
