@@ -23,19 +23,22 @@ def still_knowing(index: Path, removed: Collection[str]) -> list[str]:
     plan = _plan(run / "plan.yaml")
     steps = [s for s in plan.get("steps") or [] if isinstance(s, dict) and s.get("kind") == "train"]
     reads = {str(step.get("arm")) for step in steps if step.get("rows") == "retrieval"}
-    rows = _documents(run, plan)
-    return [_line(arm, arm.rpartition("-s")[0] in reads, rows, removed) for arm in arms]
+    rows, every = _documents(run, plan)
+    return [_line(arm, arm.rpartition("-s")[0] in reads, rows, every, removed) for arm in arms]
 
 
-def _line(arm: str, reads: bool, rows: list[str] | None, removed: Collection[str]) -> str:
-    named = sorted(set(rows or ()) & set(removed))
+def _line(arm: str, reads: bool, rows: Collection[str], every: bool, removed: Collection[str]) -> str:
+    named = sorted(set(rows) & set(removed))
     if named:
         shown = ", ".join(named[:3]) + (", ..." if len(named) > 3 else "")
         return f"the adapter {arm} was trained on removed documents ({shown}): train it again without them"
     if reads:
         return f"the adapter {arm} was trained with passages of this index, maybe of removed documents: train it again"
-    if rows is None:
-        return f"whether the adapter {arm} was trained on removed documents cannot be known: its examples name none"
+    if not every:
+        few = "not for every row" if rows else "for no row"
+        return (
+            f"whether the adapter {arm} was trained on removed documents cannot be known: {few} is one named"
+        )
     return f"the adapter {arm} was trained on rows of other documents only"
 
 
@@ -47,18 +50,17 @@ def _plan(path: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _documents(run: Path, plan: dict[str, Any]) -> list[str] | None:
-    """Return the documents that the examples name; None when the file is gone or a row names none."""
+def _documents(run: Path, plan: dict[str, Any]) -> tuple[set[str], bool]:
+    """Return the documents that the examples name, and whether every row names one."""
     data = plan.get("data")
     name = data.get("examples") if isinstance(data, dict) else None
     try:
         rows = list(_rows(run / str(name))) if name else []
     except (OSError, ValueError):
-        return None
-    found = [row["meta"].get("doc_id") for row in rows if isinstance(row.get("meta"), dict)]
-    if not rows or len(found) < len(rows) or not all(isinstance(doc, str) for doc in found):
-        return [doc for doc in found if isinstance(doc, str)] or None
-    return [str(doc) for doc in found]
+        return set(), False
+    found = [row["meta"].get("doc_id") if isinstance(row.get("meta"), dict) else None for row in rows]
+    named = {doc for doc in found if isinstance(doc, str)}
+    return named, bool(rows) and all(isinstance(doc, str) for doc in found)
 
 
 def _rows(path: Path) -> Iterator[dict[str, Any]]:

@@ -94,7 +94,12 @@ def test_build_update_search_and_check(tmp_path: Path, documents: Path, embedder
     said = capsys.readouterr().out
     assert "3 documents found: 0 added, 1 changed, 1 unchanged, 1 skipped; 0 removed" in said
     assert "2 passages, 1 embedded, generation 2" in said
-    assert call("search", index, "dogs", "--embedder", embedder, "--json") == 0
+    assert (
+        call(
+            "search", index, "Dogs travel on deck. A single costs 3 euros.", "--embedder", embedder, "--json"
+        )
+        == 0
+    )
     assert json.loads(capsys.readouterr().out)["hits"][0]["doc"] == "dogs.txt"
     assert call("check", index, "--json") == 0
     assert json.loads(capsys.readouterr().out)["generations"] == [1, 2]
@@ -156,7 +161,9 @@ def test_purge_names_the_adapters_that_know(
     assert "hybrid-s0 was trained with passages of this index" in lines[0]
     assert "lora-s0 was trained on rows of other documents only" in lines[1]
     examples.write_text('{"messages": []}')
-    assert "cannot be known" in still_knowing(index, ["dogs.txt"])[1]
+    assert "for no row" in still_knowing(index, ["dogs.txt"])[1]
+    examples.write_text('{"messages": []}\n{"meta": {"doc_id": "fares.md"}}')
+    assert "cannot be known: not for every row" in still_knowing(index, ["dogs.txt"])[1]
     assert still_knowing(index, []) == still_knowing(tmp_path / "elsewhere" / "index", ["dogs.txt"]) == []
 
 
