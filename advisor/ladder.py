@@ -137,23 +137,26 @@ def _other_base(p: Profile, scored: Scored) -> Iterator[Rung]:
     not known, one that a usual card holds.
     """
     name, blocked = scored.method.name, _rules(scored)
-    if "BL004" in blocked:
-        cost = "its answers may be weaker than the hosted model's"
-        relax, most, family = "tune a local base", math.inf, ()
-    elif blocked & {"BL002", "BL003"}:
-        known = models.find(p.model) if p.model else None
-        cost = f"a weaker model to begin with: {{:.2g}} B instead of {p.params_b:.3g} B"
-        relax, most, family = "tune a smaller base", p.params_b or 0, models.siblings(known) if known else ()
-    else:
+    remote = "BL004" in blocked
+    if not remote and not blocked & {"BL002", "BL003"}:
         return
-    room = p.device_gib or USUAL_CARD_GIB
+    known = models.find(p.model) if p.model else None
+    most = math.inf if remote else p.params_b or 0
     others = sorted((m for m in models.models() if m.params_b < most), key=lambda m: -m.params_b)
-    for model in (*family, *others):
-        change = {"model": model.name, "model_params_b": round(model.params_b, 4)}
+    room = p.device_gib or USUAL_CARD_GIB
+    for model in (*(models.siblings(known) if known else ()), *others):
         if smallest(model.shape, _use(name), training_setup(p)).fits(room) == "no":
             continue
-        rung = next(_checked(p, name, f"{relax}: {model.name}", cost.format(model.params_b), **change), None)
-        if rung:
+        relax, cost = f"tune a smaller base: {model.name}", "a weaker model to begin with"
+        if remote:
+            relax, cost = (
+                f"tune a local base: {model.name}",
+                "its answers may be weaker than the hosted model's",
+            )
+        elif p.params_b:
+            cost += f": {model.params_b:.2g} B instead of {p.params_b:.3g} B"
+        change = {"model": model.name, "model_params_b": round(model.params_b, 4)}
+        if rung := next(_checked(p, name, relax, cost, **change), None):
             yield rung
             return
 
