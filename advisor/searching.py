@@ -14,6 +14,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from rag import metrics
+from rag.clean import line
 from rag.context import select
 from rag.errors import UsageProblem
 from rag.load.base import printable
@@ -76,8 +77,8 @@ def search_file(source: Source, path: Path, query: Query) -> None:
     for row, results in zip(rows, found, strict=True):
         print(json.dumps({"id": row.id, **results_json(results)}, ensure_ascii=False))
     _tell(dict.fromkeys(note for results in found for note in results.notes))
-    for line in scores(rows, found, query.k, index.raw):
-        print(line, file=sys.stderr)
+    for each in scores(rows, found, query.k, index.raw):
+        print(each, file=sys.stderr)
 
 
 def results_json(found: Results) -> dict[str, Any]:
@@ -97,9 +98,9 @@ def shown(rank: int, hit: Hit, width: int) -> list[str]:
     marks += [hit.date] if hit.date else []
     if hit.valid_until:
         marks.append(f"EXPIRED {hit.valid_until}" if hit.expired else f"valid until {hit.valid_until}")
-    lines = [f"{rank}. {_place(hit.chunk)}  ({'; '.join(map(printable, marks))})"]
-    about = printable(" > ".join(part for part in (hit.chunk.title, hit.chunk.heading) if part))
-    text = printable(" ".join(hit.chunk.text.split()))
+    lines = [f"{rank}. {_place(hit.chunk)}  ({'; '.join(map(line, marks))})"]
+    about = line(" > ".join(part for part in (hit.chunk.title, hit.chunk.heading) if part))
+    text = line(hit.chunk.text)
     lines += textwrap.wrap(about, width, initial_indent="   ", max_lines=1, placeholder=" …")
     lines += textwrap.wrap(
         text, width, initial_indent="   ", subsequent_indent="   ", max_lines=LINES, placeholder=" …"

@@ -11,11 +11,13 @@ from typing import Any
 
 import numpy as np
 
+from rag.clean import line
 from rag.days import Span, span
 from rag.filters import Condition
 from rag.query import Query
 from rag.types import Chunk
 
+_REMEMBERED = 64
 _LISTED = 8
 """Keys and values named in a note, at most."""
 
@@ -55,12 +57,13 @@ class Documents:
 
     def select(self, query: Query, today: date) -> Selection:
         """Return what a query's date and conditions leave; what is asked again is remembered."""
-        key = query.where, query.as_of, query.expired, today
-        if key not in self._known:
-            if len(self._known) >= 64:
+        key = tuple(query.where), query.as_of, query.expired, today
+        found = self._known.get(key)
+        if found is None:
+            if len(self._known) >= _REMEMBERED:
                 self._known.clear()
-            self._known[key] = self._selected(query, today)
-        return self._known[key]
+            found = self._known[key] = self._selected(query, today)
+        return found
 
     def _selected(self, query: Query, today: date) -> Selection:
         allowed = set(self._abouts)
@@ -71,14 +74,18 @@ class Documents:
             allowed = self._published(query.as_of, allowed, notes)
         if not query.expired:
             allowed = self._valid(query.as_of or today, allowed, notes)
-        if len(allowed) == len(self._abouts):
-            return Selection(None, tuple(notes))
-        if not allowed:
+        if not allowed and self._abouts:
             notes.append(f"nothing is left to search of {_counted(len(self._abouts), 'document')}")
+        # keys and values come from documents, and notes are printed
+        return Selection(self._rows(allowed), tuple(map(line, notes)))
+
+    def _rows(self, allowed: set[str]) -> np.ndarray | None:
+        if len(allowed) == len(self._abouts):
+            return None
         numbers = {doc: n for n, doc in enumerate(self._abouts)}
         mask = np.zeros(len(numbers), dtype=bool)
         mask[[numbers[doc] for doc in allowed]] = True
-        return Selection(mask[self._of_chunk], tuple(notes))
+        return np.asarray(mask[self._of_chunk])
 
     def _fulfilling(self, condition: Condition, allowed: set[str], notes: list[str]) -> set[str]:
         """Return the documents that fulfil a condition; a note where none does, or some cannot be compared."""

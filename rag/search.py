@@ -25,6 +25,8 @@ from rag.stores.base import VectorStore
 from rag.timing import Stopwatch
 from rag.types import Chunk, Hit, Results
 
+FEW = 256
+"""Up to so many chunks that filters leave out are looked at and dropped."""
 WIDER = 4
 """How many times further to look when too few hits are left after collapsing and capping."""
 
@@ -115,15 +117,20 @@ class Searcher:
     def _nearest(
         self, vectors: np.ndarray, queries: Sequence[Query], selections: Sequence[Selection], depth: int
     ) -> list[np.ndarray]:
-        """Return the rows of the chunks nearest to each vector: ``depth`` of them and as many as are hidden."""
+        """Return the rows of the chunks nearest to each vector, so many that ``depth`` of them may be found.
+
+        Where few chunks may not be found, as many more are looked for; else the store is told which may.
+        """
         groups: defaultdict[int, list[int]] = defaultdict(list)
         for n, selection in enumerate(selections):
             groups[id(selection)].append(n)
         near: dict[int, np.ndarray] = {}
         for members in groups.values():
             rows = selections[members[0]].rows
+            left_out = 0 if rows is None else int((~rows).sum())
+            among = self._ids[rows] if rows is not None and left_out > FEW else None
             hidden = max(len(self._rows_of(queries[n].without)) for n in members)
-            among = None if rows is None else self._ids[rows]
+            hidden += left_out if among is None else 0
             ids, _ = self._parts.store.search(vectors[members], depth + hidden, among)
             near |= zip(members, np.searchsorted(self._ids, ids), strict=True)
         return [near[n] for n in range(len(queries))]

@@ -68,7 +68,7 @@ class FlatStore:
         queries = checked(queries, self._dimension)
         chosen = None
         if among is not None:
-            chosen = np.intersect1d(np.asarray(among, dtype=np.int64), self.ids)
+            chosen = self.ids[np.isin(self.ids, np.asarray(among, dtype=np.int64))]
         k = min(k, self._index.ntotal if chosen is None else len(chosen))
         if k <= 0 or not len(queries):
             shape = (len(queries), max(k, 0))

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
+from rag.index import Index
 from rag.language import FEWEST_WORDS, language, language_note
 from rag.tongues import TONGUES
 
@@ -131,3 +132,16 @@ def test_an_embedder_made_for_a_language_is_not_blamed(words_of: Any) -> None:
 def test_a_vocabulary_of_letters_says_nothing(tiny: Any) -> None:
     assert tiny.tokenizer.get_vocab_size() < FEWEST_WORDS
     assert language_note([TEXTS["German"]], tiny) == ""
+
+
+@pytest.mark.real
+def test_build_update_and_search_say_it(minilm: Any, tmp_path: Path) -> None:
+    folder = tmp_path / "documents"
+    folder.mkdir()
+    (folder / "a.txt").write_text(TEXTS["German"])
+    report = Index.build(tmp_path / "index", folder, minilm)
+    assert report.remarks[-1].startswith("the text looks like German,")
+    assert Index.update(tmp_path / "index", folder, minilm).remarks == ()
+    index = Index.open(tmp_path / "index", minilm)
+    assert index.find(QUESTIONS["German"]).notes[0].startswith("the question looks like German,")
+    assert index.find("When does the ferry leave?").notes == ()

@@ -46,17 +46,18 @@ def opened(tmp_path: Path, tiny) -> Opened:
 
 @pytest.fixture
 def ferries(opened: Opened) -> Index:
-    """Two hundred rows about ferries; every fiftieth is tagged, with a price of its number."""
+    """Three hundred rows about ferries; four are tagged, and each has the price of its number."""
     rows = [
         {"id": f"row/{n}", "title": f"Ferry {n}", "text": f"Ferry number {n} carries dogs on deck for a fare.",
-         "price": n, **({"tags": ["rare", "deck"]} if n % 50 == 49 else {})}
-        for n in range(200)
+         "price": n, **({"tags": ["rare", "deck"]} if n in (49, 99, 149, 199) else {})}
+        for n in range(300)
     ]  # fmt: skip
     return opened({"rows.jsonl": "\n".join(map(json.dumps, rows))})
 
 
 @pytest.mark.parametrize("fusion", ["convex", "rrf"])
 def test_a_filter_comes_before_ranking_and_gives_full_k(ferries: Index, fusion: str) -> None:
+    """Whether it leaves few chunks, so that the store is told them, or leaves few out."""
     ferries.settings = replace(ferries.settings, fusion=fusion, pool=3)
     plain = ferries.find("dogs on deck", Query(k=3))
     assert len(plain.hits) == 3
@@ -66,16 +67,17 @@ def test_a_filter_comes_before_ranking_and_gives_full_k(ferries: Index, fusion: 
     assert all(hit.metadata["tags"] == ["rare", "deck"] and hit.lexical > 0 for hit in found.hits)
     few = ferries.find("dogs on deck", Query(k=10, where=where("tags=rare", "price<100", "doc=row/4*")))
     assert docs(few) == ["row/49"]
-    best = [hit.chunk.doc for hit in ferries.search("ferry number 49", 200) if int(hit.chunk.doc[4:]) < 60]
+    assert len(ferries.find("dogs", Query(k=290, where=where("tags!=rare"))).hits) == 290
+    best = [hit.chunk.doc for hit in ferries.search("ferry number 49", 300) if int(hit.chunk.doc[4:]) < 60]
     assert (
         docs(ferries.find("ferry number 49", Query(k=60, where=where("price<60"))))[0] == best[0] == "row/49"
     )
 
 
 def test_every_stage_reaches_full_k_whatever_is_hidden(ferries: Index) -> None:
-    hidden = [f"row/{n}" for n in range(190)]
+    hidden = [f"row/{n}" for n in range(290)]
     found = ferries.find("ferry number 3", Query(k=10, without=hidden))
-    assert sorted(docs(found)) == sorted(f"row/{n}" for n in range(190, 200))
+    assert sorted(docs(found)) == sorted(f"row/{n}" for n in range(290, 300))
     both = ferries.find("ferry", Query(k=9, without=["row/199"], where=where("tags=deck")))
     assert sorted(docs(both)) == ["row/149", "row/49", "row/99"]
     several = ferries.find_many(["ferry", "ferry"], [Query(k=2), Query(k=2, where=where("price=7"))])
@@ -87,14 +89,23 @@ def test_a_filter_that_matches_nothing_says_so(ferries: Index) -> None:
     assert found.hits == ()
     assert found.notes == (
         "no document has tags=ferry: the values of tags are rare, deck",
-        "nothing is left to search of 200 documents",
+        "nothing is left to search of 300 documents",
     )
     unknown = ferries.find("dogs", Query(where=where("tag=rare")))
     assert "there is no key 'tag'; the keys are" in unknown.notes[0]
     assert "price" in unknown.notes[0]
     apart = ferries.find("dogs", Query(where=where("price=1", "price=2")))
-    assert (apart.hits, apart.notes) == ((), ("nothing is left to search of 200 documents",))
+    assert (apart.hits, apart.notes) == ((), ("nothing is left to search of 300 documents",))
     assert "no number and no date" in ferries.find("dogs", Query(where=where("title>3"))).notes[0]
+
+
+def test_what_documents_say_cannot_escape_in_a_note(opened: Opened) -> None:
+    row = {"id": "a", "text": "Dogs.", "tags": ["\x1b[2Jferry\n\u202e"], "\x1b[31mkey": "x" * 99}
+    index = opened({"rows.jsonl": json.dumps(row)})
+    for condition in ("tags=none", "nothing=1", "\x1b[31mkey=1"):
+        note = index.find("dogs", Query(where=where(condition))).notes[0]
+        assert note.startswith("no document has ")
+        assert note.isprintable()
 
 
 @pytest.fixture
