@@ -24,6 +24,8 @@ MORE = 3
 """Words that one may have beyond the other."""
 ASKED, ASKED_ELSEWHERE = 0.5, 0.8
 """Share of the question's content words that each must hold, with its title: under one title, and under two."""
+SHOWN = 2
+"""Conflicts of one pair of documents, the nearest to the question first."""
 _SAME = {
     word: words[0]
     for words in (
@@ -74,17 +76,16 @@ class Conflict:
 
 
 def conflicts(question: str, hits: Sequence[Hit]) -> tuple[Conflict, ...]:
-    """Return the conflicts among the hits that bear on the question, at most one for each pair of documents."""
+    """Return the conflicts among the hits that bear on the question, at most two for each pair of documents."""
     asked = _alike(content_words(question))
     spoken = [_Spoken(n, hit) for n, hit in enumerate(hits, start=1)]
-    found: dict[frozenset[str], Conflict] = {}
+    found: dict[frozenset[str], list[tuple[float, Conflict]]] = {}
     for a, b in combinations(spoken, 2):
         pair = frozenset((a.hit.chunk.doc, b.hit.chunk.doc))
-        if len(pair) == 2 and pair not in found:
-            between = [*_between(a, b, asked)]
-            if between:
-                found[pair] = max(between, key=lambda candidate: candidate[0])[1]
-    return tuple(found.values())
+        if len(pair) == 2:
+            found.setdefault(pair, []).extend(_between(a, b, asked))
+    best = [sorted(each, key=lambda one: -one[0])[:SHOWN] for each in found.values()]
+    return tuple(conflict for each in best for _, conflict in each)
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,12 +145,11 @@ def _differs(
     more, beyond = one.words - other.words - b.title, other.words - one.words - a.title
     shared = (one.words & other.words) - a.title - b.title
     first, second = one.claim, other.claim
-    if (
-        len(shared) < LEAST
-        or one.particles != other.particles
-        or len(more | beyond) > MORE
-        or (more | beyond) & asked
-    ):
+    if len(shared) < LEAST or one.particles != other.particles or len(more | beyond) > MORE:
+        return "", False
+    if len(more) == len(beyond) == 1 and opposed(more, beyond):
+        return "denial", True
+    if (more | beyond) & asked:
         return "", False
     if more and beyond:
         named = more <= first.names and beyond <= second.names and len(shared) > LEAST and a.title == b.title
