@@ -3,25 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 
 from advisor import speed
 from advisor.facts import gpus, own
 from advisor.hours import USUAL_CARD_GIB, hours_on
+from advisor.market import holding
 from advisor.profile import Profile
 from advisor.range import NOTHING, Range
-from advisor.tokens import setup_of, training_setup
-from runners.memory import Setup, Shape, Use, smallest
+from advisor.tokens import training_setup
+from runners.memory import Use, smallest
 
-COUNTS = (1, 2, 4, 8)
-"""Numbers of cards that one machine can be rented with."""
-SET_UP_HOURS = Range(0.1, 0.5, 1.0)
-"""Hours that are paid before training starts: the machine, the packages, the model's download. Our assumption."""
-SHARING = 3.0
-"""How much longer that takes where several cards share a model: sharding is set up and tried. Our assumption."""
 _PETAFLOP = speed.Device(Range(1e15, 1e15, 1e15), True, "1e15 FLOP/s")
-NO_BF16 = ("T4", "V100")
-"""Cards without native bf16, in which tunewise trains: never offered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,27 +25,6 @@ class Rental:
     hours: Range
     usd: Range
     """Each end is the cheapest of all machines that hold the method, so a larger model never costs less."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Offer:
-    """A machine for rent: its cards, and what it costs by the hour and by the work done."""
-
-    card: gpus.Gpu
-    count: int
-    usd_hour: float
-    usd_pflop_hour: Range
-    """USD for as much work as 1e15 FLOP/s do in an hour."""
-
-    def usd(self, work: Range) -> tuple[float, float, float]:
-        """Return low, likely and high price of this work (in hours of 1e15 FLOP/s) with setting up."""
-        each = self.usd_pflop_hour
-        ready = SET_UP_HOURS.times(*(SHARING if self.count > 1 else 1.0,) * 3)
-        return (
-            work.low * each.low + ready.low * self.usd_hour,
-            work.likely * each.likely + ready.likely * self.usd_hour,
-            work.high * each.high + ready.high * self.usd_hour,
-        )
 
 
 def out_of_pocket(p: Profile, method: str) -> Range | None:
@@ -90,7 +61,7 @@ def holds(p: Profile, method: str) -> bool | None:
 def rented(p: Profile, method: str) -> Rental | None:
     """Return the rented machine on which a method costs least, whatever is at hand; None when none holds it."""
     shape = p.model_shape
-    offers = _holding(shape, use(method), training_setup(p, 1), own.file()) if shape else ()
+    offers = holding(shape, use(method), training_setup(p, 1), own.file()) if shape else ()
     if shape is None or not offers:
         return None
     work = hours_on(p, shape, method, _PETAFLOP)
@@ -108,7 +79,7 @@ def least_usd(p: Profile, method: str) -> float | None:
     held = holds(p, method)
     if held:
         return 0.0
-    offers = _holding(shape, use(method), training_setup(p, 1), own.file())
+    offers = holding(shape, use(method), training_setup(p, 1), own.file())
     if not offers:
         return None
     if held is None:
@@ -128,40 +99,3 @@ def training_usd(p: Profile, hours: Range | None) -> Range | None:
 def use(method: str) -> Use:
     """Return how a method uses memory; a hybrid stands on LoRA."""
     return "full" if method == "full" else "qlora" if method == "qlora" else "lora"
-
-
-@lru_cache(maxsize=4096)
-def _holding(shape: Shape, use: Use, setup: Setup, file: own.File | None) -> tuple[_Offer, ...]:
-    """Return the machines that hold a use with ease, those with the fewest cards first.
-
-    ``file`` is the user's own facts as they are now: when they change, it is asked again.
-    """
-    found: list[_Offer] = []
-    for count in COUNTS:
-        need = smallest(shape, use, setup_of(count, setup.seq_len)).high
-        found += [offer for offer in _offers(count, file) if offer.card.memory_gib >= need]
-    return tuple(found)
-
-
-@lru_cache(maxsize=16)
-def _offers(count: int, file: own.File | None) -> tuple[_Offer, ...]:
-    """Return the machines of so many cards that some work may be cheapest on."""
-    known = [card for card in gpus.rentable(0) if not card.name.startswith(NO_BF16)]
-    offers = [_offer(card, count) for card in known]
-    return tuple(one for one in offers if not any(_beats(other, one) for other in offers if other is not one))
-
-
-def _beats(a: _Offer, b: _Offer) -> bool:
-    """Whether ``a`` holds as much as ``b`` and costs less for whatever is to be done."""
-    mine, other = a.usd_pflop_hour, b.usd_pflop_hour
-    return (
-        a.card.memory_gib >= b.card.memory_gib
-        and a.usd_hour < b.usd_hour
-        and (mine.low <= other.low and mine.likely <= other.likely and mine.high <= other.high)
-    )
-
-
-def _offer(card: gpus.Gpu, count: int) -> _Offer:
-    flops, per_hour = speed.of_card(card, count).flops, (card.usd_hour or 0.0) * count
-    each = Range(*(per_hour * 1e15 / end for end in (flops.high, flops.likely, flops.low)))
-    return _Offer(card, count, per_hour, each)

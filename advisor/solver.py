@@ -1,4 +1,4 @@
-"""Where a figure that never falls passes a limit: exact to the last digit, in few evaluations."""
+"""Where a figure passes a limit, or a condition begins to hold: exact to the last digit."""
 
 from __future__ import annotations
 
@@ -47,6 +47,25 @@ def passes(
             low, at_low = at, found
             stayed = min(stayed, 0) - 1
             at_high = at_high / 2 if stayed < -1 else at_high
+
+
+def least(holds: Callable[[float], bool], low: float, high: float, whole: bool = False) -> float:
+    """Return the smallest value between ``low`` and ``high`` at which a monotone condition holds; else inf.
+
+    By halving: to the next whole number, or to the next number that a float can hold.
+    """
+    if not holds(high):
+        return math.inf
+    if holds(low):
+        return low
+    while True:
+        middle = float((low + high) // 2) if whole else (low + high) / 2
+        if middle in (low, high):
+            return high
+        if holds(middle):
+            high = middle
+        else:
+            low = middle
 
 
 def _inside(guess: float, low: float, high: float, whole: bool) -> float:

@@ -130,7 +130,7 @@ AT: dict[str, Edges] = {
     "BL007": {"labelled_examples": (1,)},
     "BL008": {"labelled_examples": (1000,), "unlabelled_tokens": (LEAST_RAW_TOKENS,), "corpus_tokens": (1,)},
 }
-"""Where the checks change that compare with a number; memory, time and money are solved in ``edges.py``."""
+"""Where the checks change that compare with a number; memory, time and money are solved in ``limits.py``."""
 CHECKS: tuple[Check, ...] = (
     no_data, no_memory, too_slow, remote_model, over_budget, nothing_to_retrieve, nothing_to_show,
     one_half_idle,

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from advisor import hours, money, rental, speed
+from advisor import hours, market, money, rental, speed
 from advisor.answers import Answer
 from advisor.cost import Estimate, basis, out_of_pocket, per_call, training_hours, training_usd
 from advisor.facts import gpus, models
@@ -167,7 +167,7 @@ def test_the_rented_card_holds_the_method_and_trains_in_bf16() -> None:
     offer = rental.rented(p, "lora")
     assert offer
     assert offer.card.memory_gib * offer.count > 140
-    assert not offer.card.name.startswith(rental.NO_BF16)
+    assert not offer.card.name.startswith(market.NO_BF16)
     assert rental.rented(Profile.of({"model_params_b": 90_000, "labelled_examples": 1}), "full") is None
 
 

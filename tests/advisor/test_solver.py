@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from advisor.edges import least
-from advisor.solver import passes
+from advisor.solver import least, passes
 
 FIGURES: dict[str, Callable[[float], float]] = {
     "a line": lambda v: 0.37 * v + 2,
