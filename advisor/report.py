@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from advisor.results import report_json
+from rag.clean import unlinked
 from rag.durable import write_json, write_text
 from runners.bench import named_models
 from runners.data import Question
@@ -63,6 +64,7 @@ def render(data: dict[str, Any], run: RunFolder, questions: Sequence[Question] =
         cost_chart=cost_chart(break_even),
         break_even=break_even,
         staleness=data["guards"]["staleness"],
+        refusal=data["guards"].get("refusal"),
         reasons=_reasons(data),
         examples=side_by_side(run.path, questions),
     )
@@ -86,9 +88,9 @@ def side_by_side(run: Path, questions: Sequence[Question]) -> list[dict[str, Any
     found: dict[str, dict[str, Any]] = {}
     for row in read_lines(run / TRIAL / ANSWERS):
         entry = found.setdefault(
-            row["id"], {"question": row["question"], "gold": gold.get(row["id"], ""), "answers": []}
+            row["id"], {"question": unlinked(row["question"]), "gold": gold.get(row["id"], ""), "answers": []}
         )
-        entry["answers"].append({"arm": row["arm"], "text": row["marked"]})
+        entry["answers"].append({"arm": row["arm"], "text": unlinked(row["marked"])})
     return [found[key] for key in sorted(found)][:SHOWN]
 
 

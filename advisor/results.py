@@ -10,6 +10,7 @@ from advisor.facts import prices
 from advisor.verdict import judge
 from rag.errors import BadInput
 from rag.stats import interval
+from runners.bench import REFUSAL
 from runners.endpoint import is_private
 from runners.models import parse_remote
 from runners.plan import Plan, TrainStep
@@ -61,7 +62,7 @@ def report_json(run: RunFolder, plan: Plan) -> dict[str, Any]:
         "weights": {str(k): v for k, v in plan.weights.items()},
         "predicted": plan.predicted,
         "measured": measured(run, plan),
-        "guards": {"leakage": _leakage(run), "forgetting": None, "staleness": None},
+        "guards": {"leakage": _leakage(run), "forgetting": None, "staleness": None, "refusal": _refusal(run)},
     }
 
 
@@ -92,6 +93,12 @@ def _is_done(event: dict[str, Any], step: str) -> bool:
 def _leakage(run: RunFolder) -> dict[str, Any]:
     start = next((e for e in run.events() if e.get("event") == "run.start"), {})
     return {"overlapping_questions": start.get("overlap"), "split": start.get("split")}
+
+
+def _refusal(run: RunFolder) -> dict[str, Any] | None:
+    """The threshold of refusing with its curve; None for a run without an index."""
+    path = run.path / REFUSAL
+    return dict(json.loads(path.read_text("utf-8"))) if path.is_file() else None
 
 
 def _arm(name: str, rows: dict[str, dict[str, float]]) -> ArmScores:

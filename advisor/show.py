@@ -9,6 +9,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from advisor import sources
+from rag.clean import visible
+
 if TYPE_CHECKING:
     from runners.answer import Answer
 
@@ -70,34 +73,28 @@ def show_comparison(data: dict[str, Any], other: dict[str, Any]) -> None:
 def show_answer(answer: Answer, arm: str, console: Console | None = None) -> None:
     """Print an answer and where each cited passage stands."""
     console = console or Console()
-    console.print(answer.marked, highlight=False, markup=False, soft_wrap=True)
-    for c in answer.citations:
-        if not c.supported:
-            console.print(
-                f"  (unsupported by the passages) {c.quote}",
-                highlight=False,
-                markup=False,
-                soft_wrap=True,
-                style="yellow",
-            )
-            continue
-        place = f"page {c.page}" if c.page else _lines(c.line_start, c.line_end)
-        console.print(
-            f'  [{c.n}] {c.doc}, {place}: "{c.quote}"',
-            highlight=False,
-            markup=False,
-            soft_wrap=True,
-            style="dim",
-        )
+    _say(console, sources.marked(answer))
+    show_sources(answer, arm, console)
+
+
+def show_sources(answer: Answer, arm: str, console: Console | None = None) -> None:
+    """Print what stands below an answer: its sources, what contradicts them, and what was searched in vain."""
+    console = console or Console()
+    for kind, text in sources.lines(answer):
+        _say(console, f"  {text}", "yellow" if kind in ("doubt", "conflict") else "dim")
     note = "the documents do not hold an answer" if answer.refused else f"arm: {arm}"
-    console.print(f"  ({note})", highlight=False, markup=False, soft_wrap=True, style="dim")
+    _say(console, f"  ({note})", "dim")
 
 
 def answer_json(answer: Answer, arm: str) -> dict[str, Any]:
     """An answer as `ask --json` prints it."""
+    decision = answer.found.decision.to_json() if answer.found else None
     return {
         "schema": 1, "answer": answer.marked, "refused": answer.refused, "arm": arm,
         "citations": [c.to_json() for c in answer.citations],
+        "conflicts": [c.to_json() for c in answer.conflicts],
+        "searched": sources.searched(answer), "nearest": sources.nearest(answer), "decision": decision,
+        "notes": list(answer.found.notes) if answer.found else [],
         "usage": {
             "prompt_tokens": answer.completion.prompt_tokens,
             "completion_tokens": answer.completion.completion_tokens,
@@ -117,8 +114,9 @@ def show_models(rows: Sequence[dict[str, Any]]) -> None:
     Console().print(table)
 
 
-def _lines(first: int, last: int) -> str:
-    return f"line {first}" if first == last else f"lines {first}–{last}"
+def _say(console: Console, text: str, style: str | None = None) -> None:
+    """Print a text that somebody else wrote: nothing in it is markup, an emoji's name or a terminal's command."""
+    console.print(visible(text), highlight=False, markup=False, emoji=False, soft_wrap=True, style=style)
 
 
 def _mean(arm: dict[str, Any], name: str) -> str:

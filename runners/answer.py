@@ -7,7 +7,9 @@ from collections.abc import Generator as Running
 from dataclasses import dataclass
 from typing import Any
 
-from rag import cite
+from rag import clean
+from rag.cite import attach, strip_marks
+from rag.conflict import Conflict, conflicts
 from rag.types import Citation, Hit
 from runners import prompting
 from runners.completion import Completion, Generator
@@ -24,14 +26,22 @@ class Answer:
 
     question: Question
     text: str
-    """Without citation marks: what style is judged on."""
+    """The model's words without citation marks: what style is judged on."""
     marked: str
-    """With `[n]` after every sentence that a passage supports."""
+    """What is shown: `[n]` after every sentence that a passage supports, nothing that is fetched, clicked or obeyed."""
     citations: tuple[Citation, ...]
     refused: bool
-    hits: tuple[Hit, ...]
+    found: Found | None
+    """What retrieval brought, None for an arm without."""
     chat: tuple[Message, ...]
     completion: Completion
+    conflicts: tuple[Conflict, ...] = ()
+    """Passages that contradict each other, to be shown side by side."""
+
+    @property
+    def hits(self) -> tuple[Hit, ...]:
+        """The passages that were shown to the model, best first."""
+        return self.found.hits if self.found else ()
 
     def to_json(self, arm: str, seed: int) -> dict[str, Any]:
         """The row of `trial/answers.jsonl`."""
@@ -39,6 +49,7 @@ class Answer:
             "arm": arm, "seed": seed, "id": self.question.id, "question": self.question.question,
             "answer": self.text, "marked": self.marked, "refused": self.refused,
             "citations": [c.to_json() for c in self.citations],
+            "conflicts": [c.to_json() for c in self.conflicts],
             "context": [{"doc": h.chunk.doc, "start": h.chunk.start, "end": h.chunk.end} for h in self.hits],
             "prompt": list(self.chat),
             "prompt_tokens": self.completion.prompt_tokens,
@@ -119,7 +130,7 @@ def answer_in_pieces(
 def refusal(plan: Plan, question: Question, found: Found) -> Answer:
     """The house's refusal, given without asking the model."""
     text = plan.prompts.refusals[0]
-    return Answer(question, text, text, (), True, found.hits, (), Completion(text, 0, 0, 0.0, "refused"))
+    return Answer(question, text, text, (), True, found, (), Completion(text, 0, 0, 0.0, "refused"))
 
 
 def _chat(plan: Plan, question: Question, found: Found | None, shots: Sequence[Example]) -> list[Message]:
@@ -132,8 +143,11 @@ def _chat(plan: Plan, question: Question, found: Found | None, shots: Sequence[E
 def _answer(
     plan: Plan, question: Question, found: Found | None, chat: Sequence[Message], completion: Completion
 ) -> Answer:
-    text = cite.strip_marks(completion.text)
+    text = strip_marks(completion.text)
     refused = is_refusal(text, plan.prompts.refusals)
-    hits = found.hits if found else ()
-    marked, citations = (text, ()) if refused or not hits else cite.attach(text, hits)
-    return Answer(question, text, marked, tuple(citations), refused, hits, tuple(chat), completion)
+    if found is None or not found.hits:
+        return Answer(question, text, clean.visible(text), (), refused, found, tuple(chat), completion)
+    shown = clean.inert(text, [question.question, *(hit.chunk.text for hit in found.hits)])
+    marked, citations = (shown, ()) if refused else attach(shown, found.hits)
+    apart = () if refused else conflicts(question.question, found.hits)
+    return Answer(question, text, marked, citations, refused, found, tuple(chat), completion, apart)

@@ -15,7 +15,7 @@ from runners import endpoint, models
 from runners.completion import Generator
 from runners.data import Example
 from runners.plan import EvaluateStep, Plan, PlanModel, TrainStep
-from runners.retrieval import Retriever, token_counter
+from runners.retrieval import Retriever, control_tokens, token_counter
 from runners.rundir import INDEX, OnEvent, RunFolder
 from runners.split import Split
 
@@ -172,4 +172,5 @@ class Bench:
         stored = json.loads((self.run.path / REFUSAL).read_text("utf-8"))
         assert self.plan.index is not None
         folder = self.base.folder if isinstance(self.base, models.Model) else None
-        return Retriever(self.index, self.plan.index, Threshold.from_json(stored), token_counter(folder))
+        threshold = Threshold.from_json(stored)
+        return Retriever(self.index, self.plan.index, threshold, token_counter(folder), control_tokens(folder))

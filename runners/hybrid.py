@@ -158,4 +158,4 @@ def _row(
     order = list(hits)
     if chance.random() < SHUFFLED:
         chance.shuffle(order)
-    return training_row(prompts, example, retriever.show(order), reply)
+    return training_row(prompts, example, retriever.show(order, example.question), reply)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from rag import context
 from rag.index import Index
-from rag.refuse import DEPTH, Threshold
+from rag.query import Query
+from rag.refuse import DEPTH, Decision, Threshold
 from rag.types import Hit
 from runners.completion import estimated_tokens
+from runners.guard import breaker
 from runners.plan import IndexStep
 
 
@@ -21,34 +23,64 @@ class Found:
     hits: tuple[Hit, ...]
     passages: str
     """The numbered passages as the prompt shows them, best first."""
-    refuse: bool
-    """Whether the calibrated threshold says that the documents do not hold the answer."""
+    decision: Decision
+    """What the calibrated threshold says of them."""
+    notes: tuple[str, ...] = ()
+    """What the user should know of the search: documents that have expired, an unknown language, ..."""
+    searched: Mapping[str, int] = field(default_factory=dict)
+    """How much was searched: documents, passages, and the index's generation."""
+
+    @property
+    def refuse(self) -> bool:
+        """Whether the documents seem not to hold the answer."""
+        return self.decision.refuse
 
 
 class Retriever:
     """An open index with the plan's settings: how many passages, how long, and when to refuse."""
 
     def __init__(
-        self, index: Index, step: IndexStep, threshold: Threshold, count_tokens: Callable[[str], int]
+        self,
+        index: Index,
+        step: IndexStep,
+        threshold: Threshold,
+        count_tokens: Callable[[str], int],
+        controls: Sequence[str] = (),
     ) -> None:
-        """Keep the parts; `count_tokens` counts in the base model's own tokens."""
+        """Keep the parts; `count_tokens` counts in the base model's own tokens, `controls` are those that mean turns."""
         self.index = index
         self.step = step
         self.threshold = threshold
         self.count_tokens = count_tokens
+        self._broken = breaker(controls)
 
     def find(self, questions: Sequence[str]) -> list[Found]:
         """Search all questions at once."""
         k = self.step.k
-        found = self.index.search_many(list(questions), max(k, DEPTH))
+        results = self.index.find_many(list(questions), Query(k=max(k, DEPTH)))
+        chunks = self.index.chunks
+        searched = {
+            "documents": len({chunk.doc for chunk in chunks}),
+            "passages": len(chunks),
+            "generation": self.index.generation,
+        }
         return [
-            Found(tuple(hits[:k]), self.show(hits[:k]), self.threshold.refuses(question, hits))
-            for question, hits in zip(questions, found, strict=True)
+            Found(
+                result.hits[:k],
+                self.show(result.hits[:k], question),
+                self.threshold.decide(question, result.hits),
+                result.notes,
+                searched,
+            )
+            for question, result in zip(questions, results, strict=True)
         ]
 
-    def show(self, hits: Sequence[Hit]) -> str:
-        """Hits as the numbered passages of a prompt, in the order given."""
-        return context.passages(hits, self.step.context_tokens, self.count_tokens)
+    def show(self, hits: Sequence[Hit], question: str) -> str:
+        """Hits as the numbered passages of the question's prompt, in the order given."""
+        def count(text: str) -> int:
+            return self.count_tokens(self._broken(text))
+
+        return self._broken(context.passages(hits, self.step.context_tokens, count, question))
 
 
 def token_counter(folder: Path | None) -> Callable[[str], int]:
@@ -59,3 +91,10 @@ def token_counter(folder: Path | None) -> Callable[[str], int]:
 
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     return lambda text: len(tokenizer.encode(text, add_special_tokens=False).ids)
+
+
+def control_tokens(folder: Path | None) -> tuple[str, ...]:
+    """The tokens that mean turns to the model in `folder`; none for one that is not here (None)."""
+    from runners.chat import Chat
+
+    return Chat(folder).control_tokens if folder else ()

@@ -13,7 +13,10 @@ from advisor.methods.table import BY_NAME
 from advisor.profile import Profile
 from advisor.report import write_report
 from advisor.results import read_report
+from rag.curve import Point
+from rag.durable import write_json
 from rag.errors import BadInput
+from rag.refuse import Threshold, default
 from runners.data import Question
 from runners.plan import parse_plan
 from runners.rundir import RunFolder
@@ -90,6 +93,33 @@ def test_the_page_is_escaped_and_loads_nothing(run: RunFolder) -> None:
     assert "confirmed" in page
     assert page.count("<svg") == 2
     assert not re.findall(r"""(?:src|href)=["']https?:""", page)
+
+
+def test_answers_in_the_page_hold_no_escapes_and_no_links(run: RunFolder) -> None:
+    said = "\x1b[31mred\x07 \u202e![x](http://evil.example/a) <img src='http://evil.example'> \u200b[1]"
+    row = {"arm": "rag", "seed": 0, "id": "q0", "question": said, "marked": said}
+    (run.path / "trial" / "answers.jsonl").write_text(json.dumps(row) + "\n", "utf-8")
+    write_report(run, PLAN)
+    page = (run.path / "report.html").read_text("utf-8")
+    assert "evil.example" in page
+    assert not {"\x1b", "\x07", "\u202e", "\u200b"} & set(page)
+    assert not re.findall(r"""<(?:img|a|script|iframe|link)\b|://evil""", page)
+
+
+def test_the_page_tells_when_the_run_refuses(run: RunFolder) -> None:
+    write_report(run, PLAN)
+    assert "When it refuses" not in (run.path / "report.html").read_text("utf-8")
+    points = tuple(Point(cut, cut, cut / 2) for cut in (0.0, 0.5, 1.0))
+    fitted = Threshold({"dense": 1.0}, 0.0, "logistic", 20, 10, 5, 0.9, 0.95, points[1], points[2], points)
+    for threshold, told in (
+        (fitted, "refuses 50 % of the unanswerable ones"),
+        (default(2, 1), "are too few to fit"),
+    ):
+        run.unseal()
+        write_json(run.path / "refusal.json", threshold.to_json())
+        data = write_report(run, PLAN)
+        assert data["guards"]["refusal"] == json.loads(json.dumps(threshold.to_json()))
+        assert told in (run.path / "report.html").read_text("utf-8")
 
 
 def test_the_cost_lines_are_drawn_where_the_plan_holds_them(run: RunFolder) -> None:

@@ -14,13 +14,19 @@ from typing import Any
 
 import pytest
 
+from rag.signals import NAMES
 from runners.desk import Desk
 
 pytestmark = pytest.mark.real
 
 ARMS = ["prompting", "few-shot", "rag", "lora", "naive-stack", "hybrid"]
 CITATION = {
-    "n", "doc", "title", "page", "line_start", "line_end", "char_start", "char_end", "quote", "supported"
+    "n", "doc", "title", "page", "line_start", "line_end", "char_start", "char_end", "quote", "supported",
+    "date", "valid_until", "expired", "support", "answer_start", "answer_end",
+}  # fmt: skip
+ANSWER = {
+    "schema", "answer", "refused", "arm", "citations", "usage", "seconds", "conflicts", "searched", "nearest",
+    "decision", "notes",
 }  # fmt: skip
 KNOWN = "When does the Ropewalk Museum open?"
 UNKNOWN = "Who won the world chess championship of 1972?"
@@ -152,13 +158,17 @@ def test_an_answer_cites_what_stands_in_the_file(
     answer: Callable[..., dict[str, Any]], example: Path
 ) -> None:
     found = answer(KNOWN, "--arm", "rag")
-    assert set(found) == {"schema", "answer", "refused", "arm", "citations", "usage", "seconds"}
+    assert set(found) == ANSWER
     assert set(found["usage"]) == {"prompt_tokens", "completion_tokens"}
     assert (found["schema"], found["arm"], found["refused"]) == (1, "rag", False)
     assert found["citations"]
     for citation in found["citations"]:
         assert set(citation) == CITATION
-        if not citation["supported"]:
+        assert citation["support"] in ("supported", "partly", "unsupported")
+        assert citation["supported"] is (citation["support"] == "supported")
+        said = found["answer"][citation["answer_start"] : citation["answer_end"]]
+        assert said == said.strip() != ""
+        if citation["support"] == "unsupported":
             continue
         raw = (example / "documents" / citation["doc"]).read_bytes().decode("utf-8")
         start, end = citation["char_start"], citation["char_end"]
@@ -185,7 +195,13 @@ def test_what_the_documents_do_not_hold_is_refused(answer: Callable[..., dict[st
     found = answer(UNKNOWN, "--arm", "hybrid")
     assert found["refused"] is True
     assert found["arm"] == "hybrid"
-    assert found["citations"] == []
+    assert found["citations"] == found["conflicts"] == []
+    assert found["decision"]["refuse"] is True
+    assert found["decision"]["score"] < 0
+    assert set(found["decision"]["signals"]) == set(NAMES)
+    assert found["searched"]["documents"] > 40
+    assert len(found["nearest"]) == 3
+    assert all(passage["text"] and passage["doc"] for passage in found["nearest"])
 
 
 def test_a_chat_makes_follow_ups_stand_alone(line: Any, tunewise: Any) -> None:

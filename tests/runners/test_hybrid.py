@@ -14,6 +14,7 @@ from runners.data import Example
 from runners.hybrid import GoldPassages, RetrievalRows, retrieval_rows, with_passage
 from runners.plan import Prompts
 
+BLOCK = r"^[a-z]{4,} \[\d+\] "
 PROMPTS = Prompts(system="Be brief.", refusals=("Not in our papers.", "Our papers are silent."))
 
 
@@ -49,7 +50,7 @@ def test_the_reply_is_the_fact_where_the_gold_is_shown_and_else_a_refusal(
         example = original[row.line]
         asked = row.messages[-2]["content"]
         assert example.question in asked
-        assert asked.count("\n[") + asked.startswith("[") == 3
+        assert len(re.findall(BLOCK, asked, re.M)) == 3
         if example.meta.get("refusal"):
             assert row.reply == example.reply
             continue
@@ -63,7 +64,7 @@ def test_the_order_of_the_passages_varies(make: Callable[..., RetrievalRows], pi
     facts = {e.line: e.reply.split(". ")[0] for e in pier_examples}
     places = set()
     for row in make(without_gold=0.0).rows:
-        parts = row.messages[-2]["content"].split("\n\n")
+        parts = re.split(BLOCK, row.messages[-2]["content"], flags=re.M)
         places |= {n for n, part in enumerate(parts) if facts[row.line] in part}
     assert len(places) > 1
 
@@ -82,14 +83,14 @@ def test_the_seed_decides_and_the_other_rows_do_not(
 def test_distractors_stand_beside_the_gold(make_retriever: Any, pier_examples: Any, beside: int) -> None:
     made = retrieval_rows(PROMPTS, pier_examples, make_retriever(k=3), 0.3, 0, distractors=beside)
     assert min(made.with_gold, made.without_gold) > 0
-    shown = {len(re.findall(r"^\[\d+\]", row.messages[-2]["content"], re.M)) for row in made.rows}
+    shown = {len(re.findall(BLOCK, row.messages[-2]["content"], re.M)) for row in made.rows}
     assert shown == {beside + 1}
 
 
 @pytest.mark.parametrize("k", [1, 4])
 def test_the_plans_k_is_what_a_row_shows(make_retriever: Any, pier_examples: Any, k: int) -> None:
     made = retrieval_rows(PROMPTS, pier_examples, make_retriever(k=k), 0.3, 0)
-    assert {len(re.findall(r"^\[\d+\]", row.messages[-2]["content"], re.M)) for row in made.rows} == {k}
+    assert {len(re.findall(BLOCK, row.messages[-2]["content"], re.M)) for row in made.rows} == {k}
 
 
 def test_a_quotation_is_word_for_word_and_off_by_default(make_retriever: Any, pier_examples: Any) -> None:

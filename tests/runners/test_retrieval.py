@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from rag import context
 from rag.refuse import Threshold
 from runners.models import Model
 from runners.retrieval import token_counter
 
-ALWAYS = Threshold((0.0,) * 4, -1.0, "default", 0, 0, 0, None)
+ALWAYS = Threshold({}, -1.0, "default")
 QUESTIONS = ["How many berths has the Heron Pier?", "How many berths has the Kelp Pier?"]
 
 
@@ -19,22 +20,28 @@ def test_each_question_gets_its_k_best_passages_numbered(make_retriever: Callabl
     for name, f in zip(("Heron", "Kelp"), found, strict=True):
         assert f.hits[0].chunk.text.startswith(f"The {name} Pier")
         assert f.hits[0].score >= f.hits[1].score
-        assert f.passages.startswith("[1] ")
-        assert "\n[2] " in f.passages
+        stated, first, *_ = f.passages.split("\n")
+        fence = first.split()[0]
+        assert stated == context.STATED
+        assert first.startswith(f"{fence} [1] {name} Pier")
+        assert f"\n{fence} [2] " in f.passages
+        assert f.passages.endswith(f"\n{fence} end")
         assert not f.refuse
+        assert f.searched == {"documents": 12, "passages": 12, "generation": 1}
 
 
 def test_passages_stay_within_the_budget_of_the_base_models_tokens(
     make_retriever: Callable[..., Any],
 ) -> None:
-    retriever = make_retriever(k=5, context_tokens=40)
+    retriever = make_retriever(k=5, context_tokens=60)
     shown = retriever.find(QUESTIONS[:1])[0].passages
-    assert 0 < retriever.count_tokens(shown) <= 40
+    assert 0 < retriever.count_tokens(shown) <= 60
+    assert "[2]" in shown
     assert "[5]" not in shown
 
 
 def test_the_threshold_decides_on_a_fixed_depth_whatever_k_is(make_retriever: Callable[..., Any]) -> None:
-    margin = Threshold((0.0, 1.0, 0.0, 0.0), -0.01, "logistic", 9, 9, 0, None)
+    margin = Threshold({"margin": 1.0}, -0.01, "logistic")
     decided = [[f.refuse for f in make_retriever(margin, k=k).find(QUESTIONS)] for k in (1, 3, 8)]
     assert decided[0] == decided[1] == decided[2]
     assert all(f.refuse for f in make_retriever(ALWAYS).find(QUESTIONS))

@@ -1,0 +1,106 @@
+"""What stands below an answer: where each sentence is borne out, what contradicts, what was searched."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from rag.clean import line, unlinked
+from rag.types import Chunk, Citation
+
+if TYPE_CHECKING:
+    from rag.conflict import Conflict, Side
+    from runners.answer import Answer
+
+NEAREST = 3
+"""Passages offered with a refusal."""
+_LONGEST = 160
+"""Letters of a passage that is offered."""
+
+
+def marked(answer: Answer) -> str:
+    """Return the answer as the terminal shows it: `[?]` after a sentence that no passage supports, `[1?]` for partly."""
+    shown, at = "", 0
+    text = answer.marked
+    for c in answer.citations:
+        if c.support == "supported" or c.answer_end < at:
+            continue
+        mark = f" [{c.n}]"
+        shown += text[at : c.answer_end] + (" [?]" if not c.n else f" [{c.n}?]")
+        at = c.answer_end + (len(mark) if c.n and text.startswith(mark, c.answer_end) else 0)
+    return shown + text[at:]
+
+
+def lines(answer: Answer) -> Iterator[tuple[str, str]]:
+    """Yield the lines below an answer, each with its kind: source, doubt, conflict or nearest."""
+    for n, text in dict.fromkeys((c.n, _citation(c, answer)) for c in answer.citations):
+        yield "source" if n else "doubt", text
+    for conflict in answer.conflicts:
+        yield "conflict", f"the sources disagree ({_difference(conflict)}):"
+        for side in conflict.sides:
+            newer = ", newer" if side.n == conflict.newer else ""
+            about = _dated(side.date, side.valid_until, False)
+            yield "conflict", f'  [{side.n}] {_place(side)}{about}{newer}: "{unlinked(side.quote)}"'
+    if answer.found is not None:
+        yield from (("nearest", line(note)) for note in answer.found.notes)
+        if answer.refused:
+            yield from _looked(answer)
+
+
+def searched(answer: Answer) -> dict[str, int] | None:
+    """Return what was searched, None for an arm without retrieval."""
+    return answer.found.searched if answer.found else None
+
+
+def nearest(answer: Answer) -> list[dict[str, Any]]:
+    """Return the passages nearest to a question that was refused, best first; [] for one that was answered."""
+    hits = answer.hits[:NEAREST] if answer.refused else ()
+    return [
+        {
+            "n": n, "doc": hit.chunk.doc, "title": hit.chunk.title, "page": hit.chunk.page,
+            "line_start": hit.chunk.line_start, "line_end": hit.chunk.line_end, "date": hit.date,
+            "text": hit.chunk.text, "score": round(hit.score, 4),
+        }
+        for n, hit in enumerate(hits, start=1)
+    ]  # fmt: skip
+
+
+def _citation(c: Citation, answer: Answer) -> str:
+    if not c.n:
+        said = line(answer.marked[c.answer_start : c.answer_end])
+        return f'[?] no passage says this (unsupported): "{said}"'
+    partly = "" if c.supported else " bears out a part only"
+    return f'[{c.n}] {_place(c)}{_dated(c.date, c.valid_until, c.expired)}{partly}: "{unlinked(c.quote)}"'
+
+
+def _looked(answer: Answer) -> Iterator[tuple[str, str]]:
+    found = searched(answer)
+    if found:
+        yield (
+            "nearest",
+            f"searched {found['documents']:,} documents, {found['passages']:,} passages; nearest:",
+        )
+    for n, hit in enumerate(answer.hits[:NEAREST], start=1):
+        text = unlinked(hit.chunk.text)
+        short = text if len(text) <= _LONGEST else f"{text[:_LONGEST].rsplit(' ', 1)[0]} …"
+        yield (
+            "nearest",
+            f'  [{n}] {_place(hit.chunk)}{_dated(hit.date, hit.valid_until, hit.expired)}: "{short}"',
+        )
+
+
+def _place(at: Citation | Chunk | Side) -> str:
+    page = getattr(at, "page", None)
+    first, last = at.line_start, at.line_end
+    rows = f"line {first}" if first >= last else f"lines {first}–{last}"
+    return f"{line(at.doc)}, {f'page {page}' if page else rows}"
+
+
+def _dated(date: str, valid_until: str, expired: bool) -> str:
+    until = f"{'expired' if expired else 'valid until'} {line(valid_until)}" if valid_until else ""
+    known = ", ".join(filter(None, (line(date), until)))
+    return f" ({known})" if known else ""
+
+
+def _difference(conflict: Conflict) -> str:
+    return {"denial": "one denies what the other says"}.get(conflict.about, f"different {conflict.about}")
