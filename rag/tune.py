@@ -1,0 +1,203 @@
+"""Choose an index's settings on questions with gold: every candidate shows what fits the same prompt tokens.
+
+Chunk size, overlap, way and weight of fusion, and the reranker are tried together, each with as many passages
+as the budget holds, so that no candidate wins by a longer prompt. The settings there are stay unless one
+candidate is better beyond noise, corrected for the number of candidates (``stats.against``); a held-out half
+would leave too few questions to see anything. How many passages of the winner are enough is told apart from
+that, for fewer passages can only save tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+import numpy as np
+
+from rag import context
+from rag.asked import Asked
+from rag.encoder import OnEvent
+from rag.query import Query
+from rag.search import Searcher
+from rag.settings import IndexSettings
+from rag.stats import Paired, against
+from rag.types import Chunk, Hit
+from rag.workbench import Workbench
+
+SIZES = (50, 100, 150, 200, 250, 400)
+"""Chunk sizes tried, in the embedder's tokens; one beyond its window cuts like the one below and is left out."""
+OVERLAPS = (0.0, 0.25, 0.5)
+FUSIONS = (
+    *(("convex", weight) for weight in (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 1.0)),
+    ("rrf", 0.5),
+)
+DEPTH = 50
+"""Hits taken of each search; more never fit a prompt of a few thousand tokens."""
+FEWEST = 10
+"""With fewer questions nothing is changed: no difference among them could be told from noise."""
+NOISE = 0.05
+"""Largest corrected chance of a candidate that is no better."""
+ENOUGH = 0.005
+"""Fewer passages are enough when no more than this is lost: half a question in a hundred."""
+STEPS = (1, 2, 3, 5, 8, 12, 20, DEPTH)
+"""Numbers of passages that the chosen candidate is held to."""
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One way to cut and search."""
+
+    settings: IndexSettings
+    reranked: bool = False
+
+    def __str__(self) -> str:
+        """Return what is tried, in a few words."""
+        s = self.settings
+        way = f"convex {s.lexical_weight:g}" if s.fusion == "convex" else f"rrf {s.lexical_weight:g}"
+        return f"{s.max_tokens} tokens, overlap {s.overlap:g}, {way}{', reranked' if self.reranked else ''}"
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What a candidate showed to the questions."""
+
+    candidate: Candidate
+    chunks: int
+    scores: tuple[float, ...]
+    """One for each question, 0 to 1."""
+    passages: float
+    """Passages shown, on average."""
+    tokens: float
+    """Tokens of these passages, on average."""
+
+    @property
+    def mean(self) -> float:
+        """The mean score."""
+        return float(np.mean(self.scores))
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What was measured and what it comes to."""
+
+    baseline: Measured
+    others: tuple[Measured, ...]
+    leads: tuple[Paired, ...]
+    """Each of the others against the baseline, corrected for their number."""
+    depths: tuple[Measured, ...]
+    """The chosen candidate held to 1, 2, 3, ... passages."""
+
+    @property
+    def best(self) -> int | None:
+        """Which of the others is most surely better; None when there are none."""
+        return max(range(len(self.leads)), key=lambda n: (self.leads[n].low, -n), default=None)
+
+    @property
+    def changed(self) -> bool:
+        """Whether that one is better beyond noise."""
+        if self.best is None or len(self.baseline.scores) < FEWEST:
+            return False
+        lead = self.leads[self.best]
+        return lead.low > 0 and lead.p <= NOISE
+
+    @property
+    def chosen(self) -> Measured:
+        """The best candidate when it is better beyond noise, else the baseline."""
+        return self.others[self.best] if self.changed and self.best is not None else self.baseline
+
+    @property
+    def depths_by_k(self) -> dict[int, Measured]:
+        """What the chosen candidate showed, by the most passages it was held to."""
+        return dict(zip(STEPS, self.depths, strict=True))
+
+    @property
+    def enough(self) -> int:
+        """The fewest passages of the chosen candidate that lose no more than ``ENOUGH``."""
+        return next(k for k, each in self.depths_by_k.items() if each.mean >= self.chosen.mean - ENOUGH)
+
+
+class Tuner:
+    """Measures candidates on one workbench with one set of questions."""
+
+    def __init__(
+        self,
+        bench: Workbench,
+        questions: Sequence[Asked],
+        budget: int,
+        count: Callable[[str], int],
+        on_event: OnEvent | None = None,
+    ) -> None:
+        """Keep the parts; ``count`` counts the tokens of the ``budget``."""
+        self._bench = bench
+        self._questions = questions
+        self._budget = budget
+        self._count = lru_cache(maxsize=100_000)(count)
+        self._tell = on_event or (lambda event: None)
+        self._total = 0
+        self._done = 0
+
+    def tune(self, base: IndexSettings, *, reranker: bool = False, fusion: bool = True) -> Outcome:
+        """Measure the settings there are and the candidates around them.
+
+        ``reranker``: also try the workbench's reranker, on the settings there are and on the best without it.
+        ``fusion``: try other ways and weights of fusion; questions made from the documents share their words,
+        so they cannot judge how much words should count.
+        """
+        cuts = list(self._cuts(base))
+        ways = [(base.fusion, base.lexical_weight), *(FUSIONS if fusion else ())]
+        ways = list(dict.fromkeys(ways))
+        self._total = len(cuts) * len(ways) + 2 * reranker
+        found: list[Measured] = []
+        for settings, chunks in cuts:
+            searcher = self._bench.searcher(chunks, settings)
+            for way, weight in ways:
+                candidate = Candidate(replace(settings, fusion=way, lexical_weight=weight))
+                found.append(self._measured(candidate, chunks, searcher))
+        baseline, *others = found
+        if reranker:
+            best = max(found, key=lambda each: each.mean).candidate.settings
+            for settings in dict.fromkeys((base, best)):
+                chunks = self._bench.cut(settings)
+                searcher = self._bench.searcher(chunks, settings, reranked=True)
+                others.append(self._measured(Candidate(settings, reranked=True), chunks, searcher))
+        named = {str(n): each.scores for n, each in enumerate(others)}
+        outcome = Outcome(baseline, tuple(others), against("baseline", baseline.scores, named), ())
+        return replace(outcome, depths=tuple(self._depths(outcome.chosen.candidate)))
+
+    def _cuts(self, base: IndexSettings) -> Iterator[tuple[IndexSettings, tuple[Chunk, ...]]]:
+        """Yield settings that cut differently, those there are first."""
+        seen = set()
+        sizes = [(base.max_tokens, base.overlap), *((size, share) for size in SIZES for share in OVERLAPS)]
+        for size, share in sizes:
+            settings = replace(base, max_tokens=size, overlap=share)
+            chunks = self._bench.cut(settings)
+            if chunks not in seen:
+                seen.add(chunks)
+                yield settings, chunks
+
+    def _measured(self, candidate: Candidate, chunks: Sequence[Chunk], searcher: Searcher) -> Measured:
+        hits = self._hits(candidate, searcher)
+        self._done += 1
+        self._tell({"event": "tune.candidate", "done": self._done, "total": max(self._total, self._done)})
+        return self._shown(candidate, len(chunks), hits, DEPTH)
+
+    def _depths(self, candidate: Candidate) -> Iterator[Measured]:
+        chunks = self._bench.cut(candidate.settings)
+        searcher = self._bench.searcher(chunks, candidate.settings, reranked=candidate.reranked)
+        hits = self._hits(candidate, searcher)
+        for k in STEPS:
+            yield self._shown(candidate, len(chunks), hits, k)
+
+    def _hits(self, candidate: Candidate, searcher: Searcher) -> list[Sequence[Hit]]:
+        asked = [each.question for each in self._questions]
+        return [r.hits for r in searcher.find(asked, [Query(k=DEPTH)] * len(asked), candidate.settings)]
+
+    def _shown(self, candidate: Candidate, chunks: int, hits: Sequence[Sequence[Hit]], k: int) -> Measured:
+        """Fill the budget with the first ``k`` hits of each question and judge what is shown."""
+        shown = [context.fitting(found[:k], self._budget, self._count) for found in hits]
+        scores = tuple(q.score(passages) for q, passages in zip(self._questions, shown, strict=True))
+        tokens = [sum(self._count(f"{passage}\n") for passage in passages) for passages in shown]
+        return Measured(
+            candidate, chunks, scores, float(np.mean([len(p) for p in shown])), float(np.mean(tokens))
+        )
