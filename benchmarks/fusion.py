@@ -1,88 +1,119 @@
-"""Which way and weight of fusion: hit@k on short documents, span recall at equal prompt length on long ones.
+"""How the shipped default was chosen: chunk size, overlap, way and weight of fusion, without any test question.
 
-Run from the repository's root: ``python -m benchmarks.fusion EMBEDDER_FOLDER SHARED_DATA_FOLDER``.
+Concierge gives its train questions, chunk_eval one half of its questions; what is best on both together is then
+measured on the other half, and the other way round (cross-fit). chunk_eval has four documents only, so its
+questions are divided, not its documents.
+
+Run from the repository's root: ``python -m benchmarks.fusion EMBEDDER_FOLDER SHARED_DATA_FOLDER [KEPT_FOLDER]``.
 """
 
 from __future__ import annotations
 
-import json
 import sys
 import tempfile
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from rag import metrics
+from benchmarks.retrieval import DEPTH, PROMPT_TOKENS
+from benchmarks.sets import Row, Set, bench, read
+from rag import context, metrics
+from rag.durable import sha256_text
 from rag.embed import Embedder
-from rag.index import Index
-from rag.types import Chunk, Hit
+from rag.query import Query
+from rag.search import Searcher
+from rag.settings import IndexSettings
+from rag.types import Hit
 
-PROMPT_TOKENS = 1600
-GRID = [("convex", w) for w in (0.0, 0.1, 0.2, 0.25, 0.3, 0.4, 0.5, 1.0)] + [("rrf", 0.5), ("rrf", 0.25)]
+SIZES = ((150, 0.25), (200, 0.0), (200, 0.25), (200, 0.5), (250, 0.25))
+WAYS = (*(("convex", w) for w in (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 1.0)), ("rrf", 0.5))
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One setting and what it scored."""
+
+    settings: IndexSettings
+    first: np.ndarray
+    """hit@1 of each concierge train question."""
+    recall: np.ndarray
+    full: np.ndarray
+    """Span recall and full evidence of each chunk_eval question."""
+
+    def score(self, half: np.ndarray) -> float:
+        """Return what is chosen by: the mean of hit@1 and of full evidence on one half."""
+        return float((self.first.mean() + self.full[half].mean()) / 2)
+
+    def __str__(self) -> str:
+        """Return the setting in a few words."""
+        s = self.settings
+        return f"{s.max_tokens}/{s.overlap:g} {s.fusion} {s.lexical_weight:g}"
 
 
 def main() -> None:
-    """Print one table per data set."""
+    """Print every point, then what each half of chunk_eval chooses and how that does on the other half."""
     embedder, data = Embedder(sys.argv[1]), Path(sys.argv[2])
-    with tempfile.TemporaryDirectory() as place:
-        short = _built(Path(place, "short"), data / "hybrid_concierge" / "documents.jsonl", embedder)
-        for split in ("train", "test"):
-            rows = [r for r in _rows(data / "hybrid_concierge" / "questions.jsonl") if r["split"] == split]
-            print(f"hybrid_concierge {split}, {len(rows)} questions: way weight hit@1 hit@5 MRR")
-            for way, weight, hits in _searched(short, rows, 10):
-                found = [[h.chunk.doc for h in hit] for hit in hits]
-                gold = [{r["doc_id"]} for r in rows]
-                pairs = list(zip(found, gold, strict=True))
-                scores = [
-                    [metrics.hit_at_k(f, g, 1), metrics.hit_at_k(f, g, 5), metrics.mrr(f, g)]
-                    for f, g in pairs
-                ]
-                print(way, weight, *np.mean(scores, axis=0).round(3))
-        long = _built(Path(place, "long"), data / "chunk_eval" / "documents", embedder)
-        rows = list(_rows(data / "chunk_eval" / "questions.jsonl"))
-        print(f"chunk_eval, {len(rows)} questions, {PROMPT_TOKENS} tokens: way weight recall full-evidence")
-        for way, weight, hits in _searched(long, rows, 30):
-            recalls = [_recall(r, _fitting(hit, embedder)) for r, hit in zip(rows, hits, strict=True)]
+    with tempfile.TemporaryDirectory() as spare:
+        kept = Path(sys.argv[3] if len(sys.argv) > 3 else spare)
+        long = read(data, "chunk_eval")
+        points = list(_points(read(data, "hybrid_concierge"), long, embedder, kept))
+    print("size/overlap way weight: concierge train hit@1, chunk_eval span recall, full evidence")
+    for point in points:
+        print(f"{point!s:24} {point.first.mean():.3f} {point.recall.mean():.3f} {point.full.mean():.3f}")
+    half = np.array([int(sha256_text(row.question)[:8], 16) % 2 == 0 for row in long.rows])
+    default = next(p for p in points if p.settings == IndexSettings())
+    for here, there, name in ((half, ~half, "first"), (~half, half, "second")):
+        best = max(points, key=lambda point: point.score(here))
+        print(f"\nchosen with the {name} half ({here.sum()} questions): {best}")
+        for label, point in (("chosen", best), ("default", default)):
             print(
-                way,
-                weight,
-                round(float(np.mean(recalls)), 3),
-                round(float(np.mean(np.array(recalls) == 1)), 3),
+                f"  {label:8} {point!s:22} score on this half {point.score(here):.4f}; on the other half span recall "
+                f"{point.recall[there].mean():.3f}, full evidence {point.full[there].mean():.3f}"
             )
 
 
-def _built(folder: Path, documents: Path, embedder: Embedder) -> Index:
-    report = Index.build(folder, documents, embedder)
-    print(f"{documents.parent.name}: {report.chunks} chunks in {report.seconds} s, {embedder.dtype}")
-    return Index.open(folder, embedder)
+def _points(short: Set, long: Set, embedder: Embedder, kept: Path) -> Iterator[Point]:
+    train = [row for row in short.rows if row.split == "train"]
+    assert {row.split for row in short.rows} == {"train", "test"}
+    raws = {document.id: document.raw for document in long.documents}
+    count = lru_cache(maxsize=None)(embedder.count_tokens)
+    ranked: dict[tuple[str, float], np.ndarray] = {}
+    with bench(short, embedder, kept) as desk:
+        searcher = desk.searcher(desk.cut(IndexSettings()), IndexSettings())
+        for way, weight in WAYS:
+            settings = replace(IndexSettings(), fusion=way, lexical_weight=weight)
+            ranked[way, weight] = np.array(
+                [
+                    metrics.hit_at_k([h.chunk.doc for h in hits], {row.doc}, 1)
+                    for row, hits in _found(searcher, train, settings)
+                ]
+            )
+    with bench(long, embedder, kept) as desk:
+        for size, overlap in SIZES:
+            cut = replace(IndexSettings(), max_tokens=size, overlap=overlap)
+            searcher = desk.searcher(desk.cut(cut), cut)
+            for way, weight in WAYS:
+                settings = replace(cut, fusion=way, lexical_weight=weight)
+                shown = [
+                    metrics.evidence(
+                        context.fitting(hits, PROMPT_TOKENS, count), row.doc, raws[row.doc], row.spans
+                    )
+                    for row, hits in _found(searcher, long.rows, settings)
+                ]
+                recall, full = (
+                    np.array([getattr(each, name) for each in shown]) for name in ("recall", "full")
+                )
+                yield Point(settings, ranked[way, weight], recall, full)
 
 
-def _searched(
-    index: Index, rows: list[dict[str, Any]], k: int
-) -> Iterator[tuple[str, float, list[list[Hit]]]]:
-    settings = index.settings
-    for way, weight in GRID:
-        index.settings = replace(settings, fusion=way, lexical_weight=weight)
-        yield way, weight, index.search_many([r["question"] for r in rows], k)
-
-
-def _fitting(hits: list[Hit], embedder: Embedder) -> list[Chunk]:
-    """Return the best chunks that fit the prompt together."""
-    sizes = np.cumsum([embedder.count_tokens(hit.chunk.text) for hit in hits])
-    return [hit.chunk for hit, size in zip(hits, sizes, strict=True) if size <= PROMPT_TOKENS]
-
-
-def _recall(row: dict[str, Any], chunks: list[Chunk]) -> float:
-    spans = [(span["start"], span["end"]) for span in row["spans"]]
-    return metrics.span_recall(chunks, f"{row['doc_id']}.md", spans)
-
-
-def _rows(path: Path) -> Iterator[dict[str, Any]]:
-    for line in path.read_text(encoding="utf-8").splitlines():
-        yield json.loads(line)
+def _found(
+    searcher: Searcher, rows: Sequence[Row], settings: IndexSettings
+) -> Iterator[tuple[Row, Sequence[Hit]]]:
+    results = searcher.find([row.question for row in rows], [Query(k=DEPTH)] * len(rows), settings)
+    return zip(rows, (result.hits for result in results), strict=True)
 
 
 if __name__ == "__main__":
