@@ -77,11 +77,9 @@ def least_usd(p: Profile, method: str) -> float | None:
     if p.remote or shape is None:
         return None
     held = holds(p, method)
-    if held:
-        return 0.0
-    offers = holding(shape, use(method), training_setup(p, 1), own.file())
+    offers = () if held else holding(shape, use(method), training_setup(p, 1), own.file())
     if not offers:
-        return None
+        return 0.0 if held else None
     if held is None:
         return 0.0
     work = hours_on(p, shape, method, _PETAFLOP)

@@ -42,10 +42,10 @@ def command(
     as_json: bool = typer.Option(False, "--json", help="Print it as JSON."),
 ) -> None:
     """Estimate memory (low, likely, high, verdict, every part), hours and money; or score the estimate."""
-    from advisor import estimating
+    from advisor import estimateview, estimating
 
     if rows is not None:
-        estimating.show_score(rows, as_json)
+        estimateview.show_score(rows, as_json)
         return
     setup = {
         "batch": batch, "seq_len": seq_len, "rank": rank, "targets": targets, "weights": weights,
@@ -54,4 +54,4 @@ def command(
         "offloading": offloading, "attention": attention, "compiled": compile, "counter": counter,
     }  # fmt: skip
     wanted = estimating.Wanted(model, config, params_b, method, devices, gpu, gpu_memory, examples, tokens)
-    estimating.show(estimating.estimate(wanted, setup), as_json)
+    estimateview.show(estimating.estimate(wanted, setup), as_json)
