@@ -28,7 +28,7 @@ from rag.search import Searcher
 from rag.settings import IndexSettings
 from rag.types import Hit
 
-SIZES = ((150, 0.25), (200, 0.0), (200, 0.25), (200, 0.5), (250, 0.25))
+CUTS = ((150, 0.25), (200, 0.0), (200, 0.25), (200, 0.5), (250, 0.25))
 WAYS = (*(("convex", w) for w in (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 1.0)), ("rrf", 0.5))
 
 
@@ -88,11 +88,11 @@ def _points(short: Set, long: Set, embedder: Embedder, kept: Path) -> Iterator[P
             ranked[way, weight] = np.array(
                 [
                     metrics.hit_at_k([h.chunk.doc for h in hits], {row.doc}, 1)
-                    for row, hits in _found(searcher, train, settings)
+                    for row, hits in _found(searcher, train, settings, DEPTH[short.name])
                 ]
             )
     with bench(long, embedder, kept) as desk:
-        for size, overlap in SIZES:
+        for size, overlap in CUTS:
             cut = replace(IndexSettings(), max_tokens=size, overlap=overlap)
             searcher = desk.searcher(desk.cut(cut), cut)
             for way, weight in WAYS:
@@ -101,7 +101,7 @@ def _points(short: Set, long: Set, embedder: Embedder, kept: Path) -> Iterator[P
                     metrics.evidence(
                         context.fitting(hits, PROMPT_TOKENS, count), row.doc, raws[row.doc], row.spans
                     )
-                    for row, hits in _found(searcher, long.rows, settings)
+                    for row, hits in _found(searcher, long.rows, settings, DEPTH[long.name])
                 ]
                 recall, full = (
                     np.array([getattr(each, name) for each in shown]) for name in ("recall", "full")
@@ -110,9 +110,10 @@ def _points(short: Set, long: Set, embedder: Embedder, kept: Path) -> Iterator[P
 
 
 def _found(
-    searcher: Searcher, rows: Sequence[Row], settings: IndexSettings
+    searcher: Searcher, rows: Sequence[Row], settings: IndexSettings, depth: int
 ) -> Iterator[tuple[Row, Sequence[Hit]]]:
-    results = searcher.find([row.question for row in rows], [Query(k=DEPTH)] * len(rows), settings)
+    asked = [row.question for row in rows]
+    results = searcher.find(asked, [Query(k=depth)] * len(rows), settings)
     return zip(rows, (result.hits for result in results), strict=True)
 
 

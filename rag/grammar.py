@@ -20,7 +20,8 @@ _COUNT = (
 )
 _CLOCK = r"(?:noon|midnight|\d{1,2}[:.]\d\d(?: ?[ap]\.?m\b\.?)?|\d{1,2} ?[ap]\.?m\b\.?)"
 _MONTH = r"(?:January|February|March|April|May|June|July|August|September|October|November|December)"
-_DAY = r"(?:(?:every |each )?(?:Mon|Tues|Wednes|Thurs|Fri|Satur|Sun)days?)"
+_WEEKDAY = r"(?:Mon|Tues|Wednes|Thurs|Fri|Satur|Sun)days?"
+_DAY = rf"(?:(?:every |each )?{_WEEKDAY}(?:(?:, | and | or ){_WEEKDAY})*)"
 _DATE = rf"(?:(?:\d{{1,2}} )?{_MONTH}(?: \d{{1,2}})?(?:,? \d{{4}})?|(?:1[5-9]|20)\d\d)"
 _SPAN = rf"(?:(?:up to|at most|at least|about) )?{_COUNT} (?:seconds|minutes|hours|days|nights|weeks|months|years)"
 _NAME = r"(?:the )?[A-Z][\w'’-]*(?: (?:of |the |and )?[A-Z][\w'’-]*)*"
@@ -32,7 +33,7 @@ _SLOTS: tuple[tuple[str, re.Pattern[str]], ...] = (
     ("By when", re.compile(rf"\bby (?P<slot>{_CLOCK}|{_DATE})")),
     ("Until when", re.compile(rf"\b(?:until|till) (?P<slot>{_CLOCK}|{_DATE}|{_DAY})")),
     ("When", re.compile(rf"\bfrom (?P<slot>(?:{_CLOCK}|{_DATE}|{_DAY}) (?:to|until|till) (?:{_CLOCK}|{_DATE}|{_DAY}))")),
-    ("When", re.compile(rf"\b(?:at|before|after|since|on|in|every) (?P<slot>{_CLOCK}|{_DATE}|{_DAY})(?![\w-])")),
+    ("When", re.compile(rf"\b(?:only )?(?:at|before|after|since|on|in|every) (?P<slot>{_CLOCK}|{_DATE}|{_DAY})(?![\w-])")),
 )  # fmt: skip
 _DATED = re.compile(rf"\b(?:{_CLOCK}|{_DATE})")
 """With a second date left over, it would be open which of them is asked for."""
@@ -51,7 +52,9 @@ _WHERE = re.compile(
 _PERSON = re.compile(
     r"(?:er|or|ist|man|woman|captain|doctor|vet|chef|clerk|head|president|king|queen|keeper)$"
 )
-_LIST_MARK = re.compile(r"^(?:[-*•+]|\d{1,3}[.)])\s+|^(?:yes|no|sorry|unfortunately),?\s+", re.I)
+_POINTING = re.compile(r"\b(?:this|these|those)\b")
+"""What these point to stands in another sentence."""
+_LIST_MARK = re.compile(r"^(?:[-*•+]|\d{1,3}[.)])\s+|^(?:yes|no|sorry|unfortunately),\s+", re.I)
 _ODD = re.compile(r"[@<>|{}\\_*#\[\]=“”\"…;]|(?<!\d):|:(?!\d)|--|\s['’,.]|\brespectively\b")
 _WORDS = 26
 """A longer statement makes a question that nobody would ask."""
@@ -89,7 +92,7 @@ def _asked(subject: str, auxiliary: str, base: str, rest: str) -> Turned | None:
     """Ask for what the rest of a statement holds; ``base`` is empty where the auxiliary is the only verb."""
     rest, denied = _positive(rest)
     verb = f" {base}" if base else ""
-    if not rest or (base and _has_other_verb(rest)):
+    if not rest or _POINTING.search(rest) or (base and _has_other_verb(rest)):
         return None
     if base in (
         "",
@@ -153,7 +156,8 @@ def _verb(tokens: list[str], at: int) -> tuple[str, str] | None:
         )
     ):
         return token, ""
-    if token in ("does", "do", "did") and tokens[at + 1 : at + 2] == ["not"]:
+    after = tokens[at + 1] if at + 1 < len(tokens) else ""
+    if token in ("does", "do", "did") and (after == "not" or FORMS.get(after) == ("do", after)):
         return token, ""
     form = FORMS.get(token)
     if form is None or before in OPENERS | DETERMINERS:
@@ -169,7 +173,7 @@ def _verb(tokens: list[str], at: int) -> tuple[str, str] | None:
 
 def _subject(tokens: list[str], names: Collection[str]) -> str:
     """Return the subject as it stands inside a sentence, or nothing when it is no plain one."""
-    first = tokens[0].lower()
+    first = re.split("['’]", tokens[0].lower())[0]
     if first == "there" and len(tokens) == 1:
         return "there"
     lowered = {token.lower() for token in tokens}

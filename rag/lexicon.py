@@ -32,8 +32,8 @@ _PLURAL = """
     children crew men people police staff they women you
 """
 _OPENERS = """
-    after also although among and as at because before between both but by despite during for from he her
-    here his how however i if in it its let my no nor not on once or our over please she since so such that
+    after also although among and as at because before being between both but by despite during for from having he her
+    here his how however i if in it its let my no nor not on once other or our over please she since so such that
     their then these they this those though to under unless until we what when where which while who why
     with without yet
 """

@@ -32,12 +32,15 @@ from rag.words import words
         ("There is no charge for anchoring.", "Is there any charge for anchoring?", "no"),
         ("No, you can pay by card.", "Can you pay by card?", "yes"),
         ("Bread is served because guests are hungry.", "Why is bread served?", "guests are hungry"),
+        ("The tour sails on Thursdays and Sundays.", "When does the tour sail?", "Thursdays and Sundays"),
+        ("The ticket is valid only after 09:45 on trains.", "When is the ticket valid on trains?", "09:45"),
+        ("Koja does have seats outdoors.", "Does Koja have seats outdoors?", "yes"),
         ("Fees grew in 2007 by a third.", "When did fees grow by a third?", "2007"),
         ("The last boat accepted here is 22 metres long.", "Is the last boat accepted here 22 metres long?", "yes"),
     ],
 )  # fmt: skip
 def test_a_statement_is_turned_round(statement: str, question: str, answer: str) -> None:
-    found = turned(statement, {"Mirrow", "Pellin"})
+    found = turned(statement, {"Mirrow", "Pellin", "Koja"})
     assert found is not None
     assert (found.question, found.answer) == (question, answer)
 
@@ -46,9 +49,13 @@ def test_a_statement_is_turned_round(statement: str, question: str, answer: str)
     "statement",
     [
         "It is closed on Sundays.",
+        "I’m told my predecessor called the members.",
         "On Sundays the office is closed.",
         "What does it cost?",
         "Opening hours",
+        "Having lost children myself, I understand.",
+        "No one has a stronger record.",
+        "The company has accounted for this in May.",
         "Amounts paid in 2010 of 3 euros related to affiliates.",
         "In Varnsey, where the line ends, boats land.",
         'The captain said: "never again".',
