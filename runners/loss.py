@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -22,7 +22,7 @@ from transformers import PreTrainedModel
 from runners.batch import Batch, collate
 from runners.chat import Encoded
 from runners.compiling import ON_CPU, pays
-from runners.fused import fast
+from runners.fused import Layer, fast, layers
 
 LOGITS = (25 * 2**20, 256 * 2**20)
 """Bytes of fp32 logits held at once, on a CPU and on a GPU: 133 rows of a vocabulary of 49,152, and 1,365."""
@@ -91,6 +91,8 @@ class Loss:
     """Why torch.compile is on or off."""
     inner: Callable[..., Any] | None = None
     """The compiled layers below the head."""
+    faster: list[Layer] = field(default_factory=list)
+    """The layers that the fast way has forward passes of its own for; found at the first pass."""
 
     def __call__(self, rows: Sequence[Encoded]) -> Tensor:
         """Return the sum of the learnt tokens' cross-entropies over some rows, in fp32."""
@@ -106,7 +108,9 @@ class Loss:
         """Return the last hidden states, [T, d], in the order of the batch's tokens."""
         inner = self.inner or self.causal.base_model
         if self.path == "fast":
-            with fast(self.net, self.causal):
+            if not self.faster:
+                self.faster.extend(layers(self.net))
+            with fast(self.faster, self.causal):
                 out = inner(
                     input_ids=batch.ids,
                     position_ids=batch.positions,

@@ -113,7 +113,7 @@ def peak_gib() -> float:
     except ImportError:  # Windows
         import psutil
 
-        return float(psutil.Process().memory_info().peak_wset) / GIB
+        return float(psutil.Process().memory_info().peak_wset) / GIB  # type: ignore[attr-defined]  # Windows has it
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return most / GIB if sys.platform == "darwin" else most * 1024 / GIB
 

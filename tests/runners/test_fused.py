@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 from transformers import Qwen2Config, Qwen2ForCausalLM
-from transformers.models.llama.modeling_llama import LlamaRMSNorm
+from transformers.models.llama.modeling_llama import LlamaRMSNorm, apply_rotary_pos_emb
 
-from runners import attach, load, models
+from runners import attach, load, lowrank, models
+from runners.attention import Move, Turn
 from runners.chat import Chat
 from runners.data import Example
-from runners.fused import AddLowRank, Move, Norm, fast
+from runners.fused import Norm, fast, layers
 from runners.loss import Loss, choose
+from runners.lowrank import AddLowRank
 from runners.models import Model
 from runners.tuning import TrainConfig
 
@@ -53,6 +56,56 @@ def test_low_rank_adds_in_place_and_has_its_gradients() -> None:
         torch.autograd.grad(found, leaves, slope), torch.autograd.grad(wanted, leaves, slope), strict=True
     ):
         torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize("trained", [True, False])
+def test_layers_of_one_input_are_together_what_each_is_alone(tiny: Model, trained: bool) -> None:
+    """By the base, by the adapters, and by both back to the input, which need not want a gradient."""
+    net = attach.attach(tiny, TrainConfig(rank=4, alpha=8.0)).float()
+    torch.manual_seed(0)
+    for name, p in attach.trained(net).items():
+        if "lora_B" in name:
+            nn.init.normal_(p)
+    own: Any = net.get_base_model().model.layers[0].self_attn  # type: ignore[operator]
+    apart = [own.q_proj, own.k_proj, own.v_proj]
+    assert all(map(lowrank.plain, apart))
+    x = torch.randn(7, apart[0].in_features, requires_grad=trained)
+    leaves = [p for layer in apart for p in layer.parameters() if p.requires_grad] + [x] * trained
+    wanted, found = [layer(x) for layer in apart], lowrank.together(apart, x)
+    slopes = [torch.randn_like(y) for y in wanted]
+    for a, b in zip(found, wanted, strict=True):
+        torch.testing.assert_close(a, b)
+    assert len(leaves) == 6 + trained
+    for a, b in zip(
+        torch.autograd.grad(found, leaves, slopes), torch.autograd.grad(wanted, leaves, slopes), strict=True
+    ):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
+
+
+def test_dropout_falls_on_each_layer_apart(tiny: Model) -> None:
+    net = attach.attach(tiny, TrainConfig(rank=4, dropout=0.5)).float().train()
+    own: Any = net.get_base_model().model.layers[0].mlp  # type: ignore[operator]
+    both = [own.gate_proj, own.up_proj]
+    for layer in both:
+        nn.init.ones_(layer.lora_B["default"].weight)
+    x = torch.ones(64, own.gate_proj.in_features)
+    gate, up = (y - layer.base_layer(x) for layer, y in zip(both, lowrank.together(both, x), strict=True))
+    assert len({round(float(v), 4) for v in gate[:, 0].detach()}) > 8
+    assert not torch.allclose(gate[:, 0], up[:, 0])
+
+
+def test_positions_turn_as_llamas() -> None:
+    torch.manual_seed(0)
+    angles = torch.rand(7, 4)
+    cos, sin = (torch.cat([t, t], dim=-1)[None] for t in (angles.cos(), angles.sin()))
+    x = torch.randn(7, 3, 8, requires_grad=True)
+    wanted, _ = apply_rotary_pos_emb(x.transpose(0, 1)[None], x.transpose(0, 1)[None], cos, sin)
+    wanted = wanted[0].transpose(0, 1)
+    found = Turn.apply(x, *(t[0, :, None, :4] for t in (cos, sin)))
+    torch.testing.assert_close(found, wanted)
+    slope = torch.randn(7, 3, 8)
+    (a,), (b,) = (torch.autograd.grad(y, x, slope) for y in (found, wanted))
+    torch.testing.assert_close(a, b)
 
 
 def test_rows_move_into_a_padded_table_and_back() -> None:
@@ -96,7 +149,7 @@ def test_a_norm_that_computes_something_else_stays(tiny: Model) -> None:
 
     net = load.load_base(tiny, "float32")
     net.model.norm = ShiftedRMSNorm(32)
-    with fast(net, net):
+    with fast(layers(net), net):
         assert "forward" in vars(net.model.layers[0].input_layernorm)
         assert "forward" not in vars(net.model.norm)
     assert not any("forward" in vars(module) for module in net.modules())

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from runners import attach, fused, schedule
+from runners import attach, attention, schedule
 from runners.batch import collate
 from runners.chat import Chat, Encoded
 from runners.data import Example
@@ -55,7 +55,7 @@ def test_each_way_equals_the_models_own_logits(net: nn.Module, rows: list[Encode
 
 
 def test_long_rows_use_flash_and_agree(net: nn.Module, rows: list[Encoded], tiny: Model) -> None:
-    ids = tuple((rows[0].ids * 20)[: fused.MAX_EAGER - 100])
+    ids = tuple((rows[0].ids * 20)[: attention.MAX_EAGER - 100])
     long = [Encoded(ids + row.ids * 2, tuple(range(500, 510)), 1) for row in rows[:2]]
     assert collate(long, packed=True).segments.prefix == 0
     net.get_base_model().config.max_position_embeddings = 1024  # type: ignore[operator]
