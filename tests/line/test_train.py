@@ -40,17 +40,20 @@ def train(folder: Path, tunewise: Any) -> Callable[..., dict[str, Any]]:
 
 
 @pytest.mark.parametrize("method", ["lora", "qlora", "full"])
-def test_each_method_trains_and_its_result_loads_by_itself(
-    train: Callable[..., dict[str, Any]], folder: Path, method: str, recwarn: pytest.WarningsRecorder
+def test_each_method_trains_and_its_result_loads_and_answers_by_itself(
+    train: Callable[..., dict[str, Any]], folder: Path, method: str
 ) -> None:
     said = train(method)
     assert (said["schema"], said["method"], said["rows"]) == (1, method, ROWS)
     assert 0 < said["last_loss"] < 10
     assert not list(folder.glob(f".{method}*"))
-    recwarn.clear()
-    model = reloaded(folder / method)
-    # What a library deprecates in itself is its own affair; an adapter that does not fit is a UserWarning.
-    assert [str(w.message) for w in recwarn if issubclass(w.category, UserWarning)] == []
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        # peft itself asks transformers for an attribute by its older name, whatever is loaded.
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
+        model = reloaded(folder / method)
+        first = json.loads((folder / "rows.jsonl").read_text("utf-8").splitlines()[0])
+        assert asked(model, folder / method, first["messages"][:-1]).strip()
     assert sum(p.numel() for p in model.parameters()) > 134e6
     if method == "full":
         shutil.rmtree(folder / method)
@@ -63,12 +66,20 @@ def reloaded(folder: Path) -> Any:
 
     from runners.models import resolve
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("always")
-        if not (folder / "adapter_config.json").exists():
-            return AutoModelForCausalLM.from_pretrained(folder)
-        base = AutoModelForCausalLM.from_pretrained(resolve("smollm2-135m-instruct").folder)
-        return PeftModel.from_pretrained(base, folder)
+    if not (folder / "adapter_config.json").exists():
+        return AutoModelForCausalLM.from_pretrained(folder)
+    base = AutoModelForCausalLM.from_pretrained(resolve("smollm2-135m-instruct").folder)
+    return PeftModel.from_pretrained(base, folder)
+
+
+def asked(model: Any, folder: Path, messages: list[dict[str, str]]) -> str:
+    """Let a model answer by plain transformers, with the tokenizer and template beside its weights."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    asked = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt")
+    made = model.generate(**asked, max_new_tokens=12, do_sample=False)
+    return str(tokenizer.decode(made[0][asked["input_ids"].shape[1] :], skip_special_tokens=True))
 
 
 def test_check_and_show_stop_before_the_first_step(folder: Path, tunewise: Any) -> None:
@@ -82,7 +93,7 @@ def test_check_and_show_stop_before_the_first_step(folder: Path, tunewise: Any) 
 
 
 def test_check_stops_on_what_would_spoil_the_training(folder: Path, tunewise: Any) -> None:
-    row = {"prompt": "Tell me everything.", "completion": "word " * 4000}
+    row = {"prompt": "Tell me everything.", "completion": "word " * 5000}
     (folder / "long.jsonl").write_text(json.dumps(row) + "\n", "utf-8")
     done = tunewise("train", "--examples", "long.jsonl", "--check", cwd=folder)
     assert done.returncode == 3, done.stdout
