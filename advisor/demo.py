@@ -109,6 +109,7 @@ def change_documents(run: RunFolder, plan: Plan, quick: bool) -> dict[str, Any]:
 
 def show_before_and_after(run: Path, ids: Sequence[str]) -> None:
     """Print the answers to a few questions before and after the update."""
+    from rag.clean import unlinked
     from runners.rundir import TRIAL
     from runners.staleness import JOURNAL
 
@@ -120,10 +121,11 @@ def show_before_and_after(run: Path, ids: Sequence[str]) -> None:
         for row in mine:
             if row["arm"] == "rag":
                 continue
-            print(f"  {row['arm']:<7} {row['when']:<7} {row['marked']}")
+            print(f"  {row['arm']:<7} {row['when']:<7} {unlinked(row['marked'])}")
             for c in row["citations"][:1]:
                 if c["supported"]:
-                    print(f'                  [{c["n"]}] {c["doc"]}, line {c["line_start"]}: "{c["quote"]}"')
+                    place = f"{unlinked(c['doc'])}, line {c['line_start']}"
+                    print(f'                  [{c["n"]}] {place}: "{unlinked(c["quote"])}"')
     print()
 
 

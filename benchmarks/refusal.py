@@ -20,7 +20,7 @@ from advisor.harbor_desk import path as example_path
 from rag import curve
 from rag.embed import Embedder
 from rag.index import Index
-from rag.logistic import fitted, left_out
+from rag.logistic import cut, fitted, left_out
 from rag.signals import DEPTH, NAMES, signals
 from runners.models import resolve
 
@@ -103,8 +103,11 @@ def as_run(name: str, x: np.ndarray, y: np.ndarray, removed: np.ndarray, gold: n
         inside = dev[gold]
         rows = np.vstack([x[dev], removed[inside]])
         labels = np.concatenate([y[dev], np.zeros(int(inside.sum()), dtype=bool)])
-        weights, bias = fitted(rows, labels, np.arange(len(labels)) >= dev.sum())
-        judged = curve.at(0.0, x[~dev] @ weights + bias, y[~dev])
+        made = np.arange(len(labels)) >= dev.sum()
+        group = np.concatenate([np.flatnonzero(dev), gold[inside]])
+        limit = cut(left_out(rows, labels, made, group), labels, made)
+        weights, bias = fitted(rows, labels, made)
+        judged = curve.at(limit, x[~dev] @ weights + bias, y[~dev])
         right.append(judged.right)
         wrong.append(judged.wrong)
     print(

@@ -12,9 +12,9 @@ of test questions from .10 to .08 and correct ones from .77 to .76 only."""
 
 
 def fitted(x: np.ndarray, y: np.ndarray, made: np.ndarray) -> tuple[np.ndarray, float]:
-    """Return weights [signals] and bias: below 0 is refused, where weighted accuracy is best.
+    """Return the weights [signals] of raw signals and the bias: their sum is the log odds of being answerable.
 
-    ``x`` [questions, signals] are raw, ``y`` says which are answerable, ``made`` which of the others were made by
+    ``x`` is [questions, signals], ``y`` says which are answerable, ``made`` which of the others were made by
     leaving the gold document out. Both classes count the same, and so do real and made negatives.
     """
     from scipy.optimize import minimize
@@ -31,13 +31,13 @@ def fitted(x: np.ndarray, y: np.ndarray, made: np.ndarray) -> tuple[np.ndarray, 
 
     best = minimize(loss, np.zeros(x.shape[1] + 1), jac=True, method="L-BFGS-B").x
     weights = best[:-1] / scale
-    return weights, -_cut(x @ weights, y, share)
+    return weights, float(best[-1] - mean @ weights)
 
 
 def left_out(
     x: np.ndarray, y: np.ndarray, made: np.ndarray, group: np.ndarray, folds: int = FOLDS
 ) -> np.ndarray:
-    """Return the score of each row by a fit that has not seen its ``group`` (its question), the cut at 0."""
+    """Return the log odds of each row by a fit that has not seen its ``group`` (its question)."""
     scores = np.zeros(len(y))
     fold = group % min(folds, len(np.unique(group)))
     for number in np.unique(fold):
@@ -48,6 +48,21 @@ def left_out(
     return scores
 
 
+def cut(scores: np.ndarray, y: np.ndarray, made: np.ndarray) -> float:
+    """Return the cut with the best weighted accuracy, in the middle of its gap; of equals the lowest.
+
+    Only cuts are considered that refuse at most the share MOST_REFUSED of the answerable. On scores that ``left_out``
+    gave it holds what it promises; on a fit's own it refuses more of new questions.
+    """
+    share = _shares(y, made)
+    order = np.argsort(scores, kind="stable")
+    values, gains = scores[order], np.where(y, -share, share)[order]
+    reached = np.concatenate([[0.0], np.cumsum(gains)])
+    refused = np.concatenate([[0.0], np.cumsum(y[order])]) / max(1, y.sum())
+    edges = np.concatenate([[values[0] - 1e-6], (values[1:] + values[:-1]) / 2, [values[-1] + 1e-6]])
+    return float(edges[int(np.argmax(np.where(refused <= MOST_REFUSED, np.round(reached, 12), -np.inf)))])
+
+
 def _shares(y: np.ndarray, made: np.ndarray) -> np.ndarray:
     share = np.zeros(len(y))
     share[y] = 0.5 / max(1, y.sum())
@@ -55,16 +70,3 @@ def _shares(y: np.ndarray, made: np.ndarray) -> np.ndarray:
     for kind in kinds:
         share[kind] = 0.5 / len(kinds) / kind.sum()
     return share
-
-
-def _cut(scores: np.ndarray, y: np.ndarray, share: np.ndarray) -> float:
-    """Return the cut with the best weighted accuracy, in the middle of its gap; of equals the lowest.
-
-    Only cuts are considered that refuse at most the share MOST_REFUSED of the answerable.
-    """
-    order = np.argsort(scores, kind="stable")
-    values, gains = scores[order], np.where(y, -share, share)[order]
-    reached = np.concatenate([[0.0], np.cumsum(gains)])
-    refused = np.concatenate([[0.0], np.cumsum(y[order])]) / max(1, y.sum())
-    edges = np.concatenate([[values[0] - 1e-6], (values[1:] + values[:-1]) / 2, [values[-1] + 1e-6]])
-    return float(edges[int(np.argmax(np.where(refused <= MOST_REFUSED, np.round(reached, 12), -np.inf)))])

@@ -18,7 +18,7 @@ import numpy as np
 from rag import curve
 from rag.curve import Point
 from rag.errors import BadInput
-from rag.logistic import fitted, left_out
+from rag.logistic import cut, fitted, left_out
 from rag.signals import DEPTH, NAMES, Signals, signals
 from rag.types import Hit
 
@@ -144,6 +144,8 @@ def fit(index: Searchable, questions: Sequence[tuple[str, str | None, bool]]) ->
     x, y = np.array([row.vector() for row in rows]), np.array(labels)
     weights, bias = fitted(x, y, made)
     scores = left_out(x, y, made, group)
+    limit = cut(scores, y, made)
+    scores, bias = scores - limit, bias - limit
     chosen = curve.at(0.0, scores, y)
     return Threshold(
         dict(zip(NAMES, weights.tolist(), strict=True)), bias, "logistic", positive, negative, int(made.sum()),
