@@ -55,7 +55,7 @@ def chats(arm: str, count: int) -> list[list[Message]]:
         Index.build(Path(folder) / "index", desk / "documents", embedder)
         index, never = (
             Index.open(Path(folder) / "index", embedder),
-            Threshold((0.0,) * 4, 1, "", 0, 0, 0, None),
+            Threshold({}, 1.0, "default"),
         )
         retriever = Retriever(index, IndexStep(), never, token_counter(models.resolve(MODEL).folder))
         found = retriever.find([q.question for q in asked])
