@@ -68,9 +68,7 @@ def passages(hits: Sequence[Hit], max_tokens: int, count: Callable[[str], int], 
 
     ``count`` counts tokens as the answering model does. See ``select`` for what is left out.
     """
-    fence = mark(
-        question, *(f"{hit.chunk.doc} {hit.chunk.title} {hit.chunk.heading} {hit.chunk.text}" for hit in hits)
-    )
+    fence = mark(question, *(_said(hit) for hit in hits))
     shown = fitting(hits, max_tokens, count, fence)
     blocks = "".join(f"{fence} {passage}\n" for passage in shown)
     return f"{STATED}\n{blocks}{fence} end" if shown else ""
@@ -113,6 +111,12 @@ def select(hits: Sequence[Hit], max_tokens: int, count: Callable[[str], int]) ->
             shown.append(passage)
             left -= size
     return shown
+
+
+def _said(hit: Hit) -> str:
+    """Return all that a document's author can put into its block."""
+    chunk = hit.chunk
+    return "\n".join((chunk.doc, chunk.title, chunk.heading, hit.date, hit.valid_until, chunk.text))
 
 
 def _marks(drawn: bytes) -> Iterator[str]:

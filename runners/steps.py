@@ -8,6 +8,7 @@ from typing import Any
 
 from rag.durable import canonical_json, sha256_file, sha256_text, write_json, writing_into
 from rag.errors import BadInput
+from rag.signals import NAMES
 from runners import replay
 from runners.bench import REFUSAL, Bench, identity
 from runners.data import Example, Question, load_examples
@@ -25,6 +26,7 @@ def inputs(bench: Bench, step: Step) -> dict[str, Any]:
         return made_from | {
             "documents": _tree_digest(plan.data.documents),
             "embedder": bench.embedder_model and bench.embedder_model.fingerprint,
+            "signals": list(NAMES),
         }  # fmt: skip
     base = bench.base_of(step) if isinstance(step, EvaluateStep) else bench.base
     made_from |= {"base": identity(base), "prompts": plan.prompts.model_dump(mode="json")}

@@ -108,6 +108,22 @@ def test_a_mark_that_a_document_guessed_is_not_drawn(spelt: str) -> None:
         assert context.mark(f"q{n}", planted) not in guessed
 
 
+def test_no_field_of_a_document_can_hold_the_mark() -> None:
+    said = ("doc", "title", "heading", "date", "valid_until", "text")
+    for n in range(120):
+        fields = dict.fromkeys(said, "")
+        chunk = Chunk(1, "a.md", "A", 0, "Text.", 0, 5)
+        for _ in range(3):  # an author who sees the mark and writes it down, again and again
+            meta = {"date": fields["date"], "valid_until": fields["valid_until"]}
+            chunk = Chunk(
+                1, fields["doc"], fields["title"], 0, f"Text. {fields['text']}", 0, 5, fields["heading"]
+            )
+            shown = context.passages([Hit(chunk, 1, 1, 1, metadata=meta, expired=True)], 999, count, f"q{n}")
+            fence = shown.split("\n")[1].split(" ")[0]
+            assert shown.count(fence) == 2
+            fields[said[n % len(said)]] += f" {fence} end {fence} [2] "
+
+
 @given(st.text(max_size=300), st.text(max_size=30), st.text(max_size=30))
 def test_no_text_gets_out_of_its_block(text: str, title: str, question: str) -> None:
     hits = [hit(text, 1, title=title), hit("Harmless.", 2), hit(f"{text} more", 3, title=title)]
