@@ -56,7 +56,7 @@ def visible(text: str) -> str:
     Line ends become a newline; tabs, accents, emoji and the spelling of every script stay.
     """
     text = _ENDS.sub("\n", _ESCAPES.sub("", text))
-    if text.isascii() and text.isprintable():
+    if text.isascii() and text.replace("\n", " ").replace("\t", " ").isprintable():
         return text
     spared = {match.start() + n for match in _FLAG.finditer(text) for n in range(len(match.group()))}
     spared |= {match.start() for match in _JOINERS.finditer(text)}

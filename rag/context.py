@@ -141,7 +141,7 @@ def _unseen(chunk: Chunk, seen: Sequence[Chunk]) -> str:
     start, end = chunk.start, chunk.end
     exact = len(chunk.text) == end - start
     for other in seen:
-        if " ".join(other.text.split()) == " ".join(chunk.text.split()) and other.title == chunk.title:
+        if other.title == chunk.title and other.text.split() == chunk.text.split():
             return ""
         if other.doc != chunk.doc or other.end <= start or end <= other.start:
             continue
