@@ -33,7 +33,9 @@ FUSIONS = (
     ("rrf", 0.5),
 )
 DEPTH = 50
-"""Hits taken of each search; more never fit a prompt of a few thousand tokens."""
+"""Hits taken of each search, at most."""
+SHORTEST = 20
+"""Tokens that a passage takes at least with its header, so that no more hits are asked for than can be shown."""
 FEWEST = 10
 """With fewer questions nothing is changed: no difference among them could be told from noise."""
 NOISE = 0.05
@@ -132,6 +134,7 @@ class Tuner:
         self._bench = bench
         self._questions = questions
         self._budget = budget
+        self._depth = max(3, min(DEPTH, budget // SHORTEST))
         self._count = lru_cache(maxsize=100_000)(count)
         self._tell = on_event or (lambda event: None)
         self._total = 0
@@ -191,7 +194,7 @@ class Tuner:
 
     def _hits(self, candidate: Candidate, searcher: Searcher) -> list[Sequence[Hit]]:
         asked = [each.question for each in self._questions]
-        return [r.hits for r in searcher.find(asked, [Query(k=DEPTH)] * len(asked), candidate.settings)]
+        return [r.hits for r in searcher.find(asked, [Query(k=self._depth)] * len(asked), candidate.settings)]
 
     def _shown(self, candidate: Candidate, chunks: int, hits: Sequence[Sequence[Hit]], k: int) -> Measured:
         """Fill the budget with the first ``k`` hits of each question and judge what is shown."""

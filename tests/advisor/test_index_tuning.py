@@ -40,11 +40,11 @@ def embedder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def desk(tmp_path: Path, embedder: Path) -> Path:
-    """A folder with 30 documents of 12 facts, one question about each, and an index of long chunks."""
+    """A folder with 24 documents of 12 facts, one question about each, and an index of long chunks."""
     folder = tmp_path / "documents"
     folder.mkdir()
     rows = []
-    for n in range(30):
+    for n in range(24):
         facts = [f"The harbour number {n}{k:02} costs {n + k} euros per day and night." for k in range(12)]
         text = f"# Harbour {n}\n\n{' '.join(facts)}\n"
         (folder / f"d{n}.md").write_text(text)
@@ -73,8 +73,8 @@ def test_a_better_setting_is_applied_and_said(desk: Path, embedder: Path, capsys
     questions = ("--questions", desk / "questions.jsonl", "--all-dev")
     assert tune(desk, embedder, *questions) == 0
     said = capsys.readouterr().out
-    assert "30 of 30 questions" in said
-    assert "30 judged by the share of the gold spans that is shown" in said
+    assert "24 of 24 questions" in said
+    assert "24 judged by the share of the gold spans that is shown" in said
     assert "chosen: 50 tokens" in said
     assert "with --apply" in said
     assert tune(desk, embedder, *questions, "--apply", "--json") == 0
@@ -93,7 +93,7 @@ def test_a_better_setting_is_applied_and_said(desk: Path, embedder: Path, capsys
 def test_test_questions_are_never_used(desk: Path, embedder: Path, capsys: Said) -> None:
     path = desk / "questions.jsonl"
     assert tune(desk, embedder, "--questions", path) == 0
-    assert "10 of 30 questions" in capsys.readouterr().out
+    assert "8 of 24 questions" in capsys.readouterr().out
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     for n, row in enumerate(rows):
         row["split"] = "test" if n % 2 else "dev"
@@ -102,7 +102,7 @@ def test_test_questions_are_never_used(desk: Path, embedder: Path, capsys: Said)
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert tune(desk, embedder, "--questions", path, "--json") == 0
     told = json.loads(capsys.readouterr().out)
-    assert (told["questions"], told["left_out"]) == (15, {})
+    assert (told["questions"], told["left_out"]) == (12, {})
 
 
 def test_without_questions_some_are_made_and_said_to_be(desk: Path, embedder: Path, capsys: Said) -> None:
