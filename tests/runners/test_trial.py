@@ -34,7 +34,7 @@ QUESTIONS = (
 
 
 class Echo:
-    """Answers with the second line of its first passage, or with the question; one chat a batch."""
+    """Answers with the text of its first passage, or with the question; one chat a batch."""
 
     def __init__(self, stop_after: int | None = None) -> None:
         self.asked: list[str] = []
@@ -58,7 +58,7 @@ class Echo:
             turn = chat[-1]["content"]
             self.asked.append(turn)
             lines = turn.splitlines()
-            made.append(Completion(lines[2] if len(lines) > 2 else turn, 9, 4, 0.25, "stop"))
+            made.append(Completion(lines[3] if len(lines) > 3 else turn, 9, 4, 0.25, "stop"))
             if on_batch:
                 on_batch([position], made[-1:])
         return made
@@ -90,7 +90,7 @@ def test_an_answer_is_cited_from_the_passages_it_was_given(make_retriever: Any, 
 
 
 def test_what_the_threshold_refuses_is_never_asked(make_retriever: Any, tmp_path: Path) -> None:
-    always, echo = Threshold((0.0,) * 4, -1.0, "default", 0, 0, 0, None), Echo()
+    always, echo = Threshold({}, -1.0, "default"), Echo()
     assert run_arm(PLAN, RAG, 0, QUESTIONS, echo, make_retriever(always), (), tmp_path / "a.jsonl") == 3
     rows = read_lines(tmp_path / "a.jsonl")
     assert echo.asked == []
