@@ -107,15 +107,13 @@ def test_test_questions_are_never_used(desk: Path, embedder: Path, capsys: Said)
 
 def test_without_questions_some_are_made_and_said_to_be(desk: Path, embedder: Path, capsys: Said) -> None:
     made = desk / "made.jsonl"
-    assert tune(desk, embedder, "--keep-made", made, "--json") == 0
-    told = json.loads(capsys.readouterr().out)
+    assert tune(desk, embedder, "--keep-made", made) == 0
     rows = [json.loads(line) for line in made.read_text().splitlines()]
-    assert told["synthetic"]
     assert all(row["synthetic"] for row in rows)
-    assert told["questions"] == len(rows) > 20
-    assert {each["lexical_weight"] for each in told["candidates"]} == {told["baseline"]["lexical_weight"]}
-    assert tune(desk, embedder) == 0
-    assert "synthetic questions" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert f"{len(rows)} synthetic questions" in said
+    assert len(rows) > 20
+    assert "only chunk size and overlap are tried" in said
 
 
 def test_what_cannot_be_judged_is_named(desk: Path, embedder: Path, capsys: Said) -> None:
