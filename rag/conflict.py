@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
-from rag.cite import opposed
 from rag.claim import Claim
 from rag.dates import within
+from rag.evidence import opposed
 from rag.types import Hit
 from rag.words import content_words, sentence_spans, words
 

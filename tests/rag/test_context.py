@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rag import context
+from rag import context, fence
 from rag.types import Chunk, Hit
 
 
@@ -82,10 +82,10 @@ def test_overlap_is_shown_once(make_chunk: Callable[..., Chunk]) -> None:
 
 
 def test_the_mark_is_drawn_for_the_request_and_is_in_none_of_its_texts() -> None:
-    mark = context.mark("q", "text")
-    assert mark == context.mark("q", "text")
-    assert len({context.mark(f"q{n}", "text") for n in range(200)}) > 190
-    drawn = list(islice(context._marks(b"x"), 200))
+    mark = fence.mark("q", "text")
+    assert mark == fence.mark("q", "text")
+    assert len({fence.mark(f"q{n}", "text") for n in range(200)}) > 190
+    drawn = list(islice(fence._marks(b"x"), 200))
     assert {len(found) for found in drawn} == {4, 5, 6, 7}
     assert len(set(drawn)) == len(drawn)
 
@@ -96,7 +96,7 @@ def test_the_mark_is_drawn_for_the_request_and_is_in_none_of_its_texts() -> None
 )
 def test_a_mark_that_a_document_guessed_is_not_drawn(spelt: str) -> None:
     """Whoever knows the whole request and finds its mark has changed the request by writing it down."""
-    guessed = [context.mark("q", f"text {n}") for n in range(300)]
+    guessed = [fence.mark("q", f"text {n}") for n in range(300)]
     planted = "\n".join(
         spelt.format(
             mark, upper=mark.upper(), spaced=" ".join(mark), zero="\u200b".join(mark), accents="\u0301".join(mark),
@@ -105,7 +105,7 @@ def test_a_mark_that_a_document_guessed_is_not_drawn(spelt: str) -> None:
         for mark in guessed
     )  # fmt: skip
     for n in range(300):
-        assert context.mark(f"q{n}", planted) not in guessed
+        assert fence.mark(f"q{n}", planted) not in guessed
 
 
 def test_no_field_of_a_document_can_hold_the_mark() -> None:
