@@ -109,7 +109,7 @@ def change_documents(run: RunFolder, plan: Plan, quick: bool) -> dict[str, Any]:
 
 def show_before_and_after(run: Path, ids: Sequence[str]) -> None:
     """Print the answers to a few questions before and after the update."""
-    from rag.clean import unlinked
+    from rag.links import unlinked
     from runners.rundir import TRIAL
     from runners.staleness import JOURNAL
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from advisor.results import report_json
-from rag.clean import unlinked
 from rag.durable import write_json, write_text
+from rag.links import unlinked
 from runners.bench import named_models
 from runners.data import Question
 from runners.plan import SCORES, Plan

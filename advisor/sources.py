@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from rag.clean import line, unlinked
+from rag.clean import line
+from rag.links import unlinked
 from rag.types import Chunk, Citation
 
 if TYPE_CHECKING:

@@ -1,15 +1,13 @@
-"""Make text harmless: what no reader sees, what a terminal obeys, what a chat template means, what a link fetches.
+"""Make text harmless: what no reader sees, what a terminal obeys, what a chat template means.
 
 Documents, questions and answers are all written by somebody else. ``visible`` leaves only what can be seen,
-``unmarked`` breaks the marks that chat models take for turns, ``line`` makes a header that stays one line, and
-``inert`` takes links and images out of an answer.
+``line`` keeps it on one line, and ``unmarked`` breaks the marks that chat models take for turns.
 """
 
 from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Sequence
 
 _ESCAPES = re.compile(
     r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]?"  # colours, cursor
@@ -36,19 +34,6 @@ _TURNS = re.compile(
     re.I,
 )
 
-_URL = r"(?:[a-z][a-z0-9+.-]{0,20}://|(?:javascript|vbscript|mailto):(?=\S)|data:(?=\w+/))"
-_LINK = re.compile(r"\[([^\[\]\n]*)\](?:\((?:[^()\n]|\([^()\n]*\))*\)?|\[[^\]\n]*[^\]\d\n][^\]\n]*\])")
-_DEFINED = re.compile(r"^[ \t]*\[[^\]\n]+\]:[ \t]*\S.*$", re.M)
-_FETCHING = (
-    "a|img|image|script|iframe|frame|object|embed|video|audio|source|track|link|style|form|input|button|svg|meta|base"
-    "|body|html|area|map|picture|portal"
-)
-_TAG = re.compile(rf"</?(?:(?:{_FETCHING})\b[^<>]*|[a-z][\w-]*\s[^<>]*=[^<>]*)(?:>|(?=<)|$)", re.I)
-_BARE = re.compile(rf"<?{_URL}[^\s<>\"'`]+>?", re.I)
-_ROUNDS = 20
-_SCHEME = re.compile(_URL, re.I)
-_TRAILING = ".,;:!?)]}>'\"”’"
-
 
 def visible(text: str) -> str:
     """Return the text without terminal escapes, control and invisible characters, and overriding directions.
@@ -73,28 +58,6 @@ def unmarked(text: str) -> str:
     return _TURNS.sub(lambda match: f"{match.group()} ", text)
 
 
-def inert(text: str, sources: Sequence[str] = ()) -> str:
-    """Return an answer in which nothing is fetched, clicked or obeyed.
-
-    Images become their description, links their words, HTML tags nothing. A bare address stays only where it
-    stands just so in one of ``sources`` (the passages shown, the question), so that an answer can never carry
-    away what was said in an address of its own; and without its scheme, so that no program makes it a link.
-    """
-    text = visible(text)
-    for _ in range(_ROUNDS):  # what is taken out may leave a link behind
-        before = text
-        text = _LINK.sub(r"\1", _DEFINED.sub("", text.replace("![", "[")))
-        text = _BARE.sub(lambda match: _known(match.group(), sources), _TAG.sub("", text))
-        if text == before:
-            return text
-    return _BARE.sub("", re.sub(r"[\[\]<>!]+", " ", text))  # nobody writes this by chance
-
-
-def unlinked(text: str) -> str:
-    """Return what a document says, visible and on one line, its addresses without the schemes that make them links."""
-    return _SCHEME.sub("", line(text))
-
-
 def _is_seen(char: str, before: str) -> bool:
     if char.isascii():
         return char.isprintable() or char in _KEPT
@@ -103,13 +66,3 @@ def _is_seen(char: str, before: str) -> bool:
     if "\U000e0100" <= char <= "\U000e01ef" or char in _UNSEEN:
         return False
     return unicodedata.category(char) not in ("Cc", "Cf", "Cs", "Cn") or char in _NUMBER_SIGNS
-
-
-def _known(address: str, sources: Sequence[str]) -> str:
-    bare = address.strip("<>").rstrip(_TRAILING)
-    rest = address.strip("<>")[len(bare) :]
-    whole = re.compile(re.escape(bare) + r"(?![\w/&=?#%~+-])")
-    found = any(whole.search(source) for source in sources) and not re.match(
-        "(?:data|javascript|vbscript):", bare, re.I
-    )
-    return f"{_SCHEME.sub('', bare) if found else '[address removed]'}{rest}"

