@@ -7,39 +7,20 @@ lacks ("an adult single", "a child single"), or the question tells their titles 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
 from rag.claim import Claim
-from rag.dates import within
-from rag.evidence import opposed
+from rag.statement import Statement, alike, differs, particles
 from rag.types import Hit
 from rag.words import content_words, sentence_spans, words
 
-LEAST = 2
-"""Content words that both must hold, titles and numbers left out."""
-MORE = 3
-"""Words that one may have beyond the other."""
 ASKED, ASKED_ELSEWHERE = 0.5, 0.8
 """Share of the question's content words that each must hold, with its title: under one title, and under two."""
 SHOWN = 2
 """Conflicts of one pair of documents, the nearest to the question first."""
-_SAME = {
-    word: words[0]
-    for words in (
-        ("cost", "pric", "charg", "fee", "fare", "pay", "paid"), ("open", "start", "begin"), ("clos", "end", "shut"),
-        ("leav", "depart", "go"), ("allow", "permit", "welcom", "may"), ("euro", "eur"), ("pound", "gbp"),
-        ("dollar", "usd"), ("maximum", "most", "max"), ("minimum", "least", "min"),
-    )
-    for word in words
-}  # fmt: skip
-"""Words that say the same of a price, a time or a permission."""
-_PARTICLES = frozenset(
-    ("out", "off", "up", "down", "before", "after", "over", "under", "above", "below", "until", "without")
-)
-"""Stop words that turn a statement into another one: check in, check out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +58,7 @@ class Conflict:
 
 def conflicts(question: str, hits: Sequence[Hit]) -> tuple[Conflict, ...]:
     """Return the conflicts among the hits that bear on the question, at most two for each pair of documents."""
-    asked = _alike(content_words(question))
+    asked = alike(content_words(question))
     spoken = [_Spoken(n, hit) for n, hit in enumerate(hits, start=1)]
     found: dict[frozenset[str], list[tuple[float, Conflict]]] = {}
     for a, b in combinations(spoken, 2):
@@ -88,31 +69,21 @@ def conflicts(question: str, hits: Sequence[Hit]) -> tuple[Conflict, ...]:
     return tuple(conflict for each in best for _, conflict in each)
 
 
-@dataclass(frozen=True, slots=True)
-class _Sentence:
-    start: int
-    end: int
-    claim: Claim
-    words: frozenset[str]
-    """Content words, those that say the same as one."""
-    particles: frozenset[str]
-
-
 class _Spoken:
     """A hit's sentences with what each claims, worked out once."""
 
     def __init__(self, n: int, hit: Hit) -> None:
         self.n, self.hit = n, hit
-        self.title = _alike(content_words(f"{hit.chunk.title} {hit.chunk.heading}"))
-        self.all = self.title | _alike(words(hit.chunk.text))
+        self.title = alike(content_words(f"{hit.chunk.title} {hit.chunk.heading}"))
+        self.all = self.title | alike(words(hit.chunk.text))
         self.sentences = [
-            _Sentence(start, end, claim, _alike(claim.words), _PARTICLES & set(words(text)))
+            Statement(start, end, claim, alike(claim.words), particles(text))
             for start, end in sentence_spans(hit.chunk.text)
             for text in [hit.chunk.text[start:end]]
             for claim in [Claim.of(text)]
         ]
 
-    def side(self, said: _Sentence) -> Side:
+    def side(self, said: Statement) -> Side:
         chunk = self.hit.chunk
         exact = len(chunk.text) == chunk.end - chunk.start
         first = chunk.line_start + chunk.text.count("\n", 0, said.start) if exact else chunk.line_start
@@ -129,45 +100,10 @@ def _between(a: _Spoken, b: _Spoken, asked: frozenset[str]) -> Iterator[tuple[fl
     needed = ASKED_ELSEWHERE if beyond_a and beyond_b else ASKED
     for one in a.sentences:
         for other in b.sentences:
-            about, twins = _differs(one, other, a, b, asked)
+            about, twins = differs(one, other, a.title, b.title, asked)
             held = min(_share(asked, one.words | a.title), _share(asked, other.words | b.title))
             if about and (held >= needed or (twins and a.title == b.title)):
                 yield held, Conflict(about, (a.side(one), b.side(other)), _newer(a, b))
-
-
-def _differs(
-    one: _Sentence, other: _Sentence, a: _Spoken, b: _Spoken, asked: frozenset[str]
-) -> tuple[str, bool]:
-    """Return what two sentences about the same thing differ in, "" when they do not or speak of different things.
-
-    Also whether they are word for word the same otherwise.
-    """
-    more, beyond = one.words - other.words - b.title, other.words - one.words - a.title
-    shared = (one.words & other.words) - a.title - b.title
-    first, second = one.claim, other.claim
-    if len(shared) < LEAST or one.particles != other.particles or len(more | beyond) > MORE:
-        return "", False
-    if len(more) == len(beyond) == 1 and opposed(more, beyond):
-        return "denial", True
-    if (more | beyond) & asked:
-        return "", False
-    if more and beyond:
-        named = more <= first.names and beyond <= second.names and len(shared) > LEAST and a.title == b.title
-        return ("names", True) if named else ("", False)
-    twins = not (more or beyond)
-    if first.denies != second.denies:
-        # Denying a narrower thing contradicts nothing.
-        return ("", False) if (more if first.denies else beyond) else ("denial", twins)
-    if opposed(one.words, other.words) or opposed(other.words, one.words):
-        return "denial", twins
-    if (
-        first.dates
-        and second.dates
-        and not (within(first.dates, second.dates) or within(second.dates, first.dates))
-    ):
-        return "dates", twins
-    apart = not (first.numbers <= second.numbers or second.numbers <= first.numbers)
-    return ("numbers", twins) if first.numbers and second.numbers and apart else ("", False)
 
 
 def _newer(a: _Spoken, b: _Spoken) -> int | None:
@@ -176,10 +112,6 @@ def _newer(a: _Spoken, b: _Spoken) -> int | None:
     if not first[:4].isdigit() or not second[:4].isdigit() or first == second:
         return None
     return a.n if first > second else b.n
-
-
-def _alike(found: Iterable[str]) -> frozenset[str]:
-    return frozenset(_SAME.get(word, word) for word in found)
 
 
 def _share(asked: frozenset[str], there: frozenset[str]) -> float:
