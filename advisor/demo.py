@@ -45,7 +45,7 @@ def demo(out: Path, quick: bool, resume: bool, overwrite: bool) -> None:
         table = change_documents(run, plan, quick)
         data = finish(run, plan, table)
     print(f"\nreport: {run.path / 'report.html'}")
-    print(f'ask it: tunewise ask {run.path} "When does the Ropewalk Museum open?"')
+    print(f'ask it: tunewise ask {run.path} "What does entry to the Ropewalk Museum cost?"')
     print(f"done in {(time.monotonic() - started) / 60:.1f} minutes")
     check_gate(data)
 

@@ -28,7 +28,7 @@ ANSWER = {
     "schema", "answer", "refused", "arm", "citations", "usage", "seconds", "conflicts", "searched", "nearest",
     "decision", "notes",
 }  # fmt: skip
-KNOWN = "When does the Ropewalk Museum open?"
+KNOWN = "What does entry to the Ropewalk Museum cost?"
 UNKNOWN = "Who won the world chess championship of 1972?"
 
 
