@@ -1,7 +1,8 @@
 """Faster CPU training with the same result: the passes that a model's layers make while training. Heavy.
 
 Measured on 2 cores with AVX512-BF16, SmolLM2-135M, LoRA r16, rows of 82 tokens: 567 tokens/s with PEFT's
-layers and torch's attention, 1,020 with these, 1,490 when the common beginning is computed once as well.
+layers and torch's attention, 1,020 with these, 1,490 when the common beginning is computed once as well. With AMX,
+a step of 8 such rows took 1,056 ms of processor time with layers apart, 948 with those of one input together.
 """
 
 from __future__ import annotations
