@@ -81,11 +81,11 @@ class Searcher:
         with watch.stage("filter"):
             selections = [self._parts.documents.select(query, today) for query in queries]
         with watch.stage("dense"):
-            depth = max(settings.pool, *(query.k for query in queries), *map(self._reranked, queries))
-            near = self._nearest(vectors, queries, selections, depth)
+            depths = [max(settings.pool, query.k, self._reranked(query)) for query in queries]
+            near = self._nearest(vectors, queries, selections, max(depths))
         results = []
-        for question, vector, query, selection, rows in zip(
-            questions, vectors, queries, selections, near, strict=True
+        for question, vector, query, selection, rows, depth in zip(
+            questions, vectors, queries, selections, near, depths, strict=True
         ):
             day, own = query.as_of or today, watch.part(len(questions))
             results.append(

@@ -55,6 +55,13 @@ def ferries(opened: Opened) -> Index:
     return opened({"rows.jsonl": "\n".join(map(json.dumps, rows))})
 
 
+def test_a_question_is_answered_as_if_it_were_asked_alone(ferries: Index) -> None:
+    queries = [Query(k=3), Query(k=250), Query(k=3, where=where("tags=rare")), Query(k=3, without=["row/7"])]
+    together = ferries.find_many(["ferry number 7"] * 4, queries)
+    alone = [ferries.find("ferry number 7", query) for query in queries]
+    assert [found.hits for found in together] == [found.hits for found in alone]
+
+
 @pytest.mark.parametrize("fusion", ["convex", "rrf"])
 def test_a_filter_comes_before_ranking_and_gives_full_k(ferries: Index, fusion: str) -> None:
     """Whether it leaves few chunks, so that the store is told them, or leaves few out."""
