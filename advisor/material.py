@@ -11,6 +11,7 @@ from rag.errors import BadInput, UsageProblem
 from runners import columns as roles
 from runners import holdout
 from runners import replay as replaying
+from runners.complaints import rows_of
 from runners.data import Question, load_questions
 from runners.example import Example, ExampleSet
 from runners.reading import load_examples
@@ -64,13 +65,13 @@ def gather(files: Files) -> Material:
         told += [f"validation: {line}" for line in describe(found, files.valid)]
     elif files.valid_share:
         rows, valid = holdout.hold_out(rows, files.valid_share, files.seed)
-        told.append(f"{len(valid)} rows are set apart for validation, by document and near repeat")
+        told.append(f"set apart for validation, by document and near repeat: {rows_of(len(valid))}")
     if files.replay is not None:
         others = load_examples(files.replay)
         share = REPLAY_SHARE if files.replay_share is None else files.replay_share
         rows = replaying.mix(rows, others.rows, share, files.seed)
         told.append(
-            f"{replaying.count(rows)} replay rows from {files.replay.name} are mixed in ({share:.0%} of all)"
+            f"mixed in from {files.replay.name}: {rows_of(replaying.count(rows))} for replay ({share:.0%} of all)"
         )
     asked = load_questions(files.questions) if files.questions else ()
     return Material(rows, max(1, len(rows) - loaded.duplicates), valid, asked, loaded.files, tuple(told))
@@ -78,8 +79,8 @@ def gather(files: Files) -> Material:
 
 def describe(loaded: ExampleSet, path: Path) -> list[str]:
     """Return how a file was understood: format, columns, what was left out."""
-    read = f"{len(loaded.rows):,} rows" if loaded.total <= len(loaded.rows) + len(loaded.rejected) else (
-        f"the first {len(loaded.rows):,} of {loaded.total:,} rows"
+    read = rows_of(len(loaded.rows)) if loaded.total <= len(loaded.rows) + len(loaded.rejected) else (
+        f"the first {len(loaded.rows):,} of {rows_of(loaded.total)}"
     )  # fmt: skip
     guessed = ", ".join(f"{role} = {name}" for role, name in loaded.columns.items())
     told = [f"{read} of {path.name}, format {loaded.format}" + (f" ({guessed})" if guessed else "")]

@@ -15,7 +15,7 @@ from advisor import chosen, material
 from advisor.material import Files, Material
 from rag.durable import writing_into
 from rag.errors import UsageProblem
-from runners.complaints import ACCEPTABLE, CODES
+from runners.complaints import ACCEPTABLE, CODES, rows_of
 from runners.tuning import METHODS, TrainConfig, TrainResult
 
 if TYPE_CHECKING:
@@ -153,7 +153,7 @@ def train(
             shutil.rmtree(old, ignore_errors=True)
     origin = Origin(files=read.files, reasons=reasons)
     with resumable(resume_line(sys.argv)), watching(order.as_json) as watcher, writing_into(order.out):
-        watcher.begin(f"{config.method} on {report.used:,} rows")
+        watcher.begin(f"{config.method} on {rows_of(report.used)}")
 
         def tell(event: dict[str, Any]) -> None:
             watcher(
@@ -183,11 +183,11 @@ def summary(result: TrainResult, out: Path) -> Iterator[str]:
     valid = f", on validation rows {result.valid_loss:.3f}" if result.valid_loss is not None else ""
     yield f"loss: {result.first_loss:.3f} at first, {result.last_loss:.3f} at last{valid}"
     yield (
-        f"{result.rows:,} rows, {result.steps:,} steps, {result.tokens:,} tokens in {result.seconds:,.0f} s "
+        f"{rows_of(result.rows)}, {result.steps:,} steps, {result.tokens:,} tokens in {result.seconds:,.0f} s "
         f"({result.tokens_per_s:,.0f} tokens/s), {result.trainable:,} weights trained"
     )
     if result.left_out:
-        yield f"{result.left_out} rows were left out"
+        yield f"left out: {rows_of(result.left_out)}"
     yield from result.notes
     yield f"next: tunewise adapters show {shlex.quote(str(out))}"
     if not full:

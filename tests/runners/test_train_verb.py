@@ -167,7 +167,7 @@ def test_a_whole_run_is_made_told_and_gone_on_from(
     done = train("--out", "made", *settings, "--patience", 3, "--variant", "rslora", "--lora-plus", 4)
     assert done.exit_code == 0, done.output
     assert "learning_rate: 0.01 because you said so" in done.stderr
-    assert "rows are set apart for validation" in done.stderr
+    assert "set apart for validation, by document and near repeat: " in done.stderr
     assert "validation loss" in done.stderr
     assert done.stdout.startswith("adapter: made\nloss: ")
     assert "next: tunewise adapters show made" in done.stdout
@@ -182,7 +182,7 @@ def test_a_whole_run_is_made_told_and_gone_on_from(
     assert done.exit_code == 0, done.output
     assert json.loads(done.stdout)["rows"] == 22
     assert "the first 20 of 36 rows" in done.stderr
-    assert "2 replay rows from general.jsonl are mixed in" in done.stderr
+    assert "mixed in from general.jsonl: 2 rows for replay" in done.stderr
 
 
 def test_the_line_that_goes_on() -> None:
