@@ -35,25 +35,24 @@ def check(rows: Sequence[Example]) -> Check | None:
     for row in rows:
         given[normalised(row.question)].append(row)
     torn = [same for same in given.values() if len({row.reply.strip() for row in same}) > 1]
-    complaints, lines = [], []
+    complaints, lines, todo = [], [], []
     label, most = counts.most_common(1)[0]
     if most >= MOST_SHARE * len(rows):
         complaints.append(f"{most} of {len(rows)} rows have the label {_short(label)}")
     if rare := [name for name, count in counts.items() if count < FEWEST]:
-        complaints.append(
-            f"{len(rare)} labels have fewer than {FEWEST} rows ({', '.join(map(_short, rare[:3]))})"
-        )
+        have = "label has" if len(rare) == 1 else "labels have"
+        complaints.append(f"{len(rare)} {have} fewer than {FEWEST} rows ({', '.join(map(_short, rare[:3]))})")
         lines += [place(row) for row in rows if row.reply.strip() in set(rare)]
+    if complaints:
+        todo.append("balance the labels, and judge by each label's own score")
     if torn:
+        todo.append("decide for one label where an input has several")
         complaints.append(f"{len(torn)} {'inputs have' if len(torn) > 1 else 'input has'} two labels or more")
         lines = [place(row) for same in torn for row in same] + lines
     least = min(counts.values())
     if not complaints:
         return Check("PF017", "ok", f"{len(counts)} labels, {least} to {most} rows each")
-    todo = (
-        "balance the labels, and judge by each label's own score" if most > least else "decide for one label"
-    )
-    return Check("PF017", "warn", "; ".join(complaints), places(lines), todo)
+    return Check("PF017", "warn", "; ".join(complaints), places(lines), "; ".join(todo))
 
 
 def _short(label: str) -> str:

@@ -79,7 +79,10 @@ def prompt(base: Model, messages: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def step(base: Model, config: TrainConfig, rows: list[Encoded], recompute: bool, tell: Tell) -> None:
-    """Take one real step, first on the longest row, then on the whole micro-batch, telling each one's peak."""
+    """Take real steps: on the longest row, then twice on the whole micro-batch, telling each one's peak.
+
+    Twice, because the first time half of it is preparing for its shapes, and the second tells the run's speed.
+    """
     from runners import attach
     from runners.loss import choose
     from runners.optimizer import Optimizer
@@ -93,7 +96,7 @@ def step(base: Model, config: TrainConfig, rows: list[Encoded], recompute: bool,
         config.optimizer, config.lora_plus,
     )  # fmt: skip
     net.train()
-    for found, batch in (("row", rows[:1]), ("batch", rows)):
+    for found, batch in (("row", rows[:1]), ("batch", rows), ("batch", rows)):
         started = time.perf_counter()
         total = loss(batch) / sum(len(row.learnt) for row in batch)
         total.backward()

@@ -274,9 +274,11 @@ def test_label_tasks_are_checked_for_balance_and_contradiction() -> None:
     rare = labels.check(rows(refund=20, delay=18, other=3))
     assert rare is not None
     assert (rare.level, rare.rows) == ("warn", (39, 40, 41))
+    assert (rare.text, "balance the labels" in rare.next) == ("1 label has fewer than 5 rows ('other')", True)
     torn = labels.check((*rows(refund=20, delay=18), chat_of("which kind is number 1", "delay", 50)))
     assert torn is not None
     assert ("1 input has two labels" in torn.text, torn.rows) == (True, (1, 50))
+    assert torn.next == "decide for one label where an input has several"
     assert labels.check(tuple(chat_of("Who?", f"A sentence about number {n}.", n) for n in range(30))) is None
 
 
