@@ -59,10 +59,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as spare:
         kept = Path(sys.argv[3] if len(sys.argv) > 3 else spare)
         long = read(data, "chunk_eval")
-        points = list(_points(read(data, "hybrid_concierge"), long, embedder, kept))
-    print("size/overlap way weight: concierge train hit@1, chunk_eval span recall, full evidence")
-    for point in points:
-        print(f"{point!s:24} {point.first.mean():.3f} {point.recall.mean():.3f} {point.full.mean():.3f}")
+        points = []
+        print("size/overlap way weight: concierge train hit@1, chunk_eval span recall, full evidence")
+        for point in _points(read(data, "hybrid_concierge"), long, embedder, kept):
+            points.append(point)
+            figures = (point.first.mean(), point.recall.mean(), point.full.mean())
+            print(f"{point!s:24} {' '.join(f'{figure:.3f}' for figure in figures)}", flush=True)
     half = np.array([int(sha256_text(row.question)[:8], 16) % 2 == 0 for row in long.rows])
     default = next(p for p in points if p.settings == IndexSettings())
     for here, there, name in ((half, ~half, "first"), (~half, half, "second")):
