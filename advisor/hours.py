@@ -42,8 +42,7 @@ def at_hand(p: Profile, stored: calibrate.Stored | None = None) -> Device:
     """Return what trains here: this machine at its measured speed, the named card, or one of its memory.
 
     A measured speed counts only where the hardware was detected on this machine and not changed since, so
-    that the same written answers give the same advice everywhere. ``stored`` is the user's calibration
-    unless given.
+    that the same written answers give the same advice everywhere. ``stored`` is the user's by default.
     """
     if found := _measured(p, stored):
         return found
@@ -86,9 +85,8 @@ def _measured(p: Profile, stored: calibrate.Stored | None) -> Device | None:
     if p.has_gpu is False:
         cores = p.sources.get("cpu_cores")
         same = cores is not None and cores.source == "detected" and cores.value == found.cpu.threads
-        return (
-            speed.of_measured(found.cpu, day, part=(p.cpu_cores or 1) / found.cpu.threads) if same else None
-        )
+        part = (p.cpu_cores or 1) / found.cpu.threads
+        return speed.of_measured(found.cpu, day, part=part) if same else None
     if found.cuda is None or p.gpu_kind != "cuda" or not _detected(p, "gpu_memory_gib"):
         return None
     same = abs(found.cuda.memory_gib - (p.gpu_memory_gib or 0)) < 1

@@ -22,8 +22,8 @@ class Segments:
     lengths: tuple[int, ...]
     """Tokens of each row after the shared beginning."""
     place: Tensor | None
-    """int64 [rows * width]: which of the rest's tokens stands at each place of a padded table; None without
-    padding. Padding repeats its row's last token, which attention, being causal, never lets a real one see."""
+    """int64 [rows * width]: the rest's token at each place of a padded table; None without padding, which repeats
+    a row's last token: attention, being causal, never lets a real one see it."""
     taken: Tensor | None
     """int64 [sum(lengths)]: the other way round."""
 

@@ -27,8 +27,7 @@ from runners.models import Model  # noqa: E402
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
-# Progress is told by events.
-transformers_logging.disable_progress_bar()
+transformers_logging.disable_progress_bar()  # progress is told by events
 
 
 def device() -> torch.device:
@@ -93,9 +92,8 @@ def from_folder(folder: Path, dtype: torch.dtype, extra: dict[str, Any]) -> PreT
             trust_remote_code=False, **extra,
         )  # fmt: skip
     except (torch.OutOfMemoryError, MemoryError) as error:
-        raise CannotRun(
-            f"not enough memory to load {folder}: {error}", "choose a smaller model or qlora"
-        ) from error
+        said = f"not enough memory to load {folder}: {error}"
+        raise CannotRun(said, "choose a smaller model or qlora") from error
     except (ValueError, OSError, KeyError) as error:
         raise BadInput(f"{folder} cannot be loaded as a causal language model: {error}") from error
     return model.eval()

@@ -58,12 +58,9 @@ class Retriever:
         """Search all questions at once."""
         k = self.step.k
         results = self.index.find_many(list(questions), Query(k=max(k, DEPTH)))
-        chunks = self.index.chunks
-        searched = {
-            "documents": len({chunk.doc for chunk in chunks}),
-            "passages": len(chunks),
-            "generation": self.index.generation,
-        }
+        chunks, generation = self.index.chunks, self.index.generation
+        documents = len({chunk.doc for chunk in chunks})
+        searched = {"documents": documents, "passages": len(chunks), "generation": generation}
         return [
             Found(
                 result.hits[:k],
@@ -77,6 +74,7 @@ class Retriever:
 
     def show(self, hits: Sequence[Hit], question: str) -> str:
         """Hits as the numbered passages of the question's prompt, in the order given."""
+
         def count(text: str) -> int:
             return self.count_tokens(self._broken(text))
 

@@ -1,7 +1,6 @@
 """Personal data and secrets in what would be learnt: told by kind and row, never by value.
 
-A model repeats what it was trained on, so neither should reach it unnoticed. Every shape has a second test
-(a checksum, a decoded header, a reserved name) because a list of false alarms is not read.
+A model repeats what it learnt. Every shape has a second test (checksum, header, reserved name) against false alarms.
 """
 
 from __future__ import annotations
