@@ -18,6 +18,10 @@ from runners.lookup import GUESSES, Lookup  # noqa: E402
 from runners.sampling import Picker  # noqa: E402
 from runners.slab import Kept, Slab, plain_layers  # noqa: E402
 
+READ = 16
+"""One row's tokens are read in a multiple of so many. For every new number of rows of a product oneDNN makes kernels
+and keeps them: 150 questions of as many lengths left 110 MiB behind, which lengths in steps do not."""
+
 
 class Decoder:
     """A model with what its two loops share: the first pass over the prompts, and the step."""
@@ -49,15 +53,33 @@ class Decoder:
         return self._call(ids, mask, positions, slab, 0)
 
     @torch.inference_mode()
+    def read_one(self, ids: Sequence[int], slab: Slab) -> torch.Tensor:
+        """Read more tokens of a slab's only row; return the logits [1, vocabulary] after the last.
+
+        They are filled up to a multiple of READ where there is room: what comes after a token is not seen by it, and
+        is cut off again.
+        """
+        start, count = slab.length, len(ids)
+        filled = max(count, min(-(-count // READ) * READ, slab.room - start))
+        where = self.model.device
+        row = torch.tensor([[*ids, *[0] * (filled - count)]], device=where)
+        positions = torch.arange(start, start + filled, device=where).clamp(max=start + count - 1)[None]
+        mask = torch.ones(1, start + filled, dtype=torch.long, device=where)
+        logits = self._call(row, mask, positions, slab, torch.tensor([count - 1], device=where))
+        slab.cut(start + count)
+        return logits[:, -1]
+
     def keep(self, ids: Sequence[int]) -> Kept:
         """Return the keys and values of a prefix."""
-        slab = Slab(self.layers, 1, len(ids))
-        self.read(*self._whole([list(ids)], 0), slab)
+        slab = Slab(self.layers, 1, len(ids) + READ)
+        self.read_one(ids, slab)
         return slab.keep(len(ids))
 
     def _call(
-        self, ids: torch.Tensor, mask: torch.Tensor | None, positions: torch.Tensor, slab: Slab, last: int
-    ) -> torch.Tensor:
+        self, ids: torch.Tensor, mask: torch.Tensor | None, positions: torch.Tensor, slab: Slab,
+        last: int | torch.Tensor,
+    ) -> torch.Tensor:  # fmt: skip
+        """The logits of the `last` tokens (0: all), or of those at places."""
         given = {"input_ids": ids, "attention_mask": mask, "position_ids": positions, self._cache: slab}
         logits: torch.Tensor = self.model(**given, use_cache=True, logits_to_keep=last).logits
         return logits
@@ -126,8 +148,7 @@ class Decoder:
 
         Greedily, up to `guesses` tokens that followed the last ones where these occurred before are verified at once.
         """
-        known = slab.length
-        logits = self.read(*self._whole([prompt[known:]], known), slab)
+        logits = self.read_one(prompt[slab.length :], slab)
         lookup = Lookup(prompt) if picker.how.greedy else None
         left = limit
         fresh = picker.pick(logits, (0,))

@@ -78,6 +78,7 @@ class Slab(Cache):  # type: ignore[misc]  # transformers is untyped
 
     def __init__(self, layers: int, rows: int, room: int) -> None:
         """Make an empty cache; memory is taken at the first write."""
+        self.room = room
         self.each = [_Layer(rows, room) for _ in range(layers)]
         super().__init__(layers=list(self.each))
 
