@@ -94,7 +94,5 @@ def _shared(rows: Sequence[Encoded]) -> int:
         return 0
     # The smallest and the largest row differ first where any two rows differ.
     low, high = min(row.ids for row in rows), max(row.ids for row in rows)
-    common = next(
-        (i for i, (a, b) in enumerate(zip(low, high, strict=False)) if a != b), min(len(low), len(high))
-    )
-    return min(common, min(row.prompt for row in rows) - 1)
+    apart = (i for i, (a, b) in enumerate(zip(low, high, strict=False)) if a != b)
+    return min(next(apart, min(len(low), len(high))), min(row.prompt for row in rows) - 1)

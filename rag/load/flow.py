@@ -63,8 +63,7 @@ class _Made:
         self.parts: list[str] = []
         self.runs: list[Run] = []
         self.length = 0
-        self._gap: Run | None = None
-        """A blank that is due before the next word (its sign: 0 blank, 1 line break; its raw place)."""
+        self._gap: Run | None = None  # due before the next word: 0 blank, 1 line break; its raw place
 
     def add(self, text: str, raw: int, verbatim: bool = True) -> None:
         if verbatim:

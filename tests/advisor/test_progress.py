@@ -45,6 +45,7 @@ def test_rejected_rows_and_warnings_of_training_are_said() -> None:
             "without_gold": 1,
             "refusals": 2,
             "unsupported": 3,
+            "quoted": 4,
         },
     )
     assert "e.jsonl, line 7 left out: no answer" in said
