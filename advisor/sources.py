@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from rag.clean import line
@@ -48,7 +48,7 @@ def lines(answer: Answer) -> Iterator[tuple[str, str]]:
             yield from _looked(answer)
 
 
-def searched(answer: Answer) -> dict[str, int] | None:
+def searched(answer: Answer) -> Mapping[str, int] | None:
     """Return what was searched, None for an arm without retrieval."""
     return answer.found.searched if answer.found else None
 

@@ -173,4 +173,6 @@ class Bench:
         assert self.plan.index is not None
         folder = self.base.folder if isinstance(self.base, models.Model) else None
         threshold = Threshold.from_json(stored)
-        return Retriever(self.index, self.plan.index, threshold, token_counter(folder), control_tokens(folder))
+        return Retriever(
+            self.index, self.plan.index, threshold, token_counter(folder), control_tokens(folder)
+        )

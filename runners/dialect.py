@@ -41,7 +41,9 @@ class Dialect:
         with self._lock:
             fresh = [key for key in wrong if key not in self._changes]
             self._changes |= {key: RENAMED.get(key, "") for key in fresh}
-        for key in fresh if self._on_change else ():
-            instead = f"{RENAMED[key]} is sent instead" if key in RENAMED else "it is left out"
-            self._on_change(f"does not take {key}: {instead}")
+        tell = self._on_change or (lambda said: None)
+        for key in fresh:
+            tell(
+                f"does not take {key}: {f'{RENAMED[key]} is sent instead' if key in RENAMED else 'it is left out'}"
+            )
         return True

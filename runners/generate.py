@@ -54,7 +54,7 @@ class LocalGenerator:
 
         BadInput for weights that were made on another base: then what was in use still is.
         """
-        self.decoder = None  # it holds the model, whose memory may be needed
+        self.decoder: Decoder | None = None  # it holds the model, whose memory may be needed
         try:
             self._weights.use(weights)
         finally:
@@ -102,7 +102,7 @@ class LocalGenerator:
         ends = getattr(model.generation_config, "eos_token_id", None) or []
         listed = ends if isinstance(ends, list) else [ends]
         self.ends = frozenset([*listed, self.tokenizer.eos_token_id])
-        self.decoder: Decoder | None = Decoder(model) if plain_layers(model.config) else None
+        self.decoder = Decoder(model) if plain_layers(model.config) else None
 
     def _prompts(self, chats: Sequence[Sequence[Message]], limit: int) -> list[list[int]]:
         """The chats as tokens, each with room for `limit` more in the model's context."""

@@ -61,9 +61,7 @@ def test_plain_texts_are_trained_on_but_not_shown_as_examples(
     texts = tmp_path / "texts"
     texts.mkdir()
     for number in range(3):
-        (texts / f"{number}.txt").write_text(
-            f"The lamp of berth {number} burns all night. " * 4000, "utf-8"
-        )
+        (texts / f"{number}.txt").write_text(f"The lamp of berth {number} burns all night. " * 4000, "utf-8")
     found = drafted(laptop, documents=desk.documents, examples=texts, questions=desk.questions)
     assert {arm.arm for arm in found.plan.arms} <= {"prompting", "rag", "lora", "naive-stack"}
     assert all(step.rows == "plain" for step in found.plan.steps if isinstance(step, TrainStep))
