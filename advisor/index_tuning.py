@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from advisor.indexing import load_embedder, load_reranker
+from advisor.indexing import keeping, load_embedder, load_reranker
 from rag.errors import BadInput
 
 if TYPE_CHECKING:
@@ -56,6 +56,7 @@ def tune_index(wish: Wish) -> None:
     documents = load_documents(wish.documents)
     with (
         watching(wish.as_json) as watcher,
+        keeping(wish.index),
         writer_lock(wish.index),
         VectorCache(wish.index, encoder.fingerprint, encoder.dimension) as cache,
     ):
@@ -132,6 +133,11 @@ def _hearing(watcher: Watcher) -> Any:
         if event["event"] == "tune.candidate":
             done, total = event["done"], event["total"]
             watcher.advance(done, total, "")
+        elif event["event"] == "tune.cut":
+            watcher.say(
+                f"  {event['number']}/{event['total']}: {event['max_tokens']} tokens, overlap {event['overlap']:g}, "
+                f"{event['chunks']} passages"
+            )
         elif event["event"] == "embed.batch":
             watcher.advance(done, total, f"embedding {event['done']} of {event['total']} passages")
 

@@ -25,7 +25,7 @@ def build_index(folder: Path, documents: Path, embedder: str, as_json: bool, sto
 
     settings = IndexSettings(store=store)
     encoder = load_embedder(embedder)
-    with watching(as_json) as watcher, _keeping(folder):
+    with watching(as_json) as watcher, keeping(folder):
         report = Index.build(folder, documents, encoder, settings, watcher)
     _print_report(folder, report, as_json)
 
@@ -39,7 +39,7 @@ def update_index(
 
     Index.open(folder)
     encoder = load_embedder(embedder)
-    with watching(as_json) as watcher, _keeping(folder):
+    with watching(as_json) as watcher, keeping(folder):
         report = Index.update(folder, documents, encoder, watcher, purge=purge, trust_mtime=trust_mtime)
     _print_report(folder, report, as_json)
     if purge:
@@ -78,7 +78,7 @@ def watch_index(
 
 
 @contextmanager
-def _keeping(folder: Path) -> Iterator[None]:
+def keeping(folder: Path) -> Iterator[None]:
     """Say on an interruption that the work is kept; the index answers as before until it is complete."""
     try:
         yield

@@ -26,7 +26,7 @@ from rag.types import Chunk, Hit
 from rag.workbench import Workbench
 
 SIZES = (50, 100, 150, 200, 250, 400)
-"""Chunk sizes tried, in the embedder's tokens; one beyond its window cuts like the one below and is left out."""
+"""Chunk sizes tried, in the embedder's tokens, as far as its window reaches."""
 OVERLAPS = (0.0, 0.25, 0.5)
 FUSIONS = (
     *(("convex", weight) for weight in (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 1.0)),
@@ -152,7 +152,10 @@ class Tuner:
         ways = list(dict.fromkeys(ways))
         self._total = len(cuts) * len(ways) + 2 * reranker
         found: list[Measured] = []
-        for settings, chunks in cuts:
+        for number, (settings, chunks) in enumerate(cuts, start=1):
+            place = {"number": number, "total": len(cuts), "chunks": len(chunks)}
+            told = {"max_tokens": settings.max_tokens, "overlap": settings.overlap, **place}
+            self._tell({"event": "tune.cut", **told})
             searcher = self._bench.searcher(chunks, settings)
             for way, weight in ways:
                 candidate = Candidate(replace(settings, fusion=way, lexical_weight=weight))
@@ -171,8 +174,9 @@ class Tuner:
     def _cuts(self, base: IndexSettings) -> Iterator[tuple[IndexSettings, tuple[Chunk, ...]]]:
         """Yield settings that cut differently, those there are first."""
         seen = set()
-        sizes = [(base.max_tokens, base.overlap), *((size, share) for size in SIZES for share in OVERLAPS)]
-        for size, share in sizes:
+        sizes = [size for size in SIZES if size <= self._bench.window]
+        pairs = [(base.max_tokens, base.overlap), *((size, share) for size in sizes for share in OVERLAPS)]
+        for size, share in pairs:
             settings = replace(base, max_tokens=size, overlap=share)
             chunks = self._bench.cut(settings)
             if chunks not in seen:

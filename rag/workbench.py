@@ -47,6 +47,11 @@ class Workbench:
         self.embedded = 0
         """Texts embedded so far."""
 
+    @property
+    def window(self) -> int:
+        """Tokens of a text that the embedder sees."""
+        return self._encoder.max_tokens
+
     def cut(self, settings: IndexSettings) -> tuple[Chunk, ...]:
         """Return the documents' chunks under these settings, numbered from 1."""
         chunker = Chunker(self._encoder, settings)
