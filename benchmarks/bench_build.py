@@ -3,7 +3,8 @@
 Every build is a process of its own, and the builders take turns. The peers get the documents as texts in
 memory ("title. text"), come with their defaults, and once more with bfloat16 forced on the same embedder; ours
 reads and parses the file, cuts in tokens, keeps texts in SQLite and makes BM25 besides. Seconds are the build's
-own, imports and loading the model aside; "peak" is the largest memory of the process (and of its worker).
+own, imports and loading the model aside; "cpu" is the processor time of both, which other work on the machine
+hardly lengthens when OMP_NUM_THREADS=1; "peak" is the largest memory of the process (and of its worker).
 "encode" is sentence-transformers' encode alone in bfloat16, the raw speed of the same model on the same texts.
 
     python -m benchmarks.bench_build DOCUMENTS.jsonl EMBEDDER --peers VENV/bin/python --rounds 3
@@ -117,11 +118,19 @@ def one(name: str, source: Path, embedder: str) -> dict[str, float]:
     given = {"dtype": "bfloat16"} if dtype else {}
     with tempfile.TemporaryDirectory() as place:
         build = BUILDERS[kind](source, embedder, Path(place), **given)
-        began = time.perf_counter()
+        began, used = time.perf_counter(), _cpu()
         build()
-        seconds = time.perf_counter() - began
-    whose = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
-    return {"seconds": seconds, "peak": max(resource.getrusage(who).ru_maxrss for who in whose) / 1024}
+        seconds, cpu = time.perf_counter() - began, _cpu() - used
+    peak = max(use.ru_maxrss for use in _usage()) / 1024
+    return {"seconds": seconds, "cpu": cpu, "peak": peak}
+
+
+def _cpu() -> float:
+    return sum(use.ru_utime + use.ru_stime for use in _usage())
+
+
+def _usage() -> list[resource.struct_rusage]:
+    return [resource.getrusage(whose) for whose in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
 
 
 def main() -> None:
@@ -149,11 +158,13 @@ def main() -> None:
             if done.returncode:
                 raise SystemExit(f"{name} failed: {done.stderr[-2000:]}")
             found[name].append(json.loads(done.stdout.splitlines()[-1]))
-            print(f"{turn} {name:16} {found[name][-1]['seconds']:.2f} s", flush=True)
+            last = found[name][-1]
+            print(f"{turn} {name:16} {last['seconds']:.2f} s, cpu {last['cpu']:.2f} s", flush=True)
     for name, runs in found.items():
         seconds = [run["seconds"] for run in runs]
         print(
             f"{name:16} {median(seconds):7.2f} s ({min(seconds):.2f} to {max(seconds):.2f}), "
+            f"cpu {median(run['cpu'] for run in runs):.2f} s, "
             f"peak {max(run['peak'] for run in runs):.0f} MiB"
         )
 

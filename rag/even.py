@@ -13,7 +13,9 @@ from torch.nn.functional import linear, pad
 
 LARGEST = 2048
 """Rows of the largest product; more are taken in parts."""
-SIZES = (32, 64, 128, 256, 512, 1024, LARGEST)
+SIZES = (32, 64, 128, 256, *range(512, LARGEST + 1, 256))
+"""Rows that are filled up to; a batch of 1,300 is then a twelfth of filling on average. Trying all of them takes
+a tenth of a second for all-MiniLM in bf16."""
 
 
 class EvenLinear(torch.nn.Module):

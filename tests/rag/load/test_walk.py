@@ -80,6 +80,14 @@ def test_ignored_folders_and_files_are_named_once(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
+@pytest.mark.parametrize("name", [".gitignore", ".tunewiseignore"])
+def test_ignore_rules_that_cannot_be_read_stop_the_walk(tmp_path: Path, name: str) -> None:
+    (tmp_path / "a.md").write_text("text")
+    (tmp_path / name).write_bytes(b"private/\n\xff\xfe\n")
+    with pytest.raises(BadInput, match=rf"cannot use .*{name}"):
+        load_documents(tmp_path)
+
+
 def test_links_inside_are_followed_once_and_loops_end(tmp_path: Path) -> None:
     (tmp_path / ".versions" / "3").mkdir(parents=True)
     (tmp_path / ".versions" / "3" / "a.md").write_text("text")
