@@ -75,11 +75,11 @@ def search(
     neighbours: int = typer.Option(0, min=0, max=50, help="Chunks before and after each hit to join to it."),
     per_source: int = typer.Option(0, min=0, help="Most hits from one document; 0 for no limit."),
     collapse: float = typer.Option(
-        1.0,
+        0.0,
         min=0.0,
         max=1.0,
         help="Share of a passage that must stand in a hit above it for it to be named there instead of being a "
-        "hit itself; 1 collapses only what adds nothing, 0 nothing.",
+        "hit itself: 1 collapses only what adds nothing, .9 also near repeats, 0 nothing.",
     ),
     reranker: str = typer.Option(
         "", help="A cross-encoder that puts the best candidates in order: a folder."

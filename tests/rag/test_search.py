@@ -210,7 +210,8 @@ def test_what_adds_nothing_is_named_in_the_hit_above(opened: Opened) -> None:
     plain = index.find("dogs travel on the open deck", Query(k=5, collapse=0))
     assert sorted(docs(plain)) == sorted(files)
     assert not any(hit.same for hit in plain.hits)
-    found = index.find("dogs travel on the open deck", Query(k=5))
+    assert index.find("dogs travel on the open deck", Query(k=5)).hits == plain.hits, "off unless asked for"
+    found = index.find("dogs travel on the open deck", Query(k=5, collapse=1))
     named = {hit.chunk.doc: {chunk.doc for chunk in hit.same} for hit in found.hits}
     assert set(docs(found)) >= {"short/a.txt", "short/b.txt"}, "short texts are about their titles"
     assert len(found.hits) + sum(map(len, named.values())) == 5
