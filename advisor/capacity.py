@@ -7,16 +7,23 @@ from functools import lru_cache
 
 from advisor.facts import models
 from advisor.profile import Profile
+from advisor.size import size_passes
 from advisor.solver import least, passes
-from advisor.tokens import ANSWER_TOKENS, PROMPT_TOKENS, RAW_SEQUENCE, row_tokens, setup_of, training_setup
+from advisor.tokens import (
+    ANSWER_TOKENS,
+    MOST_TOKENS,
+    PROMPT_TOKENS,
+    RAW_SEQUENCE,
+    row_tokens,
+    setup_of,
+    training_setup,
+)  # fmt: skip
 from runners.machine import least_gib
 from runners.memory import Memory, Shape, Use, shape_of, smallest
 
 USES: tuple[Use, ...] = ("lora", "qlora", "full")
-_ROW_KEYS = ("prompt_tokens", "answer_tokens")
+ROW_KEYS = ("prompt_tokens", "answer_tokens")
 """Answers that make training rows longer."""
-MOST_TOKENS = 10**13
-"""Tokens of a row beyond which no training is asked about."""
 
 
 def capacity(p: Profile, key: str) -> Iterator[float]:
@@ -25,11 +32,11 @@ def capacity(p: Profile, key: str) -> Iterator[float]:
         yield from _params(p)
         return
     shape = p.model_shape
-    if shape is None or key not in ("gpu_memory_gib", "ram_gib", "gpu_count", *_ROW_KEYS):
+    if shape is None or key not in ("gpu_memory_gib", "ram_gib", "gpu_count", *ROW_KEYS):
         return
     devices = max(1, p.gpu_count or 1)
     for use in USES:
-        if key in _ROW_KEYS:
+        if key in ROW_KEYS:
             yield from _rows(p, shape, use, key)
             continue
         if key == "gpu_count":
@@ -45,10 +52,14 @@ def _rows(p: Profile, shape: Shape, use: Use, key: str) -> Iterator[float]:
     """Yield from how many tokens of a prompt or an answer on training rows no longer fit, or fit with ease."""
     if p.device_gib is None:
         return
-    usual = PROMPT_TOKENS if key == "prompt_tokens" else ANSWER_TOKENS
-    other = row_tokens(p) - (getattr(p, key) or usual)
     for longest in _longest(shape, use, p.devices, p.device_gib):
-        yield longest - other
+        yield longest - beside(p, key)
+
+
+def beside(p: Profile, key: str) -> float:
+    """Return the tokens of a row that are not those of ``key``: of the answer beside a prompt, or of the prompt."""
+    usual = PROMPT_TOKENS if key == "prompt_tokens" else ANSWER_TOKENS
+    return row_tokens(p) - (getattr(p, key) or usual)
 
 
 @lru_cache(maxsize=1024)
@@ -92,5 +103,5 @@ def _params(p: Profile) -> Iterator[float]:
         def need(size: float, use: Use = use) -> Memory:
             return smallest(shape_of(size), use, setup)
 
-        yield passes(lambda size, need=need: need(size).low, room, 0.001, 1e5)  # type: ignore[misc]
-        yield passes(lambda size, need=need: need(size).high, room, 0.001, 1e5)  # type: ignore[misc]
+        yield size_passes(lambda size, need=need: need(size).low, room)  # type: ignore[misc]
+        yield size_passes(lambda size, need=need: need(size).high, room)  # type: ignore[misc]

@@ -5,13 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 
-from advisor.capacity import USES, capacity
+from advisor.capacity import ROW_KEYS, USES, beside, capacity
 from advisor.cost import training_hours
+from advisor.facts import own
+from advisor.floor import largest
 from advisor.methods.blocks import MOST_CPU_HOURS
 from advisor.profile import Profile
 from advisor.questions import BY_ID
 from advisor.rental import holds, least_usd
+from advisor.size import size_passes
 from advisor.solver import least, passes
+from advisor.tokens import MOST_TOKENS, training_setup
 
 _TIME_KEYS = (
     "labelled_examples", "unlabelled_tokens", "prompt_tokens", "answer_tokens", "model_params_b", "cpu_cores",
@@ -41,9 +45,17 @@ def _limit(p: Profile, key: str, figure: Callable[[Profile, str], float], limit:
 
         if key == "cpu_cores":  # the one answer with which it falls
             yield least(lambda n, at=at: at(n) <= limit, 1, 1e5, whole)  # type: ignore[misc]
+        elif key == "model_params_b":
+            seq_len = training_setup(p).seq_len
+            yield size_passes(at, limit, largest(method, seq_len, own.file()) if figure is _usd else math.inf)
+        elif key in ROW_KEYS:
+            # Prompt and answer count by their sum alone, so what was found for one is a hint for the other.
+            rest, name = beside(p, key), ("longest row", figure.__name__, method)
+            hint = p.found.get(name, math.inf) - rest
+            p.found[name] = rest + passes(at, limit, 1, MOST_TOKENS, whole, hint)
+            yield p.found[name] - rest
         else:
-            low, top = (1e-3, 1e5) if key == "model_params_b" else (1, 1e13)
-            yield passes(at, limit, low, top, whole)
+            yield passes(at, limit, 1, MOST_TOKENS, whole)
 
 
 def _with(p: Profile, key: str, value: float) -> Profile:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from advisor import speed
 from advisor.facts import gpus, own
+from advisor.floor import cheapest_usd
 from advisor.hours import USUAL_CARD_GIB, hours_on
 from advisor.market import holding
 from advisor.profile import Profile
@@ -77,13 +78,11 @@ def least_usd(p: Profile, method: str) -> float | None:
     if p.remote or shape is None:
         return None
     held = holds(p, method)
-    offers = () if held else holding(shape, use(method), training_setup(p, 1), own.file())
-    if not offers:
-        return 0.0 if held else None
-    if held is None:
+    if held:
         return 0.0
     work = hours_on(p, shape, method, _PETAFLOP)
-    return min(offer.usd(work)[0] for offer in offers)
+    usd = cheapest_usd(shape, use(method), training_setup(p, 1), work, own.file())
+    return usd if usd is None or held is False else 0.0
 
 
 def training_usd(p: Profile, hours: Range | None) -> Range | None:

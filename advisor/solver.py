@@ -7,37 +7,51 @@ from collections.abc import Callable
 
 HALVE_EVERY = 3
 """Every so many steps the span is halved, however well the guesses do, so that none goes on for long."""
+CLOSE = 0.01
+"""How far above a first guess that was too low is looked next, as a share of it: it is often nearly right."""
 LEAST_SHARE = 1e-9
 """The least share of the span by which a guess leaves its lower end."""
+FAR = 4.0
+"""How many times the lower end the upper one is when they lie far apart: then powers of ten are halved."""
 NEAR = 1e-6
 """Share of the value below which only halving goes on: so near, rounded figures are steps, not lines."""
 
 
 def passes(
-    figure: Callable[[float], float], limit: float, low: float, high: float, whole: bool = False
-) -> float:
+    figure: Callable[[float], float], limit: float, low: float, high: float, whole: bool = False,
+    hint: float = math.inf,
+) -> float:  # fmt: skip
     """Return the smallest value from ``low`` to ``high`` whose figure is above ``limit``; inf when none is.
 
     ``figure`` never falls as its value grows; it may jump, stand still and be infinite. A guess is where the
     straight line between the ends would pass (regula falsi, with the Illinois rule: an end that stays counts
     for half). The result is exact: the next smaller whole number, or float, is not above the limit.
+    ``hint`` is a number at which the figure may jump over the limit: it and the one before are looked
+    at first, and a wrong hint costs two looks.
     """
     at_low, at_high = figure(low) - limit, figure(high) - limit
     if at_high <= 0:
         return math.inf
     if at_low > 0:
         return low
+    first = [each for each in (hint - 1, hint) if low < each < high]
     step = stayed = 0
     while True:
-        middle = float((low + high) // 2) if whole else (low + high) / 2
+        middle = _middle(low, high, whole)
         if middle in (low, high):
             return high
-        step += 1
-        guess = middle
-        if step % HALVE_EVERY and math.isfinite(at_high) and high - low > NEAR * high:
-            below = min(at_low, -LEAST_SHARE * at_high)
-            guess = low - below * ((high - low) / (at_high - below))
-        at = _inside(guess, low, high, whole)
+        at = middle
+        if first:
+            at = first.pop()
+        else:
+            step += 1
+            straight = at_low < 0 and math.isfinite(at_high)  # at the limit a rounded figure stands still
+            if step == 2 and stayed < 0:
+                at = min(low * (1 + CLOSE), middle)
+            elif step % HALVE_EVERY and straight and high - low > NEAR * high:
+                below = min(at_low, -LEAST_SHARE * at_high)
+                at = low - below * ((high - low) / (at_high - below))
+        at = _inside(at, low, high, whole)
         found = figure(at) - limit
         if found > 0:
             high, at_high = at, found
@@ -59,13 +73,21 @@ def least(holds: Callable[[float], bool], low: float, high: float, whole: bool =
     if holds(low):
         return low
     while True:
-        middle = float((low + high) // 2) if whole else (low + high) / 2
+        middle = _middle(low, high, whole)
         if middle in (low, high):
             return high
         if holds(middle):
             high = middle
         else:
             low = middle
+
+
+def _middle(low: float, high: float, whole: bool) -> float:
+    """Return where to look between the ends: half-way in powers of ten while these lie far apart."""
+    if 0 < low < high / FAR:
+        middle = math.sqrt(low * high)
+        return float(math.floor(middle)) if whole else middle
+    return float((low + high) // 2) if whole else (low + high) / 2
 
 
 def _inside(guess: float, low: float, high: float, whole: bool) -> float:

@@ -16,6 +16,8 @@ SHOTS = 8
 EPOCHS = 2.0
 RAW_SEQUENCE = 1024
 """Tokens of one training sequence when raw text is cut into pieces, and the shortest row that is planned for."""
+MOST_TOKENS = 10**13
+"""Tokens of a row, or of all that is trained on, beyond which nothing is asked about."""
 _RETRIEVE = ("rag", "hybrid")
 
 

@@ -31,6 +31,8 @@ from advisor.tokens import training_setup
 from runners.memory import Use, smallest
 from runners.plan import EvaluateStep, Step, TrainStep
 
+CHECKS = (no_data, no_memory, too_slow, remote_model, over_budget)
+
 
 class Lora(Method):
     """Train small adapters beside the frozen base: the usual way to teach tone, format and skill.
@@ -47,7 +49,14 @@ class Lora(Method):
 
     def blocked(self, p: Profile) -> tuple[Blocker, ...]:
         """No data, no memory, no time, no weights or no money."""
-        return blocked_by(p, self.name, no_data, no_memory, too_slow, remote_model, over_budget)
+        return blocked_by(p, self.name, *CHECKS)
+
+    def open(self, p: Profile) -> bool:
+        """Whether no check says anything; kept with the profile, as a hybrid asks again."""
+        key = ("open", self.name)
+        if key not in p.found:
+            p.found[key] = not any(check(p, self.name) for check in CHECKS)
+        return bool(p.found[key])
 
     def estimate(self, p: Profile) -> Estimate:
         """Training memory with every free saving on, hours and USD of training, a call without examples."""
