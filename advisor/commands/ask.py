@@ -27,6 +27,7 @@ def command(
     chosen = desk.arm(arm)
     if as_json:
         answer = desk.ask([question], chosen)[0]
-        print(json.dumps(answer_json(answer, chosen.arm), ensure_ascii=False))
+        # In ASCII: what documents hold cannot steer a terminal that shows it.
+        print(json.dumps(answer_json(answer, chosen.arm)))
     else:
         show_as_made(desk.stream(question, chosen), chosen.arm)
