@@ -34,8 +34,8 @@ class Signals:
     """The share of them in the first hit's title."""
     named: float = 0.0
     """The share of the first title's content words that the question holds."""
-    brevity: float = 0.0
-    """1 over the number of the question's content words: the shares above say less of a short question."""
+    length: float = 0.0
+    """How many content words the question has: long ones ask for more than one thing."""
 
     def vector(self) -> np.ndarray:
         """Return the signals in the order of the fields."""
@@ -61,7 +61,7 @@ def signals(question: str, hits: Sequence[Hit]) -> Signals:
         body=_share(asked, words(hits[0].chunk.text)),
         subject=_share(asked, title),
         named=_share(title, asked),
-        brevity=1 / max(1, len(asked)),
+        length=float(len(asked)),
     )
 
 

@@ -42,7 +42,7 @@ def test_signals_of_hits(make_chunk) -> None:
     found = refuse.signals("Do dogs travel free?", hits)
     assert found == refuse.Signals(
         dense=0.6, lead=pytest.approx(0.2), margin=pytest.approx(0.3), coverage=pytest.approx(2 / 3),
-        body=pytest.approx(1 / 3), subject=pytest.approx(1 / 3), named=0.5, brevity=pytest.approx(1 / 3),
+        body=pytest.approx(1 / 3), subject=pytest.approx(1 / 3), named=0.5, length=3,
     )  # fmt: skip
     assert refuse.signals("Do dogs travel free?", hits[:1]).margin == 0
     assert refuse.signals("x", []) == refuse.Signals()
@@ -98,7 +98,7 @@ def test_a_decision_says_what_it_rests_on(make_chunk) -> None:
     assert decision.to_json() == {
         "refuse": True, "score": -0.05,
         "signals": {"dense": 0.35, "lead": 0.0, "margin": 0.0, "coverage": 1.0, "body": 1.0, "subject": 0.0,
-                    "named": 0.0, "brevity": 0.5},
+                    "named": 0.0, "length": 2.0},
     }  # fmt: skip
 
 
