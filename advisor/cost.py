@@ -1,7 +1,7 @@
 """Time and money of a method, as ranges that name what they assume; the parts are in files of their own.
 
-Tokens: ``tokens.py``. Hours: ``speed.py`` and ``hours.py``. Training money: ``rental.py``. Calls: ``money.py`` and
-``monthly.py``. Where two methods cost the same: ``crossing.py``.
+Tokens: ``tokens.py``. Hours: ``speed.py`` and ``hours.py``. Training money: ``rental.py``. Calls: ``money.py``,
+``serving.py`` and ``monthly.py``. Where two methods cost the same: ``crossing.py``.
 """
 
 from __future__ import annotations

@@ -15,9 +15,10 @@ from typing import Any
 from advisor.cost import Estimate
 from advisor.facts import prices
 from advisor.methods.table import BY_NAME
-from advisor.money import aged, basis, call_line, calls_of, own_machine, price_of, serving, stale
+from advisor.money import aged, basis, call_line, calls_of, price_of, stale
 from advisor.monthly import HOURS, Line, crossing
 from advisor.profile import Profile
+from advisor.serving import own_machine, serving
 from advisor.tokens import call_tokens, training_tokens
 
 TUNED = ("lora", "qlora", "full", "hybrid")

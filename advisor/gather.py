@@ -8,10 +8,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from advisor.answers import Answer, Answers, layer_file, read_answers
+from advisor.answers import Answer, Answers
 from advisor.datastats import DataStats, Tokens, measure, tokens_by
 from advisor.facts import models as facts
 from advisor.profile import Profile
+from advisor.sheet import layer_file, read_answers
 from advisor.values import names_a_path, question
 from rag.errors import BadInput
 from runners.machine import Machine, detect

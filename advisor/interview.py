@@ -9,11 +9,11 @@ from typing import Any, Protocol
 from advisor.answers import Answer, Answers
 from advisor.branching import decides, most_left, worth_asking
 from advisor.gather import Situation
+from advisor.lacking import missing
 from advisor.naming import check_model
 from advisor.profile import Profile
 from advisor.questions import BY_ID, QUESTIONS, Question
 from advisor.ranking import Ranking, rank
-from advisor.standing import missing
 from rag.errors import Problem
 
 PERSON = ("flag", "file", "asked")

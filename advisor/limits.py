@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 
-from advisor.capacity import ROW_KEYS, USES, beside, capacity
+from advisor.capacity import USES, capacity
 from advisor.cost import training_hours
 from advisor.facts import own
 from advisor.floor import largest
@@ -13,6 +13,7 @@ from advisor.methods.blocks import MOST_CPU_HOURS
 from advisor.profile import Profile
 from advisor.questions import BY_ID
 from advisor.rental import holds, least_usd
+from advisor.row import ROW_KEYS, beside
 from advisor.size import size_passes
 from advisor.solver import least, passes
 from advisor.tokens import MOST_TOKENS, training_setup

@@ -1,16 +1,15 @@
-"""Money of calls: prices by model or by size, prompt caching, and what serving a tuned model costs."""
+"""Money of calls: prices by model or by size, prompt caching, and how old the prices are."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import date
 
-from advisor.facts import gpus, prices
+from advisor.facts import prices
 from advisor.facts.prices import STALE_DAYS, Price
-from advisor.monthly import HOURS, Line
+from advisor.monthly import Line
 from advisor.profile import HIGH_VOLUME, LOW_VOLUME, Profile
-from advisor.tokens import ANSWER_TOKENS, PROMPT_TOKENS, assumed, row_tokens
-from runners.memory import Setup, Shape, smallest
+from advisor.serving import own_machine
+from advisor.tokens import ANSWER_TOKENS, PROMPT_TOKENS, assumed
 
 USD_PER_B, LEAST_USD = 0.01, 0.01
 """Hosted open models ask about 0.01 USD per billion parameters and million tokens, and hardly less than 0.01 USD."""
@@ -20,31 +19,6 @@ LEAST_PREFIX = 1024
 """Tokens below which a prefix is not cached: the vendors' usual minimum (512 to 4,096 by model)."""
 USUAL_CALLS = 10_000
 """Calls a month where nothing is said about them."""
-DECODE_SHARE = 0.55
-"""Share of memory bandwidth that decoding one answer at a time uses (llmfit, docs/how-it-works.md)."""
-PREFILL_SHARE = 0.4
-"""Share of the peak that reading a prompt uses; the same as in training."""
-
-
-@dataclass(frozen=True, slots=True)
-class Serving:
-    """The cheapest rented cards that hold a model while it answers, kept all month."""
-
-    card: gpus.Gpu
-    count: int
-    month_usd: float
-    seconds: float
-    """Seconds of one call, one at a time; a server that batches answers many at once."""
-
-    @property
-    def capacity(self) -> float:
-        """Calls a month, one at a time."""
-        return HOURS * 3600 / self.seconds
-
-    @property
-    def per_call_usd(self) -> float:
-        """USD of one call where the cards are rented by the second, one call at a time."""
-        return self.month_usd / self.capacity
 
 
 def price_of(p: Profile) -> Price:
@@ -57,9 +31,8 @@ def price_of(p: Profile) -> Price:
     if not p.params_b:
         return prices.reference()
     each = max(LEAST_USD, USD_PER_B * p.params_b)
-    return Price(
-        "by size", each, OPEN_CACHED * each, each, date(2026, 11, 25), "usual for hosted open models"
-    )
+    day, source = date(2026, 11, 25), "usual for hosted open models"
+    return Price("by size", each, OPEN_CACHED * each, each, day, source)
 
 
 def calls_of(p: Profile) -> tuple[float, str]:
@@ -91,41 +64,6 @@ def call_line(p: Profile, fixed: float = 0.0, fresh: float = 0.0) -> Line:
 def per_call(p: Profile, fixed: float = 0.0, fresh: float = 0.0) -> float:
     """Return USD of one call at the profile's volume, with the cache mix that goes with it."""
     return call_line(p, fixed, fresh).per_call(calls_of(p)[0])
-
-
-def serving(p: Profile) -> Serving | None:
-    """Return the cheapest cards that can be rented to serve this model all month; None when none is known."""
-    shape = p.model_shape
-    if shape is None or p.remote:
-        return None
-    found = []
-    for count in (1, 2, 4, 8):
-        setup = Setup(seq_len=int(row_tokens(p)), devices=count)
-        need = smallest(shape, "inference", setup).high
-        found += [(count * (card.usd_hour or 0.0), count, card) for card in gpus.rentable(need)[:1]]
-    if not found:
-        return None
-    usd_hour, count, card = min(found, key=lambda offer: offer[0])
-    return Serving(card, count, usd_hour * HOURS, call_seconds(p, shape, card))
-
-
-def call_seconds(p: Profile, shape: Shape, card: gpus.Gpu) -> float:
-    """Return the seconds of one call on a card: reading is bound by its speed, writing by its bandwidth.
-
-    Writing: 0.55 x bandwidth / bytes of the weights in bf16 tokens a second.
-    """
-    read = 2.0 * shape.params * (p.prompt_tokens or PROMPT_TOKENS) / (PREFILL_SHARE * card.tflops * 1e12)
-    written = DECODE_SHARE * card.bandwidth_gbs * 1e9 / (2.0 * shape.params)
-    return read + (p.answer_tokens or ANSWER_TOKENS) / written
-
-
-def own_machine(p: Profile) -> bool:
-    """Whether the model answers on hardware at hand: it is local, and the GPU or the RAM holds it."""
-    shape = p.model_shape
-    if p.remote or shape is None or p.device_gib is None:
-        return False
-    setup = Setup(seq_len=int(row_tokens(p)), devices=p.devices)
-    return smallest(shape, "inference", setup).fits(p.device_gib) != "no"
 
 
 def aged(day: date, today: date) -> str:

@@ -77,8 +77,7 @@ def least_usd(p: Profile, method: str) -> float | None:
     shape = p.model_shape
     if p.remote or shape is None:
         return None
-    held = holds(p, method)
-    if held:
+    if held := holds(p, method):
         return 0.0
     work = hours_on(p, shape, method, _PETAFLOP)
     usd = cheapest_usd(shape, use(method), training_setup(p, 1), work, own.file())

@@ -13,7 +13,8 @@ from typing import Any
 
 from platformdirs import user_config_path
 
-from advisor.answers import Answer, Answers, read_answers, save_answers
+from advisor.answers import Answer, Answers
+from advisor.sheet import read_answers, save_answers
 from advisor.values import names_a_path
 from rag.errors import BadInput
 

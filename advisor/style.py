@@ -4,29 +4,19 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
 from advisor.datastats import guess_format, labels_of
+from advisor.form import SHARE, form
 from rag.words import sentences
 from runners.plan import Check, Prompts
 
-SHARE = 0.95
 LEAST = 20
 """Fewer examples than this do not show a style."""
 CLOSING_SHARE, MOST_CLOSINGS = 0.9, 4
 """Share of replies that end with a question for a refusal to end with one, and how many closings are taken over."""
-_SENTENCE = r"(?:(?![.!?]\s+[A-Z]).)"
-_NUMBER = r"-?\$?\d[\d,]*(?:\.\d+)?"
-# From strict to loose; the first that enough examples meet is taken.
-_SHAPES: tuple[tuple[str, str], ...] = (
-    (rf"^{_SENTENCE}+[.!]\s+[A-Z](?:(?![.!?]\s+[A-Z])[^?])*\?$", "one statement, then one closing question"),
-    (r"^[^?]+[.!]\s+[^?]+\?$", "statements, then exactly one closing question"),
-    (r"^[^?]+\?$", "exactly one question, at the end"),
-    (rf"^{_SENTENCE}+[.!]$", "a single sentence"),
-)
 
 
 def derive(replies: Sequence[str]) -> tuple[tuple[Check, ...], str]:
@@ -43,7 +33,7 @@ def derive(replies: Sequence[str]) -> tuple[tuple[Check, ...], str]:
         return (
             Check(kind="labels", value=list(labels), text=f"one of {len(labels)} labels, nothing else"),
         ), (f"style: the {len(labels)} labels of {len(texts)} examples")
-    checks = [*_shape(texts), *_opening(texts), *_last_line(texts), *_layout(texts)]
+    checks = form(texts)
     if not checks:
         return (), "no checks of style: the examples share no shape that code can judge"
     words = sorted(len(text.split()) for text in texts)
@@ -65,49 +55,6 @@ def styled_refusals(replies: Sequence[str]) -> tuple[str, ...]:
         return (plain,)
     usual = sorted(closing, key=lambda text: (-closing[text], text))[:MOST_CLOSINGS]
     return tuple(f"{plain} {text}" for text in usual)
-
-
-def _shape(texts: Sequence[str]) -> list[Check]:
-    for pattern, text in _SHAPES:
-        if _share(pattern, texts) >= SHARE:
-            return [Check(kind="regex", value=pattern, text=text)]
-    return []
-
-
-def _opening(texts: Sequence[str]) -> list[Check]:
-    """A fixed greeting or sign-off: the same first or last three words."""
-    found = []
-    for place, cut in (("opens", slice(0, 3)), ("closes", slice(-3, None))):
-        words, count = Counter(" ".join(text.split()[cut]) for text in texts).most_common(1)[0]
-        if count >= SHARE * len(texts) and len(words.split()) == 3:
-            pattern = r"\s+".join(re.escape(word) for word in words.split())
-            pattern = f"^{pattern}" if place == "opens" else f"{pattern}$"
-            found.append(Check(kind="regex", value=pattern, text=f'{place} with "{words}"'))
-    return found
-
-
-def _last_line(texts: Sequence[str]) -> list[Check]:
-    """A last line of fixed form, such as "Answer: 12": the same in all replies once numbers are left out."""
-    lines = [text.splitlines()[-1].strip() if "\n" in text else "" for text in texts]
-    form, count = Counter(re.sub(_NUMBER, "\0", line) for line in lines).most_common(1)[0]
-    if count < SHARE * len(texts) or not re.search(r"[^\s\0]", form):
-        return []
-    pattern = "(?:^|\n)" + re.escape(form).replace("\0", _NUMBER) + "$"
-    shown = form.replace("\0", "…")
-    return [Check(kind="regex", value=pattern, text=f'the last line has the form "{shown}"')]
-
-
-def _layout(texts: Sequence[str]) -> list[Check]:
-    if sum("\n" not in text for text in texts) < SHARE * len(texts):
-        return []
-    marks = ["\n", "**", "`"]
-    kept = [mark for mark in marks if sum(mark not in text for text in texts) >= 0.99 * len(texts)]
-    return [Check(kind="must_not", value=kept, text="one plain paragraph, no markup")] if "\n" in kept else []
-
-
-def _share(pattern: str, texts: Sequence[str]) -> float:
-    compiled = re.compile(pattern, re.DOTALL)
-    return sum(bool(compiled.search(text)) for text in texts) / len(texts)
 
 
 def _schema(texts: Sequence[str]) -> dict[str, Any]:

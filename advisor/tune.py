@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from advisor import chosen, material
+from advisor import bounds, chosen, material
 from advisor.material import Files, Material
 from rag.durable import writing_into
 from rag.errors import UsageProblem
@@ -46,7 +46,7 @@ class Order:
 def tune(files: Files, settings: Mapping[str, Any], order: Order) -> None:
     """Carry out `tunewise train`; see advisor/commands/train.py for the flags."""
     refuse(order)
-    chosen.refuse(settings, order.method)
+    bounds.refuse(settings, order.method)
     read = material.gather(files)
     material.say(read.told)
     from runners import models

@@ -17,16 +17,18 @@ from prompt_toolkit.document import Document
 from prompt_toolkit.formatted_text import FormattedText
 from prompt_toolkit.validation import ValidationError, Validator
 
-from advisor.answers import Answer, Answers, save_answers
+from advisor.answers import Answer, Answers
 from advisor.facts import models
 from advisor.gather import complete
 from advisor.interview import Asked, Interview, Move, Prompter
+from advisor.lacking import missing
 from advisor.naming import check_model
 from advisor.offers import offers
 from advisor.profile import Profile
 from advisor.questions import BY_ID, SECTIONS, Question
 from advisor.ranking import Ranking
-from advisor.standing import Part, missing, standing
+from advisor.sheet import save_answers
+from advisor.standing import Part, standing
 from advisor.values import UNKNOWN, names_a_path, read, say
 from rag.errors import BadInput, Problem
 from runners.machine import detect

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from advisor.answers import Answer, Answers, layer_file, read_answers, save_answers
+from advisor.answers import Answer, Answers
+from advisor.sheet import layer_file, read_answers, save_answers
 from rag.errors import BadInput
 
 

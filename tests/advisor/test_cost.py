@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from advisor import hours, market, money, rental, speed
+from advisor import hours, market, money, rental, serving, speed
 from advisor.answers import Answer
 from advisor.cost import Estimate, basis, out_of_pocket, per_call, training_hours, training_usd
 from advisor.facts import gpus, models
@@ -248,12 +248,12 @@ def test_defaults_are_labelled_and_ones_own_machine_is_said() -> None:
 
 
 def test_serving_takes_a_card_that_holds_the_model() -> None:
-    served = money.serving(Profile.of({"model_params_b": 8}))
+    served = serving.serving(Profile.of({"model_params_b": 8}))
     assert served
     assert served.card.memory_gib >= 16
     assert served.month_usd == pytest.approx(730 * (served.card.usd_hour or 0) * served.count)
     assert served.per_call_usd * served.capacity == pytest.approx(served.month_usd)
-    assert money.serving(Profile.of({"model": "openai:x@http://x/v1"})) is None
+    assert serving.serving(Profile.of({"model": "openai:x@http://x/v1"})) is None
 
 
 def test_lines_cross_where_both_cost_the_same() -> None:

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from advisor import saved
-from advisor.answers import Answers, read_answers
+from advisor.answers import Answers
+from advisor.sheet import read_answers
 from rag.errors import BadInput
 
 

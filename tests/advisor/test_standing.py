@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 
 from advisor.answers import Answers
+from advisor.lacking import missing
 from advisor.profile import Profile
 from advisor.ranking import Ranking, rank
-from advisor.standing import missing, standing
+from advisor.standing import standing
 
 HERE = {"gpu_kind": "none", "gpu_count": 0, "gpu_memory_gib": 0, "ram_gib": 16, "cpu_cores": 4,
         "model": "smollm2-135m-instruct", "model_params_b": 0.1345}  # fmt: skip
