@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 
 from advisor.facts import models
 from advisor.profile import Profile
@@ -13,7 +14,7 @@ from advisor.tokens import (
     training_setup,
 )  # fmt: skip
 from runners.machine import least_gib
-from runners.memory import Memory, Shape, Use, shape_of, smallest
+from runners.memory import Memory, Setup, Shape, Use, shape_of, smallest
 
 USES: tuple[Use, ...] = ("lora", "qlora", "full")
 
@@ -62,11 +63,15 @@ def _params(p: Profile) -> Iterator[float]:
     room = p.device_gib
     if room is None:
         return
-    setup = training_setup(p)
     for use in USES:
+        yield from sizes(use, training_setup(p), room)
 
-        def need(size: float, use: Use = use) -> Memory:
-            return smallest(shape_of(size), use, setup)
 
-        yield size_passes(lambda size, need=need: need(size).low, room)  # type: ignore[misc]
-        yield size_passes(lambda size, need=need: need(size).high, room)  # type: ignore[misc]
+@lru_cache(maxsize=256)
+def sizes(use: Use, setup: Setup, room: float) -> tuple[float, float]:
+    """Return the sizes from which a model of typical shape cannot be trained in ``room``, and may not fit."""
+
+    def need(size: float) -> Memory:
+        return smallest(shape_of(size), use, setup)
+
+    return size_passes(lambda size: need(size).low, room), size_passes(lambda size: need(size).high, room)

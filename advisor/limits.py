@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 
-from advisor.capacity import USES, capacity
+from advisor.capacity import USES, capacity, sizes
 from advisor.cost import training_hours
 from advisor.facts import own
 from advisor.floor import largest
@@ -17,6 +17,7 @@ from advisor.row import ROW_KEYS, beside
 from advisor.size import size_passes
 from advisor.solver import least, passes
 from advisor.tokens import MOST_TOKENS, training_setup
+from runners.memory import Use
 
 _TIME_KEYS = (
     "labelled_examples", "unlabelled_tokens", "prompt_tokens", "answer_tokens", "model_params_b", "cpu_cores",
@@ -47,16 +48,21 @@ def _limit(p: Profile, key: str, figure: Callable[[Profile, str], float], limit:
         if key == "cpu_cores":  # the one answer with which it falls
             yield least(lambda n, at=at: at(n) <= limit, 1, 1e5, whole)  # type: ignore[misc]
         elif key == "model_params_b":
-            seq_len = training_setup(p).seq_len
-            yield size_passes(at, limit, largest(method, seq_len, own.file()) if figure is _usd else math.inf)
+            yield size_passes(at, limit, _jumps(p, method) if figure is _usd else ())
         elif key in ROW_KEYS:
             # Prompt and answer count by their sum alone, so what was found for one is a hint for the other.
             rest, name = beside(p, key), ("longest row", figure.__name__, method)
             hint = p.found.get(name, math.inf) - rest
-            p.found[name] = rest + passes(at, limit, 1, MOST_TOKENS, whole, hint)
+            p.found[name] = rest + passes(at, limit, 1, MOST_TOKENS, whole, (hint,))
             yield p.found[name] - rest
         else:
             yield passes(at, limit, 1, MOST_TOKENS, whole)
+
+
+def _jumps(p: Profile, use: Use) -> tuple[float, float]:
+    """Return the sizes from which hardware at hand, and any for rent, holds no training: there money may jump."""
+    here = math.inf if p.device_gib is None else sizes(use, training_setup(p), p.device_gib)[0]
+    return here, largest(use, training_setup(p).seq_len, own.file())
 
 
 def _with(p: Profile, key: str, value: float) -> Profile:

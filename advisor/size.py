@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from advisor.solver import passes
 
 
-def size_passes(figure: Callable[[float], float], limit: float, hint: float = math.inf) -> float:
+def size_passes(figure: Callable[[float], float], limit: float, hints: Iterable[float] = ()) -> float:
     """Return the smallest model, in billions of parameters, whose figure is above ``limit``; inf when none is.
 
     ``figure`` is that of a typical shape, which knows whole parameters only: these are solved for, from a
-    million to 1e14, and the result is the smallest float that means as many. ``hint`` is where the figure may
-    jump over the limit, as for :func:`advisor.solver.passes`.
+    million to 1e14, and the result is the smallest float that means as many. ``hints`` are sizes at which the
+    figure may jump over the limit, as for :func:`advisor.solver.passes`.
     """
-    params = passes(lambda n: figure(_size(n)), limit, 1e6, 1e14, True, hint * 1e9 + 0.5)
+    params = passes(lambda n: figure(_size(n)), limit, 1e6, 1e14, True, [hint * 1e9 + 0.5 for hint in hints])
     return _size(params) if math.isfinite(params) else math.inf
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 HALVE_EVERY = 3
 """Every so many steps the span is halved, however well the guesses do, so that none goes on for long."""
@@ -19,28 +19,28 @@ NEAR = 1e-6
 
 def passes(
     figure: Callable[[float], float], limit: float, low: float, high: float, whole: bool = False,
-    hint: float = math.inf,
+    hints: Iterable[float] = (),
 ) -> float:  # fmt: skip
     """Return the smallest value from ``low`` to ``high`` whose figure is above ``limit``; inf when none is.
 
-    ``figure`` never falls as its value grows; it may jump, stand still and be infinite. A guess is where the
-    straight line between the ends would pass (regula falsi, with the Illinois rule: an end that stays counts
-    for half). The result is exact: the next smaller whole number, or float, is not above the limit.
-    ``hint`` is a number at which the figure may jump over the limit: it and the one before are looked
-    at first, and a wrong hint costs two looks.
+    ``figure`` never falls as its value grows; it may jump, stand still and be infinite. A guess is where the line
+    between the ends would pass (regula falsi, with the Illinois rule: an end that stays counts for half). The
+    result is exact: the next smaller whole number, or float, is not above the limit. ``hints`` are numbers at
+    which the figure may jump over it: each and the one before are looked at first; a wrong one costs two looks.
     """
     at_low, at_high = figure(low) - limit, figure(high) - limit
     if at_high <= 0:
         return math.inf
     if at_low > 0:
         return low
-    first = [each for each in (hint - 1, hint) if low < each < high]
+    first = [each for hint in hints for each in (hint - 1, hint)]
     step = stayed = 0
     while True:
         middle = _middle(low, high, whole)
         if middle in (low, high):
             return high
         at = middle
+        first = [each for each in first if low < each < high]
         if first:
             at = first.pop()
         else:

@@ -26,22 +26,24 @@ FIGURES: dict[str, Callable[[float], float]] = {
 @pytest.mark.parametrize("name", FIGURES)
 @settings(max_examples=100, deadline=None)
 @given(
-    limit=st.floats(0, 1e6), whole=st.booleans(), hint=st.just(math.inf) | st.floats(0, 2e9).map(math.floor)
+    limit=st.floats(0, 1e6),
+    whole=st.booleans(),
+    hints=st.lists(st.floats(0, 2e9).map(math.floor), max_size=3),
 )
-def test_it_finds_what_halving_finds(name: str, limit: float, whole: bool, hint: float) -> None:
-    """The same value to the last digit, whatever the hint: above the limit, and the one before is not."""
+def test_it_finds_what_halving_finds(name: str, limit: float, whole: bool, hints: list[int]) -> None:
+    """The same value to the last digit, whatever the hints: above the limit, and the one before is not."""
     figure, low, high = FIGURES[name], 1.0, 1e9
-    found = passes(figure, limit, low, high, whole, hint)
+    found = passes(figure, limit, low, high, whole, hints)
     assert found == least(lambda v: figure(v) > limit, low, high, whole)
     if low < found < math.inf:
         assert figure(found) > limit >= figure(found - 1 if whole else math.nextafter(found, 0))
 
 
 @settings(max_examples=50, deadline=None)
-@given(params=st.integers(1_000_001, 10**14 - 1), hint=st.just(math.inf) | st.floats(1e-3, 1e5))
-def test_a_size_is_the_smallest_that_means_as_many_parameters(params: int, hint: float) -> None:
+@given(params=st.integers(1_000_001, 10**14 - 1), hints=st.lists(st.floats(1e-3, 1e5), max_size=3))
+def test_a_size_is_the_smallest_that_means_as_many_parameters(params: int, hints: list[float]) -> None:
     """The float before the found one stands for a parameter less."""
-    found = size_passes(lambda size: shape_of(size).params, params - 1, hint)
+    found = size_passes(lambda size: shape_of(size).params, params - 1, hints)
     assert shape_of(found).params == params
     assert shape_of(math.nextafter(found, 0)).params == params - 1
 
