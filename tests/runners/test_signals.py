@@ -7,7 +7,7 @@ import os
 import shlex
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -139,6 +139,14 @@ def test_an_unfinished_run_is_not_thrown_away_by_a_new_one(line: Line) -> None:
     assert line.warm.wait() == 0, line.said()
 
 
+@pytest.fixture
+def heard() -> Iterator[None]:
+    """Hear Ctrl-C even where the tests' own shell ignores it, as for a command in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def handlers() -> list[Any]:
     """Return who hears the signals that matter here."""
     return [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)]
@@ -170,6 +178,7 @@ def asked_twice(seen: list[Any]) -> None:
             seen.append(stop.urgent)
 
 
+@pytest.mark.usefixtures("heard")
 @pytest.mark.parametrize(
     ("block", "expected"), [(finishes, [signal.SIGINT]), (listens, []), (asked_twice, [True])]
 )
@@ -193,6 +202,7 @@ def dawdle(seconds: float, seen: list[float]) -> None:
             time.sleep(LIMIT)
 
 
+@pytest.mark.usefixtures("heard")
 def test_a_pass_that_takes_too_long_is_broken_off_and_nothing_else_is() -> None:
     started, seen = time.monotonic(), list[float]()
     with pytest.raises(KeyboardInterrupt):
