@@ -11,6 +11,7 @@ from pathlib import Path
 import bm25s
 import numpy as np
 
+from rag.arrays import READING
 from rag.errors import BadInput
 from rag.terms import Terms
 from rag.words import content_words, words
@@ -71,7 +72,8 @@ class Lexical:
     @classmethod
     def load(cls, folder: Path, rows: int) -> Lexical:
         """Read what ``save`` wrote; BadInput when it covers another number of rows."""
-        retriever = bm25s.BM25.load(folder, load_corpus=False, show_progress=False, allow_pickle=False)
+        with READING:
+            retriever = bm25s.BM25.load(folder, load_corpus=False, show_progress=False, allow_pickle=False)
         if retriever.scores["num_docs"] != rows:
             raise BadInput(f"{folder} covers {retriever.scores['num_docs']} chunks, not {rows}")
         return cls(retriever, rows)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from rag import arrays
 from rag.errors import BadInput
 from rag.words import words
 
@@ -61,7 +62,7 @@ class Terms:
     def load(cls, folder: Path, rows: int) -> Terms:
         """Read what ``save`` wrote (the caller has verified the files); BadInput for another number of rows."""
         vocabulary = tuple(json.loads((folder / _WORDS).read_text(encoding="utf-8")))
-        numbers, lengths = (np.load(folder / name, allow_pickle=False) for name in (_ROWS, _LENGTHS))
+        numbers, lengths = (arrays.read(folder / name) for name in (_ROWS, _LENGTHS))
         if len(lengths) != rows or lengths.sum() != len(numbers):
             raise BadInput(f"{folder} covers the words of {len(lengths)} chunks, not {rows}")
         return cls(vocabulary, numbers, lengths)

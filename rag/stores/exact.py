@@ -7,6 +7,7 @@ from typing import Self
 
 import numpy as np
 
+from rag import arrays
 from rag.errors import BadInput
 from rag.stores.base import checked, checked_ids, refuse_mapped
 
@@ -65,10 +66,10 @@ class ExactStore:
     def load(cls, folder: Path, dimension: int, *, mapped: bool = False) -> Self:
         """Read what ``save`` wrote; BadInput when shapes or values do not fit."""
         store = cls(dimension)
-        matrix = np.load(folder / VECTORS, mmap_mode="r" if mapped else None, allow_pickle=False)
+        matrix = arrays.read(folder / VECTORS, mapped=mapped)
         if matrix.ndim != 2 or matrix.shape[1] != dimension or matrix.dtype != np.float32:
             raise BadInput(f"{folder / VECTORS} holds {matrix.dtype} {matrix.shape}, not [n, {dimension}]")
-        ids = np.load(folder / IDS, allow_pickle=False)
+        ids = arrays.read(folder / IDS)
         store._ids = checked_ids(ids, len(matrix), store._ids)
         store._matrix = matrix if mapped else checked(matrix, dimension)
         store._mapped = mapped

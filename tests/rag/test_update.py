@@ -276,12 +276,14 @@ def test_readers_in_other_threads_see_one_generation_each(corpus: Path, tmp_path
     readers = [threading.Thread(target=read) for _ in range(3)]
     for reader in readers:
         reader.start()
-    for version in range(1, 15):
-        write(version)
-        Index.update(folder, corpus, make_tiny())
-    done.set()
-    for reader in readers:
-        reader.join()
+    try:
+        for version in range(1, 15):
+            write(version)
+            Index.update(folder, corpus, make_tiny())
+    finally:
+        done.set()
+        for reader in readers:
+            reader.join()
     assert len(seen) > 10
     assert all(len(texts) == 1 for texts in seen), "never two versions in one answer, never an error"
 
