@@ -17,6 +17,7 @@ Said = pytest.CaptureFixture[str]
 @pytest.fixture(scope="module")
 def embedder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a BERT of a few thousand parameters."""
+    import torch
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import BertConfig, BertModel
 
@@ -29,6 +30,7 @@ def embedder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         vocab_size=len(words), hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16,
         max_position_embeddings=64,
     )  # fmt: skip
+    torch.manual_seed(0)
     BertModel(config).save_pretrained(folder)
     (folder / "modules.json").write_text("[]")
     return folder
