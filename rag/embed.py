@@ -1,8 +1,8 @@
 """The embedder: a local sentence-transformers folder run through transformers.
 
 Vectors are reproducible: on one machine a text's vector is the same bit for bit whatever else is embedded with
-it. Texts are batched with texts of exactly the same length, without padding or mask, which also wastes no work,
-and the model's products have sizes that are known to agree (see ``even``).
+it. Texts are laid one after the other (see ``packed``; models that this does not fit take batches of one length),
+without padding or mask, and the model's products have sizes that are known to agree (see ``even``).
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from rag.durable import sha256_file
 from rag.encoder import OnEvent
 from rag.errors import BadInput
 from rag.even import LARGEST, even_out
+from rag.packed import first_position, packed, runs_of
 
 BATCH_TOKENS = LARGEST
 _BF16_FLAGS = ("avx512_bf16", "amx_bf16")
@@ -46,6 +47,7 @@ class Embedder:
         self._specials = len(self.tokenizer.encode("").ids)
         self._model = _model(folder, self.dtype)
         even_out(self._model)
+        self._first = first_position(self._model)
         config = self._model.config
         self.dimension: int = config.hidden_size
         limit = _json(folder / "sentence_bert_config.json").get("max_seq_length")
@@ -90,7 +92,7 @@ class Embedder:
         vectors = np.empty((len(rows), self.dimension), dtype=np.float32)
         order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
         done = 0
-        for batch in _batches(order, rows):
+        for batch in _batches(order, rows, mixed=self._first is not None):
             vectors[batch] = self._forward([rows[i] for i in batch])
             done += len(batch)
             if on_event:
@@ -99,8 +101,14 @@ class Embedder:
 
     @torch.inference_mode()
     def _forward(self, batch: list[list[int]]) -> np.ndarray:
-        hidden = self._model(input_ids=torch.tensor(batch)).last_hidden_state.float()
-        pooled = hidden[:, 0] if self._pooling == "cls" else hidden.mean(dim=1)
+        if self._first is None:
+            hidden = self._model(input_ids=torch.tensor(batch)).last_hidden_state.flatten(0, 1)
+        else:
+            hidden = packed(self._model, batch, self._first)
+        runs = runs_of(batch)
+        parts = hidden.float().split([count * length for count, length in runs])
+        texts = [part.unflatten(0, run) for part, run in zip(parts, runs, strict=True)]
+        pooled = torch.cat([text[:, 0] if self._pooling == "cls" else text.mean(dim=1) for text in texts])
         unit = torch.nn.functional.normalize(pooled, dim=1)
         return np.asarray(unit.numpy(), dtype=np.float32)
 
@@ -124,15 +132,17 @@ def computes_bf16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
     return any(flag in flags.split() for flag in _BF16_FLAGS)
 
 
-def _batches(order: list[int], rows: list[list[int]]) -> Iterator[list[int]]:
-    """Yield runs of equally long rows, at most BATCH_TOKENS tokens together."""
+def _batches(order: list[int], rows: list[list[int]], *, mixed: bool) -> Iterator[list[int]]:
+    """Yield rows in order, at most BATCH_TOKENS tokens together, of one length unless ``mixed``."""
     batch: list[int] = []
+    size = 0
     for i in order:
         length = len(rows[i])
-        if batch and (len(rows[batch[0]]) != length or (len(batch) + 1) * length > BATCH_TOKENS):
+        if batch and (size + length > BATCH_TOKENS or not (mixed or length == len(rows[batch[0]]))):
             yield batch
-            batch = []
+            batch, size = [], 0
         batch.append(i)
+        size += length
     if batch:
         yield batch
 

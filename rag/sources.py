@@ -18,11 +18,11 @@ from rag.durable import canonical_json, sha256_text, write_text
 from rag.errors import Problem
 from rag.load.base import Skipped
 from rag.load.folder import Found, files
+from rag.load.known import Known, unread
 from rag.load.walk import Loaded, load_documents
-from rag.types import Document
 
 FILE = "sources.json"
-_VERSION = 1
+_VERSION = 2
 
 
 class Source(NamedTuple):
@@ -32,7 +32,7 @@ class Source(NamedTuple):
     status: list[int]
     """Size and modification time in nanoseconds; empty where they were not looked at."""
     documents: list[list[str]]
-    """Id and content hash of each document it gave."""
+    """Id and content hash of each document it gave, and the hash of its line where it was a row."""
     skipped: list[list[str]]
     """Path and reason of each of its rows that was skipped."""
 
@@ -45,7 +45,7 @@ class Sources:
         self._known = {
             id: source
             for id, source in known.items()
-            if all(documents.get(doc) == sha256 for doc, sha256 in source.documents)
+            if all(documents.get(doc) == sha256 for doc, sha256, *_ in source.documents)
         }
         self._trust = trust_mtime
         self._now: dict[str, Source] = {}
@@ -56,18 +56,18 @@ class Sources:
         trusted = {
             id for id, status in statuses.items() if id in self._known and self._known[id].status == status
         }
-        hashes = {id: source.sha256 for id, source in self._known.items()}
-        loaded = load_documents(path, known=hashes, trusted=trusted)
+        known = {id: _known(source) for id, source in self._known.items()}
+        loaded = load_documents(path, known=known, trusted=trusted)
         kept = {id: self._known[id] for id in loaded.unchanged}
         self._now = {
             id: source._replace(status=statuses.get(id, source.status))
             for id, source in {**kept, **_read(loaded)}.items()
         }
-        unread = [_unread(doc, sha256) for source in kept.values() for doc, sha256 in source.documents]
+        untouched = [unread(doc, sha256) for source in kept.values() for doc, sha256, *_ in source.documents]
         skipped = [Skipped(*row) for source in kept.values() for row in source.skipped]
         return replace(
             loaded,
-            documents=tuple(sorted((*loaded.documents, *unread), key=lambda d: d.id)),
+            documents=tuple(sorted((*loaded.documents, *untouched), key=lambda d: d.id)),
             skipped=tuple(sorted((*loaded.skipped, *skipped), key=lambda s: s.path)),
             unchanged=(),
         )
@@ -103,7 +103,8 @@ def _read(loaded: Loaded) -> dict[str, Source]:
     hashes: dict[str, str] = {}
     for document in loaded.documents:
         hashes[document.source] = document.source_sha256
-        documents[document.source].append([document.id, document.sha256])
+        line = loaded.lines.get(document.source, {}).get(document.id)
+        documents[document.source].append([document.id, document.sha256, *([line] if line else [])])
     ids = {document.id for document in loaded.documents}
     skipped: defaultdict[str, list[list[str]]] = defaultdict(list)
     for item in loaded.skipped:
@@ -115,8 +116,8 @@ def _read(loaded: Loaded) -> dict[str, Source]:
     return {id: Source(sha256, [], documents[id], skipped[id]) for id, sha256 in hashes.items()}
 
 
-def _unread(id: str, sha256: str) -> Document:
-    return Document(id, "", "", (), sha256, "unread")
+def _known(source: Source) -> Known:
+    return Known(source.sha256, {row[2]: (row[0], row[1]) for row in source.documents if len(row) > 2})
 
 
 def _statuses(path: Path) -> dict[str, list[int]]:

@@ -6,12 +6,14 @@ import hashlib
 import os
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 from rag.errors import BadInput
-from rag.load.base import Skipped, Unreadable, printable
+from rag.load.base import Loader, Skipped, Unreadable, printable
 from rag.load.detect import detect, is_zip
 from rag.load.folder import Found, files, read_file
+from rag.load.known import Items, Known, read_rows, unread
 from rag.load.limits import Limits
 from rag.load.parse import parse
 from rag.load.registry import endings
@@ -23,7 +25,8 @@ from rag.types import Document
 class Loaded:
     """What a documents path holds; every file or row found is in exactly one of documents and skipped.
 
-    Files whose bytes were already known are in neither, only in ``unchanged``.
+    Files whose bytes were already known are in neither, only in ``unchanged``. A row whose line was known is a
+    document without text (``known.unread``).
     """
 
     documents: tuple[Document, ...]
@@ -32,6 +35,8 @@ class Loaded:
     """Sources that hold the bytes the caller knew, and were therefore not parsed again."""
     remarks: tuple[str, ...] = field(default=(), compare=False)
     """What else the user should be told: hidden text, guessed encodings, a limit that does not hold here."""
+    lines: Mapping[str, Mapping[str, str]] = field(default_factory=dict, compare=False)
+    """Of each source of rows: the id of each document to the hash of the line that gave it."""
 
     @property
     def found(self) -> int:
@@ -42,16 +47,15 @@ class Loaded:
 def load_documents(
     path: Path | str,
     limits: Limits | None = None,
-    known: Mapping[str, str] | None = None,
+    known: Mapping[str, Known] | None = None,
     trusted: Collection[str] = (),
 ) -> Loaded:
     """Load a folder of files, one file, or a ``.jsonl`` of document rows, sorted by id.
 
-    ``known`` maps sources to the SHA-256 of bytes that need not be parsed again; ``trusted`` names sources
-    that need not even be read. In a folder an unreadable
-    file or row is skipped with its reason; a single file that was named on purpose must be readable as a
-    whole. Raises BadInput when the path is missing, when the one file or a row of it is broken, or when
-    nothing can be loaded; CannotRun when no worker process can be started.
+    ``known`` maps sources to what they held before, which need not be parsed again; ``trusted`` names sources
+    that need not even be read. In a folder an unreadable file or row is skipped with its reason; a single file
+    that was named on purpose must be readable as a whole. Raises BadInput when the path is missing, when the one
+    file or a row of it is broken, or when nothing can be loaded; CannotRun when no worker process can be started.
     """
     path = Path(path)
     if not path.exists():
@@ -70,27 +74,28 @@ def load_documents(
     documents.sort(key=lambda document: document.id)
     skipped.sort(key=lambda item: item.path)
     remarks = tuple(_remarks(documents, limited))
-    return Loaded(tuple(documents), tuple(skipped), tuple(sorted(reader.unchanged)), remarks)
+    return Loaded(tuple(documents), tuple(skipped), tuple(sorted(reader.unchanged)), remarks, reader.lines)
 
 
 class _Reader:
     """Reads file after file: bytes, hash, then documents, in this process or in the worker."""
 
-    def __init__(self, sandbox: Sandbox, known: Mapping[str, str], trusted: Collection[str]) -> None:
+    def __init__(self, sandbox: Sandbox, known: Mapping[str, Known], trusted: Collection[str]) -> None:
         self.unchanged: list[str] = []
+        self.lines: dict[str, Mapping[str, str]] = {}
         self._sandbox = sandbox
         self._known = known
         self._trusted = frozenset(trusted)
 
-    def read(self, found: Found) -> list[Document | Skipped]:
-        limits = self._sandbox.limits
+    def read(self, found: Found) -> Items:
         if found.id in self._trusted:
             self.unchanged.append(found.id)
             return []
         try:
-            data = read_file(found.path, limits.file_bytes)
+            data = read_file(found.path, self._sandbox.limits.file_bytes)
             sha256 = hashlib.sha256(data).hexdigest()
-            if self._known.get(found.id) == sha256:
+            before = self._known.get(found.id, Known(""))
+            if before.sha256 == sha256:
                 self.unchanged.append(found.id)
                 return []
             loader = None if is_zip(data) else detect(found.id, data)
@@ -98,14 +103,21 @@ class _Reader:
             return [Skipped(found.id, str(error))]
         except OSError as error:
             return [Skipped(found.id, f"cannot be read: {error.strerror}")]
-        if loader is None or loader.apart or len(data) > limits.apart_from:
-            items = self._sandbox.parse(found.id, loader.media if loader else "", data)
+        if loader and loader.media == "row":
+            parsed = partial(self._parsed, found.id, loader)
+            items, kept, self.lines[found.id] = read_rows(data, before.rows, parsed)
         else:
-            items = parse(found.id, data, loader)
-        return [
+            items, kept = self._parsed(found.id, loader, data), []
+        placed: Items = [
             replace(item, source=found.id, source_sha256=sha256) if isinstance(item, Document) else item
             for item in items
         ]
+        return placed + [unread(*row, found.id, sha256) for row in kept]
+
+    def _parsed(self, id: str, loader: Loader | None, data: bytes) -> Items:
+        if loader is None or loader.apart or len(data) > self._sandbox.limits.apart_from:
+            return self._sandbox.parse(id, loader.media if loader else "", data)
+        return parse(id, data, loader)
 
 
 def _folder(reader: _Reader, path: Path) -> Iterator[Document | Skipped]:

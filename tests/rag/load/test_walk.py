@@ -10,6 +10,7 @@ import pytest
 
 from rag.errors import BadInput
 from rag.load.base import printable
+from rag.load.known import Known
 from rag.load.limits import Limits
 from rag.load.walk import Loaded, load_documents
 
@@ -148,7 +149,7 @@ def test_one_file_may_be_the_documents(corpus: Path) -> None:
 
 def test_known_bytes_are_not_parsed_again(corpus: Path) -> None:
     first = load_documents(corpus)
-    known = {d.source: d.source_sha256 for d in first.documents}
+    known = {d.source: Known(d.source_sha256) for d in first.documents}
     (corpus / "fares.md").write_text("# Fares\n\nNew.\n")
     second = load_documents(corpus, known=known)
     assert [d.id for d in second.documents] == ["fares.md"]
