@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from transformers import AutoModel
 
 from rag.chunk import Chunker
 from rag.embed import Embedder
@@ -35,9 +36,10 @@ SIZES = (64, 256)
 class Raw:
     """The model's forward alone over sorted, padded batches of a fixed number of rows."""
 
-    def __init__(self, embedder: Embedder, texts: Sequence[str]) -> None:
-        """Keep the texts, and their token numbers for the contender that is spared the tokenising."""
-        self._model, self._tokenizer = embedder._model, embedder.tokenizer
+    def __init__(self, folder: Path, embedder: Embedder, texts: Sequence[str]) -> None:
+        """Load the model plainly; keep the texts, and their token numbers for who is spared the tokenising."""
+        self._model: Any = AutoModel.from_pretrained(folder, dtype=embedder.dtype).eval()
+        self._tokenizer = embedder.tokenizer
         self._texts = list(texts)
         self._rows = self.tokenised()
 
@@ -91,7 +93,7 @@ def contenders(documents: Path, most: int) -> tuple[dict[str, Contender], list[s
     folder = resolve("all-minilm-l6-v2").folder
     embedder = Embedder(folder)
     texts = texts_of(documents, embedder, most)
-    raw = Raw(embedder, texts)
+    raw = Raw(folder, embedder, texts)
     found: dict[str, Contender] = {"ours": lambda: embedder.encode(texts)}
     for size in SIZES:
         found[f"raw, tokenised before, {size} rows"] = raw.contender(size, tokenise=False)
