@@ -181,12 +181,14 @@ def _examples(
     replies = [row.reply for row in rows]
     counted |= {
         "labelled_examples": round(scale * distinct),
+        "unlabelled_tokens": 0,
         "output_format": guess_format(replies),
         "prompt_tokens": max(1, round(tokens.of(prompts) / len(rows))),
         "answer_tokens": max(1, round(tokens.of(replies) / len(rows))),
     }
     notes |= {
         "labelled_examples": f"{len(rows)} rows ({found.format}){told}",
+        "unlabelled_tokens": "none of the examples is a plain text",
         "output_format": "what at least 95 % of the examples' answers look like",
         "prompt_tokens": f"mean of the examples, {tokens.how}",
         "answer_tokens": f"mean of the examples, {tokens.how}",

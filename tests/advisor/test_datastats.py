@@ -60,6 +60,7 @@ def test_the_shipped_example_repeats_nothing(example: Path) -> None:
         357,
         "357 rows (messages)",
     )
+    assert stats.counted["unlabelled_tokens"] == 0, "chats hold no plain text to learn"
 
 
 def test_plain_texts_are_counted_in_tokens_and_are_no_examples(tmp_path: Path) -> None:
