@@ -21,9 +21,11 @@ def build_index(folder: Path, documents: Path, embedder: str, as_json: bool, sto
     """Build an index and print what was done with every file."""
     from advisor.progress import watching
     from rag.index import Index
+    from rag.load.walk import need
     from rag.settings import IndexSettings
 
     settings = IndexSettings(store=store)
+    need(documents)
     encoder = load_embedder(embedder)
     with watching(as_json) as watcher, keeping(folder):
         report = Index.build(folder, documents, encoder, settings, watcher)
@@ -36,8 +38,10 @@ def update_index(
     """Bring an index to what the documents are now, and print what was done with every file."""
     from advisor.progress import watching
     from rag.index import Index
+    from rag.load.walk import need
 
     Index.open(folder)
+    need(documents)
     encoder = load_embedder(embedder)
     with watching(as_json) as watcher, keeping(folder):
         report = Index.update(folder, documents, encoder, watcher, purge=purge, trust_mtime=trust_mtime)

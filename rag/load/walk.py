@@ -58,10 +58,7 @@ def load_documents(
     file or a row of it is broken, or when nothing can be loaded; CannotRun when no worker process can be started.
     """
     path = Path(path)
-    if not path.exists():
-        raise BadInput(
-            f"the documents path {path} does not exist", "give a folder, a file or a .jsonl of documents"
-        )
+    need(path)
     with Sandbox(limits) as sandbox:
         reader = _Reader(sandbox, known or {}, trusted)
         items = list(_folder(reader, path) if path.is_dir() else _single(reader, path))
@@ -75,6 +72,14 @@ def load_documents(
     skipped.sort(key=lambda item: item.path)
     remarks = tuple(_remarks(documents, limited))
     return Loaded(tuple(documents), tuple(skipped), tuple(sorted(reader.unchanged)), remarks, reader.lines)
+
+
+def need(path: Path) -> None:
+    """Raise BadInput when a documents path is missing: worth asking before a model is loaded."""
+    if not path.exists():
+        raise BadInput(
+            f"the documents path {path} does not exist", "give a folder, a file or a .jsonl of documents"
+        )
 
 
 class _Reader:
