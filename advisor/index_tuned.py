@@ -33,7 +33,7 @@ def print_outcome(outcome: Outcome, questions: Ready, said: str, budget: int, ge
     s = outcome.chosen.candidate.settings
     print(
         f"for a plan's index step: k: {outcome.enough}, max_chunk_tokens: {s.max_tokens}, overlap: {s.overlap:g}, "
-        f"lexical_weight: {s.lexical_weight:g}, context_tokens: {budget}"
+        f"fusion: {s.fusion}, lexical_weight: {s.lexical_weight:g}, context_tokens: {budget}"
     )
 
 

@@ -39,6 +39,9 @@ class IndexStep(Strict):
     overlap: float = Field(
         0.25, ge=0, lt=1, description="Share of a split chunk that repeats the one before."
     )
+    fusion: Literal["convex", "rrf"] = Field(
+        "convex", description="How the two searches are joined: weighted scores, or reciprocal ranks."
+    )
     lexical_weight: float = Field(0.3, ge=0, le=1, description="Weight of BM25 beside the dense score.")
     context_tokens: int = Field(1024, ge=32, description="Most tokens of passages in one prompt.")
 

@@ -159,7 +159,10 @@ def index_settings(step: IndexStep) -> Any:
     from rag.settings import IndexSettings
 
     return IndexSettings(
-        max_tokens=step.max_chunk_tokens, overlap=step.overlap, lexical_weight=step.lexical_weight
+        max_tokens=step.max_chunk_tokens,
+        overlap=step.overlap,
+        fusion=step.fusion,
+        lexical_weight=step.lexical_weight,
     )
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from runners.data import load_examples
-from runners.plan import TrainStep, parse_plan
+from runners.plan import IndexStep, TrainStep, parse_plan
 from runners.run import read_data
-from runners.steps import with_replay
+from runners.steps import index_settings, with_replay
 
 
 def write(path: Path, rows: list[dict[str, str]]) -> str:
@@ -52,3 +52,9 @@ def test_a_plan_may_name_its_columns_and_tells_how_files_were_read(tmp_path: Pat
     assert [event["event"] for event in told] == ["examples.read", "file.skipped", "row.rejected"]
     assert told[0]["columns"] == columns
     assert (told[1]["file"], told[2]["line"]) == ("notes.txt", 31)
+
+
+def test_an_index_step_decides_the_index() -> None:
+    step = IndexStep(max_chunk_tokens=64, overlap=0.5, fusion="rrf", lexical_weight=0.7)
+    made = index_settings(step)
+    assert (made.max_tokens, made.overlap, made.fusion, made.lexical_weight) == (64, 0.5, "rrf", 0.7)
