@@ -43,7 +43,7 @@ class Watcher:
                 self.say(f"  {warning}")
         elif kind in ("train.restart", "train.damage", "train.moved", "train.memory"):
             self.say(f"  {kind.partition('.')[2]}: {event['reason']}")
-        elif kind == "remote.note":
+        elif kind in ("remote.note", "house.learnt", "judge.failed"):
             self.say(f"  {event['reason']}")
         elif kind == "examples.read":
             guessed = ", ".join(f"{role} = {name}" for role, name in event["columns"].items())
