@@ -12,8 +12,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-MOST = 30
-"""Questions that the untuned model is asked for this: each costs an answer."""
+MOST = 20
+"""Questions that the untuned model is asked for this: each costs an answer. On harbor-desk twice as few tell as well."""
 LEAST = 12
 """Fewer pairs than this show no difference that could be trusted."""
 TELLS = 0.7

@@ -134,7 +134,7 @@ class Plan(Strict):
     )
     house_style: bool = Field(
         False,
-        description="Learn how the house writes from up to 30 examples and the untuned model's answers to them.",
+        description="Learn how the house writes from up to 20 examples and the untuned model's answers to them.",
     )
     judge: PlanModel | None = Field(
         None,

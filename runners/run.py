@@ -21,11 +21,16 @@ QUICK_EPOCHS = 1.0
 
 
 def quick(plan: Plan) -> Plan:
-    """The same plan with fewer questions and rows and one epoch: minutes instead of a quarter of an hour."""
+    """The same plan with fewer questions and rows and one epoch: minutes instead of a quarter of an hour.
+
+    House style is left out where it weighs nothing: it would take more answers than an arm does here.
+    """
     data = plan.data.model_copy(
         update={key: min(most, getattr(plan.data, key) or most) for key, most in QUICK.items()}
     )
-    return plan.model_copy(update={"data": data, "steps": tuple(map(_quick_step, plan.steps))})
+    house = plan.house_style and bool(plan.weights.get("house_style"))
+    steps = tuple(map(_quick_step, plan.steps))
+    return plan.model_copy(update={"data": data, "steps": steps, "house_style": house})
 
 
 def _quick_step(step: Step) -> Step:

@@ -12,8 +12,8 @@ import pytest
 from runners.data import Example, Question
 from runners.house import LEAST, MOST, House, learn, masked, shape
 from runners.plan import parse_plan
-from runners.rundir import read_lines
 from runners.run import run_plan
+from runners.rundir import read_lines
 from runners.untuned import as_question, pick
 
 BOATS = tuple(f"boat {n}" for n in range(24))
