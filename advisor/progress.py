@@ -30,6 +30,8 @@ class Watcher:
         kind = str(event.get("event", ""))
         if kind == "step.start":
             self.begin(f"[{event['number']}/{event['total']}] {event['step']}")
+        elif kind in ("house.start", "judge.start"):
+            self.begin(event["title"])
         elif kind == "step.skip":
             self.say(f"  {event['step']}: finished before, skipped")
         elif kind == "step.end":

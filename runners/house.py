@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 MOST = 20
-"""Questions that the untuned model is asked for this: each costs an answer. On harbor-desk twice as few tell as well."""
+"""Questions that the untuned model is asked for this: each costs an answer. On harbor-desk 12 tell as well as 30."""
 LEAST = 12
 """Fewer pairs than this show no difference that could be trusted."""
 TELLS = 0.7

@@ -66,7 +66,8 @@ def judge_trial(bench: Bench) -> None:
         open_tasks = keep_open(tasks, plan.judge.name, path, bench)
         if not open_tasks:
             return
-        bench.tell({"event": "judge.start", "model": plan.judge.name, "comparisons": len(open_tasks)})
+        title = f"judge {plan.judge.name}: {len(open_tasks)} comparisons"
+        bench.tell({"event": "judge.start", "title": title})
         generator = _remote(bench)
         try:
             ask(open_tasks, plan.judge.name, generator, path, bench.tell)

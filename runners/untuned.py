@@ -36,6 +36,7 @@ def learn_house(bench: Bench) -> house.House | None:
     with writing_into(bench.run.path):
         bench.run.unseal()
         keep_current(folder, _ARM.arm, sha256_text(canonical_json(made_from)))
+        bench.tell({"event": "house.start", "title": f"house style, from {len(questions)} examples"})
         generator = bench.generator(None, _ARM)
         asked = run_arm(plan, _ARM, plan.seed, questions, generator, None, (), folder / ANSWERS, bench.tell)
         said = {row["id"]: row["answer"] for row in read_lines(folder / ANSWERS)}

@@ -12,7 +12,7 @@ import pytest
 from runners.data import Example, Question
 from runners.house import LEAST, MOST, House, learn, masked, shape
 from runners.plan import parse_plan
-from runners.run import run_plan
+from runners.run import quick, run_plan
 from runners.rundir import read_lines
 from runners.untuned import as_question, pick
 
@@ -125,6 +125,11 @@ def desk(tmp_path: Path, server: Any) -> dict[str, Any]:
         "steps": [{"kind": "evaluate", "arm": "prompting"}], "weights": {"token_f1": 1, "house_style": 1},
         "house_style": True,
     }  # fmt: skip
+
+
+def test_a_quick_run_leaves_it_out_where_it_weighs_nothing(desk: Any) -> None:
+    assert quick(parse_plan(desk)).house_style
+    assert not quick(parse_plan({**desk, "weights": {"token_f1": 1}})).house_style
 
 
 def test_a_run_learns_from_examples_only_and_asks_nothing_twice(
