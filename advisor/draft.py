@@ -20,8 +20,10 @@ from advisor.methods.table import BY_NAME
 from advisor.profile import Profile
 from advisor.style import derive, styled_refusals
 from advisor.values import names_a_path
+from advisor.weights import weigh
 from rag.errors import UsageProblem
 from runners.data import Example
+from runners.house import MOST as ENOUGH
 from runners.plan import (
     Check,
     Data,
@@ -73,6 +75,7 @@ def draft(recommendation: Recommendation, situation: Situation, folder: Path = P
     )
     notes.append(said)
     choice = _measurable(recommendation, steps, notes)
+    weights = weigh(p, checks, situation.stats.questions or ())
     plan = {
         "schema": 1, "name": _name(p), "choice": choice,
         "model": PlanModel(name=p.model or facts.DEFAULT).model_dump(),
@@ -80,7 +83,9 @@ def draft(recommendation: Recommendation, situation: Situation, folder: Path = P
         "prompts": _prompts(answers, rows).model_dump(mode="json"),
         "steps": [step.model_dump(mode="json") for step in steps],
         "checks": [check.model_dump(mode="json") for check in checks],
-        "weights": _weights(p, checks, situation),
+        "weights": {each.name: each.weight for each in weights},
+        "weight_reasons": {each.name: each.reason for each in weights},
+        "house_style": _house_style(p, checks, rows),
         "gate": _gate(choice, steps).model_dump(mode="json"),
         "max_new_tokens": _longest(p, rows),
         "answers": _recorded(answers, folder),
@@ -218,22 +223,10 @@ def _prompts(answers: Answers, rows: Sequence[Example]) -> Prompts:
     return Prompts(system=system, refusals=refusals)
 
 
-def _weights(p: Profile, checks: Sequence[Check], situation: Situation) -> dict[str, float]:
-    """Weights of the combined score, from the answers alone, so that they are fixed before any arm runs."""
-    asked = situation.stats.questions or ()
-    unanswerable = any(not q.answerable for q in asked)
+def _house_style(p: Profile, checks: Sequence[Check], rows: Sequence[Example]) -> bool:
+    """Whether it is worth a minute of answers to learn how the house writes: behaviour matters, and it is prose."""
     strict = any(check.kind in ("labels", "json_schema") for check in checks)
-    facts_count = p.needs_facts or any(q.fact or q.spans for q in asked)
-    weights = {
-        "style": 1.0 if checks and not strict else 0.5 if checks else 0.0,
-        "fact_recall": 1.0 if facts_count else 0.0,
-        "agreement": 0.5 if facts_count else 0.0,
-        "exact_match": 1.0 if strict else 0.0,
-        "token_f1": 0.0 if strict else 0.5,
-        "citation": 0.5 if p.must_cite else 0.0,
-        "refusal": 1.0 if unanswerable and p.wrong_answer_cost == "high" else 0.5 if unanswerable else 0.0,
-    }
-    return {name: weight for name, weight in weights.items() if weight}
+    return p.behaviour_gap in ("low", "high") and len(rows) >= ENOUGH and not strict
 
 
 def _gate(choice: str, steps: Sequence[Step]) -> Gate:

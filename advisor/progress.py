@@ -30,6 +30,8 @@ class Watcher:
         kind = str(event.get("event", ""))
         if kind == "step.start":
             self.begin(f"[{event['number']}/{event['total']}] {event['step']}")
+        elif kind in ("house.start", "judge.start"):
+            self.begin(event["title"])
         elif kind == "step.skip":
             self.say(f"  {event['step']}: finished before, skipped")
         elif kind == "step.end":
@@ -43,7 +45,7 @@ class Watcher:
                 self.say(f"  {warning}")
         elif kind in ("train.restart", "train.damage", "train.moved", "train.memory"):
             self.say(f"  {kind.partition('.')[2]}: {event['reason']}")
-        elif kind == "remote.note":
+        elif kind in ("remote.note", "house.learnt", "judge.failed"):
             self.say(f"  {event['reason']}")
         elif kind == "examples.read":
             guessed = ", ".join(f"{role} = {name}" for role, name in event["columns"].items())

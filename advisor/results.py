@@ -6,16 +6,17 @@ import json
 from pathlib import Path
 from typing import Any
 
-from advisor.facts import prices
+from advisor.percall import mean, per_1000
 from advisor.verdict import judge
 from rag.errors import BadInput
 from rag.stats import interval
 from runners.bench import REFUSAL
-from runners.endpoint import is_private
-from runners.models import parse_remote
+from runners.judge import JUDGED
+from runners.judged import summary
 from runners.plan import Plan, TrainStep
-from runners.rundir import PLAN, REPORT, TRIAL, RunFolder
+from runners.rundir import PLAN, REPORT, TRIAL, RunFolder, read_lines
 from runners.trial import SCORES, ArmScores
+from runners.untuned import FOLDER, FOUND
 
 
 def read_scores(run: Path) -> list[ArmScores]:
@@ -50,19 +51,28 @@ def report_json(run: RunFolder, plan: Plan) -> dict[str, Any]:
     """The whole report as data: verdict, arms with intervals, paired differences, prediction and measurement."""
     arms = read_scores(run.path)
     verdict, pairs = judge(plan, arms, plan.model.name)
+    gpu = next((str(e["gpu"] or "") for e in reversed(run.events()) if "gpu" in e), "")
     return {
         "schema": 1,
         "name": plan.name,
         "verdict": verdict.to_json(),
-        "arms": [_arm_json(arm, plan) for arm in sorted(arms, key=lambda a: -sum(a.combined))],
+        "arms": [_arm_json(arm, plan, gpu) for arm in sorted(arms, key=lambda a: -sum(a.combined))],
         "paired": [
             {"a": p.a, "b": p.b, "difference": p.difference, "low": p.low, "high": p.high, "p": p.p}
             for p in pairs
         ],
         "weights": {str(k): v for k, v in plan.weights.items()},
+        "weight_reasons": dict(plan.weight_reasons),
+        "house_style": _kept(run.path / FOLDER / FOUND) if plan.house_style else None,
+        "judge": _judged(run, plan, arms),
         "predicted": plan.predicted,
         "measured": measured(run, plan),
-        "guards": {"leakage": _leakage(run), "forgetting": None, "staleness": None, "refusal": _refusal(run)},
+        "guards": {
+            "leakage": _leakage(run),
+            "forgetting": None,
+            "staleness": None,
+            "refusal": _kept(run.path / REFUSAL),
+        },
     }
 
 
@@ -95,9 +105,15 @@ def _leakage(run: RunFolder) -> dict[str, Any]:
     return {"overlapping_questions": start.get("overlap"), "split": start.get("split")}
 
 
-def _refusal(run: RunFolder) -> dict[str, Any] | None:
-    """The threshold of refusing with its curve; None for a run without an index."""
-    path = run.path / REFUSAL
+def _judged(run: RunFolder, plan: Plan, arms: list[ArmScores]) -> dict[str, Any] | None:
+    """What the judge said; None for a plan without one."""
+    if plan.judge is None:
+        return None
+    return summary(plan.judge.name, plan.choice, arms, read_lines(run.path / TRIAL / JUDGED))
+
+
+def _kept(path: Path) -> dict[str, Any] | None:
+    """What a step left in a file for the report; None when it did not run."""
     return dict(json.loads(path.read_text("utf-8"))) if path.is_file() else None
 
 
@@ -114,35 +130,22 @@ def _arm(name: str, rows: dict[str, dict[str, float]]) -> ArmScores:
     )
 
 
-def _arm_json(arm: ArmScores, plan: Plan) -> dict[str, Any]:
+def _arm_json(arm: ArmScores, plan: Plan, gpu: str) -> dict[str, Any]:
+    cost = per_1000(arm, plan, gpu)
     names = sorted({name for scores in arm.scores for name in scores})
     return {
         "arm": arm.arm,
         "score": _interval(list(arm.combined)),
         "scores": {name: {**_interval(arm.of(name)), "n": len(arm.of(name))} for name in names},
         "n": len(arm.combined),
-        "seconds_per_answer": _mean(arm.seconds),
-        "prompt_tokens": _mean(arm.prompt_tokens),
-        "completion_tokens": _mean(arm.completion_tokens),
-        "usd_per_1000": usd_per_1000(arm, plan),
+        "seconds_per_answer": mean(arm.seconds),
+        "prompt_tokens": mean(arm.prompt_tokens),
+        "completion_tokens": mean(arm.completion_tokens),
+        "usd_per_1000": cost.usd,
+        "usd_basis": cost.basis,
     }
-
-
-def usd_per_1000(arm: ArmScores, plan: Plan) -> float | None:
-    """USD for a thousand answers of a hosted model with a listed price; None for one here, or with no known price."""
-    own = next((step.model for step in plan.arms if step.arm == arm.arm and step.model), plan.model)
-    remote = parse_remote(own.name)
-    price = prices.find(remote.name) if remote and not is_private(remote.url) else None
-    if price is None:
-        return None
-    each = _mean(arm.prompt_tokens) * price.input + _mean(arm.completion_tokens) * price.output
-    return round(each / 1000, 4)
 
 
 def _interval(values: list[float]) -> dict[str, float]:
     found = interval(values)
     return {"mean": found.mean, "low": found.low, "high": found.high}
-
-
-def _mean(values: tuple[float, ...] | tuple[int, ...]) -> float:
-    return round(sum(values) / len(values), 4) if values else 0.0

@@ -16,12 +16,18 @@ if TYPE_CHECKING:
     from runners.answer import Answer
 
 COLUMNS = {
+    "label": "label",
+    "slot_f1": "slots",
     "style": "style",
     "fact_recall": "facts",
     "agreement": "agree",
     "refusal": "refusal",
     "citation": "cited",
+    "spurious": "spurious",
+    "house_style": "house",
+    "token_f1": "F1",
 }
+"""Scores that the table of arms shows when any arm has them; report.json has them all."""
 MARKS = {"confirmed": "green", "overturned": "red", "undecided": "yellow"}
 
 
@@ -29,6 +35,8 @@ def show_report(data: dict[str, Any], console: Console | None = None) -> None:
     """Print the table of arms and the verdict line."""
     console = console or Console()
     console.print(arms_table(data))
+    for line in (weights_line(data), *judge_lines(data)):
+        _say(console, line, "dim")
     verdict = data["verdict"]
     colour = MARKS[verdict["outcome"]]
     console.print(
@@ -43,18 +51,48 @@ def arms_table(data: dict[str, Any]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("arm")
     table.add_column("combined [dim]95 %[/]", justify="right")
-    for name in COLUMNS.values():
-        table.add_column(name, justify="right")
-    table.add_column("F1", justify="right")
+    measured = {name for arm in data["arms"] for name in arm["scores"]}
+    shown = {name: title for name, title in COLUMNS.items() if name in measured}
+    for title in shown.values():
+        table.add_column(title, justify="right")
     table.add_column("s/answer", justify="right")
     for arm in data["arms"]:
         score = arm["score"]
         cells = [f"{score['mean']:.2f} [dim]{score['low']:.2f}–{score['high']:.2f}[/]"]
-        cells += [_mean(arm, name) for name in (*COLUMNS, "token_f1")]
+        cells += [_mean(arm, name) for name in shown]
         best = arm["arm"] == data["verdict"]["winner"]
         name = f"[bold]{arm['arm']}[/]" if best else arm["arm"]
         table.add_row(name, *cells, f"{arm['seconds_per_answer']:.2f}")
     return table
+
+
+def weights_line(data: dict[str, Any]) -> str:
+    """What the combined score weighs, each with its reason where the plan gives one."""
+    reasons = data.get("weight_reasons") or {}
+    weighed = (
+        f"{name} {weight:g}" + (f" ({reasons[name]})" if name in reasons else "")
+        for name, weight in data["weights"].items()
+        if weight
+    )
+    return f"combined: {'; '.join(weighed)}"
+
+
+def judge_lines(data: dict[str, Any]) -> list[str]:
+    """What the judge preferred, and how often it agrees with the combined score; nothing without a judge."""
+    judge = data.get("judge")
+    if not judge:
+        return []
+    lines = []
+    for pair in judge["against"]:
+        missing = f", {pair['of'] - pair['n']} not judged" if pair["of"] > pair["n"] else ""
+        lines.append(
+            f"judge {judge['model']}: {pair['a']} better than {pair['b']} on {pair['better']} of {pair['n']} questions, "
+            f"worse on {pair['worse']} ({pair['inconsistent']} of the ties changed with the order{missing})"
+        )
+    if judge["same_sign"] is not None:
+        kappa = "" if judge["kappa"] is None else f" (kappa {judge['kappa']:.2f})"
+        lines.append(f"judge and combined score favour the same arm on {judge['same_sign']:.0%}{kappa}")
+    return lines
 
 
 def show_comparison(data: dict[str, Any], other: dict[str, Any]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from runners.house import MOST as HOUSE
 from runners.plan import IndexStep, Plan, TrainStep
 
 # Measured on 2 cores with AVX512-BF16 and SmolLM2-135M (benchmarks/LOG.md); other sizes scale by parameters.
@@ -37,4 +38,7 @@ def schedule(plan: Plan, examples: int, test_questions: int) -> list[tuple[str, 
             asked = prompt + ROW_TOKENS / 2 + step.shots * ROW_TOKENS + (passages if step.retrieval else 0)
             seconds = test_questions * (asked / PREFILL_TOKENS_PER_S + ANSWER_TOKENS / DECODE_TOKENS_PER_S)
             times.append((f"evaluate:{step.arm}", LOAD_SECONDS / 2 + seconds / speed))
+    if plan.house_style:
+        each = (prompt + ROW_TOKENS / 2) / PREFILL_TOKENS_PER_S + ANSWER_TOKENS / DECODE_TOKENS_PER_S
+        times.append(("house style", min(HOUSE, examples) * each / speed))
     return times

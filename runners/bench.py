@@ -52,6 +52,8 @@ def obtain_bases(plan: Plan, on_event: OnEvent = None) -> dict[str, Base]:
         if remote:
             endpoint.check_may_contact(remote.name, remote.url, must_stay_local(plan))
         found[wanted.name] = remote or obtain(wanted, "base", on_event)
+    if plan.judge and (judge := models.parse_remote(plan.judge.name)):
+        endpoint.check_may_contact(judge.name, judge.url, must_stay_local(plan))
     tuned = [step.arm for step in plan.steps if isinstance(step, TrainStep)]
     if tuned and isinstance(found[plan.model.name], models.Remote):
         raise BadInput(
@@ -84,6 +86,8 @@ def named_models(plan: Plan) -> list[dict[str, str]]:
         rows.append(
             {"model": remote.name, "endpoint": endpoint.host(remote.url)} if remote else {"model": name}
         )
+    if plan.judge and (judge := models.parse_remote(plan.judge.name)):
+        rows.append({"model": judge.name, "endpoint": endpoint.host(judge.url), "as": "judge"})
     return rows
 
 

@@ -39,6 +39,6 @@ def _matches_schema(text: str, schema: dict[str, object]) -> bool:
 
     try:
         jsonschema.validate(json.loads(text), schema)
-    except (ValueError, jsonschema.ValidationError):
+    except (ValueError, RecursionError, jsonschema.ValidationError):
         return False
     return True

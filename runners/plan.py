@@ -15,19 +15,12 @@ from pydantic import ConfigDict, Field, ValidationError, model_validator
 
 from rag.durable import canonical_json, sha256_text, write_text
 from rag.errors import BadInput
+from runners.measures import NAMES
 from runners.recipe import EvaluateStep, IndexStep, PlanModel, Strict, TrainStep
 
 Method = Literal["prompting", "few-shot", "rag", "lora", "qlora", "full", "hybrid"]
 METHODS: tuple[str, ...] = ("prompting", "few-shot", "rag", "lora", "qlora", "full", "hybrid")
-SCORES: tuple[str, ...] = (
-    "style",
-    "fact_recall",
-    "agreement",
-    "token_f1",
-    "exact_match",
-    "citation",
-    "refusal",
-)
+SCORES: tuple[str, ...] = NAMES
 
 
 class RecordedAnswer(Strict):
@@ -134,7 +127,18 @@ class Plan(Strict):
     steps: tuple[Step, ...]
     checks: tuple[Check, ...] = ()
     weights: dict[Literal[SCORES], float] = Field(  # type: ignore[valid-type]
-        description="Weights of the combined score, fixed before any arm runs."
+        description="Weights of the combined score, fixed before any arm runs; docs/scores.md says what each is."
+    )
+    weight_reasons: dict[str, str] = Field(
+        default_factory=dict, description="Why each score weighs what it does, shown with the verdict."
+    )
+    house_style: bool = Field(
+        False,
+        description="Learn how the house writes from up to 20 examples and the untuned model's answers to them.",
+    )
+    judge: PlanModel | None = Field(
+        None,
+        description="A model by URL that compares the choice with every other arm; it never decides the gate.",
     )
     gate: Gate = Gate()
     max_new_tokens: int = Field(64, ge=1, le=4096, description="Longest answer, the same for every arm.")
@@ -177,6 +181,12 @@ class Plan(Strict):
             raise ValueError("an index step needs data.documents")
         if not self.weights or sum(self.weights.values()) <= 0 or min(self.weights.values()) < 0:
             raise ValueError("weights must be zero or more, and not all zero")
+        if self.judge is not None and not self.judge.name.startswith("openai:"):
+            raise ValueError(f"judge: {self.judge.name!r} is no model by URL, such as openai:NAME@URL")
+        if self.house_style and not self.data.examples:
+            raise ValueError("house_style: the house's replies are learnt from data.examples")
+        if self.weights.get("house_style") and not self.house_style:
+            raise ValueError("weights.house_style: it is measured only with house_style: true")
         return self
 
     @property

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rag.errors import BadInput
-from runners import card, require, steps, trial
+from runners import card, judge, require, steps, trial, untuned
 from runners.bench import Bench, identity, obtain, obtain_bases
 from runners.data import Example, ExampleSet, Question, load_examples, load_questions, overlap
 from runners.machine import detect
@@ -21,11 +21,16 @@ QUICK_EPOCHS = 1.0
 
 
 def quick(plan: Plan) -> Plan:
-    """The same plan with fewer questions and rows and one epoch: minutes instead of a quarter of an hour."""
+    """The same plan with fewer questions and rows and one epoch: minutes instead of a quarter of an hour.
+
+    House style is left out where it weighs nothing: it would take more answers than an arm does here.
+    """
     data = plan.data.model_copy(
         update={key: min(most, getattr(plan.data, key) or most) for key, most in QUICK.items()}
     )
-    return plan.model_copy(update={"data": data, "steps": tuple(map(_quick_step, plan.steps))})
+    house = plan.house_style and bool(plan.weights.get("house_style"))
+    steps = tuple(map(_quick_step, plan.steps))
+    return plan.model_copy(update={"data": data, "steps": steps, "house_style": house})
 
 
 def _quick_step(step: Step) -> Step:
@@ -56,13 +61,14 @@ def run_plan(
     bases = obtain_bases(plan, on_event)
     base = bases[plan.model.name]
     embedder = obtain(plan.embedder, "embedder", on_event) if plan.index is not None else None
-    require.check(plan, base.folder if isinstance(base, Model) else None, out, detect(out))
+    machine = detect(out)
+    require.check(plan, base.folder if isinstance(base, Model) else None, out, machine)
     run = RunFolder.create(out, plan, resume, overwrite)
     with run.writing():
         bench = Bench(plan, run, base, embedder, examples, split, on_event, bases)
         start = {"plan": plan.digest(), "split": split.digest, "base": identity(base)}
         leaked = len(overlap(examples, (*split.dev, *split.test)))
-        bench.tell({"event": "run.start", **start, "overlap": leaked})
+        bench.tell({"event": "run.start", **start, "overlap": leaked, "gpu": machine.gpu_name.value})
         worked = [
             _step(bench, name, step, number, len(named))
             for number, (name, step) in enumerate(named)
@@ -71,6 +77,8 @@ def run_plan(
         # A finished trial is not scored again: the index may have moved on since, and gold spans with it.
         if only is None and (any(worked) or not (run.path / TRIAL / trial.SCORES).is_file()):
             _score(bench)
+        if only is None:
+            judge.judge_trial(bench)
     return run
 
 
@@ -161,7 +169,14 @@ def _score(bench: Bench) -> None:
         return
     folder = bench.run.path / TRIAL
     rows = read_lines(folder / trial.ANSWERS)
-    arms = trial.score_trial(bench.plan, bench.split.test, rows, lambda q: steps.gold_text(bench, q))
+    house = untuned.learn_house(bench)
+    arms = trial.score_trial(
+        bench.plan,
+        bench.split.test,
+        rows,
+        lambda q: steps.gold_text(bench, q),
+        house.score if house else None,
+    )
     trial.write_scores(arms, folder / trial.SCORES)
     _tell_weights(bench, arms)
 

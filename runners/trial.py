@@ -89,11 +89,15 @@ def keep_current(folder: Path, arm: str, made_from: str) -> int:
 
 
 def score_trial(
-    plan: Plan, questions: Sequence[Question], rows: Sequence[dict[str, Any]], gold: Callable[[Question], str]
+    plan: Plan,
+    questions: Sequence[Question],
+    rows: Sequence[dict[str, Any]],
+    gold: Callable[[Question], str],
+    house: Callable[[str], float] | None = None,
 ) -> list[ArmScores]:
     """Score the journal's answers arm by arm; several seeds of one arm are averaged question by question.
 
-    `gold` gives the text of a question's gold span, "" when it has none.
+    `gold` gives the text of a question's gold span, "" when it has none; `house` how far an answer reads like the house.
     """
     found: list[ArmScores] = []
     by_key: dict[tuple[str, str], list[dict[str, Any]]] = {}
@@ -101,7 +105,7 @@ def score_trial(
         by_key.setdefault((row["arm"], row["id"]), []).append(row)
     for arm in plan.arms:
         answered = [(q, by_key[arm.arm, q.id]) for q in questions if (arm.arm, q.id) in by_key]
-        scores = [_mean_scores(plan, q, answers, arm.retrieval, gold(q)) for q, answers in answered]
+        scores = [_mean_scores(plan, q, answers, arm.retrieval, gold(q), house) for q, answers in answered]
         found.append(
             ArmScores(
                 arm.arm,
@@ -143,7 +147,12 @@ def write_scores(arms: Sequence[ArmScores], path: Path) -> None:
 
 
 def _mean_scores(
-    plan: Plan, question: Question, answers: Sequence[dict[str, Any]], retrieval: bool, gold: str
+    plan: Plan,
+    question: Question,
+    answers: Sequence[dict[str, Any]],
+    retrieval: bool,
+    gold: str,
+    house: Callable[[str], float] | None,
 ) -> dict[str, float]:
     each = [
         score_answer(
@@ -151,7 +160,11 @@ def _mean_scores(
         )
         for row in answers
     ]
-    return {name: _mean([scores[name] for scores in each if name in scores]) for name in each[0]}
+    for row, scores in zip(answers, each, strict=True):
+        if house is not None:
+            scores["house_style"] = house(row["answer"])
+    names = dict.fromkeys(name for scores in each for name in scores)
+    return {name: _mean([scores[name] for scores in each if name in scores]) for name in names}
 
 
 def _mean(values: Sequence[float]) -> float:

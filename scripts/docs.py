@@ -1,4 +1,4 @@
-"""Write the reference pages of docs/ from the code: command line, rules, questionnaire, plan.
+"""Write the reference pages of docs/ from the code: command line, rules, questionnaire, plan, scores.
 
 python scripts/docs.py          rewrite the pages
 python scripts/docs.py --check  exit 1 and name the pages that are not current
@@ -162,6 +162,27 @@ def questions_page() -> list[str]:
     return lines
 
 
+def scores_page() -> list[str]:
+    """Every score of an answer, in the order of the list it is computed from."""
+    from runners.measures import MEASURES
+
+    rows = [
+        (f"`{each.name}`", each.what + (" (less is better)" if each.lower else ""), each.needs)
+        for each in MEASURES
+    ]
+    return [
+        "# The scores", "",
+        "Each is between 0 and 1 and is computed for one answer, without a judge. A score that cannot be computed for",
+        "a question is absent, never zero. A plan's `weights` name the ones that the combined score is the weighted mean",
+        "of, over those that a question has; where less is better, 1 minus the value counts. `refusal` counts both kinds",
+        "of questions, `correct_refusal` and `false_refusal` one each, so weigh either the first or the other two.",
+        "`house_style` is learnt from training rows and the untuned model's answers to their questions, so the zero-shot",
+        "arm is near 0 by construction: it says how far an arm has moved to the house, not which arm is right. A judge by",
+        "URL (`judge` in the plan) is shown beside these, with how often it agrees with them, and decides nothing.",
+        "", *table(("score", "what 1 means, or what is counted", "present with"), rows),
+    ]  # fmt: skip
+
+
 def plan_page() -> list[str]:
     """Every key of a plan, from the JSON Schema that ``tunewise plan --schema`` prints."""
     from runners.plan import Plan
@@ -212,6 +233,7 @@ PAGES: dict[str, Callable[[], list[str]]] = {
     "how-it-decides.md": decides_page,
     "questions.md": questions_page,
     "plan.md": plan_page,
+    "scores.md": scores_page,
 }
 NOTE = "<!-- Written by scripts/docs.py from the code; edit the code. -->"
 

@@ -7,7 +7,7 @@ import random
 import pytest
 
 from advisor.facts import prices
-from advisor.results import usd_per_1000
+from advisor.percall import per_1000
 from advisor.verdict import judge
 from runners.plan import Plan, parse_plan
 from runners.trial import ArmScores
@@ -105,6 +105,6 @@ def test_answers_of_a_hosted_model_are_priced_and_those_of_a_server_here_are_not
             "data": {"questions": "q.jsonl"}, "steps": [{"kind": "evaluate", "arm": "prompting"}],
             "weights": {"token_f1": 1},
         }  # fmt: skip
-        costs[host] = usd_per_1000(arm, parse_plan(body))
+        costs[host] = per_1000(arm, parse_plan(body)).usd
     expected = (200 * price.input + 20 * price.output) / 1e6 * 1000
     assert list(costs.values()) == [pytest.approx(expected, abs=1e-4), None]

@@ -3,11 +3,24 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from rag.types import Citation
 from runners.checks import failures, in_style
 from runners.data import Question
+from runners.measures import NAMES
 from runners.plan import Check, parse_plan
-from runners.score import agreement, combined, fact_recall, is_refusal, score_answer, token_f1
+from runners.score import (
+    agreement,
+    citation_precision,
+    citation_share,
+    combined,
+    fact_recall,
+    is_refusal,
+    score_answer,
+    token_f1,
+)
 
 STYLE = Check(kind="regex", value=r"^[^?]+\. (?:Shall|Would) [^?.]+\?$", text="a statement, then one offer")
 REFUSALS = ("Our harbour notes do not mention that. Shall I ask a colleague?",)
@@ -95,9 +108,9 @@ def test_refusals_are_told_from_denials(text: str, refused: bool) -> None:
 def test_an_unanswerable_question_is_scored_on_refusing() -> None:
     question = Question("u", "What is the captain's name?", answerable=False)
     said = score_answer(plan(), question, REFUSALS[0], (), retrieval=True)
-    assert said == {"style": 1.0, "refusal": 1.0}
+    assert said == {"style": 1.0, "refusal": 1.0, "correct_refusal": 1.0}
     invented = score_answer(plan(), question, "The captain is Bo. Shall I call?", (), retrieval=True)
-    assert invented["refusal"] == 0
+    assert invented["refusal"] == invented["correct_refusal"] == 0
 
 
 def test_an_answer_is_scored_on_its_facts() -> None:
@@ -109,6 +122,104 @@ def test_an_answer_is_scored_on_its_facts() -> None:
     assert scores["citation"] == 0
     refused = score_answer(plan(), question, REFUSALS[0], (), retrieval=True)
     assert refused["refusal"] == refused["fact_recall"] == 0
+    assert (scores["false_refusal"], refused["false_refusal"]) == (0, 1)
+    assert scores["rouge_l"] == scores["chrf"] == 1
+    assert "correct_refusal" not in scores
+    assert "citation_precision" not in scores
+
+
+def test_without_gold_only_what_needs_none_is_scored() -> None:
+    said = score_answer(plan(), Question("q", "What does it cost?"), "", (), retrieval=False)
+    assert said == {"style": 0.0, "refusal": 1.0, "false_refusal": 0.0, "citation": 0.0}
+
+
+def absent(answer: str, legal: object, **gold: object) -> dict[str, float]:
+    """Score an answer of a plan that was told whether "not stated" can be right."""
+    answers = {"absence_is_legal": {"value": legal, "source": "flag"}}
+    told = plan().model_dump(mode="json", by_alias=True) | {"answers": answers if legal is not None else {}}
+    return score_answer(
+        parse_plan(told), Question("q", "Who is the skipper?", **gold), answer, (), retrieval=True
+    )
+
+
+@pytest.mark.parametrize(
+    ("answer", "spurious"),
+    [
+        ("Not stated.", 0),
+        ("", 0),
+        (REFUSALS[0], 0),
+        ("Captain Bo.", 1),
+        ("Not stated, but surely Captain Bo", 1),
+    ],
+)
+def test_a_value_where_none_is_counts_where_absence_is_legal(answer: str, spurious: int) -> None:
+    said = absent(answer, True, reference="not stated")
+    assert said["spurious"] == spurious
+    assert not {"refusal", "false_refusal", "fact_recall", "citation"} & set(said)
+    for legal in (None, False):
+        assert "spurious" not in absent(answer, legal, reference="not stated")
+    assert "spurious" not in absent(answer, True, reference="Captain Bo")
+    assert "spurious" not in absent(answer, True)
+
+
+def test_json_is_scored_slot_by_slot_against_the_nearest_reference() -> None:
+    gold = {"references": ('{"a": 1, "b": "x"}', '{"a": 2}'), "reference": '{"a": 1, "b": "x"}'}
+    said = absent('{"a": 2, "c": 3}', None, **gold)
+    assert (said["slot_f1"], said["valid_json"]) == (pytest.approx(2 / 3), 1)
+    assert said["spurious"] == 0.5
+    broken = absent('{"a": 2', None, **gold)
+    assert (broken["slot_f1"], broken["valid_json"]) == (0, 0)
+    assert "spurious" not in broken
+    assert "spurious" not in absent('{"a": 2, "c": 3}', False, **gold)
+    assert "slot_f1" not in absent('{"a": 2}', None, reference="5")
+
+
+@pytest.mark.parametrize(
+    ("answer", "right"),
+    [("Card arrival.", 1), ("card_arrival", 1), ("the card arrival", 0), ("refund", 0), ("", 0)],
+)
+def test_labels_are_compared_as_labels(answer: str, right: int) -> None:
+    labels = Check(kind="labels", value=["card_arrival", "refund"]).model_dump()
+    told = parse_plan(plan().model_dump(mode="json", by_alias=True) | {"checks": [labels]})
+    question = Question("q", "Where is my card?", reference="card_arrival")
+    assert score_answer(told, question, answer, (), retrieval=False)["label"] == right
+    assert "label" not in score_answer(plan(), question, answer, (), retrieval=False)
+
+
+def cited(n: int, level: str, start: int) -> Citation:
+    return Citation(
+        n, "a.md", "", None, 1, 1, 0, 5, "quote", level == "supported", support=level, answer_start=start,
+        answer_end=start + 5,
+    )  # fmt: skip
+
+
+def test_citations_have_a_share_of_sentences_and_a_share_of_marks() -> None:
+    """Three sentences: one borne out by two passages, one in part, one not at all."""
+    rows = (
+        cited(1, "supported", 0),
+        cited(2, "supported", 0),
+        cited(1, "partly", 9),
+        cited(0, "unsupported", 20),
+    )
+    assert citation_share(rows, retrieval=True) == pytest.approx(1 / 3)
+    assert citation_precision(rows) == pytest.approx(2 / 3)
+    assert citation_precision(rows[3:]) is None
+    assert citation_share((), retrieval=True) == citation_share(rows, retrieval=False) == 0
+
+
+def test_less_is_better_enters_the_combined_score_turned_round() -> None:
+    weights = {"false_refusal": 1.0, "spurious": 1.0, "style": 2.0}
+    assert combined({"false_refusal": 1.0, "spurious": 0.0, "style": 1.0}, weights) == 0.75
+    assert combined({"false_refusal": 0.25}, weights) == 0.75
+
+
+@given(st.text(max_size=60), st.text(max_size=60), st.booleans(), st.sampled_from([True, False, None]))
+def test_every_score_is_between_0_and_1_and_is_on_the_contents_page(
+    answer: str, reference: str, answerable: bool, legal: bool | None
+) -> None:
+    said = absent(answer, legal, reference=reference or None, answerable=answerable)
+    assert set(said) <= set(NAMES)
+    assert all(0 <= value <= 1 + 1e-12 for value in said.values())
 
 
 def test_the_combined_score_weighs_only_what_applies() -> None:
