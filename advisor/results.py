@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from advisor.facts import prices
+from advisor.guards import guards, warnings
 from advisor.verdict import judge
 from rag.errors import BadInput
 from rag.stats import interval
-from runners.bench import REFUSAL
+from runners.data import Question
 from runners.endpoint import is_private
 from runners.models import parse_remote
 from runners.plan import Plan, TrainStep
@@ -46,14 +48,21 @@ def read_report(run: Path) -> dict[str, Any]:
         ) from None
 
 
-def report_json(run: RunFolder, plan: Plan) -> dict[str, Any]:
-    """The whole report as data: verdict, arms with intervals, paired differences, prediction and measurement."""
+def report_json(
+    run: RunFolder, plan: Plan, questions: Sequence[Question] = (), staleness: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """The whole report as data: verdict, arms with intervals, paired differences, prediction and measurement.
+
+    `questions` and `staleness` are as in :func:`advisor.report.write_report`.
+    """
     arms = read_scores(run.path)
+    guarded = guards(run, plan, questions, staleness)
     verdict, pairs = judge(plan, arms, plan.model.name)
     return {
         "schema": 1,
         "name": plan.name,
         "verdict": verdict.to_json(),
+        "warnings": warnings(guarded),
         "arms": [_arm_json(arm, plan) for arm in sorted(arms, key=lambda a: -sum(a.combined))],
         "paired": [
             {"a": p.a, "b": p.b, "difference": p.difference, "low": p.low, "high": p.high, "p": p.p}
@@ -62,7 +71,7 @@ def report_json(run: RunFolder, plan: Plan) -> dict[str, Any]:
         "weights": {str(k): v for k, v in plan.weights.items()},
         "predicted": plan.predicted,
         "measured": measured(run, plan),
-        "guards": {"leakage": _leakage(run), "forgetting": None, "staleness": None, "refusal": _refusal(run)},
+        "guards": guarded,
     }
 
 
@@ -88,17 +97,6 @@ def measured(run: RunFolder, plan: Plan) -> dict[str, Any]:
 
 def _is_done(event: dict[str, Any], step: str) -> bool:
     return event.get("event") == "step.done" and event.get("step") == step
-
-
-def _leakage(run: RunFolder) -> dict[str, Any]:
-    start = next((e for e in run.events() if e.get("event") == "run.start"), {})
-    return {"overlapping_questions": start.get("overlap"), "split": start.get("split")}
-
-
-def _refusal(run: RunFolder) -> dict[str, Any] | None:
-    """The threshold of refusing with its curve; None for a run without an index."""
-    path = run.path / REFUSAL
-    return dict(json.loads(path.read_text("utf-8"))) if path.is_file() else None
 
 
 def _arm(name: str, rows: dict[str, dict[str, float]]) -> ArmScores:

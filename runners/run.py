@@ -6,8 +6,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from rag.durable import writing_into
 from rag.errors import BadInput
-from runners import card, require, steps, trial
+from runners import card, forgetting, leakage, require, steps, trial
 from runners.bench import Bench, identity, obtain, obtain_bases
 from runners.data import Example, ExampleSet, Question, load_examples, load_questions, overlap
 from runners.machine import detect
@@ -18,6 +19,7 @@ from runners.split import Split, split_questions
 
 QUICK = {"max_examples": 120, "max_dev": 16, "max_test": 24}
 QUICK_EPOCHS = 1.0
+QUICK_PROMPTS = 12
 
 
 def quick(plan: Plan) -> Plan:
@@ -25,7 +27,10 @@ def quick(plan: Plan) -> Plan:
     data = plan.data.model_copy(
         update={key: min(most, getattr(plan.data, key) or most) for key, most in QUICK.items()}
     )
-    return plan.model_copy(update={"data": data, "steps": tuple(map(_quick_step, plan.steps))})
+    few = plan.forgetting.model_copy(update={"prompts": min(QUICK_PROMPTS, plan.forgetting.prompts)})
+    return plan.model_copy(
+        update={"data": data, "steps": tuple(map(_quick_step, plan.steps)), "forgetting": few}
+    )
 
 
 def _quick_step(step: Step) -> Step:
@@ -52,7 +57,8 @@ def run_plan(
     named = [(step_name(step), step) for step in plan.steps]
     if only and only not in [name for name, _ in named]:
         raise BadInput(f"the plan has no step {only!r}", f"its steps: {', '.join(name for name, _ in named)}")
-    examples, split = read_data(plan, on_event)
+    examples, split, left_out = read_guarded(plan, on_event)
+    forgetting.check(plan)
     bases = obtain_bases(plan, on_event)
     base = bases[plan.model.name]
     embedder = obtain(plan.embedder, "embedder", on_event) if plan.index is not None else None
@@ -61,16 +67,22 @@ def run_plan(
     with run.writing():
         bench = Bench(plan, run, base, embedder, examples, split, on_event, bases)
         start = {"plan": plan.digest(), "split": split.digest, "base": identity(base)}
-        leaked = len(overlap(examples, (*split.dev, *split.test)))
-        bench.tell({"event": "run.start", **start, "overlap": leaked})
+        asked = (*split.dev, *split.test)
+        leaked = leakage.count(plan, examples, asked, left_out)
+        bench.tell(
+            {"event": "run.start", **start, "overlap": len(overlap(examples, asked)), "leakage": leaked}
+        )
+        total = len(named) + bool(forgetting.tuned(plan))
         worked = [
-            _step(bench, name, step, number, len(named))
+            _step(bench, name, step, number, total)
             for number, (name, step) in enumerate(named)
             if only in (None, name)
         ]
         # A finished trial is not scored again: the index may have moved on since, and gold spans with it.
         if only is None and (any(worked) or not (run.path / TRIAL / trial.SCORES).is_file()):
             _score(bench)
+        if only is None and total > len(named):
+            _forgetting(bench, total)
     return run
 
 
@@ -80,10 +92,15 @@ def step_name(step: Step) -> str:
 
 
 def read_data(plan: Plan, on_event: OnEvent = None) -> tuple[tuple[Example, ...], Split]:
-    """Read and check all data of a plan; rows that are left out are told.
+    """Read and check all data of a plan; rows and questions that are left out are told.
 
     Raises BadInput when a file is missing or broken, or when test questions are among the training rows.
     """
+    return read_guarded(plan, on_event)[:2]
+
+
+def read_guarded(plan: Plan, on_event: OnEvent = None) -> tuple[tuple[Example, ...], Split, int]:
+    """Do as :func:`read_data`, and count the questions that are not asked because they nearly repeat rows."""
     examples: tuple[Example, ...] = ()
     require.documents(plan)
     if plan.data.examples:
@@ -95,9 +112,8 @@ def read_data(plan: Plan, on_event: OnEvent = None) -> tuple[tuple[Example, ...]
     if plan.data.questions:
         questions = load_questions(plan.data.questions)
     own_test = load_questions(plan.data.test_questions) if plan.data.test_questions else ()
-    for place, rows in ((plan.data.questions, questions), (plan.data.test_questions, own_test)):
-        if place and examples:
-            refuse_overlap(examples, rows, place)
+    questions, first = _guarded(plan, examples, questions, plan.data.questions, on_event)
+    own_test, second = _guarded(plan, examples, own_test, plan.data.test_questions, on_event)
     split = split_questions(
         questions, plan.data.dev_share, plan.seed, own_test, plan.data.max_dev, plan.data.max_test
     )
@@ -105,7 +121,23 @@ def read_data(plan: Plan, on_event: OnEvent = None) -> tuple[tuple[Example, ...]
         raise BadInput(
             "the plan measures arms, but there are no test questions", "give questions to the plan"
         )
-    return examples, split
+    return examples, split, first + second
+
+
+def _guarded(
+    plan: Plan,
+    examples: tuple[Example, ...],
+    asked: tuple[Question, ...],
+    place: Path | None,
+    on_event: OnEvent,
+) -> tuple[tuple[Question, ...], int]:
+    """Return the questions that may be asked, and how many may not."""
+    if place is None:
+        return asked, 0
+    found = leakage.guard(plan, examples, asked, place)
+    if on_event and found.left_out:
+        on_event(found.event(place))
+    return found.questions, len(found.left_out)
 
 
 def _tell_read(loaded: ExampleSet, path: Path, on_event: Callable[[dict[str, Any]], None]) -> None:
@@ -117,19 +149,6 @@ def _tell_read(loaded: ExampleSet, path: Path, on_event: Callable[[dict[str, Any
     for row in loaded.rejected:
         place = path / row.file if path.is_dir() else path
         on_event({"event": "row.rejected", "file": str(place), "line": row.line, "reason": row.reason})
-
-
-def refuse_overlap(examples: tuple[Example, ...], questions: tuple[Question, ...], place: Path) -> None:
-    """Refuse held-out questions that training rows give away, naming the rows."""
-    found = overlap(examples, questions)
-    if found:
-        rows = "; ".join(
-            f"question line {o.question_line} = example line {o.example_line}" for o in found[:3]
-        )
-        raise BadInput(
-            f"{place}: {len(found)} held-out questions also occur in the examples ({rows})",
-            "take them out of one of the two files: measured on training rows, every tuned arm looks good",
-        )
 
 
 def _draw_examples(rows: tuple[Example, ...], most: int | None, seed: int) -> tuple[Example, ...]:
@@ -154,6 +173,20 @@ def _step(bench: Bench, name: str, step: Step, number: int, total: int) -> bool:
     bench.run.finish(name, inputs, result)
     bench.tell({"event": "step.end", "step": name, **result})
     return True
+
+
+def _forgetting(bench: Bench, number: int) -> None:
+    """Measure what tuning cost elsewhere, unless that is known for these weights."""
+    name, made_from = forgetting.STEP, forgetting.inputs(bench)
+    bench.tell({"event": "step.start", "step": name, "number": number, "total": number})
+    if bench.run.finished(name, made_from) is not None:
+        bench.tell({"event": "step.skip", "step": name})
+        return
+    bench.run.unseal()
+    with writing_into(bench.run.path):
+        result = forgetting.measure(bench)
+    bench.run.finish(name, made_from, result)
+    bench.tell({"event": "step.end", "step": name, **result})
 
 
 def _score(bench: Bench) -> None:
