@@ -28,7 +28,9 @@ _VOLATILE = {
         r"[€$£¥]\s?\d|\d\s?[€£¥]|\d\s?(?:euros?|dollars?|pounds?|cents?|crowns?|marks?|per ?cent|%)"
         r"|\b(?:EUR|USD|GBP|CHF|SEK|NOK|DKK)\b", re.I,
     ),
-    "time": re.compile(r"\b\d{1,2}[:.h][0-5]\d\b|\b\d{1,2}\s?(?:a\.?m|p\.?m|o'clock)\b|\b(?:noon|midnight)\b", re.I),
+    "time": re.compile(
+        r"\b\d{1,2}[:h][0-5]\d\b|\b\d{1,2}(?:\.[0-5]\d)?\s?(?:a\.?m|p\.?m|o'clock)\b|\b(?:noon|midnight)\b", re.I
+    ),
     "telephone": re.compile(r"(?<![\w.])\+?\d(?:[\d ()/-]{5,})\d(?!\w)"),
     "version": re.compile(r"\bv\d+(?:\.\d+)*\b|\bversion \d|\b\d+\.\d+\.\d+\b", re.I),
 }  # fmt: skip
