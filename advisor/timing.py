@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from runners import forgetting
 from runners.plan import IndexStep, Plan, TrainStep
 
 # Measured on 2 cores with AVX512-BF16 and SmolLM2-135M (benchmarks/LOG.md); other sizes scale by parameters.
@@ -37,4 +38,9 @@ def schedule(plan: Plan, examples: int, test_questions: int) -> list[tuple[str, 
             asked = prompt + ROW_TOKENS / 2 + step.shots * ROW_TOKENS + (passages if step.retrieval else 0)
             seconds = test_questions * (asked / PREFILL_TOKENS_PER_S + ANSWER_TOKENS / DECODE_TOKENS_PER_S)
             times.append((f"evaluate:{step.arm}", LOAD_SECONDS / 2 + seconds / speed))
+    if tuned := forgetting.tuned(plan):
+        replies = (
+            plan.forgetting.prompts * min(ANSWER_TOKENS, plan.forgetting.max_new_tokens) / DECODE_TOKENS_PER_S
+        )
+        times.append((forgetting.STEP, (1 + len(tuned)) * (LOAD_SECONDS / 4 + (1 + replies) / speed)))
     return times

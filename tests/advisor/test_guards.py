@@ -10,6 +10,7 @@ from rich.console import Console
 
 from advisor.guards import guards, warnings
 from advisor.show import show_guards
+from advisor.timing import schedule
 from rag.durable import append_line, write_json
 from runners.data import Question
 from runners.plan import parse_plan
@@ -66,3 +67,11 @@ def test_every_guard_that_found_something_says_so(tmp_path: Path) -> None:
 def test_scores_of_leaking_questions_are_worth_nothing() -> None:
     (said,) = warnings({"leakage": {"withheld": True}})
     assert "its scores say nothing" in said
+
+
+def test_the_schedule_counts_what_the_guard_takes() -> None:
+    times = dict(schedule(PLAN, 100, 40))
+    assert list(times) == ["train:lora", "evaluate:prompting", "evaluate:lora", "forgetting"]
+    assert 0 < times["forgetting"] < 60
+    off = PLAN.model_copy(update={"forgetting": PLAN.forgetting.model_copy(update={"prompts": 0})})
+    assert "forgetting" not in dict(schedule(off, 100, 40))
