@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rag.errors import BadInput
-from runners import near
+from runners import leaks, near
 from runners.data import Example, ExampleSet, Question, load_examples, load_questions, overlap
 
 MOST_READ_BYTES = 20_000_000
@@ -90,7 +90,19 @@ def measure(
     asked = load_questions(questions) if questions is not None else None
     if found is not None and asked is not None:
         refuse_overlap(found.rows, asked, examples, questions)
+        _near(found.rows, asked, warnings)
     return DataStats(counted, notes, found, asked, tuple(warnings))
+
+
+def _near(rows: Sequence[Example], asked: Sequence[Question], warnings: list[str]) -> None:
+    """Warn of questions that nearly repeat examples: `tunewise run` refuses them."""
+    found = [leak for leak in leaks.find(rows, asked) if leak.kind == leaks.NEARLY]
+    if found:
+        shown = "; ".join(f"question line {x.held_out} = example line {x.row}" for x in found[:3])
+        warnings.append(
+            f"{len(found)} held-out questions nearly repeat examples ({shown}): take them out of one file, "
+            "or write near_repeats: leave_out under data in the plan"
+        )
 
 
 def refuse_overlap(

@@ -133,7 +133,9 @@ def finish(run: RunFolder, plan: Plan, table: dict[str, Any]) -> dict[str, Any]:
     """Write the report again, with what happened after the update."""
     from advisor.report import write_report
     from runners.run import read_data
+    from runners.staleness import keep
 
+    keep(run.path, table)
     return write_report(run, plan, read_data(plan)[1].test, table)
 
 

@@ -22,8 +22,9 @@ def execute(
     only: str | None,
     dry_run: bool,
     as_json: bool,
+    stale_test: Path | None = None,
 ) -> None:
-    """Run a plan file, or go on with a run folder, and print the verdict."""
+    """Run a plan file, or go on with a run folder, and print the verdict; then test an update of the documents."""
     from advisor.show import show_report
     from runners.run import quick as quicker
 
@@ -35,11 +36,14 @@ def execute(
         plan = read_plan(path)
         plan = quicker(plan) if quick else plan
         out = out or Path("runs") / plan.name
+    stale = outdating(plan, stale_test, only)
     if dry_run:
         show_steps(plan)
         return
-    with resumable(f"tunewise run {path} --out {out} --resume" + (" --quick" if quick else "")):
+    with resumable(f"tunewise run {path} --out {out} --resume" + (" --quick" if quick else "") + stale):
         run, data = run_and_report(plan, out, resume, overwrite, only, quiet=as_json)
+        if data is not None and stale_test is not None:
+            data = report_update(run, plan, stale_test)
     if data is None:
         return
     if as_json:
@@ -63,6 +67,29 @@ def run_and_report(
     if only is not None or plan.choice not in {arm.arm for arm in plan.arms}:
         return run, None
     return run, write_report(run, plan, read_data(plan)[1].test)
+
+
+def outdating(plan: Plan, update: Path | None, only: str | None) -> str:
+    """Check the update of --stale-test before anything is spent; return the flag as the resume line needs it."""
+    if update is None:
+        return ""
+    from runners.outdated import check
+
+    if only is not None:
+        raise UsageProblem("--stale-test asks finished arms, --only runs one step", "leave one of them out")
+    check(plan, update)
+    return f" --stale-test {update}"
+
+
+def report_update(run: RunFolder, plan: Plan, update: Path) -> dict[str, Any]:
+    """Ask what an update of the documents changes, and write the report again with it."""
+    from advisor.report import write_report
+    from runners.outdated import try_update
+    from runners.run import read_data
+
+    with run.writing():
+        try_update(run, update)
+    return write_report(run, plan, read_data(plan)[1].test)
 
 
 def check_gate(data: dict[str, Any]) -> None:

@@ -21,6 +21,8 @@ from runners.plan import Plan, write_plan
 
 DEFAULT_OUT = Path("plan.yaml")
 DEFAULT_RECORD = Path("decision.md")
+MOST_SPLIT_TOKENS, MOST_SPLIT_ROWS = 100_000, 500
+"""Corpus and examples that are sorted into facts and behaviour while somebody waits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,8 +180,19 @@ def _write(rec: Recommendation, situation: Situation, given: Given) -> Path | No
     write_plan(drafted.plan, out)
     arms = ", ".join(arm.arm for arm in drafted.plan.arms)
     _tell(f"wrote {out}: arms {arms}")
+    _tell_split(situation)
     _tell(f"run it with: tunewise run {out}")
     return out
+
+
+def _tell_split(situation: Situation) -> None:
+    """Say which examples are facts and which behaviour, where that takes no more than a second or two."""
+    stats, documents = situation.stats, situation.profile.documents
+    if stats.examples is None or not documents or stats.counted["corpus_tokens"] > MOST_SPLIT_TOKENS:
+        return
+    from advisor.splitter import split_files
+
+    _tell(f"the examples: {split_files(stats.examples.rows[:MOST_SPLIT_ROWS], Path(documents)).text}")
 
 
 def _tell(line: str) -> None:

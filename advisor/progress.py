@@ -58,6 +58,11 @@ class Watcher:
             self.say(f"  {event['replayed']} of {event['rows']} rows are replay rows, against forgetting")
         elif kind == "row.rejected":
             self.say(f"  {event['file']}, line {event['line']} left out: {event['reason']}")
+        elif kind == "questions.left_out":
+            self.say(
+                f"  {event['near']} questions of {Path(event['file']).name} are not asked, because they nearly repeat "
+                f"training rows (question line = example line: {'; '.join(event['rows'])})"
+            )
         elif kind == "rows.prepared":
             self.say(
                 f"  {event['rows']} retrieval-aware rows: {event['with_gold']} with the supporting passage "

@@ -24,8 +24,7 @@ def write_report(
     `questions` are the test questions (their gold is shown beside the answers); `staleness` is what was measured
     after the documents changed.
     """
-    data = report_json(run, plan)
-    data["guards"]["staleness"] = staleness
+    data = report_json(run, plan, questions, staleness)
     run.unseal()
     write_json(run.path / REPORT, data)
     write_text(run.path / HTML, render(data, run, questions))

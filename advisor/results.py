@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from advisor.guards import guards, warnings
 from advisor.percall import mean, per_1000
 from advisor.verdict import judge
 from rag.errors import BadInput
 from rag.stats import interval
-from runners.bench import REFUSAL
+from runners.data import Question
 from runners.judge import JUDGED
 from runners.judged import summary
 from runners.plan import Plan, TrainStep
@@ -47,15 +49,22 @@ def read_report(run: Path) -> dict[str, Any]:
         ) from None
 
 
-def report_json(run: RunFolder, plan: Plan) -> dict[str, Any]:
-    """The whole report as data: verdict, arms with intervals, paired differences, prediction and measurement."""
+def report_json(
+    run: RunFolder, plan: Plan, questions: Sequence[Question] = (), staleness: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """The whole report as data: verdict, arms with intervals, paired differences, prediction and measurement.
+
+    `questions` and `staleness` are as in :func:`advisor.report.write_report`.
+    """
     arms = read_scores(run.path)
+    guarded = guards(run, plan, questions, staleness)
     verdict, pairs = judge(plan, arms, plan.model.name)
     gpu = next((str(e["gpu"] or "") for e in reversed(run.events()) if "gpu" in e), "")
     return {
         "schema": 1,
         "name": plan.name,
         "verdict": verdict.to_json(),
+        "warnings": warnings(guarded),
         "arms": [_arm_json(arm, plan, gpu) for arm in sorted(arms, key=lambda a: -sum(a.combined))],
         "paired": [
             {"a": p.a, "b": p.b, "difference": p.difference, "low": p.low, "high": p.high, "p": p.p}
@@ -67,12 +76,7 @@ def report_json(run: RunFolder, plan: Plan) -> dict[str, Any]:
         "judge": _judged(run, plan, arms),
         "predicted": plan.predicted,
         "measured": measured(run, plan),
-        "guards": {
-            "leakage": _leakage(run),
-            "forgetting": None,
-            "staleness": None,
-            "refusal": _kept(run.path / REFUSAL),
-        },
+        "guards": guarded,
     }
 
 
@@ -98,11 +102,6 @@ def measured(run: RunFolder, plan: Plan) -> dict[str, Any]:
 
 def _is_done(event: dict[str, Any], step: str) -> bool:
     return event.get("event") == "step.done" and event.get("step") == step
-
-
-def _leakage(run: RunFolder) -> dict[str, Any]:
-    start = next((e for e in run.events() if e.get("event") == "run.start"), {})
-    return {"overlapping_questions": start.get("overlap"), "split": start.get("split")}
 
 
 def _judged(run: RunFolder, plan: Plan, arms: list[ArmScores]) -> dict[str, Any] | None:

@@ -44,6 +44,16 @@ def show_report(data: dict[str, Any], console: Console | None = None) -> None:
         highlight=False,
         soft_wrap=True,
     )
+    show_guards(data, console)
+
+
+def show_guards(data: dict[str, Any], console: Console) -> None:
+    """Print what the verdict's reader must know: each warning, and what an update of the documents changed."""
+    for warning in data.get("warnings", ()):
+        _say(console, f"  warning: {warning}", "yellow")
+    stale = data["guards"].get("staleness") or {}
+    if stale.get("line"):
+        _say(console, f"  {stale['line']}")
 
 
 def arms_table(data: dict[str, Any]) -> Table:

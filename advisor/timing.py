@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from runners import forgetting
 from runners.house import MOST as HOUSE
 from runners.plan import IndexStep, Plan, TrainStep
 
@@ -41,4 +42,9 @@ def schedule(plan: Plan, examples: int, test_questions: int) -> list[tuple[str, 
     if plan.house_style:
         each = (prompt + ROW_TOKENS / 2) / PREFILL_TOKENS_PER_S + ANSWER_TOKENS / DECODE_TOKENS_PER_S
         times.append(("house style", min(HOUSE, examples) * each / speed))
+    if tuned := forgetting.tuned(plan):
+        replies = (
+            plan.forgetting.prompts * min(ANSWER_TOKENS, plan.forgetting.max_new_tokens) / DECODE_TOKENS_PER_S
+        )
+        times.append((forgetting.STEP, (1 + len(tuned)) * (LOAD_SECONDS / 4 + (1 + replies) / speed)))
     return times

@@ -16,7 +16,7 @@ from pydantic import ConfigDict, Field, ValidationError, model_validator
 from rag.durable import canonical_json, sha256_text, write_text
 from rag.errors import BadInput
 from runners.measures import NAMES
-from runners.recipe import EvaluateStep, IndexStep, PlanModel, Strict, TrainStep
+from runners.recipe import EvaluateStep, Forgetting, IndexStep, PlanModel, Strict, TrainStep
 
 Method = Literal["prompting", "few-shot", "rag", "lora", "qlora", "full", "hybrid"]
 METHODS: tuple[str, ...] = ("prompting", "few-shot", "rag", "lora", "qlora", "full", "hybrid")
@@ -50,6 +50,10 @@ class Data(Strict):
     max_dev: int | None = Field(None, ge=1, description="Use only this many dev questions.")
     max_test: int | None = Field(None, ge=1, description="Use only this many test questions.")
     dev_share: float = Field(1 / 3, gt=0, lt=1, description="Share of the questions that is dev.")
+    near_repeats: Literal["refuse", "leave_out"] = Field(
+        "refuse",
+        description="What to do with questions that nearly repeat a training row: stop, or not ask them.",
+    )
 
 
 class Prompts(Strict):
@@ -141,6 +145,7 @@ class Plan(Strict):
         description="A model by URL that compares the choice with every other arm; it never decides the gate.",
     )
     gate: Gate = Gate()
+    forgetting: Forgetting = Forgetting()
     max_new_tokens: int = Field(64, ge=1, le=4096, description="Longest answer, the same for every arm.")
     seed: int = Field(0, ge=0)
     answers: dict[str, RecordedAnswer] = Field(default_factory=dict)
@@ -229,7 +234,10 @@ def read_plan(path: Path) -> Plan:
     if not isinstance(loaded, dict):
         raise BadInput(f"{path} holds no plan (it should be a mapping)", "make one with: tunewise plan")
     plan = parse_plan(loaded, str(path))
-    return plan.model_copy(update={"data": _absolute(plan.data, path.resolve().parent)})
+    folder = path.resolve().parent
+    prompts = plan.forgetting.file and {"file": folder / plan.forgetting.file}
+    changed = {"forgetting": plan.forgetting.model_copy(update=prompts)} if prompts else {}
+    return plan.model_copy(update={"data": _absolute(plan.data, folder), **changed})
 
 
 def parse_plan(loaded: dict[str, Any], place: str = "plan") -> Plan:
@@ -271,7 +279,19 @@ def explain_validation(error: ValidationError, place: str) -> tuple[str, str]:
 
 
 def _all_keys() -> list[str]:
-    kinds = (Plan, PlanModel, Data, Prompts, IndexStep, TrainStep, EvaluateStep, Check, Gate, RecordedAnswer)
+    kinds = (
+        Plan,
+        PlanModel,
+        Data,
+        Prompts,
+        IndexStep,
+        TrainStep,
+        EvaluateStep,
+        Check,
+        Gate,
+        RecordedAnswer,
+        Forgetting,
+    )
     keys = {field.alias or name for kind in kinds for name, field in kind.model_fields.items()}
     return sorted(keys)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -114,4 +115,16 @@ class EvaluateStep(Strict):
     model: PlanModel | None = Field(
         None,
         description="Another model for this arm, e.g. a remote one beside a local one; null is the plan's.",
+    )
+
+
+class Forgetting(Strict):
+    """What tuning cost elsewhere: neutral prose and verifiable instructions, before and after it."""
+
+    prompts: int = Field(
+        40, ge=0, le=1000, description="Prompts asked of the base and of tuned weights; 0 measures nothing."
+    )
+    file: Path | None = Field(None, description="Prompts of your own in the IFEval format; null takes ours.")
+    max_new_tokens: int = Field(
+        64, ge=1, le=4096, description="Longest reply to one; the shipped prompts are made for short ones."
     )

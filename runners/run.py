@@ -6,8 +6,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from rag.durable import writing_into
 from rag.errors import BadInput
-from runners import card, judge, require, steps, trial, untuned
+from runners import card, forgetting, judge, leakage, require, steps, trial, untuned
 from runners.bench import Bench, identity, obtain, obtain_bases
 from runners.data import Example, ExampleSet, Question, load_examples, load_questions, overlap
 from runners.machine import detect
@@ -18,6 +19,7 @@ from runners.split import Split, split_questions
 
 QUICK = {"max_examples": 120, "max_dev": 16, "max_test": 24}
 QUICK_EPOCHS = 1.0
+QUICK_PROMPTS = 12
 
 
 def quick(plan: Plan) -> Plan:
@@ -29,8 +31,9 @@ def quick(plan: Plan) -> Plan:
         update={key: min(most, getattr(plan.data, key) or most) for key, most in QUICK.items()}
     )
     house = plan.house_style and bool(plan.weights.get("house_style"))
-    steps = tuple(map(_quick_step, plan.steps))
-    return plan.model_copy(update={"data": data, "steps": steps, "house_style": house})
+    few = plan.forgetting.model_copy(update={"prompts": min(QUICK_PROMPTS, plan.forgetting.prompts)})
+    changed = {"steps": tuple(map(_quick_step, plan.steps)), "house_style": house, "forgetting": few}
+    return plan.model_copy(update={"data": data, **changed})
 
 
 def _quick_step(step: Step) -> Step:
@@ -57,7 +60,8 @@ def run_plan(
     named = [(step_name(step), step) for step in plan.steps]
     if only and only not in [name for name, _ in named]:
         raise BadInput(f"the plan has no step {only!r}", f"its steps: {', '.join(name for name, _ in named)}")
-    examples, split = read_data(plan, on_event)
+    examples, split, left_out = read_guarded(plan, on_event)
+    forgetting.check(plan)
     bases = obtain_bases(plan, on_event)
     base = bases[plan.model.name]
     embedder = obtain(plan.embedder, "embedder", on_event) if plan.index is not None else None
@@ -67,10 +71,16 @@ def run_plan(
     with run.writing():
         bench = Bench(plan, run, base, embedder, examples, split, on_event, bases)
         start = {"plan": plan.digest(), "split": split.digest, "base": identity(base)}
-        leaked = len(overlap(examples, (*split.dev, *split.test)))
-        bench.tell({"event": "run.start", **start, "overlap": leaked, "gpu": machine.gpu_name.value})
+        asked = (*split.dev, *split.test)
+        told = {
+            "overlap": len(overlap(examples, asked)),
+            "leakage": leakage.count(plan, examples, asked, left_out),
+            "gpu": machine.gpu_name.value,
+        }
+        bench.tell({"event": "run.start", **start, **told})
+        total = len(named) + bool(forgetting.tuned(plan))
         worked = [
-            _step(bench, name, step, number, len(named))
+            _step(bench, name, step, number, total)
             for number, (name, step) in enumerate(named)
             if only in (None, name)
         ]
@@ -79,6 +89,8 @@ def run_plan(
             _score(bench)
         if only is None:
             judge.judge_trial(bench)
+        if only is None and total > len(named):
+            _forgetting(bench, total)
     return run
 
 
@@ -88,10 +100,15 @@ def step_name(step: Step) -> str:
 
 
 def read_data(plan: Plan, on_event: OnEvent = None) -> tuple[tuple[Example, ...], Split]:
-    """Read and check all data of a plan; rows that are left out are told.
+    """Read and check all data of a plan; rows and questions that are left out are told.
 
     Raises BadInput when a file is missing or broken, or when test questions are among the training rows.
     """
+    return read_guarded(plan, on_event)[:2]
+
+
+def read_guarded(plan: Plan, on_event: OnEvent = None) -> tuple[tuple[Example, ...], Split, int]:
+    """Do as :func:`read_data`, and count the questions that are not asked because they nearly repeat rows."""
     examples: tuple[Example, ...] = ()
     require.documents(plan)
     if plan.data.examples:
@@ -103,9 +120,8 @@ def read_data(plan: Plan, on_event: OnEvent = None) -> tuple[tuple[Example, ...]
     if plan.data.questions:
         questions = load_questions(plan.data.questions)
     own_test = load_questions(plan.data.test_questions) if plan.data.test_questions else ()
-    for place, rows in ((plan.data.questions, questions), (plan.data.test_questions, own_test)):
-        if place and examples:
-            refuse_overlap(examples, rows, place)
+    questions, first = _guarded(plan, examples, questions, plan.data.questions, on_event)
+    own_test, second = _guarded(plan, examples, own_test, plan.data.test_questions, on_event)
     split = split_questions(
         questions, plan.data.dev_share, plan.seed, own_test, plan.data.max_dev, plan.data.max_test
     )
@@ -113,7 +129,23 @@ def read_data(plan: Plan, on_event: OnEvent = None) -> tuple[tuple[Example, ...]
         raise BadInput(
             "the plan measures arms, but there are no test questions", "give questions to the plan"
         )
-    return examples, split
+    return examples, split, first + second
+
+
+def _guarded(
+    plan: Plan,
+    examples: tuple[Example, ...],
+    asked: tuple[Question, ...],
+    place: Path | None,
+    on_event: OnEvent,
+) -> tuple[tuple[Question, ...], int]:
+    """Return the questions that may be asked, and how many may not."""
+    if place is None:
+        return asked, 0
+    found = leakage.guard(plan, examples, asked, place)
+    if on_event and found.left_out:
+        on_event(found.event(place))
+    return found.questions, len(found.left_out)
 
 
 def _tell_read(loaded: ExampleSet, path: Path, on_event: Callable[[dict[str, Any]], None]) -> None:
@@ -125,19 +157,6 @@ def _tell_read(loaded: ExampleSet, path: Path, on_event: Callable[[dict[str, Any
     for row in loaded.rejected:
         place = path / row.file if path.is_dir() else path
         on_event({"event": "row.rejected", "file": str(place), "line": row.line, "reason": row.reason})
-
-
-def refuse_overlap(examples: tuple[Example, ...], questions: tuple[Question, ...], place: Path) -> None:
-    """Refuse held-out questions that training rows give away, naming the rows."""
-    found = overlap(examples, questions)
-    if found:
-        rows = "; ".join(
-            f"question line {o.question_line} = example line {o.example_line}" for o in found[:3]
-        )
-        raise BadInput(
-            f"{place}: {len(found)} held-out questions also occur in the examples ({rows})",
-            "take them out of one of the two files: measured on training rows, every tuned arm looks good",
-        )
 
 
 def _draw_examples(rows: tuple[Example, ...], most: int | None, seed: int) -> tuple[Example, ...]:
@@ -162,6 +181,20 @@ def _step(bench: Bench, name: str, step: Step, number: int, total: int) -> bool:
     bench.run.finish(name, inputs, result)
     bench.tell({"event": "step.end", "step": name, **result})
     return True
+
+
+def _forgetting(bench: Bench, number: int) -> None:
+    """Measure what tuning cost elsewhere, unless that is known for these weights."""
+    name, made_from = forgetting.STEP, forgetting.inputs(bench)
+    bench.tell({"event": "step.start", "step": name, "number": number, "total": number})
+    if bench.run.finished(name, made_from) is not None:
+        bench.tell({"event": "step.skip", "step": name})
+        return
+    bench.run.unseal()
+    with writing_into(bench.run.path):
+        result = forgetting.measure(bench)
+    bench.run.finish(name, made_from, result)
+    bench.tell({"event": "step.end", "step": name, **result})
 
 
 def _score(bench: Bench) -> None:

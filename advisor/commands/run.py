@@ -19,6 +19,9 @@ def command(
     dry_run: bool = typer.Option(
         False, "--dry-run", help="Check everything, print the steps with times, run nothing."
     ),
+    stale_test: Path | None = typer.Option(
+        None, help="A folder of changed documents and stale.jsonl: which answers go stale."
+    ),
     as_json: bool = typer.Option(False, "--json", help="Print the report as JSON."),
 ) -> None:
     """Run a plan's steps into a run folder, measure every arm, and print the verdict.
@@ -27,4 +30,4 @@ def command(
     """
     from advisor.execute import execute
 
-    execute(plan, out, resume, overwrite, quick, only, dry_run, as_json)
+    execute(plan, out, resume, overwrite, quick, only, dry_run, as_json, stale_test)

@@ -78,3 +78,16 @@ def test_many_rows_are_counted_and_only_the_first_read(tmp_path: Path) -> None:
     stats = measure(None, path, None, tokens_by(None))
     assert stats.counted["labelled_examples"] == 2 * most
     assert stats.warnings == (f"{path} holds 40,000 rows; the first 20,000 stand for all of them",)
+
+
+def test_questions_that_nearly_repeat_examples_are_warned_about(tmp_path: Path) -> None:
+    """The run would refuse them, and the warning says how to go on."""
+    rows = [row(number) for number in range(12)]
+    counts(tmp_path, rows)
+    asked = [{"question": rows[3][0] + " please"}, {"question": "Is there a lounge on board of it?"}]
+    (tmp_path / "q.jsonl").write_text("".join(json.dumps(q) + "\n" for q in asked), "utf-8")
+    (warning,) = measure(None, tmp_path / "examples.jsonl", tmp_path / "q.jsonl", tokens_by(None)).warnings
+    assert warning.startswith(
+        "1 held-out questions nearly repeat examples (question line 1 = example line 4)"
+    )
+    assert "near_repeats: leave_out" in warning

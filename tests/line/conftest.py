@@ -103,6 +103,7 @@ def shrunk(plan: Path, small: Path, arms: tuple[str, ...] = ()) -> Path:
     body = yaml.safe_load(plan.read_text("utf-8"))
     body["data"] |= {"max_examples": 16, "max_dev": 9, "max_test": 6}
     body["max_new_tokens"] = 20
+    body["forgetting"] = {"prompts": 4, "max_new_tokens": 8}
     for step in body["steps"]:
         if step["kind"] == "train":
             step["epochs"] = 1.0 if step["rows"] == "plain" else 0.5

@@ -127,7 +127,8 @@ def test_resuming_a_finished_run_does_nothing_twice(line: Any, tunewise: Any, re
     again = max(n for n, e in enumerate(events) if e["event"] == "run.start")
     steps = [e for e in events[again:] if e["event"] in ("step.skip", "step.done")]
     assert {e["event"] for e in steps} == {"step.skip"}
-    assert len(steps) == 9
+    assert [e["step"] for e in steps][-1] == "forgetting"
+    assert len(steps) == 10
     assert "hybrid" in done.stdout
 
 

@@ -1,0 +1,66 @@
+"""What stands beside a verdict: leakage, forgetting, refusal drift, staleness, and the warnings they give."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from runners import drift, staleness
+from runners.bench import REFUSAL
+from runners.data import Question
+from runners.forgetting import STEP
+from runners.plan import Plan
+from runners.rundir import TRIAL, RunFolder, read_lines
+from runners.trial import ANSWERS
+
+
+def guards(
+    run: RunFolder, plan: Plan, questions: Sequence[Question] = (), stale: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Return every guard's result as JSON values, None where nothing was measured.
+
+    ``questions`` are the test questions, ``stale`` what was measured after an update; else what the run kept of it.
+    """
+    rows = read_lines(run.path / TRIAL / ANSWERS)
+    return {
+        "leakage": _leakage(run),
+        "forgetting": _forgetting(run),
+        "refusal_drift": (drift.drift(plan, questions, rows) or None) if questions else None,
+        "staleness": dict(stale) if stale else staleness.kept(run.path),
+        "refusal": _refusal(run.path),
+    }
+
+
+def warnings(found: Mapping[str, Any]) -> list[str]:
+    """Return what a reader of the verdict must know, one sentence each, from the guards' results."""
+    said = []
+    leakage = found.get("leakage") or {}
+    if leakage.get("withheld"):
+        said.append(
+            "questions of this trial occur in the training rows or instructions: its scores say nothing"
+        )
+    if left_out := leakage.get("left_out"):
+        said.append(f"{left_out} questions that nearly repeat training rows were not asked, as the plan says")
+    arms = [*((found.get("forgetting") or {}).get("arms") or ()), *(found.get("refusal_drift") or ())]
+    said += [arm["text"] for arm in arms if arm["warned"]]
+    said += (found.get("staleness") or {}).get("warnings") or ()
+    return said
+
+
+def _leakage(run: RunFolder) -> dict[str, Any]:
+    start: dict[str, Any] = next((e for e in reversed(run.events()) if e.get("event") == "run.start"), {})
+    counted = start.get("leakage") or {}
+    return {**counted, "overlapping_questions": start.get("overlap"), "split": start.get("split")}
+
+
+def _forgetting(run: RunFolder) -> dict[str, Any] | None:
+    done = [e for e in run.events() if e.get("event") == "step.done" and e.get("step") == STEP]
+    return dict(done[-1]["result"]) if done else None
+
+
+def _refusal(run: Path) -> dict[str, Any] | None:
+    """The threshold of refusing with its curve; None for a run without an index."""
+    path = run / REFUSAL
+    return dict(json.loads(path.read_text("utf-8"))) if path.is_file() else None

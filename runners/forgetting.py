@@ -1,0 +1,160 @@
+"""What tuning cost elsewhere: neutral prose and verifiable instructions, before and after, pair by pair.
+
+Before is the base, after each set of tuned weights, both without the plan's prompts. Forgotten is what drops by more
+than noise on the same texts and prompts: an interval that excludes zero and a permutation test below 5 %.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, cast
+
+from rag.durable import append_line, canonical_json, sha256_text
+from runners import instructions
+from runners.bench import Bench, identity
+from runners.plan import EvaluateStep, Plan
+from runners.rundir import TRIAL, read_lines
+
+if TYPE_CHECKING:
+    from runners.generate import LocalGenerator
+
+STEP, JOURNAL, BASE = "forgetting", "forgetting.jsonl", "base"
+LEAST_RISE = 0.02
+"""Nats per token: a rise of 2 % of the perplexity. Less is rounding of bf16, however surely it repeats."""
+CHANCE = 0.05
+TEMPLATE_TOKENS = 64
+"""Room left for what a chat template puts around a prompt."""
+
+Row = dict[str, Any]
+
+
+def tuned(plan: Plan) -> tuple[str, ...]:
+    """Return the train steps' arms whose weights some arm answers with; none when the guard is switched off."""
+    used = dict.fromkeys(arm.weights for arm in plan.arms if arm.weights)
+    return tuple(name for name in used if name) if plan.forgetting.prompts else ()
+
+
+def check(plan: Plan) -> None:
+    """Raise BadInput for a file of prompts that cannot be used, before anything is spent."""
+    if tuned(plan):
+        instructions.read(plan.forgetting.file, plan.forgetting.prompts, plan.seed)
+
+
+def inputs(bench: Bench) -> Row:
+    """Return what the measurement is made from; it is taken again when any of it changed."""
+    from runners.steps import inputs as made_from
+
+    plan = bench.plan
+    asked = instructions.read(plan.forgetting.file, plan.forgetting.prompts, plan.seed).prompts
+    return {
+        "settings": plan.forgetting.model_dump(mode="json"),
+        "prompts": sha256_text(repr(asked)),
+        "base": identity(bench.base),
+        "weights": {name: made_from(bench, plan.train_step(name)) for name in tuned(plan)},
+    }
+
+
+def measure(bench: Bench) -> Row:
+    """Take every loss and reply that the journal does not hold yet, and return the table of drops."""
+    from runners import neutral
+
+    plan, made = bench.plan, inputs(bench)
+    read = instructions.read(plan.forgetting.file, plan.forgetting.prompts, plan.seed)
+    texts = neutral.passages()
+    arms = {name: plan.train_step(name).seeds[0] for name in tuned(plan)}
+    too_long = 0
+    for done, (name, seed) in enumerate({BASE: None, **arms}.items()):
+        weights = None if seed is None else bench.run.adapter(name, seed)
+        generator = cast("LocalGenerator", bench.generator(weights, EvaluateStep(arm=name)))
+        asked = [p for p in read.prompts if _fits(generator, p.text, plan.forgetting.max_new_tokens)]
+        too_long = len(read.prompts) - len(asked)
+        _take(bench, name, _key(made, name), generator, texts, asked)
+        bench.tell({"event": "forgetting.arm", "arm": name, "done": done + 1, "total": 1 + len(arms)})
+    rows = read_lines(bench.run.path / TRIAL / JOURNAL)
+    of = {name: [r for r in rows if r["made_from"] == _key(made, name)] for name in (BASE, *arms)}
+    return {
+        "prompts": len(read.prompts) - too_long, "texts": len(texts), "unknown": dict(read.unknown),
+        "left_out": read.left_out, "too_long": too_long, "max_new_tokens": plan.forgetting.max_new_tokens,
+        "source": str(plan.forgetting.file or "shipped"),
+        "arms": [_compared(plan, name, seed, of[BASE], of[name]) for name, seed in arms.items()],
+    }  # fmt: skip
+
+
+def _take(
+    bench: Bench, name: str, key: str, generator: LocalGenerator, texts: Sequence[str],
+    asked: Sequence[instructions.Prompt],
+) -> None:  # fmt: skip
+    """Put what is missing of one set of weights into the journal, batch by batch."""
+    from runners import neutral
+
+    journal = bench.run.path / TRIAL / JOURNAL
+    journal.parent.mkdir(exist_ok=True)
+    have = {(r["kind"], r["id"]) for r in read_lines(journal) if r["made_from"] == key}
+    row = {"made_from": key, "weights": name}
+    for number, text in enumerate(texts):
+        if ("loss", str(number)) not in have:
+            (loss,) = neutral.losses(generator.model, generator.tokenizer, [text])
+            append_line(journal, {**row, "kind": "loss", "id": str(number), "value": round(loss, 6)})
+    todo = [p for p in asked if ("prompt", p.id) not in have]
+
+    def keep(batch: list[int], completions: Sequence[Any]) -> None:
+        for at, completion in zip(batch, completions, strict=True):
+            told = {"id": todo[at].id, "reply": completion.text, "finish": completion.finish}
+            value = float(todo[at].followed(completion.text))
+            append_line(journal, {**row, "kind": "prompt", **told, "value": value})
+
+    if todo:
+        chats = [[{"role": "user", "content": p.text}] for p in todo]
+        generator.generate(chats, bench.plan.forgetting.max_new_tokens, keep)
+
+
+def _compared(plan: Plan, name: str, seed: int, before: Sequence[Row], after: Sequence[Row]) -> Row:
+    """Return one arm's table row: both measures before and after, with the intervals of the paired differences."""
+    from rag.stats import paired
+
+    found: Row = {"arm": name, "arms": [a.arm for a in plan.arms if a.weights == name], "seed": seed}
+    warned = {}
+    for kind, label in (("loss", "loss"), ("prompt", "followed")):
+        was, now = ({r["id"]: r["value"] for r in rows if r["kind"] == kind} for rows in (before, after))
+        pair = paired(name, BASE, [now[i] for i in was], list(was.values()), plan.seed)
+        count = max(1, len(was))
+        found |= {
+            f"{label}_before": round(sum(was.values()) / count, 4),
+            f"{label}_after": round(sum(now[i] for i in was) / count, 4),
+            f"{label}_interval": {
+                "difference": pair.difference, "low": pair.low, "high": pair.high, "p": pair.p, "n": len(was)
+            },
+        }  # fmt: skip
+        worse = pair.low > 0 and pair.difference >= LEAST_RISE if kind == "loss" else pair.high < 0
+        warned[label] = bool(was) and worse and pair.p < CHANCE
+    cut = [sum(r.get("finish") == "length" for r in rows) for rows in (before, after)]
+    asked = found["followed_interval"]["n"]
+    found |= {"n": asked, "cut_before": cut[0], "cut_after": cut[1], "warned": any(warned.values())}
+    return {**found, "text": _said(found, warned)}
+
+
+def _said(row: Row, warned: dict[str, bool]) -> str:
+    """Return the warning in words, "" when nothing dropped by more than noise."""
+    said = []
+    if warned["loss"]:
+        d = row["loss_interval"]
+        said.append(
+            f"its loss on neutral prose rose from {row['loss_before']:.2f} to {row['loss_after']:.2f} "
+            f"({d['difference']:+.2f} [{d['low']:+.2f}, {d['high']:+.2f}])"
+        )
+    if warned["followed"]:
+        was, now = (round(row[f"followed_{when}"] * row["n"]) for when in ("before", "after"))
+        said.append(f"it follows {now} of {row['n']} general instructions, the base {was}")
+    return f"{row['arm']} has forgotten: {'; '.join(said)}" if said else ""
+
+
+def _key(made: Row, name: str) -> str:
+    """Return the digest of what one set of weights' rows are made from."""
+    own = None if name == BASE else made["weights"][name]
+    shared = {key: value for key, value in made.items() if key != "weights"}
+    return sha256_text(canonical_json({**shared, "weights": own}))
+
+
+def _fits(generator: LocalGenerator, text: str, limit: int) -> bool:
+    room = getattr(generator.model.config.get_text_config(), "max_position_embeddings", None)
+    return not room or generator.count_tokens(text) + TEMPLATE_TOKENS + limit <= room

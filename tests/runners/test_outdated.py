@@ -1,0 +1,171 @@
+"""A finished run put to the test of an update: nothing of the user's or the run's is changed by it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rag.durable import write_json
+from rag.errors import BadInput
+from rag.refuse import Threshold
+from runners import outdated
+from runners.desk import Desk
+from runners.models import Model
+from runners.plan import Plan, parse_plan
+from runners.rundir import RunFolder, read_lines
+from runners.staleness import kept
+
+SAID = (
+    "[PAD] [UNK] how many berths has the pier for visitors ? . # 20 21 22 23 24 25 26 27 28 29 30 31 99 "
+    "amber birch copper dunlin elder falcon garnet heron indigo juniper kelp lantern"
+)
+
+
+@pytest.fixture(scope="module")
+def embedder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a BERT of 8,000 parameters with the words of these tests."""
+    import torch
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
+    from transformers import BertConfig, BertModel
+
+    folder, words = tmp_path_factory.mktemp("embedder"), SAID.split()
+    tokenizer = Tokenizer(models.WordLevel({word: n for n, word in enumerate(words)}, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.save(str(folder / "tokenizer.json"))
+    config = BertConfig(
+        vocab_size=len(words), hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16,
+        max_position_embeddings=64,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    BertModel(config).save_pretrained(folder)
+    (folder / "modules.json").write_text("[]")
+    (folder / "1_Pooling").mkdir()
+    (folder / "1_Pooling" / "config.json").write_text('{"pooling_mode_mean_tokens": true}')
+    return folder
+
+
+def plan(tiny: Model, embedder: Path, documents: Path) -> Plan:
+    """A plan with one arm that reads the documents and one that only has weights."""
+    return parse_plan(
+        {
+            "name": "p", "choice": "rag", "model": {"name": str(tiny.folder)}, "embedder": {"name": str(embedder)},
+            "data": {"documents": str(documents), "examples": "e.jsonl"}, "weights": {"style": 1},
+            "steps": [
+                {"kind": "index", "k": 1}, {"kind": "train", "arm": "lora"},
+                {"kind": "evaluate", "arm": "prompting"}, {"kind": "evaluate", "arm": "rag", "retrieval": True},
+                {"kind": "evaluate", "arm": "lora", "weights": "lora"},
+            ],
+            "max_new_tokens": 4,
+        }
+    )  # fmt: skip
+
+
+@pytest.fixture
+def run(tiny: Model, adapter: Path, embedder: Path, piers: Path, tmp_path: Path) -> RunFolder:
+    """A run folder with index, refusal threshold and weights, sealed."""
+    from rag.embed import Embedder
+    from rag.index import Index
+
+    made = plan(tiny, embedder, piers)
+    folder = RunFolder.create(tmp_path / "run", made)
+    Index.build(folder.path / "index", piers, Embedder(embedder))
+    write_json(folder.path / "refusal.json", Threshold({}, 1.0, "default").to_json())
+    shutil.copytree(adapter, folder.adapter("lora", 0))
+    folder.seal({})
+    return folder
+
+
+@pytest.fixture
+def update(tmp_path: Path) -> Path:
+    """An update of one fact."""
+    folder = tmp_path / "update"
+    (folder / "documents").mkdir(parents=True)
+    (folder / "documents" / "pier00.md").write_text(
+        "# Amber Pier\n\nThe Amber Pier has 99 berths for visitors.\n", "utf-8"
+    )
+    row = {
+        "id": "s1",
+        "question": "How many berths has the Amber Pier?",
+        "answers": ["99"],
+        "old_answers": ["20"],
+    }
+    (folder / "stale.jsonl").write_text(json.dumps(row) + "\n", "utf-8")
+    return folder
+
+
+def state(folder: Path) -> dict[str, str]:
+    """The hash of every file below a folder."""
+    return {
+        str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest()
+        for p in sorted(folder.rglob("*"))
+        if p.is_file() and not p.name.startswith(".")
+    }
+
+
+def test_an_update_is_tried_and_nothing_is_changed(run: RunFolder, update: Path, piers: Path) -> None:
+    documents, index = state(piers), state(run.path / "index")
+    table = outdated.try_update(run, update)
+    assert state(piers) == documents
+    assert {k: v for k, v in state(run.path / "index").items() if k in index} == index
+    assert [row["arm"] for row in table["arms"]] == ["rag", "lora"]
+    assert table["line"].startswith("After the update, of 1 changed facts")
+    assert table == kept(run.path)
+    (journal,) = (run.path / "trial").glob("stale-*.jsonl")
+    rows = read_lines(journal)
+    assert sorted((r["arm"], r["when"], r.get("repeated", False)) for r in rows) == [
+        ("lora", "after", True), ("lora", "before", False), ("rag", "after", False), ("rag", "before", False),
+    ]  # fmt: skip
+    before = journal.read_bytes()
+    assert outdated.try_update(run, update) == table
+    assert journal.read_bytes() == before
+    (update / "documents" / "pier01.md").write_text("# Birch\n\nThe Birch Pier has 98 berths.\n", "utf-8")
+    outdated.try_update(run, update)
+    assert len(list((run.path / "trial").glob("stale-*.jsonl"))) == 2
+
+
+def test_the_arm_reads_the_new_fact_while_it_is_asked_and_the_old_one_after(
+    run: RunFolder, update: Path, piers: Path
+) -> None:
+    bench = Desk(run.path).bench
+
+    def read() -> str:
+        (found,) = bench.retriever.find(["How many berths has the Amber Pier?"])
+        return " ".join(hit.chunk.text for hit in found.hits)
+
+    assert "20 berths" in read()
+    with outdated._updated(bench, piers, update / "documents"):
+        assert "99 berths" in read()
+    assert "20 berths" in read()
+
+
+def test_documents_in_one_file_are_replaced_whole(
+    tiny: Model, embedder: Path, tmp_path: Path, update: Path
+) -> None:
+    file = tmp_path / "all.jsonl"
+    file.write_text('{"id": "a", "text": "Old."}\n', "utf-8")
+    made = plan(tiny, embedder, file)
+    with pytest.raises(BadInput, match=r"all\.jsonl"):
+        outdated.check(made, update)
+    (update / "documents" / "all.jsonl").write_text('{"id": "a", "text": "New."}\n', "utf-8")
+    assert [q.id for q in outdated.check(made, update)] == ["s1"]
+    from runners.staleness import updated_documents
+
+    changed = updated_documents(tmp_path / "scratch", file, update / "documents")
+    assert (changed.name, "New." in changed.read_text("utf-8")) == ("all.jsonl", True)
+    assert "Old." in file.read_text("utf-8")
+
+
+def test_an_update_that_cannot_be_tried_is_refused(
+    tiny: Model, embedder: Path, piers: Path, tmp_path: Path
+) -> None:
+    made: Any = plan(tiny, embedder, piers)
+    with pytest.raises(BadInput, match="not a folder"):
+        outdated.check(made, tmp_path / "none")
+    with pytest.raises(BadInput, match="lacks documents/"):
+        outdated.check(made, tmp_path)
