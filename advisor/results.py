@@ -8,8 +8,9 @@ from typing import Any
 
 from advisor.facts import prices
 from advisor.verdict import judge
+from rag.clusters import clusters
 from rag.errors import BadInput
-from rag.stats import interval
+from rag.stats import Paired, interval
 from runners.bench import REFUSAL
 from runners.endpoint import is_private
 from runners.models import parse_remote
@@ -24,9 +25,13 @@ def read_scores(run: Path) -> list[ArmScores]:
     if not path.is_file():
         raise BadInput(f"{run} has no scores yet", f"finish it with: tunewise run {run} --resume")
     try:
-        arms = json.loads(path.read_text("utf-8"))["arms"]
-        return [_arm(name, rows) for name, rows in arms.items()]
-    except (ValueError, KeyError, TypeError) as error:
+        body = json.loads(path.read_text("utf-8"))
+        documents, seeds = body.get("documents", {}), body.get("seeds", {})  # older runs kept neither
+        return [
+            _arm(name, rows, documents, tuple((row["seed"], row["mean"]) for row in seeds.get(name, ())))
+            for name, rows in body["arms"].items()
+        ]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise BadInput(
             f"{path} is damaged: {error!r}", "score it again with: tunewise run --resume"
         ) from None
@@ -55,10 +60,7 @@ def report_json(run: RunFolder, plan: Plan) -> dict[str, Any]:
         "name": plan.name,
         "verdict": verdict.to_json(),
         "arms": [_arm_json(arm, plan) for arm in sorted(arms, key=lambda a: -sum(a.combined))],
-        "paired": [
-            {"a": p.a, "b": p.b, "difference": p.difference, "low": p.low, "high": p.high, "p": p.p}
-            for p in pairs
-        ],
+        "paired": [_pair_json(pair) for pair in pairs],
         "weights": {str(k): v for k, v in plan.weights.items()},
         "predicted": plan.predicted,
         "measured": measured(run, plan),
@@ -101,7 +103,12 @@ def _refusal(run: RunFolder) -> dict[str, Any] | None:
     return dict(json.loads(path.read_text("utf-8"))) if path.is_file() else None
 
 
-def _arm(name: str, rows: dict[str, dict[str, float]]) -> ArmScores:
+def _arm(
+    name: str,
+    rows: dict[str, dict[str, float]],
+    documents: dict[str, str],
+    seeds: tuple[tuple[int, float], ...],
+) -> ArmScores:
     extra = ("combined", "seconds", "prompt_tokens", "completion_tokens")
     return ArmScores(
         name,
@@ -111,6 +118,8 @@ def _arm(name: str, rows: dict[str, dict[str, float]]) -> ArmScores:
         tuple(row["seconds"] for row in rows.values()),
         tuple(int(row["prompt_tokens"]) for row in rows.values()),
         tuple(int(row["completion_tokens"]) for row in rows.values()),
+        tuple(documents.get(question) for question in rows),
+        seeds,
     )
 
 
@@ -118,9 +127,13 @@ def _arm_json(arm: ArmScores, plan: Plan) -> dict[str, Any]:
     names = sorted({name for scores in arm.scores for name in scores})
     return {
         "arm": arm.arm,
-        "score": _interval(list(arm.combined)),
-        "scores": {name: {**_interval(arm.of(name)), "n": len(arm.of(name))} for name in names},
+        "score": _interval(list(arm.combined), arm.sources()),
+        "scores": {
+            name: {**_interval(arm.of(name), arm.sources(name)), "n": len(arm.of(name))} for name in names
+        },
         "n": len(arm.combined),
+        "documents": clusters(arm.sources()).documents,
+        "seeds": [{"seed": seed, "mean": mean} for seed, mean in arm.seeds],
         "seconds_per_answer": _mean(arm.seconds),
         "prompt_tokens": _mean(arm.prompt_tokens),
         "completion_tokens": _mean(arm.completion_tokens),
@@ -139,8 +152,13 @@ def usd_per_1000(arm: ArmScores, plan: Plan) -> float | None:
     return round(each / 1000, 4)
 
 
-def _interval(values: list[float]) -> dict[str, float]:
-    found = interval(values)
+def _pair_json(pair: Paired) -> dict[str, Any]:
+    kept = ("a", "b", "difference", "low", "high", "p", "p_holm", "units")
+    return {key: getattr(pair, key) for key in kept} | {"n": pair.questions}
+
+
+def _interval(values: list[float], documents: list[str | None]) -> dict[str, float]:
+    found = interval(values, documents=documents)
     return {"mean": found.mean, "low": found.low, "high": found.high}
 
 

@@ -38,7 +38,8 @@ def clusters(documents: Sequence[str | None]) -> Clusters:
     """
     places: dict[str, int] = {}
     index = np.array(
-        [places.setdefault(f"={d}" if d else f"#{n}", len(places)) for n, d in enumerate(documents)], dtype=int
+        [places.setdefault(f"={d}" if d else f"#{n}", len(places)) for n, d in enumerate(documents)],
+        dtype=int,
     )
     sizes = np.bincount(index) if index.size else np.zeros(0)
     count = len(places)

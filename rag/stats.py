@@ -43,6 +43,8 @@ class Paired:
     questions: int = 0
     units: int = 0
     """How many documents, or questions where each stands alone, were drawn and flipped."""
+    p_holm: float = float("nan")
+    """``p`` corrected for the other comparisons it was made beside; nan where there was no correction."""
 
 
 def interval(

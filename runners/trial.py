@@ -32,10 +32,30 @@ class ArmScores:
     seconds: tuple[float, ...]
     prompt_tokens: tuple[int, ...]
     completion_tokens: tuple[int, ...]
+    documents: tuple[str | None, ...] = ()
+    """The source document of each question; () where none was kept."""
+    seeds: tuple[tuple[int, float], ...] = ()
+    """Each seed with its mean combined score; () where they were not kept."""
 
     def of(self, name: str) -> list[float]:
         """One score's values over the questions that have it."""
         return [scores[name] for scores in self.scores if name in scores]
+
+    def sources(self, name: str | None = None) -> list[str | None]:
+        """The documents of all questions, or of those that have one score, in the order of :meth:`of`."""
+        known = self.documents or (None,) * len(self.questions)
+        return [d for d, scores in zip(known, self.scores, strict=True) if name is None or name in scores]
+
+    @property
+    def tokens(self) -> float:
+        """Tokens per answer, prompt and answer together."""
+        return _mean(self.prompt_tokens) + _mean(self.completion_tokens) if self.questions else 0.0
+
+    @property
+    def seed_spread(self) -> float:
+        """The mean of the best seed above that of the worst; 0 with one seed."""
+        means = [mean for _, mean in self.seeds]
+        return max(means) - min(means) if means else 0.0
 
 
 def run_arm(
@@ -111,6 +131,8 @@ def score_trial(
                 tuple(_mean([r["seconds"] for r in answers]) for _, answers in answered),
                 tuple(round(_mean([r["prompt_tokens"] for r in answers])) for _, answers in answered),
                 tuple(round(_mean([r["completion_tokens"] for r in answers])) for _, answers in answered),
+                tuple(q.doc_id for q, _ in answered),
+                _seed_means(plan, arm, answered, gold),
             )
         )
     return found
@@ -120,15 +142,22 @@ def with_intervals(arm: ArmScores) -> dict[str, Any]:
     """Return an arm's scores with their 95 % intervals, as :func:`runners.card.rewrite` takes them."""
     from rag.stats import interval
 
-    named = {"combined": list(arm.combined)} | {
-        name: arm.of(name) for name in dict.fromkeys(n for s in arm.scores for n in s)
+    named = {"combined": (list(arm.combined), arm.sources())} | {
+        name: (arm.of(name), arm.sources(name)) for name in dict.fromkeys(n for s in arm.scores for n in s)
     }
-    found = {name: {**asdict(interval(values)), "n": len(values)} for name, values in named.items()}
+    found = {
+        name: {**asdict(interval(values, documents=documents)), "n": len(values)}
+        for name, (values, documents) in named.items()
+    }
     return {"arm": arm.arm, "questions": len(arm.questions), "scores": found}
 
 
 def write_scores(arms: Sequence[ArmScores], path: Path) -> None:
-    """Write the scores of every question, so that anybody can compute other statistics from them."""
+    """Write the scores of every question, so that anybody can compute other statistics from them.
+
+    Beside them the source document of each question (questions of one document are not independent) and the mean of
+    each seed.
+    """
     body = {
         arm.arm: {
             question: {
@@ -139,7 +168,25 @@ def write_scores(arms: Sequence[ArmScores], path: Path) -> None:
         }
         for arm in arms
     }  # fmt: skip
-    write_json(path, {"schema": 1, "arms": body})
+    documents = {q: d for arm in arms for q, d in zip(arm.questions, arm.sources(), strict=True) if d}
+    seeds = {arm.arm: [{"seed": seed, "mean": mean} for seed, mean in arm.seeds] for arm in arms}
+    write_json(path, {"schema": 1, "arms": body, "documents": documents, "seeds": seeds})
+
+
+def _seed_means(
+    plan: Plan,
+    arm: EvaluateStep,
+    answered: Sequence[tuple[Question, Sequence[dict[str, Any]]]],
+    gold: Callable[[Question], str],
+) -> tuple[tuple[int, float], ...]:
+    """Return the mean combined score of each seed by itself, over the questions that it answered."""
+    weights = {str(k): v for k, v in plan.weights.items()}
+    values: dict[int, list[float]] = {}
+    for question, answers in answered:
+        for row in answers:
+            scores = _mean_scores(plan, question, [row], arm.retrieval, gold(question))
+            values.setdefault(row["seed"], []).append(combined(scores, weights))
+    return tuple((seed, _mean(found)) for seed, found in sorted(values.items()))
 
 
 def _mean_scores(
@@ -154,5 +201,5 @@ def _mean_scores(
     return {name: _mean([scores[name] for scores in each if name in scores]) for name in each[0]}
 
 
-def _mean(values: Sequence[float]) -> float:
+def _mean(values: Sequence[float] | Sequence[int]) -> float:
     return sum(values) / len(values)
