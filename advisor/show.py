@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from advisor import sources
+from advisor.margins import show_margins
 from rag.clean import visible
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ def show_report(data: dict[str, Any], console: Console | None = None) -> None:
     """Print the table of arms and the verdict line."""
     console = console or Console()
     console.print(arms_table(data))
+    show_margins(data, console)
     verdict = data["verdict"]
     colour = MARKS[verdict["outcome"]]
     console.print(
@@ -55,19 +57,6 @@ def arms_table(data: dict[str, Any]) -> Table:
         name = f"[bold]{arm['arm']}[/]" if best else arm["arm"]
         table.add_row(name, *cells, f"{arm['seconds_per_answer']:.2f}")
     return table
-
-
-def show_comparison(data: dict[str, Any], other: dict[str, Any]) -> None:
-    """Print two runs' arms side by side."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for title in ("arm", data["name"], other["name"], "difference"):
-        table.add_column(title, justify="left" if title == "arm" else "right")
-    theirs = {arm["arm"]: arm["score"]["mean"] for arm in other["arms"]}
-    for arm in data["arms"]:
-        mean, their = arm["score"]["mean"], theirs.get(arm["arm"])
-        both = (f"{their:.2f}", f"{mean - their:+.2f}") if their is not None else ("–", "–")
-        table.add_row(arm["arm"], f"{mean:.2f}", *both)
-    Console().print(table)
 
 
 def show_answer(answer: Answer, arm: str, console: Console | None = None) -> None:
