@@ -89,7 +89,8 @@ class Standing:
         """True when every arm of the gate is surely beaten, False when one surely is not, None in between."""
         if all(contest.above for contest in self.gate.values()):
             return True
-        return False if any(contest.below for contest in self.gate.values()) else None
+        lost = any(contest.below or name in self.better for name, contest in self.gate.items())
+        return False if lost else None
 
     @property
     def better(self) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from advisor.facts import prices
+from advisor.upkeep import costs
 from advisor.verdict import judge
 from rag.clusters import clusters
 from rag.errors import BadInput
@@ -52,15 +53,20 @@ def read_report(run: Path) -> dict[str, Any]:
 
 
 def report_json(run: RunFolder, plan: Plan) -> dict[str, Any]:
-    """The whole report as data: verdict, arms with intervals, paired differences, prediction and measurement."""
+    """The whole report as data: verdict, arms with intervals, paired differences, prediction and measurement.
+
+    ``cost_order`` names the arms from cheap to costly, as the verdict took them.
+    """
     arms = read_scores(run.path)
     verdict, pairs = judge(plan, arms, plan.model.name)
+    cost = costs(plan.steps, {arm.arm: arm.tokens for arm in arms})
     return {
         "schema": 1,
         "name": plan.name,
         "verdict": verdict.to_json(),
         "arms": [_arm_json(arm, plan) for arm in sorted(arms, key=lambda a: -sum(a.combined))],
         "paired": [_pair_json(pair) for pair in pairs],
+        "cost_order": sorted(cost, key=lambda name: cost[name]),
         "weights": {str(k): v for k, v in plan.weights.items()},
         "predicted": plan.predicted,
         "measured": measured(run, plan),

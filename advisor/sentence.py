@@ -56,6 +56,12 @@ def signed(value: float) -> str:
     return f"{value:+.0e}"
 
 
+def rounded(count: int) -> str:
+    """Return a count as a person says it: rounded up to two figures from a hundred on, 1,041 as 1,100."""
+    step = 10 ** max(0, len(str(count)) - 2)
+    return f"{-(-count // step) * step:,}"
+
+
 def _conclusion(judged: Judged) -> str:
     assert judged.rival is not None
     other = judged.rival.pair.b
@@ -87,6 +93,8 @@ def _undecided(judged: Judged, other: str) -> str:
         return f"{' and '.join(judged.missing)}, which it must beat, was not measured."
     by = judged.rival.by if judged.rival else 0.0
     above = f"more than {by:g} above" if by else "above"
+    if judged.rival and (judged.rival.pair.low > by or judged.rival.pair.high < by):
+        other += f" (p {judged.rival.pair.p_holm:.2f}, corrected)"
     until = "stay with it" if winner == choice else f"the cheapest arm within noise is {winner}"
     return f"it is not surely {above} {other}; until then {until}."
 
@@ -94,5 +102,5 @@ def _undecided(judged: Judged, other: str) -> str:
 def _more(needed: Needed | None) -> str:
     if needed is None:
         return ""
-    worth = f" ({needed.documents} more documents' worth)" if needed.documents else ""
-    return f" About {needed.questions} more questions{worth} would decide it."
+    worth = f" ({rounded(needed.documents)} more documents' worth)" if needed.documents else ""
+    return f" About {rounded(needed.questions)} more questions{worth} would decide it."

@@ -24,7 +24,7 @@ from runners.plan import Plan, parse_plan
 from runners.trial import ArmScores
 
 ARMS = ("prompting", "few-shot", "rag", "lora", "hybrid")
-SHAPES = ((30, 0), (45, 3), (60, 0), (60, 4))
+SHAPES = ((12, 0), (30, 0), (45, 3), (60, 0), (60, 4))
 """Questions, and about how many of them share a document; 0 is none."""
 PROMISED = 0.064
 """Most false alarms of a nominal 5 % test over 1,000 trials: two standard errors of 1,000 above 5 %."""
@@ -114,15 +114,15 @@ def test_equal_arms_are_seldom_told_apart(questions: int, each: int) -> None:
 
 
 def test_a_costlier_arm_that_is_no_better_is_seldom_confirmed() -> None:
-    found = outcomes(60, (0, 0, 0, 0, 0))
-    assert found["confirmed"] * 60 <= most(60)
-    assert found["overturned"] * 60 <= most(60)
+    found = outcomes(40, (0, 0, 0, 0, 0))
+    assert found["confirmed"] * 40 <= most(40)
+    assert found["overturned"] * 40 <= most(40)
 
 
 def test_a_planted_difference_is_found() -> None:
-    found = outcomes(25, (0, 0.3, 0.6, 0.6, 5))
+    found = outcomes(12, (0, 0.3, 0.6, 0.6, 5))
     assert found["confirmed"] >= 0.9
-    better = outcomes(25, (0, 0, 5, 0, 0))
+    better = outcomes(12, (0, 0, 5, 0, 0))
     assert better["overturned"] >= 0.9
 
 
