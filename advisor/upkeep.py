@@ -17,6 +17,9 @@ COMPARED_ONLY = ("naive-stack",)
 WEIGHTS = ("lora", "qlora", "full")
 """Kinds of trained weights, light to heavy to make and keep."""
 
+MOST_PARTS = 4
+"""More than any arm has: an index, a head and weights."""
+
 Cost = tuple[int, int, int, float, int]
 
 
@@ -25,11 +28,13 @@ def costs(steps: Sequence[Step], tokens: Mapping[str, float] | None = None) -> d
 
     In this order: how many parts are made and kept (an index, a head, weights); the heaviest kind of them; whether
     the training rows need passages too; tokens per answer, prompt and answer, where they were measured; the place in
-    the plan.
+    the plan. An arm that was measured but is not in the plan comes last.
     """
     arms = [step for step in steps if isinstance(step, EvaluateStep)]
     trained = {step.arm: step for step in steps if isinstance(step, TrainStep)}
-    return {arm.arm: _cost(arm, trained, tokens or {}, place) for place, arm in enumerate(arms)}
+    measured = tokens or {}
+    strangers = {name: (MOST_PARTS, 0, 0, count, 0) for name, count in measured.items()}
+    return strangers | {arm.arm: _cost(arm, trained, measured, place) for place, arm in enumerate(arms)}
 
 
 def cheaper(steps: Sequence[Step], arm: str) -> tuple[str, ...]:

@@ -134,13 +134,13 @@ def _limits(
     if count < LEANING_BELOW:
         strength = "leaning"
         said.append(f"Under {LEANING_BELOW} questions it only leans.")
-    step = next(step for step in plan.arms if step.arm == plan.choice)
-    measured = (step.model or plan.model).name
+    own = next((step.model for step in plan.arms if step.arm == plan.choice), None)
+    measured = (own or plan.model).name
     wanted = plan.answers.get("model")
-    names = [plan.model.name] if wanted is None or wanted.value is None else [str(wanted.value)]
-    if not same_model(names[0], measured):
+    meant = plan.model.name if wanted is None or wanted.value is None else str(wanted.value)
+    if not same_model(meant, measured):
         strength = "proxy"
-        said.append(f"Measured on {measured}, not on {names[0]}: a proxy, no more.")
+        said.append(f"Measured on {measured}, not on {meant}: a proxy, no more.")
     return strength, tuple(said)
 
 

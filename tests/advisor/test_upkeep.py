@@ -39,6 +39,11 @@ def test_without_measured_tokens_the_plans_order_decides() -> None:
     assert order[:4] == ["prompting", "few-shot", "long-context", "something-new"]
 
 
+def test_an_arm_that_is_not_in_the_plan_comes_last() -> None:
+    known = costs(STEPS, {**TOKENS, "left-over": 1.0})
+    assert max(known, key=lambda name: known[name]) == "left-over"
+
+
 def test_the_gate_is_every_cheaper_arm_that_is_meant_to_be_used() -> None:
     prompts = {"prompting", "few-shot", "long-context", "something-new", "classifier"}
     assert set(_gate("hybrid", STEPS).must_beat) == prompts | {"rag", "lora", "full"}
