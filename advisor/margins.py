@@ -13,7 +13,7 @@ from rich.table import Table
 def show_margins(data: dict[str, Any], console: Console) -> None:
     """Print how far the recommended arm is above each other one, and how far the training seeds lie apart."""
     if data["paired"]:
-        console.print(pairs_table(data))
+        console.print("", pairs_table(data))
     for line in seed_lines(data):
         console.print(line, highlight=False, soft_wrap=True, markup=False, style="dim")
 
