@@ -27,7 +27,7 @@ from runners.plan import Plan
 from runners.trial import ArmScores
 
 LEANING_BELOW = 30
-"""Fewer test questions than this, and the verdict only leans (product.md)."""
+"""Fewer test questions than this, and the verdict only leans."""
 
 
 @dataclass(frozen=True, slots=True)

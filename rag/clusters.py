@@ -32,9 +32,9 @@ class Clusters:
 def clusters(documents: Sequence[str | None]) -> Clusters:
     """Group questions by their documents; a question of no document is its own group.
 
-    The number that counts is Kish's effective one, n² over the sum of squared group sizes (Carter, Schnepel and
-    Steigerwald 2017): forty questions about one document and ten about others are hardly eleven groups. Below
-    :data:`FEWEST` the questions stand alone: an interval then holds for these documents and no others.
+    The number that counts is the effective one, n² over the sum of squared group sizes (Kish 1965): forty questions
+    about one document and ten about others are hardly eleven groups. Below :data:`FEWEST` the questions stand alone:
+    an interval then holds for these documents and no others.
     """
     places: dict[str, int] = {}
     index = np.array(
