@@ -65,7 +65,7 @@ def alarms(trials: int, questions: int, each: int, resamples: int) -> dict[str, 
         blind = paired("a", "b", a, b, trial, resamples=resamples)
         out, unlikely = pair.low > 0 or pair.high < 0, pair.p <= SURE
         found += [out, unlikely, out and unlikely, blind.p <= SURE]
-    return dict(zip(("interval", "p", "both", "documents ignored"), found / trials, strict=True))
+    return dict(zip(("interval", "p", "both", "documents ignored"), (found / trials).tolist(), strict=True))
 
 
 def plan(choice: str = "hybrid") -> Plan:
