@@ -19,6 +19,7 @@ from advisor.methods.hybrid import Hybrid
 from advisor.methods.table import BY_NAME
 from advisor.profile import Profile
 from advisor.style import derive, styled_refusals
+from advisor.upkeep import COMPARED_ONLY, cheaper
 from advisor.values import names_a_path
 from advisor.weights import weigh
 from rag.errors import UsageProblem
@@ -230,9 +231,8 @@ def _house_style(p: Profile, checks: Sequence[Check], rows: Sequence[Example]) -
 
 
 def _gate(choice: str, steps: Sequence[Step]) -> Gate:
-    """The chosen arm must beat every simpler single arm; a hybrid must beat all of them."""
-    arms = [step.arm for step in steps if isinstance(step, EvaluateStep) and step.arm != "naive-stack"]
-    return Gate(must_beat=tuple(arms[: arms.index(choice)]))
+    """The chosen arm must beat every arm that costs less: a tuned one all prompts, a hybrid every single arm."""
+    return Gate(must_beat=tuple(arm for arm in cheaper(steps, choice) if arm not in COMPARED_ONLY))
 
 
 def _longest(p: Profile, rows: Sequence[Example]) -> int:

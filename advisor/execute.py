@@ -23,24 +23,34 @@ def execute(
     dry_run: bool,
     as_json: bool,
     stale_test: Path | None = None,
+    seeds: int | None = None,
 ) -> None:
     """Run a plan file, or go on with a run folder, and print the verdict; then test an update of the documents."""
     from advisor.show import show_report
     from runners.run import quick as quicker
+    from runners.seeds import with_seeds
 
     if resume and overwrite:
         raise UsageProblem("--resume and --overwrite exclude each other", "choose one")
+    if seeds is not None and quick:
+        raise UsageProblem("--quick trains one seed", "leave out --quick, or --seeds")
     if (path / PLAN).is_file():
+        if seeds is not None:
+            raise UsageProblem(
+                f"{path} keeps the seeds it was begun with", "give the plan's file with --seeds"
+            )
         plan, out, resume = read_run_plan(path), out or path, not overwrite
     else:
         plan = read_plan(path)
         plan = quicker(plan) if quick else plan
+        plan = with_seeds(plan, seeds) if seeds is not None else plan
         out = out or Path("runs") / plan.name
     stale = outdating(plan, stale_test, only)
     if dry_run:
         show_steps(plan)
         return
-    with resumable(f"tunewise run {path} --out {out} --resume" + (" --quick" if quick else "") + stale):
+    flags = (" --quick" if quick else "") + (f" --seeds {seeds}" if seeds is not None else "")
+    with resumable(f"tunewise run {path} --out {out} --resume{flags}{stale}"):
         run, data = run_and_report(plan, out, resume, overwrite, only, quiet=as_json)
         if data is not None and stale_test is not None:
             data = report_update(run, plan, stale_test)

@@ -9,9 +9,11 @@ from typing import Any
 
 from advisor.guards import guards, warnings
 from advisor.percall import mean, per_1000
+from advisor.upkeep import costs
 from advisor.verdict import judge
+from rag.clusters import clusters
 from rag.errors import BadInput
-from rag.stats import interval
+from rag.stats import Paired, interval
 from runners.data import Question
 from runners.judge import JUDGED
 from runners.judged import summary
@@ -27,9 +29,13 @@ def read_scores(run: Path) -> list[ArmScores]:
     if not path.is_file():
         raise BadInput(f"{run} has no scores yet", f"finish it with: tunewise run {run} --resume")
     try:
-        arms = json.loads(path.read_text("utf-8"))["arms"]
-        return [_arm(name, rows) for name, rows in arms.items()]
-    except (ValueError, KeyError, TypeError) as error:
+        body = json.loads(path.read_text("utf-8"))
+        documents, seeds = body.get("documents", {}), body.get("seeds", {})  # older runs kept neither
+        return [
+            _arm(name, rows, documents, tuple((row["seed"], row["mean"]) for row in seeds.get(name, ())))
+            for name, rows in body["arms"].items()
+        ]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise BadInput(
             f"{path} is damaged: {error!r}", "score it again with: tunewise run --resume"
         ) from None
@@ -54,22 +60,22 @@ def report_json(
 ) -> dict[str, Any]:
     """The whole report as data: verdict, arms with intervals, paired differences, prediction and measurement.
 
-    `questions` and `staleness` are as in :func:`advisor.report.write_report`.
+    `questions` and `staleness` are as in :func:`advisor.report.write_report`; ``cost_order`` names the arms from
+    cheap to costly, as the verdict took them.
     """
     arms = read_scores(run.path)
     guarded = guards(run, plan, questions, staleness)
     verdict, pairs = judge(plan, arms, plan.model.name)
     gpu = next((str(e["gpu"] or "") for e in reversed(run.events()) if "gpu" in e), "")
+    cost = costs(plan.steps, {arm.arm: arm.tokens for arm in arms})
     return {
         "schema": 1,
         "name": plan.name,
         "verdict": verdict.to_json(),
         "warnings": warnings(guarded),
         "arms": [_arm_json(arm, plan, gpu) for arm in sorted(arms, key=lambda a: -sum(a.combined))],
-        "paired": [
-            {"a": p.a, "b": p.b, "difference": p.difference, "low": p.low, "high": p.high, "p": p.p}
-            for p in pairs
-        ],
+        "paired": [_pair_json(pair) for pair in pairs],
+        "cost_order": sorted(cost, key=lambda name: cost[name]),
         "weights": {str(k): v for k, v in plan.weights.items()},
         "weight_reasons": dict(plan.weight_reasons),
         "house_style": _kept(run.path / FOLDER / FOUND) if plan.house_style else None,
@@ -116,7 +122,12 @@ def _kept(path: Path) -> dict[str, Any] | None:
     return dict(json.loads(path.read_text("utf-8"))) if path.is_file() else None
 
 
-def _arm(name: str, rows: dict[str, dict[str, float]]) -> ArmScores:
+def _arm(
+    name: str,
+    rows: dict[str, dict[str, float]],
+    documents: dict[str, str],
+    seeds: tuple[tuple[int, float], ...],
+) -> ArmScores:
     extra = ("combined", "seconds", "prompt_tokens", "completion_tokens")
     return ArmScores(
         name,
@@ -126,25 +137,36 @@ def _arm(name: str, rows: dict[str, dict[str, float]]) -> ArmScores:
         tuple(row["seconds"] for row in rows.values()),
         tuple(int(row["prompt_tokens"]) for row in rows.values()),
         tuple(int(row["completion_tokens"]) for row in rows.values()),
+        tuple(documents.get(question) for question in rows),
+        seeds,
     )
 
 
 def _arm_json(arm: ArmScores, plan: Plan, gpu: str) -> dict[str, Any]:
-    cost = per_1000(arm, plan, gpu)
+    usd = per_1000(arm, plan, gpu)
     names = sorted({name for scores in arm.scores for name in scores})
     return {
         "arm": arm.arm,
-        "score": _interval(list(arm.combined)),
-        "scores": {name: {**_interval(arm.of(name)), "n": len(arm.of(name))} for name in names},
+        "score": _interval(list(arm.combined), arm.sources()),
+        "scores": {
+            name: {**_interval(arm.of(name), arm.sources(name)), "n": len(arm.of(name))} for name in names
+        },
         "n": len(arm.combined),
+        "documents": clusters(arm.sources()).documents,
+        "seeds": [{"seed": seed, "mean": score} for seed, score in arm.seeds],
         "seconds_per_answer": mean(arm.seconds),
         "prompt_tokens": mean(arm.prompt_tokens),
         "completion_tokens": mean(arm.completion_tokens),
-        "usd_per_1000": cost.usd,
-        "usd_basis": cost.basis,
+        "usd_per_1000": usd.usd,
+        "usd_basis": usd.basis,
     }
 
 
-def _interval(values: list[float]) -> dict[str, float]:
-    found = interval(values)
+def _pair_json(pair: Paired) -> dict[str, Any]:
+    kept = ("a", "b", "difference", "low", "high", "p", "p_holm", "units")
+    return {key: getattr(pair, key) for key in kept} | {"n": pair.questions}
+
+
+def _interval(values: list[float], documents: list[str | None]) -> dict[str, float]:
+    found = interval(values, documents=documents)
     return {"mean": found.mean, "low": found.low, "high": found.high}

@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from advisor import sources
+from advisor.margins import show_margins
 from rag.clean import visible
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ def show_report(data: dict[str, Any], console: Console | None = None) -> None:
     """Print the table of arms and the verdict line."""
     console = console or Console()
     console.print(arms_table(data))
+    show_margins(data, console)
     for line in (weights_line(data), *judge_lines(data)):
         _say(console, line, "dim")
     verdict = data["verdict"]
@@ -103,19 +105,6 @@ def judge_lines(data: dict[str, Any]) -> list[str]:
         kappa = "" if judge["kappa"] is None else f" (kappa {judge['kappa']:.2f})"
         lines.append(f"judge and combined score favour the same arm on {judge['same_sign']:.0%}{kappa}")
     return lines
-
-
-def show_comparison(data: dict[str, Any], other: dict[str, Any]) -> None:
-    """Print two runs' arms side by side."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for title in ("arm", data["name"], other["name"], "difference"):
-        table.add_column(title, justify="left" if title == "arm" else "right")
-    theirs = {arm["arm"]: arm["score"]["mean"] for arm in other["arms"]}
-    for arm in data["arms"]:
-        mean, their = arm["score"]["mean"], theirs.get(arm["arm"])
-        both = (f"{their:.2f}", f"{mean - their:+.2f}") if their is not None else ("–", "–")
-        table.add_row(arm["arm"], f"{mean:.2f}", *both)
-    Console().print(table)
 
 
 def show_answer(answer: Answer, arm: str, console: Console | None = None) -> None:

@@ -1,23 +1,33 @@
 """The verdict: was the recommendation confirmed, overturned, or is it still open?
 
-The gate asks the chosen arm to beat the arms named in the plan on the same questions. Among arms that cannot be
-told apart from the best, the cheapest one wins: an arm that costs more must win by more than noise.
+The gate asks the chosen arm to surely beat the arms named in the plan, on the same questions (what is sure:
+:mod:`advisor.comparison`). An arm that costs more must win by more than noise: otherwise the cheapest arm within noise
+is the winner. So the outcome is
+
+- confirmed, when the gate is met and no cheaper arm is within noise of the recommended one;
+- overturned, when an arm is surely better, or the gate is surely not met, or a cheaper arm scored the same on every
+  question;
+- undecided otherwise, with the number of questions that would decide.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from advisor.comparison import cheapest_within_noise, compare, gate_state, mean, more_questions
+from advisor.comparison import Contest, Standing, cheapest_within_noise, mean, standing
+from advisor.power import more_needed
+from advisor.sentence import Judged, sentence
+from advisor.upkeep import costs
+from rag.clusters import clusters
 from rag.stats import Paired
 from runners.known import find
 from runners.plan import Plan
 from runners.trial import ArmScores
 
 LEANING_BELOW = 30
-"""Fewer test questions than this, and the verdict only leans (product.md)."""
+"""Fewer test questions than this, and the verdict only leans."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +45,10 @@ class Verdict:
     more_questions_needed: int | None
     gate_met: bool | None
     """None when the interval still holds both answers."""
+    more_documents_needed: int | None = None
+    """The documents' worth of those questions, where questions share documents."""
+    margin: dict[str, Any] | None = None
+    """The contest named in the text: against which arm, difference, low, high and p_holm."""
 
     def to_json(self) -> dict[str, Any]:
         """The verdict as `report --json` prints it."""
@@ -49,21 +63,23 @@ def judge(plan: Plan, arms: Sequence[ArmScores], model: str) -> tuple[Verdict, t
     by_name = {arm.arm: arm for arm in arms if arm.combined}
     if plan.choice not in by_name:
         raise ValueError(f"the arm {plan.choice} was not measured")
-    chosen = by_name[plan.choice]
-    pairs = tuple(compare(chosen, other, plan.seed) for name, other in by_name.items() if name != plan.choice)
-    against = {pair.b: pair for pair in pairs}
-    winner = cheapest_within_noise(by_name, plan.seed)
-    gate = gate_state([against[name] for name in plan.gate.must_beat if name in against], plan.gate.by)
-    count = len(chosen.combined)
-    outcome = _outcome(plan.choice, winner, gate, against)
-    more = more_questions(pairs, plan, against, count) if outcome == "undecided" else None
-    text = _words(plan.choice, winner, outcome, by_name, against, model, count, more)
-    wanted = plan.answers.get("model")
-    proxy = (
-        wanted is not None and wanted.value is not None and not same_model(str(wanted.value), plan.model.name)
+    cost = costs(plan.steps, {name: arm.tokens for name, arm in by_name.items()})
+    at = standing(plan.choice, by_name, plan.gate.must_beat, plan.gate.by, plan.seed)
+    missing = tuple(name for name in plan.gate.must_beat if name not in by_name)
+    gate = None if at.gate_met and missing else at.gate_met
+    winner = cheapest_within_noise(by_name, cost, at, plan.seed)
+    outcome = _outcome(at, gate, winner)
+    blocking = _open(at, winner) if outcome == "undecided" else []
+    needed = None if missing else more_needed(blocking)
+    rival = _rival(outcome, at, by_name, blocking)
+    count = min([len(by_name[plan.choice].combined), *(c.pair.questions for c in at.shown.values())])
+    strength, limits = _limits(plan, by_name, rival, count)
+    text = sentence(Judged(outcome, winner, at, by_name, rival, missing, needed, count, model, limits))
+    more = (needed.questions, needed.documents) if needed else (None, None)
+    verdict = Verdict(
+        outcome, strength, plan.choice, winner, model, text, more[0], gate, more[1], _margin(at, rival)
     )
-    strength = "proxy" if proxy else "leaning" if count < LEANING_BELOW else "measured"
-    return Verdict(outcome, strength, plan.choice, winner, model, text, more, gate), pairs
+    return verdict, tuple(contest.pair for contest in at.shown.values())
 
 
 def same_model(a: str, b: str) -> bool:
@@ -72,37 +88,64 @@ def same_model(a: str, b: str) -> bool:
     return a == b or (found[0] is not None and found[0] == found[1])
 
 
-def _outcome(choice: str, winner: str, gate: bool | None, against: dict[str, Paired]) -> str:
-    if gate is False:
+def _outcome(at: Standing, gate: bool | None, winner: str) -> str:
+    if gate is False or at.better or (winner in at.shown and at.shown[winner].same):
         return "overturned"
-    if winner == choice and gate:
-        return "confirmed"
-    if winner != choice and against[winner].high < 0:
-        return "overturned"
-    return "undecided"
+    return "confirmed" if gate and winner == at.choice and at.shown else "undecided"
 
 
-def _words(
-    choice: str,
-    winner: str,
-    outcome: str,
-    arms: dict[str, ArmScores],
-    against: dict[str, Paired],
-    model: str,
-    count: int,
-    more: int | None,
-) -> str:
-    score = f"{choice} scored {mean(arms[choice]):.2f}"
-    others = [arm for arm in arms.values() if arm.arm != choice]
-    rival = max(others, key=mean, default=None)
+def _open(at: Standing, winner: str) -> list[Contest]:
+    """Return what keeps the verdict open: pairs of the gate, and the cheaper arm that is within noise."""
+    found = {name: contest for name, contest in at.gate.items() if not contest.above}
+    if winner in at.shown and winner not in at.gate:
+        found[winner] = at.shown[winner]
+    return list(found.values())
+
+
+def _rival(
+    outcome: str, at: Standing, arms: Mapping[str, ArmScores], blocking: Sequence[Contest]
+) -> Contest | None:
+    """Return the contest to name: what overturned, what is still open, else the strongest other arm."""
+    if at.better:
+        return at.shown[at.better[0]]
+    if outcome == "overturned":
+        lost = [c for c in (*at.gate.values(), *at.shown.values()) if c.below]
+        return min(lost, key=lambda c: c.pair.difference)
+    if blocking:
+        return min(blocking, key=lambda c: c.pair.difference - c.by)
+    return max(at.shown.values(), key=lambda c: mean(arms[c.pair.b]), default=None)
+
+
+def _limits(
+    plan: Plan, arms: Mapping[str, ArmScores], rival: Contest | None, count: int
+) -> tuple[str, tuple[str, ...]]:
+    """Return the verdict's strength, the weakest that applies, and a sentence for everything that weakens it."""
+    said = []
+    strength = "measured"
+    documents = clusters(arms[plan.choice].sources())
+    if not documents.by_document:
+        said.append(
+            f"The questions come from {documents.documents} documents, too few to judge by: "
+            "the intervals hold for these and no others."
+        )
+    spread = max((arms[n].seed_spread for n in (plan.choice, rival.pair.b)), default=0.0) if rival else 0.0
+    if rival and 0 < abs(rival.pair.difference) < spread:
+        said.append(f"The difference is smaller than the spread between training seeds ({spread:.2f}).")
+    if count < LEANING_BELOW:
+        strength = "leaning"
+        said.append(f"Under {LEANING_BELOW} questions it only leans.")
+    own = next((step.model for step in plan.arms if step.arm == plan.choice), None)
+    measured = (own or plan.model).name
+    wanted = plan.answers.get("model")
+    meant = plan.model.name if wanted is None or wanted.value is None else str(wanted.value)
+    if not same_model(meant, measured):
+        strength = "proxy"
+        said.append(f"Measured on {measured}, not on {meant}: a proxy, no more.")
+    return strength, tuple(said)
+
+
+def _margin(at: Standing, rival: Contest | None) -> dict[str, Any] | None:
     if rival is None:
-        return f"Only {choice} was measured, on {count} questions with {model}: {score}."
-    pair = against[rival.arm]
-    margin = f"{pair.difference:+.2f} [{pair.low:+.2f}, {pair.high:+.2f}] against {rival.arm}"
-    ending = {
-        "confirmed": "The recommendation holds.",
-        "overturned": f"The recommendation does not hold: use {winner}.",
-        "undecided": f"Not decided; until then the cheapest arm within noise is {winner}.",
-    }[outcome]
-    need = f" About {more} more questions would decide it." if more else ""
-    return f"{score} on {count} questions with {model}, {margin}. {ending}{need}"
+        return None
+    pair = asdict(at.shown[rival.pair.b].pair)
+    return {"against": pair["b"]} | {key: pair[key] for key in ("difference", "low", "high", "p", "p_holm")}

@@ -32,10 +32,30 @@ class ArmScores:
     seconds: tuple[float, ...]
     prompt_tokens: tuple[int, ...]
     completion_tokens: tuple[int, ...]
+    documents: tuple[str | None, ...] = ()
+    """The source document of each question; () where none was kept."""
+    seeds: tuple[tuple[int, float], ...] = ()
+    """Each seed with its mean combined score; () where they were not kept."""
 
     def of(self, name: str) -> list[float]:
         """One score's values over the questions that have it."""
         return [scores[name] for scores in self.scores if name in scores]
+
+    def sources(self, name: str | None = None) -> list[str | None]:
+        """The documents of all questions, or of those that have one score, in the order of :meth:`of`."""
+        known = self.documents or (None,) * len(self.questions)
+        return [d for d, scores in zip(known, self.scores, strict=True) if name is None or name in scores]
+
+    @property
+    def tokens(self) -> float:
+        """Tokens per answer, prompt and answer together."""
+        return _mean(self.prompt_tokens) + _mean(self.completion_tokens) if self.questions else 0.0
+
+    @property
+    def seed_spread(self) -> float:
+        """The mean of the best seed above that of the worst; 0 with one seed."""
+        means = [mean for _, mean in self.seeds]
+        return max(means) - min(means) if means else 0.0
 
 
 def run_arm(
@@ -105,16 +125,23 @@ def score_trial(
         by_key.setdefault((row["arm"], row["id"]), []).append(row)
     for arm in plan.arms:
         answered = [(q, by_key[arm.arm, q.id]) for q in questions if (arm.arm, q.id) in by_key]
-        scores = [_mean_scores(plan, q, answers, arm.retrieval, gold(q), house) for q, answers in answered]
+        each = [
+            [_scores(plan, q, row, arm.retrieval, gold(q), house) for row in answers]
+            for q, answers in answered
+        ]
+        scores = [_averaged(rows) for rows in each]
+        weights = {str(k): v for k, v in plan.weights.items()}
         found.append(
             ArmScores(
                 arm.arm,
                 tuple(q.id for q, _ in answered),
                 tuple(scores),
-                tuple(combined(s, {str(k): v for k, v in plan.weights.items()}) for s in scores),
+                tuple(combined(s, weights) for s in scores),
                 tuple(_mean([r["seconds"] for r in answers]) for _, answers in answered),
                 tuple(round(_mean([r["prompt_tokens"] for r in answers])) for _, answers in answered),
                 tuple(round(_mean([r["completion_tokens"] for r in answers])) for _, answers in answered),
+                tuple(q.doc_id for q, _ in answered),
+                _seed_means([answers for _, answers in answered], each, weights),
             )
         )
     return found
@@ -124,15 +151,22 @@ def with_intervals(arm: ArmScores) -> dict[str, Any]:
     """Return an arm's scores with their 95 % intervals, as :func:`runners.card.rewrite` takes them."""
     from rag.stats import interval
 
-    named = {"combined": list(arm.combined)} | {
-        name: arm.of(name) for name in dict.fromkeys(n for s in arm.scores for n in s)
+    named = {"combined": (list(arm.combined), arm.sources())} | {
+        name: (arm.of(name), arm.sources(name)) for name in dict.fromkeys(n for s in arm.scores for n in s)
     }
-    found = {name: {**asdict(interval(values)), "n": len(values)} for name, values in named.items()}
+    found = {
+        name: {**asdict(interval(values, documents=documents)), "n": len(values)}
+        for name, (values, documents) in named.items()
+    }
     return {"arm": arm.arm, "questions": len(arm.questions), "scores": found}
 
 
 def write_scores(arms: Sequence[ArmScores], path: Path) -> None:
-    """Write the scores of every question, so that anybody can compute other statistics from them."""
+    """Write the scores of every question, so that anybody can compute other statistics from them.
+
+    Beside them the source document of each question (questions of one document are not independent) and the mean of
+    each seed.
+    """
     body = {
         arm.arm: {
             question: {
@@ -143,29 +177,42 @@ def write_scores(arms: Sequence[ArmScores], path: Path) -> None:
         }
         for arm in arms
     }  # fmt: skip
-    write_json(path, {"schema": 1, "arms": body})
+    documents = {q: d for arm in arms for q, d in zip(arm.questions, arm.sources(), strict=True) if d}
+    seeds = {arm.arm: [{"seed": seed, "mean": mean} for seed, mean in arm.seeds] for arm in arms}
+    write_json(path, {"schema": 1, "arms": body, "documents": documents, "seeds": seeds})
 
 
-def _mean_scores(
+def _seed_means(
+    answered: Sequence[Sequence[dict[str, Any]]],
+    scored: Sequence[Sequence[dict[str, float]]],
+    weights: dict[str, float],
+) -> tuple[tuple[int, float], ...]:
+    """Return the mean combined score of each seed by itself, over the questions that it answered."""
+    values: dict[int, list[float]] = {}
+    for answers, each in zip(answered, scored, strict=True):
+        for row, scores in zip(answers, each, strict=True):
+            values.setdefault(row["seed"], []).append(combined(scores, weights))
+    return tuple((seed, _mean(found)) for seed, found in sorted(values.items()))
+
+
+def _scores(
     plan: Plan,
     question: Question,
-    answers: Sequence[dict[str, Any]],
+    row: dict[str, Any],
     retrieval: bool,
     gold: str,
     house: Callable[[str], float] | None,
 ) -> dict[str, float]:
-    each = [
-        score_answer(
-            plan, question, row["answer"], [Citation(**c) for c in row["citations"]], retrieval, gold
-        )
-        for row in answers
-    ]
-    for row, scores in zip(answers, each, strict=True):
-        if house is not None:
-            scores["house_style"] = house(row["answer"])
+    found = score_answer(
+        plan, question, row["answer"], [Citation(**c) for c in row["citations"]], retrieval, gold
+    )
+    return found if house is None else {**found, "house_style": house(row["answer"])}
+
+
+def _averaged(each: Sequence[dict[str, float]]) -> dict[str, float]:
     names = dict.fromkeys(name for scores in each for name in scores)
     return {name: _mean([scores[name] for scores in each if name in scores]) for name in names}
 
 
-def _mean(values: Sequence[float]) -> float:
+def _mean(values: Sequence[float] | Sequence[int]) -> float:
     return sum(values) / len(values)

@@ -32,6 +32,11 @@ PARTS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("", "advisor.rental", ("out_of_pocket", "rented")),
     ("", "advisor.crossing", ("break_even",)),
     ("Checked against published cases", "advisor.cases", ("score",)),
+    ("The verdict, after the trial", "advisor.verdict", ("judge",)),
+    ("", "advisor.comparison", ("standing", "cheapest_within_noise")),
+    ("", "advisor.upkeep", ("costs",)),
+    ("", "rag.clusters", ("clusters",)),
+    ("", "advisor.power", ("more_needed",)),
 )  # fmt: skip
 
 

@@ -11,21 +11,26 @@ def command(
     run: Path = typer.Argument(help="The run folder."),
     as_json: bool = typer.Option(False, "--json", help="Print the report as JSON."),
     open_page: bool = typer.Option(False, "--open", help="Open report.html in the browser."),
-    compare: Path | None = typer.Option(None, help="Another run, shown beside this one."),
+    compare: Path | None = typer.Option(
+        None, help="Another run: what this one scores above it, arm by arm, on the questions that both asked."
+    ),
 ) -> None:
     """Print the verdict and the table of arms of a finished run."""
     import json
 
+    from advisor.contrast import contrast
+    from advisor.margins import show_contrast
     from advisor.results import read_report
-    from advisor.show import show_comparison, show_report
+    from advisor.show import show_report
 
     data = read_report(run)
+    compared = contrast(run, compare) if compare else None
     if as_json:
-        print(json.dumps(data, ensure_ascii=False))
+        print(json.dumps({**data, "compared": compared} if compared else data, ensure_ascii=False))
     else:
         show_report(data)
-        if compare:
-            show_comparison(data, read_report(compare))
+        if compared:
+            show_contrast(compared)
     if open_page:
         import webbrowser
 

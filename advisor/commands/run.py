@@ -15,6 +15,9 @@ def command(
         False, "--overwrite", help="Remove the run folder that is there, and start again."
     ),
     quick: bool = typer.Option(False, "--quick", help="Fewer questions and rows, one epoch."),
+    seeds: int | None = typer.Option(
+        None, min=1, max=20, help="Training runs for each tuned arm; the plan says how many by default."
+    ),
     only: str | None = typer.Option(None, help="One step: index, train:ARM or evaluate:ARM."),
     dry_run: bool = typer.Option(
         False, "--dry-run", help="Check everything, print the steps with times, run nothing."
@@ -30,4 +33,4 @@ def command(
     """
     from advisor.execute import execute
 
-    execute(plan, out, resume, overwrite, quick, only, dry_run, as_json, stale_test)
+    execute(plan, out, resume, overwrite, quick, only, dry_run, as_json, stale_test, seeds)

@@ -15,7 +15,7 @@ from runners.data import Question
 from runners.plan import EvaluateStep, parse_plan
 from runners.rundir import read_lines
 from runners.shapes import Message
-from runners.trial import keep_current, run_arm, score_trial, write_scores
+from runners.trial import keep_current, run_arm, score_trial, with_intervals, write_scores
 
 RAG = EvaluateStep(arm="rag", retrieval=True)
 PLAIN = EvaluateStep(arm="prompting")
@@ -118,6 +118,9 @@ def test_seeds_are_averaged_question_by_question_and_arms_keep_the_plans_order()
     assert rag.scores[0]["fact_recall"] == pytest.approx(0.5)
     assert rag.of("refusal") == [1.0]
     assert rag.of("exact_match") != []
+    assert (rag.seeds, rag.seed_spread) == (((0, 1.0), (1, 0.5)), 0.5)
+    assert plain.seeds == ((0, 1.0),)
+    assert (rag.tokens, plain.tokens) == (15.0, 15.0)
     assert score_trial(PLAN, QUESTIONS, [], lambda question: "")[0].combined == ()
 
 
@@ -141,6 +144,19 @@ def test_scores_are_written_question_by_question(tmp_path: Path) -> None:
     assert (
         body["arms"]["rag"]["a"].items() >= {"combined": 1.0, "fact_recall": 1.0, "prompt_tokens": 10}.items()
     )
+
+
+def test_the_document_and_the_seeds_are_kept_beside_the_scores(tmp_path: Path) -> None:
+    questions = (Question("a", "Berths?", ("27 berths",), doc_id="heron.md"), QUESTIONS[2])
+    rows = [answered("rag", seed, q.id, "It has 27 berths.") for seed in (0, 1) for q in questions]
+    arms = score_trial(PLAN, questions, rows, lambda question: "")
+    assert arms[1].sources() == ["heron.md", None]
+    assert arms[1].sources("fact_recall") == ["heron.md"]
+    write_scores(arms, tmp_path / "scores.json")
+    body = json.loads((tmp_path / "scores.json").read_text("utf-8"))
+    assert body["documents"] == {"a": "heron.md"}
+    assert body["seeds"] == {"prompting": [], "rag": [{"seed": 0, "mean": 0.5}, {"seed": 1, "mean": 0.5}]}
+    assert with_intervals(arms[1])["scores"]["combined"]["n"] == 2
 
 
 def test_answers_made_from_other_inputs_are_taken_out(tmp_path: Path, make_retriever: Any) -> None:
