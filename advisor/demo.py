@@ -37,7 +37,7 @@ def demo(out: Path, quick: bool, resume: bool, overwrite: bool) -> None:
         say("What this will do, with a rough time for each step on this machine")
         show_steps(plan)
         say("Running")
-        run, data = run_and_report(plan, out, resume, overwrite)
+        run, data = run_and_report(plan, out, resume, overwrite, label="demo")
         assert data is not None, "the demo's plan measures its choice"
         say("The trial")
         show_report(data)

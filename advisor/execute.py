@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rag.errors import GateNotMet, UsageProblem
 from runners.plan import Plan, read_plan
 from runners.rundir import PLAN, RunFolder, read_run_plan
+
+if TYPE_CHECKING:
+    from advisor.remembering import Label
 
 
 def execute(
@@ -51,10 +55,15 @@ def execute(
 
 
 def run_and_report(
-    plan: Plan, out: Path, resume: bool, overwrite: bool, only: str | None = None, quiet: bool = False
-) -> tuple[RunFolder, dict[str, Any] | None]:
-    """Run every step with progress on stderr, then judge and write the report; None when there is nothing to judge."""
+    plan: Plan, out: Path, resume: bool, overwrite: bool, only: str | None = None, quiet: bool = False,
+    label: Label = "run",
+) -> tuple[RunFolder, dict[str, Any] | None]:  # fmt: skip
+    """Run every step with progress on stderr, then judge and write the report; None when there is nothing to judge.
+
+    A run that was judged is kept in the user's own history, as ``label``.
+    """
     from advisor.progress import watching
+    from advisor.remembering import remember
     from advisor.report import write_report
     from runners.run import read_data, run_plan
 
@@ -62,7 +71,10 @@ def run_and_report(
         run = run_plan(plan, out, resume, overwrite, only, watcher)
     if only is not None or plan.choice not in {arm.arm for arm in plan.arms}:
         return run, None
-    return run, write_report(run, plan, read_data(plan)[1].test)
+    data = write_report(run, plan, read_data(plan)[1].test)
+    if trouble := remember(run, plan, data, label):
+        print(f"  {trouble}", file=sys.stderr)
+    return run, data
 
 
 def check_gate(data: dict[str, Any]) -> None:
@@ -95,12 +107,10 @@ def words(seconds: float) -> str:
 
 
 @contextmanager
-def resumable(line: str) -> Iterator[None]:
+def resumable(line: str, what: str = "finished steps") -> Iterator[None]:
     """When interrupted, say that progress is kept and how to go on."""
-    import sys
-
     try:
         yield
     except KeyboardInterrupt:
-        print(f"\ninterrupted; finished steps are kept. Go on with:\n  {line}", file=sys.stderr)
+        print(f"\ninterrupted; {what} are kept. Go on with:\n  {line}", file=sys.stderr)
         raise

@@ -10,6 +10,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+from advisor import probed, remembering
 from advisor.answers import Answer, Answers
 from advisor.engine import Recommendation, recommend
 from advisor.gather import Situation, complete, said, with_file
@@ -60,7 +61,7 @@ def plan(given: Given) -> Path | None:
     situation = complete(answers)
     rec = recommend(situation.profile)
     if given.as_json:
-        print(json.dumps(rec.to_json(), ensure_ascii=False))
+        print(json.dumps(rec.to_json() | probed.told(situation, rec), ensure_ascii=False))
     else:
         _show(rec, situation, listed=not asking)
     written = _write(rec, situation, given)
@@ -77,6 +78,9 @@ def _read(given: Given) -> Answers:
         answers = with_file(answers, find(given.profile))
     answers = with_file(answers, given.answers)
     refuse_unknown_model(answers)
+    answers, note = probed.of_this_model(answers)
+    if note:
+        _tell(note)
     return answers
 
 
@@ -157,6 +161,11 @@ def _show(rec: Recommendation, situation: Situation, listed: bool) -> None:
         screen.print(render.answers(rows))
     screen.print()
     screen.print(render.recommendation(rec))
+    if was := probed.before(situation):
+        screen.print()
+        screen.print(render.difference(was, rec, "what the probe changed"))
+    if line := remembering.hours_line(rec, situation):
+        screen.print(line, soft_wrap=True, markup=False)
 
 
 def _write(rec: Recommendation, situation: Situation, given: Given) -> Path | None:

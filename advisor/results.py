@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from advisor.accounting import account
 from advisor.facts import prices
 from advisor.verdict import judge
 from rag.errors import BadInput
@@ -50,6 +51,10 @@ def report_json(run: RunFolder, plan: Plan) -> dict[str, Any]:
     """The whole report as data: verdict, arms with intervals, paired differences, prediction and measurement."""
     arms = read_scores(run.path)
     verdict, pairs = judge(plan, arms, plan.model.name)
+    took = measured(run, plan)
+    took |= account(
+        plan, took, run.events(), max(len(arm.combined) for arm in arms), verdict.strength == "proxy"
+    )
     return {
         "schema": 1,
         "name": plan.name,
@@ -61,7 +66,7 @@ def report_json(run: RunFolder, plan: Plan) -> dict[str, Any]:
         ],
         "weights": {str(k): v for k, v in plan.weights.items()},
         "predicted": plan.predicted,
-        "measured": measured(run, plan),
+        "measured": took,
         "guards": {"leakage": _leakage(run), "forgetting": None, "staleness": None, "refusal": _refusal(run)},
     }
 
