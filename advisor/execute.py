@@ -40,7 +40,9 @@ def execute(
         plan = quicker(plan) if quick else plan
         out = out or Path("runs") / plan.name
     if dry_run:
-        show_steps(plan)
+        from advisor.rehearsing import dry_run as measure
+
+        measure(plan, out, as_json)
         return
     with resumable(f"tunewise run {path} --out {out} --resume" + (" --quick" if quick else "")):
         run, data = run_and_report(plan, out, resume, overwrite, only, quiet=as_json)
@@ -85,25 +87,6 @@ def check_gate(data: dict[str, Any]) -> None:
             f"the gate was not met: {verdict['recommended']} does not beat the arms it must",
             f"the results are kept; the arm to use is {verdict['winner']}",
         )
-
-
-def show_steps(plan: Plan) -> None:
-    """Print the plan's steps with an estimate of each one's time on this machine, after checking the data."""
-    from advisor.timing import schedule
-    from runners.run import read_data
-
-    examples, split = read_data(plan)
-    total = 0.0
-    for name, seconds in schedule(plan, len(examples), len(split.test)):
-        total += seconds
-        print(f"  {name:<24} about {words(seconds)}")
-    print(f"  {'together':<24} about {words(total)}")
-    print(f"  {len(examples)} examples, {len(split.dev)} dev and {len(split.test)} test questions")
-
-
-def words(seconds: float) -> str:
-    """Seconds as a person says them."""
-    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.1f} min"
 
 
 @contextmanager

@@ -145,6 +145,9 @@ def rethink(answers: Answers, changes: tuple[str, ...]) -> tuple[Recommendation,
     for key, answer in said(changes).layers["flag"].items():
         changed = changed.drop("file", [key]).add("flag", {key: answer})
     refuse_unknown_model(changed)
+    changed, note = probed.of_this_model(changed)
+    if note:
+        _tell(note)
     return before, recommend(complete(changed).profile)
 
 

@@ -17,7 +17,7 @@ def command(
     quick: bool = typer.Option(False, "--quick", help="Fewer questions and rows, one epoch."),
     only: str | None = typer.Option(None, help="One step: index, train:ARM or evaluate:ARM."),
     dry_run: bool = typer.Option(
-        False, "--dry-run", help="Check everything, print the steps with times, run nothing."
+        False, "--dry-run", help="Check everything, measure a little of each step, run nothing."
     ),
     as_json: bool = typer.Option(False, "--json", help="Print the report as JSON."),
 ) -> None:
