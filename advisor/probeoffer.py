@@ -15,7 +15,7 @@ def offer(profile: Profile) -> tuple[str, ...]:
     """
     if not profile.questions or not (profile.documents or profile.examples) or profile.remote:
         return ()
-    return ("ask the base model some of my questions",)
+    return ("measure first: ask the base model some of my questions",)
 
 
 def carry_out(answers: Answers) -> Answers:
@@ -27,7 +27,9 @@ def carry_out(answers: Answers) -> Answers:
 
     try:
         found = measure(answers)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
+        if type(stop) is not KeyboardInterrupt:  # SIGTERM ends the wizard too
+            raise
         print(
             "\nthe probe was stopped; its answers so far are kept, and it goes on from them when started again"
         )

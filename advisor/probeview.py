@@ -15,7 +15,7 @@ import yaml
 
 from advisor.answers import Answers
 from advisor.probed import hidden
-from advisor.probing import LIMIT, Probed, probe
+from advisor.probing import LIMIT, MOST_TOKENS, Probed, probe
 from advisor.values import names_a_path, say
 from rag.durable import write_bytes, write_text
 
@@ -116,8 +116,11 @@ def left_out(found: Probed) -> list[str]:
         said.append(
             f"{found.asked.ungrounded} of them were asked from memory only: no passage was found that holds their answer"
         )
-    if found.cut:
-        said.append(f"answers were cut at {found.cut} tokens, below the plan's own limit")
+    if found.asked.cut:
+        said.append(
+            f"{found.asked.cut} answers were cut at {MOST_TOKENS} tokens, below the plan's own limit: "
+            "what they lack is not held against them"
+        )
     return said
 
 

@@ -27,7 +27,7 @@ from runners.ways import EXAMPLES, Asked, ask
 LIMIT = 30
 """Dev questions that are asked: about 30, as in the knowledge probe of the field's guides (deciding by 20+)."""
 MOST_TOKENS = 64
-"""Longest answer of a probe, in tokens; a longer house answer is cut, which its style would show."""
+"""Longest answer of a probe, in tokens; one that is cut below the plan's own limit is counted, and not judged."""
 MADE_FROM = "made_from.json"
 
 
@@ -45,14 +45,12 @@ class Probed:
     before: Recommendation
     after: Recommendation
     seconds: float
-    cut: int
-    """Tokens at which answers were cut below the plan's own limit; 0 when they were not."""
 
     def to_json(self) -> dict[str, Any]:
         """Return what ``probe --json`` prints."""
         return {
             "schema": 1, "model": self.model, "proxy": self.proxy or None,
-            "questions": self.asked.questions, "without_passage": self.asked.ungrounded,
+            "questions": self.asked.questions, "without_passage": self.asked.ungrounded, "cut": self.asked.cut,
             **self.found.to_json(), "set": {} if self.proxy else self.found.settled,
             "kept": {key: mine.value for key, (mine, _) in hidden(self.answers).items()},
             "recommendation": change(self.before, self.after, self.answers), "seconds": round(self.seconds, 1),
@@ -88,15 +86,14 @@ def probe(answers: Answers, work: Path, limit: int = LIMIT, on_event: OnEvent = 
     made_from = [plan.digest(), split.digest, identity(chosen.base), embedder and embedder.fingerprint]
     bench = Bench(plan, folder(work, made_from), chosen.base, embedder, examples, split, on_event,
                   {chosen.model.name: chosen.base})  # fmt: skip
-    asked = ask(bench)
+    asked = ask(bench, longest=full.max_new_tokens)
     found = diagnose(asked, plan.seed)
     settled = {} if chosen.why else as_answers(found.settled, found.because, chosen.model.name)
     answers = answers.add(SOURCE, settled)
     after = recommend(complete(answers).profile)
     shutil.rmtree(work, ignore_errors=True)
     took = time.monotonic() - started
-    cut = plan.max_new_tokens if plan.max_new_tokens < full.max_new_tokens else 0
-    return Probed(answers, asked, found, chosen.model.name, chosen.why, before, after, took, cut)
+    return Probed(answers, asked, found, chosen.model.name, chosen.why, before, after, took)
 
 
 def cut_down(plan: Plan, limit: int) -> Plan:

@@ -126,10 +126,7 @@ class Terminal(Prompter):
             questionary.Choice("change an answer", value=CHANGE),
             questionary.Choice("save these answers as a profile", value=Move.SAVE),
             questionary.Choice("ask me everything", value=Move.MORE),
-            *(
-                questionary.Choice(f"measure first: {text}", value=Move.PROBE)
-                for text in probeoffer.offer(profile)
-            ),
+            *(questionary.Choice(line, value=Move.PROBE) for line in probeoffer.offer(profile)),
             questionary.Choice("← back", value=Move.BACK),
         ]
         self.section = ""

@@ -56,6 +56,8 @@ class Asked:
     """Answerable questions that no passage was found for."""
     brought: int
     """Grounded questions to which retrieval brought the supporting passage."""
+    cut: int = 0
+    """Answers that the probe's limit cut below the plan's own: what they lack is not held against them."""
 
     def of(self, way: str) -> list[Reply]:
         """The replies of one way, in the order of the questions."""
@@ -80,10 +82,11 @@ class Handed(Retriever):
         ]
 
 
-def ask(bench: Bench, count: int = EXAMPLES) -> Asked:
+def ask(bench: Bench, count: int = EXAMPLES, longest: int = 0) -> Asked:
     """Ask the dev questions every way that the data allow, then so many examples; nothing is asked twice.
 
     What the run's journal holds already is taken from there. The index is built first where the plan has one.
+    ``longest`` is the tokens that an answer may have in earnest, when that is more than the bench's plan allows.
     """
     plan, dev = bench.plan, list(bench.split.dev)
     gold: dict[str, Chunk] = {}
@@ -103,24 +106,31 @@ def ask(bench: Bench, count: int = EXAMPLES) -> Asked:
     asked = [order for order in orders if order[1]]
     journal = bench.run.path / ANSWERS
     replies: list[Reply] = []
+    cut = 0
     for number, (way, questions, found) in enumerate(asked, 1):
         bench.tell({"event": "step.start", "step": way, "number": number, "total": len(asked)})
         arm = EvaluateStep(arm=way, retrieval=found is not None)
         run_arm(plan, arm, plan.seed, questions, bench.generator(None, arm), found, (), journal, bench.tell)
-        said = {row["id"]: row["answer"] for row in read_lines(journal) if row["arm"] == way}
-        replies += [judge(plan, way, q, said[q.id]) for q in questions]
+        said = {row["id"]: row for row in read_lines(journal) if row["arm"] == way}
+        short = plan.max_new_tokens < longest
+        for question in questions:
+            row = said[question.id]
+            stopped = short and row["finish"] == "length"
+            cut += stopped
+            replies.append(judge(plan, way, question, row["answer"], stopped))
         bench.tell({"event": "step.end", "step": way})
     brought = _brought(retriever, grounded, gold) if retriever is not None else 0
     ungrounded = sum(q.answerable for q in dev) - len(grounded) if retriever is not None else 0
-    return Asked(tuple(replies), len(dev), frozenset(gold), ungrounded, brought)
+    return Asked(tuple(replies), len(dev), frozenset(gold), ungrounded, brought, cut)
 
 
-def judge(plan: Plan, way: str, question: Question, answer: str) -> Reply:
-    """Judge one answer by the question's gold and the plan's checks."""
+def judge(plan: Plan, way: str, question: Question, answer: str, cut: bool = False) -> Reply:
+    """Judge one answer by the question's gold and the plan's checks; of one that was cut only what it holds counts."""
     style = in_style(answer, plan.checks)
+    held = right(plan, question, answer)
     return Reply(
-        way, question.id, question.answerable, right(plan, question, answer),
-        None if style is None else bool(style), answer,
+        way, question.id, question.answerable, None if cut and not held else held,
+        None if cut or style is None else bool(style), answer,
     )  # fmt: skip
 
 
