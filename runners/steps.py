@@ -114,11 +114,12 @@ def train_arm(bench: Bench, step: TrainStep) -> dict[str, Any]:
         )  # fmt: skip
         bench.tell({"event": "train.plan", "arm": step.arm, "method": step.method, "reasons": step.reasons})
         out = bench.run.adapter(step.arm, seed)
+        made = out.exists()  # by a start that was cut off right after: then no peak is seen here
         with peak.measured() as most:
             trained = fit(
                 rows, config, bench.local, out, on_event=_named(bench, step.arm), resume=True, origin=origin
             )
-        results.append({"seed": seed, **trained.to_json(), "peak_gib": most.gib})
+        results.append({"seed": seed, **trained.to_json(), "peak_gib": None if made else most.gib})
     return {"arm": step.arm, "account": account, "trained": results}
 
 
