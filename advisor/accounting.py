@@ -33,10 +33,42 @@ def account(
     steps = timed(plan, measured, events, test_questions)
     return {
         "memory_gib": memory,
-        "hours": None if hours is None else round(hours, 4),
+        "hours": None if hours is None else round(hours, 6),
         "ratios": ratios | ({"not_compared": why} if why else {}),
         "steps": [step.model_dump(exclude_none=True) | {"ratio": round(step.ratio, 3)} for step in steps],
     }
+
+
+def beside(data: Mapping[str, Any]) -> list[str]:
+    """Say what was predicted of the chosen arm beside what was measured, from a report's data; nothing unknown."""
+    choice, measured = data["verdict"]["recommended"], data["measured"]
+    ranked = [row.get("method") for row in data["predicted"].get("ranked") or ()]
+    arms = [arm["arm"] for arm in data["arms"]]
+    said = []
+    if both := [name for name in ranked if name in arms]:
+        said.append(
+            f"order predicted {' > '.join(both)}; measured {' > '.join(a for a in arms if a in both)}"
+        )
+    row = next(
+        (r.get("estimate") or {} for r in data["predicted"].get("ranked") or () if r.get("method") == choice),
+        {},
+    )
+    if hours := measured.get("hours"):
+        said.append(_both("training", (row.get("hours") or {}).get("likely"), hours, "h"))
+    if memory := measured.get("memory_gib"):
+        said.append(_both("memory", (row.get("memory_gib") or {}).get("likely"), memory, "GiB"))
+    cost = next((arm.get("usd_per_1000") for arm in data["arms"] if arm["arm"] == choice), None)
+    if cost is not None:
+        call = row.get("per_call_usd")
+        said.append(_both("1,000 calls", None if call is None else call * 1000, cost, "USD"))
+    if why := measured.get("ratios", {}).get("not_compared"):
+        said.append(f"not compared further: {why}")
+    return said
+
+
+def _both(what: str, predicted: float | None, measured: float, unit: str) -> str:
+    guess = "not predicted" if predicted is None else f"predicted {predicted:.2g} {unit}"
+    return f"{what}: {guess}, measured {measured:.2g} {unit}"
 
 
 def predicted_pairs(plan: Plan, measured: Mapping[str, Any], proxy: bool) -> tuple[Pair | None, Pair | None]:

@@ -28,6 +28,7 @@ def execute(
     as_json: bool,
 ) -> None:
     """Run a plan file, or go on with a run folder, and print the verdict."""
+    from advisor.accounting import beside
     from advisor.show import show_report
     from runners.run import quick as quicker
 
@@ -52,6 +53,8 @@ def execute(
         print(json.dumps(data, ensure_ascii=False))
     else:
         show_report(data)
+        for line in beside(data):
+            print(f"  {line}")
         print(f'report: {run.path / "report.html"}\nask it: tunewise ask {run.path} "..."')
     check_gate(data)
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from advisor.answers import Answer, Answers
 from advisor.engine import Recommendation, recommend
 from advisor.gather import Situation, complete
+from advisor.values import names_a_path
 from runners.known import find
 
 SOURCE = "probed"
@@ -80,8 +82,10 @@ def told(situation: Situation, now: Recommendation) -> dict[str, Any]:
 
 
 def _same(a: str, b: str) -> bool:
-    """Whether two names mean the same known model."""
-    return a == b or (find(a) is not None and find(a) == find(b))
+    """Whether two names mean the same known model, or the same folder."""
+    if a == b or (find(a) is not None and find(a) == find(b)):
+        return True
+    return names_a_path(a) and names_a_path(b) and Path(a).expanduser().samefile(Path(b).expanduser())
 
 
 def _model(answer: Answer) -> str:

@@ -91,12 +91,16 @@ def ask(bench: Bench, count: int = EXAMPLES, longest: int = 0) -> Asked:
     plan, dev = bench.plan, list(bench.split.dev)
     gold: dict[str, Chunk] = {}
     plain = retriever = None
+    shown = example_questions(bench.examples, count, plan.seed)
+    first = 1
     if plan.index is not None and dev:
+        bench.tell({"event": "step.start", "step": INDEX, "number": 1, "total": 4 + bool(shown)})
         retriever = _retriever(bench, plan.index)
+        bench.tell({"event": "step.end", "step": INDEX})
+        first = 2
         gold = gold_passages(retriever.index.chunks, dev)
         plain = Handed(retriever, {q.question: gold[q.id] for q in dev if q.id in gold})
     grounded = [q for q in dev if q.id in gold]
-    shown = example_questions(bench.examples, count, plan.seed)
     orders = [
         (CLOSED, dev, None),
         (OPEN, grounded, plain),
@@ -107,8 +111,8 @@ def ask(bench: Bench, count: int = EXAMPLES, longest: int = 0) -> Asked:
     journal = bench.run.path / ANSWERS
     replies: list[Reply] = []
     cut = 0
-    for number, (way, questions, found) in enumerate(asked, 1):
-        bench.tell({"event": "step.start", "step": way, "number": number, "total": len(asked)})
+    for number, (way, questions, found) in enumerate(asked, first):
+        bench.tell({"event": "step.start", "step": way, "number": number, "total": len(asked) + first - 1})
         arm = EvaluateStep(arm=way, retrieval=found is not None)
         run_arm(plan, arm, plan.seed, questions, bench.generator(None, arm), found, (), journal, bench.tell)
         said = {row["id"]: row for row in read_lines(journal) if row["arm"] == way}

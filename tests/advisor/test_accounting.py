@@ -67,6 +67,18 @@ def test_the_report_holds_the_ratios(run: RunFolder) -> None:
     assert [step for step in took["steps"] if step["kind"] == "evaluate" and step["arm"] == "lora"] == []
 
 
+def test_both_are_said_side_by_side(run: RunFolder) -> None:
+    said = accounting.beside(write_report(run, plan()))
+    assert said == [
+        "order predicted lora; measured lora",
+        "training: predicted 0.5 h, measured 0.5 h",
+        "memory: predicted 2 GiB, measured 3 GiB",
+    ]
+    data = write_report(run, plan(predicted={}, answers={"gpu_kind": {"value": "cuda", "source": "asked"}}))
+    assert accounting.beside(data)[0] == "training: not predicted, measured 0.5 h"
+    assert accounting.beside(data)[-1].startswith("not compared further: predicted for a machine")
+
+
 @pytest.mark.parametrize(
     ("changes", "why"),
     [

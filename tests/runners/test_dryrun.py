@@ -82,6 +82,24 @@ def test_a_dry_run_measures_writes_no_run_and_keeps_the_ratio(folder: Path) -> N
     show_steps(read)
 
 
+def test_a_finished_run_holds_prediction_beside_measurement(folder: Path) -> None:
+    body = yaml.safe_load((folder / "plan.yaml").read_text("utf-8"))
+    body["steps"] = body["steps"][:3]
+    (folder / "plan.yaml").write_text(yaml.safe_dump(body), "utf-8")
+    done = CliRunner().invoke(cli.app, ["run", "plan.yaml", "--out", "run"])
+    assert done.exit_code in (0, 5), done.output
+    measured = json.loads((folder / "run" / "report.json").read_text("utf-8"))["measured"]
+    assert measured["training"]["lora"][0]["peak_gib"] == measured["memory_gib"]
+    assert measured["ratios"]["time"] == pytest.approx(measured["hours"] / 0.01, rel=0.1, abs=0.001)
+    assert {step["kind"] for step in measured["steps"]} == {"train", "evaluate"}
+    if measured["memory_gib"] is not None:
+        assert "memory: predicted 1 GiB, measured" in done.output
+    CliRunner().invoke(cli.app, ["run", "plan.yaml", "--out", "run", "--resume"])
+    (kept,) = history.read().runs
+    assert (kept.label, kept.choice, kept.questions, kept.quick) == ("run", "lora", 8, False)
+    assert kept.outcome in ("confirmed", "overturned", "undecided")
+
+
 def test_what_was_learnt_corrects_the_next_estimate_aloud(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
