@@ -15,6 +15,9 @@ HALF = 0.5
 """Below it a way is wrong more often than right. Of tone it is also where tuning pays: prompts met it in 23 to 46 %
 of replies, tuned models in over 95 % (Marquardt & Brule, arXiv 2507.04889)."""
 
+FEW_CUT = 0.1
+"""With a larger share of answers cut before their end, style was judged on the short ones only: it settles nothing."""
+
 
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
@@ -59,7 +62,7 @@ def diagnose(asked: Asked, seed: int = 0) -> Diagnosis:
     lift = _paired(same, OPEN, CLOSED, seed)
     lost = _paired(same, OPEN, RETRIEVED, seed)
     brought = Share.of(asked.brought, len(asked.grounded))
-    settled, because = _settled(shares, lift)
+    settled, because = _settled(shares, lift, asked.cut <= FEW_CUT * len(asked.replies))
     return Diagnosis(shares, lift, lost, brought, _reading(shares, lift, lost, brought), settled, because)
 
 
@@ -88,12 +91,14 @@ def _paired(same: dict[str, list[Reply]], a: str, b: str, seed: int) -> Paired |
     return paired(a, b, [of_a[id] for id in ids], [of_b[id] for id in ids], seed) if ids else None
 
 
-def _settled(shares: dict[str, Share], lift: Paired | None) -> tuple[dict[str, Any], dict[str, str]]:
-    """The answers whose interval excludes the threshold, and what each rests on."""
+def _settled(
+    shares: dict[str, Share], lift: Paired | None, whole: bool
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """The answers whose interval excludes the threshold, and what each rests on; ``whole``: few answers were cut."""
     settled: dict[str, Any] = {}
     because: dict[str, str] = {}
     passes, closed = shares["passes"], shares[CLOSED]
-    if passes.rate is not None and (passes.above(PASSES) or passes.below(PASSES)):
+    if whole and passes.rate is not None and (passes.above(PASSES) or passes.below(PASSES)):
         settled["prompting_pass_rate"] = round(passes.rate, 2)
         because["prompting_pass_rate"] = f"right and in style by prompting alone: {passes.text()}"
     if closed.above(PASSES):
@@ -102,7 +107,7 @@ def _settled(shares: dict[str, Share], lift: Paired | None) -> tuple[dict[str, A
     elif closed.below(HALF) and lift is not None and lift.low > 0:
         settled["task_needs_facts"] = "new"
         because["task_needs_facts"] = f"right from memory: {closed.text()}; with the passage {_gain(lift)}"
-    if gap := _gap(shares["style"], shares[OPEN]):
+    if gap := _gap(shares["style"] if whole else Share.of(0, 0), shares[OPEN]):
         settled["behaviour_gap"], because["behaviour_gap"] = gap
     return settled, because
 

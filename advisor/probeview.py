@@ -118,8 +118,8 @@ def left_out(found: Probed) -> list[str]:
         )
     if found.asked.cut:
         said.append(
-            f"{found.asked.cut} answers were cut at {MOST_TOKENS} tokens, below the plan's own limit: "
-            "what they lack is not held against them"
+            f"{found.asked.cut} answers were cut at {MOST_TOKENS} tokens, below the plan's own limit: their style is not "
+            "judged, and what they would have said later is not counted"
         )
     return said
 

@@ -26,8 +26,8 @@ from runners.ways import EXAMPLES, Asked, ask
 
 LIMIT = 30
 """Dev questions that are asked: about 30, as in the knowledge probe of the field's guides (deciding by 20+)."""
-MOST_TOKENS = 64
-"""Longest answer of a probe, in tokens; one that is cut below the plan's own limit is counted, and not judged."""
+MOST_TOKENS = 96
+"""Longest answer of a probe, in tokens: a plan's own limit where no example shows another."""
 MADE_FROM = "made_from.json"
 
 

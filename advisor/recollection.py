@@ -95,13 +95,13 @@ def show(found: dict[str, Any]) -> None:
         rows = [
             (
                 row["day"], row["label"] + (" (quick)" if row["quick"] else ""), row["choice"],
-                row["outcome"] or "–", row["strength"] or "–", row["winner"] or "–", render.escape(row["model"]),
-                _times(row["ratios"]["time"]), _times(row["ratios"]["memory"]),
+                ", ".join(filter(None, (row["outcome"], row["strength"]))) or "–", row["winner"] or "–",
+                _times(row["ratios"]["time"]), _times(row["ratios"]["memory"]), render.escape(row["model"]),
             )
             for row in found["runs"]
         ]  # fmt: skip
-        columns = ("day", "what", "advised", "outcome", "strength", "winner", "model", "time", "memory")
-        screen.print(render.table(columns, rows, right=(7, 8)))
+        columns = ("day", "what", "advised", "outcome", "winner", "time", "memory", "model")
+        screen.print(render.table(columns, rows, right=(5, 6)))
     screen.print(found["advice"]["text"], soft_wrap=True)
     for name, told in (("demo", "of the demo"), ("proxy", "on another model than the plan's")):
         if count := found["advice"][name]:

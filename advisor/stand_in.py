@@ -47,7 +47,7 @@ def choose(plan: Plan, profile: Profile, machine: Machine, answers: int, on_even
         except (CannotRun, BadInput) as problem:
             if plan.model.name == facts.DEFAULT:
                 raise
-            why = problem.message
+            why = f"{plan.model.name} cannot be had here ({problem.message})"
     small = PlanModel(name=facts.DEFAULT)
     return Chosen(small, obtain(small, "base", on_event), why)
 

@@ -57,7 +57,7 @@ class Asked:
     brought: int
     """Grounded questions to which retrieval brought the supporting passage."""
     cut: int = 0
-    """Answers that the probe's limit cut below the plan's own: what they lack is not held against them."""
+    """Answers that the probe's limit cut below the plan's own: their style is not judged."""
 
     def of(self, way: str) -> list[Reply]:
         """The replies of one way, in the order of the questions."""
@@ -129,12 +129,15 @@ def ask(bench: Bench, count: int = EXAMPLES, longest: int = 0) -> Asked:
 
 
 def judge(plan: Plan, way: str, question: Question, answer: str, cut: bool = False) -> Reply:
-    """Judge one answer by the question's gold and the plan's checks; of one that was cut only what it holds counts."""
-    style = in_style(answer, plan.checks)
-    held = right(plan, question, answer)
+    """Judge one answer by the question's gold and the plan's checks.
+
+    One that was cut has no style to judge. It is still wrong where it has not come to the fact by then: leaving
+    long-winded answers out would flatter the model.
+    """
+    style = None if cut else in_style(answer, plan.checks)
     return Reply(
-        way, question.id, question.answerable, None if cut and not held else held,
-        None if cut or style is None else bool(style), answer,
+        way, question.id, question.answerable, right(plan, question, answer),
+        None if style is None else bool(style), answer,
     )  # fmt: skip
 
 

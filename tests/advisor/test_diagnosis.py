@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from advisor.diagnosis import diagnose
@@ -68,6 +70,13 @@ def test_few_questions_settle_nothing() -> None:
     found = diagnose(asked(2, 3, 3, n=4, brought=4))
     assert "task_needs_facts" not in found.settled
     assert "behaviour_gap" not in found.settled
+
+
+def test_where_many_answers_were_cut_style_settles_nothing() -> None:
+    probe = asked(2, 28, 27, style=0)
+    cut = replace(probe, cut=len(probe.replies) // 5)
+    assert diagnose(cut).settled == {"task_needs_facts": "new"}
+    assert diagnose(replace(probe, cut=3)).settled == diagnose(probe).settled
 
 
 def test_ten_of_ten_examples_alone_do_not_settle_the_stop_rule() -> None:

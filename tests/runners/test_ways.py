@@ -97,7 +97,7 @@ def test_a_probe_that_was_interrupted_asks_nothing_twice(bench: Bench) -> None:
     assert len({(row["arm"], row["id"]) for row in rows}) == len(rows) == len(lines)
 
 
-def test_an_answer_is_judged_by_the_gold_and_one_that_was_cut_only_by_what_it_holds(bench: Bench) -> None:
+def test_an_answer_is_judged_by_the_gold_and_a_cut_one_not_by_its_style(bench: Bench) -> None:
     question = Question("q", "How many berths has the Amber Pier?", ("20",), "The Amber Pier has 20 berths.")
     plan = bench.plan
     judged = ways.judge(plan, ways.CLOSED, question, "It has 20 berths. Shall I book?")
@@ -105,7 +105,7 @@ def test_an_answer_is_judged_by_the_gold_and_one_that_was_cut_only_by_what_it_ho
     wrong = ways.judge(plan, ways.CLOSED, question, "It has 21 berths.")
     assert (wrong.right, wrong.style) == (False, False)
     cut = ways.judge(plan, ways.CLOSED, question, "It has", cut=True)
-    assert (cut.right, cut.style) == (None, None)
+    assert (cut.right, cut.style) == (False, None)
     moon = Question("m", "Who owns the moon?", answerable=False)
     assert ways.right(plan, moon, "I could not find that in our documents.") is True
     assert ways.right(plan, moon, "The harbour owns it.") is False
