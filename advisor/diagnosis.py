@@ -159,7 +159,7 @@ def _reading(
 
 def _worse(lost: Paired, brought: Share) -> str:
     """Say that retrieval loses what the passage gives, and whether finding it or reading past the others is why."""
-    cost = f"retrieved below open-book by {_gain(lost)}"
+    cost = f"retrieved below open-book by {100 * lost.difference:.0f} points ({100 * lost.low:.0f} to {100 * lost.high:.0f})"
     if brought.above(PASSES):
         return (
             f"{cost}, though the passage was brought to {brought.text()}: the passages beside it mislead the model; show "
