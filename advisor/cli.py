@@ -19,6 +19,7 @@ from rag.errors import Problem
 # (a verb) or a Typer `group` (a noun with verbs of its own).
 VERBS: tuple[str, ...] = (
     "plan",
+    "probe",
     "run",
     "ask",
     "chat",
@@ -28,6 +29,7 @@ VERBS: tuple[str, ...] = (
     "whatif",
     "estimate",
     "eval-advice",
+    "history",
     "doctor",
     "demo",
 )

@@ -21,8 +21,8 @@ PACKAGES: tuple[str, ...] = (
     "tokenizers", "safetensors", "pydantic", "typer", "rich", "questionary", "pypdf",
 )  # fmt: skip
 SETTINGS: tuple[str, ...] = (
-    "TUNEWISE_CACHE", "TUNEWISE_ALLOW_HUB", "TUNEWISE_DEBUG", "HF_HOME", "HF_HUB_CACHE", "HF_HUB_OFFLINE",
-    "TRANSFORMERS_OFFLINE", "XDG_CACHE_HOME", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "NO_COLOR",
+    "TUNEWISE_CACHE", "TUNEWISE_HISTORY", "TUNEWISE_ALLOW_HUB", "TUNEWISE_DEBUG", "HF_HOME", "HF_HUB_CACHE",
+    "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "XDG_CACHE_HOME", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "NO_COLOR",
     "DO_NOT_TRACK",
 )  # fmt: skip
 NEEDED_BY = {

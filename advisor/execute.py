@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rag.errors import GateNotMet, UsageProblem
 from runners.plan import Plan, read_plan
 from runners.rundir import PLAN, RunFolder, read_run_plan
+
+if TYPE_CHECKING:
+    from advisor.remembering import Label
 
 
 def execute(
@@ -26,6 +30,7 @@ def execute(
     seeds: int | None = None,
 ) -> None:
     """Run a plan file, or go on with a run folder, and print the verdict; then test an update of the documents."""
+    from advisor.accounting import beside
     from advisor.show import show_report
     from runners.run import quick as quicker
     from runners.seeds import with_seeds
@@ -47,7 +52,9 @@ def execute(
         out = out or Path("runs") / plan.name
     stale = outdating(plan, stale_test, only)
     if dry_run:
-        show_steps(plan)
+        from advisor.rehearsing import dry_run as measure
+
+        measure(plan, out, as_json)
         return
     flags = (" --quick" if quick else "") + (f" --seeds {seeds}" if seeds is not None else "")
     with resumable(f"tunewise run {path} --out {out} --resume{flags}{stale}"):
@@ -60,15 +67,22 @@ def execute(
         print(json.dumps(data, ensure_ascii=False))
     else:
         show_report(data)
+        for line in beside(data):
+            print(f"  {line}")
         print(f'report: {run.path / "report.html"}\nask it: tunewise ask {run.path} "..."')
     check_gate(data)
 
 
 def run_and_report(
-    plan: Plan, out: Path, resume: bool, overwrite: bool, only: str | None = None, quiet: bool = False
-) -> tuple[RunFolder, dict[str, Any] | None]:
-    """Run every step with progress on stderr, then judge and write the report; None when there is nothing to judge."""
+    plan: Plan, out: Path, resume: bool, overwrite: bool, only: str | None = None, quiet: bool = False,
+    label: Label = "run",
+) -> tuple[RunFolder, dict[str, Any] | None]:  # fmt: skip
+    """Run every step with progress on stderr, then judge and write the report; None when there is nothing to judge.
+
+    A run that was judged is kept in the user's own history, as ``label``.
+    """
     from advisor.progress import watching
+    from advisor.remembering import remember
     from advisor.report import write_report
     from runners.run import read_data, run_plan
 
@@ -76,7 +90,10 @@ def run_and_report(
         run = run_plan(plan, out, resume, overwrite, only, watcher)
     if only is not None or plan.choice not in {arm.arm for arm in plan.arms}:
         return run, None
-    return run, write_report(run, plan, read_data(plan)[1].test)
+    data = write_report(run, plan, read_data(plan)[1].test)
+    if trouble := remember(run, plan, data, label):
+        print(f"  {trouble}", file=sys.stderr)
+    return run, data
 
 
 def outdating(plan: Plan, update: Path | None, only: str | None) -> str:
@@ -112,32 +129,11 @@ def check_gate(data: dict[str, Any]) -> None:
         )
 
 
-def show_steps(plan: Plan) -> None:
-    """Print the plan's steps with an estimate of each one's time on this machine, after checking the data."""
-    from advisor.timing import schedule
-    from runners.run import read_data
-
-    examples, split = read_data(plan)
-    total = 0.0
-    for name, seconds in schedule(plan, len(examples), len(split.test)):
-        total += seconds
-        print(f"  {name:<24} about {words(seconds)}")
-    print(f"  {'together':<24} about {words(total)}")
-    print(f"  {len(examples)} examples, {len(split.dev)} dev and {len(split.test)} test questions")
-
-
-def words(seconds: float) -> str:
-    """Seconds as a person says them."""
-    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.1f} min"
-
-
 @contextmanager
-def resumable(line: str) -> Iterator[None]:
+def resumable(line: str, what: str = "finished steps") -> Iterator[None]:
     """When interrupted, say that progress is kept and how to go on."""
-    import sys
-
     try:
         yield
     except KeyboardInterrupt:
-        print(f"\ninterrupted; finished steps are kept. Go on with:\n  {line}", file=sys.stderr)
+        print(f"\ninterrupted; {what} are kept. Go on with:\n  {line}", file=sys.stderr)
         raise

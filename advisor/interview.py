@@ -30,6 +30,7 @@ class Move:
     RECORD = "« done, with a decision record »"
     SAVE = "« save »"
     MORE = "« more »"
+    PROBE = "« probe »"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +73,9 @@ class Prompter(Protocol):
     def save(self, answers: Answers) -> None:
         """Keep the answers under a name."""
 
+    def probe(self, answers: Answers) -> Answers:
+        """Return the answers with what a probe of the base model settled; as they are when it is not wanted."""
+
 
 class Interview:
     """One conversation; ``answers`` is at any moment what was answered so far."""
@@ -108,6 +112,8 @@ class Interview:
                 return self.answers
             if chosen == Move.SAVE:
                 self.prompter.save(self.answers)
+            elif chosen == Move.PROBE:
+                self._probe()
             elif chosen == Move.MORE:
                 self.everything = True
             elif chosen == Move.BACK:
@@ -154,6 +160,17 @@ class Interview:
             before, self.ranking = self.ranking, rank(self.profile)
             self.prompter.moved(before, self.ranking, self.answers)
             return True
+
+    def _probe(self) -> None:
+        """Let the base model be measured; what that settles counts like any answer, and can be changed."""
+        try:
+            self.situation = self.measure(self.prompter.probe(self.answers))
+        except Problem as problem:
+            self.prompter.say(f"{problem.message} ({problem.hint})" if problem.hint else problem.message)
+            return
+        self.answers = self.situation.answers
+        before, self.ranking = self.ranking, rank(self.profile)
+        self.prompter.moved(before, self.ranking, self.answers)
 
     def _asked(self, question: Question, known: Answer | None, changing: bool) -> Asked:
         values, profile, done = self.answers.values_known, self.profile, len(self.trail)

@@ -10,6 +10,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+from advisor import probed, remembering
 from advisor.answers import Answer, Answers
 from advisor.engine import Recommendation, recommend
 from advisor.gather import Situation, complete, said, with_file
@@ -62,7 +63,7 @@ def plan(given: Given) -> Path | None:
     situation = complete(answers)
     rec = recommend(situation.profile)
     if given.as_json:
-        print(json.dumps(rec.to_json(), ensure_ascii=False))
+        print(json.dumps(rec.to_json() | probed.told(situation, rec), ensure_ascii=False))
     else:
         _show(rec, situation, listed=not asking)
     written = _write(rec, situation, given)
@@ -79,6 +80,9 @@ def _read(given: Given) -> Answers:
         answers = with_file(answers, find(given.profile))
     answers = with_file(answers, given.answers)
     refuse_unknown_model(answers)
+    answers, note = probed.of_this_model(answers)
+    if note:
+        _tell(note)
     return answers
 
 
@@ -143,6 +147,9 @@ def rethink(answers: Answers, changes: tuple[str, ...]) -> tuple[Recommendation,
     for key, answer in said(changes).layers["flag"].items():
         changed = changed.drop("file", [key]).add("flag", {key: answer})
     refuse_unknown_model(changed)
+    changed, note = probed.of_this_model(changed)
+    if note:
+        _tell(note)
     return before, recommend(complete(changed).profile)
 
 
@@ -159,6 +166,11 @@ def _show(rec: Recommendation, situation: Situation, listed: bool) -> None:
         screen.print(render.answers(rows))
     screen.print()
     screen.print(render.recommendation(rec))
+    if was := probed.before(situation):
+        screen.print()
+        screen.print(render.difference(was, rec, "what the probe changed"))
+    if line := remembering.hours_line(rec, situation):
+        screen.print(line, soft_wrap=True, markup=False)
 
 
 def _write(rec: Recommendation, situation: Situation, given: Given) -> Path | None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from advisor.accounting import account
 from advisor.guards import guards, warnings
 from advisor.percall import mean, per_1000
 from advisor.upkeep import costs
@@ -68,6 +69,10 @@ def report_json(
     verdict, pairs = judge(plan, arms, plan.model.name)
     gpu = next((str(e["gpu"] or "") for e in reversed(run.events()) if "gpu" in e), "")
     cost = costs(plan.steps, {arm.arm: arm.tokens for arm in arms})
+    took = measured(run, plan)
+    took |= account(
+        plan, took, run.events(), max(len(arm.combined) for arm in arms), verdict.strength == "proxy"
+    )
     return {
         "schema": 1,
         "name": plan.name,
@@ -81,7 +86,7 @@ def report_json(
         "house_style": _kept(run.path / FOLDER / FOUND) if plan.house_style else None,
         "judge": _judged(run, plan, arms),
         "predicted": plan.predicted,
-        "measured": measured(run, plan),
+        "measured": took,
         "guards": guarded,
     }
 

@@ -17,6 +17,7 @@ from prompt_toolkit.document import Document
 from prompt_toolkit.formatted_text import FormattedText
 from prompt_toolkit.validation import ValidationError, Validator
 
+from advisor import probeoffer
 from advisor.answers import Answer, Answers
 from advisor.facts import models
 from advisor.gather import complete
@@ -125,6 +126,7 @@ class Terminal(Prompter):
             questionary.Choice("change an answer", value=CHANGE),
             questionary.Choice("save these answers as a profile", value=Move.SAVE),
             questionary.Choice("ask me everything", value=Move.MORE),
+            *(questionary.Choice(line, value=Move.PROBE) for line in probeoffer.offer(profile)),
             questionary.Choice("← back", value=Move.BACK),
         ]
         self.section = ""
@@ -166,6 +168,11 @@ class Terminal(Prompter):
             self._wrap("class:why", f"kept; use it with: tunewise plan --profile {name}")
         except Problem as problem:
             self.say(str(problem))
+
+    def probe(self, answers: Answers) -> Answers:
+        """Measure the base model when that is wanted (no is the default)."""
+        wanted = questionary.confirm(probeoffer.TEXT, default=False, style=_STYLE).unsafe_ask()
+        return probeoffer.carry_out(answers) if wanted else answers
 
     def _advice(self, profile: Profile) -> None:
         """Show the choice as it stands, how sure it is, and what is worth finding out."""

@@ -9,7 +9,7 @@ from typing import Any
 from rag.durable import canonical_json, sha256_file, sha256_text, write_json, writing_into
 from rag.errors import BadInput
 from rag.signals import NAMES
-from runners import replay
+from runners import peak, replay
 from runners.bench import REFUSAL, Bench, identity
 from runners.data import Example, Question, load_examples
 from runners.plan import EvaluateStep, IndexStep, Plan, Step, TrainStep
@@ -114,10 +114,12 @@ def train_arm(bench: Bench, step: TrainStep) -> dict[str, Any]:
         )  # fmt: skip
         bench.tell({"event": "train.plan", "arm": step.arm, "method": step.method, "reasons": step.reasons})
         out = bench.run.adapter(step.arm, seed)
-        trained = fit(
-            rows, config, bench.local, out, on_event=_named(bench, step.arm), resume=True, origin=origin
-        )
-        results.append({"seed": seed, **trained.to_json()})
+        made = out.exists()  # by a start that was cut off right after: then no peak is seen here
+        with peak.measured() as most:
+            trained = fit(
+                rows, config, bench.local, out, on_event=_named(bench, step.arm), resume=True, origin=origin
+            )
+        results.append({"seed": seed, **trained.to_json(), "peak_gib": None if made else most.gib})
     return {"arm": step.arm, "account": account, "trained": results}
 
 

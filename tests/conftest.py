@@ -29,6 +29,8 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 # Advice in tests does not depend on a developer's own prices and models.
 os.environ["TUNEWISE_FACTS"] = ""
+# Nor do estimates depend on runs of before, and no test adds to a developer's own history.
+os.environ["TUNEWISE_HISTORY"] = ""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

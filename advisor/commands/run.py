@@ -20,7 +20,7 @@ def command(
     ),
     only: str | None = typer.Option(None, help="One step: index, train:ARM or evaluate:ARM."),
     dry_run: bool = typer.Option(
-        False, "--dry-run", help="Check everything, print the steps with times, run nothing."
+        False, "--dry-run", help="Check everything, measure a little of each step, run nothing."
     ),
     stale_test: Path | None = typer.Option(
         None, help="A folder of changed documents and stale.jsonl: which answers go stale."

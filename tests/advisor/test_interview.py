@@ -10,6 +10,7 @@ import pytest
 from advisor.answers import Answer, Answers
 from advisor.gather import complete
 from advisor.interview import Asked, Interview, Move
+from advisor.probeoffer import offer
 from advisor.profile import Profile
 from advisor.ranking import Ranking
 from rag.errors import BadInput
@@ -57,6 +58,10 @@ class Script:
     def save(self, answers: Answers) -> None:
         """Count how often it was asked for."""
         self.saved += 1
+
+    def probe(self, answers: Answers) -> Answers:
+        """Settle one answer, as a probe would."""
+        return answers.put("probed", {"prompting_pass_rate": 0.1}, "probe of tern: 1 of 10")
 
 
 Talk = Callable[..., tuple[Script, Answers]]
@@ -240,3 +245,20 @@ def test_saving_and_the_record_are_moves_of_the_review(laptop: Machine) -> None:
     interview.run()
     assert script.saved == 1
     assert interview.record
+
+
+def test_a_probe_at_the_review_adds_its_answers_and_moves_the_ranking(talk: Talk) -> None:
+    """What a person said stays; the probed answer carries its source."""
+    script, answers = talk({"task_needs_facts": "none", "behaviour_gap": "high"}, reviews=(Move.PROBE,))
+    assert answers["prompting_pass_rate"] == Answer(0.1, "probed", "probe of tern: 1 of 10")
+    assert answers["behaviour_gap"] == Answer("high", "asked")
+    assert len(script.choices) == len(script.asked) + 1
+
+
+def test_the_probe_is_offered_where_there_is_something_to_ask(desk: Any) -> None:
+    """Questions, with documents or examples; never by itself to an endpoint."""
+    given = {"documents": str(desk.documents), "questions": str(desk.questions)}
+    assert offer(Profile.of(given))
+    assert not offer(Profile.of({"questions": str(desk.questions)}))
+    assert not offer(Profile.of({"documents": str(desk.documents)}))
+    assert not offer(Profile.of({**given, "model": "openai:tern@http://127.0.0.1:1/v1"}))

@@ -89,6 +89,24 @@ def test_from_the_first_question_to_a_plan_with_back(root: Path, desk: Any) -> N
     assert yaml.safe_load((desk.folder / "profiles" / "sailors.yaml").read_text("utf-8"))["must_cite"] is True
 
 
+def test_the_review_offers_to_measure_first_and_no_is_the_default(root: Path, desk: Any) -> None:
+    """With questions and documents or examples given; Enter alone measures nothing."""
+    answers = desk.folder / "answers.yaml"
+    answers.write_text(
+        "goal: x\ndocuments: documents\nexamples: examples.jsonl\nquestions: questions.jsonl\nprompt: Be kind.\n"
+        "task_needs_facts: new\nfacts_change: slow\nmust_cite: true\nbehaviour_gap: high\ncall_volume: high\n"
+        "data_must_stay_local: true\nwrong_answer_cost: low\nmodel: smollm2-135m-instruct\n",
+        "utf-8",
+    )
+    t = Terminal(root, desk.folder, "plan", "--answers", "answers.yaml")
+    t.expect("Is this right?")
+    t.answer("measure first: ask the base model", DOWN * 5 + ENTER)
+    t.answer("Ask the base model some dev questions now?", ENTER)
+    t.answer("Is this right?", "\x03")
+    assert t.code() == 130
+    assert not (desk.folder / "probe.yaml").exists()
+
+
 def test_ctrl_c_saves_and_the_printed_line_resumes(root: Path, desk: Any) -> None:
     """Exit 130, the answers kept; the printed line goes on where it stopped."""
     t = Terminal(root, desk.folder, "plan")

@@ -1,0 +1,29 @@
+"""`tunewise history`: how often the advice was right here, and how far estimates were off."""
+
+from __future__ import annotations
+
+import typer
+
+
+def command(
+    clear: bool = typer.Option(False, "--clear", help="Remove the history."),
+    as_json: bool = typer.Option(False, "--json", help="Print it as JSON."),
+) -> None:
+    """Show what was predicted and what was measured in your runs on this machine. It is kept here and sent nowhere.
+
+    Every finished run adds a line; TUNEWISE_HISTORY names another file, and empty keeps none.
+    """
+    import json
+
+    from advisor import history
+    from advisor.recollection import show, summarise
+
+    if clear:
+        count = history.clear()
+        print(json.dumps({"schema": 1, "removed": count}) if as_json else f"removed {count} runs")
+        return
+    found = summarise(history.read())
+    if as_json:
+        print(json.dumps(found, ensure_ascii=False))
+    else:
+        show(found)

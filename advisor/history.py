@@ -1,0 +1,213 @@
+"""The user's own history: what was predicted and what was measured here, one JSON line a run; never sent anywhere.
+
+It lies in ``TUNEWISE_HISTORY`` (empty: nothing is kept), else in the user's data folder. Neither questions nor
+documents, goals or paths are in it.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from platformdirs import user_data_path
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from rag.durable import append_line
+from rag.errors import CannotRun
+from runners.machine import Machine
+
+ENV, FILE = "TUNEWISE_HISTORY", "history.jsonl"
+SHRINK = 1.0
+"""Runs that a correction is held back by: one run moves an estimate half of the way, three by three quarters. Timings
+of one machine differ by a third from day to day (benchmarks/LOG.md), so the first one is not believed alone."""
+LEAST, MOST = 0.25, 4.0
+"""A correction never goes beyond these: further off, the estimate is wrong in kind, not in speed."""
+
+Kind = Literal["index", "train", "evaluate", "hours"]
+
+
+class Kept(BaseModel):
+    """What the file holds: frozen; keys that a later version adds are passed over."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True, populate_by_name=True)
+
+
+class Pair(Kept):
+    """A prediction beside its measurement, in the same unit."""
+
+    predicted: float = Field(gt=0, allow_inf_nan=False)
+    measured: float = Field(gt=0, allow_inf_nan=False)
+
+    @property
+    def ratio(self) -> float:
+        """Measured over predicted."""
+        return self.measured / self.predicted
+
+
+class Mark(Kept):
+    """What tells this machine from another, as far as speed goes."""
+
+    cpu: str
+    cores: int | None
+    ram_gib: float | None
+    gpu: str | None
+
+    def same_speed(self, other: Mark) -> bool:
+        """Whether timings of one speak for the other: processor, cores and GPU alike."""
+        return (self.cpu, self.cores, self.gpu) == (other.cpu, other.cores, other.gpu)
+
+
+class Timed(Pair):
+    """One step's seconds, estimated before any correction and measured."""
+
+    kind: Kind
+    arm: str = ""
+
+
+class Past(Kept):
+    """One run, or dry run, as it is remembered."""
+
+    schema_version: Literal[1] = Field(1, alias="schema")
+    id: str
+    """The same for a run that was gone on with: its last line counts."""
+    day: str
+    label: Literal["run", "demo", "dry-run"] = "run"
+    quick: bool = False
+    machine: Mark
+    model: str
+    choice: str
+    plan: str
+    """Digest of the plan."""
+    outcome: Literal["confirmed", "overturned", "undecided"] | None = None
+    strength: Literal["measured", "leaning", "proxy"] | None = None
+    winner: str | None = None
+    questions: int | None = None
+    steps: tuple[Timed, ...] = ()
+    hours: Pair | None = None
+    """Training of the chosen arm, as the plan predicted it; None where it did not train in full."""
+    memory_gib: Pair | None = None
+
+    @property
+    def remote(self) -> bool:
+        """Whether an endpoint answered: its speed says nothing of this machine."""
+        return self.model.startswith("openai:")
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """What the file holds: one entry a run, the oldest first, and how many lines could not be read."""
+
+    path: Path | None
+    runs: tuple[Past, ...] = ()
+    broken: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Correction:
+    """By how much earlier runs here say that an estimate of time is off."""
+
+    factor: float
+    runs: int
+
+    @property
+    def text(self) -> str:
+        """Return what is said beside a corrected figure."""
+        return f"corrected by {self.factor:.2g} from {self.runs} earlier run{'s' * (self.runs != 1)} here"
+
+
+NONE = Correction(1.0, 0)
+
+
+def place() -> Path | None:
+    """Return where the history lies; None when TUNEWISE_HISTORY is empty, and nothing is kept."""
+    chosen = os.environ.get(ENV)
+    if chosen is not None:
+        return Path(chosen).expanduser() if chosen else None
+    return user_data_path("tunewise", appauthor=False) / FILE
+
+
+def read(path: Path | None = None) -> History:
+    """Read the history; lines that are broken, or of a newer version, are counted. No file is an empty history.
+
+    Raises CannotRun when there is a file that cannot be read.
+    """
+    path = path or place()
+    if path is None:
+        return History(None)
+    try:
+        lines = path.read_text("utf-8", errors="replace").splitlines()
+    except FileNotFoundError:
+        return History(path)
+    except OSError as error:
+        raise CannotRun(f"the history {path} cannot be read: {error.strerror}", f"or set {ENV}") from None
+    found: dict[str, Past] = {}
+    broken = 0
+    for line in filter(str.strip, lines):
+        try:
+            past = Past.model_validate_json(line)
+        except ValidationError:
+            broken += 1
+            continue
+        found.pop(past.id, None)
+        found[past.id] = past
+    return History(path, tuple(found.values()), broken)
+
+
+def append(past: Past) -> str:
+    """Add a run to the history, durably; return why it was not kept, "" when it was."""
+    path = place()
+    if path is None:
+        return ""
+    try:
+        append_line(path, past.model_dump(mode="json", by_alias=True))
+    except CannotRun as problem:
+        return f"this run is not in the history: {problem.message}"
+    return ""
+
+
+def clear() -> int:
+    """Remove the history; return how many runs it held."""
+    found = read()
+    if found.path is not None:
+        found.path.unlink(missing_ok=True)
+    return len(found.runs)
+
+
+def mark(machine: Machine) -> Mark:
+    """Return what tells this machine from others."""
+    from runners.calibrate import processor
+
+    ram = machine.ram_gib.value
+    name = machine.gpu_name.value or machine.gpu_kind.value
+    gpu = None if name in (None, "none") else f"{machine.gpu_count.value or 1} x {name}"
+    return Mark(
+        cpu=processor(), cores=machine.cpu_cores.value, ram_gib=None if ram is None else round(ram), gpu=gpu
+    )
+
+
+def correction(runs: Sequence[Past], here: Mark, kind: Kind, model: str) -> Correction:
+    """Return the factor for estimates of a kind of step, from runs on this machine.
+
+    Runs of the same model count alone where there are any. The factor is the geometric mean of measured over
+    estimated, drawn towards 1 as if ``SHRINK`` runs had been exactly right, and held between ``LEAST`` and ``MOST``.
+    """
+    remote = model.startswith("openai:")
+    mine = [p for p in runs if p.machine.same_speed(here) and (p.model == model or not (remote or p.remote))]
+    like = [past for past in mine if past.model == model]
+    ratios = [found for past in (like or mine) if (found := _ratio(past, kind)) is not None]
+    if not ratios:
+        return NONE
+    logs = sum(map(math.log, ratios)) / (len(ratios) + SHRINK)
+    return Correction(min(MOST, max(LEAST, math.exp(logs))), len(ratios))
+
+
+def _ratio(past: Past, kind: Kind) -> float | None:
+    """One run's measured over estimated time of a kind of step: all its steps of that kind together."""
+    if kind == "hours":
+        return past.hours.ratio if past.hours else None
+    steps = [step for step in past.steps if step.kind == kind]
+    return sum(s.measured for s in steps) / sum(s.predicted for s in steps) if steps else None

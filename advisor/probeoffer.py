@@ -1,0 +1,39 @@
+"""The wizard's offer to measure the base model before it advises."""
+
+from __future__ import annotations
+
+from advisor.answers import Answers
+from advisor.profile import Profile
+
+TEXT = "Ask the base model some dev questions now? It takes about two minutes; nothing is built or sent."
+
+
+def offer(profile: Profile) -> tuple[str, ...]:
+    """Return the line of the review's menu: only where questions are given with documents or examples.
+
+    An endpoint is not offered: asking it sends data and may cost money, so `tunewise probe` is asked for by name.
+    """
+    if not profile.questions or not (profile.documents or profile.examples) or profile.remote:
+        return ()
+    return ("measure first: ask the base model some of my questions",)
+
+
+def carry_out(answers: Answers) -> Answers:
+    """Probe, print what was found, keep it as ``probe.yaml``, and return the answers with what it settled.
+
+    Ctrl-C ends the probe and keeps its answers so far, and the wizard goes on without it.
+    """
+    from advisor.probeview import DEFAULT_OUT, measure, show, write
+
+    try:
+        found = measure(answers)
+    except KeyboardInterrupt as stop:
+        if type(stop) is not KeyboardInterrupt:  # SIGTERM ends the wizard too
+            raise
+        print(
+            "\nthe probe was stopped; its answers so far are kept, and it goes on from them when started again"
+        )
+        return answers
+    write(found, DEFAULT_OUT)
+    show(found)
+    return found.answers

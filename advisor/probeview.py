@@ -1,0 +1,155 @@
+"""What `tunewise probe` takes, writes and prints."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from advisor.answers import Answers
+from advisor.probed import hidden
+from advisor.probing import LIMIT, MOST_TOKENS, Probed, probe
+from advisor.values import names_a_path, say
+from rag.durable import write_bytes, write_text
+
+DEFAULT_OUT = Path("probe.yaml")
+PATHS = ("documents", "examples", "questions", "prompt", "model")
+PERSON = ("flag", "file", "asked")
+_NAMES = {
+    "closed-book": "the question alone",
+    "open-book": "with the passage that holds the answer",
+    "retrieved": "with what the index returns",
+    "style": "in the house style, by prompting alone",
+    "stop_rule": "real examples that pass (stop at 8 of 10)",
+    "passes": "everything that passes by prompting alone",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What the command line gave."""
+
+    answers: Path | None = None
+    sets: tuple[str, ...] = ()
+    flags: Mapping[str, Any] = field(default_factory=dict)
+    out: Path = DEFAULT_OUT
+    limit: int = LIMIT
+    as_json: bool = False
+
+
+def run(wanted: Wanted) -> None:
+    """Probe, print what was found and what it changes, and write the answers file."""
+    from advisor.execute import resumable
+    from advisor.gather import said, with_file
+    from advisor.planning import refuse_unknown_model
+
+    answers = with_file(said(wanted.sets, **wanted.flags), wanted.answers)
+    refuse_unknown_model(answers)
+    with resumable(shlex.join(["tunewise", *sys.argv[1:]]), "answers so far"):
+        found = measure(answers, wanted.out, wanted.limit, quiet=wanted.as_json)
+    kept = write(found, wanted.out)
+    if wanted.as_json:
+        print(json.dumps(found.to_json(), ensure_ascii=False))
+    else:
+        show(found)
+    if kept:
+        print(f"the file that was there is kept as {kept}", file=sys.stderr)
+    print(f"wrote {wanted.out}; plan with it: tunewise plan --answers {wanted.out}", file=sys.stderr)
+
+
+def measure(answers: Answers, out: Path = DEFAULT_OUT, limit: int = LIMIT, quiet: bool = False) -> Probed:
+    """Probe with progress on stderr; the work lies beside ``out`` until it is done."""
+    from advisor.progress import watching
+
+    with watching(quiet) as watcher:
+        return probe(answers, out.with_name(f".{out.stem}.work"), limit, watcher)
+
+
+def write(found: Probed, out: Path) -> Path | None:
+    """Write the answers given and those the probe settled as an answers file; return where an older one is kept."""
+    body: dict[str, Any] = {}
+    for key, answer in found.answers.items():
+        if answer.source in PERSON:
+            body[key] = _placed(key, answer.value, out)
+    for key, answer in found.answers.layers.get("probed", {}).items():
+        if key not in body:
+            body[key] = {"value": answer.value, "source": "probed", "note": answer.note}
+    kept = out.with_suffix(out.suffix + ".bak") if out.is_file() else None
+    if kept:
+        write_bytes(kept, out.read_bytes())
+    text = yaml.safe_dump(body, sort_keys=False, allow_unicode=True, width=100)
+    write_text(out, f"# Answers with what a probe settled, for: tunewise plan --answers {out.name}\n{text}")
+    return kept
+
+
+def show(found: Probed) -> None:
+    """Print shares, what they say, what was settled, and what that changes."""
+    from advisor import render
+
+    screen = render.console()
+    proxy = f": a stand-in, because {found.proxy}" if found.proxy else ""
+    screen.print(f"asked {found.model}{proxy}", soft_wrap=True, markup=False)
+    rows = [
+        (name.replace("_", " "), share.short(), _NAMES[name]) for name, share in found.found.shares.items()
+    ]
+    screen.print(render.table(("", "right, 95 %", "how it was asked"), rows))
+    for line in (*left_out(found), *found.found.reading):
+        screen.print(f"  {line}", soft_wrap=True, markup=False)
+    for line in settled(found):
+        screen.print(f"  {line}", soft_wrap=True, markup=False)
+    screen.print()
+    screen.print(render.difference(found.before, found.after, "after the probe"))
+    screen.print(f"{found.seconds:.0f} s", highlight=False)
+
+
+def left_out(found: Probed) -> list[str]:
+    """Say what was not asked or cut, with counts."""
+    said = [f"{found.asked.questions} dev questions; the test questions were not read"]
+    if found.asked.ungrounded:
+        said.append(
+            f"{found.asked.ungrounded} of them were asked from memory only: no passage was found that holds their answer"
+        )
+    if found.asked.cut:
+        said.append(
+            f"{found.asked.cut} answers were cut at {MOST_TOKENS} tokens, below the plan's own limit: their style is not "
+            "judged, and what they would have said later is not counted"
+        )
+    return said
+
+
+def settled(found: Probed) -> list[str]:
+    """Say which answers the probe settled, which a person's answer overrides, and that a stand-in settles none."""
+    if found.proxy:
+        hints = ", ".join(f"{key} = {say(value)}" for key, value in found.found.settled.items())
+        return [
+            f"a hint only, nothing is set ({hints or 'and no interval decides anything'}): another model was asked"
+        ]
+    mine = hidden(found.answers)
+    said = [
+        f"sets {key} = {say(value)}: {found.found.because[key]}"
+        for key, value in found.found.settled.items()
+        if key not in mine
+    ]
+    said += [
+        f"you said {key} = {say(yours.value)}, the probe says {say(theirs.value)}: yours counts"
+        for key, (yours, theirs) in mine.items()
+    ]
+    return said or ["sets nothing: every interval holds its threshold, or you have answered already"]
+
+
+def _placed(key: str, value: Any, out: Path) -> Any:
+    """Return a path as it is found from the answers file's folder; any other value as it is."""
+    if key not in PATHS or not isinstance(value, str) or not names_a_path(value):
+        return value
+    path = Path(value).expanduser()
+    if path.is_absolute() or out.parent.resolve() == Path.cwd():
+        return str(path)
+    full = path.resolve()
+    return str(full) if key == "model" else os.path.relpath(full, out.parent.resolve())

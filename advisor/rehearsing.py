@@ -1,0 +1,184 @@
+"""The steps of a plan before it runs: estimates, corrected by earlier runs here, and on a dry run measured."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from advisor import history
+from advisor.accounting import pair, predicted_pairs
+from advisor.history import Correction, Kind, Past, Timed
+from advisor.remembering import corrections, named
+from advisor.timing import schedule
+from rag.durable import sha256_text
+from rag.errors import CannotRun
+from runners import require
+from runners.machine import detect
+from runners.plan import Plan, TrainStep
+from runners.rundir import RunFolder
+
+_KINDS: dict[str, Kind] = {"index": "index", "train": "train", "evaluate": "evaluate"}
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One step: its time as estimated, as corrected, and as measured; memory where it trains."""
+
+    step: str
+    estimated: float
+    corrected: float
+    measured: float | None = None
+    estimated_gib: float | None = None
+    measured_gib: float | None = None
+    how: str = ""
+
+    @property
+    def kind(self) -> Kind:
+        """Return what kind of step it is."""
+        return _KINDS[self.step.partition(":")[0]]
+
+    @property
+    def best(self) -> float:
+        """Return the seconds to count on: the measurement where there is one."""
+        return self.corrected if self.measured is None else self.measured
+
+
+def lines(plan: Plan, examples: int, questions: int) -> tuple[list[Line], dict[Kind, Correction]]:
+    """Return every step with its estimated seconds, and what earlier runs here make of them."""
+    found = corrections(plan.model.name)
+    rows = [Line(name, seconds, seconds) for name, seconds in schedule(plan, examples, questions)]
+    return [replace(row, corrected=row.estimated * found[row.kind].factor) for row in rows], found
+
+
+def show_steps(plan: Plan) -> None:
+    """Print the plan's steps with an estimate of each one's time on this machine, after checking the data."""
+    from runners.run import read_data
+
+    examples, split = read_data(plan)
+    rows, found = lines(plan, len(examples), len(split.test))
+    for row in rows:
+        print(f"  {row.step:<24} about {words(row.corrected)}")
+    print(f"  {'together':<24} about {words(sum(row.corrected for row in rows))}")
+    for line in corrected(rows, found):
+        print(f"  {line}")
+    print(f"  {len(examples)} examples, {len(split.dev)} dev and {len(split.test)} test questions")
+
+
+def corrected(rows: Sequence[Line], found: dict[Kind, Correction]) -> list[str]:
+    """Say which estimates earlier runs here corrected, and by how much."""
+    return [
+        f"{kind}: {correction.text}"
+        for kind, correction in found.items()
+        if correction.runs and any(row.kind == kind for row in rows)
+    ]
+
+
+def dry_run(plan: Plan, out: Path, as_json: bool) -> None:
+    """Check everything, measure a little of each step, and print estimates beside measurements.
+
+    Nothing is written into ``out``; the ratios go into the user's history, for later estimates. Raises CannotRun
+    after the table when a step cannot be carried out here.
+    """
+    from advisor.progress import watching
+    from runners.bench import Bench, obtain, obtain_bases
+    from runners.dryrun import DryRun
+    from runners.models import Model
+    from runners.run import read_data, step_name
+
+    with watching(quiet=as_json) as watcher, tempfile.TemporaryDirectory(prefix="tunewise-") as place:
+        examples, split = read_data(plan, watcher)
+        bases = obtain_bases(plan, watcher)
+        base = bases[plan.model.name]
+        embedder = obtain(plan.embedder, "embedder", watcher) if plan.index is not None else None
+        require.check(plan, base.folder if isinstance(base, Model) else None, out, detect(out))
+        rows, found = lines(plan, len(examples), len(split.test))
+        by_name = {row.step: row for row in rows}
+        bench = Bench(plan, RunFolder(Path(place)), base, embedder, examples, split, None, bases)
+        trained: dict[str, Any] = {}
+        stops: list[str] = []
+        for number, (step, took) in enumerate(DryRun(bench).measure(), 1):
+            name = step_name(step)
+            watcher.say(f"[{number}/{len(plan.steps)}] {name}: {took.how}")
+            by_name[name] = replace(
+                by_name[name], measured=took.seconds, estimated_gib=took.estimated_gib,
+                measured_gib=took.memory_gib, how=took.how,
+            )  # fmt: skip
+            stops += [f"{name}: {took.stop}"] if took.stop else []
+            if isinstance(step, TrainStep) and took.training_seconds:
+                trained[step.arm] = [{"seconds": took.training_seconds, "peak_gib": took.memory_gib}]
+        bench.release()
+    done = list(by_name.values())
+    counts = {"examples": len(examples), "dev": len(split.dev), "test": len(split.test)}
+    kept = _keep(plan, done, trained, out)
+    _print(done, found, counts, kept, as_json)
+    if stops:
+        raise CannotRun("; ".join(stops), "change the plan, or run it on another machine")
+
+
+def _keep(plan: Plan, done: Sequence[Line], trained: dict[str, Any], out: Path) -> str:
+    """Store what was measured beside its estimate; a later dry run of the same plan takes its place."""
+    steps = tuple(
+        Timed(
+            kind=row.kind, arm=row.step.partition(":")[2],
+            predicted=round(both.predicted, 1), measured=round(both.measured, 1),
+        )
+        for row in done
+        if row.kind != "evaluate" and (both := pair(row.estimated, row.measured))
+    )  # fmt: skip
+    # No answers: few are given at once here and many in a trial, so that their times do not compare.
+    hours, memory = predicted_pairs(plan, {"training": trained}, proxy=False)
+    if not steps or history.place() is None:
+        return ""
+    return history.append(
+        Past(
+            id=sha256_text(f"dry-run {plan.digest()}")[:16], day=date.today().isoformat(), label="dry-run",
+            machine=history.mark(detect(out)), model=named(plan.model.name), choice=plan.choice, plan=plan.digest(),
+            steps=steps, hours=hours, memory_gib=memory,
+        )
+    )  # fmt: skip
+
+
+def _print(
+    done: Sequence[Line], found: dict[Kind, Correction], counts: dict[str, int], kept: str, as_json: bool
+) -> None:
+    if as_json:
+        told = {kind: {"factor": round(c.factor, 3), "runs": c.runs} for kind, c in found.items() if c.runs}
+        rows = [asdict(row) for row in done]
+        print(json.dumps({"schema": 1, "steps": rows, **counts, "corrections": told, "note": kept}))
+        return
+    from advisor import render
+
+    cells = [
+        (
+            row.step, words(row.corrected), "–" if row.measured is None else words(row.measured),
+            "" if row.estimated_gib is None else f"{row.estimated_gib:.1f}",
+            "" if row.measured_gib is None else f"{row.measured_gib:.1f} GiB",
+        )
+        for row in done
+    ]  # fmt: skip
+    together = (
+        "together",
+        words(sum(r.corrected for r in done)),
+        words(sum(r.best for r in done)),
+        "",
+        "",
+        "",
+    )
+    screen = render.console()
+    columns = ("step", "estimate", "measured", "memory", "measured")
+    screen.print(render.table(columns, [*cells, together], right=(1, 2, 3, 4)))
+    unmeasured = [f"{row.step}: {row.how}" for row in done if row.measured is None and row.how]
+    for line in (*unmeasured, *corrected(done, found), *([kept] if kept else [])):
+        screen.print(f"  {line}", soft_wrap=True, markup=False)
+    screen.print(f"  {counts['examples']} examples, {counts['dev']} dev and {counts['test']} test questions; "
+                 "nothing was written into the run folder", soft_wrap=True)  # fmt: skip
+
+
+def words(seconds: float) -> str:
+    """Seconds as a person says them."""
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.1f} min"

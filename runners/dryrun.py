@@ -1,0 +1,160 @@
+"""A dry run: the index built, three training steps taken and a few answers given, in a folder that is thrown away."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields
+
+from runners import judging, preflight, rehearsal, room, steps
+from runners.bench import Bench
+from runners.chat import Chat
+from runners.data import Example
+from runners.hybrid import retrieval_rows
+from runners.models import Model
+from runners.plan import EvaluateStep, IndexStep, TrainStep
+from runners.prompting import choose_shots, training_row
+from runners.tuning import TrainConfig
+
+QUESTIONS = 8
+"""Dev questions that each kind of arm answers; the test questions stay unread."""
+MOST_SECONDS = 90.0
+"""When so much time is used up, what is left is not measured: on two cores the default model needs about a minute."""
+MOST_BYTES = 20_000_000
+"""A larger corpus takes too long to index for a dry run."""
+
+
+@dataclass(frozen=True, slots=True)
+class Took:
+    """What one step would take, from what was measured of it; or why nothing was."""
+
+    seconds: float | None = None
+    """The whole step, every row, epoch, seed or question."""
+    training_seconds: float | None = None
+    """Of a train step, one seed's steps alone."""
+    memory_gib: float | None = None
+    estimated_gib: float | None = None
+    how: str = ""
+    """What was measured, or why it was not."""
+    stop: str = ""
+    """Why the step cannot be carried out here; "" when it can."""
+
+
+@dataclass
+class DryRun:
+    """Measures the steps of one bench in order; answers of arms with the same prompt are measured once."""
+
+    bench: Bench
+    started: float = field(default_factory=time.monotonic)
+    _index: str = "the index was not built"
+    """Why there is no index; "" once it is built."""
+    _asked: dict[tuple[str, bool, int], float] = field(default_factory=dict)
+
+    def measure(self) -> Iterator[tuple[IndexStep | TrainStep | EvaluateStep, Took]]:
+        """Yield every step of the plan with what was measured of it.
+
+        Memory is that of the training process at its peak; answers are timed on the base model, with whose weights
+        tuned arms answer as fast.
+        """
+        for step in self.bench.plan.steps:
+            if time.monotonic() - self.started > MOST_SECONDS:
+                yield step, Took(how=f"not measured: {MOST_SECONDS:.0f} s were used up")
+            elif isinstance(step, IndexStep):
+                yield step, self._build(step)
+            elif isinstance(step, TrainStep):
+                yield step, self._train(step)
+            else:
+                yield step, self._answer(step)
+
+    def _build(self, step: IndexStep) -> Took:
+        documents = self.bench.plan.data.documents
+        assert documents is not None
+        files = [documents] if documents.is_file() else [p for p in documents.rglob("*") if p.is_file()]
+        size = sum(path.stat().st_size for path in files)
+        if size > MOST_BYTES:
+            self._index = f"not measured: {size / 1e6:,.0f} MB of documents take too long to index for this"
+            return Took(how=self._index)
+        started = time.monotonic()
+        steps.build_index(self.bench, step)
+        self._index = ""
+        return Took(time.monotonic() - started, how="built")
+
+    def _train(self, step: TrainStep) -> Took:
+        if step.rows == "retrieval" and self._index:
+            return Took(how=self._index)
+        base = self.bench.local
+        config = config_of(step)
+        used, report = preflight.inspect(self._rows(step), Chat(base.folder), config)
+        report.require()
+        estimated = room.memory(base, config, report.longest)
+        picked = room.largest_batch(used, config.micro_tokens)
+        most = estimated.free if estimated and estimated.shared else None
+        self.bench.release()
+        started = time.monotonic()
+        found = rehearsal.rehearse(
+            base, config, picked, None, bool(estimated and estimated.checkpointing), most
+        )
+        wall = time.monotonic() - started
+        tokens = config.epochs * report.tokens
+        likely = round(estimated.likely, 2) if estimated else None
+        stops = [c for c in judging.checks(found, config, round(tokens), most) if c.level == "stop"]
+        if stops or "batch" not in found.told:
+            why = "; ".join(check.sentence() for check in stops)
+            return Took(estimated_gib=likely, how="no step could be measured", stop=why)
+        told = found.told["batch"]
+        training = tokens * told["seconds"] / told["tokens"]
+        around = max(0.0, wall - 3 * told["seconds"])
+        return Took(
+            len(step.seeds) * training + around, training, round(max(told["peak_gib"], found.peak_gib), 2), likely,
+            f"3 steps, the last of {told['tokens']:,} tokens in {told['seconds']:.1f} s",
+        )  # fmt: skip
+
+    def _rows(self, step: TrainStep) -> tuple[Example, ...]:
+        """The arm's rows as it will train on them; replay rows are counted in by their share."""
+        bench = self.bench
+        seed = step.seeds[0]
+        if step.rows == "retrieval":
+            rows = retrieval_rows(
+                bench.plan.prompts, bench.examples, bench.retriever, step.without_gold, seed, step.distractors,
+                step.quote,
+            ).rows  # fmt: skip
+        else:
+            rows = tuple(training_row(bench.plan.prompts, e) for e in bench.examples)
+        return steps.with_replay(bench.plan, step, rows, seed, bench.tell)
+
+    def _answer(self, step: EvaluateStep) -> Took:
+        bench = self.bench
+        if step.retrieval and self._index:
+            return Took(how=self._index)
+        base = bench.base_of(step)
+        if not isinstance(base, Model):
+            return Took(how="not measured: a dry run sends nothing to an endpoint")
+        asked = bench.split.dev[:QUESTIONS]
+        if not asked:
+            return Took(how="not measured: there is no dev question")
+        alike = (base.fingerprint, step.retrieval, step.shots)
+        if alike not in self._asked:
+            self._asked[alike] = self._time(step)
+        seeds = len(bench.plan.train_step(step.weights).seeds) if step.weights else 1
+        each = self._asked[alike]
+        how = f"{len(asked)} answers at once, {each:.2f} s each" + (", on the base" if step.weights else "")
+        return Took(each * len(bench.split.test) * seeds, how=how)
+
+    def _time(self, step: EvaluateStep) -> float:
+        """Seconds for each of a few answers of an arm, loading left out."""
+        from runners.answer import answer_all
+
+        bench = self.bench
+        generator = bench.generator(None, step)
+        asked = bench.split.dev[:QUESTIONS]
+        shots = choose_shots(bench.examples, step.shots, bench.plan.seed)
+        retriever = bench.retriever if step.retrieval else None
+        started = time.monotonic()
+        answer_all(bench.plan, step, asked, generator, retriever, shots)
+        return (time.monotonic() - started) / len(asked)
+
+
+def config_of(step: TrainStep) -> TrainConfig:
+    """Return the settings a train step trains with, on fresh weights: going on from others costs the same."""
+    shared = {entry.name for entry in fields(TrainConfig)} & set(TrainStep.model_fields)
+    return TrainConfig(**{name: getattr(step, name) for name in shared}, seed=step.seeds[0])

@@ -1,0 +1,132 @@
+"""Prediction beside measurement: ratios where both are about the same work, and the reason where they are not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from advisor import accounting, history
+from advisor.remembering import corrections, past, remember
+from advisor.report import write_report
+from runners.machine import Machine, detect
+from runners.plan import Plan, parse_plan
+from runners.rundir import RunFolder
+from runners.trial import ArmScores, write_scores
+
+BODY: dict[str, Any] = {
+    "name": "desk", "choice": "lora", "model": {"name": "smollm2-135m-instruct"},
+    "data": {"examples": "e", "questions": "q"},
+    "steps": [
+        {"kind": "evaluate", "arm": "prompting"},
+        {"kind": "train", "arm": "lora", "seeds": [0, 1]},
+        {"kind": "evaluate", "arm": "lora", "weights": "lora"},
+    ],
+    "weights": {"style": 1}, "gate": {"must_beat": ["prompting"]},
+    "answers": {"labelled_examples": {"value": 300, "source": "counted"},
+                "gpu_kind": {"value": "none", "source": "detected"}},
+    "predicted": {"ranked": [{"method": "lora", "estimate": {
+        "hours": {"low": 0.1, "likely": 0.5, "high": 1}, "memory_gib": {"low": 1, "likely": 2.0, "high": 3}}}]},
+}  # fmt: skip
+TRAINED = [{"seconds": s, "peak_gib": g, "rows": 300} for s, g in ((900.0, 2.5), (2700.0, 3.0))]
+
+
+def plan(**changes: Any) -> Plan:
+    return parse_plan({**BODY, **changes})
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunFolder:
+    """A finished run whose two seeds trained for an hour together."""
+    folder = RunFolder.create(tmp_path / "run", plan())
+    folder.write({"event": "run.start", "split": "abc"})
+    steps = (("evaluate:prompting", {}), ("train:lora", {"trained": TRAINED}), ("evaluate:lora", {}))
+    for number, (name, result) in enumerate(steps):
+        start = {"event": "step.start", "step": name, "number": number + 1, "total": 3}
+        folder.write(start)
+        if name == "evaluate:lora":
+            folder.write(start)  # it was interrupted, and gone on with
+        folder.finish(name, {}, result)
+    ids = tuple(f"q{n}" for n in range(40))
+    arms = [
+        ArmScores(arm, ids, tuple({"style": v} for _ in ids), tuple(v + n % 3 / 30 for n in range(40)),
+                  (0.2,) * 40, (50,) * 40, (20,) * 40)
+        for arm, v in (("prompting", 0.1), ("lora", 0.8))
+    ]  # fmt: skip
+    write_scores(arms, folder.path / "trial" / "scores.json")
+    return folder
+
+
+def test_the_report_holds_the_ratios(run: RunFolder) -> None:
+    took = write_report(run, plan())["measured"]
+    assert took["memory_gib"] == 3.0
+    assert took["hours"] == 0.5
+    assert took["ratios"] == {"time": 1.0, "memory": 1.5}
+    assert {step["arm"] for step in took["steps"]} <= {"prompting", "lora"}
+    assert [step for step in took["steps"] if step["kind"] == "evaluate" and step["arm"] == "lora"] == []
+
+
+def test_both_are_said_side_by_side(run: RunFolder) -> None:
+    said = accounting.beside(write_report(run, plan()))
+    assert said == [
+        "order predicted lora; measured lora",
+        "training: predicted 0.5 h, measured 0.5 h",
+        "memory: predicted 2 GiB, measured 3 GiB",
+    ]
+    data = write_report(run, plan(predicted={}, answers={"gpu_kind": {"value": "cuda", "source": "asked"}}))
+    assert accounting.beside(data)[0] == "training: not predicted, measured 0.5 h"
+    assert accounting.beside(data)[-1].startswith("not compared further: predicted for a machine")
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"data": {**BODY["data"], "max_examples": 50}}, "trained on 50 of the 300 examples"),
+        ({"answers": {"gpu_kind": {"value": "cuda", "source": "flag"}}}, "a machine that a person described"),
+        ({"answers": {"model": {"value": "qwen3-8b", "source": "flag"}}}, "another model"),
+    ],
+)
+def test_what_is_not_the_same_work_is_not_compared(run: RunFolder, changes: dict[str, Any], why: str) -> None:
+    ratios = write_report(run, plan(**changes))["measured"]["ratios"]
+    assert ratios["time"] is None
+    assert ratios["memory"] is None
+    assert why in ratios["not_compared"]
+
+
+def test_a_quick_run_is_known_by_its_reasons() -> None:
+    from runners.run import quick
+
+    assert accounting.incomparable(quick(plan()), proxy=False) == "a quick run trains on fewer rows, once"
+    assert accounting.incomparable(plan(), proxy=False) == ""
+
+
+def test_without_a_prediction_or_a_peak_nothing_is_made_up() -> None:
+    measured = {"seconds": {}, "training": {"lora": [{"seconds": 60.0}]}}
+    found = accounting.account(plan(predicted={}), measured, [], 40, False)
+    assert (found["memory_gib"], found["ratios"], found["steps"]) == (
+        None,
+        {"time": None, "memory": None},
+        [],
+    )
+    rag = plan(choice="prompting", gate={})
+    assert accounting.account(rag, measured, [], 40, False)["hours"] is None
+
+
+def test_a_finished_run_is_remembered_once_and_corrects_later_estimates(
+    run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, laptop: Machine
+) -> None:
+    monkeypatch.setenv(history.ENV, str(tmp_path / "history.jsonl"))
+    data = write_report(run, plan())
+    assert remember(run, plan(), data) == remember(run, plan(), data) == ""
+    (kept,) = history.read().runs
+    assert (kept.outcome, kept.winner, kept.strength, kept.questions) == ("confirmed", "lora", "measured", 40)
+    assert (kept.hours, kept.memory_gib) == (
+        history.Pair(predicted=0.5, measured=0.5), history.Pair(predicted=2.0, measured=3.0)
+    )  # fmt: skip
+    assert kept == past(run, plan(), data, "run", detect(run.path))
+    assert str(tmp_path) not in (tmp_path / "history.jsonl").read_text("utf-8")
+    assert corrections("smollm2-135m-instruct")["hours"].runs == 1
+    assert corrections("smollm2-135m-instruct", laptop)["hours"].runs == int(
+        history.mark(laptop) == kept.machine
+    )

@@ -1,0 +1,155 @@
+"""`run --dry-run` on the tiny model: real steps in a child process, nothing in the run folder, the ratio kept."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from advisor import cli, history
+from runners import dryrun, peak
+from runners.bench import Bench
+from runners.data import Example
+from runners.models import Model
+from runners.plan import TrainStep, parse_plan
+from runners.run import read_data
+from runners.rundir import RunFolder
+
+ESTIMATE = {"hours": {"likely": 0.01}, "memory_gib": {"likely": 1.0}}
+
+
+@pytest.fixture
+def folder(tmp_path: Path, tiny: Model, examples: Sequence[Example], monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with a plan of one tuning arm on the tiny model, and a history of its own."""
+    rows = [{"messages": list(e.messages)} for e in examples]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    asked = [{"question": f"Where is boat {n}?", "answers": [str(n)]} for n in range(12)]
+    (tmp_path / "questions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in asked), "utf-8")
+    body = {
+        "schema": 1, "name": "dry", "choice": "lora", "model": {"name": str(tiny.folder)},
+        "data": {"examples": "rows.jsonl", "questions": "questions.jsonl"},
+        "steps": [
+            {"kind": "evaluate", "arm": "prompting"},
+            {"kind": "train", "arm": "lora", "rank": 4, "alpha": 8, "max_tokens": 256},
+            {"kind": "evaluate", "arm": "lora", "weights": "lora"},
+            {"kind": "evaluate", "arm": "few-shot", "shots": 2, "model": {"name": "openai:tern@http://127.0.0.1:9/v1"}},
+        ],
+        "weights": {"style": 1}, "max_new_tokens": 4,
+        "predicted": {"ranked": [{"method": "lora", "estimate": ESTIMATE}]},
+    }  # fmt: skip
+    (tmp_path / "plan.yaml").write_text(yaml.safe_dump(body), "utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(history.ENV, str(tmp_path / "history.jsonl"))
+    return tmp_path
+
+
+def test_a_dry_run_measures_writes_no_run_and_keeps_the_ratio(folder: Path) -> None:
+    done = CliRunner().invoke(cli.app, ["run", "plan.yaml", "--dry-run", "--json"])
+    assert done.exit_code == 0, done.output
+    told = json.loads(done.stdout)
+    steps = {row["step"]: row for row in told["steps"]}
+    assert list(steps) == ["evaluate:prompting", "train:lora", "evaluate:lora", "evaluate:few-shot"]
+    assert steps["train:lora"]["measured"] > 0
+    assert steps["train:lora"]["measured_gib"] > 0.1
+    assert steps["train:lora"]["how"].startswith("3 steps, the last of ")
+    assert steps["evaluate:lora"]["measured"] == steps["evaluate:prompting"]["measured"] > 0
+    assert steps["evaluate:few-shot"]["measured"] is None
+    assert "sends nothing" in steps["evaluate:few-shot"]["how"]
+    assert (told["examples"], told["dev"] + told["test"], told["corrections"]) == (36, 12, {})
+    assert not (folder / "runs").exists()
+    (kept,) = history.read().runs
+    assert (kept.label, kept.model, kept.outcome, [s.arm for s in kept.steps]) == (
+        "dry-run",
+        "model",
+        None,
+        ["lora"],
+    )
+    assert kept.hours is not None
+    assert kept.memory_gib == history.Pair(predicted=1.0, measured=steps["train:lora"]["measured_gib"])
+
+    from advisor.rehearsing import show_steps
+    from runners.plan import read_plan
+
+    shown = CliRunner().invoke(cli.app, ["history"], env={"COLUMNS": "200"})
+    assert "dry-run" in shown.output
+    read = read_plan(folder / "plan.yaml")
+    assert history.correction([kept], kept.machine, "train", "model").runs == 1
+    show_steps(read)
+
+
+def test_a_finished_run_holds_prediction_beside_measurement(folder: Path) -> None:
+    body = yaml.safe_load((folder / "plan.yaml").read_text("utf-8"))
+    body["steps"] = body["steps"][:3]
+    (folder / "plan.yaml").write_text(yaml.safe_dump(body), "utf-8")
+    done = CliRunner().invoke(cli.app, ["run", "plan.yaml", "--out", "run"])
+    assert done.exit_code in (0, 5), done.output
+    measured = json.loads((folder / "run" / "report.json").read_text("utf-8"))["measured"]
+    assert measured["training"]["lora"][0]["peak_gib"] == measured["memory_gib"]
+    assert measured["ratios"]["time"] == pytest.approx(measured["hours"] / 0.01, rel=0.1, abs=0.001)
+    assert {step["kind"] for step in measured["steps"]} == {"train", "evaluate"}
+    if measured["memory_gib"] is not None:
+        assert "memory: predicted 1 GiB, measured" in done.output
+    CliRunner().invoke(cli.app, ["run", "plan.yaml", "--out", "run", "--resume"])
+    (kept,) = history.read().runs
+    assert (kept.label, kept.choice, kept.questions, kept.quick) == ("run", "lora", 8, False)
+    assert kept.outcome in ("confirmed", "overturned", "undecided")
+
+
+def test_what_was_learnt_corrects_the_next_estimate_aloud(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from advisor.rehearsing import lines, show_steps
+    from runners.machine import detect
+    from runners.plan import read_plan
+
+    step = {"kind": "train", "arm": "lora", "predicted": 10.0, "measured": 40.0}
+    history.append(history.Past.model_validate({
+        "id": "a", "day": "2026-11-25", "machine": history.mark(detect()).model_dump(), "model": "model",
+        "choice": "lora", "plan": "p", "steps": [step],
+    }))  # fmt: skip
+    rows, found = lines(read_plan(folder / "plan.yaml"), 36, 8)
+    assert found["train"].factor == pytest.approx(2.0)
+    assert [row.corrected / row.estimated for row in rows] == pytest.approx([1.0, 2.0, 1.0, 1.0])
+    show_steps(read_plan(folder / "plan.yaml"))
+    assert "train: corrected by 2 from 1 earlier run here" in capsys.readouterr().out
+
+
+def test_a_large_corpus_is_not_indexed_for_a_look(
+    tiny: Model, piers: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "q.jsonl").write_text("".join(f'{{"question": "q {n}?"}}\n' for n in range(6)), "utf-8")
+    plan = parse_plan({
+        "name": "p", "choice": "rag", "model": {"name": "tiny"}, "weights": {"style": 1},
+        "data": {"documents": str(piers), "questions": str(tmp_path / "q.jsonl")},
+        "steps": [{"kind": "index"}, {"kind": "evaluate", "arm": "rag", "retrieval": True}],
+    })  # fmt: skip
+    monkeypatch.setattr(dryrun, "MOST_BYTES", 10)
+    bench = Bench(plan, RunFolder(tmp_path / "work"), tiny, None, *read_data(plan))
+    took = [found for _, found in dryrun.DryRun(bench).measure()]
+    assert [found.seconds for found in took] == [None, None]
+    assert all("too long to index" in found.how for found in took)
+
+
+def test_a_train_step_is_measured_with_its_own_settings() -> None:
+    config = dryrun.config_of(TrainStep(arm="full", method="full", epochs=3, learning_rate=1e-5, seeds=(7,)))
+    assert (config.method, config.epochs, config.learning_rate, config.seed) == ("full", 3, 1e-5, 7)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs a system that resets a process's peak")
+def test_the_peak_is_of_the_work_inside() -> None:
+    import numpy as np
+
+    with peak.measured() as before:
+        pass
+    with peak.measured() as most:
+        np.ones(40_000_000).sum()  # 0.3 GiB
+    with peak.measured() as after:
+        pass
+    assert before.gib is not None
+    assert most.gib - before.gib == pytest.approx(0.298, abs=0.05)
+    assert after.gib < most.gib

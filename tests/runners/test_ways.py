@@ -1,0 +1,137 @@
+"""The base model asked in several ways: who is shown what, what is judged, and that nothing is asked twice."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rag.types import Chunk
+from runners import ways
+from runners.bench import Bench
+from runners.data import Example, Question
+from runners.models import Model
+from runners.plan import Plan, parse_plan
+from runners.run import read_data
+from runners.rundir import RunFolder, read_lines
+
+STYLE = {"kind": "regex", "value": r"\?$", "text": "ends with a question"}
+
+
+def make_plan(piers: Path, folder: Path, names: Sequence[str], examples: Sequence[Example]) -> Plan:
+    """A plan with an index step only, over the piers and a question about each."""
+    questions = [
+        {"question": f"How many berths has the {name} Pier?", "answers": [str(n + 20)], "doc_id": f"pier{n:02}.md",
+         "reference": f"The {name} Pier has {n + 20} berths."}
+        for n, name in enumerate(names)
+    ]  # fmt: skip
+    questions += [{"question": f"Who owns moon {n}?", "answerable": False} for n in range(6)]
+    path = folder / "questions.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in questions), "utf-8")
+    rows = [{"messages": list(e.messages), "meta": e.meta} for e in examples]
+    (folder / "examples.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    return parse_plan({
+        "name": "probe", "choice": "rag", "model": {"name": "tiny"}, "steps": [{"kind": "index"}], "checks": [STYLE],
+        "data": {"documents": str(piers), "questions": str(path), "examples": str(folder / "examples.jsonl")},
+        "weights": {"style": 1}, "max_new_tokens": 4,
+    })  # fmt: skip
+
+
+@pytest.fixture
+def bench(tiny: Model, piers: Path, tmp_path: Path, pier_examples: Sequence[Example], words: Any) -> Bench:
+    """A bench on the tiny model and the encoder of words."""
+    names = [e.question.split()[5] for e in pier_examples[:12]]
+    shown = [e for e in pier_examples if e.meta.get("refusal")]
+    shown += [
+        Example(
+            (
+                {"role": "user", "content": f"Is pier {n} open?"},
+                {"role": "assistant", "content": "Yes. Why?"},
+            ),
+            {},
+            n,
+        )
+        for n in range(3)
+    ]
+    plan = make_plan(piers, tmp_path, names, shown)
+    examples, split = read_data(plan)
+    made = Bench(plan, RunFolder(tmp_path / "work"), tiny, None, examples, split)
+    made.embedder = words
+    return made
+
+
+def test_every_way_shows_what_it_should_and_test_stays_unread(bench: Bench) -> None:
+    asked = ways.ask(bench)
+    rows = read_lines(bench.run.path / "answers.jsonl")
+    dev = {q.id: q for q in bench.split.dev}
+    answerable = {id for id, q in dev.items() if q.answerable}
+    assert asked.grounded == answerable
+    assert asked.ungrounded == 0
+    assert (asked.questions, asked.brought) == (len(dev), len(answerable))
+    ids = {way: {row["id"] for row in rows if row["arm"] == way} for way in ways.WAYS}
+    assert ids[ways.CLOSED] == set(dev)
+    assert ids[ways.OPEN] == ids[ways.RETRIEVED] == answerable
+    assert len(ids[ways.ALONE]) == 4
+    for row in rows:
+        turn = row["prompt"][-1]["content"]
+        if row["arm"] == ways.OPEN:
+            assert f"has {dev[row['id']].answers[0]} berths" in turn
+            assert "[2]" not in turn
+        elif row["arm"] == ways.RETRIEVED:
+            assert "[3]" in turn
+        else:
+            assert "[1]" not in turn
+    assert not {q.id for q in bench.split.test} & ids[ways.CLOSED]
+
+
+def test_a_probe_that_was_interrupted_asks_nothing_twice(bench: Bench) -> None:
+    first = ways.ask(bench)
+    journal = bench.run.path / "answers.jsonl"
+    lines = journal.read_text("utf-8").splitlines(keepends=True)
+    journal.write_text("".join(lines[:9]) + lines[9][:20], "utf-8")
+    assert ways.ask(bench).replies == first.replies
+    rows = read_lines(journal)
+    assert len({(row["arm"], row["id"]) for row in rows}) == len(rows) == len(lines)
+
+
+def test_an_answer_is_judged_by_the_gold_and_a_cut_one_not_by_its_style(bench: Bench) -> None:
+    question = Question("q", "How many berths has the Amber Pier?", ("20",), "The Amber Pier has 20 berths.")
+    plan = bench.plan
+    judged = ways.judge(plan, ways.CLOSED, question, "It has 20 berths. Shall I book?")
+    assert (judged.right, judged.style) == (True, True)
+    wrong = ways.judge(plan, ways.CLOSED, question, "It has 21 berths.")
+    assert (wrong.right, wrong.style) == (False, False)
+    cut = ways.judge(plan, ways.CLOSED, question, "It has", cut=True)
+    assert (cut.right, cut.style) == (False, None)
+    moon = Question("m", "Who owns the moon?", answerable=False)
+    assert ways.right(plan, moon, "I could not find that in our documents.") is True
+    assert ways.right(plan, moon, "The harbour owns it.") is False
+    assert ways.right(plan, Question("n", "Why?"), "Because.") is None
+
+
+def test_labels_and_json_must_be_the_reference(bench: Bench) -> None:
+    labels = bench.plan.model_copy(
+        update={"checks": (type(bench.plan.checks[0])(kind="labels", value=["a", "b"]),)}
+    )
+    assert ways.right(labels, Question("q", "Which?", reference="a"), "a.") is True
+    assert ways.right(labels, Question("q", "Which?", reference="a"), "b, or a") is False
+    shape = labels.model_copy(
+        update={"checks": (type(labels.checks[0])(kind="json_schema", value={"type": "object"}),)}
+    )
+    assert ways.right(shape, Question("q", "?", reference='{"a": 1, "b": 2}'), '{"b": 2, "a": 1}') is True
+    assert ways.right(shape, Question("q", "?", reference='{"a": 1}'), "a is 1") is False
+
+
+def test_the_supporting_passage_is_the_span_else_what_supports_the_reply(make_retriever: Any) -> None:
+    chunks: tuple[Chunk, ...] = make_retriever().index.chunks
+    of = {chunk.doc: chunk for chunk in chunks}
+    spanned = Question("a", "Which?", doc_id="pier03.md", spans=((15, 40),))
+    named = Question("b", "How many berths has the Birch Pier?", reference="The Birch Pier has 21 berths.")
+    alone = Question("c", "What colour is it?", ("red",), doc_id="pier05.md")
+    none = Question("d", "When does the zoo open?", reference="The zoo opens at 9 on weekdays.")
+    silent = Question("e", "Who owns the moon?", answerable=False, doc_id="pier01.md")
+    found = ways.gold_passages(chunks, [spanned, named, alone, none, silent])
+    assert found == {"a": of["pier03.md"], "b": of["pier01.md"], "c": of["pier05.md"]}
