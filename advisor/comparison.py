@@ -10,7 +10,9 @@ from runners.plan import Plan
 from runners.trial import ArmScores
 
 # From cheap to costly: what has to be built, kept and run for each arm.
-COST_ORDER = ("prompting", "few-shot", "rag", "lora", "qlora", "full", "naive-stack", "hybrid")
+COST_ORDER = (
+    "prompting", "few-shot", "classifier", "long-context", "rag", "lora", "qlora", "full", "naive-stack", "hybrid",
+)  # fmt: skip
 Z = 1.959963984540054 + 0.8416212335729143
 """Normal quantiles for a two-sided 5 % test with 80 % power."""
 

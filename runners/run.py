@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from rag.errors import BadInput
-from runners import card, require, steps, trial
+from runners import card, classify, outfit, require, steps, trial, whole
 from runners.bench import Bench, identity, obtain, obtain_bases
 from runners.data import Example, ExampleSet, Question, load_examples, load_questions, overlap
 from runners.machine import detect
 from runners.models import Model
-from runners.plan import IndexStep, Plan, Step, TrainStep
+from runners.plan import EvaluateStep, IndexStep, Plan, Step, TrainStep
 from runners.rundir import TRIAL, OnEvent, RunFolder, read_lines
 from runners.split import Split, split_questions
 
@@ -29,6 +29,8 @@ def quick(plan: Plan) -> Plan:
 
 
 def _quick_step(step: Step) -> Step:
+    if isinstance(step, EvaluateStep) and step.bank == "chosen":
+        return step.model_copy(update={"budget": 0})
     if not isinstance(step, TrainStep):
         return step
     epochs = min(step.epochs, QUICK_EPOCHS)
@@ -55,8 +57,10 @@ def run_plan(
     examples, split = read_data(plan, on_event)
     bases = obtain_bases(plan, on_event)
     base = bases[plan.model.name]
-    embedder = obtain(plan.embedder, "embedder", on_event) if plan.index is not None else None
+    embedder = obtain(plan.embedder, "embedder", on_event) if outfit.needs_embedder(plan) else None
     require.check(plan, base.folder if isinstance(base, Model) else None, out, detect(out))
+    classify.check(plan, examples)
+    whole.check(plan, bases, embedder, (*split.dev, *split.test), on_event)
     run = RunFolder.create(out, plan, resume, overwrite)
     with run.writing():
         bench = Bench(plan, run, base, embedder, examples, split, on_event, bases)
