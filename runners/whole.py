@@ -32,6 +32,7 @@ from runners.retrieval import Found
 from runners.rundir import OnEvent
 
 if TYPE_CHECKING:
+    from rag.encoder import Encoder
     from rag.index import Index
 
 PASSAGES = "passages"
@@ -77,15 +78,26 @@ def check(
     questions: Sequence[Question],
     on_event: OnEvent = None,
 ) -> None:
-    """Refuse a plan with an arm whose whole prompt its model cannot read, with the numbers (BadInput).
+    """Refuse a plan with an arm whose whole prompt its model cannot read; the documents are cut for it first."""
+    if embedder is not None and any(arm.passages == "all" for arm in plan.arms):
+        from rag.embed import Embedder
 
-    The documents are cut as the index step will cut them, and counted with the longest question in the model's own
-    tokens. What an endpoint reads is not known here: that is told, with an estimate of the prompt.
+        refuse_misfits(plan, bases, cut(plan, Embedder(embedder.folder)), questions, on_event)
+
+
+def refuse_misfits(
+    plan: Plan,
+    bases: Mapping[str, Model | Remote],
+    hits: Sequence[Hit],
+    questions: Sequence[Question],
+    on_event: OnEvent = None,
+) -> None:
+    """Raise BadInput, with the numbers, when an arm's whole prompt is more than its model reads.
+
+    It is counted with the longest question, in the model's own tokens. What an endpoint reads is not known here: that
+    is told, with an estimate of the prompt.
     """
     arms = [step for step in plan.arms if step.passages == "all"]
-    if not arms or embedder is None:
-        return
-    hits = _cut(plan, embedder)
     longest = max(questions, key=lambda q: len(q.question), default=Question("", ""))
     for arm in arms:
         named = arm.model or plan.model
@@ -134,16 +146,16 @@ def _fits(plan: Plan, arm: EvaluateStep, base: Model, hits: Sequence[Hit], longe
         )
 
 
-def _cut(plan: Plan, embedder: Model) -> tuple[Hit, ...]:
+def cut(plan: Plan, encoder: Encoder) -> tuple[Hit, ...]:
+    """Return all documents of a plan as the passages that its index step will make of them."""
     from rag.chunk import Chunker
-    from rag.embed import Embedder
     from rag.load.walk import load_documents
     from runners.steps import index_settings
 
     assert plan.data.documents is not None
     assert plan.index is not None
     documents = load_documents(plan.data.documents).documents
-    chunker = Chunker(Embedder(embedder.folder), index_settings(plan.index))
+    chunker = Chunker(encoder, index_settings(plan.index))
     chunks = [chunk for document in documents for chunk in chunker.chunks(document)]
     return _hits(chunks, {document.id: document.metadata for document in documents})
 
