@@ -2,7 +2,8 @@
 
 Multinomial logistic regression of scikit-learn on the embedder's unit vectors; its strength of regularisation is the
 one with the best cross-validated accuracy on the training rows. On one thread: its many small products are eight times
-slower on two busy ones (3,075 rows, 77 labels: 0.9 s a fit), and one thread sums in one order. Saved as safetensors and JSON under a manifest.
+slower on two busy ones (3,075 rows, 77 labels: 0.9 s a fit), and one thread sums in one order. Kept as safetensors and
+JSON under a manifest.
 """
 
 from __future__ import annotations
