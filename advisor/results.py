@@ -130,7 +130,10 @@ def _arm_json(arm: ArmScores, plan: Plan) -> dict[str, Any]:
 
 def usd_per_1000(arm: ArmScores, plan: Plan) -> float | None:
     """USD for a thousand answers of a hosted model with a listed price; None for one here, or with no known price."""
-    own = next((step.model for step in plan.arms if step.arm == arm.arm and step.model), plan.model)
+    step = next((step for step in plan.arms if step.arm == arm.arm), None)
+    if step is not None and step.classifier:
+        return None
+    own = step.model if step is not None and step.model else plan.model
     remote = parse_remote(own.name)
     price = prices.find(remote.name) if remote and not is_private(remote.url) else None
     if price is None:
