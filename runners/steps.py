@@ -135,7 +135,8 @@ def evaluate_arm(bench: Bench, step: EvaluateStep) -> dict[str, Any]:
         told = classify.train(plan, step.arm, bench.examples, bench.embedder, bench.run.path, made_from)
         bench.tell({"event": "classifier.trained", "arm": step.arm, **told})
     first = bench.run.adapter(step.weights, seeds[0]) if step.weights else None
-    worn = outfit.prepare(bench, step, first, lambda question: gold_text(bench, question))
+    indexed = (bench.run.path / INDEX).exists()  # a plan may evaluate an arm before its index step
+    worn = outfit.prepare(bench, step, first, lambda q: gold_text(bench, q) if indexed else "")
     asked = 0
     for seed in seeds:
         weights = bench.run.adapter(step.weights, seed) if step.weights else None
