@@ -43,8 +43,8 @@ def schedule(plan: Plan, examples: int, test_questions: int) -> list[tuple[str, 
             asked = prompt + ROW_TOKENS / 2 + step.shots * ROW_TOKENS
             asked += passages if step.retrieval and step.passages == "found" else 0
             each = asked / PREFILL_TOKENS_PER_S + ANSWER_TOKENS / DECODE_TOKENS_PER_S
-            # Banks are tried a few questions at a time, which takes about twice as long for each.
-            tried = 2 * min(step.budget, test_questions) if step.bank == "chosen" else 0
+            # Banks are tried a few questions at a time, which takes longer for each.
+            tried = 1.5 * min(step.budget, test_questions) if step.bank == "chosen" else 0
             seconds = (test_questions + tried) * each
             if step.passages == "all":
                 seconds = _whole(plan) / PREFILL_TOKENS_PER_S + seconds * (1 + _whole(plan) / SLOWED_BY)

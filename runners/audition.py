@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from rag.errors import BadInput
 from runners.answer import Answer, answer_all
 from runners.bank import Candidate
 from runners.completion import Generator
-from runners.data import Question
+from runners.data import Example, Question
 from runners.plan import EvaluateStep, Plan
 from runners.retrieval import Finder
 from runners.rundir import read_lines
@@ -93,8 +93,12 @@ def audition(stage: Stage, candidates: Sequence[Candidate], budget: int) -> Cand
         running = _best(running, scores, size)
         questions = stage.dev[asked : asked + each]
         asked += each
+        # Few questions of many prompts make one batch; many of a prompt share what they begin with.
+        for group in [running] if each < LEAST else [[c] for c in running]:
+            _ask(stage, group, questions, made_from)
+        journal = _journal(stage, made_from)
         for candidate in running:
-            scores[candidate.name] += _scored(stage, candidate, questions, made_from)
+            scores[candidate.name] += [journal[candidate.name, q.id] for q in questions]
             stage.tell(
                 {
                     "event": "prompt.tried", "arm": stage.arm.arm, "prompt": candidate.name,
@@ -129,35 +133,39 @@ def _best(running: Sequence[Candidate], scores: dict[str, list[float]], size: in
     return [fixed, *ranked[: size - 1]]
 
 
-def _scored(stage: Stage, candidate: Candidate, questions: Sequence[Question], made_from: str) -> list[float]:
-    """The combined scores of a prompt on these questions; only what the journal does not hold is asked."""
-    journal = stage.folder / TRIED
-
-    def known() -> dict[str, float]:
-        rows = read_lines(journal)
-        mine = (r for r in rows if (r["made_from"], r["prompt"]) == (made_from, candidate.name))
-        return {row["id"]: row["score"] for row in mine}
+def _ask(stage: Stage, group: Sequence[Candidate], questions: Sequence[Question], made_from: str) -> None:
+    """Ask these questions of every prompt of a group at once, but for what the journal holds."""
+    have = _journal(stage, made_from)
+    open_ = [(c, q) for c in group for q in questions if (c.name, q.id) not in have]
+    if not open_:
+        return
+    # A question's own system turn stands in for the plan's instructions: so each brings its prompt's.
+    asked = [replace(q, id=str(n), system=q.system or c.system or None) for n, (c, q) in enumerate(open_)]
 
     def keep(answers: list[Answer]) -> None:
         for answer in answers:
+            candidate, question = open_[int(answer.question.id)]
             append_line(
-                journal,
+                stage.folder / TRIED,
                 {
-                    "made_from": made_from, "prompt": candidate.name, "id": answer.question.id,
-                    "answer": answer.text, "score": _score(stage, answer),
+                    "made_from": made_from, "prompt": candidate.name, "id": question.id,
+                    "answer": answer.text, "score": _score(stage, question, answer),
                     "prompt_tokens": answer.completion.prompt_tokens,
                     "completion_tokens": answer.completion.completion_tokens,
                     "seconds": round(answer.completion.seconds, 4),
                 },
             )  # fmt: skip
 
-    have = known()
-    wanting = [q for q in questions if q.id not in have]
-    if wanting:
-        plan = with_instructions(stage.plan, candidate.system)
-        answer_all(plan, stage.arm, wanting, stage.generator(), stage.finder, candidate.shots, keep)
-        have = known()
-    return [have[q.id] for q in questions]
+    def shots(question: Question) -> tuple[Example, ...]:
+        return open_[int(question.id)][0].shots
+
+    answer_all(stage.plan, stage.arm, asked, stage.generator(), stage.finder, shots, keep)
+
+
+def _journal(stage: Stage, made_from: str) -> dict[tuple[str, str], float]:
+    """The scores that are known, by prompt and question."""
+    rows = (row for row in read_lines(stage.folder / TRIED) if row["made_from"] == made_from)
+    return {(row["prompt"], row["id"]): row["score"] for row in rows}
 
 
 def with_instructions(plan: Plan, system: str) -> Plan:
@@ -165,15 +173,9 @@ def with_instructions(plan: Plan, system: str) -> Plan:
     return plan.model_copy(update={"prompts": plan.prompts.model_copy(update={"system": system})})
 
 
-def _score(stage: Stage, answer: Answer) -> float:
-    scores = score_answer(
-        stage.plan,
-        answer.question,
-        answer.text,
-        answer.citations,
-        stage.arm.retrieval,
-        stage.gold(answer.question),
-    )
+def _score(stage: Stage, question: Question, answer: Answer) -> float:
+    gold = stage.gold(question)
+    scores = score_answer(stage.plan, question, answer.text, answer.citations, stage.arm.retrieval, gold)
     return combined(scores, {str(name): weight for name, weight in stage.plan.weights.items()})
 
 
