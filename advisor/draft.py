@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from advisor.answers import Answers
+from advisor.beside import with_others
 from advisor.engine import Recommendation
 from advisor.facts import models as facts
 from advisor.gather import Situation, prompt_text
@@ -71,6 +72,7 @@ def draft(recommendation: Recommendation, situation: Situation, folder: Path = P
     notes = list(situation.stats.warnings)
     tuning = _tuning(recommendation, p, bool(learnable), notes)
     steps = _refusing(_steps(p, tuning, len(learnable), bool(rows)), situation)
+    steps = with_others(steps, p, [row.reply for row in rows])
     checks, said = (
         derive([row.reply for row in rows]) if rows else ((), "no checks of style: there are no examples")
     )

@@ -26,7 +26,10 @@ def per_1000(arm: ArmScores, plan: Plan, gpu: str = "") -> Cost:
     priced by what an hour of that card rents for, as the trial used it (one card, batches as they were): an estimate
     of what the work is worth, not a bill. No hour of a CPU or of somebody's own server is listed, so those are None.
     """
-    own = next((step.model for step in plan.arms if step.arm == arm.arm and step.model), plan.model)
+    step = next((step for step in plan.arms if step.arm == arm.arm), None)
+    if step is not None and step.classifier:
+        return Cost(None, "a classifier asks no model")
+    own = step.model if step is not None and step.model else plan.model
     remote = parse_remote(own.name)
     if remote:
         price = None if is_private(remote.url) else prices.find(remote.name)

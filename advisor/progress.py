@@ -45,8 +45,18 @@ class Watcher:
                 self.say(f"  {warning}")
         elif kind in ("train.restart", "train.damage", "train.moved", "train.memory"):
             self.say(f"  {kind.partition('.')[2]}: {event['reason']}")
-        elif kind in ("remote.note", "house.learnt", "judge.failed"):
+        elif kind in ("remote.note", "house.learnt", "judge.failed", "prompt.chosen"):
             self.say(f"  {event['reason']}")
+        elif kind == "prompt.tried":
+            self.say(f"  {event['prompt']}: {event['score']:.2f} on {event['questions']} dev questions")
+        elif kind == "classifier.trained":
+            checked = (
+                "" if event["accuracy"] is None else f", cross-validated accuracy {event['accuracy']:.2f}"
+            )
+            left = f"; {event['left_out']} left out: no label of the plan" if event["left_out"] else ""
+            self.say(
+                f"  {event['labels']} labels from {event['rows']} examples{checked} (C {event['c']:g}){left}"
+            )
         elif kind == "examples.read":
             guessed = ", ".join(f"{role} = {name}" for role, name in event["columns"].items())
             self.say(f"  {event['rows']:,} rows of {Path(event['file']).name}, {event['format']} ({guessed})")

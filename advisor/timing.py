@@ -16,6 +16,9 @@ LOAD_SECONDS = 6.0
 REFERENCE_CORES, REFERENCE_PARAMS_B = 2, 0.135
 CHARS_PER_TOKEN = 4.2
 PASSAGE_TOKENS, ROW_TOKENS, ANSWER_TOKENS = 50, 55, 40
+EMBEDDED_TEXTS_PER_S = 200.0
+SLOWED_BY = 3_000.0
+"""Tokens of a shared prompt that double an answer's time: its tokens attend to all of them."""
 
 
 def schedule(plan: Plan, examples: int, test_questions: int) -> list[tuple[str, float]]:
@@ -35,9 +38,18 @@ def schedule(plan: Plan, examples: int, test_questions: int) -> list[tuple[str, 
             times.append(
                 (f"train:{step.arm}", LOAD_SECONDS + tokens / TRAIN_TOKENS_PER_S[step.method] / speed)
             )
+        elif step.classifier:
+            texts = (examples + test_questions) / EMBEDDED_TEXTS_PER_S
+            times.append((f"evaluate:{step.arm}", LOAD_SECONDS + texts))
         else:
-            asked = prompt + ROW_TOKENS / 2 + step.shots * ROW_TOKENS + (passages if step.retrieval else 0)
-            seconds = test_questions * (asked / PREFILL_TOKENS_PER_S + ANSWER_TOKENS / DECODE_TOKENS_PER_S)
+            asked = prompt + ROW_TOKENS / 2 + step.shots * ROW_TOKENS
+            asked += passages if step.retrieval and step.passages == "found" else 0
+            each = asked / PREFILL_TOKENS_PER_S + ANSWER_TOKENS / DECODE_TOKENS_PER_S
+            # Banks are tried a few questions at a time, which takes longer for each.
+            tried = 1.5 * min(step.budget, test_questions) if step.bank == "chosen" else 0
+            seconds = (test_questions + tried) * each
+            if step.passages == "all":
+                seconds = _whole(plan) / PREFILL_TOKENS_PER_S + seconds * (1 + _whole(plan) / SLOWED_BY)
             times.append((f"evaluate:{step.arm}", LOAD_SECONDS / 2 + seconds / speed))
     if plan.house_style:
         each = (prompt + ROW_TOKENS / 2) / PREFILL_TOKENS_PER_S + ANSWER_TOKENS / DECODE_TOKENS_PER_S
@@ -48,3 +60,9 @@ def schedule(plan: Plan, examples: int, test_questions: int) -> list[tuple[str, 
         )
         times.append((forgetting.STEP, (1 + len(tuned)) * (LOAD_SECONDS / 4 + (1 + replies) / speed)))
     return times
+
+
+def _whole(plan: Plan) -> float:
+    """Tokens of all documents, with their headings as passages; 0 where nobody counted them."""
+    counted = plan.answers.get("corpus_tokens")
+    return 1.5 * float(counted.value) if counted is not None and counted.value else 0.0

@@ -31,6 +31,11 @@ def mark(*texts: str) -> str:
     return next(found for found in _marks(drawn) if not any(found in text for text in there))
 
 
+def holds(text: str, fence: str) -> bool:
+    """Return whether a text holds a mark, however it is spelt there."""
+    return fence in _letters(text)
+
+
 def _marks(drawn: bytes) -> Iterator[str]:
     """Yield marks in the order in which they are drawn, longer ones when many are taken."""
     for n in count():

@@ -14,9 +14,10 @@ from rag.links import inert
 from rag.types import Citation, Hit
 from runners import prompting
 from runners.completion import Completion, Generator
-from runners.data import Example, Question
+from runners.data import Question
 from runners.plan import EvaluateStep, Plan
-from runners.retrieval import Found, Retriever
+from runners.prompting import Shots
+from runners.retrieval import Finder, Found
 from runners.score import is_refusal
 from runners.shapes import Message
 
@@ -45,7 +46,14 @@ class Answer:
         return self.found.hits if self.found else ()
 
     def to_json(self, arm: str, seed: int) -> dict[str, Any]:
-        """The row of `trial/answers.jsonl`."""
+        """The row of `trial/answers.jsonl`: all that went into an answer and all that came of it.
+
+        `prompt` is the chat as it was sent, examples shown and passages included; it is empty where the arm refused
+        without asking (`finish` is refused). `context` names the passages shown, as spans of the documents;
+        `answer` is what was said, `marked` the same with its `citations`; tokens and seconds are of this answer
+        (`tokens_estimated`: by a rule of thumb). The journal keeps passages that repeat once: see
+        :mod:`runners.whole`.
+        """
         return {
             "arm": arm, "seed": seed, "id": self.question.id, "question": self.question.question,
             "answer": self.text, "marked": self.marked, "refused": self.refused,
@@ -68,8 +76,8 @@ def answer_all(
     arm: EvaluateStep,
     questions: Sequence[Question],
     generator: Generator,
-    retriever: Retriever | None,
-    shots: Sequence[Example] = (),
+    retriever: Finder | None,
+    shots: Shots = (),
     on_answers: OnAnswers = None,
 ) -> list[Answer]:
     """Answer every question with one arm; `on_answers` hears each batch as it is finished.
@@ -107,8 +115,8 @@ def answer_in_pieces(
     arm: EvaluateStep,
     question: Question,
     generator: Generator,
-    retriever: Retriever | None,
-    shots: Sequence[Example] = (),
+    retriever: Finder | None,
+    shots: Shots = (),
 ) -> Running[str, None, Answer]:
     """Yield the pieces of one answer as the model says them; return the answer that :func:`answer_all` gives.
 
@@ -134,10 +142,11 @@ def refusal(plan: Plan, question: Question, found: Found) -> Answer:
     return Answer(question, text, text, (), True, found, (), Completion(text, 0, 0, 0.0, "refused"))
 
 
-def _chat(plan: Plan, question: Question, found: Found | None, shots: Sequence[Example]) -> list[Message]:
+def _chat(plan: Plan, question: Question, found: Found | None, shots: Shots) -> list[Message]:
     passages = None if found is None else found.passages
+    shown = shots(question) if callable(shots) else shots
     return prompting.ask(
-        plan.prompts, question.question, passages, shots, system=question.system, history=question.history
+        plan.prompts, question.question, passages, shown, system=question.system, history=question.history
     )
 
 

@@ -125,6 +125,10 @@ class Bench:
 
     def generator(self, weights: Path | None, arm: EvaluateStep) -> Generator:
         """The generator of an arm with these weights (None: the model as it is); one base stays loaded between arms."""
+        if arm.classifier:
+            from runners import classify
+
+            return classify.load(self.run.path, arm.arm, self.embedder)
         base = self.base_of(arm)
         if self._generator is None or self._generator_of != base:
             self.release()

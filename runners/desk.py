@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Generator as Running
+from dataclasses import replace
 from pathlib import Path
 
 from rag.errors import BadInput
@@ -11,9 +12,8 @@ from runners.answer import Answer, answer_all, answer_in_pieces
 from runners.bench import Bench, obtain, obtain_bases
 from runners.completion import Generator
 from runners.data import Example, Question
+from runners.outfit import Outfit, needs_embedder, passages, recall
 from runners.plan import EvaluateStep, Plan
-from runners.prompting import choose_shots
-from runners.retrieval import Retriever
 from runners.rundir import REPORT, OnEvent, open_run, read_run_plan
 from runners.shapes import Message
 
@@ -27,8 +27,9 @@ class Desk:
         self.plan: Plan = read_run_plan(path)
         run.check()
         bases = obtain_bases(self.plan, on_event)
-        embedder = obtain(self.plan.embedder, "embedder", on_event) if self.plan.index else None
+        embedder = obtain(self.plan.embedder, "embedder", on_event) if needs_embedder(self.plan) else None
         self.bench = Bench(self.plan, run, bases[self.plan.model.name], embedder, bases=bases)
+        self._outfits: dict[str, Outfit] = {}
 
     def arm(self, name: str | None = None) -> EvaluateStep:
         """The arm of this name; by default the verdict's winner, before a verdict the plan's choice."""
@@ -55,20 +56,19 @@ class Desk:
     ) -> list[Answer]:
         """Answer questions with one arm; `history` is the turns before them."""
         asked = [Question(f"ask-{n}", text, history=history) for n, text in enumerate(questions)]
-        return answer_all(self.plan, arm, asked, *self._parts(arm, seed))
+        worn, generator = self._worn(arm, seed)
+        return answer_all(worn.plan, arm, asked, generator, worn.finder, worn.shots)
 
     def stream(
         self, question: str, arm: EvaluateStep, history: tuple[Message, ...] = ()
     ) -> Running[str, None, Answer]:
         """Yield the pieces of one answer as the model says them; return the answer with its citations."""
-        return answer_in_pieces(
-            self.plan, arm, Question("ask-0", question, history=history), *self._parts(arm)
-        )
+        asked = Question("ask-0", question, history=history)
+        worn, generator = self._worn(arm)
+        return answer_in_pieces(worn.plan, arm, asked, generator, worn.finder, worn.shots)
 
-    def _parts(
-        self, arm: EvaluateStep, seed: int | None = None
-    ) -> tuple[Generator, Retriever | None, tuple[Example, ...]]:
-        """What an arm answers with: the model with its weights, the retriever, the examples shown."""
+    def _worn(self, arm: EvaluateStep, seed: int | None = None) -> tuple[Outfit, Generator]:
+        """What an arm answers with: its instructions, examples and passages, and the model with its weights."""
         weights = None
         if arm.weights:
             seeds = self.plan.train_step(arm.weights).seeds
@@ -78,10 +78,13 @@ class Desk:
                     f"the run has no weights for the arm {arm.arm} ({weights.name} is missing)",
                     "finish it with: tunewise run --resume",
                 )
-        shots: tuple[Example, ...] = ()
-        if arm.shots:
-            from runners.run import read_data
+        if arm.arm not in self._outfits:
+            self._outfits[arm.arm] = recall(self.bench, arm, self._examples)
+        # The index may have moved on since the last question.
+        worn = replace(self._outfits[arm.arm], finder=passages(self.bench, arm))
+        return worn, self.bench.generator(weights, arm)
 
-            shots = choose_shots(read_data(self.plan)[0], arm.shots, self.plan.seed)
-        retriever = self.bench.retriever if arm.retrieval else None
-        return self.bench.generator(weights, arm), retriever, shots
+    def _examples(self) -> tuple[Example, ...]:
+        from runners.run import read_data
+
+        return read_data(self.plan)[0]

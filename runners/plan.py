@@ -182,6 +182,10 @@ class Plan(Strict):
                     raise ValueError(f"{place}.weights: no earlier train step is for arm {step.weights!r}")
                 if step.retrieval and not has_index:
                     raise ValueError(f"{place}: retrieval needs an index step before it")
+                if (step.classifier or step.shots) and not self.data.examples:
+                    raise ValueError(
+                        f"{place}: an arm that learns from or shows examples needs data.examples"
+                    )
         if has_index and not self.data.documents:
             raise ValueError("an index step needs data.documents")
         if not self.weights or sum(self.weights.values()) <= 0 or min(self.weights.values()) < 0:

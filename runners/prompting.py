@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from rag.durable import sha256_text
-from runners.data import Example
+from runners.data import Example, Question
 from runners.plan import Prompts
 from runners.shapes import Message, system_turn
 
+Shots = Sequence[Example] | Callable[[Question], Sequence[Example]]
+"""The examples that an arm shows: the same before every question, or chosen for each."""
 _PLACES = re.compile(r"\{(passages|question)\}")
 
 

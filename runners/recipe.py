@@ -106,16 +106,42 @@ class EvaluateStep(Strict):
     """Answer every test question with one arm."""
 
     kind: Literal["evaluate"] = "evaluate"
-    arm: str = Field(description="prompting, few-shot, rag, lora, qlora, full, naive-stack, hybrid.")
+    arm: str = Field(
+        description="prompting, few-shot, classifier, long-context, rag, lora, qlora, full, naive-stack, hybrid."
+    )
     weights: str | None = Field(
         None, description="The train step's arm whose weights it uses; null is the base."
     )
     retrieval: bool = Field(False, description="Whether it is given passages from the index.")
+    passages: Literal["found", "all"] = Field(
+        "found", description="all: every passage of the index in each prompt, in place of those found."
+    )
     shots: int = Field(0, ge=0, le=64, description="Examples shown in the prompt.")
+    bank: Literal["fixed", "chosen", "similar"] = Field(
+        "fixed",
+        description="Which: drawn by the seed; the best of a few banks on dev questions; the nearest to each question.",
+    )
+    budget: int = Field(
+        60, ge=0, le=5000,
+        description="Most dev answers to choose a bank, no more than test questions; 0 keeps the fixed one.",
+    )  # fmt: skip
+    classifier: bool = Field(
+        False, description="A linear head over the embedder's vectors of the examples answers, for labels."
+    )
     model: PlanModel | None = Field(
         None,
         description="Another model for this arm, e.g. a remote one beside a local one; null is the plan's.",
     )
+
+    @model_validator(mode="after")
+    def _fitting(self) -> EvaluateStep:
+        if self.passages == "all" and not self.retrieval:
+            raise ValueError("passages: all is for an arm with retrieval: true")
+        if self.bank != "fixed" and not self.shots:
+            raise ValueError(f"bank: {self.bank} needs shots of 1 or more")
+        if self.classifier and (self.weights or self.retrieval or self.shots or self.model):
+            raise ValueError("a classifier has no weights, retrieval, shots or model of its own")
+        return self
 
 
 class Forgetting(Strict):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 from rag import context
 from rag.index import Index
@@ -34,6 +35,14 @@ class Found:
     def refuse(self) -> bool:
         """Whether the documents seem not to hold the answer."""
         return self.decision.refuse
+
+
+class Finder(Protocol):
+    """Brings the passages of a prompt: those a search finds, or all there are."""
+
+    def find(self, questions: Sequence[str]) -> list[Found]:
+        """Return what each question is given."""
+        ...
 
 
 class Retriever:

@@ -8,12 +8,24 @@ from typing import Any
 
 from rag.durable import writing_into
 from rag.errors import BadInput
-from runners import card, forgetting, judge, leakage, require, steps, trial, untuned
+from runners import (
+    card,
+    classify,
+    forgetting,
+    judge,
+    leakage,
+    outfit,
+    require,
+    steps,
+    trial,
+    untuned,
+    whole,
+)
 from runners.bench import Bench, identity, obtain, obtain_bases
 from runners.data import Example, ExampleSet, Question, load_examples, load_questions, overlap
 from runners.machine import detect
 from runners.models import Model
-from runners.plan import IndexStep, Plan, Step, TrainStep
+from runners.plan import EvaluateStep, IndexStep, Plan, Step, TrainStep
 from runners.rundir import TRIAL, OnEvent, RunFolder, read_lines
 from runners.split import Split, split_questions
 
@@ -37,6 +49,8 @@ def quick(plan: Plan) -> Plan:
 
 
 def _quick_step(step: Step) -> Step:
+    if isinstance(step, EvaluateStep) and step.bank == "chosen":
+        return step.model_copy(update={"budget": 0})
     if not isinstance(step, TrainStep):
         return step
     epochs = min(step.epochs, QUICK_EPOCHS)
@@ -64,9 +78,11 @@ def run_plan(
     forgetting.check(plan)
     bases = obtain_bases(plan, on_event)
     base = bases[plan.model.name]
-    embedder = obtain(plan.embedder, "embedder", on_event) if plan.index is not None else None
+    embedder = obtain(plan.embedder, "embedder", on_event) if outfit.needs_embedder(plan) else None
     machine = detect(out)
     require.check(plan, base.folder if isinstance(base, Model) else None, out, machine)
+    classify.check(plan, examples)
+    whole.check(plan, bases, embedder, (*split.dev, *split.test), on_event)
     run = RunFolder.create(out, plan, resume, overwrite)
     with run.writing():
         bench = Bench(plan, run, base, embedder, examples, split, on_event, bases)

@@ -9,11 +9,11 @@ from typing import Any
 from rag.durable import canonical_json, sha256_file, sha256_text, write_json, writing_into
 from rag.errors import BadInput
 from rag.signals import NAMES
-from runners import peak, replay
+from runners import classify, outfit, peak, replay
 from runners.bench import REFUSAL, Bench, identity
 from runners.data import Example, Question, load_examples
 from runners.plan import EvaluateStep, IndexStep, Plan, Step, TrainStep
-from runners.prompting import choose_shots, training_row
+from runners.prompting import training_row
 from runners.rundir import INDEX, TRIAL, read_lines
 from runners.trial import ANSWERS, keep_current, run_arm
 
@@ -40,8 +40,12 @@ def inputs(bench: Bench, step: Step) -> dict[str, Any]:
     made_from |= {"split": bench.split.digest, "max_new_tokens": plan.max_new_tokens}
     made_from |= {
         "index": _index_digest(plan, step.retrieval),
-        "shots": _rows_digest(bench) if step.shots else "",
+        "shots": _rows_digest(bench) if step.shots or step.classifier else "",
     }
+    if step.classifier or step.bank == "similar":
+        made_from["embedder"] = bench.embedder_model and bench.embedder_model.fingerprint
+    if step.classifier or step.bank == "chosen":
+        made_from["checks"] = [check.model_dump(mode="json") for check in plan.checks]
     if step.weights:
         made_from["weights"] = inputs(bench, plan.train_step(step.weights))
     return made_from
@@ -127,14 +131,19 @@ def evaluate_arm(bench: Bench, step: EvaluateStep) -> dict[str, Any]:
     """Let one arm answer every test question, with each of its seeds' weights."""
     plan = bench.plan
     seeds = plan.train_step(step.weights).seeds if step.weights else (plan.seed,)
-    shots = choose_shots(bench.examples, step.shots, plan.seed)
-    found = bench.retriever if step.retrieval else None
-    keep_current(bench.run.path / TRIAL, step.arm, sha256_text(canonical_json(inputs(bench, step))))
+    made_from = sha256_text(canonical_json(inputs(bench, step)))
+    keep_current(bench.run.path / TRIAL, step.arm, made_from)
+    if step.classifier:
+        told = classify.train(plan, step.arm, bench.examples, bench.embedder, bench.run.path, made_from)
+        bench.tell({"event": "classifier.trained", "arm": step.arm, **told})
+    first = bench.run.adapter(step.weights, seeds[0]) if step.weights else None
+    indexed = (bench.run.path / INDEX).exists()  # a plan may evaluate an arm before its index step
+    worn = outfit.prepare(bench, step, first, lambda q: gold_text(bench, q) if indexed else "")
     asked = 0
     for seed in seeds:
         weights = bench.run.adapter(step.weights, seed) if step.weights else None
         asked += run_arm(
-            plan, step, seed, bench.split.test, bench.generator(weights, step), found, shots,
+            worn.plan, step, seed, bench.split.test, bench.generator(weights, step), worn.finder, worn.shots,
             bench.run.path / TRIAL / ANSWERS, bench.tell,
         )  # fmt: skip
     rows = [row for row in read_lines(bench.run.path / TRIAL / ANSWERS) if row["arm"] == step.arm]

@@ -12,9 +12,10 @@ from rag.durable import append_line, write_json, write_text
 from rag.types import Citation
 from runners.answer import Answer, answer_all
 from runners.completion import Generator
-from runners.data import Example, Question
+from runners.data import Question
 from runners.plan import EvaluateStep, Plan
-from runners.retrieval import Retriever
+from runners.prompting import Shots
+from runners.retrieval import Finder
 from runners.rundir import OnEvent, read_lines
 from runners.score import combined, score_answer
 
@@ -64,8 +65,8 @@ def run_arm(
     seed: int,
     questions: Sequence[Question],
     generator: Generator,
-    retriever: Retriever | None,
-    shots: Sequence[Example],
+    retriever: Finder | None,
+    shots: Shots,
     journal: Path,
     on_event: OnEvent = None,
 ) -> int:
@@ -73,6 +74,8 @@ def run_arm(
 
     Each batch is in the journal before the next one starts, so that an interrupted trial asks nothing twice.
     """
+    from runners.whole import set_apart
+
     have = {(row["arm"], row["seed"], row["id"]) for row in read_lines(journal)}
     open_questions = [q for q in questions if (arm.arm, seed, q.id) not in have]
     done = len(questions) - len(open_questions)
@@ -81,7 +84,8 @@ def run_arm(
         nonlocal done
         done += len(answers)
         for answer in answers:
-            append_line(journal, answer.to_json(arm.arm, seed))
+            row = answer.to_json(arm.arm, seed)
+            append_line(journal, set_apart(answer, row, journal.parent) if arm.passages == "all" else row)
         if on_event:
             on_event({"event": "answers.batch", "arm": arm.arm, "done": done, "total": len(questions)})
 

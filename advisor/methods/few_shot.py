@@ -38,5 +38,5 @@ class FewShot(Method):
         return inference(p, self.name, bank, *said)
 
     def steps(self, p: Profile, drafting: Drafting) -> tuple[Step, ...]:
-        """Evaluate the base with examples shown."""
-        return (EvaluateStep(arm=self.name, shots=drafting.shots),)
+        """Evaluate the base with examples shown, the best of a few banks on dev questions."""
+        return (EvaluateStep(arm=self.name, shots=drafting.shots, bank="chosen"),)

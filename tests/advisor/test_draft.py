@@ -31,13 +31,15 @@ def test_all_arms_in_order(desk: Any, laptop: Machine) -> None:
         questions=desk.questions,
         prompt=desk.prompt,
     ).plan
-    assert [arm.arm for arm in plan.arms] == ["prompting", "few-shot", "rag", "lora", "naive-stack", "hybrid"]
+    assert [arm.arm for arm in plan.arms] == [
+        "prompting", "few-shot", "long-context", "rag", "lora", "naive-stack", "hybrid",
+    ]  # fmt: skip
     assert plan.choice == "hybrid"
     hybrid = plan.train_step("hybrid")
     assert (hybrid.rows, hybrid.start_from, hybrid.method) == ("retrieval", None, "lora")
     assert hybrid.rank == plan.train_step("lora").rank
     assert plan.train_step("lora").reasons
-    assert plan.gate.must_beat == ("prompting", "few-shot", "rag", "lora")
+    assert plan.gate.must_beat == ("prompting", "few-shot", "long-context", "rag", "lora")
     assert plan.prompts.system.startswith("Answer in one statement")
     assert plan.checks[0].text == "one statement, then one closing question"
     assert plan.weights["style"] > 0
@@ -51,7 +53,7 @@ def test_all_arms_in_order(desk: Any, laptop: Machine) -> None:
 def test_documents_alone(desk: Any, laptop: Machine) -> None:
     """Prompting and retrieval, nothing to tune, no checks, and that is said."""
     found = drafted(laptop, "must_cite=yes", documents=desk.documents, questions=desk.questions)
-    assert [arm.arm for arm in found.plan.arms] == ["prompting", "rag"]
+    assert [arm.arm for arm in found.plan.arms] == ["prompting", "long-context", "rag"]
     assert found.plan.choice == "rag"
     assert found.plan.weights["citation"] > 0
     assert not found.plan.house_style
@@ -67,7 +69,7 @@ def test_plain_texts_are_trained_on_but_not_shown_as_examples(
     for number in range(3):
         (texts / f"{number}.txt").write_text(f"The lamp of berth {number} burns all night. " * 4000, "utf-8")
     found = drafted(laptop, documents=desk.documents, examples=texts, questions=desk.questions)
-    assert {arm.arm for arm in found.plan.arms} <= {"prompting", "rag", "lora", "naive-stack"}
+    assert {arm.arm for arm in found.plan.arms} <= {"prompting", "long-context", "rag", "lora", "naive-stack"}
     assert all(step.rows == "plain" for step in found.plan.steps if isinstance(step, TrainStep))
     assert any("no checks of style" in note for note in found.notes)
     assert found.plan.answers["unlabelled_tokens"].source == "counted"
@@ -151,3 +153,33 @@ def test_the_same_situation_gives_the_same_plan(desk: Any, laptop: Machine) -> N
     files = {"documents": desk.documents, "examples": desk.examples, "questions": desk.questions}
     a, b = (drafted(laptop, "behaviour_gap=high", **files).plan for _ in range(2))
     assert a.digest() == b.digest()
+
+
+def test_all_documents_go_into_the_prompt_only_where_they_surely_fit(desk: Any, laptop: Machine) -> None:
+    """Not where they are many for the model, or for this machine; the drafted bank is chosen on dev questions."""
+
+    def arms(*sets: str) -> dict[str, Any]:
+        plan = drafted(
+            laptop, *sets, documents=desk.documents, examples=desk.examples, questions=desk.questions
+        )
+        return {arm.arm: arm for arm in plan.plan.arms}
+
+    whole = arms()["long-context"]
+    assert (whole.retrieval, whole.passages) == (True, "all")
+    assert arms()["few-shot"].bank == "chosen"
+    assert "long-context" not in arms("corpus_tokens=7000")
+    assert "long-context" not in arms("corpus_tokens=7000", "model=qwen2.5-0.5b-instruct")
+    assert "long-context" in arms("corpus_tokens=3900", "model=qwen2.5-0.5b-instruct")
+    assert "classifier" not in arms()
+
+
+def test_labels_get_a_classifier(desk: Any, laptop: Machine, make_rows: Any, make_example: Any) -> None:
+    """A linear head stands beside the models, and a tuned arm must beat it."""
+    rows = [make_example(n) for n in range(60)]
+    for n, row in enumerate(rows):
+        row["messages"][1]["content"] = ("refund", "lost", "hours")[n % 3]
+    make_rows(desk.examples, rows)
+    plan = drafted(laptop, "behaviour_gap=high", examples=desk.examples, questions=desk.questions).plan
+    assert [arm.arm for arm in plan.arms][:3] == ["prompting", "few-shot", "classifier"]
+    assert plan.arms[2].classifier
+    assert "classifier" in plan.gate.must_beat

@@ -56,3 +56,21 @@ def test_rejected_rows_and_warnings_of_training_are_said() -> None:
 def test_reasons_are_said_once_for_the_same_settings() -> None:
     plan = {"event": "train.plan", "reasons": {"rank": "16 because"}}
     assert told(plan, plan).count("rank: 16 because") == 1
+
+
+def test_how_a_prompt_was_chosen_and_labels_were_learnt_is_said() -> None:
+    tried = {"event": "prompt.tried", "prompt": "others, rules listed", "questions": 5, "score": 0.4}
+    chosen = {"event": "prompt.chosen", "reason": "the fixed bank: a budget of 0 tries no other"}
+    learnt = {
+        "event": "classifier.trained",
+        "labels": 3,
+        "rows": 60,
+        "left_out": 2,
+        "accuracy": 0.915,
+        "c": 10.0,
+    }
+    said = told(tried, chosen, learnt, {**learnt, "left_out": 0, "accuracy": None})
+    assert "others, rules listed: 0.40 on 5 dev questions" in said
+    assert "the fixed bank: a budget of 0 tries no other" in said
+    assert "3 labels from 60 examples, cross-validated accuracy 0.92 (C 10); 2 left out" in said
+    assert "3 labels from 60 examples (C 10)\n" in said

@@ -1,0 +1,229 @@
+"""Few-shot's prompt, chosen on dev questions: a small prompt optimiser that keeps the fixed bank unless one beats it.
+
+A handful of prompts (``runners.bank``) is scored with the plan's own combined score. Successive halving spends the
+answers where they count: a few questions for all, a few more for the better half, and half of the answers on fresh
+questions for the best one and the fixed bank alone. Only those decide, because the questions that picked the best one
+flatter it: it is taken when its paired 95 % interval against the fixed bank lies above zero and p is below .05.
+No test question is read. Every answer is in a journal before the next batch starts, so nothing is asked twice.
+
+Only the few-shot arm's own prompt changes. The other arms keep the plan's instructions: all are asked alike so that
+none is a straw man, tuned rows are built on them, and a list of rules that helps a base model with three examples need
+not help a model that has learnt the style. Who wants the list of rules everywhere writes it into ``prompts.system``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from rag.durable import append_line, canonical_json, sha256_text, write_json
+from rag.errors import BadInput
+from runners.answer import Answer, answer_all
+from runners.bank import Candidate
+from runners.completion import Generator
+from runners.data import Example, Question
+from runners.plan import EvaluateStep, Plan
+from runners.retrieval import Finder
+from runners.rundir import read_lines
+from runners.score import combined, score_answer
+
+PROMPTS, TRIED = "prompts.json", "tried.jsonl"
+LEAST = 8
+"""Fresh questions that the last two prompts must both be asked: with fewer a difference cannot be told from noise."""
+FIRST, SECOND = 0.27, 0.2
+"""Shares of the answers that the first two rounds may take."""
+SURE = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """What an audition needs besides the candidates: who answers, what is asked, where it is kept."""
+
+    plan: Plan
+    arm: EvaluateStep
+    dev: tuple[Question, ...]
+    generator: Callable[[], Generator]
+    """Makes the model ready; called only when there is something to ask."""
+    finder: Finder | None
+    gold: Callable[[Question], str]
+    base: str
+    """What tells the answering model and its weights from every other."""
+    folder: Path
+    """The trial's folder."""
+    tell: Callable[[dict[str, Any]], None]
+
+
+def rounds(count: int, dev: int, budget: int) -> tuple[tuple[int, int], ...]:
+    """Return (prompts, questions each) of every round; empty when the last two would share too few questions.
+
+    The questions of a round are new ones; together they are at most `dev`, and the answers at most `budget`.
+    """
+    if count < 2:
+        return ()
+    sizes = [count, -(-count // 2)] if count > 4 else [count] if count > 2 else []
+    planned: list[tuple[int, int]] = []
+    left = budget
+    for size, share in zip(sizes, (FIRST, SECOND), strict=False):
+        each = max(1, int(share * budget / size))
+        planned.append((size, each))
+        left -= size * each
+    fresh = min(left // 2, dev - sum(each for _, each in planned))
+    return (*planned, (2, fresh)) if fresh >= LEAST else ()
+
+
+def audition(stage: Stage, candidates: Sequence[Candidate], budget: int) -> Candidate:
+    """Return the prompt to use, the first candidate unless another surely beats it; what was tried is kept and told.
+
+    What an earlier call with the same candidates, questions, model and scores decided is not asked again.
+    """
+    made_from = _made_from(stage, candidates)
+    known = read_choice(stage.folder, stage.arm.arm)
+    if known is not None and known["made_from"] == made_from:
+        return Candidate.from_json(known["chosen"])
+    planned = rounds(len(candidates), len(stage.dev), budget)
+    if not planned:
+        reason = _why_not(len(candidates), len(stage.dev), budget)
+        return _keep(stage, made_from, candidates[0], (), reason)
+    scores: dict[str, list[float]] = {c.name: [] for c in candidates}
+    running, asked = list(candidates), 0
+    for size, each in planned:
+        running = _best(running, scores, size)
+        questions = stage.dev[asked : asked + each]
+        asked += each
+        # Few questions of many prompts make one batch; many of a prompt share what they begin with.
+        for group in [running] if each < LEAST else [[c] for c in running]:
+            _ask(stage, group, questions, made_from)
+        journal = _journal(stage, made_from)
+        for candidate in running:
+            scores[candidate.name] += [journal[candidate.name, q.id] for q in questions]
+            stage.tell(
+                {
+                    "event": "prompt.tried", "arm": stage.arm.arm, "prompt": candidate.name,
+                    "questions": len(scores[candidate.name]), "score": _mean(scores[candidate.name]),
+                }
+            )  # fmt: skip
+    chosen, reason = _decide(stage.plan, running, scores, planned[-1][1])
+    tried = [
+        {**c.to_json(), "questions": len(scores[c.name]), "score": _mean(scores[c.name])} for c in candidates
+    ]
+    return _keep(stage, made_from, chosen, tried, reason)
+
+
+def read_choice(folder: Path, arm: str) -> dict[str, Any] | None:
+    """Return what was decided for an arm, from `trial/prompts.json`; None when nothing was, BadInput when damaged."""
+    path = folder / PROMPTS
+    if not path.is_file():
+        return None
+    try:
+        found = json.loads(path.read_text("utf-8"))["arms"].get(arm)
+        return dict(found) if found else None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise BadInput(
+            f"{path} is damaged: {error!r}", "remove it, and choose again: tunewise run --resume"
+        ) from None
+
+
+def _best(running: Sequence[Candidate], scores: dict[str, list[float]], size: int) -> list[Candidate]:
+    """The fixed bank and the best others; of equals the earlier."""
+    fixed, *others = running
+    ranked = sorted(others, key=lambda c: -(_mean(scores[c.name]) or 0.0))
+    return [fixed, *ranked[: size - 1]]
+
+
+def _ask(stage: Stage, group: Sequence[Candidate], questions: Sequence[Question], made_from: str) -> None:
+    """Ask these questions of every prompt of a group at once, but for what the journal holds."""
+    have = _journal(stage, made_from)
+    open_ = [(c, q) for c in group for q in questions if (c.name, q.id) not in have]
+    if not open_:
+        return
+    # A question's own system turn stands in for the plan's instructions: so each brings its prompt's.
+    asked = [replace(q, id=str(n), system=q.system or c.system or None) for n, (c, q) in enumerate(open_)]
+
+    def keep(answers: list[Answer]) -> None:
+        for answer in answers:
+            candidate, question = open_[int(answer.question.id)]
+            append_line(
+                stage.folder / TRIED,
+                {
+                    "made_from": made_from, "prompt": candidate.name, "id": question.id,
+                    "answer": answer.text, "score": _score(stage, question, answer),
+                    "prompt_tokens": answer.completion.prompt_tokens,
+                    "completion_tokens": answer.completion.completion_tokens,
+                    "seconds": round(answer.completion.seconds, 4),
+                },
+            )  # fmt: skip
+
+    def shots(question: Question) -> tuple[Example, ...]:
+        return open_[int(question.id)][0].shots
+
+    answer_all(stage.plan, stage.arm, asked, stage.generator(), stage.finder, shots, keep)
+
+
+def _journal(stage: Stage, made_from: str) -> dict[tuple[str, str], float]:
+    """The scores that are known, by prompt and question."""
+    rows = (row for row in read_lines(stage.folder / TRIED) if row["made_from"] == made_from)
+    return {(row["prompt"], row["id"]): row["score"] for row in rows}
+
+
+def with_instructions(plan: Plan, system: str) -> Plan:
+    """Return the plan with other instructions, for one arm."""
+    return plan.model_copy(update={"prompts": plan.prompts.model_copy(update={"system": system})})
+
+
+def _score(stage: Stage, question: Question, answer: Answer) -> float:
+    gold = stage.gold(question)
+    scores = score_answer(stage.plan, question, answer.text, answer.citations, stage.arm.retrieval, gold)
+    return combined(scores, {str(name): weight for name, weight in stage.plan.weights.items()})
+
+
+def _decide(
+    plan: Plan, running: Sequence[Candidate], scores: dict[str, list[float]], fresh: int
+) -> tuple[Candidate, str]:
+    from rag.stats import paired
+
+    fixed, other = running
+    pair = paired(other.name, fixed.name, scores[other.name][-fresh:], scores[fixed.name][-fresh:], plan.seed)
+    margin = f"{pair.difference:+.2f} [{pair.low:+.2f}, {pair.high:+.2f}], p {pair.p:.2f}, on {fresh} fresh dev questions"
+    if pair.low > 0 and pair.p < SURE:
+        return other, f"{other.name} beats the fixed bank: {margin}"
+    return fixed, f"the fixed bank stays: {other.name} does not surely beat it ({margin})"
+
+
+def _why_not(count: int, dev: int, budget: int) -> str:
+    if budget == 0:
+        return "the fixed bank: a budget of 0 tries no other"
+    if count < 2:
+        return "the fixed bank: the examples make no other"
+    return (
+        f"the fixed bank: {dev} dev questions and {budget} answers are too few to tell {count} prompts apart"
+    )
+
+
+def _keep(
+    stage: Stage, made_from: str, chosen: Candidate, tried: Sequence[dict[str, Any]], reason: str
+) -> Candidate:
+    path = stage.folder / PROMPTS
+    arms = json.loads(path.read_text("utf-8"))["arms"] if path.is_file() else {}
+    found = {"made_from": made_from, "chosen": chosen.to_json(), "reason": reason, "tried": list(tried)}
+    write_json(path, {"schema": 1, "arms": {**arms, stage.arm.arm: found}})
+    stage.tell({"event": "prompt.chosen", "arm": stage.arm.arm, "prompt": chosen.name, "reason": reason})
+    return chosen
+
+
+def _made_from(stage: Stage, candidates: Sequence[Candidate]) -> str:
+    plan = stage.plan
+    parts = {
+        "candidates": [c.to_json() for c in candidates], "step": stage.arm.model_dump(mode="json"),
+        "dev": [(q.id, q.question) for q in stage.dev], "base": stage.base,
+        "prompts": plan.prompts.model_dump(mode="json"), "max_new_tokens": plan.max_new_tokens,
+        "checks": [c.model_dump(mode="json") for c in plan.checks],
+        "weights": {str(name): weight for name, weight in plan.weights.items()}, "seed": plan.seed,
+    }  # fmt: skip
+    return sha256_text(canonical_json(parts))
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return round(sum(values) / len(values), 4) if values else None

@@ -1,0 +1,177 @@
+"""Few-shot's prompt: tried on dev questions, kept unless another surely beats it, never asked twice."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from runners.audition import LEAST, TRIED, Stage, audition, read_choice, rounds
+from runners.bank import Candidate, Nearest, candidates, instructions
+from runners.completion import Completion
+from runners.data import Example, Question
+from runners.plan import EvaluateStep, parse_plan
+from runners.rundir import read_lines
+from runners.shapes import Message
+
+ARM = EvaluateStep(arm="few-shot", shots=2, bank="chosen")
+PLAN = parse_plan(
+    {
+        "name": "p", "choice": "few-shot", "model": {"name": "m"}, "data": {"examples": "e", "questions": "q"},
+        "steps": [ARM.model_dump()], "weights": {"exact_match": 1}, "prompts": {"system": "Be brief."},
+        "checks": [{"kind": "max_words", "value": 9, "text": "at most 9 words"}],
+    }
+)  # fmt: skip
+DEV = tuple(Question(f"d{n}", f"How many berths has pier {n}?", reference=f"It has {n}.") for n in range(40))
+
+
+class Pupil:
+    """Answers right where `knows` says so of the prompt; counts what it is asked."""
+
+    def __init__(self, knows: Callable[[str, str], bool], stop_after: int | None = None) -> None:
+        self.knows, self.asked, self.stop_after = knows, 0, stop_after
+
+    def count_tokens(self, text: str) -> int:
+        """Return the number of words."""
+        return len(text.split())
+
+    def generate(
+        self,
+        chats: Sequence[Sequence[Message]],
+        max_new_tokens: int,
+        on_batch: Callable[[list[int], list[Completion]], None] | None = None,
+    ) -> list[Completion]:
+        """Answer each chat by itself."""
+        made = []
+        for position, chat in enumerate(chats):
+            if self.asked == self.stop_after:
+                raise KeyboardInterrupt
+            self.asked += 1
+            number = chat[-1]["content"].rstrip("?").split()[-1]
+            right = self.knows("\n".join(m["content"] for m in chat[:-1]), number)
+            made.append(Completion(f"It has {number}." if right else "Perhaps.", 9, 4, 0.25, "stop"))
+            if on_batch:
+                on_batch([position], made[-1:])
+        return made
+
+
+def stage(pupil: Pupil, folder: Path, told: list[dict[str, Any]], dev: Sequence[Question] = DEV) -> Stage:
+    """All that an audition needs, around a pupil."""
+    return Stage(PLAN, ARM, tuple(dev), lambda: pupil, None, lambda q: "", "base", folder, told.append)  # type: ignore[arg-type, return-value]
+
+
+@pytest.fixture
+def banks(pier_examples: tuple[Example, ...]) -> tuple[Candidate, ...]:
+    """The prompts to try over the piers' examples."""
+    return candidates(PLAN, pier_examples, 2)
+
+
+def test_candidates_differ_and_the_fixed_bank_comes_first(banks: tuple[Candidate, ...]) -> None:
+    names = [c.name for c in banks]
+    assert names[:3] == ["fixed", "reversed", "others"]
+    assert "fixed, rules listed" in names
+    assert len(banks) == len({(c.system, tuple(s.question for s in c.shots)) for c in banks})
+    assert banks[1].shots == banks[0].shots[::-1]
+    assert not any(shot in banks[0].shots for shot in banks[2].shots)
+    assert banks[-1].system.endswith("Rules for every reply:\n- at most 9 words")
+    kept = Candidate.from_json(json.loads(json.dumps(banks[0].to_json())))
+    assert [(s.question, s.reply) for s in kept.shots] == [(s.question, s.reply) for s in banks[0].shots]
+    assert instructions(PLAN, own=True) == (("", "Be brief."),)
+
+
+@pytest.mark.parametrize(
+    ("count", "dev", "budget"), [(8, 40, 60), (8, 22, 60), (4, 40, 60), (3, 30, 40), (2, 9, 99)]
+)
+def test_rounds_stay_within_the_budget_and_the_questions(count: int, dev: int, budget: int) -> None:
+    planned = rounds(count, dev, budget)
+    assert sum(size * each for size, each in planned) <= budget
+    assert sum(each for _, each in planned) <= dev
+    assert planned[-1][0] == 2
+    assert planned[-1][1] >= LEAST
+    assert [size for size, _ in planned] == sorted((size for size, _ in planned), reverse=True)
+
+
+@pytest.mark.parametrize(
+    ("count", "dev", "budget"), [(8, 40, 20), (8, 9, 60), (1, 40, 60), (8, 40, 0), (8, 0, 60)]
+)
+def test_too_little_to_tell_means_no_rounds(count: int, dev: int, budget: int) -> None:
+    assert rounds(count, dev, budget) == ()
+
+
+def test_a_prompt_that_is_surely_better_is_taken(tmp_path: Path, banks: tuple[Candidate, ...]) -> None:
+    told: list[dict[str, Any]] = []
+    pupil = Pupil(lambda prompt, number: "Rules" in prompt or int(number) % 3 == 0)
+    chosen = audition(stage(pupil, tmp_path, told), banks, 60)
+    assert "Rules" in chosen.system
+    assert pupil.asked <= 60
+    assert told[-1]["event"] == "prompt.chosen"
+    assert "beats the fixed bank" in told[-1]["reason"]
+    assert {event["prompt"] for event in told[:-1]} == {c.name for c in banks}
+    kept = read_choice(tmp_path, "few-shot")
+    assert kept is not None
+    assert kept["chosen"]["name"] == chosen.name
+    assert [row["name"] for row in kept["tried"]] == [c.name for c in banks]
+    assert all(0 <= row["score"] <= 1 and row["questions"] for row in kept["tried"])
+    again = Pupil(lambda prompt, number: False)
+    assert audition(stage(again, tmp_path, []), banks, 60) == Candidate.from_json(kept["chosen"])
+    assert again.asked == 0
+
+
+def test_noise_does_not_move_the_fixed_bank(tmp_path: Path, banks: tuple[Candidate, ...]) -> None:
+    """Prompts that know as much as each other, each something else: at most one in twenty may be taken."""
+    taken = 0
+    for trial in range(20):
+        pupil = Pupil(lambda prompt, number, trial=trial: hash_of(prompt, number, trial) < 0.5)  # type: ignore[misc]
+        chosen = audition(stage(pupil, tmp_path / str(trial), []), banks, 60)
+        taken += chosen.name != "fixed"
+    assert taken <= 1
+
+
+def hash_of(*parts: object) -> float:
+    """A number between 0 and 1 that depends on the parts alone."""
+    from hashlib import sha256
+
+    return sha256("\0".join(map(str, parts)).encode()).digest()[0] / 256
+
+
+def test_an_interrupted_audition_asks_nothing_twice(tmp_path: Path, banks: tuple[Candidate, ...]) -> None:
+    def knows(prompt: str, number: str) -> bool:
+        return "Rules" in prompt
+
+    whole = Pupil(knows)
+    expected = audition(stage(whole, tmp_path / "whole", []), banks, 60)
+    with pytest.raises(KeyboardInterrupt):
+        audition(stage(Pupil(knows, stop_after=25), tmp_path / "cut", []), banks, 60)
+    rest = Pupil(knows)
+    assert audition(stage(rest, tmp_path / "cut", []), banks, 60).name == expected.name
+    assert rest.asked == whole.asked - 25
+    rows = read_lines(tmp_path / "cut" / TRIED)
+    assert len({(row["prompt"], row["id"]) for row in rows}) == len(rows) == whole.asked
+    assert {"answer", "score", "prompt_tokens", "completion_tokens", "seconds"} <= set(rows[0])
+
+
+@pytest.mark.parametrize(
+    ("dev", "budget", "said"), [(DEV[:5], 60, "5 dev questions"), (DEV, 0, "budget of 0"), ((), 60, "0 dev")]
+)
+def test_without_enough_to_go_by_the_fixed_bank_stays_and_that_is_said(
+    tmp_path: Path, banks: tuple[Candidate, ...], dev: tuple[Question, ...], budget: int, said: str
+) -> None:
+    told: list[dict[str, Any]] = []
+    pupil = Pupil(lambda prompt, number: True)
+    assert audition(stage(pupil, tmp_path, told, dev), banks, budget) is banks[0]
+    assert pupil.asked == 0
+    assert said in told[-1]["reason"]
+
+
+def test_the_nearest_examples_are_shown_nearest_last(pier_examples: tuple[Example, ...], words: Any) -> None:
+    nearest = Nearest(pier_examples, words, 3)
+    shots = nearest(Question("q", "How many berths has the Heron Pier?"))
+    assert len(shots) == 3
+    assert shots[-1].question == "How many berths has the Heron Pier?"
+    assert shots == Nearest(pier_examples[::-1], words, 3)(
+        Question("q", "How many berths has the Heron Pier?")
+    )
+    assert Nearest((), words, 3)(DEV[0]) == ()
