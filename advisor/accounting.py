@@ -133,8 +133,8 @@ def timed(
     found = []
     for name, estimated in schedule(plan, rows, test_questions):
         seconds = measured["seconds"].get(name)
-        if seconds and estimated and name not in broken:
-            kind, _, arm = name.partition(":")
+        kind, _, arm = name.partition(":")
+        if seconds and estimated and name not in broken and kind in _KINDS:
             found.append(Timed(kind=_KINDS[kind], arm=arm, predicted=round(estimated, 1), measured=seconds))
     return tuple(found)
 

@@ -17,7 +17,7 @@ from advisor.remembering import corrections, named
 from advisor.timing import schedule
 from rag.durable import sha256_text
 from rag.errors import CannotRun
-from runners import require
+from runners import outfit, require
 from runners.machine import detect
 from runners.plan import Plan, TrainStep
 from runners.rundir import RunFolder
@@ -39,8 +39,8 @@ class Line:
 
     @property
     def kind(self) -> Kind:
-        """Return what kind of step it is."""
-        return _KINDS[self.step.partition(":")[0]]
+        """Return what kind of step it is; what is measured beside the steps (forgetting, house style) gives answers."""
+        return _KINDS.get(self.step.partition(":")[0], "evaluate")
 
     @property
     def best(self) -> float:
@@ -94,7 +94,7 @@ def dry_run(plan: Plan, out: Path, as_json: bool) -> None:
         examples, split = read_data(plan, watcher)
         bases = obtain_bases(plan, watcher)
         base = bases[plan.model.name]
-        embedder = obtain(plan.embedder, "embedder", watcher) if plan.index is not None else None
+        embedder = obtain(plan.embedder, "embedder", watcher) if outfit.needs_embedder(plan) else None
         require.check(plan, base.folder if isinstance(base, Model) else None, out, detect(out))
         rows, found = lines(plan, len(examples), len(split.test))
         by_name = {row.step: row for row in rows}
