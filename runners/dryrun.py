@@ -6,14 +6,14 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 
-from runners import judging, preflight, rehearsal, room, steps
+from runners import judging, outfit, preflight, rehearsal, room, steps
 from runners.bench import Bench
 from runners.chat import Chat
 from runners.data import Example
 from runners.hybrid import retrieval_rows
 from runners.models import Model
 from runners.plan import EvaluateStep, IndexStep, TrainStep
-from runners.prompting import choose_shots, training_row
+from runners.prompting import training_row
 from runners.tuning import TrainConfig
 
 QUESTIONS = 8
@@ -48,7 +48,7 @@ class DryRun:
     started: float = field(default_factory=time.monotonic)
     _index: str = "the index was not built"
     """Why there is no index; "" once it is built."""
-    _asked: dict[tuple[str, bool, int], float] = field(default_factory=dict)
+    _asked: dict[tuple[str, str, int], float] = field(default_factory=dict)
 
     def measure(self) -> Iterator[tuple[IndexStep | TrainStep | EvaluateStep, Took]]:
         """Yield every step of the plan with what was measured of it.
@@ -124,6 +124,8 @@ class DryRun:
 
     def _answer(self, step: EvaluateStep) -> Took:
         bench = self.bench
+        if step.classifier:
+            return Took(how="not measured: a classifier takes seconds and asks no model")
         if step.retrieval and self._index:
             return Took(how=self._index)
         base = bench.base_of(step)
@@ -132,7 +134,7 @@ class DryRun:
         asked = bench.split.dev[:QUESTIONS]
         if not asked:
             return Took(how="not measured: there is no dev question")
-        alike = (base.fingerprint, step.retrieval, step.shots)
+        alike = (base.fingerprint, step.passages if step.retrieval else "", step.shots)
         if alike not in self._asked:
             self._asked[alike] = self._time(step)
         seeds = len(bench.plan.train_step(step.weights).seeds) if step.weights else 1
@@ -147,10 +149,10 @@ class DryRun:
         bench = self.bench
         generator = bench.generator(None, step)
         asked = bench.split.dev[:QUESTIONS]
-        shots = choose_shots(bench.examples, step.shots, bench.plan.seed)
-        retriever = bench.retriever if step.retrieval else None
+        shots = outfit.shown(bench, step, bench.examples)
+        finder = outfit.passages(bench, step)
         started = time.monotonic()
-        answer_all(bench.plan, step, asked, generator, retriever, shots)
+        answer_all(bench.plan, step, asked, generator, finder, shots)
         return (time.monotonic() - started) / len(asked)
 
 

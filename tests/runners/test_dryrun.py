@@ -53,7 +53,13 @@ def test_a_dry_run_measures_writes_no_run_and_keeps_the_ratio(folder: Path) -> N
     assert done.exit_code == 0, done.output
     told = json.loads(done.stdout)
     steps = {row["step"]: row for row in told["steps"]}
-    assert list(steps) == ["evaluate:prompting", "train:lora", "evaluate:lora", "evaluate:few-shot"]
+    assert list(steps) == [
+        "evaluate:prompting",
+        "train:lora",
+        "evaluate:lora",
+        "evaluate:few-shot",
+        "forgetting",
+    ]
     assert steps["train:lora"]["measured"] > 0
     assert steps["train:lora"]["measured_gib"] > 0.1
     assert steps["train:lora"]["how"].startswith("3 steps, the last of ")
@@ -114,7 +120,7 @@ def test_what_was_learnt_corrects_the_next_estimate_aloud(
     }))  # fmt: skip
     rows, found = lines(read_plan(folder / "plan.yaml"), 36, 8)
     assert found["train"].factor == pytest.approx(2.0)
-    assert [row.corrected / row.estimated for row in rows] == pytest.approx([1.0, 2.0, 1.0, 1.0])
+    assert [row.corrected / row.estimated for row in rows] == pytest.approx([1.0, 2.0, 1.0, 1.0, 1.0])
     show_steps(read_plan(folder / "plan.yaml"))
     assert "train: corrected by 2 from 1 earlier run here" in capsys.readouterr().out
 
