@@ -17,7 +17,7 @@ from runners.rundir import TRIAL, read_lines
 from runners.trial import ANSWERS, SCORES
 
 RIGHT = 0.5
-"""An answer with at least this combined score counts as right in the filters."""
+"""The share of the gold's words, or without gold the combined score, from which an answer can count as right."""
 MOST_CHARACTERS = 4_000_000
 """Of answers and quotes on the page; further questions are left out, counted and said."""
 _PIECES = re.compile(r"(\[\d{1,3}\])|(\d[\d.,:]*\d|\w[\w'’-]*)|(\s+|.)", re.S)
@@ -39,14 +39,16 @@ def browse(run: Path, arms: Sequence[str], questions: Sequence[Question]) -> Bro
     nor question, and citations.
     """
     gold = {q.id: q for q in questions}
-    scores = _combined(run)
+    scores = _scores(run)
     by_id: dict[str, dict[str, dict[str, Any]]] = {}
     for row in read_lines(run / TRIAL / ANSWERS):
         by_id.setdefault(row["id"], {}).setdefault(row["arm"], row)
     found: list[dict[str, Any]] = []
     size = 0
     for number, (key, answers) in enumerate(by_id.items()):
-        size += sum(len(r["marked"]) + sum(len(c["quote"]) for c in r.get("citations", ())) for r in answers.values())
+        size += sum(
+            len(r["marked"]) + sum(len(c["quote"]) for c in r.get("citations", ())) for r in answers.values()
+        )
         if size > MOST_CHARACTERS:
             return Browsed(found, len(by_id) - number, _disagreeing(found))
         found.append(_row(len(found) + 1, key, answers, arms, scores, gold.get(key)))
@@ -60,7 +62,9 @@ def pieces(marked: str, gold: Sequence[str], known: Sequence[str]) -> Iterator[t
     held = ""
     for cite, word, rest in _PIECES.findall(marked):
         means = {*content_words(word), *numbers(word)} if word else set()
-        kind = "cite" if cite else "gold" if means & told else "odd" if means and not means & fine else "plain"
+        kind = (
+            "cite" if cite else "gold" if means & told else "odd" if means and not means & fine else "plain"
+        )
         if kind == "plain" or (kind == "odd" and not known and not gold):
             held += cite + word + rest
             continue
@@ -73,7 +77,7 @@ def pieces(marked: str, gold: Sequence[str], known: Sequence[str]) -> Iterator[t
 
 
 def _row(number: int, key: str, answers: Mapping[str, dict[str, Any]], arms: Sequence[str],
-         scores: Mapping[str, Mapping[str, float]], question: Question | None) -> dict[str, Any]:  # fmt: skip
+         scores: Mapping[str, Mapping[str, dict[str, float]]], question: Question | None) -> dict[str, Any]:  # fmt: skip
     first = next(iter(answers.values()))
     gold = [*question.answers, *([question.fact] if question.fact else [])] if question else []
     reference = [*(question.references or ()), question.reference or ""] if question else []
@@ -82,10 +86,14 @@ def _row(number: int, key: str, answers: Mapping[str, dict[str, Any]], arms: Seq
     for arm in [a for a in arms if a in answers]:
         row = answers[arm]
         # Without gold, what other arms said is what an answer can be held against.
-        others = [r["answer"] for name, r in answers.items() if name != arm] if not (gold or any(reference)) else []
+        others = (
+            [r["answer"] for name, r in answers.items() if name != arm]
+            if not (gold or any(reference))
+            else []
+        )
         score = scores.get(arm, {}).get(key)
         told.append({
-            "arm": arm, "score": score, "right": score is not None and score >= RIGHT,
+            "arm": arm, "score": score["combined"] if score else None, "right": score is not None and is_right(score),
             "refused": row.get("refused", False), "cut": row.get("finish") == "length",
             "pieces": list(pieces(unlinked(row["marked"]), gold, [*said, *others, *gold])),
             "citations": {c["n"]: _citation(c) for c in row.get("citations", ()) if c["n"] > 0},
@@ -101,7 +109,11 @@ def _row(number: int, key: str, answers: Mapping[str, dict[str, Any]], arms: Seq
 
 
 def _citation(c: Mapping[str, Any]) -> dict[str, str]:
-    where = f"lines {c['line_start']}–{c['line_end']}" if c["line_end"] > c["line_start"] else f"line {c['line_start']}"
+    where = (
+        f"lines {c['line_start']}–{c['line_end']}"
+        if c["line_end"] > c["line_start"]
+        else f"line {c['line_start']}"
+    )
     where = f"page {c['page']}, {where}" if c.get("page") else where
     dated = f", of {c['date']}" if c.get("date") else ""
     expired = f", valid until {c['valid_until']}" if c.get("valid_until") else ""
@@ -111,10 +123,27 @@ def _citation(c: Mapping[str, Any]) -> dict[str, str]:
     }  # fmt: skip
 
 
-def _combined(run: Path) -> dict[str, dict[str, float]]:
+def is_right(scores: Mapping[str, float]) -> bool:
+    """Whether an answer refuses exactly when it should and, answering, has every number and half the words of the gold.
+
+    Manner (style, citation) does not make a wrong fact right. Where none of these scores exists, the combined one
+    decides.
+    """
+    told = [
+        scores[name] >= least
+        for name, least in (("refusal", 1.0), ("agreement", 1.0), ("fact_recall", RIGHT))
+        if name in scores
+    ]
+    return (
+        all(told)
+        if "fact_recall" in scores or scores.get("refusal") == 0.0 or len(told) == 1
+        else scores["combined"] >= RIGHT
+    )
+
+
+def _scores(run: Path) -> dict[str, dict[str, dict[str, float]]]:
     path = run / TRIAL / SCORES
-    arms = json.loads(path.read_text("utf-8"))["arms"] if path.is_file() else {}
-    return {arm: {key: row["combined"] for key, row in rows.items()} for arm, rows in arms.items()}
+    return dict(json.loads(path.read_text("utf-8"))["arms"]) if path.is_file() else {}
 
 
 def _disagreeing(rows: Sequence[Mapping[str, Any]]) -> int:

@@ -15,6 +15,7 @@ from advisor.axis import Axis
 ROW = 20
 """Pixels of a row's track."""
 HEIGHT = 220
+VALIDATION = "validation"
 _GRID = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 
@@ -24,7 +25,9 @@ def track(mean: float, low: float, high: float, best: bool = False, lower: float
     name = "dot best" if best else "dot"
     zero = _line(_share(0.0, lower), "zero") if lower < 0 else ""
     return _row(
-        _grid() + zero + f'<line class="span{" best" if best else ""}" x1="{x[0]}" x2="{x[2]}" y1="10" y2="10"/>'
+        _grid()
+        + zero
+        + f'<line class="span{" best" if best else ""}" x1="{x[0]}" x2="{x[2]}" y1="10" y2="10"/>'
         f'<circle class="{name}" cx="{x[1]}" cy="10" r="5"/>'
     )
 
@@ -34,7 +37,8 @@ def moved(before: float, after: float, best: bool = False) -> str:
     a, b = _share(before), _share(after)
     name = "dot best" if best else "dot"
     return _row(
-        _grid() + f'<line class="span" x1="{a}" x2="{b}" y1="10" y2="10"/><circle class="ring" cx="{a}" cy="10" r="4.5"/>'
+        _grid()
+        + f'<line class="span" x1="{a}" x2="{b}" y1="10" y2="10"/><circle class="ring" cx="{a}" cy="10" r="4.5"/>'
         f'<circle class="{name}" cx="{b}" cy="10" r="4.5"/>'
     )
 
@@ -46,7 +50,8 @@ def scale(lower: float = 0.0) -> str:
         value = lower + at * (1 - lower)
         anchor = ("start", "middle", "middle", "middle", "end")[n]
         said = f"{value:+g}" if lower < 0 and value else f"{value:g}"
-        text += f'<text x="{_share(at)}" y="12" text-anchor="{anchor}">{said}</text>'
+        kind = ' class="minor"' if n in (1, 3) else ""
+        text += f'<text{kind} x="{_share(at)}" y="12" text-anchor="{anchor}">{said}</text>'
     return f'<svg class="scale" width="100%" height="16" aria-hidden="true" focusable="false">{text}</svg>'
 
 
@@ -95,9 +100,12 @@ def lines(title: str, told: str, series: Mapping[str, Sequence[tuple[float, floa
         body += f'<line class="rule" x1="{x.across(rule)}" x2="{x.across(rule)}" y1="0" y2="100%"/>'
     body += "".join(f'<circle class="mark" cx="{x.across(a)}" cy="{y.up(b)}" r="6"/>' for a, b in marks)
     below = "".join(
-        f'<text x="{x.across(v)}" y="14" text-anchor="{x.anchor(v)}">{escape(x.say(v))}</text>' for v in x.ticks
+        f'<text x="{x.across(v)}" y="14" text-anchor="{x.anchor(v)}">{escape(x.say(v))}</text>'
+        for v in x.ticks
     )
-    beside = "".join(f'<text x="100%" y="{y.up(v)}" dy="4" text-anchor="end">{escape(y.say(v))}</text>' for v in y.ticks)
+    beside = "".join(
+        f'<text x="100%" y="{y.up(v)}" dy="4" text-anchor="end">{escape(y.say(v))}</text>' for v in y.ticks
+    )
     return (
         f'<div class="plot"><p class="unit">{escape(y.name)}</p>'
         f'<svg class="beside" width="100%" height="{HEIGHT}" aria-hidden="true" focusable="false">{beside}</svg>'
@@ -132,27 +140,47 @@ def cost_chart(break_even: Mapping[str, Any]) -> str:
     )  # fmt: skip
 
 
-def loss_chart(curves: Mapping[str, Sequence[tuple[int, float]]]) -> str:
-    """Draw the loss by step, a line for each arm trained; its validation losses, named "... validation", as dots."""
+def loss_chart(curves: Mapping[str, Sequence[tuple[int, float]]], window: int = 1) -> str:
+    """Draw the loss by step, a line for each arm trained; its validation losses, named "... validation", as dots.
+
+    Lines are the running mean of ``window`` steps, without which small batches draw only their own noise.
+    """
+    curves = {k: v if k.endswith(VALIDATION) else _running(v, window) for k, v in curves.items()}
     steps = max(step for points in curves.values() for step, _ in points)
     most = max(loss for points in curves.values() for _, loss in points)
-    ends = ", ".join(f"{name} from {points[0][1]:.2f} to {points[-1][1]:.2f}" for name, points in curves.items())
+    ends = ", ".join(
+        f"{name} from {points[0][1]:.2f} to {points[-1][1]:.2f}" for name, points in curves.items()
+    )
     return lines(
         "Training loss by step", ends, {k: [(float(a), b) for a, b in v] for k, v in curves.items()},
-        Axis("optimiser step", 0, max(steps, 1)), Axis("loss per label token", 0, most * 1.05), dots="validation",
+        Axis("optimiser step", 0, max(steps, 1)), Axis("loss per label token", 0, most * 1.05), dots=VALIDATION,
     )  # fmt: skip
 
 
 def refusal_chart(refusal: Mapping[str, Any]) -> str:
     """Draw the share refused rightly against the share refused wrongly, threshold by threshold."""
-    points = sorted((p["wrong"], p["right"]) for p in refusal["curve"])
     chosen = refusal["chosen"]
+    points = sorted({(p["wrong"], p["right"]) for p in [*refusal["curve"], chosen]})
     told = f"chosen: {chosen['right']:.0%} refused rightly, {chosen['wrong']:.0%} wrongly"
     return lines(
         "When it refuses", told, {"every threshold (ring: the one chosen)": points},
         Axis("answerable questions refused wrongly", 0, 1), Axis("unanswerable ones refused rightly", 0, 1),
         [(chosen["wrong"], chosen["right"])],
     )  # fmt: skip
+
+
+def smoothing(curves: Mapping[str, Sequence[tuple[int, float]]]) -> int:
+    """Return the window of the running mean that suits the longest curve: one, up to 40 steps."""
+    return max(1, max((len(points) for points in curves.values()), default=0) // 20 if curves else 1)
+
+
+def _running(points: Sequence[tuple[int, float]], window: int) -> list[tuple[int, float]]:
+    losses = [loss for _, loss in points]
+    return [
+        (step, sum(part) / len(part))
+        for n, (step, _) in enumerate(points)
+        if (part := losses[max(0, n + 1 - window) : n + 1])
+    ]
 
 
 def _legend(names: Sequence[str], dots: str) -> str:

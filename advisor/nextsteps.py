@@ -12,7 +12,9 @@ def next_steps(data: Mapping[str, Any], run: Path) -> list[tuple[str, str]]:
     """Return (command, why) pairs, the most useful first; commands name the run as it was named, or by its folder."""
     verdict = data["verdict"]
     named = shlex.quote(str(run if not run.is_absolute() else Path(run.name)))
-    steps = [(f'tunewise ask {named} "your question"', f"asks {verdict['winner']}, the arm the verdict chose")]
+    steps = [
+        (f'tunewise ask {named} "your question"', f"asks {verdict['winner']}, the arm the verdict chose")
+    ]
     other = shlex.quote(f"{named.strip(chr(39))}-more")
     more = verdict.get("more_questions_needed")
     if verdict["outcome"] == "undecided" or verdict["strength"] == "leaning":

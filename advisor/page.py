@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from typing import Any
 
 from advisor import charts
-from advisor.browse import RIGHT, browse
+from advisor.browse import browse
 from advisor.nextsteps import next_steps
 from runners.data import Question
 from runners.plan import SCORES
 from runners.rundir import RunFolder
 
 STRENGTHS = {
-    "measured": "measured on this model with enough questions",
-    "leaning": "fewer than 30 test questions: it leans this way, no more",
-    "proxy": "measured on another model than the plan's, standing in for it",
+    "measured": "on the plan's own model, with enough questions",
+    "leaning": "fewer than 30 test questions, so it leans this way, no more",
+    "proxy": "another model than the plan's stood in for it",
 }
-DRIFT_MEANS = "refusal_drift"
+
+LABELS = {
+    "plan": "plan (SHA-256)", "split": "split into dev and test", "base": "base model's fingerprint",
+    "index_input": "what the index was made of", "seed": "seed of split and statistics",
+    "longest_answer_tokens": "longest answer, tokens", "ram_gib": "RAM, GiB", "gpu": "GPU",
+}  # fmt: skip
 
 
 def render(data: dict[str, Any], run: RunFolder, questions: Sequence[Question] = ()) -> str:
@@ -35,7 +41,7 @@ def render(data: dict[str, Any], run: RunFolder, questions: Sequence[Question] =
         "track": charts.track, "moved": charts.moved, "scale": charts.scale, "words": _words, "took": _took
     }  # fmt: skip
     style, script = _file("report.css"), _file("report.js")
-    curves = loss_curves(run)
+    curves = _first(loss_curves(run), data["verdict"]["recommended"])
     break_even = data["predicted"].get("break_even") or {}
     measured_names = {name for arm in data["arms"] for name in arm["scores"]}
     guards = data["guards"]
@@ -46,14 +52,15 @@ def render(data: dict[str, Any], run: RunFolder, questions: Sequence[Question] =
         strength=STRENGTHS.get(data["verdict"]["strength"], ""),
         score_names=[n for n in SCORES if n in measured_names] + sorted(measured_names - set(SCORES)),
         best=next((a for a in data["arms"] if a["arm"] == data["verdict"]["winner"]), None),
-        loss_chart=charts.loss_chart(curves) if curves else "",
+        loss_chart=charts.loss_chart(curves, charts.smoothing(curves)) if curves else "",
+        smoothed=charts.smoothing(curves), said=_unbroken(data["verdict"]["text"]),
         cost_chart=charts.cost_chart(break_even), break_even=break_even,
         refusal=refusal, refusal_chart=charts.refusal_chart(refusal) if refusal and refusal["curve"] else "",
         staleness=guards["staleness"], forgetting=_arms_of(guards.get("forgetting")),
-        drift=_arms_of(guards.get(DRIFT_MEANS)), warnings=data.get("warnings") or [],
+        drift=_arms_of(guards.get("refusal_drift")), warnings=data.get("warnings") or [],
         reasons=_of_choice(data).get("reasons", []), counter=data["predicted"].get("strongest_against"),
         flips=data["predicted"].get("flips") or [], beside=beside(data), memory=memory(data),
-        browsed=browse(run.path, [arm["arm"] for arm in data["arms"]], questions), right=RIGHT,
+        browsed=browse(run.path, [arm["arm"] for arm in data["arms"]], questions), labels=LABELS,
         steps=next_steps(data, run.path), environment=data.get("environment") or {}, source=data.get("data") or {},
     )  # fmt: skip
 
@@ -64,9 +71,9 @@ def loss_curves(run: RunFolder) -> dict[str, list[tuple[int, float]]]:
     for event in run.events():
         kind = event.get("event")
         if kind in ("train.step", "train.eval") and "loss" in event:
-            name = event.get("arm", "train") + (" validation" if kind == "train.eval" else "")
+            name = event.get("arm", "train") + (f" {charts.VALIDATION}" if kind == "train.eval" else "")
             curves.setdefault(name, []).append((event["step"], event["loss"]))
-    return dict(sorted(curves.items(), key=lambda item: item[0].endswith("validation")))
+    return curves
 
 
 def beside(data: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -91,18 +98,19 @@ def memory(data: Mapping[str, Any]) -> list[dict[str, Any]]:
         peaks = [r["peak_gib"] for r in trained.get(name) or () if isinstance(r, dict) and r.get("peak_gib")]
         peak = max(peaks, default=None)
         machine = data.get("environment") or {}
-        bar = charts.memory_bar(figures["low"], figures["likely"], figures["high"], peak, machine.get("ram_gib"))
+        bar = charts.memory_bar(
+            figures["low"], figures["likely"], figures["high"], peak, machine.get("ram_gib")
+        )
         found.append({"method": name, **figures, "measured": peak, "bar": bar})
     return found
 
 
 def _arms_of(guard: Any) -> list[dict[str, Any]]:
-    """A guard's rows, whether it is kept as {arm: row} or as {"arms": [row]}; none when it was not measured."""
-    if not isinstance(guard, Mapping):
-        return []
-    if isinstance(guard.get("arms"), list):
-        return [dict(row) for row in guard["arms"]]
-    return [{"arm": arm, **row} for arm, row in guard.items() if isinstance(row, Mapping)]
+    """A guard's rows, kept as a list, as {"arms": [row]} or as {arm: row}; none when it was not measured."""
+    rows = guard.get("arms", guard) if isinstance(guard, Mapping) else guard
+    if isinstance(rows, Mapping):
+        return [{"arm": arm, **row} for arm, row in rows.items() if isinstance(row, Mapping)]
+    return [dict(row) for row in rows or ()]
 
 
 def _of_choice(data: Mapping[str, Any]) -> dict[str, Any]:
@@ -116,6 +124,18 @@ def _file(name: str) -> str:
 
 def _hash(text: str) -> str:
     return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
+
+
+def _first(curves: Mapping[str, Any], arm: str) -> dict[str, Any]:
+    """The recommended arm's curve gets the first colour."""
+    return dict(
+        sorted(curves.items(), key=lambda item: (item[0].endswith(charts.VALIDATION), item[0] != arm))
+    )
+
+
+def _unbroken(text: str) -> str:
+    """A text whose intervals in brackets stay on one line."""
+    return re.sub(r"\[[^\]]*\]", lambda match: match.group().replace(" ", "\u00a0"), text)
 
 
 def _words(name: str) -> str:

@@ -15,6 +15,8 @@ from runners.models import Model
 from runners.plan import IndexStep, Plan, Step, TrainStep
 from runners.rundir import TRIAL, OnEvent, RunFolder, read_lines
 from runners.split import Split, split_questions
+from runners.surroundings import EVENT as ENVIRONMENT
+from runners.surroundings import surroundings
 
 QUICK = {"max_examples": 120, "max_dev": 16, "max_test": 24}
 QUICK_EPOCHS = 1.0
@@ -63,6 +65,7 @@ def run_plan(
         start = {"plan": plan.digest(), "split": split.digest, "base": identity(base)}
         leaked = len(overlap(examples, (*split.dev, *split.test)))
         bench.tell({"event": "run.start", **start, "overlap": leaked})
+        bench.tell({"event": ENVIRONMENT, **surroundings()})
         worked = [
             _step(bench, name, step, number, len(named))
             for number, (name, step) in enumerate(named)
