@@ -67,7 +67,8 @@ def memory_bar(low: float, likely: float, high: float, measured: float | None, r
         return _share(value / most)
 
     width = f"{100 * (high - low) / most:.2f}%"
-    parts = f'<line class="grid" x1="0" x2="100%" y1="20" y2="20"/><rect class="bar" x="{at(low)}" width="{width}" y="11" height="18"/>'
+    parts = '<line class="grid" x1="0" x2="100%" y1="20" y2="20"/>'
+    parts += f'<rect class="bar" x="{at(low)}" width="{width}" y="11" height="18"/>'
     parts += f'<line class="likely" x1="{at(likely)}" x2="{at(likely)}" y1="7" y2="33"/>'
     if room:
         parts += f'<line class="room" x1="{at(room)}" x2="{at(room)}" y1="2" y2="38"/>'

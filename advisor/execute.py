@@ -56,9 +56,10 @@ def run_and_report(
     """Run every step with progress on stderr, then judge and write the report; None when there is nothing to judge."""
     from advisor.progress import watching
     from advisor.report import write_report
+    from advisor.running import board_of
     from runners.run import read_data, run_plan
 
-    with watching(quiet) as watcher:
+    with watching(quiet, lambda: board_of(plan, out, only)) as watcher:
         run = run_plan(plan, out, resume, overwrite, only, watcher)
     if only is not None or plan.choice not in {arm.arm for arm in plan.arms}:
         return run, None

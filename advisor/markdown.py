@@ -49,7 +49,8 @@ def _stale(data: Mapping[str, Any]) -> list[str]:
     if not stale:
         return []
     moved = [
-        f"{_said(r['arm'])} new fact {r['new_before']} → {r['new_after']}, old {r['old_before']} → {r['old_after']} of {r['n']}"
+        f"{_said(r['arm'])} new fact {r['new_before']} → {r['new_after']}, "
+        f"old {r['old_before']} → {r['old_after']} of {r['n']}"
         for r in stale["arms"]
     ]
     return [f"After the documents changed: {'; '.join(moved)}.", ""]
@@ -64,7 +65,8 @@ def _how(data: Mapping[str, Any]) -> list[str]:
     return [
         "<details><summary>How it was measured</summary>", "", told, "",
         f"{_said(str(machine.get('processor', '')))}, {machine.get('cores')} cores, {machine.get('ram_gib')} GiB RAM, "
-        f"GPU {_said(str(machine.get('gpu', 'none')))}, {machine.get('system')}, Python {machine.get('python')}; {packages}.",
+        f"GPU {_said(str(machine.get('gpu', 'none')))}, {machine.get('system')}, Python {machine.get('python')}; "
+        f"{packages}.",
         "", "</details>",
     ]  # fmt: skip
 

@@ -28,14 +28,18 @@ def environment(events: Sequence[dict[str, Any]]) -> dict[str, Any]:
 def data_used(run: RunFolder, plan: Plan) -> dict[str, Any]:
     """Return the digests of plan, split, model, index input and data files, and the seeds; None for what is unknown."""
     events = run.events()
-    start = next((e for e in reversed(events) if e.get("event") == "run.start"), {})
-    index = next((e for e in reversed(events) if e.get("event") == "step.done" and e["step"] == "index"), {})
+    start = _last(events, event="run.start")
+    index = _last(events, event="step.done", step="index")
     seeds = sorted({seed for step in plan.steps if isinstance(step, TrainStep) for seed in step.seeds})
     return {
         "plan": plan.digest(), "split": start.get("split"), "base": start.get("base"),
         "model": plan.model.name, "index_input": index.get("inputs"), "seed": plan.seed, "training_seeds": seeds,
         "longest_answer_tokens": plan.max_new_tokens, "files": _files(plan),
     }  # fmt: skip
+
+
+def _last(events: Sequence[dict[str, Any]], **wanted: str) -> dict[str, Any]:
+    return next((e for e in reversed(events) if all(e.get(k) == v for k, v in wanted.items())), {})
 
 
 def _files(plan: Plan) -> dict[str, dict[str, str]]:

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from advisor import sources
+from advisor import dots, sources
 from rag.clean import visible
 
 if TYPE_CHECKING:
@@ -26,9 +26,10 @@ MARKS = {"confirmed": "green", "overturned": "red", "undecided": "yellow"}
 
 
 def show_report(data: dict[str, Any], console: Console | None = None) -> None:
-    """Print the table of arms and the verdict line."""
+    """Print the table of arms, their scores as a drawing, the verdict line and the warnings."""
     console = console or Console()
     console.print(arms_table(data))
+    console.print(dots.chart(data, console.width))
     verdict = data["verdict"]
     colour = MARKS[verdict["outcome"]]
     console.print(
@@ -36,6 +37,8 @@ def show_report(data: dict[str, Any], console: Console | None = None) -> None:
         highlight=False,
         soft_wrap=True,
     )
+    for warning in data.get("warnings") or ():
+        _say(console, f"  warning: {warning}", "yellow")
 
 
 def arms_table(data: dict[str, Any]) -> Table:
