@@ -138,14 +138,9 @@ class Board:
             took = span(at - work.started) if left is None else f"{span(left)} left"
         elif work.state == "waiting" and name in self.estimates:
             took = f"about {span(self.estimates[name])}"
-        note = f"score so far {work.score:.2f}" if work.score is not None else ""
-        if work.losses:
-            note = f"loss {work.losses[-1]:.2f} {sparkline(work.losses)}"
-        return (
-            Text(sign, style),
-            Text(name, style),
-            *(Text(text, style) for text in (bar, count, took, note)),
-        )
+        notes = [bar_of(work.done, work.total)] if work.state == "working" and work.total else []
+        notes += [f"score so far {work.score:.2f}"] if work.score is not None else []
+        return tuple(Text(text, style) for text in (sign, name, count, took, " ".join(notes)))
 
 
 def replay(events: Iterable[Mapping[str, Any]], name: str = "", steps: Sequence[str] = ()) -> Board:
