@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from advisor.page import render
 from advisor.report import write_report
 from runners.data import Question
 from runners.plan import parse_plan
@@ -56,7 +57,9 @@ def cited(n: int) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = RunFolder.create(tmp_path_factory.mktemp("page") / "a-run-with-quite-a-long-name-for-its-folder", PLAN)
+    folder = RunFolder.create(
+        tmp_path_factory.mktemp("page") / "a-run-with-quite-a-long-name-for-its-folder", PLAN
+    )
     folder.write({"event": "run.start", "split": "abc", "overlap": 0})
     folder.write({"event": "step.start", "step": "index", "number": 1, "total": 3})
     folder.finish("index", {}, {})
@@ -85,7 +88,18 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder.path / "trial" / "answers.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows), "utf-8")
     stale = {"text": "4 questions.", "arms": [
         {"arm": "rag", "n": 4, "new_before": 0, "new_after": 3, "old_before": 3, "old_after": 0}]}  # fmt: skip
-    write_report(folder, PLAN, [Question(i, "?", (f"{n} euros", NASTY)) for n, i in enumerate(ids)], stale)
+    questions = [Question(i, "?", (f"{n} euros", NASTY)) for n, i in enumerate(ids)]
+    data = write_report(folder, PLAN, questions, stale)
+    changed = {"before": 0.5, "after": 0.9, "difference": 0.4, "low": 0.1, "high": 0.6, "p": 0.01, "n": 10}
+    data["guards"] |= {
+        "forgetting": {"arms": [{"arm": "lora", "loss_before": 3.0, "loss_after": 3.4, "loss_interval": changed,
+                                 "followed_before": 0.5, "followed_after": 0.4, "n": 40, "warned": True, "text": NASTY}]},
+        "refusal_drift": [{"arm": "lora", "against": "prompting", "unanswerable": changed, "answerable": None,
+                           "warned": False, "text": ""}],
+    }  # fmt: skip
+    data["warnings"] = [f"lora has forgotten {NASTY}"]
+    data["measured"]["training"] = {"rag": [{"seed": 0, "peak_gib": 1.4}]}
+    (folder.path / "report.html").write_text(render(data, folder, questions), "utf-8")
     return folder.path / "report.html"
 
 
@@ -195,6 +209,14 @@ def test_nothing_leaves_the_file_and_nothing_of_an_answer_runs(browser: Browser,
     assert asked == [page.as_uri()]
     assert not [e for e in browser.events if e.get("method") in ("Log.entryAdded", "Runtime.exceptionThrown")]
     assert browser.js("window.ran") is None
+    for text in (
+        "beyond noise",
+        "Read with care",
+        "1.40 GiB measured",
+        "simple ways come first",
+        "lora validation",
+    ):
+        assert browser.js(f"document.body.textContent.includes({json.dumps(text)})"), text
     assert browser.js("document.querySelectorAll('script').length") == 1
     assert browser.js("document.querySelectorAll('img, a[href^=javascript], iframe, link').length") == 0
     assert len(shown(browser)) == COUNT
