@@ -1,111 +1,214 @@
-"""The report's drawings as inline SVG, with no remote parts. Heavy: imports matplotlib."""
+"""The report's drawings as inline SVG: percentages across, so that a page of any width shows letters of one size.
+
+No colour stands here: classes name what a mark means, and the page's style sheet knows light, dark and paper.
+"""
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
+from html import escape
 from typing import Any
 
-import matplotlib as mpl
-from matplotlib.figure import Figure
-
 from advisor import plot
+from advisor.axis import Axis
 
-INK, SOFT, CHOSEN = "#1f2933", "#9aa5b1", "#0b7285"
-_DASHES = ("-", "--", "-.", (0, (1, 1)), (0, (5, 1, 1, 1, 1, 1)))
-# Fixed salt and no date: the same numbers draw the same bytes.
-_SETTINGS: Any = {
-    "svg.hashsalt": "tunewise",
-    "svg.fonttype": "none",
-    "font.family": "sans-serif",
-    "font.size": 10,
-}
+ROW = 20
+"""Pixels of a row's track."""
+HEIGHT = 220
+VALIDATION = "validation"
+_GRID = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 
-def arms_chart(arms: Sequence[dict[str, Any]], choice: str) -> str:
-    """Combined score of each arm with its 95 % interval, best on top."""
-    rows = list(reversed(arms))
-    with mpl.rc_context(_SETTINGS):
-        figure = Figure(figsize=(7.2, 0.42 * len(rows) + 0.7))
-        axes = figure.subplots()
-        for height, arm in enumerate(rows):
-            score = arm["score"]
-            colour = CHOSEN if arm["arm"] == choice else INK
-            axes.plot([score["low"], score["high"]], [height, height], color=colour, lw=2, alpha=0.55)
-            axes.plot([score["mean"]], [height], "o", color=colour, ms=7)
-            axes.annotate(
-                f"{score['mean']:.2f}", (score["mean"], height), (0, 7), textcoords="offset points", ha="center",
-                color=colour, fontsize=9,
-            )  # fmt: skip
-        axes.set_yticks(range(len(rows)), [arm["arm"] for arm in rows])
-        axes.set_ylim(-0.6, len(rows) - 0.25)
-        axes.set_xlim(0, 1)
-        axes.set_xlabel("combined score, mean and 95 % interval")
-        return _svg(figure, axes)
+def track(mean: float, low: float, high: float, best: bool = False, lower: float = 0.0) -> str:
+    """Draw a dot with its interval on a scale from ``lower`` (0, or -1 for differences) to 1."""
+    x = [_share(v, lower) for v in (low, mean, high)]
+    name = "dot best" if best else "dot"
+    zero = _line(_share(0.0, lower), "zero") if lower < 0 else ""
+    return _row(
+        _grid()
+        + zero
+        + f'<line class="span{" best" if best else ""}" x1="{x[0]}" x2="{x[2]}" y1="10" y2="10"/>'
+        f'<circle class="{name}" cx="{x[1]}" cy="10" r="5"/>'
+    )
 
 
-def loss_chart(curves: dict[str, list[tuple[int, float]]]) -> str:
-    """Training loss by step, one line per arm."""
-    with mpl.rc_context(_SETTINGS):
-        figure = Figure(figsize=(7.2, 2.6))
-        axes = figure.subplots()
-        for name, points in curves.items():
-            axes.plot([step for step, _ in points], [loss for _, loss in points], lw=1.6, label=name)
-        axes.set_xlabel("optimiser step")
-        axes.set_ylabel("loss per label token")
-        axes.set_ylim(bottom=0)
-        axes.legend(frameon=False)
-        return _svg(figure, axes)
+def moved(before: float, after: float, best: bool = False) -> str:
+    """Draw how a share between 0 and 1 moved: a ring before, a dot after."""
+    a, b = _share(before), _share(after)
+    name = "dot best" if best else "dot"
+    return _row(
+        _grid()
+        + f'<line class="span" x1="{a}" x2="{b}" y1="10" y2="10"/><circle class="ring" cx="{a}" cy="10" r="4.5"/>'
+        f'<circle class="{name}" cx="{b}" cy="10" r="4.5"/>'
+    )
+
+
+def scale(lower: float = 0.0) -> str:
+    """Draw the numbers under a column of tracks."""
+    text = ""
+    for n, at in enumerate(_GRID):
+        value = lower + at * (1 - lower)
+        anchor = ("start", "middle", "middle", "middle", "end")[n]
+        said = f"{value:+g}" if lower < 0 and value else f"{value:g}"
+        kind = ' class="minor"' if n in (1, 3) else ""
+        text += f'<text{kind} x="{_share(at)}" y="12" text-anchor="{anchor}">{said}</text>'
+    return f'<svg class="scale" width="100%" height="16" aria-hidden="true" focusable="false">{text}</svg>'
+
+
+def memory_bar(low: float, likely: float, high: float, measured: float | None, room: float | None) -> str:
+    """Draw the memory predicted in GiB as a bar from low to high, likely marked; the peak measured; what there is."""
+    most = 1.15 * max(high, measured or 0.0)
+    if room and room <= 2.5 * most:
+        most = max(most, 1.05 * room)
+    else:
+        room = None
+
+    def at(value: float) -> str:
+        return _share(value / most)
+
+    width = f"{100 * (high - low) / most:.2f}%"
+    parts = '<line class="grid" x1="0" x2="100%" y1="20" y2="20"/>'
+    parts += f'<rect class="bar" x="{at(low)}" width="{width}" y="11" height="18"/>'
+    parts += f'<line class="likely" x1="{at(likely)}" x2="{at(likely)}" y1="7" y2="33"/>'
+    if room:
+        parts += f'<line class="room" x1="{at(room)}" x2="{at(room)}" y1="2" y2="38"/>'
+    if measured is not None:
+        parts += f'<circle class="dot best" cx="{at(measured)}" cy="20" r="6"/>'
+    said = f"predicted {low:.2f} to {high:.2f} GiB, likely {likely:.2f}"
+    said += f"; measured {measured:.2f} GiB" if measured is not None else ""
+    return f'<svg class="memory" width="100%" height="40" role="img" aria-label="{said}">{parts}</svg>'
+
+
+def lines(title: str, told: str, series: Mapping[str, Sequence[tuple[float, float]]], x: Axis, y: Axis,
+          marks: Sequence[tuple[float, float]] = (), rule: float | None = None, dots: str = "") -> str:  # fmt: skip
+    """Draw one line for each of ``series`` (in the order given), and rings at ``marks``; a legend names the lines.
+
+    ``told`` says in words what the drawing shows; ``rule`` is an x to draw a dotted line at; ``dots`` ends the
+    names of series whose points are drawn as dots without a line.
+    """
+    body = "".join(f'<line class="grid" x1="0" x2="100%" y1="{y.up(v)}" y2="{y.up(v)}"/>' for v in y.ticks)
+    body += '<svg viewBox="0 0 1000 1000" preserveAspectRatio="none" width="100%" height="100%" overflow="visible">'
+    for n, (name, points) in enumerate(series.items()):
+        if not dots or not name.endswith(dots):
+            body += f'<polyline class="k{n % 6}" points="{" ".join(_point(p, x, y) for p in points)}"/>'
+    body += "</svg>"
+    for n, (name, points) in enumerate(series.items()):
+        if dots and name.endswith(dots):
+            body += "".join(
+                f'<circle class="k{n % 6}" cx="{x.across(a)}" cy="{y.up(b)}" r="3"/>' for a, b in points
+            )
+    if rule is not None:
+        body += f'<line class="rule" x1="{x.across(rule)}" x2="{x.across(rule)}" y1="0" y2="100%"/>'
+    body += "".join(f'<circle class="mark" cx="{x.across(a)}" cy="{y.up(b)}" r="6"/>' for a, b in marks)
+    below = "".join(
+        f'<text x="{x.across(v)}" y="14" text-anchor="{x.anchor(v)}">{escape(x.say(v))}</text>'
+        for v in x.ticks
+    )
+    beside = "".join(
+        f'<text x="100%" y="{y.up(v)}" dy="4" text-anchor="end">{escape(y.say(v))}</text>' for v in y.ticks
+    )
+    return (
+        f'<div class="plot"><p class="unit">{escape(y.name)}</p>'
+        f'<svg class="beside" width="100%" height="{HEIGHT}" aria-hidden="true" focusable="false">{beside}</svg>'
+        f'<svg class="area" width="100%" height="{HEIGHT}" role="img" aria-label="{escape(f"{title}. {told}")}">{body}</svg>'
+        f'<svg class="below" width="100%" height="18" aria-hidden="true" focusable="false">{below}</svg>'
+        f'<p class="unit right">{escape(x.name)}</p></div>{_legend(list(series), dots)}'
+    )
 
 
 def cost_chart(break_even: Mapping[str, Any]) -> str:
-    """USD a month of each open method against calls a month, logarithmic; empty when nothing has a price.
+    """Draw USD a month of each open method against calls a month, logarithmic; empty when nothing has a price.
 
-    ``break_even`` is the recommendation's. Lines that run together are named together at their end; a circle
-    marks where the headline pair costs the same, a dashed line the user's calls.
+    ``break_even`` is the recommendation's. Lines that run together share one line and one name; a ring marks
+    where the headline pair costs the same, a dotted line the user's calls.
     """
     drawn = plot.drawable(break_even) if break_even else {}
     if not drawn:
         return ""
     low, high = plot.span(break_even)
-    calls = [10 ** (low + (high - low) * n / 120) for n in range(121)]
-    with mpl.rc_context(_SETTINGS):
-        figure = Figure(figsize=(7.2, 3.4))
-        axes = figure.subplots()
-        for n, (name, line) in enumerate(reversed(drawn.items())):
-            colour = CHOSEN if name in break_even["between"] else SOFT
-            axes.plot(
-                calls, [line.month(x) for x in calls], color=colour, lw=1.8, ls=_DASHES[n % len(_DASHES)]
-            )
-        for height, names in plot.ends(drawn, 10**high):
-            marked = any(name in break_even["between"] for name in names)
-            axes.annotate(
-                ", ".join(names), (10**high, height), (6, 0), textcoords="offset points", va="center",
-                color=CHOSEN if marked else INK, fontsize=9, annotation_clip=False,
-            )  # fmt: skip
-        axes.axvline(break_even["calls_per_month"], color=SOFT, lw=1, ls=":")
-        if met := plot.meeting(break_even):
-            axes.plot([met[0]], [met[1]], "o", ms=8, mfc="none", mec=INK)
-        axes.set_xscale("log")
-        axes.set_yscale("log")
-        axes.set_xlim(10**low, 10**high)
-        for axis in (axes.xaxis, axes.yaxis):
-            axis.set_major_formatter(lambda value, _: f"{value:,.0f}" if value >= 1 else f"{value:g}")
-        axes.minorticks_off()
-        axes.set_xlabel("calls a month (dotted: yours)")
-        axes.set_ylabel("USD a month")
-        return _svg(figure, axes)
+    floor, top = plot.heights(drawn, low, high)
+    calls = [10 ** (low + (high - low) * n / 80) for n in range(81)]
+    together: dict[tuple[float, ...], list[str]] = {}
+    for name, line in drawn.items():
+        together.setdefault(tuple(float(f"{line.month(c):.4g}") for c in calls), []).append(name)
+    first = sorted(together.items(), key=lambda item: not set(item[1]) & set(break_even["between"]))
+    series = {", ".join(names): list(zip(calls, usd, strict=True)) for usd, names in first}
+    met = plot.meeting(break_even)
+    return lines(
+        "USD a month by calls a month", str(break_even["text"]), series,
+        Axis("calls a month (dotted: yours)", low, high, log=True), Axis("USD a month", floor, top, log=True),
+        [met] if met else [], float(break_even["calls_per_month"]),
+    )  # fmt: skip
 
 
-def _svg(figure: Figure, axes: Any) -> str:
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
-    for side in ("bottom", "left"):
-        axes.spines[side].set_color(SOFT)
-    axes.tick_params(colors=INK, length=0)
-    axes.grid(axis="x", color="#e4e7eb", lw=0.8)
-    axes.set_axisbelow(True)
-    out = io.StringIO()
-    figure.savefig(out, format="svg", bbox_inches="tight", transparent=True, metadata={"Date": None})
-    text = out.getvalue()
-    return text[text.index("<svg") :]
+def loss_chart(curves: Mapping[str, Sequence[tuple[int, float]]], window: int = 1) -> str:
+    """Draw the loss by step, a line for each arm trained; its validation losses, named "... validation", as dots.
+
+    Lines are the running mean of ``window`` steps, without which small batches draw only their own noise.
+    """
+    curves = {k: v if k.endswith(VALIDATION) else _running(v, window) for k, v in curves.items()}
+    steps = max(step for points in curves.values() for step, _ in points)
+    most = max(loss for points in curves.values() for _, loss in points)
+    ends = ", ".join(
+        f"{name} from {points[0][1]:.2f} to {points[-1][1]:.2f}" for name, points in curves.items()
+    )
+    return lines(
+        "Training loss by step", ends, {k: [(float(a), b) for a, b in v] for k, v in curves.items()},
+        Axis("optimiser step", 0, max(steps, 1)), Axis("loss per label token", 0, most * 1.05), dots=VALIDATION,
+    )  # fmt: skip
+
+
+def refusal_chart(refusal: Mapping[str, Any]) -> str:
+    """Draw the share refused rightly against the share refused wrongly, threshold by threshold."""
+    chosen = refusal["chosen"]
+    points = sorted({(p["wrong"], p["right"]) for p in [*refusal["curve"], chosen]})
+    told = f"chosen: {chosen['right']:.0%} refused rightly, {chosen['wrong']:.0%} wrongly"
+    return lines(
+        "When it refuses", told, {"every threshold (ring: the one chosen)": points},
+        Axis("answerable questions refused wrongly", 0, 1), Axis("unanswerable ones refused rightly", 0, 1),
+        [(chosen["wrong"], chosen["right"])],
+    )  # fmt: skip
+
+
+def smoothing(curves: Mapping[str, Sequence[tuple[int, float]]]) -> int:
+    """Return the window of the running mean that suits the longest curve: one, up to 40 steps."""
+    return max(1, max((len(points) for points in curves.values()), default=0) // 20 if curves else 1)
+
+
+def _running(points: Sequence[tuple[int, float]], window: int) -> list[tuple[int, float]]:
+    losses = [loss for _, loss in points]
+    return [
+        (step, sum(part) / len(part))
+        for n, (step, _) in enumerate(points)
+        if (part := losses[max(0, n + 1 - window) : n + 1])
+    ]
+
+
+def _legend(names: Sequence[str], dots: str) -> str:
+    items = ""
+    for n, name in enumerate(names):
+        drawn = f'<line class="k{n % 6}" x1="0" x2="26" y1="6" y2="6"/>'
+        if dots and name.endswith(dots):
+            drawn = f'<circle class="k{n % 6}" cx="13" cy="6" r="3"/>'
+        items += f'<li><svg width="26" height="12" aria-hidden="true" focusable="false">{drawn}</svg> {escape(name)}</li>'
+    return f'<ul class="legend">{items}</ul>'
+
+
+def _row(body: str) -> str:
+    return f'<svg class="track" width="100%" height="{ROW}" aria-hidden="true" focusable="false">{body}</svg>'
+
+
+def _grid() -> str:
+    return "".join(_line(_share(v), "grid") for v in _GRID)
+
+
+def _line(x: str, name: str) -> str:
+    return f'<line class="{name}" x1="{x}" x2="{x}" y1="0" y2="{ROW}"/>'
+
+
+def _point(point: tuple[float, float], x: Axis, y: Axis) -> str:
+    return f"{1000 * x.share(point[0]):.1f},{1000 - 1000 * y.share(point[1]):.1f}"
+
+
+def _share(value: float, lower: float = 0.0) -> str:
+    return f"{100 * max(0.0, min(1.0, (value - lower) / (1 - lower))):.2f}%"

@@ -259,6 +259,7 @@ def _predicted(recommendation: Recommendation) -> dict[str, Any]:
         {**row, "reasons": row["reasons"][:4], "estimate": _brief(row["estimate"])} for row in full["ranked"]
     ]
     kept = {key: full[key] for key in ("choice", "confidence", "runner_up", "ask_again_when", "break_even")}
+    kept["strongest_against"] = full["strongest_against"]
     return {**kept, "ranked": ranked, "flips": full["flips"][:5]}
 
 

@@ -84,9 +84,10 @@ def run_and_report(
     from advisor.progress import watching
     from advisor.remembering import remember
     from advisor.report import write_report
+    from advisor.running import board_of
     from runners.run import read_data, run_plan
 
-    with watching(quiet) as watcher:
+    with watching(quiet, lambda: board_of(plan, out, only)) as watcher:
         run = run_plan(plan, out, resume, overwrite, only, watcher)
     if only is not None or plan.choice not in {arm.arm for arm in plan.arms}:
         return run, None

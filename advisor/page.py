@@ -2,73 +2,145 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import base64
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
 from importlib import resources
-from pathlib import Path
 from typing import Any
 
-from rag.links import unlinked
+from advisor import charts
+from advisor.browse import browse
+from advisor.nextsteps import next_steps
 from runners.data import Question
 from runners.plan import SCORES
-from runners.rundir import TRIAL, RunFolder, read_lines
-from runners.trial import ANSWERS
+from runners.rundir import RunFolder
 
-SHOWN = 12
+STRENGTHS = {
+    "measured": "on the plan's own model, with enough questions",
+    "leaning": "fewer than 30 test questions, so it leans this way, no more",
+    "proxy": "another model than the plan's stood in for it",
+}
+
+LABELS = {
+    "plan": "plan (SHA-256)", "split": "split into dev and test", "base": "base model's fingerprint",
+    "index_input": "what the index was made of", "seed": "seed of split and statistics",
+    "longest_answer_tokens": "longest answer, tokens", "ram_gib": "RAM, GiB", "gpu": "GPU",
+}  # fmt: skip
 
 
 def render(data: dict[str, Any], run: RunFolder, questions: Sequence[Question] = ()) -> str:
-    """The page; every value is escaped by the template."""
-    from jinja2 import Environment, StrictUndefined
+    """The page: one file that loads nothing, its only style and script named in its policy by their hashes."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
 
-    from advisor.charts import arms_chart, cost_chart, loss_chart
-
-    source = (resources.files("advisor") / "templates" / "report.html.j2").read_text("utf-8")
-    template = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True).from_string(source)
-    curves = loss_curves(run)
+    environment = Environment(
+        loader=PackageLoader("advisor"), autoescape=True, undefined=StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    environment.globals |= {
+        "track": charts.track, "moved": charts.moved, "scale": charts.scale, "words": _words, "took": _took
+    }  # fmt: skip
+    style, script = _file("report.css"), _file("report.js")
+    curves = _first(loss_curves(run), data["verdict"]["recommended"])
     break_even = data["predicted"].get("break_even") or {}
     measured_names = {name for arm in data["arms"] for name in arm["scores"]}
-    return template.render(
-        data=data,
+    guards = data["guards"]
+    refusal = guards.get("refusal")
+    return environment.get_template("report.html.j2").render(
+        data=data, style=style, script=script, style_hash=_hash(style), script_hash=_hash(script),
         questions=max((arm["n"] for arm in data["arms"]), default=0),
-        score_names=[name for name in SCORES if name in measured_names],
-        arms_chart=arms_chart(data["arms"], data["verdict"]["winner"]),
-        loss_chart=loss_chart(curves) if curves else "",
-        cost_chart=cost_chart(break_even),
-        break_even=break_even,
-        staleness=data["guards"]["staleness"],
-        refusal=data["guards"].get("refusal"),
-        reasons=_reasons(data),
-        examples=side_by_side(run.path, questions),
-    )
+        strength=STRENGTHS.get(data["verdict"]["strength"], ""),
+        score_names=[n for n in SCORES if n in measured_names] + sorted(measured_names - set(SCORES)),
+        best=next((a for a in data["arms"] if a["arm"] == data["verdict"]["winner"]), None),
+        loss_chart=charts.loss_chart(curves, charts.smoothing(curves)) if curves else "",
+        smoothed=charts.smoothing(curves), said=_unbroken(data["verdict"]["text"]),
+        cost_chart=charts.cost_chart(break_even), break_even=break_even,
+        refusal=refusal, refusal_chart=charts.refusal_chart(refusal) if refusal and refusal["curve"] else "",
+        staleness=guards["staleness"], forgetting=_arms_of(guards.get("forgetting")),
+        drift=_arms_of(guards.get("refusal_drift")), warnings=data.get("warnings") or [],
+        reasons=_of_choice(data).get("reasons", []), counter=data["predicted"].get("strongest_against"),
+        flips=data["predicted"].get("flips") or [], beside=beside(data), memory=memory(data),
+        browsed=browse(run.path, [arm["arm"] for arm in data["arms"]], questions), labels=LABELS,
+        steps=next_steps(data, run.path), environment=data.get("environment") or {}, source=data.get("data") or {},
+    )  # fmt: skip
 
 
 def loss_curves(run: RunFolder) -> dict[str, list[tuple[int, float]]]:
-    """Loss by step for every arm that was trained, from the events."""
+    """Loss by step for every arm that was trained, and its validation losses beside it, from the events."""
     curves: dict[str, list[tuple[int, float]]] = {}
     for event in run.events():
-        if event.get("event") == "train.step" and "loss" in event:
-            curves.setdefault(event.get("arm", "train"), []).append((event["step"], event["loss"]))
+        kind = event.get("event")
+        if kind in ("train.step", "train.eval") and "loss" in event:
+            name = event.get("arm", "train") + (f" {charts.VALIDATION}" if kind == "train.eval" else "")
+            curves.setdefault(name, []).append((event["step"], event["loss"]))
     return curves
 
 
-def side_by_side(run: Path, questions: Sequence[Question]) -> list[dict[str, Any]]:
-    """What every arm answered to the first test questions."""
-    gold = {
-        q.id: "; ".join(q.answers) or q.fact or ("" if q.answerable else "not in the documents")
-        for q in questions
-    }
-    found: dict[str, dict[str, Any]] = {}
-    for row in read_lines(run / TRIAL / ANSWERS):
-        entry = found.setdefault(
-            row["id"], {"question": unlinked(row["question"]), "gold": gold.get(row["id"], ""), "answers": []}
+def beside(data: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What was predicted of each method beside what was measured: its rank and score, and its arm's score."""
+    arms = {arm["arm"]: arm["score"] for arm in data["arms"]}
+    return [
+        {"method": row["method"], "predicted": row.get("score"), "measured": arms.get(row["method"]),
+         "blocked": [b["text"] for b in row.get("blockers", [])]}
+        for row in data["predicted"].get("ranked", [])
+    ]  # fmt: skip
+
+
+def memory(data: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The memory predicted for the methods that were trained or chosen, and the peak measured where it is known."""
+    found = []
+    trained = data["measured"].get("training") or {}
+    for row in data["predicted"].get("ranked", []):
+        name = row["method"]
+        figures = (row.get("estimate") or {}).get("memory_gib")
+        if not figures or not (name in trained or name == data["verdict"]["recommended"]):
+            continue
+        peaks = [r["peak_gib"] for r in trained.get(name) or () if isinstance(r, dict) and r.get("peak_gib")]
+        peak = max(peaks, default=None)
+        machine = data.get("environment") or {}
+        bar = charts.memory_bar(
+            figures["low"], figures["likely"], figures["high"], peak, machine.get("ram_gib")
         )
-        entry["answers"].append({"arm": row["arm"], "text": unlinked(row["marked"])})
-    return [found[key] for key in sorted(found)][:SHOWN]
+        found.append({"method": name, **figures, "measured": peak, "bar": bar})
+    return found
 
 
-def _reasons(data: dict[str, Any]) -> list[dict[str, Any]]:
+def _arms_of(guard: Any) -> list[dict[str, Any]]:
+    """A guard's rows, kept as a list, as {"arms": [row]} or as {arm: row}; none when it was not measured."""
+    rows = guard.get("arms", guard) if isinstance(guard, Mapping) else guard
+    if isinstance(rows, Mapping):
+        return [{"arm": arm, **row} for arm, row in rows.items() if isinstance(row, Mapping)]
+    return [dict(row) for row in rows or ()]
+
+
+def _of_choice(data: Mapping[str, Any]) -> dict[str, Any]:
     ranked = data["predicted"].get("ranked", [])
-    chosen: dict[str, Any] = next(
-        (r for r in ranked if r.get("method") == data["verdict"]["recommended"]), {}
+    return next((r for r in ranked if r.get("method") == data["verdict"]["recommended"]), {})
+
+
+def _file(name: str) -> str:
+    return (resources.files("advisor") / "templates" / name).read_text("utf-8")
+
+
+def _hash(text: str) -> str:
+    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
+
+
+def _first(curves: Mapping[str, Any], arm: str) -> dict[str, Any]:
+    """The recommended arm's curve gets the first colour."""
+    return dict(
+        sorted(curves.items(), key=lambda item: (item[0].endswith(charts.VALIDATION), item[0] != arm))
     )
-    return list(chosen.get("reasons", []))
+
+
+def _unbroken(text: str) -> str:
+    """A text whose intervals in brackets stay on one line."""
+    return re.sub(r"\[[^\]]*\]", lambda match: match.group().replace(" ", "\u00a0"), text)
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ")
+
+
+def _took(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.1f} min"

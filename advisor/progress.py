@@ -1,26 +1,30 @@
-"""Progress of a run on stderr: bars with time left on a terminal, plain lines elsewhere."""
+"""Progress on stderr: a run's board or a bar with time left on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.progress import TimeRemainingColumn as TimeLeft
+
+from advisor.board import Board
 
 
 class Watcher:
     """Turns the events of a run into progress."""
 
-    def __init__(self, console: Console, bars: Progress | None) -> None:
-        """Draw on `bars` when there are any; else print a line per step."""
+    def __init__(self, console: Console, bars: Progress | None, board: Board | None = None) -> None:
+        """Draw on `bars` or a `board` when there is one; else print a line per step."""
         self.console = console
         self.bars = bars
+        self.board = board
         self.task: TaskID | None = None
         self.reasons: dict[str, str] = {}
         self.started = time.monotonic()
@@ -28,6 +32,8 @@ class Watcher:
     def __call__(self, event: dict[str, Any]) -> None:
         """Show one event."""
         kind = str(event.get("event", ""))
+        if self.board:
+            self.board.hear(event)
         if kind == "step.start":
             self.begin(f"[{event['number']}/{event['total']}] {event['step']}")
         elif kind in ("house.start", "judge.start"):
@@ -94,7 +100,7 @@ class Watcher:
         self.started = time.monotonic()
         if self.bars:
             self.task = self.bars.add_task(title, total=None, note="")
-        else:
+        elif not self.board:
             self.say(title)
 
     def advance(self, done: int, total: int, note: str) -> None:
@@ -124,11 +130,16 @@ class Watcher:
 
 
 @contextmanager
-def watching(quiet: bool = False) -> Iterator[Watcher]:
-    """A watcher for the length of a run; bars only where stderr is a terminal."""
+def watching(quiet: bool = False, board: Callable[[], Board] | None = None) -> Iterator[Watcher]:
+    """A watcher for the length of a run; bars, or the board that is made then, only where stderr is a terminal."""
     console = Console(stderr=True, quiet=quiet)
     if not sys.stderr.isatty() or quiet:
         yield Watcher(console, None)
+        return
+    if board:
+        shown = board()
+        with Live(get_renderable=shown.draw, console=console, refresh_per_second=4, transient=True):
+            yield Watcher(console, None, shown)
         return
     columns = (
         TextColumn("{task.description}"), BarColumn(bar_width=28), MofNCompleteColumn(), TimeElapsedColumn(),

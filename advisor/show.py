@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from advisor import sources
+from advisor import dots, sources
 from advisor.margins import show_margins
 from rag.clean import visible
 
@@ -33,9 +33,10 @@ MARKS = {"confirmed": "green", "overturned": "red", "undecided": "yellow"}
 
 
 def show_report(data: dict[str, Any], console: Console | None = None) -> None:
-    """Print the table of arms and the verdict line."""
+    """Print the table of arms, their scores as a drawing, the verdict line and the warnings."""
     console = console or Console()
     console.print(arms_table(data))
+    console.print(dots.chart(data, console.width))
     show_margins(data, console)
     for line in (weights_line(data), *judge_lines(data)):
         _say(console, line, "dim")

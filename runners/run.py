@@ -23,11 +23,13 @@ from runners import (
 )
 from runners.bench import Bench, identity, obtain, obtain_bases
 from runners.data import Example, ExampleSet, Question, load_examples, load_questions, overlap
-from runners.machine import detect
+from runners.machine import Machine, detect
 from runners.models import Model
 from runners.plan import EvaluateStep, IndexStep, Plan, Step, TrainStep
 from runners.rundir import TRIAL, OnEvent, RunFolder, read_lines
 from runners.split import Split, split_questions
+from runners.surroundings import EVENT as ENVIRONMENT
+from runners.surroundings import surroundings
 
 QUICK = {"max_examples": 120, "max_dev": 16, "max_test": 24}
 QUICK_EPOCHS = 1.0
@@ -86,14 +88,7 @@ def run_plan(
     run = RunFolder.create(out, plan, resume, overwrite)
     with run.writing():
         bench = Bench(plan, run, base, embedder, examples, split, on_event, bases)
-        start = {"plan": plan.digest(), "split": split.digest, "base": identity(base)}
-        asked = (*split.dev, *split.test)
-        told = {
-            "overlap": len(overlap(examples, asked)),
-            "leakage": leakage.count(plan, examples, asked, left_out),
-            "gpu": machine.gpu_name.value,
-        }
-        bench.tell({"event": "run.start", **start, **told})
+        _tell_start(bench, left_out, machine)
         total = len(named) + bool(forgetting.tuned(plan))
         worked = [
             _step(bench, name, step, number, total)
@@ -108,6 +103,22 @@ def run_plan(
         if only is None and total > len(named):
             _forgetting(bench, total)
     return run
+
+
+def _tell_start(bench: Bench, left_out: int, machine: Machine) -> None:
+    """Tell what the run starts from: plan, split, weights, what leaks, and where it runs."""
+    plan, split = bench.plan, bench.split
+    asked = (*split.dev, *split.test)
+    told = {
+        "plan": plan.digest(),
+        "split": split.digest,
+        "base": identity(bench.base),
+        "overlap": len(overlap(bench.examples, asked)),
+        "leakage": leakage.count(plan, bench.examples, asked, left_out),
+        "gpu": machine.gpu_name.value,
+    }
+    bench.tell({"event": "run.start", **told})
+    bench.tell({"event": ENVIRONMENT, **surroundings()})
 
 
 def step_name(step: Step) -> str:

@@ -22,6 +22,7 @@ ROOT = Path(__file__).resolve().parent.parent
 ALLOWED_SKIPS: tuple[str, ...] = (
     "needs a CUDA GPU",
     "needs the public data",
+    "needs Chromium",
 )
 
 # No test reaches a model hub; set before anything imports a library that reads it.

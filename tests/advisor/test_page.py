@@ -1,0 +1,313 @@
+"""The report in a real browser: nothing leaves the file, the filters filter, it fits 380 pixels, and nothing runs."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from advisor.page import render
+from advisor.report import write_report
+from runners.data import Question
+from runners.plan import parse_plan
+from runners.rundir import RunFolder
+from runners.trial import ArmScores, write_scores
+
+PLAN = parse_plan(
+    {
+        "name": "desk",
+        "choice": "rag",
+        "model": {"name": "smollm2-135m-instruct"},
+        "data": {"documents": "d", "questions": "q"},
+        "steps": [
+            {"kind": "index"},
+            {"kind": "evaluate", "arm": "prompting"},
+            {"kind": "evaluate", "arm": "rag", "retrieval": True},
+        ],
+        "weights": {"fact_recall": 2, "style": 1},
+        "predicted": {
+            "strongest_against": {"rule": "RS001", "text": "simple ways come first"},
+            "ranked": [{"method": "rag", "score": 0.7, "reasons": [{"rule": "KN001", "text": "new facts"}],
+                        "estimate": {"memory_gib": {"low": 1.0, "likely": 1.2, "high": 1.5}}}],
+            "flips": [{"text": "prompting, if task_needs_facts were none"}],
+        },
+    }
+)  # fmt: skip
+NASTY = (
+    "<script>window.ran = 1</script></script><img src=x onerror='window.ran = 2'> javascript:window.ran=3 "
+    "[x](http://evil.example/a) </dd></details>\u202eabc\u202c\x1b[31m\x00 &lt;b&gt;"
+)
+COUNT = 12
+
+
+def cited(n: int) -> dict[str, Any]:
+    return {
+        "n": 1, "doc": "fares.md", "title": "Fares", "page": None, "line_start": 3, "line_end": 4, "char_start": 0,
+        "char_end": 9, "quote": f"Pier {n} costs {n} euros. {NASTY if n == 0 else ''}", "supported": True,
+        "date": "2026-01-02",
+    }  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = RunFolder.create(
+        tmp_path_factory.mktemp("page") / "a-run-with-quite-a-long-name-for-its-folder", PLAN
+    )
+    folder.write({"event": "run.start", "split": "abc", "overlap": 0})
+    folder.write({"event": "step.start", "step": "index", "number": 1, "total": 3})
+    folder.finish("index", {}, {})
+    for step in range(1, 9):
+        folder.write({"event": "train.step", "arm": "lora", "step": step, "loss": 3 / step})
+    folder.write({"event": "train.eval", "arm": "lora", "step": 4, "loss": 1.1, "best": 1.1})
+    ids = tuple(f"q{n}" for n in range(COUNT))
+    arms, rows = [], []
+    for arm in ("prompting", "rag"):
+        right = tuple(float(arm == "rag" and n != 5) for n in range(COUNT))
+        scores = tuple({"style": 1.0, "fact_recall": r, "refusal": 1.0} for r in right)
+        arms.append(ArmScores(arm, ids, scores, right, (0.2,) * COUNT, (50,) * COUNT, (20,) * COUNT))
+        for n, r in enumerate(right):
+            said = NASTY if n == 0 else f"Pier {n} costs {n if r else 99} euros and a lantern."
+            asked = f"What does pier {n} cost? {NASTY if n == 0 else ''}"
+            row = {
+                "arm": arm,
+                "seed": 0,
+                "id": ids[n],
+                "question": asked,
+                "answer": said,
+                "marked": f"{said} [1]",
+            }
+            rows.append({**row, "citations": [cited(n)] if arm == "rag" else []})
+    write_scores(arms, folder.path / "trial" / "scores.json")
+    (folder.path / "trial" / "answers.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows), "utf-8")
+    stale = {"text": "4 questions.", "arms": [
+        {"arm": "rag", "n": 4, "new_before": 0, "new_after": 3, "old_before": 3, "old_after": 0}]}  # fmt: skip
+    questions = [Question(i, "?", (f"{n} euros", NASTY)) for n, i in enumerate(ids)]
+    data = write_report(folder, PLAN, questions, stale)
+    changed = {"before": 0.5, "after": 0.9, "difference": 0.4, "low": 0.1, "high": 0.6, "p": 0.01, "n": 10}
+    data["guards"] |= {
+        "forgetting": {"arms": [{"arm": "lora", "loss_before": 3.0, "loss_after": 3.4, "loss_interval": changed,
+                                 "followed_before": 0.5, "followed_after": 0.4, "n": 40, "warned": True, "text": NASTY}]},
+        "refusal_drift": [{"arm": "lora", "against": "prompting", "unanswerable": changed, "answerable": None,
+                           "warned": False, "text": ""}],
+    }  # fmt: skip
+    data["warnings"] = [f"lora has forgotten {NASTY}"]
+    data["measured"]["training"] = {"rag": [{"seed": 0, "peak_gib": 1.4}]}
+    (folder.path / "report.html").write_text(render(data, folder, questions), "utf-8")
+    return folder.path / "report.html"
+
+
+class Browser:
+    """Headless Chromium, spoken to through its debugging pipe: no library, no port."""
+
+    def __init__(self, program: str, home: Path) -> None:
+        hears, said = os.pipe()
+        told, says = os.pipe()
+        flags = (
+            "--headless=new", "--no-sandbox", "--disable-gpu", "--remote-debugging-pipe", "--no-first-run",
+            "--disable-background-networking", "--disable-component-update", "--host-resolver-rules=MAP * ~NOTFOUND",
+            f"--user-data-dir={home}", "about:blank",
+        )  # fmt: skip
+        line = f'exec "$0" "$@" 3<&{hears} 4>&{says}'
+        self.process = subprocess.Popen(
+            ["bash", "-c", line, program, *flags], pass_fds=(hears, says),
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        os.close(hears)
+        os.close(says)
+        self.out, self.into = os.fdopen(said, "wb"), os.fdopen(told, "rb")
+        self.events: list[dict[str, Any]] = []
+        self.count, self.session, self.heard = 0, "", bytearray()
+        target = self.call("Target.createTarget", url="about:blank")["targetId"]
+        self.session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+        for domain in ("Page", "Network", "Runtime", "Log"):
+            self.call(f"{domain}.enable")
+
+    def call(self, method: str, **params: Any) -> dict[str, Any]:
+        self.count += 1
+        body = {"id": self.count, "method": method, "params": params}
+        body |= {"sessionId": self.session} if self.session else {}
+        self.out.write(json.dumps(body).encode() + b"\0")
+        self.out.flush()
+        while True:
+            message = self.next()
+            if message.get("id") == self.count:
+                assert "error" not in message, message
+                return message["result"]
+
+    def next(self) -> dict[str, Any]:
+        while b"\0" not in self.heard:
+            got = self.into.read1(1 << 20)
+            assert got, "Chromium ended"
+            self.heard += got
+        raw, _, rest = bytes(self.heard).partition(b"\0")
+        self.heard = bytearray(rest)
+        message = json.loads(raw)
+        self.events.append(message)
+        return message
+
+    def open(self, url: str, width: int = 1280, scheme: str = "light") -> None:
+        look = [{"name": "prefers-color-scheme", "value": scheme}]
+        self.call("Emulation.setEmulatedMedia", media="", features=look)
+        self.call(
+            "Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=False
+        )
+        self.events.clear()
+        self.call("Page.navigate", url=url)
+        while not any(e.get("method") == "Page.loadEventFired" for e in self.events):
+            self.next()
+
+    def js(self, code: str) -> Any:
+        found = self.call("Runtime.evaluate", expression=code, returnByValue=True)
+        assert "exceptionDetails" not in found, found
+        return found["result"].get("value")
+
+    def shoot(self, path: Path) -> None:
+        height = self.js("document.documentElement.scrollHeight")
+        clip = {"x": 0, "y": 0, "width": self.js("innerWidth"), "height": height, "scale": 1}
+        shot = self.call("Page.captureScreenshot", format="png", captureBeyondViewport=True, clip=clip)
+        path.write_bytes(base64.b64decode(shot["data"]))
+
+    def close(self) -> None:
+        self.session = ""
+        self.call("Browser.close")
+        self.process.wait(20)
+        self.out.close()
+        self.into.close()
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    names = ("chromium", "chromium-browser", "google-chrome")
+    program = next((found for name in names if (found := shutil.which(name))), None)
+    if program is None or os.name == "nt":
+        pytest.skip("needs Chromium, as in Debian's package of that name")
+    started = Browser(program, tmp_path_factory.mktemp("chromium"))
+    yield started
+    started.close()
+
+
+def shown(browser: Browser) -> list[str]:
+    return browser.js(
+        "[...document.querySelectorAll('.question')].filter(q => q.offsetHeight).map(q => q.id)"
+    )
+
+
+def test_nothing_leaves_the_file_and_nothing_of_an_answer_runs(browser: Browser, page: Path) -> None:
+    browser.open(page.as_uri())
+    asked = [
+        e["params"]["request"]["url"]
+        for e in browser.events
+        if e.get("method") == "Network.requestWillBeSent"
+    ]
+    assert asked == [page.as_uri()]
+    assert not [e for e in browser.events if e.get("method") in ("Log.entryAdded", "Runtime.exceptionThrown")]
+    assert browser.js("window.ran") is None
+    for text in (
+        "beyond noise",
+        "Read with care",
+        "1.40 GiB measured",
+        "simple ways come first",
+        "lora validation",
+    ):
+        assert browser.js(f"document.body.textContent.includes({json.dumps(text)})"), text
+    assert browser.js("document.querySelectorAll('script').length") == 1
+    assert browser.js("document.querySelectorAll('img, a[href^=javascript], iframe, link').length") == 0
+    assert len(shown(browser)) == COUNT
+    # The policy refuses a script that is not the page's own, even one put in by hand.
+    browser.js(
+        "(() => { const s = document.createElement('script'); s.textContent = 'window.ran = 9'; document.body.append(s) })()"
+    )
+    assert browser.js("window.ran") is None
+
+
+def test_the_table_filters(browser: Browser, page: Path) -> None:
+    browser.open(page.as_uri())
+    fill = (
+        "(name, value) => {{ const f = document.getElementById('filter').elements[name]; f.value = value; }}"
+    )
+    assert browser.js("document.getElementById('told').textContent") == f"{COUNT} of {COUNT} questions"
+
+    def choose(**fields: str) -> list[str]:
+        sets = "".join(f"set({json.dumps(k)}, {json.dumps(v)});" for k, v in fields.items())
+        browser.js(f"{{ const set = {fill.replace('{{', '{').replace('}}', '}')}; {sets} "
+                   "document.getElementById('filter').dispatchEvent(new Event('input')) }")  # fmt: skip
+        return shown(browser)
+
+    assert choose(text="pier 7 COST") == ["q-8"]
+    assert choose(text="", arm="rag", show="wrong") == ["q-6"]
+    assert len(choose(arm="prompting")) == COUNT
+    assert choose(text="nowhere") == []
+    assert browser.js("document.getElementById('none').offsetHeight") > 0
+    assert len(choose(text="", arm="", show="all")) == COUNT
+    browser.js("document.querySelector('[name=apart]').click()")
+    assert "q-6" not in shown(browser)
+    assert len(shown(browser)) == COUNT - 1
+
+
+def test_a_filter_in_the_address_is_taken_up(browser: Browser, page: Path) -> None:
+    browser.open("about:blank")
+    browser.open(f"{page.as_uri()}#filter:text=pier+1&arm=rag&show=right")
+    assert shown(browser) == ["q-2", "q-11", "q-12"]
+
+
+def test_a_citation_opens_its_passage_without_a_script(browser: Browser, page: Path) -> None:
+    browser.open(page.as_uri())
+    browser.js("document.querySelectorAll('.question details').forEach(d => { d.open = true })")
+    browser.js("document.querySelector('#q-4 button.cite').click()")
+    told = browser.js("document.querySelector(':popover-open').textContent")
+    assert "Pier 3 costs 3 euros." in told
+    assert "fares.md" in told
+    assert "lines 3–4" in told
+    assert "2026-01-02" in told
+
+
+@pytest.mark.parametrize("width", [380, 820, 1280])
+def test_no_width_scrolls_sideways(browser: Browser, page: Path, tmp_path: Path, width: int) -> None:
+    for scheme in ("light", "dark"):
+        browser.open(page.as_uri(), width, scheme)
+        browser.js("document.querySelectorAll('details').forEach(d => { d.open = true })")
+        assert browser.js("document.documentElement.scrollWidth") <= width
+        browser.shoot(tmp_path / f"report-{width}-{scheme}.png")
+        assert (tmp_path / f"report-{width}-{scheme}.png").stat().st_size > 20_000
+    dark = browser.js("getComputedStyle(document.body).backgroundColor")
+    assert sum(map(int, dark[4:-1].split(","))) < 120
+
+
+def test_without_scripts_it_is_a_plain_list_and_on_paper_the_forms_are_gone(
+    browser: Browser, page: Path
+) -> None:
+    browser.call("Emulation.setScriptExecutionDisabled", value=True)
+    browser.open(page.as_uri())
+    browser.call("Emulation.setScriptExecutionDisabled", value=False)
+    assert len(shown(browser)) == COUNT
+    assert browser.js("document.getElementById('filter').offsetHeight") == 0
+    browser.open(page.as_uri())
+    browser.call("Emulation.setEmulatedMedia", media="print", features=[])
+    assert browser.js("document.getElementById('filter').offsetHeight") == 0
+    assert browser.js("document.querySelector('nav').offsetHeight") == 0
+    assert browser.js("document.querySelector('.paper').offsetHeight") > 0
+
+
+def test_everything_is_named_for_those_who_do_not_see_it(browser: Browser, page: Path) -> None:
+    browser.open(page.as_uri())
+    unnamed = (
+        "[...document.querySelectorAll('svg')].filter(s => !s.parentElement.closest('svg')"
+        " && s.getAttribute('aria-hidden') !== 'true' && !s.getAttribute('aria-label')).length"
+    )
+    assert browser.js(unnamed) == 0
+    assert browser.js("[...document.querySelectorAll('th')].filter(t => !t.scope).length") == 0
+    assert (
+        browser.js(
+            "[...document.querySelectorAll('#filter input, #filter select')].filter(f => !f.labels.length).length"
+        )
+        == 0
+    )
+    ids = browser.js("[...document.querySelectorAll('[id]')].map(e => e.id)")
+    assert len(ids) == len(set(ids))
