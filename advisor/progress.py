@@ -6,7 +6,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -15,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.progress import TimeRemainingColumn as TimeLeft
 
 from advisor.board import Board
+from advisor.telling import lines
 
 
 class Watcher:
@@ -34,6 +34,8 @@ class Watcher:
         kind = str(event.get("event", ""))
         if self.board:
             self.board.hear(event)
+        for line in lines(event):
+            self.say(f"  {line}")
         if kind == "step.start":
             self.begin(f"[{event['number']}/{event['total']}] {event['step']}")
         elif kind in ("house.start", "judge.start"):
@@ -46,49 +48,6 @@ class Watcher:
             self.reasons = event["reasons"]
             for name, reason in self.reasons.items():
                 self.say(f"  {name}: {reason}")
-        elif kind == "train.start":
-            for warning in event.get("warnings", ()):
-                self.say(f"  {warning}")
-        elif kind in ("train.restart", "train.damage", "train.moved", "train.memory"):
-            self.say(f"  {kind.partition('.')[2]}: {event['reason']}")
-        elif kind in ("remote.note", "house.learnt", "judge.failed", "prompt.chosen"):
-            self.say(f"  {event['reason']}")
-        elif kind == "prompt.tried":
-            self.say(f"  {event['prompt']}: {event['score']:.2f} on {event['questions']} dev questions")
-        elif kind == "classifier.trained":
-            checked = (
-                "" if event["accuracy"] is None else f", cross-validated accuracy {event['accuracy']:.2f}"
-            )
-            left = f"; {event['left_out']} left out: no label of the plan" if event["left_out"] else ""
-            self.say(
-                f"  {event['labels']} labels from {event['rows']} examples{checked} (C {event['c']:g}){left}"
-            )
-        elif kind == "examples.read":
-            guessed = ", ".join(f"{role} = {name}" for role, name in event["columns"].items())
-            self.say(f"  {event['rows']:,} rows of {Path(event['file']).name}, {event['format']} ({guessed})")
-            for note in event["notes"]:
-                self.say(f"  {note}")
-        elif kind == "file.skipped":
-            self.say(f"  {event['file']} not read: {event['reason']}")
-        elif kind == "rows.replayed":
-            self.say(f"  {event['replayed']} of {event['rows']} rows are replay rows, against forgetting")
-        elif kind == "row.rejected":
-            self.say(f"  {event['file']}, line {event['line']} left out: {event['reason']}")
-        elif kind == "questions.left_out":
-            self.say(
-                f"  {event['near']} questions of {Path(event['file']).name} are not asked, because they nearly repeat "
-                f"training rows (question line = example line: {'; '.join(event['rows'])})"
-            )
-        elif kind == "rows.prepared":
-            self.say(
-                f"  {event['rows']} retrieval-aware rows: {event['with_gold']} with the supporting passage "
-                f"({event['quoted']} quote it), "
-                f"{event['without_gold']} without it (the target is a refusal), {event['refusals']} refusals of their own; "
-                f"{event['unsupported']} examples left out because no passage supports their reply"
-            )
-        elif kind == "train.eval":
-            best = "" if event["loss"] > event["best"] else ", the best so far"
-            self.say(f"  step {event['step']}: validation loss {event['loss']:.3f}{best}")
         elif "done" in event and "total" in event:
             self.advance(event["done"], event["total"], "")
         elif kind == "train.step":
