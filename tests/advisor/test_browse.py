@@ -35,18 +35,20 @@ def test_words_of_the_gold_and_words_of_nowhere_are_told_apart() -> None:
 
 
 @pytest.mark.parametrize(
-    ("scores", "right"),
+    ("scores", "answerable", "right"),
     [
-        ({"refusal": 1.0, "agreement": 1.0, "fact_recall": 0.5, "combined": 0.1}, True),
-        ({"refusal": 1.0, "agreement": 0.0, "fact_recall": 1.0, "style": 1.0, "combined": 0.9}, False),
-        ({"refusal": 0.0, "combined": 0.9}, False),
-        ({"refusal": 1.0, "style": 0.0, "combined": 0.4}, True),
-        ({"style": 1.0, "combined": 0.6}, True),
-        ({"label": 0.0, "combined": 0.0}, False),
+        ({"refusal": 1.0, "agreement": 1.0, "fact_recall": 0.5, "combined": 0.1}, True, True),
+        ({"refusal": 1.0, "agreement": 0.0, "fact_recall": 1.0, "style": 1.0, "combined": 0.9}, True, False),
+        ({"refusal": 0.0, "combined": 0.9}, False, False),
+        ({"refusal": 1.0, "style": 0.0, "combined": 0.4}, False, True),
+        ({"refusal": 1.0, "token_f1": 0.0, "combined": 0.4}, True, False),
+        ({"style": 1.0, "combined": 0.6}, True, True),
     ],
 )
-def test_manner_does_not_make_a_wrong_fact_right(scores: dict[str, float], right: bool) -> None:
-    assert browse.is_right(scores) is right
+def test_manner_does_not_make_a_wrong_fact_right(
+    scores: dict[str, float], answerable: bool, right: bool
+) -> None:
+    assert browse.is_right(scores, answerable) is right
 
 
 def test_what_does_not_fit_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -56,7 +58,7 @@ def test_what_does_not_fit_is_counted(tmp_path: Path, monkeypatch: pytest.Monkey
     (tmp_path / "trial" / "answers.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows), "utf-8")
     monkeypatch.setattr(browse, "MOST_CHARACTERS", 500)
     found = browse.browse(tmp_path, ["few-shot", "rag"], [Question("q0", "?", ("x",))])
-    assert (len(found.rows), found.left_out) == (2, 3)
+    assert (len(found.rows), found.left_out, found.seeds) == (2, 3, 1)
     assert [a["arm"] for a in found.rows[0]["answers"]] == ["few-shot", "rag"]
     assert found.rows[0]["gold"] == ["x"]
 
