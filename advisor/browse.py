@@ -30,6 +30,8 @@ class Browsed:
     rows: list[dict[str, Any]]
     left_out: int
     disagreeing: int
+    seeds: int
+    """Of the arm with most training seeds; the answers shown are those of the first."""
 
 
 def browse(run: Path, arms: Sequence[str], questions: Sequence[Question]) -> Browsed:
@@ -41,18 +43,20 @@ def browse(run: Path, arms: Sequence[str], questions: Sequence[Question]) -> Bro
     gold = {q.id: q for q in questions}
     scores = _scores(run)
     by_id: dict[str, dict[str, dict[str, Any]]] = {}
+    seeds: dict[str, set[int]] = {}
     for row in read_lines(run / TRIAL / ANSWERS):
+        seeds.setdefault(row["arm"], set()).add(row["seed"])
         by_id.setdefault(row["id"], {}).setdefault(row["arm"], row)
     found: list[dict[str, Any]] = []
-    size = 0
+    size, most = 0, max(map(len, seeds.values()), default=0)
     for number, (key, answers) in enumerate(by_id.items()):
         size += sum(
             len(r["marked"]) + sum(len(c["quote"]) for c in r.get("citations", ())) for r in answers.values()
         )
         if size > MOST_CHARACTERS:
-            return Browsed(found, len(by_id) - number, _disagreeing(found))
+            return Browsed(found, len(by_id) - number, _disagreeing(found), most)
         found.append(_row(len(found) + 1, key, answers, arms, scores, gold.get(key)))
-    return Browsed(found, 0, _disagreeing(found))
+    return Browsed(found, 0, _disagreeing(found), most)
 
 
 def pieces(marked: str, gold: Sequence[str], known: Sequence[str]) -> Iterator[tuple[str, str]]:
@@ -82,6 +86,7 @@ def _row(number: int, key: str, answers: Mapping[str, dict[str, Any]], arms: Seq
     gold = [*question.answers, *([question.fact] if question.fact else [])] if question else []
     reference = [*(question.references or ()), question.reference or ""] if question else []
     said = [visible(first["question"]), *reference]
+    answerable = question.answerable if question else True
     told = []
     for arm in [a for a in arms if a in answers]:
         row = answers[arm]
@@ -93,7 +98,8 @@ def _row(number: int, key: str, answers: Mapping[str, dict[str, Any]], arms: Seq
         )
         score = scores.get(arm, {}).get(key)
         told.append({
-            "arm": arm, "score": score["combined"] if score else None, "right": score is not None and is_right(score),
+            "arm": arm, "score": score["combined"] if score else None,
+            "right": score is not None and is_right(score, answerable),
             "refused": row.get("refused", False), "cut": row.get("finish") == "length",
             "pieces": list(pieces(unlinked(row["marked"]), gold, [*said, *others, *gold])),
             "citations": {c["n"]: _citation(c) for c in row.get("citations", ()) if c["n"] > 0},
@@ -103,7 +109,7 @@ def _row(number: int, key: str, answers: Mapping[str, dict[str, Any]], arms: Seq
     return {
         "number": number, "id": key, "question": unlinked(first["question"]), "gold": [unlinked(g) for g in gold],
         "reference": unlinked(question.reference or "") if question else "",
-        "answerable": question.answerable if question else True, "answers": told,
+        "answerable": answerable, "answers": told,
         "disagree": len(set(known)) > 1,
     }  # fmt: skip
 
@@ -123,22 +129,17 @@ def _citation(c: Mapping[str, Any]) -> dict[str, str]:
     }  # fmt: skip
 
 
-def is_right(scores: Mapping[str, float]) -> bool:
+def is_right(scores: Mapping[str, float], answerable: bool = True) -> bool:
     """Whether an answer refuses exactly when it should and, answering, has every number and half the words of the gold.
 
-    Manner (style, citation) does not make a wrong fact right. Where none of these scores exists, the combined one
+    Manner (style, citation) does not make a wrong fact right. Where the facts are not scored, the combined score
     decides.
     """
-    told = [
-        scores[name] >= least
-        for name, least in (("refusal", 1.0), ("agreement", 1.0), ("fact_recall", RIGHT))
-        if name in scores
-    ]
-    return (
-        all(told)
-        if "fact_recall" in scores or scores.get("refusal") == 0.0 or len(told) == 1
-        else scores["combined"] >= RIGHT
-    )
+    if "refusal" in scores and (scores["refusal"] < 1.0 or not answerable):
+        return scores["refusal"] >= 1.0
+    if "fact_recall" in scores:
+        return scores["fact_recall"] >= RIGHT and scores.get("agreement", 1.0) >= 1.0
+    return scores["combined"] >= RIGHT
 
 
 def _scores(run: Path) -> dict[str, dict[str, dict[str, float]]]:

@@ -40,7 +40,7 @@ def _pairs(data: Mapping[str, Any]) -> list[str]:
     rows = [f"| {_said(data['verdict']['recommended'])} against | difference (95 %) | p |", "|---|---:|---:|"]
     for pair in data["paired"]:
         found = f"{pair['difference']:+.2f} ({pair['low']:+.2f} to {pair['high']:+.2f})"
-        rows.append(f"| {_said(pair['b'])} | {found} | {pair.get('p_holm', pair['p']):.4f} |")
+        rows.append(f"| {_said(pair['b'])} | {found} | {_chance(pair):.4f} |")
     return rows if data["paired"] else []
 
 
@@ -69,6 +69,12 @@ def _how(data: Mapping[str, Any]) -> list[str]:
         f"{packages}.",
         "", "</details>",
     ]  # fmt: skip
+
+
+def _chance(pair: Mapping[str, Any]) -> float:
+    """A pair's p, corrected for the number of arms where it was."""
+    corrected = pair.get("p_holm")
+    return float(pair["p"] if corrected is None else corrected)
 
 
 def _interval(score: Mapping[str, float]) -> str:

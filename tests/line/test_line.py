@@ -78,7 +78,7 @@ def test_a_run_folder_holds_what_the_contract_says(line: Any) -> None:
     expected = (
         "plan.yaml", "events.jsonl", "index/CURRENT", "adapters/lora-s0/adapter_model.safetensors",
         "adapters/hybrid-s0/adapter_model.safetensors", "trial/answers.jsonl", "trial/scores.json",
-        "report.html", "report.json", "manifest.json",
+        "report.html", "report.json", "report.md", "manifest.json",
     )  # fmt: skip
     assert [name for name in expected if not (line.run / name).is_file()] == []
     manifest = json.loads((line.run / "manifest.json").read_text("utf-8"))
