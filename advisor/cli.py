@@ -56,9 +56,10 @@ def main(arguments: list[str] | None = None) -> None:
     if "--debug" in given:
         given.remove("--debug")
         os.environ["TUNEWISE_DEBUG"] = "1"
-    # Idle threads soon sleep instead of spinning: alone it costs nothing, but beside another busy process training
-    # on two cores is half as fast again (benchmarks/LOG.md). Read when torch is first imported.
-    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    # Idle threads spin for a short while, then sleep. Spinning as long as they do by default makes training nearly stand
+    # still beside another busy process on two cores; not at all costs a third of its speed (benchmarks/LOG.md). Read
+    # when torch is first imported.
+    os.environ.setdefault("GOMP_SPINCOUNT", "20000")
     signal.signal(signal.SIGTERM, _terminate)
     app(args=given, prog_name="tunewise")
 

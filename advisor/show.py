@@ -28,7 +28,7 @@ COLUMNS = {
     "house_style": "house",
     "token_f1": "F1",
 }
-"""Scores that the table of arms shows when any arm has them; report.json has them all."""
+"""Scores that the table of arms shows when they weigh anything, so that it fits a terminal; the report has them all."""
 MARKS = {"confirmed": "green", "overturned": "red", "undecided": "yellow"}
 
 
@@ -62,10 +62,11 @@ def show_guards(data: dict[str, Any], console: Console) -> None:
 def arms_table(data: dict[str, Any]) -> Table:
     """Arms by combined score, with the scores behind it."""
     table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("arm")
-    table.add_column("combined [dim]95 %[/]", justify="right")
+    table.add_column("arm", no_wrap=True)
+    table.add_column("combined [dim]95 %[/]", justify="right", no_wrap=True)
     measured = {name for arm in data["arms"] for name in arm["scores"]}
-    shown = {name: title for name, title in COLUMNS.items() if name in measured}
+    weighed = {name for name, weight in data["weights"].items() if weight} & measured
+    shown = {name: title for name, title in COLUMNS.items() if name in (weighed or measured)}
     for title in shown.values():
         table.add_column(title, justify="right")
     table.add_column("s/answer", justify="right")
