@@ -44,13 +44,15 @@ def render(data: dict[str, Any], run: RunFolder, questions: Sequence[Question] =
     curves = _first(loss_curves(run), data["verdict"]["recommended"])
     break_even = data["predicted"].get("break_even") or {}
     measured_names = {name for arm in data["arms"] for name in arm["scores"]}
+    names = [n for n in SCORES if n in measured_names] + sorted(measured_names - set(SCORES))
     guards = data["guards"]
     refusal = guards.get("refusal")
     return environment.get_template("report.html.j2").render(
         data=data, style=style, script=script, style_hash=_hash(style), script_hash=_hash(script),
         questions=max((arm["n"] for arm in data["arms"]), default=0),
         strength=STRENGTHS.get(data["verdict"]["strength"], ""),
-        score_names=[n for n in SCORES if n in measured_names] + sorted(measured_names - set(SCORES)),
+        score_names=[n for n in names if data["weights"].get(n)],
+        unweighed=[n for n in names if not data["weights"].get(n)],
         best=next((a for a in data["arms"] if a["arm"] == data["verdict"]["winner"]), None),
         loss_chart=charts.loss_chart(curves, charts.smoothing(curves)) if curves else "",
         smoothed=charts.smoothing(curves), said=_unbroken(data["verdict"]["text"]),

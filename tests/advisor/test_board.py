@@ -38,7 +38,7 @@ PLAN = parse_plan(
         "name": "desk",
         "choice": "prompting",
         "model": {"name": "smollm2-135m-instruct"},
-        "data": {"questions": "q.jsonl"},
+        "data": {"questions": "q.jsonl", "examples": "e.jsonl"},
         "steps": [
             {"kind": "evaluate", "arm": "prompting"},
             {"kind": "evaluate", "arm": "few-shot", "shots": 2},
@@ -121,7 +121,9 @@ def test_the_board_of_a_plan_knows_its_steps_and_their_estimates(tmp_path: Path)
     questions = tmp_path / "q.jsonl"
     rows = [{"question": f"How many berths has pier {n}?", "answers": [str(n)]} for n in range(9)]
     questions.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
-    plan = PLAN.model_copy(update={"data": PLAN.data.model_copy(update={"questions": questions})})
+    plan = PLAN.model_copy(
+        update={"data": PLAN.data.model_copy(update={"questions": questions, "examples": None})}
+    )
     board = board_of(plan, tmp_path / "run")
     assert list(board.steps) == ["evaluate:prompting", "evaluate:few-shot"]
     assert board.left(board.started) == pytest.approx(sum(board.estimates.values()))
