@@ -94,9 +94,10 @@ def memory(data: Mapping[str, Any]) -> list[dict[str, Any]]:
     trained = data["measured"].get("training") or {}
     for row in data["predicted"].get("ranked", []):
         name = row["method"]
-        figures = (row.get("estimate") or {}).get("memory_gib")
-        if not figures or not (name in trained or name == data["verdict"]["recommended"]):
+        given = (row.get("estimate") or {}).get("memory_gib") or {}
+        if "likely" not in given or not (name in trained or name == data["verdict"]["recommended"]):
             continue
+        figures = {"low": given["likely"], "high": given["likely"], **given}
         peaks = [r["peak_gib"] for r in trained.get(name) or () if isinstance(r, dict) and r.get("peak_gib")]
         peak = max(peaks, default=None)
         machine = data.get("environment") or {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -157,8 +158,9 @@ with resumable("tunewise run plan.yaml --resume"), watching(board=lambda: Board(
 """
     env = {**os.environ, "PYTHONPATH": str(root), "TERM": "xterm-256color", "COLUMNS": "100", "LINES": "30"}
     child = pexpect.spawn(
-        sys.executable, ["-c", script], env=env, encoding="utf-8", timeout=20, dimensions=(30, 100)
-    )
+        sys.executable, ["-c", script], env=env, encoding="utf-8", timeout=20, dimensions=(30, 100),
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's "&" has it ignored
+    )  # fmt: skip
     child.expect("desk: 2 of 4 steps")
     child.expect("loss of lora: 3.90 to 3.00")
     child.sendintr()

@@ -67,7 +67,7 @@ def test_no_lines_is_said() -> None:
 def test_the_drawing_is_inline_and_the_same_every_time() -> None:
     result = found(HOSTED)
     drawn = cost_chart(result)
-    assert drawn.startswith("<svg")
-    assert "http-equiv" not in drawn
+    assert "<svg" in drawn
+    assert "http" not in drawn
     assert "lora" in drawn
     assert drawn == cost_chart(result)
