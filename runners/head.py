@@ -91,6 +91,7 @@ def save(head: Head, folder: Path, embedder: str, facts: dict[str, Any]) -> None
 
 def load(folder: Path, embedder: Encoder) -> Head:
     """Read a head back, checked; BadInput when it is missing, damaged, or made with another embedder."""
+    from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
     check_manifest(folder, KIND)
@@ -102,7 +103,7 @@ def load(folder: Path, embedder: Encoder) -> Head:
             head.labels
         )
         made_with = facts["embedder"]
-    except Exception as error:  # safetensors raises an error of its own
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise BadInput(f"{folder} is damaged: {error!r}", "train it again: tunewise run --resume") from None
     if made_with != embedder.fingerprint or not fits:
         raise BadInput(f"{folder} was made with another embedder", "train it again: tunewise run --overwrite")

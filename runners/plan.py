@@ -220,6 +220,12 @@ class Plan(Strict):
         return sha256_text(canonical_json(self.model_dump(mode="json", by_alias=True)))
 
 
+KINDS = (
+    Plan, PlanModel, Data, Prompts, IndexStep, TrainStep, EvaluateStep, Check, Gate, RecordedAnswer, Forgetting,
+)  # fmt: skip
+"""Everything that a plan is made of."""
+
+
 def read_plan(path: Path) -> Plan:
     """Read a plan; relative data paths become absolute, from the plan's own folder.
 
@@ -283,20 +289,7 @@ def explain_validation(error: ValidationError, place: str) -> tuple[str, str]:
 
 
 def _all_keys() -> list[str]:
-    kinds = (
-        Plan,
-        PlanModel,
-        Data,
-        Prompts,
-        IndexStep,
-        TrainStep,
-        EvaluateStep,
-        Check,
-        Gate,
-        RecordedAnswer,
-        Forgetting,
-    )
-    keys = {field.alias or name for kind in kinds for name, field in kind.model_fields.items()}
+    keys = {field.alias or name for kind in KINDS for name, field in kind.model_fields.items()}
     return sorted(keys)
 
 

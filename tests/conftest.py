@@ -190,3 +190,26 @@ def server() -> Iterator[FakeEndpoint]:
     yield fake
     fake.shutdown()
     fake.server_close()
+
+
+@pytest.fixture(scope="session")
+def little_bert() -> Callable[[Path, Any, int], Path]:
+    """Make an embedder's folder of a BERT of a few thousand parameters, always the same for the same tokenizer."""
+
+    def make(folder: Path, tokenizer: Any, positions: int = 64) -> Path:
+        import torch
+        from transformers import BertConfig, BertModel
+
+        tokenizer.save(str(folder / "tokenizer.json"))
+        config = BertConfig(
+            vocab_size=tokenizer.get_vocab_size(), hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
+            intermediate_size=16, max_position_embeddings=positions,
+        )  # fmt: skip
+        torch.manual_seed(0)  # one draw in forty ranks another passage first
+        BertModel(config).save_pretrained(folder)
+        (folder / "modules.json").write_text("[]")
+        (folder / "1_Pooling").mkdir()
+        (folder / "1_Pooling" / "config.json").write_text('{"pooling_mode_mean_tokens": true}')
+        return folder
+
+    return make
