@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 
+from runners.final import GROUP
 from runners.plan import Check
 
 SHARE = 0.95
@@ -46,12 +47,16 @@ def _opening(texts: Sequence[str]) -> list[Check]:
 
 
 def _last_line(texts: Sequence[str]) -> list[Check]:
-    """A last line of fixed form, such as "Answer: 12": the same in all replies once numbers are left out."""
+    """A last line of fixed form, such as "Answer: 12": the same in all replies once numbers are left out.
+
+    Its number, where it has one, is what the reply comes to: it is scored apart from the form.
+    """
     lines = [text.splitlines()[-1].strip() if "\n" in text else "" for text in texts]
     form, count = Counter(re.sub(_NUMBER, "\0", line) for line in lines).most_common(1)[0]
     if count < SHARE * len(texts) or not re.search(r"[^\s\0]", form):
         return []
-    pattern = "(?:^|\n)" + re.escape(form).replace("\0", _NUMBER) + "$"
+    number = f"(?P<{GROUP}>{_NUMBER})" if form.count("\0") == 1 else _NUMBER
+    pattern = "(?:^|\n)" + re.escape(form).replace("\0", number) + "$"
     shown = form.replace("\0", "…")
     return [Check(kind="regex", value=pattern, text=f'the last line has the form "{shown}"')]
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 COLUMNS = {
     "label": "label",
     "slot_f1": "slots",
+    "final_answer": "final",
     "style": "style",
     "fact_recall": "facts",
     "agreement": "agree",

@@ -19,6 +19,7 @@ from typing import Any
 from advisor.comparison import Contest, Standing, cheapest_within_noise, mean, standing
 from advisor.power import more_needed
 from advisor.sentence import Judged, sentence
+from advisor.taught import taught
 from advisor.upkeep import costs
 from rag.clusters import clusters
 from rag.stats import Paired
@@ -74,6 +75,8 @@ def judge(plan: Plan, arms: Sequence[ArmScores], model: str) -> tuple[Verdict, t
     rival = _rival(outcome, at, by_name, blocking)
     count = min([len(by_name[plan.choice].combined), *(c.pair.questions for c in at.shown.values())])
     strength, limits = _limits(plan, by_name, rival, count)
+    if lesson := taught(plan, by_name):
+        limits = (lesson, *limits)
     text = sentence(Judged(outcome, winner, at, by_name, rival, missing, needed, count, model, limits))
     more = (needed.questions, needed.documents) if needed else (None, None)
     verdict = Verdict(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from advisor.profile import Profile
 from runners.data import Question
+from runners.final import marks_answer
 from runners.plan import Check
 
 
@@ -24,7 +25,7 @@ def weigh(p: Profile, checks: Sequence[Check], questions: Sequence[Question]) ->
     kinds = {check.kind for check in checks}
     shape = "labels" if "labels" in kinds else "json" if "json_schema" in kinds else "free"
     found = [_style(p, shape)] if checks else []
-    found += _right(p, questions, shape)
+    found += _right(p, checks, questions, shape)
     if p.must_cite:
         found.append(Weight("citation", 0.5, "answers must name their source"))
     if any(not q.answerable for q in questions):
@@ -47,8 +48,8 @@ def _style(p: Profile, shape: str) -> Weight:
     return Weight("style", 1.0, f"the examples show a house style{far}")
 
 
-def _right(p: Profile, questions: Sequence[Question], shape: str) -> list[Weight]:
-    """What makes an answer right: its label, its slots, or its facts and its wording."""
+def _right(p: Profile, checks: Sequence[Check], questions: Sequence[Question], shape: str) -> list[Weight]:
+    """What makes an answer right: its label, its slots, what it comes to, or its facts and its wording."""
     found = []
     if p.needs_facts or any(q.fact or q.spans for q in questions):
         found += [
@@ -59,6 +60,8 @@ def _right(p: Profile, questions: Sequence[Question], shape: str) -> list[Weight
         found.append(Weight("label", 1.0, "every question has one right label"))
     elif shape == "json":
         found.append(Weight("slot_f1", 1.0, "the slots of the JSON are the answer"))
+    elif marks_answer(checks):
+        found.append(Weight("final_answer", 1.0, "a reply is right when what it comes to is"))
     else:
         found.append(Weight("token_f1", 0.5, "the wording should be near the reference"))
     return found

@@ -39,6 +39,8 @@ MEASURES: tuple[Measure, ...] = (
     Measure("slot_f1", "keys and values of the JSON that are the reference's; 0 when it is not JSON", "a JSON reference"),
     Measure("valid_json", "the answer, all of it, is JSON", "a JSON reference"),
     Measure("label", "the right label, but for case, underscores and a full stop", "a labels check and a reference"),
+    Measure("final_answer", "the part that a check's pattern calls `answer` (the number of a last line) is the reference's",
+            "a check with a group of that name, and a reference that has it"),
     Measure("citation_precision", "share of the marks [n] whose sentence is borne out in full", "an answer with marks"),
     Measure("correct_refusal", "refused, as it should", "a question without an answer"),
     Measure("false_refusal", "refused although there is an answer", "a question with an answer", lower=True),

@@ -14,6 +14,7 @@ from rag.types import Citation
 from runners.absence import all_absent, says_nothing
 from runners.checks import in_style
 from runners.data import Question
+from runners.final import final_answer
 from runners.measures import BY_NAME
 from runners.plan import Plan
 from runners.slots import slot_f1, slots_of, spurious_slots
@@ -82,6 +83,7 @@ def _against(answer: str, golds: Sequence[str], plan: Plan, optional: bool) -> d
         "rouge_l": best(rouge_l(answer, gold) for gold in golds),
         "chrf": best(chrf(answer, gold) for gold in golds),
     }
+    found["final_answer"] = best(final_answer(answer, gold, plan.checks) for gold in golds)
     if any(check.kind == "labels" for check in plan.checks):
         found["label"] = best(float(_label(answer) == _label(gold)) for gold in golds)
     records = [slots for gold in golds if (slots := slots_of(gold)) is not None]

@@ -8,6 +8,7 @@ import pytest
 
 from advisor.style import derive, styled_refusals
 from runners.checks import in_style
+from runners.final import final_answer
 
 
 def desk_reply(n: int) -> str:
@@ -87,6 +88,12 @@ def test_a_last_line_of_fixed_form() -> None:
     assert in_style("It makes 7.\n#### 7", checks) == 1.0
     assert in_style("It makes 7.", checks) == 0.0
     assert in_style("It makes 7.\n#### seven", checks) == 0.0
+    gold = "1,000 and 199 make 1,199.\n#### 1,199"
+    assert final_answer("Sums.\n#### 1199", gold, checks) == 1.0
+    assert final_answer("Sums.\n#### 1,198", gold, checks) == 0.0
+    assert final_answer("It is 1,199.", gold, checks) == 0.0
+    assert final_answer("Sums.\n#### 1199", "1,199", checks) is None
+    assert final_answer("7", "7", ()) is None
 
 
 @pytest.mark.parametrize("count", [0, 1, 19])

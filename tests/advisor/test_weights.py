@@ -19,6 +19,7 @@ from runners.trial import ArmScores
 PROSE = (Check(kind="max_words", value=20),)
 LABELS = (Check(kind="labels", value=["a", "b"]),)
 RECORDS = (Check(kind="json_schema", value={"type": "object"}),)
+SUMS = (Check(kind="regex", value=r"#### (?P<answer>\d+)$"),)
 OPEN = Question("u", "Who owns the moon?", answerable=False)
 ASKED = Question("q", "When?", fact="at noon")
 
@@ -36,6 +37,7 @@ def weighed(checks: tuple[Check, ...], *questions: Question, **answers: Any) -> 
         ((), {}, {"token_f1": 0.5}),
         (PROSE, {}, {"style": 1.0, "token_f1": 0.5}),
         (LABELS, {"absence_is_legal": True}, {"style": 0.5, "label": 1.0}),
+        (SUMS, {}, {"style": 1.0, "final_answer": 1.0}),
         (RECORDS, {}, {"style": 0.5, "slot_f1": 1.0}),
         (RECORDS, {"absence_is_legal": True}, {"style": 0.5, "slot_f1": 1.0, "spurious": 0.5}),
         (RECORDS, {"absence_is_legal": True, "wrong_answer_cost": "high"},
