@@ -130,7 +130,7 @@ def _steps(p: Profile, tuning: str | None, rows: int, chats: bool) -> tuple[Step
         names.append(tuning)
         if p.documents and chats:
             names.append("hybrid")
-    drafting = Drafting(tuning, _numbers(tuning, rows, p) if tuning else {})
+    drafting = Drafting(tuning, numbers(tuning, rows, p) if tuning else {})
     steps: list[Step] = [IndexStep()] if p.documents else []
     for name in names:
         steps += BY_NAME[name].steps(p, drafting)
@@ -163,13 +163,14 @@ def _refusing(steps: Sequence[Step], situation: Situation) -> tuple[Step, ...]:
     )
 
 
-def _numbers(tuning: str, rows: int, p: Profile) -> Mapping[str, Any]:
-    """Training numbers with their reasons."""
+def numbers(tuning: str, rows: int, p: Profile) -> Mapping[str, Any]:
+    """Training numbers of a tuning method for so many rows, with their reasons."""
     from runners.defaults import choose
 
-    chosen = choose(tuning, rows=rows, params_b=p.params_b or facts.MODELS[0].params_b)
-    numbers = {key: value for key, value in chosen.values.items() if key != "method"}
-    return {**numbers, "reasons": chosen.reasons}
+    each = (p.prompt_tokens or 0) + (p.answer_tokens or 0)
+    chosen = choose(tuning, rows=rows, params_b=p.params_b or facts.MODELS[0].params_b, row_tokens=each)
+    values = {key: value for key, value in chosen.values.items() if key != "method"}
+    return {**values, "reasons": chosen.reasons}
 
 
 def _measurable(recommendation: Recommendation, steps: Sequence[Step], notes: list[str]) -> str:

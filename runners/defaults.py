@@ -10,6 +10,10 @@ from typing import Any
 from runners.fingerprint import tensor_sizes
 from runners.tuning import TrainConfig
 
+FEWEST_ROWS = 8
+"""Rows that an optimiser step should about hold: the small end of the 8 to 32 of most runners. Where long rows share
+their beginning (instructions with a list of labels), it is computed once for all of a step."""
+
 
 @dataclass(frozen=True, slots=True)
 class Defaults:
@@ -25,12 +29,13 @@ class Defaults:
 
 def choose(
     method: str, *, rows: int, params_b: float, longest: int = 0, tokens: int = 0, variant: str = "lora",
-    rank: int | None = None, epochs: float | None = None,
+    rank: int | None = None, epochs: float | None = None, row_tokens: float = 0,
 ) -> Defaults:  # fmt: skip
     """Return settings for a tuning method, from the rows (without repeats) and billions of parameters.
 
-    ``longest`` is the longest row in tokens and ``tokens`` their sum, 0 when unknown; a ``rank`` that is given
-    decides alpha, ``epochs`` how many steps there are. Sources: published runners' defaults and this project's
+    ``longest`` is the longest row in tokens and ``tokens`` their sum, ``row_tokens`` about how many a row has where
+    they are not counted; 0 when unknown. A ``rank`` that is given decides alpha, ``epochs`` how many steps there
+    are. Sources: published runners' defaults and this project's
     own measurements; where they disagree the reason says which was followed.
     """
     full = method == "full"
@@ -38,7 +43,9 @@ def choose(
     chosen: dict[str, tuple[Any, str]] = {
         "epochs": passes,
         "learning_rate": _full_rate(params_b) if full else _lora_rate(params_b),
-        "batch_tokens": _batch_of(rows, tokens, epochs or passes[0]) if tokens and rows else _batch(rows),
+        "batch_tokens": _batch_of(rows, tokens, epochs or passes[0])
+        if tokens and rows
+        else _batch(rows, row_tokens),
         "schedule": ("cosine", "with 5 % warm-up it is what LLaMA-Factory, axolotl and zephyr use"),
         "optimizer": _optimizer(full, params_b),
         "max_tokens": _length(longest),
@@ -106,7 +113,17 @@ def _alpha(variant: str, rank: int) -> tuple[float, str]:
     return 2.0 * rank, "twice the rank, as most runners set it"
 
 
-def _batch(rows: int) -> tuple[int, str]:
+def _batch(rows: int, row_tokens: float) -> tuple[int, str]:
+    usual, why = _usual_batch(rows)
+    if row_tokens * FEWEST_ROWS <= usual:
+        return usual, why
+    batch = 2 ** int(math.log2(row_tokens * FEWEST_ROWS))
+    return max(
+        usual, batch
+    ), f"rows have about {row_tokens:.0f} tokens, and a step of a row or two is mostly noise"
+
+
+def _usual_batch(rows: int) -> tuple[int, str]:
     if rows < 2000:
         return 1024, f"{rows} rows need small steps to get enough of them (at least 100 is advised)"
     if rows < 20_000:

@@ -58,3 +58,10 @@ def test_passes_that_are_given_decide_how_large_a_step_is() -> None:
     few, many = (defaults.choose("lora", rows=320, params_b=0.1, tokens=26_240, epochs=n) for n in (1, 8))
     assert (few.values["batch_tokens"], many.values["batch_tokens"]) == (512, 1024)
     assert few.reasons["batch_tokens"].endswith("about 6 a step, 51 steps in 1 pass")
+
+
+def test_long_rows_get_steps_of_several() -> None:
+    """Instructions that list 77 labels make rows of 600 tokens: 1,024 a step would be a row or two."""
+    short, long = (defaults.choose("lora", rows=770, params_b=0.1, row_tokens=n) for n in (120, 600))
+    assert (short.values["batch_tokens"], long.values["batch_tokens"]) == (1024, 4096)
+    assert "about 600 tokens" in long.reasons["batch_tokens"]

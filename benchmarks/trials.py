@@ -1,0 +1,127 @@
+"""The advice held to account on public data: what it said from the profile alone, and what the trial then found.
+
+    python -m benchmarks.trials SHARED/data --out /tmp/trials [NAME ...]
+
+Runs one whole trial for each set (or for those named; a set that is absent is skipped, with the reason), and writes
+what came out into benchmarks/accuracy.json, of which `python scripts/docs.py` makes docs/accuracy.md. A trial that was
+interrupted is gone on with; one that is finished is only read again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from advisor import gather
+from advisor.draft import draft, numbers
+from advisor.engine import Recommendation, recommend
+from advisor.execute import run_and_report
+from advisor.gather import Situation
+from advisor.methods.base import Drafting
+from advisor.methods.table import BY_NAME
+from benchmarks.cast import CAST, Part, bring
+from runners.plan import Plan, parse_plan
+from runners.rundir import PLAN, read_run_plan
+
+RECORD = Path(__file__).parent / "accuracy.json"
+KEPT = ("outcome", "strength", "recommended", "winner", "text", "margin", "more_questions_needed")
+
+
+def situation(part: Part, files: Mapping[str, Path]) -> Situation:
+    """Return the profile that a user of this set would have: the part's answers, and what files and machine tell."""
+    return gather.complete(gather.said(part.answers, **files))
+
+
+def plan_of(part: Part, at: Situation, advice: Recommendation) -> Plan:
+    """Return the advisor's own plan, cut to size, with the part's other ways of tuning and its own rule of style."""
+    plan = draft(advice, at).plan
+    rows = len(at.stats.examples.rows) if at.stats.examples else 0
+    have = {step.arm for step in plan.arms}
+    more = [
+        step
+        for method in part.tuned
+        if method not in have
+        for step in BY_NAME[method].steps(at.profile, Drafting(method, numbers(method, rows, at.profile)))
+    ]
+    body = plan.model_dump(mode="json", by_alias=True)
+    body |= {"name": part.name, "steps": [*body["steps"], *(step.model_dump(mode="json") for step in more)]}
+    body["data"] |= {
+        key: str(Path(value).resolve()) for key, value in body["data"].items() if key in FILES and value
+    }
+    body["data"] |= {"max_dev": part.dev, "max_test": part.test}
+    if part.checks:
+        body["checks"] = list(part.checks)
+    return parse_plan(body)
+
+
+FILES = ("documents", "examples", "questions")
+
+
+def trial(part: Part, data: Path, out: Path) -> dict[str, Any]:
+    """Ask for advice, run the trial, and return both."""
+    brought = bring(part, data, out / "files")
+    at = situation(part, brought.files)
+    advice = recommend(at.profile)
+    begun = (out / "run" / PLAN).is_file()
+    plan = read_run_plan(out / "run") if begun else plan_of(part, at, advice)
+    started = time.time()
+    _, report = run_and_report(plan, out / "run", begun, False)
+    if report is None:
+        raise SystemExit(f"{part.name}: the plan holds no arm of its choice {plan.choice}")
+    print(f"{part.name}: {report['verdict']['text']} ({time.time() - started:.0f} s)", file=sys.stderr)
+    return recorded(part, brought.left_out, plan, report)
+
+
+def recorded(part: Part, left_out: int, plan: Plan, report: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what is kept of a trial: counts and scores, nothing of the data."""
+    verdict, rows = report["verdict"], report["predicted"]["ranked"]
+    weighted = [name for name, weight in report["weights"].items() if weight]
+    arms = [
+        {
+            "arm": arm["arm"], "score": arm["score"], "n": arm["n"], "documents": arm.get("documents"),
+            "scores": {name: arm["scores"][name]["mean"] for name in weighted if name in arm["scores"]},
+        }
+        for arm in report["arms"]
+    ]  # fmt: skip
+    return {
+        "task": part.task, "wanted": part.wanted, "said": list(part.answers), "model": verdict["model"],
+        "advised": report["predicted"]["choice"], "confidence": report["predicted"]["confidence"],
+        "order": [row["method"] for row in rows if row["feasible"]],
+        "examples": plan.answers["labelled_examples"].value if "labelled_examples" in plan.answers else 0,
+        "left_out": left_out, "date": time.strftime("%Y-%m-%d"),
+        "verdict": {key: verdict.get(key) for key in KEPT}, "arms": arms,
+        "paired": report["paired"], "weights": report["weights"],
+    }  # fmt: skip
+
+
+def main() -> None:
+    """Run the trials and keep what came out."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("data", type=Path, help="the folder of the public sets")
+    parser.add_argument("names", nargs="*", help="some sets only")
+    parser.add_argument("--out", type=Path, required=True, help="a folder for the runs")
+    given = parser.parse_args()
+    if unknown := set(given.names) - {part.name for part in CAST}:
+        parser.error(
+            f"no set is called {', '.join(sorted(unknown))}; known: {', '.join(p.name for p in CAST)}"
+        )
+    for part in CAST:
+        if given.names and part.name not in given.names:
+            continue
+        if not (given.data / part.name).is_dir():
+            print(f"{part.name}: skipped, {given.data} has no such folder", file=sys.stderr)
+            continue
+        found = trial(part, given.data, given.out / part.name)
+        kept = json.loads(RECORD.read_text("utf-8")) if RECORD.is_file() else {}
+        kept[part.name] = found
+        ordered = {p.name: kept[p.name] for p in CAST if p.name in kept}
+        RECORD.write_text(json.dumps(ordered, indent=1, ensure_ascii=False) + "\n", "utf-8")
+
+
+if __name__ == "__main__":
+    main()
