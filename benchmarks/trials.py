@@ -29,12 +29,16 @@ from runners.plan import Plan, parse_plan
 from runners.rundir import PLAN, read_run_plan
 
 RECORD = Path(__file__).parent / "accuracy.json"
+FILES = ("documents", "examples", "questions")
 KEPT = ("outcome", "strength", "recommended", "winner", "text", "margin", "more_questions_needed")
 
 
-def situation(part: Part, files: Mapping[str, Path]) -> Situation:
-    """Return the profile that a user of this set would have: the part's answers, and what files and machine tell."""
-    return gather.complete(gather.said(part.answers, **files))
+def situation(part: Part, files: Mapping[str, Path], *more: str) -> Situation:
+    """Return the profile that a user of this set would have: the part's answers, and what files and machine tell.
+
+    ``more`` are further answers, such as another machine than the one at hand.
+    """
+    return gather.complete(gather.said((*part.answers, *more), **files))
 
 
 def plan_of(part: Part, at: Situation, advice: Recommendation) -> Plan:
@@ -57,9 +61,6 @@ def plan_of(part: Part, at: Situation, advice: Recommendation) -> Plan:
     if part.checks:
         body["checks"] = list(part.checks)
     return parse_plan(body)
-
-
-FILES = ("documents", "examples", "questions")
 
 
 def trial(part: Part, data: Path, out: Path) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Write the reference pages of docs/ from the code: command line, rules, questionnaire, plan, scores.
+"""Write the reference pages of docs/ from the code: command line, rules, questionnaire, plan, scores, trials.
 
 python scripts/docs.py          rewrite the pages
 python scripts/docs.py --check  exit 1 and name the pages that are not current
@@ -20,6 +20,7 @@ from typer.models import ArgumentInfo, OptionInfo, ParameterInfo
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]  # the tree this script stands in is the one it describes
 
+from accuracy import accuracy_page  # noqa: E402
 from decides import decides_page  # noqa: E402
 
 
@@ -234,6 +235,7 @@ PAGES: dict[str, Callable[[], list[str]]] = {
     "questions.md": questions_page,
     "plan.md": plan_page,
     "scores.md": scores_page,
+    "accuracy.md": lambda: accuracy_page(table),
 }
 NOTE = "<!-- Written by scripts/docs.py from the code; edit the code. -->"
 
