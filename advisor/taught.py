@@ -38,7 +38,7 @@ def taught(plan: Plan, arms: Mapping[str, ArmScores]) -> str:
     ]
     if not (raised and stayed):
         return ""
-    return f"Tuning raised {_listed(raised)} over {base}, not {_listed(stayed)}."
+    return f"Tuning surely raised {_listed(raised)} over {base}, but not {_listed(stayed)}."
 
 
 def _raised(tuned: ArmScores, base: ArmScores, name: str, seed: int) -> Paired | None:

@@ -45,13 +45,13 @@ def arm(name: str, style: float, final: float, false_refusal: float = 0.0) -> Ar
 def test_a_format_is_learned_and_a_skill_is_not() -> None:
     arms = [arm("prompting", 0.0, 0.025), arm("lora", 0.95, 0.05)]
     said = taught(plan(), {a.arm: a for a in arms})
-    assert said == "Tuning raised style (+0.95) over prompting, not final_answer (0.05, 0.03 before)."
+    assert said == "Tuning surely raised style (+0.95) over prompting, but not final_answer (0.05, 0.03 before)."
     assert said in judge(plan(), arms, "m")[0].text
 
 
 def test_a_hybrid_is_held_against_the_base_with_passages() -> None:
     arms = {a.arm: a for a in (arm("prompting", 0, 0), arm("rag", 0.1, 0.3), arm("hybrid", 0.9, 0.3))}
-    assert "over rag, not final_answer (0.30, 0.30 before)" in taught(plan("hybrid"), arms)
+    assert "over rag, but not final_answer (0.30, 0.30 before)" in taught(plan("hybrid"), arms)
     del arms["rag"]
     assert taught(plan("hybrid"), arms) == ""
 
@@ -60,7 +60,7 @@ def test_what_is_good_already_and_what_gets_less_bad_is_no_failure() -> None:
     good = {a.arm: a for a in (arm("prompting", 0, 0.9), arm("lora", 1, 0.9))}
     assert taught(plan(), good) == ""
     bad = {a.arm: a for a in (arm("prompting", 0, 0.9, 0.8), arm("lora", 1, 0.9, 0.8))}
-    assert "not false_refusal (0.80, 0.80 before)" in taught(plan(), bad)
+    assert "but not false_refusal (0.80, 0.80 before)" in taught(plan(), bad)
 
 
 def test_nothing_is_said_where_nothing_was_taught_or_nothing_tuned() -> None:
