@@ -17,6 +17,7 @@ def markdown(data: Mapping[str, Any]) -> str:
     out = [
         f"## tunewise: {_said(data['name'])}", "",
         f"**{verdict['outcome'].upper()}** ({verdict['strength']}). {_said(verdict['text'])}", "",
+        *([f"{_said(verdict['taught'])}", ""] if verdict.get("taught") else ()),
     ]  # fmt: skip
     out += [f"> {_said(warning)}" for warning in data.get("warnings") or []]
     out += [*_arms(data), "", *_pairs(data), "", *_stale(data), *_how(data)]

@@ -48,6 +48,8 @@ def show_report(data: dict[str, Any], console: Console | None = None) -> None:
         highlight=False,
         soft_wrap=True,
     )
+    if lesson := verdict.get("taught"):
+        _say(console, f"  {lesson}")
     show_guards(data, console)
 
 

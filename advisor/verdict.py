@@ -50,6 +50,8 @@ class Verdict:
     """The documents' worth of those questions, where questions share documents."""
     margin: dict[str, Any] | None = None
     """The contest named in the text: against which arm, difference, low, high and p_holm."""
+    taught: str = ""
+    """Which scores tuning surely raised and which stayed low; "" where nothing was tuned or all of it rose."""
 
     def to_json(self) -> dict[str, Any]:
         """The verdict as `report --json` prints it."""
@@ -75,12 +77,20 @@ def judge(plan: Plan, arms: Sequence[ArmScores], model: str) -> tuple[Verdict, t
     rival = _rival(outcome, at, by_name, blocking)
     count = min([len(by_name[plan.choice].combined), *(c.pair.questions for c in at.shown.values())])
     strength, limits = _limits(plan, by_name, rival, count)
-    if lesson := taught(plan, by_name):
-        limits = (lesson, *limits)
     text = sentence(Judged(outcome, winner, at, by_name, rival, missing, needed, count, model, limits))
     more = (needed.questions, needed.documents) if needed else (None, None)
     verdict = Verdict(
-        outcome, strength, plan.choice, winner, model, text, more[0], gate, more[1], _margin(at, rival)
+        outcome,
+        strength,
+        plan.choice,
+        winner,
+        model,
+        text,
+        more[0],
+        gate,
+        more[1],
+        _margin(at, rival),
+        taught(plan, by_name),
     )
     return verdict, tuple(contest.pair for contest in at.shown.values())
 

@@ -30,7 +30,7 @@ from runners.rundir import PLAN, read_run_plan
 
 RECORD = Path(__file__).parent / "accuracy.json"
 FILES = ("documents", "examples", "questions")
-KEPT = ("outcome", "strength", "recommended", "winner", "text", "margin", "more_questions_needed")
+KEPT = ("outcome", "strength", "recommended", "winner", "text", "taught", "margin", "more_questions_needed")
 
 
 def situation(part: Part, files: Mapping[str, Path], *more: str) -> Situation:

@@ -79,7 +79,7 @@ def section(name: str, one: Mapping[str, Any], table: Table) -> list[str]:
         f"{one['confidence']} confidence; predicted order {' > '.join(one['order'])}.", "",
         *table(("arm", "combined", *parts), rows), "",
         f"Combined weighs {weights}. **{one['verdict']['outcome'].capitalize()}** ({one['verdict']['strength']}): "
-        f"{one['verdict']['text']}",
+        f"{one['verdict']['text']} {one['verdict'].get('taught') or ''}".rstrip(),
     ]  # fmt: skip
 
 

@@ -45,8 +45,10 @@ def arm(name: str, style: float, final: float, false_refusal: float = 0.0) -> Ar
 def test_a_format_is_learned_and_a_skill_is_not() -> None:
     arms = [arm("prompting", 0.0, 0.025), arm("lora", 0.95, 0.05)]
     said = taught(plan(), {a.arm: a for a in arms})
-    assert said == "Tuning surely raised style (+0.95) over prompting, but not final_answer (0.05, 0.03 before)."
-    assert said in judge(plan(), arms, "m")[0].text
+    assert (
+        said == "Tuning surely raised style (+0.95) over prompting, but not final_answer (0.05, 0.03 before)."
+    )
+    assert judge(plan(), arms, "m")[0].taught == said
 
 
 def test_a_hybrid_is_held_against_the_base_with_passages() -> None:
