@@ -12,6 +12,9 @@ from runners.chat import Encoded
 
 MAX_SHARED = 512
 """Longest row, in tokens, that still shares its beginning: above it flash attention per row is faster."""
+MAX_BEGINNING = 1024
+"""Longest beginning that longer rows share all the same, when it is at least half of each (instructions that list
+77 labels before a message of 20 words): what is not computed again outweighs the slower attention by far."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +61,7 @@ def collate(rows: Sequence[Encoded], packed: bool, device: torch.device | str = 
 
     Tokens after the last learnt one teach nothing and are left away.
     """
-    prefix = _shared(rows) if packed else 0
+    prefix = shared(rows) if packed else 0
     rests = [list(row.ids[prefix : row.learnt[-1]]) for row in rows]
     if not packed:
         width = max(len(rest) for rest in rests)
@@ -88,11 +91,17 @@ def _segments(prefix: int, lengths: tuple[int, ...], device: torch.device | str)
     return Segments(prefix, lengths, place.flatten().to(device), taken.to(device))
 
 
-def _shared(rows: Sequence[Encoded]) -> int:
-    """Count the tokens all rows begin with; the token before a row's first learnt one stays its own."""
-    if len(rows) < 2 or max(len(row.ids) for row in rows) > MAX_SHARED:
+def shared(rows: Sequence[Encoded]) -> int:
+    """Count the tokens all rows begin with that are worth computing once; 0 where rows are computed one by one.
+
+    The token before a row's first learnt one stays its own.
+    """
+    if len(rows) < 2:
         return 0
+    longest = max(len(row.ids) for row in rows)
     # The smallest and the largest row differ first where any two rows differ.
     low, high = min(row.ids for row in rows), max(row.ids for row in rows)
     apart = (i for i, (a, b) in enumerate(zip(low, high, strict=False)) if a != b)
-    return min(next(apart, min(len(low), len(high))), min(row.prompt for row in rows) - 1)
+    begin = min(next(apart, min(len(low), len(high))), min(row.prompt for row in rows) - 1)
+    mostly = begin <= MAX_BEGINNING and longest - begin <= min(begin, MAX_SHARED)
+    return begin if longest <= MAX_SHARED or mostly else 0

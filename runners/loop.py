@@ -55,7 +55,7 @@ class Loop:
 
     def __post_init__(self) -> None:
         """Share the sizes of the forward passes with what is kept of them."""
-        self.micro = Micro(self.choices.sizes)
+        self.micro = Micro(self.choices.sizes, self.loss.shared)
 
     @cached_property
     def steps(self) -> list[list[int]]:

@@ -19,7 +19,7 @@ from peft import PeftModel
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from runners.batch import Batch, collate
+from runners.batch import Batch, collate, shared
 from runners.chat import Encoded
 from runners.compiling import ON_CPU, pays
 from runners.fused import Layer, fast, layers
@@ -105,6 +105,10 @@ class Loss:
         weight = head.weight if torch.is_grad_enabled() else head.weight.detach()
         total: Tensor = HeadLoss.apply(self.hidden(batch)[batch.keep], weight, batch.targets)
         return total
+
+    def shared(self, rows: Sequence[Encoded]) -> int:
+        """Return how many first tokens of the rows a pass over them computes once."""
+        return shared(rows) if self.path == "fast" else 0
 
     def hidden(self, batch: Batch) -> Tensor:
         """Return the last hidden states, [T, d], in the order of the batch's tokens."""

@@ -29,6 +29,8 @@ class Micro:
 
     sizes: list[tuple[int, int]]
     """(steps done, padded tokens): each holds from then on; the first one's step is 0."""
+    shared: Callable[[Sequence[Encoded]], int] = lambda _: 0
+    """How many first tokens of some rows a forward pass computes only once."""
 
     def most(self, step: int) -> int:
         """Return the padded tokens of a forward pass after so many steps."""
@@ -46,10 +48,11 @@ class Micro:
         When memory runs out the size is halved, ``again`` is told and has to undo what the parts have done,
         and the sum begins anew. Raises CannotRun at one row, and at the seventh time.
         """
-        lengths = [len(row.ids) for row in rows]
+        begin = self.shared(rows)
+        lengths = [len(row.ids) - begin for row in rows]
         while True:
             total, failed, said = 0.0, None, ""
-            for chosen in schedule.micro_batches(range(len(rows)), lengths, self.most(step)):
+            for chosen in schedule.micro_batches(range(len(rows)), lengths, self.most(step) - begin):
                 try:
                     total += part([rows[i] for i in chosen])
                 except (RuntimeError, MemoryError) as error:
@@ -61,7 +64,7 @@ class Micro:
                 return total
             # Only here is the error gone, and with its traceback the tensors of the failed pass.
             free()
-            self._halve(len(failed) * max(lengths[i] for i in failed), len(failed), step, said)
+            self._halve(begin + len(failed) * max(lengths[i] for i in failed), len(failed), step, said)
             again(f"{said}; {self.most(step)} tokens at a time from step {step + 1} on")
 
     def notes(self) -> list[str]:

@@ -10,11 +10,12 @@ import torch.nn.functional as F
 from torch import nn
 
 from runners import attach, attention, schedule
-from runners.batch import collate
+from runners.batch import MAX_SHARED, collate, shared
 from runners.chat import Chat, Encoded
 from runners.data import Example
 from runners.load import load_base
 from runners.loss import HeadLoss, Loss, block_rows, choose, evaluating
+from runners.micro import Micro
 from runners.models import Model
 from runners.tuning import TrainConfig
 
@@ -56,11 +57,45 @@ def test_each_way_equals_the_models_own_logits(net: nn.Module, rows: list[Encode
 
 def test_long_rows_use_flash_and_agree(net: nn.Module, rows: list[Encoded], tiny: Model) -> None:
     ids = tuple((rows[0].ids * 20)[: attention.MAX_EAGER - 100])
-    long = [Encoded(ids + row.ids * 2, tuple(range(500, 510)), 1) for row in rows[:2]]
+    long = [Encoded(ids[n:] + row.ids * 2, tuple(range(500, 510)), 1) for n, row in enumerate(rows[:2])]
     assert collate(long, packed=True).segments.prefix == 0
     net.get_base_model().config.max_position_embeddings = 1024  # type: ignore[operator]
     expected, _ = gradients(net, "plain", long)
     assert gradients(net, "fast", long)[0] == pytest.approx(expected, rel=1e-5)
+
+
+def test_long_rows_that_are_mostly_one_beginning_share_it_and_agree(
+    net: nn.Module, rows: list[Encoded]
+) -> None:
+    """Instructions that list 77 labels, then a short message: longer than rows that share otherwise."""
+    begin = (rows[0].ids * 20)[: MAX_SHARED + 40]
+    long = [
+        Encoded(begin + row.ids, tuple(len(begin) + place for place in row.learnt), n)
+        for n, row in enumerate(rows[:3])
+    ]
+    net.get_base_model().config.max_position_embeddings = 1024  # type: ignore[operator]
+    assert collate(long, packed=True).segments.prefix >= len(begin)
+    expected, wanted = gradients(net, "plain", long)
+    loss, found = gradients(net, "fast", long)
+    assert loss == pytest.approx(expected, rel=1e-5)
+    for name, grad in wanted.items():
+        torch.testing.assert_close(found[name], grad, rtol=1e-3, atol=1e-5)
+
+
+def test_a_pass_counts_the_shared_beginning_once(rows: list[Encoded]) -> None:
+    longest = max(len(row.ids) for row in rows)
+    begin = shared(rows)
+    most = begin + len(rows) * (longest - begin)
+    assert len(rows) * longest > most
+    for count, sharing in ((1, shared), (2, lambda _: 0)):
+        seen: list[int] = []
+
+        def part(micro: list[Encoded], seen: list[int] = seen) -> float:
+            seen.append(len(micro))
+            return 0.0
+
+        Micro([(0, most)], sharing).total(rows, 0, part, lambda _: None)
+        assert (len(seen), sum(seen)) == (count, len(rows))
 
 
 def test_a_full_model_trains_its_tied_head(tiny: Model, rows: list[Encoded]) -> None:
