@@ -168,3 +168,25 @@ class BE008(Behaviour):
         if not untried or p.examples_known < 10:
             return ""
         return "the best prompt has not been measured: optimise it first, on questions kept for that"
+
+
+class BE009(Behaviour):
+    """Labels can also be given by a linear classifier over embeddings, which trains in seconds.
+
+    It is none of the methods advised here; a plan with labelled examples measures it beside them.
+    Does not apply with fewer than 20 examples, too few to fit or to judge one.
+    """
+
+    evidence = (
+        "docs/accuracy.md: banking77, 770 examples, .81 right against .65 of a 135M model tuned in full",
+        "Casanueva et al., arXiv 2003.04807: heads over sentence encoders for 77 intents, 10 examples each",
+    )
+    at = {"labelled_examples": (20,)}
+
+    def applies(self, p: Profile) -> str:
+        fits = p.output_format == "labels" and p.examples_known >= 20
+        return (
+            "a linear classifier over embeddings may give labels as well, in seconds: measure it"
+            if fits
+            else ""
+        )

@@ -12,7 +12,7 @@ from advisor.rules.base import Rule
 
 RULES: tuple[type[Rule], ...] = (
     kn.KN001, kn.KN002, kn.KN003, kn.KN004, kn.KN005, kn.KN006, kn.KN007, kn.KN008, kn.KN009, kn.KN010,
-    be.BE001, be.BE002, be.BE003, be.BE004, be.BE005, be.BE006, be.BE007, be.BE008,
+    be.BE001, be.BE002, be.BE003, be.BE004, be.BE005, be.BE006, be.BE007, be.BE008, be.BE009,
     da.DA001, da.DA002, da.DA003, da.DA004, da.DA005, da.DA006, da.DA007, da.DA008,
     da.DA009, da.DA010, da.DA011,
     sc.SC001, sc.SC002, sc.SC003, sc.SC004, sc.SC005,

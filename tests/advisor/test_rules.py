@@ -66,6 +66,10 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {"behaviour_gap": "low", "labelled_examples": 30},
         {"behaviour_gap": "low", "labelled_examples": 30, "prompting_pass_rate": 0.4},
     ),
+    "BE009": (
+        {"output_format": "labels", "labelled_examples": 20},
+        {"output_format": "labels", "labelled_examples": 19},
+    ),
     "DA001": ({"labelled_examples": 20}, {"labelled_examples": 50}),
     "DA002": ({"labelled_examples": 100}, {"labelled_examples": 100, "call_volume": "high"}),
     "DA003": ({"labelled_examples": 50}, {"labelled_examples": 49}),
