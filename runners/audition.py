@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from rag.durable import append_line, canonical_json, sha256_text, write_json
+from rag.durable import append_lines, canonical_json, sha256_text, write_json
 from rag.errors import BadInput
 from runners.answer import Answer, answer_all
 from runners.bank import Candidate
@@ -136,30 +136,30 @@ def _best(running: Sequence[Candidate], scores: dict[str, list[float]], size: in
 def _ask(stage: Stage, group: Sequence[Candidate], questions: Sequence[Question], made_from: str) -> None:
     """Ask these questions of every prompt of a group at once, but for what the journal holds."""
     have = _journal(stage, made_from)
-    open_ = [(c, q) for c in group for q in questions if (c.name, q.id) not in have]
-    if not open_:
+    pairs = [(c, q) for c in group for q in questions]
+    known = {str(n) for n, (c, q) in enumerate(pairs) if (c.name, q.id) in have}
+    if len(known) == len(pairs):
         return
     # A question's own system turn stands in for the plan's instructions: so each brings its prompt's.
-    asked = [replace(q, id=str(n), system=q.system or c.system or None) for n, (c, q) in enumerate(open_)]
+    asked = [replace(q, id=str(n), system=q.system or c.system or None) for n, (c, q) in enumerate(pairs)]
+
+    def row(answer: Answer) -> dict[str, Any]:
+        candidate, question = pairs[int(answer.question.id)]
+        return {
+            "made_from": made_from, "prompt": candidate.name, "id": question.id,
+            "answer": answer.text, "score": _score(stage, question, answer),
+            "prompt_tokens": answer.completion.prompt_tokens,
+            "completion_tokens": answer.completion.completion_tokens,
+            "seconds": round(answer.completion.seconds, 4),
+        }  # fmt: skip
 
     def keep(answers: list[Answer]) -> None:
-        for answer in answers:
-            candidate, question = open_[int(answer.question.id)]
-            append_line(
-                stage.folder / TRIED,
-                {
-                    "made_from": made_from, "prompt": candidate.name, "id": question.id,
-                    "answer": answer.text, "score": _score(stage, question, answer),
-                    "prompt_tokens": answer.completion.prompt_tokens,
-                    "completion_tokens": answer.completion.completion_tokens,
-                    "seconds": round(answer.completion.seconds, 4),
-                },
-            )  # fmt: skip
+        append_lines(stage.folder / TRIED, map(row, answers))
 
     def shots(question: Question) -> tuple[Example, ...]:
-        return open_[int(question.id)][0].shots
+        return pairs[int(question.id)][0].shots
 
-    answer_all(stage.plan, stage.arm, asked, stage.generator(), stage.finder, shots, keep)
+    answer_all(stage.plan, stage.arm, asked, stage.generator(), stage.finder, shots, keep, known)
 
 
 def _journal(stage: Stage, made_from: str) -> dict[tuple[str, str], float]:
