@@ -77,7 +77,8 @@ class LocalGenerator:
         """Answer every chat but those that are `known`; rows of like length share a batch, the same batches every time.
 
         What is known changes no batch that is still to be made, and no prefix: with other rows beside it, or a longer
-        one, an answer could differ by a rounding. BadInput, before anything is answered, for a chat that leaves no room for its answer in the model's context.
+        one, an answer could differ by a rounding. BadInput, before anything is answered, for a chat that leaves no room
+        for its answer in the model's context.
         """
         prompts = self._prompts(chats, max_new_tokens)
         picker = Picker(sampling, range(len(prompts)))
