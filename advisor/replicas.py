@@ -25,7 +25,9 @@ def seeded(plan: Plan, p: Profile, rows: int, questions: int) -> Plan:
         return plan
     minutes = second_minutes(plan, p, rows, questions)
     if minutes is None:
-        return explained(plan, "1 because the model's size is unknown, and so is what a second seed would take")
+        return explained(
+            plan, "1 because the model's size is unknown, and so is what a second seed would take"
+        )
     if minutes > MOST_MINUTES:
         return explained(
             plan,
@@ -42,7 +44,9 @@ def second_minutes(plan: Plan, p: Profile, rows: int, questions: int) -> float |
     if shape is None:
         return None
     device = at_hand(p)
-    trained = sum(_training(step, plan, p, shape, device) for step in plan.steps if isinstance(step, TrainStep))
+    trained = sum(
+        _training(step, plan, p, shape, device) for step in plan.steps if isinstance(step, TrainStep)
+    )
     one, two = (dict(schedule(with_seeds(plan, count), rows, questions)) for count in (1, 2))
     asked = sum(two[name] - seconds for name, seconds in one.items() if not name.startswith("train:"))
     return (trained + asked) / 60
