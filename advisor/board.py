@@ -35,6 +35,8 @@ class Work:
     first: tuple[float, int] | None = None
     """When this step was first heard of counting, and how much was done by then."""
     losses: list[float] = field(default_factory=list)
+    """Of the training seed at work."""
+    seed: int | None = None
     score: float | None = None
 
 
@@ -73,8 +75,10 @@ class Board:
         work = self.steps[self.current]
         done, total = event.get("done"), event.get("total")
         if kind == "train.step":
-            done, total = event["step"], event.get("steps", event["step"])
+            done, total = reached(event)
             if "loss" in event:
+                if event.get("seed") != work.seed:
+                    work.seed, work.losses = event.get("seed"), []
                 work.losses.append(float(event["loss"]))
         if done is None or total is None:
             return
@@ -141,6 +145,12 @@ class Board:
         notes = [bar_of(work.done, work.total)] if work.state == "working" and work.total else []
         notes += [f"score so far {work.score:.2f}"] if work.score is not None else []
         return tuple(Text(text, style) for text in (sign, name, count, took, " ".join(notes)))
+
+
+def reached(event: Mapping[str, Any]) -> tuple[int, int]:
+    """Return the optimiser steps taken and to be taken of a training, over all of its seeds."""
+    step, steps = int(event["step"]), int(event.get("steps", event["step"]))
+    return int(event.get("nth", 0)) * steps + step, int(event.get("seeds", 1)) * steps
 
 
 def replay(events: Iterable[Mapping[str, Any]], name: str = "", steps: Sequence[str] = ()) -> Board:

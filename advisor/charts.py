@@ -32,6 +32,14 @@ def track(mean: float, low: float, high: float, best: bool = False, lower: float
     )
 
 
+def dotted(seeds: Sequence[Mapping[str, float]], best: bool = False) -> str:
+    """Draw the mean of each training seed on a track from 0 to 1, a line from the worst to the best."""
+    x = [_share(mean) for mean in sorted(one["mean"] for one in seeds)]
+    more = " best" if best else ""
+    dots = "".join(f'<circle class="dot{more}" cx="{at}" cy="10" r="4.5"/>' for at in x)
+    return _row(f'{_grid()}<line class="span{more}" x1="{x[0]}" x2="{x[-1]}" y1="10" y2="10"/>{dots}')
+
+
 def moved(before: float, after: float, best: bool = False) -> str:
     """Draw how a share between 0 and 1 moved: a ring before, a dot after."""
     a, b = _share(before), _share(after)

@@ -19,6 +19,7 @@ from advisor.methods.base import Drafting
 from advisor.methods.hybrid import Hybrid
 from advisor.methods.table import BY_NAME
 from advisor.profile import Profile
+from advisor.replicas import seeded
 from advisor.style import derive, styled_refusals
 from advisor.upkeep import COMPARED_ONLY, cheaper
 from advisor.values import names_a_path
@@ -94,7 +95,10 @@ def draft(recommendation: Recommendation, situation: Situation, folder: Path = P
         "answers": _recorded(answers, folder),
         "predicted": _predicted(recommendation),
     }  # fmt: skip
-    return Drafted(parse_plan(plan, "the drafted plan"), tuple(notes))
+    parsed = parse_plan(plan, "the drafted plan")
+    asked = situation.stats.questions or ()
+    test = len(asked) - round(len(asked) * parsed.data.dev_share)
+    return Drafted(seeded(parsed, p, len(learnable), test), tuple(notes))
 
 
 def _tuning(recommendation: Recommendation, p: Profile, rows: bool, notes: list[str]) -> str | None:

@@ -38,7 +38,8 @@ def render(data: dict[str, Any], run: RunFolder, questions: Sequence[Question] =
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
     environment.globals |= {
-        "track": charts.track, "moved": charts.moved, "scale": charts.scale, "words": _words, "took": _took
+        "track": charts.track, "seeds": charts.dotted, "moved": charts.moved, "scale": charts.scale, "words": _words,
+        "took": _took,
     }  # fmt: skip
     style, script = _file("report.css"), _file("report.js")
     curves = _first(loss_curves(run), data["verdict"]["recommended"])
@@ -53,6 +54,7 @@ def render(data: dict[str, Any], run: RunFolder, questions: Sequence[Question] =
         strength=STRENGTHS.get(data["verdict"]["strength"], ""),
         score_names=[n for n in names if data["weights"].get(n)],
         unweighed=[n for n in names if not data["weights"].get(n)],
+        several=[arm for arm in data["arms"] if len(arm.get("seeds") or ()) > 1],
         best=next((a for a in data["arms"] if a["arm"] == data["verdict"]["winner"]), None),
         loss_chart=charts.loss_chart(curves, charts.smoothing(curves)) if curves else "",
         smoothed=charts.smoothing(curves), said=_unbroken(data["verdict"]["text"]),
@@ -68,14 +70,19 @@ def render(data: dict[str, Any], run: RunFolder, questions: Sequence[Question] =
 
 
 def loss_curves(run: RunFolder) -> dict[str, list[tuple[int, float]]]:
-    """Loss by step for every arm that was trained, and its validation losses beside it, from the events."""
-    curves: dict[str, list[tuple[int, float]]] = {}
+    """Loss by step for every training, and its validation losses beside it, from the events; a line for each seed.
+
+    Of a step that was taken again, by a training that was cut off and gone on with, the last loss counts.
+    """
+    curves: dict[str, dict[int, float]] = {}
     for event in run.events():
         kind = event.get("event")
         if kind in ("train.step", "train.eval") and "loss" in event:
-            name = event.get("arm", "train") + (f" {charts.VALIDATION}" if kind == "train.eval" else "")
-            curves.setdefault(name, []).append((event["step"], event["loss"]))
-    return curves
+            name = str(event.get("arm", "train"))
+            name += f" seed {event['seed']}" if event.get("seeds", 1) > 1 else ""
+            name += f" {charts.VALIDATION}" if kind == "train.eval" else ""
+            curves.setdefault(name, {})[event["step"]] = event["loss"]
+    return {name: sorted(points.items()) for name, points in curves.items()}
 
 
 def beside(data: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -132,7 +139,9 @@ def _hash(text: str) -> str:
 def _first(curves: Mapping[str, Any], arm: str) -> dict[str, Any]:
     """The recommended arm's curve gets the first colour."""
     return dict(
-        sorted(curves.items(), key=lambda item: (item[0].endswith(charts.VALIDATION), item[0] != arm))
+        sorted(
+            curves.items(), key=lambda item: (item[0].endswith(charts.VALIDATION), item[0].split()[0] != arm)
+        )
     )
 
 

@@ -13,7 +13,7 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.progress import TimeRemainingColumn as TimeLeft
 
-from advisor.board import Board
+from advisor.board import Board, reached
 from advisor.telling import lines
 
 
@@ -52,7 +52,7 @@ class Watcher:
             self.advance(event["done"], event["total"], "")
         elif kind == "train.step":
             note = f"loss {event['loss']:.2f}" if "loss" in event else ""
-            self.advance(event["step"], event.get("steps", event["step"]), note)
+            self.advance(*reached(event), note)
 
     def begin(self, title: str) -> None:
         """Start a step."""

@@ -29,6 +29,7 @@ def schedule(plan: Plan, examples: int, test_questions: int) -> list[tuple[str, 
     prompt = len(plan.prompts.system) / CHARS_PER_TOKEN
     passages = (plan.index.k if plan.index else 0) * PASSAGE_TOKENS
     times: list[tuple[str, float]] = []
+    seeds = {step.arm: len(step.seeds) for step in plan.steps if isinstance(step, TrainStep)}
     for step in plan.steps:
         if isinstance(step, IndexStep):
             times.append(("index", LOAD_SECONDS + 10 / speed))
@@ -47,7 +48,7 @@ def schedule(plan: Plan, examples: int, test_questions: int) -> list[tuple[str, 
             each = asked / PREFILL_TOKENS_PER_S + ANSWER_TOKENS / DECODE_TOKENS_PER_S
             # Banks are tried a few questions at a time, which takes longer for each.
             tried = 1.5 * min(step.budget, test_questions) if step.bank == "chosen" else 0
-            seconds = (test_questions + tried) * each
+            seconds = (test_questions * (1 if step.weights is None else seeds[step.weights]) + tried) * each
             if step.passages == "all":
                 seconds = _whole(plan) / PREFILL_TOKENS_PER_S + seconds * (1 + _whole(plan) / SLOWED_BY)
             times.append((f"evaluate:{step.arm}", LOAD_SECONDS / 2 + seconds / speed))
@@ -58,7 +59,8 @@ def schedule(plan: Plan, examples: int, test_questions: int) -> list[tuple[str, 
         replies = (
             plan.forgetting.prompts * min(ANSWER_TOKENS, plan.forgetting.max_new_tokens) / DECODE_TOKENS_PER_S
         )
-        times.append((forgetting.STEP, (1 + len(tuned)) * (LOAD_SECONDS / 4 + (1 + replies) / speed)))
+        sets = 1 + sum(seeds[name] for name in tuned)
+        times.append((forgetting.STEP, sets * (LOAD_SECONDS / 4 + (1 + replies) / speed)))
     return times
 
 

@@ -87,12 +87,18 @@ def write_json(path: Path | str, obj: Any) -> None:
 
 
 def append_line(path: Path | str, obj: Any) -> None:
-    """Append one JSON line and return only when it is on the disk.
+    """Append one JSON line and return only when it is on the disk; see :func:`append_lines`."""
+    append_lines(path, [obj])
 
-    A line torn by an earlier crash is closed first, so that the new line stands on its own.
+
+def append_lines(path: Path | str, objs: Iterable[Any]) -> None:
+    """Append JSON lines in one write and return only when they are on the disk.
+
+    A line torn by an earlier crash is closed first, so that the new ones stand on their own.
     """
     path = Path(path)
-    data = (json.dumps(obj, ensure_ascii=False, allow_nan=False) + "\n").encode("utf-8")
+    lines = [json.dumps(obj, ensure_ascii=False, allow_nan=False) + "\n" for obj in objs]
+    data = "".join(lines).encode("utf-8")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("ab+") as stream:

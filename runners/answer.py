@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from collections.abc import Generator as Running
 from dataclasses import dataclass
 from typing import Any
@@ -79,9 +79,12 @@ def answer_all(
     retriever: Finder | None,
     shots: Shots = (),
     on_answers: OnAnswers = None,
+    known: Container[str] = (),
 ) -> list[Answer]:
     """Answer every question with one arm; `on_answers` hears each batch as it is finished.
 
+    Questions whose id is `known` were answered before: they are not answered again, and stand beside the others only
+    so that these are asked just as they would have been.
     An arm with retrieval does not ask the model where the calibrated threshold says that the documents do not hold
     the answer: it refuses in the house's own words.
     """
@@ -91,7 +94,7 @@ def answer_all(
     done: dict[int, Answer] = {}
     asked = [i for i, f in enumerate(found) if f is None or not f.refuse]
     for position, f in enumerate(found):
-        if f is not None and f.refuse:
+        if f is not None and f.refuse and questions[position].id not in known:
             done[position] = refusal(plan, questions[position], f)
     if on_answers and done:
         on_answers(list(done.values()))
@@ -106,8 +109,9 @@ def answer_all(
         if on_answers:
             on_answers(answers)
 
-    generator.generate(chats, plan.max_new_tokens, finished)
-    return [done[i] for i in range(len(questions))]
+    before = {n for n, i in enumerate(asked) if questions[i].id in known}
+    generator.generate(chats, plan.max_new_tokens, finished, known=before)
+    return [done[i] for i in range(len(questions)) if i in done]
 
 
 def answer_in_pieces(

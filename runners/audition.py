@@ -1,10 +1,12 @@
-"""Few-shot's prompt, chosen on dev questions: a small prompt optimiser that keeps the fixed bank unless one beats it.
+"""Few-shot's prompt, chosen on dev questions: a small prompt optimiser that keeps the fixed bank unless one leads it.
 
 A handful of prompts (``runners.bank``) is scored with the plan's own combined score. Successive halving spends the
 answers where they count: a few questions for all, a few more for the better half, and half of the answers on fresh
 questions for the best one and the fixed bank alone. Only those decide, because the questions that picked the best one
-flatter it: it is taken when its paired 95 % interval against the fixed bank lies above zero and p is below .05.
-No test question is read. Every answer is in a journal before the next batch starts, so nothing is asked twice.
+flatter it: it is taken when it leads by more than half of the lead's standard error. To be sure is not asked for:
+taking a prompt claims nothing, the test questions judge it afterwards, and waiting to be sure gives most of the gain
+away (`benchmarks/audition.py` has both rules' expected gain and loss). No test question is read. Every answer is in a
+journal before the next batch starts, so nothing is asked twice.
 
 Only the few-shot arm's own prompt changes. The other arms keep the plan's instructions: all are asked alike so that
 none is a straw man, tuned rows are built on them, and a list of rules that helps a base model with three examples need
@@ -14,12 +16,13 @@ not help a model that has learnt the style. Who wants the list of rules everywhe
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from rag.durable import append_line, canonical_json, sha256_text, write_json
+from rag.durable import append_lines, canonical_json, sha256_text, write_json
 from rag.errors import BadInput
 from runners.answer import Answer, answer_all
 from runners.bank import Candidate
@@ -35,7 +38,24 @@ LEAST = 8
 """Fresh questions that the last two prompts must both be asked: with fewer a difference cannot be told from noise."""
 FIRST, SECOND = 0.27, 0.2
 """Shares of the answers that the first two rounds may take."""
-SURE = 0.05
+MARGIN = 0.5
+"""Standard errors by which the other prompt must lead. Of what the better of the last two would bring on average, no
+margin gets most, but loses most where the fixed bank is the best; half an error loses half of that and gets as much but
+for a tenth."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lead:
+    """How far one prompt is ahead of another on the same questions, and how far that may be chance."""
+
+    difference: float
+    error: float
+    """Standard error of the difference, from question to question."""
+
+    @property
+    def enough(self) -> bool:
+        """Whether the lead is worth following."""
+        return self.difference > MARGIN * self.error + 1e-9
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +95,7 @@ def rounds(count: int, dev: int, budget: int) -> tuple[tuple[int, int], ...]:
 
 
 def audition(stage: Stage, candidates: Sequence[Candidate], budget: int) -> Candidate:
-    """Return the prompt to use, the first candidate unless another surely beats it; what was tried is kept and told.
+    """Return the prompt to use, the first candidate unless another leads it; what was tried is kept and told.
 
     What an earlier call with the same candidates, questions, model and scores decided is not asked again.
     """
@@ -105,7 +125,7 @@ def audition(stage: Stage, candidates: Sequence[Candidate], budget: int) -> Cand
                     "questions": len(scores[candidate.name]), "score": _mean(scores[candidate.name]),
                 }
             )  # fmt: skip
-    chosen, reason = _decide(stage.plan, running, scores, planned[-1][1])
+    chosen, reason = _decide(running, scores, planned[-1][1])
     tried = [
         {**c.to_json(), "questions": len(scores[c.name]), "score": _mean(scores[c.name])} for c in candidates
     ]
@@ -136,30 +156,30 @@ def _best(running: Sequence[Candidate], scores: dict[str, list[float]], size: in
 def _ask(stage: Stage, group: Sequence[Candidate], questions: Sequence[Question], made_from: str) -> None:
     """Ask these questions of every prompt of a group at once, but for what the journal holds."""
     have = _journal(stage, made_from)
-    open_ = [(c, q) for c in group for q in questions if (c.name, q.id) not in have]
-    if not open_:
+    pairs = [(c, q) for c in group for q in questions]
+    known = {str(n) for n, (c, q) in enumerate(pairs) if (c.name, q.id) in have}
+    if len(known) == len(pairs):
         return
     # A question's own system turn stands in for the plan's instructions: so each brings its prompt's.
-    asked = [replace(q, id=str(n), system=q.system or c.system or None) for n, (c, q) in enumerate(open_)]
+    asked = [replace(q, id=str(n), system=q.system or c.system or None) for n, (c, q) in enumerate(pairs)]
+
+    def row(answer: Answer) -> dict[str, Any]:
+        candidate, question = pairs[int(answer.question.id)]
+        return {
+            "made_from": made_from, "prompt": candidate.name, "id": question.id,
+            "answer": answer.text, "score": _score(stage, question, answer),
+            "prompt_tokens": answer.completion.prompt_tokens,
+            "completion_tokens": answer.completion.completion_tokens,
+            "seconds": round(answer.completion.seconds, 4),
+        }  # fmt: skip
 
     def keep(answers: list[Answer]) -> None:
-        for answer in answers:
-            candidate, question = open_[int(answer.question.id)]
-            append_line(
-                stage.folder / TRIED,
-                {
-                    "made_from": made_from, "prompt": candidate.name, "id": question.id,
-                    "answer": answer.text, "score": _score(stage, question, answer),
-                    "prompt_tokens": answer.completion.prompt_tokens,
-                    "completion_tokens": answer.completion.completion_tokens,
-                    "seconds": round(answer.completion.seconds, 4),
-                },
-            )  # fmt: skip
+        append_lines(stage.folder / TRIED, map(row, answers))
 
     def shots(question: Question) -> tuple[Example, ...]:
-        return open_[int(question.id)][0].shots
+        return pairs[int(question.id)][0].shots
 
-    answer_all(stage.plan, stage.arm, asked, stage.generator(), stage.finder, shots, keep)
+    answer_all(stage.plan, stage.arm, asked, stage.generator(), stage.finder, shots, keep, known)
 
 
 def _journal(stage: Stage, made_from: str) -> dict[tuple[str, str], float]:
@@ -179,17 +199,25 @@ def _score(stage: Stage, question: Question, answer: Answer) -> float:
     return combined(scores, {str(name): weight for name, weight in stage.plan.weights.items()})
 
 
-def _decide(
-    plan: Plan, running: Sequence[Candidate], scores: dict[str, list[float]], fresh: int
-) -> tuple[Candidate, str]:
-    from rag.stats import paired
+def lead(other: Sequence[float], fixed: Sequence[float]) -> Lead:
+    """Return how far one prompt's scores are above another's, question by question; at least two questions."""
+    apart = [a - b for a, b in zip(other, fixed, strict=True)]
+    mean = sum(apart) / len(apart)
+    variance = sum((value - mean) ** 2 for value in apart) / (len(apart) - 1)
+    return Lead(mean, math.sqrt(variance / len(apart)))
 
+
+def _decide(
+    running: Sequence[Candidate], scores: dict[str, list[float]], fresh: int
+) -> tuple[Candidate, str]:
     fixed, other = running
-    pair = paired(other.name, fixed.name, scores[other.name][-fresh:], scores[fixed.name][-fresh:], plan.seed)
-    margin = f"{pair.difference:+.2f} [{pair.low:+.2f}, {pair.high:+.2f}], p {pair.p:.2f}, on {fresh} fresh dev questions"
-    if pair.low > 0 and pair.p < SURE:
-        return other, f"{other.name} beats the fixed bank: {margin}"
-    return fixed, f"the fixed bank stays: {other.name} does not surely beat it ({margin})"
+    found = lead(scores[other.name][-fresh:], scores[fixed.name][-fresh:])
+    told = (
+        f"{found.difference:+.2f} with a standard error of {found.error:.2f}, on {fresh} fresh dev questions"
+    )
+    if found.enough:
+        return other, f"{other.name} leads the fixed bank: {told}"
+    return fixed, f"the fixed bank stays: {other.name} does not lead it by half an error or more ({told})"
 
 
 def _why_not(count: int, dev: int, budget: int) -> str:

@@ -7,7 +7,7 @@ read, as the user wrote it; instructions are not for it.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from collections.abc import Generator as Running
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,20 +39,25 @@ class Classifier:
         chats: Sequence[Sequence[Message]],
         max_new_tokens: int,
         on_batch: Callable[[list[int], list[Completion]], None] | None = None,
+        *,
+        known: Container[int] = (),
     ) -> list[Completion]:
-        """Label every chat, in one batch; a label is no token that was generated, so it counts as none."""
+        """Label every chat, in one batch, and tell those that are not known.
+
+        A label is no token that was generated, so it counts as none.
+        """
         if not chats:
             return []
         started = time.perf_counter()
         texts = [chat[-1]["content"] for chat in chats]
         labels = self._head.label(self._encoder.encode(texts))
         seconds = (time.perf_counter() - started) / len(chats)
+        told = [place for place in range(len(chats)) if place not in known]
         made = [
-            Completion(label, self.count_tokens(text), 0, seconds, "stop")
-            for text, label in zip(texts, labels, strict=True)
+            Completion(labels[place], self.count_tokens(texts[place]), 0, seconds, "stop") for place in told
         ]
         if on_batch:
-            on_batch(list(range(len(chats))), made)
+            on_batch(told, made)
         return made
 
     def stream(self, chat: Sequence[Message], max_new_tokens: int) -> Stream:

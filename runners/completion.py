@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from collections.abc import Generator as Running
 from dataclasses import dataclass
 from typing import Protocol
@@ -111,8 +111,13 @@ class Generator(Protocol):
         chats: Sequence[Sequence[Message]],
         max_new_tokens: int,
         on_batch: Callable[[list[int], list[Completion]], None] | None = None,
+        *,
+        known: Container[int] = (),
     ) -> list[Completion]:
-        """Answer every chat, in order; `on_batch` hears the positions and answers of each batch as it ends."""
+        """Answer every chat, in order; `on_batch` hears the positions and answers of each batch as it ends.
+
+        Positions in `known` were answered before and are not answered; the others are as if all were asked together.
+        """
         ...
 
     def stream(self, chat: Sequence[Message], max_new_tokens: int) -> Stream:

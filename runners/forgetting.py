@@ -1,7 +1,8 @@
 """What tuning cost elsewhere: neutral prose and verifiable instructions, before and after, pair by pair.
 
-Before is the base, after each set of tuned weights, both without the plan's prompts. Forgotten is what drops by more
-than noise on the same texts and prompts: an interval that excludes zero and a permutation test below 5 %.
+Before is the base, after each set of tuned weights, both without the plan's prompts; several seeds of an arm are
+averaged text by text and prompt by prompt, as the trial does. Forgotten is what drops by more than noise on the same
+texts and prompts: an interval that excludes zero and a permutation test below 5 %.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, cast
 
-from rag.durable import append_line, canonical_json, sha256_text
+from rag.durable import append_line, append_lines, canonical_json, sha256_text
 from runners import instructions
 from runners.bench import Bench, identity
 from runners.plan import EvaluateStep, Plan
@@ -61,22 +62,24 @@ def measure(bench: Bench) -> Row:
     plan, made = bench.plan, inputs(bench)
     read = instructions.read(plan.forgetting.file, plan.forgetting.prompts, plan.seed)
     texts = neutral.passages()
-    arms = {name: plan.train_step(name).seeds[0] for name in tuned(plan)}
+    arms = {name: plan.train_step(name).seeds for name in tuned(plan)}
+    every = [(BASE, None), *((name, seed) for name, seeds in arms.items() for seed in seeds)]
     too_long = 0
-    for done, (name, seed) in enumerate({BASE: None, **arms}.items()):
+    for done, (name, seed) in enumerate(every):
         weights = None if seed is None else bench.run.adapter(name, seed)
         generator = cast("LocalGenerator", bench.generator(weights, EvaluateStep(arm=name)))
         asked = [p for p in read.prompts if _fits(generator, p.text, plan.forgetting.max_new_tokens)]
         too_long = len(read.prompts) - len(asked)
-        _take(bench, name, _key(made, name), generator, texts, asked)
-        bench.tell({"event": "forgetting.arm", "arm": name, "done": done + 1, "total": 1 + len(arms)})
+        _take(bench, name, _key(made, name, seed), generator, texts, asked)
+        bench.tell({"event": "forgetting.arm", "arm": name, "done": done + 1, "total": len(every)})
     rows = read_lines(bench.run.path / TRIAL / JOURNAL)
-    of = {name: [r for r in rows if r["made_from"] == _key(made, name)] for name in (BASE, *arms)}
+    keys = {name: {_key(made, name, seed) for seed in arms.get(name, (None,))} for name in (BASE, *arms)}
+    of = {name: [r for r in rows if r["made_from"] in known] for name, known in keys.items()}
     return {
         "prompts": len(read.prompts) - too_long, "texts": len(texts), "unknown": dict(read.unknown),
         "left_out": read.left_out, "too_long": too_long, "max_new_tokens": plan.forgetting.max_new_tokens,
         "source": str(plan.forgetting.file or "shipped"),
-        "arms": [_compared(plan, name, seed, of[BASE], of[name]) for name, seed in arms.items()],
+        "arms": [_compared(plan, name, seeds, of[BASE], of[name]) for name, seeds in arms.items()],
     }  # fmt: skip
 
 
@@ -95,27 +98,34 @@ def _take(
         if ("loss", str(number)) not in have:
             (loss,) = neutral.losses(generator.model, generator.tokenizer, [text])
             append_line(journal, {**row, "kind": "loss", "id": str(number), "value": round(loss, 6)})
-    todo = [p for p in asked if ("prompt", p.id) not in have]
+    known = {n for n, p in enumerate(asked) if ("prompt", p.id) in have}
+
+    def told(prompt: instructions.Prompt, completion: Any) -> Row:
+        value = float(prompt.followed(completion.text))
+        reply = {"id": prompt.id, "reply": completion.text, "finish": completion.finish}
+        return {**row, "kind": "prompt", **reply, "value": value}
 
     def keep(batch: list[int], completions: Sequence[Any]) -> None:
-        for at, completion in zip(batch, completions, strict=True):
-            told = {"id": todo[at].id, "reply": completion.text, "finish": completion.finish}
-            value = float(todo[at].followed(completion.text))
-            append_line(journal, {**row, "kind": "prompt", **told, "value": value})
+        append_lines(journal, [told(asked[at], one) for at, one in zip(batch, completions, strict=True)])
 
-    if todo:
-        chats = [[{"role": "user", "content": p.text}] for p in todo]
-        generator.generate(chats, bench.plan.forgetting.max_new_tokens, keep)
+    if len(known) < len(asked):
+        chats = [[{"role": "user", "content": p.text}] for p in asked]
+        generator.generate(chats, bench.plan.forgetting.max_new_tokens, keep, known=known)
 
 
-def _compared(plan: Plan, name: str, seed: int, before: Sequence[Row], after: Sequence[Row]) -> Row:
-    """Return one arm's table row: both measures before and after, with the intervals of the paired differences."""
+def _compared(
+    plan: Plan, name: str, seeds: Sequence[int], before: Sequence[Row], after: Sequence[Row]
+) -> Row:
+    """Return one arm's table row: both measures before and after, with the intervals of the paired differences.
+
+    ``after`` holds the rows of all seeds; what they measured of one text or prompt is averaged.
+    """
     from rag.stats import paired
 
-    found: Row = {"arm": name, "arms": [a.arm for a in plan.arms if a.weights == name], "seed": seed}
+    found: Row = {"arm": name, "arms": [a.arm for a in plan.arms if a.weights == name], "seeds": list(seeds)}
     warned = {}
     for kind, label in (("loss", "loss"), ("prompt", "followed")):
-        was, now = ({r["id"]: r["value"] for r in rows if r["kind"] == kind} for rows in (before, after))
+        was, now = (_means(rows, kind) for rows in (before, after))
         pair = paired(name, BASE, [now[i] for i in was], list(was.values()), plan.seed)
         count = max(1, len(was))
         found |= {
@@ -129,8 +139,17 @@ def _compared(plan: Plan, name: str, seed: int, before: Sequence[Row], after: Se
         warned[label] = bool(was) and worse and pair.p < CHANCE
     cut = [sum(r.get("finish") == "length" for r in rows) for rows in (before, after)]
     asked = found["followed_interval"]["n"]
-    found |= {"n": asked, "cut_before": cut[0], "cut_after": cut[1], "warned": any(warned.values())}
-    return {**found, "text": _said(found, warned)}
+    found |= {"n": asked, "cut_before": cut[0], "cut_after": cut[1] / max(1, len(seeds))}
+    return {**found, "warned": any(warned.values()), "text": _said(found, warned)}
+
+
+def _means(rows: Sequence[Row], kind: str) -> dict[str, float]:
+    """Return each text's or prompt's value, the mean of all seeds."""
+    found: dict[str, list[float]] = {}
+    for row in rows:
+        if row["kind"] == kind:
+            found.setdefault(row["id"], []).append(row["value"])
+    return {id: sum(values) / len(values) for id, values in found.items()}
 
 
 def _said(row: Row, warned: dict[str, bool]) -> str:
@@ -143,16 +162,17 @@ def _said(row: Row, warned: dict[str, bool]) -> str:
             f"({d['difference']:+.2f} [{d['low']:+.2f}, {d['high']:+.2f}])"
         )
     if warned["followed"]:
-        was, now = (round(row[f"followed_{when}"] * row["n"]) for when in ("before", "after"))
+        was, now = (f"{round(row[f'followed_{when}'] * row['n'], 1):g}" for when in ("before", "after"))
         said.append(f"it follows {now} of {row['n']} general instructions, the base {was}")
-    return f"{row['arm']} has forgotten: {'; '.join(said)}" if said else ""
+    several = f" (mean of {len(row['seeds'])} training seeds)" if len(row["seeds"]) > 1 else ""
+    return f"{row['arm']} has forgotten: {'; '.join(said)}{several}" if said else ""
 
 
-def _key(made: Row, name: str) -> str:
-    """Return the digest of what one set of weights' rows are made from."""
+def _key(made: Row, name: str, seed: int | None) -> str:
+    """Return the digest of what one set of weights' rows are made from; the base has no seed."""
     own = None if name == BASE else made["weights"][name]
     shared = {key: value for key, value in made.items() if key != "weights"}
-    return sha256_text(canonical_json({**shared, "weights": own}))
+    return sha256_text(canonical_json({**shared, "weights": own, "seed": seed}))
 
 
 def _fits(generator: LocalGenerator, text: str, limit: int) -> bool:

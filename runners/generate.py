@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from collections.abc import Generator as Running
 from pathlib import Path
 from typing import Any
@@ -71,26 +71,34 @@ class LocalGenerator:
         max_new_tokens: int,
         on_batch: OnBatch = None,
         sampling: Sampling = GREEDY,
+        *,
+        known: Container[int] = (),
     ) -> list[Completion]:
-        """Answer every chat; rows of like length share a batch, the same batches every time.
+        """Answer every chat but those that are `known`; rows of like length share a batch, the same batches every time.
 
-        BadInput, before anything is answered, for a chat that leaves no room for its answer in the model's context.
+        What is known changes no batch that is still to be made, and no prefix: with other rows beside it, or a longer
+        one, an answer could differ by a rounding. BadInput, before anything is answered, for a chat that leaves no room
+        for its answer in the model's context.
         """
         prompts = self._prompts(chats, max_new_tokens)
         picker = Picker(sampling, range(len(prompts)))
         shared = self._shared(prompts)
         done: dict[int, Completion] = {}
         for batch in batches([len(p) + max_new_tokens for p in prompts]):
+            told = [i for i in batch if i not in known]
+            if not told:
+                continue
             if self.decoder is None:
                 answers = self._by_transformers([prompts[i] for i in batch], max_new_tokens, sampling)
             elif len(prompts) == 1:
                 answers = [Stream(self._stream(prompts[0], max_new_tokens, sampling)).finish()]
             else:
                 answers = self._batch(batch, prompts, max_new_tokens, picker, shared)
-            done.update(zip(batch, answers, strict=True))
+            made = dict(zip(batch, answers, strict=True))
+            done.update((i, made[i]) for i in told)
             if on_batch:
-                on_batch(batch, answers)
-        return [done[i] for i in range(len(chats))]
+                on_batch(told, [made[i] for i in told])
+        return [done[i] for i in range(len(chats)) if i in done]
 
     def stream(self, chat: Sequence[Message], max_new_tokens: int, sampling: Sampling = GREEDY) -> Stream:
         """Answer one chat piece by piece; what earlier prompts and answers share with it is not read again."""

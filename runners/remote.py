@@ -5,7 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from collections.abc import Generator as Running
 from typing import Any
 
@@ -56,8 +56,10 @@ class RemoteGenerator:
         max_new_tokens: int,
         on_batch: Callable[[list[int], list[Completion]], None] | None = None,
         sampling: Sampling = GREEDY,
+        *,
+        known: Container[int] = (),
     ) -> list[Completion]:
-        """Answer every chat, a few at once; `on_batch` hears each answer as soon as it is there.
+        """Answer every chat that is not known, a few at once; `on_batch` hears each answer as soon as it is there.
 
         After a failure nothing more is sent; what is under way is waited for and heard, then the failure is raised.
         """
@@ -80,13 +82,14 @@ class RemoteGenerator:
                     stop.set()
                     done.put((position, error))
 
-        for position in range(len(chats)):
+        positions = [position for position in range(len(chats)) if position not in known]
+        for position in positions:
             todo.put(position)
-        for _ in range(min(self.limits.at_once, len(chats))):
+        for _ in range(min(self.limits.at_once, len(positions))):
             # Daemons: an interrupted run must not wait for a server's last words.
             threading.Thread(target=work, daemon=True, name=f"ask-{self.name}").start()
         try:
-            return self._collect(done, len(chats), on_batch)
+            return self._collect(done, positions, on_batch)
         finally:
             stop.set()
 
@@ -98,12 +101,12 @@ class RemoteGenerator:
     def _collect(
         self,
         done: queue.SimpleQueue[tuple[int, Completion | BaseException | None]],
-        count: int,
+        positions: Sequence[int],
         on_batch: Callable[[list[int], list[Completion]], None] | None,
     ) -> list[Completion]:
         answers: dict[int, Completion] = {}
         failure: BaseException | None = None
-        for _ in range(count):
+        for _ in positions:
             position, found = done.get()
             if isinstance(found, Completion):
                 answers[position] = found
@@ -113,7 +116,7 @@ class RemoteGenerator:
                 failure = failure or found
         if failure is not None:
             raise failure
-        return [answers[n] for n in range(count)]
+        return [answers[position] for position in positions]
 
     def _answer(self, chat: Sequence[Message], limit: int, sampling: Sampling) -> Completion:
         body, seconds = self._post.object(self._body(chat, limit, sampling))

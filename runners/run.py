@@ -57,6 +57,8 @@ def _quick_step(step: Step) -> Step:
         return step
     epochs = min(step.epochs, QUICK_EPOCHS)
     reasons = {**step.reasons, "epochs": f"{epochs:g} because --quick takes one pass"}
+    if len(step.seeds) > 1 or "seeds" in reasons:
+        reasons["seeds"] = "1 because --quick trains one seed"
     return step.model_copy(update={"epochs": epochs, "seeds": step.seeds[:1], "reasons": reasons})
 
 

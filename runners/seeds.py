@@ -17,7 +17,8 @@ def with_seeds(plan: Plan, count: int) -> Plan:
 
 
 def _seeded(step: Step, count: int) -> Step:
-    if not isinstance(step, TrainStep):
+    if not isinstance(step, TrainStep) or len(step.seeds) == count:
         return step
     first = step.seeds[0]
-    return step.model_copy(update={"seeds": tuple(range(first, first + count))})
+    reasons = {name: why for name, why in step.reasons.items() if name != "seeds"}  # it was of another count
+    return step.model_copy(update={"seeds": tuple(range(first, first + count)), "reasons": reasons})

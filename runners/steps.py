@@ -95,7 +95,7 @@ def train_arm(bench: Bench, step: TrainStep) -> dict[str, Any]:
     account: dict[str, int] = {}
     file = bench.plan.data.examples
     origin = Origin((file.name,) if file else (), step.reasons, bench.plan.digest())
-    for seed in step.seeds:
+    for nth, seed in enumerate(step.seeds):
         if step.rows == "retrieval":
             prepared = retrieval_rows(
                 bench.plan.prompts, bench.examples, bench.retriever, step.without_gold, seed,
@@ -121,7 +121,7 @@ def train_arm(bench: Bench, step: TrainStep) -> dict[str, Any]:
         made = out.exists()  # by a start that was cut off right after: then no peak is seen here
         with peak.measured() as most:
             trained = fit(
-                rows, config, bench.local, out, on_event=_named(bench, step.arm), resume=True, origin=origin
+                rows, config, bench.local, out, on_event=_named(bench, step, nth), resume=True, origin=origin
             )
         results.append({"seed": seed, **trained.to_json(), "peak_gib": None if made else most.gib})
     return {"arm": step.arm, "account": account, "trained": results}
@@ -140,11 +140,11 @@ def evaluate_arm(bench: Bench, step: EvaluateStep) -> dict[str, Any]:
     indexed = (bench.run.path / INDEX).exists()  # a plan may evaluate an arm before its index step
     worn = outfit.prepare(bench, step, first, lambda q: gold_text(bench, q) if indexed else "")
     asked = 0
-    for seed in seeds:
+    for nth, seed in enumerate(seeds):
         weights = bench.run.adapter(step.weights, seed) if step.weights else None
         asked += run_arm(
             worn.plan, step, seed, bench.split.test, bench.generator(weights, step), worn.finder, worn.shots,
-            bench.run.path / TRIAL / ANSWERS, bench.tell,
+            bench.run.path / TRIAL / ANSWERS, _counted(bench, nth, len(seeds)),
         )  # fmt: skip
     rows = [row for row in read_lines(bench.run.path / TRIAL / ANSWERS) if row["arm"] == step.arm]
     cut = sum(row["finish"] == "length" for row in rows)
@@ -190,8 +190,20 @@ def gold_text(bench: Bench, question: Question) -> str:
     return " ".join(raw[start:end] for start, end in question.spans)
 
 
-def _named(bench: Bench, arm: str) -> Callable[[dict[str, Any]], None]:
-    return lambda event: bench.tell({**event, "arm": arm})
+def _named(bench: Bench, step: TrainStep, nth: int) -> Callable[[dict[str, Any]], None]:
+    """Tell events with the arm they are of and its training run: which seed, the how manieth (from 0) of how many."""
+    told = {"arm": step.arm, "seed": step.seeds[nth], "nth": nth, "seeds": len(step.seeds)}
+    return lambda event: bench.tell({**event, **told})
+
+
+def _counted(bench: Bench, nth: int, seeds: int) -> Callable[[dict[str, Any]], None]:
+    """Tell events whose answers are counted over all seeds of an arm."""
+
+    def tell(event: dict[str, Any]) -> None:
+        total = event["total"]
+        bench.tell({**event, "done": nth * total + event["done"], "total": seeds * total})
+
+    return tell
 
 
 def _tree_digest(documents: Path | None) -> str:

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from rag.durable import append_line, write_json, write_text
+from rag.durable import append_lines, write_json, write_text
 from rag.types import Citation
 from runners.answer import Answer, answer_all
 from runners.completion import Generator
@@ -72,26 +72,28 @@ def run_arm(
 ) -> int:
     """Answer the questions that the journal does not hold yet; return how many were asked.
 
-    Each batch is in the journal before the next one starts, so that an interrupted trial asks nothing twice.
+    Each batch is in the journal before the next one starts, so that an interrupted trial asks nothing twice; what is
+    still open is then asked in the batches that it would have been asked in.
     """
     from runners.whole import set_apart
 
-    have = {(row["arm"], row["seed"], row["id"]) for row in read_lines(journal)}
-    open_questions = [q for q in questions if (arm.arm, seed, q.id) not in have]
-    done = len(questions) - len(open_questions)
+    have = {row["id"] for row in read_lines(journal) if (row["arm"], row["seed"]) == (arm.arm, seed)}
+    known = {q.id for q in questions if q.id in have}
+    done = len(known)
 
     def keep(answers: list[Answer]) -> None:
         nonlocal done
         done += len(answers)
-        for answer in answers:
-            row = answer.to_json(arm.arm, seed)
-            append_line(journal, set_apart(answer, row, journal.parent) if arm.passages == "all" else row)
+        rows = [answer.to_json(arm.arm, seed) for answer in answers]
+        if arm.passages == "all":
+            rows = [set_apart(*both, journal.parent) for both in zip(answers, rows, strict=True)]
+        append_lines(journal, rows)
         if on_event:
             on_event({"event": "answers.batch", "arm": arm.arm, "done": done, "total": len(questions)})
 
-    if open_questions:
-        answer_all(plan, arm, open_questions, generator, retriever, shots, keep)
-    return len(open_questions)
+    if len(known) == len(questions):
+        return 0
+    return len(answer_all(plan, arm, questions, generator, retriever, shots, keep, known))
 
 
 def keep_current(folder: Path, arm: str, made_from: str) -> int:

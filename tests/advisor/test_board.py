@@ -69,6 +69,28 @@ def test_a_run_played_again_shows_where_it_stood() -> None:
     assert max(map(len, said.splitlines())) <= 80
 
 
+def test_a_step_of_two_training_seeds_is_counted_and_timed_over_both() -> None:
+    events = [{"time": 0, "event": "step.start", "step": "train:lora", "number": 1, "total": 1}]
+    for nth in (0, 1):
+        training = {
+            "event": "train.step",
+            "steps": 20,
+            "arm": "lora",
+            "seed": 5 + nth,
+            "nth": nth,
+            "seeds": 2,
+        }
+        events += [
+            {"time": 20 * nth + n, "step": n, "loss": 10 * (nth + 1) - n / 2, **training}
+            for n in range(1, 21)
+        ]
+    first, second = replay(events[:11]), replay(events[:31])
+    work = second.steps["train:lora"]
+    assert (first.steps["train:lora"].done, work.done, work.total) == (10, 30, 40)
+    assert (first.left_of("train:lora", 10), second.left_of("train:lora", 30)) == (30, 10)
+    assert work.losses == [20 - n / 2 for n in range(1, 11)], "the second seed's alone"
+
+
 def test_time_left_is_unknown_until_every_step_has_one() -> None:
     board = replay(EVENTS, "desk", STEPS)
     assert board.left(122) is None

@@ -63,15 +63,18 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder.write({"event": "run.start", "split": "abc", "overlap": 0})
     folder.write({"event": "step.start", "step": "index", "number": 1, "total": 3})
     folder.finish("index", {}, {})
-    for step in range(1, 9):
-        folder.write({"event": "train.step", "arm": "lora", "step": step, "loss": 3 / step})
-    folder.write({"event": "train.eval", "arm": "lora", "step": 4, "loss": 1.1, "best": 1.1})
+    for seed in (0, 1):
+        training = {"arm": "lora", "seed": seed, "nth": seed, "seeds": 2}
+        for step in (1, 2, 3, 3, 4, 5, 6, 7, 8):  # the third was taken again, after a kill
+            folder.write({"event": "train.step", "step": step, "loss": 3 / step + seed, **training})
+        folder.write({"event": "train.eval", "step": 4, "loss": 1.1, "best": 1.1, **training})
     ids = tuple(f"q{n}" for n in range(COUNT))
     arms, rows = [], []
     for arm in ("prompting", "rag"):
         right = tuple(float(arm == "rag" and n != 5) for n in range(COUNT))
         scores = tuple({"style": 1.0, "fact_recall": r, "refusal": 1.0} for r in right)
-        arms.append(ArmScores(arm, ids, scores, right, (0.2,) * COUNT, (50,) * COUNT, (20,) * COUNT))
+        told = (0.2,) * COUNT, (50,) * COUNT, (20,) * COUNT
+        arms.append(ArmScores(arm, ids, scores, right, *told, seeds=((0, 0.5), (1, 0.62))))
         for n, r in enumerate(right):
             said = NASTY if n == 0 else f"Pier {n} costs {n if r else 99} euros and a lantern."
             asked = f"What does pier {n} cost? {NASTY if n == 0 else ''}"
@@ -214,7 +217,8 @@ def test_nothing_leaves_the_file_and_nothing_of_an_answer_runs(browser: Browser,
         "Read with care",
         "1.40 GiB measured",
         "simple ways come first",
-        "lora validation",
+        "lora seed 1 validation",
+        "Those of rag (seeds 0, 1) lie 0.12 apart.",
     ):
         assert browser.js(f"document.body.textContent.includes({json.dumps(text)})"), text
     assert browser.js("document.querySelectorAll('script').length") == 1
@@ -225,6 +229,17 @@ def test_nothing_leaves_the_file_and_nothing_of_an_answer_runs(browser: Browser,
         "(() => { const s = document.createElement('script'); s.textContent = 'window.ran = 9'; document.body.append(s) })()"
     )
     assert browser.js("window.ran") is None
+
+
+def test_every_training_seed_has_its_own_line(browser: Browser, page: Path) -> None:
+    browser.open(page.as_uri())
+    points = browser.js(
+        "[...document.querySelectorAll('#cost polyline')].map(l => l.getAttribute('points').split(' ')"
+        ".map(p => +p.split(',')[0]))"
+    )
+    trained = [line for line in points if len(line) == 8]
+    assert len(trained) == 2
+    assert all(line == sorted(set(line)) for line in trained)
 
 
 def test_the_table_filters(browser: Browser, page: Path) -> None:

@@ -57,7 +57,7 @@ class Scripted:
         searched = {"documents": 3, "passages": 1234, "generation": 1}
         return [Found(self.hits, "shown", decision, ("1 document has expired.",), searched)]
 
-    def generate(self, chats: Any, limit: int, on_batch: Any = None) -> list[Completion]:
+    def generate(self, chats: Any, limit: int, on_batch: Any = None, known: Any = ()) -> list[Completion]:
         said = [Completion(self.said, 9, 5, 0.25, "stop") for _ in chats]
         on_batch(list(range(len(said))), said)
         return said

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from advisor.timing import schedule
 from runners.plan import parse_plan
 
@@ -31,3 +33,24 @@ def test_trying_banks_and_reading_all_documents_takes_time() -> None:
     assert plain["long-context"] > plain["rag"]
     assert times(corpus=6_000)["long-context"] > plain["long-context"]
     assert plain["classifier"] < plain["rag"] + 5
+
+
+def test_every_training_seed_is_trained_asked_and_looked_at_for_what_it_forgot() -> None:
+    def took(seeds: list[int]) -> dict[str, float]:
+        steps = [
+            {"kind": "train", "arm": "lora", "seeds": seeds},
+            {"kind": "evaluate", "arm": "lora", "weights": "lora"},
+        ]
+        body = {
+            "name": "p", "choice": "lora", "model": {"name": "m"}, "data": {"examples": "e", "questions": "q"},
+            "steps": steps, "weights": {"style": 1},
+        }  # fmt: skip
+        return dict(schedule(parse_plan(body), 2000, 600))
+
+    one, two, three = took([0]), took([0, 1]), took([0, 1, 2])
+    assert list(one) == ["train:lora", "evaluate:lora", "forgetting"]
+    for step, seconds in one.items():
+        assert seconds < two[step]
+        assert three[step] - two[step] == pytest.approx(two[step] - seconds)
+    assert two["train:lora"] > 1.9 * one["train:lora"]
+    assert two["forgetting"] == pytest.approx(1.5 * one["forgetting"])

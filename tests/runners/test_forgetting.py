@@ -86,7 +86,7 @@ def test_weights_that_forgot_are_told_and_nothing_is_asked_twice(
     at_work = bench(taught, make(0.1, 8.0), tmp_path)
     table = forgetting.measure(at_work)
     (row,) = table["arms"]
-    assert (row["arm"], row["arms"], row["seed"], row["n"]) == ("lora", ["lora"], 0, 8)
+    assert (row["arm"], row["arms"], row["seeds"], row["n"]) == ("lora", ["lora"], [0], 8)
     assert row["loss_after"] > row["loss_before"] + 0.2
     assert row["loss_interval"]["low"] > 0
     assert row["warned"]
@@ -120,13 +120,18 @@ def test_weights_that_changed_nothing_raise_no_alarm(
     assert (table["prompts"], table["too_long"], table["left_out"], table["unknown"]) == (1, 1, 1, {"x:y": 1})
 
 
-def compared(was: list[float], now: list[float], kind: str = "prompt") -> dict[str, Any]:
-    """The row of two columns of made-up values."""
+def compared(
+    was: list[float], now: list[float], kind: str = "prompt", again: Sequence[float] = ()
+) -> dict[str, Any]:
+    """The row of two columns of made-up values; `again` are a second seed's values after tuning."""
     made = parse_plan(
         {"name": "p", "choice": "prompting", "model": {"name": "m"}, "data": {}, "steps": [], "weights": {"style": 1}}
     )  # fmt: skip
-    before, after = ([{"kind": kind, "id": str(n), "value": v} for n, v in enumerate(x)] for x in (was, now))
-    return forgetting._compared(made, "lora", 0, before, after)
+    before, after, second = (
+        [{"kind": kind, "id": str(n), "value": v} for n, v in enumerate(x)] for x in (was, now, again)
+    )
+    after, seeds = [*after, *second], (0, 1) if again else (0,)
+    return forgetting._compared(made, "lora", seeds, before, after)
 
 
 def test_only_more_than_noise_is_told() -> None:
@@ -141,6 +146,18 @@ def test_only_more_than_noise_is_told() -> None:
     assert not compared(steady, [v + 0.001 for v in steady], "loss")["warned"]
     assert not compared(steady, [v - 0.5 for v in steady], "loss")["warned"]
     assert compared(steady, [v + 0.1 for v in steady], "loss")["warned"]
+
+
+def test_seeds_are_averaged_prompt_by_prompt_and_one_that_forgot_is_not_hidden_by_the_first() -> None:
+    few = [1.0] * 20 + [0.0] * 20
+    lost = compared(few, few, again=[0.0] * 40)
+    assert (lost["seeds"], lost["n"], lost["followed_after"]) == ([0, 1], 40, 0.25)
+    assert lost["warned"]
+    assert lost["text"] == (
+        "lora has forgotten: it follows 10 of 40 general instructions, the base 20 (mean of 2 training seeds)"
+    )
+    odd = compared(few, few, again=[0.0] * 19 + [1.0] + [0.0] * 20)
+    assert "follows 10.5 of 40" in odd["text"]
 
 
 def test_the_guard_can_be_switched_off_and_a_wrong_file_is_refused_first(tiny: Model, tmp_path: Path) -> None:

@@ -308,6 +308,20 @@ def test_answers_are_the_same_whoever_shares_the_call_and_in_whatever_order(
             assert replace(answer, seconds=0) == replace(alone[n], seconds=0)
 
 
+def test_what_is_known_is_not_told_again_and_the_rest_is_asked_as_if_it_were_not(
+    loud: LocalGenerator, examples: tuple[Example, ...]
+) -> None:
+    asked = chats(examples, 36)
+    whole = loud.generate(asked, 16)
+    assert len({c.text for c in whole}) > 1
+    for known in ({0, 5, 17}, set(range(1, 36)), set(range(36))):
+        kept, heard = len(loud.prefixes), list[int]()
+        rest = loud.generate(asked, 16, lambda batch, answers: heard.extend(batch), known=known)  # noqa: B023
+        assert sorted(heard) == [n for n in range(36) if n not in known]
+        assert [c.text for c in rest] == [whole[n].text for n in sorted(heard)]
+        assert len(loud.prefixes) == kept, "fewer chats share more, but are read behind what all share"
+
+
 @pytest.mark.real
 def test_the_real_model_says_what_transformers_says_in_fp32(smollm: Model, example: Path) -> None:
     generator = LocalGenerator(smollm, dtype="float32")

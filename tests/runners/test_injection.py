@@ -120,7 +120,7 @@ class Echo:
         return len(text.split())
 
     def generate(
-        self, chats: Sequence[Sequence[Message]], limit: int, on_batch: Any = None
+        self, chats: Sequence[Sequence[Message]], limit: int, on_batch: Any = None, known: Any = ()
     ) -> list[Completion]:
         said = [
             Completion(blocks(chat[-1]["content"])[0].split("\n", 1)[1], 1, 1, 0.0, "stop") for chat in chats

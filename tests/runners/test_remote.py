@@ -68,6 +68,16 @@ def test_an_answer_comes_with_its_tokens_and_the_request_is_greedy(server: Any, 
     assert server.keys == [f"Bearer {KEY}"]
 
 
+def test_what_is_known_is_not_sent(server: Any, make: Any) -> None:
+    asked = [[{"role": "user", "content": f"Is pier {n} open?"}] for n in range(5)]
+    server.answer = lambda body: body["messages"][-1]["content"]
+    heard: list[int] = []
+    answers = make().generate(asked, 20, lambda batch, made: heard.extend(batch), known={0, 3})
+    assert [answer.text for answer in answers] == [f"Is pier {n} open?" for n in (1, 2, 4)]
+    assert (sorted(heard), len(server.seen)) == ([1, 2, 4], 3)
+    assert make().generate(asked, 20, known=set(range(5))) == []
+
+
 def test_sampling_is_sent_as_it_is_asked_for(server: Any, make: Any) -> None:
     make(key="").generate([CHAT], 5, sampling=Sampling(0.7, 0.9, 3, ("\n",)))
     sent = server.seen[0]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,10 +49,14 @@ class Echo:
         chats: Sequence[Sequence[Message]],
         max_new_tokens: int,
         on_batch: Callable[[list[int], list[Completion]], None] | None = None,
+        *,
+        known: Container[int] = (),
     ) -> list[Completion]:
         """Answer each chat by itself; Ctrl-C comes after ``stop_after`` of them."""
         made = []
         for position, chat in enumerate(chats):
+            if position in known:
+                continue
             if position == self.stop_after:
                 raise KeyboardInterrupt
             turn = chat[-1]["content"]

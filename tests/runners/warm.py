@@ -6,6 +6,8 @@ pid at once and with its exit code (minus the signal that killed it) at the end.
 
 from __future__ import annotations
 
+import gc
+import importlib
 import json
 import os
 import resource
@@ -25,12 +27,20 @@ from runners.data import Example
 from runners.train import fit
 from runners.tuning import TrainConfig
 
+LOADED = (
+    "advisor.report", "advisor.running", "advisor.progress", "runners.run", "runners.generate", "runners.steps",
+    "rag.index", "rag.embed", "transformers.models.llama.modeling_llama",
+)  # fmt: skip
+"""What every child would load for itself: a whole run needs it."""
 WATCHED = {"open", "os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.chmod"}
 
 
 def main() -> None:
     """Obey until the input ends."""
     torch.set_num_threads(1)
+    for name in LOADED:
+        importlib.import_module(name)
+    gc.freeze()  # a child's collector need not look through all of that
     print(json.dumps({"ready": os.getpid()}), flush=True)
     for line in sys.stdin:
         pid = os.fork()

@@ -1,0 +1,77 @@
+"""Whether a plan trains every tuned arm twice: only a second seed shows how much training itself varies."""
+
+from __future__ import annotations
+
+from advisor.hours import at_hand
+from advisor.profile import Profile
+from advisor.speed import Device, tokens_per_second
+from advisor.timing import PASSAGE_TOKENS, schedule
+from advisor.tokens import row_tokens
+from runners.memory import Shape
+from runners.plan import Plan, Step, TrainStep
+from runners.seeds import with_seeds
+
+MOST_MINUTES = 5.0
+"""Most that a second seed of all tuned arms may add to a trial, training and answers together, by the estimates."""
+
+
+def seeded(plan: Plan, p: Profile, rows: int, questions: int) -> Plan:
+    """Return the plan with two training seeds where the second costs little, else with one, and why in each step.
+
+    ``rows`` is how many examples there are, ``questions`` how many questions the trial asks. What the second seed
+    adds is the training of every tuned arm, at the likely speed of what trains here, and their answers.
+    """
+    if not any(isinstance(step, TrainStep) for step in plan.steps):
+        return plan
+    minutes = second_minutes(plan, p, rows, questions)
+    if minutes is None:
+        return explained(
+            plan, "1 because the model's size is unknown, and so is what a second seed would take"
+        )
+    if minutes > MOST_MINUTES:
+        return explained(
+            plan,
+            f"1 because a second seed of all tuned arms would take about {_told(minutes)} more, above "
+            f"{MOST_MINUTES:g}; tunewise run --seeds 2 trains it",
+        )
+    why = f"2 because training itself varies, and a second seed of all tuned arms takes about {_told(minutes)} more"
+    return explained(with_seeds(plan, 2), why)
+
+
+def second_minutes(plan: Plan, p: Profile, rows: int, questions: int) -> float | None:
+    """Return the minutes that a second seed of every tuned arm adds; None when the model's size is unknown."""
+    shape = p.model_shape
+    if shape is None:
+        return None
+    device = at_hand(p)
+    trained = sum(
+        _training(step, plan, p, shape, device) for step in plan.steps if isinstance(step, TrainStep)
+    )
+    one, two = (dict(schedule(with_seeds(plan, count), rows, questions)) for count in (1, 2))
+    asked = sum(two[name] - seconds for name, seconds in one.items() if not name.startswith("train:"))
+    return (trained + asked) / 60
+
+
+def explained(plan: Plan, why: str) -> Plan:
+    """Return the plan whose train steps say why they have so many seeds."""
+    return plan.model_copy(update={"steps": tuple(_because(step, why) for step in plan.steps)})
+
+
+def _because(step: Step, why: str) -> Step:
+    if not isinstance(step, TrainStep):
+        return step
+    return step.model_copy(update={"reasons": {**step.reasons, "seeds": why}})
+
+
+def _training(step: TrainStep, plan: Plan, p: Profile, shape: Shape, device: Device) -> float:
+    """Seconds of one training of a step, with the passages that its rows hold."""
+    row = row_tokens(p)
+    if step.rows == "retrieval" and plan.index:
+        row += plan.index.k * PASSAGE_TOKENS
+    raw = 0 if step.rows == "retrieval" else p.raw_text
+    tokens = (p.examples_known * row + raw) * step.epochs
+    return tokens / tokens_per_second(shape, step.method, row, device).likely
+
+
+def _told(minutes: float) -> str:
+    return f"{minutes:.0f} minutes" if minutes >= 10 else f"{minutes:.1f} minutes"
