@@ -40,8 +40,8 @@ class Portion:
         """Say what was left out, and what that does to the figures."""
         return (
             f"indexed {self.documents:,} of {self.of:,} documents, with every one that answers a dev question "
-            f"({self.gold:,}): embedding all would take about {_minutes(self.seconds)}. Among fewer documents the right one is found more easily, so "
-            "the retrieved share is an upper bound"
+            f"({self.gold:,}): embedding all would take about {_minutes(self.seconds)}. Among fewer documents the right "
+            "one is found more easily, so the retrieved share is an upper bound"
         )
 
     def to_json(self) -> dict[str, Any]:
