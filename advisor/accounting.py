@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
+from advisor import taken
 from advisor.history import Kind, Pair, Timed
+from advisor.taken import Taken
 from advisor.timing import schedule
 from runners.plan import Plan, TrainStep
 
@@ -20,19 +23,19 @@ def account(
     """Return what the report's ``measured`` adds for the chosen arm: memory, hours, their ratios, and the steps.
 
     ``measured`` is the seconds of each step and how each training run went. A ratio is measured over predicted; it
-    is null, with the reason, where the two are not about the same work.
+    is null, with the reason, where the two are not about the same work. Memory is that of training alone, held
+    against the estimate for the run's own settings; the whole process is told beside it.
     """
-    memory, hours = peak_gib(plan, measured), training_hours(plan, measured)
+    memory, hours = taken.most(_runs(plan, measured)), training_hours(plan, measured)
     why = incomparable(plan, proxy)
-    estimate = _estimate(plan)
-    likely = {key: (estimate.get(key) or {}).get("likely") for key in ("hours", "memory_gib")}
-    pairs = {"time": pair(likely["hours"], hours), "memory": pair(likely["memory_gib"], memory)}
+    likely = (_estimate(plan).get("hours") or {}).get("likely")
+    pairs = {"time": pair(likely, hours), "memory": pair(memory.expected, memory.own)}
     ratios: dict[str, Any] = {
         name: None if why or both is None else round(both.ratio, 3) for name, both in pairs.items()
     }
     steps = timed(plan, measured, events, test_questions)
     return {
-        "memory_gib": memory,
+        **memory.measured,
         "hours": None if hours is None else round(hours, 6),
         "ratios": ratios | ({"not_compared": why} if why else {}),
         "steps": [step.model_dump(exclude_none=True) | {"ratio": round(step.ratio, 3)} for step in steps],
@@ -55,8 +58,9 @@ def beside(data: Mapping[str, Any]) -> list[str]:
     )
     if hours := measured.get("hours"):
         said.append(_both("training", (row.get("hours") or {}).get("likely"), hours, "h"))
-    if memory := measured.get("memory_gib"):
-        said.append(_both("memory", (row.get("memory_gib") or {}).get("likely"), memory, "GiB"))
+    said += taken.lines(
+        of_report(data), (row.get("memory_gib") or {}).get("likely"), row.get("assumptions") or ()
+    )
     cost = next((arm.get("usd_per_1000") for arm in data["arms"] if arm["arm"] == choice), None)
     if cost is not None:
         call = row.get("per_call_usd")
@@ -77,7 +81,8 @@ def predicted_pairs(plan: Plan, measured: Mapping[str, Any], proxy: bool) -> tup
         return None, None
     estimate = _estimate(plan)
     hours = pair((estimate.get("hours") or {}).get("likely"), training_hours(plan, measured))
-    return hours, pair((estimate.get("memory_gib") or {}).get("likely"), peak_gib(plan, measured))
+    memory = taken.most(_runs(plan, measured))
+    return hours, pair(memory.expected, memory.own)
 
 
 def pair(predicted: float | None, measured: float | None) -> Pair | None:
@@ -108,15 +113,21 @@ def quick(plan: Plan) -> bool:
     )
 
 
-def peak_gib(plan: Plan, measured: Mapping[str, Any]) -> float | None:
-    """Return the highest peak of the training runs behind the chosen arm; None where none was recorded."""
-    peaks = [run.get("peak_gib") for runs in _trained(plan, measured) for run in runs]
-    return max((peak for peak in peaks if peak), default=None)
+def of_report(data: Mapping[str, Any]) -> Taken:
+    """Return the memory that a report's ``measured`` tells of; older reports told the whole process's as memory_gib."""
+    measured = data["measured"]
+    if "process_gib" not in measured:
+        return replace(taken.NOTHING, peak=measured.get("memory_gib"))
+    runs = [run for runs in (measured.get("training") or {}).values() for run in runs or ()]
+    return Taken(
+        measured["memory_gib"], measured["memory_expected_gib"], measured["process_gib"], measured["held_gib"],
+        on_gpu=any(run.get("on_gpu") for run in runs),
+    )  # fmt: skip
 
 
 def training_hours(plan: Plan, measured: Mapping[str, Any]) -> float | None:
     """Return the hours that training the chosen arm took, one seed; None where it was not trained."""
-    runs = [[run["seconds"] for run in runs] for runs in _trained(plan, measured)]
+    runs = [[run["seconds"] for run in runs if run.get("seconds")] for runs in _trained(plan, measured)]
     return sum(sum(each) / len(each) for each in runs if each) / 3600 or None
 
 
@@ -153,6 +164,10 @@ def interrupted(events: Sequence[Mapping[str, Any]]) -> set[str]:
         elif event.get("event") == "step.start" and step not in done:
             starts[step] = starts.get(step, 0) + 1
     return {step for step, count in starts.items() if count > 1}
+
+
+def _runs(plan: Plan, measured: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return [run for runs in _trained(plan, measured) for run in runs]
 
 
 def _trained(plan: Plan, measured: Mapping[str, Any]) -> list[list[dict[str, Any]]]:

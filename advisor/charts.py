@@ -63,9 +63,13 @@ def scale(lower: float = 0.0) -> str:
     return f'<svg class="scale" width="100%" height="16" aria-hidden="true" focusable="false">{text}</svg>'
 
 
-def memory_bar(low: float, likely: float, high: float, measured: float | None, room: float | None) -> str:
-    """Draw the memory predicted in GiB as a bar from low to high, likely marked; the peak measured; what there is."""
-    most = 1.15 * max(high, measured or 0.0)
+def memory_bar(low: float, likely: float, high: float, measured: float | None, room: float | None,
+               whole: float | None = None) -> str:  # fmt: skip
+    """Draw the memory estimated in GiB as a bar from low to high, likely marked; what training took as a dot.
+
+    ``whole`` is the peak of the whole process, a ring; ``room`` what the machine has, a line.
+    """
+    most = 1.15 * max(high, measured or 0.0, whole or 0.0)
     if room and room <= 2.5 * most:
         most = max(most, 1.05 * room)
     else:
@@ -80,10 +84,13 @@ def memory_bar(low: float, likely: float, high: float, measured: float | None, r
     parts += f'<line class="likely" x1="{at(likely)}" x2="{at(likely)}" y1="7" y2="33"/>'
     if room:
         parts += f'<line class="room" x1="{at(room)}" x2="{at(room)}" y1="2" y2="38"/>'
+    if whole is not None:
+        parts += f'<circle class="ring" cx="{at(whole)}" cy="20" r="6"/>'
     if measured is not None:
         parts += f'<circle class="dot best" cx="{at(measured)}" cy="20" r="6"/>'
-    said = f"predicted {low:.2f} to {high:.2f} GiB, likely {likely:.2f}"
+    said = f"estimated {low:.2f} to {high:.2f} GiB, likely {likely:.2f}"
     said += f"; measured {measured:.2f} GiB" if measured is not None else ""
+    said += f"; the whole process {whole:.2f} GiB" if whole is not None else ""
     return f'<svg class="memory" width="100%" height="40" role="img" aria-label="{said}">{parts}</svg>'
 
 

@@ -90,6 +90,13 @@ class Past(Kept):
     hours: Pair | None = None
     """Training of the chosen arm, as the plan predicted it; None where it did not train in full."""
     memory_gib: Pair | None = None
+    memory_of: Literal["process", "training"] = "process"
+    """What was measured of memory: earlier versions took the whole process, which the estimate does not speak of."""
+
+    @property
+    def memory_ratio(self) -> float | None:
+        """Measured over estimated memory of training; None without, and where the whole process was measured."""
+        return self.memory_gib.ratio if self.memory_gib and self.memory_of == "training" else None
 
     @property
     def remote(self) -> bool:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from importlib import resources
 from typing import Any
 
-from advisor import charts
+from advisor import charts, taken
 from advisor.browse import browse
 from advisor.nextsteps import next_steps
 from runners.data import Question
@@ -96,22 +96,27 @@ def beside(data: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def memory(data: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The memory predicted for the methods that were trained or chosen, and the peak measured where it is known."""
+    """The memory estimated for the methods that were trained or chosen, and what training and the process took.
+
+    Of a method that was trained, the estimate is the one for the settings of its run; else it is the plan's.
+    """
     found = []
     trained = data["measured"].get("training") or {}
+    room = (data.get("environment") or {}).get("ram_gib")
     for row in data["predicted"].get("ranked", []):
         name = row["method"]
         given = (row.get("estimate") or {}).get("memory_gib") or {}
         if "likely" not in given or not (name in trained or name == data["verdict"]["recommended"]):
             continue
-        figures = {"low": given["likely"], "high": given["likely"], **given}
-        peaks = [r["peak_gib"] for r in trained.get(name) or () if isinstance(r, dict) and r.get("peak_gib")]
-        peak = max(peaks, default=None)
-        machine = data.get("environment") or {}
-        bar = charts.memory_bar(
-            figures["low"], figures["likely"], figures["high"], peak, machine.get("ram_gib")
-        )
-        found.append({"method": name, **figures, "measured": peak, "bar": bar})
+        took = taken.most([run for run in trained.get(name) or () if isinstance(run, dict)])
+        plan = {"low": given["likely"], "high": given["likely"], **given}
+        low, likely, high = took.expected_range or (plan["low"], plan["likely"], plan["high"])
+        bar = charts.memory_bar(low, likely, high, took.own, room, took.peak)
+        said = taken.lines(took, given["likely"], (row.get("estimate") or {}).get("assumptions") or ())
+        found.append({
+            "method": name, "low": low, "likely": likely, "high": high, "measured": took.own, "whole": took.whole,
+            "by_plan": took.expected is None, "bar": bar, "said": said[-1] if len(said) > 1 else "",
+        })  # fmt: skip
     return found
 
 

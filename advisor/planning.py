@@ -204,7 +204,9 @@ def _tell_split(situation: Situation) -> None:
         return
     from advisor.splitter import split_files
 
-    _tell(f"the examples: {split_files(stats.examples.rows[:MOST_SPLIT_ROWS], Path(documents)).text}")
+    rows = stats.examples.rows
+    first = f" (the first {MOST_SPLIT_ROWS:,} of {len(rows):,})" if len(rows) > MOST_SPLIT_ROWS else ""
+    _tell(f"the examples{first}: {split_files(rows[:MOST_SPLIT_ROWS], Path(documents)).text}")
 
 
 def _tell(line: str) -> None:

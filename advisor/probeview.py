@@ -18,6 +18,7 @@ from advisor.probed import hidden
 from advisor.probing import LIMIT, MOST_TOKENS, Probed, probe
 from advisor.values import names_a_path, say
 from rag.durable import write_bytes, write_text
+from runners.ways import RETRIEVED
 
 DEFAULT_OUT = Path("probe.yaml")
 PATHS = ("documents", "examples", "questions", "prompt", "model")
@@ -96,8 +97,10 @@ def show(found: Probed) -> None:
     screen = render.console()
     proxy = f": a stand-in, because {found.proxy}" if found.proxy else ""
     screen.print(f"asked {found.model}{proxy}", soft_wrap=True, markup=False)
+    bound = " (an upper bound)" if found.asked.portion else ""
     rows = [
-        (name.replace("_", " "), share.short(), _NAMES[name]) for name, share in found.found.shares.items()
+        (name.replace("_", " "), share.short(), _NAMES[name] + (bound if name == RETRIEVED else ""))
+        for name, share in found.found.shares.items()
     ]
     screen.print(render.table(("", "right, 95 %", "how it was asked"), rows))
     for line in (*left_out(found), *found.found.reading):
@@ -116,6 +119,8 @@ def left_out(found: Probed) -> list[str]:
         said.append(
             f"{found.asked.ungrounded} of them were asked from memory only: no passage was found that holds their answer"
         )
+    if found.asked.portion:
+        said.append(found.asked.portion.text)
     if found.asked.cut:
         said.append(
             f"{found.asked.cut} answers were cut at {MOST_TOKENS} tokens, below the plan's own limit: their style is not "

@@ -51,6 +51,7 @@ class Probed:
         return {
             "schema": 1, "model": self.model, "proxy": self.proxy or None,
             "questions": self.asked.questions, "without_passage": self.asked.ungrounded, "cut": self.asked.cut,
+            "sampled": self.asked.portion.to_json() if self.asked.portion else None,
             **self.found.to_json(), "set": {} if self.proxy else self.found.settled,
             "kept": {key: mine.value for key, (mine, _) in hidden(self.answers).items()},
             "recommendation": change(self.before, self.after, self.answers), "seconds": round(self.seconds, 1),

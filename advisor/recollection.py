@@ -21,9 +21,10 @@ def summarise(found: History) -> dict[str, Any]:
         "advice": advice(found.runs),
         "estimates": {
             "hours": spread([past.hours.ratio for past in found.runs if past.hours]),
-            "memory": spread([past.memory_gib.ratio for past in found.runs if past.memory_gib]),
+            "memory": spread([ratio for past in found.runs if (ratio := past.memory_ratio)]),
             **{f"{kind}_seconds": spread(_steps(found.runs, kind)) for kind in KINDS},
         },
+        "memory_left_out": sum(past.memory_gib is not None and not past.memory_ratio for past in found.runs),
         "runs": [_row(past) for past in found.runs],
     }
 
@@ -78,7 +79,7 @@ def _steps(runs: Sequence[Past], kind: Kind) -> list[float]:
 def _row(past: Past) -> dict[str, Any]:
     ratios = {
         "time": round(past.hours.ratio, 3) if past.hours else None,
-        "memory": round(past.memory_gib.ratio, 3) if past.memory_gib else None,
+        "memory": round(past.memory_ratio, 3) if past.memory_ratio else None,
     }
     return {**past.model_dump(mode="json", exclude={"schema_version"}), "ratios": ratios}
 
@@ -112,6 +113,9 @@ def show(found: dict[str, Any]) -> None:
                 f"{name.replace('_', ' ')}: {off['ratio']:.2g} times the estimate "
                 f"({off['least']:.2g} to {off['most']:.2g}, {off['n']} measured)"
             )
+    if count := found["memory_left_out"]:
+        screen.print(f"memory of {count} earlier run{'s' * (count != 1)} is not counted: the whole process was measured "
+                     "then, and the estimate is for training alone", soft_wrap=True)  # fmt: skip
     if found["broken_lines"]:
         screen.print(f"{found['broken_lines']} lines could not be read and are not counted")
     screen.print(f"kept in {found['path']}, and nowhere else; remove it with: tunewise history --clear",

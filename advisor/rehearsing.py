@@ -17,7 +17,7 @@ from advisor.remembering import corrections, named
 from advisor.timing import schedule
 from rag.durable import sha256_text
 from rag.errors import CannotRun
-from runners import outfit, require
+from runners import crowd, outfit, require
 from runners.machine import detect
 from runners.plan import Plan, TrainStep
 from runners.rundir import RunFolder
@@ -35,6 +35,10 @@ class Line:
     measured: float | None = None
     estimated_gib: float | None = None
     measured_gib: float | None = None
+    """Of training alone, as the estimate; ``process_gib`` is the whole training process."""
+    process_gib: float | None = None
+    lost: float = 0.0
+    """Share of the processor time that others took while it was measured."""
     how: str = ""
 
     @property
@@ -106,39 +110,45 @@ def dry_run(plan: Plan, out: Path, as_json: bool) -> None:
             watcher.say(f"[{number}/{len(plan.steps)}] {name}: {took.how}")
             by_name[name] = replace(
                 by_name[name], measured=took.seconds, estimated_gib=took.estimated_gib,
-                measured_gib=took.memory_gib, how=took.how,
+                measured_gib=took.memory_gib, process_gib=took.process_gib, lost=took.lost, how=took.how,
             )  # fmt: skip
             stops += [f"{name}: {took.stop}"] if took.stop else []
             if isinstance(step, TrainStep) and took.training_seconds:
-                trained[step.arm] = [{"seconds": took.training_seconds, "peak_gib": took.memory_gib}]
+                trained[step.arm] = [
+                    {"peak_gib": took.process_gib, "own_gib": took.memory_gib, "expected_gib": took.estimated_gib,
+                     "seconds": None if crowd.text(took.lost) else took.training_seconds, "method": step.method}
+                ]  # fmt: skip
         bench.release()
     done = list(by_name.values())
     counts = {"examples": len(examples), "dev": len(split.dev), "test": len(split.test)}
-    kept = _keep(plan, done, trained, out)
+    kept = keep(plan, done, trained, out)
     _print(done, found, counts, kept, as_json)
     if stops:
         raise CannotRun("; ".join(stops), "change the plan, or run it on another machine")
 
 
-def _keep(plan: Plan, done: Sequence[Line], trained: dict[str, Any], out: Path) -> str:
-    """Store what was measured beside its estimate; a later dry run of the same plan takes its place."""
+def keep(plan: Plan, done: Sequence[Line], trained: dict[str, Any], out: Path) -> str:
+    """Store what was measured beside its estimate; a later dry run of the same plan takes its place.
+
+    Times taken while the machine was busy are not stored: they would slow every later estimate down.
+    """
     steps = tuple(
         Timed(
             kind=row.kind, arm=row.step.partition(":")[2],
             predicted=round(both.predicted, 1), measured=round(both.measured, 1),
         )
         for row in done
-        if row.kind != "evaluate" and (both := pair(row.estimated, row.measured))
+        if row.kind != "evaluate" and not crowd.text(row.lost) and (both := pair(row.estimated, row.measured))
     )  # fmt: skip
     # No answers: few are given at once here and many in a trial, so that their times do not compare.
     hours, memory = predicted_pairs(plan, {"training": trained}, proxy=False)
-    if not steps or history.place() is None:
+    if not (steps or hours or memory) or history.place() is None:
         return ""
     return history.append(
         Past(
             id=sha256_text(f"dry-run {plan.digest()}")[:16], day=date.today().isoformat(), label="dry-run",
             machine=history.mark(detect(out)), model=named(plan.model.name), choice=plan.choice, plan=plan.digest(),
-            steps=steps, hours=hours, memory_gib=memory,
+            steps=steps, hours=hours, memory_gib=memory, memory_of="training",
         )
     )  # fmt: skip
 
@@ -149,7 +159,12 @@ def _print(
     if as_json:
         told = {kind: {"factor": round(c.factor, 3), "runs": c.runs} for kind, c in found.items() if c.runs}
         rows = [asdict(row) for row in done]
-        print(json.dumps({"schema": 1, "steps": rows, **counts, "corrections": told, "note": kept}))
+        busy = "; ".join(slowed(done))
+        print(
+            json.dumps(
+                {"schema": 1, "steps": rows, **counts, "corrections": told, "busy": busy, "note": kept}
+            )
+        )
         return
     from advisor import render
 
@@ -157,7 +172,8 @@ def _print(
         (
             row.step, words(row.corrected), "–" if row.measured is None else words(row.measured),
             "" if row.estimated_gib is None else f"{row.estimated_gib:.1f}",
-            "" if row.measured_gib is None else f"{row.measured_gib:.1f} GiB",
+            "" if row.measured_gib is None else f"{row.measured_gib:.1f}",
+            "" if row.process_gib is None else f"{row.process_gib:.1f} GiB",
         )
         for row in done
     ]  # fmt: skip
@@ -165,18 +181,28 @@ def _print(
         "together",
         words(sum(r.corrected for r in done)),
         words(sum(r.best for r in done)),
-        "",
-        "",
-        "",
+        *("",) * 3,
     )
     screen = render.console()
-    columns = ("step", "estimate", "measured", "memory", "measured")
-    screen.print(render.table(columns, [*cells, together], right=(1, 2, 3, 4)))
+    columns = ("step", "estimate", "measured", "memory", "measured", "process")
+    screen.print(render.table(columns, [*cells, together], right=(1, 2, 3, 4, 5)))
     unmeasured = [f"{row.step}: {row.how}" for row in done if row.measured is None and row.how]
-    for line in (*unmeasured, *corrected(done, found), *([kept] if kept else [])):
+    if any(row.measured_gib is not None for row in done):
+        unmeasured.append("memory is that of training alone; the process is what has to fit")
+    for line in (*unmeasured, *slowed(done), *corrected(done, found), *([kept] if kept else [])):
         screen.print(f"  {line}", soft_wrap=True, markup=False)
     screen.print(f"  {counts['examples']} examples, {counts['dev']} dev and {counts['test']} test questions; "
                  "nothing was written into the run folder", soft_wrap=True)  # fmt: skip
+
+
+def slowed(done: Sequence[Line]) -> list[str]:
+    """Say which times were taken while the machine was busy, and that they are not kept for later estimates."""
+    busy = [row for row in done if row.measured is not None and crowd.text(row.lost)]
+    if not busy:
+        return []
+    names = ", ".join(row.step for row in busy)
+    worst = crowd.text(max(row.lost for row in busy))
+    return [f"{names}: {worst}; the time is too long, and is not kept for later estimates"]
 
 
 def words(seconds: float) -> str:

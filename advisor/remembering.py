@@ -39,6 +39,7 @@ def past(run: RunFolder, plan: Plan, data: dict[str, Any], label: Label, machine
         quick=quick(plan), machine=history.mark(machine), model=named(plan.model.name), choice=plan.choice,
         plan=plan.digest(), outcome=verdict["outcome"], strength=verdict["strength"], winner=verdict["winner"],
         questions=max((arm["n"] for arm in data["arms"]), default=None), hours=hours, memory_gib=memory,
+        memory_of="training",
         steps=tuple(Timed.model_validate(step) for step in data["measured"]["steps"]),
     )  # fmt: skip
 

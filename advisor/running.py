@@ -9,36 +9,49 @@ from pathlib import Path
 from typing import Any
 
 from advisor.board import Board
+from rag import generations
+from rag.errors import Problem
+from rag.stores.text import TextStore
 from rag.types import Citation
 from runners.data import Question
 from runners.plan import Plan
 from runners.run import read_data, step_name
-from runners.rundir import TRIAL
+from runners.rundir import INDEX, TRIAL
 from runners.score import combined, score_answer
-from runners.trial import ANSWERS
+from runners.trial import ANSWERS, averaged
 
 _CITATION = {field.name for field in fields(Citation)}
 
 
 class Running:
-    """Means of the combined score so far; gold spans are not looked up, so a question may lack a score it gets later."""
+    """Means of the combined score so far, as the trial will give them for the same answers, but for the house style."""
 
-    def __init__(self, plan: Plan, journal: Path, questions: Mapping[str, Question]) -> None:
-        """Take the journal to follow and the test questions by id."""
+    def __init__(self, plan: Plan, run: Path, questions: Mapping[str, Question]) -> None:
+        """Take the run's folder, whose journal is followed, and the test questions by id."""
         self.plan = plan
-        self.journal = journal
+        self.index = run / INDEX
+        self.journal = run / TRIAL / ANSWERS
         self.questions = questions
         self.retrieval = {arm.arm: arm.retrieval for arm in plan.arms}
+        self.weights = {str(name): weight for name, weight in plan.weights.items()}
         self.read = 0
-        self.found: dict[str, list[float]] = {}
+        self.found: dict[str, dict[str, list[dict[str, float]]]] = {}
+        """Scores by arm and question: one for each seed's answer."""
+        self.golds: dict[str, str] = {}
+        self.waiting: list[dict[str, Any]] = []
+        """Rows whose gold spans cannot be looked up before the index is there."""
+
+    @property
+    def uncounted(self) -> str:
+        """What the final score will hold beside, "" when nothing: it is learnt when every arm has answered."""
+        return "house style not counted yet" if self.weights.get("house_style") else ""
 
     def mean(self, arm: str) -> float | None:
-        """Return an arm's mean over what the journal holds by now; None before its first answer."""
+        """Return an arm's mean over what the journal holds by now; None before its first answer that can be scored."""
         if self.journal.is_file():
-            if (
-                self.journal.stat().st_size < self.read
-            ):  # taken back: another arm's outdated answers were removed
-                self.read, self.found = 0, {}
+            # Taken back: another arm's outdated answers were removed.
+            if self.journal.stat().st_size < self.read:
+                self.read, self.found, self.waiting = 0, {}, []
             with self.journal.open("rb") as stream:
                 stream.seek(self.read)
                 for line in stream:
@@ -46,21 +59,45 @@ class Running:
                         break
                     self.read += len(line)
                     self._take(line)
-        scores = self.found.get(arm)
-        return sum(scores) / len(scores) if scores else None
+        rows, self.waiting = self.waiting, []
+        for row in rows:
+            self._score(row, self.questions[row["id"]])
+        each = [combined(averaged(scores), self.weights) for scores in self.found.get(arm, {}).values()]
+        return sum(each) / len(each) if each else None
 
     def _take(self, line: bytes) -> None:
         try:
             row: dict[str, Any] = json.loads(line)
         except ValueError:
             return
-        question = self.questions.get(row.get("id", ""))
-        if question is None or row.get("arm") not in self.retrieval:
+        if row.get("id", "") in self.questions and row.get("arm") in self.retrieval:
+            self.waiting.append(row)
+
+    def _score(self, row: dict[str, Any], question: Question) -> None:
+        """Score an answer, or leave it waiting; several seeds' answers stand beside one another."""
+        gold = self._gold(question)
+        if gold is None:
+            self.waiting.append(row)
             return
         cited = [Citation(**{k: v for k, v in c.items() if k in _CITATION}) for c in row.get("citations", ())]
-        scores = score_answer(self.plan, question, row["answer"], cited, self.retrieval[row["arm"]])
-        weights = {str(name): weight for name, weight in self.plan.weights.items()}
-        self.found.setdefault(row["arm"], []).append(combined(scores, weights))
+        scores = score_answer(self.plan, question, row["answer"], cited, self.retrieval[row["arm"]], gold)
+        self.found.setdefault(row["arm"], {}).setdefault(question.id, []).append(scores)
+
+    def _gold(self, question: Question) -> str | None:
+        """The text of a question's gold span, as :func:`runners.steps.gold_text` reads it; None before there is an index."""
+        if not question.spans or question.doc_id is None or self.plan.index is None:
+            return ""
+        if question.id not in self.golds:
+            try:
+                if not (number := generations.current(self.index)):
+                    return None
+                with TextStore(self.index) as text:
+                    document = text.document(question.doc_id, number)
+            except Problem:
+                return None  # it is being replaced; a damaged one stops the run itself
+            raw = document.raw if document else ""
+            self.golds[question.id] = " ".join(raw[start:end] for start, end in question.spans)
+        return self.golds[question.id]
 
 
 def board_of(plan: Plan, out: Path, only: str | None = None) -> Board:
@@ -71,8 +108,8 @@ def board_of(plan: Plan, out: Path, only: str | None = None) -> Board:
     from advisor.timing import schedule
 
     examples, split = read_data(plan)
-    running = Running(plan, out / TRIAL / ANSWERS, {q.id: q for q in split.test})
+    running = Running(plan, out, {q.id: q for q in split.test})
     estimates = dict(schedule(plan, len(examples), len(split.test)))
     names = [step_name(step) for step in plan.steps]
     steps = [name for name in names if only in (None, name)]
-    return Board(plan.name, steps, estimates, running.mean)
+    return Board(plan.name, steps, estimates, running.mean, uncounted=running.uncounted)

@@ -10,19 +10,25 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from rag import claim, gold
 from rag.dates import dates
-from rag.types import Chunk, Document
+from rag.types import Document
 from rag.words import sentences
 from runners.complaints import rows_of
 from runners.example import Example
+from runners.portion import blocks
 from runners.score import is_refusal
 
 CHANGING, STABLE, BEHAVIOUR = "changing fact", "stable fact", "behaviour"
+UNLOOKED = (
+    "No documents were read: what a fact stands in is not known, and one without number, date or name counts as behaviour. "
+    "Facts that change are better looked up than trained."
+)
+"""What can be told without documents, and what cannot."""
 _VOLATILE = {
     "price": re.compile(
         r"[€$£¥]\s?\d|\d\s?[€£¥]|\d\s?(?:euros?|dollars?|pounds?|cents?|crowns?|marks?|per ?cent|%)"
@@ -54,6 +60,8 @@ class Split:
     """Every row's kind, and what follows from it."""
 
     rows: tuple[Row, ...]
+    looked: bool = True
+    """Whether there were documents to look the facts up in."""
 
     def of(self, kind: str) -> tuple[Row, ...]:
         """Return the rows of a kind."""
@@ -61,8 +69,8 @@ class Split:
 
     @property
     def missing(self) -> tuple[Row, ...]:
-        """Return the facts that change and that no document holds: an update will not reach them."""
-        return tuple(row for row in self.of(CHANGING) if row.doc is None)
+        """Return the facts that change and that no document holds, an update will not reach them; none is told unlooked."""
+        return tuple(row for row in self.of(CHANGING) if self.looked and row.doc is None)
 
     def to_json(self) -> dict[str, Any]:
         """Return counts and rows as JSON values."""
@@ -70,8 +78,8 @@ class Split:
         return {
             "rows": len(self.rows),
             **{name: len(self.of(kind)) for name, kind in kinds.items()},
-            "in_documents": sum(row.doc is not None for row in self.rows),
-            "missing": [row.line for row in self.missing],
+            "in_documents": sum(row.doc is not None for row in self.rows) if self.looked else None,
+            "missing": [row.line for row in self.missing] if self.looked else None,
             "each": [{"line": r.line, "kind": r.kind, "says": list(r.says), "doc": r.doc} for r in self.rows],
         }
 
@@ -88,6 +96,8 @@ class Split:
             f"of {rows_of(len(self.rows))}, {len(self.of(CHANGING))} state facts that change{of_what}, "
             f"{len(self.of(STABLE))} stable facts, {len(self.of(BEHAVIOUR))} show behaviour only."
         )
+        if not self.looked:
+            return f"{said} {UNLOOKED}"
         if held:
             said += (
                 f" {held} of the {len(facts)} facts stand in the documents: "
@@ -104,8 +114,13 @@ class Split:
 
 def split(rows: Sequence[Example], documents: Iterable[Document] = (), refusals: Sequence[str] = ()) -> Split:
     """Sort training rows by what they teach; raw texts, which answer nothing, are left out."""
-    finder = gold.GoldFinder(_passages(documents))
+    finder = gold.GoldFinder(blocks(documents))
     return Split(tuple(_sorted(row, finder, refusals) for row in rows if not row.raw))
+
+
+def split_alone(rows: Sequence[Example], refusals: Sequence[str] = ()) -> Split:
+    """Do as :func:`split` where no documents are at hand, as before a training step by itself."""
+    return replace(split(rows, (), refusals), looked=False)
 
 
 def split_files(rows: Sequence[Example], documents: Path | None, refusals: Sequence[str] = ()) -> Split:
@@ -133,12 +148,3 @@ def _sorted(row: Example, finder: gold.GoldFinder, refusals: Sequence[str]) -> R
         return Row(row.line, BEHAVIOUR, (), None)
     says = changes(statement)
     return Row(row.line, CHANGING if says else STABLE, says, chunk.doc if chunk else None)
-
-
-def _passages(documents: Iterable[Document]) -> list[Chunk]:
-    """Return every block of every document as a passage of its own."""
-    return [
-        Chunk(0, document.id, document.title, number, block.text, block.start, block.end, block.heading)
-        for document in documents
-        for number, block in enumerate(document.blocks)
-    ]

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-_REASON = ("remote.note", "house.learnt", "judge.failed", "prompt.chosen")
+_REASON = ("remote.note", "house.learnt", "judge.failed", "prompt.chosen", "index.sampled")
 _NAMED = ("train.restart", "train.damage", "train.moved", "train.memory")
 
 

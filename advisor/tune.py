@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from runners.preflight import Preflight
 
 
+MOST_SORTED = 1_000
+"""Rows that are sorted into facts and behaviour while somebody waits."""
+
+
 @dataclass(frozen=True, slots=True)
 class Order:
     """What is to be done with rows and settings."""
@@ -66,7 +70,7 @@ def tune(files: Files, settings: Mapping[str, Any], order: Order) -> None:
         accept=order.accept, measure=order.check,
     )  # fmt: skip
     if order.check:
-        show_checks(report, config, reasons, order)
+        show_checks(report, config, reasons, order, sort_rows(read))
         raise SystemExit(report.exit_code)
     report.require()
     train(read, config, base, reasons, report, order)
@@ -127,12 +131,27 @@ def show_rows(read: Material, config: TrainConfig, base: Model, order: Order) ->
     maskview.show(rows, chat, order.show, config.max_tokens, screen)
 
 
-def show_checks(report: Preflight, config: TrainConfig, reasons: Mapping[str, str], order: Order) -> None:
-    """Print every check: for people, or as JSON with the settings."""
+def sort_rows(read: Material) -> dict[str, Any]:
+    """Say which rows are facts that change, stable facts or behaviour, and return the counts; {} for plain texts."""
+    from advisor.splitter import split_alone
+
+    found = split_alone(read.rows[:MOST_SORTED])
+    if not found.rows:
+        return {}
+    first = f" (the first {MOST_SORTED:,} of {len(read.rows):,})" if len(read.rows) > MOST_SORTED else ""
+    material.say([f"what the rows teach{first}: {found.text}"])
+    return {key: value for key, value in found.to_json().items() if key != "each"} | {"text": found.text}
+
+
+def show_checks(
+    report: Preflight, config: TrainConfig, reasons: Mapping[str, str], order: Order, sorted_rows: dict[str, Any]
+) -> None:  # fmt: skip
+    """Print every check: for people, or as JSON with the settings and what the rows teach."""
     from advisor import checklist
 
     if order.as_json:
-        print(checklist.to_json(report, {"settings": config.to_json(), "reasons": dict(reasons)}))
+        told = {"settings": config.to_json(), "reasons": dict(reasons), "teaches": sorted_rows}
+        print(checklist.to_json(report, told))
     else:
         checklist.show(report)
 

@@ -11,11 +11,8 @@ from typing import Any
 
 import questionary
 from prompt_toolkit import print_formatted_text
-from prompt_toolkit.application import get_app
 from prompt_toolkit.completion import Completer, PathCompleter, WordCompleter
-from prompt_toolkit.document import Document
 from prompt_toolkit.formatted_text import FormattedText
-from prompt_toolkit.validation import ValidationError, Validator
 
 from advisor import probeoffer
 from advisor.answers import Answer, Answers
@@ -23,19 +20,18 @@ from advisor.facts import models
 from advisor.gather import complete
 from advisor.interview import Asked, Interview, Move, Prompter
 from advisor.lacking import missing
-from advisor.naming import check_model
 from advisor.offers import offers
 from advisor.profile import Profile
-from advisor.questions import BY_ID, SECTIONS, Question
+from advisor.questions import BY_ID, SECTIONS
 from advisor.ranking import Ranking
 from advisor.sheet import save_answers
 from advisor.standing import Part, standing
-from advisor.values import UNKNOWN, names_a_path, read, say
-from rag.errors import BadInput, Problem
+from advisor.typed import BACK_KEY, Check, Named, hint
+from advisor.values import read, say
+from rag.errors import Problem
 from runners.machine import detect
 
 SAVED = Path("tunewise-answers.yaml")
-BACK_KEY = "<"
 OTHER, CHANGE, DONT_KNOW = "« other »", "« change »", "?"
 MOST_COLUMNS = 110
 _SECTIONS = dict(SECTIONS)
@@ -159,7 +155,7 @@ class Terminal(Prompter):
         from advisor import saved
 
         name = questionary.text("Name of the profile (Enter: do not save):", style=_STYLE, qmark="?",
-                                validate=_Named(saved.check_name)).unsafe_ask().strip()  # fmt: skip
+                                validate=Named(saved.check_name)).unsafe_ask().strip()  # fmt: skip
         kept = [profile.name for profile in saved.every()]
         if not name or (name in kept and not confirm(f"Replace the profile {name}?")):
             return
@@ -189,7 +185,7 @@ class Terminal(Prompter):
             self._wrap("class:decides", worth.text, f"{'worth knowing':<13} ")
 
     def _choose(self, asked: Asked) -> Any:
-        question, known = asked.question, asked.known
+        question = asked.question
         options: list[tuple[Any, str]] = [(choice.value, choice.help) for choice in question.choices] or [
             (True, ""),
             (False, ""),
@@ -199,8 +195,7 @@ class Terminal(Prompter):
             name = say(value)
             closed = asked.closed.get(value)
             choices.append(questionary.Choice(f"{name:<7} {text}".rstrip(), value=value, disabled=closed))
-        current = known.value if known and known.value is not None else DONT_KNOW if known else None
-        return self._select(asked, choices, current)
+        return self._select(asked, choices)
 
     def _model(self, asked: Asked) -> Any:
         """Offer the models that can run here, and to type any other."""
@@ -211,26 +206,30 @@ class Terminal(Prompter):
                                disabled=offer.closed or None)
             for offer in here
         ]  # fmt: skip
-        current = asked.known.value if asked.known and asked.known.value is not None else models.DEFAULT
-        if current not in [offer.name for offer in here if not offer.closed]:
-            choices.insert(0, questionary.Choice(current, value=current))
+        named = asked.known.value if asked.known else None
+        if named is not None and named not in [offer.name for offer in here if not offer.closed]:
+            choices.insert(0, questionary.Choice(named, value=named))
         choices.append(
             questionary.Choice("another: type its name, a folder, or openai:NAME@URL", value=OTHER)
         )
-        given = self._select(asked, choices, current)
+        given = self._select(asked, choices)
         return self._type(asked, None) if given == OTHER else given
 
     def _pick(self, text: str, choices: list[questionary.Choice]) -> str:
         return str(questionary.select(text, choices, style=_STYLE, qmark="?", instruction="(arrow keys)",
                                       erase_when_done=True).unsafe_ask())  # fmt: skip
 
-    def _select(self, asked: Asked, choices: list[questionary.Choice], current: Any) -> Any:
+    def _select(self, asked: Asked, choices: list[questionary.Choice]) -> Any:
+        """Let one be chosen; the pointer starts on what is known, so that Enter alone never answers for somebody."""
         choices = [
             *choices,
             questionary.Choice("I don't know", value=DONT_KNOW),
             questionary.Choice("← back", value=Move.BACK),
         ]
-        default = next((c for c in choices if c.value == current and not c.disabled), None)
+        known = asked.known.value if asked.known else None
+        wanted = DONT_KNOW if known is None else known
+        open_choices = {choice.value: choice for choice in choices if not choice.disabled}
+        default = open_choices.get(wanted, open_choices[DONT_KNOW])
         chosen = questionary.select(
             asked.question.text,
             choices,
@@ -255,8 +254,8 @@ class Terminal(Prompter):
             default=default,
             style=_STYLE,
             qmark="?",
-            validate=_Check(question),
-            bottom_toolbar=lambda: f" {_place(asked)} ·{_hint(question, default)}",
+            validate=Check(question),
+            bottom_toolbar=lambda: f" {_place(asked)} ·{hint(question, default)}",
             erase_when_done=True,
             completer=completer,
         ).unsafe_ask()
@@ -275,42 +274,6 @@ class Terminal(Prompter):
         print_formatted_text(FormattedText(parts), style=_STYLE)
 
 
-class _Check(Validator):
-    """Refuse, as it is typed, what the question does not allow."""
-
-    def __init__(self, question: Question) -> None:
-        self.question = question
-
-    def validate(self, document: Document) -> None:
-        """Raise ValidationError with what is allowed."""
-        text = document.text.strip()
-        if text == BACK_KEY or text.lower() in UNKNOWN:
-            return
-        try:
-            read(self.question.id, text)
-            if self.question.id == "model":
-                check_model(text)
-        except BadInput as problem:
-            raise ValidationError(len(document.text), f"{problem.message}; {problem.hint}") from None
-        if self.question.kind == "path" and not names_a_path(text):
-            raise ValidationError(len(document.text), f"there is nothing at {text}")
-
-
-class _Named(Validator):
-    """Refuse a name that a check refuses; no name at all is allowed."""
-
-    def __init__(self, check: Any) -> None:
-        self.check = check
-
-    def validate(self, document: Document) -> None:
-        """Raise ValidationError with what is allowed."""
-        if text := document.text.strip():
-            try:
-                self.check(text)
-            except BadInput as problem:
-                raise ValidationError(len(document.text), f"{problem.message}; {problem.hint}") from None
-
-
 def _place(asked: Asked) -> str:
     """Say which question this is, and how many there can be."""
     return f"question {asked.number} of at most {asked.most}" if asked.number else "a change"
@@ -323,19 +286,6 @@ def _instruction(asked: Asked) -> str:
         if len(text) <= room:
             return text
     return " "
-
-
-def _hint(question: Question, default: str) -> str:
-    """Say how a number that is being typed is read, and the keys."""
-    text = get_app().current_buffer.text.strip()
-    seen = ""
-    if question.kind in ("count", "number", "share") and text and text not in (*UNKNOWN, BACK_KEY):
-        try:
-            seen = f" = {say(read(question.id, text))} ·"
-        except BadInput:
-            seen = ""
-    keys = f" {'Enter keeps it' if default else 'Enter: unknown'} · ? unknown · {BACK_KEY} back"
-    return seen + keys + (f" · in {question.unit}" if question.unit else "")
 
 
 def _row(key: str, answer: Answer, width: int) -> list[Part]:

@@ -6,7 +6,7 @@ import shutil
 import time
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +40,9 @@ class Wish:
 
 
 def build(
-    folder: Path, documents: Path, encoder: Encoder, settings: IndexSettings, on_event: OnEvent | None
-) -> BuildReport:
+    folder: Path, documents: Path, encoder: Encoder, settings: IndexSettings, on_event: OnEvent | None,
+    only: Collection[str] | None = None,
+) -> BuildReport:  # fmt: skip
     """Build a generation from nothing, replacing what the index held; see ``Index.build``."""
     strangers = _strangers(folder)
     if strangers:
@@ -54,6 +55,9 @@ def build(
         tell = on_event or _unheard
         files = Sources({}, {}, trust_mtime=False)
         loaded = _loaded(documents, files, tell)
+        if only is not None:
+            kept, wanted = loaded.documents, frozenset(only)
+            loaded = replace(loaded, documents=tuple(document for document in kept if document.id in wanted))
         plan = compare(loaded.documents, {}, (), Chunker(encoder, settings))
         tell({"event": "index.chunked", "chunks": len(plan.change.chunks_in), "new": len(plan.texts)})
         before = _salvaged(folder, encoder)
@@ -67,7 +71,8 @@ def build(
                 folder, store, cached, before, plan.whole(), encoder, facts_of(encoder, settings), tell
             )
             _tidy(folder, store, cached, made.number, made.texts, purge=False)
-        files.save(folder, __version__)
+        if only is None:  # else an update would take the files for known and never read what was left out
+            files.save(folder, __version__)
         return _report(loaded, plan, made, began, encoder)
 
 

@@ -57,12 +57,16 @@ class Index:
         embedder: Encoder,
         settings: IndexSettings | None = None,
         on_event: OnEvent | None = None,
+        *,
+        only: Collection[str] | None = None,
     ) -> BuildReport:
         """Build the index of a documents path, replacing what the folder held.
 
-        Raises BadInput for documents that cannot be loaded, or a folder that holds something else.
+        ``only`` names the documents to index, None for all. Raises BadInput for documents that cannot be loaded, or
+        a folder that holds something else.
         """
-        return build.build(Path(folder), Path(documents), embedder, settings or IndexSettings(), on_event)
+        settings = settings or IndexSettings()
+        return build.build(Path(folder), Path(documents), embedder, settings, on_event, only)
 
     @classmethod
     def update(

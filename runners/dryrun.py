@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 
-from runners import judging, outfit, preflight, rehearsal, room, steps
+from runners import crowd, judging, outfit, preflight, rehearsal, room, steps
 from runners.bench import Bench
 from runners.chat import Chat
 from runners.data import Example
@@ -33,7 +33,13 @@ class Took:
     training_seconds: float | None = None
     """Of a train step, one seed's steps alone."""
     memory_gib: float | None = None
+    """What training took at its peak beside libraries: what the estimate speaks of."""
     estimated_gib: float | None = None
+    """The estimate for that very step."""
+    process_gib: float | None = None
+    """The whole training process at its peak: what has to fit."""
+    lost: float = 0.0
+    """Share of the processor time that others took meanwhile (:mod:`runners.crowd`); the seconds are too many by it."""
     how: str = ""
     """What was measured, or why it was not."""
     stop: str = ""
@@ -48,12 +54,13 @@ class DryRun:
     started: float = field(default_factory=time.monotonic)
     _index: str = "the index was not built"
     """Why there is no index; "" once it is built."""
-    _asked: dict[tuple[str, str, int], float] = field(default_factory=dict)
+    _asked: dict[tuple[str, str, int], tuple[float, float]] = field(default_factory=dict)
+    """By what decides how long an answer takes: seconds of one, and the share that others took meanwhile."""
 
     def measure(self) -> Iterator[tuple[IndexStep | TrainStep | EvaluateStep, Took]]:
         """Yield every step of the plan with what was measured of it.
 
-        Memory is that of the training process at its peak; answers are timed on the base model, with whose weights
+        Memory is told twice, training alone and its whole process; answers are timed on the base model, with whose weights
         tuned arms answer as fast.
         """
         for step in self.bench.plan.steps:
@@ -75,9 +82,10 @@ class DryRun:
             self._index = f"not measured: {size / 1e6:,.0f} MB of documents take too long to index for this"
             return Took(how=self._index)
         started = time.monotonic()
-        steps.build_index(self.bench, step)
+        with crowd.watched() as others:
+            steps.build_index(self.bench, step)
         self._index = ""
-        return Took(time.monotonic() - started, how="built")
+        return Took(time.monotonic() - started, how="built", lost=others.lost)
 
     def _train(self, step: TrainStep) -> Took:
         if step.rows == "retrieval" and self._index:
@@ -87,7 +95,7 @@ class DryRun:
         used, report = preflight.inspect(self._rows(step), Chat(base.folder), config)
         report.require()
         estimated = room.memory(base, config, report.longest)
-        picked = room.largest_batch(used, config.micro_tokens)
+        picked = room.largest_pass(used, config)
         most = estimated.free if estimated and estimated.shared else None
         self.bench.release()
         started = time.monotonic()
@@ -96,16 +104,16 @@ class DryRun:
         )
         wall = time.monotonic() - started
         tokens = config.epochs * report.tokens
-        likely = round(estimated.likely, 2) if estimated else None
         stops = [c for c in judging.checks(found, config, round(tokens), most) if c.level == "stop"]
         if stops or "batch" not in found.told:
             why = "; ".join(check.sentence() for check in stops)
-            return Took(estimated_gib=likely, how="no step could be measured", stop=why)
+            return Took(how="no step could be measured", stop=why)
         told = found.told["batch"]
         training = tokens * told["seconds"] / told["tokens"]
         around = max(0.0, wall - 3 * told["seconds"])
         return Took(
-            len(step.seeds) * training + around, training, round(max(told["peak_gib"], found.peak_gib), 2), likely,
+            len(step.seeds) * training + around, training, _gib(told["own_gib"]), _gib(told["expected_gib"]),
+            _gib(max(told["peak_gib"], found.peak_gib)), found.told.get("crowd", {}).get("lost", 0.0),
             f"3 steps, the last of {told['tokens']:,} tokens in {told['seconds']:.1f} s",
         )  # fmt: skip
 
@@ -136,11 +144,13 @@ class DryRun:
             return Took(how="not measured: there is no dev question")
         alike = (base.fingerprint, step.passages if step.retrieval else "", step.shots)
         if alike not in self._asked:
-            self._asked[alike] = self._time(step)
+            with crowd.watched() as others:
+                seconds = self._time(step)
+            self._asked[alike] = seconds, others.lost
         seeds = len(bench.plan.train_step(step.weights).seeds) if step.weights else 1
-        each = self._asked[alike]
+        each, lost = self._asked[alike]
         how = f"{len(asked)} answers at once, {each:.2f} s each" + (", on the base" if step.weights else "")
-        return Took(each * len(bench.split.test) * seeds, how=how)
+        return Took(each * len(bench.split.test) * seeds, how=how, lost=lost)
 
     def _time(self, step: EvaluateStep) -> float:
         """Seconds for each of a few answers of an arm, loading left out."""
@@ -154,6 +164,10 @@ class DryRun:
         started = time.monotonic()
         answer_all(bench.plan, step, asked, generator, finder, shots)
         return (time.monotonic() - started) / len(asked)
+
+
+def _gib(size: float | None) -> float | None:
+    return None if size is None else round(size, 3)
 
 
 def config_of(step: TrainStep) -> TrainConfig:

@@ -53,6 +53,8 @@ class Setup:
     attention: Literal["flash", "eager"] = "flash"
     """flash: any kernel that never stores the scores (SDPA too); eager: stores them."""
     compiled: bool = False
+    fused: bool = False
+    """Whether adapters train through this project's own passes on a CPU (:mod:`runners.fused`), which keep less."""
     offloading: bool = False
     """Whether checkpoints wait in host memory."""
     optimizer_in_backward: bool = False
@@ -192,6 +194,8 @@ def block(shape: Shape, use: Use, setup: Setup, fitted: Fitted = FITTED) -> floa
     bytes per head and key). MLP: gate, its activation and up (6I), or the one pre-activation (2I).
     A compiled block keeps bf16 norm inputs and computes the activation again.
     """
+    if setup.fused and use in ("lora", "qlora"):
+        return _fused_block(shape, use, setup)
     h, q, inner, wide = shape.hidden, shape.query, shape.intermediate, width(use, setup)
     total = inputs(shape, use, setup, fitted) + 4 * wide * q
     if setup.compiled:
@@ -205,6 +209,20 @@ def block(shape: Shape, use: Use, setup: Setup, fitted: Fitted = FITTED) -> floa
         each = 4 if setup.adapter_dtype == "fp32" else 2
         total += each * setup.rank * len(shape.matrices(setup.targets))
     return float(total)
+
+
+def _fused_block(shape: Shape, use: Use, setup: Setup) -> float:
+    """Bytes of one token in a block of :mod:`runners.fused`, counted from what its passes save.
+
+    Norms: the unit vector, its length (fp32) and the product that the layers of one input share. Attention, which is
+    written out: query, key, value, output and the probabilities of every head. MLP: gate, its activation, up and their
+    product. Every adapter: its rank, in the base's dtype.
+    """
+    h, q, kv, wide = shape.hidden, shape.query, shape.kv_heads * shape.head_dim, width(use, setup)
+    norms = 2 * (2 * wide * h + 4)
+    attention = wide * (2 * q + 2 * kv + shape.heads * setup.seq_len)
+    low = wide * setup.rank * len(shape.matrices(setup.targets))
+    return float(norms + attention + 4 * wide * shape.intermediate + low)
 
 
 def activations(shape: Shape, use: Use, setup: Setup, fitted: Fitted = FITTED) -> tuple[float, float]:

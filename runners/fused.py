@@ -34,6 +34,14 @@ def layers(net: nn.Module) -> list[Layer]:
     return [(module, forward) for module in net.modules() if (forward := _faster(module))]
 
 
+def written_out(net: nn.Module) -> bool:
+    """Whether attention and MLP of every block take the passes written out here, and no dropout stands in the way."""
+    passes = [(module, _faster(module)) for module in net.modules()]
+    blocks = [forward for module, forward in passes if type(module).__name__.endswith(("Attention", "MLP"))]
+    dropping = any(lowrank.drops(module) for module, forward in passes if forward is lowrank.forward)
+    return bool(blocks) and None not in blocks and not dropping
+
+
 @contextmanager
 def fast(changed: Sequence[Layer], causal: PreTrainedModel) -> Iterator[None]:
     """Use the fast layers within the block; afterwards the model is as it was."""

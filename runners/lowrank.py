@@ -77,7 +77,7 @@ class Together(torch.autograd.Function):
 
 def together(layers: Sequence[Any], x: Tensor) -> tuple[Tensor, ...]:
     """Return what each layer gives for x [n, in], as :class:`Together` where no dropout stands in the way."""
-    if any(layer.training and _dropout(layer) for layer in layers):
+    if any(layer.training and drops(layer) for layer in layers):
         return tuple(layer(x) for layer in layers)
     adapters = [w.weight for layer in layers for w in (*layer.lora_A.values(), *layer.lora_B.values())]
     outs: tuple[Tensor, ...] = Together.apply(x, layers, *adapters)
@@ -88,7 +88,7 @@ def forward(self: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     """Be the forward pass of a layer that :func:`plain` says yes to."""
     # As a table of rows, because a product of more dimensions is a view, which is costly to write into.
     rows = x.reshape(-1, x.shape[-1])
-    if self.training and _dropout(self):
+    if self.training and drops(self):
         name = next(iter(self.lora_A))
         a, b = self.lora_A[name].weight, self.lora_B[name].weight
         dropped = self.lora_dropout[name](rows)
@@ -110,7 +110,8 @@ def plain(layer: nn.Module) -> bool:
     return len(layer.lora_A) == 1 and linear and frozen and not any(variants.values()) and not layer.merged
 
 
-def _dropout(layer: Any) -> bool:
+def drops(layer: Any) -> bool:
+    """Whether a layer's adapters drop a part of their input while training."""
     return any(getattr(drop, "p", 0) for drop in layer.lora_dropout.values())
 
 

@@ -1,7 +1,9 @@
-"""The most memory that a piece of work held: reset before it, read after it."""
+"""The most memory that a piece of work held, and how much of it was its own: reset before it, read after it."""
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,25 +15,67 @@ from runners.machine import GIB
 
 @dataclass(slots=True)
 class Peak:
-    """Filled when the work has ended."""
+    """Filled when the work has ended; GiB, None where the system does not tell."""
 
     gib: float | None = None
-    """GiB on the GPU where one was used, else of this process; None where the system does not tell."""
+    """On the GPU where one was used: what torch had reserved. Else the resident set of the whole process."""
+    held_gib: float | None = None
+    """What was held before the work began: libraries, an index, an embedder. On a GPU: in tensors."""
+    own_gib: float | None = None
+    """The highest that the work rose above what was held before it. On a GPU counted in tensors, as estimates are."""
+    on_gpu: bool = False
 
 
 @contextmanager
 def measured() -> Iterator[Peak]:
-    """Measure the work inside: on a GPU what torch reserved, on Linux the process's own highest resident set.
+    """Measure the work inside: on a GPU what torch took, on Linux the process's own highest resident set.
 
-    The process counts with everything it holds already: model, index, libraries. On other systems its peak cannot
-    be reset, so nothing is told rather than the peak of earlier work.
+    What nothing refers to any more is given back first: else the work would fill it unseen. On other systems a
+    process's peak cannot be reset, so nothing is told rather than the peak of earlier work.
     """
     found = Peak()
-    resettable = _reset()
+    give_back()
+    before, resettable = tensors_gib(), _reset()
+    resident = resident_gib()
     try:
         yield found
     finally:
-        found.gib = _read() if resettable else None
+        if _cuda():
+            cuda = sys.modules["torch"].cuda
+            found.on_gpu = True
+            found.gib = _gib(cuda.max_memory_reserved())
+            found.held_gib, found.own_gib = before, round(_gib(cuda.max_memory_allocated()) - before, 3)
+        elif resettable:
+            found.gib, found.held_gib = highest_gib(), resident
+            if found.gib is not None and resident is not None:
+                found.own_gib = round(found.gib - resident, 3)
+
+
+def give_back() -> None:
+    """Collect what nothing refers to, and give freed pages back to the system where the C library can (glibc)."""
+    gc.collect()
+    if sys.platform == "linux":
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+        if trim is not None:
+            trim(0)
+
+
+def tensors_gib() -> float:
+    """Return the GiB of tensors on the GPU now; 0 where torch is not at work on one in this process."""
+    return _gib(sys.modules["torch"].cuda.memory_allocated()) if _cuda() else 0.0
+
+
+def resident_gib() -> float | None:
+    """Return this process's resident set in GiB; None where the system does not tell."""
+    return _status("VmRSS:")
+
+
+def highest_gib() -> float | None:
+    """Return the highest resident set since the start of this program, or since it was reset; Linux only.
+
+    Not ``ru_maxrss``: a child that was started by ``vfork`` begins with its parent's.
+    """
+    return _status("VmHWM:")
 
 
 def _cuda() -> bool:
@@ -46,16 +90,18 @@ def _reset() -> bool:
     try:
         Path("/proc/self/clear_refs").write_text("5", "ascii")
     except OSError:
-        return _cuda()
+        return False
     return True
 
 
-def _read() -> float | None:
-    if _cuda():
-        return round(float(sys.modules["torch"].cuda.max_memory_reserved()) / GIB, 3)
+def _status(name: str) -> float | None:
     try:
         lines = Path("/proc/self/status").read_text("ascii", errors="replace").splitlines()
     except OSError:
         return None
-    kib = next((int(line.split()[1]) for line in lines if line.startswith("VmHWM:")), None)
-    return None if kib is None else round(kib * 1024 / GIB, 3)
+    kib = next((int(line.split()[1]) for line in lines if line.startswith(name)), None)
+    return None if kib is None else _gib(kib * 1024)
+
+
+def _gib(size: float) -> float:
+    return round(float(size) / GIB, 3)

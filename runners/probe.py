@@ -21,6 +21,7 @@ hub.close()
 import torch  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 
+from runners import crowd, peak  # noqa: E402
 from runners.chat import Chat, Encoded  # noqa: E402
 from runners.load import device, dtype_for, free_gib  # noqa: E402
 from runners.machine import GIB  # noqa: E402
@@ -84,33 +85,49 @@ def step(base: Model, config: TrainConfig, rows: list[Encoded], recompute: bool,
     Twice, because the first time half of it is preparing for its shapes, and the second tells the run's speed.
     """
     from runners import attach
+    from runners.expected import expected_gib
     from runners.loss import choose
     from runners.optimizer import Optimizer
 
     torch.manual_seed(config.seed)
+    held = peak.resident_gib()
     net = attach.attach(base, config, recompute)
     tell({"found": "loaded", "peak_gib": peak_gib()})
     loss = choose(net, rows)
+    expected = expected_gib(base.folder, config, loss, rows, recompute)
     optimizer = Optimizer(
         attach.trained(net), config.learning_rate, config.weight_decay, config.max_grad_norm,
         config.optimizer, config.lora_plus,
     )  # fmt: skip
     net.train()
-    for found, batch in (("row", rows[:1]), ("batch", rows), ("batch", rows)):
-        started = time.perf_counter()
-        total = loss(batch) / sum(len(row.learnt) for row in batch)
-        total.backward()
-        value = float(total.detach())
-        norm = optimizer.step(1.0)
-        seconds, tokens = time.perf_counter() - started, sum(len(row.ids) for row in batch)
-        told = {"found": found, "loss": value, "norm": norm, "seconds": seconds, "tokens": tokens}
-        tell({**told, "rows": len(batch), "peak_gib": peak_gib(), "path": loss.path})
+    with crowd.watched(torch.get_num_threads()) as others:
+        for found, batch in (("row", rows[:1]), ("batch", rows), ("batch", rows)):
+            started = time.perf_counter()
+            total = loss(batch) / sum(len(row.learnt) for row in batch)
+            total.backward()
+            value = float(total.detach())
+            norm = optimizer.step(1.0)
+            seconds, tokens = time.perf_counter() - started, sum(len(row.ids) for row in batch)
+            told = {"found": found, "loss": value, "norm": norm, "seconds": seconds, "tokens": tokens}
+            told |= {"rows": len(batch), "peak_gib": peak_gib(), "own_gib": own_gib(held), "path": loss.path}
+            tell({**told, "expected_gib": expected if batch is rows else None})
+    # A GPU's steps do not wait for the processor's cores.
+    tell({"found": "crowd", "lost": 0.0 if torch.cuda.is_available() else others.lost})
+
+
+def own_gib(held: float | None) -> float | None:
+    """Return the most that training took beside the ``held`` GiB of before: on a GPU in tensors; None if unknown."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / GIB
+    return None if held is None else max(0.0, peak_gib() - held)
 
 
 def peak_gib() -> float:
     """Return the most memory this process has held: on the GPU what was reserved, else the resident set."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_reserved() / GIB
+    if (highest := peak.highest_gib()) is not None:
+        return highest
     try:
         import resource
     except ImportError:  # Windows

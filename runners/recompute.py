@@ -12,7 +12,7 @@ from pathlib import Path
 from rag.errors import BadInput
 from runners.fingerprint import read_json
 from runners.footprint import Setup
-from runners.memory import GIB, estimate
+from runners.memory import GIB, Memory, estimate
 from runners.shape import ALL_LINEAR, Shape, read_shape
 from runners.tuning import TrainConfig
 
@@ -52,21 +52,42 @@ def decide(folder: Path, config: TrainConfig, longest: int, free_gib: float | No
 
 
 def need(shape: Shape, config: TrainConfig, longest: int, half: bool, checkpointing: bool) -> float:
-    """Return the high end of the memory estimate of this project's own loop, in GiB.
+    """Return the high end of the memory estimate of this project's own loop, in GiB, for the largest forward pass."""
+    batch = max(1, config.micro_tokens // max(1, longest))
+    found, own = _estimated(shape, config, batch, longest, half, checkpointing)
+    return found.high + own
 
-    To the published kind of run it adds what this loop keeps beside a bf16 base that is tuned in full: fp32
-    masters, and fp32 gradients while stepping (:mod:`runners.optimizer`).
+
+def likely(
+    shape: Shape, config: TrainConfig, longest: int, tokens: int, half: bool, checkpointing: bool, fused: bool
+) -> float:
+    """Return the GiB that training takes in tensors, most likely: weights, adapters, optimiser, gradients, activations.
+
+    For a forward pass of so many ``tokens`` in rows of at most ``longest``; ``fused`` says whether the fast passes of
+    :mod:`runners.fused` are taken. Neither the process nor a GPU's context is in it.
+    """
+    rows = max(1, tokens // longest)
+    found, own = _estimated(shape, config, rows, -(-tokens // rows), half, checkpointing, fused)
+    return found.likely + own
+
+
+def _estimated(
+    shape: Shape, config: TrainConfig, batch: int, length: int, half: bool, checkpointing: bool, fused: bool = False
+) -> tuple[Memory, float]:  # fmt: skip
+    """Return the estimate of the published kind of run, and the GiB that this loop keeps beside it.
+
+    That is, where a bf16 base is tuned in full: fp32 masters, and fp32 gradients while stepping
+    (:mod:`runners.optimizer`).
     """
     setup = Setup(
-        batch=max(1, config.micro_tokens // max(1, longest)), seq_len=max(1, longest), rank=config.rank,
+        batch=batch, seq_len=max(1, length), rank=config.rank,
         checkpointing=checkpointing, weights=None if config.method == "qlora" else "bf16" if half else "fp32",
-        targets=_parts(config), counter="allocated", accumulation=True,
+        targets=_parts(config), counter="allocated", accumulation=True, fused=fused,
         optimizer="adamw_fp32" if config.optimizer == "adamw" else config.optimizer,  # type: ignore[arg-type]
     )  # fmt: skip
-    found = estimate(shape, config.method, setup).high  # type: ignore[arg-type]
     masters = 4 * shape.params if config.method == "full" and half else 0
     own = 0 if config.optimizer == "adamw" else masters
-    return found + own / GIB
+    return estimate(shape, config.method, setup), own / GIB  # type: ignore[arg-type]
 
 
 def _parts(config: TrainConfig) -> tuple[str, ...]:

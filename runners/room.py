@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 from rag.errors import BadInput
-from runners import recompute
+from runners import recompute, schedule
 from runners.chat import Encoded
 from runners.complaints import Check, places, rows_of
 from runners.fingerprint import read_json
@@ -119,3 +120,12 @@ def largest_batch(rows: Sequence[Encoded], most: int) -> list[Encoded]:
     """Return the longest rows, as many as one forward pass of at most ``most`` padded tokens takes."""
     ordered = sorted(rows, key=lambda row: -len(row.ids))
     return ordered[: max(1, most // len(ordered[0].ids))]
+
+
+def largest_pass(rows: Sequence[Encoded], config: TrainConfig) -> list[Encoded]:
+    """Return the rows of the forward pass with the most padded tokens that a run on ``rows`` takes, the longest first."""
+    lengths = [len(row.ids) for row in rows]
+    steps = chain.from_iterable(schedule.plan(lengths, config.batch_tokens, config.epochs, config.seed))
+    passes = chain.from_iterable(schedule.micro_batches(step, lengths, config.micro_tokens) for step in steps)
+    chosen = max(passes, key=lambda one: (len(one) * max(lengths[i] for i in one), one))
+    return sorted((rows[i] for i in chosen), key=lambda row: -len(row.ids))

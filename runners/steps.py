@@ -123,7 +123,9 @@ def train_arm(bench: Bench, step: TrainStep) -> dict[str, Any]:
             trained = fit(
                 rows, config, bench.local, out, on_event=_named(bench, step, nth), resume=True, origin=origin
             )
-        results.append({"seed": seed, **trained.to_json(), "peak_gib": None if made else most.gib})
+        seen = {"peak_gib": most.gib, "held_gib": most.held_gib, "own_gib": most.own_gib}
+        seen = dict.fromkeys(seen) if made else seen
+        results.append({"seed": seed, **trained.to_json(), **seen, "on_gpu": most.on_gpu})
     return {"arm": step.arm, "account": account, "trained": results}
 
 

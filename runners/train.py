@@ -14,7 +14,7 @@ hub.close()
 
 from rag.durable import canonical_json, check_manifest, sha256_text, writer_lock  # noqa: E402
 from rag.errors import UsageProblem  # noqa: E402
-from runners import attach, interrupt, predecessor, preflight  # noqa: E402
+from runners import attach, expected, interrupt, predecessor, preflight, room  # noqa: E402
 from runners.card import CARD  # noqa: E402
 from runners.chat import Chat, Encoded  # noqa: E402
 from runners.data import Example  # noqa: E402
@@ -78,12 +78,17 @@ def fit(
         tell(_started(loop, report))
         loop.run()
         result = loop.result(out, len(report.too_long))
-        result = replace(result, notes=(*result.notes, *said))
+        result = replace(result, notes=(*result.notes, *said), expected_gib=_expected(loop, model))
         with interrupt.held():
             publish(loop, model, out, facts(loop, data, identity, origin, result))
     shutil.rmtree(work, ignore_errors=True)
     tell({"event": "train.end", **result.to_json()})
     return result
+
+
+def _expected(loop: Loop, model: Model) -> float | None:
+    rows, on = room.largest_pass(loop.rows, loop.config), loop.choices.checkpointing.on
+    return expected.expected_gib(model.folder, loop.config, loop.loss, rows, on)
 
 
 def work_of(out: Path) -> Path:

@@ -135,7 +135,7 @@ def score_trial(
             [_scores(plan, q, row, arm.retrieval, gold(q), house) for row in answers]
             for q, answers in answered
         ]
-        scores = [_averaged(rows) for rows in each]
+        scores = [averaged(rows) for rows in each]
         weights = {str(k): v for k, v in plan.weights.items()}
         found.append(
             ArmScores(
@@ -215,7 +215,8 @@ def _scores(
     return found if house is None else {**found, "house_style": house(row["answer"])}
 
 
-def _averaged(each: Sequence[dict[str, float]]) -> dict[str, float]:
+def averaged(each: Sequence[dict[str, float]]) -> dict[str, float]:
+    """Return the means of several seeds' scores of one question; a score that some lack is over those that have it."""
     names = dict.fromkeys(name for scores in each for name in scores)
     return {name: _mean([scores[name] for scores in each if name in scores]) for name in names}
 

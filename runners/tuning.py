@@ -128,6 +128,8 @@ class TrainResult:
     """Rows longer than max_tokens."""
     path: str
     """How the loss was computed: fast, rows or plain (see :mod:`runners.loss`)."""
+    expected_gib: float | None = None
+    """The memory estimate for the settings and the way this run took (:mod:`runners.expected`)."""
     notes: tuple[str, ...] = field(default=())
 
     def to_json(self) -> dict[str, Any]:

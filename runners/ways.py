@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
-from rag.durable import sha256_text
+from rag.durable import sha256_text, write_json
 from rag.threshold import Threshold
 from rag.types import Chunk, Hit
 from runners.bench import Bench
@@ -14,12 +15,14 @@ from runners.checks import in_style
 from runners.data import Example, Question
 from runners.hybrid import GoldPassages
 from runners.plan import EvaluateStep, IndexStep, Plan
+from runners.portion import Portion, blocks, within_budget
 from runners.retrieval import Found, Retriever, control_tokens, token_counter
 from runners.rundir import INDEX, read_lines
 from runners.score import score_answer
 from runners.trial import ANSWERS, run_arm
 
 CLOSED, OPEN, RETRIEVED, ALONE = "closed-book", "open-book", "retrieved", "examples"
+PORTION = "portion.json"
 WAYS = (CLOSED, OPEN, RETRIEVED, ALONE)
 EXAMPLES = 10
 """Real examples that prompting alone is tried on: Manning, Building Reliable AI Systems, ch. 5, stops at 8 of 10."""
@@ -58,6 +61,8 @@ class Asked:
     """Grounded questions to which retrieval brought the supporting passage."""
     cut: int = 0
     """Answers that the probe's limit cut below the plan's own: their style is not judged."""
+    portion: Portion | None = None
+    """The part of the documents that was indexed; None for all of them."""
 
     def of(self, way: str) -> list[Reply]:
         """The replies of one way, in the order of the questions."""
@@ -90,12 +95,12 @@ def ask(bench: Bench, count: int = EXAMPLES, longest: int = 0) -> Asked:
     """
     plan, dev = bench.plan, list(bench.split.dev)
     gold: dict[str, Chunk] = {}
-    plain = retriever = None
+    plain = retriever = part = None
     shown = example_questions(bench.examples, count, plan.seed)
     first = 1
     if plan.index is not None and dev:
         bench.tell({"event": "step.start", "step": INDEX, "number": 1, "total": 4 + bool(shown)})
-        retriever = _retriever(bench, plan.index)
+        retriever, part = _retriever(bench, plan.index)
         bench.tell({"event": "step.end", "step": INDEX})
         first = 2
         gold = gold_passages(retriever.index.chunks, dev)
@@ -125,7 +130,7 @@ def ask(bench: Bench, count: int = EXAMPLES, longest: int = 0) -> Asked:
         bench.tell({"event": "step.end", "step": way})
     brought = _brought(retriever, grounded, gold) if retriever is not None else 0
     ungrounded = sum(q.answerable for q in dev) - len(grounded) if retriever is not None else 0
-    return Asked(tuple(replies), len(dev), frozenset(gold), ungrounded, brought, cut)
+    return Asked(tuple(replies), len(dev), frozenset(gold), ungrounded, brought, cut, part)
 
 
 def judge(plan: Plan, way: str, question: Question, answer: str, cut: bool = False) -> Reply:
@@ -208,8 +213,8 @@ def _supporting(finder: GoldPassages, chunks: Sequence[Chunk], question: Questio
     return near[0] if len(near) == 1 else None
 
 
-def _retriever(bench: Bench, step: IndexStep) -> Retriever:
-    """The index of the plan's documents, built in the run's folder unless it is there, refusing nothing."""
+def _retriever(bench: Bench, step: IndexStep) -> tuple[Retriever, Portion | None]:
+    """The index of the plan's documents, or of a part, built in the run's folder unless it is there, refusing nothing."""
     from rag.index import Index
     from runners.models import Model
     from runners.steps import index_settings
@@ -217,9 +222,39 @@ def _retriever(bench: Bench, step: IndexStep) -> Retriever:
     folder = bench.run.path / INDEX
     if not (folder / "CURRENT").is_file():
         assert bench.plan.data.documents is not None
-        Index.build(folder, bench.plan.data.documents, bench.embedder, index_settings(step), bench.tell)
+        part = _portion(bench, step)
+        write_json(bench.run.path / PORTION, None if part is None else asdict(part))
+        only = None if part is None else part.ids
+        Index.build(
+            folder, bench.plan.data.documents, bench.embedder, index_settings(step), bench.tell, only=only
+        )
+    part = _kept(bench.run.path / PORTION)
     base = bench.base.folder if isinstance(bench.base, Model) else None
-    return Retriever(bench.index, step, _NEVER, token_counter(base), control_tokens(base))
+    return Retriever(bench.index, step, _NEVER, token_counter(base), control_tokens(base)), part
+
+
+def _kept(path: Path) -> Portion | None:
+    found = json.loads(path.read_text("utf-8")) if path.is_file() else None
+    return None if found is None else Portion(**{**found, "ids": tuple(found["ids"])})
+
+
+def _portion(bench: Bench, step: IndexStep) -> Portion | None:
+    """The part of the documents to index: with those that the dev questions name or whose text supports their gold."""
+    from rag.load.walk import load_documents
+    from runners.steps import index_settings
+
+    assert bench.plan.data.documents is not None
+    documents = load_documents(bench.plan.data.documents).documents
+
+    def gold() -> set[str]:
+        there = {document.id for document in documents}
+        named = {question.doc_id for question in bench.split.dev if question.doc_id}
+        return named & there | {c.doc for c in gold_passages(blocks(documents), bench.split.dev).values()}
+
+    found = within_budget(documents, gold, bench.embedder, index_settings(step), bench.plan.seed)
+    if found is not None:
+        bench.tell({"event": "index.sampled", **found.to_json(), "reason": found.text})
+    return found
 
 
 def _brought(retriever: Retriever, questions: Sequence[Question], gold: Mapping[str, Chunk]) -> int:

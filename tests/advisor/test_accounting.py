@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from advisor import accounting, history
+from advisor import accounting, history, taken
 from advisor.remembering import corrections, past, remember
 from advisor.report import write_report
 from runners.machine import Machine, detect
@@ -27,9 +27,22 @@ BODY: dict[str, Any] = {
     "answers": {"labelled_examples": {"value": 300, "source": "counted"},
                 "gpu_kind": {"value": "none", "source": "detected"}},
     "predicted": {"ranked": [{"method": "lora", "estimate": {
-        "hours": {"low": 0.1, "likely": 0.5, "high": 1}, "memory_gib": {"low": 1, "likely": 2.0, "high": 3}}}]},
+        "hours": {"low": 0.1, "likely": 0.5, "high": 1}, "memory_gib": {"low": 1, "likely": 2.0, "high": 3},
+        "assumptions": ["9 training tokens", "1 x 1024 tokens at a time"]}}]},
 }  # fmt: skip
-TRAINED = [{"seconds": s, "peak_gib": g, "rows": 300} for s, g in ((900.0, 2.5), (2700.0, 3.0))]
+TRAINED = [
+    {
+        "seconds": s,
+        "peak_gib": p,
+        "held_gib": p - g,
+        "own_gib": g,
+        "expected_gib": 0.8,
+        "method": "lora",
+        "rows": 300,
+    }
+    for s, p, g in ((900.0, 4.0, 1.0), (2700.0, 3.0, 1.2))
+]
+"""The process was larger at first, and training took less of it: index and embedder were still there."""
 
 
 def plan(**changes: Any) -> Plan:
@@ -60,7 +73,8 @@ def run(tmp_path: Path) -> RunFolder:
 
 def test_the_report_holds_the_ratios(run: RunFolder) -> None:
     took = write_report(run, plan())["measured"]
-    assert took["memory_gib"] == 3.0
+    assert (took["memory_gib"], took["memory_expected_gib"]) == (1.2, 0.8)
+    assert (took["process_gib"], took["held_gib"]) == (4.0, pytest.approx(1.8))
     assert took["hours"] == 0.5
     assert took["ratios"] == {"time": 1.0, "memory": 1.5}
     assert {step["arm"] for step in took["steps"]} <= {"prompting", "lora"}
@@ -72,7 +86,9 @@ def test_both_are_said_side_by_side(run: RunFolder) -> None:
     assert said == [
         "order predicted lora; measured lora",
         "training: predicted 0.5 h, measured 0.5 h",
-        "memory: predicted 2 GiB, measured 3 GiB",
+        "memory of training: estimated 0.8 GiB, measured 1.2 GiB",
+        "the whole process held 4 GiB at its peak, 1.8 of it before training (libraries, index, embedder)",
+        "the plan said 2 GiB for 1 x 1024 tokens at a time, 0.8 of it the runtime of a GPU",
     ]
     data = write_report(run, plan(predicted={}, answers={"gpu_kind": {"value": "cuda", "source": "asked"}}))
     assert accounting.beside(data)[0] == "training: not predicted, measured 0.5 h"
@@ -113,6 +129,34 @@ def test_without_a_prediction_or_a_peak_nothing_is_made_up() -> None:
     assert accounting.account(rag, measured, [], 40, False)["hours"] is None
 
 
+def test_a_run_of_an_earlier_version_knew_only_the_process() -> None:
+    old = {"seconds": {}, "training": {"lora": [{"seconds": 60.0, "peak_gib": 4.0}]}}
+    found = accounting.account(plan(), old, [], 40, False)
+    assert (found["memory_gib"], found["process_gib"], found["ratios"]["memory"]) == (None, 4.0, None)
+    report = {"measured": {"memory_gib": 4.0, "training": old["training"]}}
+    took = accounting.of_report(report)
+    assert (took.own, took.peak) == (None, 4.0)
+    assert taken.lines(took, None) == [
+        "memory of training: not measured apart from the process", "the whole process held 4 GiB at its peak"
+    ]  # fmt: skip
+
+
+def test_a_run_on_a_gpu_speaks_of_the_gpu() -> None:
+    run = {
+        "own_gib": 1.0,
+        "expected_gib": 1.0,
+        "peak_gib": 1.4,
+        "held_gib": 0.0,
+        "method": "qlora",
+        "on_gpu": True,
+    }
+    took = taken.most([run])
+    assert took.whole == "torch had reserved 1.4 GiB of the GPU at the peak"
+    low, likely, high = took.expected_range
+    assert low < likely < high
+    assert taken.most([]) == taken.NOTHING
+
+
 def test_a_finished_run_is_remembered_once_and_corrects_later_estimates(
     run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, laptop: Machine
 ) -> None:
@@ -122,7 +166,7 @@ def test_a_finished_run_is_remembered_once_and_corrects_later_estimates(
     (kept,) = history.read().runs
     assert (kept.outcome, kept.winner, kept.strength, kept.questions) == ("confirmed", "lora", "measured", 40)
     assert (kept.hours, kept.memory_gib) == (
-        history.Pair(predicted=0.5, measured=0.5), history.Pair(predicted=2.0, measured=3.0)
+        history.Pair(predicted=0.5, measured=0.5), history.Pair(predicted=0.8, measured=1.2)
     )  # fmt: skip
     assert kept == past(run, plan(), data, "run", detect(run.path))
     assert str(tmp_path) not in (tmp_path / "history.jsonl").read_text("utf-8")

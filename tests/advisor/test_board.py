@@ -114,9 +114,10 @@ def test_on_a_board_the_titles_of_steps_are_not_printed_but_what_they_leave_out_
 
 
 def test_an_arm_is_scored_as_its_answers_arrive(tmp_path: Path) -> None:
-    journal = tmp_path / "answers.jsonl"
+    journal = tmp_path / "trial" / "answers.jsonl"
+    journal.parent.mkdir()
     questions = {f"q{n}": Question(f"q{n}", "How many?", (f"{n} boats",)) for n in range(3)}
-    running = Running(PLAN, journal, questions)
+    running = Running(PLAN, tmp_path, questions)
     assert running.mean("prompting") is None
 
     def row(n: int, answer: str) -> str:

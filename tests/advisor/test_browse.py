@@ -95,6 +95,10 @@ def test_axes_name_round_numbers_within_their_ends() -> None:
 
 def test_a_bar_of_memory_says_what_it_draws() -> None:
     drawn = charts.memory_bar(1.0, 1.2, 1.5, 1.4, 2.0)
-    assert 'aria-label="predicted 1.00 to 1.50 GiB, likely 1.20; measured 1.40 GiB"' in drawn
+    assert 'aria-label="estimated 1.00 to 1.50 GiB, likely 1.20; measured 1.40 GiB"' in drawn
+    assert 'class="ring"' not in drawn
+    whole = charts.memory_bar(1.0, 1.2, 1.5, 1.4, 8.0, 4.0)
+    assert 'class="ring"' in whole
+    assert "measured 1.40 GiB; the whole process 4.00 GiB" in whole
     assert 'class="room"' in drawn
     assert "room" not in charts.memory_bar(1.0, 1.2, 1.5, None, 64.0)

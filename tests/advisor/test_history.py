@@ -116,7 +116,8 @@ def test_each_plan_counts_once_and_demo_proxy_and_undecided_apart() -> None:
 
 def test_the_verb_shows_and_clears(kept: Path) -> None:
     for number in range(2):
-        history.append(past(number, memory_gib={"predicted": 1.0, "measured": 1.5}))
+        memory = {"predicted": 1.0, "measured": 1.5}
+        history.append(past(number, memory_gib=memory, memory_of="training"))
     run = CliRunner()
     shown = run.invoke(cli.app, ["history"], env={"COLUMNS": "160", "NO_COLOR": "1"})
     assert shown.exit_code == 0, shown.output
@@ -129,3 +130,18 @@ def test_the_verb_shows_and_clears(kept: Path) -> None:
     assert json.loads(run.invoke(cli.app, ["history", "--clear", "--json"]).stdout)["removed"] == 2
     assert not kept.exists()
     assert "no trial of your own" in run.invoke(cli.app, ["history"]).output
+
+
+def test_memory_of_the_whole_process_is_not_mixed_with_that_of_training(kept: Path) -> None:
+    """Earlier versions kept the process's peak beside an estimate for training alone."""
+    history.append(past(0, memory_gib={"predicted": 1.2, "measured": 4.0}))
+    history.append(past(1, memory_gib={"predicted": 1.0, "measured": 1.2}, memory_of="training"))
+    line = json.loads(kept.read_text("utf-8").splitlines()[0])
+    del line["memory_of"]
+    kept.write_text(json.dumps(line) + "\n" + kept.read_text("utf-8").splitlines()[1] + "\n", "utf-8")
+    data = summarise(history.read())
+    assert data["estimates"]["memory"] == {"n": 1, "ratio": 1.2, "least": 1.2, "most": 1.2}
+    assert data["memory_left_out"] == 1
+    assert [row["ratios"]["memory"] for row in data["runs"]] == [None, 1.2]
+    shown = CliRunner().invoke(cli.app, ["history"], env={"COLUMNS": "200"})
+    assert "memory of 1 earlier run is not counted: the whole process was measured then" in shown.output

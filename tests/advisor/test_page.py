@@ -101,7 +101,18 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
                            "warned": False, "text": ""}],
     }  # fmt: skip
     data["warnings"] = [f"lora has forgotten {NASTY}"]
-    data["measured"]["training"] = {"rag": [{"seed": 0, "peak_gib": 1.4}]}
+    data["measured"]["training"] = {
+        "rag": [
+            {
+                "seed": 0,
+                "peak_gib": 4.0,
+                "held_gib": 2.4,
+                "own_gib": 1.4,
+                "expected_gib": 1.25,
+                "method": "lora",
+            }
+        ]
+    }
     (folder.path / "report.html").write_text(render(data, folder, questions), "utf-8")
     return folder.path / "report.html"
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from advisor.splitter import BEHAVIOUR, CHANGING, STABLE, changes, split, split_files
+from advisor.splitter import BEHAVIOUR, CHANGING, STABLE, changes, split, split_alone, split_files
 from runners.data import load_examples
 from runners.example import Example
 
@@ -73,6 +73,17 @@ def test_without_documents_nothing_is_held(tmp_path: Path) -> None:
     found = split([row("When?", "At 18:30. Anything else?")])
     assert (found.rows[0].kind, found.rows[0].doc) == (CHANGING, None)
     assert split([]).text == "no rows to sort"
+
+
+def test_where_no_documents_are_at_hand_nothing_is_said_to_be_missing_from_them() -> None:
+    found = split_alone([row("When?", "At 18:30. Anything else?"), row("Hello?", "Good day. What may I do?")])
+    assert not found.missing
+    assert (found.to_json()["missing"], found.to_json()["in_documents"]) == (None, None)
+    assert found.text.startswith(
+        "of 2 rows, 1 state facts that change (time 1), 0 stable facts, 1 show behaviour only."
+    )
+    assert "No documents were read" in found.text
+    assert "stand in" not in found.text.replace("what a fact stands in", "")
 
 
 def test_the_shipped_examples_stand_in_the_documents(example: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import time
 from pathlib import Path
@@ -42,6 +43,10 @@ class Terminal:
         """Wait for a text."""
         self.child.expect_exact(text)
 
+    def pointer(self, choice: str) -> None:
+        """Wait for a list whose pointer stands on this choice, however it is coloured."""
+        self.child.expect(rf"» (?:\x1b\[[\d;]*m)*{re.escape(choice)}")
+
     def code(self) -> int | None:
         """Wait for the end and return the exit code."""
         self.child.expect(pexpect.EOF)
@@ -59,13 +64,13 @@ def test_from_the_first_question_to_a_plan_with_back(root: Path, desk: Any) -> N
     t.answer("Where are examples", f"examples.jsonl{ENTER}")
     t.answer("Where are held-out questions", f"questions.jsonl{ENTER}")
     t.answer("Which instructions", f"prompt.txt{ENTER}")
-    t.answer("How often do these facts change?", DOWN + ENTER)
-    t.answer("name its source?", ENTER)
-    t.answer("from what you need?", DOWN + DOWN + ENTER)
+    t.answer("How often do these facts change?", UP * 2 + ENTER)
+    t.answer("name its source?", UP * 2 + ENTER)
+    t.answer("from what you need?", UP + ENTER)
     t.expect("(was rag)")
-    t.answer("How many calls", ENTER)
-    t.answer("stay on your own machines?", DOWN + ENTER)
-    t.answer("What does a wrong answer cost?", ENTER)
+    t.answer("How many calls", UP * 2 + ENTER)
+    t.answer("stay on your own machines?", UP + ENTER)
+    t.answer("What does a wrong answer cost?", UP * 2 + ENTER)
     t.answer("Which base model?", ENTER)
     t.expect("as it stands")
     t.answer("Is this right?", DOWN + ENTER)
@@ -76,6 +81,9 @@ def test_from_the_first_question_to_a_plan_with_back(root: Path, desk: Any) -> N
     plan = yaml.safe_load((desk.folder / "plan.yaml").read_text("utf-8"))
     assert plan["choice"] == "hybrid"
     assert plan["answers"]["goal"] == {"value": "Help sailors", "source": "asked", "note": ""}
+    chosen = {"facts_change": "slow", "must_cite": True, "behaviour_gap": "high", "call_volume": "low",
+              "data_must_stay_local": False, "wrong_answer_cost": "low"}  # fmt: skip
+    assert {key: plan["answers"][key]["value"] for key in chosen} == chosen
     assert plan["data"]["documents"] == "documents"
     assert "decision owner" in (desk.folder / "decision.md").read_text("utf-8")
 
@@ -105,6 +113,65 @@ def test_the_review_offers_to_measure_first_and_no_is_the_default(root: Path, de
     t.answer("Is this right?", "\x03")
     assert t.code() == 130
     assert not (desk.folder / "probe.yaml").exists()
+
+
+TYPED = (
+    "what should the model do?",
+    "Where are the documents",
+    "Where are examples",
+    "Where are held-out questions",
+)
+LISTS = {
+    "task_needs_facts": "Does a right answer need facts?", "facts_change": "How often do these facts change?",
+    "must_cite": "name its source?", "behaviour_gap": "from what you need?", "output_format": "What form must",
+    "call_volume": "How many calls", "data_must_stay_local": "stay on your own machines?",
+    "wrong_answer_cost": "What does a wrong answer cost?",
+}  # fmt: skip
+COUNTED = ("How many examples", "How many tokens")
+
+
+def test_enter_all_through_answers_nothing(root: Path, tmp_path: Path) -> None:
+    """In lists as in typed questions; all that is known is the model offered and the machine, and the advice is unsure."""
+    t = Terminal(root, tmp_path)
+    lists = list(LISTS.values())
+    for text in TYPED:
+        t.answer(text, ENTER)
+    for text in (*lists[:5], *COUNTED, *lists[5:]):
+        t.expect(text)
+        if text not in COUNTED:
+            t.pointer("I don't know")
+        t.child.send(ENTER)
+        t.expect("unknown")
+    t.answer("Which base model?", ENTER)
+    t.expect("confidence low")
+    t.answer("Is this right?", "\x03")
+    assert t.code() == 130
+    kept = yaml.safe_load((tmp_path / "tunewise-answers.yaml").read_text("utf-8"))
+    assert kept.pop("model") == "smollm2-135m-instruct"
+    assert set(kept) >= {"goal", "documents", "examples", "questions", "labelled_examples", *LISTS}
+    assert set(kept.values()) == {None}
+
+
+def test_the_pointer_starts_on_what_is_known(root: Path, tmp_path: Path) -> None:
+    """Enter alone keeps an answer that is changed at the review; a known unknown stays one."""
+    answers = tmp_path / "answers.yaml"
+    every = dict.fromkeys(("goal", "documents", "examples", "questions", "output_format", *LISTS))
+    answers.write_text(yaml.safe_dump(every | {"behaviour_gap": "low", "must_cite": False, "model": "smollm2-135m-instruct",
+                                               "labelled_examples": 5, "corpus_tokens": 10}), "utf-8")  # fmt: skip
+    t = Terminal(root, tmp_path, "plan", "--answers", "answers.yaml")
+    t.answer("Is this right?", DOWN * 2 + ENTER)
+    t.answer("Which answer?", DOWN * 7 + ENTER)
+    t.expect("name its source?")
+    t.pointer("no")
+    t.child.send(ENTER)
+    t.answer("Is this right?", DOWN * 2 + ENTER)
+    t.answer("Which answer?", DOWN * 8 + ENTER)
+    t.expect("from what you need?")
+    t.pointer("low")
+    t.child.send("\x03")
+    assert t.code() == 130
+    kept = yaml.safe_load((tmp_path / "tunewise-answers.yaml").read_text("utf-8"))
+    assert (kept["must_cite"], kept["behaviour_gap"], kept["call_volume"]) == (False, "low", None)
 
 
 def test_ctrl_c_saves_and_the_printed_line_resumes(root: Path, desk: Any) -> None:

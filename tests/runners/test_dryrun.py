@@ -12,7 +12,7 @@ import yaml
 from typer.testing import CliRunner
 
 from advisor import cli, history
-from runners import dryrun, peak
+from runners import crowd, dryrun, peak
 from runners.bench import Bench
 from runners.data import Example
 from runners.models import Model
@@ -48,7 +48,11 @@ def folder(tmp_path: Path, tiny: Model, examples: Sequence[Example], monkeypatch
     return tmp_path
 
 
-def test_a_dry_run_measures_writes_no_run_and_keeps_the_ratio(folder: Path) -> None:
+def test_a_dry_run_measures_writes_no_run_and_keeps_the_ratio(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(crowd, "MOST_LOST", 1.0)  # however busy this machine is now
+    monkeypatch.setattr(dryrun, "MOST_SECONDS", 1e9)
     done = CliRunner().invoke(cli.app, ["run", "plan.yaml", "--dry-run", "--json"])
     assert done.exit_code == 0, done.output
     told = json.loads(done.stdout)
@@ -61,7 +65,9 @@ def test_a_dry_run_measures_writes_no_run_and_keeps_the_ratio(folder: Path) -> N
         "forgetting",
     ]
     assert steps["train:lora"]["measured"] > 0
-    assert steps["train:lora"]["measured_gib"] > 0.1
+    trained = steps["train:lora"]
+    assert 0.01 < trained["measured_gib"] < trained["process_gib"]
+    assert 0 < trained["estimated_gib"] < 0.1  # tensors of a tiny model, no library in it
     assert steps["train:lora"]["how"].startswith("3 steps, the last of ")
     assert steps["evaluate:lora"]["measured"] == steps["evaluate:prompting"]["measured"] > 0
     assert steps["evaluate:few-shot"]["measured"] is None
@@ -76,7 +82,8 @@ def test_a_dry_run_measures_writes_no_run_and_keeps_the_ratio(folder: Path) -> N
         ["lora"],
     )
     assert kept.hours is not None
-    assert kept.memory_gib == history.Pair(predicted=1.0, measured=steps["train:lora"]["measured_gib"])
+    pair = history.Pair(predicted=trained["estimated_gib"], measured=trained["measured_gib"])
+    assert (kept.memory_gib, kept.memory_of, kept.memory_ratio) == (pair, "training", pair.ratio)
 
     from advisor.rehearsing import show_steps
     from runners.plan import read_plan
@@ -95,15 +102,54 @@ def test_a_finished_run_holds_prediction_beside_measurement(folder: Path) -> Non
     done = CliRunner().invoke(cli.app, ["run", "plan.yaml", "--out", "run"])
     assert done.exit_code in (0, 5), done.output
     measured = json.loads((folder / "run" / "report.json").read_text("utf-8"))["measured"]
-    assert measured["training"]["lora"][0]["peak_gib"] == measured["memory_gib"]
+    (trained,) = measured["training"]["lora"]
+    assert (trained["own_gib"], trained["peak_gib"]) == (measured["memory_gib"], measured["process_gib"])
+    assert trained["expected_gib"] == measured["memory_expected_gib"] > 0
     assert measured["ratios"]["time"] == pytest.approx(measured["hours"] / 0.01, rel=0.1, abs=0.001)
     assert {step["kind"] for step in measured["steps"]} == {"train", "evaluate"}
     if measured["memory_gib"] is not None:
-        assert "memory: predicted 1 GiB, measured" in done.output
+        assert measured["memory_gib"] < measured["process_gib"]
+        assert measured["ratios"]["memory"] == pytest.approx(
+            measured["memory_gib"] / measured["memory_expected_gib"], abs=0.001
+        )
+        assert "memory of training: estimated 0.0" in done.output
+        assert "the whole process held" in done.output
+        assert "the plan said 1 GiB" in done.output
     CliRunner().invoke(cli.app, ["run", "plan.yaml", "--out", "run", "--resume"])
     (kept,) = history.read().runs
     assert (kept.label, kept.choice, kept.questions, kept.quick) == ("run", "lora", 8, False)
     assert kept.outcome in ("confirmed", "overturned", "undecided")
+
+
+def test_times_of_a_busy_machine_are_told_and_not_kept(folder: Path) -> None:
+    from advisor.rehearsing import Line, keep, slowed
+    from runners.plan import read_plan
+
+    plan = read_plan(folder / "plan.yaml")
+    lines = [Line("train:lora", 10.0, 10.0, 30.0, 0.5, 0.6, 1.1, 0.4), Line("evaluate:lora", 5.0, 5.0, 6.0)]
+    (said,) = slowed(lines)
+    assert said.startswith("train:lora: the machine was busy: others took 40% of the processor time")
+    assert "not kept" in said
+    measured = {
+        "lora": [{"peak_gib": 1.1, "own_gib": 0.6, "expected_gib": 0.5, "seconds": None, "method": "lora"}]
+    }
+    assert keep(plan, lines, measured, folder) == ""
+    (kept,) = history.read().runs
+    assert (kept.steps, kept.hours) == ((), None)
+    assert kept.memory_ratio == pytest.approx(1.2)
+    assert history.correction([kept], kept.machine, "train", "model") == history.NONE
+    assert slowed([Line("train:lora", 10.0, 10.0, 30.0, lost=crowd.MOST_LOST)]) == []
+
+
+def test_what_others_take_is_lost_only_where_no_core_is_free() -> None:
+    assert crowd.lost(threads=2, cores=2, others=0.0) == 0.0
+    assert crowd.lost(threads=2, cores=2, others=1.0) == 0.5
+    assert crowd.lost(threads=2, cores=16, others=13.0) == 0.0
+    assert crowd.lost(threads=8, cores=8, others=8.0) == 1.0
+    with crowd.watched() as found:
+        pass  # too short to tell
+    assert found.lost == 0.0
+    assert crowd.text(crowd.MOST_LOST) == ""
 
 
 def test_what_was_learnt_corrects_the_next_estimate_aloud(
@@ -158,4 +204,22 @@ def test_the_peak_is_of_the_work_inside() -> None:
         pass
     assert before.gib is not None
     assert most.gib - before.gib == pytest.approx(0.298, abs=0.05)
+    assert most.own_gib == pytest.approx(0.298, abs=0.05)
+    assert most.held_gib == pytest.approx(before.gib, abs=0.05)
     assert after.gib < most.gib
+    assert after.own_gib < 0.05
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux hands a parent's peak on")
+def test_a_child_does_not_begin_with_its_parents_peak() -> None:
+    import subprocess
+
+    import numpy as np
+
+    held = np.ones(60_000_000)  # 0.45 GiB
+    line = "from runners import peak; print(peak.highest_gib())"
+    packages = str(Path(peak.__file__).parent.parent)
+    told = subprocess.run(
+        [sys.executable, "-c", line], capture_output=True, text=True, check=True, cwd=packages
+    )
+    assert 0 < float(told.stdout) < 0.2 < held.nbytes / 2**30

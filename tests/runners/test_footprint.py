@@ -148,3 +148,14 @@ def test_steps_that_are_seldom_full() -> None:
     for counter in ("reserved", "allocated"):
         assert footprint.tokens(replace(BASE, percentile=True, counter=counter)) == 1024 * FITTED.filled
         assert footprint.tokens(replace(BASE, counter=counter)) == 1024
+
+
+def test_a_block_of_the_fast_passes() -> None:
+    """What they save, by hand: two norms, attention written out for rows of 100, four widths of the MLP, seven ranks."""
+    setup = Setup(seq_len=100, rank=8, fused=True)
+    norms, attention, mlp, low = 8 * H + 8, 2 * (2 * Q + 2 * KV + 32 * 100), 8 * FF, 2 * 8 * 7
+    assert footprint.block(LLAMA, "lora", setup) == norms + attention + mlp + low
+    assert footprint.block(LLAMA, "full", setup) == footprint.block(
+        LLAMA, "full", replace(setup, fused=False)
+    )
+    assert footprint.block(LLAMA, "lora", setup) < footprint.block(LLAMA, "lora", replace(setup, fused=False))

@@ -12,14 +12,18 @@ from torch import nn
 from transformers import Qwen2Config, Qwen2ForCausalLM
 from transformers.models.llama.modeling_llama import LlamaRMSNorm, apply_rotary_pos_emb
 
-from runners import attach, load, lowrank, models
+from runners import attach, footprint, load, lowrank, models
 from runners.attention import Move, Turn
+from runners.batch import collate
 from runners.chat import Chat
 from runners.data import Example
-from runners.fused import Norm, fast, layers
+from runners.fingerprint import read_json
+from runners.footprint import Setup
+from runners.fused import Norm, fast, layers, written_out
 from runners.loss import Loss, choose
 from runners.lowrank import AddLowRank
 from runners.models import Model
+from runners.shape import read_shape
 from runners.tuning import TrainConfig
 
 
@@ -153,3 +157,42 @@ def test_a_norm_that_computes_something_else_stays(tiny: Model) -> None:
         assert "forward" in vars(net.model.layers[0].input_layernorm)
         assert "forward" not in vars(net.model.norm)
     assert not any("forward" in vars(module) for module in net.modules())
+
+
+@pytest.mark.parametrize("method", ["lora", "qlora"])
+def test_the_estimate_counts_what_the_passes_save(
+    tiny: Model, examples: Sequence[Example], method: str
+) -> None:
+    """Bytes that autograd keeps of the blocks, against ``footprint``'s count for one token of one block."""
+    config = TrainConfig(method=method, rank=1, alpha=2)
+    net = attach.attach(tiny, config)
+    rows = [Chat(tiny.folder).example(row) for row in examples[:8]]
+    loss = choose(net, rows)
+    assert loss.path == "fast"
+    assert written_out(net)
+    batch = collate(rows, packed=True)
+    ours = {p.untyped_storage().data_ptr() for p in net.parameters()}
+    kept: dict[int, int] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in ours:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    net.train()
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        hidden = loss.hidden(batch)
+    tokens, longest = batch.ids.numel(), max(len(row.ids) for row in rows)
+    shape = read_shape(read_json(tiny.folder / "config.json"))
+    weights = "fp32" if loss.causal.dtype == torch.float32 and method == "lora" else None
+    setup = Setup(rank=1, seq_len=longest, fused=True, weights=weights)
+    counted = shape.layers * tokens * footprint.block(shape, method, setup)
+    assert hidden.requires_grad
+    assert sum(kept.values()) == pytest.approx(counted, rel=0.15)
+
+
+def test_dropout_and_other_layers_are_not_counted_as_written_out(tiny: Model) -> None:
+    assert not written_out(attach.attach(tiny, TrainConfig(rank=4, alpha=8, dropout=0.1)))
+    assert not written_out(attach.attach(tiny, TrainConfig(rank=4, alpha=8, targets=("q_proj",))))
+    assert not written_out(attach.attach(tiny, TrainConfig(method="full")))

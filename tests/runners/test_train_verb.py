@@ -84,6 +84,11 @@ def test_check_shows_every_check_and_trains_nothing(train: Train, folder: Path) 
     assert codes["PF023"]["text"].startswith("fits: ")
     assert said["settings"]["rank"] == 16
     assert "because" in said["reasons"]["rank"]
+    assert said["teaches"]["rows"] == 36
+    assert said["teaches"]["missing"] is None
+    assert sum(said["teaches"][kind] for kind in ("changing", "stable", "behaviour")) == 36
+    assert "what the rows teach: of 36 rows, " in done.stderr
+    assert "No documents were read" in done.stderr
     assert "⟦Yes, the north pier" in done.stderr
     assert not (folder / "made").exists()
 

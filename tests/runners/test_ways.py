@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from rag.types import Chunk
-from runners import ways
+from runners import portion, ways
 from runners.bench import Bench
 from runners.data import Example, Question
 from runners.models import Model
@@ -135,3 +136,28 @@ def test_the_supporting_passage_is_the_span_else_what_supports_the_reply(make_re
     silent = Question("e", "Who owns the moon?", answerable=False, doc_id="pier01.md")
     found = ways.gold_passages(chunks, [spanned, named, alone, none, silent])
     assert found == {"a": of["pier03.md"], "b": of["pier01.md"], "c": of["pier05.md"]}
+
+
+def test_of_a_large_corpus_a_part_is_indexed_and_told_again_on_a_resume(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a budget for nothing: the documents of the dev questions, named or found by their text, and no other."""
+    monkeypatch.setattr(portion, "SMALL", 0)
+    monkeypatch.setattr(portion, "BUDGET_SECONDS", 0.0)
+    heard: list[dict[str, Any]] = []
+    bench.on_event = heard.append
+    unnamed = replace(bench.split.dev[0], doc_id=None)
+    assert bench.split.dev[0].doc_id
+    bench.split = replace(bench.split, dev=(unnamed, *bench.split.dev[1:]))
+    asked = ways.ask(bench, count=0)
+    answerable = [q for q in bench.split.dev if q.answerable]
+    assert asked.portion is not None
+    assert (asked.portion.documents, asked.portion.of, asked.portion.gold) == (
+        len(answerable),
+        12,
+        len(answerable),
+    )
+    assert asked.brought == len(asked.grounded) == len(answerable)
+    (told,) = [event for event in heard if event["event"] == "index.sampled"]
+    assert told["reason"] == asked.portion.text
+    assert ways.ask(bench, count=0).portion == asked.portion
