@@ -82,11 +82,11 @@ def _contents() -> dict[str, Any]:
 
 def _plan(path: Path, as_json: bool) -> None:
     """Explain a plan anew from its answers: the same engine, today."""
+    from advisor.advice import recommend
     from advisor.answers import Answers
-    from advisor.engine import recommend
-    from advisor.gather import complete, with_file
+    from advisor.gather import with_file
 
-    rec = recommend(complete(with_file(Answers(), path)).profile)
+    rec = recommend(with_file(Answers(), path))
     if as_json:
         print(json.dumps(rec.to_json(), ensure_ascii=False))
         return

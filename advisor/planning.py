@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from advisor import probed, remembering
+from advisor.advice import recommend
 from advisor.answers import Answer, Answers
-from advisor.engine import Recommendation, recommend
-from advisor.gather import Situation, complete, said, with_file
+from advisor.engine import Recommendation
+from advisor.gather import Situation, said, with_file
 from advisor.naming import check_model
 from advisor.values import say
 from rag.durable import write_bytes, write_text
@@ -60,8 +61,9 @@ def plan(given: Given) -> Path | None:
         talked = interview_on_terminal(answers)
         answers = talked.answers
         record = record or (DEFAULT_RECORD if talked.record else None)
-    situation = complete(answers)
-    rec = recommend(situation.profile)
+    rec = recommend(answers)
+    situation = rec.situation
+    assert situation is not None
     if given.as_json:
         print(json.dumps(rec.to_json() | probed.told(situation, rec), ensure_ascii=False))
     else:
@@ -142,7 +144,7 @@ def print_schema() -> None:
 
 def rethink(answers: Answers, changes: tuple[str, ...]) -> tuple[Recommendation, Recommendation]:
     """Return the recommendation before and after changes (``key=value``) to the answers of a plan."""
-    before = recommend(complete(answers).profile)
+    before = recommend(answers)
     changed = answers
     for key, answer in said(changes).layers["flag"].items():
         changed = changed.drop("file", [key]).add("flag", {key: answer})
@@ -150,7 +152,7 @@ def rethink(answers: Answers, changes: tuple[str, ...]) -> tuple[Recommendation,
     changed, note = probed.of_this_model(changed)
     if note:
         _tell(note)
-    return before, recommend(complete(changed).profile)
+    return before, recommend(changed)
 
 
 def _show(rec: Recommendation, situation: Situation, listed: bool) -> None:

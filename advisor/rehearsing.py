@@ -57,7 +57,7 @@ def lines(plan: Plan, examples: int, questions: int) -> tuple[list[Line], dict[K
 
 def show_steps(plan: Plan) -> None:
     """Print the plan's steps with an estimate of each one's time on this machine, after checking the data."""
-    from runners.run import read_data
+    from runners.execution import read_data
 
     examples, split = read_data(plan)
     rows, found = lines(plan, len(examples), len(split.test))
@@ -87,8 +87,8 @@ def dry_run(plan: Plan, out: Path, as_json: bool) -> None:
     from advisor.progress import watching
     from runners.bench import Bench, obtain, obtain_bases
     from runners.dryrun import DryRun
+    from runners.execution import read_data, step_name
     from runners.models import Model
-    from runners.run import read_data, step_name
 
     with watching(quiet=as_json) as watcher, tempfile.TemporaryDirectory(prefix="tunewise-") as place:
         examples, split = read_data(plan, watcher)

@@ -18,16 +18,12 @@ def command(
 
     from advisor.live import show_as_made
     from advisor.show import answer_json
-    from rag.errors import BadInput
-    from runners.desk import Desk
+    from runners.opened import load
 
-    if not question.strip():
-        raise BadInput("the question is empty", 'ask something: tunewise ask RUN "When does it open?"')
-    desk = Desk(run)
-    chosen = desk.arm(arm)
+    opened = load(run)
     if as_json:
-        answer = desk.ask([question], chosen)[0]
+        answer = opened.ask(question, arm)
         # In ASCII: what documents hold cannot steer a terminal that shows it.
-        print(json.dumps(answer_json(answer, chosen.arm)))
+        print(json.dumps(answer_json(answer, answer.arm)))
     else:
-        show_as_made(desk.stream(question, chosen), chosen.arm)
+        show_as_made(opened.stream(question, arm), opened.arm(arm).arm)

@@ -19,11 +19,11 @@ def command(
     import json
 
     from advisor.contrast import contrast
+    from advisor.judgement import Report
     from advisor.margins import show_contrast
-    from advisor.results import read_report
     from advisor.show import show_report
 
-    data = read_report(run)
+    data = dict(Report.read(run).data)
     compared = contrast(run, compare) if compare else None
     if as_json:
         print(json.dumps({**data, "compared": compared} if compared else data, ensure_ascii=False))
