@@ -15,6 +15,7 @@ from pydantic import ConfigDict, Field, ValidationError, model_validator
 
 from rag.durable import canonical_json, sha256_text, write_text
 from rag.errors import BadInput
+from rag.versions import format_of
 from runners.measures import NAMES
 from runners.recipe import EvaluateStep, Forgetting, IndexStep, PlanModel, Strict, TrainStep
 
@@ -251,7 +252,8 @@ def read_plan(path: Path) -> Plan:
 
 
 def parse_plan(loaded: dict[str, Any], place: str = "plan") -> Plan:
-    """Validate a mapping as a plan."""
+    """Validate a mapping as a plan, an older one brought up to date; BadInput names what is wrong, and where."""
+    loaded = format_of("plan").today(loaded, place)
     try:
         return Plan.model_validate(loaded)
     except ValidationError as error:
