@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from advisor.output import emit
 from rag.errors import GateNotMet, UsageProblem
 from runners.plan import Plan, read_plan
 from runners.rundir import PLAN, RunFolder, read_run_plan
@@ -64,7 +64,7 @@ def execute(
     if data is None:
         return
     if as_json:
-        print(json.dumps(data, ensure_ascii=False))
+        emit(data)
     else:
         show_report(data)
         for line in beside(data):

@@ -10,12 +10,14 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from advisor import probed, remembering
+from advisor import output, probed, remembering
 from advisor.advice import recommend
 from advisor.answers import Answer, Answers
 from advisor.engine import Recommendation
 from advisor.gather import Situation, said, with_file
 from advisor.naming import check_model
+from advisor.output import emit
+from advisor.settings import with_own
 from advisor.values import say
 from rag.durable import write_bytes, write_text
 from rag.errors import UsageProblem
@@ -54,6 +56,7 @@ def plan(given: Given) -> Path | None:
             "nothing to advise on: no answers and no files were given",
             "give --documents, --examples, --set key=value or --answers FILE, or run it on a terminal",
         )
+    answers = with_own(answers)
     record = given.record
     if asking:
         from advisor.wizard import interview_on_terminal
@@ -65,7 +68,7 @@ def plan(given: Given) -> Path | None:
     situation = rec.situation
     assert situation is not None
     if given.as_json:
-        print(json.dumps(rec.to_json() | probed.told(situation, rec), ensure_ascii=False))
+        emit(rec.to_json() | probed.told(situation, rec))
     else:
         _show(rec, situation, listed=not asking)
     written = _write(rec, situation, given)
@@ -116,7 +119,7 @@ def print_profiles(as_json: bool) -> None:
     found = every()
     if as_json:
         rows = [saved.to_json() for saved in found]
-        print(json.dumps({"schema": 1, "folder": str(folder()), "profiles": rows}, ensure_ascii=False))
+        emit({"schema": 1, "folder": str(folder()), "profiles": rows})
         return
     if not found:
         print(f"no profile is kept in {folder()}; keep one with: tunewise plan --save NAME")
@@ -210,4 +213,4 @@ def _tell_split(situation: Situation) -> None:
 
 
 def _tell(line: str) -> None:
-    print(line, file=sys.stderr)
+    output.note(line)

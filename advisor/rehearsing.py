@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -13,6 +12,7 @@ from typing import Any
 from advisor import history
 from advisor.accounting import pair, predicted_pairs
 from advisor.history import Correction, Kind, Past, Timed
+from advisor.output import emit
 from advisor.remembering import corrections, named
 from advisor.timing import schedule
 from rag.durable import sha256_text
@@ -87,8 +87,9 @@ def dry_run(plan: Plan, out: Path, as_json: bool) -> None:
     from advisor.progress import watching
     from runners.bench import Bench, obtain, obtain_bases
     from runners.dryrun import DryRun
-    from runners.execution import read_data, step_name
+    from runners.execution import read_data
     from runners.models import Model
+    from runners.plan import step_name
 
     with watching(quiet=as_json) as watcher, tempfile.TemporaryDirectory(prefix="tunewise-") as place:
         examples, split = read_data(plan, watcher)
@@ -149,7 +150,7 @@ def _print(
     if as_json:
         told = {kind: {"factor": round(c.factor, 3), "runs": c.runs} for kind, c in found.items() if c.runs}
         rows = [asdict(row) for row in done]
-        print(json.dumps({"schema": 1, "steps": rows, **counts, "corrections": told, "note": kept}))
+        emit({"schema": 1, "steps": rows, **counts, "corrections": told, "note": kept})
         return
     from advisor import render
 

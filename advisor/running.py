@@ -11,8 +11,8 @@ from typing import Any
 from advisor.board import Board
 from rag.types import Citation
 from runners.data import Question
-from runners.execution import read_data, step_name
-from runners.plan import Plan
+from runners.execution import read_data
+from runners.plan import Plan, step_name
 from runners.rundir import TRIAL
 from runners.score import combined, score_answer
 from runners.trial import ANSWERS

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import shutil
 import sys
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from advisor import bounds, chosen, material
 from advisor.material import Files, Material
+from advisor.output import emit
 from rag.durable import writing_into
 from rag.errors import UsageProblem
 from runners.complaints import ACCEPTABLE, CODES, rows_of
@@ -132,7 +132,7 @@ def show_checks(report: Preflight, config: TrainConfig, reasons: Mapping[str, st
     from advisor import checklist
 
     if order.as_json:
-        print(checklist.to_json(report, {"settings": config.to_json(), "reasons": dict(reasons)}))
+        emit(checklist.to_json(report, {"settings": config.to_json(), "reasons": dict(reasons)}))
     else:
         checklist.show(report)
 
@@ -171,7 +171,7 @@ def train(
             origin=origin,
         )
     if order.as_json:
-        print(json.dumps({"schema": 1, "out": str(order.out), **result.to_json()}, ensure_ascii=False))
+        emit({"schema": 1, "out": str(order.out), **result.to_json()})
     else:
         print("\n".join(summary(result, order.out)))
 

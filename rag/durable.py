@@ -230,6 +230,22 @@ def writer_lock(folder: Path | str) -> Iterator[None]:
         lock.release()
 
 
+def has_writer(folder: Path | str) -> bool:
+    """Whether some process is writing into a folder right now; looks, and leaves nothing behind."""
+    path = Path(folder) / _LOCK
+    if not path.is_file():
+        return False
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return True
+    except OSError:  # a folder that nobody here may write into
+        return False
+    lock.release()
+    return False
+
+
 def read_manifest(folder: Path, kind: str) -> dict[str, Any]:
     """Return a folder's manifest without verifying the files; BadInput when it is damaged or of another kind."""
     path = folder / MANIFEST

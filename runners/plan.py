@@ -28,7 +28,9 @@ class RecordedAnswer(Strict):
     """One answer to the questionnaire and where it came from."""
 
     value: Any = Field(description="What was answered; null is unknown.")
-    source: str = Field(description="asked, flag, file, detected, counted, probed or default.")
+    source: str = Field(
+        description="asked, flag, file, config (your settings), detected, counted, probed or default."
+    )
     note: str = Field("", description="How a detected or counted value was found.")
 
 
@@ -219,6 +221,11 @@ class Plan(Strict):
     def digest(self) -> str:
         """SHA-256 of the plan's meaning, whatever its layout."""
         return sha256_text(canonical_json(self.model_dump(mode="json", by_alias=True)))
+
+
+def step_name(step: Step) -> str:
+    """How a step is called in events and with --only: index, train:ARM, evaluate:ARM."""
+    return step.kind if isinstance(step, IndexStep) else f"{step.kind}:{step.arm}"
 
 
 KINDS = (

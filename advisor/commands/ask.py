@@ -14,16 +14,14 @@ def command(
     as_json: bool = typer.Option(False, "--json", help="Print the answer as JSON."),
 ) -> None:
     """Answer a question with citations that name file and line; says so when the documents do not hold the answer."""
-    import json
-
     from advisor.live import show_as_made
+    from advisor.output import emit
     from advisor.show import answer_json
     from runners.opened import load
 
     opened = load(run)
     if as_json:
         answer = opened.ask(question, arm)
-        # In ASCII: what documents hold cannot steer a terminal that shows it.
-        print(json.dumps(answer_json(answer, answer.arm)))
+        emit(answer_json(answer, answer.arm), ascii=True)
     else:
         show_as_made(opened.stream(question, arm), opened.arm(arm).arm)

@@ -19,8 +19,8 @@ def command(
 
     found = examine(model, calibrate=calibrate)
     if as_json:
-        import json
+        from advisor.output import emit
 
-        print(json.dumps(found, ensure_ascii=False))
+        emit(found)
     else:
         show(found)

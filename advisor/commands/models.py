@@ -12,14 +12,13 @@ group = typer.Typer(
 @group.command("list")
 def list_models(as_json: bool = typer.Option(False, "--json", help="Print as JSON.")) -> None:
     """List the known models and whether they are here."""
-    import json
-
+    from advisor.output import emit
     from advisor.show import show_models
     from runners import models
 
     rows = models.list_models()
     if as_json:
-        print(json.dumps({"schema": 1, "models": rows}, ensure_ascii=False))
+        emit({"schema": 1, "models": rows})
     else:
         show_models(rows)
 

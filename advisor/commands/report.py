@@ -16,17 +16,16 @@ def command(
     ),
 ) -> None:
     """Print the verdict and the table of arms of a finished run."""
-    import json
-
     from advisor.contrast import contrast
     from advisor.judgement import Report
     from advisor.margins import show_contrast
+    from advisor.output import emit
     from advisor.show import show_report
 
     data = dict(Report.read(run).data)
     compared = contrast(run, compare) if compare else None
     if as_json:
-        print(json.dumps({**data, "compared": compared} if compared else data, ensure_ascii=False))
+        emit({**data, "compared": compared} if compared else data)
     else:
         show_report(data)
         if compared:

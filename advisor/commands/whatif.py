@@ -13,19 +13,14 @@ def command(
     as_json: bool = typer.Option(False, "--json", help="Print both recommendations as JSON."),
 ) -> None:
     """Show what the recommendation would be after a change; nothing is written."""
-    import json
-
     from advisor.answers import Answers
     from advisor.gather import with_file
+    from advisor.output import emit
     from advisor.planning import rethink
 
     before, after = rethink(with_file(Answers(), plan), tuple(set))
     if as_json:
-        print(
-            json.dumps(
-                {"schema": 1, "changed": list(set), "before": before.to_json(), "after": after.to_json()}
-            )
-        )
+        emit({"schema": 1, "changed": list(set), "before": before.to_json(), "after": after.to_json()})
         return
     from advisor import render
 
