@@ -14,7 +14,7 @@ from typing import Any
 
 import typer
 
-from advisor import __version__, output
+from advisor import __version__, completing, output
 from rag.errors import CannotRun, Problem, UsageProblem
 
 # The table of contents of the command line: a file of advisor/commands each, holding a function `command`
@@ -149,6 +149,7 @@ def entry(
     version: bool = typer.Option(False, "--version", help="Print the version."),
     format: str = typer.Option(
         "",
+        autocompletion=completing.formats,
         help="How results are printed: human, json, or plain (tab-separated lines for scripts).",
         show_default=False,
     ),

@@ -6,11 +6,15 @@ from pathlib import Path
 
 import typer
 
+from advisor import completing
+
 
 def command(
-    run: Path = typer.Argument(help="The run folder."),
+    run: Path = typer.Argument(help="The run folder.", autocompletion=completing.runs),
     question: str = typer.Argument(help="The question."),
-    arm: str | None = typer.Option(None, help="Another arm than the one the verdict chose."),
+    arm: str | None = typer.Option(
+        None, help="Another arm than the one the verdict chose.", autocompletion=completing.arms
+    ),
     as_json: bool = typer.Option(False, "--json", help="Print the answer as JSON."),
 ) -> None:
     """Answer a question with citations that name file and line; says so when the documents do not hold the answer."""

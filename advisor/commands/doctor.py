@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import typer
 
+from advisor import completing
+
 
 def command(
-    model: str | None = typer.Option(None, help="The base model to judge the methods for."),
+    model: str | None = typer.Option(
+        None, help="The base model to judge the methods for.", autocompletion=completing.models
+    ),
     calibrate: bool = typer.Option(
         False,
         "--calibrate",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import typer
 
+from advisor import completing
+
 group = typer.Typer(
     help="Base models and embedders: which are known, where each comes from, and getting one."
 )
@@ -25,7 +27,9 @@ def list_models(as_json: bool = typer.Option(False, "--json", help="Print as JSO
 
 @group.command("pull")
 def pull(
-    name: str = typer.Argument(help="A known name; see `tunewise models list`."),
+    name: str = typer.Argument(
+        help="A known name; see `tunewise models list`.", autocompletion=completing.obtainable
+    ),
     allow_hub: bool = typer.Option(False, "--allow-hub", help="Allow the model hub to be asked."),
 ) -> None:
     """Get a model into the cache: verified, converted once, safetensors only."""

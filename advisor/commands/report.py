@@ -6,13 +6,17 @@ from pathlib import Path
 
 import typer
 
+from advisor import completing
+
 
 def command(
-    run: Path = typer.Argument(help="The run folder."),
+    run: Path = typer.Argument(help="The run folder.", autocompletion=completing.runs),
     as_json: bool = typer.Option(False, "--json", help="Print the report as JSON."),
     open_page: bool = typer.Option(False, "--open", help="Open report.html in the browser."),
     compare: Path | None = typer.Option(
-        None, help="Another run: what this one scores above it, arm by arm, on the questions that both asked."
+        None,
+        autocompletion=completing.runs,
+        help="Another run: what this one scores above it, arm by arm, on the questions that both asked.",
     ),
 ) -> None:
     """Print the verdict and the table of arms of a finished run."""

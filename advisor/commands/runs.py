@@ -6,8 +6,10 @@ from pathlib import Path
 
 import typer
 
+from advisor import completing
+
 group = typer.Typer(help="Runs: which there are, what differs between two, taking one away and back.")
-RUN = typer.Argument(help="A run folder, or the name of one in ./runs.")
+RUN = typer.Argument(help="A run folder, or the name of one in ./runs.", autocompletion=completing.runs)
 PLACE = typer.Argument(Path("runs"), help="The folder of runs.", metavar="[PLACE]")
 JSON = typer.Option(False, "--json", help="Print as JSON.")
 
@@ -39,7 +41,10 @@ def diff(a: Path = RUN, b: Path = RUN, as_json: bool = JSON) -> None:
 @group.command("rm")
 def remove(
     runs: list[Path] | None = typer.Argument(
-        None, help="Run folders, or names of runs in ./runs.", metavar="[RUN]..."
+        None,
+        autocompletion=completing.runs,
+        help="Run folders, or names of runs in ./runs.",
+        metavar="[RUN]...",
     ),
     empty_trash: bool = typer.Option(
         False, "--empty-trash", help="Delete what was removed before, for good."

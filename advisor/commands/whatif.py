@@ -6,10 +6,14 @@ from pathlib import Path
 
 import typer
 
+from advisor import completing
+
 
 def command(
-    plan: Path = typer.Argument(help="A plan, or an answers file."),
-    set: list[str] = typer.Option(..., help="The change: key=value; repeatable."),
+    plan: Path = typer.Argument(help="A plan, or an answers file.", autocompletion=completing.plans),
+    set: list[str] = typer.Option(
+        ..., help="The change: key=value; repeatable.", autocompletion=completing.answers
+    ),
     as_json: bool = typer.Option(False, "--json", help="Print both recommendations as JSON."),
 ) -> None:
     """Show what the recommendation would be after a change; nothing is written."""
