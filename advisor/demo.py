@@ -25,7 +25,7 @@ SHOWN = 2
 
 def demo(out: Path, quick: bool, resume: bool, overwrite: bool) -> None:
     """Carry out `tunewise demo`; GateNotMet at the end when hybrid surely does not beat the single arms."""
-    from advisor.execute import check_gate, resumable, run_and_report
+    from advisor.execute import announce, check_gate, resumable, run_and_report
     from advisor.rehearsing import show_steps
     from advisor.show import show_report
     from runners.execution import quick as quicker
@@ -37,6 +37,7 @@ def demo(out: Path, quick: bool, resume: bool, overwrite: bool) -> None:
         plan = quicker(plan) if quick else plan
         say("What this will do, with a rough time for each step on this machine")
         show_steps(plan)
+        announce(plan)
         say("Running")
         run, data = run_and_report(plan, out, resume, overwrite, label="demo")
         assert data is not None, "the demo's plan measures its choice"

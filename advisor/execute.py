@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from advisor.output import emit
+from advisor.output import emit, note
 from rag.errors import GateNotMet, UsageProblem
 from runners.plan import Plan, read_plan
 from runners.rundir import PLAN, RunFolder, read_run_plan
@@ -57,6 +57,7 @@ def execute(
         measure(plan, out, as_json)
         return
     flags = (" --quick" if quick else "") + (f" --seeds {seeds}" if seeds is not None else "")
+    announce(plan)
     with resumable(f"tunewise run {path} --out {out} --resume{flags}{stale}"):
         run, data = run_and_report(plan, out, resume, overwrite, only, quiet=as_json)
         if data is not None and stale_test is not None:
@@ -71,6 +72,16 @@ def execute(
             print(f"  {line}")
         print(f'report: {run.path / "report.html"}\nask it: tunewise ask {run.path} "..."')
     check_gate(data)
+
+
+def announce(plan: Plan) -> None:
+    """Say what a plan would fetch first, how large and from where; CannotRun when there is no room for it."""
+    from runners import fetching
+
+    fetches = fetching.of_plan(plan)
+    for fetch in fetches:
+        note(f"not here yet, fetched first: {fetch.text}")
+    fetching.check_room(fetches)
 
 
 def run_and_report(

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from advisor.output import emit, note
+from advisor.telling import tell
 from advisor.trained import still_knowing
 from rag.errors import BadInput
 
@@ -145,7 +146,7 @@ def load_embedder(name: str) -> Any:
     from rag.embed import Embedder
     from runners import models
 
-    model = models.resolve(name)
+    model = models.resolve(name, on_event=tell)
     if model.kind != "embedder":
         raise BadInput(f"{name} is a {model.kind} model, not an embedder", "see: tunewise models list")
     return Embedder(model.folder)

@@ -20,7 +20,7 @@ from advisor.output import emit
 from advisor.settings import with_own
 from advisor.values import say
 from rag.durable import write_bytes, write_text
-from rag.errors import UsageProblem
+from rag.errors import CannotRun, UsageProblem
 from runners.plan import Plan, write_plan
 
 DEFAULT_OUT = Path("plan.yaml")
@@ -198,8 +198,22 @@ def _write(rec: Recommendation, situation: Situation, given: Given) -> Path | No
     arms = ", ".join(arm.arm for arm in drafted.plan.arms)
     _tell(f"wrote {out}: arms {arms}")
     _tell_split(situation)
+    _tell_fetches(drafted.plan)
     _tell(f"run it with: tunewise run {out}")
     return out
+
+
+def _tell_fetches(plan: Plan) -> None:
+    """Say what running the plan would fetch first, and that there is no room for it where that is so."""
+    from runners import fetching
+
+    fetches = fetching.of_plan(plan)
+    for fetch in fetches:
+        _tell(f"running it first fetches {fetch.text}")
+    try:
+        fetching.check_room(fetches)
+    except CannotRun as problem:
+        _tell(f"{problem.message}: {problem.hint}")
 
 
 def _tell_split(situation: Situation) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from advisor import bounds, chosen, material
 from advisor.material import Files, Material
 from advisor.output import emit
+from advisor.telling import tell
 from rag.durable import writing_into
 from rag.errors import UsageProblem
 from runners.complaints import ACCEPTABLE, CODES, rows_of
@@ -52,7 +53,7 @@ def tune(files: Files, settings: Mapping[str, Any], order: Order) -> None:
     from runners import models
 
     refuse_idle(read, settings)
-    base = models.resolve(order.model)
+    base = models.resolve(order.model, on_event=tell)
     config, reasons = chosen.settle(read.rows, read.valid, read.distinct, base, order.method, settings)
     material.say([f"{name}: {reason}" for name, reason in reasons.items()])
     if order.show:

@@ -22,6 +22,8 @@ from runners.recipe import EvaluateStep, Forgetting, IndexStep, PlanModel, Stric
 Method = Literal["prompting", "few-shot", "rag", "lora", "qlora", "full", "hybrid"]
 METHODS: tuple[str, ...] = ("prompting", "few-shot", "rag", "lora", "qlora", "full", "hybrid")
 SCORES: tuple[str, ...] = NAMES
+EMBEDDER = "all-minilm-l6-v2"
+"""The embedder of a plan that names none."""
 
 
 class RecordedAnswer(Strict):
@@ -128,7 +130,7 @@ class Plan(Strict):
     )
     choice: Method = Field(description="The recommended method; the verdict confirms or overturns it.")
     model: PlanModel
-    embedder: PlanModel = PlanModel(name="all-minilm-l6-v2")
+    embedder: PlanModel = PlanModel(name=EMBEDDER)
     data: Data
     prompts: Prompts = Prompts()
     steps: tuple[Step, ...]

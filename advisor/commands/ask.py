@@ -21,9 +21,10 @@ def command(
     from advisor.live import show_as_made
     from advisor.output import emit
     from advisor.show import answer_json
+    from advisor.telling import tell
     from runners.opened import load
 
-    opened = load(run)
+    opened = load(run, tell)
     if as_json:
         answer = opened.ask(question, arm)
         emit(answer_json(answer, answer.arm), ascii=True)
