@@ -14,7 +14,7 @@ from typing import Any
 from runners.secrets import KINDS
 
 PRIVATE = re.compile(
-    r"key|token|secret|pass|pwd|credential|auth|cookie|session|proxy|index_url|dsn", re.IGNORECASE
+    r"key|token|secret|pass|pwd|credential|auth|cookie|session|proxy|index|dsn", re.IGNORECASE
 )
 """Names of variables whose values are not to be shown."""
 SYSTEM = ("/proc", "/sys", "/dev")

@@ -211,7 +211,9 @@ class TextStore:
             db.execute("delete from generations where number < ?", (oldest,))
 
     def scrub(self) -> None:
-        """Write the file anew, so that no byte of a deleted row stays on the disk."""
+        """Write the file anew and remove copies of it from before a migration: no byte of a deleted row stays."""
+        for copy in self._path.parent.glob(f"{FILE}.schema-*.bak"):
+            copy.unlink()
         with reported(self._path):
             self._db.execute("vacuum")
             self._db.execute("pragma wal_checkpoint(truncate)")

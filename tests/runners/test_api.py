@@ -98,6 +98,23 @@ def test_the_examples_run(tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyP
         names["run"].ask("Well?", arm="x")
 
 
+@pytest.mark.real
+def test_the_readmes_example_runs(
+    tiny: Any, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The block of the README, as it stands but for the model, which is a tiny one here."""
+    page = (root / "README.md").read_text("utf-8").split("## From Python and notebooks")[1]
+    code = page.split("```python\n")[1].split("```")[0]
+    assert 5 <= len(code.splitlines()) <= LONGEST
+    assert '"must_cite": True' in code
+    monkeypatch.chdir(tmp_path)
+    desk(tmp_path)
+    (tmp_path / "documents").rename(tmp_path / "docs")
+    exec(code.replace('"must_cite": True', f'"must_cite": True, "model": {str(tiny.folder)!r}'), {})
+    assert capsys.readouterr().out.startswith("rag ")
+    assert (tmp_path / "runs/mine/report.html").is_file()
+
+
 def test_what_somebody_wrote_is_text_in_a_notebook() -> None:
     """Markup, escapes and links in an answer, a citation and a report are shown, never carried out."""
     from rag.types import Citation

@@ -150,12 +150,15 @@ def test_an_older_text_store_is_migrated_by_its_writer_and_a_copy_is_kept(old: C
         assert len(still.documents(1)) == 3
     with TextStore(folder, write=True, kind=two) as now:
         assert len(now.documents(1)) == 3
+    assert len(list(folder.glob("*.bak"))) == 1
     with sqlite3.connect(folder / "text.sqlite") as db:
         assert db.execute("pragma user_version").fetchone() == (2,)
         assert db.execute("select distinct note from chunks").fetchall() == [("kept",)]
     (folder / "text.sqlite").write_bytes((folder / "text.sqlite.schema-1.bak").read_bytes())
-    with TextStore(folder) as before:
+    with TextStore(folder, write=True) as before:
         assert len(before.documents(1)) == 3
+        before.scrub()
+    assert list(folder.glob("*.bak")) == [], "a purge leaves no copy behind"
 
 
 def test_the_tables_do_not_change_without_a_number() -> None:
