@@ -94,7 +94,8 @@ def watching(quiet: bool = False, board: Callable[[], Board] | None = None) -> I
     """A watcher for the length of a run; bars, or the board that is made then, only where stderr is a terminal."""
     quiet = quiet or unwanted()
     console = Console(stderr=True, quiet=quiet)
-    if not sys.stderr.isatty() or quiet:
+    # A dumb terminal cannot take back what was drawn: lines are all that it shows.
+    if not sys.stderr.isatty() or console.is_dumb_terminal or quiet:
         yield Watcher(console, None)
         return
     if board:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import io
 import json
+import os
 import re
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pexpect
 import pytest
 
 from advisor import cli, encoding, output
@@ -35,6 +37,21 @@ def test_any_terminal_will_do(tunewise_each: Each) -> None:
         assert "?" not in re.sub(r"[A-Za-z]\?", "", told.out), (line, "a mark has no stand-in")
         rows = [row for row in told.out.splitlines() if "  " in row.strip()]
         assert [row for row in rows if len(row) > NARROW + 6] == [], line
+
+
+@pytest.mark.real
+def test_progress_on_a_dumb_terminal_is_lines(root: Path, tmp_path: Path) -> None:
+    """A real terminal that understands no escape gets none, and still hears what happens."""
+    code = "from advisor.cli import main; main(['models', 'pull', 'all-minilm-l6-v2'])"
+    env = {**os.environ, "PYTHONPATH": str(root), "TERM": "dumb", "COLUMNS": "60"}
+    child = pexpect.spawn(
+        sys.executable, ["-c", code], cwd=str(tmp_path), env=env, encoding="utf-8", timeout=120
+    )
+    said = child.read()
+    child.close()
+    assert child.exitstatus == 0, said
+    assert "getting all-minilm-l6-v2" in said
+    assert "\x1b" not in said
 
 
 def test_names_that_no_encoding_can_show_do_not_crash(tunewise_each: Each) -> None:
