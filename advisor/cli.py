@@ -97,7 +97,8 @@ def guarded(command: Callable[..., Any], verb: str = "") -> Callable[..., Any]:
                 kwargs["as_json"] = output.for_programs(bool(kwargs.get("as_json")))
             elif output.MANNER.format not in ("", "human"):
                 named = output.MANNER.format
-                raise UsageProblem(f"tunewise {verb} has nothing to print as {named}", "leave --format out")
+                name = f"tunewise {verb}".strip()
+                raise UsageProblem(f"{name} has nothing to print as {named}", "leave --format out")
             return command(*args, **kwargs)
         except Problem as problem:
             if os.environ.get("TUNEWISE_DEBUG"):
