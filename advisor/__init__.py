@@ -1,17 +1,37 @@
-"""Decide: questionnaire, profile, rules, recommendation, plan, verdict and report."""
+"""Decide: questionnaire, profile, rules, recommendation, plan, verdict and report.
+
+Public names are imported when they are first used, so that ``import advisor`` is light. From answers to a verdict:
+
+>>> import advisor, runners
+>>> situation = {"documents": "documents", "questions": "questions.jsonl", "must_cite": True, "model": MODEL}
+>>> advice = advisor.recommend(situation)
+>>> print(advice.choice, [flip["text"] for flip in advice.flips][:1])
+rag ['hybrid, if behaviour_gap were high (now unknown)']
+>>> run = runners.run(advice.plan("mine"))
+>>> report = advisor.judge(run)
+>>> print(report.path, report.winner in run.arms, sorted(arm["arm"] for arm in report.data["arms"]))
+runs/mine True ['prompting', 'rag']
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from advisor.advice import recommend
+    from advisor.engine import Recommendation
+    from advisor.judgement import Report, judge
 
 __version__ = "0.1.0"
-__all__ = ["recommend"]
+__all__ = ["Recommendation", "Report", "judge", "recommend"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import the public names only when they are used."""
-    if name == "recommend":
-        from advisor.engine import recommend
+    """Import a public name on first use."""
+    from importlib import import_module
 
-        return recommend
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    modules = {"advice": ["recommend"], "engine": ["Recommendation"], "judgement": ["Report", "judge"]}
+    for module, names in modules.items():
+        if name in names:
+            return getattr(import_module(f"advisor.{module}"), name)
+    raise AttributeError(f"module 'advisor' has no attribute {name!r}")

@@ -1,4 +1,4 @@
-"""Layered answers: flag > answers file > asked > probed, counted, detected > default, with sources."""
+"""Layered answers: flag > answers file > asked > own settings > probed, counted, detected > default, with sources."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from advisor.questions import BY_ID
 from advisor.values import read
 
-SOURCES: tuple[str, ...] = ("flag", "file", "asked", "probed", "counted", "detected", "default")
+SOURCES: tuple[str, ...] = ("flag", "file", "asked", "config", "probed", "counted", "detected", "default")
 """Strongest first."""
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -47,9 +46,9 @@ def verdict(report: Preflight) -> Text:
     return Text.from_markup(f"[bold green]nothing stands in the way[/] ({told})")
 
 
-def to_json(report: Preflight, more: Mapping[str, Any]) -> str:
-    """Return the JSON of ``train --check --json``."""
-    return json.dumps({"schema": 1, **report.to_json(), **more}, ensure_ascii=False)
+def to_json(report: Preflight, more: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what ``train --check --json`` prints."""
+    return {"schema": 1, **report.to_json(), **more}
 
 
 def warnings(report: Preflight) -> list[str]:

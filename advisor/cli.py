@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import functools
 import importlib
+import inspect
 import os
 import signal
 import sys
 from collections.abc import Callable
+from itertools import islice
 from typing import Any
 
 import typer
 
-from advisor import __version__
-from rag.errors import Problem
+from advisor import __version__, completing, output
+from rag.errors import CannotRun, Problem, UsageProblem
 
 # The table of contents of the command line: a file of advisor/commands each, holding a function `command`
 # (a verb) or a Typer `group` (a noun with verbs of its own).
@@ -33,7 +35,7 @@ VERBS: tuple[str, ...] = (
     "doctor",
     "demo",
 )
-GROUPS: tuple[str, ...] = ("index", "models", "adapters")
+GROUPS: tuple[str, ...] = ("index", "models", "adapters", "runs")
 
 app = typer.Typer(
     name="tunewise",
@@ -50,12 +52,12 @@ class Terminated(KeyboardInterrupt):
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; it exits with the codes of the README's table.
 
-    ``--debug`` anywhere (or TUNEWISE_DEBUG=1) shows the traceback of a refusal.
+    The options of all verbs (``--format``, ``--quiet``, ``--debug``) may stand anywhere before a ``--``.
     """
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    if "--debug" in given:
-        given.remove("--debug")
-        os.environ["TUNEWISE_DEBUG"] = "1"
+    from advisor.encoding import fit
+
+    fit(sys.stdout, sys.stderr)
+    given = in_front(list(sys.argv[1:] if arguments is None else arguments))
     # Idle threads spin for a short while, then sleep. Spinning as long as they do by default makes training nearly stand
     # still beside another busy process on two cores; not at all costs a third of its speed (benchmarks/LOG.md). Read
     # when torch is first imported.
@@ -64,17 +66,44 @@ def main(arguments: list[str] | None = None) -> None:
     app(args=given, prog_name="tunewise")
 
 
-def guarded(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Turn a Problem or an interruption of a command into its message and exit code."""
+def in_front(arguments: list[str]) -> list[str]:
+    """Return the arguments with the options of all verbs moved before the verb, where Typer reads them."""
+    moved, kept = [], []
+    waiting = iter(arguments)
+    for argument in waiting:
+        if argument == "--":
+            kept += [argument, *waiting]
+        elif argument in ("--debug", "--quiet") or argument.startswith("--format="):
+            moved.append(argument)
+        elif argument == "--format" and (value := list(islice(waiting, 1))):
+            moved += [argument, *value]
+        else:
+            kept.append(argument)
+    return moved + kept
+
+
+def guarded(command: Callable[..., Any], verb: str = "") -> Callable[..., Any]:
+    """Turn a Problem or an interruption of a command into its message and exit code.
+
+    Before it runs, the settings of this call are in force, and a format for programs asks for its JSON.
+    """
+    takes_json = "as_json" in inspect.signature(command).parameters
 
     @functools.wraps(command)
     def run(*args: Any, **kwargs: Any) -> Any:
         try:
+            _prepare(verb)
+            if takes_json:
+                kwargs["as_json"] = output.for_programs(bool(kwargs.get("as_json")))
+            elif output.MANNER.format not in ("", "human"):
+                named = output.MANNER.format
+                name = f"tunewise {verb}".strip()
+                raise UsageProblem(f"{name} has nothing to print as {named}", "leave --format out")
             return command(*args, **kwargs)
         except Problem as problem:
             if os.environ.get("TUNEWISE_DEBUG"):
                 raise
-            print_problem(problem)
+            print_problem(problem, verb)
             raise SystemExit(problem.exit_code) from None
         except Terminated:
             raise SystemExit(143) from None
@@ -87,11 +116,28 @@ def guarded(command: Callable[..., Any]) -> Callable[..., Any]:
     return run
 
 
-def print_problem(problem: Problem) -> None:
+def _prepare(verb: str) -> None:
+    """Bring the user's settings into force; `doctor` runs without those it cannot read, and shows why."""
+    from advisor import settings
+
+    try:
+        settings.apply()
+    except Problem:
+        if verb != "doctor":
+            raise
+
+
+def print_problem(problem: Problem, verb: str = "") -> None:
     """Print what happened and what to do next, in one to three lines, to stderr."""
     print(f"tunewise: {problem.message}", file=sys.stderr)
-    if problem.hint:
-        print(f"  next: {problem.hint}", file=sys.stderr)
+    print(f"  next: {problem.hint or next_command(problem, verb)}", file=sys.stderr)
+
+
+def next_command(problem: Problem, verb: str) -> str:
+    """Return the command that tells more, for a problem that names nothing to do."""
+    if isinstance(problem, CannotRun):
+        return "see what this machine can do: tunewise doctor"
+    return f"see what it takes: tunewise {verb} --help" if verb else "see: tunewise --help"
 
 
 def _terminate(number: int, frame: object) -> None:
@@ -100,12 +146,28 @@ def _terminate(number: int, frame: object) -> None:
 
 @app.callback(invoke_without_command=True)
 def entry(
-    context: typer.Context, version: bool = typer.Option(False, "--version", help="Print the version.")
+    context: typer.Context,
+    version: bool = typer.Option(False, "--version", help="Print the version."),
+    format: str = typer.Option(
+        "",
+        autocompletion=completing.formats,
+        help="How results are printed: human, json, or plain (tab-separated lines for scripts).",
+        show_default=False,
+    ),
+    quiet: bool = typer.Option(False, "--quiet", help="No progress and no notes: results and errors only."),
+    debug: bool = typer.Option(False, "--debug", help="Show the traceback of a refusal."),
 ) -> None:
     """Choose how to adapt a language model, do it, and measure every branch on your own questions."""
     if version:
         print(f"tunewise {__version__}")
         raise typer.Exit
+    if debug:
+        os.environ["TUNEWISE_DEBUG"] = "1"
+    try:
+        output.manner(format, quiet)
+    except Problem as problem:
+        print_problem(problem)
+        raise SystemExit(problem.exit_code) from None
     if context.invoked_subcommand is None:
         from advisor.commands.start import start
 
@@ -115,11 +177,11 @@ def entry(
 def _register() -> None:
     for verb in VERBS:
         module = importlib.import_module(f"advisor.commands.{verb.replace('-', '_')}")
-        app.command(verb)(guarded(module.command))
+        app.command(verb)(guarded(module.command, verb))
     for noun in GROUPS:
         module = importlib.import_module(f"advisor.commands.{noun}")
         for info in module.group.registered_commands:
-            info.callback = guarded(info.callback)
+            info.callback = guarded(info.callback, f"{noun} {info.name}")
         app.add_typer(module.group, name=noun)
 
 

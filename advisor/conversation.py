@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from advisor.live import show_as_made
+from advisor.telling import tell
 from runners.desk import Desk
 from runners.followup import stand_alone
 from runners.shapes import Message
@@ -16,7 +17,7 @@ KEPT_TURNS = 2
 
 def converse(path: Path, arm_name: str | None) -> None:
     """Answer questions until an empty line, /quit or the end of the input."""
-    desk = Desk(path)
+    desk = Desk(path, tell)
     arm = desk.arm(arm_name)
     history: list[Message] = []
     previous = ""

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from advisor.harbor_desk import path as example_path
-from runners.plan import Data, Plan, parse_plan
+from runners.plan import Plan
 from runners.rundir import RunFolder, read_lines
 
 # What the harbor desk's team would answer; the rest is counted and detected.
@@ -25,10 +25,10 @@ SHOWN = 2
 
 def demo(out: Path, quick: bool, resume: bool, overwrite: bool) -> None:
     """Carry out `tunewise demo`; GateNotMet at the end when hybrid surely does not beat the single arms."""
-    from advisor.execute import check_gate, resumable, run_and_report
+    from advisor.execute import announce, check_gate, resumable, run_and_report
     from advisor.rehearsing import show_steps
     from advisor.show import show_report
-    from runners.run import quick as quicker
+    from runners.execution import quick as quicker
 
     started = time.monotonic()
     line = f"tunewise demo --out {shlex.quote(str(out))} --resume" + (" --quick" if quick else "")
@@ -37,6 +37,7 @@ def demo(out: Path, quick: bool, resume: bool, overwrite: bool) -> None:
         plan = quicker(plan) if quick else plan
         say("What this will do, with a rough time for each step on this machine")
         show_steps(plan)
+        announce(plan)
         say("Running")
         run, data = run_and_report(plan, out, resume, overwrite, label="demo")
         assert data is not None, "the demo's plan measures its choice"
@@ -53,30 +54,22 @@ def demo(out: Path, quick: bool, resume: bool, overwrite: bool) -> None:
 
 def recommend_and_draft() -> Plan:
     """The recommendation for the example, printed, and the plan made from it."""
-    from advisor import gather, render
-    from advisor.draft import draft
-    from advisor.engine import recommend
+    from advisor import gather, recommend, render
+    from advisor.draft import draft, located
 
     folder = example_path()
     files = {
         "documents": folder / "documents", "examples": folder / "examples.jsonl",
         "questions": folder / "questions.jsonl", "prompt": folder / "prompt.txt",
     }  # fmt: skip
-    situation = gather.complete(gather.said([f"{k}={v}" for k, v in ANSWERS.items()], **files))
-    recommendation = recommend(situation.profile)
+    recommendation = recommend(gather.said([f"{k}={v}" for k, v in ANSWERS.items()], **files))
+    assert recommendation.situation is not None
     say("The recommendation")
     render.console().print(render.recommendation(recommendation))
-    drafted = draft(recommendation, situation)
+    drafted = draft(recommendation, recommendation.situation)
     for note in drafted.notes:
         print(f"  {note}")
-    plan = drafted.plan.model_copy(update={"name": "harbor-desk", "data": located(drafted.plan.data)})
-    return parse_plan(plan.model_dump(mode="json", by_alias=True))
-
-
-def located(data: Data) -> Data:
-    """The plan's files by their full paths: the example lies wherever the package was installed."""
-    paths = {name: getattr(data, name) for name in ("documents", "examples", "questions")}
-    return data.model_copy(update={name: path.resolve() for name, path in paths.items() if path})
+    return located(drafted.plan).model_copy(update={"name": "harbor-desk"})
 
 
 def change_documents(run: RunFolder, plan: Plan, quick: bool) -> dict[str, Any]:
@@ -133,7 +126,7 @@ def show_before_and_after(run: Path, ids: Sequence[str]) -> None:
 def finish(run: RunFolder, plan: Plan, table: dict[str, Any]) -> dict[str, Any]:
     """Write the report again, with what happened after the update."""
     from advisor.report import write_report
-    from runners.run import read_data
+    from runners.execution import read_data
     from runners.staleness import keep
 
     keep(run.path, table)

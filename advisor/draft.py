@@ -101,6 +101,14 @@ def draft(recommendation: Recommendation, situation: Situation, folder: Path = P
     return Drafted(seeded(parsed, p, len(learnable), test), tuple(notes))
 
 
+def located(plan: Plan) -> Plan:
+    """Return a drafted plan with the full paths of its files, so that it can be run from any folder."""
+    paths = {name: getattr(plan.data, name) for name in ("documents", "examples", "questions")}
+    full = {name: path.resolve() for name, path in paths.items() if path}
+    plan = plan.model_copy(update={"data": plan.data.model_copy(update=full)})
+    return parse_plan(plan.model_dump(mode="json", by_alias=True))
+
+
 def _tuning(recommendation: Recommendation, p: Profile, rows: bool, notes: list[str]) -> str | None:
     """The plan's tuning method: the chosen one, else what the hybrid stands on, else the best feasible."""
     if not rows:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import date
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from advisor.confidence import Confidence, confidence
 from advisor.cost import Estimate
@@ -17,6 +18,11 @@ from advisor.profile import Profile
 from advisor.ranking import Ranking, Scored, degree, rank
 from advisor.rules.base import WAYS, Finding
 from advisor.worth import Worth, worth_finding
+from rag.errors import UsageProblem
+
+if TYPE_CHECKING:
+    from advisor.gather import Situation
+    from runners.plan import Plan
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +38,8 @@ class Recommendation:
     ladder: tuple[dict[str, Any], ...]
     break_even: dict[str, Any] | None
     ask_again_when: tuple[str, ...]
+    situation: Situation | None = None
+    """What it was made from; None where only a profile was given."""
 
     @property
     def choice(self) -> str:
@@ -72,6 +80,24 @@ class Recommendation:
     def notes(self) -> list[Finding]:
         """The findings that weigh nothing but should be read."""
         return [finding for finding in self.ranking.findings if finding.need is None]
+
+    def plan(self, name: str = "") -> Plan:
+        """Return the plan that measures this recommendation, with full paths; ``name`` names its run folder.
+
+        Raises UsageProblem when there is nothing to run: no files, or only a profile was given.
+        """
+        from advisor.draft import draft, located
+
+        if self.situation is None:
+            raise UsageProblem("a profile alone cannot be run", "recommend from answers that name files")
+        plan = located(draft(self, self.situation, Path()).plan)
+        return plan.model_copy(update={"name": name}) if name else plan
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: choice, reasons, what would flip it, all methods."""
+        from advisor.pane import recommendation
+
+        return recommendation(self)
 
     def to_json(self) -> dict[str, Any]:
         """Return the object that ``plan --json`` prints."""

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import inspect
-import json
 import re
 from pathlib import Path
 
 from advisor.estimating import Estimated
+from advisor.output import emit
 from runners import figures, footprint
 
 WORST = 5
@@ -18,7 +18,7 @@ _VERDICTS = {"yes": "fits", "tight": "is tight on", "no": "does not fit"}
 def show(found: Estimated, as_json: bool) -> None:
     """Print an estimate: as JSON, or as a headline, the parts, and what was assumed."""
     if as_json:
-        print(json.dumps(found.to_json(), ensure_ascii=False))
+        emit(found.to_json())
         return
     from rich.markup import escape
 
@@ -48,7 +48,7 @@ def show_score(path: Path, as_json: bool) -> None:
     scored = figures.score(figures.read_figures(path))
     found = figures.report(scored)
     if as_json:
-        print(json.dumps(found, ensure_ascii=False))
+        emit(found)
         return
     from rich.markup import escape
 

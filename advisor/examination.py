@@ -13,6 +13,7 @@ from advisor.gather import with_machine, with_model
 from advisor.methods.table import METHODS
 from advisor.profile import Profile
 from advisor.values import say
+from rag.errors import BadInput
 from runners.machine import Machine, detect
 
 PACKAGES: tuple[str, ...] = (
@@ -48,22 +49,26 @@ def examine(
     machine = machine or detect(Path("runs"))
     packages = {name: _version(name) for name in PACKAGES}
     profile, name = _profile(model, machine)
+    configured = _configured()
     return {
         "schema": 1,
         "python": sys.version.split()[0],
         "machine": machine.to_json(),
         "packages": packages,
-        "settings": {name: os.environ[name] for name in SETTINGS if name in os.environ},
+        "settings": _variables(),
+        "configuration": configured,
         "calibration": speeds,
         "cache": {"folder": str(cache_folder()), "models": list_models()},
         "model": name,
         "methods": [_method(method, profile, packages) for method in METHODS],
-        "warnings": _warnings(machine, packages),
+        "warnings": [*_warnings(machine, packages), *filter(None, [configured["problem"]])],
     }
 
 
 def show(found: dict[str, Any]) -> None:
     """Print the examination for people."""
+    from rich.markup import escape
+
     from advisor import render
 
     screen = render.console()
@@ -81,6 +86,11 @@ def show(found: dict[str, Any]) -> None:
     screen.print(f"matrix speed: {found['calibration']['text']}", soft_wrap=True)
     if found["settings"]:
         screen.print("settings in force: " + ", ".join(f"{k}={v}" for k, v in found["settings"].items()))
+    own = found["configuration"]
+    set_rows = [(v["key"], escape(v["value"]) or "–", escape(v["from"])) for v in own["values"]]
+    screen.print()
+    screen.print(render.table(("setting", "value", "from"), set_rows))
+    screen.print(f"settings file: {own['file'] or 'none'}", soft_wrap=True, markup=False)
     screen.print()
     methods = [
         (m["method"], "[green]yes[/]" if m["possible"] else "[red]no[/]", m["memory"], m["why"])
@@ -89,6 +99,30 @@ def show(found: dict[str, Any]) -> None:
     screen.print(render.table((f"with {found['model']}", "here", "memory", "why"), methods))
     for line in found["warnings"]:
         screen.print(f"[yellow]warning[/]  {line}")
+
+
+def _variables() -> dict[str, str]:
+    """Return the variables in force that somebody set, rather than the settings file."""
+    from advisor import settings
+
+    filed = {s.key for s in settings.in_force() if s.source == str(settings.place())}
+    own = {key.env for key in settings.KEYS if key.name in filed}
+    return {name: os.environ[name] for name in SETTINGS if name in os.environ and name not in own}
+
+
+def _configured() -> dict[str, Any]:
+    """Return every setting with its value and where it comes from, the file's answers with them, and what is wrong."""
+    from advisor import settings
+
+    file = settings.place()
+    there = file is not None and file.is_file()
+    values = [{"key": s.key, "value": s.value, "from": s.source} for s in settings.in_force()]
+    try:
+        answers, problem = settings.with_own(Answers()).layers.get("config", {}), ""
+    except BadInput as wrong:
+        answers, problem = {}, f"the settings file is not in force: {wrong}"
+    values += [{"key": f"answers.{k}", "value": say(a.value), "from": str(file)} for k, a in answers.items()]
+    return {"file": str(file) if there else "", "values": values, "problem": problem}
 
 
 def _calibration(again: bool) -> dict[str, Any]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from advisor.output import emit, note
 from rag.errors import GateNotMet, UsageProblem
 from runners.plan import Plan, read_plan
 from runners.rundir import PLAN, RunFolder, read_run_plan
@@ -32,7 +32,7 @@ def execute(
     """Run a plan file, or go on with a run folder, and print the verdict; then test an update of the documents."""
     from advisor.accounting import beside
     from advisor.show import show_report
-    from runners.run import quick as quicker
+    from runners.execution import quick as quicker
     from runners.seeds import with_seeds
 
     if resume and overwrite:
@@ -57,6 +57,7 @@ def execute(
         measure(plan, out, as_json)
         return
     flags = (" --quick" if quick else "") + (f" --seeds {seeds}" if seeds is not None else "")
+    announce(plan)
     with resumable(f"tunewise run {path} --out {out} --resume{flags}{stale}"):
         run, data = run_and_report(plan, out, resume, overwrite, only, quiet=as_json)
         if data is not None and stale_test is not None:
@@ -64,13 +65,23 @@ def execute(
     if data is None:
         return
     if as_json:
-        print(json.dumps(data, ensure_ascii=False))
+        emit(data)
     else:
         show_report(data)
         for line in beside(data):
             print(f"  {line}")
         print(f'report: {run.path / "report.html"}\nask it: tunewise ask {run.path} "..."')
     check_gate(data)
+
+
+def announce(plan: Plan) -> None:
+    """Say what a plan would fetch first, how large and from where; CannotRun when there is no room for it."""
+    from runners import fetching
+
+    fetches = fetching.of_plan(plan)
+    for fetch in fetches:
+        note(f"not here yet, fetched first: {fetch.text}")
+    fetching.check_room(fetches)
 
 
 def run_and_report(
@@ -81,17 +92,18 @@ def run_and_report(
 
     A run that was judged is kept in the user's own history, as ``label``.
     """
+    from advisor.judgement import judge
     from advisor.progress import watching
     from advisor.remembering import remember
-    from advisor.report import write_report
     from advisor.running import board_of
-    from runners.run import read_data, run_plan
+    from runners.opened import run as carry_out
 
     with watching(quiet, lambda: board_of(plan, out, only)) as watcher:
-        run = run_plan(plan, out, resume, overwrite, only, watcher)
+        done = carry_out(plan, out, resume=resume, overwrite=overwrite, only=only, on_event=watcher)
+    run = done.folder
     if only is not None or plan.choice not in {arm.arm for arm in plan.arms}:
         return run, None
-    data = write_report(run, plan, read_data(plan)[1].test)
+    data = dict(judge(done).data)
     if trouble := remember(run, plan, data, label):
         print(f"  {trouble}", file=sys.stderr)
     return run, data
@@ -112,8 +124,8 @@ def outdating(plan: Plan, update: Path | None, only: str | None) -> str:
 def report_update(run: RunFolder, plan: Plan, update: Path) -> dict[str, Any]:
     """Ask what an update of the documents changes, and write the report again with it."""
     from advisor.report import write_report
+    from runners.execution import read_data
     from runners.outdated import try_update
-    from runners.run import read_data
 
     with run.writing():
         try_update(run, update)

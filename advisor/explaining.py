@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import difflib
-import json
 from pathlib import Path
 from typing import Any
 
 from advisor.methods import blocks
 from advisor.methods.table import BY_NAME, METHODS
+from advisor.output import emit
 from advisor.rules.base import Rule
 from advisor.rules.table import RULES
 from advisor.values import names_a_path
@@ -44,7 +44,7 @@ def explain(what: str | None, as_json: bool) -> None:
         hint = f"did you mean {close[0]}?" if close else "list them with: tunewise explain"
         raise BadInput(f"{what!r} is no rule, method or plan", hint)
     if as_json:
-        print(json.dumps({"schema": 1, **found}, ensure_ascii=False))
+        emit({"schema": 1, **found})
     else:
         _print(found)
 
@@ -82,13 +82,13 @@ def _contents() -> dict[str, Any]:
 
 def _plan(path: Path, as_json: bool) -> None:
     """Explain a plan anew from its answers: the same engine, today."""
+    from advisor.advice import recommend
     from advisor.answers import Answers
-    from advisor.engine import recommend
-    from advisor.gather import complete, with_file
+    from advisor.gather import with_file
 
-    rec = recommend(complete(with_file(Answers(), path)).profile)
+    rec = recommend(with_file(Answers(), path))
     if as_json:
-        print(json.dumps(rec.to_json(), ensure_ascii=False))
+        emit(rec.to_json())
         return
     from advisor import render
 

@@ -19,7 +19,7 @@ from runners.machine import Machine, detect
 from runners.memory import Shape, read_shape
 
 GPU_KEYS = ("gpu_kind", "gpu_count", "gpu_memory_gib")
-PERSON = ("flag", "file", "asked")
+PERSON = ("flag", "file", "asked", "config")
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from advisor.indexing import keeping, load_embedder, load_reranker
+from advisor.output import emit
 from rag.errors import BadInput
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ def tune_index(wish: Wish) -> None:
             generation = Index.build(wish.index, wish.documents, encoder, settings, watcher).generation
     if wish.as_json:
         body = outcome_json(outcome, questions, wish.questions is None, wish.budget, generation)
-        print(json.dumps(body, ensure_ascii=False))
+        emit(body)
     else:
         print_outcome(outcome, questions, said, wish.budget, generation)
 

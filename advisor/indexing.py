@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -10,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from advisor.output import emit, note
+from advisor.telling import tell
 from advisor.trained import still_knowing
 from rag.errors import BadInput
 
@@ -67,7 +68,7 @@ def watch_index(
         if isinstance(outcome, BadInput):
             print(f"{_clock()} not updated: {outcome.message}", file=sys.stderr)
         elif as_json and (outcome.indexed or outcome.removed):
-            print(json.dumps(outcome.to_json(), ensure_ascii=False), flush=True)
+            emit(outcome.to_json())
         elif outcome.indexed or outcome.removed:
             print(
                 f"{_clock()} generation {outcome.generation}: {outcome.added} added, {outcome.changed} changed, "
@@ -77,7 +78,7 @@ def watch_index(
         return True
 
     encoder = load_embedder(embedder)
-    print(f"watching {documents} every {every:g} s; Ctrl-C ends it", file=sys.stderr)
+    note(f"watching {documents} every {every:g} s; Ctrl-C ends it")
     watch(folder, documents, encoder, hear, every=every, trust_mtime=trust_mtime, sleep=sleep)
 
 
@@ -100,7 +101,7 @@ def _clock() -> str:
 
 def _print_report(folder: Path, report: BuildReport, as_json: bool) -> None:
     if as_json:
-        print(json.dumps(report.to_json(), ensure_ascii=False))
+        emit(report.to_json())
         return
     print(
         f"{report.found} documents found: {report.added} added, {report.changed} changed, "
@@ -131,7 +132,7 @@ def check_index(folder: Path, repair: bool, embedder: str, as_json: bool) -> Non
     if mended:
         body |= {"damage": list(mended.damage), "embedded": mended.embedded}
     if as_json:
-        print(json.dumps(body, ensure_ascii=False))
+        emit(body)
         return
     for line in mended.damage if mended else ():
         print(f"mended: {line}")
@@ -145,7 +146,7 @@ def load_embedder(name: str) -> Any:
     from rag.embed import Embedder
     from runners import models
 
-    model = models.resolve(name)
+    model = models.resolve(name, on_event=tell)
     if model.kind != "embedder":
         raise BadInput(f"{name} is a {model.kind} model, not an embedder", "see: tunewise models list")
     return Embedder(model.folder)

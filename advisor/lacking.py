@@ -24,7 +24,9 @@ def installed(package: str) -> bool:
 def missing(answers: Answers, have: Callable[[str], bool] = installed) -> dict[str, str]:
     """Return for each method that lacks a package what it needs; nothing when another machine is planned for."""
     elsewhere = ("gpu_kind", "gpu_count", "gpu_memory_gib")
-    if any(key in answers and answers[key].source in ("flag", "file", "asked") for key in elsewhere):
+    if any(
+        key in answers and answers[key].source in ("flag", "file", "asked", "config") for key in elsewhere
+    ):
         return {}
     lacks = {method: [name for name in names if not have(name)] for method, names in NEEDS.items()}
     return {method: f"needs {', '.join(names)}, missing" for method, names in lacks.items() if names}

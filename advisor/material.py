@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from advisor.output import note
 from rag.errors import BadInput, UsageProblem
 from runners import columns as roles
 from runners import holdout
@@ -113,7 +113,7 @@ def read_prompt(prompt: str | None) -> str:
 def say(lines: Sequence[str]) -> None:
     """Print lines to stderr, indented."""
     for line in lines:
-        print(f"  {line}", file=sys.stderr)
+        note(f"  {line}")
 
 
 def _refuse(files: Files) -> None:

@@ -10,14 +10,17 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from advisor import probed, remembering
+from advisor import output, probed, remembering
+from advisor.advice import recommend
 from advisor.answers import Answer, Answers
-from advisor.engine import Recommendation, recommend
-from advisor.gather import Situation, complete, said, with_file
+from advisor.engine import Recommendation
+from advisor.gather import Situation, said, with_file
 from advisor.naming import check_model
+from advisor.output import emit
+from advisor.settings import with_own
 from advisor.values import say
 from rag.durable import write_bytes, write_text
-from rag.errors import UsageProblem
+from rag.errors import CannotRun, UsageProblem
 from runners.plan import Plan, write_plan
 
 DEFAULT_OUT = Path("plan.yaml")
@@ -53,6 +56,7 @@ def plan(given: Given) -> Path | None:
             "nothing to advise on: no answers and no files were given",
             "give --documents, --examples, --set key=value or --answers FILE, or run it on a terminal",
         )
+    answers = with_own(answers)
     record = given.record
     if asking:
         from advisor.wizard import interview_on_terminal
@@ -60,10 +64,11 @@ def plan(given: Given) -> Path | None:
         talked = interview_on_terminal(answers)
         answers = talked.answers
         record = record or (DEFAULT_RECORD if talked.record else None)
-    situation = complete(answers)
-    rec = recommend(situation.profile)
+    rec = recommend(answers)
+    situation = rec.situation
+    assert situation is not None
     if given.as_json:
-        print(json.dumps(rec.to_json() | probed.told(situation, rec), ensure_ascii=False))
+        emit(rec.to_json() | probed.told(situation, rec))
     else:
         _show(rec, situation, listed=not asking)
     written = _write(rec, situation, given)
@@ -114,7 +119,7 @@ def print_profiles(as_json: bool) -> None:
     found = every()
     if as_json:
         rows = [saved.to_json() for saved in found]
-        print(json.dumps({"schema": 1, "folder": str(folder()), "profiles": rows}, ensure_ascii=False))
+        emit({"schema": 1, "folder": str(folder()), "profiles": rows})
         return
     if not found:
         print(f"no profile is kept in {folder()}; keep one with: tunewise plan --save NAME")
@@ -142,7 +147,7 @@ def print_schema() -> None:
 
 def rethink(answers: Answers, changes: tuple[str, ...]) -> tuple[Recommendation, Recommendation]:
     """Return the recommendation before and after changes (``key=value``) to the answers of a plan."""
-    before = recommend(complete(answers).profile)
+    before = recommend(answers)
     changed = answers
     for key, answer in said(changes).layers["flag"].items():
         changed = changed.drop("file", [key]).add("flag", {key: answer})
@@ -150,7 +155,7 @@ def rethink(answers: Answers, changes: tuple[str, ...]) -> tuple[Recommendation,
     changed, note = probed.of_this_model(changed)
     if note:
         _tell(note)
-    return before, recommend(complete(changed).profile)
+    return before, recommend(changed)
 
 
 def _show(rec: Recommendation, situation: Situation, listed: bool) -> None:
@@ -193,8 +198,22 @@ def _write(rec: Recommendation, situation: Situation, given: Given) -> Path | No
     arms = ", ".join(arm.arm for arm in drafted.plan.arms)
     _tell(f"wrote {out}: arms {arms}")
     _tell_split(situation)
+    _tell_fetches(drafted.plan)
     _tell(f"run it with: tunewise run {out}")
     return out
+
+
+def _tell_fetches(plan: Plan) -> None:
+    """Say what running the plan would fetch first, and that there is no room for it where that is so."""
+    from runners import fetching
+
+    fetches = fetching.of_plan(plan)
+    for fetch in fetches:
+        _tell(f"running it first fetches {fetch.text}")
+    try:
+        fetching.check_room(fetches)
+    except CannotRun as problem:
+        _tell(f"{problem.message}: {problem.hint}")
 
 
 def _tell_split(situation: Situation) -> None:
@@ -210,4 +229,4 @@ def _tell_split(situation: Situation) -> None:
 
 
 def _tell(line: str) -> None:
-    print(line, file=sys.stderr)
+    output.note(line)

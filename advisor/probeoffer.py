@@ -18,6 +18,18 @@ def offer(profile: Profile) -> tuple[str, ...]:
     return ("measure first: ask the base model some of my questions",)
 
 
+def text(answers: Answers) -> str:
+    """Return the question, with what the probe would fetch first where base model or embedder are not here yet."""
+    from advisor.facts import models
+    from runners import fetching
+    from runners.plan import EMBEDDER
+
+    model = answers["model"].value if "model" in answers else None
+    found = fetching.needed([model or models.DEFAULT, EMBEDDER])
+    told = "; ".join(fetch.text for fetch in found)
+    return f"{TEXT} It first fetches {told}." if told else TEXT
+
+
 def carry_out(answers: Answers) -> Answers:
     """Probe, print what was found, keep it as ``probe.yaml``, and return the answers with what it settled.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 import sys
@@ -14,6 +13,7 @@ from typing import Any
 import yaml
 
 from advisor.answers import Answers
+from advisor.output import emit, note
 from advisor.probed import hidden
 from advisor.probing import LIMIT, MOST_TOKENS, Probed, probe
 from advisor.values import names_a_path, say
@@ -50,19 +50,20 @@ def run(wanted: Wanted) -> None:
     from advisor.execute import resumable
     from advisor.gather import said, with_file
     from advisor.planning import refuse_unknown_model
+    from advisor.settings import with_own
 
-    answers = with_file(said(wanted.sets, **wanted.flags), wanted.answers)
+    answers = with_own(with_file(said(wanted.sets, **wanted.flags), wanted.answers))
     refuse_unknown_model(answers)
     with resumable(shlex.join(["tunewise", *sys.argv[1:]]), "answers so far"):
         found = measure(answers, wanted.out, wanted.limit, quiet=wanted.as_json)
     kept = write(found, wanted.out)
     if wanted.as_json:
-        print(json.dumps(found.to_json(), ensure_ascii=False))
+        emit(found.to_json())
     else:
         show(found)
     if kept:
-        print(f"the file that was there is kept as {kept}", file=sys.stderr)
-    print(f"wrote {wanted.out}; plan with it: tunewise plan --answers {wanted.out}", file=sys.stderr)
+        note(f"the file that was there is kept as {kept}")
+    note(f"wrote {wanted.out}; plan with it: tunewise plan --answers {wanted.out}")
 
 
 def measure(answers: Answers, out: Path = DEFAULT_OUT, limit: int = LIMIT, quiet: bool = False) -> Probed:

@@ -14,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.progress import TimeRemainingColumn as TimeLeft
 
 from advisor.board import Board, reached
+from advisor.output import quiet as unwanted
 from advisor.telling import lines
 
 
@@ -91,8 +92,10 @@ class Watcher:
 @contextmanager
 def watching(quiet: bool = False, board: Callable[[], Board] | None = None) -> Iterator[Watcher]:
     """A watcher for the length of a run; bars, or the board that is made then, only where stderr is a terminal."""
+    quiet = quiet or unwanted()
     console = Console(stderr=True, quiet=quiet)
-    if not sys.stderr.isatty() or quiet:
+    # A dumb terminal cannot take back what was drawn: lines are all that it shows.
+    if not sys.stderr.isatty() or console.is_dumb_terminal or quiet:
         yield Watcher(console, None)
         return
     if board:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -13,6 +12,7 @@ from typing import Any
 from advisor import history
 from advisor.accounting import pair, predicted_pairs
 from advisor.history import Correction, Kind, Past, Timed
+from advisor.output import emit
 from advisor.remembering import corrections, named
 from advisor.timing import schedule
 from rag.durable import sha256_text
@@ -61,7 +61,7 @@ def lines(plan: Plan, examples: int, questions: int) -> tuple[list[Line], dict[K
 
 def show_steps(plan: Plan) -> None:
     """Print the plan's steps with an estimate of each one's time on this machine, after checking the data."""
-    from runners.run import read_data
+    from runners.execution import read_data
 
     examples, split = read_data(plan)
     rows, found = lines(plan, len(examples), len(split.test))
@@ -91,8 +91,9 @@ def dry_run(plan: Plan, out: Path, as_json: bool) -> None:
     from advisor.progress import watching
     from runners.bench import Bench, obtain, obtain_bases
     from runners.dryrun import DryRun
+    from runners.execution import read_data
     from runners.models import Model
-    from runners.run import read_data, step_name
+    from runners.plan import step_name
 
     with watching(quiet=as_json) as watcher, tempfile.TemporaryDirectory(prefix="tunewise-") as place:
         examples, split = read_data(plan, watcher)
@@ -160,11 +161,7 @@ def _print(
         told = {kind: {"factor": round(c.factor, 3), "runs": c.runs} for kind, c in found.items() if c.runs}
         rows = [asdict(row) for row in done]
         busy = "; ".join(slowed(done))
-        print(
-            json.dumps(
-                {"schema": 1, "steps": rows, **counts, "corrections": told, "busy": busy, "note": kept}
-            )
-        )
+        emit({"schema": 1, "steps": rows, **counts, "corrections": told, "busy": busy, "note": kept})
         return
     from advisor import render
 

@@ -15,6 +15,7 @@ from advisor.verdict import judge
 from rag.clusters import clusters
 from rag.errors import BadInput
 from rag.stats import Paired, interval
+from rag.versions import format_of
 from runners.data import Question
 from runners.judge import JUDGED
 from runners.judged import summary
@@ -30,7 +31,7 @@ def read_scores(run: Path) -> list[ArmScores]:
     if not path.is_file():
         raise BadInput(f"{run} has no scores yet", f"finish it with: tunewise run {run} --resume")
     try:
-        body = json.loads(path.read_text("utf-8"))
+        body = format_of("scores").today(dict(json.loads(path.read_text("utf-8"))), path)
         documents, seeds = body.get("documents", {}), body.get("seeds", {})  # older runs kept neither
         return [
             _arm(name, rows, documents, tuple((row["seed"], row["mean"]) for row in seeds.get(name, ())))
@@ -49,11 +50,12 @@ def read_report(run: Path) -> dict[str, Any]:
         what = "has no report yet" if (run / PLAN).is_file() else "is not a run folder"
         raise BadInput(f"{run} {what}", f"finish it with: tunewise run {run} --resume")
     try:
-        return dict(json.loads(path.read_text("utf-8")))
-    except ValueError as error:
+        loaded = dict(json.loads(path.read_text("utf-8")))
+    except (ValueError, TypeError) as error:
         raise BadInput(
             f"{path} is damaged: {error}", f"write it again with: tunewise run {run} --resume"
         ) from None
+    return format_of("report").today(loaded, path)
 
 
 def report_json(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import sys
 import textwrap
@@ -13,6 +12,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
+from advisor.output import emit, note
 from rag import metrics
 from rag.clean import line
 from rag.context import select
@@ -57,7 +57,7 @@ def search_index(source: Source, question: str, query: Query, as_json: bool) -> 
     """Search for one question and print its hits, on stdout; notes of what was left out go to stderr."""
     found = source.open().find(question, query)
     if as_json:
-        print(json.dumps(results_json(found), ensure_ascii=False))
+        emit(results_json(found))
         return
     width = min(100, shutil.get_terminal_size().columns - 1)
     for rank, hit in enumerate(found.hits, 1):
@@ -75,7 +75,7 @@ def search_file(source: Source, path: Path, query: Query) -> None:
     index = source.open()
     found = index.find_many([row.question for row in rows], query)
     for row, results in zip(rows, found, strict=True):
-        print(json.dumps({"id": row.id, **results_json(results)}, ensure_ascii=False))
+        emit({"id": row.id, **results_json(results)})
     _tell(dict.fromkeys(note for results in found for note in results.notes))
     for each in scores(rows, found, query.k, index.raw):
         print(each, file=sys.stderr)
@@ -164,5 +164,5 @@ def _place(chunk: Chunk) -> str:
 
 
 def _tell(notes: Iterable[str]) -> None:
-    for note in notes:
-        print(f"note: {note}", file=sys.stderr)
+    for each in notes:
+        note(f"note: {each}")

@@ -49,7 +49,7 @@ def read_answers(path: Path) -> dict[str, Answer]:
 def layer_file(answers: Answers, loaded: Mapping[str, Answer]) -> Answers:
     """Return answers with a file's added.
 
-    What a person said (flag, file, asked) counts as ``file``; what was measured keeps its source, so that it
+    What a person said (flag, file, asked, config) counts as ``file``; what was measured keeps its source, so that it
     is measured again here.
     """
     measured = ("probed", "counted", "detected", "default")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 
 from rich.console import Console
 from rich.markup import escape
 
+from advisor.output import emit
 from runners.adapters import Stored
 
 COMBINED = "combined"
@@ -17,7 +17,7 @@ def show_list(stored: Sequence[Stored], as_json: bool) -> None:
     """Print all tuned weights, grouped by base."""
     if as_json:
         body = {"schema": 1, "adapters": [one.to_json() for one in stored]}
-        print(json.dumps(body, ensure_ascii=False))
+        emit(body)
         return
     console = Console()
     if not stored:
@@ -53,7 +53,7 @@ def _cells(one: Stored) -> tuple[str, ...]:
 def show_one(one: Stored, as_json: bool) -> None:
     """Print everything that is known of one folder of tuned weights."""
     if as_json:
-        print(json.dumps({"schema": 1, **one.to_json()}, ensure_ascii=False))
+        emit({"schema": 1, **one.to_json()})
         return
     where = f"{one.base} ({one.source} {one.revision})".replace(" )", ")")
     lines = {

@@ -146,14 +146,18 @@ def answer_json(answer: Answer, arm: str) -> dict[str, Any]:
 
 
 def show_models(rows: Sequence[dict[str, Any]]) -> None:
-    """Print the known models."""
+    """Print the known models: what each is, whether it is here, how large, and below where it comes from."""
+    console = Console()
     table = Table(box=None, pad_edge=False, header_style="bold")
-    keys = [key for key in rows[0] if key not in ("schema",)] if rows else []
-    for key in keys:
-        table.add_column(key)
+    for title in ("name", "kind", "state"):
+        table.add_column(title, no_wrap=True)
+    table.add_column("size", justify="right", no_wrap=True)
     for row in rows:
-        table.add_row(*(str(row[key]) for key in keys))
-    Console().print(table)
+        table.add_row(row["name"], row["kind"], row["state"], f"{row['bytes'] / 1e6:,.0f} MB")
+    console.print(table)
+    for row in rows:
+        told = f"{row['source']} of the package registry, or {row['hub']} of the model hub; {row['license']}"
+        _say(console, f"{row['name']}: {told}", "dim")
 
 
 def _say(console: Console, text: str, style: str | None = None) -> None:

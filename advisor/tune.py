@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import shutil
 import sys
@@ -13,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from advisor import bounds, chosen, material
 from advisor.material import Files, Material
+from advisor.output import emit
+from advisor.telling import tell
 from rag.durable import writing_into
 from rag.errors import UsageProblem
 from runners.complaints import ACCEPTABLE, CODES, rows_of
@@ -56,7 +57,7 @@ def tune(files: Files, settings: Mapping[str, Any], order: Order) -> None:
     from runners import models
 
     refuse_idle(read, settings)
-    base = models.resolve(order.model)
+    base = models.resolve(order.model, on_event=tell)
     config, reasons = chosen.settle(read.rows, read.valid, read.distinct, base, order.method, settings)
     material.say([f"{name}: {reason}" for name, reason in reasons.items()])
     if order.show:
@@ -151,7 +152,7 @@ def show_checks(
 
     if order.as_json:
         told = {"settings": config.to_json(), "reasons": dict(reasons), "teaches": sorted_rows}
-        print(checklist.to_json(report, told))
+        emit(checklist.to_json(report, told))
     else:
         checklist.show(report)
 
@@ -190,7 +191,7 @@ def train(
             origin=origin,
         )
     if order.as_json:
-        print(json.dumps({"schema": 1, "out": str(order.out), **result.to_json()}, ensure_ascii=False))
+        emit({"schema": 1, "out": str(order.out), **result.to_json()})
     else:
         print("\n".join(summary(result, order.out)))
 

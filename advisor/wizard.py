@@ -167,7 +167,7 @@ class Terminal(Prompter):
 
     def probe(self, answers: Answers) -> Answers:
         """Measure the base model when that is wanted (no is the default)."""
-        wanted = questionary.confirm(probeoffer.TEXT, default=False, style=_STYLE).unsafe_ask()
+        wanted = questionary.confirm(probeoffer.text(answers), default=False, style=_STYLE).unsafe_ask()
         return probeoffer.carry_out(answers) if wanted else answers
 
     def _advice(self, profile: Profile) -> None:

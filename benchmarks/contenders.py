@@ -50,8 +50,8 @@ def batch_tokens(task: Task) -> int:
 def tunewise(task: Task, method: str) -> tuple[float, Any]:
     """Train by :func:`runners.train.fit`; return seconds from the first step's start to the last one's end."""
     from runners import attach
-    from runners.load import from_folder, load_base
     from runners.train import TrainConfig, fit
+    from runners.weights import from_folder, load_base
 
     config = TrainConfig(
         method=method, epochs=task.steps * BATCH / len(task.train), rank=RANK, alpha=2.0 * RANK,

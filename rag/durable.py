@@ -19,9 +19,9 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from rag.errors import BadInput, CannotRun, Problem
+from rag.versions import format_of
 
 MANIFEST = "manifest.json"
-SCHEMA = 1
 LOCK_WAIT_SECONDS = 0.5
 _LOCK = ".writer.lock"
 _OWNER = ".writer.pid"
@@ -156,7 +156,8 @@ def write_manifest(
     folder = Path(folder)
     names = sorted(files) if files is not None else _listed(folder)
     entries = {n: {"bytes": (folder / n).stat().st_size, "sha256": sha256_file(folder / n)} for n in names}
-    manifest: dict[str, Any] = {**(extra or {}), "schema": SCHEMA, "kind": kind, "files": entries}
+    numbered = {"schema": format_of(kind).current, "kind": kind}
+    manifest: dict[str, Any] = {**(extra or {}), **numbered, "files": entries}
     write_json(folder / MANIFEST, manifest)
     return manifest
 
@@ -235,12 +236,28 @@ def writer_lock(folder: Path | str) -> Iterator[None]:
         lock.release()
 
 
+def has_writer(folder: Path | str) -> bool:
+    """Whether some process is writing into a folder right now; looks, and leaves nothing behind."""
+    path = Path(folder) / _LOCK
+    if not path.is_file():
+        return False
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return True
+    except OSError:  # a folder that nobody here may write into
+        return False
+    lock.release()
+    return False
+
+
 def read_manifest(folder: Path, kind: str) -> dict[str, Any]:
     """Return a folder's manifest without verifying the files; BadInput when it is damaged or of another kind."""
     path = folder / MANIFEST
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
-        found, schema, entries = manifest["kind"], manifest["schema"], manifest["files"]
+        found, _, entries = manifest["kind"], manifest["schema"], manifest["files"]
         whole = all(isinstance(e["bytes"], int) and isinstance(e["sha256"], str) for e in entries.values())
         inside = all(not Path(n).is_absolute() and ".." not in Path(n).parts for n in entries)
     except FileNotFoundError:
@@ -249,11 +266,10 @@ def read_manifest(folder: Path, kind: str) -> dict[str, Any]:
         raise BadInput(f"{path} is damaged: {error!r}") from error
     if found != kind:
         raise BadInput(f"{folder} holds a {found!r}, not a {kind!r}")
-    if not isinstance(schema, int) or schema > SCHEMA:
-        raise BadInput(f"{folder} has schema {schema}, this version reads up to {SCHEMA}", "update tunewise")
+    manifest = format_of(kind).today(manifest, folder)
     if not whole or not inside:
         raise BadInput(f"{path} is damaged: its list of files is malformed")
-    return dict(manifest)
+    return manifest
 
 
 def _listed(folder: Path) -> list[str]:

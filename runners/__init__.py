@@ -1,8 +1,14 @@
 """Do what a plan says: obtain models, train, generate, measure.
 
 ``runners`` turns plain data (a plan, examples, questions) into measured results and knows nothing of advice;
-it looks things up through :mod:`rag`. ``run_plan`` is imported only when it is asked for, so that
-``import runners`` stays light.
+it looks things up through :mod:`rag`. Public names are imported when they are first used, so that
+``import runners`` stays light. With a plan (``tunewise plan`` writes one, ``advisor.recommend`` makes one):
+
+>>> import runners
+>>> run = runners.run("plan.yaml", "runs/again", quick=True)
+>>> answer = runners.load("runs/again").ask("How many berths has pier 3?", arm="rag")
+>>> print(answer.arm, answer.refused, [(hit.chunk.doc, hit.chunk.line_start) for hit in answer.hits][:1])
+rag False [('pier3.md', 3)]
 """
 
 from __future__ import annotations
@@ -10,16 +16,26 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from runners.run import run_plan
+    from runners.answer import Answer
+    from runners.execution import run_plan
+    from runners.opened import Run, load, run
+    from runners.plan import Plan
 
-__all__ = ["run_plan"]
+__all__ = ["Answer", "Plan", "Run", "load", "run", "run_plan"]
 __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:
     """Import a public name on first use."""
-    if name == "run_plan":
-        from runners.run import run_plan
+    from importlib import import_module
 
-        return run_plan
+    modules = {
+        "answer": ["Answer"],
+        "execution": ["run_plan"],
+        "opened": ["Run", "load", "run"],
+        "plan": ["Plan"],
+    }
+    for module, names in modules.items():
+        if name in names:
+            return getattr(import_module(f"runners.{module}"), name)
     raise AttributeError(f"module 'runners' has no attribute {name!r}")

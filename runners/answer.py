@@ -39,11 +39,19 @@ class Answer:
     completion: Completion
     conflicts: tuple[Conflict, ...] = ()
     """Passages that contradict each other, to be shown side by side."""
+    arm: str = ""
+    """Who answered, where that is not plain from the place."""
 
     @property
     def hits(self) -> tuple[Hit, ...]:
         """The passages that were shown to the model, best first."""
         return self.found.hits if self.found else ()
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the answer and the passages it cites."""
+        from runners import notebook
+
+        return notebook.answer(self)
 
     def to_json(self, arm: str, seed: int) -> dict[str, Any]:
         """The row of `trial/answers.jsonl`: all that went into an answer and all that came of it.

@@ -22,9 +22,9 @@ from rag.errors import BadInput  # noqa: E402
 from runners import neftune, variant  # noqa: E402
 from runners.card import CARD, card  # noqa: E402
 from runners.fingerprint import template_hash, tokenizer_hash  # noqa: E402
-from runners.load import dtype_for, from_folder, load_base, load_tokenizer  # noqa: E402
 from runners.models import Model  # noqa: E402
 from runners.tuning import TrainConfig  # noqa: E402
+from runners.weights import dtype_for, from_folder, load_base, load_tokenizer  # noqa: E402
 
 
 def attach(base: Model, config: TrainConfig, recompute: bool = False, dtype: str = "auto") -> nn.Module:

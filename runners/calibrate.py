@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from rag.durable import write_json
-from rag.errors import CannotRun
+from rag.errors import BadInput, CannotRun
+from rag.versions import format_of
 from runners.models import cache_folder
 
 FILE = "calibration.json"
-SCHEMA = 1
 SECONDS = 2.0
 SIDE = {"cpu": 1024, "cuda": 8192}
 """Rows and columns of the square matrices: large enough to be bound by arithmetic, not by memory."""
@@ -70,7 +70,7 @@ class Calibration:
     def to_json(self) -> dict[str, Any]:
         """Return the file's content."""
         return {
-            "schema": SCHEMA,
+            "schema": format_of("calibration").current,
             "day": self.day.isoformat(),
             "torch": self.torch,
             "cpu": self.cpu.to_json(),
@@ -179,8 +179,10 @@ def _fast(times: list[float]) -> float:
 
 
 def _parse(loaded: Mapping[str, Any]) -> Calibration:
-    if loaded["schema"] != SCHEMA:
-        raise ValueError(f"schema {loaded['schema']!r}, this version reads {SCHEMA}")
+    try:
+        loaded = format_of("calibration").today(loaded, "it")
+    except BadInput as other:
+        raise ValueError(other.message) from None
     cuda = _speed(loaded["cuda"]) if loaded["cuda"] is not None else None
     day, busy = date.fromisoformat(loaded["day"]), bool(loaded["busy"])
     return Calibration(day, str(loaded["torch"]), _speed(loaded["cpu"]), cuda, busy)

@@ -13,9 +13,9 @@ import torch
 from rag.durable import write_json
 from runners import recompute
 from runners.chat import Encoded
-from runners.load import device, dtype_for, free_gib
 from runners.models import Model
 from runners.tuning import TrainConfig
+from runners.weights import device, dtype_for, free_gib
 
 FILE = "choices.json"
 

@@ -85,6 +85,6 @@ class Desk:
         return worn, self.bench.generator(weights, arm)
 
     def _examples(self) -> tuple[Example, ...]:
-        from runners.run import read_data
+        from runners.execution import read_data
 
         return read_data(self.plan)[0]

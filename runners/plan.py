@@ -15,19 +15,24 @@ from pydantic import ConfigDict, Field, ValidationError, model_validator
 
 from rag.durable import canonical_json, sha256_text, write_text
 from rag.errors import BadInput
+from rag.versions import format_of
 from runners.measures import NAMES
 from runners.recipe import EvaluateStep, Forgetting, IndexStep, PlanModel, Strict, TrainStep
 
 Method = Literal["prompting", "few-shot", "rag", "lora", "qlora", "full", "hybrid"]
 METHODS: tuple[str, ...] = ("prompting", "few-shot", "rag", "lora", "qlora", "full", "hybrid")
 SCORES: tuple[str, ...] = NAMES
+EMBEDDER = "all-minilm-l6-v2"
+"""The embedder of a plan that names none."""
 
 
 class RecordedAnswer(Strict):
     """One answer to the questionnaire and where it came from."""
 
     value: Any = Field(description="What was answered; null is unknown.")
-    source: str = Field(description="asked, flag, file, detected, counted, probed or default.")
+    source: str = Field(
+        description="asked, flag, file, config (your settings), detected, counted, probed or default."
+    )
     note: str = Field("", description="How a detected or counted value was found.")
 
 
@@ -125,7 +130,7 @@ class Plan(Strict):
     )
     choice: Method = Field(description="The recommended method; the verdict confirms or overturns it.")
     model: PlanModel
-    embedder: PlanModel = PlanModel(name="all-minilm-l6-v2")
+    embedder: PlanModel = PlanModel(name=EMBEDDER)
     data: Data
     prompts: Prompts = Prompts()
     steps: tuple[Step, ...]
@@ -220,6 +225,11 @@ class Plan(Strict):
         return sha256_text(canonical_json(self.model_dump(mode="json", by_alias=True)))
 
 
+def step_name(step: Step) -> str:
+    """How a step is called in events and with --only: index, train:ARM, evaluate:ARM."""
+    return step.kind if isinstance(step, IndexStep) else f"{step.kind}:{step.arm}"
+
+
 KINDS = (
     Plan, PlanModel, Data, Prompts, IndexStep, TrainStep, EvaluateStep, Check, Gate, RecordedAnswer, Forgetting,
 )  # fmt: skip
@@ -251,7 +261,8 @@ def read_plan(path: Path) -> Plan:
 
 
 def parse_plan(loaded: dict[str, Any], place: str = "plan") -> Plan:
-    """Validate a mapping as a plan."""
+    """Validate a mapping as a plan, an older one brought up to date; BadInput names what is wrong, and where."""
+    loaded = format_of("plan").today(loaded, place)
     try:
         return Plan.model_validate(loaded)
     except ValidationError as error:

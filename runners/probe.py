@@ -23,10 +23,10 @@ from torch import Tensor, nn  # noqa: E402
 
 from runners import crowd, peak  # noqa: E402
 from runners.chat import Chat, Encoded  # noqa: E402
-from runners.load import device, dtype_for, free_gib  # noqa: E402
 from runners.machine import GIB  # noqa: E402
 from runners.models import Model  # noqa: E402
 from runners.tuning import TrainConfig  # noqa: E402
+from runners.weights import device, dtype_for, free_gib  # noqa: E402
 
 Tell = Callable[[dict[str, Any]], None]
 

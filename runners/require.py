@@ -12,7 +12,7 @@ from runners.machine import Machine
 from runners.memory import Setup, estimate, read_shape
 from runners.plan import Plan, TrainStep
 
-CHOSEN = ("asked", "flag", "file")
+CHOSEN = ("asked", "flag", "file", "config")
 """Sources of an answer that a person gave, rather than this machine."""
 HEADROOM = 0.92
 """Share of the memory that a run may take; the rest is the system's (an out-of-memory kill loses a step)."""

@@ -22,6 +22,7 @@ from rag.durable import (
     writer_lock,
 )
 from rag.errors import BadInput, UsageProblem
+from runners.difference import differences
 from runners.plan import Plan, parse_plan, write_plan
 
 OnEvent = Callable[[dict[str, Any]], None] | None
@@ -61,7 +62,7 @@ class RunFolder:
                 )
         path.mkdir(parents=True, exist_ok=True)
         if (path / PLAN).exists():
-            changed = _differences(read_run_plan(path), plan)
+            changed = [key for key, _, _ in differences(read_run_plan(path), plan)]
             if changed:
                 raise BadInput(
                     f"the plan differs from the one {path} was started with: {', '.join(changed[:4])}",
@@ -159,26 +160,3 @@ def _remove(path: Path) -> None:
     with writer_lock(path):
         path.rename(doomed)
     shutil.rmtree(doomed)
-
-
-def _differences(old: Plan, new: Plan) -> list[str]:
-    """Dotted keys whose values differ; answers and prediction are records (free disk space changes by the hour)."""
-    found: list[str] = []
-
-    def walk(place: str, a: Any, b: Any) -> None:
-        if isinstance(a, dict) and isinstance(b, dict):
-            for key in sorted(a.keys() | b.keys()):
-                walk(f"{place}.{key}" if place else key, a.get(key), b.get(key))
-        elif isinstance(a, list) and isinstance(b, list) and len(a) == len(b):
-            for number, (x, y) in enumerate(zip(a, b, strict=True)):
-                walk(f"{place}[{number}]", x, y)
-        elif a != b:
-            found.append(place)
-
-    records = {"answers", "predicted"}
-    walk(
-        "",
-        old.model_dump(mode="json", by_alias=True, exclude=records),
-        new.model_dump(mode="json", by_alias=True, exclude=records),
-    )
-    return found

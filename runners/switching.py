@@ -20,9 +20,9 @@ from runners.attach import (  # noqa: E402
     load_for_inference,
     merged_for_inference,
 )
-from runners.load import dtype_for, free_gib, from_folder, load_base  # noqa: E402
 from runners.machine import GIB  # noqa: E402
 from runners.models import Model  # noqa: E402
+from runners.weights import dtype_for, free_gib, from_folder, load_base  # noqa: E402
 
 
 class Weights:

@@ -46,6 +46,11 @@ def cli_page() -> list[str]:
         "",
         "What `tunewise VERB --help` says, on one page. Exit codes: see the README.",
     ]
+    lines += verb("tunewise", cli.entry, "###")
+    lines += [
+        "",
+        "These may stand anywhere on the line. `tunewise --install-completion` sets up the shell's Tab key.",
+    ]
     for name in cli.VERBS:
         module = importlib.import_module(f"advisor.commands.{name.replace('-', '_')}")
         lines += verb(f"tunewise {name}", module.command, "##")

@@ -6,28 +6,27 @@ from pathlib import Path
 
 import typer
 
+from advisor import completing
+
 
 def command(
-    run: Path = typer.Argument(help="The run folder."),
+    run: Path = typer.Argument(help="The run folder.", autocompletion=completing.runs),
     question: str = typer.Argument(help="The question."),
-    arm: str | None = typer.Option(None, help="Another arm than the one the verdict chose."),
+    arm: str | None = typer.Option(
+        None, help="Another arm than the one the verdict chose.", autocompletion=completing.arms
+    ),
     as_json: bool = typer.Option(False, "--json", help="Print the answer as JSON."),
 ) -> None:
     """Answer a question with citations that name file and line; says so when the documents do not hold the answer."""
-    import json
-
     from advisor.live import show_as_made
+    from advisor.output import emit
     from advisor.show import answer_json
-    from rag.errors import BadInput
-    from runners.desk import Desk
+    from advisor.telling import tell
+    from runners.opened import load
 
-    if not question.strip():
-        raise BadInput("the question is empty", 'ask something: tunewise ask RUN "When does it open?"')
-    desk = Desk(run)
-    chosen = desk.arm(arm)
+    opened = load(run, tell)
     if as_json:
-        answer = desk.ask([question], chosen)[0]
-        # In ASCII: what documents hold cannot steer a terminal that shows it.
-        print(json.dumps(answer_json(answer, chosen.arm)))
+        answer = opened.ask(question, arm)
+        emit(answer_json(answer, answer.arm), ascii=True)
     else:
-        show_as_made(desk.stream(question, chosen), chosen.arm)
+        show_as_made(opened.stream(question, arm), opened.arm(arm).arm)

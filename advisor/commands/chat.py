@@ -6,10 +6,14 @@ from pathlib import Path
 
 import typer
 
+from advisor import completing
+
 
 def command(
-    run: Path = typer.Argument(help="The run folder."),
-    arm: str | None = typer.Option(None, help="Another arm than the one the verdict chose."),
+    run: Path = typer.Argument(help="The run folder.", autocompletion=completing.runs),
+    arm: str | None = typer.Option(
+        None, help="Another arm than the one the verdict chose.", autocompletion=completing.arms
+    ),
 ) -> None:
     """Ask one question after another; follow-ups are turned into questions that stand alone.
 

@@ -6,9 +6,15 @@ from pathlib import Path
 
 import typer
 
+from advisor import completing
+
 
 def command(
-    model: str | None = typer.Option(None, help="A known model, or a model's folder; else the embedded one."),
+    model: str | None = typer.Option(
+        None,
+        help="A known model, or a model's folder; else the embedded one.",
+        autocompletion=completing.models,
+    ),
     config: Path | None = typer.Option(None, help="A model's config.json, or a folder that holds one."),
     params_b: float | None = typer.Option(None, help="Only a size, in billions of parameters."),
     method: str | None = typer.Option(

@@ -16,9 +16,9 @@ def command(
 
     found = to_json(score(read_cases(cases)))
     if as_json:
-        import json
+        from advisor.output import emit
 
-        print(json.dumps(found, ensure_ascii=False))
+        emit(found)
         return
     from advisor import render
 

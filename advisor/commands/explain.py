@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import typer
 
+from advisor import completing
+
 
 def command(
     what: str | None = typer.Argument(
-        None, help="A rule (KN002), a method (hybrid) or a plan file; none lists all."
+        None,
+        autocompletion=completing.explained,
+        help="A rule (KN002), a method (hybrid) or a plan file; none lists all.",
     ),
     as_json: bool = typer.Option(False, "--json", help="Print it as JSON."),
 ) -> None:

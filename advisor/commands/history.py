@@ -13,17 +13,19 @@ def command(
 
     Every finished run adds a line; TUNEWISE_HISTORY names another file, and empty keeps none.
     """
-    import json
-
     from advisor import history
+    from advisor.output import emit
     from advisor.recollection import show, summarise
 
     if clear:
         count = history.clear()
-        print(json.dumps({"schema": 1, "removed": count}) if as_json else f"removed {count} runs")
+        if as_json:
+            emit({"schema": 1, "removed": count})
+        else:
+            print(f"removed {count} runs")
         return
     found = summarise(history.read())
     if as_json:
-        print(json.dumps(found, ensure_ascii=False))
+        emit(found)
     else:
         show(found)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import typer
 
+from advisor import completing
+
 group = typer.Typer(
     help="Base models and embedders: which are known, where each comes from, and getting one."
 )
@@ -12,21 +14,22 @@ group = typer.Typer(
 @group.command("list")
 def list_models(as_json: bool = typer.Option(False, "--json", help="Print as JSON.")) -> None:
     """List the known models and whether they are here."""
-    import json
-
+    from advisor.output import emit
     from advisor.show import show_models
     from runners import models
 
     rows = models.list_models()
     if as_json:
-        print(json.dumps({"schema": 1, "models": rows}, ensure_ascii=False))
+        emit({"schema": 1, "models": rows})
     else:
         show_models(rows)
 
 
 @group.command("pull")
 def pull(
-    name: str = typer.Argument(help="A known name; see `tunewise models list`."),
+    name: str = typer.Argument(
+        help="A known name; see `tunewise models list`.", autocompletion=completing.obtainable
+    ),
     allow_hub: bool = typer.Option(False, "--allow-hub", help="Allow the model hub to be asked."),
 ) -> None:
     """Get a model into the cache: verified, converted once, safetensors only."""

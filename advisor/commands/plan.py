@@ -6,22 +6,30 @@ from pathlib import Path
 
 import typer
 
+from advisor import completing
+
 
 def command(
     answers: Path | None = typer.Option(
         None, help="Answers file (YAML or JSON), or a plan whose answers to take."
     ),
     set: list[str] = typer.Option(
-        [], help="One answer: key=value (the ids of the questionnaire); repeatable."
+        [],
+        help="One answer: key=value (the ids of the questionnaire); repeatable.",
+        autocompletion=completing.answers,
     ),
     documents: Path | None = typer.Option(None, help="A folder, a file, or a .jsonl of document rows."),
     examples: Path | None = typer.Option(None, help="Examples of good answers, for tuning."),
     questions: Path | None = typer.Option(None, help="Held-out questions."),
     prompt: str | None = typer.Option(None, help="Today's instructions: the text, or a file."),
-    model: str | None = typer.Option(None, help="The base model: a name, a folder, or openai:NAME@URL."),
+    model: str | None = typer.Option(
+        None, help="The base model: a name, a folder, or openai:NAME@URL.", autocompletion=completing.models
+    ),
     out: Path | None = typer.Option(None, help="Where to write the plan (default: plan.yaml)."),
     yes: bool = typer.Option(False, "--yes", "-y", help="Ask nothing; what is unknown stays unknown."),
-    profile: str | None = typer.Option(None, help="A kept profile whose answers to take; see --profiles."),
+    profile: str | None = typer.Option(
+        None, help="A kept profile whose answers to take; see --profiles.", autocompletion=completing.profiles
+    ),
     save: str | None = typer.Option(None, help="Keep your answers as a profile of this name."),
     profiles: bool = typer.Option(False, "--profiles", help="List the kept profiles and stop."),
     record: Path | None = typer.Option(None, help="Write a one-page decision record (Markdown) here."),

@@ -6,15 +6,21 @@ from pathlib import Path
 
 import typer
 
+from advisor import completing
+
 
 def command(
     questions: Path | None = typer.Option(None, help="Held-out questions; only their dev part is asked."),
     documents: Path | None = typer.Option(None, help="A folder, a file, or a .jsonl of document rows."),
     examples: Path | None = typer.Option(None, help="Examples of good answers: style, and the stop rule."),
     prompt: str | None = typer.Option(None, help="Today's instructions: the text, or a file."),
-    model: str | None = typer.Option(None, help="The base model: a name, a folder, or openai:NAME@URL."),
+    model: str | None = typer.Option(
+        None, help="The base model: a name, a folder, or openai:NAME@URL.", autocompletion=completing.models
+    ),
     answers: Path | None = typer.Option(None, help="Answers file, or a plan whose answers to take."),
-    set: list[str] = typer.Option([], help="One answer: key=value; repeatable."),
+    set: list[str] = typer.Option(
+        [], help="One answer: key=value; repeatable.", autocompletion=completing.answers
+    ),
     out: Path = typer.Option(
         Path("probe.yaml"), help="Where to write the answers, the settled ones with them."
     ),

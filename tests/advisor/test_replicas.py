@@ -15,10 +15,10 @@ from advisor.gather import complete, said
 from advisor.rehearsing import lines
 from advisor.replicas import MOST_MINUTES, second_minutes, seeded
 from rag.errors import CannotRun
+from runners.execution import quick
 from runners.machine import Machine
 from runners.plan import Plan, TrainStep
 from runners.require import check_disk
-from runners.run import quick
 from runners.seeds import with_seeds
 
 

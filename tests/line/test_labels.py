@@ -10,8 +10,8 @@ import pytest
 
 from rag.errors import BadInput
 from runners.desk import Desk
+from runners.execution import run_plan
 from runners.plan import parse_plan
-from runners.run import run_plan
 from runners.rundir import TRIAL, read_lines
 
 pytestmark = pytest.mark.real  # the embedder

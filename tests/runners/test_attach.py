@@ -14,10 +14,10 @@ from runners import attach
 from runners.attach import load_for_inference
 from runners.chat import Chat
 from runners.data import Example
-from runners.load import dtype_for, load_base, load_tokenizer
 from runners.models import Model
 from runners.train import fit
 from runners.tuning import TrainConfig
+from runners.weights import dtype_for, load_base, load_tokenizer
 
 FEW = TrainConfig(epochs=1.0, rank=4, alpha=8.0, learning_rate=1e-2, batch_tokens=300)
 

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from rag.errors import BadInput
+from runners.execution import run_plan
 from runners.models import Model
 from runners.plan import Plan, parse_plan
-from runners.run import run_plan
 from runners.rundir import read_lines
 
 

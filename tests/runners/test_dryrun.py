@@ -15,9 +15,9 @@ from advisor import cli, history
 from runners import crowd, dryrun, peak
 from runners.bench import Bench
 from runners.data import Example
+from runners.execution import read_data
 from runners.models import Model
 from runners.plan import TrainStep, parse_plan
-from runners.run import read_data
 from runners.rundir import RunFolder
 
 ESTIMATE = {"hours": {"likely": 0.01}, "memory_gib": {"likely": 1.0}}

@@ -12,7 +12,7 @@ from torch import nn
 from transformers import Qwen2Config, Qwen2ForCausalLM
 from transformers.models.llama.modeling_llama import LlamaRMSNorm, apply_rotary_pos_emb
 
-from runners import attach, footprint, load, lowrank, models
+from runners import attach, footprint, lowrank, models, weights
 from runners.attention import Move, Turn
 from runners.batch import collate
 from runners.chat import Chat
@@ -125,11 +125,11 @@ def test_rows_move_into_a_padded_table_and_back() -> None:
 
 def test_layers_with_a_bias_are_fast_too(tiny: Model, examples: Sequence[Example], tmp_path: Path) -> None:
     config = Qwen2Config(
-        vocab_size=load.load_base(tiny).config.vocab_size, hidden_size=32, intermediate_size=64, num_hidden_layers=2,
+        vocab_size=weights.load_base(tiny).config.vocab_size, hidden_size=32, intermediate_size=64, num_hidden_layers=2,
         num_attention_heads=4, num_key_value_heads=2, eos_token_id=2, pad_token_id=0, use_sliding_window=False,
     )  # fmt: skip
     folder = tmp_path / "qwen"
-    load.load_tokenizer(tiny.folder).save_pretrained(folder)
+    weights.load_tokenizer(tiny.folder).save_pretrained(folder)
     torch.manual_seed(0)
     Qwen2ForCausalLM(config).save_pretrained(folder)
     net = attach.attach(models.resolve(str(folder)), TrainConfig(rank=4)).float()
@@ -151,7 +151,7 @@ def test_a_norm_that_computes_something_else_stays(tiny: Model) -> None:
         def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
             return super().forward(hidden_states) + hidden_states
 
-    net = load.load_base(tiny, "float32")
+    net = weights.load_base(tiny, "float32")
     net.model.norm = ShiftedRMSNorm(32)
     with fast(layers(net), net):
         assert "forward" in vars(net.model.layers[0].input_layernorm)

@@ -11,9 +11,9 @@ import pytest
 
 from rag.errors import BadInput
 from runners.data import Example
+from runners.execution import QUICK_PROMPTS, quick, run_plan
 from runners.models import Model
 from runners.plan import Plan, parse_plan, read_plan, write_plan
-from runners.run import QUICK_PROMPTS, quick, run_plan
 
 
 @pytest.fixture

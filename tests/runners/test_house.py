@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from runners.data import Example, Question
+from runners.execution import quick, run_plan
 from runners.house import LEAST, MOST, TELLS, House, learn, masked, shape
 from runners.plan import parse_plan
-from runners.run import quick, run_plan
 from runners.rundir import read_lines
 from runners.untuned import as_question, pick
 

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from rag.errors import BadInput
+from runners.execution import read_data, read_guarded
 from runners.leakage import count, guard
 from runners.plan import Plan, parse_plan
-from runners.run import read_data, read_guarded
 
 LONG = "which of the two early ferries to the outer island takes bicycles on a sunday morning in the winter season"
 NEAR = f"{LONG} really"

@@ -13,11 +13,11 @@ from runners import attach, attention, schedule
 from runners.batch import MAX_SHARED, collate, shared
 from runners.chat import Chat, Encoded
 from runners.data import Example
-from runners.load import load_base
 from runners.loss import HeadLoss, Loss, block_rows, choose, evaluating
 from runners.micro import Micro
 from runners.models import Model
 from runners.tuning import TrainConfig
+from runners.weights import load_base
 
 
 @pytest.fixture(scope="module")

@@ -249,7 +249,7 @@ def test_weight_0_takes_an_answer_out(families: dict[str, Chat]) -> None:
 
 def test_a_marked_template_gives_the_mask_of_transformers(tmp_path: Path) -> None:
     """Their mask is what the marks enclose; ours as well, here where they enclose the end too."""
-    from runners.load import load_tokenizer
+    from runners.weights import load_tokenizer
 
     template = MARKED.replace(
         "m.content }}{% endgeneration %}{{ '<|im_end|>\n'",
@@ -265,7 +265,7 @@ def test_a_marked_template_gives_the_mask_of_transformers(tmp_path: Path) -> Non
 
 
 def test_tools_render_as_transformers_does(tmp_path: Path) -> None:
-    from runners.load import load_tokenizer
+    from runners.weights import load_tokenizer
 
     folder = make_folder(tmp_path / "model", CALLING, "<|im_end|>", ("<|im_start|>",))
     tools = [{"type": "function", "function": {"name": "hours", "description": "Ask «when»."}}]

@@ -14,10 +14,10 @@ from runners import whole
 from runners.audition import PROMPTS
 from runners.bench import Bench
 from runners.data import Example, Question
+from runners.execution import quick
 from runners.models import Model, Remote
 from runners.outfit import needs_embedder, passages, recall
 from runners.plan import EvaluateStep, Plan, parse_plan
-from runners.run import quick
 from runners.rundir import TRIAL, RunFolder, read_lines
 from runners.split import Split
 from runners.steps import carry_out

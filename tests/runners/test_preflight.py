@@ -30,7 +30,7 @@ TALK = (
 
 
 def test_tokens_equal_apply_chat_template(tiny: Model, examples: tuple[Example, ...]) -> None:
-    from runners.load import load_tokenizer
+    from runners.weights import load_tokenizer
 
     chat, tokenizer = Chat(tiny.folder), load_tokenizer(tiny.folder)
     for example in (*examples[:5], Example(TALK)):

@@ -11,11 +11,11 @@ import torch
 from runners import attach, loss, neftune, recompute
 from runners.chat import Chat
 from runners.data import Example
-from runners.load import load_base
 from runners.models import Model
 from runners.shape import shape_of
 from runners.train import fit
 from runners.tuning import TrainConfig
+from runners.weights import load_base
 
 FEW = TrainConfig(epochs=1.0, rank=4, alpha=8.0, learning_rate=1e-2, batch_tokens=300)
 

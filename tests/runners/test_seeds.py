@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from rag.errors import UsageProblem
+from runners.execution import quick, run_plan
 from runners.plan import TrainStep, parse_plan
-from runners.run import quick, run_plan
 from runners.seeds import with_seeds
 from runners.trial import SCORES
 

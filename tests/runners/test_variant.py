@@ -16,10 +16,10 @@ from rag.errors import BadInput
 from runners import attach, loss, variant
 from runners.chat import Chat, Encoded
 from runners.data import Example
-from runners.load import load_base
 from runners.models import Model
 from runners.train import fit
 from runners.tuning import VARIANTS, TrainConfig
+from runners.weights import load_base
 
 FEW = TrainConfig(epochs=1.0, rank=4, alpha=8.0, learning_rate=1e-2, batch_tokens=300)
 PLAIN_PEFT = """

@@ -14,9 +14,9 @@ from rag.types import Chunk
 from runners import portion, ways
 from runners.bench import Bench
 from runners.data import Example, Question
+from runners.execution import read_data
 from runners.models import Model
 from runners.plan import Plan, parse_plan
-from runners.run import read_data
 from runners.rundir import RunFolder, read_lines
 
 STYLE = {"kind": "regex", "value": r"\?$", "text": "ends with a question"}

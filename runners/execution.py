@@ -25,7 +25,7 @@ from runners.bench import Bench, identity, obtain, obtain_bases
 from runners.data import Example, ExampleSet, Question, load_examples, load_questions, overlap
 from runners.machine import Machine, detect
 from runners.models import Model
-from runners.plan import EvaluateStep, IndexStep, Plan, Step, TrainStep
+from runners.plan import EvaluateStep, Plan, Step, TrainStep, step_name
 from runners.rundir import TRIAL, OnEvent, RunFolder, read_lines
 from runners.split import Split, split_questions
 from runners.surroundings import EVENT as ENVIRONMENT
@@ -121,11 +121,6 @@ def _tell_start(bench: Bench, left_out: int, machine: Machine) -> None:
     }
     bench.tell({"event": "run.start", **told})
     bench.tell({"event": ENVIRONMENT, **surroundings()})
-
-
-def step_name(step: Step) -> str:
-    """How a step is called in events and with --only: index, train:ARM, evaluate:ARM."""
-    return step.kind if isinstance(step, IndexStep) else f"{step.kind}:{step.arm}"
 
 
 def read_data(plan: Plan, on_event: OnEvent = None) -> tuple[tuple[Example, ...], Split]:

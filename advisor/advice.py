@@ -1,0 +1,42 @@
+"""From answers to a recommendation in one call: what the verbs use, and what Python calls ``advisor.recommend``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from advisor import engine
+from advisor.answers import Answers
+from advisor.engine import Recommendation
+from advisor.gather import complete, with_file
+from advisor.naming import check_model
+from advisor.profile import Profile
+from runners.machine import Machine
+
+
+def recommend(
+    answers: Mapping[str, Any] | Path | str | Profile,
+    *,
+    machine: Machine | None = None,
+    today: date | None = None,
+) -> Recommendation:
+    """Recommend a method for answers: a mapping of question ids to values, an answers file, or a plan.
+
+    Files that the answers name are counted and the machine is detected (``machine`` describes another one), as
+    ``tunewise plan --yes`` does; a ready-made profile is taken as it is. ``today`` decides how old prices are
+    said to be. Raises BadInput for an unknown question, an impossible value, or files that are missing or broken.
+    """
+    if isinstance(answers, Profile):
+        return engine.recommend(answers, today)
+    if isinstance(answers, str | Path):
+        answers = with_file(Answers(), Path(answers))
+    if not isinstance(answers, Answers):
+        plain = {key: str(value) if isinstance(value, Path) else value for key, value in answers.items()}
+        answers = Answers().put("flag", plain)
+        if "model" in answers:
+            check_model(answers["model"].value)
+    situation = complete(answers, machine)
+    return replace(engine.recommend(situation.profile, today), situation=situation)

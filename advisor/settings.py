@@ -1,0 +1,159 @@
+"""The user's own settings: a TOML file under environment variables and flags, and where each value comes from."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from advisor.answers import Answers
+from advisor.output import FORMATS
+from advisor.values import names_a_path
+from rag.errors import BadInput
+
+ENV, FILE = "TUNEWISE_CONFIG", "config.toml"
+ANSWERS = "answers"
+MOST_BYTES = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """One setting: its name in the file, the environment variable that is stronger, what it takes and does."""
+
+    name: str
+    env: str
+    kind: str
+    """path, flag or format."""
+    text: str
+
+
+KEYS: tuple[Key, ...] = (
+    Key("cache", "TUNEWISE_CACHE", "path", "where models are kept"),
+    Key("allow_hub", "TUNEWISE_ALLOW_HUB", "flag", "whether the model hub may be asked"),
+    Key("profiles", "TUNEWISE_PROFILES", "path", "where kept profiles lie"),
+    Key("history", "TUNEWISE_HISTORY", "path", "the file of the history; empty keeps none"),
+    Key("facts", "TUNEWISE_FACTS", "path", "your own models, cards and prices; empty for none"),
+    Key("format", "TUNEWISE_FORMAT", "format", "how results are printed: human, json or plain"),
+    Key("quiet", "TUNEWISE_QUIET", "flag", "whether progress and notes are left out"),
+)
+"""The table of settings. Beside them the file may hold a table ``[answers]``: answers of the questionnaire by id."""
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One setting in force: its value and where it comes from."""
+
+    key: str
+    value: str
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the file holds, as the environment would say it, and the answers in it."""
+
+    path: Path | None
+    values: Mapping[str, str]
+    answers: Mapping[str, Any]
+
+
+def with_own(answers: Answers) -> Answers:
+    """Return answers with those of the settings file below what was said and above what is measured.
+
+    Relative paths start at the file's folder. BadInput, naming the file, for an unknown id or an impossible value.
+    """
+    found = read()
+    if found.path is None or not found.answers:
+        return answers
+    given = dict(found.answers)
+    for key in ("documents", "examples", "questions", "prompt"):
+        if isinstance(given.get(key), str) and names_a_path(str(found.path.parent / given[key])):
+            given[key] = str(found.path.parent / given[key])
+    try:
+        return answers.put("config", given, f"from {found.path}")
+    except BadInput as problem:
+        raise BadInput(f"{found.path}: {problem.message}", problem.hint) from None
+
+
+_APPLIED: dict[str, str] = {}
+"""What this process put into its environment from the file, so that it is not taken for the user's own variable."""
+
+
+def place() -> Path | None:
+    """Return the file: TUNEWISE_CONFIG (empty: none is read), else the one in the user's configuration folder."""
+    named = os.environ.get(ENV)
+    if named is not None:
+        return Path(named).expanduser() if named else None
+    from platformdirs import user_config_path
+
+    return user_config_path("tunewise", appauthor=False) / FILE
+
+
+def read(path: Path | None = None) -> Settings:
+    """Read the file; none is no setting. BadInput for a broken file, an unknown key or an impossible value."""
+    path = path or place()
+    if path is None or not path.is_file():
+        if path is not None and os.environ.get(ENV):
+            raise BadInput(f"{ENV} names {path}, and there is no such file", "correct it, or unset it")
+        return Settings(None, {}, {})
+    try:
+        if path.stat().st_size > MOST_BYTES:
+            raise BadInput(f"{path} is larger than {MOST_BYTES:,} bytes: that is no settings file")
+        loaded = tomllib.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise BadInput(f"{path} cannot be read: {error.strerror}", f"or set {ENV}") from None
+    except UnicodeDecodeError as error:
+        raise BadInput(f"{path} is not UTF-8 text (byte {error.start})", "save it as UTF-8") from None
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise BadInput(f"{path} is not TOML: {error}", "fix that line") from None
+    answers = loaded.pop(ANSWERS, {})
+    if not isinstance(answers, dict):
+        raise BadInput(
+            f"{path}: {ANSWERS} must be a table", f"write [{ANSWERS}] and one answer a line below it"
+        )
+    return Settings(path, {key: _value(path, key, given) for key, given in loaded.items()}, answers)
+
+
+def apply() -> Settings:
+    """Put the file's settings into the environment of this process where that does not say otherwise."""
+    for env in [env for env, value in _APPLIED.items() if os.environ.get(env) == value]:
+        del os.environ[env]
+    _APPLIED.clear()
+    found = read()
+    for key in KEYS:
+        if key.name in found.values and key.env not in os.environ:
+            os.environ[key.env] = _APPLIED[key.env] = found.values[key.name]
+    return found
+
+
+def in_force() -> list[Setting]:
+    """Return every setting with its value and whether the environment, the file or nothing but tunewise says so."""
+    return [Setting(key.name, os.environ.get(key.env, ""), _source(key)) for key in KEYS]
+
+
+def _source(key: Key) -> str:
+    value = os.environ.get(key.env)
+    if value is None:
+        return "built-in"
+    return str(place()) if _APPLIED.get(key.env) == value else key.env
+
+
+def _value(path: Path, name: str, given: Any) -> str:
+    key = next((key for key in KEYS if key.name == name), None)
+    if key is None:
+        names = [*(key.name for key in KEYS), ANSWERS]
+        close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+        hint = f"did you mean {close[0]}? " if close else ""
+        raise BadInput(f"{path}: unknown setting {name}", f"{hint}known: {', '.join(names)}")
+    if key.kind == "flag" and isinstance(given, bool):
+        return "1" if given else "0"
+    if key.kind == "format" and given in FORMATS:
+        return str(given)
+    if key.kind == "path" and isinstance(given, str):
+        return str((path.parent / Path(given).expanduser()).resolve()) if given else ""
+    wanted = {"flag": "true or false", "format": f"one of {', '.join(FORMATS)}", "path": "a path in quotes"}
+    raise BadInput(f"{path}: {name} is {given!r}", f"it should be {wanted[key.kind]}")

@@ -1,0 +1,236 @@
+"""The runs of a folder: what each is and how far it got, what differs between two, taking one away and back.
+
+A run that is taken away lies in ``.trash`` beside the others, whole, under the number of its removal; bringing it back
+is a rename. Nothing here follows a link, and a run that is being written is left alone.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from rag.durable import MANIFEST, has_writer, sync_folder, writer_lock
+from rag.errors import BadInput, UsageProblem
+from rag.versions import format_of
+from runners.difference import differences
+from runners.plan import Plan, step_name
+from runners.rundir import PLAN, REPORT, open_run, read_lines, read_run_plan
+
+PLACE = Path("runs")
+TRASH = ".trash"
+_GONE = re.compile(r"(\d{6})\.(.+)")
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """One run of a folder."""
+
+    name: str
+    path: Path
+    state: str
+    """finished, unfinished, writing (by another process) or damaged."""
+    problem: str = ""
+    choice: str = ""
+    model: str = ""
+    outcome: str = ""
+    winner: str = ""
+    score: float | None = None
+    """The winner's combined score."""
+    steps: str = ""
+    """Finished steps of all, as "5 of 7"."""
+    bytes: int = 0
+    changed: str = ""
+    """When something was last written, to the minute."""
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the row that ``runs list --json`` prints."""
+        row = asdict(self) | {"path": str(self.path)}
+        return row | row.pop("extra")
+
+
+def find(place: Path = PLACE) -> list[Known]:
+    """Return the runs directly below a place by name, damaged ones too; [] where there is no such folder."""
+    if not place.is_dir():
+        return []
+    return [look(path) for path in sorted(place.iterdir()) if _is_run(path)]
+
+
+def look(path: Path) -> Known:
+    """Return what a run folder is and how far it got; BadInput when it is none."""
+    open_run(path)
+    files = [file for file in _files(path) if not file.is_symlink()]
+    sizes = [file.stat() for file in files]
+    changed = max((stat.st_mtime for stat in sizes), default=path.stat().st_mtime)
+    common: dict[str, Any] = {
+        "bytes": sum(stat.st_size for stat in sizes),
+        "changed": datetime.fromtimestamp(changed).isoformat(" ", "minutes"),
+    }
+    try:
+        plan = read_run_plan(path)
+        report = _report(path)
+    except BadInput as problem:
+        return Known(path.name, path, "damaged", problem.message, **common)
+    verdict = report.get("verdict") or {}
+    scores = {arm["arm"]: arm["score"]["mean"] for arm in report.get("arms", ())}
+    done, of = _steps(path, plan)
+    finished = bool(report) and (path / MANIFEST).is_file()
+    state = "writing" if has_writer(path) else "finished" if finished else "unfinished"
+    return Known(
+        path.name, path, state, "", plan.choice, plan.model.name, verdict.get("outcome", ""), verdict.get("winner", ""),
+        scores.get(verdict.get("winner", "")), f"{done} of {of}", **common,
+    )  # fmt: skip
+
+
+def show(path: Path) -> Known:
+    """Return a run with its arms' scores, its parts' sizes and its verdict; checks it against its manifest."""
+    known = look(path)
+    extra: dict[str, Any] = {"parts": {part.name: _size(part) for part in sorted(path.iterdir())}}
+    if known.state != "damaged":
+        report = _report(path)
+        extra["verdict"] = (report.get("verdict") or {}).get("text", "")
+        extra["arms"] = {arm["arm"]: arm["score"] for arm in report.get("arms", ())}
+        try:
+            open_run(path).check()
+        except BadInput as problem:
+            return Known(**{**_fields(known), "state": "damaged", "problem": problem.message, "extra": extra})
+    return Known(**{**_fields(known), "extra": extra})
+
+
+def diff(a: Path, b: Path) -> dict[str, Any]:
+    """Return the keys of the plan in which two runs differ with both values, and how both ended."""
+    plans = [read_run_plan(open_run(path).path) for path in (a, b)]
+    rows = [
+        {"key": key, "a": _said(first), "b": _said(second)}
+        for key, first, second in differences(plans[0], plans[1], ())
+    ]
+    ends = [look(path).to_json() for path in (a, b)]
+    return {"a": str(a), "b": str(b), "plan": rows, "runs": ends}
+
+
+def remove(path: Path) -> Path:
+    """Put a run into the trash folder beside it; return where it lies now.
+
+    Raises BadInput when it is no run or is being written, UsageProblem when it is a link: what a link leads to is
+    somebody else's.
+    """
+    path = _own(path)
+    open_run(path)
+    trash = _trash(path.parent)
+    with writer_lock(path):
+        trash.mkdir(exist_ok=True)
+        number = max((n for n, _, _ in _gone(trash)), default=0) + 1
+        to = trash / f"{number:06d}.{path.name}"
+        path.rename(to)
+    for folder in (trash, path.parent):
+        sync_folder(folder)
+    return to
+
+
+def undo(place: Path = PLACE) -> Path:
+    """Bring back the run that was taken away last; return where it lies.
+
+    Raises BadInput when the trash is empty, UsageProblem when its name is taken again.
+    """
+    trash = _trash(place)
+    gone = _gone(trash)
+    if not gone:
+        raise BadInput(f"nothing of {place} is in the trash", "see what there is: tunewise runs list")
+    _, name, path = gone[-1]
+    to = place / name
+    if to.exists() or to.is_symlink():
+        raise UsageProblem(f"{to} exists again, so the removed run cannot take its name", f"move {to} first")
+    path.rename(to)
+    for folder in (trash, place):
+        sync_folder(folder)
+    return to
+
+
+def empty(place: Path = PLACE) -> tuple[int, int]:
+    """Delete what is in the trash for good; return how many runs and bytes that were. Links are removed, not followed."""
+    gone = _gone(_trash(place))
+    size = sum(_size(path) for _, _, path in gone)
+    for _, _, path in gone:
+        shutil.rmtree(path)
+    return len(gone), size
+
+
+def in_trash(place: Path = PLACE) -> list[str]:
+    """Return the names of the runs in the trash, the one that `undo` brings back last."""
+    return [name for _, name, _ in _gone(_trash(place))]
+
+
+def _own(path: Path) -> Path:
+    if path.is_symlink():
+        raise UsageProblem(
+            f"{path} is a link: only what lies here is removed", f"remove the link itself: rm {path}"
+        )
+    return path if path.name not in ("", "..") else path.resolve()
+
+
+def _trash(place: Path) -> Path:
+    trash = place / TRASH
+    if trash.is_symlink():
+        raise BadInput(f"{trash} is a link, so nothing is moved through it", f"remove the link: rm {trash}")
+    return trash
+
+
+def _gone(trash: Path) -> list[tuple[int, str, Path]]:
+    """Return number, name and place of what is in the trash, the oldest first; what is not ours is left alone."""
+    if not trash.is_dir():
+        return []
+    found = [
+        (int(match[1]), match[2], path)
+        for path in trash.iterdir()
+        if (match := _GONE.fullmatch(path.name)) and path.is_dir() and not path.is_symlink()
+    ]
+    return sorted(found)
+
+
+def _is_run(path: Path) -> bool:
+    return path.is_dir() and not path.name.startswith(".") and (path / PLAN).is_file()
+
+
+def _files(path: Path) -> Iterator[Path]:
+    """Yield the files below a folder; links to folders are not entered."""
+    for folder, _, names in os.walk(path):
+        yield from (Path(folder, name) for name in names)
+
+
+def _size(path: Path) -> int:
+    files = _files(path) if path.is_dir() and not path.is_symlink() else [path]
+    return sum(file.lstat().st_size for file in files)
+
+
+def _steps(path: Path, plan: Plan) -> tuple[int, int]:
+    done = {event["step"] for event in read_lines(path / "events.jsonl") if event.get("event") == "step.done"}
+    names = [step_name(step) for step in plan.steps]
+    return sum(name in done for name in names), len(names)
+
+
+def _report(path: Path) -> dict[str, Any]:
+    """Return a run's report, {} when it has none yet; BadInput when it is damaged or newer."""
+    if not (path / REPORT).is_file():
+        return {}
+    try:
+        loaded = dict(json.loads((path / REPORT).read_text("utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise BadInput(f"{path / REPORT} is damaged: {error}") from None
+    return format_of("report").today(loaded, path / REPORT)
+
+
+def _fields(known: Known) -> dict[str, Any]:
+    return {name: getattr(known, name) for name in Known.__slots__}
+
+
+def _said(value: Any) -> Any:
+    return (
+        value if isinstance(value, str | int | float | bool | None) else json.dumps(value, ensure_ascii=False)
+    )

@@ -1,0 +1,176 @@
+"""How results leave: formats, quiet, and terminals that are narrow, dumb, colourless or cannot show a character."""
+
+from __future__ import annotations
+
+import ast
+import io
+import json
+import os
+import re
+import subprocess
+import sys
+import unicodedata
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pexpect
+import pytest
+
+from advisor import cli, encoding, output
+from rag.errors import UsageProblem
+
+Each = Callable[..., list[Any]]
+LINES = ("models list", "runs list", "doctor", "explain", "explain KN002", "history", "estimate --method lora",
+         "plan --set must_cite=yes --set task_needs_facts=new --yes", "adapters list", "plan --help", "--help")  # fmt: skip
+NARROW = 60
+
+
+def test_any_terminal_will_do(tunewise_each: Each) -> None:
+    """ASCII only, dumb, without colours, 60 columns: no crash, no escape, nothing but ASCII, tables within the width."""
+    found = tunewise_each(*LINES, encoding="ascii", COLUMNS=str(NARROW), TERM="dumb", LANG="C")
+    for line, told in zip(LINES, found, strict=True):
+        assert told.code == 0, (line, told)
+        assert told.out.isascii()
+        assert len(told.out) > 20, line
+        assert "\x1b" not in told.out + told.err
+        assert "?" not in re.sub(r"[A-Za-z]\?", "", told.out), (line, "a mark has no stand-in")
+        rows = [row for row in told.out.splitlines() if "  " in row.strip()]
+        assert [row for row in rows if len(row) > NARROW + 6] == [], line
+
+
+@pytest.mark.real
+def test_progress_on_a_dumb_terminal_is_lines(root: Path, tmp_path: Path) -> None:
+    """A real terminal that understands no escape gets none, and still hears what happens."""
+    code = "from advisor.cli import main; main(['models', 'pull', 'all-minilm-l6-v2'])"
+    env = {**os.environ, "PYTHONPATH": str(root), "TERM": "dumb", "COLUMNS": "60"}
+    child = pexpect.spawn(
+        sys.executable, ["-c", code], cwd=str(tmp_path), env=env, encoding="utf-8", timeout=120
+    )
+    said = child.read()
+    child.close()
+    assert child.exitstatus == 0, said
+    assert "getting all-minilm-l6-v2" in said
+    assert "\x1b" not in said
+
+
+def test_names_that_no_encoding_can_show_do_not_crash(tunewise_each: Each) -> None:
+    """A missing file with half a character in its name is an error of one line, in any encoding."""
+    for given in ("ascii", "utf-8"):
+        for told in tunewise_each(["run", "Übersicht–→.yaml"], ["run", "bad\udcff.yaml"], encoding=given):
+            assert told.code == 3, told
+            assert "next: make one with: tunewise plan" in told.err
+
+
+def test_json_is_exact_in_every_encoding(tunewise_each: Each) -> None:
+    """What the terminal cannot show is escaped in JSON, where a stand-in would be another value."""
+    prompt = "Antworte höflich – in 2 Sätzen €"
+    line = ["plan", "--prompt", prompt, "--set", "must_cite=yes", "--json"]
+    for given in ("ascii", "utf-8"):
+        (told,) = tunewise_each(line, encoding=given)
+        assert told.code == 0, told.err
+        assert json.loads(told.out)["profile"]["prompt"]["value"] == prompt
+        assert told.out.isascii() == (given == "ascii")
+
+
+def test_every_mark_of_the_house_has_a_stand_in(root: Path) -> None:
+    """What the command line prints is text of these modules: no character of theirs becomes a question mark."""
+    letters: set[str] = set()
+    for path in (root / "advisor").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                letters |= {letter for letter in node.value if not letter.isascii()}
+    assert len(letters) > 30
+    lost = {letter: unicodedata.name(letter) for letter in letters if encoding.plain(letter) == "?"}
+    assert set(lost) <= {"¥"}, lost
+    assert encoding.plain("Café – naïve ✓ 日") == "Cafe - naive + ?"
+
+
+def test_a_stream_writes_what_it_can_and_stands_in_for_the_rest() -> None:
+    raw = io.BytesIO()
+    stream = io.TextIOWrapper(raw, "latin-1")
+    encoding.fit(stream)
+    stream.write("é→日\udcff\n")
+    stream.flush()
+    assert raw.getvalue() == "é->??\n".encode("latin-1")
+
+
+def test_plain_is_one_line_a_row_or_a_value() -> None:
+    rows = {"schema": 1, "runs": [{"name": "a\tb", "n": 1, "of": {"x": None}}, {"name": "c\nd\\", "n": True}]}
+    assert output.lines(rows) == ["name\tn\tof.x", "a\\tb\t1\t", "c\\nd\\\\\ttrue\t"]
+    both = {"schema": 1, "n": 0.30000000000000004, "rows": [{"a": 1}, {"a": 2}], "none": [], "word": "x"}
+    assert output.lines(both) == ["n\t0.30000000000000004", "rows.0.a\t1", "rows.1.a\t2", "word\tx"]
+    assert output.lines({"schema": 1, "runs": []}) == []
+
+
+def test_formats_on_the_command_line(tunewise_each: Each) -> None:
+    """The same result three ways; the option may stand anywhere, and is stronger than the environment."""
+    human, last, flag, first = tunewise_each(
+        "models list", "models list --format json", "models list --json", "--format=json models list"
+    )
+    assert json.loads(last.out) == json.loads(flag.out) == json.loads(first.out)
+    plain, over, asked = tunewise_each(
+        "models list", "models list --format human", "models list --json", TUNEWISE_FORMAT="plain"
+    )
+    assert plain.out.splitlines()[0].split("\t")[:3] == ["name", "kind", "state"]
+    assert over.out == human.out
+    assert json.loads(asked.out)["schema"] == 1
+
+
+def test_formats_that_cannot_be_are_wrong_usage(tunewise_each: Each) -> None:
+    wrong = {
+        "models list --format jsn": "did you mean json?",
+        "models list --format plain --json": "exclude each other",
+        "chat nowhere --format json": "nothing to print as json",
+        "models list --format": "--format",
+    }
+    for (line, said), told in zip(wrong.items(), tunewise_each(*wrong), strict=True):
+        assert (told.code, told.out) == (2, ""), line
+        assert said in told.err
+
+
+def test_quiet_leaves_results_and_errors(tunewise_each: Each, tmp_path: Path) -> None:
+    (tmp_path / "q.jsonl").write_text('{"question": "Is it open?"}\n', "utf-8")
+    line = "plan --questions q.jsonl --set must_cite=yes --yes"
+    loud, quiet, wrong = tunewise_each(line, f"--quiet {line}", "plan --set must_site=yes --quiet")
+    assert "wrote plan.yaml" in loud.err
+    assert (quiet.code, quiet.err) == (0, "")
+    assert "confidence" in quiet.out
+    assert "unknown question" in wrong.err
+
+
+def test_options_of_all_verbs_move_in_front() -> None:
+    assert cli.in_front(["ask", "run", "q", "--quiet", "--format", "json"]) == [
+        "--quiet", "--format", "json", "ask", "run", "q"
+    ]  # fmt: skip
+    assert cli.in_front(["ask", "run", "--", "--quiet"]) == ["ask", "run", "--", "--quiet"]
+    assert cli.in_front(["x", "--format"]) == ["x", "--format"]
+    with pytest.raises(UsageProblem, match="not known"):
+        output.check_format("xml")
+
+
+def test_every_error_names_the_next_command(tunewise_each: Each, tmp_path: Path) -> None:
+    """Where a problem names nothing to do, the command line names what tells more."""
+    (tmp_path / "a.yaml").write_text("- 1\n", "utf-8")
+    lines = (
+        "plan --answers a.yaml", "run nowhere.yaml", "ask nowhere x", "report nowhere", "explain XX999",
+        "index check nowhere", "whatif nowhere --set must_cite=yes", "train --examples nowhere --out x",
+        "models pull nothing", "eval-advice nowhere", "adapters show nowhere", "runs show nowhere",
+    )  # fmt: skip
+    for line, told in zip(lines, tunewise_each(*lines), strict=True):
+        assert told.code in (2, 3, 4), (line, told)
+        assert "\n  next: " in told.err, (line, told.err)
+        assert len(told.err.splitlines()) <= 4, told.err
+    assert "next: see what it takes: tunewise plan --help" in tunewise_each(lines[0])[0].err
+
+
+def test_the_handler_raises_what_is_not_about_encoding() -> None:
+    with pytest.raises(UnicodeDecodeError):
+        encoding._stand_in(UnicodeDecodeError("utf-8", b"\xff", 0, 1, "x"))
+
+
+def test_this_module_needs_nothing_heavy() -> None:
+    heavy = "{'torch', 'rich', 'pydantic'} & set(sys.modules)"
+    code = f"import sys; import advisor.output, advisor.encoding; print(sorted({heavy}))"
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert told.stdout.strip() == "[]"

@@ -1,0 +1,132 @@
+"""The settings file: under environment and flags, above what is detected; unknown keys refused, origins shown."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from advisor import settings
+from advisor.answers import Answers
+from rag.errors import BadInput
+
+Each = Callable[..., list[Any]]
+
+
+@pytest.fixture
+def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], Path]]:
+    """Return the writer of a settings file that is in force for the test."""
+    for key in settings.KEYS:
+        monkeypatch.delenv(key.env, raising=False)
+    path = tmp_path / "own" / "config.toml"
+    path.parent.mkdir()
+    monkeypatch.setenv(settings.ENV, str(path))
+
+    def write(text: str) -> Path:
+        path.write_text(text, "utf-8")
+        return path
+
+    yield write
+    write("")
+    settings.apply()
+
+
+def origins() -> dict[str, tuple[str, str]]:
+    """Return every setting's value and source."""
+    return {s.key: (s.value, s.source) for s in settings.in_force()}
+
+
+def test_the_environment_is_stronger_than_the_file(config, monkeypatch, tmp_path) -> None:
+    path = config('cache = "models"\nallow_hub = true\nquiet = false\nhistory = ""\n')
+    monkeypatch.setenv("TUNEWISE_CACHE", "/elsewhere")
+    settings.apply()
+    assert origins()["cache"] == ("/elsewhere", "TUNEWISE_CACHE")
+    assert origins()["allow_hub"] == ("1", str(path))
+    assert origins()["history"] == ("", str(path))
+    assert origins()["facts"] == ("", "built-in")
+    monkeypatch.delenv("TUNEWISE_CACHE")
+    settings.apply()
+    assert origins()["cache"] == (str(tmp_path / "own" / "models"), str(path))
+    config("")
+    settings.apply()
+    assert origins()["cache"] == ("", "built-in")
+    assert "TUNEWISE_ALLOW_HUB" not in os.environ
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('cach = "x"', "unknown setting cach .did you mean cache?"),
+        ("allow_hub = 1", "allow_hub is 1 .it should be true or false"),
+        ('format = "xml"', "format is 'xml' .it should be one of human, json, plain"),
+        ("cache = 3", "a path in quotes"),
+        ("cache = ", "is not TOML"),
+        ("answers = 3", "must be a table"),
+        ("[answers]\nmust_site = true", "config.toml: unknown question 'must_site' .did you mean must_cite"),
+        ("[answers]\nmust_cite = 'perhaps'", "config.toml: must_cite"),
+    ],
+)
+def test_what_cannot_be_is_refused(config: Callable[[str], Path], text: str, said: str) -> None:
+    config(text)
+    with pytest.raises(BadInput, match=said):
+        settings.with_own(Answers())
+
+
+def test_a_named_file_must_be_there(config, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv(settings.ENV, str(tmp_path / "none.toml"))
+    with pytest.raises(BadInput, match="no such file"):
+        settings.read()
+    monkeypatch.setenv(settings.ENV, "")
+    assert settings.read().path is None
+    (tmp_path / "bytes.toml").write_bytes(b"cache = '\xff'")
+    with pytest.raises(BadInput, match="not UTF-8"):
+        settings.read(tmp_path / "bytes.toml")
+
+
+def test_answers_lie_under_what_is_said_and_above_what_is_detected(config: Callable[[str], Path]) -> None:
+    path = config("[answers]\nram_gib = 64\nmust_cite = true\ngpu_kind = 'none'\n")
+    answers = Answers().put("detected", {"ram_gib": 8}).put("flag", {"must_cite": "no"})
+    found = settings.with_own(answers)
+    assert (found["ram_gib"].value, found["ram_gib"].source) == (64, "config")
+    assert found["ram_gib"].note == f"from {path}"
+    assert found["must_cite"].source == "flag"
+
+
+def test_the_command_line_uses_it_and_says_so(tunewise_each: Each, tmp_path: Path) -> None:
+    """plan shows the origin of each answer and keeps it; doctor shows that of each setting."""
+    path = tmp_path / "mine.toml"
+    path.write_text("format = 'plain'\n[answers]\nmust_cite = true\nram_gib = 77\n", "utf-8")
+    (tmp_path / "q.jsonl").write_text('{"question": "Is it open?"}\n', "utf-8")
+    own = {"TUNEWISE_CONFIG": str(path)}
+    planned, alone, doctor, listed = tunewise_each(
+        "plan --questions q.jsonl --yes --format human", "plan", "doctor --json", "models list", **own
+    )
+    assert planned.code == 0, planned.err
+    assert "config" in planned.out
+    kept = yaml.safe_load((tmp_path / "plan.yaml").read_text("utf-8"))["answers"]["must_cite"]
+    assert (kept["value"], kept["source"], kept["note"]) == (True, "config", f"from {path}")
+    assert alone.code == 2, "settings alone are nothing to advise on"
+    rows = {r["key"]: (r["value"], r["from"]) for r in json.loads(doctor.out)["configuration"]["values"]}
+    assert rows["format"] == ("plain", str(path))
+    assert rows["answers.ram_gib"] == ("77", str(path))
+    assert "name\tkind" in listed.out
+    path.write_text("formt = 'plain'\n", "utf-8")
+    refused, told = tunewise_each("models list", "doctor", COLUMNS="300", **own)
+    assert (refused.code, refused.out) == (3, "")
+    assert "did you mean format?" in refused.err
+    assert told.code == 0
+    assert "the settings file is not in force" in told.out
+
+
+def test_every_setting_changes_something(root: Path) -> None:
+    """Each variable is read by some module besides the settings' own table."""
+    texts = [
+        p.read_text("utf-8") for p in root.rglob("*.py") if p.parts[-2] in ("advisor", "facts", "runners")
+    ]
+    for key in settings.KEYS:
+        assert sum(f'"{key.env}"' in text for text in texts) >= 2, key.env
