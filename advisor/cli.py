@@ -23,6 +23,7 @@ VERBS: tuple[str, ...] = (
     "run",
     "ask",
     "chat",
+    "serve",
     "report",
     "train",
     "explain",
