@@ -9,6 +9,7 @@ from typing import Any
 from fastapi import FastAPI, HTTPException, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, Response
+from sse_starlette.sse import AppStatus
 
 from advisor import __version__
 from advisor.server import lookups, talk
@@ -33,6 +34,8 @@ ERRORS: dict[int | str, dict[str, Any]] = {
 
 def create(service: Service, house: House) -> App:
     """The guarded app of a service, whose clerk it starts and stops."""
+    # Streams end by themselves: they must not be broken off as soon as the server is told to stop.
+    AppStatus.disable_automatic_graceful_drain()
     app = FastAPI(
         title="tunewise", version=__version__, docs_url=None, redoc_url=None, lifespan=_working(service),
         description="One run, OpenAI-compatible. What is tunewise's own stands in `x_tunewise`.",
@@ -149,6 +152,7 @@ def _errors(app: FastAPI) -> None:
         return say(Refusal(422, f"{place or 'the body'}: {first['msg']}", param=place, code=first["type"]))
 
     @app.exception_handler(HTTPException)
+    @app.exception_handler(400)
     @app.exception_handler(404)
     @app.exception_handler(405)
     async def plain(request: Request, error: Exception) -> JSONResponse:

@@ -30,7 +30,9 @@ class Service:
     def embedder(self) -> str | None:
         """The embedder's id, None for a run without."""
         model = self.desk.bench.embedder_model
-        return model.folder.name if model and model.source == "path" else model and model.name
+        if model is None:
+            return None
+        return model.folder.name if model.source == "path" else model.name
 
     def choice(self, name: str | None) -> Choice:
         """What a request's `model` means; by default the verdict's arm."""

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import uvicorn
-from sse_starlette.sse import AppStatus
 
 from advisor.server import key
 from advisor.server.app import create
@@ -52,8 +51,6 @@ def serve(wish: Wish, limits: Limits, queue: int) -> None:
         opener, made = key.read_key(wish.token)
         if made:
             _say(f"made a fresh token in {wish.token}; requests bring it as Authorization: Bearer")
-    # Streams end by themselves: they must not be broken off as soon as the server is told to stop.
-    AppStatus.disable_automatic_graceful_drain()
     meters = Meters()
     service = Service(desk, Clerk(desk, Hours(room=queue), meters.hear), choices, limits, meters)
     house = House(limits, opener, (*wish.hosts, wish.host), wish.origins, open=not key.is_loopback(wish.host))
@@ -66,8 +63,23 @@ def serve(wish: Wish, limits: Limits, queue: int) -> None:
         _say(f"without {', '.join(missing)}: the run has no weights for them (tunewise run --resume)")
     desk.ready(next(iter(choices.values())).step)
     where = f"[{wish.host}]" if ":" in wish.host else wish.host
-    _say(f"serving {wish.run} on http://{where}:{listening.getsockname()[1]}  (models: {', '.join(choices)})")
-    _until_told(uvicorn.Server(config), listening)
+    address = f"http://{where}:{listening.getsockname()[1]}"
+    _until_told(
+        _Server(config, f"serving {wish.run} on {address}  (models: {', '.join(choices)})"), listening
+    )
+
+
+class _Server(uvicorn.Server):
+    """A server that says where it is once it can be asked."""
+
+    def __init__(self, config: uvicorn.Config, ready: str) -> None:
+        super().__init__(config)
+        self._ready = ready
+
+    async def startup(self, sockets: Any = None) -> None:
+        """Listen, then say so."""
+        await super().startup(sockets)
+        _say(self._ready)
 
 
 def _bind(config: uvicorn.Config) -> Any:
