@@ -31,6 +31,8 @@ class Choice:
     """Whether a chat goes to the model as it came."""
     created: int = 0
     """When the run was made, in seconds since 1970."""
+    together: str = ""
+    """What requests must share to be decoded together: the weights, or the name where nothing is decoded here."""
 
 
 def catalogue(desk: Desk) -> tuple[dict[str, Choice], list[str]]:
@@ -47,19 +49,31 @@ def catalogue(desk: Desk) -> tuple[dict[str, Choice], list[str]]:
             continue
         root = _called(desk.bench.base_of(step), names)
         parent = base if step.weights else None
-        found[step.arm] = Choice(step.arm, step, root, parent, created=made)
-    found[base] = Choice(base, EvaluateStep(arm=base), base, raw=True, created=made)
+        shared = _shared(desk, step)
+        found[step.arm] = Choice(step.arm, step, root, parent, created=made, together=shared)
+    bare = EvaluateStep(arm=base)
+    found[base] = Choice(base, bare, base, raw=True, created=made, together=_shared(desk, bare))
     for train in (step for step in desk.plan.steps if isinstance(step, TrainStep)):
         for seed in train.seeds:
             folder = desk.bench.run.adapter(train.arm, seed)
             if folder.exists() and folder.name not in found:
                 step = EvaluateStep(arm=folder.name)
-                found[folder.name] = Choice(folder.name, step, base, base, folder, raw=True, created=made)
+                shared = _shared(desk, step, folder)
+                found[folder.name] = Choice(folder.name, step, base, base, folder, True, made, shared)
     return found, missing
 
 
-def _weights(desk: Desk, arm: str) -> bool:
-    return desk.bench.run.adapter(arm, desk.plan.train_step(arm).seeds[0]).exists()
+def _weights(desk: Desk, arm: str) -> Path | None:
+    folder = desk.bench.run.adapter(arm, desk.plan.train_step(arm).seeds[0])
+    return folder if folder.exists() else None
+
+
+def _shared(desk: Desk, step: EvaluateStep, weights: Path | None = None) -> str:
+    base = desk.bench.base_of(step)
+    if step.classifier or not isinstance(base, Model):
+        return step.arm
+    worn = weights or (_weights(desk, step.weights) if step.weights else None)
+    return f"{base.name} {worn.name if worn else ''}"
 
 
 def _called(base: Base, taken: set[str]) -> str:

@@ -58,22 +58,34 @@ class Due:
 
 
 def fulfil(desk: Desk, tickets: Sequence[Ticket], on_batch: OnBatch = None) -> None:
-    """Answer tickets that name the same choice; each hears its pieces and its end.
+    """Answer tickets that can be decoded together; each hears its pieces and its end.
 
     What is wrong with one request ends that one alone; what is raised from here concerns all that have not ended.
     """
-    choice = tickets[0].choice
-    if choice.raw:
-        generator = desk.bench.generator(choice.weights, choice.step)
-        due = [
-            Due(t, _as_it_is(t.asked), desk.plan, Unfolding()) for t in tickets if t.wanted()
-        ]  # fmt: skip
+    due: list[Due] = []
+    generator: Generator | None = None
+    for name in dict.fromkeys(ticket.choice.id for ticket in tickets):
+        alike = [ticket for ticket in tickets if ticket.choice.id == name]
+        try:
+            more, generator = (_as_it_is if alike[0].choice.raw else _of_arm)(desk, alike)
+            due += more
+        except Problem as problem:
+            for ticket in alike:
+                ticket.end(problem)
+    if not due:
+        return
+    if tickets[0].choice.step.classifier or not hasattr(generator, "follow"):
+        _one_by_one(due, generator, tickets[0].choice.step.classifier)
     else:
-        due, generator = _of_arm(desk, tickets)
-    if choice.step.classifier or not hasattr(generator, "follow"):
-        _one_by_one(due, generator, choice.step.classifier)
-    elif due:
         _local(due, cast("LocalGenerator", generator), on_batch)
+
+
+def _as_it_is(desk: Desk, tickets: Sequence[Ticket]) -> tuple[list[Due], Generator]:
+    """Chats and texts go to the model as they came."""
+    choice = tickets[0].choice
+    generator = desk.bench.generator(choice.weights, choice.step)
+    asked = [cast("Sequence[Message] | str", ticket.asked) for ticket in tickets]
+    return [Due(t, a, desk.plan, Unfolding()) for t, a in zip(tickets, asked, strict=True)], generator
 
 
 def _of_arm(desk: Desk, tickets: Sequence[Ticket]) -> tuple[list[Due], Generator]:
@@ -148,11 +160,6 @@ def _followed(one: Due, generator: Any, classifier: bool) -> Completion:
             return Completion(said, 0, 0, 0.0, "length", estimated=True)
     completion: Completion = stream.completion
     return completion
-
-
-def _as_it_is(asked: Question | Sequence[Message] | str) -> Sequence[Message] | str:
-    assert not isinstance(asked, Question)
-    return asked
 
 
 def _end(

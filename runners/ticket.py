@@ -64,7 +64,7 @@ class Ticket:
     @property
     def key(self) -> str:
         """What requests must share to be answered together."""
-        return self.choice.id
+        return self.choice.together or self.choice.id
 
     def late(self) -> bool:
         """Whether its time is over."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import struct
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
@@ -151,6 +152,24 @@ def test_lengths_stops_and_draws(http: httpx.Client) -> None:
     assert http.post(TEXT, json={**raw, "prompt": ["a", "b"], "stream": True}).status_code == 400
     answered = http.post(TEXT, json={"model": "rag", "prompt": HERON}).json()
     assert answered["x_tunewise"]["arm"] == "rag"
+
+
+def test_arms_on_the_same_weights_are_decoded_together(served: Any, http: httpx.Client) -> None:
+    kinds = {name: choice.together for name, choice in served.service.choices.items()}
+    assert (
+        kinds["lora"]
+        == kinds["hybrid"]
+        == kinds["lora-s0"]
+        != kinds["model"]
+        == kinds["rag"]
+        == kinds["prompting"]
+    )
+    models = ("lora", "hybrid", "lora-s0", "rag", "model", "lora")
+    alone = [http.post(CHAT, json=ask(model=model, max_tokens=5)).json()["choices"] for model in models]
+    with ThreadPoolExecutor(len(models)) as pool:
+        asked = [ask(model=model, max_tokens=5) for model in models]
+        found = list(pool.map(lambda body: httpx.post(f"{served.url}{CHAT}", json=body, timeout=60), asked))
+    assert [answer.json()["choices"] for answer in found] == alone
 
 
 def test_weights_are_switched_by_name_and_leave_no_trace(http: httpx.Client) -> None:
