@@ -17,7 +17,7 @@ NASTY = "<img src=x onerror=window.ran=1><script>window.ran=2</script> berths of
 
 def wait(browser: Any, code: str) -> Any:
     """Wait until an expression of the page is true."""
-    for _ in range(600):
+    for _ in range(2400):
         if found := browser.js(code):
             return found
         time.sleep(0.05)
@@ -105,7 +105,7 @@ def test_a_citation_is_a_button_that_opens_its_passage(opened: Any, served: Any)
     told = json.dumps(ours)
     opened.js(
         "{ const column = document.createElement('section'), said = document.createElement('div');"
-        " column.className = 'column'; column.append(said); document.getElementById('answers').append(column);"
+        " column.className = 'column'; said.className = 'said'; column.append(said); document.getElementById('answers').append(column);"
         f" marked(said, 'It has 27. [1] Aye [2]', {told}); below(column, {told}); }}"
     )
     assert opened.js("document.querySelectorAll('.cite').length") == 1
