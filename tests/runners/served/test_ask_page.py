@@ -105,7 +105,8 @@ def test_a_citation_is_a_button_that_opens_its_passage(opened: Any, served: Any)
     told = json.dumps(ours)
     opened.js(
         "{ const column = document.createElement('section'), said = document.createElement('div');"
-        " column.className = 'column'; said.className = 'said'; column.append(said); document.getElementById('answers').append(column);"
+        " column.className = 'column'; said.className = 'said'; column.append(said);"
+        " document.getElementById('answers').append(column);"
         f" marked(said, 'It has 27. [1] Aye [2]', {told}); below(column, {told}); }}"
     )
     assert opened.js("document.querySelectorAll('.cite').length") == 1
