@@ -25,6 +25,7 @@ VERBS: tuple[str, ...] = (
     "run",
     "ask",
     "chat",
+    "serve",
     "report",
     "train",
     "explain",

@@ -106,11 +106,11 @@ def answer_all(
             done[position] = refusal(plan, questions[position], f)
     if on_answers and done:
         on_answers(list(done.values()))
-    chats = [_chat(plan, questions[i], found[i], shots) for i in asked]
+    chats = [put(plan, questions[i], found[i], shots) for i in asked]
 
     def finished(batch: list[int], completions: list[Completion]) -> None:
         answers = [
-            _answer(plan, questions[asked[n]], found[asked[n]], chats[n], completion)
+            conclude(plan, questions[asked[n]], found[asked[n]], chats[n], completion)
             for n, completion in zip(batch, completions, strict=True)
         ]
         done.update(zip([asked[n] for n in batch], answers, strict=True))
@@ -139,13 +139,13 @@ def answer_in_pieces(
         refused = refusal(plan, question, found)
         yield refused.text
         return refused
-    chat = _chat(plan, question, found, shots)
+    chat = put(plan, question, found, shots)
     stream = generator.stream(chat, plan.max_new_tokens)
     try:
         yield from stream
     finally:
         stream.close()
-    return _answer(plan, question, found, chat, stream.completion)
+    return conclude(plan, question, found, chat, stream.completion)
 
 
 def refusal(plan: Plan, question: Question, found: Found) -> Answer:
@@ -154,7 +154,8 @@ def refusal(plan: Plan, question: Question, found: Found) -> Answer:
     return Answer(question, text, text, (), True, found, (), Completion(text, 0, 0, 0.0, "refused"))
 
 
-def _chat(plan: Plan, question: Question, found: Found | None, shots: Shots) -> list[Message]:
+def put(plan: Plan, question: Question, found: Found | None, shots: Shots) -> list[Message]:
+    """Return the chat that puts a question to the model, with the passages and examples it is shown."""
     passages = None if found is None else found.passages
     shown = shots(question) if callable(shots) else shots
     return prompting.ask(
@@ -162,9 +163,10 @@ def _chat(plan: Plan, question: Question, found: Found | None, shots: Shots) -> 
     )
 
 
-def _answer(
+def conclude(
     plan: Plan, question: Question, found: Found | None, chat: Sequence[Message], completion: Completion
 ) -> Answer:
+    """Return what a completion comes to: marks of its own taken out, citations put in, nothing that could be run."""
     text = strip_marks(completion.text)
     refused = is_refusal(text, plan.prompts.refusals)
     if found is None or not found.hits:

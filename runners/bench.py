@@ -106,6 +106,7 @@ class Bench:
     """The models of arms that have one of their own, by the plan's name for it."""
     _generator: Generator | None = None
     _generator_of: Base | None = None
+    _passed_over: int = 0
 
     def tell(self, event: dict[str, Any]) -> None:
         """Log an event and pass it on to whoever watches."""
@@ -171,6 +172,24 @@ class Bench:
         from rag.index import Index
 
         return Index.open(self.run.path / INDEX, self.embedder)
+
+    def renew(self) -> bool:
+        """Take the index's newest generation where it is not the one that is open; say whether it was another.
+
+        BadInput when it cannot be opened: then the open one stays, and that generation is not tried again.
+        """
+        from rag import generations
+        from rag.index import Index
+
+        opened: Index | None = self.__dict__.get("index")
+        folder = self.run.path / INDEX
+        newest = generations.current(folder)
+        if opened is None or newest in (0, opened.generation, self._passed_over):
+            return False
+        self._passed_over = newest
+        self.__dict__["index"] = Index.open(folder, self.embedder)
+        self.__dict__.pop("retriever", None)
+        return True
 
     @cached_property
     def retriever(self) -> Retriever:

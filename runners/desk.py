@@ -56,7 +56,7 @@ class Desk:
     ) -> list[Answer]:
         """Answer questions with one arm; `history` is the turns before them."""
         asked = [Question(f"ask-{n}", text, history=history) for n, text in enumerate(questions)]
-        worn, generator = self._worn(arm, seed)
+        worn, generator = self.ready(arm, seed)
         return answer_all(worn.plan, arm, asked, generator, worn.finder, worn.shots)
 
     def stream(
@@ -64,25 +64,30 @@ class Desk:
     ) -> Running[str, None, Answer]:
         """Yield the pieces of one answer as the model says them; return the answer with its citations."""
         asked = Question("ask-0", question, history=history)
-        worn, generator = self._worn(arm)
+        worn, generator = self.ready(arm)
         return answer_in_pieces(worn.plan, arm, asked, generator, worn.finder, worn.shots)
 
-    def _worn(self, arm: EvaluateStep, seed: int | None = None) -> tuple[Outfit, Generator]:
+    def ready(self, arm: EvaluateStep, seed: int | None = None) -> tuple[Outfit, Generator]:
         """What an arm answers with: its instructions, examples and passages, and the model with its weights."""
         weights = None
         if arm.weights:
             seeds = self.plan.train_step(arm.weights).seeds
-            weights = self.bench.run.adapter(arm.weights, seeds[0] if seed is None else seed)
-            if not weights.exists():
-                raise BadInput(
-                    f"the run has no weights for the arm {arm.arm} ({weights.name} is missing)",
-                    "finish it with: tunewise run --resume",
-                )
+            weights = self.tuned(arm.weights, seeds[0] if seed is None else seed)
         if arm.arm not in self._outfits:
             self._outfits[arm.arm] = recall(self.bench, arm, self._examples)
         # The index may have moved on since the last question.
         worn = replace(self._outfits[arm.arm], finder=passages(self.bench, arm))
         return worn, self.bench.generator(weights, arm)
+
+    def tuned(self, arm: str, seed: int) -> Path:
+        """The folder of a train step's weights; BadInput when the run has none."""
+        weights = self.bench.run.adapter(arm, seed)
+        if not weights.exists():
+            raise BadInput(
+                f"the run has no weights for the arm {arm} ({weights.name} is missing)",
+                "finish it with: tunewise run --resume",
+            )
+        return weights
 
     def _examples(self) -> tuple[Example, ...]:
         from runners.execution import read_data

@@ -30,6 +30,8 @@ BATCH_ROWS = 32
 BATCH_TOKENS = 12_000
 """Tokens of one batch, padding and room for answers included: at most 0.3 GiB of keys and values on a 135M model."""
 OnBatch = Callable[[list[int], list[Completion]], None] | None
+Wanted = Callable[[], bool]
+"""Asked at every token: whether somebody still waits for the answer."""
 
 
 class LocalGenerator:
@@ -82,7 +84,7 @@ class LocalGenerator:
         """
         prompts = self._prompts(chats, max_new_tokens)
         picker = Picker(sampling, range(len(prompts)))
-        shared = self._shared(prompts)
+        shared = self.shared(prompts)
         done: dict[int, Completion] = {}
         for batch in batches([len(p) + max_new_tokens for p in prompts]):
             told = [i for i in batch if i not in known]
@@ -91,7 +93,7 @@ class LocalGenerator:
             if self.decoder is None:
                 answers = self._by_transformers([prompts[i] for i in batch], max_new_tokens, sampling)
             elif len(prompts) == 1:
-                answers = [Stream(self._stream(prompts[0], max_new_tokens, sampling)).finish()]
+                answers = [Stream(self.follow(prompts[0], max_new_tokens, sampling)).finish()]
             else:
                 answers = self._batch(batch, prompts, max_new_tokens, picker, shared)
             made = dict(zip(batch, answers, strict=True))
@@ -103,7 +105,22 @@ class LocalGenerator:
     def stream(self, chat: Sequence[Message], max_new_tokens: int, sampling: Sampling = GREEDY) -> Stream:
         """Answer one chat piece by piece; what earlier prompts and answers share with it is not read again."""
         (prompt,) = self._prompts([chat], max_new_tokens)
-        return Stream(self._stream(prompt, max_new_tokens, sampling))
+        return Stream(self.follow(prompt, max_new_tokens, sampling))
+
+    def prompt(self, asked: Sequence[Message] | str, limit: int) -> list[int]:
+        """A chat, or a text to be gone on with, as tokens; BadInput when no room is left for `limit` more.
+
+        A text is taken as it is: control tokens in it count as such.
+        """
+        check_limit(limit)
+        if not isinstance(asked, str):
+            return self._prompts([asked], limit)[0]
+        ids: list[int] = self.tokenizer.encode(asked)
+        return self._fitting([ids], limit)[0]
+
+    def pieces(self, stop: Sequence[str] = (), trim: bool = True) -> Pieces:
+        """What turns this model's tokens into text as they come."""
+        return Pieces(self._decode, stop, trim)
 
     def _prepare(self) -> None:
         model = self._weights.model
@@ -115,8 +132,10 @@ class LocalGenerator:
     def _prompts(self, chats: Sequence[Sequence[Message]], limit: int) -> list[list[int]]:
         """The chats as tokens, each with room for `limit` more in the model's context."""
         check_limit(limit)
+        return self._fitting([self._tokens(chat) for chat in chats], limit)
+
+    def _fitting(self, prompts: list[list[int]], limit: int) -> list[list[int]]:
         room = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
-        prompts = [self._tokens(chat) for chat in chats]
         for number, prompt in enumerate(prompts, 1):
             which = f"prompt {number} of {len(prompts)}" if len(prompts) > 1 else "the prompt"
             if not prompt:
@@ -139,7 +158,7 @@ class LocalGenerator:
         text: str = self.tokenizer.decode(tokens, skip_special_tokens=True)
         return text
 
-    def _shared(self, prompts: list[list[int]]) -> tuple[int, Kept] | None:
+    def shared(self, prompts: list[list[int]]) -> tuple[int, Kept] | None:
         """What all prompts of a call begin with, read once; None where it is too short to pay."""
         length = common(prompts)
         if self.decoder is None or len(prompts) < 2 or length < LEAST:
@@ -186,14 +205,21 @@ class LocalGenerator:
         found = [at for at in (text.find(s) for s in stop) if at >= 0]
         return text[: min(found, default=len(text))].strip(), bool(found)
 
-    def _stream(self, prompt: list[int], limit: int, sampling: Sampling) -> Running[str, None, Completion]:
+    def follow(
+        self, prompt: list[int], limit: int, sampling: Sampling = GREEDY, wanted: Wanted | None = None,
+        trim: bool = True,
+    ) -> Running[str, None, Completion]:  # fmt: skip
+        """Yield the pieces of an answer to a prompt of tokens; return the whole, as far as it was wanted.
+
+        `trim` takes white space off its ends, as for an answer; a text that is gone on with keeps it.
+        """
         if self.decoder is None:
-            (answer,) = self._by_transformers([prompt], limit, sampling)
+            (answer,) = self._by_transformers([prompt], limit, sampling, wanted)
             if answer.text:
                 yield answer.text
             return answer
         started, owner = time.perf_counter(), self._weights.owner
-        pieces = Pieces(self._decode, sampling.stop)
+        pieces = self.pieces(sampling.stop, trim)
         slab = Slab(self.decoder.layers, 1, len(prompt) + limit)
         if found := self.prefixes.longest(owner, prompt):
             slab.load(found[1], found[0])
@@ -203,7 +229,7 @@ class LocalGenerator:
             piece = "" if ended else pieces.add(token)
             if piece:
                 yield piece
-            if ended := ended or pieces.stopped:
+            if (ended := ended or pieces.stopped) or (wanted and not wanted()):
                 break
         if piece := pieces.rest():
             yield piece
@@ -213,7 +239,9 @@ class LocalGenerator:
         made = len(pieces.tokens)
         return Completion(pieces.text, len(prompt), made, seconds, "stop" if ended else "length")
 
-    def _by_transformers(self, prompts: list[list[int]], limit: int, sampling: Sampling) -> list[Completion]:
+    def _by_transformers(
+        self, prompts: list[list[int]], limit: int, sampling: Sampling, wanted: Wanted | None = None
+    ) -> list[Completion]:
         """Decode as transformers does, for models whose caches are not plain keys and values of all tokens."""
         started = time.perf_counter()
         pad, width = self.tokenizer.pad_token_id, max(len(p) for p in prompts)
@@ -225,6 +253,8 @@ class LocalGenerator:
             torch.manual_seed(sampling.seed)
             drawn = {"temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": 0}
             how = {"do_sample": True, **drawn}
+        if wanted:
+            how["stopping_criteria"] = [lambda ids, scores, **_: torch.full((len(ids),), not wanted())]
         with torch.inference_mode():
             rows = self.model.generate(
                 input_ids=ids, attention_mask=mask, max_new_tokens=limit, pad_token_id=pad,

@@ -10,9 +10,11 @@ UNFINISHED = "\ufffd"
 class Pieces:
     """The text of one answer; the pieces, joined, are the whole answer without its outer white space."""
 
-    def __init__(self, decode: Callable[[list[int]], str], stop: Sequence[str] = ()) -> None:
-        """Keep the tokenizer's decoding and the texts that end an answer."""
-        self._decode, self._stop = decode, tuple(stop)
+    def __init__(
+        self, decode: Callable[[list[int]], str], stop: Sequence[str] = (), trim: bool = True
+    ) -> None:
+        """Keep the tokenizer's decoding and the texts that end an answer; `trim` takes outer white space off."""
+        self._decode, self._stop, self._trim = decode, tuple(stop), trim
         self.tokens: list[int] = []
         self._from = self._read = 0
         self._held = ""
@@ -43,8 +45,7 @@ class Pieces:
         if ends:
             self._held, self.stopped = self._held[: min(ends)], True
             return self.rest()
-        certain = self._held[: len(self._held) - self._maybe_stop()].rstrip()
-        return self._give(certain)
+        return self._give(self._trimmed(self._held[: len(self._held) - self._maybe_stop()]))
 
     def rest(self) -> str:
         """Return what was held back, at the end."""
@@ -52,11 +53,14 @@ class Pieces:
             known = self._decode(self.tokens[self._from : self._read])
             self._held += self._decode(self.tokens[self._from :])[len(known) :]
             self._read = len(self.tokens)
-        return self._give(self._held.rstrip())
+        return self._give(self._trimmed(self._held))
+
+    def _trimmed(self, text: str) -> str:
+        return text.rstrip() if self._trim else text
 
     def _give(self, certain: str) -> str:
         self._held = self._held[len(certain) :]
-        piece = certain if self._parts else certain.lstrip()
+        piece = certain if self._parts or not self._trim else certain.lstrip()
         if piece:
             self._parts.append(piece)
         return piece

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import re
+import shutil
+import subprocess
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -215,3 +218,94 @@ def little_bert() -> Callable[[Path, Any, int], Path]:
         return folder
 
     return make
+
+
+class Browser:
+    """Headless Chromium, spoken to through its debugging pipe: no library, no port."""
+
+    def __init__(self, program: str, home: Path) -> None:
+        hears, said = os.pipe()
+        told, says = os.pipe()
+        flags = (
+            "--headless=new", "--no-sandbox", "--disable-gpu", "--remote-debugging-pipe", "--no-first-run",
+            "--disable-background-networking", "--disable-component-update",
+            "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
+            f"--user-data-dir={home}", "about:blank",
+        )  # fmt: skip
+        line = f'exec "$0" "$@" 3<&{hears} 4>&{says}'
+        self.process = subprocess.Popen(
+            ["bash", "-c", line, program, *flags], pass_fds=(hears, says),
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        os.close(hears)
+        os.close(says)
+        self.out, self.into = os.fdopen(said, "wb"), os.fdopen(told, "rb")
+        self.events: list[dict[str, Any]] = []
+        self.count, self.session, self.heard = 0, "", bytearray()
+        target = self.call("Target.createTarget", url="about:blank")["targetId"]
+        self.session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+        for domain in ("Page", "Network", "Runtime", "Log"):
+            self.call(f"{domain}.enable")
+
+    def call(self, method: str, **params: Any) -> dict[str, Any]:
+        self.count += 1
+        body = {"id": self.count, "method": method, "params": params}
+        body |= {"sessionId": self.session} if self.session else {}
+        self.out.write(json.dumps(body).encode() + b"\0")
+        self.out.flush()
+        while True:
+            message = self.next()
+            if message.get("id") == self.count:
+                assert "error" not in message, message
+                return message["result"]
+
+    def next(self) -> dict[str, Any]:
+        while b"\0" not in self.heard:
+            got = self.into.read1(1 << 20)
+            assert got, "Chromium ended"
+            self.heard += got
+        raw, _, rest = bytes(self.heard).partition(b"\0")
+        self.heard = bytearray(rest)
+        message = json.loads(raw)
+        self.events.append(message)
+        return message
+
+    def open(self, url: str, width: int = 1280, scheme: str = "light") -> None:
+        look = [{"name": "prefers-color-scheme", "value": scheme}]
+        self.call("Emulation.setEmulatedMedia", media="", features=look)
+        self.call(
+            "Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=False
+        )
+        self.events.clear()
+        self.call("Page.navigate", url=url)
+        while not any(e.get("method") == "Page.loadEventFired" for e in self.events):
+            self.next()
+
+    def js(self, code: str) -> Any:
+        found = self.call("Runtime.evaluate", expression=code, returnByValue=True)
+        assert "exceptionDetails" not in found, found
+        return found["result"].get("value")
+
+    def shoot(self, path: Path) -> None:
+        height = self.js("document.documentElement.scrollHeight")
+        clip = {"x": 0, "y": 0, "width": self.js("innerWidth"), "height": height, "scale": 1}
+        shot = self.call("Page.captureScreenshot", format="png", captureBeyondViewport=True, clip=clip)
+        path.write_bytes(base64.b64decode(shot["data"]))
+
+    def close(self) -> None:
+        self.session = ""
+        self.call("Browser.close")
+        self.process.wait(20)
+        self.out.close()
+        self.into.close()
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    names = ("chromium", "chromium-browser", "google-chrome")
+    program = next((found for name in names if (found := shutil.which(name))), None)
+    if program is None or os.name == "nt":
+        pytest.skip("needs Chromium, as in Debian's package of that name")
+    started = Browser(program, tmp_path_factory.mktemp("chromium"))
+    yield started
+    started.close()

@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import base64
 import json
-import os
-import shutil
-import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -117,103 +112,13 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder.path / "report.html"
 
 
-class Browser:
-    """Headless Chromium, spoken to through its debugging pipe: no library, no port."""
-
-    def __init__(self, program: str, home: Path) -> None:
-        hears, said = os.pipe()
-        told, says = os.pipe()
-        flags = (
-            "--headless=new", "--no-sandbox", "--disable-gpu", "--remote-debugging-pipe", "--no-first-run",
-            "--disable-background-networking", "--disable-component-update", "--host-resolver-rules=MAP * ~NOTFOUND",
-            f"--user-data-dir={home}", "about:blank",
-        )  # fmt: skip
-        line = f'exec "$0" "$@" 3<&{hears} 4>&{says}'
-        self.process = subprocess.Popen(
-            ["bash", "-c", line, program, *flags], pass_fds=(hears, says),
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
-        os.close(hears)
-        os.close(says)
-        self.out, self.into = os.fdopen(said, "wb"), os.fdopen(told, "rb")
-        self.events: list[dict[str, Any]] = []
-        self.count, self.session, self.heard = 0, "", bytearray()
-        target = self.call("Target.createTarget", url="about:blank")["targetId"]
-        self.session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
-        for domain in ("Page", "Network", "Runtime", "Log"):
-            self.call(f"{domain}.enable")
-
-    def call(self, method: str, **params: Any) -> dict[str, Any]:
-        self.count += 1
-        body = {"id": self.count, "method": method, "params": params}
-        body |= {"sessionId": self.session} if self.session else {}
-        self.out.write(json.dumps(body).encode() + b"\0")
-        self.out.flush()
-        while True:
-            message = self.next()
-            if message.get("id") == self.count:
-                assert "error" not in message, message
-                return message["result"]
-
-    def next(self) -> dict[str, Any]:
-        while b"\0" not in self.heard:
-            got = self.into.read1(1 << 20)
-            assert got, "Chromium ended"
-            self.heard += got
-        raw, _, rest = bytes(self.heard).partition(b"\0")
-        self.heard = bytearray(rest)
-        message = json.loads(raw)
-        self.events.append(message)
-        return message
-
-    def open(self, url: str, width: int = 1280, scheme: str = "light") -> None:
-        look = [{"name": "prefers-color-scheme", "value": scheme}]
-        self.call("Emulation.setEmulatedMedia", media="", features=look)
-        self.call(
-            "Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=False
-        )
-        self.events.clear()
-        self.call("Page.navigate", url=url)
-        while not any(e.get("method") == "Page.loadEventFired" for e in self.events):
-            self.next()
-
-    def js(self, code: str) -> Any:
-        found = self.call("Runtime.evaluate", expression=code, returnByValue=True)
-        assert "exceptionDetails" not in found, found
-        return found["result"].get("value")
-
-    def shoot(self, path: Path) -> None:
-        height = self.js("document.documentElement.scrollHeight")
-        clip = {"x": 0, "y": 0, "width": self.js("innerWidth"), "height": height, "scale": 1}
-        shot = self.call("Page.captureScreenshot", format="png", captureBeyondViewport=True, clip=clip)
-        path.write_bytes(base64.b64decode(shot["data"]))
-
-    def close(self) -> None:
-        self.session = ""
-        self.call("Browser.close")
-        self.process.wait(20)
-        self.out.close()
-        self.into.close()
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    names = ("chromium", "chromium-browser", "google-chrome")
-    program = next((found for name in names if (found := shutil.which(name))), None)
-    if program is None or os.name == "nt":
-        pytest.skip("needs Chromium, as in Debian's package of that name")
-    started = Browser(program, tmp_path_factory.mktemp("chromium"))
-    yield started
-    started.close()
-
-
-def shown(browser: Browser) -> list[str]:
+def shown(browser: Any) -> list[str]:
     return browser.js(
         "[...document.querySelectorAll('.question')].filter(q => q.offsetHeight).map(q => q.id)"
     )
 
 
-def test_nothing_leaves_the_file_and_nothing_of_an_answer_runs(browser: Browser, page: Path) -> None:
+def test_nothing_leaves_the_file_and_nothing_of_an_answer_runs(browser: Any, page: Path) -> None:
     browser.open(page.as_uri())
     asked = [
         e["params"]["request"]["url"]
@@ -242,7 +147,7 @@ def test_nothing_leaves_the_file_and_nothing_of_an_answer_runs(browser: Browser,
     assert browser.js("window.ran") is None
 
 
-def test_every_training_seed_has_its_own_line(browser: Browser, page: Path) -> None:
+def test_every_training_seed_has_its_own_line(browser: Any, page: Path) -> None:
     browser.open(page.as_uri())
     points = browser.js(
         "[...document.querySelectorAll('#cost polyline')].map(l => l.getAttribute('points').split(' ')"
@@ -253,7 +158,7 @@ def test_every_training_seed_has_its_own_line(browser: Browser, page: Path) -> N
     assert all(line == sorted(set(line)) for line in trained)
 
 
-def test_the_table_filters(browser: Browser, page: Path) -> None:
+def test_the_table_filters(browser: Any, page: Path) -> None:
     browser.open(page.as_uri())
     fill = (
         "(name, value) => {{ const f = document.getElementById('filter').elements[name]; f.value = value; }}"
@@ -277,13 +182,13 @@ def test_the_table_filters(browser: Browser, page: Path) -> None:
     assert len(shown(browser)) == COUNT - 1
 
 
-def test_a_filter_in_the_address_is_taken_up(browser: Browser, page: Path) -> None:
+def test_a_filter_in_the_address_is_taken_up(browser: Any, page: Path) -> None:
     browser.open("about:blank")
     browser.open(f"{page.as_uri()}#filter:text=pier+1&arm=rag&show=right")
     assert shown(browser) == ["q-2", "q-11", "q-12"]
 
 
-def test_a_citation_opens_its_passage_without_a_script(browser: Browser, page: Path) -> None:
+def test_a_citation_opens_its_passage_without_a_script(browser: Any, page: Path) -> None:
     browser.open(page.as_uri())
     browser.js("document.querySelectorAll('.question details').forEach(d => { d.open = true })")
     browser.js("document.querySelector('#q-4 button.cite').click()")
@@ -295,7 +200,7 @@ def test_a_citation_opens_its_passage_without_a_script(browser: Browser, page: P
 
 
 @pytest.mark.parametrize("width", [380, 820, 1280])
-def test_no_width_scrolls_sideways(browser: Browser, page: Path, tmp_path: Path, width: int) -> None:
+def test_no_width_scrolls_sideways(browser: Any, page: Path, tmp_path: Path, width: int) -> None:
     for scheme in ("light", "dark"):
         browser.open(page.as_uri(), width, scheme)
         browser.js("document.querySelectorAll('details').forEach(d => { d.open = true })")
@@ -306,9 +211,7 @@ def test_no_width_scrolls_sideways(browser: Browser, page: Path, tmp_path: Path,
     assert sum(map(int, dark[4:-1].split(","))) < 120
 
 
-def test_without_scripts_it_is_a_plain_list_and_on_paper_the_forms_are_gone(
-    browser: Browser, page: Path
-) -> None:
+def test_without_scripts_it_is_a_plain_list_and_on_paper_the_forms_are_gone(browser: Any, page: Path) -> None:
     browser.call("Emulation.setScriptExecutionDisabled", value=True)
     browser.open(page.as_uri())
     browser.call("Emulation.setScriptExecutionDisabled", value=False)
@@ -321,7 +224,7 @@ def test_without_scripts_it_is_a_plain_list_and_on_paper_the_forms_are_gone(
     assert browser.js("document.querySelector('.paper').offsetHeight") > 0
 
 
-def test_everything_is_named_for_those_who_do_not_see_it(browser: Browser, page: Path) -> None:
+def test_everything_is_named_for_those_who_do_not_see_it(browser: Any, page: Path) -> None:
     browser.open(page.as_uri())
     unnamed = (
         "[...document.querySelectorAll('svg')].filter(s => !s.parentElement.closest('svg')"

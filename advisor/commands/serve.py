@@ -1,0 +1,43 @@
+"""`tunewise serve`: a finished run as an OpenAI-compatible endpoint, with a page to ask it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+
+
+def command(
+    run: Path = typer.Argument(help="The run folder."),
+    host: str = typer.Option(
+        "127.0.0.1", help="Address to listen on; one that other machines reach needs a token."
+    ),
+    port: int = typer.Option(8000, min=0, max=65535, help="Port; 0 takes a free one."),
+    token: Path | None = typer.Option(
+        None,
+        help="File with the token that requests must bring, for its owner only; made with a fresh one if absent.",
+    ),
+    allow_host: list[str] = typer.Option(
+        [], help="Another name that the server is called by; may be repeated. Others are refused."
+    ),
+    allow_origin: list[str] = typer.Option(
+        [], help="Origin of a page elsewhere that may ask, as https://desk.example; may be repeated."
+    ),
+    max_tokens: int = typer.Option(1024, min=1, help="Longest answer that a request may ask for."),
+    queue: int = typer.Option(64, min=1, help="Most requests waiting; more are told to come again."),
+    time_limit: float = typer.Option(120.0, min=1, help="Most seconds for one request, waiting included."),
+    per_minute: int = typer.Option(0, min=0, help="Most requests a minute from one address; 0 is no limit."),
+) -> None:
+    """Serve a run: its arms, its base and its adapters as models of an OpenAI-compatible endpoint, and a page at /.
+
+    `model` picks the arm; by default the one that the verdict chose. Answers are the trial's own: cited, with its
+    refusals, greedy unless a temperature is given. Ctrl-C or SIGTERM lets what is being answered end first.
+    """
+    from advisor.extras import need
+
+    need("serve", "fastapi", "uvicorn", "sse_starlette", "prometheus_client")
+    from advisor.server.limits import Limits
+    from advisor.server.start import Wish, serve
+
+    limits = Limits(max_tokens=max_tokens, seconds=time_limit, per_minute=per_minute)
+    serve(Wish(run, host, port, token, tuple(allow_host), tuple(allow_origin)), limits, queue)

@@ -1,0 +1,171 @@
+"""The app: its routes, and every error in one shape."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import FastAPI, HTTPException, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import HTMLResponse, JSONResponse, Response
+from sse_starlette.sse import AppStatus
+
+from advisor import __version__
+from advisor.server import lookups, talk
+from advisor.server.ear import Gone
+from advisor.server.gate import App, Gate, House
+from advisor.server.meters import KIND
+from advisor.server.page import page
+from advisor.server.refusals import Refusal, refusal
+from advisor.server.service import Service
+from advisor.server.wants import ChatWant, CompletionWant, EmbeddingWant, SearchWant
+from rag.errors import Problem
+
+ERRORS: dict[int | str, dict[str, Any]] = {
+    status: {"description": what}
+    for status, what in {
+        400: "Not understood or not supported.", 401: "No valid token.", 404: "No such model or path.",
+        413: "Too much.", 422: "A field of the wrong kind, or an answer of another form than asked for.",
+        429: "Too often.", 503: "The queue is full; Retry-After says when to come again.",
+    }.items()
+}  # fmt: skip
+
+
+def create(service: Service, house: House) -> App:
+    """The guarded app of a service, whose clerk it starts and stops."""
+    # Streams end by themselves: they must not be broken off as soon as the server is told to stop.
+    AppStatus.disable_automatic_graceful_drain()
+    app = FastAPI(
+        title="tunewise", version=__version__, docs_url=None, redoc_url=None, lifespan=_working(service),
+        description="One run, OpenAI-compatible. What is tunewise's own stands in `x_tunewise`.",
+        responses=ERRORS,
+    )  # fmt: skip
+    _talks(app, service)
+    _looks(app, service)
+    _errors(app)
+    guarded: App = Gate(app, house, service.meters.request)
+    if house.origins:
+        from fastapi.middleware.cors import CORSMiddleware
+
+        guarded = CORSMiddleware(
+            guarded, allow_origins=list(house.origins), allow_methods=["GET", "POST"],
+            allow_headers=["authorization", "content-type"],
+        )  # fmt: skip
+    return guarded
+
+
+def _working(service: Service) -> Any:
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        service.clerk.start()
+        service.meters.watch(lambda: service.clerk.waiting)
+        yield
+        service.clerk.stop()
+
+    return lifespan
+
+
+def _talks(app: FastAPI, service: Service) -> None:
+    @app.post("/v1/chat/completions")
+    async def chat_completions(want: ChatWant, request: Request) -> Response:
+        """Answer a chat, whole or as it is made."""
+        return await talk.chat(service, want, request)
+
+    @app.post("/v1/completions")
+    async def completions(want: CompletionWant, request: Request) -> Response:
+        """Go on with a text, or let an arm answer it."""
+        return await talk.complete(service, want, request)
+
+    @app.post("/v1/embeddings")
+    async def embeddings(want: EmbeddingWant, request: Request) -> dict[str, Any]:
+        """Turn texts into vectors."""
+        return await lookups.embed(service, want, request)
+
+    @app.post("/v1/search")
+    async def search(want: SearchWant, request: Request) -> dict[str, Any]:
+        """Search the index."""
+        return await lookups.search(service, want, request)
+
+
+def _looks(app: FastAPI, service: Service) -> None:
+    text, headers = page()
+
+    @app.get("/", response_class=HTMLResponse, include_in_schema=False)
+    async def root() -> HTMLResponse:
+        return HTMLResponse(text, headers=headers)
+
+    @app.get("/v1/models")
+    async def models() -> dict[str, Any]:
+        """List what can be asked, the default first."""
+        return service.models()
+
+    @app.get("/v1/models/{name:path}")
+    async def model(name: str) -> dict[str, Any]:
+        """Tell of one of them."""
+        rows = service.models()["data"]
+        found: dict[str, Any] | None = next((row for row in rows if row["id"] == name), None)
+        if found is None:
+            service.choice(name)
+        return found or {}
+
+    @app.get("/v1/passages")
+    def passages(doc: str, start: int, end: int, generation: int) -> dict[str, Any]:
+        """Return the text that a citation names."""
+        return lookups.passage(service, doc, start, end, generation)
+
+    @app.get("/health")
+    async def health() -> JSONResponse:
+        """Say whether questions are answered."""
+        good = service.clerk.alive
+        body = {
+            "status": "ok" if good else "stopped",
+            "waiting": service.clerk.waiting,
+            "version": __version__,
+        }
+        return JSONResponse(body, 200 if good else 503)
+
+    @app.get("/metrics", response_class=Response)
+    async def metrics() -> Response:
+        """Count, in Prometheus' format."""
+        return Response(service.meters.text(), media_type=KIND)
+
+
+def _errors(app: FastAPI) -> None:
+    def say(found: Refusal) -> JSONResponse:
+        return JSONResponse(found.body, found.status, found.headers)
+
+    @app.exception_handler(Refusal)
+    async def refused(request: Request, error: Refusal) -> JSONResponse:
+        return say(error)
+
+    @app.exception_handler(Problem)
+    async def problem(request: Request, error: Problem) -> JSONResponse:
+        return say(refusal(error))
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
+        first = error.errors()[0]
+        if first["type"] == "json_invalid":
+            return say(Refusal(400, "the body is not valid JSON", code="invalid_json"))
+        place = ".".join(str(part) for part in first["loc"][1:])[:200] or None
+        return say(Refusal(422, f"{place or 'the body'}: {first['msg']}", param=place, code=first["type"]))
+
+    @app.exception_handler(HTTPException)
+    @app.exception_handler(400)
+    @app.exception_handler(404)
+    @app.exception_handler(405)
+    async def plain(request: Request, error: Exception) -> JSONResponse:
+        status = getattr(error, "status_code", 500)
+        message = {404: "there is no such path", 405: "this path does not take that method"}.get(
+            status, "the body is not valid JSON" if status == 400 else "the request failed"
+        )
+        return say(Refusal(status, message))
+
+    @app.exception_handler(Gone)
+    async def gone(request: Request, error: Gone) -> Response:
+        return Response(status_code=499)
+
+    @app.exception_handler(Exception)
+    async def bug(request: Request, error: Exception) -> JSONResponse:
+        return say(refusal(error))

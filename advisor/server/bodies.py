@@ -1,0 +1,102 @@
+"""The bodies of answers, in OpenAI's shape; what is ours stands in `x_tunewise`, which strict clients ignore."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from advisor.show import answer_json
+from runners.catalogue import Choice
+from runners.ticket import Reply
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """How one answer, whole or in chunks, is named: the same id, time and model in each of its bodies."""
+
+    choice: Choice
+    chat: bool
+    id: str = ""
+    created: int = field(default_factory=lambda: int(time.time()))
+
+    @classmethod
+    def fresh(cls, choice: Choice, chat: bool) -> Shape:
+        """A shape with an id of its own."""
+        return cls(choice, chat, f"{'chatcmpl' if chat else 'cmpl'}-{secrets.token_hex(12)}")
+
+    def whole(self, replies: list[Reply], extra: list[dict[str, Any]]) -> dict[str, Any]:
+        """The body of an answer that is not streamed; one choice for each reply."""
+        choices: list[dict[str, Any]] = []
+        for index, reply in enumerate(replies):
+            said: dict[str, Any] = {"text": reply.text}
+            if self.chat:
+                # Where JSON was asked for, clients must be able to tell the house's refusal from an answer.
+                declined = reply.text if "response_format" in extra[index] and _declined(reply) else None
+                said = {"message": {"role": "assistant", "content": reply.text, "refusal": declined}}
+            choices.append({"index": index, **said, "logprobs": None, "finish_reason": finish(reply)})
+        ours = extra[0] if len(extra) == 1 else {"schema": 1, "choices": extra}
+        return {**self._head(""), "choices": choices, "usage": usage(*replies), "x_tunewise": ours}
+
+    def opening(self) -> dict[str, Any]:
+        """The first chunk: who speaks."""
+        return self._chunk({"delta": {"role": "assistant", "content": ""}} if self.chat else {"text": ""})
+
+    def piece(self, text: str) -> dict[str, Any]:
+        """A chunk with a piece of the answer."""
+        return self._chunk({"delta": {"content": text}} if self.chat else {"text": text})
+
+    def closing(self, reply: Reply, extra: dict[str, Any]) -> dict[str, Any]:
+        """The chunk that says why the answer ended, with its citations."""
+        return {
+            **self._chunk({"delta": {}} if self.chat else {"text": ""}, finish(reply)),
+            "x_tunewise": extra,
+        }
+
+    def counted(self, reply: Reply) -> dict[str, Any]:
+        """The chunk with the usage, which has no choices."""
+        return {**self._head(".chunk"), "choices": [], "usage": usage(reply)}
+
+    def _chunk(self, said: dict[str, Any], ended: str | None = None) -> dict[str, Any]:
+        choice = {"index": 0, **said, "logprobs": None, "finish_reason": ended}
+        return {**self._head(".chunk"), "choices": [choice]}
+
+    def _head(self, kind: str) -> dict[str, Any]:
+        name = f"chat.completion{kind}" if self.chat else "text_completion"
+        return {"id": self.id, "object": name, "created": self.created, "model": self.choice.id}
+
+
+def _declined(reply: Reply) -> bool:
+    return reply.answer is not None and reply.answer.refused
+
+
+def finish(reply: Reply) -> str:
+    """OpenAI's word for why an answer ended; a refusal is an answer like any other."""
+    return "length" if reply.completion.finish == "length" else "stop"
+
+
+def usage(*replies: Reply) -> dict[str, int]:
+    """Tokens of the prompts and the answers."""
+    asked = sum(reply.completion.prompt_tokens for reply in replies)
+    said = sum(reply.completion.completion_tokens for reply in replies)
+    return {"prompt_tokens": asked, "completion_tokens": said, "total_tokens": asked + said}
+
+
+def ours(reply: Reply, choice: Choice, told: dict[str, Any]) -> dict[str, Any]:
+    """What `ask --json` says of an answer, but for its text and tokens, which stand in their own places.
+
+    `answer` is there where its text, which the citations' places refer to, is not what the client got.
+    """
+    found: dict[str, Any] = {"schema": 1, "arm": None if choice.raw else choice.id}
+    if reply.answer is not None:
+        found = answer_json(reply.answer, choice.id)
+        del found["usage"]
+        if found["answer"] == reply.text == reply.streamed:
+            del found["answer"]
+    found |= {"seconds": round(reply.completion.seconds, 3), **told}
+    if reply.cut:
+        found["cut"] = "the time limit ended the answer"
+    if reply.completion.estimated:
+        found["tokens_estimated"] = True
+    return found

@@ -1,0 +1,187 @@
+"""What every request passes before anything reads it: host, origin, pace, token, kind and size."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import json
+import time
+from collections.abc import Awaitable, Callable, Collection, Mapping, MutableMapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from advisor.server.key import Key, is_loopback
+from advisor.server.limits import Limits
+from advisor.server.pace import Pace
+from advisor.server.refusals import Refusal
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Message, Receive, Send], Awaitable[None]]
+
+HEADERS = {
+    "X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer", "X-Frame-Options": "DENY",
+    "Cross-Origin-Resource-Policy": "same-origin", "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class House:
+    """Who may come in."""
+
+    limits: Limits = field(default_factory=Limits)
+    key: Key | None = None
+    hosts: Collection[str] = ()
+    """Names, besides this machine's own, that a Host header may give."""
+    origins: Collection[str] = ()
+    """Origins of pages elsewhere that may ask."""
+    open: bool = False
+    """Whether it listens to other machines: then a Host header may be any address, though no unknown name."""
+
+
+class Gate:
+    """ASGI middleware; it is not one of Starlette's, which would hide a client's going away."""
+
+    def __init__(
+        self, app: App, house: House, on_done: Callable[[str, int, float], None] | None = None
+    ) -> None:
+        """Guard the app; `on_done` hears path, status and seconds of each request."""
+        self.app, self.house, self._on_done = app, house, on_done
+        self._pace = Pace(house.limits.per_minute)
+
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        """Let a request through, or answer it with the reason why not."""
+        if scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1008})
+            return
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        started, status = time.monotonic(), 500
+
+        async def sending(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                given = {name.lower() for name, _ in message.get("headers", ())}
+                message["headers"] = [
+                    *message.get("headers", ()),
+                    *(
+                        (n.encode(), v.encode())
+                        for n, v in HEADERS.items()
+                        if n.lower().encode() not in given
+                    ),
+                ]
+            await send(message)
+
+        try:
+            self._check(scope)
+            if scope["method"] in ("POST", "PUT", "PATCH"):
+                receive = _replayed(await self._body(scope, receive), receive)
+            await self.app(scope, receive, sending)
+        except Refusal as refused:
+            await _answer(refused, sending)
+        finally:
+            if self._on_done:
+                self._on_done(scope["path"], status, time.monotonic() - started)
+
+    def _check(self, scope: Message) -> None:
+        headers = _headers(scope)
+        host = headers.get("host", "")
+        if not self._host_is_ours(host):
+            raise Refusal(
+                400, "the Host header names no host of this server (--allow-host adds one)",
+                code="host_not_allowed",
+            )  # fmt: skip
+        client = (scope.get("client") or ("",))[0]
+        if wait := self._pace.wait(client):
+            raise Refusal(
+                429, f"more than {self.house.limits.per_minute} requests a minute", code="rate_limit_exceeded",
+                retry_after=wait,
+            )  # fmt: skip
+        if self.house.key and not self.house.key.opens(headers.get("authorization", "")):
+            raise Refusal(401, "a valid token is needed", code="invalid_api_key")
+        origin = headers.get("origin")
+        if origin and origin not in self.house.origins and origin.partition("://")[2] != host:
+            raise Refusal(
+                403, "pages of another origin may not ask here (--allow-origin lets one)",
+                code="origin_not_allowed",
+            )  # fmt: skip
+        if scope["method"] in ("POST", "PUT", "PATCH"):
+            kind = headers.get("content-type", "").partition(";")[0].strip().lower()
+            # A page elsewhere can send other kinds without asking first whether it may.
+            if kind != "application/json":
+                raise Refusal(
+                    415, "the body must be JSON: send Content-Type: application/json", code="not_json"
+                )
+
+    def _host_is_ours(self, given: str) -> bool:
+        """Whether a Host header is one that no foreign page can have: DNS rebinding brings a name of its own."""
+        name = _without_port(given)
+        if name in self.house.hosts or is_loopback(name):
+            return True
+        try:
+            ipaddress.ip_address(name)
+        except ValueError:
+            return False
+        return self.house.open
+
+    async def _body(self, scope: Message, receive: Receive) -> bytes:
+        most, parts, size = self.house.limits.body_bytes, [], 0
+        length = _headers(scope).get("content-length", "0")
+        announced = int(length) if length.isascii() and length.isdecimal() and len(length) < 20 else 0
+        try:
+            async with asyncio.timeout(self.house.limits.body_seconds):
+                while max(size, announced) <= most:
+                    message = await receive()
+                    if message["type"] == "http.disconnect":
+                        raise Refusal(400, "the request ended before its body did", code="incomplete_body")
+                    parts.append(message.get("body", b""))
+                    size += len(parts[-1])
+                    if not message.get("more_body"):
+                        break
+        except TimeoutError:
+            raise Refusal(408, "the body took too long to arrive", code="body_timeout") from None
+        if max(size, announced) > most:
+            raise Refusal(413, f"the body is larger than {most:,} bytes", code="body_too_large")
+        return b"".join(parts)
+
+
+def _replayed(body: bytes, receive: Receive) -> Receive:
+    """Give the body once, then whatever comes: that the client has gone."""
+    given = False
+
+    async def again() -> Message:
+        nonlocal given
+        if given:
+            return await receive()
+        given = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return again
+
+
+async def _answer(refused: Refusal, send: Send) -> None:
+    body = json.dumps(refused.body).encode()
+    headers = {"Content-Type": "application/json", "Content-Length": str(len(body)), **refused.headers}
+    # What is left of a body that was not read must not be taken for the next request.
+    headers["Connection"] = "close"
+    raw = [(name.encode(), value.encode()) for name, value in headers.items()]
+    await send({"type": "http.response.start", "status": refused.status, "headers": raw})
+    await send({"type": "http.response.body", "body": body})
+
+
+def _headers(scope: Message) -> Mapping[str, str]:
+    """The headers, the first of each name."""
+    found: dict[str, str] = {}
+    for name, value in scope.get("headers", ()):
+        found.setdefault(name.decode("latin-1").lower(), value.decode("latin-1"))
+    return found
+
+
+def _without_port(host: str) -> str:
+    if host.startswith("["):
+        return host[1:].partition("]")[0]
+    return host.rpartition(":")[0] if host.count(":") == 1 else host

@@ -1,0 +1,117 @@
+"""Embeddings, searches and the passages that citations open: what needs no answer of a model."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+from fastapi import Request
+
+from advisor.searching import results_json
+from advisor.server.ear import Ear, unless_gone
+from advisor.server.refusals import Refusal, refusal
+from advisor.server.service import Service, no_model
+from advisor.server.wants import EmbeddingWant, SearchWant
+from rag.clean import visible
+from rag.errors import Problem
+from runners.desk import Desk
+from runners.ticket import Errand
+
+AROUND = 400
+"""Characters shown before and after a cited span."""
+WIDEST = 20_000
+
+
+async def embed(service: Service, want: EmbeddingWant, request: Request) -> dict[str, Any]:
+    """Embed texts as documents are."""
+    want.refuse_unsupported()
+    if service.embedder is None:
+        raise no_model(want.model or "(an embedder)", "none that embeds: this run has no index")
+    if want.model not in (None, service.embedder):
+        raise no_model(str(want.model), service.embedder)
+    texts = [want.input] if isinstance(want.input, str) else want.input
+    if not 1 <= len(texts) <= service.limits.inputs or not all(texts):
+        raise Refusal(400, f"input takes 1 to {service.limits.inputs} texts, none empty", param="input")
+    if sum(map(len, texts)) > service.limits.characters:
+        raise Refusal(413, f"input has more than {service.limits.characters:,} characters", param="input")
+
+    def work(desk: Desk) -> tuple[Any, int]:
+        embedder = desk.bench.embedder
+        if want.dimensions not in (None, embedder.dimension):
+            raise Refusal(400, f"dimensions: only {embedder.dimension} are made", param="dimensions")
+        return embedder.encode(texts), sum(map(embedder.count_tokens, texts))
+
+    vectors, tokens = await _done(service, work, request)
+    as_text = want.encoding_format == "base64"
+    rows = [
+        {
+            "object": "embedding", "index": index,
+            "embedding": base64.b64encode(row.astype("<f4").tobytes()).decode() if as_text else row.tolist(),
+        }
+        for index, row in enumerate(vectors)
+    ]  # fmt: skip
+    usage = {"prompt_tokens": tokens, "total_tokens": tokens}
+    return {"object": "list", "data": rows, "model": service.embedder, "usage": usage}
+
+
+async def search(service: Service, want: SearchWant, request: Request) -> dict[str, Any]:
+    """Search the run's index, as `tunewise index search --json` prints it, with the generation searched."""
+    from advisor.searching import day
+    from rag.filters import Condition
+    from rag.query import Query
+
+    _needs_index(service)
+    if not want.query.strip() or len(want.query) > service.limits.characters:
+        raise Refusal(400, f"query takes 1 to {service.limits.characters:,} characters", param="query")
+    query = Query(
+        k=want.k, where=tuple(map(Condition.parse, want.where)), as_of=day(want.as_of), expired=want.expired
+    )
+
+    def work(desk: Desk) -> dict[str, Any]:
+        index = desk.bench.index
+        return {**results_json(index.find(want.query, query)), "generation": index.generation}
+
+    found: dict[str, Any] = await _done(service, work, request)
+    if ignored := want.ignored():
+        found["ignored"] = ignored
+    return found
+
+
+def passage(service: Service, doc: str, start: int, end: int, generation: int) -> dict[str, Any]:
+    """The text that a citation names, with what stands around it; Refusal when the index has moved on."""
+    _needs_index(service)
+    if not 0 <= start <= end <= start + WIDEST:
+        raise Refusal(400, f"start and end must name a span of at most {WIDEST:,} characters", param="end")
+    index = service.desk.bench.index
+    if generation != index.generation:
+        raise Refusal(404, "the documents have been updated since this answer: ask again", code="moved_on")
+    try:
+        raw = index.raw(doc)
+    except Problem as problem:
+        raise Refusal(404, problem.message, code="moved_on") from None
+    if raw is None or end > len(raw):
+        raise Refusal(404, "there is no such passage", code="no_passage")
+    return {
+        "schema": 1, "doc": doc, "generation": generation, "before": visible(raw[max(0, start - AROUND) : start]),
+        "text": visible(raw[start:end]), "after": visible(raw[end : end + AROUND]),
+    }  # fmt: skip
+
+
+def _needs_index(service: Service) -> None:
+    if service.desk.plan.index is None:
+        raise Refusal(404, "this run has no index", code="no_index")
+
+
+async def _done(service: Service, work: Any, request: Request) -> Any:
+    """Have something done on the clerk's thread, in its turn."""
+    ear = Ear()
+    errand = Errand(work, ear.hear)
+    service.clerk.put(errand)
+
+    def leave() -> None:
+        errand.left = True
+
+    found = await unless_gone(ear.next(), request.receive, leave)
+    if isinstance(found, Exception):
+        raise refusal(found)
+    return found

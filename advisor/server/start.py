@@ -1,0 +1,109 @@
+"""Start a run's server: what could be refused is refused first, then models are loaded, then it listens."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+
+from advisor.server import key
+from advisor.server.app import create
+from advisor.server.gate import House
+from advisor.server.limits import Limits
+from advisor.server.meters import Meters
+from advisor.server.service import Service
+from rag.errors import CannotRun
+from runners.catalogue import catalogue
+from runners.clerk import Clerk, Hours
+from runners.desk import Desk
+
+DRAIN = 60
+"""Seconds that answers under way are given when the server is told to stop."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What is served, where and to whom."""
+
+    run: Path
+    host: str = "127.0.0.1"
+    port: int = 8000
+    token: Path | None = None
+    hosts: tuple[str, ...] = ()
+    origins: tuple[str, ...] = ()
+
+
+def serve(wish: Wish, limits: Limits, queue: int) -> None:
+    """Serve until told to stop; what is being answered then is finished first.
+
+    Raises UsageProblem for an open address without a token, BadInput for a damaged run or a readable token's file,
+    CannotRun when the address is taken.
+    """
+    key.check(wish.host, wish.token)
+    desk = Desk(wish.run)
+    choices, missing = catalogue(desk)
+    opener = None
+    if wish.token is not None:
+        opener, made = key.read_key(wish.token)
+        if made:
+            _say(f"made a fresh token in {wish.token}; requests bring it as Authorization: Bearer")
+    meters = Meters()
+    service = Service(desk, Clerk(desk, Hours(room=queue), meters.hear), choices, limits, meters)
+    house = House(limits, opener, (*wish.hosts, wish.host), wish.origins, open=not key.is_loopback(wish.host))
+    config = uvicorn.Config(
+        create(service, house), host=wish.host, port=wish.port, access_log=False, log_config=None, ws="none",
+        timeout_graceful_shutdown=DRAIN, server_header=False,
+    )  # fmt: skip
+    listening = _bind(config)
+    if missing:
+        _say(f"without {', '.join(missing)}: the run has no weights for them (tunewise run --resume)")
+    desk.ready(next(iter(choices.values())).step)
+    where = f"[{wish.host}]" if ":" in wish.host else wish.host
+    address = f"http://{where}:{listening.getsockname()[1]}"
+    _until_told(
+        _Server(config, f"serving {wish.run} on {address}  (models: {', '.join(choices)})"), listening
+    )
+
+
+class _Server(uvicorn.Server):
+    """A server that says where it is once it can be asked."""
+
+    def __init__(self, config: uvicorn.Config, ready: str) -> None:
+        super().__init__(config)
+        self._ready = ready
+
+    async def startup(self, sockets: Any = None) -> None:
+        """Listen, then say so."""
+        await super().startup(sockets)
+        _say(self._ready)
+
+
+def _bind(config: uvicorn.Config) -> Any:
+    try:
+        return config.bind_socket()
+    except SystemExit:  # uvicorn has said why
+        raise CannotRun(
+            f"cannot listen on {config.host} port {config.port}", "choose another with --port, or --port 0"
+        ) from None
+
+
+def _until_told(server: uvicorn.Server, listening: Any) -> None:
+    """Run until a signal; afterwards it is not raised again: having stopped when told to is a success."""
+    told: list[int] = []
+    signals = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.signal(number, lambda number, frame: told.append(number)) for number in signals}
+    try:
+        server.run(sockets=[listening])
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if told:
+        _say("stopped")
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

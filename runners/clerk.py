@@ -1,0 +1,165 @@
+"""One thread that owns a run's models: requests queue at its window, those for the same arm are answered together."""
+
+from __future__ import annotations
+
+import threading
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from rag.errors import Problem
+from runners.fulfil import fulfil
+from runners.ticket import Errand, Late, Ticket
+
+if TYPE_CHECKING:
+    from runners.desk import Desk
+
+OnEvent = Callable[[dict[str, Any]], None] | None
+
+
+class Busy(Problem):
+    """The queue is full, or the clerk is going home; `seconds` says when to come again."""
+
+    def __init__(self, message: str, seconds: int) -> None:
+        """Keep when to come again."""
+        super().__init__(message)
+        self.seconds = seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Hours:
+    """How the clerk works."""
+
+    room: int = 64
+    """Most requests waiting."""
+    rows: int = 16
+    """Most requests answered together."""
+    window: float = 0.01
+    """Seconds that a request waits for others of its kind to come."""
+
+
+class Clerk:
+    """Takes requests from any thread and answers them on its own, which alone touches the desk's models.
+
+    The oldest request decides who is next; others for the same arm join it and pass those that wait for another. So
+    nobody waits for more than the batches before him, and weights are switched no more often than needed.
+    """
+
+    def __init__(self, desk: Desk, hours: Hours | None = None, on_event: OnEvent = None) -> None:
+        """Take the desk; `start` opens the window."""
+        self.desk, self.hours, self._on_event = desk, hours or Hours(), on_event
+        self._line: deque[Ticket | Errand] = deque()
+        self._bell = threading.Condition()
+        self._closing = False
+        self._pace = 1.0
+        self._current: list[Ticket | Errand] = []
+        self._thread = threading.Thread(target=self._work, name="clerk", daemon=True)
+
+    def start(self) -> None:
+        """Open the window."""
+        self._thread.start()
+
+    @property
+    def waiting(self) -> int:
+        """How many requests wait."""
+        return len(self._line)
+
+    @property
+    def alive(self) -> bool:
+        """Whether requests are answered."""
+        return self._thread.is_alive()
+
+    def put(self, request: Ticket | Errand) -> None:
+        """Queue a request; Busy when there is no room, or the clerk is closing."""
+        with self._bell:
+            if self._closing:
+                raise Busy("the server is stopping", 5)
+            if len(self._line) >= self.hours.room:
+                batches = -(-len(self._line) // self.hours.rows)
+                raise Busy(f"{len(self._line)} requests wait already", max(1, round(batches * self._pace)))
+            self._line.append(request)
+            self._bell.notify()
+
+    def stop(self, seconds: float = 2.0) -> None:
+        """Close the window: what waits is turned away, what is being answered ends at its next token."""
+        with self._bell:
+            self._closing = True
+            turned_away = list(self._line)
+            self._line.clear()
+            for request in self._current:
+                request.left = True
+            self._bell.notify()
+        for request in turned_away:
+            request.end(Busy("the server is stopping", 5))
+        if self._thread.ident is not None:
+            self._thread.join(seconds)
+
+    def _work(self) -> None:
+        while batch := self._next():
+            started = time.monotonic()
+            self._serve(batch)
+            self._pace += 0.3 * (time.monotonic() - started - self._pace)
+            self._current = []
+
+    def _next(self) -> list[Ticket | Errand]:
+        """Wait for the next batch; [] when the window is closed."""
+        with self._bell:
+            while not self._line:
+                if self._closing:
+                    return []
+                self._bell.wait()
+            first = self._line.popleft()
+            batch = [first]
+            if isinstance(first, Ticket):
+                until = time.monotonic() + self.hours.window
+                self._join(batch, first.key)
+                while len(batch) < self.hours.rows and (left := until - time.monotonic()) > 0:
+                    self._bell.wait(left)
+                    self._join(batch, first.key)
+            self._current = batch
+            return batch
+
+    def _join(self, batch: list[Ticket | Errand], key: str) -> None:
+        """Take those who want the same out of the line, the others keep their places."""
+        stay: deque[Ticket | Errand] = deque()
+        for request in self._line:
+            joins = isinstance(request, Ticket) and request.key == key and len(batch) < self.hours.rows
+            (batch if joins else stay).append(request)
+        self._line = stay
+
+    def _serve(self, batch: list[Ticket | Errand]) -> None:
+        open_ones = []
+        for request in batch:
+            if request.late() and not request.left:
+                request.end(Late("the request waited longer than it may take", "try again later"))
+            elif not request.left:
+                open_ones.append(request)
+        tickets = [request for request in open_ones if isinstance(request, Ticket)]
+        try:
+            self._renew()
+            if tickets:
+                self._tell(event="serve.turn", key=tickets[0].key)
+                fulfil(self.desk, tickets, lambda rows: self._tell(event="serve.batch", rows=rows))
+            for errand in open_ones:
+                if isinstance(errand, Errand):
+                    errand.end(errand.work(self.desk))
+        except Exception as problem:  # the thread must outlive whatever a request brings about
+            if not isinstance(problem, Problem):
+                self._tell(event="serve.trouble", reason=traceback.format_exc())
+            for request in open_ones:
+                request.end(problem)
+
+    def _renew(self) -> None:
+        """Take a newer generation of the index; where that cannot be opened, the old one goes on answering."""
+        try:
+            if self.desk.bench.renew():
+                self._tell(event="serve.index", generation=self.desk.bench.index.generation)
+        except (Problem, OSError) as problem:
+            self._tell(event="serve.stale", reason=str(problem))
+
+    def _tell(self, **event: Any) -> None:
+        if self._on_event:
+            self._on_event(event)

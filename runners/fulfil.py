@@ -1,0 +1,176 @@
+"""Answer the requests of one batch: passages looked up together, prompts decoded together, each heard by its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+from rag.clean import visible
+from rag.errors import BadInput, Problem
+from runners.answer import Answer, conclude, put, refusal
+from runners.completion import Completion, Generator
+from runners.data import Question
+from runners.plan import Plan
+from runners.retrieval import Found
+from runners.shapes import Message
+from runners.ticket import Reply, Ticket
+from runners.unfolding import Unfolding
+
+if TYPE_CHECKING:
+    from runners.desk import Desk
+    from runners.generate import LocalGenerator
+    from runners.together import Row
+
+OnBatch = Callable[[int], None] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """A request that the model is asked."""
+
+    ticket: Ticket
+    prompt: Sequence[Message] | str
+    plan: Plan
+    unfolding: Unfolding
+    found: Found | None = None
+
+    @property
+    def limit(self) -> int:
+        """Most tokens of the answer."""
+        return self.ticket.limit or self.plan.max_new_tokens
+
+    def hear(self, piece: str) -> None:
+        """Pass on what may be shown after this piece."""
+        if self.ticket.pieces and (shown := self.unfolding.add(piece)):
+            self.ticket.on_piece(shown)
+
+    def end(self, completion: Completion) -> None:
+        """Tell the ticket what the model's words come to."""
+        ticket, answer = self.ticket, None
+        whole = words = visible(completion.text)
+        if isinstance(ticket.asked, Question):
+            chat = [] if isinstance(self.prompt, str) else self.prompt
+            answer = conclude(self.plan, ticket.asked, self.found, chat, completion)
+            words = visible(answer.text)
+            whole = words if ticket.plain else answer.marked
+        _end(ticket, self.unfolding, whole, words, completion, answer)
+
+
+def fulfil(desk: Desk, tickets: Sequence[Ticket], on_batch: OnBatch = None) -> None:
+    """Answer tickets that can be decoded together; each hears its pieces and its end.
+
+    What is wrong with one request ends that one alone; what is raised from here concerns all that have not ended.
+    """
+    due: list[Due] = []
+    generator: Generator | None = None
+    for name in dict.fromkeys(ticket.choice.id for ticket in tickets):
+        alike = [ticket for ticket in tickets if ticket.choice.id == name]
+        try:
+            more, generator = (_as_it_is if alike[0].choice.raw else _of_arm)(desk, alike)
+            due += more
+        except Problem as problem:
+            for ticket in alike:
+                ticket.end(problem)
+    if not due:
+        return
+    if tickets[0].choice.step.classifier or not hasattr(generator, "follow"):
+        _one_by_one(due, generator, tickets[0].choice.step.classifier)
+    else:
+        _local(due, cast("LocalGenerator", generator), on_batch)
+
+
+def _as_it_is(desk: Desk, tickets: Sequence[Ticket]) -> tuple[list[Due], Generator]:
+    """Chats and texts go to the model as they came."""
+    choice = tickets[0].choice
+    generator = desk.bench.generator(choice.weights, choice.step)
+    asked = [cast("Sequence[Message] | str", ticket.asked) for ticket in tickets]
+    return [Due(t, a, desk.plan, Unfolding()) for t, a in zip(tickets, asked, strict=True)], generator
+
+
+def _of_arm(desk: Desk, tickets: Sequence[Ticket]) -> tuple[list[Due], Generator]:
+    """Look up what each question is given; those that the documents do not answer are refused now."""
+    step = tickets[0].choice.step
+    worn, generator = desk.ready(step)
+    asked = [cast(Question, ticket.asked) for ticket in tickets]
+    found: list[Found | None] = [None] * len(asked)
+    if step.retrieval and worn.finder is not None:
+        found = list(worn.finder.find([question.question for question in asked]))
+    due = []
+    for ticket, question, brought in zip(tickets, asked, found, strict=True):
+        cited = bool(brought and brought.hits) and not ticket.plain
+        unfolding = Unfolding(brought.hits if brought else (), question.question, cited)
+        if brought is not None and brought.refuse:
+            answer = refusal(worn.plan, question, brought)
+            _end(ticket, unfolding, answer.marked, answer.text, answer.completion, answer)
+        else:
+            chat = put(worn.plan, question, brought, worn.shots)
+            due.append(Due(ticket, chat, worn.plan, unfolding, brought))
+    return due, generator
+
+
+def _local(due: Sequence[Due], generator: LocalGenerator, on_batch: OnBatch) -> None:
+    from runners.together import together
+
+    rows: list[Row] = []
+    asked = []
+    for one in due:
+        try:
+            rows.append(_row(one, generator))
+            asked.append(one)
+        except BadInput as problem:
+            one.ticket.end(problem)
+    for one, completion in zip(asked, together(generator, rows, on_batch), strict=True):
+        one.end(completion)
+
+
+def _row(one: Due, generator: LocalGenerator) -> Row:
+    from jinja2 import TemplateError
+
+    from runners.together import Row
+
+    try:
+        prompt = generator.prompt(one.prompt, one.limit)
+    except TemplateError as error:  # a template's own rules, such as that turns alternate
+        raise BadInput(f"the model's chat template refuses these messages: {error}") from None
+    trim = not isinstance(one.prompt, str)
+    return Row(prompt, one.limit, one.ticket.sampling, one.hear, one.ticket.wanted, trim)
+
+
+def _one_by_one(due: Sequence[Due], generator: Any, classifier: bool) -> None:
+    """Ask what is not a model in this process: an endpoint, or a classifier, which draws nothing."""
+    for one in due:
+        try:
+            one.end(_followed(one, generator, classifier))
+        except Problem as problem:
+            one.ticket.end(problem)
+
+
+def _followed(one: Due, generator: Any, classifier: bool) -> Completion:
+    if isinstance(one.prompt, str):
+        raise BadInput("a text is gone on with only by a model that is here", "send a chat")
+    more = {} if classifier else {"sampling": one.ticket.sampling}
+    stream = generator.stream(one.prompt, one.limit, **more)
+    said = ""
+    for piece in stream:
+        one.hear(piece)
+        said += piece
+        if not one.ticket.wanted():
+            stream.close()
+            return Completion(said, 0, 0, 0.0, "length", estimated=True)
+    completion: Completion = stream.completion
+    return completion
+
+
+def _end(
+    ticket: Ticket,
+    unfolding: Unfolding,
+    whole: str,
+    words: str,
+    completion: Completion,
+    answer: Answer | None,
+) -> None:
+    if ticket.pieces and (rest := unfolding.finish(whole, words)):
+        ticket.on_piece(rest)
+    cut = ticket.late() and completion.finish == "length"
+    ticket.end(Reply(whole, completion, answer, cut, unfolding.shown if ticket.pieces else whole))

@@ -1,0 +1,108 @@
+"""One request at the clerk's window: what is asked of which model, who listens, and whether they still do."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from rag.errors import Problem
+from runners.answer import Answer
+from runners.catalogue import Choice
+from runners.completion import GREEDY, Completion, Sampling
+from runners.data import Question
+from runners.shapes import Message
+
+
+class Late(Problem):
+    """A request waited for its turn longer than it may take altogether."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What a request got."""
+
+    text: str
+    """What is shown: for an arm with its citation marks, unless the request wanted plain text."""
+    completion: Completion
+    answer: Answer | None = None
+    """With its citations, for an arm; None for a model that was asked as it is."""
+    cut: bool = False
+    """Whether the time limit ended it."""
+    streamed: str = ""
+    """The pieces that were heard, joined; it differs from `text` where what came later changed the marks."""
+
+
+@dataclass(eq=False)
+class Ticket:
+    """A request for an answer. Its listeners are called on the clerk's thread."""
+
+    choice: Choice
+    asked: Question | tuple[Message, ...] | str
+    """A question for an arm, a chat for a model as it is, or a text that it is to go on with."""
+    on_piece: Callable[[str], None]
+    on_end: Callable[[Reply | Exception], None]
+    limit: int | None = None
+    """Most tokens of the answer; None is the plan's."""
+    sampling: Sampling = GREEDY
+    plain: bool = False
+    """Without citation marks in the text, as for JSON."""
+    pieces: bool = False
+    """Whether anybody listens to pieces."""
+    seconds: float = 120.0
+    """Most time from now to the end of the answer."""
+    left: bool = False
+    """Whether the client has gone."""
+    ended: bool = False
+    due: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Note when its time is over."""
+        self.due = time.monotonic() + self.seconds
+
+    @property
+    def key(self) -> str:
+        """What requests must share to be answered together."""
+        return self.choice.together or self.choice.id
+
+    def late(self) -> bool:
+        """Whether its time is over."""
+        return time.monotonic() > self.due
+
+    def wanted(self) -> bool:
+        """Whether the answer is still waited for."""
+        return not self.left and not self.late()
+
+    def end(self, result: Reply | Exception) -> None:
+        """Tell the listener what came of it, once."""
+        if not self.ended:
+            self.ended = True
+            self.on_end(result)
+
+
+@dataclass(eq=False)
+class Errand:
+    """Something else that is done with the run's models, such as a search; alone, in its turn."""
+
+    work: Callable[[Any], Any]
+    """Given the desk, returns what `on_end` is told."""
+    on_end: Callable[[Any], None]
+    seconds: float = 30.0
+    left: bool = False
+    ended: bool = False
+    due: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Note when its time is over."""
+        self.due = time.monotonic() + self.seconds
+
+    def late(self) -> bool:
+        """Whether its time is over."""
+        return time.monotonic() > self.due
+
+    def end(self, result: Any) -> None:
+        """Tell the listener what came of it, once."""
+        if not self.ended:
+            self.ended = True
+            self.on_end(result)

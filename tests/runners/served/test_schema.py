@@ -1,0 +1,90 @@
+"""JSON that was asked for: what is checked, what is refused, and schemas that would never end."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from advisor.server.refusals import Refusal
+from advisor.server.schema import Form, form
+
+
+def wanted(schema: Any, **more: Any) -> dict[str, Any]:
+    """A response_format."""
+    return {"type": "json_schema", "json_schema": {"name": "n", "schema": schema, **more}}
+
+
+COUNT = {
+    "type": "object", "properties": {"n": {"$ref": "#/$defs/pattern"}, "id": {"type": "string"}}, "required": ["n"],
+    "$defs": {"pattern": {"type": "integer", "minimum": 1}}, "additionalProperties": False,
+}  # fmt: skip
+
+
+def test_answers_are_checked_and_the_fault_is_named() -> None:
+    asked = form(wanted(COUNT, strict=True))
+    assert asked is not None
+    assert asked.strict
+    assert asked.fault('{"n": 3, "id": "a"}') == ""
+    assert "no JSON" in asked.fault("three")
+    assert "no JSON" in asked.fault("[" * 100_000)
+    assert "at $.n: 0 is less" in asked.fault('{"n": 0}')
+    assert "additional" in asked.fault('{"n": 1, "m": 2}').lower()
+    assert Form().fault("{}") == ""
+    assert "no object" in Form().fault("[1]")
+    assert form(None) is None
+    assert form({"type": "text"}) is None
+    assert form({"type": "json_object"}) == Form()
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"pattern": "(a+)+$"}, {"items": {"patternProperties": {"a": {}}}}, {"$id": "https://elsewhere.example/x"},
+        {"$ref": "https://elsewhere.example/x"}, {"$ref": "#/$defs/none"}, {"$ref": "#anchor"}, {"$dynamicRef": "#a"},
+        {"type": "nothing"}, {"enum": "a"}, {"minimum": "one"}, {"a": ["x" * 40_000]}, {"$ref": "file:///etc/passwd"},
+        json.loads('{"items":' * 40 + "{}" + "}" * 40),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_schema_that_cannot_be_checked_is_refused(schema: dict[str, Any]) -> None:
+    with pytest.raises(Refusal) as refused:
+        form(wanted(schema))
+    assert (refused.value.status, refused.value.param) == (400, "response_format")
+
+
+def test_a_schema_without_end_ends() -> None:
+    circle = form(wanted({"$ref": "#"}))
+    doubling = {f"a{n}": {"allOf": [{"$ref": f"#/$defs/a{n + 1}"}] * 2} for n in range(40)}
+    many = form(wanted({"$ref": "#/$defs/a0", "$defs": {**doubling, "a40": {}}}))
+    for asked in (circle, many):
+        assert asked is not None
+        assert "too often" in asked.fault("{}")
+
+
+plain = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(
+        st.sampled_from(["type", "properties", "items", "$ref", "$defs", "allOf", "enum", "not", "if", "minimum", "a"]),
+        inner, max_size=3,
+    ),
+    max_leaves=12,
+)  # fmt: skip
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(["type", "properties", "items", "$ref", "$defs", "allOf", "$schema"]), plain
+    ),
+    plain,
+)
+def test_any_schema_is_checked_or_refused(schema: dict[str, Any], said: Any) -> None:
+    try:
+        asked = form(wanted(schema))
+    except Refusal:
+        return
+    assert asked is not None
+    assert isinstance(asked.fault(json.dumps(said)), str)

@@ -1,0 +1,86 @@
+"""Requests decoded together get what each would get alone, and leave without disturbing the others."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from rag.errors import BadInput
+from runners.completion import Sampling
+from runners.data import Example
+from runners.generate import LocalGenerator
+from runners.models import Model
+from runners.together import Row, together
+
+
+@pytest.fixture(scope="module")
+def generator(tiny: Model, adapter: Path) -> LocalGenerator:
+    """The tiny model with weights that make it say words."""
+    return LocalGenerator(tiny, adapter, "float32")
+
+
+@pytest.fixture
+def prompts(generator: LocalGenerator, examples: tuple[Example, ...]) -> list[list[int]]:
+    """Prompts of several lengths, chats and texts."""
+    chats = [list(e.messages[:-1]) for e in examples[:4]]
+    return [*(generator.prompt(chat, 16) for chat in chats), generator.prompt("Yes, the lounge", 16)]
+
+
+def test_a_batch_says_what_each_says_alone(generator: LocalGenerator, prompts: list[list[int]]) -> None:
+    heard: list[list[str]] = [[] for _ in prompts]
+    rows = [
+        Row(prompt, 4 + 3 * n, hear=heard[n].append, trim=n < 4) for n, prompt in enumerate(prompts)
+    ]  # fmt: skip
+    sizes: list[int] = []
+    found = together(generator, rows, sizes.append)
+    assert sizes == [5]
+    for row, completion, pieces in zip(rows, found, heard, strict=True):
+        (alone,) = together(generator, [row])
+        assert (completion.text, completion.completion_tokens, completion.finish) == (
+            alone.text, alone.completion_tokens, alone.finish,
+        )  # fmt: skip
+        assert completion.completion_tokens <= row.limit
+        assert "".join(pieces[: len(pieces) // 2]) in completion.text
+    assert {c.finish for c in found} == {"stop", "length"}
+
+
+def test_every_row_draws_and_stops_in_its_own_way(
+    generator: LocalGenerator, prompts: list[list[int]]
+) -> None:
+    hows = [Sampling(), Sampling(1.2, 0.9, seed=3), Sampling(1.2, 0.9, seed=4), Sampling(stop=("oses",))]
+    rows = [Row(prompts[0], 14, how) for how in hows]
+    found = together(generator, rows)
+    assert [c.text for c in found] == [together(generator, [row])[0].text for row in rows]
+    assert found[1].text != found[2].text
+    assert "oses" in found[0].text
+    assert found[3].text == found[0].text[: found[0].text.index("oses")].strip()
+
+
+def test_a_row_that_nobody_wants_leaves_and_the_others_stay(
+    generator: LocalGenerator, prompts: list[list[int]]
+) -> None:
+    heard: list[str] = []
+    gone = Row(prompts[0], 16, hear=heard.append, wanted=lambda: len(heard) < 2)
+    kept = Row(prompts[1], 16)
+    left, stayed = together(generator, [gone, kept])
+    assert left.completion_tokens < 6
+    assert stayed.text == together(generator, [kept])[0].text
+    heard.clear()
+    (alone,) = together(generator, [gone])
+    assert alone.completion_tokens < 6
+    assert alone.text == left.text == "".join(heard)
+
+
+def test_a_text_that_is_gone_on_with_keeps_its_space(generator: LocalGenerator) -> None:
+    prompt = generator.prompt("Yes, the lounge", 6)
+    whole, trimmed = together(generator, [Row(prompt, 6, trim=False), Row(prompt, 6)])
+    assert whole.text.strip() == trimmed.text
+    assert whole.text.startswith(" ")
+
+
+def test_what_does_not_fit_is_refused(generator: LocalGenerator) -> None:
+    with pytest.raises(BadInput, match="tokens: with"):
+        generator.prompt("ferry " * 600, 8)
+    with pytest.raises(BadInput, match="0 tokens"):
+        generator.prompt("ferry", 0)
