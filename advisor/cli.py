@@ -24,6 +24,7 @@ VERBS: tuple[str, ...] = (
     "ask",
     "chat",
     "report",
+    "export",
     "train",
     "explain",
     "whatif",
