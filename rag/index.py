@@ -174,7 +174,7 @@ class Index:
         return int(self._manifest["dimension"])
 
     def vectors(self, ids: Sequence[int]) -> np.ndarray:
-        """Return the vectors of chunks as the index searches them, float32 [len(ids), dimension]; KeyError for a stranger."""
+        """Return the vectors of chunks as they are searched, float32 [len(ids), dimension]; KeyError for a stranger."""
         if self._store is None:
             kind = store_class(self._manifest["store"])
             place = self.folder / generations.name(self.generation)

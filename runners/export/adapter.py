@@ -97,7 +97,7 @@ def load_plainly(folder: Path, base: Model) -> dict[str, Any]:
         model = PeftModel.from_pretrained(net, str(folder), local_files_only=True)
     if heard:
         raise BadInput(f"PEFT warns on loading the adapter: {str(heard[0].message)[:200]}", "train it again")
-    held, written = get_peft_model_state_dict(model), load_file(folder / WEIGHTS)
+    held, written = get_peft_model_state_dict(model, save_embedding_layers=False), load_file(folder / WEIGHTS)
     if held.keys() != written.keys() or not all(torch.equal(held[k].cpu(), written[k]) for k in written):
         raise BadInput("PEFT holds other tensors than the adapter's file", "train it again")
     return {"loads in plain PEFT without a warning": True, "tensors equal to the file's": len(written)}
@@ -107,12 +107,15 @@ def prompting(source: Source) -> str:
     """Return how the model must be asked, as the arm was: its instructions, and the frame for its passages."""
     plan, arm = source.plan, source.arm
     assert arm is not None
-    said = "\nAsk it as it was trained: with the chat template beside it"
-    said += " and the plan's instructions as the system turn.\n" if plan.prompts.system else ".\n"
+    said = "\nAsk it with its own chat template"
+    if plan.prompts.system:
+        said += f", and with these instructions as the system turn:\n\n```text\n{plan.prompts.system.strip()}\n```\n"
+    else:
+        said += ".\n"
     if not arm.retrieval:
         return said
     frame = plan.prompts.context.strip()
     return (
-        f"{said}\nThis arm answers from passages. They stand in the user's turn, numbered, in this frame:\n\n"
-        f"```text\n{frame}\n```\n\nWithout them it is not what was measured; `tunewise ask` and `--to bundle` bring them.\n"
+        f"{said}\nThis arm answers from passages, numbered, in the user's turn, in this frame:\n\n```text\n{frame}\n```\n\n"
+        "Without them it is not what was measured; `tunewise ask` finds them, and `--to bundle` hands on what it needs.\n"
     )

@@ -94,7 +94,7 @@ def shown(value: Any) -> str:
 
 def _front(job: Job) -> str:
     """The front matter that model hubs read; none where there are no weights."""
-    if not job.source.facts:
+    if job.target.of != "weights":
         return ""
     base = job.source.facts["base"]
     front: dict[str, Any] = {

@@ -41,7 +41,7 @@ _ROPES = ("default", "llama3")
 
 
 def family_of(config: Mapping[str, Any]) -> Family:
-    """Return the family of a model's ``config.json``; BadInput names the family, or the setting that GGUF has no word for."""
+    """Return the family of a ``config.json``; BadInput names the family, or the setting that GGUF has no word for."""
     kind = str(config.get("model_type"))
     found = next((family for family in FAMILIES if family.name == kind), None)
     instead = "hand it on with --to merged, peft or vllm"

@@ -18,7 +18,7 @@ from runners.export.job import Job, Made
 from runners.export.merged import QLORA, Whole, is_qlora, load_whole, require_equal
 from runners.export.parcel import require_room
 from runners.export.source import Source
-from runners.export.vocabulary import UNREAD, Vocabulary, read_vocabulary, refused
+from runners.export.vocabulary import Vocabulary, read_vocabulary, refused
 from runners.fingerprint import read_json
 
 FILE = "model.gguf"
@@ -49,7 +49,7 @@ def pack(job: Job) -> tuple[dict[str, Any], list[str]]:
     while True:
         require_room(job.out, int(sum(p.numel() for p in whole.net.parameters()) * BITS[wanted] / 8))
         _write(file, family, config, vocabulary, whole, wanted, source)
-        found, said = _replayed(file, whole, config, source, vocabulary)
+        found, said = _replayed(file, whole, config, source)
         if job.dtype != "auto" or wanted == "float32" or found.holds(wanted):
             break
         notes.append(
@@ -148,7 +148,7 @@ def _write_tokenizer(writer: Any, vocabulary: Vocabulary, folder: Path) -> None:
 
 
 def _replayed(
-    file: Path, whole: Whole, config: dict[str, Any], source: Source, vocabulary: Vocabulary
+    file: Path, whole: Whole, config: dict[str, Any], source: Source
 ) -> tuple[replay.Compared, list[str]]:
     """Load the file as transformers does, its tokenizer too, and replay the prompts; return what was found and said."""
     from runners.quantised import load_gguf, tokenizer_of
@@ -163,11 +163,7 @@ def _replayed(
     chat, read = Chat(source.made), tokenizer_of(file)
     texts = [chat.render(messages, prompt=True) for messages in replay.chats(source)]
     differ = [text for text in texts if read.encode(text, add_special_tokens=False) != chat.encode(text)]
-    if differ and vocabulary.pre in UNREAD:
-        notes.append(
-            f"transformers' loader does not know the cut {vocabulary.pre!r}: it was given the model's own tokens."
-        )
-    elif differ:
+    if differ:
         raise refused(f"the file's tokenizer gives other tokens for {len(differ)} of {len(texts)} prompts")
     found = whole.compare(back)
     del back

@@ -1,4 +1,4 @@
-"""A chat template as Ollama's Go template: found from what the original writes, and taken only when it writes the same. Light.
+"""A chat template as Ollama's Go template: found from what it writes, and taken only when it writes the same. Light.
 
 Jinja cannot be translated in general. What a template writes around each turn can be seen from a few chats; when those
 pieces, put together again, give every one of some differently shaped chats to the letter, they are the template.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from os.path import commonprefix
 
 from rag.errors import BadInput
 from runners.chat import Chat
@@ -55,25 +54,28 @@ class Pieces:
         ]
         default = f"{{{{ if not .System }}}}{_text(self.default)}{{{{ end }}}}" if self.default else ""
         body = "".join(turns)
-        return f"{_text(self.start)}{default}{{{{ range .Messages }}}}{body}{{{{ end }}}}{{{{ end }}}}{_text(self.generation)}"
+        loop = f"{{{{ range .Messages }}}}{body}{{{{ end }}}}{{{{ end }}}}"
+        return f"{_text(self.start)}{default}{loop}{_text(self.generation)}"
 
 
 def pieces_of(chat: Chat) -> Pieces:
     """Return what a chat template writes around turns; BadInput where no such pieces write what it does."""
-    found = _taken_apart(chat)
-    for shape in SHAPES:
-        messages = _chat(shape)
-        if found is None or found.write(messages) != chat.render(messages, prompt=True):
-            raise BadInput(
-                "this chat template cannot be written exactly as an Ollama template",
-                "use --to gguf: llama.cpp reads the original template from the file",
-            )
-    assert found is not None
-    return found
+    end = chat.tokenizer.id_to_token(chat.turn_end) if chat.turn_end is not None else ""
+    for found in (_taken_apart(chat, end), _taken_apart(chat, "")):
+        if found and all(found.write(m) == chat.render(m, prompt=True) for m in map(_chat, SHAPES)):
+            return found
+    raise BadInput(
+        "this chat template cannot be written exactly as an Ollama template",
+        "use --to gguf: llama.cpp reads the original template from the file",
+    )
 
 
-def _taken_apart(chat: Chat) -> Pieces | None:
-    """Cut two chats at their words; None where a template leaves words out or repeats them."""
+def _taken_apart(chat: Chat, mark: str) -> Pieces | None:
+    """Cut two chats at their words; None where a template leaves words out or repeats them.
+
+    What stands between two turns is cut after ``mark``, the token that ends a turn. Without a mark it is cut where it
+    begins to be the same before every user turn, and after every one.
+    """
     turns: list[Message] = [
         {"role": "system", "content": _SYSTEM}, {"role": "user", "content": _FIRST},
         {"role": "assistant", "content": _ANSWER}, {"role": "user", "content": _SECOND},
@@ -84,11 +86,12 @@ def _taken_apart(chat: Chat) -> Pieces | None:
         return None
     before_system, system_user, user_answer, answer_user, end = whole
     first = bare[0]
-    # Before a user's words stand the same marks wherever the turn is; what is before those belongs to the turn before.
-    user = _common_end(_common_end(system_user, answer_user), first)
-    after_user = commonprefix([user_answer, end])
+    after_user = _ending(user_answer, mark) if mark else _common_start(user_answer, end)
+    user = system_user[len(_ending(system_user, mark)) :] if mark else _common_end(system_user, answer_user)
+    user = _common_end(user, first)
     rest = first[: len(first) - len(user)]
-    start = commonprefix([before_system, rest])
+    # Without instructions of its own a template writes at most a start, which stands before a system turn too.
+    start = rest if before_system.startswith(rest) else ""
     return Pieces(
         start=start,
         default=rest[len(start) :],
@@ -97,6 +100,12 @@ def _taken_apart(chat: Chat) -> Pieces | None:
         assistant=(user_answer[len(after_user) :], answer_user[: len(answer_user) - len(user)]),
         generation=end[len(after_user) :],
     )
+
+
+def _ending(between: str, mark: str) -> str:
+    """Return what belongs to the turn before: up to the end mark and the blanks after it; "" without the mark."""
+    before, found, after = between.partition(mark)
+    return before + found + after[: len(after) - len(after.lstrip())] if found else ""
 
 
 def _cut(text: str, words: Sequence[str]) -> list[str] | None:
@@ -109,8 +118,13 @@ def _cut(text: str, words: Sequence[str]) -> list[str] | None:
     return [*parts, text] if not any(word in part for part in [*parts, text] for word in words) else None
 
 
+def _common_start(a: str, b: str) -> str:
+    same = next((n for n, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+    return a[:same]
+
+
 def _common_end(a: str, b: str) -> str:
-    return commonprefix([a[::-1], b[::-1]])[::-1]
+    return _common_start(a[::-1], b[::-1])[::-1]
 
 
 def _chat(shape: str) -> list[Message]:

@@ -12,7 +12,6 @@ from runners.export.parcel import KIND
 from runners.export.source import Source
 from runners.export.targets import Target
 
-
 OUT = "{out}"
 
 

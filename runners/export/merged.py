@@ -45,14 +45,12 @@ class Whole:
 
     net: Any
     before: replay.Played
-    ends: tuple[int, ...]
-    limit: int
     dtype: str
     """The number type that the base's own weights are written in."""
 
     def compare(self, net: Any) -> replay.Compared:
         """Compare another model with the arm as it was measured."""
-        return replay.compare(self.before, net, self.ends, self.limit)
+        return replay.compare(self.before, net)
 
 
 def make(job: Job) -> Made:
@@ -98,10 +96,10 @@ def load_whole(source: Source) -> Whole:
         import torch
 
         net: Any = from_folder(source.made, torch.float32, {})
-        return Whole(net, replay.play(net, prompts, ends, limit), ends, limit, dtype)
+        return Whole(net, replay.play(net, prompts, ends, limit), dtype)
     apart = load_adapter(load_base(base, "float32"), source.made, base)
     before = replay.play(apart, prompts, ends, limit)
-    return Whole(merged_for_inference(apart), before, ends, limit, dtype)
+    return Whole(merged_for_inference(apart), before, dtype)
 
 
 def require_equal(found: replay.Compared, dtype: str, wished: str) -> list[str]:

@@ -35,7 +35,8 @@ def make(job: Job) -> Made:
     require_room(job.out, 4 * index.dimension * len(index.chunks) + 2 * texts)
     found = write_parquet(index, job.made / FILE)
     of = {
-        "embedder": f"{index.embedder}, fingerprint {index.fingerprint[:16]}", "generation of the index": str(index.generation),
+        "embedder": f"{index.embedder}, fingerprint {index.fingerprint[:16]}",
+        "generation of the index": str(index.generation),
         "documents, passages": f"{len({c.doc for c in index.chunks}):,}, {len(index.chunks):,}",
     }  # fmt: skip
     return Made(_HOW, found, of=of)

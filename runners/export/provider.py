@@ -56,7 +56,8 @@ def make(job: Job) -> Made:
         raise BadInput(f"the rows hold secrets: {secret.text}", secret.next)
     if personal.level == "warn":
         notes.append(f"Personal data would be uploaded: {personal.text}; {personal.next}.")
-    last_only = bool(step := _step(source)) and step.turns == "last"
+    step = _step(source)
+    last_only = step is not None and step.turns == "last"
     rows = [as_row(row, last_only) for row in chats]
     for row, made in zip(chats, rows, strict=True):
         if wrong := invalid(made):
@@ -90,14 +91,10 @@ def training_rows(source: Source) -> tuple[Sequence[Example], dict[str, int], li
     bases = obtain_bases(plan, source.tell)
     embedder = obtain(plan.embedder, "embedder", source.tell) if step.rows == "retrieval" else None
     bench = Bench(plan, source.run, bases[plan.model.name], embedder, examples, bases=bases)
-    seed = source.seed if source.seed is not None else step.seeds[0]
-    rows, account = rows_of(bench, step, seed)
-    said = (
-        [f"{account['unsupported']} examples are left out: no passage supports their reply."]
-        if account.get("unsupported")
-        else []
-    )
-    return with_replay(plan, step, rows, seed, source.tell), account, said
+    rows, account = rows_of(bench, step, step.seeds[0] if source.seed is None else source.seed)
+    left_out = account.get("unsupported", 0)
+    notes = [f"{left_out} examples are left out: no passage supports their reply."] if left_out else []
+    return with_replay(plan, step, rows, source.seed or 0, source.tell), account, notes
 
 
 def as_row(example: Example, last_only: bool = False) -> dict[str, Any]:

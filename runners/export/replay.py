@@ -1,7 +1,8 @@
 """Five prompts, answered before and after: whether what was written is what was measured. torch is imported inside.
 
-Both sides compute in float32. The tokens of the untouched side are what both are compared on: its greedy answers with
-the other side's, and, at every place of them, the logits of both.
+Both sides compute in float32. The untouched side answers greedily; the other side reads its answers and must choose the
+same token at every place of them, which by induction is to give the same greedy answer. One pass does for tokens and
+logits, where answering again would take as many passes as there are tokens.
 """
 
 from __future__ import annotations
@@ -84,25 +85,34 @@ def tokens(chat: Chat, asked: Sequence[Sequence[Message]]) -> list[list[int]]:
 
 
 def play(net: Any, prompts: Sequence[Sequence[int]], ends: Sequence[int], limit: int) -> Played:
-    """Answer every prompt greedily and keep the logits of every token said."""
-    answers = [_greedy(net, prompt, ends, limit) for prompt in prompts]
-    logits = [_logits(net, prompt, answer) for prompt, answer in zip(prompts, answers, strict=True)]
-    return Played(tuple(map(tuple, prompts)), tuple(map(tuple, answers)), tuple(logits))
-
-
-def compare(before: Played, net: Any, ends: Sequence[int], limit: int) -> Compared:
-    """Answer the same prompts with another model and say how far it is from before."""
+    """Answer every prompt greedily and keep the logits that every token, the end included, was chosen from."""
     import torch
 
-    same = sum(
-        _greedy(net, prompt, ends, limit) == list(answer)
-        for prompt, answer in zip(before.prompts, before.answers, strict=True)
-    )
-    after = [_logits(net, p, a) for p, a in zip(before.prompts, before.answers, strict=True)]
-    width = min(
-        before.logits[0].shape[1], after[0].shape[1]
-    )  # a file may leave out rows that stand for no token
-    old, new = (torch.cat([rows[:, :width] for rows in side]) for side in (before.logits, after))
+    answers, logits = [], []
+    for prompt in prompts:
+        ids = torch.tensor([list(prompt)], device=net.device)
+        with torch.inference_mode():
+            found = net.generate(
+                input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=limit, do_sample=False,
+                eos_token_id=sorted(ends), pad_token_id=min(ends), output_logits=True, return_dict_in_generate=True,
+            )  # fmt: skip
+        answers.append(tuple(int(token) for token in found.sequences[0, len(prompt) :].tolist()))
+        logits.append(torch.cat(found.logits).float().cpu())
+    return Played(tuple(map(tuple, prompts)), tuple(answers), tuple(logits))
+
+
+def compare(before: Played, net: Any) -> Compared:
+    """Let another model read what was answered before, and say how far it is from answering the same."""
+    import torch
+
+    same, after = 0, []
+    for prompt, answer in zip(before.prompts, before.answers, strict=True):
+        ids = torch.tensor([[*prompt, *answer]], device=net.device)
+        with torch.inference_mode():
+            found = net(input_ids=ids, logits_to_keep=len(answer) + 1).logits[0, :-1].float().cpu()
+        same += found.argmax(dim=-1).tolist() == list(answer)
+        after.append(found)
+    old, new = torch.cat(before.logits), torch.cat(after)
     off = old - new
     return Compared(
         same,
@@ -111,24 +121,3 @@ def compare(before: Played, net: Any, ends: Sequence[int], limit: int) -> Compar
         float(off.abs().max()),
         float(off.pow(2).mean().sqrt() / old.std()),
     )
-
-
-def _greedy(net: Any, prompt: Sequence[int], ends: Sequence[int], limit: int) -> list[int]:
-    import torch
-
-    ids = torch.tensor([list(prompt)], device=net.device)
-    with torch.inference_mode():
-        row = net.generate(
-            input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=limit, do_sample=False,
-            eos_token_id=sorted(ends), pad_token_id=min(ends),
-        )  # fmt: skip
-    return [int(token) for token in row[0, len(prompt) :].tolist()]
-
-
-def _logits(net: Any, prompt: Sequence[int], answer: Sequence[int]) -> Any:
-    import torch
-
-    ids = torch.tensor([[*prompt, *answer]], device=net.device)
-    with torch.inference_mode():
-        found = net(input_ids=ids).logits[0, len(prompt) - 1 : -1]
-    return found.float().cpu()

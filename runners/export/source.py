@@ -79,10 +79,10 @@ class Source:
     @cached_property
     def base(self) -> models.Model:
         """The base that the weights were made on, obtained if need be; BadInput when it is another one here."""
-        from runners.attach import check_made_on
-
         found = obtain(self.plan.model, "base", self.tell)
         if self.weights is not None:
+            from runners.attach import check_made_on
+
             check_made_on(self.weights, found, "adapter" if self.is_adapter else "model")
         return found
 

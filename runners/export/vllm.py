@@ -52,7 +52,7 @@ def make(job: Job) -> Made:
         notes.append(
             f"No hub holds this base ({short(base.name)}, {base.source}) with these weights, so it is in the folder {BASE}."
         )
-    how = f"From inside this folder, where vLLM is installed:\n\n```bash\n{here}\n```\n\nThen ask for the model {job.name!r}.\n"
+    how = f"From inside this folder, where vLLM is installed:\n\n```bash\n{here}\n```\n\nThe model to ask for: {job.name}\n"
     return Made(
         how + prompting(source), checked, line=served, notes=tuple(notes),
         of={"highest rank served": str(rank)},
