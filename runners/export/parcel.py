@@ -62,9 +62,8 @@ def prepared(out: Path) -> Iterator[Path]:
             (work / "made").mkdir()
             yield work / "made"
         finally:
-            shutil.rmtree(work / "made", ignore_errors=True)
-            shutil.rmtree(work / "replaced", ignore_errors=True)
-    shutil.rmtree(work, ignore_errors=True)
+            if out.exists() or not (work / "replaced").exists():
+                shutil.rmtree(work, ignore_errors=True)
 
 
 def seal(made: Path, kind: str, facts: dict[str, Any]) -> dict[str, Any]:

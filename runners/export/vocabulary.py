@@ -6,8 +6,9 @@ the model's: another way to cut gives other tokens, and no error.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,7 @@ def read_vocabulary(folder: Path, size: int) -> Vocabulary:
     kinds = tuple(_kind(index, by_id, added, sentencepiece, unknown) for index in range(size))
     if sentencepiece:
         space = _prefix_space(body)
-        return Vocabulary("llama", "default", tokens, kinds, (), _scores(tokens, merges), space)
+        return Vocabulary("llama", "default", tokens, kinds, (), _scores(tokens, kinds, merges), space)
     return Vocabulary("gpt2", _cut(body), tokens, kinds, tuple(merges), (), False)
 
 
@@ -84,11 +85,22 @@ def _kind(index: int, by_id: Mapping[int, str], added: Mapping[int, Any], pieces
     return NORMAL
 
 
-def _scores(tokens: tuple[str, ...], merges: list[str]) -> tuple[float, ...]:
-    """Return sentencepiece's scores: a token ranks by the first merge that makes it, so the same merges come first."""
+def _scores(tokens: Sequence[str], kinds: Sequence[int], merges: Sequence[str]) -> tuple[float, ...]:
+    """Return sentencepiece's scores: a token ranks by the first merge that makes it, so the same merges come first.
+
+    sentencepiece joins any two pieces that make a third, the best third first. A list of merges says the same only when
+    it has every such pair, those of one token together; BadInput where it does not.
+    """
+    pairs = [tuple(merge.split(" ")) for merge in merges]
+    made = ["".join(pair) for pair in pairs]
     ranks: dict[str, int] = {}
-    for rank, merge in enumerate(merges):
-        ranks.setdefault(merge.replace(" ", ""), rank)
+    for rank, token in enumerate(made):
+        ranks.setdefault(token, rank)
+    plain = {token for token, kind in zip(tokens, kinds, strict=True) if kind == NORMAL}
+    every = {(t[:n], t[n:]) for t in plain for n in range(1, len(t)) if t[:n] in plain and t[n:] in plain}
+    changes = sum(a != b for a, b in pairwise(made)) + bool(made)
+    if not every <= set(pairs) or changes != len(ranks):
+        raise refused("its merges are not those of a sentencepiece vocabulary")
     return tuple(-float(ranks.get(token, len(merges))) for token in tokens)
 
 

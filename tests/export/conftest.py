@@ -57,7 +57,7 @@ def pieces(cut: str) -> Any:
         special = ["<unk>", *(f"<0x{n:02X}>" for n in range(256)), *MARKS]
         trainer = trainers.BpeTrainer(vocab_size=420, special_tokens=special, show_progress=False)
         tokenizer.train_from_iterator(texts(), trainer)
-        return tokenizer
+        return as_sentencepiece(tokenizer)
     byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=cut in ("gpt-2", "smollm"))
     steps = {
         "gpt-2": [byte_level],
@@ -80,6 +80,19 @@ def pieces(cut: str) -> Any:
     return tokenizer
 
 
+def as_sentencepiece(tokenizer: Any) -> Any:
+    """The tokenizer with every pair of tokens that makes a third among its merges, as a converted vocabulary has."""
+    from tokenizers import Tokenizer
+    from transformers.tokenization_utils_base import generate_merges
+
+    body = json.loads(tokenizer.to_str())
+    marks = {entry["content"] for entry in body["added_tokens"]}
+    plain = {token: index for token, index in body["model"]["vocab"].items() if token not in marks}
+    ranks = {"".join(merge): -rank for rank, merge in enumerate(body["model"]["merges"])}
+    body["model"]["merges"] = generate_merges(plain, {token: ranks.get(token, -9999) for token in plain})
+    return Tokenizer.from_str(json.dumps(body))
+
+
 def build(
     folder: Path, kind: str = "llama", cut: str = "gpt-2", template: str = CHATML, **settings: Any
 ) -> Path:
@@ -99,7 +112,7 @@ def build(
     config = AutoConfig.for_model(
         kind,
         **{
-            "vocab_size": len(fast) + 3, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
+            "vocab_size": len(fast) + 3, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2,
             "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 512,
             "tie_word_embeddings": True, **ids, **settings,
         },

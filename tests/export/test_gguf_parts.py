@@ -119,7 +119,7 @@ def test_a_tokenizer_is_the_same_when_transformers_reads_it_from_the_file(
     chat, read = Chat(folder), tokenizer_of(tmp_path / "t.gguf")
     for text in (
         "The Amber Pier has 20 berths for visitors.", "  two  spaces\n\nlines\tand tabs", "naïve café, 東京 🚢",
-        "<|im_start|>user\nHi<|im_end|>\n", "don't, I'LL ring 5550123 at 20:25", "a <think> b" if cut != "sentencepiece" else "a b",
+        "<|im_start|>user\nHi<|im_end|>\n", "don't, I'LL ring 5550123 at 20:25", "a <think> b",
     ):  # fmt: skip
         assert read.encode(text, add_special_tokens=False) == chat.encode(text), text
 
@@ -150,12 +150,14 @@ def test_tokenizers_that_would_be_cut_otherwise_are_refused(
 
 
 LLAMA3 = (
-    "{{ bos_token }}{% for m in messages %}{{ '<|im_start|>' + m['role'] + '<|hd|>\n\n' + m['content'] | trim + '<|im_end|>' }}"
+    "{{ bos_token }}{% for m in messages %}"
+    "{{ '<|im_start|>' + m['role'] + '<|hd|>\n\n' + m['content'] | trim + '<|im_end|>' }}"
     "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant<|hd|>\n\n' }}{% endif %}"
 )
 LLAMA2 = (
-    "{% if messages[0]['role'] == 'system' %}{% set rest = messages[1:] %}{% set head = '<<SYS>>\n' + messages[0]['content'] "
-    "+ '\n<</SYS>>\n\n' %}{% else %}{% set rest = messages %}{% set head = '' %}{% endif %}"
+    "{% if messages[0]['role'] == 'system' %}{% set rest = messages[1:] %}"
+    "{% set head = '<<SYS>>\n' + messages[0]['content'] + '\n<</SYS>>\n\n' %}"
+    "{% else %}{% set rest = messages %}{% set head = '' %}{% endif %}"
     "{% for m in rest %}{% if m['role'] == 'user' %}"
     "{{ '[INST] ' + (head if loop.first else '') + m['content'] + ' [/INST]' }}"
     "{% else %}{{ ' ' + m['content'] + ' ' }}{% endif %}{% endfor %}"
@@ -210,7 +212,7 @@ def go(template: str, messages: list[dict[str, str]]) -> str:
 
 
 @pytest.mark.parametrize(
-    "template", [None, LLAMA3, BRACES], ids=["chatml with a default", "llama 3", "braces"]
+    "template", [None, LLAMA3, LLAMA2, BRACES], ids=["chatml with a default", "llama 3", "llama 2", "braces"]
 )
 def test_an_ollama_template_writes_what_the_original_does(
     tiny_model: Callable[..., Path], tmp_path: Path, template: str | None
@@ -227,9 +229,7 @@ def test_an_ollama_template_writes_what_the_original_does(
         assert go(found.go(), messages) == wanted
 
 
-@pytest.mark.parametrize(
-    "template", [LLAMA2, COUNTS, "{{ messages[-1]['content'] }}"], ids=["llama 2", "counts", "last only"]
-)
+@pytest.mark.parametrize("template", [COUNTS, "{{ messages[-1]['content'] }}"], ids=["counts", "last only"])
 def test_a_template_that_is_no_row_of_turns_is_refused(
     tiny_model: Callable[..., Path], tmp_path: Path, template: str
 ) -> None:
@@ -242,6 +242,6 @@ def test_a_template_that_is_no_row_of_turns_is_refused(
 def test_figures_are_gguf_s_and_whole(tiny_model: Callable[..., Path], tmp_path: Path) -> None:
     config = read_json(tiny_model(tmp_path / "model") / "config.json")
     found = families.figures(families.FAMILIES[0], config)
-    assert found["attention.key_length"] == 8
+    assert found["attention.key_length"] == 16
     assert math.isclose(found["rope.freq_base"], 10_000.0)
     assert Pieces("", "", ("", ""), ("", ""), ("", ""), "").go().endswith("{{ end }}{{ end }}")
