@@ -124,14 +124,11 @@ def _tensors(
 
 def _write_tokenizer(writer: Any, vocabulary: Vocabulary, folder: Path) -> None:
     chat = Chat(folder)
-    writer.add_tokenizer_model(vocabulary.model)
+    writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre(vocabulary.pre)
     writer.add_token_list(vocabulary.tokens)
     writer.add_token_types(vocabulary.kinds)
-    if vocabulary.merges:
-        writer.add_token_merges(vocabulary.merges)
-    if vocabulary.scores:
-        writer.add_token_scores(vocabulary.scores)
+    writer.add_token_merges(vocabulary.merges)
     ids = {key: chat.tokenizer.token_to_id(token) for key, token in chat.special.items()}
     for key, add in (
         ("bos_token", writer.add_bos_token_id), ("eos_token", writer.add_eos_token_id),
@@ -143,7 +140,7 @@ def _write_tokenizer(writer: Any, vocabulary: Vocabulary, folder: Path) -> None:
         writer.add_eot_token_id(chat.turn_end)
     # The chat template writes whatever must stand before a chat, as it did in training.
     writer.add_add_bos_token(False)
-    writer.add_add_space_prefix(vocabulary.prefix_space)
+    writer.add_add_space_prefix(False)
     writer.add_chat_template(chat.own_template or PLAIN_TEMPLATE)
 
 

@@ -90,7 +90,8 @@ def load_whole(source: Source) -> Whole:
     chat = Chat(source.made)
     ends, limit = tuple(sorted(chat.eos_ids)), min(replay.TOKENS, source.plan.max_new_tokens)
     prompts = replay.tokens(chat, replay.chats(source))
-    dtype = str(read_json(base.folder / "config.json").get("dtype", "float32"))
+    config = read_json(base.folder / "config.json")
+    dtype = str(config.get("dtype") or config.get("torch_dtype"))
     dtype = dtype if dtype in BYTES else "float32"
     if not source.is_adapter:
         import torch

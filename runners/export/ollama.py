@@ -7,6 +7,7 @@ from rag.errors import BadInput
 from runners.chat import Chat
 from runners.export.adapter import prompting
 from runners.export.card import refuse_secrets
+from runners.export.families import family_of
 from runners.export.gguffile import FILE, pack
 from runners.export.gotemplate import SHAPES, pieces_of
 from runners.export.job import Job, Made
@@ -20,6 +21,7 @@ CONTEXT = 8192
 
 def make(job: Job) -> Made:
     """Write the file and its Modelfile; BadInput for a family, tokenizer or template that Ollama cannot be given exactly."""
+    family_of(read_json(job.source.base.folder / "config.json"))
     text, notes = modelfile(job)
     checked, more = pack(job)
     write_text(job.made / MODELFILE, text)

@@ -62,8 +62,8 @@ def prepared(out: Path) -> Iterator[Path]:
             (work / "made").mkdir()
             yield work / "made"
         finally:
-            if out.exists() or not (work / "replaced").exists():
-                shutil.rmtree(work, ignore_errors=True)
+            _restore(work, out)
+            shutil.rmtree(work, ignore_errors=True)
 
 
 def seal(made: Path, kind: str, facts: dict[str, Any]) -> dict[str, Any]:
@@ -82,7 +82,7 @@ def publish(made: Path, out: Path) -> None:
 
 
 def _restore(work: Path, out: Path) -> None:
-    """Clear what an export that was cut off left; what it had begun to replace is put back."""
+    """Put back what an export that failed or was cut off had begun to replace, and clear what else it left."""
     if (work / "replaced").exists() and not out.exists():
         (work / "replaced").rename(out)
     for name in ("made", "replaced"):

@@ -41,23 +41,12 @@ def texts() -> list[str]:
 
 
 def pieces(cut: str) -> Any:
-    """A byte-level tokenizer that cuts text as GPT-2, SmolLM, Qwen2 or Llama 3 do, or one of sentencepiece's kind."""
+    """A byte-level tokenizer that cuts text as GPT-2, SmolLM, Qwen2 or Llama 3 do."""
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, normalizers, pre_tokenizers, trainers
     from tokenizers.models import BPE
 
     from runners.export.vocabulary import SPLITS
 
-    if cut == "sentencepiece":
-        tokenizer = Tokenizer(BPE(unk_token="<unk>", byte_fallback=True, fuse_unk=True))
-        steps = [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]
-        tokenizer.normalizer = normalizers.Sequence(steps)
-        tokenizer.decoder = decoders.Sequence(
-            [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
-        )
-        special = ["<unk>", *(f"<0x{n:02X}>" for n in range(256)), *MARKS]
-        trainer = trainers.BpeTrainer(vocab_size=420, special_tokens=special, show_progress=False)
-        tokenizer.train_from_iterator(texts(), trainer)
-        return as_sentencepiece(tokenizer)
     byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=cut in ("gpt-2", "smollm"))
     steps = {
         "gpt-2": [byte_level],
@@ -78,19 +67,6 @@ def pieces(cut: str) -> Any:
     tokenizer.train_from_iterator(texts(), trainer)
     tokenizer.add_tokens([AddedToken("<think>", special=False, normalized=False)])
     return tokenizer
-
-
-def as_sentencepiece(tokenizer: Any) -> Any:
-    """The tokenizer with every pair of tokens that makes a third among its merges, as a converted vocabulary has."""
-    from tokenizers import Tokenizer
-    from transformers.tokenization_utils_base import generate_merges
-
-    body = json.loads(tokenizer.to_str())
-    marks = {entry["content"] for entry in body["added_tokens"]}
-    plain = {token: index for token, index in body["model"]["vocab"].items() if token not in marks}
-    ranks = {"".join(merge): -rank for rank, merge in enumerate(body["model"]["merges"])}
-    body["model"]["merges"] = generate_merges(plain, {token: ranks.get(token, -9999) for token in plain})
-    return Tokenizer.from_str(json.dumps(body))
 
 
 def build(

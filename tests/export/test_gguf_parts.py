@@ -92,7 +92,7 @@ def test_long_rope_divides_frequencies_as_llama_3_does() -> None:
     assert rope_factors(LLAMA) is None
 
 
-@pytest.mark.parametrize("cut", ["gpt-2", "smollm", "qwen2", "llama-bpe", "sentencepiece"])
+@pytest.mark.parametrize("cut", ["gpt-2", "smollm", "qwen2", "llama-bpe"])
 def test_a_tokenizer_is_the_same_when_transformers_reads_it_from_the_file(
     tiny_model: Callable[..., Path], tmp_path: Path, cut: str
 ) -> None:
@@ -143,6 +143,7 @@ def test_tokenizers_that_would_be_cut_otherwise_are_refused(
     assert "by nothing" in refused(pre_tokenizer=None)
     assert "normalises text (Lowercase)" in refused(normalizer={"type": "Lowercase"})
     assert "whole words before merges" in refused(model={**whole["model"], "ignore_merges": True})
+    assert "sentencepiece" in refused(model={**whole["model"], "byte_fallback": True})
     assert "'WordPiece'" in refused(model={"type": "WordPiece", "vocab": {}})
     (folder / "tokenizer.json").write_text(json.dumps(whole), "utf-8")
     with pytest.raises(BadInput, match="only 10 rows"):

@@ -231,6 +231,21 @@ def test_full_tuning_leaves_no_adapter(make: Callable[..., Exported], to: str) -
     assert "--to merged" in refused.value.hint
 
 
+def test_another_family_is_refused_by_name_and_handed_on_whole(
+    tiny_model: Callable[..., Path], run_of: Callable[..., Any], embedder: Path, tmp_path: Path
+) -> None:
+    step = {"kind": "train", "arm": "lora", "epochs": 1, "rank": 2, "batch_tokens": 2000}
+    steps = [step, {"kind": "evaluate", "arm": "lora", "weights": "lora"}]
+    run = run_of(tmp_path, tiny_model(tmp_path / "mistral", "mistral"), embedder, steps, choice="lora")
+    for to in ("gguf", "ollama"):
+        with pytest.raises(
+            BadInput, match="family 'mistral' are not written as GGUF here, only llama, qwen2, qwen3"
+        ):
+            export(run.path, Wish(to, out=tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+    assert export(run.path, Wish("merged", out=tmp_path / "out")).checked[SAME].startswith("5 of 5")
+
+
 def test_answers_that_rounding_changes_are_never_passed_over() -> None:
     from runners.export.merged import require_equal
 
