@@ -15,7 +15,7 @@ from runners.export.adapter import prompting
 from runners.export.card import short
 from runners.export.families import Family, family_of, figures, reordered, rope_factors
 from runners.export.job import Job, Made
-from runners.export.merged import QLORA, Whole, is_qlora, load_whole, require_equal
+from runners.export.merged import QLORA, Whole, is_qlora, load_whole
 from runners.export.parcel import require_room
 from runners.export.source import Source
 from runners.export.vocabulary import Vocabulary, read_vocabulary, refused
@@ -44,27 +44,27 @@ def pack(job: Job) -> tuple[dict[str, Any], list[str]]:
     family = family_of(config)
     vocabulary = read_vocabulary(source.made, int(config["vocab_size"]))
     whole = load_whole(source)
-    wanted = whole.dtype if job.dtype == "auto" else job.dtype
-    file, notes = job.made / FILE, [QLORA] if is_qlora(source) else []
-    while True:
-        require_room(job.out, int(sum(p.numel() for p in whole.net.parameters()) * BITS[wanted] / 8))
-        _write(file, family, config, vocabulary, whole, wanted, source)
-        found, said = _replayed(file, whole, config, source)
-        if job.dtype != "auto" or wanted == "float32" or found.holds(wanted):
-            break
-        notes.append(
-            f"In {wanted} {found.prompts - found.same} of {found.prompts} prompts got other tokens, so the weights are in "
-            "float32: twice the size, and the same answers."
+    file, said = job.made / FILE, [QLORA] if is_qlora(source) else []
+    if given_settings(config):
+        said.append(
+            "transformers' loader does not read all figures of this family: it was given the model's own settings."
         )
-        wanted = "float32"
-    notes += [*said, *require_equal(found, wanted, job.dtype)]
-    told = found.told("base and weights apart")
-    return {
-        "read back by": "transformers' GGUF loader",
-        **told,
-        "number type": wanted,
-        "cut of text": vocabulary.pre,
-    }, notes
+    size = sum(p.numel() for p in whole.net.parameters())
+
+    def written(dtype: str) -> replay.Compared:
+        require_room(job.out, int(size * BITS[dtype] / 8))
+        _write(file, family, config, vocabulary, whole, dtype, source)
+        return _replayed(file, whole, config, source)
+
+    # llama.cpp computes in its own types whatever the file's, so the smaller exact one comes first.
+    dtype, found, notes = settle(job.dtype, whole.dtype, ["float16", "float32"], written)
+    told = {"read back by": "transformers' GGUF loader", **found.told("base and weights apart")}
+    return {**told, "number type": dtype, "cut of text": vocabulary.pre}, [*said, *notes]
+
+
+def given_settings(config: dict[str, Any]) -> bool:
+    """Say whether transformers' loader must be given a model's settings, because it does not read them all."""
+    return rope_factors(config) is not None or family_of(config).headless
 
 
 def _write(
@@ -144,19 +144,11 @@ def _write_tokenizer(writer: Any, vocabulary: Vocabulary, folder: Path) -> None:
     writer.add_chat_template(chat.own_template or PLAIN_TEMPLATE)
 
 
-def _replayed(
-    file: Path, whole: Whole, config: dict[str, Any], source: Source
-) -> tuple[replay.Compared, list[str]]:
-    """Load the file as transformers does, its tokenizer too, and replay the prompts; return what was found and said."""
+def _replayed(file: Path, whole: Whole, config: dict[str, Any], source: Source) -> replay.Compared:
+    """Load the file as transformers does and replay the prompts; BadInput where its tokenizer gives other tokens."""
     from runners.quantised import load_gguf, tokenizer_of
 
-    notes: list[str] = []
-    given = rope_factors(config) is not None or family_of(config).headless
-    if given:
-        notes.append(
-            "transformers' loader does not read all figures of this family: it was given the model's own settings."
-        )
-    back = load_gguf(file, "float32", source.base.folder if given else None)
+    back = load_gguf(file, "float32", source.base.folder if given_settings(config) else None)
     chat, read = Chat(source.made), tokenizer_of(file)
     texts = [chat.render(messages, prompt=True) for messages in replay.chats(source)]
     differ = [text for text in texts if read.encode(text, add_special_tokens=False) != chat.encode(text)]
@@ -165,4 +157,4 @@ def _replayed(
     found = whole.compare(back)
     del back
     gc.collect()
-    return found, notes
+    return found

@@ -19,6 +19,7 @@ from runners.export import replay
 from runners.export.adapter import prompting
 from runners.export.job import Job, Made
 from runners.export.parcel import require_room
+from runners.export.rounding import settle
 from runners.export.source import Source
 from runners.fingerprint import read_json, tensor_sizes
 from runners.machine import GIB
@@ -57,21 +58,11 @@ def make(job: Job) -> Made:
     """Write the merged model and load it back; BadInput for another base, CannotRun without memory or disk."""
     source = job.source
     whole = load_whole(source)
-    wanted = whole.dtype if job.dtype == "auto" else job.dtype
-    notes = [QLORA] if is_qlora(source) else []
-    found = _written(whole, wanted, job)
-    if not found.holds(wanted) and job.dtype == "auto" and wanted != "float32":
-        notes.append(
-            f"In {wanted} {found.prompts - found.same} of {found.prompts} prompts got other tokens, so the weights are in "
-            "float32: twice the size, and the same answers."
-        )
-        wanted = "float32"
-        found = _written(whole, wanted, job)
-    notes += require_equal(found, wanted, job.dtype)
+    dtype, found, notes = settle(job.dtype, whole.dtype, ["float32"], lambda kind: _written(whole, kind, job))
     return Made(
         _HOW + prompting(source),
-        {**found.told("base and weights apart"), "number type": wanted},
-        notes=tuple(notes),
+        {**found.told("base and weights apart"), "number type": dtype},
+        notes=(*([QLORA] if is_qlora(source) else []), *notes),
     )
 
 
@@ -101,21 +92,6 @@ def load_whole(source: Source) -> Whole:
     apart = load_adapter(load_base(base, "float32"), source.made, base)
     before = replay.play(apart, prompts, ends, limit)
     return Whole(merged_for_inference(apart), before, dtype)
-
-
-def require_equal(found: replay.Compared, dtype: str, wished: str) -> list[str]:
-    """Return a note where a number type that was asked for changes answers; CannotRun where nothing asked for it."""
-    if found.holds(dtype):
-        return []
-    said = (
-        f"in {dtype} {found.same} of {found.prompts} prompts get the same tokens as base and weights apart, "
-        f"and the logits differ by {found.relative:.2g} standard deviations"
-    )
-    if wished == "auto":
-        raise CannotRun(
-            f"what was written is not what was measured: {said}", "hand on the adapter: --to peft"
-        )
-    return [said[0].upper() + said[1:] + "; --dtype float32 loses nothing."]
 
 
 def is_qlora(source: Source) -> bool:

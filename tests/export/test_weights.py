@@ -22,6 +22,7 @@ from runners.export import replay, vllm
 from runners.export.export import export
 from runners.export.gguffile import FILE
 from runners.export.job import Exported, Wish
+from runners.export.rounding import settle
 from runners.export.source import Source
 from runners.load import from_folder, load_base
 
@@ -247,14 +248,24 @@ def test_another_family_is_refused_by_name_and_handed_on_whole(
 
 
 def test_answers_that_rounding_changes_are_never_passed_over() -> None:
-    from runners.export.merged import require_equal
+    """The first type that keeps tokens and logits is taken, and what the others changed is said."""
+    tried: list[str] = []
+    off = {"bfloat16": (4, 0.02), "float16": (5, 0.2), "float32": (5, 0.0), "q8_0": (3, 0.05)}
 
-    off = replay.Compared(same=4, prompts=5, tokens=60, largest=1.0, relative=0.01)
-    with pytest.raises(CannotRun, match="4 of 5 prompts"):
-        require_equal(off, "float32", "auto")
-    (note,) = require_equal(off, "float16", "float16")
-    assert "4 of 5 prompts" in note
-    assert require_equal(replay.Compared(5, 5, 60, 0.1, 0.01), "bfloat16", "auto") == []
-    assert require_equal(replay.Compared(5, 5, 60, 0.1, 0.2), "bfloat16", "bfloat16"), (
-        "logits far off are said too"
-    )
+    def write(dtype: str) -> replay.Compared:
+        tried.append(dtype)
+        same, relative = off[dtype]
+        return replay.Compared(same, 5, 60, 1.0, relative)
+
+    dtype, found, notes = settle("auto", "bfloat16", ["float16", "float32"], write)
+    assert (dtype, found.same, tried) == ("float32", 5, ["bfloat16", "float16", "float32"])
+    assert notes[0].startswith("In bfloat16, 1 of 5 prompts get other tokens")
+    assert "0.2 standard deviations" in notes[1], "equal tokens do not make up for logits that are far off"
+    assert notes[-1] == "The weights are in float32."
+    assert settle("auto", "float32", ["float16", "float32"], write)[2] == []
+    dtype, _, notes = settle("q8_0", "bfloat16", ["float32"], write)
+    assert (dtype, tried[-1]) == ("q8_0", "q8_0")
+    assert notes[0].startswith("In q8_0, 2 of 5 prompts")
+    off["float32"] = (4, 0.0)
+    with pytest.raises(CannotRun, match="not what was measured"):
+        settle("auto", "bfloat16", ["float32"], write)
