@@ -17,6 +17,7 @@ from runners.export.families import Family, family_of, figures, reordered, rope_
 from runners.export.job import Job, Made
 from runners.export.merged import QLORA, Whole, is_qlora, load_whole
 from runners.export.parcel import require_room
+from runners.export.rounding import settle
 from runners.export.source import Source
 from runners.export.vocabulary import Vocabulary, read_vocabulary, refused
 from runners.fingerprint import read_json
