@@ -43,33 +43,23 @@ def export(path: Path, wish: Wish, on_event: OnEvent = None) -> Exported:
         made = Made("", facts["checked"], tuple(facts["line"]), tuple(facts["notes"]))
         return _exported(source, target, out, made, time.perf_counter() - started, again=True)
     with prepared(out) as folder:
-        job = Job(source, target, folder, out, wish.dtype)
-        source.tell(
-            {
-                "event": "export.start",
-                "to": target.name,
-                "makes": target.makes,
-                "arm": source.arm and source.arm.arm,
-            }
-        )
-        made = _maker(target)(job)
-        write_text(folder / CARD, card(job, made))
-        seal(
-            folder,
-            made.kind,
-            {
-                **made.extra,
-                "export": {
-                    **told(job),
-                    "made_from": made_from,
-                    "checked": dict(made.checked),
-                    "line": list(made.line),
-                    "notes": list(made.notes),
-                },
-            },
-        )
+        made = _made(Job(source, target, folder, out, wish.dtype), made_from)
         publish(folder, out)
     return _exported(source, target, out, made, time.perf_counter() - started)
+
+
+def _made(job: Job, made_from: str) -> Made:
+    """Let the target's maker fill the folder, then write card and manifest."""
+    arm = job.source.arm.arm if job.source.arm else None
+    event = {"event": "export.start", "to": job.target.name, "makes": job.target.makes, "arm": arm}
+    job.source.tell(event)
+    module, _, function = job.target.work.partition(":")
+    maker: Callable[[Job], Made] = getattr(import_module(module), function)
+    made = maker(job)
+    write_text(job.made / CARD, card(job, made))
+    kept = {"checked": dict(made.checked), "line": list(made.line), "notes": list(made.notes)}
+    seal(job.made, made.kind, {**made.extra, "export": {**told(job), "made_from": made_from, **kept}})
+    return made
 
 
 def _exported(
@@ -78,24 +68,10 @@ def _exported(
     files = {p.relative_to(out).as_posix(): p.stat().st_size for p in sorted(out.rglob("*")) if p.is_file()}
     own = {name: size for name, size in files.items() if name not in (CARD, MANIFEST)}
     arm = source.arm.arm if source.arm else None
+    line, took = quoted(made.line, str(out)), round(seconds, 2)
     return Exported(
-        target.name,
-        arm,
-        source.seed,
-        out,
-        own,
-        made.checked,
-        quoted(made.line, str(out)),
-        made.notes,
-        round(seconds, 2),
-        again,
-    )
-
-
-def _maker(target: Target) -> Callable[[Job], Made]:
-    module, _, function = target.work.partition(":")
-    found: Callable[[Job], Made] = getattr(import_module(module), function)
-    return found
+        target.name, arm, source.seed, out, own, made.checked, line, made.notes, took, again
+    )  # fmt: skip
 
 
 def _check_flags(target: Target, wish: Wish) -> None:

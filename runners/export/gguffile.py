@@ -114,7 +114,8 @@ def _tensors(
         if tied and own == "lm_head.weight":
             continue
         name = names.get_name(own, try_suffixes=(".weight", ".bias"))
-        assert name is not None, own
+        if name is None:
+            raise refused(f"its tensor {own} has no name in GGUF")
         values = reordered(family, config, own, tensor.float().cpu().numpy())
         # Norms and biases are small and stay exact, as everywhere; so do rows that no block of 32 divides.
         packs = values.ndim > 1 and (dtype != PACKED or values.shape[-1] % 32 == 0)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from rag.durable import write_text
-from rag.errors import BadInput
+from rag.errors import BadInput, CannotRun
 from runners import models, secrets
 from runners.bench import Bench, must_stay_local, obtain, obtain_bases
 from runners.chat import Chat
@@ -51,6 +51,8 @@ def make(job: Job) -> Made:
     chats = [row for row in learnt if not row.raw]
     if raw := len(learnt) - len(chats):
         notes.append(f"{raw} plain texts are left out: hosted fine-tuning takes chats only.")
+    if thoughts := sum("reasoning_content" in turn for row in chats for turn in row.messages):
+        notes.append(f"The reasoning of {thoughts} turns is left out: the format has no place for it.")
     personal, secret = secrets.checks(chats)
     if secret.level == "stop":
         raise BadInput(f"the rows hold secrets: {secret.text}", secret.next)
@@ -100,11 +102,22 @@ def training_rows(source: Source) -> tuple[Sequence[Example], dict[str, int], li
 def as_row(example: Example, last_only: bool = False) -> dict[str, Any]:
     """Return an example as one object of the format; with ``last_only`` earlier answers have weight 0."""
     turns = [{key: turn[key] for key in _TURN if key in turn} for turn in example.messages]
+    for turn in turns:
+        if "tool_calls" in turn:
+            turn["tool_calls"] = [_call(call) for call in turn["tool_calls"]]
     if last_only:
         answers = [n for n, turn in enumerate(turns) if turn["role"] == "assistant"]
         for number in answers[:-1]:
             turns[number]["weight"] = 0
     return {"messages": turns, **({"tools": list(example.tools)} if example.tools else {})}
+
+
+def _call(call: dict[str, Any]) -> dict[str, Any]:
+    """Return a tool call with its arguments as JSON text, as the format wants them."""
+    function = dict(call.get("function") or {})
+    if not isinstance(function.get("arguments", ""), str):
+        function["arguments"] = json.dumps(function["arguments"], ensure_ascii=False)
+    return {**call, "function": function}
 
 
 def invalid(row: dict[str, Any]) -> str:
@@ -171,7 +184,8 @@ def _write(file: Path, rows: Sequence[dict[str, Any]]) -> None:
         )
     write_text(file, text)
     back = [json.loads(line) for line in file.read_text(encoding="utf-8").split("\n")[:-1]]
-    assert back == list(rows)
+    if back != list(rows):
+        raise CannotRun(f"{file.name} does not read back as it was written", "export it again")
 
 
 def _step(source: Source) -> TrainStep | None:

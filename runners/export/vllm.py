@@ -20,8 +20,8 @@ from runners.export.parcel import require_room
 from runners.export.source import ADAPTER
 from runners.models import Model, find
 
-RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
-"""What vLLM takes for --max-lora-rank."""
+RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
+"""What vLLM takes for --max-lora-rank (newer releases also 1, which the older ones refuse)."""
 READ = (".json", ".jinja", ".safetensors", ".model")
 SCRIPT = "serve.sh"
 BASE, WEIGHTS = "base", "adapter"

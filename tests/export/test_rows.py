@@ -121,6 +121,19 @@ def test_what_a_provider_would_refuse_is_found(turns: list[tuple[str, str]], sai
     assert bool(found) is bool(said)
 
 
+def test_calls_are_written_as_the_format_wants_them() -> None:
+    call = {"id": "1", "type": "function", "function": {"name": "find", "arguments": {"pier": "Amber"}}}
+    turns = (
+        {"role": "user", "content": "a"},
+        {"role": "assistant", "content": "", "tool_calls": [call], "reasoning_content": "hm"},
+    )
+    row = provider.as_row(Example(turns, {}, 1, tools=({"type": "function", "function": {"name": "find"}},)))
+    assert row["messages"][1]["tool_calls"][0]["function"]["arguments"] == '{"pier": "Amber"}'
+    assert "reasoning_content" not in row["messages"][1]
+    assert provider.invalid(row) == ""
+    assert call["function"]["arguments"] == {"pier": "Amber"}, "the example itself stays as it was"
+
+
 def test_weights_and_tools_are_looked_at() -> None:
     turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b", "weight": 0}]
     assert provider.invalid({"messages": turns}) == "no turn of it is learnt"

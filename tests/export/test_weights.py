@@ -213,7 +213,7 @@ def test_a_base_on_a_hub_is_named_with_its_revision_and_odd_names_are_quoted() -
     assert shlex.split(line)[7] == "harbour-lora=my exports/it's/adapter"
 
 
-@pytest.mark.parametrize(("rank", "served"), [(1, 1), (4, 8), (16, 16), (17, 32), (300, 320), (512, 512)])
+@pytest.mark.parametrize(("rank", "served"), [(1, 8), (4, 8), (16, 16), (17, 32), (300, 320), (512, 512)])
 def test_vllm_is_asked_for_a_rank_that_it_takes(rank: int, served: int) -> None:
     assert vllm._rank({"r": rank}) == served
 
