@@ -159,6 +159,8 @@ def _made_from(source: Source) -> list[tuple[str, str]]:
     data_used = (source.report or {}).get("data", {})
     for name, file in data_used.get("files", {}).items():
         rows.append((re.sub("_", " ", name), f"{file['name']}, SHA-256 {file['sha256'][:16]}"))
+    if data_used.get("index_input"):
+        rows.append(("documents and settings of the index", f"SHA-256 {data_used['index_input'][:16]}"))
     if data_used.get("split"):
         rows.append(("split of the questions", f"SHA-256 {data_used['split'][:16]}"))
     return rows

@@ -60,8 +60,8 @@ class Pieces:
 
 def pieces_of(chat: Chat) -> Pieces:
     """Return what a chat template writes around turns; BadInput where no such pieces write what it does."""
-    end = chat.tokenizer.id_to_token(chat.turn_end) if chat.turn_end is not None else ""
-    for found in (_taken_apart(chat, end), _taken_apart(chat, "")):
+    end = chat.tokenizer.id_to_token(chat.turn_end) if chat.turn_end is not None else None
+    for found in (_taken_apart(chat, end or ""), _taken_apart(chat, "")):
         if found and all(found.write(m) == chat.render(m, prompt=True) for m in map(_chat, SHAPES)):
             return found
     raise BadInput(
