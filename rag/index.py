@@ -7,6 +7,8 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from rag import build, generations
 from rag.build import Wish
 from rag.check import Repair, check, repair
@@ -20,7 +22,7 @@ from rag.report import BuildReport
 from rag.rerank import Scorer
 from rag.search import Parts, Searcher
 from rag.settings import IndexSettings
-from rag.stores.base import store_class
+from rag.stores.base import VectorStore, store_class
 from rag.stores.database import REBUILD
 from rag.stores.text import TextStore
 from rag.types import Chunk, Hit, Results
@@ -48,6 +50,7 @@ class Index:
         self.settings = IndexSettings.from_json(generation.manifest["settings"])
         self._manifest = generation.manifest
         self._searcher: Searcher | None = None
+        self._store: VectorStore | None = None
 
     @classmethod
     def build(
@@ -163,6 +166,24 @@ class Index:
     def embedder(self) -> str:
         """The name of the embedder that the index was built with."""
         return str(self._manifest["embedder"])
+
+    @property
+    def fingerprint(self) -> str:
+        """The fingerprint of the embedder that the index was built with."""
+        return str(self._manifest["fingerprint"])
+
+    @property
+    def dimension(self) -> int:
+        """The length of a vector."""
+        return int(self._manifest["dimension"])
+
+    def vectors(self, ids: Sequence[int]) -> np.ndarray:
+        """Return the vectors of chunks as they are searched, float32 [len(ids), dimension]; KeyError for a stranger."""
+        if self._store is None:
+            kind = store_class(self._manifest["store"])
+            place = self.folder / generations.name(self.generation)
+            self._store = kind.load(place, self.dimension, mapped=os.name == "posix")
+        return self._store.vectors(np.array(ids, dtype=np.int64))
 
     def raw(self, document: str) -> str | None:
         """Return a document's decoded source text, which all offsets refer to; None when it is not here.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +26,8 @@ def card(facts: Mapping[str, Any]) -> str:
     head = "\n".join(f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in front.items())
     parts = (
         f"---\n{head}\ntags: [tunewise]\n---\n# {base['name']}, tuned with tunewise",
-        _table(("what", "value"), _made_from(facts)),
-        "## Settings\n\n" + _table(("setting", "value", "why"), _settings(facts)),
+        table(("what", "value"), _made_from(facts)),
+        "## Settings\n\n" + table(("setting", "value", "why"), _settings(facts)),
         "## Scores\n\n" + _scores(facts.get("scores")),
         "## Loading it without tunewise\n\n" + (_FULL if full else _ADAPTER),
         _CARE,
@@ -100,10 +100,11 @@ def _scores(scores: Mapping[str, Any] | None) -> str:
         (name, f"{s['mean']:.3f}", f"{s['low']:.3f} to {s['high']:.3f}", s["n"])
         for name, s in scores["scores"].items()
     ]
-    return _table(("score", "mean", "95 % interval", "questions"), rows)
+    return table(("score", "mean", "95 % interval", "questions"), rows)
 
 
-def _table(head: tuple[str, ...], rows: list[tuple[Any, ...]]) -> str:
+def table(head: tuple[str, ...], rows: Sequence[tuple[Any, ...]]) -> str:
+    """Return a Markdown table, bars in cells made harmless."""
     lines = [head, ("---",) * len(head), *rows]
     return "\n".join("| " + " | ".join(str(v).replace("|", "\\|") for v in line) + " |" for line in lines)
 

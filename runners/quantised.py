@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from contextlib import redirect_stderr
 from pathlib import Path
+from typing import Any
 
 from runners import hub
 
@@ -27,12 +28,12 @@ def unpack(file: Path, folder: Path, pad: str, eos: str) -> None:
     The tokenizer inside such files often pads with its end token, which would hide that token from
     training; the quantisation entry leaves the config, because the saved weights are not quantised.
     """
-    tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name, local_files_only=True)
+    tokenizer = tokenizer_of(file)
     for token in (pad, eos):
         if token not in tokenizer.get_vocab():
             raise BadInput(f"{file.name} has no token {token!r}")
     tokenizer.pad_token, tokenizer.eos_token = pad, eos
-    model = _load(file)
+    model = load_gguf(file)
     end, padding = tokenizer.eos_token_id, tokenizer.pad_token_id
     model.config.eos_token_id, model.config.pad_token_id = end, padding
     model.generation_config = GenerationConfig(
@@ -47,13 +48,26 @@ def unpack(file: Path, folder: Path, pad: str, eos: str) -> None:
         saved.chmod(0o644)
 
 
-def _load(file: Path) -> transformers.PreTrainedModel:
+def load_gguf(
+    file: Path, dtype: str = "bfloat16", settings: Path | None = None
+) -> transformers.PreTrainedModel:
+    """Return a GGUF file's model with its weights unpacked into a number type.
+
+    ``settings`` is a model folder whose config is taken instead of the file's own figures.
+    """
     # transformers 5.2x keeps GGUF blocks packed unless told otherwise; earlier releases always unpack.
     packing = getattr(transformers, "GgufConfig", None)
-    extra = {"quantization_config": packing(dequantize=True)} if packing else {}
+    extra: dict[str, Any] = {"quantization_config": packing(dequantize=True)} if packing else {}
+    if settings is not None:
+        extra["config"] = transformers.AutoConfig.from_pretrained(settings, local_files_only=True)
     # The reader of such files draws a bar of its own that no setting reaches.
     with redirect_stderr(io.StringIO()):
         model: transformers.PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-            file.parent, gguf_file=file.name, dtype=torch.bfloat16, local_files_only=True, **extra
+            file.parent, gguf_file=file.name, dtype=getattr(torch, dtype), local_files_only=True, **extra
         )
-    return model
+    return model.eval()
+
+
+def tokenizer_of(file: Path) -> Any:
+    """Return a GGUF file's tokenizer."""
+    return AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name, local_files_only=True)

@@ -86,7 +86,6 @@ def fit_refusal(bench: Bench) -> dict[str, Any]:
 
 def train_arm(bench: Bench, step: TrainStep) -> dict[str, Any]:
     """Train one arm, once per seed, on plain or on retrieval-aware rows."""
-    from runners.hybrid import retrieval_rows
     from runners.train import fit
     from runners.tuning import Origin, TrainConfig
 
@@ -96,15 +95,9 @@ def train_arm(bench: Bench, step: TrainStep) -> dict[str, Any]:
     file = bench.plan.data.examples
     origin = Origin((file.name,) if file else (), step.reasons, bench.plan.digest())
     for nth, seed in enumerate(step.seeds):
-        if step.rows == "retrieval":
-            prepared = retrieval_rows(
-                bench.plan.prompts, bench.examples, bench.retriever, step.without_gold, seed,
-                step.distractors, step.quote,
-            )  # fmt: skip
-            rows, account = prepared.rows, prepared.account()
+        rows, account = rows_of(bench, step, seed)
+        if account:
             bench.tell({"event": "rows.prepared", "arm": step.arm, **account})
-        else:
-            rows = tuple(training_row(bench.plan.prompts, e) for e in bench.examples)
         rows = with_replay(bench.plan, step, rows, seed, bench.tell)
         start = bench.run.adapter(step.start_from, seed) if step.start_from else None
         if start is not None and not start.exists() and step.start_from:
@@ -127,6 +120,24 @@ def train_arm(bench: Bench, step: TrainStep) -> dict[str, Any]:
         seen = dict.fromkeys(seen) if made else seen
         results.append({"seed": seed, **trained.to_json(), **seen, "on_gpu": most.on_gpu})
     return {"arm": step.arm, "account": account, "trained": results}
+
+
+def rows_of(bench: Bench, step: TrainStep, seed: int) -> tuple[tuple[Example, ...], dict[str, int]]:
+    """Return the rows that an arm learns with a seed, before replay, and for retrieval-aware ones an account of them."""
+    from runners.hybrid import retrieval_rows
+
+    if step.rows == "plain":
+        return tuple(training_row(bench.plan.prompts, e) for e in bench.examples), {}
+    prepared = retrieval_rows(
+        bench.plan.prompts,
+        bench.examples,
+        bench.retriever,
+        step.without_gold,
+        seed,
+        step.distractors,
+        step.quote,
+    )
+    return prepared.rows, prepared.account()
 
 
 def evaluate_arm(bench: Bench, step: EvaluateStep) -> dict[str, Any]:

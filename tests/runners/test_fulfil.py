@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from runners.execution import run_plan
 
 from rag.errors import BadInput, CannotRun
 from runners.catalogue import catalogue
@@ -17,6 +16,7 @@ from runners.clerk import Clerk
 from runners.completion import Sampling
 from runners.data import Question
 from runners.desk import Desk
+from runners.execution import run_plan
 from runners.plan import parse_plan
 from runners.ticket import Reply, Ticket
 

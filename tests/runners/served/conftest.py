@@ -14,7 +14,6 @@ from typing import Any
 import httpx
 import pytest
 import uvicorn
-from runners.execution import run_plan
 
 from advisor.server.app import create
 from advisor.server.gate import House
@@ -25,6 +24,7 @@ from runners.catalogue import catalogue
 from runners.clerk import Clerk, Hours
 from runners.data import Example
 from runners.desk import Desk
+from runners.execution import run_plan
 from runners.generate import LocalGenerator
 from runners.models import Model
 from runners.plan import parse_plan

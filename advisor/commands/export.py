@@ -1,0 +1,43 @@
+"""`tunewise export`: hand a run's result on to other tools."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+
+
+def command(
+    run: Path = typer.Argument(help="The run folder; with --to run, an archive that --to bundle made."),
+    to: str = typer.Option(
+        ...,
+        help="peft (the adapter's folder), merged (a whole model in safetensors), gguf (one file for llama.cpp), "
+        "ollama (that file with its Modelfile), vllm (adapter, base and the line that serves them), index (passages "
+        "and vectors as Parquet), bundle (the whole run in one archive), provider-jsonl (training rows for a hosted "
+        "provider), run (unpack a bundle).",
+    ),
+    arm: str | None = typer.Option(None, help="Another arm than the one the verdict chose."),
+    seed: int | None = typer.Option(None, min=0, help="Which training run of the arm; by default its first."),
+    out: Path | None = typer.Option(None, help="The folder to make; by default exports/NAME-ARM-TO."),
+    overwrite: bool = typer.Option(
+        False, "--overwrite", help="Replace an export, or with --to run a run, that is there."
+    ),
+    dtype: str = typer.Option(
+        "auto",
+        help="Number type of merged, gguf and ollama: auto (the base's own), float32, bfloat16, float16; in GGUF also q8_0.",
+    ),
+    as_json: bool = typer.Option(False, "--json", help="Print what was made as JSON."),
+) -> None:
+    """Write a run's result in the form that another tool reads, with a card, after reading it back and comparing it.
+
+    What is there already, made from the same things, is left as it is. Arms without weights can hand on the index,
+    the rows or the whole run.
+    """
+    from advisor.exporting import export_run, import_run
+    from runners.export.job import Wish
+
+    wish = Wish(to, arm, seed, out, overwrite, dtype)
+    if to == "run":
+        import_run(run, wish, as_json)
+    else:
+        export_run(run, wish, as_json)

@@ -1,0 +1,59 @@
+"""What `tunewise export` prints: what was made, what was compared, what to know, how to use it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from rag.clean import visible
+from rag.errors import UsageProblem
+from runners.export.card import shown
+from runners.export.job import Exported, Wish
+
+
+def export_run(run: Path, wish: Wish, as_json: bool) -> None:
+    """Export a run and tell what came of it."""
+    from runners.export.export import export
+
+    show(export(run, wish, None if as_json else _tell), as_json)
+
+
+def import_run(file: Path, wish: Wish, as_json: bool) -> None:
+    """Unpack a bundle and tell what is in it; UsageProblem for flags that mean nothing there."""
+    from runners.export.unbundle import unbundle
+
+    if wish.arm is not None or wish.seed is not None or wish.dtype != "auto":
+        raise UsageProblem("--to run unpacks a bundle as it is", "leave out --arm, --seed and --dtype")
+    made = unbundle(file, wish.out, wish.overwrite)
+    show(made, as_json)
+    if not as_json:
+        print(f'ask it: tunewise ask {made.out} "..."')
+
+
+def show(made: Exported, as_json: bool) -> None:
+    """Print an export; as JSON in ASCII, because names and notes may come from documents."""
+    if as_json:
+        print(json.dumps(made.to_json()))
+        return
+    size = sum(made.files.values()) / 2**20
+    state = (
+        "was there already, whole and made from the same" if made.again else f"made in {made.seconds:.1f} s"
+    )
+    print(f"{made.out}  ({made.to}, {len(made.files):,} files, {size:,.1f} MiB, {state})")
+    for name, value in made.checked.items():
+        print(f"  {visible(name)}: {visible(shown(value))}")
+    for note in made.notes:
+        print(f"  note: {visible(note)}")
+    if made.line:
+        print(f"run it:\n  {made.line}")
+    if made.to != "run":
+        print(f"how to use it: {made.out / 'README.md'}")
+
+
+def _tell(event: dict[str, Any]) -> None:
+    """Tell on stderr what takes a while."""
+    if event.get("event") == "export.start":
+        arm = f" of the arm {event['arm']}" if event.get("arm") else ""
+        print(f"making {event['makes']}{arm} ...", file=sys.stderr)

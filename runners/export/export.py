@@ -1,0 +1,96 @@
+"""The one way in: check what was asked, make it beside its place, read it back, write its card, publish it. Light."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+
+from rag.durable import MANIFEST, canonical_json, sha256_text, write_text
+from rag.errors import UsageProblem
+from runners.card import CARD
+from runners.export.card import card, told
+from runners.export.job import Exported, Job, Made, Wish, quoted
+from runners.export.parcel import already, prepared, publish, seal
+from runners.export.source import Source
+from runners.export.targets import Target, target_named
+from runners.rundir import OnEvent
+
+FORMAT = 1
+"""Counted up when a target's files change, so that exports of before are made again."""
+PLACE = Path("exports")
+
+
+def export(path: Path, wish: Wish, on_event: OnEvent = None) -> Exported:
+    """Export a run, or return what is there already when it is whole and was made from the same things.
+
+    Raises UsageProblem for flags that do not go together or a folder that is taken, BadInput for a damaged run, an arm
+    that cannot be exported so, or another base; CannotRun without the memory or the disk for it.
+    """
+    started = time.perf_counter()
+    target = target_named(wish.to)
+    _check_flags(target, wish)
+    source = Source(path, on_event)
+    if target.of != "run":
+        source.choose(wish.arm, wish.seed, target.of == "weights")
+    out = wish.out or PLACE / _default_name(source, target)
+    if out.absolute().is_relative_to(path.absolute()):
+        raise UsageProblem(f"{out} is inside the run, whose files are sealed", "choose another --out")
+    made_from = sha256_text(canonical_json([FORMAT, target.name, wish.dtype, *source.digest(target.of)]))
+    if found := already(out, made_from, wish.overwrite):
+        facts = found["export"]
+        made = Made("", facts["checked"], tuple(facts["line"]), tuple(facts["notes"]))
+        return _exported(source, target, out, made, time.perf_counter() - started, again=True)
+    with prepared(out) as folder:
+        made = _made(Job(source, target, folder, out, wish.dtype), made_from)
+        publish(folder, out)
+    return _exported(source, target, out, made, time.perf_counter() - started)
+
+
+def _made(job: Job, made_from: str) -> Made:
+    """Let the target's maker fill the folder, then write card and manifest."""
+    arm = job.source.arm.arm if job.source.arm else None
+    event = {"event": "export.start", "to": job.target.name, "makes": job.target.makes, "arm": arm}
+    job.source.tell(event)
+    module, _, function = job.target.work.partition(":")
+    maker: Callable[[Job], Made] = getattr(import_module(module), function)
+    made = maker(job)
+    write_text(job.made / CARD, card(job, made))
+    kept = {"checked": dict(made.checked), "line": list(made.line), "notes": list(made.notes)}
+    seal(job.made, made.kind, {**made.extra, "export": {**told(job), "made_from": made_from, **kept}})
+    return made
+
+
+def _exported(
+    source: Source, target: Target, out: Path, made: Made, seconds: float, again: bool = False
+) -> Exported:
+    files = {p.relative_to(out).as_posix(): p.stat().st_size for p in sorted(out.rglob("*")) if p.is_file()}
+    own = {name: size for name, size in files.items() if name not in (CARD, MANIFEST)}
+    arm = source.arm.arm if source.arm else None
+    line, took = quoted(made.line, str(out)), round(seconds, 2)
+    return Exported(
+        target.name, arm, source.seed, out, own, made.checked, line, made.notes, took, again
+    )  # fmt: skip
+
+
+def _check_flags(target: Target, wish: Wish) -> None:
+    """Refuse flags that mean nothing for a target, rather than pass over them."""
+    if target.of == "run" and (wish.arm is not None or wish.seed is not None):
+        flag = "--arm" if wish.arm is not None else "--seed"
+        raise UsageProblem(f"--to {target.name} is of the whole run, not of one arm", f"leave out {flag}")
+    if wish.dtype != "auto" and not target.dtypes:
+        raise UsageProblem(f"--to {target.name} has no number type to choose", "leave out --dtype")
+    if target.dtypes and wish.dtype not in target.dtypes:
+        raise UsageProblem(
+            f"--dtype {wish.dtype!r} is unknown for --to {target.name}", f"one of: {', '.join(target.dtypes)}"
+        )
+
+
+def _default_name(source: Source, target: Target) -> str:
+    parts = [source.plan.name]
+    if source.arm:
+        parts.append(source.arm.arm)
+        if source.arm.weights and len(source.plan.train_step(source.arm.weights).seeds) > 1:
+            parts.append(f"s{source.seed}")
+    return "-".join([*parts, target.name])

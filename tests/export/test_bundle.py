@@ -1,0 +1,232 @@
+"""A run in one archive and back: what comes out is the run, and an archive that lies is refused before it is a folder."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rag.errors import BadInput, UsageProblem
+from runners.desk import Desk
+from runners.export.bundle import INSIDE, LIST
+from runners.export.export import export
+from runners.export.job import Wish
+from runners.export.unbundle import unbundle
+
+Members = dict[str, bytes]
+
+
+@pytest.fixture(scope="module")
+def archive(llama: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bundle of a finished run."""
+    made = export(llama.path, Wish("bundle", out=tmp_path_factory.mktemp("bundle") / "out"))
+    return made.out / "harbour.zip"
+
+
+@pytest.fixture
+def rewritten(archive: Path, tmp_path: Path) -> Callable[..., Path]:
+    """Write the archive again after a change of its members or its list."""
+
+    def write(
+        change: Callable[[Members, dict[str, Any]], None],
+        extra: Callable[[zipfile.ZipFile], None] | None = None,
+    ) -> Path:
+        with zipfile.ZipFile(archive) as source:
+            members = {info.filename: source.read(info) for info in source.infolist()}
+        listed = json.loads(members.pop(LIST))
+        change(members, listed)
+        file = tmp_path / "changed.zip"
+        with zipfile.ZipFile(file, "w") as target:
+            for name, data in members.items():
+                target.writestr(name, data)
+            target.writestr(LIST, json.dumps(listed))
+            if extra:
+                extra(target)
+        return file
+
+    return write
+
+
+def test_a_bundle_becomes_the_run_again_and_answers(archive: Path, llama: Any, tmp_path: Path) -> None:
+    made = unbundle(archive, tmp_path / "moved")
+    assert (made.to, made.checked["run"], made.checked["passages"]) == ("run", "harbour", 10)
+    files = {p.relative_to(llama.path).as_posix() for p in llama.path.rglob("*") if p.is_file()}
+    back = {p.relative_to(made.out).as_posix() for p in made.out.rglob("*") if p.is_file()}
+    assert back == {f for f in files if not f.rsplit("/")[-1].startswith(".writer")}
+    assert all(
+        (made.out / f).read_bytes() == (llama.path / f).read_bytes()
+        for f in back
+        if not f.endswith(".sqlite")
+    )
+    desk = Desk(made.out)
+    (answer,) = desk.ask(["How many berths has the Amber Pier?"], desk.arm("lora"))
+    first = Desk(llama.path)
+    assert answer.text == first.ask(["How many berths has the Amber Pier?"], first.arm("lora"))[0].text
+    with pytest.raises(UsageProblem, match="exists"):
+        unbundle(archive, made.out)
+    unbundle(archive, made.out, overwrite=True)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "x").write_text("x", "utf-8")
+    with pytest.raises(UsageProblem, match="not a run folder"):
+        unbundle(archive, tmp_path / "mine", overwrite=True)
+    assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".")] == []
+
+
+def test_equal_runs_give_equal_archives(archive: Path, llama: Any, tmp_path: Path) -> None:
+    again = export(llama.path, Wish("bundle", out=tmp_path / "again"))
+    assert (again.out / "harbour.zip").read_bytes() == archive.read_bytes()
+
+
+def _stranger(members: Members, listed: dict[str, Any]) -> None:
+    members[f"{INSIDE}notes.txt"] = b"x"
+
+
+def _outside(name: str) -> Callable[[Members, dict[str, Any]], None]:
+    def change(members: Members, listed: dict[str, Any]) -> None:
+        data = members.pop(f"{INSIDE}plan.yaml")
+        members[f"{INSIDE}{name}"] = data
+        listed["files"][name] = listed["files"].pop("plan.yaml")
+
+    return change
+
+
+def _shorter(members: Members, listed: dict[str, Any]) -> None:
+    members[f"{INSIDE}plan.yaml"] = members[f"{INSIDE}plan.yaml"][:-1]
+
+
+def _changed(members: Members, listed: dict[str, Any]) -> None:
+    members[f"{INSIDE}plan.yaml"] = members[f"{INSIDE}plan.yaml"][:-1] + b"#"
+
+
+def _missing(members: Members, listed: dict[str, Any]) -> None:
+    members.pop(f"{INSIDE}plan.yaml")
+
+
+def _huge(members: Members, listed: dict[str, Any]) -> None:
+    listed["files"]["plan.yaml"]["bytes"] = 2**50
+
+
+def _relisted(members: Members, listed: dict[str, Any]) -> None:
+    """Change a file and its hash in the list: then the run's own manifest tells."""
+    import hashlib
+
+    data = members[f"{INSIDE}report.md"] + b"# better\n"
+    members[f"{INSIDE}report.md"] = data
+    listed["files"]["report.md"] = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+
+
+def _newer(members: Members, listed: dict[str, Any]) -> None:
+    listed["schema"] = 2
+
+
+def _named(members: Members, listed: dict[str, Any]) -> None:
+    listed["run"] = "../elsewhere"
+
+
+def _top(members: Members, listed: dict[str, Any]) -> None:
+    members["setup.py"] = b"x"
+
+
+WAYS_OUT = (
+    "../plan.yaml", "/plan.yaml", "a/../../plan.yaml", "..\\plan.yaml", "C:plan.yaml", ".hidden/plan.yaml", "a//plan.yaml"
+)  # fmt: skip
+LIES = (
+    (_stranger, "not in its bundle.json"), (_shorter, "bytes, not"), (_changed, "differs from its list"),
+    (_missing, "plan.yaml is missing"), (_huge, "bytes, not"), (_relisted, "report.md"), (_newer, "schema 2"),
+    (_named, "malformed"), (_top, "no plain file"), *((_outside(name), "no plain file") for name in WAYS_OUT),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(("change", "said"), LIES)
+def test_an_archive_that_lies_is_refused_and_nothing_is_left(
+    rewritten: Callable[..., Path], tmp_path: Path, change: Callable[..., None], said: str
+) -> None:
+    with pytest.raises(BadInput) as refused:
+        unbundle(rewritten(change), tmp_path / "out")
+    assert said in refused.value.message
+    assert refused.value.exit_code == 3
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["changed.zip"]
+
+
+def test_links_doubles_and_bombs_are_refused(
+    rewritten: Callable[..., Path], archive: Path, tmp_path: Path
+) -> None:
+    def link(target: zipfile.ZipFile) -> None:
+        info = zipfile.ZipInfo(f"{INSIDE}report.json")
+        info.external_attr = 0o120777 << 16
+        target.writestr(info, "/etc/passwd")
+
+    with pytest.raises(BadInput, match="no plain file"):
+        unbundle(rewritten(lambda m, _: m.pop(f"{INSIDE}report.json"), link), tmp_path / "out")
+
+    def double(target: zipfile.ZipFile) -> None:
+        target.writestr(f"{INSIDE}PLAN.yaml", b"x")
+
+    def lists_both(members: Members, listed: dict[str, Any]) -> None:
+        listed["files"]["PLAN.yaml"] = {"bytes": 1, "sha256": "0" * 64}
+
+    with pytest.raises(BadInput, match="in it twice"):
+        unbundle(rewritten(lists_both, double), tmp_path / "out")
+    with zipfile.ZipFile(tmp_path / "bomb.zip", "w", zipfile.ZIP_DEFLATED) as bomb:
+        bomb.writestr(LIST, b" " * (65 << 20))
+    with pytest.raises(BadInput, match="bytes"):
+        unbundle(tmp_path / "bomb.zip", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("cut", [0, 1, 1000, -1, -30])
+def test_an_archive_that_is_cut_off_is_refused(archive: Path, tmp_path: Path, cut: int) -> None:
+    data = archive.read_bytes()
+    (tmp_path / "cut.zip").write_bytes(data[: cut if cut >= 0 else len(data) + cut])
+    with pytest.raises(BadInput):
+        unbundle(tmp_path / "cut.zip", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_flipped_bytes_are_found(archive: Path, tmp_path: Path) -> None:
+    """Wherever a byte is flipped, the archive is refused, or nothing of the run is other than it was."""
+    data, refused = archive.read_bytes(), 0
+    for place in range(40, len(data), len(data) // 12):
+        (tmp_path / "flipped.zip").write_bytes(data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :])
+        try:
+            unbundle(tmp_path / "flipped.zip", tmp_path / f"out{place}")
+        except BadInput:
+            refused += 1
+    assert refused >= 10
+
+
+def test_a_run_that_was_not_finished_is_not_bundled(llama: Any, tmp_path: Path) -> None:
+    shutil.copytree(llama.path, tmp_path / "run")
+    (tmp_path / "run" / "manifest.json").unlink()
+    with pytest.raises(BadInput, match="was not finished"):
+        export(tmp_path / "run", Wish("bundle", out=tmp_path / "out"))
+    shutil.copytree(llama.path, tmp_path / "linked")
+    (tmp_path / "linked" / "index" / "extra").symlink_to("/etc/passwd")
+    with pytest.raises(BadInput, match="link"):
+        export(tmp_path / "linked", Wish("bundle", out=tmp_path / "out"))
+
+
+def test_a_damaged_index_is_not_bundled(llama: Any, tmp_path: Path) -> None:
+    shutil.copytree(llama.path, tmp_path / "run")
+    vectors = next((tmp_path / "run" / "index").rglob("vectors.faiss"))
+    vectors.write_bytes(vectors.read_bytes()[:-1] + b"\x01")
+    for to in ("bundle", "index"):
+        with pytest.raises(BadInput, match="damaged"):
+            export(tmp_path / "run", Wish(to, out=tmp_path / to))
+
+
+def test_what_is_no_bundle_is_told(tmp_path: Path, llama: Any) -> None:
+    with pytest.raises(BadInput, match="there is no file"):
+        unbundle(tmp_path / "nowhere.zip")
+    (tmp_path / "text.zip").write_text("hello", "utf-8")
+    with pytest.raises(BadInput, match="is no bundle"):
+        unbundle(tmp_path / "text.zip")
+    with zipfile.ZipFile(tmp_path / "other.zip", "w") as other:
+        other.writestr("a.txt", "x")
+    with pytest.raises(BadInput, match=r"it has no bundle\.json"):
+        unbundle(tmp_path / "other.zip")
