@@ -174,3 +174,19 @@ def desk(tmp_path_factory: pytest.TempPathFactory, example: Path) -> Path:
             table.writerow([turn["content"] for turn in row["messages"] if turn["role"] != "system"])
     (folder / "examples.jsonl").unlink()
     return folder
+
+
+@pytest.fixture(scope="session")
+def places(
+    environment: dict[str, str], desk: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., Place]:
+    """Return the maker of places: "empty", "desk" (files of one's own) or "after the tutorial" (a finished run)."""
+
+    def make(name: str, tutorial: Path | None = None, replaced: dict[str, str] | None = None) -> Place:
+        folder = tmp_path_factory.mktemp("place") / "folder"
+        if source := {"empty": None, "desk": desk, "after the tutorial": tutorial}[name]:
+            shutil.copytree(source, folder)
+        folder.mkdir(exist_ok=True)
+        return Place(folder, environment, replaced or {})
+
+    return make
