@@ -58,7 +58,9 @@ def copy_example(folder: Path) -> None:
     if folder.exists():
         raise UsageProblem(f"{folder} exists", "name a folder that is not there yet")
     shutil.copytree(example_path(), folder, ignore=shutil.ignore_patterns("*.py", "__pycache__"))
-    print(f"{folder}: documents/, examples.jsonl, questions.jsonl, prompt.txt, update/; README.md says what they are")
+    print(
+        f"{folder}: documents/, examples.jsonl, questions.jsonl, prompt.txt, update/; README.md says what they are"
+    )
 
 
 def recommend_and_draft() -> Plan:

@@ -39,7 +39,9 @@ def shot(command: list[str], folder: Path, title: str, first: str, last: str, ou
     begin = next(n for n, text in enumerate(lines) if first in text.plain)
     end = next((n for n, text in enumerate(lines) if last and last in text.plain), len(lines))
     with Path(os.devnull).open("w", encoding="utf-8") as nowhere:
-        console = Console(record=True, width=WIDTH, file=nowhere, force_terminal=True, color_system="truecolor")
+        console = Console(
+            record=True, width=WIDTH, file=nowhere, force_terminal=True, color_system="truecolor"
+        )
         for text in lines[begin:end]:
             console.print(text)
         drawn = console.export_svg(title=title, theme=DEFAULT_TERMINAL_THEME, unique_id=out.stem)
@@ -59,7 +61,13 @@ def page(report: Path, part: str, hidden: str, size: str, out: Path) -> None:
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "report.html"
         copy.write_text(text, "utf-8")
-        flags = ["--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", f"--window-size={size}"]
+        flags = [
+            "--headless=new",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--hide-scrollbars",
+            f"--window-size={size}",
+        ]
         where = [f"--user-data-dir={folder}/home", f"--screenshot={out.resolve()}", copy.as_uri() + part]
         subprocess.run([program, *flags, *where], capture_output=True, check=True, timeout=300)
     Image.open(out).convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE).save(out, optimize=True)

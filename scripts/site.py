@@ -36,7 +36,9 @@ class Fetches(HTMLParser):
         if REMOTE.match(target):
             self.remote.append(target)
         described = values.get("alt") or ""
-        if tag == "img" and (not described or target.endswith(Path(described).name)):  # Sphinx puts in the name
+        if tag == "img" and (
+            not described or target.endswith(Path(described).name)
+        ):  # Sphinx puts in the name
             self.undescribed.append(target)
 
 

@@ -19,7 +19,16 @@ from rag.durable import write_manifest
 from runners.fingerprint import fingerprint
 
 LIMIT = 120
-KEPT = ("refunds.md", "lost_property.md", "museum.html", "food.md", "fares.md", "pets.md", "parking.md", "wifi.md")
+KEPT = (
+    "refunds.md",
+    "lost_property.md",
+    "museum.html",
+    "food.md",
+    "fares.md",
+    "pets.md",
+    "parking.md",
+    "wifi.md",
+)
 """The documents that a place has; examples and questions are about these."""
 ROWS, OPEN = 32, 3
 """At most so many examples, and so many questions that the documents do not answer."""
@@ -45,7 +54,9 @@ class Place:
         for name, value in self.replaced.items():
             block = block.replace(name, value)
         state = self.folder.parent / f"{self.folder.name}.state"
-        script = f"[ -f {state} ] && . {state}\ntrap 'declare -px > {state}; pwd > {state}.cwd' EXIT\n{block}\n"
+        script = (
+            f"[ -f {state} ] && . {state}\ntrap 'declare -px > {state}; pwd > {state}.cwd' EXIT\n{block}\n"
+        )
         kept = Path(f"{state}.cwd")
         return subprocess.run(
             ["bash", "-euo", "pipefail", "-c", script], env=self.environment, text=True, timeout=LIMIT,
@@ -55,11 +66,16 @@ class Place:
 
 
 @pytest.fixture(scope="session")
-def environment(root: Path, tmp_path_factory: pytest.TempPathFactory, models: Path) -> Iterator[dict[str, str]]:
+def environment(
+    root: Path, tmp_path_factory: pytest.TempPathFactory, models: Path
+) -> Iterator[dict[str, str]]:
     """What the commands of all pages see: tiny models in the cache, `tunewise` on the PATH, nothing of the developer's."""
     folder = tmp_path_factory.mktemp("shell")
     socket = str(folder / "socket")
-    home = {name: str(folder / name.lower()) for name in ("HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME", "XDG_DATA_HOME")}
+    home = {
+        name: str(folder / name.lower())
+        for name in ("HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME", "XDG_DATA_HOME")
+    }
     values = {
         **{k: v for k, v in os.environ.items() if not k.startswith(("TUNEWISE", "XDG"))}, **home,
         "PATH": f"{folder}:{os.environ['PATH']}", "PYTHONPATH": str(root), "TUNEWISE_CACHE": str(models),
@@ -94,7 +110,9 @@ def models(tmp_path_factory: pytest.TempPathFactory, example: Path, little_bert:
     bpe.decoder = decoders.ByteLevel()
     special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    bpe.train_from_iterator(texts, trainers.BpeTrainer(vocab_size=2000, special_tokens=special, initial_alphabet=alphabet))
+    bpe.train_from_iterator(
+        texts, trainers.BpeTrainer(vocab_size=2000, special_tokens=special, initial_alphabet=alphabet)
+    )
     base = cache / "models" / "smollm2-135m-instruct"
     little_llama(base, bpe)
     words = Tokenizer(WordLevel({"[UNK]": 0}, unk_token="[UNK]"))
@@ -115,7 +133,10 @@ def little_llama(folder: Path, tokenizer: Any) -> None:
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
     fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token="<|endoftext|>", eos_token="<|im_end|>", bos_token="<|im_start|>"
+        tokenizer_object=tokenizer,
+        pad_token="<|endoftext|>",
+        eos_token="<|im_end|>",
+        bos_token="<|im_start|>",
     )
     fast.chat_template = CHATML
     fast.save_pretrained(folder)

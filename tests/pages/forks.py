@@ -15,6 +15,7 @@ import sys
 import traceback
 from typing import Any
 
+
 def main(path: str) -> None:
     """Listen at a path until the process is ended."""
     import peft  # noqa: F401

@@ -103,7 +103,9 @@ def absent(shown: str, output: str) -> str:
     """Return the first shown line that was not printed after the ones before it, "" when all were."""
     printed, at = " ".join(output.split()), 0
     for line in filter(None, map(str.strip, shown.splitlines())):
-        parts = (re.sub(r"\d[\d.,]*", r"\\d[\\d.,]*", re.escape(" ".join(p.split()))) for p in line.split("..."))
+        parts = (
+            re.sub(r"\d[\d.,]*", r"\\d[\\d.,]*", re.escape(" ".join(p.split()))) for p in line.split("...")
+        )
         match = re.compile(r".*?".join(parts)).search(printed, at)
         if not match:
             return line
