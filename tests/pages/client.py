@@ -11,6 +11,6 @@ import sys
 server = socket.socket(socket.AF_UNIX)
 server.connect(sys.argv[1])
 socket.send_fds(server, [b"!"], [0, 1, 2])
-server.sendall(json.dumps([sys.argv[2:], os.getcwd(), dict(os.environ)]).encode())
+server.sendall(json.dumps([sys.argv[2:], os.getcwd(), dict(os.environ)]).encode())  # noqa: PTH109
 server.shutdown(socket.SHUT_WR)
 sys.exit(int(server.recv(8) or b"1"))
