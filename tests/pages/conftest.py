@@ -18,20 +18,20 @@ import pytest
 from rag.durable import write_manifest
 from runners.fingerprint import fingerprint
 
-LIMIT = 120
+LIMIT = 600
 KEPT = (
-    "refunds.md",
+    "delays.md",
+    "fares.md",
+    "food.md",
     "lost_property.md",
     "museum.html",
-    "food.md",
-    "fares.md",
-    "pets.md",
     "parking.md",
+    "refunds.md",
     "wifi.md",
 )
 """The documents that a place has; examples and questions are about these."""
-ROWS, OPEN = 32, 3
-"""At most so many examples, and so many questions that the documents do not answer."""
+ROWS, OPEN = 56, 3
+"""At most so many examples (with under 50 the advice would be another), and questions that have no answer."""
 
 CHATML = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] "
@@ -142,7 +142,7 @@ def little_llama(folder: Path, tokenizer: Any) -> None:
     fast.save_pretrained(folder)
     torch.manual_seed(0)
     config = LlamaConfig(
-        vocab_size=len(fast), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
+        vocab_size=len(fast), hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=4,
         num_key_value_heads=2, max_position_embeddings=4096, eos_token_id=2, pad_token_id=0, bos_token_id=1,
         tie_word_embeddings=True,
     )  # fmt: skip
@@ -161,7 +161,7 @@ def shrink(folder: Path) -> None:
         if path.name not in KEPT:
             path.unlink()
     examples = read(folder / "examples.jsonl")
-    mine = [row for row in examples if row["meta"].get("doc_id") in KEPT]
+    mine = [row for row in examples if row["meta"].get("doc_id") in (*KEPT, None)]
     write(folder / "examples.jsonl", mine[:ROWS])
     questions = read(folder / "questions.jsonl")
     known = [row for row in questions if row.get("doc_id") in KEPT]
