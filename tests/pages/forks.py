@@ -17,7 +17,7 @@ from typing import Any
 
 
 def main(path: str) -> None:
-    """Listen at a path until the process is ended."""
+    """Listen at a path until the process, or the one that started it, is ended."""
     import peft  # noqa: F401
     import torch
     import transformers.models.bert.modeling_bert
@@ -32,8 +32,13 @@ def main(path: str) -> None:
     server.listen()
     print("ready", flush=True)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-    while True:
-        caller, _ = server.accept()
+    server.settimeout(5)
+    parent = os.getppid()
+    while os.getppid() == parent:
+        try:
+            caller, _ = server.accept()
+        except TimeoutError:
+            continue
         if os.fork() == 0:
             server.close()
             obey(caller, advisor.cli.main)

@@ -25,8 +25,10 @@ from typing import Any
 
 import pytest
 import typer
+import yaml
 
 from advisor.cli import app
+from runners.plan import parse_plan
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -161,6 +163,18 @@ def test_a_wrong_command_or_output_is_seen(places: Callable[..., Any], tmp_path:
         found = carry_out(page, places("empty"), {})
         del BLOCKS[page]
         assert (wrong in found) if wrong else not found, found
+
+
+def test_steps_of_a_plan_are_such() -> None:
+    """A YAML block of steps validates in a plan."""
+    steps = [
+        step for blocks in BLOCKS.values() for block in blocks if block.kind == "yaml" and "kind:" in block.text
+        for step in yaml.safe_load(block.text)
+    ]  # fmt: skip
+    assert steps
+    data = {"documents": "d", "examples": "e", "questions": "q"}
+    plan = {"name": "p", "choice": "rag", "model": {"name": "m"}, "data": data, "weights": {"token_f1": 1}}
+    parse_plan({**plan, "steps": [{"kind": "index"}, *steps]})
 
 
 def named(text: str) -> list[str]:
