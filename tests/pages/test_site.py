@@ -44,7 +44,7 @@ def build(root: Path, folder: Path, **changed: str) -> subprocess.CompletedProce
             },
             "nothing.md gone.svg no-such-part orphan.md",
         ),
-        ({"other_md": OTHER + '\n<img src="https://example.com/a.png" alt="far">\n![](dot.svg)\n'},
+        ({"other_md": OTHER + '\n<img src="https://example.com/a.png" alt="far">\n\n![](dot.svg)\n'},
          "fetches https://example.com/a.png; no description of"),
     ],
     ids=["whole", "broken", "remote"],
