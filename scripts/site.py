@@ -35,10 +35,7 @@ class Fetches(HTMLParser):
         target = values.get(FETCHED.get(tag, "")) or ""
         if REMOTE.match(target):
             self.remote.append(target)
-        described = values.get("alt") or ""
-        if tag == "img" and (
-            not described or target.endswith(Path(described).name)
-        ):  # Sphinx puts in the name
+        if tag == "img" and not values.get("alt"):
             self.undescribed.append(target)
 
 
