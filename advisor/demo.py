@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import shlex
+import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from advisor.harbor_desk import path as example_path
+from rag.errors import UsageProblem
 from runners.plan import Plan
 from runners.rundir import RunFolder, read_lines
 
@@ -50,6 +52,16 @@ def demo(out: Path, quick: bool, resume: bool, overwrite: bool) -> None:
     print(f'ask it: tunewise ask {run.path} "What does entry to the Ropewalk Museum cost?"')
     print(f"done in {(time.monotonic() - started) / 60:.1f} minutes")
     check_gate(data)
+
+
+def copy_example(folder: Path) -> None:
+    """Copy the example's files into a new folder; UsageProblem when there is something of that name."""
+    if folder.exists():
+        raise UsageProblem(f"{folder} exists", "name a folder that is not there yet")
+    shutil.copytree(example_path(), folder, ignore=shutil.ignore_patterns("*.py", "__pycache__"))
+    print(
+        f"{folder}: documents/, examples.jsonl, questions.jsonl, prompt.txt, update/; README.md says what they are"
+    )
 
 
 def recommend_and_draft() -> Plan:

@@ -44,7 +44,9 @@ def cli_page() -> list[str]:
     lines = [
         "# The command line",
         "",
-        "What `tunewise VERB --help` says, on one page. Exit codes: see the README.",
+        "What `tunewise VERB --help` says, on one page. Every verb ends with one of these codes:",
+        "",
+        *exit_codes(),
     ]
     lines += verb("tunewise", cli.entry, "###")
     lines += [
@@ -62,6 +64,13 @@ def cli_page() -> list[str]:
     return lines
 
 
+def exit_codes() -> list[str]:
+    """The README's table of exit codes, which a test holds against the error tree."""
+    lines = (ROOT / "README.md").read_text("utf-8").splitlines()
+    start = lines.index("| exit code | when |")
+    return lines[start : lines.index("", start)]
+
+
 def verb(name: str, command: Callable[..., Any], level: str) -> list[str]:
     """One verb: usage, what it does, a table of what it takes."""
     arguments, options = [], []
@@ -73,7 +82,8 @@ def verb(name: str, command: Callable[..., Any], level: str) -> list[str]:
             continue
         default = info.default if info is parameter.default else parameter.default
         default = None if default in (..., inspect.Parameter.empty) else default
-        required = default is None and NoneType not in get_args(hints[key])
+        plain = get_args(hints[key])[0] if hasattr(hints[key], "__metadata__") else hints[key]
+        required = default is None and NoneType not in get_args(plain)
         kind = taken(hints[key], default) + (
             ", required" if required and isinstance(info, OptionInfo) else ""
         )
@@ -81,7 +91,11 @@ def verb(name: str, command: Callable[..., Any], level: str) -> list[str]:
             word = key.upper()
             arguments.append((f"`{word if required else f'[{word}]'}`", kind, info.help or ""))
         else:
-            names = ", ".join(f"`{one}`" for one in info.param_decls or (f"--{key.replace('_', '-')}",))
+            named = info.param_decls or (() if info is parameter.default else (info.default,))
+            names = (
+                ", ".join(f"`{one}`" for one in named if isinstance(one, str))
+                or f"`--{key.replace('_', '-')}`"
+            )
             options.append((names, kind, info.help or ""))
     usage = " ".join(
         [name, *(word.strip("`") for word, _, _ in arguments), *(["[OPTIONS]"] if options else [])]

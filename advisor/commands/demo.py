@@ -14,11 +14,17 @@ def command(
     overwrite: bool = typer.Option(
         False, "--overwrite", help="Remove the run folder that is there, and start again."
     ),
+    copy: Path | None = typer.Option(
+        None, help="Only copy the example's files into this folder, to work with them step by step."
+    ),
 ) -> None:
     """Recommend, train, measure every arm and answer questions on the shipped example, harbor-desk.
 
     About ten minutes on two CPU cores. Afterwards the example's documents change, and the questions are asked again.
     """
-    from advisor.demo import demo
+    from advisor.demo import copy_example, demo
 
+    if copy is not None:
+        copy_example(copy)
+        return
     demo(out, quick, resume, overwrite)

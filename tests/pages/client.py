@@ -1,0 +1,16 @@
+"""Stands on the PATH as `tunewise`: hands files, arguments, folder and environment to forks.py, ends with its code.
+
+Its first argument is where that process listens; it imports little, because every command of a page starts it.
+"""
+
+import json
+import os
+import socket
+import sys
+
+server = socket.socket(socket.AF_UNIX)
+server.connect(sys.argv[1])
+socket.send_fds(server, [b"!"], [0, 1, 2])
+server.sendall(json.dumps([sys.argv[2:], os.getcwd(), dict(os.environ)]).encode())  # noqa: PTH109
+server.shutdown(socket.SHUT_WR)
+sys.exit(int(server.recv(8) or b"1"))
