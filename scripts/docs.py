@@ -48,7 +48,7 @@ def cli_page() -> list[str]:
         "",
         *exit_codes(),
     ]
-    lines += verb("tunewise", cli.entry, "###")
+    lines += verb("tunewise", cli.entry, "##")
     lines += [
         "",
         "These may stand anywhere on the line. `tunewise --install-completion` sets up the shell's Tab key.",

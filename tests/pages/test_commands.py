@@ -33,14 +33,15 @@ from runners.plan import parse_plan
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 TUTORIAL, AFTER = "tutorial.md", "after the tutorial"
-KINDS = ("bash", "text", "yaml", "json", "csv", "markdown", "{toctree}")
+KINDS = ("bash", "text", "yaml", "json", "csv", "markdown", "python", "{toctree}")
 
 NOT_RUN = {
     "installs": "packages come from a registry",
+    "serves": "a server runs until it is stopped: tests/runners/served starts it and asks it by the same clients",
     "other machine": "it copies to, or runs on, a machine that a test does not have",
 }
 """Why a block may stay unexecuted. How many there are of each is counted below."""
-COUNTED = {"installs": 4, "other machine": 1}
+COUNTED = {"installs": 4, "serves": 2, "other machine": 1}
 
 
 @dataclass
