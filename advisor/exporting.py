@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import Any
 
+from advisor.output import emit
 from rag.clean import visible
 from rag.errors import UsageProblem
 from runners.export.card import shown
@@ -35,7 +35,7 @@ def import_run(file: Path, wish: Wish, as_json: bool) -> None:
 def show(made: Exported, as_json: bool) -> None:
     """Print an export; as JSON in ASCII, because names and notes may come from documents."""
     if as_json:
-        print(json.dumps(made.to_json()))
+        emit(made.to_json())
         return
     size = sum(made.files.values()) / 2**20
     state = (

@@ -6,9 +6,14 @@ from pathlib import Path
 
 import typer
 
+from advisor import completing
+
 
 def command(
-    run: Path = typer.Argument(help="The run folder; with --to run, an archive that --to bundle made."),
+    run: Path = typer.Argument(
+        help="The run folder; with --to run, an archive that --to bundle made.",
+        autocompletion=completing.runs,
+    ),
     to: str = typer.Option(
         ...,
         help="peft (the adapter's folder), merged (a whole model in safetensors), gguf (one file for llama.cpp), "
@@ -16,7 +21,9 @@ def command(
         "and vectors as Parquet), bundle (the whole run in one archive), provider-jsonl (training rows for a hosted "
         "provider), run (unpack a bundle).",
     ),
-    arm: str | None = typer.Option(None, help="Another arm than the one the verdict chose."),
+    arm: str | None = typer.Option(
+        None, help="Another arm than the one the verdict chose.", autocompletion=completing.arms
+    ),
     seed: int | None = typer.Option(None, min=0, help="Which training run of the arm; by default its first."),
     out: Path | None = typer.Option(None, help="The folder to make; by default exports/NAME-ARM-TO."),
     overwrite: bool = typer.Option(

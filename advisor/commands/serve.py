@@ -6,9 +6,11 @@ from pathlib import Path
 
 import typer
 
+from advisor import completing
+
 
 def command(
-    run: Path = typer.Argument(help="The run folder."),
+    run: Path = typer.Argument(help="The run folder.", autocompletion=completing.runs),
     host: str = typer.Option(
         "127.0.0.1", help="Address to listen on; one that other machines reach needs a token."
     ),
