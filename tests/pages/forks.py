@@ -7,6 +7,7 @@ of its own with real pipes and files, without the seconds that importing torch t
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -53,6 +54,11 @@ def obey(caller: socket.socket, command: Any) -> None:
         _, files, _, _ = socket.recv_fds(caller, 1, 3)
         for number, file in enumerate(files):
             os.dup2(file, number)
+        # Python's own streams remember whether the server's files could be sought in.
+        sys.stdout, sys.stderr = (
+            io.TextIOWrapper(io.FileIO(number, "w", closefd=False), "utf-8", line_buffering=True)
+            for number in (1, 2)
+        )
         arguments, folder, environment = json.loads(b"".join(iter(lambda: caller.recv(65536), b"")))
         os.chdir(folder)
         os.environ.clear()

@@ -33,7 +33,7 @@ from runners.plan import parse_plan
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 TUTORIAL, AFTER = "tutorial.md", "after the tutorial"
-KINDS = ("bash", "text", "yaml", "json", "csv", "markdown", "python", "{toctree}")
+KINDS = ("bash", "text", "yaml", "json", "csv", "markdown", "python", "toml", "{toctree}")
 
 NOT_RUN = {
     "installs": "packages come from a registry",
