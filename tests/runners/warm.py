@@ -28,7 +28,7 @@ from runners.train import fit
 from runners.tuning import TrainConfig
 
 LOADED = (
-    "advisor.report", "advisor.running", "advisor.progress", "runners.run", "runners.generate", "runners.steps",
+    "advisor.report", "advisor.running", "advisor.progress", "runners.execution", "runners.generate", "runners.steps",
     "rag.index", "rag.embed", "transformers.models.llama.modeling_llama",
 )  # fmt: skip
 """What every child would load for itself: a whole run needs it."""
