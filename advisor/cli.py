@@ -27,6 +27,7 @@ VERBS: tuple[str, ...] = (
     "chat",
     "serve",
     "report",
+    "eval",
     "export",
     "train",
     "explain",

@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 
 from advisor.live import show_as_made
+from advisor.output import emit
+from advisor.show import answer_json
 from advisor.telling import tell
 from runners.desk import Desk
 from runners.followup import stand_alone
@@ -15,8 +17,8 @@ KEPT_TURNS = 2
 """Earlier question/answer pairs an arm without retrieval is shown; small models lose the thread beyond that."""
 
 
-def converse(path: Path, arm_name: str | None) -> None:
-    """Answer questions until an empty line, /quit or the end of the input."""
+def converse(path: Path, arm_name: str | None, as_json: bool = False) -> None:
+    """Answer questions until an empty line, /quit or the end of the input; ``as_json`` prints a line for each answer."""
     desk = Desk(path, tell)
     arm = desk.arm(arm_name)
     history: list[Message] = []
@@ -32,7 +34,11 @@ def converse(path: Path, arm_name: str | None) -> None:
             print(f"  (asked as: {alone})", file=sys.stderr)
         # With retrieval the passages carry the context; earlier turns would only push them out of a small window.
         shown = () if arm.retrieval else tuple(history[-2 * KEPT_TURNS :])
-        answer = show_as_made(desk.stream(alone, arm, shown), arm.arm)
+        if as_json:
+            answer = desk.ask([alone], arm, shown)[0]
+            emit({**answer_json(answer, arm.arm), "question": question, "asked_as": alone}, ascii=True)
+        else:
+            answer = show_as_made(desk.stream(alone, arm, shown), arm.arm)
         history += [{"role": "user", "content": question}, {"role": "assistant", "content": answer.text}]
         previous = alone
 

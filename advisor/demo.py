@@ -25,9 +25,9 @@ STALE_COUNT, STALE_QUICK = 16, 8
 SHOWN = 2
 
 
-def demo(out: Path, quick: bool, resume: bool, overwrite: bool) -> None:
-    """Carry out `tunewise demo`; GateNotMet at the end when hybrid surely does not beat the single arms."""
-    from advisor.execute import announce, check_gate, resumable, run_and_report
+def demo(out: Path, quick: bool, resume: bool, overwrite: bool) -> dict[str, Any]:
+    """Carry out `tunewise demo`, and return the report."""
+    from advisor.execute import announce, resumable, run_and_report
     from advisor.rehearsing import show_steps
     from advisor.show import show_report
     from runners.execution import quick as quicker
@@ -51,17 +51,18 @@ def demo(out: Path, quick: bool, resume: bool, overwrite: bool) -> None:
     print(f"\nreport: {run.path / 'report.html'}")
     print(f'ask it: tunewise ask {run.path} "What does entry to the Ropewalk Museum cost?"')
     print(f"done in {(time.monotonic() - started) / 60:.1f} minutes")
-    check_gate(data)
+    return data
 
 
-def copy_example(folder: Path) -> None:
-    """Copy the example's files into a new folder; UsageProblem when there is something of that name."""
+def copy_example(folder: Path) -> dict[str, Any]:
+    """Copy the example's files into a new folder, and return it; UsageProblem when there is something of that name."""
     if folder.exists():
         raise UsageProblem(f"{folder} exists", "name a folder that is not there yet")
     shutil.copytree(example_path(), folder, ignore=shutil.ignore_patterns("*.py", "__pycache__"))
     print(
         f"{folder}: documents/, examples.jsonl, questions.jsonl, prompt.txt, update/; README.md says what they are"
     )
+    return {"schema": 1, "folder": str(folder)}
 
 
 def recommend_and_draft() -> Plan:

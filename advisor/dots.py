@@ -21,7 +21,7 @@ def chart(data: Mapping[str, Any], width: int) -> Text:
         return Text()
     lines = []
     for arm in arms:
-        best = arm["arm"] == data["verdict"]["winner"]
+        best = arm["arm"] == (data["verdict"] or {}).get("winner")
         line = Text(f"{arm['arm']:<{name}}  ", style="bold" if best else "")
         score = arm["score"]
         line.append(

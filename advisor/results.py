@@ -80,8 +80,8 @@ def report_json(
         "name": plan.name,
         "verdict": verdict.to_json(),
         "warnings": warnings(guarded),
-        "arms": [_arm_json(arm, plan, gpu) for arm in sorted(arms, key=lambda a: -sum(a.combined))],
-        "paired": [_pair_json(pair) for pair in pairs],
+        "arms": [arm_json(arm, plan, gpu) for arm in sorted(arms, key=lambda a: -sum(a.combined))],
+        "paired": [pair_json(pair) for pair in pairs],
         "cost_order": sorted(cost, key=lambda name: cost[name]),
         "weights": {str(k): v for k, v in plan.weights.items()},
         "weight_reasons": dict(plan.weight_reasons),
@@ -149,7 +149,8 @@ def _arm(
     )
 
 
-def _arm_json(arm: ArmScores, plan: Plan, gpu: str) -> dict[str, Any]:
+def arm_json(arm: ArmScores, plan: Plan, gpu: str) -> dict[str, Any]:
+    """An arm as the report has it: every score with its 95 % interval, seeds, time, tokens, and dollars on a GPU."""
     usd = per_1000(arm, plan, gpu)
     names = sorted({name for scores in arm.scores for name in scores})
     return {
@@ -169,7 +170,8 @@ def _arm_json(arm: ArmScores, plan: Plan, gpu: str) -> dict[str, Any]:
     }
 
 
-def _pair_json(pair: Paired) -> dict[str, Any]:
+def pair_json(pair: Paired) -> dict[str, Any]:
+    """A comparison as the report has it."""
     kept = ("a", "b", "difference", "low", "high", "p", "p_holm", "units")
     return {key: getattr(pair, key) for key in kept} | {"n": pair.questions}
 

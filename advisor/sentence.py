@@ -90,7 +90,9 @@ def _overturned(judged: Judged, other: str) -> str:
 def _undecided(judged: Judged, other: str) -> str:
     choice, winner = judged.at.choice, judged.winner
     if judged.missing:
-        return f"{' and '.join(judged.missing)}, which it must beat, was not measured."
+        *most, last = judged.missing
+        were = "were" if most else "was"
+        return f"{', '.join(most)}{' and ' if most else ''}{last}, which it must beat, {were} not measured."
     by = judged.rival.by if judged.rival else 0.0
     above = f"more than {by:g} above" if by else "above"
     if judged.rival and (judged.rival.pair.low > by or judged.rival.pair.high < by):

@@ -40,7 +40,7 @@ def show_report(data: dict[str, Any], console: Console | None = None) -> None:
     console.print(dots.chart(data, console.width))
     show_margins(data, console)
     for line in (weights_line(data), *judge_lines(data)):
-        _say(console, line, "dim")
+        say(console, line, "dim")
     verdict = data["verdict"]
     colour = MARKS[verdict["outcome"]]
     console.print(
@@ -49,17 +49,17 @@ def show_report(data: dict[str, Any], console: Console | None = None) -> None:
         soft_wrap=True,
     )
     if lesson := verdict.get("taught"):
-        _say(console, f"  {lesson}")
+        say(console, f"  {lesson}")
     show_guards(data, console)
 
 
 def show_guards(data: dict[str, Any], console: Console) -> None:
     """Print what the verdict's reader must know: each warning, and what an update of the documents changed."""
     for warning in data.get("warnings", ()):
-        _say(console, f"  warning: {warning}", "yellow")
+        say(console, f"  warning: {warning}", "yellow")
     stale = data["guards"].get("staleness") or {}
     if stale.get("line"):
-        _say(console, f"  {stale['line']}")
+        say(console, f"  {stale['line']}")
 
 
 def arms_table(data: dict[str, Any]) -> Table:
@@ -77,7 +77,7 @@ def arms_table(data: dict[str, Any]) -> Table:
         score = arm["score"]
         cells = [f"{score['mean']:.2f} [dim]{score['low']:.2f}–{score['high']:.2f}[/]"]
         cells += [_mean(arm, name) for name in shown]
-        best = arm["arm"] == data["verdict"]["winner"]
+        best = arm["arm"] == (data["verdict"] or {}).get("winner")
         name = f"[bold]{arm['arm']}[/]" if best else arm["arm"]
         table.add_row(name, *cells, f"{arm['seconds_per_answer']:.2f}")
     return table
@@ -115,7 +115,7 @@ def judge_lines(data: dict[str, Any]) -> list[str]:
 def show_answer(answer: Answer, arm: str, console: Console | None = None) -> None:
     """Print an answer and where each cited passage stands."""
     console = console or Console()
-    _say(console, sources.marked(answer))
+    say(console, sources.marked(answer))
     show_sources(answer, arm, console)
 
 
@@ -123,9 +123,9 @@ def show_sources(answer: Answer, arm: str, console: Console | None = None) -> No
     """Print what stands below an answer: its sources, what contradicts them, and what was searched in vain."""
     console = console or Console()
     for kind, text in sources.lines(answer):
-        _say(console, f"  {text}", "yellow" if kind in ("doubt", "conflict") else "dim")
+        say(console, f"  {text}", "yellow" if kind in ("doubt", "conflict") else "dim")
     note = "the documents do not hold an answer" if answer.refused else f"arm: {arm}"
-    _say(console, f"  ({note})", "dim")
+    say(console, f"  ({note})", "dim")
 
 
 def answer_json(answer: Answer, arm: str) -> dict[str, Any]:
@@ -157,10 +157,10 @@ def show_models(rows: Sequence[dict[str, Any]]) -> None:
     console.print(table)
     for row in rows:
         told = f"{row['source']} of the package registry, or {row['hub']} of the model hub; {row['license']}"
-        _say(console, f"{row['name']}: {told}", "dim")
+        say(console, f"{row['name']}: {told}", "dim")
 
 
-def _say(console: Console, text: str, style: str | None = None) -> None:
+def say(console: Console, text: str, style: str | None = None) -> None:
     """Print a text that somebody else wrote: nothing in it is markup, an emoji's name or a terminal's command."""
     console.print(visible(text), highlight=False, markup=False, emoji=False, soft_wrap=True, style=style)
 

@@ -1,11 +1,13 @@
 """Tokens a second of a running server: one client against several, in turns, each question another.
 
-python benchmarks/serving.py URL --questions FILE [--model NAME] [--clients 8] [--seconds 30] [--rounds 3] [--pid N]
+python benchmarks/serving.py URL --questions FILE [--model NAME] [--clients 8] [--seconds 30] [--rounds 3]
+    [--crowd-only] [--pid N]
 
-With the server's process id, tokens are also counted per second of its processor time, which holds on a busy machine too.
+With the server's process id, tokens are also counted per second of its processor time, which holds on a busy machine too,
+and its memory and open descriptors are read before and after each window.
 
-For a long run (`--rounds 1 --seconds 600`) it also counts what went wrong: refusals by status, and answers that differ
-from what the same question got first.
+For a long run (`--crowd-only --seconds 120 --rounds 5`) it also counts what went wrong: refusals by status, and answers
+that differ from what the same question got first.
 """
 
 from __future__ import annotations
@@ -81,17 +83,19 @@ def main() -> None:
     parser.add_argument("--clients", type=int, default=8)
     parser.add_argument("--seconds", type=float, default=30)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--crowd-only", action="store_true")
     parser.add_argument("--pid", type=int)
     given = parser.parse_args()
     questions = [json.loads(line)["question"] for line in given.questions.read_text("utf-8").splitlines()]
     load(given.url, given.model, questions, 1, 5)
     for _ in range(given.rounds):
-        for clients in (1, given.clients):
-            spent = cpu_seconds(given.pid)
+        for clients in (given.clients,) if given.crowd_only else (1, given.clients):
+            spent, held = cpu_seconds(given.pid), holds(given.pid)
             found = load(given.url, given.model, questions, clients, given.seconds)
             if given.pid:
                 made = found["tokens_a_second"] * found["seconds"]
                 found["tokens_a_cpu_second"] = round(made / (cpu_seconds(given.pid) - spent), 1)
+                found["mib_and_descriptors"] = [held, holds(given.pid)]
             print(json.dumps(found), flush=True)
 
 
@@ -99,6 +103,12 @@ def cpu_seconds(pid: int | None) -> float:
     """Processor time of a process so far."""
     times = psutil.Process(pid).cpu_times()
     return float(times.user + times.system)
+
+
+def holds(pid: int | None) -> tuple[int, int]:
+    """Resident memory of a process in MiB, and how many descriptors it has open."""
+    process = psutil.Process(pid)
+    return process.memory_info().rss >> 20, process.num_fds()
 
 
 if __name__ == "__main__":

@@ -27,8 +27,9 @@ from runners.plan import Plan, parse_plan, write_plan
 
 OnEvent = Callable[[dict[str, Any]], None] | None
 PLAN, EVENTS, INDEX, TRIAL, REPORT = "plan.yaml", "events.jsonl", "index", "trial", "report.json"
-LIVING = (EVENTS, INDEX)
-"""What goes on changing in a sealed run: the log, and the index, which has manifests of its own."""
+EVALS = "evals"
+LIVING = (EVENTS, INDEX, EVALS)
+"""What goes on changing in a sealed run: the log, the index, which has manifests of its own, and later examinations."""
 
 
 class RunFolder:

@@ -47,6 +47,19 @@ def learn_house(bench: Bench) -> house.House | None:
     return found
 
 
+def recall_house(bench: Bench) -> house.House | None:
+    """Learn house style from the replies that a finished run kept; None where it kept none."""
+    said = {row["id"]: row["answer"] for row in read_lines(bench.run.path / FOLDER / ANSWERS)}
+    pairs = [
+        (row.reply, said[name])
+        for row in pick(bench.examples, bench.plan.seed)
+        if (name := as_question(row).id) in said
+    ]
+    if not bench.plan.house_style or not pairs:
+        return None
+    return house.learn([ours for ours, _ in pairs], [theirs for _, theirs in pairs])
+
+
 def pick(examples: Sequence[Example], seed: int) -> tuple[Example, ...]:
     """Up to :data:`runners.house.MOST` examples with a question, the same ones for a seed."""
     asked = [row for row in examples if row.question.strip() and row.reply.strip()]

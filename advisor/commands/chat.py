@@ -14,6 +14,7 @@ def command(
     arm: str | None = typer.Option(
         None, help="Another arm than the one the verdict chose.", autocompletion=completing.arms
     ),
+    as_json: bool = typer.Option(False, "--json", help="Print each answer as a line of JSON."),
 ) -> None:
     """Ask one question after another; follow-ups are turned into questions that stand alone.
 
@@ -21,4 +22,4 @@ def command(
     """
     from advisor.conversation import converse
 
-    converse(run, arm)
+    converse(run, arm, as_json)

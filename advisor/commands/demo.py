@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
 
 import typer
@@ -17,14 +19,21 @@ def command(
     copy: Path | None = typer.Option(
         None, help="Only copy the example's files into this folder, to work with them step by step."
     ),
+    as_json: bool = typer.Option(
+        False, "--json", help="Print the report as JSON, and everything else to stderr."
+    ),
 ) -> None:
     """Recommend, train, measure every arm and answer questions on the shipped example, harbor-desk.
 
     About ten minutes on two CPU cores. Afterwards the example's documents change, and the questions are asked again.
     """
     from advisor.demo import copy_example, demo
+    from advisor.execute import check_gate
+    from advisor.output import emit
 
-    if copy is not None:
-        copy_example(copy)
-        return
-    demo(out, quick, resume, overwrite)
+    with redirect_stdout(sys.stderr) if as_json else nullcontext():
+        data = demo(out, quick, resume, overwrite) if copy is None else copy_example(copy)
+    if as_json:
+        emit(data)
+    if copy is None:
+        check_gate(data)

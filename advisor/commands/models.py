@@ -31,12 +31,18 @@ def pull(
         help="A known name; see `tunewise models list`.", autocompletion=completing.obtainable
     ),
     allow_hub: bool = typer.Option(False, "--allow-hub", help="Allow the model hub to be asked."),
+    as_json: bool = typer.Option(False, "--json", help="Print as JSON."),
 ) -> None:
     """Get a model into the cache: verified, converted once, safetensors only."""
+    from advisor.output import emit
     from advisor.progress import watching
     from runners import models
 
     with watching() as watcher:
         watcher.say(f"getting {name} ...")
         model = models.resolve(name, allow_hub=allow_hub, on_event=watcher)
+    if as_json:
+        names = ("name", "kind", "fingerprint", "source")
+        emit({"schema": 1, **{name: getattr(model, name) for name in names}, "folder": str(model.folder)})
+        return
     print(f"{model.name}  {model.fingerprint[:12]}  {model.source}  {model.folder}")

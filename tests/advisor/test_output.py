@@ -121,12 +121,23 @@ def test_formats_that_cannot_be_are_wrong_usage(tunewise_each: Each) -> None:
     wrong = {
         "models list --format jsn": "did you mean json?",
         "models list --format plain --json": "exclude each other",
-        "chat nowhere --format json": "nothing to print as json",
+        "serve nowhere --format json": "nothing to print as json",
         "models list --format": "--format",
     }
     for (line, said), told in zip(wrong.items(), tunewise_each(*wrong), strict=True):
         assert (told.code, told.out) == (2, ""), line
         assert said in told.err
+
+
+def test_what_a_verb_makes_is_json_too(tunewise_each: Each, tmp_path: Path) -> None:
+    """A copy of the example, and a model that was fetched; what is said beside it goes to stderr."""
+    copied, pulled = tunewise_each("demo --copy mine --json", "models pull all-minilm-l6-v2 --json")
+    assert json.loads(copied.out) == {"schema": 1, "folder": "mine"}
+    assert "documents/" in copied.err
+    assert (tmp_path / "mine" / "examples.jsonl").is_file()
+    found = json.loads(pulled.out)
+    assert (found["name"], found["kind"]) == ("all-minilm-l6-v2", "embedder")
+    assert (Path(found["folder"]) / "model.safetensors").is_file()
 
 
 def test_quiet_leaves_results_and_errors(tunewise_each: Each, tmp_path: Path) -> None:

@@ -90,9 +90,14 @@ def test_a_remote_model_goes_through_the_whole_line(
     assert told.returncode == 0, told.stderr
     answer = json.loads(told.stdout)
     assert answer["refused"] or answer["usage"]["prompt_tokens"] > 0
-    chat = tunewise("chat", "run", "--arm", "prompting", cwd=folder, stdin=f"{QUESTION}\n", **environ)
+    chat = tunewise(
+        "chat", "run", "--arm", "prompting", "--json", cwd=folder, stdin=f"{QUESTION}\n" * 2, **environ
+    )
     assert chat.returncode == 0, chat.stderr
-    assert "I cannot say." in chat.stdout
+    each = [json.loads(line) for line in chat.stdout.splitlines()]
+    assert [(row["question"], row["answer"], row["arm"]) for row in each] == [
+        (QUESTION, "I cannot say.", "prompting")
+    ] * 2
 
 
 def test_a_wrong_key_and_a_server_that_is_away_end_the_run_in_one_line(

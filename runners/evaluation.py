@@ -1,0 +1,131 @@
+"""A finished run's arms on other questions: asked and scored as in the trial, which stays as it is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from rag.durable import canonical_json, sha256_file, sha256_text, writer_lock, writing_into
+from rag.errors import BadInput
+from rag.generations import current
+from runners import leakage, steps, trial, untuned
+from runners.data import Question, load_questions
+from runners.desk import Desk
+from runners.execution import read_data
+from runners.plan import EvaluateStep
+from runners.rundir import EVALS, INDEX, OnEvent, read_lines
+from runners.trial import ANSWERS, SCORES, ArmScores
+
+UNCHECKED = "whether the run was trained on these questions is not checked"
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """The questions of a file that are asked, and what ties the file to the run."""
+
+    questions: tuple[Question, ...]
+    near: int = 0
+    """Questions left out because they nearly repeat training rows."""
+    dev: int = 0
+    """Questions by which the run made its choices: scores on them flatter."""
+    trial: int = 0
+    """Questions that the trial asked as well."""
+    unchecked: str = ""
+    """Why the first three could not be counted; "" where they were."""
+
+    def to_json(self) -> dict[str, Any]:
+        """The counts, for a report."""
+        counted = {key: value for key, value in asdict(self).items() if key != "questions"}
+        return {"asked": len(self.questions), **counted}
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """Scores of a run's arms on other questions."""
+
+    folder: Path
+    """Where answers and scores are kept."""
+    asked: Asked
+    arms: tuple[ArmScores, ...]
+    generation: int
+    """The index's generation that was asked; 0 without an index."""
+
+
+def evaluate(
+    path: Path, file: Path, arms: Sequence[str] = (), out: Path | None = None, on_event: OnEvent = None
+) -> Evaluation:
+    """Let arms of a finished run (all of them by default) answer the questions of a file, and score the answers.
+
+    Instructions, examples, passages, weights, checks and score weights are the run's. Answers are kept in ``out``, by
+    default a folder of the run named after the questions, and none is asked twice from the same index. Raises BadInput
+    for a broken or unfinished run or file, an unknown arm, and questions that are among the training rows.
+    """
+    desk = Desk(path, on_event)
+    chosen = tuple(dict.fromkeys(map(desk.arm, arms))) or desk.plan.arms
+    if not chosen:
+        raise BadInput(f"{path} has no arms to ask", "measure some: evaluate steps in its plan")
+    asked = read_asked(desk, file)
+    folder = out or path / EVALS / f"{file.stem}-{sha256_file(file)[:8]}"
+    with writer_lock(folder), writing_into(folder):
+        for number, arm in enumerate(chosen):
+            _answer(desk, arm, asked.questions, folder, on_event, (number + 1, len(chosen)))
+        house = untuned.recall_house(desk.bench)
+        found = trial.score_trial(
+            desk.plan.model_copy(update={"steps": _with_arms(desk, chosen)}), asked.questions,
+            read_lines(folder / ANSWERS), lambda q: steps.gold_text(desk.bench, q), house.score if house else None,
+        )  # fmt: skip
+        trial.write_scores(found, folder / SCORES)
+    return Evaluation(folder, asked, tuple(found), current(path / INDEX) if desk.plan.index else 0)
+
+
+def read_asked(desk: Desk, file: Path) -> Asked:
+    """Read questions and hold them against the run's own data, where that is still there.
+
+    BadInput for questions that also occur in the training rows or the instructions; near repeats are left out.
+    """
+    questions = load_questions(file)
+    try:
+        examples, split = read_data(desk.plan)
+    except BadInput as reason:
+        return Asked(questions, unchecked=f"{UNCHECKED}: {reason.message}")
+    desk.bench.examples = examples
+    lenient = desk.plan.data.model_copy(update={"near_repeats": "leave_out"})
+    guarded = leakage.guard(desk.plan.model_copy(update={"data": lenient}), examples, questions, file)
+    texts = [{q.question for q in half} for half in (split.dev, split.test)]
+    dev, test = (sum(q.question in half for q in guarded.questions) for half in texts)
+    if not guarded.questions:
+        raise BadInput(
+            f"{file}: every question nearly repeats a training row", "give questions of another kind"
+        )
+    return Asked(guarded.questions, len(guarded.left_out), dev, test)
+
+
+def _answer(
+    desk: Desk, arm: EvaluateStep, questions: Sequence[Question], folder: Path, on_event: OnEvent, at: tuple[int, int]
+) -> None:  # fmt: skip
+    """Let an arm answer what it has not answered yet, with each of its seeds' weights."""
+    plan = desk.plan
+    seeds = plan.train_step(arm.weights).seeds if arm.weights else (plan.seed,)
+    name = f"evaluate:{arm.arm}"
+    if on_event:
+        on_event({"event": "step.start", "step": name, "number": at[0], "total": at[1]})
+    made_from = {
+        "plan": plan.digest(), "questions": [asdict(q) for q in questions],
+        "generation": current(desk.bench.run.path / INDEX) if arm.retrieval else 0,
+    }  # fmt: skip
+    trial.keep_current(folder, arm.arm, sha256_text(canonical_json(made_from)))
+    kept = {(row["seed"], row["id"]) for row in read_lines(folder / ANSWERS) if row["arm"] == arm.arm}
+    for seed in (s for s in seeds if any((s, q.id) not in kept for q in questions)):
+        worn, generator = desk.ready(arm, seed)
+        trial.run_arm(
+            worn.plan, arm, seed, questions, generator, worn.finder, worn.shots, folder / ANSWERS, on_event
+        )
+    rows = [row for row in read_lines(folder / ANSWERS) if row["arm"] == arm.arm]
+    if on_event:
+        on_event({"event": "step.end", "step": name, "cut": sum(row["finish"] == "length" for row in rows)})
+
+
+def _with_arms(desk: Desk, chosen: Sequence[EvaluateStep]) -> tuple[Any, ...]:
+    return tuple(s for s in desk.plan.steps if not isinstance(s, EvaluateStep) or s in chosen)
