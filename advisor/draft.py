@@ -153,7 +153,7 @@ def _refusing(steps: Sequence[Step], situation: Situation) -> tuple[Step, ...]:
     """Set how often a hybrid learns to refuse: often enough where questions without an answer are expected."""
     rows = situation.stats.examples.rows if situation.stats.examples else ()
     open_questions = sum(not q.answerable for q in situation.stats.questions or ())
-    expected = open_questions > 0 or any(row.meta.get("refusal") is True for row in rows)
+    expected = open_questions > 0 or any(row.refuses for row in rows)
     share, why = (
         (OFTEN, "some questions have no answer in the documents")
         if expected
@@ -234,7 +234,7 @@ def _prompts(answers: Answers, rows: Sequence[Example]) -> Prompts:
     system = prompt_text(answers)
     if not system and rows and len({row.system for row in rows}) == 1:
         system = rows[0].system
-    said = dict.fromkeys(row.reply.strip() for row in rows if row.meta.get("refusal") is True)
+    said = dict.fromkeys(row.reply.strip() for row in rows if row.refuses)
     refusals = tuple(said)[:MOST_REFUSALS] or styled_refusals([row.reply for row in rows])
     return Prompts(system=system, refusals=refusals)
 

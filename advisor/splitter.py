@@ -21,7 +21,7 @@ from rag.words import sentences
 from runners.complaints import rows_of
 from runners.example import Example
 from runners.portion import blocks
-from runners.score import is_refusal
+from runners.refusing import is_refusal
 
 CHANGING, STABLE, BEHAVIOUR = "changing fact", "stable fact", "behaviour"
 UNLOOKED = (
@@ -138,7 +138,7 @@ def changes(statement: str) -> tuple[str, ...]:
 
 def _sorted(row: Example, finder: gold.GoldFinder, refusals: Sequence[str]) -> Row:
     said = [s for s in sentences(row.reply) if not s.rstrip().endswith("?")]
-    if row.meta.get("refusal") or not said or is_refusal(row.reply, refusals):
+    if row.refuses or not said or is_refusal(row.reply, refusals):
         return Row(row.line, BEHAVIOUR, (), None)
     statement = " ".join(said)
     chunk = finder.find(row.reply, row.question)

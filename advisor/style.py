@@ -43,18 +43,31 @@ def derive(replies: Sequence[str]) -> tuple[tuple[Check, ...], str]:
 
 
 def styled_refusals(replies: Sequence[str]) -> tuple[str, ...]:
-    """Refusals for a house whose examples hold none: the default one, closed as the house closes its replies.
+    """Refusals for a house whose examples hold none: the default one, opened and closed as the house's replies are.
 
-    Where most replies end with a question, the most usual ones follow the refusal, so that refusing is in style too.
+    A sentence that most replies begin or end with stands around it too. Where most end with a question, the most usual
+    ones follow the refusal. So refusing is in style.
     """
-    plain = Prompts().refusals[0]
-    closing = Counter(
-        sentences(reply)[-1] for reply in replies if reply.strip().endswith("?") and len(sentences(reply)) > 1
-    )
-    if closing.total() < CLOSING_SHARE * len(replies) or closing.total() < LEAST:
-        return (plain,)
-    usual = sorted(closing, key=lambda text: (-closing[text], text))[:MOST_CLOSINGS]
-    return tuple(f"{plain} {text}" for text in usual)
+    said = [found for reply in replies if len(found := sentences(reply)) > 1]
+    opening = _usual([found[0] for found in said], len(replies))
+    endings = [found[-1] for found in said]
+    closings = _usual(endings, len(replies)) or _asking(endings, len(replies))
+    begun = " ".join((*opening, Prompts().refusals[0]))
+    return tuple(f"{begun} {closing}" for closing in closings) or (begun,)
+
+
+def _usual(said: Sequence[str], of: int) -> tuple[str, ...]:
+    """The one sentence that stands in most of so many replies; () without one."""
+    most = Counter(said).most_common(1)
+    return (most[0][0],) if most and most[0][1] >= max(LEAST, CLOSING_SHARE * of) else ()
+
+
+def _asking(endings: Sequence[str], of: int) -> tuple[str, ...]:
+    """The most usual closing questions, where most of so many replies have one."""
+    closing = Counter(text for text in endings if text.endswith("?"))
+    if closing.total() < max(LEAST, CLOSING_SHARE * of):
+        return ()
+    return tuple(sorted(closing, key=lambda text: (-closing[text], text))[:MOST_CLOSINGS])
 
 
 def _schema(texts: Sequence[str]) -> dict[str, Any]:

@@ -30,15 +30,17 @@ class GoldFinder:
         self._longest = max(map(len, self._titles), default=0)
 
     def find(self, reply: str, question: str = "") -> Chunk | None:
-        """Return the chunk that supports the reply's first statement, or None.
+        """Return the chunk that supports the first of the reply's statements that any chunk supports, or None.
 
-        Chunks whose whole title is named in question or reply are asked first, so that of two places with
-        the same rule the one that was asked about is found. Another chunk must hold every name of both.
-        Within each group, chunks are ranked by the rarity of the words they share with question and reply.
+        Not of the first statement alone: a greeting states something too. Chunks whose whole title is named in
+        question or reply are asked first, so that of two places with the same rule the one that was asked about is
+        found. Another chunk must hold every name of both. Within each group, chunks are ranked by the rarity of the
+        words they share with question and reply.
         """
-        statement = next((s for s in sentences(cite.strip_marks(reply)) if cite.states_something(s)), "")
-        if not statement:
-            return None
+        said = (s for s in sentences(cite.strip_marks(reply)) if cite.states_something(s))
+        return next((chunk for statement in said if (chunk := self._of(statement, question))), None)
+
+    def _of(self, statement: str, question: str) -> Chunk | None:
         ranked = self._ranked(statement, question)
         named = self._named(f"{question} . {statement}")
         made = Claim.of(statement)

@@ -17,8 +17,8 @@ from runners.completion import Completion, Generator
 from runners.data import Question
 from runners.plan import EvaluateStep, Plan
 from runners.prompting import Shots
+from runners.refusing import is_refusal
 from runners.retrieval import Finder, Found
-from runners.score import is_refusal
 from runners.shapes import Message
 
 

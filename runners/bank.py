@@ -53,7 +53,7 @@ def candidates(
     fixed = choose_shots(asked, count, plan.seed)
     used = {shot.meta.get("doc_id") for shot in fixed} - {None}
     rest = [row for row in asked if row not in fixed and row.meta.get("doc_id") not in used]
-    plain = [row for row in rest if not row.meta.get("refusal")]
+    plain = [row for row in rest if not row.refuses]
     banks = {
         FIXED: fixed,
         "reversed": fixed[::-1],

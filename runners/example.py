@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from runners.refusing import is_refusal
 from runners.shapes import Message
 from runners.sources import Skipped
 
@@ -48,6 +49,12 @@ class Example:
     def reply(self) -> str:
         """Return the last assistant turn."""
         return _last(self.messages, "assistant")
+
+    @property
+    def refuses(self) -> bool:
+        """Return whether the reply says that the documents do not hold it: by its ``meta.refusal``, else by its words."""
+        flag = self.meta.get("refusal")
+        return is_refusal(self.reply, ()) if flag is None else flag is True
 
 
 @dataclass(frozen=True, slots=True)

@@ -80,7 +80,7 @@ def retrieval_rows(
     kept = dropped = refused = quoted = 0
     for example, hits in zip(examples, found, strict=True):
         chance = random.Random(f"{seed}:{example.line}:{example.question}")
-        if example.meta.get("refusal"):
+        if example.refuses:
             rows.append(_row(prompts, example, hits[:k], retriever, chance))
             refused += 1
             continue

@@ -78,7 +78,7 @@ def choose_shots(examples: Sequence[Example], count: int, seed: int) -> tuple[Ex
     pool = sorted(examples, key=lambda e: sha256_text(f"{seed}\0{e.question}\0{e.reply}"))
     lengths = sorted(len(e.reply) for e in pool)
     median = lengths[len(lengths) // 2] if lengths else 0
-    usual = [e for e in pool if not e.meta.get("refusal") and len(e.reply) <= 1.5 * median]
+    usual = [e for e in pool if not e.refuses and len(e.reply) <= 1.5 * median]
     firsts: list[Example] = []
     again: list[Example] = []
     documents: set[object] = set()
@@ -87,7 +87,7 @@ def choose_shots(examples: Sequence[Example], count: int, seed: int) -> tuple[Ex
         (again if document is not None and document in documents else firsts).append(example)
         documents.add(document)
     chosen = [*firsts, *again][:count]
-    refusals = [e for e in pool if e.meta.get("refusal")]
+    refusals = [e for e in pool if e.refuses]
     if refusals and len(chosen) >= 3:
         chosen[-1] = refusals[0]
     return tuple(chosen)

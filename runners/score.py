@@ -17,25 +17,9 @@ from runners.data import Question
 from runners.final import final_answer
 from runners.measures import BY_NAME
 from runners.plan import Plan
+from runners.refusing import is_refusal
 from runners.slots import slot_f1, slots_of, spurious_slots
 from runners.wording import chrf, rouge_l
-
-# Ways of saying "it is not in our documents", each with the documents or the speaker as its subject, so that a plain
-# denial ("tickets do not include the shuttle") is none. A plan's own refusals are added to them.
-_SOURCE = r"(?:notes?|documents?|documentation|passages?|records?|files?|pages?|context|sources?|guides?|information)"
-_ABSENT = r"(?:not|n't|n’t|no|nothing|never|silent|open|lacks?|without|cannot|nowhere|unable)"
-_TOLD = (
-    r"(?:mention|say|said|cover|state|list|includ|contain|answer|tell|told|hold|found|find|record|provid|give|entry"
-    r"|silent|open)"
-)
-_REFUSAL = re.compile(
-    rf"\b{_SOURCE}\b[^.?!]{{0,40}}?\b(?:do|does|did|is|are|has|have)?\s?{_ABSENT}\b[^.?!]{{0,40}}?(?:{_TOLD}\w*\b)?"
-    rf"|\b{_ABSENT}\b[^.?!]{{0,50}}\b{_TOLD}\w*\b[^.?!]{{0,30}}\b(?:in|by|from|among)\b[^.?!]{{0,25}}\b{_SOURCE}\b"
-    rf"|\b(?:no|nothing|not any)\b[^.?!]{{0,25}}\b(?:in|from|among)\b[^.?!]{{0,25}}\b{_SOURCE}\b"
-    rf"|\b(?:I|we)(?:'m|’m| am| are| do| could| can| have| was| were)?\s?{_ABSENT}\b[^.?!]{{0,30}}"
-    rf"\b(?:find|found|know|sure|see|entry|information|answer|record|note|details?|able|have)\b",
-    re.IGNORECASE,
-)
 
 
 def score_answer(
@@ -168,15 +152,6 @@ def citation_precision(citations: Sequence[Citation]) -> float | None:
     return sum(marks) / len(marks) if marks else None
 
 
-def is_refusal(answer: str, refusals: Sequence[str]) -> bool:
-    """Whether an answer says that the documents do not hold it: a known phrase, or close to a refusal of the plan."""
-    first = answer.strip().split("?")[0]
-    if _REFUSAL.search(first):
-        return True
-    said = set(content_words(first))
-    return any(_overlap(said, set(content_words(known.split("?")[0]))) >= 0.6 for known in refusals)
-
-
 def best(values: object) -> float | None:
     """The largest value that could be computed; None when none could."""
     known = [value for value in values if value is not None]  # type: ignore[attr-defined]
@@ -191,10 +166,6 @@ def _absence_is_legal(plan: Plan) -> bool | None:
 
 def _label(text: str) -> str:
     return " ".join(re.split(r"[\s_-]+", text.casefold().strip().strip(".\"'`")))
-
-
-def _overlap(a: set[str], b: set[str]) -> float:
-    return len(a & b) / len(a | b) if a and b else 0.0
 
 
 def _bare_polarity(fact: str) -> bool:

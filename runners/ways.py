@@ -170,7 +170,7 @@ def example_questions(examples: Sequence[Example], count: int, seed: int) -> lis
     drawn = sorted(usable, key=lambda e: sha256_text(f"{seed}\0probe\0{e.question}\0{e.reply}"))[:count]
     return [
         Question(
-            f"example-{e.line}", e.question, reference=e.reply, answerable=e.meta.get("refusal") is not True,
+            f"example-{e.line}", e.question, reference=e.reply, answerable=not e.refuses,
             system=e.system or None, fact=e.meta["fact"] if isinstance(e.meta.get("fact"), str) else None,
             line=e.line, history=tuple(m for m in e.messages[:-2] if m["role"] != "system"),
         )

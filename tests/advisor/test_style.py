@@ -113,4 +113,8 @@ def test_a_house_that_closes_with_a_question_refuses_so_too() -> None:
     assert styled_refusals([f"It opens at {n}." for n in range(40)]) == (
         "I could not find that in our documents.",
     )
+    greeted = [f"Good day from Fern Hill! Plot {n} is free. Happy digging." for n in range(40)]
+    assert styled_refusals(greeted) == (
+        "Good day from Fern Hill! I could not find that in our documents. Happy digging.",
+    )
     assert styled_refusals(replies[:10]) == ("I could not find that in our documents.",)

@@ -95,9 +95,8 @@ def test_a_remote_model_goes_through_the_whole_line(
     )
     assert chat.returncode == 0, chat.stderr
     each = [json.loads(line) for line in chat.stdout.splitlines()]
-    assert [(row["question"], row["answer"], row["arm"]) for row in each] == [
-        (QUESTION, "I cannot say.", "prompting")
-    ] * 2
+    assert [(row["question"], row["arm"]) for row in each] == [(QUESTION, "prompting")] * 2
+    assert all(row["answer"].startswith("I cannot say.") for row in each)
 
 
 def test_a_wrong_key_and_a_server_that_is_away_end_the_run_in_one_line(

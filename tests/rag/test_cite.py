@@ -102,6 +102,9 @@ def test_the_gold_chunk_is_that_of_the_place_asked_about(make_chunk) -> None:
     assert late is chunks[2]
     assert golden.find("Check-in begins at 4 pm.", "Bridge House: check-in?") is None
     assert golden.find("Shall I help?") is None
+    greeted = "Good day from Harbour House! Check-in starts at 2 pm. Happy sailing."
+    assert golden.find(greeted, "Arbury Lodge: check-in?") is chunks[3]
+    assert golden.find("Good day from Harbour House! Happy sailing.", "Arbury Lodge: check-in?") is None
     one = make_chunk("Only one discount may be used on each ticket.", "d", "Discounts", 5)
     reply = "No, each ticket can be used with only one discount. Shall I compare them?"
     assert GoldFinder([*chunks, one]).find(reply, "Can I stack two discounts?") is one

@@ -8,16 +8,16 @@ from hypothesis import strategies as st
 
 from rag.types import Citation
 from runners.checks import failures, in_style
-from runners.data import Question
+from runners.data import Example, Question
 from runners.measures import NAMES
 from runners.plan import Check, parse_plan
+from runners.refusing import is_refusal
 from runners.score import (
     agreement,
     citation_precision,
     citation_share,
     combined,
     fact_recall,
-    is_refusal,
     score_answer,
     token_f1,
 )
@@ -103,6 +103,17 @@ def test_token_f1_ignores_case_articles_and_punctuation() -> None:
 )
 def test_refusals_are_told_from_denials(text: str, refused: bool) -> None:
     assert is_refusal(text, REFUSALS) is refused
+
+
+def test_an_example_refuses_by_its_mark_or_else_by_its_words() -> None:
+    """Rows of a spreadsheet have no marks; one that says what it is is taken at its word."""
+
+    def row(reply: str, **meta: object) -> Example:
+        return Example(({"role": "user", "content": "Well?"}, {"role": "assistant", "content": reply}), meta)
+
+    silent = "Good day from Fern Hill! Our papers do not say. Happy digging."
+    assert [row(silent).refuses, row(silent, refusal=False).refuses] == [True, False]
+    assert [row("It is green.").refuses, row("It is green.", refusal=True).refuses] == [False, True]
 
 
 def test_an_unanswerable_question_is_scored_on_refusing() -> None:
