@@ -52,12 +52,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave slow tests out (deselected, so that they do not look like skips) unless ``--deep``; divide the others."""
-    items.sort(key=lambda item: _group(item) not in TOGETHER)
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(_group(item)))
+    """Leave slow tests out (deselected, so that they do not look like skips) unless ``--deep``."""
+    items.sort(key=lambda item: _group(item.nodeid) not in TOGETHER)
     if config.getoption("--deep"):
         return
     slow = [item for item in items if item.get_closest_marker("slow")]
@@ -66,10 +63,21 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = [item for item in items if not item.get_closest_marker("slow")]
 
 
-def _group(item: pytest.Item) -> str:
-    """What a test must stay together with, as one process's work."""
-    place = item.path.relative_to(ROOT).as_posix() if item.path.is_relative_to(ROOT) else item.path.name
-    return next((folder for folder in TOGETHER if place.startswith(f"{folder}/")), place)
+def _group(test: str) -> str:
+    """What the test of this id must stay together with, as one process's work."""
+    return next((folder for folder in TOGETHER if test.startswith(f"{folder}/")), test.partition("::")[0])
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Divide the tests by those groups. (``--dist loadgroup`` would, but does not with pytest 9.2.)"""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByGroup(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return _group(nodeid)
+
+    return ByGroup(config, log)
 
 
 class SkipWatch:
