@@ -44,6 +44,8 @@ from runners.plan import (
 
 TUNING = ("lora", "qlora", "full")
 MOST_REFUSALS = 8
+CHARACTERS_A_TOKEN, MARKS = 4, 20
+"""About how many characters a token has, and how many tokens of a row are the chat's marks; nothing is tokenised here."""
 OFTEN, SELDOM = 0.15, 0.04
 """Share of a hybrid's rows that lack the supporting passage. Measured on public data without unanswerable questions:
 .15 made a 135M model refuse 23 % of answerable ones (benchmarks/LOG.md)."""
@@ -73,7 +75,8 @@ def draft(recommendation: Recommendation, situation: Situation, folder: Path = P
     notes = list(situation.stats.warnings)
     tuning = _tuning(recommendation, p, bool(learnable), notes)
     steps = _refusing(_steps(p, tuning, len(learnable), bool(rows)), situation)
-    steps = with_others(steps, p, [row.reply for row in rows])
+    prompts = _prompts(answers, rows)
+    steps = with_others(_enough_steps(steps, rows, prompts.system), p, [row.reply for row in rows])
     checks, said = (
         derive([row.reply for row in rows]) if rows else ((), "no checks of style: there are no examples")
     )
@@ -84,7 +87,7 @@ def draft(recommendation: Recommendation, situation: Situation, folder: Path = P
         "schema": 1, "name": _name(p), "choice": choice,
         "model": PlanModel(name=p.model or facts.DEFAULT).model_dump(),
         "data": _data(answers, folder).model_dump(mode="json"),
-        "prompts": _prompts(answers, rows).model_dump(mode="json"),
+        "prompts": prompts.model_dump(mode="json"),
         "steps": [step.model_dump(mode="json") for step in steps],
         "checks": [check.model_dump(mode="json") for check in checks],
         "weights": {each.name: each.weight for each in weights},
@@ -147,6 +150,27 @@ def _steps(p: Profile, tuning: str | None, rows: int, chats: bool) -> tuple[Step
     for name in names:
         steps += BY_NAME[name].steps(p, drafting)
     return tuple(steps)
+
+
+def _enough_steps(steps: Sequence[Step], rows: Sequence[Example], system: str) -> tuple[Step, ...]:
+    """Give few short rows smaller optimiser steps; rows with passages are long enough."""
+    from runners.defaults import smaller_batch
+
+    if not rows:
+        return tuple(steps)
+    shown = sum(len(row.question) + len(row.reply) for row in rows) / len(rows) + len(system)
+    each = shown / CHARACTERS_A_TOKEN + MARKS
+
+    def smaller(step: Step) -> Step:
+        if not isinstance(step, TrainStep) or step.rows != "plain":
+            return step
+        found = smaller_batch(len(rows), each, step.epochs, step.batch_tokens)
+        if found is None:
+            return step
+        reasons = {**step.reasons, "batch_tokens": found[1]}
+        return step.model_copy(update={"batch_tokens": found[0], "reasons": reasons})
+
+    return tuple(map(smaller, steps))
 
 
 def _refusing(steps: Sequence[Step], situation: Situation) -> tuple[Step, ...]:

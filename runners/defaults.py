@@ -10,6 +10,9 @@ from typing import Any
 from runners.fingerprint import tensor_sizes
 from runners.tuning import TrainConfig
 
+LEAST_BATCH = 256
+FEWEST_STEPS = 50
+"""Optimiser steps under which an arm has hardly begun to learn; Tinker advises 100."""
 FEWEST_ROWS = 8
 """Rows that an optimiser step should about hold: the small end of the 8 to 32 of most runners. Where long rows share
 their beginning (instructions with a list of labels), it is computed once for all of a step."""
@@ -59,6 +62,16 @@ def choose(
         )
     values = {"method": method, **{k: v for k, (v, _) in chosen.items()}}
     return Defaults(values, {k: f"{v} because {why}" for k, (v, why) in chosen.items()})
+
+
+def smaller_batch(rows: int, row_tokens: float, epochs: float, batch: int) -> tuple[int, str] | None:
+    """Return a batch, and why, that gives so few short rows about :data:`FEWEST_STEPS` steps; None where ``batch`` does."""
+    tokens = rows * row_tokens * epochs
+    if not tokens or tokens / batch >= FEWEST_STEPS:
+        return None
+    smaller = min(batch, max(LEAST_BATCH, 2 ** round(math.log2(tokens / FEWEST_STEPS))))
+    why = f"{rows} rows of about {row_tokens:.0f} tokens would be learnt in {max(1, round(tokens / batch))} steps of {batch}"
+    return (smaller, f"{smaller} because {why}") if smaller < batch else None
 
 
 def params_of(folder: Path) -> float:
@@ -132,11 +145,11 @@ def _usual_batch(rows: int) -> tuple[int, str]:
 
 
 def _batch_of(rows: int, tokens: int, epochs: float) -> tuple[int, str]:
-    """Return a power of two near 12 to 32 rows' tokens, smaller when the run would have under 50 steps."""
+    """Return a power of two near 12 to 32 rows' tokens, smaller for :data:`FEWEST_STEPS` steps."""
     mean = tokens / rows
     at_once = 12 if rows < 2000 else 16 if rows < 20_000 else 32
-    wanted = max(mean, min(at_once * mean, tokens * epochs / 50))
-    batch = max(256, 2 ** round(math.log2(wanted)))
+    wanted = max(mean, min(at_once * mean, tokens * epochs / FEWEST_STEPS))
+    batch = max(LEAST_BATCH, 2 ** round(math.log2(wanted)))
     steps = max(1, round(tokens * epochs / batch))
     passes = "1 pass" if epochs == 1 else f"{epochs:g} passes"
     return (

@@ -39,6 +39,10 @@ def test_all_arms_in_order(desk: Any, laptop: Machine) -> None:
     assert (hybrid.rows, hybrid.start_from, hybrid.method) == ("retrieval", None, "lora")
     assert hybrid.rank == plan.train_step("lora").rank
     assert plan.train_step("lora").reasons
+    assert plan.train_step("lora").batch_tokens < hybrid.batch_tokens == 1024, (
+        "few short rows, and longer ones"
+    )
+    assert "would be learnt in" in plan.train_step("lora").reasons["batch_tokens"]
     assert plan.gate.must_beat == ("prompting", "few-shot", "long-context", "rag", "lora")
     assert plan.prompts.system.startswith("Answer in one statement")
     assert plan.checks[0].text == "one statement, then one closing question"

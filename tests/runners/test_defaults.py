@@ -65,3 +65,17 @@ def test_long_rows_get_steps_of_several() -> None:
     short, long = (defaults.choose("lora", rows=770, params_b=0.1, row_tokens=n) for n in (120, 600))
     assert (short.values["batch_tokens"], long.values["batch_tokens"]) == (1024, 4096)
     assert "about 600 tokens" in long.reasons["batch_tokens"]
+
+
+@pytest.mark.parametrize(
+    ("rows", "mean", "batch"),
+    [(39, 60, 256), (357, 120, None), (200, 60, 512), (0, 60, None), (39, 0, None)],
+)
+def test_few_short_rows_take_smaller_steps(rows: int, mean: int, batch: int | None) -> None:
+    """From 50 steps on the batch stays; below, it is the power of two that comes nearest, never under 256."""
+    epochs = 4.0 if rows < 200 else 2.0
+    found = defaults.smaller_batch(rows, mean, epochs, 1024)
+    assert (found and found[0]) == batch
+    if found:
+        assert found[1].startswith(f"{batch} because {rows} rows of about {mean} tokens")
+        assert defaults.smaller_batch(rows, mean, epochs, found[0]) is None or found[0] == 256
