@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -157,7 +157,9 @@ class SearchWant(Open):
 
     query: str = Field(min_length=1)
     k: int = Field(5, ge=1, le=50, description="Hits wanted.")
-    where: list[str] = Field([], max_length=16, description="Conditions such as tags=ferry, date>=2026-05.")
+    where: list[Annotated[str, Field(max_length=500)]] = Field(
+        [], max_length=16, description="Conditions such as tags=ferry, date>=2026-05."
+    )
     as_of: str | None = Field(None, max_length=32, description="The day to answer for, as 2026-05-01.")
     expired: bool = Field(False, description="Search expired documents too.")
 
