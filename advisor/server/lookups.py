@@ -35,10 +35,10 @@ async def embed(service: Service, want: EmbeddingWant, request: Request) -> dict
     if sum(map(len, texts)) > service.limits.characters:
         raise Refusal(413, f"input has more than {service.limits.characters:,} characters", param="input")
 
-    def work(desk: Desk) -> tuple[Any, int]:
+    def work(desk: Desk) -> tuple[Any, int] | Refusal:
         embedder = desk.bench.embedder
         if want.dimensions not in (None, embedder.dimension):
-            raise Refusal(400, f"dimensions: only {embedder.dimension} are made", param="dimensions")
+            return Refusal(400, f"dimensions: only {embedder.dimension} are made", param="dimensions")
         return embedder.encode(texts), sum(map(embedder.count_tokens, texts))
 
     vectors, tokens = await _done(service, work, request)

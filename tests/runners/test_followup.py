@@ -44,7 +44,9 @@ def test_names_are_joined_by_small_words_alone() -> None:
     assert asked == "About Museum and Sea and Sand and Pier: on Sundays?"
 
 
-@pytest.mark.parametrize("question", ["A" + " " * 40_000 + "b", "A of" + " " * 40_000 + "b", "A " * 20_000 + "b"])
+@pytest.mark.parametrize(
+    "question", ["A" + " " * 40_000 + "b", "A of" + " " * 40_000 + "b", "A " * 20_000 + "b"]
+)
 def test_a_long_question_is_read_at_once(question: str) -> None:
     started = time.perf_counter()
     stand_alone(question, "What is the fare?")

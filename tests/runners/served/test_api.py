@@ -198,8 +198,22 @@ def test_json_is_checked_when_it_is_there(http: httpx.Client) -> None:
     assert refused.status_code == 422
     assert refused.json()["error"]["code"] == "response_format_not_met"
     assert refused.json()["x_tunewise"]["answer"] == said["choices"][0]["message"]["content"]
-    last = events(http.post(CHAT, json=ask(model="lora", response_format=wanted, stream=True)))[-1]
+    opening, last = events(http.post(CHAT, json=ask(model="lora", response_format=wanted, stream=True)))
+    assert opening["choices"][0]["delta"]["content"] == ""
     assert last["error"]["code"] == "response_format_not_met"
+    assert last["x_tunewise"]["answer"] == refused.json()["x_tunewise"]["answer"]
+    wanted["json_schema"]["strict"] = False
+    whole = events(http.post(CHAT, json=ask(model="lora", response_format=wanted, stream=True)))
+    assert [e["choices"][0]["delta"].get("content") for e in whole] == [
+        "", said["choices"][0]["message"]["content"], None,
+    ]  # fmt: skip
+    assert whole[-1]["x_tunewise"]["response_format"]["valid"] is False
+
+
+def test_a_stream_of_json_tells_the_houses_refusal_from_an_answer(http: httpx.Client) -> None:
+    body = ask("Who owns the moon?", model="rag", response_format={"type": "json_object"}, stream=True)
+    deltas = [e["choices"][0]["delta"] for e in events(http.post(CHAT, json=body))]
+    assert deltas[1:] == [{"refusal": "I could not find that in our documents."}, {}]
 
 
 @pytest.mark.parametrize(
@@ -262,6 +276,14 @@ def test_embeddings_in_both_encodings(http: httpx.Client, served: Any) -> None:
     for wrong, status in (({"input": []}, 400), ({"input": [[1]]}, 422), ({"input": "a", "dimensions": 3}, 400),
                           ({"input": "a", "model": "rag"}, 404)):  # fmt: skip
         assert http.post("/v1/embeddings", json=wrong).status_code == status
+
+
+def test_a_clients_mistake_is_no_trouble_of_ours(http: httpx.Client, capfd: Any) -> None:
+    before = [line for line in http.get("/metrics").text.splitlines() if "troubles" in line]
+    answer = http.post("/v1/embeddings", json={"input": "a", "dimensions": 3})
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "dimensions")
+    assert [line for line in http.get("/metrics").text.splitlines() if "troubles" in line] == before
+    assert "Traceback" not in capfd.readouterr().err
 
 
 def test_searches_take_conditions(http: httpx.Client) -> None:
