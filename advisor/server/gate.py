@@ -6,6 +6,7 @@ import asyncio
 import ipaddress
 import json
 import time
+import traceback
 from collections.abc import Awaitable, Callable, Collection, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 from advisor.server.key import Key, is_loopback
 from advisor.server.limits import Limits
 from advisor.server.pace import Pace
-from advisor.server.refusals import Refusal
+from advisor.server.refusals import Refusal, refusal
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -77,15 +78,26 @@ class Gate:
             await send(message)
 
         try:
-            self._check(scope)
-            if scope["method"] in ("POST", "PUT", "PATCH"):
-                receive = _replayed(await self._body(scope, receive), receive)
+            receive = await self._admit(scope, receive)
             await self.app(scope, receive, sending)
         except Refusal as refused:
             await _answer(refused, sending)
         finally:
             if self._on_done:
                 self._on_done(scope["path"], status, time.monotonic() - started)
+
+    async def _admit(self, scope: Message, receive: Receive) -> Receive:
+        """Check a request and take its body; a bug in here is answered in the same shape as one further in."""
+        try:
+            self._check(scope)
+            if scope["method"] in ("POST", "PUT", "PATCH"):
+                return _replayed(await self._body(scope, receive), receive)
+        except Refusal:
+            raise
+        except Exception as error:
+            traceback.print_exc()
+            raise refusal(error) from error
+        return receive
 
     def _check(self, scope: Message) -> None:
         headers = _headers(scope)

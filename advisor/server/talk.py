@@ -93,11 +93,14 @@ async def _answer(service: Service, order: Order, request: Request) -> Response:
 
 def _queue(service: Service, order: Order) -> None:
     """Give the clerk a ticket for each thing asked; Busy takes back those that found room."""
-    limit, sampling = order.want.length(service.limits), order.want.sampling(service.limits)
+    sampling, limit = order.want.sampling(service.limits), service.limits.max_tokens
+    wanted = order.want.length or service.desk.plan.max_new_tokens
+    if wanted > limit:  # editors ask for thousands by default: they are told what they get
+        order.told["max_tokens"] = limit
     for asked in order.asked:
         ear = Ear()
         ticket = Ticket(
-            order.choice, asked, ear.hear, ear.hear, limit, sampling, plain=order.form is not None,
+            order.choice, asked, ear.hear, ear.hear, min(wanted, limit), sampling, plain=order.form is not None,
             pieces=bool(order.want.stream) and order.form is None, seconds=service.limits.seconds,
         )  # fmt: skip
         try:

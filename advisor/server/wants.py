@@ -67,7 +67,7 @@ class Sampled(Open):
         None, max_length=256, description="An id of /v1/models; by default the verdict's arm."
     )
     max_tokens: int | None = Field(
-        None, ge=1, le=1 << 31, description="Longest answer; by default the plan's."
+        None, ge=1, le=1 << 31, description="Longest answer, up to the server's limit; by default the plan's."
     )
     temperature: float | None = Field(
         None, ge=0, le=2, description="0, the default, takes the likeliest token each time, as the trial did."
@@ -85,9 +85,10 @@ class Sampled(Open):
         """Whether a stream ends with its usage."""
         return bool(self.stream_options and self.stream_options.include_usage)
 
-    def length(self, limits: Limits) -> int | None:
-        """Most tokens of the answer, None for the plan's; Refusal above the server's limit."""
-        return _within(self.max_tokens, "max_tokens", limits)
+    @property
+    def length(self) -> int | None:
+        """Most tokens of the answer that were asked for, None for the plan's."""
+        return self.max_tokens
 
     def sampling(self, limits: Limits) -> Sampling:
         """How tokens are chosen; without a seed a draw is new each time."""
@@ -128,11 +129,10 @@ class ChatWant(Sampled):
         None, description="text, json_object or json_schema; checked when the answer is there, not enforced."
     )
 
-    def length(self, limits: Limits) -> int | None:
-        """Most tokens of the answer, None for the plan's; Refusal above the server's limit."""
-        if self.max_completion_tokens is not None:
-            return _within(self.max_completion_tokens, "max_completion_tokens", limits)
-        return super().length(limits)
+    @property
+    def length(self) -> int | None:
+        """Most tokens of the answer that were asked for, None for the plan's."""
+        return self.max_completion_tokens or self.max_tokens
 
 
 class CompletionWant(Sampled):
@@ -162,12 +162,6 @@ class SearchWant(Open):
     )
     as_of: str | None = Field(None, max_length=32, description="The day to answer for, as 2026-05-01.")
     expired: bool = Field(False, description="Search expired documents too.")
-
-
-def _within(tokens: int | None, name: str, limits: Limits) -> int | None:
-    if tokens is not None and tokens > limits.max_tokens:
-        raise Refusal(400, f"{name} is {tokens}: this server gives up to {limits.max_tokens}", param=name)
-    return tokens
 
 
 def _same(value: Any, neutral: Any) -> bool:

@@ -11,7 +11,9 @@ from typing import Any
 import httpx
 import pytest
 
+from advisor.server.limits import Limits
 from advisor.show import answer_json
+from runners.completion import Completion
 from runners.desk import Desk
 
 HERON = "How many berths has the Heron Pier?"
@@ -154,6 +156,42 @@ def test_lengths_stops_and_draws(http: httpx.Client) -> None:
     assert answered["x_tunewise"]["arm"] == "rag"
 
 
+def test_the_servers_limit_bounds_what_is_asked_for_and_what_is_not(http: httpx.Client, serve: Any) -> None:
+    raw = {"model": "lora-s0", "prompt": "How many berths has the"}
+    for fields in ({"max_tokens": 4096}, {"max_completion_tokens": 65, "max_tokens": 2}):
+        said = http.post(CHAT, json=ask(model="lora", **fields)).json()
+        assert said["x_tunewise"]["max_tokens"] == 64
+        assert said["usage"]["completion_tokens"] <= 64
+    assert "max_tokens" not in http.post(TEXT, json={**raw, "max_tokens": 64}).json()["x_tunewise"]
+    with serve(Limits(max_tokens=8)).client() as short:
+        for fields in ({}, {"max_tokens": 20}):
+            said = short.post(TEXT, json={**raw, **fields}).json()
+            assert said["usage"]["completion_tokens"] == said["x_tunewise"]["max_tokens"] == 8
+            assert said["choices"][0]["finish_reason"] == "length"
+
+
+def test_marks_that_a_model_makes_up_are_shown_neither_whole_nor_streamed(
+    served: Any, http: httpx.Client
+) -> None:
+    inside = served.service.clerk.desk.bench.generator(None, served.service.choices["prompting"].step)
+
+    def invented(*given: Any) -> Any:
+        yield from ("Dogs are allowed", " [1", "]. Cats too [2].")
+        return Completion("Dogs are allowed [1]. Cats too [2].", 1, 3, 0.0, "stop")
+
+    inside.follow = invented
+    try:
+        (choice,) = http.post(CHAT, json=ask(model="prompting")).json()["choices"]
+        stream = events(http.post(CHAT, json=ask(model="prompting", stream=True)))
+    finally:
+        del inside.follow
+    assert choice["message"]["content"] == "Dogs are allowed. Cats too."
+    assert (
+        "".join(e["choices"][0]["delta"].get("content", "") for e in stream) == "Dogs are allowed. Cats too."
+    )
+    assert "answer" not in stream[-1]["x_tunewise"]
+
+
 def test_arms_on_the_same_weights_are_decoded_together(served: Any, http: httpx.Client) -> None:
     kinds = {name: choice.together for name, choice in served.service.choices.items()}
     assert (
@@ -221,7 +259,6 @@ def test_a_stream_of_json_tells_the_houses_refusal_from_an_answer(http: httpx.Cl
     [
         ({"tools": [{"type": "function"}]}, 400, "tools"), ({"n": 2}, 400, "n"), ({"logprobs": True}, 400, "logprobs"),
         ({"presence_penalty": 0.5}, 400, "presence_penalty"), ({"audio": {}}, 400, "audio"),
-        ({"max_tokens": 65}, 400, "max_tokens"), ({"max_completion_tokens": 65}, 400, "max_completion_tokens"),
         ({"stop": ["a"] * 5}, 400, "stop"), ({"stop": ""}, 400, None), ({"max_tokens": 0}, 422, "max_tokens"),
         ({"temperature": 2.5}, 422, "temperature"), ({"temperature": "hot"}, 422, "temperature"),
         ({"top_p": 0}, 422, "top_p"), ({"stream": "yes"}, 422, "stream"), ({"model": "gpt-4"}, 404, "model"),

@@ -73,6 +73,8 @@ def test_every_route_wants_the_token(guarded: Call, method: str, path: str, capf
         f"Token {TOKEN}",
         basic("no"),
         "Basic ???",
+        "Basic ünïcode".encode("latin-1"),
+        "Bearer ünïcode".encode("latin-1"),
     )
     for given in wrong:
         answer = guarded(method, path, headers={"Authorization": given} if given else {})
@@ -84,6 +86,18 @@ def test_every_route_wants_the_token(guarded: Call, method: str, path: str, capf
         assert guarded(method, path, headers={"Authorization": given}).status_code != 401
     said = capfd.readouterr()
     assert TOKEN not in said.out + said.err
+
+
+def test_a_bug_at_the_door_has_the_shape_of_every_error(served: Any, capfd: Any) -> None:
+    class Broken(Key):
+        def opens(self, authorization: str) -> bool:
+            raise ValueError("inside")
+
+    call = caller(create(served.service, House(served.service.limits, Broken(TOKEN))))
+    answer = call("GET", "/health")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (500, "internal_error")
+    assert "inside" not in answer.text
+    assert "ValueError: inside" in capfd.readouterr().err
 
 
 def test_a_token_in_the_address_opens_nothing(guarded: Call) -> None:
