@@ -116,7 +116,8 @@ class Gate:
         if self.house.key and not self.house.key.opens(headers.get("authorization", "")):
             raise Refusal(401, "a valid token is needed", code="invalid_api_key")
         origin = headers.get("origin")
-        if origin and origin not in self.house.origins and origin.partition("://")[2] != host:
+        foreign = origin and origin.partition("://")[2].lower() != host.lower()
+        if foreign and origin not in self.house.origins:
             raise Refusal(
                 403, "pages of another origin may not ask here (--allow-origin lets one)",
                 code="origin_not_allowed",
@@ -131,8 +132,8 @@ class Gate:
 
     def _host_is_ours(self, given: str) -> bool:
         """Whether a Host header is one that no foreign page can have: DNS rebinding brings a name of its own."""
-        name = _without_port(given)
-        if name in self.house.hosts or is_loopback(name):
+        name = _without_port(given).lower()
+        if name in map(str.lower, self.house.hosts) or is_loopback(name):
             return True
         try:
             ipaddress.ip_address(name)

@@ -7,7 +7,7 @@ import secrets
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from advisor.server.limits import Limits
 from advisor.server.refusals import Refusal
@@ -72,7 +72,7 @@ class Sampled(Open):
     temperature: float | None = Field(
         None, ge=0, le=2, description="0, the default, takes the likeliest token each time, as the trial did."
     )
-    top_p: float | None = Field(None, gt=0, le=1)
+    top_p: float | None = Field(None, ge=0, le=1)
     seed: int | None = Field(None, ge=-(1 << 63), lt=1 << 64)
     stop: str | list[str] | None = Field(
         None, description="Texts that end the answer; they are no part of it."
@@ -99,7 +99,8 @@ class Sampled(Open):
         seed = secrets.randbits(40) if self.seed is None else self.seed % (1 << 40)
         if warm < _LEAST_TEMPERATURE:
             return Sampling(stop=tuple(stops))
-        return Sampling(warm, max(self.top_p or 1.0, _LEAST_TOP_P), seed, tuple(stops))
+        share = 1.0 if self.top_p is None else max(self.top_p, _LEAST_TOP_P)
+        return Sampling(warm, share, seed, tuple(stops))
 
 
 class Part(BaseModel):
@@ -135,18 +136,31 @@ class ChatWant(Sampled):
         return self.max_completion_tokens or self.max_tokens
 
 
+def _no_token_ids(given: Any, info: ValidationInfo) -> Any:
+    """Some clients send texts as their tokens' ids, which mean another model's tokens."""
+    if isinstance(given, list) and any(isinstance(each, int | list) for each in given):
+        hint = " (LangChain: check_embedding_ctx_length=False)" if info.field_name == "input" else ""
+        raise Refusal(
+            400, f"{info.field_name}: token ids are not read, send texts{hint}", param=info.field_name,
+            code="unsupported_parameter",
+        )  # fmt: skip
+    return given
+
+
 class CompletionWant(Sampled):
     """The body of a completion's request."""
 
     prompt: str | list[str] = Field(
         description="A text that a model as it is goes on with; a question for an arm."
     )
+    _texts = field_validator("prompt", mode="before")(_no_token_ids)
 
 
 class EmbeddingWant(Open):
     """The body of an embeddings request."""
 
     input: str | list[str] = Field(description="Texts to embed as documents are.")
+    _texts = field_validator("input", mode="before")(_no_token_ids)
     model: str | None = Field(None, max_length=256)
     encoding_format: Literal["float", "base64"] | None = None
     dimensions: int | None = Field(None, ge=1, description="Only the embedder's own.")
