@@ -10,7 +10,6 @@ from fastapi import FastAPI, HTTPException, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, Response
 from sse_starlette.sse import AppStatus
-from starlette.routing import Match
 
 from advisor import __version__
 from advisor.server import lookups, talk
@@ -180,5 +179,6 @@ def _is_kind(part: int | str) -> bool:
 
 def _allowed(app: FastAPI, request: Request) -> str:
     """The methods that a path takes."""
-    found = (route for route in app.routes if route.matches(request.scope)[0] != Match.NONE)
-    return ", ".join(sorted({method for route in found for method in getattr(route, "methods", None) or ()}))
+    routes: list[Any] = [route for route in app.routes if hasattr(route, "path_regex")]
+    found = [route.methods or () for route in routes if route.path_regex.match(request.scope["path"])]
+    return ", ".join(sorted({method for methods in found for method in methods}))

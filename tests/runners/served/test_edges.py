@@ -118,4 +118,5 @@ def test_probes_and_methods(http: httpx.Client) -> None:
         refused = http.request("DELETE", path)
         assert (refused.status_code, refused.headers["allow"]) == (405, "GET, HEAD")
     assert http.get(CHAT).headers["allow"] == "POST"
+    assert "GET" in http.post("/openapi.json", json={}).headers["allow"]
     assert "allow" not in http.get("/none").headers
