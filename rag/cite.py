@@ -18,7 +18,7 @@ from rag.words import content_words, sentence_spans
 __all__ = ["Support", "attach", "grounds", "states_something", "strip_marks", "support"]
 
 SUPPORTED, PARTLY, UNSUPPORTED = "supported", "partly", "unsupported"
-_MARK = re.compile(r"\s*(?:\[\s*\d+(?:\s*[,;]\s*\d+)*\s*\]|【\s*\d+[^】]*】)")
+_MARK = re.compile(r"(?<!\s)\s*(?:\[\s*\d+(?:\s*[,;]\s*\d+)*\s*\]|【\s*\d[^】]*】)")
 
 
 def strip_marks(text: str) -> str:

@@ -12,10 +12,12 @@ from typing import Any
 from rag.days import span
 from rag.errors import UsageProblem
 
-_FORM = re.compile(r"\s*([^=<>!]*[^=<>!\s])\s*(!=|>=|<=|=|<|>)\s*(.*?)\s*", re.S)
+_SIGN = re.compile("!=|>=|<=|=|<|>")
 _ORDERS: dict[str, Callable[[Any, Any], bool]] = {
     ">=": operator.ge, "<=": operator.le, ">": operator.gt, "<": operator.lt,
 }  # fmt: skip
+SHOWN = 100
+"""Most characters of a text that a refusal repeats."""
 PATHS = ("doc", "source")
 """Keys whose values are paths, so that a folder's name stands for everything below it."""
 
@@ -32,13 +34,15 @@ class Condition:
     @classmethod
     def parse(cls, text: str) -> Condition:
         """Return the condition that a text like ``key=value`` states; UsageProblem when it states none."""
-        match = _FORM.fullmatch(text)
-        if match is None:
+        match = _SIGN.search(text)
+        key = text[: match.start()].strip() if match else ""
+        if match is None or not key or "!" in key:
+            shown = text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
             raise UsageProblem(
-                f"{text!r} is no condition",
+                f"{shown!r} is no condition",
                 "write key=value, or with != < <= > >=: tags=ferry, date>=2026-05",
             )
-        return cls(*match.groups())
+        return cls(key, match.group(), text[match.end() :].strip())
 
     def __str__(self) -> str:
         """Return the condition as it is written."""

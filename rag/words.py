@@ -65,11 +65,12 @@ def sentence_spans(text: str) -> list[tuple[int, int]]:
     """Return (start, end) of each sentence; abbreviations and "a.m." do not end one before a small letter."""
     cuts = [0]
     for match in _END.finditer(text):
-        head, tail = text[cuts[-1] : match.end()], text[match.end() :].lstrip()
+        # The longest abbreviation has seven characters; the whole head each time would take its length's square.
+        head = text[max(cuts[-1], match.end() - 12) : match.end()]
         mark = match.group()
         if mark.startswith(".") and _ABBREVIATIONS.search(head):
             ends_with_half = re.search(r"\b[ap]\.m\.$", head, re.I)
-            if not (ends_with_half and tail[:1].isupper()):
+            if not (ends_with_half and text[match.end() :].lstrip()[:1].isupper()):
                 continue
         cuts.append(match.end())
     spans = []

@@ -7,6 +7,7 @@ pronoun, "what about", or hardly any words of its own) is replaced by naming wha
 from __future__ import annotations
 
 import re
+from itertools import dropwhile
 
 from rag.facts import content_words
 
@@ -15,7 +16,7 @@ _LEANS = re.compile(
     re.IGNORECASE,
 )
 _OPENING = re.compile(r"^(?:and|but|so|or|also|what about|how about)\b[\s,]*", re.IGNORECASE)
-_NAME = re.compile(r"\b[A-Z][\w'’-]*(?:\s+(?:of|the|de|and)?\s*[A-Z][\w'’-]*)*")
+_NAME = re.compile(r"\b[A-Z][\w'’-]*(?:\s+(?:(?:of|the|de|and)\s*)?[A-Z][\w'’-]*)*")
 _ASKING = frozenset(
     """What When Where Which Who Whom Whose Why How Is Are Was Were Do Does Did Can Could Will Would Shall Should May
     Might Must Has Have Had I The A An If On In At For And But To Hello Hi Please My We You Any There""".split()  # noqa: SIM905
@@ -27,6 +28,9 @@ _DATES = re.compile(
 FEW_WORDS = 2
 """A question with no more content words than this cannot stand alone."""
 
+MOST_GROWTH = 1_000
+"""Characters that naming another subject may add: a long name in the place of many short ones would fill memory."""
+
 
 def stand_alone(question: str, previous: str) -> str:
     """The question with its subject named, or as it is when it needs nothing from the previous one."""
@@ -34,7 +38,8 @@ def stand_alone(question: str, previous: str) -> str:
         return question
     own, before = _names(question), _names(previous)
     if own and before:  # "What about the Saltbox Pass?": the last question again, about something else
-        return previous.replace(before[0], own[0])
+        growth = previous.count(before[0]) * (len(own[0]) - len(before[0]))
+        return previous.replace(before[0], own[0]) if growth <= MOST_GROWTH else question
     subject = subject_of(previous, question)
     if not subject:
         return question
@@ -66,9 +71,7 @@ def subject_of(previous: str, question: str) -> str:
 def _names(text: str) -> list[str]:
     found = []
     for match in _NAME.finditer(text):
-        words = match.group().split()
-        while words and words[0] in _ASKING:
-            words = words[1:]
+        words = list(dropwhile(_ASKING.__contains__, match.group().split()))
         if words and not _DATES.fullmatch(words[-1]):
             found.append(" ".join(words))
     return found

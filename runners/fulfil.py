@@ -99,7 +99,7 @@ def _of_arm(desk: Desk, tickets: Sequence[Ticket]) -> tuple[list[Due], Generator
     due = []
     for ticket, question, brought in zip(tickets, asked, found, strict=True):
         cited = bool(brought and brought.hits) and not ticket.plain
-        unfolding = Unfolding(brought.hits if brought else (), question.question, cited)
+        unfolding = Unfolding(brought.hits if brought else (), question.question, cited, strip=True)
         if brought is not None and brought.refuse:
             answer = refusal(worn.plan, question, brought)
             _end(ticket, unfolding, answer.marked, answer.text, answer.completion, answer)

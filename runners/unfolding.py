@@ -17,14 +17,21 @@ from rag.words import sentence_spans
 
 _PLAIN = re.compile(r"[^\[\]【】<>(){}`:/\\!*]*")
 """Text in which no link, tag, mark or address can begin."""
+_OPEN = re.compile(r"(?<!\s)\s*(?:\[[\d\s,;]*|【\s*(?:\d[^】]*)?)$")
+"""An end that may become a mark."""
 
 
 class Unfolding:
     """The pieces of one answer, as they are shown."""
 
-    def __init__(self, hits: Sequence[Hit] = (), question: str = "", cited: bool = False) -> None:
-        """Keep the passages that were shown to the model; without `cited` the words are only made visible."""
-        self._hits, self._cited = hits, cited
+    def __init__(
+        self, hits: Sequence[Hit] = (), question: str = "", cited: bool = False, strip: bool = False
+    ) -> None:
+        """Keep the passages that were shown to the model.
+
+        Without `cited` the words are only made visible; with `strip` marks that the model made up are left out.
+        """
+        self._hits, self._cited, self._strip = hits, cited, strip
         self._sources = [question, *(hit.chunk.text for hit in hits)]
         self._raw = self._closed = ""
         self._taken = self._end = 0
@@ -34,6 +41,10 @@ class Unfolding:
     def add(self, piece: str) -> str:
         """Take what the model said; return what may be shown by now, often nothing."""
         self._raw += piece
+        if not self._cited and self._strip:
+            open_end = _OPEN.search(self._raw)
+            said = visible(strip_marks(self._raw[: open_end.start()] if open_end else self._raw))
+            return self._give(said, len(said))
         if not self._cited:
             # What begins a terminal's command is taken away as long as it is not whole.
             return self._give(visible(self._raw), len(self._raw))

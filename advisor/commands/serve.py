@@ -25,7 +25,9 @@ def command(
     allow_origin: list[str] = typer.Option(
         [], help="Origin of a page elsewhere that may ask, as https://desk.example; may be repeated."
     ),
-    max_tokens: int = typer.Option(1024, min=1, help="Longest answer that a request may ask for."),
+    max_tokens: int = typer.Option(
+        1024, min=1, help="Longest answer in tokens, whatever a request asks for."
+    ),
     queue: int = typer.Option(64, min=1, help="Most requests waiting; more are told to come again."),
     time_limit: float = typer.Option(120.0, min=1, help="Most seconds for one request, waiting included."),
     per_minute: int = typer.Option(0, min=0, help="Most requests a minute from one address; 0 is no limit."),

@@ -50,7 +50,7 @@ def create(service: Service, house: House) -> App:
 
         guarded = CORSMiddleware(
             guarded, allow_origins=list(house.origins), allow_methods=["GET", "POST"],
-            allow_headers=["authorization", "content-type"],
+            allow_headers=["*"], expose_headers=["Retry-After"],
         )  # fmt: skip
     return guarded
 
@@ -91,7 +91,7 @@ def _talks(app: FastAPI, service: Service) -> None:
 def _looks(app: FastAPI, service: Service) -> None:
     text, headers = page()
 
-    @app.get("/", response_class=HTMLResponse, include_in_schema=False)
+    @app.api_route("/", methods=["GET", "HEAD"], response_class=HTMLResponse, include_in_schema=False)
     async def root() -> HTMLResponse:
         return HTMLResponse(text, headers=headers)
 
@@ -114,6 +114,7 @@ def _looks(app: FastAPI, service: Service) -> None:
         """Return the text that a citation names."""
         return lookups.passage(service, doc, start, end, generation)
 
+    @app.head("/health", include_in_schema=False)
     @app.get("/health")
     async def health() -> JSONResponse:
         """Say whether questions are answered."""
@@ -132,8 +133,8 @@ def _looks(app: FastAPI, service: Service) -> None:
 
 
 def _errors(app: FastAPI) -> None:
-    def say(found: Refusal) -> JSONResponse:
-        return JSONResponse(found.body, found.status, found.headers)
+    def say(found: Refusal, **more: str) -> JSONResponse:
+        return JSONResponse(found.body, found.status, {**found.headers, **more})
 
     @app.exception_handler(Refusal)
     async def refused(request: Request, error: Refusal) -> JSONResponse:
@@ -148,7 +149,7 @@ def _errors(app: FastAPI) -> None:
         first = error.errors()[0]
         if first["type"] == "json_invalid":
             return say(Refusal(400, "the body is not valid JSON", code="invalid_json"))
-        place = ".".join(str(part) for part in first["loc"][1:])[:200] or None
+        place = ".".join(str(part) for part in first["loc"][1:] if not _is_kind(part))[:200] or None
         return say(Refusal(422, f"{place or 'the body'}: {first['msg']}", param=place, code=first["type"]))
 
     @app.exception_handler(HTTPException)
@@ -160,7 +161,7 @@ def _errors(app: FastAPI) -> None:
         message = {404: "there is no such path", 405: "this path does not take that method"}.get(
             status, "the body is not valid JSON" if status == 400 else "the request failed"
         )
-        return say(Refusal(status, message))
+        return say(Refusal(status, message), **({"Allow": _allowed(app, request)} if status == 405 else {}))
 
     @app.exception_handler(Gone)
     async def gone(request: Request, error: Gone) -> Response:
@@ -169,3 +170,15 @@ def _errors(app: FastAPI) -> None:
     @app.exception_handler(Exception)
     async def bug(request: Request, error: Exception) -> JSONResponse:
         return say(refusal(error))
+
+
+def _is_kind(part: int | str) -> bool:
+    """Whether a part of a fault's place names one of a field's kinds, as in `stop.list[str].0`, and no field."""
+    return isinstance(part, str) and (part == "str" or "[" in part)
+
+
+def _allowed(app: FastAPI, request: Request) -> str:
+    """The methods that a path takes."""
+    routes: list[Any] = [route for route in app.routes if hasattr(route, "path_regex")]
+    found = [route.methods or () for route in routes if route.path_regex.match(request.scope["path"])]
+    return ", ".join(sorted({method for methods in found for method in methods}))

@@ -47,6 +47,10 @@ class Shape:
         """A chunk with a piece of the answer."""
         return self._chunk({"delta": {"content": text}} if self.chat else {"text": text})
 
+    def said(self, reply: Reply) -> dict[str, Any]:
+        """A chunk with the whole answer, or with the house's refusal in its own place."""
+        return self._chunk({"delta": {"refusal" if _declined(reply) else "content": reply.text}})
+
     def closing(self, reply: Reply, extra: dict[str, Any]) -> dict[str, Any]:
         """The chunk that says why the answer ended, with its citations."""
         return {

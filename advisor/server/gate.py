@@ -6,6 +6,7 @@ import asyncio
 import ipaddress
 import json
 import time
+import traceback
 from collections.abc import Awaitable, Callable, Collection, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 from advisor.server.key import Key, is_loopback
 from advisor.server.limits import Limits
 from advisor.server.pace import Pace
-from advisor.server.refusals import Refusal
+from advisor.server.refusals import Refusal, refusal
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -77,15 +78,26 @@ class Gate:
             await send(message)
 
         try:
-            self._check(scope)
-            if scope["method"] in ("POST", "PUT", "PATCH"):
-                receive = _replayed(await self._body(scope, receive), receive)
+            receive = await self._admit(scope, receive)
             await self.app(scope, receive, sending)
         except Refusal as refused:
             await _answer(refused, sending)
         finally:
             if self._on_done:
                 self._on_done(scope["path"], status, time.monotonic() - started)
+
+    async def _admit(self, scope: Message, receive: Receive) -> Receive:
+        """Check a request and take its body; a bug in here is answered in the same shape as one further in."""
+        try:
+            self._check(scope)
+            if scope["method"] in ("POST", "PUT", "PATCH"):
+                return _replayed(await self._body(scope, receive), receive)
+        except Refusal:
+            raise
+        except Exception as error:
+            traceback.print_exc()
+            raise refusal(error) from error
+        return receive
 
     def _check(self, scope: Message) -> None:
         headers = _headers(scope)
@@ -104,7 +116,8 @@ class Gate:
         if self.house.key and not self.house.key.opens(headers.get("authorization", "")):
             raise Refusal(401, "a valid token is needed", code="invalid_api_key")
         origin = headers.get("origin")
-        if origin and origin not in self.house.origins and origin.partition("://")[2] != host:
+        foreign = origin and origin.partition("://")[2].lower() != host.lower()
+        if foreign and origin not in self.house.origins:
             raise Refusal(
                 403, "pages of another origin may not ask here (--allow-origin lets one)",
                 code="origin_not_allowed",
@@ -119,8 +132,8 @@ class Gate:
 
     def _host_is_ours(self, given: str) -> bool:
         """Whether a Host header is one that no foreign page can have: DNS rebinding brings a name of its own."""
-        name = _without_port(given)
-        if name in self.house.hosts or is_loopback(name):
+        name = _without_port(given).lower()
+        if name in map(str.lower, self.house.hosts) or is_loopback(name):
             return True
         try:
             ipaddress.ip_address(name)

@@ -14,7 +14,7 @@ class Limits:
     characters: int = 100_000
     """Of all messages together, of a prompt, of a question, or of all texts to embed."""
     max_tokens: int = 1024
-    """Longest answer that may be asked for."""
+    """Longest answer that is made, whatever is asked for."""
     inputs: int = 256
     """Texts in one embeddings request."""
     prompts: int = 16

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import base64
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from fastapi import Request
 
@@ -13,13 +14,14 @@ from advisor.server.refusals import Refusal, refusal
 from advisor.server.service import Service, no_model
 from advisor.server.wants import EmbeddingWant, SearchWant
 from rag.clean import visible
-from rag.errors import Problem
+from rag.errors import Problem, UsageProblem
 from runners.desk import Desk
 from runners.ticket import Errand
 
 AROUND = 400
 """Characters shown before and after a cited span."""
 WIDEST = 20_000
+Read = TypeVar("Read")
 
 
 async def embed(service: Service, want: EmbeddingWant, request: Request) -> dict[str, Any]:
@@ -35,10 +37,10 @@ async def embed(service: Service, want: EmbeddingWant, request: Request) -> dict
     if sum(map(len, texts)) > service.limits.characters:
         raise Refusal(413, f"input has more than {service.limits.characters:,} characters", param="input")
 
-    def work(desk: Desk) -> tuple[Any, int]:
+    def work(desk: Desk) -> tuple[Any, int] | Refusal:
         embedder = desk.bench.embedder
         if want.dimensions not in (None, embedder.dimension):
-            raise Refusal(400, f"dimensions: only {embedder.dimension} are made", param="dimensions")
+            return Refusal(400, f"dimensions: only {embedder.dimension} are made", param="dimensions")
         return embedder.encode(texts), sum(map(embedder.count_tokens, texts))
 
     vectors, tokens = await _done(service, work, request)
@@ -63,9 +65,8 @@ async def search(service: Service, want: SearchWant, request: Request) -> dict[s
     _needs_index(service)
     if not want.query.strip() or len(want.query) > service.limits.characters:
         raise Refusal(400, f"query takes 1 to {service.limits.characters:,} characters", param="query")
-    query = Query(
-        k=want.k, where=tuple(map(Condition.parse, want.where)), as_of=day(want.as_of), expired=want.expired
-    )
+    where, as_of = _read("where", Condition.parse, *want.where), _read("as_of", day, want.as_of)
+    query = Query(k=want.k, where=where, as_of=as_of[0], expired=want.expired)
 
     def work(desk: Desk) -> dict[str, Any]:
         index = desk.bench.index
@@ -95,6 +96,15 @@ def passage(service: Service, doc: str, start: int, end: int, generation: int) -
         "schema": 1, "doc": doc, "generation": generation, "before": visible(raw[max(0, start - AROUND) : start]),
         "text": visible(raw[start:end]), "after": visible(raw[end : end + AROUND]),
     }  # fmt: skip
+
+
+def _read(field: str, read: Callable[[Any], Read], *given: Any) -> tuple[Read, ...]:
+    """What a field's values mean; their refusal names the field, not the command line's option."""
+    try:
+        return tuple(map(read, given))
+    except UsageProblem as problem:
+        said = problem.message.removeprefix("--as-of ")
+        raise Refusal(400, f"{field}: {said}: {problem.hint}", param=field) from None
 
 
 def _needs_index(service: Service) -> None:

@@ -60,7 +60,9 @@ def asked(
     told: dict[str, Any] = {}
     system = "\n\n".join(m["content"] for m in messages if m["role"] == "system").strip()
     turns = [m for m in messages if m["role"] != "system"]
-    if not turns or turns[-1]["role"] != "user" or not turns[-1]["content"].strip():
+    if turns and turns[-1]["role"] == "user" and not turns[-1]["content"].strip():
+        raise Refusal(400, "the last message, which is the question, is empty", param="messages")
+    if not turns or turns[-1]["role"] != "user":
         raise Refusal(
             400, f"{choice.id} answers a question: the last message must be the user's", param="messages"
         )

@@ -10,16 +10,19 @@ from urllib.parse import unquote
 
 from advisor.server.refusals import Refusal
 
-MOST_CHARACTERS, MOST_DEPTH, MOST_STEPS = 32_000, 32, 2_000
-_REFUSED = ("pattern", "patternProperties", "$dynamicRef", "$recursiveRef", "$id", "id")
-"""Patterns can take forever on a short text; the others lead out of the schema."""
+MOST_CHARACTERS, MOST_DEPTH, MOST_ITEMS, MOST_STEPS = 32_000, 32, 1_000, 50_000
+_REFUSED = (
+    "pattern", "patternProperties", "unevaluatedItems", "unevaluatedProperties", "$dynamicRef", "$recursiveRef", "$id",
+    "id",
+)  # fmt: skip
+"""Patterns, and what looks for what others left, can take forever on a short text; the rest lead out of the schema."""
 _NAMED = ("properties", "$defs", "definitions", "dependentSchemas")
 """Keywords whose value maps names of the writer's own to schemas."""
 _DATA = ("const", "enum", "default", "examples")
 
 
 class _TooMuch(Exception):
-    """A schema that refers to itself more often than it pays to follow."""
+    """A schema that asks for more work than it pays to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +49,7 @@ class Form:
         except jsonschema.ValidationError as error:
             return f"at {error.json_path}: {error.message[:300]}"
         except (_TooMuch, RecursionError, ArithmeticError):
-            return "the schema refers to itself too often to be checked"
+            return "the schema asks for too much work, or refers to itself too often, to be checked"
         return ""
 
 
@@ -74,6 +77,8 @@ def _check(schema: dict[str, Any]) -> None:
 
     if _deeper_than(schema, MOST_DEPTH) or len(json.dumps(schema)) > MOST_CHARACTERS:
         raise _refuse(f"the schema is larger than {MOST_CHARACTERS:,} characters or {MOST_DEPTH} levels")
+    if _longest(schema) > MOST_ITEMS:
+        raise _refuse(f"a list in the schema has more than {MOST_ITEMS:,} items")
     for name, value in _keywords(schema):
         if name in _REFUSED:
             raise _refuse(f"the schema's {name} is not supported: it is not checked here")
@@ -88,20 +93,30 @@ def _check(schema: dict[str, Any]) -> None:
 
 
 def _validator(schema: dict[str, Any]) -> Any:
-    """A validator that follows only so many references."""
+    """A validator that does only so much work, every keyword weighed by what it and the instance hold."""
     from jsonschema.validators import extend
 
     kind, left = _kind(schema), MOST_STEPS
-    inner = kind.VALIDATORS["$ref"]
+    weights: dict[int, int] = {}
 
-    def counted(validator: Any, ref: Any, instance: Any, within: Any) -> Iterator[Any]:
-        nonlocal left
-        left -= 1
-        if left < 0:
-            raise _TooMuch
-        yield from inner(validator, ref, instance, within) or ()
+    def weight(value: Any) -> int:
+        if id(value) not in weights:
+            weights[id(value)] = len(json.dumps(value)) // 20
+        return weights[id(value)]
 
-    return extend(kind, {"$ref": counted})(schema)
+    def counted(name: str, inner: Any) -> Any:
+        def count(validator: Any, value: Any, instance: Any, within: Any) -> Iterator[Any]:
+            nonlocal left
+            left -= 1 + weight(value) + weight(instance)
+            if name == "uniqueItems" and isinstance(instance, list):  # each may be held against each
+                left -= len(instance) ** 2 // 20
+            if left < 0:
+                raise _TooMuch
+            yield from inner(validator, value, instance, within) or ()
+
+        return count
+
+    return extend(kind, {name: counted(name, inner) for name, inner in kind.VALIDATORS.items()})(schema)
 
 
 def _kind(schema: dict[str, Any]) -> Any:
@@ -147,6 +162,12 @@ def _resolves(schema: Any, ref: str) -> bool:
 def _deeper_than(value: Any, levels: int) -> bool:
     inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
     return levels < 0 or any(_deeper_than(each, levels - 1) for each in inner)
+
+
+def _longest(value: Any) -> int:
+    """The length of the longest list: whether all its items differ may take its square."""
+    inner = list(value.values()) if isinstance(value, dict) else value if isinstance(value, list) else []
+    return max([len(value) if isinstance(value, list) else 0, *map(_longest, inner)])
 
 
 def _refuse(message: str) -> Refusal:

@@ -57,6 +57,8 @@ def serve(wish: Wish, limits: Limits, queue: int) -> None:
     config = uvicorn.Config(
         create(service, house), host=wish.host, port=wish.port, access_log=False, log_config=None, ws="none",
         timeout_graceful_shutdown=DRAIN, server_header=False,
+        # Anybody here could give himself another address with X-Forwarded-For, and be counted anew each time.
+        proxy_headers=False,
     )  # fmt: skip
     listening = _bind(config)
     if missing:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -55,7 +56,9 @@ async def chat(service: Service, want: ChatWant, request: Request) -> Response:
     want.refuse_unsupported()
     choice = service.choice(want.model)
     asked, told = turns.asked(turns.read(want.messages, service.limits), choice)
-    return await _answer(service, Order(want, choice, [asked], told, form(want.response_format)), request)
+    # What a stranger's schema costs is bounded, yet too much for the event loop to stand still meanwhile.
+    wanted = await asyncio.to_thread(form, want.response_format) if want.response_format else None
+    return await _answer(service, Order(want, choice, [asked], told, wanted), request)
 
 
 async def complete(service: Service, want: CompletionWant, request: Request) -> Response:
@@ -82,23 +85,23 @@ async def _answer(service: Service, order: Order, request: Request) -> Response:
         _reply(await unless_gone(ear.next(), request.receive, order.leave)) for ear in order.ears
     ]  # fmt: skip
     service.meters.counted(order.choice.id, replies)
-    extra = [_ours(order, reply) for reply in replies]
-    if fault := _broken(order, extra[0]):
-        raise Refusal(
-            422, f"the answer is not the JSON that was asked for: {fault}", param="response_format",
-            code="response_format_not_met", more={"x_tunewise": {**extra[0], "answer": replies[0].text}},
-        )  # fmt: skip
+    extra = [await _ours(order, reply) for reply in replies]
+    if broken := _broken(order, replies[0], extra[0]):
+        raise broken
     return JSONResponse(Shape.fresh(order.choice, order.chat).whole(replies, extra))
 
 
 def _queue(service: Service, order: Order) -> None:
     """Give the clerk a ticket for each thing asked; Busy takes back those that found room."""
-    limit, sampling = order.want.length(service.limits), order.want.sampling(service.limits)
+    sampling, limit = order.want.sampling(service.limits), service.limits.max_tokens
+    wanted = order.want.length or service.desk.plan.max_new_tokens
+    if wanted > limit:  # editors ask for thousands by default: they are told what they get
+        order.told["max_tokens"] = limit
     for asked in order.asked:
         ear = Ear()
         ticket = Ticket(
-            order.choice, asked, ear.hear, ear.hear, limit, sampling, plain=order.form is not None,
-            pieces=bool(order.want.stream), seconds=service.limits.seconds,
+            order.choice, asked, ear.hear, ear.hear, min(wanted, limit), sampling, plain=order.form is not None,
+            pieces=bool(order.want.stream) and order.form is None, seconds=service.limits.seconds,
         )  # fmt: skip
         try:
             service.clerk.put(ticket)
@@ -120,39 +123,50 @@ async def _streamed(service: Service, order: Order, request: Request) -> Respons
         raise
     if isinstance(first, Exception):
         raise refusal(first)
-    return EventSourceResponse(
-        _events(service, order, first), ping=BEAT, send_timeout=SLOW, sep="\n",
+    return _Stream(
+        order, _events(service, order, first), ping=BEAT, send_timeout=SLOW, sep="\n",
         ping_message_factory=lambda: ServerSentEvent(comment="still here"),
     )  # fmt: skip
 
 
+class _Stream(EventSourceResponse):
+    """A stream that tells the clerk when it is over: also where its client leaves before the first event."""
+
+    def __init__(self, order: Order, events: AsyncIterator[dict[str, str]], **more: Any) -> None:
+        super().__init__(events, **more)
+        self._order = order
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Send the events, for as long as the client is there."""
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._order.leave()
+
+
 async def _events(service: Service, order: Order, first: Any) -> AsyncIterator[dict[str, str]]:
     shape = Shape.fresh(order.choice, order.chat)
-    try:
-        yield _data(shape.opening(), order)
-        heard = first
-        while isinstance(heard, str):
-            if heard:
-                yield _data(shape.piece(heard), order)
-            heard = await order.ears[0].next()
-        if isinstance(heard, Exception):
-            yield {"data": json.dumps(refusal(heard).body)}
+    yield _data(shape.opening(), order)
+    heard = first
+    while isinstance(heard, str):
+        if heard:
+            yield _data(shape.piece(heard), order)
+        heard = await order.ears[0].next()
+    if isinstance(heard, Exception):
+        yield {"data": json.dumps(refusal(heard).body)}
+    else:
+        service.meters.counted(order.choice.id, [heard])
+        extra = await _ours(order, heard)
+        if broken := _broken(order, heard, extra):
+            yield {"data": json.dumps(broken.body)}
         else:
-            service.meters.counted(order.choice.id, [heard])
-            extra = _ours(order, heard)
-            if fault := _broken(order, extra):
-                broken = Refusal(
-                    422, f"the answer is not the JSON that was asked for: {fault}", param="response_format",
-                    code="response_format_not_met",
-                )  # fmt: skip
-                yield {"data": json.dumps({**broken.body, "x_tunewise": extra})}
-            else:
-                yield _data(shape.closing(heard, extra), order)
-                if order.want.with_usage:
-                    yield {"data": json.dumps(shape.counted(heard))}
-        yield {"data": "[DONE]"}
-    finally:
-        order.leave()
+            if order.form:
+                # Clients read a part of JSON as it comes: nothing goes out before it is known what it is.
+                yield _data(shape.said(heard), order)
+            yield _data(shape.closing(heard, extra), order)
+            if order.want.with_usage:
+                yield {"data": json.dumps(shape.counted(heard))}
+    yield {"data": "[DONE]"}
 
 
 def _data(body: dict[str, Any], order: Order) -> dict[str, str]:
@@ -166,16 +180,20 @@ def _reply(heard: Any) -> Reply:
     return heard
 
 
-def _ours(order: Order, reply: Reply) -> dict[str, Any]:
+async def _ours(order: Order, reply: Reply) -> dict[str, Any]:
     found = ours(reply, order.choice, order.told)
     if order.form:
-        fault = order.form.fault(reply.text)
+        fault = await asyncio.to_thread(order.form.fault, reply.text)
         found["response_format"] = {"checked": True, "valid": not fault, "fault": fault or None}
     return found
 
 
-def _broken(order: Order, extra: dict[str, Any]) -> str:
-    """What is wrong with an answer that had to be of a form; "" where nothing had to be, as for a refusal."""
-    if order.form is None or not order.form.strict or extra.get("refused"):
-        return ""
-    return str(extra["response_format"]["fault"] or "")
+def _broken(order: Order, reply: Reply, extra: dict[str, Any]) -> Refusal | None:
+    """What is said of an answer that had to be of a form and is not; a refusal need not be of any."""
+    fault = extra["response_format"]["fault"] if order.form and order.form.strict else None
+    if not fault or extra.get("refused"):
+        return None
+    return Refusal(
+        422, f"the answer is not the JSON that was asked for: {fault}", param="response_format",
+        code="response_format_not_met", more={"x_tunewise": {**extra, "answer": reply.text}},
+    )  # fmt: skip

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from advisor.server.limits import Limits
 from advisor.server.refusals import Refusal
@@ -67,12 +67,12 @@ class Sampled(Open):
         None, max_length=256, description="An id of /v1/models; by default the verdict's arm."
     )
     max_tokens: int | None = Field(
-        None, ge=1, le=1 << 31, description="Longest answer; by default the plan's."
+        None, ge=1, le=1 << 31, description="Longest answer, up to the server's limit; by default the plan's."
     )
     temperature: float | None = Field(
         None, ge=0, le=2, description="0, the default, takes the likeliest token each time, as the trial did."
     )
-    top_p: float | None = Field(None, gt=0, le=1)
+    top_p: float | None = Field(None, ge=0, le=1)
     seed: int | None = Field(None, ge=-(1 << 63), lt=1 << 64)
     stop: str | list[str] | None = Field(
         None, description="Texts that end the answer; they are no part of it."
@@ -85,9 +85,10 @@ class Sampled(Open):
         """Whether a stream ends with its usage."""
         return bool(self.stream_options and self.stream_options.include_usage)
 
-    def length(self, limits: Limits) -> int | None:
-        """Most tokens of the answer, None for the plan's; Refusal above the server's limit."""
-        return _within(self.max_tokens, "max_tokens", limits)
+    @property
+    def length(self) -> int | None:
+        """Most tokens of the answer that were asked for, None for the plan's."""
+        return self.max_tokens
 
     def sampling(self, limits: Limits) -> Sampling:
         """How tokens are chosen; without a seed a draw is new each time."""
@@ -98,7 +99,8 @@ class Sampled(Open):
         seed = secrets.randbits(40) if self.seed is None else self.seed % (1 << 40)
         if warm < _LEAST_TEMPERATURE:
             return Sampling(stop=tuple(stops))
-        return Sampling(warm, max(self.top_p or 1.0, _LEAST_TOP_P), seed, tuple(stops))
+        share = 1.0 if self.top_p is None else max(self.top_p, _LEAST_TOP_P)
+        return Sampling(warm, share, seed, tuple(stops))
 
 
 class Part(BaseModel):
@@ -128,11 +130,21 @@ class ChatWant(Sampled):
         None, description="text, json_object or json_schema; checked when the answer is there, not enforced."
     )
 
-    def length(self, limits: Limits) -> int | None:
-        """Most tokens of the answer, None for the plan's; Refusal above the server's limit."""
-        if self.max_completion_tokens is not None:
-            return _within(self.max_completion_tokens, "max_completion_tokens", limits)
-        return super().length(limits)
+    @property
+    def length(self) -> int | None:
+        """Most tokens of the answer that were asked for, None for the plan's."""
+        return self.max_completion_tokens or self.max_tokens
+
+
+def _no_token_ids(given: Any, info: ValidationInfo) -> Any:
+    """Some clients send texts as their tokens' ids, which mean another model's tokens."""
+    if isinstance(given, list) and any(isinstance(each, int | list) for each in given):
+        hint = " (LangChain: check_embedding_ctx_length=False)" if info.field_name == "input" else ""
+        raise Refusal(
+            400, f"{info.field_name}: token ids are not read, send texts{hint}", param=info.field_name,
+            code="unsupported_parameter",
+        )  # fmt: skip
+    return given
 
 
 class CompletionWant(Sampled):
@@ -141,12 +153,14 @@ class CompletionWant(Sampled):
     prompt: str | list[str] = Field(
         description="A text that a model as it is goes on with; a question for an arm."
     )
+    _texts = field_validator("prompt", mode="before")(_no_token_ids)
 
 
 class EmbeddingWant(Open):
     """The body of an embeddings request."""
 
     input: str | list[str] = Field(description="Texts to embed as documents are.")
+    _texts = field_validator("input", mode="before")(_no_token_ids)
     model: str | None = Field(None, max_length=256)
     encoding_format: Literal["float", "base64"] | None = None
     dimensions: int | None = Field(None, ge=1, description="Only the embedder's own.")
@@ -157,15 +171,11 @@ class SearchWant(Open):
 
     query: str = Field(min_length=1)
     k: int = Field(5, ge=1, le=50, description="Hits wanted.")
-    where: list[str] = Field([], max_length=16, description="Conditions such as tags=ferry, date>=2026-05.")
+    where: list[Annotated[str, Field(max_length=500)]] = Field(
+        [], max_length=16, description="Conditions such as tags=ferry, date>=2026-05."
+    )
     as_of: str | None = Field(None, max_length=32, description="The day to answer for, as 2026-05-01.")
     expired: bool = Field(False, description="Search expired documents too.")
-
-
-def _within(tokens: int | None, name: str, limits: Limits) -> int | None:
-    if tokens is not None and tokens > limits.max_tokens:
-        raise Refusal(400, f"{name} is {tokens}: this server gives up to {limits.max_tokens}", param=name)
-    return tokens
 
 
 def _same(value: Any, neutral: Any) -> bool:

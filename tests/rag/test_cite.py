@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from pathlib import Path
 from random import Random
 
@@ -212,3 +213,10 @@ def test_every_citation_can_be_checked(parts: list[str], chance: Random) -> None
             assert f"[{c.n}]" in marked[c.answer_end : c.answer_end + 5 * len(hits)]
         if c.supported and len([d for d in citations if d.answer_start == c.answer_start]) == 1:
             assert numbers(said) <= numbers(hits[c.n - 1].chunk.text)
+
+
+def test_long_runs_are_stripped_at_once() -> None:
+    started = time.perf_counter()
+    assert cite.strip_marks("a" + " " * 40_000 + "b [1] [2]c").endswith(" bc")
+    assert cite.strip_marks("【" + "1" * 20_000) == "【" + "1" * 20_000
+    assert time.perf_counter() - started < 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import date
 from typing import Any
 
@@ -102,3 +103,33 @@ def test_what_is_no_date_is_none(value: Any) -> None:
 def test_a_query_refuses_what_means_nothing(options: dict[str, Any], named: str) -> None:
     with pytest.raises(BadInput, match=named):
         Query(**options)
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        (" tags = ferry ", ("tags", "=", "ferry")), ("a b>= c d\n", ("a b", ">=", "c d")), ("a=", ("a", "=", "")),
+        ("a==b", ("a", "=", "=b")), ("a=!b", ("a", "=", "!b")), ("a!=b", ("a", "!=", "b")), ("a<>b", ("a", "<", ">b")),
+        ("a=>b", ("a", "=", ">b")), ("a=b\nc", ("a", "=", "b\nc")), ("a!b=c", None), ("a!!=b", None), ("=b", None),
+        (" = b", None), ("", None), ("a", None), ("a!b", None), ("!=b", None),
+    ],
+)  # fmt: skip
+def test_what_is_a_condition_and_what_is_none(text: str, parts: tuple[str, str, str] | None) -> None:
+    if parts is None:
+        with pytest.raises(UsageProblem, match="no condition"):
+            Condition.parse(text)
+    else:
+        found = Condition.parse(text)
+        assert (found.key, found.sign, found.value) == parts
+
+
+@pytest.mark.parametrize("text", [" " * 60_000, "a" + " " * 60_000 + "b", "a=" + " " * 60_000 + "b"], ids=len)
+def test_a_long_condition_is_read_or_refused_at_once(text: str) -> None:
+    started = time.perf_counter()
+    if text.startswith("a="):
+        assert Condition.parse(text).value == "b"
+    else:
+        with pytest.raises(UsageProblem) as refused:
+            Condition.parse(text)
+        assert len(refused.value.message) < 200
+    assert time.perf_counter() - started < 1

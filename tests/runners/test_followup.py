@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from runners.followup import leans, stand_alone
@@ -35,3 +37,22 @@ def test_the_first_question_stays_as_it_is() -> None:
 def test_asking_about_something_else_repeats_the_question() -> None:
     asked = stand_alone("What about the Saltbox Pass?", "Where can I buy the Tidepass?")
     assert asked == "Where can I buy the Saltbox Pass?"
+
+
+def test_names_are_joined_by_small_words_alone() -> None:
+    asked = stand_alone("And on Sundays?", "When does the Museum  of the Sea and\nSand or the Pier open?")
+    assert asked == "About Museum and Sea and Sand and Pier: on Sundays?"
+
+
+@pytest.mark.parametrize(
+    "question", ["A" + " " * 40_000 + "b", "A of" + " " * 40_000 + "b", "A " * 20_000 + "b"]
+)
+def test_a_long_question_is_read_at_once(question: str) -> None:
+    started = time.perf_counter()
+    stand_alone(question, "What is the fare?")
+    stand_alone("And it?", question)
+    assert time.perf_counter() - started < 1
+
+
+def test_another_subject_cannot_make_a_question_grow_without_end() -> None:
+    assert len(stand_alone("And C" + "c" * 50_000, "B. " * 16_000)) <= 60_000

@@ -75,6 +75,26 @@ def test_words_come_before_their_sentence_is_over_and_a_mark_right_after_it() ->
     assert unfolding.add(") so much") == ""
 
 
+def test_marks_that_a_model_makes_up_are_never_shown() -> None:
+    for words in (
+        "Dogs are allowed [1]. Cats too [2].", "【3†source】 Yes [1, 2][ 3 ]!", "\x1b[1m a[1] [a] [1", "[[1]2] 【no】 【",
+    ):  # fmt: skip
+        unfolding = Unfolding((), "q", strip=True)
+        said = "".join(map(unfolding.add, words))
+        whole = visible(strip_marks(words))
+        assert whole.startswith(said)
+        assert said + unfolding.finish(whole, whole) == whole
+
+
+@settings(max_examples=settings.default.max_examples // 5)
+@given(st.lists(st.sampled_from([*" [];,1【】\n", "[1]", " [2]", "no", "\x1b[", "a", "【3†x】"])))
+def test_any_words_without_passages_end_whole(parts: list[str]) -> None:
+    unfolding = Unfolding((), "q", strip=True)
+    said = "".join(map(unfolding.add, parts))
+    whole = visible(strip_marks("".join(parts)))
+    assert said + unfolding.finish(whole, whole) == whole
+
+
 @settings(max_examples=settings.default.max_examples // 5)
 @given(
     st.lists(

@@ -198,8 +198,16 @@ def test_json_is_checked_when_it_is_there(http: httpx.Client) -> None:
     assert refused.status_code == 422
     assert refused.json()["error"]["code"] == "response_format_not_met"
     assert refused.json()["x_tunewise"]["answer"] == said["choices"][0]["message"]["content"]
-    last = events(http.post(CHAT, json=ask(model="lora", response_format=wanted, stream=True)))[-1]
+    opening, last = events(http.post(CHAT, json=ask(model="lora", response_format=wanted, stream=True)))
+    assert opening["choices"][0]["delta"]["content"] == ""
     assert last["error"]["code"] == "response_format_not_met"
+    assert last["x_tunewise"]["answer"] == refused.json()["x_tunewise"]["answer"]
+    wanted["json_schema"]["strict"] = False
+    whole = events(http.post(CHAT, json=ask(model="lora", response_format=wanted, stream=True)))
+    assert [e["choices"][0]["delta"].get("content") for e in whole] == [
+        "", said["choices"][0]["message"]["content"], None,
+    ]  # fmt: skip
+    assert whole[-1]["x_tunewise"]["response_format"]["valid"] is False
 
 
 @pytest.mark.parametrize(
@@ -207,10 +215,9 @@ def test_json_is_checked_when_it_is_there(http: httpx.Client) -> None:
     [
         ({"tools": [{"type": "function"}]}, 400, "tools"), ({"n": 2}, 400, "n"), ({"logprobs": True}, 400, "logprobs"),
         ({"presence_penalty": 0.5}, 400, "presence_penalty"), ({"audio": {}}, 400, "audio"),
-        ({"max_tokens": 65}, 400, "max_tokens"), ({"max_completion_tokens": 65}, 400, "max_completion_tokens"),
         ({"stop": ["a"] * 5}, 400, "stop"), ({"stop": ""}, 400, None), ({"max_tokens": 0}, 422, "max_tokens"),
         ({"temperature": 2.5}, 422, "temperature"), ({"temperature": "hot"}, 422, "temperature"),
-        ({"top_p": 0}, 422, "top_p"), ({"stream": "yes"}, 422, "stream"), ({"model": "gpt-4"}, 404, "model"),
+        ({"stream": "yes"}, 422, "stream"), ({"model": "gpt-4"}, 404, "model"),
         ({"messages": []}, 422, "messages"), ({"messages": [{"role": "user"}]}, 400, "messages[0].content"),
         ({"messages": [{"role": "tool", "content": "x"}]}, 400, "messages[0].role"),
         ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, 400, "messages[0].content[0]"),
@@ -259,7 +266,7 @@ def test_embeddings_in_both_encodings(http: httpx.Client, served: Any) -> None:
         raw = base64.b64decode(other["embedding"])
         assert list(struct.unpack(f"<{len(raw) // 4}f", raw)) == pytest.approx(row["embedding"], abs=0)
     assert plain["usage"] == {"prompt_tokens": 4, "total_tokens": 4}
-    for wrong, status in (({"input": []}, 400), ({"input": [[1]]}, 422), ({"input": "a", "dimensions": 3}, 400),
+    for wrong, status in (({"input": []}, 400), ({"input": [[1]]}, 400), ({"input": "a", "dimensions": 3}, 400),
                           ({"input": "a", "model": "rag"}, 404)):  # fmt: skip
         assert http.post("/v1/embeddings", json=wrong).status_code == status
 

@@ -81,6 +81,24 @@ def test_openai_raises_its_own_errors(client: openai.OpenAI) -> None:
         )
 
 
+def test_openai_streams_json_and_the_houses_refusal(client: openai.OpenAI) -> None:
+    class Berths(BaseModel):
+        count: int
+
+    moon = [{"role": "user", "content": "Who owns the moon?"}]
+    with client.chat.completions.stream(model="rag", messages=moon, response_format=Berths) as stream:
+        kinds = [event.type for event in stream]
+        message = stream.get_final_completion().choices[0].message
+    assert "refusal.done" in kinds
+    assert message.refusal == "I could not find that in our documents."
+    assert message.parsed is None
+    with (
+        pytest.raises(openai.APIError, match="not the JSON"),
+        client.chat.completions.stream(model="lora", messages=HERON, response_format=Berths) as stream,
+    ):
+        list(stream)
+
+
 def test_llm_asks_it(served: Any, tmp_path: Path) -> None:
     environment = {**os.environ, "LLM_USER_PATH": str(tmp_path), "NO_COLOR": "1"}
     with served.client() as http:

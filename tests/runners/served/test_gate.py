@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
+from advisor.server import start
 from advisor.server.app import create
 from advisor.server.gate import App, House
 from advisor.server.key import Key, check, is_loopback, read_key
@@ -53,7 +54,7 @@ def small(served: Any) -> Iterator[Call]:
     """The service with a small door."""
     limits = Limits(body_bytes=2_000, body_seconds=0.2)
     return caller(
-        create(served.service, House(limits, hosts=("desk.example",), origins=("https://ours.example",)))
+        create(served.service, House(limits, hosts=("DESK.example",), origins=("https://ours.example",)))
     )
 
 
@@ -73,6 +74,8 @@ def test_every_route_wants_the_token(guarded: Call, method: str, path: str, capf
         f"Token {TOKEN}",
         basic("no"),
         "Basic ???",
+        "Basic ünïcode".encode("latin-1"),
+        "Bearer ünïcode".encode("latin-1"),
     )
     for given in wrong:
         answer = guarded(method, path, headers={"Authorization": given} if given else {})
@@ -84,6 +87,18 @@ def test_every_route_wants_the_token(guarded: Call, method: str, path: str, capf
         assert guarded(method, path, headers={"Authorization": given}).status_code != 401
     said = capfd.readouterr()
     assert TOKEN not in said.out + said.err
+
+
+def test_a_bug_at_the_door_has_the_shape_of_every_error(served: Any, capfd: Any) -> None:
+    class Broken(Key):
+        def opens(self, authorization: str) -> bool:
+            raise ValueError("inside")
+
+    call = caller(create(served.service, House(served.service.limits, Broken(TOKEN))))
+    answer = call("GET", "/health")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (500, "internal_error")
+    assert "inside" not in answer.text
+    assert "ValueError: inside" in capfd.readouterr().err
 
 
 def test_a_token_in_the_address_opens_nothing(guarded: Call) -> None:
@@ -98,7 +113,8 @@ def test_a_key_tells_nothing_of_its_token() -> None:
     ("host", "good"),
     [
         ("127.0.0.1:8000", True), ("localhost", True), ("[::1]:8000", True), ("127.8.8.8", True),
-        ("desk.example:8000", True), ("evil.example", False), ("127.0.0.1.evil.example", False),
+        ("desk.example:8000", True), ("LOCALHOST:8101", True), ("Desk.Example", True),
+        ("evil.example", False), ("127.0.0.1.evil.example", False),
         ("localhost.evil.example:8000", False), ("10.0.0.7", False), ("", False), ("[::1", True),
         ("evil.example:80:80", False),
     ],
@@ -123,13 +139,19 @@ def test_pages_of_others_may_not_ask_unless_named(small: Call) -> None:
         assert answer.status_code == status, origin
         allowed = answer.headers.get("access-control-allow-origin")
         assert allowed == ("https://ours.example" if origin == "https://ours.example" else None)
-    asked = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "content-type"}
+    sdk = "authorization,content-type,x-stainless-arch,x-stainless-retry-count"
+    asked = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": sdk}
     assert (
         small("OPTIONS", "/v1/models", headers={"Origin": "https://ours.example", **asked}).status_code == 200
     )
     assert (
         small("OPTIONS", "/v1/models", headers={"Origin": "https://evil.example", **asked}).status_code == 400
     )
+
+
+def test_a_page_that_may_ask_reads_when_to_come_again(small: Call) -> None:
+    answer = small("GET", "/health", headers={"Origin": "https://ours.example"})
+    assert answer.headers["access-control-expose-headers"] == "Retry-After"
 
 
 def test_without_asking_there_is_no_cors(guarded: Call) -> None:
@@ -163,6 +185,21 @@ def test_too_many_a_minute_are_told_when_to_come_again(served: Any) -> None:
     assert 1 <= int(found[-1].headers["retry-after"]) <= 20
     assert found[-1].json()["error"]["type"] == "rate_limit_error"
     assert all(Pace(0).wait("a") == 0 for _ in range(99))
+
+
+def test_another_address_cannot_be_claimed(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def asked(server: Any, listening: Any) -> None:
+        listening.close()
+        server.config.load()
+        call = caller(server.config.loaded_app)
+        found.extend(
+            call("GET", "/health", headers={"X-Forwarded-For": f"10.0.0.{n}"}).status_code for n in range(3)
+        )
+
+    found: list[int] = []
+    monkeypatch.setattr(start, "_until_told", asked)
+    start.serve(start.Wish(run, port=0), Limits(per_minute=2), 4)
+    assert found == [503, 503, 429]  # nobody has started the clerk
 
 
 def test_an_open_address_needs_a_token(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import json
 import random
@@ -9,7 +10,7 @@ import shutil
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,10 @@ import psutil
 import pytest
 
 from advisor.server.limits import Limits
+from advisor.server.talk import Order, _Stream
 from rag.index import Index
 from runners.clerk import Hours
+from runners.ticket import Ticket
 
 PIERS = (
     "Amber",
@@ -224,6 +227,22 @@ def test_an_answer_stops_when_its_client_leaves(serve: Callable[..., Any], serve
         assert len(made) == count
     finally:
         del inside.pieces
+
+
+def test_who_leaves_before_the_first_event_is_not_answered_to_the_end() -> None:
+    order, begun = Order(want=None, choice=None, asked=[], told={}, tickets=[Ticket(*[None] * 4)]), []  # type: ignore[arg-type]
+
+    async def events() -> AsyncIterator[dict[str, str]]:
+        begun.append(True)
+        yield {"data": "x"}
+
+    async def gone(message: Any = None) -> Any:
+        raise OSError("the client has gone")
+
+    with pytest.raises((OSError, ExceptionGroup)):
+        asyncio.run(_Stream(order, events())({"type": "http", "method": "POST"}, gone, gone))
+    assert begun == []
+    assert order.tickets[0].left
 
 
 def test_an_update_of_the_index_is_answered_from_at_once(

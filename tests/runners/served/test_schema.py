@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 import pytest
@@ -46,6 +47,7 @@ def test_answers_are_checked_and_the_fault_is_named() -> None:
         {"pattern": "(a+)+$"}, {"items": {"patternProperties": {"a": {}}}}, {"$id": "https://elsewhere.example/x"},
         {"$ref": "https://elsewhere.example/x"}, {"$ref": "#/$defs/none"}, {"$ref": "#anchor"}, {"$dynamicRef": "#a"},
         {"type": "nothing"}, {"enum": "a"}, {"minimum": "one"}, {"a": ["x" * 40_000]}, {"$ref": "file:///etc/passwd"},
+        {"unevaluatedProperties": False}, {"required": [1, "a"] * 501},
         json.loads('{"items":' * 40 + "{}" + "}" * 40),
     ],
     ids=str,
@@ -63,6 +65,41 @@ def test_a_schema_without_end_ends() -> None:
     for asked in (circle, many):
         assert asked is not None
         assert "too often" in asked.fault("{}")
+
+
+REFS = [{"$ref": "#/b"}] * 44
+LONG = "x" * 24_000
+
+
+@pytest.mark.parametrize(
+    ("schema", "said"),
+    [
+        ({"a": {"allOf": [{"minimum": 0}] * 900}, "b": {"allOf": [{"$ref": "#/a"}] * 44}, "allOf": REFS}, "1"),
+        ({"a": {"allOf": [{}] * 900}, "b": {"allOf": [{"$ref": "#/a"}] * 44}, "allOf": REFS}, "1"),
+        ({"b": {"anyOf": [*[{"$ref": "#/c"}] * 44, {}]}, "c": {"enum": [LONG]}, "allOf": REFS}, "1"),
+        ({"b": {"uniqueItems": True}, "allOf": REFS}, json.dumps([n if n % 2 else str(n) for n in range(1_500)])),
+    ],
+    ids=["keywords", "nothings", "long texts", "items"],
+)  # fmt: skip
+def test_a_schema_that_asks_for_too_much_work_is_given_up(schema: dict[str, Any], said: str) -> None:
+    if len(json.dumps(schema)) > 32_000:
+        pytest.fail("the schema is refused before it is followed")
+    asked = form(wanted(schema))
+    assert asked is not None
+    started = time.perf_counter()
+    assert "too much work" in asked.fault(said)
+    assert time.perf_counter() - started < 3
+
+
+def test_an_ordinary_schema_over_many_rows_is_not_too_much() -> None:
+    row = {
+        "type": "object",
+        "properties": {f"p{n}": {"type": "integer"} for n in range(20)},
+        "required": ["p1"],
+    }
+    asked = form(wanted({"type": "array", "items": {"$ref": "#/$defs/row"}, "$defs": {"row": row}}))
+    assert asked is not None
+    assert asked.fault(json.dumps([{f"p{n}": n for n in range(20)}] * 100)) == ""
 
 
 plain = st.recursive(
