@@ -7,10 +7,11 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from rag.errors import Problem
+from rag.errors import CannotRun, Problem
 from runners.fulfil import fulfil
 from runners.ticket import Errand, Late, Ticket
 
@@ -64,8 +65,9 @@ class Clerk:
 
     @property
     def waiting(self) -> int:
-        """How many requests wait."""
-        return len(self._line)
+        """How many requests wait whose clients are still there."""
+        with self._bell:
+            return sum(not request.left for request in self._line)
 
     @property
     def alive(self) -> bool:
@@ -73,12 +75,15 @@ class Clerk:
         return self._thread.is_alive()
 
     def put(self, request: Ticket | Errand) -> None:
-        """Queue a request; Busy when there is no room, or the clerk is closing."""
+        """Queue a request; Busy when there is no room, or the clerk is closing, CannotRun when he is no more."""
         with self._bell:
             if self._closing:
                 raise Busy("the server is stopping", 5)
+            if self._thread.ident is not None and not self._thread.is_alive():
+                raise CannotRun("the server's worker has ended", "it has to be started again")
+            self._line = deque(waits for waits in self._line if not waits.left)
             if len(self._line) >= self.hours.room:
-                batches = -(-len(self._line) // self.hours.rows)
+                batches = -(-len(self._line) // self.hours.rows) + bool(self._current)
                 raise Busy(f"{len(self._line)} requests wait already", max(1, round(batches * self._pace)))
             self._line.append(request)
             self._bell.notify()
@@ -147,10 +152,10 @@ class Clerk:
                 if isinstance(errand, Errand):
                     errand.end(errand.work(self.desk))
         except Exception as problem:  # the thread must outlive whatever a request brings about
-            if not isinstance(problem, Problem):
-                self._tell(event="serve.trouble", reason=traceback.format_exc())
             for request in open_ones:
                 request.end(problem)
+            if not isinstance(problem, Problem):
+                self._tell(event="serve.trouble", reason=traceback.format_exc())
 
     def _renew(self) -> None:
         """Take a newer generation of the index; where that cannot be opened, the old one goes on answering."""
@@ -162,4 +167,5 @@ class Clerk:
 
     def _tell(self, **event: Any) -> None:
         if self._on_event:
-            self._on_event(event)
+            with suppress(Exception):  # such as a log that nobody reads any more
+                self._on_event(event)
