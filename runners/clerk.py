@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-import traceback
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from rag.errors import CannotRun, Problem
 from runners.fulfil import fulfil
-from runners.ticket import Errand, Late, Ticket
+from runners.ticket import Errand, Late, Ticket, trouble
 
 if TYPE_CHECKING:
     from runners.desk import Desk
@@ -46,7 +45,8 @@ class Clerk:
     """Takes requests from any thread and answers them on its own, which alone touches the desk's models.
 
     The oldest request decides who is next; others for the same arm join it and pass those that wait for another. So
-    nobody waits for more than the batches before him, and weights are switched no more often than needed.
+    nobody waits for more than the batches before him, and weights are switched no more often than needed. What an
+    endpoint answers is waited for on other threads.
     """
 
     def __init__(self, desk: Desk, hours: Hours | None = None, on_event: OnEvent = None) -> None:
@@ -56,7 +56,10 @@ class Clerk:
         self._bell = threading.Condition()
         self._closing = False
         self._pace = 1.0
+        self.stale = ""
+        """Why answers come from an older generation of the index than they should; "" where they do not."""
         self._current: list[Ticket | Errand] = []
+        self._out: set[Ticket] = set()
         self._thread = threading.Thread(target=self._work, name="clerk", daemon=True)
 
     def start(self) -> None:
@@ -94,13 +97,21 @@ class Clerk:
             self._closing = True
             turned_away = list(self._line)
             self._line.clear()
-            for request in self._current:
+            for request in (*self._current, *self._out):
                 request.left = True
             self._bell.notify()
         for request in turned_away:
             request.end(Busy("the server is stopping", 5))
         if self._thread.ident is not None:
             self._thread.join(seconds)
+
+    def abandon(self) -> None:
+        """End what is being answered with Busy, whatever it is at; for after `stop`."""
+        with self._bell:
+            under_way = [*self._current, *self._out]
+        for request in under_way:
+            request.left = True
+            request.end(Busy("the server is stopping", 5))
 
     def _work(self) -> None:
         while batch := self._next():
@@ -139,7 +150,7 @@ class Clerk:
         open_ones = []
         for request in batch:
             if request.late() and not request.left:
-                request.end(Late("the request waited longer than it may take", "try again later"))
+                request.end(Late())
             elif not request.left:
                 open_ones.append(request)
         tickets = [request for request in open_ones if isinstance(request, Ticket)]
@@ -147,23 +158,46 @@ class Clerk:
             self._renew()
             if tickets:
                 self._tell(event="serve.turn", key=tickets[0].key)
-                fulfil(self.desk, tickets, lambda rows: self._tell(event="serve.batch", rows=rows))
+                fulfil(self.desk, tickets, self._tell, self._elsewhere)
             for errand in open_ones:
                 if isinstance(errand, Errand):
                     errand.end(errand.work(self.desk))
         except Exception as problem:  # the thread must outlive whatever a request brings about
             for request in open_ones:
                 request.end(problem)
-            if not isinstance(problem, Problem):
-                self._tell(event="serve.trouble", reason=traceback.format_exc())
+            if reason := trouble(problem):
+                self._tell(event="serve.trouble", reason=reason)
+
+    def _elsewhere(self, ticket: Ticket, work: Callable[[], None]) -> None:
+        """Do what waits for an endpoint on a thread of its own: the clerk goes on with others meanwhile."""
+        with self._bell:
+            there = len(self._out)
+            room = there < self.hours.room and not self._closing
+            if room:
+                self._out.add(ticket)
+        if not room:
+            ticket.end(Busy(f"{there} requests wait for endpoints already", 5))
+            return
+
+        def working() -> None:
+            try:
+                work()
+            finally:
+                with self._bell:
+                    self._out.discard(ticket)
+
+        threading.Thread(target=working, name="asking", daemon=True).start()
 
     def _renew(self) -> None:
         """Take a newer generation of the index; where that cannot be opened, the old one goes on answering."""
         try:
             if self.desk.bench.renew():
                 self._tell(event="serve.index", generation=self.desk.bench.index.generation)
+            self.stale = ""
         except (Problem, OSError) as problem:
-            self._tell(event="serve.stale", reason=str(problem))
+            known, self.stale = self.stale, str(problem)
+            if known != self.stale:
+                self._tell(event="serve.stale", reason=self.stale)
 
     def _tell(self, **event: Any) -> None:
         if self._on_event:

@@ -78,9 +78,13 @@ async def _answer(service: Service, order: Order, request: Request) -> Response:
     _queue(service, order)
     if order.want.stream:
         return await _streamed(service, order, request)
-    replies = [
-        _reply(await unless_gone(ear.next(), request.receive, order.leave)) for ear in order.ears
-    ]  # fmt: skip
+    try:
+        replies = [
+            _reply(await unless_gone(ear.next(), request.receive, order.leave)) for ear in order.ears
+        ]  # fmt: skip
+    except Refusal:
+        order.leave()
+        raise
     service.meters.counted(order.choice.id, replies)
     extra = [_ours(order, reply) for reply in replies]
     if fault := _broken(order, extra[0]):
@@ -95,7 +99,7 @@ def _queue(service: Service, order: Order) -> None:
     """Give the clerk a ticket for each thing asked; Busy takes back those that found room."""
     limit, sampling = order.want.length(service.limits), order.want.sampling(service.limits)
     for asked in order.asked:
-        ear = Ear()
+        ear = Ear(service.limits.seconds)
         ticket = Ticket(
             order.choice, asked, ear.hear, ear.hear, limit, sampling, plain=order.form is not None,
             pieces=bool(order.want.stream), seconds=service.limits.seconds,
@@ -119,6 +123,7 @@ async def _streamed(service: Service, order: Order, request: Request) -> Respons
         order.leave()
         raise
     if isinstance(first, Exception):
+        order.leave()
         raise refusal(first)
     return EventSourceResponse(
         _events(service, order, first), ping=BEAT, send_timeout=SLOW, sep="\n",

@@ -67,7 +67,7 @@ def batches(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     """The keys of each batch; a ticket for `bad` raises a bug, one for `wrong` a problem of its own."""
     seen: list[list[str]] = []
 
-    def answered(desk: Any, tickets: list[Ticket], on_batch: Any) -> None:
+    def answered(desk: Any, tickets: list[Ticket], *others: Any) -> None:
         seen.append([ticket.key for ticket in tickets])
         if tickets[0].key == "bad":
             raise RuntimeError("broken")
