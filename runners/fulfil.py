@@ -134,7 +134,8 @@ def _of_arm(desk: Desk, tickets: Sequence[Ticket], tell: Tell) -> tuple[list[Due
     asked = [cast(Question, ticket.asked) for ticket in tickets]
     found: list[Found | None] = [None] * len(asked)
     if step.retrieval and worn.finder is not None:
-        found = list(worn.finder.find([question.question for question in asked]))
+        with usable("the index"):
+            found = list(worn.finder.find([question.question for question in asked]))
     due = []
     for ticket, question, brought in zip(tickets, asked, found, strict=True):
         cited = bool(brought and brought.hits) and not ticket.plain

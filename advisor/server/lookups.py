@@ -71,7 +71,8 @@ async def search(service: Service, want: SearchWant, request: Request) -> dict[s
     def work(desk: Desk) -> dict[str, Any]:
         with usable("the index"):
             index = desk.bench.index
-        return {**results_json(index.find(want.query, query)), "generation": index.generation}
+            hits = index.find(want.query, query)
+        return {**results_json(hits), "generation": index.generation}
 
     found: dict[str, Any] = await _done(service, work, request)
     if ignored := want.ignored():

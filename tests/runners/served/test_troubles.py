@@ -108,7 +108,7 @@ def test_an_index_that_cannot_be_read_is_not_the_clients_doing(
     served: Any, http: httpx.Client, run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     hit = http.post(SEARCH, json={"query": "the Amber Pier", "k": 1}).json()
-    place = {"doc": "pier00.md", "start": 0, "end": 4, "generation": hit["generation"]}
+    place: dict[str, Any] = {"doc": "pier00.md", "start": 0, "end": 4, "generation": hit["generation"]}
     assert http.get("/v1/passages", params=place).status_code == 200
     text = run / "index" / "text.sqlite"
     text.rename(run / "elsewhere")
