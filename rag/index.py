@@ -27,7 +27,11 @@ from rag.stores.database import REBUILD
 from rag.stores.text import TextStore
 from rag.types import Chunk, Hit, Results
 
-__all__ = ["BuildReport", "Index", "IndexSettings"]
+__all__ = ["BuildReport", "Index", "IndexSettings", "Replaced"]
+
+
+class Replaced(BadInput):
+    """No kept generation holds the text that was asked for."""
 
 
 class Index:
@@ -188,12 +192,12 @@ class Index:
     def raw(self, document: str) -> str | None:
         """Return a document's decoded source text, which all offsets refer to; None when it is not here.
 
-        Raises BadInput when the text was changed or removed so long ago that no kept generation holds it.
+        Raises Replaced when the text was changed or removed so long ago that no kept generation holds it.
         """
         with TextStore(self.folder) as text:
             found = text.document(document, self.generation)
             if found is None and document in self.documents:
-                raise BadInput(
+                raise Replaced(
                     f"generation {self.generation} of {self.folder} has been replaced twice: "
                     f"it no longer holds the text of {document!r}",
                     "open the index again",

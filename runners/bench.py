@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import gc
 import json
+import threading
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
-from rag.errors import BadInput
+from rag.errors import BadInput, Problem
 from runners import endpoint, models
 from runners.completion import Generator
 from runners.data import Example
@@ -23,10 +25,13 @@ if TYPE_CHECKING:
     from rag.embed import Embedder
     from rag.index import Index
     from runners.generate import LocalGenerator
+    from runners.remote import RemoteGenerator
 
 REFUSAL = "refusal.json"
 Base = models.Model | models.Remote
 """A model that arms answer with: weights that are here, or an endpoint."""
+AGAIN = 30.0
+"""Seconds until a generation of the index that could not be opened is tried again."""
 
 
 def obtain(wanted: PlanModel, kind: str, on_event: OnEvent = None) -> models.Model:
@@ -93,7 +98,7 @@ def named_models(plan: Plan) -> list[dict[str, str]]:
 
 @dataclass
 class Bench:
-    """One run at work; heavy parts are loaded when first used, and only one generator is held at a time."""
+    """One run at work; heavy parts are loaded when first used, and only one model is held at a time."""
 
     plan: Plan
     run: RunFolder
@@ -104,9 +109,12 @@ class Bench:
     on_event: OnEvent = None
     bases: Mapping[str, Base] = field(default_factory=dict)
     """The models of arms that have one of their own, by the plan's name for it."""
-    _generator: Generator | None = None
+    _generator: LocalGenerator | None = None
     _generator_of: Base | None = None
-    _passed_over: int = 0
+    _remote: dict[models.Remote, RemoteGenerator] = field(default_factory=dict)
+    _passed_over: tuple[int, float, str] = (0, 0.0, "")
+    """A generation of the index that could not be opened, when it was tried, and why."""
+    _opening: threading.RLock = field(default_factory=threading.RLock)
 
     def tell(self, event: dict[str, Any]) -> None:
         """Log an event and pass it on to whoever watches."""
@@ -125,28 +133,31 @@ class Bench:
         return self.bases[arm.model.name] if arm.model else self.base
 
     def generator(self, weights: Path | None, arm: EvaluateStep) -> Generator:
-        """The generator of an arm with these weights (None: the model as it is); one base stays loaded between arms."""
+        """The generator of an arm with these weights (None: the model as it is); one base stays loaded between arms.
+
+        An endpoint takes no memory here: asking it leaves the base where it is.
+        """
         if arm.classifier:
             from runners import classify
 
             return classify.load(self.run.path, arm.arm, self.embedder)
         base = self.base_of(arm)
+        if isinstance(base, models.Remote):
+            if base not in self._remote:
+                self._remote[base] = self._connect(base, arm.model or self.plan.model)
+            return self._remote[base]
         if self._generator is None or self._generator_of != base:
-            self.release()
-            self._generator, self._generator_of = self._load(base, weights, arm.model), base
-        if isinstance(base, models.Model):
-            cast("LocalGenerator", self._generator).use(weights)
-        return self._generator
-
-    def _load(self, base: Base, weights: Path | None, named: PlanModel | None) -> Generator:
-        if isinstance(base, models.Model):
             from runners.generate import LocalGenerator
 
-            return LocalGenerator(base, weights)
+            self.release()
+            self._generator, self._generator_of = LocalGenerator(base, weights), base
+        self._generator.use(weights)
+        return self._generator
+
+    def _connect(self, base: models.Remote, how: PlanModel) -> RemoteGenerator:
         from runners.post import Limits
         from runners.remote import RemoteGenerator
 
-        how = named or self.plan.model
         limits = Limits(at_once=how.at_once, per_minute=how.per_minute)
         return RemoteGenerator(
             base.url, base.name, limits, self.plan.seed,
@@ -154,7 +165,7 @@ class Bench:
         )  # fmt: skip
 
     def release(self) -> None:
-        """Give the generator's memory back, before something else needs it."""
+        """Give the model's memory back, before something else needs it."""
         self._generator = None
         gc.collect()
 
@@ -164,19 +175,25 @@ class Bench:
         from rag.embed import Embedder
 
         assert self.embedder_model is not None
-        return Embedder(self.embedder_model.folder)
+        with self._opening:  # a server's threads share it
+            found: Embedder | None = self.__dict__.get("embedder")
+            return self.__dict__.setdefault("embedder", found or Embedder(self.embedder_model.folder))
 
     @cached_property
     def index(self) -> Index:
         """The run's index, verified."""
         from rag.index import Index
 
-        return Index.open(self.run.path / INDEX, self.embedder)
+        with self._opening:
+            found: Index | None = self.__dict__.get("index")
+            opened = found or Index.open(self.run.path / INDEX, self.embedder)
+            return self.__dict__.setdefault("index", opened)
 
     def renew(self) -> bool:
         """Take the index's newest generation where it is not the one that is open; say whether it was another.
 
-        BadInput when it cannot be opened: then the open one stays, and that generation is not tried again.
+        Raises a Problem or OSError for as long as it cannot be opened: then the open one stays, and that generation
+        is tried again after a while.
         """
         from rag import generations
         from rag.index import Index
@@ -184,10 +201,16 @@ class Bench:
         opened: Index | None = self.__dict__.get("index")
         folder = self.run.path / INDEX
         newest = generations.current(folder)
-        if opened is None or newest in (0, opened.generation, self._passed_over):
+        if opened is None or newest == opened.generation:
             return False
-        self._passed_over = newest
-        self.__dict__["index"] = Index.open(folder, self.embedder)
+        known, tried, why = self._passed_over
+        if newest == known and why and time.monotonic() < tried + AGAIN:
+            raise BadInput(why)
+        try:
+            self.__dict__["index"] = Index.open(folder, self.embedder)
+        except (Problem, OSError) as problem:
+            self._passed_over = newest, time.monotonic(), str(problem)
+            raise
         self.__dict__.pop("retriever", None)
         return True
 

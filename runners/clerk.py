@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import threading
 import time
-import traceback
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from rag.errors import Problem
+from rag.errors import CannotRun, Problem
 from runners.fulfil import fulfil
-from runners.ticket import Errand, Late, Ticket
+from runners.ticket import Errand, Late, Ticket, trouble
 
 if TYPE_CHECKING:
     from runners.desk import Desk
@@ -45,7 +45,8 @@ class Clerk:
     """Takes requests from any thread and answers them on its own, which alone touches the desk's models.
 
     The oldest request decides who is next; others for the same arm join it and pass those that wait for another. So
-    nobody waits for more than the batches before him, and weights are switched no more often than needed.
+    nobody waits for more than the batches before him, and weights are switched no more often than needed. What an
+    endpoint answers is waited for on other threads.
     """
 
     def __init__(self, desk: Desk, hours: Hours | None = None, on_event: OnEvent = None) -> None:
@@ -55,7 +56,10 @@ class Clerk:
         self._bell = threading.Condition()
         self._closing = False
         self._pace = 1.0
+        self.stale = ""
+        """Why answers come from an older generation of the index than they should; "" where they do not."""
         self._current: list[Ticket | Errand] = []
+        self._out: set[Ticket] = set()
         self._thread = threading.Thread(target=self._work, name="clerk", daemon=True)
 
     def start(self) -> None:
@@ -64,8 +68,9 @@ class Clerk:
 
     @property
     def waiting(self) -> int:
-        """How many requests wait."""
-        return len(self._line)
+        """How many requests wait whose clients are still there."""
+        with self._bell:
+            return sum(not request.left for request in self._line)
 
     @property
     def alive(self) -> bool:
@@ -73,12 +78,15 @@ class Clerk:
         return self._thread.is_alive()
 
     def put(self, request: Ticket | Errand) -> None:
-        """Queue a request; Busy when there is no room, or the clerk is closing."""
+        """Queue a request; Busy when there is no room, or the clerk is closing, CannotRun when he is no more."""
         with self._bell:
             if self._closing:
                 raise Busy("the server is stopping", 5)
+            if self._thread.ident is not None and not self._thread.is_alive():
+                raise CannotRun("the server's worker has ended", "it has to be started again")
+            self._line = deque(waits for waits in self._line if not waits.left)
             if len(self._line) >= self.hours.room:
-                batches = -(-len(self._line) // self.hours.rows)
+                batches = -(-len(self._line) // self.hours.rows) + bool(self._current)
                 raise Busy(f"{len(self._line)} requests wait already", max(1, round(batches * self._pace)))
             self._line.append(request)
             self._bell.notify()
@@ -89,13 +97,21 @@ class Clerk:
             self._closing = True
             turned_away = list(self._line)
             self._line.clear()
-            for request in self._current:
+            for request in (*self._current, *self._out):
                 request.left = True
             self._bell.notify()
         for request in turned_away:
             request.end(Busy("the server is stopping", 5))
         if self._thread.ident is not None:
             self._thread.join(seconds)
+
+    def abandon(self) -> None:
+        """End what is being answered with Busy, whatever it is at; for after `stop`."""
+        with self._bell:
+            under_way = [*self._current, *self._out]
+        for request in under_way:
+            request.left = True
+            request.end(Busy("the server is stopping", 5))
 
     def _work(self) -> None:
         while batch := self._next():
@@ -134,7 +150,7 @@ class Clerk:
         open_ones = []
         for request in batch:
             if request.late() and not request.left:
-                request.end(Late("the request waited longer than it may take", "try again later"))
+                request.end(Late())
             elif not request.left:
                 open_ones.append(request)
         tickets = [request for request in open_ones if isinstance(request, Ticket)]
@@ -142,24 +158,48 @@ class Clerk:
             self._renew()
             if tickets:
                 self._tell(event="serve.turn", key=tickets[0].key)
-                fulfil(self.desk, tickets, lambda rows: self._tell(event="serve.batch", rows=rows))
+                fulfil(self.desk, tickets, self._tell, self._elsewhere)
             for errand in open_ones:
                 if isinstance(errand, Errand):
                     errand.end(errand.work(self.desk))
         except Exception as problem:  # the thread must outlive whatever a request brings about
-            if not isinstance(problem, Problem):
-                self._tell(event="serve.trouble", reason=traceback.format_exc())
             for request in open_ones:
                 request.end(problem)
+            if reason := trouble(problem):
+                self._tell(event="serve.trouble", reason=reason)
+
+    def _elsewhere(self, ticket: Ticket, work: Callable[[], None]) -> None:
+        """Do what waits for an endpoint on a thread of its own: the clerk goes on with others meanwhile."""
+        with self._bell:
+            there = len(self._out)
+            room = there < self.hours.room and not self._closing
+            if room:
+                self._out.add(ticket)
+        if not room:
+            ticket.end(Busy(f"{there} requests wait for endpoints already", 5))
+            return
+
+        def working() -> None:
+            try:
+                work()
+            finally:
+                with self._bell:
+                    self._out.discard(ticket)
+
+        threading.Thread(target=working, name="asking", daemon=True).start()
 
     def _renew(self) -> None:
         """Take a newer generation of the index; where that cannot be opened, the old one goes on answering."""
         try:
             if self.desk.bench.renew():
                 self._tell(event="serve.index", generation=self.desk.bench.index.generation)
+            self.stale = ""
         except (Problem, OSError) as problem:
-            self._tell(event="serve.stale", reason=str(problem))
+            known, self.stale = self.stale, str(problem)
+            if known != self.stale:
+                self._tell(event="serve.stale", reason=self.stale)
 
     def _tell(self, **event: Any) -> None:
         if self._on_event:
-            self._on_event(event)
+            with suppress(Exception):  # such as a log that nobody reads any more
+                self._on_event(event)

@@ -13,6 +13,10 @@ KEYS = ("TUNEWISE_API_KEY", "OPENAI_API_KEY")
 """Environment variables that may hold the key, first one first; it is read nowhere else and written nowhere."""
 
 
+class Unwelcome(BadInput):
+    """A server that is there does not take our key, or has no such model: 401, 403, 404."""
+
+
 def key(environ: Mapping[str, str] = os.environ, names: tuple[str, ...] = KEYS) -> str:
     """Return the key, "" where the environment has none: a server of one's own often wants none."""
     return next((environ[name].strip() for name in names if environ.get(name, "").strip()), "")

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from rag.clean import visible
-from rag.errors import BadInput, Problem
+from rag.errors import BadInput
 from runners.answer import Answer, conclude, put, refusal
 from runners.completion import Completion, Generator
 from runners.data import Question
+from runners.endpoint import Unwelcome
 from runners.plan import Plan
 from runners.retrieval import Found
 from runners.shapes import Message
-from runners.ticket import Reply, Ticket
+from runners.ticket import Late, Reply, Ticket, Unusable, trouble, usable
 from runners.unfolding import Unfolding
 
 if TYPE_CHECKING:
@@ -22,7 +24,10 @@ if TYPE_CHECKING:
     from runners.generate import LocalGenerator
     from runners.together import Row
 
-OnBatch = Callable[[int], None] | None
+Elsewhere = Callable[[Ticket, Callable[[], None]], None]
+"""Does for a ticket what only waits for an answer of somebody else."""
+Tell = Callable[..., None]
+"""Told of each batch, and of what the operator should know, as an event's fields."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +38,7 @@ class Due:
     prompt: Sequence[Message] | str
     plan: Plan
     unfolding: Unfolding
+    tell: Tell
     found: Found | None = None
 
     @property
@@ -42,12 +48,31 @@ class Due:
 
     def hear(self, piece: str) -> None:
         """Pass on what may be shown after this piece."""
-        if self.ticket.pieces and (shown := self.unfolding.add(piece)):
-            self.ticket.on_piece(shown)
+        if self.ticket.ended or not self.ticket.pieces:
+            return
+        try:
+            if shown := self.unfolding.add(piece):
+                self.ticket.on_piece(shown)
+        except Exception as problem:
+            self.fail(problem)
 
     def end(self, completion: Completion) -> None:
         """Tell the ticket what the model's words come to."""
+        if self.ticket.ended:
+            return
+        try:
+            self._end(completion)
+        except Exception as problem:
+            self.fail(problem)
+
+    def fail(self, problem: Exception) -> None:
+        """End this ticket, and no other, with what went wrong."""
+        _fail([self.ticket], problem, self.tell)
+
+    def _end(self, completion: Completion) -> None:
         ticket, answer = self.ticket, None
+        if completion.finish == "length" and not completion.text and ticket.late():
+            raise Late
         whole = words = visible(completion.text)
         if isinstance(ticket.asked, Question):
             chat = [] if isinstance(self.prompt, str) else self.prompt
@@ -57,45 +82,60 @@ class Due:
         _end(ticket, self.unfolding, whole, words, completion, answer)
 
 
-def fulfil(desk: Desk, tickets: Sequence[Ticket], on_batch: OnBatch = None) -> None:
+def fulfil(desk: Desk, tickets: Sequence[Ticket], tell: Tell, elsewhere: Elsewhere) -> None:
     """Answer tickets that can be decoded together; each hears its pieces and its end.
 
-    What is wrong with one request ends that one alone; what is raised from here concerns all that have not ended.
+    Those that an endpoint answers are handed over to `elsewhere` once their passages are found. What is wrong with
+    one request ends that one alone; what is raised from here concerns all that have not ended.
     """
     due: list[Due] = []
     generator: Generator | None = None
     for name in dict.fromkeys(ticket.choice.id for ticket in tickets):
         alike = [ticket for ticket in tickets if ticket.choice.id == name]
         try:
-            more, generator = (_as_it_is if alike[0].choice.raw else _of_arm)(desk, alike)
+            more, generator = (_as_it_is if alike[0].choice.raw else _of_arm)(desk, alike, tell)
             due += more
-        except Problem as problem:
-            for ticket in alike:
-                ticket.end(problem)
+        except Exception as problem:
+            _fail(alike, problem, tell)
     if not due:
         return
-    if tickets[0].choice.step.classifier or not hasattr(generator, "follow"):
-        _one_by_one(due, generator, tickets[0].choice.step.classifier)
+    if tickets[0].choice.step.classifier:
+        for one in due:
+            _ask(one, generator)
+    elif not hasattr(generator, "follow"):
+        for one in due:
+            elsewhere(one.ticket, partial(_ask, one, generator))
     else:
-        _local(due, cast("LocalGenerator", generator), on_batch)
+        _local(due, cast("LocalGenerator", generator), tell)
 
 
-def _as_it_is(desk: Desk, tickets: Sequence[Ticket]) -> tuple[list[Due], Generator]:
+def _fail(tickets: Sequence[Ticket], problem: Exception, tell: Tell) -> None:
+    """End tickets with what went wrong, and tell the operator what is not the clients' doing."""
+    for ticket in tickets:
+        ticket.end(problem)
+    if reason := trouble(problem):
+        tell(event="serve.trouble", reason=reason)
+
+
+def _as_it_is(desk: Desk, tickets: Sequence[Ticket], tell: Tell) -> tuple[list[Due], Generator]:
     """Chats and texts go to the model as they came."""
     choice = tickets[0].choice
-    generator = desk.bench.generator(choice.weights, choice.step)
+    with usable(f"the model {choice.id!r}"):
+        generator = desk.bench.generator(choice.weights, choice.step)
     asked = [cast("Sequence[Message] | str", ticket.asked) for ticket in tickets]
-    return [Due(t, a, desk.plan, Unfolding()) for t, a in zip(tickets, asked, strict=True)], generator
+    return [Due(t, a, desk.plan, Unfolding(), tell) for t, a in zip(tickets, asked, strict=True)], generator
 
 
-def _of_arm(desk: Desk, tickets: Sequence[Ticket]) -> tuple[list[Due], Generator]:
+def _of_arm(desk: Desk, tickets: Sequence[Ticket], tell: Tell) -> tuple[list[Due], Generator]:
     """Look up what each question is given; those that the documents do not answer are refused now."""
     step = tickets[0].choice.step
-    worn, generator = desk.ready(step)
+    with usable(f"the model {tickets[0].choice.id!r}"):
+        worn, generator = desk.ready(step)
     asked = [cast(Question, ticket.asked) for ticket in tickets]
     found: list[Found | None] = [None] * len(asked)
     if step.retrieval and worn.finder is not None:
-        found = list(worn.finder.find([question.question for question in asked]))
+        with usable("the index"):
+            found = list(worn.finder.find([question.question for question in asked]))
     due = []
     for ticket, question, brought in zip(tickets, asked, found, strict=True):
         cited = bool(brought and brought.hits) and not ticket.plain
@@ -105,11 +145,11 @@ def _of_arm(desk: Desk, tickets: Sequence[Ticket]) -> tuple[list[Due], Generator
             _end(ticket, unfolding, answer.marked, answer.text, answer.completion, answer)
         else:
             chat = put(worn.plan, question, brought, worn.shots)
-            due.append(Due(ticket, chat, worn.plan, unfolding, brought))
+            due.append(Due(ticket, chat, worn.plan, unfolding, tell, brought))
     return due, generator
 
 
-def _local(due: Sequence[Due], generator: LocalGenerator, on_batch: OnBatch) -> None:
+def _local(due: Sequence[Due], generator: LocalGenerator, tell: Tell) -> None:
     from runners.together import together
 
     rows: list[Row] = []
@@ -118,9 +158,10 @@ def _local(due: Sequence[Due], generator: LocalGenerator, on_batch: OnBatch) -> 
         try:
             rows.append(_row(one, generator))
             asked.append(one)
-        except BadInput as problem:
-            one.ticket.end(problem)
-    for one, completion in zip(asked, together(generator, rows, on_batch), strict=True):
+        except Exception as problem:
+            one.fail(problem)
+    made = together(generator, rows, lambda count: tell(event="serve.batch", rows=count))
+    for one, completion in zip(asked, made, strict=True):
         one.end(completion)
 
 
@@ -137,20 +178,26 @@ def _row(one: Due, generator: LocalGenerator) -> Row:
     return Row(prompt, one.limit, one.ticket.sampling, one.hear, one.ticket.wanted, trim)
 
 
-def _one_by_one(due: Sequence[Due], generator: Any, classifier: bool) -> None:
+def _ask(one: Due, generator: Any) -> None:
     """Ask what is not a model in this process: an endpoint, or a classifier, which draws nothing."""
-    for one in due:
-        try:
-            one.end(_followed(one, generator, classifier))
-        except Problem as problem:
-            one.ticket.end(problem)
+    try:
+        one.end(_followed(one, generator))
+    except Unwelcome as problem:  # whoever keeps the key can mend it, not who asks
+        one.fail(Unusable(f"the model {one.ticket.choice.id!r}", str(problem)))
+    except Exception as problem:
+        one.fail(Late() if one.ticket.late() else problem)
 
 
-def _followed(one: Due, generator: Any, classifier: bool) -> Completion:
+def _followed(one: Due, generator: Any) -> Completion:
     if isinstance(one.prompt, str):
         raise BadInput("a text is gone on with only by a model that is here", "send a chat")
-    more = {} if classifier else {"sampling": one.ticket.sampling}
-    stream = generator.stream(one.prompt, one.limit, **more)
+    if one.ticket.choice.step.classifier:
+        stream = generator.stream(one.prompt, one.limit)
+    else:
+        from runners.post import Asker
+
+        asker = Asker(one.ticket.due, one.ticket.wanted)
+        stream = generator.stream(one.prompt, one.limit, one.ticket.sampling, asker)
     said = ""
     for piece in stream:
         one.hear(piece)

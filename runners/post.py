@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -34,6 +36,19 @@ class Limits:
     read: float = 120.0
     """Seconds without a byte until a request counts as lost."""
     backoff: Backoff = field(default_factory=Backoff)
+
+
+@dataclass(frozen=True, slots=True)
+class Asker:
+    """Who waits for an answer: until when, and whether still."""
+
+    until: float = math.inf
+    """By the monotonic clock."""
+    wanted: Callable[[], bool] = lambda: True
+
+
+ANYBODY = Asker()
+"""Waits for as long as it takes."""
 
 
 class _Passing(Exception):
@@ -95,11 +110,11 @@ class Post:
 
         return self._retried(once)
 
-    def events(self, body: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    def events(self, body: dict[str, Any], asker: Asker = ANYBODY) -> Iterator[dict[str, Any]]:
         """Yield the objects of the server's event stream; tried again only until the first has come."""
 
         def opened() -> tuple[httpx.Response, dict[str, Any], Iterator[dict[str, Any]]]:
-            response = self._send(body)
+            response = self._send(body, asker)
             try:
                 events = self._read_events(response.iter_lines())
                 return response, next(events, {}), events
@@ -107,7 +122,7 @@ class Post:
                 response.close()
                 raise
 
-        response, first, others = self._retried(opened)
+        response, first, others = self._retried(opened, asker)
         try:
             yield first
             yield from others
@@ -118,12 +133,17 @@ class Post:
         finally:
             response.close()
 
-    def _send(self, body: dict[str, Any]) -> httpx.Response:
+    def _send(self, body: dict[str, Any], asker: Asker = ANYBODY) -> httpx.Response:
         """Send in turn; return the response with its body still to be read, when it is a success."""
         while True:  # each time round, one parameter fewer
             sent = self._dialect.of(body)
             self._closed.wait(self._pace.turn())
-            response = self._client.send(self._client.build_request("POST", self.url, json=sent), stream=True)
+            left = asker.until - time.monotonic()
+            if left <= 0 or not asker.wanted():
+                raise CannotRun(f"nobody waits for {self.where} any more", "ask again")
+            timeout = httpx.Timeout(min(self.limits.read, left), connect=min(self.limits.connect, left))
+            request = self._client.build_request("POST", self.url, json=sent, timeout=timeout)
+            response = self._client.send(request, stream=True)
             if response.is_success:
                 return response
             try:
@@ -134,9 +154,10 @@ class Post:
             if status in AGAIN or status >= 500:
                 raise _Passing(what, retry_after(response.headers.get("retry-after")))
             if status not in (400, 422) or not self._dialect.learn(sent, said):
-                raise BadInput(what, _hint(status, self.url))
+                kind = endpoint.Unwelcome if status in (401, 403, 404) else BadInput
+                raise kind(what, _hint(status, self.url))
 
-    def _retried(self, once: Callable[[], Got]) -> Got:
+    def _retried(self, once: Callable[[], Got], asker: Asker = ANYBODY) -> Got:
         backoff, asked, why, attempt = self.limits.backoff, None, "", 0
         for attempt in range(1, backoff.tries + 1):
             try:
@@ -150,8 +171,10 @@ class Post:
             too_long = asked is not None and asked > backoff.patience
             if attempt == backoff.tries or too_long or self._closed.is_set():
                 break
-            self.retries += 1
             seconds = backoff.wait(attempt, asked)
+            if time.monotonic() + seconds >= asker.until or not asker.wanted():
+                break
+            self.retries += 1
             self._note(f"{why}; asking again in {seconds:.1f} s (try {attempt + 1} of {backoff.tries})")
             self._closed.wait(seconds)
         tries = "1 try" if attempt == 1 else f"{attempt} tries"

@@ -13,7 +13,7 @@ from rag.errors import CannotRun
 from runners import endpoint
 from runners.completion import GREEDY, Completion, Sampling, Stream, check_limit, estimated_tokens
 from runners.pieces import Pieces
-from runners.post import Limits, OnNote, Post
+from runners.post import ANYBODY, Asker, Limits, OnNote, Post
 from runners.shapes import Message
 
 
@@ -93,10 +93,16 @@ class RemoteGenerator:
         finally:
             stop.set()
 
-    def stream(self, chat: Sequence[Message], max_new_tokens: int, sampling: Sampling = GREEDY) -> Stream:
-        """Answer one chat piece by piece."""
+    def stream(
+        self,
+        chat: Sequence[Message],
+        max_new_tokens: int,
+        sampling: Sampling = GREEDY,
+        asker: Asker = ANYBODY,
+    ) -> Stream:
+        """Answer one chat piece by piece; nothing is sent, or sent again, when nobody waits for it."""
         check_limit(max_new_tokens)
-        return Stream(self._stream(chat, max_new_tokens, sampling))
+        return Stream(self._stream(chat, max_new_tokens, sampling, asker))
 
     def _collect(
         self,
@@ -126,13 +132,13 @@ class RemoteGenerator:
         return self._completion(text, chat, body.get("usage"), seconds, choice.get("finish_reason"))
 
     def _stream(
-        self, chat: Sequence[Message], limit: int, sampling: Sampling
+        self, chat: Sequence[Message], limit: int, sampling: Sampling, asker: Asker
     ) -> Running[str, None, Completion]:
         started = time.perf_counter()
         more = {"stream": True, "stream_options": {"include_usage": True}}
         pieces = Pieces(lambda tokens: "")
         usage, finish = None, None
-        for event in self._post.events({**self._body(chat, limit, sampling), **more}):
+        for event in self._post.events({**self._body(chat, limit, sampling), **more}, asker):
             usage = event.get("usage") or usage
             if not event.get("choices"):
                 continue

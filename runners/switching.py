@@ -53,25 +53,32 @@ class Weights:
     def use(self, weights: Path | None) -> None:
         """Put other tuned weights on, or none; a whole tuned model shares nothing with the base and is loaded.
 
-        BadInput for weights of another base: then what was in use still is.
+        BadInput for weights of another base: then what was in use still is. After any other failure nothing is, and
+        the next use loads afresh.
         """
-        if weights == self.weights:
+        if weights == self.weights and self.model is not None:
             return
         adapter = weights is not None and (weights / "adapter_config.json").is_file()
         if weights is not None:
             check_made_on(weights, self.base, "adapter" if adapter else "model")
-        if weights is not None and not adapter:
-            self._drop()
-            self.model = from_folder(weights, dtype_for(self.dtype)[0], {})
-        else:
-            self._restore()
-            if weights is not None:
-                self.model = merged_for_inference(load_adapter(self.model, weights, self.base))
+        try:
+            if weights is not None and not adapter:
+                self._drop()
+                self.model = from_folder(weights, dtype_for(self.dtype)[0], {})
+            else:
+                self._restore()
+                if weights is not None:
+                    self.model = merged_for_inference(load_adapter(self.model, weights, self.base))
+        except BaseException:
+            self._drop()  # half switched, it would answer under a name that is not its own
+            raise
         self.weights = weights
 
     def _restore(self) -> None:
         """Give the model the base's own weights."""
-        if self._copy is not None and self.weights is not None:
+        if self.model is None:
+            self.model = load_base(self.base, self.dtype)
+        elif self._copy is not None and self.weights is not None:
             with torch.no_grad():
                 for name, parameter in self.model.named_parameters():
                     parameter.copy_(self._copy[name])

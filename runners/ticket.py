@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from rag.errors import Problem
+from rag.errors import CannotRun, Problem
 from runners.answer import Answer
 from runners.catalogue import Choice
 from runners.completion import GREEDY, Completion, Sampling
@@ -17,6 +19,35 @@ from runners.shapes import Message
 
 class Late(Problem):
     """A request waited for its turn longer than it may take altogether."""
+
+    def __init__(self) -> None:
+        """Say so."""
+        super().__init__("the request waited longer than it may take", "try again later")
+
+
+class Unusable(CannotRun):
+    """Something of the run's own cannot be used now; why is for the operator, not for who asks."""
+
+    def __init__(self, what: str, reason: str) -> None:
+        """Keep what the operator is told."""
+        super().__init__(f"{what} cannot be used now", "the server's log says why")
+        self.reason = f"{what} cannot be used: {reason}"
+
+
+@contextmanager
+def usable(what: str) -> Iterator[None]:
+    """Turn what goes wrong with the run's own files and endpoints into Unusable: no request is to blame for it."""
+    try:
+        yield
+    except (Problem, OSError) as problem:
+        raise Unusable(what, str(problem)) from problem
+
+
+def trouble(problem: Exception) -> str:
+    """What the operator is told of it: why something is unusable, a bug's traceback, nothing of a client's mistake."""
+    if isinstance(problem, Unusable):
+        return problem.reason
+    return "" if isinstance(problem, Problem) else "".join(traceback.format_exception(problem))
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +103,7 @@ class Ticket:
 
     def wanted(self) -> bool:
         """Whether the answer is still waited for."""
-        return not self.left and not self.late()
+        return not self.left and not self.ended and not self.late()
 
     def end(self, result: Reply | Exception) -> None:
         """Tell the listener what came of it, once."""

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 ROWS = 16
 """Most requests decoded together: on two cores more of them make each one wait longer than they save."""
+UNREAD = Completion("", 0, 0, 0.0, "length")
+"""What becomes of a row that nobody wants any more before its prompt is read."""
 
 
 def always() -> bool:
@@ -48,17 +50,22 @@ def together(
     """
     done: dict[int, Completion] = {}
     for batch in batches([len(row.prompt) + row.limit for row in rows], ROWS, BATCH_TOKENS):
-        if on_batch:
-            on_batch(len(batch))
-        if len(batch) == 1 or generator.decoder is None:
-            for place in batch:
+        # Those before it took their time: who has left meanwhile is not read for.
+        live = [place for place in batch if rows[place].wanted()]
+        done.update((place, UNREAD) for place in batch if place not in live)
+        if on_batch and live:
+            on_batch(len(live))
+        if len(live) == 1 or generator.decoder is None:
+            for place in live:
                 done[place] = _alone(generator, rows[place])
-        else:
-            done.update(zip(batch, _batch(generator, [rows[n] for n in batch]), strict=True))
+        elif live:
+            done.update(zip(live, _batch(generator, [rows[n] for n in live]), strict=True))
     return [done[n] for n in range(len(rows))]
 
 
 def _alone(generator: LocalGenerator, row: Row) -> Completion:
+    if not row.wanted():
+        return UNREAD
     running = generator.follow(row.prompt, row.limit, row.sampling, row.wanted, row.trim)
     while True:
         try:

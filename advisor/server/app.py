@@ -59,7 +59,7 @@ def _working(service: Service) -> Any:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         service.clerk.start()
-        service.meters.watch(lambda: service.clerk.waiting)
+        service.meters.watch(lambda: service.clerk.waiting, lambda: bool(service.clerk.stale))
         yield
         service.clerk.stop()
 
@@ -122,6 +122,7 @@ def _looks(app: FastAPI, service: Service) -> None:
         body = {
             "status": "ok" if good else "stopped",
             "waiting": service.clerk.waiting,
+            "stale": bool(service.clerk.stale),
             "version": __version__,
         }
         return JSONResponse(body, 200 if good else 503)

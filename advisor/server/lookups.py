@@ -14,9 +14,10 @@ from advisor.server.refusals import Refusal, refusal
 from advisor.server.service import Service, no_model
 from advisor.server.wants import EmbeddingWant, SearchWant
 from rag.clean import visible
-from rag.errors import Problem, UsageProblem
+from rag.errors import UsageProblem
+from rag.index import Replaced
 from runners.desk import Desk
-from runners.ticket import Errand
+from runners.ticket import Errand, Unusable, usable
 
 AROUND = 400
 """Characters shown before and after a cited span."""
@@ -38,7 +39,8 @@ async def embed(service: Service, want: EmbeddingWant, request: Request) -> dict
         raise Refusal(413, f"input has more than {service.limits.characters:,} characters", param="input")
 
     def work(desk: Desk) -> tuple[Any, int] | Refusal:
-        embedder = desk.bench.embedder
+        with usable("the embedder"):
+            embedder = desk.bench.embedder
         if want.dimensions not in (None, embedder.dimension):
             return Refusal(400, f"dimensions: only {embedder.dimension} are made", param="dimensions")
         return embedder.encode(texts), sum(map(embedder.count_tokens, texts))
@@ -69,8 +71,10 @@ async def search(service: Service, want: SearchWant, request: Request) -> dict[s
     query = Query(k=want.k, where=where, as_of=as_of[0], expired=want.expired)
 
     def work(desk: Desk) -> dict[str, Any]:
-        index = desk.bench.index
-        return {**results_json(index.find(want.query, query)), "generation": index.generation}
+        with usable("the index"):
+            index = desk.bench.index
+            hits = index.find(want.query, query)
+        return {**results_json(hits), "generation": index.generation}
 
     found: dict[str, Any] = await _done(service, work, request)
     if ignored := want.ignored():
@@ -83,13 +87,18 @@ def passage(service: Service, doc: str, start: int, end: int, generation: int) -
     _needs_index(service)
     if not 0 <= start <= end <= start + WIDEST:
         raise Refusal(400, f"start and end must name a span of at most {WIDEST:,} characters", param="end")
-    index = service.desk.bench.index
-    if generation != index.generation:
-        raise Refusal(404, "the documents have been updated since this answer: ask again", code="moved_on")
+    moved = Refusal(404, "the documents have been updated since this answer: ask again", code="moved_on")
     try:
-        raw = index.raw(doc)
-    except Problem as problem:
-        raise Refusal(404, problem.message, code="moved_on") from None
+        with usable("the index"):
+            index = service.desk.bench.index
+            raw = index.raw(doc) if generation == index.generation else None
+    except Unusable as problem:
+        if isinstance(problem.__cause__, Replaced):
+            raise moved from None
+        service.meters.hear({"event": "serve.trouble", "reason": problem.reason})
+        raise
+    if generation != index.generation:
+        raise moved
     if raw is None or end > len(raw):
         raise Refusal(404, "there is no such passage", code="no_passage")
     return {
@@ -114,8 +123,8 @@ def _needs_index(service: Service) -> None:
 
 async def _done(service: Service, work: Any, request: Request) -> Any:
     """Have something done on the clerk's thread, in its turn."""
-    ear = Ear()
-    errand = Errand(work, ear.hear)
+    ear = Ear(service.limits.seconds)
+    errand = Errand(work, ear.hear, service.limits.seconds)
     service.clerk.put(errand)
 
     def leave() -> None:
@@ -123,5 +132,6 @@ async def _done(service: Service, work: Any, request: Request) -> Any:
 
     found = await unless_gone(ear.next(), request.receive, leave)
     if isinstance(found, Exception):
+        leave()
         raise refusal(found)
     return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -37,11 +38,13 @@ class Meters:
         self._swaps = Counter("index_swaps", "Newer generations of the index taken up.", **kept)
         self._troubles = Counter("troubles", "Errors that should not happen.", **kept)
         self._waiting = Gauge("waiting", "Requests waiting for their turn.", **kept)
+        self._stale = Gauge("index_stale", "1 where a newer index cannot be opened.", **kept)
         self._last = ""
 
-    def watch(self, waiting: Callable[[], int]) -> None:
-        """Read the length of the queue from here."""
+    def watch(self, waiting: Callable[[], int], stale: Callable[[], bool]) -> None:
+        """Read from here the length of the queue, and whether the index is older than it should be."""
         self._waiting.set_function(waiting)
+        self._stale.set_function(stale)
 
     def request(self, path: str, status: int, seconds: float) -> None:
         """Count a request."""
@@ -65,11 +68,16 @@ class Meters:
             self._turns.inc()
         elif kind == "serve.index":
             self._swaps.inc()
-            print(f"answers from generation {event['generation']} of the index now", file=sys.stderr)
+            _say(f"answers from generation {event['generation']} of the index now")
         elif kind in ("serve.trouble", "serve.stale"):
             self._troubles.inc()
-            print(event["reason"], file=sys.stderr)
+            _say(event["reason"])
 
     def text(self) -> bytes:
         """Everything counted so far."""
         return generate_latest(self.registry)
+
+
+def _say(text: str) -> None:
+    with suppress(OSError):  # whoever read it may have gone
+        print(text, file=sys.stderr, flush=True)

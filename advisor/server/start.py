@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 import signal
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +25,9 @@ from runners.clerk import Clerk, Hours
 from runners.desk import Desk
 
 DRAIN = 60
-"""Seconds that answers under way are given when the server is told to stop."""
+"""Seconds that what was asked is given when the server is told to stop."""
+TURN_AWAY, HANG_UP = 5.0, 2.0
+"""Seconds before their end: what waits is turned away and answers end where they are; what is left is given up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,22 +71,33 @@ def serve(wish: Wish, limits: Limits, queue: int) -> None:
     desk.ready(next(iter(choices.values())).step)
     where = f"[{wish.host}]" if ":" in wish.host else wish.host
     address = f"http://{where}:{listening.getsockname()[1]}"
-    _until_told(
-        _Server(config, f"serving {wish.run} on {address}  (models: {', '.join(choices)})"), listening
-    )
+    ready = f"serving {wish.run} on {address}  (models: {', '.join(choices)})"
+    _until_told(_Server(config, ready, service.clerk), listening)
+    _leave(service.clerk)
 
 
 class _Server(uvicorn.Server):
-    """A server that says where it is once it can be asked."""
+    """A server that says where it is once it can be asked, and answers what was asked before it stops."""
 
-    def __init__(self, config: uvicorn.Config, ready: str) -> None:
+    def __init__(self, config: uvicorn.Config, ready: str, clerk: Clerk) -> None:
         super().__init__(config)
-        self._ready = ready
+        self._ready, self._clerk = ready, clerk
 
     async def startup(self, sockets: Any = None) -> None:
         """Listen, then say so."""
         await super().startup(sockets)
         _say(self._ready)
+
+    async def shutdown(self, sockets: Any = None) -> None:
+        """Wait for answers; before uvicorn breaks them off they are ended, so that everybody is told."""
+        loop = asyncio.get_running_loop()
+        endings = (
+            loop.call_later(max(0.0, DRAIN - TURN_AWAY), self._clerk.stop, 0.0),
+            loop.call_later(max(0.0, DRAIN - HANG_UP), self._clerk.abandon),
+        )
+        await super().shutdown(sockets)
+        for ending in endings:
+            ending.cancel()
 
 
 def _bind(config: uvicorn.Config) -> Any:
@@ -107,5 +123,15 @@ def _until_told(server: uvicorn.Server, listening: Any) -> None:
         _say("stopped")
 
 
+def _leave(clerk: Clerk) -> None:
+    """End the process at once where the clerk reads a prompt still: torch aborts when Python ends under it."""
+    if clerk.alive:
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError):
+                stream.flush()
+        os._exit(0)
+
+
 def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+    with suppress(OSError):  # whoever read it may have gone
+        print(text, file=sys.stderr, flush=True)

@@ -81,9 +81,13 @@ async def _answer(service: Service, order: Order, request: Request) -> Response:
     _queue(service, order)
     if order.want.stream:
         return await _streamed(service, order, request)
-    replies = [
-        _reply(await unless_gone(ear.next(), request.receive, order.leave)) for ear in order.ears
-    ]  # fmt: skip
+    try:
+        replies = [
+            _reply(await unless_gone(ear.next(), request.receive, order.leave)) for ear in order.ears
+        ]  # fmt: skip
+    except Refusal:
+        order.leave()
+        raise
     service.meters.counted(order.choice.id, replies)
     extra = [await _ours(order, reply) for reply in replies]
     if broken := _broken(order, replies[0], extra[0]):
@@ -98,7 +102,7 @@ def _queue(service: Service, order: Order) -> None:
     if wanted > limit:  # editors ask for thousands by default: they are told what they get
         order.told["max_tokens"] = limit
     for asked in order.asked:
-        ear = Ear()
+        ear = Ear(service.limits.seconds)
         ticket = Ticket(
             order.choice, asked, ear.hear, ear.hear, min(wanted, limit), sampling, plain=order.form is not None,
             pieces=bool(order.want.stream) and order.form is None, seconds=service.limits.seconds,
@@ -122,6 +126,7 @@ async def _streamed(service: Service, order: Order, request: Request) -> Respons
         order.leave()
         raise
     if isinstance(first, Exception):
+        order.leave()
         raise refusal(first)
     return _Stream(
         order, _events(service, order, first), ping=BEAT, send_timeout=SLOW, sep="\n",

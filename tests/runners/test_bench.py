@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from rag.errors import BadInput
+from runners.desk import Desk
 from runners.execution import run_plan
 from runners.models import Model
 from runners.plan import Plan, parse_plan
@@ -42,6 +43,16 @@ def test_an_arm_may_ask_another_model_than_the_plans(tiny: Model, server: Any, t
     assert len(said["prompting"]) == 4
     assert len(server.seen) == 4
     assert {body["seed"] for body in server.seen} == {5}
+
+
+def test_an_endpoints_turn_leaves_the_base_in_memory(tiny: Model, server: Any, tmp_path: Path) -> None:
+    plan = two_models(tiny, server, tmp_path)
+    bench = Desk(run_plan(plan, tmp_path / "run").path).bench
+    local, remote = bench.plan.arms
+    base, endpoint = bench.generator(None, local), bench.generator(None, remote)
+    assert base is not endpoint
+    assert bench.generator(None, local) is base
+    assert bench.generator(None, remote) is endpoint
 
 
 def test_another_model_for_the_arm_is_another_input(tiny: Model, server: Any, tmp_path: Path) -> None:

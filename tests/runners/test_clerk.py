@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from rag.errors import BadInput
+from rag.errors import BadInput, CannotRun
 from runners import clerk as clerks
 from runners.catalogue import Choice
 from runners.clerk import Busy, Clerk, Hours
@@ -67,7 +67,7 @@ def batches(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     """The keys of each batch; a ticket for `bad` raises a bug, one for `wrong` a problem of its own."""
     seen: list[list[str]] = []
 
-    def answered(desk: Any, tickets: list[Ticket], on_batch: Any) -> None:
+    def answered(desk: Any, tickets: list[Ticket], *others: Any) -> None:
         seen.append([ticket.key for ticket in tickets])
         if tickets[0].key == "bad":
             raise RuntimeError("broken")
@@ -137,6 +137,50 @@ def test_a_bug_ends_its_batch_and_not_the_clerk(window: Window, batches: list[li
     assert ends["3"] == "a"
     assert [e["event"] for e in told if e["event"] != "serve.turn"] == ["serve.trouble"]
     assert "RuntimeError: broken" in next(e["reason"] for e in told if "reason" in e)
+
+
+def test_nobody_waits_for_a_clerk_whose_log_is_closed(window: Window, batches: list[list[str]]) -> None:
+    def closed(event: dict[str, Any]) -> None:
+        raise BrokenPipeError("nobody reads the log")
+
+    window.clerk._on_event = closed
+    window.ticket("1", "bad")
+    assert isinstance(dict(window.wait(1))["1"], RuntimeError)
+    window.ticket("2", "a")
+    assert dict(window.wait(2))["2"] == "a"
+    assert window.clerk.alive
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_clerk_who_is_no_more_takes_nothing(window: Window, batches: list[list[str]]) -> None:
+    def work(desk: Any) -> None:
+        raise SystemExit
+
+    window.clerk.put(Errand(work, lambda result: None))
+    window.clerk._thread.join(30)
+    with pytest.raises(CannotRun, match="worker has ended"):
+        window.ticket("1", "a")
+
+
+def test_those_who_have_gone_take_no_room(window: Window, batches: list[list[str]]) -> None:
+    window.hold()
+    gone = [window.ticket(f"gone {number}", "a") for number in range(8)]
+    for ticket in gone:
+        ticket.left = True
+    assert window.clerk.waiting == 0
+    window.ticket("here", "a")
+    window.free.set()
+    assert window.wait(1) == [("here", "a")]
+
+
+def test_when_to_come_again_counts_the_batch_under_way(window: Window, batches: list[list[str]]) -> None:
+    window.clerk._pace = 10.0
+    window.hold()
+    for number in range(8):
+        window.ticket(str(number), "a")
+    with pytest.raises(Busy) as busy:
+        window.ticket("late", "a")
+    assert busy.value.seconds == 40
 
 
 def test_going_home_turns_away_who_waits(window: Window, batches: list[list[str]]) -> None:

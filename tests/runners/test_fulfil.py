@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import json
+import queue
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from rag.errors import BadInput, CannotRun
+from rag.errors import BadInput
 from runners.catalogue import catalogue
-from runners.clerk import Clerk
+from runners.clerk import Busy, Clerk, Hours
 from runners.completion import Sampling
 from runners.data import Question
 from runners.desk import Desk
 from runners.execution import run_plan
 from runners.plan import parse_plan
-from runners.ticket import Reply, Ticket
+from runners.ticket import Late, Reply, Ticket, Unusable
 
 LABELS = {
     "refund": ("I want my money back.", "Please refund me."),
@@ -52,6 +54,70 @@ def desk(tmp_path: Path, server: Any, little_bert: Callable[..., Path]) -> Desk:
         }
     )  # fmt: skip
     return Desk(run_plan(plan, tmp_path / "run").path)
+
+
+@pytest.fixture
+def hang(server: Any) -> Iterator[Callable[[], None]]:
+    """Keep the endpoint from answering until told to, or until the test is over."""
+    free = threading.Event()
+
+    def answer(body: dict[str, Any]) -> str:
+        free.wait(60)
+        return "Aye."
+
+    def hanging() -> Callable[[], None]:
+        server.answer = answer
+        server.seen.clear()
+        return free.set
+
+    yield hanging
+    free.set()
+
+
+def test_who_waits_for_an_endpoint_keeps_nobody_waiting(
+    desk: Desk, server: Any, hang: Callable[[], Callable[[], None]]
+) -> None:
+    clerk, (choices, _) = Clerk(desk, Hours(room=1)), catalogue(desk)
+    clerk.start()
+    ends: queue.Queue[tuple[str, Any]] = queue.Queue()
+
+    def put(name: str, asked: str, **more: Any) -> Ticket:
+        ticket = Ticket(choices[name], Question("q", asked), lambda piece: None, None, **more)  # type: ignore[arg-type]
+        ticket.on_end = lambda result: ends.put((asked, result))
+        clerk.put(ticket)
+        return ticket
+
+    def next_end() -> tuple[str, Any]:
+        return ends.get(timeout=60)
+
+    answered = hang()
+    try:
+        put("prompting", "When?")
+        while not server.seen:
+            time.sleep(0.01)
+        put("classifier", "Please refund me.")
+        asked, reply = next_end()
+        assert (asked, reply.text) == ("Please refund me.", "refund")
+        put("prompting", "And now?")
+        asked, busy = next_end()
+        assert asked == "And now?"
+        assert isinstance(busy, Busy)
+        answered()
+        asked, reply = next_end()
+        assert (asked, reply.text) == ("When?", "Aye.")
+    finally:
+        clerk.stop()
+
+
+def test_an_endpoint_is_not_waited_for_beyond_the_time_limit(
+    ask: Callable[..., Any], server: Any, hang: Callable[[], Callable[[], None]]
+) -> None:
+    hang()
+    started = time.monotonic()
+    late, _ = ask("prompting", Question("q", "When?"), seconds=1.0)
+    assert isinstance(late, Late)
+    assert time.monotonic() - started < 10
+    assert len(server.seen) == 1
 
 
 @pytest.fixture
@@ -99,4 +165,5 @@ def test_what_an_endpoint_cannot_do_is_said(ask: Callable[..., Any], server: Any
     assert isinstance(text, BadInput)
     server.faults = [lambda handler: handler.reply(401, {"error": {"message": "no"}})]
     refused, _ = ask("prompting", Question("q", "When?"))
-    assert isinstance(refused, BadInput | CannotRun)
+    assert isinstance(refused, Unusable), "our own key: nothing that the client could mend"
+    assert "127.0.0.1" not in str(refused)

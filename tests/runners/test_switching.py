@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from rag.errors import BadInput
+from runners import switching
 from runners.bench import Bench
 from runners.data import Example
 from runners.generate import LocalGenerator
@@ -62,6 +63,32 @@ def test_weights_of_another_base_are_refused_and_the_base_stays(
     with pytest.raises(BadInput, match="another base"):
         generator.use(adapter)
     assert [c.text for c in generator.generate(asked, 6)] == before
+
+
+@pytest.mark.parametrize("part", ["merged_for_inference", "from_folder"])
+def test_a_switch_that_fails_half_way_leaves_nothing_of_itself(
+    tiny: Model, adapter: Path, tuned: LocalGenerator, examples: tuple[Example, ...], tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch, part: str,
+) -> None:  # fmt: skip
+    generator = LocalGenerator(tiny, None, "float32")
+    asked = chats(examples, 2)
+    before = [c.text for c in generator.generate(asked, 8)]
+
+    def full(*given: object) -> None:
+        raise MemoryError("no room")
+
+    with monkeypatch.context() as failing:
+        failing.setattr(switching, part, full)
+        folder = adapter
+        if part == "from_folder":  # weights of the whole model, which nobody looks at before they are loaded
+            failing.setattr(switching, "check_made_on", lambda *given: None)
+            folder = tmp_path
+        with pytest.raises(MemoryError):
+            generator.use(folder)
+    generator.use(None)
+    assert [c.text for c in generator.generate(asked, 8)] == before
+    generator.use(adapter)
+    assert [c.text for c in generator.generate(asked, 8)] == [c.text for c in tuned.generate(asked, 8)]
 
 
 def test_what_one_adapter_has_read_is_not_taken_for_another(

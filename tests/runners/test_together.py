@@ -11,7 +11,7 @@ from runners.completion import Sampling
 from runners.data import Example
 from runners.generate import LocalGenerator
 from runners.models import Model
-from runners.together import Row, together
+from runners.together import UNREAD, Row, together
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +55,18 @@ def test_every_row_draws_and_stops_in_its_own_way(
     assert found[1].text != found[2].text
     assert "oses" in found[0].text
     assert found[3].text == found[0].text[: found[0].text.index("oses")].strip()
+
+
+@pytest.mark.parametrize("others", [0, 1, 2])
+def test_what_nobody_wants_any_more_is_not_read(
+    generator: LocalGenerator, prompts: list[list[int]], others: int
+) -> None:
+    sizes: list[int] = []
+    rows = [Row(prompts[0], 4, wanted=lambda: False), *(Row(prompts[1], 4) for _ in range(others))]
+    found = together(generator, rows, sizes.append)
+    assert found[0] is UNREAD
+    assert all(completion.text for completion in found[1:])
+    assert sizes == ([others] if others else [])
 
 
 def test_a_row_that_nobody_wants_leaves_and_the_others_stay(

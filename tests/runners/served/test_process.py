@@ -22,10 +22,13 @@ PACKAGES = Path(advisor.__file__).resolve().parent.parent
 
 
 class Process:
-    """`tunewise serve` in a process of its own, listening."""
+    """`tunewise serve` in a process of its own, listening; `before` is run in it first."""
 
-    def __init__(self, *arguments: object) -> None:
-        line = [sys.executable, "-P", "-m", "advisor", "serve", *map(str, arguments)]
+    child: subprocess.Popen[str]
+
+    def __init__(self, *arguments: object, before: str = "") -> None:
+        code = f"{before}\nfrom advisor import cli\ncli.main()"
+        line = [sys.executable, "-P", "-c", code, "serve", *map(str, arguments)]
         environment = {**os.environ, "PYTHONPATH": str(PACKAGES), "OMP_NUM_THREADS": "1"}
         self.child = subprocess.Popen(
             line, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -83,6 +86,50 @@ def test_an_answer_under_way_is_finished_when_it_is_told_to_stop(process: Any) -
     assert "fresh token" in said
     with pytest.raises(httpx.ConnectError):
         httpx.get(f"{process.url}/health")
+
+
+def test_it_outlives_its_log(run: Path) -> None:
+    process = Process(run, "--port", "0")
+    try:
+        process.child.stderr.close()
+        with httpx.Client(base_url=process.url, timeout=60) as http:
+            assert http.post("/v1/embeddings", json={"input": "hi", "dimensions": 5}).status_code == 400
+            turns = [{"role": "user", "content": "Hello?"}]
+            assert http.post("/v1/chat/completions", json={"messages": turns}).status_code == 200
+            assert http.get("/health").status_code == 200
+        process.child.send_signal(signal.SIGTERM)
+        assert process.child.wait(60) == 0
+    finally:
+        process.child.kill()
+        process.child.wait()
+        process.child.stdout.close()
+
+
+ENDLESS = """
+from runners.decode import Decoder
+
+def endless(*given):
+    import torch
+    much = torch.ones(1000, 1000)
+    while True:
+        much @ much
+
+Decoder.one = endless
+"""
+"""A prompt so long that its reading does not end."""
+
+
+def test_a_prompt_that_is_being_read_does_not_spoil_the_end(run: Path) -> None:
+    process = Process(run, "--port", "0", before=ENDLESS)
+    try:
+        with pytest.raises(httpx.ReadTimeout):
+            httpx.post(f"{process.url}/v1/completions", json={"model": "model", "prompt": "The"}, timeout=2)
+        code, said = process.end(signal.SIGTERM)
+        assert (code, "stopped" in said) == (0, True)
+        assert "terminate called" not in said
+    finally:
+        process.child.kill()
+        process.child.wait()
 
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str]:
