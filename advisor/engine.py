@@ -84,14 +84,16 @@ class Recommendation:
     def plan(self, name: str = "") -> Plan:
         """Return the plan that measures this recommendation, with full paths; ``name`` names its run folder.
 
-        Raises UsageProblem when there is nothing to run: no files, or only a profile was given.
+        Raises UsageProblem when there is nothing to run: no files, or only a profile was given; BadInput for a name
+        that no plan may have.
         """
         from advisor.draft import draft, located
+        from runners.plan import parse_plan
 
         if self.situation is None:
             raise UsageProblem("a profile alone cannot be run", "recommend from answers that name files")
         plan = located(draft(self, self.situation, Path()).plan)
-        return plan.model_copy(update={"name": name}) if name else plan
+        return parse_plan({**plan.model_dump(mode="json", by_alias=True), "name": name}) if name else plan
 
     def _repr_html_(self) -> str:
         """What a notebook shows: choice, reasons, what would flip it, all methods."""

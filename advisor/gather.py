@@ -47,9 +47,10 @@ def said(sets: Iterable[str], **flags: Any) -> Answers:
 
 
 def with_file(answers: Answers, path: Path | None) -> Answers:
-    """Add an answers file or a plan; relative paths in it start at its folder, else at the present one."""
+    """Add an answers file, a plan or a run's; relative paths in it start at its folder, else at the present one."""
     if path is None:
         return answers
+    path = inside if (inside := path / "plan.yaml").is_file() else path
     loaded = read_answers(path)
     for key in ("documents", "examples", "questions", "prompt"):
         value = loaded[key].value if key in loaded else None

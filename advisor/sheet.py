@@ -12,7 +12,7 @@ import yaml
 
 from advisor.answers import SOURCES, Answer, Answers
 from advisor.questions import BY_ID
-from advisor.values import read
+from advisor.values import names_a_path, read
 from rag.durable import write_text
 from rag.errors import BadInput
 
@@ -26,7 +26,7 @@ def read_answers(path: Path) -> dict[str, Answer]:
     """
     loaded = _load(path)
     if isinstance(loaded.get("answers"), dict) and "answers" not in BY_ID:
-        loaded = loaded["answers"]
+        loaded = _as_planned(loaded, path.parent)
     found: dict[str, Answer] = {}
     for key, given in loaded.items():
         note, source = "", "file"
@@ -44,6 +44,25 @@ def read_answers(path: Path) -> dict[str, Answer]:
         except BadInput as problem:
             raise BadInput(f"{path}: {problem.message}", problem.hint) from None
     return found
+
+
+def _as_planned(plan: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """Return a plan's answers with the files that it names itself: a run's plan has them in full, its answers as given."""
+    data, prompts = _mapping(plan.get("data")), _mapping(plan.get("prompts"))
+    found = dict(plan["answers"])
+    known = {key: data.get(key) for key in ("documents", "examples", "questions")}
+    given = found.get("prompt")
+    given = given.get("value") if isinstance(given, Mapping) else given
+    if isinstance(given, str) and given.endswith((".txt", ".md")) and not names_a_path(str(folder / given)):
+        known["prompt"] = prompts.get("system")
+    for key, value in known.items():
+        if value and isinstance(found.get(key), Mapping) and found[key].get("value"):
+            found[key] = {**found[key], "value": value}
+    return found
+
+
+def _mapping(found: Any) -> Mapping[str, Any]:
+    return found if isinstance(found, Mapping) else {}
 
 
 def layer_file(answers: Answers, loaded: Mapping[str, Answer]) -> Answers:

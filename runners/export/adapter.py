@@ -8,13 +8,16 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+from rag.context import passages
 from rag.durable import read_manifest, write_json
 from rag.errors import BadInput
+from rag.types import Chunk, Hit
 from runners.export.card import short
 from runners.export.job import Job, Made
 from runners.export.parcel import require_room
 from runners.export.source import ADAPTER, Source
 from runners.models import Model
+from runners.prompting import user_turn
 
 WEIGHTS = "adapter_model.safetensors"
 _HOW = """```python
@@ -114,8 +117,13 @@ def prompting(source: Source) -> str:
         said += ".\n"
     if not arm.retrieval:
         return said
-    frame = plan.prompts.context.strip()
+    text = "Dogs travel on deck for 3 euros."
+    chunk = Chunk(0, "fares.md", "Fares", 0, text, 0, len(text), "Dogs", 12, 12)
+    question = "What does a dog cost?"
+    shown = user_turn(plan.prompts, question, passages([Hit(chunk, 1.0, 1.0, 1.0)], 1024, len, question))
     return (
-        f"{said}\nThis arm answers from passages, numbered, in the user's turn, in this frame:\n\n```text\n{frame}\n```\n\n"
+        f"{said}\nThis arm answers from numbered passages in the user's turn, best first, as in this example with one. The "
+        f"word that opens each passage and closes the last is drawn anew for each turn, so that no document can hold "
+        f"it:\n\n```text\n{shown.strip()}\n```\n\n"
         "Without them it is not what was measured; `tunewise ask` finds them, and `--to bundle` hands on what it needs.\n"
     )

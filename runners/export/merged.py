@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rag.durable import write_json
 from rag.errors import CannotRun
 from runners.chat import Chat
 from runners.export import replay
@@ -135,9 +136,7 @@ def write(net: Any, dtype: str, weights: Path, folder: Path) -> None:
         state[name] = cast.setdefault(
             tensor.data_ptr(), tensor.to(kind) if tensor.is_floating_point() else tensor
         )
-    kept, net.config.dtype = net.config.dtype, kind
-    try:
-        net.save_pretrained(folder, state_dict=state)
-    finally:
-        net.config.dtype = kept
+    net.save_pretrained(folder, state_dict=state)
+    # transformers writes the number type of the model in memory, which is float32 here.
+    write_json(folder / "config.json", {**read_json(folder / "config.json"), "dtype": dtype})
     load_tokenizer(weights).save_pretrained(folder)

@@ -69,7 +69,7 @@ def make(job: Job) -> Made:
             f"there are {len(rows)} rows, hosted fine-tuning takes {FEWEST} at least", "bring more examples"
         )
     count, how = counter(source)
-    told = {**_lengths(rows, count, how, notes), **account}
+    told = {**_lengths(rows, count, how, notes), **{k: n for k, n in account.items() if k != "rows"}}
     _write(job.made / FILE, rows)
     return Made(_HOW, told, notes=tuple(notes), of={"rows": f"{len(rows):,}"})
 
@@ -96,7 +96,21 @@ def training_rows(source: Source) -> tuple[Sequence[Example], dict[str, int], li
     rows, account = rows_of(bench, step, step.seeds[0] if source.seed is None else source.seed)
     left_out = account.get("unsupported", 0)
     notes = [f"{left_out} examples are left out: no passage supports their reply."] if left_out else []
+    if account and (learnt := _learnt(source, step)) and account not in learnt:
+        notes.insert(
+            0,
+            f"The documents have changed since the arm was trained: it learnt from {learnt[-1]['rows']} rows, "
+            f"{learnt[-1]['with_gold']} of them with the supporting passage; these are made from the index as it is now.",
+        )
     return with_replay(plan, step, rows, source.seed or 0, source.tell), account, notes
+
+
+def _learnt(source: Source, step: TrainStep) -> list[dict[str, int]]:
+    """The accounts of the rows that an arm was trained on, one for each seed."""
+    prepared = (
+        e for e in source.run.events() if e.get("event") == "rows.prepared" and e.get("arm") == step.arm
+    )
+    return [{key: n for key, n in event.items() if key not in ("event", "arm", "time")} for event in prepared]
 
 
 def as_row(example: Example, last_only: bool = False) -> dict[str, Any]:
@@ -136,12 +150,18 @@ def invalid(row: dict[str, Any]) -> str:
         empty = not isinstance(turn.get("content"), str) or not turn["content"].strip()
         if empty and not turn.get("tool_calls"):
             return f"turn {number} ({turn['role']}) is empty"
+        if "weight" in turn and turn["role"] != "assistant":
+            return f"turn {number} ({turn['role']}) has a weight, which only the assistant's may have"
         if turn.get("weight", 1) not in (0, 1):
             return f"turn {number} has the weight {turn['weight']!r}, only 0 and 1 are taken"
     if all(turn.get("weight", 1) == 0 for turn in turns if turn["role"] == "assistant"):
         return "no turn of it is learnt"
-    calls = any(turn.get("tool_calls") for turn in turns)
-    return "it calls tools that it does not list" if calls and not row.get("tools") else ""
+    called = {call.get("id") for turn in turns for call in turn.get("tool_calls") or ()}
+    if strays := [
+        n for n, t in enumerate(turns, 1) if t["role"] == "tool" and t.get("tool_call_id") not in called
+    ]:
+        return f"turn {strays[0]} (tool) answers no call of this chat: its tool_call_id is that of none"
+    return "it calls tools that it does not list" if called and not row.get("tools") else ""
 
 
 def counter(source: Source) -> tuple[Callable[[str], int], str]:

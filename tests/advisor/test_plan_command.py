@@ -133,6 +133,22 @@ def test_a_plan_is_advice_again(tunewise: Any, desk: Any) -> None:
     assert one["predicted"] == two["predicted"]
 
 
+def test_a_runs_own_plan_is_advice_too(tunewise: Any, desk: Any) -> None:
+    """It lies elsewhere than the plan it was made from, and names its files in full; a folder will do."""
+    from runners.plan import read_plan
+    from runners.rundir import RunFolder
+
+    tunewise("plan", *files(desk), "--set", "behaviour_gap=high", "--set", "prompt=prompt.txt")
+    run = RunFolder.create(desk.folder / "elsewhere" / "run", read_plan(desk.folder / "plan.yaml"))
+    run.write({"event": "run.start"})
+    data = json.loads(tunewise("explain", run.path / "plan.yaml", "--json").stdout)
+    for given in (desk.folder / "plan.yaml", run.path):
+        assert json.loads(tunewise("explain", given, "--json").stdout)["ranked"] == data["ranked"]
+    changed = tunewise("whatif", run.path, "--set", "behaviour_gap=none")
+    assert changed.returncode == 0, changed.stderr
+    assert "- hybrid" in changed.stdout
+
+
 def test_explain(tunewise: Any, desk: Any) -> None:
     """Rules, blockers, methods, plans, the whole list; a near miss gets a suggestion."""
     assert "index does" in tunewise("explain", "kn002").stdout

@@ -18,6 +18,7 @@ from runners.example import Example
 from runners.export import provider
 from runners.export.export import export
 from runners.export.job import Wish
+from runners.rundir import read_run_plan
 
 
 def test_passages_and_vectors_come_back_from_parquet(llama: Any, embedder: Path, tmp_path: Path) -> None:
@@ -79,7 +80,22 @@ def test_rows_of_a_hybrid_show_passages_and_what_is_left_out_is_counted(llama: A
         e["result"] for e in map(json.loads, (llama.path / "events.jsonl").read_text("utf-8").splitlines())
         if e.get("event") == "step.done" and e["step"] == "train:hybrid"
     )  # fmt: skip
-    assert len(rows) == trained["account"]["rows"] == made.checked["rows"]
+    assert len(rows) == trained["account"]["rows"] == made.checked["rows, all valid"]
+    assert not any("have changed" in note for note in made.notes)
+
+
+def test_rows_made_from_documents_that_have_changed_say_so(
+    llama: Any, embedder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are not the rows that the arm learnt from: the passages are others, and some support nothing any more."""
+    run, documents = tmp_path / "run", tmp_path / "documents"
+    shutil.copytree(llama.path, run)
+    shutil.copytree(read_run_plan(run).data.documents or "", documents)
+    min(documents.iterdir()).write_text("# Closed\n\nThis pier is closed.\n", "utf-8")
+    monkeypatch.setattr(provider, "FEWEST", 1)  # the run has ten rows
+    Index.update(run / "index", documents, Embedder(embedder))
+    made = export(run, Wish("provider-jsonl", "hybrid", None, tmp_path / "out"))
+    assert made.notes[0].startswith("The documents have changed since the arm was trained: it learnt from")
 
 
 def test_an_arm_that_was_not_trained_gives_plain_rows_and_says_so(llama: Any, tmp_path: Path) -> None:
@@ -145,6 +161,14 @@ def test_weights_and_tools_are_looked_at() -> None:
     ]
     assert "tools" in provider.invalid({"messages": call})
     assert provider.invalid({"messages": call, "tools": [{}]}) == ""
+    told = [
+        *call[:1],
+        {"role": "tool", "content": "4", "tool_call_id": "2"},
+        {"role": "assistant", "content": "4"},
+    ]
+    assert "turn 2 (tool) answers no call" in provider.invalid({"messages": told})
+    said = [{"role": "user", "content": "a", "weight": 0}, {"role": "assistant", "content": "b"}]
+    assert "only the assistant's" in provider.invalid({"messages": said})
 
 
 @pytest.fixture

@@ -24,6 +24,7 @@ from runners.export.gguffile import FILE
 from runners.export.job import Exported, Wish
 from runners.export.rounding import settle
 from runners.export.source import Source
+from runners.fingerprint import read_json
 from runners.weights import from_folder, load_base
 
 SAME = "greedy tokens equal to base and weights apart"
@@ -104,6 +105,7 @@ def test_a_merged_model_answers_as_base_and_weights_apart(
     back = from_folder(made.out, torch.bfloat16, {})
     assert next(back.parameters()).dtype == torch.bfloat16
     assert back.get_output_embeddings().weight is back.get_input_embeddings().weight
+    assert read_json(made.out / "config.json")["dtype"] == "bfloat16", "what engines load it as"
     again = models.resolve(str(made.out))
     assert again.kind == "base", "a merged model is a base for other runs"
     if arm != "full":

@@ -92,6 +92,9 @@ def test_the_examples_run(tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert names["report"]._repr_markdown_() == (tmp_path / "runs/mine/report.md").read_text("utf-8")
     assert advisor.Report.read("runs/mine").data == names["report"].data
     assert repr(names["run"]) == "Run('runs/again', choice='rag', arms=['prompting', 'rag'])"
+    for name in ("Prüf 1", "../../x"):
+        with pytest.raises(BadInput, match="name"):
+            names["advice"].plan(name)
     with pytest.raises(UsageProblem, match="exists"):
         runners.run("plan.yaml", "runs/again")
     with pytest.raises(BadInput, match="no arm 'x'"):
