@@ -21,6 +21,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]  # the tree this script stands in is the one it describes
 
 from accuracy import accuracy_page  # noqa: E402
+from calls import calls_page  # noqa: E402
 from decides import decides_page  # noqa: E402
 
 
@@ -247,7 +248,37 @@ def kind_of(field: dict[str, Any]) -> str:
     return " ".join([kind, *bounds])
 
 
+def settings_page() -> list[str]:
+    """Every key of the settings file, from the table that reads it."""
+    from advisor.settings import ENV, FILE, KEYS
+
+    rows = [(f"`{key.name}`", f"`{key.env}`", key.kind, key.text) for key in KEYS]
+    return [
+        "# The settings file",
+        "",
+        f"`{FILE}` in your configuration folder, in TOML; `{ENV}` names another file, or none where it is empty. A flag",
+        "is stronger than an environment variable, and that is stronger than the file. `tunewise doctor` shows each value",
+        "in force and where it comes from; an unknown key is an error that names the closest one.",
+        "",
+        *table(("key", "environment", "takes", "is"), rows),
+        "",
+        "A table `[answers]` beside them holds answers of the [questionnaire](questions.md) by id, that are always yours.",
+        "A plan shows them as from `config`; what is said for a plan itself is stronger. Relative paths start at the",
+        "file's folder.",
+        "",
+        "```toml",
+        'cache = "~/models"',
+        'format = "human"',
+        "",
+        "[answers]",
+        "data_must_stay_local = true",
+        "```",
+    ]
+
+
 PAGES: dict[str, Callable[[], list[str]]] = {
+    "python.md": calls_page,
+    "settings.md": settings_page,
     "cli.md": cli_page,
     "rules.md": rules_page,
     "how-it-decides.md": decides_page,

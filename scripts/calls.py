@@ -1,0 +1,75 @@
+"""The reference of the Python calls, from the packages' own docstrings and signatures."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import inspect
+import re
+from collections.abc import Iterator
+from typing import Any
+
+PACKAGES = ("advisor", "runners", "rag")
+
+
+def calls_page() -> list[str]:
+    """Every public name of the three packages: signature, docstring, and the methods of classes."""
+    lines = [
+        "# The Python calls",
+        "",
+        "The verbs are made of these calls. What is an error message on the command line, a call raises as `BadInput`,",
+        "`CannotRun` or `UsageProblem` of `rag.errors`, with the hint as `.hint`. Names are imported when first used.",
+    ]
+    for name in PACKAGES:
+        module = importlib.import_module(name)
+        first, _, rest = inspect.cleandoc(module.__doc__ or "").partition(">>>")
+        example = "\n".join(f">>>{rest}".splitlines())
+        lines += [
+            "",
+            f"## {name}",
+            "",
+            *_prose(first.strip()),
+            "",
+            "```python",
+            *example.rstrip().splitlines(),
+            "```",
+        ]
+        for public in sorted(module.__all__):
+            lines += _entry(f"{name}.{public}", getattr(module, public))
+    return lines
+
+
+def _entry(name: str, what: Any) -> Iterator[str]:
+    yield from ("", f"### {name}", "")
+    if not inspect.isclass(what):
+        yield from ("```python", f"{name.rpartition('.')[2]}{_signature(what)}", "```", "")
+        yield from _prose(inspect.getdoc(what) or "")
+        return
+    if dataclasses.is_dataclass(what):
+        yield from ("```python", f"{what.__name__}{_signature(what)}", "```", "")
+    yield from _prose(inspect.getdoc(what) or "")
+    for method, value in sorted(vars(what).items()):
+        inner = value.__func__ if isinstance(value, classmethod | staticmethod) else value
+        if method.startswith("_") or not (inspect.isfunction(inner) or isinstance(inner, property)):
+            continue
+        said = " ".join((inspect.getdoc(inner) or "").split("\n\n")[0].split())
+        form = "" if isinstance(inner, property) else _signature(inner)
+        yield from ("", f"- `.{method}{form}`  ", f"  {_plain(said)}")
+
+
+def _signature(what: Any) -> str:
+    """A signature on one line, without ``self`` and quotation marks."""
+    found = inspect.signature(what)
+    kept = [p for name, p in found.parameters.items() if name not in ("self", "cls")]
+    text = re.sub(r"'([\w.\[\], |]+)'", r"\1", str(found.replace(parameters=kept)))
+    return re.sub(r"<[^<>]*>", "...", text).removesuffix(" -> None")
+
+
+def _prose(text: str) -> list[str]:
+    """A docstring as Markdown: its code quotes are reStructuredText's."""
+    return _plain(text).splitlines()
+
+
+def _plain(text: str) -> str:
+    text = re.sub(r":\w+:`~?([^`]+)`", r"`\1`", text)
+    return text.replace("``", "`")
