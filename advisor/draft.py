@@ -20,7 +20,7 @@ from advisor.methods.hybrid import Hybrid
 from advisor.methods.table import BY_NAME
 from advisor.profile import Profile
 from advisor.replicas import seeded
-from advisor.style import derive, styled_refusals
+from advisor.style import derive, formulas, styled_refusals
 from advisor.upkeep import COMPARED_ONLY, cheaper
 from advisor.values import names_a_path
 from advisor.weights import weigh
@@ -254,13 +254,14 @@ def _recorded(answers: Answers, folder: Path) -> dict[str, Any]:
 
 
 def _prompts(answers: Answers, rows: Sequence[Example]) -> Prompts:
-    """Today's instructions (else the system turn that the examples share), and the house's own refusals."""
+    """Today's instructions (else the system turn that the examples share), and the house's own refusals and formulas."""
     system = prompt_text(answers)
     if not system and rows and len({row.system for row in rows}) == 1:
         system = rows[0].system
     said = dict.fromkeys(row.reply.strip() for row in rows if row.refuses)
-    refusals = tuple(said)[:MOST_REFUSALS] or styled_refusals([row.reply for row in rows])
-    return Prompts(system=system, refusals=refusals)
+    replies = [row.reply for row in rows]
+    refusals = tuple(said)[:MOST_REFUSALS] or styled_refusals(replies)
+    return Prompts(system=system, refusals=refusals, formulas=formulas(replies))
 
 
 def _house_style(p: Profile, checks: Sequence[Check], rows: Sequence[Example]) -> bool:

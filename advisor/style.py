@@ -42,18 +42,30 @@ def derive(replies: Sequence[str]) -> tuple[tuple[Check, ...], str]:
     return tuple(checks), "style: " + "; ".join(check.text for check in checks)
 
 
+def formulas(replies: Sequence[str]) -> tuple[str, ...]:
+    """The sentences, questions left out, that nearly all replies open or close with: manner, and no statement."""
+    opening, closing = _opening(replies), _usual(_endings(replies), len(replies))
+    return tuple(text for text in (*opening, *closing) if not text.endswith("?"))
+
+
 def styled_refusals(replies: Sequence[str]) -> tuple[str, ...]:
     """Refusals for a house whose examples hold none: the default one, opened and closed as the house's replies are.
 
     A sentence that most replies begin or end with stands around it too. Where most end with a question, the most usual
     ones follow the refusal. So refusing is in style.
     """
-    said = [found for reply in replies if len(found := sentences(reply)) > 1]
-    opening = _usual([found[0] for found in said], len(replies))
-    endings = [found[-1] for found in said]
+    endings = _endings(replies)
     closings = _usual(endings, len(replies)) or _asking(endings, len(replies))
-    begun = " ".join((*opening, Prompts().refusals[0]))
+    begun = " ".join((*_opening(replies), Prompts().refusals[0]))
     return tuple(f"{begun} {closing}" for closing in closings) or (begun,)
+
+
+def _opening(replies: Sequence[str]) -> tuple[str, ...]:
+    return _usual([found[0] for reply in replies if len(found := sentences(reply)) > 1], len(replies))
+
+
+def _endings(replies: Sequence[str]) -> list[str]:
+    return [found[-1] for reply in replies if len(found := sentences(reply)) > 1]
 
 
 def _usual(said: Sequence[str], of: int) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ tunewise tunes do not write reliable marks themselves, so their own are stripped
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from rag import claim
 from rag.evidence import Support, mentions, support
@@ -44,12 +44,14 @@ def grounds(sentence: str, passages: Sequence[Chunk]) -> tuple[str, list[Support
     return SUPPORTED if together else PARTLY, [held[position] for position in sorted(held)]
 
 
-def attach(answer: str, hits: Sequence[Hit]) -> tuple[str, tuple[Citation, ...]]:
+def attach(
+    answer: str, hits: Sequence[Hit], formulas: Collection[str] = ()
+) -> tuple[str, tuple[Citation, ...]]:
     """Return the answer with ``[n]`` after each sentence that is borne out, and the citations of each factual one.
 
     ``n`` is the hit's position from 1. A sentence without support gets no mark and a citation with n 0. Each citation
-    says where its sentence stands in the returned answer. Questions ("Shall I ...?") and sentences that state
-    nothing need no citation.
+    says where its sentence stands in the returned answer. Questions ("Shall I ...?"), sentences that state nothing
+    and ``formulas``, such as a house's greeting, need no citation.
     """
     text = strip_marks(answer)
     chunks = [hit.chunk for hit in hits]
@@ -59,7 +61,7 @@ def attach(answer: str, hits: Sequence[Hit]) -> tuple[str, tuple[Citation, ...]]
         marked += text[at:start]
         place, at = (len(marked), len(marked) + end - start), end
         marked += text[start:end]
-        if not states_something(text[start:end]):
+        if text[start:end].strip() in formulas or not states_something(text[start:end]):
             continue
         level, found = grounds(text[start:end], chunks)
         citations += [_citation(one, hits[one.position], level, place) for one in found] or [_none(place)]

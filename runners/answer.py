@@ -172,6 +172,6 @@ def conclude(
     if found is None or not found.hits:
         return Answer(question, text, clean.visible(text), (), refused, found, tuple(chat), completion)
     shown = inert(text, [question.question, *(hit.chunk.text for hit in found.hits)])
-    marked, citations = (shown, ()) if refused else attach(shown, found.hits)
+    marked, citations = (shown, ()) if refused else attach(shown, found.hits, plan.prompts.formulas)
     apart = () if refused else conflicts(question.question, found.hits)
     return Answer(question, text, marked, citations, refused, found, tuple(chat), completion, apart)

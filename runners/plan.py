@@ -11,7 +11,14 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 from rag.durable import canonical_json, sha256_text, write_text
 from rag.errors import BadInput
@@ -74,6 +81,17 @@ class Prompts(Strict):
         "Passages:\n{passages}\n\nQuestion: {question}",
         description="The user turn of an arm with retrieval; {passages} and {question} are filled in.",
     )
+
+    formulas: tuple[str, ...] = Field(
+        (),
+        description="Sentences that replies open or close with, a greeting for instance: they need no citation.",
+    )
+
+    @model_serializer(mode="wrap")
+    def _without_nothing(self, written: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out what came later and is empty, so that runs of before go on with the steps they have finished."""
+        found: dict[str, Any] = written(self)
+        return {key: value for key, value in found.items() if key != "formulas" or value}
 
     @model_validator(mode="after")
     def _placeholders(self) -> Prompts:

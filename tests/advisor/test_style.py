@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from advisor.style import derive, styled_refusals
+from advisor.style import derive, formulas, styled_refusals
 from runners.checks import in_style
 from runners.final import final_answer
 
@@ -117,4 +117,6 @@ def test_a_house_that_closes_with_a_question_refuses_so_too() -> None:
     assert styled_refusals(greeted) == (
         "Good day from Fern Hill! I could not find that in our documents. Happy digging.",
     )
+    assert formulas(greeted) == ("Good day from Fern Hill!", "Happy digging.")
+    assert formulas(replies) == (), "closing questions need no citation anyway"
     assert styled_refusals(replies[:10]) == ("I could not find that in our documents.",)

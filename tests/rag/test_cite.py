@@ -128,6 +128,15 @@ def test_gold_passages_of_public_replies(shared: Path, make_chunk) -> None:
     assert sum(a.rpartition("/")[0] == b.rpartition("/")[0] for a, b in pairs) / len(pairs) > 0.99
 
 
+def test_a_houses_formulas_need_no_citation(hits: list[Hit]) -> None:
+    """A greeting is no statement that nothing bears out."""
+    answer = "Good day from Fern Hill! Dogs travel on deck for 3 euros. Happy sailing."
+    marked, cited = cite.attach(answer, hits, ("Good day from Fern Hill!", "Happy sailing."))
+    assert [c.n for c in cited] == [2]
+    assert marked == answer.replace("euros.", "euros. [2]")
+    assert [c.n for c in cite.attach(answer, hits)[1]] == [0, 2, 0]
+
+
 def test_the_opposite_word_is_a_contradiction(make_chunk) -> None:
     chunk = make_chunk("The Ropewalk Museum stays closed to visitors on Mondays.", "museum.md", "Museum", 1)
     assert cite.support("The Ropewalk Museum is closed on Mondays.", [chunk])

@@ -12,6 +12,7 @@ from rag.errors import BadInput
 from runners.plan import (
     KINDS,
     Plan,
+    Prompts,
     parse_plan,
     read_plan,
     write_plan,
@@ -130,3 +131,11 @@ def test_every_key_is_read_by_the_code_that_carries_plans_out() -> None:
     keys = [name for kind in KINDS for name in kind.model_fields if name != "schema_version"]
     assert len(keys) > 50
     assert not sorted(set(keys) - read)
+
+
+def test_a_plan_without_formulas_is_written_as_before_there_were_any() -> None:
+    """Or every step of a run of before would be another one, and be done again."""
+    assert "formulas" not in Prompts().model_dump(mode="json")
+    assert "formulas" not in Prompts().model_dump_json()
+    kept = Prompts(formulas=("Good day!",))
+    assert Prompts.model_validate(kept.model_dump(mode="json")) == kept
