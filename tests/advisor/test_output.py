@@ -180,6 +180,35 @@ def test_the_handler_raises_what_is_not_about_encoding() -> None:
         encoding._stand_in(UnicodeDecodeError("utf-8", b"\xff", 0, 1, "x"))
 
 
+@pytest.mark.parametrize(
+    "line", ["doctor", "explain", "models list", "models list --json", "--help", "--version"]
+)
+def test_a_reader_that_has_read_enough_is_no_error(root: Path, tmp_path: Path, line: str) -> None:
+    """As behind ``| head -0``, whether rich draws, JSON is printed, or Typer prints the help."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    told = command_line(root, tmp_path, line, writing)
+    os.close(writing)
+    assert (told.returncode, told.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("line", ["explain", "models list --json", "--help", "--version"])
+def test_a_full_disk_behind_the_output_is_told_in_one_line(root: Path, tmp_path: Path, line: str) -> None:
+    with Path("/dev/full").open("wb") as full:
+        told = command_line(root, tmp_path, line, full.fileno())
+    assert told.returncode == 4, told.stderr
+    assert told.stderr.startswith("tunewise: there is no space left")
+    assert len(told.stderr.splitlines()) == 2
+
+
+def command_line(root: Path, folder: Path, line: str, stdout: int) -> subprocess.CompletedProcess[str]:
+    """Run the command line with its output going to an open file."""
+    return subprocess.run(
+        [sys.executable, "-m", "advisor", *line.split()], cwd=folder, env={**os.environ, "PYTHONPATH": str(root)},
+        stdout=stdout, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True, timeout=60, check=False,
+    )  # fmt: skip
+
+
 def test_this_module_needs_nothing_heavy() -> None:
     heavy = "{'torch', 'rich', 'pydantic'} & set(sys.modules)"
     code = f"import sys; import advisor.output, advisor.encoding; print(sorted({heavy}))"
