@@ -58,8 +58,10 @@ def main(arguments: list[str] | None = None) -> None:
 
     The options of all verbs (``--format``, ``--quiet``, ``--debug``) may stand anywhere before a ``--``.
     """
-    from advisor.encoding import fit
+    from advisor.encoding import fit, in_utf8
 
+    if arguments is None:
+        in_utf8()
     fit(sys.stdout, sys.stderr)
     ending.calm_rich()
     given = in_front(list(sys.argv[1:] if arguments is None else arguments))

@@ -62,6 +62,39 @@ def test_names_that_no_encoding_can_show_do_not_crash(tunewise_each: Each) -> No
             assert "next: make one with: tunewise plan" in told.err
 
 
+@pytest.mark.skipif(os.name == "nt", reason="needs the locale C")
+def test_names_and_texts_are_utf8_in_an_ascii_locale(root: Path, tmp_path: Path) -> None:
+    """Under LC_ALL=C "für" is text and a name of a file; what is shown stays ASCII; it holds for the default mode too."""
+    line = [
+        sys.executable,
+        "-m",
+        "advisor",
+        "plan",
+        "--set",
+        "goal=für Zoë",
+        "--set",
+        "must_cite=yes",
+        "--yes",
+    ]
+    for mode in ("0", "1"):
+        env = {**os.environ, "PYTHONPATH": str(root), "LC_ALL": "C", "PYTHONUTF8": mode, "NO_COLOR": "1"}
+        env.pop("PYTHONIOENCODING", None)
+        done = subprocess.run([*line, "--record", f"Prüf{mode}.md"], cwd=tmp_path, env=env, capture_output=True,
+                              stdin=subprocess.DEVNULL, timeout=60, check=False)  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        assert ("fur Zoe" if mode == "0" else "für Zoë").encode() in done.stdout
+        assert "für Zoë" in (tmp_path / f"Prüf{mode}.md").read_text("utf-8")
+
+
+def test_utf8_that_cannot_be_had_is_asked_for_once(root: Path, tmp_path: Path) -> None:
+    """An isolated Python does not hear the environment: the command runs all the same, and does not begin for ever."""
+    code = f"import sys; sys.path.insert(0, {str(root)!r}); from advisor.cli import main; main()"
+    env = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0"}
+    done = subprocess.run([sys.executable, "-I", "-X", "utf8=0", "-c", code, "--version"], cwd=tmp_path, env=env,
+                          capture_output=True, text=True, timeout=30, check=False)  # fmt: skip
+    assert (done.returncode, done.stdout.split()[0]) == (0, "tunewise"), done.stderr
+
+
 def test_json_is_exact_in_every_encoding(tunewise_each: Each) -> None:
     """What the terminal cannot show is escaped in JSON, where a stand-in would be another value."""
     prompt = "Antworte höflich – in 2 Sätzen €"
