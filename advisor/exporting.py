@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
-from advisor.output import emit
+from advisor.output import emit, note
+from advisor.telling import tell
 from rag.clean import visible
 from rag.errors import UsageProblem
 from runners.export.card import shown
@@ -44,8 +44,8 @@ def show(made: Exported, as_json: bool) -> None:
     print(f"{made.out}  ({made.to}, {len(made.files):,} files, {size:,.1f} MiB, {state})")
     for name, value in made.checked.items():
         print(f"  {visible(name)}: {visible(shown(value))}")
-    for note in made.notes:
-        print(f"  note: {visible(note)}")
+    for said in made.notes:
+        print(f"  note: {visible(said)}")
     if made.line:
         print(f"run it:\n  {made.line}")
     if made.to != "run":
@@ -53,7 +53,8 @@ def show(made: Exported, as_json: bool) -> None:
 
 
 def _tell(event: dict[str, Any]) -> None:
-    """Tell on stderr what takes a while."""
+    """Tell on stderr what takes a while, and what is fetched for it."""
     if event.get("event") == "export.start":
         arm = f" of the arm {event['arm']}" if event.get("arm") else ""
-        print(f"making {event['makes']}{arm} ...", file=sys.stderr)
+        note(f"making {event['makes']}{arm} ...")
+    tell(event)
