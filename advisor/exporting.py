@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from advisor.output import emit, note
+from advisor.output import command, emit, note
 from advisor.telling import tell
 from rag.clean import visible
 from rag.errors import UsageProblem
@@ -29,7 +29,7 @@ def import_run(file: Path, wish: Wish, as_json: bool) -> None:
     made = unbundle(file, wish.out, wish.overwrite)
     show(made, as_json)
     if not as_json:
-        print(f'ask it: tunewise ask {made.out} "..."')
+        print(f'ask it: {command("ask", made.out)} "..."')
 
 
 def show(made: Exported, as_json: bool) -> None:

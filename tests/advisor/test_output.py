@@ -183,6 +183,24 @@ def test_quiet_leaves_results_and_errors(tunewise_each: Each, tmp_path: Path) ->
     assert "unknown question" in wrong.err
 
 
+def test_printed_commands_can_be_pasted(tunewise_each: Each, tmp_path: Path) -> None:
+    """Names with blanks stand quoted wherever a line says what to type next."""
+    assert (
+        output.command("run", Path("my plan.yaml"), "--seeds", 2) == "tunewise run 'my plan.yaml' --seeds 2"
+    )
+    (tmp_path / "q.jsonl").write_text('{"question": "Is it open?"}\n', "utf-8")
+    for name in ("a run", "b run"):
+        (tmp_path / "runs" / name).mkdir(parents=True)
+    lines = [["plan", "--questions", "q.jsonl", "--set", "must_cite=yes", "--out", f"runs/{name}/plan.yaml", "--yes"]
+             for name in ("a run", "b run")]  # fmt: skip
+    planned, _, report, both = tunewise_each(
+        *lines, ["report", "runs/a run"], ["runs", "diff", "a run", "b run"]
+    )
+    assert "run it with: tunewise run 'runs/a run/plan.yaml'\n" in planned.err
+    assert "tunewise run 'runs/a run' --resume" in report.err
+    assert "tunewise report 'runs/a run' --compare 'runs/b run'" in both.out
+
+
 def test_options_of_all_verbs_move_in_front() -> None:
     assert cli.in_front(["ask", "run", "q", "--quiet", "--format", "json"]) == [
         "--quiet", "--format", "json", "ask", "run", "q"
