@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +20,9 @@ def export_run(run: Path, wish: Wish, as_json: bool) -> None:
     """Export a run and tell what came of it."""
     from runners.export.export import export
 
-    show(export(run, wish, None if as_json else _tell), as_json)
+    with _told_when_interrupted(run, wish):
+        made = export(run, wish, None if as_json else _tell)
+    show(made, as_json)
 
 
 def import_run(file: Path, wish: Wish, as_json: bool) -> None:
@@ -26,7 +31,8 @@ def import_run(file: Path, wish: Wish, as_json: bool) -> None:
 
     if wish.arm is not None or wish.seed is not None or wish.dtype != "auto":
         raise UsageProblem("--to run unpacks a bundle as it is", "leave out --arm, --seed and --dtype")
-    made = unbundle(file, wish.out, wish.overwrite)
+    with _told_when_interrupted(file, wish):
+        made = unbundle(file, wish.out, wish.overwrite)
     show(made, as_json)
     if not as_json:
         print(f'ask it: {command("ask", made.out)} "..."')
@@ -50,6 +56,21 @@ def show(made: Exported, as_json: bool) -> None:
         print(f"run it:\n  {made.line}")
     if made.to != "run":
         print(f"how to use it: {made.out / 'README.md'}")
+
+
+@contextmanager
+def _told_when_interrupted(run: Path, wish: Wish) -> Iterator[None]:
+    """Say that nothing half is left, and the line that makes it again."""
+    given = {"--to": wish.to, "--arm": wish.arm, "--seed": wish.seed, "--out": wish.out}
+    flags = [part for name, value in given.items() if value is not None for part in (name, value)]
+    flags += ["--overwrite"] if wish.overwrite else []
+    flags += ["--dtype", wish.dtype] if wish.dtype != "auto" else []
+    try:
+        yield
+    except KeyboardInterrupt:
+        line = command("export", run, *flags)
+        print(f"\ninterrupted; nothing half-made is left. Make it again with:\n  {line}", file=sys.stderr)
+        raise
 
 
 def _tell(event: dict[str, Any]) -> None:
