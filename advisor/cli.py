@@ -15,7 +15,7 @@ from typing import Any
 
 import typer
 
-from advisor import __version__, completing, ending, output
+from advisor import __version__, completing, ending, output, tab
 from rag.errors import CannotRun, Problem, UsageProblem
 
 # The table of contents of the command line: a file of advisor/commands each, holding a function `command`
@@ -65,6 +65,10 @@ def main(arguments: list[str] | None = None) -> None:
     fit(sys.stdout, sys.stderr)
     ending.calm_rich()
     given = in_front(list(sys.argv[1:] if arguments is None else arguments))
+    if len(given) > 1 and given[0] in ("--show-completion", "--install-completion"):
+        os.environ["_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION"] = (
+            "1"  # else Typer passes over the shell's name
+        )
     # Idle threads spin for a short while, then sleep. Spinning as long as they do by default makes training nearly stand
     # still beside another busy process on two cores; not at all costs a third of its speed (benchmarks/LOG.md). Read
     # when torch is first imported.
@@ -204,3 +208,4 @@ def _register() -> None:
 
 
 _register()
+tab.install()
