@@ -6,6 +6,7 @@ import io
 import json
 import re
 import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from advisor.facts import models
 from advisor.questions import BY_ID
 from advisor.redact import Redactor
 from rag.durable import write_bytes
-from rag.errors import BadInput
+from rag.errors import BadInput, UsageProblem
 from runners.plan import EMBEDDER, Plan
 from runners.rundir import EVENTS, open_run, read_lines, read_run_plan
 
@@ -43,12 +44,18 @@ events.jsonl  what happened, step by step, as numbers
 def write(out: Path, run: Path | None = None, examined: Mapping[str, Any] | None = None) -> int:
     """Write the zip, atomically; return how many private things were replaced in it.
 
-    ``run`` is the run that the report is about. BadInput when that is none, or ``out`` is not to become a file.
+    ``run`` is the run that the report is about. BadInput when that is none, or ``out`` is not to become a file;
+    UsageProblem when another file stands there.
     """
     if out.is_dir():
         raise BadInput(f"{out} is a folder", "name the file: tunewise doctor --bundle report.zip")
+    if out.exists() and not _is_bundle(out):
+        raise UsageProblem(
+            f"{out} exists and is no bundle of doctor's", "name another: tunewise doctor --bundle report.zip"
+        )
     redactor = Redactor()
     doctor = dict(examined or examine())
+    doctor["model"] = _model(str(doctor["model"]))
     # How free space was found names a folder of the user's.
     doctor["machine"] = {**doctor["machine"], "disk_gib": {"value": doctor["machine"]["disk_gib"]["value"]}}
     own = doctor["configuration"]
@@ -68,17 +75,31 @@ def write(out: Path, run: Path | None = None, examined: Mapping[str, Any] | None
     return redactor.count
 
 
+def _is_bundle(path: Path) -> bool:
+    """Whether a file is a zip that :func:`write` made: one to be replaced by a newer one."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.read("README.txt").startswith(NOTE.splitlines()[0].encode())
+    except (OSError, ValueError, KeyError, NotImplementedError, RuntimeError, zipfile.BadZipFile, zlib.error):
+        return False
+
+
 def _json(value: Any) -> str:
     return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
 
 
 def _run(run: Path) -> dict[str, Any]:
     """Return the parts of a run by size and the shape of its plan, or why the plan cannot be read."""
-    parts = {path.name: path.lstat().st_size for path in sorted(run.iterdir()) if path.name in _PARTS}
+    parts = {path.name: _size(path) for path in sorted(run.iterdir()) if path.name in _PARTS}
     try:
         return {"parts": parts, "plan": shape(read_run_plan(run))}
     except BadInput as problem:
         return {"parts": parts, "problem": type(problem).__name__}
+
+
+def _size(path: Path) -> int:
+    """Return the bytes of a file, or of all files in a folder."""
+    return sum(each.lstat().st_size for each in (path, *path.rglob("*")) if not each.is_dir())
 
 
 _PARTS = (

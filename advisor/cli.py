@@ -9,12 +9,13 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from itertools import islice
 from typing import Any
 
 import typer
 
-from advisor import __version__, completing, output
+from advisor import __version__, completing, ending, output, tab
 from rag.errors import CannotRun, Problem, UsageProblem
 
 # The table of contents of the command line: a file of advisor/commands each, holding a function `command`
@@ -57,16 +58,34 @@ def main(arguments: list[str] | None = None) -> None:
 
     The options of all verbs (``--format``, ``--quiet``, ``--debug``) may stand anywhere before a ``--``.
     """
-    from advisor.encoding import fit
+    from advisor.encoding import fit, in_utf8
 
+    if arguments is None:
+        in_utf8()
     fit(sys.stdout, sys.stderr)
+    ending.calm_rich()
     given = in_front(list(sys.argv[1:] if arguments is None else arguments))
+    if len(given) > 1 and given[0] in ("--show-completion", "--install-completion"):
+        os.environ["_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION"] = (
+            "1"  # else Typer passes over the shell's name
+        )
     # Idle threads spin for a short while, then sleep. Spinning as long as they do by default makes training nearly stand
     # still beside another busy process on two cores; not at all costs a third of its speed (benchmarks/LOG.md). Read
     # when torch is first imported.
     os.environ.setdefault("GOMP_SPINCOUNT", "20000")
     signal.signal(signal.SIGTERM, _terminate)
-    app(args=given, prog_name="tunewise")
+    try:
+        try:
+            app(args=given, prog_name="tunewise")
+        finally:
+            ending.flush()
+    except OSError as error:
+        if error.errno not in ending.FULL or os.environ.get("TUNEWISE_DEBUG"):
+            raise
+        ending.discard()
+        with suppress(OSError):  # stderr may go to the same disk
+            print_problem(CannotRun(ending.NO_ROOM, "free some space and run it again"))
+        raise SystemExit(CannotRun.exit_code) from None
 
 
 def in_front(arguments: list[str]) -> list[str]:
@@ -113,8 +132,7 @@ def guarded(command: Callable[..., Any], verb: str = "") -> Callable[..., Any]:
         except KeyboardInterrupt:
             raise SystemExit(130) from None
         except BrokenPipeError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            raise SystemExit(0) from None
+            ending.reader_gone()
 
     return run
 
@@ -162,7 +180,8 @@ def entry(
 ) -> None:
     """Choose how to adapt a language model, do it, and measure every branch on your own questions."""
     if version:
-        print(f"tunewise {__version__}")
+        with suppress(BrokenPipeError):
+            print(f"tunewise {__version__}", flush=True)
         raise typer.Exit
     if debug:
         os.environ["TUNEWISE_DEBUG"] = "1"
@@ -189,3 +208,4 @@ def _register() -> None:
 
 
 _register()
+tab.install()

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from advisor import tab
 from rag.errors import Problem
 
 Offered = list[tuple[str, str]]
@@ -81,7 +82,7 @@ def arms(incomplete: str) -> Offered:
     """Offer the arms of the run that was named before."""
     # Typer's context is empty here: an option that still lacks its value ends the parsing of what stands before it.
     words = os.environ.get("COMP_WORDS") or os.environ.get("_TYPER_COMPLETE_ARGS") or ""
-    run = next((Path(word) for word in words.split() if _is_run(Path(word))), None)
+    run = next((Path(word) for word in tab.words(words) if _is_run(Path(word))), None)
     if run is None:
         return []
     import yaml
@@ -92,6 +93,27 @@ def arms(incomplete: str) -> Offered:
     except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
         return []
     return _starting(incomplete, found)
+
+
+def targets(incomplete: str) -> Offered:
+    """Offer what a run can be exported as."""
+    from runners.export.targets import RUN, TARGETS
+
+    return _starting(incomplete, [*((t.name, t.makes) for t in TARGETS), (RUN, "a bundle, unpacked")])
+
+
+def tunings(incomplete: str) -> Offered:
+    """Offer the ways of tuning."""
+    from runners.tuning import METHODS
+
+    return _starting(incomplete, [(name, "") for name in METHODS])
+
+
+def methods(incomplete: str) -> Offered:
+    """Offer all methods, tuning or not."""
+    from advisor.methods.table import METHODS
+
+    return _starting(incomplete, [(method.name, _first(method.text())) for method in METHODS])
 
 
 def formats(incomplete: str) -> Offered:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import shutil
 import time
 from collections.abc import Sequence
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from advisor.harbor_desk import path as example_path
+from advisor.output import command
 from rag.errors import UsageProblem
 from runners.plan import Plan
 from runners.rundir import RunFolder, read_lines
@@ -33,7 +33,7 @@ def demo(out: Path, quick: bool, resume: bool, overwrite: bool) -> dict[str, Any
     from runners.execution import quick as quicker
 
     started = time.monotonic()
-    line = f"tunewise demo --out {shlex.quote(str(out))} --resume" + (" --quick" if quick else "")
+    line = command("demo", "--out", out, "--resume", *(["--quick"] if quick else ()))
     with resumable(line):
         plan = recommend_and_draft()
         plan = quicker(plan) if quick else plan
@@ -49,7 +49,7 @@ def demo(out: Path, quick: bool, resume: bool, overwrite: bool) -> dict[str, Any
         table = change_documents(run, plan, quick)
         data = finish(run, plan, table)
     print(f"\nreport: {run.path / 'report.html'}")
-    print(f'ask it: tunewise ask {run.path} "What does entry to the Ropewalk Museum cost?"')
+    print(f'ask it: {command("ask", run.path)} "What does entry to the Ropewalk Museum cost?"')
     print(f"done in {(time.monotonic() - started) / 60:.1f} minutes")
     return data
 

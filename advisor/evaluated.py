@@ -10,7 +10,7 @@ from rich.console import Console
 from advisor import dots
 from advisor.margins import pairs_table
 from advisor.results import arm_json, pair_json, read_scores
-from advisor.show import MARKS, arms_table, say, weights_line
+from advisor.show import MARKS, arms_tables, say, weights_line
 from advisor.verdict import judge
 from rag.durable import write_json
 from rag.errors import BadInput
@@ -51,7 +51,7 @@ def evaluation_json(run: Path, plan: Plan, file: Path, found: Evaluation) -> dic
 def show_evaluation(data: dict[str, Any], console: Console | None = None) -> None:
     """Print the table of arms, what the trial had found, and the verdict on these questions."""
     console = console or Console()
-    console.print(arms_table(data))
+    console.print(*arms_tables(data, console.width))
     console.print(dots.chart(data, console.width))
     if data["paired"]:
         console.print("", pairs_table(data))

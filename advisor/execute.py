@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from advisor.output import emit, note
+from advisor.output import command, emit, note
 from rag.errors import GateNotMet, UsageProblem
 from runners.plan import Plan, read_plan
 from runners.rundir import PLAN, RunFolder, read_run_plan
@@ -56,9 +56,9 @@ def execute(
 
         measure(plan, out, as_json)
         return
-    flags = (" --quick" if quick else "") + (f" --seeds {seeds}" if seeds is not None else "")
+    flags = [*(["--quick"] if quick else ()), *(["--seeds", seeds] if seeds is not None else ())]
     announce(plan)
-    with resumable(f"tunewise run {path} --out {out} --resume{flags}{stale}"):
+    with resumable(command("run", path, "--out", out, "--resume", *flags, *stale)):
         run, data = run_and_report(plan, out, resume, overwrite, only, quiet=as_json)
         if data is not None and stale_test is not None:
             data = report_update(run, plan, stale_test)
@@ -70,7 +70,7 @@ def execute(
         show_report(data)
         for line in beside(data):
             print(f"  {line}")
-        print(f'report: {run.path / "report.html"}\nask it: tunewise ask {run.path} "..."')
+        print(f'report: {run.path / "report.html"}\nask it: {command("ask", run.path)} "..."')
     check_gate(data)
 
 
@@ -109,16 +109,16 @@ def run_and_report(
     return run, data
 
 
-def outdating(plan: Plan, update: Path | None, only: str | None) -> str:
+def outdating(plan: Plan, update: Path | None, only: str | None) -> tuple[object, ...]:
     """Check the update of --stale-test before anything is spent; return the flag as the resume line needs it."""
     if update is None:
-        return ""
+        return ()
     from runners.outdated import check
 
     if only is not None:
         raise UsageProblem("--stale-test asks finished arms, --only runs one step", "leave one of them out")
     check(plan, update)
-    return f" --stale-test {update}"
+    return "--stale-test", update
 
 
 def report_update(run: RunFolder, plan: Plan, update: Path) -> dict[str, Any]:

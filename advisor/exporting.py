@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from advisor.output import emit
+from advisor.output import command, emit, note
+from advisor.telling import tell
 from rag.clean import visible
 from rag.errors import UsageProblem
 from runners.export.card import shown
@@ -17,7 +20,9 @@ def export_run(run: Path, wish: Wish, as_json: bool) -> None:
     """Export a run and tell what came of it."""
     from runners.export.export import export
 
-    show(export(run, wish, None if as_json else _tell), as_json)
+    with _told_when_interrupted(run, wish):
+        made = export(run, wish, None if as_json else _tell)
+    show(made, as_json)
 
 
 def import_run(file: Path, wish: Wish, as_json: bool) -> None:
@@ -26,10 +31,11 @@ def import_run(file: Path, wish: Wish, as_json: bool) -> None:
 
     if wish.arm is not None or wish.seed is not None or wish.dtype != "auto":
         raise UsageProblem("--to run unpacks a bundle as it is", "leave out --arm, --seed and --dtype")
-    made = unbundle(file, wish.out, wish.overwrite)
+    with _told_when_interrupted(file, wish):
+        made = unbundle(file, wish.out, wish.overwrite)
     show(made, as_json)
     if not as_json:
-        print(f'ask it: tunewise ask {made.out} "..."')
+        print(f'ask it: {command("ask", made.out)} "..."')
 
 
 def show(made: Exported, as_json: bool) -> None:
@@ -44,16 +50,32 @@ def show(made: Exported, as_json: bool) -> None:
     print(f"{made.out}  ({made.to}, {len(made.files):,} files, {size:,.1f} MiB, {state})")
     for name, value in made.checked.items():
         print(f"  {visible(name)}: {visible(shown(value))}")
-    for note in made.notes:
-        print(f"  note: {visible(note)}")
+    for said in made.notes:
+        print(f"  note: {visible(said)}")
     if made.line:
         print(f"run it:\n  {made.line}")
     if made.to != "run":
         print(f"how to use it: {made.out / 'README.md'}")
 
 
+@contextmanager
+def _told_when_interrupted(run: Path, wish: Wish) -> Iterator[None]:
+    """Say that nothing half is left, and the line that makes it again."""
+    given = {"--to": wish.to, "--arm": wish.arm, "--seed": wish.seed, "--out": wish.out}
+    flags = [part for name, value in given.items() if value is not None for part in (name, value)]
+    flags += ["--overwrite"] if wish.overwrite else []
+    flags += ["--dtype", wish.dtype] if wish.dtype != "auto" else []
+    try:
+        yield
+    except KeyboardInterrupt:
+        line = command("export", run, *flags)
+        print(f"\ninterrupted; nothing half-made is left. Make it again with:\n  {line}", file=sys.stderr)
+        raise
+
+
 def _tell(event: dict[str, Any]) -> None:
-    """Tell on stderr what takes a while."""
+    """Tell on stderr what takes a while, and what is fetched for it."""
     if event.get("event") == "export.start":
         arm = f" of the arm {event['arm']}" if event.get("arm") else ""
-        print(f"making {event['makes']}{arm} ...", file=sys.stderr)
+        note(f"making {event['makes']}{arm} ...")
+    tell(event)

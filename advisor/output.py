@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import os
+import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -78,6 +79,11 @@ def emit(found: Mapping[str, Any], ascii: bool = False) -> None:
     # In ASCII where the terminal cannot take more: escaped is the same value, a stand-in would not be.
     wide = (getattr(sys.stdout, "encoding", None) or "utf-8").lower().replace("-", "").startswith("utf")
     print(json.dumps(found, ensure_ascii=ascii or not wide), flush=True)
+
+
+def command(*parts: object) -> str:
+    """Return a command line of tunewise as a shell takes it, names with blanks quoted."""
+    return shlex.join(["tunewise", *map(str, parts)])
 
 
 def note(line: str) -> None:

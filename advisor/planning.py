@@ -104,7 +104,7 @@ def _keep(rec: Recommendation, situation: Situation, name: str | None, record: P
         from advisor.saved import save
 
         save(name, situation.answers)
-        _tell(f"kept as the profile {name}; use it with: tunewise plan --profile {name}")
+        _tell(f"kept as the profile {name}; use it with: {output.command('plan', '--profile', name)}")
     if record:
         from advisor.record import record as page
 
@@ -199,7 +199,7 @@ def _write(rec: Recommendation, situation: Situation, given: Given) -> Path | No
     _tell(f"wrote {out}: arms {arms}")
     _tell_split(situation)
     _tell_fetches(drafted.plan)
-    _tell(f"run it with: tunewise run {out}")
+    _tell(f"run it with: {output.command('run', out)}")
     return out
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,7 +12,7 @@ from typing import Any
 import yaml
 
 from advisor.answers import Answers
-from advisor.output import emit, note
+from advisor.output import command, emit, note
 from advisor.probed import hidden
 from advisor.probing import LIMIT, MOST_TOKENS, Probed, probe
 from advisor.values import names_a_path, say
@@ -54,7 +53,7 @@ def run(wanted: Wanted) -> None:
 
     answers = with_own(with_file(said(wanted.sets, **wanted.flags), wanted.answers))
     refuse_unknown_model(answers)
-    with resumable(shlex.join(["tunewise", *sys.argv[1:]]), "answers so far"):
+    with resumable(command(*sys.argv[1:]), "answers so far"):
         found = measure(answers, wanted.out, wanted.limit, quiet=wanted.as_json)
     kept = write(found, wanted.out)
     if wanted.as_json:
@@ -63,7 +62,7 @@ def run(wanted: Wanted) -> None:
         show(found)
     if kept:
         note(f"the file that was there is kept as {kept}")
-    note(f"wrote {wanted.out}; plan with it: tunewise plan --answers {wanted.out}")
+    note(f"wrote {wanted.out}; plan with it: {command('plan', '--answers', wanted.out)}")
 
 
 def measure(answers: Answers, out: Path = DEFAULT_OUT, limit: int = LIMIT, quiet: bool = False) -> Probed:
@@ -87,7 +86,9 @@ def write(found: Probed, out: Path) -> Path | None:
     if kept:
         write_bytes(kept, out.read_bytes())
     text = yaml.safe_dump(body, sort_keys=False, allow_unicode=True, width=100)
-    write_text(out, f"# Answers with what a probe settled, for: tunewise plan --answers {out.name}\n{text}")
+    write_text(
+        out, f"# Answers with what a probe settled, for: {command('plan', '--answers', out.name)}\n{text}"
+    )
     return kept
 
 

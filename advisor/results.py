@@ -9,6 +9,7 @@ from typing import Any
 
 from advisor.accounting import account
 from advisor.guards import guards, warnings
+from advisor.output import command
 from advisor.percall import mean, per_1000
 from advisor.upkeep import costs
 from advisor.verdict import judge
@@ -29,7 +30,7 @@ def read_scores(run: Path) -> list[ArmScores]:
     """Read the scores of every arm; BadInput when the run has not been scored yet."""
     path = run / TRIAL / SCORES
     if not path.is_file():
-        raise BadInput(f"{run} has no scores yet", f"finish it with: tunewise run {run} --resume")
+        raise BadInput(f"{run} has no scores yet", f"finish it with: {command('run', run, '--resume')}")
     try:
         body = format_of("scores").today(dict(json.loads(path.read_text("utf-8"))), path)
         documents, seeds = body.get("documents", {}), body.get("seeds", {})  # older runs kept neither
@@ -48,12 +49,12 @@ def read_report(run: Path) -> dict[str, Any]:
     path = run / REPORT
     if not path.is_file():
         what = "has no report yet" if (run / PLAN).is_file() else "is not a run folder"
-        raise BadInput(f"{run} {what}", f"finish it with: tunewise run {run} --resume")
+        raise BadInput(f"{run} {what}", f"finish it with: {command('run', run, '--resume')}")
     try:
         loaded = dict(json.loads(path.read_text("utf-8")))
     except (ValueError, TypeError) as error:
         raise BadInput(
-            f"{path} is damaged: {error}", f"write it again with: tunewise run {run} --resume"
+            f"{path} is damaged: {error}", f"write it again with: {command('run', run, '--resume')}"
         ) from None
     return format_of("report").today(loaded, path)
 

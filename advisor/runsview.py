@@ -102,7 +102,8 @@ def diff(a: Path, b: Path, as_json: bool) -> None:
     ]
     screen.print()
     screen.print(render.table(("", *names), ends))
-    line = f"scores side by side: tunewise report {found['a']} --compare {found['b']}"
+    a_named, b_named = (shlex.quote(str(found[side])) for side in ("a", "b"))
+    line = f"scores side by side: tunewise report {a_named} --compare {b_named}"
     screen.print(line, style="dim", markup=False, soft_wrap=True)
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from advisor import dots, sources
 from advisor.margins import show_margins
@@ -30,13 +31,15 @@ COLUMNS = {
     "token_f1": "F1",
 }
 """Scores that the table of arms shows when they weigh anything, so that it fits a terminal; the report has them all."""
+GAP = 2
+"""Columns of a terminal between those of a table."""
 MARKS = {"confirmed": "green", "overturned": "red", "undecided": "yellow"}
 
 
 def show_report(data: dict[str, Any], console: Console | None = None) -> None:
     """Print the table of arms, their scores as a drawing, the verdict line and the warnings."""
     console = console or Console()
-    console.print(arms_table(data))
+    console.print(*arms_tables(data, console.width))
     console.print(dots.chart(data, console.width))
     show_margins(data, console)
     for line in (weights_line(data), *judge_lines(data)):
@@ -62,25 +65,53 @@ def show_guards(data: dict[str, Any], console: Console) -> None:
         say(console, f"  {stale['line']}")
 
 
-def arms_table(data: dict[str, Any]) -> Table:
-    """Arms by combined score, with the scores behind it."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("arm", no_wrap=True)
-    table.add_column("combined [dim]95 %[/]", justify="right", no_wrap=True)
-    measured = {name for arm in data["arms"] for name in arm["scores"]}
+def arms_tables(data: dict[str, Any], width: int) -> list[Table]:
+    """Arms by combined score, with the scores behind it; columns for which ``width`` has no room follow in more tables."""
+    best = (data["verdict"] or {}).get("winner")
+    names = [f"[bold]{arm['arm']}[/]" if arm["arm"] == best else arm["arm"] for arm in data["arms"]]
+    columns = _columns(data)
+    # A score that is cut is worse than none: on the narrowest terminals the arm's name gives way.
+    widest = max(_room(title, cells) for title, cells in columns.items())
+    least = max(1, min(_room("arm", names), width - GAP - widest))
+    tables: list[dict[str, list[str]]] = []
+    left = 0
+    for title, cells in columns.items():
+        if not tables or left < GAP + _room(title, cells):
+            tables.append({"arm": names})
+            left = width - least
+        tables[-1][title] = cells
+        left -= GAP + _room(title, cells)
+    return [_drawn(each, least) for each in tables]
+
+
+def _columns(data: dict[str, Any]) -> dict[str, list[str]]:
+    """The cells of each column by its title, without the arms' names; both are markup."""
+    arms = data["arms"]
+    measured = {name for arm in arms for name in arm["scores"]}
     weighed = {name for name, weight in data["weights"].items() if weight} & measured
     shown = {name: title for name, title in COLUMNS.items() if name in (weighed or measured)}
-    for title in shown.values():
-        table.add_column(title, justify="right")
-    table.add_column("s/answer", justify="right")
-    for arm in data["arms"]:
-        score = arm["score"]
-        cells = [f"{score['mean']:.2f} [dim]{score['low']:.2f}–{score['high']:.2f}[/]"]
-        cells += [_mean(arm, name) for name in shown]
-        best = arm["arm"] == (data["verdict"] or {}).get("winner")
-        name = f"[bold]{arm['arm']}[/]" if best else arm["arm"]
-        table.add_row(name, *cells, f"{arm['seconds_per_answer']:.2f}")
+    scores = [arm["score"] for arm in arms]
+    return {
+        "combined [dim]95 %[/]": [f"{s['mean']:.2f} [dim]{s['low']:.2f}–{s['high']:.2f}[/]" for s in scores],
+        **{title: [_mean(arm, name) for arm in arms] for name, title in shown.items()},
+        "s/answer": [f"{arm['seconds_per_answer']:.2f}" for arm in arms],
+    }
+
+
+def _drawn(columns: dict[str, list[str]], names: int) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for title in columns:
+        arm = title == "arm"
+        table.add_column(
+            title, justify="left" if arm else "right", no_wrap=True, max_width=names if arm else None
+        )
+    for row in zip(*columns.values(), strict=True):
+        table.add_row(*row)
     return table
+
+
+def _room(title: str, cells: Sequence[str]) -> int:
+    return max(Text.from_markup(cell).cell_len for cell in (title, *cells))
 
 
 def weights_line(data: dict[str, Any]) -> str:

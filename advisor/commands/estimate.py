@@ -18,7 +18,9 @@ def command(
     config: Path | None = typer.Option(None, help="A model's config.json, or a folder that holds one."),
     params_b: float | None = typer.Option(None, help="Only a size, in billions of parameters."),
     method: str | None = typer.Option(
-        None, help="full, lora, qlora, hybrid; or prompting, few-shot, rag (inference)."
+        None,
+        help="full, lora, qlora, hybrid; or prompting, few-shot, rag (inference).",
+        autocompletion=completing.methods,
     ),
     batch: int = typer.Option(1, min=1, help="Sequences in one step."),
     seq_len: int = typer.Option(1024, min=1, help="Tokens of a sequence."),

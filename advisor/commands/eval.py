@@ -28,18 +28,19 @@ def command(
     Everything is as in the trial, which stays as it is. What was answered before is not asked again, unless the index
     has changed.
     """
+    from advisor import output
     from advisor.evaluated import evaluation_json, show_evaluation
     from advisor.execute import resumable
-    from advisor.output import emit
     from advisor.progress import watching
     from runners.evaluation import evaluate
     from runners.rundir import read_run_plan
 
-    line = f"tunewise eval {run} --questions {questions}" + "".join(f" --arm {name}" for name in arm)
-    with resumable(line + (f" --out {out}" if out else ""), "answers"), watching(as_json) as watcher:
+    flags = [part for name in arm for part in ("--arm", name)] + (["--out", str(out)] if out else [])
+    line = output.command("eval", run, "--questions", questions, *flags)
+    with resumable(line, "answers"), watching(as_json) as watcher:
         found = evaluate(run, questions, arm, out, watcher)
         data = evaluation_json(run, read_run_plan(run), questions, found)
     if as_json:
-        emit(data)
+        output.emit(data)
     else:
         show_evaluation(data)

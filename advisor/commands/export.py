@@ -16,6 +16,7 @@ def command(
     ),
     to: str = typer.Option(
         ...,
+        autocompletion=completing.targets,
         help="peft (the adapter's folder), merged (a whole model in safetensors), gguf (one file for llama.cpp), "
         "ollama (that file with its Modelfile), vllm (adapter, base and the line that serves them), index (passages "
         "and vectors as Parquet), bundle (the whole run in one archive), provider-jsonl (training rows for a hosted "

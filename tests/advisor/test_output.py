@@ -62,6 +62,39 @@ def test_names_that_no_encoding_can_show_do_not_crash(tunewise_each: Each) -> No
             assert "next: make one with: tunewise plan" in told.err
 
 
+@pytest.mark.skipif(os.name == "nt", reason="needs the locale C")
+def test_names_and_texts_are_utf8_in_an_ascii_locale(root: Path, tmp_path: Path) -> None:
+    """Under LC_ALL=C "für" is text and a name of a file; what is shown stays ASCII; it holds for the default mode too."""
+    line = [
+        sys.executable,
+        "-m",
+        "advisor",
+        "plan",
+        "--set",
+        "goal=für Zoë",
+        "--set",
+        "must_cite=yes",
+        "--yes",
+    ]
+    for mode in ("0", "1"):
+        env = {**os.environ, "PYTHONPATH": str(root), "LC_ALL": "C", "PYTHONUTF8": mode, "NO_COLOR": "1"}
+        env.pop("PYTHONIOENCODING", None)
+        done = subprocess.run([*line, "--record", f"Prüf{mode}.md"], cwd=tmp_path, env=env, capture_output=True,
+                              stdin=subprocess.DEVNULL, timeout=60, check=False)  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        assert ("fur Zoe" if mode == "0" else "für Zoë").encode() in done.stdout
+        assert "für Zoë" in (tmp_path / f"Prüf{mode}.md").read_text("utf-8")
+
+
+def test_utf8_that_cannot_be_had_is_asked_for_once(root: Path, tmp_path: Path) -> None:
+    """An isolated Python does not hear the environment: the command runs all the same, and does not begin for ever."""
+    code = f"import sys; sys.path.insert(0, {str(root)!r}); from advisor.cli import main; main()"
+    env = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0"}
+    done = subprocess.run([sys.executable, "-I", "-X", "utf8=0", "-c", code, "--version"], cwd=tmp_path, env=env,
+                          capture_output=True, text=True, timeout=30, check=False)  # fmt: skip
+    assert (done.returncode, done.stdout.split()[0]) == (0, "tunewise"), done.stderr
+
+
 def test_json_is_exact_in_every_encoding(tunewise_each: Each) -> None:
     """What the terminal cannot show is escaped in JSON, where a stand-in would be another value."""
     prompt = "Antworte höflich – in 2 Sätzen €"
@@ -150,6 +183,24 @@ def test_quiet_leaves_results_and_errors(tunewise_each: Each, tmp_path: Path) ->
     assert "unknown question" in wrong.err
 
 
+def test_printed_commands_can_be_pasted(tunewise_each: Each, tmp_path: Path) -> None:
+    """Names with blanks stand quoted wherever a line says what to type next."""
+    assert (
+        output.command("run", Path("my plan.yaml"), "--seeds", 2) == "tunewise run 'my plan.yaml' --seeds 2"
+    )
+    (tmp_path / "q.jsonl").write_text('{"question": "Is it open?"}\n', "utf-8")
+    for name in ("a run", "b run"):
+        (tmp_path / "runs" / name).mkdir(parents=True)
+    lines = [["plan", "--questions", "q.jsonl", "--set", "must_cite=yes", "--out", f"runs/{name}/plan.yaml", "--yes"]
+             for name in ("a run", "b run")]  # fmt: skip
+    planned, _, report, both = tunewise_each(
+        *lines, ["report", "runs/a run"], ["runs", "diff", "a run", "b run"]
+    )
+    assert "run it with: tunewise run 'runs/a run/plan.yaml'\n" in planned.err
+    assert "tunewise run 'runs/a run' --resume" in report.err
+    assert "tunewise report 'runs/a run' --compare 'runs/b run'" in both.out
+
+
 def test_options_of_all_verbs_move_in_front() -> None:
     assert cli.in_front(["ask", "run", "q", "--quiet", "--format", "json"]) == [
         "--quiet", "--format", "json", "ask", "run", "q"
@@ -178,6 +229,35 @@ def test_every_error_names_the_next_command(tunewise_each: Each, tmp_path: Path)
 def test_the_handler_raises_what_is_not_about_encoding() -> None:
     with pytest.raises(UnicodeDecodeError):
         encoding._stand_in(UnicodeDecodeError("utf-8", b"\xff", 0, 1, "x"))
+
+
+@pytest.mark.parametrize(
+    "line", ["doctor", "explain", "models list", "models list --json", "--help", "--version"]
+)
+def test_a_reader_that_has_read_enough_is_no_error(root: Path, tmp_path: Path, line: str) -> None:
+    """As behind ``| head -0``, whether rich draws, JSON is printed, or Typer prints the help."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    told = command_line(root, tmp_path, line, writing)
+    os.close(writing)
+    assert (told.returncode, told.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("line", ["explain", "models list --json", "--help", "--version"])
+def test_a_full_disk_behind_the_output_is_told_in_one_line(root: Path, tmp_path: Path, line: str) -> None:
+    with Path("/dev/full").open("wb") as full:
+        told = command_line(root, tmp_path, line, full.fileno())
+    assert told.returncode == 4, told.stderr
+    assert told.stderr.startswith("tunewise: there is no space left")
+    assert len(told.stderr.splitlines()) == 2
+
+
+def command_line(root: Path, folder: Path, line: str, stdout: int) -> subprocess.CompletedProcess[str]:
+    """Run the command line with its output going to an open file."""
+    return subprocess.run(
+        [sys.executable, "-m", "advisor", *line.split()], cwd=folder, env={**os.environ, "PYTHONPATH": str(root)},
+        stdout=stdout, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True, timeout=60, check=False,
+    )  # fmt: skip
 
 
 def test_this_module_needs_nothing_heavy() -> None:

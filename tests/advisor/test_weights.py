@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import io
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from advisor.facts import gpus
 from advisor.percall import per_1000
 from advisor.profile import Profile
-from advisor.show import arms_table, judge_lines, weights_line
+from advisor.show import COLUMNS, arms_tables, judge_lines, weights_line
 from advisor.weights import weigh
 from runners.data import Question
 from runners.measures import BY_NAME, MEASURES
@@ -80,8 +82,30 @@ def test_people_are_shown_weights_reasons_and_only_columns_with_scores() -> None
     assert weights_line(report()) == "combined: slot_f1 1"
     told = weights_line(report(weight_reasons={"slot_f1": "the slots are the answer"}))
     assert told == "combined: slot_f1 1 (the slots are the answer)"
-    titles = [str(column.header) for column in arms_table(report()).columns]
-    assert titles[2:] == ["slots", "s/answer"]
+    (table,) = arms_tables(report(), 80)
+    assert [str(column.header) for column in table.columns][2:] == ["slots", "s/answer"]
+
+
+def test_a_narrow_terminal_shows_every_score_whole() -> None:
+    """What has no room beside the combined score follows in a second table; where a name has none, it is cut."""
+    data = report(weights=dict.fromkeys(COLUMNS, 1.0))
+    scores = {name: {"mean": 0.111 * n} for n, name in enumerate(COLUMNS, 1)}
+    data["arms"] = [
+        {**data["arms"][0], "arm": arm, "scores": scores} for arm in ("rag", "hybrid-of-everything")
+    ]
+    for width in (36, 60, 80, 200):
+        out = io.StringIO()
+        Console(file=out, width=width).print(*arms_tables(data, width))
+        told = out.getvalue()
+        assert "…" not in told, (width, told)
+        assert all(len(line) <= width for line in told.splitlines()), (width, told)
+        rows = [line.split() for line in told.splitlines() if line.startswith("rag ")]
+        values = [cell for row in rows for cell in row if "." in cell]
+        assert values[:2] == ["0.50", "0.40–0.60"]
+        assert {f"{0.111 * n:.2f}" for n in range(1, len(COLUMNS) + 1)} < set(values), (width, told)
+    cut = io.StringIO()
+    Console(file=cut, width=26).print(*arms_tables(data, 26))
+    assert "0.50 0.40–0.60" in cut.getvalue()
 
 
 def test_people_are_shown_what_the_judge_said() -> None:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from advisor import cli
+from rag.durable import writer_lock
 from rag.errors import BadInput, CannotRun, UsageProblem
 from runners.export.export import export
 from runners.export.job import Wish
@@ -167,6 +172,50 @@ def test_an_export_that_was_cut_off_leaves_nothing_half(run: Path, tmp_path: Pat
     out.rename(work / "replaced")
     assert export(run, Wish("peft", "lora", 3, tmp_path / "out", overwrite=True)).seed == 3
     assert not work.exists()
+
+
+def test_what_a_killed_export_left_goes_when_nothing_is_made_either(run: Path, tmp_path: Path) -> None:
+    wish = Wish("peft", "lora", None, tmp_path / "out")
+    export(run, wish)
+    half = (
+        tmp_path / ".out.export" / "made" / "half.safetensors"
+    )  # as a kill while it was being replaced leaves it
+    half.parent.mkdir(parents=True)
+    half.write_bytes(b"x")
+    with writer_lock(tmp_path / ".out.export"):
+        assert export(run, wish).again
+        assert half.exists(), "another export may be at work"
+    assert export(run, wish).again
+    assert not (tmp_path / ".out.export").exists()
+
+
+def test_an_interrupted_export_prints_the_line_that_makes_it_again(
+    llama: Any, root: Path, tmp_path: Path
+) -> None:
+    line = ["export", llama.path, "--to", "merged", "--arm", "lora", "--out", "my model"]
+    child = subprocess.Popen(
+        [sys.executable, "-m", "advisor", *map(str, line)], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(root)},
+        stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert child.stderr is not None
+    assert child.stderr.readline().startswith("making ")
+    child.send_signal(signal.SIGINT)
+    _, said = child.communicate(timeout=60)
+    assert child.returncode == 130, said
+    assert f"tunewise export {llama.path} --to merged --arm lora --out 'my model'\n" in said
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_folder_one_stands_in_is_refused(
+    llama: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    for out in (Path(), Path("../here"), tmp_path / "here"):
+        with pytest.raises(UsageProblem, match="is where you are") as refused:
+            export(llama.path, Wish("index", None, None, out))
+        assert refused.value.hint.endswith("--out here-export")
+    assert [path.name for path in tmp_path.rglob("*")] == ["here"]
 
 
 def test_a_disk_without_room_is_told_before_it_is_full(tmp_path: Path) -> None:
