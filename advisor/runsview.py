@@ -14,7 +14,7 @@ from advisor.output import emit
 from advisor.values import say
 from rag.errors import BadInput, UsageProblem
 from runners import runs
-from runners.rundir import PLAN
+from runners.rundir import is_run
 from runners.runs import Known
 
 COLOURS = {"finished": "green", "unfinished": "yellow", "writing": "cyan", "damaged": "red"}
@@ -144,7 +144,7 @@ def named(run: Path) -> Path:
     if run.exists() or run.is_symlink():
         return run
     inside = runs.PLACE / run
-    if len(run.parts) == 1 and (inside / PLAN).is_file():
+    if len(run.parts) == 1 and is_run(inside):
         return inside
     names = [known.name for known in runs.find()]
     close = difflib.get_close_matches(run.name, names, n=1, cutoff=0.5)

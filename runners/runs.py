@@ -21,7 +21,7 @@ from rag.errors import BadInput, UsageProblem
 from rag.versions import format_of
 from runners.difference import differences
 from runners.plan import Plan, step_name
-from runners.rundir import PLAN, REPORT, open_run, read_lines, read_run_plan
+from runners.rundir import REPORT, is_run, open_run, read_lines, read_run_plan
 
 PLACE = Path("runs")
 TRASH = ".trash"
@@ -195,7 +195,7 @@ def _gone(trash: Path) -> list[tuple[int, str, Path]]:
 
 
 def _is_run(path: Path) -> bool:
-    return path.is_dir() and not path.name.startswith(".") and (path / PLAN).is_file()
+    return not path.name.startswith(".") and is_run(path)
 
 
 def _files(path: Path) -> Iterator[Path]:

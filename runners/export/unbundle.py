@@ -16,12 +16,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from rag.durable import MANIFEST, publish_folder, writing_into
+from rag.durable import MANIFEST, publish_folder, writer_lock, writing_into
 from rag.errors import BadInput, UsageProblem
 from runners.export.bundle import INSIDE, KIND, LIST, SCHEMA
 from runners.export.job import Exported
 from runners.export.parcel import prepared, require_room
-from runners.rundir import INDEX, PLAN, RunFolder, read_run_plan
+from runners.rundir import INDEX, PLAN, RunFolder, check_replaceable, is_run, read_run_plan
 
 LONGEST_LIST = 64 << 20
 """Bytes of the list, at most: half a million files."""
@@ -52,10 +52,7 @@ def unbundle(file: Path, out: Path | None = None, overwrite: bool = False) -> Ex
                 for name, info in found.items():
                     _unpack(archive, info, entries[name], made / name, file)
                 checked = _check(made)
-                with writing_into(out):
-                    if out.exists():
-                        out.rename(made.parent / "replaced")
-                    publish_folder(made, out)
+                _publish(made, out)
     except zipfile.BadZipFile as error:
         raise BadInput(f"{file} is no bundle, or is damaged: {error}", _AGAIN) from None
     except (NotImplementedError, RuntimeError) as error:  # an unknown way to pack, a password
@@ -184,10 +181,20 @@ def _check(made: Path) -> dict[str, Any]:
     return found
 
 
+def _publish(made: Path, out: Path) -> None:
+    """Give the run its name in one rename; the run that has it gives way, unless somebody is writing it."""
+    with writing_into(out):
+        if is_run(out):
+            check_replaceable(out, read_run_plan(made))
+            with writer_lock(out):
+                out.rename(made.parent / "replaced")
+        publish_folder(made, out)
+
+
 def _require_free(out: Path, overwrite: bool) -> None:
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return
-    if not (out / PLAN).is_file():
+    if not is_run(out):
         raise UsageProblem(f"{out} exists and is not a run folder", "choose another --out")
     if not overwrite:
         raise UsageProblem(f"{out} exists", "replace it with --overwrite, or choose another --out")

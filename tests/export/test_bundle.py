@@ -17,6 +17,7 @@ from runners.export.bundle import INSIDE, LIST
 from runners.export.export import export
 from runners.export.job import Wish
 from runners.export.unbundle import unbundle
+from runners.rundir import open_run
 
 Members = dict[str, bytes]
 
@@ -75,6 +76,24 @@ def test_a_bundle_becomes_the_run_again_and_answers(archive: Path, llama: Any, t
     with pytest.raises(UsageProblem, match="not a run folder"):
         unbundle(archive, tmp_path / "mine", overwrite=True)
     assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".")] == []
+
+
+def test_only_a_run_that_nobody_writes_is_replaced(archive: Path, tmp_path: Path) -> None:
+    """A plan among documents makes no run, and a run that is being written stays where it is."""
+    project = tmp_path / "project"
+    project.mkdir()
+    (project / "plan.yaml").write_text("name: mine\n", "utf-8")
+    with pytest.raises(UsageProblem, match="not a run folder"):
+        unbundle(archive, project, overwrite=True)
+    assert [p.name for p in project.iterdir()] == ["plan.yaml"]
+    out = unbundle(archive, tmp_path / "out").out
+    (out / "mine.txt").write_text("x", "utf-8")
+    with open_run(out).writing(), pytest.raises(BadInput, match="written by another process"):
+        unbundle(archive, out, overwrite=True)
+    assert (out / "mine.txt").is_file()
+    unbundle(archive, out, overwrite=True)
+    assert not (out / "mine.txt").exists()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["out", "project"]
 
 
 def test_equal_runs_give_equal_archives(archive: Path, llama: Any, tmp_path: Path) -> None:
