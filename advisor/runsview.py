@@ -13,6 +13,7 @@ from advisor import render
 from advisor.output import emit
 from advisor.values import say
 from rag.errors import BadInput, UsageProblem
+from rag.versions import UPDATE
 from runners import runs
 from runners.rundir import is_run
 from runners.runs import Known
@@ -55,8 +56,10 @@ def show(run: Path, as_json: bool) -> None:
     else:
         _show(known)
     if known.problem:
+        newer = known.hint == UPDATE
         raise BadInput(
-            f"{known.path} is damaged: {known.problem}", "restore it, or run the plan again with --overwrite"
+            known.problem if newer else f"{known.path} is damaged: {known.problem}",
+            known.hint or "restore it, or run the plan again with --overwrite",
         )
 
 

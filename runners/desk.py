@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Generator as Running
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +13,7 @@ from runners.completion import Generator
 from runners.data import Example, Question
 from runners.outfit import Outfit, needs_embedder, passages, recall
 from runners.plan import EvaluateStep, Plan
-from runners.rundir import REPORT, OnEvent, open_run, read_run_plan
+from runners.rundir import OnEvent, open_run, read_report, read_run_plan
 from runners.shapes import Message
 
 
@@ -42,10 +41,8 @@ class Desk:
 
     def winner(self) -> str:
         """The arm the verdict chose."""
-        report = self.bench.run.path / REPORT
-        if not report.exists():
-            return self.plan.choice
-        return str(json.loads(report.read_text("utf-8"))["verdict"]["winner"])
+        report = read_report(self.bench.run.path)
+        return str(report["verdict"]["winner"]) if report else self.plan.choice
 
     def ask(
         self,

@@ -22,6 +22,7 @@ from rag.durable import (
     writer_lock,
 )
 from rag.errors import BadInput, UsageProblem
+from rag.versions import format_of
 from runners.difference import differences
 from runners.plan import Plan, parse_plan, write_plan
 
@@ -164,6 +165,21 @@ def read_run_plan(path: Path) -> Plan:
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise BadInput(f"{path / PLAN} cannot be read: {error}", "start again with --overwrite") from None
     return parse_plan(loaded if isinstance(loaded, dict) else {}, str(path / PLAN))
+
+
+def read_report(path: Path) -> dict[str, Any]:
+    """A run's report as today's, {} before there is one; BadInput when it is damaged, names no winner or is newer."""
+    file = path / REPORT
+    if not file.is_file():
+        return {}
+    try:
+        report = format_of("report").today(dict(json.loads(file.read_text("utf-8"))), file)
+        str(report["verdict"]["winner"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BadInput(
+            f"{file} is damaged: {error!r}", f"write it again with: tunewise run {path} --resume"
+        ) from None
+    return report
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:

@@ -15,11 +15,12 @@ from typing import Any
 
 from rag.durable import sha256_file, writer_lock
 from rag.errors import BadInput
+from rag.versions import format_of
 from runners.export.job import Job, Made
 from runners.export.parcel import require_room
 from runners.rundir import INDEX
 
-LIST, KIND, SCHEMA = "bundle.json", "tunewise-bundle", 1
+LIST, KIND = "bundle.json", "tunewise-bundle"
 INSIDE = "run/"
 """Where the run's files are in the archive."""
 _LOCKS = (".writer.lock", ".writer.pid")
@@ -74,7 +75,12 @@ def _pack(run: Path, job: Job, file: Path) -> dict[str, Any]:
                 path = _settled(run / name, copies)
                 entries[name] = {"bytes": path.stat().st_size, "sha256": sha256_file(path)}
                 _add(archive, INSIDE + name, path)
-            listed = {"schema": SCHEMA, "kind": KIND, "run": job.source.plan.name, "files": entries}
+            listed = {
+                "schema": format_of(KIND).current,
+                "kind": KIND,
+                "run": job.source.plan.name,
+                "files": entries,
+            }
             archive.writestr(_info(LIST), json.dumps(listed, indent=1, sort_keys=True) + "\n")
     finally:
         for left in copies.iterdir():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from runners import models
 from runners.bench import obtain
 from runners.card import CARD
 from runners.plan import EvaluateStep, Plan
-from runners.rundir import EVENTS, INDEX, PLAN, REPORT, OnEvent, RunFolder, open_run, read_run_plan
+from runners.rundir import EVENTS, INDEX, PLAN, OnEvent, RunFolder, open_run, read_report, read_run_plan
 
 ADAPTER = "adapter_config.json"
 
@@ -33,7 +32,7 @@ class Source:
         self.plan: Plan = read_run_plan(path)
         self.sealed = (path / MANIFEST).is_file()
         """Whether the run was finished; an unfinished one has no verdict."""
-        self.report = _read_report(path)
+        self.report = read_report(path)
         self.tell = on_event or (lambda event: None)
         self.arm: EvaluateStep | None = None
         self.seed: int | None = None
@@ -118,18 +117,3 @@ class Source:
         remote = models.parse_remote((arm.model or self.plan.model).name)
         base = f"{remote.name} at its endpoint" if remote else "the base model as it is"
         return f"it is {base}" + (f", given {' and '.join(besides)}" if besides else "")
-
-
-def _read_report(path: Path) -> dict[str, Any] | None:
-    """The run's report; None before there is one. BadInput when it is damaged."""
-    file = path / REPORT
-    if not file.is_file():
-        return None
-    try:
-        found = dict(json.loads(file.read_text("utf-8")))
-        str(found["verdict"]["winner"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise BadInput(
-            f"{file} is damaged: {error!r}", f"write it again with: tunewise run {path} --resume"
-        ) from None
-    return found

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import shutil
 import zipfile
 from collections.abc import Callable
@@ -132,8 +134,6 @@ def _huge(members: Members, listed: dict[str, Any]) -> None:
 
 def _relisted(members: Members, listed: dict[str, Any]) -> None:
     """Change a file and its hash in the list: then the run's own manifest tells."""
-    import hashlib
-
     data = members[f"{INSIDE}report.md"] + b"# better\n"
     members[f"{INSIDE}report.md"] = data
     listed["files"]["report.md"] = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
@@ -141,6 +141,20 @@ def _relisted(members: Members, listed: dict[str, Any]) -> None:
 
 def _newer(members: Members, listed: dict[str, Any]) -> None:
     listed["schema"] = 2
+
+
+def _newer_form(members: Members, listed: dict[str, Any]) -> None:
+    listed |= {"schema": 7, "runs": listed.pop("run"), "files": []}
+
+
+def _unnumbered(members: Members, listed: dict[str, Any]) -> None:
+    listed["schema"] = 0
+
+
+def _two_in_one(members: Members, listed: dict[str, Any]) -> None:
+    """A name that is a file's and a folder's."""
+    members[f"{INSIDE}plan.yaml/more"] = b"x"
+    listed["files"]["plan.yaml/more"] = {"bytes": 1, "sha256": hashlib.sha256(b"x").hexdigest()}
 
 
 def _named(members: Members, listed: dict[str, Any]) -> None:
@@ -156,7 +170,10 @@ WAYS_OUT = (
 )  # fmt: skip
 LIES = (
     (_stranger, "not in its bundle.json"), (_shorter, "bytes, not"), (_changed, "differs from its list"),
-    (_missing, "plan.yaml is missing"), (_huge, "bytes, not"), (_relisted, "report.md"), (_newer, "schema 2"),
+    (_missing, "plan.yaml is missing"), (_huge, "bytes, not"), (_newer, "schema 2"),
+    (_relisted, "the run in {file} is damaged: report.md has"),
+    (_newer_form, "newer tunewise: tunewise-bundle of schema 7"), (_unnumbered, "its schema is 0"),
+    (_two_in_one, "plan.yaml/more' cannot be written"), (_outside("n" * 300), "cannot be written"),
     (_named, "malformed"), (_top, "no plain file"), *((_outside(name), "no plain file") for name in WAYS_OUT),
 )  # fmt: skip
 
@@ -165,9 +182,10 @@ LIES = (
 def test_an_archive_that_lies_is_refused_and_nothing_is_left(
     rewritten: Callable[..., Path], tmp_path: Path, change: Callable[..., None], said: str
 ) -> None:
+    file = rewritten(change)
     with pytest.raises(BadInput) as refused:
-        unbundle(rewritten(change), tmp_path / "out")
-    assert said in refused.value.message
+        unbundle(file, tmp_path / "out")
+    assert said.format(file=file) in refused.value.message
     assert refused.value.exit_code == 3
     assert sorted(p.name for p in tmp_path.iterdir()) == ["changed.zip"]
 
@@ -217,6 +235,34 @@ def test_flipped_bytes_are_found(archive: Path, tmp_path: Path) -> None:
         except BadInput:
             refused += 1
     assert refused >= 10
+
+
+@pytest.mark.parametrize("packed", [zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2, zipfile.ZIP_DEFLATED])
+def test_damage_is_told_however_a_member_is_packed(tmp_path: Path, packed: int) -> None:
+    file = tmp_path / "packed.zip"
+    with zipfile.ZipFile(file, "w", packed) as target:
+        target.writestr(LIST, json.dumps({"kind": "tunewise-bundle", "schema": 1, "run": "a", "files": {}}))
+    data = bytearray(file.read_bytes())
+    begin = 30 + len(LIST) + 4
+    data[begin : begin + 12] = b"\xff" * 12
+    file.write_bytes(data)
+    with pytest.raises(BadInput, match="damaged"):
+        unbundle(file, tmp_path / "out")
+
+
+def test_a_bundles_folder_is_taken_and_what_is_no_file_is_told(
+    archive: Path, llama: Any, tmp_path: Path
+) -> None:
+    assert unbundle(archive.parent, tmp_path / "out").checked["run"] == "harbour"
+    with pytest.raises(BadInput, match="is a run folder already") as refused:
+        unbundle(llama.path, tmp_path / "again")
+    assert "--to bundle" in refused.value.hint
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(BadInput, match="holds 0 archives"):
+        unbundle(tmp_path / "empty", tmp_path / "again")
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(BadInput, match="no plain file"):
+        unbundle(tmp_path / "pipe", tmp_path / "again")
 
 
 def test_a_run_that_was_not_finished_is_not_bundled(llama: Any, tmp_path: Path) -> None:
