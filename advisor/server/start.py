@@ -40,6 +40,8 @@ class Wish:
     token: Path | None = None
     hosts: tuple[str, ...] = ()
     origins: tuple[str, ...] = ()
+    model: Path | None = None
+    """The folder of the run's base, where that lies elsewhere than the plan says."""
 
 
 def serve(wish: Wish, limits: Limits, queue: int) -> None:
@@ -49,7 +51,7 @@ def serve(wish: Wish, limits: Limits, queue: int) -> None:
     CannotRun when the address is taken.
     """
     key.check(wish.host, wish.token)
-    desk = Desk(wish.run)
+    desk = Desk(wish.run, model=wish.model)
     choices, missing = catalogue(desk)
     opener = None
     if wish.token is not None:

@@ -55,8 +55,10 @@ def make(job: Job) -> Made:
     how = (
         f"```bash\ntunewise export {file} --to run --out runs/{source.plan.name}\n```\n\nEvery file is checked against "
         f"`{LIST}` in the archive, and the run against its own manifest. The base model and the embedder are not in it: "
-        "they are obtained by name and must have the plan's fingerprints.\n\nThe run's own plan and log are in it as they "
-        "are: they name folders of the machine it ran on. Arms that show examples need the examples' file in its place.\n"
+        "they are obtained by name, and ones with other fingerprints than the run's log holds are refused. A base that came "
+        "from a folder is given by its folder here: `tunewise ask RUN QUESTION --model FOLDER`.\n\nThe run's own plan and "
+        "log are in it as they are: they name folders of the machine it ran on. Arms that show examples need the examples' "
+        "file in the place that the plan names.\n"
     )
     of = {"files": f"{len(found):,}, {size:,} bytes unpacked"}
     return Made(how, {"files read back and equal": read, "bytes unpacked": size}, of=of)

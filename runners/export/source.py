@@ -10,9 +10,9 @@ from rag.durable import MANIFEST, check_manifest, sha256_file
 from rag.errors import BadInput
 from rag.generations import CURRENT
 from runners import models
-from runners.bench import obtain
 from runners.card import CARD
 from runners.plan import EvaluateStep, Plan
+from runners.recorded import Recorded
 from runners.rundir import EVENTS, INDEX, PLAN, OnEvent, RunFolder, open_run, read_report, read_run_plan
 
 ADAPTER = "adapter_config.json"
@@ -25,8 +25,8 @@ class Source:
     weights where weights are needed.
     """
 
-    def __init__(self, path: Path, on_event: OnEvent = None) -> None:
-        """Open the run and check it; `choose` says which arm is meant."""
+    def __init__(self, path: Path, on_event: OnEvent = None, model: Path | None = None) -> None:
+        """Open the run and check it; `choose` says which arm is meant, ``model`` where its base lies now."""
         self.run: RunFolder = open_run(path)
         self.run.check()
         self.plan: Plan = read_run_plan(path)
@@ -34,6 +34,7 @@ class Source:
         """Whether the run was finished; an unfinished one has no verdict."""
         self.report = read_report(path)
         self.tell = on_event or (lambda event: None)
+        self.recorded = Recorded(self.run, self.plan, model, self.tell)
         self.arm: EvaluateStep | None = None
         self.seed: int | None = None
         self.weights: Path | None = None
@@ -78,7 +79,7 @@ class Source:
     @cached_property
     def base(self) -> models.Model:
         """The base that the weights were made on, obtained if need be; BadInput when it is another one here."""
-        found = obtain(self.plan.model, "base", self.tell)
+        found = self.recorded.base(self.plan.model)
         if self.weights is not None:
             from runners.attach import check_made_on
 
