@@ -39,7 +39,7 @@ def read_scores(run: Path) -> list[ArmScores]:
         ]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise BadInput(
-            f"{path} is damaged: {error!r}", "score it again with: tunewise run --resume"
+            f"{path} is damaged: {error!r}", f"score it again with: tunewise run {run} --resume"
         ) from None
 
 

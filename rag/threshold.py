@@ -89,5 +89,5 @@ class Threshold:
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise BadInput(
-                f"the refusal threshold is damaged: {error!r}", "fit it again with: tunewise run --resume"
+                f"the refusal threshold is damaged: {error!r}", "fit it again with: tunewise run RUN --resume"
             ) from error

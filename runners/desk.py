@@ -87,7 +87,7 @@ class Desk:
         if not weights.exists():
             raise BadInput(
                 f"the run has no weights for the arm {arm} ({weights.name} is missing)",
-                "finish it with: tunewise run --resume",
+                f"finish it with: tunewise run {self.bench.run.path} --resume",
             )
         return weights
 

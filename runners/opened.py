@@ -75,7 +75,7 @@ class Run:
             }
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise BadInput(
-                f"{path} is damaged: {error!r}", "score it again with: tunewise run --resume"
+                f"{path} is damaged: {error!r}", f"score it again with: tunewise run {self.path} --resume"
             ) from None
         return dict(sorted(means.items(), key=lambda pair: -pair[1]))
 

@@ -120,7 +120,11 @@ class RunFolder:
     def check(self) -> None:
         """Check a sealed run against its manifest; BadInput names the file that differs. Unsealed, there is none."""
         if (self.path / MANIFEST).exists():
-            check_manifest(self.path, "run", LIVING)
+            try:
+                check_manifest(self.path, "run", LIVING)
+            except BadInput as problem:
+                again = f"put that file back, or run it again: tunewise run {self.path} --overwrite"
+                raise BadInput(problem.message, problem.hint or again) from None
 
 
 def is_run(path: Path) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
@@ -120,11 +121,16 @@ def diff(a: Path, b: Path) -> dict[str, Any]:
 def remove(path: Path) -> Path:
     """Put a run into the trash folder beside it; return where it lies now.
 
-    Raises BadInput when it is no run or is being written, UsageProblem when it is a link: what a link leads to is
-    somebody else's.
+    Raises BadInput when it is no run or is being written, UsageProblem when it is in the trash already or is a link:
+    what a link leads to is somebody else's.
     """
     path = _own(path)
     open_run(path)
+    if (inside := path.resolve().parent).name == TRASH:
+        raise UsageProblem(
+            f"{path} is in the trash already",
+            f"bring the last one back: tunewise runs undo {shlex.quote(str(inside.parent))}",
+        )
     trash = _trash(path.parent)
     with writer_lock(path):
         trash.mkdir(exist_ok=True)

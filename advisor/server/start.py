@@ -69,7 +69,9 @@ def serve(wish: Wish, limits: Limits, queue: int) -> None:
     )  # fmt: skip
     listening = _bind(config)
     if missing:
-        _say(f"without {', '.join(missing)}: the run has no weights for them (tunewise run --resume)")
+        _say(
+            f"without {', '.join(missing)}: the run has no weights for them (tunewise run {wish.run} --resume)"
+        )
     desk.ready(next(iter(choices.values())).step)
     where = f"[{wish.host}]" if ":" in wish.host else wish.host
     address = f"http://{where}:{listening.getsockname()[1]}"

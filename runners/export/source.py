@@ -106,7 +106,7 @@ class Source:
         if not folder.is_dir():
             raise BadInput(
                 f"the run has no weights for the arm {arm.arm} ({folder.name} is missing)",
-                "finish it with: tunewise run --resume",
+                f"finish it with: tunewise run {self.run.path} --resume",
             )
         kind = "adapter" if (folder / ADAPTER).is_file() else "model"
         self.facts, self.weights = check_manifest(folder, kind, (CARD,)), folder
