@@ -6,8 +6,9 @@ import hashlib
 import json
 import os
 import shutil
+import tempfile
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -263,6 +264,35 @@ def test_a_bundles_folder_is_taken_and_what_is_no_file_is_told(
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(BadInput, match="no plain file"):
         unbundle(tmp_path / "pipe", tmp_path / "again")
+
+
+@pytest.fixture
+def shelf() -> Iterator[Path]:
+    """A folder that everybody may write into, whoever the tests run as."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o777)
+        yield Path(folder)
+
+
+def test_a_run_where_nothing_can_be_written_is_bundled(archive: Path, llama: Any, shelf: Path) -> None:
+    shutil.copytree(llama.path, shelf / "run")
+    folders = [path for path in (shelf / "run").rglob("*") if path.is_dir()]
+    for folder in (shelf / "run", *folders):
+        folder.chmod(0o555)
+    child = os.fork()
+    if child == 0:  # somebody else, to whom the modes mean something
+        code = 1
+        try:
+            if os.geteuid() == 0:
+                os.setuid(65534)
+            export(shelf / "run", Wish("bundle", out=shelf / "out"))
+            code = 0
+        finally:
+            os._exit(code)
+    assert os.waitpid(child, 0)[1] == 0
+    assert (shelf / "out" / "harbour.zip").read_bytes() == archive.read_bytes()
+    for folder in (shelf / "run", *folders):
+        folder.chmod(0o755)
 
 
 def test_a_run_that_was_not_finished_is_not_bundled(llama: Any, tmp_path: Path) -> None:
