@@ -20,6 +20,7 @@ from typing import Any
 from rag.durable import MANIFEST, publish_folder, writer_lock, writing_into
 from rag.errors import BadInput, UsageProblem
 from rag.versions import UPDATE, format_of
+from runners.bench import named_models
 from runners.export.bundle import INSIDE, KIND, LIST
 from runners.export.job import Exported
 from runners.export.parcel import prepared, require_room
@@ -56,14 +57,16 @@ def unbundle(file: Path, out: Path | None = None, overwrite: bool = False) -> Ex
             with prepared(out) as made:
                 for name, info in found.items():
                     _unpack(archive, info, entries[name], made / name, file)
-                checked = _check(made, file)
+                checked, notes = _check(made, file)
                 _publish(made, out)
     except (zipfile.BadZipFile, UnicodeDecodeError) as error:
         raise BadInput(f"{file} is no bundle, or is damaged: {error}", _AGAIN) from None
     except (NotImplementedError, RuntimeError) as error:  # an unknown way to pack, a password
         raise BadInput(f"{file} cannot be read: {error}", _AGAIN) from None
     sizes = {name: int(entry["bytes"]) for name, entry in entries.items()}
-    return Exported("run", None, None, out, sizes, checked, "", (), round(time.perf_counter() - started, 2))
+    return Exported(
+        "run", None, None, out, sizes, checked, "", notes, round(time.perf_counter() - started, 2)
+    )
 
 
 def _archive(given: Path) -> Path:
@@ -197,8 +200,11 @@ def _unpack(
         ) from None
 
 
-def _check(made: Path, file: Path) -> dict[str, Any]:
-    """Check the unpacked run as any other; return what was found. BadInput names the archive, the folder goes."""
+def _check(made: Path, file: Path) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Check the unpacked run as any other; return what was found and what to know.
+
+    BadInput names the archive, because the folder goes.
+    """
     try:
         return _found(made)
     except BadInput as problem:
@@ -206,8 +212,8 @@ def _check(made: Path, file: Path) -> dict[str, Any]:
         raise BadInput(problem.message.replace(str(made), f"the run in {file}"), hint) from None
 
 
-def _found(made: Path) -> dict[str, Any]:
-    """Check plan, manifest and index of an unpacked run; return what is told of them."""
+def _found(made: Path) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Check plan, manifest and index of an unpacked run; return what is told of them, and whom its models ask."""
     if not (made / MANIFEST).is_file() or not (made / PLAN).is_file():
         raise BadInput(f"{made} was not finished")
     plan = read_run_plan(made)
@@ -220,7 +226,12 @@ def _found(made: Path) -> dict[str, Any]:
         found |= {"documents": checked["documents"], "passages": checked["chunks"]}
     for lock in made.rglob(".writer.*"):
         lock.unlink()
-    return found
+    asked = [
+        f"its plan asks {row['model']} at {row['endpoint']}: what is asked goes there, with your API key where one is set"
+        for row in named_models(plan)
+        if "endpoint" in row
+    ]
+    return found, tuple(asked)
 
 
 def _publish(made: Path, out: Path) -> None:

@@ -20,7 +20,8 @@ from runners.export.bundle import INSIDE, LIST
 from runners.export.export import export
 from runners.export.job import Wish
 from runners.export.unbundle import unbundle
-from runners.rundir import open_run
+from runners.plan import parse_plan
+from runners.rundir import RunFolder, open_run
 
 Members = dict[str, bytes]
 
@@ -313,6 +314,25 @@ def test_a_damaged_index_is_not_bundled(llama: Any, tmp_path: Path) -> None:
     for to in ("bundle", "index"):
         with pytest.raises(BadInput, match="damaged"):
             export(tmp_path / "run", Wish(to, out=tmp_path / to))
+
+
+def test_the_endpoints_that_a_bundles_plan_asks_are_named(tmp_path: Path) -> None:
+    """Whoever asks such a run sends its key there, so it is told before anything is asked."""
+    asked = {"name": "openai:theirs@https://models.example:8443/v1"}
+    body = {
+        "name": "far", "choice": "prompting", "model": asked, "judge": {"name": "openai:judge@http://10.0.0.1/v1"},
+        "data": {"questions": "q.jsonl"}, "weights": {"token_f1": 1},
+        "steps": [{"kind": "evaluate", "arm": "prompting"}],
+    }  # fmt: skip
+    run = RunFolder.create(tmp_path / "far", parse_plan(body))
+    run.seal({})
+    made = export(run.path, Wish("bundle", out=tmp_path / "bundle"))
+    notes = unbundle(made.out, tmp_path / "back").notes
+    assert [note.split(":")[0] for note in notes] == [
+        "its plan asks theirs at models.example",
+        "its plan asks judge at 10.0.0.1",
+    ]
+    assert all("API key" in note for note in notes)
 
 
 def test_what_is_no_bundle_is_told(tmp_path: Path, llama: Any) -> None:
