@@ -17,9 +17,9 @@ KEPT_TURNS = 2
 """Earlier question/answer pairs an arm without retrieval is shown; small models lose the thread beyond that."""
 
 
-def converse(path: Path, arm_name: str | None, as_json: bool = False) -> None:
+def converse(path: Path, arm_name: str | None, as_json: bool = False, model: Path | None = None) -> None:
     """Answer questions until an empty line, /quit or the end of the input; ``as_json`` prints a line for each answer."""
-    desk = Desk(path, tell)
+    desk = Desk(path, tell, model)
     arm = desk.arm(arm_name)
     history: list[Message] = []
     previous = ""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from advisor.output import command, emit, note
 from rag.errors import GateNotMet, UsageProblem
 from runners.plan import Plan, read_plan
-from runners.rundir import PLAN, RunFolder, read_run_plan
+from runners.rundir import RunFolder, is_run, read_run_plan
 
 if TYPE_CHECKING:
     from advisor.remembering import Label
@@ -39,7 +39,7 @@ def execute(
         raise UsageProblem("--resume and --overwrite exclude each other", "choose one")
     if seeds is not None and quick:
         raise UsageProblem("--quick trains one seed", "leave out --quick, or --seeds")
-    if (path / PLAN).is_file():
+    if is_run(path):
         if seeds is not None:
             raise UsageProblem(
                 f"{path} keeps the seeds it was begun with", "give the plan's file with --seeds"

@@ -29,8 +29,10 @@ def import_run(file: Path, wish: Wish, as_json: bool) -> None:
     """Unpack a bundle and tell what is in it; UsageProblem for flags that mean nothing there."""
     from runners.export.unbundle import unbundle
 
-    if wish.arm is not None or wish.seed is not None or wish.dtype != "auto":
-        raise UsageProblem("--to run unpacks a bundle as it is", "leave out --arm, --seed and --dtype")
+    if wish.arm is not None or wish.seed is not None or wish.dtype != "auto" or wish.model is not None:
+        raise UsageProblem(
+            "--to run unpacks a bundle as it is", "leave out --arm, --seed, --dtype and --model"
+        )
     with _told_when_interrupted(file, wish):
         made = unbundle(file, wish.out, wish.overwrite)
     show(made, as_json)

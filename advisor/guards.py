@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rag.versions import format_of
 from runners import drift, staleness
 from runners.bench import REFUSAL
 from runners.data import Question
@@ -63,4 +64,6 @@ def _forgetting(run: RunFolder) -> dict[str, Any] | None:
 def _refusal(run: Path) -> dict[str, Any] | None:
     """The threshold of refusing with its curve; None for a run without an index."""
     path = run / REFUSAL
-    return dict(json.loads(path.read_text("utf-8"))) if path.is_file() else None
+    if not path.is_file():
+        return None
+    return format_of("refusal").today(dict(json.loads(path.read_text("utf-8"))), path)

@@ -21,7 +21,7 @@ from runners.data import Question
 from runners.judge import JUDGED
 from runners.judged import summary
 from runners.plan import Plan, TrainStep
-from runners.rundir import PLAN, REPORT, TRIAL, RunFolder, read_lines
+from runners.rundir import REPORT, TRIAL, RunFolder, open_run, read_lines
 from runners.trial import SCORES, ArmScores
 from runners.untuned import FOLDER, FOUND
 
@@ -40,7 +40,7 @@ def read_scores(run: Path) -> list[ArmScores]:
         ]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise BadInput(
-            f"{path} is damaged: {error!r}", "score it again with: tunewise run --resume"
+            f"{path} is damaged: {error!r}", f"score it again with: tunewise run {run} --resume"
         ) from None
 
 
@@ -48,8 +48,8 @@ def read_report(run: Path) -> dict[str, Any]:
     """Read a run's finished report; BadInput when there is none yet."""
     path = run / REPORT
     if not path.is_file():
-        what = "has no report yet" if (run / PLAN).is_file() else "is not a run folder"
-        raise BadInput(f"{run} {what}", f"finish it with: {command('run', run, '--resume')}")
+        open_run(run)
+        raise BadInput(f"{run} has no report yet", f"finish it with: {command('run', run, '--resume')}")
     try:
         loaded = dict(json.loads(path.read_text("utf-8")))
     except (ValueError, TypeError) as error:

@@ -13,8 +13,9 @@ from advisor import render
 from advisor.output import emit
 from advisor.values import say
 from rag.errors import BadInput, UsageProblem
+from rag.versions import UPDATE
 from runners import runs
-from runners.rundir import PLAN
+from runners.rundir import is_run
 from runners.runs import Known
 
 COLOURS = {"finished": "green", "unfinished": "yellow", "writing": "cyan", "damaged": "red"}
@@ -43,7 +44,8 @@ def list_runs(place: Path, as_json: bool) -> None:
         if run.problem:
             screen.print(f"  {run.name}: {run.problem}", markup=False, soft_wrap=True)
     if gone:
-        line = f"{len(gone)} removed; the last was {gone[-1]}: tunewise runs undo brings it back"
+        back = "tunewise runs undo" + ("" if place == runs.PLACE else f" {shlex.quote(str(place))}")
+        line = f"{len(gone)} removed; the last was {gone[-1]}: {back} brings it back"
         screen.print(line, style="dim", markup=False, soft_wrap=True)
 
 
@@ -55,8 +57,10 @@ def show(run: Path, as_json: bool) -> None:
     else:
         _show(known)
     if known.problem:
+        newer = known.hint == UPDATE
         raise BadInput(
-            f"{known.path} is damaged: {known.problem}", "restore it, or run the plan again with --overwrite"
+            known.problem if newer else f"{known.path} is damaged: {known.problem}",
+            known.hint or f"put it back, or run it again: tunewise run {known.path} --overwrite",
         )
 
 
@@ -122,13 +126,20 @@ def remove(chosen: Sequence[Path], emptied: Path | None, as_json: bool) -> None:
         else:
             print(f"deleted {count} run{'s' * (count != 1)} for good, {_size(size)}")
         return
-    places = [named(run) for run in chosen]
-    moved = [(place, runs.remove(place)) for place in dict.fromkeys(places)]
-    if as_json:
-        emit({"schema": 1, "removed": [{"run": str(run), "trash": str(trash)} for run, trash in moved]})
-        return
-    for run, _ in moved:
-        print(f"removed {run}; bring it back with: tunewise runs undo {shlex.quote(str(run.parent))}")
+    places: dict[Path, Path] = {}
+    for place in map(named, chosen):
+        places.setdefault(place if place.is_symlink() else place.resolve(), place)
+    moved: list[dict[str, str]] = []
+    try:
+        for one, place in places.items():
+            trash = runs.remove(place)
+            run = trash.parent.parent / one.name
+            moved.append({"run": str(run), "trash": str(trash)})
+            if not as_json:
+                print(f"removed {run}; bring it back with: tunewise runs undo {shlex.quote(str(run.parent))}")
+    finally:  # what is gone is told, whatever stops the next one
+        if as_json and moved:
+            emit({"schema": 1, "removed": moved})
 
 
 def undo(place: Path, as_json: bool) -> None:
@@ -145,7 +156,7 @@ def named(run: Path) -> Path:
     if run.exists() or run.is_symlink():
         return run
     inside = runs.PLACE / run
-    if len(run.parts) == 1 and (inside / PLAN).is_file():
+    if len(run.parts) == 1 and is_run(inside):
         return inside
     names = [known.name for known in runs.find()]
     close = difflib.get_close_matches(run.name, names, n=1, cutoff=0.5)

@@ -75,6 +75,8 @@ FORMATS: tuple[Format, ...] = (
     Format("tunewise-index-generation", again=f"build the index again: {_AGAIN}"),
     Format("text store", again=f"build the index again: {_AGAIN}"),
     Format("adapter", again="train it again"),
+    Format("refusal", again="fit it again: tunewise run RUN --resume"),
+    Format("tunewise-bundle", again="make it again: tunewise export RUN --to bundle"),
     Format("model", again="obtain it again: tunewise models pull NAME"),
     Format("calibration", again="measure again: tunewise doctor --calibrate"),
 )

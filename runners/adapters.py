@@ -33,6 +33,8 @@ class Stored:
     """"adapter" or "model"."""
     problem: str
     """Why it cannot be used as it is, "" when it can."""
+    hint: str = ""
+    """What to do about the problem, where that is known."""
     base: str = ""
     source: str = ""
     revision: str = ""
@@ -86,8 +88,9 @@ def show(folder: Path, bases: dict[str, str] | None = None) -> Stored:
     except (BadInput, OSError, ValueError, TypeError, AttributeError) as error:
         return Stored(folder, kind, f"what it is cannot be read: {error}", bytes=size)
     base = manifest.get("base") or {}
-    problem = _damage(folder, kind, base) or _elsewhere(base, {} if bases is None else bases)
-    return Stored(folder, kind, problem, bytes=size, **told)
+    problem, hint = _damage(folder, kind, base)
+    problem = problem or _elsewhere(base, {} if bases is None else bases)
+    return Stored(folder, kind, problem, hint, bytes=size, **told)
 
 
 def _told(manifest: dict[str, Any], kind: str, adapter: dict[str, Any]) -> dict[str, Any]:
@@ -108,19 +111,19 @@ def _told(manifest: dict[str, Any], kind: str, adapter: dict[str, Any]) -> dict[
     }
 
 
-def _damage(folder: Path, kind: str, base: Mapping[str, str]) -> str:
-    """Return what in the folder is not as it was trained: a file, the tokenizer, the template; "" if nothing."""
+def _damage(folder: Path, kind: str, base: Mapping[str, str]) -> tuple[str, str]:
+    """Return what in the folder is not as it was trained (a file, the tokenizer, the template) and a hint, or ""."""
     try:
         check_manifest(folder, kind, (CARD,))
         here = {"tokenizer": tokenizer_hash(folder), "template": template_hash(folder)}
     except BadInput as damage:
-        return damage.message
+        return damage.message, damage.hint
     if not base.get("fingerprint"):
-        return "it does not say which base it was made on"
+        return "it does not say which base it was made on", ""
     for name, found in here.items():
         if (made := base.get(f"{name}_sha256")) and made != found:
-            return f"its {name} is {found[:16]}, it was trained with {made[:16]}"
-    return ""
+            return f"its {name} is {found[:16]}, it was trained with {made[:16]}", ""
+    return "", ""
 
 
 def _elsewhere(base: Mapping[str, str], bases: dict[str, str]) -> str:

@@ -142,7 +142,8 @@ def read_choice(folder: Path, arm: str) -> dict[str, Any] | None:
         return dict(found) if found else None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise BadInput(
-            f"{path} is damaged: {error!r}", "remove it, and choose again: tunewise run --resume"
+            f"{path} is damaged: {error!r}",
+            f"remove it, and choose again: tunewise run {folder.parent} --resume",
         ) from None
 
 

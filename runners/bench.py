@@ -6,7 +6,7 @@ import gc
 import json
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -46,17 +46,20 @@ def obtain(wanted: PlanModel, kind: str, on_event: OnEvent = None) -> models.Mod
     return model
 
 
-def obtain_bases(plan: Plan, on_event: OnEvent = None) -> dict[str, Base]:
+def obtain_bases(
+    plan: Plan, on_event: OnEvent = None, get: Callable[[PlanModel], models.Model] | None = None
+) -> dict[str, Base]:
     """Every model that the plan's arms answer with, by the name the plan gives it, the plan's own first.
 
-    Nothing is sent to an endpoint here. BadInput when one may not be contacted, or is to be tuned.
+    ``get`` brings one that has its weights here, :func:`obtain` by default. Nothing is sent to an endpoint here.
+    BadInput when one may not be contacted, or is to be tuned.
     """
     found: dict[str, Base] = {}
     for wanted in (plan.model, *(step.model for step in plan.arms if step.model)):
         remote = models.parse_remote(wanted.name)
         if remote:
             endpoint.check_may_contact(remote.name, remote.url, must_stay_local(plan))
-        found[wanted.name] = remote or obtain(wanted, "base", on_event)
+        found[wanted.name] = remote or (get(wanted) if get else obtain(wanted, "base", on_event))
     if plan.judge and (judge := models.parse_remote(plan.judge.name)):
         endpoint.check_may_contact(judge.name, judge.url, must_stay_local(plan))
     tuned = [step.arm for step in plan.steps if isinstance(step, TrainStep)]

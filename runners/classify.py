@@ -120,7 +120,7 @@ def load(run: Path, arm: str, encoder: Encoder) -> Classifier:
     folder = run / FOLDER / arm
     if not folder.exists():
         raise BadInput(
-            f"the run has no classifier for the arm {arm}", "finish it with: tunewise run --resume"
+            f"the run has no classifier for the arm {arm}", f"finish it with: tunewise run {run} --resume"
         )
     return Classifier(head.load(folder, encoder), encoder)
 

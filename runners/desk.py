@@ -2,32 +2,36 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Generator as Running
 from dataclasses import replace
 from pathlib import Path
 
 from rag.errors import BadInput
 from runners.answer import Answer, answer_all, answer_in_pieces
-from runners.bench import Bench, obtain, obtain_bases
+from runners.bench import Bench
 from runners.completion import Generator
 from runners.data import Example, Question
 from runners.outfit import Outfit, needs_embedder, passages, recall
 from runners.plan import EvaluateStep, Plan
-from runners.rundir import REPORT, OnEvent, open_run, read_run_plan
+from runners.recorded import Recorded
+from runners.rundir import OnEvent, open_run, read_report, read_run_plan
 from runners.shapes import Message
 
 
 class Desk:
     """Answers questions from a run folder; models are loaded at the first question and kept."""
 
-    def __init__(self, path: Path, on_event: OnEvent = None) -> None:
-        """Open a run; BadInput when it is not one, or its files differ from its manifest."""
+    def __init__(self, path: Path, on_event: OnEvent = None, model: Path | None = None) -> None:
+        """Open a run; BadInput when it is not one, or its files or models are not those it was made with.
+
+        ``model`` is the folder of its base, where that lies elsewhere than the plan says.
+        """
         run = open_run(path)
         self.plan: Plan = read_run_plan(path)
         run.check()
-        bases = obtain_bases(self.plan, on_event)
-        embedder = obtain(self.plan.embedder, "embedder", on_event) if needs_embedder(self.plan) else None
+        recorded = Recorded(run, self.plan, model, on_event)
+        bases = recorded.bases()
+        embedder = recorded.embedder() if needs_embedder(self.plan) else None
         self.bench = Bench(self.plan, run, bases[self.plan.model.name], embedder, bases=bases)
         self._outfits: dict[str, Outfit] = {}
 
@@ -42,10 +46,8 @@ class Desk:
 
     def winner(self) -> str:
         """The arm the verdict chose."""
-        report = self.bench.run.path / REPORT
-        if not report.exists():
-            return self.plan.choice
-        return str(json.loads(report.read_text("utf-8"))["verdict"]["winner"])
+        report = read_report(self.bench.run.path)
+        return str(report["verdict"]["winner"]) if report else self.plan.choice
 
     def ask(
         self,
@@ -85,11 +87,17 @@ class Desk:
         if not weights.exists():
             raise BadInput(
                 f"the run has no weights for the arm {arm} ({weights.name} is missing)",
-                "finish it with: tunewise run --resume",
+                f"finish it with: tunewise run {self.bench.run.path} --resume",
             )
         return weights
 
     def _examples(self) -> tuple[Example, ...]:
-        from runners.execution import read_data
+        from runners.execution import read_examples
 
-        return read_data(self.plan)[0]
+        file = self.plan.data.examples
+        if file is not None and not file.exists():
+            raise BadInput(
+                f"the arm shows examples of {file}, which is not there",
+                "put them back in that place, or ask an arm that shows none: --arm ARM",
+            )
+        return read_examples(self.plan)

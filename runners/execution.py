@@ -15,6 +15,7 @@ from runners import (
     judge,
     leakage,
     outfit,
+    recorded,
     require,
     steps,
     trial,
@@ -115,6 +116,7 @@ def _tell_start(bench: Bench, left_out: int, machine: Machine) -> None:
         "plan": plan.digest(),
         "split": split.digest,
         "base": identity(bench.base),
+        "models": recorded.named(plan, bench.bases, bench.embedder_model),
         "overlap": len(overlap(bench.examples, asked)),
         "leakage": leakage.count(plan, bench.examples, asked, left_out),
         "gpu": machine.gpu_name.value,
@@ -131,15 +133,20 @@ def read_data(plan: Plan, on_event: OnEvent = None) -> tuple[tuple[Example, ...]
     return read_guarded(plan, on_event)[:2]
 
 
+def read_examples(plan: Plan, on_event: OnEvent = None) -> tuple[Example, ...]:
+    """Read a plan's examples, as many as it takes; () for a plan without, BadInput for a missing or broken file."""
+    if not plan.data.examples:
+        return ()
+    loaded: ExampleSet = load_examples(plan.data.examples, plan.data.columns)
+    if on_event:
+        _tell_read(loaded, plan.data.examples, on_event)
+    return _draw_examples(loaded.rows, plan.data.max_examples, plan.seed)
+
+
 def read_guarded(plan: Plan, on_event: OnEvent = None) -> tuple[tuple[Example, ...], Split, int]:
     """Do as :func:`read_data`, and count the questions that are not asked because they nearly repeat rows."""
-    examples: tuple[Example, ...] = ()
     require.documents(plan)
-    if plan.data.examples:
-        loaded: ExampleSet = load_examples(plan.data.examples, plan.data.columns)
-        if on_event:
-            _tell_read(loaded, plan.data.examples, on_event)
-        examples = _draw_examples(loaded.rows, plan.data.max_examples, plan.seed)
+    examples = read_examples(plan, on_event)
     questions: tuple[Question, ...] = ()
     if plan.data.questions:
         questions = load_questions(plan.data.questions)

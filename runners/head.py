@@ -104,9 +104,13 @@ def load(folder: Path, embedder: Encoder) -> Head:
         )
         made_with = facts["embedder"]
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-        raise BadInput(f"{folder} is damaged: {error!r}", "train it again: tunewise run --resume") from None
+        raise BadInput(
+            f"{folder} is damaged: {error!r}", "train it again: tunewise run RUN --resume"
+        ) from None
     if made_with != embedder.fingerprint or not fits:
-        raise BadInput(f"{folder} was made with another embedder", "train it again: tunewise run --overwrite")
+        raise BadInput(
+            f"{folder} was made with another embedder", "train it again: tunewise run RUN --overwrite"
+        )
     return head
 
 

@@ -164,7 +164,9 @@ def _resolve(name: str, allow_hub: bool, on_event: OnEvent) -> Model:
     if path.exists():
         return _from_path(path)
     if name.startswith((".", "/", "~")):
-        raise BadInput(f"model path {name!r} does not exist")
+        raise BadInput(
+            f"model path {name!r} does not exist", "put the folder back there, or name another in a new plan"
+        )
     known = find(name)
     if known and (found := _from_cache(known)):
         return found

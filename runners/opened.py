@@ -20,11 +20,13 @@ from runners.trial import SCORES
 class Run:
     """A run folder, ready to be asked; models are loaded at the first question and kept."""
 
-    def __init__(self, folder: RunFolder, plan: Plan, on_event: OnEvent = None) -> None:
+    def __init__(
+        self, folder: RunFolder, plan: Plan, on_event: OnEvent = None, model: Path | None = None
+    ) -> None:
         """Put the parts together; use `load` or `run`."""
         self.folder = folder
         self.plan = plan
-        self._on_event = on_event
+        self._on_event, self._model = on_event, model
 
     @property
     def path(self) -> Path:
@@ -59,7 +61,7 @@ class Run:
     @cached_property
     def desk(self) -> Desk:
         """What answers: the run checked against its manifest, its models obtained."""
-        return Desk(self.path, self._on_event)
+        return Desk(self.path, self._on_event, self._model)
 
     def scores(self) -> dict[str, float]:
         """Return the mean combined score of each arm, best first; {} before the trial was scored."""
@@ -73,7 +75,7 @@ class Run:
             }
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise BadInput(
-                f"{path} is damaged: {error!r}", "score it again with: tunewise run --resume"
+                f"{path} is damaged: {error!r}", f"score it again with: tunewise run {self.path} --resume"
             ) from None
         return dict(sorted(means.items(), key=lambda pair: -pair[1]))
 
@@ -116,7 +118,10 @@ def run(
     return Run(folder, plan, on_event)
 
 
-def load(path: Path | str, on_event: OnEvent = None) -> Run:
-    """Open a run folder; BadInput when there is none at ``path`` or its plan cannot be read."""
+def load(path: Path | str, on_event: OnEvent = None, model: Path | str | None = None) -> Run:
+    """Open a run folder; BadInput when there is none at ``path`` or its plan cannot be read.
+
+    ``model`` is the folder of the run's base, where that lies elsewhere than the plan says.
+    """
     folder = open_run(Path(path))
-    return Run(folder, read_run_plan(folder.path), on_event)
+    return Run(folder, read_run_plan(folder.path), on_event, Path(model) if model else None)

@@ -63,7 +63,7 @@ def recall(bench: Bench, step: EvaluateStep, examples: Callable[[], tuple[Exampl
     if kept is None:
         raise BadInput(
             f"the run has not chosen the examples of the arm {step.arm} yet",
-            "finish it with: tunewise run --resume",
+            f"finish it with: tunewise run {bench.run.path} --resume",
         )
     return _chosen(bench.plan, Candidate.from_json(kept["chosen"]), finder)
 

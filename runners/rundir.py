@@ -6,7 +6,7 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from rag.durable import (
     writer_lock,
 )
 from rag.errors import BadInput, UsageProblem
+from rag.versions import format_of
 from runners.difference import differences
 from runners.plan import Plan, parse_plan, write_plan
 
@@ -49,14 +50,14 @@ class RunFolder:
         """Make the folder, or take the one there is.
 
         Raises UsageProblem when it exists and neither flag is given, BadInput when the plan it was started with
-        differs (naming the keys), or when the folder to overwrite is not a run.
+        differs (naming the keys); UsageProblem too when the folder is not a run, or may not be replaced.
         """
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            is_run = path.is_dir() and (path / PLAN).exists()
-            if overwrite and is_run:
-                _remove(path)
-            elif overwrite or not is_run:
+        if path.exists() and not (path.is_dir() and _is_begun(path)):
+            if not is_run(path):
                 raise UsageProblem(f"{path} exists and is not a run folder", "choose another --out")
+            if overwrite:
+                check_replaceable(path, plan)
+                _remove(path)
             elif not resume:
                 raise UsageProblem(
                     f"{path} exists", "continue it with --resume, or start again with --overwrite"
@@ -70,6 +71,7 @@ class RunFolder:
                     "undo the change, or start again with --overwrite",
                 )
         else:
+            (path / EVENTS).touch()  # first: from its plan on, the folder is known as a run
             write_plan(plan, path / PLAN)
         return cls(path)
 
@@ -118,13 +120,44 @@ class RunFolder:
     def check(self) -> None:
         """Check a sealed run against its manifest; BadInput names the file that differs. Unsealed, there is none."""
         if (self.path / MANIFEST).exists():
-            check_manifest(self.path, "run", LIVING)
+            try:
+                check_manifest(self.path, "run", LIVING)
+            except BadInput as problem:
+                again = f"put that file back, or run it again: tunewise run {self.path} --overwrite"
+                raise BadInput(problem.message, problem.hint or again) from None
+
+
+def is_run(path: Path) -> bool:
+    """Say whether a folder is a run: it has a log or a manifest too, not only a plan, which may lie among documents."""
+    return (path / PLAN).is_file() and any((path / name).is_file() for name in (EVENTS, MANIFEST))
+
+
+def check_replaceable(path: Path, plan: Plan) -> None:
+    """Raise UsageProblem when a run may not be replaced by one of this plan.
+
+    What a plan reads is the user's own, the current folder is somebody's place, and a link leads to another's.
+    """
+    if path.is_symlink():
+        raise UsageProblem(f"{path} is a link: only what lies here is replaced", "choose another --out")
+    inside = path.resolve()
+    plans = [plan]
+    with suppress(BadInput):  # a damaged plan is what --overwrite is for
+        plans.append(read_run_plan(path))
+    for place in (place for each in plans for place in _places(each)):
+        if place.resolve().is_relative_to(inside):
+            raise UsageProblem(
+                f"{path} holds {place}, which the plan reads, so it is not replaced", "choose another --out"
+            )
+    if Path.cwd().is_relative_to(inside):
+        raise UsageProblem(
+            f"{path} is the current folder, so it is not replaced", f"first: cd {inside.parent}"
+        )
 
 
 def open_run(path: Path) -> RunFolder:
     """Open an existing run; BadInput when there is none at `path`."""
-    if not (path / PLAN).is_file():
-        what = "is not a run folder (no plan.yaml)" if path.exists() else "does not exist"
+    if not is_run(path):
+        what = f"is not a run folder (no {PLAN} with {EVENTS})" if path.exists() else "does not exist"
         raise BadInput(f"{path} {what}", "make one with: tunewise run plan.yaml")
     return RunFolder(path)
 
@@ -136,6 +169,21 @@ def read_run_plan(path: Path) -> Plan:
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise BadInput(f"{path / PLAN} cannot be read: {error}", "start again with --overwrite") from None
     return parse_plan(loaded if isinstance(loaded, dict) else {}, str(path / PLAN))
+
+
+def read_report(path: Path) -> dict[str, Any]:
+    """A run's report as today's, {} before there is one; BadInput when it is damaged, names no winner or is newer."""
+    file = path / REPORT
+    if not file.is_file():
+        return {}
+    try:
+        report = format_of("report").today(dict(json.loads(file.read_text("utf-8"))), file)
+        str(report["verdict"]["winner"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BadInput(
+            f"{file} is damaged: {error!r}", f"write it again with: tunewise run {path} --resume"
+        ) from None
+    return report
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
@@ -153,8 +201,23 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
+def _places(plan: Plan) -> list[Path]:
+    """Every file and folder that a plan reads."""
+    data, bases = plan.data, [plan.model, plan.embedder, *(arm.model for arm in plan.arms if arm.model)]
+    files = [data.documents, data.examples, data.replay, data.questions, data.test_questions]
+    files += [Path(plan.forgetting.file)] if plan.forgetting.file else []
+    folders = [Path(base.name).expanduser() for base in bases]
+    return [*(file for file in files if file), *(folder for folder in folders if folder.is_dir())]
+
+
+def _is_begun(path: Path) -> bool:
+    """Say whether a folder is empty, or was left by a run that was cut off before it had its plan."""
+    return all(entry.name == EVENTS and not entry.stat().st_size for entry in path.iterdir())
+
+
 def _remove(path: Path) -> None:
     """Take a run folder away as one thing: it is renamed first, so a crash leaves no half run under its name."""
+    path = path.resolve()
     doomed = path.with_name(f".{path.name}.removed")
     if doomed.exists():
         shutil.rmtree(doomed)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
@@ -18,10 +19,9 @@ from typing import Any
 
 from rag.durable import MANIFEST, has_writer, sync_folder, writer_lock
 from rag.errors import BadInput, UsageProblem
-from rag.versions import format_of
 from runners.difference import differences
 from runners.plan import Plan, step_name
-from runners.rundir import PLAN, REPORT, open_run, read_lines, read_run_plan
+from runners.rundir import is_run, open_run, read_lines, read_report, read_run_plan
 
 PLACE = Path("runs")
 TRASH = ".trash"
@@ -37,6 +37,8 @@ class Known:
     state: str
     """finished, unfinished, writing (by another process) or damaged."""
     problem: str = ""
+    hint: str = ""
+    """What to do about the problem, where that is known."""
     choice: str = ""
     model: str = ""
     outcome: str = ""
@@ -75,16 +77,16 @@ def look(path: Path) -> Known:
     }
     try:
         plan = read_run_plan(path)
-        report = _report(path)
+        report = read_report(path)
     except BadInput as problem:
-        return Known(path.name, path, "damaged", problem.message, **common)
+        return Known(path.name, path, "damaged", problem.message, problem.hint, **common)
     verdict = report.get("verdict") or {}
     scores = {arm["arm"]: arm["score"]["mean"] for arm in report.get("arms", ())}
     done, of = _steps(path, plan)
     finished = bool(report) and (path / MANIFEST).is_file()
     state = "writing" if has_writer(path) else "finished" if finished else "unfinished"
     return Known(
-        path.name, path, state, "", plan.choice, plan.model.name, verdict.get("outcome", ""), verdict.get("winner", ""),
+        path.name, path, state, "", "", plan.choice, plan.model.name, verdict.get("outcome", ""), verdict.get("winner", ""),
         scores.get(verdict.get("winner", "")), f"{done} of {of}", **common,
     )  # fmt: skip
 
@@ -94,13 +96,14 @@ def show(path: Path) -> Known:
     known = look(path)
     extra: dict[str, Any] = {"parts": {part.name: _size(part) for part in sorted(path.iterdir())}}
     if known.state != "damaged":
-        report = _report(path)
+        report = read_report(path)
         extra["verdict"] = (report.get("verdict") or {}).get("text", "")
         extra["arms"] = {arm["arm"]: arm["score"] for arm in report.get("arms", ())}
         try:
             open_run(path).check()
         except BadInput as problem:
-            return Known(**{**_fields(known), "state": "damaged", "problem": problem.message, "extra": extra})
+            told = {"problem": problem.message, "hint": problem.hint}
+            return Known(**{**_fields(known), **told, "state": "damaged", "extra": extra})
     return Known(**{**_fields(known), "extra": extra})
 
 
@@ -118,11 +121,16 @@ def diff(a: Path, b: Path) -> dict[str, Any]:
 def remove(path: Path) -> Path:
     """Put a run into the trash folder beside it; return where it lies now.
 
-    Raises BadInput when it is no run or is being written, UsageProblem when it is a link: what a link leads to is
-    somebody else's.
+    Raises BadInput when it is no run or is being written, UsageProblem when it is in the trash already or is a link:
+    what a link leads to is somebody else's.
     """
     path = _own(path)
     open_run(path)
+    if (inside := path.resolve().parent).name == TRASH:
+        raise UsageProblem(
+            f"{path} is in the trash already",
+            f"bring the last one back: tunewise runs undo {shlex.quote(str(inside.parent))}",
+        )
     trash = _trash(path.parent)
     with writer_lock(path):
         trash.mkdir(exist_ok=True)
@@ -195,7 +203,7 @@ def _gone(trash: Path) -> list[tuple[int, str, Path]]:
 
 
 def _is_run(path: Path) -> bool:
-    return path.is_dir() and not path.name.startswith(".") and (path / PLAN).is_file()
+    return not path.name.startswith(".") and is_run(path)
 
 
 def _files(path: Path) -> Iterator[Path]:
@@ -213,17 +221,6 @@ def _steps(path: Path, plan: Plan) -> tuple[int, int]:
     done = {event["step"] for event in read_lines(path / "events.jsonl") if event.get("event") == "step.done"}
     names = [step_name(step) for step in plan.steps]
     return sum(name in done for name in names), len(names)
-
-
-def _report(path: Path) -> dict[str, Any]:
-    """Return a run's report, {} when it has none yet; BadInput when it is damaged or newer."""
-    if not (path / REPORT).is_file():
-        return {}
-    try:
-        loaded = dict(json.loads((path / REPORT).read_text("utf-8")))
-    except (OSError, ValueError, TypeError) as error:
-        raise BadInput(f"{path / REPORT} is damaged: {error}") from None
-    return format_of("report").today(loaded, path / REPORT)
 
 
 def _fields(known: Known) -> dict[str, Any]:

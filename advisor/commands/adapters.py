@@ -37,4 +37,7 @@ def show(
     found = adapters.show(folder)
     shelf.show_one(found, as_json)
     if found.problem:
-        raise BadInput(f"{folder} cannot be used as it is: {found.problem}", "train it again, or restore it")
+        raise BadInput(
+            f"{folder} cannot be used as it is: {found.problem}",
+            found.hint or "train it again, or restore it",
+        )

@@ -15,6 +15,9 @@ def command(
     arm: str | None = typer.Option(
         None, help="Another arm than the one the verdict chose.", autocompletion=completing.arms
     ),
+    model: Path | None = typer.Option(
+        None, help="The folder of the run's base, where it lies elsewhere now; other weights are refused."
+    ),
     as_json: bool = typer.Option(False, "--json", help="Print the answer as JSON."),
 ) -> None:
     """Answer a question with citations that name file and line; says so when the documents do not hold the answer."""
@@ -24,7 +27,7 @@ def command(
     from advisor.telling import tell
     from runners.opened import load
 
-    opened = load(run, tell)
+    opened = load(run, tell, model)
     if as_json:
         answer = opened.ask(question, arm)
         emit(answer_json(answer, answer.arm), ascii=True)

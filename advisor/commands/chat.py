@@ -14,6 +14,9 @@ def command(
     arm: str | None = typer.Option(
         None, help="Another arm than the one the verdict chose.", autocompletion=completing.arms
     ),
+    model: Path | None = typer.Option(
+        None, help="The folder of the run's base, where it lies elsewhere now; other weights are refused."
+    ),
     as_json: bool = typer.Option(False, "--json", help="Print each answer as a line of JSON."),
 ) -> None:
     """Ask one question after another; follow-ups are turned into questions that stand alone.
@@ -22,4 +25,4 @@ def command(
     """
     from advisor.conversation import converse
 
-    converse(run, arm, as_json)
+    converse(run, arm, as_json, model)

@@ -34,6 +34,9 @@ def command(
         "auto",
         help="Number type of merged, gguf and ollama: auto (the base's own), float32, bfloat16, float16; in GGUF also q8_0.",
     ),
+    model: Path | None = typer.Option(
+        None, help="The folder of the run's base, where it lies elsewhere now; other weights are refused."
+    ),
     as_json: bool = typer.Option(False, "--json", help="Print what was made as JSON."),
 ) -> None:
     """Write a run's result in the form that another tool reads, with a card, after reading it back and comparing it.
@@ -44,7 +47,7 @@ def command(
     from advisor.exporting import export_run, import_run
     from runners.export.job import Wish
 
-    wish = Wish(to, arm, seed, out, overwrite, dtype)
+    wish = Wish(to, arm, seed, out, overwrite, dtype, model)
     if to == "run":
         import_run(run, wish, as_json)
     else:

@@ -25,6 +25,9 @@ def command(
     allow_origin: list[str] = typer.Option(
         [], help="Origin of a page elsewhere that may ask, as https://desk.example; may be repeated."
     ),
+    model: Path | None = typer.Option(
+        None, help="The folder of the run's base, where it lies elsewhere now; other weights are refused."
+    ),
     max_tokens: int = typer.Option(
         1024, min=1, help="Longest answer in tokens, whatever a request asks for."
     ),
@@ -44,4 +47,4 @@ def command(
     from advisor.server.start import Wish, serve
 
     limits = Limits(max_tokens=max_tokens, seconds=time_limit, per_minute=per_minute)
-    serve(Wish(run, host, port, token, tuple(allow_host), tuple(allow_origin)), limits, queue)
+    serve(Wish(run, host, port, token, tuple(allow_host), tuple(allow_origin), model), limits, queue)

@@ -41,6 +41,8 @@ class Wish:
     token: Path | None = None
     hosts: tuple[str, ...] = ()
     origins: tuple[str, ...] = ()
+    model: Path | None = None
+    """The folder of the run's base, where that lies elsewhere than the plan says."""
 
 
 def serve(wish: Wish, limits: Limits, queue: int) -> None:
@@ -50,7 +52,7 @@ def serve(wish: Wish, limits: Limits, queue: int) -> None:
     CannotRun when the address is taken.
     """
     key.check(wish.host, wish.token)
-    desk = Desk(wish.run, tell)
+    desk = Desk(wish.run, tell, wish.model)
     choices, missing = catalogue(desk)
     opener = None
     if wish.token is not None:
@@ -68,7 +70,9 @@ def serve(wish: Wish, limits: Limits, queue: int) -> None:
     )  # fmt: skip
     listening = _bind(config)
     if missing:
-        _say(f"without {', '.join(missing)}: the run has no weights for them (tunewise run --resume)")
+        _say(
+            f"without {', '.join(missing)}: the run has no weights for them (tunewise run {wish.run} --resume)"
+        )
     desk.ready(next(iter(choices.values())).step)
     where = f"[{wish.host}]" if ":" in wish.host else wish.host
     address = f"http://{where}:{listening.getsockname()[1]}"

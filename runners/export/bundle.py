@@ -6,20 +6,22 @@ A zip file, because its list of members can be checked before anything is unpack
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 import zipfile
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import AbstractContextManager, closing, nullcontext
 from pathlib import Path
 from typing import Any
 
 from rag.durable import sha256_file, writer_lock
 from rag.errors import BadInput
+from rag.versions import format_of
 from runners.export.job import Job, Made
 from runners.export.parcel import require_room
 from runners.rundir import INDEX
 
-LIST, KIND, SCHEMA = "bundle.json", "tunewise-bundle", 1
+LIST, KIND = "bundle.json", "tunewise-bundle"
 INSIDE = "run/"
 """Where the run's files are in the archive."""
 _LOCKS = (".writer.lock", ".writer.pid")
@@ -40,11 +42,11 @@ def make(job: Job) -> Made:
             f"finish it with: tunewise run {run} --resume",
         )
     file = f"{source.plan.name}.zip"
-    with writer_lock(run):
+    with _held(run):
         if (run / INDEX).is_dir():
             from rag.check import check
 
-            with writer_lock(run / INDEX):
+            with _held(run / INDEX):
                 check(run / INDEX)
                 found = _pack(run, job, job.made / file)
         else:
@@ -54,11 +56,18 @@ def make(job: Job) -> Made:
     how = (
         f"```bash\ntunewise export {file} --to run --out runs/{source.plan.name}\n```\n\nEvery file is checked against "
         f"`{LIST}` in the archive, and the run against its own manifest. The base model and the embedder are not in it: "
-        "they are obtained by name and must have the plan's fingerprints.\n\nThe run's own plan and log are in it as they "
-        "are: they name folders of the machine it ran on. Arms that show examples need the examples' file in its place.\n"
+        "they are obtained by name, and ones with other fingerprints than the run's log holds are refused. A base that came "
+        "from a folder is given by its folder here: `tunewise ask RUN QUESTION --model FOLDER`.\n\nThe run's own plan and "
+        "log are in it as they are: they name folders of the machine it ran on. Arms that show examples need the examples' "
+        "file in the place that the plan names.\n"
     )
     of = {"files": f"{len(found):,}, {size:,} bytes unpacked"}
     return Made(how, {"files read back and equal": read, "bytes unpacked": size}, of=of)
+
+
+def _held(folder: Path) -> AbstractContextManager[None]:
+    """Keep writers out while a folder is packed; where it cannot be written, there are none."""
+    return writer_lock(folder) if os.access(folder, os.W_OK) else nullcontext()
 
 
 def _pack(run: Path, job: Job, file: Path) -> dict[str, Any]:
@@ -74,7 +83,12 @@ def _pack(run: Path, job: Job, file: Path) -> dict[str, Any]:
                 path = _settled(run / name, copies)
                 entries[name] = {"bytes": path.stat().st_size, "sha256": sha256_file(path)}
                 _add(archive, INSIDE + name, path)
-            listed = {"schema": SCHEMA, "kind": KIND, "run": job.source.plan.name, "files": entries}
+            listed = {
+                "schema": format_of(KIND).current,
+                "kind": KIND,
+                "run": job.source.plan.name,
+                "files": entries,
+            }
             archive.writestr(_info(LIST), json.dumps(listed, indent=1, sort_keys=True) + "\n")
     finally:
         for left in copies.iterdir():

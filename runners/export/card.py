@@ -112,7 +112,7 @@ def _told(source: Source) -> str:
     else:
         seed = f", seed {source.seed}" if source.seed is not None else ""
         said = f"The arm {arm.arm}{seed} of the plan {source.plan.name}, on {short(source.plan.model.name)}."
-    if source.report is None:
+    if not source.report:
         return f"{said} The run was not finished: there is no verdict."
     verdict = source.report["verdict"]
     return f"{said}\n\nVerdict of the run: {verdict['outcome']} ({verdict['strength']}). {verdict['text']}"
@@ -156,7 +156,7 @@ def _made_from(source: Source) -> list[tuple[str, str]]:
         ]
     elif models.parse_remote(plan.model.name):
         rows.append(("model", short(plan.model.name)))
-    data_used = (source.report or {}).get("data", {})
+    data_used = source.report.get("data", {})
     for name, file in data_used.get("files", {}).items():
         rows.append((re.sub("_", " ", name), f"{file['name']}, SHA-256 {file['sha256'][:16]}"))
     if data_used.get("index_input"):

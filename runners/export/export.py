@@ -31,7 +31,7 @@ def export(path: Path, wish: Wish, on_event: OnEvent = None) -> Exported:
     started = time.perf_counter()
     target = target_named(wish.to)
     _check_flags(target, wish)
-    source = Source(path, on_event)
+    source = Source(path, on_event, wish.model)
     if target.of != "run":
         source.choose(wish.arm, wish.seed, target.of == "weights")
     out = wish.out or PLACE / _default_name(source, target)

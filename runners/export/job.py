@@ -30,6 +30,8 @@ class Wish:
     out: Path | None = None
     overwrite: bool = False
     dtype: str = "auto"
+    model: Path | None = None
+    """The folder of the run's base, where that lies elsewhere than the plan says."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from typing import Any
 from rag.durable import write_text
 from rag.errors import BadInput, CannotRun
 from runners import models, secrets
-from runners.bench import Bench, must_stay_local, obtain, obtain_bases
+from runners.bench import Bench, must_stay_local
 from runners.chat import Chat
 from runners.completion import estimated_tokens
 from runners.example import Example
@@ -90,8 +90,8 @@ def training_rows(source: Source) -> tuple[Sequence[Example], dict[str, int], li
             f"The arm {source.arm.arm} was not trained: these are the examples with the plan's instructions."
         )
         return [training_row(plan.prompts, e) for e in examples], {}, [said]
-    bases = obtain_bases(plan, source.tell)
-    embedder = obtain(plan.embedder, "embedder", source.tell) if step.rows == "retrieval" else None
+    bases = source.recorded.bases()
+    embedder = source.recorded.embedder() if step.rows == "retrieval" else None
     bench = Bench(plan, source.run, bases[plan.model.name], embedder, examples, bases=bases)
     rows, account = rows_of(bench, step, step.seeds[0] if source.seed is None else source.seed)
     left_out = account.get("unsupported", 0)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import shlex
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,10 +10,10 @@ from rag.durable import MANIFEST, check_manifest, sha256_file
 from rag.errors import BadInput
 from rag.generations import CURRENT
 from runners import models
-from runners.bench import obtain
 from runners.card import CARD
 from runners.plan import EvaluateStep, Plan
-from runners.rundir import EVENTS, INDEX, PLAN, REPORT, OnEvent, RunFolder, open_run, read_run_plan
+from runners.recorded import Recorded
+from runners.rundir import EVENTS, INDEX, PLAN, OnEvent, RunFolder, open_run, read_report, read_run_plan
 
 ADAPTER = "adapter_config.json"
 
@@ -27,15 +25,16 @@ class Source:
     weights where weights are needed.
     """
 
-    def __init__(self, path: Path, on_event: OnEvent = None) -> None:
-        """Open the run and check it; `choose` says which arm is meant."""
+    def __init__(self, path: Path, on_event: OnEvent = None, model: Path | None = None) -> None:
+        """Open the run and check it; `choose` says which arm is meant, ``model`` where its base lies now."""
         self.run: RunFolder = open_run(path)
         self.run.check()
         self.plan: Plan = read_run_plan(path)
         self.sealed = (path / MANIFEST).is_file()
         """Whether the run was finished; an unfinished one has no verdict."""
-        self.report = _read_report(path)
+        self.report = read_report(path)
         self.tell = on_event or (lambda event: None)
+        self.recorded = Recorded(self.run, self.plan, model, self.tell)
         self.arm: EvaluateStep | None = None
         self.seed: int | None = None
         self.weights: Path | None = None
@@ -80,7 +79,7 @@ class Source:
     @cached_property
     def base(self) -> models.Model:
         """The base that the weights were made on, obtained if need be; BadInput when it is another one here."""
-        found = obtain(self.plan.model, "base", self.tell)
+        found = self.recorded.base(self.plan.model)
         if self.weights is not None:
             from runners.attach import check_made_on
 
@@ -107,7 +106,7 @@ class Source:
         if not folder.is_dir():
             raise BadInput(
                 f"the run has no weights for the arm {arm.arm} ({folder.name} is missing)",
-                "finish it with: tunewise run --resume",
+                f"finish it with: tunewise run {self.run.path} --resume",
             )
         kind = "adapter" if (folder / ADAPTER).is_file() else "model"
         self.facts, self.weights = check_manifest(folder, kind, (CARD,)), folder
@@ -119,19 +118,3 @@ class Source:
         remote = models.parse_remote((arm.model or self.plan.model).name)
         base = f"{remote.name} at its endpoint" if remote else "the base model as it is"
         return f"it is {base}" + (f", given {' and '.join(besides)}" if besides else "")
-
-
-def _read_report(path: Path) -> dict[str, Any] | None:
-    """The run's report; None before there is one. BadInput when it is damaged."""
-    file = path / REPORT
-    if not file.is_file():
-        return None
-    try:
-        found = dict(json.loads(file.read_text("utf-8")))
-        str(found["verdict"]["winner"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise BadInput(
-            f"{file} is damaged: {error!r}",
-            f"write it again with: tunewise run {shlex.quote(str(path))} --resume",
-        ) from None
-    return found

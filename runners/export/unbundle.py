@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import lzma
 import re
 import stat
 import zipfile
@@ -16,17 +17,21 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from rag.durable import MANIFEST, publish_folder, writing_into
+from rag.durable import MANIFEST, publish_folder, writer_lock, writing_into
 from rag.errors import BadInput, UsageProblem
-from runners.export.bundle import INSIDE, KIND, LIST, SCHEMA
+from rag.versions import UPDATE, format_of
+from runners.bench import named_models
+from runners.export.bundle import INSIDE, KIND, LIST
 from runners.export.job import Exported
 from runners.export.parcel import prepared, require_room
-from runners.rundir import INDEX, PLAN, RunFolder, read_run_plan
+from runners.rundir import INDEX, PLAN, RunFolder, check_replaceable, is_run, read_run_plan
 
 LONGEST_LIST = 64 << 20
 """Bytes of the list, at most: half a million files."""
 MOST_FILES = 500_000
 _NAME = re.compile(r"[^\\:\x00-\x1f\x7f]+")
+_UNPACKED = (zlib.error, lzma.LZMAError, EOFError, OSError, zipfile.BadZipFile)
+"""What reading a damaged member raises."""
 _AGAIN = "ask for the archive again: it was changed or cut off on its way"
 
 
@@ -39,6 +44,7 @@ def unbundle(file: Path, out: Path | None = None, overwrite: bool = False) -> Ex
     import time
 
     started = time.perf_counter()
+    file = _archive(file)
     try:
         with zipfile.ZipFile(file) as archive:
             listed = read_list(archive, file)
@@ -51,19 +57,32 @@ def unbundle(file: Path, out: Path | None = None, overwrite: bool = False) -> Ex
             with prepared(out) as made:
                 for name, info in found.items():
                     _unpack(archive, info, entries[name], made / name, file)
-                checked = _check(made)
-                with writing_into(out):
-                    if out.exists():
-                        out.rename(made.parent / "replaced")
-                    publish_folder(made, out)
-    except zipfile.BadZipFile as error:
+                checked, notes = _check(made, file)
+                _publish(made, out)
+    except (zipfile.BadZipFile, UnicodeDecodeError) as error:
         raise BadInput(f"{file} is no bundle, or is damaged: {error}", _AGAIN) from None
     except (NotImplementedError, RuntimeError) as error:  # an unknown way to pack, a password
         raise BadInput(f"{file} cannot be read: {error}", _AGAIN) from None
-    except FileNotFoundError:
-        raise BadInput(f"there is no file {file}", "give the archive that --to bundle made") from None
     sizes = {name: int(entry["bytes"]) for name, entry in entries.items()}
-    return Exported("run", None, None, out, sizes, checked, "", (), round(time.perf_counter() - started, 2))
+    return Exported(
+        "run", None, None, out, sizes, checked, "", notes, round(time.perf_counter() - started, 2)
+    )
+
+
+def _archive(given: Path) -> Path:
+    """Return the archive that was given, by itself or by the folder that ``--to bundle`` made; BadInput otherwise."""
+    if is_run(given):
+        raise BadInput(
+            f"{given} is a run folder already", f"pack it with: tunewise export {given} --to bundle"
+        )
+    found = sorted(given.glob("*.zip")) if given.is_dir() else [given]
+    if len(found) == 1 and found[0].is_file():
+        return found[0]
+    if given.is_dir():
+        what = f"{given} is a folder that holds {len(found)} archives, not one"
+    else:
+        what = f"{given} is no plain file" if given.exists() else f"there is no file {given}"
+    raise BadInput(what, "give the archive that --to bundle made")
 
 
 def read_list(archive: zipfile.ZipFile, file: Path) -> dict[str, Any]:
@@ -78,26 +97,33 @@ def read_list(archive: zipfile.ZipFile, file: Path) -> dict[str, Any]:
         raise BadInput(f"{file} is no bundle: its {LIST} has {info.file_size:,} bytes", _AGAIN)
     try:
         with archive.open(info) as stream:
-            listed = json.loads(stream.read(LONGEST_LIST + 1))
-        kind, schema, name, entries = (listed[key] for key in ("kind", "schema", "run", "files"))
-        formed = all(
-            type(e["bytes"]) is int and e["bytes"] >= 0 and re.fullmatch("[0-9a-f]{64}", e["sha256"])
-            for e in entries.values()
-        )
-        formed = (
-            formed
-            and len(entries) <= MOST_FILES
-            and re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name) is not None
-        )
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, zlib.error, EOFError) as error:
+            listed = dict(json.loads(stream.read(LONGEST_LIST + 1)))
+    except (ValueError, TypeError, RecursionError, *_UNPACKED) as error:
         raise BadInput(
             f"{file} is damaged: its {LIST} cannot be read ({type(error).__name__})", _AGAIN
         ) from None
-    if kind != KIND or not formed:
+    if listed.get("kind") != KIND:
+        raise BadInput(f"{file} is no bundle: its {LIST} is of another kind", _AGAIN)
+    listed = format_of(KIND).today({"schema": None, **listed}, file)  # a newer one may have another form
+    if not _formed(listed):
         raise BadInput(f"{file} is damaged: its {LIST} is malformed", _AGAIN)
-    if type(schema) is not int or schema > SCHEMA:
-        raise BadInput(f"{file} has schema {schema}, this version reads up to {SCHEMA}", "update tunewise")
-    return dict(listed)
+    return listed
+
+
+def _formed(listed: Mapping[str, Any]) -> bool:
+    """Say whether a list names a run and, for each file, its size and hash."""
+    try:
+        name, entries = listed["run"], listed["files"]
+        return (
+            all(
+                type(e["bytes"]) is int and e["bytes"] >= 0 and re.fullmatch("[0-9a-f]{64}", e["sha256"])
+                for e in entries.values()
+            )
+            and len(entries) <= MOST_FILES
+            and re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name) is not None
+        )
+    except (KeyError, TypeError, AttributeError):
+        return False
 
 
 def members(archive: zipfile.ZipFile, entries: Mapping[str, Any], file: Path) -> dict[str, zipfile.ZipInfo]:
@@ -145,7 +171,7 @@ def stream(
                     break
                 digest.update(block)
                 yield block
-    except (zlib.error, EOFError, OSError, zipfile.BadZipFile) as error:
+    except _UNPACKED as error:
         raise BadInput(f"{file} is damaged: {info.filename} cannot be unpacked ({error})", _AGAIN) from None
     if left or digest.hexdigest() != entry["sha256"]:
         raise BadInput(f"{file} is damaged: the SHA-256 of {info.filename} differs from its list", _AGAIN)
@@ -161,16 +187,35 @@ def _inside(name: str) -> bool:
 def _unpack(
     archive: zipfile.ZipFile, info: zipfile.ZipInfo, entry: Mapping[str, Any], path: Path, file: Path
 ) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with writing_into(path.parent), path.open("xb") as target:
-        for block in stream(archive, info, entry, file):
-            target.write(block)
+    try:
+        with writing_into(path.parent):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("xb") as target:
+                for block in stream(archive, info, entry, file):
+                    target.write(block)
+    except OSError as error:  # a name that is a file's and a folder's, or too long
+        raise BadInput(
+            f"{file} is refused: {info.filename[:80]!r} cannot be written ({error.strerror or error})",
+            "do not use this archive",
+        ) from None
 
 
-def _check(made: Path) -> dict[str, Any]:
-    """Check the unpacked run as any other: its plan, its manifest, its index; return what was found."""
+def _check(made: Path, file: Path) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Check the unpacked run as any other; return what was found and what to know.
+
+    BadInput names the archive, because the folder goes.
+    """
+    try:
+        return _found(made)
+    except BadInput as problem:
+        hint = problem.hint if problem.hint == UPDATE else _AGAIN
+        raise BadInput(problem.message.replace(str(made), f"the run in {file}"), hint) from None
+
+
+def _found(made: Path) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Check plan, manifest and index of an unpacked run; return what is told of them, and whom its models ask."""
     if not (made / MANIFEST).is_file() or not (made / PLAN).is_file():
-        raise BadInput("the bundle holds no finished run", "make one with: tunewise export RUN --to bundle")
+        raise BadInput(f"{made} was not finished")
     plan = read_run_plan(made)
     RunFolder(made).check()
     found: dict[str, Any] = {"run": plan.name, "arms": ", ".join(arm.arm for arm in plan.arms)}
@@ -181,13 +226,28 @@ def _check(made: Path) -> dict[str, Any]:
         found |= {"documents": checked["documents"], "passages": checked["chunks"]}
     for lock in made.rglob(".writer.*"):
         lock.unlink()
-    return found
+    asked = [
+        f"its plan asks {row['model']} at {row['endpoint']}: what is asked goes there, with your API key where one is set"
+        for row in named_models(plan)
+        if "endpoint" in row
+    ]
+    return found, tuple(asked)
+
+
+def _publish(made: Path, out: Path) -> None:
+    """Give the run its name in one rename; the run that has it gives way, unless somebody is writing it."""
+    with writing_into(out):
+        if is_run(out):
+            check_replaceable(out, read_run_plan(made))
+            with writer_lock(out):
+                out.rename(made.parent / "replaced")
+        publish_folder(made, out)
 
 
 def _require_free(out: Path, overwrite: bool) -> None:
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return
-    if not (out / PLAN).is_file():
+    if not is_run(out):
         raise UsageProblem(f"{out} exists and is not a run folder", "choose another --out")
     if not overwrite:
         raise UsageProblem(f"{out} exists", "replace it with --overwrite, or choose another --out")

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import shutil
+import tempfile
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,8 @@ from runners.export.bundle import INSIDE, LIST
 from runners.export.export import export
 from runners.export.job import Wish
 from runners.export.unbundle import unbundle
+from runners.plan import parse_plan
+from runners.rundir import RunFolder, open_run
 
 Members = dict[str, bytes]
 
@@ -77,6 +82,24 @@ def test_a_bundle_becomes_the_run_again_and_answers(archive: Path, llama: Any, t
     assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".")] == []
 
 
+def test_only_a_run_that_nobody_writes_is_replaced(archive: Path, tmp_path: Path) -> None:
+    """A plan among documents makes no run, and a run that is being written stays where it is."""
+    project = tmp_path / "project"
+    project.mkdir()
+    (project / "plan.yaml").write_text("name: mine\n", "utf-8")
+    with pytest.raises(UsageProblem, match="not a run folder"):
+        unbundle(archive, project, overwrite=True)
+    assert [p.name for p in project.iterdir()] == ["plan.yaml"]
+    out = unbundle(archive, tmp_path / "out").out
+    (out / "mine.txt").write_text("x", "utf-8")
+    with open_run(out).writing(), pytest.raises(BadInput, match="written by another process"):
+        unbundle(archive, out, overwrite=True)
+    assert (out / "mine.txt").is_file()
+    unbundle(archive, out, overwrite=True)
+    assert not (out / "mine.txt").exists()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["out", "project"]
+
+
 def test_equal_runs_give_equal_archives(archive: Path, llama: Any, tmp_path: Path) -> None:
     again = export(llama.path, Wish("bundle", out=tmp_path / "again"))
     assert (again.out / "harbour.zip").read_bytes() == archive.read_bytes()
@@ -113,8 +136,6 @@ def _huge(members: Members, listed: dict[str, Any]) -> None:
 
 def _relisted(members: Members, listed: dict[str, Any]) -> None:
     """Change a file and its hash in the list: then the run's own manifest tells."""
-    import hashlib
-
     data = members[f"{INSIDE}report.md"] + b"# better\n"
     members[f"{INSIDE}report.md"] = data
     listed["files"]["report.md"] = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
@@ -122,6 +143,20 @@ def _relisted(members: Members, listed: dict[str, Any]) -> None:
 
 def _newer(members: Members, listed: dict[str, Any]) -> None:
     listed["schema"] = 2
+
+
+def _newer_form(members: Members, listed: dict[str, Any]) -> None:
+    listed |= {"schema": 7, "runs": listed.pop("run"), "files": []}
+
+
+def _unnumbered(members: Members, listed: dict[str, Any]) -> None:
+    listed["schema"] = 0
+
+
+def _two_in_one(members: Members, listed: dict[str, Any]) -> None:
+    """A name that is a file's and a folder's."""
+    members[f"{INSIDE}plan.yaml/more"] = b"x"
+    listed["files"]["plan.yaml/more"] = {"bytes": 1, "sha256": hashlib.sha256(b"x").hexdigest()}
 
 
 def _named(members: Members, listed: dict[str, Any]) -> None:
@@ -137,7 +172,10 @@ WAYS_OUT = (
 )  # fmt: skip
 LIES = (
     (_stranger, "not in its bundle.json"), (_shorter, "bytes, not"), (_changed, "differs from its list"),
-    (_missing, "plan.yaml is missing"), (_huge, "bytes, not"), (_relisted, "report.md"), (_newer, "schema 2"),
+    (_missing, "plan.yaml is missing"), (_huge, "bytes, not"), (_newer, "schema 2"),
+    (_relisted, "the run in {file} is damaged: report.md has"),
+    (_newer_form, "newer tunewise: tunewise-bundle of schema 7"), (_unnumbered, "its schema is 0"),
+    (_two_in_one, "plan.yaml/more' cannot be written"), (_outside("n" * 300), "cannot be written"),
     (_named, "malformed"), (_top, "no plain file"), *((_outside(name), "no plain file") for name in WAYS_OUT),
 )  # fmt: skip
 
@@ -146,9 +184,10 @@ LIES = (
 def test_an_archive_that_lies_is_refused_and_nothing_is_left(
     rewritten: Callable[..., Path], tmp_path: Path, change: Callable[..., None], said: str
 ) -> None:
+    file = rewritten(change)
     with pytest.raises(BadInput) as refused:
-        unbundle(rewritten(change), tmp_path / "out")
-    assert said in refused.value.message
+        unbundle(file, tmp_path / "out")
+    assert said.format(file=file) in refused.value.message
     assert refused.value.exit_code == 3
     assert sorted(p.name for p in tmp_path.iterdir()) == ["changed.zip"]
 
@@ -200,6 +239,63 @@ def test_flipped_bytes_are_found(archive: Path, tmp_path: Path) -> None:
     assert refused >= 10
 
 
+@pytest.mark.parametrize("packed", [zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2, zipfile.ZIP_DEFLATED])
+def test_damage_is_told_however_a_member_is_packed(tmp_path: Path, packed: int) -> None:
+    file = tmp_path / "packed.zip"
+    with zipfile.ZipFile(file, "w", packed) as target:
+        target.writestr(LIST, json.dumps({"kind": "tunewise-bundle", "schema": 1, "run": "a", "files": {}}))
+    data = bytearray(file.read_bytes())
+    begin = 30 + len(LIST) + 4
+    data[begin : begin + 12] = b"\xff" * 12
+    file.write_bytes(data)
+    with pytest.raises(BadInput, match="damaged"):
+        unbundle(file, tmp_path / "out")
+
+
+def test_a_bundles_folder_is_taken_and_what_is_no_file_is_told(
+    archive: Path, llama: Any, tmp_path: Path
+) -> None:
+    assert unbundle(archive.parent, tmp_path / "out").checked["run"] == "harbour"
+    with pytest.raises(BadInput, match="is a run folder already") as refused:
+        unbundle(llama.path, tmp_path / "again")
+    assert "--to bundle" in refused.value.hint
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(BadInput, match="holds 0 archives"):
+        unbundle(tmp_path / "empty", tmp_path / "again")
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(BadInput, match="no plain file"):
+        unbundle(tmp_path / "pipe", tmp_path / "again")
+
+
+@pytest.fixture
+def shelf() -> Iterator[Path]:
+    """A folder that everybody may write into, whoever the tests run as."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o777)
+        yield Path(folder)
+
+
+def test_a_run_where_nothing_can_be_written_is_bundled(archive: Path, llama: Any, shelf: Path) -> None:
+    shutil.copytree(llama.path, shelf / "run")
+    folders = [path for path in (shelf / "run").rglob("*") if path.is_dir()]
+    for folder in (shelf / "run", *folders):
+        folder.chmod(0o555)
+    child = os.fork()
+    if child == 0:  # somebody else, to whom the modes mean something
+        code = 1
+        try:
+            if os.geteuid() == 0:
+                os.setuid(65534)
+            export(shelf / "run", Wish("bundle", out=shelf / "out"))
+            code = 0
+        finally:
+            os._exit(code)
+    assert os.waitpid(child, 0)[1] == 0
+    assert (shelf / "out" / "harbour.zip").read_bytes() == archive.read_bytes()
+    for folder in (shelf / "run", *folders):
+        folder.chmod(0o755)
+
+
 def test_a_run_that_was_not_finished_is_not_bundled(llama: Any, tmp_path: Path) -> None:
     shutil.copytree(llama.path, tmp_path / "run")
     (tmp_path / "run" / "manifest.json").unlink()
@@ -218,6 +314,25 @@ def test_a_damaged_index_is_not_bundled(llama: Any, tmp_path: Path) -> None:
     for to in ("bundle", "index"):
         with pytest.raises(BadInput, match="damaged"):
             export(tmp_path / "run", Wish(to, out=tmp_path / to))
+
+
+def test_the_endpoints_that_a_bundles_plan_asks_are_named(tmp_path: Path) -> None:
+    """Whoever asks such a run sends its key there, so it is told before anything is asked."""
+    asked = {"name": "openai:theirs@https://models.example:8443/v1"}
+    body = {
+        "name": "far", "choice": "prompting", "model": asked, "judge": {"name": "openai:judge@http://10.0.0.1/v1"},
+        "data": {"questions": "q.jsonl"}, "weights": {"token_f1": 1},
+        "steps": [{"kind": "evaluate", "arm": "prompting"}],
+    }  # fmt: skip
+    run = RunFolder.create(tmp_path / "far", parse_plan(body))
+    run.seal({})
+    made = export(run.path, Wish("bundle", out=tmp_path / "bundle"))
+    notes = unbundle(made.out, tmp_path / "back").notes
+    assert [note.split(":")[0] for note in notes] == [
+        "its plan asks theirs at models.example",
+        "its plan asks judge at 10.0.0.1",
+    ]
+    assert all("API key" in note for note in notes)
 
 
 def test_what_is_no_bundle_is_told(tmp_path: Path, llama: Any) -> None:

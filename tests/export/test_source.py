@@ -119,7 +119,7 @@ def test_another_base_under_the_same_name_is_refused(
     plan = (run / "plan.yaml").read_text("utf-8").replace(str(llama.base), str(moved))
     (run / "plan.yaml").write_text(plan, "utf-8")
     for to in ("peft", "merged"):
-        with pytest.raises(BadInput, match="made on another base"):
+        with pytest.raises(BadInput, match="is not the one recorded"):
             export(run, Wish(to, "lora", None, tmp_path / "out"))
 
 

@@ -33,6 +33,11 @@ class Scripted:
         return found
 
 
+def test_a_newer_threshold_is_not_read_as_todays() -> None:
+    with pytest.raises(BadInput, match="newer tunewise: refusal of schema 7"):
+        refuse.Threshold.from_json({**refuse.default().to_json(), "schema": 7})
+
+
 def test_signals_of_hits(make_chunk) -> None:
     hits = [
         Hit(make_chunk("They travel on deck.", title="Dogs on board"), 1, 0.5, 3.0),

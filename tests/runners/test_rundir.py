@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from rag.errors import BadInput, UsageProblem
-from runners.plan import Plan, parse_plan
-from runners.rundir import RunFolder, open_run, read_lines, read_run_plan
+from runners import runs
+from runners.plan import Plan, parse_plan, write_plan
+from runners.rundir import RunFolder, is_run, open_run, read_lines, read_run_plan
 
 
 def plan(**changes: object) -> Plan:
@@ -43,6 +44,53 @@ def test_overwriting_takes_only_a_run_away(tmp_path: Path) -> None:
     run.write({"event": "x"})
     assert RunFolder.create(tmp_path / "run", plan(seed=2), overwrite=True).events() == []
     assert read_run_plan(tmp_path / "run").seed == 2
+
+
+def test_a_folder_with_a_plan_among_documents_is_no_run(tmp_path: Path) -> None:
+    """`tunewise plan` leaves plan.yaml beside the documents: nothing may take that folder for a run and remove it."""
+    project = tmp_path / "project"
+    project.mkdir()
+    write_plan(plan(), project / "plan.yaml")
+    (project / "thesis.txt").write_text("years of work", "utf-8")
+    with pytest.raises(UsageProblem, match="not a run folder") as refused:
+        RunFolder.create(project, plan(), overwrite=True)
+    assert "--overwrite" not in refused.value.hint
+    for resume in (False, True):
+        with pytest.raises(UsageProblem, match="not a run folder"):
+            RunFolder.create(project, plan(), resume=resume)
+    assert runs.find(tmp_path) == []
+    with pytest.raises(BadInput, match="not a run folder"):
+        runs.remove(project)
+    assert (project / "thesis.txt").read_text("utf-8") == "years of work"
+
+
+def test_a_run_that_holds_what_a_plan_reads_is_not_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = RunFolder.create(tmp_path / "run", plan()).path
+    (run / "q.jsonl").write_text("{}", "utf-8")
+    with pytest.raises(UsageProblem, match=r"holds .*q\.jsonl"):
+        RunFolder.create(run, plan(data={"questions": str(run / "q.jsonl")}), overwrite=True)
+    kept = RunFolder.create(
+        tmp_path / "kept", plan(data={"questions": str(tmp_path / "kept" / "q.jsonl")})
+    ).path
+    with pytest.raises(UsageProblem, match=r"holds .*q\.jsonl"):
+        RunFolder.create(kept, plan(), overwrite=True)
+    (tmp_path / "link").symlink_to(run)
+    with pytest.raises(UsageProblem, match="is a link"):
+        RunFolder.create(tmp_path / "link", plan(), overwrite=True)
+    (tmp_path / "current").mkdir()
+    monkeypatch.chdir(tmp_path / "current")
+    RunFolder.create(Path(), plan(data={"questions": "/q.jsonl"}))
+    with pytest.raises(UsageProblem, match="the current folder"):
+        RunFolder.create(Path(), plan(data={"questions": "/q.jsonl"}), overwrite=True)
+    assert is_run(Path())
+
+
+def test_a_run_cut_off_before_its_plan_is_begun_again(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "events.jsonl").touch()
+    assert is_run(RunFolder.create(tmp_path / "run", plan()).path)
 
 
 def test_a_finished_step_is_known_again_until_its_inputs_change(tmp_path: Path) -> None:

@@ -221,3 +221,60 @@ def test_the_verbs(
     tunewise("runs rm first")
     assert "deleted 1 run for good" in tunewise("runs rm --empty-trash")[1]
     assert json.loads(tunewise("runs rm --empty-trash --json")[1]) == {"schema": 1, "deleted": 0, "bytes": 0}
+
+
+def test_removing_says_where_to_and_brings_nothing_into_the_trash_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The line that is printed brings the run back, whatever way its folder was named."""
+    from advisor import cli
+
+    def tunewise(*words: str) -> tuple[int, str, str]:
+        code = 0
+        try:
+            cli.main(list(words))
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        return code, *capsys.readouterr()
+
+    place = tmp_path / "my runs"
+    make(place, "a")
+    make(place, "b", finished=False)
+    monkeypatch.chdir(place / "a")
+    code, said, _ = tunewise("runs", "rm", ".")
+    assert (code, f"tunewise runs undo '{place}'" in said) == (0, True)
+    monkeypatch.chdir(tmp_path)
+    assert "tunewise runs undo 'my runs' brings it back" in tunewise("runs", "list", "my runs")[1]
+    assert tunewise("runs", "undo", str(place))[0] == 0
+    assert tunewise("runs", "rm", "my runs/a", "my runs/../my runs/a")[0] == 0, "one run, named twice"
+    with RunFolder(place / "b").writing():
+        make(place, "c")
+        code, said, err = tunewise("runs", "rm", "my runs/c", "my runs/b")
+    assert (code, "removed my runs/c" in said, "is being written" in err) == (3, True, True)
+    code, _, err = tunewise("runs", "rm", "my runs/.trash/000001.a")
+    assert (code, "in the trash already" in err, "runs undo" in err) == (2, True, True)
+    assert runs.in_trash(place) == ["a", "c"]
+
+
+def test_what_to_do_next_is_what_helps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What is not there cannot be finished, and a damaged run is not mended by --help."""
+    from advisor import cli
+
+    monkeypatch.chdir(tmp_path)
+    damaged = make(Path("runs"), "damaged")
+    (damaged / "trial" / "answers.jsonl").write_text("{}\n", "utf-8")
+    unfinished = make(Path("runs"), "unfinished", finished=False)
+
+    def next_of(*words: str) -> str:
+        with pytest.raises(SystemExit) as stop:
+            cli.main(list(words))
+        assert stop.value.code == 3
+        return capsys.readouterr().err.split("next: ")[1].strip()
+
+    assert next_of("report", "nosuch") == "make one with: tunewise run plan.yaml"
+    again = "put that file back, or run it again: tunewise run runs/damaged --overwrite"
+    assert next_of("ask", str(damaged), "When?") == again
+    assert next_of("runs", "show", str(damaged)) == again
+    assert next_of("report", str(unfinished)) == "finish it with: tunewise run runs/unfinished --resume"

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from advisor import cli
 from advisor.results import read_report, read_scores
 from rag.durable import MANIFEST, write_manifest
 from rag.errors import BadInput
@@ -21,6 +22,8 @@ from rag.stores import text
 from rag.stores.text import TextStore
 from rag.versions import FORMATS, Format, format_of
 from runners import adapters
+from runners.desk import Desk
+from runners.export.source import Source
 from runners.opened import load
 from runners.plan import parse_plan, read_plan
 
@@ -101,6 +104,41 @@ def test_a_newer_file_is_refused_with_what_to_do(old: Callable[[str], Path], nam
         opens[name]()
     assert refused.value.exit_code == 3
     assert "pip install --upgrade tunewise" in refused.value.hint
+
+
+def test_a_newer_file_is_neither_called_damaged_nor_half_read(
+    old: Callable[[str], Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The verbs that show say what to do, and never to destroy it; ask and exports take no newer report."""
+
+    def newer(path: Path) -> None:
+        said = path.read_text("utf-8")
+        path.write_text(said.replace("schema: 1", "schema: 7").replace('"schema": 1', '"schema": 7'), "utf-8")
+
+    def refused(*words: str) -> str:
+        with pytest.raises(SystemExit) as stop:
+            cli.main(list(words))
+        assert stop.value.code == 3
+        return capsys.readouterr().err
+
+    for name in ("plan.yaml", "report.json", MANIFEST):
+        run = old("run")
+        newer(run / name)
+        said = refused("runs", "show", str(run))
+        assert "pip install --upgrade tunewise" in said
+        assert "--overwrite" not in said
+        assert "is damaged" not in said
+    weights = old("adapter")
+    newer(weights / MANIFEST)
+    said = refused("adapters", "show", str(weights))
+    assert "pip install --upgrade tunewise" in said
+    assert "train it again" not in said
+    run = old("run")
+    newer(run / "report.json")
+    (run / MANIFEST).unlink()
+    for opens in (lambda: Desk(run).arm(), lambda: Source(run)):
+        with pytest.raises(BadInput, match="newer tunewise: report of schema 7"):
+            opens()
 
 
 @pytest.mark.parametrize("number", [0, -1, 1.0, "1", None, True, 2**40], ids=str)
