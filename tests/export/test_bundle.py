@@ -255,7 +255,8 @@ def test_damage_is_told_however_a_member_is_packed(tmp_path: Path, packed: int) 
 def test_a_bundles_folder_is_taken_and_what_is_no_file_is_told(
     archive: Path, llama: Any, tmp_path: Path
 ) -> None:
-    assert unbundle(archive.parent, tmp_path / "out").checked["run"] == "harbour"
+    (tmp_path / "out").mkdir()
+    assert unbundle(archive.parent, tmp_path / "out").checked["run"] == "harbour", "into an empty folder"
     with pytest.raises(BadInput, match="is a run folder already") as refused:
         unbundle(llama.path, tmp_path / "again")
     assert "--to bundle" in refused.value.hint
