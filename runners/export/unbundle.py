@@ -14,6 +14,7 @@ import stat
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -241,6 +242,9 @@ def _publish(made: Path, out: Path) -> None:
             check_replaceable(out, read_run_plan(made))
             with writer_lock(out):
                 out.rename(made.parent / "replaced")
+        else:
+            with suppress(OSError):  # an empty folder gives way; any other is refused by its name
+                out.rmdir()
         publish_folder(made, out)
 
 

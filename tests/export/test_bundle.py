@@ -327,6 +327,7 @@ def test_the_endpoints_that_a_bundles_plan_asks_are_named(tmp_path: Path) -> Non
     run = RunFolder.create(tmp_path / "far", parse_plan(body))
     run.seal({})
     made = export(run.path, Wish("bundle", out=tmp_path / "bundle"))
+    (tmp_path / "back").mkdir()
     notes = unbundle(made.out, tmp_path / "back").notes
     assert [note.split(":")[0] for note in notes] == [
         "its plan asks theirs at models.example",
