@@ -191,6 +191,7 @@ def test_printed_commands_can_be_pasted(tunewise_each: Each, tmp_path: Path) -> 
     (tmp_path / "q.jsonl").write_text('{"question": "Is it open?"}\n', "utf-8")
     for name in ("a run", "b run"):
         (tmp_path / "runs" / name).mkdir(parents=True)
+        (tmp_path / "runs" / name / "events.jsonl").touch()
     lines = [["plan", "--questions", "q.jsonl", "--set", "must_cite=yes", "--out", f"runs/{name}/plan.yaml", "--yes"]
              for name in ("a run", "b run")]  # fmt: skip
     planned, _, report, both = tunewise_each(

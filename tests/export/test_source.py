@@ -196,6 +196,7 @@ def test_an_interrupted_export_prints_the_line_that_makes_it_again(
     child = subprocess.Popen(
         [sys.executable, "-m", "advisor", *map(str, line)], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(root)},
         stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # shells let what they start behind ignore it
     )  # fmt: skip
     assert child.stderr is not None
     assert child.stderr.readline().startswith("making ")

@@ -92,7 +92,7 @@ def test_real_unanswerable_questions_are_learned_from(make_chunk) -> None:
     assert refuse.Threshold.from_json(stored).weights == fitted.weights
     broken = ({"weights": [1]}, {**stored, "weights": {"luck": 1.0}}, {**stored, "curve": [{"cut": 1}]})
     for damaged in (*broken, {key: value for key, value in stored.items() if key != "bias"}):
-        with pytest.raises(BadInput, match="run --resume"):
+        with pytest.raises(BadInput, match="run RUN --resume"):
             refuse.Threshold.from_json(damaged)
 
 
