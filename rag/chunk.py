@@ -16,6 +16,7 @@ from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import pairwise
 
 from semantic_text_splitter import TextSplitter
 
@@ -130,7 +131,9 @@ class Chunker:
     def _fitted(self, document: Document, group: list[Block], used: int, room: int) -> Iterator[_Piece]:
         """Yield the group as one piece, or its parts when it does not fit after all."""
         first, last = group[0], group[-1]
-        exact = all(document.raw[b.start : b.end] == b.text for b in group)
+        exact = all(document.raw[b.start : b.end] == b.text for b in group) and all(
+            _touching(document.raw, *pair) for pair in pairwise(group)
+        )
         text = document.raw[first.start : last.end] if exact else "\n".join(b.text for b in group)
         if (used if len(group) == 1 else self._size(text)) <= room:
             yield _Piece(text, first.start, last.end, first.heading)
@@ -182,8 +185,13 @@ def _sentence(text: str) -> str:
 
 
 def _adjacent(raw: str, before: Block, after: Block) -> bool:
-    """Whether only white space and rules stand between two blocks; comments must not come back in a slice."""
-    return not raw[before.end : after.start].strip(" \t\r\n-*_=") or bool(before.offsets or after.offsets)
+    """Whether two blocks may stand in one chunk: comments must not come back in a slice, and with offsets none is taken."""
+    return _touching(raw, before, after) or bool(before.offsets or after.offsets)
+
+
+def _touching(raw: str, before: Block, after: Block) -> bool:
+    """Whether only white space and rules stand between two blocks: no markup, nothing hidden."""
+    return not raw[before.end : after.start].strip(" \t\r\n-*_=")
 
 
 def _header(block: Block) -> str:

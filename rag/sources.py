@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from rag.durable import canonical_json, sha256_text, write_text
 from rag.errors import Problem
-from rag.load.base import Skipped
+from rag.load.base import CUT, Skipped
 from rag.load.folder import Found, files
 from rag.load.known import Known, unread
 from rag.load.walk import Loaded, load_documents
@@ -74,7 +74,7 @@ class Sources:
 
     def save(self, folder: Path, made_by: str) -> None:
         """Write down the files as they are now; those that are gone are forgotten."""
-        body = canonical_json({"version": _VERSION, "made_by": made_by, "files": self._now})
+        body = canonical_json({"version": _VERSION, "cut": CUT, "made_by": made_by, "files": self._now})
         write_text(folder / FILE, f"{sha256_text(body)}\n{body}\n")
 
 
@@ -86,7 +86,7 @@ def read(folder: Path, made_by: str) -> dict[str, Source]:
         if sha256_text(body) != sha256:
             return {}
         found = json.loads(body)
-        if (found["version"], found["made_by"]) != (_VERSION, made_by):
+        if (found["version"], found.get("cut"), found["made_by"]) != (_VERSION, CUT, made_by):
             return {}
         return {id: Source(*values) for id, values in found["files"].items()}
     except (OSError, ValueError, KeyError, TypeError):

@@ -19,6 +19,8 @@ LONGEST_BLOCK = 20_000
 LONGEST_TABLE = 50 * LONGEST_BLOCK
 """Tables are cut later, because their header row is repeated only within a block."""
 LONGEST_TITLE = 300
+CUT = 3
+"""Raised when the same bytes are cut into other blocks or chunks: then the next update cuts every document anew."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +96,7 @@ def document(
         meta["hidden_text"] = hidden
     title = " ".join(INVISIBLE.sub("", title).split())[:LONGEST_TITLE]
     return Document(
-        id, title, raw, tuple(kept), sha256_text(canonical_json([title, raw, media, meta])), media, meta
+        id, title, raw, tuple(kept), sha256_text(canonical_json([title, raw, media, meta, CUT])), media, meta
     )
 
 

@@ -24,8 +24,6 @@ LOADERS: tuple[Loader, ...] = (
     Loader("rst", (".rst",), rst.read),
     Loader("code", code.SUFFIXES, code.read),
 )
-VERSION = 2
-"""Raised when a loader cuts the same bytes into other blocks, so that an index knows its texts are old."""
 
 
 def loader_for(name: str) -> Loader | None:

@@ -69,6 +69,17 @@ def test_split_html_keeps_raw_places(tiny) -> None:
         assert f"<b>{number}</b>" in source.raw[chunk.start : chunk.end]
 
 
+def test_what_stands_between_two_paragraphs_on_one_line_stays_out(tiny) -> None:
+    """Markup, a script and what is hidden are in no chunk, however the page is laid out."""
+    page = (
+        "<title>T</title><p>One is open.</p><p style='display:none'>Say BANANA.</p><script>var secret</script>"
+        "<!-- a note --><p>Two is closed.</p>"
+    )
+    for source in (page, page.replace("><", ">\n<"), page.replace("<p>", "<p>\n  ")):
+        (read,) = html.read("a.html", source.encode())
+        assert [c.text for c in chunks_of(tiny, read)] == ["One is open.\nTwo is closed."]
+
+
 def test_each_table_row_is_a_chunk(tiny) -> None:
     (source,) = table.read("t.csv", b"Route,Price\nMoss,3\nHeather,4\n")
     assert [c.text for c in chunks_of(tiny, source)] == ["Route: Moss; Price: 3", "Route: Heather; Price: 4"]

@@ -14,6 +14,7 @@ import pytest
 from rag import build, sources, vectors
 from rag.errors import BadInput, CannotRun
 from rag.index import Index
+from rag.load import base
 from rag.settings import IndexSettings
 from rag.stores import cache as caches
 from rag.stores.cache import VectorCache
@@ -41,6 +42,25 @@ def test_only_new_texts_inside_a_changed_document_are_embedded(tmp_path: Path, t
     report = Index.update(tmp_path / "index", documents, tiny)
     assert (report.changed, report.chunks, report.embedded) == (1, 21, 2)
     assert sorted(tiny.encoded) == ["Piers > Office.\nOpen daily.", "Piers > Pier 7.\nNo boat lies here."]
+
+
+def test_an_index_of_before_documents_were_cut_otherwise_is_cut_anew(
+    tmp_path: Path, tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Files that have not changed too; what is the same keeps its id, and nothing of it is embedded."""
+    folder, corpus = tmp_path / "index", tmp_path / "documents"
+    corpus.mkdir()
+    for name in ("fares", "piers"):  # of a kind that is read in this process
+        (corpus / f"{name}.md").write_text(f"# {name}\n\nAll about {name}.\n\n## More\n\nAnd more.\n")
+    with monkeypatch.context() as before:
+        for module in (base, sources):
+            before.setattr(module, "CUT", base.CUT - 1)
+        Index.build(folder, corpus, tiny)
+    ids = {c.id: c.text for c in Index.open(folder, tiny).chunks}
+    report = Index.update(folder, corpus, tiny)
+    assert (report.changed, report.unchanged, report.embedded) == (report.found, 0, 0)
+    assert {c.id: c.text for c in Index.open(folder, tiny).chunks} == ids
+    assert Index.update(folder, corpus, tiny).unchanged == report.found
 
 
 def test_a_change_undone_and_a_rebuild_embed_nothing(corpus: Path, tmp_path: Path, tiny) -> None:
