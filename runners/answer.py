@@ -168,7 +168,7 @@ def conclude(
 ) -> Answer:
     """Return what a completion comes to: marks of its own taken out, citations put in, nothing that could be run."""
     text = strip_marks(completion.text)
-    refused = is_refusal(text, plan.prompts.refusals)
+    refused = is_refusal(text, plan.prompts.refusals, plan.prompts.formulas)
     if found is None or not found.hits:
         return Answer(question, text, clean.visible(text), (), refused, found, tuple(chat), completion)
     shown = inert(text, [question.question, *(hit.chunk.text for hit in found.hits)])

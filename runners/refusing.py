@@ -28,13 +28,23 @@ _REFUSAL = re.compile(
 )
 
 
-def is_refusal(answer: str, refusals: Sequence[str]) -> bool:
-    """Whether an answer says that the documents do not hold it: a known phrase, or close to a refusal of the plan."""
-    first = answer.strip().split("?")[0]
+def is_refusal(answer: str, refusals: Sequence[str], formulas: Sequence[str] = ()) -> bool:
+    """Whether an answer says that the documents do not hold it: a known phrase, or close to a refusal of the plan.
+
+    ``formulas``, a house's greeting for instance, stand in every answer and are left out of the comparison.
+    """
+    first = _bare(answer, formulas)
     if _REFUSAL.search(first):
         return True
     said = set(content_words(first))
-    return any(_overlap(said, set(content_words(known.split("?")[0]))) >= 0.6 for known in refusals)
+    return any(_overlap(said, set(content_words(_bare(known, formulas)))) >= 0.6 for known in refusals)
+
+
+def _bare(text: str, formulas: Sequence[str]) -> str:
+    """What is said before the first question, without the formulas."""
+    for formula in formulas:
+        text = text.replace(formula, " ")
+    return text.strip().split("?")[0]
 
 
 def _overlap(a: set[str], b: set[str]) -> float:

@@ -105,6 +105,18 @@ def test_refusals_are_told_from_denials(text: str, refused: bool) -> None:
     assert is_refusal(text, REFUSALS) is refused
 
 
+def test_a_greeting_that_stands_in_every_answer_makes_no_refusal() -> None:
+    """By its words alone a short answer would be near a short refusal that opens and closes alike."""
+    frame = "Good day from Fern Hill! {} Happy digging."
+    refusals, formulas = (
+        (frame.format("Nobody has written it down."),),
+        ("Good day from Fern Hill!", "Happy digging."),
+    )
+    said = [frame.format(text) for text in ("Sprinklers are not allowed.", "Nobody has written it down.")]
+    assert [is_refusal(text, refusals, formulas) for text in said] == [False, True]
+    assert is_refusal(said[0], refusals), "what the formulas are for"
+
+
 def test_an_example_refuses_by_its_mark_or_else_by_its_words() -> None:
     """Rows of a spreadsheet have no marks; one that says what it is is taken at its word."""
 
