@@ -17,11 +17,12 @@ from rag.clusters import clusters
 from rag.errors import BadInput
 from rag.stats import Paired, interval
 from rag.versions import format_of
+from runners import rundir
 from runners.data import Question
 from runners.judge import JUDGED
 from runners.judged import summary
 from runners.plan import Plan, TrainStep
-from runners.rundir import REPORT, TRIAL, RunFolder, open_run, read_lines
+from runners.rundir import TRIAL, RunFolder, open_run, read_lines
 from runners.trial import SCORES, ArmScores
 from runners.untuned import FOLDER, FOUND
 
@@ -46,17 +47,11 @@ def read_scores(run: Path) -> list[ArmScores]:
 
 def read_report(run: Path) -> dict[str, Any]:
     """Read a run's finished report; BadInput when there is none yet."""
-    path = run / REPORT
-    if not path.is_file():
-        open_run(run)
+    open_run(run)
+    found = rundir.read_report(run)
+    if not found:
         raise BadInput(f"{run} has no report yet", f"finish it with: {command('run', run, '--resume')}")
-    try:
-        loaded = dict(json.loads(path.read_text("utf-8")))
-    except (ValueError, TypeError) as error:
-        raise BadInput(
-            f"{path} is damaged: {error}", f"write it again with: {command('run', run, '--resume')}"
-        ) from None
-    return format_of("report").today(loaded, path)
+    return found
 
 
 def report_json(

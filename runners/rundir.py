@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -123,7 +124,8 @@ class RunFolder:
             try:
                 check_manifest(self.path, "run", LIVING)
             except BadInput as problem:
-                again = f"put that file back, or run it again: tunewise run {self.path} --overwrite"
+                name = shlex.quote(str(self.path))
+                again = f"put that file back, or run it again: tunewise run {name} --overwrite"
                 raise BadInput(problem.message, problem.hint or again) from None
 
 
@@ -181,7 +183,8 @@ def read_report(path: Path) -> dict[str, Any]:
         str(report["verdict"]["winner"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BadInput(
-            f"{file} is damaged: {error!r}", f"write it again with: tunewise run {path} --resume"
+            f"{file} is damaged: {error!r}",
+            f"write it again with: tunewise run {shlex.quote(str(path))} --resume",
         ) from None
     return report
 

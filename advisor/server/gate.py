@@ -8,6 +8,7 @@ import json
 import time
 import traceback
 from collections.abc import Awaitable, Callable, Collection, Mapping, MutableMapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -95,7 +96,8 @@ class Gate:
         except Refusal:
             raise
         except Exception as error:
-            traceback.print_exc()
+            with suppress(OSError):  # whoever read the log may have gone
+                traceback.print_exc()
             raise refusal(error) from error
         return receive
 
