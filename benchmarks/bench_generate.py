@@ -26,13 +26,13 @@ from rag.embed import Embedder
 from rag.index import Index
 from rag.refuse import Threshold
 from runners import models
-from runners.attach import load_for_inference
 from runners.data import load_examples, load_questions
 from runners.generate import LocalGenerator, batches
 from runners.plan import IndexStep, Prompts
 from runners.prompting import ask, choose_shots
 from runners.retrieval import Retriever, token_counter
 from runners.shapes import Message
+from runners.weights import load_for_inference
 
 MODEL, EMBEDDER = "smollm2-135m-instruct", "all-minilm-l6-v2"
 AIM = 2.0

@@ -49,7 +49,7 @@ def batch_tokens(task: Task) -> int:
 
 def tunewise(task: Task, method: str) -> tuple[float, Any]:
     """Train by :func:`runners.train.fit`; return seconds from the first step's start to the last one's end."""
-    from runners import attach
+    from runners import weights
     from runners.train import TrainConfig, fit
     from runners.weights import from_folder, load_base
 
@@ -74,7 +74,7 @@ def tunewise(task: Task, method: str) -> tuple[float, Any]:
         if method == "full":
             net: Any = from_folder(out, next(load_base(task.base).parameters()).dtype, {})
         else:
-            net = attach.load_adapter(load_base(task.base, four_bit=method == "qlora"), out, task.base)
+            net = weights.load_adapter(load_base(task.base, four_bit=method == "qlora"), out, task.base)
     return seconds, (net, peak)
 
 

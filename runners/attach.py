@@ -1,4 +1,4 @@
-"""What is trained: full, lora or qlora is a switch here, and tuned weights go out and come back. Heavy."""
+"""Attach LoRA or QLoRA adapters to a base or unfreeze it, and save tuned weights. Heavy: imports torch and peft."""
 
 from __future__ import annotations
 
@@ -13,18 +13,16 @@ from runners import hub
 hub.close()
 
 import torch  # noqa: E402
-from peft import LoraConfig, PeftModel, get_peft_model  # noqa: E402
+from peft import PeftModel, get_peft_model  # noqa: E402
 from torch import nn  # noqa: E402
-from transformers import PreTrainedModel, PreTrainedTokenizerBase  # noqa: E402
+from transformers import PreTrainedModel  # noqa: E402
 
-from rag.durable import check_manifest, write_json, write_manifest  # noqa: E402
-from rag.errors import BadInput  # noqa: E402
+from rag.durable import write_json, write_manifest  # noqa: E402
 from runners import neftune, variant  # noqa: E402
 from runners.card import CARD, card  # noqa: E402
-from runners.fingerprint import template_hash, tokenizer_hash  # noqa: E402
 from runners.models import Model  # noqa: E402
 from runners.tuning import TrainConfig  # noqa: E402
-from runners.weights import dtype_for, from_folder, load_base, load_tokenizer  # noqa: E402
+from runners.weights import base_facts, load_adapter, load_base, load_tokenizer  # noqa: E402
 
 
 def attach(base: Model, config: TrainConfig, recompute: bool = False, dtype: str = "auto") -> nn.Module:
@@ -65,63 +63,6 @@ def _lora(net: PreTrainedModel, config: TrainConfig, base: Model) -> PeftModel:
 def trained(net: nn.Module) -> dict[str, nn.Parameter]:
     """Return the parameters that are trained, by name, in the model's own order."""
     return {name: p for name, p in net.named_parameters() if p.requires_grad}
-
-
-def base_facts(base: Model) -> dict[str, str]:
-    """Return what must be equal for tuned weights to fit a base."""
-    return {
-        "name": base.name,
-        "source": base.source,
-        "revision": base.revision,
-        "license": base.license,
-        "fingerprint": base.fingerprint,
-        "tokenizer_sha256": tokenizer_hash(base.folder),
-        "template_sha256": template_hash(base.folder),
-    }
-
-
-_MUST_EQUAL = (
-    ("tokenizer_sha256", "tokenizer"),
-    ("template_sha256", "chat template"),
-    ("fingerprint", "base"),
-)
-"""What of a base must be as it was, the most telling difference first."""
-
-
-def check_made_on(folder: Path, base: Model, kind: str) -> dict[str, Any]:
-    """Verify a folder of tuned weights, and that it was made on exactly this base; return its manifest.
-
-    Raises BadInput with both fingerprints when base, tokenizer or template differ.
-    """
-    manifest = check_manifest(folder, kind, (CARD,))
-    made_on, here = manifest.get("base"), base_facts(base)
-    if not isinstance(made_on, dict):
-        raise BadInput(f"{folder} does not say which base it was made on")
-    for key, what in _MUST_EQUAL:
-        if made_on.get(key) != here[key]:
-            raise BadInput(
-                f"{folder} was made on another {what}: {made_on.get('name')} {str(made_on.get(key))[:16]}, "
-                f"here {base.name} {here[key][:16]} (bases {str(made_on.get('fingerprint'))[:16]} "
-                f"and {base.fingerprint[:16]})",
-                "use the base it was made on, or train again on this one",
-            )
-    return manifest
-
-
-def load_adapter(net: nn.Module, folder: Path, base: Model, dropout: float | None = None) -> PeftModel:
-    """Return the model with an adapter that was made on exactly this base; BadInput for any other.
-
-    With ``dropout`` it is trainable and drops out so much, else it is for inference.
-    """
-    check_made_on(folder, base, "adapter")
-    settings = LoraConfig.from_pretrained(str(folder), local_files_only=True)
-    if dropout is not None:
-        settings.lora_dropout = dropout
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)
-        return PeftModel.from_pretrained(
-            net, folder, is_trainable=dropout is not None, config=settings, local_files_only=True
-        )
 
 
 def save(net: nn.Module, folder: Path, base: Model, facts: dict[str, Any]) -> None:
@@ -167,28 +108,3 @@ def _steady(path: Path, base_name: str, changed: Mapping[str, Any]) -> None:
         if isinstance(value, list) and all(isinstance(v, str) for v in value):
             config[key] = sorted(value)
     write_json(path, dict(sorted(config.items())))
-
-
-def merged_for_inference(net: PeftModel) -> PreTrainedModel:
-    """Return the base with its adapter folded into the weights: decodes as fast as the bare base."""
-    with torch.no_grad():
-        model: PreTrainedModel = net.merge_and_unload()  # type: ignore[operator]
-    return model.eval()
-
-
-def load_for_inference(
-    base: Model, weights: Path | None = None, dtype: str = "auto"
-) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Return model and tokenizer ready to generate with, tuned weights merged in: as fast as the bare base.
-
-    ``weights`` is an adapter or a tuned model that :func:`runners.train.fit` made on exactly this base;
-    BadInput otherwise.
-    """
-    if weights is None:
-        return load_base(base, dtype), load_tokenizer(base.folder)
-    if (weights / "adapter_config.json").is_file():
-        model = merged_for_inference(load_adapter(load_base(base, dtype), weights, base))
-    else:
-        check_made_on(weights, base, "model")
-        model = from_folder(weights, dtype_for(dtype)[0], {})
-    return model.eval(), load_tokenizer(weights)

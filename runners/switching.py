@@ -14,15 +14,18 @@ hub.close()
 import torch  # noqa: E402
 
 from rag.durable import MANIFEST, sha256_file  # noqa: E402
-from runners.attach import (  # noqa: E402
+from runners.machine import GIB  # noqa: E402
+from runners.models import Model  # noqa: E402
+from runners.weights import (  # noqa: E402
     check_made_on,
+    dtype_for,
+    free_gib,
+    from_folder,
     load_adapter,
+    load_base,
     load_for_inference,
     merged_for_inference,
 )
-from runners.machine import GIB  # noqa: E402
-from runners.models import Model  # noqa: E402
-from runners.weights import dtype_for, free_gib, from_folder, load_base  # noqa: E402
 
 
 class Weights:

@@ -14,7 +14,7 @@ hub.close()
 
 from rag.durable import canonical_json, check_manifest, sha256_text, writer_lock  # noqa: E402
 from rag.errors import UsageProblem  # noqa: E402
-from runners import attach, expected, interrupt, predecessor, preflight, room  # noqa: E402
+from runners import expected, interrupt, predecessor, preflight, room, weights  # noqa: E402
 from runners.card import CARD  # noqa: E402
 from runners.chat import Chat, Encoded  # noqa: E402
 from runners.data import Example  # noqa: E402
@@ -52,7 +52,7 @@ def fit(
     tell = on_event or _silent
     if config.init_adapter:
         predecessor.require(config.init_adapter)
-        attach.check_made_on(config.init_adapter, model, "adapter")
+        weights.check_made_on(config.init_adapter, model, "adapter")
     config, said = predecessor.settle(config)
     chat = Chat(model.folder)
     work = work_of(out)

@@ -1,7 +1,11 @@
-"""Load a model's weights and tokenizer from its folder. Heavy: imports torch and transformers."""
+"""Load a model's weights and tokenizer from its folder, and tuned weights onto the base they were made on.
+
+Heavy: imports torch, transformers and peft.
+"""
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +14,8 @@ from runners import hub
 hub.close()
 
 import torch  # noqa: E402
+from peft import LoraConfig, PeftModel  # noqa: E402
+from torch import nn  # noqa: E402
 from transformers import (  # noqa: E402
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -19,13 +25,21 @@ from transformers import (  # noqa: E402
 )
 from transformers.utils import logging as transformers_logging  # noqa: E402
 
+from rag.durable import check_manifest  # noqa: E402
 from rag.errors import BadInput, CannotRun  # noqa: E402
+from runners.card import CARD  # noqa: E402
 from runners.chat import PLAIN_TEMPLATE, Chat  # noqa: E402
-from runners.fingerprint import refuse_code  # noqa: E402
+from runners.fingerprint import refuse_code, template_hash, tokenizer_hash  # noqa: E402
 from runners.machine import GIB, Probe, detect, free_ram  # noqa: E402
 from runners.models import Model  # noqa: E402
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+_MUST_EQUAL = (
+    ("tokenizer_sha256", "tokenizer"),
+    ("template_sha256", "chat template"),
+    ("fingerprint", "base"),
+)
+"""What of a base must be as it was, the most telling difference first."""
 
 transformers_logging.disable_progress_bar()  # progress is told by events
 
@@ -97,3 +111,77 @@ def from_folder(folder: Path, dtype: torch.dtype, extra: dict[str, Any]) -> PreT
     except (ValueError, OSError, KeyError) as error:
         raise BadInput(f"{folder} cannot be loaded as a causal language model: {error}") from error
     return model.eval()
+
+
+def base_facts(base: Model) -> dict[str, str]:
+    """Return what must be equal for tuned weights to fit a base."""
+    return {
+        "name": base.name,
+        "source": base.source,
+        "revision": base.revision,
+        "license": base.license,
+        "fingerprint": base.fingerprint,
+        "tokenizer_sha256": tokenizer_hash(base.folder),
+        "template_sha256": template_hash(base.folder),
+    }
+
+
+def check_made_on(folder: Path, base: Model, kind: str) -> dict[str, Any]:
+    """Verify a folder of tuned weights, and that it was made on exactly this base; return its manifest.
+
+    Raises BadInput with both fingerprints when base, tokenizer or template differ.
+    """
+    manifest = check_manifest(folder, kind, (CARD,))
+    made_on, here = manifest.get("base"), base_facts(base)
+    if not isinstance(made_on, dict):
+        raise BadInput(f"{folder} does not say which base it was made on")
+    for key, what in _MUST_EQUAL:
+        if made_on.get(key) != here[key]:
+            raise BadInput(
+                f"{folder} was made on another {what}: {made_on.get('name')} {str(made_on.get(key))[:16]}, "
+                f"here {base.name} {here[key][:16]} (bases {str(made_on.get('fingerprint'))[:16]} "
+                f"and {base.fingerprint[:16]})",
+                "use the base it was made on, or train again on this one",
+            )
+    return manifest
+
+
+def load_adapter(net: nn.Module, folder: Path, base: Model, dropout: float | None = None) -> PeftModel:
+    """Return the model with an adapter that was made on exactly this base; BadInput for any other.
+
+    With ``dropout`` it is trainable and drops out so much, else it is for inference.
+    """
+    check_made_on(folder, base, "adapter")
+    settings = LoraConfig.from_pretrained(str(folder), local_files_only=True)
+    if dropout is not None:
+        settings.lora_dropout = dropout
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        return PeftModel.from_pretrained(
+            net, folder, is_trainable=dropout is not None, config=settings, local_files_only=True
+        )
+
+
+def merged_for_inference(net: PeftModel) -> PreTrainedModel:
+    """Return the base with its adapter folded into the weights: decodes as fast as the bare base."""
+    with torch.no_grad():
+        model: PreTrainedModel = net.merge_and_unload()  # type: ignore[operator]
+    return model.eval()
+
+
+def load_for_inference(
+    base: Model, weights: Path | None = None, dtype: str = "auto"
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Return model and tokenizer ready to generate with, tuned weights merged in: as fast as the bare base.
+
+    ``weights`` is an adapter or a tuned model that :func:`runners.train.fit` made on exactly this base;
+    BadInput otherwise.
+    """
+    if weights is None:
+        return load_base(base, dtype), load_tokenizer(base.folder)
+    if (weights / "adapter_config.json").is_file():
+        model = merged_for_inference(load_adapter(load_base(base, dtype), weights, base))
+    else:
+        check_made_on(weights, base, "model")
+        model = from_folder(weights, dtype_for(dtype)[0], {})
+    return model.eval(), load_tokenizer(weights)

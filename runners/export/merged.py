@@ -69,8 +69,7 @@ def make(job: Job) -> Made:
 
 def load_whole(source: Source) -> Whole:
     """Load base and weights in float32, let them answer apart, then put them in one piece; CannotRun without memory."""
-    from runners.attach import load_adapter, merged_for_inference
-    from runners.weights import free_gib, from_folder, load_base
+    from runners.weights import free_gib, from_folder, load_adapter, load_base, merged_for_inference
 
     base = source.base
     need = 4 * sum(tensor_sizes(base.folder)) / GIB

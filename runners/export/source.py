@@ -81,7 +81,7 @@ class Source:
         """The base that the weights were made on, obtained if need be; BadInput when it is another one here."""
         found = self.recorded.base(self.plan.model)
         if self.weights is not None:
-            from runners.attach import check_made_on
+            from runners.weights import check_made_on
 
             check_made_on(self.weights, found, "adapter" if self.is_adapter else "model")
         return found

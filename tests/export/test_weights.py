@@ -16,7 +16,6 @@ from rag.durable import check_manifest
 from rag.errors import BadInput, CannotRun
 from runners import models
 from runners.adapters import show
-from runners.attach import load_adapter
 from runners.card import CARD
 from runners.export import replay, vllm
 from runners.export.export import export
@@ -25,7 +24,7 @@ from runners.export.job import Exported, Wish
 from runners.export.rounding import settle
 from runners.export.source import Source
 from runners.fingerprint import read_json
-from runners.weights import from_folder, load_base
+from runners.weights import from_folder, load_adapter, load_base
 
 SAME = "greedy tokens equal to base and weights apart"
 OFF = "root mean square difference, in standard deviations"

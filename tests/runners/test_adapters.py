@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from rag.errors import BadInput
-from runners import adapters, attach, card
+from runners import adapters, attach, card, weights
 from runners.card import CARD
 from runners.data import Example
 from runners.models import Model
@@ -118,9 +118,9 @@ def test_scores_reach_manifest_and_card_and_the_folder_stays_whole(
     assert "| combined | 0.533 | 0." in text
     assert "| style | 1.000 | 1.000 to 1.000 | 3 |" in text
     assert adapters.show(folder).scores == scores
-    attach.check_made_on(folder, tiny, "adapter")
+    weights.check_made_on(folder, tiny, "adapter")
     (folder / CARD).write_text(f"{text}\nOur own words.\n", "utf-8")
-    attach.check_made_on(folder, tiny, "adapter")
+    weights.check_made_on(folder, tiny, "adapter")
 
 
 @pytest.mark.parametrize("name", ["desk/adapters/hybrid-s0", "single"])

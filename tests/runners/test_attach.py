@@ -10,14 +10,13 @@ import pytest
 import torch
 
 from rag.errors import BadInput
-from runners import attach
-from runners.attach import load_for_inference
+from runners import attach, weights
 from runners.chat import Chat
 from runners.data import Example
 from runners.models import Model
 from runners.train import fit
 from runners.tuning import TrainConfig
-from runners.weights import dtype_for, load_base, load_tokenizer
+from runners.weights import dtype_for, load_base, load_for_inference, load_tokenizer
 
 FEW = TrainConfig(epochs=1.0, rank=4, alpha=8.0, learning_rate=1e-2, batch_tokens=300)
 
@@ -56,7 +55,7 @@ def test_an_adapter_folder_is_pefts_and_carries_tokenizer_card_and_manifest(
 
 def test_a_reloaded_adapter_answers_as_merged(tiny: Model, adapter: Path) -> None:
     ids = torch.tensor([Chat(tiny.folder).encode("When does the lounge open?")])
-    apart = attach.load_adapter(load_base(tiny, "float32"), adapter, tiny).eval()
+    apart = weights.load_adapter(load_base(tiny, "float32"), adapter, tiny).eval()
     merged, tokenizer = load_for_inference(tiny, adapter, "float32")
     bare, _ = load_for_inference(tiny, None, "float32")
     with torch.no_grad():

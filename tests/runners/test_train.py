@@ -13,12 +13,11 @@ from safetensors.torch import load_file
 
 from rag.errors import BadInput, UsageProblem
 from runners import defaults
-from runners.attach import load_for_inference
 from runners.data import Example, load_examples
 from runners.models import Model
 from runners.train import fit
 from runners.tuning import METHODS, TrainConfig
-from runners.weights import load_base
+from runners.weights import load_base, load_for_inference
 
 CONFIG = TrainConfig(epochs=3.0, rank=4, alpha=8.0, learning_rate=1e-2, batch_tokens=400, checkpoint_steps=2)
 

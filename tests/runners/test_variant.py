@@ -13,7 +13,7 @@ import torch
 from peft import PeftModel
 
 from rag.errors import BadInput
-from runners import attach, loss, variant
+from runners import attach, loss, variant, weights
 from runners.chat import Chat, Encoded
 from runners.data import Example
 from runners.models import Model
@@ -100,7 +100,7 @@ def test_every_variant_learns_and_plain_peft_loads_it_without_a_warning(
     assert done.returncode == 0, done.stderr
     ids = torch.tensor([Chat(tiny.folder).encode("When does the lounge open?")])
     for out in folders:
-        model, _ = attach.load_for_inference(tiny, out, "float32")
+        model, _ = weights.load_for_inference(tiny, out, "float32")
         with torch.no_grad():
             there = torch.load(f"{out}.pt")
             torch.testing.assert_close(model(ids).logits, there, rtol=1e-3, atol=1e-3)
