@@ -11,6 +11,7 @@ from rag import context
 from rag.index import Index
 from rag.query import Query
 from rag.refuse import DEPTH, Decision, Threshold
+from rag.settings import IndexSettings
 from rag.types import Hit
 from runners.completion import estimated_tokens
 from runners.guard import breaker
@@ -105,3 +106,13 @@ def control_tokens(folder: Path | None) -> tuple[str, ...]:
     from runners.chat import Chat
 
     return Chat(folder).control_tokens if folder else ()
+
+
+def index_settings(step: IndexStep) -> IndexSettings:
+    """Return the settings of the index that a plan's index step describes."""
+    return IndexSettings(
+        max_tokens=step.max_chunk_tokens,
+        overlap=step.overlap,
+        fusion=step.fusion,
+        lexical_weight=step.lexical_weight,
+    )

@@ -14,6 +14,7 @@ from runners.bench import REFUSAL, Bench, identity
 from runners.data import Example, Question, load_examples
 from runners.plan import EvaluateStep, IndexStep, Plan, Step, TrainStep
 from runners.prompting import training_row
+from runners.retrieval import index_settings
 from runners.rundir import INDEX, TRIAL, read_lines
 from runners.trial import ANSWERS, keep_current, run_arm
 
@@ -176,18 +177,6 @@ def with_replay(
     mixed = replay.mix(rows, load_examples(plan.data.replay).rows, step.replay, seed)
     tell({"event": "rows.replayed", "arm": step.arm, "rows": len(mixed), "replayed": replay.count(mixed)})
     return mixed
-
-
-def index_settings(step: IndexStep) -> Any:
-    """The plan's index step as the index's own settings."""
-    from rag.settings import IndexSettings
-
-    return IndexSettings(
-        max_tokens=step.max_chunk_tokens,
-        overlap=step.overlap,
-        fusion=step.fusion,
-        lexical_weight=step.lexical_weight,
-    )
 
 
 def gold_text(bench: Bench, question: Question) -> str:

@@ -16,7 +16,7 @@ from runners.data import Example, Question
 from runners.hybrid import GoldPassages
 from runners.plan import EvaluateStep, IndexStep, Plan
 from runners.portion import Portion, blocks, within_budget
-from runners.retrieval import Found, Retriever, control_tokens, token_counter
+from runners.retrieval import Found, Retriever, control_tokens, token_counter, index_settings
 from runners.rundir import INDEX, read_lines
 from runners.score import score_answer
 from runners.trial import ANSWERS, run_arm
@@ -217,7 +217,6 @@ def _retriever(bench: Bench, step: IndexStep) -> tuple[Retriever, Portion | None
     """The index of the plan's documents, or of a part, built in the run's folder unless it is there, refusing nothing."""
     from rag.index import Index
     from runners.models import Model
-    from runners.steps import index_settings
 
     folder = bench.run.path / INDEX
     if not (folder / "CURRENT").is_file():
@@ -241,7 +240,6 @@ def _kept(path: Path) -> Portion | None:
 def _portion(bench: Bench, step: IndexStep) -> Portion | None:
     """The part of the documents to index: with those that the dev questions name or whose text supports their gold."""
     from rag.load.walk import load_documents
-    from runners.steps import index_settings
 
     assert bench.plan.data.documents is not None
     documents = load_documents(bench.plan.data.documents).documents

@@ -28,7 +28,7 @@ from runners.data import Question
 from runners.guard import breaker, guarded
 from runners.models import Model, Remote
 from runners.plan import EvaluateStep, Plan
-from runners.retrieval import Found
+from runners.retrieval import Found, index_settings
 from runners.rundir import OnEvent
 
 if TYPE_CHECKING:
@@ -150,7 +150,6 @@ def cut(plan: Plan, encoder: Encoder) -> tuple[Hit, ...]:
     """Return all documents of a plan as the passages that its index step will make of them."""
     from rag.chunk import Chunker
     from rag.load.walk import load_documents
-    from runners.steps import index_settings
 
     assert plan.data.documents is not None
     assert plan.index is not None

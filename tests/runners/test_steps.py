@@ -9,7 +9,8 @@ from typing import Any
 from runners.data import load_examples
 from runners.execution import read_data
 from runners.plan import IndexStep, TrainStep, parse_plan
-from runners.steps import index_settings, with_replay
+from runners.retrieval import index_settings
+from runners.steps import with_replay
 
 
 def write(path: Path, rows: list[dict[str, str]]) -> str:
