@@ -76,9 +76,9 @@ def execute(
 
 def announce(plan: Plan) -> None:
     """Say what a plan would fetch first, how large and from where; CannotRun when there is no room for it."""
-    from runners import fetching
+    from runners import fetching, require
 
-    fetches = fetching.of_plan(plan)
+    fetches = require.of_plan(plan)
     for fetch in fetches:
         note(f"not here yet, fetched first: {fetch.text}")
     fetching.check_room(fetches)

@@ -205,9 +205,9 @@ def _write(rec: Recommendation, situation: Situation, given: Given) -> Path | No
 
 def _tell_fetches(plan: Plan) -> None:
     """Say what running the plan would fetch first, and that there is no room for it where that is so."""
-    from runners import fetching
+    from runners import fetching, require
 
-    fetches = fetching.of_plan(plan)
+    fetches = require.of_plan(plan)
     for fetch in fetches:
         _tell(f"running it first fetches {fetch.text}")
     try:

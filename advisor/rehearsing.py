@@ -17,7 +17,7 @@ from advisor.remembering import corrections, named
 from advisor.timing import schedule
 from rag.durable import sha256_text
 from rag.errors import CannotRun
-from runners import crowd, outfit, require
+from runners import crowd, require
 from runners.machine import detect
 from runners.plan import Plan, TrainStep
 from runners.rundir import RunFolder
@@ -99,7 +99,7 @@ def dry_run(plan: Plan, out: Path, as_json: bool) -> None:
         examples, split = read_data(plan, watcher)
         bases = obtain_bases(plan, watcher)
         base = bases[plan.model.name]
-        embedder = obtain(plan.embedder, "embedder", watcher) if outfit.needs_embedder(plan) else None
+        embedder = obtain(plan.embedder, "embedder", watcher) if require.needs_embedder(plan) else None
         require.check(plan, base.folder if isinstance(base, Model) else None, out, detect(out))
         rows, found = lines(plan, len(examples), len(split.test))
         by_name = {row.step: row for row in rows}

@@ -11,9 +11,10 @@ from runners.answer import Answer, answer_all, answer_in_pieces
 from runners.bench import Bench
 from runners.completion import Generator
 from runners.data import Example, Question
-from runners.outfit import Outfit, needs_embedder, passages, recall
+from runners.outfit import Outfit, passages, recall
 from runners.plan import EvaluateStep, Plan
 from runners.recorded import Recorded
+from runners.require import needs_embedder
 from runners.rundir import OnEvent, open_run, read_report, read_run_plan
 from runners.shapes import Message
 

@@ -14,7 +14,6 @@ from runners import (
     forgetting,
     judge,
     leakage,
-    outfit,
     recorded,
     require,
     steps,
@@ -83,7 +82,7 @@ def run_plan(
     forgetting.check(plan)
     bases = obtain_bases(plan, on_event)
     base = bases[plan.model.name]
-    embedder = obtain(plan.embedder, "embedder", on_event) if outfit.needs_embedder(plan) else None
+    embedder = obtain(plan.embedder, "embedder", on_event) if require.needs_embedder(plan) else None
     machine = detect(out)
     require.check(plan, base.folder if isinstance(base, Model) else None, out, machine)
     classify.check(plan, examples)

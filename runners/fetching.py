@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rag.errors import BadInput, CannotRun
-from runners import hub, machine, models, outfit
+from runners import hub, machine, models
 from runners.known import Known, find
 from runners.machine import GIB, Found
-from runners.plan import Plan
 
 SPARE_GIB = 0.2
 """Left free on a disk: a full one harms more than this download."""
@@ -46,14 +45,6 @@ def needed(names: Iterable[str], allow_hub: bool = False) -> tuple[Fetch, ...]:
     """
     found = (_needed(name, allow_hub) for name in dict.fromkeys(names))
     return tuple(fetch for fetch in found if fetch)
-
-
-def of_plan(plan: Plan) -> tuple[Fetch, ...]:
-    """Return what carrying out a plan would fetch: its models, and its embedder where something needs it."""
-    wanted = [plan.model, *(step.model for step in plan.arms if step.model)]
-    wanted += [plan.embedder] if outfit.needs_embedder(plan) else []
-    found = [fetch for each in wanted for fetch in needed([each.name], each.allow_hub)]
-    return tuple(dict.fromkeys(found))
 
 
 def check_room(fetches: Iterable[Fetch], free: Found | None = None) -> None:

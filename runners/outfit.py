@@ -28,11 +28,6 @@ class Outfit:
     finder: Finder | None
 
 
-def needs_embedder(plan: Plan) -> bool:
-    """Whether anything in a plan is embedded: an index, a classifier's texts, or the nearest examples."""
-    return plan.index is not None or any(arm.classifier or arm.bank == "similar" for arm in plan.arms)
-
-
 def prepare(
     bench: Bench, step: EvaluateStep, weights: Path | None, gold: Callable[[Question], str]
 ) -> Outfit:

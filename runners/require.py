@@ -1,4 +1,4 @@
-"""What a plan needs of the machine that runs it, checked before the first step: GPU, memory, disk."""
+"""What a plan needs: models to fetch, and of the machine that runs it GPU, memory and disk, checked before step one."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 
 from rag.errors import BadInput, CannotRun
+from runners import fetching
 from runners.machine import Machine
 from runners.memory import Setup, estimate, read_shape
 from runners.plan import Plan, TrainStep
@@ -103,3 +104,16 @@ def check_disk(plan: Plan, base: Path | None, out: Path) -> None:
             f"{folder} has {free:.0f} MiB free, this run needs about {needed:.0f} MiB",
             "free some space, or choose another --out",
         )
+
+
+def of_plan(plan: Plan) -> tuple[fetching.Fetch, ...]:
+    """Return what carrying out a plan would fetch: its models, and its embedder where something needs it."""
+    wanted = [plan.model, *(step.model for step in plan.arms if step.model)]
+    wanted += [plan.embedder] if needs_embedder(plan) else []
+    found = [fetch for each in wanted for fetch in fetching.needed([each.name], each.allow_hub)]
+    return tuple(dict.fromkeys(found))
+
+
+def needs_embedder(plan: Plan) -> bool:
+    """Whether anything in a plan is embedded: an index, a classifier's texts, or the nearest examples."""
+    return plan.index is not None or any(arm.classifier or arm.bank == "similar" for arm in plan.arms)

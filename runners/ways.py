@@ -16,7 +16,7 @@ from runners.data import Example, Question
 from runners.hybrid import GoldPassages
 from runners.plan import EvaluateStep, IndexStep, Plan
 from runners.portion import Portion, blocks, within_budget
-from runners.retrieval import Found, Retriever, control_tokens, token_counter, index_settings
+from runners.retrieval import Found, Retriever, control_tokens, index_settings, token_counter
 from runners.rundir import INDEX, read_lines
 from runners.score import score_answer
 from runners.trial import ANSWERS, run_arm

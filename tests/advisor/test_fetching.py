@@ -15,7 +15,7 @@ from advisor.answers import Answers
 from advisor.telling import lines
 from rag.durable import write_bytes, write_json, write_manifest
 from rag.errors import CannotRun
-from runners import fetching, models
+from runners import fetching, models, require
 from runners.known import KNOWN
 from runners.machine import Found
 from runners.plan import parse_plan
@@ -70,9 +70,9 @@ def test_a_plan_names_its_models_and_its_embedder_only_where_it_embeds(alone: di
         "name": "p", "choice": "prompting", "model": {"name": BASE}, "data": {"documents": "d", "questions": "q"},
         "steps": [{"kind": "evaluate", "arm": "prompting"}], "weights": {"token_f1": 1},
     }  # fmt: skip
-    assert [fetch.name for fetch in fetching.of_plan(parse_plan(body))] == [BASE]
+    assert [fetch.name for fetch in require.of_plan(parse_plan(body))] == [BASE]
     with_index = parse_plan(body | {"steps": [{"kind": "index"}, *body["steps"]]})
-    assert [fetch.name for fetch in fetching.of_plan(with_index)] == [BASE, EMBEDDER]
+    assert [fetch.name for fetch in require.of_plan(with_index)] == [BASE, EMBEDDER]
 
 
 def test_a_disk_without_room_is_refused_with_both_numbers(alone: dict[str, str], tmp_path: Path) -> None:

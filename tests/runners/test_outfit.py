@@ -16,8 +16,9 @@ from runners.bench import Bench
 from runners.data import Example, Question
 from runners.execution import quick
 from runners.models import Model, Remote
-from runners.outfit import needs_embedder, passages, recall
+from runners.outfit import passages, recall
 from runners.plan import EvaluateStep, Plan, parse_plan
+from runners.require import needs_embedder
 from runners.rundir import TRIAL, RunFolder, read_lines
 from runners.split import Split
 from runners.steps import carry_out
