@@ -42,7 +42,8 @@ def examine(
 
     Calibrating measures this machine's matrix speed for about two seconds and stores it in the cache folder.
     """
-    from runners.models import cache_folder, list_models
+    from runners.models import list_models
+    from runners.paths import cache_folder
 
     speeds = _calibration(calibrate)
 

@@ -143,7 +143,7 @@ def _path(answers: Answers, key: str) -> Path | None:
 
 
 def _tokens(answers: Answers) -> Tokens:
-    from runners.models import cache_folder
+    from runners.paths import cache_folder
 
     name = answers["model"].value if "model" in answers else None
     known = facts.find(name) if name else None

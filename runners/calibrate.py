@@ -19,7 +19,7 @@ from typing import Any
 from rag.durable import write_json
 from rag.errors import BadInput, CannotRun
 from rag.versions import format_of
-from runners.models import cache_folder
+from runners.paths import cache_folder
 
 FILE = "calibration.json"
 SECONDS = 2.0

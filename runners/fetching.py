@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rag.errors import BadInput, CannotRun
-from runners import hub, machine, models
+from runners import hub, machine, models, paths
 from runners.known import Known, find
 from runners.machine import GIB, Found
 
@@ -34,7 +34,7 @@ class Fetch:
         """Return what is fetched, how large, and from where."""
         size = "its size is not known before it is asked"
         if self.bytes is not None and self.kept is not None:
-            size = f"{self.bytes / 1e6:,.0f} MB to fetch, {self.kept / 1e6:,.0f} MB kept in {models.cache_folder()}"
+            size = f"{self.bytes / 1e6:,.0f} MB to fetch, {self.kept / 1e6:,.0f} MB kept in {paths.cache_folder()}"
         return f"{self.name}: {self.source}, {size}"
 
 
@@ -50,10 +50,10 @@ def needed(names: Iterable[str], allow_hub: bool = False) -> tuple[Fetch, ...]:
 def check_room(fetches: Iterable[Fetch], free: Found | None = None) -> None:
     """Raise CannotRun, with both numbers, when the cache's disk has no room for them; ``free`` is in GiB."""
     need = sum(fetch.room for fetch in fetches) / GIB
-    free = free or machine.disk(models.cache_folder())
+    free = free or machine.disk(paths.cache_folder())
     if need and free.value is not None and need + SPARE_GIB > free.value:
         raise CannotRun(
-            f"{models.cache_folder()} lacks the room for the models: {need:.1f} GiB are needed while they are made, "
+            f"{paths.cache_folder()} lacks the room for the models: {need:.1f} GiB are needed while they are made, "
             f"{free.value:.1f} GiB are free",
             "free some space, or name another folder with TUNEWISE_CACHE",
         )
@@ -81,7 +81,7 @@ def _is_here(name: str, known: Known | None) -> bool:
             return True
     except (BadInput, OSError, ValueError):
         return True
-    if known and (models.cache_folder() / "models" / known.name / "manifest.json").is_file():
+    if known and (paths.cache_folder() / "models" / known.name / "manifest.json").is_file():
         return True
     repo = known.repo if known else name
     return "/" not in repo or hub.cached_snapshot(repo) is not None

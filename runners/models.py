@@ -6,7 +6,6 @@ when allowed); a package from the registry. Nothing half-finished is ever visibl
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 from collections.abc import Callable
@@ -15,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
-from platformdirs import user_cache_path
 
 from rag.durable import MANIFEST, check_manifest, publish_folder, write_manifest
 from rag.errors import BadInput, CannotRun
 from runners import hub, wheel
 from runners.fingerprint import fingerprint, refuse_code, template_hash, tokenizer_hash
 from runners.known import KNOWN, Known, find, unknown
+from runners.paths import cache_folder
 
 __all__ = ["KNOWN", "Known", "Model", "Remote", "cached", "list_models", "parse_remote", "pull", "resolve"]
 
@@ -67,12 +66,6 @@ def parse_remote(name: str) -> Remote | None:
             "e.g. openai:my-model@http://127.0.0.1:8000/v1",
         )
     return Remote(match[1], match[2].rstrip("/"))
-
-
-def cache_folder() -> Path:
-    """Return where models are kept: TUNEWISE_CACHE, else the platform's user cache folder."""
-    chosen = os.environ.get("TUNEWISE_CACHE")
-    return Path(chosen).expanduser() if chosen else user_cache_path("tunewise", appauthor=False)
 
 
 def resolve(name: str, allow_hub: bool = False, on_event: OnEvent = None, recorded: str = "") -> Model:

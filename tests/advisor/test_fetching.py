@@ -15,7 +15,7 @@ from advisor.answers import Answers
 from advisor.telling import lines
 from rag.durable import write_bytes, write_json, write_manifest
 from rag.errors import CannotRun
-from runners import fetching, models, require
+from runners import fetching, models, paths, require
 from runners.known import KNOWN
 from runners.machine import Found
 from runners.plan import parse_plan
@@ -60,7 +60,7 @@ def test_what_is_here_is_not_fetched() -> None:
     models.resolve(BASE), models.resolve(EMBEDDER)
     assert fetching.needed([BASE, EMBEDDER]) == ()
     for known in KNOWN:
-        folder = models.cache_folder() / "models" / known.name
+        folder = paths.cache_folder() / "models" / known.name
         size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
         assert size == pytest.approx(known.kept, rel=0.02)
 

@@ -1,0 +1,14 @@
+"""Folders outside any run: the user's cache of models and measurements."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from platformdirs import user_cache_path
+
+
+def cache_folder() -> Path:
+    """Return where models are kept: TUNEWISE_CACHE, else the platform's user cache folder."""
+    chosen = os.environ.get("TUNEWISE_CACHE")
+    return Path(chosen).expanduser() if chosen else user_cache_path("tunewise", appauthor=False)
