@@ -22,16 +22,20 @@ if TYPE_CHECKING:
     from advisor.engine import Recommendation
     from advisor.judgement import Report, judge
 
-__version__ = "0.1.0"
 __all__ = ["Recommendation", "Report", "judge", "recommend"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name on first use."""
+    """Import a public name, or the version, on first use."""
     from importlib import import_module
 
-    modules = {"advice": ["recommend"], "engine": ["Recommendation"], "judgement": ["Report", "judge"]}
+    modules = {
+        "advisor.advice": ["recommend"],
+        "advisor.engine": ["Recommendation"],
+        "advisor.judgement": ["Report", "judge"],
+        "rag.version": ["__version__"],
+    }
     for module, names in modules.items():
         if name in names:
-            return getattr(import_module(f"advisor.{module}"), name)
+            return getattr(import_module(module), name)
     raise AttributeError(f"module 'advisor' has no attribute {name!r}")

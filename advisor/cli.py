@@ -15,7 +15,7 @@ from typing import Any
 
 import typer
 
-from advisor import __version__, completing, ending, output, tab
+from advisor import completing, ending, output, tab
 from rag.errors import CannotRun, Problem, UsageProblem
 
 # The table of contents of the command line: a file of advisor/commands each, holding a function `command`
@@ -181,6 +181,8 @@ def entry(
     """Choose how to adapt a language model, do it, and measure every branch on your own questions."""
     if version:
         with suppress(BrokenPipeError):
+            from rag.version import __version__
+
             print(f"tunewise {__version__}", flush=True)
         raise typer.Exit
     if debug:

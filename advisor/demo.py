@@ -67,7 +67,8 @@ def copy_example(folder: Path) -> dict[str, Any]:
 
 def recommend_and_draft() -> Plan:
     """The recommendation for the example, printed, and the plan made from it."""
-    from advisor import gather, recommend, render
+    from advisor import gather, render
+    from advisor.advice import recommend
     from advisor.draft import draft, located
 
     folder = example_path()

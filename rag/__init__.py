@@ -45,11 +45,10 @@ __all__ = [
     "Reranker",
     "Results",
 ]
-__version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name on first use."""
+    """Import a public name, or the version, on first use."""
     from importlib import import_module
 
     modules = {
@@ -61,6 +60,7 @@ def __getattr__(name: str) -> Any:
         "rerank": ["Reranker"],
         "settings": ["IndexSettings"],
         "types": ["Chunk", "Citation", "Document", "Hit", "Results"],
+        "version": ["__version__"],
     }
     for module, names in modules.items():
         if name in names:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from rag import __version__, generations, sources
+from rag import generations, sources
 from rag.change import Plan, compare
 from rag.chunk import Chunker
 from rag.durable import writer_lock, writing_into
@@ -28,6 +28,7 @@ from rag.stores.cache import VectorCache
 from rag.stores.database import is_database, sidecars
 from rag.stores.text import TextStore
 from rag.vectors import Known
+from rag.version import __version__
 
 
 @dataclass(frozen=True, slots=True)

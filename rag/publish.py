@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from rag import __version__, generations
+from rag import generations
 from rag.change import Plan
 from rag.chunk import Chunker
 from rag.encoder import Encoder, OnEvent
@@ -24,6 +24,7 @@ from rag.stores.rows import Record, Summary
 from rag.stores.text import TextStore
 from rag.terms import Terms
 from rag.vectors import Found, Known, find
+from rag.version import __version__
 
 LEXICAL = "lexical"
 

@@ -22,20 +22,20 @@ if TYPE_CHECKING:
     from runners.plan import Plan
 
 __all__ = ["Answer", "Plan", "Run", "load", "run", "run_plan"]
-__version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name on first use."""
+    """Import a public name, or the version, on first use."""
     from importlib import import_module
 
     modules = {
-        "answer": ["Answer"],
-        "execution": ["run_plan"],
-        "opened": ["Run", "load", "run"],
-        "plan": ["Plan"],
+        "runners.answer": ["Answer"],
+        "runners.execution": ["run_plan"],
+        "runners.opened": ["Run", "load", "run"],
+        "runners.plan": ["Plan"],
+        "rag.version": ["__version__"],
     }
     for module, names in modules.items():
         if name in names:
-            return getattr(import_module(f"runners.{module}"), name)
+            return getattr(import_module(module), name)
     raise AttributeError(f"module 'runners' has no attribute {name!r}")

@@ -11,7 +11,6 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, Response
 from sse_starlette.sse import AppStatus
 
-from advisor import __version__
 from advisor.server import lookups, talk
 from advisor.server.ear import Gone
 from advisor.server.gate import App, Gate, House
@@ -21,6 +20,7 @@ from advisor.server.refusals import Refusal, refusal
 from advisor.server.service import Service
 from advisor.server.wants import ChatWant, CompletionWant, EmbeddingWant, SearchWant
 from rag.errors import Problem
+from rag.version import __version__
 
 ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"description": what}

@@ -19,6 +19,7 @@ from rag.settings import IndexSettings
 from rag.stores import cache as caches
 from rag.stores.cache import VectorCache
 from rag.stores.text import TextStore
+from rag.version import __version__
 from rag.watch import watch
 
 
@@ -128,7 +129,7 @@ def test_unchanged_files_are_not_parsed_again(corpus: Path, tmp_path: Path, tiny
     first = Index.build(folder, corpus, tiny)
     same = Index.update(folder, corpus, tiny)
     assert (same.found, same.unchanged, same.skipped) == (first.found, 4, first.skipped)
-    assert set(sources.read(folder, build.__version__)) == {
+    assert set(sources.read(folder, __version__)) == {
         "fares.md",
         "hours.html",
         "rows.jsonl",
