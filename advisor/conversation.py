@@ -7,7 +7,6 @@ from pathlib import Path
 
 from advisor.live import show_as_made
 from advisor.output import emit
-from advisor.show import answer_json
 from advisor.telling import tell
 from runners.desk import Desk
 from runners.followup import stand_alone
@@ -36,7 +35,7 @@ def converse(path: Path, arm_name: str | None, as_json: bool = False, model: Pat
         shown = () if arm.retrieval else tuple(history[-2 * KEPT_TURNS :])
         if as_json:
             answer = desk.ask([alone], arm, shown)[0]
-            emit({**answer_json(answer, arm.arm), "question": question, "asked_as": alone}, ascii=True)
+            emit({**answer.reply_json(arm.arm), "question": question, "asked_as": alone}, ascii=True)
         else:
             answer = show_as_made(desk.stream(alone, arm, shown), arm.arm)
         history += [{"role": "user", "content": question}, {"role": "assistant", "content": answer.text}]

@@ -159,23 +159,6 @@ def show_sources(answer: Answer, arm: str, console: Console | None = None) -> No
     say(console, f"  ({note})", "dim")
 
 
-def answer_json(answer: Answer, arm: str) -> dict[str, Any]:
-    """An answer as `ask --json` prints it."""
-    decision = answer.found.decision.to_json() if answer.found else None
-    return {
-        "schema": 1, "answer": answer.marked, "refused": answer.refused, "arm": arm,
-        "citations": [c.to_json() for c in answer.citations],
-        "conflicts": [c.to_json() for c in answer.conflicts],
-        "searched": sources.searched(answer), "nearest": sources.nearest(answer), "decision": decision,
-        "notes": list(answer.found.notes) if answer.found else [],
-        "usage": {
-            "prompt_tokens": answer.completion.prompt_tokens,
-            "completion_tokens": answer.completion.completion_tokens,
-        },
-        "seconds": round(answer.completion.seconds, 3),
-    }  # fmt: skip
-
-
 def show_models(rows: Sequence[dict[str, Any]]) -> None:
     """Print the known models: what each is, whether it is here, how large, and below where it comes from."""
     console = Console()

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from rag.clean import line
 from rag.links import unlinked
@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from rag.conflict import Conflict, Side
     from runners.answer import Answer
 
-NEAREST = 3
-"""Passages offered with a refusal."""
 _LONGEST = 160
 """Letters of a passage that is offered."""
 
@@ -48,24 +46,6 @@ def lines(answer: Answer) -> Iterator[tuple[str, str]]:
             yield from _looked(answer)
 
 
-def searched(answer: Answer) -> Mapping[str, int] | None:
-    """Return what was searched, None for an arm without retrieval."""
-    return answer.found.searched if answer.found else None
-
-
-def nearest(answer: Answer) -> list[dict[str, Any]]:
-    """Return the passages nearest to a question that was refused, best first; [] for one that was answered."""
-    hits = answer.hits[:NEAREST] if answer.refused else ()
-    return [
-        {
-            "n": n, "doc": hit.chunk.doc, "title": hit.chunk.title, "page": hit.chunk.page,
-            "line_start": hit.chunk.line_start, "line_end": hit.chunk.line_end, "date": hit.date,
-            "text": hit.chunk.text, "score": round(hit.score, 4),
-        }
-        for n, hit in enumerate(hits, start=1)
-    ]  # fmt: skip
-
-
 def _citation(c: Citation, answer: Answer) -> str:
     if not c.n:
         said = line(answer.marked[c.answer_start : c.answer_end])
@@ -75,13 +55,13 @@ def _citation(c: Citation, answer: Answer) -> str:
 
 
 def _looked(answer: Answer) -> Iterator[tuple[str, str]]:
-    found = searched(answer)
+    found = answer.searched
     if found:
         yield (
             "nearest",
             f"searched {found['documents']:,} documents, {found['passages']:,} passages; nearest:",
         )
-    for n, hit in enumerate(answer.hits[:NEAREST], start=1):
+    for n, hit in enumerate(answer.nearest_hits, start=1):
         text = unlinked(hit.chunk.text)
         short = text if len(text) <= _LONGEST else f"{text[:_LONGEST].rsplit(' ', 1)[0]} …"
         yield (

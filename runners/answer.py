@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from collections.abc import Generator as Running
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +20,9 @@ from runners.prompting import Shots
 from runners.refusing import is_refusal
 from runners.retrieval import Finder, Found
 from runners.shapes import Message
+
+NEAREST = 3
+"""Passages offered with a refusal."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +55,54 @@ class Answer:
         from runners import notebook
 
         return notebook.answer(self)
+
+    @property
+    def searched(self) -> Mapping[str, int] | None:
+        """How many documents and passages were searched, in which generation; None for an arm without retrieval."""
+        return self.found.searched if self.found else None
+
+    @property
+    def nearest_hits(self) -> tuple[Hit, ...]:
+        """The passages nearest to a question that was refused, best first; none for one that was answered."""
+        return self.hits[:NEAREST] if self.refused else ()
+
+    @property
+    def nearest(self) -> list[dict[str, Any]]:
+        """The same passages as JSON: where each is, its date, text and score."""
+        return [
+            {
+                "n": n,
+                "doc": hit.chunk.doc,
+                "title": hit.chunk.title,
+                "page": hit.chunk.page,
+                "line_start": hit.chunk.line_start,
+                "line_end": hit.chunk.line_end,
+                "date": hit.date,
+                "text": hit.chunk.text,
+                "score": round(hit.score, 4),
+            }
+            for n, hit in enumerate(self.nearest_hits, start=1)
+        ]
+
+    def reply_json(self, arm: str) -> dict[str, Any]:
+        """Return the answer as `ask --json` prints it and the server sends it; `arm` is the one that answered."""
+        return {
+            "schema": 1,
+            "answer": self.marked,
+            "refused": self.refused,
+            "arm": arm,
+            "citations": [c.to_json() for c in self.citations],
+            "conflicts": [c.to_json() for c in self.conflicts],
+            "searched": self.searched,
+            "nearest": self.nearest,
+            "decision": self.found.decision.to_json() if self.found else None,
+            "notes": list(self.found.notes) if self.found else [],
+            "usage": {
+                "prompt_tokens": self.completion.prompt_tokens,
+                "completion_tokens": self.completion.completion_tokens,
+            },
+            "seconds": round(self.completion.seconds, 3),
+        }
 
     def to_json(self, arm: str, seed: int) -> dict[str, Any]:
         """The row of `trial/answers.jsonl`: all that went into an answer and all that came of it.

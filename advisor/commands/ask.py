@@ -23,13 +23,12 @@ def command(
     """Answer a question with citations that name file and line; says so when the documents do not hold the answer."""
     from advisor.live import show_as_made
     from advisor.output import emit
-    from advisor.show import answer_json
     from advisor.telling import tell
     from runners.opened import load
 
     opened = load(run, tell, model)
     if as_json:
         answer = opened.ask(question, arm)
-        emit(answer_json(answer, answer.arm), ascii=True)
+        emit(answer.reply_json(answer.arm), ascii=True)
     else:
         show_as_made(opened.stream(question, arm), opened.arm(arm).arm)

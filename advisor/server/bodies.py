@@ -7,7 +7,6 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
-from advisor.show import answer_json
 from runners.catalogue import Choice
 from runners.ticket import Reply
 
@@ -94,7 +93,7 @@ def ours(reply: Reply, choice: Choice, told: dict[str, Any]) -> dict[str, Any]:
     """
     found: dict[str, Any] = {"schema": 1, "arm": None if choice.raw else choice.id}
     if reply.answer is not None:
-        found = answer_json(reply.answer, choice.id)
+        found = reply.answer.reply_json(choice.id)
         del found["usage"]
         if found["answer"] == reply.text == reply.streamed:
             del found["answer"]

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from advisor.show import answer_json, show_answer
+from advisor.show import show_answer
 from rag.conflict import conflicts
 from rag.refuse import default
 from rag.types import Chunk, Hit
@@ -93,7 +93,7 @@ def test_each_sentence_shows_what_bears_it_out(plan: Plan, hits: tuple[Hit, ...]
         "  1 document has expired.",
         "  (arm: rag)",
     ]
-    told = json.loads(json.dumps(answer_json(answer, "rag")))
+    told = json.loads(json.dumps(answer.reply_json("rag")))
     assert told["answer"].count("[1]") == 2
     assert [c["support"] for c in told["citations"]] == ["supported", "unsupported", "partly", "supported"]
     assert told["conflicts"] == [c.to_json() for c in conflicts(ASKED, hits)]
@@ -117,7 +117,7 @@ def test_a_refusal_says_what_was_searched_and_offers_the_nearest(plan: Plan, hit
             in shown
         )
         assert shown[-1] == "  (the documents do not hold an answer)"
-        told = answer_json(answer, "rag")
+        told = answer.reply_json("rag")
         assert [passage["doc"] for passage in told["nearest"]] == ["fares.md", "old.md", "guide.pdf"]
         assert told["citations"] == told["conflicts"] == []
 
@@ -128,5 +128,5 @@ def test_an_arm_without_retrieval_has_nothing_below(plan: Plan) -> None:
         plan, arm, [Question("q", ASKED)], Scripted((), "It costs \x1b[1m3\x1b[0m [1]."), None
     )[0]  # type: ignore[arg-type]
     assert printed(answer) == "It costs 3.\n  (arm: rag)\n"
-    told = answer_json(answer, "prompting")
+    told = answer.reply_json("prompting")
     assert (told["searched"], told["decision"], told["nearest"], told["conflicts"]) == (None, None, [], [])

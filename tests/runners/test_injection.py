@@ -19,7 +19,7 @@ import pytest
 from markdown_it import MarkdownIt
 from rich.console import Console
 
-from advisor.show import answer_json, show_answer
+from advisor.show import show_answer
 from rag import context
 from runners.answer import Answer, answer_all
 from runners.chat import Chat
@@ -221,7 +221,7 @@ def test_nothing_is_obeyed_fetched_or_linked_by_what_is_printed(answers: list[An
         assert all(
             unicodedata.category(char) not in ("Cc", "Cf", "Cs", "Cn") or char in "\n\t" for char in printed
         )
-        said = json.loads(json.dumps(answer_json(answer, "rag")))["answer"]
+        said = json.loads(json.dumps(answer.reply_json("rag")))["answer"]
         rendered = EMBEDDED.render(said)
         assert not re.search(r"<(?:a|img|script|iframe)\b", rendered), rendered
         assert "javascript:" not in said

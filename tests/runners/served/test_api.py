@@ -11,7 +11,6 @@ from typing import Any
 import httpx
 import pytest
 
-from advisor.show import answer_json
 from runners.desk import Desk
 
 HERON = "How many berths has the Heron Pier?"
@@ -59,7 +58,7 @@ def test_an_arm_answers_as_ask_does(http: httpx.Client, run: Any, arm: str) -> N
     assert (
         said["usage"]["total_tokens"] == answer.completion.prompt_tokens + answer.completion.completion_tokens
     )
-    expected = answer_json(answer, arm)
+    expected = answer.reply_json(arm)
     left_away = {"answer", "usage", "seconds"}
     ours = said["x_tunewise"]
     assert {k: v for k, v in ours.items() if k != "seconds"} == {
