@@ -12,7 +12,7 @@ from rag.cite import attach, strip_marks
 from rag.conflict import Conflict, conflicts
 from rag.links import inert
 from rag.types import Citation, Hit
-from runners import prompting
+from runners import notebook, prompting
 from runners.completion import Completion, Generator
 from runners.data import Question
 from runners.plan import EvaluateStep, Plan
@@ -51,10 +51,16 @@ class Answer:
         return self.found.hits if self.found else ()
 
     def _repr_html_(self) -> str:
-        """What a notebook shows: the answer and the passages it cites."""
-        from runners import notebook
-
-        return notebook.answer(self)
+        """What a notebook shows: the answer and the passages it cites; nothing in it can be fetched, clicked or run."""
+        cited = [f"[{c.n}] {c.doc}, {_place(c)}: “{c.quote}”" for c in self.citations if c.n]
+        doubts = sum(1 for c in self.citations if not c.n)
+        parts = [notebook.paragraph(self.marked)]
+        parts += [notebook.bullets(dict.fromkeys(cited))] if cited else []
+        if doubts:
+            text = f"{doubts} of its sentences are borne out by no passage."
+            parts.append(notebook.paragraph(text, "color:#b35900"))
+        note = "the documents do not hold an answer" if self.refused else f"arm: {self.arm}" * bool(self.arm)
+        return f"<div>{''.join(parts)}{f'<small>{notebook.text(note)}</small>' if note else ''}</div>"
 
     @property
     def searched(self) -> Mapping[str, int] | None:
@@ -125,6 +131,14 @@ class Answer:
             "tokens_estimated": self.completion.estimated,
             "seconds": round(self.completion.seconds, 4), "finish": self.completion.finish,
         }  # fmt: skip
+
+
+def _place(citation: Citation) -> str:
+    """Return where a cited passage is in its document: the page, or else the lines."""
+    if citation.page:
+        return f"page {citation.page}"
+    first, last = citation.line_start, citation.line_end
+    return f"line {first}" if first >= last else f"lines {first}–{last}"
 
 
 OnAnswers = Callable[[list[Answer]], None] | None

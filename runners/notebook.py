@@ -4,12 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from html import escape
-from typing import TYPE_CHECKING
 
 from rag.clean import line, visible
-
-if TYPE_CHECKING:
-    from runners.answer import Answer
 
 _CELL = "text-align:left;padding:0 1em 0 0"
 
@@ -36,25 +32,3 @@ def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 def bullets(items: Iterable[object]) -> str:
     """Return a list; every item is text."""
     return "<ul>" + "".join(f"<li>{text(item)}</li>" for item in items) + "</ul>"
-
-
-def answer(given: Answer) -> str:
-    """Return an answer with the passages it cites; nothing in it can be fetched, clicked or run."""
-    cited = [
-        f"[{c.n}] {c.doc}, {_place(c.page, c.line_start, c.line_end)}: “{c.quote}”"
-        for c in given.citations
-        if c.n
-    ]
-    doubts = sum(1 for c in given.citations if not c.n)
-    parts = [paragraph(given.marked)]
-    parts += [bullets(dict.fromkeys(cited))] if cited else []
-    if doubts:
-        parts.append(paragraph(f"{doubts} of its sentences are borne out by no passage.", "color:#b35900"))
-    note = "the documents do not hold an answer" if given.refused else f"arm: {given.arm}" * bool(given.arm)
-    return "<div>" + "".join(parts) + (f"<small>{text(note)}</small>" if note else "") + "</div>"
-
-
-def _place(page: int | None, first: int, last: int) -> str:
-    if page:
-        return f"page {page}"
-    return f"line {first}" if first >= last else f"lines {first}–{last}"
