@@ -7,7 +7,6 @@ import sys
 import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from datetime import date
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
@@ -16,7 +15,6 @@ from advisor.output import emit, note
 from rag import metrics
 from rag.clean import line
 from rag.context import select
-from rag.errors import UsageProblem
 from rag.load.base import printable
 from rag.types import Chunk, Hit, Results
 
@@ -45,19 +43,11 @@ class Source:
         return Index.open(self.folder, load_embedder(self.embedder), reranker)
 
 
-def day(text: str | None) -> date | None:
-    """Return the day that ``--as-of`` gives as YYYY-MM-DD; UsageProblem for anything else."""
-    try:
-        return date.fromisoformat(text) if text else None
-    except ValueError:
-        raise UsageProblem(f"--as-of {text!r} is not a day", "write it as 2026-05-01") from None
-
-
 def search_index(source: Source, question: str, query: Query, as_json: bool) -> None:
     """Search for one question and print its hits, on stdout; notes of what was left out go to stderr."""
     found = source.open().find(question, query)
     if as_json:
-        emit(results_json(found))
+        emit(found.to_json())
         return
     width = min(100, shutil.get_terminal_size().columns - 1)
     for rank, hit in enumerate(found.hits, 1):
@@ -75,21 +65,10 @@ def search_file(source: Source, path: Path, query: Query) -> None:
     index = source.open()
     found = index.find_many([row.question for row in rows], query)
     for row, results in zip(rows, found, strict=True):
-        emit({"id": row.id, **results_json(results)})
+        emit({"id": row.id, **results.to_json()})
     _tell(dict.fromkeys(note for results in found for note in results.notes))
     for each in scores(rows, found, query.k, index.raw):
         print(each, file=sys.stderr)
-
-
-def results_json(found: Results) -> dict[str, Any]:
-    """Return results as `index search --json` prints them."""
-    notes = {"notes": list(found.notes)} if found.notes else {}
-    return {
-        "schema": 1,
-        "hits": [_hit_json(hit) for hit in found.hits],
-        **notes,
-        "timings_ms": dict(found.timings_ms),
-    }
 
 
 def shown(rank: int, hit: Hit, width: int) -> list[str]:
@@ -134,28 +113,6 @@ def scores(
             f"all of the evidence in {fmean(each.full for each in spans):.3f}"
         )
     return lines
-
-
-def _hit_json(hit: Hit) -> dict[str, Any]:
-    chunk = hit.chunk
-    body: dict[str, Any] = {
-        "doc": chunk.doc, "title": chunk.title, "heading": chunk.heading, "score": round(hit.score, 6),
-        "text": chunk.text, "page": chunk.page, "line_start": chunk.line_start, "line_end": chunk.line_end,
-        "char_start": chunk.start, "char_end": chunk.end, "dense": round(hit.dense, 6),
-        "lexical": round(hit.lexical, 6),
-    }  # fmt: skip
-    if hit.rerank is not None:
-        body["rerank"] = round(hit.rerank, 6)
-    if hit.metadata:
-        body["metadata"] = {name: value for name, value in hit.metadata.items() if name != "page_starts"}
-    if hit.valid_until:
-        body["expired"] = hit.expired
-    if hit.same:
-        body["same"] = [
-            {"doc": c.doc, "line_start": c.line_start, "char_start": c.start, "char_end": c.end}
-            for c in hit.same
-        ]
-    return body
 
 
 def _place(chunk: Chunk) -> str:

@@ -7,6 +7,8 @@ from calendar import monthrange
 from datetime import date
 from typing import Any, NamedTuple
 
+from rag.errors import UsageProblem
+
 _ISO = re.compile(r"(\d{4})(?:-(\d{2})(?:-(\d{2})(?:[T ].*)?)?)?")
 
 
@@ -32,3 +34,11 @@ def span(value: Any) -> Span | None:
     except ValueError:
         return None
     return Span(first, last)
+
+
+def parse_day(text: str | None, option: str = "--as-of") -> date | None:
+    """Return the day that ``option`` gives as YYYY-MM-DD, None for none; UsageProblem for anything else."""
+    try:
+        return date.fromisoformat(text) if text else None
+    except ValueError:
+        raise UsageProblem(f"{option} {text!r} is not a day", "write it as 2026-05-01") from None

@@ -108,6 +108,36 @@ class Hit:
         """The last day on which the document holds, ISO 8601 where it could be read; "" if it says none."""
         return str(self.metadata.get("valid_until") or "")
 
+    def to_json(self) -> dict[str, Any]:
+        """Return the hit as one of the `hits` that `index search --json` prints; keys without a value are left out."""
+        chunk = self.chunk
+        body: dict[str, Any] = {
+            "doc": chunk.doc,
+            "title": chunk.title,
+            "heading": chunk.heading,
+            "score": round(self.score, 6),
+            "text": chunk.text,
+            "page": chunk.page,
+            "line_start": chunk.line_start,
+            "line_end": chunk.line_end,
+            "char_start": chunk.start,
+            "char_end": chunk.end,
+            "dense": round(self.dense, 6),
+            "lexical": round(self.lexical, 6),
+        }
+        if self.rerank is not None:
+            body["rerank"] = round(self.rerank, 6)
+        if self.metadata:
+            body["metadata"] = {name: value for name, value in self.metadata.items() if name != "page_starts"}
+        if self.valid_until:
+            body["expired"] = self.expired
+        if self.same:
+            body["same"] = [
+                {"doc": c.doc, "line_start": c.line_start, "char_start": c.start, "char_end": c.end}
+                for c in self.same
+            ]
+        return body
+
 
 @dataclass(frozen=True, slots=True)
 class Results:
@@ -119,6 +149,16 @@ class Results:
     """What the user should know, a sentence each: documents left out, a filter that matches nothing, ..."""
     timings_ms: Mapping[str, float] = field(default_factory=dict, hash=False)
     """Milliseconds by stage: embed, filter, dense, lexical, fuse, rerank, arrange, and total."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the results as `index search --json` prints them; `notes` only where there are any."""
+        notes = {"notes": list(self.notes)} if self.notes else {}
+        return {
+            "schema": 1,
+            "hits": [hit.to_json() for hit in self.hits],
+            **notes,
+            "timings_ms": dict(self.timings_ms),
+        }
 
 
 @dataclass(frozen=True, slots=True)

@@ -94,7 +94,8 @@ def search(
 
     With gold in the questions file, hit@k, recall and MRR are printed to stderr.
     """
-    from advisor.searching import Source, day, search_file, search_index
+    from advisor.searching import Source, search_file, search_index
+    from rag.days import parse_day
     from rag.errors import BadInput, UsageProblem
     from rag.filters import Condition
     from rag.query import Query
@@ -104,7 +105,7 @@ def search(
     if question is not None and not question.strip():
         raise BadInput("the question is empty", 'ask something: tunewise index search INDEX "opening hours"')
     query = Query(
-        k=k, where=tuple(map(Condition.parse, where)), as_of=day(as_of), expired=expired, neighbours=neighbours,
+        k=k, where=tuple(map(Condition.parse, where)), as_of=parse_day(as_of), expired=expired, neighbours=neighbours,
         per_source=per_source, collapse=collapse, rerank=rerank,
     )  # fmt: skip
     source = Source(index, embedder, reranker)

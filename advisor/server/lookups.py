@@ -8,7 +8,6 @@ from typing import Any, TypeVar
 
 from fastapi import Request
 
-from advisor.searching import results_json
 from advisor.server.ear import Ear, unless_gone
 from advisor.server.refusals import Refusal, refusal
 from advisor.server.service import Service, no_model
@@ -60,21 +59,21 @@ async def embed(service: Service, want: EmbeddingWant, request: Request) -> dict
 
 async def search(service: Service, want: SearchWant, request: Request) -> dict[str, Any]:
     """Search the run's index, as `tunewise index search --json` prints it, with the generation searched."""
-    from advisor.searching import day
+    from rag.days import parse_day
     from rag.filters import Condition
     from rag.query import Query
 
     _needs_index(service)
     if not want.query.strip() or len(want.query) > service.limits.characters:
         raise Refusal(400, f"query takes 1 to {service.limits.characters:,} characters", param="query")
-    where, as_of = _read("where", Condition.parse, *want.where), _read("as_of", day, want.as_of)
+    where, as_of = _read("where", Condition.parse, *want.where), _read("as_of", parse_day, want.as_of)
     query = Query(k=want.k, where=where, as_of=as_of[0], expired=want.expired)
 
     def work(desk: Desk) -> dict[str, Any]:
         with usable("the index"):
             index = desk.bench.index
             hits = index.find(want.query, query)
-        return {**results_json(hits), "generation": index.generation}
+        return {**hits.to_json(), "generation": index.generation}
 
     found: dict[str, Any] = await _done(service, work, request)
     if ignored := want.ignored():

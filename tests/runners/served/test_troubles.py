@@ -15,13 +15,14 @@ import httpx
 import pytest
 import uvicorn
 
-from advisor.server import lookups, start
+from advisor.server import start
 from advisor.server.app import create
 from advisor.server.gate import House
 from advisor.server.limits import Limits
 from advisor.server.meters import Meters
 from advisor.server.service import Service
 from rag.index import Index
+from rag.types import Results
 from runners import bench, fulfil
 from runners.catalogue import catalogue
 from runners.clerk import Clerk
@@ -216,7 +217,7 @@ def test_who_cannot_be_answered_before_it_stops_is_told_so(
         free.wait(60)
         return {}
 
-    monkeypatch.setattr(lookups, "results_json", endless)
+    monkeypatch.setattr(Results, "to_json", endless)
     desk, meters = Desk(run), Meters()
     service = Service(desk, Clerk(desk, None, meters.hear), catalogue(desk)[0], Limits(), meters)
     config = uvicorn.Config(
