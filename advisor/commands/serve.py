@@ -45,6 +45,8 @@ def command(
     need("serve", "fastapi", "uvicorn", "sse_starlette", "prometheus_client")
     from advisor.server.limits import Limits
     from advisor.server.start import Wish, serve
+    from advisor.telling import tell
 
     limits = Limits(max_tokens=max_tokens, seconds=time_limit, per_minute=per_minute)
-    serve(Wish(run, host, port, token, tuple(allow_host), tuple(allow_origin), model), limits, queue)
+    wish = Wish(run, host, port, token, tuple(allow_host), tuple(allow_origin), model)
+    serve(wish, limits, queue, tell)

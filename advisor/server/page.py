@@ -5,12 +5,12 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from importlib import resources
+from pathlib import Path
 
 
 def page() -> tuple[str, dict[str, str]]:
     """Return the page and the headers it is sent with."""
-    text = (resources.files("advisor") / "templates" / "ask.html").read_text("utf-8")
+    text = Path(__file__).with_name("ask.html").read_text("utf-8")
     style, script = (_hash(_inside(text, tag)) for tag in ("style", "script"))
     policy = (
         f"default-src 'none'; style-src '{style}'; script-src '{script}'; connect-src 'self'; base-uri 'none'; "

@@ -19,11 +19,11 @@ from advisor.server.gate import House
 from advisor.server.limits import Limits
 from advisor.server.meters import Meters
 from advisor.server.service import Service
-from advisor.telling import tell
 from rag.errors import CannotRun
 from runners.catalogue import catalogue
 from runners.clerk import Clerk, Hours
 from runners.desk import Desk
+from runners.rundir import OnEvent
 
 DRAIN = 60
 """Seconds that what was asked is given when the server is told to stop."""
@@ -45,14 +45,16 @@ class Wish:
     """The folder of the run's base, where that lies elsewhere than the plan says."""
 
 
-def serve(wish: Wish, limits: Limits, queue: int) -> None:
+def serve(wish: Wish, limits: Limits, queue: int, on_event: OnEvent = None) -> None:
     """Serve until told to stop; what is being answered then is finished first.
+
+    ``on_event`` is called with the events of opening the run, such as a model that is fetched.
 
     Raises UsageProblem for an open address without a token, BadInput for a damaged run or a readable token's file,
     CannotRun when the address is taken.
     """
     key.check(wish.host, wish.token)
-    desk = Desk(wish.run, tell, wish.model)
+    desk = Desk(wish.run, on_event, wish.model)
     choices, missing = catalogue(desk)
     opener = None
     if wish.token is not None:
