@@ -18,11 +18,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from advisor.advice import recommend
-    from advisor.engine import Recommendation
+    from advisor.advice import Recommendation, recommend
+    from advisor.draft import draft_plan
     from advisor.judgement import Report, judge
 
-__all__ = ["Recommendation", "Report", "judge", "recommend"]
+__all__ = ["Recommendation", "Report", "draft_plan", "judge", "recommend"]
 
 
 def __getattr__(name: str) -> Any:
@@ -30,8 +30,8 @@ def __getattr__(name: str) -> Any:
     from importlib import import_module
 
     modules = {
-        "advisor.advice": ["recommend"],
-        "advisor.engine": ["Recommendation"],
+        "advisor.advice": ["Recommendation", "recommend"],
+        "advisor.draft": ["draft_plan"],
         "advisor.judgement": ["Report", "judge"],
         "rag.version": ["__version__"],
     }

@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, fields
 from datetime import date
 from pathlib import Path
 from typing import Any
 
 from advisor import engine
 from advisor.answers import Answers
-from advisor.engine import Recommendation
-from advisor.gather import complete, with_file
+from advisor.draft import draft_plan
+from advisor.gather import Situation, complete, with_file
 from advisor.naming import check_model
 from advisor.profile import Profile
 from runners.machine import Machine
+from runners.plan import Plan
+
+
+@dataclass(frozen=True, slots=True)
+class Recommendation(engine.Recommendation):
+    """The ranking with everything a person needs to judge it, which can become a plan."""
+
+    def plan(self, name: str = "") -> Plan:
+        """Return the plan that measures this recommendation: :func:`advisor.draft_plan`."""
+        return draft_plan(self, name)
 
 
 def recommend(
@@ -30,7 +40,7 @@ def recommend(
     said to be. Raises BadInput for an unknown question, an impossible value, or files that are missing or broken.
     """
     if isinstance(answers, Profile):
-        return engine.recommend(answers, today)
+        return _with_plan(engine.recommend(answers, today))
     if isinstance(answers, str | Path):
         answers = with_file(Answers(), Path(answers))
     if not isinstance(answers, Answers):
@@ -39,4 +49,10 @@ def recommend(
         if "model" in answers:
             check_model(answers["model"].value)
     situation = complete(answers, machine)
-    return replace(engine.recommend(situation.profile, today), situation=situation)
+    return _with_plan(engine.recommend(situation.profile, today), situation)
+
+
+def _with_plan(recommendation: engine.Recommendation, situation: Situation | None = None) -> Recommendation:
+    """Return the recommendation, made from a situation, as the class that has `plan`: the engine knows no plans."""
+    values = {field.name: getattr(recommendation, field.name) for field in fields(recommendation)}
+    return Recommendation(**{**values, "situation": situation})

@@ -59,6 +59,18 @@ class Drafted:
     notes: tuple[str, ...]
 
 
+def draft_plan(recommendation: Recommendation, name: str = "") -> Plan:
+    """Return the plan that measures a recommendation, with full paths; ``name`` names its run folder.
+
+    Raises UsageProblem when there is nothing to run: no files, or only a profile was given; BadInput for a name
+    that no plan may have.
+    """
+    if recommendation.situation is None:
+        raise UsageProblem("a profile alone cannot be run", "recommend from answers that name files")
+    plan = located(draft(recommendation, recommendation.situation).plan)
+    return parse_plan({**plan.model_dump(mode="json", by_alias=True), "name": name}) if name else plan
+
+
 def draft(recommendation: Recommendation, situation: Situation, folder: Path = Path()) -> Drafted:
     """Write the plan of a recommendation; data paths are relative to ``folder`` where they lie below it.
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import date
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from advisor.confidence import Confidence, confidence
@@ -18,11 +17,13 @@ from advisor.profile import Profile
 from advisor.ranking import Ranking, Scored, degree, rank
 from advisor.rules.base import WAYS, Finding
 from advisor.worth import Worth, worth_finding
-from rag.errors import UsageProblem
+from runners.notebook import bullets, paragraph, table
 
 if TYPE_CHECKING:
     from advisor.gather import Situation
-    from runners.plan import Plan
+
+MOST = 5
+"""Reasons, flips and notes that a notebook shows; ``to_json`` has them all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,25 +82,25 @@ class Recommendation:
         """The findings that weigh nothing but should be read."""
         return [finding for finding in self.ranking.findings if finding.need is None]
 
-    def plan(self, name: str = "") -> Plan:
-        """Return the plan that measures this recommendation, with full paths; ``name`` names its run folder.
-
-        Raises UsageProblem when there is nothing to run: no files, or only a profile was given; BadInput for a name
-        that no plan may have.
-        """
-        from advisor.draft import draft, located
-        from runners.plan import parse_plan
-
-        if self.situation is None:
-            raise UsageProblem("a profile alone cannot be run", "recommend from answers that name files")
-        plan = located(draft(self, self.situation, Path()).plan)
-        return parse_plan({**plan.model_dump(mode="json", by_alias=True), "name": name}) if name else plan
-
     def _repr_html_(self) -> str:
-        """What a notebook shows: choice, reasons, what would flip it, all methods."""
-        from advisor.pane import recommendation
-
-        return recommendation(self)
+        """What a notebook shows: choice and why, what speaks against it, what would change it, and all methods."""
+        first = self.ranking.methods[0]
+        parts = [paragraph(f"{self.choice}, confidence {self.confidence.level} ({self.confidence.because})")]
+        parts.append(bullets(_named([(f.text, f.rule.code()) for f in self.reasons(first)])))
+        if against := self.against(first):
+            parts.append(paragraph(f"Against it: {against.text} ({against.rule.code()})"))
+        if self.flips:
+            parts += [paragraph("It would be"), bullets([flip["text"] for flip in self.flips[:MOST]])]
+        rows = []
+        for scored in self.ranking.methods:
+            blocked = scored.blockers[0].text if scored.blockers else ""
+            memory = self.estimates[scored.method.name].to_json()["memory_gib"]
+            likely = f"{memory['likely']:.1f} GiB" if memory else "–"
+            rows.append(
+                (scored.method.name, "blocked" if blocked else f"{scored.score:.2f}", likely, blocked)
+            )
+        parts.append(table(("method", "fit for this", "memory", "blocked by"), rows))
+        return f"<div>{''.join(parts)}</div>"
 
     def to_json(self) -> dict[str, Any]:
         """Return the object that ``plan --json`` prints."""
@@ -136,6 +137,13 @@ class Recommendation:
             "reasons": [finding.to_json() for finding in self.reasons(scored)],
             "estimate": self.estimates[scored.method.name].to_json(),
         }
+
+
+def _named(reasons: list[tuple[str, str]]) -> list[str]:
+    """Return the first reasons, each with its rule's code, and how many more there are."""
+    shown = [f"{text} ({code})" for text, code in reasons[:MOST]]
+    left = len(reasons) - len(shown)
+    return [*shown, f"and {left} more"] if left > 0 else shown
 
 
 def recommend(profile: Profile, today: date | None = None) -> Recommendation:

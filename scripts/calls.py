@@ -48,7 +48,9 @@ def _entry(name: str, what: Any) -> Iterator[str]:
     if dataclasses.is_dataclass(what):
         yield from ("```python", f"{what.__name__}{_signature(what)}", "```", "")
     yield from _prose(inspect.getdoc(what) or "")
-    for method, value in sorted(vars(what).items()):
+    own = [base for base in reversed(what.__mro__) if base.__module__.split(".")[0] in PACKAGES]
+    members = {method: value for base in own for method, value in vars(base).items()}
+    for method, value in sorted(members.items()):
         inner = value.__func__ if isinstance(value, classmethod | staticmethod) else value
         if method.startswith("_") or not (inspect.isfunction(inner) or isinstance(inner, property)):
             continue
