@@ -22,6 +22,10 @@ SMALL_MODEL_B = 2.0
 """Models below this many billion parameters are cheap to tune in full."""
 LARGE_MODEL_B = 30.0
 """From about this many billion parameters on, models recall popular facts and follow examples well."""
+CACHED_PROMPT_TOKENS = 200_000
+"""Documents of up to so many tokens can be given whole, in a prompt that is cached."""
+SHORT_CONTEXT_B = 3.0
+"""Models below this many billion parameters have short contexts and lose the middle of long ones."""
 LEAST_GPU_GIB = 0.01
 """Less memory than this is no GPU."""
 Edges = Mapping[str, tuple[float, ...]]
@@ -137,6 +141,16 @@ class Profile:
     def behaviour_needed(self) -> bool:
         """Whether behaviour may have to change: the gap is low, high or unknown."""
         return self.behaviour_gap != "none"
+
+    @cached_property
+    def corpus_in_prompt(self) -> bool:
+        """Whether the advice is to put all documents into a cached prompt (rule KN005): few enough and needed whole.
+
+        Not when sources must be cited, when the documents change daily (the cache is lost), or for a small model.
+        """
+        small = 0 < (self.corpus_tokens or 0) <= CACHED_PROMPT_TOKENS and self.needs_facts
+        reads_it = not self.params_b or self.params_b >= SHORT_CONTEXT_B
+        return small and reads_it and not self.must_cite and self.facts_change != "fast"
 
     @cached_property
     def examples_known(self) -> int:

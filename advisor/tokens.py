@@ -62,11 +62,9 @@ def call_tokens(p: Profile, method: str) -> tuple[float, float]:
     A bank of examples, or a whole small corpus where that is the advice (rule KN005), is the same in every
     call; retrieved passages are not.
     """
-    from advisor.rules.knowledge import KN005  # here, so that rules may use what this file counts
-
     if method == "few-shot":
         return bank_tokens(p), 0.0
-    if method == "prompting" and KN005().applies(p):
+    if method == "prompting" and p.corpus_in_prompt:
         return float(p.corpus_tokens or 0), 0.0
     return (0.0, float(CONTEXT_TOKENS)) if method in _RETRIEVE else (0.0, 0.0)
 

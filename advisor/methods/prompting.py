@@ -9,7 +9,6 @@ from advisor.cost import Estimate
 from advisor.methods.base import Drafting, Method, inference
 from advisor.profile import Profile
 from advisor.rules.base import Need
-from advisor.rules.knowledge import KN005
 from runners.plan import EvaluateStep, Step
 
 
@@ -28,7 +27,7 @@ class Prompting(Method):
 
     def estimate(self, p: Profile) -> Estimate:
         """Answering with the prompt; the whole corpus in it, cached, where that is the advice."""
-        whole = float(p.corpus_tokens or 0) if KN005().applies(p) else 0.0
+        whole = float(p.corpus_tokens or 0) if p.corpus_in_prompt else 0.0
         said = (f"all {whole:,.0f} tokens of documents in a cached prompt",) if whole else ()
         return inference(p, self.name, whole, *said)
 

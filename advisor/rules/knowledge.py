@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import math
 
-from advisor.profile import LARGE_MODEL_B, Profile
+from advisor.profile import CACHED_PROMPT_TOKENS, LARGE_MODEL_B, SHORT_CONTEXT_B, Profile
 from advisor.rules.base import Need, Rule
 
-CACHED_PROMPT_TOKENS = 200_000
 LONG_CONTEXT_TOKENS = 1_000_000
-SHORT_CONTEXT_B = 3.0
-"""Smaller models have short contexts and lose the middle of long ones."""
 DAYS = {"fast": 1.0, "slow": 30.0}
 
 
@@ -104,16 +101,9 @@ class KN005(Knowledge):
     at = {"corpus_tokens": (1, CACHED_PROMPT_TOKENS + 1), "model_params_b": (SHORT_CONTEXT_B,)}
 
     def applies(self, p: Profile) -> str:
-        size = p.corpus_tokens or 0
-        if (
-            not (0 < size <= CACHED_PROMPT_TOKENS and p.needs_facts)
-            or p.must_cite
-            or p.facts_change == "fast"
-        ):
+        if not p.corpus_in_prompt:
             return ""
-        if p.params_b and p.params_b < SHORT_CONTEXT_B:
-            return ""
-        return f"all documents together are {size:,} tokens and fit in a cached prompt"
+        return f"all documents together are {p.corpus_tokens:,} tokens and fit in a cached prompt"
 
 
 class KN006(Knowledge):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from advisor.profile import Profile
 from advisor.rules.base import Need, Rule
-from advisor.rules.knowledge import KN005
 
 FEW_QUESTIONS = 30
 
@@ -43,7 +42,7 @@ class RK002(Risk):
 
     def applies(self, p: Profile) -> str:
         teaching = p.task_needs_facts == "new" and p.examples_known >= 10 and p.behaviour_gap == "none"
-        if not teaching or KN005().applies(p):
+        if not teaching or p.corpus_in_prompt:
             return ""
         return "the examples would teach facts, not behaviour"
 
