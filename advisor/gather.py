@@ -8,9 +8,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from advisor import output
 from advisor.answers import Answer, Answers
 from advisor.datastats import DataStats, Tokens, measure, tokens_by
 from advisor.facts import models as facts
+from advisor.naming import check_model
 from advisor.profile import Profile
 from advisor.sheet import layer_file, read_answers
 from advisor.values import names_a_path, question
@@ -163,3 +165,10 @@ def _shape(name: str | None) -> tuple[Shape | None, str]:
             raise BadInput(f"{config} is not readable JSON") from None
     known = facts.find(name)
     return (known.shape, f"the published config of {known.hub}") if known else (None, "")
+
+
+def refuse_unknown_model(answers: Answers) -> None:
+    """Raise BadInput for a model's name that means nothing; say aloud when its size is unknown."""
+    sized = "model_params_b" in answers and answers["model_params_b"].value is not None
+    if "model" in answers and (note := check_model(answers["model"].value, sized)):
+        output.note(note)

@@ -47,8 +47,7 @@ class Wanted:
 def run(wanted: Wanted) -> None:
     """Probe, print what was found and what it changes, and write the answers file."""
     from advisor.execute import resumable
-    from advisor.gather import said, with_file
-    from advisor.planning import refuse_unknown_model
+    from advisor.gather import refuse_unknown_model, said, with_file
     from advisor.settings import with_own
 
     answers = with_own(with_file(said(wanted.sets, **wanted.flags), wanted.answers))
