@@ -27,7 +27,8 @@ SHOWN = 2
 
 def demo(out: Path, quick: bool, resume: bool, overwrite: bool) -> dict[str, Any]:
     """Carry out `tunewise demo`, and return the report."""
-    from advisor.execute import announce, resumable, run_and_report
+    from advisor.ending import resumable
+    from advisor.execute import announce, run_and_report
     from advisor.rehearsing import show_steps
     from advisor.show import show_report
     from runners.execution import quick as quicker

@@ -1,10 +1,12 @@
-"""How a command ends when its output cannot be written: the reader has gone (`| head`), or its disk is full."""
+"""How a command ends early: interrupted, or its output cannot be written (`| head`, a full disk)."""
 
 from __future__ import annotations
 
 import errno
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 NO_ROOM = "there is no space left on the disk that is written to"
@@ -37,3 +39,13 @@ def flush() -> None:
             sys.stdout.flush()
     except BrokenPipeError:
         discard()
+
+
+@contextmanager
+def resumable(line: str, what: str = "finished steps") -> Iterator[None]:
+    """When interrupted, say that progress is kept and how to go on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        print(f"\ninterrupted; {what} are kept. Go on with:\n  {line}", file=sys.stderr)
+        raise

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from advisor.ending import resumable
 from advisor.output import command, emit, note
 from rag.errors import GateNotMet, UsageProblem
 from runners.plan import Plan, read_plan
@@ -140,13 +139,3 @@ def check_gate(data: dict[str, Any]) -> None:
             f"the gate was not met: {verdict['recommended']} does not beat the arms it must",
             f"the results are kept; the arm to use is {verdict['winner']}",
         )
-
-
-@contextmanager
-def resumable(line: str, what: str = "finished steps") -> Iterator[None]:
-    """When interrupted, say that progress is kept and how to go on."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        print(f"\ninterrupted; {what} are kept. Go on with:\n  {line}", file=sys.stderr)
-        raise

@@ -46,7 +46,7 @@ class Wanted:
 
 def run(wanted: Wanted) -> None:
     """Probe, print what was found and what it changes, and write the answers file."""
-    from advisor.execute import resumable
+    from advisor.ending import resumable
     from advisor.gather import refuse_unknown_model, said, with_file
     from advisor.settings import with_own
 

@@ -162,7 +162,7 @@ def train(
 ) -> None:  # fmt: skip
     """Train, publish the result as --out, and print what was made."""
     from advisor import checklist
-    from advisor.execute import resumable
+    from advisor.ending import resumable
     from advisor.progress import watching
     from runners.train import Origin, fit, work_of
 

@@ -29,8 +29,8 @@ def command(
     has changed.
     """
     from advisor import output
+    from advisor.ending import resumable
     from advisor.evaluated import evaluation_json, show_evaluation
-    from advisor.execute import resumable
     from advisor.progress import watching
     from runners.evaluation import evaluate
     from runners.rundir import read_run_plan

@@ -171,7 +171,7 @@ def test_on_a_terminal_the_board_is_drawn_and_ctrl_c_prints_the_line_to_resume(r
     script = f"""
 import json, time
 from advisor.board import Board
-from advisor.execute import resumable
+from advisor.ending import resumable
 from advisor.progress import watching
 events = json.loads({json.dumps(json.dumps(EVENTS))})
 with resumable("tunewise run plan.yaml --resume"), watching(board=lambda: Board("desk", {STEPS!r})) as watcher:
