@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from advisor.examination import examine
 from advisor.facts import models
 from advisor.questions import BY_ID
 from advisor.redact import Redactor
@@ -41,11 +40,11 @@ events.jsonl  what happened, step by step, as numbers
 """
 
 
-def write(out: Path, run: Path | None = None, examined: Mapping[str, Any] | None = None) -> int:
+def write(out: Path, run: Path | None, examined: Mapping[str, Any]) -> int:
     """Write the zip, atomically; return how many private things were replaced in it.
 
-    ``run`` is the run that the report is about. BadInput when that is none, or ``out`` is not to become a file;
-    UsageProblem when another file stands there.
+    ``run`` is the run that the report is about, ``examined`` what :func:`advisor.examination.examine` returned.
+    BadInput when the run is none, or ``out`` is not to become a file; UsageProblem when another file stands there.
     """
     if out.is_dir():
         raise BadInput(f"{out} is a folder", "name the file: tunewise doctor --bundle report.zip")
@@ -54,7 +53,7 @@ def write(out: Path, run: Path | None = None, examined: Mapping[str, Any] | None
             f"{out} exists and is no bundle of doctor's", "name another: tunewise doctor --bundle report.zip"
         )
     redactor = Redactor()
-    doctor = dict(examined or examine())
+    doctor = dict(examined)
     doctor["model"] = _model(str(doctor["model"]))
     # How free space was found names a folder of the user's.
     doctor["machine"] = {**doctor["machine"], "disk_gib": {"value": doctor["machine"]["disk_gib"]["value"]}}
