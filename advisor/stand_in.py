@@ -8,9 +8,10 @@ from advisor.facts import models as facts
 from advisor.profile import Profile
 from advisor.timing import ANSWER_TOKENS, DECODE_TOKENS_PER_S, PREFILL_TOKENS_PER_S, REFERENCE_PARAMS_B
 from rag.errors import BadInput, CannotRun
+from runners.accelerator import Probe
 from runners.bench import Base, must_stay_local, obtain
 from runners.endpoint import check_may_contact
-from runners.machine import Machine, Probe, free_ram
+from runners.machine import Machine, free_ram
 from runners.memory import Setup, estimate
 from runners.models import parse_remote
 from runners.plan import Plan, PlanModel

@@ -1,14 +1,50 @@
-"""Find the accelerator without torch: CUDA by NVML or nvidia-smi; ROCm, XPU and MPS named as such."""
+"""Find the accelerator without torch: CUDA by NVML or nvidia-smi; ROCm, XPU and MPS named as such.
+
+Files are read under ``Probe.root`` and programs are run through ``Probe.run``: tests pass a folder and a function of
+their own.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from runners.machine import Probe
+import os
+import platform
+import shutil
+import subprocess
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
 
 GIB = 2**30
+
+
+def run_program(command: list[str]) -> str | None:
+    """Return a program's output, None when it is missing, fails or takes over five seconds."""
+    if not shutil.which(command[0]):
+        return None
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=5, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout if done.returncode == 0 else None
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """Where to look: the root of the file system, a way to run programs, the environment, the platform."""
+
+    root: Path = Path("/")
+    run: Callable[[list[str]], str | None] = run_program
+    environ: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
+    system: str = field(default_factory=platform.system)
+    arch: str = field(default_factory=platform.machine)
+    nvml: bool = True
+
+    def read(self, path: str) -> str | None:
+        """Return the text of a file under the root, None when it is not there."""
+        try:
+            return (self.root / path).read_text("utf-8", "replace")
+        except OSError:
+            return None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,23 +1,20 @@
 """What this machine has, and how we know: GPU, memory, cores, disk, bf16. Imports no torch.
 
 Every value is a :class:`Found` with the way it was found, so that the advisor can show it and a person can
-override it. Files are read under ``Probe.root`` and programs are run through ``Probe.run``: tests pass a
-folder and a function of their own.
+override it.
 """
 
 from __future__ import annotations
 
 import math
 import os
-import platform
 import shutil
-import subprocess
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from runners import accelerator
+from runners.accelerator import Probe
 
 GIB = 2**30
 NOMINAL_GIB = (
@@ -76,36 +73,6 @@ class Machine:
             for name in self.__slots__
             if isinstance(found := getattr(self, name), Found)
         }
-
-
-def run_program(command: list[str]) -> str | None:
-    """Return a program's output, None when it is missing, fails or takes over five seconds."""
-    if not shutil.which(command[0]):
-        return None
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=5, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout if done.returncode == 0 else None
-
-
-@dataclass(frozen=True, slots=True)
-class Probe:
-    """Where to look: the root of the file system, a way to run programs, the environment, the platform."""
-
-    root: Path = Path("/")
-    run: Callable[[list[str]], str | None] = run_program
-    environ: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
-    system: str = field(default_factory=platform.system)
-    arch: str = field(default_factory=platform.machine)
-    nvml: bool = True
-
-    def read(self, path: str) -> str | None:
-        """Return the text of a file under the root, None when it is not there."""
-        try:
-            return (self.root / path).read_text("utf-8", "replace")
-        except OSError:
-            return None
 
 
 def detect(runs: Path = Path(), probe: Probe | None = None) -> Machine:

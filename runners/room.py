@@ -8,10 +8,11 @@ from itertools import chain
 
 from rag.errors import BadInput
 from runners import recompute, schedule
+from runners.accelerator import Probe
 from runners.chat import Encoded
 from runners.complaints import Check, places, rows_of
 from runners.fingerprint import read_json
-from runners.machine import Machine, Probe, detect, free_ram
+from runners.machine import Machine, detect, free_ram
 from runners.memory import HISTORY
 from runners.models import Model
 from runners.shape import read_shape

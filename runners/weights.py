@@ -27,10 +27,11 @@ from transformers.utils import logging as transformers_logging  # noqa: E402
 
 from rag.durable import check_manifest  # noqa: E402
 from rag.errors import BadInput, CannotRun  # noqa: E402
+from runners.accelerator import Probe  # noqa: E402
 from runners.card import CARD  # noqa: E402
 from runners.chat import PLAIN_TEMPLATE, Chat  # noqa: E402
 from runners.fingerprint import refuse_code, template_hash, tokenizer_hash  # noqa: E402
-from runners.machine import GIB, Probe, detect, free_ram  # noqa: E402
+from runners.machine import GIB, detect, free_ram  # noqa: E402
 from runners.models import Model  # noqa: E402
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runners.machine import Probe, detect, nominal_gib
+from runners.accelerator import Probe
+from runners.machine import detect, nominal_gib
 
 MEMINFO = "MemTotal:       33554432 kB\nMemFree: 1 kB\n"
 
