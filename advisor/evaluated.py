@@ -9,8 +9,9 @@ from rich.console import Console
 
 from advisor import dots
 from advisor.margins import pairs_table
+from advisor.output import say
 from advisor.results import arm_json, pair_json, read_scores
-from advisor.show import MARKS, arms_tables, say, weights_line
+from advisor.show import MARKS, arms_tables, weights_line
 from advisor.verdict import judge
 from rag.durable import write_json
 from rag.errors import BadInput

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from advisor.show import show_answer
+from advisor.sources import show_answer
 from rag.clean import visible
 
 if TYPE_CHECKING:

@@ -9,9 +9,13 @@ import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from rag.clean import visible
 from rag.errors import UsageProblem
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 FORMATS = ("human", "json", "plain")
 FORMAT, QUIET = "TUNEWISE_FORMAT", "TUNEWISE_QUIET"
@@ -136,3 +140,8 @@ def _cell(value: Any) -> str:
         return "true" if value else "false"
     text = str(value)
     return text.replace("\\", "\\\\").replace("\t", "\\t").replace("\r", "\\r").replace("\n", "\\n")
+
+
+def say(console: Console, text: str, style: str | None = None) -> None:
+    """Print a text that somebody else wrote: nothing in it is markup, an emoji's name or a terminal's command."""
+    console.print(visible(text), highlight=False, markup=False, emoji=False, soft_wrap=True, style=style)

@@ -1,21 +1,18 @@
-"""What the verbs print for people: the table of arms, the verdict, an answer with its citations."""
+"""What the verbs print for people: the table of arms, the verdict, the known models."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from advisor import dots, sources
+from advisor import dots
 from advisor.margins import show_margins
-from rag.clean import visible
-
-if TYPE_CHECKING:
-    from runners.answer import Answer
+from advisor.output import say
 
 COLUMNS = {
     "label": "label",
@@ -143,22 +140,6 @@ def judge_lines(data: dict[str, Any]) -> list[str]:
     return lines
 
 
-def show_answer(answer: Answer, arm: str, console: Console | None = None) -> None:
-    """Print an answer and where each cited passage stands."""
-    console = console or Console()
-    say(console, sources.marked(answer))
-    show_sources(answer, arm, console)
-
-
-def show_sources(answer: Answer, arm: str, console: Console | None = None) -> None:
-    """Print what stands below an answer: its sources, what contradicts them, and what was searched in vain."""
-    console = console or Console()
-    for kind, text in sources.lines(answer):
-        say(console, f"  {text}", "yellow" if kind in ("doubt", "conflict") else "dim")
-    note = "the documents do not hold an answer" if answer.refused else f"arm: {arm}"
-    say(console, f"  ({note})", "dim")
-
-
 def show_models(rows: Sequence[dict[str, Any]]) -> None:
     """Print the known models: what each is, whether it is here, how large, and below where it comes from."""
     console = Console()
@@ -172,11 +153,6 @@ def show_models(rows: Sequence[dict[str, Any]]) -> None:
     for row in rows:
         told = f"{row['source']} of the package registry, or {row['hub']} of the model hub; {row['license']}"
         say(console, f"{row['name']}: {told}", "dim")
-
-
-def say(console: Console, text: str, style: str | None = None) -> None:
-    """Print a text that somebody else wrote: nothing in it is markup, an emoji's name or a terminal's command."""
-    console.print(visible(text), highlight=False, markup=False, emoji=False, soft_wrap=True, style=style)
 
 
 def _mean(arm: dict[str, Any], name: str) -> str:

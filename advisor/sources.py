@@ -1,10 +1,13 @@
-"""What stands below an answer: where each sentence is borne out, what contradicts, what was searched."""
+"""What the terminal shows of an answer: its text, and below it sources, contradictions and what was searched."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from rich.console import Console
+
+from advisor.output import say
 from rag.clean import line
 from rag.links import unlinked
 from rag.types import Chunk, Citation
@@ -85,3 +88,19 @@ def _dated(date: str, valid_until: str, expired: bool) -> str:
 
 def _difference(conflict: Conflict) -> str:
     return {"denial": "one denies what the other says"}.get(conflict.about, f"different {conflict.about}")
+
+
+def show_answer(answer: Answer, arm: str, console: Console | None = None) -> None:
+    """Print an answer and where each cited passage stands."""
+    console = console or Console()
+    say(console, marked(answer))
+    show_sources(answer, arm, console)
+
+
+def show_sources(answer: Answer, arm: str, console: Console | None = None) -> None:
+    """Print what stands below an answer: its sources, what contradicts them, and what was searched in vain."""
+    console = console or Console()
+    for kind, text in lines(answer):
+        say(console, f"  {text}", "yellow" if kind in ("doubt", "conflict") else "dim")
+    note = "the documents do not hold an answer" if answer.refused else f"arm: {arm}"
+    say(console, f"  ({note})", "dim")

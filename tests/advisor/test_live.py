@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from advisor.live import show_as_made
-from advisor.show import show_answer
+from advisor.sources import show_answer
 from runners.answer import Answer
 from runners.completion import Completion
 from runners.data import Question

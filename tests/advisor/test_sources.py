@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from advisor.show import show_answer
+from advisor.sources import show_answer
 from rag.conflict import conflicts
 from rag.refuse import default
 from rag.types import Chunk, Hit

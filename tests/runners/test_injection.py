@@ -19,7 +19,7 @@ import pytest
 from markdown_it import MarkdownIt
 from rich.console import Console
 
-from advisor.show import show_answer
+from advisor.sources import show_answer
 from rag import context
 from runners.answer import Answer, answer_all
 from runners.chat import Chat
