@@ -7,14 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import bm25s
 import numpy as np
 
 from rag.arrays import READING
 from rag.errors import BadInput
 from rag.terms import Terms
 from rag.words import content_words, words
+
+if TYPE_CHECKING:
+    import bm25s
 
 
 class Lexical:
@@ -33,6 +36,8 @@ class Lexical:
     @classmethod
     def of(cls, terms: Terms, k1: float, b: float) -> Lexical:
         """Index rows of words; the same scores as ``bm25s.BM25.index``, whole arrays at a time."""
+        import bm25s
+
         rows, words_known = len(terms.lengths), len(terms.vocabulary)
         place = np.repeat(np.arange(rows, dtype=np.int64), terms.lengths)
         pairs, counts = np.unique(terms.numbers.astype(np.int64) * rows + place, return_counts=True)
@@ -72,6 +77,8 @@ class Lexical:
     @classmethod
     def load(cls, folder: Path, rows: int) -> Lexical:
         """Read what ``save`` wrote; BadInput when it covers another number of rows."""
+        import bm25s
+
         with READING:
             retriever = bm25s.BM25.load(folder, load_corpus=False, show_progress=False, allow_pickle=False)
         if retriever.scores["num_docs"] != rows:

@@ -1,4 +1,4 @@
-"""Paired statistics over questions: intervals and tests on the same items. Heavy: imports scipy."""
+"""Paired statistics over questions: intervals and tests on the same items."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
 from rag.clusters import Clusters, clusters
 
@@ -89,6 +88,8 @@ def paired(
     The sequences hold the same questions in the same order; ValueError when their lengths differ. Differences of
     one document are drawn, and flipped, together. ``p`` is two-sided, of a difference of ``above``.
     """
+    from scipy import stats
+
     if len(of_a) != len(of_b):
         raise ValueError(f"{a} has {len(of_a)} questions, {b} has {len(of_b)}")
     differences = np.asarray(of_a, dtype=float) - np.asarray(of_b, dtype=float)
@@ -137,6 +138,8 @@ def _ratio(sums: np.ndarray, sizes: np.ndarray, axis: int = -1) -> np.ndarray:
 
 def _widened(units: int) -> float:
     """Return the level whose normal quantile is Student's for so many units, times sqrt(n / (n - 1))."""
+    from scipy import stats
+
     student = stats.t.ppf(0.5 + LEVEL / 2, units - 1) * np.sqrt(units / (units - 1))
     return float(2 * stats.norm.cdf(student) - 1)
 
@@ -144,6 +147,8 @@ def _widened(units: int) -> float:
 def _bca(
     data: tuple[np.ndarray, ...], statistic: Callable[..., Any], seed: int, resamples: int, level: float
 ) -> tuple[float, float]:
+    from scipy import stats
+
     found = stats.bootstrap(
         data,
         statistic,
