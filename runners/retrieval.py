@@ -62,6 +62,7 @@ class Retriever:
         self.step = step
         self.threshold = threshold
         self.count_tokens = count_tokens
+        self.controls = tuple(controls)
         self._broken = breaker(controls)
 
     def find(self, questions: Sequence[str]) -> list[Found]:

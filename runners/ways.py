@@ -74,8 +74,7 @@ class Handed(Retriever):
 
     def __init__(self, retriever: Retriever, gold: Mapping[str, Chunk]) -> None:
         """Take an ordinary retriever's way of showing passages; ``gold`` is by the question's words."""
-        super().__init__(retriever.index, retriever.step, _NEVER, retriever.count_tokens)
-        self._broken = retriever._broken
+        super().__init__(retriever.index, retriever.step, _NEVER, retriever.count_tokens, retriever.controls)
         self._gold = gold
 
     def find(self, questions: Sequence[str]) -> list[Found]:
