@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from advisor.harbor_desk import path as example_path
+from advisor.harbor_desk.folder import path as example_path
 from advisor.output import command
 from rag.errors import UsageProblem
 from runners.plan import Plan
