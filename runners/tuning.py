@@ -62,7 +62,7 @@ class TrainSettings(BaseModel):
     )
     targets: Literal["all-linear"] | tuple[str, ...] = Field(
         ALL_LINEAR,
-        description="Layers that get an adapter: every linear one but the head, or those whose names end so.",
+        description="Layers that get an adapter: every linear one but the head, or those named, such as q_proj,v_proj.",
     )
     schedule: Schedule = Field("cosine", description="Shape of the learning rate after the warm-up.")
     lora_plus: float = Field(
@@ -95,7 +95,7 @@ class TrainSettings(BaseModel):
     )
 
 
-Seed = Annotated[int, Field(ge=-(2**63), lt=2**64)]
+Seed = Annotated[int, Field(ge=-(2**63), le=2**64 - 1)]
 """A random seed, in the range of torch.manual_seed."""
 
 
@@ -169,10 +169,10 @@ def allowed(name: str) -> str:
     if name == "targets":
         return f"{ALL_LINEAR}, or a list of name endings"
     found = {
-        kind: f"{getattr(one, kind):,.10g}"
+        kind: f"{value:,}" if isinstance(value, int) else f"{value:,.10g}"
         for one in setting.metadata
         for kind in ("ge", "gt", "le", "lt")
-        if getattr(one, kind, None) is not None
+        if (value := getattr(one, kind, None)) is not None
     }
     if {"ge", "le"} <= set(found):
         return f"from {found['ge']} to {found['le']}"
