@@ -58,7 +58,8 @@ def break_even(
     priced = {name: price(p, name, estimate) for name, estimate in estimates.items()}
     open_ = [name for name in estimates if not BY_NAME[name].blocked(p)]
     shown = "few-shot" if "few-shot" in open_ else "prompting"
-    rivals = [name for name in open_ if name in TUNING_METHODS] or [name for name in open_ if name != shown]
+    rivals: list[str] = [name for name in open_ if name in TUNING_METHODS]
+    rivals = rivals or [name for name in open_ if name != shown]
     if shown not in open_ or not rivals:
         return None
     calls, known = calls_of(p)

@@ -118,7 +118,9 @@ def _tuning(recommendation: Recommendation, p: Profile, rows: bool, notes: list[
         return None
     if recommendation.choice in TUNING_METHODS:
         return recommendation.choice
-    feasible = [s for s in recommendation.ranking.methods if s.method.name in TUNING_METHODS and not s.blockers]
+    feasible = [
+        s for s in recommendation.ranking.methods if s.method.name in TUNING_METHODS and not s.blockers
+    ]
     if recommendation.choice == "hybrid" or p.documents:
         method = Hybrid().tuned_by(p)
         if method:

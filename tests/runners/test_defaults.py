@@ -29,7 +29,9 @@ def test_what_was_measured_here_stays() -> None:
 
 def test_full_tuning_goes_about_a_tenth_as_fast() -> None:
     for params_b in (0.135, 7.0):
-        rate = {m: defaults.choose(m, rows=400, params_b=params_b).values["learning_rate"] for m in TUNING_METHODS}
+        rate = {
+            m: defaults.choose(m, rows=400, params_b=params_b).values["learning_rate"] for m in TUNING_METHODS
+        }
         assert rate["lora"] == rate["qlora"]
         assert 10 <= round(rate["lora"] / rate["full"]) <= 20
 
