@@ -1,21 +1,12 @@
-"""What the flags of `tunewise train` may be: bounds, and flags that have no effect together."""
+"""Flags of `tunewise train` that have no effect together; what each may be is TrainConfig's to say."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
 from rag.errors import BadInput, UsageProblem
 from runners.tuning import ALL_LINEAR, TrainConfig
-
-BOUNDS: Mapping[str, tuple[float, float]] = {
-    "epochs": (0.01, 100), "learning_rate": (1e-9, 0.9), "warmup": (0, 0.99), "seed": (0, 2**63), "rank": (1, 512),
-    "alpha": (0.01, 1e4), "dropout": (0, 0.99), "neftune": (0, 1000), "lora_plus": (1, 1000), "patience": (1, 10**6),
-    "batch_tokens": (1, 10**9), "max_tokens": (8, 10**7), "micro_tokens": (1, 10**9), "eval_steps": (1, 10**9),
-    "checkpoint_steps": (0, 10**9),
-}  # fmt: skip
-"""What a flag may be; outside, a run could not be meant."""
 
 
 def asked_for(flags: Mapping[str, Any]) -> dict[str, Any]:
@@ -29,12 +20,6 @@ def asked_for(flags: Mapping[str, Any]) -> dict[str, Any]:
 def refuse(flags: Mapping[str, Any], method: str) -> None:
     """Raise UsageProblem for a flag out of its bounds, without effect, or that excludes another; reads no file."""
     given = asked_for(flags)
-    for name, value in given.items():
-        least, most = BOUNDS.get(name, (-math.inf, math.inf))
-        if isinstance(value, int | float) and not (math.isfinite(value) and least <= value <= most):
-            raise UsageProblem(
-                f"{flag(name)} {value:g} is out of bounds", f"from {least:,.10g} to {most:,.10g}"
-            )
     own = [name for name in ("rank", "alpha", "variant", "targets") if name in given]
     if "init_adapter" in given and own:
         text = f"{flag(own[0])} has no effect with --init-adapter: the adapter that is gone on from keeps its own"

@@ -15,8 +15,7 @@ from advisor.tokens import (
 )  # fmt: skip
 from runners.machine import least_gib
 from runners.memory import Memory, Setup, Shape, Use, shape_of, smallest
-
-USES: tuple[Use, ...] = ("lora", "qlora", "full")
+from runners.tuning import TUNING_METHODS
 
 
 def capacity(p: Profile, key: str) -> Iterator[float]:
@@ -28,7 +27,7 @@ def capacity(p: Profile, key: str) -> Iterator[float]:
     if shape is None or key not in ("gpu_memory_gib", "ram_gib", "gpu_count", *ROW_KEYS):
         return
     devices = max(1, p.gpu_count or 1)
-    for use in USES:
+    for use in TUNING_METHODS:
         if key in ROW_KEYS:
             yield from rows(p, shape, use, key)
             continue
@@ -63,7 +62,7 @@ def _params(p: Profile) -> Iterator[float]:
     room = p.device_gib
     if room is None:
         return
-    for use in USES:
+    for use in TUNING_METHODS:
         yield from sizes(use, training_setup(p), room)
 
 

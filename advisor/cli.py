@@ -201,7 +201,7 @@ def entry(
 def _register() -> None:
     for verb in VERBS:
         module = importlib.import_module(f"advisor.commands.{verb.replace('-', '_')}")
-        app.command(verb)(guarded(module.command, verb))
+        app.command(verb, cls=getattr(module, "Command", None))(guarded(module.command, verb))
     for noun in GROUPS:
         module = importlib.import_module(f"advisor.commands.{noun}")
         for info in module.group.registered_commands:

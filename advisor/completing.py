@@ -104,9 +104,9 @@ def targets(incomplete: str) -> Offered:
 
 def tunings(incomplete: str) -> Offered:
     """Offer the ways of tuning."""
-    from runners.tuning import METHODS
+    from runners.tuning import TUNING_METHODS
 
-    return _starting(incomplete, [(name, "") for name in METHODS])
+    return _starting(incomplete, [(name, "") for name in TUNING_METHODS])
 
 
 def methods(incomplete: str) -> Offered:

@@ -7,6 +7,7 @@ from typing import Literal
 
 from advisor.profile import Profile
 from advisor.ranking import Ranking, Scored
+from runners.tuning import TUNING_METHODS
 
 DECISIVE = ("task_needs_facts", "facts_change", "must_cite", "behaviour_gap", "labelled_examples",
             "corpus_tokens", "call_volume", "model_params_b", "gpu_memory_gib")  # fmt: skip
@@ -14,7 +15,7 @@ DECISIVE = ("task_needs_facts", "facts_change", "must_cite", "behaviour_gap", "l
 MANY, FEW = 6, 3
 CLEAR, CLOSE = 0.8, 0.25
 """Margins in weight: the strongest single rules weigh 2 to 3, a tie-breaker 0.1 to 0.5."""
-FAMILIES = (frozenset({"lora", "qlora", "full"}), frozenset({"prompting", "few-shot"}))
+FAMILIES = (frozenset(TUNING_METHODS), frozenset({"prompting", "few-shot"}))
 """Methods that are no rivals of each other: ways of training, and ways of prompting."""
 
 

@@ -20,8 +20,9 @@ from advisor.monthly import HOURS, Line, crossing
 from advisor.profile import Profile
 from advisor.serving import own_machine, serving
 from advisor.tokens import call_tokens, training_tokens
+from runners.tuning import TUNING_METHODS
 
-TUNED = ("lora", "qlora", "full", "hybrid")
+TUNED = (*TUNING_METHODS, "hybrid")
 USUAL_MONTHS = 12.0
 """Months that one training is used for where nothing is said about training again."""
 DAYS_A_MONTH = 365 / 12
@@ -57,7 +58,8 @@ def break_even(
     priced = {name: price(p, name, estimate) for name, estimate in estimates.items()}
     open_ = [name for name in estimates if not BY_NAME[name].blocked(p)]
     shown = "few-shot" if "few-shot" in open_ else "prompting"
-    rivals = [name for name in open_ if name in TUNED[:3]] or [name for name in open_ if name != shown]
+    rivals: list[str] = [name for name in open_ if name in TUNING_METHODS]
+    rivals = rivals or [name for name in open_ if name != shown]
     if shown not in open_ or not rivals:
         return None
     calls, known = calls_of(p)

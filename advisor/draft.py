@@ -41,8 +41,8 @@ from runners.plan import (
     TrainStep,
     parse_plan,
 )
+from runners.tuning import TUNING_METHODS
 
-TUNING = ("lora", "qlora", "full")
 MOST_REFUSALS = 8
 CHARACTERS_A_TOKEN, MARKS = 4, 20
 """About how many characters a token has, and how many tokens of a row are the chat's marks; nothing is tokenised here."""
@@ -128,16 +128,18 @@ def _tuning(recommendation: Recommendation, p: Profile, rows: bool, notes: list[
     """The plan's tuning method: the chosen one, else what the hybrid stands on, else the best feasible."""
     if not rows:
         return None
-    if recommendation.choice in TUNING:
+    if recommendation.choice in TUNING_METHODS:
         return recommendation.choice
-    feasible = [s for s in recommendation.ranking.methods if s.method.name in TUNING and not s.blockers]
+    feasible = [
+        s for s in recommendation.ranking.methods if s.method.name in TUNING_METHODS and not s.blockers
+    ]
     if recommendation.choice == "hybrid" or p.documents:
         method = Hybrid().tuned_by(p)
         if method:
             return method.name
     if feasible:
         return feasible[0].method.name
-    blocked = next(s for s in recommendation.ranking.methods if s.method.name in TUNING)
+    blocked = next(s for s in recommendation.ranking.methods if s.method.name in TUNING_METHODS)
     notes.append(f"no tuning arm: {blocked.method.name} {blocked.blockers[0].text}")
     return None
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 
-from advisor.capacity import USES, capacity, sizes
+from advisor.capacity import capacity, sizes
 from advisor.cost import training_hours
 from advisor.facts import own
 from advisor.floor import largest
@@ -18,6 +18,7 @@ from advisor.size import size_passes
 from advisor.solver import least, passes
 from advisor.tokens import MOST_TOKENS, training_setup
 from runners.memory import Use
+from runners.tuning import TUNING_METHODS
 
 _TIME_KEYS = (
     "labelled_examples", "unlabelled_tokens", "prompt_tokens", "answer_tokens", "model_params_b", "cpu_cores",
@@ -40,7 +41,7 @@ def _limit(p: Profile, key: str, figure: Callable[[Profile, str], float], limit:
     whole = BY_ID[key].kind == "count"
     if key == "model_params_b" and not p.remote:
         p = p.change("model", None)  # a known model's shape is a span of its own: see _params
-    for method in USES:
+    for method in TUNING_METHODS:
 
         def at(value: float, method: str = method) -> float:
             return figure(_with(p, key, value), method)
@@ -87,7 +88,7 @@ def _usd(p: Profile, method: str) -> float:
 
 def _budget(p: Profile) -> Iterator[float]:
     """Yield what each way of tuning costs at least."""
-    for method in USES:
+    for method in TUNING_METHODS:
         usd = least_usd(p, method)
         if usd is not None:
             yield usd

@@ -9,8 +9,8 @@ from advisor.facts import models
 from advisor.facts.models import ModelFacts
 from advisor.methods.table import BY_NAME
 from advisor.profile import Profile
+from runners.tuning import TUNING_METHODS
 
-TUNING = ("full", "lora", "qlora")
 MOST_TUNED, MOST_ASKED, MOST_CLOSED = 5, 2, 2
 _ROOM = ("BL002", "BL003")
 """Blockers that a model's size brings about: memory, and days without a GPU."""
@@ -54,7 +54,7 @@ def _judge(p: Profile, model: ModelFacts, lacking: Mapping[str, str]) -> Offer:
         return Offer(model.name, size, f"needs {memory.low:.1f} GiB, the {place} gives {p.device_gib:.1f}")
     fitting = [
         name
-        for name in TUNING
+        for name in sorted(TUNING_METHODS)
         if not any(blocker.rule in _ROOM for blocker in BY_NAME[name].blocked(p)) and name not in lacking
     ]
     verb = "fits" if len(fitting) == 1 else "fit"

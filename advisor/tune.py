@@ -17,7 +17,7 @@ from advisor.telling import tell
 from rag.durable import writing_into
 from rag.errors import UsageProblem
 from runners.complaints import ACCEPTABLE, CODES, rows_of
-from runners.tuning import METHODS, TrainConfig, TrainResult
+from runners.tuning import TUNING_METHODS, TrainConfig, TrainResult
 
 if TYPE_CHECKING:
     from runners.models import Model
@@ -79,9 +79,9 @@ def tune(files: Files, settings: Mapping[str, Any], order: Order) -> None:
 
 def refuse(order: Order) -> None:
     """Raise UsageProblem for an order that cannot be meant, before anything is read."""
-    if order.method not in METHODS:
+    if order.method not in TUNING_METHODS:
         raise UsageProblem(
-            f"--method {order.method} is not a tuning method", f"choose one of {', '.join(METHODS)}"
+            f"--method {order.method} is not a tuning method", f"choose one of {', '.join(TUNING_METHODS)}"
         )
     for code in order.accept:
         if code not in ACCEPTABLE:

@@ -9,14 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from runners.plan import EvaluateStep, Step, TrainStep
+from runners.tuning import TUNING_METHODS
 
 HEADS = ("classifier",)
 """Arms that are a small head over embeddings: trained in seconds, asked without a language model."""
 COMPARED_ONLY = ("naive-stack",)
 """Arms measured to show what not to do; nothing has to beat them."""
-WEIGHTS = ("lora", "qlora", "full")
-"""Kinds of trained weights, light to heavy to make and keep."""
-
 MOST_PARTS = 4
 """More than any arm has: an index, a head and weights."""
 
@@ -51,6 +49,6 @@ def _cost(
     parts = arm.retrieval + head + bool(arm.weights)
     heaviest = 0 if head else 1
     if arm.weights:
-        heaviest = 2 + WEIGHTS.index(training.method if training else WEIGHTS[0])
+        heaviest = 2 + TUNING_METHODS.index(training.method if training else TUNING_METHODS[0])
     passages = training is not None and training.rows == "retrieval"
     return (parts, heaviest if parts else 0, int(passages), tokens.get(arm.arm, 0.0), place)

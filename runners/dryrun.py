@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 
 from runners import crowd, judging, outfit, preflight, rehearsal, room, steps
 from runners.bench import Bench
@@ -172,5 +172,4 @@ def _gib(size: float | None) -> float | None:
 
 def config_of(step: TrainStep) -> TrainConfig:
     """Return the settings a train step trains with, on fresh weights: going on from others costs the same."""
-    shared = {entry.name for entry in fields(TrainConfig)} & set(TrainStep.model_fields)
-    return TrainConfig(**{name: getattr(step, name) for name in shared}, seed=step.seeds[0])
+    return step.config(step.seeds[0])

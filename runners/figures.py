@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import mean
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 from rag.errors import BadInput
 from runners.footprint import FITTED, Fitted, Loss, Optimizer, Setup, Use, Weights
@@ -23,7 +23,7 @@ from runners.shape import ALL_LINEAR, TARGETS, Shape, count
 UNDER = -0.1
 """An estimate this much too low is the costly kind: a run that was said to fit and does not."""
 UNITS = {"GiB": 1.0, "MiB": 2**-10, "1e9": 1e9 / GIB, "GB": 1e9 / GIB}
-METHODS = ("full", "lora", "qlora")
+METHODS = tuple(use for use in get_args(Use) if use != "inference")
 _PERCENTILE = re.compile(r"\b\d+(st|nd|rd|th) percentile\b", re.IGNORECASE)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import (
@@ -25,9 +25,10 @@ from rag.errors import BadInput
 from rag.versions import format_of
 from runners.measures import NAMES
 from runners.recipe import EvaluateStep, Forgetting, IndexStep, PlanModel, Strict, TrainStep
+from runners.tuning import TuningMethod
 
-Method = Literal["prompting", "few-shot", "rag", "lora", "qlora", "full", "hybrid"]
-METHODS: tuple[str, ...] = ("prompting", "few-shot", "rag", "lora", "qlora", "full", "hybrid")
+Method = Literal["prompting", "few-shot", "rag", TuningMethod, "hybrid"]
+METHODS: tuple[Method, ...] = get_args(Method)
 SCORES: tuple[str, ...] = NAMES
 EMBEDDER = "all-minilm-l6-v2"
 """The embedder of a plan that names none."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +43,8 @@ def settle(config: TrainConfig) -> tuple[TrainConfig, tuple[str, ...]]:
     targets = tuple(sorted(made["target_modules"]))
     if config.targets not in (ALL_LINEAR, targets):
         said.append(f"targets are those of the adapter gone on from: {', '.join(targets)}")
-    return replace(config, targets=targets, **has), tuple(said)
+    # Not validated: what an adapter is made of need not be within the bounds of what may be asked for.
+    return config.model_copy(update={"targets": targets, **has}), tuple(said)
 
 
 def _variant(made: dict[str, Any]) -> str:

@@ -162,10 +162,16 @@ def main() -> None:
 
 
 def config_of(settings: dict[str, Any]) -> TrainConfig:
-    """Return the settings that :meth:`TrainConfig.to_json` wrote."""
+    """Return the settings that :meth:`TrainConfig.to_json` wrote; they were validated before.
+
+    They are not validated again: rank and alpha of an adapter that is continued may be beyond the bounds of what may
+    be asked for, as pissa's are after it doubled them.
+    """
     targets, begun = settings["targets"], settings["init_adapter"]
     values = {"targets": targets if isinstance(targets, str) else tuple(targets)}
-    return TrainConfig(**{**settings, **values, "init_adapter": Path(begun) if begun else None})
+    return TrainConfig.model_construct(
+        **{**settings, **values, "init_adapter": Path(begun) if begun else None}
+    )
 
 
 def _products(a: Tensor, b: Tensor) -> tuple[Tensor, ...]:

@@ -8,9 +8,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from rag.errors import BadInput
-from runners.tuning import refuse_mix
-
-TuningMethod = Literal["lora", "qlora", "full"]
+from runners.tuning import Seed, TrainConfig, TrainSettings, refuse_mix
 
 
 class Strict(BaseModel):
@@ -47,39 +45,20 @@ class IndexStep(Strict):
     context_tokens: int = Field(1024, ge=32, description="Most tokens of passages in one prompt.")
 
 
-class TrainStep(Strict):
-    """Tune the base model; one of these for every arm that has weights of its own."""
+class TrainStepHead(Strict):
+    """The keys that a train step begins with; a base class, so that they are written before the settings."""
 
     kind: Literal["train"] = "train"
     arm: str = Field(description="The arm this is for: lora, qlora, full or hybrid.")
-    method: TuningMethod = "lora"
+
+
+class TrainStep(TrainSettings, TrainStepHead):
+    """Tune the base model; one of these for every arm that has weights of its own."""
+
     rows: Literal["plain", "retrieval"] = Field(
         "plain", description="retrieval: the question with the passages the index returns, and distractors."
     )
     start_from: str | None = Field(None, description="Continue from the adapter of this arm.")
-    epochs: float = Field(2, gt=0, le=100)
-    learning_rate: float = Field(5e-4, gt=0, lt=1)
-    rank: int = Field(16, ge=1, le=512, description="LoRA rank; full tuning has none.")
-    alpha: float = Field(32, gt=0)
-    dropout: float = Field(0.0, ge=0, lt=1)
-    variant: Literal["lora", "rslora", "dora", "pissa"] = Field(
-        "lora", description="Kind of LoRA; pissa is saved as a plain adapter of twice the rank."
-    )
-    targets: Literal["all-linear"] | tuple[str, ...] = Field(
-        "all-linear", description="Layers that get an adapter: all, or those whose names end so."
-    )
-    schedule: Literal["cosine", "linear", "constant"] = "cosine"
-    lora_plus: float = Field(1.0, ge=1, le=1000, description="Rate of LoRA's B over A matrices; 1 is off.")
-    neftune: float = Field(0.0, ge=0, description="Size of NEFTune's noise on the embeddings; 0 is off.")
-    optimizer: Literal["adamw", "adamw_8bit", "paged_adamw_8bit", "adafactor"] = Field(
-        "adamw", description="8-bit and adafactor take less memory, for full tuning."
-    )
-    checkpointing: Literal["auto", "on", "off"] = Field(
-        "auto", description="Compute activations again to save memory; auto only when it is needed."
-    )
-    turns: Literal["all", "last"] = Field("all", description="Which assistant turns of a chat are learnt.")
-    batch_tokens: int = Field(1024, ge=64, description="Real tokens per optimiser step, at least one row.")
-    max_tokens: int = Field(1024, ge=32, description="Longest row; longer ones are counted and refused.")
     without_gold: float = Field(0.15, ge=0, le=0.9, description="Share of retrieval rows that lack the gold.")
     distractors: int | None = Field(
         None, ge=0, le=49, description="Passages beside the gold one; null shows as many as when it is asked."
@@ -88,7 +67,7 @@ class TrainStep(Strict):
         False, description="Retrieval rows: replies begin with the passage's own words, in “ ”."
     )
     replay: float = Field(0.0, ge=0, lt=1, description="Share of the rows that is drawn from data.replay.")
-    seeds: tuple[int, ...] = Field((0,), min_length=1, description="One training run per seed.")
+    seeds: tuple[Seed, ...] = Field((0,), min_length=1, description="One training run per seed.")
     reasons: dict[str, str] = Field(
         default_factory=dict, description="Why each number, shown when it trains."
     )
@@ -100,6 +79,11 @@ class TrainStep(Strict):
         except BadInput as refused:
             raise ValueError(refused.message) from None
         return self
+
+    def config(self, seed: int, init_adapter: Path | None = None) -> TrainConfig:
+        """Return the settings of the training run of one seed, continuing from an adapter if one is given."""
+        shared = {name: getattr(self, name) for name in TrainSettings.model_fields}
+        return TrainConfig(**shared, seed=seed, init_adapter=init_adapter)
 
 
 class EvaluateStep(Strict):

@@ -88,7 +88,7 @@ def fit_refusal(bench: Bench) -> dict[str, Any]:
 def train_arm(bench: Bench, step: TrainStep) -> dict[str, Any]:
     """Train one arm, once per seed, on plain or on retrieval-aware rows."""
     from runners.train import fit
-    from runners.tuning import Origin, TrainConfig
+    from runners.tuning import Origin
 
     bench.release()
     results = []
@@ -103,13 +103,7 @@ def train_arm(bench: Bench, step: TrainStep) -> dict[str, Any]:
         start = bench.run.adapter(step.start_from, seed) if step.start_from else None
         if start is not None and not start.exists() and step.start_from:
             start = bench.run.adapter(step.start_from, bench.plan.train_step(step.start_from).seeds[0])
-        config = TrainConfig(
-            method=step.method, epochs=step.epochs, learning_rate=step.learning_rate, rank=step.rank,
-            alpha=step.alpha, dropout=step.dropout, batch_tokens=step.batch_tokens,
-            max_tokens=step.max_tokens, seed=seed, init_adapter=start, variant=step.variant, targets=step.targets,
-            lora_plus=step.lora_plus, neftune=step.neftune, optimizer=step.optimizer,
-            checkpointing=step.checkpointing, schedule=step.schedule, turns=step.turns,
-        )  # fmt: skip
+        config = step.config(seed, start)
         bench.tell({"event": "train.plan", "arm": step.arm, "method": step.method, "reasons": step.reasons})
         out = bench.run.adapter(step.arm, seed)
         made = out.exists()  # by a start that was cut off right after: then no peak is seen here

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import shutil
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Callable, Container, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +14,9 @@ from runners import hub
 
 hub.close()
 
-from rag.durable import canonical_json, check_manifest, sha256_text, writer_lock  # noqa: E402
+from rag.durable import MANIFEST, canonical_json, check_manifest, sha256_text, writer_lock  # noqa: E402
 from rag.errors import UsageProblem  # noqa: E402
-from runners import expected, interrupt, predecessor, preflight, room, weights  # noqa: E402
+from runners import choices, expected, interrupt, predecessor, preflight, room, weights  # noqa: E402  # noqa: E402
 from runners.card import CARD  # noqa: E402
 from runners.chat import Chat, Encoded  # noqa: E402
 from runners.data import Example  # noqa: E402
@@ -62,7 +64,7 @@ def fit(
     held_out = _valid_rows(valid, chat, config)
     data: dict[str, Any] = {"rows": report.used, "left_out": len(report.too_long)}
     data |= {"valid_rows": len(held_out), "sha256": _hash([[row.ids, row.learnt] for row in used])}
-    identity = _identity(config, model, data, held_out)
+    identity = _identity(config, model, data, held_out, _recorded(out, work))
     if out.exists() and any(out.iterdir()):
         if not resume:
             raise UsageProblem(f"{out} exists", "continue with --resume, or choose another folder")
@@ -113,15 +115,37 @@ def _valid_rows(valid: Sequence[Example], chat: Chat, config: TrainConfig) -> li
     return rows
 
 
-def _identity(config: TrainConfig, model: Model, data: dict[str, Any], valid: list[Encoded]) -> str:
+def _identity(
+    config: TrainConfig,
+    model: Model,
+    data: dict[str, Any],
+    valid: list[Encoded],
+    recorded: Container[str] = (),
+) -> str:
     """Hash everything the result depends on, an adapter to go on from by its content and not its place.
 
-    How often checkpoints are written is no part of it.
+    How often checkpoints are written is no part of it. Earlier versions hashed epochs and alpha as they were given, so
+    2 and 2.0 had different identities; where one of those is ``recorded`` for the same settings, it is returned.
     """
-    settings = asdict(replace(config, init_adapter=None, checkpoint_steps=0))
+    settings = config.model_dump(mode="json") | {"init_adapter": None, "checkpoint_steps": 0}
     begun = check_manifest(config.init_adapter, "adapter", (CARD,))["files"] if config.init_adapter else None
-    held_out = [[row.ids, row.learnt] for row in valid]
-    return _hash([settings, begun, model.fingerprint, data, held_out])
+    rest = [begun, model.fingerprint, data, [[row.ids, row.learnt] for row in valid]]
+    identity = _hash([settings, *rest])
+    if not recorded or identity in recorded:
+        return identity
+    whole = {name: int(settings[name]) for name in ("epochs", "alpha") if settings[name].is_integer()}
+    earlier = [whole, *({name: number} for name, number in whole.items())]
+    hashes = [_hash([settings | numbers, *rest]) for numbers in earlier]
+    return next((each for each in hashes if each in recorded), identity)
+
+
+def _recorded(out: Path, work: Path) -> set[str]:
+    """Return the identities of the finished run in ``out`` and the unfinished one in ``work``, of those that exist."""
+    unfinished = choices.kept(work)
+    found = {unfinished.identity} if unfinished else set()
+    with suppress(OSError, ValueError, AttributeError):  # a damaged manifest is reported when it is opened
+        found.add(str(json.loads((out / MANIFEST).read_text("utf-8")).get("identity")))
+    return found
 
 
 def _hash(value: Any) -> str:

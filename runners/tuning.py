@@ -1,96 +1,198 @@
-"""What a training run is asked for and what it gives back: plain data, no torch."""
+"""Training settings with their bounds, and what a training run gives back. Loads no torch.
+
+:class:`TrainConfig` is the one place where a setting has its type, bounds, default and description: a plan's train step
+inherits them (:class:`runners.recipe.TrainStep`), and the flags of `tunewise train` read them.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, get_args, get_origin
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ModelWrapValidatorHandler,
+    ValidationError,
+    model_validator,
+)
 
 from rag.errors import BadInput
 
-METHODS = ("lora", "qlora", "full")
-SCHEDULES = ("cosine", "linear", "constant")
-VARIANTS = ("lora", "rslora", "dora", "pissa")
-OPTIMIZERS = ("adamw", "adamw_8bit", "paged_adamw_8bit", "adafactor")
-CHECKPOINTING = ("auto", "on", "off")
-TURNS = ("all", "last")
-ALL_LINEAR = "all-linear"
+TuningMethod = Literal["lora", "qlora", "full"]
+Schedule = Literal["cosine", "linear", "constant"]
+Variant = Literal["lora", "rslora", "dora", "pissa"]
+OptimizerName = Literal["adamw", "adamw_8bit", "paged_adamw_8bit", "adafactor"]
+TUNING_METHODS: tuple[TuningMethod, ...] = get_args(TuningMethod)
+"""The ways of tuning, from light to heavy weights to make and keep."""
+VARIANTS: tuple[Variant, ...] = get_args(Variant)
+OPTIMIZERS: tuple[OptimizerName, ...] = get_args(OptimizerName)
+ALL_LINEAR: Literal["all-linear"] = "all-linear"
 
 
-@dataclass(frozen=True, slots=True)
-class TrainConfig:
-    """How to tune; the defaults suit a few hundred rows on a small model (see :mod:`runners.defaults`)."""
+class TrainSettings(BaseModel):
+    """The settings that a plan's train step and a training run share."""
 
-    method: str = "lora"
-    epochs: float = 2.0
-    """Passes over the rows; a fraction ends within a pass."""
-    learning_rate: float = 5e-4
-    rank: int = 16
-    alpha: float = 32.0
-    dropout: float = 0.0
-    batch_tokens: int = 1024
-    """Real tokens per optimiser step, at least one row."""
-    max_tokens: int = 1024
-    """Longest row; longer rows are left out and counted, too many of them refuse the run. Nothing is cut."""
-    seed: int = 0
-    schedule: str = "cosine"
-    warmup: float = 0.05
-    """Share of the steps over which the learning rate rises from 0."""
-    weight_decay: float = 0.0
-    max_grad_norm: float = 1.0
-    checkpoint_steps: int = 100
-    """Optimiser steps between checkpoints, or five minutes if that is sooner; 0 writes one only when stopped."""
-    eval_steps: int = 0
-    """With validation rows: optimiser steps between measurements of their loss; 0 measures after each pass."""
-    patience: int = 2
-    """Measurements without improvement until training stops; the best weights return."""
-    init_adapter: Path | None = None
-    """A LoRA adapter of the same base to go on from (its rank, alpha, variant and targets win)."""
-    variant: str = "lora"
-    """rslora scales by alpha / sqrt(rank), dora trains direction and length apart, pissa starts from the
-    base's largest singular values and is saved as a plain adapter of twice the rank."""
-    targets: str | tuple[str, ...] = ALL_LINEAR
-    """The layers that get an adapter: every linear one but the head, or those whose names end so."""
-    lora_plus: float = 1.0
-    """Learning rate of the B matrices over that of the A matrices; 1 is off, 16 is usual (LoRA+)."""
-    neftune: float = 0.0
-    """Size of the noise on the input embeddings while training; 0 is off, 5 is usual (NEFTune)."""
-    optimizer: str = "adamw"
-    """adamw_8bit and paged_adamw_8bit hold their state in 8 bits, adafactor in rows and columns."""
-    checkpointing: str = "auto"
-    """Whether activations are computed again in the backward pass; auto only when memory asks for it."""
-    turns: str = "all"
-    """Which assistant turns of a chat are learnt: all, or the last."""
-    micro_tokens: int = 2048
-    """Padded tokens of one forward pass; a bigger step is split, with the same result."""
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    def __post_init__(self) -> None:
-        """Raise BadInput, naming key and value, for a setting that cannot be meant."""
-        _one_of("method", self.method, METHODS)
-        _one_of("schedule", self.schedule, SCHEDULES)
-        _one_of("variant", self.variant, VARIANTS)
-        _one_of("optimizer", self.optimizer, OPTIMIZERS)
-        _one_of("checkpointing", self.checkpointing, CHECKPOINTING)
-        _one_of("turns", self.turns, TURNS)
-        for name in ("epochs", "learning_rate", "alpha", "max_grad_norm"):
-            if not getattr(self, name) > 0:
-                raise BadInput(f"{name} must be above 0, found {getattr(self, name)}")
-        for name in ("rank", "batch_tokens", "max_tokens", "patience", "lora_plus", "micro_tokens"):
-            if getattr(self, name) < 1:
-                raise BadInput(f"{name} must be at least 1, found {getattr(self, name)}")
-        for name in ("dropout", "warmup"):
-            if not 0 <= getattr(self, name) < 1:
-                raise BadInput(f"{name} must be from 0 to below 1, found {getattr(self, name)}")
-        for name in ("checkpoint_steps", "eval_steps", "weight_decay", "neftune"):
-            if getattr(self, name) < 0:
-                raise BadInput(f"{name} cannot be negative, found {getattr(self, name)}")
-        refuse_mix(self.method, self.variant, self.lora_plus, self.targets, self.init_adapter is not None)
+    method: TuningMethod = Field(
+        "lora", description="What is trained: LoRA adapters, LoRA adapters of a 4-bit base, or all weights."
+    )
+    epochs: float = Field(
+        2.0, gt=0, le=100, description="Passes over the rows; a fraction ends within a pass."
+    )
+    learning_rate: float = Field(5e-4, gt=0, lt=1, description="Highest learning rate of the schedule.")
+    rank: int = Field(
+        16, ge=1, le=512, description="LoRA rank, the size of the adapters; full tuning has none."
+    )
+    alpha: float = Field(
+        32.0,
+        gt=0,
+        le=1e6,
+        description="LoRA alpha: adapters are scaled by alpha / rank, with rslora by alpha / sqrt(rank).",
+    )
+    dropout: float = Field(0.0, ge=0, lt=1, description="Share of the adapters' inputs dropped in training.")
+    variant: Variant = Field(
+        "lora",
+        description="Kind of LoRA: rslora scales by alpha / sqrt(rank), dora trains direction and length apart, pissa "
+        "starts from the base's largest singular values and is saved as a plain adapter of twice the rank.",
+    )
+    targets: Literal["all-linear"] | tuple[str, ...] = Field(
+        ALL_LINEAR,
+        description="Layers that get an adapter: every linear one but the head, or those named, such as q_proj,v_proj.",
+    )
+    schedule: Schedule = Field("cosine", description="Shape of the learning rate after the warm-up.")
+    lora_plus: float = Field(
+        1.0,
+        ge=1,
+        le=1000,
+        description="Learning rate of LoRA's B matrices over that of A (LoRA+); 1 is off, 16 is usual.",
+    )
+    neftune: float = Field(
+        0.0,
+        ge=0,
+        le=1e4,
+        description="Size of the noise on the input embeddings (NEFTune); 0 is off, 5 is usual.",
+    )
+    optimizer: OptimizerName = Field(
+        "adamw", description="The 8-bit ones and adafactor hold a smaller state, for full tuning."
+    )
+    checkpointing: Literal["auto", "on", "off"] = Field(
+        "auto", description="Compute activations again to save memory; auto only when it is needed."
+    )
+    turns: Literal["all", "last"] = Field("all", description="Which assistant turns of a chat are learnt.")
+    batch_tokens: int = Field(
+        1024, ge=1, le=10**9, description="Real tokens per optimiser step, at least one row."
+    )
+    max_tokens: int = Field(
+        1024,
+        ge=8,
+        le=10**9,
+        description="Longest row in tokens; longer ones are left out and counted, never cut; too many are refused.",
+    )
+
+
+Seed = Annotated[int, Field(ge=-(2**63), le=2**64 - 1)]
+"""A random seed, in the range of torch.manual_seed."""
+
+
+class TrainConfig(TrainSettings):
+    """How to tune; the defaults suit a few hundred rows on a small model (see :mod:`runners.defaults`).
+
+    Settings that are unknown, out of bounds or without meaning together raise BadInput, naming key and value.
+    """
+
+    seed: Seed = Field(0, description="Seed of the order of rows, of dropout and of fresh weights.")
+    warmup: float = Field(
+        0.05, ge=0, lt=1, description="Share of the steps over which the learning rate rises from 0."
+    )
+    weight_decay: float = Field(0.0, ge=0, description="Decoupled weight decay of the optimiser.")
+    max_grad_norm: float = Field(1.0, gt=0, description="Gradients are clipped to this norm.")
+    checkpoint_steps: int = Field(
+        100,
+        ge=0,
+        le=10**9,
+        description="Optimiser steps between checkpoints, or five minutes if that is sooner; 0: only when stopped.",
+    )
+    eval_steps: int = Field(
+        0,
+        ge=0,
+        le=10**9,
+        description="Optimiser steps between measurements of the loss on validation rows; 0: after each pass.",
+    )
+    patience: int = Field(
+        2,
+        ge=1,
+        le=10**6,
+        description="Validations without improvement until training stops; the best weights are kept.",
+    )
+    init_adapter: Path | None = Field(
+        None,
+        description="LoRA adapter of the same base to continue from; its rank, alpha, variant and targets are used.",
+    )
+    micro_tokens: int = Field(
+        2048,
+        ge=1,
+        le=10**9,
+        description="Padded tokens of one forward pass; a larger step is split, with the same result.",
+    )
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _refuse(cls, given: Any, handler: ModelWrapValidatorHandler[TrainConfig]) -> TrainConfig:
+        """Raise pydantic's first error as BadInput, which callers show as it is."""
+        try:
+            config = handler(given)
+        except ValidationError as error:
+            raise refusal(error) from None
+        begun = config.init_adapter is not None
+        refuse_mix(config.method, config.variant, config.lora_plus, config.targets, begun)
+        return config
+
+    def replace(self, **changes: Any) -> TrainConfig:
+        """Return a copy with other values, validated as a new one is."""
+        return TrainConfig(**{**dict(self), **changes})
 
     def to_json(self) -> dict[str, Any]:
         """Return the settings as JSON values."""
-        settings = {**asdict(self), "init_adapter": self.init_adapter and str(self.init_adapter)}
-        return settings | {"targets": self.targets if isinstance(self.targets, str) else list(self.targets)}
+        return self.model_dump(mode="json")
+
+
+def allowed(name: str) -> str:
+    """Return in words what a setting of TrainConfig may be: its choices or its bounds, "" for one without."""
+    setting = TrainConfig.model_fields[name]
+    if get_origin(setting.annotation) is Literal:
+        return ", ".join(get_args(setting.annotation))
+    if name == "targets":
+        return f"{ALL_LINEAR}, or a list of name endings"
+    found = {
+        kind: f"{value:,}" if isinstance(value, int) else f"{value:,.10g}"
+        for one in setting.metadata
+        for kind in ("ge", "gt", "le", "lt")
+        if (value := getattr(one, kind, None)) is not None
+    }
+    if {"ge", "le"} <= set(found):
+        return f"from {found['ge']} to {found['le']}"
+    words = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
+    return ", ".join(f"{word} {found[kind]}" for kind, word in words.items() if kind in found)
+
+
+def refusal(error: ValidationError) -> BadInput:
+    """Return pydantic's first error about a TrainConfig as BadInput: the setting, its value, what it may be."""
+    first = error.errors()[0]
+    name, value, kind = str(first["loc"][0]), first["input"], first["type"]
+    if kind == "extra_forbidden":
+        return BadInput(f"{name} is no training setting", f"one of: {', '.join(TrainConfig.model_fields)}")
+    shown = f"{value:g}" if isinstance(value, float) else repr(value)
+    if kind.startswith(("greater_than", "less_than")) or kind == "finite_number":
+        return BadInput(f"{name} {shown} is out of bounds", allowed(name))
+    if kind == "literal_error":
+        choices = "" if name == "targets" else "one of: "
+        return BadInput(f"{name} {shown} is unknown", f"{choices}{allowed(name)}")
+    return BadInput(f"{name} {shown} cannot be used: {first['msg']}", allowed(name))
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,11 +239,6 @@ class TrainResult:
         values = asdict(self)
         del values["folder"]
         return {**values, "notes": list(self.notes)}
-
-
-def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise BadInput(f"{name} {value!r} is unknown", f"one of: {', '.join(allowed)}")
 
 
 def refuse_mix(

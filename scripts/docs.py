@@ -24,6 +24,8 @@ from accuracy import accuracy_page  # noqa: E402
 from calls import calls_page  # noqa: E402
 from decides import decides_page  # noqa: E402
 
+from advisor.commands.train import setting_help  # noqa: E402
+
 
 def table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> list[str]:
     """Return a Markdown table, bars and line ends in cells made harmless."""
@@ -97,7 +99,7 @@ def verb(name: str, command: Callable[..., Any], level: str) -> list[str]:
                 ", ".join(f"`{one}`" for one in named if isinstance(one, str))
                 or f"`--{key.replace('_', '-')}`"
             )
-            options.append((names, kind, info.help or ""))
+            options.append((names, kind, setting_help(key) if info.help is None else info.help))
     usage = " ".join(
         [name, *(word.strip("`") for word, _, _ in arguments), *(["[OPTIONS]"] if options else [])]
     )

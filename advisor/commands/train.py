@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import typer
+from typer.core import TyperCommand, TyperOption
 
 from advisor import completing
 
@@ -20,12 +21,50 @@ def _flag(panel: str, text: str, *names: str, **more: Any) -> Any:
     return typer.Option(*names, help=text, rich_help_panel=panel, **more)
 
 
+def _setting(panel: str, *names: str, **more: Any) -> Any:
+    """Return the flag of a setting of TrainConfig; :class:`Command` fills in its help."""
+    return typer.Option(*names, rich_help_panel=panel, **more)
+
+
+class Command(TyperCommand):
+    """The command, whose flags of training settings take their help from TrainConfig when the help is needed.
+
+    The command is registered with every start of the program, where pydantic is not loaded.
+    """
+
+    def get_params(self, ctx: Any) -> Any:
+        """Return the parameters, each with its help."""
+        params = super().get_params(ctx)
+        for param in params:
+            if isinstance(param, TyperOption) and param.help is None:
+                param.help = setting_help(str(param.name))
+        return params
+
+
+def setting_help(name: str) -> str:
+    """Return the help of a training setting's flag: its description, what it may be, and its default.
+
+    A default is "chosen" where :func:`runners.defaults.choose` derives it from the rows and the model.
+    """
+    from runners.defaults import choose
+    from runners.tuning import TrainConfig, allowed
+
+    setting = TrainConfig.model_fields[name]
+    parts = [] if name == "checkpointing" else [allowed(name)]  # a switch takes no value
+    if name != "method" and setting.default is not None:  # --method shows its default itself
+        chosen = name in choose("lora", rows=1, params_b=1).values
+        default = f"{setting.default:g}" if isinstance(setting.default, float) else setting.default
+        parts.append(f"default: {'chosen' if chosen else default}")
+    more = "; ".join(filter(None, parts))
+    return f"{str(setting.description).rstrip('.')} ({more})." if more else str(setting.description)
+
+
 Examples = Annotated[Path, _flag(DATA, "Pairs, chats or texts: a file or a folder; the format is detected.")]
 Prompt = Annotated[str | None, _flag(DATA, "Instructions put before every row: text, or a file.")]
 Columns = Annotated[str | None, _flag(DATA, "Which column is what: prompt=question,reply=answer.")]
-Turns = Annotated[str | None, _flag(DATA, "Which answers of a chat are learnt: all, last.")]
+Turns = Annotated[str | None, _setting(DATA)]
 MaxRows = Annotated[int | None, _flag(DATA, "Use only the first rows.")]
-MaxTokens = Annotated[int | None, _flag(DATA, "Longest row; longer ones are left out, never cut.")]
+MaxTokens = Annotated[int | None, _setting(DATA)]
 Valid = Annotated[Path | None, _flag(DATA, "Validation rows: training stops when their loss rises.")]
 ValidShare = Annotated[float | None, _flag(DATA, "Share of the rows set apart for validation, by document.")]
 Replay = Annotated[Path | None, _flag(DATA, "General rows mixed in against forgetting.")]
@@ -33,45 +72,35 @@ ReplayShare = Annotated[
     float | None, _flag(DATA, "Share of replay rows among all; default: 0.1 with --replay.")
 ]
 Questions = Annotated[Path | None, _flag(DATA, "Held-out questions that the rows must not give away.")]
-Method = Annotated[str, _flag(MODEL, "lora, qlora (4-bit base) or full.", autocompletion=completing.tunings)]
+Method = Annotated[str, _setting(MODEL, autocompletion=completing.tunings)]
 Model = Annotated[str, _flag(MODEL, "A known name or a folder.", autocompletion=completing.models)]
 Out = Annotated[Path | None, _flag(MODEL, "Where the adapter or model goes.")]
-InitAdapter = Annotated[Path | None, _flag(MODEL, "Go on from this adapter of the same base.")]
-Epochs = Annotated[float | None, _flag(SETTINGS, "Passes over the rows.")]
-Rate = Annotated[float | None, _flag(SETTINGS, "Chosen from method and model size by default.")]
-Schedule = Annotated[str | None, _flag(SETTINGS, "cosine, linear or constant.")]
-Warmup = Annotated[float | None, _flag(SETTINGS, "Share of the steps over which the rate rises.")]
-BatchTokens = Annotated[int | None, _flag(SETTINGS, "Tokens per optimiser step.")]
-Optimizer = Annotated[str | None, _flag(SETTINGS, "adamw, adamw_8bit, paged_adamw_8bit or adafactor.")]
-Neftune = Annotated[float | None, _flag(SETTINGS, "Noise on the input embeddings; 5 is usual; default: off.")]
-EvalSteps = Annotated[int | None, _flag(SETTINGS, "Steps between validations; default: every pass.")]
-Patience = Annotated[int | None, _flag(SETTINGS, "Validations without improvement until it stops.")]
-Seed = Annotated[int | None, _flag(SETTINGS, "Seed of order, dropout and fresh weights; default: 0.")]
-Rank = Annotated[int | None, _flag(ADAPTER, "Size of the adapters.")]
-Alpha = Annotated[float | None, _flag(ADAPTER, "Their strength; default: twice the rank.")]
-Dropout = Annotated[float | None, _flag(ADAPTER, "Share of their inputs dropped.")]
-Variant = Annotated[str | None, _flag(ADAPTER, "lora, rslora, dora or pissa.")]
-Targets = Annotated[str | None, _flag(ADAPTER, "all-linear, or layers such as q_proj,v_proj.")]
-LoraPlus = Annotated[float | None, _flag(ADAPTER, "Rate of B over that of A; 16 is usual; default: off.")]
-MicroTokens = Annotated[int | None, _flag(MEMORY, "Tokens of one forward pass; the result is the same.")]
-Checkpointing = Annotated[
-    bool | None,
-    _flag(
-        MEMORY,
-        "Compute activations again to save memory; default: only if needed.",
-        "--checkpointing/--no-checkpointing",
-    ),
-]
+InitAdapter = Annotated[Path | None, _setting(MODEL)]
+Epochs = Annotated[float | None, _setting(SETTINGS)]
+Rate = Annotated[float | None, _setting(SETTINGS)]
+Schedule = Annotated[str | None, _setting(SETTINGS)]
+Warmup = Annotated[float | None, _setting(SETTINGS)]
+BatchTokens = Annotated[int | None, _setting(SETTINGS)]
+Optimizer = Annotated[str | None, _setting(SETTINGS)]
+Neftune = Annotated[float | None, _setting(SETTINGS)]
+EvalSteps = Annotated[int | None, _setting(SETTINGS)]
+Patience = Annotated[int | None, _setting(SETTINGS)]
+Seed = Annotated[int | None, _setting(SETTINGS)]
+Rank = Annotated[int | None, _setting(ADAPTER)]
+Alpha = Annotated[float | None, _setting(ADAPTER)]
+Dropout = Annotated[float | None, _setting(ADAPTER)]
+Variant = Annotated[str | None, _setting(ADAPTER)]
+Targets = Annotated[str | None, _setting(ADAPTER)]
+LoraPlus = Annotated[float | None, _setting(ADAPTER)]
+MicroTokens = Annotated[int | None, _setting(MEMORY)]
+Checkpointing = Annotated[bool | None, _setting(MEMORY, "--checkpointing/--no-checkpointing")]
 Check = Annotated[bool, _flag(RUN, "Check data and machine, and stop before the first step.", "--check")]
 Show = Annotated[int, _flag(RUN, "Show so many rows as the model sees them, the learnt part marked.")]
 Accept = Annotated[
     list[str] | None, _flag(RUN, "Go on in spite of this check, for instance PF016; repeatable.")
 ]
 Resume = Annotated[bool, _flag(RUN, "Go on from the last checkpoint in --out.", "--resume")]
-CheckpointSteps = Annotated[
-    int | None,
-    _flag(RUN, "Steps between checkpoints; 0: only when stopped; default: 100, or five minutes."),
-]
+CheckpointSteps = Annotated[int | None, _setting(RUN)]
 Overwrite = Annotated[bool, _flag(RUN, "Remove what is in --out, and start again.", "--overwrite")]
 Json = Annotated[bool, _flag(RUN, "Print the result, or the checks, as JSON.", "--json")]
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -34,9 +33,9 @@ def store(
     runs = tmp_path_factory.mktemp("store") / "runs"
     for number, (folder, base, config) in enumerate((
         ("desk/adapters/lora-s0", tiny, FEW),
-        ("desk/adapters/hybrid-s0", tiny, replace(FEW, variant="dora")),
+        ("desk/adapters/hybrid-s0", tiny, FEW.replace(variant="dora")),
         ("old/adapters/lora-s0", other, FEW),
-        ("single", tiny, replace(FEW, method="full")),
+        ("single", tiny, FEW.replace(method="full")),
     )):  # fmt: skip
         fit(examples[number:], config, base, runs / folder, origin=WHY)
     return runs

@@ -6,10 +6,10 @@ import pytest
 
 from runners import defaults
 from runners.plan import TrainStep
-from runners.tuning import METHODS, VARIANTS
+from runners.tuning import TUNING_METHODS, VARIANTS
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", TUNING_METHODS)
 @pytest.mark.parametrize("params_b", [0.135, 7.0, 70.0])
 @pytest.mark.parametrize("rows", [1, 60, 320, 5000, 80_000])
 def test_every_setting_is_a_plans_and_says_why(method: str, params_b: float, rows: int) -> None:
@@ -29,7 +29,9 @@ def test_what_was_measured_here_stays() -> None:
 
 def test_full_tuning_goes_about_a_tenth_as_fast() -> None:
     for params_b in (0.135, 7.0):
-        rate = {m: defaults.choose(m, rows=400, params_b=params_b).values["learning_rate"] for m in METHODS}
+        rate = {
+            m: defaults.choose(m, rows=400, params_b=params_b).values["learning_rate"] for m in TUNING_METHODS
+        }
         assert rate["lora"] == rate["qlora"]
         assert 10 <= round(rate["lora"] / rate["full"]) <= 20
 

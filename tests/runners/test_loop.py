@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -155,7 +155,7 @@ def test_one_row_that_does_not_fit_stops_and_offers_a_shorter_length(make: Make)
 
 
 def test_memory_that_runs_out_later_leaves_a_checkpoint(make: Make) -> None:
-    run = make(replace(CONFIG, checkpoint_steps=0))
+    run = make(CONFIG.replace(checkpoint_steps=0))
     tight: Any = run.loss
 
     def after_three(event: dict[str, Any]) -> None:
@@ -184,7 +184,7 @@ def test_other_errors_are_not_taken_for_memory(make: Make) -> None:
 
 
 def test_validation_every_few_steps_and_at_the_end(make: Make) -> None:
-    run = make(replace(CONFIG, eval_steps=3, patience=99), valid=4)
+    run = make(CONFIG.replace(eval_steps=3, patience=99), valid=4)
     run.run()
     total = len(run.steps)
     assert [event["step"] for event in events(run, "train.eval")] == [*range(3, total, 3), total]
@@ -198,7 +198,7 @@ def test_validation_every_few_steps_and_at_the_end(make: Make) -> None:
 
 
 def test_the_gradient_is_clipped_to_what_was_asked(make: Make) -> None:
-    run = make(replace(CONFIG, max_grad_norm=1e-3))
+    run = make(CONFIG.replace(max_grad_norm=1e-3))
     seen: list[float] = []
     real = run.optimizer.step
 
@@ -271,7 +271,7 @@ class Wild:
 def test_a_loss_astray_stops_with_the_step_and_the_last_good_checkpoint(
     make: Make, times: float, said: str, step: int
 ) -> None:
-    run = make(replace(CONFIG, checkpoint_steps=2, epochs=4.0))
+    run = make(CONFIG.replace(checkpoint_steps=2, epochs=4.0))
     run.loss = Wild(run.loss, 12, times)  # type: ignore[assignment]
     with pytest.raises(BadInput) as stopped:
         run.run()
@@ -286,7 +286,7 @@ def test_a_loss_astray_stops_with_the_step_and_the_last_good_checkpoint(
 
 
 def test_a_gradient_that_is_no_number_stops_before_it_is_kept(make: Make) -> None:
-    run = make(replace(CONFIG, checkpoint_steps=1))
+    run = make(CONFIG.replace(checkpoint_steps=1))
     names = list(run.optimizer.params)
 
     def poison(event: dict[str, Any]) -> None:
@@ -340,7 +340,7 @@ def test_a_run_with_other_settings_says_which(
     told: list[dict[str, Any]] = []
     fit(
         examples,
-        replace(CONFIG, rank=2, epochs=1.0),
+        CONFIG.replace(rank=2, epochs=1.0),
         tiny,
         tmp_path / "out",
         on_event=told.append,
@@ -349,7 +349,7 @@ def test_a_run_with_other_settings_says_which(
     reasons = [event["reason"] for event in told if event["event"] == "train.restart"]
     assert reasons == ["epochs was 2.0, is 1.0; rank was 4, is 2"]
     told.clear()
-    fit(examples, replace(CONFIG, epochs=1.0), tiny, tmp_path / "out", on_event=told.append, resume=True)
+    fit(examples, CONFIG.replace(epochs=1.0), tiny, tmp_path / "out", on_event=told.append, resume=True)
     reasons = [event["reason"] for event in told if event["event"] == "train.restart"]
     assert reasons == [f"rank was 2, is 4; {tmp_path / 'out'} stays until its successor is whole"]
     assert [path.name for path in tmp_path.iterdir()] == ["out"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -94,8 +93,8 @@ def test_lora_plus_moves_b_faster_and_nothing_else() -> None:
 def test_an_interrupted_run_goes_on_to_the_same_weights(
     tiny: Model, examples: tuple[Example, ...], tmp_path: Path, kind: str, method: str
 ) -> None:
-    config = replace(
-        CONFIG, optimizer=kind, method=method, dropout=0.1, neftune=2.0 if method == "lora" else 0.0
+    config = CONFIG.replace(
+        optimizer=kind, method=method, dropout=0.1, neftune=2.0 if method == "lora" else 0.0
     )
     whole = fit(examples, config, tiny, tmp_path / "whole")
     assert whole.last_loss < whole.first_loss - 0.05

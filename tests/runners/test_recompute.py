@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -26,7 +25,7 @@ def test_it_is_on_only_where_the_run_does_not_fit(tiny: Model) -> None:
         assert choice.on is on, choice.reason
         assert f"checkpointing {'on' if on else 'off'}:" in choice.reason
     for asked in ("on", "off"):
-        choice = recompute.decide(tiny.folder, replace(FEW, checkpointing=asked), 200, 0.001, half=True)
+        choice = recompute.decide(tiny.folder, FEW.replace(checkpointing=asked), 200, 0.001, half=True)
         assert choice == recompute.Choice(asked == "on", f"checkpointing {asked}: asked for")
 
 
@@ -35,9 +34,9 @@ def test_the_need_grows_with_what_makes_a_run_larger(method: str) -> None:
     shape, config = shape_of(1.0), TrainConfig(method=method, rank=16)
     need = recompute.need(shape, config, 512, True, False)
     assert recompute.need(shape, config, 512, True, True) < need
-    assert recompute.need(shape, replace(config, micro_tokens=8192), 512, True, False) > need
+    assert recompute.need(shape, config.replace(micro_tokens=8192), 512, True, False) > need
     assert recompute.need(shape, config, 8192, True, False) > need
-    smaller = recompute.need(shape, replace(config, optimizer="adafactor"), 512, True, False)
+    smaller = recompute.need(shape, config.replace(optimizer="adafactor"), 512, True, False)
     assert smaller < need
     if method == "full":
         weights = shape.params / recompute.GIB
@@ -53,7 +52,7 @@ def test_gradients_are_the_same_and_reach_the_first_block(
     found = []
     for again in (False, True):
         torch.manual_seed(0)
-        net = attach.attach(tiny, replace(FEW, method=method), again).float()
+        net = attach.attach(tiny, FEW.replace(method=method), again).float()
         net.train()
         chosen = loss.choose(net, rows)
         assert (chosen.path == "fast") is not again
@@ -66,7 +65,7 @@ def test_gradients_are_the_same_and_reach_the_first_block(
 
 def test_the_choice_is_told_and_kept(tiny: Model, examples: tuple[Example, ...], tmp_path: Path) -> None:
     events: list[dict[str, object]] = []
-    result = fit(examples, replace(FEW, checkpointing="on"), tiny, tmp_path / "out", on_event=events.append)
+    result = fit(examples, FEW.replace(checkpointing="on"), tiny, tmp_path / "out", on_event=events.append)
     assert events[0]["checkpointing"] == "checkpointing on: asked for"
     assert "checkpointing on: asked for" in result.notes
     assert result.path == "rows"
@@ -95,6 +94,6 @@ def test_noise_changes_a_run_and_the_same_seed_brings_it_back(
 ) -> None:
     found = []
     for name, alpha in (("a", 5.0), ("b", 5.0), ("c", 0.0)):
-        fit(examples, replace(FEW, neftune=alpha), tiny, tmp_path / name)
+        fit(examples, FEW.replace(neftune=alpha), tiny, tmp_path / name)
         found.append((tmp_path / name / "adapter_model.safetensors").read_bytes())
     assert found[0] == found[1] != found[2]

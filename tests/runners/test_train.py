@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from runners import defaults
 from runners.data import Example, load_examples
 from runners.models import Model
 from runners.train import fit
-from runners.tuning import METHODS, TrainConfig
+from runners.tuning import TUNING_METHODS, TrainConfig
 from runners.weights import load_base, load_for_inference
 
 CONFIG = TrainConfig(epochs=3.0, rank=4, alpha=8.0, learning_rate=1e-2, batch_tokens=400, checkpoint_steps=2)
@@ -57,7 +56,7 @@ def test_the_loss_falls_and_the_base_is_untouched(
 ) -> None:
     before = (tiny.folder / "model.safetensors").read_bytes()
     sink = Stop(after=10**9)
-    result = fit(examples, replace(CONFIG, method=method), tiny, tmp_path / "out", on_event=sink)
+    result = fit(examples, CONFIG.replace(method=method), tiny, tmp_path / "out", on_event=sink)
     assert result.last_loss < result.first_loss - 0.3
     assert (tiny.folder / "model.safetensors").read_bytes() == before
     steps = sink.named("train.step")
@@ -83,9 +82,9 @@ def test_lora_leaves_the_loaded_base_as_it_was(
 def test_same_seed_same_weights_other_seed_others(
     tiny: Model, examples: tuple[Example, ...], tmp_path: Path
 ) -> None:
-    short = replace(CONFIG, epochs=1.0, dropout=0.1)
+    short = CONFIG.replace(epochs=1.0, dropout=0.1)
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
-        fit(examples, replace(short, seed=seed), tiny, tmp_path / name)
+        fit(examples, short.replace(seed=seed), tiny, tmp_path / name)
     assert same(tmp_path / "a", tmp_path / "b")
     assert not same(tmp_path / "a", tmp_path / "c")
     assert (tmp_path / "a" / "adapter_config.json").read_bytes() == (
@@ -97,7 +96,7 @@ def test_same_seed_same_weights_other_seed_others(
 def test_an_interrupted_run_goes_on_to_the_same_weights(
     tiny: Model, examples: tuple[Example, ...], tmp_path: Path, method: str
 ) -> None:
-    config = replace(CONFIG, method=method, dropout=0.1)
+    config = CONFIG.replace(method=method, dropout=0.1)
     fit(examples, config, tiny, tmp_path / "whole", valid=examples[:4])
     sink = Stop(after=5)
     with pytest.raises(KeyboardInterrupt):
@@ -115,7 +114,7 @@ def test_an_interrupted_run_goes_on_to_the_same_weights(
 def test_a_finished_run_is_returned_and_a_changed_one_made_again(
     tiny: Model, examples: tuple[Example, ...], tmp_path: Path
 ) -> None:
-    short = replace(CONFIG, epochs=1.0)
+    short = CONFIG.replace(epochs=1.0)
     first = fit(examples, short, tiny, tmp_path / "out")
     assert fit(examples, short, tiny, tmp_path / "out", resume=True) == first
     with pytest.raises(UsageProblem, match="exists"):
@@ -130,7 +129,7 @@ def test_a_checkpoint_of_other_settings_is_not_continued(
     with pytest.raises(KeyboardInterrupt):
         fit(examples, CONFIG, tiny, tmp_path / "out", on_event=Stop(after=3))
     sink = Stop(after=10**9)
-    fit(examples, replace(CONFIG, rank=2), tiny, tmp_path / "out", on_event=sink, resume=True)
+    fit(examples, CONFIG.replace(rank=2), tiny, tmp_path / "out", on_event=sink, resume=True)
     assert sink.named("train.restart")
     assert sink.named("train.start")[0]["from_step"] == 0
 
@@ -138,7 +137,7 @@ def test_a_checkpoint_of_other_settings_is_not_continued(
 def test_training_stops_early_and_keeps_the_best(
     tiny: Model, examples: tuple[Example, ...], tmp_path: Path
 ) -> None:
-    wild = replace(CONFIG, epochs=12.0, learning_rate=0.3, schedule="constant", patience=1)
+    wild = CONFIG.replace(epochs=12.0, learning_rate=0.3, schedule="constant", patience=1)
     sink = Stop(after=10**9)
     result = fit(examples[:18], wild, tiny, tmp_path / "out", valid=examples[18:24], on_event=sink)
     losses = [e["loss"] for e in sink.named("train.eval")]
@@ -152,7 +151,7 @@ def test_an_adapter_can_be_gone_on_from(
     tiny: Model, other: Model, examples: tuple[Example, ...], tmp_path: Path
 ) -> None:
     fit(examples[:18], CONFIG, tiny, tmp_path / "first")
-    config = replace(CONFIG, epochs=1.0, rank=9, learning_rate=1e-6, init_adapter=tmp_path / "first")
+    config = CONFIG.replace(epochs=1.0, rank=9, learning_rate=1e-6, init_adapter=tmp_path / "first")
     fit(examples[18:], config, tiny, tmp_path / "second")
     old, new = weights(tmp_path / "first"), weights(tmp_path / "second")
     assert all(torch.allclose(old[k], new[k], atol=1e-3) for k in old)
@@ -163,7 +162,7 @@ def test_an_adapter_can_be_gone_on_from(
 def test_a_loss_that_is_no_number_stops_the_run(
     tiny: Model, examples: tuple[Example, ...], tmp_path: Path
 ) -> None:
-    wild = replace(CONFIG, method="full", learning_rate=1e30, max_grad_norm=1e30, epochs=5.0)
+    wild = CONFIG.replace(method="full", weight_decay=1e30, max_grad_norm=1e30, epochs=5.0)
     with pytest.raises(BadInput, match="diverged at step"):
         fit(examples, wild, tiny, tmp_path / "out")
     assert not (tmp_path / "out").exists()
@@ -173,7 +172,7 @@ def test_bad_data_is_refused_before_any_weight_is_loaded(
     tiny: Model, examples: tuple[Example, ...], tmp_path: Path
 ) -> None:
     with pytest.raises(BadInput, match="longer than max_tokens"):
-        fit(examples, replace(CONFIG, max_tokens=8), tiny, tmp_path / "out")
+        fit(examples, CONFIG.replace(max_tokens=8), tiny, tmp_path / "out")
 
 
 CHANGES: dict[str, Any] = {
@@ -186,16 +185,16 @@ CHANGES: dict[str, Any] = {
 def test_every_setting_changes_the_weights(
     tiny: Model, examples: tuple[Example, ...], tmp_path: Path
 ) -> None:
-    config = replace(CONFIG, epochs=1.0)
+    config = CONFIG.replace(epochs=1.0)
     fit(examples, config, tiny, tmp_path / "plain")
     plain = weights(tmp_path / "plain")
     for key, value in CHANGES.items():
-        fit(examples, replace(config, **{key: value}), tiny, tmp_path / key)
+        fit(examples, config.replace(**{key: value}), tiny, tmp_path / key)
         found = weights(tmp_path / key)
         assert not all(v.shape == plain[k].shape and torch.equal(v, plain[k]) for k, v in found.items()), key
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", TUNING_METHODS)
 def test_defaults_have_reasons(method: str) -> None:
     chosen = defaults.choose(method, rows=320, params_b=0.135)
     config = chosen.config(seed=3, epochs=None)
@@ -212,7 +211,7 @@ def test_more_rows_and_bigger_models_never_train_harder(pick: Callable[[dict[str
 
 
 @pytest.mark.real
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", TUNING_METHODS)
 def test_the_real_model_is_tuned_and_reloaded(
     smollm: Model, example: Path, tmp_path: Path, method: str
 ) -> None:

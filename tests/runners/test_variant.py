@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -60,7 +59,7 @@ def rows(tiny: Model, examples: tuple[Example, ...]) -> list[Encoded]:
 def test_the_saved_adapter_does_on_the_untouched_base_what_was_trained(
     tiny: Model, tmp_path: Path, name: str
 ) -> None:
-    net = fp32(tiny, replace(FEW, variant=name)).eval()
+    net = fp32(tiny, FEW.replace(variant=name)).eval()
     ids = torch.tensor([Chat(tiny.folder).encode("When does the lounge open?")])
     attach._save_adapter(net, tmp_path, tiny)
     again = PeftModel.from_pretrained(load_base(tiny, "float32"), tmp_path).eval()
@@ -76,7 +75,7 @@ def test_the_saved_adapter_does_on_the_untouched_base_what_was_trained(
 def test_a_variants_loss_and_gradients_are_the_plain_ones(
     tiny: Model, rows: list[Encoded], name: str
 ) -> None:
-    net = fp32(tiny, replace(FEW, variant=name))
+    net = fp32(tiny, FEW.replace(variant=name))
     net.train()
     chosen = loss.choose(net, rows)
     found = {}
@@ -93,7 +92,7 @@ def test_every_variant_learns_and_plain_peft_loads_it_without_a_warning(
 ) -> None:
     folders = [tmp_path / name for name in VARIANTS]
     for out in folders:
-        result = fit(examples, replace(FEW, variant=out.name, epochs=2.0), tiny, out)
+        result = fit(examples, FEW.replace(variant=out.name, epochs=2.0), tiny, out)
         assert result.last_loss < result.first_loss - 0.2
     command = [sys.executable, "-c", PLAIN_PEFT, str(tiny.folder), *map(str, folders)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
@@ -108,7 +107,7 @@ def test_every_variant_learns_and_plain_peft_loads_it_without_a_warning(
 
 def test_pissa_begins_where_the_base_is_and_on_the_largest_values(tiny: Model) -> None:
     torch.manual_seed(0)
-    net = attach._lora(load_base(tiny, "float32"), replace(FEW, variant="pissa"), tiny).eval()
+    net = attach._lora(load_base(tiny, "float32"), FEW.replace(variant="pissa"), tiny).eval()
     bare = load_base(tiny, "float32")
     ids = torch.arange(10)[None]
     with torch.no_grad():
@@ -120,16 +119,16 @@ def test_pissa_begins_where_the_base_is_and_on_the_largest_values(tiny: Model) -
 
 
 def test_targets_get_adapters_and_no_other_layer(tiny: Model) -> None:
-    net = attach._lora(load_base(tiny), replace(FEW, targets=("q_proj", "v_proj")), tiny)
+    net = attach._lora(load_base(tiny), FEW.replace(targets=("q_proj", "v_proj")), tiny)
     assert {n.split(".")[-4] for n in attach.trained(net)} == {"q_proj", "v_proj"}
 
 
 def test_what_cannot_be_is_refused_in_one_line(tiny: Model) -> None:
     with pytest.raises(BadInput, match="'query' is no linear layer") as caught:
-        attach.attach(tiny, replace(FEW, targets=("q_proj", "query")))
+        attach.attach(tiny, FEW.replace(targets=("q_proj", "query")))
     assert "q_proj" in caught.value.hint
     with pytest.raises(BadInput, match="the narrowest has 16"):
-        attach.attach(tiny, replace(FEW, variant="pissa", rank=17))
+        attach.attach(tiny, FEW.replace(variant="pissa", rank=17))
     for wrong in ({"variant": "pissa", "method": "qlora"}, {"variant": "dora", "method": "full"},
                   {"lora_plus": 16.0, "method": "full"}, {"targets": ()}, {"targets": "q_proj"}):  # fmt: skip
         with pytest.raises(BadInput):
@@ -137,8 +136,8 @@ def test_what_cannot_be_is_refused_in_one_line(tiny: Model) -> None:
 
 
 def test_an_adapter_goes_on_as_what_it_is(tiny: Model, examples: tuple[Example, ...], tmp_path: Path) -> None:
-    fit(examples, replace(FEW, variant="dora"), tiny, tmp_path / "first")
-    on = replace(FEW, rank=8, dropout=0.1, init_adapter=tmp_path / "first")
+    fit(examples, FEW.replace(variant="dora"), tiny, tmp_path / "first")
+    on = FEW.replace(rank=8, dropout=0.1, init_adapter=tmp_path / "first")
     result = fit(examples, on, tiny, tmp_path / "second")
     assert "rank 4 is that of the adapter gone on from, not 8" in result.notes
     config = json.loads((tmp_path / "second" / "adapter_config.json").read_text("utf-8"))
@@ -146,7 +145,7 @@ def test_an_adapter_goes_on_as_what_it_is(tiny: Model, examples: tuple[Example, 
     kept = json.loads((tmp_path / "second" / "manifest.json").read_text("utf-8"))["config"]
     assert (kept["rank"], kept["variant"], kept["alpha"]) == (4, "dora", 8.0)
     with pytest.raises(BadInput, match="is a dora adapter"):
-        fit(examples, replace(on, variant="rslora"), tiny, tmp_path / "third")
+        fit(examples, on.replace(variant="rslora"), tiny, tmp_path / "third")
 
 
 def test_an_adapter_of_another_base_is_not_gone_on_from(
@@ -154,19 +153,19 @@ def test_an_adapter_of_another_base_is_not_gone_on_from(
 ) -> None:
     fit(examples, FEW, tiny, tmp_path / "first")
     with pytest.raises(BadInput, match="another base") as caught:
-        fit(examples, replace(FEW, init_adapter=tmp_path / "first"), other, tmp_path / "second")
+        fit(examples, FEW.replace(init_adapter=tmp_path / "first"), other, tmp_path / "second")
     assert tiny.fingerprint[:16] in caught.value.message
     assert other.fingerprint[:16] in caught.value.message
     assert not (tmp_path / "second").exists()
     with pytest.raises(BadInput, match="none holds no adapter to go on from"):
-        fit(examples, replace(FEW, init_adapter=tmp_path / "none"), tiny, tmp_path / "second")
+        fit(examples, FEW.replace(init_adapter=tmp_path / "none"), tiny, tmp_path / "second")
 
 
 def test_a_pissa_adapter_goes_on_at_twice_the_rank(
     tiny: Model, examples: tuple[Example, ...], tmp_path: Path
 ) -> None:
-    fit(examples, replace(FEW, variant="pissa"), tiny, tmp_path / "first")
-    fit(examples, replace(FEW, init_adapter=tmp_path / "first"), tiny, tmp_path / "second")
+    fit(examples, FEW.replace(variant="pissa"), tiny, tmp_path / "first")
+    fit(examples, FEW.replace(init_adapter=tmp_path / "first"), tiny, tmp_path / "second")
     config = json.loads((tmp_path / "second" / "adapter_config.json").read_text("utf-8"))
     assert config["r"] == 8
 
@@ -175,7 +174,7 @@ def test_a_pissa_adapter_goes_on_at_twice_the_rank(
 def test_an_interrupted_variant_goes_on_to_the_same_bytes(
     tiny: Model, examples: tuple[Example, ...], tmp_path: Path, name: str
 ) -> None:
-    config = replace(FEW, variant=name, dropout=0.1, checkpoint_steps=2)
+    config = FEW.replace(variant=name, dropout=0.1, checkpoint_steps=2)
     fit(examples, config, tiny, tmp_path / "whole")
 
     def stop(event: dict[str, object]) -> None:
@@ -193,5 +192,5 @@ def test_an_interrupted_variant_goes_on_to_the_same_bytes(
 @pytest.mark.parametrize("method", ["lora", "qlora"])
 def test_variants_over_a_bf16_and_a_four_bit_base(tiny: Model, method: str) -> None:
     for name in ("lora", "rslora", "dora"):
-        net = attach.attach(tiny, replace(FEW, method=method, variant=name))
+        net = attach.attach(tiny, FEW.replace(method=method, variant=name))
         assert variant.name_of(net) == name
