@@ -9,8 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
-from advisor import hours as training
-from advisor import speed
+from advisor import training_time
 from advisor.answers import Answers
 from advisor.cost import Range, training_hours, training_tokens, training_usd
 from advisor.facts import gpus, models
@@ -175,7 +174,7 @@ def _spent(p: Profile, shape: Shape, use: str, card: gpus.Gpu | None) -> tuple[R
     if card is None:
         spent = training_hours(p, use)
         return spent, training_usd(p, spent)
-    spent = training.hours_on(p, shape, use, speed.of_cards((card,), p.devices))
+    spent = training_time.hours_on(p, shape, use, training_time.of_cards((card,), p.devices))
     rent = None if card.usd_hour is None else card.usd_hour * p.devices
     return spent, None if rent is None else spent.times(rent, rent, rent)
 

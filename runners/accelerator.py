@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from runners.machine import Probe
 
 GIB = 2**30
+"""Bytes of a GiB: the one definition, here because :mod:`runners.machine` imports this module."""
 
 
 @dataclass(frozen=True, slots=True)
