@@ -13,7 +13,7 @@ from advisor import training_time
 from advisor.answers import Answers
 from advisor.cost import Range, training_hours, training_tokens, training_usd
 from advisor.facts import gpus, models
-from advisor.gather import with_machine
+from advisor.gather import detected_hardware, with_machine
 from advisor.naming import closest
 from advisor.profile import Profile
 from rag.errors import BadInput, UsageProblem
@@ -156,9 +156,12 @@ def _profile(
         given |= {"gpu_kind": card.kind if card else "cuda", "gpu_memory_gib": memory,
                   "gpu_count": wanted.devices or 1}  # fmt: skip
     answers = Answers().put("flag", {key: str(value) for key, value in given.items() if value is not None})
-    if not memory:
-        answers = with_machine(answers, machine or detect(Path("runs")))
-    p = Profile.of(answers, None, shape)
+    if memory:
+        p = Profile.of(answers, None, shape)
+    else:
+        machine = machine or detect(Path("runs"))
+        answers = with_machine(answers, machine)
+        p = Profile.of(answers, None, shape, *detected_hardware(answers, machine))
     if p.device_gib is None:
         return p, "unknown memory"
     here = card.name if card else "a GPU" if memory else "this machine"

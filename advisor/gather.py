@@ -116,8 +116,7 @@ def complete(answers: Answers, machine: Machine | None = None) -> Situation:
     answers = answers.add("counted", counted)
     count = None if stats.questions is None else len(stats.questions)
     own = shape if shape and answers["model_params_b"].source == "detected" else None
-    hardware = (_gpu_name(answers, machine), _cpu_bf16(answers, machine))
-    return Situation(answers, stats, Profile.of(answers, count, own, *hardware))
+    return Situation(answers, stats, Profile.of(answers, count, own, *detected_hardware(answers, machine)))
 
 
 def profile_of_plan(plan: Plan, machine: Machine | None = None) -> Profile:
@@ -139,7 +138,7 @@ def profile_of_plan(plan: Plan, machine: Machine | None = None) -> Profile:
         answers = answers.put("detected", {"model_params_b": size.value}, {"model_params_b": size.note})
     answers, shape = with_model(answers)
     own = shape if shape and answers["model_params_b"].source == "detected" else None
-    return Profile.of(answers, None, own, _gpu_name(answers, machine), _cpu_bf16(answers, machine))
+    return Profile.of(answers, None, own, *detected_hardware(answers, machine))
 
 
 def prompt_text(answers: Answers) -> str:
@@ -158,6 +157,14 @@ def prompt_text(answers: Answers) -> str:
     if "\n" not in given and path.suffix in (".txt", ".md") and " " not in given:
         raise BadInput(f"there is no prompt file {path}", "give the instructions, or a file that holds them")
     return str(given)
+
+
+def detected_hardware(answers: Answers, machine: Machine) -> tuple[str | None, bool | None]:
+    """Return the GPU's name and whether the CPU multiplies in bf16: what no question asks, and estimates use.
+
+    Each is None where a person plans for another machine.
+    """
+    return _gpu_name(answers, machine), _cpu_bf16(answers, machine)
 
 
 def _gpu_name(answers: Answers, machine: Machine) -> str | None:

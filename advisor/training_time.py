@@ -35,11 +35,11 @@ torchtune README, Llama-3.2-3B on an A100: .37-.63 with its attention; llm-found
 CPU_CORE = Range(15e9, 60e9, 420e9)
 """FLOP/s per core where nothing more is known: without AVX-512, usual, and with native bf16 and rows that share
 their beginning."""
-CPU_CORE_BF16 = Range(100e9, 220e9, 420e9)
+CPU_CORE_BF16 = Range(100e9, 220e9, 450e9)
 """FLOP/s per core with native bf16 (AVX512-BF16, AMX).
 
 Recorded for this project on 2 cores (benchmarks/LOG.md), SmolLM2-135M, as tokens/s x FLOPs per token / cores: 150e9
-with PEFT's layers, 140 to 250e9 on rows with passages, 210 to 410e9 on plain rows, whose shared beginning is computed
+with PEFT's layers, 140 to 250e9 on rows with passages, 200 to 430e9 on plain rows, whose shared beginning is computed
 once. A test compares the estimate with these records.
 """
 APPLE = Range(0.5e12, 4e12, 16e12)
