@@ -4,6 +4,9 @@ The recommendation's hours and the plan's minutes both come from :func:`training
 over the weights costs two FLOPs per parameter and token. Training makes a forward pass, a backward pass through the
 activations and, where weights are trained, one for their gradients; checkpointing repeats the forward pass. So full
 tuning costs 6 per parameter (Kaplan et al., arXiv 2001.08361), LoRA about 4, and checkpointing 2 more.
+
+The shares for GPUs come from published runs of models of 3 billion parameters and more. A model of a few hundred
+million with short rows does not fill a GPU and takes longer than estimated; no such run is recorded.
 """
 
 from __future__ import annotations
@@ -72,7 +75,7 @@ class Device:
 
 
 def flops_per_token(shape: Shape, method: str, sequence: float, checkpointing: bool) -> float:
-    """Return the FLOPs that one token of training costs.
+    """Return the FLOPs that one token of training costs; ``sequence`` is the tokens of its row.
 
     Attention adds 2 x layers x width x sequence to a forward pass (scores and values, half of them masked) and
     twice that backwards: 3 % of a 7B model at 1,000 tokens, 25 % at 8,000.
@@ -210,8 +213,8 @@ def training_device(p: Profile, stored: calibrate.Stored | None = None) -> Devic
     A measured speed counts only where the hardware was detected on this machine and not changed since, so
     that the same written answers give the same advice everywhere. ``stored`` is the user's by default.
     """
-    if found := _measured(p, stored):
-        return found
+    if measured := _measured(p, stored):
+        return measured
     if p.has_gpu is False:
         return of_cpu(p.cpu_cores, p.cpu_bf16)
     if p.gpu_kind == "mps" and not p.gpu_name:
@@ -228,13 +231,13 @@ def cards(p: Profile) -> tuple[gpus.Gpu, ...]:
 def assumptions(p: Profile, stored: calibrate.Stored | None = None) -> tuple[str, ...]:
     """Say what the hours assume: the device and its speed, and why a stored calibration was not used."""
     device = training_device(p, stored)
-    found = (stored or stored_calibration()) if _detected(p, "gpu_kind") else calibrate.Stored()
-    said = [f"trained on {device.description}", *([found.ignored] if found.ignored else [])]
-    if found.calibration and _measured(p, stored) is None:
-        threads = f"{found.calibration.cpu.threads} threads of the CPU"
-        of = f"{threads} and {found.calibration.cuda.name}" if found.calibration.cuda else threads
-        said.append(f"the calibration is not used: it measured {of}; {calibrate.AGAIN}")
-    return tuple(said)
+    here = (stored or stored_calibration()) if _detected(p, "gpu_kind") else calibrate.Stored()
+    lines = [f"trained on {device.description}", *([here.ignored] if here.ignored else [])]
+    if here.calibration and _measured(p, stored) is None:
+        threads = f"{here.calibration.cpu.threads} threads of the CPU"
+        of = f"{threads} and {here.calibration.cuda.name}" if here.calibration.cuda else threads
+        lines.append(f"the calibration is not used: it measured {of}; {calibrate.AGAIN}")
+    return tuple(lines)
 
 
 @cache
@@ -246,19 +249,19 @@ def stored_calibration() -> calibrate.Stored:
 def _measured(p: Profile, stored: calibrate.Stored | None) -> Device | None:
     if not _detected(p, "gpu_kind"):
         return None
-    found = (stored or stored_calibration()).calibration
-    if found is None:
+    calibration = (stored or stored_calibration()).calibration
+    if calibration is None:
         return None
-    day = found.day.isoformat()
+    day = calibration.day.isoformat()
     if p.has_gpu is False:
         cores = p.sources.get("cpu_cores")
-        same = cores is not None and cores.source == "detected" and cores.value == found.cpu.threads
-        part = (p.cpu_cores or 1) / found.cpu.threads
-        return of_measured(found.cpu, day, part=part) if same else None
-    if found.cuda is None or p.gpu_kind != "cuda" or not _detected(p, "gpu_memory_gib"):
+        same = cores is not None and cores.source == "detected" and cores.value == calibration.cpu.threads
+        part = (p.cpu_cores or 1) / calibration.cpu.threads
+        return of_measured(calibration.cpu, day, part=part) if same else None
+    if calibration.cuda is None or p.gpu_kind != "cuda" or not _detected(p, "gpu_memory_gib"):
         return None
-    same = abs(found.cuda.memory_gib - (p.gpu_memory_gib or 0)) < 1
-    return of_measured(found.cuda, day, p.devices) if same else None
+    same = abs(calibration.cuda.memory_gib - (p.gpu_memory_gib or 0)) < 1
+    return of_measured(calibration.cuda, day, p.devices) if same else None
 
 
 def _detected(p: Profile, key: str) -> bool:
