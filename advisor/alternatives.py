@@ -7,12 +7,12 @@ from collections.abc import Iterator
 
 from advisor.cost import rented
 from advisor.facts import models
-from advisor.hours import USUAL_CARD_GIB
 from advisor.profile import Profile
 from advisor.ranking import Scored
 from advisor.rental import use
 from advisor.rung import Rung, checked, rules_of
 from advisor.tokens import training_setup
+from advisor.training_time import USUAL_CARD_GIB
 from runners.memory import smallest
 
 

@@ -1,6 +1,6 @@
 """Time and money of a method, as ranges that name what they assume; the parts are in files of their own.
 
-Tokens: ``tokens.py``. Hours: ``speed.py`` and ``hours.py``. Training money: ``rental.py``. Calls: ``money.py``,
+Tokens: ``tokens.py``. Hours: ``training_time.py``. Training money: ``rental.py``. Calls: ``money.py``,
 ``serving.py`` and ``monthly.py``. Where two methods cost the same: ``crossing.py``.
 """
 
@@ -9,9 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from advisor import hours as _hours
 from advisor import money as _money
-from advisor.hours import training_hours
+from advisor import training_time as _training_time
 from advisor.money import per_call, price_of
 from advisor.profile import Profile
 from advisor.range import Range
@@ -26,6 +25,7 @@ from advisor.tokens import (
     call_tokens,
     training_tokens,
 )
+from advisor.training_time import training_hours
 from runners.memory import Memory
 
 __all__ = [
@@ -64,7 +64,7 @@ def basis(p: Profile, method: str = "") -> tuple[str, ...]:
     """
     said = list(_money.basis(p))
     if method and training_hours(p, method):
-        said += _hours.basis(p)
+        said += _training_time.assumptions(p)
         usd, rental = out_of_pocket(p, method), rented(p, method)
         if usd and usd.high == 0 and rental:
             said.append(

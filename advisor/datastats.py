@@ -13,13 +13,13 @@ from typing import Any
 from rag.errors import BadInput
 from runners import leaks, near
 from runners.data import Example, ExampleSet, Question, load_examples, load_questions, overlap
+from runners.token_estimate import CHARS_PER_TOKEN
 
 MOST_READ_BYTES = 20_000_000
 """More text than this is not read to count it; its size is taken instead."""
 MOST_EXAMPLES = 20_000
 """More rows than this are not read to count what is in them; they are counted, and the first taken for all."""
 SAMPLE_CHARS = 1_000_000
-CHARS_PER_TOKEN = 4.0
 MOST_LABELS = 200
 
 
@@ -57,7 +57,7 @@ class DataStats:
 
 @lru_cache(maxsize=4)
 def tokens_by(folder: Path | None) -> Tokens:
-    """Count with the tokenizer of a model folder, else estimate a token as four characters."""
+    """Count with the tokenizer of a model folder, else estimate them from the number of characters."""
     if folder is not None and (folder / "tokenizer.json").is_file():
         from tokenizers import Tokenizer
 
@@ -67,7 +67,10 @@ def tokens_by(folder: Path | None) -> Tokens:
         return Tokens(
             lambda text: len(encode(text, add_special_tokens=False).ids), f"tokenizer of {folder.name}"
         )
-    return Tokens(lambda text: max(1, round(len(text) / CHARS_PER_TOKEN)), "estimated, 4 characters a token")
+    return Tokens(
+        lambda text: max(1, round(len(text) / CHARS_PER_TOKEN)),
+        f"estimated, {CHARS_PER_TOKEN} characters a token",
+    )
 
 
 def measure(
@@ -160,7 +163,7 @@ def _documents(path: Path, tokens: Tokens, warnings: list[str]) -> tuple[int, st
     sizes = {f: f.stat().st_size for f in files if loader_for(f.name)}
     if sum(sizes.values()) > MOST_READ_BYTES or sum(f.suffix.lower() == ".pdf" for f in sizes) > 3:
         total = round(sum(sizes.values()) / CHARS_PER_TOKEN)
-        return total, f"{len(sizes)} files, estimated from their size (4 bytes a token)"
+        return total, f"{len(sizes)} files, estimated from their size ({CHARS_PER_TOKEN} bytes a token)"
     loaded = load_documents(path)
     if loaded.skipped:
         first = loaded.skipped[0]

@@ -41,11 +41,12 @@ from runners.plan import (
     TrainStep,
     parse_plan,
 )
+from runners.token_estimate import CHARS_PER_TOKEN
 from runners.tuning import TUNING_METHODS
 
 MOST_REFUSALS = 8
-CHARACTERS_A_TOKEN, MARKS = 4, 20
-"""About how many characters a token has, and how many tokens of a row are the chat's marks; nothing is tokenised here."""
+MARKS = 20
+"""Tokens of a row that are the chat's marks; nothing is tokenised here."""
 OFTEN, SELDOM = 0.15, 0.04
 """Share of a hybrid's rows that lack the supporting passage. Measured on public data without unanswerable questions:
 .15 made a 135M model refuse 23 % of answerable ones (benchmarks/LOG.md)."""
@@ -173,7 +174,7 @@ def _enough_steps(steps: Sequence[Step], rows: Sequence[Example], system: str) -
     if not rows:
         return tuple(steps)
     shown = sum(len(row.question) + len(row.reply) for row in rows) / len(rows) + len(system)
-    each = shown / CHARACTERS_A_TOKEN + MARKS
+    each = shown / CHARS_PER_TOKEN + MARKS
 
     def smaller(step: Step) -> Step:
         if not isinstance(step, TrainStep) or step.rows != "plain":
@@ -294,7 +295,7 @@ def _longest(p: Profile, rows: Sequence[Example]) -> int:
     if rows:
         words = sorted(len(row.reply) for row in rows)
         chars = words[min(len(words) - 1, math.ceil(0.99 * len(words)) - 1)]
-        return max(16, min(1024, 8 * math.ceil(1.3 * chars / 4 / 8)))
+        return max(16, min(1024, 8 * math.ceil(1.3 * chars / CHARS_PER_TOKEN / 8)))
     return max(16, min(1024, 2 * p.answer_tokens)) if p.answer_tokens else 96
 
 

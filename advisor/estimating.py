@@ -9,12 +9,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
-from advisor import hours as training
-from advisor import speed
+from advisor import training_time
 from advisor.answers import Answers
 from advisor.cost import Range, training_hours, training_tokens, training_usd
 from advisor.facts import gpus, models
-from advisor.gather import with_machine
+from advisor.gather import detected_hardware, with_machine
 from advisor.naming import closest
 from advisor.profile import Profile
 from rag.errors import BadInput, UsageProblem
@@ -157,9 +156,12 @@ def _profile(
         given |= {"gpu_kind": card.kind if card else "cuda", "gpu_memory_gib": memory,
                   "gpu_count": wanted.devices or 1}  # fmt: skip
     answers = Answers().put("flag", {key: str(value) for key, value in given.items() if value is not None})
-    if not memory:
-        answers = with_machine(answers, machine or detect(Path("runs")))
-    p = Profile.of(answers, None, shape)
+    if memory:
+        p = Profile.of(answers, None, shape)
+    else:
+        machine = machine or detect(Path("runs"))
+        answers = with_machine(answers, machine)
+        p = Profile.of(answers, None, shape, *detected_hardware(answers, machine))
     if p.device_gib is None:
         return p, "unknown memory"
     here = card.name if card else "a GPU" if memory else "this machine"
@@ -175,7 +177,7 @@ def _spent(p: Profile, shape: Shape, use: str, card: gpus.Gpu | None) -> tuple[R
     if card is None:
         spent = training_hours(p, use)
         return spent, training_usd(p, spent)
-    spent = training.hours_on(p, shape, use, speed.of_cards((card,), p.devices))
+    spent = training_time.hours_on(p, shape, use, training_time.of_cards((card,), p.devices))
     rent = None if card.usd_hour is None else card.usd_hour * p.devices
     return spent, None if rent is None else spent.times(rent, rent, rent)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from advisor import output
-from advisor.answers import Answer, Answers
+from advisor.answers import SOURCES, Answer, Answers
 from advisor.datastats import DataStats, Tokens, measure, tokens_by
 from advisor.facts import models as facts
 from advisor.naming import check_model
@@ -19,9 +19,20 @@ from advisor.values import names_a_path, question
 from rag.errors import BadInput
 from runners.machine import Machine, detect
 from runners.memory import Shape, read_shape
+from runners.plan import Plan
 
 GPU_KEYS = ("gpu_kind", "gpu_count", "gpu_memory_gib")
 PERSON = ("flag", "file", "asked", "config")
+ESTIMATE_KEYS = (
+    *GPU_KEYS,
+    "ram_gib",
+    "cpu_cores",
+    "model_params_b",
+    "prompt_tokens",
+    "answer_tokens",
+    "unlabelled_tokens",
+)
+"""What estimates of time read of a plan's recorded answers, beside its model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +118,29 @@ def complete(answers: Answers, machine: Machine | None = None) -> Situation:
     answers = answers.add("counted", counted)
     count = None if stats.questions is None else len(stats.questions)
     own = shape if shape and answers["model_params_b"].source == "detected" else None
-    return Situation(answers, stats, Profile.of(answers, count, own, _gpu_name(answers, machine)))
+    return Situation(answers, stats, Profile.of(answers, count, own, *detected_hardware(answers, machine)))
+
+
+def profile_of_plan(plan: Plan, machine: Machine | None = None) -> Profile:
+    """Return what a plan's recorded answers and its model say of size, rows and hardware, for estimates of time.
+
+    Hardware that a person described counts as described; what was detected is detected again here, where the plan
+    runs. Raises BadInput for a recorded answer that cannot be.
+    """
+    recorded = Answers().put("file", {"model": plan.model.name})
+    for key in ESTIMATE_KEYS:
+        answer = plan.answers.get(key)
+        if answer is not None and answer.source != "detected":
+            source = answer.source if answer.source in SOURCES else "file"
+            recorded = recorded.put(source, {key: answer.value}, {key: answer.note})
+    machine = machine or detect(Path("runs"))
+    answers = with_machine(recorded, machine)
+    size, model = (plan.answers.get(key) for key in ("model_params_b", "model"))
+    if size is not None and size.source == "detected" and (model is None or model.value == plan.model.name):
+        answers = answers.put("detected", {"model_params_b": size.value}, {"model_params_b": size.note})
+    answers, shape = with_model(answers)
+    own = shape if shape and answers["model_params_b"].source == "detected" else None
+    return Profile.of(answers, None, own, *detected_hardware(answers, machine))
 
 
 def prompt_text(answers: Answers) -> str:
@@ -128,10 +161,24 @@ def prompt_text(answers: Answers) -> str:
     return str(given)
 
 
+def detected_hardware(answers: Answers, machine: Machine) -> tuple[str | None, bool | None]:
+    """Return the GPU's name and whether the CPU multiplies in bf16: what no question asks, and estimates use.
+
+    Each is None where a person plans for another machine.
+    """
+    return _gpu_name(answers, machine), _cpu_bf16(answers, machine)
+
+
 def _gpu_name(answers: Answers, machine: Machine) -> str | None:
     """Return the detected card's name, unless a person plans for another card."""
     own = all(answers[key].source == "detected" for key in GPU_KEYS if key in answers)
     return str(machine.gpu_name.value) if own and machine.gpu_name.value else None
+
+
+def _cpu_bf16(answers: Answers, machine: Machine) -> bool | None:
+    """Return whether the detected CPU multiplies in bf16; None where a GPU trains or a person describes the machine."""
+    detected = all(key in answers and answers[key].source == "detected" for key in ("gpu_kind", "cpu_cores"))
+    return bool(machine.bf16.value) if detected and answers["gpu_kind"].value == "none" else None
 
 
 def _path(answers: Answers, key: str) -> Path | None:

@@ -95,7 +95,7 @@ class Interview:
     def profile(self) -> Profile:
         """The situation as it is known by now."""
         seen = self.situation.profile
-        return Profile.of(self.answers, seen.question_count, seen.shape)
+        return Profile.of(self.answers, seen.question_count, seen.shape, cpu_bf16=seen.cpu_bf16)
 
     def run(self) -> Answers:
         """Ask until the person is done with the review; return the answers.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 
-from advisor import speed
+from advisor import training_time
 from advisor.facts import gpus, own
 from advisor.range import Range
 from advisor.tokens import setup_of
@@ -74,6 +74,6 @@ def _beats(a: Offer, b: Offer) -> bool:
 
 
 def _offer(card: gpus.Gpu, count: int) -> Offer:
-    flops, per_hour = speed.of_card(card, count).flops, (card.usd_hour or 0.0) * count
+    flops, per_hour = training_time.of_card(card, count).flops, (card.usd_hour or 0.0) * count
     each = Range(*(per_hour * 1e15 / end for end in (flops.high, flops.likely, flops.low)))
     return Offer(card, count, per_hour, each)

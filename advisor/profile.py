@@ -81,6 +81,8 @@ class Profile:
     """Held-out questions that were counted; None when no file was given."""
     gpu_name: str | None = None
     """The card as its driver names it, when it was detected here and is the one planned for."""
+    cpu_bf16: bool | None = None
+    """Whether the CPU multiplies in bf16 natively, when it was detected here and is the one planned for."""
     shape: Shape | None = field(default=None, repr=False)
     """The model's shape, when its config is known."""
     sources: Mapping[str, Answer] = field(default_factory=dict, repr=False)
@@ -92,6 +94,7 @@ class Profile:
         question_count: int | None = None,
         shape: Shape | None = None,
         gpu_name: str | None = None,
+        cpu_bf16: bool | None = None,
     ) -> Profile:
         """Build a profile from :class:`Answers` or from a plain mapping of ids to values (checked)."""
         if isinstance(answers, Answers):
@@ -100,7 +103,14 @@ class Profile:
             found = {key: Answer(read(key, value), "file") for key, value in answers.items()}
         values = {key: None if answer.value == "none" and key in _LIMITS else answer.value
                   for key, answer in found.items()}  # fmt: skip
-        return cls(**values, question_count=question_count, gpu_name=gpu_name, shape=shape, sources=found)
+        return cls(
+            **values,
+            question_count=question_count,
+            gpu_name=gpu_name,
+            cpu_bf16=cpu_bf16,
+            shape=shape,
+            sources=found,
+        )
 
     def change(self, key: str, value: Any) -> Profile:
         """Return the same situation with one answer changed (not checked: the engine's own what-ifs)."""

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from advisor import speed
+from advisor import training_time
 from advisor.facts import gpus, own
 from advisor.floor import cheapest_usd
-from advisor.hours import USUAL_CARD_GIB, hours_on
 from advisor.market import holding
 from advisor.profile import Profile
 from advisor.range import NOTHING, Range
 from advisor.tokens import training_setup
+from advisor.training_time import USUAL_CARD_GIB, hours_on
 from runners.memory import Use, smallest
 
-_PETAFLOP = speed.Device(Range(1e15, 1e15, 1e15), True, "1e15 FLOP/s")
+_PETAFLOP = training_time.Device(Range(1e15, 1e15, 1e15), True, "1e15 FLOP/s")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,7 @@ def rented(p: Profile, method: str) -> Rental | None:
     work = hours_on(p, shape, method, _PETAFLOP)
     prices = [offer.usd(work) for offer in offers]
     best = offers[min(range(len(offers)), key=lambda n: prices[n][1])]
-    hours = hours_on(p, shape, method, speed.of_card(best.card, best.count))
+    hours = hours_on(p, shape, method, training_time.of_card(best.card, best.count))
     return Rental(best.card, best.count, hours, Range(*(min(ends) for ends in zip(*prices, strict=True))))
 
 

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from advisor.hours import at_hand
 from advisor.profile import Profile
-from advisor.speed import Device, tokens_per_second
-from advisor.timing import PASSAGE_TOKENS, schedule
-from advisor.tokens import row_tokens
-from runners.memory import Shape
+from advisor.timing import schedule
 from runners.plan import Plan, Step, TrainStep
 from runners.seeds import with_seeds
 
@@ -40,16 +36,13 @@ def seeded(plan: Plan, p: Profile, rows: int, questions: int) -> Plan:
 
 def second_minutes(plan: Plan, p: Profile, rows: int, questions: int) -> float | None:
     """Return the minutes that a second seed of every tuned arm adds; None when the model's size is unknown."""
-    shape = p.model_shape
-    if shape is None:
+    if p.model_shape is None:
         return None
-    device = at_hand(p)
-    trained = sum(
-        _training(step, plan, p, shape, device) for step in plan.steps if isinstance(step, TrainStep)
+    one, two = (
+        sum(seconds for _, seconds in schedule(with_seeds(plan, count), rows, questions, p))
+        for count in (1, 2)
     )
-    one, two = (dict(schedule(with_seeds(plan, count), rows, questions)) for count in (1, 2))
-    asked = sum(two[name] - seconds for name, seconds in one.items() if not name.startswith("train:"))
-    return (trained + asked) / 60
+    return (two - one) / 60
 
 
 def explained(plan: Plan, why: str) -> Plan:
@@ -61,16 +54,6 @@ def _because(step: Step, why: str) -> Step:
     if not isinstance(step, TrainStep):
         return step
     return step.model_copy(update={"reasons": {**step.reasons, "seeds": why}})
-
-
-def _training(step: TrainStep, plan: Plan, p: Profile, shape: Shape, device: Device) -> float:
-    """Seconds of one training of a step, with the passages that its rows hold."""
-    row = row_tokens(p)
-    if step.rows == "retrieval" and plan.index:
-        row += plan.index.k * PASSAGE_TOKENS
-    raw = 0 if step.rows == "retrieval" else p.raw_text
-    tokens = (p.examples_known * row + raw) * step.epochs
-    return tokens / tokens_per_second(shape, step.method, row, device).likely
 
 
 def _told(minutes: float) -> str:

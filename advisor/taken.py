@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from runners.footprint import CONTEXT
-from runners.memory import GIB, HISTORY
+from runners.machine import GIB
+from runners.memory import HISTORY
 
 RUNTIME_GIB = CONTEXT / GIB
 """What a plan's figure holds for the device's runtime, beside training."""

@@ -12,6 +12,12 @@ PROMPT_TOKENS, ANSWER_TOKENS = 200, 100
 """What a call is taken to hold when it was not counted."""
 CONTEXT_TOKENS = 1024
 """Tokens of passages a retrieval arm adds (the plan's default for context_tokens)."""
+PASSAGE_TOKENS = 63
+"""Tokens of one retrieved passage in a training row or a prompt, with its mark and heading: those of the shipped example.
+
+Recorded there (benchmarks/LOG.md, 2026-11-25): 357 rows with 3 passages, twice, in 402 s at 530 tokens/s are 298 tokens a
+row, 190 more than a plain row.
+"""
 SHOTS = 8
 EPOCHS = 2.0
 RAW_SEQUENCE = 1024
@@ -46,9 +52,12 @@ def bank_tokens(p: Profile) -> float:
     return SHOTS * row_tokens(p)
 
 
-def example_tokens(p: Profile) -> float:
-    """Tokens that training reads from examples: prompt and answer of each, for two epochs."""
-    return p.examples_known * row_tokens(p) * EPOCHS
+def example_tokens(p: Profile, passages: float = 0.0) -> float:
+    """Tokens that training reads from examples: prompt, answer and passages of each, for two epochs.
+
+    ``passages`` are the tokens of retrieved passages in each row, 0 for plain rows.
+    """
+    return p.examples_known * (row_tokens(p) + passages) * EPOCHS
 
 
 def training_tokens(p: Profile) -> float:

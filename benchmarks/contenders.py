@@ -13,6 +13,7 @@ from typing import Any
 
 from runners.chat import Chat, Encoded
 from runners.data import Example
+from runners.machine import GIB
 from runners.models import Model
 
 BATCH = 8
@@ -198,4 +199,4 @@ def peak_gib() -> float:
     """Return the most memory this process has held so far, in GiB."""
     # Bytes on macOS, KiB elsewhere.
     unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / GIB

@@ -3,7 +3,7 @@
 Blocks under one heading are packed together up to the limit, never across headings or pages; a row of a
 table file is a chunk of its own; only a block that is too long by itself is split, at sentence ends where
 possible, with overlap, and a table's header row goes with every part. What is embedded is "title > heading
-path. text", and that whole never exceeds the embedder's window. No part is longer than ``CHARS_PER_TOKEN``
+path. text", and that whole never exceeds the embedder's window. No part is longer than ``MAX_CHARS_PER_TOKEN``
 characters for each of its tokens either: an endless word is one unknown token to an embedder.
 
 The full stop matters: on 1,078 questions over 11,113 short documents all-MiniLM alone found the right one
@@ -29,7 +29,7 @@ PREFIX_SHARE = 0.25
 """The prefix may take this share of the embedder's window; longer heading paths lose their outer parts."""
 LONGEST_HEADER = 300
 """Characters of a table's header row that are repeated."""
-CHARS_PER_TOKEN = 20
+MAX_CHARS_PER_TOKEN = 20
 """A text counts as one token for this many characters at least; prose has four or five, wide tables about ten."""
 
 
@@ -101,7 +101,7 @@ class Chunker:
 
     def _size(self, text: str) -> int:
         """Return what a text takes of a chunk's room, in tokens."""
-        return max(self._encoder.count_tokens(text), -(-len(text) // CHARS_PER_TOKEN))
+        return max(self._encoder.count_tokens(text), -(-len(text) // MAX_CHARS_PER_TOKEN))
 
     def _pieces(self, document: Document) -> Iterator[_Piece]:
         for section in _sections(document.blocks, document.page_starts):
@@ -162,8 +162,8 @@ class Chunker:
                 yield _Piece(text, *_place(block, at + inner, at + inner + len(text)), heading)
 
     def _bounded(self, part: str, room: int) -> Iterator[tuple[int, str]]:
-        """Yield the part, or its pieces of at most ``room * CHARS_PER_TOKEN`` characters, with their places."""
-        most = room * CHARS_PER_TOKEN
+        """Yield the part, or its pieces of at most ``room * MAX_CHARS_PER_TOKEN`` characters, with their places."""
+        most = room * MAX_CHARS_PER_TOKEN
         if len(part) <= most:
             yield 0, part
         else:

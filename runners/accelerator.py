@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 GIB = 2**30
+"""Bytes of a GiB: the one definition, here because :mod:`runners.machine` imports this module."""
 
 
 def run_program(command: list[str]) -> str | None:

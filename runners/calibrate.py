@@ -19,6 +19,7 @@ from typing import Any
 from rag.durable import write_json
 from rag.errors import BadInput, CannotRun
 from rag.versions import format_of
+from runners.machine import GIB
 from runners.paths import cache_folder
 
 FILE = "calibration.json"
@@ -142,7 +143,7 @@ def measure(seconds: float = SECONDS, day: date | None = None) -> Calibration:
     cuda = None
     if "cuda" in flops:
         card = torch.cuda.get_device_properties(0)
-        cuda = Speed("cuda", card.name, flops["cuda"], memory_gib=round(card.total_memory / 2**30, 1))
+        cuda = Speed("cuda", card.name, flops["cuda"], memory_gib=round(card.total_memory / GIB, 1))
     return Calibration(day or date.today(), torch.__version__, cpu, cuda, busy)
 
 

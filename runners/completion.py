@@ -10,14 +10,6 @@ from typing import Protocol
 from rag.errors import BadInput
 from runners.shapes import Message
 
-CHARS_PER_TOKEN = 4
-"""Characters that count as a token of a model whose tokenizer is not here: a rule of thumb for English."""
-
-
-def estimated_tokens(text: str) -> int:
-    """Tokens of a text for a model whose tokenizer is not here."""
-    return -(-len(text) // CHARS_PER_TOKEN)
-
 
 def check_limit(max_new_tokens: int) -> None:
     """Refuse answers of no tokens: every model gives at least one."""

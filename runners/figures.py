@@ -17,7 +17,8 @@ from typing import Any, cast, get_args
 
 from rag.errors import BadInput
 from runners.footprint import FITTED, Fitted, Loss, Optimizer, Setup, Use, Weights
-from runners.memory import GIB, Memory, estimate
+from runners.machine import GIB
+from runners.memory import Memory, estimate
 from runners.shape import ALL_LINEAR, TARGETS, Shape, count
 
 UNDER = -0.1

@@ -16,7 +16,8 @@ from typing import Any
 from runners import accelerator
 from runners.accelerator import Probe
 
-GIB = 2**30
+GIB = accelerator.GIB
+"""Bytes of a GiB; everything but the detection of GPUs takes it from here."""
 NOMINAL_GIB = (
     2,
     3,

@@ -14,14 +14,14 @@ from typing import Any, Literal
 
 from runners import footprint
 from runners.footprint import FITTED, Fitted, Setup, Use
+from runners.machine import GIB
 from runners.shape import Shape, read_shape, shape_of
 
 __all__ = [
-    "GIB", "HISTORY", "History", "Memory", "Setup", "Shape", "Use", "Verdict", "estimate", "read_shape",
+    "HISTORY", "History", "Memory", "Setup", "Shape", "Use", "Verdict", "estimate", "read_shape",
     "shape_of", "smallest",
 ]  # fmt: skip
 
-GIB = 2**30
 SPARING = (1, True, "rows")
 """Batch, checkpointing and loss with every free saving on."""
 SMALL_VOCAB = 32_000

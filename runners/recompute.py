@@ -12,7 +12,8 @@ from pathlib import Path
 from rag.errors import BadInput
 from runners.fingerprint import read_json
 from runners.footprint import Setup
-from runners.memory import GIB, Memory, estimate
+from runners.machine import GIB
+from runners.memory import Memory, estimate
 from runners.shape import ALL_LINEAR, Shape, read_shape
 from runners.tuning import TrainConfig
 

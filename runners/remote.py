@@ -11,10 +11,11 @@ from typing import Any
 
 from rag.errors import CannotRun
 from runners import endpoint
-from runners.completion import GREEDY, Completion, Sampling, Stream, check_limit, estimated_tokens
+from runners.completion import GREEDY, Completion, Sampling, Stream, check_limit
 from runners.pieces import Pieces
 from runners.post import ANYBODY, Asker, Limits, OnNote, Post
 from runners.shapes import Message
+from runners.token_estimate import estimated_tokens
 
 
 class RemoteGenerator:

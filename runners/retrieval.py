@@ -13,9 +13,9 @@ from rag.query import Query
 from rag.refuse import DEPTH, Decision, Threshold
 from rag.settings import IndexSettings
 from rag.types import Hit
-from runners.completion import estimated_tokens
 from runners.guard import breaker
 from runners.plan import IndexStep
+from runners.token_estimate import estimated_tokens
 
 
 @dataclass(frozen=True, slots=True)

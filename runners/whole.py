@@ -30,6 +30,7 @@ from runners.models import Model, Remote
 from runners.plan import EvaluateStep, Plan
 from runners.retrieval import Found, index_settings
 from runners.rundir import OnEvent
+from runners.token_estimate import CHARS_PER_TOKEN
 
 if TYPE_CHECKING:
     from rag.encoder import Encoder
@@ -105,7 +106,7 @@ def refuse_misfits(
         if isinstance(base, Model):
             _fits(plan, arm, base, hits, longest)
         elif on_event:
-            size = len(fenced(hits)) // 4
+            size = len(fenced(hits)) // CHARS_PER_TOKEN
             reason = (
                 f"{arm.arm} sends all documents with every question, about {size:,} tokens (estimated); how much "
                 f"{base.name} reads is not known here"

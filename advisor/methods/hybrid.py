@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, ClassVar
 
-from advisor.cost import Estimate, call_tokens, per_call
+from advisor.cost import Estimate, call_tokens, per_call, training_hours
 from advisor.methods.base import Drafting, Method
 from advisor.methods.blocks import Blocker, blocked_by, nothing_to_retrieve, one_half_idle
 from advisor.methods.full import Full
@@ -15,7 +15,8 @@ from advisor.methods.qlora import QLora
 from advisor.profile import Profile
 from advisor.rules.base import Need
 from advisor.rules.resources import fits
-from runners.plan import EvaluateStep, Step, TrainStep
+from advisor.tokens import PASSAGE_TOKENS
+from runners.plan import EvaluateStep, IndexStep, Step, TrainStep
 
 TUNED: tuple[Lora, ...] = (Lora(), QLora(), Full())
 """The ways of tuning a hybrid may stand on, preferred first."""
@@ -56,14 +57,27 @@ class Hybrid(Method):
         return next((method for method in order if method.open(p)), None)
 
     def estimate(self, p: Profile) -> Estimate:
-        """Tune on rows with passages, about twice as long as plain ones; call with passages."""
-        base = (self.tuned_by(p) or TUNED[0]).estimate(p)
+        """Tune on rows with the passages of the plan's index step; call with passages.
+
+        The high end takes half as much again, for passages that are longer than assumed. Money is in proportion.
+        """
+        tuned_by = self.tuned_by(p) or TUNED[0]
+        base = tuned_by.estimate(p)
+        call = per_call(p, *call_tokens(p, self.name))
+        passages = IndexStep().k
+        hours = base.hours and training_hours(p, tuned_by.name, float(passages * PASSAGE_TOKENS))
+        if not hours or not base.hours:
+            return replace(base, per_call_usd=call)
+        longer = hours.likely / base.hours.likely
+        assumed = (
+            f"rows with {passages} passages of about {PASSAGE_TOKENS} tokens take {longer:.2g} times as long"
+        )
         return replace(
             base,
-            hours=base.hours.times(2, 2, 3) if base.hours else None,
-            usd=base.usd.times(2, 2, 3) if base.usd else None,
-            per_call_usd=per_call(p, *call_tokens(p, self.name)),
-            assumptions=(*base.assumptions, "rows with passages are about twice as long"),
+            hours=hours.times(1, 1, 1.5),
+            usd=base.usd.times(longer, longer, 1.5 * longer) if base.usd else None,
+            per_call_usd=call,
+            assumptions=(*base.assumptions, assumed),
         )
 
     def steps(self, p: Profile, drafting: Drafting) -> tuple[Step, ...]:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 
-from advisor.hours import training_hours
 from advisor.profile import LEAST_RAW_TOKENS, Edges, Profile
 from advisor.rules.base import Need, Rule
 from advisor.tokens import training_setup
+from advisor.training_time import training_hours
 from runners.machine import least_gib, nominal_gib
 from runners.memory import Use, Verdict, smallest
 

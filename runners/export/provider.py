@@ -17,13 +17,13 @@ from rag.errors import BadInput, CannotRun
 from runners import models, secrets
 from runners.bench import Bench, must_stay_local
 from runners.chat import Chat
-from runners.completion import estimated_tokens
 from runners.example import Example
 from runners.export.job import Job, Made
 from runners.export.source import Source
 from runners.plan import TrainStep
 from runners.prompting import training_row
 from runners.steps import rows_of, with_replay
+from runners.token_estimate import estimated_tokens
 
 FILE = "train.jsonl"
 FEWEST = 10

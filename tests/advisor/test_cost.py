@@ -12,13 +12,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from advisor import hours, market, money, rental, serving, speed
+from advisor import market, money, rental, serving, training_time
 from advisor.answers import Answer
 from advisor.cost import Estimate, basis, out_of_pocket, per_call, training_hours, training_usd
 from advisor.facts import gpus, models
 from advisor.monthly import Line, crossing, hit_rate
 from advisor.profile import Profile
+from advisor.range import Range
 from advisor.tokens import call_tokens, training_tokens
+from advisor.training_time import training_device
 from runners.calibrate import Calibration, Speed, Stored
 from runners.memory import Shape, shape_of
 
@@ -55,7 +57,9 @@ def test_published_speeds_lie_in_the_range(row: tuple[Any, ...]) -> None:
     model, method, card, count, sequence, measured = row
     found = gpus.find(card)
     assert found is not None
-    rate = speed.tokens_per_second(shape(model), method, sequence, speed.of_card(found, count))
+    rate = training_time.tokens_per_second(
+        shape(model), method, sequence, training_time.of_card(found, count)
+    )
     assert rate.low <= measured <= rate.high
     assert rate.likely / 2.6 <= measured <= rate.likely * 2.6
 
@@ -63,10 +67,12 @@ def test_published_speeds_lie_in_the_range(row: tuple[Any, ...]) -> None:
 @pytest.mark.parametrize("measured", [567, 1020, 1490])
 def test_our_own_speed_on_two_cores_lies_in_the_range(measured: float) -> None:
     """benchmarks/LOG.md, training speed: SmolLM2-135M, LoRA, rows of 82 tokens."""
-    plain = speed.tokens_per_second(shape(SMOL), "lora", 82, speed.of_cpu(2))
+    plain = training_time.tokens_per_second(shape(SMOL), "lora", 82, training_time.of_cpu(2))
     assert plain.low <= measured <= plain.high
     here = Speed("cpu", "AMD EPYC", {"fp32": 204e9, "bf16": 880e9}, threads=2)
-    rate = speed.tokens_per_second(shape(SMOL), "lora", 82, speed.of_measured(here, "2026-11-25"))
+    rate = training_time.tokens_per_second(
+        shape(SMOL), "lora", 82, training_time.of_measured(here, "2026-11-25")
+    )
     assert rate.low <= measured <= rate.high
     assert rate.likely == pytest.approx(1020, rel=0.1)
 
@@ -75,7 +81,7 @@ def test_flops_follow_the_literature() -> None:
     """6 FLOPs per parameter for full tuning, about 4 for LoRA, 2 more with checkpointing."""
     tied = shape_of(1.0)
     each = {
-        (method, again): speed.flops_per_token(tied, method, 0, again) / tied.params
+        (method, again): training_time.flops_per_token(tied, method, 0, again) / tied.params
         for method in ("full", "lora", "qlora")
         for again in (False, True)
     }
@@ -84,14 +90,14 @@ def test_flops_follow_the_literature() -> None:
         ("qlora", True): 6,
     }  # fmt: skip
     seven = shape(MISTRAL_7B)
-    short, long = (speed.flops_per_token(seven, "lora", n, False) for n in (0, 8192))
+    short, long = (training_time.flops_per_token(seven, "lora", n, False) for n in (0, 8192))
     assert 1.2 < long / short < 1.3
 
 
 def test_several_cards_are_no_slower_than_one_and_at_most_as_many_times_faster() -> None:
     card = gpus.find("A100 80GB")
     assert card is not None
-    one, eight = speed.of_card(card).flops, speed.of_card(card, 8).flops
+    one, eight = training_time.of_card(card).flops, training_time.of_card(card, 8).flops
     assert one.likely < eight.likely < 8 * one.likely
     assert eight.high == pytest.approx(8 * one.high)
 
@@ -181,19 +187,26 @@ def test_a_measured_speed_counts_where_the_hardware_was_detected() -> None:
     card = Speed("cuda", "a GPU", {"fp32": 50e12, "bf16": 300e12}, memory_gib=79.1)
     stored = Stored(Calibration(date(2026, 11, 25), "2.13.0", cpu, card))
     here = {"gpu_kind": "none", "gpu_count": 0, "gpu_memory_gib": 0.0, "cpu_cores": 2}
-    assert "measured here on 2026-11-25: 800 GFLOP/s bf16" in hours.at_hand(detected(**here), stored).said
+    assert (
+        "measured here on 2026-11-25: 800 GFLOP/s bf16"
+        in training_device(detected(**here), stored).description
+    )
     told = Profile.of(here)
-    assert hours.at_hand(told, stored) == speed.of_cpu(2), "written answers never depend on this machine"
-    assert "measured" not in hours.at_hand(detected(**{**here, "cpu_cores": 4}), stored).said
-    assert "it measured 2 threads" in hours.basis(detected(**{**here, "cpu_cores": 4}), stored)[1]
+    assert training_device(told, stored) == training_time.of_cpu(2), (
+        "written answers never depend on this machine"
+    )
+    assert "measured" not in training_device(detected(**{**here, "cpu_cores": 4}), stored).description
+    assert (
+        "it measured 2 threads" in training_time.assumptions(detected(**{**here, "cpu_cores": 4}), stored)[1]
+    )
     changed = detected(**here).change("cpu_cores", 8)
-    assert hours.at_hand(changed, stored).flops.likely == pytest.approx(0.6 * 800e9 * 4)
+    assert training_device(changed, stored).flops.likely == pytest.approx(0.6 * 800e9 * 4)
     gpu = {"gpu_kind": "cuda", "gpu_count": 1, "gpu_memory_gib": 79.1, "cpu_cores": 2}
-    assert "300.0 TFLOP/s bf16" in hours.at_hand(detected(**gpu), stored).said
-    assert "measured" not in hours.at_hand(detected(**{**gpu, "gpu_memory_gib": 24.0}), stored).said
+    assert "300.0 TFLOP/s bf16" in training_device(detected(**gpu), stored).description
+    assert "measured" not in training_device(detected(**{**gpu, "gpu_memory_gib": 24.0}), stored).description
     broken = Stored(ignored="the calibration x is damaged")
-    assert hours.at_hand(detected(**here), broken) == speed.of_cpu(2)
-    assert "the calibration x is damaged" in hours.basis(detected(**here), broken)
+    assert training_device(detected(**here), broken) == training_time.of_cpu(2)
+    assert "the calibration x is damaged" in training_time.assumptions(detected(**here), broken)
 
 
 def test_a_cache_pays_from_the_second_call_on() -> None:
@@ -269,6 +282,6 @@ def test_lines_cross_where_both_cost_the_same() -> None:
 
 
 def test_estimates_print_what_product_md_promises(tmp_path: Path) -> None:
-    row = Estimate(hours=hours.Range(1, 2, 3), usd=rental.NOTHING, per_call_usd=0.001234).to_json()
+    row = Estimate(hours=Range(1, 2, 3), usd=rental.NOTHING, per_call_usd=0.001234).to_json()
     assert row["hours"] == {"low": 1.0, "likely": 2.0, "high": 3.0}
     assert row["per_call_usd"] == 0.00123

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from rag.chunk import CHARS_PER_TOKEN, Chunker, prefix
+from rag.chunk import MAX_CHARS_PER_TOKEN, Chunker, prefix
 from rag.load import html, markdown, table
 from rag.load.base import document
 from rag.settings import IndexSettings
@@ -52,7 +52,7 @@ def test_a_long_block_is_split_with_overlap_at_exact_places(tiny) -> None:
 def test_an_endless_word_is_cut_by_its_length(tiny) -> None:
     source = md("# Blob\n\n" + "x" * 9_000 + "\n\nThe end.\n")
     found = chunks_of(tiny, source)
-    assert max(len(c.text) for c in found) <= 40 * CHARS_PER_TOKEN
+    assert max(len(c.text) for c in found) <= 40 * MAX_CHARS_PER_TOKEN
     assert all(source.raw[c.start : c.end] == c.text for c in found)
     covered = {at for c in found for at in range(c.start, c.end)}
     assert sum(source.raw[at] == "x" for at in covered) == 9_000

@@ -11,7 +11,8 @@ import pytest
 from rag.errors import BadInput
 from runners import figures
 from runners.footprint import ALL_LINEAR
-from runners.memory import GIB, HISTORY, estimate
+from runners.machine import GIB
+from runners.memory import HISTORY, estimate
 
 ROW: dict[str, Any] = {
     "id": "one",

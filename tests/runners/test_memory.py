@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runners.footprint import CONTEXT, Fitted, Setup, Use
-from runners.memory import GIB, HISTORY, Shape, Verdict, estimate, shape_of, smallest
+from runners.machine import GIB
+from runners.memory import HISTORY, Shape, Verdict, estimate, shape_of, smallest
 
 LLAMA_7B = Shape(6_738_000_000, 32, 4096, 32, 32, 128, 11008, 32000, tied=False)
 USES: tuple[Use, ...] = ("full", "lora", "qlora", "inference")
