@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from advisor.edges import NUMERIC, edges
 from advisor.profile import Profile
 from advisor.questions import BY_ID
-from advisor.ranking import choose
+from advisor.ranking import rank
 
 CHOICES: tuple[str, ...] = tuple(
     key for key, question in BY_ID.items() if question.kind in ("choice", "flag")
@@ -88,7 +88,7 @@ def spans(p: Profile, key: str) -> tuple[Span, ...]:
     found: list[Span] = []
     for low, high in zip(cuts, [*cuts[1:], math.inf], strict=True):
         value = _first(low, high, whole)
-        choice = choose(p.change(key, int(value) if whole else value))
+        choice = rank(p.change(key, int(value) if whole else value)).choice
         if found and found[-1].choice == choice:
             found[-1] = Span(found[-1].low, high, choice)
         else:
@@ -99,7 +99,7 @@ def spans(p: Profile, key: str) -> tuple[Span, ...]:
 def choices(p: Profile, key: str) -> dict[str | bool, str]:
     """Return the choice that each possible value of an answer to choose from leads to."""
     values: list[str | bool] = [choice.value for choice in BY_ID[key].choices] or [True, False]
-    return {value: choose(p.change(key, value)) for value in values}
+    return {value: rank(p.change(key, value)).choice for value in values}
 
 
 def _first(low: float, high: float, whole: bool) -> float:

@@ -16,7 +16,7 @@ from advisor.ladder import ladder
 from advisor.outlook import Outlook, spans
 from advisor.profile import Profile
 from advisor.questions import BY_ID
-from advisor.ranking import choose, rank
+from advisor.ranking import rank
 
 SIZES = {"gpu_count": 64, "cpu_cores": 128, "model_params_b": 500, "gpu_memory_gib": 400, "ram_gib": 4000}
 """The largest value worth drawing, where it is not a million."""
@@ -176,12 +176,3 @@ def test_every_rung_that_changes_answers_holds(answers: dict[str, Any]) -> None:
 def test_unknown_documents_may_leave_retrieval_first() -> None:
     """Unknown is not zero."""
     assert rank(Profile.of({"task_needs_facts": "new", "facts_change": "fast"})).choice == "rag"
-
-
-@given(PROFILES)
-def test_the_choice_alone_is_the_choice_of_the_ranking(answers: dict[str, Any]) -> None:
-    """Looking no further than the first thing that forbids a method leads to the same choice."""
-    p = Profile.of(answers)
-    ranking = rank(p)
-    assert choose(p) == ranking.choice
-    assert all(scored.method.open(p) is not bool(scored.blockers) for scored in ranking.methods)
