@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from advisor.answers import Answer, Answers
+from advisor.answers import PERSON, Answer, Answers
 from advisor.datastats import DataStats, Tokens, measure, tokens_by
 from advisor.facts import models as facts
 from advisor.profile import Profile
@@ -19,7 +19,6 @@ from runners.machine import Machine, detect
 from runners.memory import Shape, read_shape
 
 GPU_KEYS = ("gpu_kind", "gpu_count", "gpu_memory_gib")
-PERSON = ("flag", "file", "asked", "config")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +65,7 @@ def with_machine(answers: Answers, machine: Machine) -> Answers:
         for key in (*GPU_KEYS, "ram_gib", "cpu_cores", "disk_gib")
         if (value := getattr(machine, key)).value is not None
     }
-    if any(key in answers and answers[key].source in PERSON for key in GPU_KEYS):
+    if any(key in answers and answers[key].source in (*PERSON, "config") for key in GPU_KEYS):
         found = {key: answer for key, answer in found.items() if key not in GPU_KEYS}
     return replace(answers, layers={**answers.layers, "detected": {}}).add("detected", found)
 
