@@ -87,7 +87,7 @@ def _read(given: Given) -> Answers:
     refuse_unknown_model(answers)
     answers, note = probed.of_this_model(answers)
     if note:
-        _tell(note)
+        output.note(note)
     return answers
 
 
@@ -95,7 +95,7 @@ def refuse_unknown_model(answers: Answers) -> None:
     """Raise BadInput for a model's name that means nothing; say aloud when its size is unknown."""
     sized = "model_params_b" in answers and answers["model_params_b"].value is not None
     if "model" in answers and (note := check_model(answers["model"].value, sized)):
-        _tell(note)
+        output.note(note)
 
 
 def _keep(rec: Recommendation, situation: Situation, name: str | None, record: Path | None) -> None:
@@ -104,12 +104,12 @@ def _keep(rec: Recommendation, situation: Situation, name: str | None, record: P
         from advisor.saved import save
 
         save(name, situation.answers)
-        _tell(f"kept as the profile {name}; use it with: {output.command('plan', '--profile', name)}")
+        output.note(f"kept as the profile {name}; use it with: {output.command('plan', '--profile', name)}")
     if record:
         from advisor.record import record as page
 
         write_text(record, page(rec.to_json(), situation.answers, date.today()))
-        _tell(f"wrote the decision record {record}")
+        output.note(f"wrote the decision record {record}")
 
 
 def print_profiles(as_json: bool) -> None:
@@ -154,7 +154,7 @@ def rethink(answers: Answers, changes: tuple[str, ...]) -> tuple[Recommendation,
     refuse_unknown_model(changed)
     changed, note = probed.of_this_model(changed)
     if note:
-        _tell(note)
+        output.note(note)
     return before, recommend(changed)
 
 
@@ -184,22 +184,22 @@ def _write(rec: Recommendation, situation: Situation, given: Given) -> Path | No
 
     profile = situation.profile
     if not (profile.documents or profile.examples or profile.questions):
-        _tell("no plan was written: name --documents, --examples or --questions, and it can be run")
+        output.note("no plan was written: name --documents, --examples or --questions, and it can be run")
         return None
     out = given.out or DEFAULT_OUT
     drafted = draft(rec, situation, out.parent)
     for note in drafted.notes:
-        _tell(note)
+        output.note(note)
     if given.out is None and out.is_file():
         kept = out.with_suffix(".yaml.bak")
         write_bytes(kept, out.read_bytes())
-        _tell(f"the plan that was there is kept as {kept}")
+        output.note(f"the plan that was there is kept as {kept}")
     write_plan(drafted.plan, out)
     arms = ", ".join(arm.arm for arm in drafted.plan.arms)
-    _tell(f"wrote {out}: arms {arms}")
+    output.note(f"wrote {out}: arms {arms}")
     _tell_split(situation)
     _tell_fetches(drafted.plan)
-    _tell(f"run it with: {output.command('run', out)}")
+    output.note(f"run it with: {output.command('run', out)}")
     return out
 
 
@@ -209,11 +209,11 @@ def _tell_fetches(plan: Plan) -> None:
 
     fetches = fetching.of_plan(plan)
     for fetch in fetches:
-        _tell(f"running it first fetches {fetch.text}")
+        output.note(f"running it first fetches {fetch.text}")
     try:
         fetching.check_room(fetches)
     except CannotRun as problem:
-        _tell(f"{problem.message}: {problem.hint}")
+        output.note(f"{problem.message}: {problem.hint}")
 
 
 def _tell_split(situation: Situation) -> None:
@@ -225,8 +225,4 @@ def _tell_split(situation: Situation) -> None:
 
     rows = stats.examples.rows
     first = f" (the first {MOST_SPLIT_ROWS:,} of {len(rows):,})" if len(rows) > MOST_SPLIT_ROWS else ""
-    _tell(f"the examples{first}: {split_files(rows[:MOST_SPLIT_ROWS], Path(documents)).text}")
-
-
-def _tell(line: str) -> None:
-    output.note(line)
+    output.note(f"the examples{first}: {split_files(rows[:MOST_SPLIT_ROWS], Path(documents)).text}")
