@@ -1,10 +1,10 @@
-"""At which values of a numeric answer the choice changes: thresholds to three sure digits, by bisection.
+"""Thresholds: at which values of a numeric answer the choice changes, found by bisection over the ranking.
 
-What decides the choice is a set of yes-or-no conditions (a rule applies, a method is blocked). Rules and blockers
-that compare an answer with a constant declare it (``at``), so these thresholds are exact. Between two declared
-constants each condition changes at most once, because memory, time and money grow steadily with every answer; so
-if the conditions differ at two values, bisection finds where. It runs on numbers of four significant digits and
-returns the smallest one on the upper side, so that three digits are sure.
+The choice depends on conditions that hold or do not: a rule applies, a method is blocked. Where a rule or a
+blocker compares an answer with a constant it declares it (``at``), and the threshold is exact. Between two declared
+constants every condition changes at most once, because memory, time and money are monotone in every answer. So if
+the conditions differ at two values, bisection finds each threshold between them. It runs on numbers of four
+significant digits and returns the smallest one above the threshold: three digits are correct.
 """
 
 from __future__ import annotations
@@ -25,9 +25,11 @@ NUMERIC: tuple[str, ...] = tuple(
     key for key, question in BY_ID.items() if question.kind in ("count", "number", "share")
 )
 DIGITS = 4
-"""Significant digits of a threshold that follows from memory, time or money: the first three are sure."""
+"""Significant digits of a threshold that follows from memory, time or money; the last may be one too high."""
 MOST = {"count": 1e13, "number": 1e6, "share": 1.0}
 """The largest answers that are tried: tokens or calls, billions of parameters or GiB or USD, and a share."""
+ABOVE_ZERO = math.ulp(0.0)
+"""The smallest number above zero."""
 LEAST = 0.01
 """The smallest number above zero that is worth writing."""
 _STEPS = 9 * 10 ** (DIGITS - 1)
@@ -38,8 +40,8 @@ _STEPS = 9 * 10 ** (DIGITS - 1)
 class Span:
     """Values of a numeric answer, from ``low`` up to but not including ``high``, that lead to one choice.
 
-    A ``high`` that is no declared constant is the true bound or at most one unit of its last digit above it; up to
-    :meth:`most` the choice is sure.
+    A ``high`` that is no declared constant lies at most one unit of its fourth digit above the true threshold; up to
+    :meth:`most` the choice has been computed.
     """
 
     low: float
@@ -54,7 +56,7 @@ class Span:
         return value if value in self else self.low
 
     def most(self, whole: bool) -> float:
-        """Return the largest value of the span that has four digits, or less where these do."""
+        """Return a value near the end of the span in as few digits as possible, at most four; else its low end."""
         if self.high < LEAST:
             return self.low
         for digits in (DIGITS,) if whole else range(2, DIGITS + 1):
@@ -71,7 +73,7 @@ class Span:
             return f"at least {_said(self.least(whole))}"
         if whole and self.high <= 10**DIGITS:
             end = f"at most {_said(self.high - 1)}"
-        elif whole and not _short(self.high):  # a constant such as 200,001 is said by the number before it
+        elif whole and not _short(self.high):  # "at most 200,000" reads better than "below 200,001"
             end = f"at most {_said(self.most(whole))}"
         else:
             end = f"below {_said(self.high)}" if whole else f"below {float(f'{self.high:.4g}'):g}"
@@ -93,38 +95,42 @@ def spans(p: Profile, key: str) -> tuple[Span, ...]:
 
     cuts = declared(p, key)
     edges = [cuts[0], *(edge for low, high in pairwise(cuts) for edge in _bisected(at, low, high, whole))]
-    found: list[Span] = []
+    merged: list[Span] = []
     for low, high in pairwise([*edges, math.inf]):
         choice = at(low).choice
-        if found and found[-1].choice == choice:
-            found[-1] = Span(found[-1].low, high, choice)
+        if merged and merged[-1].choice == choice:
+            merged[-1] = Span(merged[-1].low, high, choice)
         else:
-            found.append(Span(low, high, choice))
-    return tuple(found)
+            merged.append(Span(low, high, choice))
+    return tuple(merged)
 
 
 def declared(p: Profile, key: str) -> list[float]:
-    """Return, ascending, the least and the largest value to try and the constants between that something names.
+    """Return, ascending, the least and the largest value to try and all constants between them.
 
-    A value belongs to the side above it. Without a declared constant the smallest number above zero is one too:
-    zero often means that something is unknown.
+    The constants are those that the profile, the rules and the blockers compare this answer with, and the size of
+    the model where it is known by name. A constant belongs to the side above it.
     """
-    asked = BY_ID[key]
-    low, high = asked.low, MOST[asked.kind]
-    found = {*EDGES.get(key, ())}
+    question = BY_ID[key]
+    low, high = question.low, MOST[question.kind]
+    constants = {*EDGES.get(key, ())}
     for table in (*(rule.at for rule in RULES), *blocks.AT.values()):
-        found.update(table.get(key, ()))
-    if asked.kind != "count" and low == 0:
-        found.add(math.ulp(0.0))
+        constants.update(table.get(key, ()))
+    if question.kind != "count" and low == 0:
+        # Some answers count as unknown when they are 0, so the smallest number above it may be another case.
+        constants.add(ABOVE_ZERO)
     known = models.find(p.model) if key == "model_params_b" and p.model else None
-    if known:  # near its size the known model's own shape counts, on both sides a typical one
-        found.add(known.params_b)
-    return [low, *sorted(value for value in found if low < value < high), high]
+    if known:
+        constants.add(known.params_b)  # near its size its own shape counts, on both sides a typical one
+    return [low, *sorted(value for value in constants if low < value < high), high]
 
 
 def _bisected(at: Callable[[float], Ranking], low: float, high: float, whole: bool) -> Iterator[float]:
-    """Yield, ascending, the values above ``low`` up to ``high`` from which on other conditions hold than just below."""
+    """Yield, ascending, the thresholds above ``low`` up to ``high``; each belongs to the side above it."""
     if _conditions(at(low)) == _conditions(at(high)):
+        return
+    if high == ABOVE_ZERO:
+        yield high
         return
     first, last = _index(low, whole) + 1, _index(below(high, whole), whole)
     if first > last:
@@ -136,7 +142,7 @@ def _bisected(at: Callable[[float], Ranking], low: float, high: float, whole: bo
 
 
 def _conditions(ranking: Ranking) -> tuple[object, ...]:
-    """Return all that decides the choice: the rules that speak for a need, and the methods that are blocked."""
+    """Return all that the choice depends on: the rules that apply and have a need, and the blocked methods."""
     return (
         tuple(finding.rule for finding in ranking.findings if finding.need),
         frozenset(scored.method.name for scored in ranking.methods if scored.blockers),
@@ -162,21 +168,21 @@ def _at_least(value: float, digits: int) -> float:
 
 
 def _index(value: float, whole: bool) -> int:
-    """Return the place of the largest number of four digits that is not above a value, among all of these.
+    """Return the index of the largest number of four digits that is not above a value.
 
-    The numbers k * 10^e with k from 1000 to 9999 have the places 9000 * e + k. Whole numbers below 1000 are their
-    own place.
+    The number k * 10^e, k from 1000 to 9999, has the index 9000 * e + k. A whole number below 1000 is its own
+    index.
     """
     if whole and value < 10**DIGITS:
         return int(value)
-    mantissa, exponent = f"{value:.{DIGITS - 1}e}".split("e")
+    mantissa, exponent = f"{value:.{DIGITS - 1}e}".split("e")  # rounds to nearest, so it may be one too high
     digits = round(float(mantissa) * 10 ** (DIGITS - 1))
     index = _STEPS * (int(exponent) - DIGITS + 1) + digits
     return index if _number(index, whole) <= value else index - 1
 
 
 def _number(index: int, whole: bool) -> float:
-    """Return the number at a place of :func:`_index`."""
+    """Return the number with this index; the inverse of :func:`_index`."""
     exponent = (index - 10 ** (DIGITS - 1)) // _STEPS
     if whole and exponent < 0:
         return index
