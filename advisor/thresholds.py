@@ -19,6 +19,7 @@ from advisor.methods import blocks
 from advisor.profile import EDGES, Profile
 from advisor.questions import BY_ID
 from advisor.ranking import Ranking, rank
+from advisor.rules.base import Rule
 from advisor.rules.table import RULES
 
 NUMERIC: tuple[str, ...] = tuple(
@@ -93,8 +94,14 @@ def spans(p: Profile, key: str) -> tuple[Span, ...]:
             ranked[value] = rank(p.change(key, int(value) if whole else value))
         return ranked[value]
 
-    cuts = declared(p, key)
-    edges = [cuts[0], *(edge for low, high in pairwise(cuts) for edge in _bisected(at, low, high, whole))]
+    constants = declared(p, key)
+    edges = [constants[0]]
+    for low, high in pairwise(constants):
+        # Most thresholds are the constants themselves: then nothing changes up to the number just below.
+        last = max(low, below(high, whole)) if high > ABOVE_ZERO else low
+        edges += _bisected(at, low, last, whole)
+        if _conditions(at(last)) != _conditions(at(high)):
+            edges.append(high)
     merged: list[Span] = []
     for low, high in pairwise([*edges, math.inf]):
         choice = at(low).choice
@@ -129,9 +136,6 @@ def _bisected(at: Callable[[float], Ranking], low: float, high: float, whole: bo
     """Yield, ascending, the thresholds above ``low`` up to ``high``; each belongs to the side above it."""
     if _conditions(at(low)) == _conditions(at(high)):
         return
-    if high == ABOVE_ZERO:
-        yield high
-        return
     first, last = _index(low, whole) + 1, _index(below(high, whole), whole)
     if first > last:
         yield high
@@ -141,12 +145,13 @@ def _bisected(at: Callable[[float], Ranking], low: float, high: float, whole: bo
     yield from _bisected(at, middle, high, whole)
 
 
-def _conditions(ranking: Ranking) -> tuple[object, ...]:
-    """Return all that the choice depends on: the rules that apply and have a need, and the blocked methods."""
-    return (
-        tuple(finding.rule for finding in ranking.findings if finding.need),
-        frozenset(scored.method.name for scored in ranking.methods if scored.blockers),
-    )
+def _conditions(ranking: Ranking) -> tuple[tuple[type[Rule], ...], str]:
+    """Return the rules that apply and have a need, and the choice: equal at two values, they are equal between.
+
+    With the same rules the methods have the same sums. The choice is not blocked at either value, and every method
+    with a larger sum is blocked at both; as neither changes twice, the choice is the same between them.
+    """
+    return tuple(finding.rule for finding in ranking.findings if finding.need), ranking.choice
 
 
 def below(value: float, whole: bool, digits: int = DIGITS) -> float:
