@@ -11,6 +11,8 @@ from advisor.values import read
 
 SOURCES: tuple[str, ...] = ("flag", "file", "asked", "config", "probed", "counted", "detected", "default")
 """Strongest first."""
+PERSON: tuple[str, ...] = ("flag", "file", "asked")
+"""Sources by which the user gave this answer for this plan."""
 
 
 @dataclass(frozen=True, slots=True)

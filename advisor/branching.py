@@ -9,7 +9,7 @@ from typing import Any
 
 from advisor.profile import Profile
 from advisor.questions import BY_ID, QUESTIONS, Question
-from advisor.ranking import choose
+from advisor.ranking import rank
 
 BRINGS: Mapping[str, Mapping[str, Any]] = {
     "documents": {"task_needs_facts": "new", "corpus_tokens": 50_000},
@@ -62,8 +62,8 @@ def most_left(known: Mapping[str, Any], settled: Collection[str], everything: bo
 
 def decides(question: Question, p: Profile) -> bool:
     """Say whether some answer to this question alone would make another method first."""
-    choice = choose(p)
-    return any(choose(_tried(p, question, value)) != choice for value in question.trial)
+    choice = rank(p).choice
+    return any(rank(_tried(p, question, value)).choice != choice for value in question.trial)
 
 
 @lru_cache

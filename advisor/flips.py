@@ -1,4 +1,4 @@
-"""What would change the advice: for numbers the threshold, solved; for other answers the single change."""
+"""What would change the advice: for numbers the threshold, for other answers the single change."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from advisor.outlook import Outlook, Span
+from advisor.outlook import Outlook
 from advisor.profile import Profile
 from advisor.questions import BY_ID
+from advisor.thresholds import Span
 from advisor.values import say
 
 MEASURED = ("detected", "counted", "probed")
@@ -22,7 +23,7 @@ def flips(p: Profile, choice: str, outlook: Outlook) -> tuple[dict[str, Any], ..
 
     Applying one (the answer ``key`` set to ``to``, all else as it is) makes ``choice_becomes`` the choice.
     For numbers ``from`` and ``below`` bound the span in which it does (null: no bound); the thresholds are
-    those of :mod:`advisor.edges`, not samples. ``distance`` orders them: unknown answers come before known
+    those of :mod:`advisor.thresholds`. ``distance`` orders them: unknown answers come before known
     ones (numbers that are seldom the answer after all others), small steps before large ones, growth before
     loss, what a person said before what was measured, and what everybody is asked before what is seldom
     decisive.

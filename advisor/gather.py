@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from advisor import output
-from advisor.answers import SOURCES, Answer, Answers
+from advisor.answers import PERSON, SOURCES, Answer, Answers
 from advisor.datastats import DataStats, Tokens, measure, tokens_by
 from advisor.facts import models as facts
 from advisor.naming import check_model
@@ -22,7 +22,6 @@ from runners.memory import Shape, read_shape
 from runners.plan import Plan
 
 GPU_KEYS = ("gpu_kind", "gpu_count", "gpu_memory_gib")
-PERSON = ("flag", "file", "asked", "config")
 ESTIMATE_KEYS = (
     *GPU_KEYS,
     "ram_gib",
@@ -79,7 +78,7 @@ def with_machine(answers: Answers, machine: Machine) -> Answers:
         for key in (*GPU_KEYS, "ram_gib", "cpu_cores", "disk_gib")
         if (value := getattr(machine, key)).value is not None
     }
-    if any(key in answers and answers[key].source in PERSON for key in GPU_KEYS):
+    if any(key in answers and answers[key].source in (*PERSON, "config") for key in GPU_KEYS):
         found = {key: answer for key, answer in found.items() if key not in GPU_KEYS}
     return replace(answers, layers={**answers.layers, "detected": {}}).add("detected", found)
 

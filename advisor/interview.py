@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from advisor.answers import Answer, Answers
+from advisor.answers import PERSON, Answer, Answers
 from advisor.branching import decides, most_left, worth_asking
 from advisor.gather import Situation
 from advisor.lacking import missing
@@ -16,7 +16,6 @@ from advisor.questions import BY_ID, QUESTIONS, Question
 from advisor.ranking import Ranking, rank
 from rag.errors import Problem
 
-PERSON = ("flag", "file", "asked")
 MEASURED = ("documents", "examples", "questions", "prompt", "model", "model_params_b", "gpu_kind",
             "gpu_count", "gpu_memory_gib")  # fmt: skip
 """Answers after which files, model and machine are looked at again."""

@@ -9,12 +9,12 @@ from typing import Any
 from advisor.alternatives import other_base, rented_cards
 from advisor.confidence import siblings
 from advisor.cost import out_of_pocket
-from advisor.outlook import spans
 from advisor.profile import Profile
 from advisor.ranking import Ranking, Scored
 from advisor.rental import use
 from advisor.rung import Rung, checked, rules_of
 from advisor.savings import savings, shorter
+from advisor.thresholds import spans
 
 MINUTES_PER_EXAMPLE = 5
 """Writing and checking one good example by hand; a guess to be replaced by your own."""

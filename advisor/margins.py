@@ -9,6 +9,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from advisor.output import format_interval
+
 
 def show_margins(data: dict[str, Any], console: Console) -> None:
     """Print how far the recommended arm is above each other one, and how far the training seeds lie apart."""
@@ -23,7 +25,7 @@ def pairs_table(data: dict[str, Any]) -> Table:
     table = _table(f"{data['verdict']['recommended']} above", "by", "95 %", "p", "p (Holm)")
     for pair in data["paired"]:
         corrected = pair.get("p_holm")
-        table.add_row(escape(pair["b"]), *_interval(pair), _chance(pair["p"]), _chance(corrected))
+        table.add_row(escape(pair["b"]), *_difference(pair), _chance(pair["p"]), _chance(corrected))
     return table
 
 
@@ -50,7 +52,7 @@ def show_contrast(found: dict[str, Any], console: Console | None = None) -> None
         rows.append((f"winners: {final['a']}, {final['b']}", final))
     for name, row in rows:
         means = (f"{row['mean_a']:.2f}", f"{row['mean_b']:.2f}")
-        table.add_row(escape(name), *means, *_interval(row), _chance(row["p_holm"]))
+        table.add_row(escape(name), *means, *_difference(row), _chance(row["p_holm"]))
     console.print(table)
     lines = [_told(found["questions"]), *found["notes"]]
     for key, name in (("only_in_a", names[0]), ("only_in_b", names[1])):
@@ -83,8 +85,8 @@ def _table(*titles: str) -> Table:
     return table
 
 
-def _interval(row: dict[str, Any]) -> tuple[str, str]:
-    return f"{row['difference']:+.3f}", f"{row['low']:+.3f} to {row['high']:+.3f}"
+def _difference(row: dict[str, Any]) -> tuple[str, str]:
+    return f"{row['difference']:+.3f}", format_interval(row, 3, signed=True)
 
 
 def _chance(p: float | None) -> str:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from advisor.output import format_interval
 from rag.clean import line
 
 _MARKUP = re.compile(r"([\\`*_\[\]<>|#~])")
@@ -32,7 +33,8 @@ def _arms(data: Mapping[str, Any]) -> list[str]:
     for arm in data["arms"]:
         named = f"**{_said(arm['arm'])}**" if arm["arm"] == data["verdict"]["winner"] else _said(arm["arm"])
         each = [f"{arm['scores'][n]['mean']:.2f}" if n in arm["scores"] else "–" for n in names]
-        cells = [named, _interval(arm["score"]), *each, f"{arm['seconds_per_answer']:.2f}"]
+        combined = f"{arm['score']['mean']:.2f} ({format_interval(arm['score'])})"
+        cells = [named, combined, *each, f"{arm['seconds_per_answer']:.2f}"]
         rows.append(f"| {' | '.join(cells)} |")
     return rows
 
@@ -40,7 +42,7 @@ def _arms(data: Mapping[str, Any]) -> list[str]:
 def _pairs(data: Mapping[str, Any]) -> list[str]:
     rows = [f"| {_said(data['verdict']['recommended'])} against | difference (95 %) | p |", "|---|---:|---:|"]
     for pair in data["paired"]:
-        found = f"{pair['difference']:+.2f} ({pair['low']:+.2f} to {pair['high']:+.2f})"
+        found = f"{pair['difference']:+.2f} ({format_interval(pair, signed=True)})"
         rows.append(f"| {_said(pair['b'])} | {found} | {_chance(pair):.4f} |")
     return rows if data["paired"] else []
 
@@ -76,10 +78,6 @@ def _chance(pair: Mapping[str, Any]) -> float:
     """A pair's p, corrected for the number of arms where it was."""
     corrected = pair.get("p_holm")
     return float(pair["p"] if corrected is None else corrected)
-
-
-def _interval(score: Mapping[str, float]) -> str:
-    return f"{score['mean']:.2f} ({score['low']:.2f}–{score['high']:.2f})"
 
 
 def _said(text: str) -> str:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from advisor import training_time
 from advisor.facts import gpus, own
 from advisor.range import Range
-from advisor.tokens import setup_of
 from runners.memory import Setup, Shape, Use, smallest
 
 COUNTS = (1, 2, 4, 8)
@@ -34,23 +33,23 @@ class Offer:
     def usd(self, work: Range) -> tuple[float, float, float]:
         """Return low, likely and high price of this work (in hours of 1e15 FLOP/s) with setting up."""
         each = self.usd_pflop_hour
-        ready = SET_UP_HOURS.times(*(SHARING if self.count > 1 else 1.0,) * 3)
+        usd_hour = self.usd_hour * (SHARING if self.count > 1 else 1.0)
         return (
-            work.low * each.low + ready.low * self.usd_hour,
-            work.likely * each.likely + ready.likely * self.usd_hour,
-            work.high * each.high + ready.high * self.usd_hour,
+            work.low * each.low + SET_UP_HOURS.low * usd_hour,
+            work.likely * each.likely + SET_UP_HOURS.likely * usd_hour,
+            work.high * each.high + SET_UP_HOURS.high * usd_hour,
         )
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=1024)
 def holding(shape: Shape, use: Use, setup: Setup, file: own.File | None) -> tuple[Offer, ...]:
     """Return the machines that hold a use with ease, those with the fewest cards first.
 
-    ``file`` is the user's own facts as they are now: when they change, it is asked again.
+    ``setup`` says how the use trains on one card; ``file`` is the user's own facts as they are now.
     """
     found: list[Offer] = []
     for count in COUNTS:
-        need = smallest(shape, use, setup_of(count, setup.seq_len)).high
+        need = smallest(shape, use, replace(setup, devices=count)).high
         found += [offer for offer in offers_of(count, file) if offer.card.memory_gib >= need]
     return tuple(found)
 

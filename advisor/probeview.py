@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from advisor.answers import Answers
+from advisor.answers import PERSON, Answers
 from advisor.output import command, emit, note
 from advisor.probed import hidden
 from advisor.probing import LIMIT, MOST_TOKENS, Probed, probe
@@ -21,7 +21,6 @@ from runners.ways import RETRIEVED
 
 DEFAULT_OUT = Path("probe.yaml")
 PATHS = ("documents", "examples", "questions", "prompt", "model")
-PERSON = ("flag", "file", "asked")
 _NAMES = {
     "closed-book": "the question alone",
     "open-book": "with the passage that holds the answer",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -114,20 +114,12 @@ class Profile:
 
     def change(self, key: str, value: Any) -> Profile:
         """Return the same situation with one answer changed (not checked: the engine's own what-ifs)."""
-        mine, changed = self.__dict__, object.__new__(Profile)
-        current = changed.__dict__  # written at once: __init__ of a frozen class takes three times as long
-        current.update({name: mine[name] for name in _NAMES})
-        current[key] = value
+        changes = {key: value}
         if key == "model_params_b":
-            current["shape"] = None
+            changes["shape"] = None
         if key in ("gpu_kind", "gpu_memory_gib"):
-            current["gpu_name"] = None
-        return changed
-
-    @cached_property
-    def found(self) -> dict[tuple[str, ...], Any]:
-        """What others have worked out from these answers, each under a name of its own; a change starts anew."""
-        return {}
+            changes["gpu_name"] = None
+        return replace(self, **changes)
 
     @cached_property
     def needs_facts(self) -> bool:
@@ -215,5 +207,4 @@ class Profile:
         return bool(self.model and self.model.startswith("openai:"))
 
 
-_NAMES = tuple(field.name for field in fields(Profile))
 _LIMITS = ("latency_p95_ms", "budget_usd", "can_retrain_every_days")

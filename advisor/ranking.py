@@ -45,31 +45,23 @@ class Ranking:
 
 
 def rank(p: Profile) -> Ranking:
-    """Weigh every method against the profile's findings: a few tenths of a millisecond, no estimates.
+    """Weigh every method against the profile's findings.
 
     sum(method) = Σ weight(finding) · degree(method, need of the finding). Methods that something blocks come
     last; equal sums keep the table's order, simplest first.
     """
     findings = tuple(Finding(type(rule), text) for rule in _RULES if (text := rule.applies(p)))
-    scored = [Scored(method, total, method.blocked(p)) for method, total in _sums(findings)]
-    scored.sort(key=lambda s: (bool(s.blockers), -s.sum))
-    return Ranking(tuple(scored), findings)
-
-
-def choose(p: Profile) -> str:
-    """Return the choice of :func:`rank` alone: what blocks a method is asked of the best ones, until one is open."""
-    findings = tuple(Finding(type(rule), text) for rule in _RULES if (text := rule.applies(p)))
-    ordered = sorted(_sums(findings), key=lambda pair: -pair[1])
-    return next(method.name for method, _ in ordered if method.open(p))
-
-
-def _sums(findings: tuple[Finding, ...]) -> list[tuple[Method, float]]:
-    """Return every method, in the table's order, with the weights of the findings that speak for it."""
     weights = [(f.need, f.weight) for f in findings if f.need is not None]
-    return [
-        (method, round(sum(weight * method.serves.get(need, 0.0) for need, weight in weights), 6))
+    scored = [
+        Scored(
+            method,
+            round(sum(weight * method.serves.get(need, 0.0) for need, weight in weights), 6),
+            method.blocked(p),
+        )
         for method in METHODS
     ]
+    scored.sort(key=lambda s: (bool(s.blockers), -s.sum))
+    return Ranking(tuple(scored), findings)
 
 
 def degree(method: Method, finding: Finding) -> float:

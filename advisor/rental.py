@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 from advisor import training_time
 from advisor.facts import gpus, own
-from advisor.floor import cheapest_usd
 from advisor.market import holding
 from advisor.profile import Profile
 from advisor.range import NOTHING, Range
@@ -70,18 +69,6 @@ def rented(p: Profile, method: str) -> Rental | None:
     best = offers[min(range(len(offers)), key=lambda n: prices[n][1])]
     hours = hours_on(p, shape, method, training_time.of_card(best.card, best.count))
     return Rental(best.card, best.count, hours, Range(*(min(ends) for ends in zip(*prices, strict=True))))
-
-
-def least_usd(p: Profile, method: str) -> float | None:
-    """The low end of :func:`out_of_pocket` alone, for who asks often."""
-    shape = p.model_shape
-    if p.remote or shape is None:
-        return None
-    if held := holds(p, method):
-        return 0.0
-    work = hours_on(p, shape, method, _PETAFLOP)
-    usd = cheapest_usd(shape, use(method), training_setup(p, 1), work, own.file())
-    return usd if usd is None or held is False else 0.0
 
 
 def training_usd(p: Profile, hours: Range | None) -> Range | None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from advisor.profile import Profile
-from advisor.ranking import Scored, choose
+from advisor.ranking import Scored, rank
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ def checked(p: Profile, name: str, relax: str, cost: str, **change: Any) -> Iter
     after = p
     for key, value in change.items():
         after = after.change(key, value)
-    if choose(after) == name:
+    if rank(after).choice == name:
         yield Rung(relax, name, cost, set=change)
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from rich.console import Console
 from rich.markup import escape
 
-from advisor.output import emit
+from advisor.output import emit, format_interval
 from runners.adapters import Stored
 
 COMBINED = "combined"
@@ -46,7 +46,7 @@ def _cells(one: Stored) -> tuple[str, ...]:
         _method(one),
         rank,
         rows,
-        f"{COMBINED} {_interval(found)}" if found else "not measured",
+        f"{COMBINED} {found['mean']:.2f} {format_interval(found)}" if found else "not measured",
     )
 
 
@@ -69,7 +69,7 @@ def show_one(one: Stored, as_json: bool) -> None:
         "state": one.problem or "whole",
     }
     for name, score in one.scores.get("scores", {}).items():
-        lines[name] = f"{_interval(score)} on {score['n']} questions"
+        lines[name] = f"{score['mean']:.2f} {format_interval(score)} on {score['n']} questions"
     width = max(map(len, lines))
     for name, value in lines.items():
         print(f"{name:<{width}}  {value}")
@@ -77,10 +77,6 @@ def show_one(one: Stored, as_json: bool) -> None:
 
 def _method(one: Stored) -> str:
     return f"{one.method} {one.variant}" if one.variant not in ("", "lora") else one.method
-
-
-def _interval(score: Mapping[str, float]) -> str:
-    return f"{score['mean']:.2f} {score['low']:.2f}–{score['high']:.2f}"
 
 
 def _text(value: object) -> str:

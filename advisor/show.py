@@ -12,7 +12,10 @@ from rich.text import Text
 
 from advisor import dots
 from advisor.margins import show_margins
-from advisor.output import say
+from advisor.output import format_interval, say
+
+if TYPE_CHECKING:
+    pass
 
 COLUMNS = {
     "label": "label",
@@ -89,7 +92,7 @@ def _columns(data: dict[str, Any]) -> dict[str, list[str]]:
     shown = {name: title for name, title in COLUMNS.items() if name in (weighed or measured)}
     scores = [arm["score"] for arm in arms]
     return {
-        "combined [dim]95 %[/]": [f"{s['mean']:.2f} [dim]{s['low']:.2f}–{s['high']:.2f}[/]" for s in scores],
+        "combined [dim]95 %[/]": [f"{s['mean']:.2f} [dim]{format_interval(s)}[/]" for s in scores],
         **{title: [_mean(arm, name) for arm in arms] for name, title in shown.items()},
         "s/answer": [f"{arm['seconds_per_answer']:.2f}" for arm in arms],
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from statistics import fmean
 
 from advisor.comparison import contests
 from rag.stats import Paired, paired
@@ -57,8 +58,7 @@ def _raised(tuned: ArmScores, base: ArmScores, name: str, seed: int) -> Paired |
 
 
 def _mean(arm: ArmScores, name: str) -> float:
-    values = arm.of(name)
-    return sum(values) / len(values)
+    return fmean(arm.of(name))
 
 
 def _listed(parts: list[str]) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from functools import lru_cache
 
 from advisor.profile import Profile
 from runners.memory import Setup
@@ -22,8 +21,6 @@ SHOTS = 8
 EPOCHS = 2.0
 RAW_SEQUENCE = 1024
 """Tokens of one training sequence when raw text is cut into pieces, and the shortest row that is planned for."""
-MOST_TOKENS = 10**13
-"""Tokens of a row, or of all that is trained on, beyond which nothing is asked about."""
 _RETRIEVE = ("rag", "hybrid")
 
 
@@ -38,13 +35,7 @@ def training_setup(p: Profile, devices: int | None = None) -> Setup:
     ``devices`` is the number of cards that share the model; by default the profile's.
     """
     longest = max(RAW_SEQUENCE, math.ceil(row_tokens(p)))
-    return setup_of(p.devices if devices is None else devices, longest)
-
-
-@lru_cache(maxsize=4096)
-def setup_of(devices: int, longest: int) -> Setup:
-    """Return the setup of training on so many cards with rows of so many tokens."""
-    return Setup(devices=devices, seq_len=longest)
+    return Setup(devices=p.devices if devices is None else devices, seq_len=longest)
 
 
 def bank_tokens(p: Profile) -> float:

@@ -8,6 +8,7 @@ texts and prompts: an interval that excludes zero and a permutation test below 5
 from __future__ import annotations
 
 from collections.abc import Sequence
+from statistics import fmean
 from typing import TYPE_CHECKING, Any, cast
 
 from rag.durable import append_line, append_lines, canonical_json, sha256_text
@@ -149,7 +150,7 @@ def _means(rows: Sequence[Row], kind: str) -> dict[str, float]:
     for row in rows:
         if row["kind"] == kind:
             found.setdefault(row["id"], []).append(row["value"])
-    return {id: sum(values) / len(values) for id, values in found.items()}
+    return {id: fmean(values) for id, values in found.items()}
 
 
 def _said(row: Row, warned: dict[str, bool]) -> str:

@@ -6,7 +6,6 @@ override it.
 
 from __future__ import annotations
 
-import math
 import os
 import shutil
 from dataclasses import dataclass
@@ -104,13 +103,6 @@ def nominal_gib(gib: float) -> float:
     """
     above = next((size for size in NOMINAL_GIB if size >= gib), None)
     return float(above) if above and gib >= 0.92 * above else float(gib)
-
-
-def least_gib(need: float) -> float:
-    """Return the smallest reading that :func:`nominal_gib` counts as at least ``need`` GiB: its inverse."""
-    label = next((float(size) for size in NOMINAL_GIB if size >= need), math.inf)
-    below = max((float(size) for size in NOMINAL_GIB if size < need), default=0.0)
-    return min(need, max(0.92 * label, math.nextafter(below, math.inf)))
 
 
 def memory_limit(probe: Probe) -> Found:

@@ -116,7 +116,6 @@ def estimate(shape: Shape, use: Use, setup: Setup = Setup(), fitted: Fitted = FI
     )
 
 
-@lru_cache(maxsize=4096)
 def smallest(shape: Shape, use: Use, setup: Setup = Setup()) -> Memory:
     """Estimate with every free saving on: one row at a time, checkpointing, logits of label rows only."""
     if (setup.batch, setup.checkpointing, setup.loss) != SPARING:

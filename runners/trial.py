@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from rag.durable import append_lines, write_json, write_text
@@ -50,7 +51,7 @@ class ArmScores:
     @property
     def tokens(self) -> float:
         """Tokens per answer, prompt and answer together."""
-        return _mean(self.prompt_tokens) + _mean(self.completion_tokens) if self.questions else 0.0
+        return fmean(self.prompt_tokens) + fmean(self.completion_tokens) if self.questions else 0.0
 
     @property
     def seed_spread(self) -> float:
@@ -143,9 +144,9 @@ def score_trial(
                 tuple(q.id for q, _ in answered),
                 tuple(scores),
                 tuple(combined(s, weights) for s in scores),
-                tuple(_mean([r["seconds"] for r in answers]) for _, answers in answered),
-                tuple(round(_mean([r["prompt_tokens"] for r in answers])) for _, answers in answered),
-                tuple(round(_mean([r["completion_tokens"] for r in answers])) for _, answers in answered),
+                tuple(fmean([r["seconds"] for r in answers]) for _, answers in answered),
+                tuple(round(fmean([r["prompt_tokens"] for r in answers])) for _, answers in answered),
+                tuple(round(fmean([r["completion_tokens"] for r in answers])) for _, answers in answered),
                 tuple(q.doc_id for q, _ in answered),
                 _seed_means([answers for _, answers in answered], each, weights),
             )
@@ -198,7 +199,7 @@ def _seed_means(
     for answers, each in zip(answered, scored, strict=True):
         for row, scores in zip(answers, each, strict=True):
             values.setdefault(row["seed"], []).append(combined(scores, weights))
-    return tuple((seed, _mean(found)) for seed, found in sorted(values.items()))
+    return tuple((seed, fmean(found)) for seed, found in sorted(values.items()))
 
 
 def _scores(
@@ -218,8 +219,4 @@ def _scores(
 def averaged(each: Sequence[dict[str, float]]) -> dict[str, float]:
     """Return the means of several seeds' scores of one question; a score that some lack is over those that have it."""
     names = dict.fromkeys(name for scores in each for name in scores)
-    return {name: _mean([scores[name] for scores in each if name in scores]) for name in names}
-
-
-def _mean(values: Sequence[float] | Sequence[int]) -> float:
-    return sum(values) / len(values)
+    return {name: fmean([scores[name] for scores in each if name in scores]) for name in names}

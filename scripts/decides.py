@@ -13,10 +13,8 @@ from types import ModuleType
 PARTS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("Weighing", "advisor.ranking", ("rank",)),
     ("How sure", "advisor.confidence", ("confidence",)),
-    ("What would change it", "advisor.edges", ("edges",)),
-    ("", "advisor.limits", ("limits",)),
-    ("", "advisor.solver", ("passes", "least")),
-    ("", "advisor.outlook", ("spans", "choices")),
+    ("What would change it", "advisor.thresholds", ("spans", "declared")),
+    ("", "advisor.outlook", ("choices",)),
     ("", "advisor.flips", ("flips",)),
     ("What is worth finding out", "advisor.worth", ("worth_finding",)),
     ("What would open the better way", "advisor.ladder", ("ladder",)),

@@ -38,10 +38,6 @@ class Method:
         """Return what forbids it here, with numbers; empty when nothing does."""
         return ()
 
-    def open(self, p: Profile) -> bool:
-        """Whether nothing forbids it here, for who asks often: looks no further than the first thing that does."""
-        return not self.blocked(p)
-
     def estimate(self, p: Profile) -> Estimate:
         """Return what it takes here: memory, hours, USD once, USD per call."""
         raise NotImplementedError

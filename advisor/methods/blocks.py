@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from advisor.cost import training_hours
 from advisor.profile import LEAST_RAW_TOKENS, Edges, Profile
-from advisor.rental import holds, least_usd
+from advisor.rental import holds, out_of_pocket
 from advisor.tokens import training_setup
 from runners.memory import Use, smallest
 
@@ -84,12 +84,12 @@ def over_budget(p: Profile, method: str) -> str:
     """
     if p.budget_usd is None or p.model_shape is None or p.remote:
         return ""
-    usd = least_usd(p, method)
+    usd = out_of_pocket(p, method)
     if usd is None:
         return "" if holds(p, method) is None else "no card that can be rented is known to hold it"
-    if usd <= p.budget_usd:
+    if usd.low <= p.budget_usd:
         return ""
-    return f"costs {usd:,.2f} USD or more in rented cards, the budget is {p.budget_usd:,g}"
+    return f"costs {usd.low:,.2f} USD or more in rented cards, the budget is {p.budget_usd:,g}"
 
 
 def nothing_to_retrieve(p: Profile, method: str) -> str:
@@ -130,7 +130,7 @@ AT: dict[str, Edges] = {
     "BL007": {"labelled_examples": (1,)},
     "BL008": {"labelled_examples": (1000,), "unlabelled_tokens": (LEAST_RAW_TOKENS,), "corpus_tokens": (1,)},
 }
-"""Where the checks change that compare with a number; memory, time and money are solved in ``limits.py``."""
+"""For numeric answers the constants that the checks compare them with."""
 CHECKS: tuple[Check, ...] = (
     no_data, no_memory, too_slow, remote_model, over_budget, nothing_to_retrieve, nothing_to_show,
     one_half_idle,

@@ -41,12 +41,6 @@ class Hybrid(Method):
         found = blocked_by(p, self.name, nothing_to_retrieve, one_half_idle)
         return found if self.tuned_by(p) else found + TUNED[0].blocked(p)
 
-    def open(self, p: Profile) -> bool:
-        """Whether both halves have something to do, and a way of tuning is open."""
-        return (
-            not blocked_by(p, self.name, nothing_to_retrieve, one_half_idle) and self.tuned_by(p) is not None
-        )
-
     def tuned_by(self, p: Profile) -> Lora | None:
         """Return the way of tuning it would stand on: LoRA, else QLoRA, else full.
 
@@ -54,7 +48,7 @@ class Hybrid(Method):
         """
         lora, qlora, full = TUNED
         order = (qlora, lora, full) if fits(p, "lora") == "tight" else TUNED
-        return next((method for method in order if method.open(p)), None)
+        return next((method for method in order if not method.blocked(p)), None)
 
     def estimate(self, p: Profile) -> Estimate:
         """Tune on rows with the passages of the plan's index step; call with passages.

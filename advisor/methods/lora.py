@@ -51,13 +51,6 @@ class Lora(Method):
         """No data, no memory, no time, no weights or no money."""
         return blocked_by(p, self.name, *CHECKS)
 
-    def open(self, p: Profile) -> bool:
-        """Whether no check says anything; kept with the profile, as a hybrid asks again."""
-        key = ("open", self.name)
-        if key not in p.found:
-            p.found[key] = not any(check(p, self.name) for check in CHECKS)
-        return bool(p.found[key])
-
     def estimate(self, p: Profile) -> Estimate:
         """Training memory with every free saving on, hours and USD of training, a call without examples."""
         use: Use = self.name  # type: ignore[assignment]

@@ -97,15 +97,11 @@ class Rule:
     always: ClassVar[bool] = False
     """Whether it applies to every situation, so that it says nothing about this one."""
     at: ClassVar[Edges] = {}
-    """Numbers from which on it may think otherwise than just below: what its ``applies`` compares with."""
+    """For numeric answers the constants that ``applies`` compares them with."""
 
     def applies(self, p: Profile) -> str:
         """Return why the rule applies to this profile, in words; "" when it does not."""
         raise NotImplementedError
-
-    def edges(self, p: Profile) -> Edges:
-        """Return ``at``, and, where a number follows from other answers, that number solved for."""
-        return self.at
 
     @classmethod
     def code(cls) -> str:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import math
-
 from advisor.profile import LEAST_RAW_TOKENS, Edges, Profile
 from advisor.rules.base import Need, Rule
 from advisor.tokens import training_setup
 from advisor.training_time import training_hours
-from runners.machine import least_gib, nominal_gib
 from runners.memory import Use, Verdict, smallest
 
 TRAINS: Edges = {"labelled_examples": (50,), "unlabelled_tokens": (LEAST_RAW_TOKENS,)}
@@ -130,17 +127,6 @@ class RS005(Resources):
     )
 
     at = {"gpu_count": (MANY_GPUS,), "labelled_examples": (5000,)}
-
-    def edges(self, p: Profile) -> Edges:
-        found = dict(self.at)
-        if p.device_gib and p.has_gpu:
-            largest = p.devices * p.device_gib / FULL_GB_PER_B
-            found["model_params_b"] = (math.nextafter(largest, math.inf),)
-        if p.params_b:
-            found["gpu_memory_gib"] = (least_gib(FULL_GB_PER_B * p.params_b / max(1, p.gpu_count or 1)),)
-        if p.params_b and p.gpu_memory_gib:
-            found["gpu_count"] = (MANY_GPUS, FULL_GB_PER_B * p.params_b / nominal_gib(p.gpu_memory_gib))
-        return found
 
     def applies(self, p: Profile) -> str:
         if p.devices < MANY_GPUS or p.examples_known < 5000 or p.behaviour_gap != "high":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from advisor.profile import Edges, Profile
+from advisor.profile import Profile
 from advisor.rules.base import Need, Rule
 
 PROMPT_TOKENS_A_MONTH = 100_000_000
@@ -95,14 +95,6 @@ class SC005(Scale):
         "computed from list prices of hosted models (advisor/facts/prices.py)",
         "Hugging Face, Personal Copilot: a QLoRA run of a 15.5 B model cost 13.75 USD",
     )
-
-    def edges(self, p: Profile) -> Edges:
-        found: dict[str, tuple[float, ...]] = {}
-        if p.prompt_tokens:
-            found["calls_per_month"] = (PROMPT_TOKENS_A_MONTH / p.prompt_tokens,)
-        if p.calls_per_month:
-            found["prompt_tokens"] = (PROMPT_TOKENS_A_MONTH / p.calls_per_month,)
-        return found
 
     def applies(self, p: Profile) -> str:
         tokens = (p.calls_per_month or 0) * (p.prompt_tokens or 0)

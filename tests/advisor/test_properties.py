@@ -9,14 +9,14 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from advisor.edges import NUMERIC
 from advisor.engine import recommend
 from advisor.flips import flips
 from advisor.ladder import ladder
-from advisor.outlook import Outlook, spans
+from advisor.outlook import Outlook
 from advisor.profile import Profile
 from advisor.questions import BY_ID
-from advisor.ranking import choose, rank
+from advisor.ranking import rank
+from advisor.thresholds import NUMERIC, spans
 
 SIZES = {"gpu_count": 64, "cpu_cores": 128, "model_params_b": 500, "gpu_memory_gib": 400, "ram_gib": 4000}
 """The largest value worth drawing, where it is not a million."""
@@ -72,7 +72,7 @@ def test_every_printed_flip_is_true(answers: dict[str, Any]) -> None:
 
 @given(PROFILES, st.sampled_from(NUMERIC), st.floats(0, 1))
 def test_between_thresholds_nothing_changes(answers: dict[str, Any], key: str, place: float) -> None:
-    """Thresholds are solved, not sampled: any number of a span leads to the span's choice, and its ends meet."""
+    """Any number of a span leads to the span's choice, and its ends meet; a threshold is sure to three digits."""
     p = Profile.of(answers)
     asked = BY_ID[key]
     found = spans(p, key)
@@ -81,10 +81,12 @@ def test_between_thresholds_nothing_changes(answers: dict[str, Any], key: str, p
         assert span.high == following.low
         assert span.choice != following.choice
     for span in found:
+        whole = asked.kind == "count"
         top = min(span.high, max(10.0, 10 * span.low), 1.0 if asked.kind == "share" else 1e12)
         value = span.low + place * (top - span.low)
-        value = int(value) if asked.kind == "count" else value
-        if value in span:
+        value = int(value) if whole else value
+        near_the_end = value > span.high * 0.998 and not (whole and span.high <= 1000)
+        if value in span and not near_the_end:
             assert rank(p.change(key, value)).choice == span.choice, (key, value, span)
 
 
@@ -176,12 +178,3 @@ def test_every_rung_that_changes_answers_holds(answers: dict[str, Any]) -> None:
 def test_unknown_documents_may_leave_retrieval_first() -> None:
     """Unknown is not zero."""
     assert rank(Profile.of({"task_needs_facts": "new", "facts_change": "fast"})).choice == "rag"
-
-
-@given(PROFILES)
-def test_the_choice_alone_is_the_choice_of_the_ranking(answers: dict[str, Any]) -> None:
-    """Looking no further than the first thing that forbids a method leads to the same choice."""
-    p = Profile.of(answers)
-    ranking = rank(p)
-    assert choose(p) == ranking.choice
-    assert all(scored.method.open(p) is not bool(scored.blockers) for scored in ranking.methods)
