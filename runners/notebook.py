@@ -40,11 +40,7 @@ def bullets(items: Iterable[object]) -> str:
 
 def answer(given: Answer) -> str:
     """Return an answer with the passages it cites; nothing in it can be fetched, clicked or run."""
-    cited = [
-        f"[{c.n}] {c.doc}, {_place(c.page, c.line_start, c.line_end)}: “{c.quote}”"
-        for c in given.citations
-        if c.n
-    ]
+    cited = [f"[{c.n}] {c.location()}: “{c.quote}”" for c in given.citations if c.n]
     doubts = sum(1 for c in given.citations if not c.n)
     parts = [paragraph(given.marked)]
     parts += [bullets(dict.fromkeys(cited))] if cited else []
@@ -52,9 +48,3 @@ def answer(given: Answer) -> str:
         parts.append(paragraph(f"{doubts} of its sentences are borne out by no passage.", "color:#b35900"))
     note = "the documents do not hold an answer" if given.refused else f"arm: {given.arm}" * bool(given.arm)
     return "<div>" + "".join(parts) + (f"<small>{text(note)}</small>" if note else "") + "</div>"
-
-
-def _place(page: int | None, first: int, last: int) -> str:
-    if page:
-        return f"page {page}"
-    return f"line {first}" if first >= last else f"lines {first}–{last}"
