@@ -18,7 +18,7 @@ from advisor.stand_in import choose
 from rag.durable import canonical_json, sha256_text, write_json
 from rag.errors import BadInput, UsageProblem
 from runners.bench import Bench, identity, obtain
-from runners.execution import read_data
+from runners.dataset import read_data
 from runners.machine import detect
 from runners.plan import IndexStep, Plan
 from runners.rundir import OnEvent, RunFolder

@@ -61,7 +61,7 @@ def lines(plan: Plan, examples: int, questions: int) -> tuple[list[Line], dict[K
 
 def show_steps(plan: Plan) -> None:
     """Print the plan's steps with an estimate of each one's time on this machine, after checking the data."""
-    from runners.execution import read_data
+    from runners.dataset import read_data
 
     examples, split = read_data(plan)
     rows, found = lines(plan, len(examples), len(split.test))
@@ -90,8 +90,8 @@ def dry_run(plan: Plan, out: Path, as_json: bool) -> None:
     """
     from advisor.progress import watching
     from runners.bench import Bench, obtain, obtain_bases
+    from runners.dataset import read_data
     from runners.dryrun import DryRun
-    from runners.execution import read_data
     from runners.models import Model
     from runners.plan import step_name
 

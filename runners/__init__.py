@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from runners.answer import Answer
-    from runners.execution import run_plan
-    from runners.opened import Run, load, run
+    from runners.execution import run, run_plan
+    from runners.opened import Run, load
     from runners.plan import Plan
 
 __all__ = ["Answer", "Plan", "Run", "load", "run", "run_plan"]
@@ -31,8 +31,8 @@ def __getattr__(name: str) -> Any:
 
     modules = {
         "answer": ["Answer"],
-        "execution": ["run_plan"],
-        "opened": ["Run", "load", "run"],
+        "execution": ["run", "run_plan"],
+        "opened": ["Run", "load"],
         "plan": ["Plan"],
     }
     for module, names in modules.items():

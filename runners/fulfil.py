@@ -20,8 +20,8 @@ from runners.ticket import Late, Reply, Ticket, Unusable, trouble, usable
 from runners.unfolding import Unfolding
 
 if TYPE_CHECKING:
-    from runners.desk import Desk
     from runners.generate import LocalGenerator
+    from runners.opened import RunSession
     from runners.together import Row
 
 Elsewhere = Callable[[Ticket, Callable[[], None]], None]
@@ -82,7 +82,7 @@ class Due:
         _end(ticket, self.unfolding, whole, words, completion, answer)
 
 
-def fulfil(desk: Desk, tickets: Sequence[Ticket], tell: Tell, elsewhere: Elsewhere) -> None:
+def fulfil(session: RunSession, tickets: Sequence[Ticket], tell: Tell, elsewhere: Elsewhere) -> None:
     """Answer tickets that can be decoded together; each hears its pieces and its end.
 
     Those that an endpoint answers are handed over to `elsewhere` once their passages are found. What is wrong with
@@ -93,7 +93,7 @@ def fulfil(desk: Desk, tickets: Sequence[Ticket], tell: Tell, elsewhere: Elsewhe
     for name in dict.fromkeys(ticket.choice.id for ticket in tickets):
         alike = [ticket for ticket in tickets if ticket.choice.id == name]
         try:
-            more, generator = (_as_it_is if alike[0].choice.raw else _of_arm)(desk, alike, tell)
+            more, generator = (_as_it_is if alike[0].choice.raw else _of_arm)(session, alike, tell)
             due += more
         except Exception as problem:
             _fail(alike, problem, tell)
@@ -117,35 +117,36 @@ def _fail(tickets: Sequence[Ticket], problem: Exception, tell: Tell) -> None:
         tell(event="serve.trouble", reason=reason)
 
 
-def _as_it_is(desk: Desk, tickets: Sequence[Ticket], tell: Tell) -> tuple[list[Due], Generator]:
+def _as_it_is(session: RunSession, tickets: Sequence[Ticket], tell: Tell) -> tuple[list[Due], Generator]:
     """Chats and texts go to the model as they came."""
     choice = tickets[0].choice
     with usable(f"the model {choice.id!r}"):
-        generator = desk.bench.generator(choice.weights, choice.step)
+        generator = session.context.generator(choice.weights, choice.step)
     asked = [cast("Sequence[Message] | str", ticket.asked) for ticket in tickets]
-    return [Due(t, a, desk.plan, Unfolding(), tell) for t, a in zip(tickets, asked, strict=True)], generator
+    due = [Due(t, a, session.plan, Unfolding(), tell) for t, a in zip(tickets, asked, strict=True)]
+    return due, generator
 
 
-def _of_arm(desk: Desk, tickets: Sequence[Ticket], tell: Tell) -> tuple[list[Due], Generator]:
+def _of_arm(session: RunSession, tickets: Sequence[Ticket], tell: Tell) -> tuple[list[Due], Generator]:
     """Look up what each question is given; those that the documents do not answer are refused now."""
     step = tickets[0].choice.step
     with usable(f"the model {tickets[0].choice.id!r}"):
-        worn, generator = desk.ready(step)
+        prepared, generator = session.ready(step)
     asked = [cast(Question, ticket.asked) for ticket in tickets]
     found: list[Found | None] = [None] * len(asked)
-    if step.retrieval and worn.finder is not None:
+    if step.retrieval and prepared.finder is not None:
         with usable("the index"):
-            found = list(worn.finder.find([question.question for question in asked]))
+            found = list(prepared.finder.find([question.question for question in asked]))
     due = []
     for ticket, question, brought in zip(tickets, asked, found, strict=True):
         cited = bool(brought and brought.hits) and not ticket.plain
         unfolding = Unfolding(brought.hits if brought else (), question.question, cited, strip=True)
         if brought is not None and brought.refuse:
-            answer = refusal(worn.plan, question, brought)
+            answer = refusal(prepared.plan, question, brought)
             _end(ticket, unfolding, answer.marked, answer.text, answer.completion, answer)
         else:
-            chat = put(worn.plan, question, brought, worn.shots)
-            due.append(Due(ticket, chat, worn.plan, unfolding, tell, brought))
+            chat = put(prepared.plan, question, brought, prepared.shots)
+            due.append(Due(ticket, chat, prepared.plan, unfolding, tell, brought))
     return due, generator
 
 

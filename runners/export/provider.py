@@ -76,7 +76,7 @@ def make(job: Job) -> Made:
 
 def training_rows(source: Source) -> tuple[Sequence[Example], dict[str, int], list[str]]:
     """Return the rows the arm learns from, an account of retrieval-aware ones, and what to know of them."""
-    from runners.execution import read_data
+    from runners.dataset import read_data
 
     plan, step = source.plan, _step(source)
     assert source.arm is not None

@@ -15,7 +15,7 @@ from advisor import cli, history
 from runners import crowd, dryrun, peak
 from runners.bench import Bench
 from runners.data import Example
-from runners.execution import read_data
+from runners.dataset import read_data
 from runners.models import Model
 from runners.plan import TrainStep, parse_plan
 from runners.rundir import RunFolder

@@ -14,7 +14,7 @@ from runners import whole
 from runners.audition import PROMPTS
 from runners.bench import Bench
 from runners.data import Example, Question
-from runners.execution import quick
+from runners.execution import quick_plan
 from runners.models import Model, Remote
 from runners.outfit import needs_embedder, passages, recall
 from runners.plan import EvaluateStep, Plan, parse_plan
@@ -182,9 +182,9 @@ def test_a_quick_run_tries_no_banks_and_plans_know_what_they_embed() -> None:
         body = {"name": "p", "choice": "few-shot", "model": {"name": "m"}, "data": data, "steps": list(steps)}
         return parse_plan({**body, "weights": {"style": 1}})
 
-    (step,) = quick(plan(FEW)).arms
+    (step,) = quick_plan(plan(FEW)).arms
     assert (step.bank, step.budget) == ("chosen", 0)
-    assert quick(plan(NEAR)).arms == plan(NEAR).arms
+    assert quick_plan(plan(NEAR)).arms == plan(NEAR).arms
     assert [needs_embedder(plan(s)) for s in (FEW, NEAR, SORT)] == [False, True, True]
 
 

@@ -14,7 +14,7 @@ from rag.types import Chunk
 from runners import portion, ways
 from runners.bench import Bench
 from runners.data import Example, Question
-from runners.execution import read_data
+from runners.dataset import read_data
 from runners.models import Model
 from runners.plan import Plan, parse_plan
 from runners.rundir import RunFolder, read_lines
