@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from rag.clean import visible
 from rag.errors import BadInput
-from runners.answer import Answer, conclude, put, refusal
+from runners.answer import Answer, conclude, put, refusal, stream_of
 from runners.completion import Completion, Generator
 from runners.data import Question
 from runners.endpoint import Unwelcome
@@ -17,7 +17,7 @@ from runners.plan import Plan
 from runners.retrieval import Found
 from runners.shapes import Message
 from runners.ticket import Late, Reply, Ticket, Unusable, trouble, usable
-from runners.unfolding import Unfolding
+from runners.unfolding import StreamedAnswer
 
 if TYPE_CHECKING:
     from runners.generate import LocalGenerator
@@ -37,7 +37,7 @@ class Due:
     ticket: Ticket
     prompt: Sequence[Message] | str
     plan: Plan
-    unfolding: Unfolding
+    streamed: StreamedAnswer
     tell: Tell
     found: Found | None = None
 
@@ -51,7 +51,7 @@ class Due:
         if self.ticket.ended or not self.ticket.pieces:
             return
         try:
-            if shown := self.unfolding.add(piece):
+            if shown := self.streamed.add(piece):
                 self.ticket.on_piece(shown)
         except Exception as problem:
             self.fail(problem)
@@ -76,10 +76,10 @@ class Due:
         whole = words = visible(completion.text)
         if isinstance(ticket.asked, Question):
             chat = [] if isinstance(self.prompt, str) else self.prompt
-            answer = conclude(self.plan, ticket.asked, self.found, chat, completion)
+            answer = conclude(self.plan, ticket.asked, self.found, chat, completion, self.streamed.citer)
             words = visible(answer.text)
             whole = words if ticket.plain else answer.marked
-        _end(ticket, self.unfolding, whole, words, completion, answer)
+        _end(ticket, self.streamed, whole, words, completion, answer)
 
 
 def fulfil(session: RunSession, tickets: Sequence[Ticket], tell: Tell, elsewhere: Elsewhere) -> None:
@@ -123,7 +123,7 @@ def _as_it_is(session: RunSession, tickets: Sequence[Ticket], tell: Tell) -> tup
     with usable(f"the model {choice.id!r}"):
         generator = session.context.generator(choice.weights, choice.step)
     asked = [cast("Sequence[Message] | str", ticket.asked) for ticket in tickets]
-    due = [Due(t, a, session.plan, Unfolding(), tell) for t, a in zip(tickets, asked, strict=True)]
+    due = [Due(t, a, session.plan, StreamedAnswer(), tell) for t, a in zip(tickets, asked, strict=True)]
     return due, generator
 
 
@@ -139,14 +139,13 @@ def _of_arm(session: RunSession, tickets: Sequence[Ticket], tell: Tell) -> tuple
             found = list(prepared.finder.find([question.question for question in asked]))
     due = []
     for ticket, question, brought in zip(tickets, asked, found, strict=True):
-        cited = bool(brought and brought.hits) and not ticket.plain
-        unfolding = Unfolding(brought.hits if brought else (), question.question, cited, strip=True)
+        streamed = stream_of(prepared.plan, question, brought, ticket.plain)
         if brought is not None and brought.refuse:
             answer = refusal(prepared.plan, question, brought)
-            _end(ticket, unfolding, answer.marked, answer.text, answer.completion, answer)
+            _end(ticket, streamed, answer.marked, answer.text, answer.completion, answer)
         else:
             chat = put(prepared.plan, question, brought, prepared.shots)
-            due.append(Due(ticket, chat, prepared.plan, unfolding, tell, brought))
+            due.append(Due(ticket, chat, prepared.plan, streamed, tell, brought))
     return due, generator
 
 
@@ -212,13 +211,13 @@ def _followed(one: Due, generator: Any) -> Completion:
 
 def _end(
     ticket: Ticket,
-    unfolding: Unfolding,
+    streamed: StreamedAnswer,
     whole: str,
     words: str,
     completion: Completion,
     answer: Answer | None,
 ) -> None:
-    if ticket.pieces and (rest := unfolding.finish(whole, words)):
+    if ticket.pieces and (rest := streamed.finish(whole, words)):
         ticket.on_piece(rest)
     cut = ticket.late() and completion.finish == "length"
-    ticket.end(Reply(whole, completion, answer, cut, unfolding.shown if ticket.pieces else whole))
+    ticket.end(Reply(whole, completion, answer, cut, streamed.shown if ticket.pieces else whole))

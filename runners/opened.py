@@ -194,7 +194,7 @@ class Run:
         return replace(self._session.ask([question], chosen)[0], arm=chosen.arm)
 
     def stream(self, question: str, arm: str | None = None) -> Running[str, None, Answer]:
-        """Yield the pieces of an answer as the model says them; return the answer that :meth:`ask` gives."""
+        """Yield an answer in pieces as the model generates it, cited; return the answer that :meth:`ask` gives."""
         _check_asked(question)
         return self._session.stream(question, self.arm(arm))
 
