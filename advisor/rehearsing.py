@@ -89,7 +89,7 @@ def dry_run(plan: Plan, out: Path, as_json: bool) -> None:
     after the table when a step cannot be carried out here.
     """
     from advisor.progress import watching
-    from runners.bench import Bench, obtain, obtain_bases
+    from runners.bench import RunContext, obtain, obtain_bases
     from runners.dataset import read_data
     from runners.dryrun import DryRun
     from runners.models import Model
@@ -103,7 +103,7 @@ def dry_run(plan: Plan, out: Path, as_json: bool) -> None:
         require.check(plan, base.folder if isinstance(base, Model) else None, out, detect(out))
         rows, found = lines(plan, len(examples), len(split.test))
         by_name = {row.step: row for row in rows}
-        bench = Bench(plan, RunFolder(Path(place)), base, embedder, examples, split, None, bases)
+        bench = RunContext(plan, RunFolder(Path(place)), base, embedder, examples, split, None, bases)
         trained: dict[str, Any] = {}
         stops: list[str] = []
         for number, (step, took) in enumerate(DryRun(bench).measure(), 1):

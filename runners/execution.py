@@ -21,7 +21,7 @@ from runners import (
     untuned,
     whole,
 )
-from runners.bench import Bench, identity, obtain, obtain_bases
+from runners.bench import RunContext, identity, obtain, obtain_bases
 from runners.data import overlap
 from runners.dataset import read_guarded
 from runners.machine import Machine, detect
@@ -115,7 +115,7 @@ def run_plan(
     whole.check(plan, bases, embedder, (*split.dev, *split.test), on_event)
     run = RunFolder.create(out, plan, resume, overwrite)
     with run.writing():
-        bench = Bench(plan, run, base, embedder, examples, split, on_event, bases)
+        bench = RunContext(plan, run, base, embedder, examples, split, on_event, bases)
         _tell_start(bench, left_out, machine)
         total = len(named) + bool(forgetting.tuned(plan))
         worked = [
@@ -133,7 +133,7 @@ def run_plan(
     return run
 
 
-def _tell_start(bench: Bench, left_out: int, machine: Machine) -> None:
+def _tell_start(bench: RunContext, left_out: int, machine: Machine) -> None:
     """Tell what the run starts from: plan, split, weights, what leaks, and where it runs."""
     plan, split = bench.plan, bench.split
     asked = (*split.dev, *split.test)
@@ -150,7 +150,7 @@ def _tell_start(bench: Bench, left_out: int, machine: Machine) -> None:
     bench.tell({"event": ENVIRONMENT, **surroundings()})
 
 
-def _step(bench: Bench, name: str, step: Step, number: int, total: int) -> bool:
+def _step(bench: RunContext, name: str, step: Step, number: int, total: int) -> bool:
     """Do a step, or skip it when it is finished; return whether there was anything to do."""
     inputs = steps.inputs(bench, step)
     bench.tell({"event": "step.start", "step": name, "number": number + 1, "total": total})
@@ -165,7 +165,7 @@ def _step(bench: Bench, name: str, step: Step, number: int, total: int) -> bool:
     return True
 
 
-def _forgetting(bench: Bench, number: int) -> None:
+def _forgetting(bench: RunContext, number: int) -> None:
     """Measure what tuning cost elsewhere, unless that is known for these weights."""
     name, made_from = forgetting.STEP, forgetting.inputs(bench)
     bench.tell({"event": "step.start", "step": name, "number": number, "total": number})
@@ -179,7 +179,7 @@ def _forgetting(bench: Bench, number: int) -> None:
     bench.tell({"event": "step.end", "step": name, **result})
 
 
-def _score(bench: Bench) -> None:
+def _score(bench: RunContext) -> None:
     if not bench.plan.arms:
         return
     folder = bench.run.path / TRIAL
@@ -196,7 +196,7 @@ def _score(bench: Bench) -> None:
     _tell_weights(bench, arms)
 
 
-def _tell_weights(bench: Bench, arms: Sequence[trial.ArmScores]) -> None:
+def _tell_weights(bench: RunContext, arms: Sequence[trial.ArmScores]) -> None:
     """Put an arm's scores into the manifest and card of the weights that are its own."""
     scores = {arm.arm: trial.with_intervals(arm) for arm in arms if arm.questions}
     trained = [step for step in bench.plan.steps if isinstance(step, TrainStep) and step.arm in scores]

@@ -12,11 +12,11 @@ from typing import Any
 from rag.errors import BadInput
 from runners import notebook
 from runners.answer import Answer, answer_all, answer_in_pieces
-from runners.bench import Bench
+from runners.bench import RunContext
 from runners.completion import Generator
 from runners.data import Example, Question
 from runners.dataset import read_examples
-from runners.outfit import Outfit, needs_embedder, passages, recall
+from runners.outfit import PreparedArm, needs_embedder, passages, recall
 from runners.plan import EvaluateStep, Plan
 from runners.recorded import Recorded
 from runners.rundir import SCORES, TRIAL, OnEvent, RunFolder, open_run, read_report, read_run_plan
@@ -39,7 +39,7 @@ class RunSession:
         self._on_event = on_event
         self._model = model
         self._checked = False
-        self._prepared: dict[str, Outfit] = {}
+        self._prepared: dict[str, PreparedArm] = {}
 
     @classmethod
     def open(cls, path: Path, on_event: OnEvent = None, model: Path | None = None) -> RunSession:
@@ -106,12 +106,12 @@ class RunSession:
         return Recorded(self.folder, self.plan, self._model, self._on_event)
 
     @cached_property
-    def context(self) -> Bench:
+    def context(self) -> RunContext:
         """The models and the index that answer; BadInput when a model is not the one the run was made with."""
         self.check()
         bases = self.recorded.bases()
         embedder = self.recorded.embedder() if needs_embedder(self.plan) else None
-        return Bench(self.plan, self.folder, bases[self.plan.model.name], embedder, bases=bases)
+        return RunContext(self.plan, self.folder, bases[self.plan.model.name], embedder, bases=bases)
 
     def ask(
         self,
@@ -133,7 +133,7 @@ class RunSession:
         prepared, generator = self.ready(arm)
         return answer_in_pieces(prepared.plan, arm, asked, generator, prepared.finder, prepared.shots)
 
-    def ready(self, arm: EvaluateStep, seed: int | None = None) -> tuple[Outfit, Generator]:
+    def ready(self, arm: EvaluateStep, seed: int | None = None) -> tuple[PreparedArm, Generator]:
         """Return an arm's instructions, examples and passages, and the generator with the weights of this seed."""
         context = self.context
         weights = self.weights(arm, seed)

@@ -14,7 +14,7 @@ from typing import Any
 
 from rag.durable import MANIFEST, append_line, sha256_file, sha256_text
 from rag.errors import BadInput
-from runners.bench import Bench
+from runners.bench import RunContext
 from runners.opened import open_session
 from runners.plan import Plan
 from runners.rundir import INDEX, TRIAL, OnEvent, RunFolder, read_lines
@@ -87,7 +87,7 @@ def try_update(run: RunFolder, update: Path, on_event: OnEvent = None) -> dict[s
 
 
 @contextmanager
-def _updated(bench: Bench, documents: Path, update: Path) -> Iterator[None]:
+def _updated(bench: RunContext, documents: Path, update: Path) -> Iterator[None]:
     """Let the bench search an updated copy of its index within the block."""
     from rag.index import Index
 

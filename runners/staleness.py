@@ -17,7 +17,7 @@ from rag.durable import append_line, write_json
 from rag.errors import BadInput
 from rag.facts import content_words, numbers, polarity
 from runners.answer import Answer
-from runners.bench import Bench
+from runners.bench import RunContext
 from runners.opened import RunSession
 from runners.rows import read_rows
 from runners.rundir import INDEX, TRIAL, read_lines
@@ -74,7 +74,7 @@ def updated_documents(run: Path, documents: Path, update: Path) -> Path:
     return target
 
 
-def update_index(bench: Bench, documents: Path) -> dict[str, Any]:
+def update_index(bench: RunContext, documents: Path) -> dict[str, Any]:
     """Bring the run's index to the changed documents; later searches see them."""
     from rag.index import Index
 
