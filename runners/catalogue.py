@@ -44,7 +44,7 @@ def catalogue(session: RunSession) -> tuple[dict[str, Choice], list[str]]:
     found: dict[str, Choice] = {}
     missing = []
     for step in sorted(session.plan.arms, key=lambda step: step.arm != first):
-        if step.weights and not _weights(session, step.weights):
+        if step.weights and not _weights(session, step):
             missing.append(step.arm)
             continue
         root = _called(session.context.base_of(step), names)
@@ -63,16 +63,16 @@ def catalogue(session: RunSession) -> tuple[dict[str, Choice], list[str]]:
     return found, missing
 
 
-def _weights(session: RunSession, arm: str) -> Path | None:
-    folder = session.folder.adapter(arm, session.plan.train_step(arm).seeds[0])
-    return folder if folder.exists() else None
+def _weights(session: RunSession, step: EvaluateStep) -> Path | None:
+    folder = session.weights_folder(step)
+    return folder if folder and folder.exists() else None
 
 
 def _shared(session: RunSession, step: EvaluateStep, weights: Path | None = None) -> str:
     base = session.context.base_of(step)
     if step.classifier or not isinstance(base, Model):
         return step.arm
-    tuned = weights or (_weights(session, step.weights) if step.weights else None)
+    tuned = weights or _weights(session, step)
     return f"{base.name} {tuned.name if tuned else ''}"
 
 

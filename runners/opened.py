@@ -87,13 +87,15 @@ class RunSession:
             raise BadInput(f"the arm {arm.arm} has no weights of seed {seed}", f"its seeds: {known}")
         return seeds[0] if seed is None else seed
 
+    def weights_folder(self, arm: EvaluateStep, seed: int | None = None) -> Path | None:
+        """Return the folder that an arm's weights have, whether or not they are trained; None for an arm without."""
+        found = self.seed(arm, seed)
+        return self.folder.adapter(arm.weights, found) if arm.weights and found is not None else None
+
     def weights(self, arm: EvaluateStep, seed: int | None = None) -> Path | None:
         """Return the folder of an arm's weights; None for an arm without, BadInput when the run lacks them."""
-        found = self.seed(arm, seed)
-        if not arm.weights or found is None:
-            return None
-        folder = self.folder.adapter(arm.weights, found)
-        if not folder.is_dir():
+        folder = self.weights_folder(arm, seed)
+        if folder is not None and not folder.is_dir():
             raise BadInput(
                 f"the run has no weights for the arm {arm.arm} ({folder.name} is missing)",
                 f"finish it with: tunewise run {self.folder.path} --resume",
@@ -229,7 +231,7 @@ class Run:
 def open_session(path: Path, on_event: OnEvent = None, model: Path | None = None) -> RunSession:
     """Open a run to be asked: its files are checked and its models obtained now, and loaded at the first question.
 
-    ``model`` is the folder of the run's base, where that lies elsewhere than the plan says. BadInput when ``path`` is
+    ``model`` is the folder of the run's base, where it is elsewhere than the plan says. BadInput when ``path`` is
     no run, a file differs from the manifest, or a model is not the one the run was made with.
     """
     session = RunSession.open(path, on_event, model)
@@ -240,7 +242,7 @@ def open_session(path: Path, on_event: OnEvent = None, model: Path | None = None
 def load(path: Path | str, on_event: OnEvent = None, model: Path | str | None = None) -> Run:
     """Open a run folder; BadInput when there is none at ``path`` or its plan cannot be read.
 
-    ``model`` is the folder of the run's base, where that lies elsewhere than the plan says.
+    ``model`` is the folder of the run's base, where it is elsewhere than the plan says.
     """
     return Run(RunSession.open(Path(path), on_event, Path(model) if model else None))
 
