@@ -13,8 +13,8 @@ from rag.clean import visible
 from rag.facts import content_words, numbers
 from rag.links import unlinked
 from runners.data import Question
-from runners.rundir import TRIAL, read_lines
-from runners.trial import ANSWERS, SCORES
+from runners.rundir import SCORES, TRIAL, read_lines
+from runners.trial import ANSWERS
 
 RIGHT = 0.5
 """The share of the gold's words, or without gold the combined score, from which an answer can count as right."""

@@ -8,8 +8,8 @@ from pathlib import Path
 from advisor.live import show_as_made
 from advisor.output import emit
 from advisor.telling import tell
-from runners.desk import Desk
 from runners.followup import stand_alone
+from runners.opened import open_session
 from runners.shapes import Message
 
 KEPT_TURNS = 2
@@ -18,8 +18,8 @@ KEPT_TURNS = 2
 
 def converse(path: Path, arm_name: str | None, as_json: bool = False, model: Path | None = None) -> None:
     """Answer questions until an empty line, /quit or the end of the input; ``as_json`` prints a line for each answer."""
-    desk = Desk(path, tell, model)
-    arm = desk.arm(arm_name)
+    session = open_session(path, tell, model)
+    arm = session.arm(arm_name)
     history: list[Message] = []
     previous = ""
     if sys.stdin.isatty():
@@ -34,10 +34,10 @@ def converse(path: Path, arm_name: str | None, as_json: bool = False, model: Pat
         # With retrieval the passages carry the context; earlier turns would only push them out of a small window.
         shown = () if arm.retrieval else tuple(history[-2 * KEPT_TURNS :])
         if as_json:
-            answer = desk.ask([alone], arm, shown)[0]
+            answer = session.ask([alone], arm, shown)[0]
             emit({**answer.reply_json(arm.arm), "question": question, "asked_as": alone}, ascii=True)
         else:
-            answer = show_as_made(desk.stream(alone, arm, shown), arm.arm)
+            answer = show_as_made(session.stream(alone, arm, shown), arm.arm)
         history += [{"role": "user", "content": question}, {"role": "assistant", "content": answer.text}]
         previous = alone
 

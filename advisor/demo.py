@@ -31,13 +31,13 @@ def demo(out: Path, quick: bool, resume: bool, overwrite: bool) -> dict[str, Any
     from advisor.execute import announce, run_and_report
     from advisor.rehearsing import show_steps
     from advisor.show import show_report
-    from runners.execution import quick as quicker
+    from runners.execution import quick_plan
 
     started = time.monotonic()
     line = command("demo", "--out", out, "--resume", *(["--quick"] if quick else ()))
     with resumable(line):
         plan = recommend_and_draft()
-        plan = quicker(plan) if quick else plan
+        plan = quick_plan(plan) if quick else plan
         say("What this will do, with a rough time for each step on this machine")
         show_steps(plan)
         announce(plan)
@@ -89,23 +89,23 @@ def recommend_and_draft() -> Plan:
 
 def change_documents(run: RunFolder, plan: Plan, quick: bool) -> dict[str, Any]:
     """Ask what the update will flip, apply it, ask again; print two questions in full."""
-    from runners.desk import Desk
+    from runners.opened import open_session
     from runners.staleness import ask_stale, load_stale, staleness, update_index, updated_documents
 
     folder = example_path()
     questions = _chosen(load_stale(folder / "update" / "stale.jsonl"), STALE_QUICK if quick else STALE_COUNT)
     arms = [arm for arm in STALE_ARMS if arm in {step.arm for step in plan.arms}]
-    desk = Desk(run.path)
+    session = open_session(run.path)
     run.unseal()
-    ask_stale(desk, questions, arms, "before")
+    ask_stale(session, questions, arms, "before")
     assert plan.data.documents is not None
     documents = updated_documents(run.path, plan.data.documents, folder / "update" / "documents")
-    report = update_index(desk.bench, documents)
+    report = update_index(session.context, documents)
     print(
         f"index updated: {report['changed']} documents changed, {report['embedded']} passages embedded, "
         f"{report['seconds']:.1f} s; nothing was trained"
     )
-    ask_stale(desk, questions, arms, "after")
+    ask_stale(session, questions, arms, "after")
     show_before_and_after(run.path, [q.id for q in questions[:SHOWN]])
     table = staleness(run.path, questions, arms)
     for row in table["arms"]:
@@ -141,7 +141,7 @@ def show_before_and_after(run: Path, ids: Sequence[str]) -> None:
 def finish(run: RunFolder, plan: Plan, table: dict[str, Any]) -> dict[str, Any]:
     """Write the report again, with what happened after the update."""
     from advisor.report import write_report
-    from runners.execution import read_data
+    from runners.dataset import read_data
     from runners.staleness import keep
 
     keep(run.path, table)

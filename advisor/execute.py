@@ -31,7 +31,7 @@ def execute(
     """Run a plan file, or go on with a run folder, and print the verdict; then test an update of the documents."""
     from advisor.accounting import beside
     from advisor.show import show_report
-    from runners.execution import quick as quicker
+    from runners.execution import quick_plan
     from runners.seeds import with_seeds
 
     if resume and overwrite:
@@ -46,7 +46,7 @@ def execute(
         plan, out, resume = read_run_plan(path), out or path, not overwrite
     else:
         plan = read_plan(path)
-        plan = quicker(plan) if quick else plan
+        plan = quick_plan(plan) if quick else plan
         plan = with_seeds(plan, seeds) if seeds is not None else plan
         out = out or Path("runs") / plan.name
     stale = outdating(plan, stale_test, only)
@@ -95,7 +95,7 @@ def run_and_report(
     from advisor.progress import watching
     from advisor.remembering import remember
     from advisor.running import board_of
-    from runners.opened import run as carry_out
+    from runners.execution import run as carry_out
 
     with watching(quiet, lambda: board_of(plan, out, only)) as watcher:
         done = carry_out(plan, out, resume=resume, overwrite=overwrite, only=only, on_event=watcher)
@@ -123,7 +123,7 @@ def outdating(plan: Plan, update: Path | None, only: str | None) -> tuple[object
 def report_update(run: RunFolder, plan: Plan, update: Path) -> dict[str, Any]:
     """Ask what an update of the documents changes, and write the report again with it."""
     from advisor.report import write_report
-    from runners.execution import read_data
+    from runners.dataset import read_data
     from runners.outdated import try_update
 
     with run.writing():

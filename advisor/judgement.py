@@ -66,7 +66,7 @@ def judge(run: Run | Path | str) -> Report:
     Raises BadInput when an arm is not scored yet, or the questions of the plan cannot be read.
     """
     from advisor.report import write_report
-    from runners.execution import read_data
+    from runners.dataset import read_data
     from runners.opened import load
 
     run = load(run) if isinstance(run, str | Path) else run

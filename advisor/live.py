@@ -1,4 +1,4 @@
-"""An answer as it is made: on a terminal its words appear while the model says them, elsewhere it comes whole."""
+"""An answer as it is made: on a terminal its words appear while the model generates them, elsewhere it comes whole."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 def show_as_made(pieces: Running[str, None, Answer], arm: str, console: Console | None = None) -> Answer:
     """Print an answer piece by piece, then, in its place, the whole with its citations; return it.
 
-    Citations are known only when a sentence is, so the words come first without them. Where the output is no
-    terminal, nothing is drawn before the whole.
+    A sentence gets its citations when it is whole. Where the output is no terminal, nothing is drawn before the
+    whole.
     """
     console = console or Console()
     said = ""

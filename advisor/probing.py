@@ -17,8 +17,8 @@ from advisor.probed import SOURCE, as_answers, change, hidden, without
 from advisor.stand_in import choose
 from rag.durable import canonical_json, sha256_text, write_json
 from rag.errors import BadInput, UsageProblem
-from runners.bench import Bench, identity, obtain
-from runners.execution import read_data
+from runners.bench import RunContext, identity, obtain
+from runners.dataset import read_data
 from runners.machine import detect
 from runners.plan import IndexStep, Plan
 from runners.rundir import OnEvent, RunFolder
@@ -85,7 +85,7 @@ def probe(answers: Answers, work: Path, limit: int = LIMIT, on_event: OnEvent = 
     plan = plan.model_copy(update={"model": chosen.model})
     embedder = obtain(plan.embedder, "embedder", on_event) if plan.index else None
     made_from = [plan.digest(), split.digest, identity(chosen.base), embedder and embedder.fingerprint]
-    bench = Bench(plan, folder(work, made_from), chosen.base, embedder, examples, split, on_event,
+    bench = RunContext(plan, folder(work, made_from), chosen.base, embedder, examples, split, on_event,
                   {chosen.model.name: chosen.base})  # fmt: skip
     asked = ask(bench, longest=full.max_new_tokens)
     found = diagnose(asked, plan.seed)

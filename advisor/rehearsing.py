@@ -61,7 +61,7 @@ def lines(plan: Plan, examples: int, questions: int) -> tuple[list[Line], dict[K
 
 def show_steps(plan: Plan) -> None:
     """Print the plan's steps with an estimate of each one's time on this machine, after checking the data."""
-    from runners.execution import read_data
+    from runners.dataset import read_data
 
     examples, split = read_data(plan)
     rows, found = lines(plan, len(examples), len(split.test))
@@ -89,9 +89,9 @@ def dry_run(plan: Plan, out: Path, as_json: bool) -> None:
     after the table when a step cannot be carried out here.
     """
     from advisor.progress import watching
-    from runners.bench import Bench, obtain, obtain_bases
+    from runners.bench import RunContext, obtain, obtain_bases
+    from runners.dataset import read_data
     from runners.dryrun import DryRun
-    from runners.execution import read_data
     from runners.models import Model
     from runners.plan import step_name
 
@@ -103,7 +103,7 @@ def dry_run(plan: Plan, out: Path, as_json: bool) -> None:
         require.check(plan, base.folder if isinstance(base, Model) else None, out, detect(out))
         rows, found = lines(plan, len(examples), len(split.test))
         by_name = {row.step: row for row in rows}
-        bench = Bench(plan, RunFolder(Path(place)), base, embedder, examples, split, None, bases)
+        bench = RunContext(plan, RunFolder(Path(place)), base, embedder, examples, split, None, bases)
         trained: dict[str, Any] = {}
         stops: list[str] = []
         for number, (step, took) in enumerate(DryRun(bench).measure(), 1):

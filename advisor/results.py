@@ -22,8 +22,8 @@ from runners.data import Question
 from runners.judge import JUDGED
 from runners.judged import summary
 from runners.plan import Plan, TrainStep
-from runners.rundir import TRIAL, RunFolder, open_run, read_lines
-from runners.trial import SCORES, ArmScores
+from runners.rundir import SCORES, TRIAL, RunFolder, open_run, read_lines
+from runners.trial import ArmScores
 from runners.untuned import FOLDER, FOUND
 
 

@@ -14,7 +14,7 @@ from rag.errors import Problem
 from rag.stores.text import TextStore
 from rag.types import Citation
 from runners.data import Question
-from runners.execution import read_data
+from runners.dataset import read_data
 from runners.plan import Plan, step_name
 from runners.rundir import INDEX, TRIAL
 from runners.score import combined, score_answer

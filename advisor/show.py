@@ -14,9 +14,6 @@ from advisor import dots
 from advisor.margins import show_margins
 from advisor.output import format_interval, say
 
-if TYPE_CHECKING:
-    pass
-
 COLUMNS = {
     "label": "label",
     "slot_f1": "slots",

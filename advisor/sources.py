@@ -10,10 +10,10 @@ from rich.console import Console
 from advisor.output import say
 from rag.clean import line
 from rag.links import unlinked
-from rag.types import Chunk, Citation
+from rag.types import Citation
 
 if TYPE_CHECKING:
-    from rag.conflict import Conflict, Side
+    from rag.conflict import Conflict
     from runners.answer import Answer
 
 _LONGEST = 160
@@ -42,7 +42,7 @@ def lines(answer: Answer) -> Iterator[tuple[str, str]]:
         for side in conflict.sides:
             newer = ", newer" if side.n == conflict.newer else ""
             about = _dated(side.date, side.valid_until, False)
-            yield "conflict", f'  [{side.n}] {_place(side)}{about}{newer}: "{unlinked(side.quote)}"'
+            yield "conflict", f'  [{side.n}] {side.location()}{about}{newer}: "{unlinked(side.quote)}"'
     if answer.found is not None:
         yield from (("nearest", line(note)) for note in answer.found.notes)
         if answer.refused:
@@ -54,7 +54,7 @@ def _citation(c: Citation, answer: Answer) -> str:
         said = line(answer.marked[c.answer_start : c.answer_end])
         return f'[?] no passage says this (unsupported): "{said}"'
     partly = "" if c.supported else " bears out a part only"
-    return f'[{c.n}] {_place(c)}{_dated(c.date, c.valid_until, c.expired)}{partly}: "{unlinked(c.quote)}"'
+    return f'[{c.n}] {c.location()}{_dated(c.date, c.valid_until, c.expired)}{partly}: "{unlinked(c.quote)}"'
 
 
 def _looked(answer: Answer) -> Iterator[tuple[str, str]]:
@@ -69,15 +69,8 @@ def _looked(answer: Answer) -> Iterator[tuple[str, str]]:
         short = text if len(text) <= _LONGEST else f"{text[:_LONGEST].rsplit(' ', 1)[0]} …"
         yield (
             "nearest",
-            f'  [{n}] {_place(hit.chunk)}{_dated(hit.date, hit.valid_until, hit.expired)}: "{short}"',
+            f'  [{n}] {hit.chunk.location()}{_dated(hit.date, hit.valid_until, hit.expired)}: "{short}"',
         )
-
-
-def _place(at: Citation | Chunk | Side) -> str:
-    page = getattr(at, "page", None)
-    first, last = at.line_start, at.line_end
-    rows = f"line {first}" if first >= last else f"lines {first}–{last}"
-    return f"{line(at.doc)}, {f'page {page}' if page else rows}"
 
 
 def _dated(date: str, valid_until: str, expired: bool) -> str:

@@ -15,15 +15,29 @@ from rag.facts import numbers
 from rag.types import Chunk, Citation, Hit
 from rag.words import content_words, sentence_spans
 
-__all__ = ["Support", "attach", "grounds", "states_something", "strip_marks", "support"]
+__all__ = ["Citer", "Support", "attach", "grounds", "states_something", "strip_marks", "support"]
 
 SUPPORTED, PARTLY, UNSUPPORTED = "supported", "partly", "unsupported"
 _MARK = re.compile(r"(?<!\s)\s*(?:\[\s*\d+(?:\s*[,;]\s*\d+)*\s*\]|【\s*\d[^】]*】)")
 
 
 def strip_marks(text: str) -> str:
+    """Return the text without ``[n]`` marks and without space around it."""
+    return without_marks(text).strip()
+
+
+def without_marks(text: str) -> str:
     """Return the text without ``[n]`` marks."""
-    return _MARK.sub("", text).strip()
+    return _MARK.sub("", text)
+
+
+def marked_end(text: str, end: int) -> int:
+    """Return the offset in ``text`` that becomes ``end`` in ``without_marks(text)``; a mark right there stays behind it."""
+    for mark in _MARK.finditer(text):
+        if mark.start() >= end:
+            break
+        end += len(mark.group())
+    return end
 
 
 def grounds(sentence: str, passages: Sequence[Chunk]) -> tuple[str, list[Support]]:
@@ -44,29 +58,68 @@ def grounds(sentence: str, passages: Sequence[Chunk]) -> tuple[str, list[Support
     return SUPPORTED if together else PARTLY, [held[position] for position in sorted(held)]
 
 
+class Citer:
+    """Cites an answer sentence by sentence, so that an answer can be cited while it is generated.
+
+    Each sentence is compared with the passages once, also where the whole answer is cited after its parts. Questions
+    ("Shall I ...?"), sentences that state nothing and ``formulas``, such as a greeting, need no citation.
+    """
+
+    def __init__(self, hits: Sequence[Hit], formulas: Collection[str] = ()) -> None:
+        """Take the passages, numbered from 1 as citations number them, and the sentences to leave alone."""
+        self._hits = hits
+        self._chunks = [hit.chunk for hit in hits]
+        self._formulas = formulas
+        self._grounds: dict[str, tuple[str, list[Support]]] = {}
+        self.text = ""
+        """What was added so far, with marks."""
+        self.citations: list[Citation] = []
+        """Of what was added so far; each says where its sentence is in ``text``."""
+
+    @property
+    def compared(self) -> int:
+        """How many sentences were compared with the passages."""
+        return len(self._grounds)
+
+    def add(self, text: str) -> str:
+        """Append whole sentences that have no marks; return them with ``[n]`` after each that is supported."""
+        before, at = len(self.text), 0
+        for start, end in sentence_spans(text):
+            sentence = text[start:end]
+            self.text += text[at:start]
+            span = (len(self.text), len(self.text) + len(sentence))
+            self.text += sentence
+            at = end
+            if sentence.strip() not in self._formulas and states_something(sentence):
+                self._cite(sentence, span)
+        self.text += text[at:]
+        return self.text[before:]
+
+    def whole(self, answer: str) -> tuple[str, tuple[Citation, ...]]:
+        """Return a whole answer as :func:`attach` does; what was added before is only saved work."""
+        citer = Citer(self._hits, self._formulas)
+        citer._grounds = self._grounds
+        citer.add(strip_marks(answer))
+        return citer.text, tuple(citer.citations)
+
+    def _cite(self, sentence: str, span: tuple[int, int]) -> None:
+        if sentence not in self._grounds:
+            self._grounds[sentence] = grounds(sentence, self._chunks)
+        level, found = self._grounds[sentence]
+        cited = [_citation(one, self._hits[one.position], level, span) for one in found]
+        self.citations += cited or [_none(span)]
+        self.text += "".join(f" [{one.position + 1}]" for one in found)
+
+
 def attach(
     answer: str, hits: Sequence[Hit], formulas: Collection[str] = ()
 ) -> tuple[str, tuple[Citation, ...]]:
     """Return the answer with ``[n]`` after each sentence that is borne out, and the citations of each factual one.
 
     ``n`` is the hit's position from 1. A sentence without support gets no mark and a citation with n 0. Each citation
-    says where its sentence stands in the returned answer. Questions ("Shall I ...?"), sentences that state nothing
-    and ``formulas``, such as a house's greeting, need no citation.
+    says where its sentence stands in the returned answer. See :class:`Citer` for what needs no citation.
     """
-    text = strip_marks(answer)
-    chunks = [hit.chunk for hit in hits]
-    marked, at = "", 0
-    citations: list[Citation] = []
-    for start, end in sentence_spans(text):
-        marked += text[at:start]
-        place, at = (len(marked), len(marked) + end - start), end
-        marked += text[start:end]
-        if text[start:end].strip() in formulas or not states_something(text[start:end]):
-            continue
-        level, found = grounds(text[start:end], chunks)
-        citations += [_citation(one, hits[one.position], level, place) for one in found] or [_none(place)]
-        marked += "".join(f" [{one.position + 1}]" for one in found)
-    return marked + text[at:], tuple(citations)
+    return Citer(hits, formulas).whole(answer)
 
 
 def states_something(sentence: str) -> bool:

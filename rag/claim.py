@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from rag.dates import Date, dates, without_dates
 from rag.facts import numbers, polarity
@@ -37,15 +38,20 @@ class Claim:
 
     @classmethod
     def of(cls, sentence: str) -> Claim:
-        """Take a sentence apart."""
-        dated = without_dates(sentence)
-        said = frozenset(word for word in content_words(dated) if not _FIGURE.fullmatch(word))
-        return cls(said, numbers(dated), dates(sentence), names(dated), quotes(sentence), denies(sentence))
+        """Return what a sentence claims; recent sentences of answers and passages are remembered."""
+        return _claim(sentence)
 
     @property
     def checkable(self) -> bool:
         """Whether it says enough to be looked up: two content words, or one with a number or a date."""
         return len(self.words) + bool(self.numbers or self.dates) > 1
+
+
+@lru_cache(maxsize=4096)
+def _claim(sentence: str) -> Claim:
+    dated = without_dates(sentence)
+    content = frozenset(word for word in content_words(dated) if not _FIGURE.fullmatch(word))
+    return Claim(content, numbers(dated), dates(sentence), names(dated), quotes(sentence), denies(sentence))
 
 
 def clauses(sentence: str) -> list[Claim]:

@@ -14,7 +14,7 @@ from typing import Any
 
 from rag.claim import Claim
 from rag.statement import Statement, alike, differs, particles
-from rag.types import Hit
+from rag.types import Hit, location
 from rag.words import content_words, sentence_spans, words
 
 ASKED, ASKED_ELSEWHERE = 0.5, 0.8
@@ -37,6 +37,10 @@ class Side:
     line_end: int
     quote: str
     """An exact substring of the chunk."""
+
+    def location(self) -> str:
+        """Return the document with its lines, as :func:`rag.types.location` formats them."""
+        return location(self.doc, None, self.line_start, self.line_end)
 
 
 @dataclass(frozen=True, slots=True)

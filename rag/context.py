@@ -39,19 +39,10 @@ class Passage:
         """Return "[n] title > heading (source:lines, date)" on one line and the text below."""
         chunk = self.hit.chunk
         about = clean.line(prefix(chunk.title, chunk.heading))
-        known = [source(chunk), clean.line(self.hit.date)]
+        known = [chunk.location(short=True), clean.line(self.hit.date)]
         if self.hit.expired:
             known.append(f"expired {clean.line(self.hit.valid_until)}")
         return f"[{self.n}] {about} ({', '.join(filter(None, known))})\n{self.text}"
-
-
-def source(chunk: Chunk) -> str:
-    """Return where a chunk stands: "fares.md:12-14", or "guide.pdf p. 3"."""
-    document = clean.line(chunk.doc)
-    if chunk.page:
-        return f"{document} p. {chunk.page}"
-    last = f"-{chunk.line_end}" if chunk.line_end > chunk.line_start else ""
-    return f"{document}:{chunk.line_start}{last}"
 
 
 def passages(hits: Sequence[Hit], max_tokens: int, count: Callable[[str], int], question: str = "") -> str:

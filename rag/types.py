@@ -10,8 +10,24 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from rag import clean
+
 PAGED = ("pdf", "pptx", "xlsx")
 """Media whose documents have numbered parts: pages, slides or sheets."""
+
+
+def location(doc: str, page: int | None, line_start: int, line_end: int, short: bool = False) -> str:
+    """Return a document with a page or with lines on one line: "guide.pdf, page 3" or "fares.md, lines 12–14".
+
+    ``short`` is the form that prompts use: "guide.pdf p. 3" or "fares.md:12-14".
+    """
+    document = clean.line(doc)
+    if page:
+        return f"{document} p. {page}" if short else f"{document}, page {page}"
+    several = line_end > line_start
+    if short:
+        return f"{document}:{line_start}-{line_end}" if several else f"{document}:{line_start}"
+    return f"{document}, lines {line_start}–{line_end}" if several else f"{document}, line {line_start}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +92,10 @@ class Chunk:
     line_start: int = 1
     line_end: int = 1
     page: int | None = None
+
+    def location(self, short: bool = False) -> str:
+        """Return the chunk's document with its page or lines, as :func:`location` formats them."""
+        return location(self.doc, self.page, self.line_start, self.line_end, short)
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +207,10 @@ class Citation:
     """Where the sentence begins in the answer as it is shown, marks included."""
     answer_end: int = 0
     """Where it ends, before its marks."""
+
+    def location(self, short: bool = False) -> str:
+        """Return the cited document with its page or lines, as :func:`location` formats them."""
+        return location(self.doc, self.page, self.line_start, self.line_end, short)
 
     def to_json(self) -> dict[str, Any]:
         """Return the citation as the JSON object that ``ask --json`` prints."""

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from runners.answer import Answer
-    from runners.execution import run_plan
-    from runners.opened import Run, load, run
+    from runners.execution import run, run_plan
+    from runners.opened import Run, load
     from runners.plan import Plan
 
 __all__ = ["Answer", "Plan", "Run", "load", "run", "run_plan"]
@@ -30,8 +30,8 @@ def __getattr__(name: str) -> Any:
 
     modules = {
         "runners.answer": ["Answer"],
-        "runners.execution": ["run_plan"],
-        "runners.opened": ["Run", "load", "run"],
+        "runners.execution": ["run", "run_plan"],
+        "runners.opened": ["Run", "load"],
         "runners.plan": ["Plan"],
         "rag.version": ["__version__"],
     }

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rag import clean
-from rag.cite import attach, strip_marks
+from rag.cite import Citer, strip_marks
 from rag.conflict import Conflict, conflicts
 from rag.links import inert
 from rag.types import Citation, Hit
@@ -20,6 +20,7 @@ from runners.prompting import Shots
 from runners.refusing import is_refusal
 from runners.retrieval import Finder, Found
 from runners.shapes import Message
+from runners.unfolding import StreamedAnswer
 
 NEAREST = 3
 """Passages offered with a refusal."""
@@ -195,9 +196,9 @@ def answer_in_pieces(
     retriever: Finder | None,
     shots: Shots = (),
 ) -> Running[str, None, Answer]:
-    """Yield the pieces of one answer as the model says them; return the answer that :func:`answer_all` gives.
+    """Yield the pieces of one answer while the model generates it; return the answer that :func:`answer_all` gives.
 
-    The pieces are what the model says: marks of its own are still in them, and no citation is yet.
+    The pieces are what is shown, ``marked`` of the answer: cited sentence by sentence, without marks of the model's own.
     """
     found = retriever.find([question.question])[0] if arm.retrieval and retriever is not None else None
     if found is not None and found.refuse:
@@ -205,12 +206,25 @@ def answer_in_pieces(
         yield refused.text
         return refused
     chat = put(plan, question, found, shots)
+    streamed = stream_of(plan, question, found)
     stream = generator.stream(chat, plan.max_new_tokens)
     try:
-        yield from stream
+        for piece in stream:
+            if shown := streamed.add(piece):
+                yield shown
     finally:
         stream.close()
-    return conclude(plan, question, found, chat, stream.completion)
+    answer = conclude(plan, question, found, chat, stream.completion, streamed.citer)
+    if rest := streamed.finish(answer.marked, clean.visible(answer.text)):
+        yield rest
+    return answer
+
+
+def stream_of(plan: Plan, question: Question, found: Found | None, plain: bool = False) -> StreamedAnswer:
+    """Return what an answer's pieces go through before they are shown; ``plain``: without citations."""
+    hits = found.hits if found else ()
+    cited = bool(hits) and not plain
+    return StreamedAnswer(hits, question.question, plan.prompts.formulas, cited, strip=True)
 
 
 def refusal(plan: Plan, question: Question, found: Found) -> Answer:
@@ -229,14 +243,24 @@ def put(plan: Plan, question: Question, found: Found | None, shots: Shots) -> li
 
 
 def conclude(
-    plan: Plan, question: Question, found: Found | None, chat: Sequence[Message], completion: Completion
+    plan: Plan,
+    question: Question,
+    found: Found | None,
+    chat: Sequence[Message],
+    completion: Completion,
+    citer: Citer | None = None,
 ) -> Answer:
-    """Return what a completion comes to: marks of its own taken out, citations put in, nothing that could be run."""
+    """Return what a completion comes to: marks of its own taken out, citations put in, nothing that could be run.
+
+    ``citer`` is the one that cited the answer while it was generated, with the same passages: what it compared is not
+    compared again.
+    """
     text = strip_marks(completion.text)
     refused = is_refusal(text, plan.prompts.refusals, plan.prompts.formulas)
     if found is None or not found.hits:
         return Answer(question, text, clean.visible(text), (), refused, found, tuple(chat), completion)
     shown = inert(text, [question.question, *(hit.chunk.text for hit in found.hits)])
-    marked, citations = (shown, ()) if refused else attach(shown, found.hits, plan.prompts.formulas)
+    citer = citer or Citer(found.hits, plan.prompts.formulas)
+    marked, citations = (shown, ()) if refused else citer.whole(shown)
     apart = () if refused else conflicts(question.question, found.hits)
     return Answer(question, text, marked, citations, refused, found, tuple(chat), completion, apart)

@@ -1,4 +1,4 @@
-"""What the steps of one run share: the plan, models, data, and whatever is loaded right now."""
+"""What the steps of one run share: its plan, models, data, and what is loaded of them."""
 
 from __future__ import annotations
 
@@ -100,8 +100,8 @@ def named_models(plan: Plan) -> list[dict[str, str]]:
 
 
 @dataclass
-class Bench:
-    """One run at work; heavy parts are loaded when first used, and only one model is held at a time."""
+class RunContext:
+    """A run with its plan, models and index, loaded when first used; only one model is in memory at a time."""
 
     plan: Plan
     run: RunFolder

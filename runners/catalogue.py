@@ -12,7 +12,7 @@ from runners.plan import EvaluateStep, TrainStep
 from runners.rundir import PLAN
 
 if TYPE_CHECKING:
-    from runners.desk import Desk
+    from runners.opened import RunSession
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,45 +35,45 @@ class Choice:
     """What requests must share to be decoded together: the weights, or the name where nothing is decoded here."""
 
 
-def catalogue(desk: Desk) -> tuple[dict[str, Choice], list[str]]:
+def catalogue(session: RunSession) -> tuple[dict[str, Choice], list[str]]:
     """Return what can be asked, the verdict's arm first, and the arms that are left out because they lack weights."""
-    made = int((desk.bench.run.path / PLAN).stat().st_mtime)
-    names = {arm.arm for arm in desk.plan.arms}
-    base = _called(desk.bench.base, names)
-    first = desk.winner()
+    made = int((session.folder.path / PLAN).stat().st_mtime)
+    names = {arm.arm for arm in session.plan.arms}
+    base = _called(session.context.base, names)
+    first = session.winner
     found: dict[str, Choice] = {}
     missing = []
-    for step in sorted(desk.plan.arms, key=lambda step: step.arm != first):
-        if step.weights and not _weights(desk, step.weights):
+    for step in sorted(session.plan.arms, key=lambda step: step.arm != first):
+        if step.weights and not _weights(session, step):
             missing.append(step.arm)
             continue
-        root = _called(desk.bench.base_of(step), names)
+        root = _called(session.context.base_of(step), names)
         parent = base if step.weights else None
-        shared = _shared(desk, step)
+        shared = _shared(session, step)
         found[step.arm] = Choice(step.arm, step, root, parent, created=made, together=shared)
     bare = EvaluateStep(arm=base)
-    found[base] = Choice(base, bare, base, raw=True, created=made, together=_shared(desk, bare))
-    for train in (step for step in desk.plan.steps if isinstance(step, TrainStep)):
+    found[base] = Choice(base, bare, base, raw=True, created=made, together=_shared(session, bare))
+    for train in (step for step in session.plan.steps if isinstance(step, TrainStep)):
         for seed in train.seeds:
-            folder = desk.bench.run.adapter(train.arm, seed)
+            folder = session.folder.adapter(train.arm, seed)
             if folder.exists() and folder.name not in found:
                 step = EvaluateStep(arm=folder.name)
-                shared = _shared(desk, step, folder)
+                shared = _shared(session, step, folder)
                 found[folder.name] = Choice(folder.name, step, base, base, folder, True, made, shared)
     return found, missing
 
 
-def _weights(desk: Desk, arm: str) -> Path | None:
-    folder = desk.bench.run.adapter(arm, desk.plan.train_step(arm).seeds[0])
-    return folder if folder.exists() else None
+def _weights(session: RunSession, step: EvaluateStep) -> Path | None:
+    folder = session.weights_folder(step)
+    return folder if folder and folder.exists() else None
 
 
-def _shared(desk: Desk, step: EvaluateStep, weights: Path | None = None) -> str:
-    base = desk.bench.base_of(step)
+def _shared(session: RunSession, step: EvaluateStep, weights: Path | None = None) -> str:
+    base = session.context.base_of(step)
     if step.classifier or not isinstance(base, Model):
         return step.arm
-    worn = weights or (_weights(desk, step.weights) if step.weights else None)
-    return f"{base.name} {worn.name if worn else ''}"
+    tuned = weights or _weights(session, step)
+    return f"{base.name} {tuned.name if tuned else ''}"
 
 
 def _called(base: Base, taken: set[str]) -> str:

@@ -15,7 +15,7 @@ from runners.fulfil import fulfil
 from runners.ticket import Errand, Late, Ticket, trouble
 
 if TYPE_CHECKING:
-    from runners.desk import Desk
+    from runners.opened import RunSession
 
 OnEvent = Callable[[dict[str, Any]], None] | None
 
@@ -42,16 +42,16 @@ class Hours:
 
 
 class Clerk:
-    """Takes requests from any thread and answers them on its own, which alone touches the desk's models.
+    """Takes requests from any thread and answers them on its own, which alone touches the session's models.
 
     The oldest request decides who is next; others for the same arm join it and pass those that wait for another. So
     nobody waits for more than the batches before him, and weights are switched no more often than needed. What an
     endpoint answers is waited for on other threads.
     """
 
-    def __init__(self, desk: Desk, hours: Hours | None = None, on_event: OnEvent = None) -> None:
-        """Take the desk; `start` opens the window."""
-        self.desk, self.hours, self._on_event = desk, hours or Hours(), on_event
+    def __init__(self, session: RunSession, hours: Hours | None = None, on_event: OnEvent = None) -> None:
+        """Take an opened run; `start` opens the window."""
+        self.session, self.hours, self._on_event = session, hours or Hours(), on_event
         self._line: deque[Ticket | Errand] = deque()
         self._bell = threading.Condition()
         self._closing = False
@@ -158,10 +158,10 @@ class Clerk:
             self._renew()
             if tickets:
                 self._tell(event="serve.turn", key=tickets[0].key)
-                fulfil(self.desk, tickets, self._tell, self._elsewhere)
+                fulfil(self.session, tickets, self._tell, self._elsewhere)
             for errand in open_ones:
                 if isinstance(errand, Errand):
-                    errand.end(errand.work(self.desk))
+                    errand.end(errand.work(self.session))
         except Exception as problem:  # the thread must outlive whatever a request brings about
             for request in open_ones:
                 request.end(problem)
@@ -191,8 +191,8 @@ class Clerk:
     def _renew(self) -> None:
         """Take a newer generation of the index; where that cannot be opened, the old one goes on answering."""
         try:
-            if self.desk.bench.renew():
-                self._tell(event="serve.index", generation=self.desk.bench.index.generation)
+            if self.session.context.renew():
+                self._tell(event="serve.index", generation=self.session.context.index.generation)
             self.stale = ""
         except (Problem, OSError) as problem:
             known, self.stale = self.stale, str(problem)

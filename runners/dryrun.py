@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from runners import crowd, judging, outfit, preflight, rehearsal, room, steps
-from runners.bench import Bench
+from runners.bench import RunContext
 from runners.chat import Chat
 from runners.data import Example
 from runners.hybrid import retrieval_rows
@@ -50,7 +50,7 @@ class Took:
 class DryRun:
     """Measures the steps of one bench in order; answers of arms with the same prompt are measured once."""
 
-    bench: Bench
+    bench: RunContext
     started: float = field(default_factory=time.monotonic)
     _index: str = "the index was not built"
     """Why there is no index; "" once it is built."""

@@ -12,11 +12,11 @@ from rag.errors import BadInput
 from rag.generations import current
 from runners import leakage, steps, trial, untuned
 from runners.data import Question, load_questions
-from runners.desk import Desk
-from runners.execution import read_data
+from runners.dataset import read_data
+from runners.opened import RunSession, open_session
 from runners.plan import EvaluateStep
-from runners.rundir import EVALS, INDEX, OnEvent, read_lines
-from runners.trial import ANSWERS, SCORES, ArmScores
+from runners.rundir import EVALS, INDEX, SCORES, OnEvent, read_lines
+from runners.trial import ANSWERS, ArmScores
 
 UNCHECKED = "whether the run was trained on these questions is not checked"
 
@@ -62,37 +62,37 @@ def evaluate(
     default a folder of the run named after the questions, and none is asked twice from the same index. Raises BadInput
     for a broken or unfinished run or file, an unknown arm, and questions that are among the training rows.
     """
-    desk = Desk(path, on_event)
-    chosen = tuple(dict.fromkeys(map(desk.arm, arms))) or desk.plan.arms
+    session = open_session(path, on_event)
+    chosen = tuple(dict.fromkeys(map(session.arm, arms))) or session.plan.arms
     if not chosen:
         raise BadInput(f"{path} has no arms to ask", "measure some: evaluate steps in its plan")
-    asked = read_asked(desk, file)
+    asked = read_asked(session, file)
     folder = out or path / EVALS / f"{file.stem}-{sha256_file(file)[:8]}"
     with writer_lock(folder), writing_into(folder):
         for number, arm in enumerate(chosen):
-            _answer(desk, arm, asked.questions, folder, on_event, (number + 1, len(chosen)))
-        house = untuned.recall_house(desk.bench)
+            _answer(session, arm, asked.questions, folder, on_event, (number + 1, len(chosen)))
+        house = untuned.recall_house(session.context)
         found = trial.score_trial(
-            desk.plan.model_copy(update={"steps": _with_arms(desk, chosen)}), asked.questions,
-            read_lines(folder / ANSWERS), lambda q: steps.gold_text(desk.bench, q), house.score if house else None,
+            session.plan.model_copy(update={"steps": _with_arms(session, chosen)}), asked.questions,
+            read_lines(folder / ANSWERS), lambda q: steps.gold_text(session.context, q), house.score if house else None,
         )  # fmt: skip
         trial.write_scores(found, folder / SCORES)
-    return Evaluation(folder, asked, tuple(found), current(path / INDEX) if desk.plan.index else 0)
+    return Evaluation(folder, asked, tuple(found), current(path / INDEX) if session.plan.index else 0)
 
 
-def read_asked(desk: Desk, file: Path) -> Asked:
+def read_asked(session: RunSession, file: Path) -> Asked:
     """Read questions and hold them against the run's own data, where that is still there.
 
     BadInput for questions that also occur in the training rows or the instructions; near repeats are left out.
     """
     questions = load_questions(file)
     try:
-        examples, split = read_data(desk.plan)
+        examples, split = read_data(session.plan)
     except BadInput as reason:
         return Asked(questions, unchecked=f"{UNCHECKED}: {reason.message}")
-    desk.bench.examples = examples
-    lenient = desk.plan.data.model_copy(update={"near_repeats": "leave_out"})
-    guarded = leakage.guard(desk.plan.model_copy(update={"data": lenient}), examples, questions, file)
+    session.context.examples = examples
+    lenient = session.plan.data.model_copy(update={"near_repeats": "leave_out"})
+    guarded = leakage.guard(session.plan.model_copy(update={"data": lenient}), examples, questions, file)
     texts = [{q.question for q in half} for half in (split.dev, split.test)]
     dev, test = (sum(q.question in half for q in guarded.questions) for half in texts)
     if not guarded.questions:
@@ -103,29 +103,42 @@ def read_asked(desk: Desk, file: Path) -> Asked:
 
 
 def _answer(
-    desk: Desk, arm: EvaluateStep, questions: Sequence[Question], folder: Path, on_event: OnEvent, at: tuple[int, int]
-) -> None:  # fmt: skip
+    session: RunSession,
+    arm: EvaluateStep,
+    questions: Sequence[Question],
+    folder: Path,
+    on_event: OnEvent,
+    at: tuple[int, int],
+) -> None:
     """Let an arm answer what it has not answered yet, with each of its seeds' weights."""
-    plan = desk.plan
+    plan = session.plan
     seeds = plan.train_step(arm.weights).seeds if arm.weights else (plan.seed,)
     name = f"evaluate:{arm.arm}"
     if on_event:
         on_event({"event": "step.start", "step": name, "number": at[0], "total": at[1]})
     made_from = {
         "plan": plan.digest(), "questions": [asdict(q) for q in questions],
-        "generation": current(desk.bench.run.path / INDEX) if arm.retrieval else 0,
+        "generation": current(session.folder.path / INDEX) if arm.retrieval else 0,
     }  # fmt: skip
     trial.keep_current(folder, arm.arm, sha256_text(canonical_json(made_from)))
     kept = {(row["seed"], row["id"]) for row in read_lines(folder / ANSWERS) if row["arm"] == arm.arm}
     for seed in (s for s in seeds if any((s, q.id) not in kept for q in questions)):
-        worn, generator = desk.ready(arm, seed)
+        prepared, generator = session.ready(arm, seed)
         trial.run_arm(
-            worn.plan, arm, seed, questions, generator, worn.finder, worn.shots, folder / ANSWERS, on_event
+            prepared.plan,
+            arm,
+            seed,
+            questions,
+            generator,
+            prepared.finder,
+            prepared.shots,
+            folder / ANSWERS,
+            on_event,
         )
     rows = [row for row in read_lines(folder / ANSWERS) if row["arm"] == arm.arm]
     if on_event:
         on_event({"event": "step.end", "step": name, "cut": sum(row["finish"] == "length" for row in rows)})
 
 
-def _with_arms(desk: Desk, chosen: Sequence[EvaluateStep]) -> tuple[Any, ...]:
-    return tuple(s for s in desk.plan.steps if not isinstance(s, EvaluateStep) or s in chosen)
+def _with_arms(session: RunSession, chosen: Sequence[EvaluateStep]) -> tuple[Any, ...]:
+    return tuple(s for s in session.plan.steps if not isinstance(s, EvaluateStep) or s in chosen)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from rag.durable import append_line, append_lines, canonical_json, sha256_text
 from runners import instructions
-from runners.bench import Bench, identity
+from runners.bench import RunContext, identity
 from runners.plan import EvaluateStep, Plan
 from runners.rundir import TRIAL, read_lines
 
@@ -42,7 +42,7 @@ def check(plan: Plan) -> None:
         instructions.read(plan.forgetting.file, plan.forgetting.prompts, plan.seed)
 
 
-def inputs(bench: Bench) -> Row:
+def inputs(bench: RunContext) -> Row:
     """Return what the measurement is made from; it is taken again when any of it changed."""
     from runners.steps import inputs as made_from
 
@@ -56,7 +56,7 @@ def inputs(bench: Bench) -> Row:
     }
 
 
-def measure(bench: Bench) -> Row:
+def measure(bench: RunContext) -> Row:
     """Take every loss and reply that the journal does not hold yet, and return the table of drops."""
     from runners import neutral
 
@@ -85,7 +85,7 @@ def measure(bench: Bench) -> Row:
 
 
 def _take(
-    bench: Bench, name: str, key: str, generator: LocalGenerator, texts: Sequence[str],
+    bench: RunContext, name: str, key: str, generator: LocalGenerator, texts: Sequence[str],
     asked: Sequence[instructions.Prompt],
 ) -> None:  # fmt: skip
     """Put what is missing of one set of weights into the journal, batch by batch."""

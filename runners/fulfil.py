@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from rag.clean import visible
 from rag.errors import BadInput
-from runners.answer import Answer, conclude, put, refusal
+from runners.answer import Answer, conclude, put, refusal, stream_of
 from runners.completion import Completion, Generator
 from runners.data import Question
 from runners.endpoint import Unwelcome
@@ -17,11 +17,11 @@ from runners.plan import Plan
 from runners.retrieval import Found
 from runners.shapes import Message
 from runners.ticket import Late, Reply, Ticket, Unusable, trouble, usable
-from runners.unfolding import Unfolding
+from runners.unfolding import StreamedAnswer
 
 if TYPE_CHECKING:
-    from runners.desk import Desk
     from runners.generate import LocalGenerator
+    from runners.opened import RunSession
     from runners.together import Row
 
 Elsewhere = Callable[[Ticket, Callable[[], None]], None]
@@ -37,7 +37,7 @@ class Due:
     ticket: Ticket
     prompt: Sequence[Message] | str
     plan: Plan
-    unfolding: Unfolding
+    streamed: StreamedAnswer
     tell: Tell
     found: Found | None = None
 
@@ -51,7 +51,7 @@ class Due:
         if self.ticket.ended or not self.ticket.pieces:
             return
         try:
-            if shown := self.unfolding.add(piece):
+            if shown := self.streamed.add(piece):
                 self.ticket.on_piece(shown)
         except Exception as problem:
             self.fail(problem)
@@ -76,13 +76,13 @@ class Due:
         whole = words = visible(completion.text)
         if isinstance(ticket.asked, Question):
             chat = [] if isinstance(self.prompt, str) else self.prompt
-            answer = conclude(self.plan, ticket.asked, self.found, chat, completion)
+            answer = conclude(self.plan, ticket.asked, self.found, chat, completion, self.streamed.citer)
             words = visible(answer.text)
             whole = words if ticket.plain else answer.marked
-        _end(ticket, self.unfolding, whole, words, completion, answer)
+        _end(ticket, self.streamed, whole, words, completion, answer)
 
 
-def fulfil(desk: Desk, tickets: Sequence[Ticket], tell: Tell, elsewhere: Elsewhere) -> None:
+def fulfil(session: RunSession, tickets: Sequence[Ticket], tell: Tell, elsewhere: Elsewhere) -> None:
     """Answer tickets that can be decoded together; each hears its pieces and its end.
 
     Those that an endpoint answers are handed over to `elsewhere` once their passages are found. What is wrong with
@@ -93,7 +93,7 @@ def fulfil(desk: Desk, tickets: Sequence[Ticket], tell: Tell, elsewhere: Elsewhe
     for name in dict.fromkeys(ticket.choice.id for ticket in tickets):
         alike = [ticket for ticket in tickets if ticket.choice.id == name]
         try:
-            more, generator = (_as_it_is if alike[0].choice.raw else _of_arm)(desk, alike, tell)
+            more, generator = (_as_it_is if alike[0].choice.raw else _of_arm)(session, alike, tell)
             due += more
         except Exception as problem:
             _fail(alike, problem, tell)
@@ -117,35 +117,35 @@ def _fail(tickets: Sequence[Ticket], problem: Exception, tell: Tell) -> None:
         tell(event="serve.trouble", reason=reason)
 
 
-def _as_it_is(desk: Desk, tickets: Sequence[Ticket], tell: Tell) -> tuple[list[Due], Generator]:
+def _as_it_is(session: RunSession, tickets: Sequence[Ticket], tell: Tell) -> tuple[list[Due], Generator]:
     """Chats and texts go to the model as they came."""
     choice = tickets[0].choice
     with usable(f"the model {choice.id!r}"):
-        generator = desk.bench.generator(choice.weights, choice.step)
+        generator = session.context.generator(choice.weights, choice.step)
     asked = [cast("Sequence[Message] | str", ticket.asked) for ticket in tickets]
-    return [Due(t, a, desk.plan, Unfolding(), tell) for t, a in zip(tickets, asked, strict=True)], generator
+    due = [Due(t, a, session.plan, StreamedAnswer(), tell) for t, a in zip(tickets, asked, strict=True)]
+    return due, generator
 
 
-def _of_arm(desk: Desk, tickets: Sequence[Ticket], tell: Tell) -> tuple[list[Due], Generator]:
+def _of_arm(session: RunSession, tickets: Sequence[Ticket], tell: Tell) -> tuple[list[Due], Generator]:
     """Look up what each question is given; those that the documents do not answer are refused now."""
     step = tickets[0].choice.step
     with usable(f"the model {tickets[0].choice.id!r}"):
-        worn, generator = desk.ready(step)
+        prepared, generator = session.ready(step)
     asked = [cast(Question, ticket.asked) for ticket in tickets]
     found: list[Found | None] = [None] * len(asked)
-    if step.retrieval and worn.finder is not None:
+    if step.retrieval and prepared.finder is not None:
         with usable("the index"):
-            found = list(worn.finder.find([question.question for question in asked]))
+            found = list(prepared.finder.find([question.question for question in asked]))
     due = []
     for ticket, question, brought in zip(tickets, asked, found, strict=True):
-        cited = bool(brought and brought.hits) and not ticket.plain
-        unfolding = Unfolding(brought.hits if brought else (), question.question, cited, strip=True)
+        streamed = stream_of(prepared.plan, question, brought, ticket.plain)
         if brought is not None and brought.refuse:
-            answer = refusal(worn.plan, question, brought)
-            _end(ticket, unfolding, answer.marked, answer.text, answer.completion, answer)
+            answer = refusal(prepared.plan, question, brought)
+            _end(ticket, streamed, answer.marked, answer.text, answer.completion, answer)
         else:
-            chat = put(worn.plan, question, brought, worn.shots)
-            due.append(Due(ticket, chat, worn.plan, unfolding, tell, brought))
+            chat = put(prepared.plan, question, brought, prepared.shots)
+            due.append(Due(ticket, chat, prepared.plan, streamed, tell, brought))
     return due, generator
 
 
@@ -211,13 +211,13 @@ def _followed(one: Due, generator: Any) -> Completion:
 
 def _end(
     ticket: Ticket,
-    unfolding: Unfolding,
+    streamed: StreamedAnswer,
     whole: str,
     words: str,
     completion: Completion,
     answer: Answer | None,
 ) -> None:
-    if ticket.pieces and (rest := unfolding.finish(whole, words)):
+    if ticket.pieces and (rest := streamed.finish(whole, words)):
         ticket.on_piece(rest)
     cut = ticket.late() and completion.finish == "length"
-    ticket.end(Reply(whole, completion, answer, cut, unfolding.shown if ticket.pieces else whole))
+    ticket.end(Reply(whole, completion, answer, cut, streamed.shown if ticket.pieces else whole))

@@ -17,7 +17,7 @@ from rag.durable import append_line, canonical_json, sha256_text, write_text, wr
 from rag.errors import Problem
 from rag.fence import mark
 from runners import models
-from runners.bench import Bench
+from runners.bench import RunContext
 from runners.completion import Completion, Generator
 from runners.data import Question
 from runners.plan import Plan
@@ -55,7 +55,7 @@ class Task:
         return sha256_text(canonical_json([judge, self.question, self.b, self.chosen_first, list(self.chat)]))
 
 
-def judge_trial(bench: Bench) -> None:
+def judge_trial(bench: RunContext) -> None:
     """Ask the plan's judge what it was not asked yet; a judge that fails is told, and leaves the trial as it is."""
     plan = bench.plan
     if plan.judge is None:
@@ -132,7 +132,7 @@ def read(reply: str) -> str | None:
     return None
 
 
-def keep_open(tasks: Sequence[Task], judge: str, path: Path, bench: Bench | None = None) -> list[Task]:
+def keep_open(tasks: Sequence[Task], judge: str, path: Path, bench: RunContext | None = None) -> list[Task]:
     """Return the tasks that are still to be asked; with a bench, write the equal pairs' ties and drop old rows."""
     rows = read_lines(path)
     wanted = {task.key(judge): task for task in tasks}
@@ -178,7 +178,7 @@ def _row(key: str, task: Task, said: str, word: str | None) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _remote(bench: Bench) -> Any:
+def _remote(bench: RunContext) -> Any:
     from runners.post import Limits
     from runners.remote import RemoteGenerator
 

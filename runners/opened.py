@@ -1,4 +1,4 @@
-"""A run from Python: carry out a plan, open what it left, ask it."""
+"""A run folder opened to be read and asked: :class:`Run` for Python, :class:`RunSession` for the verbs and the server."""
 
 from __future__ import annotations
 
@@ -7,30 +7,174 @@ from collections.abc import Generator as Running
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
-from rag.errors import BadInput, UsageProblem
+from rag.errors import BadInput
 from runners import notebook
-from runners.answer import Answer
-from runners.desk import Desk
-from runners.plan import EvaluateStep, Plan, read_plan
-from runners.rundir import TRIAL, OnEvent, RunFolder, open_run, read_run_plan
-from runners.trial import SCORES
+from runners.answer import Answer, answer_all, answer_in_pieces
+from runners.bench import RunContext
+from runners.completion import Generator
+from runners.data import Example, Question
+from runners.dataset import read_examples
+from runners.outfit import PreparedArm, needs_embedder, passages, recall
+from runners.plan import EvaluateStep, Plan
+from runners.recorded import Recorded
+from runners.rundir import SCORES, TRIAL, OnEvent, RunFolder, open_run, read_report, read_run_plan
+from runners.shapes import Message
+
+
+class RunSession:
+    """An opened run: its plan, report, arms and their weights, and the models it was made with.
+
+    The files are checked against the run's manifest when something of them is first asked for; models are obtained
+    with :attr:`context`, loaded at the first question and kept.
+    """
+
+    def __init__(
+        self, folder: RunFolder, plan: Plan, on_event: OnEvent = None, model: Path | None = None
+    ) -> None:
+        """Take a run folder and its plan; ``model`` is the folder of its base, where the plan's path is outdated."""
+        self.folder = folder
+        self.plan = plan
+        self._on_event = on_event
+        self._model = model
+        self._checked = False
+        self._prepared: dict[str, PreparedArm] = {}
+
+    @classmethod
+    def open(cls, path: Path, on_event: OnEvent = None, model: Path | None = None) -> RunSession:
+        """Read a run's plan, and nothing else yet; BadInput when there is no run at ``path`` or no plan in it."""
+        folder = open_run(path)
+        return cls(folder, read_run_plan(folder.path), on_event, model)
+
+    def check(self) -> None:
+        """Check the files against the run's manifest, once; BadInput names a file that differs."""
+        if not self._checked:
+            self.folder.check()
+            self._checked = True
+
+    @property
+    def report(self) -> dict[str, Any]:
+        """The report as it is now, {} before there is one; BadInput when it is damaged."""
+        return read_report(self.folder.path)
+
+    @property
+    def winner(self) -> str:
+        """The arm the verdict chose; before a verdict the plan's choice."""
+        report = self.report
+        return str(report["verdict"]["winner"]) if report else self.plan.choice
+
+    def arm(self, name: str | None = None) -> EvaluateStep:
+        """Return the arm of this name, by default the winner; BadInput, listing the arms, when there is none."""
+        self.check()
+        wanted = name or self.winner
+        for step in self.plan.arms:
+            if step.arm == wanted:
+                return step
+        known = ", ".join(step.arm for step in self.plan.arms) or "none"
+        raise BadInput(f"this run has no arm {wanted!r}", f"its arms: {known}")
+
+    def seed(self, arm: EvaluateStep, seed: int | None = None) -> int | None:
+        """Return the seed of an arm's weights, by default the first trained one; None for an arm without weights.
+
+        BadInput when no weights were to be trained with this seed.
+        """
+        if not arm.weights:
+            return None
+        seeds = self.plan.train_step(arm.weights).seeds
+        if seed is not None and seed not in seeds:
+            known = ", ".join(map(str, seeds))
+            raise BadInput(f"the arm {arm.arm} has no weights of seed {seed}", f"its seeds: {known}")
+        return seeds[0] if seed is None else seed
+
+    def weights_folder(self, arm: EvaluateStep, seed: int | None = None) -> Path | None:
+        """Return the folder that an arm's weights have, whether or not they are trained; None for an arm without."""
+        found = self.seed(arm, seed)
+        return self.folder.adapter(arm.weights, found) if arm.weights and found is not None else None
+
+    def weights(self, arm: EvaluateStep, seed: int | None = None) -> Path | None:
+        """Return the folder of an arm's weights; None for an arm without, BadInput when the run lacks them."""
+        folder = self.weights_folder(arm, seed)
+        if folder is not None and not folder.is_dir():
+            raise BadInput(
+                f"the run has no weights for the arm {arm.arm} ({folder.name} is missing)",
+                f"finish it with: tunewise run {self.folder.path} --resume",
+            )
+        return folder
+
+    @cached_property
+    def recorded(self) -> Recorded:
+        """The models named in the run's log; UsageProblem when a folder was given for a base that has none."""
+        return Recorded(self.folder, self.plan, self._model, self._on_event)
+
+    @cached_property
+    def context(self) -> RunContext:
+        """The models and the index that answer; BadInput when a model is not the one the run was made with."""
+        self.check()
+        bases = self.recorded.bases()
+        embedder = self.recorded.embedder() if needs_embedder(self.plan) else None
+        return RunContext(self.plan, self.folder, bases[self.plan.model.name], embedder, bases=bases)
+
+    def ask(
+        self,
+        questions: list[str],
+        arm: EvaluateStep,
+        history: tuple[Message, ...] = (),
+        seed: int | None = None,
+    ) -> list[Answer]:
+        """Answer questions with one arm; ``history`` is the turns before them."""
+        asked = [Question(f"ask-{n}", text, history=history) for n, text in enumerate(questions)]
+        prepared, generator = self.ready(arm, seed)
+        return answer_all(prepared.plan, arm, asked, generator, prepared.finder, prepared.shots)
+
+    def stream(
+        self, question: str, arm: EvaluateStep, history: tuple[Message, ...] = ()
+    ) -> Running[str, None, Answer]:
+        """Yield the pieces of one answer while the model generates them; return the answer with its citations."""
+        asked = Question("ask-0", question, history=history)
+        prepared, generator = self.ready(arm)
+        return answer_in_pieces(prepared.plan, arm, asked, generator, prepared.finder, prepared.shots)
+
+    def ready(self, arm: EvaluateStep, seed: int | None = None) -> tuple[PreparedArm, Generator]:
+        """Return an arm's instructions, examples and passages, and the generator with the weights of this seed."""
+        context = self.context
+        weights = self.weights(arm, seed)
+        if arm.arm not in self._prepared:
+            self._prepared[arm.arm] = recall(context, arm, self._examples)
+        # The index may have a newer generation since the last question.
+        prepared = replace(self._prepared[arm.arm], finder=passages(context, arm))
+        return prepared, context.generator(weights, arm)
+
+    def _examples(self) -> tuple[Example, ...]:
+        file = self.plan.data.examples
+        if file is not None and not file.exists():
+            raise BadInput(
+                f"the arm shows examples of {file}, which is not there",
+                "put them back in that place, or ask an arm that shows none: --arm ARM",
+            )
+        return read_examples(self.plan)
 
 
 class Run:
     """A run folder, ready to be asked; models are loaded at the first question and kept."""
 
-    def __init__(
-        self, folder: RunFolder, plan: Plan, on_event: OnEvent = None, model: Path | None = None
-    ) -> None:
-        """Put the parts together; use `load` or `run`."""
-        self.folder = folder
-        self.plan = plan
-        self._on_event, self._model = on_event, model
+    def __init__(self, session: RunSession) -> None:
+        """Wrap an opened run; use `load` or `run`."""
+        self._session = session
+
+    @property
+    def folder(self) -> RunFolder:
+        """The run's files."""
+        return self._session.folder
+
+    @property
+    def plan(self) -> Plan:
+        """The plan that was carried out."""
+        return self._session.plan
 
     @property
     def path(self) -> Path:
-        """Where the run lies."""
+        """The path of the run folder."""
         return self.folder.path
 
     @property
@@ -40,28 +184,21 @@ class Run:
 
     def arm(self, name: str | None = None) -> EvaluateStep:
         """The arm of this name; by default the verdict's winner. BadInput, listing the arms, when there is none."""
-        return self.desk.arm(name)
+        return self._session.arm(name)
 
     def ask(self, question: str, arm: str | None = None) -> Answer:
         """Answer a question with citations, with the arm the verdict chose or the one named.
 
         Raises BadInput for an empty question, an unknown arm, and a run that is damaged or lacks the arm's weights.
         """
-        if not question.strip():
-            raise BadInput("the question is empty", 'ask something: tunewise ask RUN "When does it open?"')
+        _check_asked(question)
         chosen = self.arm(arm)
-        return replace(self.desk.ask([question], chosen)[0], arm=chosen.arm)
+        return replace(self._session.ask([question], chosen)[0], arm=chosen.arm)
 
     def stream(self, question: str, arm: str | None = None) -> Running[str, None, Answer]:
-        """Yield the pieces of an answer as the model says them; return the answer that :meth:`ask` gives."""
-        if not question.strip():
-            raise BadInput("the question is empty", 'ask something: tunewise ask RUN "When does it open?"')
-        return self.desk.stream(question, self.arm(arm))
-
-    @cached_property
-    def desk(self) -> Desk:
-        """What answers: the run checked against its manifest, its models obtained."""
-        return Desk(self.path, self._on_event, self._model)
+        """Yield an answer in pieces as the model generates it, cited; return the answer that :meth:`ask` gives."""
+        _check_asked(question)
+        return self._session.stream(question, self.arm(arm))
 
     def scores(self) -> dict[str, float]:
         """Return the mean combined score of each arm, best first; {} before the trial was scored."""
@@ -91,37 +228,25 @@ class Run:
         return f"<div>{head}{notebook.table(('arm', 'combined'), rows)}</div>"
 
 
-def run(
-    plan: Plan | Path | str,
-    out: Path | str | None = None,
-    *,
-    resume: bool = False,
-    overwrite: bool = False,
-    quick: bool = False,
-    only: str | None = None,
-    on_event: OnEvent = None,
-) -> Run:
-    """Carry out a plan (or the file of one) into a folder, by default ``runs/NAME``, and return the run.
+def open_session(path: Path, on_event: OnEvent = None, model: Path | None = None) -> RunSession:
+    """Open a run to be asked: its files are checked and its models obtained now, and loaded at the first question.
 
-    ``resume`` goes on after the last finished step, ``overwrite`` starts again, ``quick`` takes fewer rows and
-    questions, ``only`` runs one step; ``on_event`` hears what happens. Raises UsageProblem for a folder that
-    exists, BadInput for bad data or leaking questions, CannotRun when this machine cannot do it.
+    ``model`` is the folder of the run's base, where it is elsewhere than the plan says. BadInput when ``path`` is
+    no run, a file differs from the manifest, or a model is not the one the run was made with.
     """
-    from runners import execution
-
-    if resume and overwrite:
-        raise UsageProblem("resume and overwrite exclude each other", "choose one")
-    plan = plan if isinstance(plan, Plan) else read_plan(Path(plan))
-    plan = execution.quick(plan) if quick else plan
-    place = Path(out) if out is not None else Path("runs") / plan.name
-    folder = execution.run_plan(plan, place, resume, overwrite, only, on_event)
-    return Run(folder, plan, on_event)
+    session = RunSession.open(path, on_event, model)
+    _ = session.context
+    return session
 
 
 def load(path: Path | str, on_event: OnEvent = None, model: Path | str | None = None) -> Run:
     """Open a run folder; BadInput when there is none at ``path`` or its plan cannot be read.
 
-    ``model`` is the folder of the run's base, where that lies elsewhere than the plan says.
+    ``model`` is the folder of the run's base, where it is elsewhere than the plan says.
     """
-    folder = open_run(Path(path))
-    return Run(folder, read_run_plan(folder.path), on_event, Path(model) if model else None)
+    return Run(RunSession.open(Path(path), on_event, Path(model) if model else None))
+
+
+def _check_asked(question: str) -> None:
+    if not question.strip():
+        raise BadInput("the question is empty", 'ask something: tunewise ask RUN "When does it open?"')

@@ -14,8 +14,8 @@ from typing import Any
 
 from rag.durable import MANIFEST, append_line, sha256_file, sha256_text
 from rag.errors import BadInput
-from runners.bench import Bench
-from runners.desk import Desk
+from runners.bench import RunContext
+from runners.opened import open_session
 from runners.plan import Plan
 from runners.rundir import INDEX, TRIAL, OnEvent, RunFolder, read_lines
 from runners.staleness import (
@@ -69,25 +69,25 @@ def try_update(run: RunFolder, update: Path, on_event: OnEvent = None) -> dict[s
     What an earlier test of the same update asked is not asked again. BadInput as :func:`check`. The run is left
     unsealed: the report that is written next seals it.
     """
-    desk = Desk(run.path, on_event)
-    plan = desk.plan
+    session = open_session(run.path, on_event)
+    plan = session.plan
     questions, asked = check(plan, update), arms(plan)
-    frozen = [arm for arm in asked if not desk.arm(arm).retrieval]
+    frozen = [arm for arm in asked if not session.arm(arm).retrieval]
     moving = [arm for arm in asked if arm not in frozen]
     journal = f"stale-{_digest(run, update)[:12]}.jsonl"
     run.unseal()
-    ask_stale(desk, questions, asked, "before", journal)
+    ask_stale(session, questions, asked, "before", journal)
     _repeat(run.path / TRIAL / journal, frozen)
     assert plan.data.documents is not None
-    with _updated(desk.bench, plan.data.documents, update / DOCUMENTS):
-        ask_stale(desk, questions, moving, "after", journal)
+    with _updated(session.context, plan.data.documents, update / DOCUMENTS):
+        ask_stale(session, questions, moving, "after", journal)
     table = staleness(run.path, questions, asked, journal)
     keep(run.path, table)
     return table
 
 
 @contextmanager
-def _updated(bench: Bench, documents: Path, update: Path) -> Iterator[None]:
+def _updated(bench: RunContext, documents: Path, update: Path) -> Iterator[None]:
     """Let the bench search an updated copy of its index within the block."""
     from rag.index import Index
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from rag.errors import BadInput
 from runners.audition import Stage, audition, read_choice, with_instructions
 from runners.bank import Candidate, Nearest, candidates
-from runners.bench import Bench, identity
+from runners.bench import RunContext, identity
 from runners.data import Example, Question
 from runners.models import Model
 from runners.plan import EvaluateStep, Plan
@@ -19,7 +19,7 @@ from runners.rundir import TRIAL
 
 
 @dataclass(frozen=True, slots=True)
-class Outfit:
+class PreparedArm:
     """An arm made ready to answer."""
 
     plan: Plan
@@ -29,12 +29,12 @@ class Outfit:
 
 
 def prepare(
-    bench: Bench, step: EvaluateStep, weights: Path | None, gold: Callable[[Question], str]
-) -> Outfit:
+    bench: RunContext, step: EvaluateStep, weights: Path | None, gold: Callable[[Question], str]
+) -> PreparedArm:
     """Make an arm ready for the trial; a bank that is to be chosen is chosen now, on dev questions."""
     finder = passages(bench, step)
     if step.bank != "chosen":
-        return Outfit(bench.plan, shown(bench, step, bench.examples), finder)
+        return PreparedArm(bench.plan, shown(bench, step, bench.examples), finder)
     dev = bench.split.dev
     own = bool(dev) and all(question.system for question in dev)
     stage = Stage(
@@ -46,14 +46,14 @@ def prepare(
     return _chosen(bench.plan, found, finder)
 
 
-def recall(bench: Bench, step: EvaluateStep, examples: Callable[[], tuple[Example, ...]]) -> Outfit:
+def recall(bench: RunContext, step: EvaluateStep, examples: Callable[[], tuple[Example, ...]]) -> PreparedArm:
     """Make an arm ready as it was in the trial; `examples` reads them, where they are needed.
 
     BadInput when the arm's bank was to be chosen and the trial has not got that far.
     """
     finder = passages(bench, step)
     if step.bank != "chosen":
-        return Outfit(bench.plan, shown(bench, step, examples()) if step.shots else (), finder)
+        return PreparedArm(bench.plan, shown(bench, step, examples()) if step.shots else (), finder)
     kept = read_choice(bench.run.path / TRIAL, step.arm)
     if kept is None:
         raise BadInput(
@@ -63,14 +63,14 @@ def recall(bench: Bench, step: EvaluateStep, examples: Callable[[], tuple[Exampl
     return _chosen(bench.plan, Candidate.from_json(kept["chosen"]), finder)
 
 
-def shown(bench: Bench, step: EvaluateStep, examples: tuple[Example, ...]) -> Shots:
+def shown(bench: RunContext, step: EvaluateStep, examples: tuple[Example, ...]) -> Shots:
     """The examples of an arm whose bank is fixed, or that looks the nearest up."""
     if step.bank == "similar":
         return Nearest(examples, bench.embedder, step.shots)
     return choose_shots(examples, step.shots, bench.plan.seed)
 
 
-def passages(bench: Bench, step: EvaluateStep) -> Finder | None:
+def passages(bench: RunContext, step: EvaluateStep) -> Finder | None:
     """What brings an arm's passages: the run's retriever, or all of its index; None for an arm without."""
     if not step.retrieval:
         return None
@@ -82,5 +82,5 @@ def passages(bench: Bench, step: EvaluateStep) -> Finder | None:
     return Whole(bench.index, control_tokens(base.folder if isinstance(base, Model) else None))
 
 
-def _chosen(plan: Plan, found: Candidate, finder: Finder | None) -> Outfit:
-    return Outfit(with_instructions(plan, found.system), found.shots, finder)
+def _chosen(plan: Plan, found: Candidate, finder: Finder | None) -> PreparedArm:
+    return PreparedArm(with_instructions(plan, found.system), found.shots, finder)

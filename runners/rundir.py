@@ -30,6 +30,8 @@ from runners.plan import Plan, parse_plan, write_plan
 OnEvent = Callable[[dict[str, Any]], None] | None
 PLAN, EVENTS, INDEX, TRIAL, REPORT = "plan.yaml", "events.jsonl", "index", "trial", "report.json"
 EVALS = "evals"
+SCORES = "scores.json"
+"""In the trial folder and in each folder of evals."""
 LIVING = (EVENTS, INDEX, EVALS)
 """What goes on changing in a sealed run: the log, the index, which has manifests of its own, and later examinations."""
 

@@ -17,8 +17,8 @@ from rag.durable import append_line, write_json
 from rag.errors import BadInput
 from rag.facts import content_words, numbers, polarity
 from runners.answer import Answer
-from runners.bench import Bench
-from runners.desk import Desk
+from runners.bench import RunContext
+from runners.opened import RunSession
 from runners.rows import read_rows
 from runners.rundir import INDEX, TRIAL, read_lines
 
@@ -74,7 +74,7 @@ def updated_documents(run: Path, documents: Path, update: Path) -> Path:
     return target
 
 
-def update_index(bench: Bench, documents: Path) -> dict[str, Any]:
+def update_index(bench: RunContext, documents: Path) -> dict[str, Any]:
     """Bring the run's index to the changed documents; later searches see them."""
     from rag.index import Index
 
@@ -85,16 +85,20 @@ def update_index(bench: Bench, documents: Path) -> dict[str, Any]:
 
 
 def ask_stale(
-    desk: Desk, questions: Sequence[StaleQuestion], arms: Sequence[str], when: str, name: str = JOURNAL
+    session: RunSession,
+    questions: Sequence[StaleQuestion],
+    arms: Sequence[str],
+    when: str,
+    name: str = JOURNAL,
 ) -> None:
     """Answer the questions with each arm and keep the answers; what the journal holds is not asked again."""
-    journal = desk.bench.run.path / TRIAL / name
+    journal = session.folder.path / TRIAL / name
     have = {(row["when"], row["arm"], row["id"]) for row in read_lines(journal)}
     for arm in arms:
         todo = [q for q in questions if (when, arm, q.id) not in have]
         if not todo:
             continue
-        answers: list[Answer] = desk.ask([q.question for q in todo], desk.arm(arm))
+        answers: list[Answer] = session.ask([q.question for q in todo], session.arm(arm))
         for question, answer in zip(todo, answers, strict=True):
             append_line(journal, {"when": when, "id": question.id, **_row(answer, arm)})
 

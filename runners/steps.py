@@ -10,7 +10,7 @@ from rag.durable import canonical_json, sha256_file, sha256_text, write_json, wr
 from rag.errors import BadInput
 from rag.signals import NAMES
 from runners import classify, outfit, peak, replay
-from runners.bench import REFUSAL, Bench, identity
+from runners.bench import REFUSAL, RunContext, identity
 from runners.data import Example, Question, load_examples
 from runners.plan import EvaluateStep, IndexStep, Plan, Step, TrainStep
 from runners.prompting import training_row
@@ -19,7 +19,7 @@ from runners.rundir import INDEX, TRIAL, read_lines
 from runners.trial import ANSWERS, keep_current, run_arm
 
 
-def inputs(bench: Bench, step: Step) -> dict[str, Any]:
+def inputs(bench: RunContext, step: Step) -> dict[str, Any]:
     """What a step is made from; a finished step is done again when any of it changed."""
     plan = bench.plan
     made_from: dict[str, Any] = {"step": step.model_dump(mode="json"), "seed": plan.seed}
@@ -52,7 +52,7 @@ def inputs(bench: Bench, step: Step) -> dict[str, Any]:
     return made_from
 
 
-def carry_out(bench: Bench, step: Step) -> dict[str, Any]:
+def carry_out(bench: RunContext, step: Step) -> dict[str, Any]:
     """Do a step and return what to remember of it."""
     with writing_into(bench.run.path):
         if isinstance(step, IndexStep):
@@ -62,7 +62,7 @@ def carry_out(bench: Bench, step: Step) -> dict[str, Any]:
         return evaluate_arm(bench, step)
 
 
-def build_index(bench: Bench, step: IndexStep) -> dict[str, Any]:
+def build_index(bench: RunContext, step: IndexStep) -> dict[str, Any]:
     """Build the run's index, then fit the refusal threshold on the dev questions."""
     from rag.index import Index
 
@@ -74,7 +74,7 @@ def build_index(bench: Bench, step: IndexStep) -> dict[str, Any]:
     return {**report.to_json(), "refusal": fitted}
 
 
-def fit_refusal(bench: Bench) -> dict[str, Any]:
+def fit_refusal(bench: RunContext) -> dict[str, Any]:
     """Fit when to refuse on the dev questions and keep it beside the index."""
     from rag import refuse
 
@@ -85,7 +85,7 @@ def fit_refusal(bench: Bench) -> dict[str, Any]:
     return dict(threshold.to_json())
 
 
-def train_arm(bench: Bench, step: TrainStep) -> dict[str, Any]:
+def train_arm(bench: RunContext, step: TrainStep) -> dict[str, Any]:
     """Train one arm, once per seed, on plain or on retrieval-aware rows."""
     from runners.train import fit
     from runners.tuning import Origin
@@ -117,7 +117,7 @@ def train_arm(bench: Bench, step: TrainStep) -> dict[str, Any]:
     return {"arm": step.arm, "account": account, "trained": results}
 
 
-def rows_of(bench: Bench, step: TrainStep, seed: int) -> tuple[tuple[Example, ...], dict[str, int]]:
+def rows_of(bench: RunContext, step: TrainStep, seed: int) -> tuple[tuple[Example, ...], dict[str, int]]:
     """Return the rows that an arm learns with a seed, before replay, and for retrieval-aware ones an account of them."""
     from runners.hybrid import retrieval_rows
 
@@ -135,7 +135,7 @@ def rows_of(bench: Bench, step: TrainStep, seed: int) -> tuple[tuple[Example, ..
     return prepared.rows, prepared.account()
 
 
-def evaluate_arm(bench: Bench, step: EvaluateStep) -> dict[str, Any]:
+def evaluate_arm(bench: RunContext, step: EvaluateStep) -> dict[str, Any]:
     """Let one arm answer every test question, with each of its seeds' weights."""
     plan = bench.plan
     seeds = plan.train_step(step.weights).seeds if step.weights else (plan.seed,)
@@ -173,7 +173,7 @@ def with_replay(
     return mixed
 
 
-def gold_text(bench: Bench, question: Question) -> str:
+def gold_text(bench: RunContext, question: Question) -> str:
     """The text of a question's gold span, read from the indexed documents; "" without one."""
     if not question.spans or question.doc_id is None or bench.plan.index is None:
         return ""
@@ -186,13 +186,13 @@ def gold_text(bench: Bench, question: Question) -> str:
     return " ".join(raw[start:end] for start, end in question.spans)
 
 
-def _named(bench: Bench, step: TrainStep, nth: int) -> Callable[[dict[str, Any]], None]:
+def _named(bench: RunContext, step: TrainStep, nth: int) -> Callable[[dict[str, Any]], None]:
     """Tell events with the arm they are of and its training run: which seed, the how manieth (from 0) of how many."""
     told = {"arm": step.arm, "seed": step.seeds[nth], "nth": nth, "seeds": len(step.seeds)}
     return lambda event: bench.tell({**event, **told})
 
 
-def _counted(bench: Bench, nth: int, seeds: int) -> Callable[[dict[str, Any]], None]:
+def _counted(bench: RunContext, nth: int, seeds: int) -> Callable[[dict[str, Any]], None]:
     """Tell events whose answers are counted over all seeds of an arm."""
 
     def tell(event: dict[str, Any]) -> None:
@@ -211,7 +211,7 @@ def _tree_digest(documents: Path | None) -> str:
     return sha256_text("".join(f"{p.relative_to(documents).as_posix()}\0{sha256_file(p)}\n" for p in files))
 
 
-def _rows_digest(bench: Bench) -> str:
+def _rows_digest(bench: RunContext) -> str:
     return sha256_text(repr([(e.messages, e.line) for e in bench.examples]))
 
 

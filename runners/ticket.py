@@ -117,7 +117,7 @@ class Errand:
     """Something else that is done with the run's models, such as a search; alone, in its turn."""
 
     work: Callable[[Any], Any]
-    """Given the desk, returns what `on_end` is told."""
+    """Given the session, returns what `on_end` is told."""
     on_end: Callable[[Any], None]
     seconds: float = 30.0
     left: bool = False

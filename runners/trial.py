@@ -20,7 +20,7 @@ from runners.retrieval import Finder
 from runners.rundir import OnEvent, read_lines
 from runners.score import combined, score_answer
 
-ANSWERS, SCORES, MADE_FROM = "answers.jsonl", "scores.json", "made_from.json"
+ANSWERS, MADE_FROM = "answers.jsonl", "made_from.json"
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from rag.durable import canonical_json, sha256_text, write_json, writing_into
 from runners import house
-from runners.bench import Bench, identity
+from runners.bench import RunContext, identity
 from runners.data import Example, Question
 from runners.plan import EvaluateStep
 from runners.rundir import read_lines
@@ -17,7 +17,7 @@ FOLDER, FOUND = "house", "house.json"
 _ARM = EvaluateStep(arm="untuned")
 
 
-def learn_house(bench: Bench) -> house.House | None:
+def learn_house(bench: RunContext) -> house.House | None:
     """Ask the plan's model what the house has answered, and learn to tell the two; None where the plan does not ask.
 
     The questions are of training rows, as the zero-shot arm would be asked; answers are kept, so that nothing is
@@ -47,7 +47,7 @@ def learn_house(bench: Bench) -> house.House | None:
     return found
 
 
-def recall_house(bench: Bench) -> house.House | None:
+def recall_house(bench: RunContext) -> house.House | None:
     """Learn house style from the replies that a finished run kept; None where it kept none."""
     said = {row["id"]: row["answer"] for row in read_lines(bench.run.path / FOLDER / ANSWERS)}
     pairs = [

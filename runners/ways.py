@@ -10,7 +10,7 @@ from pathlib import Path
 from rag.durable import sha256_text, write_json
 from rag.threshold import Threshold
 from rag.types import Chunk, Hit
-from runners.bench import Bench
+from runners.bench import RunContext
 from runners.checks import in_style
 from runners.data import Example, Question
 from runners.hybrid import GoldPassages
@@ -86,7 +86,7 @@ class Handed(Retriever):
         ]
 
 
-def ask(bench: Bench, count: int = EXAMPLES, longest: int = 0) -> Asked:
+def ask(bench: RunContext, count: int = EXAMPLES, longest: int = 0) -> Asked:
     """Ask the dev questions every way that the data allow, then so many examples; nothing is asked twice.
 
     What the run's journal holds already is taken from there. The index is built first where the plan has one.
@@ -212,7 +212,7 @@ def _supporting(finder: GoldPassages, chunks: Sequence[Chunk], question: Questio
     return near[0] if len(near) == 1 else None
 
 
-def _retriever(bench: Bench, step: IndexStep) -> tuple[Retriever, Portion | None]:
+def _retriever(bench: RunContext, step: IndexStep) -> tuple[Retriever, Portion | None]:
     """The index of the plan's documents, or of a part, built in the run's folder unless it is there, refusing nothing."""
     from rag.index import Index
     from runners.models import Model
@@ -236,7 +236,7 @@ def _kept(path: Path) -> Portion | None:
     return None if found is None else Portion(**{**found, "ids": tuple(found["ids"])})
 
 
-def _portion(bench: Bench, step: IndexStep) -> Portion | None:
+def _portion(bench: RunContext, step: IndexStep) -> Portion | None:
     """The part of the documents to index: with those that the dev questions name or whose text supports their gold."""
     from rag.load.walk import load_documents
 

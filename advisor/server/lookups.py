@@ -15,7 +15,7 @@ from advisor.server.wants import EmbeddingWant, SearchWant
 from rag.clean import visible
 from rag.errors import UsageProblem
 from rag.index import Replaced
-from runners.desk import Desk
+from runners.opened import RunSession
 from runners.ticket import Errand, Unusable, usable
 
 AROUND = 400
@@ -37,9 +37,9 @@ async def embed(service: Service, want: EmbeddingWant, request: Request) -> dict
     if sum(map(len, texts)) > service.limits.characters:
         raise Refusal(413, f"input has more than {service.limits.characters:,} characters", param="input")
 
-    def work(desk: Desk) -> tuple[Any, int] | Refusal:
+    def work(session: RunSession) -> tuple[Any, int] | Refusal:
         with usable("the embedder"):
-            embedder = desk.bench.embedder
+            embedder = session.context.embedder
         if want.dimensions not in (None, embedder.dimension):
             return Refusal(400, f"dimensions: only {embedder.dimension} are made", param="dimensions")
         return embedder.encode(texts), sum(map(embedder.count_tokens, texts))
@@ -69,9 +69,9 @@ async def search(service: Service, want: SearchWant, request: Request) -> dict[s
     where, as_of = _read("where", Condition.parse, *want.where), _read("as_of", parse_day, want.as_of)
     query = Query(k=want.k, where=where, as_of=as_of[0], expired=want.expired)
 
-    def work(desk: Desk) -> dict[str, Any]:
+    def work(session: RunSession) -> dict[str, Any]:
         with usable("the index"):
-            index = desk.bench.index
+            index = session.context.index
             hits = index.find(want.query, query)
         return {**hits.to_json(), "generation": index.generation}
 
@@ -89,7 +89,7 @@ def passage(service: Service, doc: str, start: int, end: int, generation: int) -
     moved = Refusal(404, "the documents have been updated since this answer: ask again", code="moved_on")
     try:
         with usable("the index"):
-            index = service.desk.bench.index
+            index = service.session.context.index
             raw = index.raw(doc) if generation == index.generation else None
     except Unusable as problem:
         if isinstance(problem.__cause__, Replaced):
@@ -116,7 +116,7 @@ def _read(field: str, read: Callable[[Any], Read], *given: Any) -> tuple[Read, .
 
 
 def _needs_index(service: Service) -> None:
-    if service.desk.plan.index is None:
+    if service.session.plan.index is None:
         raise Refusal(404, "this run has no index", code="no_index")
 
 

@@ -1,4 +1,4 @@
-"""What the handlers share: the run at its desk, the clerk, the names that can be asked, limits and meters."""
+"""What the handlers share: the opened run, the clerk, the names that can be asked, limits and meters."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from advisor.server.refusals import Refusal
 from rag.clean import line
 from runners.catalogue import Choice
 from runners.clerk import Clerk
-from runners.desk import Desk
+from runners.opened import RunSession
 
 
 @dataclass(frozen=True)
 class Service:
     """One run, being served."""
 
-    desk: Desk
+    session: RunSession
     clerk: Clerk
     choices: Mapping[str, Choice]
     """What `model` may name, the default first."""
@@ -29,7 +29,7 @@ class Service:
     @property
     def embedder(self) -> str | None:
         """The embedder's id, None for a run without."""
-        model = self.desk.bench.embedder_model
+        model = self.session.context.embedder_model
         if model is None:
             return None
         return model.folder.name if model.source == "path" else model.name

@@ -22,7 +22,7 @@ from advisor.server.service import Service
 from rag.errors import CannotRun
 from runners.catalogue import catalogue
 from runners.clerk import Clerk, Hours
-from runners.desk import Desk
+from runners.opened import open_session
 from runners.rundir import OnEvent
 
 DRAIN = 60
@@ -54,15 +54,15 @@ def serve(wish: Wish, limits: Limits, queue: int, on_event: OnEvent = None) -> N
     CannotRun when the address is taken.
     """
     key.check(wish.host, wish.token)
-    desk = Desk(wish.run, on_event, wish.model)
-    choices, missing = catalogue(desk)
+    session = open_session(wish.run, on_event, wish.model)
+    choices, missing = catalogue(session)
     opener = None
     if wish.token is not None:
         opener, made = key.read_key(wish.token)
         if made:
             _say(f"made a fresh token in {wish.token}; requests bring it as Authorization: Bearer")
     meters = Meters()
-    service = Service(desk, Clerk(desk, Hours(room=queue), meters.hear), choices, limits, meters)
+    service = Service(session, Clerk(session, Hours(room=queue), meters.hear), choices, limits, meters)
     house = House(limits, opener, (*wish.hosts, wish.host), wish.origins, open=not key.is_loopback(wish.host))
     config = uvicorn.Config(
         create(service, house), host=wish.host, port=wish.port, access_log=False, log_config=None, ws="none",
@@ -75,7 +75,7 @@ def serve(wish: Wish, limits: Limits, queue: int, on_event: OnEvent = None) -> N
         _say(
             f"without {', '.join(missing)}: the run has no weights for them (tunewise run {wish.run} --resume)"
         )
-    desk.ready(next(iter(choices.values())).step)
+    session.ready(next(iter(choices.values())).step)
     where = f"[{wish.host}]" if ":" in wish.host else wish.host
     address = f"http://{where}:{listening.getsockname()[1]}"
     ready = f"serving {wish.run} on {address}  (models: {', '.join(choices)})"

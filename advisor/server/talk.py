@@ -98,7 +98,7 @@ async def _answer(service: Service, order: Order, request: Request) -> Response:
 def _queue(service: Service, order: Order) -> None:
     """Give the clerk a ticket for each thing asked; Busy takes back those that found room."""
     sampling, limit = order.want.sampling(service.limits), service.limits.max_tokens
-    wanted = order.want.length or service.desk.plan.max_new_tokens
+    wanted = order.want.length or service.session.plan.max_new_tokens
     if wanted > limit:  # editors ask for thousands by default: they are told what they get
         order.told["max_tokens"] = limit
     for asked in order.asked:

@@ -15,7 +15,7 @@ from typing import Any
 from rag.durable import write_text
 from rag.errors import BadInput, CannotRun
 from runners import models, secrets
-from runners.bench import Bench, must_stay_local
+from runners.bench import RunContext, must_stay_local
 from runners.chat import Chat
 from runners.example import Example
 from runners.export.job import Job, Made
@@ -76,7 +76,7 @@ def make(job: Job) -> Made:
 
 def training_rows(source: Source) -> tuple[Sequence[Example], dict[str, int], list[str]]:
     """Return the rows the arm learns from, an account of retrieval-aware ones, and what to know of them."""
-    from runners.execution import read_data
+    from runners.dataset import read_data
 
     plan, step = source.plan, _step(source)
     assert source.arm is not None
@@ -92,7 +92,7 @@ def training_rows(source: Source) -> tuple[Sequence[Example], dict[str, int], li
         return [training_row(plan.prompts, e) for e in examples], {}, [said]
     bases = source.recorded.bases()
     embedder = source.recorded.embedder() if step.rows == "retrieval" else None
-    bench = Bench(plan, source.run, bases[plan.model.name], embedder, examples, bases=bases)
+    bench = RunContext(plan, source.run, bases[plan.model.name], embedder, examples, bases=bases)
     rows, account = rows_of(bench, step, step.seeds[0] if source.seed is None else source.seed)
     left_out = account.get("unsupported", 0)
     notes = [f"{left_out} examples are left out: no passage supports their reply."] if left_out else []

@@ -1,4 +1,4 @@
-"""A run as exports read it: checked against its manifest, with the arm that is meant and its weights. Light."""
+"""A run as exports read it: checked against its manifest, with the chosen arm and its weights. Light."""
 
 from __future__ import annotations
 
@@ -11,59 +11,58 @@ from rag.errors import BadInput
 from rag.generations import CURRENT
 from runners import models
 from runners.card import CARD
+from runners.opened import RunSession
 from runners.plan import EvaluateStep, Plan
-from runners.recorded import Recorded
-from runners.rundir import EVENTS, INDEX, PLAN, OnEvent, RunFolder, open_run, read_report, read_run_plan
+from runners.rundir import EVENTS, INDEX, PLAN, OnEvent, RunFolder
 
 ADAPTER = "adapter_config.json"
 
 
 class Source:
-    """An open run and, for exports of one arm, which arm and which seed of it.
+    """An opened run and, for exports of one arm, that arm, the seed and the folder of its weights.
 
     Raises BadInput for a folder that is no run, a damaged run, an arm that the plan has not, and an arm without
     weights where weights are needed.
     """
 
     def __init__(self, path: Path, on_event: OnEvent = None, model: Path | None = None) -> None:
-        """Open the run and check it; `choose` says which arm is meant, ``model`` where its base lies now."""
-        self.run: RunFolder = open_run(path)
-        self.run.check()
-        self.plan: Plan = read_run_plan(path)
+        """Open the run and check it; `choose` sets the arm, ``model`` is where its base is now."""
+        self.session = RunSession.open(path, on_event, model)
+        self.session.check()
+        self.run: RunFolder = self.session.folder
+        self.plan: Plan = self.session.plan
         self.sealed = (path / MANIFEST).is_file()
         """Whether the run was finished; an unfinished one has no verdict."""
-        self.report = read_report(path)
+        self.report = self.session.report
         self.tell = on_event or (lambda event: None)
-        self.recorded = Recorded(self.run, self.plan, model, self.tell)
+        self.recorded = self.session.recorded
         self.arm: EvaluateStep | None = None
         self.seed: int | None = None
         self.weights: Path | None = None
         self.facts: dict[str, Any] = {}
         """The manifest of the arm's weights."""
 
-    @property
-    def winner(self) -> str:
-        """The arm the verdict chose; before a verdict the plan's choice."""
-        return str(self.report["verdict"]["winner"]) if self.report else self.plan.choice
-
     def choose(self, name: str | None, seed: int | None, need_weights: bool) -> None:
         """Take the arm of this name (None: the winner) and its weights of this seed (None: its first)."""
-        wanted = name or self.winner
-        steps = {step.arm: step for step in self.plan.arms}
-        if wanted not in steps:
-            raise BadInput(f"this run has no arm {wanted!r}", f"its arms: {', '.join(steps) or 'none'}")
-        self.arm = steps[wanted]
+        self.arm = self.session.arm(name)
         if self.arm.weights:
-            self._take_weights(self.arm, seed)
+            self.seed = self.session.seed(self.arm, seed)
+            folder = self.session.weights(self.arm, seed)
+            assert folder is not None
+            kind = "adapter" if (folder / ADAPTER).is_file() else "model"
+            self.facts, self.weights = check_manifest(folder, kind, (CARD,)), folder
         elif need_weights:
             with_weights = [step.arm for step in self.plan.arms if step.weights]
             instead = "its index, its rows or all of it: --to index, provider-jsonl or bundle"
             arms = f"; arms with weights: --arm {' or '.join(with_weights)}" if with_weights else ""
             raise BadInput(
-                f"the arm {wanted} has no weights of its own: {self._answers_with(self.arm)}", instead + arms
+                f"the arm {self.arm.arm} has no weights of its own: {self._answers_with(self.arm)}",
+                instead + arms,
             )
         elif seed is not None:
-            raise BadInput(f"the arm {wanted} was not trained, so it has no seed {seed}", "leave out --seed")
+            raise BadInput(
+                f"the arm {self.arm.arm} was not trained, so it has no seed {seed}", "leave out --seed"
+            )
 
     @property
     def made(self) -> Path:
@@ -94,22 +93,6 @@ class Source:
         files += [run / INDEX / CURRENT, run / EVENTS] if of != "weights" else []
         files += [examples] if of == "rows" and examples else []
         return [sha256_file(file) if file.is_file() else "" for file in files]
-
-    def _take_weights(self, arm: EvaluateStep, seed: int | None) -> None:
-        assert arm.weights is not None
-        seeds = self.plan.train_step(arm.weights).seeds
-        self.seed = seeds[0] if seed is None else seed
-        if self.seed not in seeds:
-            known = ", ".join(map(str, seeds))
-            raise BadInput(f"the arm {arm.arm} has no weights of seed {seed}", f"its seeds: {known}")
-        folder = self.run.adapter(arm.weights, self.seed)
-        if not folder.is_dir():
-            raise BadInput(
-                f"the run has no weights for the arm {arm.arm} ({folder.name} is missing)",
-                f"finish it with: tunewise run {self.run.path} --resume",
-            )
-        kind = "adapter" if (folder / ADAPTER).is_file() else "model"
-        self.facts, self.weights = check_manifest(folder, kind, (CARD,)), folder
 
     def _answers_with(self, arm: EvaluateStep) -> str:
         if arm.classifier:

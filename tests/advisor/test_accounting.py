@@ -111,9 +111,11 @@ def test_what_is_not_the_same_work_is_not_compared(run: RunFolder, changes: dict
 
 
 def test_a_quick_run_is_known_by_its_reasons() -> None:
-    from runners.execution import quick
+    from runners.execution import quick_plan
 
-    assert accounting.incomparable(quick(plan()), proxy=False) == "a quick run trains on fewer rows, once"
+    assert (
+        accounting.incomparable(quick_plan(plan()), proxy=False) == "a quick run trains on fewer rows, once"
+    )
     assert accounting.incomparable(plan(), proxy=False) == ""
 
 

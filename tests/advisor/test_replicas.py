@@ -15,7 +15,7 @@ from advisor.gather import complete, said
 from advisor.rehearsing import lines
 from advisor.replicas import MOST_MINUTES, second_minutes, seeded
 from rag.errors import CannotRun
-from runners.execution import quick
+from runners.execution import quick_plan
 from runners.machine import Machine
 from runners.plan import Plan, TrainStep
 from runners.require import check_disk
@@ -100,7 +100,7 @@ def test_a_plan_that_trains_nothing_is_left_alone(desk: Any, laptop: Machine) ->
 
 def test_quick_and_seeds_on_the_command_line_decide_over_the_draft(small: tuple[Plan, Any]) -> None:
     drafted, _ = small
-    assert told(quick(drafted)) == {((0,), "1 because --quick trains one seed")}
+    assert told(quick_plan(drafted)) == {((0,), "1 because --quick trains one seed")}
     assert told(with_seeds(drafted, 3)) == {((0, 1, 2), "")}
     assert with_seeds(drafted, 2) == drafted
 

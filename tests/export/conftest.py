@@ -118,7 +118,8 @@ def asked(arm: str, **settings: Any) -> dict[str, Any]:
 def finish(folder: Path, base: Path, embedder: Path, steps: list[dict[str, Any]], **more: Any) -> Finished:
     """Run a plan of these steps to its report, on ten documents of one fact each."""
     from advisor.report import write_report
-    from runners.execution import read_data, run_plan
+    from runners.dataset import read_data
+    from runners.execution import run_plan
     from runners.plan import parse_plan
 
     (folder / "documents").mkdir(parents=True)

@@ -15,11 +15,11 @@ from typing import Any
 import pytest
 
 from rag.errors import BadInput, UsageProblem
-from runners.desk import Desk
 from runners.export.bundle import INSIDE, LIST
 from runners.export.export import export
 from runners.export.job import Wish
 from runners.export.unbundle import unbundle
+from runners.opened import open_session
 from runners.plan import parse_plan
 from runners.rundir import RunFolder, open_run
 
@@ -68,9 +68,9 @@ def test_a_bundle_becomes_the_run_again_and_answers(archive: Path, llama: Any, t
         for f in back
         if not f.endswith(".sqlite")
     )
-    desk = Desk(made.out)
-    (answer,) = desk.ask(["How many berths has the Amber Pier?"], desk.arm("lora"))
-    first = Desk(llama.path)
+    session = open_session(made.out)
+    (answer,) = session.ask(["How many berths has the Amber Pier?"], session.arm("lora"))
+    first = open_session(llama.path)
     assert answer.text == first.ask(["How many berths has the Amber Pier?"], first.arm("lora"))[0].text
     with pytest.raises(UsageProblem, match="exists"):
         unbundle(archive, made.out)

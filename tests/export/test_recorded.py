@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from rag.errors import BadInput
-from runners.desk import Desk
 from runners.export.export import export
 from runners.export.job import Wish
+from runners.opened import open_session
 
 QUESTION = "How many berths has the Amber Pier?"
 
@@ -53,13 +53,13 @@ def test_other_weights_under_the_same_name_do_not_answer(
     for place in (base, embedder):
         run = moved({place: altered(place, tmp_path / f"other {place.name}")})
         with pytest.raises(BadInput, match=r"is not the one recorded: fingerprint [0-9a-f]{16}, recorded"):
-            Desk(run)
+            open_session(run)
     before = moved({base: tmp_path / f"other {base.name}"})
     events = [json.loads(line) for line in (before / "events.jsonl").read_text("utf-8").splitlines()]
     kept = [{k: v for k, v in event.items() if k not in ("base", "models")} for event in events]
     (before / "events.jsonl").write_text("".join(json.dumps(event) + "\n" for event in kept), "utf-8")
-    desk = Desk(before)
-    assert desk.ask([QUESTION], desk.arm("rag")), (
+    session = open_session(before)
+    assert session.ask([QUESTION], session.arm("rag")), (
         "a log of before holds no record, and its run goes on opening"
     )
 
@@ -71,14 +71,14 @@ def test_a_base_that_lies_elsewhere_now_is_given_by_its_folder(
 
     run = moved({llama.base: tmp_path / "gone"})
     with pytest.raises(BadInput, match="does not exist") as refused:
-        Desk(run)
+        open_session(run)
     assert "--model FOLDER" in refused.value.hint
     with pytest.raises(BadInput, match="is not the one recorded"):
-        Desk(run, model=altered(llama.base, tmp_path / "other"))
+        open_session(run, model=altered(llama.base, tmp_path / "other"))
     with pytest.raises(SystemExit) as stop:
         cli.main(["ask", str(run), QUESTION, "--arm", "rag", "--model", str(llama.base), "--json"])
     assert not stop.value.code
-    first = Desk(llama.path)
+    first = open_session(llama.path)
     assert json.loads(capsys.readouterr().out)["answer"] == first.ask([QUESTION], first.arm("rag"))[0].text
     made = export(run, Wish("merged", "lora", out=tmp_path / "out", model=llama.base))
     assert (made.out / "config.json").is_file()
@@ -90,15 +90,15 @@ def test_an_arm_whose_examples_are_gone_says_which_file(moved: Callable[..., Pat
     )
     plan = (run / "plan.yaml").read_text("utf-8")
     (run / "plan.yaml").write_text(plan.replace("shots: 0", "shots: 2"), "utf-8")
-    desk = Desk(run)
+    session = open_session(run)
     with pytest.raises(
         BadInput, match=r"shows examples of /gone/examples\.jsonl, which is not there"
     ) as refused:
-        desk.ask([QUESTION], desk.arm("rag"))
+        session.ask([QUESTION], session.arm("rag"))
     assert "--arm" in refused.value.hint
     (run / "plan.yaml").write_text(
         (run / "plan.yaml").read_text("utf-8").replace("/gone/examples.jsonl", str(llama.plan.data.examples)),
         "utf-8",
     )
-    desk = Desk(run)
-    assert desk.ask([QUESTION], desk.arm("rag")), "the questions of the trial are not needed to answer"
+    session = open_session(run)
+    assert session.ask([QUESTION], session.arm("rag")), "the questions of the trial are not needed to answer"

@@ -12,9 +12,9 @@ import pytest
 from advisor.evaluated import evaluation_json, show_evaluation
 from rag.errors import BadInput
 from runners.data import Question
-from runners.desk import Desk
+from runners.dataset import read_data
 from runners.evaluation import evaluate
-from runners.execution import read_data
+from runners.opened import open_session
 
 pytestmark = pytest.mark.real
 
@@ -43,7 +43,7 @@ def run(line: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def trial(run: Path) -> list[dict[str, Any]]:
     """The trial's own questions, in the order they were asked in."""
-    return [as_row(q) for q in read_data(Desk(run).plan)[1].test]
+    return [as_row(q) for q in read_data(open_session(run).plan)[1].test]
 
 
 def test_the_trials_own_questions_score_what_they_scored(
@@ -82,7 +82,7 @@ def test_without_the_recommended_arm_there_is_no_verdict(run: Path, tmp_path: Pa
     from rag.index import Index
 
     rows = [{"question": "Who won the world chess championship of 1972?", "answerable": False}]
-    file, plan, kept = write(tmp_path / "new.jsonl", rows), Desk(run).plan, tmp_path / "kept"
+    file, plan, kept = write(tmp_path / "new.jsonl", rows), open_session(run).plan, tmp_path / "kept"
     found = evaluate(run, file, ("rag", "prompting"), kept)
     said = evaluation_json(run, plan, file, found)
     assert said["verdict"] is None
@@ -93,7 +93,7 @@ def test_without_the_recommended_arm_there_is_no_verdict(run: Path, tmp_path: Pa
     assert not list((run / "evals").glob("new-*"))
     documents = Path(shutil.copytree(plan.data.documents or "", tmp_path / "documents"))
     (documents / "chess.md").write_text("# Chess\n\nBobby Fischer won the championship of 1972.\n", "utf-8")
-    Index.update(run / "index", documents, Desk(run).bench.embedder)
+    Index.update(run / "index", documents, open_session(run).context.embedder)
     heard: list[dict[str, Any]] = []
     assert evaluate(run, file, ("rag", "prompting"), kept, heard.append).generation == 2
     assert [e["arm"] for e in heard if e["event"] == "answers.batch"] == ["rag"]
@@ -103,7 +103,7 @@ def test_without_the_recommended_arm_there_is_no_verdict(run: Path, tmp_path: Pa
 def test_what_cannot_be_asked_is_said(run: Path, tmp_path: Path, break_it: str) -> None:
     from runners.data import load_examples
 
-    plan = Desk(run).plan
+    plan = open_session(run).plan
     rows, arms, words = [{"question": "How high is the lighthouse?"}], ["rag"], ""
     if break_it == "leak":
         example = load_examples(plan.data.examples or "").rows

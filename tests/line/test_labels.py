@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from rag.errors import BadInput
-from runners.desk import Desk
 from runners.execution import run_plan
+from runners.opened import open_session
 from runners.plan import parse_plan
 from runners.rundir import TRIAL, read_lines
 
@@ -53,14 +53,14 @@ def test_a_classifier_is_trained_measured_and_asked(tmp_path: Path, server: Any)
     shown = {r["question"]: r["prompt"][-2]["content"] for r in kept if r["arm"] == "similar"}
     assert shown == ASKED, "the nearest example stands last"
     asked = len(server.seen)
-    desk = Desk(run.path)
-    answer = desk.ask(["My scarf is still on the boat."], desk.arm("classifier"))[0]
+    session = open_session(run.path)
+    answer = session.ask(["My scarf is still on the boat."], session.arm("classifier"))[0]
     assert (answer.text, answer.refused, answer.citations) == ("lost", False, ())
-    assert list(desk.stream("Refund please.", desk.arm("classifier"))) == ["refund"]
+    assert list(session.stream("Refund please.", session.arm("classifier"))) == ["refund"]
     assert len(server.seen) == asked, "no model is asked for a label"
-    desk.ask(["Refund please."], desk.arm("similar"))
+    session.ask(["Refund please."], session.arm("similar"))
     assert [m["content"] for m in server.seen[-1]["messages"]][-2] == "refund"
     weights = next((run.path / "classifiers").rglob("*.safetensors"))
     weights.write_bytes(weights.read_bytes()[:-1] + b"\x00")
     with pytest.raises(BadInput, match="damaged"):
-        desk.ask(["Refund please."], desk.arm("classifier"))
+        session.ask(["Refund please."], session.arm("classifier"))

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from rag.signals import NAMES
-from runners.desk import Desk
+from runners.opened import open_session
 
 pytestmark = pytest.mark.real
 
@@ -234,7 +234,7 @@ def test_an_updated_document_is_found_at_once(line: Any, tunewise: Any, example:
     stale = json.loads((example / "update" / "stale.jsonl").read_text("utf-8").splitlines()[0])
 
     def passages() -> str:
-        (found,) = Desk(line.run).bench.retriever.find([stale["question"]])
+        (found,) = open_session(line.run).context.retriever.find([stale["question"]])
         return str(found.passages)
 
     before = passages()

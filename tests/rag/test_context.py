@@ -132,3 +132,21 @@ def test_no_text_gets_out_of_its_block(text: str, title: str, question: str) -> 
     numbers = [int(re.match(r"\[(\d)\] ", block)[1]) for block in found]  # type: ignore[index]
     assert numbers == sorted(set(numbers))
     assert "[2] Fares (2.md:7-9)\nHarmless.\n" in found
+
+
+def test_a_location_is_the_same_for_chunks_citations_and_conflicts() -> None:
+    """One format for people, a short one for prompts, always on one line without control characters."""
+    from rag.conflict import Side
+    from rag.types import Chunk, Citation
+
+    for page, first, last, long, short in (
+        (None, 12, 14, "a b.md, lines 12–14", "a b.md:12-14"),
+        (None, 12, 12, "a b.md, line 12", "a b.md:12"),
+        (3, 12, 14, "a b.md, page 3", "a b.md p. 3"),
+    ):
+        chunk = Chunk(0, "a\x1b[31m\nb.md", "T", 0, "x", 0, 1, "", first, last, page)
+        cited = Citation(1, chunk.doc, "T", page, first, last, 0, 1, "x")
+        assert chunk.location() == cited.location() == long
+        assert chunk.location(short=True) == cited.location(short=True) == short
+        if page is None:
+            assert Side(1, chunk.doc, "T", "", "", first, last, "x").location() == long

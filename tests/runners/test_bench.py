@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from rag.errors import BadInput
-from runners.desk import Desk
 from runners.execution import run_plan
 from runners.models import Model
+from runners.opened import open_session
 from runners.plan import Plan, parse_plan
 from runners.rundir import read_lines
 
@@ -47,7 +47,7 @@ def test_an_arm_may_ask_another_model_than_the_plans(tiny: Model, server: Any, t
 
 def test_an_endpoints_turn_leaves_the_base_in_memory(tiny: Model, server: Any, tmp_path: Path) -> None:
     plan = two_models(tiny, server, tmp_path)
-    bench = Desk(run_plan(plan, tmp_path / "run").path).bench
+    bench = open_session(run_plan(plan, tmp_path / "run").path).context
     local, remote = bench.plan.arms
     base, endpoint = bench.generator(None, local), bench.generator(None, remote)
     assert base is not endpoint

@@ -26,10 +26,10 @@ class Bench:
 
 
 class Window:
-    """A clerk at a desk without models: an errand holds the window, batches are noted."""
+    """A clerk with a session without models: an errand holds the window, batches are noted."""
 
     def __init__(self, **hours: Any) -> None:
-        self.clerk = Clerk(SimpleNamespace(bench=Bench()), Hours(**{"window": 0.0, **hours}))
+        self.clerk = Clerk(SimpleNamespace(context=Bench()), Hours(**{"window": 0.0, **hours}))
         self.ends: list[tuple[str, Any]] = []
         self.told = threading.Condition()
         self.free = threading.Event()
@@ -49,7 +49,7 @@ class Window:
         """Keep the clerk busy until `free` is set."""
         begun = threading.Event()
 
-        def work(desk: Any) -> None:
+        def work(session: Any) -> None:
             begun.set()
             self.free.wait(30)
 
@@ -67,7 +67,7 @@ def batches(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     """The keys of each batch; a ticket for `bad` raises a bug, one for `wrong` a problem of its own."""
     seen: list[list[str]] = []
 
-    def answered(desk: Any, tickets: list[Ticket], *others: Any) -> None:
+    def answered(session: Any, tickets: list[Ticket], *others: Any) -> None:
         seen.append([ticket.key for ticket in tickets])
         if tickets[0].key == "bad":
             raise RuntimeError("broken")
@@ -153,7 +153,7 @@ def test_nobody_waits_for_a_clerk_whose_log_is_closed(window: Window, batches: l
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_clerk_who_is_no_more_takes_nothing(window: Window, batches: list[list[str]]) -> None:
-    def work(desk: Any) -> None:
+    def work(session: Any) -> None:
         raise SystemExit
 
     window.clerk.put(Errand(work, lambda result: None))

@@ -13,9 +13,9 @@ from typer.testing import CliRunner
 
 from advisor import cli, history
 from runners import crowd, dryrun, peak
-from runners.bench import Bench
+from runners.bench import RunContext
 from runners.data import Example
-from runners.execution import read_data
+from runners.dataset import read_data
 from runners.models import Model
 from runners.plan import TrainStep, parse_plan
 from runners.rundir import RunFolder
@@ -181,7 +181,7 @@ def test_a_large_corpus_is_not_indexed_for_a_look(
         "steps": [{"kind": "index"}, {"kind": "evaluate", "arm": "rag", "retrieval": True}],
     })  # fmt: skip
     monkeypatch.setattr(dryrun, "MOST_BYTES", 10)
-    bench = Bench(plan, RunFolder(tmp_path / "work"), tiny, None, *read_data(plan))
+    bench = RunContext(plan, RunFolder(tmp_path / "work"), tiny, None, *read_data(plan))
     took = [found for _, found in dryrun.DryRun(bench).measure()]
     assert [found.seconds for found in took] == [None, None]
     assert all("too long to index" in found.how for found in took)

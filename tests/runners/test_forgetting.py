@@ -12,7 +12,7 @@ import pytest
 
 from rag.errors import BadInput
 from runners import forgetting, models, neutral
-from runners.bench import Bench
+from runners.bench import RunContext
 from runners.data import Example
 from runners.models import Model
 from runners.plan import Plan, parse_plan
@@ -30,12 +30,12 @@ def plan(tiny: Model, **settings: Any) -> Plan:
     )  # fmt: skip
 
 
-def bench(tiny: Model, adapter: Path, folder: Path, **settings: Any) -> Bench:
+def bench(tiny: Model, adapter: Path, folder: Path, **settings: Any) -> RunContext:
     """A run in which the arm's weights are there already."""
     made = plan(tiny, **settings)
     run = RunFolder.create(folder / "run", made)
     shutil.copytree(adapter, run.adapter("lora", 0))
-    return Bench(made, run, tiny)
+    return RunContext(made, run, tiny)
 
 
 @pytest.fixture(scope="module")

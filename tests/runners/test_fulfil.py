@@ -17,8 +17,8 @@ from runners.catalogue import catalogue
 from runners.clerk import Busy, Clerk, Hours
 from runners.completion import Sampling
 from runners.data import Question
-from runners.desk import Desk
 from runners.execution import run_plan
+from runners.opened import RunSession, open_session
 from runners.plan import parse_plan
 from runners.ticket import Late, Reply, Ticket, Unusable
 
@@ -29,7 +29,7 @@ LABELS = {
 
 
 @pytest.fixture
-def desk(tmp_path: Path, server: Any, little_bert: Callable[..., Path]) -> Desk:
+def session(tmp_path: Path, server: Any, little_bert: Callable[..., Path]) -> RunSession:
     """A run with a classifier beside a model by URL."""
     from tokenizers import Tokenizer, pre_tokenizers
     from tokenizers.models import WordLevel
@@ -53,7 +53,7 @@ def desk(tmp_path: Path, server: Any, little_bert: Callable[..., Path]) -> Desk:
             "weights": {"exact_match": 1},
         }
     )  # fmt: skip
-    return Desk(run_plan(plan, tmp_path / "run").path)
+    return open_session(run_plan(plan, tmp_path / "run").path)
 
 
 @pytest.fixture
@@ -75,9 +75,9 @@ def hang(server: Any) -> Iterator[Callable[[], None]]:
 
 
 def test_who_waits_for_an_endpoint_keeps_nobody_waiting(
-    desk: Desk, server: Any, hang: Callable[[], Callable[[], None]]
+    session: RunSession, server: Any, hang: Callable[[], Callable[[], None]]
 ) -> None:
-    clerk, (choices, _) = Clerk(desk, Hours(room=1)), catalogue(desk)
+    clerk, (choices, _) = Clerk(session, Hours(room=1)), catalogue(session)
     clerk.start()
     ends: queue.Queue[tuple[str, Any]] = queue.Queue()
 
@@ -121,11 +121,11 @@ def test_an_endpoint_is_not_waited_for_beyond_the_time_limit(
 
 
 @pytest.fixture
-def ask(desk: Desk) -> Iterator[Callable[..., tuple[Any, list[str]]]]:
+def ask(session: RunSession) -> Iterator[Callable[..., tuple[Any, list[str]]]]:
     """Ask a running clerk; return what came of it, and the pieces."""
-    clerk = Clerk(desk)
+    clerk = Clerk(session)
     clerk.start()
-    choices, _ = catalogue(desk)
+    choices, _ = catalogue(session)
 
     def asking(name: str, asked: Any, **more: Any) -> tuple[Any, list[str]]:
         pieces: list[str] = []

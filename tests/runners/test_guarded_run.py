@@ -11,7 +11,7 @@ import pytest
 
 from rag.errors import BadInput
 from runners.data import Example
-from runners.execution import QUICK_PROMPTS, quick, run_plan
+from runners.execution import QUICK_PROMPTS, quick_plan, run_plan
 from runners.models import Model
 from runners.plan import Plan, parse_plan, read_plan, write_plan
 
@@ -72,8 +72,8 @@ def test_a_quick_run_asks_fewer_prompts_and_a_file_is_found_beside_the_plan(
     plan: Plan, tmp_path: Path
 ) -> None:
     many = plan.model_copy(update={"forgetting": plan.forgetting.model_copy(update={"prompts": 40})})
-    assert quick(many).forgetting.prompts == QUICK_PROMPTS
-    assert quick(plan).forgetting.prompts == 3
+    assert quick_plan(many).forgetting.prompts == QUICK_PROMPTS
+    assert quick_plan(plan).forgetting.prompts == 3
     own = plan.forgetting.model_copy(update={"file": Path("own.jsonl")})
     write_plan(plan.model_copy(update={"forgetting": own}), tmp_path / "plan.yaml")
     assert read_plan(tmp_path / "plan.yaml").forgetting.file == tmp_path / "own.jsonl"

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from runners.data import Example, Question
-from runners.execution import quick, run_plan
+from runners.execution import quick_plan, run_plan
 from runners.house import LEAST, MOST, TELLS, House, learn, masked, shape
 from runners.plan import parse_plan
 from runners.rundir import read_lines
@@ -128,8 +128,8 @@ def desk(tmp_path: Path, server: Any) -> dict[str, Any]:
 
 
 def test_a_quick_run_leaves_it_out_where_it_weighs_nothing(desk: Any) -> None:
-    assert quick(parse_plan(desk)).house_style
-    assert not quick(parse_plan({**desk, "weights": {"token_f1": 1}})).house_style
+    assert quick_plan(parse_plan(desk)).house_style
+    assert not quick_plan(parse_plan({**desk, "weights": {"token_f1": 1}})).house_style
 
 
 def test_a_run_learns_from_examples_only_and_asks_nothing_twice(

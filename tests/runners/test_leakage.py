@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from rag.errors import BadInput
-from runners.execution import read_data, read_guarded
+from runners.dataset import read_data, read_guarded
 from runners.leakage import count, guard
 from runners.plan import Plan, parse_plan
 

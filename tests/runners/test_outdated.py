@@ -15,8 +15,8 @@ from rag.durable import write_json
 from rag.errors import BadInput
 from rag.refuse import Threshold
 from runners import outdated
-from runners.desk import Desk
 from runners.models import Model
+from runners.opened import open_session
 from runners.plan import Plan, parse_plan
 from runners.rundir import RunFolder, read_lines
 from runners.staleness import kept
@@ -121,7 +121,7 @@ def test_an_update_is_tried_and_nothing_is_changed(run: RunFolder, update: Path,
 def test_the_arm_reads_the_new_fact_while_it_is_asked_and_the_old_one_after(
     run: RunFolder, update: Path, piers: Path
 ) -> None:
-    bench = Desk(run.path).bench
+    bench = open_session(run.path).context
 
     def read() -> str:
         (found,) = bench.retriever.find(["How many berths has the Amber Pier?"])

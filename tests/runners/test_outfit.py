@@ -12,9 +12,9 @@ import pytest
 from rag.errors import BadInput
 from runners import whole
 from runners.audition import PROMPTS
-from runners.bench import Bench
+from runners.bench import RunContext
 from runners.data import Example, Question
-from runners.execution import quick
+from runners.execution import quick_plan
 from runners.models import Model, Remote
 from runners.outfit import passages, recall
 from runners.plan import EvaluateStep, Plan, parse_plan
@@ -37,13 +37,15 @@ TEST = tuple(
 @pytest.fixture
 def make_bench(
     tmp_path: Path, tiny: Model, words: Any, pier_examples: tuple[Example, ...]
-) -> Callable[..., Bench]:
+) -> Callable[..., RunContext]:
     """Return the maker of a run at work on two documents, with an index, and words for an embedder."""
     (tmp_path / "documents").mkdir()
     for name, text in DOCUMENTS.items():
         (tmp_path / "documents" / name).write_text(text, "utf-8")
 
-    def make(*steps: dict[str, Any], base: Model | Remote = tiny, test: Any = TEST, **more: Any) -> Bench:
+    def make(
+        *steps: dict[str, Any], base: Model | Remote = tiny, test: Any = TEST, **more: Any
+    ) -> RunContext:
         body = {
             "name": "p", "choice": "few-shot", "model": {"name": "m"}, "max_new_tokens": 6,
             "data": {"documents": tmp_path / "documents", "examples": "e", "questions": "q"},
@@ -51,7 +53,7 @@ def make_bench(
         }  # fmt: skip
         plan = parse_plan({**body, **more})
         run = RunFolder.create(tmp_path / "run", plan, resume=True)
-        bench = Bench(plan, run, base, None, pier_examples, Split(DEV, tuple(test)))
+        bench = RunContext(plan, run, base, None, pier_examples, Split(DEV, tuple(test)))
         bench.embedder = words
         carry_out(bench, plan.steps[0])
         return bench
@@ -59,14 +61,14 @@ def make_bench(
     return make
 
 
-def answers(bench: Bench) -> list[dict[str, Any]]:
+def answers(bench: RunContext) -> list[dict[str, Any]]:
     """Carry out every arm of the plan, and return what the journal holds."""
     for step in bench.plan.arms:
         carry_out(bench, step)
     return sorted(read_lines(bench.run.path / TRIAL / "answers.jsonl"), key=lambda row: str(row["id"]))
 
 
-def test_every_arm_answers_and_the_journal_says_how(make_bench: Callable[..., Bench]) -> None:
+def test_every_arm_answers_and_the_journal_says_how(make_bench: Callable[..., RunContext]) -> None:
     labelled = tuple(
         Example(({"role": "user", "content": t}, {"role": "assistant", "content": a}), {}, n)
         for n, (t, a) in enumerate([("Amber berths", "amber"), ("Birch berths", "birch")] * 3, 1)
@@ -105,7 +107,7 @@ def test_every_arm_answers_and_the_journal_says_how(make_bench: Callable[..., Be
     events = {event["event"]: event for event in bench.run.events()}
     assert events["classifier.trained"]["labels"] == 2
     assert "too few" in events["prompt.chosen"]["reason"]
-    again = Bench(bench.plan, bench.run, bench.base, None, (), Split(DEV, TEST))
+    again = RunContext(bench.plan, bench.run, bench.base, None, (), Split(DEV, TEST))
     again.embedder = bench.embedder
     worn = recall(again, bench.plan.arms[0], lambda: ())
     assert [shot.reply for shot in worn.shots] == [  # type: ignore[union-attr]
@@ -113,7 +115,7 @@ def test_every_arm_answers_and_the_journal_says_how(make_bench: Callable[..., Be
     ]
 
 
-def test_all_documents_are_read_once_for_all_questions(make_bench: Callable[..., Bench]) -> None:
+def test_all_documents_are_read_once_for_all_questions(make_bench: Callable[..., RunContext]) -> None:
     bench = make_bench(LONG)
     finder = passages(bench, bench.plan.arms[0])
     assert finder is not None
@@ -127,7 +129,7 @@ def test_all_documents_are_read_once_for_all_questions(make_bench: Callable[...,
 
 
 def test_what_does_not_fit_is_refused_with_numbers(
-    make_bench: Callable[..., Bench], tiny: Model, words: Any
+    make_bench: Callable[..., RunContext], tiny: Model, words: Any
 ) -> None:
     bench = make_bench(LONG)
     hits = whole.cut(bench.plan, words)
@@ -144,7 +146,7 @@ def test_what_does_not_fit_is_refused_with_numbers(
 
 
 def test_a_model_by_url_is_shown_the_chosen_bank_and_all_documents(
-    make_bench: Callable[..., Bench], server: Any
+    make_bench: Callable[..., RunContext], server: Any
 ) -> None:
     """Rules listed in the instructions make the server answer right, so that they are chosen on dev questions."""
 
@@ -183,9 +185,9 @@ def test_a_quick_run_tries_no_banks_and_plans_know_what_they_embed() -> None:
         body = {"name": "p", "choice": "few-shot", "model": {"name": "m"}, "data": data, "steps": list(steps)}
         return parse_plan({**body, "weights": {"style": 1}})
 
-    (step,) = quick(plan(FEW)).arms
+    (step,) = quick_plan(plan(FEW)).arms
     assert (step.bank, step.budget) == ("chosen", 0)
-    assert quick(plan(NEAR)).arms == plan(NEAR).arms
+    assert quick_plan(plan(NEAR)).arms == plan(NEAR).arms
     assert [needs_embedder(plan(s)) for s in (FEW, NEAR, SORT)] == [False, True, True]
 
 

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from rag.errors import UsageProblem
-from runners.execution import quick, run_plan
+from runners.execution import quick_plan, run_plan
 from runners.plan import TrainStep, parse_plan
+from runners.rundir import SCORES
 from runners.seeds import with_seeds
-from runners.trial import SCORES
 
 BODY = {
     "name": "p", "choice": "hybrid", "model": {"name": "m"}, "data": {"documents": "d", "examples": "e", "questions": "q"},
@@ -30,7 +30,7 @@ def test_seeds_count_on_from_the_plans_own() -> None:
     more = with_seeds(plan, 2)
     assert [step.seeds for step in more.steps if isinstance(step, TrainStep)] == [(3, 4), (0, 1)]
     assert with_seeds(more, 1) == plan
-    assert [step.seeds for step in quick(more).steps if isinstance(step, TrainStep)] == [(3,), (0,)]
+    assert [step.seeds for step in quick_plan(more).steps if isinstance(step, TrainStep)] == [(3,), (0,)]
 
 
 def test_a_plan_that_trains_nothing_has_no_seeds() -> None:

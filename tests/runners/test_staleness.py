@@ -31,11 +31,11 @@ QUESTIONS = (
 )
 
 
-class ScriptedDesk:
-    """A desk whose arms say one fixed thing each, and which counts what it was asked."""
+class ScriptedSession:
+    """A session whose arms give one fixed answer each, and which counts what it was asked."""
 
     def __init__(self, run: Path, said: dict[str, str]) -> None:
-        self.bench = SimpleNamespace(run=SimpleNamespace(path=run))
+        self.folder = SimpleNamespace(path=run)
         self.said = said
         self.asked: list[str] = []
 
@@ -98,12 +98,12 @@ def test_the_update_is_laid_over_a_copy(piers: Path, tmp_path: Path) -> None:
 
 
 def test_nothing_is_asked_twice(tmp_path: Path) -> None:
-    desk: Any = ScriptedDesk(tmp_path, {"rag": "40 minutes.", "lora": "25 minutes."})
-    ask_stale(desk, QUESTIONS[:1], ("rag",), "before")
-    ask_stale(desk, QUESTIONS, ("rag", "lora"), "before")
-    ask_stale(desk, QUESTIONS, ("rag", "lora"), "before")
-    assert len(desk.asked) == 4
-    ask_stale(desk, QUESTIONS, ("rag",), "after")
+    session: Any = ScriptedSession(tmp_path, {"rag": "40 minutes.", "lora": "25 minutes."})
+    ask_stale(session, QUESTIONS[:1], ("rag",), "before")
+    ask_stale(session, QUESTIONS, ("rag", "lora"), "before")
+    ask_stale(session, QUESTIONS, ("rag", "lora"), "before")
+    assert len(session.asked) == 4
+    ask_stale(session, QUESTIONS, ("rag",), "after")
     rows = read_lines(tmp_path / TRIAL / JOURNAL)
     assert len({(r["when"], r["arm"], r["id"]) for r in rows}) == len(rows) == 6
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from runners.data import load_examples
-from runners.execution import read_data
+from runners.dataset import read_data
 from runners.plan import IndexStep, TrainStep, parse_plan
 from runners.retrieval import index_settings
 from runners.steps import with_replay

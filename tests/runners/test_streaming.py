@@ -56,7 +56,7 @@ def test_pieces_end_in_the_same_answer(
     (whole,) = answer_all(PLAN, arm, [QUESTION], generator, retriever, shots)
     pieces, answer = taken(answer_in_pieces(PLAN, arm, QUESTION, generator, retriever, shots))
     assert len(pieces) > 1
-    assert "".join(pieces) == answer.completion.text
+    assert "".join(pieces) == answer.marked
     assert bool(answer.hits) == arm.retrieval
     assert replace(answer, completion=whole.completion) == whole
     assert replace(answer.completion, seconds=0) == replace(whole.completion, seconds=0)

@@ -11,7 +11,7 @@ import torch
 
 from rag.errors import BadInput
 from runners import switching
-from runners.bench import Bench
+from runners.bench import RunContext
 from runners.data import Example
 from runners.generate import LocalGenerator
 from runners.models import Model
@@ -125,7 +125,7 @@ def test_arms_of_a_run_share_the_base_that_is_loaded(
             "steps": [ARM.model_dump()], "weights": {"token_f1": 1},
         }
     )  # fmt: skip
-    bench = Bench(plan, RunFolder.create(tmp_path / "run", plan), tiny)
+    bench = RunContext(plan, RunFolder.create(tmp_path / "run", plan), tiny)
     bare = bench.generator(None, ARM)
     asked = chats(examples, 3)
     before = [c.text for c in bare.generate(asked, 8)]

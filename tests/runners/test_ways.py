@@ -12,9 +12,9 @@ import pytest
 
 from rag.types import Chunk
 from runners import portion, ways
-from runners.bench import Bench
+from runners.bench import RunContext
 from runners.data import Example, Question
-from runners.execution import read_data
+from runners.dataset import read_data
 from runners.models import Model
 from runners.plan import Plan, parse_plan
 from runners.rundir import RunFolder, read_lines
@@ -42,7 +42,9 @@ def make_plan(piers: Path, folder: Path, names: Sequence[str], examples: Sequenc
 
 
 @pytest.fixture
-def bench(tiny: Model, piers: Path, tmp_path: Path, pier_examples: Sequence[Example], words: Any) -> Bench:
+def bench(
+    tiny: Model, piers: Path, tmp_path: Path, pier_examples: Sequence[Example], words: Any
+) -> RunContext:
     """A bench on the tiny model and the encoder of words."""
     names = [e.question.split()[5] for e in pier_examples[:12]]
     shown = [e for e in pier_examples if e.meta.get("refusal")]
@@ -59,12 +61,12 @@ def bench(tiny: Model, piers: Path, tmp_path: Path, pier_examples: Sequence[Exam
     ]
     plan = make_plan(piers, tmp_path, names, shown)
     examples, split = read_data(plan)
-    made = Bench(plan, RunFolder(tmp_path / "work"), tiny, None, examples, split)
+    made = RunContext(plan, RunFolder(tmp_path / "work"), tiny, None, examples, split)
     made.embedder = words
     return made
 
 
-def test_every_way_shows_what_it_should_and_test_stays_unread(bench: Bench) -> None:
+def test_every_way_shows_what_it_should_and_test_stays_unread(bench: RunContext) -> None:
     asked = ways.ask(bench)
     rows = read_lines(bench.run.path / "answers.jsonl")
     dev = {q.id: q for q in bench.split.dev}
@@ -88,7 +90,7 @@ def test_every_way_shows_what_it_should_and_test_stays_unread(bench: Bench) -> N
     assert not {q.id for q in bench.split.test} & ids[ways.CLOSED]
 
 
-def test_a_probe_that_was_interrupted_asks_nothing_twice(bench: Bench) -> None:
+def test_a_probe_that_was_interrupted_asks_nothing_twice(bench: RunContext) -> None:
     first = ways.ask(bench)
     journal = bench.run.path / "answers.jsonl"
     lines = journal.read_text("utf-8").splitlines(keepends=True)
@@ -98,7 +100,7 @@ def test_a_probe_that_was_interrupted_asks_nothing_twice(bench: Bench) -> None:
     assert len({(row["arm"], row["id"]) for row in rows}) == len(rows) == len(lines)
 
 
-def test_an_answer_is_judged_by_the_gold_and_a_cut_one_not_by_its_style(bench: Bench) -> None:
+def test_an_answer_is_judged_by_the_gold_and_a_cut_one_not_by_its_style(bench: RunContext) -> None:
     question = Question("q", "How many berths has the Amber Pier?", ("20",), "The Amber Pier has 20 berths.")
     plan = bench.plan
     judged = ways.judge(plan, ways.CLOSED, question, "It has 20 berths. Shall I book?")
@@ -113,7 +115,7 @@ def test_an_answer_is_judged_by_the_gold_and_a_cut_one_not_by_its_style(bench: B
     assert ways.right(plan, Question("n", "Why?"), "Because.") is None
 
 
-def test_labels_and_json_must_be_the_reference(bench: Bench) -> None:
+def test_labels_and_json_must_be_the_reference(bench: RunContext) -> None:
     labels = bench.plan.model_copy(
         update={"checks": (type(bench.plan.checks[0])(kind="labels", value=["a", "b"]),)}
     )
@@ -139,7 +141,7 @@ def test_the_supporting_passage_is_the_span_else_what_supports_the_reply(make_re
 
 
 def test_of_a_large_corpus_a_part_is_indexed_and_told_again_on_a_resume(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
+    bench: RunContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With a budget for nothing: the documents of the dev questions, named or found by their text, and no other."""
     monkeypatch.setattr(portion, "SMALL", 0)

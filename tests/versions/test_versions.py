@@ -22,9 +22,8 @@ from rag.stores import text
 from rag.stores.text import TextStore
 from rag.versions import FORMATS, Format, format_of
 from runners import adapters
-from runners.desk import Desk
 from runners.export.source import Source
-from runners.opened import load
+from runners.opened import load, open_session
 from runners.plan import parse_plan, read_plan
 
 HERE = Path(__file__).parent
@@ -136,7 +135,7 @@ def test_a_newer_file_is_neither_called_damaged_nor_half_read(
     run = old("run")
     newer(run / "report.json")
     (run / MANIFEST).unlink()
-    for opens in (lambda: Desk(run).arm(), lambda: Source(run)):
+    for opens in (lambda: open_session(run).arm(), lambda: Source(run)):
         with pytest.raises(BadInput, match="newer tunewise: report of schema 7"):
             opens()
 

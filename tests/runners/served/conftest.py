@@ -23,10 +23,10 @@ from advisor.server.service import Service
 from runners.catalogue import catalogue
 from runners.clerk import Clerk, Hours
 from runners.data import Example
-from runners.desk import Desk
 from runners.execution import run_plan
 from runners.generate import LocalGenerator
 from runners.models import Model
+from runners.opened import open_session
 from runners.plan import parse_plan
 
 
@@ -96,14 +96,14 @@ def serve(run: Path) -> Iterator[Callable[..., Served]]:
     started: list[tuple[uvicorn.Server, threading.Thread]] = []
 
     def start(limits: Limits | None = None, hours: Hours | None = None, **house: Any) -> Served:
-        desk, meters, limits = Desk(run), Meters(), limits or Limits(max_tokens=64)
+        session, meters, limits = open_session(run), Meters(), limits or Limits(max_tokens=64)
         # With fewer digits a draw could turn out otherwise beside others than alone.
-        desk.bench._generator = LocalGenerator(desk.bench.local, None, "float32")
-        desk.bench._generator_of = desk.bench.base
-        choices, _ = catalogue(desk)
-        service = Service(desk, Clerk(desk, hours or Hours(), meters.hear), choices, limits, meters)
+        session.context._generator = LocalGenerator(session.context.local, None, "float32")
+        session.context._generator_of = session.context.base
+        choices, _ = catalogue(session)
+        service = Service(session, Clerk(session, hours or Hours(), meters.hear), choices, limits, meters)
         app = create(service, House(limits, **house))
-        desk.ready(next(iter(choices.values())).step)
+        session.ready(next(iter(choices.values())).step)
         server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, access_log=False, ws="none"))
         thread = threading.Thread(target=lambda: asyncio.run(server.serve()), daemon=True)
         thread.start()

@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from runners.desk import Desk
+from runners.opened import open_session
 
 HERON = "How many berths has the Heron Pier?"
 CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
@@ -34,7 +34,7 @@ def events(answer: httpx.Response) -> list[Any]:
 
 def test_models_are_the_arms_the_base_and_the_weights(http: httpx.Client, run: Any) -> None:
     rows = {row["id"]: row for row in http.get("/v1/models").json()["data"]}
-    first = Desk(run).winner()
+    first = open_session(run).winner
     assert next(iter(rows)) == first
     assert set(rows) == {"hybrid", "prompting", "few-shot", "rag", "lora", "model", "lora-s0", "embedder"}
     assert all(row["object"] == "model" and isinstance(row["created"], int) for row in rows.values())
@@ -48,8 +48,8 @@ def test_models_are_the_arms_the_base_and_the_weights(http: httpx.Client, run: A
 
 @pytest.mark.parametrize("arm", ["hybrid", "rag", "prompting", "few-shot", "lora"])
 def test_an_arm_answers_as_ask_does(http: httpx.Client, run: Any, arm: str) -> None:
-    desk = Desk(run)
-    answer = desk.ask([HERON], desk.arm(arm))[0]
+    session = open_session(run)
+    answer = session.ask([HERON], session.arm(arm))[0]
     said = http.post(CHAT, json=ask(model=arm)).json()
     (choice,) = said["choices"]
     assert choice["message"] == {"role": "assistant", "content": answer.marked, "refusal": None}

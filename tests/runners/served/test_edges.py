@@ -49,7 +49,7 @@ def test_the_servers_limit_bounds_what_is_asked_for_and_what_is_not(http: httpx.
 def test_marks_that_a_model_makes_up_are_shown_neither_whole_nor_streamed(
     served: Any, http: httpx.Client
 ) -> None:
-    inside = served.service.clerk.desk.bench.generator(None, served.service.choices["prompting"].step)
+    inside = served.service.clerk.session.context.generator(None, served.service.choices["prompting"].step)
 
     def invented(*given: Any) -> Any:
         yield from ("Dogs are allowed", " [1", "]. Cats too [2].")

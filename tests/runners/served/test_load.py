@@ -187,7 +187,7 @@ def test_a_full_line_is_a_503_that_says_when(serve: Callable[..., Any]) -> None:
 @pytest.mark.parametrize("stream", [True, False])
 def test_an_answer_stops_when_its_client_leaves(serve: Callable[..., Any], served: Any, stream: bool) -> None:
     made: list[int] = []
-    inside = served.service.clerk.desk.bench.generator(None, served.service.choices["model"].step)
+    inside = served.service.clerk.session.context.generator(None, served.service.choices["model"].step)
     pieces = inside.pieces
 
     def counted(*given: Any) -> Any:
@@ -251,7 +251,7 @@ def test_an_update_of_the_index_is_answered_from_at_once(
     mine = serve()
     documents = tmp_path / "documents"
     shutil.copytree(piers, documents)
-    embedder = mine.service.desk.bench.embedder
+    embedder = mine.service.session.context.embedder
     with mine.client() as http:
 
         def searched() -> tuple[int, str]:

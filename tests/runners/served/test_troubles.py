@@ -27,7 +27,7 @@ from runners import bench, fulfil
 from runners.catalogue import catalogue
 from runners.clerk import Clerk
 from runners.data import Question
-from runners.desk import Desk
+from runners.opened import RunSession, open_session
 from runners.ticket import Errand, Reply, Ticket
 
 CHAT, TEXT, SEARCH = "/v1/chat/completions", "/v1/completions", "/v1/search"
@@ -43,7 +43,7 @@ def held() -> Iterator[Callable[[Clerk], Callable[[], None]]]:
         begun, free = threading.Event(), threading.Event()
         ends.append(free)
 
-        def work(desk: Desk) -> None:
+        def work(session: RunSession) -> None:
             begun.set()
             free.wait(60)
 
@@ -146,7 +146,7 @@ def test_an_index_that_could_not_be_opened_is_tried_again(
         (index / "CURRENT.away").rename(index / "CURRENT")
         assert (generation(), stale()) == (first, False)
         (documents / "pier07.md").write_text("# Heron Pier\n\nThe Heron Pier is closed.\n", "utf-8")
-        Index.update(index, documents, mine.service.desk.bench.embedder)
+        Index.update(index, documents, mine.service.session.context.embedder)
         part = next(
             p
             for p in sorted((index / f"gen-{first + 1:06d}").iterdir())
@@ -162,7 +162,7 @@ def test_an_index_that_could_not_be_opened_is_tried_again(
         assert generation() == first
         monkeypatch.setattr(bench, "AGAIN", 0.0)
         assert (generation(), stale()) == (first + 1, False)
-        Index.update(index, piers, mine.service.desk.bench.embedder)
+        Index.update(index, piers, mine.service.session.context.embedder)
 
 
 def test_one_requests_bug_is_not_its_neighbours(
@@ -218,8 +218,8 @@ def test_who_cannot_be_answered_before_it_stops_is_told_so(
         return {}
 
     monkeypatch.setattr(Results, "to_json", endless)
-    desk, meters = Desk(run), Meters()
-    service = Service(desk, Clerk(desk, None, meters.hear), catalogue(desk)[0], Limits(), meters)
+    session, meters = open_session(run), Meters()
+    service = Service(session, Clerk(session, None, meters.hear), catalogue(session)[0], Limits(), meters)
     config = uvicorn.Config(
         create(service, House(service.limits)),
         port=0,
