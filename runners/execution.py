@@ -23,7 +23,7 @@ from runners import (
     whole,
 )
 from runners.bench import Bench, identity, obtain, obtain_bases
-from runners.data import Example, ExampleSet, Question, load_examples, load_questions, overlap
+from runners.data import Example, ExampleSet, Question, load_examples, load_questions
 from runners.machine import Machine, detect
 from runners.models import Model
 from runners.plan import EvaluateStep, Plan, Step, TrainStep, step_name
@@ -112,13 +112,14 @@ def _tell_start(bench: Bench, left_out: int, machine: Machine) -> None:
     """Tell what the run starts from: plan, split, weights, what leaks, and where it runs."""
     plan, split = bench.plan, bench.split
     asked = (*split.dev, *split.test)
+    leaking = leakage.count(plan, bench.examples, asked, left_out)
     told = {
         "plan": plan.digest(),
         "split": split.digest,
         "base": identity(bench.base),
         "models": recorded.named(plan, bench.bases, bench.embedder_model),
-        "overlap": len(overlap(bench.examples, asked)),
-        "leakage": leakage.count(plan, bench.examples, asked, left_out),
+        "overlap": leaking["exact"] + leaking["normalised"] + leaking["same_fact"],
+        "leakage": leaking,
         "gpu": machine.gpu_name.value,
     }
     bench.tell({"event": "run.start", **told})
