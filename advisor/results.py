@@ -19,8 +19,7 @@ from rag.stats import Paired, interval
 from rag.versions import format_of
 from runners import rundir
 from runners.data import Question
-from runners.judge import JUDGED
-from runners.judged import summary
+from runners.judge import JUDGED, summary
 from runners.plan import Plan, TrainStep
 from runners.rundir import TRIAL, RunFolder, open_run, read_lines
 from runners.trial import SCORES, ArmScores
