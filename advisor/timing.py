@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 
 from runners import forgetting
-from runners.house import MOST as HOUSE
 from runners.plan import IndexStep, Plan, TrainStep
 
 # Measured on 2 cores with AVX512-BF16 and SmolLM2-135M (benchmarks/LOG.md); other sizes scale by parameters.
@@ -52,9 +51,6 @@ def schedule(plan: Plan, examples: int, test_questions: int) -> list[tuple[str, 
             if step.passages == "all":
                 seconds = _whole(plan) / PREFILL_TOKENS_PER_S + seconds * (1 + _whole(plan) / SLOWED_BY)
             times.append((f"evaluate:{step.arm}", LOAD_SECONDS / 2 + seconds / speed))
-    if plan.house_style:
-        each = (prompt + ROW_TOKENS / 2) / PREFILL_TOKENS_PER_S + ANSWER_TOKENS / DECODE_TOKENS_PER_S
-        times.append(("house style", min(HOUSE, examples) * each / speed))
     if tuned := forgetting.tuned(plan):
         replies = (
             plan.forgetting.prompts * min(ANSWER_TOKENS, plan.forgetting.max_new_tokens) / DECODE_TOKENS_PER_S

@@ -10,7 +10,7 @@ from typing import Any
 from rag.durable import canonical_json, sha256_file, sha256_text, writer_lock, writing_into
 from rag.errors import BadInput
 from rag.generations import current
-from runners import leakage, steps, trial, untuned
+from runners import leakage, steps, trial
 from runners.data import Question, load_questions
 from runners.desk import Desk
 from runners.execution import read_data
@@ -71,10 +71,9 @@ def evaluate(
     with writer_lock(folder), writing_into(folder):
         for number, arm in enumerate(chosen):
             _answer(desk, arm, asked.questions, folder, on_event, (number + 1, len(chosen)))
-        house = untuned.recall_house(desk.bench)
         found = trial.score_trial(
             desk.plan.model_copy(update={"steps": _with_arms(desk, chosen)}), asked.questions,
-            read_lines(folder / ANSWERS), lambda q: steps.gold_text(desk.bench, q), house.score if house else None,
+            read_lines(folder / ANSWERS), lambda q: steps.gold_text(desk.bench, q),
         )  # fmt: skip
         trial.write_scores(found, folder / SCORES)
     return Evaluation(folder, asked, tuple(found), current(path / INDEX) if desk.plan.index else 0)

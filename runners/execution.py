@@ -19,7 +19,6 @@ from runners import (
     require,
     steps,
     trial,
-    untuned,
     whole,
 )
 from runners.bench import Bench, identity, obtain, obtain_bases
@@ -38,16 +37,12 @@ QUICK_PROMPTS = 12
 
 
 def quick(plan: Plan) -> Plan:
-    """The same plan with fewer questions and rows and one epoch: minutes instead of a quarter of an hour.
-
-    House style is left out where it weighs nothing: it would take more answers than an arm does here.
-    """
+    """The same plan with fewer questions and rows and one epoch: minutes instead of a quarter of an hour."""
     data = plan.data.model_copy(
         update={key: min(most, getattr(plan.data, key) or most) for key, most in QUICK.items()}
     )
-    house = plan.house_style and bool(plan.weights.get("house_style"))
     few = plan.forgetting.model_copy(update={"prompts": min(QUICK_PROMPTS, plan.forgetting.prompts)})
-    changed = {"steps": tuple(map(_quick_step, plan.steps)), "house_style": house, "forgetting": few}
+    changed = {"steps": tuple(map(_quick_step, plan.steps)), "forgetting": few}
     return plan.model_copy(update={"data": data, **changed})
 
 
@@ -123,6 +118,8 @@ def _tell_start(bench: Bench, left_out: int, machine: Machine) -> None:
         "gpu": machine.gpu_name.value,
     }
     bench.tell({"event": "run.start", **told})
+    if plan.ignored:
+        bench.tell({"event": "plan.note", "reason": plan.ignored})
     bench.tell({"event": ENVIRONMENT, **surroundings()})
 
 
@@ -234,14 +231,7 @@ def _score(bench: Bench) -> None:
         return
     folder = bench.run.path / TRIAL
     rows = read_lines(folder / trial.ANSWERS)
-    house = untuned.learn_house(bench)
-    arms = trial.score_trial(
-        bench.plan,
-        bench.split.test,
-        rows,
-        lambda q: steps.gold_text(bench, q),
-        house.score if house else None,
-    )
+    arms = trial.score_trial(bench.plan, bench.split.test, rows, lambda q: steps.gold_text(bench, q))
     trial.write_scores(arms, folder / trial.SCORES)
     _tell_weights(bench, arms)
 

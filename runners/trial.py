@@ -119,11 +119,10 @@ def score_trial(
     questions: Sequence[Question],
     rows: Sequence[dict[str, Any]],
     gold: Callable[[Question], str],
-    house: Callable[[str], float] | None = None,
 ) -> list[ArmScores]:
     """Score the journal's answers arm by arm; several seeds of one arm are averaged question by question.
 
-    `gold` gives the text of a question's gold span, "" when it has none; `house` how far an answer reads like the house.
+    `gold` gives the text of a question's gold span, "" when it has none.
     """
     found: list[ArmScores] = []
     by_key: dict[tuple[str, str], list[dict[str, Any]]] = {}
@@ -131,10 +130,7 @@ def score_trial(
         by_key.setdefault((row["arm"], row["id"]), []).append(row)
     for arm in plan.arms:
         answered = [(q, by_key[arm.arm, q.id]) for q in questions if (arm.arm, q.id) in by_key]
-        each = [
-            [_scores(plan, q, row, arm.retrieval, gold(q), house) for row in answers]
-            for q, answers in answered
-        ]
+        each = [[_scores(plan, q, row, arm.retrieval, gold(q)) for row in answers] for q, answers in answered]
         scores = [averaged(rows) for rows in each]
         weights = {str(k): v for k, v in plan.weights.items()}
         found.append(
@@ -207,12 +203,9 @@ def _scores(
     row: dict[str, Any],
     retrieval: bool,
     gold: str,
-    house: Callable[[str], float] | None,
 ) -> dict[str, float]:
-    found = score_answer(
-        plan, question, row["answer"], [Citation(**c) for c in row["citations"]], retrieval, gold
-    )
-    return found if house is None else {**found, "house_style": house(row["answer"])}
+    cited = [Citation(**c) for c in row["citations"]]
+    return score_answer(plan, question, row["answer"], cited, retrieval, gold)
 
 
 def averaged(each: Sequence[dict[str, float]]) -> dict[str, float]:
