@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from rag.errors import BadInput
+from rag.types import OnEvent
 from runners.answer import Answer, answer_all, answer_in_pieces
 from runners.bench import Bench
 from runners.completion import Generator
@@ -14,14 +15,14 @@ from runners.data import Example, Question
 from runners.outfit import Outfit, needs_embedder, passages, recall
 from runners.plan import EvaluateStep, Plan
 from runners.recorded import Recorded
-from runners.rundir import OnEvent, open_run, read_report, read_run_plan
+from runners.rundir import open_run, read_report, read_run_plan
 from runners.shapes import Message
 
 
 class Desk:
     """Answers questions from a run folder; models are loaded at the first question and kept."""
 
-    def __init__(self, path: Path, on_event: OnEvent = None, model: Path | None = None) -> None:
+    def __init__(self, path: Path, on_event: OnEvent | None = None, model: Path | None = None) -> None:
         """Open a run; BadInput when it is not one, or its files or models are not those it was made with.
 
         ``model`` is the folder of its base, where that lies elsewhere than the plan says.

@@ -10,12 +10,13 @@ from typing import Any
 from rag.durable import canonical_json, sha256_file, sha256_text, writer_lock, writing_into
 from rag.errors import BadInput
 from rag.generations import current
+from rag.types import OnEvent
 from runners import leakage, steps, trial
 from runners.data import Question, load_questions
 from runners.desk import Desk
 from runners.execution import read_data
 from runners.plan import EvaluateStep
-from runners.rundir import EVALS, INDEX, OnEvent, read_lines
+from runners.rundir import EVALS, INDEX, read_lines
 from runners.trial import ANSWERS, SCORES, ArmScores
 
 UNCHECKED = "whether the run was trained on these questions is not checked"
@@ -54,7 +55,7 @@ class Evaluation:
 
 
 def evaluate(
-    path: Path, file: Path, arms: Sequence[str] = (), out: Path | None = None, on_event: OnEvent = None
+    path: Path, file: Path, arms: Sequence[str] = (), out: Path | None = None, on_event: OnEvent | None = None
 ) -> Evaluation:
     """Let arms of a finished run (all of them by default) answer the questions of a file, and score the answers.
 
@@ -102,8 +103,13 @@ def read_asked(desk: Desk, file: Path) -> Asked:
 
 
 def _answer(
-    desk: Desk, arm: EvaluateStep, questions: Sequence[Question], folder: Path, on_event: OnEvent, at: tuple[int, int]
-) -> None:  # fmt: skip
+    desk: Desk,
+    arm: EvaluateStep,
+    questions: Sequence[Question],
+    folder: Path,
+    on_event: OnEvent | None,
+    at: tuple[int, int],
+) -> None:
     """Let an arm answer what it has not answered yet, with each of its seeds' weights."""
     plan = desk.plan
     seeds = plan.train_step(arm.weights).seeds if arm.weights else (plan.seed,)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from rag.durable import writing_into
 from rag.errors import BadInput
+from rag.types import OnEvent
 from runners import (
     card,
     classify,
@@ -26,7 +26,7 @@ from runners.data import Example, ExampleSet, Question, load_examples, load_ques
 from runners.machine import Machine, detect
 from runners.models import Model
 from runners.plan import EvaluateStep, Plan, Step, TrainStep, step_name
-from runners.rundir import TRIAL, OnEvent, RunFolder, read_lines
+from runners.rundir import TRIAL, RunFolder, read_lines
 from runners.split import Split, split_questions
 from runners.surroundings import EVENT as ENVIRONMENT
 from runners.surroundings import surroundings
@@ -64,7 +64,7 @@ def run_plan(
     resume: bool = False,
     overwrite: bool = False,
     only: str | None = None,
-    on_event: OnEvent = None,
+    on_event: OnEvent | None = None,
 ) -> RunFolder:
     """Run the plan's steps into a folder, skipping what is finished there; `only` names one step to run.
 
@@ -123,7 +123,7 @@ def _tell_start(bench: Bench, left_out: int, machine: Machine) -> None:
     bench.tell({"event": ENVIRONMENT, **surroundings()})
 
 
-def read_data(plan: Plan, on_event: OnEvent = None) -> tuple[tuple[Example, ...], Split]:
+def read_data(plan: Plan, on_event: OnEvent | None = None) -> tuple[tuple[Example, ...], Split]:
     """Read and check all data of a plan; rows and questions that are left out are told.
 
     Raises BadInput when a file is missing or broken, or when test questions are among the training rows.
@@ -131,7 +131,7 @@ def read_data(plan: Plan, on_event: OnEvent = None) -> tuple[tuple[Example, ...]
     return read_guarded(plan, on_event)[:2]
 
 
-def read_examples(plan: Plan, on_event: OnEvent = None) -> tuple[Example, ...]:
+def read_examples(plan: Plan, on_event: OnEvent | None = None) -> tuple[Example, ...]:
     """Read a plan's examples, as many as it takes; () for a plan without, BadInput for a missing or broken file."""
     if not plan.data.examples:
         return ()
@@ -141,7 +141,7 @@ def read_examples(plan: Plan, on_event: OnEvent = None) -> tuple[Example, ...]:
     return _draw_examples(loaded.rows, plan.data.max_examples, plan.seed)
 
 
-def read_guarded(plan: Plan, on_event: OnEvent = None) -> tuple[tuple[Example, ...], Split, int]:
+def read_guarded(plan: Plan, on_event: OnEvent | None = None) -> tuple[tuple[Example, ...], Split, int]:
     """Do as :func:`read_data`, and count the questions that are not asked because they nearly repeat rows."""
     require.documents(plan)
     examples = read_examples(plan, on_event)
@@ -166,7 +166,7 @@ def _guarded(
     examples: tuple[Example, ...],
     asked: tuple[Question, ...],
     place: Path | None,
-    on_event: OnEvent,
+    on_event: OnEvent | None,
 ) -> tuple[tuple[Question, ...], int]:
     """Return the questions that may be asked, and how many may not."""
     if place is None:
@@ -177,7 +177,7 @@ def _guarded(
     return found.questions, len(found.left_out)
 
 
-def _tell_read(loaded: ExampleSet, path: Path, on_event: Callable[[dict[str, Any]], None]) -> None:
+def _tell_read(loaded: ExampleSet, path: Path, on_event: OnEvent) -> None:
     """Tell how the examples were understood, and everything of them that is left out."""
     understood = {"rows": len(loaded.rows), "format": loaded.format, "columns": dict(loaded.columns)}
     on_event({"event": "examples.read", "file": str(path), **understood, "notes": list(loaded.notes)})

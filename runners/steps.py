@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from rag.durable import canonical_json, sha256_file, sha256_text, write_json, writing_into
 from rag.errors import BadInput
 from rag.signals import NAMES
+from rag.types import OnEvent
 from runners import classify, outfit, peak, replay
 from runners.bench import REFUSAL, Bench, identity
 from runners.data import Example, Question, load_examples
@@ -168,7 +168,7 @@ def evaluate_arm(bench: Bench, step: EvaluateStep) -> dict[str, Any]:
 
 
 def with_replay(
-    plan: Plan, step: TrainStep, rows: tuple[Example, ...], seed: int, tell: Callable[[dict[str, Any]], None]
+    plan: Plan, step: TrainStep, rows: tuple[Example, ...], seed: int, tell: OnEvent
 ) -> tuple[Example, ...]:
     """The rows with the step's share of the plan's replay rows mixed in, which is told."""
     if not step.replay or plan.data.replay is None:
@@ -203,13 +203,13 @@ def gold_text(bench: Bench, question: Question) -> str:
     return " ".join(raw[start:end] for start, end in question.spans)
 
 
-def _named(bench: Bench, step: TrainStep, nth: int) -> Callable[[dict[str, Any]], None]:
+def _named(bench: Bench, step: TrainStep, nth: int) -> OnEvent:
     """Tell events with the arm they are of and its training run: which seed, the how manieth (from 0) of how many."""
     told = {"arm": step.arm, "seed": step.seeds[nth], "nth": nth, "seeds": len(step.seeds)}
     return lambda event: bench.tell({**event, **told})
 
 
-def _counted(bench: Bench, nth: int, seeds: int) -> Callable[[dict[str, Any]], None]:
+def _counted(bench: Bench, nth: int, seeds: int) -> OnEvent:
     """Tell events whose answers are counted over all seeds of an arm."""
 
     def tell(event: dict[str, Any]) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from rag.types import OnEvent
 from runners import hub
 
 hub.close()
@@ -27,8 +28,6 @@ from runners.tuning import Origin, TrainConfig, TrainResult  # noqa: E402
 
 __all__ = ["Origin", "TrainConfig", "TrainResult", "fit"]
 
-Tell = Callable[[dict[str, Any]], None]
-
 
 def fit(
     rows: Sequence[Example],
@@ -36,7 +35,7 @@ def fit(
     model: Model,
     out: Path,
     valid: Sequence[Example] = (),
-    on_event: Tell | None = None,
+    on_event: OnEvent | None = None,
     resume: bool = False,
     origin: Origin = Origin(),
 ) -> TrainResult:

@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from rag.durable import append_lines, write_json, write_text
-from rag.types import Citation
+from rag.types import Citation, OnEvent
 from runners.answer import Answer, answer_all
 from runners.completion import Generator
 from runners.data import Question
 from runners.plan import EvaluateStep, Plan
 from runners.prompting import Shots
 from runners.retrieval import Finder
-from runners.rundir import OnEvent, read_lines
+from runners.rundir import read_lines
 from runners.score import combined, score_answer
 
 ANSWERS, SCORES, MADE_FROM = "answers.jsonl", "scores.json", "made_from.json"
@@ -68,7 +68,7 @@ def run_arm(
     retriever: Finder | None,
     shots: Shots,
     journal: Path,
-    on_event: OnEvent = None,
+    on_event: OnEvent | None = None,
 ) -> int:
     """Answer the questions that the journal does not hold yet; return how many were asked.
 

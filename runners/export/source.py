@@ -9,11 +9,12 @@ from typing import Any
 from rag.durable import MANIFEST, check_manifest, sha256_file
 from rag.errors import BadInput
 from rag.generations import CURRENT
+from rag.types import OnEvent
 from runners import models
 from runners.card import CARD
 from runners.plan import EvaluateStep, Plan
 from runners.recorded import Recorded
-from runners.rundir import EVENTS, INDEX, PLAN, OnEvent, RunFolder, open_run, read_report, read_run_plan
+from runners.rundir import EVENTS, INDEX, PLAN, RunFolder, open_run, read_report, read_run_plan
 
 ADAPTER = "adapter_config.json"
 
@@ -25,7 +26,7 @@ class Source:
     weights where weights are needed.
     """
 
-    def __init__(self, path: Path, on_event: OnEvent = None, model: Path | None = None) -> None:
+    def __init__(self, path: Path, on_event: OnEvent | None = None, model: Path | None = None) -> None:
         """Open the run and check it; `choose` says which arm is meant, ``model`` where its base lies now."""
         self.run: RunFolder = open_run(path)
         self.run.check()
