@@ -45,10 +45,10 @@ def _cards(p: Profile, shape: Shape, use: Use, room: float) -> Iterator[float]:
     """Yield how many cards are the fewest on which a way of tuning fits, and fits with ease."""
 
     def low(n: float) -> bool:
-        return smallest(shape, use, training_setup(p, int(n))).low <= room
+        return smallest(shape, use, training_setup(p, int(n))).fits(room) != "no"
 
     def high(n: float) -> bool:
-        return smallest(shape, use, training_setup(p, int(n))).high <= room
+        return smallest(shape, use, training_setup(p, int(n))).fits(room) == "yes"
 
     yield least(low, 1, 4096, whole=True)
     yield least(high, 1, 4096, whole=True)

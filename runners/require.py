@@ -75,7 +75,7 @@ def check_memory(plan: Plan, base: Path, machine: Machine) -> None:
     for step in plan.steps:
         if isinstance(step, TrainStep):
             needs = estimate(shape, step.method, Setup(seq_len=min(step.max_tokens, step.batch_tokens)))
-            if needs.low > HEADROOM * have:
+            if needs.fits(HEADROOM * have) == "no":
                 raise CannotRun(
                     f"training {step.arm} ({step.method}) takes at least {needs.low:.1f} GiB, "
                     f"this machine has {have:.1f}",
