@@ -105,11 +105,13 @@ def _in_prompts(
         words = normalised(row.question).split() if isinstance(row, Question) else []
         if len(words) >= MIN_PROMPT_WORDS:
             starting.setdefault(tuple(words[:MIN_PROMPT_WORDS]), []).append((number, words))
+    if not starting:
+        return {}
     instructions: dict[str, Place] = {prompt: PROMPT}
     for example in rows:
         instructions.setdefault(example.system, place(example))
     shown: dict[int, Place] = {}
-    for text, where in instructions.items() if starting else ():
+    for text, where in instructions.items():
         words = normalised(text).split()
         for at, start in _windows(words):
             for number, wanted in starting.get(start, ()):

@@ -20,7 +20,7 @@ from runners.plan import Plan, parse_plan
 LONG = "which of the two early ferries to the outer island takes bicycles on a sunday morning in the winter season"
 SYSTEM = "Answer in one sentence.\nQ: Who is the captain of the Schoolbell?\nA: Petra."
 BAR = {"doc_id": "bar.md", "fact": "The bar opens at six."}
-ROWS = [
+ROWS: list[dict[str, Any]] = [
     {
         "messages": [
             {"role": "system", "content": SYSTEM},
@@ -34,7 +34,7 @@ ROWS = [
         (LONG, "The second one.", {}),
     )
 ]
-HARMLESS = [
+HARMLESS: list[dict[str, Any]] = [
     {"question": f"What is the number of berth {n}, counted from the north?", "answers": ["x"]}
     for n in range(6)
 ]
