@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from advisor.datastats import MOST_LABELS, labels_of
 from advisor.facts import models
 from advisor.profile import Profile
+from runners.labels import MOST_LABELS, labels_of
 from runners.plan import EvaluateStep, Step
 
 SIMPLE = ("prompting", "few-shot")

@@ -44,18 +44,13 @@ class Board:
     """The state of a run, fed by its events."""
 
     def __init__(self, name: str, steps: Sequence[str], estimates: Mapping[str, float] | None = None,
-                 scorer: Scorer | None = None, clock: Callable[[], float] = time.time,
-                 uncounted: str = "") -> None:  # fmt: skip
-        """Take the plan's step names in order, their estimated seconds where known, and who scores an arm so far.
-
-        ``uncounted`` says what such a score does not hold yet.
-        """
+                 scorer: Scorer | None = None, clock: Callable[[], float] = time.time) -> None:  # fmt: skip
+        """Take the plan's step names in order, their estimated seconds where known, and who scores an arm so far."""
         self.name = name
         self.steps: dict[str, Work] = {step: Work() for step in steps}
         self.estimates = dict(estimates or {})
         self.scorer = scorer
         self.clock = clock
-        self.uncounted = f", {uncounted}" if uncounted else ""
         self.started = clock()
         self.current = ""
 
@@ -148,7 +143,7 @@ class Board:
         elif work.state == "waiting" and name in self.estimates:
             took = f"about {span(self.estimates[name])}"
         notes = [bar_of(work.done, work.total)] if work.state == "working" and work.total else []
-        notes += [f"score so far {work.score:.2f}{self.uncounted}"] if work.score is not None else []
+        notes += [f"score so far {work.score:.2f}"] if work.score is not None else []
         return tuple(Text(text, style) for text in (sign, name, count, took, " ".join(notes)))
 
 

@@ -117,7 +117,7 @@ _PARTS = (
 def shape(plan: Plan) -> dict[str, Any]:
     """Return how a plan is built: steps, numbers, choices; what somebody wrote or named is left out."""
     told = plan.model_dump(mode="json", by_alias=True)
-    kept = ("schema", "choice", "steps", "weights", "gate", "seed", "max_new_tokens", "house_style")
+    kept = ("schema", "choice", "steps", "weights", "gate", "seed", "max_new_tokens")
     data = {
         key: value if isinstance(value, int | float) or key == "near_repeats" else value is not None
         for key, value in told["data"].items()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -11,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from rag.errors import BadInput
-from runners import leaks, near
-from runners.data import Example, ExampleSet, Question, load_examples, load_questions, overlap
+from runners import leakage, near
+from runners.data import Example, ExampleSet, Question, load_examples, load_questions
+from runners.labels import labels_of
+from runners.leaks import Leak
 from runners.token_estimate import CHARS_PER_TOKEN
 
 MOST_READ_BYTES = 20_000_000
@@ -20,7 +21,6 @@ MOST_READ_BYTES = 20_000_000
 MOST_EXAMPLES = 20_000
 """More rows than this are not read to count what is in them; they are counted, and the first taken for all."""
 SAMPLE_CHARS = 1_000_000
-MOST_LABELS = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +78,8 @@ def measure(
 ) -> DataStats:
     """Count the files that are given.
 
-    Raises BadInput for missing or broken files, and, naming the rows, when questions occur in the examples.
+    Raises BadInput for missing or broken files, and, naming the rows, when questions occur in the examples or in the
+    instructions, ``prompt``.
     """
     counted: dict[str, Any] = {}
     notes: dict[str, str] = {}
@@ -91,39 +92,20 @@ def measure(
     if found is not None and examples is not None:
         _examples(found, examples, tokens, prompt, counted, notes, warnings)
     asked = load_questions(questions) if questions is not None else None
-    if found is not None and asked is not None:
-        refuse_overlap(found.rows, asked, examples, questions)
-        _near(found.rows, asked, warnings)
+    if questions is not None and asked is not None:
+        rows = found.rows if found is not None else ()
+        _near(leakage.part(rows, asked, prompt, questions, examples).left_out, warnings)
     return DataStats(counted, notes, found, asked, tuple(warnings))
 
 
-def _near(rows: Sequence[Example], asked: Sequence[Question], warnings: list[str]) -> None:
+def _near(nearly: Sequence[Leak], warnings: list[str]) -> None:
     """Warn of questions that nearly repeat examples: `tunewise run` refuses them."""
-    found = [leak for leak in leaks.find(rows, asked) if leak.kind == leaks.NEARLY]
-    if found:
-        shown = "; ".join(f"question line {x.held_out} = example line {x.row}" for x in found[:3])
+    if nearly:
+        shown = "; ".join(f"question line {x.held_out} = example line {x.row}" for x in nearly[:3])
         warnings.append(
-            f"{len(found)} held-out questions nearly repeat examples ({shown}): take them out of one file, "
+            f"{len(nearly)} held-out questions nearly repeat examples ({shown}): take them out of one file, "
             "or write near_repeats: leave_out under data in the plan"
         )
-
-
-def refuse_overlap(
-    rows: Sequence[Example], asked: Sequence[Question], examples: Path | None, questions: Path | None
-) -> None:
-    """Raise BadInput, naming rows, when held-out questions occur in the training examples."""
-    leaks = overlap(rows, asked)
-    if not leaks:
-        return
-    shown = "; ".join(
-        f"{questions}:{x.question_line} = {examples}:{x.example_line} ({x.reason})" for x in leaks[:5]
-    )
-    more = f", and {len(leaks) - 5} more" if len(leaks) > 5 else ""
-    raise BadInput(
-        f"{len(leaks)} held-out questions also occur in the examples, so a verdict would be worthless: "
-        f"{shown}{more}",
-        "remove these rows from one of the two files",
-    )
 
 
 def guess_format(replies: Sequence[str]) -> str:
@@ -133,15 +115,6 @@ def guess_format(replies: Sequence[str]) -> str:
     if sum(_is_json(reply) for reply in replies) >= 0.95 * len(replies):
         return "json"
     return "labels" if labels_of(replies) else "free"
-
-
-def labels_of(replies: Sequence[str]) -> tuple[str, ...]:
-    """Return the labels when replies are a few short texts, each used about three times or more; else ()."""
-    found = {reply.strip() for reply in replies}
-    sentences = sum(bool(re.search(r"[.?!]$", label)) for label in found)
-    short = all(len(x.split()) <= 6 and len(x) <= 60 for x in found) and sentences <= 0.05 * len(found)
-    few = len(found) <= MOST_LABELS and len(replies) >= 3 * len(found) and len(found) >= 2
-    return tuple(sorted(found)) if short and few else ()
 
 
 def count_distinct(rows: Sequence[Example]) -> int:

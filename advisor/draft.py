@@ -26,9 +26,7 @@ from advisor.values import names_a_path
 from advisor.weights import weigh
 from rag.errors import UsageProblem
 from runners.data import Example
-from runners.house import MOST as ENOUGH
 from runners.plan import (
-    Check,
     Data,
     EvaluateStep,
     Gate,
@@ -105,7 +103,6 @@ def draft(recommendation: Recommendation, situation: Situation, folder: Path = P
         "checks": [check.model_dump(mode="json") for check in checks],
         "weights": {each.name: each.weight for each in weights},
         "weight_reasons": {each.name: each.reason for each in weights},
-        "house_style": _house_style(p, checks, rows),
         "gate": _gate(choice, steps).model_dump(mode="json"),
         "max_new_tokens": _longest(p, rows),
         "answers": _recorded(answers, folder),
@@ -277,12 +274,6 @@ def _prompts(answers: Answers, rows: Sequence[Example]) -> Prompts:
     replies = [row.reply for row in rows]
     refusals = tuple(said)[:MOST_REFUSALS] or styled_refusals(replies)
     return Prompts(system=system, refusals=refusals, formulas=formulas(replies))
-
-
-def _house_style(p: Profile, checks: Sequence[Check], rows: Sequence[Example]) -> bool:
-    """Whether it is worth a minute of answers to learn how the house writes: behaviour matters, and it is prose."""
-    strict = any(check.kind in ("labels", "json_schema") for check in checks)
-    return p.behaviour_gap in ("low", "high") and len(rows) >= ENOUGH and not strict
 
 
 def _gate(choice: str, steps: Sequence[Step]) -> Gate:

@@ -20,8 +20,9 @@ from rag.errors import BadInput, UsageProblem
 from runners import figures
 from runners.footprint import Setup, Use
 from runners.machine import Machine, detect
-from runners.memory import Memory, Shape, read_shape, shape_of
+from runners.memory import Memory, Shape
 from runners.memory import estimate as estimate_memory
+from runners.shape import read_shape, shape_of
 
 USES: Mapping[str, Use] = {
     "full": "full", "lora": "lora", "qlora": "qlora", "hybrid": "lora", "inference": "inference",

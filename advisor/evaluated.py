@@ -73,8 +73,8 @@ def show_evaluation(data: dict[str, Any], console: Console | None = None) -> Non
 def _warnings(found: Evaluation, plan: Plan) -> list[str]:
     asked = found.asked
     lines = [asked.unchecked] if asked.unchecked else []
-    if plan.house_style and not any("house_style" in s for arm in found.arms for s in arm.scores):
-        lines.append("house style is not scored: the run's examples or its untuned replies are not there")
+    if plan.weights.get("house_style"):
+        lines.append(plan.ignored)
     if asked.near:
         lines.append(f"{asked.near} questions were left out because they nearly repeat training rows")
     if asked.dev:

@@ -18,8 +18,9 @@ from advisor.sheet import layer_file, read_answers
 from advisor.values import names_a_path, question
 from rag.errors import BadInput
 from runners.machine import Machine, detect
-from runners.memory import Shape, read_shape
+from runners.memory import Shape
 from runners.plan import Plan
+from runners.shape import read_shape
 
 GPU_KEYS = ("gpu_kind", "gpu_count", "gpu_memory_gib")
 ESTIMATE_KEYS = (

@@ -17,11 +17,12 @@ from advisor.probed import SOURCE, as_answers, change, hidden, without
 from advisor.stand_in import choose
 from rag.durable import canonical_json, sha256_text, write_json
 from rag.errors import BadInput, UsageProblem
+from rag.types import OnEvent
 from runners.bench import RunContext, identity, obtain
 from runners.dataset import read_data
 from runners.machine import detect
 from runners.plan import IndexStep, Plan
-from runners.rundir import OnEvent, RunFolder
+from runners.rundir import RunFolder
 from runners.ways import EXAMPLES, Asked, ask
 
 LIMIT = 30
@@ -58,7 +59,7 @@ class Probed:
         }  # fmt: skip
 
 
-def probe(answers: Answers, work: Path, limit: int = LIMIT, on_event: OnEvent = None) -> Probed:
+def probe(answers: Answers, work: Path, limit: int = LIMIT, on_event: OnEvent | None = None) -> Probed:
     """Ask the model that the answers name, or the default one as a stand-in, and read what comes back.
 
     ``work`` holds index and answers until the probe is done, so that one that was interrupted asks nothing twice;

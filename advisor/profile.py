@@ -11,7 +11,8 @@ from advisor.answers import Answer, Answers
 from advisor.facts import models
 from advisor.values import read
 from runners.machine import nominal_gib
-from runners.memory import Shape, shape_of
+from runners.memory import Shape
+from runners.shape import shape_of
 
 HIGH_VOLUME = 30_000
 """Calls a month from which training is usually worth pricing (tens of thousands)."""

@@ -39,7 +39,7 @@ class Watcher:
             self.say(f"  {line}")
         if kind == "step.start":
             self.begin(f"[{event['number']}/{event['total']}] {event['step']}")
-        elif kind in ("house.start", "judge.start"):
+        elif kind == "judge.start":
             self.begin(event["title"])
         elif kind == "step.skip":
             self.say(f"  {event['step']}: finished before, skipped")

@@ -43,7 +43,7 @@ class Line:
 
     @property
     def kind(self) -> Kind:
-        """Return what kind of step it is; what is measured beside the steps (forgetting, house style) gives answers."""
+        """Return what kind of step it is; what is measured beside the steps (forgetting) gives answers."""
         return _KINDS.get(self.step.partition(":")[0], "evaluate")
 
     @property

@@ -19,12 +19,10 @@ from rag.stats import Paired, interval
 from rag.versions import format_of
 from runners import rundir
 from runners.data import Question
-from runners.judge import JUDGED
-from runners.judged import summary
+from runners.judge import JUDGED, summary
 from runners.plan import Plan, TrainStep
 from runners.rundir import SCORES, TRIAL, RunFolder, open_run, read_lines
 from runners.trial import ArmScores
-from runners.untuned import FOLDER, FOUND
 
 
 def read_scores(run: Path) -> list[ArmScores]:
@@ -81,7 +79,6 @@ def report_json(
         "cost_order": sorted(cost, key=lambda name: cost[name]),
         "weights": {str(k): v for k, v in plan.weights.items()},
         "weight_reasons": dict(plan.weight_reasons),
-        "house_style": _kept(run.path / FOLDER / FOUND) if plan.house_style else None,
         "judge": _judged(run, plan, arms),
         "predicted": plan.predicted,
         "measured": took,
@@ -118,11 +115,6 @@ def _judged(run: RunFolder, plan: Plan, arms: list[ArmScores]) -> dict[str, Any]
     if plan.judge is None:
         return None
     return summary(plan.judge.name, plan.choice, arms, read_lines(run.path / TRIAL / JUDGED))
-
-
-def _kept(path: Path) -> dict[str, Any] | None:
-    """What a step left in a file for the report; None when it did not run."""
-    return dict(json.loads(path.read_text("utf-8"))) if path.is_file() else None
 
 
 def _arm(

@@ -24,7 +24,7 @@ _CITATION = {field.name for field in fields(Citation)}
 
 
 class Running:
-    """Means of the combined score so far, as the trial will give them for the same answers, but for the house style."""
+    """Means of the combined score so far, as the trial will give them for the same answers."""
 
     def __init__(self, plan: Plan, run: Path, questions: Mapping[str, Question]) -> None:
         """Take the run's folder, whose journal is followed, and the test questions by id."""
@@ -40,11 +40,6 @@ class Running:
         self.golds: dict[str, str] = {}
         self.waiting: list[dict[str, Any]] = []
         """Rows whose gold spans cannot be looked up before the index is there."""
-
-    @property
-    def uncounted(self) -> str:
-        """What the final score will hold beside, "" when nothing: it is learnt when every arm has answered."""
-        return "house style not counted yet" if self.weights.get("house_style") else ""
 
     def mean(self, arm: str) -> float | None:
         """Return an arm's mean over what the journal holds by now; None before its first answer that can be scored."""
@@ -112,4 +107,4 @@ def board_of(plan: Plan, out: Path, only: str | None = None) -> Board:
     estimates = dict(schedule(plan, len(examples), len(split.test)))
     names = [step_name(step) for step in plan.steps]
     steps = [name for name in names if only in (None, name)]
-    return Board(plan.name, steps, estimates, running.mean, uncounted=running.uncounted)
+    return Board(plan.name, steps, estimates, running.mean)

@@ -8,6 +8,7 @@ from advisor.facts import models as facts
 from advisor.profile import Profile
 from advisor.timing import ANSWER_TOKENS, DECODE_TOKENS_PER_S, PREFILL_TOKENS_PER_S, REFERENCE_PARAMS_B
 from rag.errors import BadInput, CannotRun
+from rag.types import OnEvent
 from runners.accelerator import Probe
 from runners.bench import Base, must_stay_local, obtain
 from runners.endpoint import check_may_contact
@@ -15,7 +16,6 @@ from runners.machine import Machine, free_ram
 from runners.memory import Setup, estimate
 from runners.models import parse_remote
 from runners.plan import Plan, PlanModel
-from runners.rundir import OnEvent
 
 MOST_SECONDS = 1800.0
 """A probe is a look before the work: a model that would take over half an hour here is not asked."""
@@ -32,7 +32,9 @@ class Chosen:
     why: str = ""
 
 
-def choose(plan: Plan, profile: Profile, machine: Machine, answers: int, on_event: OnEvent = None) -> Chosen:
+def choose(
+    plan: Plan, profile: Profile, machine: Machine, answers: int, on_event: OnEvent | None = None
+) -> Chosen:
     """Return the plan's model where it can answer so many questions here, else the default model with the reason.
 
     Raises BadInput for an endpoint that may not be contacted, CannotRun when not even the default can be had.

@@ -8,9 +8,10 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from advisor.datastats import guess_format, labels_of
+from advisor.datastats import guess_format
 from advisor.form import SHARE, form
 from rag.words import sentences
+from runners.labels import labels_of
 from runners.plan import Check, Prompts
 
 LEAST = 20

@@ -8,7 +8,7 @@ from typing import Any
 
 from advisor.output import note
 
-_REASON = ("remote.note", "house.learnt", "judge.failed", "prompt.chosen", "index.sampled")
+_REASON = ("remote.note", "plan.note", "judge.failed", "prompt.chosen", "index.sampled")
 _NAMED = ("train.restart", "train.damage", "train.moved", "train.memory")
 
 

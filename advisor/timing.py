@@ -12,7 +12,6 @@ from advisor.profile import Profile
 from advisor.tokens import PASSAGE_TOKENS, RAW_SEQUENCE, row_tokens
 from advisor.training_time import of_cpu, training_device, training_seconds
 from runners import forgetting
-from runners.house import MOST as HOUSE
 from runners.memory import Shape
 from runners.plan import IndexStep, Plan, TrainStep
 from runners.token_estimate import CHARS_PER_TOKEN
@@ -65,9 +64,6 @@ def schedule(
             if step.passages == "all":
                 seconds = _whole(plan) / PREFILL_TOKENS_PER_S + seconds * (1 + _whole(plan) / SLOWED_BY)
             times.append((f"evaluate:{step.arm}", LOAD_SECONDS / 2 + seconds / answering))
-    if plan.house_style:
-        each = (prompt + QUESTION_TOKENS) / PREFILL_TOKENS_PER_S + ANSWER_TOKENS / DECODE_TOKENS_PER_S
-        times.append(("house style", min(HOUSE, examples) * each / answering))
     if tuned := forgetting.tuned(plan):
         replies = (
             plan.forgetting.prompts * min(ANSWER_TOKENS, plan.forgetting.max_new_tokens) / DECODE_TOKENS_PER_S

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from runners.data import load_examples, load_questions
-from runners.leaks import KINDS, find
+from runners.leaks import LEAKING, find
 
 Rows = list[dict[str, Any]]
 
@@ -162,7 +162,7 @@ def _apart(rows: Path, questions: Path) -> int:
     given_away = {
         leak.held_out
         for leak in find(load_examples(rows).rows, load_questions(questions))
-        if leak.kind in KINDS[:4]
+        if leak.kind in LEAKING
     }
     kept = [row for line, row in enumerate(_read(questions), 1) if line not in given_away]
     _write(questions, kept)

@@ -51,6 +51,16 @@ def adds_nothing(lower: Chunk, upper: Chunk, share: float = 1.0) -> bool:
     return _Print.of(upper).holds(_Print.of(lower), share)
 
 
+def repeats(lower: Chunk, upper: Chunk) -> bool:
+    """Return whether the lower chunk adds nothing and says word for word, under the same title, what the upper says.
+
+    A prompt leaves such a chunk out whatever :attr:`Query.collapse` is. Chunks that only add nothing are still shown:
+    where gold is one of several like places, leaving them out costs evidence (see :attr:`Query.collapse`).
+    """
+    same = lower.title == upper.title and lower.text.split() == upper.text.split()
+    return same and adds_nothing(lower, upper)
+
+
 @dataclass(frozen=True, slots=True)
 class _Print:
     """What is compared of a chunk."""

@@ -15,7 +15,7 @@ from rag import generations, sources
 from rag.change import Plan, compare
 from rag.chunk import Chunker
 from rag.durable import writer_lock, writing_into
-from rag.encoder import Encoder, OnEvent
+from rag.encoder import Encoder
 from rag.errors import BadInput
 from rag.language import language_note
 from rag.load.walk import Loaded
@@ -27,6 +27,7 @@ from rag.stores import cache, text
 from rag.stores.cache import VectorCache
 from rag.stores.database import is_database, sidecars
 from rag.stores.text import TextStore
+from rag.types import OnEvent
 from rag.vectors import Known
 from rag.version import __version__
 

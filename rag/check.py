@@ -19,7 +19,7 @@ from rag import generations
 from rag.build import same_embedder
 from rag.chunk import Chunker
 from rag.durable import sha256_file, sha256_text, writer_lock, writing_into
-from rag.encoder import Encoder, OnEvent
+from rag.encoder import Encoder
 from rag.errors import BadInput
 from rag.publish import LEXICAL, write
 from rag.settings import IndexSettings
@@ -29,6 +29,7 @@ from rag.stores.database import REBUILD
 from rag.stores.rows import Change, Record, Stored, Summary
 from rag.stores.text import TextStore
 from rag.terms import Terms
+from rag.types import OnEvent
 from rag.vectors import Known, find
 
 

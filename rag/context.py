@@ -1,4 +1,4 @@
-"""The passages of a prompt: numbered as the hits are, fenced off as data, repeats taken out, within a budget.
+"""The passages of a prompt: numbered as the hits are, fenced off as data, overlaps cut, within a budget.
 
 ::
 
@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from rag import clean
+from rag.arrange import repeats
 from rag.chunk import prefix
 from rag.fence import mark
 from rag.types import Chunk, Hit
@@ -67,12 +68,16 @@ def fitting(
 def select(hits: Sequence[Hit], max_tokens: int, count: Callable[[str], int]) -> list[Passage]:
     """Return the passages that fit: repeats and overlaps taken out, the rest whole or not at all.
 
+    What repeats another chunk is decided by :func:`rag.arrange.repeats`; here only overlapping spans are cut.
     Only a first passage that is too long by itself is cut, after its last whole sentence that fits.
     """
     shown: list[Passage] = []
     left = max_tokens
     for n, hit in enumerate(hits, start=1):
-        passage = Passage(n, hit, _shown(hit.chunk, [p.hit.chunk for p in shown]))
+        seen = [p.hit.chunk for p in shown]
+        if any(repeats(hit.chunk, chunk) for chunk in seen):
+            continue
+        passage = Passage(n, hit, _shown(hit.chunk, seen))
         if not passage.text:
             continue
         size = count(f"{passage}\n")
@@ -97,12 +102,10 @@ def _shown(chunk: Chunk, seen: Sequence[Chunk]) -> str:
 
 
 def _unseen(chunk: Chunk, seen: Sequence[Chunk]) -> str:
-    """Return what a chunk adds: nothing for a repeat, the rest where an earlier chunk overlaps it."""
+    """Return the part of a chunk's text that no chunk shown before covers: "" when one holds its whole span."""
     start, end = chunk.start, chunk.end
     exact = len(chunk.text) == end - start
     for other in seen:
-        if other.title == chunk.title and other.text.split() == chunk.text.split():
-            return ""
         if other.doc != chunk.doc or other.end <= start or end <= other.start:
             continue
         if other.start <= start and end <= other.end:

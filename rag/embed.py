@@ -19,10 +19,10 @@ from transformers import AutoModel
 from transformers.utils import logging
 
 from rag.durable import sha256_file
-from rag.encoder import OnEvent
 from rag.errors import BadInput
 from rag.even import LARGEST, even_out
 from rag.packed import first_position, packed, runs_of
+from rag.types import OnEvent
 
 BATCH_TOKENS = LARGEST
 _BF16_FLAGS = ("avx512_bf16", "amx_bf16")

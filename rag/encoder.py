@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Protocol
+
+from rag.types import OnEvent
 
 if TYPE_CHECKING:
     import numpy as np
     from tokenizers import Tokenizer
-
-
-OnEvent = Callable[[dict[str, Any]], None]
-"""Hears what long work is doing: ``{"event": "embed.batch", "done": 64, "total": 300}``."""
 
 
 class Encoder(Protocol):

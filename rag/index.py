@@ -13,7 +13,7 @@ from rag import build, generations
 from rag.build import Wish
 from rag.check import Repair, check, repair
 from rag.documents import Documents
-from rag.encoder import Encoder, OnEvent
+from rag.encoder import Encoder
 from rag.errors import BadInput
 from rag.lexical import Lexical
 from rag.publish import LEXICAL
@@ -25,7 +25,7 @@ from rag.settings import IndexSettings
 from rag.stores.base import VectorStore, store_class
 from rag.stores.database import REBUILD
 from rag.stores.text import TextStore
-from rag.types import Chunk, Hit, Results
+from rag.types import Chunk, Hit, OnEvent, Results
 
 __all__ = ["BuildReport", "Index", "IndexSettings", "Replaced"]
 

@@ -12,7 +12,7 @@ import numpy as np
 from rag import generations
 from rag.change import Plan
 from rag.chunk import Chunker
-from rag.encoder import Encoder, OnEvent
+from rag.encoder import Encoder
 from rag.errors import BadInput
 from rag.lexical import Lexical
 from rag.settings import IndexSettings
@@ -23,6 +23,7 @@ from rag.stores.database import REBUILD
 from rag.stores.rows import Record, Summary
 from rag.stores.text import TextStore
 from rag.terms import Terms
+from rag.types import OnEvent
 from rag.vectors import Found, Known, find
 from rag.version import __version__
 

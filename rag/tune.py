@@ -17,12 +17,11 @@ import numpy as np
 
 from rag import context
 from rag.asked import Asked
-from rag.encoder import OnEvent
 from rag.query import Query
 from rag.search import Searcher
 from rag.settings import IndexSettings
 from rag.stats import Paired, against
-from rag.types import Chunk, Hit
+from rag.types import Chunk, Hit, OnEvent
 from rag.workbench import Workbench
 
 SIZES = (50, 100, 150, 200, 250, 400)

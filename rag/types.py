@@ -6,12 +6,14 @@ lines are counted from 1 and pages from 1. ``end`` is exclusive.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from rag import clean
 
+OnEvent = Callable[[dict[str, Any]], None]
+"""Receives the events of long work: ``{"event": "embed.batch", "done": 64, "total": 300}``."""
 PAGED = ("pdf", "pptx", "xlsx")
 """Media whose documents have numbered parts: pages, slides or sheets."""
 

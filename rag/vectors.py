@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from rag.encoder import Encoder, OnEvent
+from rag.encoder import Encoder
 from rag.stores.base import VectorStore, checked
 from rag.stores.cache import VectorCache
+from rag.types import OnEvent
 
 UNIT_CHARS = 300_000
 """Characters in a unit, about 70,000 tokens: three to five seconds of work on two cores. Short texts are many to a

@@ -6,10 +6,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from rag.encoder import Encoder, OnEvent
+from rag.encoder import Encoder
 from rag.errors import BadInput
 from rag.index import Index
 from rag.report import BuildReport
+from rag.types import OnEvent
 
 EVERY_SECONDS = 10.0
 

@@ -16,14 +16,14 @@ from rag import vectors
 from rag.chunk import Chunker
 from rag.documents import Documents
 from rag.durable import sha256_text
-from rag.encoder import Encoder, OnEvent
+from rag.encoder import Encoder
 from rag.lexical import Lexical
 from rag.rerank import Scorer
 from rag.search import Parts, Searcher
 from rag.settings import IndexSettings
 from rag.stores.cache import VectorCache
 from rag.stores.exact import ExactStore
-from rag.types import Chunk, Document
+from rag.types import Chunk, Document, OnEvent
 from rag.vectors import Known
 
 

@@ -24,6 +24,7 @@ from typing import Any
 
 from rag.durable import append_lines, canonical_json, sha256_text, write_json
 from rag.errors import BadInput
+from rag.types import OnEvent
 from runners.answer import Answer, answer_all
 from runners.bank import Candidate
 from runners.completion import Generator
@@ -73,7 +74,7 @@ class Stage:
     """What tells the answering model and its weights from every other."""
     folder: Path
     """The trial's folder."""
-    tell: Callable[[dict[str, Any]], None]
+    tell: OnEvent
 
 
 def rounds(count: int, dev: int, budget: int) -> tuple[tuple[int, int], ...]:

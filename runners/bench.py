@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rag.errors import BadInput, Problem
+from rag.types import OnEvent
 from runners import endpoint, models
 from runners.completion import Generator
 from runners.data import Example
 from runners.plan import EvaluateStep, Plan, PlanModel, TrainStep
 from runners.retrieval import Retriever, control_tokens, token_counter
-from runners.rundir import INDEX, OnEvent, RunFolder
+from runners.rundir import INDEX, RunFolder
 from runners.split import Split
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ AGAIN = 30.0
 """Seconds until a generation of the index that could not be opened is tried again."""
 
 
-def obtain(wanted: PlanModel, kind: str, on_event: OnEvent = None) -> models.Model:
+def obtain(wanted: PlanModel, kind: str, on_event: OnEvent | None = None) -> models.Model:
     """The model a plan names: of the kind its place needs, and of the plan's fingerprint when it has one."""
     model = models.resolve(wanted.name, wanted.allow_hub, on_event, recorded=wanted.fingerprint or "")
     if model.kind != kind:
@@ -47,7 +48,7 @@ def obtain(wanted: PlanModel, kind: str, on_event: OnEvent = None) -> models.Mod
 
 
 def obtain_bases(
-    plan: Plan, on_event: OnEvent = None, get: Callable[[PlanModel], models.Model] | None = None
+    plan: Plan, on_event: OnEvent | None = None, get: Callable[[PlanModel], models.Model] | None = None
 ) -> dict[str, Base]:
     """Every model that the plan's arms answer with, by the name the plan gives it, the plan's own first.
 
@@ -109,7 +110,7 @@ class RunContext:
     embedder_model: models.Model | None = None
     examples: tuple[Example, ...] = ()
     split: Split = field(default_factory=lambda: Split((), ()))
-    on_event: OnEvent = None
+    on_event: OnEvent | None = None
     bases: Mapping[str, Base] = field(default_factory=dict)
     """The models of arms that have one of their own, by the plan's name for it."""
     _generator: LocalGenerator | None = None

@@ -11,13 +11,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from rag.errors import CannotRun, Problem
+from rag.types import OnEvent
 from runners.fulfil import fulfil
 from runners.ticket import Errand, Late, Ticket, trouble
 
 if TYPE_CHECKING:
     from runners.opened import RunSession
-
-OnEvent = Callable[[dict[str, Any]], None] | None
 
 
 class Busy(Problem):
@@ -49,7 +48,9 @@ class Clerk:
     endpoint answers is waited for on other threads.
     """
 
-    def __init__(self, session: RunSession, hours: Hours | None = None, on_event: OnEvent = None) -> None:
+    def __init__(
+        self, session: RunSession, hours: Hours | None = None, on_event: OnEvent | None = None
+    ) -> None:
         """Take an opened run; `start` opens the window."""
         self.session, self.hours, self._on_event = session, hours or Hours(), on_event
         self._line: deque[Ticket | Errand] = deque()

@@ -6,10 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from runners.example import Example
+from runners.example import Place
 
-Place = int | str
-"""A line, or text that names one: two files' lines that belong together, a file and its line."""
 Level = Literal["ok", "warn", "stop"]
 """ok: looked at and fine; warn: worth knowing, the run goes on; stop: it would waste the run."""
 
@@ -79,11 +77,6 @@ class Check:
         if not self.rows or self.placed:
             return self.text
         return f"{self.text} (line{'s' if len(self.rows) > 1 else ''} {', '.join(map(str, self.rows))})"
-
-
-def place(row: Example) -> Place:
-    """Return where a row stands: its line, with its file when a folder was given."""
-    return f"{row.file}:{row.line}" if row.file else row.line
 
 
 def places(lines: Iterable[Place]) -> tuple[Place, ...]:

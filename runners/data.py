@@ -1,8 +1,8 @@
-"""Examples for tuning and held-out questions: read, and kept apart from each other."""
+"""Held-out questions, read from a file; the names for reading examples come along."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,14 @@ from runners.rows import read_rows
 from runners.shapes import Message, Unusable, chat, system_turn
 
 __all__ = [
-    "Example", "ExampleSet", "Overlap", "Question", "Rejected", "load_examples", "load_questions", "normalised",
-    "overlap",
-]  # fmt: skip
+    "Example",
+    "ExampleSet",
+    "Question",
+    "Rejected",
+    "load_examples",
+    "load_questions",
+    "normalised",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,15 +46,6 @@ class Question:
     """The turns before the question, without the system turn."""
 
 
-@dataclass(frozen=True, slots=True)
-class Overlap:
-    """A held-out question that training rows give away."""
-
-    question_line: int
-    example_line: int
-    reason: str
-
-
 def load_questions(path: Path | str) -> tuple[Question, ...]:
     """Read held-out questions: rows with a ``question`` key, or rows in any format of examples.
 
@@ -70,24 +66,6 @@ def load_questions(path: Path | str) -> tuple[Question, ...]:
             raise BadInput(f"{path}:{line}: the id {question.id!r} was already used on line {first}")
         questions.append(question)
     return tuple(questions)
-
-
-def overlap(examples: Sequence[Example], questions: Sequence[Question]) -> tuple[Overlap, ...]:
-    """Return the questions whose words, or whose gold fact of the same document, occur in an example."""
-    asked, facts = dict[str, int](), dict[tuple[str, str], int]()
-    for example in examples:
-        asked.setdefault(_asked(example.messages), example.line)
-        document, fact = example.meta.get("doc_id"), example.meta.get("fact")
-        if document and fact:
-            facts.setdefault((str(document), normalised(str(fact))), example.line)
-    found = []
-    for q in questions:
-        words = _asked((*q.history, {"role": "user", "content": q.question}))
-        if words and words in asked:
-            found.append(Overlap(q.line, asked[words], "the same question"))
-        elif q.doc_id and q.fact and (key := (q.doc_id, normalised(q.fact))) in facts:
-            found.append(Overlap(q.line, facts[key], f"the same fact of {q.doc_id}"))
-    return tuple(found)
 
 
 def _question(row: Mapping[str, Any], line: int) -> Question:
@@ -142,7 +120,3 @@ def _yes(value: Any) -> bool:
     if str(value).lower() in {"true", "yes", "1", "false", "no", "0"}:
         return str(value).lower() in {"true", "yes", "1"}
     raise ValueError(f"answerable must be true or false, found {value!r}")
-
-
-def _asked(messages: Sequence[Message]) -> str:
-    return normalised("\n".join(m["content"] for m in messages if m["role"] == "user"))

@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from rag.errors import BadInput
+from rag.types import OnEvent
 from runners import leakage, require
 from runners.data import Example, ExampleSet, Question, load_examples, load_questions
 from runners.plan import Plan
-from runners.rundir import OnEvent
 from runners.split import Split, split_questions
 
 
-def read_data(plan: Plan, on_event: OnEvent = None) -> tuple[tuple[Example, ...], Split]:
+def read_data(plan: Plan, on_event: OnEvent | None = None) -> tuple[tuple[Example, ...], Split]:
     """Read and check all data of a plan; rows and questions that are left out are told.
 
     Raises BadInput when a file is missing or broken, or when test questions are among the training rows.
@@ -23,7 +23,7 @@ def read_data(plan: Plan, on_event: OnEvent = None) -> tuple[tuple[Example, ...]
     return read_guarded(plan, on_event)[:2]
 
 
-def read_examples(plan: Plan, on_event: OnEvent = None) -> tuple[Example, ...]:
+def read_examples(plan: Plan, on_event: OnEvent | None = None) -> tuple[Example, ...]:
     """Read a plan's examples, as many as it takes; () for a plan without, BadInput for a missing or broken file."""
     if not plan.data.examples:
         return ()
@@ -33,7 +33,7 @@ def read_examples(plan: Plan, on_event: OnEvent = None) -> tuple[Example, ...]:
     return _draw_examples(loaded.rows, plan.data.max_examples, plan.seed)
 
 
-def read_guarded(plan: Plan, on_event: OnEvent = None) -> tuple[tuple[Example, ...], Split, int]:
+def read_guarded(plan: Plan, on_event: OnEvent | None = None) -> tuple[tuple[Example, ...], Split, int]:
     """Do as :func:`read_data`, and count the questions that are not asked because they nearly repeat rows."""
     require.documents(plan)
     examples = read_examples(plan, on_event)
@@ -58,7 +58,7 @@ def _guarded(
     examples: tuple[Example, ...],
     asked: tuple[Question, ...],
     place: Path | None,
-    on_event: OnEvent,
+    on_event: OnEvent | None,
 ) -> tuple[tuple[Question, ...], int]:
     """Return the questions that may be asked, and how many may not."""
     if place is None:

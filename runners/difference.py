@@ -7,8 +7,8 @@ from typing import Any
 
 from runners.plan import Plan
 
-RECORDS = frozenset({"answers", "predicted"})
-"""What is recorded in a plan rather than carried out; free disk space, for one, changes by the hour."""
+RECORDS = frozenset({"answers", "predicted", "house_style"})
+"""What is recorded in a plan rather than carried out (free disk space, for one, changes by the hour), or ignored."""
 Difference = tuple[str, Any, Any]
 """A dotted key and its values in the first and the second plan; None where one has no such key."""
 

@@ -10,12 +10,13 @@ from typing import Any
 from rag.durable import canonical_json, sha256_file, sha256_text, writer_lock, writing_into
 from rag.errors import BadInput
 from rag.generations import current
-from runners import leakage, steps, trial, untuned
+from rag.types import OnEvent
+from runners import leakage, steps, trial
 from runners.data import Question, load_questions
 from runners.dataset import read_data
 from runners.opened import RunSession, open_session
 from runners.plan import EvaluateStep
-from runners.rundir import EVALS, INDEX, SCORES, OnEvent, read_lines
+from runners.rundir import EVALS, INDEX, SCORES, read_lines
 from runners.trial import ANSWERS, ArmScores
 
 UNCHECKED = "whether the run was trained on these questions is not checked"
@@ -54,7 +55,7 @@ class Evaluation:
 
 
 def evaluate(
-    path: Path, file: Path, arms: Sequence[str] = (), out: Path | None = None, on_event: OnEvent = None
+    path: Path, file: Path, arms: Sequence[str] = (), out: Path | None = None, on_event: OnEvent | None = None
 ) -> Evaluation:
     """Let arms of a finished run (all of them by default) answer the questions of a file, and score the answers.
 
@@ -71,10 +72,9 @@ def evaluate(
     with writer_lock(folder), writing_into(folder):
         for number, arm in enumerate(chosen):
             _answer(session, arm, asked.questions, folder, on_event, (number + 1, len(chosen)))
-        house = untuned.recall_house(session.context)
         found = trial.score_trial(
             session.plan.model_copy(update={"steps": _with_arms(session, chosen)}), asked.questions,
-            read_lines(folder / ANSWERS), lambda q: steps.gold_text(session.context, q), house.score if house else None,
+            read_lines(folder / ANSWERS), lambda q: steps.gold_text(session.context, q),
         )  # fmt: skip
         trial.write_scores(found, folder / SCORES)
     return Evaluation(folder, asked, tuple(found), current(path / INDEX) if session.plan.index else 0)
@@ -107,7 +107,7 @@ def _answer(
     arm: EvaluateStep,
     questions: Sequence[Question],
     folder: Path,
-    on_event: OnEvent,
+    on_event: OnEvent | None,
     at: tuple[int, int],
 ) -> None:
     """Let an arm answer what it has not answered yet, with each of its seeds' weights."""

@@ -11,6 +11,9 @@ from runners.refusing import is_refusal
 from runners.shapes import Message
 from runners.sources import Skipped
 
+Place = int | str
+"""Where a row is: its line, or text that names one (a file and its line, two lines that belong together)."""
+
 
 @dataclass(frozen=True, slots=True)
 class Example:
@@ -86,6 +89,11 @@ class ExampleSet:
     """What else was detected: encodings, separators, columns left unread."""
     total: int = 0
     """Rows in the files; more than were read when only some were asked for."""
+
+
+def place(row: Example) -> Place:
+    """Return a row's line, with its file when a folder was given."""
+    return f"{row.file}:{row.line}" if row.file else row.line
 
 
 def normalised(text: str) -> str:

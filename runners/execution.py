@@ -7,6 +7,7 @@ from pathlib import Path
 
 from rag.durable import writing_into
 from rag.errors import BadInput, UsageProblem
+from rag.types import OnEvent
 from runners import (
     card,
     classify,
@@ -17,17 +18,15 @@ from runners import (
     require,
     steps,
     trial,
-    untuned,
     whole,
 )
 from runners.bench import RunContext, identity, obtain, obtain_bases
-from runners.data import overlap
 from runners.dataset import read_guarded
 from runners.machine import Machine, detect
 from runners.models import Model
 from runners.opened import Run, RunSession
 from runners.plan import EvaluateStep, Plan, Step, TrainStep, read_plan, step_name
-from runners.rundir import SCORES, TRIAL, OnEvent, RunFolder, read_lines
+from runners.rundir import SCORES, TRIAL, RunFolder, read_lines
 from runners.surroundings import EVENT as ENVIRONMENT
 from runners.surroundings import surroundings
 
@@ -37,16 +36,12 @@ QUICK_PROMPTS = 12
 
 
 def quick_plan(plan: Plan) -> Plan:
-    """The same plan with fewer questions and rows and one epoch: minutes instead of a quarter of an hour.
-
-    House style is left out where it weighs nothing: it would take more answers than an arm does here.
-    """
+    """The same plan with fewer questions and rows and one epoch: minutes instead of a quarter of an hour."""
     data = plan.data.model_copy(
         update={key: min(most, getattr(plan.data, key) or most) for key, most in QUICK.items()}
     )
-    house = plan.house_style and bool(plan.weights.get("house_style"))
     few = plan.forgetting.model_copy(update={"prompts": min(QUICK_PROMPTS, plan.forgetting.prompts)})
-    changed = {"steps": tuple(map(_quick_step, plan.steps)), "house_style": house, "forgetting": few}
+    changed = {"steps": tuple(map(_quick_step, plan.steps)), "forgetting": few}
     return plan.model_copy(update={"data": data, **changed})
 
 
@@ -70,7 +65,7 @@ def run(
     overwrite: bool = False,
     quick: bool = False,
     only: str | None = None,
-    on_event: OnEvent = None,
+    on_event: OnEvent | None = None,
 ) -> Run:
     """Carry out a plan (or the file of one) into a folder, by default ``runs/NAME``, and return the run.
 
@@ -93,7 +88,7 @@ def run_plan(
     resume: bool = False,
     overwrite: bool = False,
     only: str | None = None,
-    on_event: OnEvent = None,
+    on_event: OnEvent | None = None,
 ) -> RunFolder:
     """Run the plan's steps into a folder, skipping what is finished there; `only` names one step to run.
 
@@ -136,16 +131,19 @@ def _tell_start(bench: RunContext, left_out: int, machine: Machine) -> None:
     """Tell what the run starts from: plan, split, weights, what leaks, and where it runs."""
     plan, split = bench.plan, bench.split
     asked = (*split.dev, *split.test)
+    leaking = leakage.count(plan, bench.examples, asked, left_out)
     told = {
         "plan": plan.digest(),
         "split": split.digest,
         "base": identity(bench.base),
         "models": recorded.named(plan, bench.bases, bench.embedder_model),
-        "overlap": len(overlap(bench.examples, asked)),
-        "leakage": leakage.count(plan, bench.examples, asked, left_out),
+        "overlap": leaking["exact"] + leaking["normalised"] + leaking["same_fact"],
+        "leakage": leaking,
         "gpu": machine.gpu_name.value,
     }
     bench.tell({"event": "run.start", **told})
+    if plan.ignored:
+        bench.tell({"event": "plan.note", "reason": plan.ignored})
     bench.tell({"event": ENVIRONMENT, **surroundings()})
 
 
@@ -183,13 +181,11 @@ def _score(bench: RunContext) -> None:
         return
     folder = bench.run.path / TRIAL
     rows = read_lines(folder / trial.ANSWERS)
-    house = untuned.learn_house(bench)
     arms = trial.score_trial(
         bench.plan,
         bench.split.test,
         rows,
         lambda q: steps.gold_text(bench, q),
-        house.score if house else None,
     )
     trial.write_scores(arms, folder / SCORES)
     _tell_weights(bench, arms)

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from runners.chat import Chat
-from runners.complaints import Check, Place, place, places, rows_of
-from runners.example import Example
+from runners.complaints import Check, places, rows_of
+from runners.example import Example, Place, place
 from runners.tokenised import Pair, Rows
 
 FAMILIES: Mapping[str, tuple[str, ...]] = {

@@ -1,4 +1,4 @@
-"""The optional judge: a model by URL that says which of two answers is better, asked in both orders.
+"""The optional judge: a model by URL that says which of two answers is better, asked in both orders; its summary.
 
 Its word never decides the gate. Judges favour the place of an answer (Zheng et al. 2023), so a preference that does
 not outlive the exchange of the two is a tie.
@@ -9,25 +9,28 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from rag.durable import append_line, canonical_json, sha256_text, write_text, writing_into
 from rag.errors import Problem
 from rag.fence import mark
+from rag.types import OnEvent
 from runners import models
 from runners.bench import RunContext
 from runners.completion import Completion, Generator
 from runners.data import Question
 from runners.plan import Plan
-from runners.rundir import TRIAL, OnEvent, read_lines
+from runners.rundir import TRIAL, read_lines
 from runners.shapes import Message
-from runners.trial import ANSWERS
+from runners.trial import ANSWERS, ArmScores
 
 JUDGED = "judge.jsonl"
 LONGEST = 400
 """Tokens that the judge may take; some think aloud before the word that is asked for."""
+NO_DIFFERENCE = 1e-9
+"""Combined scores closer than this are equal but for rounding."""
 _INSTRUCTIONS = (
     "You compare two answers to one question. What counts: that it is right, that it follows the instructions that "
     "both were given, that it invents nothing. Length and the order of the two do not count. Everything between the "
@@ -152,7 +155,7 @@ def keep_open(tasks: Sequence[Task], judge: str, path: Path, bench: RunContext |
 
 
 def ask(
-    tasks: Sequence[Task], judge: str, generator: Generator, path: Path, on_event: OnEvent = None
+    tasks: Sequence[Task], judge: str, generator: Generator, path: Path, on_event: OnEvent | None = None
 ) -> None:
     """Ask for every task; each reply is in the file before the next is waited for."""
     done = 0
@@ -167,6 +170,63 @@ def ask(
             on_event({"event": "judge.batch", "done": done, "total": len(tasks)})
 
     generator.generate([list(task.chat) for task in tasks], LONGEST, keep)
+
+
+def summary(
+    model: str, choice: str, arms: Sequence[ArmScores], rows: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
+    """The judge's part of the report: preference for the chosen arm against each other, -1 to 1, with intervals.
+
+    A comparison counts when both orders of it have been read; where the two disagree it is a tie. ``same_sign`` is
+    the share of comparisons where judge and combined score favour the same arm, or neither; ``kappa`` is Cohen's
+    (1960), None where one of them always says the same and so chance explains everything.
+    """
+    from rag.stats import interval
+
+    by_name = {arm.arm: dict(zip(arm.questions, arm.combined, strict=True)) for arm in arms}
+    orders: dict[tuple[str, str], list[int | None]] = {}
+    for row in rows:
+        orders.setdefault((row["b"], row["id"]), []).append(row["verdict"])
+    against, every = [], []
+    for arm in arms:
+        if arm.arm == choice:
+            continue
+        both = {q: said for (b, q), said in orders.items() if b == arm.arm and len(said) == 2}
+        read = {q: said for q, said in both.items() if None not in said}
+        judged = {q: agreed(said) for q, said in read.items()}
+        pairs = [(judged[q], _sign(by_name[choice][q] - by_name[arm.arm][q])) for q in judged]
+        every += pairs
+        words = [said for said, _ in pairs]
+        against.append(
+            {
+                "a": choice, "b": arm.arm, "n": len(pairs), "of": len(arm.questions),
+                "better": words.count(1), "worse": words.count(-1), "ties": words.count(0),
+                "inconsistent": sum(len(set(said)) > 1 for said in read.values()),
+                "unreadable": len(both) - len(read),
+                "preference": asdict(interval([float(word) for word in words])) if words else None,
+                **agreement(pairs),
+            }
+        )  # fmt: skip
+    return {"model": model, "n": len(every), **agreement(every), "against": against}
+
+
+def agreed(said: Sequence[int | None]) -> int:
+    """The verdict of two orders: what both say, else a tie."""
+    first, second = said
+    return first if first is not None and first == second else 0
+
+
+def agreement(pairs: Sequence[tuple[int, int]]) -> dict[str, float | None]:
+    """Share of pairs whose two signs are the same, and Cohen's kappa over the three signs; None without pairs."""
+    if not pairs:
+        return {"same_sign": None, "kappa": None}
+    count = len(pairs)
+    same = sum(a == b for a, b in pairs) / count
+    chance = sum(
+        sum(a == sign for a, _ in pairs) * sum(b == sign for _, b in pairs) / count**2 for sign in (-1, 0, 1)
+    )
+    kappa = None if chance > 1 - NO_DIFFERENCE else round((same - chance) / (1 - chance), 4)
+    return {"same_sign": round(same, 4), "kappa": kappa}
 
 
 def _row(key: str, task: Task, said: str, word: str | None) -> dict[str, Any]:
@@ -190,3 +250,7 @@ def _remote(bench: RunContext) -> Any:
         remote.url, remote.name, limits, bench.plan.seed,
         on_note=lambda note: bench.tell({"event": "remote.note", "reason": note}),
     )  # fmt: skip
+
+
+def _sign(difference: float) -> int:
+    return 0 if abs(difference) < NO_DIFFERENCE else 1 if difference > 0 else -1

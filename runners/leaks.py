@@ -1,125 +1,143 @@
-"""What training rows give away of held-out rows: the same question, nearly it, the same fact or document."""
+"""Leakage: held-out rows that training rows or instructions hold too. Finds them; :mod:`runners.leakage` refuses."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from runners import near
-from runners.complaints import Check, Place, place, places, rows_of
 from runners.data import Question
-from runners.example import Example, normalised
+from runners.example import Example, Place, normalised, place
 
-KINDS = ("word for word", "but for case and punctuation", "nearly", "by the same fact", "same document")
-"""How a held-out row is given away, gravest first; the first four make its score worthless."""
-NEARLY = KINDS[2]
+EXACT = "word for word"
+NORMALISED = "but for case and punctuation"
+NEAR = "nearly"
+SAME_FACT = "by the same fact"
+IN_PROMPT = "in the instructions"
+SAME_DOCUMENT = "same document"
+KINDS = (EXACT, NORMALISED, NEAR, SAME_FACT, IN_PROMPT, SAME_DOCUMENT)
+"""How a training row and a held-out row may be tied, gravest first."""
+LEAKING = KINDS[:-1]
+"""The kinds that make a score worthless; another fact of the same document does not."""
+PROMPT = "prompt"
+"""Place of the instructions that :func:`find_all` is given, beside those in the rows' system turns."""
+MIN_PROMPT_WORDS = 4
+"""A question of fewer words may occur in the instructions by coincidence, and is not looked for there."""
 
 
 @dataclass(frozen=True, slots=True)
 class Leak:
-    """One held-out row that a training row gives away."""
+    """One way in which a training row, or the instructions, give one held-out row away."""
 
     kind: str
+    """One of :data:`KINDS`."""
     held_out: Place
     """Place of the held-out row."""
     row: Place
-    """Place of the training row."""
+    """Place of the training row; for :data:`IN_PROMPT` the place of a row with these instructions, or :data:`PROMPT`."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Asked:
+class _Compared:
+    """What is compared of a row."""
+
     line: Place
     text: str
+    """Everything the user says; of a raw text, which has no user, the text itself."""
     doc: str
     fact: str
+    """Normalised gold fact."""
 
 
-def find(rows: Sequence[Example], held_out: Sequence[Example | Question]) -> tuple[Leak, ...]:
-    """Return, for each held-out row that is given away, how it is most gravely.
+def find(
+    rows: Sequence[Example], held_out: Sequence[Example | Question], prompt: str = ""
+) -> tuple[Leak, ...]:
+    """Return one leak for each held-out row that has any: the gravest of :func:`find_all`."""
+    return tuple(leaks[0] for leaks in find_all(rows, held_out, prompt) if leaks)
 
-    What is compared is everything the user says; a text row has only itself. The same words about different
-    documents, where both rows name theirs, are two questions ("When does it open?").
+
+def find_all(
+    rows: Sequence[Example], held_out: Sequence[Example | Question], prompt: str = ""
+) -> list[list[Leak]]:
+    """Return the leaks of each held-out row, gravest first and at most one of each kind.
+
+    The same words about different documents, where both rows name theirs, are two questions ("When does it open?").
+    Questions are also looked for in the instructions: in ``prompt`` and in the system turns of the rows, by their
+    normalised words, from :data:`MIN_PROMPT_WORDS` words on.
     """
-    asked, taught = [_asked(row) for row in held_out], [_asked(row) for row in rows]
-    nearly = near.matches([a.text for a in asked], [t.text for t in taught])
-    words, exact = dict[str, list[_Asked]](), dict[str, list[_Asked]]()
-    facts, documents = dict[tuple[str, str], _Asked](), dict[str, _Asked]()
-    for row in taught:
-        exact.setdefault(row.text, []).append(row)
-        words.setdefault(normalised(row.text) or row.text, []).append(row)
+    compared, trained = [_of(row) for row in held_out], [_of(row) for row in rows]
+    near_by = near.matches([one.text for one in compared], [row.text for row in trained])
+    same, alike = dict[str, list[_Compared]](), dict[str, list[_Compared]]()
+    facts, documents = dict[tuple[str, str], _Compared](), dict[str, _Compared]()
+    for row in trained:
+        same.setdefault(row.text, []).append(row)
+        alike.setdefault(normalised(row.text) or row.text, []).append(row)
         if row.doc:
             documents.setdefault(row.doc, row)
             facts.setdefault((row.doc, row.fact), row)
-    found = []
-    for one, near_by in zip(asked, nearly, strict=True):
-        candidates = (
-            _other(one, exact.get(one.text, [])),
-            _other(one, words.get(normalised(one.text), [])),
-            _other(one, [taught[at] for at in near_by]),
-            facts.get((one.doc, one.fact)) if one.doc and one.fact else None,
-            documents.get(one.doc) if one.doc else None,
-        )
-        hit = next(((kind, row) for kind, row in zip(KINDS, candidates, strict=True) if row), None)
-        if hit:
-            found.append(Leak(hit[0], one.line, hit[1].line))
-    return tuple(found)
+    shown = _in_prompts(rows, held_out, prompt)
+    leaks = []
+    for number, (one, places) in enumerate(zip(compared, near_by, strict=True)):
+        row_of_kind = {
+            EXACT: _same_document(one, same.get(one.text, [])),
+            NORMALISED: _same_document(one, alike.get(normalised(one.text), [])),
+            NEAR: _same_document(one, [trained[at] for at in places]),
+            SAME_FACT: facts.get((one.doc, one.fact)) if one.doc and one.fact else None,
+            SAME_DOCUMENT: documents.get(one.doc) if one.doc else None,
+        }
+        where = {kind: row.line for kind, row in row_of_kind.items() if row}
+        if number in shown:
+            where[IN_PROMPT] = shown[number]
+        leaks.append([Leak(kind, one.line, where[kind]) for kind in KINDS if kind in where])
+    return leaks
 
 
-def questions(rows: Sequence[Example], asked: Sequence[Question]) -> Check:
-    """Return the check of held-out questions: asking about a document that rows are about too is no leak."""
-    leaks, beside = _parted(find(rows, asked))
-    if leaks:
-        return Check(
-            "PF013", "stop",
-            f"{len(leaks)} of {len(asked)} held-out questions also occur in the examples: {_told(leaks)}",
-            _pairs(leaks), "remove them from one of the two files: a score on them says nothing",
-        )  # fmt: skip
-    about = f"; {len(beside)} are about documents that rows are about too" if beside else ""
-    return Check("PF013", "ok", f"none of {len(asked)} held-out questions occurs in the examples{about}")
+def _in_prompts(
+    rows: Sequence[Example], held_out: Sequence[Example | Question], prompt: str
+) -> dict[int, Place]:
+    """Return the positions of the questions that the instructions hold, with the place of these instructions.
+
+    One pass over the words of the instructions: at each position, the questions that begin with the next four words
+    are compared in full.
+    """
+    starting: dict[tuple[str, ...], list[tuple[int, list[str]]]] = {}
+    for number, row in enumerate(held_out):
+        words = normalised(row.question).split() if isinstance(row, Question) else []
+        if len(words) >= MIN_PROMPT_WORDS:
+            starting.setdefault(tuple(words[:MIN_PROMPT_WORDS]), []).append((number, words))
+    if not starting:
+        return {}
+    instructions: dict[str, Place] = {prompt: PROMPT}
+    for example in rows:
+        instructions.setdefault(example.system, place(example))
+    shown: dict[int, Place] = {}
+    for text, where in instructions.items():
+        words = normalised(text).split()
+        for at, start in _windows(words):
+            for number, wanted in starting.get(start, ()):
+                if words[at : at + len(wanted)] == wanted:
+                    shown.setdefault(number, where)
+    return shown
 
 
-def validation(rows: Sequence[Example], valid: Sequence[Example]) -> Check:
-    """Return the check of validation rows: a loss on rows that were learnt never rises, so nothing stops early."""
-    found = find(rows, valid)
-    leaks, beside = [x for x in found if x.kind in KINDS[:3]], [x for x in found if x.kind in KINDS[3:]]
-    todo = "leave --valid out and let --valid-share divide the rows by document and near repeat"
-    if leaks:
-        text = (
-            f"{len(leaks)} of {rows_of(len(valid))} for validation also occur in the examples: {_told(leaks)}"
-        )
-        return Check("PF014", "stop", text, _pairs(leaks), todo)
-    if beside:
-        text = f"{len(beside)} of {rows_of(len(valid))} for validation are about facts or documents that are learnt too"
-        return Check("PF014", "warn", text, _pairs(beside), todo)
-    return Check("PF014", "ok", f"{rows_of(len(valid))} for validation share no question and no document")
+def _windows(words: Sequence[str]) -> Iterator[tuple[int, tuple[str, ...]]]:
+    return enumerate(zip(*(words[n:] for n in range(MIN_PROMPT_WORDS)), strict=False))
 
 
-def _parted(found: Sequence[Leak]) -> tuple[list[Leak], list[Leak]]:
-    return [x for x in found if x.kind != KINDS[-1]], [x for x in found if x.kind == KINDS[-1]]
-
-
-def _told(leaks: Sequence[Leak]) -> str:
-    counted = Counter(leak.kind for leak in leaks)
-    return ", ".join(f"{counted[kind]} {kind}" for kind in KINDS if kind in counted)
-
-
-def _pairs(leaks: Sequence[Leak]) -> tuple[Place, ...]:
-    return places(f"{leak.held_out} = {leak.row}" for leak in leaks)
-
-
-def _other(one: _Asked, rows: Sequence[_Asked]) -> _Asked | None:
+def _same_document(one: _Compared, rows: Sequence[_Compared]) -> _Compared | None:
+    """Return the first of the rows that is not known to be about another document."""
     return next((row for row in rows if not one.doc or not row.doc or one.doc == row.doc), None)
 
 
-def _asked(row: Example | Question) -> _Asked:
+def _of(row: Example | Question) -> _Compared:
     if isinstance(row, Question):
         turns = (*row.history, {"role": "user", "content": row.question})
-        return _Asked(row.line, _said(turns), row.doc_id or "", normalised(row.fact or ""))
-    text = _said(row.messages) or row.reply
+        return _Compared(row.line, _user_turns(turns), row.doc_id or "", normalised(row.fact or ""))
+    text = _user_turns(row.messages) or row.reply
     meta = row.meta
-    return _Asked(place(row), text, str(meta.get("doc_id") or ""), normalised(str(meta.get("fact") or "")))
+    fact = normalised(str(meta.get("fact") or ""))
+    return _Compared(place(row), text, str(meta.get("doc_id") or ""), fact)
 
 
-def _said(turns: Sequence[dict[str, str]]) -> str:
+def _user_turns(turns: Sequence[dict[str, str]]) -> str:
     return "\n".join(turn["content"].strip() for turn in turns if turn["role"] == "user")

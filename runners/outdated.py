@@ -14,10 +14,11 @@ from typing import Any
 
 from rag.durable import MANIFEST, append_line, sha256_file, sha256_text
 from rag.errors import BadInput
+from rag.types import OnEvent
 from runners.bench import RunContext
 from runners.opened import open_session
 from runners.plan import Plan
-from runners.rundir import INDEX, TRIAL, OnEvent, RunFolder, read_lines
+from runners.rundir import INDEX, TRIAL, RunFolder, read_lines
 from runners.staleness import (
     StaleQuestion,
     ask_stale,
@@ -63,7 +64,7 @@ def arms(plan: Plan) -> list[str]:
     return [arm.arm for arm in plan.arms if arm.retrieval or arm.weights]
 
 
-def try_update(run: RunFolder, update: Path, on_event: OnEvent = None) -> dict[str, Any]:
+def try_update(run: RunFolder, update: Path, on_event: OnEvent | None = None) -> dict[str, Any]:
     """Ask every question before and after the update, keep the table with the run and return it.
 
     What an earlier test of the same update asked is not asked again. BadInput as :func:`check`. The run is left

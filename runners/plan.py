@@ -1,7 +1,7 @@
 """The plan: what can be run, as YAML that a person edits.
 
 The advisor fills it in, `tunewise run` carries it out, and nothing else decides anything in between.
-Every key changes something; unknown keys are refused with the closest known one.
+Every key that is not marked deprecated changes something; unknown keys are refused with the closest known one.
 """
 
 from __future__ import annotations
@@ -23,13 +23,14 @@ from pydantic import (
 from rag.durable import canonical_json, sha256_text, write_text
 from rag.errors import BadInput
 from rag.versions import format_of
-from runners.measures import NAMES
+from runners.measures import BY_NAME
 from runners.recipe import EvaluateStep, Forgetting, IndexStep, PlanModel, Strict, TrainStep
 from runners.tuning import TuningMethod
 
 Method = Literal["prompting", "few-shot", "rag", TuningMethod, "hybrid"]
 METHODS: tuple[Method, ...] = get_args(Method)
-SCORES: tuple[str, ...] = NAMES
+SCORES: tuple[str, ...] = tuple(BY_NAME)
+"""Names that `weights` may hold; those that are no longer computed are ignored."""
 EMBEDDER = "all-minilm-l6-v2"
 """The embedder of a plan that names none."""
 
@@ -162,7 +163,8 @@ class Plan(Strict):
     )
     house_style: bool = Field(
         False,
-        description="Learn how the house writes from up to 20 examples and the untuned model's answers to them.",
+        description="Ignored: plans of before had it, for a score that is no longer computed.",
+        json_schema_extra={"deprecated": True},
     )
     judge: PlanModel | None = Field(
         None,
@@ -216,11 +218,24 @@ class Plan(Strict):
             raise ValueError("weights must be zero or more, and not all zero")
         if self.judge is not None and not self.judge.name.startswith("openai:"):
             raise ValueError(f"judge: {self.judge.name!r} is no model by URL, such as openai:NAME@URL")
-        if self.house_style and not self.data.examples:
-            raise ValueError("house_style: the house's replies are learnt from data.examples")
         if self.weights.get("house_style") and not self.house_style:
-            raise ValueError("weights.house_style: it is measured only with house_style: true")
+            raise ValueError("weights.house_style: this score is no longer computed")
         return self
+
+    @model_serializer(mode="wrap")
+    def _without_retired(self, written: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out the key that is ignored, but where an older plan sets it: its digest depends on it."""
+        values: dict[str, Any] = written(self)
+        return {key: value for key, value in values.items() if key != "house_style" or value}
+
+    @property
+    def ignored(self) -> str:
+        """What the plan asks for that is no longer done, in one sentence; "" when nothing."""
+        if self.weights.get("house_style"):
+            return "house_style is no longer scored: its weight is left out of the combined score"
+        return (
+            "house_style in the plan is ignored: that score is no longer computed" if self.house_style else ""
+        )
 
     @property
     def arms(self) -> tuple[EvaluateStep, ...]:
@@ -240,8 +255,12 @@ class Plan(Strict):
         raise KeyError(arm)
 
     def digest(self) -> str:
-        """SHA-256 of the plan's meaning, whatever its layout."""
-        return sha256_text(canonical_json(self.model_dump(mode="json", by_alias=True)))
+        """SHA-256 of the plan's meaning, whatever its layout.
+
+        The ignored key is part of it with its value, as it was when runs of before wrote their plan's digest.
+        """
+        values = {"house_style": self.house_style, **self.model_dump(mode="json", by_alias=True)}
+        return sha256_text(canonical_json(values))
 
 
 def step_name(step: Step) -> str:

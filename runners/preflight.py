@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from rag.errors import BadInput, CannotRun
-from runners import disk, family, judging, labels, leaks, learnt, rehearsal, repeats, room, secrets, tokenised
+from runners import disk, family, judging, learnt, rehearsal, repeats, room, tokenised
 from runners.chat import Chat, Encoded
 from runners.complaints import MACHINE, Check, merged
 from runners.data import Question
@@ -123,13 +123,13 @@ def examine(
     """
     chat = Chat(base.folder)
     used, report = inspect(rows, chat, config)
-    checks = [*report.checks, repeats.check(rows), *secrets.checks(rows)]
-    if found := labels.check(rows):
+    checks = [*report.checks, repeats.check(rows), *learnt.personal_data(rows)]
+    if found := learnt.label_balance(rows):
         checks.append(found)
     if questions:
-        checks.append(leaks.questions(rows, questions))
+        checks.append(learnt.held_out_questions(rows, questions))
     if valid:
-        checks += [leaks.validation(rows, valid), *_validation(valid, chat, config)]
+        checks += [learnt.validation_rows(rows, valid), *_validation(valid, chat, config)]
     if used:
         checks += _machine(rows, used, base, config, out, measure)
     return replace(report, checks=tuple(_accepted(check, accept) for check in merged(checks)))

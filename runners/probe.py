@@ -10,10 +10,10 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from rag.types import OnEvent
 from runners import hub
 
 hub.close()
@@ -27,8 +27,6 @@ from runners.machine import GIB  # noqa: E402
 from runners.models import Model  # noqa: E402
 from runners.tuning import TrainConfig  # noqa: E402
 from runners.weights import device, dtype_for, free_gib  # noqa: E402
-
-Tell = Callable[[dict[str, Any]], None]
 
 
 def arithmetic() -> dict[str, Any]:
@@ -79,7 +77,7 @@ def prompt(base: Model, messages: list[dict[str, Any]]) -> dict[str, Any]:
     return {"same": list(asked) == chat.encode(chat.render(messages, prompt=True))}
 
 
-def step(base: Model, config: TrainConfig, rows: list[Encoded], recompute: bool, tell: Tell) -> None:
+def step(base: Model, config: TrainConfig, rows: list[Encoded], recompute: bool, tell: OnEvent) -> None:
     """Take real steps: on the longest row, then twice on the whole micro-batch, telling each one's peak.
 
     Twice, because the first time half of it is preparing for its shapes, and the second tells the run's speed.

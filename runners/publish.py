@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from rag.durable import check_manifest, publish_folder, write_text, writing_into
 from rag.errors import BadInput, CannotRun
+from rag.types import OnEvent
 from runners import attach, choices
 from runners.card import CARD
 from runners.loop import Loop
@@ -18,8 +18,6 @@ from runners.tuning import Origin, TrainConfig, TrainResult
 
 LOG = "training.jsonl"
 """Every step's loss, gradient norm and learning rate, and every validation loss, beside the weights."""
-
-Tell = Callable[[dict[str, Any]], None]
 
 
 def facts(
@@ -60,7 +58,7 @@ def publish(loop: Loop, base: Model, out: Path, kept: dict[str, Any]) -> None:
         raise
 
 
-def finished(out: Path, identity: str, config: TrainConfig, tell: Tell) -> TrainResult | None:
+def finished(out: Path, identity: str, config: TrainConfig, tell: OnEvent) -> TrainResult | None:
     """Return the result kept in a whole ``out`` of the same identity, else tell why it will be made again."""
     kind = "adapter" if (out / "adapter_config.json").is_file() else "model"
     try:

@@ -13,7 +13,7 @@ from rag.errors import BadInput
 from runners.fingerprint import read_json
 from runners.footprint import Setup
 from runners.machine import GIB
-from runners.memory import Memory, estimate
+from runners.memory import Memory, estimate, fits
 from runners.shape import ALL_LINEAR, Shape, read_shape
 from runners.tuning import TrainConfig
 
@@ -44,7 +44,7 @@ def decide(folder: Path, config: TrainConfig, longest: int, free_gib: float | No
         return Choice(False, "checkpointing off: what memory is free is unknown")
     without, with_it = (need(shape, config, longest, half, on) for on in (False, True))
     has = f"{free_gib:.1f} GiB are free"
-    if without <= free_gib:
+    if fits(without, without, free_gib) == "yes":
         return Choice(False, f"checkpointing off: the run takes at most {without:.1f} GiB, {has}")
     return Choice(
         True,

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from rag.errors import BadInput, CannotRun, UsageProblem
+from rag.types import OnEvent
 from runners import models
 from runners.bench import Base, identity, obtain, obtain_bases
 from runners.plan import Plan, PlanModel
-from runners.rundir import OnEvent, RunFolder
+from runners.rundir import RunFolder
 
 ELSEWHERE = "where the run's base lies elsewhere, ask, chat, serve and export take its folder: --model FOLDER"
 
@@ -27,7 +28,9 @@ class Recorded:
     Logs of before kept only the fingerprint of the base: the other models of such a run are taken as they are.
     """
 
-    def __init__(self, run: RunFolder, plan: Plan, folder: Path | None = None, tell: OnEvent = None) -> None:
+    def __init__(
+        self, run: RunFolder, plan: Plan, folder: Path | None = None, tell: OnEvent | None = None
+    ) -> None:
         """Read the log; ``folder`` is where the base lies now. UsageProblem when the run's base has no folder."""
         if folder and models.parse_remote(plan.model.name):
             raise UsageProblem(

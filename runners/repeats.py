@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from runners import near
-from runners.complaints import Check, place, places, rows_of
-from runners.example import Example, normalised
+from runners.complaints import Check, places, rows_of
+from runners.example import Example, normalised, place
 from runners.labels import labels_of
 
 MANY = 0.2

@@ -10,8 +10,9 @@ from pathlib import Path
 from rag.errors import BadInput, CannotRun
 from runners import fetching
 from runners.machine import Machine
-from runners.memory import Setup, estimate, read_shape
+from runners.memory import Setup, estimate
 from runners.plan import Plan, TrainStep
+from runners.shape import read_shape
 
 CHOSEN = ("asked", "flag", "file", "config")
 """Sources of an answer that a person gave, rather than this machine."""
@@ -76,7 +77,7 @@ def check_memory(plan: Plan, base: Path, machine: Machine) -> None:
     for step in plan.steps:
         if isinstance(step, TrainStep):
             needs = estimate(shape, step.method, Setup(seq_len=min(step.max_tokens, step.batch_tokens)))
-            if needs.low > HEADROOM * have:
+            if needs.fits(HEADROOM * have) == "no":
                 raise CannotRun(
                     f"training {step.arm} ({step.method}) takes at least {needs.low:.1f} GiB, "
                     f"this machine has {have:.1f}",

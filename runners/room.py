@@ -13,7 +13,7 @@ from runners.chat import Encoded
 from runners.complaints import Check, places, rows_of
 from runners.fingerprint import read_json
 from runners.machine import Machine, detect, free_ram
-from runners.memory import HISTORY
+from runners.memory import HISTORY, fits
 from runners.models import Model
 from runners.shape import read_shape
 from runners.tuning import TrainConfig
@@ -41,9 +41,7 @@ class Room:
     @property
     def verdict(self) -> str:
         """Return yes, tight, no or unknown."""
-        if self.free is None:
-            return "unknown"
-        return "yes" if self.high <= self.free else "tight" if self.low <= self.free else "no"
+        return fits(self.low, self.high, self.free) or "unknown"
 
 
 def memory(base: Model, config: TrainConfig, longest: int, machine: Machine | None = None) -> Room | None:

@@ -6,7 +6,7 @@ import json
 import shlex
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,6 @@ from rag.versions import format_of
 from runners.difference import differences
 from runners.plan import Plan, parse_plan, write_plan
 
-OnEvent = Callable[[dict[str, Any]], None] | None
 PLAN, EVENTS, INDEX, TRIAL, REPORT = "plan.yaml", "events.jsonl", "index", "trial", "report.json"
 EVALS = "evals"
 SCORES = "scores.json"

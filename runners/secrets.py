@@ -10,8 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from runners import lookalikes as real
-from runners.complaints import PLACES, Check, Level, Place, place, places, rows_of
-from runners.example import Example
+from runners.example import Example, Place, place
 
 Match = re.Match[str]
 
@@ -42,32 +41,6 @@ def search(rows: Sequence[Example]) -> dict[str, list[Place]]:
         for kind in {kind for turn in row.messages for kind in holds[turn["content"]]}:
             found.setdefault(kind, []).append(place(row))
     return {kind.name: found[kind.name] for kind in KINDS if kind.name in found}
-
-
-def checks(rows: Sequence[Example]) -> tuple[Check, Check]:
-    """Return the check of personal data (a warning) and the one of secrets (a stop)."""
-    found = search(rows)
-    keys = {kind.name for kind in KINDS if kind.secret}
-    personal = {kind: lines for kind, lines in found.items() if kind not in keys}
-    secret = {kind: lines for kind, lines in found.items() if kind in keys}
-    return (
-        _check("PF015", "warn", personal, "no personal data of the usual shapes",
-               "replace what the model need not know; the values are not shown"),
-        _check("PF016", "stop", secret, "no keys or passwords of the usual shapes",
-               "remove them, and renew those that were real; the values are not shown"),
-    )  # fmt: skip
-
-
-def _check(code: str, level: Level, found: dict[str, list[Place]], fine: str, todo: str) -> Check:
-    if not found:
-        return Check(code, "ok", fine)
-    parts = [
-        f"{kind} in {rows_of(len(lines))} ({', '.join(map(str, places(lines)))}{', …' if len(lines) > PLACES else ''})"
-        for kind, lines in found.items()
-    ]
-    return Check(
-        code, level, "; ".join(parts), places(line for lines in found.values() for line in lines), todo, True
-    )
 
 
 _KEYS = (

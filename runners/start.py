@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from accelerate import Accelerator
 
 from rag.errors import CannotRun, UsageProblem
+from rag.types import OnEvent
 from runners import attach, checkpoint, choices, randomness, schedule
 from runners.chat import Encoded
 from runners.checkpoint import Progress
@@ -18,8 +17,6 @@ from runners.models import Model
 from runners.optimizer import Optimizer
 from runners.tuning import TrainConfig
 
-Tell = Callable[[dict[str, Any]], None]
-
 
 def start(
     rows: list[Encoded],
@@ -28,7 +25,7 @@ def start(
     base: Model,
     work: Path,
     identity: str,
-    tell: Tell,
+    tell: OnEvent,
 ) -> Loop:
     """Load the base, attach what is trained, plan every step, and go back to the last checkpoint if any."""
     accelerator = Accelerator()
@@ -62,7 +59,7 @@ def start(
 
 
 def _kept(
-    work: Path, config: TrainConfig, identity: str, tell: Tell
+    work: Path, config: TrainConfig, identity: str, tell: OnEvent
 ) -> tuple[choices.Choices | None, Path | None]:
     """Return what an unfinished run of this identity chose and its newest whole checkpoint.
 

@@ -9,6 +9,7 @@ from typing import Any
 from rag.durable import canonical_json, sha256_file, sha256_text, write_json, writing_into
 from rag.errors import BadInput
 from rag.signals import NAMES
+from rag.types import OnEvent
 from runners import classify, outfit, peak, replay
 from runners.bench import REFUSAL, RunContext, identity
 from runners.data import Example, Question, load_examples
@@ -163,7 +164,7 @@ def evaluate_arm(bench: RunContext, step: EvaluateStep) -> dict[str, Any]:
 
 
 def with_replay(
-    plan: Plan, step: TrainStep, rows: tuple[Example, ...], seed: int, tell: Callable[[dict[str, Any]], None]
+    plan: Plan, step: TrainStep, rows: tuple[Example, ...], seed: int, tell: OnEvent
 ) -> tuple[Example, ...]:
     """The rows with the step's share of the plan's replay rows mixed in, which is told."""
     if not step.replay or plan.data.replay is None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Container, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from rag.types import OnEvent
 from runners import hub
 
 hub.close()
@@ -29,8 +30,6 @@ from runners.tuning import Origin, TrainConfig, TrainResult  # noqa: E402
 
 __all__ = ["Origin", "TrainConfig", "TrainResult", "fit"]
 
-Tell = Callable[[dict[str, Any]], None]
-
 
 def fit(
     rows: Sequence[Example],
@@ -38,7 +37,7 @@ def fit(
     model: Model,
     out: Path,
     valid: Sequence[Example] = (),
-    on_event: Tell | None = None,
+    on_event: OnEvent | None = None,
     resume: bool = False,
     origin: Origin = Origin(),
 ) -> TrainResult:

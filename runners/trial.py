@@ -10,14 +10,14 @@ from statistics import fmean
 from typing import Any
 
 from rag.durable import append_lines, write_json, write_text
-from rag.types import Citation
+from rag.types import Citation, OnEvent
 from runners.answer import Answer, answer_all
 from runners.completion import Generator
 from runners.data import Question
 from runners.plan import EvaluateStep, Plan
 from runners.prompting import Shots
 from runners.retrieval import Finder
-from runners.rundir import OnEvent, read_lines
+from runners.rundir import read_lines
 from runners.score import combined, score_answer
 
 ANSWERS, MADE_FROM = "answers.jsonl", "made_from.json"
@@ -69,7 +69,7 @@ def run_arm(
     retriever: Finder | None,
     shots: Shots,
     journal: Path,
-    on_event: OnEvent = None,
+    on_event: OnEvent | None = None,
 ) -> int:
     """Answer the questions that the journal does not hold yet; return how many were asked.
 
@@ -120,11 +120,10 @@ def score_trial(
     questions: Sequence[Question],
     rows: Sequence[dict[str, Any]],
     gold: Callable[[Question], str],
-    house: Callable[[str], float] | None = None,
 ) -> list[ArmScores]:
     """Score the journal's answers arm by arm; several seeds of one arm are averaged question by question.
 
-    `gold` gives the text of a question's gold span, "" when it has none; `house` how far an answer reads like the house.
+    `gold` gives the text of a question's gold span, "" when it has none.
     """
     found: list[ArmScores] = []
     by_key: dict[tuple[str, str], list[dict[str, Any]]] = {}
@@ -132,10 +131,7 @@ def score_trial(
         by_key.setdefault((row["arm"], row["id"]), []).append(row)
     for arm in plan.arms:
         answered = [(q, by_key[arm.arm, q.id]) for q in questions if (arm.arm, q.id) in by_key]
-        each = [
-            [_scores(plan, q, row, arm.retrieval, gold(q), house) for row in answers]
-            for q, answers in answered
-        ]
+        each = [[_scores(plan, q, row, arm.retrieval, gold(q)) for row in answers] for q, answers in answered]
         scores = [averaged(rows) for rows in each]
         weights = {str(k): v for k, v in plan.weights.items()}
         found.append(
@@ -208,12 +204,9 @@ def _scores(
     row: dict[str, Any],
     retrieval: bool,
     gold: str,
-    house: Callable[[str], float] | None,
 ) -> dict[str, float]:
-    found = score_answer(
-        plan, question, row["answer"], [Citation(**c) for c in row["citations"]], retrieval, gold
-    )
-    return found if house is None else {**found, "house_style": house(row["answer"])}
+    cited = [Citation(**c) for c in row["citations"]]
+    return score_answer(plan, question, row["answer"], cited, retrieval, gold)
 
 
 def averaged(each: Sequence[dict[str, float]]) -> dict[str, float]:

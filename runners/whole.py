@@ -20,7 +20,7 @@ from rag.errors import BadInput
 from rag.query import Query
 from rag.signals import Signals
 from rag.threshold import Decision
-from rag.types import Chunk, Hit
+from rag.types import Chunk, Hit, OnEvent
 from runners import prompting
 from runners.answer import Answer
 from runners.chat import Chat
@@ -29,7 +29,6 @@ from runners.guard import breaker, guarded
 from runners.models import Model, Remote
 from runners.plan import EvaluateStep, Plan
 from runners.retrieval import Found, index_settings
-from runners.rundir import OnEvent
 from runners.token_estimate import CHARS_PER_TOKEN
 
 if TYPE_CHECKING:
@@ -77,7 +76,7 @@ def check(
     bases: Mapping[str, Model | Remote],
     embedder: Model | None,
     questions: Sequence[Question],
-    on_event: OnEvent = None,
+    on_event: OnEvent | None = None,
 ) -> None:
     """Refuse a plan with an arm whose whole prompt its model cannot read; the documents are cut for it first."""
     if embedder is not None and any(arm.passages == "all" for arm in plan.arms):
@@ -91,7 +90,7 @@ def refuse_misfits(
     bases: Mapping[str, Model | Remote],
     hits: Sequence[Hit],
     questions: Sequence[Question],
-    on_event: OnEvent = None,
+    on_event: OnEvent | None = None,
 ) -> None:
     """Raise BadInput, with the numbers, when an arm's whole prompt is more than its model reads.
 

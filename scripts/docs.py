@@ -199,9 +199,8 @@ def scores_page() -> list[str]:
         "a question is absent, never zero. A plan's `weights` name the ones that the combined score is the weighted mean",
         "of, over those that a question has; where less is better, 1 minus the value counts. `refusal` counts both kinds",
         "of questions, `correct_refusal` and `false_refusal` one each, so weigh either the first or the other two.",
-        "`house_style` is learnt from training rows and the untuned model's answers to their questions, so the zero-shot",
-        "arm is near 0 by construction: it says how far an arm has moved to the house, not which arm is right. A judge by",
-        "URL (`judge` in the plan) is shown beside these, with how often it agrees with them, and decides nothing.",
+        "A judge by URL (`judge` in the plan) is shown beside these, with how often it agrees with them, and decides",
+        "nothing.",
         "", *table(("score", "what 1 means, or what is counted", "present with"), rows),
     ]  # fmt: skip
 

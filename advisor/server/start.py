@@ -20,10 +20,10 @@ from advisor.server.limits import Limits
 from advisor.server.meters import Meters
 from advisor.server.service import Service
 from rag.errors import CannotRun
+from rag.types import OnEvent
 from runners.catalogue import catalogue
 from runners.clerk import Clerk, Hours
 from runners.opened import open_session
-from runners.rundir import OnEvent
 
 DRAIN = 60
 """Seconds that what was asked is given when the server is told to stop."""
@@ -45,7 +45,7 @@ class Wish:
     """The folder of the run's base, where that lies elsewhere than the plan says."""
 
 
-def serve(wish: Wish, limits: Limits, queue: int, on_event: OnEvent = None) -> None:
+def serve(wish: Wish, limits: Limits, queue: int, on_event: OnEvent | None = None) -> None:
     """Serve until told to stop; what is being answered then is finished first.
 
     ``on_event`` is called with the events of opening the run, such as a model that is fetched.

@@ -9,20 +9,20 @@ from pathlib import Path
 
 from rag.durable import MANIFEST, canonical_json, sha256_text, write_text
 from rag.errors import UsageProblem
+from rag.types import OnEvent
 from runners.card import CARD
 from runners.export.card import card, told
 from runners.export.job import Exported, Job, Made, Wish, quoted
 from runners.export.parcel import already, prepared, publish, refuse_here, seal, tidy
 from runners.export.source import Source
 from runners.export.targets import Target, target_named
-from runners.rundir import OnEvent
 
 FORMAT = 1
 """Counted up when a target's files change, so that exports of before are made again."""
 PLACE = Path("exports")
 
 
-def export(path: Path, wish: Wish, on_event: OnEvent = None) -> Exported:
+def export(path: Path, wish: Wish, on_event: OnEvent | None = None) -> Exported:
     """Export a run, or return what is there already when it is whole and was made from the same things.
 
     Raises UsageProblem for flags that do not go together or a folder that is taken, BadInput for a damaged run, an arm

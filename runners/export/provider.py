@@ -14,12 +14,13 @@ from typing import Any
 
 from rag.durable import write_text
 from rag.errors import BadInput, CannotRun
-from runners import models, secrets
+from runners import models
 from runners.bench import RunContext, must_stay_local
 from runners.chat import Chat
 from runners.example import Example
 from runners.export.job import Job, Made
 from runners.export.source import Source
+from runners.learnt import personal_data
 from runners.plan import TrainStep
 from runners.prompting import training_row
 from runners.steps import rows_of, with_replay
@@ -53,7 +54,7 @@ def make(job: Job) -> Made:
         notes.append(f"{raw} plain texts are left out: hosted fine-tuning takes chats only.")
     if thoughts := sum("reasoning_content" in turn for row in chats for turn in row.messages):
         notes.append(f"The reasoning of {thoughts} turns is left out: the format has no place for it.")
-    personal, secret = secrets.checks(chats)
+    personal, secret = personal_data(chats)
     if secret.level == "stop":
         raise BadInput(f"the rows hold secrets: {secret.text}", secret.next)
     if personal.level == "warn":

@@ -9,11 +9,12 @@ from typing import Any
 from rag.durable import MANIFEST, check_manifest, sha256_file
 from rag.errors import BadInput
 from rag.generations import CURRENT
+from rag.types import OnEvent
 from runners import models
 from runners.card import CARD
 from runners.opened import RunSession
 from runners.plan import EvaluateStep, Plan
-from runners.rundir import EVENTS, INDEX, PLAN, OnEvent, RunFolder
+from runners.rundir import EVENTS, INDEX, PLAN, RunFolder
 
 ADAPTER = "adapter_config.json"
 
@@ -25,7 +26,7 @@ class Source:
     weights where weights are needed.
     """
 
-    def __init__(self, path: Path, on_event: OnEvent = None, model: Path | None = None) -> None:
+    def __init__(self, path: Path, on_event: OnEvent | None = None, model: Path | None = None) -> None:
         """Open the run and check it; `choose` sets the arm, ``model`` is where its base is now."""
         self.session = RunSession.open(path, on_event, model)
         self.session.check()

@@ -22,7 +22,8 @@ from advisor.range import Range
 from advisor.tokens import call_tokens, training_tokens
 from advisor.training_time import training_device
 from runners.calibrate import Calibration, Speed, Stored
-from runners.memory import Shape, shape_of
+from runners.memory import Shape
+from runners.shape import shape_of
 
 LLAMA_3B, LLAMA_8B, LLAMA_70B, MISTRAL_7B, SMOL = (
     "llama-3.2-3b-instruct", "llama-3.1-8b-instruct", "llama-3.1-70b-instruct", "mistral-7b-instruct-v0.3",

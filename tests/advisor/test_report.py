@@ -79,7 +79,7 @@ def test_the_report_has_every_part_of_the_contract(run: RunFolder) -> None:
     assert {"schema", "verdict", "arms", "paired", "predicted", "measured", "guards"} <= set(data)
     assert data == read_report(run.path)
     assert data["verdict"]["outcome"] == "confirmed"
-    assert (data["judge"], data["house_style"], data["weight_reasons"]) == (None, None, {})
+    assert (data["judge"], data["weight_reasons"]) == (None, {})
     assert {arm["usd_basis"] for arm in data["arms"]} == {"no price of an hour of this machine is known"}
     assert [arm["arm"] for arm in data["arms"]] == ["rag", "prompting"]
     rag = data["arms"][0]

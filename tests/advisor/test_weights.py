@@ -14,7 +14,7 @@ from advisor.profile import Profile
 from advisor.show import COLUMNS, arms_tables, judge_lines, weights_line
 from advisor.weights import weigh
 from runners.data import Question
-from runners.measures import BY_NAME, MEASURES
+from runners.measures import BY_NAME, MEASURES, RETIRED
 from runners.plan import SCORES, Check, Plan, parse_plan
 from runners.trial import ArmScores
 
@@ -61,7 +61,7 @@ def test_the_questions_decide_too() -> None:
 
 
 def test_the_contents_page_names_each_score_once() -> None:
-    assert len(BY_NAME) == len(MEASURES) == len(SCORES)
+    assert len(BY_NAME) == len(MEASURES) + len(RETIRED) == len(SCORES)
     assert {each.name for each in MEASURES if each.lower} == {"false_refusal", "spurious"}
     assert BY_NAME["spurious"].gain(0.25) == 0.75
     assert BY_NAME["style"].gain(0.25) == 0.25

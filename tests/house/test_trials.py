@@ -9,7 +9,7 @@ import pytest
 
 from advisor.engine import recommend
 from runners.data import load_examples, load_questions
-from runners.leaks import KINDS, find
+from runners.leaks import LEAKING, find
 
 MACHINE = ("gpu_kind=none", "cpu_cores=2", "ram_gib=24", "disk_gib=60")
 ARMS = {
@@ -41,7 +41,7 @@ def test_each_set_makes_a_plan_that_gives_nothing_away(name: str, shared: Path, 
     if part.examples:
         rows = load_examples(brought.files["examples"]).rows
         assert len(rows) == part.examples
-        assert not [leak for leak in find(rows, questions) if leak.kind in KINDS[:4]]
+        assert not [leak for leak in find(rows, questions) if leak.kind in LEAKING]
     at = trials.situation(part, brought.files, *MACHINE)
     plan = trials.plan_of(part, at, recommend(at.profile))
     assert {step.arm for step in plan.arms} == ARMS[part.name]

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rag import context, fence
+from rag.arrange import adds_nothing, repeats
 from rag.types import Chunk, Hit
 
 
@@ -150,3 +151,37 @@ def test_a_location_is_the_same_for_chunks_citations_and_conflicts() -> None:
         assert chunk.location(short=True) == cited.location(short=True) == short
         if page is None:
             assert Side(1, chunk.doc, "T", "", "", first, last, "x").location() == long
+
+
+def test_a_copy_is_left_out_and_the_same_words_under_another_heading_are_not(
+    make_chunk: Callable[..., Chunk],
+) -> None:
+    """A copied document says nothing new; a short answer is about its heading."""
+
+    def shown(*chunks: Chunk) -> list[str]:
+        return [p.text for p in context.select([Hit(c, 1, 1, 1) for c in chunks], 999, count)]
+
+    dogs = make_chunk("No.", id=1, doc="faq.md", title="FAQ", heading="May I bring a dog?", start=0, end=3)
+    smoke = make_chunk("No.", id=2, doc="faq.md", title="FAQ", heading="May I smoke?", start=50, end=53)
+    copy = make_chunk("No.", id=3, doc="old/faq.md", title="FAQ", heading="May I smoke?", start=50, end=53)
+    assert shown(dogs, smoke, copy) == ["No.", "No."]
+    long = " ".join(f"word{n}" for n in range(30))
+    first = make_chunk(long, id=1, doc="a.md", title="Terms", heading="One", start=0, end=len(long))
+    again = make_chunk(long, id=2, doc="b.md", title="Terms", heading="Two", start=0, end=len(long))
+    other = make_chunk(long, id=3, doc="c.md", title="Rules", heading="One", start=0, end=len(long))
+    assert shown(first, again) == [long]
+    assert shown(first, other) == [long, long]
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["a", "a b", "A", "b. a"]), st.sampled_from("TU"), st.sampled_from("hk"))
+    )
+)
+def test_what_a_prompt_leaves_out_as_a_repeat_adds_nothing_in_a_search(
+    rows: list[tuple[str, str, str]],
+) -> None:
+    chunks = [Chunk(n, f"{n}.md", t, 0, text, 0, len(text), h) for n, (text, t, h) in enumerate(rows)]
+    for lower in chunks:
+        for upper in chunks:
+            assert not repeats(lower, upper) or adds_nothing(lower, upper)

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from rag.errors import BadInput
-from runners.data import load_examples, load_questions, overlap
+from runners.data import load_examples, load_questions
+from runners.leaks import LEAKING, find
 
 USER, REPLY = {"role": "user", "content": "Where?"}, {"role": "assistant", "content": "Here."}
 FORMATS = {
@@ -160,10 +161,10 @@ def test_overlap_by_words_and_by_fact(tmp_path: Path) -> None:
     meta = {"doc_id": "a.md", "fact": "Open at six."}
     examples = load_examples(write(tmp_path / "e.jsonl", [{**FORMATS["messages"], "meta": meta}])).rows
     asked = [{"question": "where ?!"}, {"question": "When?", **meta}, {"question": "How?", "doc_id": "a.md"}]
-    found = overlap(examples, load_questions(write(tmp_path / "q.jsonl", asked)))
-    assert [(o.question_line, o.example_line, o.reason) for o in found] == [
-        (1, 1, "the same question"),
-        (2, 1, "the same fact of a.md"),
+    found = find(examples, load_questions(write(tmp_path / "q.jsonl", asked)))
+    assert [(leak.held_out, leak.row, leak.kind) for leak in found if leak.kind in LEAKING] == [
+        (1, 1, "but for case and punctuation"),
+        (2, 1, "by the same fact"),
     ]
 
 
@@ -172,4 +173,4 @@ def test_public_train_and_test_do_not_overlap(shared: Path) -> None:
     examples = load_examples(folder / "train.jsonl")
     questions = load_questions(folder / "test.jsonl")
     assert (len(examples.rows), len(questions)) == (1500, 1078)
-    assert overlap(examples.rows, questions) == ()
+    assert not [leak for leak in find(examples.rows, questions) if leak.kind in LEAKING]

@@ -12,8 +12,7 @@ from rag.errors import BadInput
 from runners.bench import named_models, obtain_bases
 from runners.data import Question
 from runners.execution import run_plan
-from runners.judge import comparisons, prompt, read
-from runners.judged import agreed, agreement, summary
+from runners.judge import agreed, agreement, comparisons, prompt, read, summary
 from runners.plan import Plan, parse_plan
 from runners.rundir import read_lines
 from runners.trial import ArmScores

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from runners import near
 from runners.data import Example, Question, load_examples, load_questions, normalised
-from runners.leaks import find, questions, validation
+from runners.leaks import find
+from runners.learnt import held_out_questions, validation_rows
 
 LONG = "which of the two early ferries to the outer island takes bicycles on a sunday morning in the winter season"
 
@@ -62,21 +63,21 @@ def test_the_same_words_about_another_document_are_another_question() -> None:
 
 
 def test_a_leaked_question_stops_and_a_shared_document_does_not() -> None:
-    check = questions(ROWS, [asked("When does the bar open?", 7), asked("May I bring a dog", 9)])
+    check = held_out_questions(ROWS, [asked("When does the bar open?", 7), asked("May I bring a dog", 9)])
     assert (check.code, check.level, check.rows) == ("PF013", "stop", ("7 = 1", "9 = 3"))
     assert "2 of 2 held-out questions" in check.text
-    check = questions(ROWS, [asked("Is smoking allowed?", 7, doc_id="rules.md")])
+    check = held_out_questions(ROWS, [asked("Is smoking allowed?", 7, doc_id="rules.md")])
     assert (check.level, check.rows) == ("ok", ())
     assert "1 are about documents that rows are about too" in check.text
 
 
 def test_validation_rows_share_neither_question_nor_document() -> None:
-    assert validation(ROWS, [row("Where is the pier?", 4)]).level == "ok"
+    assert validation_rows(ROWS, [row("Where is the pier?", 4)]).level == "ok"
     same_fact = row("Are pets fine?", 4, doc_id="rules.md", fact="Dogs are welcome.")
-    assert validation(ROWS, [same_fact]).level == "warn"
-    check = validation(ROWS, [row("May I smoke?", 4, "v.jsonl", doc_id="rules.md")])
+    assert validation_rows(ROWS, [same_fact]).level == "warn"
+    check = validation_rows(ROWS, [row("May I smoke?", 4, "v.jsonl", doc_id="rules.md")])
     assert (check.code, check.level, check.rows) == ("PF014", "warn", ("v.jsonl:4 = 3",))
-    assert validation(ROWS, [row("may I bring a dog", 4)]).level == "stop"
+    assert validation_rows(ROWS, [row("may I bring a dog", 4)]).level == "stop"
 
 
 def test_raw_texts_are_compared_as_a_whole() -> None:
@@ -112,8 +113,8 @@ def test_public_and_shipped_data_do_not_leak(shared: Path, example: Path) -> Non
         (example / "examples.jsonl", example / "questions.jsonl"),
     ]
     for rows, held_out in pairs:
-        assert questions(load_examples(rows).rows, load_questions(held_out)).level == "ok"
-    leaking = questions(
+        assert held_out_questions(load_examples(rows).rows, load_questions(held_out)).level == "ok"
+    leaking = held_out_questions(
         load_examples(public / "train.jsonl").rows, load_questions(public / "questions.jsonl")
     )
     assert leaking.level == "stop"

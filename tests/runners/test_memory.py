@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from runners.footprint import CONTEXT, Fitted, Setup, Use
 from runners.machine import GIB
-from runners.memory import HISTORY, Shape, Verdict, estimate, shape_of, smallest
+from runners.memory import HISTORY, Shape, Verdict, estimate, fits, smallest
+from runners.shape import shape_of
 
 LLAMA_7B = Shape(6_738_000_000, 32, 4096, 32, 32, 128, 11008, 32000, tied=False)
 USES: tuple[Use, ...] = ("full", "lora", "qlora", "inference")
@@ -155,3 +156,15 @@ def test_the_fitted_numbers_can_be_changed() -> None:
     setup = Setup(checkpointing=False)
     few = estimate(LLAMA_7B, "lora", setup, Fitted(copies=0))
     assert few.likely < estimate(LLAMA_7B, "lora", setup).likely
+
+
+@given(st.floats(0, 100), st.floats(0, 100), st.one_of(st.none(), st.floats(0, 100)))
+def test_fits_compares_both_ends_of_the_range(a: float, b: float, free: float | None) -> None:
+    """With all there is to take, every caller's decision follows from these four cases."""
+    low, high = sorted((a, b))
+    verdict = fits(low, high, free)
+    assert (verdict is None) == (free is None)
+    if free is not None:
+        assert (verdict == "no") == (low > free)
+        assert (verdict == "yes") == (high <= free)
+        assert verdict != "tight" or low <= free < high

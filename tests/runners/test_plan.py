@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from rag.errors import BadInput
+from runners.difference import differences
 from runners.plan import (
     KINDS,
     Plan,
@@ -72,8 +73,7 @@ def test_a_plan_survives_being_written_and_read(tmp_path: Path) -> None:
         ),
         ({"weights": {"style": 0}}, "weights", "not all zero"),
         ({"weights": {"charm": 1}}, "weights", "charm"),
-        ({"weights": {"house_style": 1}}, "weights.house_style", "house_style: true"),
-        ({"house_style": True, "data": {"questions": "q"}, "steps": []}, "house_style", "data.examples"),
+        ({"weights": {"house_style": 1}}, "weights.house_style", "no longer computed"),
         ({"judge": {"name": "big"}}, "judge", "openai:NAME@URL"),
         ({"choice": "magic"}, "choice", "given 'magic'"),
         ({"checks": [{"kind": "regex", "value": "("}]}, "checks[0]", "regular expression"),
@@ -128,7 +128,10 @@ def test_every_key_is_read_by_the_code_that_carries_plans_out() -> None:
                 tree = ast.parse(path.read_text("utf-8"))
                 read |= {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
     assert {kind.__name__ for kind in KINDS} == {"Plan", *Plan.model_json_schema()["$defs"]}
-    keys = [name for kind in KINDS for name in kind.model_fields if name != "schema_version"]
+    fields = {name: field for kind in KINDS for name, field in kind.model_fields.items()}
+    retired = [name for name, f in fields.items() if f.json_schema_extra == {"deprecated": True}]
+    assert retired == ["house_style"]
+    keys = [name for name in fields if name not in ("schema_version", *retired)]
     assert len(keys) > 50
     assert not sorted(set(keys) - read)
 
@@ -139,3 +142,31 @@ def test_a_plan_without_formulas_is_written_as_before_there_were_any() -> None:
     assert "formulas" not in Prompts().model_dump_json()
     kept = Prompts(formulas=("Good day!",))
     assert Prompts.model_validate(kept.model_dump(mode="json")) == kept
+
+
+DIGESTS_BEFORE = {
+    None: "50443c4028f8b0083430fd097bb3763b9d76ae476d96a5c150f0adb78f5813e2",
+    False: "50443c4028f8b0083430fd097bb3763b9d76ae476d96a5c150f0adb78f5813e2",
+    True: "a1e1278980c6a7ae8bfdeebfebf92dc648b1d4d66c7069f81a7355f80e1bbdf3",
+}
+"""Digests of one plan by its key house_style, as they were when the key had an effect."""
+
+
+@pytest.mark.parametrize("value", DIGESTS_BEFORE)
+def test_a_plan_with_the_retired_house_style_key_keeps_its_digest(tmp_path: Path, value: bool | None) -> None:
+    plan = {
+        "name": "p",
+        "choice": "lora",
+        "model": {"name": "m"},
+        "data": {"examples": "e", "questions": "q"},
+        "weights": {"style": 1},
+        "steps": [{"kind": "train", "arm": "lora"}, {"kind": "evaluate", "arm": "lora", "weights": "lora"}],
+    }
+    parsed = parse_plan(plan if value is None else {**plan, "house_style": value})
+    assert parsed.digest() == DIGESTS_BEFORE[value]
+    write_plan(parsed, tmp_path / "plan.yaml")
+    assert ("house_style" in (tmp_path / "plan.yaml").read_text("utf-8")) is bool(value)
+    again = read_plan(tmp_path / "plan.yaml")
+    assert again.model_copy(update={"data": parsed.data}).digest() == parsed.digest()
+    assert bool(parsed.ignored) is bool(value)
+    assert differences(parsed, parse_plan(plan)) == []

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from rag.errors import BadInput, CannotRun
-from runners import labels, repeats
+from runners import learnt, repeats
 from runners.chat import PLAIN_TEMPLATE, Chat
 from runners.complaints import ACCEPTABLE, CODES, LEVELS, Check
 from runners.data import Example
@@ -267,19 +267,22 @@ def test_label_tasks_are_checked_for_balance_and_contradiction() -> None:
         names = [name for name, count in counts.items() for _ in range(count)]
         return tuple(chat_of(f"Which kind is number {n}?", name, n) for n, name in enumerate(names, start=1))
 
-    assert labels.check(rows(refund=20, delay=18)).level == "ok"  # type: ignore[union-attr]
-    skewed = labels.check(rows(refund=90, delay=10))
+    assert learnt.label_balance(rows(refund=20, delay=18)).level == "ok"  # type: ignore[union-attr]
+    skewed = learnt.label_balance(rows(refund=90, delay=10))
     assert skewed is not None
     assert (skewed.level, "90 of 100 rows have the label 'refund'" in skewed.text) == ("warn", True)
-    rare = labels.check(rows(refund=20, delay=18, other=3))
+    rare = learnt.label_balance(rows(refund=20, delay=18, other=3))
     assert rare is not None
     assert (rare.level, rare.rows) == ("warn", (39, 40, 41))
     assert (rare.text, "balance the labels" in rare.next) == ("1 label has fewer than 5 rows ('other')", True)
-    torn = labels.check((*rows(refund=20, delay=18), chat_of("which kind is number 1", "delay", 50)))
+    torn = learnt.label_balance((*rows(refund=20, delay=18), chat_of("which kind is number 1", "delay", 50)))
     assert torn is not None
     assert ("1 input has two labels" in torn.text, torn.rows) == (True, (1, 50))
     assert torn.next == "decide for one label where an input has several"
-    assert labels.check(tuple(chat_of("Who?", f"A sentence about number {n}.", n) for n in range(30))) is None
+    assert (
+        learnt.label_balance(tuple(chat_of("Who?", f"A sentence about number {n}.", n) for n in range(30)))
+        is None
+    )
 
 
 def test_every_code_is_known_and_every_place_is_short() -> None:

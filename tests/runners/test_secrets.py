@@ -10,7 +10,8 @@ import string
 import pytest
 
 from runners.data import Example
-from runners.secrets import KINDS, checks, kinds_in
+from runners.learnt import personal_data
+from runners.secrets import KINDS, kinds_in
 
 DRAW = random.Random(7)
 """Values are drawn here, so that no key stands in this file."""
@@ -105,7 +106,7 @@ def test_kinds_and_rows_are_told_and_no_value() -> None:
         Example(({"role": "user", "content": "Hi"}, {"role": "assistant", "content": text}), {}, line)
         for line, text in enumerate(texts, start=1)
     ]
-    personal, secret = checks(rows)
+    personal, secret = personal_data(rows)
     assert (personal.level, secret.level) == ("warn", "stop")
     assert "phone number in 4 rows (2, 3, 4, 5)" in personal.text
     assert "API key in 5 rows (13, 14, 15, 16, 17)" in secret.text
@@ -116,7 +117,7 @@ def test_kinds_and_rows_are_told_and_no_value() -> None:
 
 
 def test_clean_rows_are_fine(examples: tuple[Example, ...]) -> None:
-    assert [check.level for check in checks(examples)] == ["ok", "ok"]
+    assert [check.level for check in personal_data(examples)] == ["ok", "ok"]
 
 
 def test_the_public_rows_raise_no_alarm(shared: object, example: object) -> None:
@@ -128,4 +129,4 @@ def test_the_public_rows_raise_no_alarm(shared: object, example: object) -> None
         Path(str(example)) / "examples.jsonl",
         Path(str(shared)) / "data/hybrid_concierge/train.jsonl",
     ):
-        assert [check.level for check in checks(load_examples(file).rows)] == ["ok", "ok"]
+        assert [check.level for check in personal_data(load_examples(file).rows)] == ["ok", "ok"]

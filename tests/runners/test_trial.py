@@ -128,15 +128,12 @@ def test_seeds_are_averaged_question_by_question_and_arms_keep_the_plans_order()
     assert score_trial(PLAN, QUESTIONS, [], lambda question: "")[0].combined == ()
 
 
-def test_a_score_that_only_one_seed_has_is_kept_and_house_style_is_of_every_answer() -> None:
+def test_a_score_that_only_one_seed_has_is_kept() -> None:
     """Of two seeds one gave JSON, so the slots that were invented are the mean of that one alone."""
     asked = Question("j", "Where?", reference='{"place": "pier"}')
     rows = [answered("rag", 0, "j", "the pier"), answered("rag", 1, "j", '{"place": "pier", "hour": 3}')]
-    found = score_trial(PLAN, (asked,), rows, lambda question: "", lambda answer: float("{" in answer))[
-        1
-    ].scores[0]
+    found = score_trial(PLAN, (asked,), rows, lambda question: "")[1].scores[0]
     assert (found["spurious"], found["slot_f1"], found["valid_json"]) == (0.5, pytest.approx(2 / 3 / 2), 0.5)
-    assert found["house_style"] == 0.5
 
 
 def test_scores_are_written_question_by_question(tmp_path: Path) -> None:
