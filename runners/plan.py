@@ -22,7 +22,7 @@ from pydantic import (
 
 from rag.durable import canonical_json, sha256_text, write_text
 from rag.errors import BadInput
-from rag.versions import format_of
+from rag.versions import check_schema
 from runners.measures import NAMES
 from runners.recipe import EvaluateStep, Forgetting, IndexStep, PlanModel, Strict, TrainStep
 
@@ -279,8 +279,8 @@ def read_plan(path: Path) -> Plan:
 
 
 def parse_plan(loaded: dict[str, Any], place: str = "plan") -> Plan:
-    """Validate a mapping as a plan, an older one brought up to date; BadInput names what is wrong, and where."""
-    loaded = format_of("plan").today(loaded, place)
+    """Validate a mapping as a plan; BadInput names what is wrong, and where."""
+    loaded = check_schema(loaded, "plan", place)
     try:
         return Plan.model_validate(loaded)
     except ValidationError as error:
