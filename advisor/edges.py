@@ -8,12 +8,11 @@ from advisor.limits import limits
 from advisor.methods import blocks
 from advisor.profile import EDGES, Profile
 from advisor.questions import BY_ID
-from advisor.rules.table import RULES
+from advisor.rules.table import rule_instances
 
 NUMERIC: tuple[str, ...] = tuple(
     key for key, question in BY_ID.items() if question.kind in ("count", "number", "share")
 )
-_RULES = tuple(rule() for rule in RULES)
 _MOST = {"count": 1e15, "number": 1e6, "share": 1.0}
 """How far a solver looks; beyond it no answer is sensible."""
 
@@ -25,7 +24,7 @@ def edges(p: Profile, key: str) -> tuple[float, ...]:
     but not including, the next, all other answers staying as they are.
     """
     found = {*EDGES.get(key, ())}
-    for rule in _RULES:
+    for rule in rule_instances():
         found.update(rule.edges(p).get(key, ()))
     for at in blocks.AT.values():
         found.update(at.get(key, ()))

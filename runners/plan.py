@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import (
+    AfterValidator,
     ConfigDict,
     Field,
     SerializerFunctionWrapHandler,
@@ -20,17 +21,36 @@ from pydantic import (
     model_validator,
 )
 
+from rag import plugins
 from rag.durable import canonical_json, sha256_text, write_text
 from rag.errors import BadInput
 from rag.versions import check_schema
 from runners.measures import NAMES
 from runners.recipe import EvaluateStep, Forgetting, IndexStep, PlanModel, Strict, TrainStep
 
-Method = Literal["prompting", "few-shot", "rag", "lora", "qlora", "full", "hybrid"]
 METHODS: tuple[str, ...] = ("prompting", "few-shot", "rag", "lora", "qlora", "full", "hybrid")
 SCORES: tuple[str, ...] = NAMES
 EMBEDDER = "all-minilm-l6-v2"
 """The embedder of a plan that names none."""
+
+
+def plugin_methods() -> tuple[str, ...]:
+    """Return the names of the methods that installed plug-ins add; nothing of them is imported."""
+    return tuple(plugin.name for plugin in plugins.declared() if plugin.group == plugins.METHODS)
+
+
+def _check_method(name: str) -> str:
+    """Return the name of a method; ValueError for one that is neither built in nor added by a plug-in."""
+    if name not in METHODS and name not in (added := plugin_methods()):
+        raise ValueError(f"no method has this name; there are {', '.join((*METHODS, *added))}")
+    return name
+
+
+def _method_schema(schema: dict[str, Any]) -> None:
+    schema["enum"] = [*METHODS, *plugin_methods()]
+
+
+Method = Annotated[str, AfterValidator(_check_method)]
 
 
 class RecordedAnswer(Strict):
@@ -146,7 +166,10 @@ class Plan(Strict):
     name: str = Field(
         min_length=1, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="Names the run folder."
     )
-    choice: Method = Field(description="The recommended method; the verdict confirms or overturns it.")
+    choice: Method = Field(
+        description="The recommended method; the verdict confirms or overturns it.",
+        json_schema_extra=_method_schema,
+    )
     model: PlanModel
     embedder: PlanModel = PlanModel(name=EMBEDDER)
     data: Data
