@@ -165,10 +165,11 @@ def _plugin_steps(
         return ()
     plugin = PLUGINS.plugins[method.name]
     try:
-        steps = tuple(method.steps(p, drafting))
+        given = tuple(method.steps(p, drafting))
     except Exception as error:  # foreign code: whatever it raises is told, never a traceback
         raise plugin.unusable(f"its steps: {type(error).__name__}: {error}") from error
-    if wrong := [step for step in steps if not isinstance(step, TrainStep | EvaluateStep)]:
+    steps = tuple(step for step in given if isinstance(step, TrainStep | EvaluateStep))
+    if wrong := [step for step in given if not isinstance(step, TrainStep | EvaluateStep)]:
         raise plugin.unusable(
             f"its steps hold a {type(wrong[0]).__name__}, not only TrainStep and EvaluateStep"
         )
