@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from advisor.methods.table import BY_NAME
+from advisor.methods.table import by_name
 from advisor.profile import Profile
 from advisor.ranking import Ranking, rank
 from rag.errors import BadInput, Problem
@@ -86,8 +86,8 @@ def score(cases: Sequence[Case]) -> tuple[Scored, ...]:
 def to_json(scored: Sequence[Scored]) -> dict[str, Any]:
     """Return what ``eval-advice --json`` prints: counts, the confusion table, each miss with its reasons."""
     confusion = Counter((one.case.winner, one.ranking.choice) for one in scored)
-    table = {winner: {choice: confusion[winner, choice] for choice in BY_NAME if confusion[winner, choice]}
-             for winner in BY_NAME if any(confusion[winner, choice] for choice in BY_NAME)}  # fmt: skip
+    table = {winner: {choice: confusion[winner, choice] for choice in by_name() if confusion[winner, choice]}
+             for winner in by_name() if any(confusion[winner, choice] for choice in by_name())}  # fmt: skip
     return {
         "schema": 1,
         "n": len(scored),
@@ -118,8 +118,8 @@ def _case(row: Any, place: str) -> Case:
     name = str(row.get("id") or place)
     place = f"{place} ({name})" if row.get("id") else place
     winner, use = row.get("winner"), row.get("test_use") or "winner_or_also"
-    if winner not in BY_NAME:
-        raise BadInput(f"{place}: winner cannot be {winner!r}", f"allowed: {', '.join(BY_NAME)}")
+    if winner not in by_name():
+        raise BadInput(f"{place}: winner cannot be {winner!r}", f"allowed: {', '.join(by_name())}")
     if use not in USES:
         raise BadInput(f"{place}: test_use cannot be {use!r}", f"allowed: {', '.join(USES)}")
     answers = row.get("answers")
@@ -142,7 +142,7 @@ def _case(row: Any, place: str) -> Case:
 
 
 def _names(given: Any, place: str) -> frozenset[str]:
-    wrong = [name for name in given if name not in BY_NAME] if isinstance(given, list | tuple) else [given]
+    wrong = [name for name in given if name not in by_name()] if isinstance(given, list | tuple) else [given]
     if wrong:
-        raise BadInput(f"{place} cannot hold {wrong[0]!r}", f"allowed: {', '.join(BY_NAME)}")
+        raise BadInput(f"{place} cannot hold {wrong[0]!r}", f"allowed: {', '.join(by_name())}")
     return frozenset(given)

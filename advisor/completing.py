@@ -47,11 +47,14 @@ def obtainable(incomplete: str) -> Offered:
 def explained(incomplete: str) -> Offered:
     """Offer rules, blockers, methods and plans."""
     from advisor.methods import blocks
-    from advisor.methods.table import METHODS
-    from advisor.rules.table import RULES
+    from advisor.methods.table import METHODS, methods
+    from advisor.rules.table import RULES, rules
 
-    found = [(method.name, "method") for method in METHODS]
-    found += [(rule.code(), _first(rule.text())) for rule in RULES]
+    every_method, every_rule = METHODS, RULES
+    with suppress(Problem):  # a plug-in may be broken: the command itself will say so
+        every_method, every_rule = methods(), rules()
+    found = [(method.name, "method") for method in every_method]
+    found += [(rule.code(), _first(rule.text())) for rule in every_rule]
     found += [(blocks.code(check), _first(blocks.text(check))) for check in blocks.CHECKS]
     return [*_starting(incomplete, found), *plans(incomplete)]
 

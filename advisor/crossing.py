@@ -14,7 +14,7 @@ from typing import Any
 
 from advisor.cost import Estimate
 from advisor.facts import prices
-from advisor.methods.table import BY_NAME
+from advisor.methods.table import by_name
 from advisor.money import aged, basis, call_line, calls_of, price_of, stale
 from advisor.monthly import HOURS, Line, crossing
 from advisor.profile import Profile
@@ -56,7 +56,7 @@ def break_even(
     """
     today = today or date.today()
     priced = {name: price(p, name, estimate) for name, estimate in estimates.items()}
-    open_ = [name for name in estimates if not BY_NAME[name].blocked(p)]
+    open_ = [name for name in estimates if not by_name()[name].blocked(p)]
     shown = "few-shot" if "few-shot" in open_ else "prompting"
     rivals: list[str] = [name for name in open_ if name in TUNING_METHODS]
     rivals = rivals or [name for name in open_ if name != shown]

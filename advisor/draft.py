@@ -15,9 +15,9 @@ from advisor.beside import with_others
 from advisor.engine import Recommendation
 from advisor.facts import models as facts
 from advisor.gather import Situation, prompt_text
-from advisor.methods.base import Drafting
+from advisor.methods.base import Drafting, Method
 from advisor.methods.hybrid import Hybrid
-from advisor.methods.table import BY_NAME
+from advisor.methods.table import PLUGINS, by_name
 from advisor.profile import Profile
 from advisor.replicas import seeded
 from advisor.style import derive, formulas, styled_refusals
@@ -160,8 +160,44 @@ def _steps(p: Profile, tuning: str | None, rows: int, chats: bool) -> tuple[Step
     drafting = Drafting(tuning, numbers(tuning, rows, p) if tuning else {})
     steps: list[Step] = [IndexStep()] if p.documents else []
     for name in names:
-        steps += BY_NAME[name].steps(p, drafting)
+        steps += by_name()[name].steps(p, drafting)
+    for method in PLUGINS.all:
+        steps += _plugin_steps(method, p, drafting, steps, chats)
     return tuple(steps)
+
+
+def _plugin_steps(
+    method: Method, p: Profile, drafting: Drafting, before: Sequence[Step], chats: bool
+) -> Sequence[Step]:
+    """Return the steps of a plug-in's method; none where it is blocked, or a file or weights they need are not there.
+
+    Raises BadInput, naming the package, when they are no steps of this arm that a run can carry out.
+    """
+    if method.blocked(p):
+        return ()
+    plugin = PLUGINS.plugins[method.name]
+    try:
+        given = tuple(method.steps(p, drafting))
+    except Exception as error:  # foreign code: whatever it raises is told, never a traceback
+        raise plugin.unusable(f"its steps: {type(error).__name__}: {error}") from error
+    steps = tuple(step for step in given if isinstance(step, TrainStep | EvaluateStep))
+    if wrong := [step for step in given if not isinstance(step, TrainStep | EvaluateStep)]:
+        raise plugin.unusable(
+            f"its steps hold a {type(wrong[0]).__name__}, not only TrainStep and EvaluateStep"
+        )
+    if [step.arm for step in steps if isinstance(step, EvaluateStep)] != [method.name]:
+        raise plugin.unusable(f"its steps do not evaluate exactly one arm, {method.name!r}")
+    if {step.arm for step in steps} != {method.name}:
+        raise plugin.unusable(f"its steps train another arm than {method.name!r}")
+    trained = {step.arm for step in (*before, *steps) if isinstance(step, TrainStep)}
+    for step in steps:
+        if isinstance(step, TrainStep):
+            passages, weights, examples = step.rows == "retrieval", step.start_from, True
+        else:
+            passages, weights, examples = step.retrieval, step.weights, bool(step.shots or step.classifier)
+        if (passages and not p.documents) or (examples and not chats) or (weights and weights not in trained):
+            return ()
+    return steps
 
 
 def _enough_steps(steps: Sequence[Step], rows: Sequence[Example], system: str) -> tuple[Step, ...]:

@@ -10,10 +10,13 @@ from typing import Any
 
 from advisor.answers import Answers
 from advisor.gather import with_machine, with_model
-from advisor.methods.table import METHODS
+from advisor.methods import table as method_table
+from advisor.methods.table import METHODS, methods
 from advisor.profile import Profile
+from advisor.rules import table as rule_table
 from advisor.values import say
 from rag.errors import BadInput
+from rag.plugins import declared
 from runners.machine import Machine, detect
 
 PACKAGES: tuple[str, ...] = (
@@ -51,6 +54,8 @@ def examine(
     packages = {name: _version(name) for name in PACKAGES}
     profile, name = _profile(model, machine)
     configured = _configured()
+    broken = plugin_problems()
+    usable = METHODS if method_table.PLUGINS.problems() else methods()
     return {
         "schema": 1,
         "python": sys.version.split()[0],
@@ -61,9 +66,19 @@ def examine(
         "calibration": speeds,
         "cache": {"folder": str(cache_folder()), "models": list_models()},
         "model": name,
-        "methods": [_method(method, profile, packages) for method in METHODS],
-        "warnings": [*_warnings(machine, packages), *filter(None, [configured["problem"]])],
+        "plugins": [plugin.to_json() for plugin in declared()],
+        "methods": [_method(method, profile, packages) for method in usable],
+        "warnings": [*_warnings(machine, packages), *filter(None, [configured["problem"]]), *broken],
     }
+
+
+def plugin_problems() -> list[str]:
+    """Import every plug-in and return why some cannot be used, one line each."""
+    from rag.load import registry
+    from rag.stores import base
+
+    groups = (rule_table.PLUGINS, method_table.PLUGINS, registry.PLUGINS, base.PLUGINS)
+    return [problem for group in groups for problem in group.problems()]
 
 
 def show(found: dict[str, Any]) -> None:
@@ -93,13 +108,16 @@ def show(found: dict[str, Any]) -> None:
     screen.print(render.table(("setting", "value", "from"), set_rows))
     screen.print(f"settings file: {own['file'] or 'none'}", soft_wrap=True, markup=False)
     screen.print()
-    methods = [
+    if found["plugins"]:
+        screen.print(render.plugins(found["plugins"]))
+        screen.print()
+    rows_of_methods = [
         (m["method"], "[green]yes[/]" if m["possible"] else "[red]no[/]", m["memory"], m["why"])
         for m in found["methods"]
     ]
-    screen.print(render.table((f"with {found['model']}", "here", "memory", "why"), methods))
+    screen.print(render.table((f"with {found['model']}", "here", "memory", "why"), rows_of_methods))
     for line in found["warnings"]:
-        screen.print(f"[yellow]warning[/]  {line}")
+        screen.print(f"[yellow]warning[/]  {escape(line)}")
 
 
 def _variables() -> dict[str, str]:

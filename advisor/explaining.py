@@ -7,14 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from advisor.methods import blocks
-from advisor.methods.table import BY_NAME, METHODS
+from advisor.methods import table as method_table
+from advisor.methods.table import by_name, methods
 from advisor.output import emit
+from advisor.rules import table as rule_table
 from advisor.rules.base import Rule
-from advisor.rules.table import RULES
+from advisor.rules.table import rules
 from advisor.values import names_a_path
 from rag.errors import BadInput
+from rag.plugins import Group, declared
 
-_RULES: dict[str, type[Rule]] = {rule.code(): rule for rule in RULES}
 _BLOCKS = {blocks.code(check): check for check in blocks.CHECKS}
 
 
@@ -23,10 +25,11 @@ def explain(what: str | None, as_json: bool) -> None:
 
     Raises BadInput, with the closest name, when it is none of these.
     """
+    codes = {rule.code(): rule for rule in rules()}
     if what is None:
         found: dict[str, Any] = _contents()
-    elif what.upper() in _RULES:
-        found = rule_page(_RULES[what.upper()])
+    elif what.upper() in codes:
+        found = rule_page(codes[what.upper()])
     elif what.upper() in _BLOCKS:
         found = {
             "rule": what.upper(),
@@ -34,13 +37,13 @@ def explain(what: str | None, as_json: bool) -> None:
             "text": blocks.text(_BLOCKS[what.upper()]),
             "evidence": [],
         }
-    elif what in BY_NAME:
+    elif what in by_name():
         found = method_page(what)
     elif names_a_path(what):
         _plan(Path(what), as_json)
         return
     else:
-        close = difflib.get_close_matches(what, [*_RULES, *_BLOCKS, *BY_NAME], n=1, cutoff=0.5)
+        close = difflib.get_close_matches(what, [*codes, *_BLOCKS, *by_name()], n=1, cutoff=0.5)
         hint = f"did you mean {close[0]}?" if close else "list them with: tunewise explain"
         raise BadInput(f"{what!r} is no rule, method or plan", hint)
     if as_json:
@@ -52,32 +55,41 @@ def explain(what: str | None, as_json: bool) -> None:
 def rule_page(rule: type[Rule]) -> dict[str, Any]:
     """Return a rule's code, family, need, weight, text and evidence."""
     need = rule.need.value if rule.need else None
-    served = [m.name for m in METHODS if rule.need and m.serves.get(rule.need, 0) >= 0.5]
+    served = [m.name for m in methods() if rule.need and m.serves.get(rule.need, 0) >= 0.5]
     compares = {key: [float(f"{number:.6g}") for number in at] for key, at in rule.at.items()}
     return {
         "rule": rule.code(), "family": rule.family, "need": need, "weight": rule.weight, "text": rule.text(),
         "compares": compares, "speaks_for": served, "evidence": list(rule.evidence),
+        **_origin(rule_table.PLUGINS, rule.code()),
     }  # fmt: skip
 
 
 def method_page(name: str) -> dict[str, Any]:
     """Return a method's text, what it serves, and the rules that speak for it."""
-    method = BY_NAME[name]
+    method = by_name()[name]
     served = sorted(method.serves.items(), key=lambda pair: -pair[1])
-    for_it = [r.code() for r in RULES if r.need and method.serves.get(r.need, 0) >= 0.5]
+    for_it = [r.code() for r in rules() if r.need and method.serves.get(r.need, 0) >= 0.5]
     return {
         "method": name, "text": method.text(),
         "serves": {need.value: degree for need, degree in served if degree > 0}, "rules": for_it,
+        **_origin(method_table.PLUGINS, name),
     }  # fmt: skip
 
 
+def _origin(group: Group[Any], name: str) -> dict[str, str]:
+    """Return the package of what a plug-in gives, as a key of its page; nothing for what is built in."""
+    package = group.package(name)
+    return {"plugin": package} if package else {}
+
+
 def _contents() -> dict[str, Any]:
-    rules = [{"rule": r.code(), "family": r.family, "text": r.text().split("\n")[0]} for r in RULES]
+    stated = [{"rule": r.code(), "family": r.family, "text": r.text().split("\n")[0]} for r in rules()]
     stops = [
         {"rule": c, "family": "blocker", "text": blocks.text(k).split("\n")[0]} for c, k in _BLOCKS.items()
     ]
-    methods = [{"method": m.name, "text": m.text().split("\n")[0]} for m in METHODS]
-    return {"methods": methods, "rules": rules + stops}
+    ways = [{"method": m.name, "text": m.text().split("\n")[0]} for m in methods()]
+    added = [plugin.to_json() for plugin in declared()]
+    return {"methods": ways, "rules": stated + stops, **({"plugins": added} if added else {})}
 
 
 def _plan(path: Path, as_json: bool) -> None:
@@ -104,14 +116,21 @@ def _plan(path: Path, as_json: bool) -> None:
 
 
 def _print(found: dict[str, Any]) -> None:
+    from rich.markup import escape
+
     from advisor import render
 
     screen = render.console()
     if "rules" in found and "methods" in found:
-        screen.print(render.table(("method", ""), [(m["method"], m["text"]) for m in found["methods"]]))
+        screen.print(
+            render.table(("method", ""), [(m["method"], escape(m["text"])) for m in found["methods"]])
+        )
         screen.print()
-        rows = [(r["rule"], r["family"], r["text"]) for r in found["rules"]]
+        rows = [(r["rule"], escape(r["family"]), escape(r["text"])) for r in found["rules"]]
         screen.print(render.table(("rule", "family", ""), rows))
+        if plugins := found.get("plugins"):
+            screen.print()
+            screen.print(render.plugins(plugins))
     elif "method" in found:
         served = [f"{need} {degree:g}" for need, degree in found["serves"].items()]
         screen.print(render.finding(found["method"], found["text"], [], "method"))
@@ -124,3 +143,5 @@ def _print(found: dict[str, Any]) -> None:
             screen.print("\ncompares with: " + "; ".join(said))
         if found.get("speaks_for"):
             screen.print(f"\nweight {found['weight']:g} for {', '.join(found['speaks_for'])}")
+    if found.get("plugin"):
+        screen.print(f"\nfrom the plug-in {found['plugin']}", markup=False)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rag.versions import format_of
+from rag.versions import check_schema
 from runners import drift, staleness
 from runners.bench import REFUSAL
 from runners.data import Question
@@ -66,4 +66,4 @@ def _refusal(run: Path) -> dict[str, Any] | None:
     path = run / REFUSAL
     if not path.is_file():
         return None
-    return format_of("refusal").today(dict(json.loads(path.read_text("utf-8"))), path)
+    return check_schema(json.loads(path.read_text("utf-8")), "refusal", path)

@@ -6,14 +6,13 @@ from dataclasses import dataclass
 
 from advisor.methods.base import Method
 from advisor.methods.blocks import Blocker
-from advisor.methods.table import METHODS
+from advisor.methods.table import methods
 from advisor.profile import Profile
 from advisor.rules.base import Finding
-from advisor.rules.table import RULES
+from advisor.rules.table import rule_instances
 
 HALF = 4.0
 """The sum of weights at which the score is one half."""
-_RULES = tuple(rule() for rule in RULES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +49,7 @@ def rank(p: Profile) -> Ranking:
     sum(method) = Σ weight(finding) · degree(method, need of the finding). Methods that something blocks come
     last; equal sums keep the table's order, simplest first.
     """
-    findings = tuple(Finding(type(rule), text) for rule in _RULES if (text := rule.applies(p)))
+    findings = tuple(Finding(type(rule), text) for rule in rule_instances() if (text := rule.applies(p)))
     weights = [(f.need, f.weight) for f in findings if f.need is not None]
     scored = [
         Scored(
@@ -58,7 +57,7 @@ def rank(p: Profile) -> Ranking:
             round(sum(weight * method.serves.get(need, 0.0) for need, weight in weights), 6),
             method.blocked(p),
         )
-        for method in METHODS
+        for method in methods()
     ]
     scored.sort(key=lambda s: (bool(s.blockers), -s.sum))
     return Ranking(tuple(scored), findings)

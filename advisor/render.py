@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console, Group
@@ -38,6 +38,14 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]], right: Sequence
     for row in rows:
         drawn.add_row(*row)
     return drawn
+
+
+def plugins(rows: Iterable[Mapping[str, str]]) -> Table:
+    """Return what plug-ins add: kind, name, and the package that it comes from."""
+    cells = [
+        (row["group"].removeprefix("tunewise."), escape(row["name"]), escape(row["package"])) for row in rows
+    ]
+    return table(("plug-in", "name", "package"), cells)
 
 
 def recommendation(rec: Recommendation) -> Group:

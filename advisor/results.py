@@ -16,7 +16,7 @@ from advisor.verdict import judge
 from rag.clusters import clusters
 from rag.errors import BadInput
 from rag.stats import Paired, interval
-from rag.versions import format_of
+from rag.versions import check_schema
 from runners import rundir
 from runners.data import Question
 from runners.judge import JUDGED, summary
@@ -31,7 +31,7 @@ def read_scores(run: Path) -> list[ArmScores]:
     if not path.is_file():
         raise BadInput(f"{run} has no scores yet", f"finish it with: {command('run', run, '--resume')}")
     try:
-        body = format_of("scores").today(dict(json.loads(path.read_text("utf-8"))), path)
+        body = check_schema(json.loads(path.read_text("utf-8")), "scores", path)
         documents, seeds = body.get("documents", {}), body.get("seeds", {})  # older runs kept neither
         return [
             _arm(name, rows, documents, tuple((row["seed"], row["mean"]) for row in seeds.get(name, ())))

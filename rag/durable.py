@@ -19,7 +19,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from rag.errors import BadInput, CannotRun, Problem
-from rag.versions import format_of
+from rag.versions import SCHEMA, check_schema
 
 MANIFEST = "manifest.json"
 LOCK_WAIT_SECONDS = 0.5
@@ -156,7 +156,7 @@ def write_manifest(
     folder = Path(folder)
     names = sorted(files) if files is not None else _listed(folder)
     entries = {n: {"bytes": (folder / n).stat().st_size, "sha256": sha256_file(folder / n)} for n in names}
-    numbered = {"schema": format_of(kind).current, "kind": kind}
+    numbered = {"schema": SCHEMA, "kind": kind}
     manifest: dict[str, Any] = {**(extra or {}), **numbered, "files": entries}
     write_json(folder / MANIFEST, manifest)
     return manifest
@@ -266,7 +266,7 @@ def read_manifest(folder: Path, kind: str) -> dict[str, Any]:
         raise BadInput(f"{path} is damaged: {error!r}") from error
     if found != kind:
         raise BadInput(f"{folder} holds a {found!r}, not a {kind!r}")
-    manifest = format_of(kind).today(manifest, folder)
+    manifest = check_schema(manifest, kind, folder)
     if not whole or not inside:
         raise BadInput(f"{path} is damaged: its list of files is malformed")
     return manifest

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from rag.errors import BadInput
-from rag.stores.base import AUTO, STORES
+from rag.stores.base import AUTO, is_store, unknown_store
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ class IndexSettings:
     b: float = 0.75
     """BM25's saturation and length normalisation (Robertson and Zaragoza 2009 give 1.2 to 2 and .75)."""
     store: str = "flat"
-    """Where the vectors live: a name in ``stores.base.STORES``, or auto, which measures and chooses."""
+    """Where the vectors live: a name in ``stores.base.STORES``, that of a plug-in, or auto, which measures and chooses."""
 
     def __post_init__(self) -> None:
         """Refuse values outside their range, naming the setting."""
@@ -48,8 +48,8 @@ class IndexSettings:
                 raise BadInput(f"the index setting {name} is {value!r}, but must be {low:g} to {high:g}")
         if self.fusion not in ("convex", "rrf"):
             raise BadInput(f"the index setting fusion is {self.fusion!r}, but must be convex or rrf")
-        if self.store not in (stores := (AUTO, *STORES)):
-            raise BadInput(f"unknown vector store {self.store!r}", f"there are: {', '.join(stores)}")
+        if self.store != AUTO and not is_store(self.store):
+            raise unknown_store(self.store, AUTO)
 
     def to_json(self) -> dict[str, Any]:
         """Return the settings as a JSON object."""

@@ -10,7 +10,7 @@ from rag.curve import Point
 from rag.errors import BadInput
 from rag.signals import NAMES, Signals, signals
 from rag.types import Hit
-from rag.versions import format_of
+from rag.versions import SCHEMA, check_schema
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,13 +71,13 @@ class Threshold:
             "curve": [point.to_json() for point in self.curve],
         }
         plain = {each.name: getattr(self, each.name) for each in fields(self) if each.name not in points}
-        return {"schema": format_of("refusal").current, **plain, "weights": dict(self.weights), **points}
+        return {"schema": SCHEMA, **plain, "weights": dict(self.weights), **points}
 
     @classmethod
     def from_json(cls, obj: dict[str, Any]) -> Threshold:
         """Return the threshold of a JSON object; BadInput when it is not one, or a newer one."""
         try:
-            obj = format_of("refusal").today(obj, "the refusal threshold")
+            obj = check_schema(obj, "refusal", "the refusal threshold")
             values = {each.name: obj[each.name] for each in fields(cls)}
             if unknown := sorted(set(values["weights"]) - set(NAMES)):
                 raise ValueError(f"unknown signal {unknown[0]}")

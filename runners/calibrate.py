@@ -18,7 +18,7 @@ from typing import Any
 
 from rag.durable import write_json
 from rag.errors import BadInput, CannotRun
-from rag.versions import format_of
+from rag.versions import SCHEMA, check_schema
 from runners.machine import GIB
 from runners.paths import cache_folder
 
@@ -71,7 +71,7 @@ class Calibration:
     def to_json(self) -> dict[str, Any]:
         """Return the file's content."""
         return {
-            "schema": format_of("calibration").current,
+            "schema": SCHEMA,
             "day": self.day.isoformat(),
             "torch": self.torch,
             "cpu": self.cpu.to_json(),
@@ -181,7 +181,7 @@ def _fast(times: list[float]) -> float:
 
 def _parse(loaded: Mapping[str, Any]) -> Calibration:
     try:
-        loaded = format_of("calibration").today(loaded, "it")
+        loaded = check_schema(loaded, "calibration", "it")
     except BadInput as other:
         raise ValueError(other.message) from None
     cuda = _speed(loaded["cuda"]) if loaded["cuda"] is not None else None

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import difflib
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import (
+    AfterValidator,
     ConfigDict,
     Field,
     SerializerFunctionWrapHandler,
@@ -20,19 +21,39 @@ from pydantic import (
     model_validator,
 )
 
+from rag import plugins
 from rag.durable import canonical_json, sha256_text, write_text
 from rag.errors import BadInput
-from rag.versions import format_of
+from rag.versions import check_schema
 from runners.measures import BY_NAME
 from runners.recipe import EvaluateStep, Forgetting, IndexStep, PlanModel, Strict, TrainStep
-from runners.tuning import TuningMethod
+from runners.tuning import TUNING_METHODS
 
-Method = Literal["prompting", "few-shot", "rag", TuningMethod, "hybrid"]
-METHODS: tuple[Method, ...] = get_args(Method)
+METHODS: tuple[str, ...] = ("prompting", "few-shot", "rag", *TUNING_METHODS, "hybrid")
+"""The built-in methods, simplest first."""
 SCORES: tuple[str, ...] = tuple(BY_NAME)
 """Names that `weights` may hold; those that are no longer computed are ignored."""
 EMBEDDER = "all-minilm-l6-v2"
 """The embedder of a plan that names none."""
+
+
+def plugin_methods() -> tuple[str, ...]:
+    """Return the names of the methods that installed plug-ins add; nothing of them is imported."""
+    return tuple(plugin.name for plugin in plugins.declared() if plugin.group == plugins.METHODS)
+
+
+def _check_method(name: str) -> str:
+    """Return the name of a method; ValueError for one that is neither built in nor added by a plug-in."""
+    if name not in METHODS and name not in (added := plugin_methods()):
+        raise ValueError(f"no method has this name; there are {', '.join((*METHODS, *added))}")
+    return name
+
+
+def _method_schema(schema: dict[str, Any]) -> None:
+    schema["enum"] = [*METHODS, *plugin_methods()]
+
+
+Method = Annotated[str, AfterValidator(_check_method)]
 
 
 class RecordedAnswer(Strict):
@@ -148,7 +169,10 @@ class Plan(Strict):
     name: str = Field(
         min_length=1, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="Names the run folder."
     )
-    choice: Method = Field(description="The recommended method; the verdict confirms or overturns it.")
+    choice: Method = Field(
+        description="The recommended method; the verdict confirms or overturns it.",
+        json_schema_extra=_method_schema,
+    )
     model: PlanModel
     embedder: PlanModel = PlanModel(name=EMBEDDER)
     data: Data
@@ -299,8 +323,8 @@ def read_plan(path: Path) -> Plan:
 
 
 def parse_plan(loaded: dict[str, Any], place: str = "plan") -> Plan:
-    """Validate a mapping as a plan, an older one brought up to date; BadInput names what is wrong, and where."""
-    loaded = format_of("plan").today(loaded, place)
+    """Validate a mapping as a plan; BadInput names what is wrong, and where."""
+    loaded = check_schema(loaded, "plan", place)
     try:
         return Plan.model_validate(loaded)
     except ValidationError as error:

@@ -23,7 +23,7 @@ from rag.durable import (
     writer_lock,
 )
 from rag.errors import BadInput, UsageProblem
-from rag.versions import format_of
+from rag.versions import check_schema
 from runners.difference import differences
 from runners.plan import Plan, parse_plan, write_plan
 
@@ -175,12 +175,12 @@ def read_run_plan(path: Path) -> Plan:
 
 
 def read_report(path: Path) -> dict[str, Any]:
-    """A run's report as today's, {} before there is one; BadInput when it is damaged, names no winner or is newer."""
+    """A run's report, {} before there is one; BadInput when it is damaged, names no winner or is newer."""
     file = path / REPORT
     if not file.is_file():
         return {}
     try:
-        report = format_of("report").today(dict(json.loads(file.read_text("utf-8"))), file)
+        report = check_schema(json.loads(file.read_text("utf-8")), "report", file)
         str(report["verdict"]["winner"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BadInput(

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import math
+import re
+from functools import cache
+from typing import Any
+
 from advisor.rules import behaviour as be
 from advisor.rules import data as da
 from advisor.rules import knowledge as kn
 from advisor.rules import resources as rs
 from advisor.rules import risk as rk
 from advisor.rules import scale as sc
-from advisor.rules.base import Rule
+from advisor.rules.base import Need, Rule
+from rag.plugins import RULES as RULES_GROUP
+from rag.plugins import Group, Unusable
 
 RULES: tuple[type[Rule], ...] = (
     kn.KN001, kn.KN002, kn.KN003, kn.KN004, kn.KN005, kn.KN006, kn.KN007, kn.KN008, kn.KN009, kn.KN010,
@@ -20,3 +27,37 @@ RULES: tuple[type[Rule], ...] = (
     rs.RS008, rs.RS009,
     rk.RK001, rk.RK002, rk.RK003, rk.RK004, rk.RK005, rk.RK006, rk.RK007,
 )  # fmt: skip
+
+_CODE = re.compile(r"[A-Z]{2,12}[0-9]{3}")
+
+
+def _check_plugin(name: str, rule: Any) -> type[Rule]:
+    """Return a plug-in's rule; Unusable when its code, family, text, need or weight is not as it must be."""
+    if not (isinstance(rule, type) and issubclass(rule, Rule)):
+        raise Unusable("not a subclass of advisor.rules.base.Rule")
+    if rule.code() != name:
+        raise Unusable(f"its code is {rule.code()!r}, not the name of the entry point")
+    if not _CODE.fullmatch(name):
+        raise Unusable("its code is not capital letters and three digits, such as ACME001")
+    if name.startswith("BL"):
+        raise Unusable("codes that begin with BL belong to what blocks a method")
+    if not rule.family or not rule.__doc__:
+        raise Unusable("it has no family, or no docstring to show")
+    if rule.need is not None and not (isinstance(rule.need, Need) and 0 < rule.weight < math.inf):
+        raise Unusable("its need is no advisor.rules.base.Need, or its weight is not above 0")
+    return rule
+
+
+PLUGINS = Group(RULES_GROUP, {rule.code() for rule in RULES}, _check_plugin)
+
+
+@cache
+def rules() -> tuple[type[Rule], ...]:
+    """Return the built-in rules, then those of plug-ins; BadInput when a plug-in cannot be used."""
+    return (*RULES, *PLUGINS.all)
+
+
+@cache
+def rule_instances() -> tuple[Rule, ...]:
+    """Return one instance of every rule, to be applied to profiles."""
+    return tuple(rule() for rule in rules())

@@ -8,7 +8,7 @@ from pathlib import PurePosixPath
 
 from rag.load.base import Loader, Unreadable
 from rag.load.office import kind
-from rag.load.registry import loader_for, loader_of
+from rag.load.registry import loader_for, loader_of, plugin_for
 
 _SIGNS = (
     (b"\x89PNG", "a PNG image"), (b"\xff\xd8\xff", "a JPEG image"), (b"GIF8", "a GIF image"),
@@ -42,8 +42,11 @@ def detect(id: str, data: bytes) -> Loader:
     """Return the loader for a file; Unreadable says what the file is when nothing here reads it.
 
     Bytes that name a format (PDF, zip, HTML's opening, an e-mail's headers) win over the file's ending; a text
-    whose ending says nothing is looked at and read as JSON, source code, Markdown or plain text.
+    whose ending says nothing is looked at and read as JSON, source code, Markdown or plain text. An ending that a
+    plug-in reads is the plug-in's, whatever the bytes are.
     """
+    if plugin := plugin_for(id):
+        return plugin
     if b"%PDF-" in data[:1024]:
         return loader_of("pdf")
     if is_zip(data):

@@ -16,7 +16,7 @@ from rag.load.folder import Found, files, read_file
 from rag.load.known import Items, Known, read_rows, unread
 from rag.load.limits import Limits
 from rag.load.parse import parse
-from rag.load.registry import endings
+from rag.load.registry import endings, plugin_for
 from rag.load.sandbox import Sandbox
 from rag.types import Document
 
@@ -103,7 +103,7 @@ class _Reader:
             if before.sha256 == sha256:
                 self.unchanged.append(found.id)
                 return []
-            loader = None if is_zip(data) else detect(found.id, data)
+            loader = None if is_zip(data) and not plugin_for(found.id) else detect(found.id, data)
         except Unreadable as error:
             return [Skipped(found.id, str(error))]
         except OSError as error:

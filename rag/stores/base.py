@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from importlib import import_module
 from pathlib import Path
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 
 from rag.errors import BadInput
+from rag.plugins import STORES as STORES_GROUP
+from rag.plugins import Group, Unusable
 
 STORES: dict[str, str] = {
     "exact": "rag.stores.exact:ExactStore",
@@ -61,10 +63,35 @@ class VectorStore(Protocol):
         """
 
 
+def _check_plugin(name: str, store: Any) -> type[VectorStore]:
+    missing = [
+        part for part in ("ids", "add", "vectors", "search", "save", "load") if not hasattr(store, part)
+    ]
+    if not isinstance(store, type) or missing:
+        raise Unusable(f"not a class with {', '.join(missing) or 'the methods of VectorStore'}")
+    return store
+
+
+PLUGINS = Group(STORES_GROUP, (*STORES, AUTO), _check_plugin)
+
+
+def is_store(name: str) -> bool:
+    """Return whether a store of this name is built in or given by a plug-in."""
+    return name in STORES or name in PLUGINS.plugins
+
+
+def unknown_store(name: str, *more: str) -> BadInput:
+    """Return the error for a name that no store has; its hint lists the names there are."""
+    names = ", ".join((*more, *STORES, *PLUGINS.plugins))
+    return BadInput(f"unknown vector store {name!r}", f"there are: {names}")
+
+
 def store_class(name: str) -> type[VectorStore]:
     """Return the class of a store by its name; BadInput lists the names there are."""
+    if not is_store(name):
+        raise unknown_store(name)
     if name not in STORES:
-        raise BadInput(f"unknown vector store {name!r}", f"there are: {', '.join(STORES)}")
+        return PLUGINS.load(name)
     module, _, attribute = STORES[name].partition(":")
     found: type[VectorStore] = getattr(import_module(module), attribute)
     return found

@@ -15,7 +15,7 @@ import json
 import os
 import sqlite3
 from collections.abc import Iterable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from rag.errors import BadInput
 from rag.stores.database import REBUILD, connect, decoded, reported
 from rag.stores.rows import CHUNK, Change, Record, Stored, Summary, digest, packed, row_hash, stored, unpacked
 from rag.types import Chunk, Document
-from rag.versions import Format, format_of
+from rag.versions import SCHEMA, check_number
 
 FILE = "text.sqlite"
 _TABLES = f"""
@@ -50,13 +50,8 @@ _UNNUMBERED = 1_529_774_588
 class TextStore:
     """An open text store; use it as a context manager."""
 
-    def __init__(self, folder: Path, *, write: bool = False, kind: Format | None = None) -> None:
-        """Open ``text.sqlite``; only a writer creates it, and brings an older one up to date, keeping a copy.
-
-        ``kind`` is its format, today's by default. Raises BadInput when it is missing, damaged, newer, or older and
-        only to be read.
-        """
-        kind = kind or format_of("text store")
+    def __init__(self, folder: Path, *, write: bool = False) -> None:
+        """Open ``text.sqlite``; only a writer creates it. BadInput when it is missing, damaged or newer."""
         self._path = path = folder / FILE
         if not write and not path.is_file():
             raise BadInput(f"{folder} is not an index: it has no {FILE}", "build it first")
@@ -69,10 +64,11 @@ class TextStore:
                     self._db.execute("pragma journal_mode = wal")
                     self._db.execute("pragma synchronous = full")
                 if write and (fresh or not self._is_made()):
-                    self._make(kind)
+                    self._make()
                 else:
                     self._db.execute("pragma query_only = off" if write else "pragma query_only = on")
-            self._bring_up_to_date(kind, write)
+                number = self._db.execute("pragma user_version").fetchone()[0]
+            check_number(1 if number == _UNNUMBERED else number, "text store", path)
         except BaseException:
             self._db.close()
             raise
@@ -211,9 +207,7 @@ class TextStore:
             db.execute("delete from generations where number < ?", (oldest,))
 
     def scrub(self) -> None:
-        """Write the file anew and remove copies of it from before a migration: no byte of a deleted row stays."""
-        for copy in self._path.parent.glob(f"{FILE}.schema-*.bak"):
-            copy.unlink()
+        """Write the file anew: no byte of a deleted row stays."""
         with reported(self._path):
             self._db.execute("vacuum")
             self._db.execute("pragma wal_checkpoint(truncate)")
@@ -233,31 +227,11 @@ class TextStore:
     def _is_made(self) -> bool:
         return bool(self._db.execute("select count(*) from sqlite_schema").fetchone()[0])
 
-    def _make(self, kind: Format) -> None:
+    def _make(self) -> None:
         with self._transaction() as db:
             for statement in filter(str.strip, _TABLES.split(";")):
                 db.execute(statement)
-            db.execute(f"pragma user_version = {kind.current}")
-
-    def _bring_up_to_date(self, kind: Format, write: bool) -> None:
-        """Check the store's number; a writer migrates an older one in one transaction, after a copy was made."""
-        with reported(self._path):
-            given = self._db.execute("pragma user_version").fetchone()[0]
-        number = kind.number(1 if given == _UNNUMBERED else given, self._path)
-        if number == kind.current:
-            return
-        if not write:
-            raise BadInput(
-                f"{self._path} was written by an older tunewise (schema {number}, now {kind.current})",
-                "bring it up to date, a copy is kept: tunewise index check INDEX --repair",
-            )
-        kept = self._path.with_name(f"{self._path.name}.schema-{number}.bak")
-        with reported(self._path), closing(connect(kept, "rwc")) as copy:
-            self._db.backup(copy)
-        with self._transaction() as db:
-            for step in range(number, kind.current):
-                kind.migrations[step](db)
-            db.execute(f"pragma user_version = {kind.current}")
+            db.execute(f"pragma user_version = {SCHEMA}")
 
     def _all(self, sql: str, at: int, **values: object) -> list[tuple]:  # type: ignore[type-arg]
         with reported(self._path):

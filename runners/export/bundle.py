@@ -16,7 +16,7 @@ from typing import Any
 
 from rag.durable import sha256_file, writer_lock
 from rag.errors import BadInput
-from rag.versions import format_of
+from rag.versions import SCHEMA
 from runners.export.job import Job, Made
 from runners.export.parcel import require_room
 from runners.rundir import INDEX
@@ -84,7 +84,7 @@ def _pack(run: Path, job: Job, file: Path) -> dict[str, Any]:
                 entries[name] = {"bytes": path.stat().st_size, "sha256": sha256_file(path)}
                 _add(archive, INSIDE + name, path)
             listed = {
-                "schema": format_of(KIND).current,
+                "schema": SCHEMA,
                 "kind": KIND,
                 "run": job.source.plan.name,
                 "files": entries,

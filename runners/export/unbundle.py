@@ -20,7 +20,7 @@ from typing import Any
 
 from rag.durable import MANIFEST, publish_folder, writer_lock, writing_into
 from rag.errors import BadInput, UsageProblem
-from rag.versions import UPDATE, format_of
+from rag.versions import UPDATE, check_schema
 from runners.bench import named_models
 from runners.export.bundle import INSIDE, KIND, LIST
 from runners.export.job import Exported
@@ -105,7 +105,7 @@ def read_list(archive: zipfile.ZipFile, file: Path) -> dict[str, Any]:
         ) from None
     if listed.get("kind") != KIND:
         raise BadInput(f"{file} is no bundle: its {LIST} is of another kind", _AGAIN)
-    listed = format_of(KIND).today({"schema": None, **listed}, file)  # a newer one may have another form
+    listed = check_schema({"schema": None, **listed}, KIND, file)  # a newer one may have another form
     if not _formed(listed):
         raise BadInput(f"{file} is damaged: its {LIST} is malformed", _AGAIN)
     return listed

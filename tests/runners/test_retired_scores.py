@@ -54,7 +54,8 @@ def test_an_old_plan_runs_and_says_what_is_ignored(old_plan: Any, server: Any, t
     assert "house_style" not in arm.scores[0]
     assert arm.combined == pytest.approx([scores["token_f1"] for scores in arm.scores])
     assert (
-        quick_plan(plan).digest() == parse_plan(quick(plan).model_dump(mode="json", by_alias=True)).digest()
+        quick_plan(plan).digest()
+        == parse_plan(quick_plan(plan).model_dump(mode="json", by_alias=True)).digest()
     )
 
 

@@ -1,13 +1,12 @@
-"""Files of every number so far open; newer ones are refused plainly; older ones are migrated, and a copy is kept."""
+"""Files of schema 1 open; files of a newer schema are refused with what to do, and damaged numbers as damage."""
 
 from __future__ import annotations
 
-import importlib.util
+import base64
 import json
 import sqlite3
 import zlib
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,51 +14,83 @@ import pytest
 
 from advisor import cli
 from advisor.results import read_report, read_scores
-from rag.durable import MANIFEST, write_manifest
+from rag.durable import MANIFEST, check_manifest, write_manifest
 from rag.errors import BadInput
 from rag.index import Index
 from rag.stores import text
-from rag.stores.text import TextStore
-from rag.versions import FORMATS, Format, format_of
+from rag.versions import SCHEMA
 from runners import adapters
 from runners.export.source import Source
 from runners.opened import load, open_session
 from runners.plan import parse_plan, read_plan
 
-HERE = Path(__file__).parent
-KEPT = sorted(HERE.glob("schema-*"))
-spec = importlib.util.spec_from_file_location("make", HERE / "make.py")
-assert spec is not None
-assert spec.loader is not None
-make = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(make)
+KEPT = Path(__file__).with_name("schema-1")
+"""Made at commit 477b318 by its tests/versions/make.py: arrays in base64, the text store as SQL."""
+PLAN: dict[str, Any] = {
+    "name": "piers",
+    "choice": "prompting",
+    "model": {"name": "openai:none@http://127.0.0.1:9/v1"},
+    "data": {"questions": "questions.jsonl"},
+    "steps": [{"kind": "evaluate", "arm": "prompting"}],
+    "weights": {"token_f1": 1},
+}
 
 
-@pytest.fixture(params=KEPT, ids=lambda folder: folder.name)
-def old(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[str], Path]:
-    """Return what lays out a fixture of an earlier number as the program wrote it."""
-    return lambda name: make.restore(request.param / name, tmp_path / name)
+class Letters:
+    """An embedder that counts letters: one token per word, and the same for ever."""
+
+    name, fingerprint, dimension, max_tokens = "letters", "letters-1", 26, 60
+
+    def __init__(self) -> None:
+        """Make the tokenizer: every word is one token."""
+        from tokenizers import Tokenizer, models, pre_tokenizers
+
+        self.tokenizer = Tokenizer(models.WordLevel({"?": 0}, unk_token="?"))
+        self.tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+
+    def count_tokens(self, text: str) -> int:
+        """Return the number of words."""
+        return len(self.tokenizer.encode(text).ids)
+
+    def encode(self, texts: Sequence[str], *, query: bool = False, on_event: Any = None) -> Any:
+        """Return one unit row per text."""
+        import numpy as np
+
+        rows = np.array([[1e-3 + text.lower().count(chr(97 + n)) for n in range(26)] for text in texts])
+        return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
 
 
-def test_there_are_fixtures_for_every_number() -> None:
-    """A format whose number went up brings the fixtures of the number before, and the way from it."""
-    newest = max(each.current for each in FORMATS)
-    assert [folder.name for folder in KEPT] == [f"schema-{n}" for n in range(1, newest + 1)]
-    for each in FORMATS:
-        assert set(each.migrations) == set(range(each.oldest, each.current)), each.name
-    assert len({each.name for each in FORMATS}) == len(FORMATS)
+def restore(kept: Path, folder: Path) -> Path:
+    """Lay a fixture out as the program wrote it, in a new folder; return it."""
+    for path in sorted(p for p in kept.rglob("*") if p.is_file()):
+        to = folder / path.relative_to(kept)
+        to.parent.mkdir(parents=True, exist_ok=True)
+        if path.suffix == ".b64":
+            to.with_suffix("").write_bytes(base64.decodebytes(path.read_bytes()))
+        elif path.suffix == ".sql":
+            with sqlite3.connect(to.with_suffix("")) as db:
+                db.executescript(path.read_text("utf-8"))
+        else:
+            to.write_bytes(path.read_bytes())
+    return folder
+
+
+@pytest.fixture
+def old(tmp_path: Path) -> Callable[[str], Path]:
+    """Return what copies a fixture into a new folder, as the program wrote it."""
+    return lambda name: restore(KEPT / name, tmp_path / name)
 
 
 def test_an_index_opens_and_answers(old: Callable[[str], Path]) -> None:
     folder = old("index")
-    index = Index.open(folder, make.Letters())
+    index = Index.open(folder, Letters())
     assert [hit.chunk.doc for hit in index.search("How many berths has the Copper Pier?", k=1)] == [
         "copper.md"
     ]
     assert index.check()["chunks"] == 3
     (folder.parent / "documents").mkdir()
     (folder.parent / "documents" / "pier9.md").write_text("Pier 9 has 12 berths.\n", "utf-8")
-    report = Index.update(folder, folder.parent / "documents", make.Letters())
+    report = Index.update(folder, folder.parent / "documents", Letters())
     assert (report.added, report.removed) == (1, 3)
 
 
@@ -94,7 +125,7 @@ def test_a_newer_file_is_refused_with_what_to_do(old: Callable[[str], Path], nam
         path.write_text(newer, "utf-8")
     opens: dict[str, Callable[[], Any]] = {
         "plan": lambda: load(place), "report": lambda: read_report(place), "scores": lambda: read_scores(place),
-        "run": lambda: load(place).folder.check(), "index": lambda: Index.open(place, make.Letters()),
+        "run": lambda: load(place).folder.check(), "index": lambda: Index.open(place, Letters()),
     }  # fmt: skip
     if name == "adapter":
         assert "newer tunewise" in adapters.show(place).problem
@@ -143,77 +174,34 @@ def test_a_newer_file_is_neither_called_damaged_nor_half_read(
 @pytest.mark.parametrize("number", [0, -1, 1.0, "1", None, True, 2**40], ids=str)
 def test_what_is_no_number_is_damage(number: object) -> None:
     with pytest.raises(BadInput, match="damaged"):
-        parse_plan({**make.PLAN, "schema": number})
-
-
-THREE = Format(
-    "sample",
-    current=3,
-    migrations={
-        1: lambda found: {"words": found["text"].split()},
-        2: lambda found: {"words": found["words"], "count": len(found["words"])},
-    },
-)
-
-
-def test_an_older_mapping_is_migrated_step_by_step() -> None:
-    """Every step is taken, once, from the number the file says; the loaded mapping stays as it was."""
-    given = {"schema": 1, "text": "a b"}
-    assert THREE.today(given, "it") == {"schema": 3, "words": ["a", "b"], "count": 2}
-    assert given == {"schema": 1, "text": "a b"}
-    assert THREE.today({"schema": 2, "words": ["a"]}, "it") == {"schema": 3, "words": ["a"], "count": 1}
-    assert THREE.today({"words": [], "count": 0}, "it") == {"words": [], "count": 0}
-    with pytest.raises(BadInput, match=r"older tunewise.*reads from 2"):
-        replace(THREE, oldest=2).today(given, "it")
-
-
-def _with_notes(db: sqlite3.Connection) -> None:
-    db.execute("alter table chunks add column note text")
-    db.execute("update chunks set note = 'kept'")
-
-
-def test_an_older_text_store_is_migrated_by_its_writer_and_a_copy_is_kept(old: Callable[[str], Path]) -> None:
-    """A reader refuses and names the verb; the writer changes it in one transaction, or not at all."""
-    folder = old("index")
-    two = Format("text store", current=2, migrations={1: _with_notes})
-    with pytest.raises(BadInput, match="older tunewise") as refused:
-        TextStore(folder, kind=two)
-    assert "index check INDEX --repair" in refused.value.hint
-    with pytest.raises(BadInput, match="no such table"):
-        TextStore(
-            folder, write=True, kind=replace(two, migrations={1: lambda db: db.execute("drop table missing")})
-        )
-    with TextStore(folder) as still:
-        assert len(still.documents(1)) == 3
-    with TextStore(folder, write=True, kind=two) as now:
-        assert len(now.documents(1)) == 3
-    assert len(list(folder.glob("*.bak"))) == 1
-    with sqlite3.connect(folder / "text.sqlite") as db:
-        assert db.execute("pragma user_version").fetchone() == (2,)
-        assert db.execute("select distinct note from chunks").fetchall() == [("kept",)]
-    (folder / "text.sqlite").write_bytes((folder / "text.sqlite.schema-1.bak").read_bytes())
-    with TextStore(folder, write=True) as before:
-        assert len(before.documents(1)) == 3
-        before.scrub()
-    assert list(folder.glob("*.bak")) == [], "a purge leaves no copy behind"
+        parse_plan({**PLAN, "schema": number})
 
 
 def test_the_tables_do_not_change_without_a_number() -> None:
-    """Whoever changes the tables raises the number of the text store, adds a migration and changes this line."""
-    assert (format_of("text store").current, zlib.crc32(text._TABLES.encode()) & 0x7FFFFFFF) == (
-        1,
-        text._UNNUMBERED,
-    )
+    """Whoever changes the tables raises the number of the text store and changes this line."""
+    assert (SCHEMA, zlib.crc32(text._TABLES.encode()) & 0x7FFFFFFF) == (1, text._UNNUMBERED)
 
 
 def test_stores_from_before_the_numbers_open(old: Callable[[str], Path]) -> None:
     folder = old("index")
     with sqlite3.connect(folder / "text.sqlite") as db:
         db.execute(f"pragma user_version = {text._UNNUMBERED}")
-    assert Index.open(folder, make.Letters()).search("berths", k=1)
+    assert Index.open(folder, Letters()).search("berths", k=1)
 
 
-def test_a_manifest_is_written_with_its_kinds_number(tmp_path: Path) -> None:
-    assert write_manifest(tmp_path, "run")["schema"] == format_of("run").current
-    assert json.loads((tmp_path / MANIFEST).read_text("utf-8"))["schema"] == 1
-    assert format_of("checkpoint") == Format("checkpoint")
+@pytest.mark.parametrize("number", [0, -1, 2**30], ids=str)
+def test_damaged_number_of_a_text_store_is_refused(old: Callable[[str], Path], number: int) -> None:
+    folder = old("index")
+    with sqlite3.connect(folder / "text.sqlite") as db:
+        db.execute(f"pragma user_version = {number}")
+    with pytest.raises(BadInput, match="damaged") as refused:
+        Index.open(folder, Letters())
+    assert "tunewise index build" in refused.value.hint
+
+
+def test_a_manifest_is_written_with_its_number(tmp_path: Path) -> None:
+    """Of every kind, one that has no row of its own in the table of formats too."""
+    for kind in ("run", "checkpoint"):
+        assert write_manifest(tmp_path, kind)["schema"] == 1
+        assert json.loads((tmp_path / MANIFEST).read_text("utf-8"))["schema"] == 1
+        assert check_manifest(tmp_path, kind)["kind"] == kind

@@ -1,0 +1,123 @@
+"""Plug-ins: rules, methods, loaders and stores that installed packages add through entry points.
+
+A package declares them in its ``pyproject.toml``, for instance ``[project.entry-points."tunewise.loaders"]``. The metadata
+of installed packages is read once, when something that is not built in is looked for, and nothing is imported until
+then. A plug-in that cannot be used is refused with its package's name; it is never left out silently.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import asdict, dataclass
+from functools import cache, cached_property
+from importlib import metadata
+from typing import Any, Generic, TypeVar
+
+from rag.errors import BadInput
+
+RULES, METHODS, LOADERS, STORES = "tunewise.rules", "tunewise.methods", "tunewise.loaders", "tunewise.stores"
+GROUPS = (RULES, METHODS, LOADERS, STORES)
+T = TypeVar("T")
+
+
+class Unusable(Exception):
+    """Why the object behind an entry point cannot be used; raised by a group's check."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plugin:
+    """One entry point of an installed package."""
+
+    group: str
+    name: str
+    value: str
+    """``module:object``."""
+    package: str
+    """Name and version of the distribution, such as ``acme-tunewise 1.2``."""
+
+    def load(self) -> Any:
+        """Import the module and return the object; whatever the module raises."""
+        return metadata.EntryPoint(self.name, self.value, self.group).load()
+
+    def unusable(self, reason: object) -> BadInput:
+        """Return the error, on one line, that names the plug-in, its package and the reason."""
+        words = " ".join(str(reason).split())
+        message = f"the plug-in {self.name!r} ({self.group}) of {self.package} cannot be used: {words}"
+        return BadInput(message, f"repair or remove it: pip uninstall {self.package.split()[0]}")
+
+    def to_json(self) -> dict[str, str]:
+        """Return the JSON object that ``doctor --json`` lists."""
+        return asdict(self)
+
+
+@cache
+def declared() -> tuple[Plugin, ...]:
+    """Return the plug-ins of all installed packages by group and name; nothing is imported."""
+    installed = metadata.entry_points()  # once: each call reads the metadata of every package
+    rows = []
+    for entry in (entry for group in GROUPS for entry in installed.select(group=group)):
+        package = f"{entry.dist.name} {entry.dist.version}" if entry.dist else "an unknown package"
+        rows.append(Plugin(entry.group, entry.name, entry.value, package))
+    return tuple(sorted(rows, key=lambda plugin: (plugin.group, plugin.name, plugin.package)))
+
+
+class Group(Generic[T]):
+    """The plug-ins of one kind, checked when they are loaded.
+
+    Args:
+        name: the entry-point group.
+        builtin: the names that are taken.
+        check: returns what an entry point's name and object stand for; raises Unusable with the reason.
+    """
+
+    def __init__(self, name: str, builtin: Collection[str], check: Callable[[str, Any], T]) -> None:
+        """Keep the arguments; nothing is looked for yet."""
+        self.name = name
+        self.builtin = builtin
+        self.check = check
+
+    @cached_property
+    def plugins(self) -> dict[str, Plugin]:
+        """The entry points by name; BadInput for a name that is built in, or given by two packages."""
+        by_name: dict[str, Plugin] = {}
+        for plugin in (one for one in declared() if one.group == self.name):
+            if plugin.name in self.builtin:
+                raise plugin.unusable("its name is that of a built-in")
+            if plugin.name in by_name:
+                raise plugin.unusable(f"{by_name[plugin.name].package} gives the same name")
+            by_name[plugin.name] = plugin
+        return by_name
+
+    def load(self, name: str) -> T:
+        """Import and check one plug-in; KeyError for an unknown name, BadInput when it cannot be used."""
+        plugin = self.plugins[name]
+        try:
+            return self.check(plugin.name, plugin.load())
+        except Unusable as error:
+            raise plugin.unusable(error) from error
+        except Exception as error:  # foreign code: whatever it raises is told, never a traceback
+            raise plugin.unusable(f"{type(error).__name__}: {error}") from error
+
+    @cached_property
+    def all(self) -> tuple[T, ...]:
+        """Every plug-in of the group, by name; BadInput when one cannot be used."""
+        return tuple(self.load(name) for name in self.plugins)
+
+    def package(self, name: str) -> str:
+        """Return the package that gives a plug-in; "" for what is built in."""
+        plugin = None if name in self.builtin else self.plugins.get(name)
+        return plugin.package if plugin else ""
+
+    def problems(self) -> list[str]:
+        """Return why plug-ins of the group cannot be used, one line each."""
+        try:
+            names = list(self.plugins)
+        except BadInput as error:
+            return [str(error)]
+        problems = []
+        for name in names:
+            try:
+                self.load(name)
+            except BadInput as error:
+                problems.append(str(error))
+        return problems

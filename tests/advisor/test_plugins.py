@@ -1,0 +1,320 @@
+"""Plug-in packages: one installed with pip adds a rule, a method, a loader and a store; broken ones are refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import advisor
+from advisor.methods import table as methods
+from advisor.rules import table as rules
+from rag.errors import BadInput
+from rag.load import registry as loaders
+from rag.plugins import Group, declared
+from rag.stores import base as stores
+
+Tunewise = Callable[..., subprocess.CompletedProcess[str]]
+PACKAGES = Path(advisor.__file__).resolve().parent.parent
+PYPROJECT = """
+[build-system]
+requires = ["hatchling"]
+build-backend = "hatchling.build"
+
+[project]
+name = "acme-tunewise"
+version = "1.2"
+
+[project.entry-points."tunewise.rules"]
+ACME001 = "acme_tunewise:ACME001"
+
+[project.entry-points."tunewise.methods"]
+terse = "acme_tunewise:Terse"
+
+[project.entry-points."tunewise.loaders"]
+acme = "acme_tunewise:LOADER"
+
+[project.entry-points."tunewise.stores"]
+acme-vectors = "acme_tunewise:AcmeVectors"
+"""
+MODULE = '''
+"""What one company adds to tunewise."""
+
+import sys
+
+from advisor.methods.base import Method, inference
+from advisor.rules.base import Need, Rule
+from rag.load.base import Loader, document, paragraphs
+from rag.stores.exact import ExactStore
+from runners.plan import EvaluateStep
+
+
+class ACME001(Rule):
+    """Documents of ours are best read with one example beside them.
+
+    Does not apply without documents.
+    """
+
+    family = "acme"
+    need = Need.SHOW
+    weight = 9.0
+
+    def applies(self, p):
+        return "there are documents" if p.documents else ""
+
+
+class Terse(Method):
+    """Passages from the index and one example of a terse reply."""
+
+    name = "terse"
+    serves = {Need.SHOW: 1.0, Need.CITE: 1.0, Need.FACTS: 1.0, Need.FRESH: 1.0, Need.GROUND: 1.0}
+
+    def estimate(self, p):
+        return inference(p, "rag", 60.0, "one example in the prompt")
+
+    def steps(self, p, drafting):
+        return (EvaluateStep(arm="terse", retrieval=True, shots=1),)
+
+
+def read(id, data):
+    """Read a text whose first line is a mark and a title; never outside the process that parses documents."""
+    assert sys.modules["__main__"].__spec__.name == "rag.load.worker"
+    mark, _, text = data.decode("utf-8").partition("\\n")
+    yield document(id, mark.removeprefix("PK\\x03\\x04ACME "), text, paragraphs(text), "acme")
+
+
+LOADER = Loader("acme", (".acme",), read)
+
+
+class AcmeVectors(ExactStore):
+    """Exact search under a name of our own."""
+'''
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder into which pip installed the package."""
+    folder = tmp_path_factory.mktemp("plugin")
+    (folder / "source").mkdir()
+    (folder / "source" / "pyproject.toml").write_text(PYPROJECT, "utf-8")
+    (folder / "source" / "acme_tunewise.py").write_text(MODULE, "utf-8")
+    flags = ("--quiet", "--no-deps", "--no-build-isolation", "--no-index", "--disable-pip-version-check")
+    subprocess.run(
+        [sys.executable, "-m", "pip", "install", *flags, "--target", folder / "site", folder / "source"],
+        check=True,
+    )
+    return folder / "site"
+
+
+@pytest.fixture(scope="module")
+def with_plugin(installed: Path, root: Path) -> Tunewise:
+    """Run a verb in a process that finds the package, with tiny models in the cache."""
+    return lambda *arguments, cwd, code=0: run(installed, root, *arguments, cwd=cwd, code=code)
+
+
+def run(
+    site: Path, root: Path, *arguments: object, cwd: Path, code: int = 0
+) -> subprocess.CompletedProcess[str]:
+    """Run a verb with a folder of packages on the path; it must end with the exit code."""
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join((str(PACKAGES), str(site))),
+        "TUNEWISE_CACHE": str(root / "tests" / "versions" / "477b318" / "cache"),
+        "NO_COLOR": "1",
+        "COLUMNS": "200",
+    }
+    command = [sys.executable, "-P", "-m", "advisor", *map(str, arguments)]
+    done = subprocess.run(
+        command,
+        cwd=cwd,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+    return done
+
+
+@pytest.fixture
+def desk(tmp_path: Path, root: Path) -> Path:
+    """A folder of documents, one of them in the plug-in's format, with examples and questions."""
+    kept = root / "tests" / "versions" / "477b318"
+    shutil.copytree(kept / "documents", tmp_path / "desk" / "documents")
+    for name in ("examples.jsonl", "questions.jsonl", "prompt.txt"):
+        shutil.copy(kept / name, tmp_path / "desk")
+    text = "PK\x03\x04ACME Lamps\nThe pier has nine lamps.\n\nThe lamps burn whale oil.\n"
+    (tmp_path / "desk" / "documents" / "lamps.acme").write_text(text, "utf-8")
+    return tmp_path / "desk"
+
+
+def test_doctor_and_explain_name_the_package(with_plugin: Tunewise, tmp_path: Path) -> None:
+    found = json.loads(with_plugin("doctor", "--json", cwd=tmp_path).stdout)
+    assert [(row["group"], row["name"], row["package"]) for row in found["plugins"]] == [
+        ("tunewise.loaders", "acme", "acme-tunewise 1.2"),
+        ("tunewise.methods", "terse", "acme-tunewise 1.2"),
+        ("tunewise.rules", "ACME001", "acme-tunewise 1.2"),
+        ("tunewise.stores", "acme-vectors", "acme-tunewise 1.2"),
+    ]
+    assert "terse" in {row["method"] for row in found["methods"]}
+    assert not [line for line in found["warnings"] if "plug-in" in line]
+    assert "acme-tunewise 1.2" in with_plugin("doctor", cwd=tmp_path).stdout
+    assert "acme-vectors" in with_plugin("explain", cwd=tmp_path).stdout
+    for name in ("ACME001", "terse"):
+        page = json.loads(with_plugin("explain", name, "--json", cwd=tmp_path).stdout)
+        assert page["plugin"] == "acme-tunewise 1.2"
+    assert "from the plug-in acme-tunewise 1.2" in with_plugin("explain", "acme001", cwd=tmp_path).stdout
+    assert "plugin" not in json.loads(with_plugin("explain", "KN001", "--json", cwd=tmp_path).stdout)
+
+
+def test_rule_and_method_decide_a_plan_that_is_run(with_plugin: Tunewise, desk: Path) -> None:
+    """The rule is among the reasons, the method is chosen, and its arm is measured by the existing runners."""
+    flags = ("--documents", "documents", "--examples", "examples.jsonl", "--questions", "questions.jsonl")
+    answers = ("--set", "task_needs_facts=new", "--set", "must_cite=yes", "--set", "behaviour_gap=none")
+    done = with_plugin("plan", "--yes", *flags, *answers, "--prompt", "prompt.txt", "--json", cwd=desk)
+    advice = json.loads(done.stdout)
+    assert advice["choice"] == "terse"
+    assert "ACME001" in {reason["rule"] for reason in advice["ranked"][0]["reasons"]}
+    write_small_plan(desk / "plan.yaml", ("prompting", "terse"))
+    report = json.loads(with_plugin("run", "plan.yaml", "--out", "run", "--json", cwd=desk).stdout)
+    assert {arm["arm"] for arm in report["arms"]} == {"prompting", "terse"}
+
+
+def write_small_plan(path: Path, arms: tuple[str, ...]) -> None:
+    """Leave only these arms in a plan, with few questions and short answers."""
+    import yaml
+
+    body: dict[str, Any] = yaml.safe_load(path.read_text("utf-8"))
+    assert body["choice"] == "terse"
+    body["data"] |= {"max_dev": 3, "max_test": 3}
+    body |= {"max_new_tokens": 6, "gate": {"must_beat": []}, "house_style": False}
+    body["steps"] = [step for step in body["steps"] if step["kind"] == "index" or step["arm"] in arms]
+    body["weights"].pop("house_style", None)
+    path.write_text(yaml.safe_dump(body, sort_keys=False), "utf-8")
+
+
+def test_loader_reads_in_the_worker_and_store_holds_the_vectors(
+    with_plugin: Tunewise, desk: Path, root: Path, tmp_path: Path
+) -> None:
+    """A file that begins like a zip goes to the plug-in that reads its ending; without the store nothing opens."""
+    build = ("index", "build", "index", "--documents", "documents", "--store", "acme-vectors", "--json")
+    assert json.loads(with_plugin(*build, cwd=desk).stdout)["store"] == "acme-vectors"
+    search = ("index", "search", "index", "How many lamps has the pier?", "--where", "media=acme", "--json")
+    hits = json.loads(with_plugin(*search, cwd=desk).stdout)["hits"]
+    assert {hit["doc"] for hit in hits} == {"lamps.acme"}
+    refused = run(tmp_path / "nothing", root, "index", "check", "index", cwd=desk, code=3)
+    assert "unknown vector store 'acme-vectors'" in refused.stderr
+
+
+GROUPS = {
+    "rules": rules.PLUGINS,
+    "methods": methods.PLUGINS,
+    "loaders": loaders.PLUGINS,
+    "stores": stores.PLUGINS,
+}
+BROKEN = [
+    ("rules", "ACME002", "missing:ACME002", "ModuleNotFoundError: No module named 'missing'"),
+    ("rules", "KN001", "broken:Other", "its name is that of a built-in"),
+    ("rules", "ACME003", "broken:Other", "its code is 'Other', not the name of the entry point"),
+    ("rules", "Other", "broken:Other", "its code is not capital letters and three digits"),
+    ("methods", "rag", "broken:Other", "its name is that of a built-in"),
+    ("methods", "naive-stack", "broken:Other", "its name is that of a built-in"),
+    ("methods", "other", "broken:Other", "not a subclass of advisor.methods.base.Method"),
+    ("loaders", "pdf", "broken:Other", "its name is that of a built-in"),
+    ("loaders", "mine", "broken:MARKDOWN", ".md is read by the built-in loader 'markdown'"),
+    ("loaders", "raising", "raising:LOADER", "ZeroDivisionError: division by zero"),
+    ("stores", "flat", "broken:Other", "its name is that of a built-in"),
+    ("stores", "auto", "broken:Other", "its name is that of a built-in"),
+    ("stores", "mine", "broken:Other", "not a class with ids, add"),
+]
+
+
+@pytest.fixture
+def fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Path], None]]:
+    """Return what puts a folder of packages on this process's path; the metadata is read anew."""
+
+    def use(site: Path) -> None:
+        monkeypatch.syspath_prepend(site)
+        for name in ("broken", "raising"):
+            monkeypatch.delitem(sys.modules, name, raising=False)
+        declared.cache_clear()
+
+    yield use
+    declared.cache_clear()
+
+
+@pytest.mark.parametrize(("kind", "name", "value", "reason"), BROKEN)
+def test_unusable_plugin_is_refused_on_one_line_with_its_package(
+    tmp_path: Path, fresh: Callable[[Path], None], kind: str, name: str, value: str, reason: str
+) -> None:
+    fresh(write_package(tmp_path / "site", kind, name, value))
+    group = Group(GROUPS[kind].name, GROUPS[kind].builtin, GROUPS[kind].check)
+    with pytest.raises(BadInput) as refused:
+        group.all  # noqa: B018
+    begins = f"the plug-in {name!r} (tunewise.{kind}) of broken-tunewise 0.1 cannot be used: {reason}"
+    assert refused.value.message.startswith(begins)
+    assert "\n" not in refused.value.message
+    assert refused.value.exit_code == 3
+    assert "pip uninstall broken-tunewise" in refused.value.hint
+    assert group.problems() == [str(refused.value)]
+
+
+def test_name_given_by_two_packages_is_refused(tmp_path: Path, fresh: Callable[[Path], None]) -> None:
+    site = write_package(tmp_path / "site", "rules", "ACME004", "broken:Other")
+    twin = shutil.copytree(site / "broken_tunewise-0.1.dist-info", site / "twin_tunewise-0.1.dist-info")
+    (twin / "METADATA").write_text("Metadata-Version: 2.1\nName: twin-tunewise\nVersion: 0.1\n", "utf-8")
+    fresh(site)
+    (problem,) = Group(rules.PLUGINS.name, rules.PLUGINS.builtin, rules.PLUGINS.check).problems()
+    assert "of twin-tunewise 0.1 cannot be used: broken-tunewise 0.1 gives the same name" in problem
+
+
+def test_broken_plugin_ends_a_verb_with_exit_code_3_and_doctor_warns(tmp_path: Path, root: Path) -> None:
+    site = write_package(tmp_path / "site", "rules", "ACME002", "missing:ACME002")
+    refused = run(site, root, "explain", "KN001", cwd=tmp_path, code=3).stderr.strip().splitlines()
+    assert "ACME002" in refused[-2]
+    assert "pip uninstall broken-tunewise" in refused[-1]
+    found = json.loads(run(site, root, "doctor", "--json", cwd=tmp_path).stdout)
+    assert [line for line in found["warnings"] if "No module named 'missing'" in line]
+
+
+def write_package(site: Path, group: str, name: str, value: str) -> Path:
+    """Write an installed package with one entry point; return the folder it is in."""
+    metadata = site / "broken_tunewise-0.1.dist-info"
+    metadata.mkdir(parents=True)
+    (metadata / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: broken-tunewise\nVersion: 0.1\n", "utf-8"
+    )
+    (metadata / "entry_points.txt").write_text(f"[tunewise.{group}]\n{name} = {value}\n", "utf-8")
+    (site / "raising.py").write_text("1 / 0\n", "utf-8")
+    (site / "broken.py").write_text(
+        "from advisor.rules.base import Rule\nfrom rag.load.base import Loader\n"
+        "class Other(Rule):\n    '''A rule.'''\n    family = 'other'\n"
+        "MARKDOWN = Loader('mine', ('.md',), lambda id, data: [])\n",
+        "utf-8",
+    )
+    return site
+
+
+def test_help_reads_no_entry_points(tmp_path: Path, root: Path) -> None:
+    """A package that cannot be used does not even show: nothing is looked for before a verb needs it."""
+    site = write_package(tmp_path / "site", "rules", "KN001", "missing:KN001")
+    code = (
+        "import importlib.metadata as m, sys\n"
+        "def refuse(*a, **k): raise SystemExit('entry points were read')\n"
+        "m.entry_points = refuse\nfrom advisor import cli\ncli.main(['--help'])"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join((str(PACKAGES), str(site)))}
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", code], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Usage" in done.stdout

@@ -1,0 +1,204 @@
+"""Plans, runs, indexes, adapters and checkpoints made by commit 477b318 work with today's verbs."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from advisor import cli
+from rag.durable import MANIFEST, sha256_file
+from runners.plan import parse_plan, read_plan
+from runners.rundir import open_run, read_lines
+
+KEPT = Path(__file__).with_name("477b318")
+MADE_IN = "/tmp/tunewise-477b318"
+"""The folder in which the fixtures were made: a run's plan holds the absolute paths of its data."""
+EXPECTED: dict[str, Any] = json.loads((KEPT / "expected.json").read_text("utf-8"))
+Tunewise = Callable[..., str]
+
+
+def restore(folder: Path) -> Path:
+    """Copy the fixtures into a new folder as if they had been made there; return it.
+
+    Only the data paths in the run's plan are replaced, and that file's entry in the run's manifest.
+    """
+    shutil.copytree(KEPT, folder)
+    run = folder / "run"
+    plan = (run / "plan.yaml").read_text("utf-8")
+    assert MADE_IN in plan
+    (run / "plan.yaml").write_text(plan.replace(MADE_IN, str(folder)), "utf-8")
+    manifest = json.loads((run / MANIFEST).read_text("utf-8"))
+    size = (run / "plan.yaml").stat().st_size
+    manifest["files"]["plan.yaml"] = {"bytes": size, "sha256": sha256_file(run / "plan.yaml")}
+    (run / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", "utf-8")
+    return folder
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the fixtures, the current folder, with its own cache of models."""
+    made = restore(tmp_path / "desk")
+    monkeypatch.chdir(made)
+    monkeypatch.setenv("TUNEWISE_CACHE", str(made / "cache"))
+    return made
+
+
+@pytest.fixture
+def tunewise(folder: Path, capsys: pytest.CaptureFixture[str]) -> Tunewise:
+    """Run a verb in the folder and return its standard output; it must end with exit code 0 or the given one."""
+
+    def run(*arguments: object, code: int = 0) -> str:
+        capsys.readouterr()
+        try:
+            cli.main([str(argument) for argument in arguments])
+            ended: object = 0
+        except SystemExit as end:
+            ended = end.code or 0
+        printed = capsys.readouterr()
+        assert ended == code, printed.err
+        return printed.out
+
+    return run
+
+
+def test_the_fixtures_are_as_they_were_written() -> None:
+    """Every manifest still describes its files byte for byte, and everything stays small."""
+    open_run(KEPT / "run").check()
+    assert sum(path.stat().st_size for path in KEPT.rglob("*") if path.is_file()) < 2 << 20
+
+
+def test_plan_validates_and_keeps_its_digest(folder: Path) -> None:
+    loaded = yaml.safe_load((folder / "plan.yaml").read_text("utf-8"))
+    assert parse_plan(loaded).digest() == EXPECTED["plan_digest"]
+    plan = read_plan(folder / "plan.yaml")
+    assert plan.data.documents == folder / "documents"
+    assert {step.kind for step in plan.steps} == {"index", "train", "evaluate"}
+
+
+def test_report_json_is_the_same(tunewise: Tunewise) -> None:
+    """Every key that the report had is there with its value; keys may be added."""
+    assert_holds(json.loads(tunewise("report", "run", "--json")), EXPECTED["report"])
+
+
+def assert_holds(now: Any, then: Any, where: str = "") -> None:
+    """Assert that ``now`` has every key and value of ``then``, and the same list lengths."""
+    if isinstance(then, dict):
+        for key, value in then.items():
+            assert key in now, f"{where}.{key} is gone"
+            assert_holds(now[key], value, f"{where}.{key}")
+    elif isinstance(then, list):
+        assert len(now) == len(then), where
+        for number, (a, b) in enumerate(zip(now, then, strict=True)):
+            assert_holds(a, b, f"{where}[{number}]")
+    else:
+        assert now == then, where
+
+
+@pytest.mark.parametrize("arm", ["rag", "hybrid"])
+def test_run_answers_questions(tunewise: Tunewise, arm: str) -> None:
+    """With an arm that only retrieves, and with one that loads tuned weights too."""
+    answer = json.loads(tunewise("ask", "run", "What does parking cost?", "--arm", arm, "--json"))
+    assert answer["arm"] == arm
+    assert answer["answer"]
+
+
+def test_run_is_evaluated_on_other_questions(tunewise: Tunewise, folder: Path) -> None:
+    """The questions of the trial score in an arm what they scored in the trial."""
+    asked = {
+        row["id"] for row in read_lines(folder / "run" / "trial" / "answers.jsonl") if row["arm"] == "rag"
+    }
+    rows = [row for row in read_lines(folder / "questions.jsonl") if row["id"] in asked]
+    (folder / "again.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    result = json.loads(tunewise("eval", "run", "--questions", "again.jsonl", "--arm", "rag", "--json"))
+    then = {arm["arm"]: arm for arm in EXPECTED["report"]["arms"]}
+    assert [arm["arm"] for arm in result["arms"]] == ["rag"]
+    assert result["arms"][0]["n"] == then["rag"]["n"]
+    for name, score in then["rag"]["scores"].items():
+        if name in result["arms"][0]["scores"]:
+            assert result["arms"][0]["scores"][name]["mean"] == pytest.approx(score["mean"]), name
+
+
+@pytest.mark.parametrize("target", ["peft", "index", "bundle"])
+def test_run_is_exported(tunewise: Tunewise, folder: Path, target: str) -> None:
+    """The adapter's weights byte for byte, the index with its passages, the whole run in one archive."""
+    arm = ("--arm", "lora") if target == "peft" else ()
+    assert json.loads(tunewise("export", "run", "--to", target, *arm, "--out", "out", "--json"))
+    made = {path.name for path in (folder / "out").rglob("*") if path.is_file()}
+    if target == "peft":
+        kept = folder / "run" / "adapters" / "lora-s0" / "adapter_model.safetensors"
+        assert (folder / "out" / kept.name).read_bytes() == kept.read_bytes()
+    else:
+        ending = {"index": ".parquet", "bundle": ".zip"}[target]
+        assert [name for name in made if name.endswith(ending)], made
+
+
+def test_runs_are_shown_and_compared(tunewise: Tunewise, folder: Path) -> None:
+    shown = json.loads(tunewise("runs", "show", "run", "--json"))
+    assert shown["outcome"] == EXPECTED["report"]["verdict"]["outcome"]
+    shutil.copytree(folder / "run", folder / "other")
+    assert json.loads(tunewise("runs", "diff", "run", "other", "--json"))["plan"] == []
+
+
+def test_resumed_run_finds_every_step_finished(tunewise: Tunewise, folder: Path) -> None:
+    """Nothing is indexed, trained or asked again, and the scores of the report stay."""
+    log = folder / "run" / "events.jsonl"
+    before = read_lines(log)
+    report = json.loads(tunewise("run", "plan.yaml", "--out", "run", "--resume", "--json"))
+    later = read_lines(log)[len(before) :]
+    steps = {event["step"] for event in later if event["event"] == "step.start"}
+    assert steps
+    assert {event["step"] for event in later if event["event"] == "step.skip"} == steps
+    assert_holds(report["arms"], EXPECTED["report"]["arms"])
+    assert report["verdict"]["winner"] == EXPECTED["report"]["verdict"]["winner"]
+
+
+def test_index_is_searched_checked_and_updated(tunewise: Tunewise, folder: Path) -> None:
+    result = json.loads(tunewise("index", "search", "index", "What does parking cost?", "--json"))
+    hits = [[(hit["doc"], hit["text"]) for hit in found["hits"]] for found in (result, EXPECTED["search"])]
+    assert hits[0] == hits[1]
+    assert json.loads(tunewise("index", "check", "index", "--json"))
+    (folder / "documents" / "parking.md").unlink()
+    (folder / "documents" / "lamps.md").write_text("# Lamps\n\nThe pier has nine lamps.\n", "utf-8")
+    update = json.loads(tunewise("index", "update", "index", "--documents", "documents", "--json"))
+    assert (update["added"], update["removed"]) == (1, 1)
+    again = json.loads(tunewise("index", "search", "index", "How many lamps has the pier?", "--json"))
+    assert "lamps.md" in {hit["doc"] for hit in again["hits"]}
+
+
+def test_adapter_is_shown_and_trained_further(tunewise: Tunewise, folder: Path) -> None:
+    assert_holds(json.loads(tunewise("adapters", "show", "adapter", "--json")), EXPECTED["adapter"])
+    flags = ("--examples", "examples.jsonl", "--epochs", 1, "--seed", 2)
+    result = json.loads(tunewise("train", *flags, "--init-adapter", "adapter", "--out", "further", "--json"))
+    assert result["rows"] == EXPECTED["adapter"]["rows"]
+    shown = json.loads(tunewise("adapters", "show", "further", "--json"))
+    assert (shown["problem"], shown["rank"]) == ("", 2)
+
+
+def test_interrupted_training_resumes_from_its_checkpoint(tunewise: Tunewise, folder: Path) -> None:
+    """The same command goes on after the step that was saved, and every loss from before is kept."""
+    saved = max((folder / ".interrupted.work").glob("step-*"))
+    progress = json.loads((saved / "progress.json").read_text("utf-8"))
+    flags = (
+        "--examples",
+        "examples.jsonl",
+        "--rank",
+        2,
+        "--seed",
+        1,
+        "--epochs",
+        40,
+        "--checkpoint-steps",
+        2,
+    )
+    result = json.loads(tunewise("train", *flags, "--out", "interrupted", "--resume", "--json"))
+    assert result["steps"] > progress["step"] > 0
+    log = read_lines(folder / "interrupted" / "training.jsonl")
+    losses = [row["loss"] for row in log if "loss" in row]
+    assert losses[: progress["step"]] == pytest.approx(progress["losses"], abs=1e-4)
+    assert not (folder / ".interrupted.work").exists()
