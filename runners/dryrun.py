@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 
 from runners import crowd, judging, outfit, preflight, rehearsal, room, steps
 from runners.bench import Bench
@@ -91,7 +91,7 @@ class DryRun:
         if step.rows == "retrieval" and self._index:
             return Took(how=self._index)
         base = self.bench.local
-        config = config_of(step)
+        config = replace(config_of(step), kernels=self.bench.plan.kernels)
         used, report = preflight.inspect(self._rows(step), Chat(base.folder), config)
         report.require()
         estimated = room.memory(base, config, report.longest)

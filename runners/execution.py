@@ -120,6 +120,7 @@ def _tell_start(bench: Bench, left_out: int, machine: Machine) -> None:
         "overlap": len(overlap(bench.examples, asked)),
         "leakage": leakage.count(plan, bench.examples, asked, left_out),
         "gpu": machine.gpu_name.value,
+        "kernels": plan.kernels,
     }
     bench.tell({"event": "run.start", **told})
     bench.tell({"event": ENVIRONMENT, **surroundings()})

@@ -16,6 +16,7 @@ from runners.plan import EvaluateStep, IndexStep, Plan, Step, TrainStep
 from runners.prompting import training_row
 from runners.rundir import INDEX, TRIAL, read_lines
 from runners.trial import ANSWERS, keep_current, run_arm
+from runners.tuning import KERNELS
 
 
 def inputs(bench: Bench, step: Step) -> dict[str, Any]:
@@ -28,6 +29,8 @@ def inputs(bench: Bench, step: Step) -> dict[str, Any]:
             "embedder": bench.embedder_model and bench.embedder_model.fingerprint,
             "signals": list(NAMES),
         }  # fmt: skip
+    if plan.kernels != KERNELS[0]:  # steps from before there was a choice stay finished
+        made_from["kernels"] = plan.kernels
     base = bench.base_of(step) if isinstance(step, EvaluateStep) else bench.base
     made_from |= {"base": identity(base), "prompts": plan.prompts.model_dump(mode="json")}
     if isinstance(step, TrainStep):
@@ -107,7 +110,7 @@ def train_arm(bench: Bench, step: TrainStep) -> dict[str, Any]:
             alpha=step.alpha, dropout=step.dropout, batch_tokens=step.batch_tokens,
             max_tokens=step.max_tokens, seed=seed, init_adapter=start, variant=step.variant, targets=step.targets,
             lora_plus=step.lora_plus, neftune=step.neftune, optimizer=step.optimizer,
-            checkpointing=step.checkpointing, schedule=step.schedule, turns=step.turns,
+            checkpointing=step.checkpointing, schedule=step.schedule, turns=step.turns, kernels=bench.plan.kernels,
         )  # fmt: skip
         bench.tell({"event": "train.plan", "arm": step.arm, "method": step.method, "reasons": step.reasons})
         out = bench.run.adapter(step.arm, seed)

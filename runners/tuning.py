@@ -15,6 +15,7 @@ VARIANTS = ("lora", "rslora", "dora", "pissa")
 OPTIMIZERS = ("adamw", "adamw_8bit", "paged_adamw_8bit", "adafactor")
 CHECKPOINTING = ("auto", "on", "off")
 TURNS = ("all", "last")
+KERNELS = ("auto", "plain")
 ALL_LINEAR = "all-linear"
 
 
@@ -64,6 +65,9 @@ class TrainConfig:
     """Which assistant turns of a chat are learnt: all, or the last."""
     micro_tokens: int = 2048
     """Padded tokens of one forward pass; a bigger step is split, with the same result."""
+    kernels: str = "auto"
+    """auto takes the fastest path that gives the plain one's loss; plain is the reference: padded rows, the layers of
+    transformers and PEFT, torch's cross-entropy."""
 
     def __post_init__(self) -> None:
         """Raise BadInput, naming key and value, for a setting that cannot be meant."""
@@ -73,6 +77,7 @@ class TrainConfig:
         _one_of("optimizer", self.optimizer, OPTIMIZERS)
         _one_of("checkpointing", self.checkpointing, CHECKPOINTING)
         _one_of("turns", self.turns, TURNS)
+        _one_of("kernels", self.kernels, KERNELS)
         for name in ("epochs", "learning_rate", "alpha", "max_grad_norm"):
             if not getattr(self, name) > 0:
                 raise BadInput(f"{name} must be above 0, found {getattr(self, name)}")

@@ -54,6 +54,12 @@ Variant = Annotated[str | None, _flag(ADAPTER, "lora, rslora, dora or pissa.")]
 Targets = Annotated[str | None, _flag(ADAPTER, "all-linear, or layers such as q_proj,v_proj.")]
 LoraPlus = Annotated[float | None, _flag(ADAPTER, "Rate of B over that of A; 16 is usual; default: off.")]
 MicroTokens = Annotated[int | None, _flag(MEMORY, "Tokens of one forward pass; the result is the same.")]
+Kernels = Annotated[
+    str | None,
+    _flag(
+        MEMORY, "auto: the fastest path that gives the same loss; plain: transformers' and PEFT's own layers."
+    ),
+]
 Checkpointing = Annotated[
     bool | None,
     _flag(
@@ -85,7 +91,7 @@ def command(
     optimizer: Optimizer = None, neftune: Neftune = None, eval_steps: EvalSteps = None, patience: Patience = None,
     seed: Seed = None, rank: Rank = None, alpha: Alpha = None, dropout: Dropout = None, variant: Variant = None,
     targets: Targets = None, lora_plus: LoraPlus = None, micro_tokens: MicroTokens = None,
-    checkpointing: Checkpointing = None, check: Check = False, show: Show = 0, accept: Accept = None,
+    checkpointing: Checkpointing = None, kernels: Kernels = None, check: Check = False, show: Show = 0, accept: Accept = None,
     checkpoint_steps: CheckpointSteps = None, resume: Resume = False, overwrite: Overwrite = False, as_json: Json = False,
 ) -> None:  # fmt: skip
     """Tune a model on examples: lora, qlora (4-bit, on CPU too) or full. What is not given is chosen, with reasons.
@@ -100,7 +106,7 @@ def command(
         "batch_tokens": batch_tokens, "optimizer": optimizer, "neftune": neftune, "eval_steps": eval_steps,
         "patience": patience, "rank": rank, "alpha": alpha, "dropout": dropout, "variant": variant, "targets": targets,
         "lora_plus": lora_plus, "micro_tokens": micro_tokens, "max_tokens": max_tokens, "turns": turns,
-        "init_adapter": init_adapter, "checkpoint_steps": checkpoint_steps,
+        "init_adapter": init_adapter, "checkpoint_steps": checkpoint_steps, "kernels": kernels,
         "checkpointing": None if checkpointing is None else "on" if checkpointing else "off",
     }  # fmt: skip
     data = (
