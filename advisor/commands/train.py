@@ -91,8 +91,9 @@ def command(
     optimizer: Optimizer = None, neftune: Neftune = None, eval_steps: EvalSteps = None, patience: Patience = None,
     seed: Seed = None, rank: Rank = None, alpha: Alpha = None, dropout: Dropout = None, variant: Variant = None,
     targets: Targets = None, lora_plus: LoraPlus = None, micro_tokens: MicroTokens = None,
-    checkpointing: Checkpointing = None, kernels: Kernels = None, check: Check = False, show: Show = 0, accept: Accept = None,
-    checkpoint_steps: CheckpointSteps = None, resume: Resume = False, overwrite: Overwrite = False, as_json: Json = False,
+    checkpointing: Checkpointing = None, kernels: Kernels = None, check: Check = False, show: Show = 0,
+    accept: Accept = None, checkpoint_steps: CheckpointSteps = None, resume: Resume = False,
+    overwrite: Overwrite = False, as_json: Json = False,
 ) -> None:  # fmt: skip
     """Tune a model on examples: lora, qlora (4-bit, on CPU too) or full. What is not given is chosen, with reasons.
 

@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from rag.errors import BadInput
+from runners.difference import differences
 from runners.plan import (
     KINDS,
     Plan,
@@ -139,3 +140,13 @@ def test_a_plan_without_formulas_is_written_as_before_there_were_any() -> None:
     assert "formulas" not in Prompts().model_dump_json()
     kept = Prompts(formulas=("Good day!",))
     assert Prompts.model_validate(kept.model_dump(mode="json")) == kept
+
+
+def test_a_plan_with_default_kernels_keeps_the_digest_it_had_without_the_key() -> None:
+    plan, plain = parse_plan(body()), parse_plan(body(kernels="plain"))
+    assert plan.digest() == "5cbde419ad2f45c6faad882f028adb4e3440da53bf93a7c9b8e3e90c59ad022b"
+    assert parse_plan(body(kernels="auto")).digest() == plan.digest() != plain.digest()
+    assert [key for key, _, _ in differences(plan, plain)] == ["kernels"]
+    assert parse_plan(plain.model_dump(mode="json", by_alias=True)) == plain
+    with pytest.raises(BadInput, match="kernels"):
+        parse_plan(body(kernels="fast"))
