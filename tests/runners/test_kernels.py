@@ -8,6 +8,7 @@ equal, in fp32.
 from __future__ import annotations
 
 import ast
+import json
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
@@ -24,12 +25,16 @@ from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
 import runners
+from rag.errors import BadInput
+from runners.bench import Bench
 from runners.chat import Encoded
 from runners.data import Example
 from runners.decode import Decoder
+from runners.execution import run_plan
 from runners.generate import local_generator
 from runners.loss import choose, restore
 from runners.models import Model
+from runners.plan import parse_plan
 from runners.sampling import TokenSampler
 from runners.slab import CachedPrefix, StaticKVCache
 from runners.together import Row, generate_batch
@@ -287,6 +292,35 @@ def test_a_generator_asked_for_plain_answers_with_transformers_and_says_the_same
         assert [answer.text for answer in generate_batch(generator, rows)] == expected
     plain.use(None)
     assert plain.decoder is None, "and with other weights too"
+
+
+def test_a_plan_with_plain_kernels_trains_and_answers_by_the_reference(tiny: Model, tmp_path: Path) -> None:
+    files = {
+        "e.jsonl": [{"prompt": f"How long is rope {n}?", "completion": f"{n} metres."} for n in range(8)],
+        "q.jsonl": [{"question": f"How long is chain {n}?", "reference": f"{n} metres."} for n in range(3)],
+    }
+    for name, rows in files.items():
+        (tmp_path / name).write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    body = {
+        "name": "p", "choice": "lora", "model": {"name": str(tiny.folder)}, "weights": {"token_f1": 1},
+        "data": {"examples": str(tmp_path / "e.jsonl"), "test_questions": str(tmp_path / "q.jsonl")},
+        "steps": [{"kind": "train", "arm": "lora", "epochs": 1, "rank": 2, "alpha": 4},
+                  {"kind": "evaluate", "arm": "lora", "weights": "lora"}],
+        "max_new_tokens": 4, "kernels": "plain", "forgetting": {"prompts": 0},
+    }  # fmt: skip
+    plan = parse_plan(body)
+    run = run_plan(plan, tmp_path / "run")
+    events = {event["event"]: event for event in run.events()}
+    assert events["run.start"]["kernels"] == "plain"
+    assert (events["train.start"]["kernels"], events["train.start"]["path"]) == ("plain", "plain")
+    bench = Bench(plan, run, tiny)
+    generator: Any = bench.generator(run.adapter("lora", 0), plan.arms[0])
+    assert generator.decoder is None
+    with pytest.raises(BadInput, match="started with: kernels"):
+        run_plan(parse_plan({**body, "kernels": "auto"}), tmp_path / "run", resume=True)
+    again = run_plan(plan, tmp_path / "run", resume=True).events()
+    skipped = [event["step"] for event in again if event["event"] == "step.skip"]
+    assert skipped == ["train:lora", "evaluate:lora"]
 
 
 DOORS = {
