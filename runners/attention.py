@@ -77,9 +77,16 @@ class GatherRows(torch.autograd.Function):
 
 
 def packed_attention(
-    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None,
-    scaling: float | None = None, dropout: float = 0.0, segments: Segments | None = None, **_: Any,
-) -> tuple[Tensor, None]:  # fmt: skip
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    segments: Segments | None = None,
+    **_: Any,
+) -> tuple[Tensor, None]:
     """Run :func:`attend` as transformers' attention function, for architectures whose own forward pass is kept.
 
     query [1, heads, T, d], key and value [1, groups, T, d]; returns [1, T, heads, d], and no attention weights.

@@ -81,10 +81,14 @@ class Decoder:
         return cache.copy_prefix(len(ids))
 
     def _call(
-        self, ids: torch.Tensor, mask: torch.Tensor | None, positions: torch.Tensor, cache: StaticKVCache,
+        self,
+        ids: torch.Tensor,
+        mask: torch.Tensor | None,
+        positions: torch.Tensor,
+        cache: StaticKVCache,
         last: int | torch.Tensor,
-    ) -> torch.Tensor:  # fmt: skip
-        """Return transformers' logits [rows, kept, vocabulary] of the `last` tokens (0: all), or of those at indexes."""
+    ) -> torch.Tensor:
+        """Return transformers' logits [rows, returned, vocabulary] of the `last` tokens (0: all), or of those at indexes."""
         given = {
             "input_ids": ids,
             "attention_mask": mask,

@@ -114,9 +114,12 @@ def _adapted(module: nn.Module, *names: str) -> bool:
 
 
 def _attention_forward(
-    self: Any, hidden_states: Tensor, position_embeddings: tuple[Tensor, Tensor],
-    segments: Segments | None = None, **_: Any,
-) -> tuple[Tensor, None]:  # fmt: skip
+    self: Any,
+    hidden_states: Tensor,
+    position_embeddings: tuple[Tensor, Tensor],
+    segments: Segments | None = None,
+    **_: Any,
+) -> tuple[Tensor, None]:
     """Compute a Llama attention block over packed rows: hidden_states [1, T, hidden] to the same shape."""
     assert segments is not None
     x = hidden_states[0]

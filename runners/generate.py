@@ -76,7 +76,7 @@ class LocalGenerator:
     def use(self, weights: Path | None) -> None:
         """Put other tuned weights on the base, or none; the base is not loaded again where memory holds a copy of it.
 
-        BadInput for weights that were made on another base: then what was in use still is.
+        BadInput for weights that were made on another base: then those in use before still are.
         """
         self.decoder: Decoder | None = None  # it holds the model, whose memory may be needed
         try:
@@ -98,11 +98,11 @@ class LocalGenerator:
         *,
         known: Container[int] = (),
     ) -> list[Completion]:
-        """Answer every chat but those that are `known`; rows of like length share a batch, the same batches every time.
+        """Answer every chat but those whose index is `known`; rows of like length share a batch, the same ones every time.
 
-        What is known changes no batch that is still to be made, and no prefix: with other rows beside it, or a longer
-        one, an answer could differ by a rounding. BadInput, before anything is answered, for a chat that leaves no room
-        for its answer in the model's context.
+        Known answers change neither the other batches nor the shared prefix: with other rows in its batch, or a longer
+        prefix, an answer could differ by a rounding. BadInput, before anything is answered, for a chat that leaves no
+        room for its answer in the model's context.
         """
         prompts = self._prompts(chats, max_new_tokens)
         sampler = TokenSampler(sampling, range(len(prompts)))
@@ -194,9 +194,13 @@ class LocalGenerator:
         return length, prefix
 
     def _batch(
-        self, batch: list[int], prompts: list[list[int]], limit: int, sampler: TokenSampler,
+        self,
+        batch: list[int],
+        prompts: list[list[int]],
+        limit: int,
+        sampler: TokenSampler,
         shared: tuple[int, CachedPrefix] | None,
-    ) -> list[Completion]:  # fmt: skip
+    ) -> list[Completion]:
         """Answer the prompts at the indexes in `batch` together."""
         assert self.decoder is not None
         started = time.perf_counter()
@@ -215,26 +219,30 @@ class LocalGenerator:
         self.decoder.decode_batch(rows, limit, on_token, sampler, batch, shared)
         seconds = (time.perf_counter() - started) / len(batch)
         return [
-            self._completion(prompt, made, seconds, end, sampling)
-            for prompt, made, end in zip(rows, tokens, ended, strict=True)
+            self._completion(prompt, answer, seconds, end, sampling)
+            for prompt, answer, end in zip(rows, tokens, ended, strict=True)
         ]
 
     def _completion(
-        self, prompt: list[int], made: list[int], seconds: float, ended: bool, sampling: Sampling
+        self, prompt: list[int], tokens: list[int], seconds: float, ended: bool, sampling: Sampling
     ) -> Completion:
-        text, _ = self._text(made, sampling.stop)
-        return Completion(text, len(prompt), len(made), seconds, "stop" if ended else "length")
+        text, _ = self._text(tokens, sampling.stop)
+        return Completion(text, len(prompt), len(tokens), seconds, "stop" if ended else "length")
 
-    def _text(self, made: list[int], stop: Sequence[str]) -> tuple[str, bool]:
+    def _text(self, tokens: list[int], stop: Sequence[str]) -> tuple[str, bool]:
         """Return the text of tokens up to the first stop text, and whether there was one."""
-        text = self._decode(made)
+        text = self._decode(tokens)
         stops = [at for at in (text.find(s) for s in stop) if at >= 0]
         return text[: min(stops, default=len(text))].strip(), bool(stops)
 
     def follow(
-        self, prompt: list[int], limit: int, sampling: Sampling = GREEDY, is_cancelled: IsCancelled | None = None,
+        self,
+        prompt: list[int],
+        limit: int,
+        sampling: Sampling = GREEDY,
+        is_cancelled: IsCancelled | None = None,
         trim: bool = True,
-    ) -> Running[str, None, Completion]:  # fmt: skip
+    ) -> Running[str, None, Completion]:
         """Yield the pieces of an answer to a prompt of tokens; return the whole, as far as it was not cancelled.
 
         `trim` takes white space off its ends, as for an answer; a text that is continued keeps it.
@@ -289,20 +297,24 @@ class LocalGenerator:
             how["stopping_criteria"] = [lambda ids, scores, **_: torch.full((len(ids),), is_cancelled())]
         with torch.inference_mode():
             rows = self.model.generate(
-                input_ids=ids, attention_mask=mask, max_new_tokens=limit, pad_token_id=pad,
-                eos_token_id=sorted(self.ends), **how,
-            )  # fmt: skip
+                input_ids=ids,
+                attention_mask=mask,
+                max_new_tokens=limit,
+                pad_token_id=pad,
+                eos_token_id=sorted(self.ends),
+                **how,
+            )
         seconds = (time.perf_counter() - started) / len(prompts)
         return [
             self._cut(prompt, row[width:].tolist(), seconds, sampling)
             for prompt, row in zip(prompts, rows, strict=True)
         ]
 
-    def _cut(self, prompt: list[int], made: list[int], seconds: float, sampling: Sampling) -> Completion:
+    def _cut(self, prompt: list[int], tokens: list[int], seconds: float, sampling: Sampling) -> Completion:
         # Rows that ended before the longest one are padded after their end token.
-        end = next((n for n, token in enumerate(made) if token in self.ends), len(made))
-        stopped = end < len(made) or self._text(made[:end], sampling.stop)[1]
-        return self._completion(prompt, made[:end], seconds, stopped, sampling)
+        end = next((n for n, token in enumerate(tokens) if token in self.ends), len(tokens))
+        stopped = end < len(tokens) or self._text(tokens[:end], sampling.stop)[1]
+        return self._completion(prompt, tokens[:end], seconds, stopped, sampling)
 
 
 def batches(lengths: Sequence[int], rows: int = BATCH_ROWS, tokens: int = BATCH_TOKENS) -> list[list[int]]:

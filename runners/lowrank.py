@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 
 class AddLora(torch.autograd.Function):
-    """``base + scale * x Aᵀ Bᵀ``, added in place to ``base``, which must be needed by nobody else's backward pass."""
+    """``base + scale * x Aᵀ Bᵀ``, added in place to ``base``, which no other backward pass may need."""
 
     @staticmethod
     def forward(ctx: Any, base: Tensor, x: Tensor, a: Tensor, b: Tensor, scale: float) -> Tensor:

@@ -99,9 +99,13 @@ def _batch(generator: LocalGenerator, rows: Sequence[Row]) -> list[Completion]:
 
     prompts = [row.prompt for row in rows]
     generator.decoder.decode_batch(
-        prompts, max(row.limit for row in rows), on_token, PerRowSampler([row.sampling for row in rows]),
-        range(len(rows)), generator.shared_prefix(prompts),
-    )  # fmt: skip
+        prompts,
+        max(row.limit for row in rows),
+        on_token,
+        PerRowSampler([row.sampling for row in rows]),
+        range(len(rows)),
+        generator.shared_prefix(prompts),
+    )
     seconds = (time.perf_counter() - started) / len(rows)
     return [
         Completion(pieces.text, len(row.prompt), len(pieces.tokens), seconds, end)

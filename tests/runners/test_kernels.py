@@ -86,11 +86,20 @@ def make_model(case: Case) -> Any:
     torch.manual_seed(case.seed)
     heads = case.groups * case.fold
     shape: dict[str, Any] = {
-        "vocab_size": case.vocabulary, "hidden_size": 8 * heads, "intermediate_size": 40, "num_hidden_layers": case.layers,
-        "num_attention_heads": heads, "num_key_value_heads": case.groups, "head_dim": case.head_dim,
-        "max_position_embeddings": 1024, "initializer_range": 0.3, "tie_word_embeddings": case.tied,
-        "eos_token_id": END, "pad_token_id": 0, "bos_token_id": 1,
-    }  # fmt: skip
+        "vocab_size": case.vocabulary,
+        "hidden_size": 8 * heads,
+        "intermediate_size": 40,
+        "num_hidden_layers": case.layers,
+        "num_attention_heads": heads,
+        "num_key_value_heads": case.groups,
+        "head_dim": case.head_dim,
+        "max_position_embeddings": 1024,
+        "initializer_range": 0.3,
+        "tie_word_embeddings": case.tied,
+        "eos_token_id": END,
+        "pad_token_id": 0,
+        "bos_token_id": 1,
+    }
     if case.kind == "llama":
         return LlamaForCausalLM(LlamaConfig(**shape)).eval()
     model = Qwen2ForCausalLM(Qwen2Config(**shape))
@@ -302,12 +311,19 @@ def test_a_plan_with_plain_kernels_trains_and_answers_by_the_reference(tiny: Mod
     for name, rows in files.items():
         (tmp_path / name).write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
     body = {
-        "name": "p", "choice": "lora", "model": {"name": str(tiny.folder)}, "weights": {"token_f1": 1},
+        "name": "p",
+        "choice": "lora",
+        "model": {"name": str(tiny.folder)},
+        "weights": {"token_f1": 1},
         "data": {"examples": str(tmp_path / "e.jsonl"), "test_questions": str(tmp_path / "q.jsonl")},
-        "steps": [{"kind": "train", "arm": "lora", "epochs": 1, "rank": 2, "alpha": 4},
-                  {"kind": "evaluate", "arm": "lora", "weights": "lora"}],
-        "max_new_tokens": 4, "kernels": "plain", "forgetting": {"prompts": 0},
-    }  # fmt: skip
+        "steps": [
+            {"kind": "train", "arm": "lora", "epochs": 1, "rank": 2, "alpha": 4},
+            {"kind": "evaluate", "arm": "lora", "weights": "lora"},
+        ],
+        "max_new_tokens": 4,
+        "kernels": "plain",
+        "forgetting": {"prompts": 0},
+    }
     plan = parse_plan(body)
     run = run_plan(plan, tmp_path / "run")
     events = {event["event"]: event for event in run.events()}
