@@ -41,13 +41,9 @@ def execute(
         raise UsageProblem("--resume and --overwrite exclude each other", "choose one")
     if seeds is not None and quick:
         raise UsageProblem("--quick trains one seed", "leave out --quick, or --seeds")
-    if kernels is not None and kernels not in KERNELS:
-        raise UsageProblem(f"--kernels {kernels} is unknown", f"choose one of {', '.join(KERNELS)}")
+    if kernels is not None:
+        check_kernels(kernels, path)
     if is_run(path):
-        if kernels is not None:
-            raise UsageProblem(
-                f"{path} keeps the kernels it was begun with", "give the plan's file with --kernels"
-            )
         if seeds is not None:
             raise UsageProblem(
                 f"{path} keeps the seeds it was begun with", "give the plan's file with --seeds"
@@ -82,6 +78,16 @@ def execute(
             print(f"  {line}")
         print(f'report: {run.path / "report.html"}\nask it: {command("ask", run.path)} "..."')
     check_gate(data)
+
+
+def check_kernels(kernels: str, path: Path) -> None:
+    """Raise UsageProblem for a value of --kernels that is unknown, or for a run folder, whose plan is fixed."""
+    if kernels not in KERNELS:
+        raise UsageProblem(f"--kernels {kernels} is unknown", f"choose one of {', '.join(KERNELS)}")
+    if is_run(path):
+        raise UsageProblem(
+            f"{path} keeps the kernels it was begun with", "give the plan's file with --kernels"
+        )
 
 
 def announce(plan: Plan) -> None:
