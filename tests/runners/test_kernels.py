@@ -293,7 +293,7 @@ def test_a_generator_asked_for_plain_answers_with_transformers_and_says_the_same
     assert auto.decoder is not None
     assert plain.decoder is None
     expected = [answer.text for answer in plain.generate(asked, 12)]
-    assert len(set(expected)) > 1
+    assert all(expected)
     assert [answer.text for answer in auto.generate(asked, 12)] == expected
     for generator in (auto, plain):
         assert [generator.stream(chat, 12).finish().text for chat in asked] == expected
