@@ -11,6 +11,7 @@ from advisor.output import command, emit, note
 from rag.errors import GateNotMet, UsageProblem
 from runners.plan import Plan, read_plan
 from runners.rundir import RunFolder, is_run, read_run_plan
+from runners.tuning import KERNELS
 
 if TYPE_CHECKING:
     from advisor.remembering import Label
@@ -27,6 +28,7 @@ def execute(
     as_json: bool,
     stale_test: Path | None = None,
     seeds: int | None = None,
+    kernels: str | None = None,
 ) -> None:
     """Run a plan file, or go on with a run folder, and print the verdict; then test an update of the documents."""
     from advisor.accounting import beside
@@ -38,6 +40,8 @@ def execute(
         raise UsageProblem("--resume and --overwrite exclude each other", "choose one")
     if seeds is not None and quick:
         raise UsageProblem("--quick trains one seed", "leave out --quick, or --seeds")
+    if kernels is not None:
+        check_kernels(kernels, path)
     if is_run(path):
         if seeds is not None:
             raise UsageProblem(
@@ -48,6 +52,7 @@ def execute(
         plan = read_plan(path)
         plan = quick_plan(plan) if quick else plan
         plan = with_seeds(plan, seeds) if seeds is not None else plan
+        plan = plan.model_copy(update={"kernels": kernels}) if kernels is not None else plan
         out = out or Path("runs") / plan.name
     stale = outdating(plan, stale_test, only)
     if dry_run:
@@ -56,6 +61,7 @@ def execute(
         measure(plan, out, as_json)
         return
     flags = [*(["--quick"] if quick else ()), *(["--seeds", seeds] if seeds is not None else ())]
+    flags += ["--kernels", kernels] if kernels is not None else []
     announce(plan)
     with resumable(command("run", path, "--out", out, "--resume", *flags, *stale)):
         run, data = run_and_report(plan, out, resume, overwrite, only, quiet=as_json)
@@ -71,6 +77,16 @@ def execute(
             print(f"  {line}")
         print(f'report: {run.path / "report.html"}\nask it: {command("ask", run.path)} "..."')
     check_gate(data)
+
+
+def check_kernels(kernels: str, path: Path) -> None:
+    """Raise UsageProblem for a value of --kernels that is unknown, or for a run folder, whose plan is fixed."""
+    if kernels not in KERNELS:
+        raise UsageProblem(f"--kernels {kernels} is unknown", f"choose one of {', '.join(KERNELS)}")
+    if is_run(path):
+        raise UsageProblem(
+            f"{path} keeps the kernels it was begun with", "give the plan's file with --kernels"
+        )
 
 
 def announce(plan: Plan) -> None:

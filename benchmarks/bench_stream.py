@@ -24,10 +24,10 @@ from transformers.generation.streamers import BaseStreamer
 from benchmarks.bench_generate import MODEL, chats
 from runners import models
 from runners.generate import LocalGenerator
-from runners.lean import Lean, Product
-from runners.lookup import GUESSES
-from runners.sampling import Picker
-from runners.slab import Slab
+from runners.lean import FusedLlamaStep, Product
+from runners.lookup import MAX_GUESSES
+from runners.sampling import TokenSampler
+from runners.slab import StaticKVCache
 
 GROUP = 32
 """Weights of a row that share a scale, of 4-bit weights."""
@@ -101,16 +101,16 @@ def int4(weight: torch.Tensor, bias: torch.Tensor | None) -> Product:
     return product
 
 
-def ours(generator: LocalGenerator, limit: int, guesses: int, lean: Lean | None = None) -> Way:
+def ours(generator: LocalGenerator, limit: int, guesses: int, fused: FusedLlamaStep | None = None) -> Way:
     """Our stream's loop, with other weights in its steps when given."""
     decoder = generator.decoder
     assert decoder is not None
 
     def answer(prompt: list[int]) -> Heard:
-        kept, decoder.lean = decoder.lean, lean or decoder.lean
-        slab = Slab(decoder.layers, 1, len(prompt) + limit)
-        heard = listened(decoder.one(prompt, limit, Picker(), slab, guesses), generator.ends)
-        decoder.lean = kept
+        kept, decoder.fused_step = decoder.fused_step, fused or decoder.fused_step
+        cache = StaticKVCache(decoder.layers, 1, len(prompt) + limit)
+        heard = listened(decoder.decode_one(prompt, limit, TokenSampler(), cache, guesses), generator.ends)
+        decoder.fused_step = kept
         return heard
 
     return answer
@@ -162,14 +162,14 @@ def ways(generator: LocalGenerator, limit: int, wanted: list[str]) -> dict[str, 
     model = generator.model
     made: dict[str, Callable[[], Way]] = {
         "transformers": lambda: generated(generator, limit),
-        "transformers, lookup": lambda: generated(generator, limit, prompt_lookup_num_tokens=GUESSES),
+        "transformers, lookup": lambda: generated(generator, limit, prompt_lookup_num_tokens=MAX_GUESSES),
         "transformers, static": lambda: theirs(generator, limit, False),
         "transformers, compiled": lambda: theirs(generator, limit, True),
         "ours, no guesses": lambda: ours(generator, limit, 0),
-        "ours": lambda: ours(generator, limit, GUESSES),
-        "ours, int8, no guesses": lambda: ours(generator, limit, 0, Lean(model, int8)),
-        "ours, int8": lambda: ours(generator, limit, 3, Lean(model, int8)),
-        "ours, int4, no guesses": lambda: ours(generator, limit, 0, Lean(model, int4)),
+        "ours": lambda: ours(generator, limit, MAX_GUESSES),
+        "ours, int8, no guesses": lambda: ours(generator, limit, 0, FusedLlamaStep(model, int8)),
+        "ours, int8": lambda: ours(generator, limit, 3, FusedLlamaStep(model, int8)),
+        "ours, int4, no guesses": lambda: ours(generator, limit, 0, FusedLlamaStep(model, int4)),
     }
     return {name: make() for name, make in made.items() if not wanted or name in wanted}
 

@@ -151,10 +151,11 @@ class RunContext:
                 self._remote[base] = self._connect(base, arm.model or self.plan.model)
             return self._remote[base]
         if self._generator is None or self._generator_of != base:
-            from runners.generate import LocalGenerator
+            from runners.generate import local_generator
 
             self.release()
-            self._generator, self._generator_of = LocalGenerator(base, weights), base
+            self._generator = local_generator(base, weights, kernels=self.plan.kernels)
+            self._generator_of = base
         self._generator.use(weights)
         return self._generator
 

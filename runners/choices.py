@@ -14,7 +14,7 @@ from rag.durable import write_json
 from runners import recompute
 from runners.chat import Encoded
 from runners.models import Model
-from runners.tuning import TrainConfig
+from runners.tuning import KERNELS, TrainConfig
 from runners.weights import device, dtype_for, free_gib
 
 FILE = "choices.json"
@@ -33,7 +33,7 @@ class Choices:
     """How the loss is computed (:mod:`runners.loss`); "" until it was probed."""
     reason: str = ""
     sizes: list[tuple[int, int]] = field(default_factory=list)
-    """Padded tokens of one forward pass, by the step they hold from (:class:`runners.micro.Micro`)."""
+    """Padded tokens of one forward pass, by the step they hold from (:class:`runners.micro.MicroBatchSize`)."""
     machine: dict[str, Any] = field(default_factory=lambda: here())
 
     def write(self, work: Path) -> None:
@@ -83,5 +83,6 @@ def kept(work: Path) -> Choices | None:
 def changed(settings: Mapping[str, Any], config: TrainConfig) -> str:
     """Say why a run cannot be gone on with: which settings differ from those it began with."""
     now = json.loads(json.dumps(config.to_json()))
+    settings = {"kernels": KERNELS[0], **settings}  # runs from before there was a choice
     names = [f"{k} was {v}, is {now[k]}" for k, v in settings.items() if k in now and now[k] != v]
     return "; ".join(names) or "the base or the rows are others than before"

@@ -1,4 +1,4 @@
-"""Whether torch.compile pays for itself in the length of a run. Light: no torch."""
+"""Whether torch.compile pays for itself in the length of a run. Imports no torch."""
 
 from __future__ import annotations
 
@@ -23,8 +23,9 @@ def pays(device: str, tokens: int, tokens_per_s: float) -> tuple[bool, str]:
         return False, ON_CPU
     if device != "cuda":
         return False, f"torch.compile is not used on {device}: nobody has measured it here"
-    seconds = tokens / max(tokens_per_s, 1e-9)
+    seconds = tokens / max(tokens_per_s, 1e-9)  # a measured speed of 0 is no division by zero
+    # GAIN times the speed takes 1 / GAIN of the time.
     saved = seconds * (1 - 1 / GAIN)
     least = MARGIN * COST_S
-    told = f"a run of {seconds:.0f} s would save about {saved:.0f} s, compiling costs about {COST_S:.0f} s"
-    return saved > least, f"{told}; it is {'on' if saved > least else 'off'} (limit: {least:.0f} s saved)"
+    reason = f"a run of {seconds:.0f} s would save about {saved:.0f} s, compiling costs about {COST_S:.0f} s"
+    return saved > least, f"{reason}; it is {'on' if saved > least else 'off'} (limit: {least:.0f} s saved)"

@@ -1,4 +1,4 @@
-"""The decoding loops: a batch whose finished rows leave it, and one stream that verifies guesses. Heavy."""
+"""The decoding loops: a batch that finished rows leave, and one stream that verifies guesses. Imports torch."""
 
 from __future__ import annotations
 
@@ -13,145 +13,171 @@ hub.close()
 
 import torch  # noqa: E402
 
-from runners.lean import Lean, why_not  # noqa: E402
-from runners.lookup import GUESSES, Lookup  # noqa: E402
-from runners.sampling import Picker  # noqa: E402
-from runners.slab import Kept, Slab, plain_layers  # noqa: E402
+from runners.lean import FusedLlamaStep, unsupported_reason  # noqa: E402
+from runners.lookup import MAX_GUESSES, PromptLookup  # noqa: E402
+from runners.sampling import TokenSampler  # noqa: E402
+from runners.slab import CachedPrefix, StaticKVCache, cacheable_layers  # noqa: E402
 
-READ = 16
-"""One row's tokens are read in a multiple of so many. For every new number of rows of a product oneDNN makes kernels
-and keeps them: 150 questions of as many lengths left 110 MiB behind, read in such steps 58, ever fewer."""
+PREFILL_MULTIPLE = 16
+"""One row's tokens are prefilled in a multiple of so many. For every new number of rows of a product oneDNN makes
+kernels and keeps them: 150 questions of as many lengths left 110 MiB behind, in such multiples 58, ever fewer."""
 
 
 class Decoder:
-    """A model with what its two loops share: the first pass over the prompts, and the step."""
+    """A model with what both decoding loops share: the prefill of prompts, and the step."""
 
     def __init__(self, model: Any) -> None:
-        """Choose the step: our own where the model is built like Llama, transformers' for others."""
+        """Choose the step: the fused one where the model is built like Llama, transformers' for others."""
         self.model = model
-        self.layers = plain_layers(model.config)
-        self.reason = why_not(model)
-        self.lean = None if self.reason else Lean(model)
+        self.layers = cacheable_layers(model.config)
+        self.reason = unsupported_reason(model)
+        self.fused_step = None if self.reason else FusedLlamaStep(model)
         named = inspect.signature(model.forward).parameters
-        self._cache = "cache" if "cache" in named else "past_key_values"
-        self.low = torch.finfo(model.dtype).min
+        self._cache_argument = "cache" if "cache" in named else "past_key_values"
+        # The lowest number instead of -inf: a row of padding that is hidden altogether has a softmax without NaN.
+        self.lowest = torch.finfo(model.dtype).min
 
     @torch.inference_mode()
-    def read(
-        self, ids: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor, slab: Slab
+    def prefill(
+        self, ids: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor, cache: StaticKVCache
     ) -> torch.Tensor:
-        """Read tokens [rows, new] into the slab; return the logits [rows, vocabulary] after the last."""
-        return self._call(ids, mask, positions, slab, 1)[:, -1]
+        """Compute tokens [rows, new] into the cache; return the logits [rows, vocabulary] after the last.
+
+        `mask` [rows, cached + new] is 1 for real tokens, 0 for padding; `positions` [rows, new].
+        """
+        return self._call(ids, mask, positions, cache, 1)[:, -1]
 
     @torch.inference_mode()
     def step(
-        self, ids: torch.Tensor, positions: torch.Tensor, slab: Slab, mask: torch.Tensor | None
+        self, ids: torch.Tensor, positions: torch.Tensor, cache: StaticKVCache, mask: torch.Tensor | None
     ) -> torch.Tensor:
-        """Return the logits [rows, new, vocabulary] of new tokens; `mask` is added to the scores."""
-        if self.lean:
-            return self.lean.step(ids, positions, slab, mask)
-        return self._call(ids, mask, positions, slab, 0)
+        """Return the logits [rows, new, vocabulary] of new tokens; `mask` [rows, 1, new, tokens] is added to scores."""
+        if self.fused_step:
+            return self.fused_step.step(ids, positions, cache, mask)
+        return self._call(ids, mask, positions, cache, 0)
 
     @torch.inference_mode()
-    def read_one(self, ids: Sequence[int], slab: Slab) -> torch.Tensor:
-        """Read more tokens of a slab's only row; return the logits [1, vocabulary] after the last.
+    def prefill_one(self, ids: Sequence[int], cache: StaticKVCache) -> torch.Tensor:
+        """Compute more tokens of a cache's only row; return the logits [1, vocabulary] after the last.
 
-        They are filled up to a multiple of READ where there is room: what comes after a token is not seen by it, and
-        is cut off again.
+        They are filled up to a multiple of PREFILL_MULTIPLE where the cache has capacity: no token sees what comes
+        after it, and the filling is truncated again.
         """
-        start, count = slab.length, len(ids)
-        filled = max(count, min(-(-count // READ) * READ, slab.room - start))
-        where = self.model.device
-        row = torch.tensor([[*ids, *[0] * (filled - count)]], device=where)
-        positions = torch.arange(start, start + filled, device=where).clamp(max=start + count - 1)[None]
-        mask = torch.ones(1, start + filled, dtype=torch.long, device=where)
-        logits = self._call(row, mask, positions, slab, torch.tensor([count - 1], device=where))
-        slab.cut(start + count)
+        start, count = cache.length, len(ids)
+        filled = max(count, min(-(-count // PREFILL_MULTIPLE) * PREFILL_MULTIPLE, cache.capacity - start))
+        device = self.model.device
+        row = torch.tensor([[*ids, *[0] * (filled - count)]], device=device)
+        # Clamped, because a model's positions may end where the real tokens do.
+        positions = torch.arange(start, start + filled, device=device).clamp(max=start + count - 1)[None]
+        mask = torch.ones(1, start + filled, dtype=torch.long, device=device)
+        logits = self._call(row, mask, positions, cache, torch.tensor([count - 1], device=device))
+        cache.truncate(start + count)
         return logits[:, -1]
 
-    def keep(self, ids: Sequence[int]) -> Kept:
-        """Return the keys and values of a prefix."""
-        slab = Slab(self.layers, 1, len(ids) + READ)
-        self.read_one(ids, slab)
-        return slab.keep(len(ids))
+    def cache_prefix(self, ids: Sequence[int]) -> CachedPrefix:
+        """Compute the keys and values of a prefix and return a copy of them."""
+        cache = StaticKVCache(self.layers, 1, len(ids) + PREFILL_MULTIPLE)
+        self.prefill_one(ids, cache)
+        return cache.copy_prefix(len(ids))
 
     def _call(
-        self, ids: torch.Tensor, mask: torch.Tensor | None, positions: torch.Tensor, slab: Slab,
+        self,
+        ids: torch.Tensor,
+        mask: torch.Tensor | None,
+        positions: torch.Tensor,
+        cache: StaticKVCache,
         last: int | torch.Tensor,
-    ) -> torch.Tensor:  # fmt: skip
-        """The logits of the `last` tokens (0: all), or of those at places."""
-        given = {"input_ids": ids, "attention_mask": mask, "position_ids": positions, self._cache: slab}
+    ) -> torch.Tensor:
+        """Return transformers' logits [rows, returned, vocabulary] of the `last` tokens (0: all), or of those at indexes."""
+        given = {
+            "input_ids": ids,
+            "attention_mask": mask,
+            "position_ids": positions,
+            self._cache_argument: cache,
+        }
         logits: torch.Tensor = self.model(**given, use_cache=True, logits_to_keep=last).logits
         return logits
 
-    def _whole(
+    def _left_padded(
         self, rows: Sequence[list[int]], before: int
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Rows padded on the left as tensors: tokens, mask with the tokens `before` them, positions."""
+        """Return tokens [rows, width], mask [rows, before + width] and positions [rows, width] of padded rows.
+
+        Padded on the left, so that the last column is every row's last token. The `before` tokens that are in the
+        cache already come before the padding: the cache has them at the same place in every row.
+        """
         width = max(len(row) for row in rows)
-        where = self.model.device
+        device = self.model.device
         pads = [width - len(row) for row in rows]
-        ids = torch.tensor([[0] * pad + row for pad, row in zip(pads, rows, strict=True)], device=where)
-        mask = torch.ones(len(rows), before + width, dtype=torch.long, device=where)
+        ids = torch.tensor([[0] * pad + row for pad, row in zip(pads, rows, strict=True)], device=device)
+        mask = torch.ones(len(rows), before + width, dtype=torch.long, device=device)
         for number, pad in enumerate(pads):
             mask[number, before : before + pad] = 0
+        # A token's position is the number of real tokens before it; padding at the very start would have -1.
         positions = (mask.cumsum(1) - 1).clamp(min=0)[:, before:]
         return ids, mask, positions
 
-    def batch(
+    def decode_batch(
         self,
         prompts: Sequence[list[int]],
         limit: int,
-        took: Callable[[int, int], bool],
-        picker: Picker,
+        on_token: Callable[[int, int], bool],
+        sampler: TokenSampler,
         names: Sequence[int],
-        shared: tuple[int, Kept] | None = None,
+        shared: tuple[int, CachedPrefix] | None = None,
     ) -> None:
-        """Decode prompts together; `took` hears (row, token) for each token and says whether the row has ended.
+        """Decode prompts together; `on_token` gets (row, token) for each token and returns whether the row has ended.
 
-        A row ends at `limit` tokens too. One that ended leaves the batch at once: the others' steps get cheaper.
-        `names` are the picker's names of the rows, `shared` the first tokens of all of them, read before.
+        A row ends at `limit` tokens too. One that has ended leaves the batch at once: the others' steps get cheaper.
+        `names` are the sampler's names of the rows, `shared` the length and the cached prefix of all of them.
         """
         before = shared[0] if shared else 0
-        ids, mask, positions = self._whole([p[before:] for p in prompts], before)
-        slab = Slab(self.layers, len(prompts), before + ids.shape[1] + limit)
+        ids, mask, positions = self._left_padded([p[before:] for p in prompts], before)
+        cache = StaticKVCache(self.layers, len(prompts), before + ids.shape[1] + limit)
         if shared:
-            slab.load(shared[1], before)
-        logits = self.read(ids, mask, positions, slab)
-        live = _Live(list(range(len(prompts))), positions[:, -1:].clone(), self._hidden(mask, limit))
-        for made in range(1, limit + 1):
-            tokens = picker.pick(logits, [names[row] for row in live.rows])
-            pairs = enumerate(zip(live.rows, tokens, strict=True))
-            gone = {place for place, (row, token) in pairs if took(row, token)}
-            if made == limit or len(gone) == len(tokens):
+            cache.load_prefix(shared[1], before)
+        logits = self.prefill(ids, mask, positions, cache)
+        active = _ActiveRows(
+            list(range(len(prompts))), positions[:, -1:].clone(), self._padding_bias(mask, limit)
+        )
+        for count in range(1, limit + 1):
+            tokens = sampler.sample(logits, [names[row] for row in active.rows])
+            pairs = enumerate(zip(active.rows, tokens, strict=True))
+            ended = {index for index, (row, token) in pairs if on_token(row, token)}
+            if count == limit or len(ended) == len(tokens):
                 return
-            live.leave(gone, tokens, slab)
-            live.positions += 1
+            active.remove(ended, tokens, cache)
+            active.positions += 1
             column = torch.tensor(tokens, device=ids.device)[:, None]
-            seen = None if live.mask is None else live.mask[..., : slab.length + 1]
-            logits = self.step(column, live.positions, slab, seen)[:, -1]
+            # The bias is as wide as the cache will get; a step sees what is written and its own token.
+            bias = None if active.bias is None else active.bias[..., : cache.length + 1]
+            logits = self.step(column, active.positions, cache, bias)[:, -1]
 
-    def _hidden(self, mask: torch.Tensor, limit: int) -> torch.Tensor | None:
-        """The padding as a mask [rows, 1, 1, tokens] to add to scores; None when there is none."""
+    def _padding_bias(self, mask: torch.Tensor, limit: int) -> torch.Tensor | None:
+        """Return the padding as a bias [rows, 1, 1, tokens + limit] to add to scores; None when there is none."""
         if bool(mask.all()):
             return None
-        added = torch.zeros(
-            len(mask), 1, 1, mask.shape[1] + limit, dtype=self.model.dtype, device=mask.device
-        )
-        added[:, 0, 0, : mask.shape[1]].masked_fill_(mask == 0, self.low)
-        return added
+        bias = torch.zeros(len(mask), 1, 1, mask.shape[1] + limit, dtype=self.model.dtype, device=mask.device)
+        bias[:, 0, 0, : mask.shape[1]].masked_fill_(mask == 0, self.lowest)
+        return bias
 
-    def one(
-        self, prompt: list[int], limit: int, picker: Picker, slab: Slab, guesses: int = GUESSES
+    def decode_one(
+        self,
+        prompt: list[int],
+        limit: int,
+        sampler: TokenSampler,
+        cache: StaticKVCache,
+        guesses: int = MAX_GUESSES,
     ) -> Iterator[int]:
-        """Decode one prompt whose first tokens may be in the slab already; yield its tokens, at most `limit`.
+        """Decode one prompt whose first tokens may be in the cache already; yield its tokens, at most `limit`.
 
         Greedily, up to `guesses` tokens that followed the last ones where these occurred before are verified at once.
         """
-        logits = self.read_one(prompt[slab.length :], slab)
-        lookup = Lookup(prompt) if picker.how.greedy else None
+        logits = self.prefill_one(prompt[cache.length :], cache)
+        # A drawn token depends on the draws before it, so guesses are for greedy decoding only.
+        lookup = PromptLookup(prompt) if sampler.sampling.greedy else None
         left = limit
-        fresh = picker.pick(logits, (0,))
+        fresh = sampler.sample(logits, (0,))
         while True:
             yield from fresh
             left -= len(fresh)
@@ -160,49 +186,54 @@ class Decoder:
             guess: list[int] = []
             if lookup is not None:
                 lookup.extend(fresh)
+                # One less than is left: the step returns a token after the accepted guesses.
                 guess = lookup.guess(min(guesses, left - 1))
-            fresh = self._verify(fresh[-1], guess, slab, picker)
+            fresh = self._verify(fresh[-1], guess, cache, sampler)
 
-    def _verify(self, last: int, guess: list[int], slab: Slab, picker: Picker) -> list[int]:
-        """Return the guessed tokens that the model would have said, and the one it says after them."""
-        start, new = slab.length, 1 + len(guess)
+    def _verify(self, last: int, guess: list[int], cache: StaticKVCache, sampler: TokenSampler) -> list[int]:
+        """Return the guessed tokens that the model would have chosen, and the one it chooses after them."""
+        start, new = cache.length, 1 + len(guess)
         ids = torch.tensor([[last, *guess]], device=self.model.device)
         positions = torch.arange(start, start + new, device=ids.device)[None]
         mask = None
         if guess:
-            mask = torch.full((new, start + new), self.low, dtype=self.model.dtype, device=ids.device)
+            # [1, 1, new, start + new]: new token i sees what is cached and new tokens 0 to i.
+            mask = torch.full((new, start + new), self.lowest, dtype=self.model.dtype, device=ids.device)
             mask = mask.triu(start + 1)[None, None]
-        logits = self.step(ids, positions, slab, mask)[0]
-        said = picker.pick(logits, (0,)) if not guess else [int(t) for t in logits.argmax(-1)]
-        right = 0
-        while right < len(guess) and guess[right] == said[right]:
-            right += 1
-        slab.cut(start + 1 + right)
-        return said[: right + 1]
+        logits = self.step(ids, positions, cache, mask)[0]  # [new, vocabulary]
+        chosen = [int(t) for t in logits.argmax(-1)] if guess else sampler.sample(logits, (0,))
+        accepted = 0
+        while accepted < len(guess) and guess[accepted] == chosen[accepted]:
+            accepted += 1
+        # Keys and values of `last` and of the accepted guesses are right, those after them are not.
+        cache.truncate(start + 1 + accepted)
+        return chosen[: accepted + 1]
 
 
 @dataclass
-class _Live:
-    """The rows still decoding, in the order the slab holds them."""
+class _ActiveRows:
+    """The rows still decoding, in the order of the cache."""
 
     rows: list[int]
     positions: torch.Tensor
-    mask: torch.Tensor | None
+    """int64 [rows, 1]: position of each row's newest token."""
+    bias: torch.Tensor | None
+    """[rows, 1, 1, tokens]: added to the scores to hide padding."""
 
-    def leave(self, gone: set[int], tokens: list[int], slab: Slab) -> None:
-        """Take rows out: the last ones move into the places that get free."""
-        if not gone:
+    def remove(self, ended: set[int], tokens: list[int], cache: StaticKVCache) -> None:
+        """Take rows out, by their index here: the last ones move into the indexes that become free."""
+        if not ended:
             return
-        count = len(self.rows) - len(gone)
-        free = sorted(place for place in gone if place < count)
-        last = [place for place in range(count, len(self.rows)) if place not in gone]
+        count = len(self.rows) - len(ended)
+        free = sorted(index for index in ended if index < count)
+        last = [index for index in range(count, len(self.rows)) if index not in ended]
         moves = list(zip(last, free, strict=True))
         for source, target in moves:
             self.rows[target], tokens[target] = self.rows[source], tokens[source]
             self.positions[target] = self.positions[source]
-            if self.mask is not None:
-                self.mask[target] = self.mask[source]
+            if self.bias is not None:
+                self.bias[target] = self.bias[source]
         del self.rows[count:], tokens[count:]
         self.positions = self.positions[:count]
-        self.mask = None if self.mask is None else self.mask[:count]
-        slab.leave(moves, count)
+        self.bias = None if self.bias is None else self.bias[:count]
+        cache.drop_rows(moves, count)

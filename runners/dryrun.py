@@ -14,7 +14,6 @@ from runners.hybrid import retrieval_rows
 from runners.models import Model
 from runners.plan import EvaluateStep, IndexStep, TrainStep
 from runners.prompting import training_row
-from runners.tuning import TrainConfig
 
 QUESTIONS = 8
 """Dev questions that each kind of arm answers; the test questions stay unread."""
@@ -91,7 +90,8 @@ class DryRun:
         if step.rows == "retrieval" and self._index:
             return Took(how=self._index)
         base = self.bench.local
-        config = config_of(step)
+        # On fresh weights: continuing from an adapter takes as long.
+        config = step.config(step.seeds[0]).replace(kernels=self.bench.plan.kernels)
         used, report = preflight.inspect(self._rows(step), Chat(base.folder), config)
         report.require()
         estimated = room.memory(base, config, report.longest)
@@ -168,8 +168,3 @@ class DryRun:
 
 def _gib(size: float | None) -> float | None:
     return None if size is None else round(size, 3)
-
-
-def config_of(step: TrainStep) -> TrainConfig:
-    """Return the settings a train step trains with, on fresh weights: going on from others costs the same."""
-    return step.config(step.seeds[0])

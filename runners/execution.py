@@ -140,6 +140,7 @@ def _tell_start(bench: RunContext, left_out: int, machine: Machine) -> None:
         "overlap": leaking["exact"] + leaking["normalised"] + leaking["same_fact"],
         "leakage": leaking,
         "gpu": machine.gpu_name.value,
+        "kernels": plan.kernels,
     }
     bench.tell({"event": "run.start", **told})
     if plan.ignored:

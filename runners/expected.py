@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rag.errors import BadInput
-from runners import fused, recompute
-from runners.batch import collate
+from runners import recompute
 from runners.chat import Encoded
 from runners.fingerprint import read_json
 from runners.loss import Loss
@@ -27,8 +26,6 @@ def expected_gib(
         shape = read_shape(read_json(folder / "config.json"))
     except BadInput:
         return None
-    packed, longest = loss.path == "fast", max(len(row.ids) for row in rows)
-    tokens = int(collate(rows, packed).ids.numel())
+    longest, tokens = max(len(row.ids) for row in rows), int(loss.collate(rows).ids.numel())
     half = loss.causal.dtype.itemsize == 2
-    own = packed and fused.written_out(loss.net)
-    return round(recompute.likely(shape, config, longest, tokens, half, checkpointing, own), 3)
+    return round(recompute.likely(shape, config, longest, tokens, half, checkpointing, loss.fuses_blocks), 3)

@@ -16,6 +16,7 @@ from runners import instructions
 from runners.bench import RunContext, identity
 from runners.plan import EvaluateStep, Plan
 from runners.rundir import TRIAL, read_lines
+from runners.tuning import KERNELS
 
 if TYPE_CHECKING:
     from runners.generate import LocalGenerator
@@ -53,6 +54,7 @@ def inputs(bench: RunContext) -> Row:
         "prompts": sha256_text(repr(asked)),
         "base": identity(bench.base),
         "weights": {name: made_from(bench, plan.train_step(name)) for name in tuned(plan)},
+        **({"kernels": plan.kernels} if plan.kernels != KERNELS[0] else {}),
     }
 
 

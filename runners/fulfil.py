@@ -150,7 +150,7 @@ def _of_arm(session: RunSession, tickets: Sequence[Ticket], tell: Tell) -> tuple
 
 
 def _local(due: Sequence[Due], generator: LocalGenerator, tell: Tell) -> None:
-    from runners.together import together
+    from runners.together import generate_batch
 
     rows: list[Row] = []
     asked = []
@@ -160,7 +160,7 @@ def _local(due: Sequence[Due], generator: LocalGenerator, tell: Tell) -> None:
             asked.append(one)
         except Exception as problem:
             one.fail(problem)
-    made = together(generator, rows, lambda count: tell(event="serve.batch", rows=count))
+    made = generate_batch(generator, rows, lambda count: tell(event="serve.batch", rows=count))
     for one, completion in zip(asked, made, strict=True):
         one.end(completion)
 
@@ -175,7 +175,7 @@ def _row(one: Due, generator: LocalGenerator) -> Row:
     except TemplateError as error:  # a template's own rules, such as that turns alternate
         raise BadInput(f"the model's chat template refuses these messages: {error}") from None
     trim = not isinstance(one.prompt, str)
-    return Row(prompt, one.limit, one.ticket.sampling, one.hear, one.ticket.wanted, trim)
+    return Row(prompt, one.limit, one.ticket.sampling, one.hear, lambda: not one.ticket.wanted(), trim)
 
 
 def _ask(one: Due, generator: Any) -> None:

@@ -1,8 +1,8 @@
-"""One step of decoding with little around the matrix products, for models built like Llama. Heavy: imports torch.
+"""One fused decoding step for models built like Llama: little around the matrix products. Imports torch.
 
 transformers' layers spend a third of a single-stream step outside the products (22 ms against 15 ms a token on a
 135M model in bf16, 2 cores). Here query, key and value are one product, so are gate and up, and the cache is written
-in place; every number is computed as transformers computes it, in the same order and type.
+in place; every number is computed as transformers computes it, in the same order and dtype.
 """
 
 from __future__ import annotations
@@ -19,25 +19,25 @@ import torch  # noqa: E402
 from torch import nn  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
 
-from runners.slab import Slab  # noqa: E402
+from runners.slab import StaticKVCache  # noqa: E402
 
-KINDS = ("llama", "mistral", "qwen2")
+MODEL_TYPES = ("llama", "mistral", "qwen2")
 """Architectures whose layers are exactly these; a mistral with a sliding window is told apart by its cache."""
 
 
 Product = Callable[[torch.Tensor], torch.Tensor]
-"""A matrix product with weights, and a bias where the layer has one."""
+"""A matrix product with weights, and a bias where the layer has one: [..., in] to [..., out]."""
 Pack = Callable[[torch.Tensor, torch.Tensor | None], Product]
-"""Makes a product of a weight and a bias."""
+"""Makes a product of a weight [out, in] and a bias [out]."""
 
 
-def as_it_is(weight: torch.Tensor, bias: torch.Tensor | None) -> Product:
-    """Return the product with the model's own weights, in their own type."""
+def unpacked(weight: torch.Tensor, bias: torch.Tensor | None) -> Product:
+    """Return the product with the model's own weights, in their own dtype."""
     return lambda x: F.linear(x, weight, bias)
 
 
 @dataclass(frozen=True, slots=True)
-class _Layer:
+class _LayerWeights:
     """One layer's norms and products; `qkv` and `gate_up` are several of the model's in one."""
 
     norm_in: torch.Tensor
@@ -48,11 +48,11 @@ class _Layer:
     down: Product
 
 
-class Lean:
-    """The step of a Llama-like model over a Slab."""
+class FusedLlamaStep:
+    """The decoding step of a Llama-like model over a :class:`runners.slab.StaticKVCache`."""
 
-    def __init__(self, model: Any, pack: Pack = as_it_is) -> None:
-        """Join the weights in place: the model's own modules go on working, on views of the joined memory.
+    def __init__(self, model: Any, pack: Pack = unpacked) -> None:
+        """Join the weights in place: the model's own modules keep working, on views of the joined memory.
 
         `pack` makes the products; `benchmarks/bench_stream.py` tries 8- and 4-bit ones with it.
         """
@@ -61,34 +61,37 @@ class Lean:
         self.heads, self.groups = config.num_attention_heads, config.num_key_value_heads
         self.size = getattr(config, "head_dim", None) or config.hidden_size // self.heads
         self.eps, self.scaling = config.rms_norm_eps, self.inner.layers[0].self_attn.scaling
-        self.layers = [_layer(layer, pack) for layer in self.inner.layers]
+        self.layers = [_layer_weights(layer, pack) for layer in self.inner.layers]
         self.head = pack(model.lm_head.weight, model.lm_head.bias)
 
     def step(
-        self, ids: torch.Tensor, positions: torch.Tensor, slab: Slab, mask: torch.Tensor | None
+        self, ids: torch.Tensor, positions: torch.Tensor, cache: StaticKVCache, mask: torch.Tensor | None
     ) -> torch.Tensor:
-        """Return the logits [rows, new, vocabulary] of new tokens [rows, new], and write them to the slab.
+        """Return the logits [rows, new, vocabulary] of new tokens [rows, new], and write them to the cache.
 
         `mask` [rows, 1, new, tokens] is added to the scores; None lets every token see all before it and itself,
         which is right for one new token only.
         """
         rows, new = ids.shape
-        x = F.embedding(ids, self.inner.embed_tokens.weight)
-        cos, sin = self.inner.rotary_emb(x, positions)
-        cos, sin = cos[:, None], sin[:, None]
-        each = self.heads // self.groups
+        x = F.embedding(ids, self.inner.embed_tokens.weight)  # [rows, new, hidden]
+        cos, sin = self.inner.rotary_emb(x, positions)  # [rows, new, d]
+        cos, sin = cos[:, None], sin[:, None]  # one for all heads
+        fold = self.heads // self.groups  # query heads that share a key head
         if mask is not None and new > 1:
-            mask = mask.repeat(1, 1, each, 1)
+            # The fold query heads of a group are more queries below; with one new token the mask broadcasts.
+            mask = mask.repeat(1, 1, fold, 1)
         for number, w in enumerate(self.layers):
             h = w.qkv(self._norm(x, w.norm_in))
             h = h.view(rows, new, self.heads + 2 * self.groups, self.size).transpose(1, 2)
-            turned = h[:, : self.heads + self.groups]
+            # Query and key heads are next to each other, so one rotation does both: x cos + rotate_half(x) sin with
+            # rotate_half([a, b]) = [-b, a], as transformers computes it.
+            rotated = h[:, : self.heads + self.groups]
             half = self.size // 2
-            turned = turned * cos + torch.cat((-turned[..., half:], turned[..., :half]), dim=-1) * sin
-            fresh = (turned[:, self.heads :], h[:, self.heads + self.groups :])
-            keys, values = slab.update(*fresh, number)
+            rotated = rotated * cos + torch.cat((-rotated[..., half:], rotated[..., :half]), dim=-1) * sin
+            fresh = (rotated[:, self.heads :], h[:, self.heads + self.groups :])
+            keys, values = cache.update(*fresh, number)  # [rows, groups, tokens, d]
             # The heads that share a key are queries of one group: no key is copied for each of them.
-            query = turned[:, : self.heads].reshape(rows, self.groups, each * new, self.size)
+            query = rotated[:, : self.heads].reshape(rows, self.groups, fold * new, self.size)
             seen = F.scaled_dot_product_attention(query, keys, values, attn_mask=mask, scale=self.scaling)
             seen = seen.reshape(rows, self.heads, new, self.size).transpose(1, 2).reshape(rows, new, -1)
             x = x + w.out(seen)
@@ -97,15 +100,15 @@ class Lean:
         return self.head(self._norm(x, self.inner.norm.weight))
 
     def _norm(self, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-        """RMSNorm as transformers rounds it: fp32 inside, the weight after."""
+        """Return x [..., hidden] normalised as transformers' RMSNorm rounds it: fp32 inside, the weight after."""
         wide = x.float()
         return weight * (wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + self.eps)).to(x.dtype)
 
 
-def why_not(model: Any) -> str:
-    """Return why a model's steps are left to transformers, "" when they need not be."""
+def unsupported_reason(model: Any) -> str:
+    """Return why a model's steps are left to transformers, "" when they can be fused."""
     config = model.config
-    if config.model_type not in KINDS:
+    if config.model_type not in MODEL_TYPES:
         return f"layers of {config.model_type} are not known here"
     if getattr(config, "hidden_act", "silu") != "silu":
         return f"its activation is {config.hidden_act}"
@@ -115,9 +118,9 @@ def why_not(model: Any) -> str:
     return ""
 
 
-def _layer(layer: Any, pack: Pack) -> _Layer:
+def _layer_weights(layer: Any, pack: Pack) -> _LayerWeights:
     attention, mlp = layer.self_attn, layer.mlp
-    return _Layer(
+    return _LayerWeights(
         layer.input_layernorm.weight,
         pack(*_join(attention.q_proj, attention.k_proj, attention.v_proj)),
         pack(attention.o_proj.weight, attention.o_proj.bias),
@@ -128,7 +131,10 @@ def _layer(layer: Any, pack: Pack) -> _Layer:
 
 
 def _join(*linears: nn.Linear) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Lay the weights of linears over one another in one tensor, and make their own weights views of it."""
+    """Concatenate the weights of linears to [sum of out, in], and make their own weights views of it.
+
+    The model's own modules keep working, and no weight is in memory twice.
+    """
     parts = [[linear.weight for linear in linears]]
     if linears[0].bias is not None:
         parts.append([linear.bias for linear in linears])

@@ -25,7 +25,7 @@ from runners.checkpoint import Progress
 from runners.choices import Choices
 from runners.interrupt import Stop
 from runners.loss import Loss, evaluating
-from runners.micro import Micro, memory_for
+from runners.micro import MicroBatchSize, memory_for
 from runners.optimizer import Optimizer
 from runners.tuning import TrainConfig, TrainResult
 
@@ -56,7 +56,7 @@ class Loop:
 
     def __post_init__(self) -> None:
         """Share the sizes of the forward passes with what is kept of them."""
-        self.micro = Micro(self.choices.sizes, self.loss.shared)
+        self.micro = MicroBatchSize(self.choices.sizes, self.loss.shared)
 
     @cached_property
     def steps(self) -> list[list[int]]:
@@ -195,7 +195,12 @@ class Loop:
         self.choices.write(self.work)
         step = self.progress.step
         self.tell(
-            {"event": "train.memory", "step": step + 1, "tokens": self.micro.most(step), "reason": reason}
+            {
+                "event": "train.memory",
+                "step": step + 1,
+                "tokens": self.micro.tokens_at(step),
+                "reason": reason,
+            }
         )
 
     def _refuse(self, loss: float, norm: float) -> None:

@@ -1,8 +1,9 @@
-"""The training loss, on learnt tokens only: the output head never sees the other rows. Heavy: imports torch.
+"""The training loss, on learnt tokens only: the output head never sees the other rows. Imports torch.
 
-Four ways to the same number: *fast* (CPU: packed rows, shared beginnings, fused layers), *rows* (any device),
-*compiled* (rows by torch.compile, on a GPU and in a long run), *plain* (the model's own logits). :func:`choose`
-takes the fastest that gives the plain one's loss on a probe.
+Four paths to the same number: *fast* (CPU: packed rows, shared prefixes, fused layers), *rows* (any device: only the
+head's loss is ours), *compiled* (rows by torch.compile, on a GPU and in a long run), *plain* (the reference: padded rows,
+the model's own logits, torch's cross-entropy). :func:`choose` takes the fastest that gives the plain path's loss on a
+probe, or plain where that is asked for.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -19,59 +20,66 @@ from peft import PeftModel
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from runners.batch import Batch, collate, shared
+from runners.batch import Batch, collate, shared_prefix
 from runners.chat import Encoded
 from runners.compiling import ON_CPU, pays
-from runners.fused import Layer, fast, layers
+from runners.fused import CpuKernels, select
 
 LOGITS = (64 * 2**20, 256 * 2**20)
 """Bytes of fp32 logits held at once, on a CPU and on a GPU: 341 rows of a vocabulary of 49,152, and 1,365. On 2 cores
 with AMX, 300 rows took 135 ms of processor time in blocks of 133, 115 at once."""
 AGREE = 0.02
 """Relative difference from the plain loss that bf16 rounding explains."""
+ASKED_FOR_PLAIN = "kernels plain: asked for"
 
 
-class HeadLoss(torch.autograd.Function):
-    """Sum of cross-entropies of ``hidden @ headᵀ``, with the gradient computed on the way forward.
+class LinearCrossEntropy(torch.autograd.Function):
+    """Sum of cross-entropies of ``hidden @ headᵀ``, with the gradient computed during the forward pass.
 
-    One product forward and one back per block; a trained head costs one more. Softmax is in fp32, and its
-    division is applied to the small products instead of the rows of logits.
+    With z = hidden headᵀ [n, vocabulary], m = max z, e = exp(z - m), mass = sum e: the loss of a row is
+    ``log mass - (z_target - m)``, its gradient by z ``softmax(z) - onehot(target) = (e - mass onehot) / mass``. One
+    product forward and one back per block; a trained head costs one more. Softmax is in fp32, and its division by mass
+    is applied to the small products [block, d] instead of the rows of logits [block, vocabulary].
     """
 
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, head: Tensor, targets: Tensor) -> Tensor:
-        """Take hidden [n, d], head [vocabulary, d], targets [n]; return a scalar in fp32."""
+        """Take hidden [n, d], head [vocabulary, d], targets int64 [n]; return a scalar in fp32."""
         needs_hidden, needs_head = ctx.needs_input_grad[:2]
         total = hidden.new_zeros((), dtype=torch.float32)
-        back = torch.empty_like(hidden) if needs_hidden else None
-        weight = torch.zeros_like(head, dtype=torch.float32) if needs_head else None
+        grad_hidden = torch.empty_like(hidden) if needs_hidden else None
+        # fp32, because it is summed over blocks.
+        grad_head = torch.zeros_like(head, dtype=torch.float32) if needs_head else None
         # Blocks of one size, because each reads the whole head.
         block = -(-len(hidden) // -(-len(hidden) // block_rows(len(head), hidden.device)))
+        # Two buffers for all blocks: logits in the model's dtype, and in fp32 (the same one where that is fp32).
         raw = hidden.new_empty(block, len(head))
         wide = raw if raw.dtype == torch.float32 else torch.empty_like(raw, dtype=torch.float32)
         for start in range(0, len(hidden), block):
             part, goal = hidden[start : start + block], targets[start : start + block, None]
             logits, slope = wide[: len(part)], raw[: len(part)]
             torch.mm(part, head.t(), out=slope)
+            # The maximum is subtracted so that no exp overflows; the loss does not change.
             logits.copy_(slope).sub_(logits.amax(-1, keepdim=True))
-            chosen = logits.gather(1, goal)
-            mass = logits.exp_().sum(-1, keepdim=True)
+            chosen = logits.gather(1, goal)  # read before exp_ overwrites it
+            mass = logits.exp_().sum(-1, keepdim=True)  # at least 1, the maximum's own term
             total += (mass.log() - chosen).sum()
+            # mass times the gradient by the logits, into the buffer of the model's dtype for the products.
             slope.copy_(logits.scatter_add_(1, goal, -mass))
-            if back is not None:
-                back[start : start + block] = (slope @ head).div_(mass)
-            if weight is not None:
-                weight += slope.t() @ (part / mass).to(part.dtype)
-        ctx.save_for_backward(back, weight)
+            if grad_hidden is not None:
+                grad_hidden[start : start + block] = (slope @ head).div_(mass)
+            if grad_head is not None:
+                grad_head += slope.t() @ (part / mass).to(part.dtype)
+        ctx.save_for_backward(grad_hidden, grad_head)
         ctx.head_dtype = head.dtype
         return total
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        """Scale the gradients that the forward pass left."""
-        back, weight = ctx.saved_tensors
-        by_head = None if weight is None else (weight * grad).to(ctx.head_dtype)
-        return None if back is None else back * grad.to(back.dtype), by_head, None
+        """Scale the gradients that the forward pass left by the scalar gradient of the loss."""
+        grad_hidden, grad_head = ctx.saved_tensors
+        by_head = None if grad_head is None else (grad_head * grad).to(ctx.head_dtype)
+        return None if grad_hidden is None else grad_hidden * grad.to(grad_hidden.dtype), by_head, None
 
 
 def block_rows(vocabulary: int, device: torch.device) -> int:
@@ -81,42 +89,50 @@ def block_rows(vocabulary: int, device: torch.device) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Loss:
-    """How this run computes its loss."""
+    """How a run computes its loss; made by :func:`choose`, or by :func:`restore` for a run that is resumed."""
 
     net: nn.Module
     causal: PreTrainedModel
     path: str
     """fast, compiled, rows or plain."""
     reason: str = ""
-    """Why not a faster one, "" for the fastest."""
+    """Why not a faster path, "" for the fastest."""
     compiling: str = ""
     """Why torch.compile is on or off."""
     inner: Callable[..., Any] | None = None
     """The compiled layers below the head."""
-    faster: list[Layer] = field(default_factory=list)
-    """The layers that the fast way has forward passes of its own for; found at the first pass."""
+    kernels: CpuKernels | None = None
+    """The fused layers, for the fast path."""
 
     def __call__(self, rows: Sequence[Encoded]) -> Tensor:
         """Return the sum of the learnt tokens' cross-entropies over some rows, in fp32."""
-        batch = collate(rows, self.path == "fast", self.causal.device)
+        batch = self.collate(rows)
         if self.path == "plain":
-            return _plain(self.causal, batch)
+            return plain_loss(self.causal, batch)
         head = self.causal.get_output_embeddings()
         weight = head.weight if torch.is_grad_enabled() else head.weight.detach()
-        total: Tensor = HeadLoss.apply(self.hidden(batch)[batch.keep], weight, batch.targets)
+        total: Tensor = LinearCrossEntropy.apply(self.hidden(batch)[batch.keep], weight, batch.targets)
         return total
+
+    def collate(self, rows: Sequence[Encoded]) -> Batch:
+        """Return rows as this path takes them: packed on the fast one, else padded."""
+        return collate(rows, self.path == "fast", self.causal.device)
 
     def shared(self, rows: Sequence[Encoded]) -> int:
         """Return how many first tokens of the rows a pass over them computes once."""
-        return shared(rows) if self.path == "fast" else 0
+        return shared_prefix(rows) if self.path == "fast" else 0
+
+    @property
+    def fuses_blocks(self) -> bool:
+        """Whether every block's attention and MLP keep what the fused passes keep, for the memory estimate."""
+        return self.kernels is not None and self.kernels.covers_blocks
 
     def hidden(self, batch: Batch) -> Tensor:
-        """Return the last hidden states, [T, d], in the order of the batch's tokens."""
+        """Return the last hidden states [T, d], in the order of the batch's tokens."""
         inner = self.inner or self.causal.base_model
         if self.path == "fast":
-            if not self.faster:
-                self.faster.extend(layers(self.net))
-            with fast(self.faster, self.causal):
+            assert self.kernels is not None
+            with self.kernels.active():
                 out = inner(
                     input_ids=batch.ids,
                     position_ids=batch.positions,
@@ -126,11 +142,20 @@ class Loss:
         else:
             out = inner(input_ids=batch.ids.view(batch.segments.rows, -1), use_cache=False)
         hidden: Tensor = out.last_hidden_state
-        return hidden.flatten(0, 1)
+        return hidden.flatten(0, 1)  # [1, T, d] packed, [rows, width, d] padded
 
     def choice(self) -> dict[str, str]:
-        """Return what was chosen as JSON values; :func:`again` takes path and reason."""
+        """Return what was chosen as JSON values; :func:`restore` takes path and reason."""
         return {"path": self.path, "reason": self.reason, "compiling": self.compiling}
+
+
+def plain_loss(causal: PreTrainedModel, batch: Batch) -> Tensor:
+    """Return the reference: cross-entropies of the model's own logits, for padded rows, summed in fp32.
+
+    The model runs as transformers and PEFT made it. No attention mask is needed, as rows are padded on the right.
+    """
+    logits = causal(input_ids=batch.ids.view(batch.segments.rows, -1), use_cache=False).logits.flatten(0, 1)
+    return F.cross_entropy(logits[batch.keep].float(), batch.targets, reduction="sum")
 
 
 @contextmanager
@@ -151,36 +176,47 @@ def evaluating(net: nn.Module) -> Iterator[None]:
         net.train()
 
 
-def choose(net: nn.Module, rows: Sequence[Encoded], tokens: int = 0) -> Loss:
-    """Return the fastest way that agrees with the plain loss on two rows, and why not a faster one.
+def choose(net: nn.Module, rows: Sequence[Encoded], tokens: int = 0, kernels: str = "auto") -> Loss:
+    """Return the fastest path that agrees with the plain loss on two rows, and why not a faster one.
 
-    ``tokens`` is how many the run trains on in all: on a GPU it says whether compiling pays for itself.
+    Args:
+        net: The model with what is trained attached.
+        rows: The training rows; the two shortest are the probe.
+        tokens: How many the run trains on in all: on a GPU it says whether compiling pays for itself.
+        kernels: auto, or plain for the reference path, which needs no probe.
     """
     causal = _causal(net)
+    if kernels == "plain":
+        return Loss(net, causal, "plain", ASKED_FOR_PLAIN, f"torch.compile is off: {ASKED_FOR_PLAIN}")
     head = causal.get_output_embeddings()
     if not isinstance(head, nn.Linear) or head.bias is not None:
         return Loss(net, causal, "plain", "the output head is not a plain linear layer")
     probe = sorted(rows, key=lambda row: len(row.ids))[:2]
-    reason = _not_fast(causal, max(len(row.ids) for row in rows))
+    fused, reason = select(net, causal, max(len(row.ids) for row in rows))
     with evaluating(net):
         expected = float(Loss(net, causal, "plain")(probe))
-        for path in ("rows",) if reason else ("fast", "rows"):
-            chosen, said = _agrees(Loss(net, causal, path, reason), probe, expected)
-            if chosen:
-                return _compiled(chosen, rows, probe, expected, tokens)
-            reason = said
+        for path in ("fast", "rows") if fused else ("rows",):
+            loss = Loss(net, causal, path, reason, kernels=fused if path == "fast" else None)
+            agreeing, why_not = _agrees(loss, probe, expected)
+            if agreeing:
+                return _compiled(agreeing, rows, probe, expected, tokens)
+            reason = why_not
     return Loss(net, causal, "plain", reason)
 
 
-def again(net: nn.Module, path: str, reason: str) -> Loss:
+def restore(net: nn.Module, path: str, reason: str = "") -> Loss:
     """Return the loss that an earlier run of the same settings chose, so that it goes on to the last bit."""
     causal = _causal(net)
     inner = torch.compile(causal.base_model, dynamic=True) if path == "compiled" else None
     why = ON_CPU if causal.device.type == "cpu" else "as the run began"
-    return Loss(net, causal, path, reason, why, inner)
+    if reason == ASKED_FOR_PLAIN:
+        why = f"torch.compile is off: {reason}"
+    fused = select(net, causal, 0, resumed=True)[0] if path == "fast" else None
+    return Loss(net, causal, path, reason, why, inner, fused)
 
 
 def _causal(net: nn.Module) -> PreTrainedModel:
+    """Return the causal language model below the adapters, if any."""
     causal = net.get_base_model() if isinstance(net, PeftModel) else net
     assert isinstance(causal, PreTrainedModel)
     return causal
@@ -189,12 +225,12 @@ def _causal(net: nn.Module) -> PreTrainedModel:
 def _agrees(loss: Loss, probe: Sequence[Encoded], expected: float) -> tuple[Loss | None, str]:
     """Return the loss if it gives what the plain one does, else None and the reason."""
     try:
-        found = float(loss(probe))
+        value = float(loss(probe))
     except (RuntimeError, TypeError, ValueError) as error:
         return None, f"{loss.path} failed on this model: {error}"
-    if abs(found - expected) <= AGREE * abs(expected):
+    if abs(value - expected) <= AGREE * abs(expected):
         return loss, ""
-    return None, f"{loss.path} gave {found:.4f} where the model's own logits give {expected:.4f}"
+    return None, f"{loss.path} gave {value:.4f} where the model's own logits give {expected:.4f}"
 
 
 def _compiled(
@@ -207,10 +243,11 @@ def _compiled(
     if on:
         causal = loss.causal
         inner = torch.compile(causal.base_model, dynamic=True)
-        found, said = _agrees(replace(loss, path="compiled", compiling=why, inner=inner), probe, expected)
-        if found:
-            return found
-        why = f"torch.compile is off: {said}"
+        compiled = replace(loss, path="compiled", compiling=why, inner=inner, kernels=None)
+        agreeing, why_not = _agrees(compiled, probe, expected)
+        if agreeing:
+            return agreeing
+        why = f"torch.compile is off: {why_not}"
     return replace(loss, compiling=why)
 
 
@@ -227,21 +264,3 @@ def _speed(loss: Loss, rows: Sequence[Encoded]) -> float:
         took = time.perf_counter() - started
     loss.net.zero_grad()
     return sum(len(row.ids) for row in chosen) / took
-
-
-def _not_fast(causal: PreTrainedModel, longest: int) -> str:
-    """Return what rules the fast way out without a trial, "" when nothing does."""
-    config = causal.config
-    if causal.device.type != "cpu":
-        return "not on a CPU"
-    if any(getattr(module, "gradient_checkpointing", False) for module in causal.modules()):
-        return "activations are computed again in the backward pass, where the fast layers are gone"
-    if getattr(config, "attention_dropout", 0):
-        return "the model drops attention out"
-    window = getattr(config, "sliding_window", None)
-    return f"rows are longer than the model's window of {window}" if window and longest > window else ""
-
-
-def _plain(causal: PreTrainedModel, batch: Batch) -> Tensor:
-    logits = causal(input_ids=batch.ids.view(batch.segments.rows, -1), use_cache=False).logits.flatten(0, 1)
-    return F.cross_entropy(logits[batch.keep].float(), batch.targets, reduction="sum")

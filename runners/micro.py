@@ -1,4 +1,4 @@
-"""How much one forward pass may hold: halved when memory runs out, and remembered for a resume. Heavy."""
+"""Micro-batch size: halved when memory runs out, and recorded so that a resumed run has the same. Imports torch."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ _TEXTS = ("out of memory", "defaultcpuallocator", "can't allocate memory", "allo
 
 
 @dataclass
-class Micro:
-    """The padded tokens of one forward pass, since which step.
+class MicroBatchSize:
+    """The padded tokens of one forward pass, by the step from which they hold.
 
     A step that fails for memory is taken again from its start in smaller passes: it keeps its rows, and the
     loss is a sum over learnt tokens, so neither the effective batch nor the result changes but for rounding
@@ -32,7 +32,7 @@ class Micro:
     shared: Callable[[Sequence[Encoded]], int] = lambda _: 0
     """How many first tokens of some rows a forward pass computes only once."""
 
-    def most(self, step: int) -> int:
+    def tokens_at(self, step: int) -> int:
         """Return the padded tokens of a forward pass after so many steps."""
         return min(tokens for since, tokens in self.sizes if since <= step)
 
@@ -45,27 +45,28 @@ class Micro:
     ) -> float:
         """Return the sum of ``part`` over the micro-batches of ``rows``.
 
-        When memory runs out the size is halved, ``again`` is told and has to undo what the parts have done,
-        and the sum begins anew. Raises CannotRun at one row, and at the seventh time.
+        When memory runs out the size is halved, ``again`` is called with the reason and has to undo what the parts
+        have done, and the sum begins anew. Raises CannotRun at one row, and at the seventh time.
         """
-        begin = self.shared(rows)
-        lengths = [len(row.ids) - begin for row in rows]
+        prefix = self.shared(rows)
+        # A shared prefix is held once for a whole pass, so rows and limit are counted without it.
+        lengths = [len(row.ids) - prefix for row in rows]
         while True:
-            total, failed, said = 0.0, None, ""
-            for chosen in schedule.micro_batches(range(len(rows)), lengths, self.most(step) - begin):
+            total, failed, reason = 0.0, None, ""
+            for chosen in schedule.micro_batches(range(len(rows)), lengths, self.tokens_at(step) - prefix):
                 try:
                     total += part([rows[i] for i in chosen])
                 except (RuntimeError, MemoryError) as error:
                     if not out_of_memory(error):
                         raise
-                    failed, said = chosen, _first_line(error)
+                    failed, reason = chosen, _first_line(error)
                     break
             if failed is None:
                 return total
             # Only here is the error gone, and with its traceback the tensors of the failed pass.
             free()
-            self._halve(begin + len(failed) * max(lengths[i] for i in failed), len(failed), step, said)
-            again(f"{said}; {self.most(step)} tokens at a time from step {step + 1} on")
+            self._halve(prefix + len(failed) * max(lengths[i] for i in failed), len(failed), step, reason)
+            again(f"{reason}; {self.tokens_at(step)} tokens at a time from step {step + 1} on")
 
     def notes(self) -> list[str]:
         """Say what was halved and when."""
@@ -74,23 +75,24 @@ class Micro:
             for step, tokens in self.sizes[1:]
         ]
 
-    def _halve(self, padded: int, rows: int, step: int, said: str) -> None:
+    def _halve(self, padded: int, rows: int, step: int, reason: str) -> None:
+        """Record half of the ``padded`` tokens of the pass that failed, which may be less than was allowed."""
         if rows == 1:
             raise CannotRun(
-                f"not enough memory for one row of {padded} tokens at step {step + 1} ({said})",
+                f"not enough memory for one row of {padded} tokens at step {step + 1} ({reason})",
                 f"leave long rows out with a shorter --max-tokens, such as {padded // 2}; or try qlora, "
                 "--checkpointing on or a smaller model",
             )
         if len(self.sizes) > HALVINGS:
             raise CannotRun(
-                f"out of memory at step {step + 1} after {HALVINGS} smaller tries ({said})",
+                f"out of memory at step {step + 1} after {HALVINGS} smaller tries ({reason})",
                 "close what else uses the memory and go on with --resume; or try qlora or a smaller model",
             )
         self.sizes.append((step, padded // 2))
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Say whether an error means that memory ran out; a CPU's is an ordinary RuntimeError."""
+    """Whether an error means that memory ran out; a CPU's is an ordinary RuntimeError."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     return isinstance(error, RuntimeError) and any(text in str(error).lower() for text in _TEXTS)

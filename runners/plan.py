@@ -196,6 +196,11 @@ class Plan(Strict):
     )
     gate: Gate = Gate()
     forgetting: Forgetting = Forgetting()
+    kernels: Literal["auto", "plain"] = Field(
+        "auto",
+        description="auto: this project's own training kernels and decoding where they give the same result; plain: "
+        "the layers, the loss and the generation of transformers and PEFT, as a reference.",
+    )
     max_new_tokens: int = Field(64, ge=1, le=4096, description="Longest answer, the same for every arm.")
     seed: int = Field(0, ge=0)
     answers: dict[str, RecordedAnswer] = Field(default_factory=dict)
@@ -204,6 +209,12 @@ class Plan(Strict):
     )
 
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+    @model_serializer(mode="wrap")
+    def _without_default_kernels(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out the key that came later where it is the default: plans of before keep their digest."""
+        values: dict[str, Any] = dump(self)
+        return {key: value for key, value in values.items() if key != "kernels" or value != "auto"}
 
     @model_validator(mode="after")
     def _consistent(self) -> Plan:

@@ -91,7 +91,7 @@ def step(base: Model, config: TrainConfig, rows: list[Encoded], recompute: bool,
     held = peak.resident_gib()
     net = attach.attach(base, config, recompute)
     tell({"found": "loaded", "peak_gib": peak_gib()})
-    loss = choose(net, rows)
+    loss = choose(net, rows, kernels=config.kernels)
     expected = expected_gib(base.folder, config, loss, rows, recompute)
     optimizer = Optimizer(
         attach.trained(net), config.learning_rate, config.weight_decay, config.max_grad_norm,

@@ -84,6 +84,7 @@ def _estimated(
         batch=batch, seq_len=max(1, length), rank=config.rank,
         checkpointing=checkpointing, weights=None if config.method == "qlora" else "bf16" if half else "fp32",
         targets=_parts(config), counter="allocated", accumulation=True, fused=fused,
+        loss="full" if config.kernels == "plain" else "rows",
         optimizer="adamw_fp32" if config.optimizer == "adamw" else config.optimizer,  # type: ignore[arg-type]
     )  # fmt: skip
     masters = 4 * shape.params if config.method == "full" and half else 0

@@ -1,7 +1,7 @@
-"""A key/value cache of fixed room for one batch: nothing is copied as it grows, rows leave it, its end is cut off.
+"""A static KV cache for one batch: nothing is copied as it grows, rows can leave it, its end can be cut off.
 
 transformers' DynamicCache copies every key and value at every token (28 % of a step at 32 rows of 220 tokens, 2
-cores); this one is written in place. Heavy: imports torch and transformers.
+cores); this one is written in place. Imports torch and transformers.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from transformers import DynamicCache  # noqa: E402
 from transformers.cache_utils import Cache, DynamicLayer  # noqa: E402
 
 Layers = tuple[tuple[torch.Tensor, torch.Tensor], ...]
-"""Keys and values of every layer, each [rows, heads, tokens, size]."""
+"""Keys and values of every layer, each [rows, groups, tokens, d] for `groups` key/value heads of size d."""
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class CachedPrefix:
     """Keys and values of some tokens, one row; never written to after it is made."""
 
     layers: Layers
@@ -34,27 +34,31 @@ class Kept:
         return sum(k.nbytes + v.nbytes for k, v in self.layers)
 
 
-class _Layer(DynamicLayer):  # type: ignore[misc]  # transformers is untyped
-    """One layer's keys and values; `length` tokens of `room` are used, by the first `rows` rows."""
+class _StaticLayer(DynamicLayer):  # type: ignore[misc]  # transformers is untyped
+    """One layer's keys and values [rows, groups, capacity, d], of which the first `length` tokens are in use.
+
+    Rows that have left are still in memory: only the first `rows` are in use.
+    """
 
     keys: torch.Tensor
     values: torch.Tensor
 
-    def __init__(self, rows: int, room: int) -> None:
+    def __init__(self, rows: int, capacity: int) -> None:
         super().__init__()
-        self.rows, self.room, self.length = rows, room, 0
+        self.rows, self.capacity, self.length = rows, capacity, 0
 
     def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
-        """Take the room, as wide as the first keys and values are."""
+        """Allocate for the head size and dtype of the first keys and values; transformers' name for it."""
         for name, like in (("keys", key_states), ("values", value_states)):
-            shape = (self.rows, like.shape[1], self.room, like.shape[3])
+            shape = (self.rows, like.shape[1], self.capacity, like.shape[3])
+            # Not zeroed: no token past `length` is ever read.
             setattr(self, name, torch.empty(shape, dtype=like.dtype, device=like.device))
         self.dtype, self.device, self.is_initialized = key_states.dtype, key_states.device, True
 
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Write the tokens' keys and values behind the others; return all, as views."""
+        """Write new tokens' keys and values [rows, groups, new, d] after the others; return all, as views."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         end = self.length + key_states.shape[2]
@@ -65,58 +69,61 @@ class _Layer(DynamicLayer):  # type: ignore[misc]  # transformers is untyped
         return keys, values
 
     def get_seq_length(self) -> int:
-        """Return the tokens written."""
+        """Return the tokens in use."""
         return self.length
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        """Return how many keys the next tokens see, and from where."""
+        """Return how many keys the next tokens see, and the offset of the first, as transformers asks."""
         return self.length + query_length, 0
 
 
-class Slab(Cache):  # type: ignore[misc]  # transformers is untyped
-    """The cache of one batch: `rows` rows with room for `room` tokens each."""
+class StaticKVCache(Cache):  # type: ignore[misc]  # transformers is untyped
+    """The KV cache of one batch: `rows` rows of up to `capacity` tokens each, in transformers' interface."""
 
-    def __init__(self, layers: int, rows: int, room: int) -> None:
-        """Make an empty cache; memory is taken at the first write."""
-        self.room = room
-        self.each = [_Layer(rows, room) for _ in range(layers)]
-        super().__init__(layers=list(self.each))
+    def __init__(self, layers: int, rows: int, capacity: int) -> None:
+        """Make an empty cache; memory is allocated at the first write."""
+        self.capacity = capacity
+        self.kv_layers = [_StaticLayer(rows, capacity) for _ in range(layers)]
+        super().__init__(layers=list(self.kv_layers))
 
     @property
     def length(self) -> int:
-        """Tokens written."""
-        return self.each[0].length
+        """Tokens in use, the same in every layer."""
+        return self.kv_layers[0].length
 
     @torch.inference_mode()
-    def load(self, kept: Kept, length: int) -> None:
-        """Copy the first `length` tokens of what was kept into every row, as the first tokens."""
-        for layer, (keys, values) in zip(self.each, kept.layers, strict=True):
+    def load_prefix(self, prefix: CachedPrefix, length: int) -> None:
+        """Copy the first `length` tokens of a prefix into every row, as the first tokens."""
+        for layer, (keys, values) in zip(self.kv_layers, prefix.layers, strict=True):
             rows = (layer.rows, -1, -1, -1)
             layer.update(keys[:, :, :length].expand(rows), values[:, :, :length].expand(rows))
 
     @torch.inference_mode()
-    def keep(self, length: int) -> Kept:
+    def copy_prefix(self, length: int) -> CachedPrefix:
         """Return a copy of the first row's first `length` tokens."""
-        return Kept(
-            tuple((c.keys[:1, :, :length].clone(), c.values[:1, :, :length].clone()) for c in self.each)
+        return CachedPrefix(
+            tuple((c.keys[:1, :, :length].clone(), c.values[:1, :, :length].clone()) for c in self.kv_layers)
         )
 
-    def cut(self, length: int) -> None:
+    def truncate(self, length: int) -> None:
         """Forget every token from `length` on."""
-        for layer in self.each:
+        for layer in self.kv_layers:
             layer.length = min(layer.length, length)
 
     @torch.inference_mode()
-    def leave(self, moves: Sequence[tuple[int, int]], rows: int) -> None:
+    def drop_rows(self, moves: Sequence[tuple[int, int]], rows: int) -> None:
         """Shrink to the first `rows` rows; before that, `moves` copies rows (from, to) over those that leave."""
-        for layer in self.each:
+        for layer in self.kv_layers:
             for source, target in moves:
                 layer.keys[target, :, : layer.length] = layer.keys[source, :, : layer.length]
                 layer.values[target, :, : layer.length] = layer.values[source, :, : layer.length]
             layer.rows = rows
 
 
-def plain_layers(config: Any) -> int:
-    """Return how many layers' keys and values a model caches; 0 where one keeps less, or else, than all of them."""
+def cacheable_layers(config: Any) -> int:
+    """Return how many layers' keys and values a model caches; 0 where one caches fewer, or else, than all of them.
+
+    A sliding window forgets keys, a state space model has none: their caches cannot be replaced by this one.
+    """
     layers = DynamicCache(config=config).layers
     return len(layers) if all(type(layer) is DynamicLayer for layer in layers) else 0

@@ -12,7 +12,7 @@ from runners import attach, checkpoint, choices, randomness, schedule
 from runners.chat import Encoded
 from runners.checkpoint import Progress
 from runners.loop import Loop
-from runners.loss import again, choose
+from runners.loss import choose, restore
 from runners.models import Model
 from runners.optimizer import Optimizer
 from runners.tuning import TrainConfig
@@ -40,9 +40,10 @@ def start(
     net = attach.attach(base, config, chosen.checkpointing.on, chosen.dtype)
     passes = schedule.plan([len(row.ids) for row in rows], config.batch_tokens, config.epochs, config.seed)
     if begun:
-        loss = again(net, chosen.path, chosen.reason)
+        loss = restore(net, chosen.path, chosen.reason)
     else:
-        loss = choose(net, rows, sum(len(rows[i].ids) for one in passes for step in one for i in step))
+        tokens = sum(len(rows[i].ids) for one in passes for step in one for i in step)
+        loss = choose(net, rows, tokens, config.kernels)
         chosen.path, chosen.reason = loss.path, loss.reason
         chosen.write(work)
     optimizer = Optimizer(

@@ -18,6 +18,7 @@ from runners.prompting import training_row
 from runners.retrieval import index_settings
 from runners.rundir import INDEX, TRIAL, read_lines
 from runners.trial import ANSWERS, keep_current, run_arm
+from runners.tuning import KERNELS
 
 
 def inputs(bench: RunContext, step: Step) -> dict[str, Any]:
@@ -30,6 +31,8 @@ def inputs(bench: RunContext, step: Step) -> dict[str, Any]:
             "embedder": bench.embedder_model and bench.embedder_model.fingerprint,
             "signals": list(NAMES),
         }  # fmt: skip
+    if plan.kernels != KERNELS[0]:  # steps from before there was a choice stay finished
+        made_from["kernels"] = plan.kernels
     base = bench.base_of(step) if isinstance(step, EvaluateStep) else bench.base
     made_from |= {"base": identity(base), "prompts": plan.prompts.model_dump(mode="json")}
     if isinstance(step, TrainStep):
@@ -104,7 +107,7 @@ def train_arm(bench: RunContext, step: TrainStep) -> dict[str, Any]:
         start = bench.run.adapter(step.start_from, seed) if step.start_from else None
         if start is not None and not start.exists() and step.start_from:
             start = bench.run.adapter(step.start_from, bench.plan.train_step(step.start_from).seeds[0])
-        config = step.config(seed, start)
+        config = step.config(seed, start).replace(kernels=bench.plan.kernels)
         bench.tell({"event": "train.plan", "arm": step.arm, "method": step.method, "reasons": step.reasons})
         out = bench.run.adapter(step.arm, seed)
         made = out.exists()  # by a start that was cut off right after: then no peak is seen here

@@ -26,7 +26,7 @@ from runners.models import Model  # noqa: E402
 from runners.publish import facts, finished, publish  # noqa: E402
 from runners.start import clear, refuse_unfinished, start  # noqa: E402
 from runners.tokencache import Tokens  # noqa: E402
-from runners.tuning import Origin, TrainConfig, TrainResult  # noqa: E402
+from runners.tuning import KERNELS, Origin, TrainConfig, TrainResult  # noqa: E402
 
 __all__ = ["Origin", "TrainConfig", "TrainResult", "fit"]
 
@@ -101,7 +101,8 @@ def _started(loop: Loop, report: preflight.Preflight) -> dict[str, Any]:
     event = {"event": "train.start", "method": loop.config.method, "rows": report.used}
     event |= {"tokens": sum(loop.step_tokens), "steps": len(loop.steps), "from_step": loop.progress.step}
     event |= {"trainable": loop.trainable, "path": loop.loss.path, "reason": loop.loss.reason}
-    event |= {"compiling": loop.loss.compiling, "checkpointing": loop.choices.checkpointing.reason}
+    event |= {"kernels": loop.config.kernels, "compiling": loop.loss.compiling}
+    event |= {"checkpointing": loop.choices.checkpointing.reason}
     event |= {"optimizer": loop.optimizer.note or loop.config.optimizer}
     return event | {"warnings": list(report.warnings)}
 
@@ -127,6 +128,8 @@ def _identity(
     2 and 2.0 had different identities; where one of those is ``recorded`` for the same settings, it is returned.
     """
     settings = config.model_dump(mode="json") | {"init_adapter": None, "checkpoint_steps": 0}
+    if config.kernels == KERNELS[0]:
+        del settings["kernels"]  # runs from before there was a choice keep their identity
     begun = check_manifest(config.init_adapter, "adapter", (CARD,))["files"] if config.init_adapter else None
     rest = [begun, model.fingerprint, data, [[row.ids, row.learnt] for row in valid]]
     identity = _hash([settings, *rest])

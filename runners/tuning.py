@@ -30,6 +30,9 @@ TUNING_METHODS: tuple[TuningMethod, ...] = get_args(TuningMethod)
 """The ways of tuning, from light to heavy weights to make and keep."""
 VARIANTS: tuple[Variant, ...] = get_args(Variant)
 OPTIMIZERS: tuple[OptimizerName, ...] = get_args(OptimizerName)
+Kernels = Literal["auto", "plain"]
+KERNELS: tuple[Kernels, ...] = get_args(Kernels)
+"""The training and decoding paths: the fastest that is proven equal, or the plain reference."""
 ALL_LINEAR: Literal["all-linear"] = "all-linear"
 
 
@@ -138,6 +141,12 @@ class TrainConfig(TrainSettings):
         ge=1,
         le=10**9,
         description="Padded tokens of one forward pass; a larger step is split, with the same result.",
+    )
+
+    kernels: Kernels = Field(
+        "auto",
+        description="auto takes the fastest path that gives the plain one's loss; plain is the reference: padded rows, "
+        "the layers of transformers and PEFT, torch's cross-entropy.",
     )
 
     @model_validator(mode="wrap")

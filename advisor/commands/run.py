@@ -22,6 +22,10 @@ def command(
     seeds: int | None = typer.Option(
         None, min=1, max=20, help="Training runs for each tuned arm; the plan says how many by default."
     ),
+    kernels: str | None = typer.Option(
+        None,
+        help="plain trains and answers with transformers and PEFT alone; auto with our kernels. Default: the plan's.",
+    ),
     only: str | None = typer.Option(None, help="One step: index, train:ARM or evaluate:ARM."),
     dry_run: bool = typer.Option(
         False, "--dry-run", help="Check everything, measure a little of each step, run nothing."
@@ -37,4 +41,4 @@ def command(
     """
     from advisor.execute import execute
 
-    execute(plan, out, resume, overwrite, quick, only, dry_run, as_json, stale_test, seeds)
+    execute(plan, out, resume, overwrite, quick, only, dry_run, as_json, stale_test, seeds, kernels)

@@ -93,6 +93,7 @@ Variant = Annotated[str | None, _setting(ADAPTER)]
 Targets = Annotated[str | None, _setting(ADAPTER)]
 LoraPlus = Annotated[float | None, _setting(ADAPTER)]
 MicroTokens = Annotated[int | None, _setting(MEMORY)]
+Kernels = Annotated[str | None, _setting(MEMORY)]
 Checkpointing = Annotated[bool | None, _setting(MEMORY, "--checkpointing/--no-checkpointing")]
 Check = Annotated[bool, _flag(RUN, "Check data and machine, and stop before the first step.", "--check")]
 Show = Annotated[int, _flag(RUN, "Show so many rows as the model sees them, the learnt part marked.")]
@@ -114,8 +115,9 @@ def command(
     optimizer: Optimizer = None, neftune: Neftune = None, eval_steps: EvalSteps = None, patience: Patience = None,
     seed: Seed = None, rank: Rank = None, alpha: Alpha = None, dropout: Dropout = None, variant: Variant = None,
     targets: Targets = None, lora_plus: LoraPlus = None, micro_tokens: MicroTokens = None,
-    checkpointing: Checkpointing = None, check: Check = False, show: Show = 0, accept: Accept = None,
-    checkpoint_steps: CheckpointSteps = None, resume: Resume = False, overwrite: Overwrite = False, as_json: Json = False,
+    checkpointing: Checkpointing = None, kernels: Kernels = None, check: Check = False, show: Show = 0,
+    accept: Accept = None, checkpoint_steps: CheckpointSteps = None, resume: Resume = False,
+    overwrite: Overwrite = False, as_json: Json = False,
 ) -> None:  # fmt: skip
     """Tune a model on examples: lora, qlora (4-bit, on CPU too) or full. What is not given is chosen, with reasons.
 
@@ -129,7 +131,7 @@ def command(
         "batch_tokens": batch_tokens, "optimizer": optimizer, "neftune": neftune, "eval_steps": eval_steps,
         "patience": patience, "rank": rank, "alpha": alpha, "dropout": dropout, "variant": variant, "targets": targets,
         "lora_plus": lora_plus, "micro_tokens": micro_tokens, "max_tokens": max_tokens, "turns": turns,
-        "init_adapter": init_adapter, "checkpoint_steps": checkpoint_steps,
+        "init_adapter": init_adapter, "checkpoint_steps": checkpoint_steps, "kernels": kernels,
         "checkpointing": None if checkpointing is None else "on" if checkpointing else "off",
     }  # fmt: skip
     data = (

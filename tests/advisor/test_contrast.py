@@ -170,3 +170,11 @@ def test_seeds_that_could_not_count_are_refused(make_run: Make, quick: bool, sai
     run = make_run("first", ["prompting", "rag"], words(1, 2))
     with pytest.raises(UsageProblem, match=said):
         execute(run, None, False, False, quick, None, False, False, seeds=2)
+
+
+@pytest.mark.parametrize(("kernels", "said"), [("plain", "keeps the kernels"), ("fast", "auto, plain")])
+def test_kernels_that_could_not_count_are_refused(make_run: Make, kernels: str, said: str) -> None:
+    run = make_run("first", ["prompting", "rag"], words(1, 2))
+    with pytest.raises(UsageProblem) as refused:
+        execute(run, None, False, False, False, None, False, False, kernels=kernels)
+    assert said in f"{refused.value.message}; {refused.value.hint}"

@@ -13,7 +13,7 @@ from runners import attach
 from runners.batch import collate
 from runners.chat import Chat, Encoded
 from runners.data import Example
-from runners.loss import Loss
+from runners.loss import restore
 from runners.models import Model
 from runners.tuning import TrainConfig
 
@@ -70,14 +70,14 @@ def losses(net: nn.Module, path: str, rows: list[Encoded]) -> list[Tensor]:
     """Return the learnt tokens' losses of each row, computed together."""
     causal = net.get_base_model()  # type: ignore[operator]
     batch = collate(rows, path == "fast")
-    hidden = Loss(net, causal, path).hidden(batch)[batch.keep]
+    hidden = restore(net, path).hidden(batch)[batch.keep]
     each = F.cross_entropy(causal.get_output_embeddings()(hidden), batch.targets, reduction="none")
     return list(each.split([len(row.learnt) for row in rows]))
 
 
 def gradients(net: nn.Module, path: str, rows: list[Encoded]) -> tuple[float, dict[str, Tensor]]:
     net.zero_grad()
-    loss = Loss(net, net.get_base_model(), path)(rows)  # type: ignore[operator]
+    loss = restore(net, path)(rows)
     loss.backward()
     return float(loss.detach()), {
         n: p.grad.clone() for n, p in attach.trained(net).items() if p.grad is not None

@@ -10,7 +10,7 @@ import torch
 from runners import attach, compiling
 from runners.chat import Chat
 from runners.data import Example
-from runners.loss import Loss, again, choose
+from runners.loss import Loss, choose, restore
 from runners.models import Model
 from runners.tuning import TrainConfig
 
@@ -23,7 +23,7 @@ def test_never_on_a_cpu_and_the_reason_is_kept(tiny: Model, examples: Sequence[E
     rows = [Chat(tiny.folder).example(e) for e in examples[:4]]
     chosen = choose(net, rows, tokens=10**12)
     assert chosen.choice() == {"path": "fast", "reason": "", "compiling": compiling.ON_CPU}
-    assert float(again(net, "fast", "")(rows).detach()) == float(chosen(rows).detach())
+    assert float(restore(net, "fast", "")(rows).detach()) == float(chosen(rows).detach())
 
 
 def test_only_where_a_run_is_long_enough() -> None:
@@ -61,5 +61,5 @@ def test_a_long_run_on_a_gpu_is_compiled_and_goes_on_so(tiny: Model, examples: S
     rows = [Chat(tiny.folder).example(e) for e in examples[:5]]
     chosen = choose(net, rows, tokens=10**12)
     assert chosen.path == "compiled", chosen.compiling
-    resumed = again(net, chosen.path, chosen.reason)
+    resumed = restore(net, chosen.path, chosen.reason)
     assert float(resumed(rows).detach()) == pytest.approx(float(chosen(rows).detach()), rel=1e-3)

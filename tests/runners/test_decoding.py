@@ -1,4 +1,4 @@
-"""The parts of decoding that need no model: pieces of text, guesses, prefixes, the slab."""
+"""The parts of decoding that need no model: pieces of text, guesses, prefixes, the cache."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runners.lookup import GUESSES, Lookup
+from runners.lookup import MAX_GUESSES, PromptLookup
 from runners.pieces import Pieces
-from runners.prefix import LEAST, Prefixes, agree, common
-from runners.slab import Slab
+from runners.prefix import MIN_SHARED, PrefixCache, common_prefix, shared_length
+from runners.slab import StaticKVCache
 
 
 def as_bytes(tokens: list[int]) -> str:
@@ -48,26 +48,26 @@ def test_a_character_cut_off_at_the_end_is_shown_as_such() -> None:
 
 
 def test_guesses_are_what_followed_the_same_tokens_last_time() -> None:
-    lookup = Lookup([1, 2, 3, 4, 5, 6, 7, 8, 9, 10])
+    lookup = PromptLookup([1, 2, 3, 4, 5, 6, 7, 8, 9, 10])
     assert lookup.guess() == []
     lookup.extend([2, 3])
-    assert lookup.guess() == [4, 5, 6, 7, 8, 9][:GUESSES]
+    assert lookup.guess() == [4, 5, 6, 7, 8, 9][:MAX_GUESSES]
     assert lookup.guess(2) == [4, 5]
     assert lookup.guess(0) == []
     lookup.extend([9])
     assert lookup.guess() == []
-    assert Lookup([7]).guess() == []
-    assert Lookup([3, 3, 3]).guess(1) == [3]
+    assert PromptLookup([7]).guess() == []
+    assert PromptLookup([3, 3, 3]).guess(1) == [3]
 
 
 @given(st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=6), min_size=1, max_size=4))
 def test_what_rows_share_leaves_each_its_last_token(rows: list[list[int]]) -> None:
-    shared = common(rows)
+    shared = common_prefix(rows)
     assert all(row[:shared] == rows[0][:shared] and shared < len(row) for row in rows)
     if all(len(row) > shared + 1 for row in rows):
         assert len({row[shared] for row in rows}) > 1 or len(rows) == 1
-    assert common([]) == 0
-    assert agree([1, 2], [1, 2, 3]) == 2
+    assert common_prefix([]) == 0
+    assert shared_length([1, 2], [1, 2, 3]) == 2
 
 
 @dataclass(frozen=True)
@@ -78,41 +78,41 @@ class Block:
 
 
 def test_prefixes_are_found_by_owner_and_tokens_and_the_oldest_go_first() -> None:
-    kept: Prefixes[Block] = Prefixes(room=100)
-    ids = list(range(LEAST + 10))
-    kept.keep("base", ids, Block(40))
-    assert kept.exactly("base", ids) == Block(40)
-    assert kept.exactly("tuned", ids) is None
-    assert kept.longest("tuned", ids) is None
-    assert kept.longest("base", [*ids[:LEAST], 99, 98]) == (LEAST, Block(40))
-    assert kept.longest("base", [*ids[: LEAST - 1], 99, 98]) is None
-    assert kept.longest("base", ids) == (len(ids) - 1, Block(40))
-    kept.keep("base", [1], Block(50))
-    kept.exactly("base", ids)
-    kept.keep("base", [2], Block(30))
-    assert [kept.exactly("base", [1]), kept.nbytes, len(kept)] == [None, 70, 2]
-    kept.keep("base", [3], Block(101))
+    kept: PrefixCache[Block] = PrefixCache(max_bytes=100)
+    ids = list(range(MIN_SHARED + 10))
+    kept.put("base", ids, Block(40))
+    assert kept.get("base", ids) == Block(40)
+    assert kept.get("tuned", ids) is None
+    assert kept.longest_match("tuned", ids) is None
+    assert kept.longest_match("base", [*ids[:MIN_SHARED], 99, 98]) == (MIN_SHARED, Block(40))
+    assert kept.longest_match("base", [*ids[: MIN_SHARED - 1], 99, 98]) is None
+    assert kept.longest_match("base", ids) == (len(ids) - 1, Block(40))
+    kept.put("base", [1], Block(50))
+    kept.get("base", ids)
+    kept.put("base", [2], Block(30))
+    assert [kept.get("base", [1]), kept.nbytes, len(kept)] == [None, 70, 2]
+    kept.put("base", [3], Block(101))
     assert len(kept) == 2
 
 
 @torch.inference_mode()
-def test_a_slab_keeps_loads_cuts_and_lets_rows_leave() -> None:
+def test_static_kv_cache_copies_loads_truncates_and_drops_rows() -> None:
     torch.manual_seed(0)
     keys, values = torch.randn(1, 2, 5, 4), torch.randn(1, 2, 5, 4)
-    one = Slab(1, 1, 8)
+    one = StaticKVCache(1, 1, 8)
     one.update(keys, values, 0)
-    kept = one.keep(4)
-    one.each[0].keys.zero_()
-    slab = Slab(1, 3, 8)
-    slab.load(kept, 3)
-    assert slab.length == 3
-    assert all(torch.equal(slab.each[0].keys[row, :, :3], keys[0, :, :3]) for row in range(3))
+    kept = one.copy_prefix(4)
+    one.kv_layers[0].keys.zero_()
+    cache = StaticKVCache(1, 3, 8)
+    cache.load_prefix(kept, 3)
+    assert cache.length == 3
+    assert all(torch.equal(cache.kv_layers[0].keys[row, :, :3], keys[0, :, :3]) for row in range(3))
     new = torch.randn(3, 2, 2, 4)
-    slab.update(new, new, 0)
-    slab.cut(4)
-    assert slab.length == 4
-    slab.leave([(2, 0)], 2)
-    after, _ = slab.update(new[:2, :, :1], new[:2, :, :1], 0)
+    cache.update(new, new, 0)
+    cache.truncate(4)
+    assert cache.length == 4
+    cache.drop_rows([(2, 0)], 2)
+    after, _ = cache.update(new[:2, :, :1], new[:2, :, :1], 0)
     assert after.shape == (2, 2, 5, 4)
     assert torch.equal(after[:, :, 3], new[[2, 1], :, 0])
     assert kept.nbytes == 2 * keys[:, :, :4].nelement() * 4

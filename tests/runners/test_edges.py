@@ -77,7 +77,7 @@ def test_an_empty_question_is_answered_and_an_empty_prompt_refused(
 
 def test_memory_does_not_grow_with_the_questions(tiny: Model, examples: tuple[Example, ...]) -> None:
     generator = LocalGenerator(tiny, dtype="float32")
-    generator.prefixes.room = 300_000
+    generator.prefixes.max_bytes = 300_000
 
     def ask(first: int, count: int) -> int:
         for n in range(first, first + count):
@@ -86,7 +86,7 @@ def test_memory_does_not_grow_with_the_questions(tiny: Model, examples: tuple[Ex
             if n % 10 == 0:
                 generator.generate([*chats(examples, 3), question], 6)
         gc.collect()
-        assert 0 < generator.prefixes.nbytes <= generator.prefixes.room
+        assert 0 < generator.prefixes.nbytes <= generator.prefixes.max_bytes
         held = [o for o in gc.get_objects() if isinstance(o, torch.Tensor)]
         return sum(t.nbytes for t in held) - generator.prefixes.nbytes
 

@@ -13,15 +13,15 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 from transformers.models.llama.modeling_llama import LlamaRMSNorm, apply_rotary_pos_emb
 
 from runners import attach, footprint, lowrank, models, weights
-from runners.attention import Move, Turn
+from runners.attention import GatherRows, RotaryPositions
 from runners.batch import collate
 from runners.chat import Chat
 from runners.data import Example
 from runners.fingerprint import read_json
 from runners.footprint import Setup
-from runners.fused import Norm, fast, layers, written_out
-from runners.loss import Loss, choose
-from runners.lowrank import AddLowRank
+from runners.fused import RMSNorm, select
+from runners.loss import choose, restore
+from runners.lowrank import AddLora
 from runners.models import Model
 from runners.shape import read_shape
 from runners.tuning import TrainConfig
@@ -37,7 +37,7 @@ def test_norm_is_llamas(dtype: torch.dtype, weight: torch.dtype) -> None:
     nn.init.uniform_(module.weight, 0.5, 1.5)
     x, slope = torch.randn(2, 7, 48).to(dtype), torch.randn(2, 7, 48).to(weight)
     theirs, ours = x.clone().requires_grad_(), x.clone().requires_grad_()
-    wanted, found = module(theirs), Norm.apply(ours, module.weight, 1e-6)
+    wanted, found = module(theirs), RMSNorm.apply(ours, module.weight, 1e-6)
     assert torch.equal(wanted, found)
     by_weight = torch.autograd.grad(wanted, (theirs, module.weight), slope)
     again = torch.autograd.grad(found, (ours, module.weight), slope)
@@ -53,7 +53,7 @@ def test_low_rank_adds_in_place_and_has_its_gradients() -> None:
     weight = torch.randn(5, 6, requires_grad=True)
     leaves = (x, weight, a.requires_grad_(), b.requires_grad_())
     wanted = x @ weight.t() + 0.5 * (x @ a.t() @ b.t())
-    found = AddLowRank.apply(x @ weight.t(), x, a, b, 0.5)
+    found = AddLora.apply(x @ weight.t(), x, a, b, 0.5)
     torch.testing.assert_close(found, wanted)
     slope = torch.randn(9, 5)
     for ours, theirs in zip(
@@ -72,10 +72,10 @@ def test_layers_of_one_input_are_together_what_each_is_alone(tiny: Model, traine
             nn.init.normal_(p)
     own: Any = net.get_base_model().model.layers[0].self_attn  # type: ignore[operator]
     apart = [own.q_proj, own.k_proj, own.v_proj]
-    assert all(map(lowrank.plain, apart))
+    assert all(map(lowrank.is_supported, apart))
     x = torch.randn(7, apart[0].in_features, requires_grad=trained)
     leaves = [p for layer in apart for p in layer.parameters() if p.requires_grad] + [x] * trained
-    wanted, found = [layer(x) for layer in apart], lowrank.together(apart, x)
+    wanted, found = [layer(x) for layer in apart], lowrank.lora_linears(apart, x)
     slopes = [torch.randn_like(y) for y in wanted]
     for a, b in zip(found, wanted, strict=True):
         torch.testing.assert_close(a, b)
@@ -93,7 +93,7 @@ def test_dropout_falls_on_each_layer_apart(tiny: Model) -> None:
     for layer in both:
         nn.init.ones_(layer.lora_B["default"].weight)
     x = torch.ones(64, own.gate_proj.in_features)
-    gate, up = (y - layer.base_layer(x) for layer, y in zip(both, lowrank.together(both, x), strict=True))
+    gate, up = (y - layer.base_layer(x) for layer, y in zip(both, lowrank.lora_linears(both, x), strict=True))
     assert len({round(float(v), 4) for v in gate[:, 0].detach()}) > 8
     assert not torch.allclose(gate[:, 0], up[:, 0])
 
@@ -105,7 +105,7 @@ def test_positions_turn_as_llamas() -> None:
     x = torch.randn(7, 3, 8, requires_grad=True)
     wanted, _ = apply_rotary_pos_emb(x.transpose(0, 1)[None], x.transpose(0, 1)[None], cos, sin)
     wanted = wanted[0].transpose(0, 1)
-    found = Turn.apply(x, *(t[0, :, None, :4] for t in (cos, sin)))
+    found = RotaryPositions.apply(x, *(t[0, :, None, :4] for t in (cos, sin)))
     torch.testing.assert_close(found, wanted)
     slope = torch.randn(7, 3, 8)
     (a,), (b,) = (torch.autograd.grad(y, x, slope) for y in (found, wanted))
@@ -115,9 +115,9 @@ def test_positions_turn_as_llamas() -> None:
 def test_rows_move_into_a_padded_table_and_back() -> None:
     x = torch.arange(5.0)[:, None].requires_grad_()
     place, taken = torch.tensor([0, 1, 2, 3, 4, 4]), torch.tensor([0, 1, 2, 3, 4])
-    table = Move.apply(x, place, taken, True)
+    table = GatherRows.apply(x, place, taken, True)
     assert table.flatten().tolist() == [0, 1, 2, 3, 4, 4]
-    out = Move.apply(table, taken, place, False)
+    out = GatherRows.apply(table, taken, place, False)
     assert torch.equal(out, x)
     (grad,) = torch.autograd.grad(out, x, torch.ones_like(out) * 2)
     assert grad.flatten().tolist() == [2.0] * 5
@@ -138,7 +138,7 @@ def test_layers_with_a_bias_are_fast_too(tiny: Model, examples: Sequence[Example
     found = []
     for path in ("plain", "fast"):
         net.zero_grad()
-        Loss(net, net.get_base_model(), path)(rows).backward()  # type: ignore[operator]
+        restore(net, path)(rows).backward()
         found.append({name: p.grad.clone() for name, p in attach.trained(net).items() if p.grad is not None})
     for name, grad in found[0].items():
         torch.testing.assert_close(found[1][name], grad, rtol=1e-3, atol=1e-5)
@@ -153,7 +153,9 @@ def test_a_norm_that_computes_something_else_stays(tiny: Model) -> None:
 
     net = weights.load_base(tiny, "float32")
     net.model.norm = ShiftedRMSNorm(32)
-    with fast(layers(net), net):
+    kernels, _ = select(net, net, 0)
+    assert kernels is not None
+    with kernels.active():
         assert "forward" in vars(net.model.layers[0].input_layernorm)
         assert "forward" not in vars(net.model.norm)
     assert not any("forward" in vars(module) for module in net.modules())
@@ -169,7 +171,7 @@ def test_the_estimate_counts_what_the_passes_save(
     rows = [Chat(tiny.folder).example(row) for row in examples[:8]]
     loss = choose(net, rows)
     assert loss.path == "fast"
-    assert written_out(net)
+    assert loss.fuses_blocks
     batch = collate(rows, packed=True)
     ours = {p.untyped_storage().data_ptr() for p in net.parameters()}
     kept: dict[int, int] = {}
@@ -192,7 +194,14 @@ def test_the_estimate_counts_what_the_passes_save(
     assert sum(kept.values()) == pytest.approx(counted, rel=0.15)
 
 
+def fuses_blocks(net: Any) -> bool:
+    """Whether the kernels of a model cover every block."""
+    kernels, _ = select(net, getattr(net, "get_base_model", lambda: net)(), 0)
+    assert kernels is not None
+    return kernels.covers_blocks
+
+
 def test_dropout_and_other_layers_are_not_counted_as_written_out(tiny: Model) -> None:
-    assert not written_out(attach.attach(tiny, TrainConfig(rank=4, alpha=8, dropout=0.1)))
-    assert not written_out(attach.attach(tiny, TrainConfig(rank=4, alpha=8, targets=("q_proj",))))
-    assert not written_out(attach.attach(tiny, TrainConfig(method="full")))
+    assert not fuses_blocks(attach.attach(tiny, TrainConfig(rank=4, alpha=8, dropout=0.1)))
+    assert not fuses_blocks(attach.attach(tiny, TrainConfig(rank=4, alpha=8, targets=("q_proj",))))
+    assert not fuses_blocks(attach.attach(tiny, TrainConfig(method="full")))

@@ -27,11 +27,11 @@ from rag.errors import BadInput
 from runners import models
 from runners.completion import GREEDY, Completion, Sampling
 from runners.data import Example
-from runners.decode import READ
+from runners.decode import PREFILL_MULTIPLE
 from runners.generate import LocalGenerator, batches
 from runners.models import Model
-from runners.sampling import Picker
-from runners.slab import Slab
+from runners.sampling import TokenSampler
+from runners.slab import StaticKVCache
 
 
 @pytest.mark.parametrize("lengths", [[], [7], [900, 3, 3, 850, 40, 41], [1] * 100, [13_000, 5, 13_000]])
@@ -158,14 +158,14 @@ def test_what_fills_up_a_reading_leaves_no_trace(
     decoder = generator.decoder
     assert decoder is not None
     ids = generator._tokens(chats(examples, 1)[0])
-    assert len(ids) % READ
+    assert len(ids) % PREFILL_MULTIPLE
     whole = decoder.model(input_ids=torch.tensor([ids]), use_cache=False).logits[:, -1]
-    for first in (0, 3, READ, len(ids) - 1):
-        slab = Slab(decoder.layers, 1, len(ids) + room)
+    for first in (0, 3, PREFILL_MULTIPLE, len(ids) - 1):
+        cache = StaticKVCache(decoder.layers, 1, len(ids) + room)
         if first:
-            decoder.read_one(ids[:first], slab)
-        torch.testing.assert_close(decoder.read_one(ids[first:], slab), whole, rtol=1e-4, atol=1e-5)
-        assert slab.length == len(ids)
+            decoder.prefill_one(ids[:first], cache)
+        torch.testing.assert_close(decoder.prefill_one(ids[first:], cache), whole, rtol=1e-4, atol=1e-5)
+        assert cache.length == len(ids)
 
 
 @pytest.mark.parametrize("kind", ["tuned", "loud"])
@@ -178,7 +178,9 @@ def test_guesses_change_no_token(
     assert decoder is not None
     for chat, expected in zip(chats(examples, 4), by_hand(chosen, chats(examples, 4), 24), strict=True):
         prompt = chosen._tokens(chat)
-        made = decoder.one(prompt, 24, Picker(), Slab(decoder.layers, 1, len(prompt) + 24), guesses)
+        made = decoder.decode_one(
+            prompt, 24, TokenSampler(), StaticKVCache(decoder.layers, 1, len(prompt) + 24), guesses
+        )
         assert list(takewhile(lambda token: token not in chosen.ends, made)) == expected
 
 
@@ -191,7 +193,7 @@ def test_a_stream_reads_again_only_what_is_new(
     known = next(iter(fresh.prefixes._entries))[1]
     assert len(known) == first.prompt_tokens + 7
     longer = [*chat, {"role": "assistant", "content": first.text}, {"role": "user", "content": "And then?"}]
-    found = fresh.prefixes.longest(fresh._weights.owner, fresh._tokens(longer))
+    found = fresh.prefixes.longest_match(fresh._weights.owner, fresh._tokens(longer))
     assert found is not None
     assert found[0] >= first.prompt_tokens
     assert (
@@ -243,7 +245,7 @@ def test_sampling_that_cannot_be_is_refused(wrong: dict[str, Any]) -> None:
 def test_other_architectures_are_decoded_by_transformers_steps_or_loop(
     tiny: Model, examples: tuple[Example, ...], window: int | None, tmp_path: Path
 ) -> None:
-    """A GPT-NeoX has no lean step; a window that forgets tokens has no slab either."""
+    """A GPT-NeoX has no fused step; a window that forgets tokens has no static cache either."""
     shared = {"vocab_size": 400, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
               "num_attention_heads": 4, "eos_token_id": 2, "pad_token_id": 0, "bos_token_id": 1,
               "initializer_range": 0.4}  # fmt: skip
@@ -266,7 +268,7 @@ def test_other_architectures_are_decoded_by_transformers_steps_or_loop(
     assert len(set(expected)) > 1
 
 
-def test_a_qwen_with_biases_has_the_lean_step(
+def test_a_qwen_with_biases_has_the_fused_step(
     tiny: Model, examples: tuple[Example, ...], tmp_path: Path
 ) -> None:
     folder = tmp_path / "model"
@@ -283,7 +285,7 @@ def test_a_qwen_with_biases_has_the_lean_step(
     made.save_pretrained(folder)
     generator = LocalGenerator(models.resolve(str(folder)), None, "float32")
     assert generator.decoder is not None
-    assert generator.decoder.lean is not None
+    assert generator.decoder.fused_step is not None
     asked = chats(examples, 5)
     expected = [generator._decode(row).strip() for row in by_hand(generator, asked, 12)]
     assert [c.text for c in generator.generate(asked, 12)] == expected

@@ -140,8 +140,8 @@ def test_when_memory_runs_out_the_step_keeps_its_rows(make: Make, error: Excepti
 
 
 def test_the_sizes_of_a_step_come_back_when_it_is_taken_again() -> None:
-    sizes = micro.Micro([(0, 2048), (7, 500), (9, 200)])
-    assert [sizes.most(step) for step in (0, 6, 7, 8, 9, 50)] == [2048, 2048, 500, 500, 200, 200]
+    sizes = micro.MicroBatchSize([(0, 2048), (7, 500), (9, 200)])
+    assert [sizes.tokens_at(step) for step in (0, 6, 7, 8, 9, 50)] == [2048, 2048, 500, 500, 200, 200]
 
 
 def test_one_row_that_does_not_fit_stops_and_offers_a_shorter_length(make: Make) -> None:
@@ -171,7 +171,7 @@ def test_memory_that_runs_out_later_leaves_a_checkpoint(make: Make) -> None:
 
 
 def test_six_halvings_are_the_most() -> None:
-    sizes = micro.Micro([(0, 4096)])
+    sizes = micro.MicroBatchSize([(0, 4096)])
     for number in range(micro.HALVINGS):
         sizes._halve(4096 >> number, 2, number, "full")
     with pytest.raises(CannotRun, match="after 6 smaller tries"):

@@ -10,11 +10,11 @@ import torch.nn.functional as F
 from torch import nn
 
 from runners import attach, attention, schedule
-from runners.batch import MAX_SHARED, collate, shared
+from runners.batch import MAX_SHARED, collate, shared_prefix
 from runners.chat import Chat, Encoded
 from runners.data import Example
-from runners.loss import HeadLoss, Loss, block_rows, choose, evaluating
-from runners.micro import Micro
+from runners.loss import LinearCrossEntropy, block_rows, choose, evaluating, restore
+from runners.micro import MicroBatchSize
 from runners.models import Model
 from runners.tuning import TrainConfig
 from runners.weights import load_base
@@ -39,9 +39,8 @@ def net(tiny: Model) -> nn.Module:
 
 def gradients(net: nn.Module, path: str, rows: list[Encoded]) -> tuple[float, dict[str, torch.Tensor]]:
     """Return the loss one way, and the gradient of everything trained."""
-    causal = net.get_base_model() if hasattr(net, "get_base_model") else net
     net.zero_grad()
-    loss = Loss(net, causal, path)(rows)
+    loss = restore(net, path)(rows)
     loss.backward()
     return float(loss.detach()), {name: p.grad.clone() for name, p in attach.trained(net).items()}
 
@@ -84,17 +83,17 @@ def test_long_rows_that_are_mostly_one_beginning_share_it_and_agree(
 
 def test_a_pass_counts_the_shared_beginning_once(rows: list[Encoded]) -> None:
     longest = max(len(row.ids) for row in rows)
-    begin = shared(rows)
+    begin = shared_prefix(rows)
     most = begin + len(rows) * (longest - begin)
     assert len(rows) * longest > most
-    for count, sharing in ((1, shared), (2, lambda _: 0)):
+    for count, sharing in ((1, shared_prefix), (2, lambda _: 0)):
         seen: list[int] = []
 
         def part(micro: list[Encoded], seen: list[int] = seen) -> float:
             seen.append(len(micro))
             return 0.0
 
-        Micro([(0, most)], sharing).total(rows, 0, part, lambda _: None)
+        MicroBatchSize([(0, most)], sharing).total(rows, 0, part, lambda _: None)
         assert (len(seen), sum(seen)) == (count, len(rows))
 
 
@@ -138,7 +137,7 @@ def test_head_loss_over_several_blocks() -> None:
     targets = torch.randint(0, vocabulary, (n,))
     expected = F.cross_entropy(hidden @ head.t(), targets, reduction="sum")
     wanted = torch.autograd.grad(expected * 0.5, (hidden, head))
-    loss = HeadLoss.apply(hidden, head, targets)
+    loss = LinearCrossEntropy.apply(hidden, head, targets)
     found = torch.autograd.grad(loss * 0.5, (hidden, head))
     assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
     for a, b in zip(found, wanted, strict=True):

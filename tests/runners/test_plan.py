@@ -170,3 +170,13 @@ def test_a_plan_with_the_retired_house_style_key_keeps_its_digest(tmp_path: Path
     assert again.model_copy(update={"data": parsed.data}).digest() == parsed.digest()
     assert bool(parsed.ignored) is bool(value)
     assert differences(parsed, parse_plan(plan)) == []
+
+
+def test_a_plan_with_default_kernels_keeps_the_digest_it_had_without_the_key() -> None:
+    plan, plain = parse_plan(body()), parse_plan(body(kernels="plain"))
+    assert plan.digest() == "5cbde419ad2f45c6faad882f028adb4e3440da53bf93a7c9b8e3e90c59ad022b"
+    assert parse_plan(body(kernels="auto")).digest() == plan.digest() != plain.digest()
+    assert [key for key, _, _ in differences(plan, plain)] == ["kernels"]
+    assert parse_plan(plain.model_dump(mode="json", by_alias=True)) == plain
+    with pytest.raises(BadInput, match="kernels"):
+        parse_plan(body(kernels="fast"))

@@ -11,7 +11,7 @@ from runners.completion import Sampling
 from runners.data import Example
 from runners.generate import LocalGenerator
 from runners.models import Model
-from runners.together import UNREAD, Row, together
+from runners.together import CANCELLED, Row, generate_batch
 
 
 @pytest.fixture(scope="module")
@@ -30,13 +30,13 @@ def prompts(generator: LocalGenerator, examples: tuple[Example, ...]) -> list[li
 def test_a_batch_says_what_each_says_alone(generator: LocalGenerator, prompts: list[list[int]]) -> None:
     heard: list[list[str]] = [[] for _ in prompts]
     rows = [
-        Row(prompt, 4 + 3 * n, hear=heard[n].append, trim=n < 4) for n, prompt in enumerate(prompts)
+        Row(prompt, 4 + 3 * n, on_text=heard[n].append, trim=n < 4) for n, prompt in enumerate(prompts)
     ]  # fmt: skip
     sizes: list[int] = []
-    found = together(generator, rows, sizes.append)
+    found = generate_batch(generator, rows, sizes.append)
     assert sizes == [5]
     for row, completion, pieces in zip(rows, found, heard, strict=True):
-        (alone,) = together(generator, [row])
+        (alone,) = generate_batch(generator, [row])
         assert (completion.text, completion.completion_tokens, completion.finish) == (
             alone.text, alone.completion_tokens, alone.finish,
         )  # fmt: skip
@@ -50,43 +50,43 @@ def test_every_row_draws_and_stops_in_its_own_way(
 ) -> None:
     hows = [Sampling(), Sampling(1.2, 0.9, seed=3), Sampling(1.2, 0.9, seed=4), Sampling(stop=("oses",))]
     rows = [Row(prompts[0], 14, how) for how in hows]
-    found = together(generator, rows)
-    assert [c.text for c in found] == [together(generator, [row])[0].text for row in rows]
+    found = generate_batch(generator, rows)
+    assert [c.text for c in found] == [generate_batch(generator, [row])[0].text for row in rows]
     assert found[1].text != found[2].text
     assert "oses" in found[0].text
     assert found[3].text == found[0].text[: found[0].text.index("oses")].strip()
 
 
 @pytest.mark.parametrize("others", [0, 1, 2])
-def test_what_nobody_wants_any_more_is_not_read(
+def test_a_cancelled_row_is_not_computed(
     generator: LocalGenerator, prompts: list[list[int]], others: int
 ) -> None:
     sizes: list[int] = []
-    rows = [Row(prompts[0], 4, wanted=lambda: False), *(Row(prompts[1], 4) for _ in range(others))]
-    found = together(generator, rows, sizes.append)
-    assert found[0] is UNREAD
+    rows = [Row(prompts[0], 4, is_cancelled=lambda: True), *(Row(prompts[1], 4) for _ in range(others))]
+    found = generate_batch(generator, rows, sizes.append)
+    assert found[0] is CANCELLED
     assert all(completion.text for completion in found[1:])
     assert sizes == ([others] if others else [])
 
 
-def test_a_row_that_nobody_wants_leaves_and_the_others_stay(
+def test_a_row_cancelled_while_decoding_leaves_and_the_others_stay(
     generator: LocalGenerator, prompts: list[list[int]]
 ) -> None:
     heard: list[str] = []
-    gone = Row(prompts[0], 16, hear=heard.append, wanted=lambda: len(heard) < 2)
+    gone = Row(prompts[0], 16, on_text=heard.append, is_cancelled=lambda: len(heard) >= 2)
     kept = Row(prompts[1], 16)
-    left, stayed = together(generator, [gone, kept])
+    left, stayed = generate_batch(generator, [gone, kept])
     assert left.completion_tokens < 6
-    assert stayed.text == together(generator, [kept])[0].text
+    assert stayed.text == generate_batch(generator, [kept])[0].text
     heard.clear()
-    (alone,) = together(generator, [gone])
+    (alone,) = generate_batch(generator, [gone])
     assert alone.completion_tokens < 6
     assert alone.text == left.text == "".join(heard)
 
 
-def test_a_text_that_is_gone_on_with_keeps_its_space(generator: LocalGenerator) -> None:
+def test_a_continued_text_keeps_its_space(generator: LocalGenerator) -> None:
     prompt = generator.prompt("Yes, the lounge", 6)
-    whole, trimmed = together(generator, [Row(prompt, 6, trim=False), Row(prompt, 6)])
+    whole, trimmed = generate_batch(generator, [Row(prompt, 6, trim=False), Row(prompt, 6)])
     assert whole.text.strip() == trimmed.text
     assert whole.text.startswith(" ")
 

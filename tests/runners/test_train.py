@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from rag.errors import BadInput, UsageProblem
 from runners import defaults
 from runners.data import Example, load_examples
 from runners.models import Model
-from runners.train import fit
+from runners.train import _identity, fit
 from runners.tuning import TUNING_METHODS, TrainConfig
 from runners.weights import load_base, load_for_inference
 
@@ -109,6 +110,41 @@ def test_an_interrupted_run_goes_on_to_the_same_weights(
     assert again.named("train.step")[0]["step"] == 6
     assert same(tmp_path / "whole", tmp_path / "parts")
     assert result.tokens == again.named("train.step")[-1]["tokens"]
+
+
+def test_plain_kernels_train_by_the_reference_and_are_kept_on_resume(
+    tiny: Model, examples: tuple[Example, ...], tmp_path: Path
+) -> None:
+    config = CONFIG.replace(epochs=2.0, kernels="plain")
+    fit(examples, config, tiny, tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        fit(examples, config, tiny, tmp_path / "parts", on_event=Stop(after=3))
+    resumed, other = Stop(after=10**9), Stop(after=10**9)
+    result = fit(examples, config, tiny, tmp_path / "parts", on_event=resumed, resume=True)
+    started = resumed.named("train.start")[0]
+    assert (started["from_step"], started["kernels"], started["path"]) == (3, "plain", "plain")
+    assert started["compiling"] == "torch.compile is off: kernels plain: asked for"
+    assert result.path == "plain"
+    assert "kernels plain: asked for" in result.notes
+    assert same(tmp_path / "whole", tmp_path / "parts")
+    manifest = json.loads((tmp_path / "parts" / "manifest.json").read_text("utf-8"))
+    assert manifest["config"]["kernels"] == "plain"
+    again = fit(
+        examples, config.replace(kernels="auto"), tiny, tmp_path / "parts", on_event=other, resume=True
+    )
+    assert again.path == "fast"
+    assert "kernels was plain, is auto" in other.named("train.restart")[0]["reason"]
+
+
+def test_runs_from_before_kernels_could_be_chosen_keep_their_identity() -> None:
+    """The digest that this configuration had when there was no such setting."""
+    base = Model("n", Path("x"), "base", "f", "path", "")
+    found = [
+        _identity(TrainConfig(rank=4, kernels=kernels), base, {"rows": 1}, [])
+        for kernels in ("auto", "plain")
+    ]
+    assert found[0] == "62156e6ac56ab6d8b9642c7f7f20c59ad9cbd6a9ac69694182000e75b010d657"
+    assert found[1] != found[0]
 
 
 def test_a_finished_run_is_returned_and_a_changed_one_made_again(

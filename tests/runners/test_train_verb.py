@@ -121,6 +121,7 @@ def test_a_stop_is_a_line_and_exit_3_before_any_step(
         ("--out o --epochs nan", 2, "--epochs nan is out of bounds | above 0, at most 100"),
         ("--out o --learning-rate 2", 2, "--learning-rate 2 is out of bounds"),
         ("--out o --max-tokens 1", 2, "--max-tokens 1 is out of bounds | from 8 to 1,000,000,000"),
+        ("--out o --kernels fast", 2, "--kernels 'fast' is unknown | one of: auto, plain"),
         ("--out o --variant loha", 2, "--variant 'loha' is unknown | one of: lora, rslora, dora, pissa"),
         ("--out o --optimizer sgd", 2, "--optimizer 'sgd' is unknown | one of: adamw, adamw_8bit"),
         ("--out o --schedule step", 2, "--schedule 'step' is unknown | one of: cosine, linear, constant"),

@@ -80,7 +80,7 @@ def test_a_variants_loss_and_gradients_are_the_plain_ones(
     chosen = loss.choose(net, rows)
     found = {}
     for path in (chosen.path, "plain"):
-        loss.Loss(net, chosen.causal, path)(rows).backward()
+        loss.restore(net, path)(rows).backward()
         found[path] = {n: p.grad.clone() for n, p in attach.trained(net).items()}
         net.zero_grad()
     for key, gradient in found["plain"].items():

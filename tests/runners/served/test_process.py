@@ -114,7 +114,7 @@ def endless(*given):
     while True:
         much @ much
 
-Decoder.one = endless
+Decoder.decode_one = endless
 """
 """A prompt so long that its reading does not end."""
 
