@@ -188,7 +188,7 @@ def test_a_large_corpus_is_not_indexed_for_a_look(
 
 
 def test_a_train_step_is_measured_with_its_own_settings() -> None:
-    config = dryrun.config_of(TrainStep(arm="full", method="full", epochs=3, learning_rate=1e-5, seeds=(7,)))
+    config = TrainStep(arm="full", method="full", epochs=3, learning_rate=1e-5, seeds=(7,)).config(7)
     assert (config.method, config.epochs, config.learning_rate, config.seed) == ("full", 3, 1e-5, 7)
 
 
