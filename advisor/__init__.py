@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from advisor.advice import Recommendation, recommend
-    from advisor.draft import draft_plan
-    from advisor.judgement import Report, judge
+    from advisor.drafting.draft import draft_plan
+    from advisor.report.report import Report, judge
 
 __all__ = ["Recommendation", "Report", "draft_plan", "judge", "recommend"]
 
@@ -31,8 +31,8 @@ def __getattr__(name: str) -> Any:
 
     modules = {
         "advisor.advice": ["Recommendation", "recommend"],
-        "advisor.draft": ["draft_plan"],
-        "advisor.judgement": ["Report", "judge"],
+        "advisor.drafting.draft": ["draft_plan"],
+        "advisor.report.report": ["Report", "judge"],
         "rag.version": ["__version__"],
     }
     for module, names in modules.items():

@@ -8,18 +8,17 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from advisor import engine
-from advisor.answers import Answers
-from advisor.draft import draft_plan
-from advisor.gather import Situation, complete, with_file
-from advisor.naming import check_model
-from advisor.profile import Profile
-from runners.machine import Machine
-from runners.plan import Plan
+from advisor.drafting.draft import draft_plan
+from advisor.questionnaire.answers import Answers
+from advisor.questionnaire.gather import Situation, check_model, complete_situation, with_answers_of
+from advisor.questionnaire.profile import Profile
+from advisor.recommendation import recommend as recommendation_recommend
+from runners.plan.schema import Plan
+from runners.resources.machine import Machine
 
 
 @dataclass(frozen=True, slots=True)
-class Recommendation(engine.Recommendation):
+class Recommendation(recommendation_recommend.BaseRecommendation):
     """The ranking with everything a person needs to judge it, which can become a plan."""
 
     def plan(self, name: str = "") -> Plan:
@@ -40,19 +39,21 @@ def recommend(
     said to be. Raises BadInput for an unknown question, an impossible value, or files that are missing or broken.
     """
     if isinstance(answers, Profile):
-        return _with_plan(engine.recommend(answers, today))
+        return _with_plan(recommendation_recommend.recommend_for_profile(answers, today))
     if isinstance(answers, str | Path):
-        answers = with_file(Answers(), Path(answers))
+        answers = with_answers_of(Answers(), Path(answers))
     if not isinstance(answers, Answers):
         plain = {key: str(value) if isinstance(value, Path) else value for key, value in answers.items()}
         answers = Answers().put("flag", plain)
         if "model" in answers:
             check_model(answers["model"].value)
-    situation = complete(answers, machine)
-    return _with_plan(engine.recommend(situation.profile, today), situation)
+    situation = complete_situation(answers, machine)
+    return _with_plan(recommendation_recommend.recommend_for_profile(situation.profile, today), situation)
 
 
-def _with_plan(recommendation: engine.Recommendation, situation: Situation | None = None) -> Recommendation:
+def _with_plan(
+    recommendation: recommendation_recommend.BaseRecommendation, situation: Situation | None = None
+) -> Recommendation:
     """Return the recommendation, made from a situation, as the class that has `plan`: the engine knows no plans."""
     values = {field.name: getattr(recommendation, field.name) for field in fields(recommendation)}
     return Recommendation(**{**values, "situation": situation})

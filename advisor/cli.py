@@ -15,7 +15,7 @@ from typing import Any
 
 import typer
 
-from advisor import completing, ending, output, tab
+from advisor import completion, output, terminal
 from rag.errors import CannotRun, Problem, UsageProblem
 
 # The table of contents of the command line: a file of advisor/commands each, holding a function `command`
@@ -58,13 +58,13 @@ def main(arguments: list[str] | None = None) -> None:
 
     The options of all verbs (``--format``, ``--quiet``, ``--debug``) may stand anywhere before a ``--``.
     """
-    from advisor.encoding import fit, in_utf8
+    from advisor.terminal import install_stand_ins, restart_in_utf8
 
     if arguments is None:
-        in_utf8()
-    fit(sys.stdout, sys.stderr)
-    ending.calm_rich()
-    given = in_front(list(sys.argv[1:] if arguments is None else arguments))
+        restart_in_utf8()
+    install_stand_ins(sys.stdout, sys.stderr)
+    terminal.patch_rich_broken_pipe()
+    given = with_options_first(list(sys.argv[1:] if arguments is None else arguments))
     if len(given) > 1 and given[0] in ("--show-completion", "--install-completion"):
         os.environ["_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION"] = (
             "1"  # else Typer passes over the shell's name
@@ -78,17 +78,17 @@ def main(arguments: list[str] | None = None) -> None:
         try:
             app(args=given, prog_name="tunewise")
         finally:
-            ending.flush()
+            terminal.flush_output()
     except OSError as error:
-        if error.errno not in ending.FULL or os.environ.get("TUNEWISE_DEBUG"):
+        if error.errno not in terminal.DISK_FULL_ERRORS or os.environ.get("TUNEWISE_DEBUG"):
             raise
-        ending.discard()
+        terminal.discard_output()
         with suppress(OSError):  # stderr may go to the same disk
-            print_problem(CannotRun(ending.NO_ROOM, "free some space and run it again"))
+            print_problem(CannotRun(terminal.DISK_FULL_MESSAGE, "free some space and run it again"))
         raise SystemExit(CannotRun.exit_code) from None
 
 
-def in_front(arguments: list[str]) -> list[str]:
+def with_options_first(arguments: list[str]) -> list[str]:
     """Return the arguments with the options of all verbs moved before the verb, where Typer reads them."""
     moved, kept = [], []
     waiting = iter(arguments)
@@ -104,7 +104,7 @@ def in_front(arguments: list[str]) -> list[str]:
     return moved + kept
 
 
-def guarded(command: Callable[..., Any], verb: str = "") -> Callable[..., Any]:
+def with_problem_handling(command: Callable[..., Any], verb: str = "") -> Callable[..., Any]:
     """Turn a Problem or an interruption of a command into its message and exit code.
 
     Before it runs, the settings of this call are in force, and a format for programs asks for its JSON.
@@ -117,8 +117,8 @@ def guarded(command: Callable[..., Any], verb: str = "") -> Callable[..., Any]:
             _prepare(verb)
             if takes_json:
                 kwargs["as_json"] = output.for_programs(bool(kwargs.get("as_json")))
-            elif output.MANNER.format not in ("", "human"):
-                named = output.MANNER.format
+            elif output.OUTPUT_SETTINGS.format not in ("", "human"):
+                named = output.OUTPUT_SETTINGS.format
                 name = f"tunewise {verb}".strip()
                 raise UsageProblem(f"{name} has nothing to print as {named}", "leave --format out")
             return command(*args, **kwargs)
@@ -132,7 +132,7 @@ def guarded(command: Callable[..., Any], verb: str = "") -> Callable[..., Any]:
         except KeyboardInterrupt:
             raise SystemExit(130) from None
         except BrokenPipeError:
-            ending.reader_gone()
+            terminal.exit_on_closed_pipe()
 
     return run
 
@@ -142,7 +142,7 @@ def _prepare(verb: str) -> None:
     from advisor import settings
 
     try:
-        settings.apply()
+        settings.apply_settings()
     except Problem:
         if verb != "doctor":
             raise
@@ -171,7 +171,7 @@ def entry(
     version: bool = typer.Option(False, "--version", help="Print the version."),
     format: str = typer.Option(
         "",
-        autocompletion=completing.formats,
+        autocompletion=completion.complete_formats,
         help="How results are printed: human, json, or plain (tab-separated lines for scripts).",
         show_default=False,
     ),
@@ -188,26 +188,26 @@ def entry(
     if debug:
         os.environ["TUNEWISE_DEBUG"] = "1"
     try:
-        output.manner(format, quiet)
+        output.configure_output(format, quiet)
     except Problem as problem:
         print_problem(problem)
         raise SystemExit(problem.exit_code) from None
     if context.invoked_subcommand is None:
         from advisor.commands.start import start
 
-        guarded(start)(context)
+        with_problem_handling(start)(context)
 
 
 def _register() -> None:
     for verb in VERBS:
         module = importlib.import_module(f"advisor.commands.{verb.replace('-', '_')}")
-        app.command(verb, cls=getattr(module, "Command", None))(guarded(module.command, verb))
+        app.command(verb, cls=getattr(module, "Command", None))(with_problem_handling(module.command, verb))
     for noun in GROUPS:
         module = importlib.import_module(f"advisor.commands.{noun}")
         for info in module.group.registered_commands:
-            info.callback = guarded(info.callback, f"{noun} {info.name}")
+            info.callback = with_problem_handling(info.callback, f"{noun} {info.name}")
         app.add_typer(module.group, name=noun)
 
 
 _register()
-tab.install()
+completion.install_bash_completion()

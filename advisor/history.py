@@ -16,12 +16,12 @@ from typing import Literal
 from platformdirs import user_data_path
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from rag.durable import append_line
 from rag.errors import CannotRun
-from runners.machine import Machine
+from rag.files import append_line
+from runners.resources.machine import Machine
 
 ENV, FILE = "TUNEWISE_HISTORY", "history.jsonl"
-SHRINK = 1.0
+SHRINKAGE = 1.0
 """Runs that a correction is held back by: one run moves an estimate half of the way, three by three quarters. Timings
 of one machine differ by a third from day to day (benchmarks/LOG.md), so the first one is not believed alone."""
 LEAST, MOST = 0.25, 4.0
@@ -30,13 +30,13 @@ LEAST, MOST = 0.25, 4.0
 Kind = Literal["index", "train", "evaluate", "hours"]
 
 
-class Kept(BaseModel):
+class HistoryModel(BaseModel):
     """What the file holds: frozen; keys that a later version adds are passed over."""
 
     model_config = ConfigDict(extra="ignore", frozen=True, populate_by_name=True)
 
 
-class Pair(Kept):
+class PredictedMeasured(HistoryModel):
     """A prediction beside its measurement, in the same unit."""
 
     predicted: float = Field(gt=0, allow_inf_nan=False)
@@ -48,7 +48,7 @@ class Pair(Kept):
         return self.measured / self.predicted
 
 
-class Mark(Kept):
+class MachineMark(HistoryModel):
     """What tells this machine from another, as far as speed goes."""
 
     cpu: str
@@ -56,19 +56,19 @@ class Mark(Kept):
     ram_gib: float | None
     gpu: str | None
 
-    def same_speed(self, other: Mark) -> bool:
+    def same_speed(self, other: MachineMark) -> bool:
         """Whether timings of one speak for the other: processor, cores and GPU alike."""
         return (self.cpu, self.cores, self.gpu) == (other.cpu, other.cores, other.gpu)
 
 
-class Timed(Pair):
+class TimedStep(PredictedMeasured):
     """One step's seconds, estimated before any correction and measured."""
 
     kind: Kind
     arm: str = ""
 
 
-class Past(Kept):
+class PastRun(HistoryModel):
     """One run, or dry run, as it is remembered."""
 
     schema_version: Literal[1] = Field(1, alias="schema")
@@ -77,7 +77,7 @@ class Past(Kept):
     day: str
     label: Literal["run", "demo", "dry-run"] = "run"
     quick: bool = False
-    machine: Mark
+    machine: MachineMark
     model: str
     choice: str
     plan: str
@@ -86,10 +86,10 @@ class Past(Kept):
     strength: Literal["measured", "leaning", "proxy"] | None = None
     winner: str | None = None
     questions: int | None = None
-    steps: tuple[Timed, ...] = ()
-    hours: Pair | None = None
+    steps: tuple[TimedStep, ...] = ()
+    hours: PredictedMeasured | None = None
     """Training of the chosen arm, as the plan predicted it; None where it did not train in full."""
-    memory_gib: Pair | None = None
+    memory_gib: PredictedMeasured | None = None
     memory_of: Literal["process", "training"] = "process"
     """What was measured of memory: earlier versions took the whole process, which the estimate does not speak of."""
 
@@ -109,7 +109,7 @@ class History:
     """What the file holds: one entry a run, the oldest first, and how many lines could not be read."""
 
     path: Path | None
-    runs: tuple[Past, ...] = ()
+    runs: tuple[PastRun, ...] = ()
     broken: int = 0
 
 
@@ -126,10 +126,10 @@ class Correction:
         return f"corrected by {self.factor:.2g} from {self.runs} earlier run{'s' * (self.runs != 1)} here"
 
 
-NONE = Correction(1.0, 0)
+NO_CORRECTION = Correction(1.0, 0)
 
 
-def place() -> Path | None:
+def history_file() -> Path | None:
     """Return where the history lies; None when TUNEWISE_HISTORY is empty, and nothing is kept."""
     chosen = os.environ.get(ENV)
     if chosen is not None:
@@ -137,12 +137,12 @@ def place() -> Path | None:
     return user_data_path("tunewise", appauthor=False) / FILE
 
 
-def read(path: Path | None = None) -> History:
+def read_history(path: Path | None = None) -> History:
     """Read the history; lines that are broken, or of a newer version, are counted. No file is an empty history.
 
     Raises CannotRun when there is a file that cannot be read.
     """
-    path = path or place()
+    path = path or history_file()
     if path is None:
         return History(None)
     try:
@@ -151,11 +151,11 @@ def read(path: Path | None = None) -> History:
         return History(path)
     except OSError as error:
         raise CannotRun(f"the history {path} cannot be read: {error.strerror}", f"or set {ENV}") from None
-    found: dict[str, Past] = {}
+    found: dict[str, PastRun] = {}
     broken = 0
     for line in filter(str.strip, lines):
         try:
-            past = Past.model_validate_json(line)
+            past = PastRun.model_validate_json(line)
         except ValidationError:
             broken += 1
             continue
@@ -164,9 +164,9 @@ def read(path: Path | None = None) -> History:
     return History(path, tuple(found.values()), broken)
 
 
-def append(past: Past) -> str:
+def append_to_history(past: PastRun) -> str:
     """Add a run to the history, durably; return why it was not kept, "" when it was."""
-    path = place()
+    path = history_file()
     if path is None:
         return ""
     try:
@@ -176,27 +176,30 @@ def append(past: Past) -> str:
     return ""
 
 
-def clear() -> int:
+def clear_history() -> int:
     """Remove the history; return how many runs it held."""
-    found = read()
+    found = read_history()
     if found.path is not None:
         found.path.unlink(missing_ok=True)
     return len(found.runs)
 
 
-def mark(machine: Machine) -> Mark:
+def machine_mark(machine: Machine) -> MachineMark:
     """Return what tells this machine from others."""
-    from runners.calibrate import processor
+    from runners.resources.calibration import processor_name
 
     ram = machine.ram_gib.value
     name = machine.gpu_name.value or machine.gpu_kind.value
     gpu = None if name in (None, "none") else f"{machine.gpu_count.value or 1} x {name}"
-    return Mark(
-        cpu=processor(), cores=machine.cpu_cores.value, ram_gib=None if ram is None else round(ram), gpu=gpu
+    return MachineMark(
+        cpu=processor_name(),
+        cores=machine.cpu_cores.value,
+        ram_gib=None if ram is None else round(ram),
+        gpu=gpu,
     )
 
 
-def correction(runs: Sequence[Past], here: Mark, kind: Kind, model: str) -> Correction:
+def time_correction(runs: Sequence[PastRun], here: MachineMark, kind: Kind, model: str) -> Correction:
     """Return the factor for estimates of a kind of step, from runs on this machine.
 
     Runs of the same model count alone where there are any. The factor is the geometric mean of measured over
@@ -207,12 +210,12 @@ def correction(runs: Sequence[Past], here: Mark, kind: Kind, model: str) -> Corr
     like = [past for past in mine if past.model == model]
     ratios = [found for past in (like or mine) if (found := _ratio(past, kind)) is not None]
     if not ratios:
-        return NONE
-    logs = sum(map(math.log, ratios)) / (len(ratios) + SHRINK)
+        return NO_CORRECTION
+    logs = sum(map(math.log, ratios)) / (len(ratios) + SHRINKAGE)
     return Correction(min(MOST, max(LEAST, math.exp(logs))), len(ratios))
 
 
-def _ratio(past: Past, kind: Kind) -> float | None:
+def _ratio(past: PastRun, kind: Kind) -> float | None:
     """One run's measured over estimated time of a kind of step: all its steps of that kind together."""
     if kind == "hours":
         return past.hours.ratio if past.hours else None

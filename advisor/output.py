@@ -11,33 +11,33 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from rag.clean import visible
 from rag.errors import UsageProblem
+from rag.text.sanitize import strip_invisible
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 FORMATS = ("human", "json", "plain")
 FORMAT, QUIET = "TUNEWISE_FORMAT", "TUNEWISE_QUIET"
-YES = ("1", "true", "yes", "on")
+TRUE_WORDS = ("1", "true", "yes", "on")
 
 
 @dataclass(slots=True)
-class Manner:
+class OutputSettings:
     """How this call of the command line speaks."""
 
     format: str = ""
     quiet: bool = False
 
 
-MANNER = Manner()
+OUTPUT_SETTINGS = OutputSettings()
 """Set by the command line for each call; what it leaves open, the environment says."""
 
 
-def manner(format: str = "", quiet: bool = False) -> None:
+def configure_output(format: str = "", quiet: bool = False) -> None:
     """Set how results leave; "" and False leave it to the environment. UsageProblem for an unknown format."""
     check_format(format or "human")
-    MANNER.format, MANNER.quiet = format, quiet
+    OUTPUT_SETTINGS.format, OUTPUT_SETTINGS.quiet = format, quiet
 
 
 def check_format(format: str, place: str = "--format") -> str:
@@ -49,9 +49,9 @@ def check_format(format: str, place: str = "--format") -> str:
     return format
 
 
-def chosen() -> str:
+def output_format() -> str:
     """Return human, json or plain."""
-    return MANNER.format or check_format(os.environ.get(FORMAT) or "human", FORMAT)
+    return OUTPUT_SETTINGS.format or check_format(os.environ.get(FORMAT) or "human", FORMAT)
 
 
 def for_programs(json: bool) -> bool:
@@ -60,39 +60,39 @@ def for_programs(json: bool) -> bool:
     Raises UsageProblem when ``--json`` and another ``--format`` are given together.
     """
     if not json:
-        return chosen() != "human"
-    if MANNER.format not in ("", "json"):
-        raise UsageProblem(f"--json and --format {MANNER.format} exclude each other", "choose one")
-    MANNER.format = "json"
+        return output_format() != "human"
+    if OUTPUT_SETTINGS.format not in ("", "json"):
+        raise UsageProblem(f"--json and --format {OUTPUT_SETTINGS.format} exclude each other", "choose one")
+    OUTPUT_SETTINGS.format = "json"
     return True
 
 
-def quiet() -> bool:
+def is_quiet() -> bool:
     """Whether progress and notes are unwanted; errors and results always come."""
-    return MANNER.quiet or os.environ.get(QUIET, "").lower() in YES
+    return OUTPUT_SETTINGS.quiet or os.environ.get(QUIET, "").lower() in TRUE_WORDS
 
 
-def emit(found: Mapping[str, Any], ascii: bool = False) -> None:
+def emit_result(found: Mapping[str, Any], ascii: bool = False) -> None:
     """Print a result for programs: one line of JSON, or with the format plain one line a value (or row).
 
     ``ascii`` escapes every other character, so that nothing a document holds can steer a terminal.
     """
-    if chosen() == "plain":
-        print("\n".join(lines(found)), flush=True)
+    if output_format() == "plain":
+        print("\n".join(plain_lines(found)), flush=True)
         return
     # In ASCII where the terminal cannot take more: escaped is the same value, a stand-in would not be.
     wide = (getattr(sys.stdout, "encoding", None) or "utf-8").lower().replace("-", "").startswith("utf")
     print(json.dumps(found, ensure_ascii=ascii or not wide), flush=True)
 
 
-def command(*parts: object) -> str:
+def command_line(*parts: object) -> str:
     """Return a command line of tunewise as a shell takes it, names with blanks quoted."""
     return shlex.join(["tunewise", *map(str, parts)])
 
 
 def note(line: str) -> None:
     """Say something beside the result, on stderr, unless --quiet."""
-    if not quiet():
+    if not is_quiet():
         print(line, file=sys.stderr)
 
 
@@ -104,7 +104,7 @@ def format_interval(found: Mapping[str, Any], digits: int = 2, signed: bool = Fa
     return f"{low:.{digits}f}–{high:.{digits}f}"
 
 
-def lines(found: Mapping[str, Any]) -> list[str]:
+def plain_lines(found: Mapping[str, Any]) -> list[str]:
     """Return a result as plain lines, without its schema number.
 
     Where all there is is one list of rows, a line of names and one line a row, cells separated by tabs. Otherwise one
@@ -150,6 +150,8 @@ def _cell(value: Any) -> str:
     return text.replace("\\", "\\\\").replace("\t", "\\t").replace("\r", "\\r").replace("\n", "\\n")
 
 
-def say(console: Console, text: str, style: str | None = None) -> None:
+def print_plain(console: Console, text: str, style: str | None = None) -> None:
     """Print a text that somebody else wrote: nothing in it is markup, an emoji's name or a terminal's command."""
-    console.print(visible(text), highlight=False, markup=False, emoji=False, soft_wrap=True, style=style)
+    console.print(
+        strip_invisible(text), highlight=False, markup=False, emoji=False, soft_wrap=True, style=style
+    )

@@ -10,18 +10,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from advisor.answers import Answers
 from advisor.output import FORMATS
-from advisor.values import names_a_path
+from advisor.questionnaire.answers import Answers, names_a_path
 from rag.errors import BadInput
 
 ENV, FILE = "TUNEWISE_CONFIG", "config.toml"
-ANSWERS = "answers"
-MOST_BYTES = 1_000_000
+ANSWERS_TABLE = "answers"
+MAX_SETTINGS_BYTES = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
-class Key:
+class SettingKey:
     """One setting: its name in the file, the environment variable that is stronger, what it takes and does."""
 
     name: str
@@ -31,14 +30,14 @@ class Key:
     text: str
 
 
-KEYS: tuple[Key, ...] = (
-    Key("cache", "TUNEWISE_CACHE", "path", "where models are kept"),
-    Key("allow_hub", "TUNEWISE_ALLOW_HUB", "flag", "whether the model hub may be asked"),
-    Key("profiles", "TUNEWISE_PROFILES", "path", "where kept profiles lie"),
-    Key("history", "TUNEWISE_HISTORY", "path", "the file of the history; empty keeps none"),
-    Key("facts", "TUNEWISE_FACTS", "path", "your own models, cards and prices; empty for none"),
-    Key("format", "TUNEWISE_FORMAT", "format", "how results are printed: human, json or plain"),
-    Key("quiet", "TUNEWISE_QUIET", "flag", "whether progress and notes are left out"),
+SETTING_KEYS: tuple[SettingKey, ...] = (
+    SettingKey("cache", "TUNEWISE_CACHE", "path", "where models are kept"),
+    SettingKey("allow_hub", "TUNEWISE_ALLOW_HUB", "flag", "whether the model hub may be asked"),
+    SettingKey("profiles", "TUNEWISE_PROFILES", "path", "where kept profiles lie"),
+    SettingKey("history", "TUNEWISE_HISTORY", "path", "the file of the history; empty keeps none"),
+    SettingKey("facts", "TUNEWISE_FACTS", "path", "your own models, cards and prices; empty for none"),
+    SettingKey("format", "TUNEWISE_FORMAT", "format", "how results are printed: human, json or plain"),
+    SettingKey("quiet", "TUNEWISE_QUIET", "flag", "whether progress and notes are left out"),
 )
 """The table of settings. Beside them the file may hold a table ``[answers]``: answers of the questionnaire by id."""
 
@@ -61,12 +60,12 @@ class Settings:
     answers: Mapping[str, Any]
 
 
-def with_own(answers: Answers) -> Answers:
+def with_settings_answers(answers: Answers) -> Answers:
     """Return answers with those of the settings file below what was said and above what is measured.
 
     Relative paths start at the file's folder. BadInput, naming the file, for an unknown id or an impossible value.
     """
-    found = read()
+    found = read_settings()
     if found.path is None or not found.answers:
         return answers
     given = dict(found.answers)
@@ -83,7 +82,7 @@ _APPLIED: dict[str, str] = {}
 """What this process put into its environment from the file, so that it is not taken for the user's own variable."""
 
 
-def place() -> Path | None:
+def settings_file() -> Path | None:
     """Return the file: TUNEWISE_CONFIG (empty: none is read), else the one in the user's configuration folder."""
     named = os.environ.get(ENV)
     if named is not None:
@@ -93,16 +92,16 @@ def place() -> Path | None:
     return user_config_path("tunewise", appauthor=False) / FILE
 
 
-def read(path: Path | None = None) -> Settings:
+def read_settings(path: Path | None = None) -> Settings:
     """Read the file; none is no setting. BadInput for a broken file, an unknown key or an impossible value."""
-    path = path or place()
+    path = path or settings_file()
     if path is None or not path.is_file():
         if path is not None and os.environ.get(ENV):
             raise BadInput(f"{ENV} names {path}, and there is no such file", "correct it, or unset it")
         return Settings(None, {}, {})
     try:
-        if path.stat().st_size > MOST_BYTES:
-            raise BadInput(f"{path} is larger than {MOST_BYTES:,} bytes: that is no settings file")
+        if path.stat().st_size > MAX_SETTINGS_BYTES:
+            raise BadInput(f"{path} is larger than {MAX_SETTINGS_BYTES:,} bytes: that is no settings file")
         loaded = tomllib.loads(path.read_text("utf-8"))
     except OSError as error:
         raise BadInput(f"{path} cannot be read: {error.strerror}", f"or set {ENV}") from None
@@ -110,42 +109,43 @@ def read(path: Path | None = None) -> Settings:
         raise BadInput(f"{path} is not UTF-8 text (byte {error.start})", "save it as UTF-8") from None
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise BadInput(f"{path} is not TOML: {error}", "fix that line") from None
-    answers = loaded.pop(ANSWERS, {})
+    answers = loaded.pop(ANSWERS_TABLE, {})
     if not isinstance(answers, dict):
         raise BadInput(
-            f"{path}: {ANSWERS} must be a table", f"write [{ANSWERS}] and one answer a line below it"
+            f"{path}: {ANSWERS_TABLE} must be a table",
+            f"write [{ANSWERS_TABLE}] and one answer a line below it",
         )
     return Settings(path, {key: _value(path, key, given) for key, given in loaded.items()}, answers)
 
 
-def apply() -> Settings:
+def apply_settings() -> Settings:
     """Put the file's settings into the environment of this process where that does not say otherwise."""
     for env in [env for env, value in _APPLIED.items() if os.environ.get(env) == value]:
         del os.environ[env]
     _APPLIED.clear()
-    found = read()
-    for key in KEYS:
+    found = read_settings()
+    for key in SETTING_KEYS:
         if key.name in found.values and key.env not in os.environ:
             os.environ[key.env] = _APPLIED[key.env] = found.values[key.name]
     return found
 
 
-def in_force() -> list[Setting]:
+def current_settings() -> list[Setting]:
     """Return every setting with its value and whether the environment, the file or nothing but tunewise says so."""
-    return [Setting(key.name, os.environ.get(key.env, ""), _source(key)) for key in KEYS]
+    return [Setting(key.name, os.environ.get(key.env, ""), _source(key)) for key in SETTING_KEYS]
 
 
-def _source(key: Key) -> str:
+def _source(key: SettingKey) -> str:
     value = os.environ.get(key.env)
     if value is None:
         return "built-in"
-    return str(place()) if _APPLIED.get(key.env) == value else key.env
+    return str(settings_file()) if _APPLIED.get(key.env) == value else key.env
 
 
 def _value(path: Path, name: str, given: Any) -> str:
-    key = next((key for key in KEYS if key.name == name), None)
+    key = next((key for key in SETTING_KEYS if key.name == name), None)
     if key is None:
-        names = [*(key.name for key in KEYS), ANSWERS]
+        names = [*(key.name for key in SETTING_KEYS), ANSWERS_TABLE]
         close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
         hint = f"did you mean {close[0]}? " if close else ""
         raise BadInput(f"{path}: unknown setting {name}", f"{hint}known: {', '.join(names)}")

@@ -20,12 +20,12 @@ from pathlib import Path
 
 import numpy as np
 
-from advisor.cases import Case, read_cases
-from advisor.confidence import confidence
-from advisor.methods.table import METHODS
-from advisor.ranking import rank
+from advisor.methods.registry import METHODS
+from advisor.recommendation.confidence import confidence
+from advisor.recommendation.ranking import rank_methods
 from advisor.rules.base import Rule
-from advisor.rules.table import RULES
+from advisor.rules.registry import RULES
+from advisor.workflows.eval_advice import AdviceCase, read_cases
 
 WEIGHED: tuple[type[Rule], ...] = tuple(rule for rule in RULES if rule.need)
 VALUES = (0.1, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
@@ -36,9 +36,9 @@ SERVES = np.array([[method.serves.get(rule.need, 0.0) for method in METHODS] for
 class Table:
     """Cases as numbers: which rules speak, which methods are blocked, which choices are right."""
 
-    def __init__(self, cases: Sequence[Case]) -> None:
+    def __init__(self, cases: Sequence[AdviceCase]) -> None:
         """Rank every case once; weights do not change what speaks or blocks."""
-        ranked = [rank(case.profile) for case in cases]
+        ranked = [rank_methods(case.profile) for case in cases]
         self.speaks = np.array(
             [[any(f.rule is rule for f in r.findings) for rule in WEIGHED] for r in ranked], float
         )
@@ -71,7 +71,7 @@ def fit(table: Table, rows: np.ndarray, rounds: int = 4) -> np.ndarray:
     return weights
 
 
-def halves(cases: Sequence[Case], seed: int) -> tuple[np.ndarray, np.ndarray]:
+def halves(cases: Sequence[AdviceCase], seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Deal the sources into two halves; return the rows of each."""
     sources = sorted({case.source for case in cases})
     random.Random(seed).shuffle(sources)
@@ -97,9 +97,12 @@ def main() -> None:
     for seed in range(given.splits):
         for seen, unseen in (halves(cases, seed), halves(cases, seed)[::-1]):
             fitted = fit(table, seen)
-            for name, weights, rows in (("fitted, seen half", fitted, seen), ("fitted, unseen half", fitted, unseen),
-                                        ("all weights 1, unseen half", np.ones(len(WEIGHED)), unseen),
-                                        ("shipped, same half", shipped, unseen)):  # fmt: skip
+            for name, weights, rows in (
+                ("fitted, seen half", fitted, seen),
+                ("fitted, unseen half", fitted, unseen),
+                ("all weights 1, unseen half", np.ones(len(WEIGHED)), unseen),
+                ("shipped, same half", shipped, unseen),
+            ):
                 accepted, exact = table.score(weights, rows)
                 shares.setdefault(name, []).append((accepted / len(rows), exact / len(rows)))
     print(f"\n{2 * given.splits} halves of {len({c.source for c in cases})} sources, mean share (lowest)")
@@ -111,7 +114,7 @@ def main() -> None:
     print("\nconfidence     n  accepted  exact")
     every = [case for group in files.values() for case in group]
     for level in ("high", "medium", "low"):
-        ranked = [(case, rank(case.profile)) for case in every]
+        ranked = [(case, rank_methods(case.profile)) for case in every]
         mine = [(case, r) for case, r in ranked if confidence(case.profile, r).level == level]
         right = sum(case.accepts(r.choice) for case, r in mine)
         same = sum(case.winner == r.choice for case, r in mine)

@@ -1,6 +1,6 @@
 """What few-shot's choice of a prompt brings: expected gain and loss, as it decides now and by being sure first.
 
-Simulated trials spend the answers as `runners.audition` does. In each, the prompts have true means; what counts is the
+Simulated trials spend the answers as `runners.arms.few_shot` does. In each, the prompts have true means; what counts is the
 true mean of the prompt that is taken above that of the fixed bank. Scores are as those of two real trials (paired
 differences with a standard deviation of .1 to .2), or right and wrong.
 
@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from scipy import stats
 
-from runners.audition import lead, rounds
+from runners.arms.few_shot import halving_rounds, score_lead
 
 BUDGET, DEV, BASE = 60, 30, 0.45
 Values = np.ndarray
@@ -29,7 +29,7 @@ def main() -> None:
     given = parser.parse_args()
     for prompts, noise in ((8, 0.1), (8, 0.2), (4, 0.2), (8, None), (4, None)):
         kind = f"paired sd {noise}" if noise else "right or wrong"
-        print(f"\n{prompts} prompts, {kind}: rounds {rounds(prompts, DEV, BUDGET)}")
+        print(f"\n{prompts} prompts, {kind}: rounds {halving_rounds(prompts, DEV, BUDGET)}")
         print(f"{'':24}" + "".join(f"{name:>20}" for name in RULES))
         rng = np.random.default_rng(given.seed)
         for name, true in worlds(given.trials, prompts, rng):
@@ -56,7 +56,7 @@ def worlds(trials: int, prompts: int, rng: np.random.Generator) -> Iterator[tupl
 def compete(true: Values, noise: float | None, rng: np.random.Generator) -> tuple[Values, int, Values]:
     """Carry the rounds out; return the last two's differences [trials, questions], the fresh ones, and who was left."""
     trials, prompts = true.shape
-    planned = rounds(prompts, DEV, BUDGET)
+    planned = halving_rounds(prompts, DEV, BUDGET)
     scores = answers(true, sum(each for _, each in planned), noise, rng)
     alive, total, asked = np.ones(true.shape, bool), np.zeros(true.shape), 0
     for number, (size, each) in enumerate(planned):
@@ -83,8 +83,8 @@ def answers(true: Values, questions: int, noise: float | None, rng: np.random.Ge
 
 
 def followed(apart: Values, fresh: int) -> Values:
-    """Take the other prompt where it leads, as `runners.audition` does."""
-    return np.array([lead(row, [0.0] * fresh).enough for row in apart[:, -fresh:].tolist()])
+    """Take the other prompt where it leads, as `runners.arms.few_shot` does."""
+    return np.array([score_lead(row, [0.0] * fresh).enough for row in apart[:, -fresh:].tolist()])
 
 
 def sure(apart: Values, fresh: int) -> Values:
@@ -110,8 +110,10 @@ def outcome(taken: Values, true: Values, other: Values) -> tuple[float, float]:
 
 
 RULES: dict[str, Callable[[Values, int], Values]] = {
-    "sure (until now)": sure, "half an error (now)": followed, "any lead": better
-}  # fmt: skip
+    "sure (until now)": sure,
+    "half an error (now)": followed,
+    "any lead": better,
+}
 
 if __name__ == "__main__":
     main()

@@ -37,7 +37,7 @@ def ours(source: Path, embedder: str, place: Path) -> Build:
     import bm25s  # noqa: F401
     import faiss  # noqa: F401
 
-    from rag.embed import Embedder
+    from rag.embedding.embedder import Embedder
     from rag.index import Index
 
     encoder = Embedder(embedder)
@@ -103,8 +103,12 @@ def llamaindex(source: Path, embedder: str, place: Path, dtype: str = "") -> Bui
 
 
 BUILDERS: dict[str, Callable[..., Build]] = {
-    "ours": ours, "encode": encode, "langchain": langchain, "txtai": txtai, "llamaindex": llamaindex
-}  # fmt: skip
+    "ours": ours,
+    "encode": encode,
+    "langchain": langchain,
+    "txtai": txtai,
+    "llamaindex": llamaindex,
+}
 
 
 def _texts(source: Path) -> list[tuple[str, str]]:

@@ -22,11 +22,11 @@ import numpy as np
 import torch
 from transformers import AutoModel
 
-from rag.chunk import Chunker
-from rag.embed import Embedder
-from rag.load.walk import load_documents
+from rag.embedding.embedder import Embedder
+from rag.indexing.chunking import Chunker
+from rag.loading.reader import load_documents
 from rag.settings import IndexSettings
-from runners.models import resolve
+from runners.models.resolve import resolve_model
 
 Contender = Callable[[], np.ndarray]
 SIZES = (64, 256)
@@ -90,7 +90,7 @@ def texts_of(documents: Path, embedder: Embedder, most: int) -> list[str]:
 
 def contenders(documents: Path, most: int) -> tuple[dict[str, Contender], list[str], int]:
     """Return all contenders by name, the texts, and the number of their tokens."""
-    folder = resolve("all-minilm-l6-v2").folder
+    folder = resolve_model("all-minilm-l6-v2").folder
     embedder = Embedder(folder)
     texts = texts_of(documents, embedder, most)
     raw = Raw(folder, embedder, texts)

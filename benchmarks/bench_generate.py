@@ -22,17 +22,19 @@ from typing import Any
 
 import torch
 
-from rag.embed import Embedder
+from rag.embedding.embedder import Embedder
+from rag.grounding.refusal import RefusalThreshold
 from rag.index import Index
-from rag.refuse import Threshold
-from runners import models
-from runners.data import load_examples, load_questions
-from runners.generate import LocalGenerator, batches
-from runners.plan import IndexStep, Prompts
-from runners.prompting import ask, choose_shots
-from runners.retrieval import Retriever, token_counter
-from runners.shapes import Message
-from runners.weights import load_for_inference
+from runners.arms.prompts import build_messages, choose_shots
+from runners.arms.retriever import Retriever, token_counter
+from runners.data.examples import load_examples
+from runners.data.formats import Message
+from runners.data.questions import load_questions
+from runners.inference.local import LocalGenerator, length_batches
+from runners.inference.weights import load_for_inference
+from runners.models import resolve
+from runners.plan.schema import Prompts
+from runners.plan.steps import IndexStep
 
 MODEL, EMBEDDER = "smollm2-135m-instruct", "all-minilm-l6-v2"
 AIM = 2.0
@@ -47,25 +49,25 @@ def chats(arm: str, count: int) -> list[list[Message]]:
     asked = load_questions(desk / "questions.jsonl")[:count]
     if arm == "few-shot":
         shots = choose_shots(load_examples(desk / "examples.jsonl").rows, 3, 0)
-        return [ask(prompts, q.question, shots=shots) for q in asked]
+        return [build_messages(prompts, q.question, shots=shots) for q in asked]
     if arm == "prompting":
-        return [ask(prompts, q.question) for q in asked]
-    embedder = Embedder(models.resolve(EMBEDDER).folder)
+        return [build_messages(prompts, q.question) for q in asked]
+    embedder = Embedder(resolve.resolve_model(EMBEDDER).folder)
     with tempfile.TemporaryDirectory() as folder:
         Index.build(Path(folder) / "index", desk / "documents", embedder)
         index, never = (
             Index.open(Path(folder) / "index", embedder),
-            Threshold({}, 1.0, "default"),
+            RefusalThreshold({}, 1.0, "default"),
         )
-        retriever = Retriever(index, IndexStep(), never, token_counter(models.resolve(MODEL).folder))
+        retriever = Retriever(index, IndexStep(), never, token_counter(resolve.resolve_model(MODEL).folder))
         found = retriever.find([q.question for q in asked])
-    return [ask(prompts, q.question, f.passages) for q, f in zip(asked, found, strict=True)]
+    return [build_messages(prompts, q.question, f.passages) for q, f in zip(asked, found, strict=True)]
 
 
 class Transformers:
     """The plain way: left-padded prompts to `generate`, with its own weights in memory."""
 
-    def __init__(self, base: models.Model, dtype: str, limit: int) -> None:
+    def __init__(self, base: resolve.Model, dtype: str, limit: int) -> None:
         """Load the model."""
         self.model, self.tokenizer = load_for_inference(base, None, dtype)
         self.limit = limit
@@ -78,9 +80,13 @@ class Transformers:
         model: Any = self.model
         with torch.inference_mode():
             rows = model.generate(
-                input_ids=ids, attention_mask=mask, max_new_tokens=self.limit, do_sample=False,
-                pad_token_id=pad, eos_token_id=end,
-            )  # fmt: skip
+                input_ids=ids,
+                attention_mask=mask,
+                max_new_tokens=self.limit,
+                do_sample=False,
+                pad_token_id=pad,
+                eos_token_id=end,
+            )
         made = [row[width:].tolist() for row in rows]
         return [row[: row.index(end)] if end in row else row for row in made]
 
@@ -96,7 +102,7 @@ def contenders(
 
     def batched() -> list[str]:
         done: dict[int, str] = {}
-        for batch in batches([len(p) + theirs.limit for p in prompts]):
+        for batch in length_batches([len(p) + theirs.limit for p in prompts]):
             made = theirs.answer([prompts[i] for i in batch])
             done.update(zip(batch, map(text, made), strict=True))
         return [done[i] for i in range(len(prompts))]
@@ -122,7 +128,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--dtype", default="auto")
     given = parser.parse_args()
-    base, asked = models.resolve(MODEL), chats(given.arm, given.questions)
+    base, asked = resolve.resolve_model(MODEL), chats(given.arm, given.questions)
     ours = LocalGenerator(base, dtype=given.dtype)
     turns = contenders(ours, Transformers(base, given.dtype, given.tokens), asked)
     ours.generate(asked[:2], 2)

@@ -52,9 +52,9 @@ def measure(folder: Path, questions: list[str]) -> None:
     from datetime import date
 
     from rag import Condition, Embedder, Index, Query
-    from runners.models import resolve
+    from runners.models.resolve import resolve_model
 
-    embedder = Embedder(resolve(EMBEDDER).folder, name=EMBEDDER)
+    embedder = Embedder(resolve_model(EMBEDDER).folder, name=EMBEDDER)
     before = _rss()
     began = time.perf_counter()
     index = Index.open(folder, embedder)

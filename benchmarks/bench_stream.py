@@ -22,12 +22,11 @@ from transformers import StaticCache
 from transformers.generation.streamers import BaseStreamer
 
 from benchmarks.bench_generate import MODEL, chats
-from runners import models
-from runners.generate import LocalGenerator
-from runners.lean import FusedLlamaStep, Product
-from runners.lookup import MAX_GUESSES
-from runners.sampling import TokenSampler
-from runners.slab import StaticKVCache
+from runners.inference.decoding import MAX_GUESSES, TokenSampler
+from runners.inference.kv_cache import StaticKVCache
+from runners.inference.llama_step import FusedLlamaStep, MatrixProduct
+from runners.inference.local import LocalGenerator
+from runners.models import resolve
 
 GROUP = 32
 """Weights of a row that share a scale, of 4-bit weights."""
@@ -75,7 +74,7 @@ def listened(running: Iterator[int], ends: frozenset[int]) -> Heard:
     return Heard(tokens, at - started, time.perf_counter() - at)
 
 
-def int8(weight: torch.Tensor, bias: torch.Tensor | None) -> Product:
+def int8(weight: torch.Tensor, bias: torch.Tensor | None) -> MatrixProduct:
     """8-bit weights with a scale for each row, torch's own product of them; without a bias."""
     assert bias is None
     scale = (weight.float().abs().amax(1) / 127).clamp(min=1e-8)
@@ -84,7 +83,7 @@ def int8(weight: torch.Tensor, bias: torch.Tensor | None) -> Product:
     return lambda x: torch._weight_int8pack_mm(x.flatten(0, -2), packed, scales).view(*x.shape[:-1], -1)
 
 
-def int4(weight: torch.Tensor, bias: torch.Tensor | None) -> Product:
+def int4(weight: torch.Tensor, bias: torch.Tensor | None) -> MatrixProduct:
     """4-bit weights with a scale and a zero for each GROUP, torch's own product of them; the head stays 8-bit."""
     if len(weight) > 10_000:
         return int8(weight, bias)
@@ -147,9 +146,15 @@ def generated(generator: LocalGenerator, limit: int, **how: Any) -> Way:
         ids, clock, started = torch.tensor([prompt]), Clock(), time.perf_counter()
         with torch.inference_mode():
             row = generator.model.generate(
-                input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=limit, do_sample=False,
-                pad_token_id=0, eos_token_id=sorted(generator.ends), streamer=clock, **how,
-            )[0]  # fmt: skip
+                input_ids=ids,
+                attention_mask=torch.ones_like(ids),
+                max_new_tokens=limit,
+                do_sample=False,
+                pad_token_id=0,
+                eos_token_id=sorted(generator.ends),
+                streamer=clock,
+                **how,
+            )[0]
         said = time.perf_counter() - clock.at
         tokens = [token for token in row[len(prompt) :].tolist() if token not in generator.ends]
         return Heard(tokens, clock.at - started, said)
@@ -182,7 +187,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=48)
     parser.add_argument("--ways", nargs="*", default=[])
     given = parser.parse_args()
-    generator = LocalGenerator(models.resolve(MODEL))
+    generator = LocalGenerator(resolve.resolve_model(MODEL))
     prompts = [generator._tokens(chat) for chat in chats(given.arm, given.questions)]
     turns, heard = ways(generator, given.tokens, given.ways), {}
     for name, answer in turns.items():

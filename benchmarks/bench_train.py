@@ -24,12 +24,12 @@ import tempfile
 from pathlib import Path
 
 from benchmarks.contenders import BATCH, Task, batch_tokens, contend
-from runners import models
-from runners.calibrate import measure
-from runners.chat import Chat
-from runners.data import load_examples
-from runners.fingerprint import read_json, tensor_sizes
-from runners.tuning import TrainConfig
+from runners.data.examples import load_examples
+from runners.models import resolve
+from runners.models.fingerprint import read_json, tensor_sizes
+from runners.plan.train_config import TrainConfig
+from runners.resources.calibration import calibrate
+from runners.tokenization.chat_template import ChatTokenizer
 
 LORA = ("tunewise", "trl", "trl-no-checkpointing", "trainer")
 CONTENDERS = (*LORA, "qlora", "full", "trainer-full")
@@ -39,7 +39,7 @@ COMPARED = (
     ("tunewise", "trainer", None),
     ("qlora", "tunewise", 0.8),
     ("full", "trainer-full", None),
-)  # fmt: skip
+)
 """Who is measured against whom, and the least ratio aimed at."""
 SAME_LOSS = 0.01
 SHARE = 0.5
@@ -51,8 +51,8 @@ def read_task(data: Path, rows: int, steps: int, valid: int) -> Task:
     found = load_examples(data / "train.jsonl").rows
     if len(found) < rows + valid:
         raise SystemExit(f"{data} has {len(found)} training rows, asked for {rows} + {valid}")
-    base = models.resolve("smollm2-135m-instruct")
-    return Task(base, Chat(base.folder), found[:rows], found[rows : rows + valid], steps)
+    base = resolve.resolve_model("smollm2-135m-instruct")
+    return Task(base, ChatTokenizer(base.folder), found[:rows], found[rows : rows + valid], steps)
 
 
 def limit(task: Task, flops: float) -> float:
@@ -71,12 +71,12 @@ def limit(task: Task, flops: float) -> float:
 
 def computed(task: Task) -> float:
     """Return how many tokens tunewise's lora computes for each real one: beginnings are shared, nothing is padded."""
-    from runners.batch import collate
-    from runners.schedule import micro_batches, plan
+    from runners.training.packing import collate
+    from runners.training.schedule import micro_batches, plan_steps
 
     rows = task.encoded(task.train)
     lengths = [len(row.ids) for row in rows]
-    steps = plan(lengths, batch_tokens(task), 1.0, 0)[0]
+    steps = plan_steps(lengths, batch_tokens(task), 1.0, 0)[0]
     parts = [micro for step in steps for micro in micro_batches(step, lengths, TrainConfig().micro_tokens)]
     return sum(collate([rows[i] for i in part], True).ids.numel() for part in parts) / sum(lengths)
 
@@ -163,7 +163,7 @@ def main() -> None:
     flops: list[float] = []
     found: dict[str, list[dict[str, float]]] = {name: [] for name in names}
     for number in range(given.rounds):
-        flops.append(measure().cpu.flops["bf16"])
+        flops.append(calibrate().cpu.flops["bf16"])
         for name in names:
             found[name].append(in_child(name, given))
             print(f"round {number + 1} {name}: {found[name][-1]}", flush=True)

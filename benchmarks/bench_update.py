@@ -56,12 +56,12 @@ class Fake:
 
 def embedder(fake: bool) -> Any:
     """The real embedder, or the fake one with its tokenizer."""
-    from runners.models import resolve
+    from runners.models.resolve import resolve_model
 
-    folder = resolve("all-minilm-l6-v2").folder
+    folder = resolve_model("all-minilm-l6-v2").folder
     if fake:
         return Fake(folder)
-    from rag.embed import Embedder
+    from rag.embedding.embedder import Embedder
 
     return Embedder(folder, name="all-minilm-l6-v2")
 

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from runners.data import load_examples, load_questions
-from runners.leaks import LEAKING, find
+from runners.data.examples import load_examples
+from runners.data.leakage import LEAKING, find_leaks
+from runners.data.questions import load_questions
 
 Rows = list[dict[str, Any]]
 
@@ -48,40 +49,74 @@ class Brought:
 
 CAST: tuple[Part, ...] = (
     Part(
-        "hybrid_concierge", "hotel and restaurant questions in a house style",
+        "hybrid_concierge",
+        "hotel and restaurant questions in a house style",
         ("facts_change=slow", "behaviour_gap=high", "must_cite=yes", "call_volume=high"),
-        "hybrid wins", dev=60, test=100, examples=400,
-        checks=({
-            "kind": "regex", "value": r"^[^?]*[.!] [^?]*\?$", "text": "a statement, then exactly one closing question",
-        },),
+        "hybrid wins",
+        dev=60,
+        test=100,
+        examples=400,
+        checks=(
+            {
+                "kind": "regex",
+                "value": r"^[^?]*[.!] [^?]*\?$",
+                "text": "a statement, then exactly one closing question",
+            },
+        ),
     ),
     Part(
-        "snips_json", "spoken requests to JSON: intent and slots",
+        "snips_json",
+        "spoken requests to JSON: intent and slots",
         ("task_needs_facts=none", "behaviour_gap=high", "call_volume=high"),
-        "tuning beats prompting on valid JSON with the right slots", dev=60, test=150, examples=800,
+        "tuning beats prompting on valid JSON with the right slots",
+        dev=60,
+        test=150,
+        examples=800,
         tuned=("lora", "full"),
     ),
     Part(
-        "banking77", "a bank's customer messages to one of 77 labels",
+        "banking77",
+        "a bank's customer messages to one of 77 labels",
         ("task_needs_facts=none", "behaviour_gap=low", "call_volume=high"),
-        "classifier and tuning against prompting", dev=60, test=150, examples=770,
+        "classifier and tuning against prompting",
+        dev=60,
+        test=150,
+        examples=770,
     ),
     Part(
-        "clapnq_dev", "long answers from Wikipedia passages, half of the questions without one",
-        ("facts_change=slow", "behaviour_gap=low", "must_cite=yes", "call_volume=low", "wrong_answer_cost=high"),
-        "retrieval wins, and refuses", dev=60, test=120,
+        "clapnq_dev",
+        "long answers from Wikipedia passages, half of the questions without one",
+        (
+            "facts_change=slow",
+            "behaviour_gap=low",
+            "must_cite=yes",
+            "call_volume=low",
+            "wrong_answer_cost=high",
+        ),
+        "retrieval wins, and refuses",
+        dev=60,
+        test=120,
     ),
     Part(
-        "gsm8k_format", "word problems with a fixed last line",
+        "gsm8k_format",
+        "word problems with a fixed last line",
         ("task_needs_facts=none", "behaviour_gap=high", "call_volume=low"),
-        "the format is learned, the sums are not", dev=40, test=80, examples=500, tuned=("lora",),
+        "the format is learned, the sums are not",
+        dev=40,
+        test=80,
+        examples=500,
+        tuned=("lora",),
     ),
     Part(
-        "xquad_en", "short answers from paragraphs of Wikipedia",
+        "xquad_en",
+        "short answers from paragraphs of Wikipedia",
         ("facts_change=static", "behaviour_gap=low", "call_volume=low"),
-        "retrieval wins", dev=60, test=120, examples=400,
+        "retrieval wins",
+        dev=60,
+        test=120,
+        examples=400,
     ),
-)  # fmt: skip
+)
 
 
 def bring(part: Part, data: Path, out: Path) -> Brought:
@@ -161,7 +196,7 @@ def _apart(rows: Path, questions: Path) -> int:
     """Take the questions that a training row gives away out of their file; return how many."""
     given_away = {
         leak.held_out
-        for leak in find(load_examples(rows).rows, load_questions(questions))
+        for leak in find_leaks(load_examples(rows).rows, load_questions(questions))
         if leak.kind in LEAKING
     }
     kept = [row for line, row in enumerate(_read(questions), 1) if line not in given_away]

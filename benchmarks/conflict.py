@@ -16,11 +16,11 @@ from pathlib import Path
 
 import numpy as np
 
-from advisor.harbor_desk import path as example_path
-from rag.conflict import Conflict, conflicts
-from rag.embed import Embedder
+from advisor.harbor_desk.folder import example_folder as example_path
+from rag.embedding.embedder import Embedder
+from rag.grounding.conflicts import Conflict, find_conflicts
 from rag.index import Index
-from runners.models import resolve
+from runners.models.resolve import resolve_model
 
 SHOWN = 3
 
@@ -31,7 +31,7 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("--most", type=int, default=400, help="questions of a set at most")
     given = parser.parse_args()
-    embedder = Embedder(resolve("all-minilm-l6-v2").folder)
+    embedder = Embedder(resolve_model("all-minilm-l6-v2").folder)
     example = example_path()
     planted(example, embedder)
     alarms("harbor-desk", example / "documents", example / "questions.jsonl", given.most, embedder)
@@ -83,7 +83,7 @@ def search(
     Index.build(folder, documents, embedder)
     asked = [row["question"] for row in rows]
     hits = Index.open(folder, embedder).search_many(asked, SHOWN)
-    return [conflicts(question, each) for question, each in zip(asked, hits, strict=True)]
+    return [find_conflicts(question, each) for question, each in zip(asked, hits, strict=True)]
 
 
 if __name__ == "__main__":

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from runners.chat import Chat, Encoded
-from runners.data import Example
-from runners.machine import GIB
-from runners.models import Model
+from runners.data.examples import Example
+from runners.models.resolve import Model
+from runners.resources.machine import GIB
+from runners.tokenization.chat_template import ChatTokenizer, EncodedRow
 
 BATCH = 8
 """Rows of an optimiser step: TRL's and the Trainer's default."""
@@ -28,12 +28,12 @@ class Task:
     """What every contender is given."""
 
     base: Model
-    chat: Chat
+    chat: ChatTokenizer
     train: tuple[Example, ...]
     valid: tuple[Example, ...]
     steps: int
 
-    def encoded(self, rows: Sequence[Example]) -> list[Encoded]:
+    def encoded(self, rows: Sequence[Example]) -> list[EncodedRow]:
         """Return rows as tokens with the places that are learnt."""
         return [self.chat.example(row) for row in rows]
 
@@ -50,15 +50,21 @@ def batch_tokens(task: Task) -> int:
 
 def tunewise(task: Task, method: str) -> tuple[float, Any]:
     """Train by :func:`runners.train.fit`; return seconds from the first step's start to the last one's end."""
-    from runners import weights
-    from runners.train import TrainConfig, fit
-    from runners.weights import from_folder, load_base
+    from runners.inference import weights
+    from runners.inference.weights import load_base, load_model_folder
+    from runners.plan.train_config import TrainConfig
+    from runners.train import fit
 
     config = TrainConfig(
-        method=method, epochs=task.steps * BATCH / len(task.train), rank=RANK, alpha=2.0 * RANK,
-        learning_rate=RATE["full" if method == "full" else "lora"], warmup=WARMUP, checkpoint_steps=0,
+        method=method,
+        epochs=task.steps * BATCH / len(task.train),
+        rank=RANK,
+        alpha=2.0 * RANK,
+        learning_rate=RATE["full" if method == "full" else "lora"],
+        warmup=WARMUP,
+        checkpoint_steps=0,
         batch_tokens=batch_tokens(task),
-    )  # fmt: skip
+    )
     times: dict[str, float] = {}
 
     def note(event: dict[str, Any]) -> None:
@@ -73,7 +79,7 @@ def tunewise(task: Task, method: str) -> tuple[float, Any]:
         seconds = times["train.step"] - times["train.start"]
         peak = peak_gib()
         if method == "full":
-            net: Any = from_folder(out, next(load_base(task.base).parameters()).dtype, {})
+            net: Any = load_model_folder(out, next(load_base(task.base).parameters()).dtype, {})
         else:
             net = weights.load_adapter(load_base(task.base, four_bit=method == "qlora"), out, task.base)
     return seconds, (net, peak)
@@ -129,10 +135,16 @@ def _arguments(task: Task, method: str) -> dict[str, Any]:
 
     return {
         "use_cpu": not torch.cuda.is_available(),
-        "learning_rate": RATE[method], "lr_scheduler_type": "cosine", "warmup_steps": round(WARMUP * task.steps),
-        "per_device_train_batch_size": BATCH, "max_steps": task.steps, "seed": 0,
-        "save_strategy": "no", "report_to": "none", "disable_tqdm": True,
-    }  # fmt: skip
+        "learning_rate": RATE[method],
+        "lr_scheduler_type": "cosine",
+        "warmup_steps": round(WARMUP * task.steps),
+        "per_device_train_batch_size": BATCH,
+        "max_steps": task.steps,
+        "seed": 0,
+        "save_strategy": "no",
+        "report_to": "none",
+        "disable_tqdm": True,
+    }
 
 
 def _lora() -> Any:
@@ -178,15 +190,15 @@ def contend(name: str, task: Task) -> dict[str, float]:
     return {"tokens_per_s": speed, "valid_loss": valid_loss(net, task.encoded(task.valid)), "peak_gib": peak}
 
 
-def valid_loss(net: Any, rows: Sequence[Encoded]) -> float:
+def valid_loss(net: Any, rows: Sequence[EncodedRow]) -> float:
     """Return the mean cross-entropy of all learnt tokens by the model's own logits, row by row."""
     import torch
     import torch.nn.functional as F
 
-    from runners.loss import evaluating
+    from runners.training.loss import evaluation_mode
 
     total = 0.0
-    with evaluating(net):
+    with evaluation_mode(net):
         for row in rows:
             ids = torch.tensor([row.ids], device=net.device)
             logits = net(input_ids=ids, use_cache=False).logits[0].float()

@@ -20,11 +20,12 @@ import numpy as np
 
 from benchmarks.retrieval import DEPTH, PROMPT_TOKENS
 from benchmarks.sets import Row, Set, bench, read
-from rag import context, metrics
-from rag.durable import sha256_text
-from rag.embed import Embedder
-from rag.query import Query
-from rag.search import Searcher
+from rag.embedding.embedder import Embedder
+from rag.evaluation import metrics
+from rag.files import sha256_text
+from rag.grounding import context
+from rag.search.query import Query
+from rag.search.searcher import Searcher
 from rag.settings import IndexSettings
 from rag.types import Hit
 
@@ -100,8 +101,11 @@ def _points(short: Set, long: Set, embedder: Embedder, kept: Path) -> Iterator[P
             for way, weight in WAYS:
                 settings = replace(cut, fusion=way, lexical_weight=weight)
                 shown = [
-                    metrics.evidence(
-                        context.fitting(hits, PROMPT_TOKENS, count), row.doc, raws[row.doc], row.spans
+                    metrics.measure_evidence(
+                        context.passages_within_budget(hits, PROMPT_TOKENS, count),
+                        row.doc,
+                        raws[row.doc],
+                        row.spans,
                     )
                     for row, hits in _found(searcher, long.rows, settings, DEPTH[long.name])
                 ]

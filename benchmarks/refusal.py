@@ -16,13 +16,19 @@ from pathlib import Path
 
 import numpy as np
 
-from advisor.harbor_desk import path as example_path
-from rag import curve
-from rag.embed import Embedder
+from advisor.harbor_desk.folder import example_folder as example_path
+from rag.embedding.embedder import Embedder
+from rag.grounding import refusal
+from rag.grounding.refusal import (
+    SIGNAL_DEPTH,
+    SIGNAL_NAMES,
+    best_cut,
+    cross_validated_log_odds,
+    fit_logistic,
+    refusal_signals,
+)
 from rag.index import Index
-from rag.logistic import cut, fitted, left_out
-from rag.signals import DEPTH, NAMES, signals
-from runners.models import resolve
+from runners.models.resolve import resolve_model
 
 DEALS, SPLITS = 5, 12
 
@@ -33,15 +39,22 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("--most", type=int, default=600, help="questions of a set at most")
     given = parser.parse_args()
-    embedder = Embedder(resolve("all-minilm-l6-v2").folder)
+    embedder = Embedder(resolve_model("all-minilm-l6-v2").folder)
     sets = {
-        "clapnq_dev": (given.data / "clapnq_dev" / "documents.jsonl", given.data / "clapnq_dev" / "questions.jsonl"),
+        "clapnq_dev": (
+            given.data / "clapnq_dev" / "documents.jsonl",
+            given.data / "clapnq_dev" / "questions.jsonl",
+        ),
         "harbor-desk": (example_path() / "documents", example_path() / "questions.jsonl"),
         "hybrid_concierge": (
-            given.data / "hybrid_concierge" / "documents.jsonl", given.data / "hybrid_concierge" / "questions.jsonl"
+            given.data / "hybrid_concierge" / "documents.jsonl",
+            given.data / "hybrid_concierge" / "questions.jsonl",
         ),
-        "xquad_en": (given.data / "xquad_en" / "documents.jsonl", given.data / "xquad_en" / "questions.jsonl"),
-    }  # fmt: skip
+        "xquad_en": (
+            given.data / "xquad_en" / "documents.jsonl",
+            given.data / "xquad_en" / "questions.jsonl",
+        ),
+    }
     print("| set | task | questions | AUROC, all signals | dense alone | refused wrongly at 90 % right |")
     for name, (documents, questions) in sets.items():
         with tempfile.TemporaryDirectory() as folder:
@@ -60,12 +73,15 @@ def judge(name: str, index: Index, rows: Sequence[dict[str, object]]) -> None:
     asked = [str(row["question"]) for row in rows]
     labels = np.array([bool(row.get("answerable", True)) for row in rows])
     x = np.array(
-        [signals(q, h).vector() for q, h in zip(asked, index.search_many(asked, DEPTH), strict=True)]
+        [
+            refusal_signals(q, h).vector()
+            for q, h in zip(asked, index.search_many(asked, SIGNAL_DEPTH), strict=True)
+        ]
     )
     gold = np.flatnonzero(labels & np.array([bool(row.get("doc_id")) for row in rows]))
     without = [[str(rows[n]["doc_id"])] for n in gold]
-    found = index.search_many([asked[n] for n in gold], DEPTH, without)
-    removed = np.array([signals(asked[n], h).vector() for n, h in zip(gold, found, strict=True)])
+    found = index.search_many([asked[n] for n in gold], SIGNAL_DEPTH, without)
+    removed = np.array([refusal_signals(asked[n], h).vector() for n, h in zip(gold, found, strict=True)])
     tell(
         name,
         "gold removed",
@@ -84,14 +100,15 @@ def tell(name: str, task: str, x: np.ndarray, y: np.ndarray, group: np.ndarray) 
     areas, prices = [], []
     for deal in range(DEALS):
         order = np.random.default_rng(deal).permutation(int(group.max()) + 1)
-        scores = left_out(x, y, made, order[group], folds=5)
-        areas.append(curve.auroc(scores, y))
-        prices.append(curve.wrong_at(0.9, scores, y).wrong)
-    dense = curve.auroc(x[:, NAMES.index("dense")], y)
+        scores = cross_validated_log_odds(x, y, made, order[group], folds=5)
+        areas.append(refusal.auroc(scores, y))
+        prices.append(refusal.threshold_for_refusal_share(0.9, scores, y).wrong)
+    dense = refusal.auroc(x[:, SIGNAL_NAMES.index("dense")], y)
     print(
         f"| {name} | {task} | {y.sum()} + {(~y).sum()} | {np.mean(areas):.3f} ({min(areas):.3f}–{max(areas):.3f}) "
-        f"| {dense:.3f} | {np.mean(prices):.3f} |", flush=True,
-    )  # fmt: skip
+        f"| {dense:.3f} | {np.mean(prices):.3f} |",
+        flush=True,
+    )
 
 
 def as_run(name: str, x: np.ndarray, y: np.ndarray, removed: np.ndarray, gold: np.ndarray) -> None:
@@ -105,9 +122,9 @@ def as_run(name: str, x: np.ndarray, y: np.ndarray, removed: np.ndarray, gold: n
         labels = np.concatenate([y[dev], np.zeros(int(inside.sum()), dtype=bool)])
         made = np.arange(len(labels)) >= dev.sum()
         group = np.concatenate([np.flatnonzero(dev), gold[inside]])
-        limit = cut(left_out(rows, labels, made, group), labels, made)
-        weights, bias = fitted(rows, labels, made)
-        judged = curve.at(limit, x[~dev] @ weights + bias, y[~dev])
+        limit = best_cut(cross_validated_log_odds(rows, labels, made, group), labels, made)
+        weights, bias = fit_logistic(rows, labels, made)
+        judged = refusal.refusal_point(limit, x[~dev] @ weights + bias, y[~dev])
         right.append(judged.right)
         wrong.append(judged.wrong)
     print(

@@ -15,11 +15,12 @@ from functools import lru_cache
 from pathlib import Path
 
 from benchmarks.sets import Row, bench, read
-from rag import context, metrics
-from rag.embed import Embedder
-from rag.query import Query
+from rag.embedding.embedder import Embedder
+from rag.evaluation import metrics
+from rag.evaluation.statistics import bootstrap_interval
+from rag.grounding import context
+from rag.search.query import Query
 from rag.settings import IndexSettings
-from rag.stats import interval
 from rag.types import Hit
 
 PROMPT_TOKENS = 1600
@@ -48,8 +49,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as spare:
         kept = Path(sys.argv[3] if len(sys.argv) > 3 else spare)
         for name, judge in (
-            ("hybrid_concierge", _ranks), ("xquad_en", _ranks), ("chunk_eval", _evidence(data, embedder)),
-        ):  # fmt: skip
+            ("hybrid_concierge", _ranks),
+            ("xquad_en", _ranks),
+            ("chunk_eval", _evidence(data, embedder)),
+        ):
             found = read(data, name)
             rows = [row for row in found.rows if row.split in ("", "test")]
             with bench(found, embedder, kept) as desk:
@@ -69,7 +72,7 @@ def _print(name: str, way: str, values: Mapping[str, Sequence[float]]) -> list[b
     """Print the means with their intervals; return for each target of the default whether it is met."""
     met, said = [], []
     for metric, found in values.items():
-        mean = interval(found)
+        mean = bootstrap_interval(found)
         target = TARGETS.get((name, metric)) if way == "default" else None
         if target is not None:
             met.append(mean.mean >= target)
@@ -95,11 +98,14 @@ def _evidence(data: Path, embedder: Embedder) -> Callable[[Row, Sequence[Hit]], 
     count = lru_cache(maxsize=None)(embedder.count_tokens)
 
     def judge(row: Row, hits: Sequence[Hit]) -> dict[str, float]:
-        shown = context.fitting(hits, PROMPT_TOKENS, count)
-        found = metrics.evidence(shown, row.doc, raws[row.doc], row.spans)
+        shown = context.passages_within_budget(hits, PROMPT_TOKENS, count)
+        found = metrics.measure_evidence(shown, row.doc, raws[row.doc], row.spans)
         return {
-            "span recall": found.recall, "full evidence": found.full, "precision": found.precision, "IoU": found.iou,
-        }  # fmt: skip
+            "span recall": found.recall,
+            "full evidence": found.full,
+            "precision": found.precision,
+            "IoU": found.iou,
+        }
 
     return judge
 

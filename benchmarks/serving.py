@@ -41,9 +41,11 @@ def load(url: str, model: str | None, questions: list[str], clients: int, second
                 with lock:
                     question = questions[next(place) % len(questions)]
                 body = {
-                    "model": model, "stream": True, "stream_options": {"include_usage": True},
+                    "model": model,
+                    "stream": True,
+                    "stream_options": {"include_usage": True},
                     "messages": [{"role": "user", "content": question}],
-                }  # fmt: skip
+                }
                 begun, first, text, used = time.monotonic(), 0.0, "", 0
                 with http.stream("POST", "/v1/chat/completions", json=body) as answer:
                     for line in answer.iter_lines():
@@ -68,10 +70,15 @@ def load(url: str, model: str | None, questions: list[str], clients: int, second
         thread.join()
     took = time.monotonic() - started
     return {
-        "clients": clients, "seconds": round(took, 1), "answers": len(ends), "answers_a_second": round(len(ends) / took, 2),
-        "tokens_a_second": round(tokens / took, 1), "first_words_s": round(median(firsts), 2),
-        "whole_s": round(median(ends), 2), **counts,
-    }  # fmt: skip
+        "clients": clients,
+        "seconds": round(took, 1),
+        "answers": len(ends),
+        "answers_a_second": round(len(ends) / took, 2),
+        "tokens_a_second": round(tokens / took, 1),
+        "first_words_s": round(median(firsts), 2),
+        "whole_s": round(median(ends), 2),
+        **counts,
+    }
 
 
 def main() -> None:

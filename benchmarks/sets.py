@@ -8,11 +8,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from rag.encoder import Encoder
-from rag.load.walk import load_documents
-from rag.stores.cache import VectorCache
+from rag.embedding.protocol import Encoder
+from rag.evaluation.workbench import Workbench
+from rag.loading.reader import load_documents
+from rag.stores.vector_cache import VectorCache
 from rag.types import Document
-from rag.workbench import Workbench
 
 NAMES = {"hybrid_concierge": "documents.jsonl", "chunk_eval": "documents", "xquad_en": "documents.jsonl"}
 

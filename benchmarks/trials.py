@@ -17,16 +17,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from advisor import gather
-from advisor.draft import draft, numbers
-from advisor.engine import Recommendation, recommend
-from advisor.execute import run_and_report
-from advisor.gather import Situation
+from advisor.drafting.draft import draft_with_notes, tuning_settings
 from advisor.methods.base import Drafting
-from advisor.methods.table import BY_NAME
+from advisor.methods.registry import METHOD_BY_NAME
+from advisor.questionnaire import gather
+from advisor.questionnaire.gather import Situation
+from advisor.recommendation.recommend import BaseRecommendation, recommend_for_profile
+from advisor.workflows.run import run_and_report
 from benchmarks.cast import CAST, Part, bring
-from runners.plan import Plan, parse_plan
-from runners.rundir import PLAN, read_run_plan
+from runners.plan.schema import Plan, parse_plan
+from runners.run_folder import PLAN, read_run_plan
 
 RECORD = Path(__file__).parent / "accuracy.json"
 FILES = ("documents", "examples", "questions")
@@ -38,19 +38,21 @@ def situation(part: Part, files: Mapping[str, Path], *more: str) -> Situation:
 
     ``more`` are further answers, such as another machine than the one at hand.
     """
-    return gather.complete(gather.said((*part.answers, *more), **files))
+    return gather.complete_situation(gather.flag_answers((*part.answers, *more), **files))
 
 
-def plan_of(part: Part, at: Situation, advice: Recommendation) -> Plan:
+def plan_of(part: Part, at: Situation, advice: BaseRecommendation) -> Plan:
     """Return the advisor's own plan, cut to size, with the part's other ways of tuning and its own rule of style."""
-    plan = draft(advice, at).plan
+    plan = draft_with_notes(advice, at).plan
     rows = len(at.stats.examples.rows) if at.stats.examples else 0
     have = {step.arm for step in plan.arms}
     more = [
         step
         for method in part.tuned
         if method not in have
-        for step in BY_NAME[method].steps(at.profile, Drafting(method, numbers(method, rows, at.profile)))
+        for step in METHOD_BY_NAME[method].steps(
+            at.profile, Drafting(method, tuning_settings(method, rows, at.profile))
+        )
     ]
     body = plan.model_dump(mode="json", by_alias=True)
     body |= {"name": part.name, "steps": [*body["steps"], *(step.model_dump(mode="json") for step in more)]}
@@ -67,7 +69,7 @@ def trial(part: Part, data: Path, out: Path) -> dict[str, Any]:
     """Ask for advice, run the trial, and return both."""
     brought = bring(part, data, out / "files")
     at = situation(part, brought.files)
-    advice = recommend(at.profile)
+    advice = recommend_for_profile(at.profile)
     begun = (out / "run" / PLAN).is_file()
     plan = read_run_plan(out / "run") if begun else plan_of(part, at, advice)
     started = time.time()
@@ -84,20 +86,30 @@ def recorded(part: Part, left_out: int, plan: Plan, report: Mapping[str, Any]) -
     weighted = [name for name, weight in report["weights"].items() if weight]
     arms = [
         {
-            "arm": arm["arm"], "score": arm["score"], "n": arm["n"], "documents": arm.get("documents"),
+            "arm": arm["arm"],
+            "score": arm["score"],
+            "n": arm["n"],
+            "documents": arm.get("documents"),
             "scores": {name: arm["scores"][name]["mean"] for name in weighted if name in arm["scores"]},
         }
         for arm in report["arms"]
-    ]  # fmt: skip
+    ]
     return {
-        "task": part.task, "wanted": part.wanted, "said": list(part.answers), "model": verdict["model"],
-        "advised": report["predicted"]["choice"], "confidence": report["predicted"]["confidence"],
+        "task": part.task,
+        "wanted": part.wanted,
+        "said": list(part.answers),
+        "model": verdict["model"],
+        "advised": report["predicted"]["choice"],
+        "confidence": report["predicted"]["confidence"],
         "order": [row["method"] for row in rows if row["feasible"]],
         "examples": plan.answers["labelled_examples"].value if "labelled_examples" in plan.answers else 0,
-        "left_out": left_out, "date": time.strftime("%Y-%m-%d"),
-        "verdict": {key: verdict.get(key) for key in KEPT}, "arms": arms,
-        "paired": report["paired"], "weights": report["weights"],
-    }  # fmt: skip
+        "left_out": left_out,
+        "date": time.strftime("%Y-%m-%d"),
+        "verdict": {key: verdict.get(key) for key in KEPT},
+        "arms": arms,
+        "paired": report["paired"],
+        "weights": report["weights"],
+    }
 
 
 def main() -> None:

@@ -22,12 +22,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rag.embed import Embedder
-    from rag.filters import Condition
+    from rag.embedding.embedder import Embedder
+    from rag.embedding.reranker import Reranker
     from rag.index import Index
-    from rag.query import Query
-    from rag.report import BuildReport
-    from rag.rerank import Reranker
+    from rag.indexing.build import BuildReport
+    from rag.search.filters import Condition
+    from rag.search.query import Query
     from rag.settings import IndexSettings
     from rag.types import Chunk, Citation, Document, Hit, Results
 
@@ -52,12 +52,12 @@ def __getattr__(name: str) -> Any:
     from importlib import import_module
 
     modules = {
-        "embed": ["Embedder"],
-        "filters": ["Condition"],
+        "embedding.embedder": ["Embedder"],
+        "search.filters": ["Condition"],
         "index": ["Index"],
-        "query": ["Query"],
-        "report": ["BuildReport"],
-        "rerank": ["Reranker"],
+        "search.query": ["Query"],
+        "indexing.build": ["BuildReport"],
+        "embedding.reranker": ["Reranker"],
         "settings": ["IndexSettings"],
         "types": ["Chunk", "Citation", "Document", "Hit", "Results"],
         "version": ["__version__"],

@@ -1,36 +1,37 @@
-"""The front class: build, update, open, search and check an index."""
+"""The front class: build, update, open, search and check an index.
+
+Keep an index in step with its documents by looking again and again.
+"""
 
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from rag import build, generations
-from rag.build import Wish
-from rag.check import Repair, check, repair
-from rag.documents import Documents
-from rag.encoder import Encoder
+from rag.embedding.protocol import Encoder
+from rag.embedding.reranker import Scorer
 from rag.errors import BadInput
-from rag.lexical import Lexical
-from rag.publish import LEXICAL
-from rag.query import Query
-from rag.report import BuildReport
-from rag.rerank import Scorer
-from rag.search import Parts, Searcher
+from rag.indexing import build, generations
+from rag.indexing.build import BuildReport, UpdateOptions
+from rag.indexing.repair import RepairReport, check_index, repair_index
+from rag.indexing.writer import LEXICAL_FOLDER
+from rag.search.documents import DocumentIndex
+from rag.search.query import Query
+from rag.search.searcher import IndexParts, Searcher
 from rag.settings import IndexSettings
 from rag.stores.base import VectorStore, store_class
-from rag.stores.database import REBUILD
+from rag.stores.bm25 import BM25Index
+from rag.stores.sqlite import REBUILD_HINT
 from rag.stores.text import TextStore
 from rag.types import Chunk, Hit, OnEvent, Results
 
-__all__ = ["BuildReport", "Index", "IndexSettings", "Replaced"]
 
-
-class Replaced(BadInput):
+class GenerationReplaced(BadInput):
     """No kept generation holds the text that was asked for."""
 
 
@@ -42,7 +43,7 @@ class Index:
         folder: Path,
         generation: generations.Generation,
         chunks: tuple[Chunk, ...],
-        documents: Documents,
+        documents: DocumentIndex,
     ) -> None:
         """Put the parts together; use ``open``."""
         self.folder = folder
@@ -73,7 +74,7 @@ class Index:
         a folder that holds something else.
         """
         settings = settings or IndexSettings()
-        return build.build(Path(folder), Path(documents), embedder, settings, on_event, only)
+        return build.build_index(Path(folder), Path(documents), embedder, settings, on_event, only)
 
     @classmethod
     def update(
@@ -92,8 +93,8 @@ class Index:
         and the vector cache. ``trust_mtime`` skips files whose size and time are as they were, unread.
         Raises BadInput when there is no index, or when the embedder is not the one it was built with.
         """
-        wish = Wish(purge=purge, trust_mtime=trust_mtime)
-        return build.update(Path(folder), Path(documents), embedder, on_event, wish)
+        wish = UpdateOptions(purge=purge, trust_mtime=trust_mtime)
+        return build.update_index(Path(folder), Path(documents), embedder, on_event, wish)
 
     @classmethod
     def open(
@@ -106,36 +107,39 @@ class Index:
         """
         folder = Path(folder)
         while True:
-            number = generations.current(folder)
+            number = generations.current_generation(folder)
             if not number:
-                raise BadInput(f"{folder} is not an index: it has no {generations.CURRENT}", "build it first")
+                raise BadInput(
+                    f"{folder} is not an index: it has no {generations.CURRENT_POINTER}", "build it first"
+                )
             try:
                 return cls._opened(folder, number, embedder, reranker)
             except (BadInput, OSError):
-                if generations.current(folder) == number:
+                if generations.current_generation(folder) == number:
                     raise
                 # two updates were published meanwhile and swept this generation away: take the new one
 
     @classmethod
     def _opened(cls, folder: Path, number: int, embedder: Encoder | None, reranker: Scorer | None) -> Index:
-        generation = generations.verified(folder, number)
+        generation = generations.open_verified(folder, number)
         manifest = generation.manifest
         with TextStore(folder) as text:
             chunks = tuple(row.chunk for row in text.chunks(number))
-            documents = Documents(text.abouts(number), chunks)
+            documents = DocumentIndex(text.abouts(number), chunks)
             if text.digest(number) != manifest["text_sha256"]:
                 raise BadInput(
-                    f"{folder} is damaged: its texts do not belong to {generations.name(number)}", REBUILD
+                    f"{folder} is damaged: its texts do not belong to {generations.generation_name(number)}",
+                    REBUILD_HINT,
                 )
         index = cls(folder, generation, chunks, documents)
         if embedder is not None:
-            build.same_embedder(folder, manifest, embedder)
+            build.require_same_embedder(folder, manifest, embedder)
             kind = store_class(manifest["store"])
             mapped = os.name == "posix"  # elsewhere a mapped file could not be swept away
             store = kind.load(generation.path, manifest["dimension"], mapped=mapped)
-            lexical = Lexical.load(generation.path / LEXICAL, len(chunks))
+            lexical = BM25Index.load(generation.path / LEXICAL_FOLDER, len(chunks))
             index._searcher = Searcher(
-                Parts(chunks, documents, embedder, store, lexical, index.raw, reranker)
+                IndexParts(chunks, documents, embedder, store, lexical, index.raw, reranker)
             )
         return index
 
@@ -185,7 +189,7 @@ class Index:
         """Return the vectors of chunks as they are searched, float32 [len(ids), dimension]; KeyError for a stranger."""
         if self._store is None:
             kind = store_class(self._manifest["store"])
-            place = self.folder / generations.name(self.generation)
+            place = self.folder / generations.generation_name(self.generation)
             self._store = kind.load(place, self.dimension, mapped=os.name == "posix")
         return self._store.vectors(np.array(ids, dtype=np.int64))
 
@@ -197,7 +201,7 @@ class Index:
         with TextStore(self.folder) as text:
             found = text.document(document, self.generation)
             if found is None and document in self.documents:
-                raise Replaced(
+                raise GenerationReplaced(
                     f"generation {self.generation} of {self.folder} has been replaced twice: "
                     f"it no longer holds the text of {document!r}",
                     "open the index again",
@@ -209,15 +213,48 @@ class Index:
 
         Returns counts, or raises BadInput naming the damage.
         """
-        return check(self.folder)
+        return check_index(self.folder)
 
     @classmethod
     def repair(
         cls, folder: Path | str, embedder: Callable[[], Encoder], on_event: OnEvent | None = None
-    ) -> Repair:
+    ) -> RepairReport:
         """Find damage and make the derived files again from the text.
 
         ``embedder`` is called only when vectors are lost and not in the cache either. Raises BadInput when
         the text itself is damaged: then the index must be built again.
         """
-        return repair(Path(folder), embedder, on_event)
+        return repair_index(Path(folder), embedder, on_event)
+
+
+WATCH_SECONDS = 10.0
+
+
+def watch_documents(
+    folder: Path | str,
+    documents: Path | str,
+    embedder: Encoder,
+    hear: Callable[[BuildReport | BadInput], bool],
+    *,
+    every: float = WATCH_SECONDS,
+    trust_mtime: bool = False,
+    on_event: OnEvent | None = None,
+    sleep: Callable[[float], None] = time.sleep,
+) -> None:
+    """Update the index every ``every`` seconds until ``hear`` returns False.
+
+    ``hear`` gets every report, also of a look that changed nothing, or the reason why one failed: documents
+    that are being written may be unreadable for a moment, and another writer may hold the index. Damage and a
+    full disk end the watch.
+    """
+    Index.open(folder, embedder)
+    while True:
+        outcome: BuildReport | BadInput
+        try:
+            outcome = Index.update(folder, documents, embedder, on_event, trust_mtime=trust_mtime)
+        except BadInput as error:
+            Index.open(folder, embedder)
+            outcome = error
+        if not hear(outcome):
+            return
+        sleep(every)

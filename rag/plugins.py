@@ -17,10 +17,10 @@ from rag.errors import BadInput
 
 RULES, METHODS, LOADERS, STORES = "tunewise.rules", "tunewise.methods", "tunewise.loaders", "tunewise.stores"
 GROUPS = (RULES, METHODS, LOADERS, STORES)
-T = TypeVar("T")
+PluginT = TypeVar("PluginT")
 
 
-class Unusable(Exception):
+class UnusablePlugin(Exception):
     """Why the object behind an entry point cannot be used; raised by a group's check."""
 
 
@@ -51,7 +51,7 @@ class Plugin:
 
 
 @cache
-def declared() -> tuple[Plugin, ...]:
+def declared_plugins() -> tuple[Plugin, ...]:
     """Return the plug-ins of all installed packages by group and name; nothing is imported."""
     installed = metadata.entry_points()  # once: each call reads the metadata of every package
     rows = []
@@ -61,7 +61,7 @@ def declared() -> tuple[Plugin, ...]:
     return tuple(sorted(rows, key=lambda plugin: (plugin.group, plugin.name, plugin.package)))
 
 
-class Group(Generic[T]):
+class PluginGroup(Generic[PluginT]):
     """The plug-ins of one kind, checked when they are loaded.
 
     Args:
@@ -70,7 +70,7 @@ class Group(Generic[T]):
         check: returns what an entry point's name and object stand for; raises Unusable with the reason.
     """
 
-    def __init__(self, name: str, builtin: Collection[str], check: Callable[[str, Any], T]) -> None:
+    def __init__(self, name: str, builtin: Collection[str], check: Callable[[str, Any], PluginT]) -> None:
         """Keep the arguments; nothing is looked for yet."""
         self.name = name
         self.builtin = builtin
@@ -80,7 +80,7 @@ class Group(Generic[T]):
     def plugins(self) -> dict[str, Plugin]:
         """The entry points by name; BadInput for a name that is built in, or given by two packages."""
         by_name: dict[str, Plugin] = {}
-        for plugin in (one for one in declared() if one.group == self.name):
+        for plugin in (one for one in declared_plugins() if one.group == self.name):
             if plugin.name in self.builtin:
                 raise plugin.unusable("its name is that of a built-in")
             if plugin.name in by_name:
@@ -88,18 +88,18 @@ class Group(Generic[T]):
             by_name[plugin.name] = plugin
         return by_name
 
-    def load(self, name: str) -> T:
+    def load(self, name: str) -> PluginT:
         """Import and check one plug-in; KeyError for an unknown name, BadInput when it cannot be used."""
         plugin = self.plugins[name]
         try:
             return self.check(plugin.name, plugin.load())
-        except Unusable as error:
+        except UnusablePlugin as error:
             raise plugin.unusable(error) from error
         except Exception as error:  # foreign code: whatever it raises is told, never a traceback
             raise plugin.unusable(f"{type(error).__name__}: {error}") from error
 
     @cached_property
-    def all(self) -> tuple[T, ...]:
+    def all(self) -> tuple[PluginT, ...]:
         """Every plug-in of the group, by name; BadInput when one cannot be used."""
         return tuple(self.load(name) for name in self.plugins)
 

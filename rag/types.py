@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from rag import clean
+from rag.text import sanitize
 
 OnEvent = Callable[[dict[str, Any]], None]
 """Receives the events of long work: ``{"event": "embed.batch", "done": 64, "total": 300}``."""
@@ -23,7 +23,7 @@ def location(doc: str, page: int | None, line_start: int, line_end: int, short: 
 
     ``short`` is the form that prompts use: "guide.pdf p. 3" or "fares.md:12-14".
     """
-    document = clean.line(doc)
+    document = sanitize.single_line(doc)
     if page:
         return f"{document} p. {page}" if short else f"{document}, page {page}"
     several = line_end > line_start

@@ -16,10 +16,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from runners.answer import Answer
-    from runners.execution import run, run_plan
-    from runners.opened import Run, load
-    from runners.plan import Plan
+    from runners.arms.answer import Answer
+    from runners.plan.schema import Plan
+    from runners.runs.run import Run, load
+    from runners.trial.execute import run, run_plan
 
 __all__ = ["Answer", "Plan", "Run", "load", "run", "run_plan"]
 
@@ -29,10 +29,10 @@ def __getattr__(name: str) -> Any:
     from importlib import import_module
 
     modules = {
-        "runners.answer": ["Answer"],
-        "runners.execution": ["run", "run_plan"],
-        "runners.opened": ["Run", "load"],
-        "runners.plan": ["Plan"],
+        "runners.arms.answer": ["Answer"],
+        "runners.trial.execute": ["run", "run_plan"],
+        "runners.runs.run": ["Run", "load"],
+        "runners.plan.schema": ["Plan"],
         "rag.version": ["__version__"],
     }
     for module, names in modules.items():

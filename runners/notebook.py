@@ -5,30 +5,30 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from html import escape
 
-from rag.clean import line, visible
+from rag.text.sanitize import single_line, strip_invisible
 
 _CELL = "text-align:left;padding:0 1em 0 0"
 
 
-def text(said: object) -> str:
+def html_text(said: object) -> str:
     """Return a text on one line, harmless in HTML: escaped, without control characters."""
-    return escape(line(str(said)))
+    return escape(single_line(str(said)))
 
 
-def paragraph(said: object, style: str = "") -> str:
+def html_paragraph(said: object, style: str = "") -> str:
     """Return a paragraph; line breaks of the text are kept."""
-    body = escape(visible(str(said))).replace("\n", "<br>")
+    body = escape(strip_invisible(str(said))).replace("\n", "<br>")
     return f'<p style="{style}">{body}</p>' if style else f"<p>{body}</p>"
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+def html_table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """Return a table; every cell is text."""
-    drawn = "".join(f'<th style="{_CELL}">{text(cell)}</th>' for cell in head)
-    cells = ("".join(f'<td style="{_CELL}">{text(cell)}</td>' for cell in row) for row in rows)
+    drawn = "".join(f'<th style="{_CELL}">{html_text(cell)}</th>' for cell in head)
+    cells = ("".join(f'<td style="{_CELL}">{html_text(cell)}</td>' for cell in row) for row in rows)
     body = "".join(f"<tr>{row}</tr>" for row in cells)
     return f"<table><thead><tr>{drawn}</tr></thead><tbody>{body}</tbody></table>"
 
 
-def bullets(items: Iterable[object]) -> str:
+def html_list(items: Iterable[object]) -> str:
     """Return a list; every item is text."""
-    return "<ul>" + "".join(f"<li>{text(item)}</li>" for item in items) + "</ul>"
+    return "<ul>" + "".join(f"<li>{html_text(item)}</li>" for item in items) + "</ul>"

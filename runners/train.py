@@ -1,4 +1,7 @@
-"""Tuning a model on examples: the one way in, for lora, qlora and full. Heavy."""
+"""Tuning a model on examples: the one way in, for lora, qlora and full. Heavy.
+
+The adapter that a run goes on from: what it is made of wins over the settings, and that is said. Light.
+"""
 
 from __future__ import annotations
 
@@ -10,25 +13,79 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from rag.errors import BadInput
 from rag.types import OnEvent
-from runners import hub
+from runners.models import hub
+from runners.models.fingerprint import read_json
+from runners.plan.train_config import ALL_LINEAR, TrainConfig
 
-hub.close()
+hub.block_hub()
 
-from rag.durable import MANIFEST, canonical_json, check_manifest, sha256_text, writer_lock  # noqa: E402
+
 from rag.errors import UsageProblem  # noqa: E402
-from runners import choices, expected, interrupt, predecessor, preflight, room, weights  # noqa: E402  # noqa: E402
-from runners.card import CARD  # noqa: E402
-from runners.chat import Chat, Encoded  # noqa: E402
-from runners.data import Example  # noqa: E402
-from runners.loop import Loop  # noqa: E402
-from runners.models import Model  # noqa: E402
-from runners.publish import facts, finished, publish  # noqa: E402
-from runners.start import clear, refuse_unfinished, start  # noqa: E402
-from runners.tokencache import Tokens  # noqa: E402
-from runners.tuning import KERNELS, Origin, TrainConfig, TrainResult  # noqa: E402
+from rag.files import MANIFEST, canonical_json, check_manifest, sha256_text, writer_lock  # noqa: E402
+from runners import interrupts  # noqa: E402
+from runners.data.examples import Example  # noqa: E402
+from runners.inference import weights  # noqa: E402  # noqa: E402
+from runners.models.cards import CARD_FILE  # noqa: E402
+from runners.models.resolve import Model  # noqa: E402
+from runners.plan.train_config import KERNELS, RunOrigin, TrainResult  # noqa: E402
+from runners.preflight import machine_checks, run_checks  # noqa: E402
+from runners.tokenization.chat_template import ChatTokenizer, EncodedRow  # noqa: E402
+from runners.tokenization.token_cache import TokenCache  # noqa: E402
+from runners.training import runtime  # noqa: E402
+from runners.training.loop import TrainingLoop  # noqa: E402
+from runners.training.session import (  # noqa: E402  # noqa: E402
+    clear_work_folder,
+    finished_result,
+    manifest_facts,
+    publish_weights,
+    refuse_unfinished,
+    start_training,
+)
 
-__all__ = ["Origin", "TrainConfig", "TrainResult", "fit"]
+PEFT_CONFIG_FILE = "adapter_config.json"
+
+
+def require_adapter_folder(folder: Path) -> None:
+    """Raise BadInput when a folder holds no adapter, as that of a model tuned in full does not."""
+    if not (folder / PEFT_CONFIG_FILE).is_file():
+        raise BadInput(
+            f"{folder} holds no adapter to go on from", "name a folder that lora or qlora training made"
+        )
+
+
+def settings_from_adapter(config: TrainConfig) -> tuple[TrainConfig, tuple[str, ...]]:
+    """Return the settings with rank, alpha, variant and targets of the adapter gone on from, and what changed.
+
+    Without such an adapter nothing changes. Raises BadInput when another variant is asked for than it is.
+    """
+    if config.init_adapter is None:
+        return config, ()
+    made = read_json(config.init_adapter / PEFT_CONFIG_FILE)
+    variant = _variant(made)
+    if config.variant not in ("lora", variant):
+        raise BadInput(
+            f"{config.init_adapter} is a {variant} adapter, which cannot go on as {config.variant}",
+            f"leave variant away: it stays {variant}",
+        )
+    has: dict[str, Any] = {"rank": int(made["r"]), "alpha": float(made["lora_alpha"]), "variant": variant}
+    said = [
+        f"{name} {value} is that of the adapter gone on from, not {getattr(config, name)}"
+        for name, value in has.items()
+        if name != "variant" and value != getattr(config, name)
+    ]
+    targets = tuple(sorted(made["target_modules"]))
+    if config.targets not in (ALL_LINEAR, targets):
+        said.append(f"targets are those of the adapter gone on from: {', '.join(targets)}")
+    # Not validated: what an adapter is made of need not be within the bounds of what may be asked for.
+    return config.model_copy(update={"targets": targets, **has}), tuple(said)
+
+
+def _variant(made: dict[str, Any]) -> str:
+    if made.get("use_dora"):
+        return "dora"
+    return "rslora" if made.get("use_rslora") else "lora"
 
 
 def fit(
@@ -39,7 +96,7 @@ def fit(
     valid: Sequence[Example] = (),
     on_event: OnEvent | None = None,
     resume: bool = False,
-    origin: Origin = Origin(),
+    origin: RunOrigin = RunOrigin(),
 ) -> TrainResult:
     """Tune ``model`` on the assistant turns of ``rows`` and publish the result as the folder ``out``.
 
@@ -52,13 +109,13 @@ def fit(
     """
     tell = on_event or _silent
     if config.init_adapter:
-        predecessor.require(config.init_adapter)
-        weights.check_made_on(config.init_adapter, model, "adapter")
-    config, said = predecessor.settle(config)
-    chat = Chat(model.folder)
-    work = work_of(out)
-    tokens = Tokens(work)
-    used, report = preflight.inspect(rows, chat, config, tokens)
+        require_adapter_folder(config.init_adapter)
+        weights.check_same_base(config.init_adapter, model, "adapter")
+    config, said = settings_from_adapter(config)
+    chat = ChatTokenizer(model.folder)
+    work = work_folder(out)
+    tokens = TokenCache(work)
+    used, report = run_checks.inspect_rows(rows, chat, config, tokens)
     report.require()
     held_out = _valid_rows(valid, chat, config)
     data: dict[str, Any] = {"rows": report.used, "left_out": len(report.too_long)}
@@ -67,37 +124,37 @@ def fit(
     if out.exists() and any(out.iterdir()):
         if not resume:
             raise UsageProblem(f"{out} exists", "continue with --resume, or choose another folder")
-        if done := finished(out, identity, config, tell):
+        if done := finished_result(out, identity, config, tell):
             shutil.rmtree(work, ignore_errors=True)
             return done
     with writer_lock(work):
         if not resume:
             refuse_unfinished(work)
-            clear(work)
+            clear_work_folder(work)
         tokens.keep()
-        loop = start(used, held_out, config, model, work, identity, tell)
+        loop = start_training(used, held_out, config, model, work, identity, tell)
         tell(_started(loop, report))
         loop.run()
         result = loop.result(out, len(report.too_long))
         result = replace(result, notes=(*result.notes, *said), expected_gib=_expected(loop, model))
-        with interrupt.held():
-            publish(loop, model, out, facts(loop, data, identity, origin, result))
+        with interrupts.deferred_signals():
+            publish_weights(loop, model, out, manifest_facts(loop, data, identity, origin, result))
     shutil.rmtree(work, ignore_errors=True)
     tell({"event": "train.end", **result.to_json()})
     return result
 
 
-def _expected(loop: Loop, model: Model) -> float | None:
-    rows, on = room.largest_pass(loop.rows, loop.config), loop.choices.checkpointing.on
-    return expected.expected_gib(model.folder, loop.config, loop.loss, rows, on)
+def _expected(loop: TrainingLoop, model: Model) -> float | None:
+    rows, on = machine_checks.largest_pass(loop.rows, loop.config), loop.choices.checkpointing.on
+    return runtime.expected_gib(model.folder, loop.config, loop.loss, rows, on)
 
 
-def work_of(out: Path) -> Path:
+def work_folder(out: Path) -> Path:
     """Return the folder of the checkpoints of a run that will publish ``out``."""
     return out.parent / f".{out.name}.work"
 
 
-def _started(loop: Loop, report: preflight.Preflight) -> dict[str, Any]:
+def _started(loop: TrainingLoop, report: run_checks.PreflightReport) -> dict[str, Any]:
     event = {"event": "train.start", "method": loop.config.method, "rows": report.used}
     event |= {"tokens": sum(loop.step_tokens), "steps": len(loop.steps), "from_step": loop.progress.step}
     event |= {"trainable": loop.trainable, "path": loop.loss.path, "reason": loop.loss.reason}
@@ -107,10 +164,10 @@ def _started(loop: Loop, report: preflight.Preflight) -> dict[str, Any]:
     return event | {"warnings": list(report.warnings)}
 
 
-def _valid_rows(valid: Sequence[Example], chat: Chat, config: TrainConfig) -> list[Encoded]:
+def _valid_rows(valid: Sequence[Example], chat: ChatTokenizer, config: TrainConfig) -> list[EncodedRow]:
     if not valid:
         return []
-    rows, report = preflight.inspect(valid, chat, config)
+    rows, report = run_checks.inspect_rows(valid, chat, config)
     report.require()
     return rows
 
@@ -119,7 +176,7 @@ def _identity(
     config: TrainConfig,
     model: Model,
     data: dict[str, Any],
-    valid: list[Encoded],
+    valid: list[EncodedRow],
     recorded: Container[str] = (),
 ) -> str:
     """Hash everything the result depends on, an adapter to go on from by its content and not its place.
@@ -130,7 +187,9 @@ def _identity(
     settings = config.model_dump(mode="json") | {"init_adapter": None, "checkpoint_steps": 0}
     if config.kernels == KERNELS[0]:
         del settings["kernels"]  # runs from before there was a choice keep their identity
-    begun = check_manifest(config.init_adapter, "adapter", (CARD,))["files"] if config.init_adapter else None
+    begun = (
+        check_manifest(config.init_adapter, "adapter", (CARD_FILE,))["files"] if config.init_adapter else None
+    )
     rest = [begun, model.fingerprint, data, [[row.ids, row.learnt] for row in valid]]
     identity = _hash([settings, *rest])
     if not recorded or identity in recorded:
@@ -143,7 +202,7 @@ def _identity(
 
 def _recorded(out: Path, work: Path) -> set[str]:
     """Return the identities of the finished run in ``out`` and the unfinished one in ``work``, of those that exist."""
-    unfinished = choices.kept(work)
+    unfinished = runtime.recorded_choices(work)
     found = {unfinished.identity} if unfinished else set()
     with suppress(OSError, ValueError, AttributeError):  # a damaged manifest is reported when it is opened
         found.add(str(json.loads((out / MANIFEST).read_text("utf-8")).get("identity")))

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from rag.share import Share
+from rag.evaluation.statistics import WilsonShare
 
 RECORD = Path(__file__).resolve().parent.parent / "benchmarks" / "accuracy.json"
 Table = Callable[[tuple[str, ...], Iterable[tuple[str, ...]]], list[str]]
@@ -31,11 +31,16 @@ def accuracy_page(table: Table) -> list[str]:
     found: dict[str, dict[str, Any]] = json.loads(RECORD.read_text("utf-8"))
     rows = [
         (
-            f"[{name}](#{name})", one["task"], f"{one['advised']} ({one['confidence']})", one["verdict"]["winner"],
-            f"{best(one)['arm']}, {best(one)['score']['mean']:.2f}", f"{lost(one):.2f}", one["verdict"]["outcome"],
+            f"[{name}](#{name})",
+            one["task"],
+            f"{one['advised']} ({one['confidence']})",
+            one["verdict"]["winner"],
+            f"{best(one)['arm']}, {best(one)['score']['mean']:.2f}",
+            f"{lost(one):.2f}",
+            one["verdict"]["outcome"],
         )
         for name, one in found.items()
-    ]  # fmt: skip
+    ]
     head = ("set", "task", "advised", "arm to use", "best mean", "lost", "outcome")
     lines = [INTRO, "", *table(head, rows), "", conclusion(list(found.values()))]
     for name, one in found.items():
@@ -46,7 +51,7 @@ def accuracy_page(table: Table) -> list[str]:
 def conclusion(trials: list[dict[str, Any]]) -> str:
     """Say how many of the trials held, with the interval that so few allow."""
     outcomes = Counter(one["verdict"]["outcome"] for one in trials)
-    share = Share.of(outcomes["confirmed"], len(trials))
+    share = WilsonShare.of(outcomes["confirmed"], len(trials))
     near = sum(lost(one) <= 0.02 for one in trials)
     return (
         f"Of {share.n} trials {share.hits} confirmed the advice, {outcomes['overturned']} overturned it and "
@@ -72,15 +77,20 @@ def section(name: str, one: Mapping[str, Any], table: Table) -> list[str]:
     tuned = f"{one['examples']} examples, " if one["examples"] else "no examples, "
     weights = ", ".join(f"{key} {value:g}" for key, value in one["weights"].items() if value)
     return [
-        "", f"## {name}", "",
+        "",
+        f"## {name}",
+        "",
         f"{one['task'].capitalize()}. {tuned.capitalize()}{count} questions{out}; {one['model']}, {one['date']}. "
-        f"Expected: {one['wanted']}.", "",
+        f"Expected: {one['wanted']}.",
+        "",
         f"Said: {', '.join(f'`{item}`' for item in one['said'])}. Advised **{one['advised']}** with "
-        f"{one['confidence']} confidence; predicted order {' > '.join(one['order'])}.", "",
-        *table(("arm", "combined", *parts), rows), "",
+        f"{one['confidence']} confidence; predicted order {' > '.join(one['order'])}.",
+        "",
+        *table(("arm", "combined", *parts), rows),
+        "",
         f"Combined weighs {weights}. **{one['verdict']['outcome'].capitalize()}** ({one['verdict']['strength']}): "
         f"{one['verdict']['text']} {one['verdict'].get('taught') or ''}".rstrip(),
-    ]  # fmt: skip
+    ]
 
 
 def best(one: Mapping[str, Any]) -> Mapping[str, Any]:

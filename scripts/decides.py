@@ -11,44 +11,65 @@ from itertools import pairwise
 from types import ModuleType
 
 PARTS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
-    ("Weighing", "advisor.ranking", ("rank",)),
-    ("How sure", "advisor.confidence", ("confidence",)),
-    ("What would change it", "advisor.thresholds", ("spans", "declared")),
-    ("", "advisor.outlook", ("choices",)),
-    ("", "advisor.flips", ("flips",)),
-    ("What is worth finding out", "advisor.worth", ("worth_finding",)),
-    ("What would open the better way", "advisor.ladder", ("ladder",)),
-    ("When to ask again", "advisor.expiry", ("ask_again",)),
-    ("Memory", "runners.memory", ("estimate", "smallest")),
-    ("", "runners.footprint", ("weights", "adapters", "optimizer", "gradients", "inputs", "block", "activations",
-                               "logits", "kv_cache", "buffers", "overhead")),
-    ("Time", "advisor.training_time", ("flops_per_token", "training_seconds", "training_hours", "training_device")),
-    ("", "advisor.timing", ("schedule",)),
-    ("Money", "advisor.money", ("per_call",)),
-    ("", "advisor.serving", ("serving",)),
-    ("", "advisor.monthly", ()),
-    ("", "advisor.rental", ("out_of_pocket", "rented")),
-    ("", "advisor.crossing", ("break_even",)),
-    ("Checked against published cases", "advisor.cases", ("score",)),
-    ("The verdict, after the trial", "advisor.verdict", ("judge",)),
-    ("", "advisor.comparison", ("standing", "cheapest_within_noise")),
-    ("", "advisor.upkeep", ("costs",)),
-    ("", "rag.clusters", ("clusters",)),
-    ("", "advisor.power", ("more_needed",)),
-)  # fmt: skip
+    ("Weighing", "advisor.recommendation.ranking", ("rank_methods",)),
+    ("How sure", "advisor.recommendation.confidence", ("confidence",)),
+    ("What would change it", "advisor.recommendation.thresholds", ("choice_spans", "declared_thresholds")),
+    (
+        "What is worth finding out, and when to ask again",
+        "advisor.recommendation.sensitivity",
+        ("choice_by_value", "counterfactuals", "worth_finding", "ask_again"),
+    ),
+    ("What would open the better way", "advisor.recommendation.alternatives", ("ladder",)),
+    ("Memory", "runners.resources.memory_estimate", ("estimate_memory", "smallest_memory")),
+    (
+        "",
+        "runners.resources.memory_terms",
+        (
+            "weight_bytes",
+            "adapter_bytes",
+            "optimizer_bytes",
+            "gradient_bytes",
+            "linear_input_bytes",
+            "block_bytes",
+            "activation_bytes",
+            "logits_bytes",
+            "kv_cache_bytes",
+            "buffer_bytes",
+            "overhead_bytes",
+        ),
+    ),
+    (
+        "Time",
+        "advisor.costs.training_time",
+        ("flops_per_token", "training_seconds", "training_hours", "training_device"),
+    ),
+    ("", "advisor.costs.step_time", ("estimate_step_times",)),
+    ("Money", "advisor.costs.call_prices", ("usd_per_call",)),
+    ("", "advisor.costs.hosting", ("cheapest_serving",)),
+    ("", "advisor.costs.rental", ("training_cost", "cheapest_rental")),
+    ("", "advisor.recommendation.break_even", ("break_even",)),
+    ("Checked against published cases", "advisor.workflows.eval_advice", ("score_cases",)),
+    ("The verdict, after the trial", "advisor.verdict.verdict", ("judge_trial",)),
+    ("", "advisor.verdict.comparison", ("compare_with_others", "cheapest_within_noise", "questions_needed")),
+    ("", "advisor.costs.arm_costs", ("upkeep_costs",)),
+    ("", "rag.evaluation.statistics", ("cluster_by_document",)),
+)
 
 
 def decides_page() -> list[str]:
     """Needs, degrees, and then every part of the way from answers to advice, in the words of the code."""
     lines = [
-        "# How tunewise decides", "",
+        "# How tunewise decides",
+        "",
         "Answers become a profile; rules ([all of them](rules.md)) look at the profile and speak, each with a weight,",
         "for a *need*; a method declares how far it serves each need, from 0 to 1. A method's sum is the weights times",
         "these degrees; blockers forbid what cannot be done here; the best method that nothing blocks is the choice.",
         "Nothing else decides, so every number of a recommendation can be followed to a rule and its source.",
-        "", "## Needs", "",
+        "",
+        "## Needs",
+        "",
         *_table(("need", "what it asks for", "served by"), _needs()),
-    ]  # fmt: skip
+    ]
     for title, name, functions in PARTS:
         module = importlib.import_module(name)
         lines += ["", f"## {title}"] if title else []
@@ -70,7 +91,7 @@ def decides_page() -> list[str]:
 
 
 def _needs() -> Iterable[tuple[str, ...]]:
-    from advisor.methods.table import METHODS
+    from advisor.methods.registry import METHODS
     from advisor.rules import base
 
     said = dict(_documented(ast.parse(inspect.getsource(base.Need)).body[0]))
@@ -99,8 +120,11 @@ def _documented(body: ast.AST) -> list[tuple[str, str]]:
         target = (
             statement.targets[0] if isinstance(statement, ast.Assign) else getattr(statement, "target", None)
         )
-        text = following.value.value if isinstance(following, ast.Expr) and isinstance(
-            following.value, ast.Constant) else None  # fmt: skip
+        text = (
+            following.value.value
+            if isinstance(following, ast.Expr) and isinstance(following.value, ast.Constant)
+            else None
+        )
         if isinstance(target, ast.Name) and isinstance(text, str):
             found.append((target.id, inspect.cleandoc(text)))
     return found

@@ -129,16 +129,17 @@ def taken(hint: Any, default: Any) -> str:
 
 def rules_page() -> list[str]:
     """Rules with need, weight and evidence; what blocks a method; what each method serves."""
-    from advisor.methods import blocks
-    from advisor.methods.table import METHODS
-    from advisor.rules.table import RULES
+    from advisor.methods import blockers
+    from advisor.methods.registry import METHODS
+    from advisor.rules.registry import RULES
 
     lines = [
-        "# The rules", "",
+        "# The rules",
+        "",
         "A rule looks at the profile and speaks for a *need*; methods declare how far they serve each need;",
         "the engine adds up and sorts. Rules and methods meet only in the need, so neither knows the other.",
         "`tunewise explain CODE` prints the same text. Codes are never used again for another rule.",
-    ]  # fmt: skip
+    ]
     for family in dict.fromkeys(rule.family for rule in RULES):
         members = [rule for rule in RULES if rule.family == family]
         inside = sys.modules[members[0].__module__]
@@ -155,8 +156,8 @@ def rules_page() -> list[str]:
                 lines += [f"- compares with: {'; '.join(at)}"]
             lines += [f"- evidence: {item}" for item in rule.evidence]
     lines += ["", "## Blockers", "", "What forbids a method here, always with the numbers that say so."]
-    for check in blocks.CHECKS:
-        lines += ["", f"### {blocks.code(check)}", "", blocks.text(check)]
+    for check in blockers.BLOCKER_CHECKS:
+        lines += ["", f"### {blockers.blocker_code(check)}", "", blockers.blocker_text(check)]
     lines += ["", "## Methods", "", "How far each serves a need, from 0 to 1; what is not listed is 0."]
     for method in METHODS:
         served = ", ".join(f"{need} {share:g}" for need, share in method.serves.items())
@@ -166,15 +167,16 @@ def rules_page() -> list[str]:
 
 def questions_page() -> list[str]:
     """The questionnaire, section by section."""
-    from advisor.questions import QUESTIONS, SECTIONS
+    from advisor.questionnaire.questions import QUESTION_SECTIONS, QUESTIONS
 
     lines = [
-        "# The questionnaire", "",
+        "# The questionnaire",
+        "",
         "Each id is a question of the wizard, a `--set key=value` and a key of an answers file. None is",
         "required: unknown is an answer, and lowers the confidence. Questions marked * are counted, detected",
         "or seldom decisive; the wizard asks them only on its review screen or when asked to ask everything.",
-    ]  # fmt: skip
-    for section, title in SECTIONS:
+    ]
+    for section, title in QUESTION_SECTIONS:
         rows = []
         for q in (q for q in QUESTIONS if q.section == section):
             text = f"{q.text} {q.why}"
@@ -187,34 +189,37 @@ def questions_page() -> list[str]:
 
 def scores_page() -> list[str]:
     """Every score of an answer, in the order of the list it is computed from."""
-    from runners.measures import MEASURES
+    from runners.plan.score_names import SCORE_DEFINITIONS
 
     rows = [
         (f"`{each.name}`", each.what + (" (less is better)" if each.lower else ""), each.needs)
-        for each in MEASURES
+        for each in SCORE_DEFINITIONS
     ]
     return [
-        "# The scores", "",
+        "# The scores",
+        "",
         "Each is between 0 and 1 and is computed for one answer, without a judge. A score that cannot be computed for",
         "a question is absent, never zero. A plan's `weights` name the ones that the combined score is the weighted mean",
         "of, over those that a question has; where less is better, 1 minus the value counts. `refusal` counts both kinds",
         "of questions, `correct_refusal` and `false_refusal` one each, so weigh either the first or the other two.",
         "A judge by URL (`judge` in the plan) is shown beside these, with how often it agrees with them, and decides",
         "nothing.",
-        "", *table(("score", "what 1 means, or what is counted", "present with"), rows),
-    ]  # fmt: skip
+        "",
+        *table(("score", "what 1 means, or what is counted", "present with"), rows),
+    ]
 
 
 def plan_page() -> list[str]:
     """Every key of a plan, from the JSON Schema that ``tunewise plan --schema`` prints."""
-    from runners.plan import Plan
+    from runners.plan.schema import Plan
 
     schema = Plan.model_json_schema(by_alias=True)
     lines = [
-        "# The plan", "",
+        "# The plan",
+        "",
         "`plan.yaml` is what `tunewise plan` writes, a person edits and `tunewise run` carries out. Unknown",
         "keys are refused. `tunewise plan --schema` prints the JSON Schema that this page is made from.",
-    ]  # fmt: skip
+    ]
     for name, part in [("Plan", schema), *schema["$defs"].items()]:
         required = part.get("required", ())
         rows = []
@@ -251,9 +256,9 @@ def kind_of(field: dict[str, Any]) -> str:
 
 def settings_page() -> list[str]:
     """Every key of the settings file, from the table that reads it."""
-    from advisor.settings import ENV, FILE, KEYS
+    from advisor.settings import ENV, FILE, SETTING_KEYS
 
-    rows = [(f"`{key.name}`", f"`{key.env}`", key.kind, key.text) for key in KEYS]
+    rows = [(f"`{key.name}`", f"`{key.env}`", key.kind, key.text) for key in SETTING_KEYS]
     return [
         "# The settings file",
         "",

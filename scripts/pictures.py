@@ -30,8 +30,12 @@ FONT = re.compile(r"@font-face\s*\{.*?\}", re.DOTALL)
 def shot(command: list[str], folder: Path, title: str, first: str, last: str, out: Path) -> None:
     """Draw what a command prints, from the line that holds ``first`` to the one before ``last`` ("" is the end)."""
     env = {
-        **os.environ, "FORCE_COLOR": "1", "COLUMNS": str(WIDTH), "PYTHONPATH": str(ROOT), "TUNEWISE_HISTORY": "",
-    }  # fmt: skip
+        **os.environ,
+        "FORCE_COLOR": "1",
+        "COLUMNS": str(WIDTH),
+        "PYTHONPATH": str(ROOT),
+        "TUNEWISE_HISTORY": "",
+    }
     env.pop("NO_COLOR", None)
     line = [sys.executable, "-P", "-m", "advisor", *command]
     done = subprocess.run(line, cwd=folder, env=env, capture_output=True, text=True, check=True)

@@ -30,7 +30,7 @@ ALLOWED_SKIPS: tuple[str, ...] = (
 
 # Two processes share the tests (pytest-xdist); those of a folder named here stay together, because they share a run
 # that is dear to make, and such folders go first. Elsewhere the tests of a file stay together.
-TOGETHER = ("tests/line", "tests/runners/served", "tests/pages", "tests/export")
+TOGETHER = ("tests/end_to_end", "tests/runners/serving", "tests/documentation", "tests/runners/export")
 if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // int(workers))))
 
@@ -231,9 +231,13 @@ def little_bert() -> Callable[[Path, Any, int], Path]:
 
         tokenizer.save(str(folder / "tokenizer.json"))
         config = BertConfig(
-            vocab_size=tokenizer.get_vocab_size(), hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
-            intermediate_size=16, max_position_embeddings=positions,
-        )  # fmt: skip
+            vocab_size=tokenizer.get_vocab_size(),
+            hidden_size=16,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            intermediate_size=16,
+            max_position_embeddings=positions,
+        )
         torch.manual_seed(0)  # one draw in forty ranks another passage first
         BertModel(config).save_pretrained(folder)
         (folder / "modules.json").write_text("[]")
@@ -251,16 +255,24 @@ class Browser:
         hears, said = os.pipe()
         told, says = os.pipe()
         flags = (
-            "--headless=new", "--no-sandbox", "--disable-gpu", "--remote-debugging-pipe", "--no-first-run",
-            "--disable-background-networking", "--disable-component-update",
+            "--headless=new",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--remote-debugging-pipe",
+            "--no-first-run",
+            "--disable-background-networking",
+            "--disable-component-update",
             "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
-            f"--user-data-dir={home}", "about:blank",
-        )  # fmt: skip
+            f"--user-data-dir={home}",
+            "about:blank",
+        )
         line = f'exec "$0" "$@" 3<&{hears} 4>&{says}'
         self.process = subprocess.Popen(
-            ["bash", "-c", line, program, *flags], pass_fds=(hears, says),
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
+            ["bash", "-c", line, program, *flags],
+            pass_fds=(hears, says),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
         os.close(hears)
         os.close(says)
         self.out, self.into = os.fdopen(said, "wb"), os.fdopen(told, "rb")

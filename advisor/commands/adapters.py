@@ -17,11 +17,11 @@ def list_adapters(
     as_json: bool = typer.Option(False, "--json", help="Print as JSON."),
 ) -> None:
     """List the tuned weights found, several on one base together; damaged ones are marked with the reason."""
-    from advisor import shelf
-    from runners import adapters
+    from advisor.workflows import adapters as workflows_adapters
+    from runners.models import adapters
 
-    known = [Path(place) for place in adapters.PLACES if Path(place).is_dir()]
-    shelf.show_list(adapters.find(places or known), as_json)
+    known = [Path(place) for place in adapters.DEFAULT_FOLDERS if Path(place).is_dir()]
+    workflows_adapters.show_adapters(adapters.find_adapters(places or known), as_json)
 
 
 @group.command("show")
@@ -30,12 +30,12 @@ def show(
     as_json: bool = typer.Option(False, "--json", help="Print as JSON."),
 ) -> None:
     """Show one folder of tuned weights; exit 3 when it is damaged or does not fit its base here."""
-    from advisor import shelf
+    from advisor.workflows import adapters as workflows_adapters
     from rag.errors import BadInput
-    from runners import adapters
+    from runners.models import adapters
 
-    found = adapters.show(folder)
-    shelf.show_one(found, as_json)
+    found = adapters.read_adapter(folder)
+    workflows_adapters.show_adapter(found, as_json)
     if found.problem:
         raise BadInput(
             f"{folder} cannot be used as it is: {found.problem}",

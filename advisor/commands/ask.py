@@ -6,14 +6,14 @@ from pathlib import Path
 
 import typer
 
-from advisor import completing
+from advisor import completion
 
 
 def command(
-    run: Path = typer.Argument(help="The run folder.", autocompletion=completing.runs),
+    run: Path = typer.Argument(help="The run folder.", autocompletion=completion.complete_runs),
     question: str = typer.Argument(help="The question."),
     arm: str | None = typer.Option(
-        None, help="Another arm than the one the verdict chose.", autocompletion=completing.arms
+        None, help="Another arm than the one the verdict chose.", autocompletion=completion.complete_arms
     ),
     model: Path | None = typer.Option(
         None, help="The folder of the run's base, where it lies elsewhere now; other weights are refused."
@@ -21,14 +21,14 @@ def command(
     as_json: bool = typer.Option(False, "--json", help="Print the answer as JSON."),
 ) -> None:
     """Answer a question with citations that name file and line; says so when the documents do not hold the answer."""
-    from advisor.live import show_as_made
-    from advisor.output import emit
-    from advisor.telling import tell
-    from runners.opened import load
+    from advisor.display.answer_view import show_streaming
+    from advisor.display.events import print_event
+    from advisor.output import emit_result
+    from runners.runs.run import load
 
-    opened = load(run, tell, model)
+    opened = load(run, print_event, model)
     if as_json:
         answer = opened.ask(question, arm)
-        emit(answer.reply_json(answer.arm), ascii=True)
+        emit_result(answer.reply_json(answer.arm), ascii=True)
     else:
-        show_as_made(opened.stream(question, arm), opened.arm(arm).arm)
+        show_streaming(opened.stream(question, arm), opened.arm(arm).arm)

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import typer
 
-from advisor import completing
+from advisor import completion
 
 
 def command(
-    run: Path = typer.Argument(help="The run folder.", autocompletion=completing.runs),
+    run: Path = typer.Argument(help="The run folder.", autocompletion=completion.complete_runs),
     arm: str | None = typer.Option(
-        None, help="Another arm than the one the verdict chose.", autocompletion=completing.arms
+        None, help="Another arm than the one the verdict chose.", autocompletion=completion.complete_arms
     ),
     model: Path | None = typer.Option(
         None, help="The folder of the run's base, where it lies elsewhere now; other weights are refused."
@@ -23,6 +23,6 @@ def command(
 
     Reads questions from the terminal, or one per line from standard input. An empty line or /quit ends it.
     """
-    from advisor.conversation import converse
+    from advisor.workflows.chat import converse
 
     converse(run, arm, as_json, model)

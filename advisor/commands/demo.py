@@ -27,13 +27,13 @@ def command(
 
     About ten minutes on two CPU cores. Afterwards the example's documents change, and the questions are asked again.
     """
-    from advisor.demo import copy_example, demo
-    from advisor.execute import check_gate
-    from advisor.output import emit
+    from advisor.output import emit_result
+    from advisor.workflows.demo import copy_example, run_demo
+    from advisor.workflows.run import check_gate
 
     with redirect_stdout(sys.stderr) if as_json else nullcontext():
-        data = demo(out, quick, resume, overwrite) if copy is None else copy_example(copy)
+        data = run_demo(out, quick, resume, overwrite) if copy is None else copy_example(copy)
     if as_json:
-        emit(data)
+        emit_result(data)
     if copy is None:
         check_gate(data)

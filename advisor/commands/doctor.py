@@ -6,12 +6,12 @@ from pathlib import Path
 
 import typer
 
-from advisor import completing
+from advisor import completion
 
 
 def command(
     model: str | None = typer.Option(
-        None, help="The base model to judge the methods for.", autocompletion=completing.models
+        None, help="The base model to judge the methods for.", autocompletion=completion.complete_models
     ),
     calibrate: bool = typer.Option(
         False,
@@ -23,34 +23,34 @@ def command(
     ),
     run: Path | None = typer.Option(
         None,
-        autocompletion=completing.runs,
+        autocompletion=completion.complete_runs,
         help="With --bundle, the run it is about: its shape and numbers go in.",
     ),
     as_json: bool = typer.Option(False, "--json", help="Print it as JSON."),
 ) -> None:
     """Show machine, packages, settings in force, models at hand, and what each method can do here."""
-    from advisor.examination import examine, show
+    from advisor.workflows.doctor import examine_machine, show_examination
     from rag.errors import UsageProblem
 
     if run is not None and bundle is None:
         raise UsageProblem("--run says what a bundle is about", "give --bundle FILE.zip with it")
 
-    found = examine(model, calibrate=calibrate)
+    found = examine_machine(model, calibrate=calibrate)
     if bundle is not None:
-        from advisor.bundle import write
+        from advisor.workflows.bug_report import write_bug_report
 
-        count = write(bundle, run, found)
+        count = write_bug_report(bundle, run, found)
         if as_json:
-            from advisor.output import emit
+            from advisor.output import emit_result
 
-            emit({"schema": 1, "bundle": str(bundle), "replaced": count})
+            emit_result({"schema": 1, "bundle": str(bundle), "replaced": count})
         else:
             print(
                 f"wrote {bundle}; {count} private things were replaced in it. Look it through before you send it."
             )
     elif as_json:
-        from advisor.output import emit
+        from advisor.output import emit_result
 
-        emit(found)
+        emit_result(found)
     else:
-        show(found)
+        show_examination(found)

@@ -6,21 +6,21 @@ from pathlib import Path
 
 import typer
 
-from advisor import completing
+from advisor import completion
 
 
 def command(
     model: str | None = typer.Option(
         None,
         help="A known model, or a model's folder; else the embedded one.",
-        autocompletion=completing.models,
+        autocompletion=completion.complete_models,
     ),
     config: Path | None = typer.Option(None, help="A model's config.json, or a folder that holds one."),
     params_b: float | None = typer.Option(None, help="Only a size, in billions of parameters."),
     method: str | None = typer.Option(
         None,
         help="full, lora, qlora, hybrid; or prompting, few-shot, rag (inference).",
-        autocompletion=completing.methods,
+        autocompletion=completion.complete_methods,
     ),
     batch: int = typer.Option(1, min=1, help="Sequences in one step."),
     seq_len: int = typer.Option(1024, min=1, help="Tokens of a sequence."),
@@ -50,16 +50,29 @@ def command(
     as_json: bool = typer.Option(False, "--json", help="Print it as JSON."),
 ) -> None:
     """Estimate memory (low, likely, high, verdict, every part), hours and money; or score the estimate."""
-    from advisor import estimateview, estimating
+    from advisor.workflows import estimate
 
     if rows is not None:
-        estimateview.show_score(rows, as_json)
+        estimate.show_estimate_score(rows, as_json)
         return
     setup = {
-        "batch": batch, "seq_len": seq_len, "rank": rank, "targets": targets, "weights": weights,
-        "adapter_dtype": adapter_dtype, "optimizer": optimizer, "accumulation": accumulation,
-        "optimizer_in_backward": optimizer_in_backward, "checkpointing": checkpointing, "loss": loss,
-        "offloading": offloading, "attention": attention, "compiled": compile, "counter": counter,
-    }  # fmt: skip
-    wanted = estimating.Wanted(model, config, params_b, method, devices, gpu, gpu_memory, examples, tokens)
-    estimateview.show(estimating.estimate(wanted, setup), as_json)
+        "batch": batch,
+        "seq_len": seq_len,
+        "rank": rank,
+        "targets": targets,
+        "weights": weights,
+        "adapter_dtype": adapter_dtype,
+        "optimizer": optimizer,
+        "accumulation": accumulation,
+        "optimizer_in_backward": optimizer_in_backward,
+        "checkpointing": checkpointing,
+        "loss": loss,
+        "offloading": offloading,
+        "attention": attention,
+        "compiled": compile,
+        "counter": counter,
+    }
+    wanted = estimate.EstimateRequest(
+        model, config, params_b, method, devices, gpu, gpu_memory, examples, tokens
+    )
+    estimate.show_estimate(estimate.estimate_request(wanted, setup), as_json)

@@ -6,16 +6,16 @@ from pathlib import Path
 
 import typer
 
-from advisor import completing
+from advisor import completion
 
 
 def command(
-    run: Path = typer.Argument(help="The run folder.", autocompletion=completing.runs),
+    run: Path = typer.Argument(help="The run folder.", autocompletion=completion.complete_runs),
     questions: Path = typer.Option(help="The questions to ask: rows as for `plan --questions`."),
     arm: list[str] = typer.Option(
         [],
         help="An arm to ask; may be repeated. All of the run's by default.",
-        autocompletion=completing.arms,
+        autocompletion=completion.complete_arms,
         show_default=False,
     ),
     out: Path | None = typer.Option(
@@ -29,18 +29,18 @@ def command(
     has changed.
     """
     from advisor import output
-    from advisor.ending import resumable
-    from advisor.evaluated import evaluation_json, show_evaluation
-    from advisor.progress import watching
-    from runners.evaluation import evaluate
-    from runners.rundir import read_run_plan
+    from advisor.display.progress import watch_progress
+    from advisor.terminal import resume_hint
+    from advisor.workflows.eval import evaluation_json, show_evaluation
+    from runners.run_folder import read_run_plan
+    from runners.trial.evaluate import evaluate
 
     flags = [part for name in arm for part in ("--arm", name)] + (["--out", str(out)] if out else [])
-    line = output.command("eval", run, "--questions", questions, *flags)
-    with resumable(line, "answers"), watching(as_json) as watcher:
+    line = output.command_line("eval", run, "--questions", questions, *flags)
+    with resume_hint(line, "answers"), watch_progress(as_json) as watcher:
         found = evaluate(run, questions, arm, out, watcher)
         data = evaluation_json(run, read_run_plan(run), questions, found)
     if as_json:
-        output.emit(data)
+        output.emit_result(data)
     else:
         show_evaluation(data)

@@ -12,14 +12,14 @@ def command(
     as_json: bool = typer.Option(False, "--json", help="Print it as JSON."),
 ) -> None:
     """Score the advice on a file of published cases: accepted, exact, who was mistaken for whom, each miss."""
-    from advisor.cases import read_cases, score, to_json
+    from advisor.workflows.eval_advice import cases_json, read_cases, score_cases
 
-    found = to_json(score(read_cases(cases)))
+    found = cases_json(score_cases(read_cases(cases)))
     if as_json:
-        from advisor.output import emit
+        from advisor.output import emit_result
 
-        emit(found)
+        emit_result(found)
         return
-    from advisor import render
+    from advisor.display import console
 
-    render.console().print(render.case_scores(found))
+    console.console().print(console.render_case_scores(found))

@@ -6,24 +6,24 @@ from pathlib import Path
 
 import typer
 
-from advisor import completing
+from advisor import completion
 
 
 def command(
     run: Path = typer.Argument(
         help="The run folder; with --to run, an archive that --to bundle made.",
-        autocompletion=completing.runs,
+        autocompletion=completion.complete_runs,
     ),
     to: str = typer.Option(
         ...,
-        autocompletion=completing.targets,
+        autocompletion=completion.complete_targets,
         help="peft (the adapter's folder), merged (a whole model in safetensors), gguf (one file for llama.cpp), "
         "ollama (that file with its Modelfile), vllm (adapter, base and the line that serves them), index (passages "
         "and vectors as Parquet), bundle (the whole run in one archive), provider-jsonl (training rows for a hosted "
         "provider), run (unpack a bundle).",
     ),
     arm: str | None = typer.Option(
-        None, help="Another arm than the one the verdict chose.", autocompletion=completing.arms
+        None, help="Another arm than the one the verdict chose.", autocompletion=completion.complete_arms
     ),
     seed: int | None = typer.Option(None, min=0, help="Which training run of the arm; by default its first."),
     out: Path | None = typer.Option(None, help="The folder to make; by default exports/NAME-ARM-TO."),
@@ -44,10 +44,10 @@ def command(
     What is there already, made from the same things, is left as it is. Arms without weights can hand on the index,
     the rows or the whole run.
     """
-    from advisor.exporting import export_run, import_run
-    from runners.export.job import Wish
+    from advisor.workflows.export import export_run, import_run
+    from runners.export.job import ExportRequest
 
-    wish = Wish(to, arm, seed, out, overwrite, dtype, model)
+    wish = ExportRequest(to, arm, seed, out, overwrite, dtype, model)
     if to == "run":
         import_run(run, wish, as_json)
     else:

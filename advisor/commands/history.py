@@ -14,18 +14,18 @@ def command(
     Every finished run adds a line; TUNEWISE_HISTORY names another file, and empty keeps none.
     """
     from advisor import history
-    from advisor.output import emit
-    from advisor.recollection import show, summarise
+    from advisor.output import emit_result
+    from advisor.workflows.history import history_summary, show_history
 
     if clear:
-        count = history.clear()
+        count = history.clear_history()
         if as_json:
-            emit({"schema": 1, "removed": count})
+            emit_result({"schema": 1, "removed": count})
         else:
             print(f"removed {count} runs")
         return
-    found = summarise(history.read())
+    found = history_summary(history.read_history())
     if as_json:
-        emit(found)
+        emit_result(found)
     else:
-        show(found)
+        show_history(found)

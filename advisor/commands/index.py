@@ -28,7 +28,7 @@ def build(
     What the folder held before answers until the new index is complete. An interrupted build goes on where it
     stopped, and a rebuild embeds only texts that were never embedded before.
     """
-    from advisor.indexing import build_index
+    from advisor.workflows.index_build import build_index
 
     build_index(index, documents, embedder, as_json, store)
 
@@ -50,7 +50,7 @@ def update(
     as_json: bool = typer.Option(False, "--json", help="Print as JSON."),
 ) -> None:
     """Bring an index up to date; only changed passages are embedded."""
-    from advisor.indexing import update_index
+    from advisor.workflows.index_build import update_index
 
     update_index(index, documents, embedder, as_json, purge, trust_mtime)
 
@@ -94,21 +94,26 @@ def search(
 
     With gold in the questions file, hit@k, recall and MRR are printed to stderr.
     """
-    from advisor.searching import Source, search_file, search_index
-    from rag.days import parse_day
+    from advisor.workflows.index_search import SearchSource, search_file, search_index
     from rag.errors import BadInput, UsageProblem
-    from rag.filters import Condition
-    from rag.query import Query
+    from rag.search.filters import Condition, parse_day
+    from rag.search.query import Query
 
     if (question is None) == (questions is None):
         raise UsageProblem("give a question, or --questions FILE", 'tunewise index search INDEX "..."')
     if question is not None and not question.strip():
         raise BadInput("the question is empty", 'ask something: tunewise index search INDEX "opening hours"')
     query = Query(
-        k=k, where=tuple(map(Condition.parse, where)), as_of=parse_day(as_of), expired=expired, neighbours=neighbours,
-        per_source=per_source, collapse=collapse, rerank=rerank,
-    )  # fmt: skip
-    source = Source(index, embedder, reranker)
+        k=k,
+        where=tuple(map(Condition.parse, where)),
+        as_of=parse_day(as_of),
+        expired=expired,
+        neighbours=neighbours,
+        per_source=per_source,
+        collapse=collapse,
+        rerank=rerank,
+    )
+    source = SearchSource(index, embedder, reranker)
     if questions is not None:
         search_file(source, questions, query)
     elif question is not None:
@@ -127,7 +132,7 @@ def check(
     as_json: bool = typer.Option(False, "--json", help="Print as JSON."),
 ) -> None:
     """Verify every file, row and vector of an index; damage is named and exits with 3."""
-    from advisor.indexing import check_index
+    from advisor.workflows.index_build import check_index
 
     check_index(index, repair, embedder, as_json)
 
@@ -144,7 +149,7 @@ def watch(
     as_json: bool = typer.Option(False, "--json", help="Print each change as one line of JSON."),
 ) -> None:
     """Keep an index in step with its documents, looking again and again until Ctrl-C."""
-    from advisor.indexing import watch_index
+    from advisor.workflows.index_build import watch_index
 
     watch_index(index, documents, embedder, every, as_json, trust_mtime)
 
@@ -173,8 +178,10 @@ def tune(
 
     The index keeps its settings unless one candidate is better beyond noise. Test questions are never looked at.
     """
-    from advisor.index_tuning import Wish, tune_index
+    from advisor.workflows.index_tune import TuneRequest, tune_index
 
     tune_index(
-        Wish(index, documents, questions, embedder, reranker, budget, apply, all_dev, keep_made, as_json)
+        TuneRequest(
+            index, documents, questions, embedder, reranker, budget, apply, all_dev, keep_made, as_json
+        )
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from advisor import completing
+from advisor import completion
 
 group = typer.Typer(
     help="Base models and embedders: which are known, where each comes from, and getting one."
@@ -14,13 +14,13 @@ group = typer.Typer(
 @group.command("list")
 def list_models(as_json: bool = typer.Option(False, "--json", help="Print as JSON.")) -> None:
     """List the known models and whether they are here."""
-    from advisor.output import emit
-    from advisor.show import show_models
-    from runners import models
+    from advisor.display.trial_table import show_models
+    from advisor.output import emit_result
+    from runners.models import resolve
 
-    rows = models.list_models()
+    rows = resolve.list_models()
     if as_json:
-        emit({"schema": 1, "models": rows})
+        emit_result({"schema": 1, "models": rows})
     else:
         show_models(rows)
 
@@ -28,21 +28,23 @@ def list_models(as_json: bool = typer.Option(False, "--json", help="Print as JSO
 @group.command("pull")
 def pull(
     name: str = typer.Argument(
-        help="A known name; see `tunewise models list`.", autocompletion=completing.obtainable
+        help="A known name; see `tunewise models list`.", autocompletion=completion.complete_obtainable_models
     ),
     allow_hub: bool = typer.Option(False, "--allow-hub", help="Allow the model hub to be asked."),
     as_json: bool = typer.Option(False, "--json", help="Print as JSON."),
 ) -> None:
     """Get a model into the cache: verified, converted once, safetensors only."""
-    from advisor.output import emit
-    from advisor.progress import watching
-    from runners import models
+    from advisor.display.progress import watch_progress
+    from advisor.output import emit_result
+    from runners.models import resolve
 
-    with watching() as watcher:
+    with watch_progress() as watcher:
         watcher.say(f"getting {name} ...")
-        model = models.resolve(name, allow_hub=allow_hub, on_event=watcher)
+        model = resolve.resolve_model(name, allow_hub=allow_hub, on_event=watcher)
     if as_json:
         names = ("name", "kind", "fingerprint", "source")
-        emit({"schema": 1, **{name: getattr(model, name) for name in names}, "folder": str(model.folder)})
+        emit_result(
+            {"schema": 1, **{name: getattr(model, name) for name in names}, "folder": str(model.folder)}
+        )
         return
     print(f"{model.name}  {model.fingerprint[:12]}  {model.source}  {model.folder}")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import typer
 
-from advisor import completing
+from advisor import completion
 
 
 def command(
@@ -16,19 +16,23 @@ def command(
     set: list[str] = typer.Option(
         [],
         help="One answer: key=value (the ids of the questionnaire); repeatable.",
-        autocompletion=completing.answers,
+        autocompletion=completion.complete_answers,
     ),
     documents: Path | None = typer.Option(None, help="A folder, a file, or a .jsonl of document rows."),
     examples: Path | None = typer.Option(None, help="Examples of good answers, for tuning."),
     questions: Path | None = typer.Option(None, help="Held-out questions."),
     prompt: str | None = typer.Option(None, help="Today's instructions: the text, or a file."),
     model: str | None = typer.Option(
-        None, help="The base model: a name, a folder, or openai:NAME@URL.", autocompletion=completing.models
+        None,
+        help="The base model: a name, a folder, or openai:NAME@URL.",
+        autocompletion=completion.complete_models,
     ),
     out: Path | None = typer.Option(None, help="Where to write the plan (default: plan.yaml)."),
     yes: bool = typer.Option(False, "--yes", "-y", help="Ask nothing; what is unknown stays unknown."),
     profile: str | None = typer.Option(
-        None, help="A kept profile whose answers to take; see --profiles.", autocompletion=completing.profiles
+        None,
+        help="A kept profile whose answers to take; see --profiles.",
+        autocompletion=completion.complete_profiles,
     ),
     save: str | None = typer.Option(None, help="Keep your answers as a profile of this name."),
     profiles: bool = typer.Option(False, "--profiles", help="List the kept profiles and stop."),
@@ -41,7 +45,7 @@ def command(
     On a terminal it asks what is unknown. Elsewhere, or with --yes, unknown stays unknown and lowers the
     confidence.
     """
-    from advisor.planning import Given, plan, print_profiles, print_schema
+    from advisor.workflows.plan import PlanRequest, make_plan, print_profiles, print_schema
 
     if schema:
         print_schema()
@@ -56,4 +60,4 @@ def command(
         "prompt": prompt,
         "model": model,
     }
-    plan(Given(answers, tuple(set), flags, out, yes, as_json, profile, save, record))
+    make_plan(PlanRequest(answers, tuple(set), flags, out, yes, as_json, profile, save, record))

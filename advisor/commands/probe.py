@@ -6,7 +6,7 @@ from pathlib import Path
 
 import typer
 
-from advisor import completing
+from advisor import completion
 
 
 def command(
@@ -15,11 +15,13 @@ def command(
     examples: Path | None = typer.Option(None, help="Examples of good answers: style, and the stop rule."),
     prompt: str | None = typer.Option(None, help="Today's instructions: the text, or a file."),
     model: str | None = typer.Option(
-        None, help="The base model: a name, a folder, or openai:NAME@URL.", autocompletion=completing.models
+        None,
+        help="The base model: a name, a folder, or openai:NAME@URL.",
+        autocompletion=completion.complete_models,
     ),
     answers: Path | None = typer.Option(None, help="Answers file, or a plan whose answers to take."),
     set: list[str] = typer.Option(
-        [], help="One answer: key=value; repeatable.", autocompletion=completing.answers
+        [], help="One answer: key=value; repeatable.", autocompletion=completion.complete_answers
     ),
     out: Path = typer.Option(
         Path("probe.yaml"), help="Where to write the answers, the settled ones with them."
@@ -32,7 +34,7 @@ def command(
     Ten real examples by prompting alone tell whether to stop there. What the intervals settle is written as answers
     for `tunewise plan --answers`; what they leave open is only reported. About two minutes on two CPU cores.
     """
-    from advisor.probeview import Wanted, run
+    from advisor.probe.probe_view import ProbeRequest, run_probe
 
     flags = {
         "documents": documents,
@@ -41,4 +43,4 @@ def command(
         "prompt": prompt,
         "model": model,
     }
-    run(Wanted(answers, tuple(set), flags, out, limit, as_json))
+    run_probe(ProbeRequest(answers, tuple(set), flags, out, limit, as_json))

@@ -6,34 +6,33 @@ from pathlib import Path
 
 import typer
 
-from advisor import completing
+from advisor import completion
 
 
 def command(
-    run: Path = typer.Argument(help="The run folder.", autocompletion=completing.runs),
+    run: Path = typer.Argument(help="The run folder.", autocompletion=completion.complete_runs),
     as_json: bool = typer.Option(False, "--json", help="Print the report as JSON."),
     open_page: bool = typer.Option(False, "--open", help="Open report.html in the browser."),
     compare: Path | None = typer.Option(
         None,
-        autocompletion=completing.runs,
+        autocompletion=completion.complete_runs,
         help="Another run: what this one scores above it, arm by arm, on the questions that both asked.",
     ),
 ) -> None:
     """Print the verdict and the table of arms of a finished run."""
-    from advisor.contrast import contrast
-    from advisor.judgement import Report
-    from advisor.margins import show_contrast
-    from advisor.output import emit
-    from advisor.show import show_report
+    from advisor.display.trial_table import show_comparison, show_report
+    from advisor.output import emit_result
+    from advisor.report.compare_runs import compare_runs
+    from advisor.report.report import Report
 
     data = dict(Report.read(run).data)
-    compared = contrast(run, compare) if compare else None
+    compared = compare_runs(run, compare) if compare else None
     if as_json:
-        emit({**data, "compared": compared} if compared else data)
+        emit_result({**data, "compared": compared} if compared else data)
     else:
         show_report(data)
         if compared:
-            show_contrast(compared)
+            show_comparison(compared)
     if open_page:
         import webbrowser
 

@@ -6,12 +6,13 @@ from pathlib import Path
 
 import typer
 
-from advisor import completing
+from advisor import completion
 
 
 def command(
     plan: Path = typer.Argument(
-        help="The plan.yaml to run (or a run folder, to go on with it).", autocompletion=completing.plans
+        help="The plan.yaml to run (or a run folder, to go on with it).",
+        autocompletion=completion.complete_plans,
     ),
     out: Path | None = typer.Option(None, help="The run folder; runs/<name> by default."),
     resume: bool = typer.Option(False, "--resume", help="Go on after the last finished step."),
@@ -39,6 +40,6 @@ def command(
 
     Exit code 5 when the recommended arm does not meet the plan's gate; the results are kept.
     """
-    from advisor.execute import execute
+    from advisor.workflows.run import execute_plan
 
-    execute(plan, out, resume, overwrite, quick, only, dry_run, as_json, stale_test, seeds, kernels)
+    execute_plan(plan, out, resume, overwrite, quick, only, dry_run, as_json, stale_test, seeds, kernels)

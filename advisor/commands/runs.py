@@ -6,10 +6,12 @@ from pathlib import Path
 
 import typer
 
-from advisor import completing
+from advisor import completion
 
 group = typer.Typer(help="Runs: which there are, what differs between two, taking one away and back.")
-RUN = typer.Argument(help="A run folder, or the name of one in ./runs.", autocompletion=completing.runs)
+RUN = typer.Argument(
+    help="A run folder, or the name of one in ./runs.", autocompletion=completion.complete_runs
+)
 PLACE = typer.Argument(Path("runs"), help="The folder of runs.", metavar="[PLACE]")
 JSON = typer.Option(False, "--json", help="Print as JSON.")
 
@@ -17,32 +19,32 @@ JSON = typer.Option(False, "--json", help="Print as JSON.")
 @group.command("list")
 def list_runs(place: Path = PLACE, as_json: bool = JSON) -> None:
     """List the runs of a folder: how far each got, its verdict and its size; damaged ones say why."""
-    from advisor import runsview
+    from advisor.workflows import runs
 
-    runsview.list_runs(place, as_json)
+    runs.show_runs(place, as_json)
 
 
 @group.command("show")
 def show(run: Path = RUN, as_json: bool = JSON) -> None:
     """Show one run: verdict, scores of its arms, and what takes how much room; exit 3 when it is damaged."""
-    from advisor import runsview
+    from advisor.workflows import runs
 
-    runsview.show(run, as_json)
+    runs.show_run(run, as_json)
 
 
 @group.command("diff")
 def diff(a: Path = RUN, b: Path = RUN, as_json: bool = JSON) -> None:
     """Show in what the plans of two runs differ, and how each ended; `report --compare` compares their scores."""
-    from advisor import runsview
+    from advisor.workflows import runs
 
-    runsview.diff(a, b, as_json)
+    runs.show_run_diff(a, b, as_json)
 
 
 @group.command("rm")
 def remove(
     runs: list[Path] | None = typer.Argument(
         None,
-        autocompletion=completing.runs,
+        autocompletion=completion.complete_runs,
         help="Run folders, or names of runs in ./runs.",
         metavar="[RUN]...",
     ),
@@ -56,14 +58,14 @@ def remove(
 
     A run that is being written is refused, and no link is followed.
     """
-    from advisor import runsview
+    from advisor.workflows import runs as workflows_runs
 
-    runsview.remove(runs or [], place if empty_trash else None, as_json)
+    workflows_runs.remove_run(runs or [], place if empty_trash else None, as_json)
 
 
 @group.command("undo")
 def undo(place: Path = PLACE, as_json: bool = JSON) -> None:
     """Bring back the run that was removed last."""
-    from advisor import runsview
+    from advisor.workflows import runs
 
-    runsview.undo(place, as_json)
+    runs.undo_remove(place, as_json)

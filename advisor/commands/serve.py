@@ -6,11 +6,11 @@ from pathlib import Path
 
 import typer
 
-from advisor import completing
+from advisor import completion
 
 
 def command(
-    run: Path = typer.Argument(help="The run folder.", autocompletion=completing.runs),
+    run: Path = typer.Argument(help="The run folder.", autocompletion=completion.complete_runs),
     host: str = typer.Option(
         "127.0.0.1", help="Address to listen on; one that other machines reach needs a token."
     ),
@@ -40,13 +40,13 @@ def command(
     `model` picks the arm; by default the one that the verdict chose. Answers are the trial's own: cited, with its
     refusals, greedy unless a temperature is given. Ctrl-C or SIGTERM lets what is being answered end first.
     """
-    from advisor.extras import need
+    from advisor.terminal import require_extra
 
-    need("serve", "fastapi", "uvicorn", "sse_starlette", "prometheus_client")
-    from advisor.server.limits import Limits
-    from advisor.server.start import Wish, serve
-    from advisor.telling import tell
+    require_extra("serve", "fastapi", "uvicorn", "sse_starlette", "prometheus_client")
+    from advisor.display.events import print_event
+    from runners.serving.http.server import ServeOptions, serve
+    from runners.serving.http.service import ServerLimits
 
-    limits = Limits(max_tokens=max_tokens, seconds=time_limit, per_minute=per_minute)
-    wish = Wish(run, host, port, token, tuple(allow_host), tuple(allow_origin), model)
-    serve(wish, limits, queue, tell)
+    limits = ServerLimits(max_tokens=max_tokens, seconds=time_limit, per_minute=per_minute)
+    wish = ServeOptions(run, host, port, token, tuple(allow_host), tuple(allow_origin), model)
+    serve(wish, limits, queue, print_event)

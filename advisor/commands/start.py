@@ -14,14 +14,14 @@ def start(context: typer.Context) -> None:
         with redirect_stdout(sys.stderr):
             print(context.get_help())
         raise SystemExit(2)
-    from advisor.planning import Given, plan
+    from advisor.workflows.plan import PlanRequest, make_plan
 
-    written = plan(Given())
+    written = make_plan(PlanRequest())
     if written is None:
         return
-    from advisor.wizard import confirm
+    from advisor.wizard.prompter import confirm
 
     if confirm(f"Run {written} now?"):
-        from advisor.execute import execute
+        from advisor.workflows.run import execute_plan
 
-        execute(written, None, False, False, False, None, False, False)
+        execute_plan(written, None, False, False, False, None, False, False)

@@ -8,13 +8,18 @@ from typing import Annotated, Any, TypeVar
 import typer
 from typer.core import TyperCommand, TyperOption
 
-from advisor import completing
+from advisor import completion
 
 T = TypeVar("T")
 
 DATA, MODEL, SETTINGS, ADAPTER, MEMORY, RUN = (
-    "Data", "Model and result", "How it learns", "LoRA", "Memory and speed", "Running and checking"
-)  # fmt: skip
+    "Data",
+    "Model and result",
+    "How it learns",
+    "LoRA",
+    "Memory and speed",
+    "Running and checking",
+)
 
 
 def _flag(panel: str, text: str, *names: str, **more: Any) -> Any:
@@ -44,15 +49,15 @@ class Command(TyperCommand):
 def setting_help(name: str) -> str:
     """Return the help of a training setting's flag: its description, what it may be, and its default.
 
-    A default is "chosen" where :func:`runners.defaults.choose` derives it from the rows and the model.
+    A default is "chosen" where :func:`runners.training.defaults.choose_defaults` derives it from the rows and the model.
     """
-    from runners.defaults import choose
-    from runners.tuning import TrainConfig, allowed
+    from runners.plan.train_config import TrainConfig, allowed_values
+    from runners.training.defaults import choose_defaults
 
     setting = TrainConfig.model_fields[name]
-    parts = [] if name == "checkpointing" else [allowed(name)]  # a switch takes no value
+    parts = [] if name == "checkpointing" else [allowed_values(name)]  # a switch takes no value
     if name != "method" and setting.default is not None:  # --method shows its default itself
-        chosen = name in choose("lora", rows=1, params_b=1).values
+        chosen = name in choose_defaults("lora", rows=1, params_b=1).values
         default = f"{setting.default:g}" if isinstance(setting.default, float) else setting.default
         parts.append(f"default: {'chosen' if chosen else default}")
     more = "; ".join(filter(None, parts))
@@ -72,8 +77,8 @@ ReplayShare = Annotated[
     float | None, _flag(DATA, "Share of replay rows among all; default: 0.1 with --replay.")
 ]
 Questions = Annotated[Path | None, _flag(DATA, "Held-out questions that the rows must not give away.")]
-Method = Annotated[str, _setting(MODEL, autocompletion=completing.tunings)]
-Model = Annotated[str, _flag(MODEL, "A known name or a folder.", autocompletion=completing.models)]
+Method = Annotated[str, _setting(MODEL, autocompletion=completion.complete_tuning_methods)]
+Model = Annotated[str, _flag(MODEL, "A known name or a folder.", autocompletion=completion.complete_models)]
 Out = Annotated[Path | None, _flag(MODEL, "Where the adapter or model goes.")]
 InitAdapter = Annotated[Path | None, _setting(MODEL)]
 Epochs = Annotated[float | None, _setting(SETTINGS)]
@@ -107,33 +112,80 @@ Json = Annotated[bool, _flag(RUN, "Print the result, or the checks, as JSON.", "
 
 
 def command(
-    examples: Examples, prompt: Prompt = None, columns: Columns = None, turns: Turns = None, max_rows: MaxRows = None,
-    max_tokens: MaxTokens = None, valid: Valid = None, valid_share: ValidShare = None, replay: Replay = None,
-    replay_share: ReplayShare = None, questions: Questions = None, method: Method = "lora",
-    model: Model = "smollm2-135m-instruct", out: Out = None, init_adapter: InitAdapter = None, epochs: Epochs = None,
-    learning_rate: Rate = None, schedule: Schedule = None, warmup: Warmup = None, batch_tokens: BatchTokens = None,
-    optimizer: Optimizer = None, neftune: Neftune = None, eval_steps: EvalSteps = None, patience: Patience = None,
-    seed: Seed = None, rank: Rank = None, alpha: Alpha = None, dropout: Dropout = None, variant: Variant = None,
-    targets: Targets = None, lora_plus: LoraPlus = None, micro_tokens: MicroTokens = None,
-    checkpointing: Checkpointing = None, kernels: Kernels = None, check: Check = False, show: Show = 0,
-    accept: Accept = None, checkpoint_steps: CheckpointSteps = None, resume: Resume = False,
-    overwrite: Overwrite = False, as_json: Json = False,
-) -> None:  # fmt: skip
+    examples: Examples,
+    prompt: Prompt = None,
+    columns: Columns = None,
+    turns: Turns = None,
+    max_rows: MaxRows = None,
+    max_tokens: MaxTokens = None,
+    valid: Valid = None,
+    valid_share: ValidShare = None,
+    replay: Replay = None,
+    replay_share: ReplayShare = None,
+    questions: Questions = None,
+    method: Method = "lora",
+    model: Model = "smollm2-135m-instruct",
+    out: Out = None,
+    init_adapter: InitAdapter = None,
+    epochs: Epochs = None,
+    learning_rate: Rate = None,
+    schedule: Schedule = None,
+    warmup: Warmup = None,
+    batch_tokens: BatchTokens = None,
+    optimizer: Optimizer = None,
+    neftune: Neftune = None,
+    eval_steps: EvalSteps = None,
+    patience: Patience = None,
+    seed: Seed = None,
+    rank: Rank = None,
+    alpha: Alpha = None,
+    dropout: Dropout = None,
+    variant: Variant = None,
+    targets: Targets = None,
+    lora_plus: LoraPlus = None,
+    micro_tokens: MicroTokens = None,
+    checkpointing: Checkpointing = None,
+    kernels: Kernels = None,
+    check: Check = False,
+    show: Show = 0,
+    accept: Accept = None,
+    checkpoint_steps: CheckpointSteps = None,
+    resume: Resume = False,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
     """Tune a model on examples: lora, qlora (4-bit, on CPU too) or full. What is not given is chosen, with reasons.
 
     Everything that would waste the run is checked before the first step; --check shows it and trains nothing.
     """
-    from advisor.material import Files
-    from advisor.tune import Order, tune
+    from advisor.workflows.train import TrainRequest, tune_model
+    from advisor.workflows.train_inputs import TrainFiles
 
     settings = {
-        "learning_rate": learning_rate, "epochs": epochs, "schedule": schedule, "warmup": warmup, "seed": seed,
-        "batch_tokens": batch_tokens, "optimizer": optimizer, "neftune": neftune, "eval_steps": eval_steps,
-        "patience": patience, "rank": rank, "alpha": alpha, "dropout": dropout, "variant": variant, "targets": targets,
-        "lora_plus": lora_plus, "micro_tokens": micro_tokens, "max_tokens": max_tokens, "turns": turns,
-        "init_adapter": init_adapter, "checkpoint_steps": checkpoint_steps, "kernels": kernels,
+        "learning_rate": learning_rate,
+        "epochs": epochs,
+        "schedule": schedule,
+        "warmup": warmup,
+        "seed": seed,
+        "batch_tokens": batch_tokens,
+        "optimizer": optimizer,
+        "neftune": neftune,
+        "eval_steps": eval_steps,
+        "patience": patience,
+        "rank": rank,
+        "alpha": alpha,
+        "dropout": dropout,
+        "variant": variant,
+        "targets": targets,
+        "lora_plus": lora_plus,
+        "micro_tokens": micro_tokens,
+        "max_tokens": max_tokens,
+        "turns": turns,
+        "init_adapter": init_adapter,
+        "checkpoint_steps": checkpoint_steps,
+        "kernels": kernels,
         "checkpointing": None if checkpointing is None else "on" if checkpointing else "off",
-    }  # fmt: skip
+    }
     data = (
         examples,
         prompt,
@@ -147,7 +199,8 @@ def command(
         seed or 0,
     )
     accepted = tuple(code.upper() for code in accept or ())
-    tune(
-        Files(*data), settings,
-        Order(method, model, out, check, show, accepted, resume, overwrite, as_json),
-    )  # fmt: skip
+    tune_model(
+        TrainFiles(*data),
+        settings,
+        TrainRequest(method, model, out, check, show, accepted, resume, overwrite, as_json),
+    )

@@ -6,26 +6,26 @@ from pathlib import Path
 
 import typer
 
-from advisor import completing
+from advisor import completion
 
 
 def command(
-    plan: Path = typer.Argument(help="A plan, or an answers file.", autocompletion=completing.plans),
+    plan: Path = typer.Argument(help="A plan, or an answers file.", autocompletion=completion.complete_plans),
     set: list[str] = typer.Option(
-        ..., help="The change: key=value; repeatable.", autocompletion=completing.answers
+        ..., help="The change: key=value; repeatable.", autocompletion=completion.complete_answers
     ),
     as_json: bool = typer.Option(False, "--json", help="Print both recommendations as JSON."),
 ) -> None:
     """Show what the recommendation would be after a change; nothing is written."""
-    from advisor.answers import Answers
-    from advisor.gather import with_file
-    from advisor.output import emit
-    from advisor.planning import rethink
+    from advisor.output import emit_result
+    from advisor.questionnaire.answers import Answers
+    from advisor.questionnaire.gather import with_answers_of
+    from advisor.workflows.plan import recommend_after_change
 
-    before, after = rethink(with_file(Answers(), plan), tuple(set))
+    before, after = recommend_after_change(with_answers_of(Answers(), plan), tuple(set))
     if as_json:
-        emit({"schema": 1, "changed": list(set), "before": before.to_json(), "after": after.to_json()})
+        emit_result({"schema": 1, "changed": list(set), "before": before.to_json(), "after": after.to_json()})
         return
-    from advisor import render
+    from advisor.display import console
 
-    render.console().print(render.difference(before, after, ", ".join(set)))
+    console.console().print(console.render_difference(before, after, ", ".join(set)))

@@ -10,7 +10,7 @@ __all__ = ["path"]
 def __getattr__(name: str) -> Any:
     """Import the public name only when it is used."""
     if name == "path":
-        from advisor.harbor_desk.folder import path
+        from advisor.harbor_desk.folder import example_folder
 
-        return path
+        return example_folder
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

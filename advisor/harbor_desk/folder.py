@@ -6,6 +6,6 @@ from importlib.resources import files
 from pathlib import Path
 
 
-def path() -> Path:
+def example_folder() -> Path:
     """Return the example's folder; its README.md says what the files are."""
     return Path(str(files("advisor") / "harbor_desk"))

@@ -7,13 +7,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from advisor.cost import ANSWER_TOKENS, PROMPT_TOKENS, Estimate, basis, call_tokens, per_call
-from advisor.methods.blocks import Blocker
-from advisor.profile import Profile
-from advisor.range import NOTHING
+from advisor.costs.call_prices import usd_per_call
+from advisor.costs.estimate import MethodEstimate, estimate_basis
+from advisor.costs.tokens import ANSWER_TOKENS, PROMPT_TOKENS, ZERO_RANGE, call_tokens
+from advisor.methods.blockers import Blocker
+from advisor.questionnaire.profile import Profile
 from advisor.rules.base import Need
-from runners.memory import Setup, estimate
-from runners.plan import Step
+from runners.plan.schema import Step
+from runners.resources.memory_estimate import estimate_memory
+from runners.resources.memory_terms import MemorySetup
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +40,7 @@ class Method:
         """Return what forbids it here, with numbers; empty when nothing does."""
         return ()
 
-    def estimate(self, p: Profile) -> Estimate:
+    def estimate(self, p: Profile) -> MethodEstimate:
         """Return what it takes here: memory, hours, USD once, USD per call."""
         raise NotImplementedError
 
@@ -52,10 +54,12 @@ class Method:
         return inspect.cleandoc(cls.__doc__ or "")
 
 
-def inference(p: Profile, method: str, extra_tokens: float = 0.0, *said: str) -> Estimate:
+def inference_estimate(p: Profile, method: str, extra_tokens: float = 0.0, *said: str) -> MethodEstimate:
     """Estimate answering only: memory of the base with its cache, a call's price, no training time or money."""
     tokens = int((p.prompt_tokens or PROMPT_TOKENS) + (p.answer_tokens or ANSWER_TOKENS) + extra_tokens)
     shape = None if p.remote else p.model_shape
-    memory = estimate(shape, "inference", Setup(seq_len=tokens, devices=p.devices)) if shape else None
-    call = per_call(p, *call_tokens(p, method))
-    return Estimate(memory, p.device_gib, NOTHING, NOTHING, call, (*said, *basis(p)))
+    memory = (
+        estimate_memory(shape, "inference", MemorySetup(seq_len=tokens, devices=p.devices)) if shape else None
+    )
+    call = usd_per_call(p, *call_tokens(p, method))
+    return MethodEstimate(memory, p.device_gib, ZERO_RANGE, ZERO_RANGE, call, (*said, *estimate_basis(p)))

@@ -6,19 +6,20 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, ClassVar
 
-from advisor.cost import Estimate, call_tokens, per_call, training_hours
+from advisor.costs.call_prices import usd_per_call
+from advisor.costs.estimate import MethodEstimate
+from advisor.costs.tokens import PASSAGE_TOKENS, call_tokens
+from advisor.costs.training_time import training_hours
 from advisor.methods.base import Drafting, Method
-from advisor.methods.blocks import Blocker, blocked_by, nothing_to_retrieve, one_half_idle
-from advisor.methods.full import Full
-from advisor.methods.lora import Lora
-from advisor.methods.qlora import QLora
-from advisor.profile import Profile
+from advisor.methods.blockers import Blocker, blocked_by, half_unused, nothing_to_retrieve
+from advisor.methods.tuning import Full, Lora, QLora
+from advisor.questionnaire.profile import Profile
 from advisor.rules.base import Need
-from advisor.rules.resources import fits
-from advisor.tokens import PASSAGE_TOKENS
-from runners.plan import EvaluateStep, IndexStep, Step, TrainStep
+from advisor.rules.resources import fits_one_device
+from runners.plan.schema import Step
+from runners.plan.steps import EvaluateStep, IndexStep, TrainStep
 
-TUNED: tuple[Lora, ...] = (Lora(), QLora(), Full())
+TUNED_HALVES: tuple[Lora, ...] = (Lora(), QLora(), Full())
 """The ways of tuning a hybrid may stand on, preferred first."""
 
 
@@ -31,33 +32,45 @@ class Hybrid(Method):
 
     name = "hybrid"
     serves: ClassVar[Mapping[Need, float]] = {
-        Need.FACTS: 0.9, Need.FRESH: 0.9, Need.CITE: 1.0, Need.GROUND: 0.8, Need.HONESTY: 0.4,
-        Need.STYLE: 1.0, Need.FORMAT: 0.95, Need.TRAIN: 1.0, Need.READING: 1.0, Need.CAPACITY: 0.3, Need.THRIFT: 0.9,
-        Need.PRECISION: 1.0, Need.HEADROOM: 0.5, Need.SCALE: 0.5, Need.SPEED: 0.3,
-    }  # fmt: skip
+        Need.FACTS: 0.9,
+        Need.FRESH: 0.9,
+        Need.CITE: 1.0,
+        Need.GROUND: 0.8,
+        Need.HONESTY: 0.4,
+        Need.STYLE: 1.0,
+        Need.FORMAT: 0.95,
+        Need.TRAIN: 1.0,
+        Need.READING: 1.0,
+        Need.CAPACITY: 0.3,
+        Need.THRIFT: 0.9,
+        Need.PRECISION: 1.0,
+        Need.HEADROOM: 0.5,
+        Need.SCALE: 0.5,
+        Need.SPEED: 0.3,
+    }
 
     def blocked(self, p: Profile) -> tuple[Blocker, ...]:
         """Nothing to retrieve, one half idle, or no way of tuning is open (then LoRA's blockers)."""
-        found = blocked_by(p, self.name, nothing_to_retrieve, one_half_idle)
-        return found if self.tuned_by(p) else found + TUNED[0].blocked(p)
+        found = blocked_by(p, self.name, nothing_to_retrieve, half_unused)
+        return found if self.tuned_by(p) else found + TUNED_HALVES[0].blocked(p)
 
     def tuned_by(self, p: Profile) -> Lora | None:
         """Return the way of tuning it would stand on: LoRA, else QLoRA, else full.
 
         As everywhere, QLoRA comes before a LoRA that would nearly fill the memory.
         """
-        lora, qlora, full = TUNED
-        order = (qlora, lora, full) if fits(p, "lora") == "tight" else TUNED
+        lora, qlora, full = TUNED_HALVES
+        order = (qlora, lora, full) if fits_one_device(p, "lora") == "tight" else TUNED_HALVES
         return next((method for method in order if not method.blocked(p)), None)
 
-    def estimate(self, p: Profile) -> Estimate:
+    def estimate(self, p: Profile) -> MethodEstimate:
         """Tune on rows with the passages of the plan's index step; call with passages.
 
         The high end takes half as much again, for passages that are longer than assumed. Money is in proportion.
         """
-        tuned_by = self.tuned_by(p) or TUNED[0]
+        tuned_by = self.tuned_by(p) or TUNED_HALVES[0]
         base = tuned_by.estimate(p)
-        call = per_call(p, *call_tokens(p, self.name))
+        call = usd_per_call(p, *call_tokens(p, self.name))
         passages = IndexStep().k
         hours = base.hours and training_hours(p, tuned_by.name, float(passages * PASSAGE_TOKENS))
         if not hours or not base.hours:

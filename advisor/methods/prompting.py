@@ -1,15 +1,21 @@
-"""Prompting: say what is wanted."""
+"""Prompting: say what is wanted.
+
+Few-shot prompting: say what is wanted and show it.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import ClassVar
 
-from advisor.cost import Estimate
-from advisor.methods.base import Drafting, Method, inference
-from advisor.profile import Profile
+from advisor.costs.estimate import MethodEstimate
+from advisor.costs.tokens import bank_tokens
+from advisor.methods.base import Drafting, Method, inference_estimate
+from advisor.methods.blockers import Blocker, blocked_by, nothing_to_show
+from advisor.questionnaire.profile import Profile
 from advisor.rules.base import Need
-from runners.plan import EvaluateStep, Step
+from runners.plan.schema import Step
+from runners.plan.steps import EvaluateStep
 
 
 class Prompting(Method):
@@ -21,16 +27,63 @@ class Prompting(Method):
 
     name = "prompting"
     serves: ClassVar[Mapping[Need, float]] = {
-        Need.WHOLE: 1.0, Need.GROUND: 0.3, Need.HONESTY: 1.0, Need.FORMAT: 0.3, Need.SHOW: 0.6,
-        Need.SPARING: 0.7, Need.SCALE: 0.2, Need.SPEED: 0.8, Need.SIMPLE: 1.0, Need.LIGHT: 1.0, Need.STOP: 1.0,
-    }  # fmt: skip
+        Need.WHOLE: 1.0,
+        Need.GROUND: 0.3,
+        Need.HONESTY: 1.0,
+        Need.FORMAT: 0.3,
+        Need.SHOW: 0.6,
+        Need.SPARING: 0.7,
+        Need.SCALE: 0.2,
+        Need.SPEED: 0.8,
+        Need.SIMPLE: 1.0,
+        Need.LIGHT: 1.0,
+        Need.STOP: 1.0,
+    }
 
-    def estimate(self, p: Profile) -> Estimate:
+    def estimate(self, p: Profile) -> MethodEstimate:
         """Answering with the prompt; the whole corpus in it, cached, where that is the advice."""
         whole = float(p.corpus_tokens or 0) if p.corpus_in_prompt else 0.0
         said = (f"all {whole:,.0f} tokens of documents in a cached prompt",) if whole else ()
-        return inference(p, self.name, whole, *said)
+        return inference_estimate(p, self.name, whole, *said)
 
     def steps(self, p: Profile, drafting: Drafting) -> tuple[Step, ...]:
         """Evaluate the base with the instructions alone."""
         return (EvaluateStep(arm=self.name),)
+
+
+class FewShot(Method):
+    """Show a few chosen examples in the prompt.
+
+    The best use of a handful of examples: nothing is trained, and a new example counts at once. Its price is
+    the length of every prompt, softened by caching.
+    """
+
+    name = "few-shot"
+    serves: ClassVar[Mapping[Need, float]] = {
+        Need.WHOLE: 0.9,
+        Need.GROUND: 0.3,
+        Need.HONESTY: 1.0,
+        Need.STYLE: 0.2,
+        Need.FORMAT: 0.6,
+        Need.TRAIN: 0.2,
+        Need.SHOW: 1.0,
+        Need.SPARING: 1.0,
+        Need.SPEED: 0.4,
+        Need.SIMPLE: 0.85,
+        Need.LIGHT: 1.0,
+        Need.STOP: 0.5,
+    }
+
+    def blocked(self, p: Profile) -> tuple[Blocker, ...]:
+        """No examples to show."""
+        return blocked_by(p, self.name, nothing_to_show)
+
+    def estimate(self, p: Profile) -> MethodEstimate:
+        """Answering with a cached bank of eight examples before every question."""
+        bank = bank_tokens(p)
+        said = (f"{bank:,.0f} tokens of examples in a cached prompt",)
+        return inference_estimate(p, self.name, bank, *said)
+
+    def steps(self, p: Profile, drafting: Drafting) -> tuple[Step, ...]:
+        """Evaluate the base with examples shown, the best of a few banks on dev questions."""
+        return (EvaluateStep(arm=self.name, shots=drafting.shots, bank="chosen"),)

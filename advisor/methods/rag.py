@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar
 
-from advisor.cost import CONTEXT_TOKENS, Estimate
-from advisor.methods.base import Drafting, Method, inference
-from advisor.methods.blocks import Blocker, blocked_by, nothing_to_retrieve
-from advisor.profile import Profile
+from advisor.costs.estimate import MethodEstimate
+from advisor.costs.tokens import CONTEXT_TOKENS
+from advisor.methods.base import Drafting, Method, inference_estimate
+from advisor.methods.blockers import Blocker, blocked_by, nothing_to_retrieve
+from advisor.questionnaire.profile import Profile
 from advisor.rules.base import Need
-from runners.plan import EvaluateStep, Step
+from runners.plan.schema import Step
+from runners.plan.steps import EvaluateStep
 
 
 class Rag(Method):
@@ -22,19 +24,28 @@ class Rag(Method):
 
     name = "rag"
     serves: ClassVar[Mapping[Need, float]] = {
-        Need.FACTS: 1.0, Need.FRESH: 1.0, Need.CITE: 1.0, Need.WHOLE: 0.1, Need.GROUND: 1.0,
-        Need.HONESTY: 0.8, Need.SPARING: 0.7, Need.SCALE: 0.2, Need.SPEED: 0.3, Need.SIMPLE: 0.6,
-        Need.LIGHT: 1.0, Need.STOP: 0.4,
-    }  # fmt: skip
+        Need.FACTS: 1.0,
+        Need.FRESH: 1.0,
+        Need.CITE: 1.0,
+        Need.WHOLE: 0.1,
+        Need.GROUND: 1.0,
+        Need.HONESTY: 0.8,
+        Need.SPARING: 0.7,
+        Need.SCALE: 0.2,
+        Need.SPEED: 0.3,
+        Need.SIMPLE: 0.6,
+        Need.LIGHT: 1.0,
+        Need.STOP: 0.4,
+    }
 
     def blocked(self, p: Profile) -> tuple[Blocker, ...]:
         """Nothing to retrieve from."""
         return blocked_by(p, self.name, nothing_to_retrieve)
 
-    def estimate(self, p: Profile) -> Estimate:
+    def estimate(self, p: Profile) -> MethodEstimate:
         """Answering with passages in every prompt."""
         said = (f"{CONTEXT_TOKENS:,} tokens of passages in every prompt, never cached",)
-        return inference(p, self.name, CONTEXT_TOKENS, *said)
+        return inference_estimate(p, self.name, CONTEXT_TOKENS, *said)
 
     def steps(self, p: Profile, drafting: Drafting) -> tuple[Step, ...]:
         """Evaluate the base with passages."""

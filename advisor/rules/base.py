@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import ClassVar
 
-from advisor.profile import Edges, Profile
+from advisor.questionnaire.profile import Profile, Thresholds
 
 
 class Need(StrEnum):
@@ -57,7 +57,7 @@ class Need(StrEnum):
     """Prompting already passes."""
 
 
-WAYS = frozenset({Need.CAPACITY, Need.THRIFT, Need.PRECISION, Need.HEADROOM})
+METHOD_NEEDS = frozenset({Need.CAPACITY, Need.THRIFT, Need.PRECISION, Need.HEADROOM})
 """Needs that only order the ways of tuning; a hybrid stands on whichever is best."""
 
 
@@ -96,7 +96,7 @@ class Rule:
     evidence: ClassVar[tuple[str, ...]] = ()
     always: ClassVar[bool] = False
     """Whether it applies to every situation, so that it says nothing about this one."""
-    at: ClassVar[Edges] = {}
+    at: ClassVar[Thresholds] = {}
     """For numeric answers the constants that ``applies`` compares them with."""
 
     def applies(self, p: Profile) -> str:

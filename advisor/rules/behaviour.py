@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from advisor.profile import SMALL_MODEL_B, Profile
+from advisor.questionnaire.profile import SMALL_MODEL_B, Profile
 from advisor.rules.base import Need, Rule
 
-PASSES = 0.8
+PASSING_RATE = 0.8
 
 
 class Behaviour(Rule):
@@ -59,11 +59,11 @@ class BE003(Behaviour):
     need = Need.STOP
     weight = 6.0
     evidence = ("Manning, Building Reliable AI Systems, ch. 5: try 10 real examples, stop if 8 pass",)
-    at = {"prompting_pass_rate": (PASSES,)}
+    at = {"prompting_pass_rate": (PASSING_RATE,)}
 
     def applies(self, p: Profile) -> str:
         rate = p.prompting_pass_rate
-        if rate is None or rate < PASSES or p.must_cite or p.wrong_answer_cost == "high":
+        if rate is None or rate < PASSING_RATE or p.must_cite or p.wrong_answer_cost == "high":
             return ""
         return f"{rate:.0%} of answers are already good with the best prompt"
 
@@ -135,11 +135,11 @@ class BE007(Behaviour):
         "Soylu et al., BetterTogether, arXiv 2407.10930: tuning adds to an optimised prompt",
         "Manning, Building Reliable AI Systems, ch. 5: go on where fewer than 8 of 10 pass",
     )
-    at = {"prompting_pass_rate": (PASSES,)}
+    at = {"prompting_pass_rate": (PASSING_RATE,)}
 
     def applies(self, p: Profile) -> str:
         rate = p.prompting_pass_rate
-        if rate is None or rate >= PASSES or p.needs_facts:
+        if rate is None or rate >= PASSING_RATE or p.needs_facts:
             return ""
         return f"the best prompt passes only {rate:.0%} of cases"
 

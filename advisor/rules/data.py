@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from advisor.profile import LARGE_MODEL_B, LEAST_RAW_TOKENS, Profile
+from advisor.questionnaire.profile import LARGE_MODEL_B, MIN_RAW_TOKENS, Profile
 from advisor.rules.base import Need, Rule
 
 ADAPTER_CAPACITY_TOKENS = 1_000_000_000
@@ -148,10 +148,10 @@ class DA008(Data):
     need = Need.TRAIN
     weight = 0.5
     evidence = ("Hugging Face, Personal Copilot: QLoRA on a company's own code helped completion",)
-    at = {"unlabelled_tokens": (LEAST_RAW_TOKENS,)}
+    at = {"unlabelled_tokens": (MIN_RAW_TOKENS,)}
 
     def applies(self, p: Profile) -> str:
-        some = p.raw_text >= LEAST_RAW_TOKENS and p.behaviour_needed and not _news(p)
+        some = p.raw_text >= MIN_RAW_TOKENS and p.behaviour_needed and not _news(p)
         return f"{p.raw_text:,} tokens of raw text to train on" if some else ""
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 
-from advisor.profile import CACHED_PROMPT_TOKENS, LARGE_MODEL_B, SHORT_CONTEXT_B, Profile
+from advisor.questionnaire.profile import CACHED_PROMPT_TOKENS, LARGE_MODEL_B, SHORT_CONTEXT_B, Profile
 from advisor.rules.base import Need, Rule
 
 LONG_CONTEXT_TOKENS = 1_000_000
-DAYS = {"fast": 1.0, "slow": 30.0}
+DAYS_BETWEEN_CHANGES = {"fast": 1.0, "slow": 30.0}
 
 
 class Knowledge(Rule):
@@ -158,11 +158,19 @@ class KN008(Knowledge):
     need = Need.FRESH
     weight = 1.0
     evidence = ("OpenAI, Optimizing LLM Accuracy: missing or outdated information is a retrieval problem",)
-    at = {"can_retrain_every_days": tuple(math.nextafter(days, math.inf) for days in DAYS.values())}
+    at = {
+        "can_retrain_every_days": tuple(
+            math.nextafter(days, math.inf) for days in DAYS_BETWEEN_CHANGES.values()
+        )
+    }
 
     def applies(self, p: Profile) -> str:
         every = p.can_retrain_every_days
-        if every is None or p.facts_change not in DAYS or every <= DAYS[p.facts_change]:
+        if (
+            every is None
+            or p.facts_change not in DAYS_BETWEEN_CHANGES
+            or every <= DAYS_BETWEEN_CHANGES[p.facts_change]
+        ):
             return ""
         return f"the facts change faster than every {every:g} days, the pace of retraining"
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from advisor.profile import LEAST_RAW_TOKENS, Edges, Profile
+from advisor.costs.tokens import training_setup
+from advisor.costs.training_time import training_hours
+from advisor.questionnaire.profile import MIN_RAW_TOKENS, Profile, Thresholds
 from advisor.rules.base import Need, Rule
-from advisor.tokens import training_setup
-from advisor.training_time import training_hours
-from runners.memory import Use, Verdict, smallest
+from runners.resources.memory_estimate import FitVerdict, smallest_memory
+from runners.resources.memory_terms import MemoryUse
 
-TRAINS: Edges = {"labelled_examples": (50,), "unlabelled_tokens": (LEAST_RAW_TOKENS,)}
+MIN_TRAINING_DATA: Thresholds = {"labelled_examples": (50,), "unlabelled_tokens": (MIN_RAW_TOKENS,)}
 """Where :func:`trains` changes."""
 MANY_GPUS = 4
 ENCODER_B = 0.6
@@ -26,18 +27,18 @@ class Resources(Rule):
     family = "resources"
 
 
-def fits(p: Profile, use: Use) -> Verdict | None:
+def fits_one_device(p: Profile, use: MemoryUse) -> FitVerdict | None:
     """Say whether training fits one device with every free saving on; None when something is unknown."""
     if p.model_shape is None:
         return None
-    return smallest(p.model_shape, use, training_setup(p)).fits(p.device_gib)
+    return smallest_memory(p.model_shape, use, training_setup(p)).fits(p.device_gib)
 
 
-def trains(p: Profile) -> bool:
+def can_train(p: Profile) -> bool:
     """Whether there is enough to train on (or an unknown amount, at a high gap) and a behaviour to teach."""
     if p.labelled_examples is None and p.behaviour_gap == "high":
         return True
-    return p.behaviour_needed and (p.examples_known >= 50 or p.raw_text >= LEAST_RAW_TOKENS)
+    return p.behaviour_needed and (p.examples_known >= 50 or p.raw_text >= MIN_RAW_TOKENS)
 
 
 class RS001(Resources):
@@ -68,10 +69,10 @@ class RS002(Resources):
         "arXiv 2609.01244: LoRA reached a median 98 % of full tuning's gain",
         "PEFT method comparison, 3B: 47.8 % at 22 GB against 47.2 % at 39 GB",
     )
-    at = TRAINS
+    at = MIN_TRAINING_DATA
 
     def applies(self, p: Profile) -> str:
-        return "an adapter is enough for most tasks" if trains(p) else ""
+        return "an adapter is enough for most tasks" if can_train(p) else ""
 
 
 class RS003(Resources):
@@ -83,10 +84,10 @@ class RS003(Resources):
     need = Need.PRECISION
     weight = 0.1
     evidence = ("litgpt, torchtune and H2O tables: QLoRA is 2-105 % slower than LoRA",)
-    at = TRAINS
+    at = MIN_TRAINING_DATA
 
     def applies(self, p: Profile) -> str:
-        room = trains(p) and fits(p, "lora") in (None, "yes")
+        room = can_train(p) and fits_one_device(p, "lora") in (None, "yes")
         return "a base in 16 bits trains faster than one in 4" if room else ""
 
 
@@ -109,7 +110,9 @@ class RS004(Resources):
         small = p.params_b is not None and p.params_b < ENCODER_B and p.examples_known >= 200
         small = small and (p.task_needs_facts == "known" or not p.needs_facts)
         return (
-            f"all weights of a {p.params_b:.2g} B model can be tuned cheaply" if small and trains(p) else ""
+            f"all weights of a {p.params_b:.2g} B model can be tuned cheaply"
+            if small and can_train(p)
+            else ""
         )
 
 
@@ -145,10 +148,14 @@ class RS006(Resources):
     need = Need.HEADROOM
     weight = 0.6
     evidence = ("Dettmers et al., QLoRA, arXiv 2305.14314: 4-bit bases train at 16-bit quality",)
-    at = TRAINS
+    at = MIN_TRAINING_DATA
 
     def applies(self, p: Profile) -> str:
-        return "LoRA would nearly fill the memory" if trains(p) and fits(p, "lora") == "tight" else ""
+        return (
+            "LoRA would nearly fill the memory"
+            if can_train(p) and fits_one_device(p, "lora") == "tight"
+            else ""
+        )
 
 
 class RS007(Resources):

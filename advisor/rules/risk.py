@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from advisor.profile import Profile
+from advisor.questionnaire.profile import Profile
 from advisor.rules.base import Need, Rule
 
 FEW_QUESTIONS = 30

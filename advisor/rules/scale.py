@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from advisor.profile import Profile
+from advisor.questionnaire.profile import Profile
 from advisor.rules.base import Need, Rule
 
 PROMPT_TOKENS_A_MONTH = 100_000_000
@@ -92,7 +92,7 @@ class SC005(Scale):
     need = Need.SCALE
     weight = 0.5
     evidence = (
-        "computed from list prices of hosted models (advisor/facts/prices.py)",
+        "computed from list prices of hosted models (advisor/catalog/prices.py)",
         "Hugging Face, Personal Copilot: a QLoRA run of a 15.5 B model cost 13.75 USD",
     )
 

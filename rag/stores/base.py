@@ -1,7 +1,14 @@
-"""The protocol of a vector store, the table of stores, and the checks that all of them share."""
+"""The protocol of a vector store, the table of stores, and the checks that all of them share.
+
+Read saved numpy arrays, one thread at a time.
+
+numpy reads a file's header with ``ast.literal_eval``, and CPython 3.11 counts the depth of that in one place for all
+threads: two at once can raise ``SystemError: AST constructor recursion depth mismatch``.
+"""
 
 from __future__ import annotations
 
+import threading
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol, Self
@@ -10,14 +17,14 @@ import numpy as np
 
 from rag.errors import BadInput
 from rag.plugins import STORES as STORES_GROUP
-from rag.plugins import Group, Unusable
+from rag.plugins import PluginGroup, UnusablePlugin
 
 STORES: dict[str, str] = {
     "exact": "rag.stores.exact:ExactStore",
-    "flat": "rag.stores.flat:FlatStore",
-    "ivf": "rag.stores.approximate:IvfStore",
-    "hnsw": "rag.stores.approximate:HnswStore",
-    "sq8": "rag.stores.approximate:Sq8Store",
+    "flat": "rag.stores.faiss:FlatStore",
+    "ivf": "rag.stores.faiss:IvfStore",
+    "hnsw": "rag.stores.faiss:HnswStore",
+    "sq8": "rag.stores.faiss:Sq8Store",
 }
 """Name to "module:class"; the module is imported only when the store is used."""
 AUTO = "auto"
@@ -68,11 +75,11 @@ def _check_plugin(name: str, store: Any) -> type[VectorStore]:
         part for part in ("ids", "add", "vectors", "search", "save", "load") if not hasattr(store, part)
     ]
     if not isinstance(store, type) or missing:
-        raise Unusable(f"not a class with {', '.join(missing) or 'the methods of VectorStore'}")
+        raise UnusablePlugin(f"not a class with {', '.join(missing) or 'the methods of VectorStore'}")
     return store
 
 
-PLUGINS = Group(STORES_GROUP, (*STORES, AUTO), _check_plugin)
+PLUGINS = PluginGroup(STORES_GROUP, (*STORES, AUTO), _check_plugin)
 
 
 def is_store(name: str) -> bool:
@@ -97,7 +104,7 @@ def store_class(name: str) -> type[VectorStore]:
     return found
 
 
-def checked(vectors: np.ndarray, dimension: int) -> np.ndarray:
+def checked_vectors(vectors: np.ndarray, dimension: int) -> np.ndarray:
     """Return vectors as contiguous float32 [n, dimension]; BadInput on another shape or a value not finite.
 
     FAISS itself checks the shape by an assertion that ``python -O`` removes, and accepts NaN.
@@ -126,7 +133,7 @@ def refuse_mapped(mapped: bool) -> None:
         raise BadInput("this vector store is mapped from its file and cannot be added to", "load it unmapped")
 
 
-def samples(vectors: np.ndarray, count: int) -> np.ndarray:
+def sample_queries(vectors: np.ndarray, count: int) -> np.ndarray:
     """Return made queries, unit float32 [count, dimension]: each lies between two stored vectors."""
     draw = np.random.default_rng(1234)
     first, second = (vectors[draw.integers(0, len(vectors), count)] for _ in range(2))
@@ -134,7 +141,18 @@ def samples(vectors: np.ndarray, count: int) -> np.ndarray:
     return np.asarray(middle / np.linalg.norm(middle, axis=1, keepdims=True).clip(1e-9), dtype=np.float32)
 
 
-def recall(found: np.ndarray, wanted: np.ndarray) -> float:
+def store_recall(found: np.ndarray, wanted: np.ndarray) -> float:
     """Return the share of the wanted ids that were found, over all rows."""
     pairs = zip(found.tolist(), wanted.tolist(), strict=True)
     return sum(len(set(f) & set(w)) for f, w in pairs) / max(1, wanted.size)
+
+
+NUMPY_READ_LOCK = threading.Lock()
+"""Held while a header is read, by this module or by a library that reads arrays for us."""
+
+
+def read_array(path: Path, *, mapped: bool = False) -> np.ndarray:
+    """Return the array of a ``.npy`` file, mapped read-only where that is asked for; never unpickled."""
+    with NUMPY_READ_LOCK:
+        array: np.ndarray = np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False)
+    return array

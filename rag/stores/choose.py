@@ -10,18 +10,18 @@ from typing import Any
 
 import numpy as np
 
-from rag.stores.base import AUTO, STORES, VectorStore, recall, samples, store_class
+from rag.stores.base import AUTO, STORES, VectorStore, sample_queries, store_class, store_recall
 
-FAST_MS = 10.0
+MAX_QUERY_MS = 10.0
 """Exact search is kept while one query takes no longer than this."""
 LARGE_BYTES = 2 * 1024**3
 """... and the vectors are no larger than this."""
-GOOD_RECALL = 0.98
+MIN_RECALL = 0.98
 _QUERIES, _DEPTH = 32, 10
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
+class StoreMeasurement:
     """What one store does with these vectors."""
 
     store: str
@@ -37,16 +37,21 @@ class Measured:
         return asdict(self)
 
 
-def filled(name: str, ids: np.ndarray, vectors: np.ndarray) -> VectorStore:
+def filled_store(name: str, ids: np.ndarray, vectors: np.ndarray) -> VectorStore:
     """Return a store of that name holding the vectors."""
     store = store_class(name)(vectors.shape[1])
     store.add(ids, vectors)
     return store
 
 
-def choose(
-    wanted: str, ids: np.ndarray, vectors: np.ndarray, *, measuring: bool = True, fast_ms: float = FAST_MS
-) -> tuple[str, VectorStore, tuple[Measured, ...]]:
+def choose_store(
+    wanted: str,
+    ids: np.ndarray,
+    vectors: np.ndarray,
+    *,
+    measuring: bool = True,
+    fast_ms: float = MAX_QUERY_MS,
+) -> tuple[str, VectorStore, tuple[StoreMeasurement, ...]]:
     """Return the name of the store to use, the store holding the vectors, and what was measured.
 
     ``auto`` keeps exact search (flat) while it is fast and small enough; else it takes the fastest store of
@@ -55,26 +60,26 @@ def choose(
     """
     if wanted in ("exact", "flat") or len(ids) == 0 or (wanted != AUTO and not measuring):
         name = "flat" if wanted == AUTO else wanted
-        return name, filled(name, ids, vectors), ()
-    flat = filled("flat", ids, vectors)
-    queries = samples(vectors, _QUERIES) if len(vectors) else vectors
+        return name, filled_store(name, ids, vectors), ()
+    flat = filled_store("flat", ids, vectors)
+    queries = sample_queries(vectors, _QUERIES) if len(vectors) else vectors
     best, _ = flat.search(queries, _DEPTH)
-    measured = [measure("flat", flat, queries, best)]
+    measured = [measure_store("flat", flat, queries, best)]
     if wanted == AUTO and measured[0].ms <= fast_ms and vectors.nbytes <= LARGE_BYTES:
         return "flat", flat, tuple(measured)
     names = [wanted] if wanted != AUTO else [n for n in STORES if n not in ("exact", "flat")]
     stores: dict[str, VectorStore] = {"flat": flat}
     for name in names:
-        stores[name] = filled(name, ids, vectors)
-        measured.append(measure(name, stores[name], queries, best))
+        stores[name] = filled_store(name, ids, vectors)
+        measured.append(measure_store(name, stores[name], queries, best))
     if wanted != AUTO:
         return wanted, stores[wanted], tuple(measured)
-    good = [m for m in measured if m.recall >= GOOD_RECALL]
+    good = [m for m in measured if m.recall >= MIN_RECALL]
     chosen = min(good, key=lambda m: m.ms).store
     return chosen, stores[chosen], tuple(measured)
 
 
-def measure(name: str, store: VectorStore, queries: np.ndarray, best: np.ndarray) -> Measured:
+def measure_store(name: str, store: VectorStore, queries: np.ndarray, best: np.ndarray) -> StoreMeasurement:
     """Time single queries, count what is found, and weigh the files."""
     store.search(queries[:1], _DEPTH)
     took, found = [], []
@@ -84,8 +89,8 @@ def measure(name: str, store: VectorStore, queries: np.ndarray, best: np.ndarray
         took.append((time.perf_counter() - began) * 1000)
         found.append(ids[0])
     ms = float(np.median(took)) if took else 0.0
-    share = recall(np.array(found), best) if found else 1.0
-    return Measured(name, round(ms, 3), round(_scanned(store) / 1024**2, 2), round(share, 4))
+    share = store_recall(np.array(found), best) if found else 1.0
+    return StoreMeasurement(name, round(ms, 3), round(_scanned(store) / 1024**2, 2), round(share, 4))
 
 
 def _scanned(store: VectorStore) -> int:

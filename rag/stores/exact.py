@@ -7,9 +7,9 @@ from typing import Self
 
 import numpy as np
 
-from rag import arrays
 from rag.errors import BadInput
-from rag.stores.base import checked, checked_ids, refuse_mapped
+from rag.stores import base
+from rag.stores.base import checked_ids, checked_vectors, refuse_mapped
 
 IDS, VECTORS = "ids.npy", "vectors.npy"
 
@@ -33,7 +33,7 @@ class ExactStore:
     def add(self, ids: np.ndarray, vectors: np.ndarray) -> None:
         """Add vectors under new ids."""
         refuse_mapped(self._mapped)
-        vectors = checked(vectors, self._dimension)
+        vectors = checked_vectors(vectors, self._dimension)
         ids = checked_ids(ids, len(vectors), self._ids)
         self._ids = np.concatenate([self._ids, ids])
         self._matrix = np.concatenate([self._matrix, vectors]) if len(self._matrix) else vectors
@@ -50,7 +50,7 @@ class ExactStore:
         self, queries: np.ndarray, k: int, among: np.ndarray | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return the best ids and inner products; equal scores keep the order in which they were added."""
-        queries = checked(queries, self._dimension)
+        queries = checked_vectors(queries, self._dimension)
         if among is None:
             return _best(queries @ self._matrix.T, self._ids, k)
         rows, here = self._rows(np.unique(np.asarray(among, dtype=np.int64)))
@@ -66,12 +66,12 @@ class ExactStore:
     def load(cls, folder: Path, dimension: int, *, mapped: bool = False) -> Self:
         """Read what ``save`` wrote; BadInput when shapes or values do not fit."""
         store = cls(dimension)
-        matrix = arrays.read(folder / VECTORS, mapped=mapped)
+        matrix = base.read_array(folder / VECTORS, mapped=mapped)
         if matrix.ndim != 2 or matrix.shape[1] != dimension or matrix.dtype != np.float32:
             raise BadInput(f"{folder / VECTORS} holds {matrix.dtype} {matrix.shape}, not [n, {dimension}]")
-        ids = arrays.read(folder / IDS)
+        ids = base.read_array(folder / IDS)
         store._ids = checked_ids(ids, len(matrix), store._ids)
-        store._matrix = matrix if mapped else checked(matrix, dimension)
+        store._matrix = matrix if mapped else checked_vectors(matrix, dimension)
         store._mapped = mapped
         return store
 

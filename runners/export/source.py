@@ -6,20 +6,21 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from rag.durable import MANIFEST, check_manifest, sha256_file
 from rag.errors import BadInput
-from rag.generations import CURRENT
+from rag.files import MANIFEST, check_manifest, sha256_file
+from rag.indexing.generations import CURRENT_POINTER
 from rag.types import OnEvent
-from runners import models
-from runners.card import CARD
-from runners.opened import RunSession
-from runners.plan import EvaluateStep, Plan
-from runners.rundir import EVENTS, INDEX, PLAN, RunFolder
+from runners.models import resolve
+from runners.models.cards import CARD_FILE
+from runners.plan.schema import Plan
+from runners.plan.steps import EvaluateStep
+from runners.run_folder import EVENTS, INDEX, PLAN, RunFolder
+from runners.runs.run import RunSession
 
-ADAPTER = "adapter_config.json"
+ADAPTER_CONFIG = "adapter_config.json"
 
 
-class Source:
+class ExportSource:
     """An opened run and, for exports of one arm, that arm, the seed and the folder of its weights.
 
     Raises BadInput for a folder that is no run, a damaged run, an arm that the plan has not, and an arm without
@@ -50,8 +51,8 @@ class Source:
             self.seed = self.session.seed(self.arm, seed)
             folder = self.session.weights(self.arm, seed)
             assert folder is not None
-            kind = "adapter" if (folder / ADAPTER).is_file() else "model"
-            self.facts, self.weights = check_manifest(folder, kind, (CARD,)), folder
+            kind = "adapter" if (folder / ADAPTER_CONFIG).is_file() else "model"
+            self.facts, self.weights = check_manifest(folder, kind, (CARD_FILE,)), folder
         elif need_weights:
             with_weights = [step.arm for step in self.plan.arms if step.weights]
             instead = "its index, its rows or all of it: --to index, provider-jsonl or bundle"
@@ -74,24 +75,24 @@ class Source:
     @property
     def is_adapter(self) -> bool:
         """Whether the weights are an adapter, and not a whole model."""
-        return (self.made / ADAPTER).is_file()
+        return (self.made / ADAPTER_CONFIG).is_file()
 
     @cached_property
-    def base(self) -> models.Model:
+    def base(self) -> resolve.Model:
         """The base that the weights were made on, obtained if need be; BadInput when it is another one here."""
         found = self.recorded.base(self.plan.model)
         if self.weights is not None:
-            from runners.weights import check_made_on
+            from runners.inference.weights import check_same_base
 
-            check_made_on(self.weights, found, "adapter" if self.is_adapter else "model")
+            check_same_base(self.weights, found, "adapter" if self.is_adapter else "model")
         return found
 
     def digest(self, of: str) -> list[str]:
         """What an export is made from, as hashes: an export of the same things need not be made again."""
         run, examples = self.run.path, self.plan.data.examples
         files = [run / MANIFEST, run / PLAN]
-        files += [self.weights / MANIFEST, self.weights / CARD] if self.weights else []
-        files += [run / INDEX / CURRENT, run / EVENTS] if of != "weights" else []
+        files += [self.weights / MANIFEST, self.weights / CARD_FILE] if self.weights else []
+        files += [run / INDEX / CURRENT_POINTER, run / EVENTS] if of != "weights" else []
         files += [examples] if of == "rows" and examples else []
         return [sha256_file(file) if file.is_file() else "" for file in files]
 
@@ -99,6 +100,6 @@ class Source:
         if arm.classifier:
             return "it is a linear head over the embedder's vectors"
         besides = [what for what, has in (("passages", arm.retrieval), ("examples", arm.shots)) if has]
-        remote = models.parse_remote((arm.model or self.plan.model).name)
+        remote = resolve.parse_remote((arm.model or self.plan.model).name)
         base = f"{remote.name} at its endpoint" if remote else "the base model as it is"
         return f"it is {base}" + (f", given {' and '.join(besides)}" if besides else "")

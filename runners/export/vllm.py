@@ -10,64 +10,75 @@ import json
 import shutil
 from typing import Any
 
-from rag.durable import MANIFEST, write_text
 from rag.errors import BadInput
-from runners.export.adapter import copy, load_plainly, prompting, require_adapter
-from runners.export.card import short
-from runners.export.job import OUT, Job, Made, quoted
-from runners.export.merged import QLORA, is_qlora
-from runners.export.parcel import require_room
-from runners.export.source import ADAPTER
-from runners.models import Model, find
+from rag.files import MANIFEST, write_text
+from runners.export.card import short_model_name
+from runners.export.job import OUT_PLACEHOLDER, ExportedFiles, ExportJob, require_disk_space, shell_line
+from runners.export.merged import QLORA_NOTE, is_qlora
+from runners.export.peft import copy_adapter, load_in_plain_peft, prompting_notes, require_adapter
+from runners.export.source import ADAPTER_CONFIG
+from runners.models.registry import find_known_model
+from runners.models.resolve import Model
 
-RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
+VLLM_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 """What vLLM takes for --max-lora-rank (newer releases also 1, which the older ones refuse)."""
-READ = (".json", ".jinja", ".safetensors", ".model")
-SCRIPT = "serve.sh"
+BASE_SUFFIXES = (".json", ".jinja", ".safetensors", ".model")
+SERVE_SCRIPT = "serve.sh"
 BASE, WEIGHTS = "base", "adapter"
 
 
-def make(job: Job) -> Made:
+def make_vllm(job: ExportJob) -> ExportedFiles:
     """Write the adapter, the base and the script; BadInput for weights that vLLM does not serve as an adapter."""
     source = job.source
     require_adapter(source)
-    config = json.loads((source.made / ADAPTER).read_text(encoding="utf-8"))
+    config = json.loads((source.made / ADAPTER_CONFIG).read_text(encoding="utf-8"))
     rank = _rank(config)
     base = source.base
     local = base.source != "hub" or not base.revision
     size = sum(p.stat().st_size for p in base.folder.rglob("*") if p.is_file()) if local else 0
-    require_room(job.out, size + sum(entry["bytes"] for entry in source.facts["files"].values()))
-    copy(source, job.made / WEIGHTS, job.out)
+    require_disk_space(job.out, size + sum(entry["bytes"] for entry in source.facts["files"].values()))
+    copy_adapter(source, job.made / WEIGHTS, job.out)
     if local:
         _copy_base(base, job)
-    checked = load_plainly(job.made / WEIGHTS, base)
-    served = launch(job.name, base, rank, local)
-    here = quoted(served, ".")
+    checked = load_in_plain_peft(job.made / WEIGHTS, base)
+    served = launch_command(job.name, base, rank, local)
+    here = shell_line(served, ".")
     write_text(
-        job.made / SCRIPT,
+        job.made / SERVE_SCRIPT,
         f'#!/bin/sh\n# More flags of vLLM may follow on the command line.\ncd "$(dirname "$0")" && exec {here} "$@"\n',
     )
-    notes = [QLORA.replace("merged into", "served on")] if is_qlora(source) else []
+    notes = [QLORA_NOTE.replace("merged into", "served on")] if is_qlora(source) else []
     if local:
         notes.append(
-            f"No hub holds this base ({short(base.name)}, {base.source}) with these weights, so it is in the folder {BASE}."
+            f"No hub holds this base ({short_model_name(base.name)}, {base.source}) with these weights, so it is in the folder {BASE}."
         )
     how = f"From inside this folder, where vLLM is installed:\n\n```bash\n{here}\n```\n\nThe model to ask for: {job.name}\n"
-    return Made(
-        how + prompting(source), checked, line=served, notes=tuple(notes),
+    return ExportedFiles(
+        how + prompting_notes(source),
+        checked,
+        line=served,
+        notes=tuple(notes),
         of={"highest rank served": str(rank)},
-    )  # fmt: skip
+    )
 
 
-def launch(name: str, base: Model, rank: int, local: bool) -> tuple[str, ...]:
+def launch_command(name: str, base: Model, rank: int, local: bool) -> tuple[str, ...]:
     """Return the parts of the launch line; {out} stands for the export's folder, wherever it is by then."""
-    known = find(base.name)
+    known = find_known_model(base.name)
     repo = known.repo if known else base.name
-    served = (f"{OUT}/{BASE}",) if local else (repo, "--revision", base.revision)
+    served = (f"{OUT_PLACEHOLDER}/{BASE}",) if local else (repo, "--revision", base.revision)
     return (
-        "vllm", "serve", *served, "--enable-lora", "--lora-modules", f"{name}={OUT}/{WEIGHTS}",
-        "--max-lora-rank", str(rank), "--chat-template", f"{OUT}/{WEIGHTS}/chat_template.jinja",
-    )  # fmt: skip
+        "vllm",
+        "serve",
+        *served,
+        "--enable-lora",
+        "--lora-modules",
+        f"{name}={OUT_PLACEHOLDER}/{WEIGHTS}",
+        "--max-lora-rank",
+        str(rank),
+        "--chat-template",
+        f"{OUT_PLACEHOLDER}/{WEIGHTS}/chat_template.jinja",
+    )
 
 
 def _rank(config: dict[str, Any]) -> int:
@@ -77,17 +88,17 @@ def _rank(config: dict[str, Any]) -> int:
             "vLLM does not serve DoRA adapters", "hand it on whole, with --to merged: vllm serve FOLDER"
         )
     highest = max([int(config["r"]), *map(int, (config.get("rank_pattern") or {}).values())])
-    fitting = [rank for rank in RANKS if rank >= highest]
+    fitting = [rank for rank in VLLM_RANKS if rank >= highest]
     if not fitting:
         raise BadInput(
-            f"vLLM serves adapters up to rank {RANKS[-1]}, this one has {highest}", "use --to merged"
+            f"vLLM serves adapters up to rank {VLLM_RANKS[-1]}, this one has {highest}", "use --to merged"
         )
     return fitting[0]
 
 
-def _copy_base(base: Model, job: Job) -> None:
+def _copy_base(base: Model, job: ExportJob) -> None:
     """Copy the files of a base that transformers and vLLM read."""
     (job.made / BASE).mkdir()
     for file in sorted(base.folder.iterdir()):
-        if file.is_file() and file.suffix in READ and file.name != MANIFEST:
+        if file.is_file() and file.suffix in BASE_SUFFIXES and file.name != MANIFEST:
             shutil.copyfile(file, job.made / BASE / file.name)

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from runners.machine import Found, Machine
+from runners.resources.machine import Detected, Machine
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -95,7 +95,7 @@ def laptop() -> Machine:
         "disk_gib": 100.0,
         "bf16": False,
     }
-    return Machine(**{name: Found(value, "described by hand") for name, value in values.items()})
+    return Machine(**{name: Detected(value, "described by hand") for name, value in values.items()})
 
 
 @pytest.fixture
@@ -158,9 +158,15 @@ def tunewise_each(root: Path, tmp_path: Path) -> Callable[..., list[Told]]:
         more = {"PYTHONPATH": str(root), "COLUMNS": "100", "NO_COLOR": "1", "PYTHONIOENCODING": encoding}
         split = [line.split() if isinstance(line, str) else line for line in lines]
         done = subprocess.run(
-            [sys.executable, "-c", EACH, json.dumps(split)], cwd=tmp_path, env={**os.environ, **more, **environ},
-            capture_output=True, text=True, timeout=120, check=True, stdin=subprocess.DEVNULL,
-        )  # fmt: skip
+            [sys.executable, "-c", EACH, json.dumps(split)],
+            cwd=tmp_path,
+            env={**os.environ, **more, **environ},
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=True,
+            stdin=subprocess.DEVNULL,
+        )
         return [Told(*each) for each in json.loads(done.stdout)]
 
     return run

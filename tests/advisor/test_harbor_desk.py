@@ -13,15 +13,15 @@ from typing import Any
 
 import pytest
 
-from advisor import harbor_desk
-from rag.facts import content_words
-from rag.load.walk import load_documents
+from advisor.harbor_desk import folder
+from rag.loading.reader import load_documents
+from rag.text.words import content_words, sentences
 from rag.types import Document
-from rag.words import sentences
-from runners.data import load_examples, load_questions, normalised
-from runners.leaks import LEAKING, find
+from runners.data.examples import load_examples, normalise_text
+from runners.data.leakage import LEAKING, find_leaks
+from runners.data.questions import load_questions
 
-EXAMPLE = harbor_desk.path()
+EXAMPLE = folder.example_folder()
 OLD, NEW = EXAMPLE / "documents", EXAMPLE / "update" / "documents"
 
 # One factual sentence (a full stop only inside a decimal), then one offer phrased as a question.
@@ -149,7 +149,7 @@ def test_there_is_as_much_as_promised() -> None:
     questions = load_questions(EXAMPLE / "questions.jsonl")
     assert len(questions) >= 90
     assert sum(not q.answerable for q in questions) == 18
-    assert len({normalised(q.question) for q in questions}) == len(questions)
+    assert len({normalise_text(q.question) for q in questions}) == len(questions)
 
     kinds = Counter(row["taught"] for row in rows("update/stale.jsonl"))
     assert len(raw(NEW)) >= 12
@@ -171,14 +171,14 @@ def test_sections_are_short(folder: Path) -> None:
 
 
 def test_every_gold_span_is_one_fact_that_holds_the_answer() -> None:
-    known = {normalised(fact) for fact in _raw_facts(raw(OLD))}
+    known = {normalise_text(fact) for fact in _raw_facts(raw(OLD))}
     asked = answerable()
     assert len(asked) >= 72
     assert len({place for row in asked for place in places(row)}) == len(asked)
     polar = 0
     for row in asked:
         text = gold(row, raw(OLD))
-        assert normalised(text) in known, row["id"]
+        assert normalise_text(text) in known, row["id"]
         assert raw(OLD)[row["doc_id"]].count(text) == 1, row["id"]
         if row["answers"][0] in ("yes", "no"):
             polar += 1
@@ -218,7 +218,7 @@ def test_no_question_is_asked_in_an_example() -> None:
     for name, least in (("questions.jsonl", 90), ("update/stale.jsonl", 40)):
         questions = load_questions(EXAMPLE / name)
         assert len(questions) >= least
-        assert not [leak for leak in find(examples, questions) if leak.kind in LEAKING]
+        assert not [leak for leak in find_leaks(examples, questions) if leak.kind in LEAKING]
 
 
 def test_no_reply_gives_a_held_out_answer_away() -> None:

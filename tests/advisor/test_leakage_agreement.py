@@ -9,13 +9,14 @@ from typing import Any
 
 import pytest
 
-from advisor.datastats import measure, tokens_by
+from advisor.questionnaire.data_stats import measure_files, token_counting
 from rag.errors import BadInput
-from runners.data import load_examples, load_questions
-from runners.dataset import read_data
-from runners.leaks import LEAKING, find
-from runners.learnt import held_out_questions
-from runners.plan import Plan, parse_plan
+from runners.data.examples import load_examples
+from runners.data.leakage import LEAKING, find_leaks
+from runners.data.questions import load_questions
+from runners.plan.schema import Plan, parse_plan
+from runners.preflight.data_checks import check_held_out_questions
+from runners.runs.dataset import read_data
 
 LONG = "which of the two early ferries to the outer island takes bicycles on a sunday morning in the winter season"
 SYSTEM = "Answer in one sentence.\nQ: Who is the captain of the Schoolbell?\nA: Petra."
@@ -93,7 +94,7 @@ def lines(text: str) -> set[int]:
 def refused_by_plan(examples: Path, questions: Path, system: str = SYSTEM) -> set[int]:
     """Lines that `tunewise plan` refuses or warns of."""
     try:
-        stats = measure(None, examples, questions, tokens_by(None), system)
+        stats = measure_files(None, examples, questions, token_counting(None), system)
     except BadInput as refusal:
         return lines(refusal.message)
     return lines(" ".join(stats.warnings))
@@ -110,7 +111,7 @@ def refused_by_run(examples: Path, questions: Path, system: str = SYSTEM) -> set
 
 def stopped_by_check(examples: Path, questions: Path) -> set[int]:
     """Lines that `tunewise train --check` stops for."""
-    check = held_out_questions(load_examples(examples).rows, load_questions(questions))
+    check = check_held_out_questions(load_examples(examples).rows, load_questions(questions))
     return {int(str(row).split(" = ")[0]) for row in check.rows} if check.level == "stop" else set()
 
 
@@ -136,7 +137,7 @@ def test_what_is_found_is_what_is_refused_when_refused_rows_are_taken_out(
     """Questions are taken out as they are refused: each verb ends with the set that the finder names at once."""
     rows = [*LEAKS.values(), *NO_LEAKS.values(), *HARMLESS]
     questions = write(tmp_path / "questions.jsonl", rows)
-    found = find(load_examples(examples).rows, load_questions(questions))
+    found = find_leaks(load_examples(examples).rows, load_questions(questions))
     expected = {int(leak.held_out) for leak in found if leak.kind in LEAKING}
     assert len(expected) == len(LEAKS)
     for refused in (refused_by_plan, refused_by_run, stopped_by_check):

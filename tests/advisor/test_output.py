@@ -17,12 +17,23 @@ from typing import Any
 import pexpect
 import pytest
 
-from advisor import cli, encoding, output
+from advisor import cli, output, terminal
 from rag.errors import UsageProblem
 
 Each = Callable[..., list[Any]]
-LINES = ("models list", "runs list", "doctor", "explain", "explain KN002", "history", "estimate --method lora",
-         "plan --set must_cite=yes --set task_needs_facts=new --yes", "adapters list", "plan --help", "--help")  # fmt: skip
+LINES = (
+    "models list",
+    "runs list",
+    "doctor",
+    "explain",
+    "explain KN002",
+    "history",
+    "estimate --method lora",
+    "plan --set must_cite=yes --set task_needs_facts=new --yes",
+    "adapters list",
+    "plan --help",
+    "--help",
+)
 NARROW = 60
 
 
@@ -79,8 +90,15 @@ def test_names_and_texts_are_utf8_in_an_ascii_locale(root: Path, tmp_path: Path)
     for mode in ("0", "1"):
         env = {**os.environ, "PYTHONPATH": str(root), "LC_ALL": "C", "PYTHONUTF8": mode, "NO_COLOR": "1"}
         env.pop("PYTHONIOENCODING", None)
-        done = subprocess.run([*line, "--record", f"Prüf{mode}.md"], cwd=tmp_path, env=env, capture_output=True,
-                              stdin=subprocess.DEVNULL, timeout=60, check=False)  # fmt: skip
+        done = subprocess.run(
+            [*line, "--record", f"Prüf{mode}.md"],
+            cwd=tmp_path,
+            env=env,
+            capture_output=True,
+            stdin=subprocess.DEVNULL,
+            timeout=60,
+            check=False,
+        )
         assert done.returncode == 0, done.stderr
         assert ("fur Zoe" if mode == "0" else "für Zoë").encode() in done.stdout
         assert "für Zoë" in (tmp_path / f"Prüf{mode}.md").read_text("utf-8")
@@ -90,8 +108,15 @@ def test_utf8_that_cannot_be_had_is_asked_for_once(root: Path, tmp_path: Path) -
     """An isolated Python does not hear the environment: the command runs all the same, and does not begin for ever."""
     code = f"import sys; sys.path.insert(0, {str(root)!r}); from advisor.cli import main; main()"
     env = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0"}
-    done = subprocess.run([sys.executable, "-I", "-X", "utf8=0", "-c", code, "--version"], cwd=tmp_path, env=env,
-                          capture_output=True, text=True, timeout=30, check=False)  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-I", "-X", "utf8=0", "-c", code, "--version"],
+        cwd=tmp_path,
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
     assert (done.returncode, done.stdout.split()[0]) == (0, "tunewise"), done.stderr
 
 
@@ -114,15 +139,15 @@ def test_every_mark_of_the_house_has_a_stand_in(root: Path) -> None:
             if isinstance(node, ast.Constant) and isinstance(node.value, str):
                 letters |= {letter for letter in node.value if not letter.isascii()}
     assert len(letters) > 30
-    lost = {letter: unicodedata.name(letter) for letter in letters if encoding.plain(letter) == "?"}
+    lost = {letter: unicodedata.name(letter) for letter in letters if terminal.to_ascii(letter) == "?"}
     assert set(lost) <= {"¥"}, lost
-    assert encoding.plain("Café – naïve ✓ 日") == "Cafe - naive + ?"
+    assert terminal.to_ascii("Café – naïve ✓ 日") == "Cafe - naive + ?"
 
 
 def test_a_stream_writes_what_it_can_and_stands_in_for_the_rest() -> None:
     raw = io.BytesIO()
     stream = io.TextIOWrapper(raw, "latin-1")
-    encoding.fit(stream)
+    terminal.install_stand_ins(stream)
     stream.write("é→日\udcff\n")
     stream.flush()
     assert raw.getvalue() == "é->??\n".encode("latin-1")
@@ -130,10 +155,10 @@ def test_a_stream_writes_what_it_can_and_stands_in_for_the_rest() -> None:
 
 def test_plain_is_one_line_a_row_or_a_value() -> None:
     rows = {"schema": 1, "runs": [{"name": "a\tb", "n": 1, "of": {"x": None}}, {"name": "c\nd\\", "n": True}]}
-    assert output.lines(rows) == ["name\tn\tof.x", "a\\tb\t1\t", "c\\nd\\\\\ttrue\t"]
+    assert output.plain_lines(rows) == ["name\tn\tof.x", "a\\tb\t1\t", "c\\nd\\\\\ttrue\t"]
     both = {"schema": 1, "n": 0.30000000000000004, "rows": [{"a": 1}, {"a": 2}], "none": [], "word": "x"}
-    assert output.lines(both) == ["n\t0.30000000000000004", "rows.0.a\t1", "rows.1.a\t2", "word\tx"]
-    assert output.lines({"schema": 1, "runs": []}) == []
+    assert output.plain_lines(both) == ["n\t0.30000000000000004", "rows.0.a\t1", "rows.1.a\t2", "word\tx"]
+    assert output.plain_lines({"schema": 1, "runs": []}) == []
 
 
 def test_formats_on_the_command_line(tunewise_each: Each) -> None:
@@ -186,14 +211,26 @@ def test_quiet_leaves_results_and_errors(tunewise_each: Each, tmp_path: Path) ->
 def test_printed_commands_can_be_pasted(tunewise_each: Each, tmp_path: Path) -> None:
     """Names with blanks stand quoted wherever a line says what to type next."""
     assert (
-        output.command("run", Path("my plan.yaml"), "--seeds", 2) == "tunewise run 'my plan.yaml' --seeds 2"
+        output.command_line("run", Path("my plan.yaml"), "--seeds", 2)
+        == "tunewise run 'my plan.yaml' --seeds 2"
     )
     (tmp_path / "q.jsonl").write_text('{"question": "Is it open?"}\n', "utf-8")
     for name in ("a run", "b run"):
         (tmp_path / "runs" / name).mkdir(parents=True)
         (tmp_path / "runs" / name / "events.jsonl").touch()
-    lines = [["plan", "--questions", "q.jsonl", "--set", "must_cite=yes", "--out", f"runs/{name}/plan.yaml", "--yes"]
-             for name in ("a run", "b run")]  # fmt: skip
+    lines = [
+        [
+            "plan",
+            "--questions",
+            "q.jsonl",
+            "--set",
+            "must_cite=yes",
+            "--out",
+            f"runs/{name}/plan.yaml",
+            "--yes",
+        ]
+        for name in ("a run", "b run")
+    ]
     planned, _, report, both = tunewise_each(
         *lines, ["report", "runs/a run"], ["runs", "diff", "a run", "b run"]
     )
@@ -203,11 +240,16 @@ def test_printed_commands_can_be_pasted(tunewise_each: Each, tmp_path: Path) -> 
 
 
 def test_options_of_all_verbs_move_in_front() -> None:
-    assert cli.in_front(["ask", "run", "q", "--quiet", "--format", "json"]) == [
-        "--quiet", "--format", "json", "ask", "run", "q"
-    ]  # fmt: skip
-    assert cli.in_front(["ask", "run", "--", "--quiet"]) == ["ask", "run", "--", "--quiet"]
-    assert cli.in_front(["x", "--format"]) == ["x", "--format"]
+    assert cli.with_options_first(["ask", "run", "q", "--quiet", "--format", "json"]) == [
+        "--quiet",
+        "--format",
+        "json",
+        "ask",
+        "run",
+        "q",
+    ]
+    assert cli.with_options_first(["ask", "run", "--", "--quiet"]) == ["ask", "run", "--", "--quiet"]
+    assert cli.with_options_first(["x", "--format"]) == ["x", "--format"]
     with pytest.raises(UsageProblem, match="not known"):
         output.check_format("xml")
 
@@ -216,10 +258,19 @@ def test_every_error_names_the_next_command(tunewise_each: Each, tmp_path: Path)
     """Where a problem names nothing to do, the command line names what tells more."""
     (tmp_path / "a.yaml").write_text("- 1\n", "utf-8")
     lines = (
-        "plan --answers a.yaml", "run nowhere.yaml", "ask nowhere x", "report nowhere", "explain XX999",
-        "index check nowhere", "whatif nowhere --set must_cite=yes", "train --examples nowhere --out x",
-        "models pull nothing", "eval-advice nowhere", "adapters show nowhere", "runs show nowhere",
-    )  # fmt: skip
+        "plan --answers a.yaml",
+        "run nowhere.yaml",
+        "ask nowhere x",
+        "report nowhere",
+        "explain XX999",
+        "index check nowhere",
+        "whatif nowhere --set must_cite=yes",
+        "train --examples nowhere --out x",
+        "models pull nothing",
+        "eval-advice nowhere",
+        "adapters show nowhere",
+        "runs show nowhere",
+    )
     for line, told in zip(lines, tunewise_each(*lines), strict=True):
         assert told.code in (2, 3, 4), (line, told)
         assert "\n  next: " in told.err, (line, told.err)
@@ -229,7 +280,7 @@ def test_every_error_names_the_next_command(tunewise_each: Each, tmp_path: Path)
 
 def test_the_handler_raises_what_is_not_about_encoding() -> None:
     with pytest.raises(UnicodeDecodeError):
-        encoding._stand_in(UnicodeDecodeError("utf-8", b"\xff", 0, 1, "x"))
+        terminal._stand_in(UnicodeDecodeError("utf-8", b"\xff", 0, 1, "x"))
 
 
 @pytest.mark.parametrize(
@@ -256,13 +307,20 @@ def test_a_full_disk_behind_the_output_is_told_in_one_line(root: Path, tmp_path:
 def command_line(root: Path, folder: Path, line: str, stdout: int) -> subprocess.CompletedProcess[str]:
     """Run the command line with its output going to an open file."""
     return subprocess.run(
-        [sys.executable, "-m", "advisor", *line.split()], cwd=folder, env={**os.environ, "PYTHONPATH": str(root)},
-        stdout=stdout, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True, timeout=60, check=False,
-    )  # fmt: skip
+        [sys.executable, "-m", "advisor", *line.split()],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(root)},
+        stdout=stdout,
+        stderr=subprocess.PIPE,
+        stdin=subprocess.DEVNULL,
+        text=True,
+        timeout=60,
+        check=False,
+    )
 
 
 def test_this_module_needs_nothing_heavy() -> None:
     heavy = "{'torch', 'rich', 'pydantic'} & set(sys.modules)"
-    code = f"import sys; import advisor.output, advisor.encoding; print(sorted({heavy}))"
+    code = f"import sys; import advisor.output, advisor.terminal; print(sorted({heavy}))"
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert told.stdout.strip() == "[]"

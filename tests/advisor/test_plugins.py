@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 
 import advisor
-from advisor.methods import table as methods
-from advisor.rules import table as rules
+from advisor.methods import registry as methods
+from advisor.rules import registry as rules
 from rag.errors import BadInput
-from rag.load import registry as loaders
-from rag.plugins import Group, declared
+from rag.loading import registry as loaders
+from rag.plugins import PluginGroup, declared_plugins
 from rag.stores import base as stores
 
 Tunewise = Callable[..., subprocess.CompletedProcess[str]]
@@ -51,9 +51,9 @@ import sys
 
 from advisor.methods.base import Method, inference
 from advisor.rules.base import Need, Rule
-from rag.load.base import Loader, document, paragraphs
+from rag.loading.base import Loader, document, paragraphs
 from rag.stores.exact import ExactStore
-from runners.plan import EvaluateStep
+from runners.plan.schema import EvaluateStep
 
 
 class ACME001(Rule):
@@ -85,7 +85,7 @@ class Terse(Method):
 
 def read(id, data):
     """Read a text whose first line is a mark and a title; never outside the process that parses documents."""
-    assert sys.modules["__main__"].__spec__.name == "rag.load.worker"
+    assert sys.modules["__main__"].__spec__.name == "rag.loading.worker"
     mark, _, text = data.decode("utf-8").partition("\\n")
     yield document(id, mark.removeprefix("PK\\x03\\x04ACME "), text, paragraphs(text), "acme")
 
@@ -216,8 +216,8 @@ def test_loader_reads_in_the_worker_and_store_holds_the_vectors(
 
 
 GROUPS = {
-    "rules": rules.PLUGINS,
-    "methods": methods.PLUGINS,
+    "rules": rules.RULE_PLUGINS,
+    "methods": methods.METHOD_PLUGINS,
     "loaders": loaders.PLUGINS,
     "stores": stores.PLUGINS,
 }
@@ -246,10 +246,10 @@ def fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Path], None]]:
         monkeypatch.syspath_prepend(site)
         for name in ("broken", "raising"):
             monkeypatch.delitem(sys.modules, name, raising=False)
-        declared.cache_clear()
+        declared_plugins.cache_clear()
 
     yield use
-    declared.cache_clear()
+    declared_plugins.cache_clear()
 
 
 @pytest.mark.parametrize(("kind", "name", "value", "reason"), BROKEN)
@@ -257,7 +257,7 @@ def test_unusable_plugin_is_refused_on_one_line_with_its_package(
     tmp_path: Path, fresh: Callable[[Path], None], kind: str, name: str, value: str, reason: str
 ) -> None:
     fresh(write_package(tmp_path / "site", kind, name, value))
-    group = Group(GROUPS[kind].name, GROUPS[kind].builtin, GROUPS[kind].check)
+    group = PluginGroup(GROUPS[kind].name, GROUPS[kind].builtin, GROUPS[kind].check)
     with pytest.raises(BadInput) as refused:
         group.all  # noqa: B018
     begins = f"the plug-in {name!r} (tunewise.{kind}) of broken-tunewise 0.1 cannot be used: {reason}"
@@ -273,7 +273,9 @@ def test_name_given_by_two_packages_is_refused(tmp_path: Path, fresh: Callable[[
     twin = shutil.copytree(site / "broken_tunewise-0.1.dist-info", site / "twin_tunewise-0.1.dist-info")
     (twin / "METADATA").write_text("Metadata-Version: 2.1\nName: twin-tunewise\nVersion: 0.1\n", "utf-8")
     fresh(site)
-    (problem,) = Group(rules.PLUGINS.name, rules.PLUGINS.builtin, rules.PLUGINS.check).problems()
+    (problem,) = PluginGroup(
+        rules.RULE_PLUGINS.name, rules.RULE_PLUGINS.builtin, rules.RULE_PLUGINS.check
+    ).problems()
     assert "of twin-tunewise 0.1 cannot be used: broken-tunewise 0.1 gives the same name" in problem
 
 
@@ -296,7 +298,7 @@ def write_package(site: Path, group: str, name: str, value: str) -> Path:
     (metadata / "entry_points.txt").write_text(f"[tunewise.{group}]\n{name} = {value}\n", "utf-8")
     (site / "raising.py").write_text("1 / 0\n", "utf-8")
     (site / "broken.py").write_text(
-        "from advisor.rules.base import Rule\nfrom rag.load.base import Loader\n"
+        "from advisor.rules.base import Rule\nfrom rag.loading.base import Loader\n"
         "class Other(Rule):\n    '''A rule.'''\n    family = 'other'\n"
         "MARKDOWN = Loader('mine', ('.md',), lambda id, data: [])\n",
         "utf-8",

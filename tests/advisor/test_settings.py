@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from advisor import settings
-from advisor.answers import Answers
+from advisor.questionnaire.answers import Answers
 from rag.errors import BadInput
 
 Each = Callable[..., list[Any]]
@@ -21,7 +21,7 @@ Each = Callable[..., list[Any]]
 @pytest.fixture
 def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], Path]]:
     """Return the writer of a settings file that is in force for the test."""
-    for key in settings.KEYS:
+    for key in settings.SETTING_KEYS:
         monkeypatch.delenv(key.env, raising=False)
     path = tmp_path / "own" / "config.toml"
     path.parent.mkdir()
@@ -33,27 +33,27 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable
 
     yield write
     write("")
-    settings.apply()
+    settings.apply_settings()
 
 
 def origins() -> dict[str, tuple[str, str]]:
     """Return every setting's value and source."""
-    return {s.key: (s.value, s.source) for s in settings.in_force()}
+    return {s.key: (s.value, s.source) for s in settings.current_settings()}
 
 
 def test_the_environment_is_stronger_than_the_file(config, monkeypatch, tmp_path) -> None:
     path = config('cache = "models"\nallow_hub = true\nquiet = false\nhistory = ""\n')
     monkeypatch.setenv("TUNEWISE_CACHE", "/elsewhere")
-    settings.apply()
+    settings.apply_settings()
     assert origins()["cache"] == ("/elsewhere", "TUNEWISE_CACHE")
     assert origins()["allow_hub"] == ("1", str(path))
     assert origins()["history"] == ("", str(path))
     assert origins()["facts"] == ("", "built-in")
     monkeypatch.delenv("TUNEWISE_CACHE")
-    settings.apply()
+    settings.apply_settings()
     assert origins()["cache"] == (str(tmp_path / "own" / "models"), str(path))
     config("")
-    settings.apply()
+    settings.apply_settings()
     assert origins()["cache"] == ("", "built-in")
     assert "TUNEWISE_ALLOW_HUB" not in os.environ
 
@@ -74,24 +74,24 @@ def test_the_environment_is_stronger_than_the_file(config, monkeypatch, tmp_path
 def test_what_cannot_be_is_refused(config: Callable[[str], Path], text: str, said: str) -> None:
     config(text)
     with pytest.raises(BadInput, match=said):
-        settings.with_own(Answers())
+        settings.with_settings_answers(Answers())
 
 
 def test_a_named_file_must_be_there(config, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv(settings.ENV, str(tmp_path / "none.toml"))
     with pytest.raises(BadInput, match="no such file"):
-        settings.read()
+        settings.read_settings()
     monkeypatch.setenv(settings.ENV, "")
-    assert settings.read().path is None
+    assert settings.read_settings().path is None
     (tmp_path / "bytes.toml").write_bytes(b"cache = '\xff'")
     with pytest.raises(BadInput, match="not UTF-8"):
-        settings.read(tmp_path / "bytes.toml")
+        settings.read_settings(tmp_path / "bytes.toml")
 
 
 def test_answers_lie_under_what_is_said_and_above_what_is_detected(config: Callable[[str], Path]) -> None:
     path = config("[answers]\nram_gib = 64\nmust_cite = true\ngpu_kind = 'none'\n")
     answers = Answers().put("detected", {"ram_gib": 8}).put("flag", {"must_cite": "no"})
-    found = settings.with_own(answers)
+    found = settings.with_settings_answers(answers)
     assert (found["ram_gib"].value, found["ram_gib"].source) == (64, "config")
     assert found["ram_gib"].note == f"from {path}"
     assert found["must_cite"].source == "flag"
@@ -128,5 +128,5 @@ def test_every_setting_changes_something(root: Path) -> None:
     texts = [
         p.read_text("utf-8") for p in root.rglob("*.py") if p.parts[-2] in ("advisor", "facts", "runners")
     ]
-    for key in settings.KEYS:
+    for key in settings.SETTING_KEYS:
         assert sum(f'"{key.env}"' in text for text in texts) >= 2, key.env

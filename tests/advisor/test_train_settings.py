@@ -17,9 +17,10 @@ from typer.testing import CliRunner
 from advisor import cli
 from advisor.commands import train
 from rag.errors import BadInput
-from runners.footprint import Use
-from runners.plan import METHODS, TrainStep
-from runners.tuning import TUNING_METHODS, TrainConfig, TrainSettings
+from runners.plan.schema import METHODS
+from runners.plan.steps import TrainStep
+from runners.plan.train_config import TUNING_METHODS, TrainConfig, TrainSettings
+from runners.resources.memory_terms import MemoryUse
 
 FIELDS = {**TrainStep.model_fields, **TrainConfig.model_fields}
 FLAGS = set(inspect.signature(train.command).parameters) & set(TrainConfig.model_fields)
@@ -138,7 +139,7 @@ def test_every_setting_is_a_flag_that_takes_its_type_and_has_its_help() -> None:
 
 def test_a_start_of_the_program_does_not_load_the_settings() -> None:
     """The flags' help is filled in when it is needed: pydantic is not loaded for other verbs."""
-    code = "import sys; from advisor import cli; print('pydantic' in sys.modules, 'runners.tuning' in sys.modules)"
+    code = "import sys; from advisor import cli; print('pydantic' in sys.modules, 'runners.plan.train_config' in sys.modules)"
     assert (
         subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False False\n"
     )
@@ -149,8 +150,11 @@ def test_a_train_step_has_the_settings_of_a_training_run(name: str) -> None:
     """Type, default, bounds and description are the same object's, and a step's values reach the run."""
     step, config = TrainStep.model_fields[name], TrainConfig.model_fields[name]
     assert (step.annotation, step.default, step.metadata, step.description) == (
-        config.annotation, config.default, config.metadata, config.description
-    )  # fmt: skip
+        config.annotation,
+        config.default,
+        config.metadata,
+        config.description,
+    )
     assert step.description
 
 
@@ -191,5 +195,5 @@ def test_a_refusal_names_the_setting_its_value_and_what_it_may_be(
 
 def test_the_ways_of_tuning_are_named_alike() -> None:
     """Memory estimates are below the plan in the order of packages, so their names are held by this test."""
-    assert {*TUNING_METHODS, "inference"} == set(get_args(Use))
+    assert {*TUNING_METHODS, "inference"} == set(get_args(MemoryUse))
     assert set(TUNING_METHODS) < set(METHODS)

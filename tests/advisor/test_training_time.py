@@ -9,21 +9,27 @@ from typing import Any
 
 import pytest
 
-from advisor.answers import Answers
-from advisor.cost import training_hours
-from advisor.demo import ANSWERS
-from advisor.draft import draft
-from advisor.engine import recommend
-from advisor.facts import gpus, models
-from advisor.gather import complete, profile_of_plan, said
+from advisor.catalog import gpus, models
+from advisor.costs.step_time import LOAD_SECONDS, estimate_step_times
+from advisor.costs.training_time import (
+    card_device,
+    cpu_device,
+    tokens_per_second,
+    training_device,
+    training_hours,
+    training_seconds,
+)
+from advisor.drafting.draft import draft_with_notes
 from advisor.methods.hybrid import Hybrid
-from advisor.methods.table import BY_NAME
-from advisor.profile import Profile
-from advisor.timing import LOAD_SECONDS, schedule
-from advisor.training_time import of_card, of_cpu, tokens_per_second, training_device, training_seconds
-from runners.figures import read_figures
-from runners.machine import Found, Machine
-from runners.plan import Plan, parse_plan
+from advisor.methods.registry import METHOD_BY_NAME
+from advisor.questionnaire.answers import Answers
+from advisor.questionnaire.gather import complete_situation, flag_answers, profile_of_plan
+from advisor.questionnaire.profile import Profile
+from advisor.recommendation.recommend import recommend_for_profile
+from advisor.workflows.demo import DEMO_ANSWERS
+from runners.plan.schema import Plan, parse_plan
+from runners.resources.machine import Detected, Machine
+from runners.resources.memory_scores import read_measured_peaks
 
 MACHINES: dict[str, dict[str, Any]] = {
     "2 CPU cores": {"gpu_kind": "none", "cpu_cores": 2},
@@ -44,9 +50,11 @@ def plan_of(answers: dict[str, Any], *, documents: bool = False, seeds: tuple[in
     ]
     if documents:
         steps = [
-            {"kind": "index"}, *steps, {"kind": "train", "arm": "hybrid", "rows": "retrieval", "epochs": 2},
+            {"kind": "index"},
+            *steps,
+            {"kind": "train", "arm": "hybrid", "rows": "retrieval", "epochs": 2},
             {"kind": "evaluate", "arm": "hybrid", "weights": "hybrid", "retrieval": True},
-        ]  # fmt: skip
+        ]
     return parse_plan(
         {
             "name": "p",
@@ -66,7 +74,7 @@ def test_the_plan_and_the_recommendation_give_the_same_training_time(machine: st
     answers = {**WORK, **MACHINES[machine], "model": model}
     hours = training_hours(Profile.of(answers), "lora")
     assert hours is not None
-    planned = dict(schedule(plan_of(answers), 2000, 0))["train:lora"] - LOAD_SECONDS
+    planned = dict(estimate_step_times(plan_of(answers), 2000, 0))["train:lora"] - LOAD_SECONDS
     assert planned == pytest.approx(3600 * hours.likely)
 
 
@@ -79,14 +87,16 @@ def test_a_hybrid_takes_the_same_in_both_but_for_the_range() -> None:
     assert estimate.hours is not None
     assert tuned_by is not None
     assert tuned_by.name == "lora"
-    planned = dict(schedule(plan_of(answers, documents=True), 2000, 0))
+    planned = dict(estimate_step_times(plan_of(answers, documents=True), 2000, 0))
     assert planned["train:hybrid"] - LOAD_SECONDS == pytest.approx(3600 * estimate.hours.likely)
     assert planned["train:hybrid"] > planned["train:lora"]
 
 
 def test_every_seed_is_trained_and_the_model_loaded_once() -> None:
     answers = {**WORK, **MACHINES["RTX 4090"], "model": "llama-3.1-8b-instruct"}
-    one, three = (dict(schedule(plan_of(answers, seeds=seeds), 2000, 0)) for seeds in ((0,), (0, 1, 2)))
+    one, three = (
+        dict(estimate_step_times(plan_of(answers, seeds=seeds), 2000, 0)) for seeds in ((0,), (0, 1, 2))
+    )
     assert three["train:lora"] - LOAD_SECONDS == pytest.approx(3 * (one["train:lora"] - LOAD_SECONDS))
 
 
@@ -97,7 +107,7 @@ def test_plain_texts_are_read_in_every_epoch_as_the_recommendation_counts_them()
     plan = plan.model_copy(update={"answers": {**plan.answers, "unlabelled_tokens": counted}})
     hours = training_hours(Profile.of(answers), "lora")
     assert hours is not None
-    planned = dict(schedule(plan, 900, 0))["train:lora"] - LOAD_SECONDS
+    planned = dict(estimate_step_times(plan, 900, 0))["train:lora"] - LOAD_SECONDS
     assert planned == pytest.approx(2 * 3600 * hours.likely), "two epochs; the recommendation reads them once"
 
 
@@ -106,7 +116,11 @@ def test_other_steps_are_no_slower_on_a_gpu_or_on_more_cores() -> None:
     order = ["2 CPU cores", "32 CPU cores", "RTX 4090", "A100 80GB", "8 x A100 80GB"]
     for model in ("smollm2-135m-instruct", "llama-3.1-8b-instruct"):
         rows = [
-            dict(schedule(plan_of({**WORK, **MACHINES[name], "model": model}, documents=True), 2000, 600))
+            dict(
+                estimate_step_times(
+                    plan_of({**WORK, **MACHINES[name], "model": model}, documents=True), 2000, 600
+                )
+            )
             for name in order
         ]
         for slower, faster in pairwise(rows):
@@ -116,7 +130,11 @@ def test_other_steps_are_no_slower_on_a_gpu_or_on_more_cores() -> None:
 
 def test_the_time_of_the_index_does_not_depend_on_the_model() -> None:
     small, large = (
-        dict(schedule(plan_of({**WORK, **MACHINES["RTX 4090"], "model": model}, documents=True), 2000, 600))
+        dict(
+            estimate_step_times(
+                plan_of({**WORK, **MACHINES["RTX 4090"], "model": model}, documents=True), 2000, 600
+            )
+        )
         for model in ("smollm2-135m-instruct", "llama-3.1-8b-instruct")
     )
     assert small["index"] == large["index"]
@@ -126,10 +144,17 @@ def test_the_time_of_the_index_does_not_depend_on_the_model() -> None:
 def machine(**values: Any) -> Machine:
     """A machine of these parts: a CPU with native bf16 and two cores unless told otherwise."""
     parts = {
-        "gpu_kind": "none", "gpu_count": 0, "gpu_memory_gib": 0.0, "gpu_name": "", "ram_gib": 24.0, "cpu_cores": 2,
-        "disk_gib": 100.0, "bf16": True, **values,
-    }  # fmt: skip
-    return Machine(**{name: Found(value, "described by hand") for name, value in parts.items()})
+        "gpu_kind": "none",
+        "gpu_count": 0,
+        "gpu_memory_gib": 0.0,
+        "gpu_name": "",
+        "ram_gib": 24.0,
+        "cpu_cores": 2,
+        "disk_gib": 100.0,
+        "bf16": True,
+        **values,
+    }
+    return Machine(**{name: Detected(value, "described by hand") for name, value in parts.items()})
 
 
 A100 = {"gpu_kind": "cuda", "gpu_count": 1, "gpu_memory_gib": 79.1, "gpu_name": "NVIDIA A100-SXM4-80GB"}
@@ -160,11 +185,13 @@ def test_a_model_that_is_not_known_here_keeps_its_recorded_size() -> None:
 
 
 def test_native_bf16_counts_only_where_the_cpu_was_detected() -> None:
-    assert training_device(complete(Answers(), machine()).profile) == of_cpu(2, bf16=True)
-    assert training_device(complete(Answers(), machine(bf16=False)).profile) == of_cpu(2)
-    described = complete(Answers().put("flag", {"gpu_kind": "none", "cpu_cores": 2}), machine()).profile
-    assert training_device(described) == of_cpu(2), "written answers never depend on this machine"
-    on_gpu = complete(Answers(), machine(**A100)).profile
+    assert training_device(complete_situation(Answers(), machine()).profile) == cpu_device(2, bf16=True)
+    assert training_device(complete_situation(Answers(), machine(bf16=False)).profile) == cpu_device(2)
+    described = complete_situation(
+        Answers().put("flag", {"gpu_kind": "none", "cpu_cores": 2}), machine()
+    ).profile
+    assert training_device(described) == cpu_device(2), "written answers never depend on this machine"
+    on_gpu = complete_situation(Answers(), machine(**A100)).profile
     assert on_gpu.cpu_bf16 is None, "there bf16 speaks of the GPU"
 
 
@@ -184,18 +211,24 @@ DEMO_FACTOR = 1.6
 def demo(example: Path) -> tuple[Plan, Profile]:
     """The demo's plan and profile on two cores with native bf16."""
     files = {
-        "documents": example / "documents", "examples": example / "examples.jsonl",
-        "questions": example / "questions.jsonl", "prompt": example / "prompt.txt",
-    }  # fmt: skip
-    situation = complete(said([f"{key}={value}" for key, value in ANSWERS.items()], **files), machine())
-    return draft(recommend(situation.profile), situation, example).plan, situation.profile
+        "documents": example / "documents",
+        "examples": example / "examples.jsonl",
+        "questions": example / "questions.jsonl",
+        "prompt": example / "prompt.txt",
+    }
+    situation = complete_situation(
+        flag_answers([f"{key}={value}" for key, value in DEMO_ANSWERS.items()], **files), machine()
+    )
+    return draft_with_notes(
+        recommend_for_profile(situation.profile), situation, example
+    ).plan, situation.profile
 
 
 @pytest.mark.parametrize("run", DEMO_RUNS)
 def test_the_demo_trained_within_a_factor_of_the_estimate(demo: tuple[Plan, Profile], run: str) -> None:
     plan, profile = demo
-    planned = dict(schedule(plan, 357, 65, profile))
-    hours = {scored: BY_NAME[scored].estimate(profile).hours for scored in ("lora", "hybrid")}
+    planned = dict(estimate_step_times(plan, 357, 65, profile))
+    hours = {scored: METHOD_BY_NAME[scored].estimate(profile).hours for scored in ("lora", "hybrid")}
     for arm, recorded in DEMO_RUNS[run].items():
         expected = hours[arm]
         assert expected is not None
@@ -222,9 +255,9 @@ CPU_RATES = (
 def test_recorded_speeds_on_two_cores_are_within_a_factor_of_two(
     title: str, method: str, row: float, recorded: float
 ) -> None:
-    model = models.find("smollm2-135m-instruct")
+    model = models.find_model("smollm2-135m-instruct")
     assert model is not None
-    rate = tokens_per_second(model.shape, method, row, of_cpu(2, bf16=True))
+    rate = tokens_per_second(model.shape, method, row, cpu_device(2, bf16=True))
     assert rate.likely / 2 <= recorded <= 2 * rate.likely, title
     assert rate.low <= recorded <= rate.high, title
 
@@ -243,13 +276,13 @@ def test_published_gpu_speeds_are_within_a_factor_of_three(shared: Path) -> None
     path = shared / "cases" / "memory_dev.json"
     rows = [row for row in json.loads(path.read_text("utf-8"))["figures"] if row["tokens_per_s"]]
     assert len(rows) >= 20
-    figures = {figure.id: figure for figure in read_figures(path)}
+    figures = {figure.id: figure for figure in read_measured_peaks(path)}
     outside = {}
     for row in rows:
-        card = gpus.find(row["gpu"]) or gpus.find(row["gpu"].rpartition(" ")[0])
+        card = gpus.find_gpu(row["gpu"]) or gpus.find_gpu(row["gpu"].rpartition(" ")[0])
         assert card is not None, row["gpu"]
         tokens = row["seq_len"] if row["packed"] else PEFT_ROW
-        rate = tokens_per_second(figures[row["id"]].shape, row["method"], tokens, of_card(card)).likely
+        rate = tokens_per_second(figures[row["id"]].shape, row["method"], tokens, card_device(card)).likely
         if not 1 / PUBLISHED_FACTOR <= rate / row["tokens_per_s"] <= PUBLISHED_FACTOR:
             outside[row["id"]] = round(rate / row["tokens_per_s"], 2)
     assert outside == {}
@@ -261,10 +294,10 @@ def test_published_training_times_are_within_a_factor_of_three(shared: Path, met
     cases = json.loads((shared / "cases" / "decision_dev.json").read_text("utf-8"))["cases"]
     (case,) = (case for case in cases if case["id"] == "lora-07")
     recorded = case["measured"]["train_time_s"][{"lora": "LoRA r32", "full": "full"}[method]]
-    model, card = models.find("llama-3.2-3b-instruct"), gpus.find("L40S")
+    model, card = models.find_model("llama-3.2-3b-instruct"), gpus.find_gpu("L40S")
     assert model is not None
     assert card is not None
     work = (20_000.0 * PEFT_ROW, float(PEFT_ROW))
-    estimated = training_seconds(model.shape, method, of_card(card), [work])
+    estimated = training_seconds(model.shape, method, card_device(card), [work])
     assert 1 / PUBLISHED_FACTOR <= estimated.likely / recorded <= PUBLISHED_FACTOR
     assert estimated.low <= recorded <= estimated.high

@@ -14,9 +14,9 @@ import pytest
 import runners
 from advisor import cli
 from rag.errors import BadInput, Problem
-from runners.export.source import Source
-from runners.models import Model
-from runners.opened import RunSession, open_session
+from runners.export.source import ExportSource
+from runners.models.resolve import Model
+from runners.runs.run import RunSession, open_session
 
 QUESTION = "How many berths has the Amber Pier?"
 
@@ -42,7 +42,7 @@ def run(llama: Any, tmp_path: Path) -> Path:
 
 def by_export(run: Path, arm: str | None, seed: int | None = None) -> Opened:
     """As `tunewise export` does."""
-    source = Source(run)
+    source = ExportSource(run)
     source.choose(arm, seed, False)
     assert source.arm is not None
     index = source.run.path / "index"

@@ -117,9 +117,6 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
 
 def main() -> None:
     """Import everything a child needs, then answer jobs."""
-    import rag.index
-    import rag.stores.approximate
-    import rag.stores.flat  # noqa: F401
 
     for line in sys.stdin:
         print(json.dumps(run(json.loads(line))), flush=True)

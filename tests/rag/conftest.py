@@ -97,13 +97,13 @@ def make_chunk() -> Callable[..., Chunk]:
 @pytest.fixture(scope="session")
 def minilm_folder() -> Path:
     """The folder of all-minilm-l6-v2, obtained once and cached."""
-    from runners.models import resolve
+    from runners.models.resolve import resolve_model
 
-    return resolve("all-minilm-l6-v2").folder
+    return resolve_model("all-minilm-l6-v2").folder
 
 
 @pytest.fixture(scope="session")
 def minilm(minilm_folder: Path) -> Any:
-    from rag.embed import Embedder
+    from rag.embedding.embedder import Embedder
 
     return Embedder(minilm_folder, name="all-minilm-l6-v2")

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from rag import generations
 from rag.errors import BadInput, CannotRun
 from rag.index import Index
+from rag.indexing import generations
 from rag.settings import IndexSettings
 
 
@@ -23,9 +23,21 @@ def test_build_search_and_check(corpus: Path, tmp_path: Path, tiny) -> None:
     events: list[dict] = []
     report = Index.build(tmp_path / "index", corpus, tiny, on_event=events.append)
     assert report.to_json() | {"seconds": 0} == {
-        "schema": 1, "found": 3, "indexed": 3, "added": 3, "changed": 0, "removed": 0, "unchanged": 0,
-        "skipped": [], "chunks": 5, "embedded": 5, "cached": 0, "generation": 1, "store": "flat", "seconds": 0,
-    }  # fmt: skip
+        "schema": 1,
+        "found": 3,
+        "indexed": 3,
+        "added": 3,
+        "changed": 0,
+        "removed": 0,
+        "unchanged": 0,
+        "skipped": [],
+        "chunks": 5,
+        "embedded": 5,
+        "cached": 0,
+        "generation": 1,
+        "store": "flat",
+        "seconds": 0,
+    }
     assert [e["event"] for e in events] == ["index.loaded", "index.chunked", "index.published"]
     index = Index.open(tmp_path / "index", tiny)
     assert [c.id for c in index.chunks] == [1, 2, 3, 4, 5]
@@ -182,9 +194,14 @@ def test_an_index_can_be_moved_and_read_only(corpus: Path, tmp_path: Path, tiny)
     moved = (tmp_path / "index").rename(tmp_path / "moved")
     assert Index.open(moved, tiny).search("dogs")
     assert {p.name for p in moved.iterdir()} <= {
-        "CURRENT", "gen-000001", "text.sqlite", "vectors.sqlite", "sources.json", ".writer.lock"
-    }  # fmt: skip
-    assert generations.current(moved) == 1
+        "CURRENT",
+        "gen-000001",
+        "text.sqlite",
+        "vectors.sqlite",
+        "sources.json",
+        ".writer.lock",
+    }
+    assert generations.current_generation(moved) == 1
 
 
 @pytest.mark.parametrize(

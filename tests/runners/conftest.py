@@ -14,11 +14,11 @@ from typing import Any
 
 import pytest
 
-from runners import hub, models
-from runners.data import Example
-from runners.models import Model
+from runners.data.examples import Example
+from runners.models import hub, resolve
+from runners.models.resolve import Model
 
-hub.close()
+hub.block_hub()
 
 CHATML = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] "
@@ -28,9 +28,19 @@ CHATML = (
 SYSTEM = "You answer for the ferry desk in one sentence."
 PLACES = ("the north pier", "the ticket hall", "the lounge", "berth nine", "the bicycle rack", "the car deck")
 NAMES = (
-    "Amber", "Birch", "Copper", "Dunlin", "Elder", "Falcon", "Garnet", "Heron", "Indigo", "Juniper", "Kelp",
+    "Amber",
+    "Birch",
+    "Copper",
+    "Dunlin",
+    "Elder",
+    "Falcon",
+    "Garnet",
+    "Heron",
+    "Indigo",
+    "Juniper",
+    "Kelp",
     "Lantern",
-)  # fmt: skip
+)
 HOURS = ("six", "seven", "eight", "nine", "ten", "noon")
 
 
@@ -54,7 +64,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory, examples: Sequence[Example]) 
     """A Llama made from a config with a byte-level BPE tokenizer, resolved from its folder."""
     folder = tmp_path_factory.mktemp("tiny") / "model"
     build_tiny(folder, examples, seed=0)
-    return models.resolve(str(folder))
+    return resolve.resolve_model(str(folder))
 
 
 @pytest.fixture(scope="session")
@@ -62,13 +72,13 @@ def other(tmp_path_factory: pytest.TempPathFactory, examples: Sequence[Example])
     """A model of the same shape and tokenizer with other weights."""
     folder = tmp_path_factory.mktemp("other") / "model"
     build_tiny(folder, examples, seed=1)
-    return models.resolve(str(folder))
+    return resolve.resolve_model(str(folder))
 
 
 @pytest.fixture(scope="session")
 def smollm() -> Model:
     """The real base model, obtained once into the ordinary cache."""
-    return models.resolve("smollm2-135m-instruct")
+    return resolve.resolve_model("smollm2-135m-instruct")
 
 
 def build_tiny(folder: Path, examples: Sequence[Example], seed: int) -> None:
@@ -95,11 +105,18 @@ def build_tiny(folder: Path, examples: Sequence[Example], seed: int) -> None:
     fast.save_pretrained(folder)
     torch.manual_seed(seed)
     config = LlamaConfig(
-        vocab_size=len(fast), hidden_size=32, intermediate_size=64, num_hidden_layers=2,
-        num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=512,
-        eos_token_id=2, pad_token_id=0, bos_token_id=1,
+        vocab_size=len(fast),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=512,
+        eos_token_id=2,
+        pad_token_id=0,
+        bos_token_id=1,
         tie_word_embeddings=True,
-    )  # fmt: skip
+    )
     LlamaForCausalLM(config).to(torch.bfloat16).save_pretrained(folder)
 
 
@@ -107,7 +124,7 @@ class Warm:
     """A process with torch imported that forks a child for each order (warm.py); one child at a time."""
 
     def __init__(self) -> None:
-        root = str(Path(hub.__file__).parents[1])
+        root = str(Path(hub.__file__).parents[2])
         more = {"PYTHONPATH": root, "OMP_NUM_THREADS": "1", "NO_COLOR": "1", "COLUMNS": "200"}
         script = [sys.executable, "-P", str(Path(__file__).with_name("warm.py"))]
         self.process = subprocess.Popen(
@@ -190,16 +207,16 @@ def piers(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def make_retriever(tmp_path_factory: pytest.TempPathFactory, piers: Path) -> Callable[..., Any]:
     """Return the maker of retrievers over the piers, with the settings of the plan's index step."""
+    from rag.grounding.refusal import RefusalThreshold
     from rag.index import Index
-    from rag.refuse import Threshold
-    from runners.plan import IndexStep
-    from runners.retrieval import Retriever
+    from runners.arms.retriever import Retriever
+    from runners.plan.steps import IndexStep
 
     folder, encoder = tmp_path_factory.mktemp("piers") / "index", WordEncoder()
     Index.build(folder, piers, encoder)
-    never = Threshold({}, 1.0, "default")
+    never = RefusalThreshold({}, 1.0, "default")
 
-    def make(threshold: Threshold = never, **settings: Any) -> Retriever:
+    def make(threshold: RefusalThreshold = never, **settings: Any) -> Retriever:
         index = Index.open(folder, encoder)
         return Retriever(index, IndexStep(**settings), threshold, encoder.count_tokens)
 
@@ -224,8 +241,8 @@ def pier_examples() -> tuple[Example, ...]:
 @pytest.fixture(scope="session")
 def adapter(tiny: Model, examples: tuple[Example, ...], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An adapter that changes what the tiny model says."""
+    from runners.plan.train_config import TrainConfig
     from runners.train import fit
-    from runners.tuning import TrainConfig
 
     out = tmp_path_factory.mktemp("adapter") / "out"
     fit(examples, TrainConfig(epochs=4.0, rank=4, alpha=8.0, learning_rate=2e-2, batch_tokens=400), tiny, out)

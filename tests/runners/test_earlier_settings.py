@@ -8,24 +8,35 @@ from typing import Any
 
 import pytest
 
-from rag.durable import canonical_json, sha256_text
-from runners import predecessor, probe, train
-from runners.data import Example
-from runners.models import Model
-from runners.plan import parse_plan
+from rag.files import canonical_json, sha256_text
+from runners import train
+from runners.data.examples import Example
+from runners.models.resolve import Model
+from runners.plan.schema import parse_plan
+from runners.plan.train_config import TrainConfig
+from runners.preflight import device_probe
 from runners.train import fit
-from runners.tuning import TrainConfig
 
 PLAN: dict[str, Any] = {
-    "name": "p", "choice": "lora", "model": {"name": "m"}, "weights": {"token_f1": 1},
+    "name": "p",
+    "choice": "lora",
+    "model": {"name": "m"},
+    "weights": {"token_f1": 1},
     "data": {"examples": "e.jsonl", "questions": "q.jsonl"},
     "steps": [
         {"kind": "train", "arm": "lora"},
-        {"kind": "train", "arm": "full", "method": "full", "epochs": 3, "learning_rate": 1e-5, "seeds": [3, 4],
-         "reasons": {"epochs": "few"}},
+        {
+            "kind": "train",
+            "arm": "full",
+            "method": "full",
+            "epochs": 3,
+            "learning_rate": 1e-5,
+            "seeds": [3, 4],
+            "reasons": {"epochs": "few"},
+        },
         {"kind": "evaluate", "arm": "lora", "weights": "lora"},
     ],
-}  # fmt: skip
+}
 ANY = Model("any", Path("any"), "base", "f", "path", "")
 ROWS = {"rows": 3}
 
@@ -43,8 +54,16 @@ def test_a_plan_keeps_its_digest() -> None:
     [
         (TrainConfig(), (), "5fe7167fc78827af1387a60a384fa572783a1bd4b189c3ccc98c539a3fd3bf24"),
         (
-            TrainConfig(epochs=3.0, rank=4, alpha=8.0, learning_rate=1e-2, batch_tokens=400, checkpoint_steps=2,
-                        targets=("q_proj", "v_proj"), variant="dora"),
+            TrainConfig(
+                epochs=3.0,
+                rank=4,
+                alpha=8.0,
+                learning_rate=1e-2,
+                batch_tokens=400,
+                checkpoint_steps=2,
+                targets=("q_proj", "v_proj"),
+                variant="dora",
+            ),
             (),
             "6e22a5646e07a68671bd33ff3abf0c9fca3613fbdc1eb04b96c53fbf173b94de",
         ),
@@ -61,7 +80,7 @@ def test_a_plan_keeps_its_digest() -> None:
         (TrainConfig(), ("another",), "5fe7167fc78827af1387a60a384fa572783a1bd4b189c3ccc98c539a3fd3bf24"),
     ],
     ids=["defaults", "settings", "whole numbers", "one whole number", "another run"],
-)  # fmt: skip
+)
 def test_a_training_run_keeps_its_identity(
     config: TrainConfig, recorded: tuple[str, ...], expected: str
 ) -> None:
@@ -92,8 +111,8 @@ def test_a_finished_run_of_whole_numbers_is_not_trained_again(
 def test_an_adapter_beyond_the_bounds_is_continued_as_it_is(tmp_path: Path) -> None:
     """A pissa adapter of rank 512 is saved with rank 1024 and twice its alpha."""
     adapter = {"r": 1024, "lora_alpha": 2_000_000, "target_modules": ["v_proj", "q_proj"], "use_rslora": True}
-    (tmp_path / predecessor.SETTINGS).write_text(json.dumps(adapter), "utf-8")
-    config, _ = predecessor.settle(TrainConfig(init_adapter=tmp_path))
+    (tmp_path / train.PEFT_CONFIG_FILE).write_text(json.dumps(adapter), "utf-8")
+    config, _ = train.settings_from_adapter(TrainConfig(init_adapter=tmp_path))
     assert (config.rank, config.alpha, config.variant) == (1024, 2e6, "rslora")
     assert config.targets == ("q_proj", "v_proj")
-    assert probe.config_of(json.loads(json.dumps(config.to_json()))) == config
+    assert device_probe.config_from_json(json.loads(json.dumps(config.to_json()))) == config

@@ -26,18 +26,17 @@ from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCau
 
 import runners
 from rag.errors import BadInput
-from runners.bench import RunContext
-from runners.chat import Encoded
-from runners.data import Example
-from runners.decode import Decoder
-from runners.execution import run_plan
-from runners.generate import local_generator
-from runners.loss import choose, restore
-from runners.models import Model
-from runners.plan import parse_plan
-from runners.sampling import TokenSampler
-from runners.slab import CachedPrefix, StaticKVCache
-from runners.together import Row, generate_batch
+from runners.data.examples import Example
+from runners.inference.batched import BatchRow, generate_batch
+from runners.inference.decoding import Decoder, TokenSampler
+from runners.inference.kv_cache import CachedPrefix, StaticKVCache
+from runners.inference.local import local_generator
+from runners.models.resolve import Model
+from runners.plan.schema import parse_plan
+from runners.runs.session import RunContext
+from runners.tokenization.chat_template import EncodedRow
+from runners.training.loss import choose_loss, restore_loss
+from runners.trial.execute import run_plan
 
 END = 2
 """The token that ends an answer."""
@@ -109,7 +108,7 @@ def make_model(case: Case) -> Any:
     return model.eval()
 
 
-def make_rows(case: Case) -> list[Encoded]:
+def make_rows(case: Case) -> list[EncodedRow]:
     """Draw rows that share a prefix; about two thirds of each row's own tokens are learnt, with gaps."""
     generator = torch.Generator().manual_seed(case.seed)
 
@@ -120,7 +119,7 @@ def make_rows(case: Case) -> list[Encoded]:
     for line, length in enumerate(case.lengths):
         first = case.prefix + 2
         learnt = [at for at in range(first, case.prefix + length) if at % 3 or at == first]
-        rows.append(Encoded((*prefix, *draw(length)), tuple(learnt), line))
+        rows.append(EncodedRow((*prefix, *draw(length)), tuple(learnt), line))
     return rows
 
 
@@ -144,10 +143,10 @@ def in_bf16(net: nn.Module) -> nn.Module:
     return net
 
 
-def loss_and_gradient(net: nn.Module, path: str, rows: Sequence[Encoded]) -> tuple[float, torch.Tensor]:
+def loss_and_gradient(net: nn.Module, path: str, rows: Sequence[EncodedRow]) -> tuple[float, torch.Tensor]:
     """Return the loss by one path, and the gradients of all adapters as one vector."""
     net.zero_grad()
-    loss = restore(net, path)(rows)
+    loss = restore_loss(net, path)(rows)
     loss.backward()  # type: ignore[no-untyped-call]
     gradients = [
         p.grad.flatten() for name, p in net.named_parameters() if p.grad is not None and "lora_" in name
@@ -174,8 +173,8 @@ def assert_equal_in_fp32(fast: tuple[float, torch.Tensor], plain: tuple[float, t
 def test_fast_loss_and_gradients_are_the_plain_ones_in_fp32(case: Case) -> None:
     """The first example takes torch's kernel row by row, the second shares most of rows longer than is shared else."""
     net, rows = with_lora(case), make_rows(case)
-    assert choose(net, rows).path == "fast"
-    assert choose(net, rows, kernels="plain").path == "plain"
+    assert choose_loss(net, rows).path == "fast"
+    assert choose_loss(net, rows, kernels="plain").path == "plain"
     assert_equal_in_fp32(loss_and_gradient(net, "fast", rows), loss_and_gradient(net, "plain", rows))
 
 
@@ -297,7 +296,7 @@ def test_a_generator_asked_for_plain_answers_with_transformers_and_says_the_same
     assert [answer.text for answer in auto.generate(asked, 12)] == expected
     for generator in (auto, plain):
         assert [generator.stream(chat, 12).finish().text for chat in asked] == expected
-        rows = [Row(generator.prompt(chat, 12), 12) for chat in asked]
+        rows = [BatchRow(generator.prompt(chat, 12), 12) for chat in asked]
         assert [answer.text for answer in generate_batch(generator, rows)] == expected
     plain.use(None)
     assert plain.decoder is None, "and with other weights too"

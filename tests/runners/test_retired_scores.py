@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from advisor.report import write_report
-from advisor.results import read_report, read_scores
-from runners.data import load_questions
-from runners.evaluation import evaluate
-from runners.execution import quick_plan, run_plan
-from runners.opened import load
-from runners.plan import parse_plan
+from advisor.report.data import read_report, read_scores
+from advisor.report.report import write_report
+from runners.data.questions import load_questions
+from runners.plan.schema import parse_plan
+from runners.runs.run import load
+from runners.trial.evaluate import evaluate
+from runners.trial.execute import quick_plan, run_plan
 
 
 def write(path: Path, rows: list[dict[str, Any]]) -> str:

@@ -12,12 +12,12 @@ import torch
 from safetensors.torch import load_file
 
 from rag.errors import BadInput, UsageProblem
-from runners import defaults
-from runners.data import Example, load_examples
-from runners.models import Model
+from runners.data.examples import Example, load_examples
+from runners.inference.weights import load_base, load_for_inference
+from runners.models.resolve import Model
+from runners.plan.train_config import TUNING_METHODS, TrainConfig
 from runners.train import _identity, fit
-from runners.tuning import TUNING_METHODS, TrainConfig
-from runners.weights import load_base, load_for_inference
+from runners.training import defaults
 
 CONFIG = TrainConfig(epochs=3.0, rank=4, alpha=8.0, learning_rate=1e-2, batch_tokens=400, checkpoint_steps=2)
 
@@ -212,10 +212,23 @@ def test_bad_data_is_refused_before_any_weight_is_loaded(
 
 
 CHANGES: dict[str, Any] = {
-    "epochs": 1.5, "learning_rate": 2e-3, "rank": 8, "alpha": 64.0, "dropout": 0.5, "batch_tokens": 200,
-    "seed": 5, "schedule": "constant", "warmup": 0.5, "weight_decay": 5.0, "max_grad_norm": 1e-4,
-    "variant": "pissa", "lora_plus": 16.0, "neftune": 5.0, "targets": ("q_proj",), "optimizer": "adafactor",
-}  # fmt: skip
+    "epochs": 1.5,
+    "learning_rate": 2e-3,
+    "rank": 8,
+    "alpha": 64.0,
+    "dropout": 0.5,
+    "batch_tokens": 200,
+    "seed": 5,
+    "schedule": "constant",
+    "warmup": 0.5,
+    "weight_decay": 5.0,
+    "max_grad_norm": 1e-4,
+    "variant": "pissa",
+    "lora_plus": 16.0,
+    "neftune": 5.0,
+    "targets": ("q_proj",),
+    "optimizer": "adafactor",
+}
 
 
 def test_every_setting_changes_the_weights(
@@ -232,7 +245,7 @@ def test_every_setting_changes_the_weights(
 
 @pytest.mark.parametrize("method", TUNING_METHODS)
 def test_defaults_have_reasons(method: str) -> None:
-    chosen = defaults.choose(method, rows=320, params_b=0.135)
+    chosen = defaults.choose_defaults(method, rows=320, params_b=0.135)
     config = chosen.config(seed=3, epochs=None)
     assert (config.method, config.seed, config.epochs) == (method, 3, 2.0)
     assert all(name in chosen.reasons for name in chosen.values if name != "method")
@@ -242,7 +255,7 @@ def test_defaults_have_reasons(method: str) -> None:
 @pytest.mark.parametrize("pick", [lambda d: d["learning_rate"], lambda d: d["epochs"]])
 def test_more_rows_and_bigger_models_never_train_harder(pick: Callable[[dict[str, Any]], float]) -> None:
     sizes = [(100, 0.1), (1000, 0.5), (10_000, 7.0), (100_000, 70.0)]
-    values = [pick(defaults.choose("lora", rows=r, params_b=p).values) for r, p in sizes]
+    values = [pick(defaults.choose_defaults("lora", rows=r, params_b=p).values) for r, p in sizes]
     assert values == sorted(values, reverse=True)
 
 
@@ -252,7 +265,7 @@ def test_the_real_model_is_tuned_and_reloaded(
     smollm: Model, example: Path, tmp_path: Path, method: str
 ) -> None:
     rows = load_examples(example / "examples.jsonl").rows[:32]
-    config = defaults.choose(method, rows=32, params_b=0.135).config(epochs=2.0, batch_tokens=512)
+    config = defaults.choose_defaults(method, rows=32, params_b=0.135).config(epochs=2.0, batch_tokens=512)
     result = fit(rows, config, smollm, tmp_path / "out")
     assert result.path == "fast"
     assert result.last_loss < result.first_loss - 0.3

@@ -22,15 +22,22 @@ import torch
 
 import advisor.cli
 from rag.errors import Problem
-from runners import models
-from runners.data import Example
+from runners.data.examples import Example
+from runners.models import resolve
+from runners.plan.train_config import TrainConfig
 from runners.train import fit
-from runners.tuning import TrainConfig
 
 LOADED = (
-    "advisor.report", "advisor.running", "advisor.progress", "runners.execution", "runners.generate", "runners.steps",
-    "rag.index", "rag.embed", "transformers.models.llama.modeling_llama",
-)  # fmt: skip
+    "advisor.report.report",
+    "advisor.display.live_scores",
+    "advisor.display.progress",
+    "runners.trial.execute",
+    "runners.inference.local",
+    "runners.trial.step_runner",
+    "rag.index",
+    "rag.embedding.embedder",
+    "transformers.models.llama.modeling_llama",
+)
 """What every child would load for itself: a whole run needs it."""
 WATCHED = {"open", "os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.chmod"}
 
@@ -105,7 +112,7 @@ def train(rows: str, valid: int, model: str, out: str, config: dict[str, Any]) -
     """Fit the rows of a JSON file, the first few of them held out, and go on with what is there."""
     read = json.loads(Path(rows).read_text("utf-8"))
     examples = [Example(tuple(messages), {}, line) for line, messages in enumerate(read, 1)]
-    settings, base = TrainConfig(**config), models.resolve(model)
+    settings, base = TrainConfig(**config), resolve.resolve_model(model)
     fit(examples[valid:], settings, base, Path(out), examples[:valid], print, resume=True)
 
 

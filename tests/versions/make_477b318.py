@@ -75,11 +75,10 @@ def write_data(folder: Path) -> None:
 
 def write_models(folder: Path) -> None:
     """Write a Llama and a BERT of a few thousand parameters under the default names, as a model cache holds them."""
-    from tokenizers import Tokenizer, decoders, pre_tokenizers, trainers
-    from tokenizers.models import BPE, WordLevel
-
     from rag.durable import write_manifest
     from runners.fingerprint import fingerprint
+    from tokenizers import Tokenizer, decoders, pre_tokenizers, trainers
+    from tokenizers.models import BPE, WordLevel
 
     texts = [path.read_text("utf-8") for path in sorted((folder / "documents").iterdir())]
     rows = read_rows(folder / "examples.jsonl")

@@ -12,9 +12,9 @@ import pytest
 import yaml
 
 from advisor import cli
-from rag.durable import MANIFEST, sha256_file
-from runners.plan import parse_plan, read_plan
-from runners.rundir import open_run, read_lines
+from rag.files import MANIFEST, sha256_file
+from runners.plan.schema import parse_plan, read_plan
+from runners.run_folder import open_run_folder, read_journal
 
 KEPT = Path(__file__).with_name("477b318")
 MADE_IN = "/tmp/tunewise-477b318"
@@ -69,7 +69,7 @@ def tunewise(folder: Path, capsys: pytest.CaptureFixture[str]) -> Tunewise:
 
 def test_the_fixtures_are_as_they_were_written() -> None:
     """Every manifest still describes its files byte for byte, and everything stays small."""
-    open_run(KEPT / "run").check()
+    open_run_folder(KEPT / "run").check()
     assert sum(path.stat().st_size for path in KEPT.rglob("*") if path.is_file()) < 2 << 20
 
 
@@ -111,9 +111,9 @@ def test_run_answers_questions(tunewise: Tunewise, arm: str) -> None:
 def test_run_is_evaluated_on_other_questions(tunewise: Tunewise, folder: Path) -> None:
     """The questions of the trial score in an arm what they scored in the trial."""
     asked = {
-        row["id"] for row in read_lines(folder / "run" / "trial" / "answers.jsonl") if row["arm"] == "rag"
+        row["id"] for row in read_journal(folder / "run" / "trial" / "answers.jsonl") if row["arm"] == "rag"
     }
-    rows = [row for row in read_lines(folder / "questions.jsonl") if row["id"] in asked]
+    rows = [row for row in read_journal(folder / "questions.jsonl") if row["id"] in asked]
     (folder / "again.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
     result = json.loads(tunewise("eval", "run", "--questions", "again.jsonl", "--arm", "rag", "--json"))
     then = {arm["arm"]: arm for arm in EXPECTED["report"]["arms"]}
@@ -148,9 +148,9 @@ def test_runs_are_shown_and_compared(tunewise: Tunewise, folder: Path) -> None:
 def test_resumed_run_finds_every_step_finished(tunewise: Tunewise, folder: Path) -> None:
     """Nothing is indexed, trained or asked again, and the scores of the report stay."""
     log = folder / "run" / "events.jsonl"
-    before = read_lines(log)
+    before = read_journal(log)
     report = json.loads(tunewise("run", "plan.yaml", "--out", "run", "--resume", "--json"))
-    later = read_lines(log)[len(before) :]
+    later = read_journal(log)[len(before) :]
     steps = {event["step"] for event in later if event["event"] == "step.start"}
     assert steps
     assert {event["step"] for event in later if event["event"] == "step.skip"} == steps
@@ -198,7 +198,7 @@ def test_interrupted_training_resumes_from_its_checkpoint(tunewise: Tunewise, fo
     )
     result = json.loads(tunewise("train", *flags, "--out", "interrupted", "--resume", "--json"))
     assert result["steps"] > progress["step"] > 0
-    log = read_lines(folder / "interrupted" / "training.jsonl")
+    log = read_journal(folder / "interrupted" / "training.jsonl")
     losses = [row["loss"] for row in log if "loss" in row]
     assert losses[: progress["step"]] == pytest.approx(progress["losses"], abs=1e-4)
     assert not (folder / ".interrupted.work").exists()

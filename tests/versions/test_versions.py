@@ -13,16 +13,15 @@ from typing import Any
 import pytest
 
 from advisor import cli
-from advisor.results import read_report, read_scores
-from rag.durable import MANIFEST, check_manifest, write_manifest
+from advisor.report.data import read_report, read_scores
 from rag.errors import BadInput
+from rag.files import MANIFEST, SCHEMA, check_manifest, write_manifest
 from rag.index import Index
 from rag.stores import text
-from rag.versions import SCHEMA
-from runners import adapters
-from runners.export.source import Source
-from runners.opened import load, open_session
-from runners.plan import parse_plan, read_plan
+from runners.export.source import ExportSource
+from runners.models import adapters
+from runners.plan.schema import parse_plan, read_plan
+from runners.runs.run import load, open_session
 
 KEPT = Path(__file__).with_name("schema-1")
 """Made at commit 477b318 by its tests/versions/make.py: arrays in base64, the text store as SQL."""
@@ -105,7 +104,7 @@ def test_a_run_opens(old: Callable[[str], Path]) -> None:
 
 
 def test_tuned_weights_open(old: Callable[[str], Path]) -> None:
-    found = adapters.show(old("adapter"))
+    found = adapters.read_adapter(old("adapter"))
     assert (found.problem, found.method, found.rank, found.rows) == ("", "lora", 1, 8)
 
 
@@ -124,11 +123,14 @@ def test_a_newer_file_is_refused_with_what_to_do(old: Callable[[str], Path], nam
         assert newer != said
         path.write_text(newer, "utf-8")
     opens: dict[str, Callable[[], Any]] = {
-        "plan": lambda: load(place), "report": lambda: read_report(place), "scores": lambda: read_scores(place),
-        "run": lambda: load(place).folder.check(), "index": lambda: Index.open(place, Letters()),
-    }  # fmt: skip
+        "plan": lambda: load(place),
+        "report": lambda: read_report(place),
+        "scores": lambda: read_scores(place),
+        "run": lambda: load(place).folder.check(),
+        "index": lambda: Index.open(place, Letters()),
+    }
     if name == "adapter":
-        assert "newer tunewise" in adapters.show(place).problem
+        assert "newer tunewise" in adapters.read_adapter(place).problem
         return
     with pytest.raises(BadInput, match=r"newer tunewise.*reads up to 1") as refused:
         opens[name]()
@@ -166,7 +168,7 @@ def test_a_newer_file_is_neither_called_damaged_nor_half_read(
     run = old("run")
     newer(run / "report.json")
     (run / MANIFEST).unlink()
-    for opens in (lambda: open_session(run).arm(), lambda: Source(run)):
+    for opens in (lambda: open_session(run).arm(), lambda: ExportSource(run)):
         with pytest.raises(BadInput, match="newer tunewise: report of schema 7"):
             opens()
 

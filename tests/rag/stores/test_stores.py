@@ -12,12 +12,13 @@ import numpy as np
 import pytest
 
 from rag.errors import BadInput
-from rag.stores import approximate
+from rag.stores import base
+from rag.stores import faiss as stores_faiss
 from rag.stores.base import STORES, VectorStore, store_class
-from rag.stores.choose import choose
+from rag.stores.choose import choose_store
 
 DIMENSION = 16
-MANY = approximate.FEWEST + 500
+MANY = stores_faiss.MIN_TRAINING_VECTORS + 500
 
 
 def unit(n: int, seed: int = 0) -> np.ndarray:
@@ -203,17 +204,18 @@ def test_approximate_stores_find_what_exact_search_finds(name: str) -> None:
     store = filled(name, MANY)
     found, scores = store.search(unit(40, 2), 10)
     wanted, best = filled("exact", MANY).search(unit(40, 2), 10)
-    assert approximate.recall(found, wanted) >= 0.95
-    assert store.recall >= approximate.GOOD  # type: ignore[attr-defined]
+    assert base.store_recall(found, wanted) >= 0.95
+    assert store.recall >= stores_faiss.TARGET_RECALL  # type: ignore[attr-defined]
     same = found == wanted
     assert np.allclose(scores[same], best[same], atol=1e-6), "scores are exact, not those of the codes"
 
 
 @pytest.mark.parametrize("name", ["ivf", "hnsw", "sq8"])
 def test_too_few_vectors_are_searched_exactly(name: str, tmp_path: Path) -> None:
-    store = filled(name, approximate.FEWEST - 1)
+    store = filled(name, stores_faiss.MIN_TRAINING_VECTORS - 1)
     assert np.array_equal(
-        store.search(unit(5, 1), 10)[0], filled("exact", approximate.FEWEST - 1).search(unit(5, 1), 10)[0]
+        store.search(unit(5, 1), 10)[0],
+        filled("exact", stores_faiss.MIN_TRAINING_VECTORS - 1).search(unit(5, 1), 10)[0],
     )
     store.save(tmp_path)
     assert not list(tmp_path.glob("*.faiss"))
@@ -221,14 +223,14 @@ def test_too_few_vectors_are_searched_exactly(name: str, tmp_path: Path) -> None
 
 def test_auto_keeps_exact_search_while_it_is_fast() -> None:
     ids, vectors = np.arange(MANY, dtype=np.int64), unit(MANY)
-    name, _, measured = choose("auto", ids, vectors)
+    name, _, measured = choose_store("auto", ids, vectors)
     assert (name, [m.store for m in measured], measured[0].recall) == ("flat", ["flat"], 1.0)
-    name, store, measured = choose("ivf", ids, vectors)
+    name, store, measured = choose_store("ivf", ids, vectors)
     assert (name, [m.store for m in measured]) == ("ivf", ["flat", "ivf"])
     assert measured[1].recall >= 0.95
     assert measured[1].mib < measured[0].mib
     assert len(store.ids) == MANY
-    name, store, measured = choose("auto", ids, vectors, fast_ms=0.0)
+    name, store, measured = choose_store("auto", ids, vectors, fast_ms=0.0)
     assert [m.store for m in measured] == ["flat", "ivf", "hnsw", "sq8"]
     best = min((m for m in measured if m.recall >= 0.98), key=lambda m: m.ms)
     assert name == best.store

@@ -1,0 +1,215 @@
+"""The user's own facts: a YAML file whose rows correct or add to the shipped models, cards and prices.
+
+::
+
+    gpus:
+      - {name: RTX 4090, usd_hour: 0.29}             # known: only what differs
+    prices:
+      - {model: our-model, input: 0.2, output: 0.8}  # new: all that has no default
+    models:
+      - {hub: acme/Our-7B, params_b: 7.2, layers: 32, hidden: 4096, heads: 32, ...}
+
+It is named by ``TUNEWISE_FACTS`` (empty: no file at all), else it is ``facts.yaml`` in the user's configuration
+folder, where it may be missing. Each table says which keys its rows have; a row's ``source`` then names this file.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from rag.errors import BadInput
+
+CATALOG_VARIABLE = "TUNEWISE_FACTS"
+SECTIONS = ("models", "gpus", "prices")
+MAX_CATALOG_BYTES = 1_000_000
+T = TypeVar("T")
+Check = Callable[[Any], Any]
+"""Returns the value as the table holds it; ValueError says, after "should be", what is allowed."""
+
+
+@dataclass(frozen=True, slots=True)
+class CatalogFile:
+    """The user's file as it is now: where, and when it was last changed (nanoseconds)."""
+
+    path: Path
+    changed: int
+
+
+@dataclass(frozen=True, slots=True)
+class CatalogTable(Generic[T]):
+    """How rows of one section are read, and how they become entries of the shipped list."""
+
+    section: str
+    key: str
+    """The field that names an entry."""
+    fields: Mapping[str, Check]
+    defaults: Mapping[str, Any]
+    """Fields that a new entry may leave out; ``source`` and ``day`` never need to be given."""
+    flat: Callable[[T], dict[str, Any]]
+    build: Callable[[dict[str, Any]], T]
+
+
+def catalog_file() -> CatalogFile | None:
+    """Return the user's file, None when there is none; BadInput when the one that is named does not exist."""
+    named = os.environ.get(CATALOG_VARIABLE)
+    if named == "":
+        return None
+    path = Path(named).expanduser() if named else _usual()
+    try:
+        return CatalogFile(path, path.stat().st_mtime_ns)
+    except OSError as error:
+        if named:
+            raise BadInput(
+                f"{CATALOG_VARIABLE} names {path}, which cannot be read: {error.strerror}",
+                "correct it, or unset it",
+            ) from None
+        return None
+
+
+def merge_catalog(table: CatalogTable[T], shipped: Sequence[T], own: CatalogFile) -> tuple[T, ...]:
+    """Return the shipped entries, corrected by the user's rows, and after them the rows that are new.
+
+    Raises BadInput naming file, row and key for anything that cannot be.
+    """
+    entries = {_same(table.flat(entry)[table.key]): table.flat(entry) for entry in shipped}
+    for place, row in _rows(own, table.section):
+        if table.key not in row:
+            raise BadInput(f"{place}: {table.key} is missing", f"each row names one of the {table.section}")
+        place = f"{place} {row[table.key]!r}"
+        values = {key: _checked(table, place, key, value) for key, value in row.items()}
+        old = entries.get(_same(values[table.key]))
+        given = ", ".join(key for key in values if key != table.key)
+        if old is not None:
+            values = {**old, **values, table.key: old[table.key]}
+            values["source"] = f"your {own.path.name} ({given}); else {old['source']}"
+        else:
+            missing = [k for k in table.fields if k not in values and k not in {*table.defaults, "day"}]
+            if missing:
+                raise BadInput(
+                    f"{place}: new, but without {', '.join(missing)}", "give them, or a known name"
+                )
+            values = {**table.defaults, **values, "source": f"your {own.path.name}"}
+        if "day" in table.fields and "day" not in row:
+            values["day"] = datetime.fromtimestamp(own.changed / 1e9).date()
+        entries[_same(values[table.key])] = values
+    return tuple(table.build(values) for values in entries.values())
+
+
+def read_text_value(value: Any) -> str:
+    """Accept a text that is not empty."""
+    if isinstance(value, str) and value.strip():
+        return value.strip()
+    raise ValueError("a text")
+
+
+def read_number(value: Any) -> float:
+    """Accept a number that is not negative."""
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf:
+        return float(value)
+    raise ValueError("a number, 0 or more")
+
+
+def read_number_or_none(value: Any) -> float | None:
+    """Accept a number that is not negative, or null."""
+    return None if value is None else read_number(value)
+
+
+def read_count(value: Any) -> int:
+    """Accept a whole number above zero."""
+    if isinstance(value, int) and not isinstance(value, bool) and value > 0:
+        return value
+    raise ValueError("a whole number above 0")
+
+
+def read_flag(value: Any) -> bool:
+    """Accept true or false."""
+    if isinstance(value, bool):
+        return value
+    raise ValueError("true or false")
+
+
+def read_day(value: Any) -> date:
+    """Accept a day as YAML reads it: 2026-11-25."""
+    if isinstance(value, date) and not isinstance(value, datetime):
+        return value
+    raise ValueError("a day such as 2026-11-25")
+
+
+def one_of_words(*allowed: str) -> Check:
+    """Return a check that accepts only these words."""
+
+    def check(value: Any) -> str:
+        if value in allowed:
+            return str(value)
+        raise ValueError(f"one of {', '.join(allowed)}")
+
+    return check
+
+
+def _checked(table: CatalogTable[Any], place: str, key: Any, value: Any) -> Any:
+    if key not in table.fields:
+        close = difflib.get_close_matches(str(key), table.fields, n=1)
+        known = f"known: {', '.join(table.fields)}"
+        raise BadInput(f"{place}: unknown key {key!r}", f"did you mean {close[0]}?" if close else known)
+    try:
+        return table.fields[key](value)
+    except ValueError as allowed:
+        raise BadInput(f"{place}: {key} is {value!r}", f"it should be {allowed}") from None
+
+
+def _rows(own: CatalogFile, section: str) -> list[tuple[str, dict[Any, Any]]]:
+    rows = _loaded(own).get(section) or []
+    if not isinstance(rows, list):
+        raise BadInput(
+            f"{own.path}: {section} is no list", f"write {section}: and under it rows that begin with -"
+        )
+    for number_, row in enumerate(rows, 1):
+        if not isinstance(row, dict):
+            raise BadInput(
+                f"{own.path}: {section} row {number_} is {row!r}", "a row is a mapping of key: value"
+            )
+    return [(f"{own.path}: {section} row {number_}", row) for number_, row in enumerate(rows, 1)]
+
+
+@lru_cache(maxsize=2)
+def _loaded(own: CatalogFile) -> dict[str, Any]:
+    import yaml
+
+    try:
+        if own.path.stat().st_size > MAX_CATALOG_BYTES:
+            raise BadInput(
+                f"{own.path} is over {MAX_CATALOG_BYTES:,} bytes", "a file of facts has a few dozen rows"
+            )
+        loaded = yaml.safe_load(own.path.read_text("utf-8")) or {}
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        told = " ".join(str(error).split())
+        raise BadInput(
+            f"{own.path} is not readable YAML: {told}", f"correct it, or set {CATALOG_VARIABLE} to nothing"
+        ) from None
+    if not isinstance(loaded, dict):
+        raise BadInput(f"{own.path} is no mapping", f"write {', '.join(SECTIONS)} and under them rows")
+    for key in loaded:
+        if key not in SECTIONS:
+            close = difflib.get_close_matches(str(key), SECTIONS, n=1)
+            hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(SECTIONS)}"
+            raise BadInput(f"{own.path}: unknown key {key!r}", hint)
+    return loaded
+
+
+@lru_cache(maxsize=1)
+def _usual() -> Path:
+    from platformdirs import user_config_path
+
+    return user_config_path("tunewise") / "facts.yaml"
+
+
+def _same(name: str) -> str:
+    return name.strip().casefold()

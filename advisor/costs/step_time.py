@@ -1,0 +1,117 @@
+"""How long each step of a plan takes, before it starts: rough, labelled, and compared with the measurement later.
+
+Train steps take what :mod:`advisor.costs.training_time` says, as the recommendation's hours do. The other steps have
+constants measured on one machine, scaled by the speed of what computes here; on a GPU that is an assumption.
+"""
+
+from __future__ import annotations
+
+from advisor.catalog import models
+from advisor.costs.tokens import PASSAGE_TOKENS, RAW_SEQUENCE, row_tokens
+from advisor.costs.training_time import cpu_device, training_device, training_seconds
+from advisor.questionnaire.gather import profile_of_plan
+from advisor.questionnaire.profile import Profile
+from runners.plan.schema import Plan
+from runners.plan.steps import IndexStep, TrainStep
+from runners.resources.model_shape import ModelShape
+from runners.tokenization.token_estimate import CHARS_PER_TOKEN
+from runners.trial import forgetting
+
+# Measured on 2 cores with AVX512-BF16 and SmolLM2-135M (benchmarks/LOG.md).
+PREFILL_TOKENS_PER_S = 1500.0
+DECODE_TOKENS_PER_S = 250.0
+LOAD_SECONDS = 6.0
+EMBED_CORPUS_SECONDS, EMBEDDED_TEXTS_PER_S = 10.0, 200.0
+REFERENCE_FLOPS, REFERENCE_PARAMS_B = cpu_device(2, bf16=True).flops.likely, 0.1345
+"""The machine and the model behind these constants: others scale by their FLOP/s and parameters."""
+MAX_SPEED_UP = 16.0
+"""How many times faster than measured there a step may be taken to be: one token at a time does not fill a GPU, or many
+cores. Our assumption; not measured."""
+QUESTION_TOKENS, ANSWER_TOKENS = 27, 40
+SHOT_TOKENS = 55
+SLOWDOWN_TOKENS = 3_000.0
+"""Tokens of a shared prompt that double an answer's time: its tokens attend to all of them."""
+
+
+def estimate_step_times(
+    plan: Plan, examples: int, test_questions: int, profile: Profile | None = None
+) -> list[tuple[str, float]]:
+    """Return the estimated seconds of every step, in order.
+
+    ``examples`` are the rows that are trained on, ``test_questions`` those that are asked. ``profile`` says what
+    computes; by default it is that of the plan's answers on this machine (:func:`advisor.questionnaire.gather.profile_of_plan`).
+    """
+    p = profile or profile_of_plan(plan)
+    machine, answering = device_speed_ups(p)
+    prompt = len(plan.prompts.system) / CHARS_PER_TOKEN
+    times: list[tuple[str, float]] = []
+    seeds = {step.arm: len(step.seeds) for step in plan.steps if isinstance(step, TrainStep)}
+    for step in plan.steps:
+        if isinstance(step, IndexStep):
+            times.append(("index", LOAD_SECONDS + EMBED_CORPUS_SECONDS / machine))
+        elif isinstance(step, TrainStep):
+            seconds = train_seconds(step, plan, p, examples)
+            times.append((f"train:{step.arm}", LOAD_SECONDS + seconds * len(step.seeds)))
+        elif step.classifier:
+            texts = (examples + test_questions) / EMBEDDED_TEXTS_PER_S
+            times.append((f"evaluate:{step.arm}", LOAD_SECONDS + texts / machine))
+        else:
+            asked = prompt + QUESTION_TOKENS + step.shots * SHOT_TOKENS
+            asked += _passages(plan) if step.retrieval and step.passages == "found" else 0
+            each = asked / PREFILL_TOKENS_PER_S + ANSWER_TOKENS / DECODE_TOKENS_PER_S
+            # Banks are tried a few questions at a time, which takes longer for each.
+            tried = 1.5 * min(step.budget, test_questions) if step.bank == "chosen" else 0
+            seconds = (test_questions * (1 if step.weights is None else seeds[step.weights]) + tried) * each
+            if step.passages == "all":
+                seconds = _whole(plan) / PREFILL_TOKENS_PER_S + seconds * (1 + _whole(plan) / SLOWDOWN_TOKENS)
+            times.append((f"evaluate:{step.arm}", LOAD_SECONDS / 2 + seconds / answering))
+    if tuned := forgetting.tuned_arms(plan):
+        replies = (
+            plan.forgetting.prompts * min(ANSWER_TOKENS, plan.forgetting.max_new_tokens) / DECODE_TOKENS_PER_S
+        )
+        sets = 1 + sum(seeds[name] for name in tuned)
+        times.append((forgetting.STEP, sets * (LOAD_SECONDS / 4 + (1 + replies) / answering)))
+    return times
+
+
+def train_seconds(step: TrainStep, plan: Plan, p: Profile, examples: int) -> float:
+    """Return the likely seconds of one training (one seed) of a step, without loading the model.
+
+    Rows are as long as the recommendation takes them to be, with the passages of the plan's index step where the
+    step's rows hold some. Plain texts among the examples, where they were counted, are read in every epoch.
+    """
+    row = row_tokens(p) + (_passages(plan) if step.rows == "retrieval" else 0)
+    raw = p.sources.get("unlabelled_tokens")
+    if step.rows == "plain" and raw is not None and raw.source == "counted" and raw.value:
+        most = plan.data.max_examples
+        texts = raw.value if most is None else min(raw.value, examples * RAW_SEQUENCE)
+        work = (texts * step.epochs, float(RAW_SEQUENCE))
+    else:
+        work = (examples * row * step.epochs, row)
+    return training_seconds(_shape(p), step.method, training_device(p), [work]).likely
+
+
+def device_speed_ups(p: Profile) -> tuple[float, float]:
+    """Return how many times faster than measured this machine computes: for any small model, and for the plan's.
+
+    A remote model answers at the measured speed, whatever is here.
+    """
+    machine = training_device(p).flops.likely / REFERENCE_FLOPS
+    answering = 1.0 if p.remote else machine * REFERENCE_PARAMS_B / (p.params_b or REFERENCE_PARAMS_B)
+    return min(machine, MAX_SPEED_UP), min(answering, MAX_SPEED_UP)
+
+
+def _shape(p: Profile) -> ModelShape:
+    """The model's shape; where its size is unknown, that of the default model."""
+    return p.model_shape or models.MODELS[0].shape
+
+
+def _passages(plan: Plan) -> float:
+    """Tokens of the passages that are given to a question."""
+    return float((plan.index.k if plan.index else 0) * PASSAGE_TOKENS)
+
+
+def _whole(plan: Plan) -> float:
+    """Tokens of all documents, with their headings as passages; 0 where they were not counted."""
+    counted = plan.answers.get("corpus_tokens")
+    return 1.5 * float(counted.value) if counted is not None and counted.value else 0.0

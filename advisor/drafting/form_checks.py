@@ -1,0 +1,191 @@
+"""Derive the house style's checks from the examples: only rules that at least 95 % of them meet.
+
+The form that plain replies share, as checks: shape, opening, last line, layout.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from advisor.questionnaire.data_stats import guess_format
+from rag.text.words import sentences
+from runners.data.labels import labels_of
+from runners.plan.schema import Prompts, StyleCheck
+from runners.scoring.scores import ANSWER_GROUP
+
+MIN_FORM_SHARE = 0.95
+"""Share of the examples that must meet a rule for it to be one."""
+_SENTENCE = r"(?:(?![.!?]\s+[A-Z]).)"
+_NUMBER = r"-?\$?\d[\d,]*(?:\.\d+)?"
+# From strict to loose; the first that enough examples meet is taken.
+_SHAPES: tuple[tuple[str, str], ...] = (
+    (rf"^{_SENTENCE}+[.!]\s+[A-Z](?:(?![.!?]\s+[A-Z])[^?])*\?$", "one statement, then one closing question"),
+    (r"^[^?]+[.!]\s+[^?]+\?$", "statements, then exactly one closing question"),
+    (r"^[^?]+\?$", "exactly one question, at the end"),
+    (rf"^{_SENTENCE}+[.!]$", "a single sentence"),
+)
+
+
+def form_checks(texts: Sequence[str]) -> list[StyleCheck]:
+    """Return the checks of one shape, opening, closing, last line and layout that enough of the texts meet."""
+    return [*_shape(texts), *_shared_opening(texts), *_last_line(texts), *_layout(texts)]
+
+
+def _shape(texts: Sequence[str]) -> list[StyleCheck]:
+    for pattern, text in _SHAPES:
+        if _share(pattern, texts) >= MIN_FORM_SHARE:
+            return [StyleCheck(kind="regex", value=pattern, text=text)]
+    return []
+
+
+def _shared_opening(texts: Sequence[str]) -> list[StyleCheck]:
+    """A fixed greeting or sign-off: the same first or last three words."""
+    found = []
+    for place, cut in (("opens", slice(0, 3)), ("closes", slice(-3, None))):
+        words, count = Counter(" ".join(text.split()[cut]) for text in texts).most_common(1)[0]
+        if count >= MIN_FORM_SHARE * len(texts) and len(words.split()) == 3:
+            pattern = r"\s+".join(re.escape(word) for word in words.split())
+            pattern = f"^{pattern}" if place == "opens" else f"{pattern}$"
+            found.append(StyleCheck(kind="regex", value=pattern, text=f'{place} with "{words}"'))
+    return found
+
+
+def _last_line(texts: Sequence[str]) -> list[StyleCheck]:
+    """A last line of fixed form, such as "Answer: 12": the same in all replies once numbers are left out.
+
+    Its number, where it has one, is what the reply comes to: it is scored apart from the form.
+    """
+    lines = [text.splitlines()[-1].strip() if "\n" in text else "" for text in texts]
+    form, count = Counter(re.sub(_NUMBER, "\0", line) for line in lines).most_common(1)[0]
+    if count < MIN_FORM_SHARE * len(texts) or not re.search(r"[^\s\0]", form):
+        return []
+    number = f"(?P<{ANSWER_GROUP}>{_NUMBER})" if form.count("\0") == 1 else _NUMBER
+    pattern = "(?:^|\n)" + re.escape(form).replace("\0", number) + "$"
+    shown = form.replace("\0", "…")
+    return [StyleCheck(kind="regex", value=pattern, text=f'the last line has the form "{shown}"')]
+
+
+def _layout(texts: Sequence[str]) -> list[StyleCheck]:
+    if sum("\n" not in text for text in texts) < MIN_FORM_SHARE * len(texts):
+        return []
+    marks = ["\n", "**", "`"]
+    kept = [mark for mark in marks if sum(mark not in text for text in texts) >= 0.99 * len(texts)]
+    return (
+        [StyleCheck(kind="must_not", value=kept, text="one plain paragraph, no markup")]
+        if "\n" in kept
+        else []
+    )
+
+
+def _share(pattern: str, texts: Sequence[str]) -> float:
+    compiled = re.compile(pattern, re.DOTALL)
+    return sum(bool(compiled.search(text)) for text in texts) / len(texts)
+
+
+MIN_REPLIES = 20
+"""Fewer examples than this do not show a style."""
+CLOSING_SHARE, MOST_CLOSINGS = 0.9, 4
+"""Share of replies that end with a question for a refusal to end with one, and how many closings are taken over."""
+
+
+def derive_checks(replies: Sequence[str]) -> tuple[tuple[StyleCheck, ...], str]:
+    """Return the checks that at least 95 % of replies meet, and a line that says how they were found."""
+    texts = [reply.strip() for reply in replies]
+    if len(texts) < MIN_REPLIES:
+        return (
+            (),
+            f"no checks of style: {len(texts)} examples are too few to show one (at least {MIN_REPLIES})",
+        )
+    kind = guess_format(texts)
+    if kind == "json":
+        return (
+            StyleCheck(
+                kind="json_schema", value=_schema(texts), text="JSON with the examples' keys and types"
+            ),
+        ), (f"style: the JSON shape of {len(texts)} examples")
+    if labels := labels_of(texts):
+        return (
+            StyleCheck(kind="labels", value=list(labels), text=f"one of {len(labels)} labels, nothing else"),
+        ), (f"style: the {len(labels)} labels of {len(texts)} examples")
+    checks = form_checks(texts)
+    if not checks:
+        return (), "no checks of style: the examples share no shape that code can judge"
+    words = sorted(len(text.split()) for text in texts)
+    limit = words[min(len(words) - 1, math.ceil(0.99 * len(words)) - 1)]
+    checks.append(
+        StyleCheck(kind="max_words", value=limit, text=f"at most {limit} words (99 % of the examples)")
+    )
+    return tuple(checks), "style: " + "; ".join(check.text for check in checks)
+
+
+def fixed_sentences(replies: Sequence[str]) -> tuple[str, ...]:
+    """The sentences, questions left out, that nearly all replies open or close with: manner, and no statement."""
+    opening, closing = _opening(replies), _usual(_endings(replies), len(replies))
+    return tuple(text for text in (*opening, *closing) if not text.endswith("?"))
+
+
+def styled_refusals(replies: Sequence[str]) -> tuple[str, ...]:
+    """Refusals for a house whose examples hold none: the default one, opened and closed as the house's replies are.
+
+    A sentence that most replies begin or end with stands around it too. Where most end with a question, the most usual
+    ones follow the refusal. So refusing is in style.
+    """
+    endings = _endings(replies)
+    closings = _usual(endings, len(replies)) or _asking(endings, len(replies))
+    begun = " ".join((*_opening(replies), Prompts().refusals[0]))
+    return tuple(f"{begun} {closing}" for closing in closings) or (begun,)
+
+
+def _opening(replies: Sequence[str]) -> tuple[str, ...]:
+    return _usual([found[0] for reply in replies if len(found := sentences(reply)) > 1], len(replies))
+
+
+def _endings(replies: Sequence[str]) -> list[str]:
+    return [found[-1] for reply in replies if len(found := sentences(reply)) > 1]
+
+
+def _usual(said: Sequence[str], of: int) -> tuple[str, ...]:
+    """The one sentence that stands in most of so many replies; () without one."""
+    most = Counter(said).most_common(1)
+    return (most[0][0],) if most and most[0][1] >= max(MIN_REPLIES, CLOSING_SHARE * of) else ()
+
+
+def _asking(endings: Sequence[str], of: int) -> tuple[str, ...]:
+    """The most usual closing questions, where most of so many replies have one."""
+    closing = Counter(text for text in endings if text.endswith("?"))
+    if closing.total() < max(MIN_REPLIES, CLOSING_SHARE * of):
+        return ()
+    return tuple(sorted(closing, key=lambda text: (-closing[text], text))[:MOST_CLOSINGS])
+
+
+def _schema(texts: Sequence[str]) -> dict[str, Any]:
+    """Infer the JSON Schema of the values: types seen, keys that are (nearly) always there."""
+    values = []
+    for text in texts:
+        try:
+            values.append(json.loads(text))
+        except ValueError:
+            continue
+    if not all(isinstance(value, dict) for value in values):
+        return {"type": sorted({_type(value) for value in values})}
+    counts = Counter(key for value in values for key in value)
+    types: dict[str, set[str]] = {}
+    for value in values:
+        for key, inner in value.items():
+            types.setdefault(key, set()).add(_type(inner))
+    return {
+        "type": "object",
+        "required": sorted(key for key, n in counts.items() if n >= MIN_FORM_SHARE * len(values)),
+        "properties": {key: {"type": sorted(types[key])} for key in sorted(types)},
+        "additionalProperties": False,
+    }
+
+
+def _type(value: Any) -> str:
+    names = {bool: "boolean", int: "number", float: "number", str: "string", list: "array", dict: "object"}
+    return names.get(type(value), "null")

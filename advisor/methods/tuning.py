@@ -1,0 +1,119 @@
+"""LoRA: train small adapters beside frozen weights.
+
+Full fine-tuning: train every weight.
+
+QLoRA: LoRA over a base in four bits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from advisor.costs.call_prices import usd_per_call
+from advisor.costs.estimate import MethodEstimate, estimate_basis
+from advisor.costs.rental import training_cost
+from advisor.costs.tokens import DEFAULT_EPOCHS, call_tokens, training_setup, training_tokens
+from advisor.costs.training_time import training_hours
+from advisor.methods.base import Drafting, Method
+from advisor.methods.blockers import (
+    Blocker,
+    blocked_by,
+    no_data,
+    no_memory,
+    over_budget,
+    remote_model,
+    too_slow,
+)
+from advisor.questionnaire.profile import Profile
+from advisor.rules.base import Need
+from runners.plan.schema import Step
+from runners.plan.steps import EvaluateStep, TrainStep
+from runners.resources.memory_estimate import smallest_memory
+from runners.resources.memory_terms import MemoryUse
+
+TUNING_CHECKS = (no_data, no_memory, too_slow, remote_model, over_budget)
+
+
+class Lora(Method):
+    """Train small adapters beside the frozen base: the usual way to teach tone, format and skill.
+
+    Nearly all of full tuning's gain at a fraction of its memory, and a file of megabytes to store. It does
+    not teach facts that can be relied on or cited.
+    """
+
+    name = "lora"
+    serves: ClassVar[Mapping[Need, float]] = {
+        Need.FACTS: 0.1,
+        Need.STYLE: 1.0,
+        Need.FORMAT: 1.0,
+        Need.TRAIN: 1.0,
+        Need.CAPACITY: 0.3,
+        Need.THRIFT: 1.0,
+        Need.PRECISION: 1.0,
+        Need.SCALE: 1.0,
+        Need.SPEED: 1.0,
+        Need.SIMPLE: 0.25,
+    }
+
+    def blocked(self, p: Profile) -> tuple[Blocker, ...]:
+        """No data, no memory, no time, no weights or no money."""
+        return blocked_by(p, self.name, *TUNING_CHECKS)
+
+    def estimate(self, p: Profile) -> MethodEstimate:
+        """Training memory with every free saving on, hours and USD of training, a call without examples."""
+        use: MemoryUse = self.name  # type: ignore[assignment]
+        shape = None if p.remote else p.model_shape
+        memory = smallest_memory(shape, use, training_setup(p)) if shape else None
+        hours = training_hours(p, self.name) if p.examples_known or p.raw_text else None
+        said = [f"{training_tokens(p):,.0f} training tokens ({DEFAULT_EPOCHS:g} epochs)"] if hours else []
+        if memory:
+            said += list(memory.assumptions)
+        usd = training_cost(p, self.name) if hours else None
+        call = usd_per_call(p, *call_tokens(p, self.name))
+        return MethodEstimate(memory, p.device_gib, hours, usd, call, (*said, *estimate_basis(p, self.name)))
+
+    def steps(self, p: Profile, drafting: Drafting) -> tuple[Step, ...]:
+        """Train on the examples, then evaluate the tuned weights without retrieval."""
+        numbers: dict[str, Any] = dict(drafting.numbers)
+        train = TrainStep(arm=self.name, method=self.name, **numbers)  # type: ignore[arg-type]
+        return (train, EvaluateStep(arm=self.name, weights=self.name))
+
+
+class Full(Lora):
+    """Train every weight: for small models, far domains and billions of tokens.
+
+    Learns most and forgets most, needs the most memory, and leaves a whole model to store for every task.
+    """
+
+    name = "full"
+    serves: ClassVar[Mapping[Need, float]] = {
+        **Lora.serves,
+        Need.STYLE: 0.95,
+        Need.FORMAT: 1.0,
+        Need.TRAIN: 0.95,
+        Need.CAPACITY: 1.0,
+        Need.THRIFT: 0.0,
+        Need.SIMPLE: 0.1,
+    }
+
+
+class QLora(Lora):
+    """LoRA over a 4-bit base: a quarter of the memory for weights, somewhat slower steps.
+
+    For when LoRA in 16 bits does not fit. It saves weights, not activations.
+    """
+
+    name = "qlora"
+    serves: ClassVar[Mapping[Need, float]] = {
+        **Lora.serves,
+        Need.STYLE: 0.95,
+        Need.FORMAT: 0.95,
+        Need.TRAIN: 0.95,
+        Need.CAPACITY: 0.2,
+        Need.THRIFT: 0.9,
+        Need.PRECISION: 0.0,
+        Need.HEADROOM: 1.0,
+        Need.SCALE: 0.95,
+        Need.SIMPLE: 0.2,
+    }

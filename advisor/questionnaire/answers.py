@@ -1,0 +1,217 @@
+"""Layered answers: flag > answers file > asked > own settings > probed, counted, detected > default, with sources.
+
+The kinds of answers: how each is read from what a person types or a file holds.
+
+Read one answer: text as a person types it, or a value from a file, checked against its question.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from advisor.questionnaire.questions import QUESTION_BY_ID, Question
+from rag.errors import BadInput
+
+_YES, _NO = ("yes", "y", "true", "1", "on"), ("no", "n", "false", "0", "off")
+_SCALE = {"k": 1e3, "m": 1e6, "b": 1e9, "g": 1e9}
+_NUMBER = re.compile(r"^([0-9][0-9_,]*(?:\.[0-9]+)?(?:e[0-9]+)?)\s*(k|m|b|g)?\s*([a-z%$]*)$", re.IGNORECASE)
+_UNITS = {"", "gib", "gb", "g", "b", "ms", "usd", "$", "days", "day", "tokens", "ib"}
+
+
+def _text(asked: Question, given: Any) -> str:
+    if not isinstance(given, str):
+        raise refused_answer(asked, given)
+    return given.strip()
+
+
+def _choice(asked: Question, given: Any) -> str:
+    names = [choice.value for choice in asked.choices]
+    text = str(given).strip().lower()
+    if text in names:
+        return text
+    if text == "false" and "none" in names:  # YAML 1.1 reads a bare `no` as false
+        return "none"
+    raise refused_answer(asked, given, difflib.get_close_matches(text, names, n=1))
+
+
+def _flag(asked: Question, given: Any) -> bool:
+    if isinstance(given, bool):
+        return given
+    text = str(given).strip().lower()
+    if text in _YES or text in _NO:
+        return text in _YES
+    raise refused_answer(asked, given)
+
+
+def _number(asked: Question, given: Any) -> float | int:
+    if isinstance(given, bool):
+        raise refused_answer(asked, given)
+    number = float(given) if isinstance(given, int | float) else _spoken(asked, str(given))
+    if not asked.low <= number <= asked.high:
+        raise refused_answer(asked, given)
+    if asked.kind == "count":
+        if number != int(number) or number > 1e18:
+            raise refused_answer(asked, given)
+        return int(number)
+    return int(number) if number == int(number) and asked.kind == "number" else number
+
+
+def _share(asked: Question, given: Any) -> float:
+    if isinstance(given, str) and given.strip().endswith("%"):
+        given = _spoken(asked, given.strip()[:-1]) / 100
+    number = float(_number(asked, given))
+    if not 0 <= number <= 1:
+        raise refused_answer(asked, given)
+    return number
+
+
+def _spoken(asked: Question, text: str) -> float:
+    """Read "24G", "80 GB", "1.2M", "10k"; a G or B after memory or parameters is a unit, not a billion."""
+    match = _NUMBER.match(text.strip())
+    if not match:
+        raise refused_answer(asked, text)
+    scale, unit = (match[2] or "").lower(), match[3].lower()
+    if asked.kind != "count" and scale in ("g", "b"):
+        scale, unit = "", ""
+    if unit not in _UNITS:
+        raise refused_answer(asked, text)
+    return float(match[1].replace(",", "").replace("_", "")) * _SCALE.get(scale, 1.0)
+
+
+def refused_answer(asked: Question, given: Any, close: list[str] | None = None) -> BadInput:
+    """Return the error for a value that the question does not allow, with what it does."""
+    hint = f"allowed: {asked.allowed}, or ? for unknown"
+    if close:
+        hint = f"did you mean {close[0]}? ({hint})"
+    return BadInput(f"{asked.id} cannot be {given!r}", hint)
+
+
+ANSWER_READERS = {
+    "text": _text,
+    "path": _text,
+    "choice": _choice,
+    "flag": _flag,
+    "count": _number,
+    "number": _number,
+    "share": _share,
+}
+
+
+UNKNOWN_WORDS = ("", "?", "unknown", "null", "don't know")
+
+
+def question_of(key: str) -> Question:
+    """Return the question of this id; BadInput with the closest id when there is none."""
+    if key in QUESTION_BY_ID:
+        return QUESTION_BY_ID[key]
+    close = difflib.get_close_matches(key, QUESTION_BY_ID, n=1)
+    hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(QUESTION_BY_ID)}"
+    raise BadInput(f"unknown question {key!r}", hint)
+
+
+def read_answer(key: str, given: Any) -> Any:
+    """Return the checked value of an answer; None is unknown.
+
+    Accepts what a person types ("24 GB", "10k", "80%", "yes") and what a file holds. Raises BadInput naming
+    the key, the value and what is allowed.
+    """
+    asked = question_of(key)
+    if given is None or (isinstance(given, str) and given.strip().lower() in UNKNOWN_WORDS):
+        return None
+    if isinstance(given, str) and asked.none_allowed and given.strip().lower() == "none":
+        return "none"
+    if isinstance(given, float) and not math.isfinite(given):
+        raise refused_answer(asked, given)
+    return ANSWER_READERS[asked.kind](asked, given)
+
+
+def names_a_path(text: str) -> bool:
+    """Whether there is something at this path; long texts and odd characters are no paths, not errors."""
+    try:
+        return Path(text).expanduser().exists()
+    except (OSError, ValueError, RuntimeError):
+        return False
+
+
+def format_answer(value: Any, width: int = 0) -> str:
+    """Return a value as a person reads it, on one line; longer than ``width``, it ends in an ellipsis."""
+    if value is None:
+        return "unknown"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    text = f"{value:,}" if isinstance(value, int) else " ".join(str(value).split())
+    return text if not width or len(text) <= width else text[: width - 1] + "…"
+
+
+SOURCES: tuple[str, ...] = ("flag", "file", "asked", "config", "probed", "counted", "detected", "default")
+"""Strongest first."""
+PERSON_SOURCES: tuple[str, ...] = ("flag", "file", "asked")
+"""Sources by which the user gave this answer for this plan."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A value (None is unknown), where it came from, and how it was found."""
+
+    value: Any
+    source: str
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Answers(Mapping[str, Answer]):
+    """What is answered so far: for every key the answer of the strongest source that gave one.
+
+    An explicit unknown counts as an answer: it hides what weaker sources say.
+    """
+
+    layers: Mapping[str, Mapping[str, Answer]] = field(default_factory=dict)
+
+    def put(self, source: str, values: Mapping[str, Any], notes: Mapping[str, str] | str = "") -> Answers:
+        """Return answers with these values added under a source, checked against their questions."""
+        said = notes if isinstance(notes, Mapping) else dict.fromkeys(values, notes)
+        new = {
+            key: Answer(read_answer(key, value), source, said.get(key, "")) for key, value in values.items()
+        }
+        return self.add(source, new)
+
+    def add(self, source: str, answers: Mapping[str, Answer]) -> Answers:
+        """Return answers with ready-made ones added to a source's layer."""
+        return replace(self, layers={**self.layers, source: {**self.layers.get(source, {}), **answers}})
+
+    def drop(self, source: str, keys: Iterable[str]) -> Answers:
+        """Return answers without these keys of one source."""
+        gone = set(keys)
+        kept = {key: answer for key, answer in self.layers.get(source, {}).items() if key not in gone}
+        return replace(self, layers={**self.layers, source: kept})
+
+    def override(self, key: str, value: Any) -> Answers:
+        """Return answers in which the person's new answer counts, whatever layer held the key before."""
+        return self.drop("flag", [key]).drop("file", [key]).put("asked", {key: value})
+
+    def __getitem__(self, key: str) -> Answer:
+        """Return the answer of the strongest source; KeyError when no source has one."""
+        for source in SOURCES:
+            if key in (layer := self.layers.get(source, {})):
+                return layer[key]
+        raise KeyError(key)
+
+    def __iter__(self) -> Iterator[str]:
+        """Iterate over the answered keys in the questionnaire's order."""
+        present = {key for layer in self.layers.values() for key in layer}
+        return (key for key in QUESTION_BY_ID if key in present)
+
+    def __len__(self) -> int:
+        """Return how many keys have an answer."""
+        return sum(1 for _ in self)
+
+    @property
+    def values_known(self) -> dict[str, Any]:
+        """The values alone, unknown ones as None."""
+        return {key: self[key].value for key in self}

@@ -1,0 +1,210 @@
+"""Count what the files hold: documents, examples, questions, tokens, repeats, formats. Nothing heavy."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from rag.errors import BadInput
+from runners.data import duplicates
+from runners.data.examples import Example, ExampleSet, load_examples
+from runners.data.labels import labels_of
+from runners.data.leakage import Leak
+from runners.data.questions import Question, load_questions
+from runners.runs import dataset
+from runners.tokenization.token_estimate import CHARS_PER_TOKEN
+
+MAX_READ_BYTES = 20_000_000
+"""More text than this is not read to count it; its size is taken instead."""
+MAX_EXAMPLES = 20_000
+"""More rows than this are not read to count what is in them; they are counted, and the first taken for all."""
+SAMPLE_CHARS = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class TokenCounting:
+    """A way of counting tokens, and how to say it."""
+
+    count: Callable[[str], int]
+    how: str
+
+    def of(self, texts: Sequence[str]) -> int:
+        """Count tokens, from a sample of a million characters when there are more."""
+        total = sum(len(text) for text in texts)
+        taken, used = 0, 0
+        for text in texts:
+            if used >= SAMPLE_CHARS:
+                break
+            taken += self.count(text)
+            used += len(text)
+        return round(taken * total / used) if used else 0
+
+
+@dataclass(frozen=True, slots=True)
+class DataStats:
+    """What was counted; the loaded rows are kept so that nothing is read twice."""
+
+    counted: dict[str, Any]
+    """Values of the questionnaire's keys."""
+    notes: dict[str, str]
+    """How each was found."""
+    examples: ExampleSet | None = None
+    questions: tuple[Question, ...] | None = None
+    warnings: tuple[str, ...] = ()
+
+
+@lru_cache(maxsize=4)
+def token_counting(folder: Path | None) -> TokenCounting:
+    """Count with the tokenizer of a model folder, else estimate them from the number of characters."""
+    if folder is not None and (folder / "tokenizer.json").is_file():
+        from tokenizers import Tokenizer
+
+        tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        tokenizer.no_truncation()
+        encode = tokenizer.encode
+        return TokenCounting(
+            lambda text: len(encode(text, add_special_tokens=False).ids), f"tokenizer of {folder.name}"
+        )
+    return TokenCounting(
+        lambda text: max(1, round(len(text) / CHARS_PER_TOKEN)),
+        f"estimated, {CHARS_PER_TOKEN} characters a token",
+    )
+
+
+def measure_files(
+    documents: Path | None,
+    examples: Path | None,
+    questions: Path | None,
+    tokens: TokenCounting,
+    prompt: str = "",
+) -> DataStats:
+    """Count the files that are given.
+
+    Raises BadInput for missing or broken files, and, naming the rows, when questions occur in the examples or in the
+    instructions, ``prompt``.
+    """
+    counted: dict[str, Any] = {}
+    notes: dict[str, str] = {}
+    warnings: list[str] = []
+    if documents is not None:
+        size, note = _documents(documents, tokens, warnings)
+        counted |= {"corpus_tokens": size, "task_needs_facts": "new"}
+        notes |= {"corpus_tokens": note, "task_needs_facts": "there are documents"}
+    found = load_examples(examples, most=MAX_EXAMPLES) if examples is not None else None
+    if found is not None and examples is not None:
+        _examples(found, examples, tokens, prompt, counted, notes, warnings)
+    asked = load_questions(questions) if questions is not None else None
+    if questions is not None and asked is not None:
+        rows = found.rows if found is not None else ()
+        _near(dataset.partition_questions(rows, asked, prompt, questions, examples).left_out, warnings)
+    return DataStats(counted, notes, found, asked, tuple(warnings))
+
+
+def _near(nearly: Sequence[Leak], warnings: list[str]) -> None:
+    """Warn of questions that nearly repeat examples: `tunewise run` refuses them."""
+    if nearly:
+        shown = "; ".join(f"question line {x.held_out} = example line {x.row}" for x in nearly[:3])
+        warnings.append(
+            f"{len(nearly)} held-out questions nearly repeat examples ({shown}): take them out of one file, "
+            "or write near_repeats: leave_out under data in the plan"
+        )
+
+
+def guess_format(replies: Sequence[str]) -> str:
+    """Guess labels, json or free from what at least 95 % of replies look like."""
+    if not replies:
+        return "free"
+    if sum(_is_json(reply) for reply in replies) >= 0.95 * len(replies):
+        return "json"
+    return "labels" if labels_of(replies) else "free"
+
+
+def count_distinct(rows: Sequence[Example]) -> int:
+    """Count the examples, those that nearly repeat each other once; with labels, only under the same label."""
+    texts = ["\n".join(m["content"] for m in row.messages if m["role"] != "system") for row in rows]
+    replies = [row.reply for row in rows]
+    return duplicates.count_distinct_texts(
+        texts, [reply.strip() for reply in replies] if labels_of(replies) else None
+    )
+
+
+def _documents(path: Path, tokens: TokenCounting, warnings: list[str]) -> tuple[int, str]:
+    from rag.loading.reader import load_documents
+    from rag.loading.registry import loader_for
+
+    if not path.exists():
+        raise BadInput(
+            f"the documents path {path} does not exist", "give a folder, a file or a .jsonl of documents"
+        )
+    files = [path] if path.is_file() else [f for f in sorted(path.rglob("*")) if f.is_file()]
+    sizes = {f: f.stat().st_size for f in files if loader_for(f.name)}
+    if sum(sizes.values()) > MAX_READ_BYTES or sum(f.suffix.lower() == ".pdf" for f in sizes) > 3:
+        total = round(sum(sizes.values()) / CHARS_PER_TOKEN)
+        return total, f"{len(sizes)} files, estimated from their size ({CHARS_PER_TOKEN} bytes a token)"
+    loaded = load_documents(path)
+    if loaded.skipped:
+        first = loaded.skipped[0]
+        warnings.append(
+            f"{len(loaded.skipped)} files or rows were skipped: {first.path} ({first.reason}), ..."
+        )
+    total = tokens.of([document.raw for document in loaded.documents])
+    return total, f"{len(loaded.documents)} documents, {tokens.how}"
+
+
+def _examples(
+    found: ExampleSet,
+    path: Path,
+    tokens: TokenCounting,
+    prompt: str,
+    counted: dict[str, Any],
+    notes: dict[str, str],
+    warnings: list[str],
+) -> None:
+    rows = found.rows
+    if not rows:
+        raise BadInput(f"{path} holds no usable example", "each row needs a prompt and an answer")
+    scale = max(1.0, found.total / (len(rows) + len(found.rejected)))
+    if scale > 1:
+        warnings.append(f"{path} holds {found.total:,} rows; the first {len(rows):,} stand for all of them")
+    if rows[0].raw:
+        counted["unlabelled_tokens"] = round(scale * tokens.of([row.reply for row in rows]))
+        notes["unlabelled_tokens"] = f"{len(rows)} texts to learn as they are, {tokens.how}"
+        return
+    distinct = count_distinct(rows)
+    repeats = len(rows) - distinct
+    nearly = repeats - found.duplicates
+    told = f", {found.duplicates} exact and {nearly} near repeats counted once" if repeats else ""
+    prompts = [f"{row.system or prompt}\n{row.question}" for row in rows]
+    replies = [row.reply for row in rows]
+    counted |= {
+        "labelled_examples": round(scale * distinct),
+        "unlabelled_tokens": 0,
+        "output_format": guess_format(replies),
+        "prompt_tokens": max(1, round(tokens.of(prompts) / len(rows))),
+        "answer_tokens": max(1, round(tokens.of(replies) / len(rows))),
+    }
+    notes |= {
+        "labelled_examples": f"{len(rows)} rows ({found.format}){told}",
+        "unlabelled_tokens": "none of the examples is a plain text",
+        "output_format": "what at least 95 % of the examples' answers look like",
+        "prompt_tokens": f"mean of the examples, {tokens.how}",
+        "answer_tokens": f"mean of the examples, {tokens.how}",
+    }
+    if found.rejected:
+        first = found.rejected[0]
+        warnings.append(
+            f"{len(found.rejected)} examples are unusable: line {first.line}: {first.reason}, ..."
+        )
+    if nearly > 0.2 * len(rows):
+        warnings.append(f"{nearly} of {len(rows)} examples nearly repeat others: they count as {distinct}")
+
+
+def _is_json(text: str) -> bool:
+    try:
+        return isinstance(json.loads(text), dict | list)
+    except ValueError:
+        return False

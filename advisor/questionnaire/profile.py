@@ -1,0 +1,211 @@
+"""The situation, typed and frozen: every answer under its question's id; unknown stays None."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+from advisor.catalog import models
+from advisor.questionnaire.answers import Answer, Answers, read_answer
+from runners.resources.machine import nominal_gib
+from runners.resources.model_shape import ModelShape, typical_shape
+
+HIGH_VOLUME = 30_000
+"""Calls a month from which training is usually worth pricing (tens of thousands)."""
+LOW_VOLUME = 3_000
+MIN_RAW_TOKENS = 1_000_000
+"""Tokens of raw text from which training on them is worth a thought."""
+SMALL_MODEL_B = 2.0
+"""Models below this many billion parameters are cheap to tune in full."""
+LARGE_MODEL_B = 30.0
+"""From about this many billion parameters on, models recall popular facts and follow examples well."""
+CACHED_PROMPT_TOKENS = 200_000
+"""Documents of up to so many tokens can be given whole, in a prompt that is cached."""
+SHORT_CONTEXT_B = 3.0
+"""Models below this many billion parameters have short contexts and lose the middle of long ones."""
+MIN_GPU_GIB = 0.01
+"""Less memory than this is no GPU."""
+Thresholds = Mapping[str, tuple[float, ...]]
+"""For numeric answers the values at which something changes; each value belongs to the side above it."""
+PROFILE_THRESHOLDS: Thresholds = {
+    "calls_per_month": (LOW_VOLUME, HIGH_VOLUME),
+    "gpu_count": (1,),
+    "gpu_memory_gib": (MIN_GPU_GIB,),
+    "prompt_tokens": (1,),
+    "answer_tokens": (1,),
+}
+"""Where the profile's own readings change: many calls, few calls, a GPU or none, a length that was counted."""
+
+
+@dataclass(frozen=True)
+class Profile:
+    """What is known about one situation; the names are the questionnaire's ids."""
+
+    goal: str | None = None
+    documents: str | None = None
+    examples: str | None = None
+    questions: str | None = None
+    prompt: str | None = None
+    task_needs_facts: str | None = None
+    facts_change: str | None = None
+    must_cite: bool | None = None
+    behaviour_gap: str | None = None
+    output_format: str | None = None
+    absence_is_legal: bool | None = None
+    labelled_examples: int | None = None
+    corpus_tokens: int | None = None
+    unlabelled_tokens: int | None = None
+    prompt_tokens: int | None = None
+    answer_tokens: int | None = None
+    calls_per_month: int | None = None
+    call_volume: str | None = None
+    prompting_pass_rate: float | None = None
+    latency_p95_ms: float | None = None
+    data_must_stay_local: bool | None = None
+    hosted_api_allowed: bool | None = None
+    wrong_answer_cost: str | None = None
+    budget_usd: float | None = None
+    can_retrain_every_days: float | None = None
+    model: str | None = None
+    model_params_b: float | None = None
+    gpu_count: int | None = None
+    gpu_memory_gib: float | None = None
+    gpu_kind: str | None = None
+    ram_gib: float | None = None
+    cpu_cores: int | None = None
+    disk_gib: float | None = None
+    question_count: int | None = None
+    """Held-out questions that were counted; None when no file was given."""
+    gpu_name: str | None = None
+    """The card as its driver names it, when it was detected here and is the one planned for."""
+    cpu_bf16: bool | None = None
+    """Whether the CPU multiplies in bf16 natively, when it was detected here and is the one planned for."""
+    shape: ModelShape | None = field(default=None, repr=False)
+    """The model's shape, when its config is known."""
+    sources: Mapping[str, Answer] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def of(
+        cls,
+        answers: Mapping[str, Any],
+        question_count: int | None = None,
+        shape: ModelShape | None = None,
+        gpu_name: str | None = None,
+        cpu_bf16: bool | None = None,
+    ) -> Profile:
+        """Build a profile from :class:`Answers` or from a plain mapping of ids to values (checked)."""
+        if isinstance(answers, Answers):
+            found = {key: answers[key] for key in answers}
+        else:
+            found = {key: Answer(read_answer(key, value), "file") for key, value in answers.items()}
+        values = {
+            key: None if answer.value == "none" and key in _LIMITS else answer.value
+            for key, answer in found.items()
+        }
+        return cls(
+            **values,
+            question_count=question_count,
+            gpu_name=gpu_name,
+            cpu_bf16=cpu_bf16,
+            shape=shape,
+            sources=found,
+        )
+
+    def change(self, key: str, value: Any) -> Profile:
+        """Return the same situation with one answer changed (not checked: the engine's own what-ifs)."""
+        changes = {key: value}
+        if key == "model_params_b":
+            changes["shape"] = None
+        if key in ("gpu_kind", "gpu_memory_gib"):
+            changes["gpu_name"] = None
+        return replace(self, **changes)
+
+    @cached_property
+    def needs_facts(self) -> bool:
+        """Whether facts are needed that a model may lack."""
+        return self.task_needs_facts in ("new", "known") or (
+            self.task_needs_facts is None and bool(self.documents)
+        )
+
+    @cached_property
+    def high_volume(self) -> bool:
+        """Whether calls are many enough for training to repay itself."""
+        return self.call_volume == "high" or (self.calls_per_month or 0) >= HIGH_VOLUME
+
+    @cached_property
+    def low_volume(self) -> bool:
+        """Whether calls are so few that the price of one hardly matters."""
+        few = self.calls_per_month is not None and self.calls_per_month < LOW_VOLUME
+        return not self.high_volume and (self.call_volume == "low" or few)
+
+    @cached_property
+    def behaviour_needed(self) -> bool:
+        """Whether behaviour may have to change: the gap is low, high or unknown."""
+        return self.behaviour_gap != "none"
+
+    @cached_property
+    def corpus_in_prompt(self) -> bool:
+        """Whether the advice is to put all documents into a cached prompt (rule KN005): few enough and needed whole.
+
+        Not when sources must be cited, when the documents change daily (the cache is lost), or for a small model.
+        """
+        small = 0 < (self.corpus_tokens or 0) <= CACHED_PROMPT_TOKENS and self.needs_facts
+        reads_it = not self.params_b or self.params_b >= SHORT_CONTEXT_B
+        return small and reads_it and not self.must_cite and self.facts_change != "fast"
+
+    @cached_property
+    def examples_known(self) -> int:
+        """Examples at hand; 0 when unknown."""
+        return self.labelled_examples or 0
+
+    @cached_property
+    def raw_text(self) -> int:
+        """Tokens of raw text that could be trained on; 0 when unknown."""
+        return self.unlabelled_tokens or 0
+
+    @cached_property
+    def has_gpu(self) -> bool | None:
+        """True, False, or None when nothing was said about a GPU."""
+        small = self.gpu_memory_gib is not None and self.gpu_memory_gib < MIN_GPU_GIB
+        if self.gpu_kind == "none" or self.gpu_count == 0 or small:
+            return False
+        return True if self.gpu_kind or self.gpu_count or self.gpu_memory_gib else None
+
+    @cached_property
+    def devices(self) -> int:
+        """How many devices share one model: the GPUs, or 1."""
+        return max(1, self.gpu_count or 1) if self.has_gpu is not False else 1
+
+    @cached_property
+    def device_gib(self) -> float | None:
+        """GiB of one device that training may use: the GPU's label size, or nine tenths of the RAM."""
+        if self.has_gpu is False:
+            return None if self.ram_gib is None else self.ram_gib * 0.9
+        return nominal_gib(self.gpu_memory_gib) if self.gpu_memory_gib else None
+
+    @cached_property
+    def model_shape(self) -> ModelShape | None:
+        """The model's shape: measured, from the table of known models, or typical for its size."""
+        if self.shape:
+            return self.shape
+        known = models.find_model(self.model) if self.model else None
+        if known and (self.model_params_b is None or abs(known.params_b - self.model_params_b) < 0.05):
+            return known.shape
+        return typical_shape(self.model_params_b) if self.model_params_b else None
+
+    @cached_property
+    def params_b(self) -> float | None:
+        """Billions of parameters, from the answer or from the model's shape."""
+        if self.model_params_b:
+            return self.model_params_b
+        return self.model_shape.params / 1e9 if self.model_shape else None
+
+    @cached_property
+    def remote(self) -> bool:
+        """Whether the model is behind an endpoint: it can be prompted, not tuned here."""
+        return bool(self.model and self.model.startswith("openai:"))
+
+
+_LIMITS = ("latency_p95_ms", "budget_usd", "can_retrain_every_days")

@@ -1,0 +1,467 @@
+"""The questionnaire as data: one entry per question; wizard, flags, answers files and docs follow from it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+AnswerKind = Literal["text", "path", "choice", "count", "share", "flag", "number"]
+KnownAnswers = Mapping[str, Any]
+
+QUESTION_SECTIONS: tuple[tuple[str, str], ...] = (
+    ("task", "The task and its files"),
+    ("knowledge", "Knowledge"),
+    ("behaviour", "Behaviour"),
+    ("data", "Amounts"),
+    ("scale", "Scale and speed"),
+    ("risk", "Risk and policy"),
+    ("machine", "Model and machine"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One possible answer and what it means."""
+
+    value: str
+    help: str
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """A condition on other answers: which ones it reads, and whether it holds for what is known."""
+
+    reads: tuple[str, ...]
+    holds: Callable[[KnownAnswers], bool]
+
+    def __call__(self, known: KnownAnswers) -> bool:
+        """Say whether it holds."""
+        return self.holds(known)
+
+
+ALWAYS = Condition((), lambda known: True)
+
+
+def _nothing_closed(known: KnownAnswers) -> Mapping[Any, str]:
+    return {}
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One question: its id is also the ``--set`` key and the key in answers files and plans."""
+
+    id: str
+    text: str
+    kind: AnswerKind
+    section: str
+    why: str
+    choices: tuple[Choice, ...] = ()
+    when: Condition = ALWAYS
+    """Whether it can matter, given what is known so far."""
+    detail: bool = False
+    """Asked only on the review screen or with "ask me everything": seldom decisive."""
+    measured_by: str = ""
+    """What tells it without asking: the question that names the file or model, or ``machine``. Asked only where
+    that told nothing."""
+    closed: Callable[[KnownAnswers], Mapping[Any, str]] = _nothing_closed
+    """The answers that others rule out, with the reason in a few words."""
+    tries: tuple[float, ...] = ()
+    """A few numbers that stand for all of its range; what most people would answer stands there more than once."""
+    none_allowed: bool = False
+    """Whether "none" (no limit) is an answer of its own."""
+    low: float = 0.0
+    high: float = float("inf")
+    unit: str = ""
+
+    @property
+    def trial(self) -> tuple[Any, ...]:
+        """Values that stand for everything that may be answered; unknown (None) is the last."""
+        if self.kind in ("text", "path"):
+            return ("given", None)
+        named: tuple[Any, ...] = (True, False) if self.kind == "flag" else tuple(dict.fromkeys(self.tries))
+        return (*(choice.value for choice in self.choices), *named, None)
+
+    @property
+    def allowed(self) -> str:
+        """What may be answered, in words."""
+        kinds = {
+            "text": "text",
+            "path": "a path",
+            "flag": "yes or no",
+            "share": "a number from 0 to 1",
+            "count": "a whole number",
+            "number": "a number",
+        }
+        said = ", ".join(c.value for c in self.choices) or kinds[self.kind]
+        if self.kind in ("count", "number") and self.low > 0:
+            said += f" of at least {self.low:g}"
+        return f"{said}, or none" if self.none_allowed else said
+
+
+def _lacks(key: str) -> Condition:
+    return Condition((key,), lambda known: known.get(key) is None)
+
+
+def _both(a: Condition, b: Condition) -> Condition:
+    return Condition((*a.reads, *b.reads), lambda known: a(known) and b(known))
+
+
+_FACTS = Condition(
+    ("documents", "task_needs_facts"),
+    lambda known: bool(known.get("documents")) or known.get("task_needs_facts") != "none",
+)
+_CHANGING = Condition(("facts_change",), lambda known: known.get("facts_change") in ("slow", "fast"))
+_RUNS = Condition(
+    ("documents", "examples", "questions"),
+    lambda known: any(known.get(key) for key in ("documents", "examples", "questions")),
+)
+_TUNING = Condition(
+    ("behaviour_gap", "unlabelled_tokens", "model"),
+    lambda known: (
+        (known.get("behaviour_gap") != "none" or bool(known.get("unlabelled_tokens")))
+        and not str(known.get("model") or "").startswith("openai:")
+    ),
+)
+_GPU = _both(_TUNING, Condition(("gpu_kind",), lambda known: known.get("gpu_kind") not in (None, "none")))
+_CPU = _both(_TUNING, Condition(("gpu_kind",), lambda known: known.get("gpu_kind") in (None, "none")))
+_LOCAL = Condition(("data_must_stay_local",), lambda known: known.get("data_must_stay_local") is not True)
+
+
+def _hosted_closed(known: KnownAnswers) -> Mapping[Any, str]:
+    return {True: "the data must stay on your own machines"} if known.get("data_must_stay_local") else {}
+
+
+def _local_closed(known: KnownAnswers) -> Mapping[Any, str]:
+    return {True: "you allowed a hosted model to be called"} if known.get("hosted_api_allowed") else {}
+
+
+QUESTIONS: tuple[Question, ...] = (
+    Question(
+        "goal",
+        "In one sentence: what should the model do?",
+        "text",
+        "task",
+        "It names the plan, and reminds everybody later what was to be decided.",
+    ),
+    Question(
+        "documents",
+        "Where are the documents that hold the facts?",
+        "path",
+        "task",
+        "With documents, retrieval can be built and measured; they are counted, not asked about.",
+    ),
+    Question(
+        "examples",
+        "Where are examples of good answers (for tuning)?",
+        "path",
+        "task",
+        "Tuning needs them; they also show the wanted format and length.",
+    ),
+    Question(
+        "questions",
+        "Where are held-out questions (never used for tuning)?",
+        "path",
+        "task",
+        "Without them nothing can be measured, and the advice stays advice.",
+    ),
+    Question(
+        "prompt",
+        "Which instructions do you use today (text, or a file)?",
+        "text",
+        "task",
+        "Every arm gets them, so that prompting is measured at its best.",
+        when=_RUNS,
+    ),
+    Question(
+        "task_needs_facts",
+        "Does a right answer need facts?",
+        "choice",
+        "knowledge",
+        "Fine-tuning teaches behaviour; facts are better looked up. This is the first fork.",
+        (
+            Choice("none", "no: it is about how to answer, transform or classify"),
+            Choice("known", "yes, but general knowledge that a model has seen"),
+            Choice("new", "yes, private or recent facts no model has seen"),
+        ),
+        measured_by="documents",
+    ),
+    Question(
+        "facts_change",
+        "How often do these facts change?",
+        "choice",
+        "knowledge",
+        "Facts in weights go stale at the first change; an index is updated in seconds.",
+        (Choice("static", "yearly or never"), Choice("slow", "monthly"), Choice("fast", "daily or faster")),
+        when=_FACTS,
+    ),
+    Question(
+        "must_cite",
+        "Must an answer name its source?",
+        "flag",
+        "knowledge",
+        "Weights do not remember where they read something.",
+        when=_FACTS,
+    ),
+    Question(
+        "behaviour_gap",
+        "How far is a plain model's tone, format or skill from what you need?",
+        "choice",
+        "behaviour",
+        "Behaviour is what tuning changes; where a good prompt suffices, tuning is waste.",
+        (
+            Choice("none", "a plain model with a good prompt already answers as wanted"),
+            Choice("low", "nearly: a style or format it usually manages when told"),
+            Choice("high", "far: it does not hold the style, format or skill however it is told"),
+        ),
+    ),
+    Question(
+        "output_format",
+        "What form must the output have?",
+        "choice",
+        "behaviour",
+        "A strict form can be checked by code, and is where small tuned models do best.",
+        (
+            Choice("free", "prose"),
+            Choice("labels", "one of a list of labels"),
+            Choice("json", "JSON"),
+            Choice("fixed", "another fixed form"),
+        ),
+        measured_by="examples",
+    ),
+    Question(
+        "absence_is_legal",
+        'Is "not stated" sometimes the right answer?',
+        "flag",
+        "behaviour",
+        "Tuned models tend to answer always; the harm must be measured.",
+        detail=True,
+    ),
+    Question(
+        "labelled_examples",
+        "How many examples of good answers do you have or can you get?",
+        "count",
+        "data",
+        "Under 10 do not train; 50-200 teach a tone; 1,000 teach a task.",
+        measured_by="examples",
+        tries=(0, 5, 30, 100, 300, 2_000, 20_000),
+    ),
+    Question(
+        "corpus_tokens",
+        "How many tokens do all documents have together?",
+        "count",
+        "data",
+        "Below about 200,000 they may fit in one cached prompt; 0 means that there are none.",
+        when=_FACTS,
+        measured_by="documents",
+        tries=(0, 50_000, 1_000_000),
+    ),
+    Question(
+        "unlabelled_tokens",
+        "How many tokens of raw text could be trained on?",
+        "count",
+        "data",
+        "Billions of tokens are what continued pre-training needs.",
+        detail=True,
+        tries=(0, 0, 0, 2_000_000, 2_000_000_000),
+    ),
+    Question(
+        "prompt_tokens",
+        "How long is a prompt today, in tokens?",
+        "count",
+        "data",
+        "It decides what a call costs.",
+        detail=True,
+        tries=(100, 5_000),
+    ),
+    Question(
+        "answer_tokens",
+        "How long is an answer, in tokens?",
+        "count",
+        "data",
+        "It decides what a call costs, and the longest answer of a run.",
+        detail=True,
+        tries=(20, 500),
+    ),
+    Question(
+        "call_volume",
+        "How many calls will it get?",
+        "choice",
+        "scale",
+        "Training repays itself per call, a prompt costs per call.",
+        (Choice("low", "up to some thousands a month"), Choice("high", "tens of thousands a month or more")),
+        when=_lacks("calls_per_month"),
+    ),
+    Question(
+        "calls_per_month",
+        "How many calls a month?",
+        "count",
+        "scale",
+        "With it the break-even is a number of months.",
+        detail=True,
+        tries=(1_000, 10_000, 100_000),
+    ),
+    Question(
+        "prompting_pass_rate",
+        "What share of answers is already good with your best prompt?",
+        "share",
+        "scale",
+        "If 8 of 10 pass, stop: nothing else needs to be built.",
+        detail=True,
+        tries=(0.3, 0.6, 0.9),
+    ),
+    Question(
+        "latency_p95_ms",
+        "How fast must an answer be (95th percentile)?",
+        "number",
+        "scale",
+        "Long prompts and retrieval cost time on every call.",
+        detail=True,
+        none_allowed=True,
+        unit="ms",
+        tries=(300, 5_000),
+    ),
+    Question(
+        "data_must_stay_local",
+        "Must the data stay on your own machines?",
+        "flag",
+        "risk",
+        "It rules out hosted models and hosted tuning.",
+        closed=_local_closed,
+    ),
+    Question(
+        "hosted_api_allowed",
+        "May a hosted model be called?",
+        "flag",
+        "risk",
+        "It opens larger models by prompt alone.",
+        when=_LOCAL,
+        detail=True,
+        closed=_hosted_closed,
+    ),
+    Question(
+        "wrong_answer_cost",
+        "What does a wrong answer cost?",
+        "choice",
+        "risk",
+        "High cost asks for grounded answers, refusals and a harder gate.",
+        (Choice("low", "a shrug"), Choice("high", "money, trust or safety")),
+    ),
+    Question(
+        "budget_usd",
+        "What may the one-off work cost, in USD?",
+        "number",
+        "risk",
+        "It rules out what cannot be paid.",
+        detail=True,
+        none_allowed=True,
+        unit="USD",
+        tries=(10, 10_000),
+    ),
+    Question(
+        "can_retrain_every_days",
+        "How often could you retrain (every how many days)?",
+        "number",
+        "risk",
+        "Facts that change faster than you retrain cannot live in weights.",
+        when=_both(_FACTS, _CHANGING),
+        detail=True,
+        none_allowed=True,
+        unit="days",
+        tries=(1, 90),
+    ),
+    Question(
+        "model",
+        "Which base model?",
+        "text",
+        "machine",
+        "A name, a folder, or openai:NAME@URL. The advice and the measured run are about this model.",
+    ),
+    Question(
+        "model_params_b",
+        "How many billion parameters has it?",
+        "number",
+        "machine",
+        "It decides what fits in memory.",
+        measured_by="model",
+        low=0.001,
+        unit="B",
+        tries=(0.2, 2, 8, 70),
+    ),
+    Question(
+        "gpu_kind",
+        "Which kind of GPU?",
+        "choice",
+        "machine",
+        "It decides which ways of tuning can run.",
+        (
+            Choice("cuda", "NVIDIA"),
+            Choice("rocm", "AMD"),
+            Choice("mps", "Apple"),
+            Choice("xpu", "Intel"),
+            Choice("none", "no GPU"),
+        ),
+        when=_TUNING,
+        detail=True,
+        measured_by="machine",
+    ),
+    Question(
+        "gpu_count",
+        "How many GPUs?",
+        "count",
+        "machine",
+        "Several cards can share one model.",
+        when=_GPU,
+        detail=True,
+        measured_by="machine",
+        tries=(1, 8),
+    ),
+    Question(
+        "gpu_memory_gib",
+        "How much memory has one GPU?",
+        "number",
+        "machine",
+        "It decides between full, LoRA and QLoRA.",
+        when=_GPU,
+        measured_by="machine",
+        unit="GiB",
+        tries=(8, 24, 80),
+    ),
+    Question(
+        "ram_gib",
+        "How much main memory?",
+        "number",
+        "machine",
+        "Without a GPU, training happens here.",
+        when=_CPU,
+        detail=True,
+        measured_by="machine",
+        unit="GiB",
+        tries=(8, 64),
+    ),
+    Question(
+        "cpu_cores",
+        "How many CPU cores?",
+        "count",
+        "machine",
+        "Without a GPU, they decide how long it takes.",
+        when=_CPU,
+        detail=True,
+        measured_by="machine",
+        low=1,
+        tries=(4, 32),
+    ),
+    Question(
+        "disk_gib",
+        "How much free disk?",
+        "number",
+        "machine",
+        "Models, checkpoints and indexes need room.",
+        detail=True,
+        measured_by="machine",
+        unit="GiB",
+        tries=(10, 500),
+    ),
+)
+
+QUESTION_BY_ID: dict[str, Question] = {question.id: question for question in QUESTIONS}

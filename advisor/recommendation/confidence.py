@@ -1,0 +1,84 @@
+"""How sure the advice can be: from the margin, and from how many of the answers that decide are known."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from advisor.questionnaire.profile import Profile
+from advisor.recommendation.ranking import Ranking, ScoredMethod
+from runners.plan.train_config import TUNING_METHODS
+
+DECISIVE_ANSWERS = (
+    "task_needs_facts",
+    "facts_change",
+    "must_cite",
+    "behaviour_gap",
+    "labelled_examples",
+    "corpus_tokens",
+    "call_volume",
+    "model_params_b",
+    "gpu_memory_gib",
+)
+"""The answers that move the ranking most; how many are known decides how sure the advice can be."""
+MANY, FEW = 6, 3
+CLEAR, CLOSE = 0.8, 0.25
+"""Margins in weight: the strongest single rules weigh 2 to 3, a tie-breaker 0.1 to 0.5."""
+METHOD_FAMILIES = (frozenset(TUNING_METHODS), frozenset({"prompting", "few-shot"}))
+"""Methods that are no rivals of each other: ways of training, and ways of prompting."""
+
+
+@dataclass(frozen=True, slots=True)
+class Confidence:
+    """A level, and the numbers that it comes from."""
+
+    level: Literal["high", "medium", "low"]
+    because: str
+
+
+def confidence(p: Profile, ranking: Ranking) -> Confidence:
+    """Return high with a clear margin and most decisive answers known, low with neither, else medium.
+
+    The margin is over the best feasible method of another kind: LoRA, QLoRA and full tuning do not count as
+    rivals of each other, nor do prompts with and without examples. An answer that is only a default is not
+    known. Without the gap in behaviour nothing is sure, and what stands in for a better method that cannot be
+    done here is never high.
+    """
+    given = [key for key in DECISIVE_ANSWERS if getattr(p, key) is not None or _implied(p, key)]
+    defaults = [key for key in given if key in p.sources and p.sources[key].source == "default"]
+    known = len(given) - len(defaults)
+    first = ranking.methods[0]
+    rivals = [s for s in ranking.methods[1:] if not s.blockers and not same_family(first, s)]
+    rival = max(rivals, key=lambda s: s.sum, default=None)
+    margin = first.sum - (rival.sum if rival else 0.0)
+    over = f" over {rival.method.name}" if rival else ""
+    because = f"{known} of {len(DECISIVE_ANSWERS)} decisive answers known, margin {margin:.1f}{over}"
+    forbidden = (s for s in ranking.methods if _forbidden(s) and not same_family(first, s))
+    better = max(forbidden, key=lambda s: s.sum, default=first)
+    if better.sum > first.sum:
+        because += f"; {better.method.name} would serve better but cannot be done here"
+    if known >= MANY and margin >= CLEAR and p.behaviour_gap is not None and better.sum <= first.sum:
+        return Confidence("high", because)
+    if known <= FEW or margin < CLOSE or p.behaviour_gap is None:
+        return Confidence("low", because)
+    return Confidence("medium", because)
+
+
+def _implied(p: Profile, key: str) -> bool:
+    """Whether another answer says it: calls a month the volume, no GPU its memory, no facts their change."""
+    if key == "call_volume":
+        return p.calls_per_month is not None
+    if key in ("facts_change", "corpus_tokens", "must_cite"):
+        return p.task_needs_facts == "none"
+    return key == "gpu_memory_gib" and p.has_gpu is False
+
+
+def _forbidden(scored: ScoredMethod) -> bool:
+    """Whether data, hardware, policy or money forbid a method, and not that half of it would be idle."""
+    rules = {blocker.rule for blocker in scored.blockers}
+    return bool(rules) and rules <= {"BL001", "BL002", "BL003", "BL004", "BL005"}
+
+
+def same_family(a: ScoredMethod, b: ScoredMethod) -> bool:
+    """Whether two methods are of one family: two ways of training, or of prompting."""
+    return any({a.method.name, b.method.name} <= family for family in METHOD_FAMILIES)

@@ -1,0 +1,68 @@
+"""Weigh every method against a profile: rules hold the reasons, methods what they serve; here they are summed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from advisor.methods.base import Method
+from advisor.methods.blockers import Blocker
+from advisor.methods.registry import all_methods
+from advisor.questionnaire.profile import Profile
+from advisor.rules.base import Finding
+from advisor.rules.registry import rule_instances
+
+HALF_WEIGHT = 4.0
+"""The sum of weights at which the score is one half."""
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredMethod:
+    """A method weighed against a profile's findings."""
+
+    method: Method
+    sum: float
+    """Weights of the findings times the degrees to which the method serves their needs."""
+    blockers: tuple[Blocker, ...]
+
+    @property
+    def score(self) -> float:
+        """The sum between 0 and 1, in the same order."""
+        return round(self.sum / (self.sum + HALF_WEIGHT), 4)
+
+
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """All methods, feasible ones first, best first, and the findings that ordered them."""
+
+    methods: tuple[ScoredMethod, ...]
+    findings: tuple[Finding, ...]
+
+    @property
+    def choice(self) -> str:
+        """The name of the first feasible method; prompting is always one."""
+        return self.methods[0].method.name
+
+
+def rank_methods(p: Profile) -> Ranking:
+    """Weigh every method against the profile's findings.
+
+    sum(method) = Σ weight(finding) · degree(method, need of the finding). Methods that something blocks come
+    last; equal sums keep the table's order, simplest first.
+    """
+    findings = tuple(Finding(type(rule), text) for rule in rule_instances() if (text := rule.applies(p)))
+    weights = [(f.need, f.weight) for f in findings if f.need is not None]
+    scored = [
+        ScoredMethod(
+            method,
+            round(sum(weight * method.serves.get(need, 0.0) for need, weight in weights), 6),
+            method.blocked(p),
+        )
+        for method in all_methods()
+    ]
+    scored.sort(key=lambda s: (bool(s.blockers), -s.sum))
+    return Ranking(tuple(scored), findings)
+
+
+def serving_degree(method: Method, finding: Finding) -> float:
+    """How far a method serves the need of a finding; 0 for a note."""
+    return method.serves.get(finding.need, 0.0) if finding.need else 0.0

@@ -1,0 +1,174 @@
+"""From a profile to a recommendation: the ranking with everything a person needs to judge it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import date
+from typing import TYPE_CHECKING, Any
+
+from advisor.costs.estimate import MethodEstimate
+from advisor.questionnaire.profile import Profile
+from advisor.recommendation.alternatives import ladder
+from advisor.recommendation.break_even import break_even
+from advisor.recommendation.confidence import Confidence, confidence
+from advisor.recommendation.ranking import Ranking, ScoredMethod, rank_methods, serving_degree
+from advisor.recommendation.sensitivity import (
+    InformationValue,
+    Sensitivity,
+    ask_again,
+    counterfactuals,
+    worth_finding,
+)
+from advisor.rules.base import METHOD_NEEDS, Finding
+from runners.notebook import html_list, html_paragraph, html_table
+
+if TYPE_CHECKING:
+    from advisor.questionnaire.gather import Situation
+
+MOST = 5
+"""Reasons, flips and notes that a notebook shows; ``to_json`` has them all."""
+
+
+@dataclass(frozen=True, slots=True)
+class BaseRecommendation:
+    """The ranking with everything a person needs to judge it."""
+
+    profile: Profile
+    ranking: Ranking
+    estimates: dict[str, MethodEstimate]
+    confidence: Confidence
+    worth_finding: tuple[InformationValue, ...]
+    flips: tuple[dict[str, Any], ...]
+    ladder: tuple[dict[str, Any], ...]
+    break_even: dict[str, Any] | None
+    ask_again_when: tuple[str, ...]
+    situation: Situation | None = None
+    """What it was made from; None where only a profile was given."""
+
+    @property
+    def choice(self) -> str:
+        """The recommended method."""
+        return self.ranking.choice
+
+    @property
+    def runner_up(self) -> ScoredMethod | None:
+        """The next feasible method."""
+        second = self.ranking.methods[1]
+        return None if second.blockers else second
+
+    def reasons(self, scored: ScoredMethod) -> list[Finding]:
+        """The findings that speak for a method (it serves their need at least by half), strongest first."""
+        mine = [(serving_degree(scored.method, f), f) for f in self.ranking.findings if f.need]
+        counted = sorted(
+            (pair for pair in mine if pair[0] >= 0.5), key=lambda pair: -pair[0] * pair[1].weight
+        )
+        return [finding for _, finding in counted]
+
+    def against(self, scored: ScoredMethod) -> Finding | None:
+        """The strongest finding whose need a method serves by less than half.
+
+        A rule that holds in every situation is named only where nothing about this one speaks against it, and
+        what orders the ways of tuning says nothing against a hybrid, which stands on the best of them.
+        """
+        aside = METHOD_NEEDS if scored.method.name == "hybrid" else frozenset()
+        missed = [
+            f
+            for f in self.ranking.findings
+            if f.need and f.need not in aside and serving_degree(scored.method, f) < 0.5
+        ]
+        return max(
+            missed,
+            key=lambda f: (not f.rule.always, f.weight * (1 - serving_degree(scored.method, f))),
+            default=None,
+        )
+
+    def notes(self) -> list[Finding]:
+        """The findings that weigh nothing but should be read."""
+        return [finding for finding in self.ranking.findings if finding.need is None]
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: choice and why, what speaks against it, what would change it, and all methods."""
+        first = self.ranking.methods[0]
+        parts = [
+            html_paragraph(f"{self.choice}, confidence {self.confidence.level} ({self.confidence.because})")
+        ]
+        parts.append(html_list(_named([(f.text, f.rule.code()) for f in self.reasons(first)])))
+        if against := self.against(first):
+            parts.append(html_paragraph(f"Against it: {against.text} ({against.rule.code()})"))
+        if self.flips:
+            parts += [html_paragraph("It would be"), html_list([flip["text"] for flip in self.flips[:MOST]])]
+        rows = []
+        for scored in self.ranking.methods:
+            blocked = scored.blockers[0].text if scored.blockers else ""
+            memory = self.estimates[scored.method.name].to_json()["memory_gib"]
+            likely = f"{memory['likely']:.1f} GiB" if memory else "–"
+            rows.append(
+                (scored.method.name, "blocked" if blocked else f"{scored.score:.2f}", likely, blocked)
+            )
+        parts.append(html_table(("method", "fit for this", "memory", "blocked by"), rows))
+        return f"<div>{''.join(parts)}</div>"
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the object that ``plan --json`` prints."""
+        first, second = self.ranking.methods[0], self.runner_up
+        against = self.against(first)
+        return {
+            "schema": 1,
+            "choice": self.choice,
+            "confidence": self.confidence.level,
+            "confidence_because": self.confidence.because,
+            "runner_up": second.method.name if second else None,
+            "strongest_against": against.to_json() if against else None,
+            "ranked": [self._ranked(scored) for scored in self.ranking.methods],
+            "worth_finding": [{"key": worth.key, "text": worth.text} for worth in self.worth_finding],
+            "flips": list(self.flips),
+            "ladder": list(self.ladder),
+            "break_even": self.break_even,
+            "notes": [finding.to_json() for finding in self.notes()],
+            "ask_again_when": list(self.ask_again_when),
+            "profile": {
+                key: {"value": a.value, "source": a.source, "note": a.note}
+                for key, a in self.profile.sources.items()
+            },
+        }
+
+    def _ranked(self, scored: ScoredMethod) -> dict[str, Any]:
+        served = {f.need for f in self.ranking.findings if f.need and serving_degree(scored.method, f) >= 0.5}
+        return {
+            "method": scored.method.name,
+            "feasible": not scored.blockers,
+            "score": scored.score,
+            "serves": sorted(need.value for need in served if need),
+            "blockers": [blocker.to_json() for blocker in scored.blockers],
+            "reasons": [finding.to_json() for finding in self.reasons(scored)],
+            "estimate": self.estimates[scored.method.name].to_json(),
+        }
+
+
+def _named(reasons: list[tuple[str, str]]) -> list[str]:
+    """Return the first reasons, each with its rule's code, and how many more there are."""
+    shown = [f"{text} ({code})" for text, code in reasons[:MOST]]
+    left = len(reasons) - len(shown)
+    return [*shown, f"and {left} more"] if left > 0 else shown
+
+
+def recommend_for_profile(profile: Profile, today: date | None = None) -> BaseRecommendation:
+    """Recommend a method, with reasons, blockers, estimates, what would flip it and when to ask again.
+
+    ``today`` (default: now) only decides how old prices are said to be.
+    """
+    ranking = rank_methods(profile)
+    choice, outlook = ranking.choice, Sensitivity.of(profile)
+    changes = counterfactuals(profile, choice, outlook)
+    estimates = {scored.method.name: scored.method.estimate(profile) for scored in ranking.methods}
+    return BaseRecommendation(
+        profile=profile,
+        ranking=ranking,
+        estimates=estimates,
+        confidence=confidence(profile, ranking),
+        worth_finding=worth_finding(profile, choice, outlook),
+        flips=changes,
+        ladder=ladder(profile, ranking),
+        break_even=break_even(profile, estimates, today),
+        ask_again_when=ask_again(profile, changes, today or date.today()),
+    )

@@ -1,0 +1,111 @@
+"""Write the report of a run: `report.json` for programs, `report.html` for people, `report.md` for a pull request.
+
+A run's report from Python: judge a run, or read the report it has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from advisor.report.data import data_used, read_report, recorded_environment, report_json
+from advisor.report.html import render_page
+from advisor.report.markdown import report_markdown
+from rag.files import write_json, write_text
+from runners import notebook
+from runners.data.questions import Question
+from runners.plan.schema import Plan
+from runners.run_folder import REPORT, RunFolder
+from runners.runs.session import named_models
+
+if TYPE_CHECKING:
+    from runners.runs.run import Run
+
+
+HTML, MARKDOWN = "report.html", "report.md"
+
+
+def write_report(
+    run: RunFolder, plan: Plan, questions: Sequence[Question] = (), staleness: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """Write the three files, seal the run folder's manifest, and return the report's data.
+
+    `questions` are the test questions (their gold is shown beside the answers); `staleness` is what was measured
+    after the documents changed.
+    """
+    data = report_json(run, plan, questions, staleness)
+    data |= {"environment": recorded_environment(run.events()), "data": data_used(run, plan)}
+    run.unseal()
+    write_json(run.path / REPORT, data)
+    write_text(run.path / HTML, render_page(data, run, questions))
+    write_text(run.path / MARKDOWN, report_markdown(data))
+    run.seal(
+        {
+            "plan": plan.digest(),
+            "split": data["guards"]["leakage"]["split"],
+            "outcome": data["verdict"]["outcome"],
+            "models": named_models(plan),
+        }
+    )
+    return data
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """The verdict on a run with everything behind it."""
+
+    path: Path
+    """The run's folder; report.html, report.md and report.json lie in it."""
+    data: Mapping[str, Any]
+    """What ``tunewise report --json`` prints."""
+
+    @classmethod
+    def read(cls, path: Path | str) -> Report:
+        """Read the report of a run folder; BadInput when it has none yet."""
+        return cls(Path(path), read_report(Path(path)))
+
+    @property
+    def outcome(self) -> str:
+        """Return confirmed, overturned or undecided."""
+        return str(self.data["verdict"]["outcome"])
+
+    @property
+    def winner(self) -> str:
+        """The arm to use."""
+        return str(self.data["verdict"]["winner"])
+
+    def __repr__(self) -> str:
+        """Return the verdict in a line."""
+        return f"Report({str(self.path)!r}, {self.outcome}: {self.data['verdict']['text']})"
+
+    def _repr_markdown_(self) -> str:
+        """The report as in report.md."""
+        return report_markdown(self.data)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the verdict, the warnings and the arms."""
+        verdict = self.data["verdict"]
+        head = notebook.html_paragraph(
+            f"{verdict['outcome'].upper()} ({verdict['strength']}). {verdict['text']}"
+        )
+        warned = [notebook.html_list(self.data["warnings"])] if self.data.get("warnings") else []
+        rows = [
+            (arm["arm"], *(f"{arm['score'][key]:.2f}" for key in ("mean", "low", "high")), arm["n"])
+            for arm in self.data["arms"]
+        ]
+        table = notebook.html_table(("arm", "combined", "95 % from", "to", "questions"), rows)
+        return f"<div>{head}{''.join(warned)}{table}</div>"
+
+
+def judge(run: Run | Path | str) -> Report:
+    """Judge a run whose arms are all measured, write its report (HTML, Markdown, JSON) and return it.
+
+    Raises BadInput when an arm is not scored yet, or the questions of the plan cannot be read.
+    """
+    from runners.runs.dataset import read_data
+    from runners.runs.run import load
+
+    run = load(run) if isinstance(run, str | Path) else run
+    return Report(run.path, write_report(run.folder, run.plan, read_data(run.plan)[1].test))

@@ -1,0 +1,106 @@
+"""All rules, in the order they are explained: the table of contents."""
+
+from __future__ import annotations
+
+import math
+import re
+from functools import cache
+from typing import Any
+
+from advisor.rules import behaviour as be
+from advisor.rules import data as da
+from advisor.rules import knowledge as kn
+from advisor.rules import resources as rs
+from advisor.rules import risk as rk
+from advisor.rules import scale as sc
+from advisor.rules.base import Need, Rule
+from rag.plugins import RULES as RULES_GROUP
+from rag.plugins import PluginGroup, UnusablePlugin
+
+RULES: tuple[type[Rule], ...] = (
+    kn.KN001,
+    kn.KN002,
+    kn.KN003,
+    kn.KN004,
+    kn.KN005,
+    kn.KN006,
+    kn.KN007,
+    kn.KN008,
+    kn.KN009,
+    kn.KN010,
+    be.BE001,
+    be.BE002,
+    be.BE003,
+    be.BE004,
+    be.BE005,
+    be.BE006,
+    be.BE007,
+    be.BE008,
+    be.BE009,
+    da.DA001,
+    da.DA002,
+    da.DA003,
+    da.DA004,
+    da.DA005,
+    da.DA006,
+    da.DA007,
+    da.DA008,
+    da.DA009,
+    da.DA010,
+    da.DA011,
+    sc.SC001,
+    sc.SC002,
+    sc.SC003,
+    sc.SC004,
+    sc.SC005,
+    rs.RS001,
+    rs.RS002,
+    rs.RS003,
+    rs.RS004,
+    rs.RS005,
+    rs.RS006,
+    rs.RS007,
+    rs.RS008,
+    rs.RS009,
+    rk.RK001,
+    rk.RK002,
+    rk.RK003,
+    rk.RK004,
+    rk.RK005,
+    rk.RK006,
+    rk.RK007,
+)
+
+_CODE = re.compile(r"[A-Z]{2,12}[0-9]{3}")
+
+
+def _check_plugin(name: str, rule: Any) -> type[Rule]:
+    """Return a plug-in's rule; Unusable when its code, family, text, need or weight is not as it must be."""
+    if not (isinstance(rule, type) and issubclass(rule, Rule)):
+        raise UnusablePlugin("not a subclass of advisor.rules.base.Rule")
+    if rule.code() != name:
+        raise UnusablePlugin(f"its code is {rule.code()!r}, not the name of the entry point")
+    if not _CODE.fullmatch(name):
+        raise UnusablePlugin("its code is not capital letters and three digits, such as ACME001")
+    if name.startswith("BL"):
+        raise UnusablePlugin("codes that begin with BL belong to what blocks a method")
+    if not rule.family or not rule.__doc__:
+        raise UnusablePlugin("it has no family, or no docstring to show")
+    if rule.need is not None and not (isinstance(rule.need, Need) and 0 < rule.weight < math.inf):
+        raise UnusablePlugin("its need is no advisor.rules.base.Need, or its weight is not above 0")
+    return rule
+
+
+RULE_PLUGINS = PluginGroup(RULES_GROUP, {rule.code() for rule in RULES}, _check_plugin)
+
+
+@cache
+def all_rules() -> tuple[type[Rule], ...]:
+    """Return the built-in rules, then those of plug-ins; BadInput when a plug-in cannot be used."""
+    return (*RULES, *RULE_PLUGINS.all)
+
+
+@cache
+def rule_instances() -> tuple[Rule, ...]:
+    """Return one instance of every rule, to be applied to profiles."""
+    return tuple(rule() for rule in all_rules())

@@ -1,0 +1,197 @@
+"""Arms compared on the same questions: which surely does better than which.
+
+**The rule.** One arm is surely above another when both of two things hold on the questions both answered: the 95 %
+paired interval lies above, and the Holm-corrected p of the sign-flip test is at most .05. The interval says by how
+much, the p keeps the promise: of 1,000 trials of two equal arms with 12 to 60 questions the interval alone excluded
+zero in 5.7 to 8.7 %, most with few questions, both together in 4.0 to 5.3 % (benchmarks/LOG.md).
+
+**What is corrected together.** Two questions are asked of the recommendation, and each gets its own correction: does
+it beat the arms of its gate, and is there another arm that does better? All of the gate's pairs must hold, and the
+last of Holm's steps tests at the full 5 %, so the correction costs the gate little (no more than 5 % would be wrong
+even without it: Berger 1982); but it makes each single sentence "above rag" hold beside the others, and the p that
+is shown is the p that decides. An arm of the other family overturns as soon as one of them is better, which is what
+needs the correction. When the best arm is not the recommended one, its comparisons with cheaper arms are corrected
+among themselves in the same way.
+
+An interval that touches the line still holds it: neither above nor below.
+
+How many more questions would decide an open verdict: a power calculation at the difference seen.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from statistics import NormalDist
+
+from advisor.costs.arm_costs import UpkeepCost
+from rag.evaluation.statistics import MIN_CLUSTERS, PairedDifference, holm_correction, paired_test
+from runners.trial.trial import ArmScores
+
+SIGNIFICANCE_LEVEL = 0.05
+"""Largest Holm-corrected p that still counts."""
+
+
+@dataclass(frozen=True, slots=True)
+class ArmComparison:
+    """One arm against another, and what the difference must exceed; the pair's p is a test of that."""
+
+    pair: PairedDifference
+    by: float = 0.0
+
+    @property
+    def above(self) -> bool:
+        """Surely more than ``by`` above the other arm."""
+        return self.pair.low > self.by and self.pair.p_holm <= SIGNIFICANCE_LEVEL
+
+    @property
+    def below(self) -> bool:
+        """Surely less than ``by`` above it, or the same on every question."""
+        return self.same or (self.pair.high < self.by and self.pair.p_holm <= SIGNIFICANCE_LEVEL)
+
+    @property
+    def same(self) -> bool:
+        """The same score on every question (or ``by`` apart on each), and questions enough to say so."""
+        return self.pair.low == self.pair.high == self.by and self.pair.units >= MIN_CLUSTERS
+
+
+def compare_arms(a: ArmScores, b: ArmScores, seed: int, above: float = 0.0) -> PairedDifference:
+    """Paired difference of two arms over the questions both have answered, by source document."""
+    of_b = dict(zip(b.questions, b.combined, strict=True))
+    both = [
+        (x, of_b[q], document)
+        for q, x, document in zip(a.questions, a.combined, a.sources(), strict=True)
+        if q in of_b
+    ]
+    return paired_test(
+        a.arm, b.arm, [x for x, _, _ in both], [y for _, y, _ in both], seed, [d for _, _, d in both], above
+    )
+
+
+def corrected_comparisons(pairs: Iterable[PairedDifference], by: float = 0.0) -> dict[str, ArmComparison]:
+    """Correct the pairs together; by the name of the other arm."""
+    rows = list(pairs)
+    adjusted = holm_correction([pair.p for pair in rows])
+    return {
+        pair.b: ArmComparison(replace(pair, p_holm=p), by) for pair, p in zip(rows, adjusted, strict=True)
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class ArmStanding:
+    """Where the recommended arm stands among the others."""
+
+    choice: str
+    shown: Mapping[str, ArmComparison]
+    """Against every other arm, as reported: is there any difference?"""
+    gate: Mapping[str, ArmComparison]
+    """Against the arms of the gate: is the difference larger than the plan's ``by``?"""
+
+    @property
+    def gate_met(self) -> bool | None:
+        """True when every arm of the gate is surely beaten, False when one surely is not, None in between."""
+        if all(contest.above for contest in self.gate.values()):
+            return True
+        lost = any(contest.below or name in self.better for name, contest in self.gate.items())
+        return False if lost else None
+
+    @property
+    def better(self) -> tuple[str, ...]:
+        """Arms that surely did better than the recommended one, the furthest above first."""
+        found = [
+            name for name, c in self.shown.items() if c.pair.high < 0 and c.pair.p_holm <= SIGNIFICANCE_LEVEL
+        ]
+        return tuple(sorted(found, key=lambda name: self.shown[name].pair.difference))
+
+    @property
+    def beaten(self) -> frozenset[str]:
+        """Arms that the recommended one surely beats, by what the gate asks where it asks for more."""
+        both = {**self.shown, **self.gate}
+        return frozenset(name for name, contest in both.items() if contest.above)
+
+
+def compare_with_others(
+    choice: str, arms: Mapping[str, ArmScores], must_beat: Sequence[str], by: float, seed: int
+) -> ArmStanding:
+    """Compare the recommended arm with every other; the gate's pairs and the others are corrected apart."""
+    others = [name for name in arms if name != choice]
+    named = [name for name in others if name in must_beat]
+    rest = [name for name in others if name not in must_beat]
+    in_gate = corrected_comparisons(compare_arms(arms[choice], arms[name], seed) for name in named)
+    outside = corrected_comparisons(compare_arms(arms[choice], arms[name], seed) for name in rest)
+    gate = (
+        corrected_comparisons((compare_arms(arms[choice], arms[name], seed, by) for name in named), by)
+        if by
+        else in_gate
+    )
+    found = {**in_gate, **outside}
+    return ArmStanding(choice, {name: found[name] for name in others}, gate)
+
+
+def cheapest_within_noise(
+    arms: Mapping[str, ArmScores], costs: Mapping[str, UpkeepCost], at: ArmStanding, seed: int
+) -> str:
+    """The cheapest arm that neither the best arm nor the recommended one surely beats.
+
+    The recommended arm is out when another is surely better, or when it surely misses its gate.
+    """
+    best = min(arms, key=lambda name: (-round(mean_combined(arms[name]), 9), costs[name]))
+    beaten = set(at.beaten)
+    if best != at.choice:
+        rest = [name for name in arms if costs[name] < costs[best] and name != at.choice]
+        found = corrected_comparisons(compare_arms(arms[best], arms[name], seed) for name in rest)
+        beaten = (beaten | {name for name, contest in found.items() if contest.above}) - {best}
+    if at.better or at.gate_met is False:
+        beaten.add(at.choice)
+    return min((name for name in arms if name not in beaten), key=lambda name: costs[name])
+
+
+def mean_combined(arm: ArmScores) -> float:
+    """The arm's combined score over its questions."""
+    return sum(arm.combined) / len(arm.combined)
+
+
+STATISTICAL_POWER = 0.8
+"""Chance that so many questions decide, if the difference is the one seen."""
+
+
+@dataclass(frozen=True, slots=True)
+class QuestionsNeeded:
+    """Further questions, and the documents' worth of them where questions share documents."""
+
+    questions: int
+    documents: int | None
+
+
+def questions_needed(open_contests: Sequence[ArmComparison]) -> QuestionsNeeded | None:
+    """Return what would decide; None when no number would, because a difference is exactly what it must exceed.
+
+    An open verdict ends in one of two ways. If an arm that must be beaten is ahead, it ends when the nearest such arm
+    is surely ahead, at the strictest of Holm's levels; else when the last of the open pairs is surely beaten. The
+    standard error shrinks with the square root of the number of documents, new ones holding as many questions each.
+    """
+    behind = [c for c in open_contests if c.pair.difference < c.by]
+    if behind:
+        return _least([_needed(c, SIGNIFICANCE_LEVEL / len(open_contests)) for c in behind])
+    found = [_needed(c, SIGNIFICANCE_LEVEL) for c in open_contests]
+    if not found or None in found:
+        return None
+    return max((each for each in found if each), key=lambda each: each.questions)
+
+
+def _least(found: Sequence[QuestionsNeeded | None]) -> QuestionsNeeded | None:
+    return min((each for each in found if each), key=lambda each: each.questions, default=None)
+
+
+def _needed(contest: ArmComparison, level: float) -> QuestionsNeeded | None:
+    pair, gap = contest.pair, abs(contest.pair.difference - contest.by)
+    if gap == 0 or math.isnan(pair.error):
+        return None
+    normal = NormalDist()
+    wanted = normal.inv_cdf(1 - level / 2) + normal.inv_cdf(STATISTICAL_POWER)
+    fewest = MIN_CLUSTERS * pair.questions / pair.units
+    total = max(fewest, pair.questions * (wanted * pair.error / gap) ** 2)
+    more = max(1, math.ceil(total) - pair.questions)
+    clustered = pair.units < pair.questions
+    return QuestionsNeeded(more, math.ceil(more * pair.units / pair.questions) if clustered else None)

@@ -1,0 +1,69 @@
+"""What stands beside a verdict: leakage, forgetting, refusal drift, staleness, and the warnings they give."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rag.files import check_schema
+from runners.data.questions import Question
+from runners.plan.schema import Plan
+from runners.run_folder import TRIAL, RunFolder, read_journal
+from runners.runs.session import REFUSAL_FILE
+from runners.trial import refusal_drift, staleness
+from runners.trial.forgetting import STEP
+from runners.trial.trial import ANSWERS
+
+
+def run_guards(
+    run: RunFolder, plan: Plan, questions: Sequence[Question] = (), stale: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Return every guard's result as JSON values, None where nothing was measured.
+
+    ``questions`` are the test questions, ``stale`` what was measured after an update; else what the run kept of it.
+    """
+    rows = read_journal(run.path / TRIAL / ANSWERS)
+    return {
+        "leakage": _leakage(run),
+        "forgetting": _forgetting(run),
+        "refusal_drift": (refusal_drift.refusal_drift(plan, questions, rows) or None) if questions else None,
+        "staleness": dict(stale) if stale else staleness.read_staleness(run.path),
+        "refusal": _refusal(run.path),
+    }
+
+
+def guard_warnings(found: Mapping[str, Any]) -> list[str]:
+    """Return what a reader of the verdict must know, one sentence each, from the guards' results."""
+    said = []
+    leakage = found.get("leakage") or {}
+    if leakage.get("withheld"):
+        said.append(
+            "questions of this trial occur in the training rows or instructions: its scores say nothing"
+        )
+    if left_out := leakage.get("left_out"):
+        said.append(f"{left_out} questions that nearly repeat training rows were not asked, as the plan says")
+    arms = [*((found.get("forgetting") or {}).get("arms") or ()), *(found.get("refusal_drift") or ())]
+    said += [arm["text"] for arm in arms if arm["warned"]]
+    said += (found.get("staleness") or {}).get("warnings") or ()
+    return said
+
+
+def _leakage(run: RunFolder) -> dict[str, Any]:
+    start: dict[str, Any] = next((e for e in reversed(run.events()) if e.get("event") == "run.start"), {})
+    counted = start.get("leakage") or {}
+    return {**counted, "overlapping_questions": start.get("overlap"), "split": start.get("split")}
+
+
+def _forgetting(run: RunFolder) -> dict[str, Any] | None:
+    done = [e for e in run.events() if e.get("event") == "step.done" and e.get("step") == STEP]
+    return dict(done[-1]["result"]) if done else None
+
+
+def _refusal(run: Path) -> dict[str, Any] | None:
+    """The threshold of refusing with its curve; None for a run without an index."""
+    path = run / REFUSAL_FILE
+    if not path.is_file():
+        return None
+    return check_schema(json.loads(path.read_text("utf-8")), "refusal", path)

@@ -1,0 +1,383 @@
+"""The prediction held against the measurement: pairs of both, and their ratio where they speak of the same work.
+
+The memory that training took: alone, as the estimate speaks of it, and the whole process, which has to fit.
+
+Keep a finished run in the user's history, and say what earlier runs here make of an estimate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from advisor import history
+from advisor.costs.step_time import estimate_step_times
+from advisor.history import Correction, Kind, PastRun, PredictedMeasured, TimedStep
+from rag.errors import CannotRun
+from rag.files import canonical_json, sha256_text
+from runners.plan.schema import Plan
+from runners.plan.steps import TrainStep
+from runners.resources.machine import GIB, Machine, detect_machine
+from runners.resources.memory_estimate import ESTIMATE_ACCURACY
+from runners.resources.memory_terms import CUDA_CONTEXT_BYTES
+from runners.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    from advisor.questionnaire.gather import Situation
+    from advisor.recommendation.recommend import BaseRecommendation
+
+
+RUNTIME_GIB = CUDA_CONTEXT_BYTES / GIB
+"""What a plan's figure holds for the device's runtime, beside training."""
+
+
+@dataclass(frozen=True, slots=True)
+class MeasuredMemory:
+    """Of the training run that took most; GiB, None where it was not recorded."""
+
+    own: float | None
+    """How far the peak rose above what was held before: weights, gradients, optimiser, activations."""
+    expected: float | None
+    """The estimate of exactly that, for the settings and the way the run really took."""
+    peak: float | None
+    """The peak of everything: the process, or on a GPU what torch had reserved there."""
+    held: float | None
+    """What was held before training began."""
+    method: str = "lora"
+    on_gpu: bool = False
+
+    @property
+    def measured(self) -> dict[str, Any]:
+        """The keys that the report's ``measured`` has of it."""
+        return {
+            "memory_gib": self.own,
+            "memory_expected_gib": self.expected,
+            "process_gib": self.peak,
+            "held_gib": self.held,
+        }
+
+    @property
+    def expected_range(self) -> tuple[float, float, float] | None:
+        """Low, likely and high of the estimate, as wide as for published runs of the method."""
+        if self.expected is None:
+            return None
+        spread = ESTIMATE_ACCURACY.get(self.method, ESTIMATE_ACCURACY["lora"])  # type: ignore[call-overload]
+        return self.expected * spread.low, self.expected, self.expected * spread.high
+
+    @property
+    def whole(self) -> str:
+        """Say what the peak of everything was and what of it was there before; "" where it is not known."""
+        if self.peak is None:
+            return ""
+        if self.on_gpu:
+            return f"torch had reserved {self.peak:.2g} GiB of the GPU at the peak"
+        before = (
+            ""
+            if self.held is None
+            else f", {self.held:.2g} of it before training (libraries, index, embedder)"
+        )
+        return f"the whole process held {self.peak:.2g} GiB at its peak{before}"
+
+
+NO_MEMORY = MeasuredMemory(None, None, None, None)
+
+
+def largest_memory(runs: Sequence[Mapping[str, Any]]) -> MeasuredMemory:
+    """Return what the hungriest of some training runs took; runs of earlier versions knew only the process's peak."""
+    kept = [run for run in runs if run.get("peak_gib")]
+    if not kept:
+        return NO_MEMORY
+    run = max(kept, key=lambda one: (one.get("own_gib") or 0.0, one["peak_gib"]))
+    peak = max(one["peak_gib"] for one in kept)
+    return MeasuredMemory(
+        run.get("own_gib"),
+        run.get("expected_gib"),
+        peak,
+        run.get("held_gib"),
+        str(run.get("method", "lora")),
+        bool(run.get("on_gpu")),
+    )
+
+
+def memory_lines(taken: MeasuredMemory, planned: float | None, assumed: Sequence[str] = ()) -> list[str]:
+    """Say estimate and measurement of the same thing, then the whole process, then what the plan's figure was for."""
+    said = []
+    if taken.own is not None:
+        guess = "not estimated" if taken.expected is None else f"estimated {taken.expected:.2g} GiB"
+        said.append(f"memory of training: {guess}, measured {taken.own:.2g} GiB")
+    elif taken.peak is not None:
+        said.append("memory of training: not measured apart from the process")
+    if taken.whole:
+        said.append(taken.whole)
+    if planned is not None and taken.peak is not None:
+        why = "".join(f" for {text}" for text in assumed if "tokens at a time" in text)
+        said.append(f"the plan said {planned:.2g} GiB{why}, {RUNTIME_GIB:.1f} of it the runtime of a GPU")
+    return said
+
+
+def compare_prediction(
+    plan: Plan,
+    measured: Mapping[str, Any],
+    events: Sequence[Mapping[str, Any]],
+    test_questions: int,
+    proxy: bool,
+) -> dict[str, Any]:
+    """Return what the report's ``measured`` adds for the chosen arm: memory, hours, their ratios, and the steps.
+
+    ``measured`` is the seconds of each step and how each training run went. A ratio is measured over predicted; it
+    is null, with the reason, where the two are not about the same work. Memory is that of training alone, held
+    against the estimate for the run's own settings; the whole process is told beside it.
+    """
+    memory, hours = largest_memory(_runs(plan, measured)), measured_training_hours(plan, measured)
+    why = why_incomparable(plan, proxy)
+    likely = (_estimate(plan).get("hours") or {}).get("likely")
+    pairs = {
+        "time": predicted_measured(likely, hours),
+        "memory": predicted_measured(memory.expected, memory.own),
+    }
+    ratios: dict[str, Any] = {
+        name: None if why or both is None else round(both.ratio, 3) for name, both in pairs.items()
+    }
+    steps = timed_steps(plan, measured, events, test_questions)
+    return {
+        **memory.measured,
+        "hours": None if hours is None else round(hours, 6),
+        "ratios": ratios | ({"not_compared": why} if why else {}),
+        "steps": [step.model_dump(exclude_none=True) | {"ratio": round(step.ratio, 3)} for step in steps],
+    }
+
+
+def prediction_line(data: Mapping[str, Any]) -> list[str]:
+    """Say what was predicted of the chosen arm beside what was measured, from a report's data; nothing unknown."""
+    choice, measured = data["verdict"]["recommended"], data["measured"]
+    ranked = [row.get("method") for row in data["predicted"].get("ranked") or ()]
+    arms = [arm["arm"] for arm in data["arms"]]
+    said = []
+    if both := [name for name in ranked if name in arms]:
+        said.append(
+            f"order predicted {' > '.join(both)}; measured {' > '.join(a for a in arms if a in both)}"
+        )
+    row = next(
+        (r.get("estimate") or {} for r in data["predicted"].get("ranked") or () if r.get("method") == choice),
+        {},
+    )
+    if hours := measured.get("hours"):
+        said.append(_both("training", (row.get("hours") or {}).get("likely"), hours, "h"))
+    said += memory_lines(
+        memory_of_report(data), (row.get("memory_gib") or {}).get("likely"), row.get("assumptions") or ()
+    )
+    cost = next((arm.get("usd_per_1000") for arm in data["arms"] if arm["arm"] == choice), None)
+    if cost is not None:
+        call = row.get("per_call_usd")
+        said.append(_both("1,000 calls", None if call is None else call * 1000, cost, "USD"))
+    if why := measured.get("ratios", {}).get("not_compared"):
+        said.append(f"not compared further: {why}")
+    return said
+
+
+def _both(what: str, predicted: float | None, measured: float, unit: str) -> str:
+    guess = "not predicted" if predicted is None else f"predicted {predicted:.2g} {unit}"
+    return f"{what}: {guess}, measured {measured:.2g} {unit}"
+
+
+def predicted_pairs(
+    plan: Plan, measured: Mapping[str, Any], proxy: bool
+) -> tuple[PredictedMeasured | None, PredictedMeasured | None]:
+    """Return hours and memory of the chosen arm as pairs; None where they cannot be compared."""
+    if why_incomparable(plan, proxy):
+        return None, None
+    estimate = _estimate(plan)
+    hours = predicted_measured(
+        (estimate.get("hours") or {}).get("likely"), measured_training_hours(plan, measured)
+    )
+    memory = largest_memory(_runs(plan, measured))
+    return hours, predicted_measured(memory.expected, memory.own)
+
+
+def predicted_measured(predicted: float | None, measured: float | None) -> PredictedMeasured | None:
+    """Return both figures as a pair; None when either is missing or nothing."""
+    return PredictedMeasured(predicted=predicted, measured=measured) if predicted and measured else None
+
+
+def why_incomparable(plan: Plan, proxy: bool) -> str:
+    """Say why the plan's prediction is about other work than what was measured; "" when it is about the same."""
+    if proxy:
+        return "measured on another model than the one that was planned for"
+    kind = plan.answers.get("gpu_kind")
+    if kind is not None and kind.source != "detected":
+        return "predicted for a machine that a person described, not for the one found here"
+    if is_quick(plan):
+        return "a quick run trains on fewer rows, once"
+    counted = plan.answers.get("labelled_examples")
+    most = plan.data.max_examples
+    if most is not None and counted is not None and counted.value and most < counted.value:
+        return f"trained on {most} of the {counted.value:,} examples that were predicted for"
+    return ""
+
+
+def is_quick(plan: Plan) -> bool:
+    """Whether the plan was cut down by ``--quick``, as its reasons say."""
+    return any(
+        isinstance(step, TrainStep) and "--quick" in step.reasons.get("epochs", "") for step in plan.steps
+    )
+
+
+def memory_of_report(data: Mapping[str, Any]) -> MeasuredMemory:
+    """Return the memory that a report's ``measured`` tells of; older reports told the whole process's as memory_gib."""
+    measured = data["measured"]
+    if "process_gib" not in measured:
+        return replace(NO_MEMORY, peak=measured.get("memory_gib"))
+    runs = [run for runs in (measured.get("training") or {}).values() for run in runs or ()]
+    return MeasuredMemory(
+        measured["memory_gib"],
+        measured["memory_expected_gib"],
+        measured["process_gib"],
+        measured["held_gib"],
+        on_gpu=any(run.get("on_gpu") for run in runs),
+    )
+
+
+def measured_training_hours(plan: Plan, measured: Mapping[str, Any]) -> float | None:
+    """Return the hours that training the chosen arm took, one seed; None where it was not trained."""
+    runs = [[run["seconds"] for run in runs if run.get("seconds")] for runs in _trained(plan, measured)]
+    return sum(sum(each) / len(each) for each in runs if each) / 3600 or None
+
+
+def timed_steps(
+    plan: Plan, measured: Mapping[str, Any], events: Sequence[Mapping[str, Any]], test_questions: int
+) -> tuple[TimedStep, ...]:
+    """Return each step's seconds, estimated and measured; a step that was gone on with is left out: it was begun before.
+
+    Estimates are those before any correction, for the rows that were trained on.
+    """
+    trained = [run for runs in measured["training"].values() for run in runs or ()]
+    rows = max((run.get("rows", 0) for run in trained), default=0)
+    broken = interrupted_steps(events)
+    found = []
+    for name, estimated in estimate_step_times(plan, rows, test_questions):
+        seconds = measured["seconds"].get(name)
+        kind, _, arm = name.partition(":")
+        if seconds and estimated and name not in broken and kind in _KINDS:
+            found.append(
+                TimedStep(kind=_KINDS[kind], arm=arm, predicted=round(estimated, 1), measured=seconds)
+            )
+    return tuple(found)
+
+
+_KINDS: Mapping[str, Kind] = {"index": "index", "train": "train", "evaluate": "evaluate"}
+
+
+def interrupted_steps(events: Sequence[Mapping[str, Any]]) -> set[str]:
+    """Return the steps that were started more than once before they were done: their last stretch is not all of them."""
+    starts: dict[str, int] = {}
+    done: set[str] = set()
+    for event in events:
+        step = str(event.get("step"))
+        if event.get("event") == "step.done":
+            done.add(step)
+        elif event.get("event") == "step.start" and step not in done:
+            starts[step] = starts.get(step, 0) + 1
+    return {step for step, count in starts.items() if count > 1}
+
+
+def _runs(plan: Plan, measured: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return [run for runs in _trained(plan, measured) for run in runs]
+
+
+def _trained(plan: Plan, measured: Mapping[str, Any]) -> list[list[dict[str, Any]]]:
+    """The training runs behind the chosen arm, those it started from included."""
+    arm = next((step.weights for step in plan.arms if step.arm == plan.choice), None)
+    found = []
+    while arm:
+        found.append(measured["training"].get(arm) or [])
+        arm = plan.train_step(arm).start_from
+    return found
+
+
+def _estimate(plan: Plan) -> Mapping[str, Any]:
+    ranked = plan.predicted.get("ranked") or ()
+    return next((row.get("estimate") or {} for row in ranked if row.get("method") == plan.choice), {})
+
+
+RunLabel = Literal["run", "demo"]
+
+
+def remember_run(run: RunFolder, plan: Plan, data: dict[str, Any], label: RunLabel = "run") -> str:
+    """Add a finished run with its report to the history; return why it was not kept, "" when it was."""
+    if history.history_file() is None:
+        return ""
+    return history.append_to_history(past_run(run, plan, data, label, detect_machine(run.path)))
+
+
+def past_run(run: RunFolder, plan: Plan, data: dict[str, Any], label: RunLabel, machine: Machine) -> PastRun:
+    """Return what is remembered of a run: prediction, measurement, verdict, machine; no text of the user's."""
+    verdict = data["verdict"]
+    hours, memory = predicted_pairs(plan, data["measured"], verdict["strength"] == "proxy")
+    started = next((e["time"] for e in run.events() if e.get("event") == "run.start" and "time" in e), None)
+    return PastRun(
+        id=sha256_text(canonical_json([plan.digest(), started]))[:16],
+        day=date.today().isoformat(),
+        label=label,
+        quick=is_quick(plan),
+        machine=history.machine_mark(machine),
+        model=public_model_name(plan.model.name),
+        choice=plan.choice,
+        plan=plan.digest(),
+        outcome=verdict["outcome"],
+        strength=verdict["strength"],
+        winner=verdict["winner"],
+        questions=max((arm["n"] for arm in data["arms"]), default=None),
+        hours=hours,
+        memory_gib=memory,
+        memory_of="training",
+        steps=tuple(TimedStep.model_validate(step) for step in data["measured"]["steps"]),
+    )
+
+
+def hours_line(rec: BaseRecommendation, situation: Situation) -> str:
+    """Say what earlier runs here make of the estimated hours of the choice; "" without any, or for another machine.
+
+    The advice and its own figures stay as they are: only this line is corrected.
+    """
+    hours = rec.estimates[rec.choice].hours
+    kind = situation.answers.get("gpu_kind")
+    if not hours or not hours.likely or (kind is not None and kind.source != "detected"):
+        return ""
+    model = situation.profile.model or ""
+    found = time_corrections(model)["hours"]
+    if not found.runs:
+        return ""
+    return (
+        f"Training {rec.choice}: about {_hours(hours.likely)} by the estimate, about "
+        f"{_hours(hours.likely * found.factor)} {found.text} (tunewise history)"
+    )
+
+
+def _hours(hours: float) -> str:
+    return f"{hours * 60:.0f} min" if hours < 1 else f"{hours:.1f} h"
+
+
+def public_model_name(model: str) -> str:
+    """Return a model's name without what lies around it: the last part of a path, the name of an endpoint's model."""
+    if model.startswith("openai:"):
+        return model.partition("@")[0]
+    return Path(model).name or model
+
+
+def time_corrections(model: str, machine: Machine | None = None) -> dict[Kind, Correction]:
+    """Return, for every kind of time estimate, what earlier runs here make of it; all 1 without any.
+
+    A history that cannot be read corrects nothing; `tunewise history` says why.
+    """
+    kinds: tuple[Kind, ...] = ("index", "train", "evaluate", "hours")
+    try:
+        runs = history.read_history().runs
+    except CannotRun:
+        runs = ()
+    if not runs:
+        return dict.fromkeys(kinds, history.NO_CORRECTION)
+    here = history.machine_mark(machine or detect_machine(Path("runs")))
+    return {kind: history.time_correction(runs, here, kind, public_model_name(model)) for kind in kinds}

@@ -1,0 +1,231 @@
+"""The verdict: was the recommendation confirmed, overturned, or is it still open?
+
+The gate asks the chosen arm to surely beat the arms named in the plan, on the same questions (what is sure:
+:mod:`advisor.verdict.comparison`). An arm that costs more must win by more than noise: otherwise the cheapest arm within noise
+is the winner. So the outcome is
+
+- confirmed, when the gate is met and no cheaper arm is within noise of the recommended one;
+- overturned, when an arm is surely better, or the gate is surely not met, or a cheaper arm scored the same on every
+  question;
+- undecided otherwise, with the number of questions that would decide.
+
+What tuning taught and what it did not, score by score: a format is soon learned, a skill or a fact seldom.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from statistics import fmean
+from typing import Any
+
+from advisor.costs.arm_costs import upkeep_costs
+from advisor.verdict.comparison import (
+    ArmComparison,
+    ArmStanding,
+    cheapest_within_noise,
+    compare_with_others,
+    corrected_comparisons,
+    mean_combined,
+    questions_needed,
+)
+from advisor.verdict.wording import VerdictFacts, verdict_text
+from rag.evaluation.statistics import PairedDifference, cluster_by_document, paired_test
+from runners.models.registry import find_known_model
+from runners.plan.schema import Plan
+from runners.plan.score_names import SCORE_BY_NAME
+from runners.trial.trial import ArmScores
+
+LOW_SCORE = 0.5
+"""A score that tuning did not raise is only worth a sentence where it is below this: one that was good already could
+not be raised much."""
+
+
+def gains_by_score(plan: Plan, arms: Mapping[str, ArmScores]) -> str:
+    """Say which weighted scores the tuned choice raised over the same base untuned, and which stayed low.
+
+    The base is asked in the same way: with passages (rag) where the choice has them, else by the prompt alone. ""
+    unless some score was surely raised (interval and Holm-corrected p, as everywhere) and some other was not.
+    """
+    step = next((step for step in plan.arms if step.arm == plan.choice), None)
+    if step is None or step.weights is None:
+        return ""
+    base = "rag" if step.retrieval else "prompting"
+    if base not in arms or plan.choice not in arms:
+        return ""
+    names = [name for name, weight in plan.weights.items() if weight > 0]
+    pairs = [pair for name in names if (pair := _raised(arms[plan.choice], arms[base], name, plan.seed))]
+    found = corrected_comparisons(pairs)
+    raised = [f"{name} ({c.pair.difference:+.2f})" for name, c in found.items() if c.above]
+    stayed = [
+        f"{name} ({_mean(arms[plan.choice], name):.2f}, {_mean(arms[base], name):.2f} before)"
+        for name, c in found.items()
+        if not c.above and SCORE_BY_NAME[name].gain(_mean(arms[plan.choice], name)) < LOW_SCORE
+    ]
+    if not (raised and stayed):
+        return ""
+    return f"Tuning surely raised {_listed(raised)} over {base}, but not {_listed(stayed)}."
+
+
+def _raised(tuned: ArmScores, base: ArmScores, name: str, seed: int) -> PairedDifference | None:
+    """The paired gain in one score over the questions for which both arms have it; None without any."""
+    gain = SCORE_BY_NAME[name].gain
+    before = {q: gain(s[name]) for q, s in zip(base.questions, base.scores, strict=True) if name in s}
+    rows = [
+        (gain(scores[name]), before[q], document)
+        for q, scores, document in zip(tuned.questions, tuned.scores, tuned.sources(), strict=True)
+        if name in scores and q in before
+    ]
+    if not rows:
+        return None
+    after, earlier, documents = zip(*rows, strict=True)
+    return paired_test(tuned.arm, name, after, earlier, seed, documents)
+
+
+def _mean(arm: ArmScores, name: str) -> float:
+    return fmean(arm.of(name))
+
+
+def _listed(parts: list[str]) -> str:
+    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
+
+
+LEANING_BELOW = 30
+"""Fewer test questions than this, and the verdict only leans."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What the trial says about the recommendation."""
+
+    outcome: str
+    """confirmed, overturned or undecided."""
+    strength: str
+    """measured, leaning (fewer than 30 test questions) or proxy (another model than the plan's)."""
+    recommended: str
+    winner: str
+    model: str
+    text: str
+    more_questions_needed: int | None
+    gate_met: bool | None
+    """None when the interval still holds both answers."""
+    more_documents_needed: int | None = None
+    """The documents' worth of those questions, where questions share documents."""
+    margin: dict[str, Any] | None = None
+    """The contest named in the text: against which arm, difference, low, high and p_holm."""
+    taught: str = ""
+    """Which scores tuning surely raised and which stayed low; "" where nothing was tuned or all of it rose."""
+
+    def to_json(self) -> dict[str, Any]:
+        """The verdict as `report --json` prints it."""
+        return asdict(self)
+
+
+def judge_trial(
+    plan: Plan, arms: Sequence[ArmScores], model: str
+) -> tuple[Verdict, tuple[PairedDifference, ...]]:
+    """Compare the chosen arm with every other on the combined score of the same questions.
+
+    ValueError when the plan's choice was not among the arms measured.
+    """
+    by_name = {arm.arm: arm for arm in arms if arm.combined}
+    if plan.choice not in by_name:
+        raise ValueError(f"the arm {plan.choice} was not measured")
+    cost = upkeep_costs(plan.steps, {name: arm.tokens for name, arm in by_name.items()})
+    at = compare_with_others(plan.choice, by_name, plan.gate.must_beat, plan.gate.by, plan.seed)
+    missing = tuple(name for name in plan.gate.must_beat if name not in by_name)
+    gate = None if at.gate_met and missing else at.gate_met
+    winner = cheapest_within_noise(by_name, cost, at, plan.seed)
+    outcome = _outcome(at, gate, winner)
+    blocking = _open(at, winner) if outcome == "undecided" else []
+    needed = None if missing else questions_needed(blocking)
+    rival = _rival(outcome, at, by_name, blocking)
+    count = min([len(by_name[plan.choice].combined), *(c.pair.questions for c in at.shown.values())])
+    strength, limits = _limits(plan, by_name, rival, count)
+    text = verdict_text(
+        VerdictFacts(outcome, winner, at, by_name, rival, missing, needed, count, model, limits)
+    )
+    more = (needed.questions, needed.documents) if needed else (None, None)
+    verdict = Verdict(
+        outcome,
+        strength,
+        plan.choice,
+        winner,
+        model,
+        text,
+        more[0],
+        gate,
+        more[1],
+        _margin(at, rival),
+        gains_by_score(plan, by_name),
+    )
+    return verdict, tuple(contest.pair for contest in at.shown.values())
+
+
+def same_model(a: str, b: str) -> bool:
+    """Whether two names mean the same known model."""
+    found = [find_known_model(name) for name in (a, b)]
+    return a == b or (found[0] is not None and found[0] == found[1])
+
+
+def _outcome(at: ArmStanding, gate: bool | None, winner: str) -> str:
+    if gate is False or at.better or (winner in at.shown and at.shown[winner].same):
+        return "overturned"
+    return "confirmed" if gate and winner == at.choice and at.shown else "undecided"
+
+
+def _open(at: ArmStanding, winner: str) -> list[ArmComparison]:
+    """Return what keeps the verdict open: pairs of the gate, and the cheaper arm that is within noise."""
+    found = {name: contest for name, contest in at.gate.items() if not contest.above}
+    if winner in at.shown and winner not in at.gate:
+        found[winner] = at.shown[winner]
+    return list(found.values())
+
+
+def _rival(
+    outcome: str, at: ArmStanding, arms: Mapping[str, ArmScores], blocking: Sequence[ArmComparison]
+) -> ArmComparison | None:
+    """Return the contest to name: what overturned, what is still open, else the strongest other arm."""
+    if at.better:
+        return at.shown[at.better[0]]
+    if outcome == "overturned":
+        lost = [c for c in (*at.gate.values(), *at.shown.values()) if c.below]
+        return min(lost, key=lambda c: c.pair.difference)
+    if blocking:
+        return min(blocking, key=lambda c: c.pair.difference - c.by)
+    return max(at.shown.values(), key=lambda c: mean_combined(arms[c.pair.b]), default=None)
+
+
+def _limits(
+    plan: Plan, arms: Mapping[str, ArmScores], rival: ArmComparison | None, count: int
+) -> tuple[str, tuple[str, ...]]:
+    """Return the verdict's strength, the weakest that applies, and a sentence for everything that weakens it."""
+    said = []
+    strength = "measured"
+    documents = cluster_by_document(arms[plan.choice].sources())
+    if not documents.by_document:
+        said.append(
+            f"The questions come from {documents.documents} documents, too few to judge by: "
+            "the intervals hold for these and no others."
+        )
+    spread = max((arms[n].seed_spread for n in (plan.choice, rival.pair.b)), default=0.0) if rival else 0.0
+    if rival and 0 < abs(rival.pair.difference) < spread:
+        said.append(f"The difference is smaller than the spread between training seeds ({spread:.2f}).")
+    if count < LEANING_BELOW:
+        strength = "leaning"
+        said.append(f"Under {LEANING_BELOW} questions it only leans.")
+    own = next((step.model for step in plan.arms if step.arm == plan.choice), None)
+    measured = (own or plan.model).name
+    wanted = plan.answers.get("model")
+    meant = plan.model.name if wanted is None or wanted.value is None else str(wanted.value)
+    if not same_model(meant, measured):
+        strength = "proxy"
+        said.append(f"Measured on {measured}, not on {meant}: a proxy, no more.")
+    return strength, tuple(said)
+
+
+def _margin(at: ArmStanding, rival: ArmComparison | None) -> dict[str, Any] | None:
+    if rival is None:
+        return None
+    pair = asdict(at.shown[rival.pair.b].pair)
+    return {"against": pair["b"]} | {key: pair[key] for key in ("difference", "low", "high", "p", "p_holm")}

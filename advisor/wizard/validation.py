@@ -1,0 +1,67 @@
+"""What is typed at a question: refused with what is allowed, and explained, while it is being typed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from prompt_toolkit.application import get_app
+from prompt_toolkit.document import Document
+from prompt_toolkit.validation import ValidationError, Validator
+
+from advisor.questionnaire.answers import UNKNOWN_WORDS, format_answer, names_a_path, read_answer
+from advisor.questionnaire.gather import check_model
+from advisor.questionnaire.questions import Question
+from rag.errors import BadInput
+
+BACK_KEY = "<"
+
+
+class TypedAnswerValidator(Validator):
+    """Refuse, as it is typed, what the question does not allow."""
+
+    def __init__(self, question: Question) -> None:
+        """Take the question whose answer is typed."""
+        self.question = question
+
+    def validate(self, document: Document) -> None:
+        """Raise ValidationError with what is allowed."""
+        text = document.text.strip()
+        if text == BACK_KEY or text.lower() in UNKNOWN_WORDS:
+            return
+        try:
+            read_answer(self.question.id, text)
+            if self.question.id == "model":
+                check_model(text)
+        except BadInput as problem:
+            raise ValidationError(len(document.text), f"{problem.message}; {problem.hint}") from None
+        if self.question.kind == "path" and not names_a_path(text):
+            raise ValidationError(len(document.text), f"there is nothing at {text}")
+
+
+class NameValidator(Validator):
+    """Refuse a name that a check refuses; no name at all is allowed."""
+
+    def __init__(self, check: Callable[[str], object]) -> None:
+        """Take what raises BadInput for a name that cannot be."""
+        self.check = check
+
+    def validate(self, document: Document) -> None:
+        """Raise ValidationError with what is allowed."""
+        if text := document.text.strip():
+            try:
+                self.check(text)
+            except BadInput as problem:
+                raise ValidationError(len(document.text), f"{problem.message}; {problem.hint}") from None
+
+
+def typing_hint(question: Question, default: str) -> str:
+    """Say how a number that is being typed is read, and the keys."""
+    text = get_app().current_buffer.text.strip()
+    seen = ""
+    if question.kind in ("count", "number", "share") and text and text not in (*UNKNOWN_WORDS, BACK_KEY):
+        try:
+            seen = f" = {format_answer(read_answer(question.id, text))} ·"
+        except BadInput:
+            seen = ""
+    keys = f" {'Enter keeps it' if default else 'Enter: unknown'} · ? unknown · {BACK_KEY} back"
+    return seen + keys + (f" · in {question.unit}" if question.unit else "")

@@ -1,0 +1,166 @@
+"""The whole line on the shipped example: recommend, run, judge, ask, change the documents, ask again."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from advisor.harbor_desk.folder import example_folder as example_path
+from advisor.output import command_line
+from rag.errors import UsageProblem
+from runners.plan.schema import Plan
+from runners.run_folder import RunFolder, read_journal
+
+# What the harbor desk's team would answer; the rest is counted and detected.
+DEMO_ANSWERS = {
+    "goal": "answer customers of a ferry and harbour operator in the house style, with sources",
+    "task_needs_facts": "new",
+    "facts_change": "slow",
+    "must_cite": "yes",
+    "behaviour_gap": "high",
+    "output_format": "free",
+    "call_volume": "high",
+    "wrong_answer_cost": "high",
+}
+STALE_ARMS = ("rag", "lora", "hybrid")
+STALE_COUNT, STALE_QUICK = 16, 8
+QUESTIONS_SHOWN = 2
+
+
+def run_demo(out: Path, quick: bool, resume: bool, overwrite: bool) -> dict[str, Any]:
+    """Carry out `tunewise demo`, and return the report."""
+    from advisor.display.trial_table import show_report
+    from advisor.terminal import resume_hint
+    from advisor.workflows.dry_run import show_steps
+    from advisor.workflows.run import announce_downloads, run_and_report
+    from runners.trial.execute import quick_plan
+
+    started = time.monotonic()
+    line = command_line("demo", "--out", out, "--resume", *(["--quick"] if quick else ()))
+    with resume_hint(line):
+        plan = recommend_and_draft()
+        plan = quick_plan(plan) if quick else plan
+        print_heading("What this will do, with a rough time for each step on this machine")
+        show_steps(plan)
+        announce_downloads(plan)
+        print_heading("Running")
+        run, data = run_and_report(plan, out, resume, overwrite, label="demo")
+        assert data is not None, "the demo's plan measures its choice"
+        print_heading("The trial")
+        show_report(data)
+        print_heading("Asking, changing the documents, asking again")
+        table = change_documents(run, plan, quick)
+        data = finish_report(run, plan, table)
+    print(f"\nreport: {run.path / 'report.html'}")
+    print(f'ask it: {command_line("ask", run.path)} "What does entry to the Ropewalk Museum cost?"')
+    print(f"done in {(time.monotonic() - started) / 60:.1f} minutes")
+    return data
+
+
+def copy_example(folder: Path) -> dict[str, Any]:
+    """Copy the example's files into a new folder, and return it; UsageProblem when there is something of that name."""
+    if folder.exists():
+        raise UsageProblem(f"{folder} exists", "name a folder that is not there yet")
+    shutil.copytree(example_path(), folder, ignore=shutil.ignore_patterns("*.py", "__pycache__"))
+    print(
+        f"{folder}: documents/, examples.jsonl, questions.jsonl, prompt.txt, update/; README.md says what they are"
+    )
+    return {"schema": 1, "folder": str(folder)}
+
+
+def recommend_and_draft() -> Plan:
+    """The recommendation for the example, printed, and the plan made from it."""
+    from advisor.advice import recommend
+    from advisor.display import console
+    from advisor.drafting.draft import draft_with_notes, with_full_paths
+    from advisor.questionnaire import gather
+
+    folder = example_path()
+    files = {
+        "documents": folder / "documents",
+        "examples": folder / "examples.jsonl",
+        "questions": folder / "questions.jsonl",
+        "prompt": folder / "prompt.txt",
+    }
+    recommendation = recommend(gather.flag_answers([f"{k}={v}" for k, v in DEMO_ANSWERS.items()], **files))
+    assert recommendation.situation is not None
+    print_heading("The recommendation")
+    console.console().print(console.render_recommendation(recommendation))
+    drafted = draft_with_notes(recommendation, recommendation.situation)
+    for note in drafted.notes:
+        print(f"  {note}")
+    return with_full_paths(drafted.plan).model_copy(update={"name": "harbor-desk"})
+
+
+def change_documents(run: RunFolder, plan: Plan, quick: bool) -> dict[str, Any]:
+    """Ask what the update will flip, apply it, ask again; print two questions in full."""
+    from runners.runs.run import open_session
+    from runners.trial.staleness import ask_stale, load_stale, staleness, update_index, updated_documents
+
+    folder = example_path()
+    questions = _chosen(load_stale(folder / "update" / "stale.jsonl"), STALE_QUICK if quick else STALE_COUNT)
+    arms = [arm for arm in STALE_ARMS if arm in {step.arm for step in plan.arms}]
+    session = open_session(run.path)
+    run.unseal()
+    ask_stale(session, questions, arms, "before")
+    assert plan.data.documents is not None
+    documents = updated_documents(run.path, plan.data.documents, folder / "update" / "documents")
+    report = update_index(session.context, documents)
+    print(
+        f"index updated: {report['changed']} documents changed, {report['embedded']} passages embedded, "
+        f"{report['seconds']:.1f} s; nothing was trained"
+    )
+    ask_stale(session, questions, arms, "after")
+    show_before_and_after(run.path, [q.id for q in questions[:QUESTIONS_SHOWN]])
+    table = staleness(run.path, questions, arms)
+    for row in table["arms"]:
+        print(
+            f"  {row['arm']:<8} new fact {row['new_before']} -> {row['new_after']} of {row['n']}, "
+            f"old fact {row['old_before']} -> {row['old_after']}"
+        )
+    return table
+
+
+def show_before_and_after(run: Path, ids: Sequence[str]) -> None:
+    """Print the answers to a few questions before and after the update."""
+    from rag.text.sanitize import defang_text
+    from runners.run_folder import TRIAL
+    from runners.trial.staleness import JOURNAL
+
+    rows = read_journal(run / TRIAL / JOURNAL)
+    for id in ids:
+        mine = [row for row in rows if row["id"] == id]
+        if mine:
+            print(f"\nQ: {mine[0]['question']}")
+        for row in mine:
+            if row["arm"] == "rag":
+                continue
+            print(f"  {row['arm']:<7} {row['when']:<7} {defang_text(row['marked'])}")
+            for c in row["citations"][:1]:
+                if c["supported"]:
+                    place = f"{defang_text(c['doc'])}, line {c['line_start']}"
+                    print(f'                  [{c["n"]}] {place}: "{defang_text(c["quote"])}"')
+    print()
+
+
+def finish_report(run: RunFolder, plan: Plan, table: dict[str, Any]) -> dict[str, Any]:
+    """Write the report again, with what happened after the update."""
+    from advisor.report.report import write_report
+    from runners.runs.dataset import read_data
+    from runners.trial.staleness import keep_staleness
+
+    keep_staleness(run.path, table)
+    return write_report(run, plan, read_data(plan)[1].test, table)
+
+
+def print_heading(title: str) -> None:
+    """Print the title of a part."""
+    print(f"\n== {title}", flush=True)
+
+
+def _chosen(questions: Sequence[Any], count: int) -> list[Any]:
+    """Taught facts first: there the weights know the old answer."""
+    return sorted(questions, key=lambda q: (not q.taught, q.id))[:count]

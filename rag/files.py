@@ -1,0 +1,344 @@
+"""Write files so that a crash leaves the old content or the new, never a mixture.
+
+Every write goes to a temporary file in the same folder, is fsynced, renamed into place, and the folder is
+fsynced. A folder of files is described by ``manifest.json``, written last and checked before it is parsed.
+
+Schema numbers of every file format: a number this version does not know is refused, and what to do is named.
+
+A format's number goes up when older versions could not read what is written. Until one does, every format has number 1;
+the files kept in ``tests/versions`` show that what earlier commits wrote still opens.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from rag.errors import BadInput, CannotRun, Problem
+
+SCHEMA = 1
+"""The number that is written into every file, and the highest that is read."""
+UPDATE_HINT = "update tunewise: pip install --upgrade tunewise"
+_HIGHEST = 1000
+"""A higher number is damage, not a version."""
+_BUILD_INDEX = "build the index again: tunewise index build INDEX --documents DOCUMENTS"
+_REMAKE = {
+    "plan": "make it again: tunewise plan",
+    "report": "write it again: tunewise run RUN --resume",
+    "scores": "score it again: tunewise run RUN --resume",
+    "run": "run it again: tunewise run PLAN",
+    "tunewise-index-generation": _BUILD_INDEX,
+    "text store": _BUILD_INDEX,
+    "adapter": "train it again",
+    "refusal": "fit it again: tunewise run RUN --resume",
+    "tunewise-bundle": "make it again: tunewise export RUN --to bundle",
+    "model": "obtain it again: tunewise models pull NAME",
+    "calibration": "measure again: tunewise doctor --calibrate",
+}
+"""How a damaged file of each format, or kind of manifest, is made again."""
+
+
+def check_number(number: object, name: str, file: object) -> None:
+    """Raise BadInput when a schema number is not a number, or newer than this version reads.
+
+    ``name`` is the format, or the kind of a manifest; ``file`` is what the message names.
+    """
+    if isinstance(number, bool) or not isinstance(number, int) or not 1 <= number <= _HIGHEST:
+        remake = _REMAKE.get(name, "make it again with this version")
+        raise BadInput(f"{file} is damaged: its schema is {number!r}, not a number", remake)
+    if number > SCHEMA:
+        raise BadInput(
+            f"{file} was written by a newer tunewise: {name} of schema {number}, this version reads up to {SCHEMA}",
+            UPDATE_HINT,
+        )
+
+
+def check_schema(loaded: Mapping[str, Any], name: str, file: object) -> dict[str, Any]:
+    """Return a loaded mapping after checking its schema number; one without a number was written by a person."""
+    body = dict(loaded)
+    check_number(body.get("schema", SCHEMA), name, file)
+    return body
+
+
+MANIFEST = "manifest.json"
+LOCK_WAIT_SECONDS = 0.5
+_LOCK = ".writer.lock"
+_OWNER = ".writer.pid"
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_CANONICAL = json.JSONEncoder(sort_keys=True, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+_FULL_WORDS = (*(os.strerror(number) for number in sorted(_FULL)), "disk is full")
+
+
+def canonical_json(obj: Any) -> str:
+    """Return ``obj`` as JSON with sorted keys and no spaces: equal objects give equal text."""
+    return _CANONICAL.encode(obj)
+
+
+def sha256_text(text: str) -> str:
+    """Return the hex SHA-256 of the text's UTF-8 bytes."""
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def sha256_bytes(data: bytes) -> str:
+    """Return the hex SHA-256 of bytes."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def sha256_file(path: Path | str) -> str:
+    """Return the hex SHA-256 of a file's bytes, read in blocks."""
+    with Path(path).open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def write_bytes(path: Path | str, data: bytes) -> None:
+    """Replace ``path`` with ``data`` atomically and durably, making parent folders.
+
+    Raises CannotRun, naming path and size, when the disk is full or the place cannot be written.
+    """
+    path = Path(path)
+    temporary: Path | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+        temporary = Path(name)
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    except OSError as error:
+        raise _cannot_write(path, len(data), error) from error
+    finally:
+        if temporary:
+            temporary.unlink(missing_ok=True)
+    sync_folder(path.parent)
+
+
+def write_text(path: Path | str, text: str) -> None:
+    """Replace ``path`` with UTF-8 text atomically; newlines are written as they are."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_json(path: Path | str, obj: Any) -> None:
+    """Replace ``path`` with indented JSON atomically, keys in the order given."""
+    write_text(path, json.dumps(obj, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def append_line(path: Path | str, obj: Any) -> None:
+    """Append one JSON line and return only when it is on the disk; see :func:`append_lines`."""
+    append_lines(path, [obj])
+
+
+def append_lines(path: Path | str, objs: Iterable[Any]) -> None:
+    """Append JSON lines in one write and return only when they are on the disk.
+
+    A line torn by an earlier crash is closed first, so that the new ones stand on their own.
+    """
+    path = Path(path)
+    lines = [json.dumps(obj, ensure_ascii=False, allow_nan=False) + "\n" for obj in objs]
+    data = "".join(lines).encode("utf-8")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("ab+") as stream:
+            if stream.tell() > 0:
+                stream.seek(-1, os.SEEK_END)
+                data = data if stream.read(1) == b"\n" else b"\n" + data
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+    except OSError as error:
+        raise _cannot_write(path, len(data), error) from error
+
+
+def sync_folder(folder: Path | str) -> None:
+    """Make renames and new names in a folder durable; a no-op where folders cannot be opened (Windows)."""
+    if os.name == "nt":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def publish_folder(tmp: Path | str, final: Path | str) -> None:
+    """Fsync everything under ``tmp``, rename it to ``final`` and fsync the parent.
+
+    Raises BadInput when ``final`` exists already, CannotRun when the disk refuses.
+    """
+    tmp, final = Path(tmp), Path(final)
+    if final.exists():
+        raise BadInput(
+            f"{final} exists already, so a new version cannot take its name",
+            "remove it or choose another folder",
+        )
+    try:
+        for folder, _, names in os.walk(tmp):
+            for name in names:
+                with Path(folder, name).open("rb+") as stream:
+                    os.fsync(stream.fileno())
+            sync_folder(folder)
+        tmp.rename(final)
+        sync_folder(final.parent)
+    except OSError as error:
+        raise _cannot_write(final, 0, error) from error
+
+
+def write_manifest(
+    folder: Path | str, kind: str, extra: dict[str, Any] | None = None, files: Iterable[str] | None = None
+) -> dict[str, Any]:
+    """Write ``manifest.json`` over a folder's files (all of them by default) and return it.
+
+    ``extra`` adds top-level keys. Call it last: the manifest is what says that the folder is whole.
+    """
+    folder = Path(folder)
+    names = sorted(files) if files is not None else _listed(folder)
+    entries = {n: {"bytes": (folder / n).stat().st_size, "sha256": sha256_file(folder / n)} for n in names}
+    numbered = {"schema": SCHEMA, "kind": kind}
+    manifest: dict[str, Any] = {**(extra or {}), **numbered, "files": entries}
+    write_json(folder / MANIFEST, manifest)
+    return manifest
+
+
+def check_manifest(folder: Path | str, kind: str, beside: Iterable[str] = ()) -> dict[str, Any]:
+    """Verify every file of a folder against its manifest and return the manifest.
+
+    ``beside`` names files and folders that may stand there unlisted, because they live on after the manifest
+    was written (a log, an index with a manifest of its own). Raises BadInput, naming the file and what
+    differs, when the manifest or a file is missing, damaged, of another kind, of a newer schema, or not
+    listed.
+    """
+    folder = Path(folder)
+    manifest = read_manifest(folder, kind)
+    entries = manifest["files"]
+    for name, entry in sorted(entries.items()):
+        path = folder / name
+        if not path.is_file() or path.is_symlink():
+            raise BadInput(f"{folder} is damaged: {name} is missing")
+        if (size := path.stat().st_size) != entry["bytes"]:
+            raise BadInput(
+                f"{folder} is damaged: {name} has {size} bytes, its manifest says {entry['bytes']}"
+            )
+        if sha256_file(path) != entry["sha256"]:
+            raise BadInput(f"{folder} is damaged: the SHA-256 of {name} differs from its manifest")
+    living = set(beside)
+    if strangers := [n for n in _listed(folder) if n not in entries and n.split("/")[0] not in living]:
+        raise BadInput(f"{folder} is damaged: {strangers[0]} is not listed in its manifest")
+    return manifest
+
+
+@contextmanager
+def disk_full_as_problem(place: Path | str) -> Iterator[None]:
+    """Turn a full disk into CannotRun naming ``place``, whichever library tells it and however.
+
+    faiss raises RuntimeError, safetensors an error of its own, SQLite OperationalError; only the texts tell.
+    """
+    try:
+        yield
+    except Problem:
+        raise
+    except Exception as error:
+        full = isinstance(error, OSError) and error.errno in _FULL
+        if not full and not any(words in str(error) for words in _FULL_WORDS):
+            raise
+        raise CannotRun(
+            f"cannot write into {place}: no space left on its disk", "free some space and run it again"
+        ) from error
+
+
+@contextmanager
+def writer_lock(folder: Path | str) -> Iterator[None]:
+    """Hold a folder's only writer's place; BadInput names the owner's process when it is taken.
+
+    The lock belongs to the operating system: when its owner dies, the next writer simply gets it.
+    """
+    folder = Path(folder)
+    lock = FileLock(folder / _LOCK)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=LOCK_WAIT_SECONDS)
+    except Timeout:
+        owner = _read_owner(folder / _OWNER)
+        raise BadInput(
+            f"{folder} is being written by another process ({owner})",
+            "wait until it has finished, or stop it",
+        ) from None
+    except OSError as error:
+        raise _cannot_write(folder, 0, error) from error
+    try:
+        with suppress(OSError):  # on a full disk the lock holds all the same, only its owner is not told
+            (folder / _OWNER).write_text(str(os.getpid()), encoding="ascii")
+        yield
+    finally:
+        (folder / _OWNER).unlink(missing_ok=True)
+        lock.release()
+
+
+def has_active_writer(folder: Path | str) -> bool:
+    """Whether some process is writing into a folder right now; looks, and leaves nothing behind."""
+    path = Path(folder) / _LOCK
+    if not path.is_file():
+        return False
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return True
+    except OSError:  # a folder that nobody here may write into
+        return False
+    lock.release()
+    return False
+
+
+def read_manifest(folder: Path, kind: str) -> dict[str, Any]:
+    """Return a folder's manifest without verifying the files; BadInput when it is damaged or of another kind."""
+    path = folder / MANIFEST
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        found, _, entries = manifest["kind"], manifest["schema"], manifest["files"]
+        whole = all(isinstance(e["bytes"], int) and isinstance(e["sha256"], str) for e in entries.values())
+        inside = all(not Path(n).is_absolute() and ".." not in Path(n).parts for n in entries)
+    except FileNotFoundError:
+        raise BadInput(f"{folder} has no {MANIFEST}: it is incomplete or not a {kind}") from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise BadInput(f"{path} is damaged: {error!r}") from error
+    if found != kind:
+        raise BadInput(f"{folder} holds a {found!r}, not a {kind!r}")
+    manifest = check_schema(manifest, kind, folder)
+    if not whole or not inside:
+        raise BadInput(f"{path} is damaged: its list of files is malformed")
+    return manifest
+
+
+def _listed(folder: Path) -> list[str]:
+    paths = (p for p in folder.rglob("*") if p.is_file() or p.is_symlink())
+    names = (p.relative_to(folder).as_posix() for p in paths if p.name not in (_LOCK, _OWNER))
+    return sorted(name for name in names if name != MANIFEST)
+
+
+def _read_owner(path: Path) -> str:
+    try:
+        return f"pid {int(path.read_text(encoding='ascii'))}"
+    except (OSError, ValueError):
+        return "pid unknown"
+
+
+def _cannot_write(path: Path, size: int, error: OSError) -> CannotRun:
+    if error.errno in _FULL:
+        return CannotRun(
+            f"cannot write {path}: no space left for {size} bytes", "free some space and run it again"
+        )
+    amount = f" ({size} bytes)" if size else ""
+    return CannotRun(
+        f"cannot write {path}{amount}: {error.strerror or error}", "check the folder's permissions"
+    )

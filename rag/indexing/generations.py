@@ -1,0 +1,152 @@
+"""Immutable generations of derived files, and the one pointer that says which is current.
+
+::
+
+    INDEX/CURRENT          "gen-000002 HASH", replaced atomically: the moment an update becomes visible;
+                           the hash is that of the generation's manifest
+    INDEX/gen-000002/      vectors, BM25, manifest.json (hashes, fingerprint, settings, counts, next id)
+    INDEX/gen-000001/      the generation before, kept for readers that still use it
+    INDEX/text.sqlite      documents and chunks of all kept generations
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rag.errors import BadInput
+from rag.files import (
+    MANIFEST,
+    check_manifest,
+    publish_folder,
+    read_manifest,
+    sha256_file,
+    write_manifest,
+    write_text,
+)
+
+GENERATION_KIND = "tunewise-index-generation"
+CURRENT_POINTER = "CURRENT"
+KEPT_GENERATIONS = 2
+REPAIR_HINT = "mend it: tunewise index check INDEX --repair"
+_NAME = re.compile(r"gen-(\d{6,})")
+_MOST = 2**53
+_LEFT = re.compile(r"\.gen-\d{6,}\.tmp|\.[A-Za-z.]+\.\w+\.tmp")
+_POINTER = re.compile(r"gen-(\d{6,}) ([0-9a-f]{64})\n")
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """A published generation whose files were verified."""
+
+    number: int
+    path: Path
+    manifest: dict[str, Any]
+
+
+def generation_name(number: int) -> str:
+    """Return the folder name of a generation."""
+    return f"gen-{number:06d}"
+
+
+def current_generation(folder: Path) -> int:
+    """Return the current generation's number, 0 when the folder has none; BadInput on a broken pointer."""
+    return _pointer(folder)[0]
+
+
+def _pointer(folder: Path) -> tuple[int, str]:
+    try:
+        text = (folder / CURRENT_POINTER).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return 0, ""
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInput(f"{folder / CURRENT_POINTER} cannot be read: {error}") from error
+    if not (match := _POINTER.fullmatch(text)):
+        raise BadInput(f"{folder / CURRENT_POINTER} is damaged: it says {text[:40]!r}", REPAIR_HINT)
+    return int(match.group(1)), match.group(2)
+
+
+def open_verified(folder: Path, number: int) -> Generation:
+    """Return a generation after checking every file's hash, before anything in it is parsed."""
+    path = folder / generation_name(number)
+    try:
+        manifest = check_manifest(path, GENERATION_KIND)
+    except BadInput as error:
+        raise BadInput(error.message, error.hint or REPAIR_HINT) from error
+    pointed, sha256 = _pointer(folder)
+    if pointed == number and sha256_file(path / MANIFEST) != sha256:
+        raise BadInput(
+            f"{folder} is damaged: {CURRENT_POINTER} points to another manifest of {generation_name(number)}",
+            REPAIR_HINT,
+        )
+    return Generation(number, path, manifest)
+
+
+def trusted_manifest(folder: Path, number: int) -> dict[str, Any]:
+    """Return the current generation's manifest if it is the one that was published; its files are not looked at.
+
+    BadInput when it is damaged, when the pointer is, or when the pointer names another generation.
+    """
+    pointed, sha256 = _pointer(folder)
+    path = folder / generation_name(number)
+    if pointed != number or not path.is_dir() or sha256_file(path / MANIFEST) != sha256:
+        raise BadInput(
+            f"{folder} is damaged: {CURRENT_POINTER} does not vouch for {generation_name(number)}",
+            REPAIR_HINT,
+        )
+    return read_manifest(path, GENERATION_KIND)
+
+
+def prepare_folder(folder: Path, number: int) -> Path:
+    """Return an empty folder to prepare a generation in."""
+    path = folder / f".{generation_name(number)}.tmp"
+    shutil.rmtree(path, ignore_errors=True)
+    path.mkdir(parents=True)
+    return path
+
+
+def publish_generation(folder: Path, number: int, prepared: Path, facts: dict[str, Any]) -> None:
+    """Give a prepared generation its manifest and its name, then point to it."""
+    write_manifest(prepared, GENERATION_KIND, facts)
+    publish_folder(prepared, folder / generation_name(number))
+    sha256 = sha256_file(folder / generation_name(number) / MANIFEST)
+    write_text(folder / CURRENT_POINTER, f"{generation_name(number)} {sha256}\n")
+
+
+def remove_old_generations(folder: Path, number: int, keep: int = KEPT_GENERATIONS) -> int:
+    """Remove unpublished leftovers and all but the newest kept generations; return the oldest number left."""
+    kept = []
+    for path in sorted(folder.iterdir()):
+        match = _NAME.fullmatch(path.name)
+        if match and number - keep < int(match.group(1)) <= number:
+            kept.append(int(match.group(1)))
+        elif (match or _LEFT.fullmatch(path.name)) and path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        elif _LEFT.fullmatch(path.name):
+            path.unlink(missing_ok=True)
+    return min(kept, default=number)
+
+
+def remove_generation(folder: Path, number: int) -> None:
+    """Remove a generation's folder."""
+    shutil.rmtree(folder / generation_name(number), ignore_errors=True)
+
+
+def generation_numbers(folder: Path) -> list[int]:
+    """Return the numbers of the generation folders there are, oldest first, whatever state they are in."""
+    if not folder.is_dir():
+        return []
+    return sorted(int(m.group(1)) for path in folder.iterdir() if (m := _NAME.fullmatch(path.name)))
+
+
+def next_chunk_id(folder: Path) -> int:
+    """Return the highest next chunk id that any manifest names, 1 when none can be read."""
+    found = [1]
+    for number in generation_numbers(folder):
+        with suppress(BadInput, KeyError, TypeError, ValueError):
+            found.append(int(read_manifest(folder / generation_name(number), GENERATION_KIND)["next_id"]))
+    return max(id for id in found if id < _MOST)

@@ -1,0 +1,179 @@
+"""All documents in every prompt, in place of passages that a search found: the long-context arm.
+
+The passages stand in one order before the question, so that their keys and values are computed once for all questions
+(:mod:`runners.inference.kv_cache`), and an answer cites them as it cites what was found. Nothing is searched, so nothing is
+refused before the model is asked. An arm whose prompt does not fit the model is refused before anything runs.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rag.errors import BadInput
+from rag.files import sha256_text, write_text
+from rag.grounding import context
+from rag.grounding.refusal import RefusalDecision, RefusalSignals
+from rag.search.query import Query
+from rag.types import Chunk, Hit, OnEvent
+from runners.arms import prompts
+from runners.arms.answer import Answer
+from runners.arms.retriever import Retrieved, index_settings
+from runners.data.questions import Question
+from runners.models.resolve import Model, RemoteModel
+from runners.plan.schema import Plan
+from runners.plan.steps import EvaluateStep
+from runners.tokenization.chat_template import ChatTokenizer, control_token_breaker, neutralise_chat
+from runners.tokenization.token_estimate import CHARS_PER_TOKEN
+
+if TYPE_CHECKING:
+    from rag.embedding.protocol import Encoder
+    from rag.index import Index
+
+PASSAGES_FOLDER = "passages"
+_NEVER = RefusalDecision(False, 0.0, RefusalSignals())
+
+
+class AllPassages:
+    """An index whose every valid passage is given to every question, by document and place."""
+
+    def __init__(self, index: Index, controls: Sequence[str] = ()) -> None:
+        """Take an open index; `controls` are the tokens that mean turns to the answering model."""
+        selected = index.documents.select(Query(), date.today())
+        chunks = [c for n, c in enumerate(index.chunks) if selected.rows is None or selected.rows[n]]
+        self.hits = _hits(chunks, {c.doc: index.documents.metadata(c.doc) for c in chunks})
+        self._notes = selected.notes
+        self._searched = {
+            "documents": len({c.doc for c in chunks}),
+            "passages": len(chunks),
+            "generation": index.generation,
+        }
+        self._broken = control_token_breaker(controls)
+        self._same = self._broken(delimited_passages(self.hits))
+
+    def find(self, questions: Sequence[str]) -> list[Retrieved]:
+        """Return the same for all questions; only one that holds the passages' mark gets another mark."""
+        return [
+            Retrieved(self.hits, self._shown(question), _NEVER, self._notes, self._searched)
+            for question in questions
+        ]
+
+    def _shown(self, question: str) -> str:
+        taken = self.hits and context.contains_delimiter(question, _mark(self._same))
+        return self._broken(delimited_passages(self.hits, question)) if taken else self._same
+
+
+def delimited_passages(hits: Sequence[Hit], question: str = "") -> str:
+    """Return all passages, fenced as those of a search are; the mark is drawn from them, and from a question given."""
+    return context.format_passages(hits, sys.maxsize, len, question)
+
+
+def check_long_context(
+    plan: Plan,
+    bases: Mapping[str, Model | RemoteModel],
+    embedder: Model | None,
+    questions: Sequence[Question],
+    on_event: OnEvent | None = None,
+) -> None:
+    """Refuse a plan with an arm whose whole prompt its model cannot read; the documents are cut for it first."""
+    if embedder is not None and any(arm.passages == "all" for arm in plan.arms):
+        from rag.embedding.embedder import Embedder
+
+        refuse_too_long_prompts(
+            plan, bases, cut_documents(plan, Embedder(embedder.folder)), questions, on_event
+        )
+
+
+def refuse_too_long_prompts(
+    plan: Plan,
+    bases: Mapping[str, Model | RemoteModel],
+    hits: Sequence[Hit],
+    questions: Sequence[Question],
+    on_event: OnEvent | None = None,
+) -> None:
+    """Raise BadInput, with the numbers, when an arm's whole prompt is more than its model reads.
+
+    It is counted with the longest question, in the model's own tokens. What an endpoint reads is not known here: that
+    is told, with an estimate of the prompt.
+    """
+    arms = [step for step in plan.arms if step.passages == "all"]
+    longest = max(questions, key=lambda q: len(q.question), default=Question("", ""))
+    for arm in arms:
+        named = arm.model or plan.model
+        base = bases[named.name]
+        if isinstance(base, Model):
+            _fits(plan, arm, base, hits, longest)
+        elif on_event:
+            size = len(delimited_passages(hits)) // CHARS_PER_TOKEN
+            reason = (
+                f"{arm.arm} sends all documents with every question, about {size:,} tokens (estimated); how much "
+                f"{base.name} reads is not known here"
+            )
+            on_event({"event": "remote.note", "reason": reason})
+
+
+def store_passages_once(answer: Answer, row: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Return a journal's row with its passages in a file of their own, written once for all rows that share them.
+
+    In the row's prompt they are then named, as "{passages/HASH.txt}", a file below the trial's folder.
+    """
+    text = answer.found.passages if answer.found else ""
+    if not text or not row["prompt"]:
+        return row
+    name = f"{PASSAGES_FOLDER}/{sha256_text(text)[:16]}.txt"
+    if not (folder / name).exists():
+        (folder / PASSAGES_FOLDER).mkdir(parents=True, exist_ok=True)
+        write_text(folder / name, text)
+    *before, last = row["prompt"]
+    told = {**last, "content": last["content"].replace(text, f"{{{name}}}")}
+    return {**row, "prompt": [*before, told]}
+
+
+def _fits(plan: Plan, arm: EvaluateStep, base: Model, hits: Sequence[Hit], longest: Question) -> None:
+    config = json.loads((base.folder / "config.json").read_text("utf-8"))
+    room = (config.get("text_config") or config).get("max_position_embeddings")
+    chat = ChatTokenizer(base.folder)
+    asked = prompts.build_messages(
+        plan.prompts,
+        longest.question,
+        delimited_passages(hits),
+        system=longest.system,
+        history=longest.history,
+    )
+    size = chat.count(
+        chat.render(neutralise_chat(asked, control_token_breaker(chat.control_tokens)), prompt=True)
+    )
+    if room and size + plan.max_new_tokens > room:
+        raise BadInput(
+            f"the arm {arm.arm} puts all documents into the prompt: {size:,} tokens with the longest question, and "
+            f"{plan.max_new_tokens:,} for the answer; {base.name} reads {room:,}",
+            f"take {arm.arm} out of the plan, search instead (passages: found), or name a model that reads more",
+        )
+
+
+def cut_documents(plan: Plan, encoder: Encoder) -> tuple[Hit, ...]:
+    """Return all documents of a plan as the passages that its index step will make of them."""
+    from rag.indexing.chunking import Chunker
+    from rag.loading.reader import load_documents
+
+    assert plan.data.documents is not None
+    assert plan.index is not None
+    documents = load_documents(plan.data.documents).documents
+    chunker = Chunker(encoder, index_settings(plan.index))
+    chunks = [chunk for document in documents for chunk in chunker.chunks(document)]
+    return _hits(chunks, {document.id: document.metadata for document in documents})
+
+
+def _hits(chunks: Sequence[Chunk], metadata: Mapping[str, Mapping[str, Any]]) -> tuple[Hit, ...]:
+    """Return the chunks as hits, in an order that no update of another document changes."""
+    ordered = sorted(chunks, key=lambda c: (c.doc, c.ordinal))
+    return tuple(Hit(chunk, 0.0, 0.0, 0.0, metadata=metadata[chunk.doc]) for chunk in ordered)
+
+
+def _mark(passages: str) -> str:
+    """Return the mark that the passages are fenced with: the second line's first word."""
+    return passages.splitlines()[1].split()[0]

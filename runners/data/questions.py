@@ -1,0 +1,109 @@
+"""Held-out questions, read from a file; the names for reading examples come along."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rag.errors import BadInput
+from runners.data.formats import AmbiguousColumns, Message, UnusableRow, row_turns, system_turn
+from runners.data.tabular import read_rows
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One held-out question with whatever gold its row carries."""
+
+    id: str
+    question: str
+    answers: tuple[str, ...] = ()
+    reference: str | None = None
+    doc_id: str | None = None
+    spans: tuple[tuple[int, int], ...] = ()
+    """Character offsets of the gold passages in the gold document."""
+    answerable: bool = True
+    system: str | None = None
+    fact: str | None = None
+    line: int = 0
+    references: tuple[str, ...] = ()
+    """Every acceptable reply, ``reference`` first."""
+    history: tuple[Message, ...] = ()
+    """The turns before the question, without the system turn."""
+
+
+def load_questions(path: Path | str) -> tuple[Question, ...]:
+    """Read held-out questions: rows with a ``question`` key, or rows in any format of examples.
+
+    Raises BadInput on a row without a question, a malformed gold value or an id that occurs twice.
+    """
+    path = Path(path)
+    questions, seen = [], dict[str, int]()
+    for line, row in read_rows(path):
+        try:
+            question = _question(row, line)
+        except AmbiguousColumns as question_back:
+            raise BadInput(
+                f"{path}:{line}: {question_back}", "rename the columns that are not meant"
+            ) from None
+        except (UnusableRow, KeyError, TypeError, ValueError) as reason:
+            raise BadInput(f"{path}:{line}: not a question row: {reason}") from None
+        if (first := seen.setdefault(question.id, line)) != line:
+            raise BadInput(f"{path}:{line}: the id {question.id!r} was already used on line {first}")
+        questions.append(question)
+    return tuple(questions)
+
+
+def _question(row: Mapping[str, Any], line: int) -> Question:
+    if isinstance(row.get("question"), str):
+        extra = row.get("meta")
+        meta = {**row, **extra} if isinstance(extra, dict) else dict(row)
+        messages = [*system_turn(row.get("system")), {"role": "user", "content": row["question"]}]
+        reference = row.get("reference", row.get("reply"))
+    else:
+        turns = row_turns(row)
+        messages, meta = turns.messages, turns.meta
+        reference = messages.pop()["content"] if messages and messages[-1]["role"] == "assistant" else None
+    system = messages.pop(0)["content"] if messages and messages[0]["role"] == "system" else None
+    if not messages or messages[-1]["role"] != "user" or not messages[-1]["content"].strip():
+        raise UnusableRow("no question in it")
+    references = dict.fromkeys(r for r in (reference, *_strings(meta, "references")) if r)
+    return Question(
+        id=str(meta.get("id", f"q{line}")),
+        question=messages[-1]["content"],
+        answers=tuple(_strings(meta, "answers") or _strings(meta, "answer")),
+        reference=next(iter(references), None),
+        doc_id=None if meta.get("doc_id") is None else str(meta["doc_id"]),
+        spans=_spans(meta),
+        answerable=_yes(meta.get("answerable", True)),
+        system=system,
+        fact=None if meta.get("fact") is None else str(meta["fact"]),
+        line=line,
+        references=tuple(references),
+        history=tuple(messages[:-1]),
+    )
+
+
+def _strings(meta: Mapping[str, Any], key: str) -> list[str]:
+    value = meta.get(key) or []
+    values = [value] if isinstance(value, (str, int, float)) else value
+    if not isinstance(values, list):
+        raise ValueError(f"{key} must be a list of strings")
+    return [str(v) for v in values]
+
+
+def _spans(meta: Mapping[str, Any]) -> tuple[tuple[int, int], ...]:
+    rows = meta.get("spans") or ([meta] if "start" in meta and "end" in meta else [])
+    spans = tuple((int(s["start"]), int(s["end"])) for s in rows)
+    if any(start < 0 or end <= start for start, end in spans):
+        raise ValueError(f"a span is empty or negative: {spans}")
+    return spans
+
+
+def _yes(value: Any) -> bool:
+    if isinstance(value, bool):
+        return value
+    if str(value).lower() in {"true", "yes", "1", "false", "no", "0"}:
+        return str(value).lower() in {"true", "yes", "1"}
+    raise ValueError(f"answerable must be true or false, found {value!r}")

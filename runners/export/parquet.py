@@ -1,0 +1,133 @@
+"""The `index` export: the run's passages and vectors as one Parquet file. Light.
+
+An index as one Parquet file, for whatever database comes next: passages, vectors, places. pyarrow is imported inside.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rag.errors import BadInput
+from rag.files import canonical_json
+from rag.index import Index
+from rag.types import Chunk
+from runners.export.job import ExportedFiles, ExportJob, require_disk_space
+from runners.run_folder import INDEX
+
+PASSAGES_FILE = "passages.parquet"
+_HOW = """```python
+import pyarrow.parquet as pq
+
+table = pq.read_table("passages.parquet")  # id, text, vector, metadata (JSON), fingerprint
+```
+
+Vectors have length 1: search them by inner product. Questions must be embedded by the embedder named below, of that
+fingerprint; another one's vectors mean nothing beside these.
+"""
+
+
+def make_index_export(job: ExportJob) -> ExportedFiles:
+    """Write the file; BadInput for a run without an index, or with a damaged one."""
+    from rag.index import Index
+
+    folder = job.source.run.path / INDEX
+    if job.source.plan.index is None or not folder.is_dir():
+        raise BadInput(
+            "this run has no index: none of its arms retrieves",
+            "its rows or all of it: --to provider-jsonl, bundle",
+        )
+    index = Index.open(folder)
+    texts = sum(len(chunk.text.encode()) for chunk in index.chunks)
+    require_disk_space(job.out, 4 * index.dimension * len(index.chunks) + 2 * texts)
+    found = write_parquet(index, job.made / PASSAGES_FILE)
+    of = {
+        "embedder": f"{index.embedder}, fingerprint {index.fingerprint[:16]}",
+        "generation of the index": str(index.generation),
+        "documents, passages": f"{len({c.doc for c in index.chunks}):,}, {len(index.chunks):,}",
+    }
+    return ExportedFiles(_HOW, found, of=of)
+
+
+COLUMNS = ("id", "text", "vector", "metadata", "fingerprint")
+ROWS = 4096
+"""Rows written at a time, so that a large index is never in memory twice."""
+_PLACES = ("doc", "title", "heading", "ordinal", "start", "end", "line_start", "line_end", "page")
+
+
+def write_parquet(index: Index, file: Path) -> dict[str, Any]:
+    """Write every passage of an open index in the order of ids, then read the file back; return what was found.
+
+    ``id`` int64, ``text`` string, ``vector`` a list of float32 of fixed length (unit length, as searched), ``metadata``
+    a JSON object (document, title, place, the document's own metadata), ``fingerprint`` the embedder's. The file's own
+    metadata names the embedder, the generation and the settings. Raises BadInput when what is read back differs.
+    """
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    facts = {
+        "tunewise.embedder": index.embedder,
+        "tunewise.fingerprint": index.fingerprint,
+        "tunewise.dimension": str(index.dimension),
+        "tunewise.generation": str(index.generation),
+        "tunewise.settings": canonical_json(index.settings.to_json()),
+    }
+    schema = pa.schema(
+        [
+            pa.field("id", pa.int64(), nullable=False),
+            pa.field("text", pa.string(), nullable=False),
+            pa.field("vector", pa.list_(pa.float32(), index.dimension), nullable=False),
+            pa.field("metadata", pa.string(), nullable=False),
+            pa.field("fingerprint", pa.string(), nullable=False),
+        ],
+        metadata=facts,
+    )
+    with parquet.ParquetWriter(file, schema, compression="zstd", write_page_checksum=True) as writer:
+        for chunks, vectors in _parts(index):
+            flat = pa.array(vectors.reshape(-1), type=pa.float32())
+            columns = [
+                pa.array([chunk.id for chunk in chunks], type=pa.int64()),
+                pa.array([chunk.text for chunk in chunks], type=pa.string()),
+                pa.FixedSizeListArray.from_arrays(flat, index.dimension),
+                pa.array([canonical_json(_metadata(index, chunk)) for chunk in chunks], type=pa.string()),
+                pa.array([index.fingerprint] * len(chunks), type=pa.string()),
+            ]
+            writer.write_table(pa.Table.from_arrays(columns, schema=schema))
+    return _read_back(index, file)
+
+
+def _parts(index: Index) -> Iterator[tuple[tuple[Chunk, ...], np.ndarray]]:
+    for start in range(0, len(index.chunks), ROWS):
+        chunks = index.chunks[start : start + ROWS]
+        yield chunks, index.vectors([chunk.id for chunk in chunks])
+
+
+def _metadata(index: Index, chunk: Chunk) -> dict[str, Any]:
+    return {
+        **{name: getattr(chunk, name) for name in _PLACES},
+        "document": dict(index.documents.metadata(chunk.doc)),
+    }
+
+
+def _read_back(index: Index, file: Path) -> dict[str, Any]:
+    """Compare every row of the written file with the index, part by part."""
+    from pyarrow import parquet
+
+    rows = 0
+    with parquet.ParquetFile(file, page_checksum_verification=True) as written:
+        batches = written.iter_batches(batch_size=ROWS)
+        for (chunks, vectors), batch in zip(_parts(index), batches, strict=True):
+            texts = batch.column("text").to_pylist()
+            found = batch.column("vector").values.to_numpy(zero_copy_only=False).reshape(-1, index.dimension)
+            same = texts == [chunk.text for chunk in chunks] and np.array_equal(found, vectors)
+            if not same or batch.column("id").to_pylist() != [chunk.id for chunk in chunks]:
+                raise BadInput(f"{file.name} does not hold what the index holds", "export it again")
+            rows += len(texts)
+    return {
+        "rows read back and equal": rows,
+        "length of a vector": index.dimension,
+        "embedder": index.embedder,
+    }

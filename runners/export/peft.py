@@ -1,0 +1,133 @@
+"""The `peft` export: the adapter's folder as PEFT wrote it, loaded back in plain PEFT without a warning. Light."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import warnings
+from pathlib import Path
+from typing import Any
+
+from rag.errors import BadInput
+from rag.files import read_manifest, write_json
+from rag.grounding.context import format_passages
+from rag.types import Chunk, Hit
+from runners.arms.prompts import user_turn
+from runners.export.card import short_model_name
+from runners.export.job import ExportedFiles, ExportJob, require_disk_space
+from runners.export.source import ADAPTER_CONFIG, ExportSource
+from runners.models.resolve import Model
+
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
+_HOW = """```python
+from peft import PeftModel
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+base = AutoModelForCausalLM.from_pretrained(BASE)  # {base}, of the fingerprint below
+model = PeftModel.from_pretrained(base, ".")  # this folder
+tokenizer = AutoTokenizer.from_pretrained(".")
+```
+
+PEFT keeps only the base's name and loads onto any model of the same shape; `manifest.json` holds the hashes that the
+base, its vocabulary and its chat template must have.
+"""
+
+
+def make_peft(job: ExportJob) -> ExportedFiles:
+    """Copy the adapter's folder and load it in plain PEFT; BadInput for weights that are a whole model."""
+    source = job.source
+    kept = copy_adapter(source, job.made, job.out)
+    return ExportedFiles(
+        how=_HOW.format(base=short_model_name(source.base.name)) + prompting_notes(source),
+        checked=load_in_plain_peft(job.made, source.base),
+        kind="adapter",
+        extra=kept,
+    )
+
+
+def copy_adapter(source: ExportSource, folder: Path, out: Path) -> dict[str, Any]:
+    """Write an adapter's files into a folder, with its base named and not placed; return its manifest's facts.
+
+    Raises BadInput where the weights are no adapter, CannotRun where ``out`` has no room for them.
+    """
+    require_adapter(source)
+    names = list(source.facts["files"])
+    require_disk_space(out, sum(entry["bytes"] for entry in source.facts["files"].values()))
+    folder.mkdir(exist_ok=True)
+    for name in names:
+        shutil.copyfile(source.made / name, folder / name)
+    config = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))
+    if (base := config["base_model_name_or_path"]) != short_model_name(base):
+        write_json(folder / ADAPTER_CONFIG, {**config, "base_model_name_or_path": short_model_name(base)})
+    own = read_manifest(source.made, "adapter")
+    kept = {key: value for key, value in own.items() if key not in ("files", "schema", "kind")}
+    begun = own["config"].get("init_adapter")
+    return {
+        **kept,
+        "name": short_model_name(own["name"]),
+        "base": {**own["base"], "name": short_model_name(own["base"]["name"])},
+        "config": {**own["config"], **({"init_adapter": Path(begun).name} if begun else {})},
+    }
+
+
+def require_adapter(source: ExportSource) -> None:
+    """Raise BadInput when the arm's weights are a whole model."""
+    if not source.is_adapter:
+        assert source.arm is not None
+        raise BadInput(
+            f"the weights of the arm {source.arm.arm} are a whole model: full tuning leaves no adapter",
+            "hand it on with --to merged, gguf or ollama",
+        )
+
+
+def load_in_plain_peft(folder: Path, base: Model) -> dict[str, Any]:
+    """Load a folder as PEFT's documentation does and compare every tensor with the file; say what was compared.
+
+    Raises BadInput when PEFT warns, or holds other tensors than the file.
+    """
+    import torch
+    from peft import PeftModel, get_peft_model_state_dict
+    from safetensors.torch import load_file
+
+    from runners.inference.weights import load_base
+
+    net = load_base(base)
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always")
+        # What peft says of transformers' own attributes is no matter of this adapter.
+        warnings.simplefilter("ignore", FutureWarning)
+        model = PeftModel.from_pretrained(net, str(folder), local_files_only=True)
+    if heard:
+        raise BadInput(f"PEFT warns on loading the adapter: {str(heard[0].message)[:200]}", "train it again")
+    held, written = (
+        get_peft_model_state_dict(model, save_embedding_layers=False),
+        load_file(folder / ADAPTER_WEIGHTS),
+    )
+    if held.keys() != written.keys() or not all(torch.equal(held[k].cpu(), written[k]) for k in written):
+        raise BadInput("PEFT holds other tensors than the adapter's file", "train it again")
+    return {"loads in plain PEFT without a warning": True, "tensors equal to the file's": len(written)}
+
+
+def prompting_notes(source: ExportSource) -> str:
+    """Return how the model must be asked, as the arm was: its instructions, and the frame for its passages."""
+    plan, arm = source.plan, source.arm
+    assert arm is not None
+    said = "\nAsk it with its own chat template"
+    if plan.prompts.system:
+        said += f", and with these instructions as the system turn:\n\n```text\n{plan.prompts.system.strip()}\n```\n"
+    else:
+        said += ".\n"
+    if not arm.retrieval:
+        return said
+    text = "Dogs travel on deck for 3 euros."
+    chunk = Chunk(0, "fares.md", "Fares", 0, text, 0, len(text), "Dogs", 12, 12)
+    question = "What does a dog cost?"
+    shown = user_turn(
+        plan.prompts, question, format_passages([Hit(chunk, 1.0, 1.0, 1.0)], 1024, len, question)
+    )
+    return (
+        f"{said}\nThis arm answers from numbered passages in the user's turn, best first, as in this example with one. The "
+        f"word that opens each passage and closes the last is drawn anew for each turn, so that no document can hold "
+        f"it:\n\n```text\n{shown.strip()}\n```\n\n"
+        "Without them it is not what was measured; `tunewise ask` finds them, and `--to bundle` hands on what it needs.\n"
+    )

@@ -1,0 +1,75 @@
+"""What a run can be exported as: the one table. Light."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from typing import Literal
+
+from rag.errors import UsageProblem
+
+EXPORT_DTYPES = ("auto", "float32", "bfloat16", "float16")
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One thing that a run can be exported as."""
+
+    name: str
+    makes: str
+    """What comes out, in a few words."""
+    of: Literal["weights", "rows", "run"]
+    """What it is made from: one arm's weights, the rows an arm is trained on, or the run as a whole."""
+    work: str
+    """"module:function", imported when it is used; the function takes a Job and returns a Made."""
+    dtypes: tuple[str, ...] = ()
+    """Number types that its weights can be written in; () where there is nothing to choose."""
+
+
+TARGETS: tuple[Target, ...] = (
+    Target("peft", "the adapter's folder, for PEFT", "weights", "runners.export.peft:make_peft"),
+    Target(
+        "merged",
+        "a whole model in safetensors, for transformers",
+        "weights",
+        "runners.export.merged:make_merged",
+        EXPORT_DTYPES,
+    ),
+    Target(
+        "gguf", "one file for llama.cpp", "weights", "runners.export.gguf:make_gguf", (*EXPORT_DTYPES, "q8_0")
+    ),
+    Target(
+        "ollama",
+        "the GGUF file with its Modelfile",
+        "weights",
+        "runners.export.ollama:make_ollama",
+        (*EXPORT_DTYPES, "q8_0"),
+    ),
+    Target(
+        "vllm",
+        "the adapter, its base and the line that serves them",
+        "weights",
+        "runners.export.vllm:make_vllm",
+    ),
+    Target("index", "passages and vectors as Parquet", "run", "runners.export.parquet:make_index_export"),
+    Target("bundle", "the whole run in one archive", "run", "runners.export.bundle:make_bundle"),
+    Target(
+        "provider-jsonl",
+        "training rows for a hosted provider",
+        "rows",
+        "runners.export.provider_jsonl:make_provider_jsonl",
+    ),
+)
+RUN_TARGET = "run"
+"""The way back: a bundle becomes a run folder again."""
+TARGET_NAMES: tuple[str, ...] = tuple(target.name for target in TARGETS)
+
+
+def target_named(name: str) -> Target:
+    """Return the target of a name; UsageProblem lists the names there are."""
+    for target in TARGETS:
+        if target.name == name:
+            return target
+    close = difflib.get_close_matches(name, TARGET_NAMES, n=1)
+    meant = f"did you mean {close[0]}? " if close else ""
+    raise UsageProblem(f"--to {name!r} is unknown", f"{meant}There are: {', '.join(TARGET_NAMES)}")

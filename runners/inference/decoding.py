@@ -1,0 +1,317 @@
+"""The decoding loops: a batch that finished rows leave, and one stream that verifies guesses. Imports torch.
+
+Choose the next token: the likeliest, or drawn with a temperature from the likeliest few. Imports torch.
+
+Guess the next tokens from the text so far: answers with passages quote them word for word.
+
+Verifying five guessed tokens costs a model that is bound by memory hardly more than computing one, and a greedy
+answer stays the same: a guess is accepted only where the model itself would have chosen it. (Prompt lookup decoding,
+Saxena 2023.)
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from runners.inference.types import GREEDY, Sampling
+from runners.models import hub
+
+hub.block_hub()
+
+
+from runners.inference.kv_cache import CachedPrefix, StaticKVCache, cacheable_layers  # noqa: E402
+from runners.inference.llama_step import FusedLlamaStep, unsupported_reason  # noqa: E402
+
+
+class TokenSampler:
+    """Chooses tokens for the rows of a call; every row draws from a random stream of its own.
+
+    So a row's draw depends on the seed and on its index in the call, never on the other rows.
+    """
+
+    def __init__(self, sampling: Sampling = GREEDY, rows: Sequence[int] = (0,)) -> None:
+        """Prepare the streams; `rows` are the indexes in the call."""
+        self.sampling = sampling
+        self._streams: dict[int, torch.Generator] = {}
+        if not sampling.greedy:
+            for row in rows:
+                # Seeds of different calls stay apart for calls of up to 2**20 rows.
+                self._streams[row] = torch.Generator().manual_seed((sampling.seed << 20) + row)
+
+    def sample(self, logits: torch.Tensor, rows: Sequence[int]) -> list[int]:
+        """Return one token for each row of `logits` [rows, vocabulary]."""
+        if self.sampling.greedy:
+            return [int(token) for token in logits.argmax(-1)]
+        # In fp32 on the CPU, so that draws are the same wherever the model runs.
+        probabilities = torch.softmax(logits.float().cpu() / self.sampling.temperature, dim=-1)
+        return [
+            self._draw(row_probabilities, self._streams[row])
+            for row_probabilities, row in zip(probabilities, rows, strict=True)
+        ]
+
+    def _draw(self, probabilities: torch.Tensor, stream: torch.Generator) -> int:
+        """Draw from the fewest tokens whose probabilities [vocabulary] reach top_p (nucleus sampling, Holtzman 2019)."""
+        ordered, tokens = probabilities.sort(descending=True, stable=True)
+        # The mass before a token decides, so the likeliest one always remains, however small top_p is.
+        before = ordered.cumsum(0) - ordered
+        nucleus = ordered * (before < self.sampling.top_p)
+        return int(tokens[torch.multinomial(nucleus, 1, generator=stream)])
+
+
+MAX_GUESSES = 6
+MAX_NGRAM = 3
+"""Last tokens that must have occurred before in this order; one fewer is tried when they have not."""
+
+
+class PromptLookup:
+    """An index of where every pair and triple of tokens last occurred, extended as the text grows."""
+
+    def __init__(self, ids: Sequence[int]) -> None:
+        """Index the prompt."""
+        self.ids: list[int] = []
+        self._after: dict[tuple[int, ...], int] = {}
+        self.extend(ids)
+
+    def extend(self, ids: Sequence[int]) -> None:
+        """Append tokens to the text and index the pairs and triples that now have a token after them."""
+        for token in ids:
+            end = len(self.ids)
+            # The n-gram before this token; what ends with the newest token is indexed when the next one comes.
+            for length in range(2, MAX_NGRAM + 1):
+                if end >= length:
+                    self._after[tuple(self.ids[end - length : end])] = end
+            self.ids.append(token)
+
+    def guess(self, most: int = MAX_GUESSES) -> list[int]:
+        """Return up to `most` (and MAX_GUESSES) tokens that followed the last ones where they occurred before, or []."""
+        for length in range(MAX_NGRAM, 1, -1):
+            start = self._after.get(tuple(self.ids[-length:]))
+            if start is not None and len(self.ids) >= length:
+                return self.ids[start : start + min(most, MAX_GUESSES)]
+        return []
+
+
+PREFILL_MULTIPLE = 16
+"""One row's tokens are prefilled in a multiple of so many. For every new number of rows of a product oneDNN makes
+kernels and keeps them: 150 questions of as many lengths left 110 MiB behind, in such multiples 58, ever fewer."""
+
+
+class Decoder:
+    """A model with what both decoding loops share: the prefill of prompts, and the step."""
+
+    def __init__(self, model: Any) -> None:
+        """Choose the step: the fused one where the model is built like Llama, transformers' for others."""
+        self.model = model
+        self.layers = cacheable_layers(model.config)
+        self.reason = unsupported_reason(model)
+        self.fused_step = None if self.reason else FusedLlamaStep(model)
+        named = inspect.signature(model.forward).parameters
+        self._cache_argument = "cache" if "cache" in named else "past_key_values"
+        # The lowest number instead of -inf: a row of padding that is hidden altogether has a softmax without NaN.
+        self.lowest = torch.finfo(model.dtype).min
+
+    @torch.inference_mode()
+    def prefill(
+        self, ids: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor, cache: StaticKVCache
+    ) -> torch.Tensor:
+        """Compute tokens [rows, new] into the cache; return the logits [rows, vocabulary] after the last.
+
+        `mask` [rows, cached + new] is 1 for real tokens, 0 for padding; `positions` [rows, new].
+        """
+        return self._call(ids, mask, positions, cache, 1)[:, -1]
+
+    @torch.inference_mode()
+    def step(
+        self, ids: torch.Tensor, positions: torch.Tensor, cache: StaticKVCache, mask: torch.Tensor | None
+    ) -> torch.Tensor:
+        """Return the logits [rows, new, vocabulary] of new tokens; `mask` [rows, 1, new, tokens] is added to scores."""
+        if self.fused_step:
+            return self.fused_step.step(ids, positions, cache, mask)
+        return self._call(ids, mask, positions, cache, 0)
+
+    @torch.inference_mode()
+    def prefill_one(self, ids: Sequence[int], cache: StaticKVCache) -> torch.Tensor:
+        """Compute more tokens of a cache's only row; return the logits [1, vocabulary] after the last.
+
+        They are filled up to a multiple of PREFILL_MULTIPLE where the cache has capacity: no token sees what comes
+        after it, and the filling is truncated again.
+        """
+        start, count = cache.length, len(ids)
+        filled = max(count, min(-(-count // PREFILL_MULTIPLE) * PREFILL_MULTIPLE, cache.capacity - start))
+        device = self.model.device
+        row = torch.tensor([[*ids, *[0] * (filled - count)]], device=device)
+        # Clamped, because a model's positions may end where the real tokens do.
+        positions = torch.arange(start, start + filled, device=device).clamp(max=start + count - 1)[None]
+        mask = torch.ones(1, start + filled, dtype=torch.long, device=device)
+        logits = self._call(row, mask, positions, cache, torch.tensor([count - 1], device=device))
+        cache.truncate(start + count)
+        return logits[:, -1]
+
+    def cache_prefix(self, ids: Sequence[int]) -> CachedPrefix:
+        """Compute the keys and values of a prefix and return a copy of them."""
+        cache = StaticKVCache(self.layers, 1, len(ids) + PREFILL_MULTIPLE)
+        self.prefill_one(ids, cache)
+        return cache.copy_prefix(len(ids))
+
+    def _call(
+        self,
+        ids: torch.Tensor,
+        mask: torch.Tensor | None,
+        positions: torch.Tensor,
+        cache: StaticKVCache,
+        last: int | torch.Tensor,
+    ) -> torch.Tensor:
+        """Return transformers' logits [rows, returned, vocabulary] of the `last` tokens (0: all), or of those at indexes."""
+        given = {
+            "input_ids": ids,
+            "attention_mask": mask,
+            "position_ids": positions,
+            self._cache_argument: cache,
+        }
+        logits: torch.Tensor = self.model(**given, use_cache=True, logits_to_keep=last).logits
+        return logits
+
+    def _left_padded(
+        self, rows: Sequence[list[int]], before: int
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Return tokens [rows, width], mask [rows, before + width] and positions [rows, width] of padded rows.
+
+        Padded on the left, so that the last column is every row's last token. The `before` tokens that are in the
+        cache already come before the padding: the cache has them at the same place in every row.
+        """
+        width = max(len(row) for row in rows)
+        device = self.model.device
+        pads = [width - len(row) for row in rows]
+        ids = torch.tensor([[0] * pad + row for pad, row in zip(pads, rows, strict=True)], device=device)
+        mask = torch.ones(len(rows), before + width, dtype=torch.long, device=device)
+        for number, pad in enumerate(pads):
+            mask[number, before : before + pad] = 0
+        # A token's position is the number of real tokens before it; padding at the very start would have -1.
+        positions = (mask.cumsum(1) - 1).clamp(min=0)[:, before:]
+        return ids, mask, positions
+
+    def decode_batch(
+        self,
+        prompts: Sequence[list[int]],
+        limit: int,
+        on_token: Callable[[int, int], bool],
+        sampler: TokenSampler,
+        names: Sequence[int],
+        shared: tuple[int, CachedPrefix] | None = None,
+    ) -> None:
+        """Decode prompts together; `on_token` gets (row, token) for each token and returns whether the row has ended.
+
+        A row ends at `limit` tokens too. One that has ended leaves the batch at once: the others' steps get cheaper.
+        `names` are the sampler's names of the rows, `shared` the length and the cached prefix of all of them.
+        """
+        before = shared[0] if shared else 0
+        ids, mask, positions = self._left_padded([p[before:] for p in prompts], before)
+        cache = StaticKVCache(self.layers, len(prompts), before + ids.shape[1] + limit)
+        if shared:
+            cache.load_prefix(shared[1], before)
+        logits = self.prefill(ids, mask, positions, cache)
+        active = _ActiveRows(
+            list(range(len(prompts))), positions[:, -1:].clone(), self._padding_bias(mask, limit)
+        )
+        for count in range(1, limit + 1):
+            tokens = sampler.sample(logits, [names[row] for row in active.rows])
+            pairs = enumerate(zip(active.rows, tokens, strict=True))
+            ended = {index for index, (row, token) in pairs if on_token(row, token)}
+            if count == limit or len(ended) == len(tokens):
+                return
+            active.remove(ended, tokens, cache)
+            active.positions += 1
+            column = torch.tensor(tokens, device=ids.device)[:, None]
+            # The bias is as wide as the cache will get; a step sees what is written and its own token.
+            bias = None if active.bias is None else active.bias[..., : cache.length + 1]
+            logits = self.step(column, active.positions, cache, bias)[:, -1]
+
+    def _padding_bias(self, mask: torch.Tensor, limit: int) -> torch.Tensor | None:
+        """Return the padding as a bias [rows, 1, 1, tokens + limit] to add to scores; None when there is none."""
+        if bool(mask.all()):
+            return None
+        bias = torch.zeros(len(mask), 1, 1, mask.shape[1] + limit, dtype=self.model.dtype, device=mask.device)
+        bias[:, 0, 0, : mask.shape[1]].masked_fill_(mask == 0, self.lowest)
+        return bias
+
+    def decode_one(
+        self,
+        prompt: list[int],
+        limit: int,
+        sampler: TokenSampler,
+        cache: StaticKVCache,
+        guesses: int = MAX_GUESSES,
+    ) -> Iterator[int]:
+        """Decode one prompt whose first tokens may be in the cache already; yield its tokens, at most `limit`.
+
+        Greedily, up to `guesses` tokens that followed the last ones where these occurred before are verified at once.
+        """
+        logits = self.prefill_one(prompt[cache.length :], cache)
+        # A drawn token depends on the draws before it, so guesses are for greedy decoding only.
+        lookup = PromptLookup(prompt) if sampler.sampling.greedy else None
+        left = limit
+        fresh = sampler.sample(logits, (0,))
+        while True:
+            yield from fresh
+            left -= len(fresh)
+            if left == 0:
+                return
+            guess: list[int] = []
+            if lookup is not None:
+                lookup.extend(fresh)
+                # One less than is left: the step returns a token after the accepted guesses.
+                guess = lookup.guess(min(guesses, left - 1))
+            fresh = self._verify(fresh[-1], guess, cache, sampler)
+
+    def _verify(self, last: int, guess: list[int], cache: StaticKVCache, sampler: TokenSampler) -> list[int]:
+        """Return the guessed tokens that the model would have chosen, and the one it chooses after them."""
+        start, new = cache.length, 1 + len(guess)
+        ids = torch.tensor([[last, *guess]], device=self.model.device)
+        positions = torch.arange(start, start + new, device=ids.device)[None]
+        mask = None
+        if guess:
+            # [1, 1, new, start + new]: new token i sees what is cached and new tokens 0 to i.
+            mask = torch.full((new, start + new), self.lowest, dtype=self.model.dtype, device=ids.device)
+            mask = mask.triu(start + 1)[None, None]
+        logits = self.step(ids, positions, cache, mask)[0]  # [new, vocabulary]
+        chosen = [int(t) for t in logits.argmax(-1)] if guess else sampler.sample(logits, (0,))
+        accepted = 0
+        while accepted < len(guess) and guess[accepted] == chosen[accepted]:
+            accepted += 1
+        # Keys and values of `last` and of the accepted guesses are right, those after them are not.
+        cache.truncate(start + 1 + accepted)
+        return chosen[: accepted + 1]
+
+
+@dataclass
+class _ActiveRows:
+    """The rows still decoding, in the order of the cache."""
+
+    rows: list[int]
+    positions: torch.Tensor
+    """int64 [rows, 1]: position of each row's newest token."""
+    bias: torch.Tensor | None
+    """[rows, 1, 1, tokens]: added to the scores to hide padding."""
+
+    def remove(self, ended: set[int], tokens: list[int], cache: StaticKVCache) -> None:
+        """Take rows out, by their index here: the last ones move into the indexes that become free."""
+        if not ended:
+            return
+        count = len(self.rows) - len(ended)
+        free = sorted(index for index in ended if index < count)
+        last = [index for index in range(count, len(self.rows)) if index not in ended]
+        moves = list(zip(last, free, strict=True))
+        for source, target in moves:
+            self.rows[target], tokens[target] = self.rows[source], tokens[source]
+            self.positions[target] = self.positions[source]
+            if self.bias is not None:
+                self.bias[target] = self.bias[source]
+        del self.rows[count:], tokens[count:]
+        self.positions = self.positions[:count]
+        self.bias = None if self.bias is None else self.bias[:count]
+        cache.drop_rows(moves, count)

@@ -1,0 +1,344 @@
+"""Generation on this machine: batched by length, shared prefixes computed once, tuned weights on and off.
+
+:func:`local_generator` is the only way in. What it returns decodes with this project's own loops and KV cache, or,
+where `kernels` is plain or the model's cache is of another kind, with transformers' `generate`, which is the reference
+that the tests compare the loops with. Imports torch.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Container, Sequence
+from collections.abc import Generator as Running
+from pathlib import Path
+from typing import Any
+
+from runners.models import hub
+
+hub.block_hub()
+
+import torch  # noqa: E402
+
+from rag.errors import BadInput  # noqa: E402
+from runners.data.formats import Message  # noqa: E402
+from runners.inference.decoding import (  # noqa: E402
+    Decoder,
+    TokenSampler,
+)
+from runners.inference.kv_cache import (  # noqa: E402  # noqa: E402
+    MIN_SHARED,
+    CachedPrefix,
+    PrefixCache,
+    StaticKVCache,
+    cacheable_layers,
+    common_prefix,
+)
+from runners.inference.streaming import TextStream  # noqa: E402
+from runners.inference.types import GREEDY, Completion, CompletionStream, Sampling, check_max_new_tokens  # noqa: E402
+from runners.inference.weights import SwitchableModel  # noqa: E402
+from runners.models.resolve import Model  # noqa: E402
+from runners.tokenization.chat_template import control_token_breaker, neutralise_chat  # noqa: E402
+
+BATCH_ROWS = 32
+BATCH_TOKENS = 12_000
+"""Tokens of one batch, padding and room for answers included: at most 0.3 GiB of keys and values on a 135M model."""
+OnBatch = Callable[[list[int], list[Completion]], None] | None
+IsCancelled = Callable[[], bool]
+"""Asked at every token: whether the answer is no longer needed."""
+
+
+def local_generator(
+    model: Model, weights: Path | None = None, dtype: str = "auto", kernels: str = "auto"
+) -> LocalGenerator:
+    """Load a base model and return its generator.
+
+    Args:
+        model: The base model.
+        weights: An adapter or a tuned model folder made on exactly this base; None for the base itself.
+        dtype: float32, bfloat16, or auto for what the device is fastest in.
+        kernels: auto for this project's own decoding where the model allows it, plain for transformers' `generate`.
+    """
+    return LocalGenerator(model, weights, dtype, kernels)
+
+
+class LocalGenerator:
+    """A base model, or one with tuned weights, on this machine; greedy unless asked otherwise."""
+
+    def __init__(
+        self, model: Model, weights: Path | None = None, dtype: str = "auto", kernels: str = "auto"
+    ) -> None:
+        """Load the model; see :func:`local_generator`."""
+        self.kernels = kernels
+        self._weights = SwitchableModel(model, weights, dtype)
+        self.tokenizer: Any = self._weights.tokenizer
+        self.prefixes: PrefixCache[CachedPrefix] = PrefixCache()
+        added = self.tokenizer.added_tokens_decoder.values()
+        self._broken = control_token_breaker(token.content for token in added if token.special)
+        self._prepare()
+
+    @property
+    def model(self) -> Any:
+        """The model as it decodes now."""
+        return self._weights.model
+
+    def use(self, weights: Path | None) -> None:
+        """Put other tuned weights on the base, or none; the base is not loaded again where memory holds a copy of it.
+
+        BadInput for weights that were made on another base: then those in use before still are.
+        """
+        self.decoder: Decoder | None = None  # it holds the model, whose memory may be needed
+        try:
+            self._weights.use(weights)
+        finally:
+            if self.model is not None:
+                self._prepare()
+
+    def count_tokens(self, text: str) -> int:
+        """Tokens of a text, without special tokens."""
+        return len(self.tokenizer.encode(text, add_special_tokens=False))
+
+    def generate(
+        self,
+        chats: Sequence[Sequence[Message]],
+        max_new_tokens: int,
+        on_batch: OnBatch = None,
+        sampling: Sampling = GREEDY,
+        *,
+        known: Container[int] = (),
+    ) -> list[Completion]:
+        """Answer every chat but those whose index is `known`; rows of like length share a batch, the same ones every time.
+
+        Known answers change neither the other batches nor the shared prefix: with other rows in its batch, or a longer
+        prefix, an answer could differ by a rounding. BadInput, before anything is answered, for a chat that leaves no
+        room for its answer in the model's context.
+        """
+        prompts = self._prompts(chats, max_new_tokens)
+        sampler = TokenSampler(sampling, range(len(prompts)))
+        shared = self.shared_prefix(prompts)
+        done: dict[int, Completion] = {}
+        for batch in length_batches([len(p) + max_new_tokens for p in prompts]):
+            unknown = [i for i in batch if i not in known]
+            if not unknown:
+                continue
+            if self.decoder is None:
+                answers = self._by_transformers([prompts[i] for i in batch], max_new_tokens, sampling)
+            elif len(prompts) == 1:
+                answers = [CompletionStream(self.follow(prompts[0], max_new_tokens, sampling)).finish()]
+            else:
+                answers = self._batch(batch, prompts, max_new_tokens, sampler, shared)
+            completions = dict(zip(batch, answers, strict=True))
+            done.update((i, completions[i]) for i in unknown)
+            if on_batch:
+                on_batch(unknown, [completions[i] for i in unknown])
+        return [done[i] for i in range(len(chats)) if i in done]
+
+    def stream(
+        self, chat: Sequence[Message], max_new_tokens: int, sampling: Sampling = GREEDY
+    ) -> CompletionStream:
+        """Answer one chat piece by piece; what earlier prompts and answers share with it is not computed again."""
+        (prompt,) = self._prompts([chat], max_new_tokens)
+        return CompletionStream(self.follow(prompt, max_new_tokens, sampling))
+
+    def prompt(self, asked: Sequence[Message] | str, limit: int) -> list[int]:
+        """Return a chat, or a text to continue, as tokens; BadInput when the context has no room for `limit` more.
+
+        A text is taken as it is: control tokens in it count as such.
+        """
+        check_max_new_tokens(limit)
+        if not isinstance(asked, str):
+            return self._prompts([asked], limit)[0]
+        ids: list[int] = self.tokenizer.encode(asked)
+        return self._fitting([ids], limit)[0]
+
+    def pieces(self, stop: Sequence[str] = (), trim: bool = True) -> TextStream:
+        """What turns this model's tokens into text as they come."""
+        return TextStream(self._decode, stop, trim)
+
+    def _prepare(self) -> None:
+        model = self._weights.model
+        ends = getattr(model.generation_config, "eos_token_id", None) or []
+        listed = ends if isinstance(ends, list) else [ends]
+        self.ends = frozenset([*listed, self.tokenizer.eos_token_id])
+        own_decoding = self.kernels == "auto" and cacheable_layers(model.config)
+        self.decoder = Decoder(model) if own_decoding else None
+
+    def _prompts(self, chats: Sequence[Sequence[Message]], limit: int) -> list[list[int]]:
+        """The chats as tokens, each with room for `limit` more in the model's context."""
+        check_max_new_tokens(limit)
+        return self._fitting([self._tokens(chat) for chat in chats], limit)
+
+    def _fitting(self, prompts: list[list[int]], limit: int) -> list[list[int]]:
+        context = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+        for number, prompt in enumerate(prompts, 1):
+            which = f"prompt {number} of {len(prompts)}" if len(prompts) > 1 else "the prompt"
+            if not prompt:
+                raise BadInput(f"{which} is empty", "ask something")
+            if context and len(prompt) + limit > context:
+                raise BadInput(
+                    f"{which} has {len(prompt):,} tokens: with {limit:,} for the answer that is more than the "
+                    f"{context:,} that the model reads",
+                    "shorten it, show fewer passages or examples, or ask for a shorter answer",
+                )
+        return prompts
+
+    def _tokens(self, chat: Sequence[Message]) -> list[int]:
+        plain = neutralise_chat(chat, self._broken)
+        text = self.tokenizer.apply_chat_template(plain, tokenize=False, add_generation_prompt=True)
+        ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False)
+        return ids
+
+    def _decode(self, tokens: list[int]) -> str:
+        text: str = self.tokenizer.decode(tokens, skip_special_tokens=True)
+        return text
+
+    def shared_prefix(self, prompts: list[list[int]]) -> tuple[int, CachedPrefix] | None:
+        """Return the length and the cached prefix of what all prompts begin with; None where it is too short to pay."""
+        length = common_prefix(prompts)
+        if self.decoder is None or len(prompts) < 2 or length < MIN_SHARED:
+            return None
+        owner, ids = self._weights.owner, prompts[0][:length]
+        prefix = self.prefixes.get(owner, ids)
+        if prefix is None:
+            prefix = self.decoder.cache_prefix(ids)
+            self.prefixes.put(owner, ids, prefix)
+        return length, prefix
+
+    def _batch(
+        self,
+        batch: list[int],
+        prompts: list[list[int]],
+        limit: int,
+        sampler: TokenSampler,
+        shared: tuple[int, CachedPrefix] | None,
+    ) -> list[Completion]:
+        """Answer the prompts at the indexes in `batch` together."""
+        assert self.decoder is not None
+        started = time.perf_counter()
+        tokens: list[list[int]] = [[] for _ in batch]
+        ended = [False] * len(batch)
+        sampling = sampler.sampling
+
+        def on_token(row: int, token: int) -> bool:
+            ended[row] = token in self.ends
+            if not ended[row]:
+                tokens[row].append(token)
+                ended[row] = bool(sampling.stop) and self._text(tokens[row], sampling.stop)[1]
+            return ended[row]
+
+        rows = [prompts[i] for i in batch]
+        self.decoder.decode_batch(rows, limit, on_token, sampler, batch, shared)
+        seconds = (time.perf_counter() - started) / len(batch)
+        return [
+            self._completion(prompt, answer, seconds, end, sampling)
+            for prompt, answer, end in zip(rows, tokens, ended, strict=True)
+        ]
+
+    def _completion(
+        self, prompt: list[int], tokens: list[int], seconds: float, ended: bool, sampling: Sampling
+    ) -> Completion:
+        text, _ = self._text(tokens, sampling.stop)
+        return Completion(text, len(prompt), len(tokens), seconds, "stop" if ended else "length")
+
+    def _text(self, tokens: list[int], stop: Sequence[str]) -> tuple[str, bool]:
+        """Return the text of tokens up to the first stop text, and whether there was one."""
+        text = self._decode(tokens)
+        stops = [at for at in (text.find(s) for s in stop) if at >= 0]
+        return text[: min(stops, default=len(text))].strip(), bool(stops)
+
+    def follow(
+        self,
+        prompt: list[int],
+        limit: int,
+        sampling: Sampling = GREEDY,
+        is_cancelled: IsCancelled | None = None,
+        trim: bool = True,
+    ) -> Running[str, None, Completion]:
+        """Yield the pieces of an answer to a prompt of tokens; return the whole, as far as it was not cancelled.
+
+        `trim` takes white space off its ends, as for an answer; a text that is continued keeps it.
+        """
+        if self.decoder is None:
+            (answer,) = self._by_transformers([prompt], limit, sampling, is_cancelled)
+            if answer.text:
+                yield answer.text
+            return answer
+        started, owner = time.perf_counter(), self._weights.owner
+        pieces = self.pieces(sampling.stop, trim)
+        cache = StaticKVCache(self.decoder.layers, 1, len(prompt) + limit)
+        if match := self.prefixes.longest_match(owner, prompt):
+            cache.load_prefix(match[1], match[0])
+        ended = False
+        for token in self.decoder.decode_one(prompt, limit, TokenSampler(sampling), cache):
+            ended = token in self.ends
+            piece = "" if ended else pieces.add(token)
+            if piece:
+                yield piece
+            if (ended := ended or pieces.stopped) or (is_cancelled and is_cancelled()):
+                break
+        if piece := pieces.rest():
+            yield piece
+        # The newest token is not in the cache yet, and a guess that was verified may be there without being shown.
+        cached = [*prompt, *pieces.tokens][: cache.length]
+        self.prefixes.put(owner, cached, cache.copy_prefix(len(cached)))
+        seconds = time.perf_counter() - started
+        count = len(pieces.tokens)
+        return Completion(pieces.text, len(prompt), count, seconds, "stop" if ended else "length")
+
+    def _by_transformers(
+        self,
+        prompts: list[list[int]],
+        limit: int,
+        sampling: Sampling,
+        is_cancelled: IsCancelled | None = None,
+    ) -> list[Completion]:
+        """Decode with transformers' `generate`: the reference, and for models whose cache is of another kind."""
+        started = time.perf_counter()
+        # Padded on the left, so that every row's answer begins in the same column.
+        pad, width = self.tokenizer.pad_token_id, max(len(p) for p in prompts)
+        device = self.model.device
+        ids = torch.tensor([[pad] * (width - len(p)) + p for p in prompts], device=device)
+        mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=device)
+        how: dict[str, Any] = {"do_sample": False}
+        if not sampling.greedy:
+            torch.manual_seed(sampling.seed)
+            drawn = {"temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": 0}
+            how = {"do_sample": True, **drawn}
+        if is_cancelled:
+            how["stopping_criteria"] = [lambda ids, scores, **_: torch.full((len(ids),), is_cancelled())]
+        with torch.inference_mode():
+            rows = self.model.generate(
+                input_ids=ids,
+                attention_mask=mask,
+                max_new_tokens=limit,
+                pad_token_id=pad,
+                eos_token_id=sorted(self.ends),
+                **how,
+            )
+        seconds = (time.perf_counter() - started) / len(prompts)
+        return [
+            self._cut(prompt, row[width:].tolist(), seconds, sampling)
+            for prompt, row in zip(prompts, rows, strict=True)
+        ]
+
+    def _cut(self, prompt: list[int], tokens: list[int], seconds: float, sampling: Sampling) -> Completion:
+        # Rows that ended before the longest one are padded after their end token.
+        end = next((n for n, token in enumerate(tokens) if token in self.ends), len(tokens))
+        stopped = end < len(tokens) or self._text(tokens[:end], sampling.stop)[1]
+        return self._completion(prompt, tokens[:end], seconds, stopped, sampling)
+
+
+def length_batches(
+    lengths: Sequence[int], rows: int = BATCH_ROWS, tokens: int = BATCH_TOKENS
+) -> list[list[int]]:
+    """Group positions by like length, at most `rows` rows and `tokens` padded tokens a batch; longest first."""
+    order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
+    grouped: list[list[int]] = []
+    for position in order:
+        current = grouped[-1] if grouped else []
+        # The first of a batch is its longest, to which the others are padded.
+        fits = current and len(current) < rows and (len(current) + 1) * lengths[current[0]] <= tokens
+        if fits:
+            current.append(position)
+        else:
+            grouped.append([position])
+    return grouped

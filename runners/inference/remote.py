@@ -1,0 +1,190 @@
+"""Generation by any OpenAI-compatible server: several requests at once, streamed, counted."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Container, Sequence
+from collections.abc import Generator as Running
+from typing import Any
+
+from rag.errors import CannotRun
+from runners.data.formats import Message
+from runners.inference.http_client import NO_DEADLINE, HttpClient, OnNote, RequestCaller, RequestLimits
+from runners.inference.streaming import TextStream
+from runners.inference.types import GREEDY, Completion, CompletionStream, Sampling, check_max_new_tokens
+from runners.models import endpoint
+from runners.tokenization.token_estimate import estimate_tokens
+
+
+class RemoteGenerator:
+    """A model behind an OpenAI-compatible ``URL/chat/completions``.
+
+    Greedy means temperature 0 with the seed sent, which is as much as a server can be asked for: whether the same
+    question gets the same answer is up to it. Errors are those of :class:`runners.inference.http_client.HttpClient`.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        name: str,
+        limits: RequestLimits | None = None,
+        seed: int = 0,
+        key: str | None = None,
+        on_note: OnNote = None,
+    ) -> None:
+        """Connect at the first request; the key is the environment's unless given.
+
+        `on_note` hears of every wait for another try, and of parameters that the server does not take.
+        """
+        self.name, self.seed = name, seed
+        self.limits = limits or RequestLimits()
+        secret = endpoint.api_key() if key is None else key
+        self._post = HttpClient(f"{url.rstrip('/')}/chat/completions", name, self.limits, secret, on_note)
+
+    @property
+    def retries(self) -> int:
+        """Requests that had to be sent again so far."""
+        return self._post.retries
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._post.close()
+
+    def count_tokens(self, text: str) -> int:
+        """Tokens of a text, estimated: servers have no common call that counts them."""
+        return estimate_tokens(text)
+
+    def generate(
+        self,
+        chats: Sequence[Sequence[Message]],
+        max_new_tokens: int,
+        on_batch: Callable[[list[int], list[Completion]], None] | None = None,
+        sampling: Sampling = GREEDY,
+        *,
+        known: Container[int] = (),
+    ) -> list[Completion]:
+        """Answer every chat that is not known, a few at once; `on_batch` hears each answer as soon as it is there.
+
+        After a failure nothing more is sent; what is under way is waited for and heard, then the failure is raised.
+        """
+        check_max_new_tokens(max_new_tokens)
+        todo: queue.SimpleQueue[int] = queue.SimpleQueue()
+        done: queue.SimpleQueue[tuple[int, Completion | BaseException | None]] = queue.SimpleQueue()
+        stop = threading.Event()
+
+        def work() -> None:
+            while True:
+                try:
+                    position = todo.get_nowait()
+                except queue.Empty:
+                    return
+                try:
+                    skipped = stop.is_set()
+                    found = None if skipped else self._answer(chats[position], max_new_tokens, sampling)
+                    done.put((position, found))
+                except BaseException as error:
+                    stop.set()
+                    done.put((position, error))
+
+        positions = [position for position in range(len(chats)) if position not in known]
+        for position in positions:
+            todo.put(position)
+        for _ in range(min(self.limits.at_once, len(positions))):
+            # Daemons: an interrupted run must not wait for a server's last words.
+            threading.Thread(target=work, daemon=True, name=f"ask-{self.name}").start()
+        try:
+            return self._collect(done, positions, on_batch)
+        finally:
+            stop.set()
+
+    def stream(
+        self,
+        chat: Sequence[Message],
+        max_new_tokens: int,
+        sampling: Sampling = GREEDY,
+        asker: RequestCaller = NO_DEADLINE,
+    ) -> CompletionStream:
+        """Answer one chat piece by piece; nothing is sent, or sent again, when nobody waits for it."""
+        check_max_new_tokens(max_new_tokens)
+        return CompletionStream(self._stream(chat, max_new_tokens, sampling, asker))
+
+    def _collect(
+        self,
+        done: queue.SimpleQueue[tuple[int, Completion | BaseException | None]],
+        positions: Sequence[int],
+        on_batch: Callable[[list[int], list[Completion]], None] | None,
+    ) -> list[Completion]:
+        answers: dict[int, Completion] = {}
+        failure: BaseException | None = None
+        for _ in positions:
+            position, found = done.get()
+            if isinstance(found, Completion):
+                answers[position] = found
+                if on_batch:
+                    on_batch([position], [found])
+            else:
+                failure = failure or found
+        if failure is not None:
+            raise failure
+        return [answers[position] for position in positions]
+
+    def _answer(self, chat: Sequence[Message], limit: int, sampling: Sampling) -> Completion:
+        body, seconds = self._post.object(self._body(chat, limit, sampling))
+        choice = self._choice(body)
+        message = choice.get("message")
+        text = str((message.get("content") if isinstance(message, dict) else None) or "").strip()
+        return self._completion(text, chat, body.get("usage"), seconds, choice.get("finish_reason"))
+
+    def _stream(
+        self, chat: Sequence[Message], limit: int, sampling: Sampling, asker: RequestCaller
+    ) -> Running[str, None, Completion]:
+        started = time.perf_counter()
+        more = {"stream": True, "stream_options": {"include_usage": True}}
+        pieces = TextStream(lambda tokens: "")
+        usage, finish = None, None
+        for event in self._post.events({**self._body(chat, limit, sampling), **more}, asker):
+            usage = event.get("usage") or usage
+            if not event.get("choices"):
+                continue
+            choice = self._choice(event)
+            finish = choice.get("finish_reason") or finish
+            delta = choice.get("delta")
+            said = str((delta.get("content") if isinstance(delta, dict) else None) or "")
+            if piece := pieces.write(said):
+                yield piece
+        if piece := pieces.rest():
+            yield piece
+        return self._completion(pieces.text, chat, usage, time.perf_counter() - started, finish)
+
+    def _body(self, chat: Sequence[Message], limit: int, sampling: Sampling) -> dict[str, Any]:
+        body: dict[str, Any] = {
+            "model": self.name,
+            "messages": [dict(message) for message in chat],
+            "max_tokens": limit,
+            "temperature": sampling.temperature,
+            "seed": self.seed if sampling.greedy else sampling.seed,
+        }
+        if sampling.top_p < 1:
+            body["top_p"] = sampling.top_p
+        return {**body, "stop": list(sampling.stop)} if sampling.stop else body
+
+    def _choice(self, body: dict[str, Any]) -> dict[str, Any]:
+        choices = body.get("choices")
+        if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
+            raise CannotRun(
+                f"{self._post.where} sent an answer without choices", "is it an OpenAI-compatible server?"
+            )
+        return choices[0]
+
+    def _completion(
+        self, text: str, chat: Sequence[Message], usage: Any, seconds: float, finish: Any
+    ) -> Completion:
+        counted = usage if isinstance(usage, dict) else {}
+        asked, made = counted.get("prompt_tokens"), counted.get("completion_tokens")
+        estimated = not (isinstance(asked, int) and isinstance(made, int))
+        if estimated:
+            asked = sum(self.count_tokens(str(message["content"])) for message in chat)
+            made = self.count_tokens(text)
+        return Completion(text, int(asked or 0), int(made or 0), seconds, str(finish or "stop"), estimated)

@@ -1,0 +1,121 @@
+"""What an arm needs of a model, wherever it runs: chats in, completions out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Generator as Running
+from dataclasses import dataclass
+from typing import Protocol
+
+from rag.errors import BadInput
+from runners.data.formats import Message
+
+
+def check_max_new_tokens(max_new_tokens: int) -> None:
+    """Refuse answers of no tokens: every model gives at least one."""
+    if max_new_tokens < 1:
+        raise BadInput(f"answers of {max_new_tokens} tokens were asked for", "ask for at least 1")
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """One answer; `seconds` is the batch's time divided by its rows."""
+
+    text: str
+    prompt_tokens: int
+    completion_tokens: int
+    seconds: float
+    finish: str
+    """stop, or length when the limit cut it."""
+    estimated: bool = False
+    """Whether the tokens are a rule of thumb's, because a server did not count them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How tokens are chosen; greedy unless a temperature is given."""
+
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int = 0
+    stop: tuple[str, ...] = ()
+    """Texts that end an answer; neither they nor what follows is part of it."""
+
+    def __post_init__(self) -> None:
+        """Refuse what no model can be asked for."""
+        if not 0 <= self.temperature <= 100:
+            raise BadInput(f"temperature {self.temperature!r} is not between 0 and 100")
+        if not 0 < self.top_p <= 1:
+            raise BadInput(f"top_p {self.top_p!r} is not above 0 and at most 1")
+        if not 0 <= self.seed < 1 << 40:
+            raise BadInput(f"seed {self.seed!r} is not between 0 and 2^40")
+        if "" in self.stop:
+            raise BadInput("an empty stop text would end every answer before it starts")
+
+    @property
+    def greedy(self) -> bool:
+        """Whether the likeliest token is taken each time."""
+        return self.temperature == 0
+
+
+GREEDY = Sampling()
+
+
+class CompletionStream(Iterator[str]):
+    """The pieces of an answer as they are made; `completion` is the whole of it once they have ended."""
+
+    def __init__(self, running: Running[str, None, Completion]) -> None:
+        """Take what makes the pieces and returns the completion."""
+        self._running = running
+        self._completion: Completion | None = None
+
+    def __next__(self) -> str:
+        """Return the next piece, never an empty one."""
+        try:
+            return next(self._running)
+        except StopIteration as end:
+            self._completion = self._completion or end.value
+            raise
+
+    def finish(self) -> Completion:
+        """Take the pieces still to come and return the whole answer."""
+        for _ in self:
+            pass
+        return self.completion
+
+    def close(self) -> None:
+        """Stop making the answer; the model, or the connection, is free again."""
+        self._running.close()
+
+    @property
+    def completion(self) -> Completion:
+        """The whole answer; ValueError while pieces are still to come."""
+        if self._completion is None:
+            raise ValueError("the stream has not ended")
+        return self._completion
+
+
+class Generator(Protocol):
+    """What an arm needs of a model, wherever it runs."""
+
+    def generate(
+        self,
+        chats: Sequence[Sequence[Message]],
+        max_new_tokens: int,
+        on_batch: Callable[[list[int], list[Completion]], None] | None = None,
+        *,
+        known: Container[int] = (),
+    ) -> list[Completion]:
+        """Answer every chat, in order; `on_batch` hears the positions and answers of each batch as it ends.
+
+        Positions in `known` were answered before and are not answered; the others are as if all were asked together.
+        """
+        ...
+
+    def stream(self, chat: Sequence[Message], max_new_tokens: int) -> CompletionStream:
+        """Answer one chat piece by piece."""
+        ...
+
+    def count_tokens(self, text: str) -> int:
+        """Tokens of a text for this model, without special tokens."""
+        ...

@@ -1,0 +1,137 @@
+"""The README of tuned weights: what they were made from, what was measured, how to load them elsewhere."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rag.files import MANIFEST, write_json, write_text
+
+CARD_FILE = "README.md"
+"""The file's name; no manifest lists it, because people write on in it."""
+
+
+def model_card(facts: Mapping[str, Any]) -> str:
+    """Return the model card of tuned weights from the facts that their manifest holds."""
+    config, base = facts["config"], facts["base"]
+    full = config["method"] == "full"
+    front = {
+        "base_model": base["name"],
+        "library_name": "transformers" if full else "peft",
+        "license": base["license"],
+        "pipeline_tag": "text-generation",
+    }
+    head = "\n".join(f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in front.items())
+    parts = (
+        f"---\n{head}\ntags: [tunewise]\n---\n# {base['name']}, tuned with tunewise",
+        markdown_table(("what", "value"), _made_from(facts)),
+        "## Settings\n\n" + markdown_table(("setting", "value", "why"), _settings(facts)),
+        "## Scores\n\n" + _scores(facts.get("scores")),
+        "## Loading it without tunewise\n\n" + (_FULL if full else _ADAPTER),
+        _CARE,
+    )
+    return "\n\n".join(parts)
+
+
+def rewrite_card(folder: Path, scores: Mapping[str, Any]) -> None:
+    """Put a trial's scores into a folder's manifest and write its card again.
+
+    ``scores`` is ``{"questions": n, "scores": {name: {"mean", "low", "high", "n"}}}``. Each of the two writes
+    is atomic, and the weights' folder is whole between them.
+    """
+    manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    manifest["scores"] = dict(scores)
+    write_json(folder / MANIFEST, manifest)
+    write_text(folder / CARD_FILE, model_card(manifest))
+
+
+def _made_from(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
+    base, data, result = facts["base"], facts["data"], facts["result"]
+    where = f"{base['source']} {base['revision']}".strip()
+    files = f"{', '.join(data['files'])}: " if data.get("files") else ""
+    rows = [
+        ("method", _method(facts["config"])),
+        ("base model", f"{base['name']} ({where}), fingerprint {base['fingerprint'][:16]}"),
+        ("licence of the base", base["license"]),
+        (
+            "data",
+            f"{files}{data['rows']} rows, {data['left_out']} left out as too long, SHA-256 {data['sha256'][:16]}",
+        ),
+        ("trained parameters", f"{result['trainable']:,}"),
+        ("loss, first and last tenth of the steps", f"{result['first_loss']:.3f}, {result['last_loss']:.3f}"),
+    ]
+    if result.get("valid_loss") is not None:
+        rows.append(("best validation loss", f"{result['valid_loss']:.3f} on {data['valid_rows']} rows"))
+    rows.append(
+        (
+            "tokens, tokens per second",
+            f"{result['tokens']:,} in {result['steps']} steps, {result['tokens_per_s']:.0f}",
+        )
+    )
+    if facts.get("plan_sha256"):
+        rows.append(("plan", f"SHA-256 {facts['plan_sha256'][:16]}"))
+    return rows
+
+
+def _method(config: Mapping[str, Any]) -> str:
+    variant = config.get("variant", "lora")
+    return f"{config['method']}, {variant}" if variant != "lora" else str(config["method"])
+
+
+def _settings(facts: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """Return every setting that has a meaning for the method, with its reason where one was given."""
+    of_adapters = ("rank", "alpha", "dropout", "variant", "targets", "lora_plus", "init_adapter")
+    reasons = facts.get("reasons", {})
+    rows = []
+    for name, value in facts["config"].items():
+        if name == "method" or value is None or (facts["config"]["method"] == "full" and name in of_adapters):
+            continue
+        shown = (
+            ", ".join(value) if isinstance(value, list) else Path(value).name if "/" in str(value) else value
+        )
+        why = str(reasons.get(name, "")).removeprefix(f"{value} because ")
+        rows.append((name, str(shown), why))
+    return rows
+
+
+def _scores(scores: Mapping[str, Any] | None) -> str:
+    if not scores:
+        return "Not measured on held-out questions."
+    rows = [
+        (name, f"{s['mean']:.3f}", f"{s['low']:.3f} to {s['high']:.3f}", s["n"])
+        for name, s in scores["scores"].items()
+    ]
+    return markdown_table(("score", "mean", "95 % interval", "questions"), rows)
+
+
+def markdown_table(head: tuple[str, ...], rows: Sequence[tuple[Any, ...]]) -> str:
+    """Return a Markdown table, bars in cells made harmless."""
+    lines = [head, ("---",) * len(head), *rows]
+    return "\n".join("| " + " | ".join(str(v).replace("|", "\\|") for v in line) + " |" for line in lines)
+
+
+_ADAPTER = """```python
+from peft import PeftModel
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+base = AutoModelForCausalLM.from_pretrained(BASE)  # the base model named above, of that fingerprint
+model = PeftModel.from_pretrained(base, FOLDER)  # this folder
+tokenizer = AutoTokenizer.from_pretrained(FOLDER)
+```
+
+PEFT does not notice another base, vocabulary or chat template; tunewise refuses them by the hashes in
+`manifest.json`."""
+_FULL = """```python
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+model = AutoModelForCausalLM.from_pretrained(FOLDER)  # this folder
+tokenizer = AutoTokenizer.from_pretrained(FOLDER)
+```"""
+_CARE = """## Care
+
+Made for one task on one team's examples; facts that changed since are stale in these weights. The chat template
+beside this file is the one it was trained with: use no other. `manifest.json` holds every setting and the hash of
+every file.
+"""

@@ -1,0 +1,444 @@
+"""The plan: what can be run, as YAML that a person edits.
+
+The advisor fills it in, `tunewise run` carries it out, and nothing else decides anything in between.
+Every key that is not marked deprecated changes something; unknown keys are refused with the closest known one.
+
+What differs between two plans, key by key.
+
+Several training seeds for one plan: how far two runs of the same training differ.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Collection
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import (
+    AfterValidator,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
+
+from rag import plugins
+from rag.errors import BadInput, UsageProblem
+from rag.files import canonical_json, check_schema, sha256_text, write_text
+from runners.plan.score_names import SCORE_BY_NAME
+from runners.plan.steps import EvaluateStep, Forgetting, IndexStep, PlanModel, StrictModel, TrainStep
+from runners.plan.train_config import TUNING_METHODS
+
+METHODS: tuple[str, ...] = ("prompting", "few-shot", "rag", *TUNING_METHODS, "hybrid")
+"""The built-in methods, simplest first."""
+SCORES: tuple[str, ...] = tuple(SCORE_BY_NAME)
+"""Names that `weights` may hold; those that are no longer computed are ignored."""
+EMBEDDER = "all-minilm-l6-v2"
+"""The embedder of a plan that names none."""
+
+
+def plugin_methods() -> tuple[str, ...]:
+    """Return the names of the methods that installed plug-ins add; nothing of them is imported."""
+    return tuple(plugin.name for plugin in plugins.declared_plugins() if plugin.group == plugins.METHODS)
+
+
+def _check_method(name: str) -> str:
+    """Return the name of a method; ValueError for one that is neither built in nor added by a plug-in."""
+    if name not in METHODS and name not in (added := plugin_methods()):
+        raise ValueError(f"no method has this name; there are {', '.join((*METHODS, *added))}")
+    return name
+
+
+def _method_schema(schema: dict[str, Any]) -> None:
+    schema["enum"] = [*METHODS, *plugin_methods()]
+
+
+Method = Annotated[str, AfterValidator(_check_method)]
+
+
+class RecordedAnswer(StrictModel):
+    """One answer to the questionnaire and where it came from."""
+
+    value: Any = Field(description="What was answered; null is unknown.")
+    source: str = Field(
+        description="asked, flag, file, config (your settings), detected, counted, probed or default."
+    )
+    note: str = Field("", description="How a detected or counted value was found.")
+
+
+class PlanData(StrictModel):
+    """The files the plan works on; relative paths start at the plan's own folder."""
+
+    documents: Path | None = Field(None, description="A folder, a file, or a .jsonl of document rows.")
+    examples: Path | None = Field(None, description="Prompt/response pairs or chats for tuning.")
+    columns: dict[str, str] | None = Field(
+        None, description="Which column of the examples is what, as {prompt: a, reply: b}; null guesses."
+    )
+    replay: Path | None = Field(
+        None, description="General examples that a train step may mix in against forgetting."
+    )
+    questions: Path | None = Field(None, description="Held-out questions; divided once into dev and test.")
+    test_questions: Path | None = Field(None, description="Your own test half; then `questions` is all dev.")
+    max_examples: int | None = Field(
+        None, ge=1, description="Use only this many examples, drawn by the seed."
+    )
+    max_dev: int | None = Field(None, ge=1, description="Use only this many dev questions.")
+    max_test: int | None = Field(None, ge=1, description="Use only this many test questions.")
+    dev_share: float = Field(1 / 3, gt=0, lt=1, description="Share of the questions that is dev.")
+    near_repeats: Literal["refuse", "leave_out"] = Field(
+        "refuse",
+        description="What to do with questions that nearly repeat a training row: stop, or not ask them.",
+    )
+
+
+class Prompts(StrictModel):
+    """The words the model is given; every arm gets the same instructions, so that none is a straw man."""
+
+    system: str = Field("", description="Today's instructions (house style in words).")
+    refusals: tuple[str, ...] = Field(
+        ("I could not find that in our documents.",),
+        description="How the house says that the documents do not hold the answer.",
+        min_length=1,
+    )
+    context: str = Field(
+        "Passages:\n{passages}\n\nQuestion: {question}",
+        description="The user turn of an arm with retrieval; {passages} and {question} are filled in.",
+    )
+
+    formulas: tuple[str, ...] = Field(
+        (),
+        description="Sentences that replies open or close with, a greeting for instance: they need no citation.",
+    )
+
+    @model_serializer(mode="wrap")
+    def _without_nothing(self, written: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out what came later and is empty, so that runs of before go on with the steps they have finished."""
+        found: dict[str, Any] = written(self)
+        return {key: value for key, value in found.items() if key != "formulas" or value}
+
+    @model_validator(mode="after")
+    def _placeholders(self) -> Prompts:
+        for name in ("{passages}", "{question}"):
+            if name not in self.context:
+                raise ValueError(f"prompts.context lacks {name}")
+        return self
+
+
+Step = Annotated[IndexStep | TrainStep | EvaluateStep, Field(discriminator="kind")]
+
+
+class StyleCheck(StrictModel):
+    """One deterministic rule of the house style; a reply is in style when it passes every check."""
+
+    kind: Literal["regex", "json_schema", "labels", "max_words", "must_not"]
+    value: Any = Field(
+        description="Pattern, schema, list of labels, number of words, or list of forbidden texts."
+    )
+    text: str = Field("", description="What the rule means, in words.")
+
+    @model_validator(mode="after")
+    def _shape(self) -> StyleCheck:
+        wanted: dict[str, type | tuple[type, ...]] = {
+            "regex": str,
+            "json_schema": dict,
+            "labels": (list, tuple),
+            "max_words": int,
+            "must_not": (list, tuple),
+        }
+        if not isinstance(self.value, wanted[self.kind]):
+            raise ValueError(f"a {self.kind} check cannot have the value {self.value!r}")
+        if self.kind == "regex":
+            import re
+
+            try:
+                re.compile(str(self.value))
+            except re.error as error:
+                raise ValueError(f"not a regular expression: {error}") from error
+        return self
+
+
+class PlanGate(StrictModel):
+    """What the recommended arm must beat before it is advised."""
+
+    must_beat: tuple[str, ...] = Field((), description="Arms the chosen one must beat on the combined score.")
+    by: float = Field(
+        0.0, ge=0, le=1, description="By at least this much on the paired difference's low end."
+    )
+
+
+class Plan(StrictModel):
+    """Everything a run does, in the order it does it."""
+
+    schema_version: Literal[1] = Field(1, alias="schema")
+    name: str = Field(
+        min_length=1, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="Names the run folder."
+    )
+    choice: Method = Field(
+        description="The recommended method; the verdict confirms or overturns it.",
+        json_schema_extra=_method_schema,
+    )
+    model: PlanModel
+    embedder: PlanModel = PlanModel(name=EMBEDDER)
+    data: PlanData
+    prompts: Prompts = Prompts()
+    steps: tuple[Step, ...]
+    checks: tuple[StyleCheck, ...] = ()
+    weights: dict[Literal[SCORES], float] = Field(  # type: ignore[valid-type]
+        description="Weights of the combined score, fixed before any arm runs; docs/scores.md says what each is."
+    )
+    weight_reasons: dict[str, str] = Field(
+        default_factory=dict, description="Why each score weighs what it does, shown with the verdict."
+    )
+    house_style: bool = Field(
+        False,
+        description="Ignored: plans of before had it, for a score that is no longer computed.",
+        json_schema_extra={"deprecated": True},
+    )
+    judge: PlanModel | None = Field(
+        None,
+        description="A model by URL that compares the choice with every other arm; it never decides the gate.",
+    )
+    gate: PlanGate = PlanGate()
+    forgetting: Forgetting = Forgetting()
+    kernels: Literal["auto", "plain"] = Field(
+        "auto",
+        description="auto: this project's own training kernels and decoding where they give the same result; plain: "
+        "the layers, the loss and the generation of transformers and PEFT, as a reference.",
+    )
+    max_new_tokens: int = Field(64, ge=1, le=4096, description="Longest answer, the same for every arm.")
+    seed: int = Field(0, ge=0)
+    answers: dict[str, RecordedAnswer] = Field(default_factory=dict)
+    predicted: dict[str, Any] = Field(
+        default_factory=dict, description="The recommendation, to be held to account."
+    )
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+    @model_serializer(mode="wrap")
+    def _without_default_kernels(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out the key that came later where it is the default: plans of before keep their digest."""
+        values: dict[str, Any] = dump(self)
+        return {key: value for key, value in values.items() if key != "kernels" or value != "auto"}
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Plan:
+        trained: set[str] = set()
+        has_index = False
+        for number, step in enumerate(self.steps):
+            place = f"steps[{number}]"
+            if isinstance(step, IndexStep):
+                has_index = True
+            elif isinstance(step, TrainStep):
+                if step.start_from and step.start_from not in trained:
+                    raise ValueError(
+                        f"{place}.start_from: no earlier train step is for arm {step.start_from!r}"
+                    )
+                if step.rows == "retrieval" and not has_index:
+                    raise ValueError(f"{place}: retrieval rows need an index step before it")
+                if not self.data.examples:
+                    raise ValueError(f"{place}: training needs data.examples")
+                if step.replay and not self.data.replay:
+                    raise ValueError(f"{place}.replay: replay rows need data.replay")
+                trained.add(step.arm)
+            else:
+                if step.weights and step.model:
+                    raise ValueError(f"{place}.model: weights belong to the plan's model, not to another")
+                if step.weights and step.weights not in trained:
+                    raise ValueError(f"{place}.weights: no earlier train step is for arm {step.weights!r}")
+                if step.retrieval and not has_index:
+                    raise ValueError(f"{place}: retrieval needs an index step before it")
+                if (step.classifier or step.shots) and not self.data.examples:
+                    raise ValueError(
+                        f"{place}: an arm that learns from or shows examples needs data.examples"
+                    )
+        if has_index and not self.data.documents:
+            raise ValueError("an index step needs data.documents")
+        if not self.weights or sum(self.weights.values()) <= 0 or min(self.weights.values()) < 0:
+            raise ValueError("weights must be zero or more, and not all zero")
+        if self.judge is not None and not self.judge.name.startswith("openai:"):
+            raise ValueError(f"judge: {self.judge.name!r} is no model by URL, such as openai:NAME@URL")
+        if self.weights.get("house_style") and not self.house_style:
+            raise ValueError("weights.house_style: this score is no longer computed")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_retired(self, written: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out the key that is ignored, but where an older plan sets it: its digest depends on it."""
+        values: dict[str, Any] = written(self)
+        return {key: value for key, value in values.items() if key != "house_style" or value}
+
+    @property
+    def ignored(self) -> str:
+        """What the plan asks for that is no longer done, in one sentence; "" when nothing."""
+        if self.weights.get("house_style"):
+            return "house_style is no longer scored: its weight is left out of the combined score"
+        return (
+            "house_style in the plan is ignored: that score is no longer computed" if self.house_style else ""
+        )
+
+    @property
+    def arms(self) -> tuple[EvaluateStep, ...]:
+        """The evaluate steps, in order."""
+        return tuple(step for step in self.steps if isinstance(step, EvaluateStep))
+
+    @property
+    def index(self) -> IndexStep | None:
+        """The index step, when there is one."""
+        return next((step for step in self.steps if isinstance(step, IndexStep)), None)
+
+    def train_step(self, arm: str) -> TrainStep:
+        """The train step of an arm; KeyError when there is none."""
+        for step in self.steps:
+            if isinstance(step, TrainStep) and step.arm == arm:
+                return step
+        raise KeyError(arm)
+
+    def digest(self) -> str:
+        """SHA-256 of the plan's meaning, whatever its layout.
+
+        The ignored key is part of it with its value, as it was when runs of before wrote their plan's digest.
+        """
+        values = {"house_style": self.house_style, **self.model_dump(mode="json", by_alias=True)}
+        return sha256_text(canonical_json(values))
+
+
+def step_name(step: Step) -> str:
+    """How a step is called in events and with --only: index, train:ARM, evaluate:ARM."""
+    return step.kind if isinstance(step, IndexStep) else f"{step.kind}:{step.arm}"
+
+
+PLAN_MODELS = (
+    Plan,
+    PlanModel,
+    PlanData,
+    Prompts,
+    IndexStep,
+    TrainStep,
+    EvaluateStep,
+    StyleCheck,
+    PlanGate,
+    RecordedAnswer,
+    Forgetting,
+)
+"""Everything that a plan is made of."""
+
+
+def read_plan(path: Path) -> Plan:
+    """Read a plan; relative data paths become absolute, from the plan's own folder.
+
+    Raises BadInput naming the key's path, and the closest known key when it is unknown.
+    """
+    try:
+        loaded = yaml.safe_load(path.read_text("utf-8"))
+    except FileNotFoundError:
+        raise BadInput(f"no plan at {path}", "make one with: tunewise plan") from None
+    except IsADirectoryError:
+        raise BadInput(f"{path} is a folder, not a plan", "name the plan.yaml inside it") from None
+    except UnicodeDecodeError as error:
+        raise BadInput(f"{path} is not UTF-8 text (byte {error.start})", "save it as UTF-8") from None
+    except yaml.YAMLError as error:
+        raise BadInput(f"{path} is not YAML: {' '.join(str(error).split())[:200]}", "fix that line") from None
+    if not isinstance(loaded, dict):
+        raise BadInput(f"{path} holds no plan (it should be a mapping)", "make one with: tunewise plan")
+    plan = parse_plan(loaded, str(path))
+    folder = path.resolve().parent
+    prompts = plan.forgetting.file and {"file": folder / plan.forgetting.file}
+    changed = {"forgetting": plan.forgetting.model_copy(update=prompts)} if prompts else {}
+    return plan.model_copy(update={"data": _absolute(plan.data, folder), **changed})
+
+
+def parse_plan(loaded: dict[str, Any], place: str = "plan") -> Plan:
+    """Validate a mapping as a plan; BadInput names what is wrong, and where."""
+    loaded = check_schema(loaded, "plan", place)
+    try:
+        return Plan.model_validate(loaded)
+    except ValidationError as error:
+        raise BadInput(*explain_validation(error, place)) from None
+
+
+def write_plan(plan: Plan, path: Path) -> None:
+    """Write the plan as YAML, atomically."""
+    body = yaml.safe_dump(
+        plan.model_dump(mode="json", by_alias=True), sort_keys=False, allow_unicode=True, width=100
+    )
+    write_text(
+        path, "# A tunewise plan: edit it, then `tunewise run` it. Schema: tunewise plan --schema\n" + body
+    )
+
+
+def explain_validation(error: ValidationError, place: str) -> tuple[str, str]:
+    """Turn pydantic's first error into a line and a hint: where, what, and the closest known key."""
+    first = error.errors()[0]
+    tags = {"index", "train", "evaluate"}
+    where = ""
+    for part in first["loc"]:
+        if isinstance(part, int):
+            where += f"[{part}]"
+        elif part not in tags:
+            where += f".{part}" if where else str(part)
+    if first["type"] == "extra_forbidden":
+        unknown = str(first["loc"][-1])
+        close = difflib.get_close_matches(unknown, _all_keys(), n=1)
+        return f"{place}: unknown key {where}", f"did you mean {close[0]}?" if close else "remove it"
+    message = first["msg"].removeprefix("Value error, ")
+    given = first.get("input")
+    shown = f" (given {given!r})" if isinstance(given, str | int | float | bool) else ""
+    return f"{place}: {where + ': ' if where else ''}{message}{shown}", "see: tunewise plan --schema"
+
+
+def _all_keys() -> list[str]:
+    keys = {field.alias or name for kind in PLAN_MODELS for name, field in kind.model_fields.items()}
+    return sorted(keys)
+
+
+def _absolute(data: PlanData, folder: Path) -> PlanData:
+    paths = ("documents", "examples", "replay", "questions", "test_questions")
+    found = {name: getattr(data, name) for name in paths}
+    return data.model_copy(update={name: (folder / path) for name, path in found.items() if path is not None})
+
+
+RECORD_KEYS = frozenset({"answers", "predicted", "house_style"})
+"""What is recorded in a plan rather than carried out (free disk space, for one, changes by the hour), or ignored."""
+Difference = tuple[str, Any, Any]
+"""A dotted key and its values in the first and the second plan; None where one has no such key."""
+
+
+def plan_differences(old: Plan, new: Plan, left_out: Collection[str] = RECORD_KEYS) -> list[Difference]:
+    """Return where two plans differ; ``left_out`` names keys of the plan that are not compared."""
+    found: list[Difference] = []
+
+    def walk(place: str, a: Any, b: Any) -> None:
+        if isinstance(a, dict) and isinstance(b, dict):
+            for key in sorted(a.keys() | b.keys()):
+                walk(f"{place}.{key}" if place else key, a.get(key), b.get(key))
+        elif isinstance(a, list) and isinstance(b, list) and len(a) == len(b):
+            for number, (x, y) in enumerate(zip(a, b, strict=True)):
+                walk(f"{place}[{number}]", x, y)
+        elif a != b:
+            found.append((place, a, b))
+
+    whole = [plan.model_dump(mode="json", by_alias=True, exclude=set(left_out)) for plan in (old, new)]
+    walk("", *whole)
+    return found
+
+
+def with_seeds(plan: Plan, count: int) -> Plan:
+    """Return the plan with ``count`` training runs for every tuned arm, seeds counted on from its first.
+
+    The scores of an arm are averaged over them, question by question. UsageProblem when the plan trains nothing.
+    """
+    if not any(isinstance(step, TrainStep) for step in plan.steps):
+        raise UsageProblem(f"--seeds {count} changes nothing: the plan trains no arm", "leave it out")
+    return plan.model_copy(update={"steps": tuple(_seeded(step, count) for step in plan.steps)})
+
+
+def _seeded(step: Step, count: int) -> Step:
+    if not isinstance(step, TrainStep) or len(step.seeds) == count:
+        return step
+    first = step.seeds[0]
+    reasons = {name: why for name, why in step.reasons.items() if name != "seeds"}  # it was of another count
+    return step.model_copy(update={"seeds": tuple(range(first, first + count)), "reasons": reasons})

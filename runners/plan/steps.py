@@ -1,0 +1,144 @@
+"""The steps that a plan may hold, with every setting of each: build an index, train an arm, let an arm answer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from rag.errors import BadInput
+from runners.plan.train_config import Seed, TrainConfig, TrainSettings, refuse_conflicting_settings
+
+
+class StrictModel(BaseModel):
+    """What a person writes: unknown keys are refused, and nothing changes once it is read."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class PlanModel(StrictModel):
+    """The base model, or the embedder, that the plan was made for."""
+
+    name: str = Field(description="A known name, a folder, or openai:NAME@URL.")
+    fingerprint: str | None = Field(None, description="Refuses other weights of the same name when given.")
+    allow_hub: bool = Field(False, description="Whether the model hub may be asked for it.")
+    at_once: int = Field(4, ge=1, le=64, description="Requests under way at once, to a remote model.")
+    per_minute: float | None = Field(
+        None, gt=0, description="Most requests a minute, to a remote model; null is no limit of ours."
+    )
+
+
+class IndexStep(StrictModel):
+    """Build the retrieval index."""
+
+    kind: Literal["index"] = "index"
+    k: int = Field(3, ge=1, le=50, description="Passages given to the model.")
+    max_chunk_tokens: int = Field(200, ge=16, description="Longest chunk, in the embedder's own tokens.")
+    overlap: float = Field(
+        0.25, ge=0, lt=1, description="Share of a split chunk that repeats the one before."
+    )
+    fusion: Literal["convex", "rrf"] = Field(
+        "convex", description="How the two searches are joined: weighted scores, or reciprocal ranks."
+    )
+    lexical_weight: float = Field(0.3, ge=0, le=1, description="Weight of BM25 beside the dense score.")
+    context_tokens: int = Field(1024, ge=32, description="Most tokens of passages in one prompt.")
+
+
+class TrainStepHead(StrictModel):
+    """The keys that a train step begins with; a base class, so that they are written before the settings."""
+
+    kind: Literal["train"] = "train"
+    arm: str = Field(description="The arm this is for: lora, qlora, full or hybrid.")
+
+
+class TrainStep(TrainSettings, TrainStepHead):
+    """Tune the base model; one of these for every arm that has weights of its own."""
+
+    rows: Literal["plain", "retrieval"] = Field(
+        "plain", description="retrieval: the question with the passages the index returns, and distractors."
+    )
+    start_from: str | None = Field(None, description="Continue from the adapter of this arm.")
+    without_gold: float = Field(0.15, ge=0, le=0.9, description="Share of retrieval rows that lack the gold.")
+    distractors: int | None = Field(
+        None, ge=0, le=49, description="Passages beside the gold one; null shows as many as when it is asked."
+    )
+    quote: bool = Field(
+        False, description="Retrieval rows: replies begin with the passage's own words, in “ ”."
+    )
+    replay: float = Field(0.0, ge=0, lt=1, description="Share of the rows that is drawn from data.replay.")
+    seeds: tuple[Seed, ...] = Field((0,), min_length=1, description="One training run per seed.")
+    reasons: dict[str, str] = Field(
+        default_factory=dict, description="Why each number, shown when it trains."
+    )
+
+    @model_validator(mode="after")
+    def _together(self) -> TrainStep:
+        try:
+            refuse_conflicting_settings(
+                self.method, self.variant, self.lora_plus, self.targets, bool(self.start_from)
+            )
+        except BadInput as refused:
+            raise ValueError(refused.message) from None
+        return self
+
+    def config(self, seed: int, init_adapter: Path | None = None) -> TrainConfig:
+        """Return the settings of the training run of one seed, continuing from an adapter if one is given."""
+        shared = {name: getattr(self, name) for name in TrainSettings.model_fields}
+        return TrainConfig(**shared, seed=seed, init_adapter=init_adapter)
+
+
+class EvaluateStep(StrictModel):
+    """Answer every test question with one arm."""
+
+    kind: Literal["evaluate"] = "evaluate"
+    arm: str = Field(
+        description="prompting, few-shot, classifier, long-context, rag, lora, qlora, full, naive-stack, hybrid."
+    )
+    weights: str | None = Field(
+        None, description="The train step's arm whose weights it uses; null is the base."
+    )
+    retrieval: bool = Field(False, description="Whether it is given passages from the index.")
+    passages: Literal["found", "all"] = Field(
+        "found", description="all: every passage of the index in each prompt, in place of those found."
+    )
+    shots: int = Field(0, ge=0, le=64, description="Examples shown in the prompt.")
+    bank: Literal["fixed", "chosen", "similar"] = Field(
+        "fixed",
+        description="Which: drawn by the seed; the best of a few banks on dev questions; the nearest to each question.",
+    )
+    budget: int = Field(
+        60,
+        ge=0,
+        le=5000,
+        description="Most dev answers to choose a bank, no more than test questions; 0 keeps the fixed one.",
+    )
+    classifier: bool = Field(
+        False, description="A linear head over the embedder's vectors of the examples answers, for labels."
+    )
+    model: PlanModel | None = Field(
+        None,
+        description="Another model for this arm, e.g. a remote one beside a local one; null is the plan's.",
+    )
+
+    @model_validator(mode="after")
+    def _fitting(self) -> EvaluateStep:
+        if self.passages == "all" and not self.retrieval:
+            raise ValueError("passages: all is for an arm with retrieval: true")
+        if self.bank != "fixed" and not self.shots:
+            raise ValueError(f"bank: {self.bank} needs shots of 1 or more")
+        if self.classifier and (self.weights or self.retrieval or self.shots or self.model):
+            raise ValueError("a classifier has no weights, retrieval, shots or model of its own")
+        return self
+
+
+class Forgetting(StrictModel):
+    """What tuning cost elsewhere: neutral prose and verifiable instructions, before and after it."""
+
+    prompts: int = Field(
+        40, ge=0, le=1000, description="Prompts asked of the base and of tuned weights; 0 measures nothing."
+    )
+    file: Path | None = Field(None, description="Prompts of your own in the IFEval format; null takes ours.")
+    max_new_tokens: int = Field(
+        64, ge=1, le=4096, description="Longest reply to one; the shipped prompts are made for short ones."
+    )

@@ -1,0 +1,223 @@
+"""How fast this machine multiplies matrices: measured in about two seconds, kept in the user's cache folder.
+
+Reading is light; only :func:`measure` imports torch. The file holds one measurement of this machine and is
+ignored, with a reason, when it is damaged or speaks of another processor, thread count or torch.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from rag.errors import BadInput, CannotRun
+from rag.files import SCHEMA, check_schema, write_json
+from runners.paths import cache_folder
+from runners.resources.machine import GIB
+
+CALIBRATION_FILE = "calibration.json"
+CALIBRATION_SECONDS = 2.0
+MATRIX_SIDE = {"cpu": 1024, "cuda": 8192}
+"""Rows and columns of the square matrices: large enough to be bound by arithmetic, not by memory."""
+BUSY_FACTOR = 1.5
+"""How many times its fast time a product takes in the middle when other work competes for the processor."""
+RECALIBRATE_HINT = "measure again with: tunewise doctor --calibrate"
+
+
+@dataclass(frozen=True, slots=True)
+class MatrixSpeed:
+    """The matrix speed of one device: FLOP/s for each dtype, ``bf16`` and ``fp32``."""
+
+    device: str
+    """``cpu`` or ``cuda``."""
+    name: str
+    flops: Mapping[str, float]
+    threads: int = 0
+    """Threads of the CPU; 0 for a GPU."""
+    memory_gib: float = 0.0
+    """Memory of the GPU; 0 for a CPU."""
+
+    @property
+    def best(self) -> tuple[str, float]:
+        """The faster dtype and its FLOP/s."""
+        return max(self.flops.items(), key=lambda item: item[1])
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the values as plain JSON."""
+        return {
+            "device": self.device,
+            "name": self.name,
+            "threads": self.threads,
+            "memory_gib": self.memory_gib,
+            "flops": {dtype: float(f"{value:.4g}") for dtype, value in self.flops.items()},
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """One measurement: the CPU's speed, the GPU's where there is one, when, and with which torch."""
+
+    day: date
+    torch: str
+    cpu: MatrixSpeed
+    cuda: MatrixSpeed | None = None
+    busy: bool = False
+    """Whether other work took so much of the processor that the speed may be too low."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the file's content."""
+        return {
+            "schema": SCHEMA,
+            "day": self.day.isoformat(),
+            "torch": self.torch,
+            "cpu": self.cpu.to_json(),
+            "cuda": self.cuda.to_json() if self.cuda else None,
+            "busy": self.busy,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class StoredCalibration:
+    """What the cache folder holds: a calibration, or the reason why it is ignored, or neither."""
+
+    calibration: Calibration | None = None
+    ignored: str = ""
+
+
+def read_calibration(folder: Path | None = None) -> StoredCalibration:
+    """Read the stored calibration; a damaged or outdated one is ignored with a reason. Never raises.
+
+    ``folder`` is the cache folder unless given.
+    """
+    path = (folder or cache_folder()) / CALIBRATION_FILE
+    try:
+        loaded = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        return StoredCalibration()
+    except (OSError, ValueError, RecursionError) as error:
+        return StoredCalibration(
+            ignored=f"the calibration {path} cannot be read ({type(error).__name__}); {RECALIBRATE_HINT}"
+        )
+    try:
+        found = _parse(loaded)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        return StoredCalibration(ignored=f"the calibration {path} is damaged ({error!r}); {RECALIBRATE_HINT}")
+    reason = _outdated(found)
+    return (
+        StoredCalibration(ignored=f"the calibration is ignored: {reason}; {RECALIBRATE_HINT}")
+        if reason
+        else StoredCalibration(found)
+    )
+
+
+def store_calibration(calibration: Calibration, folder: Path | None = None) -> Path:
+    """Write the calibration atomically and return its path; CannotRun when the place cannot be written."""
+    path = (folder or cache_folder()) / CALIBRATION_FILE
+    write_json(path, calibration.to_json())
+    return path
+
+
+def calibrate(seconds: float = CALIBRATION_SECONDS, day: date | None = None) -> Calibration:
+    """Multiply matrices in fp32 and bf16 for ``seconds`` in all, on the CPU and on a CUDA GPU if present.
+
+    Raises CannotRun when torch is missing.
+    """
+    try:
+        import torch
+    except ImportError as error:
+        raise CannotRun(
+            f"the matrix speed is measured with torch, which cannot be imported: {error}",
+            "pip install tunewise",
+        ) from error
+    devices = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
+    each = seconds / len(devices) / 2
+    timed = {
+        device: {
+            "fp32": _products(torch, device, torch.float32, each),
+            "bf16": _products(torch, device, torch.bfloat16, each),
+        }
+        for device in devices
+    }
+    flops = {
+        device: {dtype: 2.0 * MATRIX_SIDE[device] ** 3 / _fast(times) for dtype, times in by_dtype.items()}
+        for device, by_dtype in timed.items()
+    }
+    busy = any(times[len(times) // 2] > BUSY_FACTOR * _fast(times) for times in timed["cpu"].values())
+    cpu = MatrixSpeed("cpu", processor_name(), flops["cpu"], threads=torch.get_num_threads())
+    cuda = None
+    if "cuda" in flops:
+        card = torch.cuda.get_device_properties(0)
+        cuda = MatrixSpeed("cuda", card.name, flops["cuda"], memory_gib=round(card.total_memory / GIB, 1))
+    return Calibration(day or date.today(), torch.__version__, cpu, cuda, busy)
+
+
+def processor_name() -> str:
+    """Return the CPU's name as the system gives it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text("utf-8", "replace").splitlines()
+    except OSError:
+        lines = []
+    named = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
+    return named or platform.processor() or platform.machine()
+
+
+def _products(torch: Any, device: str, dtype: Any, seconds: float) -> list[float]:
+    """Return the seconds of each product of two matrices (2·n³ operations), ascending; the first does not count."""
+    side = MATRIX_SIDE[device]
+    a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
+    wait = torch.cuda.synchronize if device == "cuda" else (lambda: None)
+    a @ b
+    wait()
+    times: list[float] = []
+    end = time.perf_counter() + seconds
+    while not times or time.perf_counter() < end:
+        start = time.perf_counter()
+        a @ b
+        wait()
+        times.append(time.perf_counter() - start)
+    return sorted(times)
+
+
+def _fast(times: list[float]) -> float:
+    """Return the time that one product in ten beats: what the device gives when nothing else runs."""
+    return times[len(times) // 10]
+
+
+def _parse(loaded: Mapping[str, Any]) -> Calibration:
+    try:
+        loaded = check_schema(loaded, "calibration", "it")
+    except BadInput as other:
+        raise ValueError(other.message) from None
+    cuda = _speed(loaded["cuda"]) if loaded["cuda"] is not None else None
+    day, busy = date.fromisoformat(loaded["day"]), bool(loaded["busy"])
+    return Calibration(day, str(loaded["torch"]), _speed(loaded["cpu"]), cuda, busy)
+
+
+def _speed(row: Mapping[str, Any]) -> MatrixSpeed:
+    flops = {dtype: float(row["flops"][dtype]) for dtype in ("fp32", "bf16")}
+    if not all(1e6 < value < 1e18 for value in flops.values()):
+        raise ValueError(f"impossible speeds {flops}")
+    if row["device"] == "cpu" and int(row["threads"]) < 1:
+        raise ValueError(f"impossible threads {row['threads']}")
+    return MatrixSpeed(
+        str(row["device"]), str(row["name"]), flops, int(row["threads"]), float(row["memory_gib"])
+    )
+
+
+def _outdated(found: Calibration) -> str:
+    """Say why a calibration no longer speaks of this machine, empty when it does."""
+    if found.cpu.name != processor_name():
+        return f"it was measured on {found.cpu.name}, this machine has {processor_name()}"
+    try:
+        installed = metadata.version("torch")
+    except metadata.PackageNotFoundError:
+        return ""
+    if found.torch.split(".")[:2] != installed.split(".")[:2]:
+        return f"it was measured with torch {found.torch}, installed is {installed}"
+    return ""

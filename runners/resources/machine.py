@@ -1,0 +1,194 @@
+"""What this machine has, and how we know: GPU, memory, cores, disk, bf16. Imports no torch.
+
+Every value is a :class:`Found` with the way it was found, so that the advisor can show it and a person can
+override it.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from runners.resources import gpu as resources_gpu
+from runners.resources.gpu import MachineProbe
+
+GIB = resources_gpu.GIB
+"""Bytes of a GiB; everything but the detection of GPUs takes it from here."""
+NOMINAL_GIB = (
+    2,
+    3,
+    4,
+    6,
+    8,
+    10,
+    11,
+    12,
+    16,
+    20,
+    24,
+    32,
+    40,
+    48,
+    64,
+    80,
+    94,
+    96,
+    128,
+    141,
+    180,
+    192,
+    256,
+    288,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Detected:
+    """One value and how it was found; ``value`` is None when it could not be."""
+
+    value: Any
+    how: str
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What is here; the names are the questionnaire's ids, plus the GPU's name and bf16."""
+
+    gpu_kind: Detected
+    gpu_count: Detected
+    gpu_memory_gib: Detected
+    gpu_name: Detected
+    ram_gib: Detected
+    cpu_cores: Detected
+    disk_gib: Detected
+    bf16: Detected
+
+    def to_json(self) -> dict[str, dict[str, Any]]:
+        """Return ``{name: {"value", "how"}}``."""
+        return {
+            name: {"value": found.value, "how": found.how}
+            for name in self.__slots__
+            if isinstance(found := getattr(self, name), Detected)
+        }
+
+
+def detect_machine(runs: Path = Path(), probe: MachineProbe | None = None) -> Machine:
+    """Look at this machine; ``runs`` is the folder whose disk counts. Never raises: unknown is a value."""
+    probe = probe or MachineProbe()
+    ram = memory_limit(probe)
+    gpu = resources_gpu.find_gpu(probe)
+    shared = gpu.kind == "mps" and ram.value
+    memory = round(ram.value * 0.75, 1) if shared else gpu.memory_gib
+    how = f"{gpu.how}, three quarters of the shared memory" if shared else gpu.how
+    return Machine(
+        gpu_kind=Detected(gpu.kind, gpu.how),
+        gpu_count=Detected(gpu.count, gpu.how),
+        gpu_memory_gib=Detected(memory, how),
+        gpu_name=Detected(gpu.name, gpu.how),
+        ram_gib=ram,
+        cpu_cores=available_cores(probe),
+        disk_gib=free_disk(runs),
+        bf16=supports_bf16(probe, gpu),
+    )
+
+
+def nominal_gib(gib: float) -> float:
+    """Return the size on the card's label: a detected 79.1 GiB and a nominal 80 are the same card.
+
+    The smallest common size at most 8 % above the value, else the value itself, so it never falls as
+    memory grows.
+    """
+    above = next((size for size in NOMINAL_GIB if size >= gib), None)
+    return float(above) if above and gib >= 0.92 * above else float(gib)
+
+
+def memory_limit(probe: MachineProbe) -> Detected:
+    """Return the RAM a process may use in GiB: the machine's, or the cgroup's limit when that is lower."""
+    total, how = _total_ram(probe)
+    limits = (
+        ("sys/fs/cgroup/memory.max", "cgroup v2 memory.max"),
+        ("sys/fs/cgroup/memory/memory.limit_in_bytes", "cgroup v1 memory limit"),
+    )
+    for path, name in limits:
+        text = (probe.read(path) or "").strip()
+        if text.isdigit() and (total is None or int(text) < total):
+            total, how = int(text), name
+    return Detected(round(total / GIB, 1) if total else None, how)
+
+
+def free_ram(probe: MachineProbe) -> Detected:
+    """Return the RAM in GiB that can be taken now: what the machine or the cgroup has left, caches counted as free."""
+    import psutil
+
+    free, how = int(psutil.virtual_memory().available), "available memory"
+    limit = (probe.read("sys/fs/cgroup/memory.max") or "").strip()
+    used = (probe.read("sys/fs/cgroup/memory.current") or "").strip()
+    if limit.isdigit() and used.isdigit():
+        stat = dict(line.split() for line in (probe.read("sys/fs/cgroup/memory.stat") or "").splitlines())
+        left = int(limit) - int(used) + int(stat.get("inactive_file", 0))
+        if left < free:
+            free, how = left, "cgroup v2 memory.max less what is used"
+    return Detected(round(max(0, free) / GIB, 2), how)
+
+
+def _total_ram(probe: MachineProbe) -> tuple[int | None, str]:
+    for line in (probe.read("proc/meminfo") or "").splitlines():
+        if line.startswith("MemTotal:"):
+            return int(line.split()[1]) * 1024, "/proc/meminfo"
+    if probe.root == Path("/"):
+        import psutil
+
+        return int(psutil.virtual_memory().total), "psutil"
+    return None, "no memory information was found"
+
+
+def available_cores(probe: MachineProbe) -> Detected:
+    """Return the CPU cores a process may use: its affinity, or the cgroup's quota when that is lower."""
+    try:
+        count, how = len(os.sched_getaffinity(0)), "the process's CPU affinity"
+    except AttributeError:
+        count, how = os.cpu_count() or 1, "the operating system's count"
+    quota, name = _quota(probe)
+    if quota is not None and quota < count:
+        return Detected(max(1, int(quota)), f"{name} allows {quota:g} of {count} cores")
+    return Detected(count, how)
+
+
+def _quota(probe: MachineProbe) -> tuple[float | None, str]:
+    parts = (probe.read("sys/fs/cgroup/cpu.max") or "").split()
+    if len(parts) == 2 and parts[0].isdigit() and int(parts[1]):
+        return int(parts[0]) / int(parts[1]), "cgroup v2 cpu.max"
+    quota = (probe.read("sys/fs/cgroup/cpu/cpu.cfs_quota_us") or "").strip()
+    period = (probe.read("sys/fs/cgroup/cpu/cpu.cfs_period_us") or "").strip()
+    if quota.isdigit() and period.isdigit() and int(period):
+        return int(quota) / int(period), "cgroup v1 CPU quota"
+    return None, ""
+
+
+def free_disk(runs: Path) -> Detected:
+    """Return the free GiB of the disk that holds ``runs`` (or its nearest existing parent)."""
+    place = runs.absolute()
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    try:
+        return Detected(round(shutil.disk_usage(place).free / GIB, 1), f"free space at {place.name or place}")
+    except OSError as error:
+        return Detected(None, f"the disk could not be read: {error.strerror}")
+
+
+def supports_bf16(probe: MachineProbe, gpu: resources_gpu.Gpu) -> Detected:
+    """Return whether bf16 arithmetic is native: GPU compute capability 8 and up, CPU AVX512-BF16 / AMX."""
+    if gpu.capability is not None:
+        return Detected(gpu.capability >= 8, f"compute capability {gpu.capability:g}")
+    if gpu.kind in ("rocm", "xpu"):
+        return Detected(True, f"{gpu.kind} devices in use today support it")
+    flags = next((x for x in (probe.read("proc/cpuinfo") or "").splitlines() if x.startswith("flags")), "")
+    found = [flag for flag in ("amx_bf16", "avx512_bf16") if flag in flags.split()]
+    if found:
+        return Detected(True, f"/proc/cpuinfo lists {found[0]}")
+    return Detected(
+        False, "/proc/cpuinfo lists neither amx_bf16 nor avx512_bf16" if flags else "no CPU flags found"
+    )

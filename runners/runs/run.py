@@ -1,0 +1,256 @@
+"""A run folder opened to be read and asked: :class:`Run` for Python, :class:`RunSession` for the verbs and the server."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Generator as Running
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from rag.errors import BadInput
+from rag.types import OnEvent
+from runners import notebook
+from runners.arms.answer import Answer, answer_all, stream_answer
+from runners.data.examples import Example
+from runners.data.formats import Message
+from runners.data.questions import Question
+from runners.inference.types import Generator
+from runners.plan.schema import Plan
+from runners.plan.steps import EvaluateStep
+from runners.run_folder import SCORES, TRIAL, RunFolder, open_run_folder, read_report, read_run_plan
+from runners.runs.arm import PreparedArm, passage_finder, recall_arm
+from runners.runs.dataset import read_examples
+from runners.runs.recorded_models import RecordedModels
+from runners.runs.requirements import needs_embedder
+from runners.runs.session import RunContext
+
+
+class RunSession:
+    """An opened run: its plan, report, arms and their weights, and the models it was made with.
+
+    The files are checked against the run's manifest when something of them is first asked for; models are obtained
+    with :attr:`context`, loaded at the first question and kept.
+    """
+
+    def __init__(
+        self, folder: RunFolder, plan: Plan, on_event: OnEvent | None = None, model: Path | None = None
+    ) -> None:
+        """Take a run folder and its plan; ``model`` is the folder of its base, where the plan's path is outdated."""
+        self.folder = folder
+        self.plan = plan
+        self._on_event = on_event
+        self._model = model
+        self._checked = False
+        self._prepared: dict[str, PreparedArm] = {}
+
+    @classmethod
+    def open(cls, path: Path, on_event: OnEvent | None = None, model: Path | None = None) -> RunSession:
+        """Read a run's plan, and nothing else yet; BadInput when there is no run at ``path`` or no plan in it."""
+        folder = open_run_folder(path)
+        return cls(folder, read_run_plan(folder.path), on_event, model)
+
+    def check(self) -> None:
+        """Check the files against the run's manifest, once; BadInput names a file that differs."""
+        if not self._checked:
+            self.folder.check()
+            self._checked = True
+
+    @property
+    def report(self) -> dict[str, Any]:
+        """The report as it is now, {} before there is one; BadInput when it is damaged."""
+        return read_report(self.folder.path)
+
+    @property
+    def winner(self) -> str:
+        """The arm the verdict chose; before a verdict the plan's choice."""
+        report = self.report
+        return str(report["verdict"]["winner"]) if report else self.plan.choice
+
+    def arm(self, name: str | None = None) -> EvaluateStep:
+        """Return the arm of this name, by default the winner; BadInput, listing the arms, when there is none."""
+        self.check()
+        wanted = name or self.winner
+        for step in self.plan.arms:
+            if step.arm == wanted:
+                return step
+        known = ", ".join(step.arm for step in self.plan.arms) or "none"
+        raise BadInput(f"this run has no arm {wanted!r}", f"its arms: {known}")
+
+    def seed(self, arm: EvaluateStep, seed: int | None = None) -> int | None:
+        """Return the seed of an arm's weights, by default the first trained one; None for an arm without weights.
+
+        BadInput when no weights were to be trained with this seed.
+        """
+        if not arm.weights:
+            return None
+        seeds = self.plan.train_step(arm.weights).seeds
+        if seed is not None and seed not in seeds:
+            known = ", ".join(map(str, seeds))
+            raise BadInput(f"the arm {arm.arm} has no weights of seed {seed}", f"its seeds: {known}")
+        return seeds[0] if seed is None else seed
+
+    def weights_folder(self, arm: EvaluateStep, seed: int | None = None) -> Path | None:
+        """Return the folder that an arm's weights have, whether or not they are trained; None for an arm without."""
+        found = self.seed(arm, seed)
+        return self.folder.adapter(arm.weights, found) if arm.weights and found is not None else None
+
+    def weights(self, arm: EvaluateStep, seed: int | None = None) -> Path | None:
+        """Return the folder of an arm's weights; None for an arm without, BadInput when the run lacks them."""
+        folder = self.weights_folder(arm, seed)
+        if folder is not None and not folder.is_dir():
+            raise BadInput(
+                f"the run has no weights for the arm {arm.arm} ({folder.name} is missing)",
+                f"finish it with: tunewise run {self.folder.path} --resume",
+            )
+        return folder
+
+    @cached_property
+    def recorded(self) -> RecordedModels:
+        """The models named in the run's log; UsageProblem when a folder was given for a base that has none."""
+        return RecordedModels(self.folder, self.plan, self._model, self._on_event)
+
+    @cached_property
+    def context(self) -> RunContext:
+        """The models and the index that answer; BadInput when a model is not the one the run was made with."""
+        self.check()
+        bases = self.recorded.bases()
+        embedder = self.recorded.embedder() if needs_embedder(self.plan) else None
+        return RunContext(self.plan, self.folder, bases[self.plan.model.name], embedder, bases=bases)
+
+    def ask(
+        self,
+        questions: list[str],
+        arm: EvaluateStep,
+        history: tuple[Message, ...] = (),
+        seed: int | None = None,
+    ) -> list[Answer]:
+        """Answer questions with one arm; ``history`` is the turns before them."""
+        asked = [Question(f"ask-{n}", text, history=history) for n, text in enumerate(questions)]
+        prepared, generator = self.ready(arm, seed)
+        return answer_all(prepared.plan, arm, asked, generator, prepared.finder, prepared.shots)
+
+    def stream(
+        self, question: str, arm: EvaluateStep, history: tuple[Message, ...] = ()
+    ) -> Running[str, None, Answer]:
+        """Yield the pieces of one answer while the model generates them; return the answer with its citations."""
+        asked = Question("ask-0", question, history=history)
+        prepared, generator = self.ready(arm)
+        return stream_answer(prepared.plan, arm, asked, generator, prepared.finder, prepared.shots)
+
+    def ready(self, arm: EvaluateStep, seed: int | None = None) -> tuple[PreparedArm, Generator]:
+        """Return an arm's instructions, examples and passages, and the generator with the weights of this seed."""
+        context = self.context
+        weights = self.weights(arm, seed)
+        if arm.arm not in self._prepared:
+            self._prepared[arm.arm] = recall_arm(context, arm, self._examples)
+        # The index may have a newer generation since the last question.
+        prepared = replace(self._prepared[arm.arm], finder=passage_finder(context, arm))
+        return prepared, context.generator(weights, arm)
+
+    def _examples(self) -> tuple[Example, ...]:
+        file = self.plan.data.examples
+        if file is not None and not file.exists():
+            raise BadInput(
+                f"the arm shows examples of {file}, which is not there",
+                "put them back in that place, or ask an arm that shows none: --arm ARM",
+            )
+        return read_examples(self.plan)
+
+
+class Run:
+    """A run folder, ready to be asked; models are loaded at the first question and kept."""
+
+    def __init__(self, session: RunSession) -> None:
+        """Wrap an opened run; use `load` or `run`."""
+        self._session = session
+
+    @property
+    def folder(self) -> RunFolder:
+        """The run's files."""
+        return self._session.folder
+
+    @property
+    def plan(self) -> Plan:
+        """The plan that was carried out."""
+        return self._session.plan
+
+    @property
+    def path(self) -> Path:
+        """The path of the run folder."""
+        return self.folder.path
+
+    @property
+    def arms(self) -> tuple[str, ...]:
+        """The names of the arms that can be asked."""
+        return tuple(step.arm for step in self.plan.arms)
+
+    def arm(self, name: str | None = None) -> EvaluateStep:
+        """The arm of this name; by default the verdict's winner. BadInput, listing the arms, when there is none."""
+        return self._session.arm(name)
+
+    def ask(self, question: str, arm: str | None = None) -> Answer:
+        """Answer a question with citations, with the arm the verdict chose or the one named.
+
+        Raises BadInput for an empty question, an unknown arm, and a run that is damaged or lacks the arm's weights.
+        """
+        _check_asked(question)
+        chosen = self.arm(arm)
+        return replace(self._session.ask([question], chosen)[0], arm=chosen.arm)
+
+    def stream(self, question: str, arm: str | None = None) -> Running[str, None, Answer]:
+        """Yield an answer in pieces as the model generates it, cited; return the answer that :meth:`ask` gives."""
+        _check_asked(question)
+        return self._session.stream(question, self.arm(arm))
+
+    def scores(self) -> dict[str, float]:
+        """Return the mean combined score of each arm, best first; {} before the trial was scored."""
+        path = self.path / TRIAL / SCORES
+        if not path.is_file():
+            return {}
+        try:
+            arms = json.loads(path.read_text("utf-8"))["arms"]
+            means = {
+                a: sum(r["combined"] for r in rows.values()) / len(rows) for a, rows in arms.items() if rows
+            }
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise BadInput(
+                f"{path} is damaged: {error!r}", f"score it again with: tunewise run {self.path} --resume"
+            ) from None
+        return dict(sorted(means.items(), key=lambda pair: -pair[1]))
+
+    def __repr__(self) -> str:
+        """Return name, choice and arms."""
+        return f"Run({str(self.path)!r}, choice={self.plan.choice!r}, arms={list(self.arms)})"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: name, choice and the arms' scores so far."""
+        scores = self.scores()
+        rows = [(arm, f"{scores[arm]:.2f}" if arm in scores else "not scored") for arm in scores or self.arms]
+        head = notebook.html_paragraph(f"Run {self.plan.name}: {self.plan.choice} is recommended")
+        return f"<div>{head}{notebook.html_table(('arm', 'combined'), rows)}</div>"
+
+
+def open_session(path: Path, on_event: OnEvent | None = None, model: Path | None = None) -> RunSession:
+    """Open a run to be asked: its files are checked and its models obtained now, and loaded at the first question.
+
+    ``model`` is the folder of the run's base, where it is elsewhere than the plan says. BadInput when ``path`` is
+    no run, a file differs from the manifest, or a model is not the one the run was made with.
+    """
+    session = RunSession.open(path, on_event, model)
+    _ = session.context
+    return session
+
+
+def load(path: Path | str, on_event: OnEvent | None = None, model: Path | str | None = None) -> Run:
+    """Open a run folder; BadInput when there is none at ``path`` or its plan cannot be read.
+
+    ``model`` is the folder of the run's base, where it is elsewhere than the plan says.
+    """
+    return Run(RunSession.open(Path(path), on_event, Path(model) if model else None))
+
+
+def _check_asked(question: str) -> None:
+    if not question.strip():
+        raise BadInput("the question is empty", 'ask something: tunewise ask RUN "When does it open?"')

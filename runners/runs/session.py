@@ -1,0 +1,239 @@
+"""What the steps of one run share: its plan, models, data, and what is loaded of them."""
+
+from __future__ import annotations
+
+import gc
+import json
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rag.errors import BadInput, Problem
+from rag.types import OnEvent
+from runners.arms.retriever import Retriever, control_tokens, token_counter
+from runners.data.examples import Example
+from runners.data.sampling import QuestionSplit
+from runners.inference.types import Generator
+from runners.models import endpoint, resolve
+from runners.plan.schema import Plan
+from runners.plan.steps import EvaluateStep, PlanModel, TrainStep
+from runners.run_folder import INDEX, RunFolder
+
+if TYPE_CHECKING:
+    from rag.embedding.embedder import Embedder
+    from rag.index import Index
+    from runners.inference.local import LocalGenerator
+    from runners.inference.remote import RemoteGenerator
+
+REFUSAL_FILE = "refusal.json"
+BaseModel = resolve.Model | resolve.RemoteModel
+"""A model that arms answer with: weights that are here, or an endpoint."""
+RETRY_SECONDS = 30.0
+"""Seconds until a generation of the index that could not be opened is tried again."""
+
+
+def obtain_model(wanted: PlanModel, kind: str, on_event: OnEvent | None = None) -> resolve.Model:
+    """The model a plan names: of the kind its place needs, and of the plan's fingerprint when it has one."""
+    model = resolve.resolve_model(wanted.name, wanted.allow_hub, on_event, recorded=wanted.fingerprint or "")
+    if model.kind != kind:
+        place = "model" if kind == "base" else "embedder"
+        raise BadInput(
+            f"the plan's {place} {wanted.name!r} is not of the kind it must be: {model.kind}, not {kind}",
+            "see: tunewise models list",
+        )
+    return model
+
+
+def obtain_bases(
+    plan: Plan, on_event: OnEvent | None = None, get: Callable[[PlanModel], resolve.Model] | None = None
+) -> dict[str, BaseModel]:
+    """Every model that the plan's arms answer with, by the name the plan gives it, the plan's own first.
+
+    ``get`` brings one that has its weights here, :func:`obtain` by default. Nothing is sent to an endpoint here.
+    BadInput when one may not be contacted, or is to be tuned.
+    """
+    found: dict[str, BaseModel] = {}
+    for wanted in (plan.model, *(step.model for step in plan.arms if step.model)):
+        remote = resolve.parse_remote(wanted.name)
+        if remote:
+            endpoint.check_may_contact(remote.name, remote.url, must_stay_local(plan))
+        found[wanted.name] = remote or (get(wanted) if get else obtain_model(wanted, "base", on_event))
+    if plan.judge and (judge := resolve.parse_remote(plan.judge.name)):
+        endpoint.check_may_contact(judge.name, judge.url, must_stay_local(plan))
+    tuned = [step.arm for step in plan.steps if isinstance(step, TrainStep)]
+    if tuned and isinstance(found[plan.model.name], resolve.RemoteModel):
+        raise BadInput(
+            f"{plan.model.name} is an endpoint: its weights are not here, so {', '.join(tuned)} cannot be trained",
+            "take the train steps and their arms out of the plan, or name a local model",
+        )
+    return found
+
+
+def must_stay_local(plan: Plan) -> bool:
+    """Whether the plan's answers forbid sending data elsewhere."""
+    local, hosted = (plan.answers.get(key) for key in ("data_must_stay_local", "hosted_api_allowed"))
+    return (local is not None and local.value in (True, "yes")) or (
+        hosted is not None and hosted.value in (False, "no")
+    )
+
+
+def model_identity(base: BaseModel) -> str:
+    """What tells a model from every other: its fingerprint; an endpoint's name and host, since it shows no more."""
+    if isinstance(base, resolve.Model):
+        return base.fingerprint
+    return f"openai:{base.name}@{endpoint.endpoint_host(base.url)}"
+
+
+def named_models(plan: Plan) -> list[dict[str, str]]:
+    """The models of a plan as manifests name them: what each is called, and the host of one that is remote."""
+    rows = []
+    for name in dict.fromkeys([plan.model.name, *(step.model.name for step in plan.arms if step.model)]):
+        remote = resolve.parse_remote(name)
+        rows.append(
+            {"model": remote.name, "endpoint": endpoint.endpoint_host(remote.url)}
+            if remote
+            else {"model": name}
+        )
+    if plan.judge and (judge := resolve.parse_remote(plan.judge.name)):
+        rows.append({"model": judge.name, "endpoint": endpoint.endpoint_host(judge.url), "as": "judge"})
+    return rows
+
+
+@dataclass
+class RunContext:
+    """A run with its plan, models and index, loaded when first used; only one model is in memory at a time."""
+
+    plan: Plan
+    run: RunFolder
+    base: BaseModel
+    embedder_model: resolve.Model | None = None
+    examples: tuple[Example, ...] = ()
+    split: QuestionSplit = field(default_factory=lambda: QuestionSplit((), ()))
+    on_event: OnEvent | None = None
+    bases: Mapping[str, BaseModel] = field(default_factory=dict)
+    """The models of arms that have one of their own, by the plan's name for it."""
+    _generator: LocalGenerator | None = None
+    _generator_of: BaseModel | None = None
+    _remote: dict[resolve.RemoteModel, RemoteGenerator] = field(default_factory=dict)
+    _passed_over: tuple[int, float, str] = (0, 0.0, "")
+    """A generation of the index that could not be opened, when it was tried, and why."""
+    _opening: threading.RLock = field(default_factory=threading.RLock)
+
+    def tell(self, event: dict[str, Any]) -> None:
+        """Log an event and pass it on to whoever watches."""
+        self.run.write(event)
+        if self.on_event:
+            self.on_event(event)
+
+    @property
+    def local(self) -> resolve.Model:
+        """The base to tune; an endpoint was refused before the first step."""
+        assert isinstance(self.base, resolve.Model)
+        return self.base
+
+    def base_of(self, arm: EvaluateStep) -> BaseModel:
+        """The model an arm answers with."""
+        return self.bases[arm.model.name] if arm.model else self.base
+
+    def generator(self, weights: Path | None, arm: EvaluateStep) -> Generator:
+        """The generator of an arm with these weights (None: the model as it is); one base stays loaded between arms.
+
+        An endpoint takes no memory here: asking it leaves the base where it is.
+        """
+        if arm.classifier:
+            from runners.arms import classifier
+
+            return classifier.load_classifier(self.run.path, arm.arm, self.embedder)
+        base = self.base_of(arm)
+        if isinstance(base, resolve.RemoteModel):
+            if base not in self._remote:
+                self._remote[base] = self._connect(base, arm.model or self.plan.model)
+            return self._remote[base]
+        if self._generator is None or self._generator_of != base:
+            from runners.inference.local import local_generator
+
+            self.release()
+            self._generator = local_generator(base, weights, kernels=self.plan.kernels)
+            self._generator_of = base
+        self._generator.use(weights)
+        return self._generator
+
+    def _connect(self, base: resolve.RemoteModel, how: PlanModel) -> RemoteGenerator:
+        from runners.inference.http_client import RequestLimits
+        from runners.inference.remote import RemoteGenerator
+
+        limits = RequestLimits(at_once=how.at_once, per_minute=how.per_minute)
+        return RemoteGenerator(
+            base.url,
+            base.name,
+            limits,
+            self.plan.seed,
+            on_note=lambda note: self.tell({"event": "remote.note", "reason": note}),
+        )
+
+    def release(self) -> None:
+        """Give the model's memory back, before something else needs it."""
+        self._generator = None
+        gc.collect()
+
+    @cached_property
+    def embedder(self) -> Embedder:
+        """The plan's embedder."""
+        from rag.embedding.embedder import Embedder
+
+        assert self.embedder_model is not None
+        with self._opening:  # a server's threads share it
+            found: Embedder | None = self.__dict__.get("embedder")
+            return self.__dict__.setdefault("embedder", found or Embedder(self.embedder_model.folder))
+
+    @cached_property
+    def index(self) -> Index:
+        """The run's index, verified."""
+        from rag.index import Index
+
+        with self._opening:
+            found: Index | None = self.__dict__.get("index")
+            opened = found or Index.open(self.run.path / INDEX, self.embedder)
+            return self.__dict__.setdefault("index", opened)
+
+    def renew(self) -> bool:
+        """Take the index's newest generation where it is not the one that is open; say whether it was another.
+
+        Raises a Problem or OSError for as long as it cannot be opened: then the open one stays, and that generation
+        is tried again after a while.
+        """
+        from rag.index import Index
+        from rag.indexing import generations
+
+        opened: Index | None = self.__dict__.get("index")
+        folder = self.run.path / INDEX
+        newest = generations.current_generation(folder)
+        if opened is None or newest == opened.generation:
+            return False
+        known, tried, why = self._passed_over
+        if newest == known and why and time.monotonic() < tried + RETRY_SECONDS:
+            raise BadInput(why)
+        try:
+            self.__dict__["index"] = Index.open(folder, self.embedder)
+        except (Problem, OSError) as problem:
+            self._passed_over = newest, time.monotonic(), str(problem)
+            raise
+        self.__dict__.pop("retriever", None)
+        return True
+
+    @cached_property
+    def retriever(self) -> Retriever:
+        """The run's retriever, with the refusal threshold fitted on its dev questions."""
+        from rag.grounding.refusal import RefusalThreshold
+
+        stored = json.loads((self.run.path / REFUSAL_FILE).read_text("utf-8"))
+        assert self.plan.index is not None
+        folder = self.base.folder if isinstance(self.base, resolve.Model) else None
+        threshold = RefusalThreshold.from_json(stored)
+        return Retriever(
+            self.index, self.plan.index, threshold, token_counter(folder), control_tokens(folder)
+        )

@@ -1,0 +1,44 @@
+"""House style, judged by rules of the plan: no model, no opinion."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+
+from runners.plan.schema import StyleCheck
+
+
+def failed_checks(reply: str, checks: Sequence[StyleCheck]) -> tuple[str, ...]:
+    """The texts of the checks a reply does not meet; empty when it is in style."""
+    text = reply.strip()
+    return tuple(check.text or f"{check.kind}: {check.value}" for check in checks if not _passes(text, check))
+
+
+def in_style(reply: str, checks: Sequence[StyleCheck]) -> float | None:
+    """1 when every check is met, else 0; None when the plan has no checks."""
+    if not checks:
+        return None
+    return float(not failed_checks(reply, checks))
+
+
+def _passes(text: str, check: StyleCheck) -> bool:
+    if check.kind == "regex":
+        return re.search(check.value, text, re.DOTALL) is not None
+    if check.kind == "max_words":
+        return len(text.split()) <= check.value
+    if check.kind == "labels":
+        return text.rstrip(".") in set(check.value)
+    if check.kind == "must_not":
+        return not any(part.casefold() in text.casefold() for part in check.value)
+    return _matches_schema(text, check.value)
+
+
+def _matches_schema(text: str, schema: dict[str, object]) -> bool:
+    import jsonschema
+
+    try:
+        jsonschema.validate(json.loads(text), schema)
+    except (ValueError, RecursionError, jsonschema.ValidationError):
+        return False
+    return True

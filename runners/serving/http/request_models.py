@@ -1,0 +1,200 @@
+"""What requests may hold, field by field; what is unknown is ignored and named, what we cannot do is refused by name."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+
+from runners.inference.types import Sampling
+from runners.serving.http.errors import ApiError
+from runners.serving.http.service import ServerLimits
+
+# Fields of OpenAI's API that nothing here does, with the values that ask for nothing.
+UNSUPPORTED_FIELDS: dict[str, tuple[Any, ...]] = {
+    "tools": ([],),
+    "tool_choice": ("none", "auto"),
+    "functions": ([],),
+    "function_call": ("none", "auto"),
+    "n": (1,),
+    "best_of": (1,),
+    "logprobs": (False,),
+    "top_logprobs": (0,),
+    "logit_bias": ({},),
+    "presence_penalty": (0,),
+    "frequency_penalty": (0,),
+    "modalities": (["text"],),
+    "audio": (),
+    "prediction": (),
+    "web_search_options": (),
+    "suffix": ("",),
+    "echo": (False,),
+}
+_LEAST_TEMPERATURE = 1e-4
+"""Below it the likeliest token is taken: its chance is one but for the last digits, which would overflow."""
+_LEAST_TOP_P = 1e-6
+
+
+class OpenModel(BaseModel):
+    """A request; its unknown fields are kept, so that they can be named."""
+
+    model_config = ConfigDict(extra="allow", strict=True, allow_inf_nan=False, protected_namespaces=())
+
+    @model_validator(mode="before")
+    @classmethod
+    def _whole_characters(cls, body: Any) -> Any:
+        """JSON can spell half a character, which no tokenizer takes."""
+        try:
+            json.dumps(body, ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            raise ValueError("a text holds half a character (a lone surrogate)") from None
+        return body
+
+    def ignored(self) -> list[str]:
+        """The names of the fields that nothing here knows."""
+        return sorted(name[:64] for name in self.model_extra or {} if name not in UNSUPPORTED_FIELDS)
+
+    def refuse_unsupported(self) -> None:
+        """Raise Refusal for the first field that asks for something nobody does here."""
+        for name, value in (self.model_extra or {}).items():
+            neutral = UNSUPPORTED_FIELDS.get(name)
+            if neutral is not None and value is not None and not any(_same(value, each) for each in neutral):
+                raise ApiError(400, f"{name} is not supported", param=name, code="unsupported_parameter")
+
+
+class StreamOptions(BaseModel):
+    """What a stream carries besides the answer."""
+
+    model_config = ConfigDict(strict=True, extra="ignore")
+
+    include_usage: bool | None = Field(None, description="Send the usage in a chunk of its own at the end.")
+
+
+class SamplingFields(OpenModel):
+    """How an answer is made."""
+
+    model: str | None = Field(
+        None, max_length=256, description="An id of /v1/models; by default the verdict's arm."
+    )
+    max_tokens: int | None = Field(
+        None, ge=1, le=1 << 31, description="Longest answer, up to the server's limit; by default the plan's."
+    )
+    temperature: float | None = Field(
+        None, ge=0, le=2, description="0, the default, takes the likeliest token each time, as the trial did."
+    )
+    top_p: float | None = Field(None, ge=0, le=1)
+    seed: int | None = Field(None, ge=-(1 << 63), lt=1 << 64)
+    stop: str | list[str] | None = Field(
+        None, description="Texts that end the answer; they are no part of it."
+    )
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+
+    @property
+    def with_usage(self) -> bool:
+        """Whether a stream ends with its usage."""
+        return bool(self.stream_options and self.stream_options.include_usage)
+
+    @property
+    def length(self) -> int | None:
+        """Most tokens of the answer that were asked for, None for the plan's."""
+        return self.max_tokens
+
+    def sampling(self, limits: ServerLimits) -> Sampling:
+        """How tokens are chosen; without a seed a draw is new each time."""
+        stops = [self.stop] if isinstance(self.stop, str) else self.stop or []
+        if len(stops) > limits.stops or any(not text or len(text) > 200 for text in stops):
+            raise ApiError(400, f"stop takes up to {limits.stops} texts of 1 to 200 characters", param="stop")
+        warm = self.temperature or 0.0
+        seed = secrets.randbits(40) if self.seed is None else self.seed % (1 << 40)
+        if warm < _LEAST_TEMPERATURE:
+            return Sampling(stop=tuple(stops))
+        share = 1.0 if self.top_p is None else max(self.top_p, _LEAST_TOP_P)
+        return Sampling(warm, share, seed, tuple(stops))
+
+
+class MessagePart(BaseModel):
+    """A piece of a message."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+    type: str = Field(max_length=64)
+    text: str | None = None
+
+
+class RequestMessage(BaseModel):
+    """One message."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+    role: str = Field(max_length=64, description="system, developer, user or assistant.")
+    content: str | list[MessagePart] | None = None
+
+
+class ChatRequest(SamplingFields):
+    """The body of a chat completion's request."""
+
+    messages: list[RequestMessage] = Field(min_length=1)
+    max_completion_tokens: int | None = Field(None, ge=1, le=1 << 31, description="Goes before max_tokens.")
+    response_format: dict[str, Any] | None = Field(
+        None, description="text, json_object or json_schema; checked when the answer is there, not enforced."
+    )
+
+    @property
+    def length(self) -> int | None:
+        """Most tokens of the answer that were asked for, None for the plan's."""
+        return self.max_completion_tokens or self.max_tokens
+
+
+def _no_token_ids(given: Any, info: ValidationInfo) -> Any:
+    """Some clients send texts as their tokens' ids, which mean another model's tokens."""
+    if isinstance(given, list) and any(isinstance(each, int | list) for each in given):
+        hint = " (LangChain: check_embedding_ctx_length=False)" if info.field_name == "input" else ""
+        raise ApiError(
+            400,
+            f"{info.field_name}: token ids are not read, send texts{hint}",
+            param=info.field_name,
+            code="unsupported_parameter",
+        )
+    return given
+
+
+class CompletionRequest(SamplingFields):
+    """The body of a completion's request."""
+
+    prompt: str | list[str] = Field(
+        description="A text that a model as it is goes on with; a question for an arm."
+    )
+    _texts = field_validator("prompt", mode="before")(_no_token_ids)
+
+
+class EmbeddingRequest(OpenModel):
+    """The body of an embeddings request."""
+
+    input: str | list[str] = Field(description="Texts to embed as documents are.")
+    _texts = field_validator("input", mode="before")(_no_token_ids)
+    model: str | None = Field(None, max_length=256)
+    encoding_format: Literal["float", "base64"] | None = None
+    dimensions: int | None = Field(None, ge=1, description="Only the embedder's own.")
+
+
+class SearchRequest(OpenModel):
+    """The body of a search."""
+
+    query: str = Field(min_length=1)
+    k: int = Field(5, ge=1, le=50, description="Hits wanted.")
+    where: list[Annotated[str, Field(max_length=500)]] = Field(
+        [], max_length=16, description="Conditions such as tags=ferry, date>=2026-05."
+    )
+    as_of: str | None = Field(None, max_length=32, description="The day to answer for, as 2026-05-01.")
+    expired: bool = Field(False, description="Search expired documents too.")
+
+
+def _same(value: Any, neutral: Any) -> bool:
+    """Equal and of like kind: True is no 1 here."""
+    if isinstance(value, bool) != isinstance(neutral, bool):
+        return False
+    return bool(value == neutral) and isinstance(value, Mapping) == isinstance(neutral, Mapping)

@@ -1,0 +1,266 @@
+"""Chats as tokens, without torch: the model's own chat template and tokenizer, and which tokens are learnt.
+
+The text and tokens equal what transformers' ``apply_chat_template`` gives for the same folder (tested).
+
+Keep what people wrote from being taken for the marks of a chat: a control token in a message stays plain text.
+
+A tokenizer reads ``<|im_start|>`` as the beginning of a turn wherever it stands, so a question or a document that
+holds it could speak as the system. One space inside it, and it is words.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+from jinja2 import TemplateError, nodes
+from jinja2.ext import Extension
+from jinja2.parser import Parser
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+from tokenizers import Tokenizer
+
+from rag.errors import BadInput
+from runners.data.examples import Example
+from runners.data.formats import Message
+from runners.models.fingerprint import chat_template, read_json
+from runners.tokenization import loss_mask
+
+PLAIN_TEMPLATE = (
+    "{% for message in messages %}{{ message['role'] + ':\\n' + message['content'] }}"
+    "{{ eos_token if message['role'] == 'assistant' else '' }}{{ '\\n\\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ 'assistant:\\n' }}{% endif %}"
+)
+"""Used, and kept with the tuned weights, when the base model brings no template of its own."""
+
+_SPECIAL = ("bos_token", "eos_token", "pad_token", "unk_token")
+_PADS = ("<|pad|>", "<pad>", "[PAD]", "<|padding|>", "<|finetune_right_pad_id|>", "<|endoftext|>", "<unk>")
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedRow:
+    """One example as tokens, or a piece of texts that are learnt as they are."""
+
+    ids: tuple[int, ...]
+    learnt: tuple[int, ...]
+    """Positions in ``ids`` (never 0) that the loss is taken on: the assistant's words and its turns' ends."""
+    line: int
+    file: str = ""
+    raw: bool = False
+    """Whether this is raw text: every token is learnt, and it need not end with an end token."""
+    note: str = ""
+    """Why less of the example is learnt than was asked for, "" when all is."""
+
+    @property
+    def place(self) -> str:
+        """Return where the row stands: ``line 3``, or ``part/a.jsonl:3`` in a folder."""
+        return f"{self.file}:{self.line}" if self.file else f"line {self.line}"
+
+    @property
+    def prompt(self) -> int:
+        """Return how many tokens come before the first learnt one."""
+        return self.learnt[0] if self.learnt else len(self.ids)
+
+
+class ChatTokenizer:
+    """The tokenizer and chat template of one model folder."""
+
+    def __init__(self, folder: Path) -> None:
+        """Read tokenizer and template of a folder; BadInput when one is missing or broken."""
+        file = folder / "tokenizer.json"
+        if not file.is_file():
+            raise BadInput(
+                f"{folder} has no tokenizer.json", "save the model's fast tokenizer into the folder"
+            )
+        self.tokenizer = Tokenizer.from_file(str(file))
+        self.tokenizer.no_padding()
+        self.tokenizer.no_truncation()
+        self.own_template = chat_template(folder)
+        self.special = _special_tokens(folder)
+        self._ends = read_json(folder / "generation_config.json").get("eos_token_id")
+        try:
+            self._template = _environment().from_string(self.own_template or PLAIN_TEMPLATE)
+        except TemplateError as error:
+            raise BadInput(f"the chat template of {folder} cannot be read: {error}") from error
+
+    @cached_property
+    def eos_ids(self) -> frozenset[int]:
+        """Tokens that end a turn: the tokenizer's end token, the ones generation stops at, and the template's."""
+        ends = {self.tokenizer.token_to_id(self.special.get("eos_token", "")), self.turn_end}
+        ends |= set(self._ends) if isinstance(self._ends, list) else {self._ends}
+        return frozenset(e for e in ends if e is not None)
+
+    @cached_property
+    def turn_end(self) -> int | None:
+        """The token that the template writes after an answer, which need not be the tokenizer's end token."""
+        probe: list[Message] = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Answer"}]
+        try:
+            after = self.render(probe).rpartition("Answer")[2].strip()
+        except BadInput:
+            return None
+        first = next(iter(self.encode(after)), None) if after else None
+        return first if first in self.special_ids else None
+
+    @cached_property
+    def begins(self) -> int | None:
+        """The token that the tokenizer itself puts before every text, None when it adds none."""
+        ids = self.tokenizer.encode("a").ids
+        return (
+            ids[0] if ids and ids[0] != self.tokenizer.encode("a", add_special_tokens=False).ids[0] else None
+        )
+
+    @cached_property
+    def pad(self) -> str | None:
+        """A padding token that is not an end token, None when the vocabulary has none."""
+        candidates = (self.special.get("pad_token", ""), *_PADS, self.special.get("unk_token", ""))
+        ids = ((c, self.tokenizer.token_to_id(c)) for c in candidates if c)
+        return next((c for c, i in ids if i is not None and i not in self.eos_ids), None)
+
+    @cached_property
+    def special_ids(self) -> frozenset[int]:
+        """The tokens that are not words: ends, pads, and the marks of turns."""
+        return frozenset(i for i, t in self.tokenizer.get_added_tokens_decoder().items() if t.special)
+
+    @cached_property
+    def control_tokens(self) -> tuple[str, ...]:
+        """Tokens with a meaning of their own, which must not occur in what people wrote."""
+        added = self.tokenizer.get_added_tokens_decoder().values()
+        return tuple(t.content for t in added if t.special and len(t.content) > 2)
+
+    def render(
+        self,
+        messages: Sequence[Message],
+        prompt: bool = False,
+        tools: Sequence[dict[str, Any]] = (),
+        marked: bool = False,
+    ) -> str:
+        """Return the chat as the model reads it; with ``prompt`` it ends where the assistant is to speak.
+
+        With ``marked`` a template's own marks of the assistant's words are kept (:data:`runners.tokenization.loss_mask.OPEN`).
+        Raises BadInput when the template refuses the chat, for instance because roles must alternate.
+        """
+        marks = {"_open_mark": loss_mask.OPEN, "_close_mark": loss_mask.CLOSE} if marked else {}
+        try:
+            return self._template.render(
+                messages=list(messages),
+                tools=list(tools) or None,
+                documents=None,
+                add_generation_prompt=prompt,
+                **self.special,
+                **marks,
+            )
+        except TemplateError as error:
+            raise BadInput(f"the model's chat template refuses this chat: {error}") from error
+
+    def encode(self, text: str) -> list[int]:
+        """Return a rendered text's tokens; nothing is added, control tokens in it are recognised."""
+        ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False).ids
+        return ids
+
+    def count(self, text: str) -> int:
+        """Return how many tokens a text has."""
+        return len(self.encode(text))
+
+    def example(self, example: Example, turns: str = "all") -> EncodedRow:
+        """Return a chat as tokens; learnt is each assistant turn, or only the last, with the token that ends it."""
+        try:
+            self._require_tools(example)
+            text = self.render(example.messages, tools=example.tools)
+            found = loss_mask.find_trained_spans(
+                example.messages, text, partial(self.render, tools=example.tools), turns
+            )
+        except BadInput as error:
+            raise BadInput(f"example on {example.place}: {error.message}", error.hint) from error
+        encoded = self.tokenizer.encode(text, add_special_tokens=False)
+        learnt = [
+            i for start, end in found.spans for i in self._tokens_of(encoded.ids, encoded.offsets, start, end)
+        ]
+        return EncodedRow(tuple(encoded.ids), tuple(learnt), example.line, example.file, note=found.note)
+
+    def _tokens_of(self, ids: list[int], offsets: list[tuple[int, int]], start: int, end: int) -> list[int]:
+        """Return the places of the tokens of a turn: to its end token, even if the template's mark stops before."""
+        inside = [
+            i for i, (a, b) in enumerate(offsets) if i and start <= a <= b <= end and (a < b or a > start)
+        ]
+        ends = [i for i in inside if ids[i] in self.eos_ids]
+        if ends:  # What the template writes after the turn's end ("\n") is no answer.
+            return [i for i in inside if i <= ends[-1]]
+        after = inside[-1] + 1 if inside else len(ids)
+        return [*inside, after] if after < len(ids) and ids[after] in self.eos_ids else inside
+
+    def _require_tools(self, example: Example) -> None:
+        calls = any("tool_calls" in m for m in example.messages)
+        if calls and "tool_calls" not in (self.own_template or PLAIN_TEMPLATE):
+            raise BadInput(
+                "the chat calls tools, which the chat template would leave out",
+                "choose a model whose template knows tool calls, or write them as text",
+            )
+
+
+def _special_tokens(folder: Path) -> dict[str, str]:
+    config = {**read_json(folder / "special_tokens_map.json"), **read_json(folder / "tokenizer_config.json")}
+    found = {}
+    for key in _SPECIAL:
+        value = config.get(key)
+        value = value.get("content") if isinstance(value, dict) else value
+        if isinstance(value, str):
+            found[key] = value
+    return found
+
+
+_MARKS = ("_open_mark", "_close_mark")
+
+
+class _Generation(Extension):
+    """``{% generation %}`` marks the assistant's words in some templates; the marks show when they are defined."""
+
+    tags = {"generation"}  # noqa: RUF012
+
+    def parse(self, parser: Parser) -> list[nodes.Node]:
+        line = next(parser.stream).lineno
+        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+        opened, closed = (nodes.Output([nodes.Name(name, "load")], lineno=line) for name in _MARKS)
+        return [opened, *body, closed]
+
+
+def _environment() -> ImmutableSandboxedEnvironment:
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, "jinja2.ext.loopcontrols"]
+    )
+    environment.filters["tojson"] = _tojson
+    environment.globals["raise_exception"] = _refuse
+    environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
+    return environment
+
+
+def _tojson(value: Any, ensure_ascii: bool = False, indent: int | None = None, **more: Any) -> str:
+    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, **more)
+
+
+def _refuse(message: str) -> str:
+    raise TemplateError(message)
+
+
+def control_token_breaker(controls: Iterable[str]) -> Callable[[str], str]:
+    """Return what puts a space behind the first letter of every control token in a text."""
+    marks = sorted({mark for mark in controls if not mark[1:2].isspace() and mark[1:]}, key=len, reverse=True)
+    if not marks:
+        return lambda text: text
+    pattern = re.compile("|".join(map(re.escape, marks)))
+
+    def broken(text: str) -> str:
+        while pattern.search(text):  # two tokens may share a letter
+            text = pattern.sub(lambda match: f"{match[0][0]} {match[0][1:]}", text)
+        return text
+
+    return broken
+
+
+def neutralise_chat(chat: Sequence[Message], broken: Callable[[str], str]) -> list[Message]:
+    """Return the chat with every message's content broken."""
+    return [{**message, "content": broken(message["content"])} for message in chat]

@@ -1,0 +1,300 @@
+"""The training loss, on learnt tokens only: the output head never sees the other rows. Imports torch.
+
+Four paths to the same number: *fast* (CPU: packed rows, shared prefixes, fused layers), *rows* (any device: only the
+head's loss is ours), *compiled* (rows by torch.compile, on a GPU and in a long run), *plain* (the reference: padded rows,
+the model's own logits, torch's cross-entropy). :func:`choose` takes the fastest that gives the plain path's loss on a
+probe, or plain where that is asked for.
+
+Whether torch.compile pays for itself in the length of a run. Imports no torch.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from peft import PeftModel
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from runners.tokenization.chat_template import EncodedRow
+from runners.training.cpu_kernels import CpuKernels, select
+from runners.training.packing import TokenBatch, collate, shared_prefix
+
+COMPILE_SPEEDUP = 1.27
+"""Steps compiled against steps as they are, on a GPU: torchtune, a 3B model on one A100, 7,075 to 8,998 tokens/s."""
+COMPILE_COST_S = 120.0
+"""Seconds that compiling takes; measured for a 135M model: 105 s."""
+COMPILE_MARGIN = 2.0
+"""How many times its cost compiling must save, because both numbers above are other machines'."""
+NO_CPU_COMPILE = (
+    "torch.compile is off on a CPU: for a 135M model on 2 cores it took 105 s to compile, and its 400 tokens/s "
+    "are fewer than the fused layers give without it"
+)
+
+
+def compiling_pays(device: str, tokens: int, tokens_per_s: float) -> tuple[bool, str]:
+    """Say whether to compile for a run of so many tokens at a measured speed, and why.
+
+    ``device`` is torch's name of the kind; only ``cuda`` is ever compiled for.
+    """
+    if device == "cpu":
+        return False, NO_CPU_COMPILE
+    if device != "cuda":
+        return False, f"torch.compile is not used on {device}: nobody has measured it here"
+    seconds = tokens / max(tokens_per_s, 1e-9)  # a measured speed of 0 is no division by zero
+    # GAIN times the speed takes 1 / GAIN of the time.
+    saved = seconds * (1 - 1 / COMPILE_SPEEDUP)
+    least = COMPILE_MARGIN * COMPILE_COST_S
+    reason = f"a run of {seconds:.0f} s would save about {saved:.0f} s, compiling costs about {COMPILE_COST_S:.0f} s"
+    return saved > least, f"{reason}; it is {'on' if saved > least else 'off'} (limit: {least:.0f} s saved)"
+
+
+LOGIT_BLOCK_BYTES = (64 * 2**20, 256 * 2**20)
+"""Bytes of fp32 logits held at once, on a CPU and on a GPU: 341 rows of a vocabulary of 49,152, and 1,365. On 2 cores
+with AMX, 300 rows took 135 ms of processor time in blocks of 133, 115 at once."""
+LOSS_TOLERANCE = 0.02
+"""Relative difference from the plain loss that bf16 rounding explains."""
+PLAIN_REQUESTED = "kernels plain: asked for"
+
+
+class LinearCrossEntropy(torch.autograd.Function):
+    """Sum of cross-entropies of ``hidden @ headᵀ``, with the gradient computed during the forward pass.
+
+    With z = hidden headᵀ [n, vocabulary], m = max z, e = exp(z - m), mass = sum e: the loss of a row is
+    ``log mass - (z_target - m)``, its gradient by z ``softmax(z) - onehot(target) = (e - mass onehot) / mass``. One
+    product forward and one back per block; a trained head costs one more. Softmax is in fp32, and its division by mass
+    is applied to the small products [block, d] instead of the rows of logits [block, vocabulary].
+    """
+
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, head: Tensor, targets: Tensor) -> Tensor:
+        """Take hidden [n, d], head [vocabulary, d], targets int64 [n]; return a scalar in fp32."""
+        needs_hidden, needs_head = ctx.needs_input_grad[:2]
+        total = hidden.new_zeros((), dtype=torch.float32)
+        grad_hidden = torch.empty_like(hidden) if needs_hidden else None
+        # fp32, because it is summed over blocks.
+        grad_head = torch.zeros_like(head, dtype=torch.float32) if needs_head else None
+        # Blocks of one size, because each reads the whole head.
+        block = -(-len(hidden) // -(-len(hidden) // block_rows(len(head), hidden.device)))
+        # Two buffers for all blocks: logits in the model's dtype, and in fp32 (the same one where that is fp32).
+        raw = hidden.new_empty(block, len(head))
+        wide = raw if raw.dtype == torch.float32 else torch.empty_like(raw, dtype=torch.float32)
+        for start in range(0, len(hidden), block):
+            part, goal = hidden[start : start + block], targets[start : start + block, None]
+            logits, slope = wide[: len(part)], raw[: len(part)]
+            torch.mm(part, head.t(), out=slope)
+            # The maximum is subtracted so that no exp overflows; the loss does not change.
+            logits.copy_(slope).sub_(logits.amax(-1, keepdim=True))
+            chosen = logits.gather(1, goal)  # read before exp_ overwrites it
+            mass = logits.exp_().sum(-1, keepdim=True)  # at least 1, the maximum's own term
+            total += (mass.log() - chosen).sum()
+            # mass times the gradient by the logits, into the buffer of the model's dtype for the products.
+            slope.copy_(logits.scatter_add_(1, goal, -mass))
+            if grad_hidden is not None:
+                grad_hidden[start : start + block] = (slope @ head).div_(mass)
+            if grad_head is not None:
+                grad_head += slope.t() @ (part / mass).to(part.dtype)
+        ctx.save_for_backward(grad_hidden, grad_head)
+        ctx.head_dtype = head.dtype
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        """Scale the gradients that the forward pass left by the scalar gradient of the loss."""
+        grad_hidden, grad_head = ctx.saved_tensors
+        by_head = None if grad_head is None else (grad_head * grad).to(ctx.head_dtype)
+        return None if grad_hidden is None else grad_hidden * grad.to(grad_hidden.dtype), by_head, None
+
+
+def block_rows(vocabulary: int, device: torch.device) -> int:
+    """Return how many rows of logits are held at once."""
+    return max(16, LOGIT_BLOCK_BYTES[device.type == "cuda"] // (4 * vocabulary))
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingLoss:
+    """How a run computes its loss; made by :func:`choose`, or by :func:`restore` for a run that is resumed."""
+
+    net: nn.Module
+    causal: PreTrainedModel
+    path: str
+    """fast, compiled, rows or plain."""
+    reason: str = ""
+    """Why not a faster path, "" for the fastest."""
+    compiling: str = ""
+    """Why torch.compile is on or off."""
+    inner: Callable[..., Any] | None = None
+    """The compiled layers below the head."""
+    kernels: CpuKernels | None = None
+    """The fused layers, for the fast path."""
+
+    def __call__(self, rows: Sequence[EncodedRow]) -> Tensor:
+        """Return the sum of the learnt tokens' cross-entropies over some rows, in fp32."""
+        batch = self.collate(rows)
+        if self.path == "plain":
+            return plain_loss(self.causal, batch)
+        head = self.causal.get_output_embeddings()
+        weight = head.weight if torch.is_grad_enabled() else head.weight.detach()
+        total: Tensor = LinearCrossEntropy.apply(self.hidden(batch)[batch.keep], weight, batch.targets)
+        return total
+
+    def collate(self, rows: Sequence[EncodedRow]) -> TokenBatch:
+        """Return rows as this path takes them: packed on the fast one, else padded."""
+        return collate(rows, self.path == "fast", self.causal.device)
+
+    def shared(self, rows: Sequence[EncodedRow]) -> int:
+        """Return how many first tokens of the rows a pass over them computes once."""
+        return shared_prefix(rows) if self.path == "fast" else 0
+
+    @property
+    def fuses_blocks(self) -> bool:
+        """Whether every block's attention and MLP keep what the fused passes keep, for the memory estimate."""
+        return self.kernels is not None and self.kernels.covers_blocks
+
+    def hidden(self, batch: TokenBatch) -> Tensor:
+        """Return the last hidden states [T, d], in the order of the batch's tokens."""
+        inner = self.inner or self.causal.base_model
+        if self.path == "fast":
+            assert self.kernels is not None
+            with self.kernels.active():
+                out = inner(
+                    input_ids=batch.ids,
+                    position_ids=batch.positions,
+                    use_cache=False,
+                    segments=batch.segments,
+                )
+        else:
+            out = inner(input_ids=batch.ids.view(batch.segments.rows, -1), use_cache=False)
+        hidden: Tensor = out.last_hidden_state
+        return hidden.flatten(0, 1)  # [1, T, d] packed, [rows, width, d] padded
+
+    def choice(self) -> dict[str, str]:
+        """Return what was chosen as JSON values; :func:`restore` takes path and reason."""
+        return {"path": self.path, "reason": self.reason, "compiling": self.compiling}
+
+
+def plain_loss(causal: PreTrainedModel, batch: TokenBatch) -> Tensor:
+    """Return the reference: cross-entropies of the model's own logits, for padded rows, summed in fp32.
+
+    The model runs as transformers and PEFT made it. No attention mask is needed, as rows are padded on the right.
+    """
+    logits = causal(input_ids=batch.ids.view(batch.segments.rows, -1), use_cache=False).logits.flatten(0, 1)
+    return F.cross_entropy(logits[batch.keep].float(), batch.targets, reduction="sum")
+
+
+@contextmanager
+def evaluation_mode(net: nn.Module) -> Iterator[None]:
+    """Switch dropout and gradients off within the block.
+
+    4-bit layers stay in training mode: in evaluation mode bitsandbytes repacks their weights for inference on
+    a CPU, for good, and gradients through such a layer are silently wrong from then on.
+    """
+    net.eval()
+    for module in net.modules():
+        if type(module).__name__ == "Linear4bit":
+            module.train()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        net.train()
+
+
+def choose_loss(
+    net: nn.Module, rows: Sequence[EncodedRow], tokens: int = 0, kernels: str = "auto"
+) -> TrainingLoss:
+    """Return the fastest path that agrees with the plain loss on two rows, and why not a faster one.
+
+    Args:
+        net: The model with what is trained attached.
+        rows: The training rows; the two shortest are the probe.
+        tokens: How many the run trains on in all: on a GPU it says whether compiling pays for itself.
+        kernels: auto, or plain for the reference path, which needs no probe.
+    """
+    causal = _causal(net)
+    if kernels == "plain":
+        return TrainingLoss(net, causal, "plain", PLAIN_REQUESTED, f"torch.compile is off: {PLAIN_REQUESTED}")
+    head = causal.get_output_embeddings()
+    if not isinstance(head, nn.Linear) or head.bias is not None:
+        return TrainingLoss(net, causal, "plain", "the output head is not a plain linear layer")
+    probe = sorted(rows, key=lambda row: len(row.ids))[:2]
+    fused, reason = select(net, causal, max(len(row.ids) for row in rows))
+    with evaluation_mode(net):
+        expected = float(TrainingLoss(net, causal, "plain")(probe))
+        for path in ("fast", "rows") if fused else ("rows",):
+            loss = TrainingLoss(net, causal, path, reason, kernels=fused if path == "fast" else None)
+            agreeing, why_not = _agrees(loss, probe, expected)
+            if agreeing:
+                return _compiled(agreeing, rows, probe, expected, tokens)
+            reason = why_not
+    return TrainingLoss(net, causal, "plain", reason)
+
+
+def restore_loss(net: nn.Module, path: str, reason: str = "") -> TrainingLoss:
+    """Return the loss that an earlier run of the same settings chose, so that it goes on to the last bit."""
+    causal = _causal(net)
+    inner = torch.compile(causal.base_model, dynamic=True) if path == "compiled" else None
+    why = NO_CPU_COMPILE if causal.device.type == "cpu" else "as the run began"
+    if reason == PLAIN_REQUESTED:
+        why = f"torch.compile is off: {reason}"
+    fused = select(net, causal, 0, resumed=True)[0] if path == "fast" else None
+    return TrainingLoss(net, causal, path, reason, why, inner, fused)
+
+
+def _causal(net: nn.Module) -> PreTrainedModel:
+    """Return the causal language model below the adapters, if any."""
+    causal = net.get_base_model() if isinstance(net, PeftModel) else net
+    assert isinstance(causal, PreTrainedModel)
+    return causal
+
+
+def _agrees(
+    loss: TrainingLoss, probe: Sequence[EncodedRow], expected: float
+) -> tuple[TrainingLoss | None, str]:
+    """Return the loss if it gives what the plain one does, else None and the reason."""
+    try:
+        value = float(loss(probe))
+    except (RuntimeError, TypeError, ValueError) as error:
+        return None, f"{loss.path} failed on this model: {error}"
+    if abs(value - expected) <= LOSS_TOLERANCE * abs(expected):
+        return loss, ""
+    return None, f"{loss.path} gave {value:.4f} where the model's own logits give {expected:.4f}"
+
+
+def _compiled(
+    loss: TrainingLoss, rows: Sequence[EncodedRow], probe: Sequence[EncodedRow], expected: float, tokens: int
+) -> TrainingLoss:
+    """Compile where the run is long enough for it and the result agrees, else say why not."""
+    device = loss.causal.device.type
+    speed = _speed(loss, rows) if device == "cuda" and tokens else 1.0
+    on, why = compiling_pays(device, tokens, speed)
+    if on:
+        causal = loss.causal
+        inner = torch.compile(causal.base_model, dynamic=True)
+        compiled = replace(loss, path="compiled", compiling=why, inner=inner, kernels=None)
+        agreeing, why_not = _agrees(compiled, probe, expected)
+        if agreeing:
+            return agreeing
+        why = f"torch.compile is off: {why_not}"
+    return replace(loss, compiling=why)
+
+
+def _speed(loss: TrainingLoss, rows: Sequence[EncodedRow]) -> float:
+    """Return tokens per second of a forward and backward pass on a GPU, the second of two; no dropout."""
+    chosen = list(rows[:16])
+    took = 0.0
+    for _ in range(2):
+        torch.cuda.synchronize()
+        started = time.perf_counter()
+        with torch.enable_grad():
+            loss(chosen).backward()
+        torch.cuda.synchronize()
+        took = time.perf_counter() - started
+    loss.net.zero_grad()
+    return sum(len(row.ids) for row in chosen) / took

@@ -1,0 +1,250 @@
+"""What each kind of step does: build the index, train an arm, let an arm answer. Heavy imports are inside."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from rag.errors import BadInput
+from rag.files import canonical_json, disk_full_as_problem, sha256_file, sha256_text, write_json
+from rag.grounding.refusal import SIGNAL_NAMES
+from rag.types import OnEvent
+from runners.arms import classifier
+from runners.arms.prompts import training_row
+from runners.arms.retriever import index_settings
+from runners.data import sampling
+from runners.data.examples import Example, load_examples
+from runners.data.questions import Question
+from runners.plan.schema import Plan, Step
+from runners.plan.steps import EvaluateStep, IndexStep, TrainStep
+from runners.plan.train_config import KERNELS
+from runners.resources import usage
+from runners.run_folder import INDEX, TRIAL, read_journal
+from runners.runs import arm
+from runners.runs.session import REFUSAL_FILE, RunContext, model_identity
+from runners.trial.trial import ANSWERS, drop_outdated_answers, run_arm
+
+
+def step_inputs(bench: RunContext, step: Step) -> dict[str, Any]:
+    """What a step is made from; a finished step is done again when any of it changed."""
+    plan = bench.plan
+    made_from: dict[str, Any] = {"step": step.model_dump(mode="json"), "seed": plan.seed}
+    if isinstance(step, IndexStep):
+        return made_from | {
+            "documents": _tree_digest(plan.data.documents),
+            "embedder": bench.embedder_model and bench.embedder_model.fingerprint,
+            "signals": list(SIGNAL_NAMES),
+        }
+    if plan.kernels != KERNELS[0]:  # steps from before there was a choice stay finished
+        made_from["kernels"] = plan.kernels
+    base = bench.base_of(step) if isinstance(step, EvaluateStep) else bench.base
+    made_from |= {"base": model_identity(base), "prompts": plan.prompts.model_dump(mode="json")}
+    if isinstance(step, TrainStep):
+        made_from |= {"examples": _rows_digest(bench), "index": _index_digest(plan, step.rows == "retrieval")}
+        if step.replay:
+            made_from["replay"] = _tree_digest(plan.data.replay)
+        if step.start_from:
+            made_from["from"] = step_inputs(bench, plan.train_step(step.start_from))
+        return made_from
+    made_from |= {"split": bench.split.digest, "max_new_tokens": plan.max_new_tokens}
+    made_from |= {
+        "index": _index_digest(plan, step.retrieval),
+        "shots": _rows_digest(bench) if step.shots or step.classifier else "",
+    }
+    if step.classifier or step.bank == "similar":
+        made_from["embedder"] = bench.embedder_model and bench.embedder_model.fingerprint
+    if step.classifier or step.bank == "chosen":
+        made_from["checks"] = [check.model_dump(mode="json") for check in plan.checks]
+    if step.weights:
+        made_from["weights"] = step_inputs(bench, plan.train_step(step.weights))
+    return made_from
+
+
+def run_step(bench: RunContext, step: Step) -> dict[str, Any]:
+    """Do a step and return what to remember of it."""
+    with disk_full_as_problem(bench.run.path):
+        if isinstance(step, IndexStep):
+            return build_index(bench, step)
+        if isinstance(step, TrainStep):
+            return train_arm(bench, step)
+        return evaluate_arm(bench, step)
+
+
+def build_index(bench: RunContext, step: IndexStep) -> dict[str, Any]:
+    """Build the run's index, then fit the refusal threshold on the dev questions."""
+    from rag.index import Index
+
+    assert bench.plan.data.documents is not None
+    report = Index.build(
+        bench.run.path / INDEX, bench.plan.data.documents, bench.embedder, index_settings(step), bench.tell
+    )
+    fitted = fit_refusal(bench)
+    return {**report.to_json(), "refusal": fitted}
+
+
+def fit_refusal(bench: RunContext) -> dict[str, Any]:
+    """Fit when to refuse on the dev questions and keep it beside the index."""
+    from rag.grounding import refusal
+
+    index = bench.index
+    dev = [(q.question, q.doc_id, q.answerable) for q in bench.split.dev]
+    threshold = refusal.fit_threshold(index, dev)
+    write_json(bench.run.path / REFUSAL_FILE, threshold.to_json())
+    return dict(threshold.to_json())
+
+
+def train_arm(bench: RunContext, step: TrainStep) -> dict[str, Any]:
+    """Train one arm, once per seed, on plain or on retrieval-aware rows."""
+    from runners.plan.train_config import RunOrigin
+    from runners.train import fit
+
+    bench.release()
+    results = []
+    account: dict[str, int] = {}
+    file = bench.plan.data.examples
+    origin = RunOrigin((file.name,) if file else (), step.reasons, bench.plan.digest())
+    for nth, seed in enumerate(step.seeds):
+        rows, account = training_rows_of(bench, step, seed)
+        if account:
+            bench.tell({"event": "rows.prepared", "arm": step.arm, **account})
+        rows = with_replay(bench.plan, step, rows, seed, bench.tell)
+        start = bench.run.adapter(step.start_from, seed) if step.start_from else None
+        if start is not None and not start.exists() and step.start_from:
+            start = bench.run.adapter(step.start_from, bench.plan.train_step(step.start_from).seeds[0])
+        config = step.config(seed, start).replace(kernels=bench.plan.kernels)
+        bench.tell({"event": "train.plan", "arm": step.arm, "method": step.method, "reasons": step.reasons})
+        out = bench.run.adapter(step.arm, seed)
+        made = out.exists()  # by a start that was cut off right after: then no peak is seen here
+        with usage.measure_peak() as most:
+            trained = fit(
+                rows, config, bench.local, out, on_event=_named(bench, step, nth), resume=True, origin=origin
+            )
+        seen = {"peak_gib": most.gib, "held_gib": most.held_gib, "own_gib": most.own_gib}
+        seen = dict.fromkeys(seen) if made else seen
+        results.append({"seed": seed, **trained.to_json(), **seen, "on_gpu": most.on_gpu})
+    return {"arm": step.arm, "account": account, "trained": results}
+
+
+def training_rows_of(
+    bench: RunContext, step: TrainStep, seed: int
+) -> tuple[tuple[Example, ...], dict[str, int]]:
+    """Return the rows that an arm learns with a seed, before replay, and for retrieval-aware ones an account of them."""
+    from runners.arms.raft import retrieval_rows
+
+    if step.rows == "plain":
+        return tuple(training_row(bench.plan.prompts, e) for e in bench.examples), {}
+    prepared = retrieval_rows(
+        bench.plan.prompts,
+        bench.examples,
+        bench.retriever,
+        step.without_gold,
+        seed,
+        step.distractors,
+        step.quote,
+    )
+    return prepared.rows, prepared.account()
+
+
+def evaluate_arm(bench: RunContext, step: EvaluateStep) -> dict[str, Any]:
+    """Let one arm answer every test question, with each of its seeds' weights."""
+    plan = bench.plan
+    seeds = plan.train_step(step.weights).seeds if step.weights else (plan.seed,)
+    made_from = sha256_text(canonical_json(step_inputs(bench, step)))
+    drop_outdated_answers(bench.run.path / TRIAL, step.arm, made_from)
+    if step.classifier:
+        told = classifier.train_classifier(
+            plan, step.arm, bench.examples, bench.embedder, bench.run.path, made_from
+        )
+        bench.tell({"event": "classifier.trained", "arm": step.arm, **told})
+    first = bench.run.adapter(step.weights, seeds[0]) if step.weights else None
+    indexed = (bench.run.path / INDEX).exists()  # a plan may evaluate an arm before its index step
+    worn = arm.prepare_arm(bench, step, first, lambda q: gold_text(bench, q) if indexed else "")
+    asked = 0
+    for nth, seed in enumerate(seeds):
+        weights = bench.run.adapter(step.weights, seed) if step.weights else None
+        asked += run_arm(
+            worn.plan,
+            step,
+            seed,
+            bench.split.test,
+            bench.generator(weights, step),
+            worn.finder,
+            worn.shots,
+            bench.run.path / TRIAL / ANSWERS,
+            _counted(bench, nth, len(seeds)),
+        )
+    rows = [row for row in read_journal(bench.run.path / TRIAL / ANSWERS) if row["arm"] == step.arm]
+    cut = sum(row["finish"] == "length" for row in rows)
+    estimated = sum(row.get("tokens_estimated", False) for row in rows)
+    return {
+        "arm": step.arm,
+        "asked": asked,
+        "questions": len(bench.split.test),
+        "cut": cut,
+        "estimated": estimated,
+    }
+
+
+def with_replay(
+    plan: Plan, step: TrainStep, rows: tuple[Example, ...], seed: int, tell: OnEvent
+) -> tuple[Example, ...]:
+    """The rows with the step's share of the plan's replay rows mixed in, which is told."""
+    if not step.replay or plan.data.replay is None:
+        return rows
+    mixed = sampling.mix_replay_rows(rows, load_examples(plan.data.replay).rows, step.replay, seed)
+    tell(
+        {
+            "event": "rows.replayed",
+            "arm": step.arm,
+            "rows": len(mixed),
+            "replayed": sampling.count_replay_rows(mixed),
+        }
+    )
+    return mixed
+
+
+def gold_text(bench: RunContext, question: Question) -> str:
+    """The text of a question's gold span, read from the indexed documents; "" without one."""
+    if not question.spans or question.doc_id is None or bench.plan.index is None:
+        return ""
+    raw = bench.index.raw(question.doc_id)
+    if raw is None:
+        raise BadInput(
+            f"question {question.id} names the document {question.doc_id!r}, which is not in the index",
+            "correct its doc_id, or add the document",
+        )
+    return " ".join(raw[start:end] for start, end in question.spans)
+
+
+def _named(bench: RunContext, step: TrainStep, nth: int) -> Callable[[dict[str, Any]], None]:
+    """Tell events with the arm they are of and its training run: which seed, the how manieth (from 0) of how many."""
+    told = {"arm": step.arm, "seed": step.seeds[nth], "nth": nth, "seeds": len(step.seeds)}
+    return lambda event: bench.tell({**event, **told})
+
+
+def _counted(bench: RunContext, nth: int, seeds: int) -> Callable[[dict[str, Any]], None]:
+    """Tell events whose answers are counted over all seeds of an arm."""
+
+    def tell(event: dict[str, Any]) -> None:
+        total = event["total"]
+        bench.tell({**event, "done": nth * total + event["done"], "total": seeds * total})
+
+    return tell
+
+
+def _tree_digest(documents: Path | None) -> str:
+    if documents is None:
+        return ""
+    if documents.is_file():
+        return sha256_file(documents)
+    files = sorted(p for p in documents.rglob("*") if p.is_file())
+    return sha256_text("".join(f"{p.relative_to(documents).as_posix()}\0{sha256_file(p)}\n" for p in files))
+
+
+def _rows_digest(bench: RunContext) -> str:
+    return sha256_text(repr([(e.messages, e.line) for e in bench.examples]))
+
+
+def _index_digest(plan: Plan, needed: bool) -> str:
+    return _tree_digest(plan.data.documents) if needed else ""

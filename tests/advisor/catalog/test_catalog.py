@@ -1,0 +1,280 @@
+"""Models, cards and prices: numbers that fit each other, and the user's own file over them."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from datetime import date, datetime
+from pathlib import Path
+
+import pytest
+
+from advisor.catalog import gpus, models, prices, user_catalog
+from rag.errors import BadInput
+from runners.resources.model_shape import ModelShape
+
+TODAY = date(2026, 11, 25)
+Write = Callable[[str], Path]
+
+
+@pytest.fixture
+def facts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
+    """Write the user's own file and name it in the environment."""
+
+    def write(text: str) -> Path:
+        path = tmp_path / "facts.yaml"
+        path.write_text(text, "utf-8")
+        changed = datetime(2026, 11, 20, 12).timestamp() + len(text)
+        os.utime(path, (changed, changed))
+        monkeypatch.setenv(user_catalog.CATALOG_VARIABLE, str(path))
+        return path
+
+    return write
+
+
+def counted(shape: ModelShape) -> int:
+    """Parameters of a dense decoder of this shape: attention, gated MLP, two norms a layer, embeddings."""
+    heads = 2 * shape.hidden * (shape.heads + shape.kv_heads) * shape.head_dim
+    layer = heads + (3 if shape.gated else 2) * shape.hidden * shape.intermediate + 2 * shape.hidden
+    return shape.layers * layer + shape.embedding + shape.hidden
+
+
+@pytest.mark.parametrize("model", models.MODELS, ids=lambda m: m.name)
+def test_parameters_follow_from_the_shape(model: models.ModelFacts) -> None:
+    """A wrong layer, width or tied flag would show: the published count is met within a tenth of a percent."""
+    assert counted(model.shape) == pytest.approx(model.shape.params, rel=0.001)
+    assert model.shape.heads % model.shape.kv_heads == 0
+    assert model.hub.rpartition("/")[2].lower() == model.name
+    assert all((model.licence, model.family, model.source, model.date))
+    assert model.context >= 4096
+
+
+def test_models_cover_the_sizes() -> None:
+    """From 0.1 to 405 B, each name once."""
+    sizes = sorted(model.params_b for model in models.MODELS)
+    assert len(models.MODELS) >= 25
+    assert (sizes[0] < 0.2, sizes[-1] > 400) == (True, True)
+    assert len({m.name for m in models.MODELS}) == len({m.hub for m in models.MODELS}) == len(models.MODELS)
+    assert models.find_model(models.DEFAULT_MODEL) is models.MODELS[0]
+
+
+def test_find_takes_names_and_hub_ids() -> None:
+    """In any case; unknown is None."""
+    assert models.find_model("QWEN/qwen3-8b") is models.find_model("Qwen3-8B") is not None
+    assert models.find_model("qwen3-9b") is None
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("llama-3.1-8b-instruct", ["llama-3.2-3b-instruct", "llama-3.2-1b-instruct"]),
+        ("smollm3-3b", ["smollm2-1.7b-instruct", "smollm2-360m-instruct", "smollm2-135m-instruct"]),
+        ("smollm2-135m-instruct", []),
+    ],
+)
+def test_siblings_are_smaller_and_of_the_family(name: str, expected: list[str]) -> None:
+    """Largest first."""
+    model = models.find_model(name)
+    assert model is not None
+    assert [sibling.name for sibling in models.smaller_siblings(model)] == expected
+
+
+def test_shapes_agree_with_the_public_list(shared: Path) -> None:
+    """Where both know a model (or its base), every number is the same."""
+    public = json.loads((shared / "cases" / "memory_dev.json").read_text("utf-8"))["models"]
+    known = {stem(m.name): m.shape for m in models.MODELS}
+    compared = 0
+    for row in public:
+        shape = known.get(stem(row["model"].rpartition("/")[2].lower()))
+        if shape is None:
+            continue
+        compared += 1
+        for key in ("layers", "hidden", "heads", "kv_heads", "head_dim", "intermediate", "vocab"):
+            assert getattr(shape, key) == row[key], (row["model"], key)
+        if row["tied_embeddings"] is not None:
+            assert shape.tied == row["tied_embeddings"], row["model"]
+        if row["params_b"] is not None:
+            assert shape.params / 1e9 == pytest.approx(row["params_b"], rel=0.01), row["model"]
+    assert compared >= 18
+
+
+def stem(name: str) -> str:
+    """The name without what marks an instruction-tuned variant."""
+    return name.removeprefix("meta-").removesuffix("-instruct").removesuffix("-it")
+
+
+def test_cards_are_complete_and_plausible() -> None:
+    """Names once; dense speeds: a sparse one would break the bound of operations a byte."""
+    assert len(gpus.GPUS) >= 25
+    assert len({gpu.name for gpu in gpus.GPUS}) == len(gpus.GPUS)
+    assert {gpu.kind for gpu in gpus.GPUS} == {"cuda", "rocm", "mps"}
+    for gpu in gpus.GPUS:
+        assert gpu.source, gpu.name
+        assert gpu.day <= TODAY, gpu.name
+        assert 10 < 1000 * gpu.tflops / gpu.bandwidth_gbs < 450, gpu.name
+        assert gpu.usd_hour is None or 0.05 < gpu.usd_hour < 10, gpu.name
+
+
+@pytest.mark.parametrize(
+    ("name", "fp32_tflops"),
+    [("RTX 3090", 35.58), ("RTX 4090", 82.58), ("RTX 5090", 104.8), ("RTX 4060 Ti 16GB", 22.06)],
+)
+def test_geforce_speed_is_with_fp32_sums(name: str, fp32_tflops: float) -> None:
+    """GeForce matrix units do twice the fp32 speed then; sheets print four times that, or eight with sparsity."""
+    card = next(gpu for gpu in gpus.GPUS if gpu.name == name)
+    assert card.tflops == pytest.approx(2 * fp32_tflops, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("said", "card"),
+    [
+        ("NVIDIA A100-SXM4-80GB", "A100 80GB"),
+        ("NVIDIA A100-SXM4-40GB", "A100 40GB"),
+        ("NVIDIA H100 80GB HBM3", "H100 80GB"),
+        ("NVIDIA H100 PCIe", "H100 PCIe"),
+        ("NVIDIA GeForce RTX 4090", "RTX 4090"),
+        ("NVIDIA RTX 6000 Ada Generation", "RTX 6000 Ada"),
+        ("NVIDIA RTX PRO 6000 Blackwell Workstation Edition", "RTX PRO 6000 Blackwell"),
+        ("Tesla T4", "T4"),
+        ("AMD Instinct MI300X", "MI300X"),
+        ("rtx 5070 ti", "RTX 5070 Ti"),
+        ("NVIDIA GeForce RTX 3060 Ti", None),
+        ("NVIDIA GeForce RTX 4090 Laptop GPU", None),
+        ("NVIDIA H100 80GB HBM3 MIG 1g.10gb", None),
+        ("Voodoo 2", None),
+    ],
+)
+def test_find_reads_what_drivers_say(said: str, card: str | None) -> None:
+    """And takes no card for its little sister."""
+    found = gpus.find_gpu(said)
+    assert (found.name if found else None) == card
+
+
+def test_of_memory_and_rentable() -> None:
+    """The next larger size of the kind; rentable ones cheapest first."""
+    assert {gpu.memory_gib for gpu in gpus.gpus_of_memory(79.1)} == {80}
+    assert {gpu.memory_gib for gpu in gpus.gpus_of_memory(10_000)} == {180}
+    assert [gpu.name for gpu in gpus.gpus_of_memory(100, "rocm")] == ["MI300X"]
+    assert gpus.gpus_of_memory(24, "xpu")
+    offers = gpus.rentable_gpus(40)
+    assert all(gpu.memory_gib >= 40 and gpu.kind == "cuda" for gpu in offers)
+    assert [gpu.usd_hour for gpu in offers] == sorted(gpu.usd_hour for gpu in offers if gpu.usd_hour)
+
+
+def test_prices_are_dated_and_ordered() -> None:
+    """Cached input costs at most the input, output at least as much; the reference is not stale."""
+    assert len(prices.PRICES) >= 8
+    assert len({price.model for price in prices.PRICES}) == len(prices.PRICES)
+    for price in prices.PRICES:
+        assert 0 < price.cached <= price.input <= price.output, price.model
+        assert price.cache_write in (1.0, 1.25), price.model
+        assert price.source, price.model
+        assert price.day <= TODAY, price.model
+    assert prices.REFERENCE.age_days(TODAY) <= prices.STALE_DAYS
+    assert prices.reference_price() == prices.REFERENCE
+    assert prices.find_price("Claude-Sonnet-5-5") == prices.find_price("claude-sonnet-5.5") is not None
+    assert prices.find_price("gpt-9") is None
+
+
+def test_hosted_tuning_costs_more_for_larger_models() -> None:
+    """Every size has a row."""
+    assert [prices.tuning_price(size).lora for size in (0.1, 16, 70, 235, 405)] == [0.5, 0.5, 3.0, 6.0, 10.0]
+
+
+def test_own_rows_correct_and_add(facts: Write) -> None:
+    """A known row changes only what is given and says so; a new one is added with defaults."""
+    facts(
+        "gpus:\n  - {name: rtx 4090, usd_hour: 0.2}\n"
+        "  - {name: Our Card, memory_gib: 24, bandwidth_gbs: 900, tflops: 100, usd_hour: 0.05}\n"
+        "prices:\n  - {model: our-model, input: 0.2, output: 0.8, day: 2026-11-01}\n"
+        "  - {model: gpt-6-luna, output: 0.4}\n"
+        "models:\n  - {hub: acme/Our-7B, params_b: 6.6, layers: 32, hidden: 4096, heads: 32, kv_heads: 8,\n"
+        "     head_dim: 128, intermediate: 11008, vocab: 32000, tied: false, context: 8192, family: llama-3}\n"
+        "  - {hub: qwen/qwen3-8b, context: 131072}\n"
+    )
+    card = gpus.find_gpu("NVIDIA GeForce RTX 4090")
+    assert card is not None
+    assert (card.name, card.usd_hour, card.tflops, card.day) == ("RTX 4090", 0.2, 165.2, date(2026, 11, 20))
+    assert card.source.startswith("your facts.yaml (usd_hour); else data sheet")
+    assert gpus.rentable_gpus(24)[0].name == "Our Card"
+    assert len(gpus.known_gpus()) == len(gpus.GPUS) + 1
+    assert {"Our Card", "RTX 4090"} <= {gpu.name for gpu in gpus.gpus_of_memory(24)}
+
+    price = prices.find_price("our-model")
+    assert price == prices.Price("our-model", 0.2, 0.2, 0.8, date(2026, 11, 1), "your facts.yaml")
+    assert (prices.reference_price().output, prices.reference_price().input) == (0.4, 0.1)
+
+    model = models.find_model("our-7b")
+    assert model is not None
+    assert (model.hub, model.shape.params, model.licence) == ("acme/Our-7B", 6_600_000_000, "yours")
+    assert [m.name for m in models.smaller_siblings(model)] == [
+        "llama-3.2-3b-instruct",
+        "llama-3.2-1b-instruct",
+    ]
+    longer, shipped = models.find_model("qwen3-8b"), next(m for m in models.MODELS if m.name == "qwen3-8b")
+    assert longer is not None
+    assert (longer.context, longer.shape, longer.hub) == (131072, shipped.shape, shipped.hub)
+
+
+def test_own_file_is_read_again_when_it_changes(facts: Write) -> None:
+    """One process may live long."""
+    facts("prices: [{model: ours, input: 1, output: 2}]")
+    assert prices.find_price("ours") is not None
+    facts("prices: [{model: theirs, input: 1, output: 2.5}]")
+    assert (prices.find_price("ours"), prices.find_price("theirs") is not None) == (None, True)
+
+
+@pytest.mark.parametrize(
+    ("text", "message", "hint"),
+    [
+        ("gpuz: []", "unknown key 'gpuz'", "did you mean gpus?"),
+        ("gpus: {name: x}", "gpus is no list", "begin with -"),
+        ("gpus: [RTX 4090]", "gpus row 1 is 'RTX 4090'", "key: value"),
+        ("gpus: [{usd_hour: 1}]", "gpus row 1: name is missing", "each row names"),
+        (
+            "gpus: [{name: T4}, {name: T4, usd_houre: 1}]",
+            "gpus row 2 'T4': unknown key 'usd_houre'",
+            "mean usd_hour?",
+        ),
+        (
+            "gpus: [{name: T4, usd_hour: cheap}]",
+            "gpus row 1 'T4': usd_hour is 'cheap'",
+            "a number, 0 or more",
+        ),
+        ("gpus: [{name: T4, usd_hour: .nan}]", "usd_hour is nan", "a number, 0 or more"),
+        ("gpus: [{name: T4, memory_gib: true}]", "memory_gib is True", "a number"),
+        ("gpus: [{name: T4, kind: cudda}]", "kind is 'cudda'", "one of cuda, rocm, mps, xpu"),
+        (
+            "gpus: [{name: Mine}]",
+            "'Mine': new, but without memory_gib, bandwidth_gbs, tflops",
+            "a known name",
+        ),
+        ("prices: [{model: m, input: 1, output: 1, day: soon}]", "day is 'soon'", "2026-11-25"),
+        ("prices: [{model: [1]}]", "model is [1]", "a text"),
+        ("models: [{hub: a/b, layers: 0}]", "layers is 0", "a whole number above 0"),
+        ("models: [{hub: a/b, tied: 3}]", "tied is 3", "true or false"),
+        ("- 1", "is no mapping", "models, gpus, prices"),
+        ("gpus: [", "is not readable YAML", "TUNEWISE_FACTS"),
+    ],
+)
+def test_mistakes_in_the_own_file_are_named(facts: Write, text: str, message: str, hint: str) -> None:
+    """File, row, key and what to do, in one line each."""
+    path = facts(text)
+    with pytest.raises(BadInput) as caught:
+        (models.known_models(), gpus.known_gpus(), prices.known_prices())
+    assert caught.value.message.startswith(str(path))
+    assert message in caught.value.message
+    assert hint in caught.value.hint
+    assert "\n" not in str(caught.value)
+
+
+def test_a_named_file_must_exist_and_an_empty_name_means_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A typing mistake is never taken for "no file"."""
+    monkeypatch.setenv(user_catalog.CATALOG_VARIABLE, str(tmp_path / "nowhere.yaml"))
+    with pytest.raises(BadInput, match=r"TUNEWISE_FACTS names .*nowhere.yaml"):
+        gpus.known_gpus()
+    monkeypatch.setenv(user_catalog.CATALOG_VARIABLE, "")
+    assert gpus.known_gpus() is gpus.GPUS

@@ -1,0 +1,207 @@
+"""The board of a run: played from events, it tells what is done, what is left, and how an arm scores so far."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import pexpect
+import pytest
+from rich.console import Console
+
+from advisor.display.live_scores import LiveScores, board_for_plan
+from advisor.display.progress import ProgressBoard, ProgressWatcher, format_duration, replay_events, sparkline
+from runners.data.questions import Question
+from runners.plan.schema import parse_plan
+
+EVENTS: list[dict[str, Any]] = [
+    {"time": 100, "event": "run.start"},
+    {"time": 100, "event": "step.start", "step": "index", "number": 1, "total": 4},
+    {"time": 101, "event": "embed.batch", "done": 3, "total": 9},
+    {"time": 102, "event": "step.end", "step": "index"},
+    {"time": 102, "event": "step.start", "step": "evaluate:rag", "number": 2, "total": 4},
+    {"time": 102, "event": "step.skip", "step": "evaluate:rag"},
+    {"time": 102, "event": "step.start", "step": "train:lora", "number": 3, "total": 4},
+    *(
+        {"time": 102 + 2 * n, "event": "train.step", "step": n, "steps": 30, "loss": 4 - n / 10}
+        for n in range(1, 11)
+    ),
+]
+STEPS = ["index", "evaluate:rag", "train:lora", "evaluate:lora"]
+PLAN = parse_plan(
+    {
+        "name": "desk",
+        "choice": "prompting",
+        "model": {"name": "smollm2-135m-instruct"},
+        "data": {"questions": "q.jsonl", "examples": "e.jsonl"},
+        "steps": [
+            {"kind": "evaluate", "arm": "prompting"},
+            {"kind": "evaluate", "arm": "few-shot", "shots": 2},
+        ],
+        "weights": {"fact_recall": 1},
+    }
+)
+
+
+def drawn(board: ProgressBoard, width: int = 80) -> str:
+    out = io.StringIO()
+    Console(file=out, width=width).print(board.draw())
+    return out.getvalue()
+
+
+def test_a_run_played_again_shows_where_it_stood() -> None:
+    board = replay_events(EVENTS, "desk", STEPS)
+    board.estimates = {"evaluate:lora": 25.0}
+    said = drawn(board)
+    assert "desk: 2 of 4 steps, 22 s gone, about 1:05 left" in said
+    assert "9 of 9" in said
+    assert "before" in said
+    assert "10 of 30" in said
+    assert "40 s left" in said
+    assert "about 25 s" in said
+    assert "loss of lora: 3.90 to 3.00  █" in said
+    assert max(map(len, said.splitlines())) <= 80
+
+
+def test_a_step_of_two_training_seeds_is_counted_and_timed_over_both() -> None:
+    events = [{"time": 0, "event": "step.start", "step": "train:lora", "number": 1, "total": 1}]
+    for nth in (0, 1):
+        training = {
+            "event": "train.step",
+            "steps": 20,
+            "arm": "lora",
+            "seed": 5 + nth,
+            "nth": nth,
+            "seeds": 2,
+        }
+        events += [
+            {"time": 20 * nth + n, "step": n, "loss": 10 * (nth + 1) - n / 2, **training}
+            for n in range(1, 21)
+        ]
+    first, second = replay_events(events[:11]), replay_events(events[:31])
+    work = second.steps["train:lora"]
+    assert (first.steps["train:lora"].done, work.done, work.total) == (10, 30, 40)
+    assert (first.left_of("train:lora", 10), second.left_of("train:lora", 30)) == (30, 10)
+    assert work.losses == [20 - n / 2 for n in range(1, 11)], "the second seed's alone"
+
+
+def test_time_left_is_unknown_until_every_step_has_one() -> None:
+    board = replay_events(EVENTS, "desk", STEPS)
+    assert board.left(122) is None
+    assert "left" not in drawn(board).splitlines()[0]
+
+
+def test_a_step_that_no_plan_named_is_shown_too() -> None:
+    board = replay_events(
+        [*EVENTS, {"time": 123, "event": "step.start", "step": "forgetting"}], "desk", STEPS
+    )
+    assert "forgetting" in drawn(board)
+
+
+def test_on_a_board_the_titles_of_steps_are_not_printed_but_what_they_leave_out_is() -> None:
+    out = io.StringIO()
+    watcher = ProgressWatcher(Console(file=out, width=200), None, ProgressBoard("desk", STEPS))
+    watcher({"event": "step.start", "step": "index", "number": 1, "total": 4})
+    watcher({"event": "step.end", "step": "index", "skipped": [{"path": "a.bin", "reason": "no text"}]})
+    assert "[1/4]" not in out.getvalue()
+    assert "a.bin was left out" in out.getvalue()
+    assert watcher.board is not None
+    assert watcher.board.steps["index"].state == "done"
+
+
+def test_an_arm_is_scored_as_its_answers_arrive(tmp_path: Path) -> None:
+    journal = tmp_path / "trial" / "answers.jsonl"
+    journal.parent.mkdir()
+    questions = {f"q{n}": Question(f"q{n}", "How many?", (f"{n} boats",)) for n in range(3)}
+    running = LiveScores(PLAN, tmp_path, questions)
+    assert running.mean("prompting") is None
+
+    def row(n: int, answer: str) -> str:
+        return (
+            json.dumps(
+                {"arm": "prompting", "id": f"q{n}", "answer": answer, "citations": [{"n": 0, "new": 1}]}
+            )
+            + "\n"
+        )
+
+    cited = {
+        "n": 0,
+        "doc": "",
+        "title": "",
+        "page": None,
+        "line_start": 0,
+        "line_end": 0,
+        "char_start": 0,
+        "char_end": 0,
+        "quote": "",
+    }
+    text = row(0, "0 boats").replace('{"n": 0, "new": 1}', json.dumps({**cited, "new": 1}))
+    torn = row(1, "none").replace('[{"n": 0, "new": 1}]', "[]")
+    journal.write_text(text + torn[:9], "utf-8")
+    assert running.mean("prompting") == 1.0
+    journal.write_text(text + torn, "utf-8")
+    assert running.mean("prompting") == 0.5
+    assert running.mean("few-shot") is None
+    journal.write_text("", "utf-8")
+    assert running.mean("prompting") is None
+
+
+def test_the_board_of_a_plan_knows_its_steps_and_their_estimates(tmp_path: Path) -> None:
+    questions = tmp_path / "q.jsonl"
+    rows = [{"question": f"How many berths has pier {n}?", "answers": [str(n)]} for n in range(9)]
+    questions.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    plan = PLAN.model_copy(
+        update={"data": PLAN.data.model_copy(update={"questions": questions, "examples": None})}
+    )
+    board = board_for_plan(plan, tmp_path / "run")
+    assert list(board.steps) == ["evaluate:prompting", "evaluate:few-shot"]
+    assert board.left(board.started) == pytest.approx(sum(board.estimates.values()))
+    assert list(board_for_plan(plan, tmp_path / "run", "evaluate:few-shot").steps) == ["evaluate:few-shot"]
+
+
+@pytest.mark.parametrize(("seconds", "said"), [(0.2, "0 s"), (59.4, "59 s"), (60, "1:00"), (3725, "1:02:05")])
+def test_times_are_said_as_people_read_them(seconds: float, said: str) -> None:
+    assert format_duration(seconds) == said
+
+
+def test_a_loss_line_falls_where_the_loss_falls() -> None:
+    assert sparkline([3, 2, 1]) == "█▅▁"
+    assert len(sparkline(list(range(500)))) == 48
+    assert sparkline([1.0, 1.0]) == "▄▄"
+    assert sparkline([]) == ""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a terminal of POSIX")
+def test_on_a_terminal_the_board_is_drawn_and_ctrl_c_prints_the_line_to_resume(root: Path) -> None:
+    script = f"""
+import json, time
+from advisor.display.progress import Board
+from advisor.terminal import resumable
+from advisor.display.progress import watching
+events = json.loads({json.dumps(json.dumps(EVENTS))})
+with resumable("tunewise run plan.yaml --resume"), watching(board=lambda: Board("desk", {STEPS!r})) as watcher:
+    for event in events:
+        watcher({{k: v for k, v in event.items() if k != "time"}})
+    time.sleep(30)
+"""
+    env = {**os.environ, "PYTHONPATH": str(root), "TERM": "xterm-256color", "COLUMNS": "100", "LINES": "30"}
+    child = pexpect.spawn(
+        sys.executable,
+        ["-c", script],
+        env=env,
+        encoding="utf-8",
+        timeout=20,
+        dimensions=(30, 100),
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's "&" has it ignored
+    )
+    child.expect("desk: 2 of 4 steps")
+    child.expect("loss of lora: 3.90 to 3.00")
+    child.sendintr()
+    child.expect_exact("interrupted; finished steps are kept")
+    child.expect_exact("tunewise run plan.yaml --resume")
+    child.close()

@@ -1,0 +1,118 @@
+"""Which training rows are facts that change, stable facts, or behaviour."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from advisor.drafting.row_sorting import (
+    BEHAVIOUR,
+    CHANGING,
+    STABLE,
+    kinds_of_change,
+    sort_rows_by_kind,
+    sort_rows_of_files,
+    sort_rows_without_documents,
+)
+from runners.data.examples import Example, load_examples
+
+
+def row(question: str, reply: str, line: int = 1, **meta: Any) -> Example:
+    """One training row."""
+    turns = ({"role": "user", "content": question}, {"role": "assistant", "content": reply})
+    return Example(turns, meta, line)
+
+
+@pytest.mark.parametrize(
+    ("statement", "kinds"),
+    [
+        ("A single costs 12 euros.", ("price",)),
+        ("The fee is €7.50.", ("price",)),
+        ("Children get 20 % off.", ("price",)),
+        ("It leaves at 16:45.", ("time",)),
+        ("We open at 7 am.", ("time",)),
+        ("The feast is on 12 July.", ("date",)),
+        ("Call 0451 220 7733.", ("telephone",)),
+        ("Use version 3 of the form.", ("version",)),
+        ("It needs v2.1.", ("version",)),
+        ("The quay has 12 berths.", ()),
+        ("Dogs travel on deck.", ()),
+    ],
+)
+def test_what_is_likely_to_change_is_seen(statement: str, kinds: tuple[str, ...]) -> None:
+    assert kinds_of_change(statement) == kinds
+
+
+def test_rows_are_sorted_with_the_documents(tmp_path: Path) -> None:
+    (tmp_path / "fares.md").write_text("# Fares\n\nA single to Mirrow costs 12 euros.\n", "utf-8")
+    (tmp_path / "dogs.md").write_text("# Dogs\n\nDogs travel on the open deck.\n", "utf-8")
+    rows = [
+        row("What does a single to Mirrow cost?", "A single to Mirrow costs 12 euros. May I book it?", 1),
+        row("Where do dogs travel?", "Dogs travel on the open deck. Shall I note it?", 2),
+        row("Who made you?", "I am glad to help with anything about our boats. What may I do?", 3),
+        row("When does the zoo open?", "Our notes do not say. Shall I ask?", 4, refusal=True),
+        row("When does the bar open?", "The bar opens at 18:30. Shall I book a table?", 5),
+        row("Who is the captain?", "Petra Hollin is our captain. May I pass a message on?", 6),
+        Example(({"role": "assistant", "content": "A text at 18:30."},), {}, 7),
+    ]
+    found = sort_rows_of_files(rows, tmp_path)
+    assert [(r.line, r.kind, r.doc) for r in found.rows] == [
+        (1, CHANGING, "fares.md"),
+        (2, STABLE, "dogs.md"),
+        (3, BEHAVIOUR, None),
+        (4, BEHAVIOUR, None),
+        (5, CHANGING, None),
+        (6, STABLE, None),
+    ]
+    assert [r.line for r in found.missing] == [5]
+    assert found.text == (
+        "of 6 rows, 2 state facts that change (price 1, time 1), 2 stable facts, 2 show behaviour only. "
+        "2 of the 4 facts stand in the documents: let the index hold those, training the manner. "
+        "1 that change stand in no document (lines 5): write them into one, or weights will repeat them when they "
+        "are out of date."
+    )
+    told = found.to_json()
+    assert (told["changing"], told["stable"], told["behaviour"], told["in_documents"]) == (2, 2, 2, 2)
+    assert told["missing"] == [5]
+    assert told["each"][0] == {"line": 1, "kind": CHANGING, "says": ["price"], "doc": "fares.md"}
+
+
+def test_without_documents_nothing_is_held(tmp_path: Path) -> None:
+    found = sort_rows_by_kind([row("When?", "At 18:30. Anything else?")])
+    assert (found.rows[0].kind, found.rows[0].doc) == (CHANGING, None)
+    assert sort_rows_by_kind([]).text == "no rows to sort"
+
+
+def test_where_no_documents_are_at_hand_nothing_is_said_to_be_missing_from_them() -> None:
+    found = sort_rows_without_documents(
+        [row("When?", "At 18:30. Anything else?"), row("Hello?", "Good day. What may I do?")]
+    )
+    assert not found.missing
+    assert (found.to_json()["missing"], found.to_json()["in_documents"]) == (None, None)
+    assert found.text.startswith(
+        "of 2 rows, 1 state facts that change (time 1), 0 stable facts, 1 show behaviour only."
+    )
+    assert "No documents were read" in found.text
+    assert "stand in" not in found.text.replace("what a fact stands in", "")
+
+
+def test_the_shipped_examples_stand_in_the_documents(example: Path) -> None:
+    rows = load_examples(example / "examples.jsonl").rows
+    found = sort_rows_of_files(rows, example / "documents")
+    refusing = {r.line for r in rows if r.meta.get("refusal")}
+    assert refusing <= {r.line for r in found.of(BEHAVIOUR)}
+    facts = [r for r in found.rows if r.kind != BEHAVIOUR]
+    named = {r.line: r.meta.get("doc_id") for r in rows}
+    assert sum(r.doc == named[r.line] for r in facts) >= 0.95 * len(facts)
+    assert len(found.of(CHANGING)) >= 100
+    assert not found.missing
+
+
+def test_sorting_needs_no_torch() -> None:
+    import subprocess
+
+    code = "import sys, advisor.drafting.row_sorting; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

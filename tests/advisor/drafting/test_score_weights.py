@@ -1,0 +1,161 @@
+"""Weights of the combined score: what was said decides, each with its reason, and people are shown them."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from advisor.catalog import gpus
+from advisor.costs.arm_costs import cost_per_1000
+from advisor.display.trial_table import SCORE_COLUMNS, arms_tables, judge_lines, weights_line
+from advisor.drafting.score_weights import score_weights
+from advisor.questionnaire.profile import Profile
+from runners.data.questions import Question
+from runners.plan.schema import SCORES, Plan, StyleCheck, parse_plan
+from runners.plan.score_names import RETIRED_SCORES, SCORE_BY_NAME, SCORE_DEFINITIONS
+from runners.trial.trial import ArmScores
+
+PROSE = (StyleCheck(kind="max_words", value=20),)
+LABELS = (StyleCheck(kind="labels", value=["a", "b"]),)
+RECORDS = (StyleCheck(kind="json_schema", value={"type": "object"}),)
+SUMS = (StyleCheck(kind="regex", value=r"#### (?P<answer>\d+)$"),)
+OPEN = Question("u", "Who owns the moon?", answerable=False)
+ASKED = Question("q", "When?", fact="at noon")
+
+
+def weighed(checks: tuple[StyleCheck, ...], *questions: Question, **answers: Any) -> dict[str, float]:
+    found = score_weights(Profile.of(answers), checks, questions)
+    assert all(each.name in SCORES and each.weight > 0 and len(each.reason) > 10 for each in found)
+    assert len({each.name for each in found}) == len(found)
+    return {each.name: each.weight for each in found}
+
+
+@pytest.mark.parametrize(
+    ("checks", "answers", "expected"),
+    [
+        ((), {}, {"token_f1": 0.5}),
+        (PROSE, {}, {"style": 1.0, "token_f1": 0.5}),
+        (LABELS, {"absence_is_legal": True}, {"style": 0.5, "label": 1.0}),
+        (SUMS, {}, {"style": 1.0, "final_answer": 1.0}),
+        (RECORDS, {}, {"style": 0.5, "slot_f1": 1.0}),
+        (RECORDS, {"absence_is_legal": True}, {"style": 0.5, "slot_f1": 1.0, "spurious": 0.5}),
+        (
+            RECORDS,
+            {"absence_is_legal": True, "wrong_answer_cost": "high"},
+            {"style": 0.5, "slot_f1": 1.0, "spurious": 1.0},
+        ),
+        (
+            (),
+            {"must_cite": True, "task_needs_facts": "new"},
+            {"fact_recall": 1.0, "agreement": 0.5, "token_f1": 0.5, "citation": 0.5},
+        ),
+    ],
+)
+def test_the_answers_decide(checks: Any, answers: dict[str, Any], expected: dict[str, float]) -> None:
+    assert weighed(checks, **answers) == expected
+
+
+def test_the_questions_decide_too() -> None:
+    assert weighed((), ASKED) == {"fact_recall": 1.0, "agreement": 0.5, "token_f1": 0.5}
+    assert weighed((), OPEN)["refusal"] == 0.5
+    costly = score_weights(Profile.of({"wrong_answer_cost": "high"}), (), [OPEN])[-1]
+    assert (costly.name, costly.weight) == ("refusal", 1.0)
+    assert "a wrong answer is expensive" in costly.reason
+
+
+def test_the_contents_page_names_each_score_once() -> None:
+    assert len(SCORE_BY_NAME) == len(SCORE_DEFINITIONS) + len(RETIRED_SCORES) == len(SCORES)
+    assert {each.name for each in SCORE_DEFINITIONS if each.lower} == {"false_refusal", "spurious"}
+    assert SCORE_BY_NAME["spurious"].gain(0.25) == 0.75
+    assert SCORE_BY_NAME["style"].gain(0.25) == 0.25
+
+
+def report(**more: Any) -> dict[str, Any]:
+    score = {"mean": 0.5, "low": 0.4, "high": 0.6}
+    arm = {
+        "arm": "rag",
+        "score": score,
+        "scores": {"slot_f1": score, "chrf": score},
+        "seconds_per_answer": 0.1,
+    }
+    return {"arms": [arm], "verdict": {"winner": "rag"}, "weights": {"slot_f1": 1.0, "style": 0}, **more}
+
+
+def test_people_are_shown_weights_reasons_and_only_columns_with_scores() -> None:
+    assert weights_line(report()) == "combined: slot_f1 1"
+    told = weights_line(report(weight_reasons={"slot_f1": "the slots are the answer"}))
+    assert told == "combined: slot_f1 1 (the slots are the answer)"
+    (table,) = arms_tables(report(), 80)
+    assert [str(column.header) for column in table.columns][2:] == ["slots", "s/answer"]
+
+
+def test_a_narrow_terminal_shows_every_score_whole() -> None:
+    """What has no room beside the combined score follows in a second table; where a name has none, it is cut."""
+    data = report(weights=dict.fromkeys(SCORE_COLUMNS, 1.0))
+    scores = {name: {"mean": 0.111 * n} for n, name in enumerate(SCORE_COLUMNS, 1)}
+    data["arms"] = [
+        {**data["arms"][0], "arm": arm, "scores": scores} for arm in ("rag", "hybrid-of-everything")
+    ]
+    for width in (36, 60, 80, 200):
+        out = io.StringIO()
+        Console(file=out, width=width).print(*arms_tables(data, width))
+        told = out.getvalue()
+        assert "…" not in told, (width, told)
+        assert all(len(line) <= width for line in told.splitlines()), (width, told)
+        rows = [line.split() for line in told.splitlines() if line.startswith("rag ")]
+        values = [cell for row in rows for cell in row if "." in cell]
+        assert values[:2] == ["0.50", "0.40–0.60"]
+        assert {f"{0.111 * n:.2f}" for n in range(1, len(SCORE_COLUMNS) + 1)} < set(values), (width, told)
+    cut = io.StringIO()
+    Console(file=cut, width=26).print(*arms_tables(data, 26))
+    assert "0.50 0.40–0.60" in cut.getvalue()
+
+
+def test_people_are_shown_what_the_judge_said() -> None:
+    assert judge_lines(report()) == judge_lines(report(judge=None)) == []
+    pair = {
+        "a": "hybrid",
+        "b": "rag",
+        "n": 9,
+        "of": 10,
+        "better": 5,
+        "worse": 1,
+        "ties": 3,
+        "inconsistent": 2,
+    }
+    judge = {"model": "openai:j@http://127.0.0.1/v1", "same_sign": 0.75, "kappa": 0.5, "against": [pair]}
+    line, agrees = judge_lines(report(judge=judge))
+    assert "hybrid better than rag on 5 of 9 questions, worse on 1" in line
+    assert "1 not judged" in line
+    assert agrees.endswith("on 75% (kappa 0.50)")
+
+
+def local() -> Plan:
+    return parse_plan(
+        {
+            "name": "p",
+            "choice": "prompting",
+            "model": {"name": "smollm2-135m-instruct"},
+            "data": {"questions": "q"},
+            "steps": [{"kind": "evaluate", "arm": "prompting"}],
+            "weights": {"token_f1": 1},
+        }
+    )
+
+
+def test_answers_made_here_are_priced_by_the_rent_of_the_card_where_one_is_known() -> None:
+    arm = ArmScores("prompting", ("a", "b"), ({}, {}), (1.0, 0.0), (1.0, 2.0), (9, 9), (5, 5))
+    card = gpus.find_gpu("NVIDIA L4")
+    assert card is not None
+    assert card.usd_hour is not None
+    found = cost_per_1000(arm, local(), "NVIDIA L4")
+    assert found.usd == pytest.approx(1.5 * 1000 / 3600 * card.usd_hour, abs=1e-4)
+    assert str(card.day) in found.basis
+    assert card.source in found.basis
+    for gpu in ("", "NVIDIA GeForce RTX 3070"):
+        unknown = cost_per_1000(arm, local(), gpu)
+        assert unknown.usd is None
+        assert unknown.basis.startswith("no price of an hour of")

@@ -1,0 +1,119 @@
+"""Every method: a docstring, steps that a plan takes, blockers with numbers, an estimate."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from advisor.methods.base import Drafting, Method
+from advisor.methods.hybrid import Hybrid
+from advisor.methods.registry import METHOD_BY_NAME, METHODS
+from advisor.questionnaire.profile import Profile
+from runners.plan.schema import METHODS as KNOWN
+from runners.plan.schema import parse_plan
+from runners.plan.steps import EvaluateStep
+
+
+def test_the_table_is_the_contract() -> None:
+    """The seven methods, each once."""
+    assert sorted(method.name for method in METHODS) == sorted(KNOWN)
+
+
+@pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
+def test_methods_are_whole(method: Method) -> None:
+    """Words, degrees between 0 and 1, an estimate in any situation."""
+    assert len(method.text().split("\n\n")) >= 2
+    assert all(0 <= degree <= 1 for degree in method.serves.values())
+    for answers in (
+        {},
+        {"model_params_b": 7, "labelled_examples": 100, "gpu_memory_gib": 24, "gpu_count": 1},
+    ):
+        estimate = method.estimate(Profile.of(answers)).to_json()
+        assert set(estimate) == {"memory_gib", "hours", "usd", "per_call_usd", "assumptions"}
+
+
+@pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
+def test_steps_pass_through_a_plan(method: Method) -> None:
+    """A method's steps, after an index and the arm it starts from, make a valid plan."""
+    p = Profile.of({"labelled_examples": 100})
+    drafting = Drafting("lora", {"rank": 8, "alpha": 16.0, "reasons": {"rank": "few rows"}})
+    steps = method.steps(p, drafting)
+    before = METHOD_BY_NAME["lora"].steps(p, drafting) if method.name == "hybrid" else ()
+    plan = parse_plan(
+        {
+            "schema": 1,
+            "name": "x",
+            "choice": method.name,
+            "model": {"name": "m"},
+            "data": {"documents": "d", "examples": "e.jsonl"},
+            "weights": {"token_f1": 1},
+            "steps": [{"kind": "index"}, *(s.model_dump(mode="json") for s in (*before, *steps))],
+        }
+    )
+    assert any(isinstance(step, EvaluateStep) and step.arm == method.name for step in plan.steps)
+
+
+@pytest.mark.parametrize(
+    ("name", "answers", "code", "text"),
+    [
+        ("lora", {"labelled_examples": 3}, "BL001", "at least 10 examples, there are 3"),
+        ("lora", {"model_params_b": 70, "gpu_memory_gib": 24, "gpu_count": 1}, "BL002", "one GPU of 24 GiB"),
+        (
+            "full",
+            {"model_params_b": 70, "gpu_memory_gib": 24, "gpu_count": 2},
+            "BL002",
+            "each of 2 GPUs of 24 GiB",
+        ),
+        ("lora", {"model_params_b": 7, "gpu_kind": "none"}, "BL003", "no GPU"),
+        (
+            "lora",
+            {"model_params_b": 2, "gpu_kind": "none", "labelled_examples": 10**6},
+            "BL003",
+            "days without a GPU",
+        ),
+        ("lora", {"model": "openai:m@http://h/v1"}, "BL004", "endpoint"),
+        (
+            "full",
+            {"budget_usd": 1, "model_params_b": 70, "labelled_examples": 10**6},
+            "BL005",
+            "the budget is 1",
+        ),
+        ("rag", {"corpus_tokens": 0}, "BL006", "no documents"),
+        ("few-shot", {"labelled_examples": 0}, "BL007", "no examples"),
+        ("hybrid", {"task_needs_facts": "none"}, "BL008", "retrieval half"),
+        ("hybrid", {"task_needs_facts": "none", "corpus_tokens": 9000}, "BL008", "retrieval half"),
+        ("hybrid", {"task_needs_facts": "new", "behaviour_gap": "none"}, "BL008", "tuned half"),
+    ],
+)
+def test_blockers_name_the_numbers(name: str, answers: dict[str, Any], code: str, text: str) -> None:
+    """Why a method cannot be done here."""
+    found = {blocker.rule: blocker.text for blocker in METHOD_BY_NAME[name].blocked(Profile.of(answers))}
+    assert text in found[code]
+
+
+def test_three_documented_runs_are_not_forbidden() -> None:
+    """65B on 48 GB, 33B on 24 GB and 70B on 2x24 GB with QLoRA are published: at most tight."""
+    for params, gib, count in ((65, 48, 1), (33, 24, 1), (70, 24, 2)):
+        p = Profile.of(
+            {"model_params_b": params, "gpu_memory_gib": gib, "gpu_count": count, "labelled_examples": 999}
+        )
+        assert not METHOD_BY_NAME["qlora"].blocked(p)
+        assert METHOD_BY_NAME["lora"].blocked(p)
+
+
+@pytest.mark.parametrize(
+    ("gib", "way"), [(80, "lora"), (16, "qlora"), (10, "qlora"), (None, "lora"), (4, None)]
+)
+def test_a_hybrid_stands_on_the_best_way_of_tuning(gib: float | None, way: str | None) -> None:
+    """LoRA with room to spare, QLoRA where LoRA would nearly fill the card, none where nothing fits."""
+    answers = {
+        "task_needs_facts": "new",
+        "behaviour_gap": "high",
+        "labelled_examples": 900,
+        "model_params_b": 8,
+    }
+    p = Profile.of(answers if gib is None else {**answers, "gpu_memory_gib": gib, "gpu_count": 1})
+    found = Hybrid().tuned_by(p)
+    assert (found.name if found else None) == way
+    assert bool(Hybrid().blocked(p)) == (way is None)

@@ -1,0 +1,102 @@
+"""The questionnaire's ids are a contract, and every question can be asked."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Any
+
+from advisor.questionnaire.answers import read_answer
+from advisor.questionnaire.profile import Profile
+from advisor.questionnaire.questions import QUESTION_BY_ID, QUESTION_SECTIONS, QUESTIONS
+from advisor.recommendation.questions_left import DERIVED_ANSWERS, is_worth_asking
+
+IDS = [
+    "goal",
+    "documents",
+    "examples",
+    "questions",
+    "prompt",
+    "task_needs_facts",
+    "facts_change",
+    "must_cite",
+    "behaviour_gap",
+    "output_format",
+    "absence_is_legal",
+    "labelled_examples",
+    "corpus_tokens",
+    "unlabelled_tokens",
+    "prompt_tokens",
+    "answer_tokens",
+    "call_volume",
+    "calls_per_month",
+    "prompting_pass_rate",
+    "latency_p95_ms",
+    "data_must_stay_local",
+    "hosted_api_allowed",
+    "wrong_answer_cost",
+    "budget_usd",
+    "can_retrain_every_days",
+    "model",
+    "model_params_b",
+    "gpu_kind",
+    "gpu_count",
+    "gpu_memory_gib",
+    "ram_gib",
+    "cpu_cores",
+    "disk_gib",
+]
+
+
+def test_ids_are_the_contract() -> None:
+    """Scripts and answers files rely on them."""
+    assert sorted(QUESTION_BY_ID) == sorted(IDS)
+    assert len(QUESTIONS) == len(QUESTION_BY_ID)
+
+
+def test_every_question_can_be_asked() -> None:
+    """Text, reason and section are there, and choices where they are needed."""
+    sections = [name for name, _ in QUESTION_SECTIONS]
+    for question in QUESTIONS:
+        assert question.text.endswith("?")
+        assert question.why.endswith(".")
+        assert question.section in sections
+        assert bool(question.choices) == (question.kind == "choice")
+    order = [sections.index(question.section) for question in QUESTIONS]
+    assert order == sorted(order)
+
+
+def test_the_profile_has_a_field_for_each() -> None:
+    """Whatever can be answered reaches the rules."""
+    assert set(IDS) <= {field.name for field in fields(Profile)}
+
+
+def test_a_typical_session_is_short() -> None:
+    """At most 15 questions are asked when the files are given or not, with a model whose size is known."""
+    for known in ({}, {"documents": "d", "examples": "e", "questions": "q"}):
+        told = {"model_params_b": 0.135, "gpu_kind": "none"}
+        for question, told_by_it in DERIVED_ANSWERS.items():
+            told |= told_by_it if question in known else {}
+        asked = [q for q in QUESTIONS if q.id not in known and is_worth_asking(q, {**told, **known}, False)]
+        assert 10 <= len(asked) + len(known) <= 15
+
+
+def test_conditions_read_what_they_say() -> None:
+    """A condition looks at no answer that it does not declare, so the bound on what is left can be exact."""
+    for question in QUESTIONS:
+        looked: set[str] = set()
+
+        class Watched(dict[str, Any]):
+            def get(self, key: str, default: Any = None) -> Any:
+                looked.add(key)  # noqa: B023
+                return super().get(key, default)
+
+        for value in (None, "none", "high", "new", "slow", True):
+            question.when(Watched(dict.fromkeys(question.when.reads, value)))
+        assert looked <= set(question.when.reads)
+
+
+def test_every_question_can_be_tried() -> None:
+    """The values that stand for its range are allowed, and there are some."""
+    for question in QUESTIONS:
+        assert len(question.trial) >= 2
+        assert [read_answer(question.id, value) for value in question.trial] == list(question.trial)

@@ -1,0 +1,130 @@
+"""Break-even of every pair: where the lines meet, and "no crossover" where they never do."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import date
+from itertools import combinations
+from typing import Any
+
+import pytest
+
+from advisor.costs.hosting import MonthlyCost
+from advisor.methods.registry import METHOD_BY_NAME
+from advisor.questionnaire.profile import Profile
+from advisor.recommendation.break_even import TUNED_METHODS, break_even
+
+TODAY = date(2026, 11, 25)
+WORK = {
+    "labelled_examples": 1500,
+    "behaviour_gap": "high",
+    "calls_per_month": 40_000,
+    "prompt_tokens": 200,
+    "answer_tokens": 100,
+    "task_needs_facts": "new",
+    "corpus_tokens": 400_000,
+}
+HOSTED = {**WORK, "model_params_b": 8}
+OWN = {**HOSTED, "gpu_kind": "cuda", "gpu_memory_gib": 24, "gpu_count": 1}
+REMOTE = {**WORK, "model": "openai:claude-haiku-5.5@http://x/v1"}
+
+
+def found(answers: Mapping[str, Any], today: date = TODAY) -> dict[str, Any]:
+    """Return the break-even of these answers."""
+    p = Profile.of(answers)
+    result = break_even(p, {name: method.estimate(p) for name, method in METHOD_BY_NAME.items()}, today)
+    assert result is not None
+    return result
+
+
+def pair(result: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    """Return one pair of a break-even."""
+    return next(row for row in result["pairs"] if set(row["between"]) == set(names))
+
+
+@pytest.mark.parametrize("answers", [HOSTED, OWN, REMOTE, {}], ids=["hosted", "own", "remote", "nothing"])
+def test_every_pair_is_there_and_says_something(answers: dict[str, Any]) -> None:
+    result = found(answers)
+    assert {frozenset(row["between"]) for row in result["pairs"]} == {
+        frozenset(two) for two in combinations(METHOD_BY_NAME, 2)
+    }
+    assert len(result["pairs"]) == 21
+    assert all(row["text"] for row in result["pairs"])
+    assert result["text"]
+    assert {"between", "calls", "saved_per_call_usd", "per_month", "assumptions"} <= set(result)
+    assert result == json.loads(json.dumps(result, allow_nan=False))
+
+
+@pytest.mark.parametrize("answers", [HOSTED, OWN, REMOTE], ids=["hosted", "own", "remote"])
+def test_where_lines_cross_both_months_cost_the_same(answers: dict[str, Any]) -> None:
+    result = found(answers)
+    crossed = 0
+    for row in result["pairs"]:
+        a, b = (result["per_month"].get(name) for name in row["between"])
+        if row["calls_per_month"] is None:
+            assert row["text"].startswith(("no crossover", "not compared"))
+            continue
+        crossed += 1
+        one, two = (MonthlyCost.of_json(x).month(row["calls_per_month"]) for x in (a, b))
+        assert one == pytest.approx(two, rel=1e-3)
+    assert crossed or answers is OWN
+
+
+def test_a_hosted_tuned_model_needs_a_card_of_its_own() -> None:
+    result = found(HOSTED)
+    assert result["between"] == ["few-shot", "lora"]
+    assert 100_000 < result["calls"] < 10_000_000
+    assert "above it lora is cheaper (yours: 40,000)" in result["text"]
+    lora = result["per_month"]["lora"]
+    assert lora["hit_usd"] == lora["fresh_usd"] == 0
+    assert lora["fixed_usd"] > 100
+    assert any("always on: 730 h" in line for line in result["assumptions"])
+    assert any("spread over 12 months" in line for line in result["assumptions"])
+    assert any("LoRA as a hosted service: about 0.45 USD" in line for line in result["assumptions"])
+
+
+def test_on_ones_own_machine_no_card_is_rented() -> None:
+    result = found(OWN)
+    assert result["hosted_equivalent"]
+    assert result["calls"] == 0
+    assert "cost time, not money" in result["text"]
+    assert result["per_month"]["lora"]["fixed_usd"] == 0
+    assert pair(result, "lora", "prompting")["text"] == "no crossover: prompting and lora cost the same"
+    assert not result["per_month"]["full"]["open"], "it does not fit"
+
+
+def test_training_is_spread_over_the_months_between_two_trainings() -> None:
+    yearly, monthly = found(HOSTED), found({**HOSTED, "can_retrain_every_days": 30})
+    kept = [row["per_month"]["lora"]["fixed_usd"] for row in (yearly, monthly)]
+    assert kept[0] < kept[1]
+    assert any("can_retrain_every_days" in line for line in monthly["assumptions"])
+
+
+def test_a_model_behind_an_endpoint_is_not_offered_tuned() -> None:
+    result = found(REMOTE)
+    assert not set(TUNED_METHODS) & set(result["per_month"])
+    assert "tuning claude-haiku-5.5 is not offered" in pair(result, "rag", "lora")["text"]
+    cached = pair(result, "few-shot", "rag")
+    assert cached["calls_per_month"], "the bank is cached only when calls are frequent, passages never"
+    assert "above it few-shot is cheaper" in cached["text"]
+
+
+def test_where_nothing_may_leave_all_methods_share_a_card() -> None:
+    result = found({**HOSTED, "data_must_stay_local": True})
+    assert pair(result, "few-shot", "rag")["text"].startswith("no crossover")
+    assert {row["fresh_usd"] for row in result["per_month"].values()} == {0}
+    assert result["text"].startswith("no crossover")
+
+
+def test_old_prices_are_said_with_their_age() -> None:
+    later = found(REMOTE, date(2027, 6, 1))
+    assert "are from 2026-10-24, 220 days old" in later["text"]
+    assert any("220 days old" in line for line in later["assumptions"])
+    assert "days old" not in found(REMOTE)["text"]
+    served = next(line for line in found(HOSTED, date(2027, 6, 1))["assumptions"] if "always on" in line)
+    assert "days old" in served
+
+
+def test_without_examples_prompting_takes_the_place_of_few_shot() -> None:
+    assert found({**HOSTED, "labelled_examples": 0})["between"][0] == "prompting"

@@ -1,0 +1,43 @@
+"""Golden profiles: advice changes only through a reviewed file and a line in the changelog."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from advisor.methods.registry import METHOD_BY_NAME
+from advisor.questionnaire.profile import Profile
+from advisor.recommendation.ranking import rank_methods
+
+FILE = Path(__file__).with_name("golden.yaml")
+GOLDEN: list[dict[str, Any]] = yaml.safe_load(FILE.read_text("utf-8"))
+
+
+@pytest.mark.parametrize("case", GOLDEN, ids=[case["name"] for case in GOLDEN])
+def test_golden_advice(case: dict[str, Any]) -> None:
+    """The advice is what the file says."""
+    assert rank_methods(Profile.of(case["answers"])).choice == case["choice"], case["because"]
+
+
+def test_the_file_covers_every_method() -> None:
+    """At least 40 situations, every method among them, each with a reason, no name twice."""
+    assert len(GOLDEN) >= 40
+    assert {case["choice"] for case in GOLDEN} == set(METHOD_BY_NAME)
+    assert len({case["name"] for case in GOLDEN}) == len(GOLDEN)
+    assert all(case["because"] for case in GOLDEN)
+
+
+def test_a_change_of_the_file_is_in_the_changelog(root: Path) -> None:
+    """The fingerprint of the advice (names, answers, choices) stands under "Advice changed"."""
+    advice = "\n".join(
+        f"{case['name']} {sorted(case['answers'].items())} {case['choice']}" for case in GOLDEN
+    )
+    mark = hashlib.sha256(advice.encode()).hexdigest()[:8]
+    changes = (
+        (root / "CHANGELOG.md").read_text("utf-8").partition("### Advice changed")[2].partition("\n## ")[0]
+    )
+    assert f"golden {mark}" in changes, f"say what changed, and that it is: golden {mark}"

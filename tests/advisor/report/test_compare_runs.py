@@ -1,0 +1,184 @@
+"""Two made-up runs side by side: matched by words, paired by question, nothing left out in silence."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from advisor.display.trial_table import show_comparison, show_margins
+from advisor.report.compare_runs import compare_runs
+from advisor.report.data import read_report, read_scores
+from advisor.report.report import write_report
+from advisor.workflows.run import execute_plan
+from rag.errors import BadInput, UsageProblem
+from runners.plan.schema import parse_plan
+from runners.run_folder import RunFolder
+from runners.trial.trial import ArmScores, write_scores
+
+Make = Callable[..., Path]
+
+
+@pytest.fixture
+def make_run(tmp_path: Path) -> Make:
+    """Write a finished run: some arms, each above the last, on questions with these ids and words."""
+
+    def make(name: str, arms: Sequence[str], asked: dict[str, str], lift: float = 0.0, **plan: Any) -> Path:
+        body = {
+            "name": name,
+            "choice": arms[-1],
+            "model": {"name": "smollm2-135m-instruct"},
+            "data": {"documents": "d", "questions": "q"},
+            "weights": {"style": 1},
+            "steps": [{"kind": "index"}, *({"kind": "evaluate", "arm": arm} for arm in arms)],
+            "gate": {"must_beat": list(arms[:-1])},
+            **plan,
+        }
+        parsed = parse_plan(body)
+        folder = RunFolder.create(tmp_path / name, parsed)
+        folder.write({"event": "run.start", "split": "abc"})
+        count, scored = len(asked), []
+        for number, arm in enumerate(arms):
+            values = [
+                0.2 + 0.2 * number + (n * 7 % 5) / 50 + (lift if arm == "rag" else 0) for n in range(count)
+            ]
+            scores = tuple({"style": x, "token_f1": 1 - x} for x in values)
+            numbers = ((0.1,) * count, (9,) * count, (9,) * count)
+            documents = tuple(f"d{n % 11}.md" for n in range(count))
+            scored.append(
+                ArmScores(arm, tuple(asked), scores, tuple(values), *numbers, documents, ((0, 0.4),))
+            )
+        write_scores(scored, folder.path / "trial" / "scores.json")
+        rows = [
+            {"arm": arms[0], "seed": 0, "id": id, "question": words, "marked": ""}
+            for id, words in asked.items()
+        ]
+        text = "".join(json.dumps(row) + "\n" for row in rows)
+        (folder.path / "trial" / "answers.jsonl").write_text(text, "utf-8")
+        write_report(folder, parsed)
+        return folder.path
+
+    return make
+
+
+def words(*numbers: int, start: int = 0) -> dict[str, str]:
+    """Questions with ids counted from ``start``, whatever they ask."""
+    return {f"q{start + place}": f"What does ferry {n} cost?" for place, n in enumerate(numbers)}
+
+
+def printed(show: Callable[..., None], *given: Any) -> str:
+    """Return what is shown on a wide terminal."""
+    out = io.StringIO()
+    show(*given, Console(width=200, file=out))
+    return out.getvalue()
+
+
+def test_questions_are_matched_by_their_words_whatever_their_ids(make_run: Make) -> None:
+    first = make_run("first", ["prompting", "rag"], words(*range(40)), lift=0.1)
+    second = make_run("second", ["prompting", "rag"], words(*range(4, 44), start=50))
+    found = compare_runs(first, second)
+    assert found["questions"] == {"common": 36, "only_a": 4, "only_b": 4}
+    assert [row["arm"] for row in found["arms"]] == ["prompting", "rag"]
+    prompting, rag = found["arms"]
+    assert prompting["n"] == rag["n"] == 36
+    assert rag["difference"] == pytest.approx(rag["mean_a"] - rag["mean_b"])
+    assert rag["low"] <= rag["difference"] <= rag["high"]
+    assert rag["p"] <= rag["p_holm"]
+    assert rag["units"] == 11
+    assert rag["low"] > 0.05
+    assert (found["winners"]["a"], found["winners"]["b"], found["winners"]["n"]) == ("rag", "rag", 36)
+    assert found["notes"] == []
+
+
+def test_the_same_id_of_another_question_is_no_match(make_run: Make) -> None:
+    first = make_run("first", ["prompting", "rag"], words(1, 2, 3))
+    second = make_run("second", ["prompting", "rag"], words(4, 5, 6))
+    with pytest.raises(BadInput, match="no question in common"):
+        compare_runs(first, second)
+    for run in (first, second):
+        (run / "trial" / "answers.jsonl").unlink()
+    assert compare_runs(first, second)["questions"]["common"] == 3, "ids count where no words were kept"
+
+
+def test_what_is_in_one_run_only_and_what_differs_is_said(make_run: Make) -> None:
+    first = make_run("first", ["prompting", "rag"], words(*range(8)))
+    second = make_run("second", ["prompting", "lora"], words(*range(8)), weights={"style": 1, "token_f1": 3})
+    found = compare_runs(first, second)
+    assert (found["only_in_a"], found["only_in_b"]) == (["rag"], ["lora"])
+    assert [row["arm"] for row in found["arms"]] == ["prompting"]
+    assert found["arms"][0]["difference"] == pytest.approx(0), "both weighed as in the first"
+    assert "weights of the scores differ" in found["notes"][0]
+    assert found["winners"]["n"] == 8
+    text = printed(show_comparison, found)
+    for said in (
+        "8 questions in both runs",
+        "only in first: rag",
+        "only in second: lora",
+        "winners: rag, lora",
+    ):
+        assert said in text
+    assert json.loads(json.dumps(found, allow_nan=False)) == found
+
+
+def test_a_report_shows_corrected_chances_and_how_far_seeds_lie_apart(make_run: Make) -> None:
+    run = make_run("first", ["prompting", "rag"], words(*range(40)))
+    data = read_report(run)
+    pair = data["paired"][0]
+    assert {"p_holm", "n", "units"} <= set(pair)
+    assert data["arms"][0]["seeds"] == [{"seed": 0, "mean": 0.4}]
+    assert data["arms"][0]["documents"] == 11
+    assert data["cost_order"] == ["prompting", "rag"]
+    text = printed(show_margins, data)
+    assert "p (Holm)" in text
+    assert "training seed" not in text, "nothing was trained"
+    data["arms"][0]["seeds"].append({"seed": 1, "mean": 0.46})
+    assert "rag: 0.400 (seed 0), 0.460 (seed 1); training seeds are 0.060 apart" in printed(
+        show_margins, data
+    )
+    data["arms"][0]["seeds"].pop()
+    data["measured"]["training"] = {"lora": [{"seed": 0}]}
+    assert "one training seed (lora): --seeds 2" in printed(show_margins, data)
+
+
+def test_scores_of_before_documents_and_seeds_were_kept_still_load(make_run: Make) -> None:
+    run = make_run("first", ["prompting", "rag"], words(*range(40)))
+    path = run / "trial" / "scores.json"
+    body = json.loads(path.read_text("utf-8"))
+    assert body["documents"]["q3"] == "d3.md"
+    now = read_scores(run)
+    path.write_text(json.dumps({"schema": 1, "arms": body["arms"]}), "utf-8")
+    before = read_scores(run)
+    assert [arm.combined for arm in before] == [arm.combined for arm in now]
+    assert now[0].sources()[:2] == ["d0.md", "d1.md"]
+    assert now[0].seeds == ((0, 0.4),)
+    assert before[0].sources() == [None] * 40
+    assert before[0].seeds == ()
+
+
+def test_the_verb_prints_both_as_json(make_run: Make, tunewise: Any) -> None:
+    first, second = (make_run(name, ["prompting", "rag"], words(*range(12))) for name in ("first", "second"))
+    done = tunewise("report", first, "--compare", second, "--json")
+    assert done.returncode == 0, done.stderr
+    data = json.loads(done.stdout)
+    assert data.pop("compared") == json.loads(json.dumps(compare_runs(first, second)))
+    assert data == read_report(first)
+
+
+@pytest.mark.parametrize(("quick", "said"), [(True, "--quick trains one seed"), (False, "keeps the seeds")])
+def test_seeds_that_could_not_count_are_refused(make_run: Make, quick: bool, said: str) -> None:
+    run = make_run("first", ["prompting", "rag"], words(1, 2))
+    with pytest.raises(UsageProblem, match=said):
+        execute_plan(run, None, False, False, quick, None, False, False, seeds=2)
+
+
+@pytest.mark.parametrize(("kernels", "said"), [("plain", "keeps the kernels"), ("fast", "auto, plain")])
+def test_kernels_that_could_not_count_are_refused(make_run: Make, kernels: str, said: str) -> None:
+    run = make_run("first", ["prompting", "rag"], words(1, 2))
+    with pytest.raises(UsageProblem) as refused:
+        execute_plan(run, None, False, False, False, None, False, False, kernels=kernels)
+    assert said in f"{refused.value.message}; {refused.value.hint}"

@@ -1,0 +1,79 @@
+"""The cost lines as text and as a drawing: inside their width, every method named, the crossing marked."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from advisor.methods.registry import METHOD_BY_NAME
+from advisor.questionnaire.profile import Profile
+from advisor.recommendation.break_even import break_even
+from advisor.report import cost_plot
+from advisor.report.charts import cost_chart
+
+HOSTED: dict[str, Any] = {
+    "labelled_examples": 1500,
+    "behaviour_gap": "high",
+    "calls_per_month": 40_000,
+    "task_needs_facts": "new",
+    "corpus_tokens": 400_000,
+    "model_params_b": 8,
+}
+SITUATIONS: dict[str, dict[str, Any]] = {
+    "hosted": HOSTED,
+    "own": {**HOSTED, "gpu_kind": "cuda", "gpu_memory_gib": 24},
+    "remote": {"model": "openai:gpt-4o-mini@http://x/v1", "calls_per_month": 3, "corpus_tokens": 9000},
+    "local": {**HOSTED, "data_must_stay_local": True},
+    "huge": {**HOSTED, "model_params_b": 405, "calls_per_month": 10**12},
+    "nothing": {},
+}
+
+
+def found(answers: dict[str, Any]) -> dict[str, Any]:
+    """Return the break-even of these answers."""
+    p = Profile.of(answers)
+    result = break_even(p, {name: method.estimate(p) for name, method in METHOD_BY_NAME.items()})
+    assert result is not None
+    return result
+
+
+@pytest.mark.parametrize("width", [1, 40, 80, 100, 1000])
+@pytest.mark.parametrize("name", SITUATIONS)
+def test_the_picture_fits_and_names_every_open_method(name: str, width: int) -> None:
+    result = found(SITUATIONS[name])
+    text = cost_plot.plot_lines(result, width)
+    rows = text.split("\n")
+    assert max(map(len, rows)) <= max(width, cost_plot.LEAST_WIDTH)
+    assert len(rows) <= 32
+    assert text.isascii()
+    for method, row in result["per_month"].items():
+        if row["open"]:
+            assert method in text
+    assert text == cost_plot.plot_lines(result, width)
+
+
+def test_the_crossing_and_the_users_calls_are_marked() -> None:
+    text = cost_plot.plot_lines(found(HOSTED), 90)
+    assert "+ few-shot and lora cost the same" in text
+    drawn = [row.split("|", 1)[1] for row in text.split("\n") if "|" in row]
+    assert sum(row.count("+") for row in drawn) == 1
+    assert all(row[41:42] in ":PFRLQAH" for row in drawn if len(row) > 41), "40,000 is one column"
+    assert "100k" in text
+    assert ": 40,000 calls (yours)" in text
+
+
+def test_no_lines_is_said() -> None:
+    empty = {**found(HOSTED), "per_month": {}}
+    assert "no prices are known" in cost_plot.plot_lines(empty, 80)
+    assert cost_chart(empty) == ""
+    assert cost_chart({}) == ""
+
+
+def test_the_drawing_is_inline_and_the_same_every_time() -> None:
+    result = found(HOSTED)
+    drawn = cost_chart(result)
+    assert "<svg" in drawn
+    assert "http" not in drawn
+    assert "lora" in drawn
+    assert drawn == cost_chart(result)

@@ -1,0 +1,207 @@
+"""The report of a made-up run: complete, escaped, nothing remote, and the same every time."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+
+from advisor.methods.registry import METHOD_BY_NAME
+from advisor.questionnaire.profile import Profile
+from advisor.recommendation.break_even import break_even
+from advisor.report.data import read_report
+from advisor.report.markdown import report_markdown
+from advisor.report.report import write_report
+from rag.errors import BadInput
+from rag.files import write_json
+from rag.grounding.refusal import RefusalPoint, RefusalThreshold, default_threshold
+from runners.data.questions import Question
+from runners.plan.schema import parse_plan
+from runners.resources.environment import ENVIRONMENT_EVENT
+from runners.run_folder import RunFolder
+from runners.trial.trial import ArmScores, write_scores
+
+PLAN = parse_plan(
+    {
+        "name": "desk",
+        "choice": "rag",
+        "model": {"name": "smollm2-135m-instruct"},
+        "data": {"documents": "d", "questions": "q"},
+        "steps": [
+            {"kind": "index"},
+            {"kind": "evaluate", "arm": "prompting"},
+            {"kind": "evaluate", "arm": "rag", "retrieval": True},
+        ],
+        "weights": {"fact_recall": 2, "style": 1},
+        "gate": {"must_beat": ["prompting"]},
+        "predicted": {
+            "ranked": [{"method": "rag", "reasons": [{"rule": "KN001", "text": "facts <change>"}]}]
+        },
+    }
+)
+NASTY = "<script>alert(1)</script> & more"
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunFolder:
+    folder = RunFolder.create(tmp_path / "run", PLAN)
+    folder.write({"event": "run.start", "split": "abc"})
+    folder.write({"event": "step.start", "step": "index", "number": 1, "total": 3})
+    folder.finish("index", {}, {})
+    folder.write({"event": "train.step", "arm": "lora", "step": 1, "loss": 2.0})
+    folder.write({"event": "train.step", "arm": "lora", "step": 2, "loss": 1.0})
+    ids = tuple(f"q{n}" for n in range(40))
+    arms = [
+        ArmScores(
+            arm,
+            ids,
+            tuple({"style": 1.0, "fact_recall": value} for _ in ids),
+            tuple(value + (n % 3) / 30 for n in range(40)),
+            (0.2,) * 40,
+            (50,) * 40,
+            (20,) * 40,
+        )
+        for arm, value in (("prompting", 0.1), ("rag", 0.7))
+    ]
+    write_scores(arms, folder.path / "trial" / "scores.json")
+    row = {"arm": "rag", "seed": 0, "id": "q0", "question": NASTY, "marked": NASTY}
+    (folder.path / "trial" / "answers.jsonl").write_text(json.dumps(row) + "\n", "utf-8")
+    return folder
+
+
+def test_the_report_has_every_part_of_the_contract(run: RunFolder) -> None:
+    data = write_report(run, PLAN, [Question("q0", NASTY, ("gold",))])
+    assert {"schema", "verdict", "arms", "paired", "predicted", "measured", "guards"} <= set(data)
+    assert data == read_report(run.path)
+    assert data["verdict"]["outcome"] == "confirmed"
+    assert (data["judge"], data["weight_reasons"]) == (None, {})
+    assert {arm["usd_basis"] for arm in data["arms"]} == {"no price of an hour of this machine is known"}
+    assert [arm["arm"] for arm in data["arms"]] == ["rag", "prompting"]
+    rag = data["arms"][0]
+    assert rag["n"] == 40
+    assert rag["score"]["low"] <= rag["score"]["mean"] <= rag["score"]["high"]
+    assert rag["scores"]["fact_recall"]["mean"] == pytest.approx(0.7)
+    assert data["paired"][0]["a"] == "rag"
+    assert "index" in data["measured"]["seconds"]
+
+
+def test_the_page_is_escaped_and_loads_nothing(run: RunFolder) -> None:
+    write_report(run, PLAN)
+    page = (run.path / "report.html").read_text("utf-8")
+    assert page.count("<script") == 1
+    assert "&lt;script&gt;" in page
+    assert "facts &lt;change&gt;" in page
+    assert "confirmed" in page
+    assert "loss per label token" in page
+    assert not re.findall(r"""(?:src|href)=["'](?!#)|url\(|@import|\sstyle=|\son\w+=""", page)
+
+
+def test_the_policy_names_the_only_style_and_script_by_their_hashes(run: RunFolder) -> None:
+    write_report(run, PLAN)
+    page = (run.path / "report.html").read_text("utf-8")
+    policy = re.findall(r'content="(default-src [^"]*)"', page)[0]
+    assert "unsafe" not in policy
+    for tag in ("style", "script"):
+        (text,) = re.findall(rf"<{tag}>(.*?)</{tag}>", page, re.S)
+        assert f"{tag}-src 'sha256-{base64.b64encode(sha256(text.encode()).digest()).decode()}'" in policy
+
+
+def test_answers_in_the_page_hold_no_escapes_and_no_links(run: RunFolder) -> None:
+    said = "\x1b[31mred\x07 \u202e![x](http://evil.example/a) <img src='http://evil.example'> \u200b[1]"
+    row = {"arm": "rag", "seed": 0, "id": "q0", "question": said, "marked": said}
+    (run.path / "trial" / "answers.jsonl").write_text(json.dumps(row) + "\n", "utf-8")
+    write_report(run, PLAN)
+    page = (run.path / "report.html").read_text("utf-8")
+    assert "evil.example" in page
+    assert not {"\x1b", "\x07", "\u202e", "\u200b"} & set(page)
+    assert not re.findall(r"""<(?:img|iframe|link)\b|<a (?!class="skip"|href="#)|://evil""", page)
+
+
+def test_the_page_tells_when_the_run_refuses(run: RunFolder) -> None:
+    write_report(run, PLAN)
+    assert "When it refuses" not in (run.path / "report.html").read_text("utf-8")
+    points = tuple(RefusalPoint(cut, cut, cut / 2) for cut in (0.0, 0.5, 1.0))
+    fitted = RefusalThreshold(
+        {"dense": 1.0}, 0.0, "logistic", 20, 10, 5, 0.9, 0.95, points[1], points[2], points
+    )
+    for threshold, told in (
+        (fitted, "refuses 50 % of the unanswerable ones"),
+        (default_threshold(2, 1), "are too few to fit"),
+    ):
+        run.unseal()
+        write_json(run.path / "refusal.json", threshold.to_json())
+        data = write_report(run, PLAN)
+        assert data["guards"]["refusal"] == json.loads(json.dumps(threshold.to_json()))
+        assert told in (run.path / "report.html").read_text("utf-8")
+
+
+def test_the_cost_lines_are_drawn_where_the_plan_holds_them(run: RunFolder) -> None:
+    p = Profile.of({"model_params_b": 8, "labelled_examples": 500, "calls_per_month": 40_000})
+    crossing = break_even(p, {name: method.estimate(p) for name, method in METHOD_BY_NAME.items()})
+    plan = PLAN.model_copy(update={"predicted": {**PLAN.predicted, "break_even": crossing}})
+    write_report(run, plan)
+    page = (run.path / "report.html").read_text("utf-8")
+    assert "What it would cost" in page
+    assert "few-shot and lora" in page
+    assert "calls a month (dotted: yours)" in page
+
+
+def test_the_same_run_gives_the_same_page(run: RunFolder) -> None:
+    write_report(run, PLAN)
+    first = (run.path / "report.html").read_bytes()
+    write_report(run, PLAN)
+    assert (run.path / "report.html").read_bytes() == first
+
+
+def test_the_report_says_on_what_and_with_what_it_was_measured(run: RunFolder, tmp_path: Path) -> None:
+    questions = tmp_path / "questions.jsonl"
+    questions.write_text("{}\n", "utf-8")
+    plan = PLAN.model_copy(update={"data": PLAN.data.model_copy(update={"questions": questions})})
+    data = write_report(run, plan)
+    assert data["data"]["plan"] == plan.digest()
+    assert data["data"]["split"] == "abc"
+    assert data["data"]["files"] == {
+        "questions": {"name": "questions.jsonl", "sha256": sha256(b"{}\n").hexdigest()}
+    }
+    assert data["environment"]["packages"]["torch"]
+    assert data["environment"]["cores"] >= 1
+    run.write({"event": ENVIRONMENT_EVENT, "python": "3.99", "packages": {}})
+    assert write_report(run, plan)["environment"]["python"] == "3.99"
+
+
+def test_the_report_for_a_pull_request_is_short_and_its_texts_are_no_markup(run: RunFolder) -> None:
+    data = write_report(
+        run,
+        PLAN,
+        (),
+        {
+            "text": "",
+            "arms": [
+                {"arm": "rag", "n": 4, "new_before": 0, "new_after": 3, "old_before": 2, "old_after": 0}
+            ],
+        },
+    )
+    told = (run.path / "report.md").read_text("utf-8")
+    assert told.startswith("## tunewise: desk\n\n**CONFIRMED** (measured). rag scored 0.73")
+    assert "| **rag** | 0.73 (0.72–0.74) | 0.70 | 1.00 | 0.20 |" in told
+    assert "| prompting | +0.60 (+0.60 to +0.60) |" in told
+    assert "rag new fact 0 → 3, old 2 → 0 of 4" in told
+    assert len(told.splitlines()) < 40
+    assert "report.md" in json.loads((run.path / "manifest.json").read_text("utf-8"))["files"]
+    warned = report_markdown({**data, "warnings": ["a <b> | `c`\n# d"], "name": "x\n## y"})
+    assert "> a \\<b\\> \\| \\`c\\` \\# d\n" in warned
+    assert "## tunewise: x \\#\\# y\n" in warned
+
+
+def test_a_run_without_scores_says_what_to_do(tmp_path: Path) -> None:
+    folder = RunFolder.create(tmp_path / "run", PLAN)
+    with pytest.raises(BadInput, match="no scores yet"):
+        write_report(folder, PLAN)
+    with pytest.raises(BadInput, match="no report yet"):
+        read_report(folder.path)
+    with pytest.raises(BadInput, match="not a run folder"):
+        read_report(tmp_path)

@@ -1,0 +1,249 @@
+"""Every rule is written as the house wants it, fires where it should and nowhere else."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+
+from advisor.methods import blockers
+from advisor.methods.registry import METHODS
+from advisor.questionnaire.profile import Profile
+from advisor.rules.base import Need, Rule
+from advisor.rules.registry import RULES
+
+FAMILIES = {
+    "KN": "knowledge",
+    "BE": "behaviour",
+    "DA": "data",
+    "SC": "scale",
+    "RS": "resources",
+    "RK": "risk",
+}
+
+# For each rule a situation in which it speaks, and one, as near as may be, in which it does not.
+CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "KN001": ({"task_needs_facts": "new"}, {"task_needs_facts": "known"}),
+    "KN002": ({"must_cite": True}, {"must_cite": False}),
+    "KN003": ({"facts_change": "slow"}, {"facts_change": "static"}),
+    "KN004": ({"facts_change": "fast"}, {"facts_change": "slow"}),
+    "KN005": (
+        {"task_needs_facts": "new", "corpus_tokens": 150_000},
+        {"task_needs_facts": "new", "corpus_tokens": 300_000},
+    ),
+    "KN006": (
+        {"task_needs_facts": "known", "model_params_b": 7},
+        {"task_needs_facts": "known", "model_params_b": 70},
+    ),
+    "KN007": (
+        {"task_needs_facts": "known", "model_params_b": 34},
+        {"task_needs_facts": "known", "model_params_b": 7},
+    ),
+    "KN008": (
+        {"facts_change": "fast", "can_retrain_every_days": 7},
+        {"facts_change": "slow", "can_retrain_every_days": 7},
+    ),
+    "KN009": (
+        {"task_needs_facts": "known", "corpus_tokens": 10},
+        {"task_needs_facts": "known", "corpus_tokens": 0},
+    ),
+    "KN010": (
+        {"task_needs_facts": "new", "corpus_tokens": 500_000},
+        {"task_needs_facts": "new", "corpus_tokens": 5_000_000},
+    ),
+    "BE001": ({"behaviour_gap": "high"}, {"behaviour_gap": "low"}),
+    "BE002": ({"behaviour_gap": "low"}, {"behaviour_gap": "none"}),
+    "BE003": ({"prompting_pass_rate": 0.9}, {"prompting_pass_rate": 0.9, "must_cite": True}),
+    "BE004": ({"output_format": "json"}, {"output_format": "json", "behaviour_gap": "none"}),
+    "BE005": (
+        {"output_format": "labels", "labelled_examples": 300, "model_params_b": 0.4},
+        {"output_format": "labels", "labelled_examples": 150, "model_params_b": 0.4},
+    ),
+    "BE006": ({"absence_is_legal": True}, {"absence_is_legal": False}),
+    "BE007": ({"prompting_pass_rate": 0.3}, {"prompting_pass_rate": 0.3, "task_needs_facts": "new"}),
+    "BE008": (
+        {"behaviour_gap": "low", "labelled_examples": 30},
+        {"behaviour_gap": "low", "labelled_examples": 30, "prompting_pass_rate": 0.4},
+    ),
+    "BE009": (
+        {"output_format": "labels", "labelled_examples": 20},
+        {"output_format": "labels", "labelled_examples": 19},
+    ),
+    "DA001": ({"labelled_examples": 20}, {"labelled_examples": 50}),
+    "DA002": ({"labelled_examples": 100}, {"labelled_examples": 100, "call_volume": "high"}),
+    "DA003": ({"labelled_examples": 50}, {"labelled_examples": 49}),
+    "DA004": ({"labelled_examples": 200}, {"labelled_examples": 199}),
+    "DA005": ({"labelled_examples": 1000}, {"labelled_examples": 1000, "behaviour_gap": "none"}),
+    "DA006": (
+        {"labelled_examples": 800, "call_volume": "low", "behaviour_gap": "low"},
+        {"labelled_examples": 800, "call_volume": "high", "behaviour_gap": "low"},
+    ),
+    "DA007": ({"unlabelled_tokens": 2_000_000_000}, {"unlabelled_tokens": 2_000_000}),
+    "DA008": ({"unlabelled_tokens": 2_000_000}, {"unlabelled_tokens": 2_000}),
+    "DA009": (
+        {"task_needs_facts": "new", "labelled_examples": 1000},
+        {"task_needs_facts": "new", "labelled_examples": 999},
+    ),
+    "DA010": (
+        {"behaviour_gap": "high", "labelled_examples": 60},
+        {"behaviour_gap": "high", "labelled_examples": 60, "data_must_stay_local": True},
+    ),
+    "DA011": (
+        {"labelled_examples": 2001, "behaviour_gap": "low", "model_params_b": 7},
+        {"labelled_examples": 2001, "behaviour_gap": "low", "model_params_b": 30},
+    ),
+    "SC001": ({"calls_per_month": 50_000}, {"calls_per_month": 5_000}),
+    "SC002": (
+        {"call_volume": "low", "labelled_examples": 20},
+        {"call_volume": "low", "labelled_examples": 200},
+    ),
+    "SC003": ({"prompt_tokens": 4000}, {"prompt_tokens": 4000, "call_volume": "low"}),
+    "SC004": ({"latency_p95_ms": 500}, {"latency_p95_ms": "none"}),
+    "SC005": (
+        {"calls_per_month": 50_000, "prompt_tokens": 2000},
+        {"calls_per_month": 49_999, "prompt_tokens": 2000},
+    ),
+    "RS001": ({}, {}),
+    "RS002": ({"behaviour_gap": "high"}, {"behaviour_gap": "high", "labelled_examples": 20}),
+    "RS003": ({"labelled_examples": 60}, {"labelled_examples": 60, "behaviour_gap": "none"}),
+    "RS004": (
+        {"model_params_b": 0.3, "labelled_examples": 300},
+        {"model_params_b": 0.8, "labelled_examples": 300},
+    ),
+    "RS005": (
+        {
+            "gpu_count": 8,
+            "gpu_memory_gib": 80,
+            "model_params_b": 7,
+            "labelled_examples": 9000,
+            "behaviour_gap": "high",
+        },
+        {
+            "gpu_count": 1,
+            "gpu_memory_gib": 80,
+            "model_params_b": 7,
+            "labelled_examples": 9000,
+            "behaviour_gap": "high",
+        },
+    ),
+    "RS006": (
+        {"gpu_count": 1, "gpu_memory_gib": 16, "model_params_b": 8, "labelled_examples": 900},
+        {"gpu_count": 1, "gpu_memory_gib": 48, "model_params_b": 8, "labelled_examples": 900},
+    ),
+    "RS007": ({"gpu_kind": "none", "model_params_b": 7}, {"gpu_kind": "none", "model_params_b": 0.1}),
+    "RS008": (
+        {"unlabelled_tokens": 15_000_000_000, "model_params_b": 7, "gpu_count": 1, "gpu_memory_gib": 24},
+        {"unlabelled_tokens": 15_000_000_000, "model_params_b": 7, "gpu_count": 64, "gpu_memory_gib": 80},
+    ),
+    "RS009": ({"gpu_kind": "none"}, {"gpu_kind": "none", "model_params_b": 7}),
+    "RK001": ({"wrong_answer_cost": "high", "task_needs_facts": "new"}, {"wrong_answer_cost": "high"}),
+    "RK002": (
+        {"task_needs_facts": "new", "labelled_examples": 900, "behaviour_gap": "none"},
+        {"task_needs_facts": "new", "labelled_examples": 900, "behaviour_gap": "high"},
+    ),
+    "RK003": ({}, {"questions": "q.jsonl"}),
+    "RK005": (
+        {"task_needs_facts": "new", "behaviour_gap": "high", "labelled_examples": 300},
+        {"task_needs_facts": "none", "behaviour_gap": "high", "labelled_examples": 300},
+    ),
+    "RK006": (
+        {"model": "openai:m@https://host.example/v1", "data_must_stay_local": True},
+        {"model": "openai:m@http://127.0.0.1:8000/v1", "data_must_stay_local": True},
+    ),
+    "RK007": (
+        {"behaviour_gap": "high", "labelled_examples": 100},
+        {"behaviour_gap": "low", "labelled_examples": 100},
+    ),
+}
+
+
+def by_code(code: str) -> type[Rule]:
+    """Return the rule of a code."""
+    return next(rule for rule in RULES if rule.code() == code)
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.code())
+def test_rules_are_well_written(rule: type[Rule]) -> None:
+    """Code, family, three-part text, evidence, and a weight exactly where there is a need."""
+    assert re.fullmatch(r"(KN|BE|DA|SC|RS|RK)\d{3}", rule.code())
+    assert rule.family == FAMILIES[rule.code()[:2]]
+    lines = rule.text().split("\n")
+    assert lines[0].endswith((".", ":")) or "." in rule.text().split("\n\n")[0]
+    assert "Does not apply" in rule.text()
+    assert rule.text().endswith(".")
+    assert rule.evidence
+    assert all(len(source) > 10 for source in rule.evidence)
+    assert (rule.weight > 0) == (rule.need is not None)
+
+
+def test_enough_rules_in_enough_families() -> None:
+    """At least 18 rules over five families, no code twice, every class of the files listed."""
+    assert len(RULES) >= 18
+    assert len({rule.family for rule in RULES}) >= 5
+    assert len({rule.code() for rule in RULES}) == len(RULES)
+    written = {leaf for family in Rule.__subclasses__() for leaf in family.__subclasses__()}
+    assert written == set(RULES)
+
+
+@pytest.mark.parametrize("code", CASES)
+def test_rules_fire_where_they_should(code: str) -> None:
+    """One situation in which the rule speaks, one in which it is silent."""
+    speaks, silent = CASES[code]
+    rule = by_code(code)()
+    assert rule.applies(Profile.of(speaks))
+    if speaks != silent:
+        assert rule.applies(Profile.of(silent)) == ""
+
+
+@pytest.mark.parametrize(
+    ("code", "changed"),
+    [
+        ("DA011", {"task_needs_facts": "new"}),
+        ("DA011", {"behaviour_gap": "high"}),
+        ("DA011", {"model_params_b": None}),
+        ("KN007", {"behaviour_gap": "none"}),
+        ("KN007", {"corpus_tokens": 900_000}),
+        ("DA002", {"task_needs_facts": "new"}),
+        ("DA002", {"must_cite": True}),
+        ("DA006", {"task_needs_facts": "new"}),
+        ("DA006", {"task_needs_facts": "known", "corpus_tokens": 900_000}),
+        ("RS004", {"task_needs_facts": "new"}),
+        ("RK002", {"corpus_tokens": 50_000}),
+        ("DA007", {"task_needs_facts": "new", "facts_change": "fast"}),
+        ("DA008", {"task_needs_facts": "new", "facts_change": "fast"}),
+        ("RS003", {"model_params_b": 70, "gpu_count": 1, "gpu_memory_gib": 48}),
+        ("BE007", {"prompting_pass_rate": 0.8}),
+        ("RS008", {"gpu_memory_gib": None}),
+        ("RS009", {"model": "openai:m@http://127.0.0.1:1/v1"}),
+    ],
+)
+def test_what_a_rule_does_not_apply_to(code: str, changed: dict[str, Any]) -> None:
+    """Each exception that the rule's text names, on top of a situation in which it speaks."""
+    said = {key: value for key, value in (CASES[code][0] | changed).items() if value is not None}
+    assert by_code(code)().applies(Profile.of(CASES[code][0]))
+    assert by_code(code)().applies(Profile.of(said)) == ""
+
+
+def test_every_rule_has_its_situations() -> None:
+    """A new rule needs a line above; RK004 needs a count that no answer holds and stands alone."""
+    assert set(CASES) | {"RK004"} == {rule.code() for rule in RULES}
+    rule = by_code("RK004")()
+    assert rule.applies(Profile.of({}, question_count=20))
+    assert rule.applies(Profile.of({}, question_count=90)) == ""
+
+
+def test_every_need_is_asked_for_and_served() -> None:
+    """Rules and methods meet in needs: none may be left hanging on either side."""
+    asked = {rule.need for rule in RULES if rule.need}
+    served = {need for method in METHODS for need, degree in method.serves.items() if degree > 0}
+    assert asked == set(Need) == served
+
+
+def test_blockers_have_codes_and_texts() -> None:
+    """Each blocker can be explained."""
+    codes = [blockers.blocker_code(check) for check in blockers.BLOCKER_CHECKS]
+    assert len(set(codes)) == len(codes)
+    for check in blockers.BLOCKER_CHECKS:
+        assert re.fullmatch(r"BL\d{3}", blockers.blocker_code(check))
+        assert blockers.blocker_text(check).endswith(".")

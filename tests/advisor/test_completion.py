@@ -1,0 +1,221 @@
+"""What Tab offers: verbs, runs, plans, models, rules, answers, arms; asked as a shell asks, without anything heavy."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pexpect
+import pytest
+
+from advisor import completion
+
+ASK = """
+import io, json, os, sys
+from contextlib import redirect_stdout
+from advisor.cli import main
+
+told = {}
+for words in json.loads(sys.argv[1]):
+    out = io.StringIO()
+    os.environ.update(_TUNEWISE_COMPLETE="complete_bash", COMP_WORDS=words, COMP_CWORD=str(words.count(" ")))
+    with redirect_stdout(out):
+        try:
+            main([])
+        except SystemExit:
+            pass
+    told[words] = out.getvalue().split()
+heavy = {"torch", "transformers", "faiss", "peft", "scipy", "numpy", "questionary"} & set(sys.modules)
+print(json.dumps([told, sorted(heavy)]))
+"""
+PLAN = (
+    "name: desk\nsteps:\n- {kind: index}\n- {kind: evaluate, arm: rag}\n- {kind: evaluate, arm: prompting}\n"
+)
+
+
+def offered(folder: Path, root: Path, *words: str, **environ: str) -> dict[str, list[str]]:
+    """Return what the shell is offered for each line, whose last word is being typed; nothing heavy may be imported."""
+    env = {**os.environ, "PYTHONPATH": str(root), **environ}
+    done = subprocess.run(
+        [sys.executable, "-c", ASK, json.dumps(words)],
+        cwd=folder,
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    told, heavy = json.loads(done.stdout)
+    assert heavy == []
+    return told
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    """A folder with two runs, a plan, a broken run and a profile."""
+    for name in ("runs/desk", "runs/other", "old/desk"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "plan.yaml").write_text(PLAN, "utf-8")
+    (tmp_path / "runs/other/plan.yaml").write_text("{", "utf-8")
+    (tmp_path / "runs/.trash").mkdir()
+    (tmp_path / "plan.yaml").write_text(PLAN, "utf-8")
+    (tmp_path / "profiles").mkdir()
+    (tmp_path / "profiles/harbor.yaml").write_text("must_cite: true\n", "utf-8")
+    return tmp_path
+
+
+def test_the_shell_is_offered_what_there_is(place: Path, root: Path) -> None:
+    expected = {
+        "tunewise mod": ["models"],
+        "tunewise runs ": ["list", "show", "diff", "rm", "undo"],
+        "tunewise ask ": ["runs/desk", "runs/other", "old/", "profiles/", "runs/"],
+        "tunewise report old/": ["old/desk"],
+        "tunewise runs rm runs/d": ["runs/desk"],
+        "tunewise run pl": ["plan.yaml"],
+        "tunewise ask runs/desk q --arm ": ["rag", "prompting"],
+        "tunewise ask runs/other q --arm ": [],
+        "tunewise models pull s": ["smollm2-135m-instruct"],
+        "tunewise explain KN002": ["KN002"],
+        "tunewise explain hy": ["hybrid"],
+        "tunewise plan --set facts_ch": ["facts_change="],
+        "tunewise plan --set facts_change=s": ["facts_change=static", "facts_change=slow"],
+        "tunewise plan --set must_cite=": ["must_cite=yes", "must_cite=no"],
+        "tunewise plan --set nothing=": [],
+        "tunewise plan --profile h": ["harbor"],
+        "tunewise --format ": ["human", "json", "plain"],
+        "tunewise export runs/desk --to p": ["peft", "provider-jsonl"],
+        "tunewise train --method ": ["lora", "qlora", "full"],
+        "tunewise estimate --method few": ["few-shot"],
+    }
+    told = offered(place, root, *expected, TUNEWISE_PROFILES=str(place / "profiles"))
+    assert told == expected
+
+
+TAB = """
+PS1= PS2=
+bind 'set bell-style none'
+bind -x '"\\C-g": printf "LINE<%s>\\n" "$READLINE_LINE"'
+eval "$(tunewise --show-completion bash)"
+echo READY
+"""
+
+
+@pytest.fixture
+def pressed(place: Path, root: Path, tmp_path: Path) -> Callable[[str], str]:
+    """Type into a real bash, press Tab, and return what the line has become."""
+    (tmp_path / "bin").mkdir()
+    shim = tmp_path / "bin" / "tunewise"
+    shim.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m advisor "$@"\n', "utf-8")
+    shim.chmod(0o755)
+    (tmp_path / "tab.sh").write_text(TAB, "utf-8")
+    env = {
+        **os.environ,
+        "PYTHONPATH": str(root),
+        "PATH": f"{shim.parent}:{os.environ['PATH']}",
+        "TERM": "dumb",
+        "HISTFILE": "/dev/null",
+    }
+    shell = pexpect.spawn(
+        "bash", ["--norc", "--noprofile"], cwd=str(place), env=env, encoding="utf-8", timeout=20
+    )
+    shell.setwinsize(50, 400)
+    shell.sendline(". ./tab.sh")
+    shell.expect("READY\r\n")
+
+    def press(line: str) -> str:
+        shell.send(f"{line}\t\x07")
+        shell.expect("LINE<(.*)>\r\n")
+        assert shell.match
+        shell.send("\x15")
+        return str(shell.match[1])
+
+    return press
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
+def test_tab_in_bash_inserts_what_can_be_used(place: Path, pressed: Callable[[str], str]) -> None:
+    """No blank after a folder or "key=", values behind "=", names with blanks quoted as what was typed is."""
+    (place / "runs/Prüf eins").mkdir()
+    (place / "runs/Prüf eins/plan.yaml").write_text(PLAN, "utf-8")
+    lines = {
+        "tunewise ask ol": "tunewise ask old/",
+        "tunewise ask old/": "tunewise ask old/desk ",
+        "tunewise plan --set facts_ch": "tunewise plan --set facts_change=",
+        "tunewise plan --set facts_change=st": "tunewise plan --set facts_change=static ",
+        "tunewise plan --set facts_change=": "tunewise plan --set facts_change=",
+        "tunewise plan --set=must_cite=y": "tunewise plan --set=must_cite=yes ",
+        "tunewise ask runs/P": "tunewise ask runs/Prüf\\ eins ",
+        "tunewise ask runs/Prüf\\ e": "tunewise ask runs/Prüf\\ eins ",
+        'tunewise ask "runs/Prüf e': 'tunewise ask "runs/Prüf eins" ',
+        'tunewise ask "runs/Prüf eins" q --arm ra': 'tunewise ask "runs/Prüf eins" q --arm rag ',
+        "tunewise ask runs/Prüf\\ eins q --arm=p": "tunewise ask runs/Prüf\\ eins q --arm=prompting ",
+        "tunewise report tab": "tunewise report tab.sh ",
+    }
+    assert {line: pressed(line) for line in lines} == lines
+
+
+@pytest.mark.skipif(os.name == "nt", reason="names shells of POSIX")
+def test_the_script_is_that_of_the_shell_that_was_named(root: Path, tmp_path: Path) -> None:
+    env = {**os.environ, "PYTHONPATH": str(root)}
+    for shell, mark in (("zsh", "#compdef"), ("fish", "complete --command"), ("bash", "COMPREPLY")):
+        done = subprocess.run(
+            [sys.executable, "-m", "advisor", "--show-completion", shell],
+            cwd=tmp_path,
+            env=env,
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+        assert mark in done.stdout, (shell, done)
+
+
+def test_words_are_taken_from_a_line_as_the_shell_takes_them() -> None:
+    assert completion.split_line('a "b c" d\\ e \'f') == ["a", "b c", "d e", "f"]
+    for line, typed in {
+        "a b": "b",
+        "a ": "",
+        'a "b c': '"b c',
+        "a b\\ c": "b\\ c",
+        "a 'b\\' c": "c",
+        "": "",
+    }.items():
+        assert completion.last_word(line) == typed, line
+    assert completion.replacement_for_word("$x y", "$", "$") == "\\$x\\ y"
+    assert completion.replacement_for_word('a"b', '"a', "a") == 'a\\"b'
+
+
+def test_models_are_offered_even_where_own_facts_are_broken(place: Path, root: Path) -> None:
+    (place / "facts.yaml").write_text("{", "utf-8")
+    line = "tunewise plan --model qwen2.5-0"
+    assert offered(place, root, line)[line] == ["qwen2.5-0.5b-instruct"]
+    assert offered(place, root, line, TUNEWISE_FACTS=str(place / "facts.yaml"))[line] == []
+
+
+def test_every_rule_method_and_question_is_offered() -> None:
+    from advisor.methods.registry import METHODS
+    from advisor.questionnaire.questions import QUESTIONS
+    from advisor.rules.registry import RULES
+
+    assert {rule.code() for rule in RULES} | {m.name for m in METHODS} <= {
+        v for v, _ in completion.complete_explained("")
+    }
+    assert [value for value, _ in completion.complete_answers("")] == [
+        f"{question.id}=" for question in QUESTIONS
+    ]
+
+
+def test_the_script_is_shown(tmp_path: Path, root: Path) -> None:
+    """Typer's own options install it or show it."""
+    env = {**os.environ, "PYTHONPATH": str(root), "_TUNEWISE_COMPLETE": "source_bash"}
+    code = "from advisor.cli import main; main([])"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=env, capture_output=True, text=True, check=False
+    )
+    assert "_tunewise_completion()" in done.stdout

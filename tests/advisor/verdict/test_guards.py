@@ -1,0 +1,85 @@
+"""What stands beside a verdict: the guards of a run, and the warnings they give."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from advisor.costs.step_time import estimate_step_times
+from advisor.display.trial_table import show_guards
+from advisor.verdict.guards import guard_warnings, run_guards
+from rag.files import append_line, write_json
+from runners.data.questions import Question
+from runners.plan.schema import parse_plan
+from runners.run_folder import RunFolder
+
+PLAN = parse_plan(
+    {
+        "name": "p",
+        "choice": "lora",
+        "model": {"name": "m"},
+        "data": {"examples": "e"},
+        "weights": {"style": 1},
+        "steps": [
+            {"kind": "train", "arm": "lora"},
+            {"kind": "evaluate", "arm": "prompting"},
+            {"kind": "evaluate", "arm": "lora", "weights": "lora"},
+        ],
+    }
+)
+
+
+def test_a_run_that_measured_nothing_has_no_guards_and_no_warnings(tmp_path: Path) -> None:
+    found = run_guards(RunFolder.create(tmp_path / "run", PLAN), PLAN)
+    assert found == {
+        "leakage": {"overlapping_questions": None, "split": None},
+        "forgetting": None,
+        "refusal_drift": None,
+        "staleness": None,
+        "refusal": None,
+    }
+    assert guard_warnings(found) == []
+
+
+def test_every_guard_that_found_something_says_so(tmp_path: Path) -> None:
+    run = RunFolder.create(tmp_path / "run", PLAN)
+    leakage = {"exact": 0, "near": 0, "left_out": 2, "withheld": False}
+    run.write({"event": "run.start", "split": "abc", "overlap": 0, "leakage": leakage})
+    row = {"arm": "lora", "warned": True, "text": "lora has forgotten: something"}
+    run.finish("forgetting", {}, {"arms": [row, {"arm": "hybrid", "warned": False, "text": ""}]})
+    questions = [Question(f"q{n}", "?", answerable=False) for n in range(12)]
+    for arm in ("prompting", "lora"):
+        for q in questions:
+            answer: dict[str, Any] = {"arm": arm, "seed": 0, "id": q.id, "refused": arm == "prompting"}
+            append_line(run.path / "trial" / "answers.jsonl", answer)
+    write_json(run.path / "trial" / "staleness.json", {"line": "After the update, rag 2 (0)", "arms": []})
+    found = run_guards(run, PLAN, questions)
+    assert found["leakage"] == {**leakage, "overlapping_questions": 0, "split": "abc"}
+    assert guard_warnings(found) == [
+        "2 questions that nearly repeat training rows were not asked, as the plan says",
+        "lora has forgotten: something",
+        "lora refuses 0 of 12 questions without an answer, prompting 12 of 12",
+    ]
+    assert run_guards(run, PLAN, questions, {"line": "newer"})["staleness"] == {"line": "newer"}
+    screen = Console(file=io.StringIO(), width=200)
+    show_guards({"warnings": ["[red]mind[/] this\x1b[31m"], "guards": found}, screen)
+    said = screen.file.getvalue()  # type: ignore[attr-defined]
+    assert "  warning: [red]mind[/] this" in said
+    assert "\x1b[31m" not in said
+    assert "  After the update, rag 2 (0)" in said
+
+
+def test_scores_of_leaking_questions_are_worth_nothing() -> None:
+    (said,) = guard_warnings({"leakage": {"withheld": True}})
+    assert "its scores say nothing" in said
+
+
+def test_the_schedule_counts_what_the_guard_takes() -> None:
+    times = dict(estimate_step_times(PLAN, 100, 40))
+    assert list(times) == ["train:lora", "evaluate:prompting", "evaluate:lora", "forgetting"]
+    assert 0 < times["forgetting"] < 60
+    off = PLAN.model_copy(update={"forgetting": PLAN.forgetting.model_copy(update={"prompts": 0})})
+    assert "forgetting" not in dict(estimate_step_times(off, 100, 40))

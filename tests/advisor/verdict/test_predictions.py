@@ -1,0 +1,203 @@
+"""Prediction beside measurement: ratios where both are about the same work, and the reason where they are not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from advisor import history
+from advisor.report.report import write_report
+from advisor.verdict import predictions
+from advisor.verdict.predictions import past_run, remember_run, time_corrections
+from runners.plan.schema import Plan, parse_plan
+from runners.resources.machine import Machine, detect_machine
+from runners.run_folder import RunFolder
+from runners.trial.trial import ArmScores, write_scores
+
+BODY: dict[str, Any] = {
+    "name": "desk",
+    "choice": "lora",
+    "model": {"name": "smollm2-135m-instruct"},
+    "data": {"examples": "e", "questions": "q"},
+    "steps": [
+        {"kind": "evaluate", "arm": "prompting"},
+        {"kind": "train", "arm": "lora", "seeds": [0, 1]},
+        {"kind": "evaluate", "arm": "lora", "weights": "lora"},
+    ],
+    "weights": {"style": 1},
+    "gate": {"must_beat": ["prompting"]},
+    "answers": {
+        "labelled_examples": {"value": 300, "source": "counted"},
+        "gpu_kind": {"value": "none", "source": "detected"},
+    },
+    "predicted": {
+        "ranked": [
+            {
+                "method": "lora",
+                "estimate": {
+                    "hours": {"low": 0.1, "likely": 0.5, "high": 1},
+                    "memory_gib": {"low": 1, "likely": 2.0, "high": 3},
+                    "assumptions": ["9 training tokens", "1 x 1024 tokens at a time"],
+                },
+            }
+        ]
+    },
+}
+TRAINED = [
+    {
+        "seconds": s,
+        "peak_gib": p,
+        "held_gib": p - g,
+        "own_gib": g,
+        "expected_gib": 0.8,
+        "method": "lora",
+        "rows": 300,
+    }
+    for s, p, g in ((900.0, 4.0, 1.0), (2700.0, 3.0, 1.2))
+]
+"""The process was larger at first, and training took less of it: index and embedder were still there."""
+
+
+def plan(**changes: Any) -> Plan:
+    return parse_plan({**BODY, **changes})
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunFolder:
+    """A finished run whose two seeds trained for an hour together."""
+    folder = RunFolder.create(tmp_path / "run", plan())
+    folder.write({"event": "run.start", "split": "abc"})
+    steps = (("evaluate:prompting", {}), ("train:lora", {"trained": TRAINED}), ("evaluate:lora", {}))
+    for number, (name, result) in enumerate(steps):
+        start = {"event": "step.start", "step": name, "number": number + 1, "total": 3}
+        folder.write(start)
+        if name == "evaluate:lora":
+            folder.write(start)  # it was interrupted, and gone on with
+        folder.finish(name, {}, result)
+    ids = tuple(f"q{n}" for n in range(40))
+    arms = [
+        ArmScores(
+            arm,
+            ids,
+            tuple({"style": v} for _ in ids),
+            tuple(v + n % 3 / 30 for n in range(40)),
+            (0.2,) * 40,
+            (50,) * 40,
+            (20,) * 40,
+        )
+        for arm, v in (("prompting", 0.1), ("lora", 0.8))
+    ]
+    write_scores(arms, folder.path / "trial" / "scores.json")
+    return folder
+
+
+def test_the_report_holds_the_ratios(run: RunFolder) -> None:
+    took = write_report(run, plan())["measured"]
+    assert (took["memory_gib"], took["memory_expected_gib"]) == (1.2, 0.8)
+    assert (took["process_gib"], took["held_gib"]) == (4.0, pytest.approx(1.8))
+    assert took["hours"] == 0.5
+    assert took["ratios"] == {"time": 1.0, "memory": 1.5}
+    assert {step["arm"] for step in took["steps"]} <= {"prompting", "lora"}
+    assert [step for step in took["steps"] if step["kind"] == "evaluate" and step["arm"] == "lora"] == []
+
+
+def test_both_are_said_side_by_side(run: RunFolder) -> None:
+    said = predictions.prediction_line(write_report(run, plan()))
+    assert said == [
+        "order predicted lora; measured lora",
+        "training: predicted 0.5 h, measured 0.5 h",
+        "memory of training: estimated 0.8 GiB, measured 1.2 GiB",
+        "the whole process held 4 GiB at its peak, 1.8 of it before training (libraries, index, embedder)",
+        "the plan said 2 GiB for 1 x 1024 tokens at a time, 0.8 of it the runtime of a GPU",
+    ]
+    data = write_report(run, plan(predicted={}, answers={"gpu_kind": {"value": "cuda", "source": "asked"}}))
+    assert predictions.prediction_line(data)[0] == "training: not predicted, measured 0.5 h"
+    assert predictions.prediction_line(data)[-1].startswith("not compared further: predicted for a machine")
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"data": {**BODY["data"], "max_examples": 50}}, "trained on 50 of the 300 examples"),
+        ({"answers": {"gpu_kind": {"value": "cuda", "source": "flag"}}}, "a machine that a person described"),
+        ({"answers": {"model": {"value": "qwen3-8b", "source": "flag"}}}, "another model"),
+    ],
+)
+def test_what_is_not_the_same_work_is_not_compared(run: RunFolder, changes: dict[str, Any], why: str) -> None:
+    ratios = write_report(run, plan(**changes))["measured"]["ratios"]
+    assert ratios["time"] is None
+    assert ratios["memory"] is None
+    assert why in ratios["not_compared"]
+
+
+def test_a_quick_run_is_known_by_its_reasons() -> None:
+    from runners.trial.execute import quick_plan
+
+    assert (
+        predictions.why_incomparable(quick_plan(plan()), proxy=False)
+        == "a quick run trains on fewer rows, once"
+    )
+    assert predictions.why_incomparable(plan(), proxy=False) == ""
+
+
+def test_without_a_prediction_or_a_peak_nothing_is_made_up() -> None:
+    measured = {"seconds": {}, "training": {"lora": [{"seconds": 60.0}]}}
+    found = predictions.compare_prediction(plan(predicted={}), measured, [], 40, False)
+    assert (found["memory_gib"], found["ratios"], found["steps"]) == (
+        None,
+        {"time": None, "memory": None},
+        [],
+    )
+    rag = plan(choice="prompting", gate={})
+    assert predictions.compare_prediction(rag, measured, [], 40, False)["hours"] is None
+
+
+def test_a_run_of_an_earlier_version_knew_only_the_process() -> None:
+    old = {"seconds": {}, "training": {"lora": [{"seconds": 60.0, "peak_gib": 4.0}]}}
+    found = predictions.compare_prediction(plan(), old, [], 40, False)
+    assert (found["memory_gib"], found["process_gib"], found["ratios"]["memory"]) == (None, 4.0, None)
+    report = {"measured": {"memory_gib": 4.0, "training": old["training"]}}
+    took = predictions.memory_of_report(report)
+    assert (took.own, took.peak) == (None, 4.0)
+    assert predictions.memory_lines(took, None) == [
+        "memory of training: not measured apart from the process",
+        "the whole process held 4 GiB at its peak",
+    ]
+
+
+def test_a_run_on_a_gpu_speaks_of_the_gpu() -> None:
+    run = {
+        "own_gib": 1.0,
+        "expected_gib": 1.0,
+        "peak_gib": 1.4,
+        "held_gib": 0.0,
+        "method": "qlora",
+        "on_gpu": True,
+    }
+    took = predictions.largest_memory([run])
+    assert took.whole == "torch had reserved 1.4 GiB of the GPU at the peak"
+    low, likely, high = took.expected_range
+    assert low < likely < high
+    assert predictions.largest_memory([]) == predictions.NO_MEMORY
+
+
+def test_a_finished_run_is_remembered_once_and_corrects_later_estimates(
+    run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, laptop: Machine
+) -> None:
+    monkeypatch.setenv(history.ENV, str(tmp_path / "history.jsonl"))
+    data = write_report(run, plan())
+    assert remember_run(run, plan(), data) == remember_run(run, plan(), data) == ""
+    (kept,) = history.read_history().runs
+    assert (kept.outcome, kept.winner, kept.strength, kept.questions) == ("confirmed", "lora", "measured", 40)
+    assert (kept.hours, kept.memory_gib) == (
+        history.PredictedMeasured(predicted=0.5, measured=0.5),
+        history.PredictedMeasured(predicted=0.8, measured=1.2),
+    )
+    assert kept == past_run(run, plan(), data, "run", detect_machine(run.path))
+    assert str(tmp_path) not in (tmp_path / "history.jsonl").read_text("utf-8")
+    assert time_corrections("smollm2-135m-instruct")["hours"].runs == 1
+    assert time_corrections("smollm2-135m-instruct", laptop)["hours"].runs == int(
+        history.machine_mark(laptop) == kept.machine
+    )

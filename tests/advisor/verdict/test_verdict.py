@@ -1,0 +1,277 @@
+"""The verdict, on made-up scores whose answer is known."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from advisor.catalog import prices
+from advisor.costs.arm_costs import cost_per_1000
+from advisor.verdict.comparison import ArmComparison
+from advisor.verdict.verdict import judge_trial
+from advisor.verdict.wording import rounded_up, signed_number
+from rag.evaluation.statistics import PairedDifference
+from runners.plan.schema import Plan, parse_plan
+from runners.trial.trial import ArmScores
+
+ARMS = ("prompting", "rag", "lora", "hybrid")
+
+
+def plan(choice: str = "hybrid", beat: tuple[str, ...] = ("rag", "lora"), **changes: object) -> Plan:
+    return parse_plan(
+        {
+            "name": "p",
+            "choice": choice,
+            "model": {"name": "smollm2-135m-instruct"},
+            "data": {"documents": "d", "examples": "e", "questions": "q"},
+            "steps": [{"kind": "index"}, *({"kind": "evaluate", "arm": arm} for arm in ARMS)],
+            "weights": {"style": 1},
+            "gate": {"must_beat": list(beat)},
+            **changes,
+        }
+    )
+
+
+def arms(count: int, **means: float) -> list[ArmScores]:
+    draw = random.Random(4)
+    noise = [draw.uniform(-0.2, 0.2) for _ in range(count)]
+    own = random.Random(9)
+    return [
+        ArmScores(
+            name,
+            tuple(f"q{n}" for n in range(count)),
+            ({},) * count,
+            tuple(mean + x + own.uniform(-0.15, 0.15) for x in noise),
+            (0.1,) * count,
+            (10,) * count,
+            (5,) * count,
+        )
+        for name, mean in means.items()
+    ]
+
+
+def test_a_clear_win_confirms() -> None:
+    verdict, pairs = judge_trial(plan(), arms(60, prompting=0.2, rag=0.4, lora=0.5, hybrid=0.8), "m")
+    assert (verdict.outcome, verdict.winner, verdict.strength) == ("confirmed", "hybrid", "measured")
+    assert verdict.gate_met is True
+    assert {p.b for p in pairs} == {"prompting", "rag", "lora"}
+    assert "m" in verdict.text
+    assert verdict.more_questions_needed is None
+
+
+def test_losing_to_a_single_arm_overturns() -> None:
+    verdict, _ = judge_trial(plan(), arms(60, prompting=0.2, rag=0.8, lora=0.5, hybrid=0.6), "m")
+    assert (verdict.outcome, verdict.winner, verdict.gate_met) == ("overturned", "rag", False)
+    assert "use rag" in verdict.text
+
+
+def test_a_lead_within_noise_is_undecided_and_says_how_many_questions_would_do() -> None:
+    verdict, _ = judge_trial(plan(), arms(35, prompting=0.2, rag=0.50, lora=0.3, hybrid=0.53), "m")
+    assert verdict.outcome == "undecided"
+    assert verdict.winner == "rag", "the cheapest arm within noise"
+    assert verdict.gate_met is None
+    assert verdict.more_questions_needed
+    assert verdict.more_questions_needed > 0
+
+
+def test_few_questions_only_lean() -> None:
+    verdict, _ = judge_trial(plan(), arms(20, prompting=0.2, rag=0.4, lora=0.4, hybrid=0.9), "m")
+    assert verdict.strength == "leaning"
+
+
+def test_a_laptop_trial_of_a_sibling_is_a_proxy() -> None:
+    wanted = {"answers": {"model": {"value": "llama-3.1-8b", "source": "asked"}}}
+    verdict, _ = judge_trial(plan(**wanted), arms(60, prompting=0.2, rag=0.4, lora=0.5, hybrid=0.8), "m")
+    assert verdict.strength == "proxy"
+
+
+def test_the_cheap_choice_is_confirmed_against_costly_arms_within_noise() -> None:
+    verdict, _ = judge_trial(
+        plan("rag", ("prompting",)), arms(60, prompting=0.2, rag=0.60, lora=0.3, hybrid=0.605), "m"
+    )
+    assert (verdict.outcome, verdict.winner) == ("confirmed", "rag")
+
+
+def test_a_choice_that_was_not_measured_has_no_verdict() -> None:
+    with pytest.raises(ValueError, match="hybrid"):
+        judge_trial(plan(), arms(30, prompting=0.2, rag=0.4), "m")
+
+
+def scored(name: str, values: list[float], **more: Any) -> ArmScores:
+    """An arm with these combined scores."""
+    count = len(values)
+    ids = tuple(f"q{n}" for n in range(count))
+    return ArmScores(
+        name, ids, ({},) * count, tuple(values), (0.1,) * count, (9,) * count, (9,) * count, **more
+    )
+
+
+def steady(mean: float, count: int = 40) -> list[float]:
+    """Scores with this mean that differ a little from question to question."""
+    return [mean + (n % 5 - 2) / 50 for n in range(count)]
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_text_outcome_winner_and_gate_never_contradict_each_other(seed: int) -> None:
+    """Arms near each other, some the same, few questions and many, gates with and without a margin."""
+    draw = random.Random(seed)
+    count = draw.choice([1, 2, 5, 6, 12, 40])
+    values = {arm: [draw.choice([0.0, 0.5, 1.0]) for _ in range(count)] for arm in ARMS}
+    for arm in ARMS:
+        if draw.random() < 0.4:
+            values[arm] = list(values[draw.choice(ARMS)])
+        if draw.random() < 0.4:
+            values[arm] = [min(1.0, x + 0.3) for x in values[arm]]
+    gate = {"must_beat": ["prompting", "rag", "lora"], "by": draw.choice([0.0, 0.0, 0.1])}
+    verdict, _ = judge_trial(plan(gate=gate), [scored(arm, row) for arm, row in values.items()], "m")
+    if verdict.outcome == "confirmed":
+        assert (verdict.gate_met, verdict.winner) == (True, "hybrid")
+        assert "holds" in verdict.text
+    elif verdict.outcome == "overturned":
+        assert verdict.winner != "hybrid"
+        assert f"use {verdict.winner}" in verdict.text
+    else:
+        assert verdict.gate_met is not False
+        assert "Not decided" in verdict.text
+        assert (
+            "stay with it" in verdict.text if verdict.winner == "hybrid" else verdict.winner in verdict.text
+        )
+    assert verdict.outcome == "overturned" or verdict.gate_met is not False
+    assert verdict.outcome == "undecided" or verdict.more_questions_needed is None
+    assert verdict.margin is not None
+    assert verdict.margin["against"] in verdict.text
+
+
+def test_an_interval_that_touches_the_line_decides_nothing() -> None:
+    touching = PairedDifference("a", "b", 0.2, 0.1, 0.3, 0.001, units=40, p_holm=0.001)
+    assert not ArmComparison(touching, by=0.1).above
+    assert not ArmComparison(touching, by=0.3).below
+    assert ArmComparison(touching, by=0.09).above
+    assert ArmComparison(touching, by=0.31).below
+    assert not ArmComparison(replace(touching, p_holm=0.051), by=0.0).above, (
+        "the interval alone is too sure of itself"
+    )
+    assert signed_number(0.004) == "+0.004"
+    assert signed_number(-0.00004) == "-4e-05"
+    assert (signed_number(0), signed_number(-0.126)) == ("+0.00", "-0.13")
+
+
+def test_needed_questions_are_said_in_round_numbers() -> None:
+    assert [rounded_up(n) for n in (1, 99, 101, 538, 1041, 12905)] == [
+        "1",
+        "99",
+        "110",
+        "540",
+        "1,100",
+        "13,000",
+    ]
+
+
+def test_an_arm_that_is_the_same_on_every_question_is_no_reason_to_pay_more() -> None:
+    values = steady(0.5)
+    verdict, _ = judge_trial(plan(), [scored(arm, values) for arm in ARMS], "m")
+    assert (verdict.outcome, verdict.winner, verdict.gate_met) == ("overturned", "prompting", False)
+    few, _ = judge_trial(plan(), [scored(arm, values[:5]) for arm in ARMS], "m")
+    assert (few.outcome, few.winner, few.gate_met) == ("undecided", "prompting", None)
+
+
+def test_a_lead_within_noise_that_happens_to_be_below_is_not_a_failed_gate() -> None:
+    draw = random.Random(1)
+    base = [draw.random() for _ in range(40)]
+    near = [x + draw.uniform(-0.3, 0.29) for x in base]
+    verdict, _ = judge_trial(
+        plan("rag", ("prompting",)), [scored("prompting", base), scored("rag", near)], "m"
+    )
+    assert (verdict.outcome, verdict.winner, verdict.gate_met) == ("undecided", "prompting", None)
+    assert verdict.more_questions_needed
+
+
+def test_a_gate_with_a_margin_asks_for_more_than_being_above() -> None:
+    rows = [scored("prompting", steady(0.2)), scored("rag", steady(0.4)), scored("lora", steady(0.45))]
+    rows.append(scored("hybrid", [x + (n % 3) / 40 for n, x in enumerate(steady(0.5))]))
+    beats = {"must_beat": ["rag", "lora"]}
+    assert judge_trial(plan(gate={**beats, "by": 0.05}), rows, "m")[0].outcome == "confirmed"
+    verdict, _ = judge_trial(plan(gate={**beats, "by": 0.2}), rows, "m")
+    assert (verdict.outcome, verdict.gate_met) == ("overturned", False)
+    assert "more than 0.2 above lora" in verdict.text
+    assert verdict.winner in ("rag", "lora")
+
+
+def test_a_costlier_arm_that_is_surely_better_overturns_though_the_gate_is_met() -> None:
+    verdict, pairs = judge_trial(
+        plan("rag", ("prompting",)), arms(60, prompting=0.2, rag=0.5, lora=0.3, hybrid=0.8), "m"
+    )
+    assert (verdict.outcome, verdict.winner, verdict.gate_met) == ("overturned", "hybrid", True)
+    assert verdict.margin
+    assert verdict.margin["against"] == "hybrid"
+    assert verdict.margin["high"] < 0
+    assert "against hybrid" in verdict.text
+    assert {p.b: p.p_holm >= p.p for p in pairs} == dict.fromkeys(("prompting", "lora", "hybrid"), True)
+
+
+def test_a_gate_that_names_an_arm_nobody_measured_cannot_be_met() -> None:
+    verdict, _ = judge_trial(plan(beat=("rag", "full")), arms(60, rag=0.4, hybrid=0.9), "m")
+    assert (verdict.outcome, verdict.gate_met) == ("undecided", None)
+    assert "full, which it must beat, was not measured" in verdict.text
+
+
+def test_one_arm_alone_confirms_nothing() -> None:
+    verdict, pairs = judge_trial(plan(beat=()), arms(60, hybrid=0.9), "m")
+    assert (verdict.outcome, pairs, verdict.margin) == ("undecided", (), None)
+    assert "Only hybrid was measured" in verdict.text
+
+
+def test_a_proxy_with_few_questions_says_both() -> None:
+    wanted = {"answers": {"model": {"value": "llama-3.1-8b", "source": "asked"}}}
+    verdict, _ = judge_trial(plan(**wanted), arms(20, prompting=0.2, rag=0.4, lora=0.5, hybrid=0.8), "m")
+    assert verdict.strength == "proxy"
+    assert "only leans" in verdict.text
+    assert "not on llama-3.1-8b: a proxy" in verdict.text
+
+
+def test_questions_of_few_documents_are_said_and_those_of_many_are_drawn_by_document() -> None:
+    few, many = ({"documents": tuple(f"{n % count}.md" for n in range(60))} for count in (3, 12))
+    draw = random.Random(3)
+    rows = {arm: [draw.random() for _ in range(60)] for arm in ("prompting", "rag")}
+    said, _ = judge_trial(plan("rag", ("prompting",)), [scored(a, v, **few) for a, v in rows.items()], "m")
+    assert "come from 3 documents" in said.text
+    told, pairs = judge_trial(
+        plan("rag", ("prompting",)), [scored(a, v, **many) for a, v in rows.items()], "m"
+    )
+    assert "documents, too few" not in told.text
+    assert (pairs[0].units, pairs[0].questions) == (12, 60)
+    assert told.more_questions_needed
+    assert told.more_documents_needed
+    assert f"({rounded_up(told.more_documents_needed)} more documents' worth)" in told.text
+
+
+def test_a_lead_within_the_spread_of_training_seeds_is_said() -> None:
+    apart = {"seeds": ((0, 0.5), (1, 0.7))}
+    rows = [
+        scored("prompting", steady(0.4)),
+        scored("lora", [x + 0.1 + x / 50 for x in steady(0.4)], **apart),
+    ]
+    verdict, _ = judge_trial(plan("lora", ("prompting",)), rows, "m")
+    assert verdict.outcome == "confirmed"
+    assert "smaller than the spread between training seeds (0.20)" in verdict.text
+
+
+def test_answers_of_a_hosted_model_are_priced_and_those_of_a_server_here_are_not() -> None:
+    price = prices.PRICES[0]
+    arm = ArmScores("prompting", ("a", "b"), ({}, {}), (1.0, 0.0), (1.0, 1.0), (100, 300), (10, 30))
+    costs = {}
+    for host in ("https://api.example.com/v1", "http://127.0.0.1:8000/v1"):
+        body = {
+            "name": "desk",
+            "choice": "prompting",
+            "model": {"name": f"openai:{price.model}@{host}"},
+            "data": {"questions": "q.jsonl"},
+            "steps": [{"kind": "evaluate", "arm": "prompting"}],
+            "weights": {"token_f1": 1},
+        }
+        costs[host] = cost_per_1000(arm, parse_plan(body)).usd
+    expected = (200 * price.input + 20 * price.output) / 1e6 * 1000
+    assert list(costs.values()) == [pytest.approx(expected, abs=1e-4), None]

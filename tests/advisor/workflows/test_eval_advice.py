@@ -1,0 +1,104 @@
+"""Published cases: the targets hold, scoring follows the file's own rules, broken files are refused in a line."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from advisor.workflows.eval_advice import cases_json, read_cases, score_cases
+from rag.errors import BadInput
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+CASE: dict[str, Any] = {
+    "id": "c1",
+    "winner": "few-shot",
+    "also_acceptable": ["lora"],
+    "test_use": "winner_or_also",
+    "answers": {"task_needs_facts": "none", "labelled_examples": 20},
+    "source": {"title": "written here"},
+}
+
+
+def write(path: Path, *cases: dict[str, Any]) -> Path:
+    """Write a case file."""
+    path.write_text(json.dumps({"cases": list(cases)}), "utf-8")
+    return path
+
+
+def test_published_cases(shared: Path) -> None:
+    """At least 49 of 51 accepted and 40 exact."""
+    found = cases_json(score_cases(read_cases(shared / "cases" / "decision_dev.json")))
+    assert found["n"] == 51
+    assert found["accepted"] >= 49, found["misses"]
+    assert found["exact"] >= 40
+
+
+@pytest.mark.parametrize(("name", "accepted", "exact"), [("a", 41, 34), ("b", 42, 35)])
+def test_blind_cases_do_not_get_worse(root: Path, name: str, accepted: int, exact: int) -> None:
+    """The cases written blind for this project are accepted as often as the log says, or more often."""
+    found = cases_json(score_cases(read_cases(root / "benchmarks" / "blind" / f"{name}.json")))
+    assert found["n"] == 45
+    assert found["accepted"] >= accepted, found["misses"]
+    assert found["exact"] >= exact
+
+
+@pytest.mark.parametrize(
+    ("case", "choice", "accepted"),
+    [
+        (CASE, "few-shot", True),
+        (CASE, "prompting", True),
+        (CASE, "lora", True),
+        (CASE, "rag", False),
+        ({**CASE, "test_use": "winner_only"}, "prompting", False),
+        ({**CASE, "winner": "rag", "also_acceptable": []}, "prompting", False),
+        ({**CASE, "test_use": "constraint", "hardware_forbids": {"methods": ["lora"]}}, "rag", True),
+        ({**CASE, "test_use": "constraint", "hardware_forbids": {"methods": ["lora"]}}, "lora", False),
+    ],
+)
+def test_what_counts_as_right(tmp_path: Path, case: dict[str, Any], choice: str, accepted: bool) -> None:
+    """Winner, also acceptable, prompting for few-shot, and hardware."""
+    assert read_cases(write(tmp_path / "c.json", case))[0].accepts(choice) is accepted
+
+
+def test_the_command_prints_counts_confusion_and_misses(tunewise: Run, tmp_path: Path) -> None:
+    """JSON on stdout with the contract's keys; each miss carries the reasons that counted."""
+    path = write(tmp_path / "c.json", CASE, {**CASE, "id": "c2", "winner": "full", "also_acceptable": []})
+    done = tunewise("eval-advice", path, "--json")
+    assert done.returncode == 0, done.stderr
+    data = json.loads(done.stdout)
+    assert (data["schema"], data["n"], data["accepted"], data["exact"]) == (1, 2, 1, 1)
+    assert data["confusion"] == {"few-shot": {"few-shot": 1}, "full": {"few-shot": 1}}
+    assert data["misses"][0]["id"] == "c2"
+    assert data["misses"][0]["choice"] == "few-shot"
+    assert {"rule", "text"} == set(data["misses"][0]["reasons"][0])
+    shown = tunewise("eval-advice", path)
+    assert "1 of 2 accepted" in shown.stdout
+    assert "c2" in shown.stdout
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("{", "is not JSON"),
+        ('{"cases": []}', "holds no cases"),
+        (json.dumps({"cases": [{**CASE, "winner": "magic"}]}), "winner cannot be 'magic'"),
+        (json.dumps({"cases": [{**CASE, "answers": {"labeled_examples": 3}}]}), "labeled_examples"),
+        (
+            json.dumps({"cases": [{**CASE, "answers": {"labelled_examples": -3}}]}),
+            "labelled_examples cannot be -3",
+        ),
+        (json.dumps({"cases": [{**CASE, "also_acceptable": ["loraa"]}]}), "cannot hold 'loraa'"),
+        (json.dumps({"cases": [{**CASE, "test_use": "constraint"}]}), "names no method"),
+    ],
+)
+def test_broken_files_are_refused(tmp_path: Path, text: str, said: str) -> None:
+    """One line with the place and the value."""
+    path = tmp_path / "c.json"
+    path.write_text(text, "utf-8")
+    with pytest.raises(BadInput, match=said.replace("(", r"\(")):
+        read_cases(path)

@@ -1,0 +1,184 @@
+"""`tunewise index`: build, update, check, repair and watch, with a little embedder made here."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+from advisor.cli import main
+from advisor.workflows import index_build
+from advisor.workflows.index_build import adapters_knowing_removed
+
+Said = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(scope="module")
+def embedder(tmp_path_factory: pytest.TempPathFactory, little_bert: Callable[..., Path]) -> Path:
+    """The folder of a BERT of 8,000 parameters with the words of these tests."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    folder = tmp_path_factory.mktemp("embedder")
+    words = [
+        "[PAD]",
+        "[UNK]",
+        "a",
+        "dogs",
+        "travel",
+        "on",
+        "deck",
+        "single",
+        "costs",
+        "3",
+        "euros",
+        ".",
+        "fares",
+    ]
+    tokenizer = Tokenizer(models.WordLevel({word: n for n, word in enumerate(words)}, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    return little_bert(folder, tokenizer)
+
+
+@pytest.fixture
+def documents(tmp_path: Path) -> Path:
+    folder = tmp_path / "documents"
+    folder.mkdir()
+    (folder / "fares.md").write_text("# Fares\n\nA single costs 3 euros.\n")
+    (folder / "dogs.txt").write_text("Dogs travel on deck.")
+    (folder / "empty.txt").write_text("")
+    return folder
+
+
+def call(*arguments: object) -> int:
+    with pytest.raises(SystemExit) as left:
+        main(["index", *map(str, arguments)])
+    return int(left.value.code or 0)
+
+
+def test_build_update_search_and_check(tmp_path: Path, documents: Path, embedder: Path, capsys: Said) -> None:
+    index = tmp_path / "index"
+    given = ("--documents", documents, "--embedder", embedder)
+    assert call("build", index, *given, "--json") == 0
+    built = json.loads(capsys.readouterr().out)
+    counts = (
+        "found",
+        "indexed",
+        "added",
+        "changed",
+        "removed",
+        "unchanged",
+        "chunks",
+        "embedded",
+        "generation",
+    )
+    assert [built[name] for name in counts] == [3, 2, 2, 0, 0, 0, 2, 2, 1]
+    assert (built["schema"], built["store"], [s["path"] for s in built["skipped"]]) == (
+        1,
+        "flat",
+        ["empty.txt"],
+    )
+    (documents / "dogs.txt").write_text("Dogs travel on deck. A single costs 3 euros.")
+    assert call("update", index, *given) == 0
+    said = capsys.readouterr().out
+    assert "3 documents found: 0 added, 1 changed, 1 unchanged, 1 skipped; 0 removed" in said
+    assert "2 passages, 1 embedded, generation 2" in said
+    assert (
+        call(
+            "search", index, "Dogs travel on deck. A single costs 3 euros.", "--embedder", embedder, "--json"
+        )
+        == 0
+    )
+    assert json.loads(capsys.readouterr().out)["hits"][0]["doc"] == "dogs.txt"
+    assert call("check", index, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["generations"] == [1, 2]
+
+
+def test_damage_is_one_line_with_the_way_out(
+    tmp_path: Path, documents: Path, embedder: Path, capsys: Said
+) -> None:
+    index = tmp_path / "index"
+    assert call("build", index, "--documents", documents, "--embedder", embedder, "--store", "exact") == 0
+    (index / "gen-000001" / "vectors.npy").write_bytes(b"damage")
+    capsys.readouterr()
+    assert call("check", index) == 3
+    said = capsys.readouterr().err
+    assert "vectors.npy has 6 bytes" in said
+    assert "index check" in said
+    assert "--repair" in said
+    assert call("check", index, "--repair", "--embedder", embedder) == 0
+    said = capsys.readouterr().out
+    assert "mended: " in said
+    assert "embedded: 0" in said
+    assert call("build", index, "--documents", documents, "--store", "pinecone", "--embedder", embedder) == 3
+    assert "auto, exact, flat, ivf, hnsw, sq8" in capsys.readouterr().err
+
+
+def test_a_failed_build_leaves_no_folder(tmp_path: Path, embedder: Path, capsys: Said) -> None:
+    assert (
+        call("build", tmp_path / "new" / "index", "--documents", tmp_path / "none", "--embedder", embedder)
+        == 3
+    )
+    assert not (tmp_path / "new").exists()
+    assert call("update", tmp_path / "none", "--documents", tmp_path) == 3
+    assert "build it first" in capsys.readouterr().err
+
+
+def test_purge_names_the_adapters_that_know(
+    tmp_path: Path, documents: Path, embedder: Path, capsys: Said
+) -> None:
+    run = tmp_path / "run"
+    index = run / "index"
+    (run / "adapters" / "lora-s0").mkdir(parents=True)
+    (run / "adapters" / "hybrid-s0").mkdir()
+    examples = run / "examples.jsonl"
+    rows = [{"messages": [], "meta": {"doc_id": name}} for name in ("dogs.txt", "fares.md")]
+    examples.write_text("\n".join(map(json.dumps, rows)))
+    steps = [
+        {"kind": "train", "arm": "lora", "rows": "plain"},
+        {"kind": "train", "arm": "hybrid", "rows": "retrieval"},
+    ]
+    (run / "plan.yaml").write_text(yaml.safe_dump({"data": {"examples": str(examples)}, "steps": steps}))
+    given = ("--documents", documents, "--embedder", embedder)
+    assert call("build", index, *given) == 0
+    (documents / "dogs.txt").unlink()
+    capsys.readouterr()
+    assert call("update", index, *given, "--purge") == 0
+    said = capsys.readouterr().err
+    assert "the adapter lora-s0 was trained on removed documents (dogs.txt)" in said
+    lines = adapters_knowing_removed(index, ["another.md"])
+    assert "hybrid-s0 was trained with passages of this index" in lines[0]
+    assert "lora-s0 was trained on rows of other documents only" in lines[1]
+    examples.write_text('{"messages": []}')
+    assert "for no row" in adapters_knowing_removed(index, ["dogs.txt"])[1]
+    examples.write_text('{"messages": []}\n{"meta": {"doc_id": "fares.md"}}')
+    assert "cannot be known: not for every row" in adapters_knowing_removed(index, ["dogs.txt"])[1]
+    assert (
+        adapters_knowing_removed(index, [])
+        == adapters_knowing_removed(tmp_path / "elsewhere" / "index", ["dogs.txt"])
+        == []
+    )
+
+
+def test_watch_prints_each_change_until_it_is_interrupted(
+    tmp_path: Path, documents: Path, embedder: Path, capsys: Said
+) -> None:
+    index = tmp_path / "index"
+    assert call("build", index, "--documents", documents, "--embedder", embedder) == 0
+    capsys.readouterr()
+    slept: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        if len(slept) == 2:
+            raise KeyboardInterrupt
+        (documents / "new.txt").write_text("A single costs 3 euros on deck.")
+
+    with pytest.raises(KeyboardInterrupt):
+        index_build.watch_index(index, documents, str(embedder), 0.5, False, False, sleep)
+    said = capsys.readouterr()
+    assert "generation 2: 1 added, 0 changed, 0 removed; 1 passages embedded" in said.out
+    assert said.out.count("\n") == 1
+    assert slept == [0.5, 0.5]

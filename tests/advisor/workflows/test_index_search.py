@@ -1,0 +1,170 @@
+"""`tunewise index search`: options, terminal, JSON and files of questions, with a little embedder made here."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from advisor.cli import main
+from advisor.workflows.index_search import hit_lines
+from rag.types import Chunk, Hit
+
+Said = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(scope="module")
+def embedder(tmp_path_factory: pytest.TempPathFactory, little_bert: Callable[..., Path]) -> Path:
+    """The folder of a BERT of a few thousand parameters."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    folder = tmp_path_factory.mktemp("embedder")
+    words = ["[PAD]", "[UNK]", "dogs", "travel", "on", "deck", "for", "3", "4", "euros", ".", "fares", "cats"]
+    tokenizer = Tokenizer(models.WordLevel({word: n for n, word in enumerate(words)}, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    return little_bert(folder, tokenizer)
+
+
+@pytest.fixture(scope="module")
+def index(tmp_path_factory: pytest.TempPathFactory, embedder: Path) -> Path:
+    place = tmp_path_factory.mktemp("search")
+    folder = place / "documents"
+    folder.mkdir()
+    front = "---\ndate: {}\nvalid_until: {}\ntags: [{}]\n---\ndogs travel on deck for {} euros.\n"
+    (folder / "old.md").write_text(front.format("2024-01-01", "2025-01-01", "ferry", 3))
+    (folder / "new.md").write_text(front.format("2025-01-02", "2999-01-01", "ferry", 4))
+    (folder / "cats.txt").write_text("cats travel.")
+    with pytest.raises(SystemExit) as left:
+        main(
+            ["index", "build", str(place / "index"), "--documents", str(folder), "--embedder", str(embedder)]
+        )
+    assert not left.value.code
+    return place / "index"
+
+
+def call(*arguments: object) -> int:
+    with pytest.raises(SystemExit) as left:
+        main(["index", "search", *map(str, arguments)])
+    return int(left.value.code or 0)
+
+
+def test_a_reader_sees_place_date_expiry_and_score(index: Path, embedder: Path, capsys: Said) -> None:
+    assert call(index, "dogs on deck", "--embedder", embedder, "--expired") == 0
+    said = capsys.readouterr()
+    lines = said.out.splitlines()
+    heads = [line for line in lines if not line.startswith(" ")]
+    assert len(heads) == 3
+    assert any("old.md, line 6" in h and "; 2024-01-01; EXPIRED 2025-01-01)" in h for h in heads)
+    assert any("new.md, line 6" in h and "valid until 2999-01-01)" in h for h in heads)
+    assert "   dogs travel on deck for 4 euros." in lines
+    assert said.err == ""
+
+
+def test_filters_and_dates_reach_the_search(index: Path, embedder: Path, capsys: Said) -> None:
+    def hits(*arguments: str) -> tuple[list[str], list[str]]:
+        assert call(index, "dogs on deck", "--embedder", embedder, "--json", *arguments) == 0
+        found = json.loads(capsys.readouterr().out)
+        assert {"embed", "filter", "dense", "lexical", "fuse", "arrange", "total"} == set(found["timings_ms"])
+        return sorted(hit["doc"] for hit in found["hits"]), found.get("notes", [])
+
+    docs, notes = hits()
+    assert docs == ["cats.txt", "new.md"]
+    assert len(notes) == 1
+    assert "1 document that expired" in notes[0]
+    assert hits("--where", "tags=ferry", "--expired")[0] == ["new.md", "old.md"]
+    assert hits("--where", "tags=ferry", "--where", "date<2025")[0] == []
+    assert hits("--as-of", "2024-06-01")[0] == ["cats.txt", "old.md"]
+    assert hits("--k", "1", "--where", "doc=*.txt")[0] == ["cats.txt"]
+
+
+def test_a_hit_tells_a_program_everything(index: Path, embedder: Path, capsys: Said) -> None:
+    given = (
+        "--embedder",
+        embedder,
+        "--json",
+        "--as-of",
+        "2024-06-01",
+        "--where",
+        "tags=ferry",
+        "--neighbours",
+        1,
+    )
+    assert call(index, "dogs", *given) == 0
+    hit = json.loads(capsys.readouterr().out)["hits"][0]
+    assert set(hit) == {
+        "doc",
+        "title",
+        "heading",
+        "score",
+        "text",
+        "page",
+        "line_start",
+        "line_end",
+        "char_start",
+        "char_end",
+        "dense",
+        "lexical",
+        "metadata",
+        "expired",
+    }
+    assert hit["metadata"] == {"date": "2024-01-01", "valid_until": "2025-01-01", "tags": ["ferry"]}
+    assert hit["expired"] is False
+
+
+def test_wrong_options_are_one_line_with_the_way_out(index: Path, embedder: Path, capsys: Said) -> None:
+    for arguments, code, named in [
+        (("dogs", "--where", "ferry"), 2, "is no condition"),
+        (("dogs", "--as-of", "spring"), 2, "--as-of 'spring' is not a day"),
+        ((), 2, "give a question"),
+        (("",), 3, "the question is empty"),
+        (("dogs", "--reranker", index), 3, "config.json"),
+        (("dogs", "--collapse", "2"), 2, "collapse"),
+    ]:
+        assert call(index, *arguments, "--embedder", embedder) == code, arguments
+        said = capsys.readouterr()
+        assert named in said.err
+        assert said.out == ""
+    assert call(index, "dogs", "--embedder", embedder, "--where", "tag=ferry") == 0
+    said = capsys.readouterr()
+    assert said.out == "nothing was found\n"
+    assert "there is no key 'tag'; the keys are" in said.err
+
+
+def test_questions_with_gold_are_scored(index: Path, embedder: Path, tmp_path: Path, capsys: Said) -> None:
+    rows = [
+        {"id": "a", "question": "dogs for 4 euros", "doc_id": "new.md", "spans": [{"start": 63, "end": 73}]},
+        {"id": "b", "question": "cats", "doc_id": "cats.txt"},
+        {"id": "c", "question": "fares"},
+        {"id": "d", "question": "dogs", "doc_id": "none.md"},
+    ]
+    path = tmp_path / "questions.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)))
+    assert call(index, "--questions", path, "--embedder", embedder, "--k", "3", "--expired") == 0
+    said = capsys.readouterr()
+    found = [json.loads(line) for line in said.out.splitlines()]
+    assert [row["id"] for row in found] == ["a", "b", "c", "d"]
+    assert all(row["schema"] == 1 and len(row["hits"]) == 3 for row in found)
+    ranks = [
+        [hit["doc"] for hit in row["hits"]].index(gold)
+        for row, gold in zip(found[:2], ("new.md", "cats.txt"), strict=True)
+    ]
+    mrr = sum(1 / (rank + 1) for rank in ranks) / 3
+    first, second = said.err.splitlines()
+    assert first.startswith("3 of 4 questions with a gold document: hit@1 ")
+    assert f"hit@3 0.667, recall@3 0.667, MRR {mrr:.3f}" in first
+    assert second == "1 with gold spans: span recall 1.000, all of the evidence in 1.000"
+
+
+def test_nothing_in_a_document_reaches_the_terminal() -> None:
+    evil = "\x1b[31m\u202egreen\x07"
+    chunk = Chunk(1, f"a{evil}.md", evil, 0, f"text {evil} " * 60, 0, 10, heading=evil)
+    twin = Chunk(2, f"b{evil}.md", "", 0, "x", 0, 1, page=7)
+    hit = Hit(chunk, 1.0, 1.0, 0.0, rerank=2.5, metadata={"date": evil}, same=(twin,))
+    lines = hit_lines(1, hit, 80)
+    assert lines[0].startswith("1. a\\x1b[31m\\u202egreen\\x07.md, line 1  (1.000, reranker 2.50; ")
+    assert lines[-1] == "   the same in b\\x1b[31m\\u202egreen\\x07.md, page 7"
+    assert not any(char in "\x1b\u202e\x07\n" for line in lines for char in line)
+    assert len(lines) == 7
+    assert all(len(line) <= 80 for line in lines[1:-1])

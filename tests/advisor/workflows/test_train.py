@@ -1,0 +1,204 @@
+"""`tunewise train` by its flags, in this process and on the tiny model: checks, refusals, and a whole run."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from advisor import cli
+from advisor.workflows.train import resume_line
+from runners.data.examples import Example
+from runners.models import adapters
+from runners.models.resolve import Model
+from runners.preflight.report import CHECK_CODES
+
+Train = Callable[..., Any]
+
+
+def write(path: Path, rows: tuple[Example, ...]) -> Path:
+    """Write rows as JSON lines."""
+    text = "".join(json.dumps({"messages": list(row.messages), "meta": row.meta}) + "\n" for row in rows)
+    path.write_text(text, "utf-8")
+    return path
+
+
+@pytest.fixture
+def folder(tmp_path: Path, examples: tuple[Example, ...], monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder with the examples in it."""
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "rows.jsonl", examples)
+    return tmp_path
+
+
+@pytest.fixture
+def train(tiny: Model, folder: Path) -> Train:
+    """Return the verb on the rows and the tiny model."""
+
+    def run(*flags: object) -> Any:
+        named = ("train", "--examples", "rows.jsonl", "--model", tiny.folder, *flags)
+        return CliRunner().invoke(cli.app, [str(part) for part in named])
+
+    return run
+
+
+def test_help_is_grouped_quick_and_light() -> None:
+    code = "import sys; from advisor.cli import main; sys.argv = ['tunewise', 'train', '--help']; main()"
+    started = time.perf_counter()
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert time.perf_counter() - started < 10  # the cause, imports, is tested in tests/house
+    for panel in (
+        "Data",
+        "Model and result",
+        "How it learns",
+        "LoRA",
+        "Memory and speed",
+        "Running and checking",
+    ):
+        assert f"─ {panel} ─" in done.stdout
+
+
+def test_check_shows_every_check_and_trains_nothing(train: Train, folder: Path) -> None:
+    done = train("--check", "--out", "made", "--questions", "asked.jsonl")
+    assert (done.exit_code, "asked.jsonl does not exist" in done.stderr) == (3, True)
+    (folder / "asked.jsonl").write_text(
+        json.dumps({"question": "Who is the captain of the ship?"}) + "\n", "utf-8"
+    )
+    more = ("--questions", "asked.jsonl", "--method", "qlora", "--micro-tokens", 256, "--json", "--show", 1)
+    done = train("--check", "--out", "made", *more)
+    assert done.exit_code == 0, done.output
+    said = json.loads(done.stdout)
+    assert (said["schema"], said["ok"], said["rows"]) == (1, True, 36)
+    codes = {check["code"]: check for check in said["checks"]}
+    assert list(codes) == sorted(codes)
+    assert set(CHECK_CODES) - set(codes) == {"PF014", "PF017"}, "no validation rows, no labels"
+    assert {check["level"] for check in said["checks"]} == {"ok"}
+    assert codes["PF023"]["text"].startswith("fits: ")
+    assert said["settings"]["rank"] == 16
+    assert "because" in said["reasons"]["rank"]
+    assert said["teaches"]["rows"] == 36
+    assert said["teaches"]["missing"] is None
+    assert sum(said["teaches"][kind] for kind in ("changing", "stable", "behaviour")) == 36
+    assert "what the rows teach: of 36 rows, " in done.stderr
+    assert "No documents were read" in done.stderr
+    assert "⟦Yes, the north pier" in done.stderr
+    assert not (folder / "made").exists()
+
+
+def test_a_stop_is_a_line_and_exit_3_before_any_step(
+    train: Train, folder: Path, examples: tuple[Example, ...]
+) -> None:
+    key = "sk-" + "a1B2c3D4e5F6g7H8i9J0"
+    told = {"role": "assistant", "content": f"The key is {key}. Shall I?"}
+    spoilt = tuple(replace(row, messages=(*row.messages[:2], told)) for row in examples[:2])
+    write(folder / "rows.jsonl", (*examples, *spoilt))
+    done = train("--out", "made")
+    assert done.exit_code == 3
+    assert "API key in 2 rows (37, 38)" in done.stderr
+    assert "next: remove them" in done.stderr
+    assert key not in done.output
+    assert not (folder / "made").exists()
+    done = train("--show", 1)
+    assert done.exit_code == 0
+    assert done.stdout.count("⟦") == 1
+
+
+@pytest.mark.parametrize(
+    ("flags", "code", "told"),
+    [
+        (
+            "--method prefix --out o",
+            2,
+            "--method prefix is not a tuning method | choose one of lora, qlora, full",
+        ),
+        ("", 2, "--out is missing"),
+        ("--out o --resume --overwrite", 2, "exclude each other"),
+        ("--out o --rank 0", 2, "--rank 0 is out of bounds | from 1 to 512"),
+        ("--out o --epochs nan", 2, "--epochs nan is out of bounds | above 0, at most 100"),
+        ("--out o --learning-rate 2", 2, "--learning-rate 2 is out of bounds"),
+        ("--out o --max-tokens 1", 2, "--max-tokens 1 is out of bounds | from 8 to 1,000,000,000"),
+        ("--out o --kernels fast", 2, "--kernels 'fast' is unknown | one of: auto, plain"),
+        ("--out o --variant loha", 2, "--variant 'loha' is unknown | one of: lora, rslora, dora, pissa"),
+        ("--out o --optimizer sgd", 2, "--optimizer 'sgd' is unknown | one of: adamw, adamw_8bit"),
+        ("--out o --schedule step", 2, "--schedule 'step' is unknown | one of: cosine, linear, constant"),
+        ("--out o --turns first", 2, "--turns 'first' is unknown | one of: all, last"),
+        ("--out o --method full --rank 8", 2, "--rank is about LoRA"),
+        ("--out o --init-adapter a --alpha 8", 2, "--alpha has no effect with --init-adapter"),
+        ("--out o --patience 2", 2, "--patience needs validation rows"),
+        ("--out o --valid v.jsonl --valid-share 0.1", 2, "--valid and --valid-share exclude each other"),
+        ("--out o --valid-share 1.5", 2, "--valid-share 1.5 is no share"),
+        ("--out o --replay-share 0.1", 2, "--replay-share needs --replay"),
+        ("--out o --max-rows 0", 2, "--max-rows 0 leaves nothing to learn"),
+        ("--out o --show -1", 2, "--show -1 is no number of rows"),
+        (
+            "--out o --accept PF001",
+            2,
+            "--accept PF001 cannot be accepted | can be accepted: PF013 (leak to questions)",
+        ),
+        ("--out rows.jsonl", 2, "rows.jsonl is a file"),
+        ("--out . ", 2, "continue with --resume, or start again with --overwrite"),
+        ("--out . --overwrite", 2, ". was not made by tunewise train"),
+        ("--out o --columns reply", 3, "'reply' is not role=column"),
+        ("--out o --valid none.jsonl", 3, "none.jsonl does not exist"),
+        ("--out o --targets nope", 3, "target 'nope' is no linear layer of this model | one of: down_proj"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused_in_a_line(
+    train: Train, folder: Path, flags: str, code: int, told: str
+) -> None:
+    done = train(*flags.split())
+    assert done.exit_code == code, done.output
+    for part in told.split(" | "):
+        assert part in done.stderr
+    last = [line for line in done.stderr.splitlines() if line.startswith(("tunewise:", "  next:"))]
+    assert 1 <= len(last) <= 2
+    assert not (folder / "o").exists()
+
+
+def test_a_whole_run_is_made_told_and_gone_on_from(
+    train: Train, folder: Path, examples: tuple[Example, ...], tiny: Model
+) -> None:
+    settings = (
+        "--epochs",
+        2,
+        "--rank",
+        4,
+        "--batch-tokens",
+        400,
+        "--learning-rate",
+        0.01,
+        "--valid-share",
+        0.2,
+    )
+    done = train("--out", "made", *settings, "--patience", 3, "--variant", "rslora", "--lora-plus", 4)
+    assert done.exit_code == 0, done.output
+    assert "learning_rate: 0.01 because you said so" in done.stderr
+    assert "set apart for validation, by document and near repeat: " in done.stderr
+    assert "validation loss" in done.stderr
+    assert done.stdout.startswith("adapter: made\nloss: ")
+    assert "next: tunewise adapters show made" in done.stdout
+    (stored,) = adapters.find_adapters([folder / "made"])
+    assert (stored.rank, stored.variant, stored.files, stored.problem) == (4, "rslora", ("rows.jsonl",), "")
+
+    done = train("--out", "made", *settings)
+    assert (done.exit_code, "made exists" in done.stderr) == (2, True)
+    write(folder / "general.jsonl", examples[30:])
+    more = ("--init-adapter", "made", "--replay", "general.jsonl", "--epochs", 1, "--max-rows", 20)
+    done = train("--out", "more", *more, "--prompt", "Be brief.", "--json")
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["rows"] == 22
+    assert "the first 20 of 36 rows" in done.stderr
+    assert "mixed in from general.jsonl: 2 rows for replay" in done.stderr
+
+
+def test_the_line_that_goes_on() -> None:
+    given = ["/bin/tunewise", "train", "--examples", "my rows.jsonl", "--overwrite", "--out", "o"]
+    assert resume_line(given) == "tunewise train --examples 'my rows.jsonl' --out o --resume"

@@ -1,0 +1,69 @@
+"""A run for labels: the classifier beside a model by URL, asked again from the finished run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rag.errors import BadInput
+from runners.plan.schema import parse_plan
+from runners.run_folder import TRIAL, read_journal
+from runners.runs.run import open_session
+from runners.trial.execute import run_plan
+
+pytestmark = pytest.mark.real  # the embedder
+
+TEXTS = {
+    "refund": ("I want my money back.", "Please refund my ticket.", "Can I get my fare returned?"),
+    "lost": ("I left my bag on the ferry.", "Has anyone handed in a blue coat?", "My umbrella is gone."),
+}
+ASKED = {"Give me back what I paid.": "refund", "I forgot my gloves on board.": "lost"}
+
+
+def write(path: Path, rows: list[dict[str, Any]]) -> Path:
+    """Write JSON lines and return the path."""
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    return path
+
+
+def test_a_classifier_is_trained_measured_and_asked(tmp_path: Path, server: Any) -> None:
+    pairs = [{"prompt": text, "completion": label} for label, texts in TEXTS.items() for text in texts]
+    examples = write(tmp_path / "examples.jsonl", pairs)
+    rows = [{"question": text, "reference": label} for text, label in ASKED.items()]
+    plan = parse_plan(
+        {
+            "name": "p",
+            "choice": "prompting",
+            "model": {"name": f"openai:tern-2@{server.url}"},
+            "data": {"examples": examples, "test_questions": write(tmp_path / "questions.jsonl", rows)},
+            "steps": [
+                {"kind": "evaluate", "arm": "prompting"},
+                {"kind": "evaluate", "arm": "classifier", "classifier": True},
+                {"kind": "evaluate", "arm": "similar", "shots": 2, "bank": "similar"},
+            ],
+            "checks": [{"kind": "labels", "value": ["refund", "lost"]}],
+            "weights": {"exact_match": 1},
+        }
+    )
+    run = run_plan(plan, tmp_path / "run")
+    kept = read_journal(run.path / TRIAL / "answers.jsonl")
+    assert {r["question"]: r["answer"] for r in kept if r["arm"] == "classifier"} == ASKED
+    scores = json.loads((run.path / TRIAL / "scores.json").read_text("utf-8"))["arms"]
+    assert [row["combined"] for row in scores["classifier"].values()] == [1.0, 1.0]
+    shown = {r["question"]: r["prompt"][-2]["content"] for r in kept if r["arm"] == "similar"}
+    assert shown == ASKED, "the nearest example stands last"
+    asked = len(server.seen)
+    session = open_session(run.path)
+    answer = session.ask(["My scarf is still on the boat."], session.arm("classifier"))[0]
+    assert (answer.text, answer.refused, answer.citations) == ("lost", False, ())
+    assert list(session.stream("Refund please.", session.arm("classifier"))) == ["refund"]
+    assert len(server.seen) == asked, "no model is asked for a label"
+    session.ask(["Refund please."], session.arm("similar"))
+    assert [m["content"] for m in server.seen[-1]["messages"]][-2] == "refund"
+    weights = next((run.path / "classifiers").rglob("*.safetensors"))
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\x00")
+    with pytest.raises(BadInput, match="damaged"):
+        session.ask(["Refund please."], session.arm("classifier"))

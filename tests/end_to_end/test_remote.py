@@ -1,0 +1,159 @@
+"""The line with a model behind an endpoint: plan, run, ask and chat for the arms that need no weights."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from rag.errors import BadInput
+from runners.plan.schema import parse_plan
+from runners.runs.session import named_models, obtain_bases
+
+pytestmark = pytest.mark.real  # the embedder
+
+KEY = "sk-line-not-a-real-key"
+DOCUMENTS = ("pets.md", "wifi.md", "parking.md", "bicycles.md")
+QUESTION = "Can I take my dog on board?"
+
+
+def clerk(body: dict[str, Any]) -> str:
+    """Answer with the first sentence of the first passage; without passages, the same words each time."""
+    asked = body["messages"][-1]["content"]
+    passage = re.search(r"\[1\][^\n]*\n?(.+)", asked)
+    said = re.split(r"(?<=[.!?])\s", passage[1])[0] if passage else "I cannot say."
+    return f"{said} Shall I look further?"
+
+
+@pytest.fixture
+def desk(tmp_path: Path, example: Path, server: Any) -> tuple[Path, str]:
+    """A folder with a few documents, examples and questions about them, and the name of the model."""
+    (tmp_path / "documents").mkdir()
+    for name in DOCUMENTS:
+        text = (example / "documents" / name).read_text("utf-8")
+        (tmp_path / "documents" / name).write_text(text, "utf-8")
+    rows = (example / "examples.jsonl").read_text("utf-8").splitlines()
+    (tmp_path / "examples.jsonl").write_text("\n".join(rows[:8]) + "\n", "utf-8")
+    questions = [json.loads(line) for line in (example / "questions.jsonl").read_text("utf-8").splitlines()]
+    known = [q for q in questions if q.get("doc_id") in DOCUMENTS]
+    (tmp_path / "questions.jsonl").write_text("".join(json.dumps(q) + "\n" for q in known), "utf-8")
+    server.answer = clerk
+    return tmp_path, f"openai:tern-2@{server.url}"
+
+
+def test_a_remote_model_goes_through_the_whole_line(
+    desk: tuple[Path, str], server: Any, tunewise: Callable[..., Any], read_rows: Callable[..., Any]
+) -> None:
+    folder, name = desk
+    environ = {"TUNEWISE_API_KEY": KEY}
+    planned = tunewise(
+        "plan",
+        "--yes",
+        "--model",
+        name,
+        "--documents",
+        "documents",
+        "--examples",
+        "examples.jsonl",
+        "--questions",
+        "questions.jsonl",
+        "--set",
+        "data_must_stay_local=yes",
+        "--out",
+        "plan.yaml",
+        "--json",
+        cwd=folder,
+        **environ,
+    )
+    assert planned.returncode == 0, planned.stderr
+    ranked = {row["method"]: row for row in json.loads(planned.stdout)["ranked"]}
+    for method in ("lora", "qlora", "full", "hybrid"):
+        assert not ranked[method]["feasible"]
+        assert any("its weights are not here" in blocker["text"] for blocker in ranked[method]["blockers"])
+    assert server.seen == []
+
+    done = tunewise("run", "plan.yaml", "--out", "run", "--json", cwd=folder, **environ)
+    assert done.returncode in (0, 5), done.stderr
+    report = json.loads(done.stdout)
+    assert sorted(arm["arm"] for arm in report["arms"]) == ["few-shot", "long-context", "prompting", "rag"]
+    assert report["verdict"]["winner"] in ("few-shot", "long-context", "prompting", "rag")
+    rows = read_rows(folder / "run" / "trial" / "answers.jsonl")
+    assert {row["finish"] for row in rows} <= {"stop", "refused"}
+    asked = [row for row in rows if row["finish"] == "stop"]
+    assert len(asked) == len(server.seen), "so few test questions try no other bank"
+    whole = [row for row in asked if row["arm"] == "long-context"]
+    assert len(whole) == len({row["id"] for row in rows})
+    assert all({c["doc"] for c in row["context"]} == set(DOCUMENTS) for row in whole)
+    assert any(row["citations"] for row in whole)
+    assert all(row["completion_tokens"] == len(row["answer"].split()) and row["seconds"] > 0 for row in asked)
+    assert any(row["citations"] for row in asked if row["arm"] == "rag")
+    assert {(body["temperature"], body["seed"]) for body in server.seen} == {(0.0, 0)}
+    assert set(server.keys) == {f"Bearer {KEY}"}
+    manifest = json.loads((folder / "run" / "manifest.json").read_text("utf-8"))
+    assert manifest["models"] == [{"model": "tern-2", "endpoint": f"127.0.0.1:{server.server_port}"}]
+    files = [p for p in folder.rglob("*") if p.is_file()]
+    assert not [p for p in files if KEY.encode() in p.read_bytes()]
+    assert KEY not in planned.stdout + planned.stderr + done.stdout + done.stderr
+
+    told = tunewise("ask", "run", QUESTION, "--arm", "rag", "--json", cwd=folder, **environ)
+    assert told.returncode == 0, told.stderr
+    answer = json.loads(told.stdout)
+    assert answer["refused"] or answer["usage"]["prompt_tokens"] > 0
+    chat = tunewise(
+        "chat", "run", "--arm", "prompting", "--json", cwd=folder, stdin=f"{QUESTION}\n" * 2, **environ
+    )
+    assert chat.returncode == 0, chat.stderr
+    each = [json.loads(line) for line in chat.stdout.splitlines()]
+    assert [(row["question"], row["arm"]) for row in each] == [(QUESTION, "prompting")] * 2
+    assert all(row["answer"].startswith("I cannot say.") for row in each)
+
+
+def test_a_wrong_key_and_a_server_that_is_away_end_the_run_in_one_line(
+    desk: tuple[Path, str], server: Any, tunewise: Callable[..., Any]
+) -> None:
+    folder, name = desk
+    write_plan(folder, name)
+    server.faults = [lambda handler: handler.reply(401, {"error": {"message": f"bad key {KEY}"}})] * 9
+    done = tunewise("run", "plan.yaml", "--out", "run", cwd=folder, TUNEWISE_API_KEY=KEY)
+    assert done.returncode == 3, done.stderr
+    assert "answered 401: bad key ***" in done.stderr
+    assert "TUNEWISE_API_KEY" in done.stderr
+    assert KEY not in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def write_plan(folder: Path, name: str, **changes: Any) -> dict[str, Any]:
+    """Write a plan of one arm that needs no index, and return it."""
+    body: dict[str, Any] = {
+        "name": "desk",
+        "choice": "prompting",
+        "model": {"name": name},
+        "data": {"questions": "questions.jsonl"},
+        "steps": [{"kind": "evaluate", "arm": "prompting"}],
+        "weights": {"token_f1": 1},
+        **changes,
+    }
+    (folder / "plan.yaml").write_text(yaml.safe_dump(body), "utf-8")
+    return body
+
+
+def test_what_may_not_be_sent_or_tuned_is_refused_before_anything_is_sent(tmp_path: Path) -> None:
+    outside = "openai:tern-2@https://api.example.com/v1"
+    local = {"data_must_stay_local": {"value": True, "source": "flag"}}
+    for answers in (local, {"hosted_api_allowed": {"value": False, "source": "flag"}}):
+        with pytest.raises(BadInput, match="must stay local"):
+            obtain_bases(parse_plan(write_plan(tmp_path, outside, answers=answers)))
+    assert obtain_bases(parse_plan(write_plan(tmp_path, outside)))
+    near = "openai:tern-2@http://192.168.0.7:8000/v1"
+    plan = parse_plan(write_plan(tmp_path, near, answers=local))
+    assert obtain_bases(plan)
+    assert named_models(plan) == [{"model": "tern-2", "endpoint": "192.168.0.7:8000"}]
+    steps = [{"kind": "train", "arm": "lora"}, {"kind": "evaluate", "arm": "lora", "weights": "lora"}]
+    tuned = write_plan(tmp_path, near, steps=steps, choice="lora", data={"questions": "q", "examples": "e"})
+    with pytest.raises(BadInput, match="lora cannot be trained"):
+        obtain_bases(parse_plan(tuned))

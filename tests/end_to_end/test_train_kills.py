@@ -1,0 +1,76 @@
+"""`tunewise train` on the real model, killed three times: the adapter is that of a run that nobody touched."""
+
+from __future__ import annotations
+
+import random
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytestmark = [pytest.mark.real, pytest.mark.slow]
+
+ROWS, KILLS, SEED = 12, 3, 7
+FLAGS = (
+    "--method",
+    "lora",
+    "--epochs",
+    "4",
+    "--seed",
+    "5",
+    "--dropout",
+    "0.1",
+    "--batch-tokens",
+    "400",
+    "--micro-tokens",
+    "250",
+    "--checkpoint-steps",
+    "1",
+    "--resume",
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory, example: Path) -> Path:
+    """A folder with a few examples of the shipped desk."""
+    made = tmp_path_factory.mktemp("kills")
+    rows = (example / "examples.jsonl").read_text("utf-8").splitlines(keepends=True)
+    (made / "rows.jsonl").write_text("".join(rows[:ROWS]), "utf-8")
+    return made
+
+
+def test_three_kills_change_no_byte(
+    folder: Path, tunewise: Any, start_tunewise: Callable[..., subprocess.Popen[str]]
+) -> None:
+    flags = ("train", "--examples", "rows.jsonl", *FLAGS)
+    done = tunewise(*flags, "--out", "whole", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    chance, fell = random.Random(SEED), []
+    for _ in range(KILLS):
+        child = start_tunewise(*flags, "--out", "killed", cwd=folder)
+        try:
+            await_steps(folder / ".killed.work", child)
+            time.sleep(chance.uniform(0.5, 4.0))
+        finally:
+            child.kill()
+            child.communicate()
+        fell.append(child.returncode)
+    assert fell == [-signal.SIGKILL] * KILLS
+    assert list((folder / ".killed.work").glob("step-*")), "every kill fell before the first checkpoint"
+    done = tunewise(*flags, "--out", "killed", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    for name in ("adapter_model.safetensors", "training.jsonl"):
+        assert (folder / "killed" / name).read_bytes() == (folder / "whole" / name).read_bytes(), name
+
+
+def await_steps(work: Path, child: subprocess.Popen[str]) -> None:
+    """Wait until a run is about to take its first step."""
+    until = time.monotonic() + 300
+    while not (work / "choices.json").exists():
+        assert child.poll() is None
+        assert time.monotonic() < until
+        time.sleep(0.05)

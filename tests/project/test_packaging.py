@@ -1,0 +1,127 @@
+"""What is shipped: the wheel's content, and that it works from an empty folder with a decoy in it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import sysconfig
+import zipfile
+from pathlib import Path
+
+import pytest
+
+PACKAGES = {"advisor", "runners", "rag"}
+
+# Where the packages and the example are, asked of an installed interpreter from outside the repository.
+WHERE = """
+import json, advisor, runners, rag
+from importlib.resources import files
+desk = files("advisor") / "harbor_desk"
+documents = [entry.name for entry in (desk / "documents").iterdir()]
+typed = [name for name in ("advisor", "runners", "rag") if (files(name) / "py.typed").is_file()]
+print(json.dumps({"files": [advisor.__file__, runners.__file__, rag.__file__], "typed": typed,
+                  "documents": len(documents), "desk": sorted(entry.name for entry in desk.iterdir())}))
+"""
+
+
+def call(*command: str | Path, cwd: Path, **extra: str) -> str:
+    """Run a command without the environment's say in where Python looks; return its stdout."""
+    env = {
+        k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "PYTHONHOME", "PYTHONSAFEPATH")
+    } | extra
+    done = subprocess.run(
+        list(map(str, command)),
+        cwd=cwd,
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        stdin=subprocess.DEVNULL,
+    )
+    assert done.returncode == 0, f"{command}: exit {done.returncode}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def wheel(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel, built from the tree with the build backend that is installed here."""
+    out = tmp_path_factory.mktemp("dist")
+    call(sys.executable, "-P", "-m", "build", "--wheel", "--no-isolation", "--outdir", out, root, cwd=out)
+    (built,) = out.glob("tunewise-*.whl")
+    return built
+
+
+def environment(folder: Path, *install: str | Path) -> Path:
+    """Make an environment with only tunewise of its own; everything else is borrowed from this interpreter.
+
+    Returns its folder of scripts. Nothing is downloaded: ``install`` is what pip gets after its safe flags.
+    """
+    call(sys.executable, "-m", "venv", "--without-pip", folder, cwd=folder.parent)
+    scripts = folder / ("Scripts" if os.name == "nt" else "bin")
+    own = Path(
+        call(
+            scripts / "python", "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", cwd=folder
+        ).strip()
+    )
+    (own / "borrowed.pth").write_text(sysconfig.get_path("purelib") + "\n", "utf-8")
+    pip = [sys.executable, "-m", "pip", "--python", scripts / "python", "install", "--quiet"]
+    call(*pip, "--ignore-installed", "--no-deps", "--no-index", "--no-build-isolation", *install, cwd=folder)
+    return scripts
+
+
+@pytest.fixture
+def empty(tmp_path: Path) -> Path:
+    """A user's folder with only a ``rag`` package of their own in it, which must not be taken for ours."""
+    decoy = tmp_path / "elsewhere" / "rag"
+    decoy.mkdir(parents=True)
+    (decoy / "__init__.py").write_text("raise RuntimeError('the decoy was imported')\n", "utf-8")
+    return decoy.parent
+
+
+def test_wheel_holds_exactly_the_packages(wheel: Path, root: Path) -> None:
+    """Three packages and the metadata: every module, the example, py.typed; no tests, docs or caches."""
+    names = zipfile.ZipFile(wheel).namelist()
+    tops = {name.split("/")[0] for name in names}
+    assert tops == {*PACKAGES, next(top for top in tops if top.endswith(".dist-info"))}
+    for package in PACKAGES:
+        assert f"{package}/py.typed" in names
+        modules = {path.relative_to(root).as_posix() for path in (root / package).rglob("*.py")}
+        assert modules == {name for name in names if name.startswith(f"{package}/") and name.endswith(".py")}
+    example = [path for path in (root / "advisor" / "harbor_desk").rglob("*") if path.is_file()]
+    assert len(example) >= 45
+    assert {path.relative_to(root).as_posix() for path in example if "__pycache__" not in path.parts} <= set(
+        names
+    )
+    assert any(name.endswith(".dist-info/licenses/LICENSE") for name in names)
+    assert not [name for name in names if name.endswith(".pyc") or "test" in name.split("/")[0]]
+
+
+def test_wheel_works_from_an_empty_folder(wheel: Path, tmp_path: Path, empty: Path) -> None:
+    """The installed command runs where there is nothing but a decoy, and finds its example."""
+    scripts = environment(tmp_path / "venv", wheel)
+    check_installed(scripts, empty)
+    where = json.loads(call(scripts / "python", "-P", "-c", WHERE, cwd=empty))
+    for file in where["files"]:
+        assert Path(file).is_relative_to(tmp_path / "venv"), file
+    assert where["documents"] >= 45
+    assert set(where["typed"]) == PACKAGES
+
+
+def test_editable_install_works_from_an_empty_folder(tmp_path: Path, empty: Path, root: Path) -> None:
+    """An editable install runs the tree itself, example included."""
+    scripts = environment(tmp_path / "venv", "--editable", root)
+    check_installed(scripts, empty)
+    where = json.loads(call(scripts / "python", "-P", "-c", WHERE, cwd=empty))
+    for file in where["files"]:
+        assert Path(file).is_relative_to(root), file
+    assert where["documents"] >= 45
+
+
+def check_installed(scripts: Path, empty: Path) -> None:
+    """The command prints its version and the demo's help, and leaves nothing behind."""
+    assert call(scripts / "tunewise", "--version", cwd=empty) == "tunewise 0.1.0\n"
+    assert "--quick" in call(scripts / "tunewise", "demo", "--help", cwd=empty, COLUMNS="100", NO_COLOR="1")
+    assert [path.name for path in empty.iterdir()] == ["rag"]

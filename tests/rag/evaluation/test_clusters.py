@@ -1,0 +1,121 @@
+"""Questions of one document: drawn, flipped and counted as one; several tests corrected together."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+
+from rag.evaluation.statistics import (
+    MIN_CLUSTERS,
+    bootstrap_interval,
+    cluster_by_document,
+    holm_correction,
+    paired_test,
+)
+
+
+def documents(count: int, each: int) -> list[str]:
+    return [f"d{n // each}.md" for n in range(count * each)]
+
+
+def test_questions_of_one_document_are_one_unit_and_those_of_none_their_own() -> None:
+    found = cluster_by_document(["a", "b", None, "a", "c", None, "d", "e"])
+    assert found.index.tolist() == [0, 1, 2, 0, 3, 4, 5, 6]
+    assert (found.documents, found.units, found.single, found.by_document) == (7, 7, False, True)
+    assert cluster_by_document(["a", None, "b"]).single
+    assert cluster_by_document([]).units == 0
+
+
+def test_a_name_is_never_mistaken_for_a_question_without_document() -> None:
+    assert cluster_by_document(["#1", None, ""]).documents == 3
+
+
+@pytest.mark.parametrize("names", [["a"] * 40, documents(MIN_CLUSTERS - 1, 5), ["a"] * 50 + documents(10, 1)])
+def test_too_few_documents_to_judge_by_leave_the_questions_alone(names: list[str]) -> None:
+    found = cluster_by_document(names)
+    assert found.single
+    assert not found.by_document
+    assert found.units == len(names)
+
+
+def test_questions_that_stand_alone_give_what_no_documents_give() -> None:
+    draw = np.random.default_rng(1)
+    for count in (1, 5, 40):
+        a, b = draw.random(count), draw.random(count).round(1)
+        names = [f"{n}.md" for n in range(count)]
+        assert repr(paired_test("a", "b", a, b, 3)) == repr(paired_test("a", "b", a, b, 3, names))
+        assert (
+            bootstrap_interval(a, 2)
+            == bootstrap_interval(a, 2, documents=names)
+            == bootstrap_interval(a, 2, documents=[None] * count)
+        )
+
+
+def test_the_order_of_questions_and_the_names_of_documents_do_not_matter() -> None:
+    draw = random.Random(3)
+    rows = [(draw.random(), draw.random(), name) for name in documents(9, 4)]
+    a, b, names = zip(*rows, strict=True)
+    renamed = [f"x{n}" for n in names]
+    assert paired_test("a", "b", a, b, documents=names) == paired_test("a", "b", a, b, documents=renamed)
+
+
+def test_repeating_every_question_makes_nothing_surer() -> None:
+    """Four copies of each question, as one document each: the mean is as sure as before, and not twice as sure."""
+    draw = random.Random(5)
+    a, b = [draw.random() for _ in range(30)], [draw.random() for _ in range(30)]
+    once = paired_test("a", "b", a, b)
+    four = paired_test("a", "b", np.repeat(a, 4), np.repeat(b, 4), documents=documents(30, 4))
+    blind = paired_test("a", "b", np.repeat(a, 4), np.repeat(b, 4))
+    assert four.difference == pytest.approx(once.difference)
+    assert four.p == pytest.approx(once.p, abs=0.02)
+    assert four.error == pytest.approx(once.error)
+    assert (four.questions, four.units) == (120, 30)
+    assert four.high - four.low >= once.high - once.low
+    assert blind.high - blind.low < 0.6 * (once.high - once.low)
+
+
+def test_the_clustered_interval_covers_the_truth_about_as_often_as_it_says() -> None:
+    draw = np.random.default_rng(7)
+    names, inside, blind = documents(12, 4), 0, 0
+    for trial in range(200):
+        values = 0.5 + np.repeat(draw.normal(0, 0.2, 12), 4) + draw.normal(0, 0.2, 48)
+        found = bootstrap_interval(values, trial, 800, names)
+        alone = bootstrap_interval(values, trial, 800)
+        inside += found.low <= 0.5 <= found.high
+        blind += alone.low <= 0.5 <= alone.high
+    assert 180 <= inside <= 199  # 95 % of 200 is 190, give or take three standard errors
+    assert blind < 165  # what it would be if documents did not count
+
+
+def test_documents_whose_means_are_all_the_same_do_not_pass_for_certainty() -> None:
+    values = [0.0, 1.0] * 10
+    found = bootstrap_interval(values, documents=documents(10, 2))
+    assert found.low < found.mean < found.high
+
+
+def test_p_is_of_the_difference_that_was_asked_for() -> None:
+    b = [n / 40 for n in range(40)]
+    a = [x + 0.1 + (n % 5 - 2) / 20 for n, x in enumerate(b)]
+    assert paired_test("a", "b", a, b).p < 0.001
+    assert paired_test("a", "b", a, b, above=0.1).p > 0.9
+    assert paired_test("a", "b", a, b, above=0.5).p < 0.001
+
+
+def test_as_many_documents_as_values_are_needed() -> None:
+    with pytest.raises(ValueError, match="2 values of 1 documents"):
+        bootstrap_interval([0.0, 1.0], documents=["a"])
+
+
+@pytest.mark.parametrize(
+    ("given", "adjusted"),
+    [
+        ([0.01, 0.04, 0.03, 0.005], [0.03, 0.06, 0.06, 0.02]),  # the worked example of R's p.adjust
+        ([0.5, 0.9], [1.0, 1.0]),
+        ([0.02], [0.02]),
+        ([], []),
+    ],
+)
+def test_holms_correction(given: list[float], adjusted: list[float]) -> None:
+    assert holm_correction(given) == pytest.approx(adjusted)

@@ -1,0 +1,102 @@
+"""Intervals and paired tests."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from rag.evaluation.statistics import bootstrap_interval, compare_with_many, paired_test
+
+
+def test_the_interval_holds_the_mean_and_narrows_with_more_data() -> None:
+    draw = random.Random(3)
+    few = [float(draw.random() < 0.6) for _ in range(20)]
+    many = [float(draw.random() < 0.6) for _ in range(400)]
+    a, b = bootstrap_interval(few), bootstrap_interval(many)
+    assert a.low <= a.mean <= a.high
+    assert b.high - b.low < a.high - a.low
+
+
+def test_the_interval_covers_the_truth_about_as_often_as_it_says() -> None:
+    draw = random.Random(5)
+    inside = 0
+    for trial in range(200):
+        found = bootstrap_interval([float(draw.random() < 0.7) for _ in range(60)], seed=trial, resamples=800)
+        inside += found.low <= 0.7 <= found.high
+    assert 178 <= inside <= 199  # 95 % of 200 is 190, give or take three standard errors
+
+
+def test_differences_of_rounding_only_are_no_spread() -> None:
+    a, b = [0.7 + n % 3 / 30 for n in range(40)], [0.1 + n % 3 / 30 for n in range(40)]
+    assert len({x - y for x, y in zip(a, b, strict=True)}) > 1
+    found = paired_test("a", "b", a, b)
+    assert found.low == found.high == found.difference == pytest.approx(0.6)
+    assert found.p < 1e-3
+
+
+def test_the_same_numbers_give_the_same_interval() -> None:
+    values = [0.1, 0.5, 0.9, 0.4, 0.3]
+    assert bootstrap_interval(values, seed=1) == bootstrap_interval(values, seed=1)
+
+
+def test_values_without_spread_have_no_width() -> None:
+    found = bootstrap_interval([1.0] * 9)
+    assert (found.low, found.mean, found.high) == (1.0, 1.0, 1.0)
+
+
+def test_pairing_finds_a_small_steady_difference() -> None:
+    draw = random.Random(2)
+    base = [draw.random() for _ in range(40)]
+    above = paired_test("a", "b", [x + 0.05 + 0.01 * draw.random() for x in base], base)
+    assert above.low > 0
+    assert above.p < 0.001
+    assert above.difference == pytest.approx(0.055, abs=0.003)
+
+
+def test_equal_arms_are_not_told_apart() -> None:
+    same = paired_test("a", "b", [0.2, 0.4, 0.8], [0.2, 0.4, 0.8])
+    assert (same.difference, same.p) == (0.0, 1.0)
+
+
+def test_unequal_lengths_are_a_mistake() -> None:
+    with pytest.raises(ValueError, match="2 questions"):
+        paired_test("a", "b", [1.0, 0.0], [1.0])
+
+
+def test_a_clear_winner_among_many_is_found() -> None:
+    draw = random.Random(4)
+    base = [float(draw.random() < 0.6) for _ in range(60)]
+    better = [1.0 if draw.random() < 0.55 else x for x in base]
+    noise = {f"n{n}": [1 - x if draw.random() < 0.1 else x for x in base] for n in range(50)}
+    found = {each.a: each for each in compare_with_many("base", base, {**noise, "better": better})}
+    assert found["better"].low > 0
+    assert found["better"].p < 0.01
+    assert found["better"].difference == pytest.approx(sum(better) / 60 - sum(base) / 60)
+    assert found["better"].p > paired_test("better", "base", better, base).p
+    assert [name for name, each in found.items() if each.low > 0] == ["better"]
+
+
+def test_among_many_that_are_no_better_few_seem_so() -> None:
+    draw = random.Random(6)
+    mistaken = 0
+    for trial in range(20):
+        base = [float(draw.random() < 0.7) for _ in range(30)]
+        others = {
+            str(n): [float(draw.random() < 0.7) if draw.random() < 0.3 else x for x in base]
+            for n in range(30)
+        }
+        found = compare_with_many("base", base, others, seed=trial, resamples=500)
+        mistaken += any(each.low > 0 and each.p <= 0.05 for each in found)
+    assert mistaken <= 4  # 5 % of 20 is 1, give or take three standard errors
+
+
+def test_candidates_that_do_not_differ_have_no_width() -> None:
+    same, worse = compare_with_many(
+        "base", [1.0, 0.0, 1.0], {"same": [1.0, 0.0, 1.0], "worse": [0.0, 0.0, 0.0]}
+    )
+    assert (same.difference, same.low, same.high, same.p) == (0, 0, 0, 1)
+    assert worse.p > 0.5
+    assert compare_with_many("base", [1.0], {}) == ()
+    with pytest.raises(ValueError, match="2 questions of base"):
+        compare_with_many("base", [1.0, 0.0], {"a": [1.0]})

@@ -1,0 +1,122 @@
+"""Questions made from documents: grammar, what is left alone, and that no other passage answers them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from rag.evaluation.synthetic import make_questions, statement_to_question
+from rag.indexing.chunking import Chunker
+from rag.loading.reader import load_documents
+from rag.settings import IndexSettings
+from rag.text.words import words
+from rag.types import Chunk
+
+
+@pytest.mark.parametrize(
+    ("statement", "question", "answer"),
+    [
+        (
+            "A dog ticket costs 3.80 euros on every route.",
+            "How much does a dog ticket cost on every route?",
+            "3.80 euros",
+        ),
+        ("MV Tolla Bren carries 3 rafts on deck.", "How many rafts does MV Tolla Bren carry on deck?", "3"),
+        ("The office is open from 7 am to 9 pm.", "When is the office open?", "7 am to 9 pm"),
+        (
+            "Mirrow visitors must leave the island by 20:15.",
+            "By when must Mirrow visitors leave the island?",
+            "20:15",
+        ),
+        (
+            "Yachts may anchor off Pellin for up to 4 nights.",
+            "For how long may yachts anchor off Pellin?",
+            "up to 4 nights",
+        ),
+        ("The sailmaker is called Hanne Twill.", "What is the sailmaker called?", "Hanne Twill"),
+        (
+            "The diver for lost anchors is Gunnar Sprake.",
+            "Who is the diver for lost anchors?",
+            "Gunnar Sprake",
+        ),
+        ("Eelgrass Haven is a natural harbour.", "What is Eelgrass Haven?", "a natural harbour"),
+        ("The shed stands behind the Chandlery.", "Where does the shed stand?", "behind the Chandlery"),
+        ("Pets are not allowed inside the cabins.", "Are pets allowed inside the cabins?", "no"),
+        ("The fuel dock does not sell petrol.", "Does the fuel dock sell petrol?", "no"),
+        ("There is no charge for anchoring.", "Is there any charge for anchoring?", "no"),
+        ("No, you can pay by card.", "Can you pay by card?", "yes"),
+        ("Bread is served because guests are hungry.", "Why is bread served?", "guests are hungry"),
+        ("The tour sails on Thursdays and Sundays.", "When does the tour sail?", "Thursdays and Sundays"),
+        ("The ticket is valid only after 09:45 on trains.", "When is the ticket valid on trains?", "09:45"),
+        ("Koja does have seats outdoors.", "Does Koja have seats outdoors?", "yes"),
+        ("Fees grew in 2007 by a third.", "When did fees grow by a third?", "2007"),
+        (
+            "The last boat accepted here is 22 metres long.",
+            "Is the last boat accepted here 22 metres long?",
+            "yes",
+        ),
+    ],
+)
+def test_a_statement_is_turned_round(statement: str, question: str, answer: str) -> None:
+    found = statement_to_question(statement, {"Mirrow", "Pellin", "Koja"})
+    assert found is not None
+    assert (found.question, found.answer) == (question, answer)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "It is closed on Sundays.",
+        "I’m told my predecessor called the members.",
+        "On Sundays the office is closed.",
+        "What does it cost?",
+        "Opening hours",
+        "Having lost children myself, I understand.",
+        "No one has a stronger record.",
+        "The company has accounted for this in May.",
+        "Amounts paid in 2010 of 3 euros related to affiliates.",
+        "In Varnsey, where the line ends, boats land.",
+        'The captain said: "never again".',
+        "Die Fähre fährt um sieben Uhr.",
+        " ".join(["The boat is", *["very"] * 30, "old."]),
+    ],
+)
+def test_what_is_no_plain_statement_is_left_alone(statement: str) -> None:
+    assert statement_to_question(statement) is None
+
+
+def test_made_questions_are_answered_by_their_span_only(root: Path, make_tiny) -> None:
+    documents = load_documents(root / "advisor" / "harbor_desk" / "documents").documents
+    chunks = [c for d in documents for c in Chunker(make_tiny(), IndexSettings(max_tokens=60)).chunks(d)]
+    made = make_questions(chunks, 100)
+    assert len(made) == 100
+    assert len({each.question for each in made}) == len({each.id for each in made}) == 100
+    assert len({each.doc_id for each in made}) > 40
+    raws = {document.id: document.raw for document in documents}
+    for each in made:
+        ((start, end),) = each.spans
+        if each.doc_id.endswith(".md"):
+            assert raws[each.doc_id][start:end] == each.statement
+        assert each.answers[0] in ("yes", "no") or each.answers[0] in each.statement
+        asked = " ".join(words(each.question))
+        assert all(asked not in " ".join(words(chunk.text)) for chunk in chunks)
+        assert each.to_json()["synthetic"] is True
+    assert make_questions(chunks, 100) == made
+    assert make_questions(chunks, 100, seed=1) != made
+
+
+def test_what_two_documents_say_names_the_document_or_is_not_asked() -> None:
+    def chunk(id: int, title: str, text: str) -> Chunk:
+        return Chunk(id, f"{id}.md", title, 0, text, 0, len(text))
+
+    parking = "Parking in the yard costs 5 euros."
+    hotels = [chunk(1, "Gull Inn", parking), chunk(2, "Heron House", parking)]
+    assert {each.question for each in make_questions(hotels, 9)} == {
+        "According to Gull Inn, how much does parking in the yard cost?",
+        "According to Heron House, how much does parking in the yard cost?",
+    }
+    assert make_questions([chunk(1, "", parking), chunk(2, "", parking)], 9) == ()
+    assert [each.question for each in make_questions(hotels[:1], 9)] == [
+        "How much does parking in the yard cost?"
+    ]

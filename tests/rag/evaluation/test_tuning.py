@@ -1,0 +1,174 @@
+"""Tuning: gold found, candidates at equal prompt tokens, the default kept unless clearly beaten."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rag.evaluation import tuning
+from rag.evaluation.labelled import LabelledQuestions, label_questions
+from rag.evaluation.statistics import compare_with_many
+from rag.evaluation.tuning import CandidateScore, IndexCandidate, IndexTuner, TuningOutcome
+from rag.evaluation.workbench import Workbench
+from rag.index import Index
+from rag.loading.reader import load_documents
+from rag.search import query
+from rag.settings import IndexSettings
+from rag.stores.vector_cache import VectorCache
+from rag.types import Document
+
+
+@dataclass(frozen=True)
+class Row:
+    question: str
+    answers: tuple[str, ...] = ()
+    doc_id: str | None = None
+    spans: tuple[tuple[int, int], ...] = ()
+    answerable: bool = True
+
+
+@pytest.fixture
+def documents(tmp_path: Path) -> tuple[Document, ...]:
+    """Twelve long documents of one paragraph each: 12 facts of 8 words, the fact's number in each."""
+    folder = tmp_path / "documents"
+    folder.mkdir()
+    for n in range(12):
+        facts = [f"The n{n} harbour number m{n}x{k} costs {100 * n + k} euros today." for k in range(12)]
+        (folder / f"d{n}.md").write_text(f"# Harbour {n}\n\n{' '.join(facts)}\n")
+    return load_documents(folder).documents
+
+
+def rows(documents: Sequence[Document]) -> list[Row]:
+    """A question about the seventh fact of each document."""
+    found = []
+    for n, document in enumerate(sorted(documents, key=lambda d: int(d.id[1:-3]))):
+        fact = f"The n{n} harbour number m{n}x6 costs {100 * n + 6} euros today."
+        start = document.raw.index(fact)
+        found.append(Row(f"what does m{n}x6 of n{n} cost", (), document.id, ((start, start + len(fact)),)))
+    return found
+
+
+@pytest.fixture
+def bench(documents: tuple[Document, ...], tiny, tmp_path: Path):
+    with VectorCache(tmp_path, tiny.fingerprint, tiny.dimension) as cache:
+        yield Workbench(documents, tiny, cache)
+
+
+def test_each_question_is_judged_by_its_strongest_gold(documents: tuple[Document, ...]) -> None:
+    text = documents[0].raw
+    found = label_questions(
+        [
+            Row("a", ("106 euros",), "d1.md", ((20, 30),)),
+            Row("b", ("106 euros",), "d1"),
+            Row("c", ("no",), "d1.md"),
+            Row("d", ("106 euros",)),
+            Row("e", (), "gone.md"),
+            Row("f", (), "d1.md", ((20, len(text) * 2),)),
+            Row("g", answerable=False),
+            Row("h", ("a pig",)),
+        ],
+        documents,
+    )
+    assert [each.kind for each in found.questions] == ["spans", "answers", "document", "answers"]
+    assert found.kinds == {"spans": 1, "answers": 2, "document": 1}
+    assert sum(found.left_out.values()) == 4
+    assert len(found.left_out) == 4
+    assert [each.doc for each in found.questions] == ["d1.md", "d1.md", "d1.md", ""]
+
+
+def test_the_same_search_as_the_index_and_vectors_kept(
+    documents: tuple[Document, ...], tiny, make_tiny, tmp_path: Path
+) -> None:
+    folder, settings = tmp_path / "index", IndexSettings(max_tokens=40)
+    Index.build(folder, tmp_path / "documents", tiny, settings)
+    asked = [row.question for row in rows(documents)]
+    with VectorCache(folder, tiny.fingerprint, tiny.dimension) as cache:
+        bench = Workbench(documents, make_tiny(), cache)
+        results = bench.searcher(bench.cut(settings), settings).find(asked, [query.Query(k=9)] * 12, settings)
+        assert bench.embedded == 0
+        other = replace(settings, max_tokens=20)
+        bench.searcher(bench.cut(other), other)
+        assert bench.embedded > 0
+    there = Index.open(folder, tiny).search_many(asked, 9)
+    assert [[h.chunk.text for h in r.hits] for r in results] == [
+        [h.chunk.text for h in hits] for hits in there
+    ]
+    tiny.encoded.clear()
+    Index.build(folder, tmp_path / "documents", tiny, other)
+    assert tiny.encoded == []
+
+
+def test_a_clearly_better_size_is_chosen(documents: tuple[Document, ...], bench: Workbench, tiny) -> None:
+    questions = label_questions(rows(documents), documents).questions
+    base = IndexSettings(max_tokens=50, overlap=0.0, lexical_weight=0.0)
+    told: list[dict] = []
+    outcome = IndexTuner(bench, questions, 60, tiny.count_tokens, told.append).tune(base)
+    assert outcome.baseline.candidate.settings == base
+    assert outcome.changed
+    assert outcome.chosen.mean > outcome.baseline.mean + 0.2
+    assert all(each.tokens <= 60 for each in (outcome.baseline, *outcome.others))
+    assert len({each.candidate for each in outcome.others}) == len(outcome.others) > 10
+    assert outcome.depths_by_k[outcome.enough].mean >= outcome.chosen.mean - tuning.SUFFICIENT_GAIN
+    done = [event for event in told if event["event"] == "tune.candidate"]
+    assert len(done) == done[-1]["done"] == done[-1]["total"] == 1 + len(outcome.others)
+    again = IndexTuner(bench, questions, 60, tiny.count_tokens).tune(base)
+    assert again == outcome
+
+
+def test_made_questions_leave_fusion_alone(documents: tuple[Document, ...], bench: Workbench, tiny) -> None:
+    questions = label_questions(rows(documents), documents).questions
+    base = IndexSettings(max_tokens=50)
+    outcome = IndexTuner(bench, questions, 60, tiny.count_tokens).tune(base, fusion=False)
+    assert {each.candidate.settings.lexical_weight for each in outcome.others} == {base.lexical_weight}
+    assert len(outcome.others) >= 2
+
+
+class Knowing:
+    """A reranker that knows what is asked for."""
+
+    truncated = 0
+
+    def scores(self, question: str, texts: Sequence[str]) -> np.ndarray:
+        wanted = question.split()[2]
+        return np.array([float(wanted in text) for text in texts], dtype=np.float32)
+
+
+def test_a_reranker_is_tried_on_the_default_and_on_the_best(
+    documents: tuple[Document, ...], tiny, tmp_path: Path
+) -> None:
+    questions = label_questions(rows(documents), documents).questions
+    base = IndexSettings(max_tokens=20, overlap=0.0, lexical_weight=0.0)
+    with VectorCache(tmp_path, tiny.fingerprint, tiny.dimension) as cache:
+        bench = Workbench(documents, tiny, cache, Knowing())
+        outcome = IndexTuner(bench, questions, 40, tiny.count_tokens).tune(base, reranker=True)
+    tried = [each for each in outcome.others if each.candidate.reranked]
+    assert 1 <= len(tried) <= 2
+    assert tried[0].candidate.settings == base
+    assert tried[0].mean == 1
+    assert outcome.changed
+
+
+def outcome_of(base: Sequence[float], other: Sequence[float]) -> TuningOutcome:
+    def measured(scores: Sequence[float]) -> CandidateScore:
+        return CandidateScore(IndexCandidate(IndexSettings()), 1, tuple(scores), 1.0, 1.0)
+
+    leads = compare_with_many("base", base, {"0": other})
+    return TuningOutcome(measured(base), (measured(other),), leads, ())
+
+
+def test_the_default_is_kept_within_noise_and_with_few_questions() -> None:
+    assert outcome_of([0.0] * 12 + [1.0] * 8, [1.0] * 20).changed
+    assert not outcome_of([0.0, 0.0, 1.0] + [1.0] * 17, [1.0, 1.0, 0.0] + [1.0] * 17).changed
+    assert not outcome_of([1.0] * 20, [0.0] * 20).changed
+    assert not outcome_of([0.0] * 9, [1.0] * 9).changed
+    alone = TuningOutcome(outcome_of([1.0], [1.0]).baseline, (), (), ())
+    assert not alone.changed
+    assert alone.chosen is alone.baseline
+
+
+def test_no_gold_is_no_question() -> None:
+    assert label_questions([], ()) == LabelledQuestions((), {})

@@ -1,0 +1,179 @@
+"""Sources that contradict each other are found; different things, rewordings and additions are left alone."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rag.grounding.conflicts import find_conflicts
+from rag.index import Index
+from rag.types import Chunk, Hit
+
+ASKED = "What does an adult single to Pellin cost?"
+
+
+@pytest.fixture
+def pair(make_chunk: Callable[..., Chunk]) -> Callable[..., list[Hit]]:
+    """Two hits of different documents, with their titles and dates."""
+
+    def make(
+        one: str, other: str, titles: tuple[str, str] = ("Fares", "Fares"), docs: str = "ab"
+    ) -> list[Hit]:
+        said = zip((one, other), titles, docs, ("2025-03-01", "2026-03-01"), strict=True)
+        return [
+            Hit(make_chunk(text, f"{doc}.md", title, n, line_start=5), 1, 1, 1, metadata={"date": date})
+            for n, (text, title, doc, date) in enumerate(said)
+        ]
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("question", "one", "other", "about"),
+    [
+        (
+            ASKED,
+            "An adult single to Pellin costs 9.70 euros.",
+            "An adult single to Pellin is 10.60 euros.",
+            "numbers",
+        ),
+        (
+            ASKED,
+            "Children pay half. An adult single to Pellin costs 9.70.",
+            "Adult single to Pellin now costs 12.",
+            "numbers",
+        ),
+        ("When does the bar open?", "The bar opens at 9 am.", "The bar opens at 10:00.", "numbers"),
+        (
+            "Are dogs allowed in the lounge?",
+            "Dogs are allowed in the lounge.",
+            "Dogs are not allowed in the lounge.",
+            "denial",
+        ),
+        (
+            "Is the pier open in winter?",
+            "The pier is open in winter.",
+            "The pier is closed in winter.",
+            "denial",
+        ),
+        (
+            "When does the winter schedule begin?",
+            "The winter schedule begins on 9 November.",
+            "The winter schedule begins on 26 October.",
+            "dates",
+        ),
+        (
+            "Where are refund forms?",
+            "Paper refund forms lie at the Slate Desk in Tarnmouth.",
+            "Paper refund forms lie at the Brass Desk in Tarnmouth.",
+            "names",
+        ),
+    ],
+)
+def test_a_contradiction_is_found_with_both_sides_and_the_newer(
+    pair: Callable[..., list[Hit]], question: str, one: str, other: str, about: str
+) -> None:
+    hits = pair(one, other)
+    (found,) = find_conflicts(question, hits)
+    assert found.about == about
+    assert [(side.n, side.doc, side.date) for side in found.sides] == [
+        (1, "a.md", "2025-03-01"),
+        (2, "b.md", "2026-03-01"),
+    ]
+    for side, hit in zip(found.sides, hits, strict=True):
+        assert side.quote
+        assert side.quote in hit.chunk.text
+        assert side.line_start == 5
+    assert found.newer == 2
+    (back,) = find_conflicts(question, hits[::-1])
+    assert back.newer == 1
+    assert json.loads(json.dumps(found.to_json()))["sides"][1]["n"] == 2
+
+
+@pytest.mark.parametrize(
+    ("question", "one", "other"),
+    [
+        (ASKED, "An adult single to Pellin costs 9.70 euros.", "An adult single to Pellin costs 9.7 euros."),
+        (ASKED, "An adult single to Pellin costs 9.70 euros.", "A child single to Pellin costs 4.85 euros."),
+        (
+            ASKED,
+            "An adult single to Pellin costs 9.70 euros.",
+            "An adult single to Varnsey costs 13.40 euros.",
+        ),
+        (
+            ASKED,
+            "An adult single to Pellin costs 9.70 euros.",
+            "An adult single to Pellin costs 9.70 euros, a return 17.",
+        ),
+        ("When is check-in?", "Check-in time is 3 pm.", "Check-out time is 12:00."),
+        ("Is there parking?", "Parking is available.", "Accessible parking is not available."),
+        ("When does the bar open?", "The bar opens at 9 am.", "It seats forty guests."),
+        (
+            "Who is the master?",
+            "The bar opens at 9 am in the old town hall.",
+            "The hall of the town has a bar from 10.",
+        ),
+    ],
+)
+def test_what_does_not_contradict_is_left_alone(
+    pair: Callable[..., list[Hit]], question: str, one: str, other: str
+) -> None:
+    assert find_conflicts(question, pair(one, other)) == ()
+    assert find_conflicts(question, pair(other, one)) == ()
+
+
+def test_titles_that_the_question_tells_apart_are_different_things(pair: Callable[..., list[Hit]]) -> None:
+    said = "Check-in starts at 3 pm.", "Check-in starts at 2 pm."
+    apart = pair(*said, titles=("Bridge House", "Arbury Lodge"))
+    assert find_conflicts("When does check-in start at Bridge House?", apart) == ()
+    assert len(find_conflicts("When does check-in start?", apart)) == 1
+    assert (
+        len(
+            find_conflicts(
+                "When does check-in start at Bridge House?", pair(*said, titles=("Bridge House",) * 2)
+            )
+        )
+        == 1
+    )
+
+
+def test_one_document_does_not_contradict_itself(pair: Callable[..., list[Hit]]) -> None:
+    said = "The Moss Line leaves at 08:15.", "The Moss Line leaves at 12:15."
+    assert find_conflicts("When does the Moss Line leave?", pair(*said, docs="aa")) == ()
+    undated = [Hit(hit.chunk, 1, 1, 1) for hit in pair(*said)]
+    (found,) = find_conflicts("When does the Moss Line leave?", undated)
+    assert found.newer is None
+    assert find_conflicts("When does the Moss Line leave?", []) == ()
+
+
+@pytest.mark.real
+def test_old_and_new_documents_of_the_example_side_by_side(
+    example: Path, minilm: Any, tmp_path: Path
+) -> None:
+    """Both versions indexed together: most questions about what changed show both, no other question does."""
+    both = tmp_path / "both"
+    shutil.copytree(example / "documents", both / "now")
+    shutil.copytree(example / "update" / "documents", both / "later")
+    Index.build(tmp_path / "index", both, minilm)
+    index = Index.open(tmp_path / "index", minilm)
+    rows = [json.loads(line) for line in (example / "update" / "stale.jsonl").read_text("utf-8").splitlines()]
+    noticed = told = 0
+    for row, hits in zip(rows, index.search_many([row["question"] for row in rows], 3), strict=True):
+        found = find_conflicts(row["question"], hits)
+        noticed += bool(found)
+        said = " ".join(side.quote for conflict in found for side in conflict.sides)
+        told += any(a in said for a in row["answers"]) and any(a in said for a in row["old_answers"])
+    assert len(rows) > 50
+    assert noticed / len(rows) >= 0.85
+    assert told / len(rows) >= 0.8
+    Index.build(tmp_path / "now", example / "documents", minilm)
+    questions = [
+        json.loads(line)["question"] for line in (example / "questions.jsonl").read_text("utf-8").splitlines()
+    ]
+    alone = Index.open(tmp_path / "now", minilm).search_many(questions, 3)
+    assert not [q for q, hits in zip(questions, alone, strict=True) if find_conflicts(q, hits)]

@@ -1,0 +1,161 @@
+"""Refusal: signals, the fit, the default, and metrics."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rag.errors import BadInput
+from rag.grounding import refusal
+from rag.index import Index
+from rag.types import Hit
+
+
+class Scripted:
+    """A search whose scores are known: high for answerable questions, low without the gold document."""
+
+    def __init__(self, make_chunk) -> None:
+        self.make_chunk = make_chunk
+
+    def search_many(
+        self, questions: Sequence[str], k: int, without: Sequence[Collection[str]] | None = None
+    ) -> list[list[Hit]]:
+        found = []
+        for n, question in enumerate(questions):
+            known = question.startswith("known") and not (without and without[n])
+            dense = (0.7 if known else 0.35) + 0.01 * (n % 5)
+            chunk = self.make_chunk(question if known else "something else")
+            found.append([Hit(chunk, 1.0, dense, 4.0 * known), Hit(self.make_chunk("x"), 0.1, 0.3, 0.0)])
+        return found
+
+
+def test_a_newer_threshold_is_not_read_as_todays() -> None:
+    with pytest.raises(BadInput, match="newer tunewise: refusal of schema 7"):
+        refusal.RefusalThreshold.from_json({**refusal.default_threshold().to_json(), "schema": 7})
+
+
+def test_signals_of_hits(make_chunk) -> None:
+    hits = [
+        Hit(make_chunk("They travel on deck.", title="Dogs on board"), 1, 0.5, 3.0),
+        Hit(make_chunk("Cats travel free."), 0.5, 0.6, 1.0),
+        Hit(make_chunk("Boats"), 0.5, 0.1, 1.0),
+    ]
+    found = refusal.refusal_signals("Do dogs travel free?", hits)
+    assert found == refusal.RefusalSignals(
+        dense=0.6,
+        lead=pytest.approx(0.2),
+        margin=pytest.approx(0.3),
+        coverage=pytest.approx(2 / 3),
+        body=pytest.approx(1 / 3),
+        subject=pytest.approx(1 / 3),
+        named=0.5,
+        length=3,
+    )
+    assert refusal.refusal_signals("Do dogs travel free?", hits[:1]).margin == 0
+    assert refusal.refusal_signals("x", []) == refusal.RefusalSignals()
+    assert refusal.refusal_signals("Who are you?", hits).coverage == 0
+
+
+def test_the_curve_tells_what_each_cut_refuses() -> None:
+    scores = np.array([-2.0, -1.0, 0.5, -0.5, 1.0, 2.0, 3.0, 4.0])
+    answerable = np.array([False, False, False, True, True, True, True, True])
+    points = refusal.refusal_curve(scores, answerable)
+    assert (points[0].right, points[0].wrong) == (0, 0)
+    assert (points[-1].right, points[-1].wrong) == (1, 1)
+    assert [p.cut for p in points] == sorted(p.cut for p in points)
+    assert refusal.refusal_point(0.0, scores, answerable) == refusal.RefusalPoint(
+        0.0, pytest.approx(2 / 3), 0.2
+    )
+    price = refusal.threshold_for_refusal_share(0.9, scores, answerable)
+    assert (price.right, price.wrong) == (1.0, 0.2)
+    assert refusal.threshold_for_refusal_share(0.6, scores, answerable).wrong == 0
+    assert refusal.auroc(scores, answerable) == pytest.approx(14 / 15)
+    assert refusal.auroc(np.zeros(8), answerable) == 0.5
+    assert len(refusal.refusal_curve(np.arange(500.0), np.arange(500) > 250)) == 21
+
+
+def test_real_unanswerable_questions_are_learned_from(make_chunk) -> None:
+    index = Scripted(make_chunk)
+    dev = [(f"known thing {n}", "a.md", True) for n in range(12)] + [
+        (f"odd {n}", None, False) for n in range(6)
+    ]
+    fitted = refusal.fit_threshold(index, dev)
+    assert (fitted.how, fitted.answerable, fitted.unanswerable, fitted.made) == ("logistic", 12, 18, 12)
+    assert (fitted.balanced_accuracy, fitted.auroc) == (1.0, 1.0)
+    assert fitted.chosen is not None
+    assert (fitted.chosen.cut, fitted.chosen.right, fitted.chosen.wrong) == (0.0, 1.0, 0.0)
+    assert fitted.at_most is not None
+    assert fitted.at_most.wrong == 0
+    assert len(fitted.curve) > 2
+    (good, bad) = index.search_many(["known thing", "odd"], 5)
+    assert not fitted.refuses("known thing", good)
+    assert fitted.refuses("odd", bad)
+    assert fitted.refuses("anything", [])
+    stored = json.loads(json.dumps(fitted.to_json()))
+    assert refusal.RefusalThreshold.from_json(stored).to_json() == stored
+    assert refusal.RefusalThreshold.from_json(stored).weights == fitted.weights
+    broken = ({"weights": [1]}, {**stored, "weights": {"luck": 1.0}}, {**stored, "curve": [{"cut": 1}]})
+    for damaged in (*broken, {key: value for key, value in stored.items() if key != "bias"}):
+        with pytest.raises(BadInput, match="run RUN --resume"):
+            refusal.RefusalThreshold.from_json(damaged)
+
+
+def test_a_decision_says_what_it_rests_on(make_chunk) -> None:
+    hits = [Hit(make_chunk("Dogs travel on deck."), 1, 0.35, 3.0)]
+    decision = refusal.default_threshold().decide("Do dogs travel?", hits)
+    assert decision.refuse
+    assert decision.to_json() == {
+        "refuse": True,
+        "score": -0.05,
+        "signals": {
+            "dense": 0.35,
+            "lead": 0.0,
+            "margin": 0.0,
+            "coverage": 1.0,
+            "body": 1.0,
+            "subject": 0.0,
+            "named": 0.0,
+            "length": 2.0,
+        },
+    }
+
+
+def test_gold_removed_searches_stand_in_for_missing_ones(make_chunk) -> None:
+    dev = [(f"known thing {n}", "a.md", True) for n in range(10)]
+    fitted = refusal.fit_threshold(Scripted(make_chunk), dev)
+    assert (fitted.how, fitted.unanswerable, fitted.made) == ("logistic", 10, 10)
+
+
+@pytest.mark.parametrize("dev", [[], [("known", "a.md", True)] * 4, [("known", None, True)] * 30])
+def test_too_little_data_gives_the_default_and_says_so(make_chunk, dev) -> None:
+    fitted = refusal.fit_threshold(Scripted(make_chunk), dev)
+    assert fitted.how == "default"
+    assert "too few" in fitted.note
+    assert not fitted.refuses("x", [Hit(make_chunk("x"), 1, 0.5, 0)])
+    assert fitted.refuses("x", [Hit(make_chunk("x"), 1, 0.3, 0)])
+
+
+@pytest.mark.real
+def test_refusal_on_public_questions(shared: Path, minilm, tmp_path: Path) -> None:
+    folder = shared / "data" / "xquad_en"
+    Index.build(tmp_path / "index", folder / "documents.jsonl", minilm)
+    index = Index.open(tmp_path / "index", minilm)
+    lines = (folder / "questions.jsonl").read_text(encoding="utf-8").splitlines()[::6]
+    rows = [json.loads(line) for line in lines]
+    dev, test = rows[::3], [row for n, row in enumerate(rows) if n % 3]
+    fitted = refusal.fit_threshold(index, [(r["question"], r["doc_id"], True) for r in dev])
+    asked, gold = [r["question"] for r in test], [[r["doc_id"]] for r in test]
+    answered = [
+        not fitted.refuses(q, h)
+        for q, h in zip(asked, index.search_many(asked, refusal.SIGNAL_DEPTH), strict=True)
+    ]
+    refused = [
+        fitted.refuses(q, h)
+        for q, h in zip(asked, index.search_many(asked, refusal.SIGNAL_DEPTH, gold), strict=True)
+    ]
+    assert sum(answered) / len(test) > 0.85
+    assert sum(refused) / len(test) > 0.5

@@ -1,0 +1,354 @@
+"""Updates: what is embedded, kept, forgotten; the vector cache; damage mended; readers and writers at once."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sqlite3
+import threading
+from pathlib import Path
+
+import pytest
+
+from rag import files
+from rag.errors import BadInput, CannotRun
+from rag.index import Index, watch_documents
+from rag.indexing import vectors
+from rag.loading import base, incremental
+from rag.settings import IndexSettings
+from rag.stores import vector_cache as caches
+from rag.stores.text import TextStore
+from rag.stores.vector_cache import VectorCache
+from rag.version import __version__
+
+
+def derived(folder: Path) -> dict[str, bytes]:
+    """All bytes of the current generation, but the manifest, which holds its number."""
+    current = folder / (folder / "CURRENT").read_text().split()[0]
+    files = (p for p in sorted(current.rglob("*")) if p.is_file() and p.name != "manifest.json")
+    return {str(p.relative_to(current)): p.read_bytes() for p in files}
+
+
+def test_only_new_texts_inside_a_changed_document_are_embedded(tmp_path: Path, tiny) -> None:
+    documents = tmp_path / "documents"
+    documents.mkdir()
+    sections = [f"## Pier {n}\n\nBoat {n} lies here.\n" for n in range(20)]
+    (documents / "piers.md").write_text("# Piers\n\n" + "\n".join(sections))
+    Index.build(tmp_path / "index", documents, tiny)
+    tiny.encoded.clear()
+    sections[7] = "## Pier 7\n\nNo boat lies here.\n"
+    sections.insert(0, "## Office\n\nOpen daily.\n")
+    (documents / "piers.md").write_text("# Piers\n\n" + "\n".join(sections))
+    report = Index.update(tmp_path / "index", documents, tiny)
+    assert (report.changed, report.chunks, report.embedded) == (1, 21, 2)
+    assert sorted(tiny.encoded) == ["Piers > Office.\nOpen daily.", "Piers > Pier 7.\nNo boat lies here."]
+
+
+def test_an_index_of_before_documents_were_cut_otherwise_is_cut_anew(
+    tmp_path: Path, tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Files that have not changed too; what is the same keeps its id, and nothing of it is embedded."""
+    folder, corpus = tmp_path / "index", tmp_path / "documents"
+    corpus.mkdir()
+    for name in ("fares", "piers"):  # of a kind that is read in this process
+        (corpus / f"{name}.md").write_text(f"# {name}\n\nAll about {name}.\n\n## More\n\nAnd more.\n")
+    with monkeypatch.context() as before:
+        for module in (base, incremental):
+            before.setattr(module, "CUT", base.CUT_SHARE - 1)
+        Index.build(folder, corpus, tiny)
+    ids = {c.id: c.text for c in Index.open(folder, tiny).chunks}
+    report = Index.update(folder, corpus, tiny)
+    assert (report.changed, report.unchanged, report.embedded) == (report.found, 0, 0)
+    assert {c.id: c.text for c in Index.open(folder, tiny).chunks} == ids
+    assert Index.update(folder, corpus, tiny).unchanged == report.found
+
+
+def test_a_change_undone_and_a_rebuild_embed_nothing(corpus: Path, tmp_path: Path, tiny) -> None:
+    folder = tmp_path / "index"
+    Index.build(folder, corpus, tiny)
+    text = (corpus / "fares.md").read_text()
+    (corpus / "fares.md").write_text(text.replace("14.50", "15.20"))
+    assert Index.update(folder, corpus, tiny).embedded == 1
+    shutil.rmtree(folder / "gen-000001")
+    (corpus / "fares.md").write_text(text)
+    report = Index.update(folder, corpus, tiny)
+    assert (report.embedded, report.cached) == (0, 1)
+    report = Index.build(folder, corpus, tiny, IndexSettings(max_tokens=50))
+    assert (report.embedded, report.chunks) == (0, 5)
+
+
+def test_an_interrupted_build_goes_on_unit_by_unit(tmp_path: Path, make_tiny) -> None:
+    size = 1000
+    unit = vectors.UNIT_CHARS // size
+    rows = [{"id": str(n), "text": f"Boat {n} lies here. {'x' * size}"[:size]} for n in range(2 * unit + 10)]
+    (tmp_path / "boats.jsonl").write_text("\n".join(map(json.dumps, rows)))
+
+    class Dying(make_tiny):
+        def encode(self, texts, **more):
+            if len(self.encoded) >= unit:
+                raise KeyboardInterrupt
+            return super().encode(texts, **more)
+
+    folder = tmp_path / "index"
+    with pytest.raises(KeyboardInterrupt):
+        Index.build(folder, tmp_path / "boats.jsonl", Dying())
+    with pytest.raises(BadInput, match="not an index"):
+        Index.open(folder)
+    report = Index.build(folder, tmp_path / "boats.jsonl", make_tiny())
+    assert (report.embedded, report.cached) == (unit + 10, unit)
+    Index.build(tmp_path / "undisturbed", tmp_path / "boats.jsonl", make_tiny())
+    assert derived(folder) == derived(tmp_path / "undisturbed")
+
+
+def test_the_cache_tolerates_damage_and_stays_small(tmp_path: Path, tiny) -> None:
+    texts = [f"{n:064x}" for n in range(9)]
+    found = tiny.encode(texts)
+    with VectorCache(tmp_path, "one", 32) as cache:
+        cache.put(texts, found)
+        assert all((cache.get(texts)[text] == row).all() for text, row in zip(texts, found, strict=True))
+    with VectorCache(tmp_path, "another", 32) as cache:
+        assert cache.get(texts) == {}
+    with sqlite3.connect(tmp_path / caches.CACHE_DATABASE) as db:
+        db.execute("update vectors set vector = zeroblob(128) where rowid = 3")
+    with VectorCache(tmp_path, "one", 32) as cache:
+        assert set(cache.get(texts)) == {*texts[:2], *texts[3:]}
+        assert cache.check() == (9, 1)
+        assert cache.trim(texts[-2:], fewest=2) == 4
+        assert set(cache.get(texts)) == set(texts[-4:])
+        assert cache.trim(texts[-1:], purge=True) == 3
+    (tmp_path / caches.CACHE_DATABASE).write_bytes(b"nonsense" * 1000)
+    with VectorCache(tmp_path, "one", 32) as cache:
+        assert cache.began_anew
+        assert cache.get(texts) == {}
+
+
+def test_unchanged_files_are_not_parsed_again(corpus: Path, tmp_path: Path, tiny) -> None:
+    folder = tmp_path / "index"
+    (corpus / "rows.jsonl").write_text('{"id": "r1", "text": "One."}\n{"id": 1.5, "text": "No id."}\n')
+    first = Index.build(folder, corpus, tiny)
+    same = Index.update(folder, corpus, tiny)
+    assert (same.found, same.unchanged, same.skipped) == (first.found, 4, first.skipped)
+    assert set(incremental.read_scan_state(folder, __version__)) == {
+        "fares.md",
+        "hours.html",
+        "rows.jsonl",
+        "times.csv",
+    }
+    stamp = (corpus / "fares.md").stat()
+    Index.update(folder, corpus, tiny, trust_mtime=True)
+    (corpus / "fares.md").write_text((corpus / "fares.md").read_text().replace("14.50", "15.20"))
+    os.utime(corpus / "fares.md", ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
+    assert Index.update(folder, corpus, tiny, trust_mtime=True).changed == 0, (
+        "as asked: size and time are believed"
+    )
+    assert Index.update(folder, corpus, tiny).changed == 1
+    (folder / incremental.SCAN_STATE_FILE).write_text("nonsense")
+    report = Index.update(folder, corpus, tiny)
+    assert (report.changed, report.unchanged) == (0, 4)
+
+
+def test_purge_leaves_no_byte(corpus: Path, tmp_path: Path, tiny) -> None:
+    folder = tmp_path / "index"
+    (corpus / "secret.txt").write_text("Xylophonequartz lives in Zanzibarstreet.")
+    Index.build(folder, corpus, tiny)
+    (corpus / "secret.txt").unlink()
+    assert Index.update(folder, corpus, tiny).gone == ("secret.txt",)
+
+    def everywhere() -> bytes:
+        return b"".join(p.read_bytes() for p in folder.rglob("*") if p.is_file()).lower()
+
+    assert b"xylophonequartz" in everywhere()
+    (removed,) = tiny.encode([text for text in tiny.encoded if "Xylo" in text])
+    assert removed.tobytes() in (folder / caches.CACHE_DATABASE).read_bytes()
+    report = Index.update(folder, corpus, tiny, purge=True)
+    assert (report.generation, report.gone) == (2, ("secret.txt",))
+    assert b"xylo" not in everywhere()
+    assert b"secret.txt" not in everywhere()
+    assert removed.tobytes() not in (folder / caches.CACHE_DATABASE).read_bytes()
+    assert [p.name for p in folder.glob("gen-*")] == ["gen-000002"]
+    assert Index.open(folder, tiny).check()["documents"] == 3
+
+
+def test_the_fingerprint_of_everything_that_decides_a_vector(corpus: Path, tmp_path: Path, make_tiny) -> None:
+    Index.build(tmp_path / "index", corpus, make_tiny())
+    with TextStore(tmp_path / "index") as text:
+        record = text.record(1)
+    assert record is not None
+    facts = record.facts
+    assert (facts["embedder"], facts["fingerprint"], facts["dimension"]) == ("tiny", "tiny-1", 32)
+    assert (facts["settings"]["max_tokens"], facts["settings"]["overlap"]) == (200, 0.25)
+    with pytest.raises(BadInput, match=r"tiny-1.*tiny-2") as caught:
+        Index.open(tmp_path / "index", make_tiny(fingerprint="tiny-2"))
+    assert "tunewise index build" in caught.value.hint
+
+
+def test_a_failed_build_leaves_nothing_it_made(corpus: Path, tmp_path: Path, make_tiny) -> None:
+    class Broken(make_tiny):
+        def encode(self, texts, **more):
+            raise CannotRun("no memory for the embedder")
+
+    class Wild(make_tiny):
+        def encode(self, texts, **more):
+            return super().encode(texts, **more) * float("nan")
+
+    deep = tmp_path / "not" / "there" / "yet"
+    (tmp_path / "empty").mkdir()
+    for encoder, error in ((Broken(), CannotRun), (Wild(), BadInput)):
+        for folder in (deep, tmp_path / "empty"):
+            with pytest.raises(error):
+                Index.build(folder, corpus, encoder)
+    with pytest.raises(BadInput):
+        Index.build(deep, tmp_path / "no-documents", make_tiny())
+    assert not (tmp_path / "not").exists()
+    assert {p.name for p in (tmp_path / "empty").iterdir()} <= {".writer.lock"}
+    Index.build(tmp_path / "empty", corpus, make_tiny())
+    (corpus / "new.txt").write_text("Bicycles ride free.")
+    with pytest.raises(CannotRun):
+        Index.update(tmp_path / "empty", corpus, Broken())
+    assert Index.open(tmp_path / "empty", make_tiny()).check()["generation"] == 1
+
+
+@pytest.mark.parametrize("name", ["vectors.faiss", "lexical/terms.npy", "manifest.json"])
+def test_repair_makes_the_same_files_without_the_embedder(
+    corpus: Path, tmp_path: Path, tiny, name: str
+) -> None:
+    folder = tmp_path / "index"
+    Index.build(folder, corpus, tiny)
+    whole = derived(folder)
+    (folder / "gen-000001" / name).write_bytes(b"damage")
+
+    def never() -> None:
+        raise AssertionError("the embedder was asked for")
+
+    with pytest.raises(BadInput, match="damaged") as caught:
+        Index.open(folder, tiny)
+    assert "--repair" in caught.value.hint
+    mended = Index.repair(folder, never)  # type: ignore[arg-type]
+    assert (mended.generation, mended.embedded, len(mended.damage)) == (2, 0, 1)
+    assert derived(folder) == whole
+    assert Index.open(folder, tiny).check()["generations"] == [2]
+    assert Index.repair(folder, never).damage == ()  # type: ignore[arg-type]
+
+
+def test_vectors_lost_everywhere_are_embedded_again(corpus: Path, tmp_path: Path, tiny, make_tiny) -> None:
+    folder = tmp_path / "index"
+    Index.build(folder, corpus, tiny)
+    whole = derived(folder)
+    (folder / "gen-000001" / "vectors.faiss").unlink()
+    (folder / caches.CACHE_DATABASE).unlink()
+    with pytest.raises(BadInput, match="another embedder"):
+        Index.repair(folder, lambda: make_tiny(fingerprint="tiny-2"))
+    assert Index.repair(folder, make_tiny).embedded == 5
+    assert derived(folder) == whole
+
+
+def test_damaged_text_is_rebuilt_in_place_with_the_vectors_there_are(
+    corpus: Path, tmp_path: Path, tiny
+) -> None:
+    folder = tmp_path / "index"
+    Index.build(folder, corpus, tiny)
+    last = Index.open(folder).chunks[-1].id
+    (folder / "text.sqlite").write_bytes(b"damage" * 999)
+    with pytest.raises(BadInput, match="damaged") as caught:
+        Index.repair(folder, lambda: tiny)
+    assert "tunewise index build" in caught.value.hint
+    report = Index.build(folder, corpus, tiny)
+    assert (report.generation, report.embedded, report.cached) == (2, 0, 5)
+    assert min(chunk.id for chunk in Index.open(folder).chunks) > last, "ids are never used again"
+
+
+def test_readers_are_pinned_and_never_wait(corpus: Path, tmp_path: Path, tiny) -> None:
+    folder = tmp_path / "index"
+    Index.build(folder, corpus, tiny)
+    pinned = Index.open(folder, tiny)
+    before = [(hit.chunk, hit.score) for hit in pinned.search("office open", 9)]
+    with files.writer_lock(folder), pytest.raises(BadInput, match="pid"):
+        Index.update(folder, corpus, tiny)
+    with files.writer_lock(folder):
+        assert Index.open(folder, tiny).generation == 1
+    for n in range(3):
+        (corpus / "hours.html").write_text(f"<p>Closed for {n} weeks.</p>")
+        Index.update(folder, corpus, tiny)
+        assert [(hit.chunk, hit.score) for hit in pinned.search("office open", 9)] == before
+    assert not (folder / "gen-000001").exists()
+    with pytest.raises(BadInput, match="replaced"):
+        pinned.raw("hours.html")
+
+
+def test_readers_in_other_threads_see_one_generation_each(corpus: Path, tmp_path: Path, make_tiny) -> None:
+    folder = tmp_path / "index"
+    names = [f"{n}.txt" for n in range(3)]
+
+    def write(version: int) -> None:
+        for name in names:
+            (corpus / name).write_text(f"Notice {version} of the harbour.")
+
+    write(0)
+    Index.build(folder, corpus, make_tiny())
+    seen: list[set[str]] = []
+    done = threading.Event()
+
+    def read() -> None:
+        while not done.is_set():
+            hits = Index.open(folder, make_tiny()).search("notice harbour", 3)
+            seen.append({hit.chunk.text for hit in hits})
+
+    readers = [threading.Thread(target=read) for _ in range(3)]
+    for reader in readers:
+        reader.start()
+    try:
+        for version in range(1, 15):
+            write(version)
+            Index.update(folder, corpus, make_tiny())
+    finally:
+        done.set()
+        for reader in readers:
+            reader.join()
+    assert len(seen) > 10
+    assert all(len(texts) == 1 for texts in seen), "never two versions in one answer, never an error"
+
+
+def test_what_cannot_be_written_is_told_in_one_line(corpus: Path, tmp_path: Path, tiny) -> None:
+    with pytest.raises(CannotRun, match=r"fares\.md.*[Nn]ot a directory"):
+        Index.build(corpus / "fares.md" / "index", corpus, tiny)
+
+
+def test_deleting_works_with_stores_that_cannot_delete(tmp_path: Path, tiny) -> None:
+    rows = [f'{{"id": "{n}", "text": "Boat {n} lies at pier {n % 7}."}}' for n in range(1100)]
+    path = tmp_path / "boats.jsonl"
+    path.write_text("\n".join(rows))
+    report = Index.build(tmp_path / "index", path, tiny, IndexSettings(store="hnsw"))
+    assert [m.store for m in report.stores] == ["flat", "hnsw"]
+    path.write_text("\n".join(rows[:-50]))
+    report = Index.update(tmp_path / "index", path, tiny)
+    assert (report.removed, report.embedded, report.store, report.stores) == (50, 0, "hnsw", ())
+    index = Index.open(tmp_path / "index", tiny)
+    assert {hit.chunk.doc for hit in index.search("Boat 1099 lies", 60)} <= {str(n) for n in range(1050)}
+    assert index.check()["chunks"] == 1050
+
+
+def test_watch_follows_the_documents(corpus: Path, tmp_path: Path, tiny) -> None:
+    folder = tmp_path / "index"
+    Index.build(folder, corpus, tiny)
+    heard: list[object] = []
+    turns = iter(["change", "vanish", "return", ""])
+
+    def sleep(seconds: float) -> None:
+        assert seconds == 3
+        turn = next(turns)
+        if turn == "change":
+            (corpus / "new.txt").write_text("Bicycles ride free.")
+        elif turn == "vanish":
+            corpus.rename(tmp_path / "elsewhere")
+        elif turn == "return":
+            (tmp_path / "elsewhere").rename(corpus)
+
+    def hear(outcome: object) -> bool:
+        heard.append(outcome)
+        return len(heard) < 4
+
+    watch_documents(folder, corpus, tiny, hear, every=3, sleep=sleep)
+    first, second, third, fourth = heard
+    assert (first.indexed, second.added, fourth.indexed) == (0, 1, 0)  # type: ignore[attr-defined]
+    assert isinstance(third, BadInput)

@@ -1,0 +1,102 @@
+"""What a file is and how it is written comes from its bytes."""
+
+from __future__ import annotations
+
+import pytest
+
+from rag.loading.base import Skipped, UnreadableFile
+from rag.loading.encoding import decode_bytes
+from rag.loading.reader import parse_file
+from rag.loading.registry import detect_loader
+from rag.types import Document
+
+Seeds = dict[str, bytes]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "right"),
+    [
+        ("x.txt", "a.pdf"),
+        ("x.csv", "a.html"),
+        ("x", "a.html"),
+        ("x", "a.pdf"),
+        ("x.md", "a.docx"),
+        ("x", "a.xlsx"),
+        ("x.docx", "a.pptx"),
+        ("x", "a.eml"),
+        ("x", "a.md"),
+        ("x", "a.json"),
+        ("x", "a.jsonl"),
+        ("x.odd", "a.txt"),
+        ("x.txt", "a.eml"),
+        ("x.md", "a.html"),
+    ],
+)
+def test_bytes_win_over_the_name(seeds: Seeds, wrong: str, right: str) -> None:
+    assert detect_loader(wrong, seeds[right]) is detect_loader(right, seeds[right])
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "said"),
+    [
+        ("x.md", b"\x89PNG\r\n\x1a\n" + bytes(30), "a PNG image"),
+        ("x.docx", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(30), "old or encrypted Office"),
+        ("x.pdf", b"plain text", "not PDF"),
+        ("x.png", b"x", "no loader for .png"),
+        ("x.docx", b"PK\x03\x04 broken", "broken zip"),
+        ("x.txt", b"PK\x05\x06" + bytes(18), "a zip archive"),
+        ("x.rtf", b"{\\rtf1 hello}", "RTF"),
+        ("x.txt", bytes(range(256)) * 4, "not text"),
+        ("x", b"\x00\x01\x02" * 50, "not text"),
+    ],
+)
+def test_what_cannot_be_read_is_called_by_its_name(name: str, data: bytes, said: str) -> None:
+    (found,) = parse_file(name, data)
+    assert isinstance(found, Skipped)
+    assert said in found.reason
+
+
+@pytest.mark.parametrize(
+    "beginning", [b"BM and me\n", b"MZ is a mark.\n", b"RIFF, he said.\n", b"ID3 tags\n"]
+)
+def test_a_text_may_begin_like_a_format(beginning: bytes) -> None:
+    assert detect_loader("x.txt", beginning).media == "text"
+
+
+@pytest.mark.parametrize(
+    ("encoding", "text", "said"),
+    [
+        ("utf-8", "café", None),
+        ("utf-8-sig", "café", None),
+        ("utf-16", "café", "utf-16-le"),
+        ("utf-16-le", "Plain words here", "utf-16-le"),
+        ("utf-16-be", "Plain words here", "utf-16-be"),
+        ("utf-32", "café", "utf-32-le"),
+        ("cp1252", "Le café coûte 5 €, naïf", "cp1252"),
+        ("latin-1", "Grüße aus Köln", "cp1252"),
+        ("cp1251", "Билет на паром стоит четырнадцать рублей пятьдесят копеек для взрослых", "cp1251"),
+        ("gb18030", "成人票价为十四元五角，儿童票价为七元，狗不收费。请在上船前购票。", "gb18030"),
+    ],
+)
+def test_encodings_are_found_and_said(encoding: str, text: str, said: str | None) -> None:
+    raw, meta = decode_bytes(text.encode(encoding))
+    assert raw == text
+    assert meta.get("encoding") == said
+
+
+def test_damaged_utf8_is_not_taken_for_another_encoding() -> None:
+    data = ("Grüße aus Köln über Düsseldorf nach Lübeck. " * 5).encode() + b"\xff end"
+    raw, meta = decode_bytes(data)
+    assert meta == {"encoding": "utf-8", "undecoded": 1}
+    assert "Grüße" in raw
+    assert raw.endswith("\ufffd end")
+
+
+def test_html_says_its_encoding_itself() -> None:
+    page = "<meta charset=cp1251><p>Билет стоит пять</p>".encode("cp1251")
+    (found,) = parse_file("x.html", page)
+    assert isinstance(found, Document)
+    assert found.blocks[0].text == "Билет стоит пять"
+    assert found.metadata["encoding"] == "cp1251"
+    with pytest.raises(UnreadableFile, match="UTF-16"):
+        decode_bytes(b"\xff\xfe\x00")

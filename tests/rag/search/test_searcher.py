@@ -1,0 +1,310 @@
+"""Search with its options: filters before ranking, dates, neighbours, collapsing, diversity, timings."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import date
+from itertools import product
+from pathlib import Path
+
+import pytest
+
+from rag.index import Index
+from rag.search.filters import Condition
+from rag.search.query import Query
+from rag.settings import IndexSettings
+from rag.types import Results
+
+DAY = date(2026, 11, 25)
+Opened = Callable[..., Index]
+
+
+def where(*conditions: str) -> tuple[Condition, ...]:
+    return tuple(map(Condition.parse, conditions))
+
+
+def docs(found: Results) -> list[str]:
+    return [hit.chunk.doc for hit in found.hits]
+
+
+@pytest.fixture
+def opened(tmp_path: Path, tiny) -> Opened:
+    """Build an index of files and open it."""
+
+    def build(files: dict[str, str], settings: IndexSettings | None = None) -> Index:
+        folder = tmp_path / "documents"
+        for name, text in files.items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_text(text, encoding="utf-8")
+        Index.build(tmp_path / "index", folder, tiny, settings)
+        return Index.open(tmp_path / "index", tiny)
+
+    return build
+
+
+@pytest.fixture
+def ferries(opened: Opened) -> Index:
+    """Three hundred rows about ferries; four are tagged, and each has the price of its number."""
+    rows = [
+        {
+            "id": f"row/{n}",
+            "title": f"Ferry {n}",
+            "text": f"Ferry number {n} carries dogs on deck for a fare.",
+            "price": n,
+            **({"tags": ["rare", "deck"]} if n in (49, 99, 149, 199) else {}),
+        }
+        for n in range(300)
+    ]
+    return opened({"rows.jsonl": "\n".join(map(json.dumps, rows))})
+
+
+def test_a_question_is_answered_as_if_it_were_asked_alone(ferries: Index) -> None:
+    queries = [Query(k=3), Query(k=250), Query(k=3, where=where("tags=rare")), Query(k=3, without=["row/7"])]
+    together = ferries.find_many(["ferry number 7"] * 4, queries)
+    alone = [ferries.find("ferry number 7", query) for query in queries]
+    assert [found.hits for found in together] == [found.hits for found in alone]
+
+
+@pytest.mark.parametrize("fusion", ["convex", "rrf"])
+def test_a_filter_comes_before_ranking_and_gives_full_k(ferries: Index, fusion: str) -> None:
+    """Whether it leaves few chunks, so that the store is told them, or leaves few out."""
+    ferries.settings = replace(ferries.settings, fusion=fusion, pool=3)
+    plain = ferries.find("dogs on deck", Query(k=3))
+    assert len(plain.hits) == 3
+    found = ferries.find("dogs on deck", Query(k=4, where=where("tags=rare")))
+    assert sorted(docs(found)) == ["row/149", "row/199", "row/49", "row/99"]
+    assert found.notes == ()
+    assert all(hit.metadata["tags"] == ["rare", "deck"] and hit.lexical > 0 for hit in found.hits)
+    few = ferries.find("dogs on deck", Query(k=10, where=where("tags=rare", "price<100", "doc=row/4*")))
+    assert docs(few) == ["row/49"]
+    assert len(ferries.find("dogs", Query(k=290, where=where("tags!=rare"))).hits) == 290
+    best = [hit.chunk.doc for hit in ferries.search("ferry number 49", 300) if int(hit.chunk.doc[4:]) < 60]
+    assert (
+        docs(ferries.find("ferry number 49", Query(k=60, where=where("price<60"))))[0] == best[0] == "row/49"
+    )
+
+
+def test_every_stage_reaches_full_k_whatever_is_hidden(ferries: Index) -> None:
+    hidden = [f"row/{n}" for n in range(290)]
+    found = ferries.find("ferry number 3", Query(k=10, without=hidden))
+    assert sorted(docs(found)) == sorted(f"row/{n}" for n in range(290, 300))
+    both = ferries.find("ferry", Query(k=9, without=["row/199"], where=where("tags=deck")))
+    assert sorted(docs(both)) == ["row/149", "row/49", "row/99"]
+    several = ferries.find_many(["ferry", "ferry"], [Query(k=2), Query(k=2, where=where("price=7"))])
+    assert (len(several[0].hits), docs(several[1])) == (2, ["row/7"])
+
+
+def test_a_filter_that_matches_nothing_says_so(ferries: Index) -> None:
+    found = ferries.find("dogs", Query(where=where("tags=ferry")))
+    assert found.hits == ()
+    assert found.notes == (
+        "no document has tags=ferry: the values of tags are rare, deck",
+        "nothing is left to search of 300 documents",
+    )
+    unknown = ferries.find("dogs", Query(where=where("tag=rare")))
+    assert "there is no key 'tag'; the keys are" in unknown.notes[0]
+    assert "price" in unknown.notes[0]
+    apart = ferries.find("dogs", Query(where=where("price=1", "price=2")))
+    assert (apart.hits, apart.notes) == ((), ("nothing is left to search of 300 documents",))
+    assert "no number and no date" in ferries.find("dogs", Query(where=where("title>3"))).notes[0]
+
+
+def test_what_documents_say_cannot_escape_in_a_note(opened: Opened) -> None:
+    row = {"id": "a", "text": "Dogs.", "tags": ["\x1b[2Jferry\n\u202e"], "\x1b[31mkey": "x" * 99}
+    index = opened({"rows.jsonl": json.dumps(row)})
+    for condition in ("tags=none", "nothing=1", "\x1b[31mkey=1"):
+        note = index.find("dogs", Query(where=where(condition))).notes[0]
+        assert note.startswith("no document has ")
+        assert note.isprintable()
+
+
+@pytest.fixture
+def dated(opened: Opened) -> Index:
+    front = "---\n{}\n---\nThe fare for dogs is {} euros.\n"
+    return opened(
+        {
+            "old.md": front.format("date: 2024-01-10\nvalid_until: 2025-12-31", 2),
+            "now.md": front.format("date: 2025-12-01\nvalid_until: 2026-11-25", 3),
+            "next.md": front.format("date: 2026-11-20", 4),
+            "odd.md": front.format("date: last spring\nvalid_until: soon", 5),
+            "bare.md": "The fare for dogs is 6 euros.",
+        }
+    )
+
+
+@pytest.mark.parametrize(
+    ("query", "wanted"),
+    [
+        (Query(as_of=date(2025, 12, 31)), {"old.md", "now.md", "odd.md", "bare.md"}),
+        (Query(as_of=date(2024, 1, 9)), {"odd.md", "bare.md"}),
+        (Query(as_of=date(2026, 11, 25)), {"now.md", "next.md", "odd.md", "bare.md"}),
+        (Query(as_of=date(2026, 11, 26)), {"next.md", "odd.md", "bare.md"}),
+        (Query(as_of=date(2026, 11, 26), expired=True), {"old.md", "now.md", "next.md", "odd.md", "bare.md"}),
+    ],
+)
+def test_what_was_known_and_valid_on_a_day(dated: Index, query: Query, wanted: set[str]) -> None:
+    found = dated.find("fare for dogs", replace(query, k=9))
+    assert set(docs(found)) == wanted
+    assert {hit.chunk.doc for hit in found.hits if hit.expired} == (
+        {"old.md", "now.md"} if query.expired else set()
+    )
+
+
+def test_what_a_date_leaves_out_is_counted_and_shown(dated: Index) -> None:
+    found = dated.find("fare for dogs", Query(as_of=date(2025, 1, 1)))
+    assert "2 documents dated after 2025-01-01 left out" in found.notes
+    late = dated.find("fare for dogs", Query(as_of=date(2026, 11, 26)))
+    assert "2 documents that expired before 2026-11-26 left out (--expired searches them)" in late.notes
+    assert "1 document taken as valid: valid_until there is no date" in late.notes
+    assert "1 document taken as known: date there is no date" in late.notes
+    hits = {hit.chunk.doc: hit for hit in found.hits}
+    assert (hits["old.md"].date, hits["old.md"].valid_until) == ("2024-01-10", "2025-12-31")
+    assert (hits["bare.md"].date, hits["bare.md"].valid_until) == ("", "")
+    today = dated.find("fare for dogs", Query(k=9))
+    assert "old.md" not in docs(today)
+    assert "next.md" in docs(today), "without a day nothing is too new"
+
+
+def test_neighbours_are_joined_with_exact_offsets(opened: Opened) -> None:
+    lines = [
+        f"Paragraph {n} tells of the {word} in many words that fill it up."
+        for n, word in enumerate(["anchor", "bell", "crane", "deck", "engine", "flag"])
+    ]
+    index = opened({"ship.txt": "\n\n".join(lines)}, IndexSettings(max_tokens=16))
+    assert len(index.chunks) == 6
+    raw = index.raw("ship.txt") or ""
+    for neighbours, first, last in [(0, 2, 2), (1, 1, 3), (2, 0, 4), (50, 0, 5)]:
+        found = index.find("crane", Query(k=1, neighbours=neighbours)).hits[0].chunk
+        assert found.text == raw[found.start : found.end] == "\n\n".join(lines[first : last + 1])
+        assert (found.line_start, found.line_end) == (2 * first + 1, 2 * last + 1)
+        assert (found.ordinal, found.id) == (2, index.chunks[2].id)
+    all_shown = index.find("crane deck engine", Query(k=6, neighbours=1)).hits
+    shown = [line for hit in all_shown for line in hit.chunk.text.split("\n\n")]
+    assert sorted(shown) == sorted(lines), "every passage is shown once"
+
+
+def test_neighbours_never_bring_back_what_was_left_out(opened: Opened) -> None:
+    page = "<h1>Fares</h1><p>Adults pay fourteen euros here.</p><!-- ignore this --><p>Dogs travel for three.</p>"
+    text = "The office opens at seven.\n\n<!-- secret -->\n\nIt closes at nine in winter.\n"
+    index = opened({"a.html": page, "b.md": text}, IndexSettings(max_tokens=16))
+    for question, neighbour in [("dogs travel", "Adults pay"), ("office opens", "It closes")]:
+        chunk = index.find(question, Query(k=1, neighbours=1)).hits[0].chunk
+        assert neighbour in chunk.text
+        assert "ignore" not in chunk.text
+        assert "secret" not in chunk.text
+        raw = index.raw(chunk.doc) or ""
+        assert raw[chunk.start : chunk.end] != chunk.text
+        assert len(chunk.text) != chunk.end - chunk.start, "its length says that it is no slice"
+
+
+LONG = (
+    "Dogs travel on the open deck of every ferry as long as they are kept on a lead by their owner and wear the "
+    "muzzle which the crew hands out at the gangway on request."
+)
+
+
+def test_what_adds_nothing_is_named_in_the_hit_above(opened: Opened) -> None:
+    files = {
+        "dogs.txt": LONG,
+        "copy/dogs old.txt": LONG.upper().replace(" ON ", "  on\n"),
+        "more.txt": f"{LONG} Cats stay below.",
+        "short/a.txt": "Dogs ride free.",
+        "short/b.txt": "Dogs ride free.",
+    }
+    index = opened(files)
+    plain = index.find("dogs travel on the open deck", Query(k=5, collapse=0))
+    assert sorted(docs(plain)) == sorted(files)
+    assert not any(hit.same for hit in plain.hits)
+    assert index.find("dogs travel on the open deck", Query(k=5)).hits == plain.hits, "off unless asked for"
+    found = index.find("dogs travel on the open deck", Query(k=5, collapse=1))
+    named = {hit.chunk.doc: {chunk.doc for chunk in hit.same} for hit in found.hits}
+    assert set(docs(found)) >= {"short/a.txt", "short/b.txt"}, "short texts are about their titles"
+    assert len(found.hits) + sum(map(len, named.values())) == 5
+    assert {"dogs.txt", "copy/dogs old.txt"} & set().union(*named.values())
+
+
+def test_loose_collapsing_keeps_numbers_names_and_denials_apart(make_chunk: Callable) -> None:
+    from rag.search.postprocessing import is_redundant
+
+    base = make_chunk(LONG)
+    other = make_chunk(LONG.replace("every ferry", "each ferry"), doc="b.md")
+    assert not is_redundant(other, base)
+    assert is_redundant(other, base, 0.7)
+    assert is_redundant(make_chunk(LONG.lower(), doc="b.md", title="Other"), base)
+    for word in ("3 ferries", "Moss ferry", "no ferry", "three ferries"):
+        assert not is_redundant(make_chunk(LONG.replace("every ferry", word)), base, 0.7)
+    part = make_chunk(LONG[: LONG.index(" and wear")], doc="c.md", title="A")
+    assert is_redundant(part, base), "what the hit above holds already adds nothing"
+    assert not is_redundant(base, part)
+    assert not is_redundant(make_chunk("Dogs.", title="B"), make_chunk("Dogs.", title="A"))
+    assert is_redundant(make_chunk("Dogs!", title="a"), make_chunk("dogs", title="A"))
+
+
+def test_no_document_takes_more_places_than_allowed(opened: Opened) -> None:
+    many = "\n\n".join(f"Ferry deck rule {n} is about dogs and nothing else at all." for n in range(120))
+    index = opened(
+        {"many.txt": many, "one.txt": "Dogs like boats.", "two.txt": "Cats hate boats."},
+        IndexSettings(max_tokens=16, pool=5),
+    )
+    assert set(docs(index.find("dogs on the ferry deck", Query(k=5)))) == {"many.txt"}
+    capped = docs(index.find("dogs on the ferry deck", Query(k=5, per_source=2)))
+    assert sorted(capped) == ["many.txt", "many.txt", "one.txt", "two.txt"]
+    assert sorted(docs(index.find("dogs", Query(k=3, per_source=1)))) == ["many.txt", "one.txt", "two.txt"]
+
+
+def test_every_combination_of_options_keeps_its_promises(opened: Opened) -> None:
+    files = {
+        f"{n % 3}/{n}.md": f"---\ntags: [t{n % 2}]\ndate: 202{n % 5}-01-01\n---\n# Ferry {n}\n\n{LONG}\n\n"
+        f"## Fare {n}\n\nA seat costs {n} euros.\n"
+        for n in range(12)
+    }
+    index = opened(files, IndexSettings(max_tokens=40))
+    seen = 0
+    for k, conditions, as_of, neighbours, per_source, collapse in product(
+        (1, 4, 50), ((), ("tags=t1",)), (None, date(2022, 6, 1)), (0, 1), (0, 1), (0.0, 0.8, 1.0)
+    ):
+        query = Query(
+            k=k,
+            where=where(*conditions),
+            as_of=as_of,
+            neighbours=neighbours,
+            per_source=per_source,
+            collapse=collapse,
+        )
+        found = index.find("what does a seat cost with dogs", query)
+        assert 0 < len(found.hits) <= k
+        names = docs(found)
+        if not neighbours:
+            assert [h.score for h in found.hits] == sorted((h.score for h in found.hits), reverse=True)
+        assert all("t1" in h.metadata["tags"] for h in found.hits) or not conditions
+        assert all(h.date <= "2022-06-01" for h in found.hits) or not as_of
+        assert not per_source or len(set(names)) == len(names)
+        assert collapse or not any(h.same for h in found.hits)
+        raws = {name: index.raw(name) or "" for name in names}
+        assert all(
+            raws[c.doc][c.start : c.end] == c.text or len(c.text) != c.end - c.start
+            for c in (h.chunk for h in found.hits)
+        )
+        seen += 1
+    assert seen == 144
+
+
+def test_a_search_says_where_its_time_went(ferries: Index) -> None:
+    found = ferries.find("dogs", Query(where=where("price<9"), neighbours=1))
+    stages = dict(found.timings_ms)
+    assert list(stages) == ["embed", "filter", "dense", "lexical", "fuse", "arrange", "total"]
+    total = stages.pop("total")
+    assert all(ms >= 0 for ms in stages.values())
+    assert sum(stages.values()) <= total + 0.1
+    many = ferries.find_many(["dogs"] * 50)
+    assert max(r.timings_ms["total"] for r in many) < sum(r.timings_ms["total"] for r in many)
+
+
+def test_the_weight_of_words_can_be_asked_for(ferries: Index) -> None:
+    by_words = ferries.find("ferry number 77", Query(k=3, lexical_weight=1.0))
+    by_meaning = ferries.find("ferry number 77", Query(k=3, lexical_weight=0.0))
+    assert by_words.hits[0].score == by_meaning.hits[0].score == 1.0
+    assert [h.lexical for h in by_words.hits] == sorted((h.lexical for h in by_words.hits), reverse=True)
+    assert [h.dense for h in by_meaning.hits] == sorted((h.dense for h in by_meaning.hits), reverse=True)

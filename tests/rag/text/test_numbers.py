@@ -1,0 +1,100 @@
+"""Numbers, polarity, words and sentences."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from rag.text.numbers import extract_numbers, numbers_agree, polarity
+from rag.text.words import content_words, sentences, stem
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("It costs £14.50.", {"14.5"}),
+        ("14.5 euros", {"14.5"}),
+        ("1,200 people in 3 boats", {"1200", "3"}),
+        ("three bikes and twenty-five dogs", {"3", "25"}),
+        ("two hundred places, twelve left", {"200", "12"}),
+        ("from 7 pm", {"19:00"}),
+        ("at 7:30 p.m. sharp", {"19:30"}),
+        ("12 am and 12 pm", {"00:00", "12:00"}),
+        ("at 19:00 or noon", {"19:00", "12:00"}),
+        ("7-9 pm", {"19:00", "21:00"}),
+        ("11 to 2pm", {"11:00", "14:00"}),
+        ("3:30pm - 9:00pm", {"15:30", "21:00"}),
+        ("one suitcase each", {"1"}),
+        ("Which one? That one, or one of them.", set()),
+        ("10% off, 24/7", {"10", "24", "7"}),
+        ("berth B12", set()),
+        ("room 3.", {"3"}),
+        ("no figures", set()),
+    ],
+)
+def test_numbers(text: str, wanted: set[str]) -> None:
+    assert extract_numbers(text) == wanted
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("No, pets are not allowed.", "no"),
+        ("Guests can't smoke here.", "no"),
+        ("Parking isn't free.", "no"),
+        ("Yes, but not dogs.", "yes"),
+        ("There is parking at no extra cost.", "yes"),
+        ("Dogs are welcome. Shall I not book?", "yes"),
+        ("Arrive no later than 9.", None),
+        ("Check-in is at three.", None),
+        ("Unfortunately the pool is shut.", "no"),
+    ],
+)
+def test_polarity(text: str, wanted: str | None) -> None:
+    assert polarity(text) == wanted
+
+
+def test_a_claim_agrees_with_its_source_or_not() -> None:
+    assert numbers_agree("The last boat is at 7 pm.", "Last departure 19:00, price 5.")
+    assert not numbers_agree("The last boat is at 8 pm.", "Last departure 19:00.")
+    assert not numbers_agree("Dogs are allowed.", "Dogs are not allowed.")
+
+
+def test_words_are_stemmed_lightly_and_stop_words_left_out() -> None:
+    assert content_words("The parking spaces' prices weren't for families") == [
+        "park",
+        "spac",
+        "pric",
+        "family",
+    ]
+    assert stem("buses") == stem("bus") or stem("buses") == "buse"
+    assert [stem(w) for w in ("stopped", "travelling", "classes", "news", "3rd", "as")] == [
+        "stop",
+        "travell",
+        "class",
+        "new",
+        "3rd",
+        "as",
+    ]
+
+
+def test_sentences_are_exact_slices() -> None:
+    text = "Mr. Smith leaves at 7 p.m. from pier 3.5! Is it late?\n\n- one\n- two e.g. three. Till 9 a.m. Go."
+    found = sentences(text)
+    assert found == [
+        "Mr. Smith leaves at 7 p.m. from pier 3.5!",
+        "Is it late?",
+        "- one",
+        "- two e.g. three.",
+        "Till 9 a.m.",
+        "Go.",
+    ]
+    assert all(piece in text for piece in found)
+    assert sentences("  ") == []
+
+
+def test_a_text_of_abbreviations_is_cut_at_once() -> None:
+    started = time.perf_counter()
+    assert len(sentences("st. " * 10_000)) == 1
+    assert time.perf_counter() - started < 1

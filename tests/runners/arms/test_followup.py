@@ -1,0 +1,58 @@
+"""Follow-ups are made to stand alone."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from runners.arms.followup import is_followup, stand_alone
+
+
+@pytest.mark.parametrize(
+    ("question", "previous", "names"),
+    [
+        ("And on Sundays?", "When does the Copper Ladle open?", "Copper Ladle"),
+        ("What does it cost?", "Where can I buy the Tidepass?", "Tidepass"),
+        ("How much is that?", "Can I take a bicycle on the ferry to Pellin?", "Pellin"),
+        ("Is it closed in winter?", "where is the museum?", "museum"),
+    ],
+)
+def test_a_follow_up_names_its_subject(question: str, previous: str, names: str) -> None:
+    assert is_followup(question)
+    assert names in stand_alone(question, previous)
+
+
+@pytest.mark.parametrize(
+    "question", ["When does the Ropewalk Museum open on Mondays?", "How much is a Saltbox Pass for children?"]
+)
+def test_a_whole_question_stays_as_it_is(question: str) -> None:
+    assert stand_alone(question, "Where can I buy the Tidepass?") == question
+
+
+def test_the_first_question_stays_as_it_is() -> None:
+    assert stand_alone("And on Sundays?", "") == "And on Sundays?"
+
+
+def test_asking_about_something_else_repeats_the_question() -> None:
+    asked = stand_alone("What about the Saltbox Pass?", "Where can I buy the Tidepass?")
+    assert asked == "Where can I buy the Saltbox Pass?"
+
+
+def test_names_are_joined_by_small_words_alone() -> None:
+    asked = stand_alone("And on Sundays?", "When does the Museum  of the Sea and\nSand or the Pier open?")
+    assert asked == "About Museum and Sea and Sand and Pier: on Sundays?"
+
+
+@pytest.mark.parametrize(
+    "question", ["A" + " " * 40_000 + "b", "A of" + " " * 40_000 + "b", "A " * 20_000 + "b"]
+)
+def test_a_long_question_is_read_at_once(question: str) -> None:
+    started = time.perf_counter()
+    stand_alone(question, "What is the fare?")
+    stand_alone("And it?", question)
+    assert time.perf_counter() - started < 1
+
+
+def test_another_subject_cannot_make_a_question_grow_without_end() -> None:
+    assert len(stand_alone("And C" + "c" * 50_000, "B. " * 16_000)) <= 60_000

@@ -1,0 +1,86 @@
+"""An answer in pieces is the answer that the trial gets: the same words, citations and refusals."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from collections.abc import Generator as Running
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rag.grounding.refusal import RefusalThreshold
+from runners.arms.answer import Answer, answer_all, stream_answer
+from runners.arms.retriever import Retriever
+from runners.data.examples import Example
+from runners.data.questions import Question
+from runners.inference.local import LocalGenerator
+from runners.models.resolve import Model
+from runners.plan.schema import parse_plan
+from runners.plan.steps import EvaluateStep
+
+RAG, PLAIN = EvaluateStep(arm="rag", retrieval=True), EvaluateStep(arm="few-shot", shots=2)
+PLAN = parse_plan(
+    {
+        "name": "p",
+        "choice": "rag",
+        "model": {"name": "m"},
+        "max_new_tokens": 12,
+        "data": {"documents": "d", "questions": "q", "examples": "e"},
+        "weights": {"fact_recall": 1},
+        "steps": [{"kind": "index"}, PLAIN.model_dump(), RAG.model_dump()],
+        "prompts": {"refusals": ["Not in our papers."]},
+    }
+)
+QUESTION = Question("a", "How many berths has the Heron Pier?")
+
+
+@pytest.fixture(scope="module")
+def generator(tiny: Model, adapter: Path) -> LocalGenerator:
+    """The tiny model with weights that make it say words."""
+    return LocalGenerator(tiny, adapter, "float32")
+
+
+def taken(running: Running[str, None, Answer]) -> tuple[list[str], Answer]:
+    """The pieces and the answer."""
+    pieces = []
+    while True:
+        try:
+            pieces.append(next(running))
+        except StopIteration as end:
+            return pieces, end.value
+
+
+@pytest.mark.parametrize("arm", [RAG, PLAIN])
+def test_pieces_end_in_the_same_answer(
+    generator: LocalGenerator,
+    make_retriever: Callable[..., Retriever],
+    arm: EvaluateStep,
+    examples: tuple[Example, ...],
+) -> None:
+    retriever = make_retriever(k=1) if arm.retrieval else None
+    shots = examples[: arm.shots]
+    (whole,) = answer_all(PLAN, arm, [QUESTION], generator, retriever, shots)
+    pieces, answer = taken(stream_answer(PLAN, arm, QUESTION, generator, retriever, shots))
+    assert len(pieces) > 1
+    assert "".join(pieces) == answer.marked
+    assert bool(answer.hits) == arm.retrieval
+    assert replace(answer, completion=whole.completion) == whole
+    assert replace(answer.completion, seconds=0) == replace(whole.completion, seconds=0)
+
+
+def test_a_refusal_is_one_piece_and_the_model_is_not_asked(make_retriever: Callable[..., Retriever]) -> None:
+    always = RefusalThreshold({}, -1.0, "default")
+    nobody: Any = None
+    pieces, answer = taken(stream_answer(PLAN, RAG, QUESTION, nobody, make_retriever(always)))
+    assert pieces == [answer.text] == ["Not in our papers."]
+    assert answer.refused
+
+
+def test_an_answer_that_is_broken_off_frees_the_model(generator: LocalGenerator) -> None:
+    running = stream_answer(PLAN, PLAIN, QUESTION, generator, None)
+    first = next(running)
+    running.close()
+    pieces, _ = taken(stream_answer(PLAN, PLAIN, QUESTION, generator, None))
+    assert pieces[0] == first

@@ -1,0 +1,177 @@
+"""Examples and questions: every format, every kind of broken row, and overlap."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rag.errors import BadInput
+from runners.data.examples import load_examples
+from runners.data.leakage import LEAKING, find_leaks
+from runners.data.questions import load_questions
+
+USER, REPLY = {"role": "user", "content": "Where?"}, {"role": "assistant", "content": "Here."}
+FORMATS = {
+    "messages": {"messages": [USER, REPLY]},
+    "sharegpt": {"conversations": [{"from": "human", "value": "Where?"}, {"from": "gpt", "value": "Here."}]},
+    "alpaca": {"instruction": "Where?", "input": "", "output": "Here."},
+    "prompt-completion": {"prompt": "Where?", "completion": "Here."},
+}
+
+
+def write(path: Path, rows: list[Any]) -> Path:
+    """Write JSON lines."""
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_each_format_gives_the_same_example(tmp_path: Path, name: str) -> None:
+    row = {**FORMATS[name], "meta": {"doc_id": "a.md"}, "note": 1}
+    found = load_examples(write(tmp_path / "e.jsonl", [row]))
+    assert found.format == name
+    assert found.rows[0].question == "Where?"
+    assert found.rows[0].reply == "Here."
+    assert found.rows[0].meta == {"doc_id": "a.md", "note": 1}
+
+
+def test_text_rows_are_one_assistant_turn(tmp_path: Path) -> None:
+    found = load_examples(write(tmp_path / "e.jsonl", [{"text": "All of it."}]))
+    assert found.rows[0].reply == "All of it."
+    assert found.rows[0].question == ""
+
+
+def test_csv_and_json_read_like_jsonl(tmp_path: Path) -> None:
+    table = tmp_path / "e.csv"
+    table.write_text('Prompt,Completion,Source\n"Where, then?","Here.\nReally.",web\n', encoding="utf-8")
+    row = load_examples(table).rows[0]
+    assert (row.question, row.reply, row.meta) == ("Where, then?", "Here.\nReally.", {"Source": "web"})
+    listed = tmp_path / "e.json"
+    listed.write_text(json.dumps({"data": [FORMATS["alpaca"]]}), encoding="utf-8")
+    assert load_examples(listed).rows[0].reply == "Here."
+
+
+def test_a_system_turn_is_kept(tmp_path: Path) -> None:
+    row = {"system": "Be brief.", "prompt": "Where?", "response": "Here."}
+    example = load_examples(write(tmp_path / "e.jsonl", [row])).rows[0]
+    assert example.system == "Be brief."
+
+
+def test_a_broken_line_names_file_line_and_reason(tmp_path: Path) -> None:
+    path = tmp_path / "e.jsonl"
+    path.write_text(json.dumps(FORMATS["messages"]) + "\n{oops\n", encoding="utf-8")
+    with pytest.raises(BadInput, match=r"e\.jsonl:2: broken JSON"):
+        load_examples(path)
+
+
+def test_bytes_that_are_not_utf8_are_placed(tmp_path: Path) -> None:
+    path = tmp_path / "e.jsonl"
+    path.write_bytes(b'{"prompt": "a", "completion": "b"}\n{"prompt": "\xff"}\n')
+    with pytest.raises(BadInput, match=r"e\.jsonl:2: not UTF-8"):
+        load_examples(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("e.jsonl", "", "holds no rows"),
+        ("e.jsonl", "[1]\n", "must be an object"),
+        ("e.parquet", "x", "is not Parquet"),
+        ("e.docx", "x", "is not read"),
+        ("e.csv", "prompt,completion\na\n", "one value per column"),
+        ("e.json", "{", "broken JSON"),
+    ],
+)
+def test_unreadable_files_say_why(tmp_path: Path, name: str, content: str, message: str) -> None:
+    (tmp_path / name).write_text(content, encoding="utf-8")
+    with pytest.raises(BadInput, match=message):
+        load_examples(tmp_path / name)
+
+
+def test_missing_file_and_folder(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="does not exist"):
+        load_examples(tmp_path / "none.jsonl")
+    with pytest.raises(BadInput, match="folder without a file of examples"):
+        load_examples(tmp_path)
+
+
+def test_few_rows_without_answer_are_reported_many_refuse(tmp_path: Path) -> None:
+    good, bad = FORMATS["prompt-completion"], {"prompt": "Where?", "completion": ""}
+    found = load_examples(write(tmp_path / "few.jsonl", [good] * 20 + [bad]))
+    assert len(found.rows) == 20
+    assert [(r.line, r.reason) for r in found.rejected] == [(21, "no answer")]
+    assert found.duplicates == 19
+    with pytest.raises(BadInput, match=r"2 of 22 examples cannot be used .lines 21, 22: no answer"):
+        load_examples(write(tmp_path / "many.jsonl", [good] * 20 + [bad] * 2))
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ({"messages": [USER]}, "no answer"),
+        ({"messages": [{"role": "wizard", "content": "x"}, REPLY]}, "unknown role 'wizard'"),
+        ({"messages": [{"role": "user", "content": [{"type": "image"}]}, REPLY]}, "not text"),
+        ({"messages": [{"role": "user", "content": " "}, REPLY]}, "an empty turn"),
+        ({"words": 1}, "no known format has the keys words"),
+    ],
+)
+def test_unusable_rows_say_why(tmp_path: Path, row: dict[str, Any], reason: str) -> None:
+    with pytest.raises(BadInput, match=reason):
+        load_examples(write(tmp_path / "e.jsonl", [row]))
+
+
+def test_questions_keep_all_their_gold(tmp_path: Path) -> None:
+    gold = {"answers": ["six"], "reference": "At six.", "doc_id": "a.md", "spans": [{"start": 3, "end": 9}]}
+    row = {"id": 7, "question": "When?", **gold, "answerable": False, "meta": {"fact": "It is six."}}
+    (q,) = load_questions(write(tmp_path / "q.jsonl", [row]))
+    assert (q.id, q.answers, q.reference, q.doc_id) == ("7", ("six",), "At six.", "a.md")
+    assert (q.spans, q.answerable, q.fact) == (((3, 9),), False, "It is six.")
+
+
+def test_questions_from_chat_rows(tmp_path: Path) -> None:
+    turns = [{"role": "system", "content": "S"}, USER, REPLY, {"role": "user", "content": "And?"}, REPLY]
+    row = {"messages": turns, "meta": {"references": ["There.", "Here."]}}
+    (q,) = load_questions(write(tmp_path / "q.jsonl", [row]))
+    assert (q.question, q.system, q.reference) == ("And?", "S", "Here.")
+    assert q.references == ("Here.", "There.")
+    assert q.history == (USER, REPLY)
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (
+            [{"question": "a", "id": 1}] * 2,
+            "the id '1' was already used on line 1",
+        ),
+        ([{"question": ""}], r"q\.jsonl:1: not a question row"),
+        ([{"question": "a", "spans": [{"start": 4, "end": 4}]}], "span is empty"),
+        ([{"question": "a", "answerable": "perhaps"}], "answerable must be true or false"),
+        ([{"answers": ["x"]}], "no known format"),
+    ],
+)
+def test_bad_questions_are_placed(tmp_path: Path, rows: list[Any], message: str) -> None:
+    with pytest.raises(BadInput, match=message):
+        load_questions(write(tmp_path / "q.jsonl", rows))
+
+
+def test_overlap_by_words_and_by_fact(tmp_path: Path) -> None:
+    meta = {"doc_id": "a.md", "fact": "Open at six."}
+    examples = load_examples(write(tmp_path / "e.jsonl", [{**FORMATS["messages"], "meta": meta}])).rows
+    asked = [{"question": "where ?!"}, {"question": "When?", **meta}, {"question": "How?", "doc_id": "a.md"}]
+    found = find_leaks(examples, load_questions(write(tmp_path / "q.jsonl", asked)))
+    assert [(leak.held_out, leak.row, leak.kind) for leak in found if leak.kind in LEAKING] == [
+        (1, 1, "but for case and punctuation"),
+        (2, 1, "by the same fact"),
+    ]
+
+
+def test_public_train_and_test_do_not_overlap(shared: Path) -> None:
+    folder = shared / "data" / "hybrid_concierge"
+    examples = load_examples(folder / "train.jsonl")
+    questions = load_questions(folder / "test.jsonl")
+    assert (len(examples.rows), len(questions)) == (1500, 1078)
+    assert not [leak for leak in find_leaks(examples.rows, questions) if leak.kind in LEAKING]

@@ -1,0 +1,285 @@
+"""Weights handed on: each file is loaded by the library it is for, and answers as base and adapter apart do."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import stat
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rag.errors import BadInput, CannotRun
+from rag.files import check_manifest
+from runners.export import job, vllm
+from runners.export import merged as export_merged
+from runners.export.export import export
+from runners.export.gguf import GGUF_FILE
+from runners.export.job import ExportRequest, ExportResult
+from runners.export.merged import write_in_smallest_dtype
+from runners.export.source import ExportSource
+from runners.inference.weights import load_adapter, load_base, load_model_folder
+from runners.models import resolve
+from runners.models.adapters import read_adapter
+from runners.models.cards import CARD_FILE
+from runners.models.fingerprint import read_json
+from runners.tokenization import chat_template
+
+SAME = "greedy tokens equal to base and weights apart"
+OFF = "root mean square difference, in standard deviations"
+_made: dict[tuple[str, ...], ExportResult] = {}
+
+
+@pytest.fixture(scope="module")
+def make(llama: Any, qwen: Any, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., ExportResult]:
+    """Export an arm of one of the runs; the same export is made once for all tests."""
+    place = tmp_path_factory.mktemp("exports")
+
+    def run(to: str, arm: str = "lora", of: str = "llama", dtype: str = "auto") -> ExportResult:
+        key = (of, arm, to, dtype)
+        if key not in _made:
+            out = place / "-".join(key)
+            _made[key] = export(
+                {"llama": llama, "qwen": qwen}[of].path, ExportRequest(to, arm, None, out, dtype=dtype)
+            )
+        return _made[key]
+
+    return run
+
+
+def apart(run: Any, arm: str) -> tuple[Any, list[list[int]], list[int]]:
+    """The base with the arm's adapter beside it in float32, and the prompts and ends to ask it with."""
+    source = ExportSource(run.path)
+    source.choose(arm, None, True)
+    chat = chat_template.ChatTokenizer(source.made)
+    net = load_adapter(load_base(source.base, "float32"), source.made, source.base)
+    return net, export_merged.prompt_tokens(chat, export_merged.replay_prompts(source)), sorted(chat.eos_ids)
+
+
+def test_an_adapter_loads_in_plain_peft_and_stays_one_of_ours(
+    make: Callable[..., ExportResult], llama: Any
+) -> None:
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    made = make("peft")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warnings.simplefilter("ignore", FutureWarning)
+        base = AutoModelForCausalLM.from_pretrained(llama.base)
+        net = PeftModel.from_pretrained(base, made.out).eval().float()
+        tokenizer = AutoTokenizer.from_pretrained(made.out)
+    ours, prompts, ends = apart(llama, "lora")
+    said = export_merged.replay_answers(ours, prompts, ends, 8)
+    assert export_merged.compare_answers(said, net).same == 5
+    assert (
+        export_merged.compare_answers(said, load_base(resolve.resolve_model(str(llama.base)), "float32")).same
+        < 5
+    ), "the adapter says other things"
+    assert tokenizer.chat_template
+    assert made.checked["tensors equal to the file's"] == 28
+    manifest = check_manifest(made.out, "adapter", (CARD_FILE,))
+    assert (manifest["export"]["arm"], manifest["export"]["seed"]) == ("lora", 0)
+    assert read_adapter(made.out).problem == ""
+    config = json.loads((made.out / "adapter_config.json").read_text("utf-8"))
+    assert config["base_model_name_or_path"] == "a base model"
+
+
+@pytest.mark.parametrize(
+    ("of", "arm"),
+    [("llama", "lora"), ("llama", "hybrid"), ("llama", "qlora"), ("llama", "full"), ("qwen", "lora")],
+)
+def test_a_merged_model_answers_as_base_and_weights_apart(
+    make: Callable[..., ExportResult], llama: Any, qwen: Any, of: str, arm: str
+) -> None:
+    import torch
+
+    made = make("merged", arm, of)
+    assert made.checked[SAME].startswith("5 of 5 prompts")
+    assert made.checked[OFF] < export_merged.LOGIT_TOLERANCE["bfloat16"]
+    assert sorted(made.files) == [
+        "chat_template.jinja",
+        "config.json",
+        "generation_config.json",
+        "model.safetensors",
+        "tokenizer.json",
+        "tokenizer_config.json",
+    ]
+    back = load_model_folder(made.out, torch.bfloat16, {})
+    assert next(back.parameters()).dtype == torch.bfloat16
+    assert back.get_output_embeddings().weight is back.get_input_embeddings().weight
+    assert read_json(made.out / "config.json")["dtype"] == "bfloat16", "what engines load it as"
+    again = resolve.resolve_model(str(made.out))
+    assert again.kind == "base", "a merged model is a base for other runs"
+    if arm != "full":
+        net, prompts, ends = apart({"llama": llama, "qwen": qwen}[of], arm)
+        said = export_merged.replay_answers(net, prompts, ends, 8)
+        found = export_merged.compare_answers(said, load_model_folder(made.out, torch.float32, {}))
+        assert (found.same, found.tokens) == (5, sum(map(len, said.answers)))
+        assert any("4 bits" in note for note in made.notes) is (arm == "qlora")
+
+
+def test_a_qlora_arm_is_merged_as_it_was_measured_not_as_it_was_trained(
+    make: Callable[..., ExportResult], llama: Any
+) -> None:
+    """The trial answers with the adapter on the full-precision base; on the 4-bit one the logits are others."""
+    import torch
+
+    net, prompts, ends = apart(llama, "qlora")
+    said = export_merged.replay_answers(net, prompts, ends, 8)
+    base = resolve.resolve_model(str(llama.base))
+    source = ExportSource(llama.path)
+    source.choose("qlora", None, True)
+    four_bit = load_adapter(load_base(base, "float32", four_bit=True), source.made, base)
+    merged = export_merged.compare_answers(
+        said, load_model_folder(make("merged", "qlora").out, torch.float32, {})
+    )
+    assert merged.relative < 0.01
+    assert export_merged.compare_answers(said, four_bit).relative > 5 * merged.relative
+
+
+def test_float32_loses_nothing_and_float16_is_said(make: Callable[..., ExportResult]) -> None:
+    exact, rounded = make("merged", dtype="float32"), make("merged")
+    assert exact.checked[OFF] < 1e-5 < rounded.checked[OFF]
+    assert exact.files["model.safetensors"] > 1.5 * rounded.files["model.safetensors"]
+    assert make("merged", dtype="float16").checked["number type"] == "float16"
+
+
+@pytest.mark.parametrize(
+    ("of", "to", "dtype"), [("llama", "gguf", "auto"), ("qwen", "gguf", "auto"), ("llama", "gguf", "q8_0")]
+)
+def test_a_gguf_file_is_read_back_and_replays_the_prompts(
+    make: Callable[..., ExportResult], llama: Any, qwen: Any, of: str, to: str, dtype: str
+) -> None:
+    import gguf
+
+    from runners.models.gguf_import import gguf_tokenizer, load_gguf
+
+    made = make(to, of=of, dtype=dtype)
+    if dtype == "auto":
+        assert made.checked[SAME].startswith("5 of 5 prompts")
+        assert made.checked["number type"] == "bfloat16"
+    assert list(made.files) == [GGUF_FILE]
+    net, prompts, ends = apart({"llama": llama, "qwen": qwen}[of], "lora")
+    found = export_merged.compare_answers(
+        export_merged.replay_answers(net, prompts, ends, 8), load_gguf(made.out / GGUF_FILE, "float32")
+    )
+    assert found.holds("bfloat16") or (dtype == "q8_0" and found.relative < 0.1)
+    reader = gguf.GGUFReader(made.out / GGUF_FILE)
+    text = {key: field.contents() for key, field in reader.fields.items()}
+    assert text["general.architecture"] == {"llama": "llama", "qwen": "qwen2"}[of]
+    assert text["tokenizer.ggml.pre"] == {"llama": "gpt-2", "qwen": "qwen2"}[of]
+    assert text["tokenizer.ggml.eos_token_id"] == 2
+    assert text["tokenizer.ggml.add_bos_token"] is False
+    assert "<|im_start|>" in text["tokenizer.chat_template"]
+    kinds = {t.name: t.tensor_type.name for t in reader.tensors}
+    assert kinds["output_norm.weight"] == "F32"
+    assert kinds["blk.0.attn_q.weight"] == ("Q8_0" if dtype == "q8_0" else "BF16")
+    assert ("blk.1.attn_k.bias" in kinds) is (of == "qwen")
+    assert "output.weight" not in kinds, "tied embeddings are written once"
+    question = "How many berths has the Amber Pier? <think>"
+    chat = chat_template.ChatTokenizer({"llama": llama, "qwen": qwen}[of].base)
+    assert gguf_tokenizer(made.out / GGUF_FILE).encode(question, add_special_tokens=False) == chat.encode(
+        question
+    )
+
+
+def test_a_modelfile_asks_as_the_trial_did(make: Callable[..., ExportResult]) -> None:
+    made = make("ollama")
+    text = (made.out / "Modelfile").read_text("utf-8")
+    assert text.startswith("FROM ./model.gguf\n")
+    assert 'SYSTEM """You answer for the harbour in one sentence."""' in text
+    for line in ('PARAMETER stop "<|im_end|>"', "PARAMETER temperature 0", "PARAMETER num_predict 12"):
+        assert f"\n{line}\n" in text
+    assert '{{ else if eq .Role "user" }}<|im_start|>user\n{{ .Content }}<|im_end|>\n{{ else' in text
+    assert "{{ if not .System }}<|im_start|>system\nYou are a helpful desk.<|im_end|>\n{{ end }}" in text
+    assert text.count('"""') == 4
+
+
+DOCUMENTED = {"--enable-lora", "--lora-modules", "--max-lora-rank", "--chat-template", "--revision"}
+"""Flags of `vllm serve`, from its "LoRA Adapters" page and its engine and server arguments (2026)."""
+
+
+def test_the_line_for_vllm_is_one_that_a_shell_takes(make: Callable[..., ExportResult], llama: Any) -> None:
+    made = make("vllm")
+    words = shlex.split(made.line)
+    assert words[:3] == ["vllm", "serve", f"{made.out}/base"]
+    flags = dict(zip(words, [*words[1:], ""], strict=True))
+    assert {word for word in words if word.startswith("--")} <= DOCUMENTED
+    assert flags["--lora-modules"] == f"harbour-lora={made.out}/adapter"
+    assert int(flags["--max-lora-rank"]) == 8, "the least of vLLM's steps that holds rank 4"
+    for part in (words[2], flags["--lora-modules"].partition("=")[2], flags["--chat-template"]):
+        assert Path(part).exists()
+    assert resolve.resolve_model(words[2]).fingerprint == resolve.resolve_model(str(llama.base)).fingerprint
+    script = made.out / "serve.sh"
+    assert script.stat().st_mode & stat.S_IXUSR
+    assert "./base" in script.read_text("utf-8")
+
+
+def test_a_base_on_a_hub_is_named_with_its_revision_and_odd_names_are_quoted() -> None:
+    base = resolve.Model("smollm2-135m-instruct", Path("x"), "base", "f" * 64, "hub", "Apache-2.0", "a" * 40)
+    parts = vllm.launch_command("harbour-lora", base, 16, local=False)
+    assert parts[2:5] == ("HuggingFaceTB/SmolLM2-135M-Instruct", "--revision", "a" * 40)
+    line = job.shell_line(parts, "my exports/it's")
+    assert shlex.split(line)[7] == "harbour-lora=my exports/it's/adapter"
+
+
+@pytest.mark.parametrize(("rank", "served"), [(1, 8), (4, 8), (16, 16), (17, 32), (300, 320), (512, 512)])
+def test_vllm_is_asked_for_a_rank_that_it_takes(rank: int, served: int) -> None:
+    assert vllm._rank({"r": rank}) == served
+
+
+def test_what_vllm_does_not_serve_is_refused() -> None:
+    with pytest.raises(BadInput, match="DoRA"):
+        vllm._rank({"r": 8, "use_dora": True})
+    with pytest.raises(BadInput, match="has 513"):
+        vllm._rank({"r": 513})
+
+
+@pytest.mark.parametrize("to", ["peft", "vllm"])
+def test_full_tuning_leaves_no_adapter(make: Callable[..., ExportResult], to: str) -> None:
+    with pytest.raises(BadInput, match="whole model") as refused:
+        make(to, "full")
+    assert "--to merged" in refused.value.hint
+
+
+def test_another_family_is_refused_by_name_and_handed_on_whole(
+    tiny_model: Callable[..., Path], run_of: Callable[..., Any], embedder: Path, tmp_path: Path
+) -> None:
+    step = {"kind": "train", "arm": "lora", "epochs": 1, "rank": 2, "batch_tokens": 2000}
+    steps = [step, {"kind": "evaluate", "arm": "lora", "weights": "lora"}]
+    run = run_of(tmp_path, tiny_model(tmp_path / "mistral", "mistral"), embedder, steps, choice="lora")
+    for to in ("gguf", "ollama"):
+        with pytest.raises(
+            BadInput, match="family 'mistral' are not written as GGUF here, only llama, qwen2, qwen3"
+        ):
+            export(run.path, ExportRequest(to, out=tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+    assert export(run.path, ExportRequest("merged", out=tmp_path / "out")).checked[SAME].startswith("5 of 5")
+
+
+def test_answers_that_rounding_changes_are_never_passed_over() -> None:
+    """The first type that keeps tokens and logits is taken, and what the others changed is said."""
+    tried: list[str] = []
+    off = {"bfloat16": (4, 0.02), "float16": (5, 0.2), "float32": (5, 0.0), "q8_0": (3, 0.05)}
+
+    def write(dtype: str) -> export_merged.ReplayComparison:
+        tried.append(dtype)
+        same, relative = off[dtype]
+        return export_merged.ReplayComparison(same, 5, 60, 1.0, relative)
+
+    dtype, found, notes = write_in_smallest_dtype("auto", "bfloat16", ["float16", "float32"], write)
+    assert (dtype, found.same, tried) == ("float32", 5, ["bfloat16", "float16", "float32"])
+    assert notes[0].startswith("In bfloat16, 1 of 5 prompts get other tokens")
+    assert "0.2 standard deviations" in notes[1], "equal tokens do not make up for logits that are far off"
+    assert notes[-1] == "The weights are in float32."
+    assert write_in_smallest_dtype("auto", "float32", ["float16", "float32"], write)[2] == []
+    dtype, _, notes = write_in_smallest_dtype("q8_0", "bfloat16", ["float32"], write)
+    assert (dtype, tried[-1]) == ("q8_0", "q8_0")
+    assert notes[0].startswith("In q8_0, 2 of 5 prompts")
+    off["float32"] = (4, 0.0)
+    with pytest.raises(CannotRun, match="not what was measured"):
+        write_in_smallest_dtype("auto", "bfloat16", ["float32"], write)

@@ -1,0 +1,124 @@
+"""The parts of decoding that need no model: pieces of text, guesses, prefixes, the cache."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from runners.inference.decoding import MAX_GUESSES, PromptLookup
+from runners.inference.kv_cache import MIN_SHARED, PrefixCache, StaticKVCache, common_prefix, shared_length
+from runners.inference.streaming import TextStream
+
+
+def as_bytes(tokens: list[int]) -> str:
+    """A tokenizer of single bytes, as byte-level BPE ends in for rare characters."""
+    return bytes(tokens).decode("utf-8", errors="replace")
+
+
+texts = st.text(st.sampled_from("ab\n é€😀."), max_size=30)
+
+
+@given(texts, st.lists(st.text(st.sampled_from("ab\né."), min_size=1, max_size=3), max_size=2))
+def test_pieces_are_the_text_up_to_the_first_stop_without_outer_space(text: str, stops: list[str]) -> None:
+    pieces = TextStream(as_bytes, stops)
+    given_out = ""
+    for token in text.encode():
+        given_out += pieces.add(token)
+        assert "\ufffd" not in given_out
+        if pieces.stopped:
+            break
+    given_out += pieces.rest()
+    # A stop that ends with a later character than another may be met first: the first to be complete counts.
+    ends = [text.find(stop) + len(stop) for stop in stops if stop in text]
+    seen = text[: min(ends, default=len(text))]
+    cut = min([seen.find(stop) for stop in stops if stop in seen], default=len(seen))
+    assert given_out == pieces.text == seen[:cut].strip()
+    assert pieces.stopped == bool(ends)
+
+
+def test_a_character_cut_off_at_the_end_is_shown_as_such() -> None:
+    pieces = TextStream(as_bytes)
+    assert [pieces.add(token) for token in "é€".encode()[:4]] == ["", "é", "", ""]
+    assert pieces.rest() == "\ufffd"
+
+
+def test_guesses_are_what_followed_the_same_tokens_last_time() -> None:
+    lookup = PromptLookup([1, 2, 3, 4, 5, 6, 7, 8, 9, 10])
+    assert lookup.guess() == []
+    lookup.extend([2, 3])
+    assert lookup.guess() == [4, 5, 6, 7, 8, 9][:MAX_GUESSES]
+    assert lookup.guess(2) == [4, 5]
+    assert lookup.guess(0) == []
+    lookup.extend([9])
+    assert lookup.guess() == []
+    assert PromptLookup([7]).guess() == []
+    assert PromptLookup([3, 3, 3]).guess(1) == [3]
+
+
+@given(st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=6), min_size=1, max_size=4))
+def test_what_rows_share_leaves_each_its_last_token(rows: list[list[int]]) -> None:
+    shared = common_prefix(rows)
+    assert all(row[:shared] == rows[0][:shared] and shared < len(row) for row in rows)
+    if all(len(row) > shared + 1 for row in rows):
+        assert len({row[shared] for row in rows}) > 1 or len(rows) == 1
+    assert common_prefix([]) == 0
+    assert shared_length([1, 2], [1, 2, 3]) == 2
+
+
+@dataclass(frozen=True)
+class Block:
+    """Something of a size."""
+
+    nbytes: int
+
+
+def test_prefixes_are_found_by_owner_and_tokens_and_the_oldest_go_first() -> None:
+    kept: PrefixCache[Block] = PrefixCache(max_bytes=100)
+    ids = list(range(MIN_SHARED + 10))
+    kept.put("base", ids, Block(40))
+    assert kept.get("base", ids) == Block(40)
+    assert kept.get("tuned", ids) is None
+    assert kept.longest_match("tuned", ids) is None
+    assert kept.longest_match("base", [*ids[:MIN_SHARED], 99, 98]) == (MIN_SHARED, Block(40))
+    assert kept.longest_match("base", [*ids[: MIN_SHARED - 1], 99, 98]) is None
+    assert kept.longest_match("base", ids) == (len(ids) - 1, Block(40))
+    kept.put("base", [1], Block(50))
+    kept.get("base", ids)
+    kept.put("base", [2], Block(30))
+    assert [kept.get("base", [1]), kept.nbytes, len(kept)] == [None, 70, 2]
+    kept.put("base", [3], Block(101))
+    assert len(kept) == 2
+
+
+@torch.inference_mode()
+def test_static_kv_cache_copies_loads_truncates_and_drops_rows() -> None:
+    torch.manual_seed(0)
+    keys, values = torch.randn(1, 2, 5, 4), torch.randn(1, 2, 5, 4)
+    one = StaticKVCache(1, 1, 8)
+    one.update(keys, values, 0)
+    kept = one.copy_prefix(4)
+    one.kv_layers[0].keys.zero_()
+    cache = StaticKVCache(1, 3, 8)
+    cache.load_prefix(kept, 3)
+    assert cache.length == 3
+    assert all(torch.equal(cache.kv_layers[0].keys[row, :, :3], keys[0, :, :3]) for row in range(3))
+    new = torch.randn(3, 2, 2, 4)
+    cache.update(new, new, 0)
+    cache.truncate(4)
+    assert cache.length == 4
+    cache.drop_rows([(2, 0)], 2)
+    after, _ = cache.update(new[:2, :, :1], new[:2, :, :1], 0)
+    assert after.shape == (2, 2, 5, 4)
+    assert torch.equal(after[:, :, 3], new[[2, 1], :, 0])
+    assert kept.nbytes == 2 * keys[:, :, :4].nelement() * 4
+
+
+@pytest.mark.parametrize("size", [0, 3])
+def test_an_empty_or_all_white_answer_has_no_pieces(size: int) -> None:
+    pieces = TextStream(as_bytes, ("x",))
+    assert [pieces.add(32) for _ in range(size)] == [""] * size
+    assert (pieces.rest(), pieces.text) == ("", "")

@@ -1,0 +1,147 @@
+"""Tuned weights put on a base and taken off again, without loading it anew and without a trace."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from rag.errors import BadInput
+from runners.data.examples import Example
+from runners.inference import weights
+from runners.inference.local import LocalGenerator
+from runners.inference.weights import SwitchableModel
+from runners.models.resolve import Model
+from runners.plan.schema import parse_plan
+from runners.plan.steps import EvaluateStep
+from runners.run_folder import RunFolder
+from runners.runs.session import RunContext
+
+ARM = EvaluateStep(arm="prompting")
+
+
+@pytest.fixture(scope="module")
+def tuned(tiny: Model, adapter: Path) -> LocalGenerator:
+    """The tiny model with the adapter."""
+    return LocalGenerator(tiny, adapter, "float32")
+
+
+def chats(examples: tuple[Example, ...], count: int) -> list[list[dict[str, str]]]:
+    return [list(e.messages[:-1]) for e in examples[:count]]
+
+
+def test_weights_go_on_and_off_and_leave_the_base_as_it_was(
+    tiny: Model, adapter: Path, tuned: LocalGenerator, examples: tuple[Example, ...], tmp_path: Path
+) -> None:
+    asked = chats(examples, 3)
+    switched = LocalGenerator(tiny, None, "bfloat16")
+    bare = {name: p.clone() for name, p in switched.model.named_parameters()}
+    direct = LocalGenerator(tiny, adapter, "bfloat16")
+    copy = tmp_path / "copy"
+    shutil.copytree(adapter, copy)
+    before = switched.generate(asked, 8)
+    for folder in (adapter, copy, adapter):
+        switched.use(folder)
+        for name, parameter in switched.model.named_parameters():
+            assert torch.equal(parameter, direct.model.get_parameter(name))
+        assert [c.text for c in switched.generate(asked, 8)] == [c.text for c in direct.generate(asked, 8)]
+        switched.use(None)
+        assert all(torch.equal(p, bare[name]) for name, p in switched.model.named_parameters())
+        assert [c.text for c in switched.generate(asked, 8)] == [c.text for c in before]
+    direct.use(None)
+    assert all(torch.equal(p, bare[name]) for name, p in direct.model.named_parameters())
+
+
+def test_weights_of_another_base_are_refused_and_the_base_stays(
+    other: Model, adapter: Path, examples: tuple[Example, ...]
+) -> None:
+    generator = LocalGenerator(other, None, "float32")
+    asked = chats(examples, 2)
+    before = [c.text for c in generator.generate(asked, 6)]
+    with pytest.raises(BadInput, match="another base"):
+        generator.use(adapter)
+    assert [c.text for c in generator.generate(asked, 6)] == before
+
+
+@pytest.mark.parametrize("part", ["merged_for_inference", "from_folder"])
+def test_a_switch_that_fails_half_way_leaves_nothing_of_itself(
+    tiny: Model,
+    adapter: Path,
+    tuned: LocalGenerator,
+    examples: tuple[Example, ...],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    part: str,
+) -> None:
+    generator = LocalGenerator(tiny, None, "float32")
+    asked = chats(examples, 2)
+    before = [c.text for c in generator.generate(asked, 8)]
+
+    def full(*given: object) -> None:
+        raise MemoryError("no room")
+
+    with monkeypatch.context() as failing:
+        failing.setattr(weights, part, full)
+        folder = adapter
+        if part == "from_folder":  # weights of the whole model, which nobody looks at before they are loaded
+            failing.setattr(weights, "check_same_base", lambda *given: None)
+            folder = tmp_path
+        with pytest.raises(MemoryError):
+            generator.use(folder)
+    generator.use(None)
+    assert [c.text for c in generator.generate(asked, 8)] == before
+    generator.use(adapter)
+    assert [c.text for c in generator.generate(asked, 8)] == [c.text for c in tuned.generate(asked, 8)]
+
+
+def test_what_one_adapter_has_read_is_not_taken_for_another(
+    tiny: Model, adapter: Path, tuned: LocalGenerator, examples: tuple[Example, ...]
+) -> None:
+    asked = chats(examples, 3)
+    generator = LocalGenerator(tiny, None, "float32")
+    generator.generate(asked, 8)
+    generator.use(adapter)
+    assert [c.text for c in generator.generate(asked, 8)] == [c.text for c in tuned.generate(asked, 8)]
+    assert len({owner for owner, _ in generator.prefixes._entries}) == 2
+
+
+@pytest.mark.parametrize("free", [lambda: 0.0, lambda: 9.0], ids=["no-room", "room"])
+def test_a_base_is_kept_beside_its_weights_only_where_there_is_room(
+    tiny: Model, adapter: Path, free: Callable[[], float]
+) -> None:
+    weights = SwitchableModel(tiny, None, "bfloat16", free)
+    bare, first = {name: p.clone() for name, p in weights.model.named_parameters()}, weights.model
+    for _ in range(2):
+        weights.use(adapter)
+        assert any(not torch.equal(p, bare[name]) for name, p in weights.model.named_parameters())
+        weights.use(None)
+        assert all(torch.equal(p, bare[name]) for name, p in weights.model.named_parameters())
+    assert (weights.model is first) == bool(free())
+
+
+def test_arms_of_a_run_share_the_base_that_is_loaded(
+    tiny: Model, adapter: Path, examples: tuple[Example, ...], tmp_path: Path
+) -> None:
+    plan = parse_plan(
+        {
+            "name": "p",
+            "choice": "prompting",
+            "model": {"name": str(tiny.folder)},
+            "data": {"questions": "q"},
+            "steps": [ARM.model_dump()],
+            "weights": {"token_f1": 1},
+        }
+    )
+    bench = RunContext(plan, RunFolder.create(tmp_path / "run", plan), tiny)
+    bare = bench.generator(None, ARM)
+    asked = chats(examples, 3)
+    before = [c.text for c in bare.generate(asked, 8)]
+    assert bench.generator(adapter, ARM) is bare
+    assert [c.text for c in bare.generate(asked, 8)] != before
+    assert bench.generator(None, ARM) is bare
+    assert [c.text for c in bare.generate(asked, 8)] == before
+    bench.release()
+    assert bench.generator(None, ARM) is not bare

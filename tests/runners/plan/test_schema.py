@@ -1,0 +1,182 @@
+"""The plan: read, written, refused with the place of the fault."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+import yaml
+
+from rag.errors import BadInput
+from runners.plan.schema import (
+    PLAN_MODELS,
+    Plan,
+    Prompts,
+    parse_plan,
+    plan_differences,
+    read_plan,
+    write_plan,
+)
+
+BODY = {
+    "schema": 1,
+    "name": "desk",
+    "choice": "hybrid",
+    "model": {"name": "smollm2-135m-instruct"},
+    "data": {"documents": "docs", "examples": "examples.jsonl", "questions": "questions.jsonl"},
+    "steps": [
+        {"kind": "index"},
+        {"kind": "train", "arm": "lora"},
+        {"kind": "train", "arm": "hybrid", "rows": "retrieval", "start_from": "lora"},
+        {"kind": "evaluate", "arm": "prompting"},
+        {"kind": "evaluate", "arm": "hybrid", "weights": "hybrid", "retrieval": True},
+    ],
+    "weights": {"style": 1, "fact_recall": 2},
+}
+
+
+def body(**changes: object) -> dict[str, object]:
+    return {**BODY, **changes}
+
+
+def test_a_plan_survives_being_written_and_read(tmp_path: Path) -> None:
+    plan = parse_plan(body())
+    write_plan(plan, tmp_path / "plan.yaml")
+    again = read_plan(tmp_path / "plan.yaml")
+    assert again.data.documents == tmp_path / "docs"
+    assert again.model_copy(update={"data": plan.data}) == plan
+    assert again.model_copy(update={"data": plan.data}).digest() == plan.digest()
+
+
+@pytest.mark.parametrize(
+    ("changes", "place", "hint"),
+    [
+        ({"sede": 3}, "unknown key sede", "did you mean seed?"),
+        (
+            {"steps": [{"kind": "index", "overlapp": 0.1}]},
+            "unknown key steps[0].overlapp",
+            "did you mean overlap?",
+        ),
+        ({"steps": [{"kind": "train", "arm": "lora", "epochs": -1}]}, "steps[0].epochs", "(given -1)"),
+        ({"steps": [{"kind": "trian", "arm": "lora"}]}, "steps[0]", "trian"),
+        (
+            {"steps": [{"kind": "evaluate", "arm": "rag", "retrieval": True}]},
+            "steps[0]",
+            "needs an index step",
+        ),
+        ({"steps": [{"kind": "evaluate", "arm": "lora", "weights": "lora"}]}, "steps[0].weights", "'lora'"),
+        (
+            {"steps": [{"kind": "train", "arm": "lora", "replay": 0.1}]},
+            "steps[0].replay",
+            "need data.replay",
+        ),
+        ({"weights": {"style": 0}}, "weights", "not all zero"),
+        ({"weights": {"charm": 1}}, "weights", "charm"),
+        ({"weights": {"house_style": 1}}, "weights.house_style", "no longer computed"),
+        ({"judge": {"name": "big"}}, "judge", "openai:NAME@URL"),
+        ({"choice": "magic"}, "choice", "given 'magic'"),
+        ({"checks": [{"kind": "regex", "value": "("}]}, "checks[0]", "regular expression"),
+        ({"checks": [{"kind": "max_words", "value": "ten"}]}, "checks[0]", "ten"),
+        ({"prompts": {"context": "no placeholders"}}, "prompts", "{passages}"),
+        ({"name": "../up"}, "name", "../up"),
+    ],
+)
+def test_a_typo_is_refused_with_its_place(changes: dict[str, object], place: str, hint: str) -> None:
+    with pytest.raises(BadInput) as refused:
+        parse_plan(body(**changes), "plan.yaml")
+    said = f"{refused.value.message} {refused.value.hint}"
+    assert said.startswith("plan.yaml: ")
+    assert place in said
+    assert hint in said
+    assert refused.value.exit_code == 3
+
+
+@pytest.mark.parametrize("text", ["", "- a\n- b\n", "name: [", "\x00"])
+def test_a_file_that_is_no_plan_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "plan.yaml").write_text(text, "utf-8")
+    with pytest.raises(BadInput):
+        read_plan(tmp_path / "plan.yaml")
+
+
+def test_a_missing_plan_and_a_folder_are_refused(tmp_path: Path) -> None:
+    for path in (tmp_path / "none.yaml", tmp_path):
+        with pytest.raises(BadInput):
+            read_plan(path)
+
+
+def test_yaml_tags_run_nothing(tmp_path: Path) -> None:
+    (tmp_path / "plan.yaml").write_text("!!python/object/apply:os.system ['true']\n", "utf-8")
+    with pytest.raises(BadInput, match="not YAML"):
+        read_plan(tmp_path / "plan.yaml")
+
+
+def test_the_schema_names_every_key() -> None:
+    schema = Plan.model_json_schema(by_alias=True)
+    assert set(schema["properties"]) >= set(yaml.safe_load(yaml.safe_dump(body())))
+
+
+def test_every_key_is_read_by_the_code_that_carries_plans_out() -> None:
+    """A key that nothing reads would be accepted and change nothing."""
+    import advisor
+    import runners
+
+    read: set[str] = set()
+    for package in (advisor, runners):
+        for path in Path(str(package.__file__)).parent.rglob("*.py"):
+            if path.name != "plan.py":
+                tree = ast.parse(path.read_text("utf-8"))
+                read |= {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    assert {kind.__name__ for kind in PLAN_MODELS} == {"Plan", *Plan.model_json_schema()["$defs"]}
+    fields = {name: field for kind in PLAN_MODELS for name, field in kind.model_fields.items()}
+    retired = [name for name, f in fields.items() if f.json_schema_extra == {"deprecated": True}]
+    assert retired == ["house_style"]
+    keys = [name for name in fields if name not in ("schema_version", *retired)]
+    assert len(keys) > 50
+    assert not sorted(set(keys) - read)
+
+
+def test_a_plan_without_formulas_is_written_as_before_there_were_any() -> None:
+    """Or every step of a run of before would be another one, and be done again."""
+    assert "formulas" not in Prompts().model_dump(mode="json")
+    assert "formulas" not in Prompts().model_dump_json()
+    kept = Prompts(formulas=("Good day!",))
+    assert Prompts.model_validate(kept.model_dump(mode="json")) == kept
+
+
+DIGESTS_BEFORE = {
+    None: "50443c4028f8b0083430fd097bb3763b9d76ae476d96a5c150f0adb78f5813e2",
+    False: "50443c4028f8b0083430fd097bb3763b9d76ae476d96a5c150f0adb78f5813e2",
+    True: "a1e1278980c6a7ae8bfdeebfebf92dc648b1d4d66c7069f81a7355f80e1bbdf3",
+}
+"""Digests of one plan by its key house_style, as they were when the key had an effect."""
+
+
+@pytest.mark.parametrize("value", DIGESTS_BEFORE)
+def test_a_plan_with_the_retired_house_style_key_keeps_its_digest(tmp_path: Path, value: bool | None) -> None:
+    plan = {
+        "name": "p",
+        "choice": "lora",
+        "model": {"name": "m"},
+        "data": {"examples": "e", "questions": "q"},
+        "weights": {"style": 1},
+        "steps": [{"kind": "train", "arm": "lora"}, {"kind": "evaluate", "arm": "lora", "weights": "lora"}],
+    }
+    parsed = parse_plan(plan if value is None else {**plan, "house_style": value})
+    assert parsed.digest() == DIGESTS_BEFORE[value]
+    write_plan(parsed, tmp_path / "plan.yaml")
+    assert ("house_style" in (tmp_path / "plan.yaml").read_text("utf-8")) is bool(value)
+    again = read_plan(tmp_path / "plan.yaml")
+    assert again.model_copy(update={"data": parsed.data}).digest() == parsed.digest()
+    assert bool(parsed.ignored) is bool(value)
+    assert plan_differences(parsed, parse_plan(plan)) == []
+
+
+def test_a_plan_with_default_kernels_keeps_the_digest_it_had_without_the_key() -> None:
+    plan, plain = parse_plan(body()), parse_plan(body(kernels="plain"))
+    assert plan.digest() == "5cbde419ad2f45c6faad882f028adb4e3440da53bf93a7c9b8e3e90c59ad022b"
+    assert parse_plan(body(kernels="auto")).digest() == plan.digest() != plain.digest()
+    assert [key for key, _, _ in plan_differences(plan, plain)] == ["kernels"]
+    assert parse_plan(plain.model_dump(mode="json", by_alias=True)) == plain
+    with pytest.raises(BadInput, match="kernels"):
+        parse_plan(body(kernels="fast"))

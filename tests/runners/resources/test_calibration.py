@@ -1,0 +1,107 @@
+"""Calibration: measured once, kept whole, ignored with a reason when it speaks of something else."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from datetime import date
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+import torch
+
+from rag.errors import CannotRun
+from runners.resources import calibration
+from runners.resources.calibration import Calibration, MatrixSpeed, StoredCalibration
+
+GOOD = Calibration(
+    date(2026, 11, 25),
+    version("torch"),
+    MatrixSpeed("cpu", calibration.processor_name(), {"fp32": 2e11, "bf16": 8e11}, threads=2),
+)
+
+
+def test_what_is_stored_is_read_back(tmp_path: Path) -> None:
+    assert calibration.read_calibration(tmp_path) == StoredCalibration()
+    assert calibration.store_calibration(GOOD, tmp_path) == tmp_path / calibration.CALIBRATION_FILE
+    assert calibration.read_calibration(tmp_path) == StoredCalibration(GOOD)
+    with_card = replace(
+        GOOD, cuda=MatrixSpeed("cuda", "a card", {"fp32": 5e13, "bf16": 3e14}, memory_gib=79.1)
+    )
+    calibration.store_calibration(with_card, tmp_path)
+    assert calibration.read_calibration(tmp_path).calibration == with_card
+    assert [path.name for path in tmp_path.iterdir()] == [calibration.CALIBRATION_FILE]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        "{",
+        "null",
+        "{}",
+        '{"schema": 1}',
+        "[" * 100_000,
+        "\x00",
+        '{"schema": 2}',
+        json.dumps({**GOOD.to_json(), "day": "yesterday"}),
+        json.dumps({**GOOD.to_json(), "cpu": {**GOOD.cpu.to_json(), "flops": {"fp32": -1, "bf16": 1e12}}}),
+        json.dumps(
+            {**GOOD.to_json(), "cpu": {**GOOD.cpu.to_json(), "flops": {"fp32": "fast", "bf16": 1e12}}}
+        ),
+        json.dumps({**GOOD.to_json(), "cpu": {**GOOD.cpu.to_json(), "threads": 0}}),
+        json.dumps({**GOOD.to_json(), "cpu": None}),
+    ],
+)
+def test_a_damaged_file_is_ignored_with_a_reason(tmp_path: Path, text: str) -> None:
+    (tmp_path / calibration.CALIBRATION_FILE).write_text(text, "utf-8")
+    found = calibration.read_calibration(tmp_path)
+    assert found.calibration is None
+    assert "tunewise doctor --calibrate" in found.ignored
+    assert "\n" not in found.ignored
+
+
+def test_a_folder_in_its_place_and_other_bytes_are_ignored(tmp_path: Path) -> None:
+    (tmp_path / "a" / calibration.CALIBRATION_FILE).mkdir(parents=True)
+    (tmp_path / calibration.CALIBRATION_FILE).write_bytes(b"\xff\xfe\x00")
+    assert calibration.read_calibration(tmp_path / "a").ignored
+    assert calibration.read_calibration(tmp_path).ignored
+
+
+@pytest.mark.parametrize(
+    ("other", "reason"),
+    [
+        (replace(GOOD, torch="1.0.0"), "measured with torch 1.0.0"),
+        (replace(GOOD, cpu=replace(GOOD.cpu, name="Z80")), "measured on Z80"),
+    ],
+)
+def test_another_machines_measurement_is_ignored(tmp_path: Path, other: Calibration, reason: str) -> None:
+    calibration.store_calibration(other, tmp_path)
+    found = calibration.read_calibration(tmp_path)
+    assert found.calibration is None
+    assert reason in found.ignored
+
+
+def test_this_machine_is_measured() -> None:
+    found = calibration.calibrate(seconds=0.2, day=date(2026, 11, 25))
+    assert found.day == date(2026, 11, 25)
+    assert found.cpu.threads >= 1
+    assert all(1e8 < flops < 1e15 for flops in found.cpu.flops.values())
+    assert found.cpu.best[1] == max(found.cpu.flops.values())
+
+
+def test_a_card_is_measured_too() -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("needs a CUDA GPU: its matrix speed is measured beside the CPU's")
+    found = calibration.calibrate(seconds=0.4).cuda
+    assert found is not None
+    assert found.flops["bf16"] > 1e12
+    assert found.memory_gib > 1
+
+
+def test_a_place_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("", "utf-8")
+    with pytest.raises(CannotRun, match="cannot write"):
+        calibration.store_calibration(GOOD, tmp_path / "file")

@@ -1,0 +1,231 @@
+"""Figures: how files are read and refused, how estimates are scored, and the published peaks themselves."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rag.errors import BadInput
+from runners.resources import memory_scores
+from runners.resources.machine import GIB
+from runners.resources.memory_estimate import ESTIMATE_ACCURACY, estimate_memory
+from runners.resources.model_shape import ALL_LINEAR
+
+ROW: dict[str, Any] = {
+    "id": "one",
+    "source": "someone/tool@1a2b3c, a table",
+    "config": {
+        "layers": 2,
+        "hidden": 64,
+        "heads": 4,
+        "intermediate": 256,
+        "vocab": 1000,
+        "params_b": 0.00026,
+    },
+    "method": "lora",
+    "batch": 2,
+    "seq_len": 128,
+    "peak": 0.5,
+    "unit": "GiB",
+}
+FULL = {
+    "rank": 8,
+    "lora_targets": "q,v",
+    "adapter_dtype": "fp32",
+    "weights_dtype": "bf16",
+    "optimizer": "AdamW",
+    "grad_checkpointing": True,
+    "loss_path": "chunked",
+    "compile": True,
+    "packed": False,
+    "counter": "reserved",
+    "gpu": "L40S 48GB",
+}
+
+
+def written(folder: Path, *rows: Any) -> Path:
+    file = folder / "figures.json"
+    file.write_text(json.dumps({"figures": list(rows)}), "utf-8")
+    return file
+
+
+def test_everything_a_figure_says_is_used(tmp_path: Path) -> None:
+    """Every field reaches the setup; nothing had to be assumed but what is left out."""
+    (found,) = memory_scores.read_measured_peaks(written(tmp_path, ROW | FULL))
+    setup = found.setup
+    assert (setup.batch, setup.seq_len, setup.rank, setup.targets) == (2, 128, 8, ("q", "v"))
+    assert (setup.adapter_dtype, setup.weights, setup.optimizer) == ("fp32", "bf16", "adamw")
+    assert (setup.checkpointing, setup.loss, setup.compiled) == (True, "chunked", True)
+    assert (setup.counter, setup.device_gib) == ("reserved", 48.0)
+    assert found.source == "someone/tool"
+    assert all(name.startswith("config.") for name in found.assumed)
+
+
+@pytest.mark.parametrize(
+    ("changed", "expected"),
+    [
+        ({"grad_checkpointing": True, "compile": False}, True),
+        ({"grad_checkpointing": True, "compile": True}, False),
+        ({"grad_checkpointing": False, "compile": False}, False),
+        ({"grad_checkpointing": False, "adapter_dtype": "fp32"}, True),
+        ({"grad_checkpointing": True, "compile": False, "method": "lora", "weights_dtype": "bf16"}, False),
+    ],
+)
+def test_a_four_bit_base_is_prepared_where_the_usual_helper_was(
+    tmp_path: Path, changed: dict[str, Any], expected: bool
+) -> None:
+    """Eager checkpointing of a bitsandbytes base, or adapters in fp32, mean PEFT's helper and an fp32 stream."""
+    row = ROW | {"method": "qlora", "weights_dtype": "nf4"} | changed
+    (found,) = memory_scores.read_measured_peaks(written(tmp_path, row))
+    assert found.setup.prepared is expected
+
+
+@pytest.mark.parametrize(
+    ("packed", "note", "expected"),
+    [
+        (False, "99th percentile over the training steps", True),
+        (False, "the maximum over the run", False),
+        (False, None, False),
+        (True, "99th percentile over the training steps", False),
+    ],
+)
+def test_only_a_percentile_of_uneven_rows_is_less_than_the_longest(
+    tmp_path: Path, packed: bool, note: str | None, expected: bool
+) -> None:
+    """How memory was counted does not decide it, only what the figure says about its steps."""
+    for counter in ("allocated", "reserved"):
+        row = ROW | FULL | {"packed": packed, "note": note, "counter": counter}
+        (found,) = memory_scores.read_measured_peaks(written(tmp_path, row))
+        assert found.setup.percentile is expected
+
+
+def test_what_is_left_out_is_counted(tmp_path: Path) -> None:
+    """Defaults stand in, each is named, and the report counts them over all figures."""
+    file = written(tmp_path, ROW, ROW | FULL | {"id": "two"})
+    scored = memory_scores.score_estimates(memory_scores.read_measured_peaks(file))
+    assert "optimizer" in scored[0].figure.assumed
+    assert "optimizer" not in scored[1].figure.assumed
+    assert scored[0].figure.setup.targets == ALL_LINEAR
+    said = memory_scores.accuracy_report(scored)["assumed"]
+    assert (said["optimizer"], said["config.tied_embeddings"]) == (1, 2)
+
+
+def test_the_score_by_hand(tmp_path: Path) -> None:
+    """One estimate is exact, one a fifth too low: mean 10 %, half under by more than 10 %, half inside."""
+    (first,) = memory_scores.read_measured_peaks(written(tmp_path, ROW))
+    likely = estimate_memory(first.shape, first.use, first.setup).likely
+    rows = [ROW | {"peak": likely}, ROW | {"id": "two", "peak": likely / 0.8, "source": "other@2"}]
+    found = memory_scores.accuracy_report(
+        memory_scores.score_estimates(memory_scores.read_measured_peaks(written(tmp_path, *rows)))
+    )
+    assert (found["n"], found["under_10"], found["inside"]) == (2, 0.5, 0.5)
+    assert found["mape"] == pytest.approx(10, abs=0.1)
+    assert found["worst"] == pytest.approx(-20, abs=0.1)
+    assert list(found["by_source"]) == ["other", "someone/tool"]
+    assert found["by_method"]["lora"]["n"] == 2
+    assert {"id", "measured_gib", "likely_gib", "error"} <= set(found["rows"][0])
+
+
+@pytest.mark.parametrize(("unit", "gib"), [("GiB", 3.0), ("1e9", 3e9 / GIB), ("MiB", 3 / 1024)])
+def test_units(tmp_path: Path, unit: str, gib: float) -> None:
+    """Everything is GiB inside."""
+    (found,) = memory_scores.read_measured_peaks(written(tmp_path, ROW | {"unit": unit, "peak": 3.0}))
+    assert found.gib == pytest.approx(gib)
+
+
+def test_tied_or_not_is_what_the_size_says(tmp_path: Path) -> None:
+    """64 x 1,000 weights more are a head of its own; what the file says comes first."""
+    config = ROW["config"]
+    for params_b, said, tied in ((0.0002, None, True), (0.00026, None, False), (0.00026, True, True)):
+        row = ROW | {"config": config | {"params_b": params_b, "tied_embeddings": said}}
+        (found,) = memory_scores.read_measured_peaks(written(tmp_path, row))
+        assert found.shape.tied is tied
+    (counted,) = memory_scores.read_measured_peaks(
+        written(tmp_path, ROW | {"config": config | {"params_b": None}})
+    )
+    assert counted.shape.params > 200_000
+
+
+@pytest.mark.parametrize(
+    ("said", "name"),
+    [
+        ("AdamW", "adamw"),
+        ("bnb PagedAdamW8bit", "paged_adamw_8bit"),
+        ("8-bit AdamW", "adamw_8bit"),
+        ("paged_adamw_32bit", "paged_adamw"),
+        ("Adafactor", "adafactor"),
+        ("SGD", "sgd"),
+        ("Lion", "lion"),
+    ],
+)
+def test_optimisers_by_their_sources_words(said: str, name: str) -> None:
+    """Spelling does not matter."""
+    assert memory_scores.optimizer_named(said) == name
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ({k: v for k, v in ROW.items() if k != "id"}, "row 2 lacks id"),
+        (ROW | {"peak": None}, "one lacks peak"),
+        (ROW | {"peak": -1}, "one has peak = -1: not a number above 0"),
+        (ROW | {"unit": "bananas"}, "one has unit = 'bananas'"),
+        (ROW | {"method": "rag"}, "one has method = 'rag': not one of full, lora, qlora"),
+        (ROW | {"batch": 1.5}, "one has batch = 1.5"),
+        (ROW | {"lora_targets": "q,w"}, "one has lora_targets = 'q,w': 'w' is none of"),
+        (ROW | {"lora_targets": 3}, "one has lora_targets = 3"),
+        (ROW | {"optimizer": "Muon"}, "one has optimizer = 'Muon'"),
+        (ROW | {"compile": "yes"}, "one has compile = 'yes'"),
+        (ROW | {"unit": []}, r"one has unit = \[\]"),
+        (ROW | {"config": 7}, "one has config = 7"),
+        (ROW | {"config": ROW["config"] | {"hidden": "wide"}}, "one has config.hidden = 'wide'"),
+        (ROW | {"config": {}}, "one lacks config.layers"),
+        ("text", "row 2 is not an object"),
+    ],
+)
+def test_a_broken_row_is_named(tmp_path: Path, row: Any, said: str) -> None:
+    """The row's id (or number), the key and what is wrong with it."""
+    with pytest.raises(BadInput, match=said):
+        memory_scores.read_measured_peaks(written(tmp_path, ROW, row))
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"figures": []}', '{"figures": 3}', "{", "7"])
+def test_a_broken_file_is_refused(tmp_path: Path, text: str) -> None:
+    """No JSON, no figures; and a file that is not there."""
+    file = tmp_path / "figures.json"
+    file.write_text(text, "utf-8")
+    with pytest.raises(BadInput, match=r"figures\.json"):
+        memory_scores.read_measured_peaks(file)
+    with pytest.raises(BadInput, match="cannot be read"):
+        memory_scores.read_measured_peaks(tmp_path / "missing.json")
+
+
+def test_published_peaks(shared: Path) -> None:
+    """The target is 12 % and one in twenty too low; what was reached is held with a little room."""
+    scored = memory_scores.score_estimates(
+        memory_scores.read_measured_peaks(shared / "cases" / "memory_dev.json")
+    )
+    found = memory_scores.accuracy_report(scored)
+    assert found["n"] == 38
+    assert found["mape"] < 4
+    assert abs(found["worst"]) < 12
+    assert found["under_10"] == 0
+    assert found["inside"] >= 0.9
+    assert max(part["mape"] for part in found["by_source"].values()) < 6
+
+
+def test_the_printed_history_is_true(shared: Path, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What ``runners.resources.memory_estimate`` prints of its errors is what leaving each source out gives."""
+    monkeypatch.syspath_prepend(str(root))  # benchmarks are no part of what is installed
+    from benchmarks import memory
+
+    every = memory_scores.read_measured_peaks(shared / "cases" / "memory_dev.json")
+    found = memory.history_of(memory.left_out(every))
+    for use, history in found.items():
+        shipped = ESTIMATE_ACCURACY[use]
+        assert shipped.error == pytest.approx(history.error, abs=0.005)
+        assert (shipped.low, shipped.high) == (history.low, history.high)
+        assert (shipped.runs, shipped.sources) == (history.runs, history.sources)

@@ -1,0 +1,124 @@
+"""Shapes: from configs of several families, from a size, and what is refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from rag.errors import BadInput
+from runners.resources.model_shape import ModelShape, count_parameters, read_shape, typical_shape
+
+SMOLLM2 = {
+    "model_type": "llama",
+    "num_hidden_layers": 30,
+    "hidden_size": 576,
+    "num_attention_heads": 9,
+    "num_key_value_heads": 3,
+    "intermediate_size": 1536,
+    "vocab_size": 49152,
+    "tie_word_embeddings": True,
+}
+MIXTRAL = {
+    "model_type": "mixtral",
+    "num_hidden_layers": 32,
+    "hidden_size": 4096,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "intermediate_size": 14336,
+    "vocab_size": 32000,
+    "num_local_experts": 8,
+    "num_experts_per_tok": 2,
+    "tie_word_embeddings": False,
+}
+GPT2 = {"model_type": "gpt2", "n_layer": 12, "n_embd": 768, "n_head": 12, "vocab_size": 50257}
+
+
+DISTILBERT = {
+    "model_type": "distilbert",
+    "n_layers": 6,
+    "dim": 768,
+    "n_heads": 12,
+    "hidden_dim": 3072,
+    "vocab_size": 30522,
+}
+FALCON_40B = {
+    "model_type": "falcon",
+    "num_hidden_layers": 60,
+    "hidden_size": 8192,
+    "num_attention_heads": 128,
+    "num_kv_heads": 8,
+    "new_decoder_architecture": True,
+    "multi_query": True,
+    "vocab_size": 65024,
+}
+
+
+@pytest.mark.parametrize(
+    ("config", "params"),
+    [
+        (SMOLLM2, 134.5e6),
+        (MIXTRAL, 46.7e9),
+        (GPT2, 124e6 - 1024 * 768),
+        (DISTILBERT, 66.4e6 - 512 * 768),
+        (FALCON_40B, 41.3e9),
+    ],
+)
+def test_published_sizes_come_out(config: dict[str, Any], params: float) -> None:
+    """SmolLM2, a mixture of experts (all of them count), an encoder and others (without their positions)."""
+    assert read_shape(config).params == pytest.approx(params, rel=0.005)
+
+
+def test_what_a_config_says_in_other_words() -> None:
+    """Experts that a token passes through, plain MLPs, nested text models."""
+    assert read_shape(MIXTRAL).intermediate == 2 * 14336
+    assert not read_shape(GPT2).gated
+    assert read_shape({"model_type": "llava", "text_config": SMOLLM2}) == read_shape(SMOLLM2)
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"hidden_size": None}, "lacks 'hidden_size'"),
+        ({"num_attention_heads": 0}, "num_attention_heads = 0"),
+        ({"vocab_size": "many"}, "vocab_size = 'many'"),
+        ({"num_hidden_layers": True}, "num_hidden_layers = True"),
+    ],
+)
+def test_what_cannot_be_is_named(changed: dict[str, Any], said: str) -> None:
+    """Missing, zero, text: the key and the value."""
+    with pytest.raises(BadInput, match=said):
+        read_shape(SMOLLM2 | changed)
+
+
+@pytest.mark.parametrize("params_b", [0.001, 0.135, 1, 7, 13, 70, 405])
+def test_shapes_from_a_size_are_near_it(params_b: float) -> None:
+    """A typical shape says that it was guessed, and from a billion on its numbers add up to the size."""
+    shape = typical_shape(params_b)
+    assert shape.assumed
+    if params_b >= 1:
+        assert count_parameters(shape) == pytest.approx(shape.params, rel=0.35)
+
+
+def test_adapter_parameters_follow_the_formula() -> None:
+    """Rank times the widths of every target: 20.0 M for Llama-2-7B at rank 8; a head adds its own."""
+    llama = ModelShape(6_738_000_000, 32, 4096, 32, 32, 128, 11008, 32000, tied=False)
+    assert llama.adapter(8) == 8 * 32 * (8 * 4096 + 3 * (4096 + 11008))
+    assert llama.adapter(8, ("q", "v")) == 8 * 32 * 4 * 4096
+    assert llama.adapter(8, ("q", "v", "lm_head")) == 8 * (32 * 4 * 4096 + 4096 + 32000)
+
+
+def test_every_expert_gets_an_adapter() -> None:
+    """PEFT wraps each expert's matrices: eight times the MLP's adapters, attention's once."""
+    mixtral = read_shape(MIXTRAL)
+    one = 3 * (4096 + 14336)
+    assert (mixtral.experts, mixtral.active) == (8, 2)
+    assert mixtral.adapter(16, ("mlp",)) == 16 * 32 * 8 * one
+    assert mixtral.adapter(16) == 16 * 32 * (8 * one + 2 * (4096 + 4096) + 2 * (4096 + 1024))
+
+
+def test_grouped_keys_and_values_are_narrower() -> None:
+    """Of Llama-3.1-8B's keys, a quarter of the query's width."""
+    llama = ModelShape(8_030_000_000, 32, 4096, 32, 8, 128, 14336, 128256, tied=False)
+    assert llama.matrices(("q", "k")) == ((4096, 4096), (4096, 1024))
+    assert len(llama.matrices()) == 7

@@ -1,0 +1,212 @@
+"""Arms made ready and asked: a chosen bank, similar examples, all documents, a classifier; here and by URL."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rag.errors import BadInput
+from runners.arms import long_context
+from runners.arms.few_shot import PROMPTS
+from runners.data.examples import Example
+from runners.data.questions import Question
+from runners.data.sampling import QuestionSplit
+from runners.models.resolve import Model, RemoteModel
+from runners.plan.schema import Plan, parse_plan
+from runners.plan.steps import EvaluateStep
+from runners.run_folder import TRIAL, RunFolder, read_journal
+from runners.runs.arm import passage_finder, recall_arm
+from runners.runs.requirements import needs_embedder
+from runners.runs.session import RunContext
+from runners.trial.execute import quick_plan
+from runners.trial.step_runner import run_step
+
+FEW = {"kind": "evaluate", "arm": "few-shot", "shots": 2, "bank": "chosen"}
+NEAR = {"kind": "evaluate", "arm": "few-shot-near", "shots": 2, "bank": "similar"}
+LONG = {"kind": "evaluate", "arm": "long-context", "retrieval": True, "passages": "all"}
+SORT = {"kind": "evaluate", "arm": "classifier", "classifier": True}
+DOCUMENTS = {"amber.md": "# Amber\n\nAmber has 20 berths.\n", "birch.md": "# Birch\n\nBirch has 31 berths.\n"}
+DEV = tuple(Question(f"d{n}", f"How many berths has pier {n}?", reference=f"It has {n}.") for n in range(24))
+TEST = tuple(
+    Question(f"t{n}", f"How many berths has {w}?", (f"{n}",)) for n, w in ((20, "Amber"), (31, "Birch"))
+)
+
+
+@pytest.fixture
+def make_bench(
+    tmp_path: Path, tiny: Model, words: Any, pier_examples: tuple[Example, ...]
+) -> Callable[..., RunContext]:
+    """Return the maker of a run at work on two documents, with an index, and words for an embedder."""
+    (tmp_path / "documents").mkdir()
+    for name, text in DOCUMENTS.items():
+        (tmp_path / "documents" / name).write_text(text, "utf-8")
+
+    def make(
+        *steps: dict[str, Any], base: Model | RemoteModel = tiny, test: Any = TEST, **more: Any
+    ) -> RunContext:
+        body = {
+            "name": "p",
+            "choice": "few-shot",
+            "model": {"name": "m"},
+            "max_new_tokens": 6,
+            "data": {"documents": tmp_path / "documents", "examples": "e", "questions": "q"},
+            "steps": [{"kind": "index"}, *steps],
+            "weights": {"fact_recall": 1},
+        }
+        plan = parse_plan({**body, **more})
+        run = RunFolder.create(tmp_path / "run", plan, resume=True)
+        bench = RunContext(plan, run, base, None, pier_examples, QuestionSplit(DEV, tuple(test)))
+        bench.embedder = words
+        run_step(bench, plan.steps[0])
+        return bench
+
+    return make
+
+
+def answers(bench: RunContext) -> list[dict[str, Any]]:
+    """Carry out every arm of the plan, and return what the journal holds."""
+    for step in bench.plan.arms:
+        run_step(bench, step)
+    return sorted(read_journal(bench.run.path / TRIAL / "answers.jsonl"), key=lambda row: str(row["id"]))
+
+
+def test_every_arm_answers_and_the_journal_says_how(make_bench: Callable[..., RunContext]) -> None:
+    labelled = tuple(
+        Example(({"role": "user", "content": t}, {"role": "assistant", "content": a}), {}, n)
+        for n, (t, a) in enumerate([("Amber berths", "amber"), ("Birch berths", "birch")] * 3, 1)
+    )
+    bench = make_bench(FEW, NEAR, LONG, SORT)
+    bench.examples = labelled
+    rows = answers(bench)
+    assert len(rows) == 4 * len(TEST)
+    keys = {
+        "question",
+        "prompt",
+        "context",
+        "answer",
+        "citations",
+        "prompt_tokens",
+        "completion_tokens",
+        "seconds",
+    }
+    assert all(keys <= set(row) for row in rows)
+    by_arm = {arm: [row for row in rows if row["arm"] == arm] for arm in {row["arm"] for row in rows}}
+    assert [len(row["prompt"]) for row in by_arm["few-shot"]] == [5, 5]
+    assert [row["prompt"][-3]["content"] for row in by_arm["few-shot-near"]] == [
+        "Amber berths",
+        "Birch berths",
+    ]
+    assert [row["answer"] for row in by_arm["classifier"]] == ["amber", "birch"]
+    for row in by_arm["long-context"]:
+        assert [(c["doc"], c["start"]) for c in row["context"]] == [("amber.md", 9), ("birch.md", 9)]
+        (name,) = [
+            part.strip("{}") for part in row["prompt"][-1]["content"].split() if part.startswith("{pass")
+        ]
+        text = (bench.run.path / TRIAL / name).read_text("utf-8")
+        assert "Amber has 20 berths." in text
+        assert "Birch has 31 berths." in text
+    assert len(list((bench.run.path / TRIAL / long_context.PASSAGES_FOLDER).iterdir())) == 1
+    events = {event["event"]: event for event in bench.run.events()}
+    assert events["classifier.trained"]["labels"] == 2
+    assert "too few" in events["prompt.chosen"]["reason"]
+    again = RunContext(bench.plan, bench.run, bench.base, None, (), QuestionSplit(DEV, TEST))
+    again.embedder = bench.embedder
+    worn = recall_arm(again, bench.plan.arms[0], lambda: ())
+    assert [shot.reply for shot in worn.shots] == [  # type: ignore[union-attr]
+        row["content"] for row in by_arm["few-shot"][0]["prompt"] if row["role"] == "assistant"
+    ]
+
+
+def test_all_documents_are_read_once_for_all_questions(make_bench: Callable[..., RunContext]) -> None:
+    bench = make_bench(LONG)
+    finder = passage_finder(bench, bench.plan.arms[0])
+    assert finder is not None
+    one, two = finder.find([q.question for q in TEST])
+    assert one.passages == two.passages
+    assert not one.refuse
+    mark = one.passages.splitlines()[1].split()[0]
+    (odd,) = finder.find([f"What is {mark}?"])
+    assert mark not in odd.passages
+    assert [hit.chunk.doc for hit in odd.hits] == ["amber.md", "birch.md"]
+
+
+def test_what_does_not_fit_is_refused_with_numbers(
+    make_bench: Callable[..., RunContext], tiny: Model, words: Any
+) -> None:
+    bench = make_bench(LONG)
+    hits = long_context.cut_documents(bench.plan, words)
+    long_context.refuse_too_long_prompts(bench.plan, {"m": tiny}, hits, TEST)
+    with pytest.raises(
+        BadInput, match=r"tokens with the longest question, and 6 for the answer; .*model reads 512"
+    ):
+        long_context.refuse_too_long_prompts(
+            bench.plan, {"m": tiny}, hits, [*TEST, Question("long", "How many " * 200)]
+        )
+    told: list[dict[str, Any]] = []
+    long_context.refuse_too_long_prompts(
+        bench.plan, {"m": RemoteModel("tern-2", "http://127.0.0.1:1/v1")}, hits, TEST, told.append
+    )
+    assert "how much tern-2 reads is not known here" in told[0]["reason"]
+
+
+def test_a_model_by_url_is_shown_the_chosen_bank_and_all_documents(
+    make_bench: Callable[..., RunContext], server: Any
+) -> None:
+    """Rules listed in the instructions make the server answer right, so that they are chosen on dev questions."""
+
+    def answer(body: dict[str, Any]) -> str:
+        asked = body["messages"][-1]["content"]
+        ruled = "Rules for every reply" in body["messages"][0]["content"]
+        return f"It has {asked.rstrip('?').split()[-1]}." if ruled else "Perhaps."
+
+    server.answer = answer
+    base = RemoteModel("tern-2", server.url)
+    test = [
+        Question(f"t{n}", f"How many berths has pier {n}?", reference=f"It has {n}.") for n in range(60, 120)
+    ]
+    checks = [{"kind": "max_words", "value": 9, "text": "at most 9 words"}]
+    bench = make_bench(FEW, LONG, base=base, test=test, checks=checks, weights={"exact_match": 1})
+    rows = answers(bench)
+    tried = len(server.seen) - len(rows)
+    assert 0 < tried <= 60
+    few = [row for row in rows if row["arm"] == "few-shot"]
+    assert all(row["answer"].startswith("It has ") and "Rules" in row["prompt"][0]["content"] for row in few)
+    kept = json.loads((bench.run.path / TRIAL / PROMPTS).read_text("utf-8"))["arms"]["few-shot"]
+    assert kept["chosen"]["name"].endswith("rules listed")
+    assert kept["tried"][0]["name"] == "fixed"
+    whole_prompts = [b["messages"][-1]["content"] for b in server.seen[-len(test) :]]
+    assert all("Amber has 20 berths." in p and "Birch has 31 berths." in p for p in whole_prompts)
+    worn = recall_arm(bench, bench.plan.arms[0], lambda: ())
+    assert "Rules" in worn.plan.prompts.system
+    before = len(server.seen)
+    run_step(bench, bench.plan.arms[0])
+    assert len(server.seen) == before, "nothing is tried or asked twice"
+
+
+def test_a_quick_run_tries_no_banks_and_plans_know_what_they_embed() -> None:
+    def plan(*steps: dict[str, Any]) -> Plan:
+        data = {"examples": "e", "questions": "q"}
+        body = {"name": "p", "choice": "few-shot", "model": {"name": "m"}, "data": data, "steps": list(steps)}
+        return parse_plan({**body, "weights": {"style": 1}})
+
+    (step,) = quick_plan(plan(FEW)).arms
+    assert (step.bank, step.budget) == ("chosen", 0)
+    assert quick_plan(plan(NEAR)).arms == plan(NEAR).arms
+    assert [needs_embedder(plan(s)) for s in (FEW, NEAR, SORT)] == [False, True, True]
+
+
+@pytest.mark.parametrize(
+    ("step", "said"),
+    [
+        ({"passages": "all"}, "retrieval: true"),
+        ({"bank": "similar"}, "needs shots"),
+        ({"classifier": True, "shots": 3}, "no weights, retrieval"),
+    ],
+)
+def test_settings_that_mean_nothing_together_are_refused(step: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        EvaluateStep(arm="x", **step)

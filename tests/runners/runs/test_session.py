@@ -1,0 +1,78 @@
+"""Arms of one run that answer with different models: one that is here, one behind an endpoint."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rag.errors import BadInput
+from runners.models.resolve import Model
+from runners.plan.schema import Plan, parse_plan
+from runners.run_folder import read_journal
+from runners.runs.run import open_session
+from runners.trial.execute import run_plan
+
+
+def two_models(tiny: Model, server: Any, folder: Path) -> Plan:
+    """A plan whose second arm asks the server."""
+    rows = [{"question": f"Is berth {n} free?", "reference": "Aye."} for n in range(6)]
+    (folder / "questions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    remote = {"name": f"openai:tern-2@{server.url}", "at_once": 2, "per_minute": 6000}
+    return parse_plan(
+        {
+            "name": "two",
+            "choice": "prompting",
+            "model": {"name": str(tiny.folder)},
+            "data": {"questions": str(folder / "questions.jsonl")},
+            "max_new_tokens": 4,
+            "seed": 5,
+            "steps": [
+                {"kind": "evaluate", "arm": "prompting"},
+                {"kind": "evaluate", "arm": "prompting-remote", "model": remote},
+            ],
+            "weights": {"token_f1": 1},
+        }
+    )
+
+
+def test_an_arm_may_ask_another_model_than_the_plans(tiny: Model, server: Any, tmp_path: Path) -> None:
+    plan = two_models(tiny, server, tmp_path)
+    run = run_plan(plan, tmp_path / "run")
+    rows = read_journal(run.path / "trial" / "answers.jsonl")
+    said = {arm: [r["answer"] for r in rows if r["arm"] == arm] for arm in ("prompting", "prompting-remote")}
+    assert said["prompting-remote"] == ["Aye."] * 4
+    assert len(said["prompting"]) == 4
+    assert len(server.seen) == 4
+    assert {body["seed"] for body in server.seen} == {5}
+
+
+def test_an_endpoints_turn_leaves_the_base_in_memory(tiny: Model, server: Any, tmp_path: Path) -> None:
+    plan = two_models(tiny, server, tmp_path)
+    bench = open_session(run_plan(plan, tmp_path / "run").path).context
+    local, remote = bench.plan.arms
+    base, endpoint = bench.generator(None, local), bench.generator(None, remote)
+    assert base is not endpoint
+    assert bench.generator(None, local) is base
+    assert bench.generator(None, remote) is endpoint
+
+
+def test_another_model_for_the_arm_is_another_input(tiny: Model, server: Any, tmp_path: Path) -> None:
+    plan = two_models(tiny, server, tmp_path)
+    run_plan(plan, tmp_path / "run")
+    run_plan(plan, tmp_path / "run", resume=True)
+    assert len(server.seen) == 4
+    steps = (plan.steps[0], plan.steps[1].model_copy(update={"model": None}))
+    with pytest.raises(BadInput, match=r"steps\[1\].model"):
+        run_plan(plan.model_copy(update={"steps": steps}), tmp_path / "run", resume=True)
+
+
+def test_weights_are_not_put_on_another_model(tiny: Model, server: Any, tmp_path: Path) -> None:
+    body = two_models(tiny, server, tmp_path).model_dump(mode="json", by_alias=True)
+    body["data"]["examples"] = "examples.jsonl"
+    body["steps"].insert(0, {"kind": "train", "arm": "lora"})
+    body["steps"][2]["weights"] = "lora"
+    with pytest.raises(BadInput, match=r"steps\[2\].model"):
+        parse_plan(body)

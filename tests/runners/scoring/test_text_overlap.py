@@ -1,0 +1,173 @@
+"""ROUGE-L, chrF, JSON slots and absences: values worked out by hand, and what holds for any text."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from runners.data.refusals import all_no_value, is_no_value
+from runners.scoring.scores import (
+    chrf,
+    json_slots,
+    longest_common_subsequence,
+    rouge_l,
+    slot_f1,
+    spurious_slots,
+)
+
+
+def test_rouge_l_is_lins_example() -> None:
+    """Lin (2004), 3.1: police killed the gunman; P = R = 3/4 for the first, 1/2 for the second."""
+    reference = "police killed the gunman"
+    assert rouge_l("police kill the gunman", reference) == pytest.approx(3 / 4)
+    assert rouge_l("the gunman kill police", reference) == pytest.approx(2 / 4)
+    assert rouge_l("The gunman!", reference) == pytest.approx(2 * 2 / (2 + 4))
+
+
+@pytest.mark.parametrize(
+    ("answer", "reference", "value"),
+    [
+        ("", "", 1.0),
+        ("", "a", 0.0),
+        ("a", "", 0.0),
+        ("…", "…", 1.0),
+        ("…", "!", 0.0),
+        ("Grüße aus KÖLN", "grüße aus köln", 1.0),
+        ("naïve", "naive", 0.0),
+    ],
+)
+def test_rouge_l_at_its_edges(answer: str, reference: str, value: float) -> None:
+    assert rouge_l(answer, reference) == value
+
+
+def plain_length(a: list[str], b: list[str]) -> int:
+    """The textbook's table."""
+    row = [0] * (len(b) + 1)
+    for x in a:
+        above = row[:]
+        for n, y in enumerate(b, 1):
+            row[n] = above[n - 1] + 1 if x == y else max(above[n], row[n - 1])
+    return row[-1]
+
+
+@given(st.lists(st.sampled_from("abcd"), max_size=40), st.lists(st.sampled_from("abcd"), max_size=40))
+def test_the_bits_count_what_the_table_counts(a: list[str], b: list[str]) -> None:
+    assert longest_common_subsequence(a, b) == plain_length(a, b)
+
+
+def test_chrf_by_hand() -> None:
+    """Of abc and abd: 2 of 3 letters, 1 of 2 pairs, 0 of 1 triple, so P = R = F = (2/3 + 1/2 + 0) / 3."""
+    assert chrf("abc", "abd") == pytest.approx((2 / 3 + 1 / 2) / 3)
+    # ab in abcd: P is 1 and 1, R is 2/4 and 1/3; only two orders are in both.
+    precision, recall = 1.0, (2 / 4 + 1 / 3) / 2
+    assert chrf("ab", "abcd") == pytest.approx(5 * precision * recall / (4 * precision + recall))
+
+
+def test_chrf_weighs_recall_more() -> None:
+    assert chrf("abcdef", "abc") > chrf("abc", "abcdef")
+
+
+@pytest.mark.parametrize(
+    ("answer", "reference", "value"),
+    [
+        ("", "", 1.0),
+        ("", "a", 0.0),
+        ("a b", "ab", 1.0),
+        ("7", "7", 1.0),
+        ("x", "y", 0.0),
+        ("犬は可", "犬は可", 1.0),
+    ],
+)
+def test_chrf_at_its_edges(answer: str, reference: str, value: float) -> None:
+    assert chrf(answer, reference) == value
+
+
+@given(st.text(max_size=60), st.text(max_size=60))
+def test_both_stay_between_0_and_1_and_identical_texts_give_1(a: str, b: str) -> None:
+    for score in (rouge_l, chrf):
+        assert 0 <= score(a, b) <= 1 + 1e-12
+        assert score(a, a) == 1
+
+
+def test_rouge_l_is_the_same_both_ways() -> None:
+    assert rouge_l("a b c d", "b d") == rouge_l("b d", "a b c d")
+
+
+GOLD = '{"intent": "GetWeather", "slots": {"place": "Oslo Bay", "day": "friday", "wind": null}}'
+
+
+def test_slots_are_paths_with_plain_values() -> None:
+    found = json_slots('{"a": {"b": " X  y"}, "c": [1, 1.0, true], "d": null, "e": "", "f": [], "g": 2.5}')
+    assert found == {("a.b", "x y"): 1, ("c[]", "1"): 2, ("c[]", "true"): 1, ("g", "2.5"): 1}
+    assert json_slots("5") is None
+    assert json_slots("{") is None
+    assert json_slots("[" * 100_000) is None, "too deep for the parser"
+    assert json_slots("{}") == {}
+
+
+def test_slot_f1_and_spurious_by_hand() -> None:
+    """Gold: intent, place, day. Given: intent, place wrong, an hour that the gold lacks."""
+    gold = json_slots(GOLD)
+    assert gold is not None
+    said = '{"intent": "getweather", "slots": {"place": "Bergen", "hour": 3}}'
+    assert slot_f1(said, gold) == pytest.approx(2 * 1 / (3 + 3))
+    assert spurious_slots(said, gold) == pytest.approx(1 / 3)
+    assert slot_f1(GOLD, gold) == 1
+    assert spurious_slots(GOLD, gold) == 0
+    assert slot_f1(f"Sure: {GOLD}", gold) == 0
+    assert spurious_slots(f"Sure: {GOLD}", gold) is None
+    assert slot_f1("{}", gold) == 0
+    assert spurious_slots("{}", gold) == 0
+
+
+JSONS = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(
+    st.dictionaries(st.text(max_size=3), JSONS, max_size=3),
+    st.dictionaries(st.text(max_size=3), JSONS, max_size=3),
+)
+def test_slot_scores_of_any_json(a: dict[str, object], b: dict[str, object]) -> None:
+    gold = json_slots(json.dumps(b))
+    assert gold is not None
+    assert 0 <= slot_f1(json.dumps(a), gold) <= 1
+    assert 0 <= (spurious_slots(json.dumps(a), gold) or 0) <= 1
+    assert slot_f1(json.dumps(b), gold) == 1
+    assert spurious_slots(json.dumps(b), gold) == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "nothing"),
+    [
+        ("", True),
+        ("Not stated.", True),
+        ("n/a", True),
+        ("NULL", True),
+        ("[]", True),
+        ("“None”", True),
+        ("It is not mentioned in the contract.", True),
+        ("That isn’t specified.", True),
+        ("It was not given here", True),
+        ("12 euros", False),
+        ("Not stated, but 12 euros", False),
+        ("not stated in clause 7", False),
+        ("No.", False),
+        ("Dogs are not allowed.", False),
+        ("Captain Nil", False),
+    ],
+)
+def test_an_absence_is_told_from_a_value(text: str, nothing: bool) -> None:
+    assert is_no_value(text) is nothing
+
+
+def test_only_gold_that_is_all_absence_is_one() -> None:
+    assert all_no_value(("not stated", "n/a"))
+    assert not all_no_value(("not stated", "12"))
+    assert not all_no_value(())

@@ -1,0 +1,147 @@
+"""A run of tiny models, and its server on a free port of the loopback interface."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import uvicorn
+
+from runners.data.examples import Example
+from runners.inference.local import LocalGenerator
+from runners.models.resolve import Model
+from runners.plan.schema import parse_plan
+from runners.runs.run import open_session
+from runners.serving.http.app import create_app
+from runners.serving.http.metrics import ServerMetrics
+from runners.serving.http.middleware import AccessRules
+from runners.serving.http.service import ServerLimits, Service
+from runners.serving.served_models import served_models
+from runners.serving.worker import BatchingWorker, BatchLimits
+from runners.trial.execute import run_plan
+
+
+@dataclass(frozen=True)
+class Served:
+    """A running server, by its address and from the inside."""
+
+    url: str
+    service: Service
+
+    def client(self, **more: Any) -> httpx.Client:
+        """A client of it."""
+        return httpx.Client(base_url=self.url, timeout=60, **more)
+
+
+@pytest.fixture(scope="session")
+def run(
+    tiny: Model,
+    piers: Path,
+    pier_examples: tuple[Example, ...],
+    little_bert: Callable[..., Path],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
+    """A finished run: five arms, one of them tuned, one tuned and with retrieval."""
+    from tokenizers import Tokenizer, pre_tokenizers
+    from tokenizers.models import WordLevel
+
+    folder = tmp_path_factory.mktemp("served")
+    known = sorted({w for p in piers.iterdir() for w in p.read_text("utf-8").replace(".", " ").split()})
+    tokenizer = Tokenizer(WordLevel({w: n for n, w in enumerate(["?", *known])}, unk_token="?"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    (folder / "embedder").mkdir()
+    embedder = little_bert(folder / "embedder", tokenizer)
+    rows = [{"messages": list(e.messages)} for e in pier_examples]
+    asked = [{"question": f"Is the {n}th berth free tonight, please?", "answers": ["Aye."]} for n in range(6)]
+    for name, body in (("examples", rows), ("questions", asked)):
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(r) + "\n" for r in body), "utf-8")
+    tune = {"epochs": 6, "rank": 4, "alpha": 8, "learning_rate": 2e-2, "batch_tokens": 400}
+    plan = parse_plan(
+        {
+            "name": "piers",
+            "choice": "hybrid",
+            "model": {"name": str(tiny.folder)},
+            "embedder": {"name": str(embedder)},
+            "max_new_tokens": 24,
+            "data": {
+                "documents": str(piers),
+                "examples": str(folder / "examples.jsonl"),
+                "questions": str(folder / "questions.jsonl"),
+            },
+            "steps": [
+                {"kind": "index", "k": 2},
+                {"kind": "train", "arm": "lora", **tune},
+                {"kind": "evaluate", "arm": "hybrid", "weights": "lora", "retrieval": True},
+                {"kind": "evaluate", "arm": "prompting"},
+                {"kind": "evaluate", "arm": "few-shot", "shots": 2},
+                {"kind": "evaluate", "arm": "rag", "retrieval": True},
+                {"kind": "evaluate", "arm": "lora", "weights": "lora"},
+            ],
+            "weights": {"token_f1": 1},
+            "forgetting": {"prompts": 0},
+        }
+    )
+    path = run_plan(plan, folder / "run").path
+    # The tiny embedder's cosines mean nothing: the model is asked where the passages hold the question's words.
+    fitted = {
+        **json.loads((path / "refusal.json").read_text("utf-8")),
+        "weights": {"coverage": 1.0},
+        "bias": -0.3,
+    }
+    (path / "refusal.json").write_text(json.dumps(fitted), "utf-8")
+    (path / "manifest.json").unlink(missing_ok=True)
+    return path
+
+
+@pytest.fixture(scope="session")
+def serve(run: Path) -> Iterator[Callable[..., Served]]:
+    """Start servers of the run, which end with the session."""
+    started: list[tuple[uvicorn.Server, threading.Thread]] = []
+
+    def start(limits: ServerLimits | None = None, hours: BatchLimits | None = None, **house: Any) -> Served:
+        session, meters, limits = open_session(run), ServerMetrics(), limits or ServerLimits(max_tokens=64)
+        # With fewer digits a draw could turn out otherwise beside others than alone.
+        session.context._generator = LocalGenerator(session.context.local, None, "float32")
+        session.context._generator_of = session.context.base
+        choices, _ = served_models(session)
+        service = Service(
+            session, BatchingWorker(session, hours or BatchLimits(), meters.hear), choices, limits, meters
+        )
+        app = create_app(service, AccessRules(limits, **house))
+        session.ready(next(iter(choices.values())).step)
+        server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, access_log=False, ws="none"))
+        thread = threading.Thread(target=lambda: asyncio.run(server.serve()), daemon=True)
+        thread.start()
+        while not server.started:
+            assert thread.is_alive()
+            time.sleep(0.01)
+        started.append((server, thread))
+        port = server.servers[0].sockets[0].getsockname()[1]
+        return Served(f"http://127.0.0.1:{port}", service)
+
+    yield start
+    for server, _ in started:
+        server.should_exit = True
+    for _, thread in started:
+        thread.join(20)
+
+
+@pytest.fixture(scope="session")
+def served(serve: Callable[..., Served]) -> Served:
+    """The server that most tests ask."""
+    return serve()
+
+
+@pytest.fixture
+def http(served: Served) -> Iterator[httpx.Client]:
+    """A client of that server."""
+    with served.client() as client:
+        yield client

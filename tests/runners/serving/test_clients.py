@@ -1,0 +1,151 @@
+"""Clients of others, as they come: the official openai package, llm, and curl."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import openai
+import pytest
+from pydantic import BaseModel
+
+HERON = [{"role": "user", "content": "How many berths has the Heron Pier?"}]
+
+
+@pytest.fixture(scope="module")
+def client(served: Any) -> openai.OpenAI:
+    """The official client."""
+    return openai.OpenAI(base_url=f"{served.url}/v1", api_key="none-needed", max_retries=0)
+
+
+def test_openai_lists_asks_and_streams(client: openai.OpenAI) -> None:
+    assert "rag" in [model.id for model in client.models.list()]
+    said = client.chat.completions.create(model="rag", messages=HERON)
+    words = said.choices[0].message.content
+    assert said.usage.total_tokens == said.usage.prompt_tokens + said.usage.completion_tokens
+    assert said.x_tunewise["arm"] == "rag"
+    stream = client.chat.completions.create(
+        model="rag", messages=HERON, stream=True, stream_options={"include_usage": True}
+    )
+    chunks = list(stream)
+    assert "".join(c.choices[0].delta.content or "" for c in chunks if c.choices) == words
+    assert chunks[-1].usage == said.usage
+    assert chunks[-2].x_tunewise["arm"] == "rag"
+    text = client.completions.create(model="lora-s0", prompt="Aye", max_tokens=3)
+    assert text.usage.completion_tokens == 3
+    vector = client.embeddings.create(model="embedder", input="The Heron Pier").data[0].embedding
+    assert len(vector) == 16
+
+
+def test_openai_asks_many_at_once(served: Any, client: openai.OpenAI) -> None:
+    alone = client.chat.completions.create(model="lora", messages=HERON).choices[0].message.content
+
+    async def ask() -> list[Any]:
+        async with openai.AsyncOpenAI(base_url=f"{served.url}/v1", api_key="none") as many:
+            whole = [many.chat.completions.create(model="lora", messages=HERON) for _ in range(4)]
+            stream = await many.chat.completions.create(model="lora", messages=HERON, stream=True)
+            pieces = [chunk.choices[0].delta.content or "" async for chunk in stream]
+            found = [done.choices[0].message.content for done in await asyncio.gather(*whole)]
+            return [*found, "".join(pieces)]
+
+    assert set(asyncio.run(ask())) == {alone}
+
+
+def test_openai_raises_its_own_errors(client: openai.OpenAI) -> None:
+    with pytest.raises(openai.NotFoundError, match="no model 'gpt-4o'"):
+        client.chat.completions.create(model="gpt-4o", messages=HERON)
+    with pytest.raises(openai.BadRequestError, match="tools is not supported") as caught:
+        client.chat.completions.create(model="rag", messages=HERON, tools=[{"type": "function"}])
+    assert caught.value.param == "tools"
+    with pytest.raises(openai.UnprocessableEntityError):
+        client.chat.completions.create(model="rag", messages=HERON, temperature=3)
+
+    class Berths(BaseModel):
+        count: int
+
+    with pytest.raises(openai.UnprocessableEntityError, match="not the JSON"):
+        client.chat.completions.parse(model="lora", messages=HERON, response_format=Berths)
+    strict = {
+        "type": "json_schema",
+        "json_schema": {"name": "b", "strict": True, "schema": Berths.model_json_schema()},
+    }
+    with pytest.raises(openai.APIError, match="not the JSON"):
+        list(
+            client.chat.completions.create(model="lora", messages=HERON, response_format=strict, stream=True)
+        )
+
+
+def test_openai_streams_json_and_the_houses_refusal(client: openai.OpenAI) -> None:
+    class Berths(BaseModel):
+        count: int
+
+    moon = [{"role": "user", "content": "Who owns the moon?"}]
+    with client.chat.completions.stream(model="rag", messages=moon, response_format=Berths) as stream:
+        kinds = [event.type for event in stream]
+        message = stream.get_final_completion().choices[0].message
+    assert "refusal.done" in kinds
+    assert message.refusal == "I could not find that in our documents."
+    assert message.parsed is None
+    with (
+        pytest.raises(openai.APIError, match="not the JSON"),
+        client.chat.completions.stream(model="lora", messages=HERON, response_format=Berths) as stream,
+    ):
+        list(stream)
+
+
+def test_llm_asks_it(served: Any, tmp_path: Path) -> None:
+    environment = {**os.environ, "LLM_USER_PATH": str(tmp_path), "NO_COLOR": "1"}
+    with served.client() as http:
+        body = {"model": "rag", "messages": HERON}
+        expected = http.post("/v1/chat/completions", json=body).json()["choices"][0]["message"]["content"]
+    url = f"{served.url}/v1"
+    for more in ([], ["--no-stream"]):
+        done = subprocess.run(
+            [sys.executable, "-m", "llm", "openai", "endpoint", url, "-m", "rag", HERON[0]["content"], *more],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.strip() == expected
+
+
+KIND = "-H 'Content-Type: application/json'"
+MOON = '"messages": [{"role": "user", "content": "Who owns the moon?"}]'
+CURL = (
+    "curl -s URL/v1/models",
+    f'curl -s URL/v1/chat/completions {KIND} -d \'{{"model": "rag", {MOON}}}\'',
+    f"curl -sN URL/v1/chat/completions {KIND} -d '{{\"stream\": true, {MOON}}}'",
+    f'curl -s URL/v1/search {KIND} -d \'{{"query": "Heron Pier", "k": 1}}\'',
+    "curl -s URL/v1/chat/completions -d hello",
+)
+
+
+def test_a_transcript_of_curl(served: Any) -> None:
+    if shutil.which("curl") is None:
+        pytest.fail("curl is needed: apt-get install curl")
+    said = []
+    for line in CURL:
+        done = subprocess.run(
+            ["bash", "-c", line.replace("URL", served.url)],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=True,
+        )
+        said.append(done.stdout)
+    assert json.loads(said[0])["object"] == "list"
+    refusal = "I could not find that in our documents."
+    assert json.loads(said[1])["choices"][0]["message"]["content"] == refusal
+    assert f'"content": "{refusal}"' in said[2]
+    assert said[2].endswith("data: [DONE]\n\n")
+    assert json.loads(said[3])["generation"] >= 1
+    assert json.loads(said[4])["error"]["code"] == "not_json"

@@ -1,0 +1,154 @@
+"""JSON that was asked for: what is checked, what is refused, and schemas that would never end."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from runners.serving.http.errors import ApiError
+from runners.serving.http.json_schema import ResponseFormat, response_format
+
+
+def wanted(schema: Any, **more: Any) -> dict[str, Any]:
+    """A response_format."""
+    return {"type": "json_schema", "json_schema": {"name": "n", "schema": schema, **more}}
+
+
+COUNT = {
+    "type": "object",
+    "properties": {"n": {"$ref": "#/$defs/pattern"}, "id": {"type": "string"}},
+    "required": ["n"],
+    "$defs": {"pattern": {"type": "integer", "minimum": 1}},
+    "additionalProperties": False,
+}
+
+
+def test_answers_are_checked_and_the_fault_is_named() -> None:
+    asked = response_format(wanted(COUNT, strict=True))
+    assert asked is not None
+    assert asked.strict
+    assert asked.fault('{"n": 3, "id": "a"}') == ""
+    assert "no JSON" in asked.fault("three")
+    assert "no JSON" in asked.fault("[" * 100_000)
+    assert "at $.n: 0 is less" in asked.fault('{"n": 0}')
+    assert "additional" in asked.fault('{"n": 1, "m": 2}').lower()
+    assert ResponseFormat().fault("{}") == ""
+    assert "no object" in ResponseFormat().fault("[1]")
+    assert response_format(None) is None
+    assert response_format({"type": "text"}) is None
+    assert response_format({"type": "json_object"}) == ResponseFormat()
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"pattern": "(a+)+$"},
+        {"items": {"patternProperties": {"a": {}}}},
+        {"$id": "https://elsewhere.example/x"},
+        {"$ref": "https://elsewhere.example/x"},
+        {"$ref": "#/$defs/none"},
+        {"$ref": "#anchor"},
+        {"$dynamicRef": "#a"},
+        {"type": "nothing"},
+        {"enum": "a"},
+        {"minimum": "one"},
+        {"a": ["x" * 40_000]},
+        {"$ref": "file:///etc/passwd"},
+        {"unevaluatedProperties": False},
+        {"required": [1, "a"] * 501},
+        json.loads('{"items":' * 40 + "{}" + "}" * 40),
+    ],
+    ids=str,
+)
+def test_a_schema_that_cannot_be_checked_is_refused(schema: dict[str, Any]) -> None:
+    with pytest.raises(ApiError) as refused:
+        response_format(wanted(schema))
+    assert (refused.value.status, refused.value.param) == (400, "response_format")
+
+
+def test_a_schema_without_end_ends() -> None:
+    circle = response_format(wanted({"$ref": "#"}))
+    doubling = {f"a{n}": {"allOf": [{"$ref": f"#/$defs/a{n + 1}"}] * 2} for n in range(40)}
+    many = response_format(wanted({"$ref": "#/$defs/a0", "$defs": {**doubling, "a40": {}}}))
+    for asked in (circle, many):
+        assert asked is not None
+        assert "too often" in asked.fault("{}")
+
+
+REFS = [{"$ref": "#/b"}] * 44
+LONG = "x" * 24_000
+
+
+@pytest.mark.parametrize(
+    ("schema", "said"),
+    [
+        (
+            {"a": {"allOf": [{"minimum": 0}] * 900}, "b": {"allOf": [{"$ref": "#/a"}] * 44}, "allOf": REFS},
+            "1",
+        ),
+        ({"a": {"allOf": [{}] * 900}, "b": {"allOf": [{"$ref": "#/a"}] * 44}, "allOf": REFS}, "1"),
+        ({"b": {"anyOf": [*[{"$ref": "#/c"}] * 44, {}]}, "c": {"enum": [LONG]}, "allOf": REFS}, "1"),
+        (
+            {"b": {"uniqueItems": True}, "allOf": REFS},
+            json.dumps([n if n % 2 else str(n) for n in range(1_500)]),
+        ),
+    ],
+    ids=["keywords", "nothings", "long texts", "items"],
+)
+def test_a_schema_that_asks_for_too_much_work_is_given_up(schema: dict[str, Any], said: str) -> None:
+    if len(json.dumps(schema)) > 32_000:
+        pytest.fail("the schema is refused before it is followed")
+    asked = response_format(wanted(schema))
+    assert asked is not None
+    started = time.perf_counter()
+    assert "too much work" in asked.fault(said)
+    assert time.perf_counter() - started < 3
+
+
+def test_an_ordinary_schema_over_many_rows_is_not_too_much() -> None:
+    row = {
+        "type": "object",
+        "properties": {f"p{n}": {"type": "integer"} for n in range(20)},
+        "required": ["p1"],
+    }
+    asked = response_format(
+        wanted({"type": "array", "items": {"$ref": "#/$defs/row"}, "$defs": {"row": row}})
+    )
+    assert asked is not None
+    assert asked.fault(json.dumps([{f"p{n}": n for n in range(20)}] * 100)) == ""
+
+
+plain = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=8),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(
+                ["type", "properties", "items", "$ref", "$defs", "allOf", "enum", "not", "if", "minimum", "a"]
+            ),
+            inner,
+            max_size=3,
+        )
+    ),
+    max_leaves=12,
+)
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(["type", "properties", "items", "$ref", "$defs", "allOf", "$schema"]), plain
+    ),
+    plain,
+)
+def test_any_schema_is_checked_or_refused(schema: dict[str, Any], said: Any) -> None:
+    try:
+        asked = response_format(wanted(schema))
+    except ApiError:
+        return
+    assert asked is not None
+    assert isinstance(asked.fault(json.dumps(said)), str)

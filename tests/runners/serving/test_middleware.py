@@ -1,0 +1,260 @@
+"""Who gets in: hosts, origins, tokens, kinds, sizes and pace, on every route alike."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from rag.errors import BadInput, UsageProblem
+from runners.serving.http import server
+from runners.serving.http.app import create_app
+from runners.serving.http.auth import AccessToken, check_token, is_loopback, read_token
+from runners.serving.http.middleware import AccessRules, AsgiApp, RateLimiter
+from runners.serving.http.service import ServerLimits
+
+TOKEN = "harbour-lamp-7f3c-not-a-real-token"
+ROUTES = [
+    ("GET", "/"),
+    ("GET", "/v1/models"),
+    ("GET", "/v1/models/rag"),
+    ("POST", "/v1/chat/completions"),
+    ("POST", "/v1/completions"),
+    ("POST", "/v1/embeddings"),
+    ("POST", "/v1/search"),
+    ("GET", "/v1/passages"),
+    ("GET", "/health"),
+    ("GET", "/metrics"),
+    ("GET", "/openapi.json"),
+    ("GET", "/nowhere"),
+    ("OPTIONS", "/v1/models"),
+]
+Call = Callable[..., httpx.Response]
+
+
+def caller(app: AsgiApp) -> Call:
+    """Ask an app without a socket between."""
+
+    def call(method: str, path: str, **more: Any) -> httpx.Response:
+        async def ask() -> httpx.Response:
+            transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+            async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:8000") as client:
+                return await client.request(method, path, **more)
+
+        return asyncio.run(ask())
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def guarded(served: Any) -> Call:
+    """The service behind a token."""
+    return caller(create_app(served.service, AccessRules(served.service.limits, AccessToken(TOKEN))))
+
+
+@pytest.fixture
+def small(served: Any) -> Iterator[Call]:
+    """The service with a small door."""
+    limits = ServerLimits(body_bytes=2_000, body_seconds=0.2)
+    return caller(
+        create_app(
+            served.service, AccessRules(limits, hosts=("DESK.example",), origins=("https://ours.example",))
+        )
+    )
+
+
+def basic(password: str) -> str:
+    """The header a browser sends."""
+    return "Basic " + base64.b64encode(f"anybody:{password}".encode()).decode()
+
+
+@pytest.mark.parametrize(("method", "path"), ROUTES)
+def test_every_route_wants_the_token(guarded: Call, method: str, path: str, capfd: Any) -> None:
+    wrong = (
+        "",
+        TOKEN,
+        f"Bearer {TOKEN}x",
+        f"Bearer {TOKEN[:-1]}",
+        "Bearer",
+        f"Token {TOKEN}",
+        basic("no"),
+        "Basic ???",
+        "Basic ünïcode".encode("latin-1"),
+        "Bearer ünïcode".encode("latin-1"),
+    )
+    for given in wrong:
+        answer = guarded(method, path, headers={"Authorization": given} if given else {})
+        assert answer.status_code == 401, given
+        assert answer.json()["error"]["code"] == "invalid_api_key"
+        assert "Basic" in answer.headers["www-authenticate"]
+        assert TOKEN not in answer.text
+    for given in (f"Bearer {TOKEN}", f"bearer {TOKEN}", basic(TOKEN)):
+        assert guarded(method, path, headers={"Authorization": given}).status_code != 401
+    said = capfd.readouterr()
+    assert TOKEN not in said.out + said.err
+
+
+def test_a_bug_at_the_door_has_the_shape_of_every_error(served: Any, capfd: Any) -> None:
+    class Broken(AccessToken):
+        def opens(self, authorization: str) -> bool:
+            raise ValueError("inside")
+
+    call = caller(create_app(served.service, AccessRules(served.service.limits, Broken(TOKEN))))
+    answer = call("GET", "/health")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (500, "internal_error")
+    assert "inside" not in answer.text
+    assert "ValueError: inside" in capfd.readouterr().err
+
+
+def test_a_token_in_the_address_opens_nothing(guarded: Call) -> None:
+    assert guarded("GET", f"/v1/models?token={TOKEN}&api_key={TOKEN}").status_code == 401
+
+
+def test_a_key_tells_nothing_of_its_token() -> None:
+    assert TOKEN not in repr(AccessToken(TOKEN)) + str(vars(AccessToken(TOKEN)))
+
+
+@pytest.mark.parametrize(
+    ("host", "good"),
+    [
+        ("127.0.0.1:8000", True),
+        ("localhost", True),
+        ("[::1]:8000", True),
+        ("127.8.8.8", True),
+        ("desk.example:8000", True),
+        ("LOCALHOST:8101", True),
+        ("Desk.Example", True),
+        ("evil.example", False),
+        ("127.0.0.1.evil.example", False),
+        ("localhost.evil.example:8000", False),
+        ("10.0.0.7", False),
+        ("", False),
+        ("[::1", True),
+        ("evil.example:80:80", False),
+    ],
+)
+def test_only_names_of_ours_are_answered(small: Call, host: str, good: bool) -> None:
+    answer = small("GET", "/v1/models", headers={"Host": host})
+    assert answer.status_code == (200 if good else 400)
+    if not good:
+        assert answer.json()["error"]["code"] == "host_not_allowed"
+
+
+def test_an_open_server_answers_addresses_but_no_unknown_names(served: Any) -> None:
+    call = caller(create_app(served.service, AccessRules(served.service.limits, open=True)))
+    assert call("GET", "/health", headers={"Host": "10.0.0.7:8000"}).status_code == 200
+    assert call("GET", "/health", headers={"Host": "evil.example"}).status_code == 400
+
+
+def test_pages_of_others_may_not_ask_unless_named(small: Call) -> None:
+    for origin, status in (
+        ("https://evil.example", 403),
+        ("null", 403),
+        ("http://127.0.0.1:8000", 200),
+        ("https://ours.example", 200),
+        ("http://127.0.0.1:9999", 403),
+    ):
+        answer = small("GET", "/v1/models", headers={"Origin": origin})
+        assert answer.status_code == status, origin
+        allowed = answer.headers.get("access-control-allow-origin")
+        assert allowed == ("https://ours.example" if origin == "https://ours.example" else None)
+    sdk = "authorization,content-type,x-stainless-arch,x-stainless-retry-count"
+    asked = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": sdk}
+    assert (
+        small("OPTIONS", "/v1/models", headers={"Origin": "https://ours.example", **asked}).status_code == 200
+    )
+    assert (
+        small("OPTIONS", "/v1/models", headers={"Origin": "https://evil.example", **asked}).status_code == 400
+    )
+
+
+def test_a_page_that_may_ask_reads_when_to_come_again(small: Call) -> None:
+    answer = small("GET", "/health", headers={"Origin": "https://ours.example"})
+    assert answer.headers["access-control-expose-headers"] == "Retry-After"
+
+
+def test_without_asking_there_is_no_cors(guarded: Call) -> None:
+    answer = guarded("GET", "/v1/models", headers={"Authorization": f"Bearer {TOKEN}"})
+    assert not [name for name in answer.headers if name.startswith("access-control")]
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert answer.headers["content-security-policy"].startswith("default-src 'none'")
+
+
+def test_a_body_has_a_kind_a_size_and_a_time(small: Call) -> None:
+    chat = "/v1/chat/completions"
+    for kind in ("text/plain", "application/x-www-form-urlencoded", ""):
+        assert small("POST", chat, content=b"{}", headers={"Content-Type": kind}).status_code == 415
+    json = {"Content-Type": "application/json"}
+    assert small("POST", chat, content=b" " * 2_001, headers=json).status_code == 413
+    assert small("POST", chat, content=b" " * 2_000, headers=json).status_code in (400, 422)
+
+    async def drip(pieces: int, pause: float) -> Any:
+        for _ in range(pieces):
+            yield b" " * 100
+            await asyncio.sleep(pause)
+
+    assert small("POST", chat, content=drip(30, 0), headers=json).status_code == 413
+    assert small("POST", chat, content=drip(5, 0.1), headers=json).status_code == 408
+
+
+def test_too_many_a_minute_are_told_when_to_come_again(served: Any) -> None:
+    call = caller(create_app(served.service, AccessRules(ServerLimits(per_minute=3))))
+    found = [call("GET", "/health") for _ in range(4)]
+    assert [answer.status_code for answer in found] == [200, 200, 200, 429]
+    assert 1 <= int(found[-1].headers["retry-after"]) <= 20
+    assert found[-1].json()["error"]["type"] == "rate_limit_error"
+    assert all(RateLimiter(0).wait("a") == 0 for _ in range(99))
+
+
+def test_another_address_cannot_be_claimed(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def asked(server: Any, listening: Any) -> None:
+        listening.close()
+        server.config.load()
+        call = caller(server.config.loaded_app)
+        found.extend(
+            call("GET", "/health", headers={"X-Forwarded-For": f"10.0.0.{n}"}).status_code for n in range(3)
+        )
+
+    found: list[int] = []
+    monkeypatch.setattr(server, "_until_told", asked)
+    server.serve(server.ServeOptions(run, port=0), ServerLimits(per_minute=2), 4)
+    assert found == [503, 503, 429]  # nobody has started the clerk
+
+
+def test_an_open_address_needs_a_token(tmp_path: Path) -> None:
+    for host in ("0.0.0.0", "::", "192.168.1.5", "desk.example"):
+        assert not is_loopback(host)
+        with pytest.raises(UsageProblem, match="no token"):
+            check_token(host, None)
+        check_token(host, tmp_path / "token")
+    for host in ("127.0.0.1", "::1", "localhost"):
+        check_token(host, None)
+
+
+def test_a_tokens_file_is_made_and_only_its_owner_may_read_it(tmp_path: Path) -> None:
+    path = tmp_path / "token"
+    key, made = read_token(path)
+    assert made
+    assert path.stat().st_mode & 0o777 == 0o600
+    token = path.read_text().strip()
+    assert re.fullmatch(r"[\w-]{43}", token)
+    assert key.opens(f"Bearer {token}")
+    again, made = read_token(path)
+    assert not made
+    assert again.opens(f"Bearer {token}")
+    path.chmod(0o640)
+    with pytest.raises(BadInput, match="others can read"):
+        read_token(path)
+    path.chmod(0o600)
+    for wrong in ("", "short", "two words and then some more\n", "ünïcode-token-of-some-length", "x" * 5000):
+        path.write_text(wrong, "utf-8")
+        with pytest.raises(BadInput, match="holds no token"):
+            read_token(path)
+    with pytest.raises(BadInput, match="cannot be"):
+        read_token(tmp_path / "no" / "token")

@@ -1,0 +1,238 @@
+"""Ctrl-C and SIGTERM on real processes: the work is kept, the line that goes on is printed, the code is right."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from runners import interrupts
+from runners.data.examples import Example
+from runners.models.resolve import Model
+from runners.train import work_folder
+from runners.training import checkpoint
+
+SECONDS = 5.0
+LIMIT = 60.0
+
+
+@dataclass
+class Line:
+    """`tunewise train` in a folder with rows and a tiny model."""
+
+    warm: Any
+    folder: Path
+    model: Path
+
+    def start(self, out: str, *more: str) -> int:
+        """Begin to train and return the process's id."""
+        return self.command(
+            "train",
+            "--examples",
+            "rows.jsonl",
+            "--model",
+            str(self.model),
+            "--out",
+            out,
+            "--epochs",
+            "16",
+            "--seed",
+            "3",
+            *more,
+        )
+
+    def command(self, *arguments: str) -> int:
+        """Start a command line and return the process's id."""
+        log = str(self.folder / "log")
+        return int(self.warm.start(args=list(arguments), cwd=str(self.folder), log=log))
+
+    def training(self, out: str) -> Path:
+        """Wait until the run is under way and return its work folder."""
+        work = work_folder(self.folder / out)
+        wait_for(lambda: (work / "choices.json").exists())
+        time.sleep(0.15)
+        return work
+
+    def said(self) -> str:
+        """Return what the last process printed."""
+        return (self.folder / "log").read_text("utf-8")
+
+
+def wait_for(ready: Callable[[], bool]) -> None:
+    """Wait until something is so."""
+    started = time.monotonic()
+    while not ready():
+        assert time.monotonic() - started < LIMIT
+        time.sleep(0.01)
+
+
+@pytest.fixture(scope="module")
+def line(
+    warm: Any, tiny: Model, examples: Sequence[Example], tmp_path_factory: pytest.TempPathFactory
+) -> Line:
+    """The folder."""
+    folder = tmp_path_factory.mktemp("signals")
+    rows = [json.dumps({"messages": list(e.messages)}) for e in examples]
+    (folder / "rows.jsonl").write_text("\n".join(rows) + "\n", "utf-8")
+    return Line(warm, folder, tiny.folder)
+
+
+@pytest.fixture(scope="module")
+def whole(line: Line) -> bytes:
+    """The adapter of a run that nobody touched."""
+    line.start("whole")
+    assert line.warm.wait() == 0, line.said()
+    return (line.folder / "whole" / "adapter_model.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_stopped_run_says_how_to_go_on_and_does(line: Line, whole: bytes, number: int, code: int) -> None:
+    out = f"stopped{code}"
+    pid = line.start(out)
+    work = line.training(out)
+    asked = time.monotonic()
+    os.kill(pid, number)
+    assert line.warm.wait() == code, line.said()
+    assert time.monotonic() - asked < SECONDS
+    folder, _ = checkpoint.newest_checkpoint(work)
+    assert folder is not None
+    assert checkpoint.read_progress(folder).step > 0
+    assert not (line.folder / out).exists()
+    assert "Traceback" not in line.said()
+    resume = next(text for text in line.said().splitlines() if "--resume" in text)
+    line.command(*shlex.split(resume)[1:])
+    assert line.warm.wait() == 0, line.said()
+    assert (line.folder / out / "adapter_model.safetensors").read_bytes() == whole
+
+
+def test_a_second_ctrl_c_does_not_wait_and_the_checkpoint_before_is_whole(line: Line) -> None:
+    pid = line.start("twice")
+    work = line.training("twice")
+    os.kill(pid, signal.SIGINT)
+    assert line.warm.wait() == 130
+    before, _ = checkpoint.newest_checkpoint(work)
+    assert before is not None
+    again = 0
+    for pause in (0.0, 0.003, 0.01, 0.03):
+        pid = line.start("twice", "--resume")
+        time.sleep(0.2)
+        line.training("twice")
+        asked = time.monotonic()
+        os.kill(pid, signal.SIGINT)
+        time.sleep(pause)
+        with suppress(ProcessLookupError):  # it may have written its checkpoint and gone by now
+            os.kill(pid, signal.SIGINT)
+            again += 1
+        assert line.warm.wait() == 130, line.said()
+        assert time.monotonic() - asked < SECONDS
+        after, damage = checkpoint.newest_checkpoint(work)
+        assert after is not None
+        assert after.name >= before.name
+        assert not damage
+        before = after
+    assert again, "no second Ctrl-C reached a process"
+
+
+def test_an_unfinished_run_is_not_thrown_away_by_a_new_one(line: Line) -> None:
+    pid = line.start("kept")
+    work = line.training("kept")
+    os.kill(pid, signal.SIGINT)
+    assert line.warm.wait() == 130
+    line.start("kept")
+    assert line.warm.wait() == 2
+    assert "--resume" in line.said()
+    assert checkpoint.newest_checkpoint(work)[0] is not None
+    line.start("kept", "--overwrite", "--epochs", "1")
+    assert line.warm.wait() == 0, line.said()
+
+
+@pytest.fixture
+def heard() -> Iterator[None]:
+    """Hear Ctrl-C even where the tests' own shell ignores it, as for a command in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def handlers() -> list[Any]:
+    """Return who hears the signals that matter here."""
+    return [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)]
+
+
+def finishes(seen: list[Any]) -> None:
+    """Be asked to stop, and come to the end of the block first."""
+    with interrupts.deferred_signals() as stop:
+        signal.raise_signal(signal.SIGINT)
+        seen.append(stop.asked)
+
+
+def listens(seen: list[Any]) -> None:
+    """Be asked to stop, and do so."""
+    with interrupts.deferred_signals() as stop:
+        signal.raise_signal(signal.SIGINT)
+        stop.check()
+        seen.append("went on")
+
+
+def asked_twice(seen: list[Any]) -> None:
+    """Be asked twice."""
+    with interrupts.deferred_signals() as stop:
+        signal.raise_signal(signal.SIGINT)
+        try:
+            signal.raise_signal(signal.SIGINT)
+            seen.append("went on")
+        finally:
+            seen.append(stop.urgent)
+
+
+@pytest.mark.usefixtures("heard")
+@pytest.mark.parametrize(
+    ("block", "expected"), [(finishes, [signal.SIGINT]), (listens, []), (asked_twice, [True])]
+)
+def test_the_block_hears_the_first_signal_and_what_comes_after_is_as_before(
+    block: Callable[[list[Any]], None], expected: list[Any]
+) -> None:
+    before, seen = handlers(), list[Any]()
+    with pytest.raises(KeyboardInterrupt):
+        block(seen)
+    assert seen == expected
+    assert handlers() == before
+
+
+def dawdle(seconds: float, seen: list[float]) -> None:
+    """Be asked to stop while a checkpoint is written, then begin a pass that takes very long."""
+    with interrupts.deferred_signals(grace=0.1) as stop:
+        signal.raise_signal(signal.SIGINT)
+        time.sleep(seconds)
+        seen.append(time.monotonic())
+        with stop.open():
+            time.sleep(LIMIT)
+
+
+@pytest.mark.usefixtures("heard")
+def test_a_pass_that_takes_too_long_is_broken_off_and_nothing_else_is() -> None:
+    started, seen = time.monotonic(), list[float]()
+    with pytest.raises(KeyboardInterrupt):
+        dawdle(0.3, seen)
+    assert seen[0] - started >= 0.3
+    assert time.monotonic() - started < SECONDS
+
+
+def test_an_ignored_signal_stays_ignored() -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with interrupts.deferred_signals() as stop:
+            signal.raise_signal(signal.SIGINT)
+            assert not stop.asked
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)

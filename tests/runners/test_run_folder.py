@@ -1,0 +1,127 @@
+"""The run folder: what is finished stays finished, and two runs never share one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from rag.errors import BadInput, UsageProblem
+from runners.plan.schema import Plan, parse_plan, write_plan
+from runners.run_folder import RunFolder, is_run, open_run_folder, read_journal, read_run_plan
+from runners.runs import listing
+
+
+def plan(**changes: object) -> Plan:
+    body = {
+        "name": "p",
+        "choice": "prompting",
+        "model": {"name": "m"},
+        "data": {"questions": "q.jsonl"},
+        "steps": [{"kind": "evaluate", "arm": "prompting"}],
+        "weights": {"style": 1},
+    }
+    return parse_plan({**body, **changes})
+
+
+def test_an_existing_run_needs_resume_or_overwrite(tmp_path: Path) -> None:
+    RunFolder.create(tmp_path / "run", plan())
+    with pytest.raises(UsageProblem, match="exists"):
+        RunFolder.create(tmp_path / "run", plan())
+    RunFolder.create(tmp_path / "run", plan(), resume=True)
+
+
+def test_resuming_with_another_plan_names_the_keys(tmp_path: Path) -> None:
+    RunFolder.create(tmp_path / "run", plan())
+    with pytest.raises(BadInput, match="seed"):
+        RunFolder.create(tmp_path / "run", plan(seed=4), resume=True)
+
+
+def test_overwriting_takes_only_a_run_away(tmp_path: Path) -> None:
+    precious = tmp_path / "precious"
+    precious.mkdir()
+    (precious / "thesis.txt").write_text("years of work", "utf-8")
+    with pytest.raises(UsageProblem, match="not a run folder"):
+        RunFolder.create(precious, plan(), overwrite=True)
+    assert (precious / "thesis.txt").exists()
+    run = RunFolder.create(tmp_path / "run", plan())
+    run.write({"event": "x"})
+    assert RunFolder.create(tmp_path / "run", plan(seed=2), overwrite=True).events() == []
+    assert read_run_plan(tmp_path / "run").seed == 2
+
+
+def test_a_folder_with_a_plan_among_documents_is_no_run(tmp_path: Path) -> None:
+    """`tunewise plan` leaves plan.yaml beside the documents: nothing may take that folder for a run and remove it."""
+    project = tmp_path / "project"
+    project.mkdir()
+    write_plan(plan(), project / "plan.yaml")
+    (project / "thesis.txt").write_text("years of work", "utf-8")
+    with pytest.raises(UsageProblem, match="not a run folder") as refused:
+        RunFolder.create(project, plan(), overwrite=True)
+    assert "--overwrite" not in refused.value.hint
+    for resume in (False, True):
+        with pytest.raises(UsageProblem, match="not a run folder"):
+            RunFolder.create(project, plan(), resume=resume)
+    assert listing.find_runs(tmp_path) == []
+    with pytest.raises(BadInput, match="not a run folder"):
+        listing.remove_run(project)
+    assert (project / "thesis.txt").read_text("utf-8") == "years of work"
+
+
+def test_a_run_that_holds_what_a_plan_reads_is_not_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = RunFolder.create(tmp_path / "run", plan()).path
+    (run / "q.jsonl").write_text("{}", "utf-8")
+    with pytest.raises(UsageProblem, match=r"holds .*q\.jsonl"):
+        RunFolder.create(run, plan(data={"questions": str(run / "q.jsonl")}), overwrite=True)
+    kept = RunFolder.create(
+        tmp_path / "kept", plan(data={"questions": str(tmp_path / "kept" / "q.jsonl")})
+    ).path
+    with pytest.raises(UsageProblem, match=r"holds .*q\.jsonl"):
+        RunFolder.create(kept, plan(), overwrite=True)
+    (tmp_path / "link").symlink_to(run)
+    with pytest.raises(UsageProblem, match="is a link"):
+        RunFolder.create(tmp_path / "link", plan(), overwrite=True)
+    (tmp_path / "current").mkdir()
+    monkeypatch.chdir(tmp_path / "current")
+    RunFolder.create(Path(), plan(data={"questions": "/q.jsonl"}))
+    with pytest.raises(UsageProblem, match="the current folder"):
+        RunFolder.create(Path(), plan(data={"questions": "/q.jsonl"}), overwrite=True)
+    assert is_run(Path())
+
+
+def test_a_run_cut_off_before_its_plan_is_begun_again(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "events.jsonl").touch()
+    assert is_run(RunFolder.create(tmp_path / "run", plan()).path)
+
+
+def test_a_finished_step_is_known_again_until_its_inputs_change(tmp_path: Path) -> None:
+    RunFolder.create(tmp_path / "run", plan()).finish("index", {"docs": "a"}, {"chunks": 3})
+    again = open_run_folder(tmp_path / "run")
+    assert again.finished("index", {"docs": "a"}) == {"chunks": 3}
+    assert again.finished("index", {"docs": "b"}) is None
+    assert again.finished("train:lora", {"docs": "a"}) is None
+
+
+def test_a_torn_last_line_is_not_an_event(tmp_path: Path) -> None:
+    run = RunFolder.create(tmp_path / "run", plan())
+    run.write({"event": "whole"})
+    with (tmp_path / "run" / "events.jsonl").open("a", encoding="utf-8") as stream:
+        stream.write('{"event": "torn')
+    assert [e["event"] for e in open_run_folder(tmp_path / "run").events()] == ["whole"]
+    run.write({"event": "next"})
+    assert [e["event"] for e in read_journal(tmp_path / "run" / "events.jsonl")] == ["whole", "next"]
+
+
+def test_a_second_run_in_the_same_folder_is_refused(tmp_path: Path) -> None:
+    run = RunFolder.create(tmp_path / "run", plan())
+    with run.writing(), pytest.raises(BadInput, match="pid"), open_run_folder(tmp_path / "run").writing():
+        pass
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
+    for path in (tmp_path, tmp_path / "missing"):
+        with pytest.raises(BadInput):
+            open_run_folder(path)

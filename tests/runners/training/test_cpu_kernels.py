@@ -1,0 +1,219 @@
+"""The fused layers against what they stand for: the same numbers forward, the same gradients back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from transformers import Qwen2Config, Qwen2ForCausalLM
+from transformers.models.llama.modeling_llama import LlamaRMSNorm, apply_rotary_pos_emb
+
+from runners.data.examples import Example
+from runners.inference import weights
+from runners.models import resolve
+from runners.models.fingerprint import read_json
+from runners.models.resolve import Model
+from runners.plan.train_config import TrainConfig
+from runners.resources import memory_terms
+from runners.resources.memory_terms import MemorySetup
+from runners.resources.model_shape import read_shape
+from runners.tokenization.chat_template import ChatTokenizer
+from runners.training import cpu_kernels, lora
+from runners.training.cpu_kernels import GatherRows, LoraLinearFunction, RMSNorm, RotaryPositions, select
+from runners.training.loss import choose_loss, restore_loss
+from runners.training.packing import collate
+
+
+@pytest.mark.parametrize(
+    ("dtype", "weight"),
+    [(torch.float32, torch.float32), (torch.bfloat16, torch.bfloat16), (torch.bfloat16, torch.float32)],
+)
+def test_norm_is_llamas(dtype: torch.dtype, weight: torch.dtype) -> None:
+    torch.manual_seed(0)
+    module = LlamaRMSNorm(48, eps=1e-6).to(weight)
+    nn.init.uniform_(module.weight, 0.5, 1.5)
+    x, slope = torch.randn(2, 7, 48).to(dtype), torch.randn(2, 7, 48).to(weight)
+    theirs, ours = x.clone().requires_grad_(), x.clone().requires_grad_()
+    wanted, found = module(theirs), RMSNorm.apply(ours, module.weight, 1e-6)
+    assert torch.equal(wanted, found)
+    by_weight = torch.autograd.grad(wanted, (theirs, module.weight), slope)
+    again = torch.autograd.grad(found, (ours, module.weight), slope)
+    close = {"rtol": 1e-4, "atol": 1e-5} if dtype == torch.float32 else {"rtol": 0.05, "atol": 0.05}
+    for a, b in zip(again, by_weight, strict=True):
+        assert a.dtype == b.dtype
+        torch.testing.assert_close(a, b, **close)
+
+
+def test_low_rank_adds_in_place_and_has_its_gradients() -> None:
+    torch.manual_seed(0)
+    x, a, b = torch.randn(9, 6, requires_grad=True), torch.randn(2, 6), torch.randn(5, 2)
+    weight = torch.randn(5, 6, requires_grad=True)
+    leaves = (x, weight, a.requires_grad_(), b.requires_grad_())
+    wanted = x @ weight.t() + 0.5 * (x @ a.t() @ b.t())
+    found = LoraLinearFunction.apply(x @ weight.t(), x, a, b, 0.5)
+    torch.testing.assert_close(found, wanted)
+    slope = torch.randn(9, 5)
+    for ours, theirs in zip(
+        torch.autograd.grad(found, leaves, slope), torch.autograd.grad(wanted, leaves, slope), strict=True
+    ):
+        torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize("trained", [True, False])
+def test_layers_of_one_input_are_together_what_each_is_alone(tiny: Model, trained: bool) -> None:
+    """By the base, by the adapters, and by both back to the input, which need not want a gradient."""
+    net = lora.prepare_model(tiny, TrainConfig(rank=4, alpha=8.0)).float()
+    torch.manual_seed(0)
+    for name, p in lora.trainable_parameters(net).items():
+        if "lora_B" in name:
+            nn.init.normal_(p)
+    own: Any = net.get_base_model().model.layers[0].self_attn  # type: ignore[operator]
+    apart = [own.q_proj, own.k_proj, own.v_proj]
+    assert all(map(cpu_kernels.is_plain_lora, apart))
+    x = torch.randn(7, apart[0].in_features, requires_grad=trained)
+    leaves = [p for layer in apart for p in layer.parameters() if p.requires_grad] + [x] * trained
+    wanted, found = [layer(x) for layer in apart], cpu_kernels.lora_linears(apart, x)
+    slopes = [torch.randn_like(y) for y in wanted]
+    for a, b in zip(found, wanted, strict=True):
+        torch.testing.assert_close(a, b)
+    assert len(leaves) == 6 + trained
+    for a, b in zip(
+        torch.autograd.grad(found, leaves, slopes), torch.autograd.grad(wanted, leaves, slopes), strict=True
+    ):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
+
+
+def test_dropout_falls_on_each_layer_apart(tiny: Model) -> None:
+    net = lora.prepare_model(tiny, TrainConfig(rank=4, dropout=0.5)).float().train()
+    own: Any = net.get_base_model().model.layers[0].mlp  # type: ignore[operator]
+    both = [own.gate_proj, own.up_proj]
+    for layer in both:
+        nn.init.ones_(layer.lora_B["default"].weight)
+    x = torch.ones(64, own.gate_proj.in_features)
+    gate, up = (
+        y - layer.base_layer(x) for layer, y in zip(both, cpu_kernels.lora_linears(both, x), strict=True)
+    )
+    assert len({round(float(v), 4) for v in gate[:, 0].detach()}) > 8
+    assert not torch.allclose(gate[:, 0], up[:, 0])
+
+
+def test_positions_turn_as_llamas() -> None:
+    torch.manual_seed(0)
+    angles = torch.rand(7, 4)
+    cos, sin = (torch.cat([t, t], dim=-1)[None] for t in (angles.cos(), angles.sin()))
+    x = torch.randn(7, 3, 8, requires_grad=True)
+    wanted, _ = apply_rotary_pos_emb(x.transpose(0, 1)[None], x.transpose(0, 1)[None], cos, sin)
+    wanted = wanted[0].transpose(0, 1)
+    found = RotaryPositions.apply(x, *(t[0, :, None, :4] for t in (cos, sin)))
+    torch.testing.assert_close(found, wanted)
+    slope = torch.randn(7, 3, 8)
+    (a,), (b,) = (torch.autograd.grad(y, x, slope) for y in (found, wanted))
+    torch.testing.assert_close(a, b)
+
+
+def test_rows_move_into_a_padded_table_and_back() -> None:
+    x = torch.arange(5.0)[:, None].requires_grad_()
+    place, taken = torch.tensor([0, 1, 2, 3, 4, 4]), torch.tensor([0, 1, 2, 3, 4])
+    table = GatherRows.apply(x, place, taken, True)
+    assert table.flatten().tolist() == [0, 1, 2, 3, 4, 4]
+    out = GatherRows.apply(table, taken, place, False)
+    assert torch.equal(out, x)
+    (grad,) = torch.autograd.grad(out, x, torch.ones_like(out) * 2)
+    assert grad.flatten().tolist() == [2.0] * 5
+
+
+def test_layers_with_a_bias_are_fast_too(tiny: Model, examples: Sequence[Example], tmp_path: Path) -> None:
+    config = Qwen2Config(
+        vocab_size=weights.load_base(tiny).config.vocab_size,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        eos_token_id=2,
+        pad_token_id=0,
+        use_sliding_window=False,
+    )
+    folder = tmp_path / "qwen"
+    weights.load_tokenizer(tiny.folder).save_pretrained(folder)
+    torch.manual_seed(0)
+    Qwen2ForCausalLM(config).save_pretrained(folder)
+    net = lora.prepare_model(resolve.resolve_model(str(folder)), TrainConfig(rank=4)).float()
+    rows = [ChatTokenizer(folder).example(e) for e in examples[:4]]
+    assert choose_loss(net, rows).choice()["path"] == "fast"
+    found = []
+    for path in ("plain", "fast"):
+        net.zero_grad()
+        restore_loss(net, path)(rows).backward()
+        found.append(
+            {name: p.grad.clone() for name, p in lora.trainable_parameters(net).items() if p.grad is not None}
+        )
+    for name, grad in found[0].items():
+        torch.testing.assert_close(found[1][name], grad, rtol=1e-3, atol=1e-5)
+
+
+def test_a_norm_that_computes_something_else_stays(tiny: Model) -> None:
+    class ShiftedRMSNorm(LlamaRMSNorm):
+        """As Gemma's: the weight counts from 1."""
+
+        def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+            return super().forward(hidden_states) + hidden_states
+
+    net = weights.load_base(tiny, "float32")
+    net.model.norm = ShiftedRMSNorm(32)
+    kernels, _ = select(net, net, 0)
+    assert kernels is not None
+    with kernels.active():
+        assert "forward" in vars(net.model.layers[0].input_layernorm)
+        assert "forward" not in vars(net.model.norm)
+    assert not any("forward" in vars(module) for module in net.modules())
+
+
+@pytest.mark.parametrize("method", ["lora", "qlora"])
+def test_the_estimate_counts_what_the_passes_save(
+    tiny: Model, examples: Sequence[Example], method: str
+) -> None:
+    """Bytes that autograd keeps of the blocks, against ``footprint``'s count for one token of one block."""
+    config = TrainConfig(method=method, rank=1, alpha=2)
+    net = lora.prepare_model(tiny, config)
+    rows = [ChatTokenizer(tiny.folder).example(row) for row in examples[:8]]
+    loss = choose_loss(net, rows)
+    assert loss.path == "fast"
+    assert loss.fuses_blocks
+    batch = collate(rows, packed=True)
+    ours = {p.untyped_storage().data_ptr() for p in net.parameters()}
+    kept: dict[int, int] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in ours:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    net.train()
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        hidden = loss.hidden(batch)
+    tokens, longest = batch.ids.numel(), max(len(row.ids) for row in rows)
+    shape = read_shape(read_json(tiny.folder / "config.json"))
+    weights = "fp32" if loss.causal.dtype == torch.float32 and method == "lora" else None
+    setup = MemorySetup(rank=1, seq_len=longest, fused=True, weights=weights)
+    counted = shape.layers * tokens * memory_terms.block_bytes(shape, method, setup)
+    assert hidden.requires_grad
+    assert sum(kept.values()) == pytest.approx(counted, rel=0.15)
+
+
+def fuses_blocks(net: Any) -> bool:
+    """Whether the kernels of a model cover every block."""
+    kernels, _ = select(net, getattr(net, "get_base_model", lambda: net)(), 0)
+    assert kernels is not None
+    return kernels.covers_blocks
+
+
+def test_dropout_and_other_layers_are_not_counted_as_written_out(tiny: Model) -> None:
+    assert not fuses_blocks(lora.prepare_model(tiny, TrainConfig(rank=4, alpha=8, dropout=0.1)))
+    assert not fuses_blocks(lora.prepare_model(tiny, TrainConfig(rank=4, alpha=8, targets=("q_proj",))))
+    assert not fuses_blocks(lora.prepare_model(tiny, TrainConfig(method="full")))

@@ -1,0 +1,416 @@
+"""Steps that do not depend on how they are split, memory that runs out, and losses that go astray."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from rag.errors import BadInput, CannotRun
+from runners.data.examples import Example
+from runners.models.resolve import Model
+from runners.plan.train_config import TrainConfig
+from runners.preflight import run_checks
+from runners.tokenization.chat_template import ChatTokenizer, EncodedRow
+from runners.train import fit, work_folder
+from runners.training import checkpoint, loop, lora, loss, runtime, schedule
+from runners.training.checkpoint import TrainingProgress
+from runners.training.loop import TrainingLoop
+from runners.training.optimizer import MasterOptimizer
+
+CONFIG = TrainConfig(epochs=2.0, rank=4, alpha=8.0, learning_rate=1e-2, batch_tokens=400, micro_tokens=4096)
+TORCH_SAYS = RuntimeError(
+    "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to "
+    "allocate 1099511627776 bytes. Error code 12 (Cannot allocate memory)"
+)
+CUDA_SAYS = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+
+@dataclass
+class Tight:
+    """A loss that has memory for so many rows at a time, and keeps how many it was given."""
+
+    inner: Any
+    rows: int
+    error: Exception = field(default_factory=lambda: TORCH_SAYS)
+    path: str = "plain"
+    reason: str = ""
+    given: list[int] = field(default_factory=list)
+
+    def shared(self, rows: Sequence[EncodedRow]) -> int:
+        """As the loss inside does."""
+        found: int = self.inner.shared(rows)
+        return found
+
+    def __call__(self, rows: Sequence[EncodedRow]) -> Tensor:
+        self.given.append(len(rows))
+        total: Tensor = self.inner(rows)
+        if len(rows) > self.rows and torch.is_grad_enabled():
+            (total / 3).backward()  # memory may run out half-way, when some gradients are there
+            raise self.error
+        return total
+
+
+Make = Callable[..., TrainingLoop]
+
+
+@pytest.fixture
+def make(tiny: Model, examples: tuple[Example, ...], tmp_path: Path) -> Make:
+    """Return the maker of runs in fp32 on the tiny model."""
+
+    def made(
+        config: TrainConfig = CONFIG, tight: int = 10**9, valid: int = 0, error: Exception = TORCH_SAYS
+    ) -> TrainingLoop:
+        used, _ = run_checks.inspect_rows(examples, ChatTokenizer(tiny.folder), config)
+        rows = list(used)
+        checkpoint.seed_everything(config.seed)
+        net = lora.prepare_model(tiny, config, dtype="float32")
+        chosen = runtime.choose_runtime(tiny, config, rows, "identity")
+        real = loss.choose_loss(net, rows)
+        optimizer = MasterOptimizer(
+            lora.trainable_parameters(net), config.learning_rate, config.weight_decay, config.max_grad_norm
+        )
+        passes = schedule.plan_steps(
+            [len(row.ids) for row in rows[valid:]], config.batch_tokens, config.epochs, config.seed
+        )
+        events: list[dict[str, Any]] = []
+        work = tmp_path / f"work{len(list(tmp_path.iterdir()))}"
+        work.mkdir()
+        run = TrainingLoop(
+            config,
+            net,
+            Tight(real, tight, error),
+            optimizer,
+            Accelerator(),
+            rows[valid:],
+            rows[:valid],  # type: ignore[arg-type]
+            passes,
+            work,
+            TrainingProgress("identity"),
+            chosen,
+            events.append,
+        )
+        run.events = events  # type: ignore[attr-defined]
+        return run
+
+    return made
+
+
+def events(run: TrainingLoop, name: str) -> list[dict[str, Any]]:
+    """Return what a run told under a name."""
+    told: list[dict[str, Any]] = run.events  # type: ignore[attr-defined]
+    return [event for event in told if event["event"] == name]
+
+
+def near(one: TrainingLoop, two: TrainingLoop) -> None:
+    """Check that two runs agree within 1e-5 in every loss and weight."""
+    assert one.progress.losses == pytest.approx(two.progress.losses, abs=1e-5)
+    a, b = one.optimizer.weights(), two.optimizer.weights()
+    assert max(float((a[name] - b[name]).abs().max()) for name in a) < 1e-5
+
+
+def test_four_times_two_rows_are_eight_rows(make: Make) -> None:
+    """Not even when the micro-batches differ in learnt tokens, which a mean of means would show."""
+    together, apart = make(), make()
+    eight = [list(range(start, start + 8)) for start in (0, 8, 16)]
+    length = max(len(row.ids) for row in together.rows)
+    for run, tokens in ((together, 8 * length), (apart, 2 * length)):
+        run.passes = [eight, eight]
+        run.micro.sizes[:] = [(0, tokens)]
+        run.micro.shared = lambda rows: 0  # counts every row in full, so that two are two
+        run.run()
+    assert set(together.loss.given) == {8}  # type: ignore[attr-defined]
+    assert set(apart.loss.given) == {2}  # type: ignore[attr-defined]
+    assert len({len(row.learnt) for row in together.rows}) > 1
+    near(together, apart)
+
+
+@pytest.mark.parametrize("error", [TORCH_SAYS, CUDA_SAYS, MemoryError()])
+def test_when_memory_runs_out_the_step_keeps_its_rows(make: Make, error: Exception) -> None:
+    roomy, tight = make(valid=4), make(valid=4, tight=3, error=error)
+    for run in (roomy, tight):
+        run.run()
+    near(roomy, tight)
+    assert roomy.progress.valid == pytest.approx(tight.progress.valid, abs=1e-5)
+    told = events(tight, "train.memory")
+    assert 1 <= len(told) <= runtime.MAX_HALVINGS
+    assert told[-1]["tokens"] < CONFIG.micro_tokens
+    assert not events(roomy, "train.memory")
+    assert any("out of memory at step 1" in note for note in tight.result(Path(), 0).notes)
+    kept = runtime.recorded_choices(tight.work)
+    assert kept is not None
+    assert kept.sizes == tight.micro.sizes
+
+
+def test_the_sizes_of_a_step_come_back_when_it_is_taken_again() -> None:
+    sizes = runtime.MicroBatchSize([(0, 2048), (7, 500), (9, 200)])
+    assert [sizes.tokens_at(step) for step in (0, 6, 7, 8, 9, 50)] == [2048, 2048, 500, 500, 200, 200]
+
+
+def test_one_row_that_does_not_fit_stops_and_offers_a_shorter_length(make: Make) -> None:
+    run = make(tight=0)
+    with pytest.raises(CannotRun, match=r"not enough memory for one row of \d+ tokens at step 1") as stopped:
+        run.run()
+    assert stopped.value.exit_code == 4
+    assert "--max-tokens" in stopped.value.hint
+    assert run.config.max_tokens == CONFIG.max_tokens
+    assert not run.progress.losses
+
+
+def test_memory_that_runs_out_later_leaves_a_checkpoint(make: Make) -> None:
+    run = make(CONFIG.replace(checkpoint_steps=0))
+    tight: Any = run.loss
+
+    def after_three(event: dict[str, Any]) -> None:
+        if event.get("step") == 3:
+            tight.rows = 0
+
+    run.tell = after_three
+    with pytest.raises(CannotRun, match="at step 4"):
+        run.run()
+    folder, _ = checkpoint.newest_checkpoint(run.work)
+    assert folder is not None
+    assert checkpoint.read_progress(folder).step == 3
+
+
+def test_six_halvings_are_the_most() -> None:
+    sizes = runtime.MicroBatchSize([(0, 4096)])
+    for number in range(runtime.MAX_HALVINGS):
+        sizes._halve(4096 >> number, 2, number, "full")
+    with pytest.raises(CannotRun, match="after 6 smaller tries"):
+        sizes._halve(64, 2, 7, "full")
+
+
+def test_other_errors_are_not_taken_for_memory(make: Make) -> None:
+    with pytest.raises(RuntimeError, match="shape"):
+        make(tight=1, error=RuntimeError("shape mismatch")).run()
+
+
+def test_validation_every_few_steps_and_at_the_end(make: Make) -> None:
+    run = make(CONFIG.replace(eval_steps=3, patience=99), valid=4)
+    run.run()
+    total = len(run.steps)
+    assert [event["step"] for event in events(run, "train.eval")] == [*range(3, total, 3), total]
+    assert run.checks == [*range(3, total, 3), total]
+    assert [row["step"] for row in run.log() if "valid_loss" in row] == run.checks
+    passes = make(valid=4)
+    assert passes.checks == [len(passes.passes[0]), total]
+    best = checkpoint.load_best_weights(run.work, run.progress.best_step or 0)
+    now = run.optimizer.weights()
+    assert all(torch.equal(best[name], now[name]) for name in now)
+
+
+def test_the_gradient_is_clipped_to_what_was_asked(make: Make) -> None:
+    run = make(CONFIG.replace(max_grad_norm=1e-3))
+    seen: list[float] = []
+    real = run.optimizer.step
+
+    class Watched(MasterOptimizer):
+        def __init__(self) -> None:
+            self.__dict__ = run.optimizer.__dict__
+
+        def step(self, factor: float) -> float:
+            norm = real(factor)
+            seen.append(norm)
+            return norm
+
+    run.optimizer = Watched()
+    run.run()
+    assert seen == run.progress.norms
+    assert min(seen) > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("losses", "expected"),
+    [
+        ([2.0] * 20, 0),
+        ([2.0] * 20 + [9.0], 1),
+        ([2.0] * 20 + [9.0] * 4, 4),
+        ([2.0] * 20 + [9.0] * 9, 5),
+        ([2.0] * 20 + [9.0] * 5 + [2.0], 0),
+        ([2.0] * 20 + [7.9] * 9, 0),
+        ([9.5] + [2.0] * 20 + [9.0] * 9, 0),
+        ([2.0, 90.0, 90.0, 90.0, 90.0, 90.0], 0),
+        ([], 0),
+    ],
+)
+def test_only_a_loss_that_stays_far_above_its_past_is_astray(losses: list[float], expected: int) -> None:
+    assert loop.diverging_steps(losses) == expected
+
+
+def test_a_loss_that_ended_higher_is_said_where_a_tenth_is_more_than_a_step() -> None:
+    assert (
+        loop.loss_rise_note(2.0, 2.4, loop.MIN_JUDGED_STEPS)
+        == "the loss rose from 2 to 2.4: lower the learning rate"
+    )
+    assert loop.loss_rise_note(2.0, 2.4, loop.MIN_JUDGED_STEPS - 1) == ""
+    assert loop.loss_rise_note(2.4, 2.0, 500) == ""
+
+
+@dataclass
+class Wild:
+    """A loss that becomes so many times what it is after a number of micro-batches."""
+
+    inner: Any
+    after: int
+    times: float
+    path: str = "plain"
+    reason: str = ""
+    calls: int = 0
+
+    def shared(self, rows: Sequence[EncodedRow]) -> int:
+        """As the loss inside does."""
+        found: int = self.inner.shared(rows)
+        return found
+
+    def __call__(self, rows: Sequence[EncodedRow]) -> Tensor:
+        self.calls += 1
+        total: Tensor = self.inner(rows)
+        return total * self.times if self.calls > self.after else total
+
+
+@pytest.mark.parametrize(
+    ("times", "said", "step"), [(math.nan, "the loss is nan", 13), (50.0, "above 4 times", 17)]
+)
+def test_a_loss_astray_stops_with_the_step_and_the_last_good_checkpoint(
+    make: Make, times: float, said: str, step: int
+) -> None:
+    run = make(CONFIG.replace(checkpoint_steps=2, epochs=4.0))
+    run.loss = Wild(run.loss, 12, times)  # type: ignore[assignment]
+    with pytest.raises(BadInput) as stopped:
+        run.run()
+    assert f"diverged at step {step}" in stopped.value.message
+    assert said in stopped.value.message
+    assert str(run.work / "step-000012") in stopped.value.message
+    assert "learning rate" in stopped.value.hint
+    assert stopped.value.exit_code == 3
+    newest, _ = checkpoint.newest_checkpoint(run.work)
+    assert newest is not None
+    assert newest.name == "step-000012"
+
+
+def test_a_gradient_that_is_no_number_stops_before_it_is_kept(make: Make) -> None:
+    run = make(CONFIG.replace(checkpoint_steps=1))
+    names = list(run.optimizer.params)
+
+    def poison(event: dict[str, Any]) -> None:
+        if event.get("event") == "train.checkpoint" and event["step"] == 2:
+            run.optimizer.params[names[0]].register_hook(lambda grad: grad * math.inf)
+
+    run.tell = poison
+    with pytest.raises(BadInput, match=r"step 3: the gradient's norm is (inf|nan)"):
+        run.run()
+    newest, _ = checkpoint.newest_checkpoint(run.work)
+    assert newest is not None
+    assert newest.name == "step-000002"
+
+
+def test_what_was_chosen_is_taken_again_and_another_machine_is_told(
+    tiny: Model, examples: tuple[Example, ...], tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+
+    def stop(event: dict[str, Any]) -> None:
+        if event["event"] == "train.step" and event["step"] == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(examples, CONFIG, tiny, out, on_event=stop)
+    work = work_folder(out)
+    kept = runtime.recorded_choices(work)
+    assert kept is not None
+    kept.path, kept.reason, kept.dtype = "plain", "told so", "float32"
+    kept.machine["threads"] = 77
+    kept.sizes.append((4, 100))
+    kept.write(work)
+    told: list[dict[str, Any]] = []
+    result = fit(examples, CONFIG, tiny, out, on_event=told.append, resume=True)
+    assert (result.path, "told so" in result.notes) == ("plain", True)
+    assert any("100 tokens" in note for note in result.notes)
+    moved = [event["reason"] for event in told if event["event"] == "train.moved"]
+    assert len(moved) == 1
+    assert "threads was 77" in moved[0]
+
+
+def test_a_run_with_other_settings_says_which(
+    tiny: Model, examples: tuple[Example, ...], tmp_path: Path
+) -> None:
+    def stop(event: dict[str, Any]) -> None:
+        if event["event"] == "train.step":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(examples, CONFIG, tiny, tmp_path / "out", on_event=stop)
+    told: list[dict[str, Any]] = []
+    fit(
+        examples,
+        CONFIG.replace(rank=2, epochs=1.0),
+        tiny,
+        tmp_path / "out",
+        on_event=told.append,
+        resume=True,
+    )
+    reasons = [event["reason"] for event in told if event["event"] == "train.restart"]
+    assert reasons == ["epochs was 2.0, is 1.0; rank was 4, is 2"]
+    told.clear()
+    fit(examples, CONFIG.replace(epochs=1.0), tiny, tmp_path / "out", on_event=told.append, resume=True)
+    reasons = [event["reason"] for event in told if event["event"] == "train.restart"]
+    assert reasons == [f"rank was 2, is 4; {tmp_path / 'out'} stays until its successor is whole"]
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+@pytest.fixture
+def order(tiny: Model, examples: tuple[Example, ...], tmp_path: Path) -> dict[str, Any]:
+    """What a child process is to train."""
+    (tmp_path / "rows.json").write_text(json.dumps([e.messages for e in examples]), "utf-8")
+    settings = {"epochs": 2.0, "rank": 4, "learning_rate": 1e-2, "batch_tokens": 400, "checkpoint_steps": 2}
+    return {
+        "rows": str(tmp_path / "rows.json"),
+        "valid": 0,
+        "model": str(tiny.folder),
+        "out": str(tmp_path / "out"),
+        "config": settings,
+    }
+
+
+SMALL = 20_000
+"""Bytes a file may have. The limit stands in for a full disk: the system refuses in the middle of a file."""
+
+
+def test_a_full_disk_is_one_line_and_the_old_checkpoint_is_usable(
+    warm: Any, order: dict[str, Any], tmp_path: Path
+) -> None:
+    log, work = tmp_path / "log", work_folder(tmp_path / "out")
+    warm.start(fit=order, log=str(log), die_at=110, under=str(work))
+    assert warm.wait() < 0
+    before, _ = checkpoint.newest_checkpoint(work)
+    assert before is not None
+    warm.start(fit=order, log=str(log), file_limit=SMALL)
+    assert warm.wait() == 4
+    said = log.read_text("utf-8").splitlines()[-1]
+    assert "no space left" in said
+    assert str(before) in said
+    assert checkpoint.newest_checkpoint(work) == (before, [])
+    assert not list(work.glob(".step*"))
+    warm.start(fit=order, log=str(log))
+    assert warm.wait() == 0
+
+
+def test_a_disk_too_full_for_the_result_leaves_no_half_of_it(
+    warm: Any, order: dict[str, Any], tmp_path: Path
+) -> None:
+    order["config"]["checkpoint_steps"] = 0
+    log, out = tmp_path / "log", tmp_path / "out"
+    warm.start(fit=order, log=str(log), file_limit=SMALL // 2)
+    assert warm.wait() == 4
+    assert "no space left" in log.read_text("utf-8").splitlines()[-1]
+    assert not out.exists()
+    assert not (work_folder(out) / "out").exists()

@@ -1,0 +1,212 @@
+"""The fast ways give the plain loss and gradients, in fp32 to rounding; nothing leaks between rows."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from runners.data.examples import Example
+from runners.inference.weights import load_base
+from runners.models.resolve import Model
+from runners.plan.train_config import TrainConfig
+from runners.tokenization.chat_template import ChatTokenizer, EncodedRow
+from runners.training import cpu_kernels, lora, schedule
+from runners.training.loss import (
+    LinearCrossEntropy,
+    block_rows,
+    choose_loss,
+    evaluation_mode,
+    restore_loss,
+)
+from runners.training.packing import MAX_SHARED, collate, shared_prefix
+from runners.training.runtime import MicroBatchSize
+
+
+@pytest.fixture(scope="module")
+def rows(tiny: Model, examples: tuple[Example, ...]) -> list[EncodedRow]:
+    chat = ChatTokenizer(tiny.folder)
+    return [chat.example(e) for e in examples[:5]]
+
+
+@pytest.fixture
+def net(tiny: Model) -> nn.Module:
+    """The tiny model in fp32 with a LoRA whose B is not zero."""
+    torch.manual_seed(0)
+    made = lora.prepare_model(tiny, TrainConfig(rank=4, alpha=8.0)).float()
+    for name, p in lora.trainable_parameters(made).items():
+        if "lora_B" in name:
+            nn.init.normal_(p, std=0.05)
+    return made
+
+
+def gradients(net: nn.Module, path: str, rows: list[EncodedRow]) -> tuple[float, dict[str, torch.Tensor]]:
+    """Return the loss one way, and the gradient of everything trained."""
+    net.zero_grad()
+    loss = restore_loss(net, path)(rows)
+    loss.backward()
+    return float(loss.detach()), {name: p.grad.clone() for name, p in lora.trainable_parameters(net).items()}
+
+
+@pytest.mark.parametrize("path", ["fast", "rows"])
+def test_each_way_equals_the_models_own_logits(net: nn.Module, rows: list[EncodedRow], path: str) -> None:
+    expected, wanted = gradients(net, "plain", rows)
+    loss, found = gradients(net, path, rows)
+    assert loss == pytest.approx(expected, rel=1e-5)
+    for name, grad in wanted.items():
+        torch.testing.assert_close(found[name], grad, rtol=1e-3, atol=1e-5)
+
+
+def test_long_rows_use_flash_and_agree(net: nn.Module, rows: list[EncodedRow], tiny: Model) -> None:
+    ids = tuple((rows[0].ids * 20)[: cpu_kernels.MAX_EAGER_TOKENS - 100])
+    long = [EncodedRow(ids[n:] + row.ids * 2, tuple(range(500, 510)), 1) for n, row in enumerate(rows[:2])]
+    assert collate(long, packed=True).segments.prefix == 0
+    net.get_base_model().config.max_position_embeddings = 1024  # type: ignore[operator]
+    expected, _ = gradients(net, "plain", long)
+    assert gradients(net, "fast", long)[0] == pytest.approx(expected, rel=1e-5)
+
+
+def test_long_rows_that_are_mostly_one_beginning_share_it_and_agree(
+    net: nn.Module, rows: list[EncodedRow]
+) -> None:
+    """Instructions that list 77 labels, then a short message: longer than rows that share otherwise."""
+    begin = (rows[0].ids * 20)[: MAX_SHARED + 40]
+    long = [
+        EncodedRow(begin + row.ids, tuple(len(begin) + place for place in row.learnt), n)
+        for n, row in enumerate(rows[:3])
+    ]
+    net.get_base_model().config.max_position_embeddings = 1024  # type: ignore[operator]
+    assert collate(long, packed=True).segments.prefix >= len(begin)
+    expected, wanted = gradients(net, "plain", long)
+    loss, found = gradients(net, "fast", long)
+    assert loss == pytest.approx(expected, rel=1e-5)
+    for name, grad in wanted.items():
+        torch.testing.assert_close(found[name], grad, rtol=1e-3, atol=1e-5)
+
+
+def test_a_pass_counts_the_shared_beginning_once(rows: list[EncodedRow]) -> None:
+    longest = max(len(row.ids) for row in rows)
+    begin = shared_prefix(rows)
+    most = begin + len(rows) * (longest - begin)
+    assert len(rows) * longest > most
+    for count, sharing in ((1, shared_prefix), (2, lambda _: 0)):
+        seen: list[int] = []
+
+        def part(micro: list[EncodedRow], seen: list[int] = seen) -> float:
+            seen.append(len(micro))
+            return 0.0
+
+        MicroBatchSize([(0, most)], sharing).total(rows, 0, part, lambda _: None)
+        assert (len(seen), sum(seen)) == (count, len(rows))
+
+
+def test_a_full_model_trains_its_tied_head(tiny: Model, rows: list[EncodedRow]) -> None:
+    net = lora.prepare_model(tiny, TrainConfig(method="full")).float()
+    _, wanted = gradients(net, "plain", rows)
+    _, found = gradients(net, "fast", rows)
+    assert "model.embed_tokens.weight" in wanted
+    for name, grad in wanted.items():
+        torch.testing.assert_close(found[name], grad, rtol=1e-3, atol=1e-5)
+
+
+def test_batched_rows_are_rows_by_themselves(net: nn.Module, rows: list[EncodedRow]) -> None:
+    together = gradients(net, "fast", rows)[0]
+    alone = sum(gradients(net, "fast", [row])[0] for row in rows)
+    assert together == pytest.approx(alone, rel=1e-5)
+
+
+def test_the_shared_beginning_stops_before_what_is_learnt(rows: list[EncodedRow]) -> None:
+    batch = collate(rows, packed=True)
+    prefix = batch.segments.prefix
+    assert prefix > 10
+    assert batch.segments.rows == len(rows)
+    assert len(batch.keep) == sum(len(row.learnt) for row in rows)
+    assert int(batch.keep.min()) >= prefix
+    twins = collate([rows[0], replace(rows[0], line=2)], packed=True)
+    assert twins.segments.prefix == rows[0].prompt - 1
+
+
+def test_packing_leaves_no_padding(rows: list[EncodedRow]) -> None:
+    batch = collate(rows, packed=True)
+    prefix = batch.segments.prefix
+    assert batch.ids.numel() == prefix + sum(row.learnt[-1] - prefix for row in rows)
+
+
+def test_head_loss_over_several_blocks() -> None:
+    torch.manual_seed(0)
+    vocabulary = 100_000
+    n = block_rows(vocabulary, torch.device("cpu")) * 2 + 3
+    hidden, head = torch.randn(n, 8, requires_grad=True), torch.randn(vocabulary, 8, requires_grad=True)
+    targets = torch.randint(0, vocabulary, (n,))
+    expected = F.cross_entropy(hidden @ head.t(), targets, reduction="sum")
+    wanted = torch.autograd.grad(expected * 0.5, (hidden, head))
+    loss = LinearCrossEntropy.apply(hidden, head, targets)
+    found = torch.autograd.grad(loss * 0.5, (hidden, head))
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
+    for a, b in zip(found, wanted, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+
+def test_fast_is_chosen_and_leaves_no_trace(net: nn.Module, rows: list[EncodedRow]) -> None:
+    before = net.get_base_model().config._attn_implementation  # type: ignore[operator]
+    chosen = choose_loss(net, rows[:2])
+    assert (chosen.path, chosen.reason) == ("fast", "")
+    chosen(rows)
+    assert net.get_base_model().config._attn_implementation == before  # type: ignore[operator]
+    assert not any("forward" in vars(m) for m in net.modules())
+
+
+def test_a_disagreeing_fast_way_is_not_chosen(tiny: Model, rows: list[EncodedRow]) -> None:
+    class Shifted(nn.Linear):
+        """A head that adds what a product with its weight does not."""
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return super().forward(x) * 3
+
+    model = load_base(tiny, "float32")
+    head = Shifted(32, model.config.vocab_size, bias=False)
+    head.weight = nn.Parameter(torch.randn_like(head.weight))
+    model.set_output_embeddings(head)
+    chosen = choose_loss(model, rows[:2])
+    assert chosen.path == "plain"
+    assert "where the model's own logits give" in chosen.reason
+
+
+def test_evaluating_keeps_four_bit_layers_in_training_mode() -> None:
+    class Linear4bit(nn.Module):
+        """Stands for bitsandbytes' layer: only the name and the flag matter."""
+
+    net = nn.Sequential(nn.Dropout(), Linear4bit())
+    with evaluation_mode(net):
+        assert [m.training for m in net] == [False, True]
+        assert not torch.is_grad_enabled()
+    assert net.training
+
+
+@pytest.mark.parametrize("epochs", [1.0, 2.5])
+def test_every_pass_takes_every_row_once(epochs: float) -> None:
+    lengths = [10 + i % 7 for i in range(50)]
+    passes = schedule.plan_steps(lengths, 100, epochs, seed=3)
+    assert passes == schedule.plan_steps(lengths, 100, epochs, seed=3)
+    assert passes != schedule.plan_steps(lengths, 100, epochs, seed=4)
+    assert sorted(i for step in passes[0] for i in step) == list(range(50))
+    assert all(sum(lengths[i] for i in step) <= 120 for step in passes[0])
+    assert len(passes) == 3 if epochs > 1 else 1
+    if epochs > 1:
+        assert len(passes[2]) == round(0.5 * len(passes[0]))
+
+
+def test_micro_batches_bound_padded_tokens() -> None:
+    micros = schedule.micro_batches(range(6), [10, 50, 12, 48, 11, 90], most=100)
+    assert micros == [[0, 4, 2], [3, 1], [5]]
+
+
+@pytest.mark.parametrize("name", ["cosine", "linear", "constant"])
+def test_rates_rise_then_follow_the_schedule(name: str) -> None:
+    rates = [schedule.learning_rate_factor(s, 100, name, 0.1) for s in range(100)]
+    assert rates[:10] == sorted(rates[:10])
+    assert rates[10] == 1.0
+    assert rates[99] == 1.0 if name == "constant" else rates[99] < 0.02

@@ -1,0 +1,185 @@
+"""The base model asked in several ways: who is shown what, what is judged, and that nothing is asked twice."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rag.types import Chunk
+from runners.data import document_sample
+from runners.data.examples import Example
+from runners.data.questions import Question
+from runners.models.resolve import Model
+from runners.plan.schema import Plan, parse_plan
+from runners.run_folder import RunFolder, read_journal
+from runners.runs.dataset import read_data
+from runners.runs.session import RunContext
+from runners.trial import base_probe
+
+STYLE = {"kind": "regex", "value": r"\?$", "text": "ends with a question"}
+
+
+def make_plan(piers: Path, folder: Path, names: Sequence[str], examples: Sequence[Example]) -> Plan:
+    """A plan with an index step only, over the piers and a question about each."""
+    questions = [
+        {
+            "question": f"How many berths has the {name} Pier?",
+            "answers": [str(n + 20)],
+            "doc_id": f"pier{n:02}.md",
+            "reference": f"The {name} Pier has {n + 20} berths.",
+        }
+        for n, name in enumerate(names)
+    ]
+    questions += [{"question": f"Who owns moon {n}?", "answerable": False} for n in range(6)]
+    path = folder / "questions.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in questions), "utf-8")
+    rows = [{"messages": list(e.messages), "meta": e.meta} for e in examples]
+    (folder / "examples.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    return parse_plan(
+        {
+            "name": "probe",
+            "choice": "rag",
+            "model": {"name": "tiny"},
+            "steps": [{"kind": "index"}],
+            "checks": [STYLE],
+            "data": {
+                "documents": str(piers),
+                "questions": str(path),
+                "examples": str(folder / "examples.jsonl"),
+            },
+            "weights": {"style": 1},
+            "max_new_tokens": 4,
+        }
+    )
+
+
+@pytest.fixture
+def bench(
+    tiny: Model, piers: Path, tmp_path: Path, pier_examples: Sequence[Example], words: Any
+) -> RunContext:
+    """A bench on the tiny model and the encoder of words."""
+    names = [e.question.split()[5] for e in pier_examples[:12]]
+    shown = [e for e in pier_examples if e.meta.get("refusal")]
+    shown += [
+        Example(
+            (
+                {"role": "user", "content": f"Is pier {n} open?"},
+                {"role": "assistant", "content": "Yes. Why?"},
+            ),
+            {},
+            n,
+        )
+        for n in range(3)
+    ]
+    plan = make_plan(piers, tmp_path, names, shown)
+    examples, split = read_data(plan)
+    made = RunContext(plan, RunFolder(tmp_path / "work"), tiny, None, examples, split)
+    made.embedder = words
+    return made
+
+
+def test_every_way_shows_what_it_should_and_test_stays_unread(bench: RunContext) -> None:
+    asked = base_probe.probe_base_model(bench)
+    rows = read_journal(bench.run.path / "answers.jsonl")
+    dev = {q.id: q for q in bench.split.dev}
+    answerable = {id for id, q in dev.items() if q.answerable}
+    assert asked.grounded == answerable
+    assert asked.ungrounded == 0
+    assert (asked.questions, asked.brought) == (len(dev), len(answerable))
+    ids = {way: {row["id"] for row in rows if row["arm"] == way} for way in base_probe.PROBE_WAYS}
+    assert ids[base_probe.CLOSED] == set(dev)
+    assert ids[base_probe.OPEN] == ids[base_probe.RETRIEVED] == answerable
+    assert len(ids[base_probe.ALONE]) == 4
+    for row in rows:
+        turn = row["prompt"][-1]["content"]
+        if row["arm"] == base_probe.OPEN:
+            assert f"has {dev[row['id']].answers[0]} berths" in turn
+            assert "[2]" not in turn
+        elif row["arm"] == base_probe.RETRIEVED:
+            assert "[3]" in turn
+        else:
+            assert "[1]" not in turn
+    assert not {q.id for q in bench.split.test} & ids[base_probe.CLOSED]
+
+
+def test_a_probe_that_was_interrupted_asks_nothing_twice(bench: RunContext) -> None:
+    first = base_probe.probe_base_model(bench)
+    journal = bench.run.path / "answers.jsonl"
+    lines = journal.read_text("utf-8").splitlines(keepends=True)
+    journal.write_text("".join(lines[:9]) + lines[9][:20], "utf-8")
+    assert base_probe.probe_base_model(bench).replies == first.replies
+    rows = read_journal(journal)
+    assert len({(row["arm"], row["id"]) for row in rows}) == len(rows) == len(lines)
+
+
+def test_an_answer_is_judged_by_the_gold_and_a_cut_one_not_by_its_style(bench: RunContext) -> None:
+    question = Question("q", "How many berths has the Amber Pier?", ("20",), "The Amber Pier has 20 berths.")
+    plan = bench.plan
+    judged = base_probe.judge_reply(plan, base_probe.CLOSED, question, "It has 20 berths. Shall I book?")
+    assert (judged.right, judged.style) == (True, True)
+    wrong = base_probe.judge_reply(plan, base_probe.CLOSED, question, "It has 21 berths.")
+    assert (wrong.right, wrong.style) == (False, False)
+    cut = base_probe.judge_reply(plan, base_probe.CLOSED, question, "It has", cut=True)
+    assert (cut.right, cut.style) == (False, None)
+    moon = Question("m", "Who owns the moon?", answerable=False)
+    assert base_probe.holds_gold(plan, moon, "I could not find that in our documents.") is True
+    assert base_probe.holds_gold(plan, moon, "The harbour owns it.") is False
+    assert base_probe.holds_gold(plan, Question("n", "Why?"), "Because.") is None
+
+
+def test_labels_and_json_must_be_the_reference(bench: RunContext) -> None:
+    labels = bench.plan.model_copy(
+        update={"checks": (type(bench.plan.checks[0])(kind="labels", value=["a", "b"]),)}
+    )
+    assert base_probe.holds_gold(labels, Question("q", "Which?", reference="a"), "a.") is True
+    assert base_probe.holds_gold(labels, Question("q", "Which?", reference="a"), "b, or a") is False
+    shape = labels.model_copy(
+        update={"checks": (type(labels.checks[0])(kind="json_schema", value={"type": "object"}),)}
+    )
+    assert (
+        base_probe.holds_gold(shape, Question("q", "?", reference='{"a": 1, "b": 2}'), '{"b": 2, "a": 1}')
+        is True
+    )
+    assert base_probe.holds_gold(shape, Question("q", "?", reference='{"a": 1}'), "a is 1") is False
+
+
+def test_the_supporting_passage_is_the_span_else_what_supports_the_reply(make_retriever: Any) -> None:
+    chunks: tuple[Chunk, ...] = make_retriever().index.chunks
+    of = {chunk.doc: chunk for chunk in chunks}
+    spanned = Question("a", "Which?", doc_id="pier03.md", spans=((15, 40),))
+    named = Question("b", "How many berths has the Birch Pier?", reference="The Birch Pier has 21 berths.")
+    alone = Question("c", "What colour is it?", ("red",), doc_id="pier05.md")
+    none = Question("d", "When does the zoo open?", reference="The zoo opens at 9 on weekdays.")
+    silent = Question("e", "Who owns the moon?", answerable=False, doc_id="pier01.md")
+    found = base_probe.gold_passages(chunks, [spanned, named, alone, none, silent])
+    assert found == {"a": of["pier03.md"], "b": of["pier01.md"], "c": of["pier05.md"]}
+
+
+def test_of_a_large_corpus_a_part_is_indexed_and_told_again_on_a_resume(
+    bench: RunContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a budget for nothing: the documents of the dev questions, named or found by their text, and no other."""
+    monkeypatch.setattr(document_sample, "SMALL_CORPUS_CHARS", 0)
+    monkeypatch.setattr(document_sample, "BUDGET_SECONDS", 0.0)
+    heard: list[dict[str, Any]] = []
+    bench.on_event = heard.append
+    unnamed = replace(bench.split.dev[0], doc_id=None)
+    assert bench.split.dev[0].doc_id
+    bench.split = replace(bench.split, dev=(unnamed, *bench.split.dev[1:]))
+    asked = base_probe.probe_base_model(bench, count=0)
+    answerable = [q for q in bench.split.dev if q.answerable]
+    assert asked.portion is not None
+    assert (asked.portion.documents, asked.portion.of, asked.portion.gold) == (
+        len(answerable),
+        12,
+        len(answerable),
+    )
+    assert asked.brought == len(asked.grounded) == len(answerable)
+    (told,) = [event for event in heard if event["event"] == "index.sampled"]
+    assert told["reason"] == asked.portion.text
+    assert base_probe.probe_base_model(bench, count=0).portion == asked.portion

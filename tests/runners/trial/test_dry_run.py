@@ -1,0 +1,253 @@
+"""`run --dry-run` on the tiny model: real steps in a child process, nothing in the run folder, the ratio kept."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from advisor import cli, history
+from runners.data.examples import Example
+from runners.models.resolve import Model
+from runners.plan.schema import parse_plan
+from runners.plan.steps import TrainStep
+from runners.resources import usage
+from runners.run_folder import RunFolder
+from runners.runs.dataset import read_data
+from runners.runs.session import RunContext
+from runners.trial import dry_run
+
+ESTIMATE = {"hours": {"likely": 0.01}, "memory_gib": {"likely": 1.0}}
+
+
+@pytest.fixture
+def folder(tmp_path: Path, tiny: Model, examples: Sequence[Example], monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with a plan of one tuning arm on the tiny model, and a history of its own."""
+    rows = [{"messages": list(e.messages)} for e in examples]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    asked = [{"question": f"Where is boat {n}?", "answers": [str(n)]} for n in range(12)]
+    (tmp_path / "questions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in asked), "utf-8")
+    body = {
+        "schema": 1,
+        "name": "dry",
+        "choice": "lora",
+        "model": {"name": str(tiny.folder)},
+        "data": {"examples": "rows.jsonl", "questions": "questions.jsonl"},
+        "steps": [
+            {"kind": "evaluate", "arm": "prompting"},
+            {"kind": "train", "arm": "lora", "rank": 4, "alpha": 8, "max_tokens": 256},
+            {"kind": "evaluate", "arm": "lora", "weights": "lora"},
+            {
+                "kind": "evaluate",
+                "arm": "few-shot",
+                "shots": 2,
+                "model": {"name": "openai:tern@http://127.0.0.1:9/v1"},
+            },
+        ],
+        "weights": {"style": 1},
+        "max_new_tokens": 4,
+        "predicted": {"ranked": [{"method": "lora", "estimate": ESTIMATE}]},
+    }
+    (tmp_path / "plan.yaml").write_text(yaml.safe_dump(body), "utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(history.ENV, str(tmp_path / "history.jsonl"))
+    return tmp_path
+
+
+def test_a_dry_run_measures_writes_no_run_and_keeps_the_ratio(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(usage, "MAX_CONTENTION", 1.0)  # however busy this machine is now
+    monkeypatch.setattr(dry_run, "MAX_DRY_RUN_SECONDS", 1e9)
+    done = CliRunner().invoke(cli.app, ["run", "plan.yaml", "--dry-run", "--json"])
+    assert done.exit_code == 0, done.output
+    told = json.loads(done.stdout)
+    steps = {row["step"]: row for row in told["steps"]}
+    assert list(steps) == [
+        "evaluate:prompting",
+        "train:lora",
+        "evaluate:lora",
+        "evaluate:few-shot",
+        "forgetting",
+    ]
+    assert steps["train:lora"]["measured"] > 0
+    trained = steps["train:lora"]
+    assert 0.01 < trained["measured_gib"] < trained["process_gib"]
+    assert 0 < trained["estimated_gib"] < 0.1  # tensors of a tiny model, no library in it
+    assert steps["train:lora"]["how"].startswith("3 steps, the last of ")
+    assert steps["evaluate:lora"]["measured"] == steps["evaluate:prompting"]["measured"] > 0
+    assert steps["evaluate:few-shot"]["measured"] is None
+    assert "sends nothing" in steps["evaluate:few-shot"]["how"]
+    assert (told["examples"], told["dev"] + told["test"], told["corrections"]) == (36, 12, {})
+    assert not (folder / "runs").exists()
+    (kept,) = history.read_history().runs
+    assert (kept.label, kept.model, kept.outcome, [s.arm for s in kept.steps]) == (
+        "dry-run",
+        "model",
+        None,
+        ["lora"],
+    )
+    assert kept.hours is not None
+    pair = history.PredictedMeasured(predicted=trained["estimated_gib"], measured=trained["measured_gib"])
+    assert (kept.memory_gib, kept.memory_of, kept.memory_ratio) == (pair, "training", pair.ratio)
+
+    from advisor.workflows.dry_run import show_steps
+    from runners.plan.schema import read_plan
+
+    shown = CliRunner().invoke(cli.app, ["history"], env={"COLUMNS": "200"})
+    assert "dry-run" in shown.output
+    read = read_plan(folder / "plan.yaml")
+    assert history.time_correction([kept], kept.machine, "train", "model").runs == 1
+    show_steps(read)
+
+
+def test_a_finished_run_holds_prediction_beside_measurement(folder: Path) -> None:
+    body = yaml.safe_load((folder / "plan.yaml").read_text("utf-8"))
+    body["steps"] = body["steps"][:3]
+    (folder / "plan.yaml").write_text(yaml.safe_dump(body), "utf-8")
+    done = CliRunner().invoke(cli.app, ["run", "plan.yaml", "--out", "run"])
+    assert done.exit_code in (0, 5), done.output
+    measured = json.loads((folder / "run" / "report.json").read_text("utf-8"))["measured"]
+    (trained,) = measured["training"]["lora"]
+    assert (trained["own_gib"], trained["peak_gib"]) == (measured["memory_gib"], measured["process_gib"])
+    assert trained["expected_gib"] == measured["memory_expected_gib"] > 0
+    assert measured["ratios"]["time"] == pytest.approx(measured["hours"] / 0.01, rel=0.1, abs=0.001)
+    assert {step["kind"] for step in measured["steps"]} == {"train", "evaluate"}
+    if measured["memory_gib"] is not None:
+        assert measured["memory_gib"] < measured["process_gib"]
+        assert measured["ratios"]["memory"] == pytest.approx(
+            measured["memory_gib"] / measured["memory_expected_gib"], abs=0.001
+        )
+        assert "memory of training: estimated 0.0" in done.output
+        assert "the whole process held" in done.output
+        assert "the plan said 1 GiB" in done.output
+    CliRunner().invoke(cli.app, ["run", "plan.yaml", "--out", "run", "--resume"])
+    (kept,) = history.read_history().runs
+    assert (kept.label, kept.choice, kept.questions, kept.quick) == ("run", "lora", 8, False)
+    assert kept.outcome in ("confirmed", "overturned", "undecided")
+
+
+def test_times_of_a_busy_machine_are_told_and_not_kept(folder: Path) -> None:
+    from advisor.workflows.dry_run import StepEstimate, contention_notes, keep_measurements
+    from runners.plan.schema import read_plan
+
+    plan = read_plan(folder / "plan.yaml")
+    lines = [
+        StepEstimate("train:lora", 10.0, 10.0, 30.0, 0.5, 0.6, 1.1, 0.4),
+        StepEstimate("evaluate:lora", 5.0, 5.0, 6.0),
+    ]
+    (said,) = contention_notes(lines)
+    assert said.startswith("train:lora: the machine was busy: others took 40% of the processor time")
+    assert "not kept" in said
+    measured = {
+        "lora": [{"peak_gib": 1.1, "own_gib": 0.6, "expected_gib": 0.5, "seconds": None, "method": "lora"}]
+    }
+    assert keep_measurements(plan, lines, measured, folder) == ""
+    (kept,) = history.read_history().runs
+    assert (kept.steps, kept.hours) == ((), None)
+    assert kept.memory_ratio == pytest.approx(1.2)
+    assert history.time_correction([kept], kept.machine, "train", "model") == history.NO_CORRECTION
+    assert contention_notes([StepEstimate("train:lora", 10.0, 10.0, 30.0, lost=usage.MAX_CONTENTION)]) == []
+
+
+def test_what_others_take_is_lost_only_where_no_core_is_free() -> None:
+    assert usage.lost_share(threads=2, cores=2, others=0.0) == 0.0
+    assert usage.lost_share(threads=2, cores=2, others=1.0) == 0.5
+    assert usage.lost_share(threads=2, cores=16, others=13.0) == 0.0
+    assert usage.lost_share(threads=8, cores=8, others=8.0) == 1.0
+    with usage.measure_contention() as found:
+        pass  # too short to tell
+    assert found.lost == 0.0
+    assert usage.contention_note(usage.MAX_CONTENTION) == ""
+
+
+def test_what_was_learnt_corrects_the_next_estimate_aloud(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from advisor.workflows.dry_run import show_steps, step_estimates
+    from runners.plan.schema import read_plan
+    from runners.resources.machine import detect_machine
+
+    step = {"kind": "train", "arm": "lora", "predicted": 10.0, "measured": 40.0}
+    history.append_to_history(
+        history.PastRun.model_validate(
+            {
+                "id": "a",
+                "day": "2026-11-25",
+                "machine": history.machine_mark(detect_machine()).model_dump(),
+                "model": "model",
+                "choice": "lora",
+                "plan": "p",
+                "steps": [step],
+            }
+        )
+    )
+    rows, found = step_estimates(read_plan(folder / "plan.yaml"), 36, 8)
+    assert found["train"].factor == pytest.approx(2.0)
+    assert [row.corrected / row.estimated for row in rows] == pytest.approx([1.0, 2.0, 1.0, 1.0, 1.0])
+    show_steps(read_plan(folder / "plan.yaml"))
+    assert "train: corrected by 2 from 1 earlier run here" in capsys.readouterr().out
+
+
+def test_a_large_corpus_is_not_indexed_for_a_look(
+    tiny: Model, piers: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "q.jsonl").write_text("".join(f'{{"question": "q {n}?"}}\n' for n in range(6)), "utf-8")
+    plan = parse_plan(
+        {
+            "name": "p",
+            "choice": "rag",
+            "model": {"name": "tiny"},
+            "weights": {"style": 1},
+            "data": {"documents": str(piers), "questions": str(tmp_path / "q.jsonl")},
+            "steps": [{"kind": "index"}, {"kind": "evaluate", "arm": "rag", "retrieval": True}],
+        }
+    )
+    monkeypatch.setattr(dry_run, "MAX_DRY_RUN_BYTES", 10)
+    bench = RunContext(plan, RunFolder(tmp_path / "work"), tiny, None, *read_data(plan))
+    took = [found for _, found in dry_run.DryRun(bench).measure()]
+    assert [found.seconds for found in took] == [None, None]
+    assert all("too long to index" in found.how for found in took)
+
+
+def test_a_train_step_is_measured_with_its_own_settings() -> None:
+    config = TrainStep(arm="full", method="full", epochs=3, learning_rate=1e-5, seeds=(7,)).config(7)
+    assert (config.method, config.epochs, config.learning_rate, config.seed) == ("full", 3, 1e-5, 7)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs a system that resets a process's peak")
+def test_the_peak_is_of_the_work_inside() -> None:
+    import numpy as np
+
+    with usage.measure_peak() as before:
+        pass
+    with usage.measure_peak() as most:
+        np.ones(40_000_000).sum()  # 0.3 GiB
+    with usage.measure_peak() as after:
+        pass
+    assert before.gib is not None
+    assert most.gib - before.gib == pytest.approx(0.298, abs=0.05)
+    assert most.own_gib == pytest.approx(0.298, abs=0.05)
+    assert most.held_gib == pytest.approx(before.gib, abs=0.05)
+    assert after.gib < most.gib
+    assert after.own_gib < 0.05
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux hands a parent's peak on")
+def test_a_child_does_not_begin_with_its_parents_peak() -> None:
+    import subprocess
+
+    import numpy as np
+
+    held = np.ones(60_000_000)  # 0.45 GiB
+    line = "from runners import peak; print(peak.highest_gib())"
+    packages = str(Path(usage.__file__).parents[2])
+    told = subprocess.run(
+        [sys.executable, "-c", line], capture_output=True, text=True, check=True, cwd=packages
+    )
+    assert 0 < float(told.stdout) < 0.2 < held.nbytes / 2**30

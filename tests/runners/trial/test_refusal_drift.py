@@ -1,0 +1,76 @@
+"""Whether tuning changed when an arm refuses, on planted answers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from runners.data.questions import Question
+from runners.plan.schema import parse_plan
+from runners.trial.refusal_drift import refusal_drift
+
+PLAN = parse_plan(
+    {
+        "name": "p",
+        "choice": "hybrid",
+        "model": {"name": "m"},
+        "data": {"documents": "d", "examples": "e"},
+        "weights": {"style": 1},
+        "steps": [
+            {"kind": "index"},
+            {"kind": "train", "arm": "lora"},
+            {"kind": "evaluate", "arm": "prompting"},
+            {"kind": "evaluate", "arm": "rag", "retrieval": True},
+            {"kind": "evaluate", "arm": "lora", "weights": "lora"},
+            {"kind": "evaluate", "arm": "hybrid", "weights": "lora", "retrieval": True},
+        ],
+    }
+)
+QUESTIONS = [Question(f"q{n}", "?", answerable=n >= 10) for n in range(40)]
+"""Ten without an answer, thirty with one."""
+
+
+def answers(**refused: set[int]) -> list[dict[str, Any]]:
+    """The trial's rows: which questions each arm refuses."""
+    return [
+        {"arm": arm, "seed": 0, "id": q.id, "refused": n in said}
+        for arm, said in refused.items()
+        for n, q in enumerate(QUESTIONS)
+    ]
+
+
+def test_each_tuned_arm_is_held_against_the_untuned_one_that_is_given_as_much() -> None:
+    rows = answers(prompting=set(), rag=set(range(10)), lora=set(), hybrid=set(range(10)))
+    lora, hybrid = refusal_drift(PLAN, QUESTIONS, rows)
+    assert [(row["arm"], row["against"]) for row in (lora, hybrid)] == [
+        ("lora", "prompting"),
+        ("hybrid", "rag"),
+    ]
+    assert not lora["warned"]
+    assert not hybrid["warned"]
+    assert (hybrid["unanswerable"]["before"], hybrid["unanswerable"]["after"]) == (1.0, 1.0)
+    assert (hybrid["unanswerable"]["n"], hybrid["answerable"]["n"]) == (10, 30)
+
+
+def test_fewer_right_refusals_and_more_wrong_ones_are_told() -> None:
+    rows = answers(prompting=set(range(10)), rag=set(), lora={0, 1, 2}, hybrid=set(range(10, 22)))
+    lora, hybrid = refusal_drift(PLAN, QUESTIONS, rows)
+    assert lora["text"] == "lora refuses 3 of 10 questions without an answer, prompting 10 of 10"
+    assert hybrid["text"] == "hybrid refuses 12 of 30 questions that have an answer, rag 0 of 30"
+    assert hybrid["answerable"]["low"] > 0
+    assert lora["unanswerable"]["high"] < 0
+
+
+def test_noise_and_the_other_direction_are_not_told() -> None:
+    rows = answers(prompting={0, 1, 2, 10}, rag={0, 10, 11}, lora={0, 1, 10, 11}, hybrid=set(range(10)))
+    assert [row["warned"] for row in refusal_drift(PLAN, QUESTIONS, rows)] == [False, False]
+
+
+def test_seeds_are_averaged_and_missing_answers_leave_a_gap() -> None:
+    rows = [
+        *answers(prompting=set(), lora=set()),
+        {"arm": "lora", "seed": 1, "id": "q12", "refused": True},
+        {"arm": "rag", "seed": 0, "id": "q1"},
+    ]
+    (lora, hybrid) = refusal_drift(PLAN, QUESTIONS, rows)
+    assert lora["answerable"]["after"] == 0.5 / 30
+    assert (hybrid["unanswerable"], hybrid["answerable"], hybrid["warned"]) == (None, None, False)

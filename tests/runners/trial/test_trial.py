@@ -1,0 +1,183 @@
+"""The trial: nothing is asked twice, refusals cost nothing, several seeds are one arm."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Container, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rag.grounding.refusal import RefusalThreshold
+from runners.data.formats import Message
+from runners.data.questions import Question
+from runners.inference.types import Completion
+from runners.plan.schema import parse_plan
+from runners.plan.steps import EvaluateStep
+from runners.run_folder import read_journal
+from runners.trial.trial import drop_outdated_answers, run_arm, score_trial, with_intervals, write_scores
+
+RAG = EvaluateStep(arm="rag", retrieval=True)
+PLAIN = EvaluateStep(arm="prompting")
+PLAN = parse_plan(
+    {
+        "name": "p",
+        "choice": "rag",
+        "model": {"name": "m"},
+        "data": {"documents": "d", "questions": "q"},
+        "steps": [{"kind": "index"}, PLAIN.model_dump(), RAG.model_dump()],
+        "weights": {"fact_recall": 1, "refusal": 1},
+        "prompts": {"refusals": ["Not in our papers."]},
+    }
+)
+QUESTIONS = (
+    Question("a", "How many berths has the Heron Pier?", ("27 berths",)),
+    Question("b", "How many berths has the Kelp Pier?", ("30 berths",)),
+    Question("c", "Who owns the moon?", answerable=False),
+)
+
+
+class Echo:
+    """Answers with the text of its first passage, or with the question; one chat a batch."""
+
+    def __init__(self, stop_after: int | None = None) -> None:
+        self.asked: list[str] = []
+        self.stop_after = stop_after
+
+    def count_tokens(self, text: str) -> int:
+        """Return the number of words."""
+        return len(text.split())
+
+    def generate(
+        self,
+        chats: Sequence[Sequence[Message]],
+        max_new_tokens: int,
+        on_batch: Callable[[list[int], list[Completion]], None] | None = None,
+        *,
+        known: Container[int] = (),
+    ) -> list[Completion]:
+        """Answer each chat by itself; Ctrl-C comes after ``stop_after`` of them."""
+        made = []
+        for position, chat in enumerate(chats):
+            if position in known:
+                continue
+            if position == self.stop_after:
+                raise KeyboardInterrupt
+            turn = chat[-1]["content"]
+            self.asked.append(turn)
+            lines = turn.splitlines()
+            made.append(Completion(lines[3] if len(lines) > 3 else turn, 9, 4, 0.25, "stop"))
+            if on_batch:
+                on_batch([position], made[-1:])
+        return made
+
+
+def test_an_interrupted_arm_asks_nothing_twice(tmp_path: Path) -> None:
+    journal = tmp_path / "trial" / "answers.jsonl"
+    with pytest.raises(KeyboardInterrupt):
+        run_arm(PLAN, PLAIN, 0, QUESTIONS, Echo(stop_after=2), None, (), journal)
+    assert [row["id"] for row in read_journal(journal)] == ["a", "b"]
+    events: list[dict[str, Any]] = []
+    again = Echo()
+    assert run_arm(PLAN, PLAIN, 0, QUESTIONS, again, None, (), journal, events.append) == 1
+    assert again.asked == ["Who owns the moon?"]
+    assert events == [{"event": "answers.batch", "arm": "prompting", "done": 3, "total": 3}]
+    assert run_arm(PLAN, PLAIN, 0, QUESTIONS, again, None, (), journal) == 0
+    assert run_arm(PLAN, PLAIN, 1, QUESTIONS, again, None, (), journal) == 3
+    assert len(read_journal(journal)) == 6
+
+
+def test_an_answer_is_cited_from_the_passages_it_was_given(make_retriever: Any, tmp_path: Path) -> None:
+    run_arm(PLAN, RAG, 0, QUESTIONS[:1], Echo(), make_retriever(), (), tmp_path / "answers.jsonl")
+    (row,) = read_journal(tmp_path / "answers.jsonl")
+    assert row["answer"] == "The Heron Pier has 27 berths for visitors."
+    assert row["marked"] == "The Heron Pier has 27 berths for visitors. [1]"
+    (citation,) = row["citations"]
+    assert (citation["doc"], citation["quote"], citation["supported"]) == ("pier07.md", row["answer"], True)
+    assert row["context"][0]["doc"] == "pier07.md"
+
+
+def test_what_the_threshold_refuses_is_never_asked(make_retriever: Any, tmp_path: Path) -> None:
+    always, echo = RefusalThreshold({}, -1.0, "default"), Echo()
+    assert run_arm(PLAN, RAG, 0, QUESTIONS, echo, make_retriever(always), (), tmp_path / "a.jsonl") == 3
+    rows = read_journal(tmp_path / "a.jsonl")
+    assert echo.asked == []
+    assert {row["answer"] for row in rows} == {"Not in our papers."}
+    assert all(row["refused"] and not row["citations"] and row["prompt_tokens"] == 0 for row in rows)
+
+
+def answered(arm: str, seed: int, id: str, text: str, seconds: float = 1.0) -> dict[str, Any]:
+    return {
+        "arm": arm,
+        "seed": seed,
+        "id": id,
+        "answer": text,
+        "citations": [],
+        "seconds": seconds,
+        "prompt_tokens": 10,
+        "completion_tokens": 5,
+    }
+
+
+def test_seeds_are_averaged_question_by_question_and_arms_keep_the_plans_order() -> None:
+    rows = [
+        answered("rag", 0, "a", "It has 27 berths.", 1.0),
+        answered("rag", 1, "a", "It has 9 beds.", 3.0),
+        answered("prompting", 0, "a", "It has 27 berths."),
+        answered("prompting", 0, "c", "Not in our papers."),
+    ]
+    plain, rag = score_trial(PLAN, QUESTIONS, rows, lambda question: "")
+    assert (plain.arm, plain.questions) == ("prompting", ("a", "c"))
+    assert plain.combined == (1.0, 1.0)
+    assert (rag.arm, rag.questions, rag.seconds) == ("rag", ("a",), (2.0,))
+    assert rag.scores[0]["fact_recall"] == pytest.approx(0.5)
+    assert rag.of("refusal") == [1.0]
+    assert rag.of("exact_match") != []
+    assert (rag.seeds, rag.seed_spread) == (((0, 1.0), (1, 0.5)), 0.5)
+    assert plain.seeds == ((0, 1.0),)
+    assert (rag.tokens, plain.tokens) == (15.0, 15.0)
+    assert score_trial(PLAN, QUESTIONS, [], lambda question: "")[0].combined == ()
+
+
+def test_a_score_that_only_one_seed_has_is_kept() -> None:
+    """Of two seeds one gave JSON, so the slots that were invented are the mean of that one alone."""
+    asked = Question("j", "Where?", reference='{"place": "pier"}')
+    rows = [answered("rag", 0, "j", "the pier"), answered("rag", 1, "j", '{"place": "pier", "hour": 3}')]
+    found = score_trial(PLAN, (asked,), rows, lambda question: "")[1].scores[0]
+    assert (found["spurious"], found["slot_f1"], found["valid_json"]) == (0.5, pytest.approx(2 / 3 / 2), 0.5)
+
+
+def test_scores_are_written_question_by_question(tmp_path: Path) -> None:
+    arms = score_trial(PLAN, QUESTIONS, [answered("rag", 0, "a", "It has 27 berths.")], lambda question: "")
+    write_scores(arms, tmp_path / "scores.json")
+    body = json.loads((tmp_path / "scores.json").read_text("utf-8"))
+    assert body["schema"] == 1
+    assert body["arms"]["prompting"] == {}
+    assert (
+        body["arms"]["rag"]["a"].items() >= {"combined": 1.0, "fact_recall": 1.0, "prompt_tokens": 10}.items()
+    )
+
+
+def test_the_document_and_the_seeds_are_kept_beside_the_scores(tmp_path: Path) -> None:
+    questions = (Question("a", "Berths?", ("27 berths",), doc_id="heron.md"), QUESTIONS[2])
+    rows = [answered("rag", seed, q.id, "It has 27 berths.") for seed in (0, 1) for q in questions]
+    arms = score_trial(PLAN, questions, rows, lambda question: "")
+    assert arms[1].sources() == ["heron.md", None]
+    assert arms[1].sources("fact_recall") == ["heron.md"]
+    write_scores(arms, tmp_path / "scores.json")
+    body = json.loads((tmp_path / "scores.json").read_text("utf-8"))
+    assert body["documents"] == {"a": "heron.md"}
+    assert body["seeds"] == {"prompting": [], "rag": [{"seed": 0, "mean": 0.5}, {"seed": 1, "mean": 0.5}]}
+    assert with_intervals(arms[1])["scores"]["combined"]["n"] == 2
+
+
+def test_answers_made_from_other_inputs_are_taken_out(tmp_path: Path, make_retriever: Any) -> None:
+    journal = tmp_path / "answers.jsonl"
+    assert drop_outdated_answers(tmp_path, "prompting", "a") == 0
+    run_arm(PLAN, PLAIN, 0, QUESTIONS, Echo(), None, (), journal)
+    run_arm(PLAN, RAG, 0, QUESTIONS, Echo(), make_retriever(), (), journal)
+    assert drop_outdated_answers(tmp_path, PLAIN.arm, "a") == 0, "the same inputs keep their answers"
+    assert drop_outdated_answers(tmp_path, PLAIN.arm, "b") == len(QUESTIONS)
+    assert {row["arm"] for row in read_journal(journal)} == {RAG.arm}
+    assert run_arm(PLAN, PLAIN, 0, QUESTIONS, Echo(), None, (), journal) == len(QUESTIONS)
