@@ -1,8 +1,8 @@
-"""The one tree of errors that tunewise raises on purpose.
+"""The errors that tunewise raises on purpose, in one tree.
 
 ::
 
-    Problem            exit 1    base class; never raised itself
+    Problem            exit 1    base class; not raised itself
     ├── UsageProblem   exit 2    wrong flags, verbs, an existing run folder
     ├── BadInput       exit 3    answers, plan, data, index, adapter: broken, damaged, mismatched
     ├── CannotRun      exit 4    memory, disk, GPU, a missing extra, a model that cannot be obtained
@@ -17,7 +17,7 @@ from __future__ import annotations
 class Problem(Exception):
     """Something went wrong that the user can act on.
 
-    ``message`` says what happened (with the offending value and place) and why; ``hint`` what to do next.
+    ``message`` says what happened, with the offending value and where it is, and why; ``hint`` says what to do next.
     """
 
     exit_code = 1

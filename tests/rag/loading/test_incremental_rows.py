@@ -51,7 +51,7 @@ def test_an_update_finds_what_a_fresh_look_finds(versions: list[tuple[str, str]]
             (folder / "rows.jsonl").write_bytes(text.encode(codec))
             found = before.load(folder)
             assert outcome(found) == outcome(ScanState({}, {}, trust_mtime=False).load(folder))
-            before = ScanState(before._now, outcome(found)[0], trust_mtime=False)
+            before = ScanState(before._current, outcome(found)[0], trust_mtime=False)
 
 
 @pytest.fixture
