@@ -106,7 +106,7 @@ class Embedder:
     def encode(
         self, texts: Sequence[str], *, query: bool = False, on_event: OnEvent | None = None
     ) -> np.ndarray:
-        """Embed texts.
+        """Return the unit vectors of texts, float32 [len(texts), dimension].
 
         A text longer than the window is cut into windows whose vectors are averaged: nothing is dropped.
 
@@ -114,9 +114,6 @@ class Embedder:
             texts: the texts, of any length.
             query: whether they are questions; some models put another prefix before those.
             on_event: receives ``{"event": "embed.batch", "done", "total"}``, counted in windows.
-
-        Returns:
-            float32 [len(texts), dimension], each row of length 1.
         """
         prefix = self._query_prefix if query else self._document_prefix
         encodings = self.tokenizer.encode_batch_fast([prefix + text for text in texts])

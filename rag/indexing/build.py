@@ -177,7 +177,7 @@ def require_same_embedder(folder: Path, manifest: dict[str, Any], encoder: Encod
 
 def _loaded(documents: Path, files: ScanState, tell: OnEvent) -> LoadedDocuments:
     loaded = files.load(documents)
-    tell({"event": "index.loaded", "found": loaded.found, "documents": len(loaded.documents)})
+    tell({"event": "index.loaded", "found": loaded.total, "documents": len(loaded.documents)})
     return loaded
 
 
@@ -286,7 +286,7 @@ def _report(
 ) -> BuildReport:
     foreign = language_note(list(plan.texts.values()), encoder)
     return BuildReport(
-        found=loaded.found,
+        found=loaded.total,
         indexed=plan.added + plan.changed,
         added=plan.added,
         changed=plan.changed,

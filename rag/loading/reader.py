@@ -56,7 +56,7 @@ class LoadedDocuments:
     """By source of rows: id of each document -> hash of its line."""
 
     @property
-    def found(self) -> int:
+    def total(self) -> int:
         """The number of files and rows; an unchanged file counts as one."""
         return len(self.documents) + len(self.skipped) + len(self.unchanged)
 

@@ -1,4 +1,4 @@
-"""The README and docs/architecture.md are true: verbs, flags, exit codes, the two commands, folders and files."""
+"""README.md and docs/architecture.md agree with the code: verbs, flags, exit codes, commands, folders and files."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from rag import errors
 
 def block(text: str, marker: str) -> str:
     """Return the first fenced block after ``<!-- marker -->``."""
-    found = re.search(rf"<!-- {re.escape(marker)}[^>]*-->\s*```\w*\n(.*?)\n```", text, re.DOTALL)
-    assert found, f"README has no block marked {marker}"
-    return found[1]
+    fenced = re.search(rf"<!-- {re.escape(marker)}[^>]*-->\s*```\w*\n(.*?)\n```", text, re.DOTALL)
+    assert fenced, f"README has no block marked {marker}"
+    return fenced[1]
 
 
-def test_readme_is_short(readme: str) -> None:
-    """The README is read in minutes; details are on the pages of docs/."""
+def test_readme_has_at_most_200_lines(readme: str) -> None:
+    """The details are on the pages of docs/."""
     assert len(readme.splitlines()) <= 200
 
 
 def test_architecture_names_every_subpackage(root: Path, modules: dict[str, object]) -> None:
-    """docs/architecture.md has one row for every folder of the packages, and no row for a folder that is gone."""
+    """docs/architecture.md has one row for every folder of the packages, and no other row."""
     page = (root / "docs" / "architecture.md").read_text("utf-8")
     folders = {path.rpartition("/")[0] + "/" for path in modules} - {"advisor/", "runners/", "rag/"}
     assert set(re.findall(r"^\| `([\w/]+/)` \|", page, re.MULTILINE)) == folders
 
 
 def test_architecture_names_files_that_exist(root: Path) -> None:
-    """Every module that docs/architecture.md points to is there, with its whole path or its name in a named folder."""
+    """Every module that docs/architecture.md names by its path exists."""
     page = (root / "docs" / "architecture.md").read_text("utf-8")
     named = re.findall(r"`((?:advisor|runners|rag|tests)/[\w/]+\.py)`", page)
     assert len(named) > 30
@@ -45,13 +45,13 @@ def verb_rows(readme: str) -> dict[str, str]:
     return {re.search(r"`tunewise ([a-z-]+)", cell)[1]: cell for cell in cells}
 
 
-def test_every_verb_is_listed_and_exists(readme: str) -> None:
-    """The table of verbs is the command line's table of contents."""
+def test_readme_lists_every_verb(readme: str) -> None:
+    """The table of verbs names all verbs and groups of the command line, and no others."""
     assert sorted(verb_rows(readme)) == sorted((*cli.VERBS, *cli.GROUPS))
 
 
-def test_every_flag_named_exists(root: Path, readme: str) -> None:
-    """A flag or sub-verb that the table names stands in the generated reference of that verb."""
+def test_flags_in_the_verb_table_exist(root: Path, readme: str) -> None:
+    """Flags and sub-verbs of the table are in the generated reference of their verb."""
     reference = (root / "docs" / "cli.md").read_text("utf-8")
     parts = [(re.match(r"tunewise ([a-z-]+)", text), text) for text in reference.split("\n## ")[1:]]
     sections = {verb[1]: text for verb, text in parts if verb}
@@ -64,7 +64,7 @@ def test_every_flag_named_exists(root: Path, readme: str) -> None:
             assert sorted(subs) == sorted(re.findall(rf"\n### tunewise {verb} ([a-z-]+)", sections[verb]))
 
 
-def test_exit_codes_are_the_error_tree(readme: str) -> None:
+def test_readme_lists_every_exit_code(readme: str) -> None:
     """The table of exit codes has a row for every class of the error tree."""
     rows = {int(code) for code in re.findall(r"^\| (\d+) \|", readme, re.MULTILINE)}
     tree = {
@@ -80,13 +80,13 @@ def test_exit_codes_are_the_error_tree(readme: str) -> None:
     ("marker", "command"),
     [("ci:demo", "pip install . && tunewise demo"), ("ci:test", 'pip install ".[test]" && pytest')],
 )
-def test_the_two_commands(readme: str, marker: str, command: str) -> None:
-    """The two lines a stranger types stand in marked blocks; CI runs the second as it is written."""
+def test_marked_command_blocks_hold_the_documented_commands(readme: str, marker: str, command: str) -> None:
+    """The commands for trying and for testing are in marked blocks; CI runs the second as it is written."""
     assert block(readme, marker) == command
 
 
-def test_links_lead_somewhere(root: Path, readme: str) -> None:
-    """Every relative link of the README and the docs points to a file that is there."""
+def test_relative_links_lead_to_files(root: Path, readme: str) -> None:
+    """Every relative link of the README and the docs points to an existing file."""
     pages = [
         root / "README.md",
         root / "CONTRIBUTING.md",

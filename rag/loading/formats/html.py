@@ -25,28 +25,15 @@ CssDeclarations = Mapping[str, str]
 _SIMPLE_SELECTOR = re.compile(r"(\w+)?(?:([.#])([\w-]+))?$")
 _MAX_RULES = 2_000
 _READ_PROPERTIES = {
-    "display",
-    "visibility",
-    "opacity",
-    "font-size",
-    "color",
-    "background",
-    "background-color",
+    *("display", "visibility", "opacity", "font-size"),
+    *("color", "background", "background-color"),
 }
 _TINY_SIZE = re.compile(r"(?:0*\.?0+|0*[01](?:\.\d+)?(?=px|pt))(?:px|pt|em|rem|%|vw|vh)?$")
 _NAMED_COLOURS = {"white": "#ffffff", "black": "#000000", "transparent": ""}
 
 _SKIPPED_TAGS = {
-    "script",
-    "style",
-    "template",
-    "noscript",
-    "svg",
-    "iframe",
-    "object",
-    "select",
-    "button",
-    "head",
+    *("script", "style", "template", "noscript", "svg"),
+    *("iframe", "object", "select", "button", "head"),
 }
 _PAGE_FRAME_TAGS = {"nav", "footer", "aside", "header"}
 _MAIN_TAGS = {"main", "article"}
@@ -54,19 +41,8 @@ _CELL_TAGS = {"td", "th"}
 _IMPLIED_END_TAGS = {"p", "li", "dt", "dd", "tr", "td", "th", "option"}
 _MAX_DEPTH = 500
 _VOID_TAGS = {
-    "area",
-    "base",
-    "br",
-    "col",
-    "embed",
-    "hr",
-    "img",
-    "input",
-    "link",
-    "meta",
-    "source",
-    "track",
-    "wbr",
+    *("area", "base", "br", "col", "embed", "hr", "img"),
+    *("input", "link", "meta", "source", "track", "wbr"),
 }
 _KIND_OF_TAG = {"li": "list", "dt": "list", "dd": "list", "pre": "code", "tr": "table"}
 _BLOCK_TAGS = {

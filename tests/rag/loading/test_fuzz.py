@@ -66,8 +66,8 @@ def assert_accounted_for(folder: Path, loaded: LoadedDocuments) -> None:
         item.reason.split(" repeats ")[0] for item in loaded.skipped if " repeats the id " in item.reason
     }
     assert names == (loaded_from | set(reasons) | rows | repeating) & names
-    assert loaded.found == len(loaded.documents) + len(loaded.skipped)
-    assert loaded.found >= len(names)
+    assert loaded.total == len(loaded.documents) + len(loaded.skipped)
+    assert loaded.total >= len(names)
     bad = {
         path: reason
         for path, reason in reasons.items()

@@ -60,7 +60,7 @@ def test_every_file_is_loaded_or_skipped_with_its_reason(corpus: Path, tmp_path:
     assert skipped["leaving.md"] == "a link that leaves the folder"
     assert skipped["pipe.md"] == skipped["s.md"] == "not a regular file"
     assert loaded.documents[2].metadata == {"encoding": "cp1252"}
-    assert loaded.found == 16 == len(loaded.documents) + len(loaded.skipped)
+    assert loaded.total == 16 == len(loaded.documents) + len(loaded.skipped)
     assert {d.source for d in loaded.documents} >= {"rows.jsonl", "sub/b.txt"}
     assert all(len(d.source_sha256) == 64 for d in loaded.documents)
     assert loaded.remarks == ("1 documents are not plain UTF-8 (cp1252): latin.txt",)
@@ -171,7 +171,7 @@ def test_unchanged_files_are_not_parsed_again(corpus: Path) -> None:
     second = load_documents(corpus, known=known)
     assert [d.id for d in second.documents] == ["fares.md"]
     assert second.unchanged == ("hours.html", "times.csv")
-    assert second.found == first.found
+    assert second.total == first.total
     assert load_documents(corpus, known=known, trusted=known).unchanged == tuple(sorted(known))
 
 
