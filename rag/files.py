@@ -1,12 +1,14 @@
 """Durable writes, and the check of schema numbers.
 
-Every write goes to a temporary file in the same folder, is fsynced and renamed into place, and the folder is fsynced: a
-crash leaves the old content or the new, never a mixture. A folder of files is described by ``manifest.json``, which is
-written last and checked before anything else is read (:func:`write_manifest`, :func:`check_manifest`).
+Every write goes to a temporary file in the same folder, is fsynced and renamed into place, and the folder is
+fsynced: a crash leaves the old content or the new, never a mixture. A folder of files is described by
+``manifest.json``, which is written last and checked before anything else is read (:func:`write_manifest`,
+:func:`check_manifest`).
 
-Every file format carries a schema number (:func:`check_schema`); one that this version does not know is refused, and the
-message says what to do. A format's number goes up when older versions could not read what is written. Until one does,
-every format has number 1; the files kept in ``tests/versions`` show that what earlier commits wrote still opens.
+Every file format carries a schema number (:func:`check_schema`); one that this version does not know is
+refused, and the message says what to do. A format's number goes up when older versions could not read what is
+written. Until one does, every format has number 1; the files kept in ``tests/versions`` show that what
+earlier commits wrote still opens.
 """
 
 from __future__ import annotations
@@ -205,7 +207,7 @@ def write_manifest(
 ) -> dict[str, Any]:
     """Write ``manifest.json`` with size and hash of a folder's files, and return it.
 
-    Call it last: a folder with a manifest is taken to be whole.
+    Call it last: a folder with a manifest counts as complete.
 
     Args:
         folder: the folder.
@@ -231,12 +233,12 @@ def check_manifest(folder: Path | str, kind: str, unlisted: Iterable[str] = ()) 
     Args:
         folder: the folder.
         kind: what it must hold.
-        unlisted: files and folders that need not be listed, because they change after the manifest was written (a
-            log, an index with a manifest of its own).
+        unlisted: files and folders that need not be listed, because they change after the manifest was
+            written (a log, an index with a manifest of its own).
 
     Raises:
-        BadInput: when the manifest or a file is missing, damaged, of another kind, of a newer schema, or not listed; it
-            names the file and what differs.
+        BadInput: when the manifest or a file is missing, damaged, of another kind, of a newer schema, or not
+            listed; it names the file and what differs.
     """
     folder = Path(folder)
     manifest = read_manifest(folder, kind)
@@ -262,8 +264,8 @@ def check_manifest(folder: Path | str, kind: str, unlisted: Iterable[str] = ()) 
 def disk_full_as_problem(path: Path | str) -> Iterator[None]:
     """Turn a full disk into CannotRun naming ``path``, whichever library reports it.
 
-    faiss raises RuntimeError, safetensors an error of its own, SQLite OperationalError: the text of the error is the
-    only common sign.
+    faiss raises RuntimeError, safetensors an error of its own, SQLite OperationalError: the text of the error
+    is the only common sign.
     """
     try:
         yield

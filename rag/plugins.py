@@ -1,8 +1,9 @@
 """Plug-ins: rules, methods, loaders and stores that installed packages add through entry points.
 
-A package declares them in its ``pyproject.toml``, for instance ``[project.entry-points."tunewise.loaders"]``. The metadata
-of installed packages is read once, when a name that is not built in is looked up, and nothing is imported before
-that. A plug-in that cannot be used is refused with its package's name; it is never left out silently.
+A package declares them in its ``pyproject.toml``, for instance ``[project.entry-points."tunewise.loaders"]``.
+The metadata of installed packages is read once, when a name that is not built in is looked up, and nothing is
+imported before that. A plug-in that cannot be used is refused with its package's name; it is never left out
+silently.
 
 :class:`PluginGroup` looks up, loads and checks the plug-ins of one group.
 """
@@ -72,7 +73,8 @@ class PluginGroup(Generic[PluginT]):
     Args:
         name: the entry-point group.
         builtin: the names of what is built in, which a plug-in cannot take.
-        check: returns the plug-in for an entry point's name and object; raises UnusablePlugin with the reason.
+        check: returns the plug-in for an entry point's name and object; raises UnusablePlugin with the
+            reason.
     """
 
     def __init__(self, name: str, builtin: Collection[str], check: Callable[[str, Any], PluginT]) -> None:

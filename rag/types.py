@@ -44,8 +44,8 @@ class Block:
     kind: str
     """heading, paragraph, list, table, code or row."""
     text: str
-    """The text that is shown and embedded; it equals ``raw[start:end]`` unless the format needed cleaning (html,
-    csv) or held hidden text."""
+    """The text that is shown and embedded; it equals ``raw[start:end]`` unless the format needed cleaning
+    (html, csv) or held hidden text."""
     start: int
     end: int
     heading: str = ""

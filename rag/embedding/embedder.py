@@ -1,19 +1,20 @@
 """The embedder: a local sentence-transformers folder run through transformers. Imports torch.
 
-:class:`Embedder` turns texts into unit vectors. They are reproducible: on one machine a text's vector is the same bit
-for bit whatever other texts are embedded with it. Two measures make it so.
+:class:`Embedder` turns texts into unit vectors. They are reproducible: on one machine a text's vector is the
+same bit for bit whatever other texts are embedded with it. Two measures make it so.
 
-Packed encoding (:func:`encode_packed`): texts of different lengths go through the model in one pass, one after the
-other, without padding or mask. Every layer but attention treats each token by itself; attention is computed for one
-run of equally long texts after the other. So a batch is always full, and a text's vector has the bits it has alone:
-on all 11,105 texts of concierge they were those of batches of one length, 5 to 10 % faster, and 111 texts of 21
-lengths four times faster. Models that this does not fit take batches of one length.
+Packed encoding (:func:`encode_packed`): texts of different lengths go through the model in one pass, one
+after the other, without padding or mask. Every layer but attention treats each token by itself; attention is
+computed for one run of equally long texts after the other. So a batch is always full, and a text's vector has
+the bits it has alone: on all 11,105 texts of concierge they were those of batches of one length, 5 to 10 %
+faster, and 111 texts of 21 lengths four times faster. Models that this does not fit take batches of one
+length.
 
-Deterministic batching (:class:`DeterministicLinear`): a matrix product picks its kernel by the number of rows, and
-kernels add up in different orders. On one CPU with AMX (torch 2.13, two threads) the 1536 to 384 product of
-all-MiniLM gave other bits in bf16 for 33 to 511 rows than for 2,048, and in fp32 for 1 to 15 and 57 to 192; elsewhere
-only fp32 below 16 rows did. So rows are padded with zeros to one of a few sizes, those that gave the same bits on
-this machine when the model was loaded.
+Deterministic batching (:class:`DeterministicLinear`): a matrix product picks its kernel by the number of
+rows, and kernels add up in different orders. On one CPU with AMX (torch 2.13, two threads) the 1536 to 384
+product of all-MiniLM gave other bits in bf16 for 33 to 511 rows than for 2,048, and in fp32 for 1 to 15 and
+57 to 192; elsewhere only fp32 below 16 rows did. So rows are padded with zeros to one of a few sizes, those
+that gave the same bits on this machine when the model was loaded.
 """
 
 from __future__ import annotations
@@ -49,8 +50,8 @@ RowRun = tuple[int, int]
 MAX_ROWS_PER_PRODUCT = 2048
 """Rows of the largest product; more rows are multiplied in parts."""
 PRODUCT_SIZES = (32, 64, 128, 256, *range(512, MAX_ROWS_PER_PRODUCT + 1, 256))
-"""Numbers of rows that a product may be padded to; of a batch of 1,300 a twelfth is then padding on average. Trying all
-of them takes a tenth of a second for all-MiniLM in bf16."""
+"""Numbers of rows that a product may be padded to; of a batch of 1,300 a twelfth is then padding on average.
+Trying all of them takes a tenth of a second for all-MiniLM in bf16."""
 
 
 BATCH_TOKENS = MAX_ROWS_PER_PRODUCT
@@ -66,8 +67,8 @@ class Embedder:
         """Load the model.
 
         Args:
-            folder: ``config.json``, ``model.safetensors``, ``tokenizer.json`` and, where the model has them, the files of
-                sentence-transformers (pooling, prompts, maximum length).
+            folder: ``config.json``, ``model.safetensors``, ``tokenizer.json`` and, where the model has them,
+                the files of sentence-transformers (pooling, prompts, maximum length).
             dtype: auto (bfloat16 where the CPU computes in it, else float32), float32 or bfloat16.
             name: the name shown to people; empty takes that of the folder.
 
@@ -123,8 +124,8 @@ class Embedder:
         counts = np.array([len(windows) for windows in windows_by_text], dtype=np.int64)
         if len(all_windows) == len(texts):
             return vectors
-        # The mean of unit vectors, scaled to length 1, is their sum scaled to length 1; reduceat adds up the rows
-        # between the first window of one text and that of the next.
+        # The mean of unit vectors, scaled to length 1, is their sum scaled to length 1; reduceat adds up the
+        # rows between the first window of one text and that of the next.
         sums = np.add.reduceat(vectors, np.concatenate([[0], counts.cumsum()[:-1]]), axis=0)
         return np.ascontiguousarray(sums / np.linalg.norm(sums, axis=1, keepdims=True), dtype=np.float32)
 
@@ -210,8 +211,8 @@ def make_deterministic(model: torch.nn.Module) -> None:
 def bit_identical_sizes(layer: torch.nn.Linear) -> tuple[int, ...]:
     """Return the sizes whose products equal, bit for bit, those of ``MAX_ROWS_PER_PRODUCT`` rows.
 
-    Random rows are multiplied once all together and once as the first and the last ``size`` of them: a row's bits must
-    depend neither on the number of rows nor on its position among them.
+    Random rows are multiplied once all together and once as the first and the last ``size`` of them: a row's
+    bits must depend neither on the number of rows nor on its position among them.
     """
     generator = torch.Generator().manual_seed(1234)
     rows = torch.randn(MAX_ROWS_PER_PRODUCT, layer.in_features, generator=generator).to(layer.weight.dtype)
@@ -308,10 +309,12 @@ def _attention(
     parts = []
     split = (tensor.squeeze(0).split(sizes, dim=1) for tensor in (query, key, value))
     for run, *tensors in zip(runs, *split, strict=True):
-        # [heads, count * length, width] -> [count, heads, length, width]: the texts of a run are a plain batch.
+        # [heads, count * length, width] -> [count, heads, length, width]: the texts of a run are a plain
+        # batch.
         q, k, v = (tensor.unflatten(1, run).transpose(0, 1) for tensor in tensors)
         attended = scaled_dot_product_attention(q, k, v, scale=scaling)
-        # [count, heads, length, width] -> [count * length, heads, width], the layout that transformers expects.
+        # [count, heads, length, width] -> [count * length, heads, width], the layout that transformers
+        # expects.
         parts.append(attended.transpose(1, 2).flatten(0, 1))
     return torch.cat(parts).unsqueeze(0), None
 

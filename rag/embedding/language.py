@@ -1,9 +1,10 @@
 """Notice texts in a language that the embedder does not know.
 
-An embedder knows a language when its vocabulary does. The language of a text is detected by its script, or for Latin
-letters by its function words (:func:`detect_language`); then the vocabulary is tested
-(:func:`embedder_knows_language`): whether it holds common words of that language as single tokens, or for other scripts,
-how many letters of the text itself make a token. :func:`language_note` is the sentence shown to the user.
+An embedder knows a language when its vocabulary does. The language of a text is detected by its script, or
+for Latin letters by its function words (:func:`detect_language`); then the vocabulary is tested
+(:func:`embedder_knows_language`): whether it holds common words of that language as single tokens, or for
+other scripts, how many letters of the text itself make a token. :func:`language_note` is the sentence shown
+to the user.
 """
 
 from __future__ import annotations
@@ -45,8 +46,8 @@ _SCRIPTS: dict[str, tuple[str, float]] = {
     "KATAKANA": ("Japanese", 1.2),
     "CJK": ("Chinese", 0.9),
 }
-"""First word of a letter's Unicode name -> name of the language or script, and the letters that a token holds on
-average where the vocabulary knows the script."""
+"""First word of a letter's Unicode name -> name of the language or script, and the letters that a token holds
+on average where the vocabulary knows the script."""
 _WORD = re.compile(r"[^\W\d_]+(?:['’-][^\W\d_]+)*")
 
 
@@ -226,7 +227,8 @@ def language_note(texts: Sequence[str], encoder: Encoder, subject: str = "the te
 def detect_language(text: str) -> str:
     """Return the name of a text's language or script, "" when it is not clear.
 
-    A language in Latin letters needs two of its function words, a sixth of all words, and more than any other has.
+    A language in Latin letters needs two of its function words, a sixth of all words, and more than any other
+    has.
     """
     scripts = Counter(filter(None, map(_script, text)))
     if not scripts:

@@ -1,7 +1,7 @@
 """The reranker: a cross-encoder from a local folder, which reads question and passage together.
 
-:func:`rerank` reorders the first hits of a search with a :class:`Scorer`; :class:`Reranker` is the implementation.
-torch and transformers are imported when a model is loaded.
+:func:`rerank` reorders the first hits of a search with a :class:`Scorer`; :class:`Reranker` is the
+implementation. torch and transformers are imported when a model is loaded.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""What all loaders share: the :class:`Loader` type, the error for unreadable files, and how a document is put together.
+r"""What all loaders share: the :class:`Loader` type, the error for unreadable files, and how a document is put together.
 
-:func:`make_document` builds a document from blocks; :class:`DocumentAssembler` does so for formats whose file is not text.
-Text that a reader of the page does not see, but a model would, is left out and counted (:func:`without_spans`). Lines are
-found by character offset; newlines may be ``\n``, ``\r\n`` or ``\r``.
+:func:`make_document` builds a document from blocks; :class:`DocumentAssembler` does so for formats whose file
+is not text. Text that a reader of the page does not see, but a model would, is left out and counted
+(:func:`without_spans`). Lines are found by character offset; newlines may be ``\n``, ``\r\n`` or ``\r``.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from rag.files import canonical_json, sha256_text
 from rag.loading.offsets import select_offsets
 from rag.types import Block, Document
 
-# Zero-width space, word joiner and its invisible kin, inner byte order marks, the Mongolian separator and
-# Unicode tags. Joiners (U+200C, U+200D) are spelling in many scripts and in emoji, but hide between Latin
-# letters. A flag's emoji ends in tags that belong to it.
+# Zero-width space, word joiner and the other invisible operators, inner byte order marks, the Mongolian
+# separator and Unicode tags. Joiners (U+200C, U+200D) are spelling in many scripts and in emoji, but hide
+# between Latin letters. A flag's emoji ends in tags that belong to it.
 INVISIBLE = re.compile(
     "[\u200b\u2060-\u2064\ufeff\u180e]+"
     "|(?<=[\\x00-\\x7f])[\u200c\u200d]+(?=[\\x00-\\x7f])"
@@ -39,8 +39,8 @@ MAX_TABLE_CHARS = 50 * MAX_BLOCK_CHARS
 """The same for tables, which may be longer, because their header row is repeated only within a block."""
 MAX_TITLE_CHARS = 300
 CUT_VERSION = 3
-"""Version of the cutting. It is raised when the same bytes are cut into other blocks or chunks: the next update then cuts
-every document anew."""
+"""Version of the cutting. It is raised when the same bytes are cut into other blocks or chunks: the next
+update then cuts every document anew."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,8 +113,8 @@ def make_document(
 ) -> Document:
     """Put a document together and hash what decides its chunks.
 
-    Invisible characters are left out of the blocks and counted in ``metadata["hidden_text"]``; blocks longer than
-    ``MAX_BLOCK_CHARS`` are cut.
+    Invisible characters are left out of the blocks and counted in ``metadata["hidden_text"]``; blocks longer
+    than ``MAX_BLOCK_CHARS`` are cut.
 
     Args:
         id: id of the document.
@@ -162,7 +162,8 @@ def split_block(block: Block) -> Iterator[Block]:
     while at < len(text):
         end = min(len(text), at + longest)
         if end < len(text):
-            # Past the last white space of the second half; rfind gives -1 where there is none, and 0 means a hard cut.
+            # Past the last white space of the second half; rfind gives -1 where there is none, and 0 means a
+            # hard cut.
             end = 1 + max(text.rfind(mark, at + longest // 2, end) for mark in ("\n", " ")) or end
         if exact:
             yield replace(block, text=text[at:end], start=block.start + at, end=block.start + end)
@@ -221,6 +222,11 @@ def invisible_spans(text: str) -> Iterator[tuple[int, int]]:
     return (match.span() for match in INVISIBLE.finditer(text))
 
 
+def visible_length(text: str) -> int:
+    """Return the number of characters that are not white space."""
+    return sum(not char.isspace() for char in text)
+
+
 def comment_spans(text: str) -> Iterator[tuple[int, int]]:
     """Yield the spans of HTML comments, which a rendered Markdown page does not show either."""
     at = text.find("<!--")
@@ -243,7 +249,7 @@ def without_spans(block: Block, removed: Spans) -> tuple[Block, int]:
     exact = len(block.text) == block.end - block.start
     # A row or cleaned text without offsets has none afterwards either; an exact slice needs them from now on.
     offsets = select_offsets(block.offsets, block.start, spans) if block.offsets or exact else ()
-    hidden = sum(not char.isspace() for char in block.text) - sum(not char.isspace() for char in text)
+    hidden = visible_length(block.text) - visible_length(text)
     return Block(block.kind, text, block.start, block.end, INVISIBLE.sub("", block.heading), offsets), hidden
 
 

@@ -30,8 +30,9 @@ def decode_bytes(data: bytes, declared: str = "") -> tuple[str, dict[str, Any]]:
         declared: an encoding that the file itself names, or empty.
 
     Returns:
-        The text without its byte order mark, newlines untouched; and metadata: ``encoding`` when it is not UTF-8, and
-        ``undecoded``, the number of damaged bytes (U+FFFD in the text), when a few bytes are not valid UTF-8.
+        The text without its byte order mark, newlines untouched; and metadata: ``encoding`` when it is not
+        UTF-8, and ``undecoded``, the number of damaged bytes (U+FFFD in the text), when a few bytes are not
+        valid UTF-8.
 
     Raises:
         UnreadableFile: when the bytes are not text.

@@ -1,8 +1,9 @@
 """What each file held when it was last read, so that an unchanged file is not parsed again.
 
-:class:`ScanState` loads a documents folder and writes ``sources.json`` next to the generations. The file only saves work:
-a file is left unparsed only when its bytes have the recorded hash and all its documents are in the index as they were.
-Size and modification time are trusted in place of the bytes only when that is asked for.
+:class:`ScanState` loads a documents folder and writes ``sources.json`` next to the generations. The file only
+saves work: a file is left unparsed only when its bytes have the recorded hash and all its documents are in
+the index as they were. Size and modification time are trusted in place of the bytes only when that is asked
+for.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ class ScanState:
         Args:
             known: the files as they were read before, by id.
             documents: content hash of each document that the index holds, by id.
-            trust_mtime: whether a file of unchanged size and modification time is taken to be unchanged.
+            trust_mtime: whether a file of unchanged size and modification time counts as unchanged.
         """
         self._known = {
             id: source
@@ -109,8 +110,8 @@ def read_scan_state(folder: Path, made_by: str) -> dict[str, ScannedFile]:
 def _parsed_files(loaded: LoadedDocuments) -> dict[str, ScannedFile]:
     """Return each parsed file with its documents and skipped rows.
 
-    Empty when it is not clear which file a skipped row belongs to (two files with one id, say): what the file would give
-    then depends on the other files, and all are read again next time.
+    Empty when it is not clear which file a skipped row belongs to (two files with one id, say): what the file
+    would give then depends on the other files, and all are read again next time.
     """
     documents: defaultdict[str, list[list[str]]] = defaultdict(list)
     hashes: dict[str, str] = {}

@@ -1,6 +1,7 @@
 """Where each character of a cleaned text is in the raw file, kept as runs instead of one number for each character.
 
-:class:`Offsets` is the sequence; :func:`select_offsets` gives the offsets of a text from which parts were left out.
+:class:`Offsets` is the sequence; :func:`select_offsets` gives the offsets of a text from which parts were
+left out.
 """
 
 from __future__ import annotations
@@ -83,15 +84,16 @@ def select_offsets(offsets: Sequence[int], start: int, spans: Iterable[tuple[int
     """Return the offsets of some spans of a text, joined without gaps.
 
     Args:
-        offsets: raw offsets of the whole text; when empty, the text is the raw slice that begins at ``start``.
+        offsets: raw offsets of the whole text; when empty, the text is the raw slice that begins at
+            ``start``.
         start: raw offset of the text.
         spans: (start, end) of each span in the text, in order.
     """
-    whole = offsets if isinstance(offsets, Offsets) else None
+    mapped = offsets if isinstance(offsets, Offsets) else None
     runs: list[OffsetRun] = []
     length = 0
     for begin, end in spans:
-        part = whole.part(begin, end) if whole else iter([(0, start + begin)])
+        part = mapped.part(begin, end) if mapped else iter([(0, start + begin)])
         runs.extend((length + at, raw) for at, raw in part)
         length += end - begin
     return Offsets(runs, length)

@@ -1,8 +1,8 @@
 """Load a documents path: every file is loaded, or skipped with a reason.
 
-:func:`load_documents` is the entry point. :func:`parse_file` turns one file's bytes into documents: it detects the format,
-reads, and turns every failure into a reason. :func:`read_new_rows` remembers which lines of a ``.jsonl`` file were read
-before, so that only the new ones are parsed.
+:func:`load_documents` is the entry point. :func:`parse_file` turns one file's bytes into documents: it
+detects the format, reads, and turns every failure into a reason. :func:`read_new_rows` remembers which lines
+of a ``.jsonl`` file were read before, so that only the new ones are parsed.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ class KnownFile(NamedTuple):
 class LoadedDocuments:
     """What a documents path holds; every file or row is in exactly one of documents and skipped.
 
-    Files whose bytes were already known are in neither, only in ``unchanged``. A row whose line was known is a
-    document without text (:func:`unchanged_document`).
+    Files whose bytes were already known are in neither, only in ``unchanged``. A row whose line was known is
+    a document without text (:func:`unchanged_document`).
     """
 
     documents: tuple[Document, ...]
@@ -69,8 +69,8 @@ def load_documents(
 ) -> LoadedDocuments:
     """Load a folder of files, one file, or a ``.jsonl`` of document rows, sorted by id.
 
-    In a folder an unreadable file or row is skipped with its reason; a single file, which was named on purpose, must be
-    readable as a whole.
+    In a folder an unreadable file or row is skipped with its reason; a single file, which was named on
+    purpose, must be readable as a whole.
 
     Args:
         path: the folder or file.
@@ -79,7 +79,8 @@ def load_documents(
         trusted: sources that are not even read, and count as unchanged.
 
     Raises:
-        BadInput: when the path is missing, when the one file or a row of it is broken, or when nothing can be loaded.
+        BadInput: when the path is missing, when the one file or a row of it is broken, or when nothing can be
+            loaded.
         CannotRun: when no worker process can be started.
     """
     path = Path(path)
@@ -152,8 +153,9 @@ def read_new_rows(
 ) -> tuple[LoadedItems, list[tuple[str, str]], dict[str, str]]:
     """Parse the new lines of a file of rows.
 
-    The known lines are blanked, so that the others keep their numbers. A file whose rows cannot be matched to lines
-    (another encoding, an id or a line that occurs twice) is parsed as a whole, and its lines are not remembered.
+    The known lines are blanked, so that the others keep their numbers. A file whose rows cannot be matched to
+    lines (another encoding, an id or a line that occurs twice) is parsed as a whole, and its lines are not
+    remembered.
 
     Args:
         data: the file's bytes.
@@ -161,8 +163,8 @@ def read_new_rows(
         parse: parses the bytes of a file of rows.
 
     Returns:
-        The items of the new lines; id and content hash of the documents of the known lines; and the hash of the line of
-        each document, by the document's id.
+        The items of the new lines; id and content hash of the documents of the known lines; and the hash of
+        the line of each document, by the document's id.
     """
     lines = _lines(data)
     hashes = [sha256_text(line) if line else "" for line in lines]
@@ -195,10 +197,10 @@ def _lines(data: bytes) -> list[str]:
     return [line if line.strip() else "" for line in lines]
 
 
-def _one_item_per_line(items: LoadedItems, lines: Sequence[int], taken: Collection[str] = ()) -> bool:
-    """Return whether every line (counted from 0) gave one item, and none a document whose id is taken."""
+def _one_item_per_line(items: LoadedItems, lines: Sequence[int], used_ids: Collection[str] = ()) -> bool:
+    """Return whether every line (counted from 0) gave one item, and none a document whose id is among the used ones."""
     return len(items) == len(lines) and all(
-        item.id not in taken if isinstance(item, Document) else item.path.endswith(f":{n + 1}")
+        item.id not in used_ids if isinstance(item, Document) else item.path.endswith(f":{n + 1}")
         for item, n in zip(items, lines, strict=True)
     )
 

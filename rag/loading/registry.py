@@ -1,7 +1,7 @@
 """The table of loaders, and detection of a file's format: from its bytes first, from its name second.
 
-A new format is one module in ``formats`` and one entry in ``LOADERS``; packages add loaders through the entry-point group
-``tunewise.loaders``. :func:`detect_loader` finds the loader of a file.
+A new format is one module in ``formats`` and one entry in ``LOADERS``; packages add loaders through the
+entry-point group ``tunewise.loaders``. :func:`detect_loader` finds the loader of a file.
 """
 
 from __future__ import annotations
@@ -92,9 +92,9 @@ _MAIL_HEADER_NAME = re.compile(
 def detect_loader(id: str, data: bytes) -> Loader:
     """Return the loader for a file.
 
-    Bytes that identify a format (PDF, zip, the opening of HTML, the headers of an e-mail) take precedence over the file's
-    ending; a text with an unknown ending is read as JSON, source code, Markdown or plain text, by its beginning. An
-    ending that a plug-in reads belongs to the plug-in, whatever the bytes are.
+    Bytes that identify a format (PDF, zip, the opening of HTML, the headers of an e-mail) take precedence
+    over the file's ending; a text with an unknown ending is read as JSON, source code, Markdown or plain
+    text, by its beginning. An ending that a plug-in reads belongs to the plug-in, whatever the bytes are.
 
     Raises:
         UnreadableFile: when no loader reads the file; it says what the file is.

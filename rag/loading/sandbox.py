@@ -1,8 +1,8 @@
 """The parent's side of the worker process that parses untrusted files, and the limits of that process.
 
-:class:`Sandbox` keeps one process for many files, and ends and replaces it when a file exceeds :class:`Limits` (time,
-memory, size). Documents come back as JSON (:func:`to_wire`, :func:`from_wire`); text that equals a slice of the raw text is
-not sent twice.
+:class:`Sandbox` keeps one process for many files, and ends and replaces it when a file exceeds
+:class:`Limits` (time, memory, size). Documents come back as JSON (:func:`to_wire`, :func:`from_wire`); text
+that equals a slice of the raw text is not sent twice.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ class Limits:
     """Larger files are not opened; it also bounds the text that one file may unpack to."""
     max_in_process_bytes: int = 1 << 18
     """Plain text formats of at most this many bytes are parsed in this process, all else in the worker: their
-    parsers are part of this package and take time linear in the size, and a folder of notes does not wait the 130 ms
-    that the worker needs to start (each file there costs 0.2 ms more; measured on 2 cores)."""
+    parsers are part of this package and take time linear in the size, and a folder of notes does not wait the
+    130 ms that the worker needs to start (each file there costs 0.2 ms more; measured on 2 cores)."""
 
     def __post_init__(self) -> None:
         """Refuse limits under which no file could be read."""
@@ -62,8 +62,8 @@ class Limits:
 class Sandbox:
     """Parses files in a worker process under limits; use it as a context manager.
 
-    The process is started with the first file. A file that takes too long, needs too much memory, or crashes the
-    parser is returned as skipped with that reason, and the next file is parsed in a new process.
+    The process is started with the first file. A file that takes too long, needs too much memory, or crashes
+    the parser is returned as skipped with that reason, and the next file is parsed in a new process.
     """
 
     def __init__(self, limits: Limits | None = None) -> None:

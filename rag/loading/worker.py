@@ -1,7 +1,7 @@
 """The process that parses untrusted files: ``python -P -m rag.loading.worker MEMORY_BYTES MAX_TEXT``.
 
-It receives bytes on standard input and answers with JSON lines; it opens no file and writes none. Before every file it
-sets an alarm, so that it ends even when the process that started it no longer exists.
+It receives bytes on standard input and answers with JSON lines; it opens no file and writes none. Before
+every file it sets an alarm, so that it ends even when the process that started it no longer exists.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ from rag.loading.sandbox import to_wire
 def main(memory: int, max_text: int) -> None:
     """Answer requests until standard input ends.
 
-    A request is a line ``{"id", "media", "size", "seconds"}`` followed by ``size`` bytes; with an empty medium the format
-    is detected from them. The answer is one line ``{"items": [...], "spent": false}``. A spent worker ends by itself.
+    A request is a line ``{"id", "media", "size", "seconds"}`` followed by ``size`` bytes; with an empty
+    medium the format is detected from them. The answer is one line ``{"items": [...], "spent": false}``. A
+    spent worker ends by itself.
 
     Args:
         memory: address space in bytes.

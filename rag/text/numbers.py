@@ -1,7 +1,7 @@
 """The checkable parts of a sentence: its numbers and times, and whether it affirms or denies.
 
-Citations, gold passages and the trial's scores all use this module, so that they agree on what a fact is; it therefore
-needs the standard library only.
+Citations, gold passages and the trial's scores all use this module, so that they agree on what a fact is; it
+therefore needs the standard library only.
 """
 
 from __future__ import annotations
@@ -122,7 +122,8 @@ def _range(match: re.Match[str], numbers: set[str]) -> str:
     first, second, half = int(match["h1"]), int(match["h2"]), match["half"]
     if first > 12 or second > 12 or (match["sep"].lower() == "and" and not match["m1"]):
         return match.group()
-    # "7-9 pm" begins at 7 pm, but "11-1 pm" at 11 am: the first hour is in the other half when it is the later one.
+    # "7-9 pm" begins at 7 pm, but "11-1 pm" at 11 am: the first hour is in the other half when it is the
+    # later one.
     other = half if first % 12 <= second % 12 else ("am" if half[0].lower() == "p" else "pm")
     numbers.update((_clock(first, match["m1"], other), _clock(second, match["m2"], half)))
     return " "

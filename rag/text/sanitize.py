@@ -1,9 +1,10 @@
 """Make text harmless: what no reader sees, what a terminal obeys, what a chat template treats as a mark.
 
 Documents, questions and answers come from other people. :func:`strip_invisible` leaves only what can be seen,
-:func:`single_line` keeps it on one line, and :func:`neutralise_control_tokens` breaks the marks with which chat templates
-separate turns. :func:`neutralise_links` takes out of an answer what a program that shows it would fetch, open or run:
-links, images, tags, addresses; :func:`defang_text` takes the schemes off the addresses of a document's text.
+:func:`single_line` keeps it on one line, and :func:`neutralise_control_tokens` breaks the marks with which
+chat templates separate turns. :func:`neutralise_links` takes out of an answer what a program that shows it
+would fetch, open or run: links, images, tags, addresses; :func:`defang_text` takes the schemes off the
+addresses of a document's text.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ _TERMINAL_ESCAPES = re.compile(
 )
 _LINE_ENDS = re.compile("\r\n?|[\x0b\x0c\x85\u2028\u2029]")
 _SPELLING_JOINERS = re.compile("(?<=[^\x00-\u02ff])[\u200c\u200d](?=[^\x00-\u02ff])")
-"""Zero-width joiners inside words of other scripts and between emoji, which are spelling; between Latin letters they
-only hide characters."""
+"""Zero-width joiners inside words of other scripts and between emoji, which are spelling; between Latin
+letters they only hide characters."""
 _FLAG_EMOJI = re.compile("\U0001f3f4[\U000e0030-\U000e007a]{1,6}\U000e007f")
 _ALLOWED_CONTROLS = "\n\t"
 _BLANK_CHARACTERS = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u3164\uffa0\ufffc")
@@ -80,9 +81,9 @@ def neutralise_control_tokens(text: str) -> str:
 def neutralise_links(text: str, sources: Sequence[str] = ()) -> str:
     """Return an answer without anything that a program would fetch, open or run.
 
-    Images become their description, links their text; HTML tags are removed. A bare address stays only when one of the
-    sources contains exactly it, so that an answer cannot send data away in an address of its own, and it loses its scheme,
-    so that no program makes it a link.
+    Images become their description, links their text; HTML tags are removed. A bare address stays only when
+    one of the sources contains exactly it, so that an answer cannot send data away in an address of its own,
+    and it loses its scheme, so that no program makes it a link.
 
     Args:
         text: the answer.

@@ -64,7 +64,8 @@ def sentence_spans(text: str) -> list[tuple[int, int]]:
     """Return (start, end) of each sentence; abbreviations and "a.m." do not end one before a lower-case letter."""
     cuts = [0]
     for match in _SENTENCE_END.finditer(text):
-        # The longest abbreviation has seven characters; searching the whole text before it takes quadratic time.
+        # The longest abbreviation has seven characters; searching the whole text before it takes quadratic
+        # time.
         head = text[max(cuts[-1], match.end() - 12) : match.end()]
         mark = match.group()
         if mark.startswith(".") and _ABBREVIATIONS.search(head):

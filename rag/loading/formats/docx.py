@@ -1,7 +1,7 @@
 """DOCX through python-docx: headings, paragraphs, lists and tables of the body, notes at the end.
 
-The paragraphs are found by walking the XML, because the library leaves out those in content controls and tracked
-insertions.
+The paragraphs are found by walking the XML, because the library leaves out those in content controls and
+tracked insertions.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from rag.loading.base import DocumentAssembler, UnreadableFile
+from rag.loading.base import DocumentAssembler, UnreadableFile, visible_length
 from rag.loading.formats.office import (
     broken_file,
     checked_archive,
@@ -134,7 +134,7 @@ class _Body:
                 continue
             text = "".join(_run_text(run))
             if _is_hidden(run):
-                self.hidden += sum(not char.isspace() for char in text)
+                self.hidden += visible_length(text)
             else:
                 parts.append(text)
             if run.getparent() is not None and run.getnext() is None and run.getparent().tag == f"{_W}p":

@@ -1,8 +1,8 @@
 """HTML: the main text with its headings, lists and tables; positions are those in the raw file.
 
-:class:`HtmlParser` collects blocks as tags open and close, :class:`TextFlow` collapses white space as a browser does and
-keeps the raw offset of every character, and :class:`StyleSheet` reads as much CSS as it takes to notice hidden text:
-display, size, and text in the colour of its background.
+:class:`HtmlParser` collects blocks as tags open and close, :class:`TextFlow` collapses white space as a
+browser does and keeps the raw offset of every character, and :class:`StyleSheet` reads as much CSS as it
+takes to notice hidden text: display, size, and text in the colour of its background.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from html.parser import HTMLParser
 from typing import Any, NamedTuple
 
-from rag.loading.base import UnreadableFile, make_document, title_from
+from rag.loading.base import UnreadableFile, make_document, title_from, visible_length
 from rag.loading.encoding import decode_bytes
 from rag.loading.metadata import properties
 from rag.loading.offsets import OffsetRun, Offsets
@@ -135,8 +135,8 @@ class HtmlParser(HTMLParser):
             or (colour == background and (above.colour, above.background) != (colour, background))
         )
         skipped = above.skipped or tag in _SKIPPED_TAGS or attributes.get("aria-hidden") == "true"
-        # Inside a hidden element text is hidden as well, unless that one was hidden by its colours alone and this one
-        # sets others.
+        # Inside a hidden element text is hidden as well, unless that one was hidden by its colours alone and
+        # this one sets others.
         same_colours = (colour, background) == (above.colour, above.background)
         hidden = invisible or (above.hidden and (same_colours or above.colour != above.background))
         return _OpenElement(tag, skipped, hidden, colour, background)
@@ -191,7 +191,7 @@ class HtmlParser(HTMLParser):
         self._add_text(html.unescape(f"&#{name};"), verbatim=False)
 
     def handle_comment(self, data: str) -> None:
-        self.hidden += sum(not char.isspace() for char in data)
+        self.hidden += visible_length(data)
 
     def _add_text(self, text: str, *, verbatim: bool) -> None:
         """Add text to the title, the hidden characters or the current block.
@@ -205,7 +205,7 @@ class HtmlParser(HTMLParser):
         elif self._open and self._open[-1].skipped:
             return
         elif self._open and self._open[-1].hidden:
-            self.hidden += sum(not char.isspace() for char in text)
+            self.hidden += visible_length(text)
         elif verbatim:
             self._flow.text(text, self._offset())
         else:
@@ -256,7 +256,8 @@ class TextFlow:
     def take(self, keep_space: bool) -> tuple[str, Offsets]:
         """Return the text and the raw offsets of its characters, and begin a new block.
 
-        Unless ``keep_space``, runs of white space become one blank and ends are trimmed; a line break from a tag stays.
+        Unless ``keep_space``, runs of white space become one blank and ends are trimmed; a line break from a
+        tag stays.
         """
         pieces = self._pieces
         self._pieces = []

@@ -1,8 +1,8 @@
 """JSON files, and files of rows (``.jsonl``).
 
-A JSON file becomes one document (:func:`read`): its records and settings are blocks "key: value; key: value", each with its
-position in the raw file. Each row ``{"id", "title", "text", ...}`` of a ``.jsonl`` file becomes a document
-(:func:`read_jsonl`).
+A JSON file becomes one document (:func:`read`): its records and settings are blocks "key: value; key: value",
+each with its position in the raw file. Each row ``{"id", "title", "text", ...}`` of a ``.jsonl`` file becomes
+a document (:func:`read_jsonl`).
 """
 
 from __future__ import annotations
@@ -149,7 +149,8 @@ class _JsonWalk:
         length = 0
         for match in _ESCAPE.finditer(self._raw, at + 1, end - 1):
             length += match.start() - begin
-            # One character at the escape, and a new run after it, because the escape is longer than the character.
+            # One character at the escape, and a new run after it, because the escape is longer than the
+            # character.
             runs += [(length, match.start()), (length + 1, match.end())]
             length += 1
             begin = match.end()

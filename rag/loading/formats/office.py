@@ -42,7 +42,8 @@ def checked_archive(data: bytes) -> io.BytesIO:
     """Return the archive as a file object.
 
     Raises:
-        UnreadableFile: for a zip bomb (too many or too large parts), XML with a document type, or a broken archive.
+        UnreadableFile: for a zip bomb (too many or too large parts), XML with a document type, or a broken
+            archive.
     """
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:

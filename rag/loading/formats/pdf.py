@@ -1,8 +1,8 @@
 """PDF through pypdf: the text of each page, with ``page_starts`` in the metadata.
 
-:class:`TextVisibility` finds text that a page draws invisibly: white on the bare page, or smaller than half a point. Its
-strings are blanked before pypdf reads them. Text in rendering mode 3 is what text recognition puts under a scanned page:
-it is the text of that page, and not hidden.
+:class:`TextVisibility` finds text that a page draws invisibly: white on the bare page, or smaller than half a
+point. Its strings are blanked before pypdf reads them. Text in rendering mode 3 is what text recognition puts
+under a scanned page: it is the text of that page, and not hidden.
 """
 
 from __future__ import annotations

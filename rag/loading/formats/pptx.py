@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from rag.loading.base import DocumentAssembler, UnreadableFile
+from rag.loading.base import DocumentAssembler, UnreadableFile, visible_length
 from rag.loading.formats.office import broken_file, checked_archive, core_properties, missing_reader
 from rag.types import Document
 
@@ -89,7 +89,7 @@ class _Deck:
                     else ""
                 )
                 if _is_tiny(part):
-                    self.hidden += sum(not char.isspace() for char in text)
+                    self.hidden += visible_length(text)
                 else:
                     parts.append(text)
             lines.append("".join(parts))

@@ -1,7 +1,7 @@
 """reStructuredText: sections, paragraphs, lists, tables and code, each an exact slice of the file.
 
-It is read line by line rather than with docutils, whose tree knows lines but no characters, and whose directives open
-files.
+It is read line by line rather than with docutils, whose tree knows lines but no characters, and whose
+directives open files.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from rag.loading.base import line_spans, make_document, title_from
+from rag.loading.base import line_spans, make_document, title_from, visible_length
 from rag.loading.encoding import decode_bytes
 from rag.loading.metadata import properties
 from rag.types import Block, Document
@@ -70,7 +70,7 @@ class _RstWalk:
             kind, size = ("code", self._indented_size(at)) if literal and indented else self._extent(at)
             if kind == "comment":
                 text = "".join(self._lines[n][2] for n in range(at, at + size))
-                self.hidden += max(0, sum(not char.isspace() for char in text) - 2)  # without the two dots
+                self.hidden += max(0, visible_length(text) - 2)  # without the two dots
             elif kind and not self._take_fields(at, size):
                 self._text_begun = True
                 yield self._block(kind, at, size)

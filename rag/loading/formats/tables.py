@@ -1,7 +1,7 @@
 """Tables: CSV and TSV, and XLSX through openpyxl.
 
-The first full row names the columns, every other row is a block "Header: value; Header: value". A sheet of a workbook is a
-page.
+The first full row names the columns, every other row is a block "Header: value; Header: value". A sheet of a
+workbook is a page.
 """
 
 from __future__ import annotations
@@ -12,7 +12,14 @@ from collections.abc import Iterator, Sequence
 from datetime import date, datetime, time
 from typing import Any
 
-from rag.loading.base import DocumentAssembler, UnreadableFile, line_spans, make_document, title_from
+from rag.loading.base import (
+    DocumentAssembler,
+    UnreadableFile,
+    line_spans,
+    make_document,
+    title_from,
+    visible_length,
+)
 from rag.loading.encoding import decode_bytes
 from rag.loading.formats.office import broken_file, checked_archive, core_properties, missing_reader
 from rag.types import Block, Document
@@ -79,7 +86,8 @@ def _csv_blocks(raw: str, lines: list[str], delimiter: str) -> Iterator[Block]:
     used = 0
     try:
         for cells in reader:
-            # Quoted cells may hold newlines, so that a row takes several lines: those from ``first`` up to ``used``.
+            # Quoted cells may hold newlines, so that a row takes several lines: those from ``first`` up to
+            # ``used``.
             first, used = used, reader.line_num
             if not any(cell.strip() for cell in cells):
                 continue
@@ -106,7 +114,7 @@ def _add_sheet(assembler: DocumentAssembler, sheet: Any) -> int:
         for cell in row:
             text = _cell_text(cell.value)
             if row_hidden or getattr(cell, "column_letter", "") in hidden_columns:
-                hidden += sum(not char.isspace() for char in text)
+                hidden += visible_length(text)
                 text = ""
             cells.append(text)
         if not any(cells):
