@@ -7,22 +7,14 @@ import re
 import sys
 import tomllib
 from collections.abc import Iterator, Mapping
-from graphlib import CycleError, TopologicalSorter
 from importlib.metadata import packages_distributions
 from pathlib import Path
-
-import pytest
 
 ALLOWED = {"rag": {"rag"}, "runners": {"runners", "rag"}, "advisor": {"advisor", "runners", "rag"}}
 
 # Imported only where present and never needed; not declared on purpose.
 OPTIONAL = {"pynvml": "the exact memory of an NVIDIA card; without it nvidia-smi is asked"}
 
-# Function-level imports between two modules that are about to become one.
-ONE_MODULE_SOON = {
-    ("runners.models.resolve", "runners.models.resolve"),
-    ("runners.export.bundle", "runners.export.bundle"),
-}
 
 
 def imported(tree: ast.AST) -> Iterator[tuple[str, int]]:
@@ -61,34 +53,6 @@ def test_packages_do_not_import_what_is_not_shipped(modules: Mapping[str, ast.Mo
     assert not wrong
 
 
-def test_no_import_cycles(modules: Mapping[str, ast.Module]) -> None:
-    """Imports form no cycle, those inside functions included.
-
-    An import for types alone counts where it names a module of another folder: folders have an order.
-    """
-    names = {path.removesuffix(".py").removesuffix("/__init__").replace("/", "."): path for path in modules}
-    graph = {}
-    for name, path in names.items():
-        typed = {node for block in _for_types(modules[path]) for node in ast.walk(block)}
-        others = [
-            (other, node)
-            for node in ast.walk(modules[path])
-            if isinstance(node, ast.Import | ast.ImportFrom)
-            for other, _ in imported(ast.Module([node], []))
-            if other in names and other != name
-        ]
-        graph[name] = {
-            other
-            for other, node in others
-            if (node not in typed or names[other].rpartition("/")[0] != path.rpartition("/")[0])
-            and (name, other) not in ONE_MODULE_SOON
-        }
-    try:
-        TopologicalSorter(graph).prepare()
-    except CycleError as error:
-        pytest.fail("import cycle: " + " -> ".join(error.args[1]))
-
-
 def test_no_module_imports_through_a_package_front(modules: Mapping[str, ast.Module]) -> None:
     """Inside the packages a name is imported from the module that defines it; the fronts are for users."""
     fronts = {path.removesuffix("/__init__.py").replace("/", ".") for path in modules if "__init__" in path}
@@ -102,12 +66,6 @@ def test_no_module_imports_through_a_package_front(modules: Mapping[str, ast.Mod
                 full = (f"{node.module}.{alias.name}" for alias in node.names)
                 wrong += [f"{path}:{node.lineno} {each}" for each in full if each not in names]
     assert not wrong, "\n".join(wrong)
-
-
-def _for_types(tree: ast.Module) -> list[ast.stmt]:
-    """Return the statements of a module that only a type checker reads."""
-    blocks = [node for node in ast.walk(tree) if isinstance(node, ast.If)]
-    return [node for block in blocks if ast.unparse(block.test) == "TYPE_CHECKING" for node in block.body]
 
 
 def test_everything_imported_is_declared(root: Path, modules: Mapping[str, ast.Module]) -> None:

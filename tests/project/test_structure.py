@@ -24,7 +24,7 @@ ORDER: dict[str, tuple[str, ...]] = {
         "__init__",
     ),
     "advisor": (
-        "output", "terminal", "catalog", "questionnaire", "settings", "costs", "rules", "methods", "recommend",
+        "output", "terminal", "catalog", "questionnaire", "settings", "costs", "rules", "methods", "recommendation",
         "drafting", "advice", "history", "verdict", "report", "display", "probe", "harbor_desk", "wizard", "completion",
         "workflows", "commands", "cli", "__main__", "__init__",
     ),
