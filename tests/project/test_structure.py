@@ -15,7 +15,7 @@ import pytest
 # (advisor -> runners -> rag). Every name directly below a package is listed exactly once.
 ORDER: dict[str, tuple[str, ...]] = {
     "rag": (
-        "version", "errors", "plugins", "files", "types", "text", "embedding", "loading", "stores", "settings", "indexing",
+        "version", "errors", "plugins", "files", "text", "types", "embedding", "loading", "stores", "settings", "indexing",
         "search", "index", "grounding", "evaluation", "__init__",
     ),
     "runners": (
