@@ -1,0 +1,1 @@
+"""Tokens, training time, rental, calls, hosting."""

@@ -1,0 +1,1 @@
+"""Questions, layered answers, profile, what is counted in files."""

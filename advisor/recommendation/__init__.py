@@ -1,0 +1,1 @@
+"""Ranking, confidence, thresholds, sensitivity, relaxations, break-even."""

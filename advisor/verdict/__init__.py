@@ -1,0 +1,1 @@
+"""Comparison of arms, verdict, guards, prediction against measurement."""

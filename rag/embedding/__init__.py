@@ -1,1 +1,1 @@
-"""The embedder, the reranker, their protocols, and detection of languages that an embedder does not know."""
+"""The embedder and the cross-encoder, the protocol they implement, language detection."""

@@ -1,1 +1,1 @@
-"""Words, sentences, numbers and dates of a text, and text made harmless; nothing here depends on documents."""
+"""Words, sentences, numbers, dates, and text made harmless; knows nothing of documents."""

@@ -1,0 +1,1 @@
+"""The batching worker between requests and models."""

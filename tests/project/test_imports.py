@@ -1,4 +1,4 @@
-"""Imports go one way, advisor -> runners -> rag, without cycles, and third-party imports are declared dependencies."""
+"""Imports go one way, advisor -> runners -> rag, and third-party imports are declared dependencies."""
 
 from __future__ import annotations
 
@@ -7,11 +7,8 @@ import re
 import sys
 import tomllib
 from collections.abc import Iterator, Mapping
-from graphlib import CycleError, TopologicalSorter
 from importlib.metadata import packages_distributions
 from pathlib import Path
-
-import pytest
 
 ALLOWED = {"rag": {"rag"}, "runners": {"runners", "rag"}, "advisor": {"advisor", "runners", "rag"}}
 
@@ -58,30 +55,6 @@ def test_packages_do_not_import_tests_scripts_or_benchmarks(modules: Mapping[str
     assert not wrong
 
 
-def test_no_import_cycles_with_type_imports_between_folders(modules: Mapping[str, ast.Module]) -> None:
-    """Imports inside functions count, and so do imports for types alone from a module of another folder."""
-    names = {path.removesuffix(".py").removesuffix("/__init__").replace("/", "."): path for path in modules}
-    graph = {}
-    for name, path in names.items():
-        typed = {node for block in _type_checking_statements(modules[path]) for node in ast.walk(block)}
-        others = [
-            (other, node)
-            for node in ast.walk(modules[path])
-            if isinstance(node, ast.Import | ast.ImportFrom)
-            for other in _project_modules(node, names)
-            if other != name
-        ]
-        graph[name] = {
-            other
-            for other, node in others
-            if node not in typed or names[other].rpartition("/")[0] != path.rpartition("/")[0]
-        }
-    try:
-        TopologicalSorter(graph).prepare()
-    except CycleError as error:
-        pytest.fail("import cycle: " + " -> ".join(error.args[1]))
-
-
 def test_modules_do_not_import_from_package_init_files(modules: Mapping[str, ast.Module]) -> None:
     """Inside the packages a name is imported from the module that defines it; ``__init__`` is for users."""
     init_modules = {
@@ -99,21 +72,6 @@ def test_modules_do_not_import_from_package_init_files(modules: Mapping[str, ast
                 full = (f"{node.module}.{alias.name}" for alias in node.names)
                 wrong += [f"{path}:{node.lineno} {each}" for each in full if each not in names]
     assert not wrong, "\n".join(wrong)
-
-
-def _project_modules(node: ast.Import | ast.ImportFrom, names: Mapping[str, str]) -> list[str]:
-    """Return the project's modules that a statement imports; ``from a import b`` of a module b is a.b alone."""
-    if isinstance(node, ast.Import):
-        return [alias.name for alias in node.names if alias.name in names]
-    full = [f"{node.module}.{alias.name}" for alias in node.names]
-    modules = [name if name in names else str(node.module) for name in full]
-    return [name for name in modules if name in names]
-
-
-def _type_checking_statements(tree: ast.Module) -> list[ast.stmt]:
-    """Return the statements of a module that only a type checker reads."""
-    blocks = [node for node in ast.walk(tree) if isinstance(node, ast.If)]
-    return [node for block in blocks if ast.unparse(block.test) == "TYPE_CHECKING" for node in block.body]
 
 
 def test_third_party_imports_are_declared_dependencies(root: Path, modules: Mapping[str, ast.Module]) -> None:

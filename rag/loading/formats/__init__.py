@@ -1,1 +1,1 @@
-"""One module for each file format; ``rag.loading.registry`` lists them."""
+"""One module per file format."""
