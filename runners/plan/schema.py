@@ -219,10 +219,15 @@ class Plan(StrictModel):
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 
     @model_serializer(mode="wrap")
-    def _without_default_kernels(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave out the key that came later where it is the default: plans of before keep their digest."""
-        values: dict[str, Any] = dump(self)
-        return {key: value for key, value in values.items() if key != "kernels" or value != "auto"}
+    def _without_defaults(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out keys that older plans do not have or that are ignored, unless they are set.
+
+        The digest of an older plan depends on it. One serializer for both keys: pydantic uses only the last one of a
+        class.
+        """
+        values: dict[str, Any] = serialize(self)
+        defaults = {"kernels": "auto", "house_style": False}
+        return {key: value for key, value in values.items() if key not in defaults or value != defaults[key]}
 
     @model_validator(mode="after")
     def _consistent(self) -> Plan:
@@ -264,12 +269,6 @@ class Plan(StrictModel):
         if self.weights.get("house_style") and not self.house_style:
             raise ValueError("weights.house_style: this score is no longer computed")
         return self
-
-    @model_serializer(mode="wrap")
-    def _without_retired(self, written: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave out the key that is ignored, but where an older plan sets it: its digest depends on it."""
-        values: dict[str, Any] = written(self)
-        return {key: value for key, value in values.items() if key != "house_style" or value}
 
     @property
     def ignored(self) -> str:
