@@ -109,12 +109,6 @@ def estimate_memory(
     The estimate grows with everything that makes a run larger, except for a paged optimiser on a GPU of known size:
     its state moves to host memory when the rest fills the GPU. For a 4-bit base whose shape was guessed from a
     size, the low end assumes a small vocabulary, as embeddings stay in 16 bits.
-
-    Args:
-        shape: shape of the base model.
-        use: full, lora, qlora or inference.
-        setup: batch, sequence length, optimiser and the like.
-        fitted: constants that were fitted to published peaks.
     """
     parts = _terms(shape, use, setup, fitted)
     capacity = setup.device_gib
