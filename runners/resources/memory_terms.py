@@ -26,7 +26,7 @@ MemoryCounter = Literal["allocated", "reserved", "device"]
 CUDA_CONTEXT_BYTES = 0.85e9
 """Bytes of the CUDA context, which no framework's counter includes (measured beside reserved memory, Soup)."""
 CHUNKED_LOSS_ROWS = 128
-"""Label rows whose logits the loss of :mod:`runners.training.loss` holds at once."""
+"""Label rows whose logits the loss of ``runners.training.loss`` holds at once."""
 QUANTISED_BYTES = {"nf4": 0.5 + 4 / 64, "nf4-dq": 0.5 + 1 / 64 + 4 / (64 * 256)}
 """Bytes per weight: 4 bits and one fp32 scale for each 64 weights; double quantisation stores that scale in
 8 bits, with one fp32 scale for each 256 scales (Dettmers et al., QLoRA, arXiv 2305.14314, section 3)."""
