@@ -296,10 +296,10 @@ def test_an_answer_without_choices_is_refused(server: Any, make: Any) -> None:
 def test_requests_are_spaced_to_the_rate() -> None:
     now = [100.0]
     pace = RequestPacer(120, lambda: now[0])
-    assert [pace.turn() for _ in range(3)] == [0.0, 0.5, 1.0]
+    assert [pace.reserve() for _ in range(3)] == [0.0, 0.5, 1.0]
     now[0] = 110.0
-    assert pace.turn() == 0.0
-    assert [RequestPacer(None).turn() for _ in range(3)] == [0.0] * 3
+    assert pace.reserve() == 0.0
+    assert [RequestPacer(None).reserve() for _ in range(3)] == [0.0] * 3
 
 
 def test_backoff_doubles_has_jitter_and_honours_the_server() -> None:

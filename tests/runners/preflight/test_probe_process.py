@@ -49,7 +49,7 @@ def test_the_largest_batch_is_the_longest_rows(tiny: Model, examples: tuple[Exam
 def test_a_child_that_takes_too_much_is_ended(tiny: Model, examples: tuple[Example, ...]) -> None:
     row = ChatTokenizer(tiny.folder).example(examples[0])
     found = run_probe(tiny, TrainConfig(), [row], None, recompute=False, most_gib=0.01)
-    assert (found.ended, found.told) == ("memory", {})
+    assert (found.ended, found.findings) == ("memory", {})
 
 
 def test_a_step_that_fails_says_where_and_why() -> None:

@@ -173,7 +173,7 @@ def test_memory_that_runs_out_later_leaves_a_checkpoint(make: Make) -> None:
         if event.get("step") == 3:
             tight.rows = 0
 
-    run.tell = after_three
+    run.on_event = after_three
     with pytest.raises(CannotRun, match="at step 4"):
         run.run()
     folder, _ = checkpoint.newest_checkpoint(run.work)
@@ -199,10 +199,10 @@ def test_validation_every_few_steps_and_at_the_end(make: Make) -> None:
     run.run()
     total = len(run.steps)
     assert [event["step"] for event in events(run, "train.eval")] == [*range(3, total, 3), total]
-    assert run.checks == [*range(3, total, 3), total]
-    assert [row["step"] for row in run.log() if "valid_loss" in row] == run.checks
+    assert run.validation_steps == [*range(3, total, 3), total]
+    assert [row["step"] for row in run.log() if "valid_loss" in row] == run.validation_steps
     passes = make(valid=4)
-    assert passes.checks == [len(passes.passes[0]), total]
+    assert passes.validation_steps == [len(passes.passes[0]), total]
     best = checkpoint.load_best_weights(run.work, run.progress.best_step or 0)
     now = run.optimizer.weights()
     assert all(torch.equal(best[name], now[name]) for name in now)
@@ -305,7 +305,7 @@ def test_a_gradient_that_is_no_number_stops_before_it_is_kept(make: Make) -> Non
         if event.get("event") == "train.checkpoint" and event["step"] == 2:
             run.optimizer.params[names[0]].register_hook(lambda grad: grad * math.inf)
 
-    run.tell = poison
+    run.on_event = poison
     with pytest.raises(BadInput, match=r"step 3: the gradient's norm is (inf|nan)"):
         run.run()
     newest, _ = checkpoint.newest_checkpoint(run.work)

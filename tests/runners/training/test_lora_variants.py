@@ -43,7 +43,7 @@ def fp32(tiny: Model, config: TrainConfig) -> PeftModel:
     """Return the tiny net in fp32 with what a variant trains, moved as a few steps would move it."""
     torch.manual_seed(0)
     base = load_base(tiny, "float32")
-    net = lora._lora(base, config, tiny)
+    net = lora._with_adapter(base, config, tiny)
     with torch.no_grad():
         for parameter in lora.trainable_parameters(net).values():
             parameter.add_(0.05 * torch.randn_like(parameter))
@@ -108,7 +108,7 @@ def test_every_variant_learns_and_plain_peft_loads_it_without_a_warning(
 
 def test_pissa_begins_where_the_base_is_and_on_the_largest_values(tiny: Model) -> None:
     torch.manual_seed(0)
-    net = lora._lora(load_base(tiny, "float32"), FEW.replace(variant="pissa"), tiny).eval()
+    net = lora._with_adapter(load_base(tiny, "float32"), FEW.replace(variant="pissa"), tiny).eval()
     bare = load_base(tiny, "float32")
     ids = torch.arange(10)[None]
     with torch.no_grad():
@@ -120,7 +120,7 @@ def test_pissa_begins_where_the_base_is_and_on_the_largest_values(tiny: Model) -
 
 
 def test_targets_get_adapters_and_no_other_layer(tiny: Model) -> None:
-    net = lora._lora(load_base(tiny), FEW.replace(targets=("q_proj", "v_proj")), tiny)
+    net = lora._with_adapter(load_base(tiny), FEW.replace(targets=("q_proj", "v_proj")), tiny)
     assert {n.split(".")[-4] for n in lora.trainable_parameters(net)} == {"q_proj", "v_proj"}
 
 
