@@ -13,23 +13,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rag.errors import BadInput
-from rag.types import OnEvent
 from runners.models import hub
-from runners.models.fingerprint import read_json
-from runners.plan.train_config import ALL_LINEAR, TrainConfig
 
 hub.block_hub()
 
-
-from rag.errors import UsageProblem  # noqa: E402
+from rag.errors import BadInput, UsageProblem  # noqa: E402
 from rag.files import MANIFEST, canonical_json, check_manifest, sha256_text, writer_lock  # noqa: E402
+from rag.types import OnEvent  # noqa: E402
 from runners import interrupts  # noqa: E402
 from runners.data.examples import Example  # noqa: E402
 from runners.inference import weights  # noqa: E402
 from runners.models.cards import CARD_FILE  # noqa: E402
+from runners.models.fingerprint import read_json  # noqa: E402
 from runners.models.resolve import Model  # noqa: E402
-from runners.plan.train_config import KERNELS, RunOrigin, TrainResult  # noqa: E402
+from runners.plan.train_config import ALL_LINEAR, KERNELS, RunOrigin, TrainConfig, TrainResult  # noqa: E402
 from runners.preflight import machine_checks, run_checks  # noqa: E402
 from runners.tokenization.chat_template import ChatTokenizer, EncodedRow  # noqa: E402
 from runners.tokenization.token_cache import TokenCache  # noqa: E402
@@ -86,13 +83,6 @@ def settings_from_adapter(config: TrainConfig) -> tuple[TrainConfig, tuple[str, 
     return config.model_copy(update={"targets": targets, **has}), tuple(notes)
 
 
-def _variant(adapter: dict[str, Any]) -> str:
-    """Return the variant that PEFT's settings of an adapter describe."""
-    if adapter.get("use_dora"):
-        return "dora"
-    return "rslora" if adapter.get("use_rslora") else "lora"
-
-
 def fit(
     rows: Sequence[Example],
     config: TrainConfig,
@@ -105,9 +95,8 @@ def fit(
 ) -> TrainResult:
     """Tune ``model`` on the assistant turns of ``rows`` and publish the result as the folder ``out``.
 
-    With ``resume`` a finished ``out`` of the same settings, base and data is returned unchanged, and an unfinished run
-    continues from its last checkpoint; on the same machine its weights and log are bit-identical to those of an
-    uninterrupted run. SIGINT and SIGTERM write such a checkpoint, then have their usual effect.
+    With ``resume`` a finished ``out`` of the same settings, base and data is returned unchanged; an unfinished run
+    continues from its last checkpoint, on the same machine to the weights and log of an uninterrupted run, bit for bit.
 
     Args:
         rows: Training examples.
@@ -116,7 +105,7 @@ def fit(
         out: Folder of the result.
         valid: Validation examples; without any there is no validation.
         on_event: Receives the events of the run.
-        resume: Whether to continue an unfinished run, or return a finished one.
+        resume: Whether to continue an unfinished run. SIGINT and SIGTERM write a checkpoint, then have their usual effect.
         origin: Files, plan and reasons of the settings, for the manifest.
 
     Raises BadInput when the data would ruin the run or the loss diverges, UsageProblem when ``out`` or an unfinished run
@@ -127,14 +116,12 @@ def fit(
         require_adapter_folder(config.init_adapter)
         weights.check_same_base(config.init_adapter, model, "adapter")
     config, adapter_notes = settings_from_adapter(config)
-    chat = ChatTokenizer(model.folder)
-    work = work_folder(out)
+    chat, work = ChatTokenizer(model.folder), work_folder(out)
     tokens = TokenCache(work)
     used, report = run_checks.inspect_rows(rows, chat, config, tokens)
     report.require()
     held_out = _valid_rows(valid, chat, config)
-    data: dict[str, Any] = {"rows": report.used, "left_out": len(report.too_long)}
-    data |= {"valid_rows": len(held_out), "sha256": _hash([[row.ids, row.learnt] for row in used])}
+    data = _data_facts(used, held_out, report)
     identity = _identity(config, model, data, held_out, _recorded(out, work))
     if out.exists() and any(out.iterdir()):
         if not resume:
@@ -150,8 +137,7 @@ def fit(
         loop = start_training(used, held_out, config, model, work, identity, on_event)
         on_event(_started(loop, report))
         loop.run()
-        result = loop.result(out, len(report.too_long))
-        result = replace(result, notes=(*result.notes, *adapter_notes), expected_gib=_expected(loop, model))
+        result = _result(loop, model, out, report, adapter_notes)
         with interrupts.deferred_signals():
             publish_weights(loop, model, out, manifest_facts(loop, data, identity, origin, result))
     shutil.rmtree(work, ignore_errors=True)
@@ -159,15 +145,27 @@ def fit(
     return result
 
 
-def _expected(loop: TrainingLoop, model: Model) -> float | None:
-    """Return the GiB that training was estimated to take, None when unknown."""
-    rows, on = machine_checks.largest_pass(loop.rows, loop.config), loop.choices.checkpointing.on
-    return runtime.expected_gib(model.folder, loop.config, loop.loss, rows, on)
-
-
 def work_folder(out: Path) -> Path:
     """Return the folder of the checkpoints of a run that will publish ``out``."""
     return out.parent / f".{out.name}.work"
+
+
+def _variant(adapter: dict[str, Any]) -> str:
+    """Return the variant that PEFT's settings of an adapter describe."""
+    if adapter.get("use_dora"):
+        return "dora"
+    return "rslora" if adapter.get("use_rslora") else "lora"
+
+
+def _result(
+    loop: TrainingLoop, model: Model, out: Path, report: run_checks.PreflightReport, notes: Sequence[str]
+) -> TrainResult:
+    """Return the result of a loop with more notes, and with the GiB that training was estimated to take."""
+    result = loop.result(out, len(report.too_long))
+    rows = machine_checks.largest_pass(loop.rows, loop.config)
+    checkpointing = loop.choices.checkpointing.on
+    expected = runtime.expected_gib(model.folder, loop.config, loop.loss, rows, checkpointing)
+    return replace(result, notes=(*result.notes, *notes), expected_gib=expected)
 
 
 def _started(loop: TrainingLoop, report: run_checks.PreflightReport) -> dict[str, Any]:
@@ -188,6 +186,18 @@ def _valid_rows(valid: Sequence[Example], chat: ChatTokenizer, config: TrainConf
     rows, report = run_checks.inspect_rows(valid, chat, config)
     report.require()
     return rows
+
+
+def _data_facts(
+    used: Sequence[EncodedRow], held_out: Sequence[EncodedRow], report: run_checks.PreflightReport
+) -> dict[str, Any]:
+    """Return the counts and the hash of the training rows, as the manifest records them."""
+    return {
+        "rows": report.used,
+        "left_out": len(report.too_long),
+        "valid_rows": len(held_out),
+        "sha256": _hash([[row.ids, row.learnt] for row in used]),
+    }
 
 
 def _identity(
@@ -228,6 +238,7 @@ def _recorded(out: Path, work: Path) -> set[str]:
 
 
 def _hash(value: Any) -> str:
+    """Return the SHA-256 of a value's canonical JSON."""
     return sha256_text(canonical_json(value))
 
 

@@ -114,6 +114,7 @@ def _batch(generator: LocalGenerator, rows: Sequence[BatchRow]) -> list[Completi
 
 
 def _send(row: BatchRow, piece: str) -> None:
+    """Pass a piece to the request, unless it is empty."""
     if piece:
         row.on_text(piece)
 

@@ -21,7 +21,6 @@ from runners.models import hub
 
 hub.block_hub()
 
-
 from runners.inference.kv_cache import CachedPrefix, StaticKVCache, cacheable_layers  # noqa: E402
 from runners.inference.llama_step import FusedLlamaStep, unsupported_reason  # noqa: E402
 

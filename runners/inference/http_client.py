@@ -323,6 +323,7 @@ class HttpClient:
         )
 
     def _note(self, text: str) -> None:
+        """Report a sentence to the callback."""
         if self._on_note:
             self._on_note(text)
 

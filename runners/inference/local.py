@@ -190,6 +190,7 @@ class LocalGenerator:
         return ids
 
     def _decode(self, tokens: list[int]) -> str:
+        """Return the text of tokens without special tokens."""
         text: str = self.tokenizer.decode(tokens, skip_special_tokens=True)
         return text
 
@@ -238,6 +239,7 @@ class LocalGenerator:
     def _completion(
         self, prompt: list[int], tokens: list[int], seconds: float, ended: bool, sampling: Sampling
     ) -> Completion:
+        """Return the completion of generated tokens, the end token not among them."""
         text, _ = self._text(tokens, sampling.stop)
         return Completion(text, len(prompt), len(tokens), seconds, "stop" if ended else "length")
 

@@ -140,6 +140,7 @@ class RemoteGenerator:
         return [answers[position] for position in positions]
 
     def _answer(self, chat: Sequence[Message], limit: int, sampling: Sampling) -> Completion:
+        """Send a chat and return the answer."""
         body, seconds = self._client.object(self._body(chat, limit, sampling))
         choice = self._choice(body)
         message = choice.get("message")
@@ -149,6 +150,7 @@ class RemoteGenerator:
     def _stream(
         self, chat: Sequence[Message], limit: int, sampling: Sampling, caller: RequestCaller
     ) -> Running[str, None, Completion]:
+        """Send a chat and yield the pieces of the answer; return the whole answer."""
         started = time.perf_counter()
         more = {"stream": True, "stream_options": {"include_usage": True}}
         pieces = TextStream(lambda tokens: "")  # the server sends text, so no token is ever decoded
@@ -168,6 +170,7 @@ class RemoteGenerator:
         return self._completion(pieces.text, chat, usage, time.perf_counter() - started, finish)
 
     def _body(self, chat: Sequence[Message], limit: int, sampling: Sampling) -> dict[str, Any]:
+        """Return the body of a request for chat completions."""
         body: dict[str, Any] = {
             "model": self.name,
             "messages": [dict(message) for message in chat],
@@ -180,6 +183,7 @@ class RemoteGenerator:
         return {**body, "stop": list(sampling.stop)} if sampling.stop else body
 
     def _choice(self, body: dict[str, Any]) -> dict[str, Any]:
+        """Return the first choice of an answer or of an event; CannotRun without one."""
         choices = body.get("choices")
         if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
             raise CannotRun(

@@ -68,6 +68,7 @@ class TextStream:
         return self._release(self._trimmed(self._held))
 
     def _trimmed(self, text: str) -> str:
+        """Return the text without white space at its end, where that is to be trimmed."""
         return text.rstrip() if self._trim else text
 
     def _release(self, final: str) -> str:

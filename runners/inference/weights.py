@@ -156,10 +156,10 @@ def check_same_base(folder: Path, base: Model, kind: str) -> dict[str, Any]:
     made_on, here = manifest.get("base"), base_facts(base)
     if not isinstance(made_on, dict):
         raise BadInput(f"{folder} does not say which base it was made on")
-    for key, what in _MUST_EQUAL:
+    for key, name in _MUST_EQUAL:
         if made_on.get(key) != here[key]:
             raise BadInput(
-                f"{folder} was made on another {what}: {made_on.get('name')} {str(made_on.get(key))[:16]}, "
+                f"{folder} was made on another {name}: {made_on.get('name')} {str(made_on.get(key))[:16]}, "
                 f"here {base.name} {here[key][:16]} (bases {str(made_on.get('fingerprint'))[:16]} "
                 f"and {base.fingerprint[:16]})",
                 "use the base it was made on, or train again on this one",

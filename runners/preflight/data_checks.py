@@ -227,7 +227,7 @@ def _targets(rows: Sequence[Example], encoded: EncodedRows) -> PreflightCheck:
         return PreflightCheck(
             "PF003", "warn", text, _places(partial), "split these chats, so that each answer comes last once"
         )
-    return PreflightCheck("PF003", "ok", "every row has learnt tokens")
+    return PreflightCheck("PF003", "ok", "every row has target tokens")
 
 
 def _ends(encoded: EncodedRows, chat: ChatTokenizer) -> PreflightCheck:
@@ -312,6 +312,7 @@ def _replies(encoded: EncodedRows) -> PreflightCheck:
 
 
 def _places(pairs: Sequence[ExampleTokens]) -> tuple[RowPlace, ...]:
+    """Return the first rows of some pairs of a row and its tokens."""
     return first_places(row_place(row) for row, _ in pairs)
 
 

@@ -223,6 +223,7 @@ def probe_checks(
 
 
 def _device(probe: ProbeResult) -> PreflightCheck:
+    """Return the check that torch computes on the device, with errors that rounding explains."""
     device = probe.findings.get("device")
     if device is None:
         return PreflightCheck(
@@ -241,6 +242,7 @@ def _device(probe: ProbeResult) -> PreflightCheck:
 
 
 def _four_bit(probe: ProbeResult) -> PreflightCheck:
+    """Return the check that a 4-bit layer works, with errors that its rounding explains."""
     four_bit = probe.findings.get("four_bit")
     if four_bit is None:
         return PreflightCheck(
@@ -289,6 +291,7 @@ def _step(probe: ProbeResult, config: TrainConfig, run_tokens: int, free: float 
 
 
 def _duration(seconds: float) -> str:
+    """Return a duration in seconds, minutes or hours, as text."""
     if seconds < 90:
         return f"{seconds:.0f} seconds"
     return f"{seconds / 60:.0f} minutes" if seconds < 5400 else f"{seconds / 3600:.1f} hours"

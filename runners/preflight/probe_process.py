@@ -165,6 +165,7 @@ def _failure(code: int, errors: Sequence[str]) -> str:
 
 
 def _fields(base: Model) -> dict[str, Any]:
+    """Return the fields of a model by name."""
     return {name: getattr(base, name) for name in base.__slots__}
 
 
@@ -177,6 +178,7 @@ def _resident_gib(pid: int) -> float:
 
 
 def _send_request(child: subprocess.Popen[str], request: str) -> None:
+    """Write the request to the child's stdin."""
     assert child.stdin is not None
     try:
         child.stdin.write(request)
@@ -186,6 +188,7 @@ def _send_request(child: subprocess.Popen[str], request: str) -> None:
 
 
 def _read_lines(child: subprocess.Popen[str], lines: queue.Queue[str | None]) -> None:
+    """Put each line of the child's stdout into the queue, then None at its end."""
     for line in child.stdout or ():
         lines.put(line)
     lines.put(None)

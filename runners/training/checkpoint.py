@@ -141,6 +141,47 @@ def remove_checkpoints_after(work: Path, after: Path | None = None) -> None:
             _remove(folder)
 
 
+def seed_everything(seed: int) -> None:
+    """Seed torch on every device, Python and numpy."""
+    torch.manual_seed(seed)
+    random.seed(seed)
+    np.random.seed(seed % 2**32)  # numpy takes 32 bits
+
+
+def random_state() -> dict[str, Tensor]:
+    """Return the states of all generators as tensors, so that they can be stored without pickle.
+
+    Python's and numpy's are Mersenne Twisters: 624 words, the position in them, and the second of two Gaussian numbers
+    that are drawn together.
+    """
+    _, words, gauss = random.getstate()
+    _, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
+    state = {
+        "torch": torch.get_rng_state(),
+        "python": torch.tensor(words),
+        "python_gauss": torch.tensor([] if gauss is None else [gauss], dtype=torch.float64),
+        "numpy": torch.from_numpy(np.asarray(keys, dtype=np.int64)),
+        "numpy_place": torch.tensor([position, has_gauss]),
+        "numpy_gauss": torch.tensor([cached], dtype=torch.float64),
+    }
+    for device in range(torch.cuda.device_count()):
+        state[f"cuda{device}"] = torch.cuda.get_rng_state(device)
+    return state
+
+
+def restore_random_state(state: dict[str, Tensor]) -> None:
+    """Restore what :func:`random_state` returned, on the devices that exist here."""
+    torch.set_rng_state(state["torch"])
+    gauss = state["python_gauss"].tolist()
+    random.setstate((3, tuple(state["python"].tolist()), gauss[0] if gauss else None))
+    position, has_gauss = state["numpy_place"].tolist()
+    keys = state["numpy"].numpy().astype(np.uint32)
+    np.random.set_state(("MT19937", keys, position, has_gauss, state["numpy_gauss"].item()))
+    for device in range(torch.cuda.device_count()):
+        if (device_state := state.get(f"cuda{device}")) is not None:
+            torch.cuda.set_rng_state(device_state, device)
+
+
 def _write(final: Path, kind: str, fill: Callable[[Path], None]) -> None:
     """Write a folder with ``fill`` under a hidden name, then rename it; CannotRun when the disk is full."""
     tmp = final.parent / f".{final.name}.tmp"
@@ -193,44 +234,3 @@ def _numbered_folders(work: Path, prefix: str) -> list[Path]:
 def _step_of(folder: Path) -> int:
     """Return the step in a folder's name."""
     return int(folder.name.partition("-")[2])
-
-
-def seed_everything(seed: int) -> None:
-    """Seed torch on every device, Python and numpy."""
-    torch.manual_seed(seed)
-    random.seed(seed)
-    np.random.seed(seed % 2**32)  # numpy takes 32 bits
-
-
-def random_state() -> dict[str, Tensor]:
-    """Return the states of all generators as tensors, so that they can be stored without pickle.
-
-    Python's and numpy's are Mersenne Twisters: 624 words, the position in them, and the second of two Gaussian numbers
-    that are drawn together.
-    """
-    _, words, gauss = random.getstate()
-    _, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
-    state = {
-        "torch": torch.get_rng_state(),
-        "python": torch.tensor(words),
-        "python_gauss": torch.tensor([] if gauss is None else [gauss], dtype=torch.float64),
-        "numpy": torch.from_numpy(np.asarray(keys, dtype=np.int64)),
-        "numpy_place": torch.tensor([position, has_gauss]),
-        "numpy_gauss": torch.tensor([cached], dtype=torch.float64),
-    }
-    for device in range(torch.cuda.device_count()):
-        state[f"cuda{device}"] = torch.cuda.get_rng_state(device)
-    return state
-
-
-def restore_random_state(state: dict[str, Tensor]) -> None:
-    """Restore what :func:`random_state` returned, on the devices that exist here."""
-    torch.set_rng_state(state["torch"])
-    gauss = state["python_gauss"].tolist()
-    random.setstate((3, tuple(state["python"].tolist()), gauss[0] if gauss else None))
-    position, has_gauss = state["numpy_place"].tolist()
-    keys = state["numpy"].numpy().astype(np.uint32)
-    np.random.set_state(("MT19937", keys, position, has_gauss, state["numpy_gauss"].item()))
-    for device in range(torch.cuda.device_count()):
-        if (device_state := state.get(f"cuda{device}")) is not None:
-            torch.cuda.set_rng_state(device_state, device)

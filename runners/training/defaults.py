@@ -110,6 +110,7 @@ def count_params_b(folder: Path) -> float:
 
 
 def _epochs(rows: int, full: bool) -> tuple[float, str]:
+    """Return the passes over the data, and why."""
     if rows < 200:
         if full:
             return 3.0, f"{rows} rows are few, but with all weights moving they are soon known by heart"
@@ -125,6 +126,7 @@ def _epochs(rows: int, full: bool) -> tuple[float, str]:
 
 
 def _lora_rate(params_b: float) -> tuple[float, str]:
+    """Return the learning rate of LoRA and QLoRA, and why."""
     if params_b < 1:
         return (
             5e-4,
@@ -137,18 +139,21 @@ def _lora_rate(params_b: float) -> tuple[float, str]:
 
 
 def _full_rate(params_b: float) -> tuple[float, str]:
+    """Return the learning rate of full tuning, and why."""
     if params_b < 1:
         return 5e-5, "all weights move, so about a tenth of LoRA's rate (LoRA Without Regret)"
     return 1e-5, "full tuning forgets quickly; runners use 1e-5 to 2e-5"
 
 
 def _rank(rows: int) -> tuple[int, str]:
+    """Return the rank of LoRA, and why."""
     if rows < 10_000:
         return 16, f"{rows} rows: 16 on all linear layers holds what a few thousand teach"
     return 32, f"{rows} rows can fill more than rank 16"
 
 
 def _alpha(variant: str, rank: int) -> tuple[float, str]:
+    """Return the alpha of a variant for a rank, and why."""
     if variant == "rslora":
         return 8.0, "rsLoRA divides by the root of the rank: 8 scales rank 16 by 2, as plain LoRA is"
     if variant == "pissa":
@@ -168,6 +173,7 @@ def _batch_of_estimated(rows: int, row_tokens: float) -> tuple[int, str]:
 
 
 def _usual_batch(rows: int) -> tuple[int, str]:
+    """Return the tokens of a step by the number of rows alone, and why."""
     if rows < 2000:
         return 1024, f"{rows} rows need small steps to get enough of them (at least 100 is advised)"
     if rows < 20_000:
@@ -190,6 +196,7 @@ def _batch_of_counted(rows: int, tokens: int, epochs: float) -> tuple[int, str]:
 
 
 def _optimizer(full: bool, params_b: float) -> tuple[str, str]:
+    """Return the optimiser, and why."""
     if not full:
         return "adamw", "adapters are small, so its two fp32 moments cost little"
     if params_b < 1:
@@ -201,6 +208,7 @@ def _optimizer(full: bool, params_b: float) -> tuple[str, str]:
 
 
 def _length(longest: int) -> tuple[int, str]:
+    """Return the most tokens of a row, and why."""
     if 0 < longest <= 4096:
         return max(longest, 64), "the longest row has so many tokens"
     return 1024, "a bound on memory; longer rows are counted, left out or refused, never cut"

@@ -209,6 +209,7 @@ class TrainingLoop:
         )
 
     def _train(self) -> None:
+        """Take steps, validate and write checkpoints until the run ends."""
         progress = self.progress
         every = self.config.checkpoint_steps
         written = time.monotonic()

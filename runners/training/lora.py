@@ -15,25 +15,22 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-from peft import LoraConfig, PeftModel
-from peft.tuners.lora import LoraLayer
-from torch import Tensor, nn
-from transformers import PreTrainedModel
-
-from rag.errors import BadInput
 from runners.models import hub
-from runners.plan.train_config import ALL_LINEAR, TrainConfig
 
 hub.block_hub()
 
+import torch  # noqa: E402
+from peft import LoraConfig, PeftModel, get_peft_model  # noqa: E402
+from peft.tuners.lora import LoraLayer  # noqa: E402
+from torch import Tensor, nn  # noqa: E402
+from transformers import PreTrainedModel  # noqa: E402
 
-from peft import get_peft_model  # noqa: E402
-
+from rag.errors import BadInput  # noqa: E402
 from rag.files import write_json, write_manifest  # noqa: E402
 from runners.inference.weights import base_facts, load_adapter, load_base, load_tokenizer  # noqa: E402
 from runners.models.cards import CARD_FILE, model_card  # noqa: E402
 from runners.models.resolve import Model  # noqa: E402
+from runners.plan.train_config import ALL_LINEAR, TrainConfig  # noqa: E402
 
 PISSA_INIT = "pissa_niter_16"
 """PiSSA by randomised SVD with 16 iterations: seconds where the exact one takes minutes, with the same loss
@@ -101,51 +98,6 @@ def pissa_as_lora(net: PeftModel) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return tensors, {"r": 2 * settings.r, "lora_alpha": 2 * settings.lora_alpha, "init_lora_weights": True}
 
 
-def _adapter_settings(net: PeftModel) -> LoraConfig:
-    """Return PEFT's settings of a model's adapter."""
-    settings = net.peft_config["default"]
-    assert isinstance(settings, LoraConfig)
-    return settings
-
-
-def _lora_layers(net: PeftModel) -> dict[str, nn.Module]:
-    """Return the layers that have an adapter, by name."""
-    return {
-        name: module
-        for name, module in net.named_modules()
-        if isinstance(module, LoraLayer) and isinstance(module, nn.Module)
-    }
-
-
-def _matrix(layer: nn.Module, which: str) -> Tensor:
-    """Return a layer's current A [r, in] or B [out, r]."""
-    return layer.get_parameter(f"lora_{which}.default.weight").detach()
-
-
-def _targets(net: PreTrainedModel, config: TrainConfig) -> dict[str, nn.Linear]:
-    """Return the layers that will get an adapter, by name; BadInput for a target that is no linear layer."""
-    head = net.get_output_embeddings()
-    linear = {
-        name: module
-        for name, module in net.named_modules()
-        if isinstance(module, nn.Linear) and module is not head
-    }
-    if config.targets == ALL_LINEAR:
-        return linear
-    chosen: dict[str, nn.Linear] = {}
-    for ending in config.targets:
-        matching = {
-            name: module for name, module in linear.items() if name == ending or name.endswith(f".{ending}")
-        }
-        if not matching:
-            known = sorted({name.rsplit(".", 1)[-1] for name in linear})
-            raise BadInput(
-                f"target {ending!r} is no linear layer of this model", f"one of: {', '.join(known)}"
-            )
-        chosen |= matching
-    return chosen
-
-
 class EmbeddingNoise:
     """NEFTune as two hooks of a model: one reads the length of its rows, the other adds noise of that size."""
 
@@ -206,28 +158,6 @@ def prepare_model(
     return _unfrozen(causal) if config.method == "full" else _with_adapter(causal, config, base)
 
 
-def _unfrozen(net: PreTrainedModel) -> PreTrainedModel:
-    """Return the base with all parameters trainable."""
-    for parameter in net.parameters():
-        parameter.requires_grad_(True)
-    return net
-
-
-def _with_adapter(net: PreTrainedModel, config: TrainConfig, base: Model) -> PeftModel:
-    """Return the frozen base with a new adapter, or with the one that the run continues."""
-    net.requires_grad_(False)
-    if config.init_adapter is not None:
-        return load_adapter(net, config.init_adapter, base, dropout=config.dropout)
-    with warnings.catch_warnings():
-        # PEFT reads an attribute of transformers by its deprecated name.
-        warnings.simplefilter("ignore", FutureWarning)
-        adapted = get_peft_model(net, lora_config(net, config))
-    assert isinstance(adapted, PeftModel)
-    if config.variant == "pissa":
-        keep_initial_adapter(adapted)
-    return adapted
-
-
 def trainable_parameters(net: nn.Module) -> dict[str, nn.Parameter]:
     """Return the parameters that are trained, by name, in the model's own order."""
     return {name: parameter for name, parameter in net.named_parameters() if parameter.requires_grad}
@@ -254,6 +184,28 @@ def save_weights(net: nn.Module, folder: Path, base: Model, facts: dict[str, Any
     write_manifest(folder, kind, facts, [file.name for file in folder.iterdir() if file.name != CARD_FILE])
 
 
+def _unfrozen(net: PreTrainedModel) -> PreTrainedModel:
+    """Return the base with all parameters trainable."""
+    for parameter in net.parameters():
+        parameter.requires_grad_(True)
+    return net
+
+
+def _with_adapter(net: PreTrainedModel, config: TrainConfig, base: Model) -> PeftModel:
+    """Return the frozen base with a new adapter, or with the one that the run continues."""
+    net.requires_grad_(False)
+    if config.init_adapter is not None:
+        return load_adapter(net, config.init_adapter, base, dropout=config.dropout)
+    with warnings.catch_warnings():
+        # PEFT reads an attribute of transformers by its deprecated name.
+        warnings.simplefilter("ignore", FutureWarning)
+        adapted = get_peft_model(net, lora_config(net, config))
+    assert isinstance(adapted, PeftModel)
+    if config.variant == "pissa":
+        keep_initial_adapter(adapted)
+    return adapted
+
+
 def _save_adapter(net: PeftModel, folder: Path, base: Model) -> None:
     """Write PEFT's folder; a PiSSA adapter as the equivalent plain LoRA adapter on the unchanged base."""
     tensors: dict[str, torch.Tensor] | None = None
@@ -276,3 +228,48 @@ def _normalise_adapter_config(path: Path, base_name: str, changed: Mapping[str, 
         if isinstance(value, list) and all(isinstance(v, str) for v in value):
             config[key] = sorted(value)
     write_json(path, dict(sorted(config.items())))
+
+
+def _targets(net: PreTrainedModel, config: TrainConfig) -> dict[str, nn.Linear]:
+    """Return the layers that will get an adapter, by name; BadInput for a target that is no linear layer."""
+    head = net.get_output_embeddings()
+    linear = {
+        name: module
+        for name, module in net.named_modules()
+        if isinstance(module, nn.Linear) and module is not head
+    }
+    if config.targets == ALL_LINEAR:
+        return linear
+    chosen: dict[str, nn.Linear] = {}
+    for ending in config.targets:
+        matching = {
+            name: module for name, module in linear.items() if name == ending or name.endswith(f".{ending}")
+        }
+        if not matching:
+            known = sorted({name.rsplit(".", 1)[-1] for name in linear})
+            raise BadInput(
+                f"target {ending!r} is no linear layer of this model", f"one of: {', '.join(known)}"
+            )
+        chosen |= matching
+    return chosen
+
+
+def _adapter_settings(net: PeftModel) -> LoraConfig:
+    """Return PEFT's settings of a model's adapter."""
+    settings = net.peft_config["default"]
+    assert isinstance(settings, LoraConfig)
+    return settings
+
+
+def _lora_layers(net: PeftModel) -> dict[str, nn.Module]:
+    """Return the layers that have an adapter, by name."""
+    return {
+        name: module
+        for name, module in net.named_modules()
+        if isinstance(module, LoraLayer) and isinstance(module, nn.Module)
+    }
+
+
+def _matrix(layer: nn.Module, which: str) -> Tensor:
+    """Return a layer's current A [r, in] or B [out, r]."""
+    return layer.get_parameter(f"lora_{which}.default.weight").detach()

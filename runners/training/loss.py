@@ -35,6 +35,12 @@ NO_CPU_COMPILE = (
     "torch.compile is off on a CPU: for a 135M model on 2 cores it took 105 s to compile, and its 400 tokens/s "
     "are fewer than the fused layers give without it"
 )
+LOGIT_BLOCK_BYTES = (64 * 2**20, 256 * 2**20)
+"""Bytes of fp32 logits held at once, on a CPU and on a GPU: 341 rows of a vocabulary of 49,152, and 1,365. On 2 cores
+with AMX, 300 rows took 135 ms of processor time in blocks of 133, 115 at once."""
+LOSS_TOLERANCE = 0.02
+"""Relative difference from the plain loss that bf16 rounding explains."""
+PLAIN_REQUESTED = "kernels plain: asked for"
 
 
 def compiling_pays(device: str, tokens: int, tokens_per_s: float) -> tuple[bool, str]:
@@ -55,14 +61,6 @@ def compiling_pays(device: str, tokens: int, tokens_per_s: float) -> tuple[bool,
     least = COMPILE_MARGIN * COMPILE_COST_S
     reason = f"a run of {seconds:.0f} s would save about {saved:.0f} s, compiling costs about {COMPILE_COST_S:.0f} s"
     return saved > least, f"{reason}; it is {'on' if saved > least else 'off'} (limit: {least:.0f} s saved)"
-
-
-LOGIT_BLOCK_BYTES = (64 * 2**20, 256 * 2**20)
-"""Bytes of fp32 logits held at once, on a CPU and on a GPU: 341 rows of a vocabulary of 49,152, and 1,365. On 2 cores
-with AMX, 300 rows took 135 ms of processor time in blocks of 133, 115 at once."""
-LOSS_TOLERANCE = 0.02
-"""Relative difference from the plain loss that bf16 rounding explains."""
-PLAIN_REQUESTED = "kernels plain: asked for"
 
 
 class LinearCrossEntropy(torch.autograd.Function):

@@ -236,10 +236,10 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 @contextmanager
-def out_of_memory_as_problem(what: str, step: int) -> Iterator[None]:
+def out_of_memory_as_problem(subject: str, step: int) -> Iterator[None]:
     """Raise CannotRun for memory that runs out in the block, where smaller forward passes would not help.
 
-    ``what`` names what did not fit, ``step`` is the number of steps done.
+    ``subject`` names what did not fit, ``step`` is the number of steps done.
     """
     try:
         yield
@@ -247,7 +247,7 @@ def out_of_memory_as_problem(what: str, step: int) -> Iterator[None]:
         if not is_out_of_memory(error):
             raise
         raise CannotRun(
-            f"not enough memory for {what} at step {step + 1} ({_first_line(error)})",
+            f"not enough memory for {subject} at step {step + 1} ({_first_line(error)})",
             "another --optimizer (adamw_8bit, adafactor) keeps less; or try lora or qlora",
         ) from error
 
@@ -260,4 +260,5 @@ def free_device_memory() -> None:
 
 
 def _first_line(error: BaseException) -> str:
+    """Return the first line of an error's message, at most 200 characters of it, or its type."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
