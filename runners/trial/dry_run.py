@@ -110,10 +110,10 @@ class DryRun:
         stops = [
             c for c in machine_checks.probe_checks(found, config, round(tokens), most) if c.level == "stop"
         ]
-        if stops or "batch" not in found.told:
+        if stops or "batch" not in found.findings:
             why = "; ".join(check.sentence() for check in stops)
             return StepTime(how="no step could be measured", stop=why)
-        told = found.told["batch"]
+        told = found.findings["batch"]
         training = tokens * told["seconds"] / told["tokens"]
         around = max(0.0, wall - 3 * told["seconds"])
         return StepTime(
@@ -122,7 +122,7 @@ class DryRun:
             _gib(told["own_gib"]),
             _gib(told["expected_gib"]),
             _gib(max(told["peak_gib"], found.peak_gib)),
-            found.told.get("crowd", {}).get("lost", 0.0),
+            found.findings.get("contention", {}).get("lost", 0.0),
             f"3 steps, the last of {told['tokens']:,} tokens in {told['seconds']:.1f} s",
         )
 
