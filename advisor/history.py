@@ -151,17 +151,17 @@ def read_history(path: Path | None = None) -> History:
         return History(path)
     except OSError as error:
         raise CannotRun(f"the history {path} cannot be read: {error.strerror}", f"or set {ENV}") from None
-    found: dict[str, PastRun] = {}
+    runs: dict[str, PastRun] = {}
     broken = 0
     for line in filter(str.strip, lines):
         try:
-            past = PastRun.model_validate_json(line)
+            run = PastRun.model_validate_json(line)
         except ValidationError:
             broken += 1
             continue
-        found.pop(past.id, None)
-        found[past.id] = past
-    return History(path, tuple(found.values()), broken)
+        runs.pop(run.id, None)
+        runs[run.id] = run
+    return History(path, tuple(runs.values()), broken)
 
 
 def append_to_history(past: PastRun) -> str:
@@ -178,10 +178,10 @@ def append_to_history(past: PastRun) -> str:
 
 def clear_history() -> int:
     """Remove the history; return how many runs it held."""
-    found = read_history()
-    if found.path is not None:
-        found.path.unlink(missing_ok=True)
-    return len(found.runs)
+    history = read_history()
+    if history.path is not None:
+        history.path.unlink(missing_ok=True)
+    return len(history.runs)
 
 
 def machine_mark(machine: Machine) -> MachineMark:
@@ -206,18 +206,22 @@ def time_correction(runs: Sequence[PastRun], here: MachineMark, kind: Kind, mode
     estimated, drawn towards 1 as if ``SHRINK`` runs had been exactly right, and held between ``LEAST`` and ``MOST``.
     """
     remote = model.startswith("openai:")
-    mine = [p for p in runs if p.machine.same_speed(here) and (p.model == model or not (remote or p.remote))]
-    like = [past for past in mine if past.model == model]
-    ratios = [found for past in (like or mine) if (found := _ratio(past, kind)) is not None]
+    usable = [
+        run
+        for run in runs
+        if run.machine.same_speed(here) and (run.model == model or not (remote or run.remote))
+    ]
+    same_model = [run for run in usable if run.model == model]
+    ratios = [ratio for run in (same_model or usable) if (ratio := _ratio(run, kind)) is not None]
     if not ratios:
         return NO_CORRECTION
     logs = sum(map(math.log, ratios)) / (len(ratios) + SHRINKAGE)
     return Correction(min(MOST, max(LEAST, math.exp(logs))), len(ratios))
 
 
-def _ratio(past: PastRun, kind: Kind) -> float | None:
+def _ratio(run: PastRun, kind: Kind) -> float | None:
     """One run's measured over estimated time of a kind of step: all its steps of that kind together."""
     if kind == "hours":
-        return past.hours.ratio if past.hours else None
-    steps = [step for step in past.steps if step.kind == kind]
-    return sum(s.measured for s in steps) / sum(s.predicted for s in steps) if steps else None
+        return run.hours.ratio if run.hours else None
+    steps = [step for step in run.steps if step.kind == kind]
+    return sum(step.measured for step in steps) / sum(step.predicted for step in steps) if steps else None

@@ -65,17 +65,17 @@ def with_settings_answers(answers: Answers) -> Answers:
 
     Relative paths start at the file's folder. BadInput, naming the file, for an unknown id or an impossible value.
     """
-    found = read_settings()
-    if found.path is None or not found.answers:
+    settings = read_settings()
+    if settings.path is None or not settings.answers:
         return answers
-    given = dict(found.answers)
+    values = dict(settings.answers)
     for key in ("documents", "examples", "questions", "prompt"):
-        if isinstance(given.get(key), str) and names_a_path(str(found.path.parent / given[key])):
-            given[key] = str(found.path.parent / given[key])
+        if isinstance(values.get(key), str) and names_a_path(str(settings.path.parent / values[key])):
+            values[key] = str(settings.path.parent / values[key])
     try:
-        return answers.put("config", given, f"from {found.path}")
+        return answers.put("config", values, f"from {settings.path}")
     except BadInput as problem:
-        raise BadInput(f"{found.path}: {problem.message}", problem.hint) from None
+        raise BadInput(f"{settings.path}: {problem.message}", problem.hint) from None
 
 
 _APPLIED: dict[str, str] = {}
@@ -115,7 +115,7 @@ def read_settings(path: Path | None = None) -> Settings:
             f"{path}: {ANSWERS_TABLE} must be a table",
             f"write [{ANSWERS_TABLE}] and one answer a line below it",
         )
-    return Settings(path, {key: _value(path, key, given) for key, given in loaded.items()}, answers)
+    return Settings(path, {key: _value(path, key, value) for key, value in loaded.items()}, answers)
 
 
 def apply_settings() -> Settings:
@@ -123,11 +123,11 @@ def apply_settings() -> Settings:
     for env in [env for env, value in _APPLIED.items() if os.environ.get(env) == value]:
         del os.environ[env]
     _APPLIED.clear()
-    found = read_settings()
+    settings = read_settings()
     for key in SETTING_KEYS:
-        if key.name in found.values and key.env not in os.environ:
-            os.environ[key.env] = _APPLIED[key.env] = found.values[key.name]
-    return found
+        if key.name in settings.values and key.env not in os.environ:
+            os.environ[key.env] = _APPLIED[key.env] = settings.values[key.name]
+    return settings
 
 
 def current_settings() -> list[Setting]:
@@ -142,18 +142,18 @@ def _source(key: SettingKey) -> str:
     return str(settings_file()) if _APPLIED.get(key.env) == value else key.env
 
 
-def _value(path: Path, name: str, given: Any) -> str:
+def _value(path: Path, name: str, value: Any) -> str:
     key = next((key for key in SETTING_KEYS if key.name == name), None)
     if key is None:
         names = [*(key.name for key in SETTING_KEYS), ANSWERS_TABLE]
         close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
         hint = f"did you mean {close[0]}? " if close else ""
         raise BadInput(f"{path}: unknown setting {name}", f"{hint}known: {', '.join(names)}")
-    if key.kind == "flag" and isinstance(given, bool):
-        return "1" if given else "0"
-    if key.kind == "format" and given in FORMATS:
-        return str(given)
-    if key.kind == "path" and isinstance(given, str):
-        return str((path.parent / Path(given).expanduser()).resolve()) if given else ""
+    if key.kind == "flag" and isinstance(value, bool):
+        return "1" if value else "0"
+    if key.kind == "format" and value in FORMATS:
+        return str(value)
+    if key.kind == "path" and isinstance(value, str):
+        return str((path.parent / Path(value).expanduser()).resolve()) if value else ""
     wanted = {"flag": "true or false", "format": f"one of {', '.join(FORMATS)}", "path": "a path in quotes"}
-    raise BadInput(f"{path}: {name} is {given!r}", f"it should be {wanted[key.kind]}")
+    raise BadInput(f"{path}: {name} is {value!r}", f"it should be {wanted[key.kind]}")

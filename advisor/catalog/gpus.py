@@ -118,13 +118,13 @@ def known_gpus() -> tuple[GpuFacts, ...]:
 
 def find_gpu(name: str) -> GpuFacts | None:
     """Return the card of this name, as written here or as a driver says it ("NVIDIA A100-SXM4-80GB")."""
-    said = set(_words(name))
+    words = set(_words(name))
     best = max(
-        (gpu for gpu in known_gpus() if set(_words(gpu.name)) <= said),
+        (gpu for gpu in known_gpus() if set(_words(gpu.name)) <= words),
         key=lambda g: len(_words(g.name)),
         default=None,
     )
-    if best is None or (said - set(_words(best.name))) & _OTHER_CARDS:
+    if best is None or (words - set(_words(best.name))) & _OTHER_CARDS:
         return None
     return best
 
@@ -134,10 +134,10 @@ def gpus_of_memory(gib: float, kind: str = "cuda") -> tuple[GpuFacts, ...]:
 
     Only cards of ``kind`` count, unless none is known of it.
     """
-    known = [gpu for gpu in known_gpus() if gpu.kind == kind] or list(known_gpus())
-    sizes = sorted({gpu.memory_gib for gpu in known})
-    size = next((s for s in sizes if s >= gib), sizes[-1])
-    return tuple(gpu for gpu in known if gpu.memory_gib == size)
+    cards = [gpu for gpu in known_gpus() if gpu.kind == kind] or list(known_gpus())
+    sizes = sorted({gpu.memory_gib for gpu in cards})
+    memory_gib = next((size_gib for size_gib in sizes if size_gib >= gib), sizes[-1])
+    return tuple(gpu for gpu in cards if gpu.memory_gib == memory_gib)
 
 
 def rentable_gpus(gib: float, kind: str = "cuda") -> tuple[GpuFacts, ...]:

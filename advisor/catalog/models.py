@@ -454,5 +454,5 @@ def _merged(file: user_catalog.CatalogFile) -> tuple[ModelFacts, ...]:
 @lru_cache(maxsize=2)
 def _by_name(file: user_catalog.CatalogFile | None) -> dict[str, ModelFacts]:
     """Return the models under their names and hub ids in small letters; of two of one name the first counts."""
-    known = MODELS if file is None else _merged(file)
-    return {key.lower(): model for model in reversed(known) for key in (model.hub, model.name)}
+    entries = MODELS if file is None else _merged(file)
+    return {key.lower(): model for model in reversed(entries) for key in (model.hub, model.name)}

@@ -80,21 +80,21 @@ def merge_catalog(table: CatalogTable[T], shipped: Sequence[T], own: CatalogFile
     Raises BadInput naming file, row and key for anything that cannot be.
     """
     entries = {_same(table.flat(entry)[table.key]): table.flat(entry) for entry in shipped}
-    for place, row in _rows(own, table.section):
+    for where, row in _rows(own, table.section):
         if table.key not in row:
-            raise BadInput(f"{place}: {table.key} is missing", f"each row names one of the {table.section}")
-        place = f"{place} {row[table.key]!r}"
-        values = {key: _checked(table, place, key, value) for key, value in row.items()}
-        old = entries.get(_same(values[table.key]))
-        given = ", ".join(key for key in values if key != table.key)
-        if old is not None:
-            values = {**old, **values, table.key: old[table.key]}
-            values["source"] = f"your {own.path.name} ({given}); else {old['source']}"
+            raise BadInput(f"{where}: {table.key} is missing", f"each row names one of the {table.section}")
+        where = f"{where} {row[table.key]!r}"
+        values = {key: _checked(table, where, key, value) for key, value in row.items()}
+        shipped_values = entries.get(_same(values[table.key]))
+        corrected = ", ".join(key for key in values if key != table.key)
+        if shipped_values is not None:
+            values = {**shipped_values, **values, table.key: shipped_values[table.key]}
+            values["source"] = f"your {own.path.name} ({corrected}); else {shipped_values['source']}"
         else:
             missing = [k for k in table.fields if k not in values and k not in {*table.defaults, "day"}]
             if missing:
                 raise BadInput(
-                    f"{place}: new, but without {', '.join(missing)}", "give them, or a known name"
+                    f"{where}: new, but without {', '.join(missing)}", "give them, or a known name"
                 )
             values = {**table.defaults, **values, "source": f"your {own.path.name}"}
         if "day" in table.fields and "day" not in row:
@@ -154,15 +154,15 @@ def one_of_words(*allowed: str) -> Check:
     return check
 
 
-def _checked(table: CatalogTable[Any], place: str, key: Any, value: Any) -> Any:
+def _checked(table: CatalogTable[Any], where: str, key: Any, value: Any) -> Any:
     if key not in table.fields:
         close = difflib.get_close_matches(str(key), table.fields, n=1)
-        known = f"known: {', '.join(table.fields)}"
-        raise BadInput(f"{place}: unknown key {key!r}", f"did you mean {close[0]}?" if close else known)
+        hint = f"known: {', '.join(table.fields)}"
+        raise BadInput(f"{where}: unknown key {key!r}", f"did you mean {close[0]}?" if close else hint)
     try:
         return table.fields[key](value)
     except ValueError as allowed:
-        raise BadInput(f"{place}: {key} is {value!r}", f"it should be {allowed}") from None
+        raise BadInput(f"{where}: {key} is {value!r}", f"it should be {allowed}") from None
 
 
 def _rows(own: CatalogFile, section: str) -> list[tuple[str, dict[Any, Any]]]:
@@ -171,12 +171,12 @@ def _rows(own: CatalogFile, section: str) -> list[tuple[str, dict[Any, Any]]]:
         raise BadInput(
             f"{own.path}: {section} is no list", f"write {section}: and under it rows that begin with -"
         )
-    for number_, row in enumerate(rows, 1):
+    for number, row in enumerate(rows, 1):
         if not isinstance(row, dict):
             raise BadInput(
-                f"{own.path}: {section} row {number_} is {row!r}", "a row is a mapping of key: value"
+                f"{own.path}: {section} row {number} is {row!r}", "a row is a mapping of key: value"
             )
-    return [(f"{own.path}: {section} row {number_}", row) for number_, row in enumerate(rows, 1)]
+    return [(f"{own.path}: {section} row {number}", row) for number, row in enumerate(rows, 1)]
 
 
 @lru_cache(maxsize=2)
@@ -190,9 +190,9 @@ def _loaded(own: CatalogFile) -> dict[str, Any]:
             )
         loaded = yaml.safe_load(own.path.read_text("utf-8")) or {}
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        told = " ".join(str(error).split())
+        reason = " ".join(str(error).split())
         raise BadInput(
-            f"{own.path} is not readable YAML: {told}", f"correct it, or set {CATALOG_VARIABLE} to nothing"
+            f"{own.path} is not readable YAML: {reason}", f"correct it, or set {CATALOG_VARIABLE} to nothing"
         ) from None
     if not isinstance(loaded, dict):
         raise BadInput(f"{own.path} is no mapping", f"write {', '.join(SECTIONS)} and under them rows")

@@ -38,16 +38,18 @@ def cost_per_1000(arm: ArmScores, plan: Plan, gpu: str = "") -> AnswerCost:
     step = next((step for step in plan.arms if step.arm == arm.arm), None)
     if step is not None and step.classifier:
         return AnswerCost(None, "a classifier asks no model")
-    own = step.model if step is not None and step.model else plan.model
-    remote = parse_remote(own.name)
+    model = step.model if step is not None and step.model else plan.model
+    remote = parse_remote(model.name)
     if remote:
         price = None if is_private(remote.url) else prices.find_price(remote.name)
         if price is None:
             return AnswerCost(None, "no price of this model is known")
-        each = (
+        usd_millionths = (
             rounded_mean(arm.prompt_tokens) * price.input + rounded_mean(arm.completion_tokens) * price.output
         )
-        return AnswerCost(round(each / 1000, 4), f"tokens at the list price of {price.day} ({price.source})")
+        return AnswerCost(
+            round(usd_millionths / 1000, 4), f"tokens at the list price of {price.day} ({price.source})"
+        )
     card = gpus.find_gpu(gpu) if gpu else None
     if card is None or card.usd_hour is None:
         return AnswerCost(None, f"no price of an hour of {gpu or 'this machine'} is known")
@@ -83,18 +85,18 @@ def upkeep_costs(steps: Sequence[Step], tokens: Mapping[str, float] | None = Non
     arms = [step for step in steps if isinstance(step, EvaluateStep)]
     trained = {step.arm: step for step in steps if isinstance(step, TrainStep)}
     measured = tokens or {}
-    strangers = {name: (MAX_PARTS, 0, 0, count, 0) for name, count in measured.items()}
-    return strangers | {arm.arm: _cost(arm, trained, measured, place) for place, arm in enumerate(arms)}
+    not_planned = {name: (MAX_PARTS, 0, 0, count, 0) for name, count in measured.items()}
+    return not_planned | {arm.arm: _cost(arm, trained, measured, index) for index, arm in enumerate(arms)}
 
 
 def cheaper_arms(steps: Sequence[Step], arm: str) -> tuple[str, ...]:
     """Return the arms that cost less than this one, in the plan's order, as far as a plan can tell."""
-    known = upkeep_costs(steps)
-    return tuple(name for name, cost in known.items() if cost < known[arm])
+    costs = upkeep_costs(steps)
+    return tuple(name for name, cost in costs.items() if cost < costs[arm])
 
 
 def _cost(
-    arm: EvaluateStep, trained: Mapping[str, TrainStep], tokens: Mapping[str, float], place: int
+    arm: EvaluateStep, trained: Mapping[str, TrainStep], tokens: Mapping[str, float], index: int
 ) -> UpkeepCost:
     training = trained.get(arm.weights) if arm.weights else None
     head = arm.arm in HEAD_ARMS
@@ -103,4 +105,4 @@ def _cost(
     if arm.weights:
         heaviest = 2 + TUNING_METHODS.index(training.method if training else TUNING_METHODS[0])
     passages = training is not None and training.rows == "retrieval"
-    return (parts, heaviest if parts else 0, int(passages), tokens.get(arm.arm, 0.0), place)
+    return (parts, heaviest if parts else 0, int(passages), tokens.get(arm.arm, 0.0), index)

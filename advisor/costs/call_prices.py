@@ -20,49 +20,55 @@ DEFAULT_CALLS = 10_000
 """Calls a month where nothing is said about them."""
 
 
-def profile_price(p: Profile) -> Price:
+def profile_price(profile: Profile) -> Price:
     """Return the price that a call of this model is taken to have: its own, else by size, else the reference."""
-    name = p.model or ""
-    if p.remote:
+    name = profile.model or ""
+    if profile.remote:
         return prices.find_price(name.removeprefix("openai:").rpartition("@")[0]) or prices.reference_price()
-    if name and (known := prices.find_price(name)):
-        return known
-    if not p.params_b:
+    if name and (listed := prices.find_price(name)):
+        return listed
+    if not profile.params_b:
         return prices.reference_price()
-    each = max(LEAST_USD, USD_PER_B * p.params_b)
+    usd_per_million = max(LEAST_USD, USD_PER_B * profile.params_b)
     day, source = date(2026, 11, 25), "usual for hosted open models"
-    return Price("by size", each, OPEN_CACHED_SHARE * each, each, day, source)
+    return Price(
+        "by size", usd_per_million, OPEN_CACHED_SHARE * usd_per_million, usd_per_million, day, source
+    )
 
 
-def calls_per_month(p: Profile) -> tuple[float, str]:
+def calls_per_month(profile: Profile) -> tuple[float, str]:
     """Return calls a month, and how they are known: counted, from a coarse answer, or assumed."""
-    if p.calls_per_month:
-        return float(p.calls_per_month), "yours"
-    if p.call_volume:
-        return float(HIGH_VOLUME if p.call_volume == "high" else LOW_VOLUME), f"for {p.call_volume} volume"
+    if profile.calls_per_month:
+        return float(profile.calls_per_month), "yours"
+    if profile.call_volume:
+        return float(
+            HIGH_VOLUME if profile.call_volume == "high" else LOW_VOLUME
+        ), f"for {profile.call_volume} volume"
     return float(DEFAULT_CALLS), "assumed"
 
 
-def call_cost_line(p: Profile, fixed: float = 0.0, fresh: float = 0.0) -> MonthlyCost:
+def call_cost_line(profile: Profile, fixed: float = 0.0, fresh: float = 0.0) -> MonthlyCost:
     """Return what calls cost: prompt, ``fixed`` tokens that a cache can hold, ``fresh`` ones it cannot, answer.
 
     A fresh token costs 1x, one read from the cache the model's own cached price (0.1x is usual), one written
     to it ``cache_write`` (1.25x is usual), so a cache pays from the second call on. A prefix under 1,024
     tokens is never cached.
     """
-    price = profile_price(p)
-    tokens_in = (p.prompt_tokens or PROMPT_TOKENS) + fresh
-    rest = tokens_in * price.input + (p.answer_tokens or ANSWER_TOKENS) * price.output
+    price = profile_price(profile)
+    tokens_in = (profile.prompt_tokens or PROMPT_TOKENS) + fresh
+    rest = tokens_in * price.input + (profile.answer_tokens or ANSWER_TOKENS) * price.output
     plain = (rest + fixed * price.input) / 1e6
     if fixed < MIN_CACHED_PREFIX_TOKENS or price.cached >= price.input:
         return MonthlyCost(0.0, plain, plain, plain)
-    hit, write = (rest + fixed * each for each in (price.cached, price.input * price.cache_write))
+    hit, write = (
+        rest + fixed * token_price for token_price in (price.cached, price.input * price.cache_write)
+    )
     return MonthlyCost(0.0, plain, hit / 1e6, write / 1e6)
 
 
-def usd_per_call(p: Profile, fixed: float = 0.0, fresh: float = 0.0) -> float:
+def usd_per_call(profile: Profile, fixed: float = 0.0, fresh: float = 0.0) -> float:
     """Return USD of one call at the profile's volume, with the cache mix that goes with it."""
-    return call_cost_line(p, fixed, fresh).per_call(calls_per_month(p)[0])
+    return call_cost_line(profile, fixed, fresh).per_call(calls_per_month(profile)[0])
 
 
 def price_day(day: date, today: date) -> str:
@@ -77,20 +83,24 @@ def stale_price_note(price: Price, today: date) -> str:
     return f"the prices of {price.model} are from {price_day(price.day, today)}" if old else ""
 
 
-def call_price_basis(p: Profile, today: date | None = None) -> tuple[str, ...]:
+def call_price_basis(profile: Profile, today: date | None = None) -> tuple[str, ...]:
     """Say what the price of a call assumes: whose price, how old, the volume, tokens that were not counted."""
-    price, (calls, known) = profile_price(p), calls_per_month(p)
-    said = []
-    if served_locally(p):
-        said.append(
+    price, (calls, origin) = profile_price(profile), calls_per_month(profile)
+    lines = []
+    if served_locally(profile):
+        lines.append(
             "on your own machine a call costs electricity only (about 0 USD); "
             "shown is what the same tokens cost hosted"
         )
-    named = f"{p.params_b:.3g} B parameters" if price.model == "by size" and p.params_b else price.model
-    said.append(
+    named = (
+        f"{profile.params_b:.3g} B parameters"
+        if price.model == "by size" and profile.params_b
+        else price.model
+    )
+    lines.append(
         f"{named}: {price.input:.3g} USD per million tokens in, {price.cached:.3g} from the cache, "
         f"{price.output:.3g} out"
     )
-    said.append(f"{calls:,.0f} calls a month ({known})")
+    lines.append(f"{calls:,.0f} calls a month ({origin})")
     old = stale_price_note(price, today or date.today())
-    return (*said, *([old] if old else []), *assumed_token_counts(p))
+    return (*lines, *([old] if old else []), *assumed_token_counts(profile))

@@ -42,22 +42,22 @@ class MethodEstimate:
         }
 
 
-def estimate_basis(p: Profile, method: str = "") -> tuple[str, ...]:
+def estimate_basis(profile: Profile, method: str = "") -> tuple[str, ...]:
     """Say what hours, training money and calls assume, for an estimate's assumptions.
 
     ``method`` is a way of tuning (lora, qlora, full), or empty for a method that trains nothing.
     """
-    said = list(_money.call_price_basis(p))
-    if method and training_hours(p, method):
-        said += _training_time.training_time_assumptions(p)
-        usd, rental = training_cost(p, method), cheapest_rental(p, method)
+    lines = list(_money.call_price_basis(profile))
+    if method and training_hours(profile, method):
+        lines += _training_time.training_time_assumptions(profile)
+        usd, rental = training_cost(profile, method), cheapest_rental(profile, method)
         if usd and usd.high == 0 and rental:
-            said.append(
+            lines.append(
                 f"training on your own hardware costs no money; rented ({rental.count} x {rental.card.name}) "
                 f"it would be about {rental.usd.likely:,.2f} USD"
             )
         elif usd and rental:
-            said.append(
+            lines.append(
                 f"trained on {rental.count} x {rental.card.name}, rented for {rental.hours.likely:,.1f} h"
             )
-    return tuple(said)
+    return tuple(lines)

@@ -53,8 +53,8 @@ class MonthlyCost:
         """Return USD of one call at so many a month; the cache is used only where it saves money."""
         if self.straight:
             return self.fresh
-        found = cache_hit_rate(calls)
-        return min(self.fresh, found * self.hit + (1 - found) * self.write)
+        hit_rate = cache_hit_rate(calls)
+        return min(self.fresh, hit_rate * self.hit + (1 - hit_rate) * self.write)
 
     def month(self, calls: float) -> float:
         """Return USD of a month with so many calls."""
@@ -123,36 +123,38 @@ class RentedServing:
         return self.month_usd / self.capacity
 
 
-def cheapest_serving(p: Profile) -> RentedServing | None:
+def cheapest_serving(profile: Profile) -> RentedServing | None:
     """Return the cheapest cards that can be rented to serve this model all month; None when none is known."""
-    shape = p.model_shape
-    if shape is None or p.remote:
+    shape = profile.model_shape
+    if shape is None or profile.remote:
         return None
-    found = []
+    offers = []
     for count in (1, 2, 4, 8):
-        setup = MemorySetup(seq_len=int(row_tokens(p)), devices=count)
+        setup = MemorySetup(seq_len=int(row_tokens(profile)), devices=count)
         need = smallest_memory(shape, "inference", setup).high
-        found += [(count * (card.usd_hour or 0.0), count, card) for card in gpus.rentable_gpus(need)[:1]]
-    if not found:
+        offers += [(count * (card.usd_hour or 0.0), count, card) for card in gpus.rentable_gpus(need)[:1]]
+    if not offers:
         return None
-    usd_hour, count, card = min(found, key=lambda offer: offer[0])
-    return RentedServing(card, count, usd_hour * HOURS_PER_MONTH, seconds_per_call(p, shape, card))
+    usd_hour, count, card = min(offers, key=lambda offer: offer[0])
+    return RentedServing(card, count, usd_hour * HOURS_PER_MONTH, seconds_per_call(profile, shape, card))
 
 
-def seconds_per_call(p: Profile, shape: ModelShape, card: gpus.GpuFacts) -> float:
+def seconds_per_call(profile: Profile, shape: ModelShape, card: gpus.GpuFacts) -> float:
     """Return the seconds of one call on a card: reading is bound by its speed, writing by its bandwidth.
 
     Writing: 0.55 x bandwidth / bytes of the weights in bf16 tokens a second.
     """
-    read = 2.0 * shape.params * (p.prompt_tokens or PROMPT_TOKENS) / (PREFILL_SHARE * card.tflops * 1e12)
+    read = (
+        2.0 * shape.params * (profile.prompt_tokens or PROMPT_TOKENS) / (PREFILL_SHARE * card.tflops * 1e12)
+    )
     written = DECODE_SHARE * card.bandwidth_gbs * 1e9 / (2.0 * shape.params)
-    return read + (p.answer_tokens or ANSWER_TOKENS) / written
+    return read + (profile.answer_tokens or ANSWER_TOKENS) / written
 
 
-def served_locally(p: Profile) -> bool:
+def served_locally(profile: Profile) -> bool:
     """Whether the model answers on hardware at hand: it is local, and the GPU or the RAM holds it."""
-    shape = p.model_shape
-    if p.remote or shape is None or p.device_gib is None:
+    shape = profile.model_shape
+    if profile.remote or shape is None or profile.device_gib is None:
         return False
-    setup = MemorySetup(seq_len=int(row_tokens(p)), devices=p.devices)
-    return smallest_memory(shape, "inference", setup).fits(p.device_gib) != "no"
+    setup = MemorySetup(seq_len=int(row_tokens(profile)), devices=profile.devices)
+    return smallest_memory(shape, "inference", setup).fits(profile.device_gib) != "no"

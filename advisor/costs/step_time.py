@@ -41,8 +41,8 @@ def estimate_step_times(
     ``examples`` are the rows that are trained on, ``test_questions`` those that are asked. ``profile`` says what
     computes; by default it is that of the plan's answers on this machine (:func:`advisor.questionnaire.gather.profile_of_plan`).
     """
-    p = profile or profile_of_plan(plan)
-    machine, answering = device_speed_ups(p)
+    profile = profile or profile_of_plan(plan)
+    machine, answering = device_speed_ups(profile)
     prompt = len(plan.prompts.system) / CHARS_PER_TOKEN
     times: list[tuple[str, float]] = []
     seeds = {step.arm: len(step.seeds) for step in plan.steps if isinstance(step, TrainStep)}
@@ -50,18 +50,20 @@ def estimate_step_times(
         if isinstance(step, IndexStep):
             times.append(("index", LOAD_SECONDS + EMBED_CORPUS_SECONDS / machine))
         elif isinstance(step, TrainStep):
-            seconds = train_seconds(step, plan, p, examples)
+            seconds = train_seconds(step, plan, profile, examples)
             times.append((f"train:{step.arm}", LOAD_SECONDS + seconds * len(step.seeds)))
         elif step.classifier:
             texts = (examples + test_questions) / EMBEDDED_TEXTS_PER_S
             times.append((f"evaluate:{step.arm}", LOAD_SECONDS + texts / machine))
         else:
-            asked = prompt + QUESTION_TOKENS + step.shots * SHOT_TOKENS
-            asked += _passages(plan) if step.retrieval and step.passages == "found" else 0
-            each = asked / PREFILL_TOKENS_PER_S + ANSWER_TOKENS / DECODE_TOKENS_PER_S
+            prompt_length = prompt + QUESTION_TOKENS + step.shots * SHOT_TOKENS
+            prompt_length += _passages(plan) if step.retrieval and step.passages == "found" else 0
+            seconds_each = prompt_length / PREFILL_TOKENS_PER_S + ANSWER_TOKENS / DECODE_TOKENS_PER_S
             # Banks are tried a few questions at a time, which takes longer for each.
             tried = 1.5 * min(step.budget, test_questions) if step.bank == "chosen" else 0
-            seconds = (test_questions * (1 if step.weights is None else seeds[step.weights]) + tried) * each
+            seconds = (
+                test_questions * (1 if step.weights is None else seeds[step.weights]) + tried
+            ) * seconds_each
             if step.passages == "all":
                 seconds = _whole(plan) / PREFILL_TOKENS_PER_S + seconds * (1 + _whole(plan) / SLOWDOWN_TOKENS)
             times.append((f"evaluate:{step.arm}", LOAD_SECONDS / 2 + seconds / answering))
@@ -74,36 +76,38 @@ def estimate_step_times(
     return times
 
 
-def train_seconds(step: TrainStep, plan: Plan, p: Profile, examples: int) -> float:
+def train_seconds(step: TrainStep, plan: Plan, profile: Profile, examples: int) -> float:
     """Return the likely seconds of one training (one seed) of a step, without loading the model.
 
     Rows are as long as the recommendation takes them to be, with the passages of the plan's index step where the
     step's rows hold some. Plain texts among the examples, where they were counted, are read in every epoch.
     """
-    row = row_tokens(p) + (_passages(plan) if step.rows == "retrieval" else 0)
-    raw = p.sources.get("unlabelled_tokens")
+    row = row_tokens(profile) + (_passages(plan) if step.rows == "retrieval" else 0)
+    raw = profile.sources.get("unlabelled_tokens")
     if step.rows == "plain" and raw is not None and raw.source == "counted" and raw.value:
         most = plan.data.max_examples
         texts = raw.value if most is None else min(raw.value, examples * RAW_SEQUENCE)
         work = (texts * step.epochs, float(RAW_SEQUENCE))
     else:
         work = (examples * row * step.epochs, row)
-    return training_seconds(_shape(p), step.method, training_device(p), [work]).likely
+    return training_seconds(_shape(profile), step.method, training_device(profile), [work]).likely
 
 
-def device_speed_ups(p: Profile) -> tuple[float, float]:
+def device_speed_ups(profile: Profile) -> tuple[float, float]:
     """Return how many times faster than measured this machine computes: for any small model, and for the plan's.
 
     A remote model answers at the measured speed, whatever is here.
     """
-    machine = training_device(p).flops.likely / REFERENCE_FLOPS
-    answering = 1.0 if p.remote else machine * REFERENCE_PARAMS_B / (p.params_b or REFERENCE_PARAMS_B)
+    machine = training_device(profile).flops.likely / REFERENCE_FLOPS
+    answering = (
+        1.0 if profile.remote else machine * REFERENCE_PARAMS_B / (profile.params_b or REFERENCE_PARAMS_B)
+    )
     return min(machine, MAX_SPEED_UP), min(answering, MAX_SPEED_UP)
 
 
-def _shape(p: Profile) -> ModelShape:
+def _shape(profile: Profile) -> ModelShape:
     """The model's shape; where its size is unknown, that of the default model."""
-    return p.model_shape or models.MODELS[0].shape
+    return profile.model_shape or models.MODELS[0].shape
 
 
 def _passages(plan: Plan) -> float:
@@ -113,5 +117,5 @@ def _passages(plan: Plan) -> float:
 
 def _whole(plan: Plan) -> float:
     """Tokens of all documents, with their headings as passages; 0 where they were not counted."""
-    counted = plan.answers.get("corpus_tokens")
-    return 1.5 * float(counted.value) if counted is not None and counted.value else 0.0
+    corpus = plan.answers.get("corpus_tokens")
+    return 1.5 * float(corpus.value) if corpus is not None and corpus.value else 0.0

@@ -28,59 +28,59 @@ RAW_SEQUENCE = 1024
 _RETRIEVE = ("rag", "hybrid")
 
 
-def row_tokens(p: Profile) -> float:
+def row_tokens(profile: Profile) -> float:
     """Tokens of one prompt with its answer."""
-    return (p.prompt_tokens or PROMPT_TOKENS) + (p.answer_tokens or ANSWER_TOKENS)
+    return (profile.prompt_tokens or PROMPT_TOKENS) + (profile.answer_tokens or ANSWER_TOKENS)
 
 
-def training_setup(p: Profile, devices: int | None = None) -> MemorySetup:
+def training_setup(profile: Profile, devices: int | None = None) -> MemorySetup:
     """Return how memory of training is estimated: on rows as long as a prompt with its answer, or 1,024 tokens.
 
     ``devices`` is the number of cards that share the model; by default the profile's.
     """
-    longest = max(RAW_SEQUENCE, math.ceil(row_tokens(p)))
-    return MemorySetup(devices=p.devices if devices is None else devices, seq_len=longest)
+    longest = max(RAW_SEQUENCE, math.ceil(row_tokens(profile)))
+    return MemorySetup(devices=profile.devices if devices is None else devices, seq_len=longest)
 
 
-def bank_tokens(p: Profile) -> float:
+def bank_tokens(profile: Profile) -> float:
     """Tokens of the examples shown in a few-shot prompt."""
-    return DEFAULT_SHOTS * row_tokens(p)
+    return DEFAULT_SHOTS * row_tokens(profile)
 
 
-def example_tokens(p: Profile, passages: float = 0.0) -> float:
+def example_tokens(profile: Profile, passages: float = 0.0) -> float:
     """Tokens that training reads from examples: prompt, answer and passages of each, for two epochs.
 
     ``passages`` are the tokens of retrieved passages in each row, 0 for plain rows.
     """
-    return p.examples_known * (row_tokens(p) + passages) * DEFAULT_EPOCHS
+    return profile.examples_known * (row_tokens(profile) + passages) * DEFAULT_EPOCHS
 
 
-def training_tokens(p: Profile) -> float:
+def training_tokens(profile: Profile) -> float:
     """Tokens that training reads: the examples for two epochs, and raw text once."""
-    return example_tokens(p) + p.raw_text
+    return example_tokens(profile) + profile.raw_text
 
 
-def call_tokens(p: Profile, method: str) -> tuple[float, float]:
+def call_tokens(profile: Profile, method: str) -> tuple[float, float]:
     """Return the tokens a method adds to every prompt: those a cache can hold, and those that differ each time.
 
     A bank of examples, or a whole small corpus where that is the advice (rule KN005), is the same in every
     call; retrieved passages are not.
     """
     if method == "few-shot":
-        return bank_tokens(p), 0.0
-    if method == "prompting" and p.corpus_in_prompt:
-        return float(p.corpus_tokens or 0), 0.0
+        return bank_tokens(profile), 0.0
+    if method == "prompting" and profile.corpus_in_prompt:
+        return float(profile.corpus_tokens or 0), 0.0
     return (0.0, float(CONTEXT_TOKENS)) if method in _RETRIEVE else (0.0, 0.0)
 
 
-def assumed_token_counts(p: Profile) -> tuple[str, ...]:
+def assumed_token_counts(profile: Profile) -> tuple[str, ...]:
     """Say which token counts of a call are defaults, so that nobody takes them for counted."""
-    said = []
-    if p.prompt_tokens is None:
-        said.append(f"{PROMPT_TOKENS} prompt tokens a call (assumed: prompt_tokens is unknown)")
-    if p.answer_tokens is None:
-        said.append(f"{ANSWER_TOKENS} answer tokens a call (assumed: answer_tokens is unknown)")
-    return tuple(said)
+    lines = []
+    if profile.prompt_tokens is None:
+        lines.append(f"{PROMPT_TOKENS} prompt tokens a call (assumed: prompt_tokens is unknown)")
+    if profile.answer_tokens is None:
+        lines.append(f"{ANSWER_TOKENS} answer tokens a call (assumed: answer_tokens is unknown)")
+    return tuple(lines)
 
 
 @dataclass(frozen=True, slots=True)

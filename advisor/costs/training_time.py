@@ -125,24 +125,24 @@ def training_seconds(
     return Range(low, likely, high)
 
 
-def training_hours(p: Profile, method: str, passages: float = 0.0) -> Range | None:
+def training_hours(profile: Profile, method: str, passages: float = 0.0) -> Range | None:
     """Hours of training on the hardware of the profile; None when the model's size is unknown.
 
     ``passages`` are the tokens of retrieved passages in each row, 0 for plain rows.
     """
-    shape = p.model_shape
-    if shape is None or not p.params_b:
+    shape = profile.model_shape
+    if shape is None or not profile.params_b:
         return None
-    return hours_on(p, shape, method, training_device(p), passages)
+    return hours_on(profile, shape, method, training_device(profile), passages)
 
 
 def hours_on(
-    p: Profile, shape: ModelShape, method: str, device: TrainingDevice, passages: float = 0.0
+    profile: Profile, shape: ModelShape, method: str, device: TrainingDevice, passages: float = 0.0
 ) -> Range:
     """Hours that the profile's examples, with so many tokens of passages each, and raw text take on a device."""
-    examples = (example_tokens(p, passages), row_tokens(p) + passages)
-    took = training_seconds(shape, method, device, (examples, (p.raw_text, float(RAW_SEQUENCE))))
-    return Range(took.low / 3600, took.likely / 3600, took.high / 3600)
+    examples = (example_tokens(profile, passages), row_tokens(profile) + passages)
+    seconds = training_seconds(shape, method, device, (examples, (profile.raw_text, float(RAW_SEQUENCE))))
+    return Range(seconds.low / 3600, seconds.likely / 3600, seconds.high / 3600)
 
 
 def cpu_device(cores: int | None, bf16: bool | None = None) -> TrainingDevice:
@@ -153,8 +153,8 @@ def cpu_device(cores: int | None, bf16: bool | None = None) -> TrainingDevice:
     n = cores or USUAL_CORES
     core = CPU_CORE_BF16 if bf16 else CPU_CORE
     counted = f"{cores} CPU cores" if cores else f"{USUAL_CORES} CPU cores (assumed)"
-    what = f"{counted} with native bf16" if bf16 else counted
-    return TrainingDevice(core.times(n, n, n), False, f"{what} at {core.likely / 1e9:g} GFLOP/s each")
+    name = f"{counted} with native bf16" if bf16 else counted
+    return TrainingDevice(core.times(n, n, n), False, f"{name} at {core.likely / 1e9:g} GFLOP/s each")
 
 
 def apple_device() -> TrainingDevice:
@@ -205,47 +205,53 @@ def measured_device(speed: MatrixSpeed, day: str, count: int = 1, part: float = 
     gives, joined = MEASURED_SHARE[speed.device], MULTI_GPU if count > 1 else Range(1.0, 1.0, 1.0)
     flops = Range(gives.low * joined.low, gives.likely * joined.likely, gives.high * joined.high)
     shown = f"{best / 1e12:.1f} TFLOP/s" if best >= 1e13 else f"{best / 1e9:,.0f} GFLOP/s"
-    what = f"{count} x {speed.name}" if count > 1 else speed.name
+    name = f"{count} x {speed.name}" if count > 1 else speed.name
     description = (
-        f"{what}, measured here on {day}: {shown} {dtype}, of which training gives about {gives.likely:.0%}"
+        f"{name}, measured here on {day}: {shown} {dtype}, of which training gives about {gives.likely:.0%}"
     )
     return TrainingDevice(flops.times(*(best * count * part,) * 3), speed.device != "cpu", description)
 
 
-def training_device(p: Profile, stored: calibration.StoredCalibration | None = None) -> TrainingDevice:
+def training_device(profile: Profile, stored: calibration.StoredCalibration | None = None) -> TrainingDevice:
     """Return what trains here: this machine at its measured speed, the named card, or one of its memory.
 
     A measured speed counts only where the hardware was detected on this machine and not changed since, so
     that the same written answers give the same advice everywhere. ``stored`` is the user's by default.
     """
-    if measured := _measured(p, stored):
+    if measured := _measured(profile, stored):
         return measured
-    if p.has_gpu is False:
-        return cpu_device(p.cpu_cores, p.cpu_bf16)
-    if p.gpu_kind == "mps" and not p.gpu_name:
+    if profile.has_gpu is False:
+        return cpu_device(profile.cpu_cores, profile.cpu_bf16)
+    if profile.gpu_kind == "mps" and not profile.gpu_name:
         return apple_device()
-    return candidate_cards_device(candidate_cards(p), p.devices)
+    return candidate_cards_device(candidate_cards(profile), profile.devices)
 
 
-def candidate_cards(p: Profile) -> tuple[gpus.GpuFacts, ...]:
+def candidate_cards(profile: Profile) -> tuple[gpus.GpuFacts, ...]:
     """Return the cards that the profile's GPU may be: the named one, else all of its kind and memory."""
-    named = gpus.find_gpu(p.gpu_name) if p.gpu_name else None
+    named = gpus.find_gpu(profile.gpu_name) if profile.gpu_name else None
     return (
-        (named,) if named else gpus.gpus_of_memory(p.gpu_memory_gib or USUAL_CARD_GIB, p.gpu_kind or "cuda")
+        (named,)
+        if named
+        else gpus.gpus_of_memory(profile.gpu_memory_gib or USUAL_CARD_GIB, profile.gpu_kind or "cuda")
     )
 
 
 def training_time_assumptions(
-    p: Profile, stored: calibration.StoredCalibration | None = None
+    profile: Profile, stored: calibration.StoredCalibration | None = None
 ) -> tuple[str, ...]:
     """Say what the hours assume: the device and its speed, and why a stored calibration was not used."""
-    device = training_device(p, stored)
-    here = (stored or stored_calibration()) if _detected(p, "gpu_kind") else calibration.StoredCalibration()
+    device = training_device(profile, stored)
+    here = (
+        (stored or stored_calibration())
+        if _detected(profile, "gpu_kind")
+        else calibration.StoredCalibration()
+    )
     lines = [f"trained on {device.description}", *([here.ignored] if here.ignored else [])]
-    if here.calibration and _measured(p, stored) is None:
+    if here.calibration and _measured(profile, stored) is None:
         threads = f"{here.calibration.cpu.threads} threads of the CPU"
-        of = f"{threads} and {here.calibration.cuda.name}" if here.calibration.cuda else threads
-        lines.append(f"the calibration is not used: it measured {of}; {calibration.RECALIBRATE_HINT}")
+        measured = f"{threads} and {here.calibration.cuda.name}" if here.calibration.cuda else threads
+        lines.append(f"the calibration is not used: it measured {measured}; {calibration.RECALIBRATE_HINT}")
     return tuple(lines)
 
 
@@ -255,25 +261,25 @@ def stored_calibration() -> calibration.StoredCalibration:
     return calibration.read_calibration()
 
 
-def _measured(p: Profile, stored: calibration.StoredCalibration | None) -> TrainingDevice | None:
-    if not _detected(p, "gpu_kind"):
+def _measured(profile: Profile, stored: calibration.StoredCalibration | None) -> TrainingDevice | None:
+    if not _detected(profile, "gpu_kind"):
         return None
     calibration = (stored or stored_calibration()).calibration
     if calibration is None:
         return None
     day = calibration.day.isoformat()
-    if p.has_gpu is False:
-        cores = p.sources.get("cpu_cores")
+    if profile.has_gpu is False:
+        cores = profile.sources.get("cpu_cores")
         same = cores is not None and cores.source == "detected" and cores.value == calibration.cpu.threads
-        part = (p.cpu_cores or 1) / calibration.cpu.threads
+        part = (profile.cpu_cores or 1) / calibration.cpu.threads
         return measured_device(calibration.cpu, day, part=part) if same else None
-    if calibration.cuda is None or p.gpu_kind != "cuda" or not _detected(p, "gpu_memory_gib"):
+    if calibration.cuda is None or profile.gpu_kind != "cuda" or not _detected(profile, "gpu_memory_gib"):
         return None
-    same = abs(calibration.cuda.memory_gib - (p.gpu_memory_gib or 0)) < 1
-    return measured_device(calibration.cuda, day, p.devices) if same else None
+    same = abs(calibration.cuda.memory_gib - (profile.gpu_memory_gib or 0)) < 1
+    return measured_device(calibration.cuda, day, profile.devices) if same else None
 
 
-def _detected(p: Profile, key: str) -> bool:
+def _detected(profile: Profile, key: str) -> bool:
     """Whether an answer was found on this machine and still stands in the profile."""
-    answer = p.sources.get(key)
-    return answer is not None and answer.source == "detected" and answer.value == getattr(p, key)
+    answer = profile.sources.get(key)
+    return answer is not None and answer.source == "detected" and answer.value == getattr(profile, key)

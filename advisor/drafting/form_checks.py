@@ -45,14 +45,14 @@ def _shape(texts: Sequence[str]) -> list[StyleCheck]:
 
 def _shared_opening(texts: Sequence[str]) -> list[StyleCheck]:
     """A fixed greeting or sign-off: the same first or last three words."""
-    found = []
-    for place, cut in (("opens", slice(0, 3)), ("closes", slice(-3, None))):
+    checks = []
+    for position, cut in (("opens", slice(0, 3)), ("closes", slice(-3, None))):
         words, count = Counter(" ".join(text.split()[cut]) for text in texts).most_common(1)[0]
         if count >= MIN_FORM_SHARE * len(texts) and len(words.split()) == 3:
             pattern = r"\s+".join(re.escape(word) for word in words.split())
-            pattern = f"^{pattern}" if place == "opens" else f"{pattern}$"
-            found.append(StyleCheck(kind="regex", value=pattern, text=f'{place} with "{words}"'))
-    return found
+            pattern = f"^{pattern}" if position == "opens" else f"{pattern}$"
+            checks.append(StyleCheck(kind="regex", value=pattern, text=f'{position} with "{words}"'))
+    return checks
 
 
 def _last_line(texts: Sequence[str]) -> list[StyleCheck]:
@@ -74,10 +74,10 @@ def _layout(texts: Sequence[str]) -> list[StyleCheck]:
     if sum("\n" not in text for text in texts) < MIN_FORM_SHARE * len(texts):
         return []
     marks = ["\n", "**", "`"]
-    kept = [mark for mark in marks if sum(mark not in text for text in texts) >= 0.99 * len(texts)]
+    absent = [mark for mark in marks if sum(mark not in text for text in texts) >= 0.99 * len(texts)]
     return (
-        [StyleCheck(kind="must_not", value=kept, text="one plain paragraph, no markup")]
-        if "\n" in kept
+        [StyleCheck(kind="must_not", value=absent, text="one plain paragraph, no markup")]
+        if "\n" in absent
         else []
     )
 
@@ -142,23 +142,23 @@ def styled_refusals(replies: Sequence[str]) -> tuple[str, ...]:
 
 
 def _opening(replies: Sequence[str]) -> tuple[str, ...]:
-    return _usual([found[0] for reply in replies if len(found := sentences(reply)) > 1], len(replies))
+    return _usual([parts[0] for reply in replies if len(parts := sentences(reply)) > 1], len(replies))
 
 
 def _endings(replies: Sequence[str]) -> list[str]:
-    return [found[-1] for reply in replies if len(found := sentences(reply)) > 1]
+    return [parts[-1] for reply in replies if len(parts := sentences(reply)) > 1]
 
 
-def _usual(said: Sequence[str], of: int) -> tuple[str, ...]:
+def _usual(texts: Sequence[str], total: int) -> tuple[str, ...]:
     """The one sentence that stands in most of so many replies; () without one."""
-    most = Counter(said).most_common(1)
-    return (most[0][0],) if most and most[0][1] >= max(MIN_REPLIES, CLOSING_SHARE * of) else ()
+    most = Counter(texts).most_common(1)
+    return (most[0][0],) if most and most[0][1] >= max(MIN_REPLIES, CLOSING_SHARE * total) else ()
 
 
-def _asking(endings: Sequence[str], of: int) -> tuple[str, ...]:
+def _asking(endings: Sequence[str], total: int) -> tuple[str, ...]:
     """The most usual closing questions, where most of so many replies have one."""
     closing = Counter(text for text in endings if text.endswith("?"))
-    if closing.total() < max(MIN_REPLIES, CLOSING_SHARE * of):
+    if closing.total() < max(MIN_REPLIES, CLOSING_SHARE * total):
         return ()
     return tuple(sorted(closing, key=lambda text: (-closing[text], text))[:MOST_CLOSINGS])
 

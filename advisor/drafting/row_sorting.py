@@ -94,24 +94,24 @@ class RowSorting:
         says = Counter(kind for row in self.of(CHANGING) for kind in row.says)
         of_what = f" ({', '.join(f'{kind} {n}' for kind, n in says.most_common())})" if says else ""
         held = sum(row.doc is not None for row in facts)
-        said = (
+        text = (
             f"of {count_of_rows(len(self.rows))}, {len(self.of(CHANGING))} state facts that change{of_what}, "
             f"{len(self.of(STABLE))} stable facts, {len(self.of(BEHAVIOUR))} show behaviour only."
         )
         if not self.looked:
-            return f"{said} {NO_DOCUMENTS_NOTE}"
+            return f"{text} {NO_DOCUMENTS_NOTE}"
         if held:
-            said += (
+            text += (
                 f" {held} of the {len(facts)} facts stand in the documents: "
                 "let the index hold those, training the manner."
             )
         if self.missing:
             lines = ", ".join(str(row.line) for row in self.missing[:3])
-            said += (
+            text += (
                 f" {len(self.missing)} that change stand in no document (lines {lines}{', ...' * (len(self.missing) > 3)}): "
                 "write them into one, or weights will repeat them when they are out of date."
             )
-        return said
+        return text
 
 
 def sort_rows_by_kind(
@@ -138,19 +138,19 @@ def sort_rows_of_files(
 
 def kinds_of_change(statement: str) -> tuple[str, ...]:
     """Return the kinds of things in a statement that are likely to change."""
-    found = [kind for kind, pattern in _VOLATILE.items() if pattern.search(statement)]
-    return tuple(found + ["date"] * bool(extract_dates(statement)))
+    kinds = [kind for kind, pattern in _VOLATILE.items() if pattern.search(statement)]
+    return tuple(kinds + ["date"] * bool(extract_dates(statement)))
 
 
 def _sorted(row: Example, finder: gold.GoldFinder, refusals: Sequence[str]) -> SortedRow:
-    said = [s for s in sentences(row.reply) if not s.rstrip().endswith("?")]
-    if row.refuses or not said or is_refusal(row.reply, refusals):
+    statements = [sentence for sentence in sentences(row.reply) if not sentence.rstrip().endswith("?")]
+    if row.refuses or not statements or is_refusal(row.reply, refusals):
         return SortedRow(row.line, BEHAVIOUR, (), None)
-    statement = " ".join(said)
+    statement = " ".join(statements)
     chunk = finder.find(row.reply, row.question)
-    made = claims.Claim.of(statement)
-    new = made.numbers or made.dates or made.names - claims.Claim.of(row.question).words
-    if chunk is None and not new:
+    claim = claims.Claim.of(statement)
+    new_facts = claim.numbers or claim.dates or claim.names - claims.Claim.of(row.question).words
+    if chunk is None and not new_facts:
         return SortedRow(row.line, BEHAVIOUR, (), None)
     says = kinds_of_change(statement)
     return SortedRow(row.line, CHANGING if says else STABLE, says, chunk.doc if chunk else None)

@@ -11,7 +11,7 @@ MAX_SECOND_SEED_MINUTES = 5.0
 """Most that a second seed of all tuned arms may add to a trial, training and answers together, by the estimates."""
 
 
-def with_second_seed(plan: Plan, p: Profile, rows: int, questions: int) -> Plan:
+def with_second_seed(plan: Plan, profile: Profile, rows: int, questions: int) -> Plan:
     """Return the plan with two training seeds where the second costs little, else with one, and why in each step.
 
     ``rows`` is how many examples there are, ``questions`` how many questions the trial asks. What the second seed
@@ -19,7 +19,7 @@ def with_second_seed(plan: Plan, p: Profile, rows: int, questions: int) -> Plan:
     """
     if not any(isinstance(step, TrainStep) for step in plan.steps):
         return plan
-    minutes = second_seed_minutes(plan, p, rows, questions)
+    minutes = second_seed_minutes(plan, profile, rows, questions)
     if minutes is None:
         return with_seed_reasons(
             plan, "1 because the model's size is unknown, and so is what a second seed would take"
@@ -34,12 +34,12 @@ def with_second_seed(plan: Plan, p: Profile, rows: int, questions: int) -> Plan:
     return with_seed_reasons(with_seeds(plan, 2), why)
 
 
-def second_seed_minutes(plan: Plan, p: Profile, rows: int, questions: int) -> float | None:
+def second_seed_minutes(plan: Plan, profile: Profile, rows: int, questions: int) -> float | None:
     """Return the minutes that a second seed of every tuned arm adds; None when the model's size is unknown."""
-    if p.model_shape is None:
+    if profile.model_shape is None:
         return None
     one, two = (
-        sum(seconds for _, seconds in estimate_step_times(with_seeds(plan, count), rows, questions, p))
+        sum(seconds for _, seconds in estimate_step_times(with_seeds(plan, count), rows, questions, profile))
         for count in (1, 2)
     )
     return (two - one) / 60

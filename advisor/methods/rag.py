@@ -38,15 +38,15 @@ class Rag(Method):
         Need.STOP: 0.4,
     }
 
-    def blocked(self, p: Profile) -> tuple[Blocker, ...]:
+    def blocked(self, profile: Profile) -> tuple[Blocker, ...]:
         """Nothing to retrieve from."""
-        return blocked_by(p, self.name, nothing_to_retrieve)
+        return blocked_by(profile, self.name, nothing_to_retrieve)
 
-    def estimate(self, p: Profile) -> MethodEstimate:
+    def estimate(self, profile: Profile) -> MethodEstimate:
         """Answering with passages in every prompt."""
-        said = (f"{CONTEXT_TOKENS:,} tokens of passages in every prompt, never cached",)
-        return inference_estimate(p, self.name, CONTEXT_TOKENS, *said)
+        assumptions = (f"{CONTEXT_TOKENS:,} tokens of passages in every prompt, never cached",)
+        return inference_estimate(profile, self.name, CONTEXT_TOKENS, *assumptions)
 
-    def steps(self, p: Profile, drafting: Drafting) -> tuple[Step, ...]:
+    def steps(self, profile: Profile, drafting: Drafting) -> tuple[Step, ...]:
         """Evaluate the base with passages."""
         return (EvaluateStep(arm=self.name, retrieval=True),)

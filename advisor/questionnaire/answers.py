@@ -24,72 +24,72 @@ _NUMBER = re.compile(r"^([0-9][0-9_,]*(?:\.[0-9]+)?(?:e[0-9]+)?)\s*(k|m|b|g)?\s*
 _UNITS = {"", "gib", "gb", "g", "b", "ms", "usd", "$", "days", "day", "tokens", "ib"}
 
 
-def _text(asked: Question, given: Any) -> str:
-    if not isinstance(given, str):
-        raise refused_answer(asked, given)
-    return given.strip()
+def _text(question: Question, value: Any) -> str:
+    if not isinstance(value, str):
+        raise refused_answer(question, value)
+    return value.strip()
 
 
-def _choice(asked: Question, given: Any) -> str:
-    names = [choice.value for choice in asked.choices]
-    text = str(given).strip().lower()
+def _choice(question: Question, value: Any) -> str:
+    names = [choice.value for choice in question.choices]
+    text = str(value).strip().lower()
     if text in names:
         return text
     if text == "false" and "none" in names:  # YAML 1.1 reads a bare `no` as false
         return "none"
-    raise refused_answer(asked, given, difflib.get_close_matches(text, names, n=1))
+    raise refused_answer(question, value, difflib.get_close_matches(text, names, n=1))
 
 
-def _flag(asked: Question, given: Any) -> bool:
-    if isinstance(given, bool):
-        return given
-    text = str(given).strip().lower()
+def _flag(question: Question, value: Any) -> bool:
+    if isinstance(value, bool):
+        return value
+    text = str(value).strip().lower()
     if text in _YES or text in _NO:
         return text in _YES
-    raise refused_answer(asked, given)
+    raise refused_answer(question, value)
 
 
-def _number(asked: Question, given: Any) -> float | int:
-    if isinstance(given, bool):
-        raise refused_answer(asked, given)
-    number = float(given) if isinstance(given, int | float) else _spoken(asked, str(given))
-    if not asked.low <= number <= asked.high:
-        raise refused_answer(asked, given)
-    if asked.kind == "count":
+def _number(question: Question, value: Any) -> float | int:
+    if isinstance(value, bool):
+        raise refused_answer(question, value)
+    number = float(value) if isinstance(value, int | float) else _spoken(question, str(value))
+    if not question.low <= number <= question.high:
+        raise refused_answer(question, value)
+    if question.kind == "count":
         if number != int(number) or number > 1e18:
-            raise refused_answer(asked, given)
+            raise refused_answer(question, value)
         return int(number)
-    return int(number) if number == int(number) and asked.kind == "number" else number
+    return int(number) if number == int(number) and question.kind == "number" else number
 
 
-def _share(asked: Question, given: Any) -> float:
-    if isinstance(given, str) and given.strip().endswith("%"):
-        given = _spoken(asked, given.strip()[:-1]) / 100
-    number = float(_number(asked, given))
+def _share(question: Question, value: Any) -> float:
+    if isinstance(value, str) and value.strip().endswith("%"):
+        value = _spoken(question, value.strip()[:-1]) / 100
+    number = float(_number(question, value))
     if not 0 <= number <= 1:
-        raise refused_answer(asked, given)
+        raise refused_answer(question, value)
     return number
 
 
-def _spoken(asked: Question, text: str) -> float:
+def _spoken(question: Question, text: str) -> float:
     """Read "24G", "80 GB", "1.2M", "10k"; a G or B after memory or parameters is a unit, not a billion."""
     match = _NUMBER.match(text.strip())
     if not match:
-        raise refused_answer(asked, text)
+        raise refused_answer(question, text)
     scale, unit = (match[2] or "").lower(), match[3].lower()
-    if asked.kind != "count" and scale in ("g", "b"):
+    if question.kind != "count" and scale in ("g", "b"):
         scale, unit = "", ""
     if unit not in _UNITS:
-        raise refused_answer(asked, text)
+        raise refused_answer(question, text)
     return float(match[1].replace(",", "").replace("_", "")) * _SCALE.get(scale, 1.0)
 
 
-def refused_answer(asked: Question, given: Any, close: list[str] | None = None) -> BadInput:
+def refused_answer(question: Question, value: Any, close: list[str] | None = None) -> BadInput:
     """Return the error for a value that the question does not allow, with what it does."""
-    hint = f"allowed: {asked.allowed}, or ? for unknown"
+    hint = f"allowed: {question.allowed}, or ? for unknown"
     if close:
         hint = f"did you mean {close[0]}? ({hint})"
-    return BadInput(f"{asked.id} cannot be {given!r}", hint)
+    return BadInput(f"{question.id} cannot be {value!r}", hint)
 
 
 ANSWER_READERS = {
@@ -115,20 +115,20 @@ def question_of(key: str) -> Question:
     raise BadInput(f"unknown question {key!r}", hint)
 
 
-def read_answer(key: str, given: Any) -> Any:
+def read_answer(key: str, value: Any) -> Any:
     """Return the checked value of an answer; None is unknown.
 
     Accepts what a person types ("24 GB", "10k", "80%", "yes") and what a file holds. Raises BadInput naming
     the key, the value and what is allowed.
     """
-    asked = question_of(key)
-    if given is None or (isinstance(given, str) and given.strip().lower() in UNKNOWN_WORDS):
+    question = question_of(key)
+    if value is None or (isinstance(value, str) and value.strip().lower() in UNKNOWN_WORDS):
         return None
-    if isinstance(given, str) and asked.none_allowed and given.strip().lower() == "none":
+    if isinstance(value, str) and question.none_allowed and value.strip().lower() == "none":
         return "none"
-    if isinstance(given, float) and not math.isfinite(given):
-        raise refused_answer(asked, given)
-    return ANSWER_READERS[asked.kind](asked, given)
+    if isinstance(value, float) and not math.isfinite(value):
+        raise refused_answer(question, value)
+    return ANSWER_READERS[question.kind](question, value)
 
 
 def names_a_path(text: str) -> bool:
@@ -175,9 +175,10 @@ class Answers(Mapping[str, Answer]):
 
     def put(self, source: str, values: Mapping[str, Any], notes: Mapping[str, str] | str = "") -> Answers:
         """Return answers with these values added under a source, checked against their questions."""
-        said = notes if isinstance(notes, Mapping) else dict.fromkeys(values, notes)
+        note_of = notes if isinstance(notes, Mapping) else dict.fromkeys(values, notes)
         new = {
-            key: Answer(read_answer(key, value), source, said.get(key, "")) for key, value in values.items()
+            key: Answer(read_answer(key, value), source, note_of.get(key, ""))
+            for key, value in values.items()
         }
         return self.add(source, new)
 
@@ -187,9 +188,9 @@ class Answers(Mapping[str, Answer]):
 
     def drop(self, source: str, keys: Iterable[str]) -> Answers:
         """Return answers without these keys of one source."""
-        gone = set(keys)
-        kept = {key: answer for key, answer in self.layers.get(source, {}).items() if key not in gone}
-        return replace(self, layers={**self.layers, source: kept})
+        dropped = set(keys)
+        remaining = {key: answer for key, answer in self.layers.get(source, {}).items() if key not in dropped}
+        return replace(self, layers={**self.layers, source: remaining})
 
     def override(self, key: str, value: Any) -> Answers:
         """Return answers in which the person's new answer counts, whatever layer held the key before."""

@@ -34,42 +34,46 @@ def read_answers(path: Path) -> dict[str, Answer]:
     loaded = _load(path)
     if isinstance(loaded.get("answers"), dict) and "answers" not in QUESTION_BY_ID:
         loaded = _as_planned(loaded, path.parent)
-    found: dict[str, Answer] = {}
-    for key, given in loaded.items():
+    answers: dict[str, Answer] = {}
+    for key, value in loaded.items():
         note, source = "", "file"
-        if isinstance(given, Mapping):
-            if "value" not in given or not set(given) <= {"value", "source", "note"}:
+        if isinstance(value, Mapping):
+            if "value" not in value or not set(value) <= {"value", "source", "note"}:
                 raise BadInput(f"{path}: {key} should be a value, or a mapping of value, source and note")
-            note, source = str(given.get("note") or ""), str(given.get("source") or "file")
-            given = given["value"]
+            note, source = str(value.get("note") or ""), str(value.get("source") or "file")
+            value = value["value"]
             if source not in SOURCES:
                 raise BadInput(
                     f"{path}: {key} has the unknown source {source!r}", f"known: {', '.join(SOURCES)}"
                 )
         try:
-            found[str(key)] = Answer(read_answer(str(key), given), source, note)
+            answers[str(key)] = Answer(read_answer(str(key), value), source, note)
         except BadInput as problem:
             raise BadInput(f"{path}: {problem.message}", problem.hint) from None
-    return found
+    return answers
 
 
 def _as_planned(plan: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """Return a plan's answers with the files that it names itself: a run's plan has them in full, its answers as given."""
     data, prompts = _mapping(plan.get("data")), _mapping(plan.get("prompts"))
-    found = dict(plan["answers"])
-    known = {key: data.get(key) for key in ("documents", "examples", "questions")}
-    given = found.get("prompt")
-    given = given.get("value") if isinstance(given, Mapping) else given
-    if isinstance(given, str) and given.endswith((".txt", ".md")) and not names_a_path(str(folder / given)):
-        known["prompt"] = prompts.get("system")
-    for key, value in known.items():
-        if value and isinstance(found.get(key), Mapping) and found[key].get("value"):
-            found[key] = {**found[key], "value": value}
-    return found
+    answers = dict(plan["answers"])
+    plan_values = {key: data.get(key) for key in ("documents", "examples", "questions")}
+    prompt = answers.get("prompt")
+    prompt = prompt.get("value") if isinstance(prompt, Mapping) else prompt
+    if (
+        isinstance(prompt, str)
+        and prompt.endswith((".txt", ".md"))
+        and not names_a_path(str(folder / prompt))
+    ):
+        plan_values["prompt"] = prompts.get("system")
+    for key, value in plan_values.items():
+        if value and isinstance(answers.get(key), Mapping) and answers[key].get("value"):
+            answers[key] = {**answers[key], "value": value}
+    return answers
 
 
-def _mapping(found: Any) -> Mapping[str, Any]:
-    return found if isinstance(found, Mapping) else {}
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
 
 
 def with_answers_file(answers: Answers, loaded: Mapping[str, Answer]) -> Answers:
@@ -79,15 +83,15 @@ def with_answers_file(answers: Answers, loaded: Mapping[str, Answer]) -> Answers
     is measured again here.
     """
     measured = ("probed", "counted", "detected", "default")
-    said = {key: replace(a, source="file") for key, a in loaded.items() if a.source not in measured}
+    from_person = {key: replace(a, source="file") for key, a in loaded.items() if a.source not in measured}
     probed = {key: answer for key, answer in loaded.items() if answer.source == "probed"}
-    return answers.add("file", said).add("probed", probed)
+    return answers.add("file", from_person).add("probed", probed)
 
 
 def save_answers(answers: Answers, path: Path) -> None:
     """Write what a person answered (not what is counted or detected) as YAML, atomically."""
-    said = {key: answers[key].value for key in answers if answers[key].source in ("flag", "file", "asked")}
-    body = yaml.safe_dump(said, sort_keys=False, allow_unicode=True)
+    values = {key: answers[key].value for key in answers if answers[key].source in ("flag", "file", "asked")}
+    body = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
     write_text(path, "# Answers for: tunewise plan --answers " + path.name + "\n" + body)
 
 
@@ -171,14 +175,14 @@ def save_profile(name: str, answers: Answers) -> Path:
     Raises BadInput for an impossible name and when there is nothing to keep, CannotRun when it cannot be written.
     """
     path = profiles_folder() / f"{check_profile_name(name)}.yaml"
-    said = {key: answers[key] for key in answers if answers[key].source in ("flag", "file", "asked")}
-    if not said:
+    from_person = {key: answers[key] for key in answers if answers[key].source in ("flag", "file", "asked")}
+    if not from_person:
         raise BadInput(f"there is nothing to keep as {name!r}: no answer came from you", "answer something")
-    kept = {
+    saved = {
         key: replace(answer, source="asked", value=_absolute(key, answer.value))
-        for key, answer in said.items()
+        for key, answer in from_person.items()
     }
-    save_answers(Answers().add("asked", kept), path)
+    save_answers(Answers().add("asked", saved), path)
     return path
 
 
@@ -189,8 +193,8 @@ def find_profile(name: str) -> Path:
         return path
     names = [saved.stem for saved in _files()]
     close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    known = f"kept: {', '.join(names)}" if names else "none is kept yet: tunewise plan --save NAME"
-    raise BadInput(f"no profile is named {name!r}", f"did you mean {close[0]}? ({known})" if close else known)
+    hint = f"kept: {', '.join(names)}" if names else "none is kept yet: tunewise plan --save NAME"
+    raise BadInput(f"no profile is named {name!r}", f"did you mean {close[0]}? ({hint})" if close else hint)
 
 
 def all_profiles() -> tuple[SavedProfile, ...]:

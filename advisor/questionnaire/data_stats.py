@@ -35,13 +35,13 @@ class TokenCounting:
     def of(self, texts: Sequence[str]) -> int:
         """Count tokens, from a sample of a million characters when there are more."""
         total = sum(len(text) for text in texts)
-        taken, used = 0, 0
+        tokens, chars = 0, 0
         for text in texts:
-            if used >= SAMPLE_CHARS:
+            if chars >= SAMPLE_CHARS:
                 break
-            taken += self.count(text)
-            used += len(text)
-        return round(taken * total / used) if used else 0
+            tokens += self.count(text)
+            chars += len(text)
+        return round(tokens * total / chars) if chars else 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,22 +94,24 @@ def measure_files(
         size, note = _documents(documents, tokens, warnings)
         counted |= {"corpus_tokens": size, "task_needs_facts": "new"}
         notes |= {"corpus_tokens": note, "task_needs_facts": "there are documents"}
-    found = load_examples(examples, most=MAX_EXAMPLES) if examples is not None else None
-    if found is not None and examples is not None:
-        _examples(found, examples, tokens, prompt, counted, notes, warnings)
-    asked = load_questions(questions) if questions is not None else None
-    if questions is not None and asked is not None:
-        rows = found.rows if found is not None else ()
-        _near(dataset.partition_questions(rows, asked, prompt, questions, examples).left_out, warnings)
-    return DataStats(counted, notes, found, asked, tuple(warnings))
+    example_set = load_examples(examples, most=MAX_EXAMPLES) if examples is not None else None
+    if example_set is not None and examples is not None:
+        _examples(example_set, examples, tokens, prompt, counted, notes, warnings)
+    question_rows = load_questions(questions) if questions is not None else None
+    if questions is not None and question_rows is not None:
+        rows = example_set.rows if example_set is not None else ()
+        _near(
+            dataset.partition_questions(rows, question_rows, prompt, questions, examples).left_out, warnings
+        )
+    return DataStats(counted, notes, example_set, question_rows, tuple(warnings))
 
 
-def _near(nearly: Sequence[Leak], warnings: list[str]) -> None:
+def _near(leaks: Sequence[Leak], warnings: list[str]) -> None:
     """Warn of questions that nearly repeat examples: `tunewise run` refuses them."""
-    if nearly:
-        shown = "; ".join(f"question line {x.held_out} = example line {x.row}" for x in nearly[:3])
+    if leaks:
+        shown = "; ".join(f"question line {x.held_out} = example line {x.row}" for x in leaks[:3])
         warnings.append(
-            f"{len(nearly)} held-out questions nearly repeat examples ({shown}): take them out of one file, "
+            f"{len(leaks)} held-out questions nearly repeat examples ({shown}): take them out of one file, "
             "or write near_repeats: leave_out under data in the plan"
         )
 
@@ -156,7 +158,7 @@ def _documents(path: Path, tokens: TokenCounting, warnings: list[str]) -> tuple[
 
 
 def _examples(
-    found: ExampleSet,
+    example_set: ExampleSet,
     path: Path,
     tokens: TokenCounting,
     prompt: str,
@@ -164,20 +166,24 @@ def _examples(
     notes: dict[str, str],
     warnings: list[str],
 ) -> None:
-    rows = found.rows
+    rows = example_set.rows
     if not rows:
         raise BadInput(f"{path} holds no usable example", "each row needs a prompt and an answer")
-    scale = max(1.0, found.total / (len(rows) + len(found.rejected)))
+    scale = max(1.0, example_set.total / (len(rows) + len(example_set.rejected)))
     if scale > 1:
-        warnings.append(f"{path} holds {found.total:,} rows; the first {len(rows):,} stand for all of them")
+        warnings.append(
+            f"{path} holds {example_set.total:,} rows; the first {len(rows):,} stand for all of them"
+        )
     if rows[0].raw:
         counted["unlabelled_tokens"] = round(scale * tokens.of([row.reply for row in rows]))
         notes["unlabelled_tokens"] = f"{len(rows)} texts to learn as they are, {tokens.how}"
         return
     distinct = count_distinct(rows)
     repeats = len(rows) - distinct
-    nearly = repeats - found.duplicates
-    told = f", {found.duplicates} exact and {nearly} near repeats counted once" if repeats else ""
+    near_repeats = repeats - example_set.duplicates
+    repeat_note = (
+        f", {example_set.duplicates} exact and {near_repeats} near repeats counted once" if repeats else ""
+    )
     prompts = [f"{row.system or prompt}\n{row.question}" for row in rows]
     replies = [row.reply for row in rows]
     counted |= {
@@ -188,19 +194,21 @@ def _examples(
         "answer_tokens": max(1, round(tokens.of(replies) / len(rows))),
     }
     notes |= {
-        "labelled_examples": f"{len(rows)} rows ({found.format}){told}",
+        "labelled_examples": f"{len(rows)} rows ({example_set.format}){repeat_note}",
         "unlabelled_tokens": "none of the examples is a plain text",
         "output_format": "what at least 95 % of the examples' answers look like",
         "prompt_tokens": f"mean of the examples, {tokens.how}",
         "answer_tokens": f"mean of the examples, {tokens.how}",
     }
-    if found.rejected:
-        first = found.rejected[0]
+    if example_set.rejected:
+        first = example_set.rejected[0]
         warnings.append(
-            f"{len(found.rejected)} examples are unusable: line {first.line}: {first.reason}, ..."
+            f"{len(example_set.rejected)} examples are unusable: line {first.line}: {first.reason}, ..."
         )
-    if nearly > 0.2 * len(rows):
-        warnings.append(f"{nearly} of {len(rows)} examples nearly repeat others: they count as {distinct}")
+    if near_repeats > 0.2 * len(rows):
+        warnings.append(
+            f"{near_repeats} of {len(rows)} examples nearly repeat others: they count as {distinct}"
+        )
 
 
 def _is_json(text: str) -> bool:

@@ -90,14 +90,14 @@ def flag_answers(sets: Iterable[str], **flags: Any) -> Answers:
 
     Raises BadInput for an unknown key, a value that cannot be, or a ``--set`` without an equals sign.
     """
-    given: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for item in sets:
         key, equals, value = item.partition("=")
         if not equals:
             raise BadInput(f"--set {item!r} is not key=value", "for instance: --set must_cite=yes")
-        given[question_of(key.strip()).id] = value.strip()
-    given |= {key: str(value) for key, value in flags.items() if value is not None}
-    return Answers().put("flag", given)
+        values[question_of(key.strip()).id] = value.strip()
+    values |= {key: str(value) for key, value in flags.items() if value is not None}
+    return Answers().put("flag", values)
 
 
 def with_answers_of(answers: Answers, path: Path | None) -> Answers:
@@ -115,14 +115,14 @@ def with_answers_of(answers: Answers, path: Path | None) -> Answers:
 
 def with_machine(answers: Answers, machine: Machine) -> Answers:
     """Add what was detected, unless a person speaks of another machine's GPU."""
-    found = {
+    detected = {
         key: Answer(value.value, "detected", value.how)
         for key in (*GPU_KEYS, "ram_gib", "cpu_cores", "disk_gib")
         if (value := getattr(machine, key)).value is not None
     }
     if any(key in answers and answers[key].source in (*PERSON_SOURCES, "config") for key in GPU_KEYS):
-        found = {key: answer for key, answer in found.items() if key not in GPU_KEYS}
-    return replace(answers, layers={**answers.layers, "detected": {}}).add("detected", found)
+        detected = {key: answer for key, answer in detected.items() if key not in GPU_KEYS}
+    return replace(answers, layers={**answers.layers, "detected": {}}).add("detected", detected)
 
 
 def with_model(answers: Answers) -> tuple[Answers, ModelShape | None]:
@@ -186,20 +186,20 @@ def profile_of_plan(plan: Plan, machine: Machine | None = None) -> Profile:
 
 def prompt_text(answers: Answers) -> str:
     """Return the instructions: the text itself, or the content of the file it names."""
-    given = answers["prompt"].value if "prompt" in answers else None
-    if not given:
+    prompt = answers["prompt"].value if "prompt" in answers else None
+    if not prompt:
         return ""
-    path = Path(given).expanduser()
+    path = Path(prompt).expanduser()
     try:
-        if names_a_path(given) and path.is_file():
+        if names_a_path(prompt) and path.is_file():
             return path.read_text("utf-8").strip()
     except UnicodeDecodeError:
         raise BadInput(f"the prompt file {path} is not UTF-8 text", "save it as UTF-8") from None
     except OSError as error:
         raise BadInput(f"the prompt file {path} cannot be read: {error.strerror}") from None
-    if "\n" not in given and path.suffix in (".txt", ".md") and " " not in given:
+    if "\n" not in prompt and path.suffix in (".txt", ".md") and " " not in prompt:
         raise BadInput(f"there is no prompt file {path}", "give the instructions, or a file that holds them")
-    return str(given)
+    return str(prompt)
 
 
 def detected_hardware(answers: Answers, machine: Machine) -> tuple[str | None, bool | None]:
@@ -236,10 +236,10 @@ def _tokens(answers: Answers) -> TokenCounting:
     from runners.paths import cache_folder
 
     name = answers["model"].value if "model" in answers else None
-    known = facts.find_model(name) if name else None
+    model = facts.find_model(name) if name else None
     if name and names_a_path(name):
         return token_counting(Path(name))
-    return token_counting(cache_folder() / "models" / (known.name if known else facts.DEFAULT_MODEL))
+    return token_counting(cache_folder() / "models" / (model.name if model else facts.DEFAULT_MODEL))
 
 
 def _shape(name: str | None) -> tuple[ModelShape | None, str]:
@@ -251,8 +251,8 @@ def _shape(name: str | None) -> tuple[ModelShape | None, str]:
             return read_shape(json.loads(config.read_text("utf-8"))), f"counted from {config}"
         except (ValueError, OSError):
             raise BadInput(f"{config} is not readable JSON") from None
-    known = facts.find_model(name)
-    return (known.shape, f"the published config of {known.hub}") if known else (None, "")
+    model = facts.find_model(name)
+    return (model.shape, f"the published config of {model.hub}") if model else (None, "")
 
 
 def refuse_unknown_model(answers: Answers) -> None:

@@ -97,12 +97,12 @@ class Profile:
     ) -> Profile:
         """Build a profile from :class:`Answers` or from a plain mapping of ids to values (checked)."""
         if isinstance(answers, Answers):
-            found = {key: answers[key] for key in answers}
+            sources = {key: answers[key] for key in answers}
         else:
-            found = {key: Answer(read_answer(key, value), "file") for key, value in answers.items()}
+            sources = {key: Answer(read_answer(key, value), "file") for key, value in answers.items()}
         values = {
             key: None if answer.value == "none" and key in _LIMITS else answer.value
-            for key, answer in found.items()
+            for key, answer in sources.items()
         }
         return cls(
             **values,
@@ -110,7 +110,7 @@ class Profile:
             gpu_name=gpu_name,
             cpu_bf16=cpu_bf16,
             shape=shape,
-            sources=found,
+            sources=sources,
         )
 
     def change(self, key: str, value: Any) -> Profile:
@@ -190,9 +190,9 @@ class Profile:
         """The model's shape: measured, from the table of known models, or typical for its size."""
         if self.shape:
             return self.shape
-        known = models.find_model(self.model) if self.model else None
-        if known and (self.model_params_b is None or abs(known.params_b - self.model_params_b) < 0.05):
-            return known.shape
+        model = models.find_model(self.model) if self.model else None
+        if model and (self.model_params_b is None or abs(model.params_b - self.model_params_b) < 0.05):
+            return model.shape
         return typical_shape(self.model_params_b) if self.model_params_b else None
 
     @cached_property

@@ -93,10 +93,10 @@ class Question:
             "count": "a whole number",
             "number": "a number",
         }
-        said = ", ".join(c.value for c in self.choices) or kinds[self.kind]
+        text = ", ".join(c.value for c in self.choices) or kinds[self.kind]
         if self.kind in ("count", "number") and self.low > 0:
-            said += f" of at least {self.low:g}"
-        return f"{said}, or none" if self.none_allowed else said
+            text += f" of at least {self.low:g}"
+        return f"{text}, or none" if self.none_allowed else text
 
 
 def _lacks(key: str) -> Condition:

@@ -51,9 +51,11 @@ class Relaxation:
         }
 
 
-def checked_relaxation(p: Profile, name: str, relax: str, cost: str, **change: Any) -> Iterator[Relaxation]:
+def checked_relaxation(
+    profile: Profile, name: str, relax: str, cost: str, **change: Any
+) -> Iterator[Relaxation]:
     """Yield the rung when the engine really chooses the method after the change."""
-    after = p
+    after = profile
     for key, value in change.items():
         after = after.change(key, value)
     if rank_methods(after).choice == name:
@@ -65,7 +67,7 @@ def blocking_rules(scored: ScoredMethod) -> set[str]:
     return {blocker.rule for blocker in scored.blockers}
 
 
-def relax_by_other_base(p: Profile, scored: ScoredMethod) -> Iterator[Relaxation]:
+def relax_by_other_base(profile: Profile, scored: ScoredMethod) -> Iterator[Relaxation]:
     """The largest base with which it would be chosen here: of the same family, else of any.
 
     Smaller than the one that does not fit, or local instead of one behind an endpoint; where the hardware is
@@ -75,12 +77,15 @@ def relax_by_other_base(p: Profile, scored: ScoredMethod) -> Iterator[Relaxation
     remote = "BL004" in blocked
     if not remote and not blocked & {"BL002", "BL003"}:
         return
-    known = models.find_model(p.model) if p.model else None
-    most = math.inf if remote else p.params_b or 0
-    others = sorted((m for m in models.known_models() if m.params_b < most), key=lambda m: -m.params_b)
-    room = p.device_gib or USUAL_CARD_GIB
-    for model in (*(models.smaller_siblings(known) if known else ()), *others):
-        if smallest_memory(model.shape, memory_use_of(name), training_setup(p)).fits(room) == "no":
+    current = models.find_model(profile.model) if profile.model else None
+    max_params_b = math.inf if remote else profile.params_b or 0
+    by_size = sorted(
+        (candidate for candidate in models.known_models() if candidate.params_b < max_params_b),
+        key=lambda candidate: -candidate.params_b,
+    )
+    available = profile.device_gib or USUAL_CARD_GIB
+    for model in (*(models.smaller_siblings(current) if current else ()), *by_size):
+        if smallest_memory(model.shape, memory_use_of(name), training_setup(profile)).fits(available) == "no":
             continue
         relax, cost = f"tune a smaller base: {model.name}", "a weaker model to begin with"
         if remote:
@@ -88,67 +93,69 @@ def relax_by_other_base(p: Profile, scored: ScoredMethod) -> Iterator[Relaxation
                 f"tune a local base: {model.name}",
                 "its answers may be weaker than the hosted model's",
             )
-        elif p.params_b:
-            cost += f": {model.params_b:.2g} B instead of {p.params_b:.3g} B"
+        elif profile.params_b:
+            cost += f": {model.params_b:.2g} B instead of {profile.params_b:.3g} B"
         change = {"model": model.name, "model_params_b": round(model.params_b, 4)}
-        if rung := next(checked_relaxation(p, name, relax, cost, **change), None):
-            yield rung
+        if relaxation := next(checked_relaxation(profile, name, relax, cost, **change), None):
+            yield relaxation
             return
 
 
-def relax_by_renting(p: Profile, scored: ScoredMethod) -> Iterator[Relaxation]:
+def relax_by_renting(profile: Profile, scored: ScoredMethod) -> Iterator[Relaxation]:
     """The rented machine on which it likely costs least, with hours and price; none where data must stay local."""
     if not blocking_rules(scored) & {"BL002", "BL003"}:
         return
     name = scored.method.name
-    found = None if p.data_must_stay_local else cheapest_rental(p, memory_use_of(name))
-    if found is None:
+    rental = None if profile.data_must_stay_local else cheapest_rental(profile, memory_use_of(name))
+    if rental is None:
         return
-    card, count = found.card, found.count
+    card, count = rental.card, rental.count
     change = {"gpu_kind": "cuda", "gpu_count": count, "gpu_memory_gib": card.memory_gib}
-    each = f"{card.usd_hour:.2f} USD an hour each, as of {card.day:%Y-%m}" if card.usd_hour else "no price"
-    cost = f"about {found.hours.likely:.2g} h, {found.usd.likely:,.2f} USD with setting up ({each})"
-    yield from checked_relaxation(p, name, f"rent {count} x {card.name}", cost, **change)
+    card_price = (
+        f"{card.usd_hour:.2f} USD an hour each, as of {card.day:%Y-%m}" if card.usd_hour else "no price"
+    )
+    cost = f"about {rental.hours.likely:.2g} h, {rental.usd.likely:,.2f} USD with setting up ({card_price})"
+    yield from checked_relaxation(profile, name, f"rent {count} x {card.name}", cost, **change)
 
 
 SHORT_ROWS = (4096, 2048, 1024, 512, 256)
 
 
-def memory_savings(p: Profile, method: Method) -> Iterator[Relaxation]:
+def memory_savings(profile: Profile, method: Method) -> Iterator[Relaxation]:
     """Name what the chosen way of tuning fits only with: a base in 4 bits, gradient checkpointing."""
-    tuned = _tuned(method, p)
-    shape, room = p.model_shape, p.device_gib
-    if tuned is None or shape is None or room is None:
+    tuned = _tuned(method, profile)
+    shape, available = profile.model_shape, profile.device_gib
+    if tuned is None or shape is None or available is None:
         return
-    way = memory_use_of(tuned)
-    spare = smallest_memory(shape, way, training_setup(p))
-    whole = smallest_memory(shape, "lora", training_setup(p))
-    if way == "qlora" and whole.fits(room) != "yes":
+    use = memory_use_of(tuned)
+    checkpointed = smallest_memory(shape, use, training_setup(profile))
+    lora = smallest_memory(shape, "lora", training_setup(profile))
+    if use == "qlora" and lora.fits(available) != "yes":
         yield Relaxation(
-            f"a base in 4 bits: {whole.likely:.1f} GiB become {spare.likely:.1f}",
+            f"a base in 4 bits: {lora.likely:.1f} GiB become {checkpointed.likely:.1f}",
             method.name,
             "steps that are 2 to 105 % slower in published runs",
             settings={"method": "qlora"},
         )
-    plain = estimate_memory(shape, way, replace(training_setup(p), checkpointing=False))
-    if plain.fits(room) == "no" and spare.fits(room) != "no":
+    without_checkpointing = estimate_memory(shape, use, replace(training_setup(profile), checkpointing=False))
+    if without_checkpointing.fits(available) == "no" and checkpointed.fits(available) != "no":
         yield Relaxation(
-            f"gradient checkpointing: {plain.likely:.1f} GiB become {spare.likely:.1f}",
+            f"gradient checkpointing: {without_checkpointing.likely:.1f} GiB become {checkpointed.likely:.1f}",
             method.name,
             "about a third more time (6P+2P FLOPs a token)",
             settings={"checkpointing": True},
         )
 
 
-def relax_by_shorter_rows(p: Profile, scored: ScoredMethod) -> Iterator[Relaxation]:
+def relax_by_shorter_rows(profile: Profile, scored: ScoredMethod) -> Iterator[Relaxation]:
     """Shorter rows, and for full tuning an optimiser that keeps less, where memory is all that forbids it."""
-    shape, room, name = p.model_shape, p.device_gib, scored.method.name
-    if shape is None or room is None or blocking_rules(scored) != {"BL002"}:
+    shape, available, name = profile.model_shape, profile.device_gib, scored.method.name
+    if shape is None or available is None or blocking_rules(scored) != {"BL002"}:
         return
-    way = memory_use_of(name)
-    for tokens in (n for n in SHORT_ROWS if n < training_setup(p).seq_len):
-        need = smallest_memory(shape, way, replace(training_setup(p), seq_len=tokens))
-        if need.fits(room) != "no":
+    use = memory_use_of(name)
+    for tokens in (n for n in SHORT_ROWS if n < training_setup(profile).seq_len):
+        need = smallest_memory(shape, use, replace(training_setup(profile), seq_len=tokens))
+        if need.fits(available) != "no":
             yield Relaxation(
                 f"cap rows at {tokens} tokens: {need.likely:.1f} GiB",
                 name,
@@ -156,9 +163,9 @@ def relax_by_shorter_rows(p: Profile, scored: ScoredMethod) -> Iterator[Relaxati
                 settings={"max_tokens": tokens},
             )
             break
-    if way == "full":
-        need = smallest_memory(shape, way, replace(training_setup(p), optimizer="adamw_8bit"))
-        if need.fits(room) != "no":
+    if use == "full":
+        need = smallest_memory(shape, use, replace(training_setup(profile), optimizer="adamw_8bit"))
+        if need.fits(available) != "no":
             yield Relaxation(
                 f"an 8-bit optimiser: {need.likely:.1f} GiB",
                 name,
@@ -167,9 +174,9 @@ def relax_by_shorter_rows(p: Profile, scored: ScoredMethod) -> Iterator[Relaxati
             )
 
 
-def _tuned(method: Method, p: Profile) -> str | None:
+def _tuned(method: Method, profile: Profile) -> str | None:
     if isinstance(method, Hybrid):
-        by = method.tuned_by(p)
+        by = method.tuned_by(profile)
         return by.name if by else None
     return method.name if isinstance(method, Lora) else None
 
@@ -178,7 +185,7 @@ MINUTES_PER_EXAMPLE = 5
 """Writing and checking one good example by hand; a guess to be replaced by your own."""
 
 
-def ladder(p: Profile, ranking: Ranking) -> tuple[dict[str, Any], ...]:
+def ladder(profile: Profile, ranking: Ranking) -> tuple[dict[str, Any], ...]:
     """Return the relaxations that would open the best forbidden method, smallest first.
 
     Each rung that changes answers was tried: with them the engine chooses what the rung opens. A tuning method
@@ -187,43 +194,47 @@ def ladder(p: Profile, ranking: Ranking) -> tuple[dict[str, Any], ...]:
     not to train a smaller one in a finer way.
     """
     first = ranking.methods[0]
-    found = list(memory_savings(p, first.method))
-    for scored in sorted((s for s in ranking.methods if s.blockers), key=lambda s: -s.sum):
+    relaxations = list(memory_savings(profile, first.method))
+    for scored in sorted(
+        (scored for scored in ranking.methods if scored.blockers), key=lambda scored: -scored.sum
+    ):
         if scored.sum > first.sum:
-            found += relax_by_shorter_rows(p, scored)
-            if not same_family(first, scored) and not any("model" in rung.set for rung in found):
-                found += relax_by_other_base(p, scored)
-            found += relax_by_renting(p, scored)
-        found += [rung for rung in _rungs(p, scored) if rung not in found]
-    return tuple(rung.to_json() for rung in found)
+            relaxations += relax_by_shorter_rows(profile, scored)
+            if not same_family(first, scored) and not any(
+                "model" in relaxation.set for relaxation in relaxations
+            ):
+                relaxations += relax_by_other_base(profile, scored)
+            relaxations += relax_by_renting(profile, scored)
+        relaxations += [relaxation for relaxation in _rungs(profile, scored) if relaxation not in relaxations]
+    return tuple(relaxation.to_json() for relaxation in relaxations)
 
 
-def _rungs(p: Profile, scored: ScoredMethod) -> Iterator[Relaxation]:
+def _rungs(profile: Profile, scored: ScoredMethod) -> Iterator[Relaxation]:
     """Yield what would lift a method's blockers of data and money, for those that can be lifted."""
     name = scored.method.name
     rules = blocking_rules(scored)
     if rules & {"BL001", "BL007", "BL008"}:
-        yield from _examples(p, name)
-    if "BL005" in rules and (usd := training_cost(p, memory_use_of(name))):
+        yield from _examples(profile, name)
+    if "BL005" in rules and (usd := training_cost(profile, memory_use_of(name))):
         budget = math.ceil(usd.high)
         yield from checked_relaxation(
-            p, name, f"raise the budget to {budget:,} USD", "the money", budget_usd=budget
+            profile, name, f"raise the budget to {budget:,} USD", "the money", budget_usd=budget
         )
     if "BL006" in rules:
         yield from checked_relaxation(
-            p, name, "bring documents", "collecting and cleaning them", corpus_tokens=None
+            profile, name, "bring documents", "collecting and cleaning them", corpus_tokens=None
         )
 
 
-def _examples(p: Profile, name: str) -> Iterator[Relaxation]:
+def _examples(profile: Profile, name: str) -> Iterator[Relaxation]:
     """The smallest number of examples with which it would be chosen, written by hand or distilled."""
-    for span in choice_spans(p, "labelled_examples"):
-        if span.choice == name and span.low > p.examples_known:
+    for span in choice_spans(profile, "labelled_examples"):
+        if span.choice == name and span.low > profile.examples_known:
             total = int(span.low)
-            more = total - p.examples_known
+            more = total - profile.examples_known
             hours = more * MINUTES_PER_EXAMPLE / 60
             cost = f"about {hours:,.1f} h of writing at {MINUTES_PER_EXAMPLE} minutes each"
-            if not p.data_must_stay_local and p.hosted_api_allowed is not False and more > 20:
+            if not profile.data_must_stay_local and profile.hosted_api_allowed is not False and more > 20:
                 cost += ", or let a larger model draft them and check a sample"
             relax = f"{more:,} more example{'s' if more > 1 else ''} ({total:,} in all)"
             yield Relaxation(relax, name, cost, set={"labelled_examples": total})

@@ -36,7 +36,7 @@ class Confidence:
     because: str
 
 
-def confidence(p: Profile, ranking: Ranking) -> Confidence:
+def confidence(profile: Profile, ranking: Ranking) -> Confidence:
     """Return high with a clear margin and most decisive answers known, low with neither, else medium.
 
     The margin is over the best feasible method of another kind: LoRA, QLoRA and full tuning do not count as
@@ -44,33 +44,46 @@ def confidence(p: Profile, ranking: Ranking) -> Confidence:
     known. Without the gap in behaviour nothing is sure, and what stands in for a better method that cannot be
     done here is never high.
     """
-    given = [key for key in DECISIVE_ANSWERS if getattr(p, key) is not None or _implied(p, key)]
-    defaults = [key for key in given if key in p.sources and p.sources[key].source == "default"]
-    known = len(given) - len(defaults)
+    answered = [
+        key for key in DECISIVE_ANSWERS if getattr(profile, key) is not None or _implied(profile, key)
+    ]
+    defaults = [
+        key for key in answered if key in profile.sources and profile.sources[key].source == "default"
+    ]
+    known_count = len(answered) - len(defaults)
     first = ranking.methods[0]
-    rivals = [s for s in ranking.methods[1:] if not s.blockers and not same_family(first, s)]
-    rival = max(rivals, key=lambda s: s.sum, default=None)
+    rivals = [
+        scored for scored in ranking.methods[1:] if not scored.blockers and not same_family(first, scored)
+    ]
+    rival = max(rivals, key=lambda scored: scored.sum, default=None)
     margin = first.sum - (rival.sum if rival else 0.0)
     over = f" over {rival.method.name}" if rival else ""
-    because = f"{known} of {len(DECISIVE_ANSWERS)} decisive answers known, margin {margin:.1f}{over}"
-    forbidden = (s for s in ranking.methods if _forbidden(s) and not same_family(first, s))
-    better = max(forbidden, key=lambda s: s.sum, default=first)
+    because = f"{known_count} of {len(DECISIVE_ANSWERS)} decisive answers known, margin {margin:.1f}{over}"
+    forbidden = (
+        scored for scored in ranking.methods if _forbidden(scored) and not same_family(first, scored)
+    )
+    better = max(forbidden, key=lambda scored: scored.sum, default=first)
     if better.sum > first.sum:
         because += f"; {better.method.name} would serve better but cannot be done here"
-    if known >= MANY and margin >= CLEAR and p.behaviour_gap is not None and better.sum <= first.sum:
+    if (
+        known_count >= MANY
+        and margin >= CLEAR
+        and profile.behaviour_gap is not None
+        and better.sum <= first.sum
+    ):
         return Confidence("high", because)
-    if known <= FEW or margin < CLOSE or p.behaviour_gap is None:
+    if known_count <= FEW or margin < CLOSE or profile.behaviour_gap is None:
         return Confidence("low", because)
     return Confidence("medium", because)
 
 
-def _implied(p: Profile, key: str) -> bool:
+def _implied(profile: Profile, key: str) -> bool:
     """Whether another answer says it: calls a month the volume, no GPU its memory, no facts their change."""
     if key == "call_volume":
-        return p.calls_per_month is not None
+        return profile.calls_per_month is not None
     if key in ("facts_change", "corpus_tokens", "must_cite"):
-        return p.task_needs_facts == "none"
-    return key == "gpu_memory_gib" and p.has_gpu is False
+        return profile.task_needs_facts == "none"
+    return key == "gpu_memory_gib" and profile.has_gpu is False
 
 
 def _forbidden(scored: ScoredMethod) -> bool:

@@ -30,8 +30,8 @@ def is_worth_asking(question: Question, known: Mapping[str, Any], everything: bo
     """Say whether a question can still matter and was not told by a file, the model or the machine."""
     if not question.when(known):
         return False
-    told = bool(question.measured_by) and known.get(question.id) is not None
-    return everything or not (question.detail or told)
+    measured = bool(question.measured_by) and known.get(question.id) is not None
+    return everything or not (question.detail or measured)
 
 
 def max_questions_left(known: Mapping[str, Any], settled: Collection[str], everything: bool = False) -> int:
@@ -64,40 +64,40 @@ def max_questions_left(known: Mapping[str, Any], settled: Collection[str], every
     return longest(0, dict(known))
 
 
-def can_decide(question: Question, p: Profile) -> bool:
+def can_decide(question: Question, profile: Profile) -> bool:
     """Say whether some answer to this question alone would make another method first."""
-    choice = rank_methods(p).choice
-    return any(rank_methods(_tried(p, question, value)).choice != choice for value in question.trial)
+    choice = rank_methods(profile).choice
+    return any(rank_methods(_tried(profile, question, value)).choice != choice for value in question.trial)
 
 
 @lru_cache
 def _kinds(question: Question) -> tuple[Any, ...]:
     """Return one value for each kind of answer that no condition of any question can tell apart."""
     readers = [other.when for other in QUESTIONS if question.id in other.when.reads]
-    found: dict[tuple[bool, ...], Any] = {}
+    representatives: dict[tuple[bool, ...], Any] = {}
     for value in question.trial:
-        told = []
+        outcomes = []
         for when in readers:
             others = [key for key in when.reads if key != question.id]
-            told += [
+            outcomes += [
                 when({**dict(zip(others, values, strict=True)), question.id: value})
                 for values in product(*(QUESTION_BY_ID[key].trial for key in others))
             ]
-        found.setdefault(tuple(told), value)
-    return tuple(found.values())
+        representatives.setdefault(tuple(outcomes), value)
+    return tuple(representatives.values())
 
 
 def _after(state: Mapping[str, Any], question: Question, value: Any) -> dict[str, Any]:
     """Return what is known after an answer; a file that is given tells what it holds."""
-    told = DERIVED_ANSWERS.get(question.id, {}) if value is not None else {}
-    return {**state, question.id: value, **told}
+    derived = DERIVED_ANSWERS.get(question.id, {}) if value is not None else {}
+    return {**state, question.id: value, **derived}
 
 
-def _tried(p: Profile, question: Question, value: Any) -> Profile:
+def _tried(profile: Profile, question: Question, value: Any) -> Profile:
     if question.kind in ("text", "path"):
-        for key, told in DERIVED_ANSWERS.get(question.id, {}).items():
-            p = p.change(key, told if value is not None else None)
-    return p.change(question.id, value)
+        for key, derived in DERIVED_ANSWERS.get(question.id, {}).items():
+            profile = profile.change(key, derived if value is not None else None)
+    return profile.change(question.id, value)
 
 
 SOURCE_GROUPS: tuple[tuple[str, tuple[str, ...]], ...] = (
@@ -114,9 +114,9 @@ def known_by_source(answers: Answers) -> tuple[tuple[str, tuple[str, ...]], ...]
     """Return for each kind of source its answers as "id value"; sources without any are left out."""
     rows = []
     for title, sources in SOURCE_GROUPS:
-        mine = [key for key in answers if answers[key].source in sources and _tells(answers, key)]
-        if mine:
-            rows.append((title, tuple(f"{key} {format_answer(answers[key].value, 24)}" for key in mine)))
+        keys = [key for key in answers if answers[key].source in sources and _tells(answers, key)]
+        if keys:
+            rows.append((title, tuple(f"{key} {format_answer(answers[key].value, 24)}" for key in keys)))
     return tuple(rows)
 
 

@@ -43,23 +43,25 @@ class Ranking:
         return self.methods[0].method.name
 
 
-def rank_methods(p: Profile) -> Ranking:
+def rank_methods(profile: Profile) -> Ranking:
     """Weigh every method against the profile's findings.
 
     sum(method) = Σ weight(finding) · degree(method, need of the finding). Methods that something blocks come
     last; equal sums keep the table's order, simplest first.
     """
-    findings = tuple(Finding(type(rule), text) for rule in rule_instances() if (text := rule.applies(p)))
-    weights = [(f.need, f.weight) for f in findings if f.need is not None]
+    findings = tuple(
+        Finding(type(rule), text) for rule in rule_instances() if (text := rule.applies(profile))
+    )
+    weights = [(finding.need, finding.weight) for finding in findings if finding.need is not None]
     scored = [
         ScoredMethod(
             method,
             round(sum(weight * method.serves.get(need, 0.0) for need, weight in weights), 6),
-            method.blocked(p),
+            method.blocked(profile),
         )
         for method in all_methods()
     ]
-    scored.sort(key=lambda s: (bool(s.blockers), -s.sum))
+    scored.sort(key=lambda entry: (bool(entry.blockers), -entry.sum))
     return Ranking(tuple(scored), findings)
 
 

@@ -58,9 +58,9 @@ class BaseRecommendation:
 
     def reasons(self, scored: ScoredMethod) -> list[Finding]:
         """The findings that speak for a method (it serves their need at least by half), strongest first."""
-        mine = [(serving_degree(scored.method, f), f) for f in self.ranking.findings if f.need]
+        served = [(serving_degree(scored.method, f), f) for f in self.ranking.findings if f.need]
         counted = sorted(
-            (pair for pair in mine if pair[0] >= 0.5), key=lambda pair: -pair[0] * pair[1].weight
+            (pair for pair in served if pair[0] >= 0.5), key=lambda pair: -pair[0] * pair[1].weight
         )
         return [finding for _, finding in counted]
 
@@ -120,7 +120,7 @@ class BaseRecommendation:
             "runner_up": second.method.name if second else None,
             "strongest_against": against.to_json() if against else None,
             "ranked": [self._ranked(scored) for scored in self.ranking.methods],
-            "worth_finding": [{"key": worth.key, "text": worth.text} for worth in self.worth_finding],
+            "worth_finding": [{"key": value.key, "text": value.text} for value in self.worth_finding],
             "flips": list(self.flips),
             "ladder": list(self.ladder),
             "break_even": self.break_even,

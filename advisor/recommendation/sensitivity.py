@@ -28,19 +28,19 @@ MAX_GROWTH = 1.0
 """How far a flip may be (in its ``distance``) to be worth watching for: a factor of about 40."""
 
 
-def ask_again(p: Profile, flips: Iterable[Mapping[str, Any]], today: date) -> tuple[str, ...]:
+def ask_again(profile: Profile, flips: Iterable[Mapping[str, Any]], today: date) -> tuple[str, ...]:
     """Return the conditions after which this advice is out of date, soonest first."""
-    said = []
+    conditions = []
     for flip in flips:
-        key, now = flip["key"], getattr(p, flip["key"])
+        key, now = flip["key"], getattr(profile, flip["key"])
         if key in GROWING_ANSWERS and flip["distance"] <= MAX_GROWTH and flip["to"] > (now or 0):
-            said.append(f"{key} >= {flip['to']:,}")
+            conditions.append(f"{key} >= {flip['to']:,}")
         elif key == "facts_change" and now is not None and flip["to"] != "static":
-            said.append(f"the facts change {'daily' if flip['to'] == 'fast' else 'monthly'} or faster")
+            conditions.append(f"the facts change {'daily' if flip['to'] == 'fast' else 'monthly'} or faster")
     age = reference_price().age_days(today)
     stale = f"prices are refreshed (these are {age} days old)"
-    said.append(stale if age > STALE_DAYS else f"prices are older than {STALE_DAYS} days")
-    return tuple(dict.fromkeys(said))
+    conditions.append(stale if age > STALE_DAYS else f"prices are older than {STALE_DAYS} days")
+    return tuple(dict.fromkeys(conditions))
 
 
 CHOICE_KEYS: tuple[str, ...] = tuple(
@@ -58,18 +58,18 @@ class Sensitivity:
     """For each answer to choose from what each value leads to."""
 
     @classmethod
-    def of(cls, p: Profile) -> Sensitivity:
+    def of(cls, profile: Profile) -> Sensitivity:
         """Work it out for a profile: some hundred rankings."""
         return cls(
-            {key: choice_spans(p, key) for key in NUMERIC_KEYS},
-            {key: choice_by_value(p, key) for key in CHOICE_KEYS},
+            {key: choice_spans(profile, key) for key in NUMERIC_KEYS},
+            {key: choice_by_value(profile, key) for key in CHOICE_KEYS},
         )
 
 
-def choice_by_value(p: Profile, key: str) -> dict[str | bool, str]:
+def choice_by_value(profile: Profile, key: str) -> dict[str | bool, str]:
     """Return the choice that each possible value of an answer to choose from leads to."""
     values: list[str | bool] = [choice.value for choice in QUESTION_BY_ID[key].choices] or [True, False]
-    return {value: rank_methods(p.change(key, value)).choice for value in values}
+    return {value: rank_methods(profile.change(key, value)).choice for value in values}
 
 
 MEASURED_SOURCES = ("detected", "counted", "probed")
@@ -86,7 +86,7 @@ SHRINKING_ANSWERS = (
 """Numbers that seldom fall: examples are not lost, and machines are not taken away."""
 
 
-def counterfactuals(p: Profile, choice: str, outlook: Sensitivity) -> tuple[dict[str, Any], ...]:
+def counterfactuals(profile: Profile, choice: str, outlook: Sensitivity) -> tuple[dict[str, Any], ...]:
     """Return every single change of an answer that makes another method first, the most plausible first.
 
     Applying one (the answer ``key`` set to ``to``, all else as it is) makes ``choice_becomes`` the choice.
@@ -96,13 +96,19 @@ def counterfactuals(p: Profile, choice: str, outlook: Sensitivity) -> tuple[dict
     loss, what a person said before what was measured, and what everybody is asked before what is seldom
     decisive.
     """
-    found = [flip for key, spans in outlook.numbers.items() for flip in _numeric(p, key, choice, spans)]
-    found += [flip for key, leads in outlook.choices.items() for flip in _single(p, key, choice, leads)]
-    return tuple(sorted(found, key=lambda flip: (flip["distance"], flip["key"], str(flip["to"]))))
+    changes = [
+        flip for key, spans in outlook.numbers.items() for flip in _numeric(profile, key, choice, spans)
+    ]
+    changes += [
+        flip for key, leads in outlook.choices.items() for flip in _single(profile, key, choice, leads)
+    ]
+    return tuple(sorted(changes, key=lambda flip: (flip["distance"], flip["key"], str(flip["to"]))))
 
 
-def _numeric(p: Profile, key: str, choice: str, spans: Sequence[ChoiceSpan]) -> Iterator[dict[str, Any]]:
-    now = getattr(p, key)
+def _numeric(
+    profile: Profile, key: str, choice: str, spans: Sequence[ChoiceSpan]
+) -> Iterator[dict[str, Any]]:
+    now = getattr(profile, key)
     whole = QUESTION_BY_ID[key].kind == "count"
     for span in spans:
         if span.choice == choice or (now is not None and now in span):
@@ -113,21 +119,23 @@ def _numeric(p: Profile, key: str, choice: str, spans: Sequence[ChoiceSpan]) -> 
         distance = (0.3 if usual else 1.3) if now is None else _steps(now, to) + 0.2
         if falling and key in SHRINKING_ANSWERS:
             distance *= 2
-        flip = _flip(p, key, int(to) if whole else to, span.choice, distance, f"were {span.words(whole)}")
+        flip = _flip(
+            profile, key, int(to) if whole else to, span.choice, distance, f"were {span.words(whole)}"
+        )
         flip["from"] = span.low if span.low > QUESTION_BY_ID[key].low else None
         flip["below"] = span.high if math.isfinite(span.high) else None
         yield flip
 
 
-def _single(p: Profile, key: str, choice: str, leads: Mapping[Any, str]) -> Iterator[dict[str, Any]]:
-    now = getattr(p, key)
+def _single(profile: Profile, key: str, choice: str, leads: Mapping[Any, str]) -> Iterator[dict[str, Any]]:
+    now = getattr(profile, key)
     order = [c.value for c in QUESTION_BY_ID[key].choices]
     for value, becomes in leads.items():
         if value == now or becomes == choice:
             continue
         steps = abs(order.index(value) - order.index(now)) if order and now in order else 1
         yield _flip(
-            p, key, value, becomes, 0.2 if now is None else 0.5 * steps, f"were {format_answer(value)}"
+            profile, key, value, becomes, 0.2 if now is None else 0.5 * steps, f"were {format_answer(value)}"
         )
 
 
@@ -138,11 +146,13 @@ def _steps(now: float, to: float) -> float:
     return 0.5 * abs(math.log10((to + 1) / (now + 1)))
 
 
-def _flip(p: Profile, key: str, to: Any, becomes: str, distance: float, condition: str) -> dict[str, Any]:
-    now = getattr(p, key)
+def _flip(
+    profile: Profile, key: str, to: Any, becomes: str, distance: float, condition: str
+) -> dict[str, Any]:
+    now = getattr(profile, key)
     if now is None and QUESTION_BY_ID[key].detail:
         distance += 0.3
-    if now is not None and key in p.sources and p.sources[key].source in MEASURED_SOURCES:
+    if now is not None and key in profile.sources and profile.sources[key].source in MEASURED_SOURCES:
         distance += 0.3
     text = f"{becomes}, if {key} {condition} (now {format_answer(now)})"
     return {"key": key, "to": to, "choice_becomes": becomes, "text": text, "distance": round(distance, 3)}
@@ -161,36 +171,38 @@ class InformationValue:
     """The share of its possible values that lead to another choice."""
 
 
-def worth_finding(p: Profile, choice: str, outlook: Sensitivity) -> tuple[InformationValue, ...]:
+def worth_finding(profile: Profile, choice: str, outlook: Sensitivity) -> tuple[InformationValue, ...]:
     """Return the one or two unknown answers most likely to change the choice; none when none could.
 
     A number is tried at the few values that stand for what it usually is (``tries`` of its question).
     """
-    found = []
+    values = []
     for key, spans in outlook.numbers.items():
-        if _unknown(p, key) and QUESTION_BY_ID[key].tries:
+        if _unknown(profile, key) and QUESTION_BY_ID[key].tries:
             whole = QUESTION_BY_ID[key].kind == "count"
             met = (next(span for span in spans if value in span) for value in QUESTION_BY_ID[key].tries)
-            found.append(_worth(key, choice, ((span.words(whole), span.choice) for span in met)))
+            values.append(_worth(key, choice, ((span.words(whole), span.choice) for span in met)))
     for key, leads in outlook.choices.items():
-        if _unknown(p, key):
-            found.append(
+        if _unknown(profile, key):
+            values.append(
                 _worth(key, choice, ((format_answer(value), becomes) for value, becomes in leads.items()))
             )
     # Answers that the wizard asks at once come before those it seldom needs.
-    found.sort(key=lambda worth: (-worth.share, QUESTION_BY_ID[worth.key].detail, worth.key))
-    return tuple(worth for worth in found if worth.share > 0)[:MAX_WORTH_FINDING]
+    values.sort(key=lambda info: (-info.share, QUESTION_BY_ID[info.key].detail, info.key))
+    return tuple(info for info in values if info.share > 0)[:MAX_WORTH_FINDING]
 
 
-def _unknown(p: Profile, key: str) -> bool:
-    if key == "call_volume" and p.calls_per_month is not None:
+def _unknown(profile: Profile, key: str) -> bool:
+    if key == "call_volume" and profile.calls_per_month is not None:
         return False
-    return getattr(p, key) is None or (key in p.sources and p.sources[key].source == "default")
+    return getattr(profile, key) is None or (
+        key in profile.sources and profile.sources[key].source == "default"
+    )
 
 
 def _worth(key: str, choice: str, leads: Iterable[tuple[str, str]]) -> InformationValue:
     pairs = list(leads)
     others = [(value, becomes) for value, becomes in pairs if becomes != choice]
     different = list(dict.fromkeys(others))
-    said = ", ".join(f"{value} would make it {becomes}" for value, becomes in different[:2])
-    return InformationValue(key, f"{key}: {said}", len(others) / len(pairs))
+    text = ", ".join(f"{value} would make it {becomes}" for value, becomes in different[:2])
+    return InformationValue(key, f"{key}: {text}", len(others) / len(pairs))

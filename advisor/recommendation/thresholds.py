@@ -84,17 +84,17 @@ class ChoiceSpan:
         return self.low <= value < self.high
 
 
-def choice_spans(p: Profile, key: str) -> tuple[ChoiceSpan, ...]:
+def choice_spans(profile: Profile, key: str) -> tuple[ChoiceSpan, ...]:
     """Return all spans of a numeric answer, ascending; neighbours lead to different choices."""
     whole = QUESTION_BY_ID[key].kind == "count"
     ranked: dict[float, Ranking] = {}
 
     def at(value: float) -> Ranking:
         if value not in ranked:
-            ranked[value] = rank_methods(p.change(key, int(value) if whole else value))
+            ranked[value] = rank_methods(profile.change(key, int(value) if whole else value))
         return ranked[value]
 
-    constants = declared_thresholds(p, key)
+    constants = declared_thresholds(profile, key)
     edges = [constants[0]]
     for low, high in pairwise(constants):
         # Most thresholds are the constants themselves: then nothing changes up to the number just below.
@@ -112,7 +112,7 @@ def choice_spans(p: Profile, key: str) -> tuple[ChoiceSpan, ...]:
     return tuple(merged)
 
 
-def declared_thresholds(p: Profile, key: str) -> list[float]:
+def declared_thresholds(profile: Profile, key: str) -> list[float]:
     """Return, ascending, the least and the largest value to try and all constants between them.
 
     The constants are those that the profile, the rules and the blockers compare this answer with, and the size of
@@ -126,9 +126,9 @@ def declared_thresholds(p: Profile, key: str) -> list[float]:
     if question.kind != "count" and low == 0:
         # Some answers count as unknown when they are 0, so the smallest number above it may be another case.
         constants.add(SMALLEST_POSITIVE)
-    known = models.find_model(p.model) if key == "model_params_b" and p.model else None
-    if known:
-        constants.add(known.params_b)  # near its size its own shape counts, on both sides a typical one
+    model = models.find_model(profile.model) if key == "model_params_b" and profile.model else None
+    if model:
+        constants.add(model.params_b)  # near its size its own shape counts, on both sides a typical one
     return [low, *sorted(value for value in constants if low < value < high), high]
 
 

@@ -99,7 +99,7 @@ class Rule:
     at: ClassVar[Thresholds] = {}
     """For numeric answers the constants that ``applies`` compares them with."""
 
-    def applies(self, p: Profile) -> str:
+    def applies(self, profile: Profile) -> str:
         """Return why the rule applies to this profile, in words; "" when it does not."""
         raise NotImplementedError
 

@@ -60,9 +60,9 @@ def compare_arms(a: ArmScores, b: ArmScores, seed: int, above: float = 0.0) -> P
     """Paired difference of two arms over the questions both have answered, by source document."""
     of_b = dict(zip(b.questions, b.combined, strict=True))
     both = [
-        (x, of_b[q], document)
-        for q, x, document in zip(a.questions, a.combined, a.sources(), strict=True)
-        if q in of_b
+        (x, of_b[question], document)
+        for question, x, document in zip(a.questions, a.combined, a.sources(), strict=True)
+        if question in of_b
     ]
     return paired_test(
         a.arm, b.arm, [x for x, _, _ in both], [y for _, y, _ in both], seed, [d for _, _, d in both], above
@@ -99,10 +99,10 @@ class ArmStanding:
     @property
     def better(self) -> tuple[str, ...]:
         """Arms that surely did better than the recommended one, the furthest above first."""
-        found = [
+        names = [
             name for name, c in self.shown.items() if c.pair.high < 0 and c.pair.p_holm <= SIGNIFICANCE_LEVEL
         ]
-        return tuple(sorted(found, key=lambda name: self.shown[name].pair.difference))
+        return tuple(sorted(names, key=lambda name: self.shown[name].pair.difference))
 
     @property
     def beaten(self) -> frozenset[str]:
@@ -125,8 +125,8 @@ def compare_with_others(
         if by
         else in_gate
     )
-    found = {**in_gate, **outside}
-    return ArmStanding(choice, {name: found[name] for name in others}, gate)
+    comparisons = {**in_gate, **outside}
+    return ArmStanding(choice, {name: comparisons[name] for name in others}, gate)
 
 
 def cheapest_within_noise(
@@ -140,8 +140,8 @@ def cheapest_within_noise(
     beaten = set(at.beaten)
     if best != at.choice:
         rest = [name for name in arms if costs[name] < costs[best] and name != at.choice]
-        found = corrected_comparisons(compare_arms(arms[best], arms[name], seed) for name in rest)
-        beaten = (beaten | {name for name, contest in found.items() if contest.above}) - {best}
+        comparisons = corrected_comparisons(compare_arms(arms[best], arms[name], seed) for name in rest)
+        beaten = (beaten | {name for name, contest in comparisons.items() if contest.above}) - {best}
     if at.better or at.gate_met is False:
         beaten.add(at.choice)
     return min((name for name in arms if name not in beaten), key=lambda name: costs[name])
@@ -174,14 +174,18 @@ def questions_needed(open_contests: Sequence[ArmComparison]) -> QuestionsNeeded 
     behind = [c for c in open_contests if c.pair.difference < c.by]
     if behind:
         return _least([_needed(c, SIGNIFICANCE_LEVEL / len(open_contests)) for c in behind])
-    found = [_needed(c, SIGNIFICANCE_LEVEL) for c in open_contests]
-    if not found or None in found:
+    estimates = [_needed(c, SIGNIFICANCE_LEVEL) for c in open_contests]
+    if not estimates or None in estimates:
         return None
-    return max((each for each in found if each), key=lambda each: each.questions)
+    return max((estimate for estimate in estimates if estimate), key=lambda estimate: estimate.questions)
 
 
-def _least(found: Sequence[QuestionsNeeded | None]) -> QuestionsNeeded | None:
-    return min((each for each in found if each), key=lambda each: each.questions, default=None)
+def _least(estimates: Sequence[QuestionsNeeded | None]) -> QuestionsNeeded | None:
+    return min(
+        (estimate for estimate in estimates if estimate),
+        key=lambda estimate: estimate.questions,
+        default=None,
+    )
 
 
 def _needed(contest: ArmComparison, level: float) -> QuestionsNeeded | None:

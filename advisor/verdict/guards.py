@@ -34,20 +34,22 @@ def run_guards(
     }
 
 
-def guard_warnings(found: Mapping[str, Any]) -> list[str]:
+def guard_warnings(guards: Mapping[str, Any]) -> list[str]:
     """Return what a reader of the verdict must know, one sentence each, from the guards' results."""
-    said = []
-    leakage = found.get("leakage") or {}
+    warnings = []
+    leakage = guards.get("leakage") or {}
     if leakage.get("withheld"):
-        said.append(
+        warnings.append(
             "questions of this trial occur in the training rows or instructions: its scores say nothing"
         )
     if left_out := leakage.get("left_out"):
-        said.append(f"{left_out} questions that nearly repeat training rows were not asked, as the plan says")
-    arms = [*((found.get("forgetting") or {}).get("arms") or ()), *(found.get("refusal_drift") or ())]
-    said += [arm["text"] for arm in arms if arm["warned"]]
-    said += (found.get("staleness") or {}).get("warnings") or ()
-    return said
+        warnings.append(
+            f"{left_out} questions that nearly repeat training rows were not asked, as the plan says"
+        )
+    arms = [*((guards.get("forgetting") or {}).get("arms") or ()), *(guards.get("refusal_drift") or ())]
+    warnings += [arm["text"] for arm in arms if arm["warned"]]
+    warnings += (guards.get("staleness") or {}).get("warnings") or ()
+    return warnings
 
 
 def _leakage(run: RunFolder) -> dict[str, Any]:

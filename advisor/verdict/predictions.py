@@ -87,11 +87,11 @@ NO_MEMORY = MeasuredMemory(None, None, None, None)
 
 def largest_memory(runs: Sequence[Mapping[str, Any]]) -> MeasuredMemory:
     """Return what the hungriest of some training runs took; runs of earlier versions knew only the process's peak."""
-    kept = [run for run in runs if run.get("peak_gib")]
-    if not kept:
+    measured = [run for run in runs if run.get("peak_gib")]
+    if not measured:
         return NO_MEMORY
-    run = max(kept, key=lambda one: (one.get("own_gib") or 0.0, one["peak_gib"]))
-    peak = max(one["peak_gib"] for one in kept)
+    run = max(measured, key=lambda candidate: (candidate.get("own_gib") or 0.0, candidate["peak_gib"]))
+    peak = max(candidate["peak_gib"] for candidate in measured)
     return MeasuredMemory(
         run.get("own_gib"),
         run.get("expected_gib"),
@@ -102,20 +102,20 @@ def largest_memory(runs: Sequence[Mapping[str, Any]]) -> MeasuredMemory:
     )
 
 
-def memory_lines(taken: MeasuredMemory, planned: float | None, assumed: Sequence[str] = ()) -> list[str]:
+def memory_lines(memory: MeasuredMemory, planned: float | None, assumed: Sequence[str] = ()) -> list[str]:
     """Say estimate and measurement of the same thing, then the whole process, then what the plan's figure was for."""
-    said = []
-    if taken.own is not None:
-        guess = "not estimated" if taken.expected is None else f"estimated {taken.expected:.2g} GiB"
-        said.append(f"memory of training: {guess}, measured {taken.own:.2g} GiB")
-    elif taken.peak is not None:
-        said.append("memory of training: not measured apart from the process")
-    if taken.whole:
-        said.append(taken.whole)
-    if planned is not None and taken.peak is not None:
+    lines = []
+    if memory.own is not None:
+        guess = "not estimated" if memory.expected is None else f"estimated {memory.expected:.2g} GiB"
+        lines.append(f"memory of training: {guess}, measured {memory.own:.2g} GiB")
+    elif memory.peak is not None:
+        lines.append("memory of training: not measured apart from the process")
+    if memory.whole:
+        lines.append(memory.whole)
+    if planned is not None and memory.peak is not None:
         why = "".join(f" for {text}" for text in assumed if "tokens at a time" in text)
-        said.append(f"the plan said {planned:.2g} GiB{why}, {RUNTIME_GIB:.1f} of it the runtime of a GPU")
-    return said
+        lines.append(f"the plan said {planned:.2g} GiB{why}, {RUNTIME_GIB:.1f} of it the runtime of a GPU")
+    return lines
 
 
 def compare_prediction(
@@ -155,9 +155,9 @@ def prediction_line(data: Mapping[str, Any]) -> list[str]:
     choice, measured = data["verdict"]["recommended"], data["measured"]
     ranked = [row.get("method") for row in data["predicted"].get("ranked") or ()]
     arms = [arm["arm"] for arm in data["arms"]]
-    said = []
+    lines = []
     if both := [name for name in ranked if name in arms]:
-        said.append(
+        lines.append(
             f"order predicted {' > '.join(both)}; measured {' > '.join(a for a in arms if a in both)}"
         )
     row = next(
@@ -165,22 +165,22 @@ def prediction_line(data: Mapping[str, Any]) -> list[str]:
         {},
     )
     if hours := measured.get("hours"):
-        said.append(_both("training", (row.get("hours") or {}).get("likely"), hours, "h"))
-    said += memory_lines(
+        lines.append(_both("training", (row.get("hours") or {}).get("likely"), hours, "h"))
+    lines += memory_lines(
         memory_of_report(data), (row.get("memory_gib") or {}).get("likely"), row.get("assumptions") or ()
     )
     cost = next((arm.get("usd_per_1000") for arm in data["arms"] if arm["arm"] == choice), None)
     if cost is not None:
         call = row.get("per_call_usd")
-        said.append(_both("1,000 calls", None if call is None else call * 1000, cost, "USD"))
+        lines.append(_both("1,000 calls", None if call is None else call * 1000, cost, "USD"))
     if why := measured.get("ratios", {}).get("not_compared"):
-        said.append(f"not compared further: {why}")
-    return said
+        lines.append(f"not compared further: {why}")
+    return lines
 
 
-def _both(what: str, predicted: float | None, measured: float, unit: str) -> str:
+def _both(quantity: str, predicted: float | None, measured: float, unit: str) -> str:
     guess = "not predicted" if predicted is None else f"predicted {predicted:.2g} {unit}"
-    return f"{what}: {guess}, measured {measured:.2g} {unit}"
+    return f"{quantity}: {guess}, measured {measured:.2g} {unit}"
 
 
 def predicted_pairs(
@@ -243,7 +243,7 @@ def memory_of_report(data: Mapping[str, Any]) -> MeasuredMemory:
 def measured_training_hours(plan: Plan, measured: Mapping[str, Any]) -> float | None:
     """Return the hours that training the chosen arm took, one seed; None where it was not trained."""
     runs = [[run["seconds"] for run in runs if run.get("seconds")] for runs in _trained(plan, measured)]
-    return sum(sum(each) / len(each) for each in runs if each) / 3600 or None
+    return sum(sum(seconds) / len(seconds) for seconds in runs if seconds) / 3600 or None
 
 
 def timed_steps(
@@ -256,15 +256,15 @@ def timed_steps(
     trained = [run for runs in measured["training"].values() for run in runs or ()]
     rows = max((run.get("rows", 0) for run in trained), default=0)
     broken = interrupted_steps(events)
-    found = []
+    timed = []
     for name, estimated in estimate_step_times(plan, rows, test_questions):
         seconds = measured["seconds"].get(name)
         kind, _, arm = name.partition(":")
         if seconds and estimated and name not in broken and kind in _KINDS:
-            found.append(
+            timed.append(
                 TimedStep(kind=_KINDS[kind], arm=arm, predicted=round(estimated, 1), measured=seconds)
             )
-    return tuple(found)
+    return tuple(timed)
 
 
 _KINDS: Mapping[str, Kind] = {"index": "index", "train": "train", "evaluate": "evaluate"}
@@ -290,11 +290,11 @@ def _runs(plan: Plan, measured: Mapping[str, Any]) -> list[dict[str, Any]]:
 def _trained(plan: Plan, measured: Mapping[str, Any]) -> list[list[dict[str, Any]]]:
     """The training runs behind the chosen arm, those it started from included."""
     arm = next((step.weights for step in plan.arms if step.arm == plan.choice), None)
-    found = []
+    runs = []
     while arm:
-        found.append(measured["training"].get(arm) or [])
+        runs.append(measured["training"].get(arm) or [])
         arm = plan.train_step(arm).start_from
-    return found
+    return runs
 
 
 def _estimate(plan: Plan) -> Mapping[str, Any]:

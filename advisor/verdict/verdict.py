@@ -55,11 +55,11 @@ def gains_by_score(plan: Plan, arms: Mapping[str, ArmScores]) -> str:
         return ""
     names = [name for name, weight in plan.weights.items() if weight > 0]
     pairs = [pair for name in names if (pair := _raised(arms[plan.choice], arms[base], name, plan.seed))]
-    found = corrected_comparisons(pairs)
-    raised = [f"{name} ({c.pair.difference:+.2f})" for name, c in found.items() if c.above]
+    comparisons = corrected_comparisons(pairs)
+    raised = [f"{name} ({c.pair.difference:+.2f})" for name, c in comparisons.items() if c.above]
     stayed = [
         f"{name} ({_mean(arms[plan.choice], name):.2f}, {_mean(arms[base], name):.2f} before)"
-        for name, c in found.items()
+        for name, c in comparisons.items()
         if not c.above and SCORE_BY_NAME[name].gain(_mean(arms[plan.choice], name)) < LOW_SCORE
     ]
     if not (raised and stayed):
@@ -70,11 +70,15 @@ def gains_by_score(plan: Plan, arms: Mapping[str, ArmScores]) -> str:
 def _raised(tuned: ArmScores, base: ArmScores, name: str, seed: int) -> PairedDifference | None:
     """The paired gain in one score over the questions for which both arms have it; None without any."""
     gain = SCORE_BY_NAME[name].gain
-    before = {q: gain(s[name]) for q, s in zip(base.questions, base.scores, strict=True) if name in s}
+    before = {
+        question: gain(scores[name])
+        for question, scores in zip(base.questions, base.scores, strict=True)
+        if name in scores
+    }
     rows = [
-        (gain(scores[name]), before[q], document)
-        for q, scores, document in zip(tuned.questions, tuned.scores, tuned.sources(), strict=True)
-        if name in scores and q in before
+        (gain(scores[name]), before[question], document)
+        for question, scores, document in zip(tuned.questions, tuned.scores, tuned.sources(), strict=True)
+        if name in scores and question in before
     ]
     if not rows:
         return None
@@ -164,8 +168,8 @@ def judge_trial(
 
 def same_model(a: str, b: str) -> bool:
     """Whether two names mean the same known model."""
-    found = [find_known_model(name) for name in (a, b)]
-    return a == b or (found[0] is not None and found[0] == found[1])
+    models = [find_known_model(name) for name in (a, b)]
+    return a == b or (models[0] is not None and models[0] == models[1])
 
 
 def _outcome(at: ArmStanding, gate: bool | None, winner: str) -> str:
@@ -176,10 +180,10 @@ def _outcome(at: ArmStanding, gate: bool | None, winner: str) -> str:
 
 def _open(at: ArmStanding, winner: str) -> list[ArmComparison]:
     """Return what keeps the verdict open: pairs of the gate, and the cheaper arm that is within noise."""
-    found = {name: contest for name, contest in at.gate.items() if not contest.above}
+    contests = {name: contest for name, contest in at.gate.items() if not contest.above}
     if winner in at.shown and winner not in at.gate:
-        found[winner] = at.shown[winner]
-    return list(found.values())
+        contests[winner] = at.shown[winner]
+    return list(contests.values())
 
 
 def _rival(
@@ -200,28 +204,28 @@ def _limits(
     plan: Plan, arms: Mapping[str, ArmScores], rival: ArmComparison | None, count: int
 ) -> tuple[str, tuple[str, ...]]:
     """Return the verdict's strength, the weakest that applies, and a sentence for everything that weakens it."""
-    said = []
+    sentences = []
     strength = "measured"
     documents = cluster_by_document(arms[plan.choice].sources())
     if not documents.by_document:
-        said.append(
+        sentences.append(
             f"The questions come from {documents.documents} documents, too few to judge by: "
             "the intervals hold for these and no others."
         )
     spread = max((arms[n].seed_spread for n in (plan.choice, rival.pair.b)), default=0.0) if rival else 0.0
     if rival and 0 < abs(rival.pair.difference) < spread:
-        said.append(f"The difference is smaller than the spread between training seeds ({spread:.2f}).")
+        sentences.append(f"The difference is smaller than the spread between training seeds ({spread:.2f}).")
     if count < LEANING_BELOW:
         strength = "leaning"
-        said.append(f"Under {LEANING_BELOW} questions it only leans.")
+        sentences.append(f"Under {LEANING_BELOW} questions it only leans.")
     own = next((step.model for step in plan.arms if step.arm == plan.choice), None)
     measured = (own or plan.model).name
     wanted = plan.answers.get("model")
     meant = plan.model.name if wanted is None or wanted.value is None else str(wanted.value)
     if not same_model(meant, measured):
         strength = "proxy"
-        said.append(f"Measured on {measured}, not on {meant}: a proxy, no more.")
-    return strength, tuple(said)
+        sentences.append(f"Measured on {measured}, not on {meant}: a proxy, no more.")
+    return strength, tuple(sentences)
 
 
 def _margin(at: ArmStanding, rival: ArmComparison | None) -> dict[str, Any] | None:

@@ -103,5 +103,5 @@ def _undecided(judged: VerdictFacts, other: str) -> str:
 def _more(needed: QuestionsNeeded | None) -> str:
     if needed is None:
         return ""
-    worth = f" ({rounded_up(needed.documents)} more documents' worth)" if needed.documents else ""
-    return f" About {rounded_up(needed.questions)} more questions{worth} would decide it."
+    documents = f" ({rounded_up(needed.documents)} more documents' worth)" if needed.documents else ""
+    return f" About {rounded_up(needed.questions)} more questions{documents} would decide it."

@@ -66,8 +66,8 @@ class ACME001(Rule):
     need = Need.SHOW
     weight = 9.0
 
-    def applies(self, p):
-        return "there are documents" if p.documents else ""
+    def applies(self, profile):
+        return "there are documents" if profile.documents else ""
 
 
 class Terse(Method):

@@ -44,9 +44,9 @@ MODELS = st.none() | st.sampled_from(
 PROFILES = st.fixed_dictionaries({}, optional={**{key: value_of(key) for key in KEYS}, "model": MODELS})
 
 
-def scores(p: Profile) -> dict[str, float]:
+def scores(profile: Profile) -> dict[str, float]:
     """Return every method's score."""
-    return {s.method.name: s.score for s in rank_methods(p).methods}
+    return {s.method.name: s.score for s in rank_methods(profile).methods}
 
 
 @given(PROFILES)

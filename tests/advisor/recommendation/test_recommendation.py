@@ -120,8 +120,8 @@ def test_ranking_takes_about_a_millisecond() -> None:
     assert best < 0.002
 
 
-def _seconds(p: Profile, rounds: int = 20) -> float:
+def _seconds(profile: Profile, rounds: int = 20) -> float:
     started = time.perf_counter()
     for _ in range(rounds):
-        rank_methods(p.change("goal", "x"))
+        rank_methods(profile.change("goal", "x"))
     return (time.perf_counter() - started) / rounds

@@ -134,7 +134,7 @@ def test_the_first_advice_with_a_budget_is_quick() -> None:
     assert min(_seconds(p) for p in fresh) < 1
 
 
-def _seconds(p: Profile) -> float:
+def _seconds(profile: Profile) -> float:
     started = time.process_time()
-    recommend_for_profile(p.change("goal", "x"))
+    recommend_for_profile(profile.change("goal", "x"))
     return time.process_time() - started
