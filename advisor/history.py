@@ -20,11 +20,13 @@ from rag.errors import CannotRun
 from rag.files import append_line
 from runners.resources.machine import Machine
 
-ENV, FILE = "TUNEWISE_HISTORY", "history.jsonl"
+ENV = "TUNEWISE_HISTORY"
+FILE = "history.jsonl"
 SHRINKAGE = 1.0
 """Runs that a correction is held back by: one run moves an estimate half of the way, three by three quarters. Timings
 of one machine differ by a third from day to day (benchmarks/LOG.md), so the first one is not believed alone."""
-LEAST, MOST = 0.25, 4.0
+LEAST = 0.25
+MOST = 4.0
 """A correction never goes beyond these: further off, the estimate is wrong in kind, not in speed."""
 
 Kind = Literal["index", "train", "evaluate", "hours"]

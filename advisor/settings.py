@@ -14,7 +14,8 @@ from advisor.output import FORMATS
 from advisor.questionnaire.answers import Answers, names_a_path
 from rag.errors import BadInput
 
-ENV, FILE = "TUNEWISE_CONFIG", "config.toml"
+ENV = "TUNEWISE_CONFIG"
+FILE = "config.toml"
 ANSWERS_TABLE = "answers"
 MAX_SETTINGS_BYTES = 1_000_000
 

@@ -1,4 +1,4 @@
-"""The user's own facts: a YAML file whose rows correct or add to the shipped models, cards and prices.
+"""The user's own facts: a YAML file whose rows correct or extend the shipped models, GPUs and prices.
 
 ::
 
@@ -9,8 +9,9 @@
     models:
       - {hub: acme/Our-7B, params_b: 7.2, layers: 32, hidden: 4096, heads: 32, ...}
 
-It is named by ``TUNEWISE_FACTS`` (empty: no file at all), else it is ``facts.yaml`` in the user's configuration
-folder, where it may be missing. Each table says which keys its rows have; a row's ``source`` then names this file.
+``TUNEWISE_FACTS`` names the file (empty: no file is read); by default it is ``facts.yaml`` in the user's
+configuration folder and may be missing. Each :class:`CatalogTable` defines the keys of its rows; the
+``source`` of a row that was changed then names this file. :func:`merge_catalog` is the entry point.
 """
 
 from __future__ import annotations
@@ -32,12 +33,12 @@ SECTIONS = ("models", "gpus", "prices")
 MAX_CATALOG_BYTES = 1_000_000
 T = TypeVar("T")
 Check = Callable[[Any], Any]
-"""Returns the value as the table holds it; ValueError says, after "should be", what is allowed."""
+"""Returns the value as the table holds it; the text of its ValueError completes "should be ..."."""
 
 
 @dataclass(frozen=True, slots=True)
 class CatalogFile:
-    """The user's file as it is now: where, and when it was last changed (nanoseconds)."""
+    """The path of the user's file and its modification time in nanoseconds, which together key the caches."""
 
     path: Path
     changed: int
@@ -52,17 +53,17 @@ class CatalogTable(Generic[T]):
     """The field that names an entry."""
     fields: Mapping[str, Check]
     defaults: Mapping[str, Any]
-    """Fields that a new entry may leave out; ``source`` and ``day`` never need to be given."""
+    """Fields that a new entry may omit; ``source`` and ``day`` are never required."""
     flat: Callable[[T], dict[str, Any]]
     build: Callable[[dict[str, Any]], T]
 
 
 def catalog_file() -> CatalogFile | None:
-    """Return the user's file, None when there is none; BadInput when the one that is named does not exist."""
+    """Return the user's file, None when there is none; BadInput when TUNEWISE_FACTS names a missing one."""
     named = os.environ.get(CATALOG_VARIABLE)
     if named == "":
         return None
-    path = Path(named).expanduser() if named else _usual()
+    path = Path(named).expanduser() if named else _default_path()
     try:
         return CatalogFile(path, path.stat().st_mtime_ns)
     except OSError as error:
@@ -75,9 +76,10 @@ def catalog_file() -> CatalogFile | None:
 
 
 def merge_catalog(table: CatalogTable[T], shipped: Sequence[T], own: CatalogFile) -> tuple[T, ...]:
-    """Return the shipped entries, corrected by the user's rows, and after them the rows that are new.
+    """Return the shipped entries with the user's corrections, followed by the rows that are new.
 
-    Raises BadInput naming file, row and key for anything that cannot be.
+    Raises:
+        BadInput: naming file, row and key, for an unknown key, an invalid value or an incomplete new row.
     """
     entries = {_same(table.flat(entry)[table.key]): table.flat(entry) for entry in shipped}
     for where, row in _rows(own, table.section):
@@ -104,26 +106,26 @@ def merge_catalog(table: CatalogTable[T], shipped: Sequence[T], own: CatalogFile
 
 
 def read_text_value(value: Any) -> str:
-    """Accept a text that is not empty."""
+    """Accept a non-empty text."""
     if isinstance(value, str) and value.strip():
         return value.strip()
     raise ValueError("a text")
 
 
 def read_number(value: Any) -> float:
-    """Accept a number that is not negative."""
+    """Accept a number of at least 0."""
     if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf:
         return float(value)
     raise ValueError("a number, 0 or more")
 
 
 def read_number_or_none(value: Any) -> float | None:
-    """Accept a number that is not negative, or null."""
+    """Accept a number of at least 0, or null."""
     return None if value is None else read_number(value)
 
 
 def read_count(value: Any) -> int:
-    """Accept a whole number above zero."""
+    """Accept a whole number above 0."""
     if isinstance(value, int) and not isinstance(value, bool) and value > 0:
         return value
     raise ValueError("a whole number above 0")
@@ -137,7 +139,7 @@ def read_flag(value: Any) -> bool:
 
 
 def read_day(value: Any) -> date:
-    """Accept a day as YAML reads it: 2026-11-25."""
+    """Accept a date as YAML reads it: 2026-11-25."""
     if isinstance(value, date) and not isinstance(value, datetime):
         return value
     raise ValueError("a day such as 2026-11-25")
@@ -155,6 +157,7 @@ def one_of_words(*allowed: str) -> Check:
 
 
 def _checked(table: CatalogTable[Any], where: str, key: Any, value: Any) -> Any:
+    """Return the value of a row's key as its check reads it; BadInput for an unknown key or an invalid value."""
     if key not in table.fields:
         close = difflib.get_close_matches(str(key), table.fields, n=1)
         hint = f"known: {', '.join(table.fields)}"
@@ -166,6 +169,7 @@ def _checked(table: CatalogTable[Any], where: str, key: Any, value: Any) -> Any:
 
 
 def _rows(own: CatalogFile, section: str) -> list[tuple[str, dict[Any, Any]]]:
+    """Return the rows of a section, each with a description of its position for error messages."""
     rows = _loaded(own).get(section) or []
     if not isinstance(rows, list):
         raise BadInput(
@@ -181,6 +185,7 @@ def _rows(own: CatalogFile, section: str) -> list[tuple[str, dict[Any, Any]]]:
 
 @lru_cache(maxsize=2)
 def _loaded(own: CatalogFile) -> dict[str, Any]:
+    """Return the parsed file; BadInput when it is too large, not YAML, or holds unknown sections."""
     import yaml
 
     try:
@@ -205,11 +210,12 @@ def _loaded(own: CatalogFile) -> dict[str, Any]:
 
 
 @lru_cache(maxsize=1)
-def _usual() -> Path:
+def _default_path() -> Path:
     from platformdirs import user_config_path
 
     return user_config_path("tunewise") / "facts.yaml"
 
 
 def _same(name: str) -> str:
+    """Return the form of a name in which two spellings are compared."""
     return name.strip().casefold()

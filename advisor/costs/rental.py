@@ -1,6 +1,8 @@
-"""Machines for rent: which of them hold a training run, and what they cost by the hour and by the work done.
+"""Rented GPUs: which offers hold a training run, what they cost per hour and for the work, and the cost of
+training.
 
-What training costs out of pocket: nothing on hardware at hand that holds it, else the cheapest rented cards.
+:func:`cheapest_rental` picks the offer for a method, :func:`training_cost` is the money of training: nothing
+on hardware at hand that holds it, else the cheapest rental.
 """
 
 from __future__ import annotations
@@ -18,27 +20,31 @@ from runners.resources.memory_terms import MemorySetup, MemoryUse
 from runners.resources.model_shape import ModelShape
 
 CARD_COUNTS = (1, 2, 4, 8)
-"""Numbers of cards that one machine can be rented with."""
+"""Numbers of GPUs that one machine can be rented with."""
 SET_UP_HOURS = Range(0.1, 0.5, 1.0)
-"""Hours that are paid before training starts: the machine, the packages, the model's download. Our assumption."""
+"""Paid hours before training starts: starting the machine, installing packages, downloading the model. Our
+assumption.
+"""
 SHARED_HOST_FACTOR = 3.0
-"""How much longer that takes where several cards share a model: sharding is set up and tried. Our assumption."""
+"""How much longer set-up takes where several GPUs share a model: sharding has to be configured. Our
+assumption.
+"""
 NO_BF16 = ("T4", "V100")
-"""Cards without native bf16, in which tunewise trains: never offered."""
+"""GPUs without native bf16, in which tunewise trains: never offered."""
 
 
 @dataclass(frozen=True, slots=True)
 class RentalOffer:
-    """A machine for rent: its cards, and what it costs by the hour and by the work done."""
+    """A machine for rent: its GPUs, and what it costs per hour and per unit of work."""
 
     card: gpus.GpuFacts
     count: int
     usd_hour: float
     usd_pflop_hour: Range
-    """USD for as much work as 1e15 FLOP/s do in an hour."""
+    """USD for the work of one hour at 1e15 FLOP/s."""
 
     def usd(self, work: Range) -> tuple[float, float, float]:
-        """Return low, likely and high price of this work (in hours of 1e15 FLOP/s) with setting up."""
+        """Return low, likely and high price of this work (in hours at 1e15 FLOP/s) including set-up."""
         usd_per_pflop_hour = self.usd_pflop_hour
         usd_hour = self.usd_hour * (SHARED_HOST_FACTOR if self.count > 1 else 1.0)
         return (
@@ -52,9 +58,13 @@ class RentalOffer:
 def offers_that_hold(
     shape: ModelShape, use: MemoryUse, setup: MemorySetup, file: user_catalog.CatalogFile | None
 ) -> tuple[RentalOffer, ...]:
-    """Return the machines that hold a use with ease, those with the fewest cards first.
+    """Return the offers whose memory holds even the high estimate of a use, those with the fewest GPUs first.
 
-    ``setup`` says how the use trains on one card; ``file`` is the user's own facts as they are now.
+    Args:
+        shape: the model.
+        use: how it is used: full, lora, qlora or inference.
+        setup: how it is trained on one GPU.
+        file: the user's own facts as they are now, part of the cache key.
     """
     offers: list[RentalOffer] = []
     for count in CARD_COUNTS:
@@ -65,15 +75,16 @@ def offers_that_hold(
 
 @lru_cache(maxsize=16)
 def offers_with_cards(count: int, file: user_catalog.CatalogFile | None) -> tuple[RentalOffer, ...]:
-    """Return the machines of so many cards that some work may be cheapest on."""
+    """Return the offers with this many GPUs, without those that another offer beats for any work."""
     cards = [card for card in gpus.rentable_gpus(0) if not card.name.startswith(NO_BF16)]
     offers = [_offer(card, count) for card in cards]
     return tuple(one for one in offers if not any(_beats(other, one) for other in offers if other is not one))
 
 
 def _beats(a: RentalOffer, b: RentalOffer) -> bool:
-    """Whether ``a`` holds as much as ``b`` and costs less for whatever is to be done."""
-    a_price, b_price = a.usd_pflop_hour, b.usd_pflop_hour
+    """Return whether ``a`` holds as much as ``b`` and costs less for any work."""
+    a_price = a.usd_pflop_hour
+    b_price = b.usd_pflop_hour
     return (
         a.card.memory_gib >= b.card.memory_gib
         and a.usd_hour < b.usd_hour
@@ -82,7 +93,9 @@ def _beats(a: RentalOffer, b: RentalOffer) -> bool:
 
 
 def _offer(card: gpus.GpuFacts, count: int) -> RentalOffer:
-    flops, per_hour = training_time.card_device(card, count).flops, (card.usd_hour or 0.0) * count
+    flops = training_time.card_device(card, count).flops
+    per_hour = (card.usd_hour or 0.0) * count
+    # The fastest estimate of the GPU gives the lowest price of the work.
     usd_per_pflop_hour = Range(*(per_hour * 1e15 / end for end in (flops.high, flops.likely, flops.low)))
     return RentalOffer(card, count, per_hour, usd_per_pflop_hour)
 
@@ -92,21 +105,21 @@ _PETAFLOP = training_time.TrainingDevice(Range(1e15, 1e15, 1e15), True, "1e15 FL
 
 @dataclass(frozen=True, slots=True)
 class Rental:
-    """The rented machine on which a method likely costs least, its hours, and what they cost."""
+    """The rented machine on which a method likely costs least, its hours, and their price."""
 
     card: gpus.GpuFacts
     count: int
     hours: Range
     usd: Range
-    """Each end is the cheapest of all machines that hold the method, so a larger model never costs less."""
+    """Each end is the minimum over all offers that hold the method, so a larger model never costs less."""
 
 
 def training_cost(profile: Profile, method: str) -> Range | None:
-    """USD of training: 0 on hardware at hand that holds it, else on the cheapest rented cards that do.
+    """Return USD of training: 0 on hardware at hand that holds it, else on the cheapest rented GPUs that do.
 
     The rented price does not depend on the hardware at hand, so more of it never makes a method dearer. Where
     a GPU's memory is unknown the low end is 0. None when the model's size is unknown, when its weights are
-    behind an endpoint, or when no known card holds it.
+    behind an endpoint, or when no known GPU holds it.
     """
     if profile.remote or profile.model_shape is None:
         return None
@@ -120,7 +133,7 @@ def training_cost(profile: Profile, method: str) -> Range | None:
 
 
 def fits_at_hand(profile: Profile, method: str) -> bool | None:
-    """Whether hardware at hand holds a method's training: a GPU, or the RAM; None where that is unknown."""
+    """Return whether hardware at hand (GPU or RAM) holds a method's training; None where that is unknown."""
     shape = profile.model_shape
     if profile.has_gpu is None or shape is None:
         return False
@@ -136,7 +149,9 @@ def fits_at_hand(profile: Profile, method: str) -> bool | None:
 
 
 def cheapest_rental(profile: Profile, method: str) -> Rental | None:
-    """Return the rented machine on which a method costs least, whatever is at hand; None when none holds it."""
+    """Return the offer on which a method costs least, regardless of hardware at hand; None when none holds
+    it.
+    """
     shape = profile.model_shape
     offers = (
         offers_that_hold(
@@ -147,6 +162,7 @@ def cheapest_rental(profile: Profile, method: str) -> Rental | None:
     )
     if shape is None or not offers:
         return None
+    # Hours at 1e15 FLOP/s are the work itself: every offer is priced by it, without an estimate of its own.
     work = hours_on(profile, shape, method, _PETAFLOP)
     prices = [offer.usd(work) for offer in offers]
     best = offers[min(range(len(offers)), key=lambda n: prices[n][1])]
@@ -155,7 +171,9 @@ def cheapest_rental(profile: Profile, method: str) -> Rental | None:
 
 
 def training_usd(profile: Profile, hours: Range | None) -> Range | None:
-    """What these hours cost on the hardware of the profile: nothing on its own, else the rent of a usual card."""
+    """Return what these hours cost on the profile's hardware: nothing on its own, else the rent of a usual
+    GPU.
+    """
     if hours is None or profile.has_gpu is False or (profile.has_gpu and profile.gpu_memory_gib):
         return hours and ZERO_RANGE
     prices = [card.usd_hour or 0.0 for card in gpus.rentable_gpus(USUAL_CARD_GIB)[:5]]
@@ -163,5 +181,5 @@ def training_usd(profile: Profile, hours: Range | None) -> Range | None:
 
 
 def memory_use_of(method: str) -> MemoryUse:
-    """Return how a method uses memory; a hybrid stands on LoRA."""
+    """Return how a method uses memory; a hybrid is taken to be tuned with LoRA."""
     return "full" if method == "full" else "qlora" if method == "qlora" else "lora"

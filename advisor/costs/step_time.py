@@ -1,7 +1,8 @@
-"""How long each step of a plan takes, before it starts: rough, labelled, and compared with the measurement later.
+"""How long each step of a plan takes, estimated before it starts and compared with the measurement after it.
 
-Train steps take what :mod:`advisor.costs.training_time` says, as the recommendation's hours do. The other steps have
-constants measured on one machine, scaled by the speed of what computes here; on a GPU that is an assumption.
+Train steps use :mod:`advisor.costs.training_time`, as the recommendation's hours do. The other steps have
+constants measured on one machine, scaled by the speed of the device here; on a GPU that scaling is an
+assumption.
 """
 
 from __future__ import annotations
@@ -21,13 +22,17 @@ from runners.trial import forgetting
 PREFILL_TOKENS_PER_S = 1500.0
 DECODE_TOKENS_PER_S = 250.0
 LOAD_SECONDS = 6.0
-EMBED_CORPUS_SECONDS, EMBEDDED_TEXTS_PER_S = 10.0, 200.0
-REFERENCE_FLOPS, REFERENCE_PARAMS_B = cpu_device(2, bf16=True).flops.likely, 0.1345
-"""The machine and the model behind these constants: others scale by their FLOP/s and parameters."""
+EMBED_CORPUS_SECONDS = 10.0
+EMBEDDED_TEXTS_PER_S = 200.0
+REFERENCE_FLOPS = cpu_device(2, bf16=True).flops.likely
+REFERENCE_PARAMS_B = 0.1345
+"""The machine and the model of these constants: others scale by their FLOP/s and parameters."""
 MAX_SPEED_UP = 16.0
-"""How many times faster than measured there a step may be taken to be: one token at a time does not fill a GPU, or many
-cores. Our assumption; not measured."""
-QUESTION_TOKENS, ANSWER_TOKENS = 27, 40
+"""Limit of the speed-up over the measured machine: decoding one token at a time does not fill a GPU, or many
+cores. Our assumption; not measured.
+"""
+QUESTION_TOKENS = 27
+ANSWER_TOKENS = 40
 SHOT_TOKENS = 55
 SLOWDOWN_TOKENS = 3_000.0
 """Tokens of a shared prompt that double an answer's time: its tokens attend to all of them."""
@@ -36,10 +41,14 @@ SLOWDOWN_TOKENS = 3_000.0
 def estimate_step_times(
     plan: Plan, examples: int, test_questions: int, profile: Profile | None = None
 ) -> list[tuple[str, float]]:
-    """Return the estimated seconds of every step, in order.
+    """Return the name and the estimated seconds of every step, in order.
 
-    ``examples`` are the rows that are trained on, ``test_questions`` those that are asked. ``profile`` says what
-    computes; by default it is that of the plan's answers on this machine (:func:`advisor.questionnaire.gather.profile_of_plan`).
+    Args:
+        plan: the plan.
+        examples: rows that are trained on.
+        test_questions: questions that are asked.
+        profile: hardware and model; by default those of the plan's answers on this machine
+            (:func:`advisor.questionnaire.gather.profile_of_plan`).
     """
     profile = profile or profile_of_plan(plan)
     machine, answering = device_speed_ups(profile)
@@ -57,15 +66,18 @@ def estimate_step_times(
             times.append((f"evaluate:{step.arm}", LOAD_SECONDS + texts / machine))
         else:
             prompt_length = prompt + QUESTION_TOKENS + step.shots * SHOT_TOKENS
-            prompt_length += _passages(plan) if step.retrieval and step.passages == "found" else 0
+            prompt_length += _passage_tokens(plan) if step.retrieval and step.passages == "found" else 0
             seconds_each = prompt_length / PREFILL_TOKENS_PER_S + ANSWER_TOKENS / DECODE_TOKENS_PER_S
-            # Banks are tried a few questions at a time, which takes longer for each.
+            # Candidate banks are scored on dev questions in small batches, which takes longer for each question.
             tried = 1.5 * min(step.budget, test_questions) if step.bank == "chosen" else 0
             seconds = (
                 test_questions * (1 if step.weights is None else seeds[step.weights]) + tried
             ) * seconds_each
             if step.passages == "all":
-                seconds = _whole(plan) / PREFILL_TOKENS_PER_S + seconds * (1 + _whole(plan) / SLOWDOWN_TOKENS)
+                # The shared prompt is read once; then every decoded token attends to all of it.
+                seconds = _corpus_tokens(plan) / PREFILL_TOKENS_PER_S + seconds * (
+                    1 + _corpus_tokens(plan) / SLOWDOWN_TOKENS
+                )
             times.append((f"evaluate:{step.arm}", LOAD_SECONDS / 2 + seconds / answering))
     if tuned := forgetting.tuned_arms(plan):
         replies = (
@@ -79,10 +91,10 @@ def estimate_step_times(
 def train_seconds(step: TrainStep, plan: Plan, profile: Profile, examples: int) -> float:
     """Return the likely seconds of one training (one seed) of a step, without loading the model.
 
-    Rows are as long as the recommendation takes them to be, with the passages of the plan's index step where the
-    step's rows hold some. Plain texts among the examples, where they were counted, are read in every epoch.
+    Rows are as long as in the recommendation, plus the passages of the plan's index step where the step's
+    rows hold some. Raw texts among the examples, where they were counted, are read in every epoch.
     """
-    row = row_tokens(profile) + (_passages(plan) if step.rows == "retrieval" else 0)
+    row = row_tokens(profile) + (_passage_tokens(plan) if step.rows == "retrieval" else 0)
     raw = profile.sources.get("unlabelled_tokens")
     if step.rows == "plain" and raw is not None and raw.source == "counted" and raw.value:
         most = plan.data.max_examples
@@ -94,9 +106,10 @@ def train_seconds(step: TrainStep, plan: Plan, profile: Profile, examples: int) 
 
 
 def device_speed_ups(profile: Profile) -> tuple[float, float]:
-    """Return how many times faster than measured this machine computes: for any small model, and for the plan's.
+    """Return the speed-up over the measured machine for any small model, and for answering with the plan's
+    model.
 
-    A remote model answers at the measured speed, whatever is here.
+    A remote model answers at the measured speed, whatever the hardware here.
     """
     machine = training_device(profile).flops.likely / REFERENCE_FLOPS
     answering = (
@@ -106,16 +119,16 @@ def device_speed_ups(profile: Profile) -> tuple[float, float]:
 
 
 def _shape(profile: Profile) -> ModelShape:
-    """The model's shape; where its size is unknown, that of the default model."""
+    """Return the model's shape; where its size is unknown, that of the default model."""
     return profile.model_shape or models.MODELS[0].shape
 
 
-def _passages(plan: Plan) -> float:
-    """Tokens of the passages that are given to a question."""
+def _passage_tokens(plan: Plan) -> float:
+    """Return the tokens of the passages that a question is given."""
     return float((plan.index.k if plan.index else 0) * PASSAGE_TOKENS)
 
 
-def _whole(plan: Plan) -> float:
-    """Tokens of all documents, with their headings as passages; 0 where they were not counted."""
+def _corpus_tokens(plan: Plan) -> float:
+    """Return the tokens of all documents, with their headings as passages; 0 where they were not counted."""
     corpus = plan.answers.get("corpus_tokens")
     return 1.5 * float(corpus.value) if corpus is not None and corpus.value else 0.0

@@ -35,7 +35,8 @@ from runners.plan.train_config import TUNING_METHODS
 from runners.tokenization.token_estimate import CHARS_PER_TOKEN
 
 PROMPTED_ARMS = ("prompting", "few-shot")
-FEW_TOKENS, MANY_TOKENS = 4_000, 32_000
+FEW_TOKENS = 4_000
+MANY_TOKENS = 32_000
 """Tokens of documents up to which a trial puts them all into every prompt: without a GPU (reading them once and
 attending to them with every answer's token takes about a minute then), and with one."""
 PROMPT_OVERHEAD_TOKENS = 4
@@ -91,7 +92,8 @@ def fits_context(profile: Profile) -> bool:
 MAX_REFUSALS = 8
 CHAT_MARK_TOKENS = 20
 """Tokens of a row that are the chat's marks; nothing is tokenised here."""
-OFTEN, SELDOM = 0.15, 0.04
+OFTEN = 0.15
+SELDOM = 0.04
 """Share of a hybrid's rows that lack the supporting passage. Measured on public data without unanswerable questions:
 .15 made a 135M model refuse 23 % of answerable ones (benchmarks/LOG.md)."""
 
@@ -123,7 +125,8 @@ def draft_with_notes(
 
     Raises UsageProblem when there are no files at all: nothing could be run.
     """
-    answers, profile = situation.answers, situation.profile
+    answers = situation.answers
+    profile = situation.profile
     if not (profile.documents or profile.examples or profile.questions):
         raise UsageProblem(
             "there is nothing to run yet: no documents, examples or questions",
@@ -250,9 +253,13 @@ def _plugin_steps(
     trained = {step.arm for step in (*before, *steps) if isinstance(step, TrainStep)}
     for step in steps:
         if isinstance(step, TrainStep):
-            passages, weights, examples = step.rows == "retrieval", step.start_from, True
+            passages = step.rows == "retrieval"
+            weights = step.start_from
+            examples = True
         else:
-            passages, weights, examples = step.retrieval, step.weights, bool(step.shots or step.classifier)
+            passages = step.retrieval
+            weights = step.weights
+            examples = bool(step.shots or step.classifier)
         if (
             (passages and not profile.documents)
             or (examples and not chats)
@@ -357,7 +364,8 @@ def _recorded(answers: Answers, folder: Path) -> dict[str, Any]:
     """Return the answers with their sources; paths start at the plan's folder, as its data do."""
     recorded = {}
     for key in answers:
-        value, answer = answers[key].value, answers[key]
+        value = answers[key].value
+        answer = answers[key]
         is_file = key == "prompt" and value and names_a_path(value)
         if value and (key in ("documents", "examples", "questions") or is_file):
             value = str(_near(Path(value), folder.resolve()))

@@ -89,7 +89,8 @@ def _share(pattern: str, texts: Sequence[str]) -> float:
 
 MIN_REPLIES = 20
 """Fewer examples than this do not show a style."""
-CLOSING_SHARE, MOST_CLOSINGS = 0.9, 4
+CLOSING_SHARE = 0.9
+MOST_CLOSINGS = 4
 """Share of replies that end with a question for a refusal to end with one, and how many closings are taken over."""
 
 
@@ -125,7 +126,8 @@ def derive_checks(replies: Sequence[str]) -> tuple[tuple[StyleCheck, ...], str]:
 
 def fixed_sentences(replies: Sequence[str]) -> tuple[str, ...]:
     """The sentences, questions left out, that nearly all replies open or close with: manner, and no statement."""
-    opening, closing = _opening(replies), _usual(_endings(replies), len(replies))
+    opening = _opening(replies)
+    closing = _usual(_endings(replies), len(replies))
     return tuple(text for text in (*opening, *closing) if not text.endswith("?"))
 
 

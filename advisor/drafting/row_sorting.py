@@ -23,7 +23,9 @@ from runners.data.examples import Example
 from runners.data.refusals import is_refusal
 from runners.preflight.report import count_of_rows
 
-CHANGING, STABLE, BEHAVIOUR = "changing fact", "stable fact", "behaviour"
+CHANGING = "changing fact"
+STABLE = "stable fact"
+BEHAVIOUR = "behaviour"
 NO_DOCUMENTS_NOTE = (
     "No documents were read: what a fact stands in is not known, and one without number, date or name counts as behaviour. "
     "Facts that change are better looked up than trained."

@@ -46,7 +46,8 @@ def no_memory(profile: Profile, method: str) -> str:
 
     Does not apply while the model's size or the memory is unknown.
     """
-    shape, available = profile.model_shape, profile.device_gib
+    shape = profile.model_shape
+    available = profile.device_gib
     if shape is None or available is None:
         return ""
     use: MemoryUse = "full" if method == "full" else "qlora" if method == "qlora" else "lora"

@@ -1,8 +1,8 @@
-"""Layered answers: flag > answers file > asked > own settings > probed, counted, detected > default, with sources.
+"""Answers of the questionnaire: how one is read and checked, and how those of several sources are layered.
 
-The kinds of answers: how each is read from what a person types or a file holds.
-
-Read one answer: text as a person types it, or a value from a file, checked against its question.
+:func:`read_answer` checks one value (text as a person types it, or a value from a file) against its question.
+:class:`Answers` keeps one layer per source; the strongest source wins: flag > answers file > asked > own
+settings > probed, counted, detected > default.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from typing import Any
 from advisor.questionnaire.questions import QUESTION_BY_ID, Question
 from rag.errors import BadInput
 
-_YES, _NO = ("yes", "y", "true", "1", "on"), ("no", "n", "false", "0", "off")
+_YES = ("yes", "y", "true", "1", "on")
+_NO = ("no", "n", "false", "0", "off")
 _SCALE = {"k": 1e3, "m": 1e6, "b": 1e9, "g": 1e9}
 _NUMBER = re.compile(r"^([0-9][0-9_,]*(?:\.[0-9]+)?(?:e[0-9]+)?)\s*(k|m|b|g)?\s*([a-z%$]*)$", re.IGNORECASE)
 _UNITS = {"", "gib", "gb", "g", "b", "ms", "usd", "$", "days", "day", "tokens", "ib"}
@@ -52,7 +53,7 @@ def _flag(question: Question, value: Any) -> bool:
 def _number(question: Question, value: Any) -> float | int:
     if isinstance(value, bool):
         raise refused_answer(question, value)
-    number = float(value) if isinstance(value, int | float) else _spoken(question, str(value))
+    number = float(value) if isinstance(value, int | float) else _scaled_number(question, str(value))
     if not question.low <= number <= question.high:
         raise refused_answer(question, value)
     if question.kind == "count":
@@ -64,28 +65,30 @@ def _number(question: Question, value: Any) -> float | int:
 
 def _share(question: Question, value: Any) -> float:
     if isinstance(value, str) and value.strip().endswith("%"):
-        value = _spoken(question, value.strip()[:-1]) / 100
+        value = _scaled_number(question, value.strip()[:-1]) / 100
     number = float(_number(question, value))
     if not 0 <= number <= 1:
         raise refused_answer(question, value)
     return number
 
 
-def _spoken(question: Question, text: str) -> float:
+def _scaled_number(question: Question, text: str) -> float:
     """Read "24G", "80 GB", "1.2M", "10k"; a G or B after memory or parameters is a unit, not a billion."""
     match = _NUMBER.match(text.strip())
     if not match:
         raise refused_answer(question, text)
-    scale, unit = (match[2] or "").lower(), match[3].lower()
+    scale = (match[2] or "").lower()
+    unit = match[3].lower()
     if question.kind != "count" and scale in ("g", "b"):
-        scale, unit = "", ""
+        scale = ""
+        unit = ""
     if unit not in _UNITS:
         raise refused_answer(question, text)
     return float(match[1].replace(",", "").replace("_", "")) * _SCALE.get(scale, 1.0)
 
 
 def refused_answer(question: Question, value: Any, close: list[str] | None = None) -> BadInput:
-    """Return the error for a value that the question does not allow, with what it does."""
+    """Return the error for a value that the question does not allow; its hint lists what is allowed."""
     hint = f"allowed: {question.allowed}, or ? for unknown"
     if close:
         hint = f"did you mean {close[0]}? ({hint})"
@@ -101,6 +104,7 @@ ANSWER_READERS = {
     "number": _number,
     "share": _share,
 }
+"""The reader of each kind of question."""
 
 
 UNKNOWN_WORDS = ("", "?", "unknown", "null", "don't know")
@@ -118,8 +122,12 @@ def question_of(key: str) -> Question:
 def read_answer(key: str, value: Any) -> Any:
     """Return the checked value of an answer; None is unknown.
 
-    Accepts what a person types ("24 GB", "10k", "80%", "yes") and what a file holds. Raises BadInput naming
-    the key, the value and what is allowed.
+    Args:
+        key: the question's id.
+        value: what a person types ("24 GB", "10k", "80%", "yes") or what a file holds.
+
+    Raises:
+        BadInput: naming the key, the value and what is allowed.
     """
     question = question_of(key)
     if value is None or (isinstance(value, str) and value.strip().lower() in UNKNOWN_WORDS):
@@ -132,7 +140,7 @@ def read_answer(key: str, value: Any) -> Any:
 
 
 def names_a_path(text: str) -> bool:
-    """Whether there is something at this path; long texts and odd characters are no paths, not errors."""
+    """Return whether a file or folder exists at this path; False for texts that cannot be paths."""
     try:
         return Path(text).expanduser().exists()
     except (OSError, ValueError, RuntimeError):
@@ -140,7 +148,7 @@ def names_a_path(text: str) -> bool:
 
 
 def format_answer(value: Any, width: int = 0) -> str:
-    """Return a value as a person reads it, on one line; longer than ``width``, it ends in an ellipsis."""
+    """Return a value as one line of text; longer than ``width`` (0: no limit), it ends in an ellipsis."""
     if value is None:
         return "unknown"
     if isinstance(value, bool):
@@ -152,12 +160,12 @@ def format_answer(value: Any, width: int = 0) -> str:
 SOURCES: tuple[str, ...] = ("flag", "file", "asked", "config", "probed", "counted", "detected", "default")
 """Strongest first."""
 PERSON_SOURCES: tuple[str, ...] = ("flag", "file", "asked")
-"""Sources by which the user gave this answer for this plan."""
+"""Sources by which the user gave an answer for this plan."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A value (None is unknown), where it came from, and how it was found."""
+    """A value (None is unknown), its source, and a note on how it was found."""
 
     value: Any
     source: str
@@ -166,15 +174,21 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Answers(Mapping[str, Answer]):
-    """What is answered so far: for every key the answer of the strongest source that gave one.
+    """Answers by source; as a mapping, each key has the answer of the strongest source that gave one.
 
-    An explicit unknown counts as an answer: it hides what weaker sources say.
+    An explicit unknown counts as an answer: it hides the answers of weaker sources.
     """
 
     layers: Mapping[str, Mapping[str, Answer]] = field(default_factory=dict)
 
     def put(self, source: str, values: Mapping[str, Any], notes: Mapping[str, str] | str = "") -> Answers:
-        """Return answers with these values added under a source, checked against their questions."""
+        """Return answers with these values added under a source, checked against their questions.
+
+        Args:
+            source: one of :data:`SOURCES`.
+            values: question ids and values, as :func:`read_answer` takes them.
+            notes: how each was found, or one text for all.
+        """
         note_of = notes if isinstance(notes, Mapping) else dict.fromkeys(values, notes)
         new = {
             key: Answer(read_answer(key, value), source, note_of.get(key, ""))
@@ -183,7 +197,7 @@ class Answers(Mapping[str, Answer]):
         return self.add(source, new)
 
     def add(self, source: str, answers: Mapping[str, Answer]) -> Answers:
-        """Return answers with ready-made ones added to a source's layer."""
+        """Return answers with these already checked ones added to a source's layer."""
         return replace(self, layers={**self.layers, source: {**self.layers.get(source, {}), **answers}})
 
     def drop(self, source: str, keys: Iterable[str]) -> Answers:
@@ -193,7 +207,7 @@ class Answers(Mapping[str, Answer]):
         return replace(self, layers={**self.layers, source: remaining})
 
     def override(self, key: str, value: Any) -> Answers:
-        """Return answers in which the person's new answer counts, whatever layer held the key before."""
+        """Return answers in which this new answer of the person wins over a flag or answers file."""
         return self.drop("flag", [key]).drop("file", [key]).put("asked", {key: value})
 
     def __getitem__(self, key: str) -> Answer:

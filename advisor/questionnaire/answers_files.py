@@ -1,6 +1,7 @@
-"""Answers files: YAML or JSON that is read, laid under what was said, and written.
+"""Answers files: YAML or JSON files that are read, layered into the answers, and written.
 
-Profiles kept under a name: answers files in the user's configuration folder.
+:func:`read_answers` reads one, or the answers of a plan; :func:`save_answers` writes one. Profiles saved
+under a name (``plan --save``) are answers files in the user's configuration folder.
 """
 
 from __future__ import annotations
@@ -29,18 +30,21 @@ MAX_ANSWERS_BYTES = 2_000_000
 def read_answers(path: Path) -> dict[str, Answer]:
     """Read an answers file: YAML or JSON, a plain mapping or a plan (whose ``answers`` carry sources).
 
-    Raises BadInput for a missing, unreadable or oversized file, unknown keys and impossible values.
+    Raises:
+        BadInput: for a missing, unreadable or oversized file, an unknown key or an invalid value.
     """
     loaded = _load(path)
     if isinstance(loaded.get("answers"), dict) and "answers" not in QUESTION_BY_ID:
-        loaded = _as_planned(loaded, path.parent)
+        loaded = _answers_of_plan(loaded, path.parent)
     answers: dict[str, Answer] = {}
     for key, value in loaded.items():
-        note, source = "", "file"
+        note = ""
+        source = "file"
         if isinstance(value, Mapping):
             if "value" not in value or not set(value) <= {"value", "source", "note"}:
                 raise BadInput(f"{path}: {key} should be a value, or a mapping of value, source and note")
-            note, source = str(value.get("note") or ""), str(value.get("source") or "file")
+            note = str(value.get("note") or "")
+            source = str(value.get("source") or "file")
             value = value["value"]
             if source not in SOURCES:
                 raise BadInput(
@@ -53,9 +57,13 @@ def read_answers(path: Path) -> dict[str, Answer]:
     return answers
 
 
-def _as_planned(plan: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """Return a plan's answers with the files that it names itself: a run's plan has them in full, its answers as given."""
-    data, prompts = _mapping(plan.get("data")), _mapping(plan.get("prompts"))
+def _answers_of_plan(plan: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """Return a plan's answers, with the paths that the plan itself names in place of those recorded.
+
+    The plan of a run folder names its files in full, while its answers are recorded as they were given.
+    """
+    data = _mapping(plan.get("data"))
+    prompts = _mapping(plan.get("prompts"))
     answers = dict(plan["answers"])
     plan_values = {key: data.get(key) for key in ("documents", "examples", "questions")}
     prompt = answers.get("prompt")
@@ -79,8 +87,8 @@ def _mapping(value: Any) -> Mapping[str, Any]:
 def with_answers_file(answers: Answers, loaded: Mapping[str, Answer]) -> Answers:
     """Return answers with a file's added.
 
-    What a person said (flag, file, asked, config) counts as ``file``; what was measured keeps its source, so that it
-    is measured again here.
+    What a person gave (flag, file, asked, config) counts as ``file``. Of what was measured only ``probed`` is
+    taken over, with its source; the rest is measured again on this machine.
     """
     measured = ("probed", "counted", "detected", "default")
     from_person = {key: replace(a, source="file") for key, a in loaded.items() if a.source not in measured}
@@ -119,7 +127,7 @@ def _load(path: Path) -> dict[str, Any]:
 
 
 class _NoAliases(yaml.SafeLoader):
-    """The safe loader without anchors: an answers file needs none, and they can blow up."""
+    """The safe loader without aliases: an answers file needs none, and nested ones expand exponentially."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):
@@ -133,7 +141,7 @@ PROFILE_PATH_KEYS = ("documents", "examples", "questions", "prompt", "model")
 
 @dataclass(frozen=True, slots=True)
 class SavedProfile:
-    """One kept profile, or why it cannot be read."""
+    """One saved profile, or the reason why it cannot be read."""
 
     name: str
     path: Path
@@ -154,13 +162,13 @@ class SavedProfile:
 
 
 def profiles_folder() -> Path:
-    """Return where profiles are kept: TUNEWISE_PROFILES, else the user's configuration folder."""
+    """Return the folder of saved profiles: TUNEWISE_PROFILES, else one in the user's configuration folder."""
     chosen = os.environ.get("TUNEWISE_PROFILES")
     return Path(chosen).expanduser() if chosen else user_config_path("tunewise", appauthor=False) / "profiles"
 
 
 def check_profile_name(name: str) -> str:
-    """Return the name; BadInput when it would not do as a file's name everywhere."""
+    """Return the name; BadInput when it is not a valid file name on every system."""
     if not PROFILE_NAME.match(name):
         raise BadInput(
             f"a profile cannot be named {name!r}",
@@ -170,9 +178,12 @@ def check_profile_name(name: str) -> str:
 
 
 def save_profile(name: str, answers: Answers) -> Path:
-    """Keep what a person answered under a name, atomically, replacing an older one; paths become absolute.
+    """Save what a person answered under a name, atomically, replacing an older profile; paths become
+    absolute.
 
-    Raises BadInput for an impossible name and when there is nothing to keep, CannotRun when it cannot be written.
+    Raises:
+        BadInput: for an invalid name, and when there is nothing to save.
+        CannotRun: when the file cannot be written.
     """
     path = profiles_folder() / f"{check_profile_name(name)}.yaml"
     from_person = {key: answers[key] for key in answers if answers[key].source in ("flag", "file", "asked")}
@@ -187,7 +198,7 @@ def save_profile(name: str, answers: Answers) -> Path:
 
 
 def find_profile(name: str) -> Path:
-    """Return the file of a kept profile; BadInput, with the closest name, when there is none."""
+    """Return the file of a saved profile; BadInput, with the closest name, when there is none."""
     path = profiles_folder() / f"{check_profile_name(name)}.yaml"
     if path.is_file():
         return path
@@ -198,7 +209,7 @@ def find_profile(name: str) -> Path:
 
 
 def all_profiles() -> tuple[SavedProfile, ...]:
-    """Return all kept profiles by name; one that cannot be read says why instead of its answers."""
+    """Return all saved profiles by name; one that cannot be read has a ``problem`` instead of answers."""
     return tuple(_read(path) for path in _files())
 
 

@@ -73,7 +73,8 @@ def relax_by_other_base(profile: Profile, scored: ScoredMethod) -> Iterator[Rela
     Smaller than the one that does not fit, or local instead of one behind an endpoint; where the hardware is
     not known, one that a usual card holds.
     """
-    name, blocked = scored.method.name, blocking_rules(scored)
+    name = scored.method.name
+    blocked = blocking_rules(scored)
     remote = "BL004" in blocked
     if not remote and not blocked & {"BL002", "BL003"}:
         return
@@ -87,7 +88,8 @@ def relax_by_other_base(profile: Profile, scored: ScoredMethod) -> Iterator[Rela
     for model in (*(models.smaller_siblings(current) if current else ()), *by_size):
         if smallest_memory(model.shape, memory_use_of(name), training_setup(profile)).fits(available) == "no":
             continue
-        relax, cost = f"tune a smaller base: {model.name}", "a weaker model to begin with"
+        relax = f"tune a smaller base: {model.name}"
+        cost = "a weaker model to begin with"
         if remote:
             relax, cost = (
                 f"tune a local base: {model.name}",
@@ -109,7 +111,8 @@ def relax_by_renting(profile: Profile, scored: ScoredMethod) -> Iterator[Relaxat
     rental = None if profile.data_must_stay_local else cheapest_rental(profile, memory_use_of(name))
     if rental is None:
         return
-    card, count = rental.card, rental.count
+    card = rental.card
+    count = rental.count
     change = {"gpu_kind": "cuda", "gpu_count": count, "gpu_memory_gib": card.memory_gib}
     card_price = (
         f"{card.usd_hour:.2f} USD an hour each, as of {card.day:%Y-%m}" if card.usd_hour else "no price"
@@ -124,7 +127,8 @@ SHORT_ROWS = (4096, 2048, 1024, 512, 256)
 def memory_savings(profile: Profile, method: Method) -> Iterator[Relaxation]:
     """Name what the chosen way of tuning fits only with: a base in 4 bits, gradient checkpointing."""
     tuned = _tuned(method, profile)
-    shape, available = profile.model_shape, profile.device_gib
+    shape = profile.model_shape
+    available = profile.device_gib
     if tuned is None or shape is None or available is None:
         return
     use = memory_use_of(tuned)
@@ -149,7 +153,9 @@ def memory_savings(profile: Profile, method: Method) -> Iterator[Relaxation]:
 
 def relax_by_shorter_rows(profile: Profile, scored: ScoredMethod) -> Iterator[Relaxation]:
     """Shorter rows, and for full tuning an optimiser that keeps less, where memory is all that forbids it."""
-    shape, available, name = profile.model_shape, profile.device_gib, scored.method.name
+    shape = profile.model_shape
+    available = profile.device_gib
+    name = scored.method.name
     if shape is None or available is None or blocking_rules(scored) != {"BL002"}:
         return
     use = memory_use_of(name)

@@ -125,7 +125,8 @@ def headline_pair(
 
     On one's own machine nothing has to be repaid, so ``calls`` is 0 where the rival's calls are shorter.
     """
-    one, two = priced[shown].calls, priced[rival].calls
+    one = priced[shown].calls
+    two = priced[rival].calls
     pair: dict[str, Any] = {"between": [shown, rival], "calls": None, "saved_per_call_usd": None}
     if one is None or two is None:
         return pair | {"text": f"no comparison: {priced[shown].why_not or priced[rival].why_not}"}
@@ -153,7 +154,8 @@ def headline_pair(
 
 def break_even_pair(priced: Mapping[str, PricedMethod], a: str, b: str, calls: float) -> dict[str, Any]:
     """Return one pair: the calls a month at which both cost the same, or null and why."""
-    one, two = priced[a], priced[b]
+    one = priced[a]
+    two = priced[b]
     pair: dict[str, Any] = {"between": [a, b], "calls_per_month": None}
     if one.line is None or two.line is None:
         return pair | {"text": f"not compared: {one.why_not or two.why_not}"}
@@ -170,7 +172,8 @@ def break_even_pair(priced: Mapping[str, PricedMethod], a: str, b: str, calls: f
 
 def _never(priced: Mapping[str, PricedMethod], a: str, b: str, calls: float) -> str:
     """Say why two lines do not cross."""
-    one, two = priced[a].line, priced[b].line
+    one = priced[a].line
+    two = priced[b].line
     if one is None or two is None or one == two:
         return f"no crossover: {a} and {b} cost the same"
     (cheap, low), (dear, high) = sorted(((a, one), (b, two)), key=lambda item: item[1].month(calls))

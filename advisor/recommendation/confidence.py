@@ -21,8 +21,10 @@ DECISIVE_ANSWERS = (
     "gpu_memory_gib",
 )
 """The answers that move the ranking most; how many are known decides how sure the advice can be."""
-MANY, FEW = 6, 3
-CLEAR, CLOSE = 0.8, 0.25
+MANY = 6
+FEW = 3
+CLEAR = 0.8
+CLOSE = 0.25
 """Margins in weight: the strongest single rules weigh 2 to 3, a tie-breaker 0.1 to 0.5."""
 METHOD_FAMILIES = (frozenset(TUNING_METHODS), frozenset({"prompting", "few-shot"}))
 """Methods that are no rivals of each other: ways of training, and ways of prompting."""

@@ -110,7 +110,8 @@ class BaseRecommendation:
 
     def to_json(self) -> dict[str, Any]:
         """Return the object that ``plan --json`` prints."""
-        first, second = self.ranking.methods[0], self.runner_up
+        first = self.ranking.methods[0]
+        second = self.runner_up
         against = self.against(first)
         return {
             "schema": 1,
@@ -158,7 +159,8 @@ def recommend_for_profile(profile: Profile, today: date | None = None) -> BaseRe
     ``today`` (default: now) only decides how old prices are said to be.
     """
     ranking = rank_methods(profile)
-    choice, outlook = ranking.choice, Sensitivity.of(profile)
+    choice = ranking.choice
+    outlook = Sensitivity.of(profile)
     changes = counterfactuals(profile, choice, outlook)
     estimates = {scored.method.name: scored.method.estimate(profile) for scored in ranking.methods}
     return BaseRecommendation(

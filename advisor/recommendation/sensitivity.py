@@ -32,7 +32,8 @@ def ask_again(profile: Profile, flips: Iterable[Mapping[str, Any]], today: date)
     """Return the conditions after which this advice is out of date, soonest first."""
     conditions = []
     for flip in flips:
-        key, now = flip["key"], getattr(profile, flip["key"])
+        key = flip["key"]
+        now = getattr(profile, flip["key"])
         if key in GROWING_ANSWERS and flip["distance"] <= MAX_GROWTH and flip["to"] > (now or 0):
             conditions.append(f"{key} >= {flip['to']:,}")
         elif key == "facts_change" and now is not None and flip["to"] != "static":

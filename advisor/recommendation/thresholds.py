@@ -119,7 +119,8 @@ def declared_thresholds(profile: Profile, key: str) -> list[float]:
     the model where it is known by name. A constant belongs to the side above it.
     """
     question = QUESTION_BY_ID[key]
-    low, high = question.low, MAX_VALUES[question.kind]
+    low = question.low
+    high = MAX_VALUES[question.kind]
     constants = {*PROFILE_THRESHOLDS.get(key, ())}
     for table in (*(rule.at for rule in RULES), *blockers.BLOCKER_THRESHOLDS.values()):
         constants.update(table.get(key, ()))
@@ -136,7 +137,8 @@ def _bisected(at: Callable[[float], Ranking], low: float, high: float, whole: bo
     """Yield, ascending, the thresholds above ``low`` up to ``high``; each belongs to the side above it."""
     if _conditions(at(low)) == _conditions(at(high)):
         return
-    first, last = _index(low, whole) + 1, _index(largest_below(high, whole), whole)
+    first = _index(low, whole) + 1
+    last = _index(largest_below(high, whole), whole)
     if first > last:
         yield high
         return

@@ -14,7 +14,8 @@ MIN_TRAINING_DATA: Thresholds = {"labelled_examples": (50,), "unlabelled_tokens"
 MANY_GPUS = 4
 ENCODER_B = 0.6
 """Encoders end about here: XLM-RoBERTa large has 0.56 billion parameters."""
-MANY_EXAMPLES, MUCH_TEXT = 1_000_000, 1_000_000_000
+MANY_EXAMPLES = 1_000_000
+MUCH_TEXT = 1_000_000_000
 """Examples and tokens of raw text below which no GPU trains for a month."""
 MONTH_HOURS = 30 * 24.0
 FULL_GB_PER_B = 18

@@ -189,7 +189,8 @@ def _least(estimates: Sequence[QuestionsNeeded | None]) -> QuestionsNeeded | Non
 
 
 def _needed(contest: ArmComparison, level: float) -> QuestionsNeeded | None:
-    pair, gap = contest.pair, abs(contest.pair.difference - contest.by)
+    pair = contest.pair
+    gap = abs(contest.pair.difference - contest.by)
     if gap == 0 or math.isnan(pair.error):
         return None
     normal = NormalDist()

@@ -131,7 +131,8 @@ def compare_prediction(
     is null, with the reason, where the two are not about the same work. Memory is that of training alone, held
     against the estimate for the run's own settings; the whole process is told beside it.
     """
-    memory, hours = largest_memory(_runs(plan, measured)), measured_training_hours(plan, measured)
+    memory = largest_memory(_runs(plan, measured))
+    hours = measured_training_hours(plan, measured)
     why = why_incomparable(plan, proxy)
     likely = (_estimate(plan).get("hours") or {}).get("likely")
     pairs = {
@@ -152,7 +153,8 @@ def compare_prediction(
 
 def prediction_line(data: Mapping[str, Any]) -> list[str]:
     """Say what was predicted of the chosen arm beside what was measured, from a report's data; nothing unknown."""
-    choice, measured = data["verdict"]["recommended"], data["measured"]
+    choice = data["verdict"]["recommended"]
+    measured = data["measured"]
     ranked = [row.get("method") for row in data["predicted"].get("ranked") or ()]
     arms = [arm["arm"] for arm in data["arms"]]
     lines = []

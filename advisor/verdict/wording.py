@@ -76,7 +76,8 @@ def _conclusion(judged: VerdictFacts) -> str:
 
 
 def _overturned(judged: VerdictFacts, other: str) -> str:
-    winner, by = judged.winner, judged.rival.by if judged.rival else 0.0
+    winner = judged.winner
+    by = judged.rival.by if judged.rival else 0.0
     if judged.at.better:
         return (
             f"use {winner}" if winner == other else f"use {winner}, the cheapest arm within noise of the best"
@@ -87,7 +88,8 @@ def _overturned(judged: VerdictFacts, other: str) -> str:
 
 
 def _undecided(judged: VerdictFacts, other: str) -> str:
-    choice, winner = judged.at.choice, judged.winner
+    choice = judged.at.choice
+    winner = judged.winner
     if judged.missing:
         *most, last = judged.missing
         were = "were" if most else "was"
