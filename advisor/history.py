@@ -1,7 +1,7 @@
-"""The user's own history: what was predicted and what was measured here, one JSON line a run; never sent anywhere.
+"""The user's local history: predictions and measurements, one JSON line per run; never sent anywhere.
 
-It lies in ``TUNEWISE_HISTORY`` (empty: nothing is kept), else in the user's data folder. Neither questions nor
-documents, goals or paths are in it.
+Stored in ``TUNEWISE_HISTORY`` (empty: nothing is stored), else in the user's data folder. It holds no
+questions, documents, goals or paths. :func:`time_correction` turns it into a factor for later estimates.
 """
 
 from __future__ import annotations
@@ -23,23 +23,24 @@ from runners.resources.machine import Machine
 ENV = "TUNEWISE_HISTORY"
 FILE = "history.jsonl"
 SHRINKAGE = 1.0
-"""Runs that a correction is held back by: one run moves an estimate half of the way, three by three quarters. Timings
-of one machine differ by a third from day to day (benchmarks/LOG.md), so the first one is not believed alone."""
+"""Pseudo-runs without error that a correction is averaged with: one run moves an estimate half of the way,
+three by three quarters. Timings of one machine differ by a third from day to day (benchmarks/LOG.md), so a
+single one is not trusted.
+"""
 LEAST = 0.25
 MOST = 4.0
-"""A correction never goes beyond these: further off, the estimate is wrong in kind, not in speed."""
-
+"""Limits of a correction: further off, the estimate is wrong in kind, not in speed."""
 Kind = Literal["index", "train", "evaluate", "hours"]
 
 
 class HistoryModel(BaseModel):
-    """What the file holds: frozen; keys that a later version adds are passed over."""
+    """Base of the models in the file: frozen; unknown keys of later versions are ignored."""
 
     model_config = ConfigDict(extra="ignore", frozen=True, populate_by_name=True)
 
 
 class PredictedMeasured(HistoryModel):
-    """A prediction beside its measurement, in the same unit."""
+    """A prediction and its measurement, in the same unit."""
 
     predicted: float = Field(gt=0, allow_inf_nan=False)
     measured: float = Field(gt=0, allow_inf_nan=False)
@@ -51,7 +52,7 @@ class PredictedMeasured(HistoryModel):
 
 
 class MachineMark(HistoryModel):
-    """What tells this machine from another, as far as speed goes."""
+    """What identifies a machine as far as speed is concerned."""
 
     cpu: str
     cores: int | None
@@ -59,7 +60,7 @@ class MachineMark(HistoryModel):
     gpu: str | None
 
     def same_speed(self, other: MachineMark) -> bool:
-        """Whether timings of one speak for the other: processor, cores and GPU alike."""
+        """Return whether timings of one are valid for the other: processor, cores and GPU alike."""
         return (self.cpu, self.cores, self.gpu) == (other.cpu, other.cores, other.gpu)
 
 
@@ -71,11 +72,11 @@ class TimedStep(PredictedMeasured):
 
 
 class PastRun(HistoryModel):
-    """One run, or dry run, as it is remembered."""
+    """One run, or dry run, as it is stored."""
 
     schema_version: Literal[1] = Field(1, alias="schema")
     id: str
-    """The same for a run that was gone on with: its last line counts."""
+    """The same for a run that was resumed: its last line counts."""
     day: str
     label: Literal["run", "demo", "dry-run"] = "run"
     quick: bool = False
@@ -93,7 +94,9 @@ class PastRun(HistoryModel):
     """Training of the chosen arm, as the plan predicted it; None where it did not train in full."""
     memory_gib: PredictedMeasured | None = None
     memory_of: Literal["process", "training"] = "process"
-    """What was measured of memory: earlier versions took the whole process, which the estimate does not speak of."""
+    """What the measured memory covers: earlier versions measured the whole process, which the estimate is not
+    about.
+    """
 
     @property
     def memory_ratio(self) -> float | None:
@@ -102,13 +105,13 @@ class PastRun(HistoryModel):
 
     @property
     def remote(self) -> bool:
-        """Whether an endpoint answered: its speed says nothing of this machine."""
+        """Whether an endpoint answered: its speed says nothing about this machine."""
         return self.model.startswith("openai:")
 
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """What the file holds: one entry a run, the oldest first, and how many lines could not be read."""
+    """The content of the file: one entry per run, the oldest first, and the number of unreadable lines."""
 
     path: Path | None
     runs: tuple[PastRun, ...] = ()
@@ -117,14 +120,14 @@ class History:
 
 @dataclass(frozen=True, slots=True)
 class Correction:
-    """By how much earlier runs here say that an estimate of time is off."""
+    """The factor by which earlier runs here say that an estimate of time is off."""
 
     factor: float
     runs: int
 
     @property
     def text(self) -> str:
-        """Return what is said beside a corrected figure."""
+        """Return the note beside a corrected figure."""
         return f"corrected by {self.factor:.2g} from {self.runs} earlier run{'s' * (self.runs != 1)} here"
 
 
@@ -132,7 +135,7 @@ NO_CORRECTION = Correction(1.0, 0)
 
 
 def history_file() -> Path | None:
-    """Return where the history lies; None when TUNEWISE_HISTORY is empty, and nothing is kept."""
+    """Return the path of the history; None when TUNEWISE_HISTORY is empty, which switches it off."""
     chosen = os.environ.get(ENV)
     if chosen is not None:
         return Path(chosen).expanduser() if chosen else None
@@ -140,9 +143,10 @@ def history_file() -> Path | None:
 
 
 def read_history(path: Path | None = None) -> History:
-    """Read the history; lines that are broken, or of a newer version, are counted. No file is an empty history.
+    """Read the history; broken lines and those of a newer version are counted. No file is an empty history.
 
-    Raises CannotRun when there is a file that cannot be read.
+    Raises:
+        CannotRun: when the file exists but cannot be read.
     """
     path = path or history_file()
     if path is None:
@@ -167,7 +171,7 @@ def read_history(path: Path | None = None) -> History:
 
 
 def append_to_history(past: PastRun) -> str:
-    """Add a run to the history, durably; return why it was not kept, "" when it was."""
+    """Append a run to the history, durably; return why that failed, "" when it worked."""
     path = history_file()
     if path is None:
         return ""
@@ -187,7 +191,7 @@ def clear_history() -> int:
 
 
 def machine_mark(machine: Machine) -> MachineMark:
-    """Return what tells this machine from others."""
+    """Return what identifies this machine."""
     from runners.resources.calibration import processor_name
 
     ram = machine.ram_gib.value
@@ -205,7 +209,14 @@ def time_correction(runs: Sequence[PastRun], here: MachineMark, kind: Kind, mode
     """Return the factor for estimates of a kind of step, from runs on this machine.
 
     Runs of the same model count alone where there are any. The factor is the geometric mean of measured over
-    estimated, drawn towards 1 as if ``SHRINK`` runs had been exactly right, and held between ``LEAST`` and ``MOST``.
+    estimated, shrunk towards 1 as if ``SHRINKAGE`` more runs had been exactly right, and clipped to ``LEAST``
+    and ``MOST``.
+
+    Args:
+        runs: the history.
+        here: this machine.
+        kind: index, train or evaluate for steps, hours for training of the chosen arm.
+        model: the model of the estimate.
     """
     remote = model.startswith("openai:")
     usable = [
@@ -222,7 +233,7 @@ def time_correction(runs: Sequence[PastRun], here: MachineMark, kind: Kind, mode
 
 
 def _ratio(run: PastRun, kind: Kind) -> float | None:
-    """One run's measured over estimated time of a kind of step: all its steps of that kind together."""
+    """Return one run's measured over estimated time of a kind of step, all its steps of that kind together."""
     if kind == "hours":
         return run.hours.ratio if run.hours else None
     steps = [step for step in run.steps if step.kind == kind]

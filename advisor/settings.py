@@ -1,4 +1,8 @@
-"""The user's own settings: a TOML file under environment variables and flags, and where each value comes from."""
+"""The user's own settings: a TOML file that environment variables and flags override.
+
+:func:`apply_settings` puts the file's values into the environment of this process, :func:`current_settings`
+says where each value comes from, :func:`with_settings_answers` adds the answers of its ``[answers]`` table.
+"""
 
 from __future__ import annotations
 
@@ -18,17 +22,39 @@ ENV = "TUNEWISE_CONFIG"
 FILE = "config.toml"
 ANSWERS_TABLE = "answers"
 MAX_SETTINGS_BYTES = 1_000_000
+_APPLIED: dict[str, str] = {}
+"""What this process put into its environment from the file, so that it is not mistaken for the user's own
+variable.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class SettingKey:
-    """One setting: its name in the file, the environment variable that is stronger, what it takes and does."""
+    """One setting: its name in the file, the overriding environment variable, its type and meaning."""
 
     name: str
     env: str
     kind: str
     """path, flag or format."""
     text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One setting in force: its value and its source."""
+
+    key: str
+    value: str
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The content of the file: values as environment variables would hold them, and the answers."""
+
+    path: Path | None
+    values: Mapping[str, str]
+    answers: Mapping[str, Any]
 
 
 SETTING_KEYS: tuple[SettingKey, ...] = (
@@ -40,31 +66,16 @@ SETTING_KEYS: tuple[SettingKey, ...] = (
     SettingKey("format", "TUNEWISE_FORMAT", "format", "how results are printed: human, json or plain"),
     SettingKey("quiet", "TUNEWISE_QUIET", "flag", "whether progress and notes are left out"),
 )
-"""The table of settings. Beside them the file may hold a table ``[answers]``: answers of the questionnaire by id."""
-
-
-@dataclass(frozen=True, slots=True)
-class Setting:
-    """One setting in force: its value and where it comes from."""
-
-    key: str
-    value: str
-    source: str
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """What the file holds, as the environment would say it, and the answers in it."""
-
-    path: Path | None
-    values: Mapping[str, str]
-    answers: Mapping[str, Any]
+"""All settings. The file may also hold a table ``[answers]``: answers of the questionnaire by id."""
 
 
 def with_settings_answers(answers: Answers) -> Answers:
-    """Return answers with those of the settings file below what was said and above what is measured.
+    """Return answers with those of the settings file: weaker than a person's, stronger than measured ones.
 
-    Relative paths start at the file's folder. BadInput, naming the file, for an unknown id or an impossible value.
+    Relative paths are resolved from the file's folder.
+
+    Raises:
+        BadInput: naming the file, for an unknown id or an invalid value.
     """
     settings = read_settings()
     if settings.path is None or not settings.answers:
@@ -79,12 +90,8 @@ def with_settings_answers(answers: Answers) -> Answers:
         raise BadInput(f"{settings.path}: {problem.message}", problem.hint) from None
 
 
-_APPLIED: dict[str, str] = {}
-"""What this process put into its environment from the file, so that it is not taken for the user's own variable."""
-
-
 def settings_file() -> Path | None:
-    """Return the file: TUNEWISE_CONFIG (empty: none is read), else the one in the user's configuration folder."""
+    """Return the path of the file: TUNEWISE_CONFIG (empty: none), else in the configuration folder."""
     named = os.environ.get(ENV)
     if named is not None:
         return Path(named).expanduser() if named else None
@@ -94,7 +101,11 @@ def settings_file() -> Path | None:
 
 
 def read_settings(path: Path | None = None) -> Settings:
-    """Read the file; none is no setting. BadInput for a broken file, an unknown key or an impossible value."""
+    """Read the file; without one there are no settings.
+
+    Raises:
+        BadInput: for a broken file, an unknown key or an invalid value.
+    """
     path = path or settings_file()
     if path is None or not path.is_file():
         if path is not None and os.environ.get(ENV):
@@ -120,7 +131,7 @@ def read_settings(path: Path | None = None) -> Settings:
 
 
 def apply_settings() -> Settings:
-    """Put the file's settings into the environment of this process where that does not say otherwise."""
+    """Put the file's settings into the environment of this process where that does not set them itself."""
     for env in [env for env, value in _APPLIED.items() if os.environ.get(env) == value]:
         del os.environ[env]
     _APPLIED.clear()
@@ -132,11 +143,12 @@ def apply_settings() -> Settings:
 
 
 def current_settings() -> list[Setting]:
-    """Return every setting with its value and whether the environment, the file or nothing but tunewise says so."""
+    """Return every setting with its value and its source: the environment, the file, or built-in."""
     return [Setting(key.name, os.environ.get(key.env, ""), _source(key)) for key in SETTING_KEYS]
 
 
 def _source(key: SettingKey) -> str:
+    """Return where a setting's value comes from."""
     value = os.environ.get(key.env)
     if value is None:
         return "built-in"
@@ -144,6 +156,7 @@ def _source(key: SettingKey) -> str:
 
 
 def _value(path: Path, name: str, value: Any) -> str:
+    """Return a value of the file as its environment variable would hold it; BadInput for an invalid one."""
     key = next((key for key in SETTING_KEYS if key.name == name), None)
     if key is None:
         names = [*(key.name for key in SETTING_KEYS), ANSWERS_TABLE]

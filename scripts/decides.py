@@ -17,9 +17,9 @@ PARTS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     (
         "What is worth finding out, and when to ask again",
         "advisor.recommendation.sensitivity",
-        ("choice_by_value", "counterfactuals", "worth_finding", "ask_again"),
+        ("choice_by_value", "counterfactuals", "information_values", "review_triggers"),
     ),
-    ("What would open the better way", "advisor.recommendation.alternatives", ("ladder",)),
+    ("What would open the better way", "advisor.recommendation.alternatives", ("relaxations",)),
     ("Memory", "runners.resources.memory_estimate", ("estimate_memory", "smallest_memory")),
     (
         "",

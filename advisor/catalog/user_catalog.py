@@ -211,6 +211,7 @@ def _loaded(own: CatalogFile) -> dict[str, Any]:
 
 @lru_cache(maxsize=1)
 def _default_path() -> Path:
+    """Return the path of the file in the user's configuration folder."""
     from platformdirs import user_config_path
 
     return user_config_path("tunewise") / "facts.yaml"

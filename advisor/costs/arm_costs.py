@@ -20,6 +20,15 @@ from runners.plan.steps import EvaluateStep, TrainStep
 from runners.plan.train_config import TUNING_METHODS
 from runners.trial.trial import ArmScores
 
+HEAD_ARMS = ("classifier",)
+"""Arms that are a small classifier head over embeddings: trained in seconds, no language model is called."""
+COMPARISON_ARMS = ("naive-stack",)
+"""Arms measured only to show what not to do; no arm has to beat them."""
+MAX_PARTS = 4
+"""More parts than any arm has: an index, a classifier head and weights."""
+UpkeepCost = tuple[int, int, int, float, int]
+"""Number of parts, kind of the heaviest part, rows with passages, tokens per answer, position in the plan."""
+
 
 @dataclass(frozen=True, slots=True)
 class AnswerCost:
@@ -71,17 +80,6 @@ def rounded_mean(values: tuple[float, ...] | tuple[int, ...]) -> float:
     return round(sum(values) / len(values), 4) if values else 0.0
 
 
-HEAD_ARMS = ("classifier",)
-"""Arms that are a small classifier head over embeddings: trained in seconds, no language model is called."""
-COMPARISON_ARMS = ("naive-stack",)
-"""Arms measured only to show what not to do; no arm has to beat them."""
-MAX_PARTS = 4
-"""More parts than any arm has: an index, a classifier head and weights."""
-
-UpkeepCost = tuple[int, int, int, float, int]
-"""Number of parts, kind of the heaviest part, rows with passages, tokens per answer, position in the plan."""
-
-
 def upkeep_costs(steps: Sequence[Step], tokens: Mapping[str, float] | None = None) -> dict[str, UpkeepCost]:
     """Return every arm's cost as a tuple that sorts from cheap to costly.
 
@@ -110,6 +108,7 @@ def cheaper_arms(steps: Sequence[Step], arm: str) -> tuple[str, ...]:
 def _cost(
     arm: EvaluateStep, trained: Mapping[str, TrainStep], tokens: Mapping[str, float], index: int
 ) -> UpkeepCost:
+    """Return the cost of one arm; ``index`` is its position in the plan."""
     training = trained.get(arm.weights) if arm.weights else None
     head = arm.arm in HEAD_ARMS
     parts = arm.retrieval + head + bool(arm.weights)

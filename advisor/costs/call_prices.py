@@ -93,9 +93,7 @@ def stale_price_note(price: Price, today: date) -> str:
 
 
 def call_price_basis(profile: Profile, today: date | None = None) -> tuple[str, ...]:
-    """Return what the price of a call assumes: whose price, how old, the volume, token counts that are
-    defaults.
-    """
+    """Return what the price of a call assumes: whose price, its age, the volume, default token counts."""
     price = profile_price(profile)
     (calls, origin) = calls_per_month(profile)
     lines = []

@@ -1,5 +1,4 @@
-"""Cost of answering per month: at the listed price of calls, on hardware at hand, or on rented GPUs kept all
-month.
+"""Cost of answering per month: at the list price of calls, on hardware at hand, or on rented GPUs.
 
 :class:`MonthlyCost` is a month's cost as a function of the number of calls: a fixed part, and calls that hit
 or miss a prompt cache. :func:`break_even_calls` finds where two of them cross, :func:`cheapest_serving` picks
@@ -35,11 +34,6 @@ MAX_CALLS = 1e9
 """Break-even is searched up to this many calls a month."""
 
 
-def cache_hit_rate(calls_per_month: float) -> float:
-    """Return the share of calls that arrive within five minutes of the previous one."""
-    return 1.0 - math.exp(-PREFIX_CACHE_SECONDS * calls_per_month / (HOURS_PER_MONTH * 3600))
-
-
 @dataclass(frozen=True, slots=True)
 class MonthlyCost:
     """USD a month: a fixed part and, for each call, the cost with its prefix in the cache or not."""
@@ -54,9 +48,7 @@ class MonthlyCost:
 
     @property
     def straight(self) -> bool:
-        """Whether every call costs the same, with or without a cache, so that the cost is linear in the
-        calls.
-        """
+        """Whether every call costs the same, cache or not, so that the cost is linear in the calls."""
         return self.hit == self.fresh
 
     def per_call(self, calls: float) -> float:
@@ -82,9 +74,34 @@ class MonthlyCost:
         return cls(row["fixed_usd"], row["fresh_usd"], row["hit_usd"], row["write_usd"])
 
 
+@dataclass(frozen=True, slots=True)
+class RentedServing:
+    """The cheapest rented GPUs that hold a model for inference, kept all month."""
+
+    card: gpus.GpuFacts
+    count: int
+    month_usd: float
+    seconds: float
+    """Seconds of one call, without batching; a server that batches answers many at once."""
+
+    @property
+    def capacity(self) -> float:
+        """Calls a month without batching."""
+        return HOURS_PER_MONTH * 3600 / self.seconds
+
+    @property
+    def per_call_usd(self) -> float:
+        """USD of one call where the GPUs are rented by the second, without batching."""
+        return self.month_usd / self.capacity
+
+
+def cache_hit_rate(calls_per_month: float) -> float:
+    """Return the share of calls that arrive within five minutes of the previous one."""
+    return 1.0 - math.exp(-PREFIX_CACHE_SECONDS * calls_per_month / (HOURS_PER_MONTH * 3600))
+
+
 def break_even_calls(a: MonthlyCost, b: MonthlyCost) -> float | None:
-    """Return the calls a month beyond which ``b`` is always cheaper than ``a``, or always dearer; None for
-    never.
+    """Return the calls a month beyond which ``b`` is always cheaper than ``a``, or dearer; None for never.
 
     Two linear costs are solved exactly. With a cache the curves may cross several times: the last change of
     sign on a logarithmic grid is bracketed and bisected to a relative width of 1e-6.
@@ -111,27 +128,6 @@ def break_even_calls(a: MonthlyCost, b: MonthlyCost) -> float | None:
         middle = (low + high) / 2
         low, high = (low, middle) if a_costs_more(middle) == signs[last] else (middle, high)
     return high
-
-
-@dataclass(frozen=True, slots=True)
-class RentedServing:
-    """The cheapest rented GPUs that hold a model for inference, kept all month."""
-
-    card: gpus.GpuFacts
-    count: int
-    month_usd: float
-    seconds: float
-    """Seconds of one call, without batching; a server that batches answers many at once."""
-
-    @property
-    def capacity(self) -> float:
-        """Calls a month without batching."""
-        return HOURS_PER_MONTH * 3600 / self.seconds
-
-    @property
-    def per_call_usd(self) -> float:
-        """USD of one call where the GPUs are rented by the second, without batching."""
-        return self.month_usd / self.capacity
 
 
 def cheapest_serving(profile: Profile) -> RentedServing | None:

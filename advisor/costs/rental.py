@@ -1,5 +1,4 @@
-"""Rented GPUs: which offers hold a training run, what they cost per hour and for the work, and the cost of
-training.
+"""Rented GPUs: which offers hold a training run, their price, and the cost of training.
 
 :func:`cheapest_rental` picks the offer for a method, :func:`training_cost` is the money of training: nothing
 on hardware at hand that holds it, else the cheapest rental.
@@ -31,6 +30,7 @@ assumption.
 """
 NO_BF16 = ("T4", "V100")
 """GPUs without native bf16, in which tunewise trains: never offered."""
+_PETAFLOP = training_time.TrainingDevice(Range(1e15, 1e15, 1e15), True, "1e15 FLOP/s")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +52,17 @@ class RentalOffer:
             work.likely * usd_per_pflop_hour.likely + SET_UP_HOURS.likely * usd_hour,
             work.high * usd_per_pflop_hour.high + SET_UP_HOURS.high * usd_hour,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Rental:
+    """The rented machine on which a method likely costs least, its hours, and their price."""
+
+    card: gpus.GpuFacts
+    count: int
+    hours: Range
+    usd: Range
+    """Each end is the minimum over all offers that hold the method, so a larger model never costs less."""
 
 
 @lru_cache(maxsize=1024)
@@ -79,39 +90,6 @@ def offers_with_cards(count: int, file: user_catalog.CatalogFile | None) -> tupl
     cards = [card for card in gpus.rentable_gpus(0) if not card.name.startswith(NO_BF16)]
     offers = [_offer(card, count) for card in cards]
     return tuple(one for one in offers if not any(_beats(other, one) for other in offers if other is not one))
-
-
-def _beats(a: RentalOffer, b: RentalOffer) -> bool:
-    """Return whether ``a`` holds as much as ``b`` and costs less for any work."""
-    a_price = a.usd_pflop_hour
-    b_price = b.usd_pflop_hour
-    return (
-        a.card.memory_gib >= b.card.memory_gib
-        and a.usd_hour < b.usd_hour
-        and (a_price.low <= b_price.low and a_price.likely <= b_price.likely and a_price.high <= b_price.high)
-    )
-
-
-def _offer(card: gpus.GpuFacts, count: int) -> RentalOffer:
-    flops = training_time.card_device(card, count).flops
-    per_hour = (card.usd_hour or 0.0) * count
-    # The fastest estimate of the GPU gives the lowest price of the work.
-    usd_per_pflop_hour = Range(*(per_hour * 1e15 / end for end in (flops.high, flops.likely, flops.low)))
-    return RentalOffer(card, count, per_hour, usd_per_pflop_hour)
-
-
-_PETAFLOP = training_time.TrainingDevice(Range(1e15, 1e15, 1e15), True, "1e15 FLOP/s")
-
-
-@dataclass(frozen=True, slots=True)
-class Rental:
-    """The rented machine on which a method likely costs least, its hours, and their price."""
-
-    card: gpus.GpuFacts
-    count: int
-    hours: Range
-    usd: Range
-    """Each end is the minimum over all offers that hold the method, so a larger model never costs less."""
 
 
 def training_cost(profile: Profile, method: str) -> Range | None:
@@ -149,9 +127,7 @@ def fits_at_hand(profile: Profile, method: str) -> bool | None:
 
 
 def cheapest_rental(profile: Profile, method: str) -> Rental | None:
-    """Return the offer on which a method costs least, regardless of hardware at hand; None when none holds
-    it.
-    """
+    """Return the offer on which a method costs least, whatever is at hand; None when none holds it."""
     shape = profile.model_shape
     offers = (
         offers_that_hold(
@@ -171,9 +147,7 @@ def cheapest_rental(profile: Profile, method: str) -> Rental | None:
 
 
 def training_usd(profile: Profile, hours: Range | None) -> Range | None:
-    """Return what these hours cost on the profile's hardware: nothing on its own, else the rent of a usual
-    GPU.
-    """
+    """Return what these hours cost on the profile's hardware: nothing, else the rent of a usual GPU."""
     if hours is None or profile.has_gpu is False or (profile.has_gpu and profile.gpu_memory_gib):
         return hours and ZERO_RANGE
     prices = [card.usd_hour or 0.0 for card in gpus.rentable_gpus(USUAL_CARD_GIB)[:5]]
@@ -183,3 +157,23 @@ def training_usd(profile: Profile, hours: Range | None) -> Range | None:
 def memory_use_of(method: str) -> MemoryUse:
     """Return how a method uses memory; a hybrid is taken to be tuned with LoRA."""
     return "full" if method == "full" else "qlora" if method == "qlora" else "lora"
+
+
+def _beats(a: RentalOffer, b: RentalOffer) -> bool:
+    """Return whether ``a`` holds as much as ``b`` and costs less for any work."""
+    a_price = a.usd_pflop_hour
+    b_price = b.usd_pflop_hour
+    return (
+        a.card.memory_gib >= b.card.memory_gib
+        and a.usd_hour < b.usd_hour
+        and (a_price.low <= b_price.low and a_price.likely <= b_price.likely and a_price.high <= b_price.high)
+    )
+
+
+def _offer(card: gpus.GpuFacts, count: int) -> RentalOffer:
+    """Return ``count`` GPUs as an offer, with their price for a unit of work."""
+    flops = training_time.card_device(card, count).flops
+    per_hour = (card.usd_hour or 0.0) * count
+    # The fastest estimate of the GPU gives the lowest price of the work.
+    usd_per_pflop_hour = Range(*(per_hour * 1e15 / end for end in (flops.high, flops.likely, flops.low)))
+    return RentalOffer(card, count, per_hour, usd_per_pflop_hour)

@@ -106,8 +106,7 @@ def train_seconds(step: TrainStep, plan: Plan, profile: Profile, examples: int) 
 
 
 def device_speed_ups(profile: Profile) -> tuple[float, float]:
-    """Return the speed-up over the measured machine for any small model, and for answering with the plan's
-    model.
+    """Return the speed-ups over the measured machine: for any small model, and for the plan's.
 
     A remote model answers at the measured speed, whatever the hardware here.
     """

@@ -1,5 +1,4 @@
-"""Token counts of a call and of a training run: counted where they were counted, else defaults that are named
-as such.
+"""Token counts of a call and of a training run: counted, else defaults that are named as such.
 
 Also :class:`Range`, the low, likely and high end of an uncertain figure.
 """
@@ -71,8 +70,7 @@ def bank_tokens(profile: Profile) -> float:
 
 
 def example_tokens(profile: Profile, passages: float = 0.0) -> float:
-    """Return the tokens that training reads from examples: prompt, answer and passages of each, for two
-    epochs.
+    """Return the tokens of examples in training: prompt, answer and passages of each, for two epochs.
 
     ``passages`` is the number of tokens of retrieved passages in each row, 0 for plain rows.
     """

@@ -1,5 +1,4 @@
-"""How long training takes: the FLOPs of the work over the FLOP/s that a device reaches. The only such
-estimate.
+"""How long training takes: the FLOPs of the work over the FLOP/s of a device. The only such estimate.
 
 The recommendation's hours and the plan's minutes both come from :func:`training_seconds`;
 :func:`training_device` picks the device of a profile. The model: every pass over the weights costs two FLOPs
@@ -75,9 +74,7 @@ USUAL_CARD_GIB = 24
 
 @dataclass(frozen=True, slots=True)
 class TrainingDevice:
-    """A device that trains: its FLOP/s (low, likely, high), whether it checkpoints, and where the figure
-    comes from.
-    """
+    """A device that trains: its FLOP/s (low, likely, high), whether it checkpoints, and their source."""
 
     flops: Range
     checkpointing: bool
@@ -99,8 +96,7 @@ def flops_per_token(shape: ModelShape, method: str, sequence: float, checkpointi
 
 @lru_cache(maxsize=1024)
 def multiplied_parameters(shape: ModelShape) -> int:
-    """Return the parameters that one token is multiplied with: all of a typical shape, else blocks and output
-    head.
+    """Return the parameters one token is multiplied with: all of a typical shape, else blocks and head.
 
     The input embedding is looked up, not multiplied, and of a mixture of experts a token passes through some.
     """
@@ -159,9 +155,7 @@ def training_hours(profile: Profile, method: str, passages: float = 0.0) -> Rang
 def hours_on(
     profile: Profile, shape: ModelShape, method: str, device: TrainingDevice, passages: float = 0.0
 ) -> Range:
-    """Return the hours of training on a device: the profile's examples, each with ``passages`` tokens, and
-    raw text.
-    """
+    """Return the hours on a device for the profile's raw text and examples, each with ``passages`` tokens."""
     examples = (example_tokens(profile, passages), row_tokens(profile) + passages)
     seconds = training_seconds(shape, method, device, (examples, (profile.raw_text, float(RAW_SEQUENCE))))
     return Range(seconds.low / 3600, seconds.likely / 3600, seconds.high / 3600)
@@ -218,6 +212,7 @@ def _consumer(card: gpus.GpuFacts) -> bool:
 
 
 def _multi_gpu(card: gpus.GpuFacts, count: int) -> Range:
+    """Return the speed of each of ``count`` GPUs relative to one alone."""
     if count == 1:
         return Range(1.0, 1.0, 1.0)
     return MULTI_GPU_PCIE if _consumer(card) else MULTI_GPU

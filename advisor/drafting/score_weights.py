@@ -1,4 +1,4 @@
-"""Weights of the combined score from the answers alone, each with its reason; fixed before any arm runs."""
+"""Weights of the combined score, from answers and checks alone, each with its reason; fixed before a run."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ from runners.data.questions import Question
 from runners.plan.schema import StyleCheck
 from runners.scoring.scores import marks_answer
 
+_SHAPES = {"labels": "the labels", "json": "JSON of the examples' shape"}
+
 
 @dataclass(frozen=True, slots=True)
 class ScoreWeight:
-    """How much one score counts, and what was said that makes it count."""
+    """The weight of one score, and the answer that gives it."""
 
     name: str
     weight: float
@@ -23,11 +25,11 @@ class ScoreWeight:
 def score_weights(
     profile: Profile, checks: Sequence[StyleCheck], questions: Sequence[Question]
 ) -> tuple[ScoreWeight, ...]:
-    """Return the weights above zero, in the order of their mention in a plan."""
+    """Return the weights above zero, in the order of a plan."""
     kinds = {check.kind for check in checks}
     shape = "labels" if "labels" in kinds else "json" if "json_schema" in kinds else "free"
-    weights = [_style(profile, shape)] if checks else []
-    weights += _right(profile, checks, questions, shape)
+    weights = [_style_weight(profile, shape)] if checks else []
+    weights += _correctness_weights(profile, checks, questions, shape)
     if profile.must_cite:
         weights.append(ScoreWeight("citation", 0.5, "answers must name their source"))
     if any(not question.answerable for question in questions):
@@ -43,17 +45,18 @@ def score_weights(
     return tuple(weights)
 
 
-def _style(profile: Profile, shape: str) -> ScoreWeight:
+def _style_weight(profile: Profile, shape: str) -> ScoreWeight:
+    """Return the weight of the style checks."""
     if shape != "free":
         return ScoreWeight("style", 0.5, f"what reads the answers takes {_SHAPES[shape]} only")
     far = ", and the model is far from it" if profile.behaviour_gap == "high" else ""
     return ScoreWeight("style", 1.0, f"the examples show a house style{far}")
 
 
-def _right(
+def _correctness_weights(
     profile: Profile, checks: Sequence[StyleCheck], questions: Sequence[Question], shape: str
 ) -> list[ScoreWeight]:
-    """What makes an answer right: its label, its slots, what it comes to, or its facts and its wording."""
+    """Return the weights for correctness: label, JSON slots, final answer, or facts and wording."""
     weights = []
     if profile.needs_facts or any(question.fact or question.spans for question in questions):
         weights += [
@@ -69,6 +72,3 @@ def _right(
     else:
         weights.append(ScoreWeight("token_f1", 0.5, "the wording should be near the reference"))
     return weights
-
-
-_SHAPES = {"labels": "the labels", "json": "JSON of the examples' shape"}

@@ -1,4 +1,4 @@
-"""Method: what every way of adapting a model declares about itself."""
+"""The base class of methods: what every way of adapting a model declares about itself."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from runners.resources.memory_terms import MemorySetup
 
 @dataclass(frozen=True, slots=True)
 class Drafting:
-    """What a method must know to write its steps."""
+    """What a method needs to write its steps."""
 
     tuning: str | None = None
     """The tuning method of the plan: lora, qlora or full."""
     numbers: Mapping[str, object] = field(default_factory=dict)
-    """Training numbers for the tuning steps, with their reasons."""
+    """Training settings for the tuning steps, with their reasons."""
     shots: int = 3
 
 
@@ -34,10 +34,10 @@ class Method:
 
     name: ClassVar[str] = ""
     serves: ClassVar[Mapping[Need, float]] = {}
-    """How far it serves each need, 0 to 1; absent is 0."""
+    """How far it serves each need, 0 to 1; a missing need counts as 0."""
 
     def blocked(self, profile: Profile) -> tuple[Blocker, ...]:
-        """Return what forbids it here, with numbers; empty when nothing does."""
+        """Return what blocks it here, with numbers; empty when nothing does."""
         return ()
 
     def estimate(self, profile: Profile) -> MethodEstimate:
@@ -57,7 +57,14 @@ class Method:
 def inference_estimate(
     profile: Profile, method: str, extra_tokens: float = 0.0, *assumptions: str
 ) -> MethodEstimate:
-    """Estimate answering only: memory of the base with its cache, a call's price, no training time or money."""
+    """Estimate answering only: memory of the base with its cache, a call's price, no training time or money.
+
+    Args:
+        profile: the situation.
+        method: the method's name.
+        extra_tokens: tokens that the method adds to prompt and answer.
+        assumptions: the method's own assumptions.
+    """
     tokens = int(
         (profile.prompt_tokens or PROMPT_TOKENS) + (profile.answer_tokens or ANSWER_TOKENS) + extra_tokens
     )

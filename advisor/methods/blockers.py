@@ -1,4 +1,4 @@
-"""Blockers: why a method cannot be done here, with numbers. Codes are never used again for another block."""
+"""Blockers: why a method is not possible here, with numbers. A code is never reused for another block."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LEAST_EXAMPLES = 10
 
 @dataclass(frozen=True, slots=True)
 class Blocker:
-    """One thing that forbids a method, with the numbers that say so."""
+    """One reason why a method is blocked, with numbers."""
 
     rule: str
     text: str
@@ -161,7 +161,7 @@ def blocker_code(check: BlockerCheck) -> str:
 
 
 def blocker_text(check: BlockerCheck) -> str:
-    """Return what a user reads about a check: its docstring without the code."""
+    """Return the text for users: the check's docstring without the code."""
     return inspect.cleandoc(check.__doc__ or "").split(".", 1)[1].strip()
 
 

@@ -1,7 +1,4 @@
-"""Prompting: say what is wanted.
-
-Few-shot prompting: say what is wanted and show it.
-"""
+"""Prompting, with instructions alone or with examples shown (few-shot)."""
 
 from __future__ import annotations
 
@@ -41,7 +38,7 @@ class Prompting(Method):
     }
 
     def estimate(self, profile: Profile) -> MethodEstimate:
-        """Answering with the prompt; the whole corpus in it, cached, where that is the advice."""
+        """Estimate answering with the prompt; the whole corpus is cached in it where KN005 advises that."""
         whole = float(profile.corpus_tokens or 0) if profile.corpus_in_prompt else 0.0
         assumptions = (f"all {whole:,.0f} tokens of documents in a cached prompt",) if whole else ()
         return inference_estimate(profile, self.name, whole, *assumptions)
@@ -75,11 +72,11 @@ class FewShot(Method):
     }
 
     def blocked(self, profile: Profile) -> tuple[Blocker, ...]:
-        """No examples to show."""
+        """Return the blocker: no examples to show."""
         return blocked_by(profile, self.name, nothing_to_show)
 
     def estimate(self, profile: Profile) -> MethodEstimate:
-        """Answering with a cached bank of eight examples before every question."""
+        """Estimate answering with a cached bank of eight examples before every question."""
         bank = bank_tokens(profile)
         assumptions = (f"{bank:,.0f} tokens of examples in a cached prompt",)
         return inference_estimate(profile, self.name, bank, *assumptions)

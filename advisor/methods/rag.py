@@ -1,4 +1,4 @@
-"""Retrieval: look the facts up when they are asked for."""
+"""Retrieval-augmented generation: facts are looked up when they are asked for."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ class Rag(Method):
     }
 
     def blocked(self, profile: Profile) -> tuple[Blocker, ...]:
-        """Nothing to retrieve from."""
+        """Return the blocker: nothing to retrieve from."""
         return blocked_by(profile, self.name, nothing_to_retrieve)
 
     def estimate(self, profile: Profile) -> MethodEstimate:
-        """Answering with passages in every prompt."""
+        """Estimate answering with passages in every prompt."""
         assumptions = (f"{CONTEXT_TOKENS:,} tokens of passages in every prompt, never cached",)
         return inference_estimate(profile, self.name, CONTEXT_TOKENS, *assumptions)
 

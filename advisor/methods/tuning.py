@@ -1,9 +1,4 @@
-"""LoRA: train small adapters beside frozen weights.
-
-Full fine-tuning: train every weight.
-
-QLoRA: LoRA over a base in four bits.
-"""
+"""Fine-tuning: LoRA (adapters beside frozen weights), QLoRA (LoRA over a 4-bit base), and full tuning."""
 
 from __future__ import annotations
 
@@ -57,11 +52,11 @@ class Lora(Method):
     }
 
     def blocked(self, profile: Profile) -> tuple[Blocker, ...]:
-        """No data, no memory, no time, no weights or no money."""
+        """Return the blockers: no data, memory, time, weights or money."""
         return blocked_by(profile, self.name, *TUNING_CHECKS)
 
     def estimate(self, profile: Profile) -> MethodEstimate:
-        """Training memory with every free saving on, hours and USD of training, a call without examples."""
+        """Estimate training memory with every free saving on, hours and USD of training, and a call."""
         use: MemoryUse = self.name  # type: ignore[assignment]
         shape = None if profile.remote else profile.model_shape
         memory = smallest_memory(shape, use, training_setup(profile)) if shape else None

@@ -23,140 +23,7 @@ _NO = ("no", "n", "false", "0", "off")
 _SCALE = {"k": 1e3, "m": 1e6, "b": 1e9, "g": 1e9}
 _NUMBER = re.compile(r"^([0-9][0-9_,]*(?:\.[0-9]+)?(?:e[0-9]+)?)\s*(k|m|b|g)?\s*([a-z%$]*)$", re.IGNORECASE)
 _UNITS = {"", "gib", "gb", "g", "b", "ms", "usd", "$", "days", "day", "tokens", "ib"}
-
-
-def _text(question: Question, value: Any) -> str:
-    if not isinstance(value, str):
-        raise refused_answer(question, value)
-    return value.strip()
-
-
-def _choice(question: Question, value: Any) -> str:
-    names = [choice.value for choice in question.choices]
-    text = str(value).strip().lower()
-    if text in names:
-        return text
-    if text == "false" and "none" in names:  # YAML 1.1 reads a bare `no` as false
-        return "none"
-    raise refused_answer(question, value, difflib.get_close_matches(text, names, n=1))
-
-
-def _flag(question: Question, value: Any) -> bool:
-    if isinstance(value, bool):
-        return value
-    text = str(value).strip().lower()
-    if text in _YES or text in _NO:
-        return text in _YES
-    raise refused_answer(question, value)
-
-
-def _number(question: Question, value: Any) -> float | int:
-    if isinstance(value, bool):
-        raise refused_answer(question, value)
-    number = float(value) if isinstance(value, int | float) else _scaled_number(question, str(value))
-    if not question.low <= number <= question.high:
-        raise refused_answer(question, value)
-    if question.kind == "count":
-        if number != int(number) or number > 1e18:
-            raise refused_answer(question, value)
-        return int(number)
-    return int(number) if number == int(number) and question.kind == "number" else number
-
-
-def _share(question: Question, value: Any) -> float:
-    if isinstance(value, str) and value.strip().endswith("%"):
-        value = _scaled_number(question, value.strip()[:-1]) / 100
-    number = float(_number(question, value))
-    if not 0 <= number <= 1:
-        raise refused_answer(question, value)
-    return number
-
-
-def _scaled_number(question: Question, text: str) -> float:
-    """Read "24G", "80 GB", "1.2M", "10k"; a G or B after memory or parameters is a unit, not a billion."""
-    match = _NUMBER.match(text.strip())
-    if not match:
-        raise refused_answer(question, text)
-    scale = (match[2] or "").lower()
-    unit = match[3].lower()
-    if question.kind != "count" and scale in ("g", "b"):
-        scale = ""
-        unit = ""
-    if unit not in _UNITS:
-        raise refused_answer(question, text)
-    return float(match[1].replace(",", "").replace("_", "")) * _SCALE.get(scale, 1.0)
-
-
-def refused_answer(question: Question, value: Any, close: list[str] | None = None) -> BadInput:
-    """Return the error for a value that the question does not allow; its hint lists what is allowed."""
-    hint = f"allowed: {question.allowed}, or ? for unknown"
-    if close:
-        hint = f"did you mean {close[0]}? ({hint})"
-    return BadInput(f"{question.id} cannot be {value!r}", hint)
-
-
-ANSWER_READERS = {
-    "text": _text,
-    "path": _text,
-    "choice": _choice,
-    "flag": _flag,
-    "count": _number,
-    "number": _number,
-    "share": _share,
-}
-"""The reader of each kind of question."""
-
-
 UNKNOWN_WORDS = ("", "?", "unknown", "null", "don't know")
-
-
-def question_of(key: str) -> Question:
-    """Return the question of this id; BadInput with the closest id when there is none."""
-    if key in QUESTION_BY_ID:
-        return QUESTION_BY_ID[key]
-    close = difflib.get_close_matches(key, QUESTION_BY_ID, n=1)
-    hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(QUESTION_BY_ID)}"
-    raise BadInput(f"unknown question {key!r}", hint)
-
-
-def read_answer(key: str, value: Any) -> Any:
-    """Return the checked value of an answer; None is unknown.
-
-    Args:
-        key: the question's id.
-        value: what a person types ("24 GB", "10k", "80%", "yes") or what a file holds.
-
-    Raises:
-        BadInput: naming the key, the value and what is allowed.
-    """
-    question = question_of(key)
-    if value is None or (isinstance(value, str) and value.strip().lower() in UNKNOWN_WORDS):
-        return None
-    if isinstance(value, str) and question.none_allowed and value.strip().lower() == "none":
-        return "none"
-    if isinstance(value, float) and not math.isfinite(value):
-        raise refused_answer(question, value)
-    return ANSWER_READERS[question.kind](question, value)
-
-
-def names_a_path(text: str) -> bool:
-    """Return whether a file or folder exists at this path; False for texts that cannot be paths."""
-    try:
-        return Path(text).expanduser().exists()
-    except (OSError, ValueError, RuntimeError):
-        return False
-
-
-def format_answer(value: Any, width: int = 0) -> str:
-    """Return a value as one line of text; longer than ``width`` (0: no limit), it ends in an ellipsis."""
-    if value is None:
-        return "unknown"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    text = f"{value:,}" if isinstance(value, int) else " ".join(str(value).split())
-    return text if not width or len(text) <= width else text[: width - 1] + "…"
-
-
 SOURCES: tuple[str, ...] = ("flag", "file", "asked", "config", "probed", "counted", "detected", "default")
 """Strongest first."""
 PERSON_SOURCES: tuple[str, ...] = ("flag", "file", "asked")
@@ -230,3 +97,137 @@ class Answers(Mapping[str, Answer]):
     def values_known(self) -> dict[str, Any]:
         """The values alone, unknown ones as None."""
         return {key: self[key].value for key in self}
+
+
+def refused_answer(question: Question, value: Any, close: list[str] | None = None) -> BadInput:
+    """Return the error for a value that the question does not allow; its hint lists what is allowed."""
+    hint = f"allowed: {question.allowed}, or ? for unknown"
+    if close:
+        hint = f"did you mean {close[0]}? ({hint})"
+    return BadInput(f"{question.id} cannot be {value!r}", hint)
+
+
+def question_of(key: str) -> Question:
+    """Return the question of this id; BadInput with the closest id when there is none."""
+    if key in QUESTION_BY_ID:
+        return QUESTION_BY_ID[key]
+    close = difflib.get_close_matches(key, QUESTION_BY_ID, n=1)
+    hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(QUESTION_BY_ID)}"
+    raise BadInput(f"unknown question {key!r}", hint)
+
+
+def read_answer(key: str, value: Any) -> Any:
+    """Return the checked value of an answer; None is unknown.
+
+    Args:
+        key: the question's id.
+        value: what a person types ("24 GB", "10k", "80%", "yes") or what a file holds.
+
+    Raises:
+        BadInput: naming the key, the value and what is allowed.
+    """
+    question = question_of(key)
+    if value is None or (isinstance(value, str) and value.strip().lower() in UNKNOWN_WORDS):
+        return None
+    if isinstance(value, str) and question.none_allowed and value.strip().lower() == "none":
+        return "none"
+    if isinstance(value, float) and not math.isfinite(value):
+        raise refused_answer(question, value)
+    return ANSWER_READERS[question.kind](question, value)
+
+
+def names_a_path(text: str) -> bool:
+    """Return whether a file or folder exists at this path; False for texts that cannot be paths."""
+    try:
+        return Path(text).expanduser().exists()
+    except (OSError, ValueError, RuntimeError):
+        return False
+
+
+def format_answer(value: Any, width: int = 0) -> str:
+    """Return a value as one line of text; longer than ``width`` (0: no limit), it ends in an ellipsis."""
+    if value is None:
+        return "unknown"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    text = f"{value:,}" if isinstance(value, int) else " ".join(str(value).split())
+    return text if not width or len(text) <= width else text[: width - 1] + "…"
+
+
+def _text(question: Question, value: Any) -> str:
+    """Read a text."""
+    if not isinstance(value, str):
+        raise refused_answer(question, value)
+    return value.strip()
+
+
+def _choice(question: Question, value: Any) -> str:
+    """Read one of a question's choices."""
+    names = [choice.value for choice in question.choices]
+    text = str(value).strip().lower()
+    if text in names:
+        return text
+    if text == "false" and "none" in names:  # YAML 1.1 reads a bare `no` as false
+        return "none"
+    raise refused_answer(question, value, difflib.get_close_matches(text, names, n=1))
+
+
+def _flag(question: Question, value: Any) -> bool:
+    """Read yes or no."""
+    if isinstance(value, bool):
+        return value
+    text = str(value).strip().lower()
+    if text in _YES or text in _NO:
+        return text in _YES
+    raise refused_answer(question, value)
+
+
+def _number(question: Question, value: Any) -> float | int:
+    """Read a number or whole number within the question's bounds."""
+    if isinstance(value, bool):
+        raise refused_answer(question, value)
+    number = float(value) if isinstance(value, int | float) else _scaled_number(question, str(value))
+    if not question.low <= number <= question.high:
+        raise refused_answer(question, value)
+    if question.kind == "count":
+        if number != int(number) or number > 1e18:
+            raise refused_answer(question, value)
+        return int(number)
+    return int(number) if number == int(number) and question.kind == "number" else number
+
+
+def _share(question: Question, value: Any) -> float:
+    """Read a share from 0 to 1, or a percentage."""
+    if isinstance(value, str) and value.strip().endswith("%"):
+        value = _scaled_number(question, value.strip()[:-1]) / 100
+    number = float(_number(question, value))
+    if not 0 <= number <= 1:
+        raise refused_answer(question, value)
+    return number
+
+
+def _scaled_number(question: Question, text: str) -> float:
+    """Read "24G", "80 GB", "1.2M", "10k"; a G or B after memory or parameters is a unit, not a billion."""
+    match = _NUMBER.match(text.strip())
+    if not match:
+        raise refused_answer(question, text)
+    scale = (match[2] or "").lower()
+    unit = match[3].lower()
+    if question.kind != "count" and scale in ("g", "b"):
+        scale = ""
+        unit = ""
+    if unit not in _UNITS:
+        raise refused_answer(question, text)
+    return float(match[1].replace(",", "").replace("_", "")) * _SCALE.get(scale, 1.0)
+
+
+ANSWER_READERS = {
+    "text": _text,
+    "path": _text,
+    "choice": _choice,
+    "flag": _flag,
+    "count": _number,
+    "number": _number,
+    "share": _share,
+}
+"""The reader of each kind of question."""

@@ -25,6 +25,39 @@ from rag.errors import BadInput
 from rag.files import write_text
 
 MAX_ANSWERS_BYTES = 2_000_000
+PROFILE_NAME = re.compile(r"^[a-z0-9][a-z0-9._-]{0,63}$")
+PROFILE_PATH_KEYS = ("documents", "examples", "questions", "prompt", "model")
+
+
+class _NoAliases(yaml.SafeLoader):
+    """The safe loader without aliases: an answers file needs none, and nested ones expand exponentially."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("aliases are not allowed here")
+        return super().compose_node(parent, index)
+
+
+@dataclass(frozen=True, slots=True)
+class SavedProfile:
+    """One saved profile, or the reason why it cannot be read."""
+
+    name: str
+    path: Path
+    day: date
+    answers: Mapping[str, Answer]
+    problem: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the row that ``plan --profiles --json`` prints."""
+        values = {key: answer.value for key, answer in self.answers.items()}
+        return {
+            "name": self.name,
+            "path": str(self.path),
+            "saved": self.day.isoformat(),
+            "answers": values,
+            "problem": self.problem,
+        }
 
 
 def read_answers(path: Path) -> dict[str, Answer]:
@@ -57,33 +90,6 @@ def read_answers(path: Path) -> dict[str, Answer]:
     return answers
 
 
-def _answers_of_plan(plan: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """Return a plan's answers, with the paths that the plan itself names in place of those recorded.
-
-    The plan of a run folder names its files in full, while its answers are recorded as they were given.
-    """
-    data = _mapping(plan.get("data"))
-    prompts = _mapping(plan.get("prompts"))
-    answers = dict(plan["answers"])
-    plan_values = {key: data.get(key) for key in ("documents", "examples", "questions")}
-    prompt = answers.get("prompt")
-    prompt = prompt.get("value") if isinstance(prompt, Mapping) else prompt
-    if (
-        isinstance(prompt, str)
-        and prompt.endswith((".txt", ".md"))
-        and not names_a_path(str(folder / prompt))
-    ):
-        plan_values["prompt"] = prompts.get("system")
-    for key, value in plan_values.items():
-        if value and isinstance(answers.get(key), Mapping) and answers[key].get("value"):
-            answers[key] = {**answers[key], "value": value}
-    return answers
-
-
-def _mapping(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}
-
-
 def with_answers_file(answers: Answers, loaded: Mapping[str, Answer]) -> Answers:
     """Return answers with a file's added.
 
@@ -103,64 +109,6 @@ def save_answers(answers: Answers, path: Path) -> None:
     write_text(path, "# Answers for: tunewise plan --answers " + path.name + "\n" + body)
 
 
-def _load(path: Path) -> dict[str, Any]:
-    try:
-        if path.stat().st_size > MAX_ANSWERS_BYTES:
-            raise BadInput(f"answers file {path} is larger than {MAX_ANSWERS_BYTES:,} bytes")
-        text = path.read_text("utf-8")
-        loaded = json.loads(text) if path.suffix == ".json" else _NoAliases(text).get_single_data()
-    except FileNotFoundError:
-        raise BadInput(f"no answers file at {path}", "make one with: tunewise plan") from None
-    except OSError as error:
-        raise BadInput(f"answers file {path} cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise BadInput(f"answers file {path} is not UTF-8 text (byte {error.start})") from None
-    except (json.JSONDecodeError, yaml.YAMLError, RecursionError) as error:
-        raise BadInput(
-            f"answers file {path} cannot be parsed: {' '.join(str(error).split())[:200]}"
-        ) from None
-    if loaded is None:
-        return {}
-    if not isinstance(loaded, dict):
-        raise BadInput(f"answers file {path} holds no mapping of question ids to answers")
-    return loaded
-
-
-class _NoAliases(yaml.SafeLoader):
-    """The safe loader without aliases: an answers file needs none, and nested ones expand exponentially."""
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.AliasEvent):
-            raise yaml.YAMLError("aliases are not allowed here")
-        return super().compose_node(parent, index)
-
-
-PROFILE_NAME = re.compile(r"^[a-z0-9][a-z0-9._-]{0,63}$")
-PROFILE_PATH_KEYS = ("documents", "examples", "questions", "prompt", "model")
-
-
-@dataclass(frozen=True, slots=True)
-class SavedProfile:
-    """One saved profile, or the reason why it cannot be read."""
-
-    name: str
-    path: Path
-    day: date
-    answers: Mapping[str, Answer]
-    problem: str = ""
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the row that ``plan --profiles --json`` prints."""
-        values = {key: answer.value for key, answer in self.answers.items()}
-        return {
-            "name": self.name,
-            "path": str(self.path),
-            "saved": self.day.isoformat(),
-            "answers": values,
-            "problem": self.problem,
-        }
-
-
 def profiles_folder() -> Path:
     """Return the folder of saved profiles: TUNEWISE_PROFILES, else one in the user's configuration folder."""
     chosen = os.environ.get("TUNEWISE_PROFILES")
@@ -178,8 +126,7 @@ def check_profile_name(name: str) -> str:
 
 
 def save_profile(name: str, answers: Answers) -> Path:
-    """Save what a person answered under a name, atomically, replacing an older profile; paths become
-    absolute.
+    """Save what a person answered under a name, atomically; an older profile is replaced.
 
     Raises:
         BadInput: for an invalid name, and when there is nothing to save.
@@ -213,11 +160,63 @@ def all_profiles() -> tuple[SavedProfile, ...]:
     return tuple(_read(path) for path in _files())
 
 
+def _answers_of_plan(plan: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """Return a plan's answers, with the paths that the plan itself names in place of those recorded.
+
+    The plan of a run folder names its files in full, while its answers are recorded as they were given.
+    """
+    data = _mapping(plan.get("data"))
+    prompts = _mapping(plan.get("prompts"))
+    answers = dict(plan["answers"])
+    plan_values = {key: data.get(key) for key in ("documents", "examples", "questions")}
+    prompt = answers.get("prompt")
+    prompt = prompt.get("value") if isinstance(prompt, Mapping) else prompt
+    if (
+        isinstance(prompt, str)
+        and prompt.endswith((".txt", ".md"))
+        and not names_a_path(str(folder / prompt))
+    ):
+        plan_values["prompt"] = prompts.get("system")
+    for key, value in plan_values.items():
+        if value and isinstance(answers.get(key), Mapping) and answers[key].get("value"):
+            answers[key] = {**answers[key], "value": value}
+    return answers
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _load(path: Path) -> dict[str, Any]:
+    """Return the mapping in a YAML or JSON file, {} for an empty one; BadInput when it is anything else."""
+    try:
+        if path.stat().st_size > MAX_ANSWERS_BYTES:
+            raise BadInput(f"answers file {path} is larger than {MAX_ANSWERS_BYTES:,} bytes")
+        text = path.read_text("utf-8")
+        loaded = json.loads(text) if path.suffix == ".json" else _NoAliases(text).get_single_data()
+    except FileNotFoundError:
+        raise BadInput(f"no answers file at {path}", "make one with: tunewise plan") from None
+    except OSError as error:
+        raise BadInput(f"answers file {path} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise BadInput(f"answers file {path} is not UTF-8 text (byte {error.start})") from None
+    except (json.JSONDecodeError, yaml.YAMLError, RecursionError) as error:
+        raise BadInput(
+            f"answers file {path} cannot be parsed: {' '.join(str(error).split())[:200]}"
+        ) from None
+    if loaded is None:
+        return {}
+    if not isinstance(loaded, dict):
+        raise BadInput(f"answers file {path} holds no mapping of question ids to answers")
+    return loaded
+
+
 def _files() -> list[Path]:
     return sorted(path for path in profiles_folder().glob("*.yaml") if PROFILE_NAME.match(path.stem))
 
 
 def _read(path: Path) -> SavedProfile:
+    """Read one saved profile."""
     day = date.fromtimestamp(path.stat().st_mtime)
     try:
         return SavedProfile(path.stem, path, day, read_answers(path))
@@ -226,6 +225,7 @@ def _read(path: Path) -> SavedProfile:
 
 
 def _absolute(key: str, value: Any) -> Any:
+    """Return an answer with its path made absolute."""
     if key in PROFILE_PATH_KEYS and isinstance(value, str) and names_a_path(value):
         return str(Path(value).expanduser().resolve())
     return value

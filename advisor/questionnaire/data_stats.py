@@ -182,9 +182,7 @@ def _count_examples(
     notes: dict[str, str],
     warnings: list[str],
 ) -> None:
-    """Add to ``counted`` and ``notes`` what the training rows hold, and to ``warnings`` what is wrong with
-    them.
-    """
+    """Add what the training rows hold to ``counted`` and ``notes``, and problems to ``warnings``."""
     rows = example_set.rows
     if not rows:
         raise BadInput(f"{path} holds no usable example", "each row needs a prompt and an answer")

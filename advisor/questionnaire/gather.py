@@ -28,6 +28,26 @@ from runners.resources.model_shape import ModelShape, read_shape
 
 HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$")
 ALLOWED_NAMES = "allowed: a known name, a folder, openai:NAME@URL, or a hub id OWNER/NAME"
+GPU_KEYS = ("gpu_kind", "gpu_count", "gpu_memory_gib")
+ESTIMATE_KEYS = (
+    *GPU_KEYS,
+    "ram_gib",
+    "cpu_cores",
+    "model_params_b",
+    "prompt_tokens",
+    "answer_tokens",
+    "unlabelled_tokens",
+)
+"""The recorded answers of a plan, beside its model, that time estimates use."""
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """The answers with everything measured for them."""
+
+    answers: Answers
+    stats: DataStats
+    profile: Profile
 
 
 def check_model(name: str | None, sized: bool = False) -> str:
@@ -59,37 +79,6 @@ def closest_model(name: str) -> str | None:
         name.lower(), [model.name for model in models.known_models()], n=1, cutoff=0.5
     )
     return close[0] if close else None
-
-
-def _model_hint(name: str) -> str:
-    if prices.find_price(name):
-        return f"it is a hosted model: say where, as in openai:{name}@https://HOST/v1"
-    if name.startswith((".", "/", "~")):
-        return f"there is no such folder; {ALLOWED_NAMES}"
-    meant = closest_model(name)
-    return f"did you mean {meant}? ({ALLOWED_NAMES})" if meant else ALLOWED_NAMES
-
-
-GPU_KEYS = ("gpu_kind", "gpu_count", "gpu_memory_gib")
-ESTIMATE_KEYS = (
-    *GPU_KEYS,
-    "ram_gib",
-    "cpu_cores",
-    "model_params_b",
-    "prompt_tokens",
-    "answer_tokens",
-    "unlabelled_tokens",
-)
-"""The recorded answers of a plan, beside its model, that time estimates use."""
-
-
-@dataclass(frozen=True, slots=True)
-class Situation:
-    """The answers with everything measured for them."""
-
-    answers: Answers
-    stats: DataStats
-    profile: Profile
 
 
 def flag_answers(sets: Iterable[str], **flags: Any) -> Answers:
@@ -182,8 +171,7 @@ def complete_situation(answers: Answers, machine: Machine | None = None) -> Situ
 
 
 def profile_of_plan(plan: Plan, machine: Machine | None = None) -> Profile:
-    """Return the profile of a plan's recorded answers and model, with size, rows and hardware for time
-    estimates.
+    """Return the profile of a plan's recorded answers and model, for time estimates.
 
     Hardware that a person described counts as described; detected hardware is detected again here, where the
     plan runs.
@@ -233,6 +221,23 @@ def detected_hardware(answers: Answers, machine: Machine) -> tuple[str | None, b
     return _gpu_name(answers, machine), _cpu_bf16(answers, machine)
 
 
+def refuse_unknown_model(answers: Answers) -> None:
+    """Raise BadInput for an invalid model name; print a note when the model's size is unknown."""
+    sized = "model_params_b" in answers and answers["model_params_b"].value is not None
+    if "model" in answers and (note := check_model(answers["model"].value, sized)):
+        output.note(note)
+
+
+def _model_hint(name: str) -> str:
+    """Return what to do about an unknown model name."""
+    if prices.find_price(name):
+        return f"it is a hosted model: say where, as in openai:{name}@https://HOST/v1"
+    if name.startswith((".", "/", "~")):
+        return f"there is no such folder; {ALLOWED_NAMES}"
+    meant = closest_model(name)
+    return f"did you mean {meant}? ({ALLOWED_NAMES})" if meant else ALLOWED_NAMES
+
+
 def _gpu_name(answers: Answers, machine: Machine) -> str | None:
     """Return the name of the detected GPU, unless a person plans for another one."""
     own = all(answers[key].source == "detected" for key in GPU_KEYS if key in answers)
@@ -240,14 +245,13 @@ def _gpu_name(answers: Answers, machine: Machine) -> str | None:
 
 
 def _cpu_bf16(answers: Answers, machine: Machine) -> bool | None:
-    """Return whether the detected CPU multiplies in bf16; None with a GPU or for a machine that a person
-    described.
-    """
+    """Return whether the detected CPU multiplies in bf16; None with a GPU or a described machine."""
     detected = all(key in answers and answers[key].source == "detected" for key in ("gpu_kind", "cpu_cores"))
     return bool(machine.bf16.value) if detected and answers["gpu_kind"].value == "none" else None
 
 
 def _existing_path(answers: Answers, key: str) -> Path | None:
+    """Return the path in an answer, None without one; BadInput when it does not exist."""
     value = answers[key].value if key in answers else None
     if not value:
         return None
@@ -280,10 +284,3 @@ def _model_shape(name: str | None) -> tuple[ModelShape | None, str]:
             raise BadInput(f"{config} is not readable JSON") from None
     model = models.find_model(name)
     return (model.shape, f"the published config of {model.hub}") if model else (None, "")
-
-
-def refuse_unknown_model(answers: Answers) -> None:
-    """Raise BadInput for an invalid model name; print a note when the model's size is unknown."""
-    sized = "model_params_b" in answers and answers["model_params_b"].value is not None
-    if "model" in answers and (note := check_model(answers["model"].value, sized)):
-        output.note(note)

@@ -1,6 +1,4 @@
-"""The questionnaire as data: one entry per question; wizard, flags, answers files and docs are derived from
-it.
-"""
+"""The questionnaire as data: one entry per question, from which wizard, flags, files and docs are derived."""
 
 from __future__ import annotations
 

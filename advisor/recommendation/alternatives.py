@@ -1,10 +1,8 @@
-"""Rungs that leave the model or the machine: another base, or rented cards.
+"""Relaxations: the smallest changes that would allow a better method that is blocked, and their cost.
 
-A rung of the ladder: one relaxation, the method it opens, and what it costs.
-
-Rungs that make a training run take less memory: 4 bits, checkpoints, shorter rows, a smaller optimiser.
-
-When something forbids a better method: the smallest steps that would allow it, and what each costs.
+:func:`relaxations` is the entry point. A relaxation changes answers (another base model, rented GPUs, more
+examples, a larger budget, documents) or settings of the training step that take less memory (4 bits, gradient
+checkpointing, shorter rows, a smaller optimiser).
 """
 
 from __future__ import annotations
@@ -27,21 +25,26 @@ from advisor.recommendation.ranking import Ranking, ScoredMethod, rank_methods
 from advisor.recommendation.thresholds import choice_spans
 from runners.resources.memory_estimate import estimate_memory, smallest_memory
 
+SHORT_ROWS = (4096, 2048, 1024, 512, 256)
+"""Row lengths in tokens that are tried, longest first."""
+MINUTES_PER_EXAMPLE = 5
+"""Minutes to write and check one good example by hand; a guess to be replaced by your own."""
+
 
 @dataclass(frozen=True, slots=True)
 class Relaxation:
-    """One relaxation: in words, the method it opens, its price, and how to apply it."""
+    """One relaxation: its description, the method it allows, its cost, and how to apply it."""
 
     relax: str
     then: str
     cost: str
     set: dict[str, Any] = field(default_factory=dict)
-    """Answers that would change; with these the engine chooses ``then``."""
+    """Answers to change; with these the engine chooses ``then``."""
     settings: dict[str, Any] = field(default_factory=dict)
     """Settings of the training step that would make it fit, where no answer changes."""
 
     def to_json(self) -> dict[str, Any]:
-        """Return the rung as the recommendation prints it."""
+        """Return the relaxation as the recommendation prints it."""
         return {
             "relax": self.relax,
             "then": self.then,
@@ -54,7 +57,7 @@ class Relaxation:
 def checked_relaxation(
     profile: Profile, name: str, relax: str, cost: str, **change: Any
 ) -> Iterator[Relaxation]:
-    """Yield the rung when the engine really chooses the method after the change."""
+    """Yield the relaxation if the ranking really chooses the method after the change."""
     after = profile
     for key, value in change.items():
         after = after.change(key, value)
@@ -63,15 +66,15 @@ def checked_relaxation(
 
 
 def blocking_rules(scored: ScoredMethod) -> set[str]:
-    """Return the codes of what blocks a method."""
+    """Return the codes of a method's blockers."""
     return {blocker.rule for blocker in scored.blockers}
 
 
 def relax_by_other_base(profile: Profile, scored: ScoredMethod) -> Iterator[Relaxation]:
-    """The largest base with which it would be chosen here: of the same family, else of any.
+    """Yield the largest base with which the method would be chosen here: of the same family, else of any.
 
-    Smaller than the one that does not fit, or local instead of one behind an endpoint; where the hardware is
-    not known, one that a usual card holds.
+    It is smaller than the one that does not fit, or local instead of one behind an endpoint. Where the
+    hardware is not known, it has to fit a usual GPU.
     """
     name = scored.method.name
     blocked = blocking_rules(scored)
@@ -104,7 +107,7 @@ def relax_by_other_base(profile: Profile, scored: ScoredMethod) -> Iterator[Rela
 
 
 def relax_by_renting(profile: Profile, scored: ScoredMethod) -> Iterator[Relaxation]:
-    """The rented machine on which it likely costs least, with hours and price; none where data must stay local."""
+    """Yield the rented machine that likely costs least, with hours; none where data must stay local."""
     if not blocking_rules(scored) & {"BL002", "BL003"}:
         return
     name = scored.method.name
@@ -121,12 +124,9 @@ def relax_by_renting(profile: Profile, scored: ScoredMethod) -> Iterator[Relaxat
     yield from checked_relaxation(profile, name, f"rent {count} x {card.name}", cost, **change)
 
 
-SHORT_ROWS = (4096, 2048, 1024, 512, 256)
-
-
 def memory_savings(profile: Profile, method: Method) -> Iterator[Relaxation]:
-    """Name what the chosen way of tuning fits only with: a base in 4 bits, gradient checkpointing."""
-    tuned = _tuned(method, profile)
+    """Yield the settings that the chosen tuning method needs to fit: 4 bits, gradient checkpointing."""
+    tuned = _tuning_method(method, profile)
     shape = profile.model_shape
     available = profile.device_gib
     if tuned is None or shape is None or available is None:
@@ -152,7 +152,7 @@ def memory_savings(profile: Profile, method: Method) -> Iterator[Relaxation]:
 
 
 def relax_by_shorter_rows(profile: Profile, scored: ScoredMethod) -> Iterator[Relaxation]:
-    """Shorter rows, and for full tuning an optimiser that keeps less, where memory is all that forbids it."""
+    """Yield shorter rows, and for full tuning a smaller optimiser, where memory is all that blocks a method."""
     shape = profile.model_shape
     available = profile.device_gib
     name = scored.method.name
@@ -180,47 +180,44 @@ def relax_by_shorter_rows(profile: Profile, scored: ScoredMethod) -> Iterator[Re
             )
 
 
-def _tuned(method: Method, profile: Profile) -> str | None:
+def relaxations(profile: Profile, ranking: Ranking) -> tuple[dict[str, Any], ...]:
+    """Return the relaxations that would allow the best blocked method, smallest first.
+
+    Each one that changes answers was tried: with them the engine chooses the method it names. A tuning method
+    that only fits with gradient checkpointing has that named first. Relaxations of memory or time are listed
+    only for methods that would be better than the choice; another base is named once, for the best method,
+    and not to train a smaller model with a finer method.
+    """
+    first = ranking.methods[0]
+    options = list(memory_savings(profile, first.method))
+    for scored in sorted(
+        (scored for scored in ranking.methods if scored.blockers), key=lambda scored: -scored.sum
+    ):
+        if scored.sum > first.sum:
+            options += relax_by_shorter_rows(profile, scored)
+            if not same_family(first, scored) and not any(
+                "model" in relaxation.set for relaxation in options
+            ):
+                options += relax_by_other_base(profile, scored)
+            options += relax_by_renting(profile, scored)
+        options += [relaxation for relaxation in _lift_blockers(profile, scored) if relaxation not in options]
+    return tuple(relaxation.to_json() for relaxation in options)
+
+
+def _tuning_method(method: Method, profile: Profile) -> str | None:
+    """Return the tuning method behind a method, None for one that trains nothing."""
     if isinstance(method, Hybrid):
         by = method.tuned_by(profile)
         return by.name if by else None
     return method.name if isinstance(method, Lora) else None
 
 
-MINUTES_PER_EXAMPLE = 5
-"""Writing and checking one good example by hand; a guess to be replaced by your own."""
-
-
-def ladder(profile: Profile, ranking: Ranking) -> tuple[dict[str, Any], ...]:
-    """Return the relaxations that would open the best forbidden method, smallest first.
-
-    Each rung that changes answers was tried: with them the engine chooses what the rung opens. A tuning method
-    that only fits with gradient checkpointing has that named first. What memory or time forbids is worth a
-    change only where it would be better than the choice; another base is named once, for the best method, and
-    not to train a smaller one in a finer way.
-    """
-    first = ranking.methods[0]
-    relaxations = list(memory_savings(profile, first.method))
-    for scored in sorted(
-        (scored for scored in ranking.methods if scored.blockers), key=lambda scored: -scored.sum
-    ):
-        if scored.sum > first.sum:
-            relaxations += relax_by_shorter_rows(profile, scored)
-            if not same_family(first, scored) and not any(
-                "model" in relaxation.set for relaxation in relaxations
-            ):
-                relaxations += relax_by_other_base(profile, scored)
-            relaxations += relax_by_renting(profile, scored)
-        relaxations += [relaxation for relaxation in _rungs(profile, scored) if relaxation not in relaxations]
-    return tuple(relaxation.to_json() for relaxation in relaxations)
-
-
-def _rungs(profile: Profile, scored: ScoredMethod) -> Iterator[Relaxation]:
+def _lift_blockers(profile: Profile, scored: ScoredMethod) -> Iterator[Relaxation]:
     """Yield what would lift a method's blockers of data and money, for those that can be lifted."""
     name = scored.method.name
     rules = blocking_rules(scored)
     if rules & {"BL001", "BL007", "BL008"}:
-        yield from _examples(profile, name)
+        yield from _more_examples(profile, name)
     if "BL005" in rules and (usd := training_cost(profile, memory_use_of(name))):
         budget = math.ceil(usd.high)
         yield from checked_relaxation(
@@ -232,8 +229,8 @@ def _rungs(profile: Profile, scored: ScoredMethod) -> Iterator[Relaxation]:
         )
 
 
-def _examples(profile: Profile, name: str) -> Iterator[Relaxation]:
-    """The smallest number of examples with which it would be chosen, written by hand or distilled."""
+def _more_examples(profile: Profile, name: str) -> Iterator[Relaxation]:
+    """Yield the smallest number of examples with which it would be chosen, written by hand or distilled."""
     for span in choice_spans(profile, "labelled_examples"):
         if span.choice == name and span.low > profile.examples_known:
             total = int(span.low)

@@ -1,7 +1,7 @@
-"""Break-even: at how many calls a month two methods cost the same, for every pair, and "no crossover" where never.
+"""Break-even: at how many calls a month two methods cost the same, for every pair, or "no crossover" and why.
 
-A month costs a fixed part (a card that serves a tuned model, training spread over the months between two
-trainings) and its calls (:mod:`advisor.costs.hosting`).
+A month costs a fixed part (a GPU that serves a tuned model, training spread over the months between two
+trainings) and its calls (:mod:`advisor.costs.hosting`). :func:`break_even` is the entry point.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from runners.plan.train_config import TUNING_METHODS
 
 TUNED_METHODS = (*TUNING_METHODS, "hybrid")
 DEFAULT_MONTHS = 12.0
-"""Months that one training is used for where nothing is said about training again."""
+"""Months that one training is used for where no answer says how often it is repeated."""
 DAYS_PER_MONTH = 365 / 12
 
 
@@ -52,7 +52,7 @@ class PricedMethod:
 
     @property
     def line(self) -> MonthlyCost | None:
-        """USD a month with the training spread in."""
+        """USD a month including the share of the training."""
         spread = self.training_usd / self.months
         return self.calls and replace(self.calls, fixed=self.calls.fixed + spread)
 
@@ -68,11 +68,11 @@ def break_even(
     """
     today = today or date.today()
     priced = {name: price_method(profile, name, estimate) for name, estimate in estimates.items()}
-    open_ = [name for name in estimates if not methods_by_name()[name].blocked(profile)]
-    shown = "few-shot" if "few-shot" in open_ else "prompting"
-    rivals: list[str] = [name for name in open_ if name in TUNING_METHODS]
-    rivals = rivals or [name for name in open_ if name != shown]
-    if shown not in open_ or not rivals:
+    feasible = [name for name in estimates if not methods_by_name()[name].blocked(profile)]
+    shown = "few-shot" if "few-shot" in feasible else "prompting"
+    rivals: list[str] = [name for name in feasible if name in TUNING_METHODS]
+    rivals = rivals or [name for name in feasible if name != shown]
+    if shown not in feasible or not rivals:
         return None
     calls, volume_source = calls_per_month(profile)
     price_note = stale_price_note(profile_price(profile), today)
@@ -87,20 +87,20 @@ def break_even(
                 "per_call_usd": float(f"{line.per_call(calls):.3g}"),
                 "usd": float(f"{line.month(calls):.4g}"),
                 **line.to_json(),
-                "open": name in open_,
+                "open": name in feasible,
             }
             for name, method_cost in priced.items()
             if (line := method_cost.line)
         },
-        "assumptions": [*call_price_basis(profile, today), *_said(profile, priced, today)],
+        "assumptions": [*call_price_basis(profile, today), *_break_even_assumptions(profile, priced, today)],
     }
 
 
 def price_method(profile: Profile, method: str, estimate: MethodEstimate) -> PricedMethod:
-    """Return what a method costs: its calls hosted, or a card always on, and its training."""
+    """Return what a method costs: its calls hosted or a rented GPU kept all month, and its training."""
     hosted = call_cost_line(profile, *call_tokens(profile, method))
     if method not in TUNED_METHODS:
-        card = _card_for_all(profile)
+        card = _card_for_every_method(profile)
         return PricedMethod(MonthlyCost(card, 0.0, 0.0, 0.0) if card else hosted)
     if profile.remote:
         return PricedMethod(
@@ -121,9 +121,16 @@ def price_method(profile: Profile, method: str, estimate: MethodEstimate) -> Pri
 def headline_pair(
     profile: Profile, priced: Mapping[str, PricedMethod], shown: str, rival: str, price_note: str
 ) -> dict[str, Any]:
-    """Return the pair that is printed: the calls a month from which a card of one's own repays itself.
+    """Return the pair that is printed: from how many calls a month the rival (with a rented GPU) is cheaper.
 
-    On one's own machine nothing has to be repaid, so ``calls`` is 0 where the rival's calls are shorter.
+    On hardware at hand there is nothing to pay off, so ``calls`` is 0 where the rival's calls are shorter.
+
+    Args:
+        profile: the situation.
+        priced: what each method costs.
+        shown: the prompting method.
+        rival: the method it is compared with.
+        price_note: a note on old prices, appended to the text.
     """
     one = priced[shown].calls
     two = priced[rival].calls
@@ -161,17 +168,17 @@ def break_even_pair(priced: Mapping[str, PricedMethod], a: str, b: str, calls: f
         return pair | {"text": f"not compared: {one.why_not or two.why_not}"}
     where = break_even_calls(one.line, two.line)
     if where is None:
-        return pair | {"text": _never(priced, a, b, calls)}
+        return pair | {"text": _why_no_crossover(priced, a, b, calls)}
     above = b if two.line.month(where * 2) < one.line.month(where * 2) else a
     usd = one.line.month(where)
     return pair | {
         "calls_per_month": round(where),
-        "text": f"the same at about {_about(where)} calls a month ({usd:,.2f} USD); above it {above} is cheaper",
+        "text": f"the same at about {_rounded_calls(where)} calls a month ({usd:,.2f} USD); above it {above} is cheaper",
     }
 
 
-def _never(priced: Mapping[str, PricedMethod], a: str, b: str, calls: float) -> str:
-    """Say why two lines do not cross."""
+def _why_no_crossover(priced: Mapping[str, PricedMethod], a: str, b: str, calls: float) -> str:
+    """Return why two methods never cost the same."""
     one = priced[a].line
     two = priced[b].line
     if one is None or two is None or one == two:
@@ -185,8 +192,8 @@ def _never(priced: Mapping[str, PricedMethod], a: str, b: str, calls: float) -> 
     return f"no crossover: {cheap} has the cheaper calls and {fixed_part} every month"
 
 
-def _card_for_all(profile: Profile) -> float:
-    """USD a month of the card that every method needs: nothing may leave, and nothing at hand holds the model."""
+def _card_for_every_method(profile: Profile) -> float:
+    """Return USD a month of the rented GPU that every method needs; 0 where none is needed."""
     if (
         profile.remote
         or served_locally(profile)
@@ -198,12 +205,13 @@ def _card_for_all(profile: Profile) -> float:
 
 
 def _months(profile: Profile) -> float:
+    """Return the months over which one training is spread."""
     days = profile.can_retrain_every_days
     return max(days, 1.0) / DAYS_PER_MONTH if days else DEFAULT_MONTHS
 
 
-def _said(profile: Profile, priced: Mapping[str, PricedMethod], today: date) -> list[str]:
-    """Say what the fixed part holds, and what having it tuned elsewhere would cost."""
+def _break_even_assumptions(profile: Profile, priced: Mapping[str, PricedMethod], today: date) -> list[str]:
+    """Return what the fixed part holds, and what tuning as a hosted service would cost."""
     if not any(priced[name].calls for name in TUNED_METHODS if name in priced):
         return []
     months = _months(profile)
@@ -216,7 +224,7 @@ def _said(profile: Profile, priced: Mapping[str, PricedMethod], today: date) -> 
         lines.append(
             f"a tuned model is served on {served.count} x {card.name}, always on: 730 h x "
             f"{served.month_usd / HOURS_PER_MONTH:.2f} USD ({price_day(card.day, today)}; {card.source}); it answers about "
-            f"{_about(served.capacity)} calls a month one at a time, more in batches; rented by the second a "
+            f"{_rounded_calls(served.capacity)} calls a month one at a time, more in batches; rented by the second a "
             f"call would cost about {served.per_call_usd:.2g} USD"
         )
     if profile.params_b and not profile.data_must_stay_local:
@@ -229,6 +237,6 @@ def _said(profile: Profile, priced: Mapping[str, PricedMethod], today: date) -> 
     return lines
 
 
-def _about(calls: float) -> str:
-    """Two significant digits, with thousands."""
+def _rounded_calls(calls: float) -> str:
+    """Return a number of calls to two significant digits, with thousands separators."""
     return f"{float(f'{calls:.2g}'):,.0f}" if calls >= 10 else f"{calls:.1f}"

@@ -1,4 +1,4 @@
-"""How sure the advice can be: from the margin, and from how many of the answers that decide are known."""
+"""Confidence of the advice: from the margin, and from how many of the decisive answers are known."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ DECISIVE_ANSWERS = (
     "model_params_b",
     "gpu_memory_gib",
 )
-"""The answers that move the ranking most; how many are known decides how sure the advice can be."""
+"""The answers that move the ranking most."""
 MANY = 6
 FEW = 3
 CLEAR = 0.8
 CLOSE = 0.25
 """Margins in weight: the strongest single rules weigh 2 to 3, a tie-breaker 0.1 to 0.5."""
 METHOD_FAMILIES = (frozenset(TUNING_METHODS), frozenset({"prompting", "few-shot"}))
-"""Methods that are no rivals of each other: ways of training, and ways of prompting."""
+"""Methods that are no rivals of each other: tuning methods, and prompting methods."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +43,8 @@ def confidence(profile: Profile, ranking: Ranking) -> Confidence:
 
     The margin is over the best feasible method of another kind: LoRA, QLoRA and full tuning do not count as
     rivals of each other, nor do prompts with and without examples. An answer that is only a default is not
-    known. Without the gap in behaviour nothing is sure, and what stands in for a better method that cannot be
-    done here is never high.
+    known. Without the gap in behaviour nothing is sure, and a choice that only replaces a better method that is
+    blocked here is never high.
     """
     answered = [
         key for key in DECISIVE_ANSWERS if getattr(profile, key) is not None or _implied(profile, key)
@@ -80,7 +80,7 @@ def confidence(profile: Profile, ranking: Ranking) -> Confidence:
 
 
 def _implied(profile: Profile, key: str) -> bool:
-    """Whether another answer says it: calls a month the volume, no GPU its memory, no facts their change."""
+    """Return whether another answer implies this one: calls a month the volume, no GPU its memory, and so on."""
     if key == "call_volume":
         return profile.calls_per_month is not None
     if key in ("facts_change", "corpus_tokens", "must_cite"):
@@ -89,11 +89,11 @@ def _implied(profile: Profile, key: str) -> bool:
 
 
 def _forbidden(scored: ScoredMethod) -> bool:
-    """Whether data, hardware, policy or money forbid a method, and not that half of it would be idle."""
+    """Return whether data, hardware, policy or money block a method, not that half of it has no use."""
     rules = {blocker.rule for blocker in scored.blockers}
     return bool(rules) and rules <= {"BL001", "BL002", "BL003", "BL004", "BL005"}
 
 
 def same_family(a: ScoredMethod, b: ScoredMethod) -> bool:
-    """Whether two methods are of one family: two ways of training, or of prompting."""
+    """Return whether two methods are of one family: two tuning methods, or two prompting methods."""
     return any({a.method.name, b.method.name} <= family for family in METHOD_FAMILIES)

@@ -1,4 +1,4 @@
-"""Weigh every method against a profile: rules hold the reasons, methods what they serve; here they are summed."""
+"""Rank the methods for a profile: rules give weighted needs, methods the degrees to which they serve them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ HALF_WEIGHT = 4.0
 
 @dataclass(frozen=True, slots=True)
 class ScoredMethod:
-    """A method weighed against a profile's findings."""
+    """A method with its weighted sum and its blockers for a profile."""
 
     method: Method
     sum: float
@@ -26,7 +26,7 @@ class ScoredMethod:
 
     @property
     def score(self) -> float:
-        """The sum between 0 and 1, in the same order."""
+        """The sum mapped to 0 to 1, in the same order."""
         return round(self.sum / (self.sum + HALF_WEIGHT), 4)
 
 
@@ -39,7 +39,7 @@ class Ranking:
 
     @property
     def choice(self) -> str:
-        """The name of the first feasible method; prompting is always one."""
+        """The name of the first feasible method; prompting is always feasible."""
         return self.methods[0].method.name
 
 
@@ -66,5 +66,5 @@ def rank_methods(profile: Profile) -> Ranking:
 
 
 def serving_degree(method: Method, finding: Finding) -> float:
-    """How far a method serves the need of a finding; 0 for a note."""
+    """Return how far a method serves the need of a finding; 0 for a note."""
     return method.serves.get(finding.need, 0.0) if finding.need else 0.0

@@ -58,7 +58,7 @@ class Need(StrEnum):
 
 
 METHOD_NEEDS = frozenset({Need.CAPACITY, Need.THRIFT, Need.PRECISION, Need.HEADROOM})
-"""Needs that only order the ways of tuning; a hybrid stands on whichever is best."""
+"""Needs that only order the tuning methods; a hybrid uses whichever is best."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,10 +10,10 @@ from runners.resources.memory_estimate import FitVerdict, smallest_memory
 from runners.resources.memory_terms import MemoryUse
 
 MIN_TRAINING_DATA: Thresholds = {"labelled_examples": (50,), "unlabelled_tokens": (MIN_RAW_TOKENS,)}
-"""Where :func:`trains` changes."""
+"""The thresholds of :func:`can_train`."""
 MANY_GPUS = 4
 ENCODER_B = 0.6
-"""Encoders end about here: XLM-RoBERTa large has 0.56 billion parameters."""
+"""Size of the largest encoders: XLM-RoBERTa large has 0.56 billion parameters."""
 MANY_EXAMPLES = 1_000_000
 MUCH_TEXT = 1_000_000_000
 """Examples and tokens of raw text below which no GPU trains for a month."""
@@ -29,14 +29,14 @@ class Resources(Rule):
 
 
 def fits_one_device(profile: Profile, use: MemoryUse) -> FitVerdict | None:
-    """Say whether training fits one device with every free saving on; None when something is unknown."""
+    """Return whether training fits one device with every free saving on; None when something is unknown."""
     if profile.model_shape is None:
         return None
     return smallest_memory(profile.model_shape, use, training_setup(profile)).fits(profile.device_gib)
 
 
 def can_train(profile: Profile) -> bool:
-    """Whether there is enough to train on (or an unknown amount, at a high gap) and a behaviour to teach."""
+    """Return whether there is enough to train on (or unknown, with a high gap) and behaviour to teach."""
     if profile.labelled_examples is None and profile.behaviour_gap == "high":
         return True
     return profile.behaviour_needed and (profile.examples_known >= 50 or profile.raw_text >= MIN_RAW_TOKENS)

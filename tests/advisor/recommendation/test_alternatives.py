@@ -1,4 +1,4 @@
-"""The ladder: what would open a better method, smallest step first, and nothing that would not."""
+"""The relaxations: what would open a better method, smallest step first, and nothing that would not."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from typing import Any
 import pytest
 
 from advisor.questionnaire.profile import Profile
-from advisor.recommendation.alternatives import ladder
+from advisor.recommendation.alternatives import relaxations
 from advisor.recommendation.ranking import rank_methods
 
 TUNE = {"task_needs_facts": "none", "behaviour_gap": "high", "labelled_examples": 3000}
 
 
 def rungs(**answers: Any) -> list[dict[str, Any]]:
-    """Return the ladder of a situation in which a hard behaviour is to be taught, with these answers."""
+    """Return the relaxations of a situation in which a hard behaviour is to be taught, with these answers."""
     p = Profile.of({**TUNE, **answers})
-    return list(ladder(p, rank_methods(p)))
+    return list(relaxations(p, rank_methods(p)))
 
 
 def test_what_the_choice_needs_comes_first() -> None:

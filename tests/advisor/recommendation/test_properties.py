@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from advisor.questionnaire.profile import Profile
 from advisor.questionnaire.questions import QUESTION_BY_ID
-from advisor.recommendation.alternatives import ladder
+from advisor.recommendation.alternatives import relaxations
 from advisor.recommendation.ranking import rank_methods
 from advisor.recommendation.recommend import recommend_for_profile
 from advisor.recommendation.sensitivity import Sensitivity, counterfactuals
@@ -180,7 +180,7 @@ def test_what_an_expert_would_never_say(answers: dict[str, Any]) -> None:
 def test_every_rung_that_changes_answers_holds(answers: dict[str, Any]) -> None:
     """With the answers of a rung the engine chooses what the rung opens."""
     p = Profile.of(answers)
-    for rung in ladder(p, rank_methods(p)):
+    for rung in relaxations(p, rank_methods(p)):
         changed = p
         for key, value in rung["set"].items():
             changed = changed.change(key, value)
