@@ -27,9 +27,10 @@ SHRINKAGE = 1.0
 three by three quarters. Timings of one machine differ by a third from day to day (benchmarks/LOG.md), so a
 single one is not trusted.
 """
-LEAST = 0.25
-MOST = 4.0
-"""Limits of a correction: further off, the estimate is wrong in kind, not in speed."""
+MIN_CORRECTION = 0.25
+"""Lower limit of a correction: further off, the estimate is wrong in kind, not in speed."""
+MAX_CORRECTION = 4.0
+"""Upper limit of a correction, for the same reason."""
 Kind = Literal["index", "train", "evaluate", "hours"]
 
 
@@ -209,8 +210,8 @@ def time_correction(runs: Sequence[PastRun], here: MachineMark, kind: Kind, mode
     """Return the factor for estimates of a kind of step, from runs on this machine.
 
     Runs of the same model count alone where there are any. The factor is the geometric mean of measured over
-    estimated, shrunk towards 1 as if ``SHRINKAGE`` more runs had been exactly right, and clipped to ``LEAST``
-    and ``MOST``.
+    estimated, shrunk towards 1 as if ``SHRINKAGE`` more runs had been exactly right, and clipped to ``MIN_CORRECTION``
+    and ``MAX_CORRECTION``.
 
     Args:
         runs: the history.
@@ -228,8 +229,9 @@ def time_correction(runs: Sequence[PastRun], here: MachineMark, kind: Kind, mode
     ratios = [ratio for run in (same_model or usable) if (ratio := _ratio(run, kind)) is not None]
     if not ratios:
         return NO_CORRECTION
-    logs = sum(map(math.log, ratios)) / (len(ratios) + SHRINKAGE)
-    return Correction(min(MOST, max(LEAST, math.exp(logs))), len(ratios))
+    # The pseudo-runs have a ratio of 1, whose logarithm adds nothing to the sum.
+    mean_log = sum(map(math.log, ratios)) / (len(ratios) + SHRINKAGE)
+    return Correction(min(MAX_CORRECTION, max(MIN_CORRECTION, math.exp(mean_log))), len(ratios))
 
 
 def _ratio(run: PastRun, kind: Kind) -> float | None:

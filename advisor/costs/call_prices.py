@@ -11,10 +11,9 @@ from advisor.costs.tokens import ANSWER_TOKENS, PROMPT_TOKENS, assumed_token_cou
 from advisor.questionnaire.profile import HIGH_VOLUME, LOW_VOLUME, Profile
 
 USD_PER_B = 0.01
-LEAST_USD = 0.01
-"""Hosted open models cost about 0.01 USD per billion parameters and million tokens, and hardly less than 0.01
-USD.
-"""
+"""Hosted open models cost about 0.01 USD per billion parameters and million tokens."""
+MIN_USD = 0.01
+"""Hosted open models hardly cost less than this per million tokens."""
 OPEN_CACHED_SHARE = 0.5
 """Price of a cached input token at hosts of open models, as a share of an uncached one."""
 MIN_CACHED_PREFIX_TOKENS = 1024
@@ -32,7 +31,7 @@ def profile_price(profile: Profile) -> Price:
         return listed
     if not profile.params_b:
         return prices.reference_price()
-    usd_per_million = max(LEAST_USD, USD_PER_B * profile.params_b)
+    usd_per_million = max(MIN_USD, USD_PER_B * profile.params_b)
     day = date(2026, 11, 25)
     source = "usual for hosted open models"
     return Price(

@@ -25,8 +25,9 @@ LOAD_SECONDS = 6.0
 EMBED_CORPUS_SECONDS = 10.0
 EMBEDDED_TEXTS_PER_S = 200.0
 REFERENCE_FLOPS = cpu_device(2, bf16=True).flops.likely
+"""FLOP/s of the machine of these constants: others scale by their FLOP/s."""
 REFERENCE_PARAMS_B = 0.1345
-"""The machine and the model of these constants: others scale by their FLOP/s and parameters."""
+"""Billions of parameters of the model of these constants: others scale by their parameters."""
 MAX_SPEED_UP = 16.0
 """Limit of the speed-up over the measured machine: decoding one token at a time does not fill a GPU, or many
 cores. Our assumption; not measured.

@@ -12,8 +12,9 @@ from advisor.questionnaire.profile import Profile
 from runners.resources.memory_terms import MemorySetup
 
 PROMPT_TOKENS = 200
+"""Length of a prompt where it was not counted."""
 ANSWER_TOKENS = 100
-"""Length of a prompt and of an answer where they were not counted."""
+"""Length of an answer where it was not counted."""
 CONTEXT_TOKENS = 1024
 """Tokens of passages that a retrieval arm adds (the plan's default for context_tokens)."""
 PASSAGE_TOKENS = 63

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 from advisor.catalog import models
-from advisor.catalog import models as facts
 from advisor.costs.arm_costs import COMPARISON_ARMS, cheaper_arms
 from advisor.drafting.form_checks import derive_checks, fixed_sentences, styled_refusals
 from advisor.drafting.score_weights import score_weights
@@ -38,10 +37,11 @@ from runners.tokenization.token_estimate import CHARS_PER_TOKEN
 
 PROMPTED_ARMS = ("prompting", "few-shot")
 MAX_CORPUS_TOKENS_CPU = 4_000
-MAX_CORPUS_TOKENS_GPU = 32_000
-"""Tokens of documents up to which a trial puts them all into every prompt: without a GPU (reading them once
-and attending to them with every answer's token takes about a minute then), and with one.
+"""Tokens of documents up to which a trial without a GPU puts them all into every prompt: reading them once and
+attending to them with every answer's token takes about a minute then.
 """
+MAX_CORPUS_TOKENS_GPU = 32_000
+"""Tokens of documents up to which a trial with a GPU puts them all into every prompt."""
 PASSAGE_OVERHEAD_FACTOR = 4
 """How many times longer documents may be as numbered passages with a heading each: of many short ones the
 headings are longer than the text. The run counts exactly and refuses what does not fit, so the draft
@@ -52,10 +52,10 @@ MAX_REFUSALS = 8
 CHAT_TEMPLATE_TOKENS = 20
 """Tokens that the chat template adds to a row; nothing is tokenized here."""
 WITHOUT_GOLD_WITH_REFUSALS = 0.15
+"""Share of a hybrid's rows that lack the supporting passage where questions without an answer are expected."""
 WITHOUT_GOLD_DEFAULT = 0.04
-"""Share of a hybrid's rows that lack the supporting passage: where refusals are expected, and elsewhere.
-Measured on public data without unanswerable questions: .15 made a 135M model refuse 23 % of answerable
-ones (benchmarks/LOG.md).
+"""The same elsewhere. Measured on public data without unanswerable questions: .15 made a 135M model refuse 23 %
+of answerable ones (benchmarks/LOG.md).
 """
 
 
@@ -170,7 +170,7 @@ def draft_with_notes(
         "schema": 1,
         "name": _run_name(profile),
         "choice": choice,
-        "model": PlanModel(name=profile.model or facts.DEFAULT_MODEL).model_dump(),
+        "model": PlanModel(name=profile.model or models.DEFAULT_MODEL).model_dump(),
         "data": _data(answers, folder).model_dump(mode="json"),
         "prompts": prompts.model_dump(mode="json"),
         "steps": [step.model_dump(mode="json") for step in steps],
@@ -202,7 +202,7 @@ def tuning_settings(tuning: str, rows: int, profile: Profile) -> Mapping[str, An
 
     row_tokens = (profile.prompt_tokens or 0) + (profile.answer_tokens or 0)
     chosen = choose_defaults(
-        tuning, rows=rows, params_b=profile.params_b or facts.MODELS[0].params_b, row_tokens=row_tokens
+        tuning, rows=rows, params_b=profile.params_b or models.MODELS[0].params_b, row_tokens=row_tokens
     )
     values = {key: value for key, value in chosen.values.items() if key != "method"}
     return {**values, "reasons": chosen.reasons}

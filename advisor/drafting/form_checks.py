@@ -33,10 +33,9 @@ _SHAPES: tuple[tuple[str, str], ...] = (
 MIN_REPLIES = 20
 """With fewer examples than this no style is derived."""
 CLOSING_SHARE = 0.9
+"""Share of replies that must end with a question for a refusal to end with one."""
 MAX_CLOSINGS = 4
-"""Share of replies that end with a question for a refusal to end with one, and the number of closings that
-are used.
-"""
+"""Number of closing questions that refusals are given."""
 
 
 def form_checks(texts: Sequence[str]) -> list[StyleCheck]:

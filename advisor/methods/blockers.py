@@ -13,9 +13,9 @@ from advisor.questionnaire.profile import MIN_RAW_TOKENS, Profile, Thresholds
 from runners.resources.memory_estimate import smallest_memory
 from runners.resources.memory_terms import MemoryUse
 
-MOST_CPU_HOURS = 72.0
-MOST_CPU_PARAMS_B = 3.0
-LEAST_EXAMPLES = 10
+MAX_CPU_HOURS = 72.0
+MAX_CPU_PARAMS_B = 3.0
+MIN_EXAMPLES = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ def no_data(profile: Profile, method: str) -> str:
     if profile.labelled_examples is None or profile.raw_text >= MIN_RAW_TOKENS:
         return ""
     n = profile.labelled_examples
-    return f"needs at least {LEAST_EXAMPLES} examples, there are {n}" if n < LEAST_EXAMPLES else ""
+    return f"needs at least {MIN_EXAMPLES} examples, there are {n}" if n < MIN_EXAMPLES else ""
 
 
 def no_memory(profile: Profile, method: str) -> str:
@@ -66,8 +66,8 @@ def too_slow(profile: Profile, method: str) -> str:
     if profile.has_gpu is not False:
         return ""
     hours = training_hours(profile, method)
-    if hours is None or hours.likely <= MOST_CPU_HOURS:
-        least = (profile.params_b or 0) >= MOST_CPU_PARAMS_B and hours is not None
+    if hours is None or hours.likely <= MAX_CPU_HOURS:
+        least = (profile.params_b or 0) >= MAX_CPU_PARAMS_B and hours is not None
         return (
             f"no GPU, and {profile.params_b:g} B parameters are too many to train on a CPU" if least else ""
         )
@@ -136,8 +136,8 @@ def half_unused(profile: Profile, method: str) -> str:
 
 BlockerCheck = Callable[[Profile, str], str]
 BLOCKER_THRESHOLDS: dict[str, Thresholds] = {
-    "BL001": {"labelled_examples": (LEAST_EXAMPLES,), "unlabelled_tokens": (MIN_RAW_TOKENS,)},
-    "BL003": {"model_params_b": (MOST_CPU_PARAMS_B,)},
+    "BL001": {"labelled_examples": (MIN_EXAMPLES,), "unlabelled_tokens": (MIN_RAW_TOKENS,)},
+    "BL003": {"model_params_b": (MAX_CPU_PARAMS_B,)},
     "BL006": {"corpus_tokens": (1,)},
     "BL007": {"labelled_examples": (1,)},
     "BL008": {"labelled_examples": (1000,), "unlabelled_tokens": (MIN_RAW_TOKENS,), "corpus_tokens": (1,)},

@@ -94,10 +94,8 @@ def relax_by_other_base(profile: Profile, scored: ScoredMethod) -> Iterator[Rela
         relax = f"tune a smaller base: {model.name}"
         cost = "a weaker model to begin with"
         if remote:
-            relax, cost = (
-                f"tune a local base: {model.name}",
-                "its answers may be weaker than the hosted model's",
-            )
+            relax = f"tune a local base: {model.name}"
+            cost = "its answers may be weaker than the hosted model's"
         elif profile.params_b:
             cost += f": {model.params_b:.2g} B instead of {profile.params_b:.3g} B"
         change = {"model": model.name, "model_params_b": round(model.params_b, 4)}

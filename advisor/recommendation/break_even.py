@@ -142,10 +142,8 @@ def headline_pair(
     pair["saved_per_call_usd"] = float(f"{saved:.3g}")
     if rival not in TUNED_METHODS or two.fixed > one.fixed:
         crossed = break_even_pair(priced, shown, rival, calls)
-        where, yours = (
-            crossed["calls_per_month"],
-            f" (yours: {calls:,.0f})" if volume_source == "yours" else "",
-        )
+        where = crossed["calls_per_month"]
+        yours = f" (yours: {calls:,.0f})" if volume_source == "yours" else ""
         text = f"{shown} against {rival}: {crossed['text']}{yours if where else ''}{price_note}"
         return pair | {"calls": where, "text": text}
     if saved <= 0:
@@ -169,6 +167,7 @@ def break_even_pair(priced: Mapping[str, PricedMethod], a: str, b: str, calls: f
     where = break_even_calls(one.line, two.line)
     if where is None:
         return pair | {"text": _why_no_crossover(priced, a, b, calls)}
+    # The cost curves cross for the last time at ``where``: twice as many calls are beyond it.
     above = b if two.line.month(where * 2) < one.line.month(where * 2) else a
     usd = one.line.month(where)
     return pair | {

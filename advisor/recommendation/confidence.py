@@ -21,11 +21,14 @@ DECISIVE_ANSWERS = (
     "gpu_memory_gib",
 )
 """The answers that move the ranking most."""
-MANY = 6
-FEW = 3
-CLEAR = 0.8
-CLOSE = 0.25
-"""Margins in weight: the strongest single rules weigh 2 to 3, a tie-breaker 0.1 to 0.5."""
+MANY_KNOWN = 6
+"""Known decisive answers from which confidence can be high."""
+FEW_KNOWN = 3
+"""Known decisive answers up to which confidence is low."""
+CLEAR_MARGIN = 0.8
+"""Margin in weight from which confidence can be high: the strongest single rules weigh 2 to 3."""
+CLOSE_MARGIN = 0.25
+"""Margin in weight below which confidence is low: a tie-breaker weighs 0.1 to 0.5."""
 METHOD_FAMILIES = (frozenset(TUNING_METHODS), frozenset({"prompting", "few-shot"}))
 """Methods that are no rivals of each other: tuning methods, and prompting methods."""
 
@@ -68,13 +71,13 @@ def confidence(profile: Profile, ranking: Ranking) -> Confidence:
     if better.sum > first.sum:
         because += f"; {better.method.name} would serve better but cannot be done here"
     if (
-        known_count >= MANY
-        and margin >= CLEAR
+        known_count >= MANY_KNOWN
+        and margin >= CLEAR_MARGIN
         and profile.behaviour_gap is not None
         and better.sum <= first.sum
     ):
         return Confidence("high", because)
-    if known_count <= FEW or margin < CLOSE or profile.behaviour_gap is None:
+    if known_count <= FEW_KNOWN or margin < CLOSE_MARGIN or profile.behaviour_gap is None:
         return Confidence("low", because)
     return Confidence("medium", because)
 

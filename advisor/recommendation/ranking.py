@@ -61,6 +61,7 @@ def rank_methods(profile: Profile) -> Ranking:
         )
         for method in all_methods()
     ]
+    # The sort is stable: equal sums keep the order of the methods, simplest first.
     scored.sort(key=lambda entry: (bool(entry.blockers), -entry.sum))
     return Ranking(tuple(scored), findings)
 

@@ -25,7 +25,7 @@ from runners.notebook import html_list, html_paragraph, html_table
 if TYPE_CHECKING:
     from advisor.questionnaire.gather import Situation
 
-MOST = 5
+MAX_SHOWN = 5
 """Number of reasons, changes and notes that a notebook shows; ``to_json`` has them all."""
 
 
@@ -109,7 +109,10 @@ class BaseRecommendation:
         if against := self.against(first):
             parts.append(html_paragraph(f"Against it: {against.text} ({against.rule.code()})"))
         if self.flips:
-            parts += [html_paragraph("It would be"), html_list([flip["text"] for flip in self.flips[:MOST]])]
+            parts += [
+                html_paragraph("It would be"),
+                html_list([flip["text"] for flip in self.flips[:MAX_SHOWN]]),
+            ]
         rows = []
         for scored in self.ranking.methods:
             blocked = scored.blockers[0].text if scored.blockers else ""
@@ -185,6 +188,6 @@ def recommend_for_profile(profile: Profile, today: date | None = None) -> BaseRe
 
 def _named(reasons: list[tuple[str, str]]) -> list[str]:
     """Return the first reasons, each with its rule's code, and how many more there are."""
-    shown = [f"{text} ({code})" for text, code in reasons[:MOST]]
+    shown = [f"{text} ({code})" for text, code in reasons[:MAX_SHOWN]]
     left = len(reasons) - len(shown)
     return [*shown, f"and {left} more"] if left > 0 else shown

@@ -6,7 +6,7 @@ from advisor.questionnaire.profile import LARGE_MODEL_B, MIN_RAW_TOKENS, Profile
 from advisor.rules.base import Need, Rule
 
 ADAPTER_CAPACITY_TOKENS = 1_000_000_000
-MOST_SHOTS = 2_000
+MAX_SHOTS = 2_000
 """Examples up to which showing them in a long prompt rivals training on them."""
 
 
@@ -118,12 +118,12 @@ class DA006(Data):
     need = Need.SHOW
     weight = 2.5
     evidence = ("Bertsch et al., arXiv 2405.00200: many-shot prompting improves into the thousands",)
-    at = {"labelled_examples": (50, MOST_SHOTS + 1), "corpus_tokens": (1,)}
+    at = {"labelled_examples": (50, MAX_SHOTS + 1), "corpus_tokens": (1,)}
 
     def applies(self, profile: Profile) -> str:
         fits = (
             profile.low_volume
-            and 50 <= profile.examples_known <= MOST_SHOTS
+            and 50 <= profile.examples_known <= MAX_SHOTS
             and profile.behaviour_gap == "low"
         )
         if not fits or _to_look_up(profile):
@@ -228,13 +228,13 @@ class DA011(Data):
         "Ma et al., arXiv 2303.08559: small tuned models lead once there are more than a few examples per class",
         "against, for large models: Gao et al., DAIL-SQL, arXiv 2308.15363; Van Veen et al., arXiv 2309.07430",
     )
-    at = {"labelled_examples": (MOST_SHOTS + 1,), "model_params_b": (LARGE_MODEL_B,)}
+    at = {"labelled_examples": (MAX_SHOTS + 1,), "model_params_b": (LARGE_MODEL_B,)}
 
     def applies(self, profile: Profile) -> str:
         small = profile.params_b is not None and profile.params_b < LARGE_MODEL_B
         if (
             not small
-            or profile.examples_known <= MOST_SHOTS
+            or profile.examples_known <= MAX_SHOTS
             or profile.behaviour_gap != "low"
             or profile.needs_facts
         ):

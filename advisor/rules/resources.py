@@ -15,8 +15,9 @@ MANY_GPUS = 4
 ENCODER_B = 0.6
 """Size of the largest encoders: XLM-RoBERTa large has 0.56 billion parameters."""
 MANY_EXAMPLES = 1_000_000
+"""Examples below which no GPU trains for a month."""
 MUCH_TEXT = 1_000_000_000
-"""Examples and tokens of raw text below which no GPU trains for a month."""
+"""Tokens of raw text below which no GPU trains for a month."""
 MONTH_HOURS = 30 * 24.0
 FULL_GB_PER_B = 18
 """Memory of full tuning in mixed precision, GB per billion parameters (LLaMA-Factory's table)."""

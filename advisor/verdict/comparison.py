@@ -73,9 +73,9 @@ class ArmStanding:
     @property
     def gate_met(self) -> bool | None:
         """True when every arm of the gate is surely beaten, False when one surely is not, None otherwise."""
-        if all(contest.above for contest in self.gate.values()):
+        if all(comparison.above for comparison in self.gate.values()):
             return True
-        lost = any(contest.below or name in self.better for name, contest in self.gate.items())
+        lost = any(comparison.below or name in self.better for name, comparison in self.gate.items())
         return False if lost else None
 
     @property
@@ -90,7 +90,7 @@ class ArmStanding:
     def beaten(self) -> frozenset[str]:
         """Arms that the recommended one surely beats, by the gate's margin where it has one."""
         both = {**self.shown, **self.gate}
-        return frozenset(name for name, contest in both.items() if contest.above)
+        return frozenset(name for name, comparison in both.items() if comparison.above)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,34 +128,39 @@ def compare_with_others(
 ) -> ArmStanding:
     """Compare the recommended arm with every other; the gate's pairs and the others are corrected separately."""
     others = [name for name in arms if name != choice]
-    named = [name for name in others if name in must_beat]
-    rest = [name for name in others if name not in must_beat]
-    in_gate = corrected_comparisons(compare_arms(arms[choice], arms[name], seed) for name in named)
-    outside = corrected_comparisons(compare_arms(arms[choice], arms[name], seed) for name in rest)
-    gate = (
-        corrected_comparisons((compare_arms(arms[choice], arms[name], seed, by) for name in named), by)
-        if by
-        else in_gate
+    gate_arms = [name for name in others if name in must_beat]
+    other_arms = [name for name in others if name not in must_beat]
+    gate_comparisons = corrected_comparisons(
+        compare_arms(arms[choice], arms[name], seed) for name in gate_arms
     )
-    comparisons = {**in_gate, **outside}
+    other_comparisons = corrected_comparisons(
+        compare_arms(arms[choice], arms[name], seed) for name in other_arms
+    )
+    gate = (
+        corrected_comparisons((compare_arms(arms[choice], arms[name], seed, by) for name in gate_arms), by)
+        if by
+        else gate_comparisons
+    )
+    comparisons = {**gate_comparisons, **other_comparisons}
     return ArmStanding(choice, {name: comparisons[name] for name in others}, gate)
 
 
 def cheapest_within_noise(
-    arms: Mapping[str, ArmScores], costs: Mapping[str, UpkeepCost], at: ArmStanding, seed: int
+    arms: Mapping[str, ArmScores], costs: Mapping[str, UpkeepCost], standing: ArmStanding, seed: int
 ) -> str:
     """Return the cheapest arm that neither the best arm nor the recommended one surely beats.
 
     The recommended arm is out when another is surely better, or when it surely misses its gate.
     """
+    # Scores are rounded so that equal arms are ordered by their costs, not by floating-point noise.
     best = min(arms, key=lambda name: (-round(mean_combined(arms[name]), 9), costs[name]))
-    beaten = set(at.beaten)
-    if best != at.choice:
-        rest = [name for name in arms if costs[name] < costs[best] and name != at.choice]
-        comparisons = corrected_comparisons(compare_arms(arms[best], arms[name], seed) for name in rest)
-        beaten = (beaten | {name for name, contest in comparisons.items() if contest.above}) - {best}
-    if at.better or at.gate_met is False:
-        beaten.add(at.choice)
+    beaten = set(standing.beaten)
+    if best != standing.choice:
+        other_arms = [name for name in arms if costs[name] < costs[best] and name != standing.choice]
+        comparisons = corrected_comparisons(compare_arms(arms[best], arms[name], seed) for name in other_arms)
+        beaten = (beaten | {name for name, comparison in comparisons.items() if comparison.above}) - {best}
+    if standing.better or standing.gate_met is False:
+        beaten.add(standing.choice)
     return min((name for name in arms if name not in beaten), key=lambda name: costs[name])
 
 
@@ -164,7 +169,7 @@ def mean_combined(arm: ArmScores) -> float:
     return sum(arm.combined) / len(arm.combined)
 
 
-def questions_needed(open_contests: Sequence[ArmComparison]) -> QuestionsNeeded | None:
+def questions_needed(open_comparisons: Sequence[ArmComparison]) -> QuestionsNeeded | None:
     """Return how many more questions would decide; None when no number would.
 
     That is so where a difference is exactly what it must exceed. An open verdict ends in one of two ways. If
@@ -172,10 +177,10 @@ def questions_needed(open_contests: Sequence[ArmComparison]) -> QuestionsNeeded 
     of Holm's levels; else when the last of the open pairs is surely beaten. The standard error shrinks with
     the square root of the number of documents, new ones holding as many questions each.
     """
-    behind = [c for c in open_contests if c.pair.difference < c.by]
+    behind = [c for c in open_comparisons if c.pair.difference < c.by]
     if behind:
-        return _fewest([_needed_for(c, SIGNIFICANCE_LEVEL / len(open_contests)) for c in behind])
-    estimates = [_needed_for(c, SIGNIFICANCE_LEVEL) for c in open_contests]
+        return _fewest([_needed_for(c, SIGNIFICANCE_LEVEL / len(open_comparisons)) for c in behind])
+    estimates = [_needed_for(c, SIGNIFICANCE_LEVEL) for c in open_comparisons]
     if not estimates or None in estimates:
         return None
     return max((estimate for estimate in estimates if estimate), key=lambda estimate: estimate.questions)
@@ -190,16 +195,19 @@ def _fewest(estimates: Sequence[QuestionsNeeded | None]) -> QuestionsNeeded | No
     )
 
 
-def _needed_for(contest: ArmComparison, level: float) -> QuestionsNeeded | None:
+def _needed_for(comparison: ArmComparison, level: float) -> QuestionsNeeded | None:
     """Return how many more questions would decide a comparison at this level; None when none would."""
-    pair = contest.pair
-    gap = abs(contest.pair.difference - contest.by)
+    pair = comparison.pair
+    gap = abs(comparison.pair.difference - comparison.by)
     if gap == 0 or math.isnan(pair.error):
         return None
+    # A two-sided test at ``level`` has the wanted power when the gap is (z_level + z_power) standard errors;
+    # the error shrinks with the square root of the number of questions, so their ratio is squared.
     normal = NormalDist()
-    wanted = normal.inv_cdf(1 - level / 2) + normal.inv_cdf(STATISTICAL_POWER)
+    quantiles = normal.inv_cdf(1 - level / 2) + normal.inv_cdf(STATISTICAL_POWER)
+    # Below MIN_CLUSTERS documents no interval counts, however large the gap.
     fewest = MIN_CLUSTERS * pair.questions / pair.units
-    total = max(fewest, pair.questions * (wanted * pair.error / gap) ** 2)
+    total = max(fewest, pair.questions * (quantiles * pair.error / gap) ** 2)
     more = max(1, math.ceil(total) - pair.questions)
     clustered = pair.units < pair.questions
     return QuestionsNeeded(more, math.ceil(more * pair.units / pair.questions) if clustered else None)

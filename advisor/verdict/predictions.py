@@ -323,7 +323,7 @@ def past_run(run: RunFolder, plan: Plan, data: dict[str, Any], label: RunLabel, 
 
 
 def hours_line(rec: BaseRecommendation, situation: Situation) -> str:
-    """Return the choice's estimated hours as earlier runs here correct them; "" without such runs.
+    """Return the hours as earlier runs here correct them; "" without such runs, or for another machine.
 
     The advice and its own figures stay as they are: only this line is corrected.
     """

@@ -110,18 +110,18 @@ def judge_trial(
     if plan.choice not in by_name:
         raise ValueError(f"the arm {plan.choice} was not measured")
     cost = upkeep_costs(plan.steps, {name: arm.tokens for name, arm in by_name.items()})
-    at = compare_with_others(plan.choice, by_name, plan.gate.must_beat, plan.gate.by, plan.seed)
+    standing = compare_with_others(plan.choice, by_name, plan.gate.must_beat, plan.gate.by, plan.seed)
     missing = tuple(name for name in plan.gate.must_beat if name not in by_name)
-    gate = None if at.gate_met and missing else at.gate_met
-    winner = cheapest_within_noise(by_name, cost, at, plan.seed)
-    outcome = _outcome(at, gate, winner)
-    blocking = _undecided_comparisons(at, winner) if outcome == "undecided" else []
+    gate = None if standing.gate_met and missing else standing.gate_met
+    winner = cheapest_within_noise(by_name, cost, standing, plan.seed)
+    outcome = _outcome(standing, gate, winner)
+    blocking = _undecided_comparisons(standing, winner) if outcome == "undecided" else []
     needed = None if missing else questions_needed(blocking)
-    rival = _rival(outcome, at, by_name, blocking)
-    count = min([len(by_name[plan.choice].combined), *(c.pair.questions for c in at.shown.values())])
+    rival = _rival(outcome, standing, by_name, blocking)
+    count = min([len(by_name[plan.choice].combined), *(c.pair.questions for c in standing.shown.values())])
     strength, limits = _strength_and_limits(plan, by_name, rival, count)
     text = verdict_text(
-        VerdictFacts(outcome, winner, at, by_name, rival, missing, needed, count, model, limits)
+        VerdictFacts(outcome, winner, standing, by_name, rival, missing, needed, count, model, limits)
     )
     more = (needed.questions, needed.documents) if needed else (None, None)
     verdict = Verdict(
@@ -134,10 +134,10 @@ def judge_trial(
         more[0],
         gate,
         more[1],
-        _margin(at, rival),
+        _margin(standing, rival),
         gains_by_score(plan, by_name),
     )
-    return verdict, tuple(contest.pair for contest in at.shown.values())
+    return verdict, tuple(comparison.pair for comparison in standing.shown.values())
 
 
 def same_model(a: str, b: str) -> bool:
@@ -174,33 +174,33 @@ def _joined(parts: list[str]) -> str:
     return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
 
 
-def _outcome(at: ArmStanding, gate: bool | None, winner: str) -> str:
+def _outcome(standing: ArmStanding, gate: bool | None, winner: str) -> str:
     """Return confirmed, overturned or undecided."""
-    if gate is False or at.better or (winner in at.shown and at.shown[winner].same):
+    if gate is False or standing.better or (winner in standing.shown and standing.shown[winner].same):
         return "overturned"
-    return "confirmed" if gate and winner == at.choice and at.shown else "undecided"
+    return "confirmed" if gate and winner == standing.choice and standing.shown else "undecided"
 
 
-def _undecided_comparisons(at: ArmStanding, winner: str) -> list[ArmComparison]:
+def _undecided_comparisons(standing: ArmStanding, winner: str) -> list[ArmComparison]:
     """Return what keeps the verdict open: pairs of the gate, and the cheaper arm that is within noise."""
-    contests = {name: contest for name, contest in at.gate.items() if not contest.above}
-    if winner in at.shown and winner not in at.gate:
-        contests[winner] = at.shown[winner]
-    return list(contests.values())
+    comparisons = {name: comparison for name, comparison in standing.gate.items() if not comparison.above}
+    if winner in standing.shown and winner not in standing.gate:
+        comparisons[winner] = standing.shown[winner]
+    return list(comparisons.values())
 
 
 def _rival(
-    outcome: str, at: ArmStanding, arms: Mapping[str, ArmScores], blocking: Sequence[ArmComparison]
+    outcome: str, standing: ArmStanding, arms: Mapping[str, ArmScores], blocking: Sequence[ArmComparison]
 ) -> ArmComparison | None:
     """Return the comparison to name: what overturned, what is still open, else the strongest other arm."""
-    if at.better:
-        return at.shown[at.better[0]]
+    if standing.better:
+        return standing.shown[standing.better[0]]
     if outcome == "overturned":
-        lost = [c for c in (*at.gate.values(), *at.shown.values()) if c.below]
+        lost = [c for c in (*standing.gate.values(), *standing.shown.values()) if c.below]
         return min(lost, key=lambda c: c.pair.difference)
     if blocking:
         return min(blocking, key=lambda c: c.pair.difference - c.by)
-    return max(at.shown.values(), key=lambda c: mean_combined(arms[c.pair.b]), default=None)
+    return max(standing.shown.values(), key=lambda c: mean_combined(arms[c.pair.b]), default=None)
 
 
 def _strength_and_limits(
@@ -231,9 +231,9 @@ def _strength_and_limits(
     return strength, tuple(sentences)
 
 
-def _margin(at: ArmStanding, rival: ArmComparison | None) -> dict[str, Any] | None:
+def _margin(standing: ArmStanding, rival: ArmComparison | None) -> dict[str, Any] | None:
     """Return the named comparison as JSON values."""
     if rival is None:
         return None
-    pair = asdict(at.shown[rival.pair.b].pair)
+    pair = asdict(standing.shown[rival.pair.b].pair)
     return {"against": pair["b"]} | {key: pair[key] for key in ("difference", "low", "high", "p", "p_holm")}

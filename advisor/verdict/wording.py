@@ -15,7 +15,7 @@ class VerdictFacts:
 
     outcome: str
     winner: str
-    at: ArmStanding
+    standing: ArmStanding
     arms: Mapping[str, ArmScores]
     rival: ArmComparison | None
     """The comparison that decided, or that is still open; None when only one arm was measured."""
@@ -30,7 +30,7 @@ class VerdictFacts:
 
 def verdict_text(facts: VerdictFacts) -> str:
     """Return the verdict's text: a margin with its interval, a conclusion, its limits."""
-    choice = facts.at.choice
+    choice = facts.standing.choice
     score = f"{choice} scored {mean_combined(facts.arms[choice]):.2f} on {facts.count} questions with {facts.model}"
     if facts.rival is None:
         return " ".join(
@@ -39,9 +39,9 @@ def verdict_text(facts: VerdictFacts) -> str:
     return " ".join((f"{score}, {margin_text(facts.rival)}.", _conclusion(facts), *facts.limits))
 
 
-def margin_text(contest: ArmComparison) -> str:
+def margin_text(comparison: ArmComparison) -> str:
     """Return the difference with its interval, such as +0.18 [+0.13, +0.24] against rag."""
-    pair = contest.pair
+    pair = comparison.pair
     if pair.low == pair.high == 0:
         return f"the same as {pair.b}"
     return f"{signed_number(pair.difference)} [{signed_number(pair.low)}, {signed_number(pair.high)}] against {pair.b}"
@@ -68,7 +68,7 @@ def _conclusion(facts: VerdictFacts) -> str:
     if facts.outcome == "confirmed":
         return (
             "The recommendation holds."
-            if other in facts.at.beaten
+            if other in facts.standing.beaten
             else (f"The recommendation holds: {other} costs more and is not surely better.")
         )
     if facts.outcome == "overturned":
@@ -80,7 +80,7 @@ def _overturned(facts: VerdictFacts, other: str) -> str:
     """Return what to use instead of an overturned recommendation."""
     winner = facts.winner
     by = facts.rival.by if facts.rival else 0.0
-    if facts.at.better:
+    if facts.standing.better:
         return (
             f"use {winner}" if winner == other else f"use {winner}, the cheapest arm within noise of the best"
         )
@@ -91,7 +91,7 @@ def _overturned(facts: VerdictFacts, other: str) -> str:
 
 def _undecided(facts: VerdictFacts, other: str) -> str:
     """Return what keeps the verdict open."""
-    choice = facts.at.choice
+    choice = facts.standing.choice
     winner = facts.winner
     if facts.missing:
         *most, last = facts.missing

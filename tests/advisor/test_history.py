@@ -82,7 +82,7 @@ def test_a_correction_is_drawn_towards_one_and_bounded() -> None:
     assert factor(past()) == pytest.approx(2**0.5)
     assert factor(*map(past, range(3))) == pytest.approx(2**0.75)
     far = [{"kind": "train", "arm": "lora", "predicted": 1.0, "measured": 1e6}]
-    assert factor(*(past(n, steps=far) for n in range(9))) == history.MOST
+    assert factor(*(past(n, steps=far) for n in range(9))) == history.MAX_CORRECTION
     found = history.time_correction([past(), past(1)], HERE, "hours", "smollm2-135m-instruct")
     assert found.text == "corrected by 1.6 from 2 earlier runs here"
     assert history.time_correction([past()], HERE, "index", "smollm2-135m-instruct") == history.NO_CORRECTION
