@@ -1,1 +1,1 @@
-"""Tokens, training time, rental, calls, hosting."""
+"""Estimates of time, memory and money: tokens, training time, hosting, rental and prices of calls."""

@@ -1,1 +1,1 @@
-"""Questions, layered answers, profile, what is counted in files."""
+"""The questionnaire: questions as data, layered answers, answers files, and the profile they give."""

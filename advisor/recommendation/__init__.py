@@ -1,1 +1,1 @@
-"""Ranking, confidence, thresholds, sensitivity, relaxations, break-even."""
+"""From a profile to a recommendation: ranking, confidence, sensitivity, relaxations and break-even."""

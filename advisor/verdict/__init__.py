@@ -1,1 +1,1 @@
-"""Comparison of arms, verdict, guards, prediction against measurement."""
+"""The verdict of a trial: arms compared on the same questions, guards, predictions and measurements."""
