@@ -172,7 +172,7 @@ class Answer:
     """What is shown: `[n]` after every sentence that a passage supports, nothing that is fetched, clicked or obeyed."""
     citations: tuple[Citation, ...]
     refused: bool
-    found: Retrieved | None
+    retrieved: Retrieved | None
     """What retrieval brought, None for an arm without."""
     chat: tuple[Message, ...]
     completion: Completion
@@ -184,7 +184,7 @@ class Answer:
     @property
     def hits(self) -> tuple[Hit, ...]:
         """The passages that were shown to the model, best first."""
-        return self.found.hits if self.found else ()
+        return self.retrieved.hits if self.retrieved else ()
 
     def _repr_html_(self) -> str:
         """What a notebook shows: the answer and the passages it cites; nothing in it can be fetched, clicked or run."""
@@ -201,7 +201,7 @@ class Answer:
     @property
     def searched(self) -> Mapping[str, int] | None:
         """How many documents and passages were searched, in which generation; None for an arm without retrieval."""
-        return self.found.searched if self.found else None
+        return self.retrieved.searched if self.retrieved else None
 
     @property
     def nearest_hits(self) -> tuple[Hit, ...]:
@@ -237,8 +237,8 @@ class Answer:
             "conflicts": [c.to_json() for c in self.conflicts],
             "searched": self.searched,
             "nearest": self.nearest,
-            "decision": self.found.decision.to_json() if self.found else None,
-            "notes": list(self.found.notes) if self.found else [],
+            "decision": self.retrieved.decision.to_json() if self.retrieved else None,
+            "notes": list(self.retrieved.notes) if self.retrieved else [],
             "usage": {
                 "prompt_tokens": self.completion.prompt_tokens,
                 "completion_tokens": self.completion.completion_tokens,

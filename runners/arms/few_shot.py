@@ -181,7 +181,7 @@ class SelectionContext:
     """What tells the answering model and its weights from every other."""
     folder: Path
     """The trial's folder."""
-    tell: OnEvent
+    emit: OnEvent
 
 
 def halving_rounds(count: int, dev: int, budget: int) -> tuple[tuple[int, int], ...]:
@@ -229,7 +229,7 @@ def select_prompt(
         journal = _journal(stage, made_from)
         for candidate in running:
             scores[candidate.name] += [journal[candidate.name, q.id] for q in questions]
-            stage.tell(
+            stage.emit(
                 {
                     "event": "prompt.tried",
                     "arm": stage.arm.arm,
@@ -362,7 +362,7 @@ def _keep(
     arms = json.loads(path.read_text("utf-8"))["arms"] if path.is_file() else {}
     found = {"made_from": made_from, "chosen": chosen.to_json(), "reason": reason, "tried": list(tried)}
     write_json(path, {"schema": 1, "arms": {**arms, stage.arm.arm: found}})
-    stage.tell({"event": "prompt.chosen", "arm": stage.arm.arm, "prompt": chosen.name, "reason": reason})
+    stage.emit({"event": "prompt.chosen", "arm": stage.arm.arm, "prompt": chosen.name, "reason": reason})
     return chosen
 
 

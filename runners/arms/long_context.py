@@ -121,7 +121,7 @@ def store_passages_once(answer: Answer, row: dict[str, Any], folder: Path) -> di
 
     In the row's prompt they are then named, as "{passages/HASH.txt}", a file below the trial's folder.
     """
-    text = answer.found.passages if answer.found else ""
+    text = answer.retrieved.passages if answer.retrieved else ""
     if not text or not row["prompt"]:
         return row
     name = f"{PASSAGES_FOLDER}/{sha256_text(text)[:16]}.txt"

@@ -43,7 +43,7 @@ class RetrievalRows:
     unsupported: tuple[int, ...]
     """Lines of examples whose reply no passage supports; they are left out and said."""
 
-    def account(self) -> dict[str, int]:
+    def counts(self) -> dict[str, int]:
         """The counts, for events and manifests."""
         return {
             "rows": len(self.rows),
@@ -165,4 +165,4 @@ def _row(
     order = list(hits)
     if chance.random() < SHUFFLED_SHARE:
         chance.shuffle(order)
-    return training_row(prompts, example, retriever.show(order, example.question), reply)
+    return training_row(prompts, example, retriever.format_hits(order, example.question), reply)

@@ -75,7 +75,7 @@ class Retriever:
         return [
             Retrieved(
                 result.hits[:k],
-                self.show(result.hits[:k], question),
+                self.format_hits(result.hits[:k], question),
                 self.threshold.decide(question, result.hits),
                 result.notes,
                 searched,
@@ -83,7 +83,7 @@ class Retriever:
             for question, result in zip(questions, results, strict=True)
         ]
 
-    def show(self, hits: Sequence[Hit], question: str) -> str:
+    def format_hits(self, hits: Sequence[Hit], question: str) -> str:
         """Hits as the numbered passages of the question's prompt, in the order given."""
 
         def count(text: str) -> int:

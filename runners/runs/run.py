@@ -128,7 +128,7 @@ class RunSession:
     ) -> list[Answer]:
         """Answer questions with one arm; ``history`` is the turns before them."""
         asked = [Question(f"ask-{n}", text, history=history) for n, text in enumerate(questions)]
-        prepared, generator = self.ready(arm, seed)
+        prepared, generator = self.prepare(arm, seed)
         return answer_all(prepared.plan, arm, asked, generator, prepared.finder, prepared.shots)
 
     def stream(
@@ -136,10 +136,10 @@ class RunSession:
     ) -> Running[str, None, Answer]:
         """Yield the pieces of one answer while the model generates them; return the answer with its citations."""
         asked = Question("ask-0", question, history=history)
-        prepared, generator = self.ready(arm)
+        prepared, generator = self.prepare(arm)
         return stream_answer(prepared.plan, arm, asked, generator, prepared.finder, prepared.shots)
 
-    def ready(self, arm: EvaluateStep, seed: int | None = None) -> tuple[PreparedArm, Generator]:
+    def prepare(self, arm: EvaluateStep, seed: int | None = None) -> tuple[PreparedArm, Generator]:
         """Return an arm's instructions, examples and passages, and the generator with the weights of this seed."""
         context = self.context
         weights = self.weights(arm, seed)

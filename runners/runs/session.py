@@ -123,14 +123,14 @@ class RunContext:
     """A generation of the index that could not be opened, when it was tried, and why."""
     _opening: threading.RLock = field(default_factory=threading.RLock)
 
-    def tell(self, event: dict[str, Any]) -> None:
+    def emit(self, event: dict[str, Any]) -> None:
         """Log an event and pass it on to whoever watches."""
         self.run.write(event)
         if self.on_event:
             self.on_event(event)
 
     @property
-    def local(self) -> resolve.Model:
+    def local_base(self) -> resolve.Model:
         """The base to tune; an endpoint was refused before the first step."""
         assert isinstance(self.base, resolve.Model)
         return self.base
@@ -172,7 +172,7 @@ class RunContext:
             base.name,
             limits,
             self.plan.seed,
-            on_note=lambda note: self.tell({"event": "remote.note", "reason": note}),
+            on_note=lambda note: self.emit({"event": "remote.note", "reason": note}),
         )
 
     def release(self) -> None:
@@ -200,7 +200,7 @@ class RunContext:
             opened = found or Index.open(self.run.path / INDEX, self.embedder)
             return self.__dict__.setdefault("index", opened)
 
-    def renew(self) -> bool:
+    def refresh_index(self) -> bool:
         """Take the index's newest generation where it is not the one that is open; say whether it was another.
 
         Raises a Problem or OSError for as long as it cannot be opened: then the open one stays, and that generation

@@ -83,26 +83,26 @@ class GivenContext(Retriever):
         """Return each question's supporting passage."""
         hits = [(Hit(self._gold[question], 1.0, 1.0, 0.0),) for question in questions]
         return [
-            Retrieved(found, self.show(found, question), _NEVER.decide(question, found))
+            Retrieved(found, self.format_hits(found, question), _NEVER.decide(question, found))
             for question, found in zip(questions, hits, strict=True)
         ]
 
 
-def probe_base_model(bench: RunContext, count: int = PROBE_EXAMPLES, longest: int = 0) -> ProbeReplies:
+def probe_base_model(context: RunContext, count: int = PROBE_EXAMPLES, longest: int = 0) -> ProbeReplies:
     """Ask the dev questions every way that the data allow, then so many examples; nothing is asked twice.
 
     What the run's journal holds already is taken from there. The index is built first where the plan has one.
-    ``longest`` is the tokens that an answer may have in earnest, when that is more than the bench's plan allows.
+    ``longest`` is the tokens that an answer may have in earnest, when that is more than the context's plan allows.
     """
-    plan, dev = bench.plan, list(bench.split.dev)
+    plan, dev = context.plan, list(context.split.dev)
     gold: dict[str, Chunk] = {}
     plain = retriever = part = None
-    shown = example_questions(bench.examples, count, plan.seed)
+    shown = example_questions(context.examples, count, plan.seed)
     first = 1
     if plan.index is not None and dev:
-        bench.tell({"event": "step.start", "step": INDEX, "number": 1, "total": 4 + bool(shown)})
-        retriever, part = _retriever(bench, plan.index)
-        bench.tell({"event": "step.end", "step": INDEX})
+        context.emit({"event": "step.start", "step": INDEX, "number": 1, "total": 4 + bool(shown)})
+        retriever, part = _retriever(context, plan.index)
+        context.emit({"event": "step.end", "step": INDEX})
         first = 2
         gold = gold_passages(retriever.index.chunks, dev)
         plain = GivenContext(retriever, {q.question: gold[q.id] for q in dev if q.id in gold})
@@ -114,13 +114,13 @@ def probe_base_model(bench: RunContext, count: int = PROBE_EXAMPLES, longest: in
         (ALONE, shown, None),
     ]
     asked = [order for order in orders if order[1]]
-    journal = bench.run.path / ANSWERS
+    journal = context.run.path / ANSWERS
     replies: list[ProbeReply] = []
     cut = 0
     for number, (way, questions, found) in enumerate(asked, first):
-        bench.tell({"event": "step.start", "step": way, "number": number, "total": len(asked) + first - 1})
+        context.emit({"event": "step.start", "step": way, "number": number, "total": len(asked) + first - 1})
         arm = EvaluateStep(arm=way, retrieval=found is not None)
-        run_arm(plan, arm, plan.seed, questions, bench.generator(None, arm), found, (), journal, bench.tell)
+        run_arm(plan, arm, plan.seed, questions, context.generator(None, arm), found, (), journal, context.emit)
         said = {row["id"]: row for row in read_journal(journal) if row["arm"] == way}
         short = plan.max_new_tokens < longest
         for question in questions:
@@ -128,7 +128,7 @@ def probe_base_model(bench: RunContext, count: int = PROBE_EXAMPLES, longest: in
             stopped = short and row["finish"] == "length"
             cut += stopped
             replies.append(judge_reply(plan, way, question, row["answer"], stopped))
-        bench.tell({"event": "step.end", "step": way})
+        context.emit({"event": "step.end", "step": way})
     brought = _brought(retriever, grounded, gold) if retriever is not None else 0
     ungrounded = sum(q.answerable for q in dev) - len(grounded) if retriever is not None else 0
     return ProbeReplies(tuple(replies), len(dev), frozenset(gold), ungrounded, brought, cut, part)
@@ -223,23 +223,23 @@ def _supporting(finder: GoldPassages, chunks: Sequence[Chunk], question: Questio
     return near[0] if len(near) == 1 else None
 
 
-def _retriever(bench: RunContext, step: IndexStep) -> tuple[Retriever, DocumentSample | None]:
+def _retriever(context: RunContext, step: IndexStep) -> tuple[Retriever, DocumentSample | None]:
     """The index of the plan's documents, or of a part, built in the run's folder unless it is there, refusing nothing."""
     from rag.index import Index
     from runners.models.resolve import Model
 
-    folder = bench.run.path / INDEX
+    folder = context.run.path / INDEX
     if not (folder / "CURRENT").is_file():
-        assert bench.plan.data.documents is not None
-        part = _portion(bench, step)
-        write_json(bench.run.path / SAMPLE_FILE, None if part is None else asdict(part))
+        assert context.plan.data.documents is not None
+        part = _portion(context, step)
+        write_json(context.run.path / SAMPLE_FILE, None if part is None else asdict(part))
         only = None if part is None else part.ids
         Index.build(
-            folder, bench.plan.data.documents, bench.embedder, index_settings(step), bench.tell, only=only
+            folder, context.plan.data.documents, context.embedder, index_settings(step), context.emit, only=only
         )
-    part = _kept(bench.run.path / SAMPLE_FILE)
-    base = bench.base.folder if isinstance(bench.base, Model) else None
-    return Retriever(bench.index, step, _NEVER, token_counter(base), control_tokens(base)), part
+    part = _kept(context.run.path / SAMPLE_FILE)
+    base = context.base.folder if isinstance(context.base, Model) else None
+    return Retriever(context.index, step, _NEVER, token_counter(base), control_tokens(base)), part
 
 
 def _kept(path: Path) -> DocumentSample | None:
@@ -247,23 +247,23 @@ def _kept(path: Path) -> DocumentSample | None:
     return None if found is None else DocumentSample(**{**found, "ids": tuple(found["ids"])})
 
 
-def _portion(bench: RunContext, step: IndexStep) -> DocumentSample | None:
+def _portion(context: RunContext, step: IndexStep) -> DocumentSample | None:
     """The part of the documents to index: with those that the dev questions name or whose text supports their gold."""
     from rag.loading.reader import load_documents
 
-    assert bench.plan.data.documents is not None
-    documents = load_documents(bench.plan.data.documents).documents
+    assert context.plan.data.documents is not None
+    documents = load_documents(context.plan.data.documents).documents
 
     def gold() -> set[str]:
         there = {document.id for document in documents}
-        named = {question.doc_id for question in bench.split.dev if question.doc_id}
+        named = {question.doc_id for question in context.split.dev if question.doc_id}
         return named & there | {
-            c.doc for c in gold_passages(block_texts(documents), bench.split.dev).values()
+            c.doc for c in gold_passages(block_texts(documents), context.split.dev).values()
         }
 
-    found = sample_within_budget(documents, gold, bench.embedder, index_settings(step), bench.plan.seed)
+    found = sample_within_budget(documents, gold, context.embedder, index_settings(step), context.plan.seed)
     if found is not None:
-        bench.tell({"event": "index.sampled", **found.to_json(), "reason": found.text})
+        context.emit({"event": "index.sampled", **found.to_json(), "reason": found.text})
     return found
 
 

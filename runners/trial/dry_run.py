@@ -50,9 +50,9 @@ class StepTime:
 
 @dataclass
 class DryRun:
-    """Measures the steps of one bench in order; answers of arms with the same prompt are measured once."""
+    """Measures the steps of one context in order; answers of arms with the same prompt are measured once."""
 
-    bench: RunContext
+    context: RunContext
     started: float = field(default_factory=time.monotonic)
     _index: str = "the index was not built"
     """Why there is no index; "" once it is built."""
@@ -65,7 +65,7 @@ class DryRun:
         Memory is told twice, training alone and its whole process; answers are timed on the base model, with whose weights
         tuned arms answer as fast.
         """
-        for step in self.bench.plan.steps:
+        for step in self.context.plan.steps:
             if time.monotonic() - self.started > MAX_DRY_RUN_SECONDS:
                 yield step, StepTime(how=f"not measured: {MAX_DRY_RUN_SECONDS:.0f} s were used up")
             elif isinstance(step, IndexStep):
@@ -76,7 +76,7 @@ class DryRun:
                 yield step, self._answer(step)
 
     def _build(self, step: IndexStep) -> StepTime:
-        documents = self.bench.plan.data.documents
+        documents = self.context.plan.data.documents
         assert documents is not None
         files = [documents] if documents.is_file() else [p for p in documents.rglob("*") if p.is_file()]
         size = sum(path.stat().st_size for path in files)
@@ -85,22 +85,22 @@ class DryRun:
             return StepTime(how=self._index)
         started = time.monotonic()
         with usage.measure_contention() as others:
-            step_runner.build_index(self.bench, step)
+            step_runner.build_index(self.context, step)
         self._index = ""
         return StepTime(time.monotonic() - started, how="built", lost=others.lost)
 
     def _train(self, step: TrainStep) -> StepTime:
         if step.rows == "retrieval" and self._index:
             return StepTime(how=self._index)
-        base = self.bench.local
+        base = self.context.local_base
         # On fresh weights: continuing from an adapter takes as long.
-        config = step.config(step.seeds[0]).replace(kernels=self.bench.plan.kernels)
+        config = step.config(step.seeds[0]).replace(kernels=self.context.plan.kernels)
         used, report = run_checks.inspect_rows(self._rows(step), ChatTokenizer(base.folder), config)
         report.require()
         estimated = machine_checks.needed_memory(base, config, report.longest)
         picked = machine_checks.largest_pass(used, config)
         most = estimated.free if estimated and estimated.shared else None
-        self.bench.release()
+        self.context.release()
         started = time.monotonic()
         found = probe_process.run_probe(
             base, config, picked, None, bool(estimated and estimated.checkpointing), most
@@ -128,32 +128,32 @@ class DryRun:
 
     def _rows(self, step: TrainStep) -> tuple[Example, ...]:
         """The arm's rows as it will train on them; replay rows are counted in by their share."""
-        bench = self.bench
+        context = self.context
         seed = step.seeds[0]
         if step.rows == "retrieval":
             rows = retrieval_rows(
-                bench.plan.prompts,
-                bench.examples,
-                bench.retriever,
+                context.plan.prompts,
+                context.examples,
+                context.retriever,
                 step.without_gold,
                 seed,
                 step.distractors,
                 step.quote,
             ).rows
         else:
-            rows = tuple(training_row(bench.plan.prompts, e) for e in bench.examples)
-        return step_runner.with_replay(bench.plan, step, rows, seed, bench.tell)
+            rows = tuple(training_row(context.plan.prompts, e) for e in context.examples)
+        return step_runner.with_replay(context.plan, step, rows, seed, context.emit)
 
     def _answer(self, step: EvaluateStep) -> StepTime:
-        bench = self.bench
+        context = self.context
         if step.classifier:
             return StepTime(how="not measured: a classifier takes seconds and asks no model")
         if step.retrieval and self._index:
             return StepTime(how=self._index)
-        base = bench.base_of(step)
+        base = context.base_of(step)
         if not isinstance(base, Model):
             return StepTime(how="not measured: a dry run sends nothing to an endpoint")
-        asked = bench.split.dev[:DRY_RUN_QUESTIONS]
+        asked = context.split.dev[:DRY_RUN_QUESTIONS]
         if not asked:
             return StepTime(how="not measured: there is no dev question")
         alike = (base.fingerprint, step.passages if step.retrieval else "", step.shots)
@@ -161,22 +161,22 @@ class DryRun:
             with usage.measure_contention() as others:
                 seconds = self._time(step)
             self._asked[alike] = seconds, others.lost
-        seeds = len(bench.plan.train_step(step.weights).seeds) if step.weights else 1
+        seeds = len(context.plan.train_step(step.weights).seeds) if step.weights else 1
         each, lost = self._asked[alike]
         how = f"{len(asked)} answers at once, {each:.2f} s each" + (", on the base" if step.weights else "")
-        return StepTime(each * len(bench.split.test) * seeds, how=how, lost=lost)
+        return StepTime(each * len(context.split.test) * seeds, how=how, lost=lost)
 
     def _time(self, step: EvaluateStep) -> float:
         """Seconds for each of a few answers of an arm, loading left out."""
         from runners.arms.answer import answer_all
 
-        bench = self.bench
-        generator = bench.generator(None, step)
-        asked = bench.split.dev[:DRY_RUN_QUESTIONS]
-        shots = arm.shown_examples(bench, step, bench.examples)
-        finder = arm.passage_finder(bench, step)
+        context = self.context
+        generator = context.generator(None, step)
+        asked = context.split.dev[:DRY_RUN_QUESTIONS]
+        shots = arm.shown_examples(context, step, context.examples)
+        finder = arm.passage_finder(context, step)
         started = time.monotonic()
-        answer_all(bench.plan, step, asked, generator, finder, shots)
+        answer_all(context.plan, step, asked, generator, finder, shots)
         return (time.monotonic() - started) / len(asked)
 
 

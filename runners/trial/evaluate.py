@@ -131,7 +131,7 @@ def _answer(
     trial.drop_outdated_answers(folder, arm.arm, sha256_text(canonical_json(made_from)))
     kept = {(row["seed"], row["id"]) for row in read_journal(folder / ANSWERS) if row["arm"] == arm.arm}
     for seed in (s for s in seeds if any((s, q.id) not in kept for q in questions)):
-        prepared, generator = session.ready(arm, seed)
+        prepared, generator = session.prepare(arm, seed)
         trial.run_arm(
             prepared.plan,
             arm,

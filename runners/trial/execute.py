@@ -104,93 +104,93 @@ def run_plan(
     long_context.check_long_context(plan, bases, embedder, (*split.dev, *split.test), on_event)
     run = RunFolder.create(out, plan, resume, overwrite)
     with run.writing():
-        bench = RunContext(plan, run, base, embedder, examples, split, on_event, bases)
-        _tell_start(bench, left_out, machine)
+        context = RunContext(plan, run, base, embedder, examples, split, on_event, bases)
+        _tell_start(context, left_out, machine)
         total = len(named) + bool(forgetting.tuned_arms(plan))
         worked = [
-            _step(bench, name, step, number, total)
+            _step(context, name, step, number, total)
             for number, (name, step) in enumerate(named)
             if only in (None, name)
         ]
         # A finished trial is not scored again: the index may have moved on since, and gold spans with it.
         if only is None and (any(worked) or not (run.path / TRIAL / SCORES).is_file()):
-            _score(bench)
+            _score(context)
         if only is None:
-            judge.judge_trial(bench)
+            judge.judge_trial(context)
         if only is None and total > len(named):
-            _forgetting(bench, total)
+            _forgetting(context, total)
     return run
 
 
-def _tell_start(bench: RunContext, left_out: int, machine: Machine) -> None:
+def _tell_start(context: RunContext, left_out: int, machine: Machine) -> None:
     """Tell what the run starts from: plan, split, weights, what leaks, and where it runs."""
-    plan, split = bench.plan, bench.split
+    plan, split = context.plan, context.split
     asked = (*split.dev, *split.test)
-    leaking = dataset.count_leaks(plan, bench.examples, asked, left_out)
+    leaking = dataset.count_leaks(plan, context.examples, asked, left_out)
     told = {
         "plan": plan.digest(),
         "split": split.digest,
-        "base": model_identity(bench.base),
-        "models": recorded_models.recorded_fingerprints(plan, bench.bases, bench.embedder_model),
+        "base": model_identity(context.base),
+        "models": recorded_models.recorded_fingerprints(plan, context.bases, context.embedder_model),
         "overlap": leaking["exact"] + leaking["normalised"] + leaking["same_fact"],
         "leakage": leaking,
         "gpu": machine.gpu_name.value,
         "kernels": plan.kernels,
     }
-    bench.tell({"event": "run.start", **told})
+    context.emit({"event": "run.start", **told})
     if plan.ignored:
-        bench.tell({"event": "plan.note", "reason": plan.ignored})
-    bench.tell({"event": ENVIRONMENT, **describe_environment()})
+        context.emit({"event": "plan.note", "reason": plan.ignored})
+    context.emit({"event": ENVIRONMENT, **describe_environment()})
 
 
-def _step(bench: RunContext, name: str, step: Step, number: int, total: int) -> bool:
+def _step(context: RunContext, name: str, step: Step, number: int, total: int) -> bool:
     """Do a step, or skip it when it is finished; return whether there was anything to do."""
-    inputs = step_runner.step_inputs(bench, step)
-    bench.tell({"event": "step.start", "step": name, "number": number + 1, "total": total})
-    done = bench.run.finished(name, inputs)
+    inputs = step_runner.step_inputs(context, step)
+    context.emit({"event": "step.start", "step": name, "number": number + 1, "total": total})
+    done = context.run.finished(name, inputs)
     if done is not None:
-        bench.tell({"event": "step.skip", "step": name})
+        context.emit({"event": "step.skip", "step": name})
         return False
-    bench.run.unseal()
-    result = step_runner.run_step(bench, step)
-    bench.run.finish(name, inputs, result)
-    bench.tell({"event": "step.end", "step": name, **result})
+    context.run.unseal()
+    result = step_runner.run_step(context, step)
+    context.run.finish(name, inputs, result)
+    context.emit({"event": "step.end", "step": name, **result})
     return True
 
 
-def _forgetting(bench: RunContext, number: int) -> None:
+def _forgetting(context: RunContext, number: int) -> None:
     """Measure what tuning cost elsewhere, unless that is known for these weights."""
-    name, made_from = forgetting.STEP, forgetting.forgetting_inputs(bench)
-    bench.tell({"event": "step.start", "step": name, "number": number, "total": number})
-    if bench.run.finished(name, made_from) is not None:
-        bench.tell({"event": "step.skip", "step": name})
+    name, made_from = forgetting.STEP, forgetting.forgetting_inputs(context)
+    context.emit({"event": "step.start", "step": name, "number": number, "total": number})
+    if context.run.finished(name, made_from) is not None:
+        context.emit({"event": "step.skip", "step": name})
         return
-    bench.run.unseal()
-    with disk_full_as_problem(bench.run.path):
-        result = forgetting.measure_forgetting(bench)
-    bench.run.finish(name, made_from, result)
-    bench.tell({"event": "step.end", "step": name, **result})
+    context.run.unseal()
+    with disk_full_as_problem(context.run.path):
+        result = forgetting.measure_forgetting(context)
+    context.run.finish(name, made_from, result)
+    context.emit({"event": "step.end", "step": name, **result})
 
 
-def _score(bench: RunContext) -> None:
-    if not bench.plan.arms:
+def _score(context: RunContext) -> None:
+    if not context.plan.arms:
         return
-    folder = bench.run.path / TRIAL
+    folder = context.run.path / TRIAL
     rows = read_journal(folder / trial.ANSWERS)
     arms = trial.score_trial(
-        bench.plan,
-        bench.split.test,
+        context.plan,
+        context.split.test,
         rows,
-        lambda q: step_runner.gold_text(bench, q),
+        lambda q: step_runner.gold_text(context, q),
     )
     trial.write_scores(arms, folder / SCORES)
-    _tell_weights(bench, arms)
+    _tell_weights(context, arms)
 
 
-def _tell_weights(bench: RunContext, arms: Sequence[trial.ArmScores]) -> None:
+def _tell_weights(context: RunContext, arms: Sequence[trial.ArmScores]) -> None:
     """Put an arm's scores into the manifest and card of the weights that are its own."""
     scores = {arm.arm: trial.with_intervals(arm) for arm in arms if arm.questions}
-    trained = [step for step in bench.plan.steps if isinstance(step, TrainStep) and step.arm in scores]
+    trained = [step for step in context.plan.steps if isinstance(step, TrainStep) and step.arm in scores]
     for step in trained:
         for seed in step.seeds:
-            cards.rewrite_card(bench.run.adapter(step.arm, seed), scores[step.arm])
+            cards.rewrite_card(context.run.adapter(step.arm, seed), scores[step.arm])

@@ -49,38 +49,38 @@ def check_forgetting_file(plan: Plan) -> None:
         ifeval.read_prompts(plan.forgetting.file, plan.forgetting.prompts, plan.seed)
 
 
-def forgetting_inputs(bench: RunContext) -> Row:
+def forgetting_inputs(context: RunContext) -> Row:
     """Return what the measurement is made from; it is taken again when any of it changed."""
     from runners.trial.step_runner import step_inputs as made_from
 
-    plan = bench.plan
+    plan = context.plan
     asked = ifeval.read_prompts(plan.forgetting.file, plan.forgetting.prompts, plan.seed).prompts
     return {
         "settings": plan.forgetting.model_dump(mode="json"),
         "prompts": sha256_text(repr(asked)),
-        "base": model_identity(bench.base),
-        "weights": {name: made_from(bench, plan.train_step(name)) for name in tuned_arms(plan)},
+        "base": model_identity(context.base),
+        "weights": {name: made_from(context, plan.train_step(name)) for name in tuned_arms(plan)},
         **({"kernels": plan.kernels} if plan.kernels != KERNELS[0] else {}),
     }
 
 
-def measure_forgetting(bench: RunContext) -> Row:
+def measure_forgetting(context: RunContext) -> Row:
     """Take every loss and reply that the journal does not hold yet, and return the table of drops."""
 
-    plan, made = bench.plan, forgetting_inputs(bench)
+    plan, made = context.plan, forgetting_inputs(context)
     read = ifeval.read_prompts(plan.forgetting.file, plan.forgetting.prompts, plan.seed)
     texts = neutral_passages()
     arms = {name: plan.train_step(name).seeds for name in tuned_arms(plan)}
     every = [(BASE, None), *((name, seed) for name, seeds in arms.items() for seed in seeds)]
     too_long = 0
     for done, (name, seed) in enumerate(every):
-        weights = None if seed is None else bench.run.adapter(name, seed)
-        generator = cast("LocalGenerator", bench.generator(weights, EvaluateStep(arm=name)))
+        weights = None if seed is None else context.run.adapter(name, seed)
+        generator = cast("LocalGenerator", context.generator(weights, EvaluateStep(arm=name)))
         asked = [p for p in read.prompts if _fits(generator, p.text, plan.forgetting.max_new_tokens)]
         too_long = len(read.prompts) - len(asked)
-        _take(bench, name, _key(made, name, seed), generator, texts, asked)
-        bench.tell({"event": "forgetting.arm", "arm": name, "done": done + 1, "total": len(every)})
-    rows = read_journal(bench.run.path / TRIAL / JOURNAL)
+        _take(context, name, _key(made, name, seed), generator, texts, asked)
+        context.emit({"event": "forgetting.arm", "arm": name, "done": done + 1, "total": len(every)})
+    rows = read_journal(context.run.path / TRIAL / JOURNAL)
     keys = {name: {_key(made, name, seed) for seed in arms.get(name, (None,))} for name in (BASE, *arms)}
     of = {name: [r for r in rows if r["made_from"] in known] for name, known in keys.items()}
     return {
@@ -96,7 +96,7 @@ def measure_forgetting(bench: RunContext) -> Row:
 
 
 def _take(
-    bench: RunContext,
+    context: RunContext,
     name: str,
     key: str,
     generator: LocalGenerator,
@@ -105,7 +105,7 @@ def _take(
 ) -> None:
     """Put what is missing of one set of weights into the journal, batch by batch."""
 
-    journal = bench.run.path / TRIAL / JOURNAL
+    journal = context.run.path / TRIAL / JOURNAL
     journal.parent.mkdir(exist_ok=True)
     have = {(r["kind"], r["id"]) for r in read_journal(journal) if r["made_from"] == key}
     row = {"made_from": key, "weights": name}
@@ -125,7 +125,7 @@ def _take(
 
     if len(known) < len(asked):
         chats = [[{"role": "user", "content": p.text}] for p in asked]
-        generator.generate(chats, bench.plan.forgetting.max_new_tokens, keep, known=known)
+        generator.generate(chats, context.plan.forgetting.max_new_tokens, keep, known=known)
 
 
 def _compared(

@@ -58,26 +58,26 @@ class JudgeTask:
         return sha256_text(canonical_json([judge, self.question, self.b, self.chosen_first, list(self.chat)]))
 
 
-def judge_trial(bench: RunContext) -> None:
+def judge_trial(context: RunContext) -> None:
     """Ask the plan's judge what it was not asked yet; a judge that fails is told, and leaves the trial as it is."""
-    plan = bench.plan
+    plan = context.plan
     if plan.judge is None:
         return
-    tasks = list(comparisons(plan, bench.split.test, read_journal(bench.run.path / TRIAL / ANSWERS)))
-    path = bench.run.path / TRIAL / JUDGE_JOURNAL
-    with disk_full_as_problem(bench.run.path):
-        open_tasks = open_judge_tasks(tasks, plan.judge.name, path, bench)
+    tasks = list(comparisons(plan, context.split.test, read_journal(context.run.path / TRIAL / ANSWERS)))
+    path = context.run.path / TRIAL / JUDGE_JOURNAL
+    with disk_full_as_problem(context.run.path):
+        open_tasks = open_judge_tasks(tasks, plan.judge.name, path, context)
         if not open_tasks:
             return
         title = f"judge {plan.judge.name}: {len(open_tasks)} comparisons"
-        bench.tell({"event": "judge.start", "title": title})
-        generator = _remote(bench)
+        context.emit({"event": "judge.start", "title": title})
+        generator = _remote(context)
         try:
-            ask_judge(open_tasks, plan.judge.name, generator, path, bench.tell)
+            ask_judge(open_tasks, plan.judge.name, generator, path, context.emit)
         except Problem as problem:
             left = len(open_tasks) - len(open_judge_tasks(open_tasks, plan.judge.name, path))
             reason = f"the judge answered {left} of {len(open_tasks)} comparisons, then: {problem}"
-            bench.tell({"event": "judge.failed", "reason": f"{reason}; --resume asks for the rest"})
+            context.emit({"event": "judge.failed", "reason": f"{reason}; --resume asks for the rest"})
         finally:
             generator.close()
 
@@ -138,23 +138,23 @@ def read_judgement(reply: str) -> str | None:
 
 
 def open_judge_tasks(
-    tasks: Sequence[JudgeTask], judge: str, path: Path, bench: RunContext | None = None
+    tasks: Sequence[JudgeTask], judge: str, path: Path, context: RunContext | None = None
 ) -> list[JudgeTask]:
-    """Return the tasks that are still to be asked; with a bench, write the equal pairs' ties and drop old rows."""
+    """Return the tasks that are still to be asked; with a context, write the equal pairs' ties and drop old rows."""
     rows = read_journal(path)
     wanted = {task.key(judge): task for task in tasks}
     kept = {row["key"]: row for row in rows if row["key"] in wanted}
-    if bench is not None:
+    if context is not None:
         same = {
             key: _row(key, task, "", "tie") for key, task in wanted.items() if task.same and key not in kept
         }
         if same or len(kept) < len(rows):
-            bench.run.unseal()
+            context.run.unseal()
             kept |= same
             write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in kept.values()))
     left = [task for key, task in wanted.items() if key not in kept]
-    if left and bench is not None:
-        bench.run.unseal()
+    if left and context is not None:
+        context.run.unseal()
     return left
 
 
@@ -252,20 +252,20 @@ def _row(key: str, task: JudgeTask, said: str, word: str | None) -> dict[str, An
     }
 
 
-def _remote(bench: RunContext) -> Any:
+def _remote(context: RunContext) -> Any:
     from runners.inference.http_client import RequestLimits
     from runners.inference.remote import RemoteGenerator
 
-    assert bench.plan.judge is not None
-    remote = resolve.parse_remote(bench.plan.judge.name)
+    assert context.plan.judge is not None
+    remote = resolve.parse_remote(context.plan.judge.name)
     assert remote is not None
-    limits = RequestLimits(at_once=bench.plan.judge.at_once, per_minute=bench.plan.judge.per_minute)
+    limits = RequestLimits(at_once=context.plan.judge.at_once, per_minute=context.plan.judge.per_minute)
     return RemoteGenerator(
         remote.url,
         remote.name,
         limits,
-        bench.plan.seed,
-        on_note=lambda note: bench.tell({"event": "remote.note", "reason": note}),
+        context.plan.seed,
+        on_note=lambda note: context.emit({"event": "remote.note", "reason": note}),
     )
 
 

@@ -83,13 +83,13 @@ def updated_documents(run: Path, documents: Path, update: Path) -> Path:
     return target
 
 
-def update_index(bench: RunContext, documents: Path) -> dict[str, Any]:
+def update_index(context: RunContext, documents: Path) -> dict[str, Any]:
     """Bring the run's index to the changed documents; later searches see them."""
     from rag.index import Index
 
-    report = Index.update(bench.run.path / INDEX, documents, bench.embedder, bench.tell)
+    report = Index.update(context.run.path / INDEX, documents, context.embedder, context.emit)
     for part in ("index", "retriever"):
-        bench.__dict__.pop(part, None)
+        context.__dict__.pop(part, None)
     return dict(report.to_json())
 
 
@@ -266,24 +266,24 @@ def try_update(run: RunFolder, update: Path, on_event: OnEvent | None = None) ->
 
 
 @contextmanager
-def _updated(bench: RunContext, documents: Path, update: Path) -> Iterator[None]:
-    """Let the bench search an updated copy of its index within the block."""
+def _updated(context: RunContext, documents: Path, update: Path) -> Iterator[None]:
+    """Let the context search an updated copy of its index within the block."""
     from rag.index import Index
 
     parts = ("index", "retriever")
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
-        shutil.copytree(bench.run.path / INDEX, scratch / INDEX)
+        shutil.copytree(context.run.path / INDEX, scratch / INDEX)
         changed = updated_documents(scratch, documents, update)
-        Index.update(scratch / INDEX, changed, bench.embedder)
+        Index.update(scratch / INDEX, changed, context.embedder)
         for part in parts:
-            bench.__dict__.pop(part, None)
-        bench.__dict__["index"] = Index.open(scratch / INDEX, bench.embedder)
+            context.__dict__.pop(part, None)
+        context.__dict__["index"] = Index.open(scratch / INDEX, context.embedder)
         try:
             yield
         finally:
             for part in parts:
-                bench.__dict__.pop(part, None)
+                context.__dict__.pop(part, None)
 
 
 def _repeat(journal: Path, frozen: list[str]) -> None:

@@ -223,7 +223,7 @@ def test_the_answer_is_cited_as_the_whole_is_however_it_came(parts: list[str], d
     words = "".join(parts)
     cuts = sorted(data.draw(st.sets(st.integers(1, max(1, len(words) - 1)), max_size=40)) if words else [])
     shown, answer, _ = answered(words, [cut for cut in cuts if cut < len(words)], CONFLICTING)
-    question, found = answer.question, answer.found
+    question, found = answer.question, answer.retrieved
     plain = finish_answer(PLAN, question, found, (), answer.completion)
     assert answer == plain
     if not answer.refused:

@@ -36,7 +36,7 @@ def test_every_example_is_accounted_for(make: Callable[..., RetrievalRows], pier
     assert min(made.with_gold, made.without_gold) > 0
     assert (made.refusals, made.unsupported) == (1, (14,))
     assert len(made.rows) + len(made.unsupported) == len(pier_examples)
-    assert made.account() == {
+    assert made.counts() == {
         "rows": 13,
         "with_gold": made.with_gold,
         "without_gold": made.without_gold,

@@ -51,12 +51,12 @@ def test_an_arm_may_ask_another_model_than_the_plans(tiny: Model, server: Any, t
 
 def test_an_endpoints_turn_leaves_the_base_in_memory(tiny: Model, server: Any, tmp_path: Path) -> None:
     plan = two_models(tiny, server, tmp_path)
-    bench = open_session(run_plan(plan, tmp_path / "run").path).context
-    local, remote = bench.plan.arms
-    base, endpoint = bench.generator(None, local), bench.generator(None, remote)
+    context = open_session(run_plan(plan, tmp_path / "run").path).context
+    local, remote = context.plan.arms
+    base, endpoint = context.generator(None, local), context.generator(None, remote)
     assert base is not endpoint
-    assert bench.generator(None, local) is base
-    assert bench.generator(None, remote) is endpoint
+    assert context.generator(None, local) is base
+    assert context.generator(None, remote) is endpoint
 
 
 def test_another_model_for_the_arm_is_another_input(tiny: Model, server: Any, tmp_path: Path) -> None:

@@ -59,10 +59,10 @@ def make_plan(piers: Path, folder: Path, names: Sequence[str], examples: Sequenc
 
 
 @pytest.fixture
-def bench(
+def context(
     tiny: Model, piers: Path, tmp_path: Path, pier_examples: Sequence[Example], words: Any
 ) -> RunContext:
-    """A bench on the tiny model and the encoder of words."""
+    """A context on the tiny model and the encoder of words."""
     names = [e.question.split()[5] for e in pier_examples[:12]]
     shown = [e for e in pier_examples if e.meta.get("refusal")]
     shown += [
@@ -83,10 +83,10 @@ def bench(
     return made
 
 
-def test_every_way_shows_what_it_should_and_test_stays_unread(bench: RunContext) -> None:
-    asked = base_probe.probe_base_model(bench)
-    rows = read_journal(bench.run.path / "answers.jsonl")
-    dev = {q.id: q for q in bench.split.dev}
+def test_every_way_shows_what_it_should_and_test_stays_unread(context: RunContext) -> None:
+    asked = base_probe.probe_base_model(context)
+    rows = read_journal(context.run.path / "answers.jsonl")
+    dev = {q.id: q for q in context.split.dev}
     answerable = {id for id, q in dev.items() if q.answerable}
     assert asked.grounded == answerable
     assert asked.ungrounded == 0
@@ -104,22 +104,22 @@ def test_every_way_shows_what_it_should_and_test_stays_unread(bench: RunContext)
             assert "[3]" in turn
         else:
             assert "[1]" not in turn
-    assert not {q.id for q in bench.split.test} & ids[base_probe.CLOSED]
+    assert not {q.id for q in context.split.test} & ids[base_probe.CLOSED]
 
 
-def test_a_probe_that_was_interrupted_asks_nothing_twice(bench: RunContext) -> None:
-    first = base_probe.probe_base_model(bench)
-    journal = bench.run.path / "answers.jsonl"
+def test_a_probe_that_was_interrupted_asks_nothing_twice(context: RunContext) -> None:
+    first = base_probe.probe_base_model(context)
+    journal = context.run.path / "answers.jsonl"
     lines = journal.read_text("utf-8").splitlines(keepends=True)
     journal.write_text("".join(lines[:9]) + lines[9][:20], "utf-8")
-    assert base_probe.probe_base_model(bench).replies == first.replies
+    assert base_probe.probe_base_model(context).replies == first.replies
     rows = read_journal(journal)
     assert len({(row["arm"], row["id"]) for row in rows}) == len(rows) == len(lines)
 
 
-def test_an_answer_is_judged_by_the_gold_and_a_cut_one_not_by_its_style(bench: RunContext) -> None:
+def test_an_answer_is_judged_by_the_gold_and_a_cut_one_not_by_its_style(context: RunContext) -> None:
     question = Question("q", "How many berths has the Amber Pier?", ("20",), "The Amber Pier has 20 berths.")
-    plan = bench.plan
+    plan = context.plan
     judged = base_probe.judge_reply(plan, base_probe.CLOSED, question, "It has 20 berths. Shall I book?")
     assert (judged.right, judged.style) == (True, True)
     wrong = base_probe.judge_reply(plan, base_probe.CLOSED, question, "It has 21 berths.")
@@ -132,9 +132,9 @@ def test_an_answer_is_judged_by_the_gold_and_a_cut_one_not_by_its_style(bench: R
     assert base_probe.holds_gold(plan, Question("n", "Why?"), "Because.") is None
 
 
-def test_labels_and_json_must_be_the_reference(bench: RunContext) -> None:
-    labels = bench.plan.model_copy(
-        update={"checks": (type(bench.plan.checks[0])(kind="labels", value=["a", "b"]),)}
+def test_labels_and_json_must_be_the_reference(context: RunContext) -> None:
+    labels = context.plan.model_copy(
+        update={"checks": (type(context.plan.checks[0])(kind="labels", value=["a", "b"]),)}
     )
     assert base_probe.holds_gold(labels, Question("q", "Which?", reference="a"), "a.") is True
     assert base_probe.holds_gold(labels, Question("q", "Which?", reference="a"), "b, or a") is False
@@ -161,18 +161,18 @@ def test_the_supporting_passage_is_the_span_else_what_supports_the_reply(make_re
 
 
 def test_of_a_large_corpus_a_part_is_indexed_and_told_again_on_a_resume(
-    bench: RunContext, monkeypatch: pytest.MonkeyPatch
+    context: RunContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With a budget for nothing: the documents of the dev questions, named or found by their text, and no other."""
     monkeypatch.setattr(document_sample, "SMALL_CORPUS_CHARS", 0)
     monkeypatch.setattr(document_sample, "BUDGET_SECONDS", 0.0)
     heard: list[dict[str, Any]] = []
-    bench.on_event = heard.append
-    unnamed = replace(bench.split.dev[0], doc_id=None)
-    assert bench.split.dev[0].doc_id
-    bench.split = replace(bench.split, dev=(unnamed, *bench.split.dev[1:]))
-    asked = base_probe.probe_base_model(bench, count=0)
-    answerable = [q for q in bench.split.dev if q.answerable]
+    context.on_event = heard.append
+    unnamed = replace(context.split.dev[0], doc_id=None)
+    assert context.split.dev[0].doc_id
+    context.split = replace(context.split, dev=(unnamed, *context.split.dev[1:]))
+    asked = base_probe.probe_base_model(context, count=0)
+    answerable = [q for q in context.split.dev if q.answerable]
     assert asked.portion is not None
     assert (asked.portion.documents, asked.portion.of, asked.portion.gold) == (
         len(answerable),
@@ -182,4 +182,4 @@ def test_of_a_large_corpus_a_part_is_indexed_and_told_again_on_a_resume(
     assert asked.brought == len(asked.grounded) == len(answerable)
     (told,) = [event for event in heard if event["event"] == "index.sampled"]
     assert told["reason"] == asked.portion.text
-    assert base_probe.probe_base_model(bench, count=0).portion == asked.portion
+    assert base_probe.probe_base_model(context, count=0).portion == asked.portion

@@ -209,8 +209,8 @@ def test_a_large_corpus_is_not_indexed_for_a_look(
         }
     )
     monkeypatch.setattr(dry_run, "MAX_DRY_RUN_BYTES", 10)
-    bench = RunContext(plan, RunFolder(tmp_path / "work"), tiny, None, *read_data(plan))
-    took = [found for _, found in dry_run.DryRun(bench).measure()]
+    context = RunContext(plan, RunFolder(tmp_path / "work"), tiny, None, *read_data(plan))
+    took = [found for _, found in dry_run.DryRun(context).measure()]
     assert [found.seconds for found in took] == [None, None]
     assert all("too long to index" in found.how for found in took)
 

@@ -38,7 +38,7 @@ def plan(tiny: Model, **settings: Any) -> Plan:
     )
 
 
-def bench(tiny: Model, adapter: Path, folder: Path, **settings: Any) -> RunContext:
+def context(tiny: Model, adapter: Path, folder: Path, **settings: Any) -> RunContext:
     """A run in which the arm's weights are there already."""
     made = plan(tiny, **settings)
     run = RunFolder.create(folder / "run", made)
@@ -91,7 +91,7 @@ def make(
 def test_weights_that_forgot_are_told_and_nothing_is_asked_twice(
     taught: Model, make: Callable[..., Path], tmp_path: Path
 ) -> None:
-    at_work = bench(taught, make(0.1, 8.0), tmp_path)
+    at_work = context(taught, make(0.1, 8.0), tmp_path)
     table = forgetting.measure_forgetting(at_work)
     (row,) = table["arms"]
     assert (row["arm"], row["arms"], row["seeds"], row["n"]) == ("lora", ["lora"], [0], 8)
@@ -121,7 +121,7 @@ def test_weights_that_changed_nothing_raise_no_alarm(
     ]
     file = tmp_path / "own.jsonl"
     file.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
-    table = forgetting.measure_forgetting(bench(taught, make(1e-6, 1.0), tmp_path, file=str(file)))
+    table = forgetting.measure_forgetting(context(taught, make(1e-6, 1.0), tmp_path, file=str(file)))
     (row,) = table["arms"]
     assert abs(row["loss_interval"]["difference"]) < forgetting.MIN_LOSS_RISE
     assert (row["warned"], row["text"], row["n"]) == (False, "", 1)

@@ -130,14 +130,14 @@ def test_an_update_is_tried_and_nothing_is_changed(run: RunFolder, update: Path,
 def test_the_arm_reads_the_new_fact_while_it_is_asked_and_the_old_one_after(
     run: RunFolder, update: Path, piers: Path
 ) -> None:
-    bench = open_session(run.path).context
+    context = open_session(run.path).context
 
     def read() -> str:
-        (found,) = bench.retriever.find(["How many berths has the Amber Pier?"])
+        (found,) = context.retriever.find(["How many berths has the Amber Pier?"])
         return " ".join(hit.chunk.text for hit in found.hits)
 
     assert "20 berths" in read()
-    with staleness._updated(bench, piers, update / "documents"):
+    with staleness._updated(context, piers, update / "documents"):
         assert "99 berths" in read()
     assert "20 berths" in read()
 
