@@ -1,10 +1,10 @@
 """Instructions that a program can verify, in the IFEval format: prompts are read and sampled, replies are checked.
 
-There is one check for each instruction kind in :data:`INSTRUCTION_CHECKS`, in our own code. The definitions are those
-of Zhou et al., "Instruction-Following Evaluation for Large Language Models" (2023, arXiv 2311.07911), in their strict
-form: the reply is checked as it is, nothing is taken off. Two details differ from the reference implementation:
-sentences and capital words are split by this project's own rules instead of nltk, and the kinds for capital and lower
-case do not also require English.
+There is one check for each instruction kind in :data:`INSTRUCTION_CHECKS`, in our own code. The definitions
+are those of Zhou et al., "Instruction-Following Evaluation for Large Language Models" (2023, arXiv
+2311.07911), in their strict form: the reply is checked as it is, nothing is taken off. Two details differ
+from the reference implementation: sentences and capital words are split by this project's own rules instead
+of nltk, and the kinds for capital and lower case do not also require English.
 
 :func:`read_prompts` reads a file of prompts, :meth:`VerifiablePrompt.followed` checks a reply.
 """
@@ -60,8 +60,9 @@ class VerifiablePrompts:
 def read_prompts(path: Path | None, most: int, seed: int) -> VerifiablePrompts:
     """Return at most ``most`` prompts of a file, sampled by the seed.
 
-    Rows are ``{"prompt", "instruction_id_list", "kwargs"}``, or a chat with these keys in its ``meta``. A prompt with an
-    instruction of an unknown kind is left out and counted. The sample does not depend on the order of the rows.
+    Rows are ``{"prompt", "instruction_id_list", "kwargs"}``, or a chat with these keys in its ``meta``. A
+    prompt with an instruction of an unknown kind is left out and counted. The sample does not depend on the
+    order of the rows.
 
     Args:
         path: the file; None reads the shipped prompts.

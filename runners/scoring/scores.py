@@ -1,11 +1,11 @@
 """Scores of one answer against one question's gold, each between 0 and 1; no model judges another.
 
-:func:`score_answer` computes every score that applies to a question, :func:`combined_score` weighs them. A score that
-cannot be computed for a question (no gold of that kind) is absent, never zero.
+:func:`score_answer` computes every score that applies to a question, :func:`combined_score` weighs them. A
+score that cannot be computed for a question (no gold of that kind) is absent, never zero.
 
-The module also holds the scores' parts: the final answer after written-out working (the group ``answer`` in a check's
-pattern), text overlap with a reference (ROUGE-L and chrF as their papers define them), and the comparison of JSON
-answers slot by slot.
+The module also holds the scores' parts: the final answer after written-out working (the group ``answer`` in a
+check's pattern), text overlap with a reference (ROUGE-L and chrF as their papers define them), and the
+comparison of JSON answers slot by slot.
 """
 
 from __future__ import annotations
@@ -46,8 +46,9 @@ def score_answer(
 ) -> dict[str, float]:
     """Return every score of one answer that can be computed, by the names of :mod:`runners.plan.score_names`.
 
-    An arm without retrieval cannot cite, so its citation score is 0. When the gold says that there is no value, and the
-    plan allows that ("absence is legal"), neither facts nor refusals are scored; whether a value was invented is.
+    An arm without retrieval cannot cite, so its citation score is 0. When the gold says that there is no
+    value, and the plan allows that ("absence is legal"), neither facts nor refusals are scored; whether a
+    value was invented is.
 
     Args:
         plan: the run's plan: checks, refusals, answers.
@@ -139,8 +140,8 @@ def token_f1(answer: str, reference: str) -> float:
 def citation_share(citations: Sequence[Citation], retrieval: bool) -> float:
     """Return the share of an answer's factual sentences that the passages they cite support in full.
 
-    The literature calls this citation recall. ``citations`` has a row for every factual sentence, also for those without a
-    mark, and one row per passage where a sentence has several.
+    The literature calls this citation recall. ``citations`` has a row for every factual sentence, also for
+    those without a mark, and one row per passage where a sentence has several.
     """
     if not retrieval or not citations:
         return 0.0
@@ -151,8 +152,8 @@ def citation_share(citations: Sequence[Citation], retrieval: bool) -> float:
 def citation_precision(citations: Sequence[Citation]) -> float | None:
     """Return the share of the marks ``[n]`` whose sentence is supported in full; None for an answer without marks.
 
-    Marks are added by code, and only where a passage supports part of the sentence, so this is 1 minus the share of marks
-    at sentences that are supported only in part.
+    Marks are added by code, and only where a passage supports part of the sentence, so this is 1 minus the
+    share of marks at sentences that are supported only in part.
     """
     marks = [c.supported for c in citations if c.n]
     return sum(marks) / len(marks) if marks else None
@@ -172,7 +173,8 @@ def marks_answer(checks: Sequence[StyleCheck]) -> bool:
 def final_answer(answer: str, gold: str, checks: Sequence[StyleCheck]) -> float | None:
     """Compare the final answer of a reply with that of the gold.
 
-    Numbers are compared as numbers (1,200 equals 1200.00), any other text without case and repeated white space.
+    Numbers are compared as numbers (1,200 equals 1200.00), any other text without case and repeated white
+    space.
 
     Returns:
         1.0 when they are equal, 0.0 when they differ or the reply has none; None when the gold has none.
@@ -187,8 +189,8 @@ def final_answer(answer: str, gold: str, checks: Sequence[StyleCheck]) -> float 
 def rouge_l(answer: str, reference: str) -> float:
     """Return ROUGE-L: the F-measure of the longest common subsequence of words (Lin 2004).
 
-    Sentence level, precision and recall weigh the same. Words are runs of letters, digits and underscores, compared
-    without case. Two texts without words score 1 when they are equal and 0 otherwise.
+    Sentence level, precision and recall weigh the same. Words are runs of letters, digits and underscores,
+    compared without case. Two texts without words score 1 when they are equal and 0 otherwise.
     """
     a, b = _words(answer), _words(reference)
     if not a or not b:
@@ -217,8 +219,8 @@ def longest_common_subsequence(a: list[str], b: list[str]) -> int:
 def chrf(answer: str, reference: str) -> float:
     """Return chrF2: the F2 measure of character n-grams, n from 1 to 6, white space left out (Popović 2015).
 
-    Precision and recall are means over the orders that both texts are long enough for; case counts. No words are needed,
-    so it also serves languages without spaces.
+    Precision and recall are means over the orders that both texts are long enough for; case counts. No words
+    are needed, so it also serves languages without spaces.
     """
     a, b = "".join(answer.split()), "".join(reference.split())
     if a == b:
@@ -236,8 +238,9 @@ def chrf(answer: str, reference: str) -> float:
 def json_slots(text: str) -> SlotCounts | None:
     """Return the filled slots of a JSON object or array; None when the whole text is neither.
 
-    ``{"a": {"b": "X "}, "c": [1, 2], "d": null}`` has a.b = x, c[] = 1 and c[] = 2. Null and empty texts, lists and
-    objects are no values. Texts are compared without case and without outer or repeated spaces; 1 and 1.0 are equal.
+    ``{"a": {"b": "X "}, "c": [1, 2], "d": null}`` has a.b = x, c[] = 1 and c[] = 2. Null and empty texts,
+    lists and objects are no values. Texts are compared without case and without outer or repeated spaces; 1
+    and 1.0 are equal.
     """
     try:
         value = json.loads(text)
