@@ -170,7 +170,7 @@ class RunContext:
         base = self.base_of(arm)
         if isinstance(base, resolve.RemoteModel):
             if base not in self._remote:
-                self._remote[base] = self._connect(base, arm.model or self.plan.model)
+                self._remote[base] = self.connect_endpoint(base, arm.model or self.plan.model)
             return self._remote[base]
         if self._generator is None or self._generator_of != base:
             from runners.inference.local import local_generator
@@ -181,14 +181,15 @@ class RunContext:
         self._generator.use(weights)
         return self._generator
 
-    def _connect(self, base: resolve.RemoteModel, settings: PlanModel) -> RemoteGenerator:
+    def connect_endpoint(self, remote: resolve.RemoteModel, settings: PlanModel) -> RemoteGenerator:
+        """Return a generator that asks an endpoint, with the plan's seed and the limits of its entry in the plan."""
         from runners.inference.http_client import RequestLimits
         from runners.inference.remote import RemoteGenerator
 
         limits = RequestLimits(at_once=settings.at_once, per_minute=settings.per_minute)
         return RemoteGenerator(
-            base.url,
-            base.name,
+            remote.url,
+            remote.name,
             limits,
             self.plan.seed,
             on_note=lambda note: self.emit({"event": "remote.note", "reason": note}),

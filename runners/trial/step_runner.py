@@ -1,4 +1,8 @@
-"""What each kind of step does: build the index, train an arm, let an arm answer. Heavy imports are inside."""
+"""Carry out one step of a plan: build the index, train an arm, or let an arm answer the test questions.
+
+:func:`run_step` dispatches by the kind of step; :func:`step_inputs` returns what a step depends on. Torch is
+imported inside the functions that need it.
+"""
 
 from __future__ import annotations
 
@@ -27,23 +31,26 @@ from runners.trial.trial import ANSWERS, drop_outdated_answers, run_arm
 
 
 def step_inputs(context: RunContext, step: Step) -> dict[str, Any]:
-    """What a step is made from; a finished step is done again when any of it changed."""
+    """Return everything that a step depends on; a finished step is repeated when any of it changed."""
     plan = context.plan
     made_from: dict[str, Any] = {"step": step.model_dump(mode="json"), "seed": plan.seed}
     if isinstance(step, IndexStep):
         return made_from | {
-            "documents": _tree_digest(plan.data.documents),
+            "documents": _documents_digest(plan.data.documents),
             "embedder": context.embedder_model and context.embedder_model.fingerprint,
             "signals": list(SIGNAL_NAMES),
         }
-    if plan.kernels != KERNELS[0]:  # steps from before there was a choice stay finished
+    if plan.kernels != KERNELS[0]:  # so that steps finished before this setting existed stay finished
         made_from["kernels"] = plan.kernels
     base = context.base_of(step) if isinstance(step, EvaluateStep) else context.base
     made_from |= {"base": model_identity(base), "prompts": plan.prompts.model_dump(mode="json")}
     if isinstance(step, TrainStep):
-        made_from |= {"examples": _rows_digest(context), "index": _index_digest(plan, step.rows == "retrieval")}
+        made_from |= {
+            "examples": _rows_digest(context),
+            "index": _index_digest(plan, step.rows == "retrieval"),
+        }
         if step.replay:
-            made_from["replay"] = _tree_digest(plan.data.replay)
+            made_from["replay"] = _documents_digest(plan.data.replay)
         if step.start_from:
             made_from["from"] = step_inputs(context, plan.train_step(step.start_from))
         return made_from
@@ -62,7 +69,7 @@ def step_inputs(context: RunContext, step: Step) -> dict[str, Any]:
 
 
 def run_step(context: RunContext, step: Step) -> dict[str, Any]:
-    """Do a step and return what to remember of it."""
+    """Carry out a step; return the result to record."""
     with disk_full_as_problem(context.run.path):
         if isinstance(step, IndexStep):
             return build_index(context, step)
@@ -77,14 +84,18 @@ def build_index(context: RunContext, step: IndexStep) -> dict[str, Any]:
 
     assert context.plan.data.documents is not None
     report = Index.build(
-        context.run.path / INDEX, context.plan.data.documents, context.embedder, index_settings(step), context.emit
+        context.run.path / INDEX,
+        context.plan.data.documents,
+        context.embedder,
+        index_settings(step),
+        context.emit,
     )
     fitted = fit_refusal(context)
     return {**report.to_json(), "refusal": fitted}
 
 
 def fit_refusal(context: RunContext) -> dict[str, Any]:
-    """Fit when to refuse on the dev questions and keep it beside the index."""
+    """Fit the refusal threshold on the dev questions and store it beside the index."""
     from rag.grounding import refusal
 
     index = context.index
@@ -95,16 +106,16 @@ def fit_refusal(context: RunContext) -> dict[str, Any]:
 
 
 def train_arm(context: RunContext, step: TrainStep) -> dict[str, Any]:
-    """Train one arm, once per seed, on plain or on retrieval-aware rows."""
+    """Train one arm, once per seed, on plain or retrieval-aware rows; return what each training reports."""
     from runners.plan.train_config import RunOrigin
     from runners.train import fit
 
     context.release()
     results = []
     account: dict[str, int] = {}
-    file = context.plan.data.examples
-    origin = RunOrigin((file.name,) if file else (), step.reasons, context.plan.digest())
-    for nth, seed in enumerate(step.seeds):
+    examples_file = context.plan.data.examples
+    origin = RunOrigin((examples_file.name,) if examples_file else (), step.reasons, context.plan.digest())
+    for seed_index, seed in enumerate(step.seeds):
         rows, account = training_rows_of(context, step, seed)
         if account:
             context.emit({"event": "rows.prepared", "arm": step.arm, **account})
@@ -115,21 +126,31 @@ def train_arm(context: RunContext, step: TrainStep) -> dict[str, Any]:
         config = step.config(seed, start).replace(kernels=context.plan.kernels)
         context.emit({"event": "train.plan", "arm": step.arm, "method": step.method, "reasons": step.reasons})
         out = context.run.adapter(step.arm, seed)
-        made = out.exists()  # by a start that was cut off right after: then no peak is seen here
-        with usage.measure_peak() as most:
+        # It exists when a run was interrupted right after training: then no peak is measured here.
+        existed = out.exists()
+        with usage.measure_peak() as peak:
             trained = fit(
-                rows, config, context.local_base, out, on_event=_named(context, step, nth), resume=True, origin=origin
+                rows,
+                config,
+                context.local_base,
+                out,
+                on_event=_with_arm(context, step, seed_index),
+                resume=True,
+                origin=origin,
             )
-        seen = {"peak_gib": most.gib, "held_gib": most.held_gib, "own_gib": most.own_gib}
-        seen = dict.fromkeys(seen) if made else seen
-        results.append({"seed": seed, **trained.to_json(), **seen, "on_gpu": most.on_gpu})
+        memory = {"peak_gib": peak.gib, "held_gib": peak.held_gib, "own_gib": peak.own_gib}
+        memory = dict.fromkeys(memory) if existed else memory
+        results.append({"seed": seed, **trained.to_json(), **memory, "on_gpu": peak.on_gpu})
     return {"arm": step.arm, "account": account, "trained": results}
 
 
 def training_rows_of(
     context: RunContext, step: TrainStep, seed: int
 ) -> tuple[tuple[Example, ...], dict[str, int]]:
-    """Return the rows that an arm learns with a seed, before replay, and for retrieval-aware ones an account of them."""
+    """Return the rows that an arm is trained on with a seed, before replay, and counts of them for retrieval-aware rows.
+
+    The counts are {} for plain rows.
+    """
     from runners.arms.raft import retrieval_rows
 
     if step.rows == "plain":
@@ -147,21 +168,23 @@ def training_rows_of(
 
 
 def evaluate_arm(context: RunContext, step: EvaluateStep) -> dict[str, Any]:
-    """Let one arm answer every test question, with each of its seeds' weights."""
+    """Let one arm answer every test question, with the weights of each of its seeds; return counts of the answers."""
     plan = context.plan
     seeds = plan.train_step(step.weights).seeds if step.weights else (plan.seed,)
     made_from = sha256_text(canonical_json(step_inputs(context, step)))
     drop_outdated_answers(context.run.path / TRIAL, step.arm, made_from)
     if step.classifier:
-        told = classifier.train_classifier(
+        trained = classifier.train_classifier(
             plan, step.arm, context.examples, context.embedder, context.run.path, made_from
         )
-        context.emit({"event": "classifier.trained", "arm": step.arm, **told})
-    first = context.run.adapter(step.weights, seeds[0]) if step.weights else None
+        context.emit({"event": "classifier.trained", "arm": step.arm, **trained})
+    first_weights = context.run.adapter(step.weights, seeds[0]) if step.weights else None
     indexed = (context.run.path / INDEX).exists()  # a plan may evaluate an arm before its index step
-    prepared = arm.prepare_arm(context, step, first, lambda q: gold_text(context, q) if indexed else "")
+    prepared = arm.prepare_arm(
+        context, step, first_weights, lambda question: gold_text(context, question) if indexed else ""
+    )
     asked = 0
-    for nth, seed in enumerate(seeds):
+    for seed_index, seed in enumerate(seeds):
         weights = context.run.adapter(step.weights, seed) if step.weights else None
         asked += run_arm(
             prepared.plan,
@@ -172,7 +195,7 @@ def evaluate_arm(context: RunContext, step: EvaluateStep) -> dict[str, Any]:
             prepared.finder,
             prepared.shots,
             context.run.path / TRIAL / ANSWERS,
-            _counted(context, nth, len(seeds)),
+            _with_total(context, seed_index, len(seeds)),
         )
     rows = [row for row in read_journal(context.run.path / TRIAL / ANSWERS) if row["arm"] == step.arm]
     cut = sum(row["finish"] == "length" for row in rows)
@@ -187,13 +210,13 @@ def evaluate_arm(context: RunContext, step: EvaluateStep) -> dict[str, Any]:
 
 
 def with_replay(
-    plan: Plan, step: TrainStep, rows: tuple[Example, ...], seed: int, tell: OnEvent
+    plan: Plan, step: TrainStep, rows: tuple[Example, ...], seed: int, emit: OnEvent
 ) -> tuple[Example, ...]:
-    """The rows with the step's share of the plan's replay rows mixed in, which is told."""
+    """Return the rows mixed with the step's share of the plan's replay rows; the mix is reported as an event."""
     if not step.replay or plan.data.replay is None:
         return rows
     mixed = sampling.mix_replay_rows(rows, load_examples(plan.data.replay).rows, step.replay, seed)
-    tell(
+    emit(
         {
             "event": "rows.replayed",
             "arm": step.arm,
@@ -205,7 +228,7 @@ def with_replay(
 
 
 def gold_text(context: RunContext, question: Question) -> str:
-    """The text of a question's gold span, read from the indexed documents; "" without one."""
+    """Return the text of a question's gold span, read from the indexed documents; "" when it has none."""
     if not question.spans or question.doc_id is None or context.plan.index is None:
         return ""
     raw = context.index.raw(question.doc_id)
@@ -217,23 +240,24 @@ def gold_text(context: RunContext, question: Question) -> str:
     return " ".join(raw[start:end] for start, end in question.spans)
 
 
-def _named(context: RunContext, step: TrainStep, nth: int) -> Callable[[dict[str, Any]], None]:
-    """Tell events with the arm they are of and its training run: which seed, the how manieth (from 0) of how many."""
-    told = {"arm": step.arm, "seed": step.seeds[nth], "nth": nth, "seeds": len(step.seeds)}
-    return lambda event: context.emit({**event, **told})
+def _with_arm(context: RunContext, step: TrainStep, seed_index: int) -> Callable[[dict[str, Any]], None]:
+    """Return a handler that adds arm, seed, index of the seed (from 0) and number of seeds to training events."""
+    fields = {"arm": step.arm, "seed": step.seeds[seed_index], "nth": seed_index, "seeds": len(step.seeds)}
+    return lambda event: context.emit({**event, **fields})
 
 
-def _counted(context: RunContext, nth: int, seeds: int) -> Callable[[dict[str, Any]], None]:
-    """Tell events whose answers are counted over all seeds of an arm."""
+def _with_total(context: RunContext, seed_index: int, seeds: int) -> Callable[[dict[str, Any]], None]:
+    """Return a handler that counts answers over all seeds of an arm."""
 
-    def tell(event: dict[str, Any]) -> None:
+    def emit(event: dict[str, Any]) -> None:
         total = event["total"]
-        context.emit({**event, "done": nth * total + event["done"], "total": seeds * total})
+        context.emit({**event, "done": seed_index * total + event["done"], "total": seeds * total})
 
-    return tell
+    return emit
 
 
-def _tree_digest(documents: Path | None) -> str:
+def _documents_digest(documents: Path | None) -> str:
+    """Return the digest of a file, or of the paths and contents below a folder; "" for None."""
     if documents is None:
         return ""
     if documents.is_file():
@@ -247,4 +271,4 @@ def _rows_digest(context: RunContext) -> str:
 
 
 def _index_digest(plan: Plan, needed: bool) -> str:
-    return _tree_digest(plan.data.documents) if needed else ""
+    return _documents_digest(plan.data.documents) if needed else ""
