@@ -56,8 +56,8 @@ def answer_notes(answer: Answer) -> Iterator[tuple[str, str]]:
             newer = ", newer" if side.n == conflict.newer else ""
             about = _dated(side.date, side.valid_until, False)
             yield "conflict", f'  [{side.n}] {side.location()}{about}{newer}: "{defang_text(side.quote)}"'
-    if answer.retrieved is not None:
-        yield from (("nearest", single_line(note)) for note in answer.retrieved.notes)
+    if answer.found is not None:
+        yield from (("nearest", single_line(note)) for note in answer.found.notes)
         if answer.refused:
             yield from _looked(answer)
 

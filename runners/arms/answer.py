@@ -50,7 +50,7 @@ class Answer:
     """The text that is shown: `[n]` after every sentence that a passage supports, and no links, tags or escape sequences."""
     citations: tuple[Citation, ...]
     refused: bool
-    retrieved: Retrieved | None
+    found: Retrieved | None
     """The result of retrieval; None for an arm without it."""
     chat: tuple[Message, ...]
     completion: Completion
@@ -62,7 +62,7 @@ class Answer:
     @property
     def hits(self) -> tuple[Hit, ...]:
         """The passages that were shown to the model, best first."""
-        return self.retrieved.hits if self.retrieved else ()
+        return self.found.hits if self.found else ()
 
     def _repr_html_(self) -> str:
         """Return the answer and the passages it cites as HTML for a notebook; all text is escaped."""
@@ -79,7 +79,7 @@ class Answer:
     @property
     def searched(self) -> Mapping[str, int] | None:
         """How many documents and passages were searched, and in which generation; None for an arm without retrieval."""
-        return self.retrieved.searched if self.retrieved else None
+        return self.found.searched if self.found else None
 
     @property
     def nearest_hits(self) -> tuple[Hit, ...]:
@@ -115,8 +115,8 @@ class Answer:
             "conflicts": [c.to_json() for c in self.conflicts],
             "searched": self.searched,
             "nearest": self.nearest,
-            "decision": self.retrieved.decision.to_json() if self.retrieved else None,
-            "notes": list(self.retrieved.notes) if self.retrieved else [],
+            "decision": self.found.decision.to_json() if self.found else None,
+            "notes": list(self.found.notes) if self.found else [],
             "usage": {
                 "prompt_tokens": self.completion.prompt_tokens,
                 "completion_tokens": self.completion.completion_tokens,

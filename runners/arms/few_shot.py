@@ -48,7 +48,7 @@ FIXED_BANK = "fixed"
 PROMPTS = "prompts.json"
 TRIED = "tried.jsonl"
 MIN_SHARED_QUESTIONS = 8
-"""Fresh questions that the last two prompts must share; with fewer, a difference cannot be told from noise."""
+"""Fresh questions that the last two prompts must share; with fewer, a difference cannot be distinguished from noise."""
 ROUND_SHARES = (0.27, 0.2)
 """Shares of the answers that the first two rounds may use."""
 SWITCH_MARGIN = 0.5
@@ -328,13 +328,13 @@ def _ask(
             "seconds": round(answer.completion.seconds, 4),
         }
 
-    def keep(answers: list[Answer]) -> None:
+    def append_batch(answers: list[Answer]) -> None:
         append_lines(stage.folder / TRIED, map(row, answers))
 
     def shots(question: Question) -> tuple[Example, ...]:
         return pairs[int(question.id)][0].shots
 
-    answer_all(stage.plan, stage.arm, asked, stage.generator(), stage.finder, shots, keep, known)
+    answer_all(stage.plan, stage.arm, asked, stage.generator(), stage.finder, shots, append_batch, known)
 
 
 def _journal(stage: SelectionContext, made_from: str) -> dict[tuple[str, str], float]:

@@ -27,7 +27,7 @@ _DATES = re.compile(
     r"|November|December|Christmas|Easter"
 )
 FOLLOWUP_MAX_WORDS = 2
-"""A question with no more content words than this cannot stand alone."""
+"""A question with no more content words than this is a follow-up."""
 
 MAX_ADDED_CHARS = 1_000
 """Most characters that naming another subject may add: a long name replacing many short ones would fill the memory."""

@@ -129,7 +129,7 @@ def store_passages_once(answer: Answer, row: dict[str, Any], folder: Path) -> di
 
     The row's prompt then names them as "{passages/HASH.txt}", a file below the trial's folder.
     """
-    text = answer.retrieved.passages if answer.retrieved else ""
+    text = answer.found.passages if answer.found else ""
     if not text or not row["prompt"]:
         return row
     name = f"{PASSAGES_FOLDER}/{sha256_text(text)[:16]}.txt"

@@ -251,7 +251,10 @@ def _chunk_of_text(finder: GoldPassages, chunks: Sequence[Chunk], question: Ques
 
 
 def _retriever(context: RunContext, step: IndexStep) -> tuple[Retriever, DocumentSample | None]:
-    """Return a retriever over the plan's documents, or a sample of them; the index is built when the run has none."""
+    """Return a retriever that never refuses, over the plan's documents or a sample of them, and the sample.
+
+    The index is built in the run's folder when there is none.
+    """
     from rag.index import Index
     from runners.models.resolve import Model
 

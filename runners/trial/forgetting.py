@@ -163,7 +163,7 @@ def _measure_missing(
         reply = {"id": prompt.id, "reply": completion.text, "finish": completion.finish}
         return {**row, "kind": "prompt", **reply, "value": value}
 
-    def keep(batch: list[int], completions: Sequence[Any]) -> None:
+    def append_batch(batch: list[int], completions: Sequence[Any]) -> None:
         append_lines(
             journal,
             [
@@ -174,7 +174,7 @@ def _measure_missing(
 
     if len(known) < len(asked):
         chats = [[{"role": "user", "content": prompt.text}] for prompt in asked]
-        generator.generate(chats, context.plan.forgetting.max_new_tokens, keep, known=known)
+        generator.generate(chats, context.plan.forgetting.max_new_tokens, append_batch, known=known)
 
 
 def _compare(plan: Plan, name: str, seeds: Sequence[int], before: Sequence[Row], after: Sequence[Row]) -> Row:

@@ -177,7 +177,7 @@ def ask_judge(
     """Ask the judge for every task; each reply is written before the next one is awaited."""
     done = 0
 
-    def keep(positions: list[int], completions: list[Completion]) -> None:
+    def append_batch(positions: list[int], completions: list[Completion]) -> None:
         nonlocal done
         for position, completion in zip(positions, completions, strict=True):
             task = tasks[position]
@@ -186,7 +186,7 @@ def ask_judge(
         if on_event:
             on_event({"event": "judge.batch", "done": done, "total": len(tasks)})
 
-    generator.generate([list(task.chat) for task in tasks], MAX_JUDGE_TOKENS, keep)
+    generator.generate([list(task.chat) for task in tasks], MAX_JUDGE_TOKENS, append_batch)
 
 
 def summary(

@@ -104,7 +104,7 @@ def run_arm(
     known = {question.id for question in questions if question.id in answered}
     done = len(known)
 
-    def keep(answers: list[Answer]) -> None:
+    def append_batch(answers: list[Answer]) -> None:
         nonlocal done
         done += len(answers)
         rows = [answer.to_json(arm.arm, seed) for answer in answers]
@@ -116,7 +116,7 @@ def run_arm(
 
     if len(known) == len(questions):
         return 0
-    return len(answer_all(plan, arm, questions, generator, retriever, shots, keep, known))
+    return len(answer_all(plan, arm, questions, generator, retriever, shots, append_batch, known))
 
 
 def drop_outdated_answers(folder: Path, arm: str, made_from: str) -> int:

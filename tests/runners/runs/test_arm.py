@@ -1,4 +1,4 @@
-"""Arms made ready and asked: a chosen bank, similar examples, all documents, a classifier; here and by URL."""
+"""Arms are prepared and asked: chosen bank, similar examples, all documents, classifier; local and by endpoint."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ TEST = tuple(
 def make_context(
     tmp_path: Path, tiny: Model, words: Any, pier_examples: tuple[Example, ...]
 ) -> Callable[..., RunContext]:
-    """Return the maker of a run at work on two documents, with an index, and words for an embedder."""
+    """Return a factory of a run on two documents, with an index and a word embedder."""
     (tmp_path / "documents").mkdir()
     for name, text in DOCUMENTS.items():
         (tmp_path / "documents" / name).write_text(text, "utf-8")
@@ -68,13 +68,13 @@ def make_context(
 
 
 def answers(context: RunContext) -> list[dict[str, Any]]:
-    """Carry out every arm of the plan, and return what the journal holds."""
+    """Run every arm of the plan and return the journal's rows."""
     for step in context.plan.arms:
         run_step(context, step)
     return sorted(read_journal(context.run.path / TRIAL / "answers.jsonl"), key=lambda row: str(row["id"]))
 
 
-def test_every_arm_answers_and_the_journal_says_how(make_context: Callable[..., RunContext]) -> None:
+def test_every_arm_answers_and_journal_records_prompts(make_context: Callable[..., RunContext]) -> None:
     labelled = tuple(
         Example(({"role": "user", "content": t}, {"role": "assistant", "content": a}), {}, n)
         for n, (t, a) in enumerate([("Amber berths", "amber"), ("Birch berths", "birch")] * 3, 1)
@@ -121,7 +121,7 @@ def test_every_arm_answers_and_the_journal_says_how(make_context: Callable[..., 
     ]
 
 
-def test_all_documents_are_read_once_for_all_questions(make_context: Callable[..., RunContext]) -> None:
+def test_long_context_reads_documents_once_for_all_questions(make_context: Callable[..., RunContext]) -> None:
     context = make_context(LONG)
     finder = passage_finder(context, context.plan.arms[0])
     assert finder is not None
@@ -134,7 +134,7 @@ def test_all_documents_are_read_once_for_all_questions(make_context: Callable[..
     assert [hit.chunk.doc for hit in odd.hits] == ["amber.md", "birch.md"]
 
 
-def test_what_does_not_fit_is_refused_with_numbers(
+def test_too_long_prompt_is_refused_with_numbers(
     make_context: Callable[..., RunContext], tiny: Model, words: Any
 ) -> None:
     context = make_context(LONG)
@@ -146,14 +146,14 @@ def test_what_does_not_fit_is_refused_with_numbers(
         long_context.refuse_too_long_prompts(
             context.plan, {"m": tiny}, hits, [*TEST, Question("long", "How many " * 200)]
         )
-    told: list[dict[str, Any]] = []
+    events: list[dict[str, Any]] = []
     long_context.refuse_too_long_prompts(
-        context.plan, {"m": RemoteModel("tern-2", "http://127.0.0.1:1/v1")}, hits, TEST, told.append
+        context.plan, {"m": RemoteModel("tern-2", "http://127.0.0.1:1/v1")}, hits, TEST, events.append
     )
-    assert "how much tern-2 reads is not known here" in told[0]["reason"]
+    assert "how much tern-2 reads is not known here" in events[0]["reason"]
 
 
-def test_a_model_by_url_is_shown_the_chosen_bank_and_all_documents(
+def test_endpoint_gets_chosen_bank_and_all_documents(
     make_context: Callable[..., RunContext], server: Any
 ) -> None:
     """Rules listed in the instructions make the server answer right, so that they are chosen on dev questions."""
@@ -175,9 +175,9 @@ def test_a_model_by_url_is_shown_the_chosen_bank_and_all_documents(
     assert 0 < tried <= 60
     few = [row for row in rows if row["arm"] == "few-shot"]
     assert all(row["answer"].startswith("It has ") and "Rules" in row["prompt"][0]["content"] for row in few)
-    kept = json.loads((context.run.path / TRIAL / PROMPTS).read_text("utf-8"))["arms"]["few-shot"]
-    assert kept["chosen"]["name"].endswith("rules listed")
-    assert kept["tried"][0]["name"] == "fixed"
+    choice = json.loads((context.run.path / TRIAL / PROMPTS).read_text("utf-8"))["arms"]["few-shot"]
+    assert choice["chosen"]["name"].endswith("rules listed")
+    assert choice["tried"][0]["name"] == "fixed"
     whole_prompts = [b["messages"][-1]["content"] for b in server.seen[-len(test) :]]
     assert all("Amber has 20 berths." in p and "Birch has 31 berths." in p for p in whole_prompts)
     prepared = recall_arm(context, context.plan.arms[0], lambda: ())
@@ -187,7 +187,7 @@ def test_a_model_by_url_is_shown_the_chosen_bank_and_all_documents(
     assert len(server.seen) == before, "nothing is tried or asked twice"
 
 
-def test_a_quick_run_tries_no_banks_and_plans_know_what_they_embed() -> None:
+def test_quick_plan_selects_no_bank_and_embedder_need_is_known() -> None:
     def plan(*steps: dict[str, Any]) -> Plan:
         data = {"examples": "e", "questions": "q"}
         body = {"name": "p", "choice": "few-shot", "model": {"name": "m"}, "data": data, "steps": list(steps)}
@@ -200,13 +200,13 @@ def test_a_quick_run_tries_no_banks_and_plans_know_what_they_embed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("step", "said"),
+    ("step", "message"),
     [
         ({"passages": "all"}, "retrieval: true"),
         ({"bank": "similar"}, "needs shots"),
         ({"classifier": True, "shots": 3}, "no weights, retrieval"),
     ],
 )
-def test_settings_that_mean_nothing_together_are_refused(step: dict[str, Any], said: str) -> None:
-    with pytest.raises(ValueError, match=said):
+def test_contradictory_step_settings_are_refused(step: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         EvaluateStep(arm="x", **step)
