@@ -209,7 +209,8 @@ def select_prompt(
         running = _best(running, scores, size)
         questions = stage.dev[asked : asked + each]
         asked += each
-        # A few questions of many prompts make one batch; many questions of one prompt share its prefix in the KV cache.
+        # A few questions of many prompts make one batch; many questions of one prompt share its prefix in the
+        # KV cache.
         for group in [running] if each < MIN_SHARED_QUESTIONS else [[c] for c in running]:
             _ask(stage, group, questions, made_from)
         journal = _journal(stage, made_from)

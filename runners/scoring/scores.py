@@ -208,8 +208,8 @@ def longest_common_subsequence(a: list[str], b: list[str]) -> int:
         positions_of[item] = positions_of.get(item, 0) | 1 << position
     all_ones = (1 << len(a)) - 1
     unmatched = all_ones
-    # A bit of `unmatched` is cleared for each step of the common subsequence; the carry of the addition moves a match to
-    # the next free position.
+    # Each step of the common subsequence clears one bit of `unmatched`; the carry of the addition moves a match
+    # to the next free position.
     for item in b:
         candidates = unmatched & positions_of.get(item, 0)
         unmatched = ((unmatched + candidates) | (unmatched - candidates)) & all_ones
