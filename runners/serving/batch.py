@@ -146,7 +146,7 @@ def _of_arm(
     """Look up what each question is given; those that the documents do not answer are refused now."""
     step = tickets[0].choice.step
     with run_errors_as_unusable(f"the model {tickets[0].choice.id!r}"):
-        prepared, generator = session.ready(step)
+        prepared, generator = session.prepare(step)
     asked = [cast(Question, ticket.asked) for ticket in tickets]
     found: list[Retrieved | None] = [None] * len(asked)
     if step.retrieval and prepared.finder is not None:

@@ -194,7 +194,7 @@ class BatchingWorker:
     def _renew(self) -> None:
         """Take a newer generation of the index; where that cannot be opened, the old one goes on answering."""
         try:
-            if self.session.context.renew():
+            if self.session.context.refresh_index():
                 self._tell(event="serve.index", generation=self.session.context.index.generation)
             self.stale = ""
         except (Problem, OSError) as problem:

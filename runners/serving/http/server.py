@@ -84,7 +84,7 @@ def serve(wish: ServeOptions, limits: ServerLimits, queue: int, on_event: OnEven
         _say(
             f"without {', '.join(missing)}: the run has no weights for them (tunewise run {wish.run} --resume)"
         )
-    session.ready(next(iter(choices.values())).step)
+    session.prepare(next(iter(choices.values())).step)
     where = f"[{wish.host}]" if ":" in wish.host else wish.host
     address = f"http://{where}:{listening.getsockname()[1]}"
     ready = f"serving {wish.run} on {address}  (models: {', '.join(choices)})"

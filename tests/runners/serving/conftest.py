@@ -109,14 +109,14 @@ def serve(run: Path) -> Iterator[Callable[..., Served]]:
     def start(limits: ServerLimits | None = None, hours: BatchLimits | None = None, **house: Any) -> Served:
         session, meters, limits = open_session(run), ServerMetrics(), limits or ServerLimits(max_tokens=64)
         # With fewer digits a draw could turn out otherwise beside others than alone.
-        session.context._generator = LocalGenerator(session.context.local, None, "float32")
+        session.context._generator = LocalGenerator(session.context.local_base, None, "float32")
         session.context._generator_of = session.context.base
         choices, _ = served_models(session)
         service = Service(
             session, BatchingWorker(session, hours or BatchLimits(), meters.hear), choices, limits, meters
         )
         app = create_app(service, AccessRules(limits, **house))
-        session.ready(next(iter(choices.values())).step)
+        session.prepare(next(iter(choices.values())).step)
         server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, access_log=False, ws="none"))
         thread = threading.Thread(target=lambda: asyncio.run(server.serve()), daemon=True)
         thread.start()

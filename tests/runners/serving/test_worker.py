@@ -20,7 +20,7 @@ from runners.serving.worker import BatchingWorker, BatchLimits, WorkerBusy
 class Bench:
     """A bench whose index never moves."""
 
-    def renew(self) -> bool:
+    def refresh_index(self) -> bool:
         """Nothing is new."""
         return False
 
