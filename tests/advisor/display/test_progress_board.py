@@ -86,13 +86,13 @@ def test_a_step_of_two_training_seeds_is_counted_and_timed_over_both() -> None:
     first, second = replay_events(events[:11]), replay_events(events[:31])
     work = second.steps["train:lora"]
     assert (first.steps["train:lora"].done, work.done, work.total) == (10, 30, 40)
-    assert (first.left_of("train:lora", 10), second.left_of("train:lora", 30)) == (30, 10)
+    assert (first.step_time_left("train:lora", 10), second.step_time_left("train:lora", 30)) == (30, 10)
     assert work.losses == [20 - n / 2 for n in range(1, 11)], "the second seed's alone"
 
 
 def test_time_left_is_unknown_until_every_step_has_one() -> None:
     board = replay_events(EVENTS, "desk", STEPS)
-    assert board.left(122) is None
+    assert board.time_left(122) is None
     assert "left" not in drawn(board).splitlines()[0]
 
 
@@ -160,7 +160,7 @@ def test_the_board_of_a_plan_knows_its_steps_and_their_estimates(tmp_path: Path)
     )
     board = board_for_plan(plan, tmp_path / "run")
     assert list(board.steps) == ["evaluate:prompting", "evaluate:few-shot"]
-    assert board.left(board.started) == pytest.approx(sum(board.estimates.values()))
+    assert board.time_left(board.started) == pytest.approx(sum(board.estimates.values()))
     assert list(board_for_plan(plan, tmp_path / "run", "evaluate:few-shot").steps) == ["evaluate:few-shot"]
 
 

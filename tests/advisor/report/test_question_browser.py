@@ -100,15 +100,15 @@ def test_next_steps_follow_from_the_verdict() -> None:
 
 def test_axes_name_round_numbers_within_their_ends() -> None:
     assert Axis("", 0, 210).ticks == [0, 50, 100, 150, 200]
-    assert [Axis("", 2, 6, log=True).say(v) for v in Axis("", 2, 6, log=True).ticks] == [
+    assert [Axis("", 2, 6, log=True).label(v) for v in Axis("", 2, 6, log=True).ticks] == [
         "100",
         "1,000",
         "10,000",
         "100,000",
         "1 M",
     ]
-    assert Axis("", 0, 1).up(0.25) == "75.00%"
-    assert Axis("", 2, 6, log=True).across(10_000) == "50.00%"
+    assert Axis("", 0, 1).y_percent(0.25) == "75.00%"
+    assert Axis("", 2, 6, log=True).x_percent(10_000) == "50.00%"
 
 
 def test_a_bar_of_memory_says_what_it_draws() -> None:
