@@ -180,11 +180,11 @@ def test_a_loss_line_falls_where_the_loss_falls() -> None:
 def test_on_a_terminal_the_board_is_drawn_and_ctrl_c_prints_the_line_to_resume(root: Path) -> None:
     script = f"""
 import json, time
-from advisor.display.progress import Board
-from advisor.terminal import resumable
-from advisor.display.progress import watching
+from advisor.display.progress import ProgressBoard, watch_progress
+from advisor.terminal import resume_hint
 events = json.loads({json.dumps(json.dumps(EVENTS))})
-with resumable("tunewise run plan.yaml --resume"), watching(board=lambda: Board("desk", {STEPS!r})) as watcher:
+board = lambda: ProgressBoard("desk", {STEPS!r})
+with resume_hint("tunewise run plan.yaml --resume"), watch_progress(board=board) as watcher:
     for event in events:
         watcher({{k: v for k, v in event.items() if k != "time"}})
     time.sleep(30)
