@@ -179,7 +179,8 @@ def print_outcome(
     settings = outcome.chosen.candidate.settings
     print(
         f"for a plan's index step: k: {outcome.enough}, max_chunk_tokens: {settings.max_tokens}, "
-        f"overlap: {settings.overlap:g}, fusion: {settings.fusion}, lexical_weight: {settings.lexical_weight:g}, context_tokens: {budget}"
+        f"overlap: {settings.overlap:g}, fusion: {settings.fusion}, "
+        f"lexical_weight: {settings.lexical_weight:g}, context_tokens: {budget}"
     )
 
 

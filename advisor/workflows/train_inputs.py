@@ -168,8 +168,9 @@ def refuse_bad_flags(flags: Mapping[str, Any], method: str) -> None:
     given = settings_from_flags(flags)
     adapter_flags = [name for name in ("rank", "alpha", "variant", "targets") if name in given]
     if "init_adapter" in given and adapter_flags:
-        text = f"{flag_of(adapter_flags[0])} has no effect with --init-adapter: the adapter that is gone on from keeps its own"
-        raise UsageProblem(text, f"leave {flag_of(adapter_flags[0])} out")
+        flag = flag_of(adapter_flags[0])
+        text = f"{flag} has no effect with --init-adapter: the adapter that is gone on from keeps its own"
+        raise UsageProblem(text, f"leave {flag} out")
     lora_flags = [name for name in (*adapter_flags, "dropout", "lora_plus", "init_adapter") if name in given]
     if method == "full" and lora_flags:
         raise UsageProblem(
