@@ -7,9 +7,7 @@ on measured peaks.
 from __future__ import annotations
 
 import difflib
-import inspect
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,7 +23,7 @@ from advisor.questionnaire.answers import Answers
 from advisor.questionnaire.gather import closest_model, detected_hardware, with_machine
 from advisor.questionnaire.profile import Profile
 from rag.errors import BadInput, UsageProblem
-from runners.resources import memory_scores, memory_terms
+from runners.resources import memory_scores
 from runners.resources.machine import Machine, detect_machine
 from runners.resources.memory_estimate import MemoryEstimate, estimate_memory
 from runners.resources.memory_terms import MemorySetup, MemoryUse
@@ -44,6 +42,18 @@ MEMORY_USES: Mapping[str, MemoryUse] = {
 """The memory formula of each method; retrieval and prompting need only inference."""
 
 
+TERM_TEXTS: Mapping[str, str] = {
+    "weights": "the base's weights",
+    "adapters": "the adapters themselves",
+    "gradients": "the gradients held at once",
+    "optimizer": "what the optimiser keeps",
+    "activations": "values kept for the backward pass",
+    "logits": "logits and their gradients",
+    "kv_cache": "keys and values of every token so far",
+    "buffers": "weights made whole for a moment",
+    "overhead": "what the counter shows beyond the tensors",
+}
+"""What each term of a memory estimate is."""
 WORST_SHOWN = 5
 """Measured peaks listed as the worst in the text view of a score."""
 _VERDICTS = {"yes": "fits", "tight": "is tight on", "no": "does not fit"}
@@ -305,7 +315,7 @@ def show_estimate(estimate: EstimateResult, as_json: bool) -> None:
             name.replace("_", " "),
             f"{gib:.2f}",
             _bar(gib, memory.likely),
-            f"[dim]{escape(_term_text(name))}[/]",
+            f"[dim]{escape(TERM_TEXTS[name])}[/]",
         )
         for name, gib in memory.terms.items()
     ]
@@ -361,12 +371,6 @@ def show_estimate_score(path: Path, as_json: bool) -> None:
     )
     for name, number in report["assumed"].items():
         console.print(f"[dim]• {number} figures leave out {escape(name)}: its default was assumed[/]")
-
-
-def _term_text(term: str) -> str:
-    """Return what a memory term is: the beginning of its function's docstring."""
-    doc = " ".join((inspect.getdoc(getattr(memory_terms, term)) or "").split())
-    return re.split(r"[.:;,(]", doc, maxsplit=1)[0].removeprefix("Bytes of ").strip()
 
 
 def _bar(part: float, whole: float) -> str:
