@@ -126,7 +126,7 @@ def test_estimate_notes_assumptions() -> None:
 
 
 @pytest.mark.parametrize(
-    ("request", "setup", "message"),
+    ("estimate", "setup", "message"),
     [
         (EstimateRequest(params_b=7, method="qlra"), {}, "unknown method 'qlra'"),
         (EstimateRequest(model="nothing-9b", method="lora"), {}, "'nothing-9b' is not known"),
@@ -140,10 +140,10 @@ def test_estimate_notes_assumptions() -> None:
         (EstimateRequest(params_b=7, method="lora"), {"targets": "q,x"}, "--targets q,x"),
     ],
 )
-def test_estimate_rejects_bad_values(request: EstimateRequest, setup: dict[str, Any], message: str) -> None:
+def test_estimate_rejects_bad_values(estimate: EstimateRequest, setup: dict[str, Any], message: str) -> None:
     """The message names flag and value; names get the closest known one."""
     with pytest.raises(BadInput, match=message):
-        estimate_request(request, setup, machine())
+        estimate_request(estimate, setup, machine())
 
 
 @pytest.mark.parametrize(
