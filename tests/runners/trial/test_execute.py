@@ -66,8 +66,8 @@ def test_running_score_equals_final_with_gold_spans_and_seeds(tmp_path: Path, wo
     assert running.mean("rag") == pytest.approx(sum(final.combined) / 2)
     assert final.combined != without.combined
     board = ProgressBoard("desk", ["evaluate:rag"], scorer=running.mean)
-    board.hear({"event": "step.start", "step": "evaluate:rag"})
-    board.hear({"event": "answers.batch", "arm": "rag", "done": 1, "total": 2})
+    board.update({"event": "step.start", "step": "evaluate:rag"})
+    board.update({"event": "answers.batch", "arm": "rag", "done": 1, "total": 2})
     out = io.StringIO()
     Console(file=out, width=120).print(board.draw())
     assert f"score so far {sum(final.combined) / 2:.2f}" in out.getvalue()
