@@ -41,7 +41,7 @@ def test_ndcg_counts_a_document_once_where_it_stands_first() -> None:
 
 def test_evidence_is_the_gold_that_is_shown() -> None:
     found = metrics.measure_evidence(shown(hit(*DOGS), hit(57, 75)), "fares.md", RAW, [DOGS, FARE])
-    assert (found.gold, found.found, found.shown) == (17 + 29, 17, 17 + 16)
+    assert (found.gold, found.gold_shown, found.shown) == (17 + 29, 17, 17 + 16)
     assert found.recall == pytest.approx(17 / 46)
     assert found.precision == pytest.approx(17 / 33)
     assert found.iou == pytest.approx(17 / (46 + 33 - 17))
@@ -59,10 +59,10 @@ def test_what_an_earlier_passage_shows_is_found() -> None:
 def test_what_was_cut_off_is_not_found() -> None:
     cut = shown(hit(22, 75), room=len(str(shown(hit(*FARE))[0])) + 8)
     assert cut[0].text == RAW[22:56]
-    assert metrics.measure_evidence(cut, "fares.md", RAW, [(22, 75)]).found == 29
+    assert metrics.measure_evidence(cut, "fares.md", RAW, [(22, 75)]).gold_shown == 29
 
 
 def test_other_documents_and_no_gold_count_for_nothing() -> None:
-    assert metrics.measure_evidence(shown(hit(*DOGS, doc="other.md")), "fares.md", RAW, [DOGS]).found == 0
+    assert metrics.measure_evidence(shown(hit(*DOGS, doc="other.md")), "fares.md", RAW, [DOGS]).gold_shown == 0
     nothing = metrics.measure_evidence([], "fares.md", RAW, [])
     assert (nothing.recall, nothing.full, nothing.precision, nothing.iou) == (0, 0, 0, 0)
