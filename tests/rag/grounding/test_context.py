@@ -86,7 +86,7 @@ def test_the_mark_is_drawn_for_the_request_and_is_in_none_of_its_texts() -> None
     mark = context.make_delimiter("q", "text")
     assert mark == context.make_delimiter("q", "text")
     assert len({context.make_delimiter(f"q{n}", "text") for n in range(200)}) > 190
-    drawn = list(islice(context._marks(b"x"), 200))
+    drawn = list(islice(context._delimiters(b"x"), 200))
     assert {len(found) for found in drawn} == {4, 5, 6, 7}
     assert len(set(drawn)) == len(drawn)
 
