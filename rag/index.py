@@ -125,7 +125,7 @@ class Index:
         manifest = generation.manifest
         with TextStore(folder) as text:
             chunks = tuple(row.chunk for row in text.chunks(number))
-            documents = DocumentIndex(text.abouts(number), chunks)
+            documents = DocumentIndex(text.document_fields(number), chunks)
             if text.digest(number) != manifest["text_sha256"]:
                 raise BadInput(
                     f"{folder} is damaged: its texts do not belong to {generations.generation_name(number)}",

@@ -118,8 +118,8 @@ def build_index(
             TextStore(folder, write=True) as store,
             VectorCache(folder, encoder.fingerprint, encoder.dimension) as cached,
         ):
-            store.take_back(before.number)
-            store.forget(generations.remove_old_generations(folder, before.number))
+            store.roll_back(before.number)
+            store.delete_before(generations.remove_old_generations(folder, before.number))
             made = write_generation(
                 folder, store, cached, before, plan.whole(), encoder, index_facts(encoder, settings), tell
             )
@@ -139,8 +139,8 @@ def update_index(
         began = time.monotonic()
         tell = on_event or _unheard
         published = generations.current_generation(folder)
-        store.take_back(published)
-        store.forget(generations.remove_old_generations(folder, published))
+        store.roll_back(published)
+        store.delete_before(generations.remove_old_generations(folder, published))
         before = read_previous(folder, store, published)
         require_same_embedder(folder, before.manifest, encoder)
         settings = IndexSettings.from_json(before.manifest["settings"])
@@ -157,7 +157,7 @@ def update_index(
                 made = write_generation(
                     folder, store, cached, before, plan, encoder, index_facts(encoder, settings), tell
                 )
-            gone = store.departed(made.number)
+            gone = store.removed_documents(made.number)
             if wish.purge or not plan.is_empty:
                 _tidy(folder, store, cached, made.number, made.texts, wish.purge)
         files.save(folder, __version__)
@@ -202,7 +202,7 @@ def _salvaged(folder: Path, encoder: Encoder) -> PreviousGeneration:
             with TextStore(folder, write=True) as store:
                 store.check()
                 if not last or published:
-                    store.take_back(published)
+                    store.roll_back(published)
                 next_id = store.next_id(next_id)
                 last = max(last, *store.numbers(), 0)
                 with suppress(BadInput):
@@ -219,11 +219,11 @@ def _tidy(
     folder: Path, store: TextStore, cached: VectorCache, number: int, used: Collection[str], purge: bool
 ) -> None:
     """Forget what no kept generation holds; with ``purge``, everything that the current one does not."""
-    store.forget(
+    store.delete_before(
         generations.remove_old_generations(folder, number, keep=1 if purge else generations.KEPT_GENERATIONS)
     )
     if purge:
-        store.scrub()
+        store.vacuum()
     cached.trim(used, purge=purge)
 
 

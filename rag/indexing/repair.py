@@ -93,9 +93,9 @@ def repair_index(
         record = _newest(folder, text)
         with VectorCache(folder, record.facts["fingerprint"], record.facts["dimension"]) as cache:
             lost = cache.check()[1]
-            if cache.began_anew or lost:
+            if cache.was_reset or lost:
                 damage.append(
-                    f"the vector cache lost {'everything' if cache.began_anew else f'{lost} vectors'}"
+                    f"the vector cache lost {'everything' if cache.was_reset else f'{lost} vectors'}"
                 )
             published = 0
             with suppress(BadInput):
@@ -133,7 +133,7 @@ class _Mending:
         wanted = {row.embedded: text for row, text in zip(rows, texts, strict=True)}
         found = resolve_vectors(wanted, self._known(), self._cache, self._encoder, self._tell)
         last = max(old, *generations.generation_numbers(self._folder), *self._text.numbers())
-        self._text.take_back(old)
+        self._text.roll_back(old)
         record = self._text.apply(last + 1, RowChange(), facts, generations.next_chunk_id(self._folder))
         matrix = np.array([found.vectors[row.embedded] for row in rows], dtype=np.float32)
         matrix = matrix.reshape(len(rows), int(facts["dimension"]))
@@ -142,7 +142,7 @@ class _Mending:
         for number in generations.generation_numbers(self._folder):
             if number != record.number and not _is_whole(self._folder, number):
                 generations.remove_generation(self._folder, number)
-        self._text.forget(generations.remove_old_generations(self._folder, record.number))
+        self._text.delete_before(generations.remove_old_generations(self._folder, record.number))
         return record.number, found.embedded
 
     def _texts(self, rows: list[StoredChunk]) -> list[str]:

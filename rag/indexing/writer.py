@@ -176,4 +176,4 @@ def _terms(
     place = {row.id: n for n, row in enumerate(before.rows)}
     kept = np.array([place[row.id] for row in rows if row.id in place], dtype=np.int64)
     came = TermRows.of([plan.texts[row.embedded] for row in rows if row.id not in place])
-    return (before.terms or TermRows.of(())).then(kept, came)
+    return (before.terms or TermRows.of(())).extended(kept, came)

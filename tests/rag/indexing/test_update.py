@@ -119,7 +119,7 @@ def test_the_cache_tolerates_damage_and_stays_small(tmp_path: Path, tiny) -> Non
         assert cache.trim(texts[-1:], purge=True) == 3
     (tmp_path / caches.CACHE_DATABASE).write_bytes(b"nonsense" * 1000)
     with VectorCache(tmp_path, "one", 32) as cache:
-        assert cache.began_anew
+        assert cache.was_reset
         assert cache.get(texts) == {}
 
 
