@@ -105,5 +105,5 @@ def _scanned(store: VectorStore) -> int:
     """Return the bytes that a query scans: of the compressed index if there is one, else of all files."""
     with tempfile.TemporaryDirectory() as folder:
         store.save(Path(folder))
-        sizes = {p.name: p.stat().st_size for p in Path(folder).iterdir()}
+        sizes = {path.name: path.stat().st_size for path in Path(folder).iterdir()}
     return sizes.get("proposer.faiss") or sum(sizes.values())

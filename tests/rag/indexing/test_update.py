@@ -55,7 +55,7 @@ def test_an_index_of_before_documents_were_cut_otherwise_is_cut_anew(
         (corpus / f"{name}.md").write_text(f"# {name}\n\nAll about {name}.\n\n## More\n\nAnd more.\n")
     with monkeypatch.context() as before:
         for module in (base, incremental):
-            before.setattr(module, "CUT", base.CUT_SHARE - 1)
+            before.setattr(module, "CUT_SHARE", base.CUT_SHARE - 1)
         Index.build(folder, corpus, tiny)
     ids = {c.id: c.text for c in Index.open(folder, tiny).chunks}
     report = Index.update(folder, corpus, tiny)
