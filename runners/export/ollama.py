@@ -152,8 +152,11 @@ def _derive_pieces(chat: ChatTokenizer, end_token: str) -> TemplatePieces | None
     before_system, system_user, user_answer, answer_user, end = full
     first = single[0]
     after_user = _end_of_turn(user_answer, end_token) if end_token else _common_prefix(user_answer, end)
-    after_end_token = system_user[len(_end_of_turn(system_user, end_token)) :]
-    user = after_end_token if end_token else _common_suffix(system_user, answer_user)
+    user = (
+        system_user[len(_end_of_turn(system_user, end_token)) :]
+        if end_token
+        else _common_suffix(system_user, answer_user)
+    )
     user = _common_suffix(user, first)
     rest = first[: len(first) - len(user)]
     # What a template without default instructions writes first, it also writes before a system turn.

@@ -139,7 +139,7 @@ def row_problem(row: dict[str, Any]) -> str:
     if unknown := [role for role in roles if role not in _ROLES]:
         return f"the role {unknown[0]!r} is none of {', '.join(_ROLES)}"
     if "system" in roles[1:]:
-        return "a system turn stands after the first turn"
+        return "a system turn is after the first turn"
     if "user" not in roles:
         return "it has no user turn"
     if roles[-1] != "assistant":

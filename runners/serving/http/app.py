@@ -75,7 +75,7 @@ def create_app(service: Service, access: AccessRules) -> AsgiApp:
         service: the run to serve.
         access: which hosts, origins and tokens are accepted, and the limits of a request.
     """
-    # Streams end by themselves: sse_starlette must not break them off as soon as the server is told to stop.
+    # Streams end by themselves: sse_starlette must not cut them off as soon as the server begins to stop.
     AppStatus.disable_automatic_graceful_drain()
     app = FastAPI(
         title="tunewise",

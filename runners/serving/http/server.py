@@ -29,7 +29,7 @@ from runners.serving.served_models import served_models
 from runners.serving.worker import BatchingWorker, BatchLimits
 
 DRAIN_SECONDS = 60
-"""Seconds that open requests are given when the server is told to stop."""
+"""Seconds that open requests are given when the server stops."""
 STOP_BEFORE_SECONDS = 5.0
 """Seconds before the end of the drain when queued requests are rejected and answers end at their next token."""
 ABORT_BEFORE_SECONDS = 2.0

@@ -117,7 +117,7 @@ def test_citation_button_opens_its_passage(page: Any, served: Any) -> None:
         "{ const column = document.createElement('section'), said = document.createElement('div');"
         " column.className = 'column'; said.className = 'said'; column.append(said);"
         " document.getElementById('answers').append(column);"
-        f" marked(said, 'It has 27. [1] Aye [2]', {extra_json}); below(column, {extra_json}); }}"
+        f" showCitations(said, 'It has 27. [1] Aye [2]', {extra_json}); showDetails(column, {extra_json}); }}"
     )
     assert page.js("document.querySelectorAll('.cite').length") == 1
     page.js("document.querySelector('.cite').click()")

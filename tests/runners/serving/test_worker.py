@@ -60,7 +60,7 @@ class Harness:
         assert started.wait(30)
 
     def wait_for(self, count: int) -> list[tuple[str, Any]]:
-        """Wait until so many requests have ended."""
+        """Wait until `count` requests have ended; return all results so far."""
         with self.condition:
             assert self.condition.wait_for(lambda: len(self.results) >= count, 30)
         return self.results
