@@ -1,1 +1,1 @@
-"""The batching worker between requests and models."""
+"""Serving a run: the batching worker between HTTP and the models, and what it queues."""
