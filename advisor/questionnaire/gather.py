@@ -188,7 +188,9 @@ def profile_of_plan(plan: Plan, machine: Machine | None = None) -> Profile:
     machine = machine or detect_machine(Path("runs"))
     answers = with_machine(recorded, machine)
     size, model = (plan.answers.get(key) for key in ("model_params_b", "model"))
-    if size is not None and size.source == "detected" and (model is None or model.value == plan.model.name):
+    same_model = model is None or model.value == plan.model.name
+    # A size that was detected is rounded to 100,000 parameters, so that of a tiny model is 0, which no answer may be.
+    if size is not None and size.source == "detected" and size.value and same_model:
         answers = answers.put("detected", {"model_params_b": size.value}, {"model_params_b": size.note})
     answers, shape = with_model(answers)
     own = shape if shape and answers["model_params_b"].source == "detected" else None
