@@ -55,7 +55,7 @@ def test_update_cuts_again_after_a_change_of_the_chunker(
         (corpus / f"{name}.md").write_text(f"# {name}\n\nAll about {name}.\n\n## More\n\nAnd more.\n")
     with monkeypatch.context() as before:
         for module in (base, incremental):
-            before.setattr(module, "CUT_SHARE", base.CUT_SHARE - 1)
+            before.setattr(module, "CUT_VERSION", base.CUT_VERSION - 1)
         Index.build(folder, corpus, tiny)
     ids = {c.id: c.text for c in Index.open(folder, tiny).chunks}
     report = Index.update(folder, corpus, tiny)
