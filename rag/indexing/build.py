@@ -181,7 +181,7 @@ def require_same_embedder(folder: Path, manifest: dict[str, Any], encoder: Encod
 def _load(documents: Path, scan_state: ScanState, notify: OnEvent) -> LoadedDocuments:
     """Load the documents and report their number."""
     loaded = scan_state.load(documents)
-    notify({"event": "index.loaded", "found": loaded.found, "documents": len(loaded.documents)})
+    notify({"event": "index.loaded", "found": loaded.total, "documents": len(loaded.documents)})
     return loaded
 
 
