@@ -187,7 +187,7 @@ def _choice_changes(
 
 
 def _distance(now: float, to: float) -> float:
-    """Return how far a number would have to move: half a point per power of ten (shares: their difference)."""
+    """Return how far a number would move: half a point per power of ten (shares: their difference)."""
     # One is added on both sides of the ratio so that a change from or to 0 has a finite distance.
     if 0 <= now <= 1 and 0 <= to <= 1:
         return abs(to - now)

@@ -105,7 +105,7 @@ def largest_memory(runs: Sequence[Mapping[str, Any]]) -> MeasuredMemory:
 
 
 def memory_lines(memory: MeasuredMemory, planned: float | None, assumed: Sequence[str] = ()) -> list[str]:
-    """Return lines with estimate and measurement of the same thing, the whole process, and the plan's figure."""
+    """Return lines with estimated and measured training memory, the whole process, the plan's figure."""
     lines = []
     if memory.own is not None:
         guess = "not estimated" if memory.expected is None else f"estimated {memory.expected:.2g} GiB"
