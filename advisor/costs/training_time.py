@@ -135,6 +135,7 @@ def training_seconds(
     low = likely = high = 0.0
     for tokens, sequence in work:
         if tokens:
+            # Time is work over speed, so the high speed gives the low end of the time.
             rate = tokens_per_second(shape, method, sequence, device)
             low += tokens / rate.high
             likely += tokens / rate.likely
@@ -187,6 +188,7 @@ def card_device(card: gpus.GpuFacts, count: int = 1) -> TrainingDevice:
 @lru_cache(maxsize=256)
 def candidate_cards_device(cards: tuple[gpus.GpuFacts, ...], count: int = 1) -> TrainingDevice:
     """Return ``count`` GPUs known only by their candidates: from the slowest to the fastest of these."""
+    # The low end is the slowest candidate at its low share, the high end the fastest one at its high share.
     by_speed = sorted(cards, key=lambda card: card.tflops)
     slow = by_speed[0]
     usual = by_speed[len(by_speed) // 2]

@@ -424,6 +424,7 @@ def _max_new_tokens(profile: Profile, rows: Sequence[Example]) -> int:
     """Return the token limit of an answer: 1.3 x the longest of 99 % of the examples, else twice the mean."""
     if rows:
         lengths = sorted(len(row.reply) for row in rows)
+        # The 99th percentile; then 30 % more, in tokens, rounded up to a multiple of 8.
         chars = lengths[min(len(lengths) - 1, math.ceil(0.99 * len(lengths)) - 1)]
         return max(16, min(1024, 8 * math.ceil(1.3 * chars / CHARS_PER_TOKEN / 8)))
     return max(16, min(1024, 2 * profile.answer_tokens)) if profile.answer_tokens else 96

@@ -53,6 +53,7 @@ class PricedMethod:
     @property
     def line(self) -> MonthlyCost | None:
         """USD a month including the share of the training."""
+        # One training serves until the next: its price is a fixed cost of every month in between.
         spread = self.training_usd / self.months
         return self.calls and replace(self.calls, fixed=self.calls.fixed + spread)
 
