@@ -1,6 +1,7 @@
-"""Decide: questionnaire, profile, rules, recommendation, plan, verdict and report.
+"""The advisor: questionnaire, profile, rules, recommendation, plan, verdict and report.
 
-Public names are imported when they are first used, so that ``import advisor`` is light. From answers to a verdict:
+Public names are imported on first use, so that ``import advisor`` loads no heavy library. From answers to a
+verdict:
 
 >>> import advisor, runners
 >>> situation = {"documents": "documents", "questions": "questions.jsonl", "must_cite": True, "model": MODEL}

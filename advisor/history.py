@@ -101,7 +101,7 @@ class PastRun(HistoryModel):
 
     @property
     def memory_ratio(self) -> float | None:
-        """Measured over estimated memory of training; None without, and where the whole process was measured."""
+        """Measured over estimated training memory; None without, or where the process was measured."""
         return self.memory_gib.ratio if self.memory_gib and self.memory_of == "training" else None
 
     @property
@@ -210,8 +210,8 @@ def time_correction(runs: Sequence[PastRun], here: MachineMark, kind: Kind, mode
     """Return the factor for estimates of a kind of step, from runs on this machine.
 
     Runs of the same model count alone where there are any. The factor is the geometric mean of measured over
-    estimated, shrunk towards 1 as if ``SHRINKAGE`` more runs had been exactly right, and clipped to ``MIN_CORRECTION``
-    and ``MAX_CORRECTION``.
+    estimated, shrunk towards 1 as if ``SHRINKAGE`` more runs had been exactly right, and clipped to
+    ``MIN_CORRECTION`` and ``MAX_CORRECTION``.
 
     Args:
         runs: the history.
@@ -235,7 +235,7 @@ def time_correction(runs: Sequence[PastRun], here: MachineMark, kind: Kind, mode
 
 
 def _ratio(run: PastRun, kind: Kind) -> float | None:
-    """Return one run's measured over estimated time of a kind of step, all its steps of that kind together."""
+    """Return one run's measured over estimated time, all its steps of a kind together."""
     if kind == "hours":
         return run.hours.ratio if run.hours else None
     steps = [step for step in run.steps if step.kind == kind]

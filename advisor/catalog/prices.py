@@ -1,8 +1,8 @@
 """Prices of hosted models per million tokens, each with source and day.
 
 :func:`find_price` looks a model up, :func:`reference_price` is used where a model has no price of its own,
-:func:`tuning_price` is for hosted fine-tuning. Whoever shows a price shows its age from :data:`STALE_DAYS`
-on.
+:func:`tuning_price` is for hosted fine-tuning. Callers show the age of a price that is
+older than :data:`STALE_DAYS` days.
 """
 
 from __future__ import annotations

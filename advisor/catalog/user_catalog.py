@@ -157,7 +157,7 @@ def one_of_words(*allowed: str) -> Check:
 
 
 def _checked(table: CatalogTable[Any], where: str, key: Any, value: Any) -> Any:
-    """Return the value of a row's key as its check reads it; BadInput for an unknown key or an invalid value."""
+    """Return the value of a row's key as its check reads it; BadInput for an unknown key or bad value."""
     if key not in table.fields:
         close = difflib.get_close_matches(str(key), table.fields, n=1)
         hint = f"known: {', '.join(table.fields)}"

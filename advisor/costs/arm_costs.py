@@ -112,7 +112,7 @@ def _cost(
     training = trained.get(arm.weights) if arm.weights else None
     head = arm.arm in HEAD_ARMS
     parts = arm.retrieval + head + bool(arm.weights)
-    # 0 a classifier head, 1 an index, 2 and more weights, in the order of TUNING_METHODS (full is the heaviest).
+    # 0 a classifier head, 1 an index, from 2 on weights in the order of TUNING_METHODS, full last.
     heaviest = 0 if head else 1
     if arm.weights:
         heaviest = 2 + TUNING_METHODS.index(training.method if training else TUNING_METHODS[0])

@@ -23,7 +23,7 @@ DEFAULT_CALLS = 10_000
 
 
 def profile_price(profile: Profile) -> Price:
-    """Return the price assumed for a call of this model: its own, else by its size, else the reference price."""
+    """Return the price assumed for a call of this model: its own, else by size, else the reference price."""
     name = profile.model or ""
     if profile.remote:
         return prices.find_price(name.removeprefix("openai:").rpartition("@")[0]) or prices.reference_price()

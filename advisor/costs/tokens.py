@@ -27,7 +27,7 @@ Recorded there (benchmarks/LOG.md, 2026-11-25): 357 rows with 3 passages, twice,
 DEFAULT_SHOTS = 8
 DEFAULT_EPOCHS = 2.0
 RAW_SEQUENCE = 1024
-"""Tokens of one training sequence when raw text is cut into pieces, and the shortest row that is planned for."""
+"""Tokens of one training sequence when raw text is cut into pieces, and the shortest row planned for."""
 _RETRIEVE = ("rag", "hybrid")
 
 

@@ -88,7 +88,8 @@ def flops_per_token(shape: ModelShape, method: str, sequence: float, checkpointi
     and twice that backwards: 3 % of a 7B model at 1,000 tokens, 25 % at 8,000.
     """
     # Passes over the weights: forward, backward through the activations, with full tuning the gradients of
-    # the weights, and with checkpointing the forward pass again. Attention has no weights: three times forward.
+    # the weights, and with checkpointing the forward pass again. Attention has no weights: forward and twice
+    # that backwards, three times in all.
     attention = 2.0 * shape.layers * shape.heads * shape.head_dim * sequence
     passes = (3 if method == "full" else 2) + checkpointing
     return 2.0 * multiplied_parameters(shape) * passes + attention * (3 + checkpointing)
@@ -134,6 +135,7 @@ def training_seconds(
     low = likely = high = 0.0
     for tokens, sequence in work:
         if tokens:
+            # Time is work over speed, so the high speed gives the low end of the time.
             rate = tokens_per_second(shape, method, sequence, device)
             low += tokens / rate.high
             likely += tokens / rate.likely
@@ -185,7 +187,8 @@ def card_device(card: gpus.GpuFacts, count: int = 1) -> TrainingDevice:
 
 @lru_cache(maxsize=256)
 def candidate_cards_device(cards: tuple[gpus.GpuFacts, ...], count: int = 1) -> TrainingDevice:
-    """Return ``count`` GPUs of which only the candidates are known: from the slowest to the fastest of them."""
+    """Return ``count`` GPUs known only by their candidates: from the slowest to the fastest of these."""
+    # The low end is the slowest candidate at its low share, the high end the fastest one at its high share.
     by_speed = sorted(cards, key=lambda card: card.tflops)
     slow = by_speed[0]
     usual = by_speed[len(by_speed) // 2]

@@ -37,8 +37,9 @@ from runners.tokenization.token_estimate import CHARS_PER_TOKEN
 
 PROMPTED_ARMS = ("prompting", "few-shot")
 MAX_CORPUS_TOKENS_CPU = 4_000
-"""Tokens of documents up to which a trial without a GPU puts them all into every prompt: reading them once and
-attending to them with every answer's token takes about a minute then.
+"""Tokens of documents up to which a trial without a GPU puts them all into every prompt.
+
+Reading them once and attending to them with every answer's token takes about a minute then.
 """
 MAX_CORPUS_TOKENS_GPU = 32_000
 """Tokens of documents up to which a trial with a GPU puts them all into every prompt."""
@@ -52,10 +53,10 @@ MAX_REFUSALS = 8
 CHAT_TEMPLATE_TOKENS = 20
 """Tokens that the chat template adds to a row; nothing is tokenized here."""
 WITHOUT_GOLD_WITH_REFUSALS = 0.15
-"""Share of a hybrid's rows that lack the supporting passage where questions without an answer are expected."""
+"""Share of a hybrid's rows without the supporting passage where questions without an answer are expected."""
 WITHOUT_GOLD_DEFAULT = 0.04
-"""The same elsewhere. Measured on public data without unanswerable questions: .15 made a 135M model refuse 23 %
-of answerable ones (benchmarks/LOG.md).
+"""The same elsewhere. Measured on public data without unanswerable questions: .15 made a 135M model refuse 23
+% of answerable ones (benchmarks/LOG.md).
 """
 
 
@@ -420,9 +421,10 @@ def _gate(choice: str, steps: Sequence[Step]) -> PlanGate:
 
 
 def _max_new_tokens(profile: Profile, rows: Sequence[Example]) -> int:
-    """Return the token limit of an answer: 1.3 x the longest of 99 % of the examples, else twice the usual."""
+    """Return the token limit of an answer: 1.3 x the longest of 99 % of the examples, else twice the mean."""
     if rows:
         lengths = sorted(len(row.reply) for row in rows)
+        # The 99th percentile; then 30 % more, in tokens, rounded up to a multiple of 8.
         chars = lengths[min(len(lengths) - 1, math.ceil(0.99 * len(lengths)) - 1)]
         return max(16, min(1024, 8 * math.ceil(1.3 * chars / CHARS_PER_TOKEN / 8)))
     return max(16, min(1024, 2 * profile.answer_tokens)) if profile.answer_tokens else 96

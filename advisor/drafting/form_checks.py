@@ -117,6 +117,7 @@ def _last_line(texts: Sequence[str]) -> list[StyleCheck]:
 
     Its number, where it has one, is the final answer of the reply: it is scored separately from the form.
     """
+    # Numbers become a NUL character, so that lines that differ only in their numbers have the same form.
     lines = [text.splitlines()[-1].strip() if "\n" in text else "" for text in texts]
     form, count = Counter(re.sub(_NUMBER, "\0", line) for line in lines).most_common(1)[0]
     if count < MIN_FORM_SHARE * len(texts) or not re.search(r"[^\s\0]", form):

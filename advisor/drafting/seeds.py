@@ -1,4 +1,4 @@
-"""Whether a plan trains every tuned arm with a second seed: only that shows how much training itself varies."""
+"""Whether a plan trains every tuned arm with a second seed, which shows how much training itself varies."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def with_second_seed(plan: Plan, profile: Profile, rows: int, questions: int) ->
 
 
 def second_seed_minutes(plan: Plan, profile: Profile, rows: int, questions: int) -> float | None:
-    """Return the minutes that a second seed of every tuned arm adds; None when the model's size is unknown."""
+    """Return the minutes that a second seed of every tuned arm adds; None if the model's size is unknown."""
     if profile.model_shape is None:
         return None
     one, two = (

@@ -1,1 +1,1 @@
-"""Methods: what each serves, what blocks it, what it costs, which steps it needs; ``registry.py`` lists them."""
+"""Methods: what each serves, what blocks it, its cost, the steps it needs; ``registry.py`` lists them."""

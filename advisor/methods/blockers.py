@@ -33,7 +33,7 @@ class Blocker:
 def no_data(profile: Profile, method: str) -> str:
     """BL001. Training needs at least 10 examples, or a million tokens of raw text.
 
-    Source: OpenAI's fine-tuning guide (floor 10). Does not apply while the number of examples is unknown.
+    Source: OpenAI's fine-tuning guide (minimum 10). Does not apply while the number of examples is unknown.
     """
     if profile.labelled_examples is None or profile.raw_text >= MIN_RAW_TOKENS:
         return ""

@@ -166,8 +166,10 @@ def complete_situation(answers: Answers, machine: Machine | None = None) -> Situ
     }
     answers = answers.add("counted", counted)
     count = None if stats.questions is None else len(stats.questions)
-    own = shape if shape and answers["model_params_b"].source == "detected" else None
-    return Situation(answers, stats, Profile.of(answers, count, own, *detected_hardware(answers, machine)))
+    detected_shape = shape if shape and answers["model_params_b"].source == "detected" else None
+    return Situation(
+        answers, stats, Profile.of(answers, count, detected_shape, *detected_hardware(answers, machine))
+    )
 
 
 def profile_of_plan(plan: Plan, machine: Machine | None = None) -> Profile:
@@ -193,8 +195,8 @@ def profile_of_plan(plan: Plan, machine: Machine | None = None) -> Profile:
     if size is not None and size.source == "detected" and size.value and same_model:
         answers = answers.put("detected", {"model_params_b": size.value}, {"model_params_b": size.note})
     answers, shape = with_model(answers)
-    own = shape if shape and answers["model_params_b"].source == "detected" else None
-    return Profile.of(answers, None, own, *detected_hardware(answers, machine))
+    detected_shape = shape if shape and answers["model_params_b"].source == "detected" else None
+    return Profile.of(answers, None, detected_shape, *detected_hardware(answers, machine))
 
 
 def prompt_text(answers: Answers) -> str:
@@ -242,8 +244,8 @@ def _model_hint(name: str) -> str:
 
 def _gpu_name(answers: Answers, machine: Machine) -> str | None:
     """Return the name of the detected GPU, unless a person plans for another one."""
-    own = all(answers[key].source == "detected" for key in GPU_KEYS if key in answers)
-    return str(machine.gpu_name.value) if own and machine.gpu_name.value else None
+    all_detected = all(answers[key].source == "detected" for key in GPU_KEYS if key in answers)
+    return str(machine.gpu_name.value) if all_detected and machine.gpu_name.value else None
 
 
 def _cpu_bf16(answers: Answers, machine: Machine) -> bool | None:

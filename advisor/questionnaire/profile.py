@@ -1,4 +1,4 @@
-"""The profile: one situation, typed and frozen, with every answer under its question's id; None is unknown."""
+"""The profile: one situation, typed and frozen; every answer is under its question's id, None is unknown."""
 
 from __future__ import annotations
 
@@ -192,7 +192,7 @@ class Profile:
 
     @cached_property
     def device_gib(self) -> float | None:
-        """Memory in GiB of one device that training may use: the GPU's label size, or nine tenths of the RAM."""
+        """Memory in GiB of one device that training may use: the GPU's label size, or 0.9 times the RAM."""
         if self.has_gpu is False:
             return None if self.ram_gib is None else self.ram_gib * 0.9
         return nominal_gib(self.gpu_memory_gib) if self.gpu_memory_gib else None

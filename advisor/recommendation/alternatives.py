@@ -150,7 +150,7 @@ def memory_savings(profile: Profile, method: Method) -> Iterator[Relaxation]:
 
 
 def relax_by_shorter_rows(profile: Profile, scored: ScoredMethod) -> Iterator[Relaxation]:
-    """Yield shorter rows, and for full tuning a smaller optimiser, where memory is all that blocks a method."""
+    """Yield shorter rows, and for full tuning a smaller optimiser, where only memory blocks a method."""
     shape = profile.model_shape
     available = profile.device_gib
     name = scored.method.name

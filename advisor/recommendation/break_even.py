@@ -53,6 +53,7 @@ class PricedMethod:
     @property
     def line(self) -> MonthlyCost | None:
         """USD a month including the share of the training."""
+        # One training serves until the next: its price is a fixed cost of every month in between.
         spread = self.training_usd / self.months
         return self.calls and replace(self.calls, fixed=self.calls.fixed + spread)
 
@@ -132,15 +133,15 @@ def headline_pair(
         rival: the method it is compared with.
         price_note: a note on old prices, appended to the text.
     """
-    one = priced[shown].calls
-    two = priced[rival].calls
+    shown_cost = priced[shown].calls
+    rival_cost = priced[rival].calls
     pair: dict[str, Any] = {"between": [shown, rival], "calls": None, "saved_per_call_usd": None}
-    if one is None or two is None:
+    if shown_cost is None or rival_cost is None:
         return pair | {"text": f"no comparison: {priced[shown].why_not or priced[rival].why_not}"}
     calls, volume_source = calls_per_month(profile)
-    saved = one.per_call(calls) - two.per_call(calls)
+    saved = shown_cost.per_call(calls) - rival_cost.per_call(calls)
     pair["saved_per_call_usd"] = float(f"{saved:.3g}")
-    if rival not in TUNED_METHODS or two.fixed > one.fixed:
+    if rival not in TUNED_METHODS or rival_cost.fixed > shown_cost.fixed:
         crossed = break_even_pair(priced, shown, rival, calls)
         where = crossed["calls_per_month"]
         yours = f" (yours: {calls:,.0f})" if volume_source == "yours" else ""
@@ -159,17 +160,17 @@ def headline_pair(
 
 def break_even_pair(priced: Mapping[str, PricedMethod], a: str, b: str, calls: float) -> dict[str, Any]:
     """Return one pair: the calls a month at which both cost the same, or null and why."""
-    one = priced[a]
-    two = priced[b]
+    a_cost = priced[a]
+    b_cost = priced[b]
     pair: dict[str, Any] = {"between": [a, b], "calls_per_month": None}
-    if one.line is None or two.line is None:
-        return pair | {"text": f"not compared: {one.why_not or two.why_not}"}
-    where = break_even_calls(one.line, two.line)
+    if a_cost.line is None or b_cost.line is None:
+        return pair | {"text": f"not compared: {a_cost.why_not or b_cost.why_not}"}
+    where = break_even_calls(a_cost.line, b_cost.line)
     if where is None:
         return pair | {"text": _why_no_crossover(priced, a, b, calls)}
     # The cost curves cross for the last time at ``where``: twice as many calls are beyond it.
-    above = b if two.line.month(where * 2) < one.line.month(where * 2) else a
-    usd = one.line.month(where)
+    above = b if b_cost.line.month(where * 2) < a_cost.line.month(where * 2) else a
+    usd = a_cost.line.month(where)
     return pair | {
         "calls_per_month": round(where),
         "text": f"the same at about {_rounded_calls(where)} calls a month ({usd:,.2f} USD); above it {above} is cheaper",
@@ -178,11 +179,11 @@ def break_even_pair(priced: Mapping[str, PricedMethod], a: str, b: str, calls: f
 
 def _why_no_crossover(priced: Mapping[str, PricedMethod], a: str, b: str, calls: float) -> str:
     """Return why two methods never cost the same."""
-    one = priced[a].line
-    two = priced[b].line
-    if one is None or two is None or one == two:
+    a_cost = priced[a].line
+    b_cost = priced[b].line
+    if a_cost is None or b_cost is None or a_cost == b_cost:
         return f"no crossover: {a} and {b} cost the same"
-    (cheap, low), (dear, high) = sorted(((a, one), (b, two)), key=lambda item: item[1].month(calls))
+    (cheap, low), (dear, high) = sorted(((a, a_cost), (b, b_cost)), key=lambda item: item[1].month(calls))
     if low.per_call(calls) == high.per_call(calls):
         return f"no crossover: their calls cost the same, and {dear} costs more to train and keep"
     if low.per_call(calls) > high.per_call(calls):

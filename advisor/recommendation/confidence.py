@@ -83,7 +83,7 @@ def confidence(profile: Profile, ranking: Ranking) -> Confidence:
 
 
 def _implied(profile: Profile, key: str) -> bool:
-    """Return whether another answer implies this one: calls a month the volume, no GPU its memory, and so on."""
+    """Return whether another answer implies this one: calls a month the volume, no GPU its memory."""
     if key == "call_volume":
         return profile.calls_per_month is not None
     if key in ("facts_change", "corpus_tokens", "must_cite"):

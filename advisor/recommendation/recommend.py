@@ -69,7 +69,7 @@ class BaseRecommendation:
         return None if second.blockers else second
 
     def reasons(self, scored: ScoredMethod) -> list[Finding]:
-        """Return the findings that support a method (it serves their need at least by half), strongest first."""
+        """Return the findings that a method serves at least by half, strongest first."""
         served = [(serving_degree(scored.method, f), f) for f in self.ranking.findings if f.need]
         counted = sorted(
             (pair for pair in served if pair[0] >= 0.5), key=lambda pair: -pair[0] * pair[1].weight

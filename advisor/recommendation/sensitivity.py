@@ -159,6 +159,7 @@ def _numeric_changes(
             continue
         falling = now is not None and span.high <= now
         to = span.most(whole) if falling else span.least(whole)
+        # Unknown numbers: a span with a typical value is plausible, another one is put after all other changes.
         usual = any(value in span for value in QUESTION_BY_ID[key].tries)
         distance = (0.3 if usual else 1.3) if now is None else _distance(now, to) + 0.2
         if falling and key in SHRINKING_ANSWERS:
@@ -180,6 +181,7 @@ def _choice_changes(
     for value, becomes in choice_of.items():
         if value == now or becomes == choice:
             continue
+        # Choices are ordered (none, low, high), so the distance is the number of steps between two of them.
         steps = abs(order.index(value) - order.index(now)) if order and now in order else 1
         yield _change(
             profile, key, value, becomes, 0.2 if now is None else 0.5 * steps, f"were {format_answer(value)}"
@@ -187,7 +189,7 @@ def _choice_changes(
 
 
 def _distance(now: float, to: float) -> float:
-    """Return how far a number would have to move: half a point per power of ten (shares: their difference)."""
+    """Return how far a number would move: half a point per power of ten (shares: their difference)."""
     # One is added on both sides of the ratio so that a change from or to 0 has a finite distance.
     if 0 <= now <= 1 and 0 <= to <= 1:
         return abs(to - now)
@@ -199,6 +201,7 @@ def _change(
 ) -> dict[str, Any]:
     """Return one change as JSON values."""
     now = getattr(profile, key)
+    # Seldom decisive questions, and answers that were measured here, are less likely to change.
     if now is None and QUESTION_BY_ID[key].detail:
         distance += 0.3
     if now is not None and key in profile.sources and profile.sources[key].source in MEASURED_SOURCES:

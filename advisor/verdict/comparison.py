@@ -126,7 +126,7 @@ def corrected_comparisons(pairs: Iterable[PairedDifference], by: float = 0.0) ->
 def compare_with_others(
     choice: str, arms: Mapping[str, ArmScores], must_beat: Sequence[str], by: float, seed: int
 ) -> ArmStanding:
-    """Compare the recommended arm with every other; the gate's pairs and the others are corrected separately."""
+    """Compare the recommended arm with every other; the gate's pairs are corrected separately."""
     others = [name for name in arms if name != choice]
     gate_arms = [name for name in others if name in must_beat]
     other_arms = [name for name in others if name not in must_beat]

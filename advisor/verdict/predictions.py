@@ -105,7 +105,7 @@ def largest_memory(runs: Sequence[Mapping[str, Any]]) -> MeasuredMemory:
 
 
 def memory_lines(memory: MeasuredMemory, planned: float | None, assumed: Sequence[str] = ()) -> list[str]:
-    """Return lines with estimate and measurement of the same thing, the whole process, and the plan's figure."""
+    """Return lines with estimated and measured training memory, the whole process, the plan's figure."""
     lines = []
     if memory.own is not None:
         guess = "not estimated" if memory.expected is None else f"estimated {memory.expected:.2g} GiB"
@@ -365,6 +365,7 @@ def time_corrections(model: str, machine: Machine | None = None) -> dict[Kind, C
 
 
 def _predicted_and_measured(quantity: str, predicted: float | None, measured: float, unit: str) -> str:
+    """Return a line with a predicted and a measured figure in the same unit."""
     guess = "not predicted" if predicted is None else f"predicted {predicted:.2g} {unit}"
     return f"{quantity}: {guess}, measured {measured:.2g} {unit}"
 
@@ -391,4 +392,5 @@ def _estimate(plan: Plan) -> Mapping[str, Any]:
 
 
 def _hours(hours: float) -> str:
+    """Return a duration in minutes below one hour, else in hours."""
     return f"{hours * 60:.0f} min" if hours < 1 else f"{hours:.1f} h"

@@ -65,7 +65,7 @@ class Verdict:
     margin: dict[str, Any] | None = None
     """The comparison named in the text: against which arm, difference, low, high and p_holm."""
     taught: str = ""
-    """Which scores tuning surely raised and which stayed low; "" where nothing was tuned or all of it rose."""
+    """Which scores tuning surely raised and which stayed low; "" without tuning, or when all of them rose."""
 
     def to_json(self) -> dict[str, Any]:
         """Return the verdict as `report --json` prints it."""
@@ -147,7 +147,7 @@ def same_model(a: str, b: str) -> bool:
 
 
 def _paired_gain(tuned: ArmScores, base: ArmScores, name: str, seed: int) -> PairedDifference | None:
-    """Return the paired gain in one score over the questions for which both arms have it; None without any."""
+    """Return the paired gain in one score over the questions that both arms have it for; else None."""
     gain = SCORE_BY_NAME[name].gain
     before = {
         question: gain(scores[name])
@@ -206,7 +206,7 @@ def _rival(
 def _strength_and_limits(
     plan: Plan, arms: Mapping[str, ArmScores], rival: ArmComparison | None, count: int
 ) -> tuple[str, tuple[str, ...]]:
-    """Return the verdict's strength, the weakest that applies, and a sentence for everything that weakens it."""
+    """Return the verdict's strength, the weakest that applies, and a sentence for each weakness."""
     sentences = []
     strength = "measured"
     documents = cluster_by_document(arms[plan.choice].sources())
@@ -221,8 +221,8 @@ def _strength_and_limits(
     if count < LEANING_BELOW:
         strength = "leaning"
         sentences.append(f"Under {LEANING_BELOW} questions it only leans.")
-    own = next((step.model for step in plan.arms if step.arm == plan.choice), None)
-    measured = (own or plan.model).name
+    arm_model = next((step.model for step in plan.arms if step.arm == plan.choice), None)
+    measured = (arm_model or plan.model).name
     wanted = plan.answers.get("model")
     meant = plan.model.name if wanted is None or wanted.value is None else str(wanted.value)
     if not same_model(meant, measured):
