@@ -58,11 +58,24 @@ def forgetting_inputs(context: RunContext) -> Row:
     asked = ifeval.read_prompts(plan.forgetting.file, plan.forgetting.prompts, plan.seed).prompts
     return {
         "settings": plan.forgetting.model_dump(mode="json"),
-        "prompts": sha256_text(repr(asked)),
+        "prompts": _prompts_digest(asked),
         "base": model_identity(context.base),
         "weights": {name: made_from(context, plan.train_step(name)) for name in tuned_arms(plan)},
         **({"kernels": plan.kernels} if plan.kernels != KERNELS[0] else {}),
     }
+
+
+def _prompts_digest(prompts: Sequence[ifeval.VerifiablePrompt]) -> str:
+    """Return a SHA-256 over prompts and instructions, as runs of earlier versions recorded it.
+
+    They hashed the ``repr`` of a tuple of ``Prompt`` objects; the text is written here, so that the name of the class
+    is no part of it and finished measurements are not repeated.
+    """
+    rows = [
+        f"Prompt(id={prompt.id!r}, text={prompt.text!r}, kinds={prompt.kinds!r}, values={prompt.values!r})"
+        for prompt in prompts
+    ]
+    return sha256_text(f"({', '.join(rows)}{',' * (len(rows) == 1)})")
 
 
 def measure_forgetting(context: RunContext) -> Row:
