@@ -1,4 +1,4 @@
-"""The verbs of the command line, nothing else: flags in `advisor/commands/`, work elsewhere."""
+"""The command line: registers the verbs of ``advisor/commands`` and turns errors into messages and exit codes."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ import typer
 from advisor import completion, output, terminal
 from rag.errors import CannotRun, Problem, UsageProblem
 
-# The table of contents of the command line: a file of advisor/commands each, holding a function `command`
-# (a verb) or a Typer `group` (a noun with verbs of its own).
+# Each name is a module of advisor/commands with a function `command` (a verb) or a Typer `group` (a noun with verbs of
+# its own). The order is that of `tunewise --help`.
 VERBS: tuple[str, ...] = (
     "plan",
     "probe",
@@ -50,13 +50,16 @@ app = typer.Typer(
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM, which stops a run as Ctrl-C does: progress kept, the line to resume printed."""
+    """SIGTERM. Like Ctrl-C, it stops a run with its progress kept and the command to resume printed."""
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line; it exits with the codes of the README's table.
+    """Run the command line; it exits with the codes listed in the README.
 
-    The options of all verbs (``--format``, ``--quiet``, ``--debug``) may stand anywhere before a ``--``.
+    The options of all verbs (``--format``, ``--quiet``, ``--debug``) may be anywhere before a ``--``.
+
+    Args:
+        arguments: the arguments; those of the process by default.
     """
     from advisor.terminal import install_stand_ins, restart_in_utf8
 
@@ -66,11 +69,10 @@ def main(arguments: list[str] | None = None) -> None:
     terminal.patch_rich_broken_pipe()
     given = with_options_first(list(sys.argv[1:] if arguments is None else arguments))
     if len(given) > 1 and given[0] in ("--show-completion", "--install-completion"):
-        os.environ["_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION"] = (
-            "1"  # else Typer passes over the shell's name
-        )
-    # Idle threads spin for a short while, then sleep. Spinning as long as they do by default makes training nearly stand
-    # still beside another busy process on two cores; not at all costs a third of its speed (benchmarks/LOG.md). Read
+        # Without this Typer ignores the name of the shell that follows.
+        os.environ["_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION"] = "1"
+    # Idle OpenMP threads spin for a short while, then sleep. With the default time, training nearly stops beside another
+    # busy process on two cores; without spinning it loses a third of its speed (benchmarks/LOG.md). The variable is read
     # when torch is first imported.
     os.environ.setdefault("GOMP_SPINCOUNT", "20000")
     signal.signal(signal.SIGTERM, _terminate)
@@ -89,25 +91,29 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def with_options_first(arguments: list[str]) -> list[str]:
-    """Return the arguments with the options of all verbs moved before the verb, where Typer reads them."""
-    moved, kept = [], []
-    waiting = iter(arguments)
-    for argument in waiting:
+    """Return the arguments with the options of all verbs moved before the verb, where Typer expects them."""
+    moved, others = [], []
+    remaining = iter(arguments)
+    for argument in remaining:
         if argument == "--":
-            kept += [argument, *waiting]
+            others += [argument, *remaining]
         elif argument in ("--debug", "--quiet") or argument.startswith("--format="):
             moved.append(argument)
-        elif argument == "--format" and (value := list(islice(waiting, 1))):
+        elif argument == "--format" and (value := list(islice(remaining, 1))):
             moved += [argument, *value]
         else:
-            kept.append(argument)
-    return moved + kept
+            others.append(argument)
+    return moved + others
 
 
 def with_problem_handling(command: Callable[..., Any], verb: str = "") -> Callable[..., Any]:
-    """Turn a Problem or an interruption of a command into its message and exit code.
+    """Return the command with a Problem or an interruption turned into its message and exit code.
 
-    Before it runs, the settings of this call are in force, and a format for programs asks for its JSON.
+    Before the command runs, the user's settings are applied; a format for programs is passed on as ``as_json``.
+
+    Args:
+        command: function of a verb.
+        verb: its name.
     """
     takes_json = "as_json" in inspect.signature(command).parameters
 
@@ -138,7 +144,7 @@ def with_problem_handling(command: Callable[..., Any], verb: str = "") -> Callab
 
 
 def _prepare(verb: str) -> None:
-    """Bring the user's settings into force; `doctor` runs without those it cannot read, and shows why."""
+    """Apply the user's settings; `doctor` runs without settings that cannot be read, and shows why."""
     from advisor import settings
 
     try:
@@ -149,13 +155,13 @@ def _prepare(verb: str) -> None:
 
 
 def print_problem(problem: Problem, verb: str = "") -> None:
-    """Print what happened and what to do next, in one to three lines, to stderr."""
+    """Print what happened and what to do next to stderr, in one to three lines."""
     print(f"tunewise: {problem.message}", file=sys.stderr)
     print(f"  next: {problem.hint or next_command(problem, verb)}", file=sys.stderr)
 
 
 def next_command(problem: Problem, verb: str) -> str:
-    """Return the command that tells more, for a problem that names nothing to do."""
+    """Return the command that shows more about a problem without a hint."""
     if isinstance(problem, CannotRun):
         return "see what this machine can do: tunewise doctor"
     return f"see what it takes: tunewise {verb} --help" if verb else "see: tunewise --help"

@@ -1,9 +1,8 @@
-"""What the shell offers after Tab: runs, plans, models, rules, questions, arms. Light, and silent on what is broken.
+"""Shell completion: the ``complete_*`` functions suggest runs, plans, models, rules, questions and arms.
 
-The Tab key in bash: the line goes to the completers as it was typed, and what they offer comes back as bash needs it.
-
-Typer's own script splits at "=" (bash's words end there), puts a blank after "folder/" and "key=", and leaves names with
-blanks unquoted.
+Nothing heavy is imported, and broken files suggest nothing instead of raising. For bash, Typer's own script splits words
+at "=", adds a blank after "folder/" and "key=", and does not quote names with blanks; :func:`install_bash_completion`
+replaces it by one that passes the whole line to the completers and quotes what they return.
 """
 
 from __future__ import annotations
@@ -30,19 +29,25 @@ BASH_SCRIPT = """
 complete -o default -F %(complete_func)s %(prog_name)s
 """
 WORD_VARIABLE = "TUNEWISE_WORD"
-"""What bash takes for the word at the cursor, and replaces: the end of what was typed, from a "=" or ":" on."""
+"""The variable with the part of the last word that bash replaces: what follows a "=" or ":"."""
 _SPECIAL = re.compile(r"([^\w@%+:,./=~-])")
 
 
+Suggestions = list[tuple[str, str]]
+"""Values, each with a short help text."""
+PLAN = "plan.yaml"
+RUNS_FOLDER = "runs"
+
+
 def install_bash_completion() -> None:
-    """Let Typer's bash script, and what answers it, be these; a Typer that is made otherwise keeps its own."""
+    """Replace Typer's bash script and the class that answers it; a Typer with other internals keeps its own."""
     with suppress(ImportError, AttributeError, KeyError):
         from typer import _completion_classes, _completion_shared
 
-        kept = _completion_classes.BashComplete
+        typer_completion = _completion_classes.BashComplete
 
-        class Bash(kept):  # type: ignore[misc, valid-type]
-            """Typer's completion, given whole lines; scripts of before, which give words, are answered as before."""
+        class Bash(typer_completion):  # type: ignore[misc, valid-type]
+            """Typer's completion for whole lines; scripts installed by earlier versions, which pass words, still work."""
 
             source_template = BASH_SCRIPT
 
@@ -50,8 +55,8 @@ def install_bash_completion() -> None:
                 if os.environ.get("COMP_CWORD") != "-1":
                     return super().get_completion_args()  # type: ignore[no-any-return]
                 line = os.environ["COMP_WORDS"]
-                before = split_line(line)
-                return (before[1:-1], before[-1]) if last_word(line) else (before[1:], "")
+                words = split_line(line)
+                return (words[1:-1], words[-1]) if last_word(line) else (words[1:], "")
 
             def format_completion(self, item: Any) -> str:
                 if os.environ.get("COMP_CWORD") != "-1":
@@ -65,37 +70,43 @@ def install_bash_completion() -> None:
 
 
 def split_line(line: str) -> list[str]:
-    """Return a line's words without their quotes; the last may lack its end."""
+    """Return the words of a line without quotes; the last word may be incomplete."""
     lexer = shlex.shlex(line, posix=True)
     lexer.whitespace_split, lexer.commenters = True, ""
-    found: list[str] = []
+    words: list[str] = []
     try:
         for word in lexer:
-            found.append(word)
+            words.append(word)
     except ValueError:
-        found.append(lexer.token)
-    return found
+        words.append(lexer.token)
+    return words
 
 
 def last_word(line: str) -> str:
-    """Return the line's last word as it was typed, quotes and all; "" behind a blank."""
-    start, quote, at = 0, "", 0
-    while at < len(line):
-        letter = line[at]
+    """Return the last word of a line as it was typed, with quotes; "" after a blank."""
+    start, quote, position = 0, "", 0
+    while position < len(line):
+        letter = line[position]
         if letter == "\\" and quote != "'":
-            at += 1
+            position += 1
         elif quote:
             quote = "" if letter == quote else quote
         elif letter in "\"'":
             quote = letter
         elif letter.isspace():
-            start = at + 1
-        at += 1
+            start = position + 1
+        position += 1
     return line[start:]
 
 
 def replacement_for_word(value: str, typed: str, word: str) -> str:
-    """Return what bash puts in the place of ``word``, the end of what was ``typed``, so that the value stands there."""
+    """Return the text to insert for a suggestion.
+
+    Args:
+        value: the suggestion.
+        typed: the last word as it was typed.
+        word: the end of it that bash replaces.
+    """
     if typed.startswith("-") and "=" in typed:
         typed = typed.partition("=")[2]
     quote = typed[:1] if typed[:1] in ('"', "'") else ""
@@ -107,42 +118,37 @@ def replacement_for_word(value: str, typed: str, word: str) -> str:
     return value.removeprefix(typed[: len(typed) - len(word)])
 
 
-Suggestions = list[tuple[str, str]]
-"""Values with a word of help each."""
-PLAN, PLACE = "plan.yaml", "runs"
-
-
 def complete_runs(incomplete: str) -> Suggestions:
-    """Offer the runs of ./runs, run folders anywhere, and the folders on the way to them."""
-    mine = [(str(path), "a run") for path in _folders(f"{PLACE}{os.sep}") if _is_run(path)]
-    return _starting(incomplete, [*mine, *_on_the_way(incomplete)])
+    """Suggest the runs of ./runs, run folders anywhere, and folders on the path to them."""
+    runs = [(str(path), "a run") for path in _folders(f"{RUNS_FOLDER}{os.sep}") if _is_run(path)]
+    return _matching(incomplete, [*runs, *_folders_or_runs(incomplete)])
 
 
 def complete_plans(incomplete: str) -> Suggestions:
-    """Offer plan files, run folders, and the folders on the way to them."""
-    files = [path for path in _beginning(incomplete) if path.suffix in (".yaml", ".yml")]
+    """Suggest plan files, run folders, and folders on the path to them."""
+    files = [path for path in _paths_starting_with(incomplete) if path.suffix in (".yaml", ".yml")]
     return [*((str(path), "a plan") for path in files), *complete_runs(incomplete)]
 
 
 def complete_models(incomplete: str) -> Suggestions:
-    """Offer the base models that advice knows, and folders."""
-    found: Suggestions = []
+    """Suggest the base models that the advice knows, and folders."""
+    known: Suggestions = []
     with suppress(Problem):  # the user's own facts may be broken: the command itself will say so
         from advisor.catalog import models as facts
 
-        found = [(model.name, f"{model.params_b:g} billion weights") for model in facts.known_models()]
-    return _starting(incomplete, [*found, *_on_the_way(incomplete)])
+        known = [(model.name, f"{model.params_b:g} billion weights") for model in facts.known_models()]
+    return _matching(incomplete, [*known, *_folders_or_runs(incomplete)])
 
 
 def complete_obtainable_models(incomplete: str) -> Suggestions:
-    """Offer the models that can be obtained by name."""
+    """Suggest the models that can be downloaded by name."""
     from runners.models.registry import KNOWN_MODELS
 
-    return _starting(incomplete, [(known.name, known.kind) for known in KNOWN_MODELS])
+    return _matching(incomplete, [(known.name, known.kind) for known in KNOWN_MODELS])
 
 
 def complete_explained(incomplete: str) -> Suggestions:
-    """Offer rules, blockers, methods and plans."""
+    """Suggest rules, blockers, methods and plans."""
     from advisor.methods import blockers
     from advisor.methods.registry import METHODS, all_methods
     from advisor.rules.registry import RULES, all_rules
@@ -150,42 +156,42 @@ def complete_explained(incomplete: str) -> Suggestions:
     every_method, every_rule = METHODS, RULES
     with suppress(Problem):  # a plug-in may be broken: the command itself will say so
         every_method, every_rule = all_methods(), all_rules()
-    found = [(method.name, "method") for method in every_method]
-    found += [(rule.code(), _first(rule.text())) for rule in every_rule]
-    found += [
-        (blockers.blocker_code(check), _first(blockers.blocker_text(check)))
+    topics = [(method.name, "method") for method in every_method]
+    topics += [(rule.code(), _first_line(rule.text())) for rule in every_rule]
+    topics += [
+        (blockers.blocker_code(check), _first_line(blockers.blocker_text(check)))
         for check in blockers.BLOCKER_CHECKS
     ]
-    return [*_starting(incomplete, found), *complete_plans(incomplete)]
+    return [*_matching(incomplete, topics), *complete_plans(incomplete)]
 
 
 def complete_answers(incomplete: str) -> Suggestions:
-    """Offer ``key=`` for every question, then the values of those that have a list of them."""
+    """Suggest ``key=`` for every question; after it, the values of questions with a list of choices."""
     from advisor.questionnaire.questions import QUESTION_BY_ID, QUESTIONS
 
     key, equals, _ = incomplete.partition("=")
     if not equals:
-        return _starting(incomplete, [(f"{question.id}=", question.text) for question in QUESTIONS])
+        return _matching(incomplete, [(f"{question.id}=", question.text) for question in QUESTIONS])
     question = QUESTION_BY_ID.get(key)
     if question is None:
         return []
     values = [(choice.value, choice.help) for choice in question.choices]
     values += [("yes", ""), ("no", "")] if question.kind == "flag" else []
-    return _starting(incomplete, [(f"{key}={value}", text) for value, text in values])
+    return _matching(incomplete, [(f"{key}={value}", text) for value, text in values])
 
 
 def complete_profiles(incomplete: str) -> Suggestions:
-    """Offer the kept profiles."""
+    """Suggest the saved profiles."""
     from advisor.questionnaire.answers_files import profiles_folder
 
-    return _starting(
+    return _matching(
         incomplete, [(path.stem, "a profile") for path in sorted(profiles_folder().glob("*.yaml"))]
     )
 
 
 def complete_arms(incomplete: str) -> Suggestions:
-    """Offer the arms of the run that was named before."""
-    # Typer's context is empty here: an option that still lacks its value ends the parsing of what stands before it.
+    """Suggest the arms of the run that is named earlier on the line."""
+    # Typer's context is empty here: an option without a value ends the parsing, so the line is read again.
     words = os.environ.get("COMP_WORDS") or os.environ.get("_TYPER_COMPLETE_ARGS") or ""
     run = next((Path(word) for word in split_line(words) if _is_run(Path(word))), None)
     if run is None:
@@ -194,68 +200,73 @@ def complete_arms(incomplete: str) -> Suggestions:
 
     try:
         steps = yaml.safe_load((run / PLAN).read_text("utf-8"))["steps"]
-        found = [(str(step["arm"]), "an arm") for step in steps if step["kind"] == "evaluate"]
+        arms = [(str(step["arm"]), "an arm") for step in steps if step["kind"] == "evaluate"]
     except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
         return []
-    return _starting(incomplete, found)
+    return _matching(incomplete, arms)
 
 
 def complete_targets(incomplete: str) -> Suggestions:
-    """Offer what a run can be exported as."""
+    """Suggest the export formats of a run."""
     from runners.export.registry import RUN_TARGET, TARGETS
 
-    return _starting(incomplete, [*((t.name, t.makes) for t in TARGETS), (RUN_TARGET, "a bundle, unpacked")])
+    return _matching(
+        incomplete, [*((target.name, target.makes) for target in TARGETS), (RUN_TARGET, "a bundle, unpacked")]
+    )
 
 
 def complete_tuning_methods(incomplete: str) -> Suggestions:
-    """Offer the ways of tuning."""
+    """Suggest the tuning methods."""
     from runners.plan.train_config import TUNING_METHODS
 
-    return _starting(incomplete, [(name, "") for name in TUNING_METHODS])
+    return _matching(incomplete, [(name, "") for name in TUNING_METHODS])
 
 
 def complete_methods(incomplete: str) -> Suggestions:
-    """Offer all methods, tuning or not."""
+    """Suggest all methods, tuning or not."""
     from advisor.methods.registry import METHODS
 
-    return _starting(incomplete, [(method.name, _first(method.text())) for method in METHODS])
+    return _matching(incomplete, [(method.name, _first_line(method.text())) for method in METHODS])
 
 
 def complete_formats(incomplete: str) -> Suggestions:
-    """Offer the ways in which results are printed."""
+    """Suggest the output formats."""
     from advisor.output import FORMATS
 
-    return _starting(incomplete, [(name, "") for name in FORMATS])
+    return _matching(incomplete, [(name, "") for name in FORMATS])
 
 
-def _starting(incomplete: str, found: Iterable[tuple[str, str]]) -> Suggestions:
-    return [pair for pair in dict(found).items() if pair[0].startswith(incomplete)]
+def _matching(incomplete: str, suggestions: Iterable[tuple[str, str]]) -> Suggestions:
+    """Return the suggestions that start with what was typed, without duplicates."""
+    return [pair for pair in dict(suggestions).items() if pair[0].startswith(incomplete)]
 
 
-def _on_the_way(incomplete: str) -> Iterator[tuple[str, str]]:
-    """Yield the folders that begin like what was typed: a run as it is, any other with a slash."""
+def _folders_or_runs(incomplete: str) -> Iterator[tuple[str, str]]:
+    """Yield the folders that start with what was typed: a run as it is, any other with a slash."""
     for path in _folders(incomplete):
         yield (str(path), "a run") if _is_run(path) else (f"{path}{os.sep}", "a folder")
 
 
-def _folders(begun: str) -> list[Path]:
-    return [path for path in _beginning(begun) if path.is_dir()]
+def _folders(incomplete: str) -> list[Path]:
+    return [path for path in _paths_starting_with(incomplete) if path.is_dir()]
 
 
-def _beginning(begun: str) -> list[Path]:
-    """Return what there is whose path begins so; hidden names only when a dot was typed."""
-    folder, name = os.path.split(begun)
+def _paths_starting_with(incomplete: str) -> list[Path]:
+    """Return the paths that start with what was typed; hidden ones only after a dot."""
+    folder, name = os.path.split(incomplete)
     try:
-        found = sorted(path.name for path in Path(folder or ".").iterdir())
+        names = sorted(path.name for path in Path(folder or ".").iterdir())
     except OSError:
         return []
-    shown = (each for each in found if each.startswith(name) and each.startswith(".") == name.startswith("."))
-    return [Path(folder, each) for each in shown]
+    matching = (
+        entry for entry in names if entry.startswith(name) and entry.startswith(".") == name.startswith(".")
+    )
+    return [Path(folder, entry) for entry in matching]
 
 
 def _is_run(path: Path) -> bool:
     return (path / PLAN).is_file()
 
 
-def _first(text: str) -> str:
+def _first_line(text: str) -> str:
     return text.split("\n")[0]

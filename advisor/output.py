@@ -1,4 +1,4 @@
-"""How results leave: for people, as JSON, or as plain lines for scripts; notes on stderr unless they are unwanted."""
+"""Output of results: for people, as JSON, or as plain lines for scripts; notes go to stderr unless --quiet is given."""
 
 from __future__ import annotations
 
@@ -24,28 +24,29 @@ TRUE_WORDS = ("1", "true", "yes", "on")
 
 @dataclass(slots=True)
 class OutputSettings:
-    """How this call of the command line speaks."""
+    """Output settings of the current command."""
 
     format: str = ""
     quiet: bool = False
 
 
 OUTPUT_SETTINGS = OutputSettings()
-"""Set by the command line for each call; what it leaves open, the environment says."""
+"""Set by the command line; values that are not set come from the environment."""
 
 
 def configure_output(format: str = "", quiet: bool = False) -> None:
-    """Set how results leave; "" and False leave it to the environment. UsageProblem for an unknown format."""
+    """Set format and quietness; "" and False leave them to the environment. UsageProblem for an unknown format."""
     check_format(format or "human")
-    OUTPUT_SETTINGS.format, OUTPUT_SETTINGS.quiet = format, quiet
+    OUTPUT_SETTINGS.format = format
+    OUTPUT_SETTINGS.quiet = quiet
 
 
-def check_format(format: str, place: str = "--format") -> str:
-    """Return the format; UsageProblem, with the closest one, when there is none of this name."""
+def check_format(format: str, source: str = "--format") -> str:
+    """Return the format; UsageProblem with the closest one when it is unknown. ``source`` names its flag or variable."""
     if format not in FORMATS:
-        close = difflib.get_close_matches(format, FORMATS, n=1, cutoff=0.5)
-        meant = f"did you mean {close[0]}? " if close else ""
-        raise UsageProblem(f"{place} {format!r} is not known", f"{meant}known: {', '.join(FORMATS)}")
+        matches = difflib.get_close_matches(format, FORMATS, n=1, cutoff=0.5)
+        suggestion = f"did you mean {matches[0]}? " if matches else ""
+        raise UsageProblem(f"{source} {format!r} is not known", f"{suggestion}known: {', '.join(FORMATS)}")
     return format
 
 
@@ -55,9 +56,13 @@ def output_format() -> str:
 
 
 def for_programs(json: bool) -> bool:
-    """Whether a verb's result goes to a program, given its ``--json``, which is stronger than environment and settings.
+    """Return whether the result of a verb is for a program.
 
-    Raises UsageProblem when ``--json`` and another ``--format`` are given together.
+    Args:
+        json: whether ``--json`` was given; it wins over environment and settings.
+
+    Raises:
+        UsageProblem: when ``--json`` and another ``--format`` are given together.
     """
     if not json:
         return output_format() != "human"
@@ -68,49 +73,53 @@ def for_programs(json: bool) -> bool:
 
 
 def is_quiet() -> bool:
-    """Whether progress and notes are unwanted; errors and results always come."""
+    """Return whether progress and notes are turned off; errors and results are always printed."""
     return OUTPUT_SETTINGS.quiet or os.environ.get(QUIET, "").lower() in TRUE_WORDS
 
 
-def emit_result(found: Mapping[str, Any], ascii: bool = False) -> None:
-    """Print a result for programs: one line of JSON, or with the format plain one line a value (or row).
+def emit_result(result: Mapping[str, Any], ascii: bool = False) -> None:
+    """Print a result for programs: one line of JSON, or with the format plain a line for each value or row.
 
-    ``ascii`` escapes every other character, so that nothing a document holds can steer a terminal.
+    Args:
+        result: the result.
+        ascii: whether to escape all other characters, so that text from documents cannot control a terminal.
     """
     if output_format() == "plain":
-        print("\n".join(plain_lines(found)), flush=True)
+        print("\n".join(plain_lines(result)), flush=True)
         return
-    # In ASCII where the terminal cannot take more: escaped is the same value, a stand-in would not be.
-    wide = (getattr(sys.stdout, "encoding", None) or "utf-8").lower().replace("-", "").startswith("utf")
-    print(json.dumps(found, ensure_ascii=ascii or not wide), flush=True)
+    # Where the terminal's encoding is not UTF, characters are escaped: the value stays the same, unlike with a
+    # replacement character.
+    is_utf = (getattr(sys.stdout, "encoding", None) or "utf-8").lower().replace("-", "").startswith("utf")
+    print(json.dumps(result, ensure_ascii=ascii or not is_utf), flush=True)
 
 
 def command_line(*parts: object) -> str:
-    """Return a command line of tunewise as a shell takes it, names with blanks quoted."""
+    """Return a tunewise command as the shell reads it, with quotes where needed."""
     return shlex.join(["tunewise", *map(str, parts)])
 
 
 def note(line: str) -> None:
-    """Say something beside the result, on stderr, unless --quiet."""
+    """Print a line beside the result, on stderr, unless --quiet is given."""
     if not is_quiet():
         print(line, file=sys.stderr)
 
 
-def format_interval(found: Mapping[str, Any], digits: int = 2, signed: bool = False) -> str:
-    """Return the ends ``low`` and ``high`` of an interval: "0.61–0.72", or as a difference "-0.010 to +0.120"."""
-    low, high = found["low"], found["high"]
+def format_interval(interval: Mapping[str, Any], digits: int = 2, signed: bool = False) -> str:
+    """Return the ends ``low`` and ``high`` of an interval: "0.61–0.72", or signed "-0.010 to +0.120"."""
+    low, high = interval["low"], interval["high"]
     if signed:
         return f"{low:+.{digits}f} to {high:+.{digits}f}"
     return f"{low:.{digits}f}–{high:.{digits}f}"
 
 
-def plain_lines(found: Mapping[str, Any]) -> list[str]:
+def plain_lines(result: Mapping[str, Any]) -> list[str]:
     """Return a result as plain lines, without its schema number.
 
-    Where all there is is one list of rows, a line of names and one line a row, cells separated by tabs. Otherwise one
-    line a value: its dotted name, a tab, the value. Tabs and line ends in values are written \\t and \\n.
+    A result that is a single list of rows becomes a line of names and a line for each row, cells separated by tabs. Any
+    other result becomes a line for each value: its dotted name, a tab, the value. Tabs and line ends in values are escaped
+    as \\t and \\n.
     """
-    body = {key: value for key, value in found.items() if key != "schema"}
+    body = {key: value for key, value in result.items() if key != "schema"}
     tables = [value for value in body.values() if _is_rows(value)]
     if len(body) == 1 and tables:
         return list(_table(tables[0]))
@@ -131,6 +140,7 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
 
 
 def _leaves(name: str, value: Any) -> Iterator[tuple[str, Any]]:
+    """Yield the dotted name and the value of everything that is not a mapping or list."""
     if isinstance(value, Mapping):
         for key, inner in value.items():
             yield from _leaves(f"{name}.{key}" if name else str(key), inner)
@@ -151,7 +161,7 @@ def _cell(value: Any) -> str:
 
 
 def print_plain(console: Console, text: str, style: str | None = None) -> None:
-    """Print a text that somebody else wrote: nothing in it is markup, an emoji's name or a terminal's command."""
+    """Print a text from data: nothing in it is read as markup, an emoji's name or a terminal escape."""
     console.print(
         strip_invisible(text), highlight=False, markup=False, emoji=False, soft_wrap=True, style=style
     )

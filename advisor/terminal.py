@@ -1,8 +1,7 @@
-"""Terminals that cannot show a character: marks and drawings have plain stand-ins, and nothing crashes.
+"""Terminals and early endings of a command.
 
-How a command ends early: interrupted, or its output cannot be written (`| head`, a full disk).
-
-Parts of tunewise that need more than its base install: said before they are imported, with the line that helps.
+Replacement characters where the terminal's encoding lacks some (:func:`install_stand_ins`), a restart in UTF-8 where the
+locale is ASCII, closed pipes, full disks and Ctrl-C, and the check for packages of an optional extra.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from rag.errors import CannotRun
 
 NAME = "tunewise"
 SHOWN_VARIABLE = "TUNEWISE_SHOWN"
-"""Set for a process that was begun again in UTF-8: the encoding that its terminal shows all the same."""
+"""Set for a process that was restarted in UTF-8: the encoding that its terminal can show."""
 STAND_INS = {
     "–": "-",
     "—": "-",
@@ -87,29 +86,33 @@ STAND_INS = {
     "µ": "u",
     "°": " deg",
 }
-"""What stands for a character where the terminal's encoding lacks it; letters lose their accents, the rest is ``?``."""
+"""Replacements for characters that the terminal's encoding lacks; others lose their accents or become ``?``."""
+
+
+DISK_FULL_ERRORS = (errno.ENOSPC, errno.EDQUOT)
+DISK_FULL_MESSAGE = "there is no space left on the disk that is written to"
 
 
 def to_ascii(text: str) -> str:
-    """Return a text in ASCII: marks as their stand-ins, letters without accents, ``?`` for what has neither."""
+    """Return a text in ASCII: replacements from STAND_INS, letters without accents, ``?`` for the rest."""
     return "".join(_plain(letter) for letter in text)
 
 
 def restart_in_utf8() -> None:
-    """Begin this process again in Python's UTF-8 mode where names and arguments would be taken for ASCII.
+    """Restart this process in Python's UTF-8 mode where file names and arguments would be decoded as ASCII.
 
-    In such a locale (LC_ALL=C) "für" on the command line or in a name is no text, and libraries refuse it. What is
-    shown stays ASCII. Where the mode cannot be had (python -I), things stay as they are.
+    With LC_ALL=C, "für" in an argument or a file name is not valid text, and libraries reject it. The output stays ASCII.
+    Where the mode is not available (python -I), nothing changes.
     """
-    if shown := os.environ.pop(SHOWN_VARIABLE, ""):
+    if shown_encoding := os.environ.pop(SHOWN_VARIABLE, ""):
         for stream in (sys.stdout, sys.stderr):
             if reconfigure := getattr(stream, "reconfigure", None):
-                reconfigure(encoding=shown)
+                reconfigure(encoding=shown_encoding)
         return
-    ascii = codecs.lookup(sys.getfilesystemencoding()).name == "ascii"
-    given = sys.argv[1:]
-    own = bool(sys.executable) and sys.orig_argv[len(sys.orig_argv) - len(given) :] == given
-    if os.name == "nt" or not ascii or not own or os.environ.get("PYTHONUTF8") == "1":
+    is_ascii = codecs.lookup(sys.getfilesystemencoding()).name == "ascii"
+    arguments = sys.argv[1:]
+    restartable = bool(sys.executable) and sys.orig_argv[len(sys.orig_argv) - len(arguments) :] == arguments
+    if os.name == "nt" or not is_ascii or not restartable or os.environ.get("PYTHONUTF8") == "1":
         return
     environ = {
         **os.environ,
@@ -120,7 +123,7 @@ def restart_in_utf8() -> None:
 
 
 def install_stand_ins(*streams: TextIO) -> None:
-    """Let streams write stand-ins for what their encoding lacks, instead of raising."""
+    """Let streams write replacements for characters that their encoding lacks, instead of raising."""
     codecs.register_error(NAME, _stand_in)
     for stream in streams:
         reconfigure = getattr(stream, "reconfigure", None)
@@ -129,6 +132,7 @@ def install_stand_ins(*streams: TextIO) -> None:
 
 
 def _plain(letter: str) -> str:
+    """Return the ASCII replacement of one character."""
     if letter.isascii():
         return letter
     if letter in STAND_INS:
@@ -138,37 +142,34 @@ def _plain(letter: str) -> str:
 
 
 def _stand_in(error: UnicodeError) -> tuple[str, int]:
+    """Return the replacement for the characters of an encoding error; the handler that is registered with codecs."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     return to_ascii(error.object[error.start : error.end]), error.end
 
 
-DISK_FULL_ERRORS = (errno.ENOSPC, errno.EDQUOT)
-DISK_FULL_MESSAGE = "there is no space left on the disk that is written to"
-
-
 def exit_on_closed_pipe() -> None:
-    """End the process well, as a pipe's writer does whose reader has read enough: exit 0, and nothing is said."""
+    """End the process with exit code 0 and no message, because the reader of the pipe has read enough."""
     discard_output()
     raise SystemExit(0)
 
 
 def patch_rich_broken_pipe() -> None:
-    """Let what rich draws end in that way too; its own is exit 1, which here means a bug."""
+    """Let rich end the process in the same way; by default it exits with 1, which here means a bug."""
     from rich.console import Console
 
     Console.on_broken_pipe = lambda self: exit_on_closed_pipe()  # type: ignore[method-assign]
 
 
 def discard_output() -> None:
-    """Drop what waits to be printed: Python would try once more at its end, fail, and say so."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, sys.stdout.fileno())
-    os.close(nowhere)
+    """Drop output that is still buffered: Python would try to write it at exit, fail, and print an error."""
+    null_device = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null_device, sys.stdout.fileno())
+    os.close(null_device)
 
 
 def flush_output() -> None:
-    """Print what waits, while an error can still be told; the reader's going is none."""
+    """Write buffered output while an error can still be reported; a closed pipe is not an error."""
     try:
         if sys.stdout is not None and not sys.stdout.closed:
             sys.stdout.flush()
@@ -177,20 +178,25 @@ def flush_output() -> None:
 
 
 @contextmanager
-def resume_hint(line: str, what: str = "finished steps") -> Iterator[None]:
-    """When interrupted, say that progress is kept and how to go on."""
+def resume_hint(line: str, kept_work: str = "finished steps") -> Iterator[None]:
+    """On Ctrl-C, print that progress is kept and the command that continues.
+
+    Args:
+        line: the command.
+        kept_work: what is kept, in words.
+    """
     try:
         yield
     except KeyboardInterrupt:
-        print(f"\ninterrupted; {what} are kept. Go on with:\n  {line}", file=sys.stderr)
+        print(f"\ninterrupted; {kept_work} are kept. Go on with:\n  {line}", file=sys.stderr)
         raise
 
 
 def require_extra(extra: str, *modules: str) -> None:
-    """Raise CannotRun when one of an extra's modules is not installed."""
-    absent = [name for name in modules if find_spec(name) is None]
-    if absent:
+    """Raise CannotRun when a module of an optional extra is not installed."""
+    missing = [name for name in modules if find_spec(name) is None]
+    if missing:
         raise CannotRun(
-            f"this needs {', '.join(absent)}, which the base install does not bring",
+            f"this needs {', '.join(missing)}, which the base install does not bring",
             f'pip install "tunewise[{extra}]"',
         )

@@ -1,4 +1,4 @@
-"""The page docs/accuracy.md: what the advice said of six public sets, and what the trials found."""
+"""Content of docs/accuracy.md: the advice on six public data sets, and the outcomes of their trials."""
 
 from __future__ import annotations
 
@@ -27,78 +27,78 @@ what following the advice cost."""
 
 
 def accuracy_page(table: Table) -> list[str]:
-    """Return the page: all trials in one table, what may be concluded, and each trial by itself."""
-    found: dict[str, dict[str, Any]] = json.loads(RECORD.read_text("utf-8"))
+    """Return the page: all trials in one table, the conclusion, and a section for each trial."""
+    trials: dict[str, dict[str, Any]] = json.loads(RECORD.read_text("utf-8"))
     rows = [
         (
             f"[{name}](#{name})",
-            one["task"],
-            f"{one['advised']} ({one['confidence']})",
-            one["verdict"]["winner"],
-            f"{best(one)['arm']}, {best(one)['score']['mean']:.2f}",
-            f"{lost(one):.2f}",
-            one["verdict"]["outcome"],
+            trial["task"],
+            f"{trial['advised']} ({trial['confidence']})",
+            trial["verdict"]["winner"],
+            f"{best(trial)['arm']}, {best(trial)['score']['mean']:.2f}",
+            f"{lost(trial):.2f}",
+            trial["verdict"]["outcome"],
         )
-        for name, one in found.items()
+        for name, trial in trials.items()
     ]
-    head = ("set", "task", "advised", "arm to use", "best mean", "lost", "outcome")
-    lines = [INTRO, "", *table(head, rows), "", conclusion(list(found.values()))]
-    for name, one in found.items():
-        lines += section(name, one, table)
+    columns = ("set", "task", "advised", "arm to use", "best mean", "lost", "outcome")
+    lines = [INTRO, "", *table(columns, rows), "", conclusion(list(trials.values()))]
+    for name, trial in trials.items():
+        lines += section(name, trial, table)
     return lines
 
 
 def conclusion(trials: list[dict[str, Any]]) -> str:
-    """Say how many of the trials held, with the interval that so few allow."""
-    outcomes = Counter(one["verdict"]["outcome"] for one in trials)
+    """Return how many of the trials confirmed the advice, with the interval that so few allow."""
+    outcomes = Counter(trial["verdict"]["outcome"] for trial in trials)
     share = WilsonShare.of(outcomes["confirmed"], len(trials))
-    near = sum(lost(one) <= 0.02 for one in trials)
+    near_best = sum(lost(trial) <= 0.02 for trial in trials)
     return (
         f"Of {share.n} trials {share.hits} confirmed the advice, {outcomes['overturned']} overturned it and "
         f"{outcomes['undecided']} left it undecided. With so few, the share that would be confirmed lies anywhere between "
-        f"{share.low:.2f} and {share.high:.2f} (95 % Wilson interval). In {near} the advised arm was the best one or within "
-        ".02 of it."
+        f"{share.low:.2f} and {share.high:.2f} (95 % Wilson interval). In {near_best} the advised arm was "
+        "the best one or within .02 of it."
     )
 
 
-def section(name: str, one: Mapping[str, Any], table: Table) -> list[str]:
-    """Return one trial: the situation, the arms with their scores, the verdict."""
-    parts = list(dict.fromkeys(key for arm in one["arms"] for key in arm["scores"]))
+def section(name: str, trial: Mapping[str, Any], table: Table) -> list[str]:
+    """Return the section of a trial: the situation, the arms with their scores, the verdict."""
+    score_names = list(dict.fromkeys(key for arm in trial["arms"] for key in arm["scores"]))
     rows = [
         (
-            f"**{arm['arm']}**" if arm["arm"] == one["advised"] else arm["arm"],
+            f"**{arm['arm']}**" if arm["arm"] == trial["advised"] else arm["arm"],
             "{mean:.2f} [{low:.2f}, {high:.2f}]".format(**arm["score"]),
-            *(f"{arm['scores'][key]:.2f}" if key in arm["scores"] else "" for key in parts),
+            *(f"{arm['scores'][key]:.2f}" if key in arm["scores"] else "" for key in score_names),
         )
-        for arm in sorted(one["arms"], key=lambda arm: -arm["score"]["mean"])
+        for arm in sorted(trial["arms"], key=lambda arm: -arm["score"]["mean"])
     ]
-    count = max(arm["n"] for arm in one["arms"])
-    out = f"; {one['left_out']} that nearly repeat a row were not asked" if one["left_out"] else ""
-    tuned = f"{one['examples']} examples, " if one["examples"] else "no examples, "
-    weights = ", ".join(f"{key} {value:g}" for key, value in one["weights"].items() if value)
+    count = max(arm["n"] for arm in trial["arms"])
+    left_out = f"; {trial['left_out']} that nearly repeat a row were not asked" if trial["left_out"] else ""
+    example_count = f"{trial['examples']} examples, " if trial["examples"] else "no examples, "
+    weights = ", ".join(f"{key} {value:g}" for key, value in trial["weights"].items() if value)
     return [
         "",
         f"## {name}",
         "",
-        f"{one['task'].capitalize()}. {tuned.capitalize()}{count} questions{out}; {one['model']}, {one['date']}. "
-        f"Expected: {one['wanted']}.",
+        f"{trial['task'].capitalize()}. {example_count.capitalize()}{count} questions{left_out}; "
+        f"{trial['model']}, {trial['date']}. Expected: {trial['wanted']}.",
         "",
-        f"Said: {', '.join(f'`{item}`' for item in one['said'])}. Advised **{one['advised']}** with "
-        f"{one['confidence']} confidence; predicted order {' > '.join(one['order'])}.",
+        f"Said: {', '.join(f'`{item}`' for item in trial['said'])}. Advised **{trial['advised']}** with "
+        f"{trial['confidence']} confidence; predicted order {' > '.join(trial['order'])}.",
         "",
-        *table(("arm", "combined", *parts), rows),
+        *table(("arm", "combined", *score_names), rows),
         "",
-        f"Combined weighs {weights}. **{one['verdict']['outcome'].capitalize()}** ({one['verdict']['strength']}): "
-        f"{one['verdict']['text']} {one['verdict'].get('taught') or ''}".rstrip(),
+        f"Combined weighs {weights}. **{trial['verdict']['outcome'].capitalize()}** ({trial['verdict']['strength']}): "
+        f"{trial['verdict']['text']} {trial['verdict'].get('taught') or ''}".rstrip(),
     ]
 
 
-def best(one: Mapping[str, Any]) -> Mapping[str, Any]:
+def best(trial: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the arm with the highest mean."""
-    return max(one["arms"], key=lambda arm: arm["score"]["mean"])  # type: ignore[no-any-return]
+    return max(trial["arms"], key=lambda arm: arm["score"]["mean"])  # type: ignore[no-any-return]
 
 
-def lost(one: Mapping[str, Any]) -> float:
+def lost(trial: Mapping[str, Any]) -> float:
     """Return how far the advised arm's mean lies below the best arm's."""
-    advised = next(arm for arm in one["arms"] if arm["arm"] == one["verdict"]["recommended"])
-    return float(best(one)["score"]["mean"] - advised["score"]["mean"])
+    advised = next(arm for arm in trial["arms"] if arm["arm"] == trial["verdict"]["recommended"])
+    return float(best(trial)["score"]["mean"] - advised["score"]["mean"])

@@ -1,4 +1,4 @@
-"""The reference of the Python calls, from the packages' own docstrings and signatures."""
+"""Content of docs/python.md: the reference of the Python API, from the packages' own docstrings and signatures."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ PACKAGES = ("advisor", "runners", "rag")
 
 
 def calls_page() -> list[str]:
-    """Every public name of the three packages: signature, docstring, and the methods of classes."""
+    """Return the page: every public name of the three packages with signature, docstring, and the methods of classes."""
     lines = [
         "# The Python calls",
         "",
@@ -39,36 +39,38 @@ def calls_page() -> list[str]:
     return lines
 
 
-def _entry(name: str, what: Any) -> Iterator[str]:
+def _entry(name: str, member: Any) -> Iterator[str]:
     yield from ("", f"### {name}", "")
-    if not inspect.isclass(what):
-        yield from ("```python", f"{name.rpartition('.')[2]}{_signature(what)}", "```", "")
-        yield from _prose(inspect.getdoc(what) or "")
+    if not inspect.isclass(member):
+        yield from ("```python", f"{name.rpartition('.')[2]}{_signature(member)}", "```", "")
+        yield from _prose(inspect.getdoc(member) or "")
         return
-    if dataclasses.is_dataclass(what):
-        yield from ("```python", f"{what.__name__}{_signature(what)}", "```", "")
-    yield from _prose(inspect.getdoc(what) or "")
-    own = [base for base in reversed(what.__mro__) if base.__module__.split(".")[0] in PACKAGES]
-    members = {method: value for base in own for method, value in vars(base).items()}
+    if dataclasses.is_dataclass(member):
+        yield from ("```python", f"{member.__name__}{_signature(member)}", "```", "")
+    yield from _prose(inspect.getdoc(member) or "")
+    own_classes = [base for base in reversed(member.__mro__) if base.__module__.split(".")[0] in PACKAGES]
+    members = {method: value for base in own_classes for method, value in vars(base).items()}
     for method, value in sorted(members.items()):
-        inner = value.__func__ if isinstance(value, classmethod | staticmethod) else value
-        if method.startswith("_") or not (inspect.isfunction(inner) or isinstance(inner, property)):
+        function = value.__func__ if isinstance(value, classmethod | staticmethod) else value
+        if method.startswith("_") or not (inspect.isfunction(function) or isinstance(function, property)):
             continue
-        said = " ".join((inspect.getdoc(inner) or "").split("\n\n")[0].split())
-        form = "" if isinstance(inner, property) else _signature(inner)
-        yield from ("", f"- `.{method}{form}`  ", f"  {_plain(said)}")
+        summary = " ".join((inspect.getdoc(function) or "").split("\n\n")[0].split())
+        signature = "" if isinstance(function, property) else _signature(function)
+        yield from ("", f"- `.{method}{signature}`  ", f"  {_plain(summary)}")
 
 
-def _signature(what: Any) -> str:
-    """A signature on one line, without ``self`` and quotation marks."""
-    found = inspect.signature(what)
-    kept = [p for name, p in found.parameters.items() if name not in ("self", "cls")]
-    text = re.sub(r"'([\w.\[\], |]+)'", r"\1", str(found.replace(parameters=kept)))
+def _signature(member: Any) -> str:
+    """Return a signature on one line, without ``self`` and quotation marks."""
+    signature = inspect.signature(member)
+    parameters = [
+        parameter for name, parameter in signature.parameters.items() if name not in ("self", "cls")
+    ]
+    text = re.sub(r"'([\w.\[\], |]+)'", r"\1", str(signature.replace(parameters=parameters)))
     return re.sub(r"<[^<>]*>", "...", text).removesuffix(" -> None")
 
 
 def _prose(text: str) -> list[str]:
-    """A docstring as Markdown: its code quotes are reStructuredText's."""
+    """Return a docstring as lines of Markdown; in docstrings, code is quoted as in reStructuredText."""
     return _plain(text).splitlines()
 
 

@@ -1,14 +1,15 @@
-"""The page docs/how-it-decides.md: how a recommendation comes about, read from the docstrings of what makes it."""
+"""Content of docs/how-it-decides.md: how a recommendation is computed, from the docstrings of the modules that do it."""
 
 from __future__ import annotations
 
 import ast
 import importlib
 import inspect
-import re
 from collections.abc import Iterable
 from itertools import pairwise
 from types import ModuleType
+
+from calls import docstring_markdown
 
 PARTS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("Weighing", "advisor.recommendation.ranking", ("rank_methods",)),
@@ -17,9 +18,9 @@ PARTS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     (
         "What is worth finding out, and when to ask again",
         "advisor.recommendation.sensitivity",
-        ("choice_by_value", "counterfactuals", "worth_finding", "ask_again"),
+        ("choice_by_value", "counterfactuals", "information_values", "review_triggers"),
     ),
-    ("What would open the better way", "advisor.recommendation.alternatives", ("ladder",)),
+    ("What would open the better way", "advisor.recommendation.alternatives", ("relaxations",)),
     ("Memory", "runners.resources.memory_estimate", ("estimate_memory", "smallest_memory")),
     (
         "",
@@ -54,10 +55,11 @@ PARTS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("", "advisor.costs.arm_costs", ("upkeep_costs",)),
     ("", "rag.evaluation.statistics", ("cluster_by_document",)),
 )
+"""Sections: title ("" continues the one before), module, and its functions to show."""
 
 
 def decides_page() -> list[str]:
-    """Needs, degrees, and then every part of the way from answers to advice, in the words of the code."""
+    """Return the page: the needs, and then each step from answers to advice, from the docstrings of the code."""
     lines = [
         "# How tunewise decides",
         "",
@@ -74,18 +76,18 @@ def decides_page() -> list[str]:
         module = importlib.import_module(name)
         lines += ["", f"## {title}"] if title else []
         lines += ["", _plain(inspect.getdoc(module) or "")]
-        for constant, said in _constants(module):
+        for constant, text in _constants(module):
             lines += (
-                ["", f"- `{constant}`: {said}"]
+                ["", f"- `{constant}`: {text}"]
                 if not lines[-1].startswith("- ")
-                else [f"- `{constant}`: {said}"]
+                else [f"- `{constant}`: {text}"]
             )
         for function in functions:
             lines += [
                 "",
                 f"**{name}.{function}**",
                 "",
-                _plain(inspect.getdoc(getattr(module, function)) or ""),
+                docstring_markdown(inspect.getdoc(getattr(module, function)) or ""),
             ]
     return lines
 
@@ -94,27 +96,27 @@ def _needs() -> Iterable[tuple[str, ...]]:
     from advisor.methods.registry import METHODS
     from advisor.rules import base
 
-    said = dict(_documented(ast.parse(inspect.getsource(base.Need)).body[0]))
+    texts = dict(_documented(ast.parse(inspect.getsource(base.Need)).body[0]))
     for need in base.Need:
         served = [(method.serves.get(need, 0.0), method.name) for method in METHODS]
         best = sorted((pair for pair in served if pair[0] > 0), key=lambda pair: -pair[0])
-        yield str(need), said[need.name], ", ".join(f"{name} {degree:g}" for degree, name in best)
+        yield str(need), texts[need.name], ", ".join(f"{name} {degree:g}" for degree, name in best)
 
 
 def _constants(module: ModuleType) -> list[tuple[str, str]]:
-    """Return the module's public, documented numbers and words with their values."""
-    found = []
+    """Return the public, documented numbers and strings of a module with their values."""
+    constants = []
     for name, text in _documented(ast.parse(inspect.getsource(module))):
         value = getattr(module, name)
         if not name.startswith("_") and isinstance(value, int | float | str):
-            shown = f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else f"{value}"
-            found.append((f"{name} = {shown}", " ".join(text.split())))
-    return found
+            formatted = f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else f"{value}"
+            constants.append((f"{name} = {formatted}", " ".join(text.split())))
+    return constants
 
 
 def _documented(body: ast.AST) -> list[tuple[str, str]]:
-    """Return the names that a body assigns and documents with a string below, as attribute docstrings."""
-    found = []
+    """Return the names that a body assigns and documents with a string below."""
+    names = []
     statements = list(getattr(body, "body", ()))
     for statement, following in pairwise(statements):
         target = (
@@ -126,13 +128,8 @@ def _documented(body: ast.AST) -> list[tuple[str, str]]:
             else None
         )
         if isinstance(target, ast.Name) and isinstance(text, str):
-            found.append((target.id, inspect.cleandoc(text)))
-    return found
-
-
-def _plain(text: str) -> str:
-    """Return a docstring as Markdown: roles become code."""
-    return re.sub(r":\w+:`~?([^`]+)`", r"`\1`", text).replace("``", "`")
+            names.append((target.id, inspect.cleandoc(text)))
+    return names
 
 
 def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> list[str]:

@@ -18,7 +18,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from typer.models import ArgumentInfo, OptionInfo, ParameterInfo
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]  # the tree this script stands in is the one it describes
+sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]  # document the source tree that this script is in
 
 from accuracy import accuracy_page  # noqa: E402
 from calls import calls_page  # noqa: E402
@@ -27,19 +27,19 @@ from decides import decides_page  # noqa: E402
 from advisor.commands.train import setting_help  # noqa: E402
 
 
-def table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> list[str]:
-    """Return a Markdown table, bars and line ends in cells made harmless."""
+def table(columns: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> list[str]:
+    """Return a Markdown table, with bars, line ends and tags in cells escaped."""
     body = [[" ".join(cell.split()).replace("|", "\\|").replace("<", "&lt;") for cell in row] for row in rows]
-    return [f"| {' | '.join(row)} |" for row in (list(head), ["---"] * len(head), *body)]
+    return [f"| {' | '.join(row)} |" for row in (list(columns), ["---"] * len(columns), *body)]
 
 
-def shown(value: Any) -> str:
-    """Return a default as a reader would write it in YAML."""
+def yaml_value(value: Any) -> str:
+    """Return a default as it is written in YAML."""
     return f"`{json.dumps(value, ensure_ascii=False)}`"
 
 
 def cli_page() -> list[str]:
-    """Every verb with its arguments and options, read from the signature that ``--help`` is made from."""
+    """Return the page of the command line, read from the signatures that ``--help`` is made from."""
     import importlib
 
     from advisor import cli
@@ -51,84 +51,80 @@ def cli_page() -> list[str]:
         "",
         *exit_codes(),
     ]
-    lines += verb("tunewise", cli.entry, "##")
+    lines += verb_section("tunewise", cli.entry, "##")
     lines += [
         "",
         "These may stand anywhere on the line. `tunewise --install-completion` sets up the shell's Tab key.",
     ]
     for name in cli.VERBS:
         module = importlib.import_module(f"advisor.commands.{name.replace('-', '_')}")
-        lines += verb(f"tunewise {name}", module.command, "##")
+        lines += verb_section(f"tunewise {name}", module.command, "##")
     for name in cli.GROUPS:
         group = importlib.import_module(f"advisor.commands.{name.replace('-', '_')}").group
         lines += ["", f"## tunewise {name}", "", group.info.help]
         for part in group.registered_commands:
-            lines += verb(f"tunewise {name} {part.name}", part.callback, "###")
+            lines += verb_section(f"tunewise {name} {part.name}", part.callback, "###")
     return lines
 
 
 def exit_codes() -> list[str]:
-    """The README's table of exit codes, which a test holds against the error tree."""
+    """Return the README's table of exit codes, which a test compares with the error classes."""
     lines = (ROOT / "README.md").read_text("utf-8").splitlines()
     start = lines.index("| exit code | when |")
     return lines[start : lines.index("", start)]
 
 
-def verb(name: str, command: Callable[..., Any], level: str) -> list[str]:
-    """One verb: usage, what it does, a table of what it takes."""
+def verb_section(name: str, command: Callable[..., Any], level: str) -> list[str]:
+    """Return the section of a verb_section: usage, description, and a table of arguments and options."""
     arguments, options = [], []
     hints = get_type_hints(command, include_extras=True)
     for key, parameter in inspect.signature(command).parameters.items():
-        found = [*getattr(hints[key], "__metadata__", ()), parameter.default]
-        info = next((one for one in found if isinstance(one, ParameterInfo)), None)
+        declarations = [*getattr(hints[key], "__metadata__", ()), parameter.default]
+        info = next((item for item in declarations if isinstance(item, ParameterInfo)), None)
         if info is None or info.hidden:
             continue
         default = info.default if info is parameter.default else parameter.default
         default = None if default in (..., inspect.Parameter.empty) else default
         plain = get_args(hints[key])[0] if hasattr(hints[key], "__metadata__") else hints[key]
         required = default is None and NoneType not in get_args(plain)
-        kind = taken(hints[key], default) + (
+        kind = accepted_values(hints[key], default) + (
             ", required" if required and isinstance(info, OptionInfo) else ""
         )
         if isinstance(info, ArgumentInfo):
-            word = key.upper()
-            arguments.append((f"`{word if required else f'[{word}]'}`", kind, info.help or ""))
+            argument = key.upper()
+            arguments.append((f"`{argument if required else f'[{argument}]'}`", kind, info.help or ""))
         else:
-            named = info.param_decls or (() if info is parameter.default else (info.default,))
+            declared = info.param_decls or (() if info is parameter.default else (info.default,))
             names = (
-                ", ".join(f"`{one}`" for one in named if isinstance(one, str))
+                ", ".join(f"`{item}`" for item in declared if isinstance(item, str))
                 or f"`--{key.replace('_', '-')}`"
             )
             options.append((names, kind, setting_help(key) if info.help is None else info.help))
     usage = " ".join(
-        [name, *(word.strip("`") for word, _, _ in arguments), *(["[OPTIONS]"] if options else [])]
+        [name, *(argument.strip("`") for argument, _, _ in arguments), *(["[OPTIONS]"] if options else [])]
     )
     lines = ["", f"{level} {name}", "", "```text", usage, "```", "", inspect.cleandoc(command.__doc__ or "")]
     rows = [*arguments, *options]
     return lines + (["", *table(("", "takes", "what it is"), rows)] if rows else [])
 
 
-def taken(hint: Any, default: Any) -> str:
-    """Return what a parameter takes, in words, and its default."""
-    inner = [one for one in get_args(hint) if one is not NoneType and not isinstance(one, ParameterInfo)]
+def accepted_values(hint: Any, default: Any) -> str:
+    """Return what values a parameter takes, in words, and its default."""
+    inner = [part for part in get_args(hint) if part is not NoneType and not isinstance(part, ParameterInfo)]
     origin = get_origin(hint)
     if origin is Literal:
-        words = ", ".join(map(str, inner))
+        text = ", ".join(map(str, inner))
     elif origin in (list, tuple):
-        words = f"{taken(inner[0], None)}, repeatable"
+        text = f"{accepted_values(inner[0], None)}, repeatable"
     elif inner:
-        words = taken(inner[0], None)
+        text = accepted_values(inner[0], None)
     else:
-        words = {bool: "a switch", int: "a whole number", float: "a number", Path: "a path", str: "text"}[
-            hint
-        ]
-    return (
-        f"{words}, default {default}" if default and not isinstance(default, bool | list | tuple) else words
-    )
+        text = {bool: "a switch", int: "a whole number", float: "a number", Path: "a path", str: "text"}[hint]
+    return f"{text}, default {default}" if default and not isinstance(default, bool | list | tuple) else text
 
 
 def rules_page() -> list[str]:
-    """Rules with need, weight and evidence; what blocks a method; what each method serves."""
+    """Return the page of the rules with need, weight and evidence, the blockers, and the needs that methods serve."""
     from advisor.methods import blockers
     from advisor.methods.registry import METHODS
     from advisor.rules.registry import RULES
@@ -142,8 +138,8 @@ def rules_page() -> list[str]:
     ]
     for family in dict.fromkeys(rule.family for rule in RULES):
         members = [rule for rule in RULES if rule.family == family]
-        inside = sys.modules[members[0].__module__]
-        lines += ["", f"## {family.capitalize()}", "", inspect.cleandoc(inside.__doc__ or "")]
+        module = sys.modules[members[0].__module__]
+        lines += ["", f"## {family.capitalize()}", "", inspect.cleandoc(module.__doc__ or "")]
         for rule in members:
             lines += ["", f"### {rule.code()}", "", rule.text(), ""]
             lines += [
@@ -166,7 +162,7 @@ def rules_page() -> list[str]:
 
 
 def questions_page() -> list[str]:
-    """The questionnaire, section by section."""
+    """Return the page of the questionnaire, section by section."""
     from advisor.questionnaire.questions import QUESTION_SECTIONS, QUESTIONS
 
     lines = [
@@ -178,22 +174,22 @@ def questions_page() -> list[str]:
     ]
     for section, title in QUESTION_SECTIONS:
         rows = []
-        for q in (q for q in QUESTIONS if q.section == section):
-            text = f"{q.text} {q.why}"
-            text += "".join(f" *{c.value}*: {c.help}." for c in q.choices)
-            allowed = q.allowed + (f" ({q.unit})" if q.unit else "")
-            rows.append((f"`{q.id}`{' *' if q.detail else ''}", allowed, text))
+        for question in (question for question in QUESTIONS if question.section == section):
+            text = f"{question.text} {question.why}"
+            text += "".join(f" *{choice.value}*: {choice.help}." for choice in question.choices)
+            allowed = question.allowed + (f" ({question.unit})" if question.unit else "")
+            rows.append((f"`{question.id}`{' *' if question.detail else ''}", allowed, text))
         lines += ["", f"## {title}", "", *table(("id", "answer", "question"), rows)]
     return lines
 
 
 def scores_page() -> list[str]:
-    """Every score of an answer, in the order of the list it is computed from."""
+    """Return the page of the scores, in the order of the list they are computed from."""
     from runners.plan.score_names import SCORE_DEFINITIONS
 
     rows = [
-        (f"`{each.name}`", each.what + (" (less is better)" if each.lower else ""), each.needs)
-        for each in SCORE_DEFINITIONS
+        (f"`{score.name}`", score.what + (" (less is better)" if score.lower else ""), score.needs)
+        for score in SCORE_DEFINITIONS
     ]
     return [
         "# The scores",
@@ -210,7 +206,7 @@ def scores_page() -> list[str]:
 
 
 def plan_page() -> list[str]:
-    """Every key of a plan, from the JSON Schema that ``tunewise plan --schema`` prints."""
+    """Return the page of the plan's keys, from the JSON Schema that ``tunewise plan --schema`` prints."""
     from runners.plan.schema import Plan
 
     schema = Plan.model_json_schema(by_alias=True)
@@ -224,38 +220,40 @@ def plan_page() -> list[str]:
         required = part.get("required", ())
         rows = []
         for key, field in part["properties"].items():
-            default = "required" if key in required else shown(field["default"]) if "default" in field else ""
-            rows.append((f"`{key}`", kind_of(field), default, field.get("description", "")))
-        words = inspect.cleandoc(part.get("description", ""))
-        lines += ["", f"## {name}", "", words, "", *table(("key", "type", "default", "what it is"), rows)]
+            default = (
+                "required" if key in required else yaml_value(field["default"]) if "default" in field else ""
+            )
+            rows.append((f"`{key}`", schema_type(field), default, field.get("description", "")))
+        text = inspect.cleandoc(part.get("description", ""))
+        lines += ["", f"## {name}", "", text, "", *table(("key", "type", "default", "what it is"), rows)]
     return lines
 
 
-def kind_of(field: dict[str, Any]) -> str:
-    """Return a schema's type in words, with its bounds."""
+def schema_type(field: dict[str, Any]) -> str:
+    """Return the type of a schema's field in words, with its bounds."""
     if "$ref" in field:
         name = field["$ref"].rsplit("/", 1)[-1]
         return f"[{name}](#{name.lower()})"
     if "const" in field:
-        return shown(field["const"])
+        return yaml_value(field["const"])
     if "enum" in field:
         return ", ".join(str(value) for value in field["enum"])
-    for several in ("anyOf", "oneOf"):
-        if several in field:
-            return " or ".join(kind_of(one) for one in field[several])
+    for union in ("anyOf", "oneOf"):
+        if union in field:
+            return " or ".join(schema_type(option) for option in field[union])
     kind = str(field.get("type", "anything"))
     if kind == "array":
-        kind = f"list of {kind_of(field['items'])}" if "items" in field else "list"
+        kind = f"list of {schema_type(field['items'])}" if "items" in field else "list"
     if kind == "object" and "additionalProperties" in field:
         inner = field["additionalProperties"]
-        kind = f"mapping to {kind_of(inner)}" if isinstance(inner, dict) and inner else "mapping"
+        kind = f"mapping to {schema_type(inner)}" if isinstance(inner, dict) and inner else "mapping"
     signs = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}
     bounds = [f"{sign} {field[key]:g}" for key, sign in signs.items() if key in field]
     return " ".join([kind, *bounds])
 
 
 def settings_page() -> list[str]:
-    """Every key of the settings file, from the table that reads it."""
+    """Return the page of the settings file's keys, from the table that reads it."""
     from advisor.settings import ENV, FILE, SETTING_KEYS
 
     rows = [(f"`{key.name}`", f"`{key.env}`", key.kind, key.text) for key in SETTING_KEYS]
@@ -271,6 +269,9 @@ def settings_page() -> list[str]:
         "A table `[answers]` beside them holds answers of the [questionnaire](questions.md) by id, that are always yours.",
         "A plan shows them as from `config`; what is said for a plan itself is stronger. Relative paths start at the",
         "file's folder.",
+        "",
+        "`tunewise --install-completion` completes verbs, runs, models, rules, answers and arms in your shell. `NO_COLOR`,",
+        "`TERM=dumb` and narrow terminals are respected; where an encoding lacks a character, a plain one replaces it.",
         "",
         "```toml",
         'cache = "~/models"',
@@ -297,18 +298,18 @@ NOTE = "<!-- Written by scripts/docs.py from the code; edit the code. -->"
 
 
 def main() -> int:
-    """Write or check the pages; returns the exit code."""
+    """Write or check the pages; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--check", action="store_true", help="only look")
     parser.add_argument("--out", type=Path, default=ROOT / "docs", help="the folder of the pages")
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     stale = []
     for name, page in PAGES.items():
-        path, text = given.out / name, "\n".join([NOTE, "", *page()]) + "\n"
-        if given.check and (not path.is_file() or path.read_text("utf-8") != text):
+        path, text = arguments.out / name, "\n".join([NOTE, "", *page()]) + "\n"
+        if arguments.check and (not path.is_file() or path.read_text("utf-8") != text):
             stale.append(name)
-        elif not given.check:
-            given.out.mkdir(parents=True, exist_ok=True)
+        elif not arguments.check:
+            arguments.out.mkdir(parents=True, exist_ok=True)
             path.write_text(text, "utf-8")
     if stale:
         print(f"not current: {', '.join(stale)}; run: python scripts/docs.py", file=sys.stderr)

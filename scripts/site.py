@@ -1,6 +1,6 @@
-"""Build the documentation into a folder: every link, anchor and page of the navigation is checked, nothing is remote.
+"""Build the documentation into a folder and check it: links, anchors, the navigation, and that nothing remote is loaded.
 
-python scripts/site.py OUT [--docs FOLDER]  exit 1 when anything is wrong, each thing named
+python scripts/site.py OUT [--docs FOLDER]  exit 1 when anything is wrong, with a line for each problem
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 FETCHED = {"link": "href", "script": "src", "img": "src", "iframe": "src", "source": "src", "object": "data"}
-"""What a browser fetches by itself when it opens a page."""
+"""Elements and attributes that a browser loads by itself when it opens a page."""
 REMOTE = re.compile(r"(?:https?:)?//", re.IGNORECASE)
 IN_STYLE = re.compile(r"(?:url\(|@import)\s*['\"]?\s*((?:https?:)?//[^'\")\s]+)", re.IGNORECASE)
 
 
 class Fetches(HTMLParser):
-    """Collects what a page fetches, and its pictures without a description."""
+    """Collects what a page loads from elsewhere, and its images without a description."""
 
     def __init__(self) -> None:
         """Start with nothing."""
@@ -39,18 +39,20 @@ class Fetches(HTMLParser):
             self.undescribed.append(target)
 
 
-def wrong(site: Path) -> list[str]:
-    """Return what is remote in a built site, and pictures without a description, a line each."""
-    found = []
+def site_problems(site: Path) -> list[str]:
+    """Return a line for each remote resource of a built site, and for each image without a description."""
+    problems = []
     pages = sorted(site.rglob("*.html"))
     for page in pages:
-        seen = Fetches()
-        seen.feed(page.read_text("utf-8"))
-        found += [f"{page.name}: fetches {target}" for target in seen.remote]
-        found += [f"{page.name}: no description of {target}" for target in seen.undescribed]
+        fetches = Fetches()
+        fetches.feed(page.read_text("utf-8"))
+        problems += [f"{page.name}: fetches {target}" for target in fetches.remote]
+        problems += [f"{page.name}: no description of {target}" for target in fetches.undescribed]
     for style in sorted(site.rglob("*.css")):
-        found += [f"{style.name}: fetches {target}" for target in IN_STYLE.findall(style.read_text("utf-8"))]
-    return found if pages else ["no page was built"]
+        problems += [
+            f"{style.name}: fetches {target}" for target in IN_STYLE.findall(style.read_text("utf-8"))
+        ]
+    return problems if pages else ["no page was built"]
 
 
 def main() -> int:
@@ -58,14 +60,25 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("out", type=Path, help="where the site goes")
     parser.add_argument("--docs", type=Path, default=ROOT / "docs", help="the folder of the pages")
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     strict = ["--fail-on-warning", "--keep-going", "--nitpicky", "--fresh-env", "--quiet"]
     with tempfile.TemporaryDirectory() as work:
-        build = [sys.executable, "-m", "sphinx", "-b", "html", *strict, "-d", work, given.docs, given.out]
+        build = [
+            sys.executable,
+            "-m",
+            "sphinx",
+            "-b",
+            "html",
+            *strict,
+            "-d",
+            work,
+            arguments.docs,
+            arguments.out,
+        ]
         if code := subprocess.run(build, check=False).returncode:
             return code
-    lines = wrong(given.out)
-    print("\n".join(lines) or f"{len(list(given.out.glob('*.html')))} pages in {given.out}")
+    lines = site_problems(arguments.out)
+    print("\n".join(lines) or f"{len(list(arguments.out.glob('*.html')))} pages in {arguments.out}")
     return int(bool(lines))
 
 

@@ -34,10 +34,10 @@ def show(
     from rag.errors import BadInput
     from runners.models import adapters
 
-    found = adapters.read_adapter(folder)
-    workflows_adapters.show_adapter(found, as_json)
-    if found.problem:
+    adapter = adapters.read_adapter(folder)
+    workflows_adapters.show_adapter(adapter, as_json)
+    if adapter.problem:
         raise BadInput(
-            f"{folder} cannot be used as it is: {found.problem}",
-            found.hint or "train it again, or restore it",
+            f"{folder} cannot be used as it is: {adapter.problem}",
+            adapter.hint or "train it again, or restore it",
         )

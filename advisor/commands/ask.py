@@ -26,9 +26,9 @@ def command(
     from advisor.output import emit_result
     from runners.runs.run import load
 
-    opened = load(run, print_event, model)
+    loaded = load(run, print_event, model)
     if as_json:
-        answer = opened.ask(question, arm)
+        answer = loaded.ask(question, arm)
         emit_result(answer.reply_json(answer.arm), ascii=True)
     else:
-        show_streaming(opened.stream(question, arm), opened.arm(arm).arm)
+        show_streaming(loaded.stream(question, arm), loaded.arm(arm).arm)

@@ -35,22 +35,22 @@ def command(
     if run is not None and bundle is None:
         raise UsageProblem("--run says what a bundle is about", "give --bundle FILE.zip with it")
 
-    found = examine_machine(model, calibrate=calibrate)
+    examined = examine_machine(model, calibrate=calibrate)
     if bundle is not None:
         from advisor.workflows.bug_report import write_bug_report
 
-        count = write_bug_report(bundle, run, found)
+        replaced = write_bug_report(bundle, run, examined)
         if as_json:
             from advisor.output import emit_result
 
-            emit_result({"schema": 1, "bundle": str(bundle), "replaced": count})
+            emit_result({"schema": 1, "bundle": str(bundle), "replaced": replaced})
         else:
             print(
-                f"wrote {bundle}; {count} private things were replaced in it. Look it through before you send it."
+                f"wrote {bundle}; {replaced} private things were replaced in it. Look it through before you send it."
             )
     elif as_json:
         from advisor.output import emit_result
 
-        emit_result(found)
+        emit_result(examined)
     else:
-        show_examination(found)
+        show_examination(examined)

@@ -38,8 +38,8 @@ def command(
     flags = [part for name in arm for part in ("--arm", name)] + (["--out", str(out)] if out else [])
     line = output.command_line("eval", run, "--questions", questions, *flags)
     with resume_hint(line, "answers"), watch_progress(as_json) as watcher:
-        found = evaluate(run, questions, arm, out, watcher)
-        data = evaluation_json(run, read_run_plan(run), questions, found)
+        evaluation = evaluate(run, questions, arm, out, watcher)
+        data = evaluation_json(run, read_run_plan(run), questions, evaluation)
     if as_json:
         output.emit_result(data)
     else:

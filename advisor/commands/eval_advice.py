@@ -14,12 +14,12 @@ def command(
     """Score the advice on a file of published cases: accepted, exact, who was mistaken for whom, each miss."""
     from advisor.workflows.eval_advice import cases_json, read_cases, score_cases
 
-    found = cases_json(score_cases(read_cases(cases)))
+    scores = cases_json(score_cases(read_cases(cases)))
     if as_json:
         from advisor.output import emit_result
 
-        emit_result(found)
+        emit_result(scores)
         return
     from advisor.display import console
 
-    console.console().print(console.render_case_scores(found))
+    console.console().print(console.render_case_scores(scores))

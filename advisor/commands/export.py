@@ -47,8 +47,8 @@ def command(
     from advisor.workflows.export import export_run, import_run
     from runners.export.job import ExportRequest
 
-    wish = ExportRequest(to, arm, seed, out, overwrite, dtype, model)
+    request = ExportRequest(to, arm, seed, out, overwrite, dtype, model)
     if to == "run":
-        import_run(run, wish, as_json)
+        import_run(run, request, as_json)
     else:
-        export_run(run, wish, as_json)
+        export_run(run, request, as_json)

@@ -24,8 +24,8 @@ def command(
         else:
             print(f"removed {count} runs")
         return
-    found = history_summary(history.read_history())
+    summary = history_summary(history.read_history())
     if as_json:
-        emit_result(found)
+        emit_result(summary)
     else:
-        show_history(found)
+        show_history(summary)

@@ -42,9 +42,9 @@ def pull(
         watcher.say(f"getting {name} ...")
         model = resolve.resolve_model(name, allow_hub=allow_hub, on_event=watcher)
     if as_json:
-        names = ("name", "kind", "fingerprint", "source")
+        keys = ("name", "kind", "fingerprint", "source")
         emit_result(
-            {"schema": 1, **{name: getattr(model, name) for name in names}, "folder": str(model.folder)}
+            {"schema": 1, **{name: getattr(model, name) for name in keys}, "folder": str(model.folder)}
         )
         return
     print(f"{model.name}  {model.fingerprint[:12]}  {model.source}  {model.folder}")

@@ -48,5 +48,5 @@ def command(
     from runners.serving.http.service import ServerLimits
 
     limits = ServerLimits(max_tokens=max_tokens, seconds=time_limit, per_minute=per_minute)
-    wish = ServeOptions(run, host, port, token, tuple(allow_host), tuple(allow_origin), model)
-    serve(wish, limits, queue, print_event)
+    options = ServeOptions(run, host, port, token, tuple(allow_host), tuple(allow_origin), model)
+    serve(options, limits, queue, print_event)

@@ -16,12 +16,12 @@ def start(context: typer.Context) -> None:
         raise SystemExit(2)
     from advisor.workflows.plan import PlanRequest, make_plan
 
-    written = make_plan(PlanRequest())
-    if written is None:
+    plan = make_plan(PlanRequest())
+    if plan is None:
         return
     from advisor.wizard.prompter import confirm
 
-    if confirm(f"Run {written} now?"):
+    if confirm(f"Run {plan} now?"):
         from advisor.workflows.run import execute_plan
 
-        execute_plan(written, None, False, False, False, None, False, False)
+        execute_plan(plan, None, False, False, False, None, False, False)

@@ -22,19 +22,20 @@ DATA, MODEL, SETTINGS, ADAPTER, MEMORY, RUN = (
 )
 
 
-def _flag(panel: str, text: str, *names: str, **more: Any) -> Any:
-    return typer.Option(*names, help=text, rich_help_panel=panel, **more)
+def _flag(panel: str, text: str, *names: str, **options: Any) -> Any:
+    """Return a flag with its help, shown in a panel of ``train --help``."""
+    return typer.Option(*names, help=text, rich_help_panel=panel, **options)
 
 
-def _setting(panel: str, *names: str, **more: Any) -> Any:
+def _setting(panel: str, *names: str, **options: Any) -> Any:
     """Return the flag of a setting of TrainConfig; :class:`Command` fills in its help."""
-    return typer.Option(*names, rich_help_panel=panel, **more)
+    return typer.Option(*names, rich_help_panel=panel, **options)
 
 
 class Command(TyperCommand):
-    """The command, whose flags of training settings take their help from TrainConfig when the help is needed.
+    """The command; flags of training settings take their help from TrainConfig only when the help is printed.
 
-    The command is registered with every start of the program, where pydantic is not loaded.
+    Commands are registered at every start of the program, which must not load pydantic.
     """
 
     def get_params(self, ctx: Any) -> Any:
@@ -47,21 +48,21 @@ class Command(TyperCommand):
 
 
 def setting_help(name: str) -> str:
-    """Return the help of a training setting's flag: its description, what it may be, and its default.
+    """Return the help of a training setting's flag: its description, allowed values, and default.
 
-    A default is "chosen" where :func:`runners.training.defaults.choose_defaults` derives it from the rows and the model.
+    The default is "chosen" where :func:`runners.training.defaults.choose_defaults` derives it from the rows and the model.
     """
     from runners.plan.train_config import TrainConfig, allowed_values
     from runners.training.defaults import choose_defaults
 
     setting = TrainConfig.model_fields[name]
-    parts = [] if name == "checkpointing" else [allowed_values(name)]  # a switch takes no value
+    parts = [] if name == "checkpointing" else [allowed_values(name)]  # an on/off flag takes no value
     if name != "method" and setting.default is not None:  # --method shows its default itself
         chosen = name in choose_defaults("lora", rows=1, params_b=1).values
         default = f"{setting.default:g}" if isinstance(setting.default, float) else setting.default
         parts.append(f"default: {'chosen' if chosen else default}")
-    more = "; ".join(filter(None, parts))
-    return f"{str(setting.description).rstrip('.')} ({more})." if more else str(setting.description)
+    details = "; ".join(filter(None, parts))
+    return f"{str(setting.description).rstrip('.')} ({details})." if details else str(setting.description)
 
 
 Examples = Annotated[Path, _flag(DATA, "Pairs, chats or texts: a file or a folder; the format is detected.")]

@@ -1,97 +1,99 @@
-"""What the terminal shows of an answer: its text, and below it sources, contradictions and what was searched.
+"""Shows an answer on the terminal: its text, and below it the sources, contradictions, and what was searched.
 
-An answer as it is made: on a terminal its words appear while the model generates them, elsewhere it comes whole.
+:func:`show_answer` prints a complete answer, :func:`show_streaming` prints it while the model generates it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import TYPE_CHECKING
 
 from rich.console import Console
+from rich.live import Live
+from rich.text import Text
 
 from advisor.output import print_plain
-from rag.text.sanitize import defang_text, single_line
+from rag.text.sanitize import defang_text, single_line, strip_invisible
 from rag.types import Citation
 
 if TYPE_CHECKING:
     from rag.grounding.conflicts import Conflict
     from runners.arms.answer import Answer
-from collections.abc import Generator as Running
-from typing import TYPE_CHECKING
-
-from rich.live import Live
-from rich.text import Text
-
-from rag.text.sanitize import strip_invisible
-
-if TYPE_CHECKING:
-    from runners.arms.answer import Answer
 
 
-_LONGEST = 160
-"""Letters of a passage that is offered."""
+_MAX_PASSAGE_CHARACTERS = 160
+"""Most characters shown of one of the nearest passages."""
 
 
 def marked_answer(answer: Answer) -> str:
-    """Return the answer as the terminal shows it: `[?]` after a sentence that no passage supports, `[1?]` for partly."""
-    shown, at = "", 0
+    """Return the answer as the terminal shows it.
+
+    A sentence that no passage supports is followed by `[?]`; a citation that supports a part only is written `[1?]`.
+    """
+    marked, position = "", 0
     text = answer.marked
-    for c in answer.citations:
-        if c.support == "supported" or c.answer_end < at:
+    for citation in answer.citations:
+        if citation.support == "supported" or citation.answer_end < position:
             continue
-        mark = f" [{c.n}]"
-        shown += text[at : c.answer_end] + (" [?]" if not c.n else f" [{c.n}?]")
-        at = c.answer_end + (len(mark) if c.n and text.startswith(mark, c.answer_end) else 0)
-    return shown + text[at:]
+        plain_mark = f" [{citation.n}]"
+        marked += text[position : citation.answer_end] + (" [?]" if not citation.n else f" [{citation.n}?]")
+        position = citation.answer_end + (
+            len(plain_mark) if citation.n and text.startswith(plain_mark, citation.answer_end) else 0
+        )
+    return marked + text[position:]
 
 
 def answer_notes(answer: Answer) -> Iterator[tuple[str, str]]:
-    """Yield the lines below an answer, each with its kind: source, doubt, conflict or nearest."""
-    for n, text in dict.fromkeys((c.n, _citation(c, answer)) for c in answer.citations):
-        yield "source" if n else "doubt", text
+    """Yield (kind, text) of each line below an answer; kinds are source, doubt, conflict and nearest."""
+    for number, text in dict.fromkeys(
+        (citation.n, _citation(citation, answer)) for citation in answer.citations
+    ):
+        yield "source" if number else "doubt", text
     for conflict in answer.conflicts:
         yield "conflict", f"the sources disagree ({_difference(conflict)}):"
         for side in conflict.sides:
             newer = ", newer" if side.n == conflict.newer else ""
-            about = _dated(side.date, side.valid_until, False)
-            yield "conflict", f'  [{side.n}] {side.location()}{about}{newer}: "{defang_text(side.quote)}"'
+            dates = _dated(side.date, side.valid_until, False)
+            yield "conflict", f'  [{side.n}] {side.location()}{dates}{newer}: "{defang_text(side.quote)}"'
     if answer.found is not None:
         yield from (("nearest", single_line(note)) for note in answer.found.notes)
         if answer.refused:
-            yield from _looked(answer)
+            yield from _searched(answer)
 
 
-def _citation(c: Citation, answer: Answer) -> str:
-    if not c.n:
-        said = single_line(answer.marked[c.answer_start : c.answer_end])
-        return f'[?] no passage says this (unsupported): "{said}"'
-    partly = "" if c.supported else " bears out a part only"
-    return (
-        f'[{c.n}] {c.location()}{_dated(c.date, c.valid_until, c.expired)}{partly}: "{defang_text(c.quote)}"'
-    )
+def _citation(citation: Citation, answer: Answer) -> str:
+    if not citation.n:
+        sentence = single_line(answer.marked[citation.answer_start : citation.answer_end])
+        return f'[?] no passage says this (unsupported): "{sentence}"'
+    partial = "" if citation.supported else " bears out a part only"
+    dates = _dated(citation.date, citation.valid_until, citation.expired)
+    return f'[{citation.n}] {citation.location()}{dates}{partial}: "{defang_text(citation.quote)}"'
 
 
-def _looked(answer: Answer) -> Iterator[tuple[str, str]]:
-    found = answer.searched
-    if found:
+def _searched(answer: Answer) -> Iterator[tuple[str, str]]:
+    searched = answer.searched
+    if searched:
         yield (
             "nearest",
-            f"searched {found['documents']:,} documents, {found['passages']:,} passages; nearest:",
+            f"searched {searched['documents']:,} documents, {searched['passages']:,} passages; nearest:",
         )
-    for n, hit in enumerate(answer.nearest_hits, start=1):
+    for number, hit in enumerate(answer.nearest_hits, start=1):
         text = defang_text(hit.chunk.text)
-        short = text if len(text) <= _LONGEST else f"{text[:_LONGEST].rsplit(' ', 1)[0]} …"
+        excerpt = (
+            text
+            if len(text) <= _MAX_PASSAGE_CHARACTERS
+            else f"{text[:_MAX_PASSAGE_CHARACTERS].rsplit(' ', 1)[0]} …"
+        )
         yield (
             "nearest",
-            f'  [{n}] {hit.chunk.location()}{_dated(hit.date, hit.valid_until, hit.expired)}: "{short}"',
+            f'  [{number}] {hit.chunk.location()}{_dated(hit.date, hit.valid_until, hit.expired)}: "{excerpt}"',
         )
 
 
 def _dated(date: str, valid_until: str, expired: bool) -> str:
-    until = f"{'expired' if expired else 'valid until'} {single_line(valid_until)}" if valid_until else ""
-    known = ", ".join(filter(None, (single_line(date), until)))
-    return f" ({known})" if known else ""
+    validity = f"{'expired' if expired else 'valid until'} {single_line(valid_until)}" if valid_until else ""
+    parts = ", ".join(filter(None, (single_line(date), validity)))
+    return f" ({parts})" if parts else ""
 
 
 def _difference(conflict: Conflict) -> str:
@@ -99,14 +101,14 @@ def _difference(conflict: Conflict) -> str:
 
 
 def show_answer(answer: Answer, arm: str, console: Console | None = None) -> None:
-    """Print an answer and where each cited passage stands."""
+    """Print an answer and its sources."""
     console = console or Console()
     print_plain(console, marked_answer(answer))
     show_sources(answer, arm, console)
 
 
 def show_sources(answer: Answer, arm: str, console: Console | None = None) -> None:
-    """Print what stands below an answer: its sources, what contradicts them, and what was searched in vain."""
+    """Print the lines below an answer: its sources, what contradicts them, and for a refusal what was searched."""
     console = console or Console()
     for kind, text in answer_notes(answer):
         print_plain(console, f"  {text}", "yellow" if kind in ("doubt", "conflict") else "dim")
@@ -114,27 +116,31 @@ def show_sources(answer: Answer, arm: str, console: Console | None = None) -> No
     print_plain(console, f"  ({note})", "dim")
 
 
-def show_streaming(pieces: Running[str, None, Answer], arm: str, console: Console | None = None) -> Answer:
-    """Print an answer piece by piece, then, in its place, the whole with its citations; return it.
+def show_streaming(pieces: Generator[str, None, Answer], arm: str, console: Console | None = None) -> Answer:
+    """Print an answer while it is generated, then replace it by the complete answer with its citations; return it.
 
-    A sentence gets its citations when it is whole. Where the output is no terminal, nothing is drawn before the
-    whole.
+    Where the output is not a terminal, only the complete answer is printed.
+
+    Args:
+        pieces: generator of text, which returns the answer at its end.
+        arm: name of the arm that answers.
+        console: where to print; a new console by default.
     """
     console = console or Console()
-    said = ""
+    text = ""
     with Live(console=console, refresh_per_second=12, transient=True) as live:
         while True:
             try:
-                said += next(pieces)
-            except StopIteration as end:
-                answer: Answer = end.value
+                text += next(pieces)
+            except StopIteration as stop:
+                answer: Answer = stop.value
                 break
-            live.update(_tail(said, console))
+            live.update(_tail(text, console))
     show_answer(answer, arm, console)
     return answer
 
 
-def _tail(said: str, console: Console) -> Text:
-    """The last lines that fit: what has left the screen at its top could not be cleared again."""
-    lines = Text(strip_invisible(said)).wrap(console, console.width)
+def _tail(text: str, console: Console) -> Text:
+    """Return the last lines that fit on the screen: lines that scrolled off its top could not be cleared again."""
+    lines = Text(strip_invisible(text)).wrap(console, console.width)
     return Text("\n").join(lines[-max(1, console.height - 2) :])

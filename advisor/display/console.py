@@ -1,4 +1,4 @@
-"""What people see of a recommendation: panels, tables and lines, drawn with rich."""
+"""Panels and tables of a recommendation, of rules, answers and profiles, drawn with rich."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from advisor.rules.base import Finding
 
 MIN_SCORE_SHOWN = 0.3
 WIDE_COLUMNS = 96
-"""Columns from which the table of methods has room for its long bars."""
+"""Terminal width from which the table of methods uses long bars."""
 CONFIDENCE_COLOURS = {
     "high": "green",
     "medium": "yellow",
@@ -33,22 +33,28 @@ CONFIDENCE_COLOURS = {
 
 
 def console(stderr: bool = False) -> Console:
-    """Return a console that honours NO_COLOR and never wraps what a program may read."""
+    """Return a console that honours NO_COLOR and does not highlight numbers or paths."""
     return Console(stderr=stderr, highlight=False)
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]], right: Sequence[int] = ()) -> Table:
-    """Return a borderless table; ``right`` names the right-aligned columns by number. Cells are markup."""
-    drawn = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    """Return a table without borders.
+
+    Args:
+        columns: titles.
+        rows: cells, as rich markup.
+        right: numbers of the right-aligned columns, from 0.
+    """
+    result = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     for number, title in enumerate(columns):
-        drawn.add_column(title, justify="right" if number in right else "left")
+        result.add_column(title, justify="right" if number in right else "left")
     for row in rows:
-        drawn.add_row(*row)
-    return drawn
+        result.add_row(*row)
+    return result
 
 
 def plugins(rows: Iterable[Mapping[str, str]]) -> Table:
-    """Return what plug-ins add: kind, name, and the package that it comes from."""
+    """Return a table of the plug-ins: kind, name, and the package that provides it."""
     cells = [
         (row["group"].removeprefix("tunewise."), escape(row["name"]), escape(row["package"])) for row in rows
     ]
@@ -56,26 +62,33 @@ def plugins(rows: Iterable[Mapping[str, str]]) -> Table:
 
 
 def render_recommendation(rec: BaseRecommendation) -> Group:
-    """Return the whole recommendation: choice and why, all methods, what would flip it, when to ask again."""
+    """Return the whole recommendation: choice and reasons, all methods, what would change it, when to ask again."""
     parts: list[Any] = [_choice(rec), render_ranking(rec)]
     if rec.flips:
         lines = [
-            f"[bold]{escape(flip['text'])}[/]" if n == 0 else escape(flip["text"])
-            for n, flip in enumerate(rec.flips[:4])
+            f"[bold]{escape(counterfactual['text'])}[/]" if number == 0 else escape(counterfactual["text"])
+            for number, counterfactual in enumerate(rec.flips[:4])
         ]
         parts += [Text(), Text("It would be", style="bold"), _lines(lines)]
     if rec.worth_finding:
-        lines = [escape(worth.text) for worth in rec.worth_finding]
+        lines = [escape(fact.text) for fact in rec.worth_finding]
         parts += [Text(), Text("Most worth finding out", style="bold"), _lines(lines)]
-    needed = [rung for rung in rec.ladder if rung["then"] == rec.choice]
-    opening = [rung for rung in rec.ladder if rung["then"] != rec.choice]
-    for title, rungs in (
+    needed = [relaxation for relaxation in rec.ladder if relaxation["then"] == rec.choice]
+    opening = [relaxation for relaxation in rec.ladder if relaxation["then"] != rec.choice]
+    for title, relaxations in (
         (f"What {rec.choice} needs here", needed),
         ("What would open the better way", opening),
     ):
-        if rungs:
-            lines = [f"{escape(x['relax'])} [dim]({escape(x['cost'])})[/]" for x in rungs[:4]]
-            ends = [""] * len(lines) if rungs is needed else [f" → {x['then']}" for x in rungs]
+        if relaxations:
+            lines = [
+                f"{escape(relaxation['relax'])} [dim]({escape(relaxation['cost'])})[/]"
+                for relaxation in relaxations[:4]
+            ]
+            ends = (
+                [""] * len(lines)
+                if relaxations is needed
+                else [f" → {relaxation['then']}" for relaxation in relaxations]
+            )
             parts += [
                 Text(),
                 Text(title, style="bold"),
@@ -93,7 +106,7 @@ def render_recommendation(rec: BaseRecommendation) -> Group:
 
 
 def render_ranking(rec: BaseRecommendation) -> Table:
-    """Return all methods, best first, with what each would take, and what blocks it."""
+    """Return a table of all methods, best first, with memory, training time and cost, or what blocks them."""
     rows = []
     for scored in rec.ranking.methods:
         estimate = rec.estimates[scored.method.name].to_json()
@@ -117,76 +130,94 @@ def render_ranking(rec: BaseRecommendation) -> Table:
 
 
 def render_finding(code: str, text: str, evidence: Sequence[str], family: str = "") -> Group:
-    """Return a rule's page: its code, the user's text and the evidence."""
+    """Return a rule with its code, its text and its evidence."""
     title = Text.from_markup(f"[bold]{code}[/] [dim]{escape(family)}[/]")
-    return Group(title, Padding(Text(text), (0, 0, 0, 2)), _lines([f"[dim]{escape(e)}[/]" for e in evidence]))
+    return Group(
+        title, Padding(Text(text), (0, 0, 0, 2)), _lines([f"[dim]{escape(source)}[/]" for source in evidence])
+    )
 
 
 def render_answers(rows: Iterable[tuple[str, str, str, str]]) -> Table:
-    """Return answers: id, value, source and how it was found."""
-    room = max(20, shutil.get_terminal_size().columns - 64)
+    """Return a table of answers, given as (id, value, source, note)."""
+    note_width = max(20, shutil.get_terminal_size().columns - 64)
     shown = (
-        (key, escape(format_answer(value, 30)), source, f"[dim]{escape(format_answer(note, room))}[/]")
+        (key, escape(format_answer(value, 30)), source, f"[dim]{escape(format_answer(note, note_width))}[/]")
         for key, value, source, note in rows
     )
     return table(("answer", "value", "from", "how"), shown)
 
 
 def render_difference(before: BaseRecommendation, after: BaseRecommendation, change: str) -> Group:
-    """Return what a change does: the choice, and every method's score before and after."""
-    same = before.choice == after.choice
+    """Return the effect of a change: the choice, every method's score, and the rules that came or went."""
+    unchanged = before.choice == after.choice
     head = (
         f"{change}: still [bold]{after.choice}[/]"
-        if same
+        if unchanged
         else (f"{change}: [red]- {before.choice}[/]  [green]+ {after.choice}[/]")
     )
-    was = {scored.method.name: scored for scored in before.ranking.methods}
-    rows = [(s.method.name, _state(was[s.method.name]), _state(s)) for s in after.ranking.methods]
-    old = {f.rule.code() for f in before.ranking.findings}
-    new = {f.rule.code(): f for f in after.ranking.findings}
-    lines = [f"[green]+ {code}[/] {escape(f.text)}" for code, f in new.items() if code not in old]
+    scored_before = {scored.method.name: scored for scored in before.ranking.methods}
+    rows = [
+        (scored.method.name, _score_or_blocker(scored_before[scored.method.name]), _score_or_blocker(scored))
+        for scored in after.ranking.methods
+    ]
+    codes_before = {finding.rule.code() for finding in before.ranking.findings}
+    findings_after = {finding.rule.code(): finding for finding in after.ranking.findings}
+    lines = [
+        f"[green]+ {code}[/] {escape(finding.text)}"
+        for code, finding in findings_after.items()
+        if code not in codes_before
+    ]
     lines += [
-        f"[red]- {f.rule.code()}[/] {escape(f.text)}"
-        for f in before.ranking.findings
-        if f.rule.code() not in new
+        f"[red]- {finding.rule.code()}[/] {escape(finding.text)}"
+        for finding in before.ranking.findings
+        if finding.rule.code() not in findings_after
     ]
     return Group(Text.from_markup(head), table(("method", "before", "after"), rows), _lines(lines))
 
 
-def render_case_scores(found: dict[str, Any]) -> Group:
-    """Return the score on published cases: counts, who was taken for whom, each miss with its reasons."""
+def render_case_scores(scores: dict[str, Any]) -> Group:
+    """Return the score of the advice on published cases: counts, confusion table, and each miss with its reasons.
+
+    Args:
+        scores: the object of ``eval-advice --json``.
+    """
     names = list(
-        dict.fromkeys([*found["confusion"], *(c for row in found["confusion"].values() for c in row)])
+        dict.fromkeys(
+            [*scores["confusion"], *(choice for row in scores["confusion"].values() for choice in row)]
+        )
     )
     rows = [
         (
             winner,
             *(
-                f"[green]{n}[/]" if (n := row.get(name, 0)) and name == winner else str(n or "·")
+                f"[green]{count}[/]" if (count := row.get(name, 0)) and name == winner else str(count or "·")
                 for name in names
             ),
         )
-        for winner, row in found["confusion"].items()
+        for winner, row in scores["confusion"].items()
     ]
-    n = found["n"]
+    count = scores["n"]
     parts: list[Any] = [
-        Text.from_markup(f"[bold]{found['accepted']}[/] of {n} accepted, [bold]{found['exact']}[/] exact\n"),
+        Text.from_markup(
+            f"[bold]{scores['accepted']}[/] of {count} accepted, [bold]{scores['exact']}[/] exact\n"
+        ),
         table(("won \\ advised", *names), rows, right=range(1, len(names) + 1)),
     ]
-    for miss in found["misses"]:
-        why = [f"{escape(r['text'])} [dim]{r['rule']}[/]" for r in miss["reasons"]]
-        why += [f"[red]blocked[/] {escape(b['text'])}" for b in miss["winner_blockers"]]
+    for miss in scores["misses"]:
+        lines = [f"{escape(reason['text'])} [dim]{reason['rule']}[/]" for reason in miss["reasons"]]
+        lines += [f"[red]blocked[/] {escape(blocker['text'])}" for blocker in miss["winner_blockers"]]
         head = f"\n[bold]{escape(miss['id'])}[/]  {miss['winner']} won, {miss['choice']} was advised"
-        parts += [Text.from_markup(f"{head} [dim]{escape(miss['source'])}[/]"), _lines(why)]
+        parts += [Text.from_markup(f"{head} [dim]{escape(miss['source'])}[/]"), _lines(lines)]
     return Group(*parts)
 
 
 def _choice(rec: BaseRecommendation) -> Panel:
     first = rec.ranking.methods[0]
     body: list[Any] = [Text(first.method.text().split("\n")[0], style="italic"), Text()]
-    # One line a need (its last finding says most), without what only breaks ties between ways of tuning.
-    by_need = {f.need: f for f in rec.reasons(first) if f.weight >= MIN_SCORE_SHOWN}
-    body.append(_lines([_because(f) for f in by_need.values()][:5]))
+    # One line for each need: its last finding has the most to say. Weights below the minimum only break ties between
+    # tuning methods.
+    by_need = {finding.need: finding for finding in rec.reasons(first) if finding.weight >= MIN_SCORE_SHOWN}
+    body.append(_lines([_because(finding) for finding in by_need.values()][:5]))
     if against := rec.against(first):
         body.append(
             Text.from_markup(f"[yellow]Against it[/]  {escape(against.text)} [dim]{against.rule.code()}[/]")
@@ -208,13 +239,13 @@ def _because(finding: Finding) -> str:
 
 
 def _bar(scored: ScoredMethod) -> str:
-    """Return the score as a bar that leaves the table's other columns their room on a usual terminal."""
+    """Return the score as a bar, shorter on narrow terminals so that the other columns fit."""
     width = 20 if shutil.get_terminal_size().columns >= WIDE_COLUMNS else 12
     filled = round(scored.score * width)
     return f"{'█' * filled}[dim]{'·' * (width - filled)}[/] {scored.score:.2f}"
 
 
-def _state(scored: ScoredMethod) -> str:
+def _score_or_blocker(scored: ScoredMethod) -> str:
     return (
         f"[red]blocked[/] [dim]{escape(scored.blockers[0].text)}[/]"
         if scored.blockers

@@ -1,4 +1,4 @@
-"""What the events of a run say in words: one line, or a few, for each kind that a person should read."""
+"""The events of a run in words: one or more lines for each kind of event that the user should see."""
 
 from __future__ import annotations
 
@@ -8,16 +8,18 @@ from typing import Any
 
 from advisor.output import note
 
-_REASON = ("remote.note", "plan.note", "judge.failed", "prompt.chosen", "index.sampled")
-_NAMED = ("train.restart", "train.damage", "train.moved", "train.memory")
+_SHOWN_BY_REASON = ("remote.note", "plan.note", "judge.failed", "prompt.chosen", "index.sampled")
+"""Kinds of events of which the reason is shown."""
+_SHOWN_WITH_NAME = ("train.restart", "train.damage", "train.moved", "train.memory")
+"""Kinds of events of which the second part of the name and the reason are shown."""
 
 
 def event_lines(event: Mapping[str, Any]) -> list[str]:
-    """Return the lines of an event; nothing for one that is only progress."""
+    """Return the lines of an event; none for an event that is only progress."""
     kind = str(event.get("event", ""))
-    if kind in _REASON:
+    if kind in _SHOWN_BY_REASON:
         return [str(event["reason"])]
-    if kind in _NAMED:
+    if kind in _SHOWN_WITH_NAME:
         return [f"{kind.partition('.')[2]}: {event['reason']}"]
     if kind == "train.start":
         return [str(warning) for warning in event.get("warnings", ())]
@@ -27,14 +29,14 @@ def event_lines(event: Mapping[str, Any]) -> list[str]:
     if kind == "prompt.tried":
         return [f"{event['prompt']}: {event['score']:.2f} on {event['questions']} dev questions"]
     if kind.startswith("models."):
-        return _models(kind, event)
+        return _model_lines(kind, event)
     if kind == "classifier.trained":
-        return [_classifier(event)]
-    return _rows(kind, event)
+        return [_classifier_line(event)]
+    return _data_lines(kind, event)
 
 
-def _rows(kind: str, event: Mapping[str, Any]) -> list[str]:
-    """Return what is said of files, rows and questions as they are read and prepared."""
+def _data_lines(kind: str, event: Mapping[str, Any]) -> list[str]:
+    """Return the lines about files, rows and questions that are read and prepared."""
     if kind == "examples.read":
         guessed = ", ".join(f"{role} = {name}" for role, name in event["columns"].items())
         read = f"{event['rows']:,} rows of {Path(event['file']).name}, {event['format']} ({guessed})"
@@ -61,13 +63,13 @@ def _rows(kind: str, event: Mapping[str, Any]) -> list[str]:
 
 
 def print_event(event: Mapping[str, Any]) -> None:
-    """Say an event on stderr, where nothing else shows progress."""
+    """Print the lines of an event to stderr, for verbs that show no other progress."""
     for line in event_lines(event):
         note(f"  {line}")
 
 
-def _models(kind: str, event: Mapping[str, Any]) -> list[str]:
-    """Return what is fetched, from where and how large, before it is; and when it is there."""
+def _model_lines(kind: str, event: Mapping[str, Any]) -> list[str]:
+    """Return the lines about obtaining a model: package or hub and size before the download, and when it is ready."""
     name = event["model"]
     if kind == "models.download":
         package = str(event["package"]).replace("==", " ")
@@ -82,8 +84,8 @@ def _models(kind: str, event: Mapping[str, Any]) -> list[str]:
     return [f"{name} is ready"] if kind == "models.ready" else []
 
 
-def _classifier(event: Mapping[str, Any]) -> str:
-    known = event["accuracy"] is not None
-    checked = f", cross-validated accuracy {event['accuracy']:.2f}" if known else ""
-    left = f"; {event['left_out']} left out: no label of the plan" if event["left_out"] else ""
-    return f"{event['labels']} labels from {event['rows']} examples{checked} (C {event['c']:g}){left}"
+def _classifier_line(event: Mapping[str, Any]) -> str:
+    accuracy_known = event["accuracy"] is not None
+    accuracy = f", cross-validated accuracy {event['accuracy']:.2f}" if accuracy_known else ""
+    left_out = f"; {event['left_out']} left out: no label of the plan" if event["left_out"] else ""
+    return f"{event['labels']} labels from {event['rows']} examples{accuracy} (C {event['c']:g}){left_out}"

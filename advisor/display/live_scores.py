@@ -1,4 +1,7 @@
-"""An arm's combined score while it still answers: the journal's answers scored one by one as they arrive."""
+"""Combined scores of the arms while a trial runs: the answers in its journal are scored as they arrive.
+
+:func:`board_for_plan` makes the progress board that shows them.
+"""
 
 from __future__ import annotations
 
@@ -24,46 +27,54 @@ _CITATION = {field.name for field in fields(Citation)}
 
 
 class LiveScores:
-    """Means of the combined score so far, as the trial will give them for the same answers."""
+    """Means of the combined score so far, computed as the trial will compute them for the same answers."""
 
     def __init__(self, plan: Plan, run: Path, questions: Mapping[str, Question]) -> None:
-        """Take the run's folder, whose journal is followed, and the test questions by id."""
+        """Prepare reading the journal.
+
+        Args:
+            plan: the plan of the run.
+            run: the run folder, whose journal is read.
+            questions: the test questions by id.
+        """
         self.plan = plan
         self.index = run / INDEX
         self.journal = run / TRIAL / ANSWERS
         self.questions = questions
         self.retrieval = {arm.arm: arm.retrieval for arm in plan.arms}
         self.weights = {str(name): weight for name, weight in plan.weights.items()}
-        self.read = 0
-        self.found: dict[str, dict[str, list[dict[str, float]]]] = {}
-        """Scores by arm and question: one for each seed's answer."""
+        self.bytes_read = 0
+        self.scores: dict[str, dict[str, list[dict[str, float]]]] = {}
+        """Scores by arm and question: one dictionary for the answer of each training seed."""
         self.golds: dict[str, str] = {}
         self.waiting: list[dict[str, Any]] = []
-        """Rows whose gold spans cannot be looked up before the index is there."""
+        """Rows that cannot be scored before the index holds the text of their gold spans."""
 
     def mean(self, arm: str) -> float | None:
-        """Return an arm's mean over what the journal holds by now; None before its first answer that can be scored."""
+        """Return the mean score of an arm over its answers in the journal so far; None before the first one."""
         if self.journal.is_file():
-            # Taken back: another arm's outdated answers were removed.
-            if self.journal.stat().st_size < self.read:
-                self.read, self.found, self.waiting = 0, {}, []
+            # A shorter journal was rewritten, without another arm's outdated answers: read it from the start.
+            if self.journal.stat().st_size < self.bytes_read:
+                self.bytes_read = 0
+                self.scores = {}
+                self.waiting = []
             with self.journal.open("rb") as stream:
-                stream.seek(self.read)
+                stream.seek(self.bytes_read)
                 for line in stream:
                     if not line.endswith(b"\n"):
                         break
-                    self.read += len(line)
-                    self._take(line)
+                    self.bytes_read += len(line)
+                    self._queue_row(line)
         rows, self.waiting = self.waiting, []
         for row in rows:
             self._score(row, self.questions[row["id"]])
-        each = [
+        means = [
             combined_score(mean_over_seeds(scores), self.weights)
-            for scores in self.found.get(arm, {}).values()
+            for scores in self.scores.get(arm, {}).values()
         ]
-        return sum(each) / len(each) if each else None
+        return sum(means) / len(means) if means else None
 
-    def _take(self, line: bytes) -> None:
+    def _queue_row(self, line: bytes) -> None:
         try:
             row: dict[str, Any] = json.loads(line)
         except ValueError:
@@ -72,17 +83,23 @@ class LiveScores:
             self.waiting.append(row)
 
     def _score(self, row: dict[str, Any], question: Question) -> None:
-        """Score an answer, or leave it waiting; several seeds' answers stand beside one another."""
+        """Score an answer, or keep the row waiting until its gold can be read; seeds are stored side by side."""
         gold = self._gold(question)
         if gold is None:
             self.waiting.append(row)
             return
-        cited = [Citation(**{k: v for k, v in c.items() if k in _CITATION}) for c in row.get("citations", ())]
-        scores = score_answer(self.plan, question, row["answer"], cited, self.retrieval[row["arm"]], gold)
-        self.found.setdefault(row["arm"], {}).setdefault(question.id, []).append(scores)
+        citations = [
+            Citation(**{key: value for key, value in citation.items() if key in _CITATION})
+            for citation in row.get("citations", ())
+        ]
+        scores = score_answer(self.plan, question, row["answer"], citations, self.retrieval[row["arm"]], gold)
+        self.scores.setdefault(row["arm"], {}).setdefault(question.id, []).append(scores)
 
     def _gold(self, question: Question) -> str | None:
-        """The text of a question's gold span, as :func:`runners.trial.step_runner.gold_text` reads it; None before there is an index."""
+        """Return the text of a question's gold spans; None until there is an index to read it from.
+
+        It is read as by :func:`runners.trial.step_runner.gold_text`.
+        """
         if not question.spans or question.doc_id is None or self.plan.index is None:
             return ""
         if question.id not in self.golds:
@@ -92,16 +109,19 @@ class LiveScores:
                 with TextStore(self.index) as text:
                     document = text.document(question.doc_id, number)
             except Problem:
-                return None  # it is being replaced; a damaged one stops the run itself
+                return None  # the index is being replaced; if it is damaged, the run itself reports it
             raw = document.raw if document else ""
             self.golds[question.id] = " ".join(raw[start:end] for start, end in question.spans)
         return self.golds[question.id]
 
 
 def board_for_plan(plan: Plan, out: Path, only: str | None = None) -> ProgressBoard:
-    """Return the board of a plan that runs into ``out``: steps, estimates on this machine, and scores as they come.
+    """Return the progress board of a plan: its steps, their estimated times on this machine, and scores as they come.
 
-    ``only`` names the one step that is run.
+    Args:
+        plan: the plan.
+        out: the run folder.
+        only: name of the only step that is run, None for all.
     """
     from advisor.costs.step_time import estimate_step_times
 

@@ -1,8 +1,8 @@
-"""Progress on stderr: a run's board or a bar with time left on a terminal, plain lines elsewhere.
+"""Progress of a run on stderr: a board or a progress bar on a terminal, plain lines elsewhere.
 
-What a run is doing, at a glance: steps, time left, the loss as a line of bars, questions answered, scores so far.
-
-The board learns everything from the run's events, so a finished run's `events.jsonl` can be played to it again.
+:class:`ProgressBoard` shows steps, time left, loss, answered questions and scores. It is fed by the events of the run
+alone, so the ``events.jsonl`` of a finished run can be replayed on it (:func:`replay_events`). :func:`watch_progress`
+chooses what to show for a verb.
 """
 
 from __future__ import annotations
@@ -17,41 +17,50 @@ from typing import Any
 
 from rich.console import Console, Group
 from rich.live import Live
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
-from rich.progress import TimeRemainingColumn as TimeLeft
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 from rich.text import Text
 
 from advisor.display.events import event_lines
-from advisor.output import is_quiet as unwanted
+from advisor.output import is_quiet
 
 BAR_CHARACTERS = " ▁▂▃▄▅▆▇█"
-SPARKS, BAR = 48, 14
-"""Columns of the loss line and of a step's bar."""
+SPARKLINE_COLUMNS = 48
+"""Width of the line of bars that shows the loss."""
+BAR_COLUMNS = 14
+"""Width of the progress bar of a step."""
 Scorer = Callable[[str], float | None]
-"""From an arm to its mean combined score over the answers so far, None where it is not known yet."""
+"""Function from an arm's name to its mean combined score so far, None where that is not known yet."""
 
 
 @dataclass
 class StepProgress:
-    """One step: where it stands, and since when."""
+    """State of one step."""
 
     state: str = "waiting"
-    """waiting, working, done or before (finished in an earlier run)."""
+    """waiting, working, done, or before (finished in an earlier run)."""
     started: float = 0.0
     seconds: float = 0.0
     done: int = 0
     total: int = 0
     first: tuple[float, int] | None = None
-    """When this step was first heard of counting, and how much was done by then."""
+    """Time of the first count of this step, and the number done by then."""
     losses: list[float] = field(default_factory=list)
-    """Of the training seed at work."""
+    """Losses of the training seed at work."""
     seed: int | None = None
     score: float | None = None
 
 
 class ProgressBoard:
-    """The state of a run, fed by its events."""
+    """The state of a run, updated by its events."""
 
     def __init__(
         self,
@@ -61,7 +70,15 @@ class ProgressBoard:
         scorer: Scorer | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """Take the plan's step names in order, their estimated seconds where known, and who scores an arm so far."""
+        """Start with all steps waiting.
+
+        Args:
+            name: name of the plan.
+            steps: names of its steps, in order.
+            estimates: estimated seconds of each step, where known.
+            scorer: mean score of an arm so far; None to show no scores.
+            clock: current time in seconds.
+        """
         self.name = name
         self.steps: dict[str, StepProgress] = {step: StepProgress() for step in steps}
         self.estimates = dict(estimates or {})
@@ -70,104 +87,110 @@ class ProgressBoard:
         self.started = clock()
         self.current = ""
 
-    def hear(self, event: Mapping[str, Any]) -> None:
-        """Take one event; its own time counts when it has one (a run played again)."""
-        kind, at = str(event.get("event", "")), float(event.get("time", self.clock()))
+    def update(self, event: Mapping[str, Any]) -> None:
+        """Update the state with one event; the time recorded in the event counts, if there is one."""
+        kind, now = str(event.get("event", "")), float(event.get("time", self.clock()))
         if kind == "run.start":
-            self.started = at
+            self.started = now
         elif kind == "step.start":
             self.current = str(event["step"])
-            self.steps[self.current] = StepProgress("working", at)
+            self.steps[self.current] = StepProgress("working", now)
         elif kind == "step.skip" and self.current:
             self.steps[self.current].state = "before"
         elif kind == "step.end" and event["step"] in self.steps:
-            work = self.steps[event["step"]]
-            work.state, work.seconds = "done", at - work.started
-            work.done = work.total
+            step = self.steps[event["step"]]
+            step.state, step.seconds = "done", now - step.started
+            step.done = step.total
         elif self.current:
-            self._count(kind, event, at)
+            self._count(kind, event, now)
 
-    def _count(self, kind: str, event: Mapping[str, Any], at: float) -> None:
-        work = self.steps[self.current]
+    def _count(self, kind: str, event: Mapping[str, Any], now: float) -> None:
+        step = self.steps[self.current]
         done, total = event.get("done"), event.get("total")
         if kind == "train.step":
             done, total = training_progress(event)
             if "loss" in event:
-                if event.get("seed") != work.seed:
-                    work.seed, work.losses = event.get("seed"), []
-                work.losses.append(float(event["loss"]))
+                if event.get("seed") != step.seed:
+                    step.seed, step.losses = event.get("seed"), []
+                step.losses.append(float(event["loss"]))
         if done is None or total is None:
             return
-        if work.first is None or done < work.first[1]:
-            work.first = (at, int(done))
-        work.done, work.total = int(done), int(total)
+        if step.first is None or done < step.first[1]:
+            step.first = (now, int(done))
+        step.done, step.total = int(done), int(total)
         if kind == "answers.batch" and self.scorer:
-            work.score = self.scorer(str(event["arm"]))
+            step.score = self.scorer(str(event["arm"]))
 
-    def left(self, at: float) -> float | None:
-        """Seconds left of the run: what is counted of the step at work, and the estimates of those that wait."""
+    def time_left(self, now: float) -> float | None:
+        """Return the seconds left of the run: of the step at work and of those that wait; None if any is unknown."""
         waiting = [
-            self.estimates.get(name) for name, work in list(self.steps.items()) if work.state == "waiting"
+            self.estimates.get(name) for name, step in list(self.steps.items()) if step.state == "waiting"
         ]
-        work = self.steps.get(self.current)
-        own = self.left_of(self.current, at) if work and work.state == "working" else 0.0
-        known = [seconds for seconds in (own, *waiting) if seconds is not None]
+        step = self.steps.get(self.current)
+        current_left = self.step_time_left(self.current, now) if step and step.state == "working" else 0.0
+        known = [seconds for seconds in (current_left, *waiting) if seconds is not None]
         return sum(known) if len(known) == len(waiting) + 1 else None
 
-    def left_of(self, name: str, at: float) -> float | None:
-        """Seconds left of a step at work, from its own pace, else from its estimate."""
-        work = self.steps[name]
-        if work.first and work.done > work.first[1] and work.total:
-            pace = (at - work.first[0]) / (work.done - work.first[1])
-            return max(0.0, pace * (work.total - work.done))
+    def step_time_left(self, name: str, now: float) -> float | None:
+        """Return the seconds left of a step at work: by its own speed, before its first counts by its estimate."""
+        step = self.steps[name]
+        if step.first and step.done > step.first[1] and step.total:
+            seconds_each = (now - step.first[0]) / (step.done - step.first[1])
+            return max(0.0, seconds_each * (step.total - step.done))
         estimate = self.estimates.get(name)
-        return None if estimate is None else max(0.0, estimate - (at - work.started))
+        return None if estimate is None else max(0.0, estimate - (now - step.started))
 
-    def draw(self, at: float | None = None) -> Group:
-        """Return the board as rich draws it: a line a step, and the loss of the training at work or last done."""
-        at = self.clock() if at is None else at
+    def draw(self, now: float | None = None) -> Group:
+        """Return the board for rich: a line for each step, and the loss of the training at work or last done.
+
+        Args:
+            now: time to draw it for; None is the present.
+        """
+        now = self.clock() if now is None else now
         table = Table(box=None, pad_edge=False, show_header=False, title_justify="left", title_style="")
-        finished = sum(work.state in ("done", "before") for work in list(self.steps.values()))
-        left = self.left(at)
+        finished = sum(step.state in ("done", "before") for step in list(self.steps.values()))
+        left = self.time_left(now)
         remaining = f", about {format_duration(left)} left" if left is not None else ""
         table.title = Text(
-            f"{self.name}: {finished} of {len(self.steps)} steps, {format_duration(at - self.started)} gone{remaining}",
+            f"{self.name}: {finished} of {len(self.steps)} steps, {format_duration(now - self.started)} gone{remaining}",
             style="bold",
         )
         for number in range(5):
             table.add_column(
                 no_wrap=True, overflow="ellipsis", min_width=None if number == 4 else (1, 12, 8, 6)[number]
             )
-        for name, work in list(self.steps.items()):  # a step may begin while another thread draws
-            table.add_row(*self._row(name, work, at))
-        trained = [(name, work.losses) for name, work in list(self.steps.items()) if work.losses]
+        for name, step in list(self.steps.items()):  # a copy: a step may begin while another thread draws
+            table.add_row(*self._row(name, step, now))
+        trained = [(name, step.losses) for name, step in list(self.steps.items()) if step.losses]
         if not trained:
             return Group(table)
         name, losses = trained[-1]
-        said = f"  loss of {name.partition(':')[2] or name}: {losses[0]:.2f} to {losses[-1]:.2f}  {sparkline(losses)}"
-        return Group(table, Text(said, no_wrap=True, overflow="ellipsis"))
+        loss_text = f"  loss of {name.partition(':')[2] or name}: {losses[0]:.2f} to {losses[-1]:.2f}  {sparkline(losses)}"
+        return Group(table, Text(loss_text, no_wrap=True, overflow="ellipsis"))
 
-    def _row(self, name: str, work: StepProgress, at: float) -> tuple[Text, ...]:
-        sign, style = {
+    def _row(self, name: str, step: StepProgress, now: float) -> tuple[Text, ...]:
+        symbol, style = {
             "waiting": ("·", "dim"),
             "working": ("▶", "bold cyan"),
             "done": ("✓", ""),
             "before": ("✓", "dim"),
-        }[work.state]
-        count = f"{work.done} of {work.total}" if work.total else ""
-        took = {"done": format_duration(work.seconds), "before": "before"}.get(work.state, "")
-        if work.state == "working":
-            left = self.left_of(name, at)
-            took = format_duration(at - work.started) if left is None else f"{format_duration(left)} left"
-        elif work.state == "waiting" and name in self.estimates:
-            took = f"about {format_duration(self.estimates[name])}"
-        notes = [progress_bar(work.done, work.total)] if work.state == "working" and work.total else []
-        notes += [f"score so far {work.score:.2f}"] if work.score is not None else []
-        return tuple(Text(text, style) for text in (sign, name, count, took, " ".join(notes)))
+        }[step.state]
+        count = f"{step.done} of {step.total}" if step.total else ""
+        time_text = {"done": format_duration(step.seconds), "before": "before"}.get(step.state, "")
+        if step.state == "working":
+            left = self.step_time_left(name, now)
+            time_text = (
+                format_duration(now - step.started) if left is None else f"{format_duration(left)} left"
+            )
+        elif step.state == "waiting" and name in self.estimates:
+            time_text = f"about {format_duration(self.estimates[name])}"
+        notes = [progress_bar(step.done, step.total)] if step.state == "working" and step.total else []
+        notes += [f"score so far {step.score:.2f}"] if step.score is not None else []
+        return tuple(Text(text, style) for text in (symbol, name, count, time_text, " ".join(notes)))
 
 
 def training_progress(event: Mapping[str, Any]) -> tuple[int, int]:
-    """Return the optimiser steps taken and to be taken of a training, over all of its seeds."""
+    """Return the optimiser steps done and in total of a training, over all of its seeds."""
     step, steps = int(event["step"]), int(event.get("steps", event["step"]))
     return int(event.get("nth", 0)) * steps + step, int(event.get("seeds", 1)) * steps
 
@@ -175,36 +198,36 @@ def training_progress(event: Mapping[str, Any]) -> tuple[int, int]:
 def replay_events(
     events: Iterable[Mapping[str, Any]], name: str = "", steps: Sequence[str] = ()
 ) -> ProgressBoard:
-    """Return the board after all these events; time stands still at the last of them."""
-    heard = list(events)
-    last = float(heard[-1].get("time", 0.0)) if heard else 0.0
+    """Return the board after all these events, with its clock at the time of the last one."""
+    past_events = list(events)
+    last = float(past_events[-1].get("time", 0.0)) if past_events else 0.0
     board = ProgressBoard(name, steps, clock=lambda: last)
-    for event in heard:
-        board.hear(event)
+    for event in past_events:
+        board.update(event)
     return board
 
 
-def sparkline(values: Sequence[float], columns: int = SPARKS) -> str:
-    """Return values as a line of bars, the highest full, each column the mean of its share of them."""
+def sparkline(values: Sequence[float], columns: int = SPARKLINE_COLUMNS) -> str:
+    """Return values as a line of bars, scaled from lowest to highest; each column is the mean of its values."""
     if not values:
         return ""
     columns = min(columns, len(values))
-    cuts = [round(n * len(values) / columns) for n in range(columns + 1)]
-    means = [sum(values[a:b]) / (b - a) for a, b in pairwise(cuts)]
+    edges = [round(number * len(values) / columns) for number in range(columns + 1)]
+    means = [sum(values[a:b]) / (b - a) for a, b in pairwise(edges)]
     low, high = min(means), max(means)
     return "".join(
-        BAR_CHARACTERS[1 + round((v - low) / (high - low) * 7) if high > low else 4] for v in means
+        BAR_CHARACTERS[1 + round((mean - low) / (high - low) * 7) if high > low else 4] for mean in means
     )
 
 
 def progress_bar(done: int, total: int) -> str:
-    """Return how much is done as a bar."""
-    full = round(BAR * min(1.0, done / total)) if total else 0
-    return "━" * full + "╌" * (BAR - full)
+    """Return the share that is done as a bar of characters."""
+    full = round(BAR_COLUMNS * min(1.0, done / total)) if total else 0
+    return "━" * full + "╌" * (BAR_COLUMNS - full)
 
 
 def format_duration(seconds: float) -> str:
-    """Return a time as 42 s, 3:05 or 1:02:03."""
+    """Return seconds as 42 s, 3:05 or 1:02:03."""
     whole = max(0, round(seconds))
     if whole < 60:
         return f"{whole} s"
@@ -213,10 +236,16 @@ def format_duration(seconds: float) -> str:
 
 
 class ProgressWatcher:
-    """Turns the events of a run into progress."""
+    """Shows the events of a run as they come; called with each event."""
 
     def __init__(self, console: Console, bars: Progress | None, board: ProgressBoard | None = None) -> None:
-        """Draw on `bars` or a `board` when there is one; else print a line per step."""
+        """Choose where to show progress.
+
+        Args:
+            console: where lines are printed.
+            bars: progress bars, or None.
+            board: board of the run, or None. Without bars and board, a line is printed for each step.
+        """
         self.console = console
         self.bars = bars
         self.board = board
@@ -228,7 +257,7 @@ class ProgressWatcher:
         """Show one event."""
         kind = str(event.get("event", ""))
         if self.board:
-            self.board.hear(event)
+            self.board.update(event)
         for line in event_lines(event):
             self.say(f"  {line}")
         if kind == "step.start":
@@ -258,28 +287,28 @@ class ProgressWatcher:
             self.say(title)
 
     def advance(self, done: int, total: int, note: str) -> None:
-        """Move the bar of the step at work."""
+        """Move the bar of the current step."""
         if self.bars and self.task is not None:
             self.bars.update(self.task, completed=done, total=total, note=note)
 
     def end(self, event: dict[str, Any]) -> None:
-        """Finish a step with the time it took."""
-        took = time.monotonic() - self.started
+        """Print the time a step took, and what it left out."""
+        seconds = time.monotonic() - self.started
         if self.bars and self.task is not None:
             self.bars.update(self.task, visible=False)
             self.task = None
-        self.say(f"  {event['step']}: {took:.0f} s")
+        self.say(f"  {event['step']}: {seconds:.0f} s")
         for item in event.get("skipped", ()):
             self.say(f"  document {item['path']} was left out: {item['reason']}")
-        if cut := event.get("cut"):
-            self.say(f"  {cut} answers were cut at the plan's max_new_tokens")
+        if cut_answers := event.get("cut"):
+            self.say(f"  {cut_answers} answers were cut at the plan's max_new_tokens")
         if estimated := event.get("estimated"):
             self.say(f"  the tokens of {estimated} answers are estimated: the server does not count them")
         if note := event.get("refusal", {}).get("note"):
             self.say(f"  {note}")
 
     def say(self, line: str) -> None:
-        """Print a line above the bars."""
+        """Print a line above the bars or the board."""
         self.console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
@@ -287,17 +316,22 @@ class ProgressWatcher:
 def watch_progress(
     quiet: bool = False, board: Callable[[], ProgressBoard] | None = None
 ) -> Iterator[ProgressWatcher]:
-    """A watcher for the length of a run; bars, or the board that is made then, only where stderr is a terminal."""
-    quiet = quiet or unwanted()
+    """Yield a watcher to pass the events of a run to.
+
+    Args:
+        quiet: whether to show nothing.
+        board: makes the board to show on a terminal; without it, bars are shown there.
+    """
+    quiet = quiet or is_quiet()
     console = Console(stderr=True, quiet=quiet)
-    # A dumb terminal cannot take back what was drawn: lines are all that it shows.
+    # A dumb terminal cannot redraw: it gets plain lines.
     if not sys.stderr.isatty() or console.is_dumb_terminal or quiet:
         yield ProgressWatcher(console, None)
         return
     if board:
-        shown = board()
-        with Live(get_renderable=shown.draw, console=console, refresh_per_second=4, transient=True):
-            yield ProgressWatcher(console, None, shown)
+        live_board = board()
+        with Live(get_renderable=live_board.draw, console=console, refresh_per_second=4, transient=True):
+            yield ProgressWatcher(console, None, live_board)
         return
     columns = (
         TextColumn("{task.description}"),
@@ -305,7 +339,7 @@ def watch_progress(
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TextColumn("left"),
-        TimeLeft(),
+        TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
     )
     with Progress(*columns, console=console, transient=True) as bars:

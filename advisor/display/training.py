@@ -1,7 +1,4 @@
-"""The preflight as people and programs see it: a line per check, green, yellow or red, and one verdict.
-
-Training rows as the model sees them, drawn for a person: what is learnt, what is not, and the special tokens.
-"""
+"""What ``tunewise train`` shows: the preflight checks with their verdict, and training rows as the model sees them."""
 
 from __future__ import annotations
 
@@ -26,15 +23,20 @@ CHECK_MARKS: Mapping[str, str] = {
 }
 
 
+TARGET_START = "⟦"
+TARGET_END = "⟧"
+"""Marks around target tokens where there is no colour."""
+
+
 def show_checks_report(report: PreflightReport) -> None:
-    """Print every check, what stands in the way last, and what it comes to; one line each for a program."""
+    """Print every check, the failed ones last, and the verdict; without a terminal, one line for each."""
     screen = console()
     ordered = sorted(report.checks, key=lambda check: CHECK_LEVELS.index(check.level))
     if screen.is_terminal:
-        drawn = Table.grid(padding=(0, 2, 0, 0))
+        grid = Table.grid(padding=(0, 2, 0, 0))
         for check in ordered:
-            drawn.add_row(CHECK_MARKS[check.level], f"[dim]{check.code}[/]", check.title, _told(check))
-        screen.print(drawn)
+            grid.add_row(CHECK_MARKS[check.level], f"[dim]{check.code}[/]", check.title, _check_text(check))
+        screen.print(grid)
     else:
         for check in ordered:
             print(f"{check.level:<5} {check.code}  {check.title:<19} {check.sentence()}")
@@ -44,12 +46,12 @@ def show_checks_report(report: PreflightReport) -> None:
 
 
 def checks_verdict(report: PreflightReport) -> Text:
-    """Return the last line: how many checks stand how, and whether a run would start."""
-    counts = {level: sum(c.level == level for c in report.checks) for level in CHECK_MARKS}
-    told = f"{counts['ok']} ok, {counts['warn']} to know, {counts['stop']} in the way"
+    """Return the last line: how many checks passed, warned or failed, and whether a run would start."""
+    counts = {level: sum(check.level == level for check in report.checks) for level in CHECK_MARKS}
+    summary = f"{counts['ok']} ok, {counts['warn']} to know, {counts['stop']} in the way"
     if counts["stop"]:
-        return Text.from_markup(f"[bold red]this run would not start[/] ({told})")
-    return Text.from_markup(f"[bold green]nothing stands in the way[/] ({told})")
+        return Text.from_markup(f"[bold red]this run would not start[/] ({summary})")
+    return Text.from_markup(f"[bold green]nothing stands in the way[/] ({summary})")
 
 
 def checks_json(report: PreflightReport, more: Mapping[str, Any]) -> dict[str, Any]:
@@ -58,19 +60,17 @@ def checks_json(report: PreflightReport, more: Mapping[str, Any]) -> dict[str, A
 
 
 def check_warnings(report: PreflightReport) -> list[str]:
-    """Return what is worth knowing before a run starts, one line each."""
-    return [f"{c.code} {c.title}: {c.sentence()}" for c in report.checks if c.level == "warn"]
+    """Return the warnings of the checks, one line each."""
+    return [
+        f"{check.code} {check.title}: {check.sentence()}" for check in report.checks if check.level == "warn"
+    ]
 
 
-def _told(check: PreflightCheck) -> str:
-    told = escape(check.sentence())
+def _check_text(check: PreflightCheck) -> str:
+    text = escape(check.sentence())
     if check.level == "ok":
-        return f"[dim]{told}[/]"
-    return f"{told}\n[dim]→ {escape(check.next)}[/]" if check.next else told
-
-
-OPEN, CLOSE = "⟦", "⟧"
-"""Around what is learnt, where there is no colour."""
+        return f"[dim]{text}[/]"
+    return f"{text}\n[dim]→ {escape(check.next)}[/]" if check.next else text
 
 
 def show_training_rows(
@@ -80,10 +80,16 @@ def show_training_rows(
     max_tokens: int | None = None,
     console: Console | None = None,
 ) -> None:
-    """Print the first ``n`` rows: green is learnt, dim is not, special tokens are framed in reverse.
+    """Print training rows with their target tokens green, other tokens dim and special tokens in reverse.
 
-    Without a terminal, or with NO_COLOR, the learnt parts stand in ⟦ ⟧ and nothing else is added. ``max_tokens``
-    marks the rows that are too long, and therefore left out.
+    Without a terminal, or with NO_COLOR, target tokens are put in ⟦ ⟧ and nothing else is added.
+
+    Args:
+        rows: encoded rows.
+        chat: the tokenizer with its chat template.
+        n: number of rows to print.
+        max_tokens: rows over this length are marked as left out; None for no limit.
+        console: where to print.
     """
     console = console or Console(highlight=False)
     coloured = console.is_terminal and not console.no_color and console.color_system is not None
@@ -100,14 +106,14 @@ def show_training_rows(
 
 
 def mark_targets(segments: Sequence[PreviewSegment]) -> str:
-    """Return the text with its learnt runs in ⟦ ⟧."""
+    """Return the text with its runs of target tokens in ⟦ ⟧."""
     text, inside = "", False
     for segment in segments:
         if segment.learnt != inside:
-            text += OPEN if segment.learnt else CLOSE
+            text += TARGET_START if segment.learnt else TARGET_END
             inside = segment.learnt
         text += segment.text
-    return text + (CLOSE if inside else "")
+    return text + (TARGET_END if inside else "")
 
 
 def _coloured(segments: Sequence[PreviewSegment]) -> Text:

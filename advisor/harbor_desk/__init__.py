@@ -1,4 +1,4 @@
-"""Harbor Desk: the example that ships with tunewise, a fictional ferry operator's help desk."""
+"""The example that ships with tunewise: Harbor Desk, the help desk of a fictional ferry operator."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where the example's files are, however the package was installed."""
+"""The folder of the example's files, however the package was installed."""
 
 from __future__ import annotations
 

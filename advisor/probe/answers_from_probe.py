@@ -1,4 +1,8 @@
-"""Answers that a probe settled: what they changed in the advice, and whether they still speak of the model at hand."""
+"""Answers of the questionnaire that a probe settled: what they change in the advice, and whether they are about the current
+model.
+
+They are a layer of their own among the answers, with the source ``probed``; a person's own answer wins over them.
+"""
 
 from __future__ import annotations
 
@@ -13,95 +17,111 @@ from advisor.recommendation.recommend import BaseRecommendation, recommend_for_p
 from runners.models.registry import find_known_model
 
 PROBE_SOURCE = "probed"
-_LEAD = "probe of "
+_NOTE_START = "probe of "
 
 
 def settled_answers(settled: Mapping[str, Any], because: Mapping[str, str], model: str) -> dict[str, Answer]:
-    """Return what a probe settled as answers whose notes name the model that was asked."""
+    """Return what a probe settled as answers.
+
+    Args:
+        settled: values by question id.
+        because: the measurement that each rests on, by question id.
+        model: name of the model that was probed, which the notes of the answers mention.
+    """
     return {
-        key: Answer(value, PROBE_SOURCE, f"{_LEAD}{model}: {because[key]}") for key, value in settled.items()
+        key: Answer(value, PROBE_SOURCE, f"{_NOTE_START}{model}: {because[key]}")
+        for key, value in settled.items()
     }
 
 
 def without_probe(answers: Answers) -> Answers:
-    """Return the answers as they were before any probe."""
+    """Return the answers without those of a probe."""
     return replace(
         answers, layers={name: layer for name, layer in answers.layers.items() if name != PROBE_SOURCE}
     )
 
 
 def counted_answers(answers: Answers) -> dict[str, Answer]:
-    """Return the probed answers that count: those that no person's answer hides."""
+    """Return the answers of a probe that count, because no person answered the same question."""
     return {key: answers[key] for key in answers if answers[key].source == PROBE_SOURCE}
 
 
 def overridden_answers(answers: Answers) -> dict[str, tuple[Answer, Answer]]:
-    """Return where a person says otherwise than the probe: the answer that counts, and the probe's."""
-    found = answers.layers.get(PROBE_SOURCE, {})
+    """Return where a person's answer differs from the probe's, as (the person's, the probe's) by question id."""
+    probed_answers = answers.layers.get(PROBE_SOURCE, {})
     return {
         key: (answers[key], probed)
-        for key, probed in found.items()
+        for key, probed in probed_answers.items()
         if answers[key].source != PROBE_SOURCE and answers[key].value != probed.value
     }
 
 
 def answers_of_this_model(answers: Answers) -> tuple[Answers, str]:
-    """Return the answers without those a probe of another model settled, and what is said of it; "" when all stay."""
+    """Return the answers without those that a probe of another model settled.
+
+    Returns:
+        The answers, and a line about the dropped ones; "" when none were dropped.
+    """
     layer = answers.layers.get(PROBE_SOURCE, {})
     model = answers["model"].value if "model" in answers else None
-    other = {
-        key: asked
+    dropped = {
+        key: probed_model
         for key, answer in layer.items()
-        if (asked := _model(answer)) and model and not _same(str(model), asked)
+        if (probed_model := _probed_model(answer)) and model and not _same_model(str(model), probed_model)
     }
-    if not other:
+    if not dropped:
         return answers, ""
-    named = ", ".join(dict.fromkeys(other.values()))
-    return answers.drop(PROBE_SOURCE, other), (
-        f"not used: {', '.join(other)}, which a probe of {named} settled; this plan is for {model}: probe that one"
+    probed_models = ", ".join(dict.fromkeys(dropped.values()))
+    return answers.drop(PROBE_SOURCE, dropped), (
+        f"not used: {', '.join(dropped)}, which a probe of {probed_models} settled; this plan is for {model}: probe that one"
     )
 
 
 def recommendation_before(situation: Situation) -> BaseRecommendation | None:
-    """Return the recommendation as it would be without the probe; None when no probed answer counts."""
+    """Return the recommendation without the probe's answers; None when none of them counts."""
     if not counted_answers(situation.answers):
         return None
     return recommend_for_profile(complete_situation(without_probe(situation.answers)).profile)
 
 
-def probe_change(was: BaseRecommendation, now: BaseRecommendation, answers: Answers) -> dict[str, Any]:
+def probe_change(before: BaseRecommendation, after: BaseRecommendation, answers: Answers) -> dict[str, Any]:
     """Return what the probe changed, as ``plan --json`` and ``probe --json`` print it."""
-    settled = {key: {"value": a.value, "note": a.note} for key, a in counted_answers(answers).items()}
-    scores = {s.method.name: s.score for s in was.ranking.methods}
+    settled = {
+        key: {"value": answer.value, "note": answer.note} for key, answer in counted_answers(answers).items()
+    }
+    scores = {scored.method.name: scored.score for scored in before.ranking.methods}
     return {
         "settled": settled,
-        "choice_before": was.choice,
-        "choice": now.choice,
-        "changed": was.choice != now.choice,
+        "choice_before": before.choice,
+        "choice": after.choice,
+        "changed": before.choice != after.choice,
         "scores": {
-            s.method.name: {"before": round(scores[s.method.name], 4), "after": round(s.score, 4)}
-            for s in now.ranking.methods
+            scored.method.name: {
+                "before": round(scores[scored.method.name], 4),
+                "after": round(scored.score, 4),
+            }
+            for scored in after.ranking.methods
         },
     }
 
 
-def probe_json(situation: Situation, now: BaseRecommendation) -> dict[str, Any]:
-    """Return the key ``probe`` of ``plan --json``; nothing where no probed answer counts."""
-    was = recommendation_before(situation)
-    return {"probe": probe_change(was, now, situation.answers)} if was else {}
+def probe_json(situation: Situation, after: BaseRecommendation) -> dict[str, Any]:
+    """Return the key ``probe`` of ``plan --json``; {} when no probed answer counts."""
+    before = recommendation_before(situation)
+    return {"probe": probe_change(before, after, situation.answers)} if before else {}
 
 
-def _same(a: str, b: str) -> bool:
-    """Whether two names mean the same known model, or the same folder."""
+def _same_model(a: str, b: str) -> bool:
+    """Return whether two names are the same known model, or the same folder."""
     if a == b or (find_known_model(a) is not None and find_known_model(a) == find_known_model(b)):
         return True
     return names_a_path(a) and names_a_path(b) and Path(a).expanduser().samefile(Path(b).expanduser())
 
 
-def _model(answer: Answer) -> str:
-    """The model that a probed answer's note names."""
-    if not answer.note.startswith(_LEAD):
+def _probed_model(answer: Answer) -> str:
+    """Return the model that the note of a probed answer names; "" if it names none."""
+    if not answer.note.startswith(_NOTE_START):
         return ""
-    named = answer.note.removeprefix(_LEAD)
-    # An endpoint's name holds colons of its own: the name ends at the first one before a space.
-    return named.partition(": ")[0]
+    text = answer.note.removeprefix(_NOTE_START)
+    # The name of an endpoint contains colons: it ends at the first colon that is followed by a space.
+    return text.partition(": ")[0]

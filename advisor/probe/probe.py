@@ -1,6 +1,7 @@
-"""The work behind `tunewise probe`: ask the plan's model a few dev questions in several ways before advising.
+"""The work behind ``tunewise probe``: ask the plan's model a few dev questions in several modes, before advising.
 
-Which model the probe asks: the plan's, or, where that cannot run here, the default one as a stand-in.
+:func:`probe_model` does the probe. :func:`choose_probed_model` decides which model is asked: the plan's, or the default
+model as a proxy where that one cannot run here.
 """
 
 from __future__ import annotations
@@ -48,9 +49,16 @@ from runners.runs.session import BaseModel, RunContext, model_identity, must_sta
 from runners.trial.base_probe import PROBE_EXAMPLES, ProbeReplies, probe_base_model
 
 MAX_PROBE_SECONDS = 1800.0
-"""A probe is a look before the work: a model that would take over half an hour here is not asked."""
+"""Half an hour: a model that would take longer without a GPU is not asked."""
 PROBE_PROMPT_TOKENS = 300
-"""Tokens of a question with its passages and instructions, on average over the ways."""
+"""Tokens of a question with passages and instructions, on average over the modes."""
+
+
+MAX_PROBE_QUESTIONS = 30
+"""Dev questions to ask: about 30, as guides to knowledge probes advise (20 or more decide)."""
+MAX_PROBE_TOKENS = 96
+"""Longest answer of a probe in tokens: the plan's own limit where no example needs more."""
+INPUTS_FILE = "made_from.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +73,18 @@ class ProbedModel:
 def choose_probed_model(
     plan: Plan, profile: Profile, machine: Machine, answers: int, on_event: OnEvent | None = None
 ) -> ProbedModel:
-    """Return the plan's model where it can answer so many questions here, else the default model with the reason.
+    """Return the plan's model where it can answer that many questions here, else the default model with the reason.
 
-    Raises BadInput for an endpoint that may not be contacted, CannotRun when not even the default can be had.
+    Args:
+        plan: the plan.
+        profile: the situation, for the model's size.
+        machine: the machine, for memory and GPU.
+        answers: number of answers to generate.
+        on_event: receives the events of downloads.
+
+    Raises:
+        BadInput: for an endpoint that may not be contacted.
+        CannotRun: when even the default model cannot be obtained.
     """
     remote = parse_remote(plan.model.name)
     if remote:
@@ -86,40 +103,42 @@ def choose_probed_model(
 
 
 def too_large(profile: Profile, machine: Machine, answers: int) -> str:
-    """Say why the model cannot answer so many questions here: memory, or time; "" when it can, or its size is unknown."""
+    """Return why the model cannot give that many answers here: memory or time; "" when it can, or its size is unknown."""
     shape, params_b = profile.model_shape, profile.params_b
     if shape is None or not params_b:
         return ""
     cuda = machine.gpu_kind.value == "cuda"
-    have = machine.gpu_memory_gib.value if cuda else free_ram(MachineProbe()).value
-    need = estimate_memory(shape, "inference", MemorySetup(seq_len=1024)).likely
-    if have is not None and need > have:
-        return f"{profile.model or 'the model'} needs about {need:.1f} GiB, {have:.1f} are free"
-    each = PROBE_PROMPT_TOKENS / PREFILL_TOKENS_PER_S + ANSWER_TOKENS / DECODE_TOKENS_PER_S
-    seconds = answers * each * params_b / REFERENCE_PARAMS_B
+    available = machine.gpu_memory_gib.value if cuda else free_ram(MachineProbe()).value
+    needed = estimate_memory(shape, "inference", MemorySetup(seq_len=1024)).likely
+    if available is not None and needed > available:
+        return f"{profile.model or 'the model'} needs about {needed:.1f} GiB, {available:.1f} are free"
+    seconds_each = PROBE_PROMPT_TOKENS / PREFILL_TOKENS_PER_S + ANSWER_TOKENS / DECODE_TOKENS_PER_S
+    seconds = answers * seconds_each * params_b / REFERENCE_PARAMS_B
     if not cuda and seconds > MAX_PROBE_SECONDS:
         return f"{profile.model or 'the model'} would take about {seconds / 3600:.1f} hours without a GPU"
     return ""
 
 
-MAX_PROBE_QUESTIONS = 30
-"""Dev questions that are asked: about 30, as in the knowledge probe of the field's guides (deciding by 20+)."""
-MAX_PROBE_TOKENS = 96
-"""Longest answer of a probe, in tokens: a plan's own limit where no example shows another."""
-INPUTS_FILE = "made_from.json"
-
-
 @dataclass(frozen=True, slots=True)
 class ProbeOutcome:
-    """What a probe found, and what it makes of the advice."""
+    """What a probe measured, and what it changes in the advice.
+
+    Attributes:
+        answers: the answers given, with those that the probe settled.
+        replies: the model's replies.
+        diagnosis: their evaluation.
+        model: name of the model that was asked.
+        proxy: why another model than the plan's was asked; "" when it was the plan's.
+        before: the recommendation without the probe.
+        after: the recommendation with it.
+        seconds: time the probe took.
+    """
 
     answers: Answers
-    """The answers given, with what the probe settled."""
-    asked: ProbeReplies
-    found: Diagnosis
+    replies: ProbeReplies
+    diagnosis: Diagnosis
     model: str
     proxy: str
-    """Why another model than the plan's was asked; "" when it was the plan's."""
     before: BaseRecommendation
     after: BaseRecommendation
     seconds: float
@@ -130,13 +149,13 @@ class ProbeOutcome:
             "schema": 1,
             "model": self.model,
             "proxy": self.proxy or None,
-            "questions": self.asked.questions,
-            "without_passage": self.asked.ungrounded,
-            "cut": self.asked.cut,
-            "sampled": self.asked.portion.to_json() if self.asked.portion else None,
-            **self.found.to_json(),
-            "set": {} if self.proxy else self.found.settled,
-            "kept": {key: mine.value for key, (mine, _) in overridden_answers(self.answers).items()},
+            "questions": self.replies.questions,
+            "without_passage": self.replies.ungrounded,
+            "cut": self.replies.cut,
+            "sampled": self.replies.portion.to_json() if self.replies.portion else None,
+            **self.diagnosis.to_json(),
+            "set": {} if self.proxy else self.diagnosis.settled,
+            "kept": {key: own.value for key, (own, _) in overridden_answers(self.answers).items()},
             "recommendation": probe_change(self.before, self.after, self.answers),
             "seconds": round(self.seconds, 1),
         }
@@ -145,11 +164,19 @@ class ProbeOutcome:
 def probe_model(
     answers: Answers, work: Path, limit: int = MAX_PROBE_QUESTIONS, on_event: OnEvent | None = None
 ) -> ProbeOutcome:
-    """Ask the model that the answers name, or the default one as a stand-in, and read what comes back.
+    """Ask the model that the answers name, or the default one as a proxy, and evaluate its replies.
 
-    ``work`` holds index and answers until the probe is done, so that one that was interrupted asks nothing twice;
-    it is removed at the end. A stand-in settles no answer: that a small model fails, or knows, is no measurement of
-    the one that is planned for. Raises UsageProblem when there is nothing to ask, BadInput for broken files.
+    A proxy settles no answer: that a small model fails, or knows, does not measure the model that is planned for.
+
+    Args:
+        answers: the answers of the questionnaire.
+        work: folder for index and replies. An interrupted probe continues from it; it is removed at the end.
+        limit: most dev questions to ask.
+        on_event: receives the events of the probe.
+
+    Raises:
+        UsageProblem: when there is nothing to ask.
+        BadInput: for broken files.
     """
     started = time.monotonic()
     answers = without_probe(answers)
@@ -160,20 +187,20 @@ def probe_model(
             "there is nothing to ask: no questions and no examples", "give --questions, --examples"
         )
     before = recommend_for_profile(profile)
-    full = draft_with_notes(before, situation).plan
-    plan = probe_plan(full, limit)
+    full_plan = draft_with_notes(before, situation).plan
+    plan = probe_plan(full_plan, limit)
     examples, split = read_data(plan, on_event)
-    shown = min(PROBE_EXAMPLES, len(examples))
-    if not split.dev and not shown:
+    example_count = min(PROBE_EXAMPLES, len(examples))
+    if not split.dev and not example_count:
         raise BadInput("there is nothing to ask: no dev question and no example", "give more questions")
-    ways = 3 if plan.index else 1
+    modes = 3 if plan.index else 1  # closed-book, open-book, retrieved; or closed-book alone
     chosen = choose_probed_model(
-        plan, profile, detect_machine(work.parent), ways * len(split.dev) + shown, on_event
+        plan, profile, detect_machine(work.parent), modes * len(split.dev) + example_count, on_event
     )
     plan = plan.model_copy(update={"model": chosen.model})
     embedder = obtain_model(plan.embedder, "embedder", on_event) if plan.index else None
     made_from = [plan.digest(), split.digest, model_identity(chosen.base), embedder and embedder.fingerprint]
-    bench = RunContext(
+    context = RunContext(
         plan,
         probe_folder(work, made_from),
         chosen.base,
@@ -183,45 +210,52 @@ def probe_model(
         on_event,
         {chosen.model.name: chosen.base},
     )
-    asked = probe_base_model(bench, longest=full.max_new_tokens)
-    found = diagnose(asked, plan.seed)
-    settled = {} if chosen.why else settled_answers(found.settled, found.because, chosen.model.name)
+    replies = probe_base_model(context, longest=full_plan.max_new_tokens)
+    diagnosis = diagnose(replies, plan.seed)
+    settled = {} if chosen.why else settled_answers(diagnosis.settled, diagnosis.because, chosen.model.name)
     answers = answers.add(PROBE_SOURCE, settled)
     after = recommend_for_profile(complete_situation(answers).profile)
     shutil.rmtree(work, ignore_errors=True)
-    took = time.monotonic() - started
-    return ProbeOutcome(answers, asked, found, chosen.model.name, chosen.why, before, after, took)
+    seconds = time.monotonic() - started
+    return ProbeOutcome(answers, replies, diagnosis, chosen.model.name, chosen.why, before, after, seconds)
 
 
 def probe_plan(plan: Plan, limit: int) -> Plan:
     """Return the plan as a probe carries it out: its index and dev questions, no arms, short answers.
 
-    Dev is what the plan's own run would call dev; the test questions stay unread.
+    The dev questions are those of the plan's own run; the test questions are not read.
     """
     steps = tuple(step for step in plan.steps if isinstance(step, IndexStep))
     data = plan.data.model_copy(update={"max_dev": min(limit, plan.data.max_dev or limit)})
-    most = min(MAX_PROBE_TOKENS, plan.max_new_tokens)
+    max_tokens = min(MAX_PROBE_TOKENS, plan.max_new_tokens)
     return plan.model_copy(
         update={
             "steps": steps,
             "data": data,
-            "max_new_tokens": most,
-            "answers": _policy(plan),
+            "max_new_tokens": max_tokens,
+            "answers": _policy_answers(plan),
             "predicted": {},
         }
     )
 
 
-def _policy(plan: Plan) -> dict[str, Any]:
-    """The answers that a probe obeys; the others (free disk, ...) change by the hour and would disown its work."""
-    return {k: v for k, v in plan.answers.items() if k in ("data_must_stay_local", "hosted_api_allowed")}
+def _policy_answers(plan: Plan) -> dict[str, Any]:
+    """Return the answers that a probe obeys.
+
+    The others (free disk space, ...) change by the hour; with them in the digest, an interrupted probe could not continue.
+    """
+    return {
+        key: value
+        for key, value in plan.answers.items()
+        if key in ("data_must_stay_local", "hosted_api_allowed")
+    }
 
 
 def probe_folder(work: Path, made_from: list[Any]) -> RunFolder:
     """Return the work folder, emptied when it belongs to a probe of something else."""
-    mark = sha256_text(canonical_json(made_from))
-    place = work / INPUTS_FILE
-    if not place.is_file() or mark not in place.read_text("utf-8", errors="replace"):
+    digest = sha256_text(canonical_json(made_from))
+    inputs_file = work / INPUTS_FILE
+    if not inputs_file.is_file() or digest not in inputs_file.read_text("utf-8", errors="replace"):
         shutil.rmtree(work, ignore_errors=True)
-        write_json(place, {"schema": 1, "made_from": mark})
+        write_json(inputs_file, {"schema": 1, "made_from": digest})
     return RunFolder(work)

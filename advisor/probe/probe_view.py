@@ -1,4 +1,4 @@
-"""What `tunewise probe` takes, writes and prints."""
+"""What ``tunewise probe`` reads from the command line, writes to the answers file, and prints."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ from runners.trial.base_probe import RETRIEVED
 
 PROBE_OUT = Path("probe.yaml")
 PROBE_PATH_KEYS = ("documents", "examples", "questions", "prompt", "model")
-_NAMES = {
+"""Answers that may be paths, which are written relative to the answers file."""
+_MODE_TEXTS = {
     "closed-book": "the question alone",
     "open-book": "with the passage that holds the answer",
     "retrieved": "with what the index returns",
@@ -42,123 +43,134 @@ class ProbeRequest:
     as_json: bool = False
 
 
-def run_probe(wanted: ProbeRequest) -> None:
-    """Probe, print what was found and what it changes, and write the answers file."""
+def run_probe(request: ProbeRequest) -> None:
+    """Probe, print what was measured and what it changes, and write the answers file."""
     from advisor.questionnaire.gather import flag_answers, refuse_unknown_model, with_answers_of
     from advisor.settings import with_settings_answers
     from advisor.terminal import resume_hint
 
     answers = with_settings_answers(
-        with_answers_of(flag_answers(wanted.sets, **wanted.flags), wanted.answers)
+        with_answers_of(flag_answers(request.sets, **request.flags), request.answers)
     )
     refuse_unknown_model(answers)
     with resume_hint(command_line(*sys.argv[1:]), "answers so far"):
-        found = probe_with_progress(answers, wanted.out, wanted.limit, quiet=wanted.as_json)
-    kept = write_probe_answers(found, wanted.out)
-    if wanted.as_json:
-        emit_result(found.to_json())
+        outcome = probe_with_progress(answers, request.out, request.limit, quiet=request.as_json)
+    backup = write_probe_answers(outcome, request.out)
+    if request.as_json:
+        emit_result(outcome.to_json())
     else:
-        show_probe(found)
-    if kept:
-        note(f"the file that was there is kept as {kept}")
-    note(f"wrote {wanted.out}; plan with it: {command_line('plan', '--answers', wanted.out)}")
+        show_probe(outcome)
+    if backup:
+        note(f"the file that was there is kept as {backup}")
+    note(f"wrote {request.out}; plan with it: {command_line('plan', '--answers', request.out)}")
 
 
 def probe_with_progress(
     answers: Answers, out: Path = PROBE_OUT, limit: int = MAX_PROBE_QUESTIONS, quiet: bool = False
 ) -> ProbeOutcome:
-    """Probe with progress on stderr; the work lies beside ``out`` until it is done."""
+    """Probe with progress on stderr; the work folder is beside ``out`` until the probe is done."""
     from advisor.display.progress import watch_progress
 
     with watch_progress(quiet) as watcher:
         return probe_model(answers, out.with_name(f".{out.stem}.work"), limit, watcher)
 
 
-def write_probe_answers(found: ProbeOutcome, out: Path) -> Path | None:
-    """Write the answers given and those the probe settled as an answers file; return where an older one is kept."""
+def write_probe_answers(outcome: ProbeOutcome, out: Path) -> Path | None:
+    """Write a person's answers and those the probe settled as an answers file.
+
+    Returns:
+        The path of the backup of an answers file that was there before, None if there was none.
+    """
     body: dict[str, Any] = {}
-    for key, answer in found.answers.items():
+    for key, answer in outcome.answers.items():
         if answer.source in PERSON_SOURCES:
-            body[key] = _placed(key, answer.value, out)
-    for key, answer in found.answers.layers.get("probed", {}).items():
+            body[key] = _portable_path(key, answer.value, out)
+    for key, answer in outcome.answers.layers.get("probed", {}).items():
         if key not in body:
             body[key] = {"value": answer.value, "source": "probed", "note": answer.note}
-    kept = out.with_suffix(out.suffix + ".bak") if out.is_file() else None
-    if kept:
-        write_bytes(kept, out.read_bytes())
+    backup = out.with_suffix(out.suffix + ".bak") if out.is_file() else None
+    if backup:
+        write_bytes(backup, out.read_bytes())
     text = yaml.safe_dump(body, sort_keys=False, allow_unicode=True, width=100)
     write_text(
         out,
         f"# Answers with what a probe settled, for: {command_line('plan', '--answers', out.name)}\n{text}",
     )
-    return kept
+    return backup
 
 
-def show_probe(found: ProbeOutcome) -> None:
-    """Print shares, what they say, what was settled, and what that changes."""
+def show_probe(outcome: ProbeOutcome) -> None:
+    """Print the shares, their interpretation, what was settled, and what that changes."""
     from advisor.display import console
 
     screen = console.console()
-    proxy = f": a stand-in, because {found.proxy}" if found.proxy else ""
-    screen.print(f"asked {found.model}{proxy}", soft_wrap=True, markup=False)
-    bound = " (an upper bound)" if found.asked.portion else ""
+    proxy = f": a stand-in, because {outcome.proxy}" if outcome.proxy else ""
+    screen.print(f"asked {outcome.model}{proxy}", soft_wrap=True, markup=False)
+    upper_bound = " (an upper bound)" if outcome.replies.portion else ""
     rows = [
-        (name.replace("_", " "), share.short(), _NAMES[name] + (bound if name == RETRIEVED else ""))
-        for name, share in found.found.shares.items()
+        (
+            name.replace("_", " "),
+            share.short(),
+            _MODE_TEXTS[name] + (upper_bound if name == RETRIEVED else ""),
+        )
+        for name, share in outcome.diagnosis.shares.items()
     ]
     screen.print(console.table(("", "right, 95 %", "how it was asked"), rows))
-    for line in (*left_out_lines(found), *found.found.reading):
+    for line in (*left_out_lines(outcome), *outcome.diagnosis.reading):
         screen.print(f"  {line}", soft_wrap=True, markup=False)
-    for line in settled_lines(found):
+    for line in settled_lines(outcome):
         screen.print(f"  {line}", soft_wrap=True, markup=False)
     screen.print()
-    screen.print(console.render_difference(found.before, found.after, "after the probe"))
-    screen.print(f"{found.seconds:.0f} s", highlight=False)
+    screen.print(console.render_difference(outcome.before, outcome.after, "after the probe"))
+    screen.print(f"{outcome.seconds:.0f} s", highlight=False)
 
 
-def left_out_lines(found: ProbeOutcome) -> list[str]:
-    """Say what was not asked or cut, with counts."""
-    said = [f"{found.asked.questions} dev questions; the test questions were not read"]
-    if found.asked.ungrounded:
-        said.append(
-            f"{found.asked.ungrounded} of them were asked from memory only: no passage was found that holds their answer"
+def left_out_lines(outcome: ProbeOutcome) -> list[str]:
+    """Return what was not asked or was cut, with counts."""
+    lines = [f"{outcome.replies.questions} dev questions; the test questions were not read"]
+    if outcome.replies.ungrounded:
+        lines.append(
+            f"{outcome.replies.ungrounded} of them were asked from memory only: "
+            "no passage was found that holds their answer"
         )
-    if found.asked.portion:
-        said.append(found.asked.portion.text)
-    if found.asked.cut:
-        said.append(
-            f"{found.asked.cut} answers were cut at {MAX_PROBE_TOKENS} tokens, below the plan's own limit: their style is not "
-            "judged, and what they would have said later is not counted"
+    if outcome.replies.portion:
+        lines.append(outcome.replies.portion.text)
+    if outcome.replies.cut:
+        lines.append(
+            f"{outcome.replies.cut} answers were cut at {MAX_PROBE_TOKENS} tokens, below the plan's own limit: "
+            "their style is not judged, and what they would have said later is not counted"
         )
-    return said
+    return lines
 
 
-def settled_lines(found: ProbeOutcome) -> list[str]:
-    """Say which answers the probe settled, which a person's answer overrides, and that a stand-in settles none."""
-    if found.proxy:
-        hints = ", ".join(f"{key} = {format_answer(value)}" for key, value in found.found.settled.items())
+def settled_lines(outcome: ProbeOutcome) -> list[str]:
+    """Return which answers the probe settled, which a person's answer overrides, and that a proxy settles none."""
+    if outcome.proxy:
+        hints = ", ".join(
+            f"{key} = {format_answer(value)}" for key, value in outcome.diagnosis.settled.items()
+        )
         return [
             f"a hint only, nothing is set ({hints or 'and no interval decides anything'}): another model was asked"
         ]
-    mine = overridden_answers(found.answers)
-    said = [
-        f"sets {key} = {format_answer(value)}: {found.found.because[key]}"
-        for key, value in found.found.settled.items()
-        if key not in mine
+    overridden = overridden_answers(outcome.answers)
+    lines = [
+        f"sets {key} = {format_answer(value)}: {outcome.diagnosis.because[key]}"
+        for key, value in outcome.diagnosis.settled.items()
+        if key not in overridden
     ]
-    said += [
-        f"you said {key} = {format_answer(yours.value)}, the probe says {format_answer(theirs.value)}: yours counts"
-        for key, (yours, theirs) in mine.items()
+    lines += [
+        f"you said {key} = {format_answer(own.value)}, the probe says {format_answer(probed.value)}: yours counts"
+        for key, (own, probed) in overridden.items()
     ]
-    return said or ["sets nothing: every interval holds its threshold, or you have answered already"]
+    return lines or ["sets nothing: every interval holds its threshold, or you have answered already"]
 
 
-def _placed(key: str, value: Any, out: Path) -> Any:
-    """Return a path as it is found from the answers file's folder; any other value as it is."""
+def _portable_path(key: str, value: Any, out: Path) -> Any:
+    """Return a path as it is read from the folder of the answers file; any other value unchanged."""
     if key not in PROBE_PATH_KEYS or not isinstance(value, str) or not names_a_path(value):
         return value
     path = Path(value).expanduser()
     if path.is_absolute() or out.parent.resolve() == Path.cwd():
         return str(path)
-    full = path.resolve()
-    return str(full) if key == "model" else os.path.relpath(full, out.parent.resolve())
+    absolute = path.resolve()
+    return str(absolute) if key == "model" else os.path.relpath(absolute, out.parent.resolve())

@@ -1,8 +1,7 @@
-"""The report's drawings as inline SVG: percentages across, so that a page of any width shows letters of one size.
+"""The charts of report.html as inline SVG.
 
-No colour stands here: classes name what a mark means, and the page's style sheet knows light, dark and paper.
-
-An axis of a drawing: from values to shares of its length, and where its numbers stand.
+Positions along the width are percentages, so that text keeps its size on a page of any width. Colours are not set here:
+elements have classes, and the style sheet of the page gives them colours for the light and dark theme and for print.
 """
 
 from __future__ import annotations
@@ -19,6 +18,13 @@ TICK_STEPS = (1, 2, 2.5, 5, 10)
 MAX_TICKS = 6
 
 
+ROW_HEIGHT = 20
+"""Height in pixels of the one-line chart in a table row."""
+CHART_HEIGHT = 220
+VALIDATION_SERIES = "validation"
+_GRID = (0.0, 0.25, 0.5, 0.75, 1.0)
+
+
 @dataclass(frozen=True, slots=True)
 class Axis:
     """A named axis; with ``log``, ``low`` and ``high`` are powers of ten."""
@@ -29,21 +35,22 @@ class Axis:
     log: bool = False
 
     def share(self, value: float) -> float:
-        """Return where a value stands, between 0 and 1."""
-        at = math.log10(max(value, 1e-12)) if self.log else value
-        return max(0.0, min(1.0, (at - self.low) / (self.high - self.low)))
+        """Return the position of a value between ``low`` (0) and ``high`` (1), clipped to that range."""
+        # A logarithmic axis cannot show 0: it is drawn at the lower end.
+        position = math.log10(max(value, 1e-12)) if self.log else value
+        return max(0.0, min(1.0, (position - self.low) / (self.high - self.low)))
 
-    def across(self, value: float) -> str:
-        """Return a value's place from the left, in percent."""
+    def x_percent(self, value: float) -> str:
+        """Return the distance of a value from the left edge, in percent."""
         return f"{100 * self.share(value):.2f}%"
 
-    def up(self, value: float) -> str:
-        """Return a value's place from the top, in percent."""
+    def y_percent(self, value: float) -> str:
+        """Return the distance of a value from the top edge, in percent (SVG counts downwards)."""
         return f"{100 - 100 * self.share(value):.2f}%"
 
     @property
     def ticks(self) -> list[float]:
-        """The values that are named: powers of ten, or at most seven round numbers."""
+        """The labelled values: powers of ten on a logarithmic axis, otherwise at most seven round numbers."""
         if self.log:
             powers = range(math.ceil(self.low), math.floor(self.high) + 1)
             every = max(1, math.ceil(len(powers) / MAX_TICKS))
@@ -54,65 +61,66 @@ class Axis:
         return [n * step for n in range(math.ceil(self.low / step), math.floor(self.high / step + 1e-9) + 1)]
 
     def anchor(self, value: float) -> str:
-        """Return how a number under the axis is aligned, so that none runs over an edge."""
+        """Return the ``text-anchor`` of a label below the axis that keeps it within the edges."""
         share = self.share(value)
         return "start" if share < 0.03 else "end" if share > 0.97 else "middle"
 
-    def say(self, value: float) -> str:
-        """Return a value as a person reads it."""
+    def label(self, value: float) -> str:
+        """Return the label of a value, with thousands separators."""
         if self.log and value >= 1_000_000:
             return f"{value / 1_000_000:,.0f} M"
         return f"{value:,.0f}" if value >= 1000 else f"{value:g}"
 
 
-ROW_HEIGHT = 20
-"""Pixels of a row's track."""
-CHART_HEIGHT = 220
-VALIDATION_SERIES = "validation"
-_GRID = (0.0, 0.25, 0.5, 0.75, 1.0)
-
-
 def draw_interval(mean: float, low: float, high: float, best: bool = False, lower: float = 0.0) -> str:
-    """Draw a dot with its interval on a scale from ``lower`` (0, or -1 for differences) to 1."""
-    x = [_share(v, lower) for v in (low, mean, high)]
-    name = "dot best" if best else "dot"
-    zero = _line(_share(0.0, lower), "zero") if lower < 0 else ""
+    """Draw a mean as a dot and its interval as a line, on a scale from ``lower`` to 1.
+
+    Args:
+        mean: the mean.
+        low: lower end of the interval.
+        high: upper end of the interval.
+        best: whether to highlight it.
+        lower: left end of the scale: 0 for scores, -1 for differences, which also get a line at 0.
+    """
+    x = [_percent(v, lower) for v in (low, mean, high)]
+    css_class = "dot best" if best else "dot"
+    zero = _line(_percent(0.0, lower), "zero") if lower < 0 else ""
     return _row(
         _grid()
         + zero
         + f'<line class="span{" best" if best else ""}" x1="{x[0]}" x2="{x[2]}" y1="10" y2="10"/>'
-        f'<circle class="{name}" cx="{x[1]}" cy="10" r="5"/>'
+        f'<circle class="{css_class}" cx="{x[1]}" cy="10" r="5"/>'
     )
 
 
 def draw_seeds(seeds: Sequence[Mapping[str, float]], best: bool = False) -> str:
-    """Draw the mean of each training seed on a track from 0 to 1, a line from the worst to the best."""
-    x = [_share(mean) for mean in sorted(one["mean"] for one in seeds)]
-    more = " best" if best else ""
-    dots = "".join(f'<circle class="dot{more}" cx="{at}" cy="10" r="4.5"/>' for at in x)
-    return _row(f'{_grid()}<line class="span{more}" x1="{x[0]}" x2="{x[-1]}" y1="10" y2="10"/>{dots}')
+    """Draw the mean of each training seed as a dot on a scale from 0 to 1, with a line from the lowest to the highest."""
+    x = [_percent(mean) for mean in sorted(row["mean"] for row in seeds)]
+    highlight = " best" if best else ""
+    dots = "".join(f'<circle class="dot{highlight}" cx="{position}" cy="10" r="4.5"/>' for position in x)
+    return _row(f'{_grid()}<line class="span{highlight}" x1="{x[0]}" x2="{x[-1]}" y1="10" y2="10"/>{dots}')
 
 
 def draw_change(before: float, after: float, best: bool = False) -> str:
-    """Draw how a share between 0 and 1 moved: a ring before, a dot after."""
-    a, b = _share(before), _share(after)
-    name = "dot best" if best else "dot"
+    """Draw the change of a share between 0 and 1: a ring for the value before, a dot for the value after."""
+    x_before, x_after = _percent(before), _percent(after)
+    css_class = "dot best" if best else "dot"
     return _row(
-        _grid()
-        + f'<line class="span" x1="{a}" x2="{b}" y1="10" y2="10"/><circle class="ring" cx="{a}" cy="10" r="4.5"/>'
-        f'<circle class="{name}" cx="{b}" cy="10" r="4.5"/>'
+        _grid() + f'<line class="span" x1="{x_before}" x2="{x_after}" y1="10" y2="10"/>'
+        f'<circle class="ring" cx="{x_before}" cy="10" r="4.5"/>'
+        f'<circle class="{css_class}" cx="{x_after}" cy="10" r="4.5"/>'
     )
 
 
 def draw_scale(lower: float = 0.0) -> str:
-    """Draw the numbers under a column of tracks."""
+    """Draw the labels of the scale below a column of one-line charts; ``lower`` is its left end."""
     text = ""
-    for n, at in enumerate(_GRID):
-        value = lower + at * (1 - lower)
-        anchor = ("start", "middle", "middle", "middle", "end")[n]
-        said = f"{value:+g}" if lower < 0 and value else f"{value:g}"
-        kind = ' class="minor"' if n in (1, 3) else ""
-        text += f'<text{kind} x="{_share(at)}" y="12" text-anchor="{anchor}">{said}</text>'
+    for number, share in enumerate(_GRID):
+        value = lower + share * (1 - lower)
+        anchor = ("start", "middle", "middle", "middle", "end")[number]
+        label = f"{value:+g}" if lower < 0 and value else f"{value:g}"
+        css_class = ' class="minor"' if number in (1, 3) else ""
+        text += f'<text{css_class} x="{_percent(share)}" y="12" text-anchor="{anchor}">{label}</text>'
     return f'<svg class="scale" width="100%" height="16" aria-hidden="true" focusable="false">{text}</svg>'
 
 
@@ -121,141 +129,170 @@ def memory_bar(
     likely: float,
     high: float,
     measured: float | None,
-    room: float | None,
-    whole: float | None = None,
+    available: float | None,
+    process_peak: float | None = None,
 ) -> str:
-    """Draw the memory estimated in GiB as a bar from low to high, likely marked; what training took as a dot.
+    """Draw estimated memory as a bar from low to high with a mark at the likely value, and measured memory as a dot.
 
-    ``whole`` is the peak of the whole process, a ring; ``room`` what the machine has, a line.
+    Args:
+        low: lower end of the estimate, in GiB.
+        likely: most likely value, in GiB.
+        high: upper end of the estimate, in GiB.
+        measured: memory of the training alone in GiB, drawn as a dot; None if it was not measured.
+        available: memory of the machine in GiB, drawn as a vertical line; left out if it is over 2.5 times the rest.
+        process_peak: peak of the whole process in GiB, drawn as a ring; None if it was not measured.
     """
-    most = 1.15 * max(high, measured or 0.0, whole or 0.0)
-    if room and room <= 2.5 * most:
-        most = max(most, 1.05 * room)
+    scale_end = 1.15 * max(high, measured or 0.0, process_peak or 0.0)
+    if available and available <= 2.5 * scale_end:
+        scale_end = max(scale_end, 1.05 * available)
     else:
-        room = None
+        available = None
 
-    def at(value: float) -> str:
-        return _share(value / most)
+    def x_at(value: float) -> str:
+        return _percent(value / scale_end)
 
-    width = f"{100 * (high - low) / most:.2f}%"
+    width = f"{100 * (high - low) / scale_end:.2f}%"
     parts = '<line class="grid" x1="0" x2="100%" y1="20" y2="20"/>'
-    parts += f'<rect class="bar" x="{at(low)}" width="{width}" y="11" height="18"/>'
-    parts += f'<line class="likely" x1="{at(likely)}" x2="{at(likely)}" y1="7" y2="33"/>'
-    if room:
-        parts += f'<line class="room" x1="{at(room)}" x2="{at(room)}" y1="2" y2="38"/>'
-    if whole is not None:
-        parts += f'<circle class="ring" cx="{at(whole)}" cy="20" r="6"/>'
+    parts += f'<rect class="bar" x="{x_at(low)}" width="{width}" y="11" height="18"/>'
+    parts += f'<line class="likely" x1="{x_at(likely)}" x2="{x_at(likely)}" y1="7" y2="33"/>'
+    if available:
+        parts += f'<line class="room" x1="{x_at(available)}" x2="{x_at(available)}" y1="2" y2="38"/>'
+    if process_peak is not None:
+        parts += f'<circle class="ring" cx="{x_at(process_peak)}" cy="20" r="6"/>'
     if measured is not None:
-        parts += f'<circle class="dot best" cx="{at(measured)}" cy="20" r="6"/>'
-    said = f"estimated {low:.2f} to {high:.2f} GiB, likely {likely:.2f}"
-    said += f"; measured {measured:.2f} GiB" if measured is not None else ""
-    said += f"; the whole process {whole:.2f} GiB" if whole is not None else ""
-    return f'<svg class="memory" width="100%" height="40" role="img" aria-label="{said}">{parts}</svg>'
+        parts += f'<circle class="dot best" cx="{x_at(measured)}" cy="20" r="6"/>'
+    label = f"estimated {low:.2f} to {high:.2f} GiB, likely {likely:.2f}"
+    label += f"; measured {measured:.2f} GiB" if measured is not None else ""
+    label += f"; the whole process {process_peak:.2f} GiB" if process_peak is not None else ""
+    return f'<svg class="memory" width="100%" height="40" role="img" aria-label="{label}">{parts}</svg>'
 
 
 def draw_lines(
     title: str,
-    told: str,
+    description: str,
     series: Mapping[str, Sequence[tuple[float, float]]],
     x: Axis,
     y: Axis,
     marks: Sequence[tuple[float, float]] = (),
-    rule: float | None = None,
-    dots: str = "",
+    vertical_line: float | None = None,
+    dot_suffix: str = "",
 ) -> str:
-    """Draw one line for each of ``series`` (in the order given), and rings at ``marks``; a legend names the lines.
+    """Draw one line for each series, with a legend below.
 
-    ``told`` says in words what the drawing shows; ``rule`` is an x to draw a dotted line at; ``dots`` ends the
-    names of series whose points are drawn as dots without a line.
+    Args:
+        title: title of the chart, for screen readers.
+        description: what the chart shows, in words, for screen readers.
+        series: points (x, y) by name, in the order of the colours.
+        x: horizontal axis.
+        y: vertical axis.
+        marks: points to circle.
+        vertical_line: x of a dotted vertical line, or None.
+        dot_suffix: series whose names end with this are drawn as dots without a line; "" for none.
     """
-    body = "".join(f'<line class="grid" x1="0" x2="100%" y1="{y.up(v)}" y2="{y.up(v)}"/>' for v in y.ticks)
+    body = "".join(
+        f'<line class="grid" x1="0" x2="100%" y1="{y.y_percent(value)}" y2="{y.y_percent(value)}"/>'
+        for value in y.ticks
+    )
     body += '<svg viewBox="0 0 1000 1000" preserveAspectRatio="none" width="100%" height="100%" overflow="visible">'
-    for n, (name, points) in enumerate(series.items()):
-        if not dots or not name.endswith(dots):
-            body += f'<polyline class="k{n % 6}" points="{" ".join(_point(p, x, y) for p in points)}"/>'
+    for number, (name, points) in enumerate(series.items()):
+        if not dot_suffix or not name.endswith(dot_suffix):
+            body += f'<polyline class="k{number % 6}" points="{" ".join(_point(point, x, y) for point in points)}"/>'
     body += "</svg>"
-    for n, (name, points) in enumerate(series.items()):
-        if dots and name.endswith(dots):
+    for number, (name, points) in enumerate(series.items()):
+        if dot_suffix and name.endswith(dot_suffix):
             body += "".join(
-                f'<circle class="k{n % 6}" cx="{x.across(a)}" cy="{y.up(b)}" r="3"/>' for a, b in points
+                f'<circle class="k{number % 6}" cx="{x.x_percent(a)}" cy="{y.y_percent(b)}" r="3"/>'
+                for a, b in points
             )
-    if rule is not None:
-        body += f'<line class="rule" x1="{x.across(rule)}" x2="{x.across(rule)}" y1="0" y2="100%"/>'
-    body += "".join(f'<circle class="mark" cx="{x.across(a)}" cy="{y.up(b)}" r="6"/>' for a, b in marks)
-    below = "".join(
-        f'<text x="{x.across(v)}" y="14" text-anchor="{x.anchor(v)}">{escape(x.say(v))}</text>'
-        for v in x.ticks
+    if vertical_line is not None:
+        body += f'<line class="rule" x1="{x.x_percent(vertical_line)}" x2="{x.x_percent(vertical_line)}" y1="0" y2="100%"/>'
+    body += "".join(
+        f'<circle class="mark" cx="{x.x_percent(a)}" cy="{y.y_percent(b)}" r="6"/>' for a, b in marks
     )
-    beside = "".join(
-        f'<text x="100%" y="{y.up(v)}" dy="4" text-anchor="end">{escape(y.say(v))}</text>' for v in y.ticks
+    x_labels = "".join(
+        f'<text x="{x.x_percent(value)}" y="14" text-anchor="{x.anchor(value)}">{escape(x.label(value))}</text>'
+        for value in x.ticks
     )
+    y_labels = "".join(
+        f'<text x="100%" y="{y.y_percent(value)}" dy="4" text-anchor="end">{escape(y.label(value))}</text>'
+        for value in y.ticks
+    )
+    size = f'width="100%" height="{CHART_HEIGHT}"'
+    alt_text = escape(f"{title}. {description}")
     return (
         f'<div class="plot"><p class="unit">{escape(y.name)}</p>'
-        f'<svg class="beside" width="100%" height="{CHART_HEIGHT}" aria-hidden="true" focusable="false">{beside}</svg>'
-        f'<svg class="area" width="100%" height="{CHART_HEIGHT}" role="img" aria-label="{escape(f"{title}. {told}")}">{body}</svg>'
-        f'<svg class="below" width="100%" height="18" aria-hidden="true" focusable="false">{below}</svg>'
-        f'<p class="unit right">{escape(x.name)}</p></div>{_legend(list(series), dots)}'
+        f'<svg class="beside" {size} aria-hidden="true" focusable="false">{y_labels}</svg>'
+        f'<svg class="area" {size} role="img" aria-label="{alt_text}">{body}</svg>'
+        f'<svg class="below" width="100%" height="18" aria-hidden="true" focusable="false">{x_labels}</svg>'
+        f'<p class="unit right">{escape(x.name)}</p></div>{_legend(list(series), dot_suffix)}'
     )
 
 
 def cost_chart(break_even: Mapping[str, Any]) -> str:
-    """Draw USD a month of each open method against calls a month, logarithmic; empty when nothing has a price.
+    """Draw USD a month of each open method against calls a month on logarithmic axes; "" when no method has a price.
 
-    ``break_even`` is the recommendation's. Lines that run together share one line and one name; a ring marks
-    where the headline pair costs the same, a dotted line the user's calls.
+    Methods whose lines coincide (to four digits) share one line and one name. A ring marks where the two methods compared
+    in the headline cost the same, a dotted line the calls of the user.
+
+    Args:
+        break_even: ``break_even`` of a recommendation.
     """
-    drawn = cost_plot.plotted_methods(break_even) if break_even else {}
-    if not drawn:
+    lines = cost_plot.plotted_methods(break_even) if break_even else {}
+    if not lines:
         return ""
     low, high = cost_plot.plotted_calls(break_even)
-    floor, top = cost_plot.plotted_usd(drawn, low, high)
+    bottom, top = cost_plot.plotted_usd(lines, low, high)
     calls = [10 ** (low + (high - low) * n / 80) for n in range(81)]
-    together: dict[tuple[float, ...], list[str]] = {}
-    for name, line in drawn.items():
-        together.setdefault(tuple(float(f"{line.month(c):.4g}") for c in calls), []).append(name)
-    first = sorted(together.items(), key=lambda item: not set(item[1]) & set(break_even["between"]))
+    by_costs: dict[tuple[float, ...], list[str]] = {}
+    for name, line in lines.items():
+        by_costs.setdefault(tuple(float(f"{line.month(c):.4g}") for c in calls), []).append(name)
+    first = sorted(by_costs.items(), key=lambda item: not set(item[1]) & set(break_even["between"]))
     series = {", ".join(names): list(zip(calls, usd, strict=True)) for usd, names in first}
-    met = cost_plot.crossing_point(break_even)
+    crossing = cost_plot.crossing_point(break_even)
     return draw_lines(
         "USD a month by calls a month",
         str(break_even["text"]),
         series,
         Axis("calls a month (dotted: yours)", low, high, log=True),
-        Axis("USD a month", floor, top, log=True),
-        [met] if met else [],
+        Axis("USD a month", bottom, top, log=True),
+        [crossing] if crossing else [],
         float(break_even["calls_per_month"]),
     )
 
 
 def loss_chart(curves: Mapping[str, Sequence[tuple[int, float]]], window: int = 1) -> str:
-    """Draw the loss by step, a line for each arm trained; its validation losses, named "... validation", as dots.
+    """Draw the loss by optimiser step, one line for each trained arm.
 
-    Lines are the running mean of ``window`` steps, without which small batches draw only their own noise.
+    Series whose names end with ``validation`` are drawn as dots. Lines are the running mean of ``window`` steps: with small
+    batches the loss of single steps shows mostly noise.
     """
-    curves = {k: v if k.endswith(VALIDATION_SERIES) else _running(v, window) for k, v in curves.items()}
+    curves = {
+        name: points if name.endswith(VALIDATION_SERIES) else _running_mean(points, window)
+        for name, points in curves.items()
+    }
     steps = max(step for points in curves.values() for step, _ in points)
-    most = max(loss for points in curves.values() for _, loss in points)
-    ends = ", ".join(
+    highest = max(loss for points in curves.values() for _, loss in points)
+    description = ", ".join(
         f"{name} from {points[0][1]:.2f} to {points[-1][1]:.2f}" for name, points in curves.items()
     )
     return draw_lines(
         "Training loss by step",
-        ends,
-        {k: [(float(a), b) for a, b in v] for k, v in curves.items()},
+        description,
+        {name: [(float(a), b) for a, b in points] for name, points in curves.items()},
         Axis("optimiser step", 0, max(steps, 1)),
-        Axis("loss per label token", 0, most * 1.05),
-        dots=VALIDATION_SERIES,
+        Axis("loss per label token", 0, highest * 1.05),
+        dot_suffix=VALIDATION_SERIES,
     )
 
 
 def refusal_chart(refusal: Mapping[str, Any]) -> str:
-    """Draw the share refused rightly against the share refused wrongly, threshold by threshold."""
+    """Draw the share refused rightly against the share refused wrongly, one point for each threshold."""
     chosen = refusal["chosen"]
-    points = sorted({(p["wrong"], p["right"]) for p in [*refusal["curve"], chosen]})
-    told = f"chosen: {chosen['right']:.0%} refused rightly, {chosen['wrong']:.0%} wrongly"
+    points = sorted({(point["wrong"], point["right"]) for point in [*refusal["curve"], chosen]})
+    description = f"chosen: {chosen['right']:.0%} refused rightly, {chosen['wrong']:.0%} wrongly"
     return draw_lines(
         "When it refuses",
-        told,
+        description,
         {"every threshold (ring: the one chosen)": points},
         Axis("answerable questions refused wrongly", 0, 1),
         Axis("unanswerable ones refused rightly", 0, 1),
@@ -264,26 +301,26 @@ def refusal_chart(refusal: Mapping[str, Any]) -> str:
 
 
 def smoothing_window(curves: Mapping[str, Sequence[tuple[int, float]]]) -> int:
-    """Return the window of the running mean that suits the longest curve: one, up to 40 steps."""
+    """Return the window of the running mean: a twentieth of the steps of the longest curve, at least 1."""
     return max(1, max((len(points) for points in curves.values()), default=0) // 20 if curves else 1)
 
 
-def _running(points: Sequence[tuple[int, float]], window: int) -> list[tuple[int, float]]:
+def _running_mean(points: Sequence[tuple[int, float]], window: int) -> list[tuple[int, float]]:
     losses = [loss for _, loss in points]
     return [
-        (step, sum(part) / len(part))
-        for n, (step, _) in enumerate(points)
-        if (part := losses[max(0, n + 1 - window) : n + 1])
+        (step, sum(recent) / len(recent))
+        for position, (step, _) in enumerate(points)
+        if (recent := losses[max(0, position + 1 - window) : position + 1])
     ]
 
 
-def _legend(names: Sequence[str], dots: str) -> str:
+def _legend(names: Sequence[str], dot_suffix: str) -> str:
     items = ""
-    for n, name in enumerate(names):
-        drawn = f'<line class="k{n % 6}" x1="0" x2="26" y1="6" y2="6"/>'
-        if dots and name.endswith(dots):
-            drawn = f'<circle class="k{n % 6}" cx="13" cy="6" r="3"/>'
-        items += f'<li><svg width="26" height="12" aria-hidden="true" focusable="false">{drawn}</svg> {escape(name)}</li>'
+    for number, name in enumerate(names):
+        sample = f'<line class="k{number % 6}" x1="0" x2="26" y1="6" y2="6"/>'
+        if dot_suffix and name.endswith(dot_suffix):
+            sample = f'<circle class="k{number % 6}" cx="13" cy="6" r="3"/>'
+        items += f'<li><svg width="26" height="12" aria-hidden="true" focusable="false">{sample}</svg> {escape(name)}</li>'
     return f'<ul class="legend">{items}</ul>'
 
 
@@ -292,16 +329,16 @@ def _row(body: str) -> str:
 
 
 def _grid() -> str:
-    return "".join(_line(_share(v), "grid") for v in _GRID)
+    return "".join(_line(_percent(v), "grid") for v in _GRID)
 
 
-def _line(x: str, name: str) -> str:
-    return f'<line class="{name}" x1="{x}" x2="{x}" y1="0" y2="{ROW_HEIGHT}"/>'
+def _line(x: str, css_class: str) -> str:
+    return f'<line class="{css_class}" x1="{x}" x2="{x}" y1="0" y2="{ROW_HEIGHT}"/>'
 
 
 def _point(point: tuple[float, float], x: Axis, y: Axis) -> str:
     return f"{1000 * x.share(point[0]):.1f},{1000 - 1000 * y.share(point[1]):.1f}"
 
 
-def _share(value: float, lower: float = 0.0) -> str:
+def _percent(value: float, lower: float = 0.0) -> str:
     return f"{100 * max(0.0, min(1.0, (value - lower) / (1 - lower))):.2f}%"

@@ -1,4 +1,4 @@
-"""Two runs side by side: the same arms, and the winners, on the questions that both runs asked."""
+"""Comparison of two finished runs: their common arms, and their winners, on the questions that both runs asked."""
 
 from __future__ import annotations
 
@@ -17,13 +17,20 @@ from runners.scoring.scores import combined_score
 from runners.trial.trial import ANSWERS, ArmScores
 
 ScoredQuestion = tuple[float, float, str | None]
-"""One question's score in each run, and its document."""
+"""Score of one question in the first run, in the second run, and the document the question is about."""
 COMPARISON_KEYS = ("difference", "low", "high", "p", "p_holm", "units")
 
 
 @dataclass(frozen=True, slots=True)
 class ComparedRun:
-    """One of the two runs: its report, its arms by name, and the words of its questions by id."""
+    """One of the two runs.
+
+    Attributes:
+        path: the run folder.
+        report: content of its report.json.
+        arms: scores of each arm by its name; only arms that have scores.
+        texts: normalised text of each question by its id.
+    """
 
     path: Path
     report: Mapping[str, Any]
@@ -33,127 +40,145 @@ class ComparedRun:
     @property
     def questions(self) -> list[str]:
         """The ids of all questions that an arm answered, in order."""
-        return list(dict.fromkeys(q for arm in self.arms.values() for q in arm.questions))
+        return list(dict.fromkeys(question_id for arm in self.arms.values() for question_id in arm.questions))
 
     @property
     def weights(self) -> dict[str, float]:
-        """The weights of its combined score."""
+        """The weights of the combined score."""
         return dict(self.report.get("weights") or {})
 
     def to_json(self) -> dict[str, Any]:
-        """What is told of the run itself."""
+        """Return the run's path, name and verdict as they are printed with ``report --compare --json``."""
         verdict = self.report["verdict"]
-        kept = {key: verdict[key] for key in ("outcome", "strength", "recommended", "winner", "model")}
-        return {"run": str(self.path), "name": self.report["name"], **kept}
+        shown = {key: verdict[key] for key in ("outcome", "strength", "recommended", "winner", "model")}
+        return {"run": str(self.path), "name": self.report["name"], **shown}
 
 
 def compare_runs(first: Path, second: Path) -> dict[str, Any]:
     """Compare two finished runs; every difference is the first run minus the second, paired by question.
 
-    A question is the same when its words are; ids count where words were not kept. p is corrected over the arms
-    (Holm), the winners are one comparison of their own. BadInput when a run has no report, or when no question is
-    in both.
+    Questions are matched by their normalised text, or by id where the text was not stored. p-values are corrected over the
+    arms (Holm); the comparison of the two winners is not part of that family.
+
+    Raises:
+        BadInput: when a run has no report, or when the runs have no question in common.
     """
-    a, b = _side(first), _side(second)
-    same = match_questions(a, b)
-    if not same:
+    a, b = _read_run(first), _read_run(second)
+    matched = match_questions(a, b)
+    if not matched:
         raise BadInput(
             f"{first} and {second} have no question in common",
             "run both on the same questions: data.test_questions in the plan",
         )
     notes = _notes(a, b)
     if a.weights != b.weights:
-        a, b = (replace(side, arms=_weighed(side.arms, a.weights or b.weights)) for side in (a, b))
-    values = {name: _values(a.arms[name], b.arms[name], same) for name in a.arms if name in b.arms}
-    found = corrected_comparisons(_pair(name, rows) for name, rows in values.items() if rows)
-    winners = [str(side.report["verdict"]["winner"]) for side in (a, b)]
-    last = _values(a.arms[winners[0]], b.arms[winners[1]], same)
-    final = corrected_comparisons([_pair(winners[1], last)] if last else [])
+        a, b = (replace(run, arms=_reweighted(run.arms, a.weights or b.weights)) for run in (a, b))
+    values = {name: _values(a.arms[name], b.arms[name], matched) for name in a.arms if name in b.arms}
+    comparisons = corrected_comparisons(_pair(name, rows) for name, rows in values.items() if rows)
+    winners = [str(run.report["verdict"]["winner"]) for run in (a, b)]
+    winner_values = _values(a.arms[winners[0]], b.arms[winners[1]], matched)
+    winner_comparison = corrected_comparisons([_pair(winners[1], winner_values)] if winner_values else [])
     return {
         "schema": 1,
         "a": a.to_json(),
         "b": b.to_json(),
         "questions": {
-            "common": len(same),
-            "only_a": len(a.questions) - len(same),
-            "only_b": len(b.questions) - len(same),
+            "common": len(matched),
+            "only_a": len(a.questions) - len(matched),
+            "only_b": len(b.questions) - len(matched),
         },
-        "arms": [{"arm": name, **_row(contest.pair, values[name])} for name, contest in found.items()],
+        "arms": [
+            {"arm": name, **_row(comparison.pair, values[name])} for name, comparison in comparisons.items()
+        ],
         "winners": {"a": winners[0], "b": winners[1]}
-        | {key: value for c in final.values() for key, value in _row(c.pair, last).items()},
-        "only_in_a": [name for name in a.arms if name not in found],
-        "only_in_b": [name for name in b.arms if name not in found],
+        | {
+            key: value
+            for comparison in winner_comparison.values()
+            for key, value in _row(comparison.pair, winner_values).items()
+        },
+        "only_in_a": [name for name in a.arms if name not in comparisons],
+        "only_in_b": [name for name in b.arms if name not in comparisons],
         "notes": notes,
     }
 
 
 def match_questions(a: ComparedRun, b: ComparedRun) -> dict[str, str]:
-    """Return which question of the second run is the same as one of the first, by their ids."""
-    theirs = {q: b.texts.get(q) for q in b.questions}
-    found = {
-        q: q
-        for q in a.questions
-        if q in theirs and (None in (a.texts.get(q), theirs[q]) or a.texts[q] == theirs[q])
+    """Return, for each question of ``a`` that ``b`` asked too, its id in ``b``."""
+    texts_of_b = {question_id: b.texts.get(question_id) for question_id in b.questions}
+    matched = {
+        question_id: question_id
+        for question_id in a.questions
+        if question_id in texts_of_b
+        and (
+            None in (a.texts.get(question_id), texts_of_b[question_id])
+            or a.texts[question_id] == texts_of_b[question_id]
+        )
     }
-    taken = set(found.values())
+    used = set(matched.values())
     by_text: dict[str, list[str]] = {}
-    for q, text in theirs.items():
-        if text and q not in taken:
-            by_text.setdefault(text, []).append(q)
-    for q in a.questions:
-        same = by_text.get(a.texts.get(q, ""), [])
-        if q not in found and same:
-            found[q] = same.pop(0)
-    return found
+    for question_id, text in texts_of_b.items():
+        if text and question_id not in used:
+            by_text.setdefault(text, []).append(question_id)
+    for question_id in a.questions:
+        candidates = by_text.get(a.texts.get(question_id, ""), [])
+        if question_id not in matched and candidates:
+            matched[question_id] = candidates.pop(0)
+    return matched
 
 
-def _side(run: Path) -> ComparedRun:
+def _read_run(run: Path) -> ComparedRun:
     rows = read_journal(run / TRIAL / ANSWERS)
     texts = {str(row["id"]): normalise_text(str(row["question"])) for row in rows if "question" in row}
     report = read_report(run)
     return ComparedRun(run, report, {arm.arm: arm for arm in read_scores(run) if arm.combined}, texts)
 
 
-def _weighed(arms: Mapping[str, ArmScores], weights: dict[str, float]) -> dict[str, ArmScores]:
+def _reweighted(arms: Mapping[str, ArmScores], weights: dict[str, float]) -> dict[str, ArmScores]:
     return {
         name: replace(arm, combined=tuple(combined_score(scores, weights) for scores in arm.scores))
         for name, arm in arms.items()
     }
 
 
-def _values(a: ArmScores, b: ArmScores, same: Mapping[str, str]) -> list[ScoredQuestion]:
-    """Return both arms' scores of every question they share, with its document."""
-    of_b = {
-        q: (score, document) for q, score, document in zip(b.questions, b.combined, b.sources(), strict=True)
-    }
+def _values(a: ArmScores, b: ArmScores, matched: Mapping[str, str]) -> list[ScoredQuestion]:
+    """Return the scores of both arms on every question that both answered, with the document of the question."""
+    rows_of_b = zip(b.questions, b.combined, b.sources(), strict=True)
+    scores_of_b = {question_id: (score, document) for question_id, score, document in rows_of_b}
     rows = zip(a.questions, a.combined, a.sources(), strict=True)
     return [
-        (x, of_b[same[q]][0], document or of_b[same[q]][1])
-        for q, x, document in rows
-        if q in same and same[q] in of_b
+        (score, scores_of_b[matched[question_id]][0], document or scores_of_b[matched[question_id]][1])
+        for question_id, score, document in rows
+        if question_id in matched and matched[question_id] in scores_of_b
     ]
 
 
 def _pair(name: str, rows: Sequence[ScoredQuestion]) -> PairedDifference:
     return paired_test(
-        name, name, [x for x, _, _ in rows], [y for _, y, _ in rows], documents=[d for _, _, d in rows]
+        name,
+        name,
+        [score_a for score_a, _, _ in rows],
+        [score_b for _, score_b, _ in rows],
+        documents=[document for _, _, document in rows],
     )
 
 
 def _row(pair: PairedDifference, rows: Sequence[ScoredQuestion]) -> dict[str, Any]:
     count = len(rows)
-    means = {"mean_a": sum(x for x, _, _ in rows) / count, "mean_b": sum(y for _, y, _ in rows) / count}
+    means = {
+        "mean_a": sum(score_a for score_a, _, _ in rows) / count,
+        "mean_b": sum(score_b for _, score_b, _ in rows) / count,
+    }
     return {**means, **{key: getattr(pair, key) for key in COMPARISON_KEYS}, "n": pair.questions}
 
 
 def _notes(a: ComparedRun, b: ComparedRun) -> list[str]:
-    """Return what makes the two runs differ beside the arms themselves."""
-    found = []
-    models = [side.report["verdict"]["model"] for side in (a, b)]
+    """Return what differs between the two runs besides the arms: model and weights."""
+    notes = []
+    models = [run.report["verdict"]["model"] for run in (a, b)]
     if models[0] != models[1]:
-        found.append(f"the models differ: {models[0]} and {models[1]}")
+        notes.append(f"the models differ: {models[0]} and {models[1]}")
     if a.weights != b.weights:
-        found.append(
+        notes.append(
             f"the weights of the scores differ: both are weighed as in {a.path if a.weights else b.path}"
         )
-    return found
+    return notes

@@ -1,4 +1,8 @@
-"""The cost lines as text: USD a month against calls a month, both logarithmic, one letter for each method."""
+"""The cost lines as text: USD a month against calls a month on logarithmic axes, one letter for each method.
+
+:func:`plot_lines` draws the picture of a recommendation; the selection of methods and the ranges of the axes are shared
+with the SVG chart of the report (:mod:`advisor.report.charts`).
+"""
 
 from __future__ import annotations
 
@@ -18,90 +22,96 @@ METHOD_LETTERS: Mapping[str, str] = {
     "full": "A",
     "hybrid": "H",
 }
-"""One letter a method; full tuning trains *all* weights."""
+"""One letter for each method; A is full tuning, which trains *all* weights."""
 PLOT_HEIGHT = 18
 LEAST_WIDTH, MOST_WIDTH = 40, 110
 _MARGIN = 10
 
 
 def plot_lines(break_even: Mapping[str, Any], width: int = 80) -> str:
-    """Return the picture of a recommendation's ``break_even``: at most ``width`` columns, plain characters.
+    """Return the picture of a recommendation's ``break_even`` in at most ``width`` columns of plain characters.
 
-    Only methods that nothing blocks are drawn. ``+`` marks the crossing of the headline pair, ``:`` the calls
-    of the user; a line that costs nothing cannot stand on a logarithmic axis and is named below.
+    Only methods that nothing blocks are drawn. ``+`` marks where the two methods of the headline cost the same, ``:`` the
+    calls of the user. A method that costs nothing has no place on a logarithmic axis and is named below the picture.
     """
-    drawn = plotted_methods(break_even)
+    lines = plotted_methods(break_even)
     width = max(LEAST_WIDTH, min(width, MOST_WIDTH))
-    if not drawn:
-        return _free(break_even) or "no prices are known, so there are no lines to draw"
+    if not lines:
+        return _free_methods(break_even) or "no prices are known, so there are no lines to draw"
     columns = width - _MARGIN
     low, high = plotted_calls(break_even)
-    calls = [10 ** (low + (high - low) * n / (columns - 1)) for n in range(columns)]
-    floor, top = plotted_usd(drawn, low, high)
+    calls = [10 ** (low + (high - low) * number / (columns - 1)) for number in range(columns)]
+    bottom, top = plotted_usd(lines, low, high)
     grid = [[" "] * columns for _ in range(PLOT_HEIGHT)]
 
     def row(usd: float) -> int:
-        share = (math.log10(max(usd, 1e-12)) - floor) / (top - floor)
+        share = (math.log10(max(usd, 1e-12)) - bottom) / (top - bottom)
         return PLOT_HEIGHT - 1 - round(max(0.0, min(1.0, share)) * (PLOT_HEIGHT - 1))
 
-    yours = _column(break_even["calls_per_month"], low, high, columns)
+    user_column = _column(break_even["calls_per_month"], low, high, columns)
     for cells in grid:
-        cells[yours] = ":"
-    for column, n in enumerate(calls):
-        met: dict[int, list[str]] = {}
-        for name, line in drawn.items():
-            met.setdefault(row(line.month(n)), []).append(METHOD_LETTERS[name])
-        for height, letters in met.items():  # where lines run together, their letters take turns
-            grid[height][column] = letters[column % len(letters)]
-    if crossed := crossing_point(break_even):
-        grid[row(crossed[1])][_column(crossed[0], low, high, columns)] = "+"
+        cells[user_column] = ":"
+    for column, calls_here in enumerate(calls):
+        letters_by_row: dict[int, list[str]] = {}
+        for name, line in lines.items():
+            letters_by_row.setdefault(row(line.month(calls_here)), []).append(METHOD_LETTERS[name])
+        for grid_row, letters in letters_by_row.items():  # lines that coincide alternate their letters
+            grid[grid_row][column] = letters[column % len(letters)]
+    if crossing := crossing_point(break_even):
+        grid[row(crossing[1])][_column(crossing[0], low, high, columns)] = "+"
     return "\n".join(
-        [*_axes(grid, floor, top, low, high, columns), *_legend(break_even, drawn, crossed, width)]
+        [*_axes(grid, bottom, top, low, high, columns), *_legend(break_even, lines, crossing, width)]
     )
 
 
 def plotted_methods(break_even: Mapping[str, Any]) -> dict[str, MonthlyCost]:
-    """Return the lines of the methods that are open and cost something, best first."""
+    """Return the cost lines of the methods that nothing blocks and that cost something, best first."""
     rows = break_even.get("per_month", {})
-    found = {
+    lines = {
         name: MonthlyCost.of_json(row) for name, row in rows.items() if row["open"] and name in METHOD_LETTERS
     }
-    return {name: line for name, line in found.items() if line.month(1.0) > 0}
+    return {name: line for name, line in lines.items() if line.month(1.0) > 0}
 
 
 def plotted_calls(break_even: Mapping[str, Any]) -> tuple[float, float]:
-    """Return the powers of ten of calls a month that the picture shows: around the user's and the crossing."""
-    crossed = crossing_point(break_even)
-    shown = [float(break_even["calls_per_month"]), *([crossed[0]] if crossed else [])]
+    """Return the lowest and highest power of ten of calls a month to show.
+
+    They lie a decade around the user's calls and the crossing, and include at least 100 to 1,000,000.
+    """
+    crossing = crossing_point(break_even)
+    shown = [float(break_even["calls_per_month"]), *([crossing[0]] if crossing else [])]
     return (
         max(0.0, min(2.0, math.floor(math.log10(max(1.0, min(shown)))) - 1.0)),
         max(6.0, math.ceil(math.log10(max(shown))) + 1.0),
     )
 
 
-def plotted_usd(drawn: Mapping[str, MonthlyCost], low: float, high: float) -> tuple[float, float]:
-    """Return the powers of ten of USD a month that hold all lines."""
-    ends = [line.month(10**end) for line in drawn.values() for end in (low, high)]
-    bottom = math.floor(math.log10(max(min(ends), 1e-6)))
-    return bottom, max(bottom + 1, math.ceil(math.log10(max(ends))))
+def plotted_usd(lines: Mapping[str, MonthlyCost], low: float, high: float) -> tuple[float, float]:
+    """Return the lowest and highest power of ten of USD a month that hold all lines between ``low`` and ``high``."""
+    costs = [line.month(10**end) for line in lines.values() for end in (low, high)]
+    bottom = math.floor(math.log10(max(min(costs), 1e-6)))
+    return bottom, max(bottom + 1, math.ceil(math.log10(max(costs))))
 
 
-def right_edge_labels(drawn: Mapping[str, MonthlyCost], calls: float) -> list[tuple[float, list[str]]]:
-    """Return USD a month at the right edge, lowest first, and the methods whose names can stand there together."""
-    found: list[tuple[float, list[str]]] = []
-    for name, line in sorted(drawn.items(), key=lambda item: item[1].month(calls)):
+def right_edge_labels(lines: Mapping[str, MonthlyCost], calls: float) -> list[tuple[float, list[str]]]:
+    """Return USD a month at ``calls``, lowest first, with the methods to label there.
+
+    Methods within a factor of 1.35 of the lowest in their group share a label.
+    """
+    labels: list[tuple[float, list[str]]] = []
+    for name, line in sorted(lines.items(), key=lambda item: item[1].month(calls)):
         usd = line.month(calls)
-        if found and usd < found[-1][0] * 1.35:
-            found[-1][1].append(name)
+        if labels and usd < labels[-1][0] * 1.35:
+            labels[-1][1].append(name)
         else:
-            found.append((usd, [name]))
-    return found
+            labels.append((usd, [name]))
+    return labels
 
 
 def crossing_point(break_even: Mapping[str, Any]) -> tuple[float, float] | None:
-    """Return calls and USD a month where the headline pair crosses, None where it never does."""
+    """Return the calls and USD a month at which the two methods of the headline cost the same, None if they never do."""
     pair = set(break_even["between"])
-    row = next((x for x in break_even["pairs"] if set(x["between"]) == pair), None)
+    row = next((pair_row for pair_row in break_even["pairs"] if set(pair_row["between"]) == pair), None)
     if row is None or not row["calls_per_month"]:
         return None
     calls = float(row["calls_per_month"])
@@ -109,15 +119,19 @@ def crossing_point(break_even: Mapping[str, Any]) -> tuple[float, float] | None:
 
 
 def _axes(
-    grid: list[list[str]], floor: float, top: float, low: float, high: float, columns: int
+    grid: list[list[str]], bottom: float, top: float, low: float, high: float, columns: int
 ) -> list[str]:
+    """Return the rows of the picture with labels of both axes; a label that would touch another is left out."""
     labels = {
-        round((top - power) / (top - floor) * (PLOT_HEIGHT - 1)): _money(power)
-        for power in range(round(floor), round(top) + 1)
+        round((top - power) / (top - bottom) * (PLOT_HEIGHT - 1)): _money(power)
+        for power in range(round(bottom), round(top) + 1)
     }
-    out = ["USD a month"]
-    out += [f"{labels.get(n, ''):>{_MARGIN - 2}} |{''.join(cells)}".rstrip() for n, cells in enumerate(grid)]
-    out.append(" " * (_MARGIN - 1) + "+" + "-" * columns)
+    rows = ["USD a month"]
+    rows += [
+        f"{labels.get(number, ''):>{_MARGIN - 2}} |{''.join(cells)}".rstrip()
+        for number, cells in enumerate(grid)
+    ]
+    rows.append(" " * (_MARGIN - 1) + "+" + "-" * columns)
     ticks = [" "] * (columns + _MARGIN)
     for power in range(math.ceil(low), math.floor(high) + 1):
         text = (
@@ -127,48 +141,51 @@ def _axes(
             if power < 6
             else f"{10 ** (power - 6):,}M"
         )
-        at = _MARGIN + _column(10**power, low, high, columns)
-        at = max(_MARGIN, min(at - len(text) // 2, len(ticks) - len(text)))
-        if all(c == " " for c in ticks[max(0, at - 1) : at + len(text)]):
-            ticks[at : at + len(text)] = text
-    return [*out, "".join(ticks).rstrip(), f"{'calls a month':>{_MARGIN + columns}}"]
+        start = _MARGIN + _column(10**power, low, high, columns)
+        start = max(_MARGIN, min(start - len(text) // 2, len(ticks) - len(text)))
+        if all(cell == " " for cell in ticks[max(0, start - 1) : start + len(text)]):
+            ticks[start : start + len(text)] = text
+    return [*rows, "".join(ticks).rstrip(), f"{'calls a month':>{_MARGIN + columns}}"]
 
 
 def _legend(
     break_even: Mapping[str, Any],
-    drawn: Mapping[str, MonthlyCost],
-    crossed: tuple[float, float] | None,
+    lines: Mapping[str, MonthlyCost],
+    crossing: tuple[float, float] | None,
     width: int,
 ) -> list[str]:
-    keys = [f"{METHOD_LETTERS[name]} {name}" for name in drawn]
+    keys = [f"{METHOD_LETTERS[name]} {name}" for name in lines]
     known = break_even.get("calls_known", "")
     keys.append(f": {break_even['calls_per_month']:,.0f} calls ({known})")
-    if crossed:
+    if crossing:
         keys.append(f"+ {' and '.join(break_even['between'])} cost the same")
-    out = [""]
+    rows = [""]
     for key in keys:
-        if out[-1] and len(out[-1]) + 3 + len(key) > width:
-            out.append("")
-        out[-1] += f"   {key}" if out[-1] else key
+        if rows[-1] and len(rows[-1]) + 3 + len(key) > width:
+            rows.append("")
+        rows[-1] += f"   {key}" if rows[-1] else key
     if break_even.get("hosted_equivalent"):
-        out += wrap(
+        rows += wrap(
             "calls on your own machine cost about nothing; drawn is what they would cost hosted", width
         )
-    return out + wrap(_free(break_even), width)
+    return rows + wrap(_free_methods(break_even), width)
 
 
-def _free(break_even: Mapping[str, Any]) -> str:
+def _free_methods(break_even: Mapping[str, Any]) -> str:
+    """Return the line that names open methods without running costs; "" if there are none."""
     rows = break_even.get("per_month", {})
     names = [name for name, row in rows.items() if row["open"] and MonthlyCost.of_json(row).month(1.0) <= 0]
     return f"costs nothing: {', '.join(names)}" if names else ""
 
 
 def _column(calls: float, low: float, high: float, columns: int) -> int:
+    """Return the column of a number of calls, clipped to the picture."""
     share = (math.log10(max(calls, 1.0)) - low) / (high - low)
     return round(max(0.0, min(1.0, share)) * (columns - 1))
 
 
 def _money(power: int) -> str:
+    """Return the label of 10 ** power USD."""
     return (
         f"{10**power:,}"
         if 0 <= power < 6

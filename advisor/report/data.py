@@ -1,6 +1,7 @@
-"""From a finished run folder to the numbers of its report: `report.json`, and what `report --json` prints.
+"""The content of report.json, computed from a finished run folder: :func:`report_json` and its parts.
 
-What stands behind a report's numbers: machine and versions, and the digests of everything that was read.
+It also reads the scores and the report of a run, and records what the numbers rest on: machine, package versions, and
+digests of plan, data files and model.
 """
 
 from __future__ import annotations
@@ -30,13 +31,16 @@ from runners.trial.trial import ArmScores
 
 
 def read_scores(run: Path) -> list[ArmScores]:
-    """Read the scores of every arm; BadInput when the run has not been scored yet."""
+    """Read the scores of every arm; BadInput when the run has not been scored yet or the file is damaged."""
     path = run / TRIAL / SCORES
     if not path.is_file():
         raise BadInput(f"{run} has no scores yet", f"finish it with: {command_line('run', run, '--resume')}")
     try:
         body = check_schema(json.loads(path.read_text("utf-8")), "scores", path)
-        documents, seeds = body.get("documents", {}), body.get("seeds", {})  # older runs kept neither
+        documents, seeds = (
+            body.get("documents", {}),
+            body.get("seeds", {}),
+        )  # runs of early versions have neither
         return [
             _arm(name, rows, documents, tuple((row["seed"], row["mean"]) for row in seeds.get(name, ())))
             for name, rows in body["arms"].items()
@@ -48,50 +52,57 @@ def read_scores(run: Path) -> list[ArmScores]:
 
 
 def read_report(run: Path) -> dict[str, Any]:
-    """Read a run's finished report; BadInput when there is none yet."""
+    """Read the finished report of a run; BadInput when it has none yet."""
     open_run_folder(run)
-    found = run_folder.read_report(run)
-    if not found:
+    report = run_folder.read_report(run)
+    if not report:
         raise BadInput(f"{run} has no report yet", f"finish it with: {command_line('run', run, '--resume')}")
-    return found
+    return report
 
 
 def report_json(
     run: RunFolder, plan: Plan, questions: Sequence[Question] = (), staleness: dict[str, Any] | None = None
 ) -> dict[str, Any]:
-    """The whole report as data: verdict, arms with intervals, paired differences, prediction and measurement.
+    """Compute the report of a run: verdict, arms with intervals, paired differences, prediction and measurement.
 
-    `questions` and `staleness` are as in :func:`advisor.report.report.write_report`; ``cost_order`` names the arms from
-    cheap to costly, as the verdict took them.
+    Args:
+        run: the run folder, with all arms scored.
+        plan: its plan.
+        questions: the test questions, for the checks that need their text.
+        staleness: measurement after an update of the documents, None if there was none.
+
+    Returns:
+        The object of report.json. ``cost_order`` names the arms from cheapest to most expensive to keep up, as the verdict
+        used them.
     """
     arms = read_scores(run.path)
-    guarded = run_guards(run, plan, questions, staleness)
+    guards = run_guards(run, plan, questions, staleness)
     verdict, pairs = judge_trial(plan, arms, plan.model.name)
-    gpu = next((str(e["gpu"] or "") for e in reversed(run.events()) if "gpu" in e), "")
+    gpu = next((str(event["gpu"] or "") for event in reversed(run.events()) if "gpu" in event), "")
     cost = upkeep_costs(plan.steps, {arm.arm: arm.tokens for arm in arms})
-    took = measured_facts(run, plan)
-    took |= compare_prediction(
-        plan, took, run.events(), max(len(arm.combined) for arm in arms), verdict.strength == "proxy"
+    measured = measured_facts(run, plan)
+    measured |= compare_prediction(
+        plan, measured, run.events(), max(len(arm.combined) for arm in arms), verdict.strength == "proxy"
     )
     return {
         "schema": 1,
         "name": plan.name,
         "verdict": verdict.to_json(),
-        "warnings": guard_warnings(guarded),
+        "warnings": guard_warnings(guards),
         "arms": [arm_json(arm, plan, gpu) for arm in sorted(arms, key=lambda a: -sum(a.combined))],
         "paired": [pair_json(pair) for pair in pairs],
         "cost_order": sorted(cost, key=lambda name: cost[name]),
-        "weights": {str(k): v for k, v in plan.weights.items()},
+        "weights": {str(name): weight for name, weight in plan.weights.items()},
         "weight_reasons": dict(plan.weight_reasons),
-        "judge": _judged(run, plan, arms),
+        "judge": _judge_summary(run, plan, arms),
         "predicted": plan.predicted,
-        "measured": took,
-        "guards": guarded,
+        "measured": measured,
+        "guards": guards,
     }
 
 
 def measured_facts(run: RunFolder, plan: Plan) -> dict[str, Any]:
-    """What the run really took: seconds per step, and how each training run went."""
+    """Return what the run took: seconds of each step, and the results of each training by arm."""
     events = run.events()
     started: dict[str, float] = {}
     seconds: dict[str, float] = {}
@@ -101,11 +112,16 @@ def measured_facts(run: RunFolder, plan: Plan) -> dict[str, Any]:
         elif event.get("event") == "step.done" and event["step"] in started:
             seconds[event["step"]] = round(event["time"] - started[event["step"]], 1)
     trained = {
-        s.arm: next(
-            (e["result"].get("trained") for e in reversed(events) if _is_done(e, f"train:{s.arm}")), None
+        step.arm: next(
+            (
+                past["result"].get("trained")
+                for past in reversed(events)
+                if _is_done(past, f"train:{step.arm}")
+            ),
+            None,
         )
-        for s in plan.steps
-        if isinstance(s, TrainStep)
+        for step in plan.steps
+        if isinstance(step, TrainStep)
     }
     return {"seconds": seconds, "training": trained}
 
@@ -114,8 +130,8 @@ def _is_done(event: dict[str, Any], step: str) -> bool:
     return event.get("event") == "step.done" and event.get("step") == step
 
 
-def _judged(run: RunFolder, plan: Plan, arms: list[ArmScores]) -> dict[str, Any] | None:
-    """What the judge said; None for a plan without one."""
+def _judge_summary(run: RunFolder, plan: Plan, arms: list[ArmScores]) -> dict[str, Any] | None:
+    """Return the summary of the model judge's preferences; None for a plan without a judge."""
     if plan.judge is None:
         return None
     return summary(plan.judge.name, plan.choice, arms, read_journal(run.path / TRIAL / JUDGE_JOURNAL))
@@ -127,11 +143,14 @@ def _arm(
     documents: dict[str, str],
     seeds: tuple[tuple[int, float], ...],
 ) -> ArmScores:
-    extra = ("combined", "seconds", "prompt_tokens", "completion_tokens")
+    """Build an arm's scores from its rows of scores.json: one row of named scores by question id."""
+    other_columns = ("combined", "seconds", "prompt_tokens", "completion_tokens")
     return ArmScores(
         name,
         tuple(rows),
-        tuple({k: v for k, v in row.items() if k not in extra} for row in rows.values()),
+        tuple(
+            {key: value for key, value in row.items() if key not in other_columns} for row in rows.values()
+        ),
         tuple(row["combined"] for row in rows.values()),
         tuple(row["seconds"] for row in rows.values()),
         tuple(int(row["prompt_tokens"]) for row in rows.values()),
@@ -142,7 +161,11 @@ def _arm(
 
 
 def arm_json(arm: ArmScores, plan: Plan, gpu: str) -> dict[str, Any]:
-    """An arm as the report has it: every score with its 95 % interval, seeds, time, tokens, and dollars on a GPU."""
+    """Return an arm as in the report.
+
+    Each score has its 95 % interval; seeds, time and tokens follow, and USD per 1,000 answers on the GPU ``gpu`` ("" for a
+    CPU).
+    """
     usd = cost_per_1000(arm, plan, gpu)
     names = sorted({name for scores in arm.scores for name in scores})
     return {
@@ -163,37 +186,37 @@ def arm_json(arm: ArmScores, plan: Plan, gpu: str) -> dict[str, Any]:
 
 
 def pair_json(pair: PairedDifference) -> dict[str, Any]:
-    """A comparison as the report has it."""
-    kept = ("a", "b", "difference", "low", "high", "p", "p_holm", "units")
-    return {key: getattr(pair, key) for key in kept} | {"n": pair.questions}
+    """Return a paired comparison as in the report."""
+    keys = ("a", "b", "difference", "low", "high", "p", "p_holm", "units")
+    return {key: getattr(pair, key) for key in keys} | {"n": pair.questions}
 
 
 def _interval(values: list[float], documents: list[str | None]) -> dict[str, float]:
-    found = bootstrap_interval(values, documents=documents)
-    return {"mean": found.mean, "low": found.low, "high": found.high}
+    interval = bootstrap_interval(values, documents=documents)
+    return {"mean": interval.mean, "low": interval.low, "high": interval.high}
 
 
 def recorded_environment(events: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Return the surroundings that the run wrote down when it last started, and its date (UTC).
+    """Return the environment that the run recorded when it was last started, and the date of its first event (UTC).
 
-    For a run of before they were written down, those of now.
+    Runs of early versions did not record it; for them it is the environment of this process.
     """
-    noted = [event for event in events if event.get("event") == ENVIRONMENT_EVENT]
-    found = (
-        {k: v for k, v in noted[-1].items() if k not in ("event", "time")}
-        if noted
+    recorded = [event for event in events if event.get("event") == ENVIRONMENT_EVENT]
+    environment = (
+        {key: value for key, value in recorded[-1].items() if key not in ("event", "time")}
+        if recorded
         else describe_environment()
     )
-    first = next((event["time"] for event in events if "time" in event), None)
-    date = datetime.fromtimestamp(first, UTC).date().isoformat() if first is not None else None
-    return {"date": date, **found}
+    started = next((event["time"] for event in events if "time" in event), None)
+    date = datetime.fromtimestamp(started, UTC).date().isoformat() if started is not None else None
+    return {"date": date, **environment}
 
 
 def data_used(run: RunFolder, plan: Plan) -> dict[str, Any]:
     """Return the digests of plan, split, model, index input and data files, and the seeds; None for what is unknown."""
     events = run.events()
-    start = _last(events, event="run.start")
-    index = _last(events, event="step.done", step="index")
+    start = _last_event(events, event="run.start")
+    index = _last_event(events, event="step.done", step="index")
     seeds = sorted({seed for step in plan.steps if isinstance(step, TrainStep) for seed in step.seeds})
     return {
         "plan": plan.digest(),
@@ -204,20 +227,27 @@ def data_used(run: RunFolder, plan: Plan) -> dict[str, Any]:
         "seed": plan.seed,
         "training_seeds": seeds,
         "longest_answer_tokens": plan.max_new_tokens,
-        "files": _files(plan),
+        "files": _data_files(plan),
     }
 
 
-def _last(events: Sequence[dict[str, Any]], **wanted: str) -> dict[str, Any]:
-    return next((e for e in reversed(events) if all(e.get(k) == v for k, v in wanted.items())), {})
+def _last_event(events: Sequence[dict[str, Any]], **wanted: str) -> dict[str, Any]:
+    return next(
+        (
+            event
+            for event in reversed(events)
+            if all(event.get(key) == value for key, value in wanted.items())
+        ),
+        {},
+    )
 
 
-def _files(plan: Plan) -> dict[str, dict[str, str]]:
-    named: dict[str, Path | None] = {
+def _data_files(plan: Plan) -> dict[str, dict[str, str]]:
+    paths: dict[str, Path | None] = {
         name: getattr(plan.data, name) for name in ("questions", "test_questions", "examples", "replay")
     }
     return {
         name: {"name": path.name, "sha256": sha256_file(path)}
-        for name, path in named.items()
+        for name, path in paths.items()
         if path is not None and path.is_file()
     }

@@ -1,4 +1,6 @@
-"""The decision record: one printable page of Markdown that says what was decided, on what, by whom, until when."""
+"""The decision record: one printable page of Markdown with the recommendation, its reasons, what it rests on, who decides,
+and when to review it.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,7 @@ from advisor.questionnaire.answers import Answers, format_answer
 from advisor.recommendation.questions_left import known_by_source, unknown_answers
 
 RECORD_WIDTH = 110
-MOST_REASONS, MOST_CHANGES, MOST_RUNGS, MOST_CONDITIONS = 4, 3, 2, 5
+MOST_REASONS, MOST_CHANGES, MOST_RELAXATIONS, MOST_CONDITIONS = 4, 3, 2, 5
 SIGNATURE_LINE = "_" * 24
 _ROLES = (
     ("decision owner", "adopts, changes or rejects the advice"),
@@ -22,9 +24,14 @@ _ROLES = (
 
 
 def decision_record(advice: Mapping[str, Any], answers: Answers, today: date) -> str:
-    """Return the page for a recommendation (the object of ``plan --json``) and the answers it rests on.
+    """Return the page for a recommendation.
 
-    It is the same for the same advice, answers and date; a typical one has at most 60 lines.
+    It depends on nothing else, so equal arguments give an equal page; a typical one has at most 60 lines.
+
+    Args:
+        advice: the object of ``plan --json``.
+        answers: the answers it rests on.
+        today: date of the page.
     """
     goal = (
         format_answer(answers["goal"].value, 80)
@@ -40,18 +47,18 @@ def decision_record(advice: Mapping[str, Any], answers: Answers, today: date) ->
                 f"{advice['confidence']} ({advice['confidence_because']})."
             ),
         ],
-        ["## Who decides what", *_who()],
+        ["## Who decides what", *_roles()],
         ["## Why", *_why(advice)],
         ["## What it rests on", *_basis(advice, answers)],
         ["## What would change it", *_changes(advice)],
-        ["## What it takes", *_takes(advice)],
-        ["## Ask again when", *_expiry(advice, today)],
+        ["## What it takes", *_costs(advice)],
+        ["## Ask again when", *_review_triggers(advice, today)],
         [f"Decided on {SIGNATURE_LINE}  by {SIGNATURE_LINE}  reviewed by {SIGNATURE_LINE}"],
     ]
     return "\n\n".join("\n".join(lines) for lines in parts) + "\n"
 
 
-def _who() -> list[str]:
+def _roles() -> list[str]:
     rows = [
         ("tunewise, by rules", "the advice on this page", "not a person"),
         (
@@ -59,7 +66,7 @@ def _who() -> list[str]:
             "whether it holds on our own questions (`tunewise run`, `tunewise report`)",
             "not a person",
         ),
-        *((role, what, SIGNATURE_LINE) for role, what in _ROLES),
+        *((role, decision, SIGNATURE_LINE) for role, decision in _ROLES),
     ]
     return _table(("who", "decides", "name"), rows)
 
@@ -85,27 +92,27 @@ def _why(advice: Mapping[str, Any]) -> list[str]:
 def _basis(advice: Mapping[str, Any], answers: Answers) -> list[str]:
     lines: list[str] = []
     for title, items in known_by_source(answers):
-        said = [item for item in items if not item.startswith(("goal ", "disk_gib ", "cpu_cores "))]
-        if said:
-            lines += _item(f"**{title}:** {', '.join(said)}.")
+        shown = [item for item in items if not item.startswith(("goal ", "disk_gib ", "cpu_cores "))]
+        if shown:
+            lines += _item(f"**{title}:** {', '.join(shown)}.")
     if open_answers := unknown_answers(answers):
         lines += _item(f"**unknown:** {', '.join(open_answers)}.")
-    for worth in advice["worth_finding"]:
-        lines += _item(f"**worth finding out:** {worth['text']}.")
+    for fact in advice["worth_finding"]:
+        lines += _item(f"**worth finding out:** {fact['text']}.")
     return lines
 
 
 def _changes(advice: Mapping[str, Any]) -> list[str]:
     lines: list[str] = []
-    for flip in advice["flips"][:MOST_CHANGES]:
-        lines += _item(flip["text"])
-    for rung in advice["ladder"][:MOST_RUNGS]:
-        opens = "is needed for" if rung["then"] == advice["choice"] else "would open"
-        lines += _item(f"{rung['relax']} {opens} {rung['then']}; it costs {rung['cost']}.")
+    for counterfactual in advice["flips"][:MOST_CHANGES]:
+        lines += _item(counterfactual["text"])
+    for relaxation in advice["ladder"][:MOST_RELAXATIONS]:
+        effect = "is needed for" if relaxation["then"] == advice["choice"] else "would open"
+        lines += _item(f"{relaxation['relax']} {effect} {relaxation['then']}; it costs {relaxation['cost']}.")
     return lines or ["No single answer would."]
 
 
-def _takes(advice: Mapping[str, Any]) -> list[str]:
+def _costs(advice: Mapping[str, Any]) -> list[str]:
     named = [name for name in (advice["choice"], advice["runner_up"], "prompting") if name]
     rows = []
     for row in advice["ranked"]:
@@ -140,16 +147,18 @@ def _takes(advice: Mapping[str, Any]) -> list[str]:
     return [*lines, "", *_wrapped(f"Break-even: {even['text']}.")] if even and even.get("text") else lines
 
 
-def _expiry(advice: Mapping[str, Any], today: date) -> list[str]:
-    """The conditions of the advice, and the day from which its prices are too old."""
+def _review_triggers(advice: Mapping[str, Any], today: date) -> list[str]:
+    """Return the conditions under which to ask again, and the day from which the prices are too old."""
     lines: list[str] = []
-    for condition in [said for said in advice["ask_again_when"] if "prices" not in said][:MOST_CONDITIONS]:
+    for condition in [trigger for trigger in advice["ask_again_when"] if "prices" not in trigger][
+        :MOST_CONDITIONS
+    ]:
         lines += _item(condition)
-    day = prices.reference_price().day
-    until = day + timedelta(days=prices.STALE_DAYS)
-    past = ", which is past: look them up before relying on the costs" if until < today else ""
+    price_day = prices.reference_price().day
+    stale_day = price_day + timedelta(days=prices.STALE_DAYS)
+    warning = ", which is past: look them up before relying on the costs" if stale_day < today else ""
     return lines + _item(
-        f"{until.isoformat()}: the prices (of {day.isoformat()}) are then {prices.STALE_DAYS} days old{past}."
+        f"{stale_day.isoformat()}: the prices (of {price_day.isoformat()}) are then {prices.STALE_DAYS} days old{warning}."
     )
 
 
@@ -173,5 +182,5 @@ def _wrapped(text: str) -> list[str]:
 
 
 def _plain(text: str) -> str:
-    """Return a text whose signs Markdown would take for a table or for HTML are escaped."""
+    """Return a text on one line, with the characters escaped that Markdown reads as a table or HTML."""
     return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")

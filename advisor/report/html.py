@@ -1,6 +1,6 @@
-"""The page of a report: what the template of `report.html` is given, every value escaped.
+"""The HTML page of a report: :func:`render_page` fills the template ``report.html.j2``, which escapes every value.
 
-What to do after a verdict, as command lines with the reason for each.
+Also the commands to suggest after a verdict (:func:`next_steps`) and the rows of the page's charts and tables.
 """
 
 from __future__ import annotations
@@ -21,47 +21,12 @@ from runners.data.questions import Question
 from runners.plan.schema import SCORES
 from runners.run_folder import RunFolder
 
-
-def next_steps(data: Mapping[str, Any], run: Path) -> list[tuple[str, str]]:
-    """Return (command, why) pairs, the most useful first; commands name the run as it was named, or by its folder."""
-    verdict = data["verdict"]
-    named = shlex.quote(str(run if not run.is_absolute() else Path(run.name)))
-    steps = [
-        (f'tunewise ask {named} "your question"', f"asks {verdict['winner']}, the arm the verdict chose")
-    ]
-    other = shlex.quote(f"{named.strip(chr(39))}-more")
-    more = verdict.get("more_questions_needed")
-    if verdict["outcome"] == "undecided" or verdict["strength"] == "leaning":
-        count = f"about {more} more" if more else "30 or more"
-        steps += [
-            (
-                f"tunewise run {named}/plan.yaml --out {other}",
-                f"after adding {count} test questions to the plan's data (and raising its max_test, where it has one)",
-            ),
-            (f"tunewise report {other} --compare {named}", "sets the two runs side by side"),
-        ]
-    if verdict["outcome"] == "overturned":
-        steps.append((f"tunewise explain {named}/plan.yaml", f"why {verdict['recommended']} was recommended"))
-    if verdict["strength"] == "proxy":
-        steps.append(
-            (f"tunewise run {named}/plan.yaml --out {other}", "on a machine that holds the plan's own model")
-        )
-    if any("retrieval" in str(step) or step == "index" for step in data["measured"].get("seconds", {})):
-        steps.append(
-            (
-                f"tunewise index update {named}/index --documents PATH",
-                "after the documents changed: answers follow at once, nothing is trained",
-            ),
-        )
-    steps.append((f"tunewise chat {named}", "the same as a conversation; follow-ups are understood"))
-    return steps
-
-
 STRENGTH_TEXTS = {
     "measured": "on the plan's own model, with enough questions",
     "leaning": "fewer than 30 test questions, so it leans this way, no more",
     "proxy": "another model than the plan's stood in for it",
 }
+"""Explanation of the strength of a verdict."""
 
 DATA_LABELS = {
     "plan": "plan (SHA-256)",
@@ -73,10 +38,64 @@ DATA_LABELS = {
     "ram_gib": "RAM, GiB",
     "gpu": "GPU",
 }
+"""Labels of keys of the data and environment tables; other keys are shown as they are."""
+
+
+def next_steps(data: Mapping[str, Any], run: Path) -> list[tuple[str, str]]:
+    """Return (command, reason) pairs, the most useful first.
+
+    Commands name the run by the path as given, or by the name of its folder where that path is absolute.
+    """
+    verdict = data["verdict"]
+    run_argument = shlex.quote(str(run if not run.is_absolute() else Path(run.name)))
+    steps = [
+        (
+            f'tunewise ask {run_argument} "your question"',
+            f"asks {verdict['winner']}, the arm the verdict chose",
+        )
+    ]
+    new_run = shlex.quote(f"{run_argument.strip(chr(39))}-more")
+    missing = verdict.get("more_questions_needed")
+    if verdict["outcome"] == "undecided" or verdict["strength"] == "leaning":
+        missing_text = f"about {missing} more" if missing else "30 or more"
+        steps += [
+            (
+                f"tunewise run {run_argument}/plan.yaml --out {new_run}",
+                f"after adding {missing_text} test questions to the plan's data "
+                "(and raising its max_test, where it has one)",
+            ),
+            (f"tunewise report {new_run} --compare {run_argument}", "sets the two runs side by side"),
+        ]
+    if verdict["outcome"] == "overturned":
+        steps.append(
+            (f"tunewise explain {run_argument}/plan.yaml", f"why {verdict['recommended']} was recommended")
+        )
+    if verdict["strength"] == "proxy":
+        steps.append(
+            (
+                f"tunewise run {run_argument}/plan.yaml --out {new_run}",
+                "on a machine that holds the plan's own model",
+            )
+        )
+    if any("retrieval" in str(step) or step == "index" for step in data["measured"].get("seconds", {})):
+        steps.append(
+            (
+                f"tunewise index update {run_argument}/index --documents PATH",
+                "after the documents changed: answers follow at once, nothing is trained",
+            ),
+        )
+    steps.append((f"tunewise chat {run_argument}", "the same as a conversation; follow-ups are understood"))
+    return steps
 
 
 def render_page(data: dict[str, Any], run: RunFolder, questions: Sequence[Question] = ()) -> str:
-    """The page: one file that loads nothing, its only style and script named in its policy by their hashes."""
+    """Return the page: one file that loads nothing, with its only style and script allowed by their hashes.
+
+    Args:
+        data: content of report.json.
+        run: the run folder.
+        questions: the test questions with their gold, shown beside the answers.
+    """
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
@@ -91,14 +110,14 @@ def render_page(data: dict[str, Any], run: RunFolder, questions: Sequence[Questi
         "seeds": charts.draw_seeds,
         "moved": charts.draw_change,
         "scale": charts.draw_scale,
-        "words": _words,
-        "took": _took,
+        "words": _spaced,
+        "took": _duration,
     }
-    style, script = _file("report.css"), _file("report.js")
-    curves = _first(loss_curves(run), data["verdict"]["recommended"])
+    style, script = _template_file("report.css"), _template_file("report.js")
+    curves = _recommended_first(loss_curves(run), data["verdict"]["recommended"])
     break_even = data["predicted"].get("break_even") or {}
     measured_names = {name for arm in data["arms"] for name in arm["scores"]}
-    names = [n for n in SCORES if n in measured_names] + sorted(measured_names - set(SCORES))
+    names = [name for name in SCORES if name in measured_names] + sorted(measured_names - set(SCORES))
     guards = data["guards"]
     refusal = guards.get("refusal")
     return environment.get_template("report.html.j2").render(
@@ -109,22 +128,22 @@ def render_page(data: dict[str, Any], run: RunFolder, questions: Sequence[Questi
         script_hash=_hash(script),
         questions=max((arm["n"] for arm in data["arms"]), default=0),
         strength=STRENGTH_TEXTS.get(data["verdict"]["strength"], ""),
-        score_names=[n for n in names if data["weights"].get(n)],
-        unweighed=[n for n in names if not data["weights"].get(n)],
+        score_names=[name for name in names if data["weights"].get(name)],
+        unweighed=[name for name in names if not data["weights"].get(name)],
         several=[arm for arm in data["arms"] if len(arm.get("seeds") or ()) > 1],
-        best=next((a for a in data["arms"] if a["arm"] == data["verdict"]["winner"]), None),
+        best=next((arm for arm in data["arms"] if arm["arm"] == data["verdict"]["winner"]), None),
         loss_chart=charts.loss_chart(curves, charts.smoothing_window(curves)) if curves else "",
         smoothed=charts.smoothing_window(curves),
-        said=_unbroken(data["verdict"]["text"]),
+        verdict_text=_with_unbroken_intervals(data["verdict"]["text"]),
         cost_chart=charts.cost_chart(break_even),
         break_even=break_even,
         refusal=refusal,
         refusal_chart=charts.refusal_chart(refusal) if refusal and refusal["curve"] else "",
         staleness=guards["staleness"],
-        forgetting=_arms_of(guards.get("forgetting")),
-        drift=_arms_of(guards.get("refusal_drift")),
+        forgetting=_guard_rows(guards.get("forgetting")),
+        drift=_guard_rows(guards.get("refusal_drift")),
         warnings=data.get("warnings") or [],
-        reasons=_of_choice(data).get("reasons", []),
+        reasons=_recommended_row(data).get("reasons", []),
         counter=data["predicted"].get("strongest_against"),
         flips=data["predicted"].get("flips") or [],
         beside=predicted_beside_measured(data),
@@ -138,9 +157,9 @@ def render_page(data: dict[str, Any], run: RunFolder, questions: Sequence[Questi
 
 
 def loss_curves(run: RunFolder) -> dict[str, list[tuple[int, float]]]:
-    """Loss by step for every training, and its validation losses beside it, from the events; a line for each seed.
+    """Return the losses by step of every training and its validation losses, from the events; one series for each seed.
 
-    Of a step that was taken again, by a training that was cut off and gone on with, the last loss counts.
+    Where a step was taken again by a resumed training, its last loss counts.
     """
     curves: dict[str, dict[int, float]] = {}
     for event in run.events():
@@ -154,69 +173,70 @@ def loss_curves(run: RunFolder) -> dict[str, list[tuple[int, float]]]:
 
 
 def predicted_beside_measured(data: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """What was predicted of each method beside what was measured: its rank and score, and its arm's score."""
+    """Return the predicted score of each method with the measured score of its arm."""
     arms = {arm["arm"]: arm["score"] for arm in data["arms"]}
     return [
         {
             "method": row["method"],
             "predicted": row.get("score"),
             "measured": arms.get(row["method"]),
-            "blocked": [b["text"] for b in row.get("blockers", [])],
+            "blocked": [blocker["text"] for blocker in row.get("blockers", [])],
         }
         for row in data["predicted"].get("ranked", [])
     ]
 
 
 def memory_rows(data: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The memory estimated for the methods that were trained or chosen, and what training and the process took.
+    """Return the estimated and measured memory of the methods that were trained or recommended.
 
-    Of a method that was trained, the estimate is the one for the settings of its run; else it is the plan's.
+    For a trained method the estimate is the one for the settings of its run, otherwise the plan's.
     """
-    found = []
+    rows = []
     trained = data["measured"].get("training") or {}
-    room = (data.get("environment") or {}).get("ram_gib")
+    available = (data.get("environment") or {}).get("ram_gib")
     for row in data["predicted"].get("ranked", []):
         name = row["method"]
-        given = (row.get("estimate") or {}).get("memory_gib") or {}
-        if "likely" not in given or not (name in trained or name == data["verdict"]["recommended"]):
+        estimate = (row.get("estimate") or {}).get("memory_gib") or {}
+        if "likely" not in estimate or not (name in trained or name == data["verdict"]["recommended"]):
             continue
-        took = predictions.largest_memory([run for run in trained.get(name) or () if isinstance(run, dict)])
-        plan = {"low": given["likely"], "high": given["likely"], **given}
-        low, likely, high = took.expected_range or (plan["low"], plan["likely"], plan["high"])
-        bar = charts.memory_bar(low, likely, high, took.own, room, took.peak)
-        said = predictions.memory_lines(
-            took, given["likely"], (row.get("estimate") or {}).get("assumptions") or ()
+        peak = predictions.largest_memory([run for run in trained.get(name) or () if isinstance(run, dict)])
+        by_plan = {"low": estimate["likely"], "high": estimate["likely"], **estimate}
+        low, likely, high = peak.expected_range or (by_plan["low"], by_plan["likely"], by_plan["high"])
+        bar = charts.memory_bar(low, likely, high, peak.own, available, peak.peak)
+        lines = predictions.memory_lines(
+            peak, estimate["likely"], (row.get("estimate") or {}).get("assumptions") or ()
         )
-        found.append(
+        rows.append(
             {
                 "method": name,
                 "low": low,
                 "likely": likely,
                 "high": high,
-                "measured": took.own,
-                "whole": took.whole,
-                "by_plan": took.expected is None,
+                "measured": peak.own,
+                "whole": peak.whole,
+                "by_plan": peak.expected is None,
                 "bar": bar,
-                "said": said[-1] if len(said) > 1 else "",
+                "said": lines[-1] if len(lines) > 1 else "",
             }
         )
-    return found
+    return rows
 
 
-def _arms_of(guard: Any) -> list[dict[str, Any]]:
-    """A guard's rows, kept as a list, as {"arms": [row]} or as {arm: row}; none when it was not measured."""
+def _guard_rows(guard: Any) -> list[dict[str, Any]]:
+    """Return the rows of a check, stored as a list, as {"arms": [row]} or as {arm: row}; none if it was not measured."""
     rows = guard.get("arms", guard) if isinstance(guard, Mapping) else guard
     if isinstance(rows, Mapping):
         return [{"arm": arm, **row} for arm, row in rows.items() if isinstance(row, Mapping)]
     return [dict(row) for row in rows or ()]
 
 
-def _of_choice(data: Mapping[str, Any]) -> dict[str, Any]:
+def _recommended_row(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the row of the recommended method in the plan's prediction."""
     ranked = data["predicted"].get("ranked", [])
-    return next((r for r in ranked if r.get("method") == data["verdict"]["recommended"]), {})
+    return next((row for row in ranked if row.get("method") == data["verdict"]["recommended"]), {})
 
 
-def _file(name: str) -> str:
+def _template_file(name: str) -> str:
     return (resources.files("advisor") / "templates" / name).read_text("utf-8")
 
 
@@ -224,8 +244,8 @@ def _hash(text: str) -> str:
     return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
 
 
-def _first(curves: Mapping[str, Any], arm: str) -> dict[str, Any]:
-    """The recommended arm's curve gets the first colour."""
+def _recommended_first(curves: Mapping[str, Any], arm: str) -> dict[str, Any]:
+    """Return the curves with the recommended arm's first, which gets the first colour; validation losses come last."""
     return dict(
         sorted(
             curves.items(),
@@ -234,14 +254,14 @@ def _first(curves: Mapping[str, Any], arm: str) -> dict[str, Any]:
     )
 
 
-def _unbroken(text: str) -> str:
-    """A text whose intervals in brackets stay on one line."""
+def _with_unbroken_intervals(text: str) -> str:
+    """Return a text in which intervals in brackets stay on one line."""
     return re.sub(r"\[[^\]]*\]", lambda match: match.group().replace(" ", "\u00a0"), text)
 
 
-def _words(name: str) -> str:
+def _spaced(name: str) -> str:
     return name.replace("_", " ")
 
 
-def _took(seconds: float) -> str:
+def _duration(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.1f} min"

@@ -1,4 +1,4 @@
-"""The test questions of a report: what every arm answered, which words the gold holds, and the passages cited."""
+"""The test questions of a report: the answer of every arm, the words it shares with the gold, and the passages it cites."""
 
 from __future__ import annotations
 
@@ -17,67 +17,96 @@ from runners.run_folder import SCORES, TRIAL, read_journal
 from runners.trial.trial import ANSWERS
 
 RIGHT_SHARE = 0.5
-"""The share of the gold's words, or without gold the combined score, from which an answer can count as right."""
+"""Least share of the gold's words, or combined score where there is no gold, of an answer that counts as right."""
 MAX_CHARACTERS = 4_000_000
-"""Of answers and quotes on the page; further questions are left out, counted and said."""
+"""Most characters of answers and quotes on the page; the questions beyond are left out and counted."""
 _PIECES = re.compile(r"(\[\d{1,3}\])|(\d[\d.,:]*\d|\w[\w'’-]*)|(\s+|.)", re.S)
 
 
 @dataclass(frozen=True, slots=True)
 class BrowsedQuestions:
-    """The questions that the page shows, and how many it does not."""
+    """The questions that the page shows.
+
+    Attributes:
+        rows: what the template needs of each question.
+        left_out: number of questions that are not shown.
+        disagreeing: number of questions shown on which some arms are right and others are not.
+        seeds: number of training seeds of the arm with most; the answers shown are those of the first seed.
+    """
 
     rows: list[dict[str, Any]]
     left_out: int
     disagreeing: int
     seeds: int
-    """Of the arm with most training seeds; the answers shown are those of the first."""
 
 
 def browse_questions(run: Path, arms: Sequence[str], questions: Sequence[Question]) -> BrowsedQuestions:
     """Return every test question with the answers of all arms (of the first seed), in the order of the trial.
 
-    Each answer is a list of pieces: plain words, words of the gold, words that stand in neither gold, reference
-    nor question, and citations.
+    Each answer is split into pieces: see :func:`answer_pieces`.
+
+    Args:
+        run: the run folder.
+        arms: names of the arms, in the order to show.
+        questions: the test questions with their gold; a question that is missing here is shown without gold.
     """
-    gold = {q.id: q for q in questions}
+    gold = {question.id: question for question in questions}
     scores = _scores(run)
     by_id: dict[str, dict[str, dict[str, Any]]] = {}
     seeds: dict[str, set[int]] = {}
     for row in read_journal(run / TRIAL / ANSWERS):
         seeds.setdefault(row["arm"], set()).add(row["seed"])
         by_id.setdefault(row["id"], {}).setdefault(row["arm"], row)
-    found: list[dict[str, Any]] = []
-    size, most = 0, max(map(len, seeds.values()), default=0)
+    rows: list[dict[str, Any]] = []
+    size, max_seeds = 0, max(map(len, seeds.values()), default=0)
     for number, (key, answers) in enumerate(by_id.items()):
         size += sum(
-            len(r["marked"]) + sum(len(c["quote"]) for c in r.get("citations", ())) for r in answers.values()
+            len(row["marked"]) + sum(len(citation["quote"]) for citation in row.get("citations", ()))
+            for row in answers.values()
         )
         if size > MAX_CHARACTERS:
-            return BrowsedQuestions(found, len(by_id) - number, _disagreeing(found), most)
-        found.append(_row(len(found) + 1, key, answers, arms, scores, gold.get(key)))
-    return BrowsedQuestions(found, 0, _disagreeing(found), most)
+            return BrowsedQuestions(rows, len(by_id) - number, _disagreeing(rows), max_seeds)
+        rows.append(_row(len(rows) + 1, key, answers, arms, scores, gold.get(key)))
+    return BrowsedQuestions(rows, 0, _disagreeing(rows), max_seeds)
 
 
 def answer_pieces(marked: str, gold: Sequence[str], known: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Yield (kind, text) of an answer: "gold", "odd" (a word of content outside ``known``), "cite" or "plain"."""
-    told = {w for text in gold for w in (*content_words(text), *extract_numbers(text))}
-    fine = told | {w for text in known for w in (*content_words(text), *extract_numbers(text))}
-    held = ""
+    """Split an answer and yield (kind, text) of each piece.
+
+    Args:
+        marked: the answer with its citation marks.
+        gold: texts of the gold.
+        known: texts of the reference, the question and the like.
+
+    Yields:
+        "cite" for a citation, "gold" for a word of the gold, "odd" for a content word in neither ``gold`` nor ``known``,
+        "plain" for the rest.
+    """
+    gold_words = {word for text in gold for word in (*content_words(text), *extract_numbers(text))}
+    known_words = gold_words | {
+        word for text in known for word in (*content_words(text), *extract_numbers(text))
+    }
+    plain = ""
     for cite, word, rest in _PIECES.findall(marked):
-        means = {*content_words(word), *extract_numbers(word)} if word else set()
+        word_keys = {*content_words(word), *extract_numbers(word)} if word else set()
         kind = (
-            "cite" if cite else "gold" if means & told else "odd" if means and not means & fine else "plain"
+            "cite"
+            if cite
+            else "gold"
+            if word_keys & gold_words
+            else "odd"
+            if word_keys and not word_keys & known_words
+            else "plain"
         )
         if kind == "plain" or (kind == "odd" and not known and not gold):
-            held += cite + word + rest
+            plain += cite + word + rest
             continue
-        if held:
-            yield "plain", held
-        held = ""
+        if plain:
+            yield "plain", plain
+        plain = ""
         yield kind, cite or word
-    if held:
-        yield "plain", held
+    if plain:
+        yield "plain", plain
 
 
 def _row(
@@ -88,69 +117,75 @@ def _row(
     scores: Mapping[str, Mapping[str, dict[str, float]]],
     question: Question | None,
 ) -> dict[str, Any]:
-    first = next(iter(answers.values()))
+    any_answer = next(iter(answers.values()))
     gold = [*question.answers, *([question.fact] if question.fact else [])] if question else []
     reference = [*(question.references or ()), question.reference or ""] if question else []
-    said = [strip_invisible(first["question"]), *reference]
+    known_texts = [strip_invisible(any_answer["question"]), *reference]
     answerable = question.answerable if question else True
-    told = []
-    for arm in [a for a in arms if a in answers]:
+    shown_answers = []
+    for arm in [arm for arm in arms if arm in answers]:
         row = answers[arm]
-        # Without gold, what other arms said is what an answer can be held against.
-        others = (
-            [r["answer"] for name, r in answers.items() if name != arm]
+        # Without gold, an answer is compared with those of the other arms.
+        other_answers = (
+            [row["answer"] for name, row in answers.items() if name != arm]
             if not (gold or any(reference))
             else []
         )
         score = scores.get(arm, {}).get(key)
-        told.append(
+        shown_answers.append(
             {
                 "arm": arm,
                 "score": score["combined"] if score else None,
                 "right": score is not None and is_right(score, answerable),
                 "refused": row.get("refused", False),
                 "cut": row.get("finish") == "length",
-                "pieces": list(answer_pieces(defang_text(row["marked"]), gold, [*said, *others, *gold])),
-                "citations": {c["n"]: _citation(c) for c in row.get("citations", ()) if c["n"] > 0},
+                "pieces": list(
+                    answer_pieces(defang_text(row["marked"]), gold, [*known_texts, *other_answers, *gold])
+                ),
+                "citations": {
+                    citation["n"]: _citation(citation)
+                    for citation in row.get("citations", ())
+                    if citation["n"] > 0
+                },
                 "seconds": row.get("seconds", 0.0),
             }
         )
-    known = [t["right"] for t in told if t["score"] is not None]
+    judged = [shown["right"] for shown in shown_answers if shown["score"] is not None]
     return {
         "number": number,
         "id": key,
-        "question": defang_text(first["question"]),
-        "gold": [defang_text(g) for g in gold],
+        "question": defang_text(any_answer["question"]),
+        "gold": [defang_text(text) for text in gold],
         "reference": defang_text(question.reference or "") if question else "",
         "answerable": answerable,
-        "answers": told,
-        "disagree": len(set(known)) > 1,
+        "answers": shown_answers,
+        "disagree": len(set(judged)) > 1,
     }
 
 
-def _citation(c: Mapping[str, Any]) -> dict[str, str]:
-    where = (
-        f"lines {c['line_start']}–{c['line_end']}"
-        if c["line_end"] > c["line_start"]
-        else f"line {c['line_start']}"
+def _citation(citation: Mapping[str, Any]) -> dict[str, str]:
+    location = (
+        f"lines {citation['line_start']}–{citation['line_end']}"
+        if citation["line_end"] > citation["line_start"]
+        else f"line {citation['line_start']}"
     )
-    where = f"page {c['page']}, {where}" if c.get("page") else where
-    dated = f", of {c['date']}" if c.get("date") else ""
-    expired = f", valid until {c['valid_until']}" if c.get("valid_until") else ""
+    location = f"page {citation['page']}, {location}" if citation.get("page") else location
+    date_text = f", of {citation['date']}" if citation.get("date") else ""
+    validity = f", valid until {citation['valid_until']}" if citation.get("valid_until") else ""
     return {
-        "doc": defang_text(c["doc"]),
-        "title": defang_text(c.get("title") or ""),
-        "quote": defang_text(c["quote"]),
-        "where": defang_text(f"{where}{dated}{expired}"),
-        "support": c.get("support", "supported"),
+        "doc": defang_text(citation["doc"]),
+        "title": defang_text(citation.get("title") or ""),
+        "quote": defang_text(citation["quote"]),
+        "where": defang_text(f"{location}{date_text}{validity}"),
+        "support": citation.get("support", "supported"),
     }
 
 
 def is_right(scores: Mapping[str, float], answerable: bool = True) -> bool:
-    """Whether an answer refuses exactly when it should and, answering, has every number and half the words of the gold.
+    """Return whether an answer counts as right.
 
-    Manner (style, citation) does not make a wrong fact right. Where the facts are not scored, the combined score
-    decides.
+    It must refuse exactly when it should; where it answers, it needs every number and at least half the words of the gold.
+    Style and citations do not make a wrong fact right. Where the facts are not scored, the combined score decides.
     """
     if "refusal" in scores and (scores["refusal"] < 1.0 or not answerable):
         return scores["refusal"] >= 1.0

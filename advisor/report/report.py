@@ -1,6 +1,6 @@
-"""Write the report of a run: `report.json` for programs, `report.html` for people, `report.md` for a pull request.
+"""Writes the report of a run: ``report.json`` for programs, ``report.html`` for people, ``report.md`` for a pull request.
 
-A run's report from Python: judge a run, or read the report it has.
+:func:`judge` and :class:`Report` are the report in the Python API.
 """
 
 from __future__ import annotations
@@ -30,10 +30,13 @@ HTML, MARKDOWN = "report.html", "report.md"
 def write_report(
     run: RunFolder, plan: Plan, questions: Sequence[Question] = (), staleness: dict[str, Any] | None = None
 ) -> dict[str, Any]:
-    """Write the three files, seal the run folder's manifest, and return the report's data.
+    """Write the three files, seal the manifest of the run folder, and return the content of report.json.
 
-    `questions` are the test questions (their gold is shown beside the answers); `staleness` is what was measured
-    after the documents changed.
+    Args:
+        run: the run folder.
+        plan: its plan.
+        questions: the test questions, whose gold is shown beside the answers.
+        staleness: measurement after an update of the documents, None if there was none.
     """
     data = report_json(run, plan, questions, staleness)
     data |= {"environment": recorded_environment(run.events()), "data": data_used(run, plan)}
@@ -57,7 +60,7 @@ class Report:
     """The verdict on a run with everything behind it."""
 
     path: Path
-    """The run's folder; report.html, report.md and report.json lie in it."""
+    """The run folder, with report.html, report.md and report.json."""
     data: Mapping[str, Any]
     """What ``tunewise report --json`` prints."""
 
@@ -81,22 +84,22 @@ class Report:
         return f"Report({str(self.path)!r}, {self.outcome}: {self.data['verdict']['text']})"
 
     def _repr_markdown_(self) -> str:
-        """The report as in report.md."""
+        """Return the content of report.md."""
         return report_markdown(self.data)
 
     def _repr_html_(self) -> str:
-        """What a notebook shows: the verdict, the warnings and the arms."""
+        """Return the HTML that a notebook shows: the verdict, the warnings and the arms."""
         verdict = self.data["verdict"]
-        head = notebook.html_paragraph(
+        verdict_html = notebook.html_paragraph(
             f"{verdict['outcome'].upper()} ({verdict['strength']}). {verdict['text']}"
         )
-        warned = [notebook.html_list(self.data["warnings"])] if self.data.get("warnings") else []
+        warnings = [notebook.html_list(self.data["warnings"])] if self.data.get("warnings") else []
         rows = [
             (arm["arm"], *(f"{arm['score'][key]:.2f}" for key in ("mean", "low", "high")), arm["n"])
             for arm in self.data["arms"]
         ]
         table = notebook.html_table(("arm", "combined", "95 % from", "to", "questions"), rows)
-        return f"<div>{head}{''.join(warned)}{table}</div>"
+        return f"<div>{verdict_html}{''.join(warnings)}{table}</div>"
 
 
 def judge(run: Run | Path | str) -> Report:

@@ -1,4 +1,7 @@
-"""The interview: which question comes next, the way back, the review. Knows nothing of terminals."""
+"""The interview: which question comes next, going back, and the review at the end.
+
+It knows nothing of terminals: a :class:`Prompter` asks and shows, and :class:`Interview` decides what is asked.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,7 @@ MEASURED_KEYS = (
     "gpu_count",
     "gpu_memory_gib",
 )
-"""Answers after which files, model and machine are looked at again."""
+"""Answers after which files, model and machine are examined again."""
 
 
 class InterviewMove:
@@ -42,75 +45,87 @@ class InterviewMove:
 
 @dataclass(frozen=True, slots=True)
 class AskedQuestion:
-    """One question as it is put: what is known of it, and how much it can matter."""
+    """One question as it is asked, with what is known about it.
+
+    Attributes:
+        question: the question.
+        known: the answer so far, which is offered as the default; None if there is none.
+        number: number of the question in the conversation, from 1; 0 when an answer is changed at the review.
+        most: most questions that the conversation can have; it falls as answers make others unnecessary.
+        decides: whether some answer to it alone would change the method that leads now.
+        closed: the answers that other answers rule out, with the reason.
+        profile: the situation as known so far.
+        lacking: the methods for which a package is missing here, with what they need.
+    """
 
     question: Question
     known: Answer | None
     number: int
-    """Which question of the conversation this is, from 1; 0 when an answer is changed at the review."""
     most: int
-    """The most questions that the conversation can have; it falls as answers make others needless."""
     decides: bool
-    """Whether some answer to it alone would change the method that leads now."""
     closed: Mapping[Any, str]
-    """The answers that others rule out, with the reason."""
     profile: Profile
     lacking: Mapping[str, str]
-    """The methods that miss a package here, with what they need."""
 
 
 class Prompter(Protocol):
-    """Whoever asks: a terminal, or a script keyed by question ids."""
+    """What asks the questions: a terminal, or in tests a script with answers by question id."""
 
     def ask(self, asked: AskedQuestion) -> Any:
-        """Return an answer (None is unknown) or Move.BACK; what is known is offered as the default."""
+        """Return an answer (None is unknown) or InterviewMove.BACK; the known answer is offered as the default."""
 
     def review(self, answers: Answers, profile: Profile) -> str:
-        """Return the id of an answer to change, or a Move."""
+        """Return the id of an answer to change, or an InterviewMove."""
 
     def say(self, line: str) -> None:
         """Show a line, such as why an answer was refused."""
 
     def note(self, line: str) -> None:
-        """Show what should be known about an answer that was taken."""
+        """Show a note about an answer that was accepted."""
 
     def moved(self, before: Ranking, after: Ranking, answers: Answers) -> None:
-        """Show how an answer moved the ranking."""
+        """Show how an answer changed the ranking."""
 
     def save(self, answers: Answers) -> None:
-        """Keep the answers under a name."""
+        """Save the answers as a profile."""
 
     def probe(self, answers: Answers) -> Answers:
-        """Return the answers with what a probe of the base model settled; as they are when it is not wanted."""
+        """Return the answers with those that a probe of the base model settled; unchanged if it is declined."""
 
 
 class Interview:
-    """One conversation; ``answers`` is at any moment what was answered so far."""
+    """One conversation; ``answers`` always holds what was answered so far."""
 
     def __init__(self, prompter: Prompter, answers: Answers, measure: Callable[[Answers], Situation]) -> None:
-        """``measure`` adds what files, model and machine say; it may raise a Problem about an answer."""
+        """Start the conversation.
+
+        Args:
+            prompter: asks and shows.
+            answers: the answers known before.
+            measure: adds what files, model and machine tell; may raise a Problem about an answer.
+        """
         self.prompter = prompter
         self.measure = measure
         self.situation = measure(answers)
         self.answers = self.situation.answers
         self.ranking = rank_methods(self.profile)
-        self.trail: list[str] = []
-        self.everything = False
+        self.asked_keys: list[str] = []
+        self.ask_everything = False
         self.record = False
 
     @property
     def profile(self) -> Profile:
-        """The situation as it is known by now."""
-        seen = self.situation.profile
-        return Profile.of(self.answers, seen.question_count, seen.shape, cpu_bf16=seen.cpu_bf16)
+        """The situation as known so far."""
+        measured = self.situation.profile
+        return Profile.of(self.answers, measured.question_count, measured.shape, cpu_bf16=measured.cpu_bf16)
 
     def run(self) -> Answers:
-        """Ask until the person is done with the review; return the answers.
+        """Ask until the person finishes the review; return the answers.
 
-        KeyboardInterrupt passes through, with everything answered so far in ``answers``.
+        KeyboardInterrupt is not caught; everything answered so far is then in ``answers``.
         """
         while True:
-            if open_questions := self.left():
+            if open_questions := self.questions_left():
                 self.step(open_questions[0])
                 continue
             chosen = self.prompter.review(self.answers, self.profile)
@@ -122,45 +137,53 @@ class Interview:
             elif chosen == InterviewMove.PROBE:
                 self._probe()
             elif chosen == InterviewMove.MORE:
-                self.everything = True
+                self.ask_everything = True
             elif chosen == InterviewMove.BACK:
                 self.back()
             else:
-                self.put(QUESTION_BY_ID[chosen], changing=True)
+                self.ask_until_valid(QUESTION_BY_ID[chosen], changing=True)
 
-    def left(self) -> list[Question]:
-        """The questions still to ask, as far as is known now: those that can matter and are not settled."""
-        known, settled = self.answers.values_known, self._settled()
+    def questions_left(self) -> list[Question]:
+        """Return the questions still to ask as far as is known now: those that can matter and are not settled."""
+        known, settled = self.answers.values_known, self._settled_keys()
         return [
             question
             for question in QUESTIONS
-            if question.id not in settled and is_worth_asking(question, known, self.everything)
+            if question.id not in settled and is_worth_asking(question, known, self.ask_everything)
         ]
 
     def step(self, question: Question) -> None:
-        """Ask one question; going back asks the one before it again."""
-        if self.put(question):
-            self.trail.append(question.id)
+        """Ask one question; going back from it asks the one before again."""
+        if self.ask_until_valid(question):
+            self.asked_keys.append(question.id)
         else:
             self.back()
 
     def back(self) -> None:
         """Ask the last answered question again."""
-        while self.trail:
-            question = QUESTION_BY_ID[self.trail.pop()]
-            if self.put(question):
-                self.trail.append(question.id)
+        while self.asked_keys:
+            question = QUESTION_BY_ID[self.asked_keys.pop()]
+            if self.ask_until_valid(question):
+                self.asked_keys.append(question.id)
                 return
 
-    def put(self, question: Question, changing: bool = False) -> bool:
-        """Ask until the answer holds; False when the person goes back instead."""
+    def ask_until_valid(self, question: Question, changing: bool = False) -> bool:
+        """Ask a question until its answer is valid.
+
+        Args:
+            question: the question.
+            changing: whether an answer is changed at the review.
+
+        Returns:
+            False when the person goes back instead of answering.
+        """
         while True:
             known = self.answers.get(question.id)
             value = self.prompter.ask(self._asked(question, known, changing))
             if value == InterviewMove.BACK:
                 return False
             try:
-                self._keep(question, value, known)
+                self._record_answer(question, value, known)
             except Problem as problem:
                 self.prompter.say(f"{problem.message} ({problem.hint})" if problem.hint else problem.message)
                 continue
@@ -169,7 +192,7 @@ class Interview:
             return True
 
     def _probe(self) -> None:
-        """Let the base model be measured; what that settles counts like any answer, and can be changed."""
+        """Probe the base model; what that settles counts like any answer, and can be changed."""
         try:
             self.situation = self.measure(self.prompter.probe(self.answers))
         except Problem as problem:
@@ -180,9 +203,11 @@ class Interview:
         self.prompter.moved(before, self.ranking, self.answers)
 
     def _asked(self, question: Question, known: Answer | None, changing: bool) -> AskedQuestion:
-        values, profile, done = self.answers.values_known, self.profile, len(self.trail)
-        most = done + max(1, max_questions_left(values, self._settled() - {question.id}, self.everything))
-        number = 0 if changing else done + 1
+        values, profile, answered = self.answers.values_known, self.profile, len(self.asked_keys)
+        most = answered + max(
+            1, max_questions_left(values, self._settled_keys() - {question.id}, self.ask_everything)
+        )
+        number = 0 if changing else answered + 1
         return AskedQuestion(
             question,
             known,
@@ -194,8 +219,8 @@ class Interview:
             missing_packages(self.answers),
         )
 
-    def _keep(self, question: Question, value: Any, known: Answer | None) -> None:
-        """Record an answer; a confirmed counted or detected value keeps its source."""
+    def _record_answer(self, question: Question, value: Any, known: Answer | None) -> None:
+        """Record an answer; a counted or detected value that was only confirmed keeps its source."""
         changed = self.answers.override(question.id, value)
         if (
             known
@@ -210,5 +235,8 @@ class Interview:
             changed = self.situation.answers
         self.answers = changed
 
-    def _settled(self) -> set[str]:
-        return {*self.trail, *(key for key in self.answers if self.answers[key].source in PERSON_SOURCES)}
+    def _settled_keys(self) -> set[str]:
+        return {
+            *self.asked_keys,
+            *(key for key in self.answers if self.answers[key].source in PERSON_SOURCES),
+        }

@@ -1,4 +1,4 @@
-"""The line after each answer: who leads now, how that moved, and what cannot be done and why."""
+"""The lines after each answer: which method leads now, how the scores moved, and what cannot be done here and why."""
 
 from __future__ import annotations
 
@@ -10,76 +10,93 @@ from advisor.recommendation.ranking import Ranking, ScoredMethod
 StyledText = tuple[str, str]
 """A style class and its text, as prompt_toolkit takes them."""
 MIN_SCORE_MOVE = 0.005
+"""Least change of a score that is shown as ▲ or ▼."""
 REASON_LINES = 2
+"""Most lines about methods that are not possible."""
 
 
 def leader_lines(
     before: Ranking | None, after: Ranking, lacking: Mapping[str, str], width: int
 ) -> list[list[StyledText]]:
-    """Return the lines, at most ``width`` columns wide: the scores, then what is impossible here.
+    """Return the lines to show: the scores with the leader first, then what is not possible here.
 
-    The leader comes first; ▲ and ▼ show what rose and fell, and "was" names the leader before when it changed.
+    ▲ and ▼ mark scores that rose or fell; "was" names the earlier leader when it changed.
+
+    Args:
+        before: ranking before the answer, None if there was none.
+        after: ranking after it.
+        lacking: methods for which a package is missing, with what they need.
+        width: most columns of a line.
     """
-    was = {scored.method.name: scored for scored in before.methods} if before else {}
-    open_methods = [s for s in after.methods if not s.blockers and s.method.name not in lacking]
-    same = before is not None and _told(before) == _told(after)
+    scored_before = {scored.method.name: scored for scored in before.methods} if before else {}
+    open_methods = [
+        scored for scored in after.methods if not scored.blockers and scored.method.name not in lacking
+    ]
+    unchanged = before is not None and _shown_parts(before) == _shown_parts(after)
     tail = ""
     if before and before.choice != after.choice:
         tail = f"  (was {before.choice})"
-    elif same:
+    elif unchanged:
         tail = "  (unchanged)"
-    lines = [_scores(open_methods, was, same, tail, width)]
-    if not same:
+    lines = [_score_line(open_methods, scored_before, unchanged, tail, width)]
+    if not unchanged:
         reasons = textwrap.wrap(
-            _impossible(after, lacking), width - 2, max_lines=REASON_LINES, placeholder=" …"
+            _impossible_methods(after, lacking), width - 2, max_lines=REASON_LINES, placeholder=" …"
         )
         lines += [[("class:why", f"  {line}")] for line in reasons]
     return lines
 
 
-def _scores(
-    methods: list[ScoredMethod], was: Mapping[str, ScoredMethod], same: bool, tail: str, width: int
+def _score_line(
+    methods: list[ScoredMethod],
+    scored_before: Mapping[str, ScoredMethod],
+    unchanged: bool,
+    tail: str,
+    width: int,
 ) -> list[StyledText]:
-    """Return as many methods as fit; how many are left out is said."""
+    """Return as many methods as fit into ``width``, and how many are left out."""
     parts: list[StyledText] = []
-    room = width - len(tail)
+    space = width - len(tail)
     used = 0
     for number, scored in enumerate(methods):
-        text = f"  {scored.method.name} {_score(scored)}{_arrow(scored, was)}"
+        text = f"  {scored.method.name} {_score(scored)}{_arrow(scored, scored_before)}"
         left = len(methods) - number
-        more = f"  +{left} lower"
-        if used + len(text) + (len(more) if left > 1 else 0) > room:
-            parts.append(("class:why", more))
+        rest_text = f"  +{left} lower"
+        if used + len(text) + (len(rest_text) if left > 1 else 0) > space:
+            parts.append(("class:why", rest_text))
             break
-        style = "class:why" if same else "class:leader" if number == 0 else ""
+        style = "class:why" if unchanged else "class:leader" if number == 0 else ""
         parts.append((style, text))
         used += len(text)
     return [*parts, ("class:why", tail)]
 
 
-def _impossible(after: Ranking, lacking: Mapping[str, str]) -> str:
-    """Return each reason once, after the methods that it forbids."""
+def _impossible_methods(after: Ranking, lacking: Mapping[str, str]) -> str:
+    """Return each reason once, after the methods that it rules out."""
     by_reason: dict[str, list[str]] = {}
     for scored in after.methods:
         name = scored.method.name
         reason = scored.blockers[0].text if scored.blockers else lacking.get(name)
         if reason:
             by_reason.setdefault(reason, []).append(name)
-    said = [f"{', '.join(names)}: {reason}" for reason, names in by_reason.items()]
-    return f"not possible: {'; '.join(said)}" if said else ""
+    lines = [f"{', '.join(names)}: {reason}" for reason, names in by_reason.items()]
+    return f"not possible: {'; '.join(lines)}" if lines else ""
 
 
-def _told(ranking: Ranking) -> list[tuple[str, float, str]]:
-    """Return what the lines would tell of a ranking."""
-    return [(s.method.name, s.score, s.blockers[0].text if s.blockers else "") for s in ranking.methods]
+def _shown_parts(ranking: Ranking) -> list[tuple[str, float, str]]:
+    """Return the parts of a ranking that the lines show."""
+    return [
+        (scored.method.name, scored.score, scored.blockers[0].text if scored.blockers else "")
+        for scored in ranking.methods
+    ]
 
 
 def _score(scored: ScoredMethod) -> str:
     return f"{scored.score:.2f}".removeprefix("0")
 
 
-def _arrow(scored: ScoredMethod, was: Mapping[str, ScoredMethod]) -> str:
-    before = was.get(scored.method.name)
+def _arrow(scored: ScoredMethod, scored_before: Mapping[str, ScoredMethod]) -> str:
+    before = scored_before.get(scored.method.name)
     if before is None:
         return ""
     if before.blockers:

@@ -1,7 +1,4 @@
-"""Which base models the wizard offers, and what each can be here: tuned, only asked, or too large.
-
-The packages that a method needs and this machine lacks.
-"""
+"""Which base models the wizard offers, what each can do on this machine, and which packages a method is missing here."""
 
 from __future__ import annotations
 
@@ -17,59 +14,8 @@ from advisor.questionnaire.profile import Profile
 from runners.plan.train_config import TUNING_METHODS
 
 MOST_TUNED, MOST_ASKED, MOST_CLOSED = 5, 2, 2
-_ROOM = ("BL002", "BL003")
-"""Blockers that a model's size brings about: memory, and days without a GPU."""
-
-
-@dataclass(frozen=True, slots=True)
-class ModelOffer:
-    """One model to choose: what can be done with it, or why it cannot be chosen."""
-
-    name: str
-    text: str
-    closed: str = ""
-    tunable: bool = False
-
-
-def model_offers(p: Profile, lacking: Mapping[str, str]) -> tuple[ModelOffer, ...]:
-    """Return the present model, the largest that can be tuned here, then only asked; the next ones are closed.
-
-    ``lacking`` says which methods miss a package. Any other model can be typed.
-    """
-    known = sorted(models.known_models(), key=lambda model: -model.params_b)
-    judged = [_judge(replace_model(p, model), model, lacking) for model in known]
-    current = [
-        offer for offer in judged if offer.name == (p.model or models.DEFAULT_MODEL) and not offer.closed
-    ]
-    others = [offer for offer in judged if not offer.closed and offer not in current]
-    tuned = [offer for offer in others if offer.tunable][:MOST_TUNED]
-    asked = [offer for offer in others if not offer.tunable][:MOST_ASKED]
-    closed = [offer for offer in judged if offer.closed][-MOST_CLOSED:]
-    return (*current, *tuned, *asked, *reversed(closed))
-
-
-def replace_model(p: Profile, model: ModelFacts) -> Profile:
-    """Return the same situation with another model, whose own size counts."""
-    return replace(p, model=model.name, model_params_b=round(model.params_b, 4), shape=model.shape)
-
-
-def _judge(p: Profile, model: ModelFacts, lacking: Mapping[str, str]) -> ModelOffer:
-    size = f"{model.params_b:.3g} B"
-    memory = METHOD_BY_NAME["prompting"].estimate(p).memory
-    if memory and p.device_gib and memory.fits(p.device_gib) == "no":
-        place = "RAM" if p.has_gpu is False else "GPU"
-        return ModelOffer(
-            model.name, size, f"needs {memory.low:.1f} GiB, the {place} gives {p.device_gib:.1f}"
-        )
-    fitting = [
-        name
-        for name in sorted(TUNING_METHODS)
-        if not any(blocker.rule in _ROOM for blocker in METHOD_BY_NAME[name].blocked(p))
-        and name not in lacking
-    ]
-    verb = "fits" if len(fitting) == 1 else "fit"
-    can = f"{', '.join(fitting)} {verb}" if fitting else "too large to tune here"
-    return ModelOffer(model.name, f"{size:<7} {model.licence:<11} {can}", tunable=bool(fitting))
+_SIZE_BLOCKERS = ("BL002", "BL003")
+"""Blockers caused by the size of the model: memory, and days of training without a GPU."""
 
 
 NEEDED_PACKAGES: Mapping[str, tuple[str, ...]] = {
@@ -78,20 +24,84 @@ NEEDED_PACKAGES: Mapping[str, tuple[str, ...]] = {
     "full": ("torch",),
     "hybrid": ("torch", "peft"),
 }
-"""The packages without which a method cannot be run here."""
+"""The packages without which a method cannot be run."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelOffer:
+    """One model of the list: what can be done with it, or why it cannot be chosen (``closed``)."""
+
+    name: str
+    text: str
+    closed: str = ""
+    tunable: bool = False
+
+
+def model_offers(profile: Profile, lacking: Mapping[str, str]) -> tuple[ModelOffer, ...]:
+    """Return the models to offer: the current one, the largest that can be tuned here, some to ask only, and closed ones.
+
+    Any other model can be typed instead.
+
+    Args:
+        profile: the situation.
+        lacking: the methods for which a package is missing.
+    """
+    known = sorted(models.known_models(), key=lambda model: -model.params_b)
+    offers = [_offer(replace_model(profile, model), model, lacking) for model in known]
+    current = [
+        offer
+        for offer in offers
+        if offer.name == (profile.model or models.DEFAULT_MODEL) and not offer.closed
+    ]
+    others = [offer for offer in offers if not offer.closed and offer not in current]
+    tunable = [offer for offer in others if offer.tunable][:MOST_TUNED]
+    ask_only = [offer for offer in others if not offer.tunable][:MOST_ASKED]
+    closed = [offer for offer in offers if offer.closed][-MOST_CLOSED:]
+    return (*current, *tunable, *ask_only, *reversed(closed))
+
+
+def replace_model(profile: Profile, model: ModelFacts) -> Profile:
+    """Return the same situation with another model, whose own size counts."""
+    return replace(profile, model=model.name, model_params_b=round(model.params_b, 4), shape=model.shape)
+
+
+def _offer(profile: Profile, model: ModelFacts, lacking: Mapping[str, str]) -> ModelOffer:
+    size = f"{model.params_b:.3g} B"
+    memory = METHOD_BY_NAME["prompting"].estimate(profile).memory
+    if memory and profile.device_gib and memory.fits(profile.device_gib) == "no":
+        memory_kind = "RAM" if profile.has_gpu is False else "GPU"
+        return ModelOffer(
+            model.name, size, f"needs {memory.low:.1f} GiB, the {memory_kind} gives {profile.device_gib:.1f}"
+        )
+    fitting = [
+        name
+        for name in sorted(TUNING_METHODS)
+        if not any(blocker.rule in _SIZE_BLOCKERS for blocker in METHOD_BY_NAME[name].blocked(profile))
+        and name not in lacking
+    ]
+    verb = "fits" if len(fitting) == 1 else "fit"
+    abilities = f"{', '.join(fitting)} {verb}" if fitting else "too large to tune here"
+    return ModelOffer(model.name, f"{size:<7} {model.licence:<11} {abilities}", tunable=bool(fitting))
 
 
 def is_installed(package: str) -> bool:
-    """Say whether a package could be imported; it is not imported."""
+    """Return whether a package could be imported; it is not imported."""
     return find_spec(package) is not None
 
 
 def missing_packages(answers: Answers, have: Callable[[str], bool] = is_installed) -> dict[str, str]:
-    """Return for each method that lacks a package what it needs; nothing when another machine is planned for."""
-    elsewhere = ("gpu_kind", "gpu_count", "gpu_memory_gib")
+    """Return, for each method that is missing a package, what it needs; {} when the answers describe another machine.
+
+    Args:
+        answers: the answers.
+        have: whether a package is installed.
+    """
+    machine_keys = ("gpu_kind", "gpu_count", "gpu_memory_gib")
     if any(
-        key in answers and answers[key].source in ("flag", "file", "asked", "config") for key in elsewhere
+        key in answers and answers[key].source in ("flag", "file", "asked", "config") for key in machine_keys
     ):
         return {}
-    lacks = {method: [name for name in names if not have(name)] for method, names in NEEDED_PACKAGES.items()}
-    return {method: f"needs {', '.join(names)}, missing" for method, names in lacks.items() if names}
+    missing = {
+        method: [name for name in names if not have(name)] for method, names in NEEDED_PACKAGES.items()
+    }
+    return {method: f"needs {', '.join(names)}, missing" for method, names in missing.items() if names}

@@ -1,6 +1,6 @@
-"""The wizard on a terminal; the only file that imports questionary.
+"""The wizard on a terminal, with questionary: :func:`interview_on_terminal` runs the interview.
 
-The wizard's offer to measure the base model before it advises.
+The only module that imports questionary. Also the offer to probe the base model at the review.
 """
 
 from __future__ import annotations
@@ -32,54 +32,6 @@ from advisor.wizard.validation import BACK_KEY, NameValidator, TypedAnswerValida
 from rag.errors import Problem
 from runners.resources.machine import detect_machine
 
-PROBE_QUESTION = (
-    "Ask the base model some dev questions now? It takes about two minutes; nothing is built or sent."
-)
-
-
-def offer_probe(profile: Profile) -> tuple[str, ...]:
-    """Return the line of the review's menu: only where questions are given with documents or examples.
-
-    An endpoint is not offered: asking it sends data and may cost money, so `tunewise probe` is asked for by name.
-    """
-    if not profile.questions or not (profile.documents or profile.examples) or profile.remote:
-        return ()
-    return ("measure first: ask the base model some of my questions",)
-
-
-def probe_question(answers: Answers) -> str:
-    """Return the question, with what the probe would fetch first where base model or embedder are not here yet."""
-    from advisor.catalog import models
-    from runners.models import resolve
-    from runners.plan.schema import EMBEDDER
-
-    model = answers["model"].value if "model" in answers else None
-    found = resolve.downloads_needed([model or models.DEFAULT_MODEL, EMBEDDER])
-    told = "; ".join(fetch.text for fetch in found)
-    return f"{PROBE_QUESTION} It first fetches {told}." if told else PROBE_QUESTION
-
-
-def probe_in_wizard(answers: Answers) -> Answers:
-    """Probe, print what was found, keep it as ``probe.yaml``, and return the answers with what it settled.
-
-    Ctrl-C ends the probe and keeps its answers so far, and the wizard goes on without it.
-    """
-    from advisor.probe.probe_view import PROBE_OUT, probe_with_progress, show_probe, write_probe_answers
-
-    try:
-        found = probe_with_progress(answers)
-    except KeyboardInterrupt as stop:
-        if type(stop) is not KeyboardInterrupt:  # SIGTERM ends the wizard too
-            raise
-        print(
-            "\nthe probe was stopped; its answers so far are kept, and it goes on from them when started again"
-        )
-        return answers
-    write_probe_answers(found, PROBE_OUT)
-    show_probe(found)
-    return found.answers
-
-
 SAVED_ANSWERS = Path("tunewise-answers.yaml")
 OTHER, CHANGE, DONT_KNOW = "« other »", "« change »", "?"
 MAX_COLUMNS = 110
@@ -104,9 +56,57 @@ _STYLE = questionary.Style(
 )
 
 
+PROBE_QUESTION = (
+    "Ask the base model some dev questions now? It takes about two minutes; nothing is built or sent."
+)
+
+
+def offer_probe(profile: Profile) -> tuple[str, ...]:
+    """Return the line of the review's menu; none unless questions are given with documents or examples.
+
+    A probe of an endpoint sends data and may cost money, so it is not offered: it must be asked for with ``tunewise probe``.
+    """
+    if not profile.questions or not (profile.documents or profile.examples) or profile.remote:
+        return ()
+    return ("measure first: ask the base model some of my questions",)
+
+
+def probe_question(answers: Answers) -> str:
+    """Return the question whether to probe, with the downloads it would need first."""
+    from advisor.catalog import models
+    from runners.models import resolve
+    from runners.plan.schema import EMBEDDER
+
+    model = answers["model"].value if "model" in answers else None
+    downloads = resolve.downloads_needed([model or models.DEFAULT_MODEL, EMBEDDER])
+    texts = "; ".join(fetch.text for fetch in downloads)
+    return f"{PROBE_QUESTION} It first fetches {texts}." if texts else PROBE_QUESTION
+
+
+def probe_in_wizard(answers: Answers) -> Answers:
+    """Probe, print the result, write it as ``probe.yaml``, and return the answers with those that it settled.
+
+    Ctrl-C ends the probe, keeps its replies so far, and returns to the wizard without it.
+    """
+    from advisor.probe.probe_view import PROBE_OUT, probe_with_progress, show_probe, write_probe_answers
+
+    try:
+        outcome = probe_with_progress(answers)
+    except KeyboardInterrupt as stop:
+        if type(stop) is not KeyboardInterrupt:  # SIGTERM ends the wizard too
+            raise
+        print(
+            "\nthe probe was stopped; its answers so far are kept, and it goes on from them when started again"
+        )
+        return answers
+    write_probe_answers(outcome, PROBE_OUT)
+    show_probe(outcome)
+    return outcome.answers
+
+
 @dataclass(frozen=True, slots=True)
 class InterviewOutcome:
-    """What a conversation ended with."""
+    """The result of the conversation."""
 
     answers: Answers
     record: bool
@@ -114,17 +114,21 @@ class InterviewOutcome:
 
 
 def interview_on_terminal(answers: Answers, saved: Path = SAVED_ANSWERS) -> InterviewOutcome:
-    """Ask on this terminal; return the answers and what is to be made of them.
+    """Ask the questions on this terminal and return the answers.
 
-    Ctrl-C saves what was answered and prints the line that goes on from there; the interruption passes on.
+    Ctrl-C saves the answers so far, prints the command that continues from there, and is raised again.
+
+    Args:
+        answers: the answers known before.
+        saved: where to save the answers on Ctrl-C.
     """
     machine = detect_machine(Path("runs"))
-    talk = Interview(TerminalPrompter(), answers, lambda given: complete_situation(given, machine))
+    interview = Interview(TerminalPrompter(), answers, lambda given: complete_situation(given, machine))
     try:
-        return InterviewOutcome(talk.run(), talk.record)
+        return InterviewOutcome(interview.run(), interview.record)
     except KeyboardInterrupt:
-        if any(talk.answers[key].source in ("flag", "file", "asked") for key in talk.answers):
-            save_answers(talk.answers, saved)
+        if any(interview.answers[key].source in ("flag", "file", "asked") for key in interview.answers):
+            save_answers(interview.answers, saved)
             print(
                 f"\nyour answers are kept; go on with:\n  {command_line('plan', '--answers', saved)}",
                 file=sys.stderr,
@@ -138,19 +142,19 @@ def confirm(text: str) -> bool:
 
 
 class TerminalPrompter(Prompter):
-    """Asks with questionary: lists are chosen with the arrow keys, the rest is typed."""
+    """Asks with questionary: choices with the arrow keys, everything else typed."""
 
     def __init__(self) -> None:
         """Start with no section announced."""
         self.section = ""
 
     def ask(self, asked: AskedQuestion) -> Any:
-        """Show section, why and default, then ask; afterwards one line holds question and answer."""
+        """Show section, reason and default, then ask; afterwards one line shows question and answer."""
         question = asked.question
         if question.section != self.section:
             self.section = question.section
-            head = f"\n── {_SECTIONS[question.section]} "
-            self._print([("class:section", head), ("class:why", f"──  {_place(asked)}")])
+            section_title = f"\n── {_SECTIONS[question.section]} "
+            self._print([("class:section", section_title), ("class:why", f"──  {_position(asked)}")])
         self._print([])
         self._wrap("class:why", question.why)
         if asked.decides:
@@ -158,23 +162,23 @@ class TerminalPrompter(Prompter):
         if asked.known and asked.known.note:
             self._wrap("class:why", f"{asked.known.source}: {asked.known.note}")
         if question.id == "model":
-            given = self._model(asked)
+            value = self._model(asked)
         elif question.kind in ("choice", "flag"):
-            given = self._choose(asked)
+            value = self._choose(asked)
         else:
-            given = self._type(asked, asked.known)
-        if given != InterviewMove.BACK:
+            value = self._type(asked, asked.known)
+        if value != InterviewMove.BACK:
             self._print(
                 [
                     ("class:qmark", "✓ "),
                     ("class:question", f"{question.text} "),
-                    ("class:answer", format_answer(given, max(20, _columns() - len(question.text) - 3))),
+                    ("class:answer", format_answer(value, max(20, _columns() - len(question.text) - 3))),
                 ]
             )
-        return given
+        return value
 
     def review(self, answers: Answers, profile: Profile) -> str:
-        """Say what is known and what is not, then list all answers; choosing one changes it."""
+        """Show what is known and what is not, then list all answers to change one of them."""
         from advisor.recommendation.questions_left import known_by_source, unknown_answers
 
         self._print([("class:section", "\n── What is known ──")])
@@ -211,16 +215,16 @@ class TerminalPrompter(Prompter):
         self._wrap("class:refused", line)
 
     def note(self, line: str) -> None:
-        """Show what should be known about an answer that was taken."""
+        """Show a note about an answer that was accepted."""
         self._wrap("class:decides", line)
 
     def moved(self, before: Ranking, after: Ranking, answers: Answers) -> None:
-        """Show who leads after an answer, how that moved, and what is not possible."""
+        """Show which method leads after an answer, how that changed, and what is not possible."""
         for line in leader_lines(before, after, missing_packages(answers), _columns()):
             self._print(line)
 
     def save(self, answers: Answers) -> None:
-        """Ask for a name and keep the answers under it; nothing is kept without one."""
+        """Ask for a name and save the answers under it; an empty name saves nothing."""
         from advisor.questionnaire import answers_files
 
         name = (
@@ -233,8 +237,8 @@ class TerminalPrompter(Prompter):
             .unsafe_ask()
             .strip()
         )
-        kept = [profile.name for profile in answers_files.all_profiles()]
-        if not name or (name in kept and not confirm(f"Replace the profile {name}?")):
+        profile_names = [profile.name for profile in answers_files.all_profiles()]
+        if not name or (name in profile_names and not confirm(f"Replace the profile {name}?")):
             return
         try:
             answers_files.save_profile(name, answers)
@@ -243,23 +247,23 @@ class TerminalPrompter(Prompter):
             self.say(str(problem))
 
     def probe(self, answers: Answers) -> Answers:
-        """Measure the base model when that is wanted (no is the default)."""
+        """Probe the base model if that is wanted (no is the default)."""
         wanted = questionary.confirm(probe_question(answers), default=False, style=_STYLE).unsafe_ask()
         return probe_in_wizard(answers) if wanted else answers
 
     def _advice(self, profile: Profile) -> None:
-        """Show the choice as it stands, how sure it is, and what is worth finding out."""
+        """Show the recommendation so far, its confidence, and what is worth finding out."""
         from advisor.recommendation.recommend import recommend_for_profile
 
-        now = recommend_for_profile(profile)
-        sure = now.confidence
+        recommendation = recommend_for_profile(profile)
+        confidence = recommendation.confidence
         self._wrap(
             "class:leader",
-            f"{now.choice}, confidence {sure.level} ({sure.because})",
+            f"{recommendation.choice}, confidence {confidence.level} ({confidence.because})",
             f"{'as it stands':<13} ",
         )
-        for worth in now.worth_finding:
-            self._wrap("class:decides", worth.text, f"{'worth knowing':<13} ")
+        for fact in recommendation.worth_finding:
+            self._wrap("class:decides", fact.text, f"{'worth knowing':<13} ")
 
     def _choose(self, asked: AskedQuestion) -> Any:
         question = asked.question
@@ -270,28 +274,30 @@ class TerminalPrompter(Prompter):
         choices = []
         for value, text in options:
             name = format_answer(value)
-            closed = asked.closed.get(value)
-            choices.append(questionary.Choice(f"{name:<7} {text}".rstrip(), value=value, disabled=closed))
+            closed_reason = asked.closed.get(value)
+            choices.append(
+                questionary.Choice(f"{name:<7} {text}".rstrip(), value=value, disabled=closed_reason)
+            )
         return self._select(asked, choices)
 
     def _model(self, asked: AskedQuestion) -> Any:
-        """Offer the models that can run here, and to type any other."""
-        here = model_offers(asked.profile, asked.lacking)
-        width = max(len(offer.name) for offer in here)
+        """Offer the models that can run here, and the option to type any other."""
+        offers = model_offers(asked.profile, asked.lacking)
+        width = max(len(offer.name) for offer in offers)
         choices = [
             questionary.Choice(
                 f"{offer.name:<{width}} {offer.text}", value=offer.name, disabled=offer.closed or None
             )
-            for offer in here
+            for offer in offers
         ]
-        named = asked.known.value if asked.known else None
-        if named is not None and named not in [offer.name for offer in here if not offer.closed]:
-            choices.insert(0, questionary.Choice(named, value=named))
+        known = asked.known.value if asked.known else None
+        if known is not None and known not in [offer.name for offer in offers if not offer.closed]:
+            choices.insert(0, questionary.Choice(known, value=known))
         choices.append(
             questionary.Choice("another: type its name, a folder, or openai:NAME@URL", value=OTHER)
         )
-        given = self._select(asked, choices)
-        return self._type(asked, None) if given == OTHER else given
+        value = self._select(asked, choices)
+        return self._type(asked, None) if value == OTHER else value
 
     def _pick(self, text: str, choices: list[questionary.Choice]) -> str:
         return str(
@@ -301,16 +307,16 @@ class TerminalPrompter(Prompter):
         )
 
     def _select(self, asked: AskedQuestion, choices: list[questionary.Choice]) -> Any:
-        """Let one be chosen; the pointer starts on what is known, so that Enter alone never answers for somebody."""
+        """Show choices with the pointer on the known value or on "I don't know", so that Enter alone answers nothing."""
         choices = [
             *choices,
             questionary.Choice("I don't know", value=DONT_KNOW),
             questionary.Choice("← back", value=InterviewMove.BACK),
         ]
         known = asked.known.value if asked.known else None
-        wanted = DONT_KNOW if known is None else known
+        preferred = DONT_KNOW if known is None else known
         open_choices = {choice.value: choice for choice in choices if not choice.disabled}
-        default = open_choices.get(wanted, open_choices[DONT_KNOW])
+        default = open_choices.get(preferred, open_choices[DONT_KNOW])
         chosen = questionary.select(
             asked.question.text,
             choices,
@@ -336,7 +342,7 @@ class TerminalPrompter(Prompter):
             style=_STYLE,
             qmark="?",
             validate=TypedAnswerValidator(question),
-            bottom_toolbar=lambda: f" {_place(asked)} ·{typing_hint(question, default)}",
+            bottom_toolbar=lambda: f" {_position(asked)} ·{typing_hint(question, default)}",
             erase_when_done=True,
             completer=completer,
         ).unsafe_ask()
@@ -346,7 +352,7 @@ class TerminalPrompter(Prompter):
         return read_answer(question.id, text)
 
     def _wrap(self, style: str, text: str, lead: str = "") -> None:
-        """Print a text within the terminal's width, broken between words, after an indented lead."""
+        """Print a text wrapped to the terminal's width, after an indented lead."""
         indent = " " * (2 + len(lead))
         for number, line in enumerate(textwrap.wrap(text, max(20, _columns() - len(indent)))):
             self._print([("class:why", f"  {lead}" if number == 0 else indent), (style, line)])
@@ -355,16 +361,16 @@ class TerminalPrompter(Prompter):
         print_formatted_text(FormattedText(parts), style=_STYLE)
 
 
-def _place(asked: AskedQuestion) -> str:
-    """Say which question this is, and how many there can be."""
+def _position(asked: AskedQuestion) -> str:
+    """Return which question this is, and how many there can be."""
     return f"question {asked.number} of at most {asked.most}" if asked.number else "a change"
 
 
 def _instruction(asked: AskedQuestion) -> str:
-    """Return as much of place and keys as stands beside the question on one line."""
-    room = shutil.get_terminal_size().columns - len(asked.question.text) - 4
-    for text in (f"({_place(asked)}; arrow keys, Enter)", f"({_place(asked)})", "(arrows)"):
-        if len(text) <= room:
+    """Return as much of the position and the keys as fits beside the question on one line."""
+    space = shutil.get_terminal_size().columns - len(asked.question.text) - 4
+    for text in (f"({_position(asked)}; arrow keys, Enter)", f"({_position(asked)})", "(arrows)"):
+        if len(text) <= space:
             return text
     return " "
 
@@ -376,5 +382,5 @@ def _row(key: str, answer: Answer, width: int) -> list[StyledText]:
 
 
 def _columns() -> int:
-    """Return the width to write in: the terminal's, but no wider than reads well."""
+    """Return the width to write in: the terminal's, at most MAX_COLUMNS."""
     return min(MAX_COLUMNS, shutil.get_terminal_size().columns - 1)

@@ -1,4 +1,4 @@
-"""What is typed at a question: refused with what is allowed, and explained, while it is being typed."""
+"""Validation of typed answers while they are typed, and the hint below the input."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ BACK_KEY = "<"
 
 
 class TypedAnswerValidator(Validator):
-    """Refuse, as it is typed, what the question does not allow."""
+    """Rejects, while it is typed, what the question does not allow."""
 
     def __init__(self, question: Question) -> None:
         """Take the question whose answer is typed."""
@@ -39,10 +39,10 @@ class TypedAnswerValidator(Validator):
 
 
 class NameValidator(Validator):
-    """Refuse a name that a check refuses; no name at all is allowed."""
+    """Rejects a name that a check rejects; an empty name is allowed."""
 
     def __init__(self, check: Callable[[str], object]) -> None:
-        """Take what raises BadInput for a name that cannot be."""
+        """Take a check that raises BadInput for a name that is not allowed."""
         self.check = check
 
     def validate(self, document: Document) -> None:
@@ -55,13 +55,13 @@ class NameValidator(Validator):
 
 
 def typing_hint(question: Question, default: str) -> str:
-    """Say how a number that is being typed is read, and the keys."""
+    """Return how the number typed so far is read, and the keys."""
     text = get_app().current_buffer.text.strip()
-    seen = ""
+    reading = ""
     if question.kind in ("count", "number", "share") and text and text not in (*UNKNOWN_WORDS, BACK_KEY):
         try:
-            seen = f" = {format_answer(read_answer(question.id, text))} ·"
+            reading = f" = {format_answer(read_answer(question.id, text))} ·"
         except BadInput:
-            seen = ""
+            reading = ""
     keys = f" {'Enter keeps it' if default else 'Enter: unknown'} · ? unknown · {BACK_KEY} back"
-    return seen + keys + (f" · in {question.unit}" if question.unit else "")
+    return reading + keys + (f" · in {question.unit}" if question.unit else "")

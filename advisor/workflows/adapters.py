@@ -1,4 +1,4 @@
-"""The adapter store for people and as JSON: a table of all tuned weights, one of them in full."""
+"""What ``tunewise adapters`` prints: a table of all tuned weights, or one of them in full, for people and as JSON."""
 
 from __future__ import annotations
 
@@ -13,70 +13,71 @@ from runners.models.adapters import StoredAdapter
 COMBINED_SCORE = "combined"
 
 
-def show_adapters(stored: Sequence[StoredAdapter], as_json: bool) -> None:
-    """Print all tuned weights, grouped by base."""
+def show_adapters(adapters: Sequence[StoredAdapter], as_json: bool) -> None:
+    """Print all tuned weights, grouped by base model."""
     if as_json:
-        body = {"schema": 1, "adapters": [one.to_json() for one in stored]}
+        body = {"schema": 1, "adapters": [adapter.to_json() for adapter in adapters]}
         emit_result(body)
         return
     console = Console()
-    if not stored:
+    if not adapters:
         console.print("no tuned weights here; make some with: tunewise train --examples FILE --out DIR")
         return
-    cells = [_cells(one) for one in stored]
+    cells = [_cells(adapter) for adapter in adapters]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    before = ""
-    for one, row in zip(stored, cells, strict=True):
-        base = f"[bold]{escape(one.base or 'base unknown')}[/] [dim]{one.fingerprint[:16]}[/]"
-        if base != before:
+    last_base = ""
+    for adapter, row in zip(adapters, cells, strict=True):
+        base = f"[bold]{escape(adapter.base or 'base unknown')}[/] [dim]{adapter.fingerprint[:16]}[/]"
+        if base != last_base:
             console.print(base, soft_wrap=True, highlight=False)
         line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
         console.print(f"  {escape(line.rstrip())}", soft_wrap=True, highlight=False)
-        if one.problem:
-            console.print(f"    [red]{escape(one.problem)}[/]", soft_wrap=True, highlight=False)
-        before = base
+        if adapter.problem:
+            console.print(f"    [red]{escape(adapter.problem)}[/]", soft_wrap=True, highlight=False)
+        last_base = base
 
 
-def _cells(one: StoredAdapter) -> tuple[str, ...]:
-    rank = f"rank {one.rank}" if one.rank else "all weights"
-    rows = f"{one.rows} rows {one.data_sha256[:8]}".rstrip() if one.rows is not None else ""
-    found = one.scores.get("scores", {}).get(COMBINED_SCORE)
+def _cells(adapter: StoredAdapter) -> tuple[str, ...]:
+    """Return the cells of an adapter's row."""
+    rank = f"rank {adapter.rank}" if adapter.rank else "all weights"
+    rows = f"{adapter.rows} rows {adapter.data_sha256[:8]}".rstrip() if adapter.rows is not None else ""
+    score = adapter.scores.get("scores", {}).get(COMBINED_SCORE)
     return (
-        str(one.folder),
-        _method(one),
+        str(adapter.folder),
+        _method(adapter),
         rank,
         rows,
-        f"{COMBINED_SCORE} {found['mean']:.2f} {format_interval(found)}" if found else "not measured",
+        f"{COMBINED_SCORE} {score['mean']:.2f} {format_interval(score)}" if score else "not measured",
     )
 
 
-def show_adapter(one: StoredAdapter, as_json: bool) -> None:
+def show_adapter(adapter: StoredAdapter, as_json: bool) -> None:
     """Print everything that is known of one folder of tuned weights."""
     if as_json:
-        emit_result({"schema": 1, **one.to_json()})
+        emit_result({"schema": 1, **adapter.to_json()})
         return
-    where = f"{one.base} ({one.source} {one.revision})".replace(" )", ")")
+    base = f"{adapter.base} ({adapter.source} {adapter.revision})".replace(" )", ")")
     lines = {
-        "folder": str(one.folder),
-        "base": where,
-        "weights of the base": one.fingerprint[:16],
-        "tokenizer": one.tokenizer_sha256[:16],
-        "chat template": one.template_sha256[:16] or "none, a plain one is kept",
-        "method": _method(one) + (f", rank {one.rank}" if one.rank else ""),
-        "data": f"{', '.join(one.files)} {_text(one.rows)} rows, SHA-256 {one.data_sha256[:16]}".strip(),
-        "plan": one.plan_sha256[:16] or "none",
-        "size": f"{one.bytes / 1e6:.1f} MB",
-        "state": one.problem or "whole",
+        "folder": str(adapter.folder),
+        "base": base,
+        "weights of the base": adapter.fingerprint[:16],
+        "tokenizer": adapter.tokenizer_sha256[:16],
+        "chat template": adapter.template_sha256[:16] or "none, a plain one is kept",
+        "method": _method(adapter) + (f", rank {adapter.rank}" if adapter.rank else ""),
+        "data": f"{', '.join(adapter.files)} {_text(adapter.rows)} rows, SHA-256 {adapter.data_sha256[:16]}".strip(),
+        "plan": adapter.plan_sha256[:16] or "none",
+        "size": f"{adapter.bytes / 1e6:.1f} MB",
+        "state": adapter.problem or "whole",
     }
-    for name, score in one.scores.get("scores", {}).items():
+    for name, score in adapter.scores.get("scores", {}).items():
         lines[name] = f"{score['mean']:.2f} {format_interval(score)} on {score['n']} questions"
     width = max(map(len, lines))
     for name, value in lines.items():
         print(f"{name:<{width}}  {value}")
 
 
-def _method(one: StoredAdapter) -> str:
-    return f"{one.method} {one.variant}" if one.variant not in ("", "lora") else one.method
+def _method(adapter: StoredAdapter) -> str:
+    return f"{adapter.method} {adapter.variant}" if adapter.variant not in ("", "lora") else adapter.method
 
 
 def _text(value: object) -> str:

@@ -1,4 +1,4 @@
-"""A conversation with a finished run: the last turns are kept, follow-ups are made to stand alone."""
+"""A conversation with a finished run: the last turns are kept, and follow-ups are rewritten to stand alone."""
 
 from __future__ import annotations
 
@@ -13,11 +13,18 @@ from runners.data.formats import Message
 from runners.runs.run import open_session
 
 KEPT_TURNS = 2
-"""Earlier question/answer pairs an arm without retrieval is shown; small models lose the thread beyond that."""
+"""Earlier question/answer pairs in the prompt of an arm without retrieval; small models get confused by more."""
 
 
 def converse(path: Path, arm_name: str | None, as_json: bool = False, model: Path | None = None) -> None:
-    """Answer questions until an empty line, /quit or the end of the input; ``as_json`` prints a line for each answer."""
+    """Answer questions until an empty line, /quit or the end of the input.
+
+    Args:
+        path: the run folder.
+        arm_name: the arm to ask; None for the one the verdict chose.
+        as_json: whether to print a line of JSON for each answer.
+        model: folder of the base model, where it has been moved.
+    """
     session = open_session(path, print_event, model)
     arm = session.arm(arm_name)
     history: list[Message] = []
@@ -28,18 +35,20 @@ def converse(path: Path, arm_name: str | None, as_json: bool = False, model: Pat
         question = _next_question()
         if not question or question in ("/quit", "/exit"):
             return
-        alone = stand_alone(question, previous)
-        if alone != question:
-            print(f"  (asked as: {alone})", file=sys.stderr)
-        # With retrieval the passages carry the context; earlier turns would only push them out of a small window.
-        shown = () if arm.retrieval else tuple(history[-2 * KEPT_TURNS :])
+        rewritten = stand_alone(question, previous)
+        if rewritten != question:
+            print(f"  (asked as: {rewritten})", file=sys.stderr)
+        # With retrieval the passages give the context; earlier turns would only take space from them in the prompt.
+        shown_turns = () if arm.retrieval else tuple(history[-2 * KEPT_TURNS :])
         if as_json:
-            answer = session.ask([alone], arm, shown)[0]
-            emit_result({**answer.reply_json(arm.arm), "question": question, "asked_as": alone}, ascii=True)
+            answer = session.ask([rewritten], arm, shown_turns)[0]
+            emit_result(
+                {**answer.reply_json(arm.arm), "question": question, "asked_as": rewritten}, ascii=True
+            )
         else:
-            answer = show_streaming(session.stream(alone, arm, shown), arm.arm)
+            answer = show_streaming(session.stream(rewritten, arm, shown_turns), arm.arm)
         history += [{"role": "user", "content": question}, {"role": "assistant", "content": answer.text}]
-        previous = alone
+        previous = rewritten
 
 
 def _next_question() -> str:

@@ -1,4 +1,4 @@
-"""The whole line on the shipped example: recommend, run, judge, ask, change the documents, ask again."""
+"""The work behind ``tunewise demo``: recommend, run and judge the shipped example, update its documents, and ask again."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from advisor.harbor_desk.folder import example_folder as example_path
+from advisor.harbor_desk.folder import example_folder
 from advisor.output import command_line
 from rag.errors import UsageProblem
 from runners.plan.schema import Plan
 from runners.run_folder import RunFolder, read_journal
 
-# What the harbor desk's team would answer; the rest is counted and detected.
+# Answers of the example's team; everything else is counted or detected.
 DEMO_ANSWERS = {
     "goal": "answer customers of a ferry and harbour operator in the house style, with sources",
     "task_needs_facts": "new",
@@ -26,12 +26,15 @@ DEMO_ANSWERS = {
     "wrong_answer_cost": "high",
 }
 STALE_ARMS = ("rag", "lora", "hybrid")
+"""Arms that are asked before and after the update of the documents."""
 STALE_COUNT, STALE_QUICK = 16, 8
+"""Questions about changed facts to ask; the second with --quick."""
 QUESTIONS_SHOWN = 2
+"""Questions whose answers before and after the update are printed."""
 
 
 def run_demo(out: Path, quick: bool, resume: bool, overwrite: bool) -> dict[str, Any]:
-    """Carry out `tunewise demo`, and return the report."""
+    """Carry out ``tunewise demo``, and return the content of report.json."""
     from advisor.display.trial_table import show_report
     from advisor.terminal import resume_hint
     from advisor.workflows.dry_run import show_steps
@@ -61,10 +64,10 @@ def run_demo(out: Path, quick: bool, resume: bool, overwrite: bool) -> dict[str,
 
 
 def copy_example(folder: Path) -> dict[str, Any]:
-    """Copy the example's files into a new folder, and return it; UsageProblem when there is something of that name."""
+    """Copy the example's files into a new folder; UsageProblem when it exists."""
     if folder.exists():
         raise UsageProblem(f"{folder} exists", "name a folder that is not there yet")
-    shutil.copytree(example_path(), folder, ignore=shutil.ignore_patterns("*.py", "__pycache__"))
+    shutil.copytree(example_folder(), folder, ignore=shutil.ignore_patterns("*.py", "__pycache__"))
     print(
         f"{folder}: documents/, examples.jsonl, questions.jsonl, prompt.txt, update/; README.md says what they are"
     )
@@ -72,20 +75,22 @@ def copy_example(folder: Path) -> dict[str, Any]:
 
 
 def recommend_and_draft() -> Plan:
-    """The recommendation for the example, printed, and the plan made from it."""
+    """Print the recommendation for the example, and return the plan drafted from it."""
     from advisor.advice import recommend
     from advisor.display import console
     from advisor.drafting.draft import draft_with_notes, with_full_paths
     from advisor.questionnaire import gather
 
-    folder = example_path()
+    folder = example_folder()
     files = {
         "documents": folder / "documents",
         "examples": folder / "examples.jsonl",
         "questions": folder / "questions.jsonl",
         "prompt": folder / "prompt.txt",
     }
-    recommendation = recommend(gather.flag_answers([f"{k}={v}" for k, v in DEMO_ANSWERS.items()], **files))
+    recommendation = recommend(
+        gather.flag_answers([f"{key}={value}" for key, value in DEMO_ANSWERS.items()], **files)
+    )
     assert recommendation.situation is not None
     print_heading("The recommendation")
     console.console().print(console.render_recommendation(recommendation))
@@ -96,11 +101,11 @@ def recommend_and_draft() -> Plan:
 
 
 def change_documents(run: RunFolder, plan: Plan, quick: bool) -> dict[str, Any]:
-    """Ask what the update will flip, apply it, ask again; print two questions in full."""
+    """Ask questions about facts that the update changes, apply it, ask again, and print the differences."""
     from runners.runs.run import open_session
     from runners.trial.staleness import ask_stale, load_stale, staleness, update_index, updated_documents
 
-    folder = example_path()
+    folder = example_folder()
     questions = _chosen(load_stale(folder / "update" / "stale.jsonl"), STALE_QUICK if quick else STALE_COUNT)
     arms = [arm for arm in STALE_ARMS if arm in {step.arm for step in plan.arms}]
     session = open_session(run.path)
@@ -114,7 +119,7 @@ def change_documents(run: RunFolder, plan: Plan, quick: bool) -> dict[str, Any]:
         f"{report['seconds']:.1f} s; nothing was trained"
     )
     ask_stale(session, questions, arms, "after")
-    show_before_and_after(run.path, [q.id for q in questions[:QUESTIONS_SHOWN]])
+    show_before_and_after(run.path, [question.id for question in questions[:QUESTIONS_SHOWN]])
     table = staleness(run.path, questions, arms)
     for row in table["arms"]:
         print(
@@ -131,23 +136,25 @@ def show_before_and_after(run: Path, ids: Sequence[str]) -> None:
     from runners.trial.staleness import JOURNAL
 
     rows = read_journal(run / TRIAL / JOURNAL)
-    for id in ids:
-        mine = [row for row in rows if row["id"] == id]
-        if mine:
-            print(f"\nQ: {mine[0]['question']}")
-        for row in mine:
+    for question_id in ids:
+        answers = [row for row in rows if row["id"] == question_id]
+        if answers:
+            print(f"\nQ: {answers[0]['question']}")
+        for row in answers:
             if row["arm"] == "rag":
                 continue
             print(f"  {row['arm']:<7} {row['when']:<7} {defang_text(row['marked'])}")
-            for c in row["citations"][:1]:
-                if c["supported"]:
-                    place = f"{defang_text(c['doc'])}, line {c['line_start']}"
-                    print(f'                  [{c["n"]}] {place}: "{defang_text(c["quote"])}"')
+            for citation in row["citations"][:1]:
+                if citation["supported"]:
+                    location = f"{defang_text(citation['doc'])}, line {citation['line_start']}"
+                    print(
+                        f'                  [{citation["n"]}] {location}: "{defang_text(citation["quote"])}"'
+                    )
     print()
 
 
 def finish_report(run: RunFolder, plan: Plan, table: dict[str, Any]) -> dict[str, Any]:
-    """Write the report again, with what happened after the update."""
+    """Write the report again, with the measurement after the update."""
     from advisor.report.report import write_report
     from runners.runs.dataset import read_data
     from runners.trial.staleness import keep_staleness
@@ -157,10 +164,10 @@ def finish_report(run: RunFolder, plan: Plan, table: dict[str, Any]) -> dict[str
 
 
 def print_heading(title: str) -> None:
-    """Print the title of a part."""
+    """Print the heading of a part."""
     print(f"\n== {title}", flush=True)
 
 
 def _chosen(questions: Sequence[Any], count: int) -> list[Any]:
-    """Taught facts first: there the weights know the old answer."""
-    return sorted(questions, key=lambda q: (not q.taught, q.id))[:count]
+    """Return the questions to ask, first those whose old answer was in the training examples."""
+    return sorted(questions, key=lambda question: (not question.taught, question.id))[:count]

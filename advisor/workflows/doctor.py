@@ -1,4 +1,4 @@
-"""The work behind `tunewise doctor`: machine, packages, settings, models, and what each method can do."""
+"""The work behind ``tunewise doctor``: examine machine, packages, settings and models, and what each method can do here."""
 
 from __future__ import annotations
 
@@ -35,6 +35,7 @@ CHECKED_PACKAGES: tuple[str, ...] = (
     "questionary",
     "pypdf",
 )
+"""Packages whose versions are listed."""
 SHOWN_SETTINGS: tuple[str, ...] = (
     "TUNEWISE_CACHE",
     "TUNEWISE_HISTORY",
@@ -50,31 +51,38 @@ SHOWN_SETTINGS: tuple[str, ...] = (
     "NO_COLOR",
     "DO_NOT_TRACK",
 )
+"""Environment variables that are listed if they are set."""
 NEEDED_BY = {
     "bitsandbytes": "qlora",
     "peft": "lora, qlora and hybrid",
     "torch": "every arm",
     "faiss-cpu": "retrieval",
 }
+"""What needs a package, for the warning when it is missing."""
 MIN_DISK_GIB = 5.0
+"""Free disk space in GiB below which there is a warning."""
 
 
 def examine_machine(
     model: str | None = None, machine: Machine | None = None, calibrate: bool = False
 ) -> dict[str, Any]:
-    """Return everything that ``doctor --json`` prints; nothing heavy is imported unless asked to ``calibrate``.
+    """Return everything that ``doctor --json`` prints.
 
-    Calibrating measures this machine's matrix speed for about two seconds and stores it in the cache folder.
+    Args:
+        model: the base model to judge the methods for; the default model if None.
+        machine: the machine, detected by default.
+        calibrate: whether to measure the matrix speed (about two seconds, stored in the cache folder). Only this imports
+            torch.
     """
     from runners.models.resolve import list_models
     from runners.paths import cache_folder
 
-    speeds = _calibration(calibrate)
+    calibration = _calibration(calibrate)
 
     machine = machine or detect_machine(Path("runs"))
     packages = {name: _version(name) for name in CHECKED_PACKAGES}
     profile, name = _profile(model, machine)
-    configured = _configured()
+    configured = _configuration()
     broken = plugin_problems()
     usable = METHODS if method_table.METHOD_PLUGINS.problems() else all_methods()
     return {
@@ -82,9 +90,9 @@ def examine_machine(
         "python": sys.version.split()[0],
         "machine": machine.to_json(),
         "packages": packages,
-        "settings": _variables(),
+        "settings": _environment_settings(),
         "configuration": configured,
-        "calibration": speeds,
+        "calibration": calibration,
         "cache": {"folder": str(cache_folder()), "models": list_models()},
         "model": name,
         "plugins": [plugin.to_json() for plugin in declared_plugins()],
@@ -102,97 +110,117 @@ def plugin_problems() -> list[str]:
     return [problem for group in groups for problem in group.problems()]
 
 
-def show_examination(found: dict[str, Any]) -> None:
-    """Print the examination for people."""
+def show_examination(examined: dict[str, Any]) -> None:
+    """Print the result of :func:`examine_machine` for people."""
     from rich.markup import escape
 
     from advisor.display import console
 
     screen = console.console()
-    machine = [(key, format_answer(row["value"]), row["how"]) for key, row in found["machine"].items()]
+    machine = [(key, format_answer(row["value"]), row["how"]) for key, row in examined["machine"].items()]
     screen.print(console.table(("machine", "", "how it was found"), machine))
     screen.print()
-    rows = [(name, version or "[red]missing[/]") for name, version in found["packages"].items()]
-    screen.print(console.table(("package", "version"), [("python", found["python"]), *rows]))
+    rows = [(name, version or "[red]missing[/]") for name, version in examined["packages"].items()]
+    screen.print(console.table(("package", "version"), [("python", examined["python"]), *rows]))
     screen.print()
     models = [
-        (m["name"], m["kind"], m["state"], f"{m['bytes'] / 1e6:,.0f} MB") for m in found["cache"]["models"]
+        (row["name"], row["kind"], row["state"], f"{row['bytes'] / 1e6:,.0f} MB")
+        for row in examined["cache"]["models"]
     ]
     screen.print(console.table(("model", "kind", "where", "size"), models, right=(3,)))
-    screen.print(f"cache: {found['cache']['folder']}", soft_wrap=True)
-    screen.print(f"matrix speed: {found['calibration']['text']}", soft_wrap=True)
-    if found["settings"]:
-        screen.print("settings in force: " + ", ".join(f"{k}={v}" for k, v in found["settings"].items()))
-    own = found["configuration"]
-    set_rows = [(v["key"], escape(v["value"]) or "–", escape(v["from"])) for v in own["values"]]
+    screen.print(f"cache: {examined['cache']['folder']}", soft_wrap=True)
+    screen.print(f"matrix speed: {examined['calibration']['text']}", soft_wrap=True)
+    if examined["settings"]:
+        screen.print(
+            "settings in force: "
+            + ", ".join(f"{name}={value}" for name, value in examined["settings"].items())
+        )
+    configuration = examined["configuration"]
+    set_rows = [
+        (value["key"], escape(value["value"]) or "–", escape(value["from"]))
+        for value in configuration["values"]
+    ]
     screen.print()
     screen.print(console.table(("setting", "value", "from"), set_rows))
-    screen.print(f"settings file: {own['file'] or 'none'}", soft_wrap=True, markup=False)
+    screen.print(f"settings file: {configuration['file'] or 'none'}", soft_wrap=True, markup=False)
     screen.print()
-    if found["plugins"]:
-        screen.print(console.plugins(found["plugins"]))
+    if examined["plugins"]:
+        screen.print(console.plugins(examined["plugins"]))
         screen.print()
     rows_of_methods = [
-        (m["method"], "[green]yes[/]" if m["possible"] else "[red]no[/]", m["memory"], m["why"])
-        for m in found["methods"]
+        (row["method"], "[green]yes[/]" if row["possible"] else "[red]no[/]", row["memory"], row["why"])
+        for row in examined["methods"]
     ]
-    screen.print(console.table((f"with {found['model']}", "here", "memory", "why"), rows_of_methods))
-    for line in found["warnings"]:
+    screen.print(console.table((f"with {examined['model']}", "here", "memory", "why"), rows_of_methods))
+    for line in examined["warnings"]:
         screen.print(f"[yellow]warning[/]  {escape(line)}")
 
 
-def _variables() -> dict[str, str]:
-    """Return the variables in force that somebody set, rather than the settings file."""
+def _environment_settings() -> dict[str, str]:
+    """Return the environment variables that the user set, without those from the settings file."""
     from advisor import settings
 
-    filed = {s.key for s in settings.current_settings() if s.source == str(settings.settings_file())}
-    own = {key.env for key in settings.SETTING_KEYS if key.name in filed}
-    return {name: os.environ[name] for name in SHOWN_SETTINGS if name in os.environ and name not in own}
+    from_file = {
+        setting.key
+        for setting in settings.current_settings()
+        if setting.source == str(settings.settings_file())
+    }
+    file_variables = {key.env for key in settings.SETTING_KEYS if key.name in from_file}
+    return {
+        name: os.environ[name] for name in SHOWN_SETTINGS if name in os.environ and name not in file_variables
+    }
 
 
-def _configured() -> dict[str, Any]:
-    """Return every setting with its value and where it comes from, the file's answers with them, and what is wrong."""
+def _configuration() -> dict[str, Any]:
+    """Return every setting with its value and source, the answers of the settings file, and what is wrong with it."""
     from advisor import settings
 
     file = settings.settings_file()
-    there = file is not None and file.is_file()
-    values = [{"key": s.key, "value": s.value, "from": s.source} for s in settings.current_settings()]
+    exists = file is not None and file.is_file()
+    values = [
+        {"key": setting.key, "value": setting.value, "from": setting.source}
+        for setting in settings.current_settings()
+    ]
     try:
         answers, problem = settings.with_settings_answers(Answers()).layers.get("config", {}), ""
-    except BadInput as wrong:
-        answers, problem = {}, f"the settings file is not in force: {wrong}"
+    except BadInput as error:
+        answers, problem = {}, f"the settings file is not in force: {error}"
     values += [
-        {"key": f"answers.{k}", "value": format_answer(a.value), "from": str(file)}
-        for k, a in answers.items()
+        {"key": f"answers.{key}", "value": format_answer(answer.value), "from": str(file)}
+        for key, answer in answers.items()
     ]
-    return {"file": str(file) if there else "", "values": values, "problem": problem}
+    return {"file": str(file) if exists else "", "values": values, "problem": problem}
 
 
-def _calibration(again: bool) -> dict[str, Any]:
-    """Return the stored matrix speed, measured first when asked to, with a line for people."""
+def _calibration(measure: bool) -> dict[str, Any]:
+    """Return the stored matrix speed with a line for people; ``again`` measures it first."""
     from runners.resources import calibration
 
-    if again:
+    if measure:
         calibration.store_calibration(calibration.calibrate())
     stored = calibration.read_calibration()
-    found = stored.calibration
-    if found is None:
+    measured = stored.calibration
+    if measured is None:
         text = stored.ignored or "not measured; hours are estimated better after: tunewise doctor --calibrate"
         return {"text": text, "ignored": stored.ignored}
-    speeds = [found.cpu, *([found.cuda] if found.cuda else [])]
-    each = [
+    devices = [measured.cpu, *([measured.cuda] if measured.cuda else [])]
+    lines = [
         f"{speed.name}: "
         + ", ".join(f"{flops / 1e9:,.0f} GFLOP/s {dtype}" for dtype, flops in speed.flops.items())
-        for speed in speeds
+        for speed in devices
     ]
-    busy = ", beside other work: it may be too low" if found.busy else ""
-    return {**found.to_json(), "text": f"{'; '.join(each)} (measured {found.day}{busy})", "ignored": ""}
+    busy = ", beside other work: it may be too low" if measured.busy else ""
+    return {
+        **measured.to_json(),
+        "text": f"{'; '.join(lines)} (measured {measured.day}{busy})",
+        "ignored": "",
+    }
 
 
 def _profile(model: str | None, machine: Machine) -> tuple[Profile, str]:
     answers = Answers().put("flag", {"model": model}) if model else Answers()
     answers, shape = with_model(with_machine(answers, machine))
-    # What the machine allows is judged as if there were work for every method.
+    # Every method is judged by what the machine allows, as if the task needed it.
     answers = answers.put("default", {"task_needs_facts": "new", "behaviour_gap": "high"})
     return Profile.of(answers, shape=shape), str(answers["model"].value)
 
@@ -204,29 +232,31 @@ def _method(method: Any, profile: Profile, packages: dict[str, str | None]) -> d
     estimate = method.estimate(profile)
     memory = estimate.memory
     fits = memory.fits(estimate.device_gib) if memory else None
-    said = "–" if memory is None else f"{memory.low:.1f}-{memory.high:.1f} GiB"
-    place = "RAM" if profile.has_gpu is False else "GPU memory"
-    why = "; ".join(blockers) or (f"{place}: {fits}" if fits else "its size is unknown: name a known --model")
+    memory_text = "–" if memory is None else f"{memory.low:.1f}-{memory.high:.1f} GiB"
+    memory_kind = "RAM" if profile.has_gpu is False else "GPU memory"
+    why = "; ".join(blockers) or (
+        f"{memory_kind}: {fits}" if fits else "its size is unknown: name a known --model"
+    )
     if method.name == "qlora" and not blockers and profile.has_gpu is False:
         why += "; slower than lora on a CPU, only worth it when the weights do not fit"
-    return {"method": method.name, "possible": not blockers, "memory": said, "fits": fits, "why": why}
+    return {"method": method.name, "possible": not blockers, "memory": memory_text, "fits": fits, "why": why}
 
 
 def _warnings(machine: Machine, packages: dict[str, str | None]) -> list[str]:
-    again = "install it again with: pip install tunewise"
-    said = [
-        f"{name} is missing: {NEEDED_BY.get(name, 'tunewise')} needs it; {again}"
+    advice = "install it again with: pip install tunewise"
+    warnings = [
+        f"{name} is missing: {NEEDED_BY.get(name, 'tunewise')} needs it; {advice}"
         for name, version in packages.items()
         if version is None
     ]
     disk = machine.disk_gib.value
     if disk is not None and disk < MIN_DISK_GIB:
-        said.append(f"only {disk:g} GiB of disk are free; a run may need {MIN_DISK_GIB:g}")
+        warnings.append(f"only {disk:g} GiB of disk are free; a run may need {MIN_DISK_GIB:g}")
     if machine.bf16.value is False:
-        said.append("no native bf16: training and answering run in fp32, about half as fast")
+        warnings.append("no native bf16: training and answering run in fp32, about half as fast")
     if machine.ram_gib.value is not None and machine.ram_gib.value < 4:
-        said.append(f"only {machine.ram_gib.value:g} GiB of memory")
-    return said
+        warnings.append(f"only {machine.ram_gib.value:g} GiB of memory")
+    return warnings
 
 
 def _version(name: str) -> str | None:

@@ -1,4 +1,7 @@
-"""The steps of a plan before it runs: estimates, corrected by earlier runs here, and on a dry run measured."""
+"""Times of a plan's steps before it runs: estimated, corrected by earlier runs on this machine, and measured by a dry run.
+
+:func:`show_steps` prints the estimates, :func:`dry_run` measures a little of each step.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +36,19 @@ _KINDS: dict[str, Kind] = {"index": "index", "train": "train", "evaluate": "eval
 
 @dataclass(frozen=True, slots=True)
 class StepEstimate:
-    """One step: its time as estimated, as corrected, and as measured; memory where it trains."""
+    """One step.
+
+    Attributes:
+        step: its name.
+        estimated: estimated seconds.
+        corrected: the same, corrected by earlier runs here.
+        measured: seconds extrapolated from a measurement; None if it was not measured.
+        estimated_gib: estimated memory of training alone, where the step trains.
+        measured_gib: measured memory of training alone.
+        process_gib: peak memory of the whole training process.
+        lost: share of processor time that other processes took during the measurement.
+        how: what was measured, or why not.
+    """
 
     step: str
     estimated: float
@@ -41,54 +56,52 @@ class StepEstimate:
     measured: float | None = None
     estimated_gib: float | None = None
     measured_gib: float | None = None
-    """Of training alone, as the estimate; ``process_gib`` is the whole training process."""
     process_gib: float | None = None
     lost: float = 0.0
-    """Share of the processor time that others took while it was measured."""
     how: str = ""
 
     @property
     def kind(self) -> Kind:
-        """Return what kind of step it is; what is measured beside the steps (forgetting) gives answers."""
+        """The kind of step; what is measured beside the steps (forgetting) generates answers, so it is evaluate."""
         return _KINDS.get(self.step.partition(":")[0], "evaluate")
 
     @property
     def best(self) -> float:
-        """Return the seconds to count on: the measurement where there is one."""
+        """The measured seconds, or the corrected estimate where nothing was measured."""
         return self.corrected if self.measured is None else self.measured
 
 
 def step_estimates(
     plan: Plan, examples: int, questions: int
 ) -> tuple[list[StepEstimate], dict[Kind, Correction]]:
-    """Return every step with its estimated seconds, and what earlier runs here make of them."""
-    found = time_corrections(plan.model.name)
+    """Return every step with its estimated seconds, and the corrections by earlier runs here by kind of step."""
+    corrections = time_corrections(plan.model.name)
     rows = [
         StepEstimate(name, seconds, seconds)
         for name, seconds in estimate_step_times(plan, examples, questions)
     ]
-    return [replace(row, corrected=row.estimated * found[row.kind].factor) for row in rows], found
+    return [replace(row, corrected=row.estimated * corrections[row.kind].factor) for row in rows], corrections
 
 
 def show_steps(plan: Plan) -> None:
-    """Print the plan's steps with an estimate of each one's time on this machine, after checking the data."""
+    """Check the data, and print the plan's steps with the estimated time of each on this machine."""
     from runners.runs.dataset import read_data
 
     examples, split = read_data(plan)
-    rows, found = step_estimates(plan, len(examples), len(split.test))
+    rows, corrections = step_estimates(plan, len(examples), len(split.test))
     for row in rows:
         print(f"  {row.step:<24} about {duration_words(row.corrected)}")
     print(f"  {'together':<24} about {duration_words(sum(row.corrected for row in rows))}")
-    for line in correction_notes(rows, found):
+    for line in correction_notes(rows, corrections):
         print(f"  {line}")
     print(f"  {len(examples)} examples, {len(split.dev)} dev and {len(split.test)} test questions")
 
 
-def correction_notes(rows: Sequence[StepEstimate], found: dict[Kind, Correction]) -> list[str]:
-    """Say which estimates earlier runs here corrected, and by how much."""
+def correction_notes(rows: Sequence[StepEstimate], corrections: dict[Kind, Correction]) -> list[str]:
+    """Return which estimates were corrected by earlier runs here, and by how much."""
     return [
         f"{kind}: {correction.text}"
-        for kind, correction in found.items()
+        for kind, correction in corrections.items()
         if correction.runs and any(row.kind == kind for row in rows)
     ]
 
@@ -96,8 +109,10 @@ def correction_notes(rows: Sequence[StepEstimate], found: dict[Kind, Correction]
 def dry_run(plan: Plan, out: Path, as_json: bool) -> None:
     """Check everything, measure a little of each step, and print estimates beside measurements.
 
-    Nothing is written into ``out``; the ratios go into the user's history, for later estimates. Raises CannotRun
-    after the table when a step cannot be carried out here.
+    Nothing is written into ``out``; the ratios are stored in the user's history, to correct later estimates.
+
+    Raises:
+        CannotRun: after the table, when a step cannot be carried out here.
     """
     from advisor.display.progress import watch_progress
     from runners.models.resolve import Model
@@ -106,7 +121,10 @@ def dry_run(plan: Plan, out: Path, as_json: bool) -> None:
     from runners.runs.session import RunContext, obtain_bases, obtain_model
     from runners.trial.dry_run import DryRun
 
-    with watch_progress(quiet=as_json) as watcher, tempfile.TemporaryDirectory(prefix="tunewise-") as place:
+    with (
+        watch_progress(quiet=as_json) as watcher,
+        tempfile.TemporaryDirectory(prefix="tunewise-") as work_folder,
+    ):
         examples, split = read_data(plan, watcher)
         bases = obtain_bases(plan, watcher)
         base = bases[plan.model.name]
@@ -116,61 +134,68 @@ def dry_run(plan: Plan, out: Path, as_json: bool) -> None:
         requirements.check_requirements(
             plan, base.folder if isinstance(base, Model) else None, out, detect_machine(out)
         )
-        rows, found = step_estimates(plan, len(examples), len(split.test))
+        rows, corrections = step_estimates(plan, len(examples), len(split.test))
         by_name = {row.step: row for row in rows}
-        bench = RunContext(plan, RunFolder(Path(place)), base, embedder, examples, split, None, bases)
+        context = RunContext(plan, RunFolder(Path(work_folder)), base, embedder, examples, split, None, bases)
         trained: dict[str, Any] = {}
-        stops: list[str] = []
-        for number, (step, took) in enumerate(DryRun(bench).measure(), 1):
+        obstacles: list[str] = []
+        for number, (step, measurement) in enumerate(DryRun(context).measure(), 1):
             name = step_name(step)
-            watcher.say(f"[{number}/{len(plan.steps)}] {name}: {took.how}")
+            watcher.say(f"[{number}/{len(plan.steps)}] {name}: {measurement.how}")
             by_name[name] = replace(
                 by_name[name],
-                measured=took.seconds,
-                estimated_gib=took.estimated_gib,
-                measured_gib=took.memory_gib,
-                process_gib=took.process_gib,
-                lost=took.lost,
-                how=took.how,
+                measured=measurement.seconds,
+                estimated_gib=measurement.estimated_gib,
+                measured_gib=measurement.memory_gib,
+                process_gib=measurement.process_gib,
+                lost=measurement.lost,
+                how=measurement.how,
             )
-            stops += [f"{name}: {took.stop}"] if took.stop else []
-            if isinstance(step, TrainStep) and took.training_seconds:
+            obstacles += [f"{name}: {measurement.stop}"] if measurement.stop else []
+            if isinstance(step, TrainStep) and measurement.training_seconds:
                 trained[step.arm] = [
                     {
-                        "peak_gib": took.process_gib,
-                        "own_gib": took.memory_gib,
-                        "expected_gib": took.estimated_gib,
-                        "seconds": None if usage.contention_note(took.lost) else took.training_seconds,
+                        "peak_gib": measurement.process_gib,
+                        "own_gib": measurement.memory_gib,
+                        "expected_gib": measurement.estimated_gib,
+                        "seconds": None
+                        if usage.contention_note(measurement.lost)
+                        else measurement.training_seconds,
                         "method": step.method,
                     }
                 ]
-        bench.release()
-    done = list(by_name.values())
+        context.release()
+    estimates = list(by_name.values())
     counts = {"examples": len(examples), "dev": len(split.dev), "test": len(split.test)}
-    kept = keep_measurements(plan, done, trained, out)
-    _print(done, found, counts, kept, as_json)
-    if stops:
-        raise CannotRun("; ".join(stops), "change the plan, or run it on another machine")
+    history_note = keep_measurements(plan, estimates, trained, out)
+    _print(estimates, corrections, counts, history_note, as_json)
+    if obstacles:
+        raise CannotRun("; ".join(obstacles), "change the plan, or run it on another machine")
 
 
-def keep_measurements(plan: Plan, done: Sequence[StepEstimate], trained: dict[str, Any], out: Path) -> str:
-    """Store what was measured beside its estimate; a later dry run of the same plan takes its place.
+def keep_measurements(
+    plan: Plan, estimates: Sequence[StepEstimate], trained: dict[str, Any], out: Path
+) -> str:
+    """Store what was measured beside its estimate in the user's history; a later dry run of the same plan replaces it.
 
-    Times taken while the machine was busy are not stored: they would slow every later estimate down.
+    Times measured while the machine was busy are not stored: they would make every later estimate too long.
+
+    Returns:
+        A note if the history could not be written, else "".
     """
     steps = tuple(
         TimedStep(
             kind=row.kind,
             arm=row.step.partition(":")[2],
-            predicted=round(both.predicted, 1),
-            measured=round(both.measured, 1),
+            predicted=round(pair.predicted, 1),
+            measured=round(pair.measured, 1),
         )
-        for row in done
+        for row in estimates
         if row.kind != "evaluate"
         and not usage.contention_note(row.lost)
-        and (both := predicted_measured(row.estimated, row.measured))
+        and (pair := predicted_measured(row.estimated, row.measured))
     )
-    # No answers: few are given at once here and many in a trial, so that their times do not compare.
+    # Times of answers are left out: here few are generated at once and in a trial many, so they cannot be compared.
     hours, memory = predicted_pairs(plan, {"training": trained}, proxy=False)
     if not (steps or hours or memory) or history.history_file() is None:
         return ""
@@ -192,17 +217,23 @@ def keep_measurements(plan: Plan, done: Sequence[StepEstimate], trained: dict[st
 
 
 def _print(
-    done: Sequence[StepEstimate],
-    found: dict[Kind, Correction],
+    estimates: Sequence[StepEstimate],
+    corrections: dict[Kind, Correction],
     counts: dict[str, int],
-    kept: str,
+    history_note: str,
     as_json: bool,
 ) -> None:
     if as_json:
-        told = {kind: {"factor": round(c.factor, 3), "runs": c.runs} for kind, c in found.items() if c.runs}
-        rows = [asdict(row) for row in done]
-        busy = "; ".join(contention_notes(done))
-        emit_result({"schema": 1, "steps": rows, **counts, "corrections": told, "busy": busy, "note": kept})
+        applied = {
+            kind: {"factor": round(correction.factor, 3), "runs": correction.runs}
+            for kind, correction in corrections.items()
+            if correction.runs
+        }
+        rows = [asdict(row) for row in estimates]
+        busy = "; ".join(contention_notes(estimates))
+        emit_result(
+            {"schema": 1, "steps": rows, **counts, "corrections": applied, "busy": busy, "note": history_note}
+        )
         return
     from advisor.display import console
 
@@ -215,25 +246,25 @@ def _print(
             "" if row.measured_gib is None else f"{row.measured_gib:.1f}",
             "" if row.process_gib is None else f"{row.process_gib:.1f} GiB",
         )
-        for row in done
+        for row in estimates
     ]
-    together = (
+    total = (
         "together",
-        duration_words(sum(r.corrected for r in done)),
-        duration_words(sum(r.best for r in done)),
+        duration_words(sum(row.corrected for row in estimates)),
+        duration_words(sum(row.best for row in estimates)),
         *("",) * 3,
     )
     screen = console.console()
     columns = ("step", "estimate", "measured", "memory", "measured", "process")
-    screen.print(console.table(columns, [*cells, together], right=(1, 2, 3, 4, 5)))
-    unmeasured = [f"{row.step}: {row.how}" for row in done if row.measured is None and row.how]
-    if any(row.measured_gib is not None for row in done):
+    screen.print(console.table(columns, [*cells, total], right=(1, 2, 3, 4, 5)))
+    unmeasured = [f"{row.step}: {row.how}" for row in estimates if row.measured is None and row.how]
+    if any(row.measured_gib is not None for row in estimates):
         unmeasured.append("memory is that of training alone; the process is what has to fit")
     for line in (
         *unmeasured,
-        *contention_notes(done),
-        *correction_notes(done, found),
-        *([kept] if kept else []),
+        *contention_notes(estimates),
+        *correction_notes(estimates, corrections),
+        *([history_note] if history_note else []),
     ):
         screen.print(f"  {line}", soft_wrap=True, markup=False)
     screen.print(
@@ -243,9 +274,9 @@ def _print(
     )
 
 
-def contention_notes(done: Sequence[StepEstimate]) -> list[str]:
-    """Say which times were taken while the machine was busy, and that they are not kept for later estimates."""
-    busy = [row for row in done if row.measured is not None and usage.contention_note(row.lost)]
+def contention_notes(estimates: Sequence[StepEstimate]) -> list[str]:
+    """Return which times were measured while the machine was busy, and that they are not stored."""
+    busy = [row for row in estimates if row.measured is not None and usage.contention_note(row.lost)]
     if not busy:
         return []
     names = ", ".join(row.step for row in busy)
@@ -254,5 +285,5 @@ def contention_notes(done: Sequence[StepEstimate]) -> list[str]:
 
 
 def duration_words(seconds: float) -> str:
-    """Seconds as a person says them."""
+    """Return seconds as 42 s or 3.1 min."""
     return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.1f} min"

@@ -1,14 +1,13 @@
-"""The work behind `tunewise estimate`: what is asked for, and the estimate with hours and money.
+"""The work behind ``tunewise estimate``: memory, hours and cost of a way of running a model, and the score of the estimate
+on measured peaks.
 
-How `tunewise estimate` prints what it found: an estimate's parts, or its score on measured peaks.
+:func:`estimate_request` computes an estimate, :func:`show_estimate` prints it, :func:`show_estimate_score` scores a file.
 """
 
 from __future__ import annotations
 
 import difflib
-import inspect
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,7 +23,7 @@ from advisor.questionnaire.answers import Answers
 from advisor.questionnaire.gather import closest_model, detected_hardware, with_machine
 from advisor.questionnaire.profile import Profile
 from rag.errors import BadInput, UsageProblem
-from runners.resources import memory_scores, memory_terms
+from runners.resources import memory_scores
 from runners.resources.machine import Machine, detect_machine
 from runners.resources.memory_estimate import MemoryEstimate, estimate_memory
 from runners.resources.memory_terms import MemorySetup, MemoryUse
@@ -40,11 +39,41 @@ MEMORY_USES: Mapping[str, MemoryUse] = {
     "few-shot": "inference",
     "rag": "inference",
 }
+"""The memory formula of each method; retrieval and prompting need only inference."""
+
+
+TERM_TEXTS: Mapping[str, str] = {
+    "weights": "the base's weights",
+    "adapters": "the adapters themselves",
+    "gradients": "the gradients held at once",
+    "optimizer": "what the optimiser keeps",
+    "activations": "values kept for the backward pass",
+    "logits": "logits and their gradients",
+    "kv_cache": "keys and values of every token so far",
+    "buffers": "weights made whole for a moment",
+    "overhead": "what the counter shows beyond the tensors",
+}
+"""What each term of a memory estimate is."""
+WORST_SHOWN = 5
+"""Measured peaks listed as the worst in the text view of a score."""
+_VERDICTS = {"yes": "fits", "tight": "is tight on", "no": "does not fit"}
 
 
 @dataclass(frozen=True, slots=True)
 class EstimateRequest:
-    """What to estimate and on what; everything about the run itself is a :class:`Setup`."""
+    """What to estimate and for which device; the settings of the run are a :class:`MemorySetup`.
+
+    Attributes:
+        model: a known model or a model's folder.
+        config: a model's config.json, or its folder.
+        params_b: only a size, in billions of parameters.
+        method: one of :data:`MEMORY_USES`.
+        devices: number of GPUs that share the weights.
+        gpu: name of a card.
+        gpu_memory: memory of one card in GiB.
+        examples: training examples, for hours and cost.
+        tokens: training tokens, for hours and cost.
+    """
 
     model: str | None = None
     config: Path | None = None
@@ -59,7 +88,18 @@ class EstimateRequest:
 
 @dataclass(frozen=True, slots=True)
 class EstimateResult:
-    """An estimate with what it was made for; hours and money are None where no data were named."""
+    """An estimate with what it was made for.
+
+    Attributes:
+        name: the model.
+        method: the method.
+        memory: memory in GiB with its terms.
+        device: the device, in words.
+        device_gib: its memory in GiB; None if unknown.
+        hours: hours of training; None where no data were given.
+        usd: cost of training; None where no data were given or no price is known.
+        notes: assumptions beyond those of the memory estimate.
+    """
 
     name: str
     method: str
@@ -69,10 +109,9 @@ class EstimateResult:
     hours: Range | None
     usd: Range | None
     notes: tuple[str, ...]
-    """What was assumed beyond the memory's own assumptions."""
 
     def to_json(self) -> dict[str, Any]:
-        """Return the object of product.md, with what it was made for."""
+        """Return what ``estimate --json`` prints."""
         return {
             "schema": 1,
             "model": self.name,
@@ -87,130 +126,148 @@ class EstimateResult:
 
 
 def estimate_request(
-    wanted: EstimateRequest, setup: Mapping[str, Any], machine: Machine | None = None
+    request: EstimateRequest, setup: Mapping[str, Any], machine: Machine | None = None
 ) -> EstimateResult:
-    """Estimate memory, hours and money; ``machine`` is looked at when no card is named.
+    """Estimate memory, hours and cost.
 
-    Raises UsageProblem without a method or with two models, BadInput for a name or value that is not known.
+    Args:
+        request: what to estimate.
+        setup: the settings of the run, as :class:`MemorySetup` takes them.
+        machine: the machine to use when no card is named; detected by default.
+
+    Raises:
+        UsageProblem: without a method, or with two models.
+        BadInput: for a name or value that is not known.
     """
-    if wanted.method is None:
+    if request.method is None:
         raise UsageProblem("estimate needs --method", f"one of {', '.join(MEMORY_USES)}; or --rows FILE")
-    use = MEMORY_USES.get(wanted.method)
+    use = MEMORY_USES.get(request.method)
     if use is None:
-        raise BadInput(f"unknown method {wanted.method!r}", _meant(wanted.method, MEMORY_USES))
-    name, shape, notes = _shape(wanted)
-    card = _card(wanted.gpu) if wanted.gpu else None
-    p, device = _profile(wanted, shape, card, machine)
-    asked = replace(_setup(setup), devices=p.devices, device_gib=p.device_gib)
-    if use in ("full", "lora") and asked.weights in ("nf4", "nf4-dq"):
-        raise BadInput(f"{wanted.method} cannot train on {asked.weights} weights", "use --method qlora")
-    known = models.find_model(name)
-    if known and asked.seq_len > known.context:
-        notes += (f"{asked.seq_len} tokens are more than the {known.context:,} this model reads",)
-    memory = estimate_memory(shape, use, asked)
-    spent, usd = (None, None) if use == "inference" else _spent(p, shape, use, card)
-    if spent:
-        notes += (f"{training_tokens(p):,.0f} training tokens",)
-    return EstimateResult(name, wanted.method, memory, device, p.device_gib, spent, usd, notes)
+        raise BadInput(f"unknown method {request.method!r}", _known_names_hint(request.method, MEMORY_USES))
+    name, shape, notes = _shape(request)
+    card = _card(request.gpu) if request.gpu else None
+    profile, device = _profile(request, shape, card, machine)
+    memory_setup = replace(_setup(setup), devices=profile.devices, device_gib=profile.device_gib)
+    if use in ("full", "lora") and memory_setup.weights in ("nf4", "nf4-dq"):
+        raise BadInput(
+            f"{request.method} cannot train on {memory_setup.weights} weights", "use --method qlora"
+        )
+    known_model = models.find_model(name)
+    if known_model and memory_setup.seq_len > known_model.context:
+        notes += (
+            f"{memory_setup.seq_len} tokens are more than the {known_model.context:,} this model reads",
+        )
+    memory = estimate_memory(shape, use, memory_setup)
+    hours, usd = (None, None) if use == "inference" else _hours_and_usd(profile, shape, use, card)
+    if hours:
+        notes += (f"{training_tokens(profile):,.0f} training tokens",)
+    return EstimateResult(name, request.method, memory, device, profile.device_gib, hours, usd, notes)
 
 
-def _shape(wanted: EstimateRequest) -> tuple[str, ModelShape, tuple[str, ...]]:
-    given = [x for x in (wanted.model, wanted.config, wanted.params_b) if x is not None]
+def _shape(request: EstimateRequest) -> tuple[str, ModelShape, tuple[str, ...]]:
+    """Return the model's name, its shape, and notes on what was assumed."""
+    given = [value for value in (request.model, request.config, request.params_b) if value is not None]
     if len(given) > 1:
         raise UsageProblem("--model, --config and --params-b exclude each other", "give one of them")
-    if wanted.params_b is not None:
-        if not 0.001 <= wanted.params_b <= 10_000:
+    if request.params_b is not None:
+        if not 0.001 <= request.params_b <= 10_000:
             raise BadInput(
-                f"--params-b {wanted.params_b:g} is not between 0.001 and 10,000", "in billions: 7 is 7 B"
+                f"--params-b {request.params_b:g} is not between 0.001 and 10,000", "in billions: 7 is 7 B"
             )
-        return f"{wanted.params_b:g} B", typical_shape(wanted.params_b), ()
-    name = wanted.model or models.DEFAULT_MODEL
-    known = models.find_model(name) if wanted.config is None else None
-    if known:
-        return known.name, known.shape, () if wanted.model else (f"{name} was assumed: no model was given",)
-    place = wanted.config or Path(name).expanduser()
-    file = place / "config.json" if place.is_dir() else place
-    if wanted.config is None and not file.is_file():
-        meant = closest_model(name)
-        hint = f"did you mean {meant}? " if meant else ""
+        return f"{request.params_b:g} B", typical_shape(request.params_b), ()
+    name = request.model or models.DEFAULT_MODEL
+    known_model = models.find_model(name) if request.config is None else None
+    if known_model:
+        return (
+            known_model.name,
+            known_model.shape,
+            () if request.model else (f"{name} was assumed: no model was given",),
+        )
+    config_path = request.config or Path(name).expanduser()
+    file = config_path / "config.json" if config_path.is_dir() else config_path
+    if request.config is None and not file.is_file():
+        closest = closest_model(name)
+        hint = f"did you mean {closest}? " if closest else ""
         raise BadInput(f"the shape of {name!r} is not known", f"{hint}give --config FILE or --params-b SIZE")
-    return str(place), _read(file), ()
+    return str(config_path), _read_config(file), ()
 
 
-def _read(file: Path) -> ModelShape:
+def _read_config(file: Path) -> ModelShape:
     try:
-        found = json.loads(file.read_text("utf-8"))
+        config = json.loads(file.read_text("utf-8"))
     except OSError as error:
         raise BadInput(f"{file} cannot be read: {error.strerror}", "check --config") from None
     except ValueError:
         raise BadInput(f"{file} is not readable JSON", "give a model's config.json") from None
-    if not isinstance(found, dict):
+    if not isinstance(config, dict):
         raise BadInput(f"{file} is not a model's config", "give a model's config.json")
-    return read_shape(found)
+    return read_shape(config)
 
 
 def _card(name: str) -> gpus.GpuFacts:
-    """Return the card of this name, or the only one whose name holds all its words."""
-    if found := gpus.find_gpu(name):
-        return found
+    """Return the card of this name, or the only one whose name contains all words of it."""
+    if exact := gpus.find_gpu(name):
+        return exact
     words = set(name.casefold().split())
-    alike = [gpu for gpu in gpus.known_gpus() if words and words <= set(gpu.name.casefold().split())]
-    if len(alike) == 1:
-        return alike[0]
-    if alike:
-        which = ", ".join(gpu.name for gpu in alike)
-        raise BadInput(f"there are {len(alike)} cards called {name!r}", f"say which: {which}")
-    raise BadInput(f"unknown card {name!r}", _meant(name, [gpu.name for gpu in gpus.known_gpus()]))
+    candidates = [gpu for gpu in gpus.known_gpus() if words and words <= set(gpu.name.casefold().split())]
+    if len(candidates) == 1:
+        return candidates[0]
+    if candidates:
+        names = ", ".join(gpu.name for gpu in candidates)
+        raise BadInput(f"there are {len(candidates)} cards called {name!r}", f"say which: {names}")
+    raise BadInput(f"unknown card {name!r}", _known_names_hint(name, [gpu.name for gpu in gpus.known_gpus()]))
 
 
 def _profile(
-    wanted: EstimateRequest, shape: ModelShape, card: gpus.GpuFacts | None, machine: Machine | None
+    request: EstimateRequest, shape: ModelShape, card: gpus.GpuFacts | None, machine: Machine | None
 ) -> tuple[Profile, str]:
-    """Return the situation that hours and money are counted for, and the device's name."""
+    """Return the situation for which hours and cost are computed, and the device in words."""
     given: dict[str, Any] = {
         "model_params_b": shape.params / 1e9,
-        "labelled_examples": wanted.examples,
-        "unlabelled_tokens": wanted.tokens,
-        "gpu_count": wanted.devices,
+        "labelled_examples": request.examples,
+        "unlabelled_tokens": request.tokens,
+        "gpu_count": request.devices,
     }
-    memory = wanted.gpu_memory or (card.memory_gib if card else None)
+    memory = request.gpu_memory or (card.memory_gib if card else None)
     if memory:
         given |= {
             "gpu_kind": card.kind if card else "cuda",
             "gpu_memory_gib": memory,
-            "gpu_count": wanted.devices or 1,
+            "gpu_count": request.devices or 1,
         }
     answers = Answers().put("flag", {key: str(value) for key, value in given.items() if value is not None})
     if memory:
-        p = Profile.of(answers, None, shape)
+        profile = Profile.of(answers, None, shape)
     else:
         machine = machine or detect_machine(Path("runs"))
         answers = with_machine(answers, machine)
-        p = Profile.of(answers, None, shape, *detected_hardware(answers, machine))
-    if p.device_gib is None:
-        return p, "unknown memory"
-    here = card.name if card else "a GPU" if memory else "this machine"
-    several = f"{p.devices} GPUs" if memory and not card else f"{p.devices} x {here}"
-    each = several if p.devices > 1 else here
-    return p, f"{each} ({p.device_gib:.3g} GiB{' each' if p.devices > 1 else ''})"
+        profile = Profile.of(answers, None, shape, *detected_hardware(answers, machine))
+    if profile.device_gib is None:
+        return profile, "unknown memory"
+    device_name = card.name if card else "a GPU" if memory else "this machine"
+    devices_name = f"{profile.devices} GPUs" if memory and not card else f"{profile.devices} x {device_name}"
+    device = devices_name if profile.devices > 1 else device_name
+    return profile, f"{device} ({profile.device_gib:.3g} GiB{' each' if profile.devices > 1 else ''})"
 
 
-def _spent(
-    p: Profile, shape: ModelShape, use: str, card: gpus.GpuFacts | None
+def _hours_and_usd(
+    profile: Profile, shape: ModelShape, use: str, card: gpus.GpuFacts | None
 ) -> tuple[Range | None, Range | None]:
-    """Return hours and USD of training: on the named card at its rent, else on the situation's hardware."""
-    if not (p.examples_known or p.raw_text):
+    """Return hours and USD of training: on the named card at its rent, else on the hardware of the profile."""
+    if not (profile.examples_known or profile.raw_text):
         return None, None
     if card is None:
-        spent = training_hours(p, use)
-        return spent, training_usd(p, spent)
-    spent = training_time.hours_on(p, shape, use, training_time.candidate_cards_device((card,), p.devices))
-    rent = None if card.usd_hour is None else card.usd_hour * p.devices
-    return spent, None if rent is None else spent.times(rent, rent, rent)
+        hours = training_hours(profile, use)
+        return hours, training_usd(profile, hours)
+    hours = training_time.hours_on(
+        profile, shape, use, training_time.candidate_cards_device((card,), profile.devices)
+    )
+    rent = None if card.usd_hour is None else card.usd_hour * profile.devices
+    return hours, None if rent is None else hours.times(rent, rent, rent)
 
 
 def _setup(given: Mapping[str, Any]) -> MemorySetup:
-    """Return the setup of the flags; BadInput names a value that is not allowed."""
+    """Return the memory setup of the flags; BadInput names a value that is not allowed."""
     hints = get_type_hints(MemorySetup)
     values = dict(given)
     try:
@@ -218,98 +275,102 @@ def _setup(given: Mapping[str, Any]) -> MemorySetup:
     except ValueError as error:
         raise BadInput(f"--targets {given['targets']}: {error}") from None
     for key, value in values.items():
-        allowed = [x for part in (hints[key], *get_args(hints[key])) for x in get_args(part)]
-        names = [x for x in allowed if isinstance(x, str)]
+        allowed = [choice for part in (hints[key], *get_args(hints[key])) for choice in get_args(part)]
+        names = [choice for choice in allowed if isinstance(choice, str)]
         if names and value is not None and value not in names:
-            raise BadInput(f"unknown --{key.replace('_', '-')} {value!r}", _meant(str(value), names))
+            raise BadInput(
+                f"unknown --{key.replace('_', '-')} {value!r}", _known_names_hint(str(value), names)
+            )
     return MemorySetup(**values)
 
 
-def _meant(name: str, known: Any) -> str:
-    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.4)
-    return (f"did you mean {close[0]}? " if close else "") + f"known: {', '.join(known)}"
+def _known_names_hint(name: str, known: Any) -> str:
+    """Return a hint with the closest known name, if there is one, and all known names."""
+    matches = difflib.get_close_matches(name, list(known), n=1, cutoff=0.4)
+    return (f"did you mean {matches[0]}? " if matches else "") + f"known: {', '.join(known)}"
 
 
-WORST_SHOWN = 5
-"""Figures listed as the worst in the text view of a score."""
-_VERDICTS = {"yes": "fits", "tight": "is tight on", "no": "does not fit"}
-
-
-def show_estimate(found: EstimateResult, as_json: bool) -> None:
-    """Print an estimate: as JSON, or as a headline, the parts, and what was assumed."""
+def show_estimate(estimate: EstimateResult, as_json: bool) -> None:
+    """Print an estimate: as JSON, or as a headline, the parts, and the assumptions."""
     if as_json:
-        emit_result(found.to_json())
+        emit_result(estimate.to_json())
         return
     from rich.markup import escape
 
     from advisor.display import console as display_console
 
-    memory, console = found.memory, display_console.console()
-    fits = memory.fits(found.device_gib)
+    memory, console = estimate.memory, display_console.console()
+    fits = memory.fits(estimate.device_gib)
     verdict = (
         ""
         if fits is None
-        else f"  [{display_console.CONFIDENCE_COLOURS[fits]}]{_VERDICTS[fits]}[/] {escape(found.device)}"
+        else f"  [{display_console.CONFIDENCE_COLOURS[fits]}]{_VERDICTS[fits]}[/] {escape(estimate.device)}"
     )
     console.print(
-        f"[bold]{escape(found.name)}, {found.method}[/]  about [bold]{memory.likely:.1f} GiB[/] "
+        f"[bold]{escape(estimate.name)}, {estimate.method}[/]  about [bold]{memory.likely:.1f} GiB[/] "
         f"({memory.low:.1f} to {memory.high:.1f}){verdict}"
     )
     rows = [
-        (name.replace("_", " "), f"{gib:.2f}", _bar(gib, memory.likely), f"[dim]{escape(_what(name))}[/]")
+        (
+            name.replace("_", " "),
+            f"{gib:.2f}",
+            _bar(gib, memory.likely),
+            f"[dim]{escape(TERM_TEXTS[name])}[/]",
+        )
         for name, gib in memory.terms.items()
     ]
     console.print(display_console.table(("part", "GiB", "", "what it is"), rows, right=(1,)))
-    for label, span, unit in (("training", found.hours, "hours"), ("cost", found.usd, "USD")):
-        if span:
-            console.print(f"{label}: about {span.likely:,.2g} {unit} ({span.low:,.2g} to {span.high:,.2g})")
-    for said in (*memory.assumptions, *found.notes):
-        console.print(f"[dim]• {escape(said)}[/]")
+    for label, amount, unit in (("training", estimate.hours, "hours"), ("cost", estimate.usd, "USD")):
+        if amount:
+            console.print(
+                f"{label}: about {amount.likely:,.2g} {unit} ({amount.low:,.2g} to {amount.high:,.2g})"
+            )
+    for assumption in (*memory.assumptions, *estimate.notes):
+        console.print(f"[dim]• {escape(assumption)}[/]")
 
 
 def show_estimate_score(path: Path, as_json: bool) -> None:
-    """Print how near the estimate comes to a file of measured peaks; BadInput names a broken row and key."""
+    """Print how close the estimate is to a file of measured peaks; BadInput names a broken row and key."""
     scored = memory_scores.score_estimates(memory_scores.read_measured_peaks(path))
-    found = memory_scores.accuracy_report(scored)
+    report = memory_scores.accuracy_report(scored)
     if as_json:
-        emit_result(found)
+        emit_result(report)
         return
     from rich.markup import escape
 
     from advisor.display import console as display_console
 
     console = display_console.console()
-    parts = {"all": found, **found["by_method"], **found["by_source"]}
+    parts = {"all": report, **report["by_method"], **report["by_source"]}
     rows = [
         (
             escape(name),
-            str(x["n"]),
-            f"{x['mape']:.1f}",
-            f"{x['worst']:+.1f}",
-            f"{x['under_10']:.0%}",
-            f"{x['inside']:.0%}",
+            str(part["n"]),
+            f"{part['mape']:.1f}",
+            f"{part['worst']:+.1f}",
+            f"{part['under_10']:.0%}",
+            f"{part['inside']:.0%}",
         )
-        for name, x in parts.items()
+        for name, part in parts.items()
     ]
     columns = ("figures", "n", "mean error %", "worst %", "under by > 10 %", "inside the range")
     console.print(display_console.table(columns, rows, right=(1, 2, 3, 4, 5)))
-    worst = sorted(scored, key=lambda s: -abs(s.error))[:WORST_SHOWN]
+    worst = sorted(scored, key=lambda score: -abs(score.error))[:WORST_SHOWN]
     lines = [
-        (escape(s.figure.id), f"{s.figure.gib:.2f}", f"{s.memory.likely:.2f}", f"{100 * s.error:+.1f}")
-        for s in worst
+        (
+            escape(score.figure.id),
+            f"{score.figure.gib:.2f}",
+            f"{score.memory.likely:.2f}",
+            f"{100 * score.error:+.1f}",
+        )
+        for score in worst
     ]
     console.print()
     console.print(
         display_console.table(("worst", "measured GiB", "estimated", "error %"), lines, right=(1, 2, 3))
     )
-    for name, number in found["assumed"].items():
+    for name, number in report["assumed"].items():
         console.print(f"[dim]• {number} figures leave out {escape(name)}: its default was assumed[/]")
-
-
-def _what(term: str) -> str:
-    """Return what a part is: how its function's docstring begins."""
-    doc = " ".join((inspect.getdoc(getattr(memory_terms, term)) or "").split())
-    return re.split(r"[.:;,(]", doc, maxsplit=1)[0].removeprefix("Bytes of ").strip()
 
 
 def _bar(part: float, whole: float) -> str:

@@ -1,4 +1,4 @@
-"""What `tunewise eval` says: a finished run's arms on other questions, beside what the trial found."""
+"""The result of ``tunewise eval``: a finished run's arms on other questions, beside the scores of its trial."""
 
 from __future__ import annotations
 
@@ -20,46 +20,46 @@ from runners.trial.evaluate import Evaluation
 EVAL_FILE = "eval.json"
 
 
-def evaluation_json(run: Path, plan: Plan, file: Path, found: Evaluation) -> dict[str, Any]:
-    """Return the evaluation as ``tunewise eval --json`` prints it, and keep it beside the answers.
+def evaluation_json(run: Path, plan: Plan, file: Path, evaluation: Evaluation) -> dict[str, Any]:
+    """Return the evaluation as ``tunewise eval --json`` prints it, and store it beside the answers as eval.json.
 
-    Arms, pairs and verdict are as in the report; the verdict is None where the recommended arm was not asked.
-    ``trial`` holds each arm's mean combined score in the run's own trial.
+    Arms, pairs and verdict are as in the report; the verdict is None where the recommended arm was not asked. ``trial`` has
+    each arm's mean combined score in the run's own trial.
     """
-    asked = [arm for arm in found.arms if arm.combined]
+    arms = [arm for arm in evaluation.arms if arm.combined]
     verdict, pairs = (
-        judge_trial(plan, asked, plan.model.name) if plan.choice in {a.arm for a in asked} else (None, ())
+        judge_trial(plan, arms, plan.model.name) if plan.choice in {arm.arm for arm in arms} else (None, ())
     )
     data = {
         "schema": 1,
         "run": str(run),
         "name": plan.name,
-        "questions": {"file": str(file), **found.asked.to_json()},
-        "generation": found.generation,
+        "questions": {"file": str(file), **evaluation.asked.to_json()},
+        "generation": evaluation.generation,
         "verdict": verdict.to_json() if verdict else None,
-        "warnings": _warnings(found, plan),
-        "arms": [arm_json(arm, plan, "") for arm in sorted(asked, key=lambda a: -sum(a.combined))],
+        "warnings": _warnings(evaluation, plan),
+        "arms": [arm_json(arm, plan, "") for arm in sorted(arms, key=lambda arm: -sum(arm.combined))],
         "paired": [pair_json(pair) for pair in pairs],
-        "weights": {str(k): v for k, v in plan.weights.items()},
-        "trial": _trial(run),
-        "folder": str(found.folder),
+        "weights": {str(name): weight for name, weight in plan.weights.items()},
+        "trial": _trial_scores(run),
+        "folder": str(evaluation.folder),
     }
-    write_json(found.folder / EVAL_FILE, data)
+    write_json(evaluation.folder / EVAL_FILE, data)
     return data
 
 
 def show_evaluation(data: dict[str, Any], console: Console | None = None) -> None:
-    """Print the table of arms, what the trial had found, and the verdict on these questions."""
+    """Print the table of arms, their scores in the trial, and the verdict on these questions."""
     console = console or Console()
     console.print(*arms_tables(data, console.width))
     console.print(trial_table.score_chart(data, console.width))
     if data["paired"]:
         console.print("", paired_table(data))
-    before = [
+    trial_scores = [
         f"{arm['arm']} {data['trial'][arm['arm']]:.2f}" for arm in data["arms"] if arm["arm"] in data["trial"]
     ]
-    if before:
-        print_plain(console, f"in the run's own trial: {', '.join(before)}", "dim")
+    if trial_scores:
+        print_plain(console, f"in the run's own trial: {', '.join(trial_scores)}", "dim")
     print_plain(console, weights_line(data), "dim")
     if verdict := data["verdict"]:
         console.print(
@@ -71,8 +71,8 @@ def show_evaluation(data: dict[str, Any], console: Console | None = None) -> Non
     print_plain(console, f"answers and scores: {data['folder']}")
 
 
-def _warnings(found: Evaluation, plan: Plan) -> list[str]:
-    asked = found.asked
+def _warnings(evaluation: Evaluation, plan: Plan) -> list[str]:
+    asked = evaluation.asked
     lines = [asked.unchecked] if asked.unchecked else []
     if plan.weights.get("house_style"):
         lines.append(plan.ignored)
@@ -87,7 +87,8 @@ def _warnings(found: Evaluation, plan: Plan) -> list[str]:
     return lines
 
 
-def _trial(run: Path) -> dict[str, float]:
+def _trial_scores(run: Path) -> dict[str, float]:
+    """Return each arm's mean combined score in the run's trial; {} if the run was not scored."""
     try:
         return {arm.arm: sum(arm.combined) / len(arm.combined) for arm in read_scores(run) if arm.combined}
     except BadInput:

@@ -58,7 +58,7 @@ class ScoredCase:
 
     @property
     def exact(self) -> bool:
-        """Whether the choice is the very winner."""
+        """Whether the choice is the winner itself."""
         return self.case.winner == self.ranking.choice
 
 
@@ -85,7 +85,7 @@ def score_cases(cases: Sequence[AdviceCase]) -> tuple[ScoredCase, ...]:
 
 def cases_json(scored: Sequence[ScoredCase]) -> dict[str, Any]:
     """Return what ``eval-advice --json`` prints: counts, the confusion table, each miss with its reasons."""
-    confusion = Counter((one.case.winner, one.ranking.choice) for one in scored)
+    confusion = Counter((result.case.winner, result.ranking.choice) for result in scored)
     table = {
         winner: {
             choice: confusion[winner, choice] for choice in methods_by_name() if confusion[winner, choice]
@@ -96,69 +96,75 @@ def cases_json(scored: Sequence[ScoredCase]) -> dict[str, Any]:
     return {
         "schema": 1,
         "n": len(scored),
-        "accepted": sum(one.accepted for one in scored),
-        "exact": sum(one.exact for one in scored),
+        "accepted": sum(result.accepted for result in scored),
+        "exact": sum(result.exact for result in scored),
         "confusion": table,
-        "misses": [_miss(one) for one in scored if not one.accepted],
+        "misses": [_miss(result) for result in scored if not result.accepted],
         "near": [
-            {"id": one.case.id, "winner": one.case.winner, "choice": one.ranking.choice}
-            for one in scored
-            if one.accepted and not one.exact
+            {"id": result.case.id, "winner": result.case.winner, "choice": result.ranking.choice}
+            for result in scored
+            if result.accepted and not result.exact
         ],
     }
 
 
-def _miss(one: ScoredCase) -> dict[str, Any]:
-    first = one.ranking.methods[0]
-    counted = [f for f in one.ranking.findings if f.need and first.method.serves.get(f.need, 0) >= 0.5]
-    wanted = next(s for s in one.ranking.methods if s.method.name == one.case.winner)
+def _miss(result: ScoredCase) -> dict[str, Any]:
+    """Return a case on which the advice was wrong, with the reasons of the advice and what blocked the winner."""
+    first = result.ranking.methods[0]
+    counted = [
+        finding
+        for finding in result.ranking.findings
+        if finding.need and first.method.serves.get(finding.need, 0) >= 0.5
+    ]
+    winner = next(scored for scored in result.ranking.methods if scored.method.name == result.case.winner)
     return {
-        "id": one.case.id,
-        "source": one.case.source,
-        "winner": one.case.winner,
-        "choice": one.ranking.choice,
-        "reasons": [{"rule": f.rule.code(), "text": f.text} for f in counted],
-        "winner_score": wanted.score,
+        "id": result.case.id,
+        "source": result.case.source,
+        "winner": result.case.winner,
+        "choice": result.ranking.choice,
+        "reasons": [{"rule": finding.rule.code(), "text": finding.text} for finding in counted],
+        "winner_score": winner.score,
         "choice_score": first.score,
-        "winner_blockers": [blocker.to_json() for blocker in wanted.blockers],
+        "winner_blockers": [blocker.to_json() for blocker in winner.blockers],
     }
 
 
-def _case(row: Any, place: str) -> AdviceCase:
+def _case(row: Any, location: str) -> AdviceCase:
+    """Return a case from its row; BadInput names ``location`` and the key that cannot be used."""
     if not isinstance(row, dict):
-        raise BadInput(f"{place} is not an object")
-    name = str(row.get("id") or place)
-    place = f"{place} ({name})" if row.get("id") else place
+        raise BadInput(f"{location} is not an object")
+    name = str(row.get("id") or location)
+    location = f"{location} ({name})" if row.get("id") else location
     winner, use = row.get("winner"), row.get("test_use") or "winner_or_also"
     if winner not in methods_by_name():
-        raise BadInput(f"{place}: winner cannot be {winner!r}", f"allowed: {', '.join(methods_by_name())}")
+        raise BadInput(f"{location}: winner cannot be {winner!r}", f"allowed: {', '.join(methods_by_name())}")
     if use not in CASE_USES:
-        raise BadInput(f"{place}: test_use cannot be {use!r}", f"allowed: {', '.join(CASE_USES)}")
+        raise BadInput(f"{location}: test_use cannot be {use!r}", f"allowed: {', '.join(CASE_USES)}")
     answers = row.get("answers")
     if not isinstance(answers, dict):
-        raise BadInput(f"{place}: answers is missing", "an object with the questionnaire's keys")
+        raise BadInput(f"{location}: answers is missing", "an object with the questionnaire's keys")
     try:
         profile = Profile.of(answers)
     except Problem as problem:
-        raise BadInput(f"{place}: {problem.message}", problem.hint) from None
+        raise BadInput(f"{location}: {problem.message}", problem.hint) from None
     forbids = row.get("hardware_forbids") or {}
-    also = _names(row.get("also_acceptable") or (), f"{place}: also_acceptable")
+    also_acceptable = _names(row.get("also_acceptable") or (), f"{location}: also_acceptable")
     forbidden = _names(
-        forbids.get("methods") or () if isinstance(forbids, Mapping) else (), f"{place}: methods"
+        forbids.get("methods") or () if isinstance(forbids, Mapping) else (), f"{location}: methods"
     )
     if use == "constraint" and not forbidden:
-        raise BadInput(f"{place}: test_use is constraint, but hardware_forbids names no method")
+        raise BadInput(f"{location}: test_use is constraint, but hardware_forbids names no method")
     source = row.get("source")
     title = source.get("title") if isinstance(source, Mapping) else source
-    return AdviceCase(name, str(title or ""), profile, winner, also, use, forbidden)
+    return AdviceCase(name, str(title or ""), profile, winner, also_acceptable, use, forbidden)
 
 
-def _names(given: Any, place: str) -> frozenset[str]:
-    wrong = (
+def _names(given: Any, location: str) -> frozenset[str]:
+    unknown = (
         [name for name in given if name not in methods_by_name()]
         if isinstance(given, list | tuple)
         else [given]
     )
-    if wrong:
-        raise BadInput(f"{place} cannot hold {wrong[0]!r}", f"allowed: {', '.join(methods_by_name())}")
+    if unknown:
+        raise BadInput(f"{location} cannot hold {unknown[0]!r}", f"allowed: {', '.join(methods_by_name())}")
     return frozenset(given)

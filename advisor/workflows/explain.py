@@ -1,4 +1,4 @@
-"""The work behind `tunewise explain`: rules, blockers, methods and plans in words."""
+"""The work behind ``tunewise explain``: rules, blockers, methods and plans in words."""
 
 from __future__ import annotations
 
@@ -17,46 +17,47 @@ from advisor.rules.registry import all_rules
 from rag.errors import BadInput
 from rag.plugins import PluginGroup, declared_plugins
 
-_BLOCKS = {blockers.blocker_code(check): check for check in blockers.BLOCKER_CHECKS}
+_BLOCKERS = {blockers.blocker_code(check): check for check in blockers.BLOCKER_CHECKS}
 
 
-def explain_topic(what: str | None, as_json: bool) -> None:
-    """Print the explanation of a code, a method or a plan file.
+def explain_topic(topic: str | None, as_json: bool) -> None:
+    """Print the explanation of a rule, a blocker, a method or a plan file; without a topic, the list of all.
 
-    Raises BadInput, with the closest name, when it is none of these.
+    Raises:
+        BadInput: with the closest name, when the topic is none of these.
     """
     codes = {rule.code(): rule for rule in all_rules()}
-    if what is None:
-        found: dict[str, Any] = _contents()
-    elif what.upper() in codes:
-        found = rule_page(codes[what.upper()])
-    elif what.upper() in _BLOCKS:
-        found = {
-            "rule": what.upper(),
+    if topic is None:
+        page: dict[str, Any] = _all_topics()
+    elif topic.upper() in codes:
+        page = rule_page(codes[topic.upper()])
+    elif topic.upper() in _BLOCKERS:
+        page = {
+            "rule": topic.upper(),
             "family": "blocker",
-            "text": blockers.blocker_text(_BLOCKS[what.upper()]),
+            "text": blockers.blocker_text(_BLOCKERS[topic.upper()]),
             "evidence": [],
         }
-    elif what in methods_by_name():
-        found = method_page(what)
-    elif names_a_path(what):
-        _plan(Path(what), as_json)
+    elif topic in methods_by_name():
+        page = method_page(topic)
+    elif names_a_path(topic):
+        _explain_plan(Path(topic), as_json)
         return
     else:
-        close = difflib.get_close_matches(what, [*codes, *_BLOCKS, *methods_by_name()], n=1, cutoff=0.5)
-        hint = f"did you mean {close[0]}?" if close else "list them with: tunewise explain"
-        raise BadInput(f"{what!r} is no rule, method or plan", hint)
+        matches = difflib.get_close_matches(topic, [*codes, *_BLOCKERS, *methods_by_name()], n=1, cutoff=0.5)
+        hint = f"did you mean {matches[0]}?" if matches else "list them with: tunewise explain"
+        raise BadInput(f"{topic!r} is no rule, method or plan", hint)
     if as_json:
-        emit_result({"schema": 1, **found})
+        emit_result({"schema": 1, **page})
     else:
-        _print(found)
+        _print(page)
 
 
 def rule_page(rule: type[Rule]) -> dict[str, Any]:
-    """Return a rule's code, family, need, weight, text and evidence."""
+    """Return a rule's code, family, need, weight, text, thresholds, the methods it supports, and its evidence."""
     need = rule.need.value if rule.need else None
-    served = [m.name for m in all_methods() if rule.need and m.serves.get(rule.need, 0) >= 0.5]
-    compares = {key: [float(f"{number:.6g}") for number in at] for key, at in rule.at.items()}
+    served = [method.name for method in all_methods() if rule.need and method.serves.get(rule.need, 0) >= 0.5]
+    compares = {key: [float(f"{number:.6g}") for number in thresholds] for key, thresholds in rule.at.items()}
     return {
         "rule": rule.code(),
         "family": rule.family,
@@ -71,38 +72,42 @@ def rule_page(rule: type[Rule]) -> dict[str, Any]:
 
 
 def method_page(name: str) -> dict[str, Any]:
-    """Return a method's text, what it serves, and the rules that speak for it."""
+    """Return a method's text, the needs it serves, and the rules that support it."""
     method = methods_by_name()[name]
     served = sorted(method.serves.items(), key=lambda pair: -pair[1])
-    for_it = [r.code() for r in all_rules() if r.need and method.serves.get(r.need, 0) >= 0.5]
+    rules = [rule.code() for rule in all_rules() if rule.need and method.serves.get(rule.need, 0) >= 0.5]
     return {
         "method": name,
         "text": method.text(),
         "serves": {need.value: degree for need, degree in served if degree > 0},
-        "rules": for_it,
+        "rules": rules,
         **_origin(method_table.METHOD_PLUGINS, name),
     }
 
 
 def _origin(group: PluginGroup[Any], name: str) -> dict[str, str]:
-    """Return the package of what a plug-in gives, as a key of its page; nothing for what is built in."""
+    """Return the package of a plug-in's rule or method, as a key of its page; {} for a built-in one."""
     package = group.package(name)
     return {"plugin": package} if package else {}
 
 
-def _contents() -> dict[str, Any]:
-    stated = [{"rule": r.code(), "family": r.family, "text": r.text().split("\n")[0]} for r in all_rules()]
-    stops = [
-        {"rule": c, "family": "blocker", "text": blockers.blocker_text(k).split("\n")[0]}
-        for c, k in _BLOCKS.items()
+def _all_topics() -> dict[str, Any]:
+    """Return all methods, rules and blockers with the first line of their texts, and the plug-ins."""
+    rules = [
+        {"rule": rule.code(), "family": rule.family, "text": rule.text().split("\n")[0]}
+        for rule in all_rules()
     ]
-    ways = [{"method": m.name, "text": m.text().split("\n")[0]} for m in all_methods()]
-    added = [plugin.to_json() for plugin in declared_plugins()]
-    return {"methods": ways, "rules": stated + stops, **({"plugins": added} if added else {})}
+    blocker_rows = [
+        {"rule": code, "family": "blocker", "text": blockers.blocker_text(check).split("\n")[0]}
+        for code, check in _BLOCKERS.items()
+    ]
+    methods = [{"method": method.name, "text": method.text().split("\n")[0]} for method in all_methods()]
+    plugins = [plugin.to_json() for plugin in declared_plugins()]
+    return {"methods": methods, "rules": rules + blocker_rows, **({"plugins": plugins} if plugins else {})}
 
 
-def _plan(path: Path, as_json: bool) -> None:
-    """Explain a plan anew from its answers: the same engine, today."""
+def _explain_plan(path: Path, as_json: bool) -> None:
+    """Explain a plan: compute its recommendation again from its answers, with today's rules."""
     from advisor.advice import recommend
     from advisor.questionnaire.answers import Answers
     from advisor.questionnaire.gather import with_answers_of
@@ -124,33 +129,38 @@ def _plan(path: Path, as_json: bool) -> None:
         )
 
 
-def _print(found: dict[str, Any]) -> None:
+def _print(page: dict[str, Any]) -> None:
     from rich.markup import escape
 
     from advisor.display import console
 
     screen = console.console()
-    if "rules" in found and "methods" in found:
+    if "rules" in page and "methods" in page:
         screen.print(
-            console.table(("method", ""), [(m["method"], escape(m["text"])) for m in found["methods"]])
+            console.table(
+                ("method", ""), [(method["method"], escape(method["text"])) for method in page["methods"]]
+            )
         )
         screen.print()
-        rows = [(r["rule"], escape(r["family"]), escape(r["text"])) for r in found["rules"]]
+        rows = [(row["rule"], escape(row["family"]), escape(row["text"])) for row in page["rules"]]
         screen.print(console.table(("rule", "family", ""), rows))
-        if plugins := found.get("plugins"):
+        if plugins := page.get("plugins"):
             screen.print()
             screen.print(console.plugins(plugins))
-    elif "method" in found:
-        served = [f"{need} {degree:g}" for need, degree in found["serves"].items()]
-        screen.print(console.render_finding(found["method"], found["text"], [], "method"))
+    elif "method" in page:
+        served = [f"{need} {degree:g}" for need, degree in page["serves"].items()]
+        screen.print(console.render_finding(page["method"], page["text"], [], "method"))
         screen.print("\nserves: " + ", ".join(served))
-        screen.print("rules that speak for it: " + ", ".join(found["rules"]))
+        screen.print("rules that speak for it: " + ", ".join(page["rules"]))
     else:
-        screen.print(console.render_finding(found["rule"], found["text"], found["evidence"], found["family"]))
-        if found.get("compares"):
-            said = (f"{key} {', '.join(f'{n:,g}' for n in at)}" for key, at in found["compares"].items())
-            screen.print("\ncompares with: " + "; ".join(said))
-        if found.get("speaks_for"):
-            screen.print(f"\nweight {found['weight']:g} for {', '.join(found['speaks_for'])}")
-    if found.get("plugin"):
-        screen.print(f"\nfrom the plug-in {found['plugin']}", markup=False)
+        screen.print(console.render_finding(page["rule"], page["text"], page["evidence"], page["family"]))
+        if page.get("compares"):
+            comparisons = (
+                f"{key} {', '.join(f'{number:,g}' for number in thresholds)}"
+                for key, thresholds in page["compares"].items()
+            )
+            screen.print("\ncompares with: " + "; ".join(comparisons))
+        if page.get("speaks_for"):
+            screen.print(f"\nweight {page['weight']:g} for {', '.join(page['speaks_for'])}")
+    if page.get("plugin"):
+        screen.print(f"\nfrom the plug-in {page['plugin']}", markup=False)

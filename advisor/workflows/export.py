@@ -1,4 +1,4 @@
-"""What `tunewise export` prints: what was made, what was compared, what to know, how to use it."""
+"""What ``tunewise export`` prints: the files, what was compared, notes, and how to use the result."""
 
 from __future__ import annotations
 
@@ -16,57 +16,64 @@ from runners.export.card import checked_value
 from runners.export.job import ExportRequest, ExportResult
 
 
-def export_run(run: Path, wish: ExportRequest, as_json: bool) -> None:
-    """Export a run and tell what came of it."""
+def export_run(run: Path, request: ExportRequest, as_json: bool) -> None:
+    """Export a run and print the result."""
     from runners.export.export import export
 
-    with _told_when_interrupted(run, wish):
-        made = export(run, wish, None if as_json else _tell)
-    show_export(made, as_json)
+    with _repeat_hint(run, request):
+        result = export(run, request, None if as_json else _print_progress)
+    show_export(result, as_json)
 
 
-def import_run(file: Path, wish: ExportRequest, as_json: bool) -> None:
-    """Unpack a bundle and tell what is in it; UsageProblem for flags that mean nothing there."""
+def import_run(file: Path, request: ExportRequest, as_json: bool) -> None:
+    """Unpack a bundle and print the result; UsageProblem for flags that have no effect on a bundle."""
     from runners.export.bundle import unbundle
 
-    if wish.arm is not None or wish.seed is not None or wish.dtype != "auto" or wish.model is not None:
+    if (
+        request.arm is not None
+        or request.seed is not None
+        or request.dtype != "auto"
+        or request.model is not None
+    ):
         raise UsageProblem(
             "--to run unpacks a bundle as it is", "leave out --arm, --seed, --dtype and --model"
         )
-    with _told_when_interrupted(file, wish):
-        made = unbundle(file, wish.out, wish.overwrite)
-    show_export(made, as_json)
+    with _repeat_hint(file, request):
+        result = unbundle(file, request.out, request.overwrite)
+    show_export(result, as_json)
     if not as_json:
-        print(f'ask it: {command_line("ask", made.out)} "..."')
+        print(f'ask it: {command_line("ask", result.out)} "..."')
 
 
-def show_export(made: ExportResult, as_json: bool) -> None:
+def show_export(result: ExportResult, as_json: bool) -> None:
     """Print an export; as JSON in ASCII, because names and notes may come from documents."""
     if as_json:
-        emit_result(made.to_json())
+        emit_result(result.to_json())
         return
-    size = sum(made.files.values()) / 2**20
+    size = sum(result.files.values()) / 2**20
     state = (
-        "was there already, whole and made from the same" if made.again else f"made in {made.seconds:.1f} s"
+        "was there already, whole and made from the same"
+        if result.again
+        else f"made in {result.seconds:.1f} s"
     )
-    print(f"{made.out}  ({made.to}, {len(made.files):,} files, {size:,.1f} MiB, {state})")
-    for name, value in made.checked.items():
+    print(f"{result.out}  ({result.to}, {len(result.files):,} files, {size:,.1f} MiB, {state})")
+    for name, value in result.checked.items():
         print(f"  {strip_invisible(name)}: {strip_invisible(checked_value(value))}")
-    for said in made.notes:
-        print(f"  note: {strip_invisible(said)}")
-    if made.line:
-        print(f"run it:\n  {made.line}")
-    if made.to != "run":
-        print(f"how to use it: {made.out / 'README.md'}")
+    for line in result.notes:
+        print(f"  note: {strip_invisible(line)}")
+    if result.line:
+        print(f"run it:\n  {result.line}")
+    if result.to != "run":
+        print(f"how to use it: {result.out / 'README.md'}")
 
 
 @contextmanager
-def _told_when_interrupted(run: Path, wish: ExportRequest) -> Iterator[None]:
-    """Say that nothing half is left, and the line that makes it again."""
-    given = {"--to": wish.to, "--arm": wish.arm, "--seed": wish.seed, "--out": wish.out}
-    flags = [part for name, value in given.items() if value is not None for part in (name, value)]
-    flags += ["--overwrite"] if wish.overwrite else []
-    flags += ["--dtype", wish.dtype] if wish.dtype != "auto" else []
+def _repeat_hint(run: Path, request: ExportRequest) -> Iterator[None]:
+    """On Ctrl-C, print that nothing incomplete is left, and the command that starts the export again."""
+    values = {"--to": request.to, "--arm": request.arm, "--seed": request.seed, "--out": request.out}
+    flags = [part for name, value in values.items() if value is not None for part in (name, value)]
+    flags += ["--overwrite"] if request.overwrite else []
+    flags += ["--dtype", request.dtype] if request.dtype != "auto" else []
     try:
         yield
     except KeyboardInterrupt:
@@ -75,8 +82,8 @@ def _told_when_interrupted(run: Path, wish: ExportRequest) -> Iterator[None]:
         raise
 
 
-def _tell(event: dict[str, Any]) -> None:
-    """Tell on stderr what takes a while, and what is fetched for it."""
+def _print_progress(event: dict[str, Any]) -> None:
+    """Print to stderr the start of a slow part, and what is downloaded for it."""
     if event.get("event") == "export.start":
         arm = f" of the arm {event['arm']}" if event.get("arm") else ""
         note(f"making {event['makes']}{arm} ...")

@@ -1,6 +1,7 @@
-"""The `tunewise index` verbs that make and keep an index: build, update, check and watch.
+"""The work behind ``tunewise index`` build, update, check and watch.
 
-Which adapters were trained on documents that have been removed: an index forgets, weights do not.
+Also :func:`adapters_knowing_removed`: which adapters were trained on documents that an update removed, because purging
+an index does not change trained weights.
 """
 
 from __future__ import annotations
@@ -24,56 +25,65 @@ if TYPE_CHECKING:
 
 
 def adapters_knowing_removed(index: Path, removed: Collection[str]) -> list[str]:
-    """Return one line per adapter beside an index that may know removed documents, or may not be known to.
+    """Return a line for each adapter beside an index about whether it was trained on removed documents.
 
-    Adapters lie in the run folder that holds the index. Their examples name the document behind a row as
-    ``meta.doc_id``; an arm of retrieval-aware rows has also read passages of any document of the index.
+    Adapters are in the run folder that holds the index. Their training examples name the document behind a row as
+    ``meta.doc_id``; an arm with retrieval-aware rows has also read passages of any document of the index.
+
+    Args:
+        index: the index folder.
+        removed: ids of the removed documents.
     """
     run = index.resolve().parent
-    arms = sorted(p.name for p in (run / "adapters").glob("*") if p.is_dir()) if removed else []
+    arms = sorted(path.name for path in (run / "adapters").glob("*") if path.is_dir()) if removed else []
     if not arms:
         return []
-    plan = _plan(run / "plan.yaml")
-    steps = [s for s in plan.get("steps") or [] if isinstance(s, dict) and s.get("kind") == "train"]
-    reads = {str(step.get("arm")) for step in steps if step.get("rows") == "retrieval"}
-    rows, every = _documents(run, plan)
-    return [_line(arm, arm.rpartition("-s")[0] in reads, rows, every, removed) for arm in arms]
+    plan = _read_plan_dict(run / "plan.yaml")
+    steps = [
+        step for step in plan.get("steps") or [] if isinstance(step, dict) and step.get("kind") == "train"
+    ]
+    retrieval_arms = {str(step.get("arm")) for step in steps if step.get("rows") == "retrieval"}
+    named, all_named = _documents_of_examples(run, plan)
+    return [
+        _adapter_line(arm, arm.rpartition("-s")[0] in retrieval_arms, named, all_named, removed)
+        for arm in arms
+    ]
 
 
-def _line(arm: str, reads: bool, rows: Collection[str], every: bool, removed: Collection[str]) -> str:
-    named = sorted(set(rows) & set(removed))
+def _adapter_line(
+    arm: str, read_passages: bool, documents: Collection[str], all_named: bool, removed: Collection[str]
+) -> str:
+    named = sorted(set(documents) & set(removed))
     if named:
         shown = ", ".join(named[:3]) + (", ..." if len(named) > 3 else "")
         return f"the adapter {arm} was trained on removed documents ({shown}): train it again without them"
-    if reads:
+    if read_passages:
         return f"the adapter {arm} was trained with passages of this index, maybe of removed documents: train it again"
-    if not every:
-        few = "not for every row" if rows else "for no row"
-        return (
-            f"whether the adapter {arm} was trained on removed documents cannot be known: {few} is one named"
-        )
+    if not all_named:
+        which_rows = "not for every row" if documents else "for no row"
+        return f"whether the adapter {arm} was trained on removed documents cannot be known: {which_rows} is one named"
     return f"the adapter {arm} was trained on rows of other documents only"
 
 
-def _plan(path: Path) -> dict[str, Any]:
+def _read_plan_dict(path: Path) -> dict[str, Any]:
     try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return content if isinstance(content, dict) else {}
 
 
-def _documents(run: Path, plan: dict[str, Any]) -> tuple[set[str], bool]:
-    """Return the documents that the examples name, and whether every row names one."""
+def _documents_of_examples(run: Path, plan: dict[str, Any]) -> tuple[set[str], bool]:
+    """Return the documents that the training examples name, and whether every row names one."""
     data = plan.get("data")
     name = data.get("examples") if isinstance(data, dict) else None
     try:
         rows = list(_rows(run / str(name))) if name else []
     except (OSError, ValueError):
         return set(), False
-    found = [row["meta"].get("doc_id") if isinstance(row.get("meta"), dict) else None for row in rows]
-    named = {doc for doc in found if isinstance(doc, str)}
-    return named, bool(rows) and all(isinstance(doc, str) for doc in found)
+    doc_ids = [row["meta"].get("doc_id") if isinstance(row.get("meta"), dict) else None for row in rows]
+    named = {doc_id for doc_id in doc_ids if isinstance(doc_id, str)}
+    return named, bool(rows) and all(isinstance(doc_id, str) for doc_id in doc_ids)
 
 
 def _rows(path: Path) -> Iterator[dict[str, Any]]:
@@ -100,7 +110,7 @@ def build_index(folder: Path, documents: Path, embedder: str, as_json: bool, sto
 def update_index(
     folder: Path, documents: Path, embedder: str, as_json: bool, purge: bool, trust_mtime: bool
 ) -> None:
-    """Bring an index to what the documents are now, and print what was done with every file."""
+    """Update an index to the current documents and print what was done with every file."""
     from advisor.display.progress import watch_progress
     from rag.index import Index
     from rag.loading.reader import require_documents
@@ -125,10 +135,10 @@ def watch_index(
     trust_mtime: bool,
     sleep: Callable[[float], None] = time.sleep,
 ) -> None:
-    """Update an index again and again, printing a line for every change, until it is interrupted."""
+    """Update an index again and again, printing a line for every change, until Ctrl-C."""
     from rag.index import watch_documents
 
-    def hear(outcome: Any) -> bool:
+    def print_outcome(outcome: Any) -> bool:
         if isinstance(outcome, BadInput):
             print(f"{_clock()} not updated: {outcome.message}", file=sys.stderr)
         elif as_json and (outcome.indexed or outcome.removed):
@@ -143,12 +153,14 @@ def watch_index(
 
     encoder = load_embedder(embedder)
     note(f"watching {documents} every {every:g} s; Ctrl-C ends it")
-    watch_documents(folder, documents, encoder, hear, every=every, trust_mtime=trust_mtime, sleep=sleep)
+    watch_documents(
+        folder, documents, encoder, print_outcome, every=every, trust_mtime=trust_mtime, sleep=sleep
+    )
 
 
 @contextmanager
 def keep_on_interrupt(folder: Path) -> Iterator[None]:
-    """Say on an interruption that the work is kept; the index answers as before until it is complete."""
+    """On Ctrl-C, print that the work is kept; the old index stays in use until the new one is complete."""
     try:
         yield
     except KeyboardInterrupt:
@@ -175,10 +187,10 @@ def _print_report(folder: Path, report: BuildReport, as_json: bool) -> None:
         print(f"  skipped {item.path}: {item.reason}")
     for remark in report.remarks:
         print(f"  {remark}")
-    for each in report.stores:
-        chosen = "  <- used" if each.store == report.store else ""
+    for timing in report.stores:
+        mark = "  <- used" if timing.store == report.store else ""
         print(
-            f"  store {each.store:5} {each.ms:8.2f} ms a query, {each.mib:8.1f} MiB, recall {each.recall:.3f}{chosen}"
+            f"  store {timing.store:5} {timing.ms:8.2f} ms a query, {timing.mib:8.1f} MiB, recall {timing.recall:.3f}{mark}"
         )
     cached = f" and {report.cached} from the cache" if report.cached else ""
     print(
@@ -188,17 +200,17 @@ def _print_report(folder: Path, report: BuildReport, as_json: bool) -> None:
 
 
 def check_index(folder: Path, repair: bool, embedder: str, as_json: bool) -> None:
-    """Verify an index, mending it first where that was asked for, and print what it holds."""
+    """Verify an index, repairing it first where that was asked for, and print what it contains."""
     from rag.index import Index
 
-    mended = Index.repair(folder, lambda: load_embedder(embedder)) if repair else None
+    repaired = Index.repair(folder, lambda: load_embedder(embedder)) if repair else None
     body = Index.open(folder).check()
-    if mended:
-        body |= {"damage": list(mended.damage), "embedded": mended.embedded}
+    if repaired:
+        body |= {"damage": list(repaired.damage), "embedded": repaired.embedded}
     if as_json:
         emit_result(body)
         return
-    for line in mended.damage if mended else ():
+    for line in repaired.damage if repaired else ():
         print(f"mended: {line}")
     for key, value in body.items():
         if key not in ("schema", "damage"):

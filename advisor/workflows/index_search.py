@@ -1,4 +1,4 @@
-"""`tunewise index search`: hits for a reader, for a program, and for a file of questions."""
+"""The work behind ``tunewise index search``: hits for people, for programs, and for a file of questions."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ LINES_SHOWN = 4
 
 @dataclass(frozen=True, slots=True)
 class SearchSource:
-    """The index and the models that search it, by the names the user gave."""
+    """The index and the models that search it, by the names that the user gave."""
 
     folder: Path
     embedder: str
@@ -44,63 +44,74 @@ class SearchSource:
 
 
 def search_index(source: SearchSource, question: str, query: Query, as_json: bool) -> None:
-    """Search for one question and print its hits, on stdout; notes of what was left out go to stderr."""
-    found = source.open().find(question, query)
+    """Search for one question and print its hits to stdout; notes on what was left out go to stderr."""
+    results = source.open().find(question, query)
     if as_json:
-        emit_result(found.to_json())
+        emit_result(results.to_json())
         return
     width = min(100, shutil.get_terminal_size().columns - 1)
-    for rank, hit in enumerate(found.hits, 1):
+    for rank, hit in enumerate(results.hits, 1):
         print("\n".join(hit_lines(rank, hit, width)))
-    if not found.hits:
+    if not results.hits:
         print("nothing was found")
-    _tell(found.notes)
+    _print_notes(results.notes)
 
 
 def search_file(source: SearchSource, path: Path, query: Query) -> None:
-    """Search for every question of a file, a line of JSON each; with gold, scores go to stderr."""
+    """Search for every question of a file and print a line of JSON for each; with gold, scores go to stderr."""
     from runners.data.questions import load_questions
 
     rows = load_questions(path)
     index = source.open()
-    found = index.find_many([row.question for row in rows], query)
-    for row, results in zip(rows, found, strict=True):
+    all_results = index.find_many([row.question for row in rows], query)
+    for row, results in zip(rows, all_results, strict=True):
         emit_result({"id": row.id, **results.to_json()})
-    _tell(dict.fromkeys(note for results in found for note in results.notes))
-    for each in retrieval_scores(rows, found, query.k, index.raw):
-        print(each, file=sys.stderr)
+    _print_notes(dict.fromkeys(text for results in all_results for text in results.notes))
+    for line in retrieval_scores(rows, all_results, query.k, index.raw):
+        print(line, file=sys.stderr)
 
 
 def hit_lines(rank: int, hit: Hit, width: int) -> list[str]:
-    """Return a hit as the lines of a terminal: place, date and score, then what is under which heading."""
-    marks = [f"{hit.score:.3f}" + (f", reranker {hit.rerank:.2f}" if hit.rerank is not None else "")]
-    marks += [hit.date] if hit.date else []
+    """Return a hit as lines for a terminal: location, date and score, then heading and text."""
+    details = [f"{hit.score:.3f}" + (f", reranker {hit.rerank:.2f}" if hit.rerank is not None else "")]
+    details += [hit.date] if hit.date else []
     if hit.valid_until:
-        marks.append(f"EXPIRED {hit.valid_until}" if hit.expired else f"valid until {hit.valid_until}")
-    lines = [f"{rank}. {_place(hit.chunk)}  ({'; '.join(map(single_line, marks))})"]
-    about = single_line(" > ".join(part for part in (hit.chunk.title, hit.chunk.heading) if part))
+        details.append(f"EXPIRED {hit.valid_until}" if hit.expired else f"valid until {hit.valid_until}")
+    lines = [f"{rank}. {_location(hit.chunk)}  ({'; '.join(map(single_line, details))})"]
+    heading = single_line(" > ".join(part for part in (hit.chunk.title, hit.chunk.heading) if part))
     text = single_line(hit.chunk.text)
-    lines += textwrap.wrap(about, width, initial_indent="   ", max_lines=1, placeholder=" …")
+    lines += textwrap.wrap(heading, width, initial_indent="   ", max_lines=1, placeholder=" …")
     lines += textwrap.wrap(
         text, width, initial_indent="   ", subsequent_indent="   ", max_lines=LINES_SHOWN, placeholder=" …"
     )
-    return lines + [f"   the same in {_place(chunk)}" for chunk in hit.same]
+    return lines + [f"   the same in {_location(chunk)}" for chunk in hit.same]
 
 
 def retrieval_scores(
-    rows: Sequence[Question], found: Sequence[Results], k: int, raw: Callable[[str], str | None]
+    rows: Sequence[Question], all_results: Sequence[Results], k: int, raw: Callable[[str], str | None]
 ) -> list[str]:
-    """Return a line each of what gold documents and gold spans say; ``raw`` gives a document's text."""
-    gold = [(row, row.doc_id, results.hits) for row, results in zip(rows, found, strict=True) if row.doc_id]
+    """Return lines with scores against gold documents and gold spans; [] without gold.
+
+    Args:
+        rows: the questions.
+        all_results: their results, in the same order.
+        k: number of passages that were asked for.
+        raw: returns the text of a document.
+    """
+    gold = [
+        (row, row.doc_id, results.hits) for row, results in zip(rows, all_results, strict=True) if row.doc_id
+    ]
     if not gold:
         return []
-    listed = [([hit.chunk.doc for hit in hits], [doc]) for _, doc, hits in gold]
+    rankings = [([hit.chunk.doc for hit in hits], [doc]) for _, doc, hits in gold]
     shares = [
-        f"hit@{n} {fmean(metrics.hit_at_k(d, g, n) for d, g in listed):.3f}"
-        for n in sorted({1, min(5, k), k})
+        f"hit@{cutoff} {fmean(metrics.hit_at_k(docs, gold_docs, cutoff) for docs, gold_docs in rankings):.3f}"
+        for cutoff in sorted({1, min(5, k), k})
     ]
-    shares.append(f"recall@{k} {fmean(metrics.recall_at_k(d, g, k) for d, g in listed):.3f}")
-    shares.append(f"MRR {fmean(metrics.mrr(d, g) for d, g in listed):.3f}")
+    shares.append(
+        f"recall@{k} {fmean(metrics.recall_at_k(docs, gold_docs, k) for docs, gold_docs in rankings):.3f}"
+    )
+    shares.append(f"MRR {fmean(metrics.mrr(docs, gold_docs) for docs, gold_docs in rankings):.3f}")
     lines = [f"{len(gold)} of {len(rows)} questions with a gold document: {', '.join(shares)}"]
     spans = [
         metrics.measure_evidence(select_passages(hits, sys.maxsize, len), doc, raw(doc) or "", row.spans)
@@ -109,17 +120,17 @@ def retrieval_scores(
     ]
     if spans:
         lines.append(
-            f"{len(spans)} with gold spans: span recall {fmean(each.recall for each in spans):.3f}, "
-            f"all of the evidence in {fmean(each.full for each in spans):.3f}"
+            f"{len(spans)} with gold spans: span recall {fmean(evidence.recall for evidence in spans):.3f}, "
+            f"all of the evidence in {fmean(evidence.full for evidence in spans):.3f}"
         )
     return lines
 
 
-def _place(chunk: Chunk) -> str:
-    where = f"page {chunk.page}" if chunk.page else f"line {chunk.line_start}"
-    return f"{printable(chunk.doc)}, {where}"
+def _location(chunk: Chunk) -> str:
+    position = f"page {chunk.page}" if chunk.page else f"line {chunk.line_start}"
+    return f"{printable(chunk.doc)}, {position}"
 
 
-def _tell(notes: Iterable[str]) -> None:
-    for each in notes:
-        note(f"note: {each}")
+def _print_notes(notes: Iterable[str]) -> None:
+    for text in notes:
+        note(f"note: {text}")

@@ -1,6 +1,5 @@
-"""`tunewise index tune`: settings compared on the user's dev questions, what came out, and the rebuild.
-
-What `index tune` prints: the table, what was chosen and by how much, or all of it as JSON.
+"""The work behind ``tunewise index tune``: compare settings on the user's dev questions, print the result, and rebuild the
+index with the best one where that was asked for.
 """
 
 from __future__ import annotations
@@ -14,25 +13,28 @@ from typing import TYPE_CHECKING, Any
 from advisor.output import emit_result
 from advisor.workflows.index_build import keep_on_interrupt, load_embedder, load_reranker
 from rag.errors import BadInput
+from rag.evaluation.labelled import GOLD_KINDS, LabelledQuestions
+from rag.evaluation.statistics import PairedDifference
+from rag.evaluation.tuning import MIN_QUESTIONS, CandidateScore, TuningOutcome
 
 if TYPE_CHECKING:
     from advisor.display.progress import ProgressWatcher
     from rag.evaluation.labelled import QuestionRow
     from rag.types import Chunk
 
-from rag.evaluation.labelled import GOLD_KINDS, LabelledQuestions
-from rag.evaluation.statistics import PairedDifference
-from rag.evaluation.tuning import MIN_QUESTIONS, CandidateScore, TuningOutcome
-
 MAX_TUNE_QUESTIONS = 300
-"""Questions used at most, drawn by hash: more cost time and narrow the intervals little."""
+"""Most questions to use, drawn by hash: more take time and narrow the intervals little."""
 SYNTHETIC_QUESTIONS = 200
 """Questions made from the documents when none are given."""
 
 
+CANDIDATES_SHOWN = 12
+"""Candidates in the table; --json has all."""
+
+
 @dataclass(frozen=True, slots=True)
 class TuneRequest:
-    """What `index tune` was asked for."""
+    """What ``index tune`` was asked for."""
 
     index: Path
     documents: Path
@@ -46,8 +48,8 @@ class TuneRequest:
     as_json: bool
 
 
-def tune_index(wish: TuneRequest) -> None:
-    """Measure, say what is best and by how much, and rebuild the index with it where that was asked for."""
+def tune_index(request: TuneRequest) -> None:
+    """Compare settings, print the best and by how much, and rebuild the index with it if that was asked for."""
     from advisor.display.progress import watch_progress
     from rag.evaluation.labelled import label_questions
     from rag.evaluation.tuning import IndexTuner
@@ -57,21 +59,23 @@ def tune_index(wish: TuneRequest) -> None:
     from rag.loading.reader import load_documents
     from rag.stores.vector_cache import VectorCache
 
-    encoder = load_embedder(wish.embedder)
-    base = Index.open(wish.index, encoder).settings
-    reranker = load_reranker(wish.reranker) if wish.reranker else None
-    documents = load_documents(wish.documents)
+    encoder = load_embedder(request.embedder)
+    base = Index.open(request.index, encoder).settings
+    reranker = load_reranker(request.reranker) if request.reranker else None
+    documents = load_documents(request.documents)
     with (
-        watch_progress(wish.as_json) as watcher,
-        keep_on_interrupt(wish.index),
-        writer_lock(wish.index),
-        VectorCache(wish.index, encoder.fingerprint, encoder.dimension) as cache,
+        watch_progress(request.as_json) as watcher,
+        keep_on_interrupt(request.index),
+        writer_lock(request.index),
+        VectorCache(request.index, encoder.fingerprint, encoder.dimension) as cache,
     ):
         for item in documents.skipped:
             watcher.say(f"  skipped {item.path}: {item.reason}")
-        hear = _hearing(watcher)
-        bench = Workbench(documents.documents, encoder, cache, reranker, hear)
-        rows, said = _read(wish) if wish.questions else _make(wish, bench.cut(base))
+        on_event = _progress_callback(watcher)
+        workbench = Workbench(documents.documents, encoder, cache, reranker, on_event)
+        rows, source = (
+            _read_questions(request) if request.questions else _make_questions(request, workbench.cut(base))
+        )
         questions = label_questions(rows, documents.documents)
         if not questions.questions:
             raise BadInput(
@@ -79,64 +83,64 @@ def tune_index(wish: TuneRequest) -> None:
                 "give questions with gold: doc_id",
             )
         watcher.begin(f"measuring on {len(questions.questions)} questions")
-        tuner = IndexTuner(bench, questions.questions, wish.budget, encoder.count_tokens, hear)
-        outcome = tuner.tune(base, reranker=reranker is not None, fusion=wish.questions is not None)
+        tuner = IndexTuner(workbench, questions.questions, request.budget, encoder.count_tokens, on_event)
+        outcome = tuner.tune(base, reranker=reranker is not None, fusion=request.questions is not None)
     generation = 0
-    if wish.apply and outcome.changed:
-        with watch_progress(wish.as_json) as watcher:
+    if request.apply and outcome.changed:
+        with watch_progress(request.as_json) as watcher:
             settings = outcome.chosen.candidate.settings
-            generation = Index.build(wish.index, wish.documents, encoder, settings, watcher).generation
-    if wish.as_json:
-        body = outcome_json(outcome, questions, wish.questions is None, wish.budget, generation)
+            generation = Index.build(request.index, request.documents, encoder, settings, watcher).generation
+    if request.as_json:
+        body = outcome_json(outcome, questions, request.questions is None, request.budget, generation)
         emit_result(body)
     else:
-        print_outcome(outcome, questions, said, wish.budget, generation)
+        print_outcome(outcome, questions, source, request.budget, generation)
 
 
-def _read(wish: TuneRequest) -> tuple[Sequence[QuestionRow], str]:
-    """Return the dev questions of the file, and which they are: test questions are never looked at."""
+def _read_questions(request: TuneRequest) -> tuple[Sequence[QuestionRow], str]:
+    """Return the dev questions of the file, and which these are in words; test questions are never read."""
     from runners.data.questions import load_questions
     from runners.data.sampling import split_questions
     from runners.data.tabular import read_rows
     from runners.plan.schema import PlanData
 
-    assert wish.questions is not None
-    rows = load_questions(wish.questions)
-    test = {line for line, row in read_rows(wish.questions) if row.get("split") == "test"}
-    left = [row for row in rows if row.line not in test]
-    share = 1.0 if test or wish.all_dev else PlanData.model_fields["dev_share"].default
-    dev = split_questions(left, share, seed=0, max_dev=MAX_TUNE_QUESTIONS).dev
-    which = (
+    assert request.questions is not None
+    rows = load_questions(request.questions)
+    test = {line for line, row in read_rows(request.questions) if row.get("split") == "test"}
+    untested = [row for row in rows if row.line not in test]
+    share = 1.0 if test or request.all_dev else PlanData.model_fields["dev_share"].default
+    dev = split_questions(untested, share, seed=0, max_dev=MAX_TUNE_QUESTIONS).dev
+    selection = (
         "the dev part, as a run divides them" if share < 1 else "those not marked test" if test else "all dev"
     )
-    return dev, f"{len(dev)} of {len(rows)} questions of {wish.questions} ({which})"
+    return dev, f"{len(dev)} of {len(rows)} questions of {request.questions} ({selection})"
 
 
-def _make(wish: TuneRequest, chunks: Sequence[Chunk]) -> tuple[Sequence[QuestionRow], str]:
-    """Return questions made from the documents; they are written down where that was asked for."""
+def _make_questions(request: TuneRequest, chunks: Sequence[Chunk]) -> tuple[Sequence[QuestionRow], str]:
+    """Return questions made from the documents, and a line about them; write them to a file if that was asked for."""
     from rag.evaluation.synthetic import make_questions
     from rag.files import write_text
 
-    made = make_questions(chunks, SYNTHETIC_QUESTIONS)
-    if not made:
+    questions = make_questions(chunks, SYNTHETIC_QUESTIONS)
+    if not questions:
         raise BadInput(
-            f"no questions could be made from {wish.documents}: that needs plain statements in English",
+            f"no questions could be made from {request.documents}: that needs plain statements in English",
             "write some questions with their doc_id, one JSON object a line, and give --questions FILE",
         )
-    if wish.keep_made:
-        rows = (json.dumps(each.to_json(), ensure_ascii=False) for each in made)
-        write_text(wish.keep_made, "".join(f"{row}\n" for row in rows))
-    return made, (
-        f"{len(made)} synthetic questions, made from the documents: they use the documents' own words, so only chunk "
-        "size and overlap are tried"
+    if request.keep_made:
+        rows = (json.dumps(item.to_json(), ensure_ascii=False) for item in questions)
+        write_text(request.keep_made, "".join(f"{row}\n" for row in rows))
+    return questions, (
+        f"{len(questions)} synthetic questions, made from the documents: they use the documents' own words, "
+        "so only chunk size and overlap are tried"
     )
 
 
-def _hearing(watcher: ProgressWatcher) -> Any:
-    """Show candidates on the bar, and beside them what is being embedded."""
+def _progress_callback(watcher: ProgressWatcher) -> Any:
+    """Return a callback that shows the candidates on the bar, and beside them what is being embedded."""
     done, total = 0, 1
 
-    def hear(event: dict[str, Any]) -> None:
+    def on_event(event: dict[str, Any]) -> None:
         nonlocal done, total
         if event["event"] == "tune.candidate":
             done, total = event["done"], event["total"]
@@ -149,37 +153,34 @@ def _hearing(watcher: ProgressWatcher) -> Any:
         elif event["event"] == "embed.batch":
             watcher.advance(done, total, f"embedding {event['done']} of {event['total']} passages")
 
-    return hear
-
-
-CANDIDATES_SHOWN = 12
-"""Candidates in the table; --json has all."""
+    return on_event
 
 
 def print_outcome(
-    outcome: TuningOutcome, questions: LabelledQuestions, said: str, budget: int, generation: int
+    outcome: TuningOutcome, questions: LabelledQuestions, source: str, budget: int, generation: int
 ) -> None:
-    """Print which questions judged, the table, the choice, how many passages are enough, and what to do next."""
-    print(said)
+    """Print the questions used, the table, the choice, how many passages are enough, and what to do next."""
+    print(source)
     for kind, number in questions.kinds.items():
         print(f"  {number} judged by {GOLD_KINDS[kind]}")
     if questions.left_out:
         print(f"  left out: {unjudged_reasons(questions)}")
     _print_table(outcome, budget)
     print(_verdict(outcome))
-    enough, all_of_it = outcome.depths_by_k[outcome.enough], outcome.chosen
+    enough, chosen = outcome.depths_by_k[outcome.enough], outcome.chosen
     print(
         f"{outcome.enough} passages are enough: {enough.mean:.3f} with {enough.tokens:.0f} tokens, "
-        f"against {all_of_it.mean:.3f} with {all_of_it.tokens:.0f}"
+        f"against {chosen.mean:.3f} with {chosen.tokens:.0f}"
     )
     if generation:
         print(f"the index was rebuilt with these settings: generation {generation}")
     elif outcome.changed:
         print("to rebuild the index with these settings: the same command with --apply")
-    s = outcome.chosen.candidate.settings
+    settings = outcome.chosen.candidate.settings
     print(
-        f"for a plan's index step: k: {outcome.enough}, max_chunk_tokens: {s.max_tokens}, overlap: {s.overlap:g}, "
-        f"fusion: {s.fusion}, lexical_weight: {s.lexical_weight:g}, context_tokens: {budget}"
+        f"for a plan's index step: k: {outcome.enough}, max_chunk_tokens: {settings.max_tokens}, "
+        f"overlap: {settings.overlap:g}, fusion: {settings.fusion}, "
+        f"lexical_weight: {settings.lexical_weight:g}, context_tokens: {budget}"
     )
 
 
@@ -189,7 +190,7 @@ def outcome_json(
     """Return the outcome as `index tune --json` prints it."""
     candidates = [
         {
-            **_candidate(measured),
+            **_candidate_json(measured),
             "difference": lead.difference,
             "low": lead.low,
             "high": lead.high,
@@ -205,30 +206,32 @@ def outcome_json(
         "synthetic": synthetic,
         "budget": budget,
         "changed": outcome.changed,
-        "baseline": _candidate(outcome.baseline),
-        "chosen": _candidate(outcome.chosen),
+        "baseline": _candidate_json(outcome.baseline),
+        "chosen": _candidate_json(outcome.chosen),
         "best": None if outcome.best is None else candidates[outcome.best],
         "candidates": candidates,
-        "passages": [{"k": k, "score": m.mean, "tokens": m.tokens} for k, m in outcome.depths_by_k.items()],
+        "passages": [
+            {"k": k, "score": score.mean, "tokens": score.tokens} for k, score in outcome.depths_by_k.items()
+        ],
         "enough": outcome.enough,
         "generation": generation or None,
     }
 
 
 def unjudged_reasons(questions: LabelledQuestions) -> str:
-    """Say how many questions cannot be judged, and why."""
+    """Return how many questions cannot be judged, by reason."""
     return ", ".join(f"{number} {reason}" for reason, number in questions.left_out.items())
 
 
 def _print_table(outcome: TuningOutcome, budget: int) -> None:
-    """Print the settings there are and the best of the others."""
+    """Print the current settings and the best of the others."""
     head = f"at most {budget} prompt tokens"
     print(f"\n{head:46} {'shown':>6} {'tokens':>7} {'score':>6}  difference, 95 %")
     print(f"{outcome.baseline.candidate!s:46} {_row(outcome.baseline)}  what the index has")
-    order = sorted(range(len(outcome.others)), key=lambda n: -outcome.others[n].mean)
-    for n in order[:CANDIDATES_SHOWN]:
-        gain = _gain(outcome.leads[n])
-        print(f"{outcome.others[n].candidate!s:46} {_row(outcome.others[n])}  {gain}")
+    order = sorted(range(len(outcome.others)), key=lambda index: -outcome.others[index].mean)
+    for index in order[:CANDIDATES_SHOWN]:
+        gain = _gain(outcome.leads[index])
+        print(f"{outcome.others[index].candidate!s:46} {_row(outcome.others[index])}  {gain}")
     if len(order) > CANDIDATES_SHOWN:
         print(f"and {len(order) - CANDIDATES_SHOWN} more with lower scores")
     print()
@@ -243,13 +246,13 @@ def _gain(lead: PairedDifference) -> str:
 
 
 def _verdict(outcome: TuningOutcome) -> str:
-    """Say what was chosen, by how much, and how sure that is."""
+    """Return what was chosen, by how much, and how certain that is."""
     if outcome.best is None:
         return "kept: nothing else that was tried cuts or ranks these documents in another way"
     best, lead = outcome.others[outcome.best], outcome.leads[outcome.best]
-    by = f"{_gain(lead)}, p {lead.p:.3f}, corrected for {len(outcome.others)} candidates"
+    margin = f"{_gain(lead)}, p {lead.p:.3f}, corrected for {len(outcome.others)} candidates"
     if outcome.changed:
-        return f"chosen: {best.candidate}: {by}"
+        return f"chosen: {best.candidate}: {margin}"
     if (asked := len(outcome.baseline.scores)) < MIN_QUESTIONS:
         return f"kept: {asked} questions are too few to change anything, {MIN_QUESTIONS} is the least"
     if outcome.baseline.mean == 1:
@@ -258,16 +261,16 @@ def _verdict(outcome: TuningOutcome) -> str:
         )
     if lead.difference <= 0:
         return f"kept: none of {len(outcome.others)} candidates is better"
-    return f"kept: nothing is better beyond noise; nearest is {best.candidate}: {by}"
+    return f"kept: nothing is better beyond noise; nearest is {best.candidate}: {margin}"
 
 
-def _candidate(measured: CandidateScore) -> dict[str, Any]:
-    s = measured.candidate.settings
+def _candidate_json(measured: CandidateScore) -> dict[str, Any]:
+    settings = measured.candidate.settings
     return {
-        "max_tokens": s.max_tokens,
-        "overlap": s.overlap,
-        "fusion": s.fusion,
-        "lexical_weight": s.lexical_weight,
+        "max_tokens": settings.max_tokens,
+        "overlap": settings.overlap,
+        "fusion": settings.fusion,
+        "lexical_weight": settings.lexical_weight,
         "reranked": measured.candidate.reranked,
         "chunks": measured.chunks,
         "passages": measured.passages,

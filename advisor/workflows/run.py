@@ -1,4 +1,4 @@
-"""From a plan file to a printed verdict: what `tunewise run` and `tunewise demo` share."""
+"""The work behind ``tunewise run``: from a plan file to a printed verdict; parts are shared with ``tunewise demo``."""
 
 from __future__ import annotations
 
@@ -30,7 +30,25 @@ def execute_plan(
     seeds: int | None = None,
     kernels: str | None = None,
 ) -> None:
-    """Run a plan file, or go on with a run folder, and print the verdict; then test an update of the documents."""
+    """Run a plan file, or resume a run folder, and print the verdict.
+
+    Args:
+        path: a plan file or a run folder.
+        out: the run folder; None for runs/NAME.
+        resume: whether to continue after the last finished step.
+        overwrite: whether to replace an existing run folder.
+        quick: whether to use fewer questions and rows, and one epoch.
+        only: name of the only step to run, None for all.
+        dry_run: whether to only check everything and measure a little of each step.
+        as_json: whether to print the report as JSON.
+        stale_test: folder with an update of the documents to test after the trial, or None.
+        seeds: training runs of each tuned arm; None for the plan's number.
+        kernels: auto or plain; None for the plan's choice.
+
+    Raises:
+        UsageProblem: for options that exclude each other.
+        GateNotMet: when the recommended arm does not meet the plan's gate; the results are kept.
+    """
     from advisor.display.trial_table import show_report
     from advisor.verdict.predictions import prediction_line
     from runners.plan.schema import with_seeds
@@ -80,7 +98,7 @@ def execute_plan(
 
 
 def check_kernels(kernels: str, path: Path) -> None:
-    """Raise UsageProblem for a value of --kernels that is unknown, or for a run folder, whose plan is fixed."""
+    """Raise UsageProblem for an unknown value of --kernels, or for a run folder, whose plan is fixed."""
     if kernels not in KERNELS:
         raise UsageProblem(f"--kernels {kernels} is unknown", f"choose one of {', '.join(KERNELS)}")
     if is_run(path):
@@ -90,14 +108,14 @@ def check_kernels(kernels: str, path: Path) -> None:
 
 
 def announce_downloads(plan: Plan) -> None:
-    """Say what a plan would fetch first, how large and from where; CannotRun when there is no room for it."""
+    """Print what a plan downloads first, how large and from where; CannotRun when the disk has no space for it."""
     from runners.models import resolve
     from runners.runs import requirements
 
-    fetches = requirements.plan_downloads(plan)
-    for fetch in fetches:
-        note(f"not here yet, fetched first: {fetch.text}")
-    resolve.check_cache_space(fetches)
+    downloads = requirements.plan_downloads(plan)
+    for download in downloads:
+        note(f"not here yet, fetched first: {download.text}")
+    resolve.check_cache_space(downloads)
 
 
 def run_and_report(
@@ -109,29 +127,40 @@ def run_and_report(
     quiet: bool = False,
     label: RunLabel = "run",
 ) -> tuple[RunFolder, dict[str, Any] | None]:
-    """Run every step with progress on stderr, then judge and write the report; None when there is nothing to judge.
+    """Run every step with progress on stderr, then judge the arms and write the report.
 
-    A run that was judged is kept in the user's own history, as ``label``.
+    Args:
+        plan: the plan.
+        out: the run folder.
+        resume: whether to continue after the last finished step.
+        overwrite: whether to replace an existing run folder.
+        only: name of the only step to run, None for all.
+        quiet: whether to show no progress.
+        label: label of the run in the user's history.
+
+    Returns:
+        The run folder, and the content of report.json; None where only one step was run or the recommended arm was not
+        measured.
     """
     from advisor.display.live_scores import board_for_plan
     from advisor.display.progress import watch_progress
     from advisor.report.report import judge
     from advisor.verdict.predictions import remember_run
-    from runners.trial.execute import run as carry_out
+    from runners.trial.execute import run as run_steps
 
     with watch_progress(quiet, lambda: board_for_plan(plan, out, only)) as watcher:
-        done = carry_out(plan, out, resume=resume, overwrite=overwrite, only=only, on_event=watcher)
+        done = run_steps(plan, out, resume=resume, overwrite=overwrite, only=only, on_event=watcher)
     run = done.folder
     if only is not None or plan.choice not in {arm.arm for arm in plan.arms}:
         return run, None
     data = dict(judge(done).data)
-    if trouble := remember_run(run, plan, data, label):
-        print(f"  {trouble}", file=sys.stderr)
+    if warning := remember_run(run, plan, data, label):
+        print(f"  {warning}", file=sys.stderr)
     return run, data
 
 
 def check_stale_test(plan: Plan, update: Path | None, only: str | None) -> tuple[object, ...]:
-    """Check the update of --stale-test before anything is spent; return the flag as the resume line needs it."""
+    """Check the update of --stale-test before any time is spent; return the flag for the command that resumes."""
     if update is None:
         return ()
     from runners.trial.staleness import check_update
@@ -143,7 +172,7 @@ def check_stale_test(plan: Plan, update: Path | None, only: str | None) -> tuple
 
 
 def report_staleness(run: RunFolder, plan: Plan, update: Path) -> dict[str, Any]:
-    """Ask what an update of the documents changes, and write the report again with it."""
+    """Measure what an update of the documents changes, and write the report again with it."""
     from advisor.report.report import write_report
     from runners.runs.dataset import read_data
     from runners.trial.staleness import try_update
@@ -154,7 +183,7 @@ def report_staleness(run: RunFolder, plan: Plan, update: Path) -> dict[str, Any]
 
 
 def check_gate(data: dict[str, Any]) -> None:
-    """Raise GateNotMet when the recommended arm surely does not beat what the plan says it must."""
+    """Raise GateNotMet when the recommended arm does not significantly beat the arms that the plan names."""
     verdict = data["verdict"]
     if verdict["gate_met"] is False:
         raise GateNotMet(

@@ -1,4 +1,4 @@
-"""The work behind `tunewise runs`: what people see of runs, and the same as JSON."""
+"""The work behind ``tunewise runs``: list, show, compare, remove and restore runs, for people and as JSON."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ STATE_COLOURS = {"finished": "green", "unfinished": "yellow", "writing": "cyan",
 MAX_NAME_CHARS = 40
 
 
-def show_runs(place: Path, as_json: bool) -> None:
-    """Print the runs of a folder as a table; how many are in its trash stands below."""
-    found, gone = listing.find_runs(place), listing.trashed_runs(place)
+def show_runs(folder: Path, as_json: bool) -> None:
+    """Print the runs of a folder as a table, and how many are in its trash."""
+    runs, trashed = listing.find_runs(folder), listing.trashed_runs(folder)
     if as_json:
-        emit_result({"schema": 1, "runs": [run.to_json() for run in found]})
+        emit_result({"schema": 1, "runs": [run.to_json() for run in runs]})
         return
     screen = console.console()
-    if not found:
+    if not runs:
         screen.print(
-            f"no run in {place}; make one with: tunewise run plan.yaml", markup=False, soft_wrap=True
+            f"no run in {folder}; make one with: tunewise run plan.yaml", markup=False, soft_wrap=True
         )
     else:
         rows = [
@@ -42,52 +42,57 @@ def show_runs(place: Path, as_json: bool) -> None:
                 _size(run.bytes),
                 run.changed,
             )
-            for run in found
+            for run in runs
         ]
         screen.print(console.table(("run", "state", "verdict", "size", "changed"), rows, right=(3,)))
-    for run in found:
+    for run in runs:
         if run.problem:
             screen.print(f"  {run.name}: {run.problem}", markup=False, soft_wrap=True)
-    if gone:
-        back = "tunewise runs undo" + ("" if place == listing.RUNS_FOLDER else f" {shlex.quote(str(place))}")
-        line = f"{len(gone)} removed; the last was {gone[-1]}: {back} brings it back"
+    if trashed:
+        undo_command = "tunewise runs undo" + (
+            "" if folder == listing.RUNS_FOLDER else f" {shlex.quote(str(folder))}"
+        )
+        line = f"{len(trashed)} removed; the last was {trashed[-1]}: {undo_command} brings it back"
         screen.print(line, style="dim", markup=False, soft_wrap=True)
 
 
 def show_run(run: Path, as_json: bool) -> None:
     """Print one run; BadInput, after that, when it is damaged."""
-    known = listing.describe_run(run_folder_named(run))
+    summary = listing.describe_run(run_folder_named(run))
     if as_json:
-        emit_result({"schema": 1, **known.to_json()})
+        emit_result({"schema": 1, **summary.to_json()})
     else:
-        _show(known)
-    if known.problem:
-        newer = known.hint == UPDATE_HINT
+        _print_run(summary)
+    if summary.problem:
+        newer = summary.hint == UPDATE_HINT
         raise BadInput(
-            known.problem if newer else f"{known.path} is damaged: {known.problem}",
-            known.hint or f"put it back, or run it again: tunewise run {known.path} --overwrite",
+            summary.problem if newer else f"{summary.path} is damaged: {summary.problem}",
+            summary.hint or f"put it back, or run it again: tunewise run {summary.path} --overwrite",
         )
 
 
-def _show(known: RunSummary) -> None:
+def _print_run(summary: RunSummary) -> None:
     screen = console.console()
-    extra = known.extra
+    extra = summary.extra
     lines = {
-        "run": str(known.path),
-        "state": known.state,
-        "choice": known.choice,
-        "model": known.model,
-        "steps": known.steps,
+        "run": str(summary.path),
+        "state": summary.state,
+        "choice": summary.choice,
+        "model": summary.model,
+        "steps": summary.steps,
         "verdict": extra.get("verdict", ""),
-        "changed": known.changed,
-        "size": _size(known.bytes),
+        "changed": summary.changed,
+        "size": _size(summary.bytes),
     }
     for name, value in lines.items():
         if value:
             screen.print(f"{name:<8} {value}", markup=False, soft_wrap=True)
     if arms := extra.get("arms"):
         screen.print()
-        rows = [(escape(a), f"{s['mean']:.2f}", f"{s['low']:.2f}–{s['high']:.2f}") for a, s in arms.items()]
+        rows = [
+            (escape(arm), f"{score['mean']:.2f}", f"{score['low']:.2f}–{score['high']:.2f}")
+            for arm, score in arms.items()
+        ]
         screen.print(console.table(("arm", "combined", "95 %"), rows, right=(1, 2)))
     screen.print()
     parts = [(escape(name), _size(size)) for name, size in extra.get("parts", {}).items()]
@@ -95,82 +100,82 @@ def _show(known: RunSummary) -> None:
 
 
 def show_run_diff(a: Path, b: Path, as_json: bool) -> None:
-    """Print in what two plans differ, and both verdicts."""
-    found = listing.diff_runs(run_folder_named(a), run_folder_named(b))
+    """Print how the plans of two runs differ, and both verdicts."""
+    diff = listing.diff_runs(run_folder_named(a), run_folder_named(b))
     if as_json:
-        emit_result({"schema": 1, **found})
+        emit_result({"schema": 1, **diff})
         return
     screen = console.console()
     rows = [
         (escape(row["key"]), *(escape(format_answer(row[side], MAX_NAME_CHARS)) for side in ("a", "b")))
-        for row in found["plan"]
+        for row in diff["plan"]
     ]
-    names = [escape(row["name"]) for row in found["runs"]]
+    names = [escape(row["name"]) for row in diff["runs"]]
     if rows:
         screen.print(console.table(("key of the plan", *names), rows))
     else:
         screen.print("both carry out the same plan")
     ends = [
-        (key, *(escape(str(row[key])) or "–" for row in found["runs"]))
+        (key, *(escape(str(row[key])) or "–" for row in diff["runs"]))
         for key in ("state", "outcome", "winner")
     ]
     screen.print()
     screen.print(console.table(("", *names), ends))
-    a_named, b_named = (shlex.quote(str(found[side])) for side in ("a", "b"))
+    a_named, b_named = (shlex.quote(str(diff[side])) for side in ("a", "b"))
     line = f"scores side by side: tunewise report {a_named} --compare {b_named}"
     screen.print(line, style="dim", markup=False, soft_wrap=True)
 
 
-def remove_run(chosen: Sequence[Path], emptied: Path | None, as_json: bool) -> None:
-    """Move runs to the trash, or delete what is there, and say how to undo it."""
-    if not chosen and emptied is None:
+def remove_run(runs: Sequence[Path], trash_of: Path | None, as_json: bool) -> None:
+    """Move runs to the trash, or empty it, and print how to undo that."""
+    if not runs and trash_of is None:
         raise UsageProblem("no run was named", "tunewise runs rm RUN, or tunewise runs rm --empty-trash")
-    if chosen and emptied is not None:
+    if runs and trash_of is not None:
         raise UsageProblem(
             "--empty-trash deletes what was removed before, not runs", "give the two one after the other"
         )
-    if emptied is not None:
-        count, size = listing.empty_trash(emptied)
+    if trash_of is not None:
+        count, size = listing.empty_trash(trash_of)
         if as_json:
             emit_result({"schema": 1, "deleted": count, "bytes": size})
         else:
             print(f"deleted {count} run{'s' * (count != 1)} for good, {_size(size)}")
         return
-    places: dict[Path, Path] = {}
-    for place in map(run_folder_named, chosen):
-        places.setdefault(place if place.is_symlink() else place.resolve(), place)
+    folders: dict[Path, Path] = {}
+    for folder in map(run_folder_named, runs):
+        folders.setdefault(folder if folder.is_symlink() else folder.resolve(), folder)
     moved: list[dict[str, str]] = []
     try:
-        for one, place in places.items():
-            trash = listing.remove_run(place)
-            run = trash.parent.parent / one.name
+        for key, folder in folders.items():
+            trash = listing.remove_run(folder)
+            run = trash.parent.parent / key.name
             moved.append({"run": str(run), "trash": str(trash)})
             if not as_json:
                 print(f"removed {run}; bring it back with: tunewise runs undo {shlex.quote(str(run.parent))}")
-    finally:  # what is gone is told, whatever stops the next one
+    finally:  # what was moved is printed even if the next one fails
         if as_json and moved:
             emit_result({"schema": 1, "removed": moved})
 
 
-def undo_remove(place: Path, as_json: bool) -> None:
-    """Bring the last removed run back."""
-    back = listing.restore_run(place)
+def undo_remove(folder: Path, as_json: bool) -> None:
+    """Restore the run that was removed last."""
+    restored = listing.restore_run(folder)
     if as_json:
-        emit_result({"schema": 1, "restored": str(back)})
+        emit_result({"schema": 1, "restored": str(restored)})
     else:
-        print(f"{back} is back")
+        print(f"{restored} is back")
 
 
 def run_folder_named(run: Path) -> Path:
-    """Return the folder of a run given by path, or by its name in ./runs; BadInput with the closest name."""
+    """Return the folder of a run given by its path or its name in ./runs; BadInput with the closest name."""
     if run.exists() or run.is_symlink():
         return run
     inside = listing.RUNS_FOLDER / run
     if len(run.parts) == 1 and is_run(inside):
         return inside
-    names = [known.name for known in listing.find_runs()]
-    close = difflib.get_close_matches(run.name, names, n=1, cutoff=0.5)
-    hint = f"did you mean {close[0]}?" if close else "see what there is: tunewise runs list"
+    names = [summary.name for summary in listing.find_runs()]
+    matches = difflib.get_close_matches(run.name, names, n=1, cutoff=0.5)
+    hint = f"did you mean {matches[0]}?" if matches else "see what there is: tunewise runs list"
     raise BadInput(f"there is no run {run}", hint)
 
 

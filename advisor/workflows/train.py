@@ -1,4 +1,4 @@
-"""The `tunewise train` verb: rows, settings with their reasons, preflight, training, and what to do next."""
+"""The work behind ``tunewise train``: rows, settings with their reasons, preflight, training, and the next commands."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 
 
 MAX_SORTED_ROWS = 1_000
-"""Rows that are sorted into facts and behaviour while somebody waits."""
+"""Most rows that are sorted into facts and behaviour while the user waits."""
 
 
 @dataclass(frozen=True, slots=True)
 class TrainRequest:
-    """What is to be done with rows and settings."""
+    """What to do with rows and settings; see advisor/commands/train.py for the flags."""
 
     method: str = "lora"
     model: str = "smollm2-135m-instruct"
@@ -44,80 +44,84 @@ class TrainRequest:
 
     @property
     def dry(self) -> bool:
-        """Return whether nothing is trained."""
+        """Whether nothing is trained."""
         return self.check or self.show > 0
 
 
-def tune_model(files: TrainFiles, settings: Mapping[str, Any], order: TrainRequest) -> None:
-    """Carry out `tunewise train`; see advisor/commands/train.py for the flags."""
-    refuse_impossible_request(order)
-    train_inputs.refuse_bad_flags(settings, order.method)
-    read = train_inputs.read_train_inputs(files)
-    train_inputs.print_indented(read.told)
+def tune_model(files: TrainFiles, settings: Mapping[str, Any], request: TrainRequest) -> None:
+    """Carry out ``tunewise train``.
+
+    Args:
+        files: the files and shares that the flags name.
+        settings: training settings by name; None where a flag was not given.
+        request: what to do.
+    """
+    refuse_impossible_request(request)
+    train_inputs.refuse_bad_flags(settings, request.method)
+    inputs = train_inputs.read_train_inputs(files)
+    train_inputs.print_indented(inputs.notes)
     from runners.models import resolve
 
-    refuse_flags_without_effect(read, settings)
-    base = resolve.resolve_model(order.model, on_event=print_event)
+    refuse_flags_without_effect(inputs, settings)
+    base = resolve.resolve_model(request.model, on_event=print_event)
     config, reasons = train_inputs.settle_settings(
-        read.rows, read.valid, read.distinct, base, order.method, settings
+        inputs.rows, inputs.valid, inputs.distinct, base, request.method, settings
     )
     train_inputs.print_indented([f"{name}: {reason}" for name, reason in reasons.items()])
-    if order.show:
-        show_rows(read, config, base, order)
-        if not order.check:
+    if request.show:
+        show_rows(inputs, config, base, request)
+        if not request.check:
             return
     from runners.preflight.run_checks import run_preflight
 
     report = run_preflight(
-        read.rows,
+        inputs.rows,
         base,
         config,
-        valid=read.valid,
-        questions=read.questions,
-        out=order.out,
-        accept=order.accept,
-        measure=order.check,
+        valid=inputs.valid,
+        questions=inputs.questions,
+        out=request.out,
+        accept=request.accept,
+        measure=request.check,
     )
-    if order.check:
-        show_checks(report, config, reasons, order, sort_rows(read))
+    if request.check:
+        show_checks(report, config, reasons, request, sort_rows(inputs))
         raise SystemExit(report.exit_code)
     report.require()
-    train_and_publish(read, config, base, reasons, report, order)
+    train_and_publish(inputs, config, base, reasons, report, request)
 
 
-def refuse_impossible_request(order: TrainRequest) -> None:
-    """Raise UsageProblem for an order that cannot be meant, before anything is read."""
-    if order.method not in TUNING_METHODS:
+def refuse_impossible_request(request: TrainRequest) -> None:
+    """Raise UsageProblem for flags that cannot be combined or have no meaning, before anything is read."""
+    if request.method not in TUNING_METHODS:
         raise UsageProblem(
-            f"--method {order.method} is not a tuning method", f"choose one of {', '.join(TUNING_METHODS)}"
+            f"--method {request.method} is not a tuning method", f"choose one of {', '.join(TUNING_METHODS)}"
         )
-    for code in order.accept:
+    for code in request.accept:
         if code not in ACCEPTABLE_CODES:
-            known = (
-                f"can be accepted: {', '.join(f'{c} ({CHECK_CODES[c]})' for c in sorted(ACCEPTABLE_CODES))}"
-            )
-            raise UsageProblem(f"--accept {code} cannot be accepted", known)
-    if order.show < 0:
-        raise UsageProblem(f"--show {order.show} is no number of rows", "0 or more")
-    if order.resume and order.overwrite:
+            allowed = f"can be accepted: {', '.join(f'{code} ({CHECK_CODES[code]})' for code in sorted(ACCEPTABLE_CODES))}"
+            raise UsageProblem(f"--accept {code} cannot be accepted", allowed)
+    if request.show < 0:
+        raise UsageProblem(f"--show {request.show} is no number of rows", "0 or more")
+    if request.resume and request.overwrite:
         raise UsageProblem("--resume and --overwrite exclude each other", "choose one")
-    if order.out is None and not order.dry:
+    if request.out is None and not request.dry:
         raise UsageProblem("--out is missing", "name the folder the tuned weights go to")
-    if order.out is not None and not order.dry:
-        refuse_in_use(order.out, order.resume, order.overwrite)
+    if request.out is not None and not request.dry:
+        refuse_in_use(request.out, request.resume, request.overwrite)
 
 
-def refuse_flags_without_effect(read: TrainInputs, settings: Mapping[str, Any]) -> None:
-    """Raise UsageProblem for a flag that these rows leave without effect."""
+def refuse_flags_without_effect(inputs: TrainInputs, settings: Mapping[str, Any]) -> None:
+    """Raise UsageProblem for a flag that has no effect on these rows."""
     for name, value in (("--eval-steps", settings["eval_steps"]), ("--patience", settings["patience"])):
-        if value is not None and not read.valid:
+        if value is not None and not inputs.valid:
             raise UsageProblem(f"{name} needs validation rows", "give --valid FILE, or --valid-share 0.1")
-    if settings["turns"] is not None and all(row.raw for row in read.rows):
+    if settings["turns"] is not None and all(row.raw for row in inputs.rows):
         raise UsageProblem("--turns is about chats, and these rows are plain text", "leave it out")
 
 
 def refuse_in_use(out: Path, resume: bool, overwrite: bool) -> None:
-    """Refuse a folder that is in use, unless asked to go on with it or to replace what it made before."""
+    """Raise UsageProblem for a folder that is not empty, unless its training is to be resumed or replaced."""
     if out.exists() and not out.is_dir():
         raise UsageProblem(f"{out} is a file", "name a folder for the tuned weights")
     if not out.exists() or not any(out.iterdir()) or resume:
@@ -128,8 +132,8 @@ def refuse_in_use(out: Path, resume: bool, overwrite: bool) -> None:
         raise UsageProblem(f"{out} was not made by tunewise train", "choose another --out")
 
 
-def show_rows(read: TrainInputs, config: TrainConfig, base: Model, order: TrainRequest) -> None:
-    """Print the first rows as the model sees them; beside JSON, to stderr."""
+def show_rows(inputs: TrainInputs, config: TrainConfig, base: Model, request: TrainRequest) -> None:
+    """Print the first rows as the model sees them; with --json, to stderr."""
     from rich.console import Console
 
     from advisor.display import training
@@ -137,93 +141,94 @@ def show_rows(read: TrainInputs, config: TrainConfig, base: Model, order: TrainR
     from runners.tokenization.encoding import encode_examples
 
     chat = ChatTokenizer(base.folder)
-    rows = encode_examples(read.rows[: order.show], chat, config.max_tokens, config.turns)
-    screen = Console(highlight=False, stderr=order.as_json)
-    training.show_training_rows(rows, chat, order.show, config.max_tokens, screen)
+    rows = encode_examples(inputs.rows[: request.show], chat, config.max_tokens, config.turns)
+    screen = Console(highlight=False, stderr=request.as_json)
+    training.show_training_rows(rows, chat, request.show, config.max_tokens, screen)
 
 
-def sort_rows(read: TrainInputs) -> dict[str, Any]:
-    """Say which rows are facts that change, stable facts or behaviour, and return the counts; {} for plain texts."""
+def sort_rows(inputs: TrainInputs) -> dict[str, Any]:
+    """Print which rows are facts that change, stable facts or behaviour, and return the counts; {} for plain text."""
     from advisor.drafting.row_sorting import sort_rows_without_documents
 
-    found = sort_rows_without_documents(read.rows[:MAX_SORTED_ROWS])
-    if not found.rows:
+    sorting = sort_rows_without_documents(inputs.rows[:MAX_SORTED_ROWS])
+    if not sorting.rows:
         return {}
-    first = (
-        f" (the first {MAX_SORTED_ROWS:,} of {len(read.rows):,})" if len(read.rows) > MAX_SORTED_ROWS else ""
+    sample = (
+        f" (the first {MAX_SORTED_ROWS:,} of {len(inputs.rows):,})"
+        if len(inputs.rows) > MAX_SORTED_ROWS
+        else ""
     )
-    train_inputs.print_indented([f"what the rows teach{first}: {found.text}"])
-    return {key: value for key, value in found.to_json().items() if key != "each"} | {"text": found.text}
+    train_inputs.print_indented([f"what the rows teach{sample}: {sorting.text}"])
+    return {key: value for key, value in sorting.to_json().items() if key != "each"} | {"text": sorting.text}
 
 
 def show_checks(
     report: PreflightReport,
     config: TrainConfig,
     reasons: Mapping[str, str],
-    order: TrainRequest,
+    request: TrainRequest,
     sorted_rows: dict[str, Any],
 ) -> None:
-    """Print every check: for people, or as JSON with the settings and what the rows teach."""
+    """Print every check: for people, or as JSON with the settings and the kinds of rows."""
     from advisor.display import training
 
-    if order.as_json:
-        told = {"settings": config.to_json(), "reasons": dict(reasons), "teaches": sorted_rows}
-        emit_result(training.checks_json(report, told))
+    if request.as_json:
+        extra = {"settings": config.to_json(), "reasons": dict(reasons), "teaches": sorted_rows}
+        emit_result(training.checks_json(report, extra))
     else:
         training.show_checks_report(report)
 
 
 def train_and_publish(
-    read: TrainInputs,
+    inputs: TrainInputs,
     config: TrainConfig,
     base: Model,
     reasons: Mapping[str, str],
     report: PreflightReport,
-    order: TrainRequest,
+    request: TrainRequest,
 ) -> None:
-    """Train, publish the result as --out, and print what was made."""
+    """Train, publish the result as --out, and print a summary."""
     from advisor.display import training
     from advisor.display.progress import watch_progress
     from advisor.terminal import resume_hint
     from runners.plan.train_config import RunOrigin
     from runners.train import fit, work_folder
 
-    assert order.out is not None
+    assert request.out is not None
     train_inputs.print_indented(training.check_warnings(report))
-    if order.overwrite:
-        for old in (order.out, work_folder(order.out)):
+    if request.overwrite:
+        for old in (request.out, work_folder(request.out)):
             shutil.rmtree(old, ignore_errors=True)
-    origin = RunOrigin(files=read.files, reasons=reasons)
+    origin = RunOrigin(files=inputs.files, reasons=reasons)
     with (
         resume_hint(resume_line(sys.argv)),
-        watch_progress(order.as_json) as watcher,
-        disk_full_as_problem(order.out),
+        watch_progress(request.as_json) as watcher,
+        disk_full_as_problem(request.out),
     ):
         watcher.begin(f"{config.method} on {count_of_rows(report.used)}")
 
-        def tell(event: dict[str, Any]) -> None:
-            watcher(
-                {**event, "warnings": ()}
-            )  # they were said above, with those that only the preflight knows
+        def on_event(event: dict[str, Any]) -> None:
+            # The warnings were printed above, with those that only the preflight finds.
+            watcher({**event, "warnings": ()})
 
         result = fit(
-            read.rows,
+            inputs.rows,
             config,
             base,
-            order.out,
-            valid=read.valid,
-            on_event=tell,
-            resume=order.resume,
+            request.out,
+            valid=inputs.valid,
+            on_event=on_event,
+            resume=request.resume,
             origin=origin,
         )
-    if order.as_json:
-        emit_result({"schema": 1, "out": str(order.out), **result.to_json()})
+    if request.as_json:
+        emit_result({"schema": 1, "out": str(request.out), **result.to_json()})
     else:
-        print("\n".join(training_summary(result, order.out)))
+        print("\n".join(training_summary(result, request.out)))
 
 
 def training_summary(result: TrainResult, out: Path) -> Iterator[str]:
-    """Yield what was made, how it went, and what to do next."""
+    """Yield lines with what was trained, how it went, and what to do next."""
     full = result.method == "full"
     yield f"{'model' if full else 'adapter'}: {out}"
     valid = f", on validation rows {result.valid_loss:.3f}" if result.valid_loss is not None else ""
@@ -241,6 +246,6 @@ def training_summary(result: TrainResult, out: Path) -> Iterator[str]:
 
 
 def resume_line(arguments: Sequence[str]) -> str:
-    """Return the command line that goes on with the run that these arguments began."""
+    """Return the command that resumes the training started with these arguments."""
     given = [part for part in arguments[1:] if part not in ("--overwrite", "--resume", "--debug")]
     return shlex.join(["tunewise", *given, "--resume"])

@@ -1,8 +1,8 @@
-"""What `tunewise train` learns from: rows read, instructions put before them, replay mixed in, validation set apart.
+"""The inputs of ``tunewise train``: rows with instructions, replay rows and validation rows, and the training settings.
 
-Flags of `tunewise train` that have no effect together; what each may be is TrainConfig's to say.
-
-The settings of `tunewise train`: what the flags give, the rest chosen from rows and model, with the reasons.
+:func:`read_train_inputs` reads the files. :func:`settle_settings` takes settings from flags and chooses the rest from
+rows and model, with reasons. :func:`refuse_bad_flags` rejects flags that exclude each other; the bounds of the settings
+are checked by TrainConfig.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from advisor.output import note
 from rag.errors import BadInput, UsageProblem
 from runners.data import formats as roles
 from runners.data import sampling
-from runners.data import sampling as replaying
 from runners.data.examples import Example, ExampleSet, load_examples
 from runners.data.questions import Question, load_questions
 from runners.plan.train_config import ALL_LINEAR, TrainConfig
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
 
 
 REPLAY_SHARE = 0.1
-"""Share of replay rows where --replay names rows and no share."""
+"""Share of replay rows where --replay is given without --replay-share."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,61 +49,74 @@ class TrainFiles:
 
 @dataclass(frozen=True, slots=True)
 class TrainInputs:
-    """Everything that was read."""
+    """Everything that was read.
+
+    Attributes:
+        rows: the training rows.
+        distinct: number of rows without exact duplicates.
+        valid: the validation rows.
+        questions: held-out questions that the rows must not contain.
+        files: paths of the files.
+        notes: how the files were understood, one line each.
+    """
 
     rows: tuple[Example, ...]
     distinct: int
-    """Rows without exact repeats."""
     valid: tuple[Example, ...] = ()
     questions: tuple[Question, ...] = ()
     files: tuple[str, ...] = ()
-    told: tuple[str, ...] = field(default=())
-    """What a person should know of how the files were understood, one line each."""
+    notes: tuple[str, ...] = field(default=())
 
 
 def read_train_inputs(files: TrainFiles) -> TrainInputs:
-    """Read all files; UsageProblem for flags that exclude each other, BadInput for what cannot be read."""
-    _refuse(files)
+    """Read all files.
+
+    Raises:
+        UsageProblem: for flags that exclude each other.
+        BadInput: for what cannot be read.
+    """
+    _refuse_bad_file_flags(files)
     loaded = load_examples(
         files.examples, roles.parse_columns(files.columns) if files.columns else None, files.max_rows
     )
-    told = describe_examples(loaded, files.examples)
+    notes = describe_examples(loaded, files.examples)
     rows = with_prompt(loaded.rows, read_prompt(files.prompt))
     valid: tuple[Example, ...] = ()
     if files.valid is not None:
-        found = load_examples(files.valid, roles.parse_columns(files.columns) if files.columns else None)
-        valid = with_prompt(found.rows, read_prompt(files.prompt))
-        told += [f"validation: {line}" for line in describe_examples(found, files.valid)]
+        validation = load_examples(files.valid, roles.parse_columns(files.columns) if files.columns else None)
+        valid = with_prompt(validation.rows, read_prompt(files.prompt))
+        notes += [f"validation: {line}" for line in describe_examples(validation, files.valid)]
     elif files.valid_share:
         rows, valid = sampling.hold_out(rows, files.valid_share, files.seed)
-        told.append(f"set apart for validation, by document and near repeat: {count_of_rows(len(valid))}")
+        notes.append(f"set apart for validation, by document and near repeat: {count_of_rows(len(valid))}")
     if files.replay is not None:
-        others = load_examples(files.replay)
+        replay = load_examples(files.replay)
         share = REPLAY_SHARE if files.replay_share is None else files.replay_share
-        rows = replaying.mix_replay_rows(rows, others.rows, share, files.seed)
-        told.append(
-            f"mixed in from {files.replay.name}: {count_of_rows(replaying.count_replay_rows(rows))} for replay ({share:.0%} of all)"
-        )
-    asked = load_questions(files.questions) if files.questions else ()
-    return TrainInputs(rows, max(1, len(rows) - loaded.duplicates), valid, asked, loaded.files, tuple(told))
+        rows = sampling.mix_replay_rows(rows, replay.rows, share, files.seed)
+        replayed = count_of_rows(sampling.count_replay_rows(rows))
+        notes.append(f"mixed in from {files.replay.name}: {replayed} for replay ({share:.0%} of all)")
+    questions = load_questions(files.questions) if files.questions else ()
+    return TrainInputs(
+        rows, max(1, len(rows) - loaded.duplicates), valid, questions, loaded.files, tuple(notes)
+    )
 
 
 def describe_examples(loaded: ExampleSet, path: Path) -> list[str]:
-    """Return how a file was understood: format, columns, what was left out."""
-    read = (
+    """Return how a file was understood: format, columns, and what was left out."""
+    count = (
         count_of_rows(len(loaded.rows))
         if loaded.total <= len(loaded.rows) + len(loaded.rejected)
         else (f"the first {len(loaded.rows):,} of {count_of_rows(loaded.total)}")
     )
-    guessed = ", ".join(f"{role} = {name}" for role, name in loaded.columns.items())
-    told = [f"{read} of {path.name}, format {loaded.format}" + (f" ({guessed})" if guessed else "")]
-    told += [f"left out: {r.file or path.name}:{r.line}: {r.reason}" for r in loaded.rejected]
-    told += [f"not read: {skipped.file}: {skipped.reason}" for skipped in loaded.skipped]
-    return [*told, *loaded.notes]
+    columns = ", ".join(f"{role} = {name}" for role, name in loaded.columns.items())
+    lines = [f"{count} of {path.name}, format {loaded.format}" + (f" ({columns})" if columns else "")]
+    lines += [f"left out: {row.file or path.name}:{row.line}: {row.reason}" for row in loaded.rejected]
+    lines += [f"not read: {skipped.file}: {skipped.reason}" for skipped in loaded.skipped]
+    return [*lines, *loaded.notes]
 
 
 def with_prompt(rows: Sequence[Example], prompt: str) -> tuple[Example, ...]:
-    """Return the rows with the instructions as their system turn, where they have none of their own."""
+    """Return the rows with the instructions as their system message, where they have none of their own."""
     if not prompt:
         return tuple(rows)
     if any(row.raw for row in rows):
@@ -114,7 +126,7 @@ def with_prompt(rows: Sequence[Example], prompt: str) -> tuple[Example, ...]:
 
 
 def read_prompt(prompt: str | None) -> str:
-    """Return instructions given as text or as a file."""
+    """Return instructions that are given as text or as a file."""
     if not prompt:
         return ""
     path = Path(prompt)
@@ -130,7 +142,8 @@ def print_indented(lines: Sequence[str]) -> None:
         note(f"  {line}")
 
 
-def _refuse(files: TrainFiles) -> None:
+def _refuse_bad_file_flags(files: TrainFiles) -> None:
+    """Raise UsageProblem for flags about files that exclude each other or are out of range."""
     if files.valid is not None and files.valid_share is not None:
         raise UsageProblem("--valid and --valid-share exclude each other", "give one of them")
     if files.replay is None and files.replay_share is not None:
@@ -143,7 +156,7 @@ def _refuse(files: TrainFiles) -> None:
 
 
 def settings_from_flags(flags: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings that the flags name, as TrainConfig takes them."""
+    """Return the settings that the flags give, as TrainConfig takes them."""
     given = {name: value for name, value in flags.items() if value is not None}
     if given.get("targets", ALL_LINEAR) != ALL_LINEAR:
         given["targets"] = tuple(part.strip() for part in given["targets"].split(","))
@@ -151,16 +164,17 @@ def settings_from_flags(flags: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def refuse_bad_flags(flags: Mapping[str, Any], method: str) -> None:
-    """Raise UsageProblem for a flag out of its bounds, without effect, or that excludes another; reads no file."""
+    """Raise UsageProblem for a flag out of its bounds, without effect, or that excludes another; no file is read."""
     given = settings_from_flags(flags)
-    own = [name for name in ("rank", "alpha", "variant", "targets") if name in given]
-    if "init_adapter" in given and own:
-        text = f"{flag_of(own[0])} has no effect with --init-adapter: the adapter that is gone on from keeps its own"
-        raise UsageProblem(text, f"leave {flag_of(own[0])} out")
-    of_adapters = [name for name in (*own, "dropout", "lora_plus", "init_adapter") if name in given]
-    if method == "full" and of_adapters:
+    adapter_flags = [name for name in ("rank", "alpha", "variant", "targets") if name in given]
+    if "init_adapter" in given and adapter_flags:
+        flag = flag_of(adapter_flags[0])
+        text = f"{flag} has no effect with --init-adapter: the adapter that is gone on from keeps its own"
+        raise UsageProblem(text, f"leave {flag} out")
+    lora_flags = [name for name in (*adapter_flags, "dropout", "lora_plus", "init_adapter") if name in given]
+    if method == "full" and lora_flags:
         raise UsageProblem(
-            f"{flag_of(of_adapters[0])} is about LoRA, --method full has no adapters", "leave it out"
+            f"{flag_of(lora_flags[0])} is about LoRA, --method full has no adapters", "leave it out"
         )
     try:
         TrainConfig(**{"method": method, **given})
@@ -172,7 +186,7 @@ def refuse_bad_flags(flags: Mapping[str, Any], method: str) -> None:
 
 
 def flag_of(name: str) -> str:
-    """Return a setting's flag."""
+    """Return the flag of a setting."""
     return f"--{name.replace('_', '-')}"
 
 
@@ -184,9 +198,15 @@ def settle_settings(
     method: str,
     flags: Mapping[str, Any],
 ) -> tuple[TrainConfig, dict[str, str]]:
-    """Return the settings of a run, and why each is as it is; flags that are not None win.
+    """Return the settings of a training, and why each is as it is.
 
-    ``distinct`` is the number of rows without repeats; the flags have passed :func:`advisor.workflows.train_inputs.refuse_bad_flags`.
+    Args:
+        rows: the training rows.
+        valid: the validation rows.
+        distinct: number of training rows without duplicates.
+        base: the base model.
+        method: lora, qlora or full.
+        flags: settings by name, checked by :func:`refuse_bad_flags`; those that are not None win.
     """
     given = settings_from_flags(flags)
     chat = ChatTokenizer(base.folder)
@@ -203,21 +223,21 @@ def settle_settings(
         epochs=given.get("epochs"),
     )
     reasons = {name: reason for name, reason in chosen.reasons.items() if name not in given}
-    asked = {name: f"{_plain(value)} because you said so" for name, value in given.items()}
-    return chosen.config(**given), {**asked, **reasons}
+    given_reasons = {name: f"{_plain(value)} because you said so" for name, value in given.items()}
+    return chosen.config(**given), {**given_reasons, **reasons}
 
 
 def chat_lengths(rows: Sequence[Example], chat: ChatTokenizer) -> list[int]:
-    """Return the tokens of each chat; raw text, which is packed into pieces of any length, is left out."""
-    found = []
+    """Return the tokens of each chat; plain text is left out, because it is split into pieces of any length."""
+    lengths = []
     for row in rows:
         if row.raw:
             continue
         try:
-            found.append(chat.count(chat.render(row.messages, tools=row.tools)))
+            lengths.append(chat.count(chat.render(row.messages, tools=row.tools)))
         except BadInput:
-            continue  # the preflight tells it, with the row
-    return found
+            continue  # the preflight reports it, with the row
+    return lengths
 
 
 def _plain(value: object) -> str:

@@ -1,4 +1,4 @@
-"""What Tab offers: verbs, runs, plans, models, rules, answers, arms; asked as a shell asks, without anything heavy."""
+"""Shell completion: verbs, runs, plans, models, rules, answers and arms, without importing anything heavy."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ PLAN = (
 )
 
 
-def offered(folder: Path, root: Path, *words: str, **environ: str) -> dict[str, list[str]]:
-    """Return what the shell is offered for each line, whose last word is being typed; nothing heavy may be imported."""
+def completions(folder: Path, root: Path, *words: str, **environ: str) -> dict[str, list[str]]:
+    """Return the completions of each line, whose last word is being typed; nothing heavy may be imported."""
     env = {**os.environ, "PYTHONPATH": str(root), **environ}
     done = subprocess.run(
         [sys.executable, "-c", ASK, json.dumps(words)],
@@ -51,13 +51,13 @@ def offered(folder: Path, root: Path, *words: str, **environ: str) -> dict[str, 
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    told, heavy = json.loads(done.stdout)
+    suggestions, heavy = json.loads(done.stdout)
     assert heavy == []
-    return told
+    return suggestions
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Path:
+def work_folder(tmp_path: Path) -> Path:
     """A folder with two runs, a plan, a broken run and a profile."""
     for name in ("runs/desk", "runs/other", "old/desk"):
         (tmp_path / name).mkdir(parents=True)
@@ -70,7 +70,7 @@ def place(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_the_shell_is_offered_what_there_is(place: Path, root: Path) -> None:
+def test_completions_of_every_kind(work_folder: Path, root: Path) -> None:
     expected = {
         "tunewise mod": ["models"],
         "tunewise runs ": ["list", "show", "diff", "rm", "undo"],
@@ -93,8 +93,8 @@ def test_the_shell_is_offered_what_there_is(place: Path, root: Path) -> None:
         "tunewise train --method ": ["lora", "qlora", "full"],
         "tunewise estimate --method few": ["few-shot"],
     }
-    told = offered(place, root, *expected, TUNEWISE_PROFILES=str(place / "profiles"))
-    assert told == expected
+    suggestions = completions(work_folder, root, *expected, TUNEWISE_PROFILES=str(work_folder / "profiles"))
+    assert suggestions == expected
 
 
 TAB = """
@@ -107,8 +107,8 @@ echo READY
 
 
 @pytest.fixture
-def pressed(place: Path, root: Path, tmp_path: Path) -> Callable[[str], str]:
-    """Type into a real bash, press Tab, and return what the line has become."""
+def press_tab(work_folder: Path, root: Path, tmp_path: Path) -> Callable[[str], str]:
+    """Return a function that types a line into a real bash, presses Tab, and returns the completed line."""
     (tmp_path / "bin").mkdir()
     shim = tmp_path / "bin" / "tunewise"
     shim.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m advisor "$@"\n', "utf-8")
@@ -122,7 +122,7 @@ def pressed(place: Path, root: Path, tmp_path: Path) -> Callable[[str], str]:
         "HISTFILE": "/dev/null",
     }
     shell = pexpect.spawn(
-        "bash", ["--norc", "--noprofile"], cwd=str(place), env=env, encoding="utf-8", timeout=20
+        "bash", ["--norc", "--noprofile"], cwd=str(work_folder), env=env, encoding="utf-8", timeout=20
     )
     shell.setwinsize(50, 400)
     shell.sendline(". ./tab.sh")
@@ -139,10 +139,10 @@ def pressed(place: Path, root: Path, tmp_path: Path) -> Callable[[str], str]:
 
 
 @pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
-def test_tab_in_bash_inserts_what_can_be_used(place: Path, pressed: Callable[[str], str]) -> None:
+def test_tab_in_bash_completes_the_line(work_folder: Path, press_tab: Callable[[str], str]) -> None:
     """No blank after a folder or "key=", values behind "=", names with blanks quoted as what was typed is."""
-    (place / "runs/Prüf eins").mkdir()
-    (place / "runs/Prüf eins/plan.yaml").write_text(PLAN, "utf-8")
+    (work_folder / "runs/Prüf eins").mkdir()
+    (work_folder / "runs/Prüf eins/plan.yaml").write_text(PLAN, "utf-8")
     lines = {
         "tunewise ask ol": "tunewise ask old/",
         "tunewise ask old/": "tunewise ask old/desk ",
@@ -157,11 +157,11 @@ def test_tab_in_bash_inserts_what_can_be_used(place: Path, pressed: Callable[[st
         "tunewise ask runs/Prüf\\ eins q --arm=p": "tunewise ask runs/Prüf\\ eins q --arm=prompting ",
         "tunewise report tab": "tunewise report tab.sh ",
     }
-    assert {line: pressed(line) for line in lines} == lines
+    assert {line: press_tab(line) for line in lines} == lines
 
 
 @pytest.mark.skipif(os.name == "nt", reason="names shells of POSIX")
-def test_the_script_is_that_of_the_shell_that_was_named(root: Path, tmp_path: Path) -> None:
+def test_show_completion_prints_script_of_named_shell(root: Path, tmp_path: Path) -> None:
     env = {**os.environ, "PYTHONPATH": str(root)}
     for shell, mark in (("zsh", "#compdef"), ("fish", "complete --command"), ("bash", "COMPREPLY")):
         done = subprocess.run(
@@ -176,7 +176,7 @@ def test_the_script_is_that_of_the_shell_that_was_named(root: Path, tmp_path: Pa
         assert mark in done.stdout, (shell, done)
 
 
-def test_words_are_taken_from_a_line_as_the_shell_takes_them() -> None:
+def test_line_is_split_like_the_shell_does() -> None:
     assert completion.split_line('a "b c" d\\ e \'f') == ["a", "b c", "d e", "f"]
     for line, typed in {
         "a b": "b",
@@ -191,14 +191,14 @@ def test_words_are_taken_from_a_line_as_the_shell_takes_them() -> None:
     assert completion.replacement_for_word('a"b', '"a', "a") == 'a\\"b'
 
 
-def test_models_are_offered_even_where_own_facts_are_broken(place: Path, root: Path) -> None:
-    (place / "facts.yaml").write_text("{", "utf-8")
+def test_broken_user_facts_complete_no_models(work_folder: Path, root: Path) -> None:
+    (work_folder / "facts.yaml").write_text("{", "utf-8")
     line = "tunewise plan --model qwen2.5-0"
-    assert offered(place, root, line)[line] == ["qwen2.5-0.5b-instruct"]
-    assert offered(place, root, line, TUNEWISE_FACTS=str(place / "facts.yaml"))[line] == []
+    assert completions(work_folder, root, line)[line] == ["qwen2.5-0.5b-instruct"]
+    assert completions(work_folder, root, line, TUNEWISE_FACTS=str(work_folder / "facts.yaml"))[line] == []
 
 
-def test_every_rule_method_and_question_is_offered() -> None:
+def test_completions_include_every_rule_method_and_question() -> None:
     from advisor.methods.registry import METHODS
     from advisor.questionnaire.questions import QUESTIONS
     from advisor.rules.registry import RULES
@@ -211,7 +211,7 @@ def test_every_rule_method_and_question_is_offered() -> None:
     ]
 
 
-def test_the_script_is_shown(tmp_path: Path, root: Path) -> None:
+def test_bash_script_is_printed(tmp_path: Path, root: Path) -> None:
     """Typer's own options install it or show it."""
     env = {**os.environ, "PYTHONPATH": str(root), "_TUNEWISE_COMPLETE": "source_bash"}
     code = "from advisor.cli import main; main([])"

@@ -1,4 +1,4 @@
-"""The shipped example holds what it promises: sizes, exact spans, facts kept apart, one style, variety."""
+"""The shipped example: sizes, exact gold spans, separation of training and held-out facts, style, and variety."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ OLD, NEW = EXAMPLE / "documents", EXAMPLE / "update" / "documents"
 # One factual sentence (a full stop only inside a decimal), then one offer phrased as a question.
 STYLE = re.compile(r"(?:[^.?!\n]|\.(?=\d))+\. (?:Shall|Would|May|Can|Do) [^.?!\n]+\?")
 Row = dict[str, Any]
-Place = tuple[str, int, int]
+Span = tuple[str, int, int]
 
 
-# what the checks are made of
+# Helpers
 
 
 @cache
@@ -52,12 +52,12 @@ def token_bound(text: str) -> int:
 
 def sections(documents: Iterable[Document]) -> dict[tuple[str, str, int], str]:
     """The text under each heading path, its heading included, and each row of a table file."""
-    found: dict[tuple[str, str, int], list[str]] = defaultdict(list)
+    texts_by_section: dict[tuple[str, str, int], list[str]] = defaultdict(list)
     for document in documents:
         for block in document.blocks:
             row = block.start if block.kind == "row" else -1
-            found[document.id, block.heading, row].append(block.text)
-    return {key: "\n".join(texts) for key, texts in found.items()}
+            texts_by_section[document.id, block.heading, row].append(block.text)
+    return {key: "\n".join(texts) for key, texts in texts_by_section.items()}
 
 
 def facts(documents: Iterable[Document]) -> Iterator[str]:
@@ -74,9 +74,9 @@ def masked(text: str) -> list[str]:
     """The words of a text in lower case, with names (capitals inside a sentence) and numbers as ``_``."""
     words = []
     for sentence in re.split(r"(?<=[.?!])\s+", text):
-        for at, word in enumerate(re.findall(r"[^\W_]+(?:[.:'’-][^\W_]+)*", sentence)):
-            name = at > 0 and word[0].isupper() and word.split("'")[0] != "I"
-            words.append("_" if name or any(c.isdigit() for c in word) else word.lower())
+        for position, word in enumerate(re.findall(r"[^\W_]+(?:[.:'’-][^\W_]+)*", sentence)):
+            name = position > 0 and word[0].isupper() and word.split("'")[0] != "I"
+            words.append("_" if name or any(letter.isdigit() for letter in word) else word.lower())
     return words
 
 
@@ -85,40 +85,40 @@ def six_words(texts: Iterable[str]) -> set[tuple[str, ...]]:
     return {tuple(words[i : i + 6]) for words in map(masked, texts) for i in range(len(words) - 5)}
 
 
-def holds(text: str, part: str) -> bool:
+def contains_words(text: str, part: str) -> bool:
     """Whether a text contains a part as whole words (``6`` is not in ``16`` or ``6.50``)."""
     return re.search(rf"(?<![\w.]){re.escape(part)}(?!\w|[.:]\d)", text, re.IGNORECASE) is not None
 
 
-def gives_away(reply: str, gold: str, answers: Iterable[str]) -> bool:
-    """Whether a reply holds an answer together with most of what its gold sentence is about."""
-    said, about = set(content_words(reply)), set(content_words(gold))
+def leaks_answer(reply: str, gold: str, answers: Iterable[str]) -> bool:
+    """Whether a reply contains an answer together with most of what its gold sentence is about."""
+    reply_words, gold_words = set(content_words(reply)), set(content_words(gold))
     for answer in answers:
         polar = answer in ("yes", "no")
-        subject = about if polar else about - set(content_words(answer))
-        if (polar or holds(reply, answer)) and len(said & subject) >= 0.6 * len(subject):
+        subject = gold_words if polar else gold_words - set(content_words(answer))
+        if (polar or contains_words(reply, answer)) and len(reply_words & subject) >= 0.6 * len(subject):
             return True
     return False
 
 
-def places(row: Row) -> list[Place]:
+def gold_spans(row: Row) -> list[Span]:
     """The gold spans of a row, with their document."""
     return [(row["doc_id"], span["start"], span["end"]) for span in row["spans"]]
 
 
 def gold(row: Row, texts: dict[str, str]) -> str:
     """The gold text of a row with one span."""
-    ((doc, start, end),) = places(row)
+    ((doc, start, end),) = gold_spans(row)
     return texts[doc][start:end]
 
 
 def taught() -> dict[str, set[str]]:
     """The facts that examples teach, by document."""
-    found = defaultdict(set)
+    facts_by_document = defaultdict(set)
     for row in rows("examples.jsonl"):
         if not row["meta"].get("refusal"):
-            found[row["meta"]["doc_id"]].add(row["meta"]["fact"])
-    return found
+            facts_by_document[row["meta"]["doc_id"]].add(row["meta"]["fact"])
+    return facts_by_document
 
 
 def replies() -> list[str]:
@@ -131,10 +131,10 @@ def answerable() -> list[Row]:
     return [row for row in rows("questions.jsonl") if row["answerable"]]
 
 
-# how much there is
+# Sizes
 
 
-def test_there_is_as_much_as_promised() -> None:
+def test_example_has_promised_sizes() -> None:
     loaded = load_documents(OLD)
     assert not loaded.skipped
     assert len(loaded.documents) >= 45
@@ -162,21 +162,21 @@ def test_there_is_as_much_as_promised() -> None:
 
 @pytest.mark.parametrize("folder", [OLD, NEW], ids=["documents", "update"])
 def test_sections_are_short(folder: Path) -> None:
-    found = sections(load_documents(folder).documents)
-    assert len(found) >= (250 if folder == OLD else 50)
-    assert {key: n for key, text in found.items() if (n := token_bound(text)) > 80} == {}
+    section_texts = sections(load_documents(folder).documents)
+    assert len(section_texts) >= (250 if folder == OLD else 50)
+    assert {key: tokens for key, text in section_texts.items() if (tokens := token_bound(text)) > 80} == {}
 
 
-# the gold
+# Gold
 
 
-def test_every_gold_span_is_one_fact_that_holds_the_answer() -> None:
+def test_gold_span_is_one_fact_with_the_answer() -> None:
     known = {normalise_text(fact) for fact in _raw_facts(raw(OLD))}
-    asked = answerable()
-    assert len(asked) >= 72
-    assert len({place for row in asked for place in places(row)}) == len(asked)
+    question_rows = answerable()
+    assert len(question_rows) >= 72
+    assert len({span for row in question_rows for span in gold_spans(row)}) == len(question_rows)
     polar = 0
-    for row in asked:
+    for row in question_rows:
         text = gold(row, raw(OLD))
         assert normalise_text(text) in known, row["id"]
         assert raw(OLD)[row["doc_id"]].count(text) == 1, row["id"]
@@ -184,36 +184,37 @@ def test_every_gold_span_is_one_fact_that_holds_the_answer() -> None:
             polar += 1
         else:
             assert all(
-                holds(text, answer) and holds(row["reference"], answer) for answer in row["answers"]
+                contains_words(text, answer) and contains_words(row["reference"], answer)
+                for answer in row["answers"]
             ), row
     assert 5 <= polar <= 20
 
 
 def test_unanswerable_questions_have_no_gold() -> None:
-    found = [row for row in rows("questions.jsonl") if not row["answerable"]]
-    assert len(found) == 18
-    for row in found:
+    unanswerable = [row for row in rows("questions.jsonl") if not row["answerable"]]
+    assert len(unanswerable) == 18
+    for row in unanswerable:
         assert row["answers"] == []
         assert not {"doc_id", "spans"} & row.keys()
 
 
-# held out means held out
+# Separation of held-out facts
 
 
-def test_examples_teach_sentences_of_the_documents_and_no_gold() -> None:
-    spans = [place for row in answerable() for place in places(row)]
-    found = taught()
+def test_examples_teach_document_sentences_without_gold() -> None:
+    spans = [span for row in answerable() for span in gold_spans(row)]
+    facts_by_document = taught()
     checked = 0
-    for doc, fact in ((doc, fact) for doc, facts_of in found.items() for fact in facts_of):
+    for doc, fact in ((doc, fact) for doc, facts_of in facts_by_document.items() for fact in facts_of):
         assert raw(OLD)[doc].count(fact) == 1, fact
         start = raw(OLD)[doc].index(fact)
         end = start + len(fact)
-        assert not [s for s in spans if s[0] == doc and s[1] < end and start < s[2]], fact
+        assert not [span for span in spans if span[0] == doc and span[1] < end and start < span[2]], fact
         checked += 1
     assert checked >= 200
 
 
-def test_no_question_is_asked_in_an_example() -> None:
+def test_no_question_leaks_into_examples() -> None:
     examples = load_examples(EXAMPLE / "examples.jsonl").rows
     for name, least in (("questions.jsonl", 90), ("update/stale.jsonl", 40)):
         questions = load_questions(EXAMPLE / name)
@@ -221,24 +222,24 @@ def test_no_question_is_asked_in_an_example() -> None:
         assert not [leak for leak in find_leaks(examples, questions) if leak.kind in LEAKING]
 
 
-def test_no_reply_gives_a_held_out_answer_away() -> None:
+def test_no_reply_contains_a_held_out_answer() -> None:
     pairs = [(row, reply) for row in answerable() for reply in replies()]
     assert len(pairs) >= 72 * 320
-    leaks = [(r["id"], reply) for r, reply in pairs if gives_away(reply, gold(r, raw(OLD)), r["answers"])]
+    leaks = [(r["id"], reply) for r, reply in pairs if leaks_answer(reply, gold(r, raw(OLD)), r["answers"])]
     assert leaks == []
 
 
-# style and variety
+# Style and variety
 
 
-def test_every_reply_is_in_the_house_style_and_short() -> None:
-    found = [
+def test_replies_follow_house_style_and_are_short() -> None:
+    all_replies = [
         *replies(),
-        *(r["reference"] for name in ("questions", "update/stale") for r in rows(f"{name}.jsonl")),
+        *(row["reference"] for name in ("questions", "update/stale") for row in rows(f"{name}.jsonl")),
     ]
-    assert len(found) >= 450
-    assert [reply for reply in found if not STYLE.fullmatch(reply)] == []
-    assert {reply: n for reply in found if (n := token_bound(reply)) > 48} == {}
+    assert len(all_replies) >= 450
+    assert [reply for reply in all_replies if not STYLE.fullmatch(reply)] == []
+    assert {reply: tokens for reply in all_replies if (tokens := token_bound(reply)) > 48} == {}
 
 
 def test_wording_varies() -> None:
@@ -251,10 +252,10 @@ def test_wording_varies() -> None:
     assert len(offers) >= 100
 
 
-# the update
+# The update
 
 
-def test_updated_documents_differ_in_the_changed_facts_only() -> None:
+def test_updated_documents_differ_only_in_changed_facts() -> None:
     undone, flips = dict(raw(NEW)), 0
     assert undone.keys() <= raw(OLD).keys()
     for row in rows("update/stale.jsonl"):
@@ -267,20 +268,24 @@ def test_updated_documents_differ_in_the_changed_facts_only() -> None:
     assert {row["doc_id"] for row in rows("update/stale.jsonl")} == undone.keys()
 
 
-def test_stale_rows_hold_the_new_answer_and_not_the_old_one() -> None:
+def test_stale_rows_have_only_the_new_answer() -> None:
     stale = rows("update/stale.jsonl")
     assert len(stale) >= 40
     for row in stale:
         text = gold(row, raw(NEW))
-        assert all(holds(text, new) and holds(row["reference"], new) for new in row["answers"]), row["id"]
-        assert not [old for old in row["old_answers"] if holds(text, old) or holds(row["reference"], old)], (
-            row["id"]
-        )
+        assert all(
+            contains_words(text, new) and contains_words(row["reference"], new) for new in row["answers"]
+        ), row["id"]
+        assert not [
+            old
+            for old in row["old_answers"]
+            if contains_words(text, old) or contains_words(row["reference"], old)
+        ], row["id"]
         assert raw(OLD)[row["doc_id"]].count(_old_gold(row)) == 1, row["id"]
         assert _old_gold(row) not in raw(NEW)[row["doc_id"]], row["id"]
 
 
-def test_stale_rows_say_rightly_whether_the_old_fact_was_taught() -> None:
+def test_stale_rows_mark_taught_facts_correctly() -> None:
     held_out = {row["id"]: row for row in rows("questions.jsonl")}
     shown = defaultdict(list)
     for row in rows("examples.jsonl"):
@@ -291,7 +296,7 @@ def test_stale_rows_say_rightly_whether_the_old_fact_was_taught() -> None:
         assert (old in taught()[row["doc_id"]]) is row["taught"], row["id"]
         if row["taught"]:
             assert row["question_id"] is None
-            assert any(holds(reply, row["old_answers"][0]) for reply in shown[old]), row["id"]
+            assert any(contains_words(reply, row["old_answers"][0]) for reply in shown[old]), row["id"]
         else:
             question = held_out[row["question_id"]]
             assert (question["doc_id"], gold(question, raw(OLD))) == (row["doc_id"], old), row["id"]

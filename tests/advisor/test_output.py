@@ -1,4 +1,4 @@
-"""How results leave: formats, quiet, and terminals that are narrow, dumb, colourless or cannot show a character."""
+"""Output of results: formats, --quiet, and terminals that are narrow, dumb, colourless or lack characters."""
 
 from __future__ import annotations
 
@@ -37,45 +37,45 @@ LINES = (
 NARROW = 60
 
 
-def test_any_terminal_will_do(tunewise_each: Each) -> None:
-    """ASCII only, dumb, without colours, 60 columns: no crash, no escape, nothing but ASCII, tables within the width."""
-    found = tunewise_each(*LINES, encoding="ascii", COLUMNS=str(NARROW), TERM="dumb", LANG="C")
-    for line, told in zip(LINES, found, strict=True):
-        assert told.code == 0, (line, told)
-        assert told.out.isascii()
-        assert len(told.out) > 20, line
-        assert "\x1b" not in told.out + told.err
-        assert "?" not in re.sub(r"[A-Za-z]\?", "", told.out), (line, "a mark has no stand-in")
-        rows = [row for row in told.out.splitlines() if "  " in row.strip()]
+def test_output_on_narrow_dumb_ascii_terminal(tunewise_each: Each) -> None:
+    """ASCII only, dumb, without colours, 60 columns: no crash, no escape sequence, tables within the width."""
+    results = tunewise_each(*LINES, encoding="ascii", COLUMNS=str(NARROW), TERM="dumb", LANG="C")
+    for line, result in zip(LINES, results, strict=True):
+        assert result.code == 0, (line, result)
+        assert result.out.isascii()
+        assert len(result.out) > 20, line
+        assert "\x1b" not in result.out + result.err
+        assert "?" not in re.sub(r"[A-Za-z]\?", "", result.out), (line, "a mark has no stand-in")
+        rows = [row for row in result.out.splitlines() if "  " in row.strip()]
         assert [row for row in rows if len(row) > NARROW + 6] == [], line
 
 
 @pytest.mark.real
-def test_progress_on_a_dumb_terminal_is_lines(root: Path, tmp_path: Path) -> None:
-    """A real terminal that understands no escape gets none, and still hears what happens."""
+def test_progress_on_dumb_terminal_is_plain_lines(root: Path, tmp_path: Path) -> None:
+    """A real terminal that understands no escape sequences gets none, but the progress lines."""
     code = "from advisor.cli import main; main(['models', 'pull', 'all-minilm-l6-v2'])"
     env = {**os.environ, "PYTHONPATH": str(root), "TERM": "dumb", "COLUMNS": "60"}
     child = pexpect.spawn(
         sys.executable, ["-c", code], cwd=str(tmp_path), env=env, encoding="utf-8", timeout=120
     )
-    said = child.read()
+    output = child.read()
     child.close()
-    assert child.exitstatus == 0, said
-    assert "getting all-minilm-l6-v2" in said
-    assert "\x1b" not in said
+    assert child.exitstatus == 0, output
+    assert "getting all-minilm-l6-v2" in output
+    assert "\x1b" not in output
 
 
-def test_names_that_no_encoding_can_show_do_not_crash(tunewise_each: Each) -> None:
+def test_undecodable_file_names_do_not_crash(tunewise_each: Each) -> None:
     """A missing file with half a character in its name is an error of one line, in any encoding."""
-    for given in ("ascii", "utf-8"):
-        for told in tunewise_each(["run", "Übersicht–→.yaml"], ["run", "bad\udcff.yaml"], encoding=given):
-            assert told.code == 3, told
-            assert "next: make one with: tunewise plan" in told.err
+    for encoding in ("ascii", "utf-8"):
+        for result in tunewise_each(["run", "Übersicht–→.yaml"], ["run", "bad\udcff.yaml"], encoding=encoding):
+            assert result.code == 3, result
+            assert "next: make one with: tunewise plan" in result.err
 
 
 @pytest.mark.skipif(os.name == "nt", reason="needs the locale C")
-def test_names_and_texts_are_utf8_in_an_ascii_locale(root: Path, tmp_path: Path) -> None:
-    """Under LC_ALL=C "für" is text and a name of a file; what is shown stays ASCII; it holds for the default mode too."""
+def test_arguments_are_utf8_in_ascii_locale(root: Path, tmp_path: Path) -> None:
+    """Under LC_ALL=C "für" is valid in texts and file names; the output stays ASCII; also in the default mode."""
     line = [
         sys.executable,
         "-m",
@@ -104,8 +104,8 @@ def test_names_and_texts_are_utf8_in_an_ascii_locale(root: Path, tmp_path: Path)
         assert "für Zoë" in (tmp_path / f"Prüf{mode}.md").read_text("utf-8")
 
 
-def test_utf8_that_cannot_be_had_is_asked_for_once(root: Path, tmp_path: Path) -> None:
-    """An isolated Python does not hear the environment: the command runs all the same, and does not begin for ever."""
+def test_isolated_python_restarts_only_once(root: Path, tmp_path: Path) -> None:
+    """An isolated Python ignores the environment: the command still runs, and does not restart forever."""
     code = f"import sys; sys.path.insert(0, {str(root)!r}); from advisor.cli import main; main()"
     env = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0"}
     done = subprocess.run(
@@ -121,18 +121,18 @@ def test_utf8_that_cannot_be_had_is_asked_for_once(root: Path, tmp_path: Path) -
 
 
 def test_json_is_exact_in_every_encoding(tunewise_each: Each) -> None:
-    """What the terminal cannot show is escaped in JSON, where a stand-in would be another value."""
+    """Characters that the terminal lacks are escaped in JSON, as a replacement would be another value."""
     prompt = "Antworte höflich – in 2 Sätzen €"
     line = ["plan", "--prompt", prompt, "--set", "must_cite=yes", "--json"]
-    for given in ("ascii", "utf-8"):
-        (told,) = tunewise_each(line, encoding=given)
-        assert told.code == 0, told.err
-        assert json.loads(told.out)["profile"]["prompt"]["value"] == prompt
-        assert told.out.isascii() == (given == "ascii")
+    for encoding in ("ascii", "utf-8"):
+        (result,) = tunewise_each(line, encoding=encoding)
+        assert result.code == 0, result.err
+        assert json.loads(result.out)["profile"]["prompt"]["value"] == prompt
+        assert result.out.isascii() == (encoding == "ascii")
 
 
-def test_every_mark_of_the_house_has_a_stand_in(root: Path) -> None:
-    """What the command line prints is text of these modules: no character of theirs becomes a question mark."""
+def test_every_printed_character_has_an_ascii_replacement(root: Path) -> None:
+    """The command line prints text of these modules: no character of theirs becomes a question mark."""
     letters: set[str] = set()
     for path in (root / "advisor").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
@@ -144,7 +144,7 @@ def test_every_mark_of_the_house_has_a_stand_in(root: Path) -> None:
     assert terminal.to_ascii("Café – naïve ✓ 日") == "Cafe - naive + ?"
 
 
-def test_a_stream_writes_what_it_can_and_stands_in_for_the_rest() -> None:
+def test_stream_replaces_characters_it_lacks() -> None:
     raw = io.BytesIO()
     stream = io.TextIOWrapper(raw, "latin-1")
     terminal.install_stand_ins(stream)
@@ -153,7 +153,7 @@ def test_a_stream_writes_what_it_can_and_stands_in_for_the_rest() -> None:
     assert raw.getvalue() == "é->??\n".encode("latin-1")
 
 
-def test_plain_is_one_line_a_row_or_a_value() -> None:
+def test_plain_lines_are_rows_or_values() -> None:
     rows = {"schema": 1, "runs": [{"name": "a\tb", "n": 1, "of": {"x": None}}, {"name": "c\nd\\", "n": True}]}
     assert output.plain_lines(rows) == ["name\tn\tof.x", "a\\tb\t1\t", "c\\nd\\\\\ttrue\t"]
     both = {"schema": 1, "n": 0.30000000000000004, "rows": [{"a": 1}, {"a": 2}], "none": [], "word": "x"}
@@ -161,8 +161,8 @@ def test_plain_is_one_line_a_row_or_a_value() -> None:
     assert output.plain_lines({"schema": 1, "runs": []}) == []
 
 
-def test_formats_on_the_command_line(tunewise_each: Each) -> None:
-    """The same result three ways; the option may stand anywhere, and is stronger than the environment."""
+def test_format_option_anywhere_on_the_line(tunewise_each: Each) -> None:
+    """The same result three ways; the option wins over the environment."""
     human, last, flag, first = tunewise_each(
         "models list", "models list --format json", "models list --json", "--format=json models list"
     )
@@ -175,30 +175,30 @@ def test_formats_on_the_command_line(tunewise_each: Each) -> None:
     assert json.loads(asked.out)["schema"] == 1
 
 
-def test_formats_that_cannot_be_are_wrong_usage(tunewise_each: Each) -> None:
+def test_invalid_formats_exit_2(tunewise_each: Each) -> None:
     wrong = {
         "models list --format jsn": "did you mean json?",
         "models list --format plain --json": "exclude each other",
         "serve nowhere --format json": "nothing to print as json",
         "models list --format": "--format",
     }
-    for (line, said), told in zip(wrong.items(), tunewise_each(*wrong), strict=True):
-        assert (told.code, told.out) == (2, ""), line
-        assert said in told.err
+    for (line, message), result in zip(wrong.items(), tunewise_each(*wrong), strict=True):
+        assert (result.code, result.out) == (2, ""), line
+        assert message in result.err
 
 
-def test_what_a_verb_makes_is_json_too(tunewise_each: Each, tmp_path: Path) -> None:
-    """A copy of the example, and a model that was fetched; what is said beside it goes to stderr."""
+def test_demo_copy_and_models_pull_print_json(tunewise_each: Each, tmp_path: Path) -> None:
+    """A copy of the example, and a downloaded model; everything else goes to stderr."""
     copied, pulled = tunewise_each("demo --copy mine --json", "models pull all-minilm-l6-v2 --json")
     assert json.loads(copied.out) == {"schema": 1, "folder": "mine"}
     assert "documents/" in copied.err
     assert (tmp_path / "mine" / "examples.jsonl").is_file()
-    found = json.loads(pulled.out)
-    assert (found["name"], found["kind"]) == ("all-minilm-l6-v2", "embedder")
-    assert (Path(found["folder"]) / "model.safetensors").is_file()
+    model = json.loads(pulled.out)
+    assert (model["name"], model["kind"]) == ("all-minilm-l6-v2", "embedder")
+    assert (Path(model["folder"]) / "model.safetensors").is_file()
 
 
-def test_quiet_leaves_results_and_errors(tunewise_each: Each, tmp_path: Path) -> None:
+def test_quiet_prints_only_results_and_errors(tunewise_each: Each, tmp_path: Path) -> None:
     (tmp_path / "q.jsonl").write_text('{"question": "Is it open?"}\n', "utf-8")
     line = "plan --questions q.jsonl --set must_cite=yes --yes"
     loud, quiet, wrong = tunewise_each(line, f"--quiet {line}", "plan --set must_site=yes --quiet")
@@ -208,8 +208,8 @@ def test_quiet_leaves_results_and_errors(tunewise_each: Each, tmp_path: Path) ->
     assert "unknown question" in wrong.err
 
 
-def test_printed_commands_can_be_pasted(tunewise_each: Each, tmp_path: Path) -> None:
-    """Names with blanks stand quoted wherever a line says what to type next."""
+def test_printed_commands_are_quoted(tunewise_each: Each, tmp_path: Path) -> None:
+    """Names with blanks are quoted wherever a line shows the next command."""
     assert (
         output.command_line("run", Path("my plan.yaml"), "--seeds", 2)
         == "tunewise run 'my plan.yaml' --seeds 2"
@@ -239,7 +239,7 @@ def test_printed_commands_can_be_pasted(tunewise_each: Each, tmp_path: Path) -> 
     assert "tunewise report 'runs/a run' --compare 'runs/b run'" in both.out
 
 
-def test_options_of_all_verbs_move_in_front() -> None:
+def test_options_of_all_verbs_move_to_the_front() -> None:
     assert cli.with_options_first(["ask", "run", "q", "--quiet", "--format", "json"]) == [
         "--quiet",
         "--format",
@@ -255,7 +255,7 @@ def test_options_of_all_verbs_move_in_front() -> None:
 
 
 def test_every_error_names_the_next_command(tunewise_each: Each, tmp_path: Path) -> None:
-    """Where a problem names nothing to do, the command line names what tells more."""
+    """Where a problem has no hint, the command line names a command that shows more."""
     (tmp_path / "a.yaml").write_text("- 1\n", "utf-8")
     lines = (
         "plan --answers a.yaml",
@@ -271,14 +271,14 @@ def test_every_error_names_the_next_command(tunewise_each: Each, tmp_path: Path)
         "adapters show nowhere",
         "runs show nowhere",
     )
-    for line, told in zip(lines, tunewise_each(*lines), strict=True):
-        assert told.code in (2, 3, 4), (line, told)
-        assert "\n  next: " in told.err, (line, told.err)
-        assert len(told.err.splitlines()) <= 4, told.err
+    for line, result in zip(lines, tunewise_each(*lines), strict=True):
+        assert result.code in (2, 3, 4), (line, result)
+        assert "\n  next: " in result.err, (line, result.err)
+        assert len(result.err.splitlines()) <= 4, result.err
     assert "next: see what it takes: tunewise plan --help" in tunewise_each(lines[0])[0].err
 
 
-def test_the_handler_raises_what_is_not_about_encoding() -> None:
+def test_encoding_handler_raises_other_errors() -> None:
     with pytest.raises(UnicodeDecodeError):
         terminal._stand_in(UnicodeDecodeError("utf-8", b"\xff", 0, 1, "x"))
 
@@ -286,22 +286,22 @@ def test_the_handler_raises_what_is_not_about_encoding() -> None:
 @pytest.mark.parametrize(
     "line", ["doctor", "explain", "models list", "models list --json", "--help", "--version"]
 )
-def test_a_reader_that_has_read_enough_is_no_error(root: Path, tmp_path: Path, line: str) -> None:
+def test_closed_pipe_exits_0(root: Path, tmp_path: Path, line: str) -> None:
     """As behind ``| head -0``, whether rich draws, JSON is printed, or Typer prints the help."""
     reading, writing = os.pipe()
     os.close(reading)
-    told = command_line(root, tmp_path, line, writing)
+    result = command_line(root, tmp_path, line, writing)
     os.close(writing)
-    assert (told.returncode, told.stderr) == (0, "")
+    assert (result.returncode, result.stderr) == (0, "")
 
 
 @pytest.mark.parametrize("line", ["explain", "models list --json", "--help", "--version"])
-def test_a_full_disk_behind_the_output_is_told_in_one_line(root: Path, tmp_path: Path, line: str) -> None:
+def test_full_disk_behind_output_exits_4(root: Path, tmp_path: Path, line: str) -> None:
     with Path("/dev/full").open("wb") as full:
-        told = command_line(root, tmp_path, line, full.fileno())
-    assert told.returncode == 4, told.stderr
-    assert told.stderr.startswith("tunewise: there is no space left")
-    assert len(told.stderr.splitlines()) == 2
+        result = command_line(root, tmp_path, line, full.fileno())
+    assert result.returncode == 4, result.stderr
+    assert result.stderr.startswith("tunewise: there is no space left")
+    assert len(result.stderr.splitlines()) == 2
 
 
 def command_line(root: Path, folder: Path, line: str, stdout: int) -> subprocess.CompletedProcess[str]:
@@ -319,8 +319,8 @@ def command_line(root: Path, folder: Path, line: str, stdout: int) -> subprocess
     )
 
 
-def test_this_module_needs_nothing_heavy() -> None:
+def test_output_and_terminal_import_nothing_heavy() -> None:
     heavy = "{'torch', 'rich', 'pydantic'} & set(sys.modules)"
     code = f"import sys; import advisor.output, advisor.terminal; print(sorted({heavy}))"
-    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert told.stdout.strip() == "[]"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"

@@ -1,4 +1,4 @@
-"""What people get wrong: each mistake has its line, its exit code, and costs nothing that was there."""
+"""Mistakes of users: each has its message and exit code, and leaves existing files unchanged."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ PLAN = {
 
 @pytest.fixture
 def refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Refused:
-    """Run the command line in this folder, hold it to its exit code, and return what it said."""
+    """Return a function that runs the command line in this folder, checks its exit code, and returns the problem's lines."""
     from advisor.cli import main
 
     monkeypatch.chdir(tmp_path)
@@ -37,25 +37,25 @@ def refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
     def run(code: int, *arguments: object) -> str:
         with pytest.raises(SystemExit) as stopped:
             main([str(a) for a in arguments])
-        said = capsys.readouterr().err
-        assert stopped.value.code == code, said
-        return problem(said)
+        errors = capsys.readouterr().err
+        assert stopped.value.code == code, errors
+        return problem(errors)
 
     return run
 
 
-def problem(said: str) -> str:
-    """The problem's own lines: one to three of them, no traceback."""
-    assert "Traceback" not in said
-    assert said.count("tunewise: ") == 1, said
-    own = said[said.index("tunewise: ") :]
-    assert 1 <= len(own.splitlines()) <= 3, own
-    return own
+def problem(errors: str) -> str:
+    """Return the lines of the problem: one to three of them, no traceback."""
+    assert "Traceback" not in errors
+    assert errors.count("tunewise: ") == 1, errors
+    lines = errors[errors.index("tunewise: ") :]
+    assert 1 <= len(lines.splitlines()) <= 3, lines
+    return lines
 
 
 @pytest.fixture
 def write_plan(tmp_path: Path, desk: Any) -> Callable[..., Path]:
-    """Write a plan on the little desk's questions and a made-up model folder, with these changes."""
+    """Return a function that writes a plan for the example's questions and a made-up model folder, with changes."""
 
     def write(**changes: Any) -> Path:
         make_model(tmp_path / "model")
@@ -94,7 +94,7 @@ def make_model(folder: Path, hidden: int = 32) -> None:
     ],
 )
 @pytest.mark.parametrize(
-    ("documents", "said"),
+    ("documents", "message"),
     [
         ("empty", "empty holds no document that can be loaded"),
         ("nowhere", "nowhere does not exist"),
@@ -102,53 +102,55 @@ def make_model(folder: Path, hidden: int = 32) -> None:
         ("photo.png", "cannot load photo.png: a PNG image: it holds no text"),
     ],
 )
-def test_documents_that_are_none(
-    refused: Refused, tmp_path: Path, verb: tuple[str, ...], documents: str, said: str
+def test_unusable_documents_are_rejected(
+    refused: Refused, tmp_path: Path, verb: tuple[str, ...], documents: str, message: str
 ) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "letter.docx").write_bytes(b"PK\x03\x04")
     (tmp_path / "photo.png").write_bytes(b"\x89PNG\r\n\x1a\n\0")
-    assert said in refused(3, *verb, "--documents", documents)
+    assert message in refused(3, *verb, "--documents", documents)
     assert not (tmp_path / "plan.yaml").exists()
     assert (tmp_path / "letter.docx").read_bytes() == b"PK\x03\x04"
 
 
 @pytest.mark.parametrize("verb", [("plan", "--yes"), ("train", "--out", "tuned")], ids=["plan", "train"])
-def test_a_broken_line_of_examples(refused: Refused, tmp_path: Path, verb: tuple[str, ...]) -> None:
+def test_broken_line_of_examples_is_named(refused: Refused, tmp_path: Path, verb: tuple[str, ...]) -> None:
     good = json.dumps({"prompt": "a", "completion": "b"})
     (tmp_path / "rows.jsonl").write_text(f"{good}\n{good[:-3]}\n", "utf-8")
-    said = refused(3, *verb, "--examples", "rows.jsonl")
-    assert "rows.jsonl:2" in said
-    assert "broken JSON" in said
+    message = refused(3, *verb, "--examples", "rows.jsonl")
+    assert "rows.jsonl:2" in message
+    assert "broken JSON" in message
     assert not (tmp_path / "tuned").exists()
 
 
 @pytest.mark.parametrize("verb", [("plan", "--yes"), ("train", "--out", "tuned")], ids=["plan", "train"])
-def test_examples_without_answers(
+def test_examples_without_answers_are_rejected(
     refused: Refused, tmp_path: Path, make_rows: Any, verb: tuple[str, ...]
 ) -> None:
     make_rows(tmp_path / "rows.jsonl", [{"prompt": "a", "completion": ""}, {"prompt": "b"}])
-    said = refused(3, *verb, "--examples", "rows.jsonl")
-    assert "2 of 2 examples cannot be used (lines 1, 2: no answer)" in said
+    message = refused(3, *verb, "--examples", "rows.jsonl")
+    assert "2 of 2 examples cannot be used (lines 1, 2: no answer)" in message
 
 
-def test_questions_among_the_examples(refused: Refused, desk: Any, make_rows: Any, write_plan: Any) -> None:
+def test_questions_among_examples_are_rejected(
+    refused: Refused, desk: Any, make_rows: Any, write_plan: Any
+) -> None:
     shared = json.loads(desk.examples.read_text("utf-8").splitlines()[6])
     mine = [{"question": "Is there a ferry?"}, {"question": shared["messages"][0]["content"]}]
     make_rows(desk.questions, mine)
     flags = ("--examples", desk.examples, "--questions", desk.questions)
-    said = refused(3, "plan", "--yes", *flags)
-    assert "questions.jsonl:2" in said
-    assert "examples.jsonl:7" in said
+    message = refused(3, "plan", "--yes", *flags)
+    assert "questions.jsonl:2" in message
+    assert "examples.jsonl:7" in message
     steps = [{"kind": "train", "arm": "lora"}, {"kind": "evaluate", "arm": "lora", "weights": "lora"}]
     data = {"questions": "questions.jsonl", "examples": "examples.jsonl"}
-    said = refused(3, "run", write_plan(steps=steps, data=data), "--out", "run")
-    assert "question line 2 = example line 7" in said
+    message = refused(3, "run", write_plan(steps=steps, data=data), "--out", "run")
+    assert "question line 2 = example line 7" in message
     assert not (desk.folder / "run").exists()
 
 
 @pytest.mark.parametrize(
-    ("name", "code", "said"),
+    ("name", "code", "message"),
     [
         ("smollm2-135m-instrct", 3, "did you mean 'smollm2-135m-instruct'"),
         ("./nowhere", 3, "'./nowhere' does not exist"),
@@ -156,15 +158,15 @@ def test_questions_among_the_examples(refused: Refused, desk: Any, make_rows: An
         ("all-minilm-l6-v2", 3, "embedder, not base"),
     ],
 )
-def test_an_unknown_model(
-    refused: Refused, write_plan: Any, name: str, code: int, said: str, tmp_path: Path
+def test_unknown_model_is_rejected(
+    refused: Refused, write_plan: Any, name: str, code: int, message: str, tmp_path: Path
 ) -> None:
-    assert said in refused(code, "run", write_plan(model={"name": name}), "--out", "run")
+    assert message in refused(code, "run", write_plan(model={"name": name}), "--out", "run")
     assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "parts"),
     [
         ({"chioce": "rag"}, ("unknown key chioce", "did you mean choice?")),
         (
@@ -176,16 +178,16 @@ def test_an_unknown_model(
         ({"weights": {"style": -1}}, ("weights",)),
     ],
 )
-def test_a_plan_with_a_typo(
-    refused: Refused, write_plan: Any, changes: dict[str, Any], said: Sequence[str], tmp_path: Path
+def test_plan_with_typo_is_rejected(
+    refused: Refused, write_plan: Any, changes: dict[str, Any], parts: Sequence[str], tmp_path: Path
 ) -> None:
-    told = refused(3, "run", write_plan(**changes), "--out", "run")
-    assert "plan.yaml" in told
-    assert [part for part in said if part not in told] == []
+    message = refused(3, "run", write_plan(**changes), "--out", "run")
+    assert "plan.yaml" in message
+    assert [part for part in parts if part not in message] == []
     assert not (tmp_path / "run").exists()
 
 
-def test_a_plan_that_is_none(refused: Refused, tmp_path: Path) -> None:
+def test_unreadable_plan_is_rejected(refused: Refused, tmp_path: Path) -> None:
     (tmp_path / "p.yaml").write_text("a: [1\n", "utf-8")
     assert "p.yaml is not YAML" in refused(3, "run", "p.yaml")
     (tmp_path / "p.yaml").write_bytes(b"name: \xff\n")
@@ -194,26 +196,26 @@ def test_a_plan_that_is_none(refused: Refused, tmp_path: Path) -> None:
     assert "is a folder" in refused(3, "run", tmp_path)
 
 
-def test_a_plan_for_a_gpu_that_is_not_here(refused: Refused, write_plan: Any, tmp_path: Path) -> None:
+def test_plan_for_missing_gpu_exits_4(refused: Refused, write_plan: Any, tmp_path: Path) -> None:
     from runners.resources.machine import detect_machine
 
     other = "cuda" if detect_machine().gpu_kind.value == "rocm" else "rocm"
     plan = write_plan(answers={"gpu_kind": {"value": other, "source": "flag"}})
-    said = refused(4, "run", plan, "--out", "run")
-    assert f"made for a {other} GPU" in said
+    message = refused(4, "run", plan, "--out", "run")
+    assert f"made for a {other} GPU" in message
     assert not (tmp_path / "run").exists()
 
 
-def test_a_model_too_large_for_this_machine(refused: Refused, write_plan: Any, desk: Any) -> None:
+def test_model_too_large_for_machine_exits_4(refused: Refused, write_plan: Any, desk: Any) -> None:
     steps = [{"kind": "train", "arm": "full", "method": "full"}]
     plan = write_plan(steps=steps, data={"examples": str(desk.examples)}, choice="full")
     make_model(desk.folder / "model", hidden=400_000)
-    said = refused(4, "run", plan, "--out", "run")
-    assert "training full (full) takes at least" in said
-    assert "GiB" in said
+    message = refused(4, "run", plan, "--out", "run")
+    assert "training full (full) takes at least" in message
+    assert "GiB" in message
 
 
-def test_a_second_run_in_the_same_folder(refused: Refused, write_plan: Any, tmp_path: Path) -> None:
+def test_existing_run_folder_is_protected(refused: Refused, write_plan: Any, tmp_path: Path) -> None:
     from runners.plan.schema import read_plan
     from runners.run_folder import RunFolder
 
@@ -221,26 +223,28 @@ def test_a_second_run_in_the_same_folder(refused: Refused, write_plan: Any, tmp_
     folder = RunFolder.create(tmp_path / "run", read_plan(plan))
     folder.write({"event": "precious"})
     before = (tmp_path / "run" / "events.jsonl").read_bytes()
-    said = refused(2, "run", plan, "--out", "run")
-    assert "run exists" in said
-    assert "--resume" in said
+    message = refused(2, "run", plan, "--out", "run")
+    assert "run exists" in message
+    assert "--resume" in message
     assert "exclude each other" in refused(2, "run", plan, "--out", "run", "--resume", "--overwrite")
     with folder.writing():
-        said = refused(3, "run", plan, "--out", "run", "--resume")
-    assert f"pid {os.getpid()}" in said
+        message = refused(3, "run", plan, "--out", "run", "--resume")
+    assert f"pid {os.getpid()}" in message
     write_plan(seed=7)
     assert "seed" in refused(3, "run", plan, "--out", "run", "--resume")
     assert (tmp_path / "run" / "events.jsonl").read_bytes() == before
 
 
-def test_overwriting_what_is_no_run(refused: Refused, write_plan: Any, tmp_path: Path) -> None:
+def test_overwrite_rejects_folder_that_is_not_a_run(
+    refused: Refused, write_plan: Any, tmp_path: Path
+) -> None:
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter.txt").write_text("years", "utf-8")
     assert "not a run folder" in refused(2, "run", write_plan(), "--out", "thesis", "--overwrite")
     assert (tmp_path / "thesis" / "chapter.txt").read_text("utf-8") == "years"
 
 
-def test_training_into_a_folder_that_is_in_use(refused: Refused, desk: Any, tmp_path: Path) -> None:
+def test_train_rejects_out_folder_in_use(refused: Refused, desk: Any, tmp_path: Path) -> None:
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter.txt").write_text("years", "utf-8")
     flags = ("train", "--examples", desk.examples, "--out")
@@ -250,7 +254,7 @@ def test_training_into_a_folder_that_is_in_use(refused: Refused, desk: Any, tmp_
     assert (tmp_path / "thesis" / "chapter.txt").read_text("utf-8") == "years"
 
 
-def test_nothing_given_and_nobody_to_ask(tunewise: Any) -> None:
+def test_no_input_without_terminal_exits_2(tunewise: Any) -> None:
     for arguments in (("plan",), ("plan", "--yes")):
         done = tunewise(*arguments)
         assert done.returncode == 2
@@ -261,14 +265,14 @@ def test_nothing_given_and_nobody_to_ask(tunewise: Any) -> None:
 
 
 @pytest.mark.parametrize("verb", ["ask", "chat", "report"])
-def test_a_folder_that_is_no_run(refused: Refused, tmp_path: Path, verb: str) -> None:
+def test_folder_that_is_not_a_run_is_rejected(refused: Refused, tmp_path: Path, verb: str) -> None:
     question = ["hello"] if verb == "ask" else []
     assert "not a run folder" in refused(3, verb, tmp_path, *question)
     assert "nowhere" in refused(3, verb, "nowhere", *question)
 
 
 @pytest.mark.parametrize("verb", ["ask", "chat"])
-def test_a_damaged_run(refused: Refused, write_plan: Any, tmp_path: Path, verb: str) -> None:
+def test_damaged_run_is_rejected(refused: Refused, write_plan: Any, tmp_path: Path, verb: str) -> None:
     from runners.plan.schema import read_plan
     from runners.run_folder import RunFolder
 
@@ -280,14 +284,14 @@ def test_a_damaged_run(refused: Refused, write_plan: Any, tmp_path: Path, verb: 
     flipped = bytearray(weights.read_bytes())
     flipped[100] ^= 1
     weights.write_bytes(flipped)
-    said = refused(3, verb, "run", *(["hello"] if verb == "ask" else []))
-    assert "adapters/lora-s0/adapter_model.safetensors" in said
-    assert "damaged" in said
+    message = refused(3, verb, "run", *(["hello"] if verb == "ask" else []))
+    assert "adapters/lora-s0/adapter_model.safetensors" in message
+    assert "damaged" in message
 
 
-def test_a_model_that_cannot_be_had(tunewise: Any, write_plan: Any, tmp_path: Path) -> None:
+def test_unobtainable_model_exits_4(tunewise: Any, write_plan: Any, tmp_path: Path) -> None:
     plan = write_plan(model={"name": "smollm2-135m-instruct"})
-    alone = {
+    offline = {
         "TUNEWISE_CACHE": str(tmp_path / "cache"),
         "HF_HOME": str(tmp_path / "hub"),
         "HF_HUB_OFFLINE": "1",
@@ -295,7 +299,7 @@ def test_a_model_that_cannot_be_had(tunewise: Any, write_plan: Any, tmp_path: Pa
         "PIP_CONFIG_FILE": os.devnull,
     }
     for arguments in (("run", plan, "--out", "run"), ("models", "pull", "smollm2-135m-instruct")):
-        done = tunewise(*arguments, **alone)
+        done = tunewise(*arguments, **offline)
         assert done.returncode == 4, done.stderr
         assert "tunewise models pull smollm2-135m-instruct" in done.stderr
         before = done.stderr[: done.stderr.index("tunewise: model")]
@@ -306,7 +310,7 @@ def test_a_model_that_cannot_be_had(tunewise: Any, write_plan: Any, tmp_path: Pa
     assert list((tmp_path / "cache").rglob("*.safetensors")) == []
 
 
-def test_a_full_disk_when_the_plan_is_written(on_full_disk: Any, desk: Any) -> None:
+def test_full_disk_keeps_the_old_plan(on_full_disk: Any, desk: Any) -> None:
     done = on_full_disk("plan", "--yes", "--documents", desk.documents, "--questions", desk.questions)
     assert done.returncode == 4, done.stderr
     assert "no space left" in problem(done.stderr)

@@ -1,4 +1,4 @@
-"""What stands below an answer on a terminal and in JSON: sources, doubts, contradictions, and what was searched."""
+"""The lines below an answer on a terminal and in JSON: sources, unsupported sentences, contradictions, and the search."""
 
 from __future__ import annotations
 
@@ -70,10 +70,11 @@ def hits() -> tuple[Hit, ...]:
 
 
 class Scripted:
-    """A retriever and a model that were told what to bring."""
+    """A retriever and a model with fixed results."""
 
-    def __init__(self, hits: tuple[Hit, ...], said: str) -> None:
-        self.hits, self.said = hits, said
+    def __init__(self, hits: tuple[Hit, ...], text: str) -> None:
+        self.hits = hits
+        self.text = text
 
     def find(self, questions: list[str]) -> list[Retrieved]:
         decision = default_threshold().decide(questions[0], self.hits)
@@ -81,15 +82,15 @@ class Scripted:
         return [Retrieved(self.hits, "shown", decision, ("1 document has expired.",), searched)]
 
     def generate(self, chats: Any, limit: int, on_batch: Any = None, known: Any = ()) -> list[Completion]:
-        said = [Completion(self.said, 9, 5, 0.25, "stop") for _ in chats]
-        on_batch(list(range(len(said))), said)
-        return said
+        completions = [Completion(self.text, 9, 5, 0.25, "stop") for _ in chats]
+        on_batch(list(range(len(completions))), completions)
+        return completions
 
 
-def ask(plan: Plan, hits: tuple[Hit, ...], said: str) -> Answer:
-    both: Any = Scripted(hits, said)
+def ask(plan: Plan, hits: tuple[Hit, ...], text: str) -> Answer:
+    scripted: Any = Scripted(hits, text)
     arm = next(step for step in plan.steps if isinstance(step, EvaluateStep))
-    return answer_all(plan, arm, [Question("q", ASKED)], both, both)[0]
+    return answer_all(plan, arm, [Question("q", ASKED)], scripted, scripted)[0]
 
 
 def printed(answer: Answer) -> str:
@@ -98,11 +99,11 @@ def printed(answer: Answer) -> str:
     return out.getvalue()
 
 
-def test_each_sentence_shows_what_bears_it_out(plan: Plan, hits: tuple[Hit, ...]) -> None:
-    said = (
+def test_sentences_show_their_support(plan: Plan, hits: tuple[Hit, ...]) -> None:
+    text = (
         "An adult single costs 14.50 euros. Cats sail for 9 euros. Children travel free and cats sleep below."
     )
-    answer = ask(plan, hits, f"{said} Dogs :smile: pay 3 euros.")
+    answer = ask(plan, hits, f"{text} Dogs :smile: pay 3 euros.")
     assert printed(answer).splitlines() == [
         "An adult single costs 14.50 euros. [1] Cats sail for 9 euros. [?] "
         "Children travel free and cats sleep below. [1?] Dogs :smile: pay 3 euros. [3]",
@@ -116,19 +117,24 @@ def test_each_sentence_shows_what_bears_it_out(plan: Plan, hits: tuple[Hit, ...]
         "  1 document has expired.",
         "  (arm: rag)",
     ]
-    told = json.loads(json.dumps(answer.reply_json("rag")))
-    assert told["answer"].count("[1]") == 2
-    assert [c["support"] for c in told["citations"]] == ["supported", "unsupported", "partly", "supported"]
-    assert told["conflicts"] == [c.to_json() for c in find_conflicts(ASKED, hits)]
-    assert (told["searched"]["passages"], told["nearest"], told["notes"]) == (
+    reply = json.loads(json.dumps(answer.reply_json("rag")))
+    assert reply["answer"].count("[1]") == 2
+    assert [citation["support"] for citation in reply["citations"]] == [
+        "supported",
+        "unsupported",
+        "partly",
+        "supported",
+    ]
+    assert reply["conflicts"] == [citation.to_json() for citation in find_conflicts(ASKED, hits)]
+    assert (reply["searched"]["passages"], reply["nearest"], reply["notes"]) == (
         1234,
         [],
         ["1 document has expired."],
     )
-    assert told["decision"]["refuse"] is False
+    assert reply["decision"]["refuse"] is False
 
 
-def test_a_refusal_says_what_was_searched_and_offers_the_nearest(plan: Plan, hits: tuple[Hit, ...]) -> None:
+def test_refusal_shows_search_and_nearest_passages(plan: Plan, hits: tuple[Hit, ...]) -> None:
     far = tuple(Hit(hit.chunk, 0.1, 0.2, 0.0, metadata=hit.metadata, expired=hit.expired) for hit in hits)
     for answer in (ask(plan, far, "never asked"), ask(plan, hits, plan.prompts.refusals[0])):
         assert answer.refused
@@ -140,16 +146,21 @@ def test_a_refusal_says_what_was_searched_and_offers_the_nearest(plan: Plan, hit
             in shown
         )
         assert shown[-1] == "  (the documents do not hold an answer)"
-        told = answer.reply_json("rag")
-        assert [passage["doc"] for passage in told["nearest"]] == ["fares.md", "old.md", "guide.pdf"]
-        assert told["citations"] == told["conflicts"] == []
+        reply = answer.reply_json("rag")
+        assert [passage["doc"] for passage in reply["nearest"]] == ["fares.md", "old.md", "guide.pdf"]
+        assert reply["citations"] == reply["conflicts"] == []
 
 
-def test_an_arm_without_retrieval_has_nothing_below(plan: Plan) -> None:
+def test_arm_without_retrieval_shows_no_sources(plan: Plan) -> None:
     arm = EvaluateStep(arm="prompting")
     answer = answer_all(
         plan, arm, [Question("q", ASKED)], Scripted((), "It costs \x1b[1m3\x1b[0m [1]."), None
     )[0]  # type: ignore[arg-type]
     assert printed(answer) == "It costs 3.\n  (arm: rag)\n"
-    told = answer.reply_json("prompting")
-    assert (told["searched"], told["decision"], told["nearest"], told["conflicts"]) == (None, None, [], [])
+    reply = answer.reply_json("prompting")
+    assert (reply["searched"], reply["decision"], reply["nearest"], reply["conflicts"]) == (
+        None,
+        None,
+        [],
+        [],
+    )

@@ -1,4 +1,4 @@
-"""What a run says on stderr: nothing that was left out goes unsaid."""
+"""The lines of ProgressWatcher for events without a progress bar."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from rich.console import Console
 from advisor.display.progress import ProgressWatcher
 
 
-def told(*events: dict[str, object]) -> str:
+def watcher_output(*events: dict[str, object]) -> str:
+    """Return what a watcher prints of these events."""
     out = StringIO()
     watcher = ProgressWatcher(Console(file=out, width=200), None)
     for event in events:
@@ -17,8 +18,8 @@ def told(*events: dict[str, object]) -> str:
     return out.getvalue()
 
 
-def test_what_a_step_left_out_is_said() -> None:
-    said = told(
+def test_watcher_prints_what_a_step_left_out() -> None:
+    output = watcher_output(
         {"event": "step.start", "step": "index", "number": 1, "total": 2},
         {
             "event": "step.end",
@@ -27,15 +28,15 @@ def test_what_a_step_left_out_is_said() -> None:
             "refusal": {"note": "too few dev questions: the default is used"},
         },
     )
-    assert "3 answers were cut" in told({"event": "step.end", "step": "evaluate:rag", "cut": 3})
-    assert "cut" not in told({"event": "step.end", "step": "evaluate:rag", "cut": 0})
-    assert "[1/2] index" in said
-    assert "a.bin was left out: not a known format" in said
-    assert "the default is used" in said
+    assert "3 answers were cut" in watcher_output({"event": "step.end", "step": "evaluate:rag", "cut": 3})
+    assert "cut" not in watcher_output({"event": "step.end", "step": "evaluate:rag", "cut": 0})
+    assert "[1/2] index" in output
+    assert "a.bin was left out: not a known format" in output
+    assert "the default is used" in output
 
 
-def test_rejected_rows_and_warnings_of_training_are_said() -> None:
-    said = told(
+def test_watcher_prints_rejected_rows_and_warnings() -> None:
+    output = watcher_output(
         {"event": "row.rejected", "file": "e.jsonl", "line": 7, "reason": "no answer"},
         {"event": "train.start", "warnings": ["2 rows are longer than 64 tokens and left out"]},
         {
@@ -48,17 +49,17 @@ def test_rejected_rows_and_warnings_of_training_are_said() -> None:
             "quoted": 4,
         },
     )
-    assert "e.jsonl, line 7 left out: no answer" in said
-    assert "2 rows are longer" in said
-    assert "3 examples left out" in said
+    assert "e.jsonl, line 7 left out: no answer" in output
+    assert "2 rows are longer" in output
+    assert "3 examples left out" in output
 
 
-def test_reasons_are_said_once_for_the_same_settings() -> None:
+def test_watcher_prints_equal_reasons_once() -> None:
     plan = {"event": "train.plan", "reasons": {"rank": "16 because"}}
-    assert told(plan, plan).count("rank: 16 because") == 1
+    assert watcher_output(plan, plan).count("rank: 16 because") == 1
 
 
-def test_how_a_prompt_was_chosen_and_labels_were_learnt_is_said() -> None:
+def test_watcher_prints_prompt_choice_and_classifier() -> None:
     tried = {"event": "prompt.tried", "prompt": "others, rules listed", "questions": 5, "score": 0.4}
     chosen = {"event": "prompt.chosen", "reason": "the fixed bank: a budget of 0 tries no other"}
     learnt = {
@@ -69,8 +70,8 @@ def test_how_a_prompt_was_chosen_and_labels_were_learnt_is_said() -> None:
         "accuracy": 0.915,
         "c": 10.0,
     }
-    said = told(tried, chosen, learnt, {**learnt, "left_out": 0, "accuracy": None})
-    assert "others, rules listed: 0.40 on 5 dev questions" in said
-    assert "the fixed bank: a budget of 0 tries no other" in said
-    assert "3 labels from 60 examples, cross-validated accuracy 0.92 (C 10); 2 left out" in said
-    assert "3 labels from 60 examples (C 10)\n" in said
+    output = watcher_output(tried, chosen, learnt, {**learnt, "left_out": 0, "accuracy": None})
+    assert "others, rules listed: 0.40 on 5 dev questions" in output
+    assert "the fixed bank: a budget of 0 tries no other" in output
+    assert "3 labels from 60 examples, cross-validated accuracy 0.92 (C 10); 2 left out" in output
+    assert "3 labels from 60 examples (C 10)\n" in output

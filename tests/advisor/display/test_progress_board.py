@@ -1,4 +1,4 @@
-"""The board of a run: played from events, it tells what is done, what is left, and how an arm scores so far."""
+"""The progress board: replayed from events, it shows what is done, the time left, and the scores so far."""
 
 from __future__ import annotations
 
@@ -48,27 +48,28 @@ PLAN = parse_plan(
 )
 
 
-def drawn(board: ProgressBoard, width: int = 80) -> str:
+def board_text(board: ProgressBoard, width: int = 80) -> str:
+    """Return the board as text."""
     out = io.StringIO()
     Console(file=out, width=width).print(board.draw())
     return out.getvalue()
 
 
-def test_a_run_played_again_shows_where_it_stood() -> None:
+def test_replayed_board_shows_state_of_the_run() -> None:
     board = replay_events(EVENTS, "desk", STEPS)
     board.estimates = {"evaluate:lora": 25.0}
-    said = drawn(board)
-    assert "desk: 2 of 4 steps, 22 s gone, about 1:05 left" in said
-    assert "9 of 9" in said
-    assert "before" in said
-    assert "10 of 30" in said
-    assert "40 s left" in said
-    assert "about 25 s" in said
-    assert "loss of lora: 3.90 to 3.00  █" in said
-    assert max(map(len, said.splitlines())) <= 80
+    text = board_text(board)
+    assert "desk: 2 of 4 steps, 22 s gone, about 1:05 left" in text
+    assert "9 of 9" in text
+    assert "before" in text
+    assert "10 of 30" in text
+    assert "40 s left" in text
+    assert "about 25 s" in text
+    assert "loss of lora: 3.90 to 3.00  █" in text
+    assert max(map(len, text.splitlines())) <= 80
 
 
-def test_a_step_of_two_training_seeds_is_counted_and_timed_over_both() -> None:
+def test_training_step_counts_all_seeds() -> None:
     events = [{"time": 0, "event": "step.start", "step": "train:lora", "number": 1, "total": 1}]
     for nth in (0, 1):
         training = {
@@ -84,26 +85,26 @@ def test_a_step_of_two_training_seeds_is_counted_and_timed_over_both() -> None:
             for n in range(1, 21)
         ]
     first, second = replay_events(events[:11]), replay_events(events[:31])
-    work = second.steps["train:lora"]
-    assert (first.steps["train:lora"].done, work.done, work.total) == (10, 30, 40)
-    assert (first.left_of("train:lora", 10), second.left_of("train:lora", 30)) == (30, 10)
-    assert work.losses == [20 - n / 2 for n in range(1, 11)], "the second seed's alone"
+    step = second.steps["train:lora"]
+    assert (first.steps["train:lora"].done, step.done, step.total) == (10, 30, 40)
+    assert (first.step_time_left("train:lora", 10), second.step_time_left("train:lora", 30)) == (30, 10)
+    assert step.losses == [20 - n / 2 for n in range(1, 11)], "losses of the second seed only"
 
 
-def test_time_left_is_unknown_until_every_step_has_one() -> None:
+def test_time_left_needs_an_estimate_of_every_step() -> None:
     board = replay_events(EVENTS, "desk", STEPS)
-    assert board.left(122) is None
-    assert "left" not in drawn(board).splitlines()[0]
+    assert board.time_left(122) is None
+    assert "left" not in board_text(board).splitlines()[0]
 
 
-def test_a_step_that_no_plan_named_is_shown_too() -> None:
+def test_board_shows_steps_outside_the_plan() -> None:
     board = replay_events(
         [*EVENTS, {"time": 123, "event": "step.start", "step": "forgetting"}], "desk", STEPS
     )
-    assert "forgetting" in drawn(board)
+    assert "forgetting" in board_text(board)
 
 
-def test_on_a_board_the_titles_of_steps_are_not_printed_but_what_they_leave_out_is() -> None:
+def test_watcher_with_board_prints_only_what_was_left_out() -> None:
     out = io.StringIO()
     watcher = ProgressWatcher(Console(file=out, width=200), None, ProgressBoard("desk", STEPS))
     watcher({"event": "step.start", "step": "index", "number": 1, "total": 4})
@@ -114,12 +115,12 @@ def test_on_a_board_the_titles_of_steps_are_not_printed_but_what_they_leave_out_
     assert watcher.board.steps["index"].state == "done"
 
 
-def test_an_arm_is_scored_as_its_answers_arrive(tmp_path: Path) -> None:
+def test_live_scores_follow_the_journal(tmp_path: Path) -> None:
     journal = tmp_path / "trial" / "answers.jsonl"
     journal.parent.mkdir()
     questions = {f"q{n}": Question(f"q{n}", "How many?", (f"{n} boats",)) for n in range(3)}
-    running = LiveScores(PLAN, tmp_path, questions)
-    assert running.mean("prompting") is None
+    scores = LiveScores(PLAN, tmp_path, questions)
+    assert scores.mean("prompting") is None
 
     def row(n: int, answer: str) -> str:
         return (
@@ -129,7 +130,7 @@ def test_an_arm_is_scored_as_its_answers_arrive(tmp_path: Path) -> None:
             + "\n"
         )
 
-    cited = {
+    citation = {
         "n": 0,
         "doc": "",
         "title": "",
@@ -140,18 +141,18 @@ def test_an_arm_is_scored_as_its_answers_arrive(tmp_path: Path) -> None:
         "char_end": 0,
         "quote": "",
     }
-    text = row(0, "0 boats").replace('{"n": 0, "new": 1}', json.dumps({**cited, "new": 1}))
-    torn = row(1, "none").replace('[{"n": 0, "new": 1}]', "[]")
-    journal.write_text(text + torn[:9], "utf-8")
-    assert running.mean("prompting") == 1.0
-    journal.write_text(text + torn, "utf-8")
-    assert running.mean("prompting") == 0.5
-    assert running.mean("few-shot") is None
+    text = row(0, "0 boats").replace('{"n": 0, "new": 1}', json.dumps({**citation, "new": 1}))
+    second_row = row(1, "none").replace('[{"n": 0, "new": 1}]', "[]")
+    journal.write_text(text + second_row[:9], "utf-8")
+    assert scores.mean("prompting") == 1.0
+    journal.write_text(text + second_row, "utf-8")
+    assert scores.mean("prompting") == 0.5
+    assert scores.mean("few-shot") is None
     journal.write_text("", "utf-8")
-    assert running.mean("prompting") is None
+    assert scores.mean("prompting") is None
 
 
-def test_the_board_of_a_plan_knows_its_steps_and_their_estimates(tmp_path: Path) -> None:
+def test_board_for_plan_has_steps_and_estimates(tmp_path: Path) -> None:
     questions = tmp_path / "q.jsonl"
     rows = [{"question": f"How many berths has pier {n}?", "answers": [str(n)]} for n in range(9)]
     questions.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
@@ -160,16 +161,16 @@ def test_the_board_of_a_plan_knows_its_steps_and_their_estimates(tmp_path: Path)
     )
     board = board_for_plan(plan, tmp_path / "run")
     assert list(board.steps) == ["evaluate:prompting", "evaluate:few-shot"]
-    assert board.left(board.started) == pytest.approx(sum(board.estimates.values()))
+    assert board.time_left(board.started) == pytest.approx(sum(board.estimates.values()))
     assert list(board_for_plan(plan, tmp_path / "run", "evaluate:few-shot").steps) == ["evaluate:few-shot"]
 
 
-@pytest.mark.parametrize(("seconds", "said"), [(0.2, "0 s"), (59.4, "59 s"), (60, "1:00"), (3725, "1:02:05")])
-def test_times_are_said_as_people_read_them(seconds: float, said: str) -> None:
-    assert format_duration(seconds) == said
+@pytest.mark.parametrize(("seconds", "text"), [(0.2, "0 s"), (59.4, "59 s"), (60, "1:00"), (3725, "1:02:05")])
+def test_format_duration(seconds: float, text: str) -> None:
+    assert format_duration(seconds) == text
 
 
-def test_a_loss_line_falls_where_the_loss_falls() -> None:
+def test_sparkline() -> None:
     assert sparkline([3, 2, 1]) == "█▅▁"
     assert len(sparkline(list(range(500)))) == 48
     assert sparkline([1.0, 1.0]) == "▄▄"
@@ -177,14 +178,14 @@ def test_a_loss_line_falls_where_the_loss_falls() -> None:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="a terminal of POSIX")
-def test_on_a_terminal_the_board_is_drawn_and_ctrl_c_prints_the_line_to_resume(root: Path) -> None:
+def test_board_on_terminal_and_resume_hint_on_ctrl_c(root: Path) -> None:
     script = f"""
 import json, time
-from advisor.display.progress import Board
-from advisor.terminal import resumable
-from advisor.display.progress import watching
+from advisor.display.progress import ProgressBoard, watch_progress
+from advisor.terminal import resume_hint
 events = json.loads({json.dumps(json.dumps(EVENTS))})
-with resumable("tunewise run plan.yaml --resume"), watching(board=lambda: Board("desk", {STEPS!r})) as watcher:
+board = lambda: ProgressBoard("desk", {STEPS!r})
+with resume_hint("tunewise run plan.yaml --resume"), watch_progress(board=board) as watcher:
     for event in events:
         watcher({{k: v for k, v in event.items() if k != "time"}})
     time.sleep(30)

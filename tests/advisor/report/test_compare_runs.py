@@ -1,4 +1,4 @@
-"""Two made-up runs side by side: matched by words, paired by question, nothing left out in silence."""
+"""Comparison of two runs: questions matched by their text, paired differences, and what is in one run only."""
 
 from __future__ import annotations
 
@@ -26,9 +26,11 @@ Make = Callable[..., Path]
 
 @pytest.fixture
 def make_run(tmp_path: Path) -> Make:
-    """Write a finished run: some arms, each above the last, on questions with these ids and words."""
+    """Return a function that writes a finished run: each arm scores above the one before it."""
 
-    def make(name: str, arms: Sequence[str], asked: dict[str, str], lift: float = 0.0, **plan: Any) -> Path:
+    def make(
+        name: str, arms: Sequence[str], questions: dict[str, str], rag_lift: float = 0.0, **plan: Any
+    ) -> Path:
         body = {
             "name": name,
             "choice": arms[-1],
@@ -42,21 +44,22 @@ def make_run(tmp_path: Path) -> Make:
         parsed = parse_plan(body)
         folder = RunFolder.create(tmp_path / name, parsed)
         folder.write({"event": "run.start", "split": "abc"})
-        count, scored = len(asked), []
+        count, scored = len(questions), []
         for number, arm in enumerate(arms):
             values = [
-                0.2 + 0.2 * number + (n * 7 % 5) / 50 + (lift if arm == "rag" else 0) for n in range(count)
+                0.2 + 0.2 * number + (n * 7 % 5) / 50 + (rag_lift if arm == "rag" else 0)
+                for n in range(count)
             ]
-            scores = tuple({"style": x, "token_f1": 1 - x} for x in values)
+            scores = tuple({"style": value, "token_f1": 1 - value} for value in values)
             numbers = ((0.1,) * count, (9,) * count, (9,) * count)
             documents = tuple(f"d{n % 11}.md" for n in range(count))
             scored.append(
-                ArmScores(arm, tuple(asked), scores, tuple(values), *numbers, documents, ((0, 0.4),))
+                ArmScores(arm, tuple(questions), scores, tuple(values), *numbers, documents, ((0, 0.4),))
             )
         write_scores(scored, folder.path / "trial" / "scores.json")
         rows = [
-            {"arm": arms[0], "seed": 0, "id": id, "question": words, "marked": ""}
-            for id, words in asked.items()
+            {"arm": arms[0], "seed": 0, "id": question_id, "question": text, "marked": ""}
+            for question_id, text in questions.items()
         ]
         text = "".join(json.dumps(row) + "\n" for row in rows)
         (folder.path / "trial" / "answers.jsonl").write_text(text, "utf-8")
@@ -66,67 +69,75 @@ def make_run(tmp_path: Path) -> Make:
     return make
 
 
-def words(*numbers: int, start: int = 0) -> dict[str, str]:
-    """Questions with ids counted from ``start``, whatever they ask."""
-    return {f"q{start + place}": f"What does ferry {n} cost?" for place, n in enumerate(numbers)}
+def ferry_questions(*numbers: int, start: int = 0) -> dict[str, str]:
+    """Return questions about ferries of these numbers, with ids counted from ``start``."""
+    return {
+        f"q{start + position}": f"What does ferry {number} cost?" for position, number in enumerate(numbers)
+    }
 
 
-def printed(show: Callable[..., None], *given: Any) -> str:
+def printed(show: Callable[..., None], *arguments: Any) -> str:
     """Return what is shown on a wide terminal."""
     out = io.StringIO()
-    show(*given, Console(width=200, file=out))
+    show(*arguments, Console(width=200, file=out))
     return out.getvalue()
 
 
-def test_questions_are_matched_by_their_words_whatever_their_ids(make_run: Make) -> None:
-    first = make_run("first", ["prompting", "rag"], words(*range(40)), lift=0.1)
-    second = make_run("second", ["prompting", "rag"], words(*range(4, 44), start=50))
-    found = compare_runs(first, second)
-    assert found["questions"] == {"common": 36, "only_a": 4, "only_b": 4}
-    assert [row["arm"] for row in found["arms"]] == ["prompting", "rag"]
-    prompting, rag = found["arms"]
+def test_compare_runs_matches_questions_by_text(make_run: Make) -> None:
+    first = make_run("first", ["prompting", "rag"], ferry_questions(*range(40)), rag_lift=0.1)
+    second = make_run("second", ["prompting", "rag"], ferry_questions(*range(4, 44), start=50))
+    comparison = compare_runs(first, second)
+    assert comparison["questions"] == {"common": 36, "only_a": 4, "only_b": 4}
+    assert [row["arm"] for row in comparison["arms"]] == ["prompting", "rag"]
+    prompting, rag = comparison["arms"]
     assert prompting["n"] == rag["n"] == 36
     assert rag["difference"] == pytest.approx(rag["mean_a"] - rag["mean_b"])
     assert rag["low"] <= rag["difference"] <= rag["high"]
     assert rag["p"] <= rag["p_holm"]
     assert rag["units"] == 11
     assert rag["low"] > 0.05
-    assert (found["winners"]["a"], found["winners"]["b"], found["winners"]["n"]) == ("rag", "rag", 36)
-    assert found["notes"] == []
+    assert (comparison["winners"]["a"], comparison["winners"]["b"], comparison["winners"]["n"]) == (
+        "rag",
+        "rag",
+        36,
+    )
+    assert comparison["notes"] == []
 
 
-def test_the_same_id_of_another_question_is_no_match(make_run: Make) -> None:
-    first = make_run("first", ["prompting", "rag"], words(1, 2, 3))
-    second = make_run("second", ["prompting", "rag"], words(4, 5, 6))
+def test_compare_runs_rejects_same_ids_of_other_questions(make_run: Make) -> None:
+    first = make_run("first", ["prompting", "rag"], ferry_questions(1, 2, 3))
+    second = make_run("second", ["prompting", "rag"], ferry_questions(4, 5, 6))
     with pytest.raises(BadInput, match="no question in common"):
         compare_runs(first, second)
     for run in (first, second):
         (run / "trial" / "answers.jsonl").unlink()
-    assert compare_runs(first, second)["questions"]["common"] == 3, "ids count where no words were kept"
+    assert compare_runs(first, second)["questions"]["common"] == 3, "ids count where no texts were stored"
 
 
-def test_what_is_in_one_run_only_and_what_differs_is_said(make_run: Make) -> None:
-    first = make_run("first", ["prompting", "rag"], words(*range(8)))
-    second = make_run("second", ["prompting", "lora"], words(*range(8)), weights={"style": 1, "token_f1": 3})
-    found = compare_runs(first, second)
-    assert (found["only_in_a"], found["only_in_b"]) == (["rag"], ["lora"])
-    assert [row["arm"] for row in found["arms"]] == ["prompting"]
-    assert found["arms"][0]["difference"] == pytest.approx(0), "both weighed as in the first"
-    assert "weights of the scores differ" in found["notes"][0]
-    assert found["winners"]["n"] == 8
-    text = printed(show_comparison, found)
-    for said in (
+def test_compare_runs_lists_differences_of_the_runs(make_run: Make) -> None:
+    first = make_run("first", ["prompting", "rag"], ferry_questions(*range(8)))
+    second = make_run(
+        "second", ["prompting", "lora"], ferry_questions(*range(8)), weights={"style": 1, "token_f1": 3}
+    )
+    comparison = compare_runs(first, second)
+    assert (comparison["only_in_a"], comparison["only_in_b"]) == (["rag"], ["lora"])
+    assert [row["arm"] for row in comparison["arms"]] == ["prompting"]
+    assert comparison["arms"][0]["difference"] == pytest.approx(0), "both weighed as in the first"
+    assert "weights of the scores differ" in comparison["notes"][0]
+    assert comparison["winners"]["n"] == 8
+    text = printed(show_comparison, comparison)
+    for part in (
         "8 questions in both runs",
         "only in first: rag",
         "only in second: lora",
         "winners: rag, lora",
     ):
-        assert said in text
-    assert json.loads(json.dumps(found, allow_nan=False)) == found
+        assert part in text
+    assert json.loads(json.dumps(comparison, allow_nan=False)) == comparison
 
 
-def test_a_report_shows_corrected_chances_and_how_far_seeds_lie_apart(make_run: Make) -> None:
-    run = make_run("first", ["prompting", "rag"], words(*range(40)))
+def test_margins_show_corrected_p_and_seed_differences(make_run: Make) -> None:
+    run = make_run("first", ["prompting", "rag"], ferry_questions(*range(40)))
     data = read_report(run)
     pair = data["paired"][0]
     assert {"p_holm", "n", "units"} <= set(pair)
@@ -145,8 +156,8 @@ def test_a_report_shows_corrected_chances_and_how_far_seeds_lie_apart(make_run: 
     assert "one training seed (lora): --seeds 2" in printed(show_margins, data)
 
 
-def test_scores_of_before_documents_and_seeds_were_kept_still_load(make_run: Make) -> None:
-    run = make_run("first", ["prompting", "rag"], words(*range(40)))
+def test_scores_without_documents_and_seeds_still_load(make_run: Make) -> None:
+    run = make_run("first", ["prompting", "rag"], ferry_questions(*range(40)))
     path = run / "trial" / "scores.json"
     body = json.loads(path.read_text("utf-8"))
     assert body["documents"]["q3"] == "d3.md"
@@ -160,8 +171,10 @@ def test_scores_of_before_documents_and_seeds_were_kept_still_load(make_run: Mak
     assert before[0].seeds == ()
 
 
-def test_the_verb_prints_both_as_json(make_run: Make, tunewise: Any) -> None:
-    first, second = (make_run(name, ["prompting", "rag"], words(*range(12))) for name in ("first", "second"))
+def test_report_compare_prints_json(make_run: Make, tunewise: Any) -> None:
+    first, second = (
+        make_run(name, ["prompting", "rag"], ferry_questions(*range(12))) for name in ("first", "second")
+    )
     done = tunewise("report", first, "--compare", second, "--json")
     assert done.returncode == 0, done.stderr
     data = json.loads(done.stdout)
@@ -169,16 +182,18 @@ def test_the_verb_prints_both_as_json(make_run: Make, tunewise: Any) -> None:
     assert data == read_report(first)
 
 
-@pytest.mark.parametrize(("quick", "said"), [(True, "--quick trains one seed"), (False, "keeps the seeds")])
-def test_seeds_that_could_not_count_are_refused(make_run: Make, quick: bool, said: str) -> None:
-    run = make_run("first", ["prompting", "rag"], words(1, 2))
-    with pytest.raises(UsageProblem, match=said):
+@pytest.mark.parametrize(
+    ("quick", "message"), [(True, "--quick trains one seed"), (False, "keeps the seeds")]
+)
+def test_seeds_without_effect_are_rejected(make_run: Make, quick: bool, message: str) -> None:
+    run = make_run("first", ["prompting", "rag"], ferry_questions(1, 2))
+    with pytest.raises(UsageProblem, match=message):
         execute_plan(run, None, False, False, quick, None, False, False, seeds=2)
 
 
-@pytest.mark.parametrize(("kernels", "said"), [("plain", "keeps the kernels"), ("fast", "auto, plain")])
-def test_kernels_that_could_not_count_are_refused(make_run: Make, kernels: str, said: str) -> None:
-    run = make_run("first", ["prompting", "rag"], words(1, 2))
+@pytest.mark.parametrize(("kernels", "message"), [("plain", "keeps the kernels"), ("fast", "auto, plain")])
+def test_kernels_without_effect_are_rejected(make_run: Make, kernels: str, message: str) -> None:
+    run = make_run("first", ["prompting", "rag"], ferry_questions(1, 2))
     with pytest.raises(UsageProblem) as refused:
         execute_plan(run, None, False, False, False, None, False, False, kernels=kernels)
-    assert said in f"{refused.value.message}; {refused.value.hint}"
+    assert message in f"{refused.value.message}; {refused.value.hint}"

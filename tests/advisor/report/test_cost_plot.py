@@ -1,4 +1,4 @@
-"""The cost lines as text and as a drawing: inside their width, every method named, the crossing marked."""
+"""The cost lines as text and as SVG: within their width, with every method named and the crossing marked."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ SITUATIONS: dict[str, dict[str, Any]] = {
 }
 
 
-def found(answers: dict[str, Any]) -> dict[str, Any]:
+def break_even_of(answers: dict[str, Any]) -> dict[str, Any]:
     """Return the break-even of these answers."""
-    p = Profile.of(answers)
-    result = break_even(p, {name: method.estimate(p) for name, method in METHOD_BY_NAME.items()})
+    profile = Profile.of(answers)
+    result = break_even(profile, {name: method.estimate(profile) for name, method in METHOD_BY_NAME.items()})
     assert result is not None
     return result
 
 
 @pytest.mark.parametrize("width", [1, 40, 80, 100, 1000])
 @pytest.mark.parametrize("name", SITUATIONS)
-def test_the_picture_fits_and_names_every_open_method(name: str, width: int) -> None:
-    result = found(SITUATIONS[name])
+def test_plot_fits_width_and_names_open_methods(name: str, width: int) -> None:
+    result = break_even_of(SITUATIONS[name])
     text = cost_plot.plot_lines(result, width)
     rows = text.split("\n")
     assert max(map(len, rows)) <= max(width, cost_plot.LEAST_WIDTH)
@@ -53,27 +53,27 @@ def test_the_picture_fits_and_names_every_open_method(name: str, width: int) -> 
     assert text == cost_plot.plot_lines(result, width)
 
 
-def test_the_crossing_and_the_users_calls_are_marked() -> None:
-    text = cost_plot.plot_lines(found(HOSTED), 90)
+def test_plot_marks_crossing_and_user_calls() -> None:
+    text = cost_plot.plot_lines(break_even_of(HOSTED), 90)
     assert "+ few-shot and lora cost the same" in text
-    drawn = [row.split("|", 1)[1] for row in text.split("\n") if "|" in row]
-    assert sum(row.count("+") for row in drawn) == 1
-    assert all(row[41:42] in ":PFRLQAH" for row in drawn if len(row) > 41), "40,000 is one column"
+    rows = [row.split("|", 1)[1] for row in text.split("\n") if "|" in row]
+    assert sum(row.count("+") for row in rows) == 1
+    assert all(row[41:42] in ":PFRLQAH" for row in rows if len(row) > 41), "40,000 is one column"
     assert "100k" in text
     assert ": 40,000 calls (yours)" in text
 
 
-def test_no_lines_is_said() -> None:
-    empty = {**found(HOSTED), "per_month": {}}
+def test_plot_without_prices_says_so() -> None:
+    empty = {**break_even_of(HOSTED), "per_month": {}}
     assert "no prices are known" in cost_plot.plot_lines(empty, 80)
     assert cost_chart(empty) == ""
     assert cost_chart({}) == ""
 
 
-def test_the_drawing_is_inline_and_the_same_every_time() -> None:
-    result = found(HOSTED)
-    drawn = cost_chart(result)
-    assert "<svg" in drawn
-    assert "http" not in drawn
-    assert "lora" in drawn
-    assert drawn == cost_chart(result)
+def test_cost_chart_is_inline_and_deterministic() -> None:
+    result = break_even_of(HOSTED)
+    svg = cost_chart(result)
+    assert "<svg" in svg
+    assert "http" not in svg
+    assert "lora" in svg
+    assert svg == cost_chart(result)

@@ -1,4 +1,4 @@
-"""The decision record is one page, the same for the same day, and has a place for everybody who decides."""
+"""The decision record: one page, the same for the same day, with a row for every role."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ def page(situation: Situation, day: date = DAY) -> str:
     return decision_record(recommend_for_profile(situation.profile, day).to_json(), situation.answers, day)
 
 
-def test_one_page_with_its_sections_in_order(desk_situation: Situation) -> None:
-    """At most 60 lines of sane length; the choice, the roles and the evidence are there."""
+def test_record_is_one_page_with_sections_in_order(desk_situation: Situation) -> None:
+    """At most 60 lines of limited length, with the choice, the roles and the evidence."""
     text = page(desk_situation)
     lines = text.splitlines()
     assert len(lines) <= 60
@@ -65,8 +65,8 @@ def test_one_page_with_its_sections_in_order(desk_situation: Situation) -> None:
         assert part in text
 
 
-def test_it_is_the_same_for_the_same_day(desk_situation: Situation) -> None:
-    """And its expiry is the day when the prices are 90 days old."""
+def test_record_is_deterministic_for_a_day(desk_situation: Situation) -> None:
+    """Its review date is the day on which the prices are 90 days old."""
     text = page(desk_situation)
     assert text == page(desk_situation)
     until = prices.reference_price().day + timedelta(days=prices.STALE_DAYS)
@@ -75,8 +75,8 @@ def test_it_is_the_same_for_the_same_day(desk_situation: Situation) -> None:
     assert "which is past" in page(desk_situation, until + timedelta(days=1))
 
 
-def test_hardly_anything_known_is_still_a_page(laptop: Machine) -> None:
-    """What is unknown is listed, and signs that Markdown would take for its own are escaped."""
+def test_record_with_few_answers_lists_unknowns(laptop: Machine) -> None:
+    """Unknown answers are listed, and Markdown's special characters are escaped."""
     situation = complete_situation(flag_answers(["goal=a|b <i> \n# c"]), laptop)
     text = page(situation)
     assert text.splitlines()[0] == "# Decision: a\\|b &lt;i> # c"
@@ -84,7 +84,7 @@ def test_hardly_anything_known_is_still_a_page(laptop: Machine) -> None:
     assert len(text.splitlines()) <= 60
 
 
-def test_the_command_writes_it(tunewise: Any, desk: Any) -> None:
+def test_plan_record_flag_writes_the_file(tunewise: Any, desk: Any) -> None:
     """Beside the plan, or without one."""
     done = tunewise("plan", "--set", "task_needs_facts=new", "--record", "decision.md", "--json")
     assert done.returncode == 0, done.stderr

@@ -1,4 +1,4 @@
-"""The report in a real browser: nothing leaves the file, the filters filter, it fits 380 pixels, and nothing runs."""
+"""report.html in a browser: nothing is loaded or executed from answers; filters, citations, widths, print, accessibility."""
 
 from __future__ import annotations
 
@@ -81,23 +81,25 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     arms, rows = [], []
     for arm in ("prompting", "rag"):
         right = tuple(float(arm == "rag" and n != 5) for n in range(COUNT))
-        scores = tuple({"style": 1.0, "fact_recall": r, "refusal": 1.0} for r in right)
-        told = (0.2,) * COUNT, (50,) * COUNT, (20,) * COUNT
-        arms.append(ArmScores(arm, ids, scores, right, *told, seeds=((0, 0.5), (1, 0.62))))
-        for n, r in enumerate(right):
-            said = NASTY if n == 0 else f"Pier {n} costs {n if r else 99} euros and a lantern."
-            asked = f"What does pier {n} cost? {NASTY if n == 0 else ''}"
+        scores = tuple({"style": 1.0, "fact_recall": value, "refusal": 1.0} for value in right)
+        costs = (0.2,) * COUNT, (50,) * COUNT, (20,) * COUNT
+        arms.append(ArmScores(arm, ids, scores, right, *costs, seeds=((0, 0.5), (1, 0.62))))
+        for n, value in enumerate(right):
+            answer = NASTY if n == 0 else f"Pier {n} costs {n if value else 99} euros and a lantern."
+            question = f"What does pier {n} cost? {NASTY if n == 0 else ''}"
             row = {
                 "arm": arm,
                 "seed": 0,
                 "id": ids[n],
-                "question": asked,
-                "answer": said,
-                "marked": f"{said} [1]",
+                "question": question,
+                "answer": answer,
+                "marked": f"{answer} [1]",
             }
             rows.append({**row, "citations": [cited(n)] if arm == "rag" else []})
     write_scores(arms, folder.path / "trial" / "scores.json")
-    (folder.path / "trial" / "answers.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows), "utf-8")
+    (folder.path / "trial" / "answers.jsonl").write_text(
+        "".join(json.dumps(value) + "\n" for value in rows), "utf-8"
+    )
     stale = {
         "text": "4 questions.",
         "arms": [{"arm": "rag", "n": 4, "new_before": 0, "new_after": 3, "old_before": 3, "old_after": 0}],
@@ -155,14 +157,14 @@ def shown(browser: Any) -> list[str]:
     )
 
 
-def test_nothing_leaves_the_file_and_nothing_of_an_answer_runs(browser: Any, page: Path) -> None:
+def test_page_loads_nothing_and_runs_no_answer_text(browser: Any, page: Path) -> None:
     browser.open(page.as_uri())
-    asked = [
+    requests = [
         e["params"]["request"]["url"]
         for e in browser.events
         if e.get("method") == "Network.requestWillBeSent"
     ]
-    assert asked == [page.as_uri()]
+    assert requests == [page.as_uri()]
     assert not [e for e in browser.events if e.get("method") in ("Log.entryAdded", "Runtime.exceptionThrown")]
     assert browser.js("window.ran") is None
     for text in (
@@ -184,7 +186,7 @@ def test_nothing_leaves_the_file_and_nothing_of_an_answer_runs(browser: Any, pag
     assert browser.js("window.ran") is None
 
 
-def test_every_training_seed_has_its_own_line(browser: Any, page: Path) -> None:
+def test_loss_chart_has_a_line_for_each_seed(browser: Any, page: Path) -> None:
     browser.open(page.as_uri())
     points = browser.js(
         "[...document.querySelectorAll('#cost polyline')].map(l => l.getAttribute('points').split(' ')"
@@ -195,7 +197,7 @@ def test_every_training_seed_has_its_own_line(browser: Any, page: Path) -> None:
     assert all(line == sorted(set(line)) for line in trained)
 
 
-def test_the_table_filters(browser: Any, page: Path) -> None:
+def test_question_filter(browser: Any, page: Path) -> None:
     browser.open(page.as_uri())
     fill = (
         "(name, value) => {{ const f = document.getElementById('filter').elements[name]; f.value = value; }}"
@@ -221,25 +223,25 @@ def test_the_table_filters(browser: Any, page: Path) -> None:
     assert len(shown(browser)) == COUNT - 1
 
 
-def test_a_filter_in_the_address_is_taken_up(browser: Any, page: Path) -> None:
+def test_filter_is_read_from_the_address(browser: Any, page: Path) -> None:
     browser.open("about:blank")
     browser.open(f"{page.as_uri()}#filter:text=pier+1&arm=rag&show=right")
     assert shown(browser) == ["q-2", "q-11", "q-12"]
 
 
-def test_a_citation_opens_its_passage_without_a_script(browser: Any, page: Path) -> None:
+def test_citation_opens_its_passage(browser: Any, page: Path) -> None:
     browser.open(page.as_uri())
     browser.js("document.querySelectorAll('.question details').forEach(d => { d.open = true })")
     browser.js("document.querySelector('#q-4 button.cite').click()")
-    told = browser.js("document.querySelector(':popover-open').textContent")
-    assert "Pier 3 costs 3 euros." in told
-    assert "fares.md" in told
-    assert "lines 3–4" in told
-    assert "2026-01-02" in told
+    popover = browser.js("document.querySelector(':popover-open').textContent")
+    assert "Pier 3 costs 3 euros." in popover
+    assert "fares.md" in popover
+    assert "lines 3–4" in popover
+    assert "2026-01-02" in popover
 
 
 @pytest.mark.parametrize("width", [380, 820, 1280])
-def test_no_width_scrolls_sideways(browser: Any, page: Path, tmp_path: Path, width: int) -> None:
+def test_page_fits_every_width(browser: Any, page: Path, tmp_path: Path, width: int) -> None:
     for scheme in ("light", "dark"):
         browser.open(page.as_uri(), width, scheme)
         browser.js("document.querySelectorAll('details').forEach(d => { d.open = true })")
@@ -250,7 +252,7 @@ def test_no_width_scrolls_sideways(browser: Any, page: Path, tmp_path: Path, wid
     assert sum(map(int, dark[4:-1].split(","))) < 120
 
 
-def test_without_scripts_it_is_a_plain_list_and_on_paper_the_forms_are_gone(browser: Any, page: Path) -> None:
+def test_page_without_scripts_and_in_print(browser: Any, page: Path) -> None:
     browser.call("Emulation.setScriptExecutionDisabled", value=True)
     browser.open(page.as_uri())
     browser.call("Emulation.setScriptExecutionDisabled", value=False)
@@ -263,7 +265,7 @@ def test_without_scripts_it_is_a_plain_list_and_on_paper_the_forms_are_gone(brow
     assert browser.js("document.querySelector('.paper').offsetHeight") > 0
 
 
-def test_everything_is_named_for_those_who_do_not_see_it(browser: Any, page: Path) -> None:
+def test_every_element_has_an_accessible_name(browser: Any, page: Path) -> None:
     browser.open(page.as_uri())
     unnamed = (
         "[...document.querySelectorAll('svg')].filter(s => !s.parentElement.closest('svg')"

@@ -1,4 +1,4 @@
-"""The questions of a report: what is right, which words are marked, what is left out, and the arms as characters."""
+"""The question browser, the charts and the next steps of a report."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ DATA = {
 }
 
 
-def test_words_of_the_gold_and_words_of_nowhere_are_told_apart() -> None:
-    said = "The berth costs 15.50 euros a night. [1]"
-    found = list(
-        question_browser.answer_pieces(said, ["3.65 euros"], ["What does the berth cost?", "3.65 euros"])
+def test_answer_pieces_mark_gold_and_unknown_words() -> None:
+    answer = "The berth costs 15.50 euros a night. [1]"
+    pieces = list(
+        question_browser.answer_pieces(answer, ["3.65 euros"], ["What does the berth cost?", "3.65 euros"])
     )
-    assert ("gold", "euros") in found
-    assert ("odd", "15.50") in found
-    assert ("odd", "night") in found
-    assert ("cite", "[1]") in found
-    assert "".join(text for _, text in found) == said
-    assert ("gold", "15.50") in question_browser.answer_pieces(said, ["15.50"], [])
+    assert ("gold", "euros") in pieces
+    assert ("odd", "15.50") in pieces
+    assert ("odd", "night") in pieces
+    assert ("cite", "[1]") in pieces
+    assert "".join(text for _, text in pieces) == answer
+    assert ("gold", "15.50") in question_browser.answer_pieces(answer, ["15.50"], [])
     assert list(question_browser.answer_pieces("Aye, 7 boats", [], [])) == [("plain", "Aye, 7 boats")]
 
 
@@ -48,17 +48,15 @@ def test_words_of_the_gold_and_words_of_nowhere_are_told_apart() -> None:
         ({"style": 1.0, "combined": 0.6}, True, True),
     ],
 )
-def test_manner_does_not_make_a_wrong_fact_right(
-    scores: dict[str, float], answerable: bool, right: bool
-) -> None:
+def test_is_right_ignores_style(scores: dict[str, float], answerable: bool, right: bool) -> None:
     assert question_browser.is_right(scores, answerable) is right
 
 
-def test_what_does_not_fit_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_browser_counts_questions_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "trial").mkdir()
     rows = [
         {
-            "arm": a,
+            "arm": arm,
             "id": f"q{n}",
             "seed": 0,
             "question": "?",
@@ -67,17 +65,19 @@ def test_what_does_not_fit_is_counted(tmp_path: Path, monkeypatch: pytest.Monkey
             "citations": [],
         }
         for n in range(5)
-        for a in ("rag", "few-shot")
+        for arm in ("rag", "few-shot")
     ]
-    (tmp_path / "trial" / "answers.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows), "utf-8")
+    (tmp_path / "trial" / "answers.jsonl").write_text(
+        "".join(json.dumps(row) + "\n" for row in rows), "utf-8"
+    )
     monkeypatch.setattr(question_browser, "MAX_CHARACTERS", 500)
-    found = question_browser.browse_questions(tmp_path, ["few-shot", "rag"], [Question("q0", "?", ("x",))])
-    assert (len(found.rows), found.left_out, found.seeds) == (2, 3, 1)
-    assert [a["arm"] for a in found.rows[0]["answers"]] == ["few-shot", "rag"]
-    assert found.rows[0]["gold"] == ["x"]
+    browsed = question_browser.browse_questions(tmp_path, ["few-shot", "rag"], [Question("q0", "?", ("x",))])
+    assert (len(browsed.rows), browsed.left_out, browsed.seeds) == (2, 3, 1)
+    assert [arm["arm"] for arm in browsed.rows[0]["answers"]] == ["few-shot", "rag"]
+    assert browsed.rows[0]["gold"] == ["x"]
 
 
-def test_arms_are_drawn_with_characters_on_one_scale() -> None:
+def test_score_chart_draws_arms_on_one_scale() -> None:
     rag, few, scale = trial_table.score_chart(DATA, 80).plain.split("\n")
     assert rag.index("●") - len("few-shot  ") == round(0.75 * 59)
     assert rag.rstrip().endswith("━")
@@ -90,28 +90,28 @@ def test_arms_are_drawn_with_characters_on_one_scale() -> None:
 def test_next_steps_follow_from_the_verdict() -> None:
     commands = [command for command, _ in next_steps(DATA, Path("runs/a desk"))]
     assert commands[0] == "tunewise ask 'runs/a desk' \"your question\""
-    assert any(c.startswith("tunewise index update 'runs/a desk'/index") for c in commands)
+    assert any(command.startswith("tunewise index update 'runs/a desk'/index") for command in commands)
     undecided = {**DATA["verdict"], "outcome": "undecided", "more_questions_needed": 70}
-    told = next_steps({**DATA, "verdict": undecided}, Path("/somewhere/desk"))
-    assert ("tunewise report desk-more --compare desk", "sets the two runs side by side") in told
-    assert any("about 70 more" in why for _, why in told)
-    assert not any("/somewhere" in command for command, _ in told)
+    steps = next_steps({**DATA, "verdict": undecided}, Path("/somewhere/desk"))
+    assert ("tunewise report desk-more --compare desk", "sets the two runs side by side") in steps
+    assert any("about 70 more" in why for _, why in steps)
+    assert not any("/somewhere" in command for command, _ in steps)
 
 
-def test_axes_name_round_numbers_within_their_ends() -> None:
+def test_axis_ticks_are_round_numbers_within_range() -> None:
     assert Axis("", 0, 210).ticks == [0, 50, 100, 150, 200]
-    assert [Axis("", 2, 6, log=True).say(v) for v in Axis("", 2, 6, log=True).ticks] == [
+    assert [Axis("", 2, 6, log=True).label(v) for v in Axis("", 2, 6, log=True).ticks] == [
         "100",
         "1,000",
         "10,000",
         "100,000",
         "1 M",
     ]
-    assert Axis("", 0, 1).up(0.25) == "75.00%"
-    assert Axis("", 2, 6, log=True).across(10_000) == "50.00%"
+    assert Axis("", 0, 1).y_percent(0.25) == "75.00%"
+    assert Axis("", 2, 6, log=True).x_percent(10_000) == "50.00%"
 
 
-def test_a_bar_of_memory_says_what_it_draws() -> None:
+def test_memory_bar_has_a_text_alternative() -> None:
     drawn = charts.memory_bar(1.0, 1.2, 1.5, 1.4, 2.0)
     assert 'aria-label="estimated 1.00 to 1.50 GiB, likely 1.20; measured 1.40 GiB"' in drawn
     assert 'class="ring"' not in drawn

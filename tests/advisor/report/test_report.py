@@ -1,4 +1,4 @@
-"""The report of a made-up run: complete, escaped, nothing remote, and the same every time."""
+"""The three report files of a made-up run: complete, escaped, without remote resources, and deterministic."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def run(tmp_path: Path) -> RunFolder:
     return folder
 
 
-def test_the_report_has_every_part_of_the_contract(run: RunFolder) -> None:
+def test_report_json_has_all_parts(run: RunFolder) -> None:
     data = write_report(run, PLAN, [Question("q0", NASTY, ("gold",))])
     assert {"schema", "verdict", "arms", "paired", "predicted", "measured", "guards"} <= set(data)
     assert data == read_report(run.path)
@@ -89,7 +89,7 @@ def test_the_report_has_every_part_of_the_contract(run: RunFolder) -> None:
     assert "index" in data["measured"]["seconds"]
 
 
-def test_the_page_is_escaped_and_loads_nothing(run: RunFolder) -> None:
+def test_page_is_escaped_and_loads_nothing(run: RunFolder) -> None:
     write_report(run, PLAN)
     page = (run.path / "report.html").read_text("utf-8")
     assert page.count("<script") == 1
@@ -100,7 +100,7 @@ def test_the_page_is_escaped_and_loads_nothing(run: RunFolder) -> None:
     assert not re.findall(r"""(?:src|href)=["'](?!#)|url\(|@import|\sstyle=|\son\w+=""", page)
 
 
-def test_the_policy_names_the_only_style_and_script_by_their_hashes(run: RunFolder) -> None:
+def test_content_policy_allows_own_style_and_script_by_hash(run: RunFolder) -> None:
     write_report(run, PLAN)
     page = (run.path / "report.html").read_text("utf-8")
     policy = re.findall(r'content="(default-src [^"]*)"', page)[0]
@@ -110,9 +110,9 @@ def test_the_policy_names_the_only_style_and_script_by_their_hashes(run: RunFold
         assert f"{tag}-src 'sha256-{base64.b64encode(sha256(text.encode()).digest()).decode()}'" in policy
 
 
-def test_answers_in_the_page_hold_no_escapes_and_no_links(run: RunFolder) -> None:
-    said = "\x1b[31mred\x07 \u202e![x](http://evil.example/a) <img src='http://evil.example'> \u200b[1]"
-    row = {"arm": "rag", "seed": 0, "id": "q0", "question": said, "marked": said}
+def test_page_strips_escapes_and_links_from_answers(run: RunFolder) -> None:
+    answer = "\x1b[31mred\x07 \u202e![x](http://evil.example/a) <img src='http://evil.example'> \u200b[1]"
+    row = {"arm": "rag", "seed": 0, "id": "q0", "question": answer, "marked": answer}
     (run.path / "trial" / "answers.jsonl").write_text(json.dumps(row) + "\n", "utf-8")
     write_report(run, PLAN)
     page = (run.path / "report.html").read_text("utf-8")
@@ -121,14 +121,14 @@ def test_answers_in_the_page_hold_no_escapes_and_no_links(run: RunFolder) -> Non
     assert not re.findall(r"""<(?:img|iframe|link)\b|<a (?!class="skip"|href="#)|://evil""", page)
 
 
-def test_the_page_tells_when_the_run_refuses(run: RunFolder) -> None:
+def test_page_shows_refusal_threshold(run: RunFolder) -> None:
     write_report(run, PLAN)
     assert "When it refuses" not in (run.path / "report.html").read_text("utf-8")
     points = tuple(RefusalPoint(cut, cut, cut / 2) for cut in (0.0, 0.5, 1.0))
     fitted = RefusalThreshold(
         {"dense": 1.0}, 0.0, "logistic", 20, 10, 5, 0.9, 0.95, points[1], points[2], points
     )
-    for threshold, told in (
+    for threshold, sentence in (
         (fitted, "refuses 50 % of the unanswerable ones"),
         (default_threshold(2, 1), "are too few to fit"),
     ):
@@ -136,12 +136,14 @@ def test_the_page_tells_when_the_run_refuses(run: RunFolder) -> None:
         write_json(run.path / "refusal.json", threshold.to_json())
         data = write_report(run, PLAN)
         assert data["guards"]["refusal"] == json.loads(json.dumps(threshold.to_json()))
-        assert told in (run.path / "report.html").read_text("utf-8")
+        assert sentence in (run.path / "report.html").read_text("utf-8")
 
 
-def test_the_cost_lines_are_drawn_where_the_plan_holds_them(run: RunFolder) -> None:
-    p = Profile.of({"model_params_b": 8, "labelled_examples": 500, "calls_per_month": 40_000})
-    crossing = break_even(p, {name: method.estimate(p) for name, method in METHOD_BY_NAME.items()})
+def test_page_draws_cost_lines_of_the_plan(run: RunFolder) -> None:
+    profile = Profile.of({"model_params_b": 8, "labelled_examples": 500, "calls_per_month": 40_000})
+    crossing = break_even(
+        profile, {name: method.estimate(profile) for name, method in METHOD_BY_NAME.items()}
+    )
     plan = PLAN.model_copy(update={"predicted": {**PLAN.predicted, "break_even": crossing}})
     write_report(run, plan)
     page = (run.path / "report.html").read_text("utf-8")
@@ -150,14 +152,14 @@ def test_the_cost_lines_are_drawn_where_the_plan_holds_them(run: RunFolder) -> N
     assert "calls a month (dotted: yours)" in page
 
 
-def test_the_same_run_gives_the_same_page(run: RunFolder) -> None:
+def test_page_is_deterministic(run: RunFolder) -> None:
     write_report(run, PLAN)
     first = (run.path / "report.html").read_bytes()
     write_report(run, PLAN)
     assert (run.path / "report.html").read_bytes() == first
 
 
-def test_the_report_says_on_what_and_with_what_it_was_measured(run: RunFolder, tmp_path: Path) -> None:
+def test_report_records_data_and_environment(run: RunFolder, tmp_path: Path) -> None:
     questions = tmp_path / "questions.jsonl"
     questions.write_text("{}\n", "utf-8")
     plan = PLAN.model_copy(update={"data": PLAN.data.model_copy(update={"questions": questions})})
@@ -173,7 +175,7 @@ def test_the_report_says_on_what_and_with_what_it_was_measured(run: RunFolder, t
     assert write_report(run, plan)["environment"]["python"] == "3.99"
 
 
-def test_the_report_for_a_pull_request_is_short_and_its_texts_are_no_markup(run: RunFolder) -> None:
+def test_markdown_is_short_and_escaped(run: RunFolder) -> None:
     data = write_report(
         run,
         PLAN,
@@ -185,19 +187,19 @@ def test_the_report_for_a_pull_request_is_short_and_its_texts_are_no_markup(run:
             ],
         },
     )
-    told = (run.path / "report.md").read_text("utf-8")
-    assert told.startswith("## tunewise: desk\n\n**CONFIRMED** (measured). rag scored 0.73")
-    assert "| **rag** | 0.73 (0.72–0.74) | 0.70 | 1.00 | 0.20 |" in told
-    assert "| prompting | +0.60 (+0.60 to +0.60) |" in told
-    assert "rag new fact 0 → 3, old 2 → 0 of 4" in told
-    assert len(told.splitlines()) < 40
+    markdown = (run.path / "report.md").read_text("utf-8")
+    assert markdown.startswith("## tunewise: desk\n\n**CONFIRMED** (measured). rag scored 0.73")
+    assert "| **rag** | 0.73 (0.72–0.74) | 0.70 | 1.00 | 0.20 |" in markdown
+    assert "| prompting | +0.60 (+0.60 to +0.60) |" in markdown
+    assert "rag new fact 0 → 3, old 2 → 0 of 4" in markdown
+    assert len(markdown.splitlines()) < 40
     assert "report.md" in json.loads((run.path / "manifest.json").read_text("utf-8"))["files"]
-    warned = report_markdown({**data, "warnings": ["a <b> | `c`\n# d"], "name": "x\n## y"})
-    assert "> a \\<b\\> \\| \\`c\\` \\# d\n" in warned
-    assert "## tunewise: x \\#\\# y\n" in warned
+    with_warning = report_markdown({**data, "warnings": ["a <b> | `c`\n# d"], "name": "x\n## y"})
+    assert "> a \\<b\\> \\| \\`c\\` \\# d\n" in with_warning
+    assert "## tunewise: x \\#\\# y\n" in with_warning
 
 
-def test_a_run_without_scores_says_what_to_do(tmp_path: Path) -> None:
+def test_report_of_run_without_scores_is_rejected(tmp_path: Path) -> None:
     folder = RunFolder.create(tmp_path / "run", PLAN)
     with pytest.raises(BadInput, match="no scores yet"):
         write_report(folder, PLAN)

@@ -1,4 +1,4 @@
-"""The ranking line: within the terminal's width, it shows the lead, what moved, and what is impossible."""
+"""The lines after each answer: within the terminal's width, with leader, changes, and what is not possible."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ def lines(
 
 
 @pytest.mark.parametrize("width", [40, 60, 79, 110])
-def test_lines_keep_to_the_width(width: int) -> None:
-    """Whatever has changed, no line is longer; what does not fit is counted."""
+def test_leader_lines_fit_the_width(width: int) -> None:
+    """No line is longer, whatever changed; what does not fit is counted."""
     states = [ranked(), ranked(task_needs_facts="new"), ranked(task_needs_facts="new", labelled_examples=4)]
     for before in (None, *states):
         for after in states:
@@ -45,7 +45,7 @@ def test_lines_keep_to_the_width(width: int) -> None:
     assert "lower" in lines(None, states[0], width=40)[0]
 
 
-def test_the_lead_comes_first_and_a_change_of_lead_is_said() -> None:
+def test_leader_comes_first_with_previous_leader() -> None:
     """With an arrow up for what rose."""
     line = lines(ranked(), ranked(task_needs_facts="new"))[0]
     assert line.strip().startswith("rag .")
@@ -53,30 +53,30 @@ def test_the_lead_comes_first_and_a_change_of_lead_is_said() -> None:
     assert line.endswith("(was prompting)")
 
 
-def test_nothing_moved_is_one_quiet_line() -> None:
-    """All of it dim, no arrows, no reasons again."""
-    told = leader_lines(ranked(), ranked(goal="x"), {}, 79)
-    assert len(told) == 1
-    assert {style for style, _ in told[0]} == {"class:why"}
-    assert told[0][-1][1].strip() == "(unchanged)"
+def test_unchanged_ranking_is_one_dim_line() -> None:
+    """No arrows, and reasons are not repeated."""
+    shown = leader_lines(ranked(), ranked(goal="x"), {}, 79)
+    assert len(shown) == 1
+    assert {style for style, _ in shown[0]} == {"class:why"}
+    assert shown[0][-1][1].strip() == "(unchanged)"
 
 
-def test_what_is_impossible_is_named_with_its_reason_once() -> None:
+def test_impossible_methods_share_one_reason() -> None:
     """Four methods, one reason; they are not among the scores."""
     scores, *reasons = lines(
         ranked(task_needs_facts="new"), ranked(task_needs_facts="new", labelled_examples=4)
     )
-    said = " ".join(part.strip() for part in reasons)
-    assert "lora, qlora, full: needs at least 10 examples, there are 4" in said.replace("hybrid, ", "")
+    text = " ".join(part.strip() for part in reasons)
+    assert "lora, qlora, full: needs at least 10 examples, there are 4" in text.replace("hybrid, ", "")
     assert "lora" not in scores
 
 
-def test_a_missing_package_is_a_reason() -> None:
-    """But not when the answers speak of another machine."""
+def test_missing_package_is_a_reason() -> None:
+    """But not when the answers describe another machine."""
     lacking = missing_packages(Answers(), lambda package: package != "bitsandbytes")
     assert lacking == {"qlora": "needs bitsandbytes, missing"}
     scores, *reasons = lines(None, ranked(behaviour_gap="high", task_needs_facts="new"), lacking)
     assert "qlora" not in scores
     assert any("qlora: needs bitsandbytes, missing" in line for line in reasons)
-    elsewhere = Answers().put("flag", {"gpu_kind": "cuda"})
-    assert missing_packages(elsewhere, lambda package: False) == {}
+    other_machine = Answers().put("flag", {"gpu_kind": "cuda"})
+    assert missing_packages(other_machine, lambda package: False) == {}

@@ -1,4 +1,4 @@
-"""The wizard on a real terminal: once with back, once with Ctrl-C and resume."""
+"""The wizard on a real terminal."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ DOWN, UP, ENTER = "\x1b[B", "\x1b[A", "\r"
 
 
 class Terminal:
-    """A person at the keyboard."""
+    """The wizard in a pseudo-terminal, with a person's keys."""
 
     def __init__(self, root: Path, cwd: Path, *arguments: str, size: tuple[int, int] = (50, 160)) -> None:
         env = {
@@ -54,30 +54,30 @@ class Terminal:
         return self.child.exitstatus
 
 
-def test_from_the_first_question_to_a_plan_with_back(root: Path, desk: Any) -> None:
+def test_wizard_writes_plan_after_going_back(root: Path, desk: Any) -> None:
     """Start, go back once, review, and the plan is written; running it is declined."""
-    t = Terminal(root, desk.folder)
-    t.answer("what should the model do?", f"Help sailers{ENTER}")
-    t.answer("Where are the documents", f"<{ENTER}")
-    t.answer("what should the model do?", f"\x15Help sailors{ENTER}")
-    t.answer("Where are the documents", f"documents{ENTER}")
-    t.answer("Where are examples", f"examples.jsonl{ENTER}")
-    t.answer("Where are held-out questions", f"questions.jsonl{ENTER}")
-    t.answer("Which instructions", f"prompt.txt{ENTER}")
-    t.answer("How often do these facts change?", UP * 2 + ENTER)
-    t.answer("name its source?", UP * 2 + ENTER)
-    t.answer("from what you need?", UP + ENTER)
-    t.expect("(was rag)")
-    t.answer("How many calls", UP * 2 + ENTER)
-    t.answer("stay on your own machines?", UP + ENTER)
-    t.answer("What does a wrong answer cost?", UP * 2 + ENTER)
-    t.answer("Which base model?", ENTER)
-    t.expect("as it stands")
-    t.answer("Is this right?", DOWN + ENTER)
-    t.expect("hybrid")
-    t.expect("wrote the decision record decision.md")
-    t.answer("Run plan.yaml now?", f"n{ENTER}")
-    assert t.code() == 0
+    terminal = Terminal(root, desk.folder)
+    terminal.answer("what should the model do?", f"Help sailers{ENTER}")
+    terminal.answer("Where are the documents", f"<{ENTER}")
+    terminal.answer("what should the model do?", f"\x15Help sailors{ENTER}")
+    terminal.answer("Where are the documents", f"documents{ENTER}")
+    terminal.answer("Where are examples", f"examples.jsonl{ENTER}")
+    terminal.answer("Where are held-out questions", f"questions.jsonl{ENTER}")
+    terminal.answer("Which instructions", f"prompt.txt{ENTER}")
+    terminal.answer("How often do these facts change?", UP * 2 + ENTER)
+    terminal.answer("name its source?", UP * 2 + ENTER)
+    terminal.answer("from what you need?", UP + ENTER)
+    terminal.expect("(was rag)")
+    terminal.answer("How many calls", UP * 2 + ENTER)
+    terminal.answer("stay on your own machines?", UP + ENTER)
+    terminal.answer("What does a wrong answer cost?", UP * 2 + ENTER)
+    terminal.answer("Which base model?", ENTER)
+    terminal.expect("as it stands")
+    terminal.answer("Is this right?", DOWN + ENTER)
+    terminal.expect("hybrid")
+    terminal.expect("wrote the decision record decision.md")
+    terminal.answer("Run plan.yaml now?", f"n{ENTER}")
+    assert terminal.code() == 0
     plan = yaml.safe_load((desk.folder / "plan.yaml").read_text("utf-8"))
     assert plan["choice"] == "hybrid"
     assert plan["answers"]["goal"] == {"value": "Help sailors", "source": "asked", "note": ""}
@@ -93,18 +93,18 @@ def test_from_the_first_question_to_a_plan_with_back(root: Path, desk: Any) -> N
     assert plan["data"]["documents"] == "documents"
     assert "decision owner" in (desk.folder / "decision.md").read_text("utf-8")
 
-    t = Terminal(root, desk.folder, "plan", "--answers", "plan.yaml")
-    t.answer("Is this right?", DOWN * 3 + ENTER)
-    t.answer("Name of the profile", f"Sail{ENTER}")
-    t.answer("cannot be named 'Sail'", f"\x15sailors{ENTER}")
-    t.expect("tunewise plan --profile sailors")
-    t.answer("Is this right?", "\x03")
-    assert t.code() == 130
+    terminal = Terminal(root, desk.folder, "plan", "--answers", "plan.yaml")
+    terminal.answer("Is this right?", DOWN * 3 + ENTER)
+    terminal.answer("Name of the profile", f"Sail{ENTER}")
+    terminal.answer("cannot be named 'Sail'", f"\x15sailors{ENTER}")
+    terminal.expect("tunewise plan --profile sailors")
+    terminal.answer("Is this right?", "\x03")
+    assert terminal.code() == 130
     assert yaml.safe_load((desk.folder / "profiles" / "sailors.yaml").read_text("utf-8"))["must_cite"] is True
 
 
-def test_the_review_offers_to_measure_first_and_no_is_the_default(root: Path, desk: Any) -> None:
-    """With questions and documents or examples given; Enter alone measures nothing."""
+def test_review_offers_probe_and_enter_declines_it(root: Path, desk: Any) -> None:
+    """With questions and documents or examples given."""
     answers = desk.folder / "answers.yaml"
     answers.write_text(
         "goal: x\ndocuments: documents\nexamples: examples.jsonl\nquestions: questions.jsonl\nprompt: Be kind.\n"
@@ -112,12 +112,12 @@ def test_the_review_offers_to_measure_first_and_no_is_the_default(root: Path, de
         "data_must_stay_local: true\nwrong_answer_cost: low\nmodel: smollm2-135m-instruct\n",
         "utf-8",
     )
-    t = Terminal(root, desk.folder, "plan", "--answers", "answers.yaml")
-    t.expect("Is this right?")
-    t.answer("measure first: ask the base model", DOWN * 5 + ENTER)
-    t.answer("Ask the base model some dev questions now?", ENTER)
-    t.answer("Is this right?", "\x03")
-    assert t.code() == 130
+    terminal = Terminal(root, desk.folder, "plan", "--answers", "answers.yaml")
+    terminal.expect("Is this right?")
+    terminal.answer("measure first: ask the base model", DOWN * 5 + ENTER)
+    terminal.answer("Ask the base model some dev questions now?", ENTER)
+    terminal.answer("Is this right?", "\x03")
+    assert terminal.code() == 130
     assert not (desk.folder / "probe.yaml").exists()
 
 
@@ -140,29 +140,29 @@ LISTS = {
 COUNTED = ("How many examples", "How many tokens")
 
 
-def test_enter_all_through_answers_nothing(root: Path, tmp_path: Path) -> None:
-    """In lists as in typed questions; all that is known is the model offered and the machine, and the advice is unsure."""
-    t = Terminal(root, tmp_path)
+def test_enter_alone_answers_nothing(root: Path, tmp_path: Path) -> None:
+    """In lists as in typed questions; known are only the offered model and the machine."""
+    terminal = Terminal(root, tmp_path)
     lists = list(LISTS.values())
     for text in TYPED:
-        t.answer(text, ENTER)
+        terminal.answer(text, ENTER)
     for text in (*lists[:5], *COUNTED, *lists[5:]):
-        t.expect(text)
+        terminal.expect(text)
         if text not in COUNTED:
-            t.pointer("I don't know")
-        t.child.send(ENTER)
-        t.expect("unknown")
-    t.answer("Which base model?", ENTER)
-    t.expect("confidence low")
-    t.answer("Is this right?", "\x03")
-    assert t.code() == 130
-    kept = yaml.safe_load((tmp_path / "tunewise-answers.yaml").read_text("utf-8"))
-    assert kept.pop("model") == "smollm2-135m-instruct"
-    assert set(kept) >= {"goal", "documents", "examples", "questions", "labelled_examples", *LISTS}
-    assert set(kept.values()) == {None}
+            terminal.pointer("I don't know")
+        terminal.child.send(ENTER)
+        terminal.expect("unknown")
+    terminal.answer("Which base model?", ENTER)
+    terminal.expect("confidence low")
+    terminal.answer("Is this right?", "\x03")
+    assert terminal.code() == 130
+    saved = yaml.safe_load((tmp_path / "tunewise-answers.yaml").read_text("utf-8"))
+    assert saved.pop("model") == "smollm2-135m-instruct"
+    assert set(saved) >= {"goal", "documents", "examples", "questions", "labelled_examples", *LISTS}
+    assert set(saved.values()) == {None}
 
 
-def test_the_pointer_starts_on_what_is_known(root: Path, tmp_path: Path) -> None:
+def test_pointer_starts_on_known_answer(root: Path, tmp_path: Path) -> None:
     """Enter alone keeps an answer that is changed at the review; a known unknown stays one."""
     answers = tmp_path / "answers.yaml"
     every = dict.fromkeys(("goal", "documents", "examples", "questions", "output_format", *LISTS))
@@ -179,46 +179,46 @@ def test_the_pointer_starts_on_what_is_known(root: Path, tmp_path: Path) -> None
         ),
         "utf-8",
     )
-    t = Terminal(root, tmp_path, "plan", "--answers", "answers.yaml")
-    t.answer("Is this right?", DOWN * 2 + ENTER)
-    t.answer("Which answer?", DOWN * 7 + ENTER)
-    t.expect("name its source?")
-    t.pointer("no")
-    t.child.send(ENTER)
-    t.answer("Is this right?", DOWN * 2 + ENTER)
-    t.answer("Which answer?", DOWN * 8 + ENTER)
-    t.expect("from what you need?")
-    t.pointer("low")
-    t.child.send("\x03")
-    assert t.code() == 130
-    kept = yaml.safe_load((tmp_path / "tunewise-answers.yaml").read_text("utf-8"))
-    assert (kept["must_cite"], kept["behaviour_gap"], kept["call_volume"]) == (False, "low", None)
+    terminal = Terminal(root, tmp_path, "plan", "--answers", "answers.yaml")
+    terminal.answer("Is this right?", DOWN * 2 + ENTER)
+    terminal.answer("Which answer?", DOWN * 7 + ENTER)
+    terminal.expect("name its source?")
+    terminal.pointer("no")
+    terminal.child.send(ENTER)
+    terminal.answer("Is this right?", DOWN * 2 + ENTER)
+    terminal.answer("Which answer?", DOWN * 8 + ENTER)
+    terminal.expect("from what you need?")
+    terminal.pointer("low")
+    terminal.child.send("\x03")
+    assert terminal.code() == 130
+    saved = yaml.safe_load((tmp_path / "tunewise-answers.yaml").read_text("utf-8"))
+    assert (saved["must_cite"], saved["behaviour_gap"], saved["call_volume"]) == (False, "low", None)
 
 
-def test_ctrl_c_saves_and_the_printed_line_resumes(root: Path, desk: Any) -> None:
-    """Exit 130, the answers kept; the printed line goes on where it stopped."""
-    t = Terminal(root, desk.folder, "plan")
-    t.answer("what should the model do?", f"Help sailors{ENTER}")
-    t.answer("Where are the documents", f"documents{ENTER}")
-    t.answer("Where are examples", "\x03")
-    t.expect("tunewise plan --answers tunewise-answers.yaml")
-    assert t.code() == 130
-    kept = yaml.safe_load((desk.folder / "tunewise-answers.yaml").read_text("utf-8"))
-    assert kept == {"goal": "Help sailors", "documents": "documents"}
+def test_ctrl_c_saves_answers_and_printed_command_resumes(root: Path, desk: Any) -> None:
+    """Exit 130 with the answers saved; the printed command continues there."""
+    terminal = Terminal(root, desk.folder, "plan")
+    terminal.answer("what should the model do?", f"Help sailors{ENTER}")
+    terminal.answer("Where are the documents", f"documents{ENTER}")
+    terminal.answer("Where are examples", "\x03")
+    terminal.expect("tunewise plan --answers tunewise-answers.yaml")
+    assert terminal.code() == 130
+    saved = yaml.safe_load((desk.folder / "tunewise-answers.yaml").read_text("utf-8"))
+    assert saved == {"goal": "Help sailors", "documents": "documents"}
 
-    t = Terminal(root, desk.folder, "plan", "--answers", "tunewise-answers.yaml")
-    t.answer("Where are examples", f"/nowhere{ENTER}")
-    t.answer("there is nothing at", f"\x15examples.jsonl{ENTER}")
-    t.answer("Where are held-out questions", f"?{ENTER}")
-    t.answer("Which instructions", "\x03")
-    assert t.code() == 130
-    kept = yaml.safe_load((desk.folder / "tunewise-answers.yaml").read_text("utf-8"))
-    assert kept["examples"] == "examples.jsonl"
-    assert kept["questions"] is None
+    terminal = Terminal(root, desk.folder, "plan", "--answers", "tunewise-answers.yaml")
+    terminal.answer("Where are examples", f"/nowhere{ENTER}")
+    terminal.answer("there is nothing at", f"\x15examples.jsonl{ENTER}")
+    terminal.answer("Where are held-out questions", f"?{ENTER}")
+    terminal.answer("Which instructions", "\x03")
+    assert terminal.code() == 130
+    saved = yaml.safe_load((desk.folder / "tunewise-answers.yaml").read_text("utf-8"))
+    assert saved["examples"] == "examples.jsonl"
+    assert saved["questions"] is None
 
 
-def test_models_are_offered_refused_and_closed_with_the_reason(root: Path, tmp_path: Path) -> None:
-    """On a small terminal: a model too large is disabled, a name nobody knows is refused as it is typed."""
+def test_model_question_closes_large_and_rejects_unknown_models(root: Path, tmp_path: Path) -> None:
+    """On a small terminal: a model too large is disabled, an unknown name is rejected as it is typed."""
     answers = tmp_path / "answers.yaml"
     answers.write_text(
         "goal: x\ndocuments: null\nexamples: null\nquestions: null\ntask_needs_facts: none\n"
@@ -226,26 +226,26 @@ def test_models_are_offered_refused_and_closed_with_the_reason(root: Path, tmp_p
         "data_must_stay_local: true\nwrong_answer_cost: low\ngpu_kind: cuda\ngpu_count: 1\ngpu_memory_gib: 8\n",
         "utf-8",
     )
-    t = Terminal(root, tmp_path, "plan", "--answers", "answers.yaml", size=(24, 80))
-    t.expect("question 1 of at most 2")
-    t.expect("GiB, the GPU gives 8.0)")
-    t.answer("another: type its name", UP * 3 + ENTER)
-    t.answer("Which base model?", f"qwen3-8{ENTER}")
-    t.answer("did you mean qwen3-8b?", f"b{ENTER}")
-    t.expect("as it stands")
-    t.answer("Is this right?", ENTER)
-    t.expect("no plan was written")
-    assert t.code() == 0
+    terminal = Terminal(root, tmp_path, "plan", "--answers", "answers.yaml", size=(24, 80))
+    terminal.expect("question 1 of at most 2")
+    terminal.expect("GiB, the GPU gives 8.0)")
+    terminal.answer("another: type its name", UP * 3 + ENTER)
+    terminal.answer("Which base model?", f"qwen3-8{ENTER}")
+    terminal.answer("did you mean qwen3-8b?", f"b{ENTER}")
+    terminal.expect("as it stands")
+    terminal.answer("Is this right?", ENTER)
+    terminal.expect("no plan was written")
+    assert terminal.code() == 0
 
 
-def test_the_first_question_comes_at_once(root: Path, tmp_path: Path) -> None:
+def test_first_question_appears_quickly(root: Path, tmp_path: Path) -> None:
     """From the start of the process to the first question, the best of three (0.6 s here, more on a busy machine)."""
     seconds = []
     for _ in range(3):
         started = time.perf_counter()
-        t = Terminal(root, tmp_path)
-        t.expect("what should the model do?")
+        terminal = Terminal(root, tmp_path)
+        terminal.expect("what should the model do?")
         seconds.append(time.perf_counter() - started)
-        t.child.send("\x03")
-        t.code()
+        terminal.child.send("\x03")
+        terminal.code()
     assert min(seconds) < 0.6 * 3

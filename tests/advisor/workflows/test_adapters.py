@@ -1,4 +1,4 @@
-"""`tunewise adapters`: the table, the JSON, the exit code for a damaged one."""
+"""`tunewise adapters`: the table, the JSON, and the exit code for a damaged adapter."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from advisor.cli import main
 BASE = {"name": "little", "source": "path", "fingerprint": "ab" * 32}
 
 
-def weights(folder: Path) -> Path:
-    """Write a folder that looks like an adapter, whole but for its tokenizer."""
+def write_adapter(folder: Path) -> Path:
+    """Write a folder that looks like an adapter, complete but for its tokenizer."""
     from rag.files import write_manifest
 
     folder.mkdir(parents=True)
@@ -24,33 +24,33 @@ def weights(folder: Path) -> Path:
     return folder
 
 
-def call(*arguments: str) -> int:
-    with pytest.raises(SystemExit) as left:
+def adapters_exit_code(*arguments: str) -> int:
+    with pytest.raises(SystemExit) as stopped:
         main(["adapters", *arguments])
-    return int(left.value.code or 0)
+    return int(stopped.value.code or 0)
 
 
-def test_list_and_show(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    folder = weights(tmp_path / "runs" / "desk" / "adapters" / "lora-s0")
-    assert call("list", str(tmp_path), "--json") == 0
-    (found,) = json.loads(capsys.readouterr().out)["adapters"]
-    assert (found["base"], found["rank"], found["variant"], found["rows"]) == ("little", 8, "dora", 7)
-    assert "tokenizer.json" in found["problem"]
-    assert call("list", str(tmp_path)) == 0
+def test_adapters_list_and_show(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = write_adapter(tmp_path / "runs" / "desk" / "adapters" / "lora-s0")
+    assert adapters_exit_code("list", str(tmp_path), "--json") == 0
+    (adapter,) = json.loads(capsys.readouterr().out)["adapters"]
+    assert (adapter["base"], adapter["rank"], adapter["variant"], adapter["rows"]) == ("little", 8, "dora", 7)
+    assert "tokenizer.json" in adapter["problem"]
+    assert adapters_exit_code("list", str(tmp_path)) == 0
     out = capsys.readouterr().out
     assert "little" in out
     assert "combined 0.50 0.40–0.60" in out
-    assert call("show", str(folder)) == 3
+    assert adapters_exit_code("show", str(folder)) == 3
     shown = capsys.readouterr()
     assert "lora dora, rank 8" in shown.out
     assert "cannot be used as it is" in shown.err
 
 
-def test_nothing_there_is_no_mistake_and_a_wrong_place_is(
+def test_no_adapters_exits_0_and_missing_folder_exits_3(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert call("list") == 0
+    assert adapters_exit_code("list") == 0
     assert "no tuned weights here" in capsys.readouterr().out
-    assert call("list", "nowhere") == 3
-    assert call("show", str(tmp_path)) == 3
+    assert adapters_exit_code("list", "nowhere") == 3
+    assert adapters_exit_code("show", str(tmp_path)) == 3

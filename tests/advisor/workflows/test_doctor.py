@@ -10,14 +10,14 @@ from subprocess import CompletedProcess
 Run = Callable[..., CompletedProcess[str]]
 
 
-def test_doctor_measures_the_matrix_speed_and_shows_it(tunewise: Run, tmp_path: Path) -> None:
+def test_doctor_calibrate_measures_matrix_speed(tunewise: Run, tmp_path: Path) -> None:
     cache = {"TUNEWISE_CACHE": str(tmp_path / "cache")}
     before = json.loads(tunewise("doctor", "--json", **cache).stdout)["calibration"]
     assert "not measured" in before["text"]
     measured = tunewise("doctor", "--calibrate", "--json", **cache)
     assert measured.returncode == 0, measured.stderr
-    found = json.loads(measured.stdout)["calibration"]
-    assert found["cpu"]["flops"]["bf16"] > 1e8
+    calibration = json.loads(measured.stdout)["calibration"]
+    assert calibration["cpu"]["flops"]["bf16"] > 1e8
     assert "GFLOP/s bf16" in tunewise("doctor", **cache).stdout
     (tmp_path / "cache" / "calibration.json").write_text("{", "utf-8")
     broken = tunewise("doctor", **cache)
@@ -25,7 +25,7 @@ def test_doctor_measures_the_matrix_speed_and_shows_it(tunewise: Run, tmp_path: 
     assert "cannot be read" in broken.stdout
 
 
-def test_a_plan_ignores_a_broken_calibration(tunewise: Run, tmp_path: Path) -> None:
+def test_plan_ignores_broken_calibration(tunewise: Run, tmp_path: Path) -> None:
     (tmp_path / "calibration.json").write_text("[[", "utf-8")
     answers = [
         "--set",

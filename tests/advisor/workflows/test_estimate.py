@@ -1,4 +1,4 @@
-"""`tunewise estimate`: what it prints, what it is made for, and what it refuses."""
+"""`tunewise estimate`: its output, the devices it is made for, and invalid input."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ def printed(capsys: pytest.CaptureFixture[str], *arguments: Any) -> str:
     return capsys.readouterr().out
 
 
-def test_the_contract(capsys: pytest.CaptureFixture[str]) -> None:
+def test_estimate_json_has_memory_hours_and_usd(capsys: pytest.CaptureFixture[str]) -> None:
     """product.md's object: memory with verdict and terms, hours, usd."""
-    found = json.loads(
+    estimate = json.loads(
         printed(
             capsys,
             "--model",
@@ -52,19 +52,19 @@ def test_the_contract(capsys: pytest.CaptureFixture[str]) -> None:
             "--json",
         )
     )
-    memory = found["memory_gib"]
-    assert found["schema"] == 1
+    memory = estimate["memory_gib"]
+    assert estimate["schema"] == 1
     assert memory["low"] < memory["likely"] < memory["high"]
     assert memory["fits"] == "yes"
     assert sum(memory["terms"].values()) == pytest.approx(memory["likely"], abs=0.01)
-    assert found["hours"]["low"] < found["hours"]["likely"] < found["hours"]["high"]
-    assert found["usd"]["likely"] > 0
-    assert any("published runs" in said for said in memory["assumptions"])
+    assert estimate["hours"]["low"] < estimate["hours"]["likely"] < estimate["hours"]["high"]
+    assert estimate["usd"]["likely"] > 0
+    assert any("published runs" in line for line in memory["assumptions"])
 
 
-def test_the_text_view(capsys: pytest.CaptureFixture[str]) -> None:
+def test_estimate_text_shows_verdict_and_parts(capsys: pytest.CaptureFixture[str]) -> None:
     """The verdict, every part with what it is, and the record of errors."""
-    said = printed(capsys, "--params-b", 70, "--method", "full", "--gpu-memory", 80)
+    output = printed(capsys, "--params-b", 70, "--method", "full", "--gpu-memory", 80)
     for words in (
         "does not fit",
         "weights",
@@ -74,34 +74,34 @@ def test_the_text_view(capsys: pytest.CaptureFixture[str]) -> None:
         "published runs",
         "guessed",
     ):
-        assert words in said
+        assert words in output
 
 
 @pytest.mark.parametrize("method", MEMORY_USES)
-def test_every_method(method: str) -> None:
-    """Each of product.md's methods can be estimated; training ones take time, prompting does not."""
-    found = estimate_request(EstimateRequest(params_b=7, method=method, gpu_memory=24, tokens=10**6), {})
-    assert found.memory.likely > 3
-    assert (found.hours is None) == (MEMORY_USES[method] == "inference")
+def test_estimate_supports_every_method(method: str) -> None:
+    """Training methods take time, prompting does not."""
+    estimate = estimate_request(EstimateRequest(params_b=7, method=method, gpu_memory=24, tokens=10**6), {})
+    assert estimate.memory.likely > 3
+    assert (estimate.hours is None) == (MEMORY_USES[method] == "inference")
 
 
-def test_a_config_or_its_folder(tmp_path: Path) -> None:
+def test_estimate_reads_config_file_or_folder(tmp_path: Path) -> None:
     """A config.json, the folder that holds one, and the folder as a model."""
     (tmp_path / "config.json").write_text(json.dumps(CONFIG), "utf-8")
-    found = [
-        estimate_request(wanted, {}, machine()).memory
-        for wanted in (
+    memories = [
+        estimate_request(request, {}, machine()).memory
+        for request in (
             EstimateRequest(config=tmp_path / "config.json", method="lora"),
             EstimateRequest(config=tmp_path, method="lora"),
             EstimateRequest(model=str(tmp_path), method="lora"),
         )
     ]
-    assert found[0] == found[1] == found[2]
+    assert memories[0] == memories[1] == memories[2]
 
 
-def test_this_machine_is_the_device_unless_one_is_named() -> None:
-    """RAM without a GPU, its GPUs with them, a named card's label; the flag says most."""
-    rooms = [
+def test_estimate_device_is_this_machine_unless_named() -> None:
+    """RAM without a GPU, its GPUs with them, a named card's memory; the flag wins."""
+    estimates = [
         estimate_request(EstimateRequest(params_b=1, method="lora"), {}, machine()),
         estimate_request(
             EstimateRequest(params_b=1, method="lora"),
@@ -113,20 +113,20 @@ def test_this_machine_is_the_device_unless_one_is_named() -> None:
             EstimateRequest(params_b=1, method="lora", gpu="RTX 3090", gpu_memory=20), {}, machine()
         ),
     ]
-    assert [round(x.device_gib or 0, 1) for x in rooms] == [14.4, 24.0, 24.0, 20.0]
-    assert "2 x this machine" in rooms[1].device
-    assert any("sharded over 2" in said for said in rooms[1].memory.assumptions)
+    assert [round(estimate.device_gib or 0, 1) for estimate in estimates] == [14.4, 24.0, 24.0, 20.0]
+    assert "2 x this machine" in estimates[1].device
+    assert any("sharded over 2" in line for line in estimates[1].memory.assumptions)
 
 
-def test_what_is_assumed_is_said() -> None:
+def test_estimate_notes_assumptions() -> None:
     """The embedded model, and a length that the model cannot read."""
-    found = estimate_request(EstimateRequest(method="lora"), {"seq_len": 100_000}, machine())
-    assert "assumed" in found.notes[0]
-    assert "more than" in found.notes[1]
+    estimate = estimate_request(EstimateRequest(method="lora"), {"seq_len": 100_000}, machine())
+    assert "assumed" in estimate.notes[0]
+    assert "more than" in estimate.notes[1]
 
 
 @pytest.mark.parametrize(
-    ("wanted", "setup", "said"),
+    ("estimate", "setup", "message"),
     [
         (EstimateRequest(params_b=7, method="qlra"), {}, "unknown method 'qlra'"),
         (EstimateRequest(model="nothing-9b", method="lora"), {}, "'nothing-9b' is not known"),
@@ -140,22 +140,22 @@ def test_what_is_assumed_is_said() -> None:
         (EstimateRequest(params_b=7, method="lora"), {"targets": "q,x"}, "--targets q,x"),
     ],
 )
-def test_bad_input_is_named(wanted: EstimateRequest, setup: dict[str, Any], said: str) -> None:
-    """The flag and the value; names get the closest known one."""
-    with pytest.raises(BadInput, match=said):
-        estimate_request(wanted, setup, machine())
+def test_estimate_rejects_bad_values(estimate: EstimateRequest, setup: dict[str, Any], message: str) -> None:
+    """The message names flag and value; names get the closest known one."""
+    with pytest.raises(BadInput, match=message):
+        estimate_request(estimate, setup, machine())
 
 
 @pytest.mark.parametrize(
     "wanted", [EstimateRequest(), EstimateRequest(model="qwen3-4b", params_b=4, method="lora")]
 )
-def test_wrong_usage(wanted: EstimateRequest) -> None:
-    """No method, two models."""
+def test_estimate_rejects_wrong_usage(wanted: EstimateRequest) -> None:
+    """No method, or two models."""
     with pytest.raises(UsageProblem):
         estimate_request(wanted, {}, machine())
 
 
-def test_scoring_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_estimate_rows_scores_measured_peaks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The contract's counts and rows as JSON, a table in text."""
     config = {"layers": 2, "hidden": 64, "heads": 4, "intermediate": 256, "vocab": 1000}
     row = {
@@ -169,10 +169,10 @@ def test_scoring_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     }
     file = tmp_path / "figures.json"
     file.write_text(json.dumps([row]), "utf-8")
-    found = json.loads(printed(capsys, "--rows", file, "--json"))
-    assert (found["schema"], found["n"], found["under_10"]) == (1, 1, 1)
-    assert found["rows"][0]["id"] == "one"
-    assert "config.kv_heads" in found["assumed"]
-    said = printed(capsys, "--rows", file)
-    assert "mean error %" in said
-    assert "its default was assumed" in said
+    score = json.loads(printed(capsys, "--rows", file, "--json"))
+    assert (score["schema"], score["n"], score["under_10"]) == (1, 1, 1)
+    assert score["rows"][0]["id"] == "one"
+    assert "config.kv_heads" in score["assumed"]
+    output = printed(capsys, "--rows", file)
+    assert "mean error %" in output
+    assert "its default was assumed" in output

@@ -1,4 +1,4 @@
-"""Published cases: the targets hold, scoring follows the file's own rules, broken files are refused in a line."""
+"""`tunewise eval-advice`: accuracy on published cases, how choices are scored, and invalid case files."""
 
 from __future__ import annotations
 
@@ -30,21 +30,21 @@ def write(path: Path, *cases: dict[str, Any]) -> Path:
     return path
 
 
-def test_published_cases(shared: Path) -> None:
+def test_advice_on_published_cases_meets_targets(shared: Path) -> None:
     """At least 49 of 51 accepted and 40 exact."""
-    found = cases_json(score_cases(read_cases(shared / "cases" / "decision_dev.json")))
-    assert found["n"] == 51
-    assert found["accepted"] >= 49, found["misses"]
-    assert found["exact"] >= 40
+    scores = cases_json(score_cases(read_cases(shared / "cases" / "decision_dev.json")))
+    assert scores["n"] == 51
+    assert scores["accepted"] >= 49, scores["misses"]
+    assert scores["exact"] >= 40
 
 
 @pytest.mark.parametrize(("name", "accepted", "exact"), [("a", 41, 34), ("b", 42, 35)])
-def test_blind_cases_do_not_get_worse(root: Path, name: str, accepted: int, exact: int) -> None:
+def test_advice_on_blind_cases_does_not_get_worse(root: Path, name: str, accepted: int, exact: int) -> None:
     """The cases written blind for this project are accepted as often as the log says, or more often."""
-    found = cases_json(score_cases(read_cases(root / "benchmarks" / "blind" / f"{name}.json")))
-    assert found["n"] == 45
-    assert found["accepted"] >= accepted, found["misses"]
-    assert found["exact"] >= exact
+    scores = cases_json(score_cases(read_cases(root / "benchmarks" / "blind" / f"{name}.json")))
+    assert scores["n"] == 45
+    assert scores["accepted"] >= accepted, scores["misses"]
+    assert scores["exact"] >= exact
 
 
 @pytest.mark.parametrize(
@@ -60,13 +60,15 @@ def test_blind_cases_do_not_get_worse(root: Path, name: str, accepted: int, exac
         ({**CASE, "test_use": "constraint", "hardware_forbids": {"methods": ["lora"]}}, "lora", False),
     ],
 )
-def test_what_counts_as_right(tmp_path: Path, case: dict[str, Any], choice: str, accepted: bool) -> None:
+def test_case_accepts_choices_by_its_use(
+    tmp_path: Path, case: dict[str, Any], choice: str, accepted: bool
+) -> None:
     """Winner, also acceptable, prompting for few-shot, and hardware."""
     assert read_cases(write(tmp_path / "c.json", case))[0].accepts(choice) is accepted
 
 
-def test_the_command_prints_counts_confusion_and_misses(tunewise: Run, tmp_path: Path) -> None:
-    """JSON on stdout with the contract's keys; each miss carries the reasons that counted."""
+def test_eval_advice_prints_counts_confusion_and_misses(tunewise: Run, tmp_path: Path) -> None:
+    """JSON on stdout with the contract's keys; each miss has the reasons that counted."""
     path = write(tmp_path / "c.json", CASE, {**CASE, "id": "c2", "winner": "full", "also_acceptable": []})
     done = tunewise("eval-advice", path, "--json")
     assert done.returncode == 0, done.stderr
@@ -82,7 +84,7 @@ def test_the_command_prints_counts_confusion_and_misses(tunewise: Run, tmp_path:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("{", "is not JSON"),
         ('{"cases": []}', "holds no cases"),
@@ -96,9 +98,9 @@ def test_the_command_prints_counts_confusion_and_misses(tunewise: Run, tmp_path:
         (json.dumps({"cases": [{**CASE, "test_use": "constraint"}]}), "names no method"),
     ],
 )
-def test_broken_files_are_refused(tmp_path: Path, text: str, said: str) -> None:
+def test_broken_case_files_are_rejected(tmp_path: Path, text: str, message: str) -> None:
     """One line with the place and the value."""
     path = tmp_path / "c.json"
     path.write_text(text, "utf-8")
-    with pytest.raises(BadInput, match=said.replace("(", r"\(")):
+    with pytest.raises(BadInput, match=message.replace("(", r"\(")):
         read_cases(path)

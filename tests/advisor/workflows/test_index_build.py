@@ -1,4 +1,4 @@
-"""`tunewise index`: build, update, check, repair and watch, with a little embedder made here."""
+"""`tunewise index`: build, update, check, repair and watch, with a tiny embedder."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from advisor.cli import main
 from advisor.workflows import index_build
 from advisor.workflows.index_build import adapters_knowing_removed
 
-Said = pytest.CaptureFixture[str]
+Capture = pytest.CaptureFixture[str]
 
 
 @pytest.fixture(scope="module")
@@ -52,16 +52,18 @@ def documents(tmp_path: Path) -> Path:
     return folder
 
 
-def call(*arguments: object) -> int:
-    with pytest.raises(SystemExit) as left:
+def index_exit_code(*arguments: object) -> int:
+    with pytest.raises(SystemExit) as stopped:
         main(["index", *map(str, arguments)])
-    return int(left.value.code or 0)
+    return int(stopped.value.code or 0)
 
 
-def test_build_update_search_and_check(tmp_path: Path, documents: Path, embedder: Path, capsys: Said) -> None:
+def test_index_build_update_search_and_check(
+    tmp_path: Path, documents: Path, embedder: Path, capsys: Capture
+) -> None:
     index = tmp_path / "index"
     given = ("--documents", documents, "--embedder", embedder)
-    assert call("build", index, *given, "--json") == 0
+    assert index_exit_code("build", index, *given, "--json") == 0
     built = json.loads(capsys.readouterr().out)
     counts = (
         "found",
@@ -81,53 +83,63 @@ def test_build_update_search_and_check(tmp_path: Path, documents: Path, embedder
         ["empty.txt"],
     )
     (documents / "dogs.txt").write_text("Dogs travel on deck. A single costs 3 euros.")
-    assert call("update", index, *given) == 0
-    said = capsys.readouterr().out
-    assert "3 documents found: 0 added, 1 changed, 1 unchanged, 1 skipped; 0 removed" in said
-    assert "2 passages, 1 embedded, generation 2" in said
+    assert index_exit_code("update", index, *given) == 0
+    output = capsys.readouterr().out
+    assert "3 documents found: 0 added, 1 changed, 1 unchanged, 1 skipped; 0 removed" in output
+    assert "2 passages, 1 embedded, generation 2" in output
     assert (
-        call(
+        index_exit_code(
             "search", index, "Dogs travel on deck. A single costs 3 euros.", "--embedder", embedder, "--json"
         )
         == 0
     )
     assert json.loads(capsys.readouterr().out)["hits"][0]["doc"] == "dogs.txt"
-    assert call("check", index, "--json") == 0
+    assert index_exit_code("check", index, "--json") == 0
     assert json.loads(capsys.readouterr().out)["generations"] == [1, 2]
 
 
-def test_damage_is_one_line_with_the_way_out(
-    tmp_path: Path, documents: Path, embedder: Path, capsys: Said
+def test_index_check_reports_damage_and_repair_fixes_it(
+    tmp_path: Path, documents: Path, embedder: Path, capsys: Capture
 ) -> None:
     index = tmp_path / "index"
-    assert call("build", index, "--documents", documents, "--embedder", embedder, "--store", "exact") == 0
+    assert (
+        index_exit_code("build", index, "--documents", documents, "--embedder", embedder, "--store", "exact")
+        == 0
+    )
     (index / "gen-000001" / "vectors.npy").write_bytes(b"damage")
     capsys.readouterr()
-    assert call("check", index) == 3
-    said = capsys.readouterr().err
-    assert "vectors.npy has 6 bytes" in said
-    assert "index check" in said
-    assert "--repair" in said
-    assert call("check", index, "--repair", "--embedder", embedder) == 0
-    said = capsys.readouterr().out
-    assert "mended: " in said
-    assert "embedded: 0" in said
-    assert call("build", index, "--documents", documents, "--store", "pinecone", "--embedder", embedder) == 3
+    assert index_exit_code("check", index) == 3
+    output = capsys.readouterr().err
+    assert "vectors.npy has 6 bytes" in output
+    assert "index check" in output
+    assert "--repair" in output
+    assert index_exit_code("check", index, "--repair", "--embedder", embedder) == 0
+    output = capsys.readouterr().out
+    assert "mended: " in output
+    assert "embedded: 0" in output
+    assert (
+        index_exit_code(
+            "build", index, "--documents", documents, "--store", "pinecone", "--embedder", embedder
+        )
+        == 3
+    )
     assert "auto, exact, flat, ivf, hnsw, sq8" in capsys.readouterr().err
 
 
-def test_a_failed_build_leaves_no_folder(tmp_path: Path, embedder: Path, capsys: Said) -> None:
+def test_failed_build_leaves_no_folder(tmp_path: Path, embedder: Path, capsys: Capture) -> None:
     assert (
-        call("build", tmp_path / "new" / "index", "--documents", tmp_path / "none", "--embedder", embedder)
+        index_exit_code(
+            "build", tmp_path / "new" / "index", "--documents", tmp_path / "none", "--embedder", embedder
+        )
         == 3
     )
     assert not (tmp_path / "new").exists()
-    assert call("update", tmp_path / "none", "--documents", tmp_path) == 3
+    assert index_exit_code("update", tmp_path / "none", "--documents", tmp_path) == 3
     assert "build it first" in capsys.readouterr().err
 
 
-def test_purge_names_the_adapters_that_know(
-    tmp_path: Path, documents: Path, embedder: Path, capsys: Said
+def test_purge_names_adapters_trained_on_removed_documents(
+    tmp_path: Path, documents: Path, embedder: Path, capsys: Capture
 ) -> None:
     run = tmp_path / "run"
     index = run / "index"
@@ -142,12 +154,12 @@ def test_purge_names_the_adapters_that_know(
     ]
     (run / "plan.yaml").write_text(yaml.safe_dump({"data": {"examples": str(examples)}, "steps": steps}))
     given = ("--documents", documents, "--embedder", embedder)
-    assert call("build", index, *given) == 0
+    assert index_exit_code("build", index, *given) == 0
     (documents / "dogs.txt").unlink()
     capsys.readouterr()
-    assert call("update", index, *given, "--purge") == 0
-    said = capsys.readouterr().err
-    assert "the adapter lora-s0 was trained on removed documents (dogs.txt)" in said
+    assert index_exit_code("update", index, *given, "--purge") == 0
+    notes = capsys.readouterr().err
+    assert "the adapter lora-s0 was trained on removed documents (dogs.txt)" in notes
     lines = adapters_knowing_removed(index, ["another.md"])
     assert "hybrid-s0 was trained with passages of this index" in lines[0]
     assert "lora-s0 was trained on rows of other documents only" in lines[1]
@@ -162,11 +174,11 @@ def test_purge_names_the_adapters_that_know(
     )
 
 
-def test_watch_prints_each_change_until_it_is_interrupted(
-    tmp_path: Path, documents: Path, embedder: Path, capsys: Said
+def test_watch_prints_changes_until_interrupted(
+    tmp_path: Path, documents: Path, embedder: Path, capsys: Capture
 ) -> None:
     index = tmp_path / "index"
-    assert call("build", index, "--documents", documents, "--embedder", embedder) == 0
+    assert index_exit_code("build", index, "--documents", documents, "--embedder", embedder) == 0
     capsys.readouterr()
     slept: list[float] = []
 
@@ -178,7 +190,7 @@ def test_watch_prints_each_change_until_it_is_interrupted(
 
     with pytest.raises(KeyboardInterrupt):
         index_build.watch_index(index, documents, str(embedder), 0.5, False, False, sleep)
-    said = capsys.readouterr()
-    assert "generation 2: 1 added, 0 changed, 0 removed; 1 passages embedded" in said.out
-    assert said.out.count("\n") == 1
+    captured = capsys.readouterr()
+    assert "generation 2: 1 added, 0 changed, 0 removed; 1 passages embedded" in captured.out
+    assert captured.out.count("\n") == 1
     assert slept == [0.5, 0.5]

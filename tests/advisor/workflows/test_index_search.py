@@ -1,4 +1,4 @@
-"""`tunewise index search`: options, terminal, JSON and files of questions, with a little embedder made here."""
+"""`tunewise index search`: options, terminal output, JSON and files of questions, with a tiny embedder."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from advisor.cli import main
 from advisor.workflows.index_search import hit_lines
 from rag.types import Chunk, Hit
 
-Said = pytest.CaptureFixture[str]
+Capture = pytest.CaptureFixture[str]
 
 
 @pytest.fixture(scope="module")
@@ -29,45 +29,45 @@ def embedder(tmp_path_factory: pytest.TempPathFactory, little_bert: Callable[...
 
 @pytest.fixture(scope="module")
 def index(tmp_path_factory: pytest.TempPathFactory, embedder: Path) -> Path:
-    place = tmp_path_factory.mktemp("search")
-    folder = place / "documents"
+    work = tmp_path_factory.mktemp("search")
+    folder = work / "documents"
     folder.mkdir()
     front = "---\ndate: {}\nvalid_until: {}\ntags: [{}]\n---\ndogs travel on deck for {} euros.\n"
     (folder / "old.md").write_text(front.format("2024-01-01", "2025-01-01", "ferry", 3))
     (folder / "new.md").write_text(front.format("2025-01-02", "2999-01-01", "ferry", 4))
     (folder / "cats.txt").write_text("cats travel.")
-    with pytest.raises(SystemExit) as left:
-        main(
-            ["index", "build", str(place / "index"), "--documents", str(folder), "--embedder", str(embedder)]
-        )
-    assert not left.value.code
-    return place / "index"
+    with pytest.raises(SystemExit) as stopped:
+        main(["index", "build", str(work / "index"), "--documents", str(folder), "--embedder", str(embedder)])
+    assert not stopped.value.code
+    return work / "index"
 
 
-def call(*arguments: object) -> int:
-    with pytest.raises(SystemExit) as left:
+def search_exit_code(*arguments: object) -> int:
+    with pytest.raises(SystemExit) as stopped:
         main(["index", "search", *map(str, arguments)])
-    return int(left.value.code or 0)
+    return int(stopped.value.code or 0)
 
 
-def test_a_reader_sees_place_date_expiry_and_score(index: Path, embedder: Path, capsys: Said) -> None:
-    assert call(index, "dogs on deck", "--embedder", embedder, "--expired") == 0
-    said = capsys.readouterr()
-    lines = said.out.splitlines()
+def test_search_prints_location_date_expiry_and_score(index: Path, embedder: Path, capsys: Capture) -> None:
+    assert search_exit_code(index, "dogs on deck", "--embedder", embedder, "--expired") == 0
+    captured = capsys.readouterr()
+    lines = captured.out.splitlines()
     heads = [line for line in lines if not line.startswith(" ")]
     assert len(heads) == 3
-    assert any("old.md, line 6" in h and "; 2024-01-01; EXPIRED 2025-01-01)" in h for h in heads)
-    assert any("new.md, line 6" in h and "valid until 2999-01-01)" in h for h in heads)
+    assert any("old.md, line 6" in head and "; 2024-01-01; EXPIRED 2025-01-01)" in head for head in heads)
+    assert any("new.md, line 6" in head and "valid until 2999-01-01)" in head for head in heads)
     assert "   dogs travel on deck for 4 euros." in lines
-    assert said.err == ""
+    assert captured.err == ""
 
 
-def test_filters_and_dates_reach_the_search(index: Path, embedder: Path, capsys: Said) -> None:
+def test_search_applies_filters_and_dates(index: Path, embedder: Path, capsys: Capture) -> None:
     def hits(*arguments: str) -> tuple[list[str], list[str]]:
-        assert call(index, "dogs on deck", "--embedder", embedder, "--json", *arguments) == 0
-        found = json.loads(capsys.readouterr().out)
-        assert {"embed", "filter", "dense", "lexical", "fuse", "arrange", "total"} == set(found["timings_ms"])
-        return sorted(hit["doc"] for hit in found["hits"]), found.get("notes", [])
+        assert search_exit_code(index, "dogs on deck", "--embedder", embedder, "--json", *arguments) == 0
+        results = json.loads(capsys.readouterr().out)
+        assert {"embed", "filter", "dense", "lexical", "fuse", "arrange", "total"} == set(
+            results["timings_ms"]
+        )
+        return sorted(hit["doc"] for hit in results["hits"]), results.get("notes", [])
 
     docs, notes = hits()
     assert docs == ["cats.txt", "new.md"]
@@ -79,7 +79,7 @@ def test_filters_and_dates_reach_the_search(index: Path, embedder: Path, capsys:
     assert hits("--k", "1", "--where", "doc=*.txt")[0] == ["cats.txt"]
 
 
-def test_a_hit_tells_a_program_everything(index: Path, embedder: Path, capsys: Said) -> None:
+def test_search_json_has_all_keys(index: Path, embedder: Path, capsys: Capture) -> None:
     given = (
         "--embedder",
         embedder,
@@ -91,7 +91,7 @@ def test_a_hit_tells_a_program_everything(index: Path, embedder: Path, capsys: S
         "--neighbours",
         1,
     )
-    assert call(index, "dogs", *given) == 0
+    assert search_exit_code(index, "dogs", *given) == 0
     hit = json.loads(capsys.readouterr().out)["hits"][0]
     assert set(hit) == {
         "doc",
@@ -113,7 +113,7 @@ def test_a_hit_tells_a_program_everything(index: Path, embedder: Path, capsys: S
     assert hit["expired"] is False
 
 
-def test_wrong_options_are_one_line_with_the_way_out(index: Path, embedder: Path, capsys: Said) -> None:
+def test_search_rejects_wrong_options(index: Path, embedder: Path, capsys: Capture) -> None:
     for arguments, code, named in [
         (("dogs", "--where", "ferry"), 2, "is no condition"),
         (("dogs", "--as-of", "spring"), 2, "--as-of 'spring' is not a day"),
@@ -122,17 +122,19 @@ def test_wrong_options_are_one_line_with_the_way_out(index: Path, embedder: Path
         (("dogs", "--reranker", index), 3, "config.json"),
         (("dogs", "--collapse", "2"), 2, "collapse"),
     ]:
-        assert call(index, *arguments, "--embedder", embedder) == code, arguments
-        said = capsys.readouterr()
-        assert named in said.err
-        assert said.out == ""
-    assert call(index, "dogs", "--embedder", embedder, "--where", "tag=ferry") == 0
-    said = capsys.readouterr()
-    assert said.out == "nothing was found\n"
-    assert "there is no key 'tag'; the keys are" in said.err
+        assert search_exit_code(index, *arguments, "--embedder", embedder) == code, arguments
+        captured = capsys.readouterr()
+        assert named in captured.err
+        assert captured.out == ""
+    assert search_exit_code(index, "dogs", "--embedder", embedder, "--where", "tag=ferry") == 0
+    captured = capsys.readouterr()
+    assert captured.out == "nothing was found\n"
+    assert "there is no key 'tag'; the keys are" in captured.err
 
 
-def test_questions_with_gold_are_scored(index: Path, embedder: Path, tmp_path: Path, capsys: Said) -> None:
+def test_search_scores_questions_with_gold(
+    index: Path, embedder: Path, tmp_path: Path, capsys: Capture
+) -> None:
     rows = [
         {"id": "a", "question": "dogs for 4 euros", "doc_id": "new.md", "spans": [{"start": 63, "end": 73}]},
         {"id": "b", "question": "cats", "doc_id": "cats.txt"},
@@ -141,23 +143,23 @@ def test_questions_with_gold_are_scored(index: Path, embedder: Path, tmp_path: P
     ]
     path = tmp_path / "questions.jsonl"
     path.write_text("\n".join(map(json.dumps, rows)))
-    assert call(index, "--questions", path, "--embedder", embedder, "--k", "3", "--expired") == 0
-    said = capsys.readouterr()
-    found = [json.loads(line) for line in said.out.splitlines()]
-    assert [row["id"] for row in found] == ["a", "b", "c", "d"]
-    assert all(row["schema"] == 1 and len(row["hits"]) == 3 for row in found)
+    assert search_exit_code(index, "--questions", path, "--embedder", embedder, "--k", "3", "--expired") == 0
+    captured = capsys.readouterr()
+    results = [json.loads(line) for line in captured.out.splitlines()]
+    assert [row["id"] for row in results] == ["a", "b", "c", "d"]
+    assert all(row["schema"] == 1 and len(row["hits"]) == 3 for row in results)
     ranks = [
         [hit["doc"] for hit in row["hits"]].index(gold)
-        for row, gold in zip(found[:2], ("new.md", "cats.txt"), strict=True)
+        for row, gold in zip(results[:2], ("new.md", "cats.txt"), strict=True)
     ]
     mrr = sum(1 / (rank + 1) for rank in ranks) / 3
-    first, second = said.err.splitlines()
+    first, second = captured.err.splitlines()
     assert first.startswith("3 of 4 questions with a gold document: hit@1 ")
     assert f"hit@3 0.667, recall@3 0.667, MRR {mrr:.3f}" in first
     assert second == "1 with gold spans: span recall 1.000, all of the evidence in 1.000"
 
 
-def test_nothing_in_a_document_reaches_the_terminal() -> None:
+def test_hit_lines_escape_terminal_controls() -> None:
     evil = "\x1b[31m\u202egreen\x07"
     chunk = Chunk(1, f"a{evil}.md", evil, 0, f"text {evil} " * 60, 0, 10, heading=evil)
     twin = Chunk(2, f"b{evil}.md", "", 0, "x", 0, 1, page=7)

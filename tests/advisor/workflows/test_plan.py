@@ -1,4 +1,4 @@
-"""plan, whatif, explain and doctor from the command line, without a terminal."""
+"""plan, whatif, explain and doctor on the command line, without a terminal."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from runners.plan.schema import read_plan
 
 
 def files(desk: Any) -> list[object]:
-    """Return the flags of the little desk."""
+    """Return the flags of the example files."""
     return ["--documents", desk.documents, "--examples", desk.examples, "--questions", desk.questions]
 
 
-def test_plan_writes_a_plan_and_prints_why(tunewise: Any, desk: Any) -> None:
-    """Recommendation on stdout, what was written on stderr; a plan that reads back."""
+def test_plan_writes_plan_and_prints_reasons(tunewise: Any, desk: Any) -> None:
+    """Recommendation on stdout, the written file on stderr; a plan that reads back."""
     done = tunewise("plan", *files(desk), "--set", "behaviour_gap=high", "--prompt", desk.prompt)
     assert done.returncode == 0, done.stderr
     assert "hybrid" in done.stdout
@@ -28,7 +28,7 @@ def test_plan_writes_a_plan_and_prints_why(tunewise: Any, desk: Any) -> None:
     assert read_plan(desk.folder / "plan.yaml").choice == "hybrid"
 
 
-def test_json_is_alone_on_stdout(tunewise: Any, desk: Any) -> None:
+def test_plan_json_is_alone_on_stdout(tunewise: Any, desk: Any) -> None:
     """One object, everything else on stderr, and the same twice."""
     first, second = (
         tunewise("plan", *files(desk), "--set", "behaviour_gap=high", "--json") for _ in range(2)
@@ -38,7 +38,7 @@ def test_json_is_alone_on_stdout(tunewise: Any, desk: Any) -> None:
     assert "kept as plan.yaml.bak" in second.stderr
 
 
-def test_answers_alone_give_advice_in_under_two_seconds(tunewise: Any, tmp_path: Path) -> None:
+def test_plan_with_answers_takes_under_two_seconds(tunewise: Any, tmp_path: Path) -> None:
     """No terminal, no prompt, no plan; the time is the best of three."""
     path = tmp_path / "a.yaml"
     path.write_text("task_needs_facts: new\nfacts_change: fast\nbehaviour_gap: none\n", "utf-8")
@@ -53,7 +53,7 @@ def test_answers_alone_give_advice_in_under_two_seconds(tunewise: Any, tmp_path:
     assert min(seconds) < 2.0
 
 
-def test_nothing_given_is_wrong_usage(tunewise: Any) -> None:
+def test_plan_without_input_exits_2(tunewise: Any) -> None:
     """Exit 2, for `plan` and for `tunewise` alone."""
     done = tunewise("plan")
     assert done.returncode == 2
@@ -64,7 +64,7 @@ def test_nothing_given_is_wrong_usage(tunewise: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["--documents", "nowhere"], "the documents path nowhere does not exist"),
         (["--examples", "nowhere.jsonl"], "the examples path"),
@@ -74,15 +74,15 @@ def test_nothing_given_is_wrong_usage(tunewise: Any) -> None:
         (["--set", "must_cite"], "key=value"),
     ],
 )
-def test_bad_input_exits_3(tunewise: Any, arguments: list[str], said: str) -> None:
+def test_plan_bad_input_exits_3(tunewise: Any, arguments: list[str], message: str) -> None:
     """One line of what, one of what next, no traceback."""
     done = tunewise("plan", *arguments)
     assert done.returncode == 3
-    assert said in done.stderr
+    assert message in done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_empty_and_broken_data(tunewise: Any, desk: Any, tmp_path: Path) -> None:
+def test_plan_rejects_empty_and_broken_data(tunewise: Any, desk: Any, tmp_path: Path) -> None:
     """An empty folder, a broken line, examples without answers, leaking questions."""
     (tmp_path / "empty").mkdir()
     assert "no document" in refused(tunewise, "--documents", tmp_path / "empty")
@@ -102,13 +102,13 @@ def refused(tunewise: Any, *arguments: object) -> str:
     return str(done.stderr)
 
 
-def test_schema_is_published(tunewise: Any) -> None:
+def test_plan_schema_is_printed(tunewise: Any) -> None:
     """The plan's JSON Schema, with every key described or typed."""
     schema = json.loads(tunewise("plan", "--schema").stdout)
     assert {"schema", "name", "steps", "checks", "gate"} <= set(schema["properties"])
 
 
-def test_whatif_shows_the_difference(tunewise: Any, desk: Any) -> None:
+def test_whatif_shows_difference(tunewise: Any, desk: Any) -> None:
     """Before and after; nothing is written."""
     tunewise("plan", *files(desk), "--set", "behaviour_gap=high")
     before = (desk.folder / "plan.yaml").read_bytes()
@@ -121,7 +121,7 @@ def test_whatif_shows_the_difference(tunewise: Any, desk: Any) -> None:
     assert (desk.folder / "plan.yaml").read_bytes() == before
 
 
-def test_a_plan_is_advice_again(tunewise: Any, desk: Any) -> None:
+def test_plan_from_own_answers_gives_same_recommendation(tunewise: Any, desk: Any) -> None:
     """A plan's own answers give its own recommendation."""
     tunewise("plan", *files(desk), "--set", "behaviour_gap=high")
     again = tunewise("plan", "--answers", "plan.yaml", "--json", "--out", "again.yaml")
@@ -133,8 +133,8 @@ def test_a_plan_is_advice_again(tunewise: Any, desk: Any) -> None:
     assert one["predicted"] == two["predicted"]
 
 
-def test_a_runs_own_plan_is_advice_too(tunewise: Any, desk: Any) -> None:
-    """It lies elsewhere than the plan it was made from, and names its files in full; a folder will do."""
+def test_explain_and_whatif_read_the_plan_of_a_run(tunewise: Any, desk: Any) -> None:
+    """It is in another folder than the original plan and names its files in full; a run folder works too."""
     from runners.plan.schema import read_plan
     from runners.run_folder import RunFolder
 
@@ -149,7 +149,7 @@ def test_a_runs_own_plan_is_advice_too(tunewise: Any, desk: Any) -> None:
     assert "- hybrid" in changed.stdout
 
 
-def test_explain(tunewise: Any, desk: Any) -> None:
+def test_explain_prints_every_kind_of_topic(tunewise: Any, desk: Any) -> None:
     """Rules, blockers, methods, plans, the whole list; a near miss gets a suggestion."""
     assert "index does" in tunewise("explain", "kn002").stdout
     assert "BL002" in tunewise("explain", "BL002").stdout
@@ -165,7 +165,7 @@ def test_explain(tunewise: Any, desk: Any) -> None:
     assert "did you mean hybrid" in miss.stderr
 
 
-def test_doctor(tunewise: Any, tmp_path: Path) -> None:
+def test_doctor_prints_machine_and_methods(tunewise: Any, tmp_path: Path) -> None:
     """Warnings exit 0; JSON holds machine, packages, settings, methods."""
     done = tunewise("doctor", "--json", TUNEWISE_CACHE=str(tmp_path / "cache"))
     assert done.returncode == 0, done.stderr

@@ -32,22 +32,22 @@ NAMES = [
 ]
 
 
-def clerk(body: dict[str, Any]) -> str:
-    """Say the berths of the pier that the first passage is about; without passages know nothing."""
-    found = re.search(r"has (\d+) berths", body["messages"][-1]["content"])
-    return f"It has {found[1]} berths." if found else "It is a lovely place."
+def answer_about_berths(body: dict[str, Any]) -> str:
+    """Return the berths of the pier in the first passage; without passages an answer that knows nothing."""
+    match = re.search(r"has (\d+) berths", body["messages"][-1]["content"])
+    return f"It has {match[1]} berths." if match else "It is a lovely place."
 
 
 @pytest.fixture
 def piers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with a document and a question for each pier, and examples in another style; it is the present one."""
+    """A working folder with a document and a question for each pier, and examples in another style."""
     (tmp_path / "documents").mkdir()
     questions = []
     for number, name in enumerate(NAMES):
         text = f"# {name} Pier\n\nThe {name} Pier has {number + 20} berths for visitors.\n"
         (tmp_path / "documents" / f"{name}.md").write_text(text, "utf-8")
-        asked = f"How many berths has the {name} Pier?"
-        questions.append({"question": asked, "answers": [str(number + 20)], "doc_id": f"{name}.md"})
+        question = f"How many berths has the {name} Pier?"
+        questions.append({"question": question, "answers": [str(number + 20)], "doc_id": f"{name}.md"})
     examples = [
         {
             "prompt": f"When does boat {n} sail?",
@@ -61,7 +61,7 @@ def piers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def run(*arguments: object, code: int = 0) -> Any:
+def run_command(*arguments: object, code: int = 0) -> Any:
     """Run the command line in this process."""
     done = CliRunner().invoke(cli.app, [str(part) for part in arguments])
     assert done.exit_code == code, done.output
@@ -69,19 +69,20 @@ def run(*arguments: object, code: int = 0) -> Any:
 
 
 @pytest.mark.real  # the embedder
-def test_the_probe_settles_answers_and_the_plan_says_what_changed(piers: Path, server: Any) -> None:
-    server.answer = clerk
+def test_probe_settles_answers_and_plan_shows_change(piers: Path, server: Any) -> None:
+    server.answer = answer_about_berths
     name = f"openai:tern@{server.url}"
     files = ("--questions", "questions.jsonl", "--documents", "documents", "--examples", "examples.jsonl")
-    told = json.loads(run("probe", *files, "--model", name, "--limit", 12, "--json").stdout)
-    assert told["proxy"] is None
+    outcome = json.loads(run_command("probe", *files, "--model", name, "--limit", 12, "--json").stdout)
+    assert outcome["proxy"] is None
     assert {
-        way: (told["shares"][way]["hits"], told["shares"][way]["n"]) for way in ("closed-book", "open-book")
+        mode: (outcome["shares"][mode]["hits"], outcome["shares"][mode]["n"])
+        for mode in ("closed-book", "open-book")
     } == {"closed-book": (0, 12), "open-book": (12, 12)}
-    assert told["shares"]["stop_rule"]["n"] == 10
-    assert told["set"] == {"prompting_pass_rate": 0.0, "task_needs_facts": "new", "behaviour_gap": "high"}
-    assert set(told["recommendation"]["settled"]) == set(told["set"])
-    assert sorted(p.name for p in piers.iterdir()) == [
+    assert outcome["shares"]["stop_rule"]["n"] == 10
+    assert outcome["set"] == {"prompting_pass_rate": 0.0, "task_needs_facts": "new", "behaviour_gap": "high"}
+    assert set(outcome["recommendation"]["settled"]) == set(outcome["set"])
+    assert sorted(path.name for path in piers.iterdir()) == [
         "documents",
         "examples.jsonl",
         "probe.yaml",
@@ -94,16 +95,16 @@ def test_the_probe_settles_answers_and_the_plan_says_what_changed(piers: Path, s
     assert written["documents"] == "documents"
     assert written["behaviour_gap"]["source"] == "probed"
     assert written["behaviour_gap"]["note"].startswith(f"probe of {name}: in the house style: 0 of 22")
-    planned = run("plan", "--yes", "--answers", "probe.yaml", "--out", "plan.yaml", "--json")
-    found = json.loads(planned.stdout)
-    assert found["probe"]["settled"]["task_needs_facts"]["value"] == "new"
-    assert found["profile"]["behaviour_gap"]["source"] == "probed"
-    shown = run("plan", "--yes", "--answers", "probe.yaml", "--out", "plan.yaml")
+    planned = run_command("plan", "--yes", "--answers", "probe.yaml", "--out", "plan.yaml", "--json")
+    plan = json.loads(planned.stdout)
+    assert plan["probe"]["settled"]["task_needs_facts"]["value"] == "new"
+    assert plan["profile"]["behaviour_gap"]["source"] == "probed"
+    shown = run_command("plan", "--yes", "--answers", "probe.yaml", "--out", "plan.yaml")
     assert "what the probe changed" in shown.output
 
 
-def test_a_probe_that_broke_off_keeps_its_answers_and_goes_on(piers: Path, server: Any) -> None:
-    server.answer = clerk
+def test_interrupted_probe_continues_with_its_replies(piers: Path, server: Any) -> None:
+    server.answer = answer_about_berths
     line = (
         "probe",
         "--questions",
@@ -116,32 +117,32 @@ def test_a_probe_that_broke_off_keeps_its_answers_and_goes_on(piers: Path, serve
         f"openai:tern@{server.url}",
     )
     server.faults = [None] * 6 + [lambda handler: handler.reply(401, {"error": {"message": "no"}})] * 20
-    run(*line, code=3)
-    kept = (piers / ".probe.work" / "answers.jsonl").read_text("utf-8").splitlines()
-    assert len(kept) == 6
+    run_command(*line, code=3)
+    replies = (piers / ".probe.work" / "answers.jsonl").read_text("utf-8").splitlines()
+    assert len(replies) == 6
     server.faults, before = [], len(server.seen)
-    run(*line)
+    run_command(*line)
     assert len(server.seen) - before == 10  # the examples alone
     assert not (piers / ".probe.work").exists()
 
 
-def test_what_a_person_said_stands_and_the_contradiction_is_told() -> None:
+def test_answers_of_a_person_override_the_probe() -> None:
     given = Answers().put("file", {"behaviour_gap": "low", "must_cite": True})
     given = given.put("probed", {"behaviour_gap": "high", "task_needs_facts": "new"}, "probe of tern: 0 of 9")
     assert list(counted_answers(given)) == ["task_needs_facts"]
-    ((mine, probed),) = overridden_answers(given).values()
-    assert (mine.value, probed.value) == ("low", "high")
+    ((own, probed),) = overridden_answers(given).values()
+    assert (own.value, probed.value) == ("low", "high")
     assert "behaviour_gap" in without_probe(given)
     assert "task_needs_facts" not in without_probe(given)
 
 
-def test_there_must_be_something_to_ask(piers: Path) -> None:
-    assert "nothing to ask" in str(run("probe", "--documents", "documents", code=2).stderr)
-    run("probe", "--questions", "nowhere.jsonl", code=3)
+def test_probe_without_questions_exits_2(piers: Path) -> None:
+    assert "nothing to ask" in str(run_command("probe", "--documents", "documents", code=2).stderr)
+    run_command("probe", "--questions", "nowhere.jsonl", code=3)
 
 
-def test_a_person_may_forbid_an_endpoint(piers: Path) -> None:
-    said = run(
+def test_probe_obeys_data_must_stay_local(piers: Path) -> None:
+    refused = run_command(
         "probe",
         "--questions",
         "questions.jsonl",
@@ -151,11 +152,11 @@ def test_a_person_may_forbid_an_endpoint(piers: Path) -> None:
         "data_must_stay_local=yes",
         code=3,
     )
-    assert "must stay" in said.stderr
+    assert "must stay" in refused.stderr
 
 
-def situation(model: str, laptop: Machine) -> tuple[Plan, Any]:
-    """A plan of nothing for a model, and the profile it is made for."""
+def plan_and_profile(model: str, laptop: Machine) -> tuple[Plan, Any]:
+    """Return a plan without steps for a model, and the profile it is made for."""
     body = {
         "name": "p",
         "choice": "prompting",
@@ -167,33 +168,33 @@ def situation(model: str, laptop: Machine) -> tuple[Plan, Any]:
     return parse_plan(body), complete_situation(Answers().put("flag", {"model": model}), laptop).profile
 
 
-def test_a_model_that_cannot_run_here_has_a_stand_in(laptop: Machine) -> None:
-    plan, profile = situation("qwen3-8b", laptop)
+def test_probe_uses_default_model_as_proxy(laptop: Machine) -> None:
+    plan, profile = plan_and_profile("qwen3-8b", laptop)
     chosen = probe.choose_probed_model(plan, profile, laptop, 100)
     assert chosen.model.name == "smollm2-135m-instruct"
     assert "qwen3-8b" in chosen.why
-    plan, profile = situation("smollm2-135m-instruct", laptop)
+    plan, profile = plan_and_profile("smollm2-135m-instruct", laptop)
     assert probe.choose_probed_model(plan, profile, laptop, 100).why == ""
 
 
-def test_memory_on_a_card_and_hours_without_one_decide(laptop: Machine) -> None:
-    _, profile = situation("qwen3-8b", laptop)
+def test_too_large_checks_gpu_memory_and_cpu_hours(laptop: Machine) -> None:
+    _, profile = plan_and_profile("qwen3-8b", laptop)
 
     def card(gib: float) -> Machine:
         return replace(laptop, gpu_kind=Detected("cuda", ""), gpu_memory_gib=Detected(gib, ""))
 
     assert probe.too_large(profile, card(80), 100) == ""
     assert "are free" in probe.too_large(profile, card(8), 100)
-    _, small = situation("smollm2-135m-instruct", laptop)
+    _, small = plan_and_profile("smollm2-135m-instruct", laptop)
     assert probe.too_large(small, laptop, 100) == ""
     assert "hours without a GPU" in probe.too_large(small, laptop, 100_000)
 
 
-def test_what_a_probe_of_another_model_settled_is_not_used() -> None:
+def test_answers_of_another_models_probe_are_dropped() -> None:
     note = "probe of smollm2-135m-instruct: right from memory: 0 of 9"
     probed = Answers().put("probed", {"task_needs_facts": "new"}, note)
-    same, said = answers_of_this_model(probed)
-    assert (same, said) == (probed, "")
-    left, said = answers_of_this_model(probed.put("flag", {"model": "qwen3-8b"}))
-    assert "task_needs_facts" not in left
-    assert "a probe of smollm2-135m-instruct settled" in said
+    unchanged, note_line = answers_of_this_model(probed)
+    assert (unchanged, note_line) == (probed, "")
+    remaining, note_line = answers_of_this_model(probed.put("flag", {"model": "qwen3-8b"}))
+    assert "task_needs_facts" not in remaining
+    assert "a probe of smollm2-135m-instruct settled" in note_line

@@ -1,4 +1,4 @@
-"""`tunewise train` by its flags, in this process and on the tiny model: checks, refusals, and a whole run."""
+"""`tunewise train` by its flags, in this process and on the tiny model: checks, invalid flags, and a whole training."""
 
 from __future__ import annotations
 
@@ -41,20 +41,20 @@ def folder(tmp_path: Path, examples: tuple[Example, ...], monkeypatch: pytest.Mo
 
 @pytest.fixture
 def train(tiny: Model, folder: Path) -> Train:
-    """Return the verb on the rows and the tiny model."""
+    """Return a function that runs the verb on the rows and the tiny model."""
 
     def run(*flags: object) -> Any:
-        named = ("train", "--examples", "rows.jsonl", "--model", tiny.folder, *flags)
-        return CliRunner().invoke(cli.app, [str(part) for part in named])
+        arguments = ("train", "--examples", "rows.jsonl", "--model", tiny.folder, *flags)
+        return CliRunner().invoke(cli.app, [str(part) for part in arguments])
 
     return run
 
 
-def test_help_is_grouped_quick_and_light() -> None:
+def test_train_help_is_grouped_and_quick() -> None:
     code = "import sys; from advisor.cli import main; sys.argv = ['tunewise', 'train', '--help']; main()"
     started = time.perf_counter()
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert time.perf_counter() - started < 10  # the cause, imports, is tested in tests/house
+    assert time.perf_counter() - started < 10  # the cause, imports, is tested in tests/project
     for panel in (
         "Data",
         "Model and result",
@@ -66,7 +66,7 @@ def test_help_is_grouped_quick_and_light() -> None:
         assert f"─ {panel} ─" in done.stdout
 
 
-def test_check_shows_every_check_and_trains_nothing(train: Train, folder: Path) -> None:
+def test_check_prints_all_checks_and_trains_nothing(train: Train, folder: Path) -> None:
     done = train("--check", "--out", "made", "--questions", "asked.jsonl")
     assert (done.exit_code, "asked.jsonl does not exist" in done.stderr) == (3, True)
     (folder / "asked.jsonl").write_text(
@@ -75,30 +75,30 @@ def test_check_shows_every_check_and_trains_nothing(train: Train, folder: Path) 
     more = ("--questions", "asked.jsonl", "--method", "qlora", "--micro-tokens", 256, "--json", "--show", 1)
     done = train("--check", "--out", "made", *more)
     assert done.exit_code == 0, done.output
-    said = json.loads(done.stdout)
-    assert (said["schema"], said["ok"], said["rows"]) == (1, True, 36)
-    codes = {check["code"]: check for check in said["checks"]}
+    result = json.loads(done.stdout)
+    assert (result["schema"], result["ok"], result["rows"]) == (1, True, 36)
+    codes = {check["code"]: check for check in result["checks"]}
     assert list(codes) == sorted(codes)
     assert set(CHECK_CODES) - set(codes) == {"PF014", "PF017"}, "no validation rows, no labels"
-    assert {check["level"] for check in said["checks"]} == {"ok"}
+    assert {check["level"] for check in result["checks"]} == {"ok"}
     assert codes["PF023"]["text"].startswith("fits: ")
-    assert said["settings"]["rank"] == 16
-    assert "because" in said["reasons"]["rank"]
-    assert said["teaches"]["rows"] == 36
-    assert said["teaches"]["missing"] is None
-    assert sum(said["teaches"][kind] for kind in ("changing", "stable", "behaviour")) == 36
+    assert result["settings"]["rank"] == 16
+    assert "because" in result["reasons"]["rank"]
+    assert result["teaches"]["rows"] == 36
+    assert result["teaches"]["missing"] is None
+    assert sum(result["teaches"][kind] for kind in ("changing", "stable", "behaviour")) == 36
     assert "what the rows teach: of 36 rows, " in done.stderr
     assert "No documents were read" in done.stderr
     assert "⟦Yes, the north pier" in done.stderr
     assert not (folder / "made").exists()
 
 
-def test_a_stop_is_a_line_and_exit_3_before_any_step(
+def test_failed_check_exits_3_before_training(
     train: Train, folder: Path, examples: tuple[Example, ...]
 ) -> None:
     key = "sk-" + "a1B2c3D4e5F6g7H8i9J0"
-    told = {"role": "assistant", "content": f"The key is {key}. Shall I?"}
-    spoilt = tuple(replace(row, messages=(*row.messages[:2], told)) for row in examples[:2])
+    leaking_turn = {"role": "assistant", "content": f"The key is {key}. Shall I?"}
+    spoilt = tuple(replace(row, messages=(*row.messages[:2], leaking_turn)) for row in examples[:2])
     write(folder / "rows.jsonl", (*examples, *spoilt))
     done = train("--out", "made")
     assert done.exit_code == 3
@@ -112,7 +112,7 @@ def test_a_stop_is_a_line_and_exit_3_before_any_step(
 
 
 @pytest.mark.parametrize(
-    ("flags", "code", "told"),
+    ("flags", "code", "message"),
     [
         (
             "--method prefix --out o",
@@ -151,19 +151,17 @@ def test_a_stop_is_a_line_and_exit_3_before_any_step(
         ("--out o --targets nope", 3, "target 'nope' is no linear layer of this model | one of: down_proj"),
     ],
 )
-def test_what_cannot_be_meant_is_refused_in_a_line(
-    train: Train, folder: Path, flags: str, code: int, told: str
-) -> None:
+def test_invalid_flags_are_rejected(train: Train, folder: Path, flags: str, code: int, message: str) -> None:
     done = train(*flags.split())
     assert done.exit_code == code, done.output
-    for part in told.split(" | "):
+    for part in message.split(" | "):
         assert part in done.stderr
     last = [line for line in done.stderr.splitlines() if line.startswith(("tunewise:", "  next:"))]
     assert 1 <= len(last) <= 2
     assert not (folder / "o").exists()
 
 
-def test_a_whole_run_is_made_told_and_gone_on_from(
+def test_train_publishes_adapter_and_continues_from_it(
     train: Train, folder: Path, examples: tuple[Example, ...], tiny: Model
 ) -> None:
     settings = (
@@ -199,6 +197,6 @@ def test_a_whole_run_is_made_told_and_gone_on_from(
     assert "mixed in from general.jsonl: 2 rows for replay" in done.stderr
 
 
-def test_the_line_that_goes_on() -> None:
+def test_resume_line() -> None:
     given = ["/bin/tunewise", "train", "--examples", "my rows.jsonl", "--overwrite", "--out", "o"]
     assert resume_line(given) == "tunewise train --examples 'my rows.jsonl' --out o --resume"
