@@ -98,7 +98,8 @@ def check_held_out_questions(rows: Sequence[Example], questions: Sequence[Questi
         return PreflightCheck(
             "PF013",
             "stop",
-            f"{len(leaking)} of {len(questions)} held-out questions also occur in the examples: {_kind_counts(leaking)}",
+            f"{len(leaking)} of {len(questions)} held-out questions also occur in the examples: "
+            f"{_kind_counts(leaking)}",
             _pairs(leaking),
             "remove them from one of the two files: a score on them says nothing",
         )
@@ -205,9 +206,11 @@ def _length(rows: Sequence[Example], encoded: EncodedRows, config: TrainConfig) 
     return PreflightCheck(
         "PF002",
         "stop" if len(encoded.long) > MAX_LOST_SHARE * len(rows) else "warn",
-        f"{len(encoded.long):,} of {count_of_rows(len(rows))} are longer than max_tokens {config.max_tokens:,} and left out",
+        f"{len(encoded.long):,} of {count_of_rows(len(rows))} are longer than max_tokens "
+        f"{config.max_tokens:,} and left out",
         _places(encoded.long),
-        f"95 % of the rows are within {p95:,} tokens, the longest has {longest:,}: set --max-tokens, or split them",
+        f"95 % of the rows are within {p95:,} tokens, the longest has {longest:,}: "
+        "set --max-tokens, or split them",
     )
 
 
@@ -217,7 +220,8 @@ def _targets(rows: Sequence[Example], encoded: EncodedRows) -> PreflightCheck:
         return PreflightCheck(
             "PF003",
             "stop" if len(encoded.masked) > MAX_LOST_SHARE * len(rows) else "warn",
-            f"{len(encoded.masked):,} of {count_of_rows(len(rows))} have nothing to learn, every token is masked; left out",
+            f"{len(encoded.masked):,} of {count_of_rows(len(rows))} have nothing to learn, "
+            "every token is masked; left out",
             _places(encoded.masked),
             "give each an assistant turn with words in it",
         )

@@ -283,8 +283,8 @@ def _step(probe: ProbeResult, config: TrainConfig, run_tokens: int, free: float 
             "PF023", "warn", text, next=f"the run will halve them until they fit; or {todo}"
         )
     speed = batch["tokens"] / max(batch["seconds"], 1e-9)
-    text = f"{batch['peak_gib']:.2f} GiB at its peak{has}; {batch['tokens']:,} tokens took {batch['seconds']:.1f} s"
-    text += f", so the run about {_duration(run_tokens / speed)}"
+    text = f"{batch['peak_gib']:.2f} GiB at its peak{has}"
+    text += f"; {batch['tokens']:,} tokens took {batch['seconds']:.1f} s, so the run about {_duration(run_tokens / speed)}"
     if free is not None and batch["peak_gib"] > TIGHT_SHARE * free:
         return PreflightCheck("PF023", "warn", f"tight: {text}", next=todo)
     return PreflightCheck("PF023", "ok", f"fits: {text}")

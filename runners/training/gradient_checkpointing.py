@@ -59,7 +59,8 @@ def choose_checkpointing(
         )
     return CheckpointingChoice(
         True,
-        f"checkpointing on: the run takes up to {without:.1f} GiB without it, {recomputed:.1f} with it, {has}",
+        f"checkpointing on: the run takes up to {without:.1f} GiB without it, "
+        f"{recomputed:.1f} with it, {has}",
     )
 
 

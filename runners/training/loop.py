@@ -72,8 +72,8 @@ def divergence_reason(losses: Sequence[float], norm: float) -> str:
         return f"the gradient's norm is {norm}"
     if diverging_steps(losses) >= SUSTAINED_STEPS:
         return (
-            f"the loss is {losses[-1]:.3g}, for {SUSTAINED_STEPS} steps above {DIVERGENCE_FACTOR:g} times its "
-            "median and above where it began"
+            f"the loss is {losses[-1]:.3g}, for {SUSTAINED_STEPS} steps above "
+            f"{DIVERGENCE_FACTOR:g} times its median and above where it began"
         )
     return ""
 

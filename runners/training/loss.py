@@ -59,7 +59,10 @@ def compiling_pays(device: str, tokens: int, tokens_per_s: float) -> tuple[bool,
     # At COMPILE_SPEEDUP times the speed a run takes 1 / COMPILE_SPEEDUP of the time.
     saved = seconds * (1 - 1 / COMPILE_SPEEDUP)
     least = COMPILE_MARGIN * COMPILE_COST_S
-    reason = f"a run of {seconds:.0f} s would save about {saved:.0f} s, compiling costs about {COMPILE_COST_S:.0f} s"
+    reason = (
+        f"a run of {seconds:.0f} s would save about {saved:.0f} s, "
+        f"compiling costs about {COMPILE_COST_S:.0f} s"
+    )
     return saved > least, f"{reason}; it is {'on' if saved > least else 'off'} (limit: {least:.0f} s saved)"
 
 

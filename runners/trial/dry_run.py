@@ -115,10 +115,10 @@ class DryRun:
             for check in machine_checks.probe_checks(probe, config, round(tokens), memory_limit)
             if check.level == "stop"
         ]
-        if stops or "batch" not in probe.told:
+        if stops or "batch" not in probe.findings:
             reasons = "; ".join(check.sentence() for check in stops)
             return StepTime(how="no step could be measured", stop=reasons)
-        batch = probe.told["batch"]
+        batch = probe.findings["batch"]
         training = tokens * batch["seconds"] / batch["tokens"]
         overhead = max(0.0, wall - 3 * batch["seconds"])
         return StepTime(
@@ -127,7 +127,7 @@ class DryRun:
             _rounded_gib(batch["own_gib"]),
             _rounded_gib(batch["expected_gib"]),
             _rounded_gib(max(batch["peak_gib"], probe.peak_gib)),
-            probe.told.get("crowd", {}).get("lost", 0.0),
+            probe.findings.get("contention", {}).get("lost", 0.0),
             f"3 steps, the last of {batch['tokens']:,} tokens in {batch['seconds']:.1f} s",
         )
 

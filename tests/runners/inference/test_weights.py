@@ -66,7 +66,7 @@ def test_adapter_of_another_base_is_refused_and_base_stays(
     assert [c.text for c in generator.generate(asked, 6)] == before
 
 
-@pytest.mark.parametrize("part", ["merged_for_inference", "from_folder"])
+@pytest.mark.parametrize("part", ["merged_for_inference", "load_model_folder"])
 def test_failed_switch_leaves_model_usable(
     tiny: Model,
     adapter: Path,
@@ -80,14 +80,14 @@ def test_failed_switch_leaves_model_usable(
     asked = chats(examples, 2)
     before = [c.text for c in generator.generate(asked, 8)]
 
-    def full(*given: object) -> None:
-        raise MemoryError("no room")
+    def out_of_memory(*args: object) -> None:
+        raise MemoryError("no memory")
 
     with monkeypatch.context() as failing:
-        failing.setattr(weights, part, full)
+        failing.setattr(weights, part, out_of_memory)
         folder = adapter
-        if part == "from_folder":  # a whole tuned model, whose weights are not read before they are loaded
-            failing.setattr(weights, "check_same_base", lambda *given: None)
+        if part == "load_model_folder":  # a whole tuned model, whose weights are not read before they are loaded
+            failing.setattr(weights, "check_same_base", lambda *args: None)
             folder = tmp_path
         with pytest.raises(MemoryError):
             generator.use(folder)
