@@ -105,9 +105,9 @@ def test_check_stops_when_a_schema_needs_too_much_work(schema: dict[str, Any], a
         pytest.fail("the schema is refused before an answer is checked")
     parsed = response_format(schema_format(schema))
     assert parsed is not None
-    started = time.perf_counter()
+    started = time.thread_time()  # the load of the machine does not count
     assert "too much work" in parsed.fault(answer)
-    assert time.perf_counter() - started < 3
+    assert time.thread_time() - started < 3
 
 
 def test_ordinary_schema_over_many_rows_is_checked() -> None:
