@@ -117,6 +117,10 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
 
 def main() -> None:
     """Import everything a child needs, then answer jobs."""
+    # imported here, before the forks, so that a child takes milliseconds and is killed at its work and not while importing
+    import rag.index
+    import rag.stores.exact
+    import rag.stores.faiss  # noqa: F401
 
     for line in sys.stdin:
         print(json.dumps(run(json.loads(line))), flush=True)
