@@ -116,7 +116,8 @@ def _shown_span(passage: Passage) -> tuple[int, int]:
     Text that a passage leaves out because an earlier one shows it belongs to the span, since the union over all passages
     is counted. Text that was cut off at the end to fit the budget does not.
     """
-    chunk, text = passage.hit.chunk, passage.text
+    chunk = passage.hit.chunk
+    text = passage.text
     if not chunk.text.startswith(text):
         # the beginning was left out as repeated, or the text was cleaned for display: take the chunk's whole span
         return chunk.start, chunk.end

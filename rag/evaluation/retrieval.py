@@ -85,7 +85,8 @@ def evaluate(
         # no token budget: all that the hits show counts
         shown.append(question.score(select_passages(hits, sys.maxsize, len)))
         if question.doc:
-            ranked, gold = [hit.chunk.doc for hit in hits], (question.doc,)
+            ranked = [hit.chunk.doc for hit in hits]
+            gold = (question.doc,)
             ranks.append(
                 (
                     metrics.hit_at_k(ranked, gold, k),

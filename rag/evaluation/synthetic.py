@@ -215,7 +215,8 @@ def statement_to_question(sentence: str, names: Collection[str] = ()) -> Questio
     )[0]
     tokens = main_clause.split()
     for position in range(1, min(9, len(tokens))):
-        verb, subject = _verb(tokens, position), _subject(tokens[:position], names)
+        verb = _verb(tokens, position)
+        subject = _subject(tokens[:position], names)
         if (
             verb
             and subject
@@ -326,7 +327,8 @@ def _identity(subject: str, auxiliary: str, rest: str) -> QuestionAndAnswer | No
 
 def _verb(tokens: list[str], position: int) -> tuple[str, str] | None:
     """Return the auxiliary that asks and the verb's base form, if the statement's verb is at this position; else None."""
-    token, before = tokens[position], tokens[position - 1].lower()
+    token = tokens[position]
+    before = tokens[position - 1].lower()
     if token in AUXILIARIES:
         return token, ""
     if (
@@ -426,7 +428,8 @@ class _Corpus:
 
     def _unambiguous(self, question: str, chunk: Chunk, span: tuple[int, int]) -> str:
         """Return the question, with the title where it needs one; "" if other passages could answer it too."""
-        asked_words, title_words = set(content_words(question)), set(content_words(chunk.title))
+        asked_words = set(content_words(question))
+        title_words = set(content_words(chunk.title))
         if len(asked_words - title_words) < _MIN_OWN_WORDS:
             return ""
         if self._is_only(asked_words, chunk, span) and (

@@ -90,7 +90,8 @@ class SentenceCiter:
 
     def add(self, text: str) -> str:
         """Append whole sentences without marks; return them with ``[n]`` after each supported one."""
-        before, position = len(self.text), 0
+        before = len(self.text)
+        position = 0
         for start, end in sentence_spans(text):
             sentence = text[start:end]
             self.text += text[position:start]

@@ -127,9 +127,11 @@ def contradiction(
         numbers, dates, names or denial, or "" if they agree or are about different things; and whether they are
         otherwise the same word for word.
     """
-    only_one, only_other = one.words - other.words - b, other.words - one.words - a
+    only_one = one.words - other.words - b
+    only_other = other.words - one.words - a
     shared = (one.words & other.words) - a - b
-    first, second = one.claim, other.claim
+    first = one.claim
+    second = other.claim
     if (
         len(shared) < MIN_SHARED_WORDS
         or one.particles != other.particles
@@ -208,7 +210,8 @@ class _ComparedHit:
 
 def _between(a: _ComparedHit, b: _ComparedHit, asked: frozenset[str]) -> Iterator[tuple[float, Conflict]]:
     """Yield the conflicts of two hits, each with the share of the question's words that both sentences contain."""
-    only_in_b_title, only_in_a_title = b.title - a.words, a.title - b.words
+    only_in_b_title = b.title - a.words
+    only_in_a_title = a.title - b.words
     if (only_in_b_title | only_in_a_title) & asked:
         return  # the question asks about one of the titles
     needed = MIN_ASKED_OTHER_TITLE if only_in_b_title and only_in_a_title else MIN_ASKED_SAME_TITLE
@@ -222,7 +225,8 @@ def _between(a: _ComparedHit, b: _ComparedHit, asked: frozenset[str]) -> Iterato
 
 def _newer(a: _ComparedHit, b: _ComparedHit) -> int | None:
     """Return the number of the hit with the later date; ISO dates compare as text."""
-    first, second = a.hit.date, b.hit.date
+    first = a.hit.date
+    second = b.hit.date
     if not first[:4].isdigit() or not second[:4].isdigit() or first == second:
         return None
     return a.n if first > second else b.n

@@ -72,9 +72,9 @@ def make_delimiter(*texts: str) -> str:
     )
 
 
-def contains_delimiter(text: str, fence: str) -> bool:
+def contains_delimiter(text: str, delimiter: str) -> bool:
     """Return whether a text contains a delimiter, in any spelling."""
-    return fence in _letters(text)
+    return delimiter in _letters(text)
 
 
 def format_passages(
@@ -157,7 +157,8 @@ def _displayed_text(chunk: Chunk, seen: Sequence[Chunk]) -> str:
 
 def _unseen(chunk: Chunk, seen: Sequence[Chunk]) -> str:
     """Return the part of a chunk's text that no chunk shown before covers; "" if they cover its whole span."""
-    start, end = chunk.start, chunk.end
+    start = chunk.start
+    end = chunk.end
     # an inexact text cannot be cut by source offsets, so it is shown whole unless it is covered completely
     exact = len(chunk.text) == end - start
     for other in seen:

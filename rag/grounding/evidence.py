@@ -101,7 +101,8 @@ class _ReadPassage:
 @lru_cache(maxsize=2048)
 def _read_passage(chunk: Chunk) -> _ReadPassage:
     """Return a chunk's words, numbers, dates and sentences, cached because answers cite the same chunks again."""
-    whole, above = f"{chunk.title}. {chunk.heading}. {chunk.text}", f"{chunk.title}. {chunk.heading}"
+    whole = f"{chunk.title}. {chunk.heading}. {chunk.text}"
+    above = f"{chunk.title}. {chunk.heading}"
     sentences = []
     for start, end in sentence_spans(chunk.text):
         sentence = chunk.text[start:end]
@@ -130,7 +131,8 @@ def _read_passage(chunk: Chunk) -> _ReadPassage:
 
 def _support(claim: Claim, chunk: Chunk, position: int) -> Support | None:
     """Return the support that one passage gives a claim, or None if any part of the claim is missing in it."""
-    terms, passage = claim.words | claim.numbers, _read_passage(chunk)
+    terms = claim.words | claim.numbers
+    passage = _read_passage(chunk)
     if not (terms or claim.dates) or not claim.numbers <= passage.words or not claim.names <= passage.words:
         return None
     if not dates_within(claim.dates, passage.dates, passage.numbers) or any(

@@ -206,8 +206,11 @@ def fit_logistic(x: np.ndarray, y: np.ndarray, constructed: np.ndarray) -> tuple
     from scipy.optimize import minimize
 
     # 1e-9 keeps a signal that never varies from dividing by 0; it is then 0 in every row
-    mean, scale = x.mean(axis=0), x.std(axis=0) + 1e-9
-    z, sign, share = (x - mean) / scale, np.where(y, 1.0, -1.0), _shares(y, constructed)
+    mean = x.mean(axis=0)
+    scale = x.std(axis=0) + 1e-9
+    z = (x - mean) / scale
+    sign = np.where(y, 1.0, -1.0)
+    share = _shares(y, constructed)
 
     def loss(parameters: np.ndarray) -> tuple[float, np.ndarray]:
         margins = sign * (z @ parameters[:-1] + parameters[-1])
@@ -264,7 +267,8 @@ def best_cut(scores: np.ndarray, y: np.ndarray, constructed: np.ndarray) -> floa
     # Thresholds are tried from below: raising it past a row refuses that row, which gains its weight if it is
     # unanswerable and loses it if it is answerable. Prefix sums give the result of every threshold at once.
     order = np.argsort(scores, kind="stable")
-    values, step_gains = scores[order], np.where(y, -share, share)[order]
+    values = scores[order]
+    step_gains = np.where(y, -share, share)[order]
     accuracy_gain = np.concatenate([[0.0], np.cumsum(step_gains)])
     refused = np.concatenate([[0.0], np.cumsum(y[order])]) / max(1, y.sum())
     edges = np.concatenate([[values[0] - 1e-6], (values[1:] + values[:-1]) / 2, [values[-1] + 1e-6]])
@@ -295,7 +299,8 @@ def auroc(scores: np.ndarray, answerable: np.ndarray) -> float:
     It is computed as the chance that an answerable question scores above an unanswerable one, where a tie counts half (the
     Mann-Whitney U statistic over the number of pairs; Hanley and McNeil 1982).
     """
-    high, low = scores[answerable], np.sort(scores[~answerable])
+    high = scores[answerable]
+    low = np.sort(scores[~answerable])
     # left counts the smaller scores and right also the equal ones: their sum is twice the wins plus the ties
     below = np.searchsorted(low, high, "left") + np.searchsorted(low, high, "right")
     return float(below.mean() / 2 / len(low)) if len(high) and len(low) else float("nan")
@@ -346,14 +351,17 @@ def fit_threshold(index: Searchable, questions: Sequence[tuple[str, str | None, 
         questions: (question, gold document or None, answerable) of each dev question.
     """
     rows, labels, constructed, groups = _signal_rows(index, questions)
-    positive, negative = labels.count(True), labels.count(False)
+    positive = labels.count(True)
+    negative = labels.count(False)
     if min(positive, negative) < MIN_QUESTIONS_PER_CLASS:
         return default_threshold(positive, negative)
-    x, y = np.array([row.vector() for row in rows]), np.array(labels)
+    x = np.array([row.vector() for row in rows])
+    y = np.array(labels)
     weights, bias = fit_logistic(x, y, constructed)
     scores = cross_validated_log_odds(x, y, constructed, groups)
     cut = best_cut(scores, y, constructed)
-    scores, bias = scores - cut, bias - cut
+    scores = scores - cut
+    bias = bias - cut
     chosen = refusal_point(0.0, scores, y)
     return RefusalThreshold(
         dict(zip(SIGNAL_NAMES, weights.tolist(), strict=True)),

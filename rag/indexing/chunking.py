@@ -137,7 +137,8 @@ class Chunker:
 
     def _fitted(self, document: Document, group: list[Block], used: int, limit: int) -> Iterator[_Piece]:
         """Yield the group as one piece, or in parts if it does not fit after all."""
-        first, last = group[0], group[-1]
+        first = group[0]
+        last = group[-1]
         exact = all(document.raw[block.start : block.end] == block.text for block in group) and all(
             _touching(document.raw, *pair) for pair in pairwise(group)
         )

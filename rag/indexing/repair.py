@@ -132,7 +132,8 @@ class _Rebuild:
 
     def run(self) -> tuple[int, int]:
         """Publish the generation; return its number and how many texts were embedded."""
-        old_number, facts = self._record.number, self._record.facts
+        old_number = self._record.number
+        facts = self._record.facts
         rows = self._text.chunks(old_number)
         texts = self._texts(rows)
         text_by_hash = {row.embedded: text for row, text in zip(rows, texts, strict=True)}

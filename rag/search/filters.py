@@ -78,7 +78,8 @@ class Condition:
 
     def _equals(self, value: Any) -> bool:
         """Compare as text in any letter case, with ``*`` and ``?`` as wildcards; numbers by value."""
-        text, wanted = str(value).casefold(), self.value.casefold()
+        text = str(value).casefold()
+        wanted = self.value.casefold()
         if isinstance(value, (int, float)) and not isinstance(value, bool):
             return text == wanted or _number(wanted) == value
         if self.key in PATH_FIELDS and text.startswith(wanted.rstrip("/") + "/"):
@@ -89,10 +90,12 @@ class Condition:
     def _ordered(self, value: Any) -> bool | None:
         """Compare as numbers, else as dates (``<=2026`` means until its end); None if the value is neither."""
         order = _ORDERS[self.sign]
-        number, wanted = _number(value), _number(self.value)
+        number = _number(value)
+        wanted = _number(self.value)
         if number is not None and wanted is not None:
             return order(number, wanted)
-        days, wanted_days = day_span(value), day_span(self.value)
+        days = day_span(value)
+        wanted_days = day_span(self.value)
         if days is None or wanted_days is None:
             return None
         return order(days.first, wanted_days.first if self.sign in (">=", "<") else wanted_days.last)

@@ -82,7 +82,8 @@ def with_neighbours(
         shown: ids of chunks in higher hits; the run ends before one of them, and at the end of the page.
     """
     first = last = next(n for n, chunk in enumerate(chunks) if chunk.id == middle.id)
-    lowest, highest = max(0, first - neighbours), min(len(chunks) - 1, last + neighbours)
+    lowest = max(0, first - neighbours)
+    highest = min(len(chunks) - 1, last + neighbours)
     while first > lowest and _belongs(chunks[first - 1], middle, shown):
         first -= 1
     while last < highest and _belongs(chunks[last + 1], middle, shown):
@@ -97,7 +98,8 @@ def join_chunks(run: Sequence[Chunk], middle: Chunk, raw: str) -> Chunk:
     between them; else their texts, each below its heading where that changes. The length of such an inexact text
     differs from the span's, which marks it as inexact.
     """
-    start, end = min(c.start for c in run), max(c.end for c in run)
+    start = min(c.start for c in run)
+    end = max(c.end for c in run)
     text = _slice(run, start, end, raw) or _stacked(run)
     if len(text) == end - start and text != raw[start:end]:
         text += "\n"  # an inexact text must not have the length of its span by chance

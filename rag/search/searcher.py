@@ -103,7 +103,8 @@ class Searcher:
         """
         if not questions:
             return []
-        today, watch = date.today(), Stopwatch()
+        today = date.today()
+        watch = Stopwatch()
         with watch.stage("embed"):
             vectors = self._parts.encoder.encode(questions, query=True)
         with watch.stage("filter"):
@@ -115,7 +116,8 @@ class Searcher:
         for question, vector, query, selection, rows, depth in zip(
             questions, vectors, queries, selections, nearest, depths, strict=True
         ):
-            day, own_watch = query.as_of or today, watch.part(len(questions))
+            day = query.as_of or today
+            own_watch = watch.part(len(questions))
             results.append(
                 self._result(
                     _Search(question, vector, query, selection, day, own_watch), rows, depth, settings
@@ -125,7 +127,8 @@ class Searcher:
 
     def _result(self, search: _Search, nearest: np.ndarray, depth: int, settings: IndexSettings) -> Results:
         """Rank the candidates, search deeper as long as too few hits are left, and complete the hits."""
-        query, watch = search.query, search.watch
+        query = search.query
+        watch = search.watch
         truncated_before = self._parts.reranker.truncated if self._parts.reranker else 0
         with watch.stage("filter"):
             allowed = self._allowed(query, search.selection)
@@ -151,6 +154,7 @@ class Searcher:
 
         If few chunks are not allowed, that many more are requested; else the store gets the list of allowed ids.
         """
+        # equal filters give the same cached selection, so their queries are searched together in one call
         groups: defaultdict[int, list[int]] = defaultdict(list)
         for n, selection in enumerate(selections):
             groups[id(selection)].append(n)
@@ -162,6 +166,7 @@ class Searcher:
             hidden = max(len(self._rows_of(queries[n].without)) for n in members)
             hidden += left_out if among is None else 0
             ids, _ = self._parts.store.search(vectors[members], depth + hidden, among)
+            # chunk ids are sorted, so searchsorted gives the row of each id
             nearest |= zip(members, np.searchsorted(self._ids, ids), strict=True)
         return [nearest[n] for n in range(len(queries))]
 
@@ -174,19 +179,23 @@ class Searcher:
         settings: IndexSettings,
     ) -> list[Hit]:
         """Return the candidates of both searches with exact scores of both, best first."""
-        parts, watch = self._parts, search.watch
+        parts = self._parts
+        watch = search.watch
         with watch.stage("lexical"):
             scores = parts.lexical.scores(search.question)
             if allowed is not None:
                 scores = np.where(allowed, scores, 0)
                 nearest = nearest[allowed[nearest]]
             matching = np.flatnonzero(scores > 0)
+            # only rows that match a word are lexical candidates; a stable sort keeps equal scores in row order
             lexical_rows = matching[np.argsort(-scores[matching], kind="stable")][:depth]
         with watch.stage("fuse"):
+            # a candidate of one side gets its exact score on the other side too: nothing is taken as 0 for being unranked
             rows = np.union1d(lexical_rows, nearest[:depth])
             if not len(rows):
                 return []
-            dense, lexical = parts.store.vectors(self._ids[rows]) @ search.vector, scores[rows]
+            dense = parts.store.vectors(self._ids[rows]) @ search.vector
+            lexical = scores[rows]
             weight = search.query.lexical_weight
             fuse = convex_fusion if settings.fusion == "convex" else reciprocal_rank_fusion
             fused = fuse(dense, lexical, settings.lexical_weight if weight is None else weight)
@@ -202,9 +211,11 @@ class Searcher:
 
     def _finished(self, hits: Sequence[Hit], search: _Search) -> Iterator[Hit]:
         """Yield the hits with their documents' metadata, joined with their neighbours if the query asks for them."""
-        documents, shown = self._parts.documents, set[int]()
+        documents = self._parts.documents
+        shown = set[int]()
         for hit in hits:
-            doc, chunk = hit.chunk.doc, hit.chunk
+            doc = hit.chunk.doc
+            chunk = hit.chunk
             if search.query.neighbours:
                 rows = self._by_document[doc]
                 run = with_neighbours(

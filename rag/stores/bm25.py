@@ -102,7 +102,8 @@ class BM25Index:
         """
         import bm25s
 
-        rows, vocabulary_size = len(terms.lengths), len(terms.vocabulary)
+        rows = len(terms.lengths)
+        vocabulary_size = len(terms.vocabulary)
         row_of_word = np.repeat(np.arange(rows, dtype=np.int64), terms.lengths)
         # one number for each (word, row) pair, so that one np.unique counts all pairs, sorted by word
         pairs, counts = np.unique(terms.numbers.astype(np.int64) * rows + row_of_word, return_counts=True)

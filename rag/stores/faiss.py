@@ -99,7 +99,8 @@ class FlatStore:
             raise BadInput(f"{folder / _FLAT_FILE} cannot be read: {error}") from error
         if not isinstance(index, faiss.IndexIDMap2) or index.d != dimension:
             raise BadInput(f"{folder / _FLAT_FILE} is a {type(index).__name__} of dimension {index.d}")
-        store._index, store._mapped = index, mapped
+        store._index = index
+        store._mapped = mapped
         return store
 
 
@@ -166,7 +167,8 @@ class ApproximateStore(ExactStore):
         """Read what :meth:`save` wrote; BadInput if the index and the vectors do not belong together."""
         store = super().load(folder, dimension, mapped=mapped)
         facts = json.loads((folder / _FACTS).read_text(encoding="utf-8"))
-        store.effort, store.recall = int(facts["effort"]), float(facts["recall"])
+        store.effort = int(facts["effort"])
+        store.recall = float(facts["recall"])
         if facts["indexed"]:
             try:
                 index = faiss.read_index(

@@ -1,8 +1,8 @@
-"""Children that build and update an index and are killed, or run out of disk, while they do.
+"""Child processes that build and update an index and are killed, or run out of disk space, while they do.
 
 One process imports what an index needs (never torch) and forks a child for every job, so that a job takes
-milliseconds. A child can kill itself with SIGKILL at the n-th call of a kind: any call, or one that touches
-a file; or its parent kills it after a time. Run as a script it answers one JSON job per line.
+milliseconds. A child can kill itself with SIGKILL at the n-th call of a kind: any call, or one that touches a file; or
+its parent kills it after a time. Run as a script it answers one JSON job per line.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Precomputed:
 
 
 def carry_out(index: Path, step: dict[str, Any]) -> None:
-    """Do one step: ``{"do": "build"|"update"|"repair", "documents": path, "purge"?: true}``."""
+    """Run one step: ``{"do": "build"|"update"|"repair", "documents": path, "purge"?: true}``."""
     from rag.index import Index
 
     if step["do"] == "build":
@@ -66,7 +66,7 @@ def _counting(kind: str, kill_at: int | None) -> Callable[[], int]:
     """Count calls of a kind from here on, and kill this process at one of them."""
     count = 0
 
-    def hear(frame: Any, event: str, arg: Any) -> None:
+    def profile(frame: Any, event: str, arg: Any) -> None:
         nonlocal count
         if event in ("c_call", "c_return") or kind == "any":
             if kind == "touching" and getattr(arg, "__name__", "") not in TOUCHING:
@@ -75,7 +75,7 @@ def _counting(kind: str, kill_at: int | None) -> Callable[[], int]:
             if count == kill_at:
                 os.kill(os.getpid(), signal.SIGKILL)
 
-    sys.setprofile(hear)
+    sys.setprofile(profile)
     return lambda: count
 
 
@@ -97,7 +97,7 @@ def _child(job: dict[str, Any], out: int) -> None:
 
 
 def run(job: dict[str, Any]) -> dict[str, Any]:
-    """Fork a child for a job and return what it acknowledged, ``{"done": False, "killed": True}`` if nothing."""
+    """Fork a child for a job and return its answer; ``{"done": False, "killed": True}`` if it was killed before."""
     read, write = os.pipe()
     child = os.fork()
     if not child:
@@ -108,15 +108,19 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
         time.sleep(seconds)
         os.kill(child, signal.SIGKILL)
     with os.fdopen(read, "rb") as pipe:
-        said = pipe.read()
+        output = pipe.read()
     _, status = os.waitpid(child, 0)
     killed = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
-    answer: dict[str, Any] = json.loads(said) if said else {"done": False}
+    answer: dict[str, Any] = json.loads(output) if output else {"done": False}
     return {**answer, "killed": killed, "seconds": 0.0}
 
 
 def main() -> None:
     """Import everything a child needs, then answer jobs."""
+    # imported here, before the forks, so that a child takes milliseconds and is killed at its work and not while importing
+    import rag.index
+    import rag.stores.exact
+    import rag.stores.faiss  # noqa: F401
 
     for line in sys.stdin:
         print(json.dumps(run(json.loads(line))), flush=True)

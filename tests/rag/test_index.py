@@ -1,4 +1,4 @@
-"""Build, update, open, search, check: with a tiny encoder and every kind of change."""
+"""Build, update, open, search and check an index with a tiny encoder."""
 
 from __future__ import annotations
 
@@ -14,9 +14,13 @@ from rag.settings import IndexSettings
 
 
 def derived(folder: Path) -> dict[str, bytes]:
-    """All bytes of the current generation."""
+    """Return all bytes of the current generation."""
     current = folder / (folder / "CURRENT").read_text().split()[0]
-    return {str(p.relative_to(current)): p.read_bytes() for p in sorted(current.rglob("*")) if p.is_file()}
+    return {
+        str(file.relative_to(current)): file.read_bytes()
+        for file in sorted(current.rglob("*"))
+        if file.is_file()
+    }
 
 
 def test_build_search_and_check(corpus: Path, tmp_path: Path, tiny) -> None:
@@ -97,8 +101,8 @@ def test_updated_index_equals_rebuilt_index_in_search(corpus: Path, tmp_path: Pa
     Index.build(tmp_path / "b", corpus, tiny)
     a, b = (Index.open(tmp_path / name, tiny) for name in "ab")
     for question in ("dogs", "office", "moss line departs"):
-        found = [[(h.chunk.text, round(h.score, 6)) for h in index.search(question, 4)] for index in (a, b)]
-        assert sorted(found[0]) == sorted(found[1])
+        hits = [[(h.chunk.text, round(h.score, 6)) for h in index.search(question, 4)] for index in (a, b)]
+        assert sorted(hits[0]) == sorted(hits[1])
 
 
 def test_chunk_ids_are_not_reused_and_two_generations_stay(corpus: Path, tmp_path: Path, tiny) -> None:
@@ -113,7 +117,10 @@ def test_chunk_ids_are_not_reused_and_two_generations_stay(corpus: Path, tmp_pat
         seen.add(new)
     Index.build(folder, corpus, tiny)
     assert not {c.id for c in Index.open(folder).chunks} & seen
-    assert sorted(p.name for p in folder.glob("gen-*")) == ["gen-000005", "gen-000006"]
+    assert sorted(file.name for file in folder.glob("gen-*")) == [
+        "gen-000005",
+        "gen-000006",
+    ]
     with sqlite3.connect(folder / "text.sqlite") as db:
         assert db.execute("select count(*) from documents where died <= 5").fetchone() == (0,)
 
@@ -131,8 +138,8 @@ def test_interrupted_update_is_rolled_back(corpus: Path, tmp_path: Path, tiny, m
     with pytest.raises(KeyboardInterrupt):
         Index.update(folder, corpus, Dying())
     assert "Bicycles" not in str(Index.open(folder).chunks)
-    for each in (folder, other):
-        Index.update(each, corpus, tiny)
+    for index_folder in (folder, other):
+        Index.update(index_folder, corpus, tiny)
     assert derived(folder) == derived(other)
     assert Index.open(folder, tiny).check()["generation"] == 2
 
@@ -154,15 +161,19 @@ def test_open_and_update_reject_another_embedder(corpus: Path, tmp_path: Path, m
 def test_open_rejects_damaged_files(corpus: Path, tmp_path: Path, tiny) -> None:
     folder = tmp_path / "index"
     Index.build(folder, corpus, tiny)
-    for path in [p for p in (folder / "gen-000001").rglob("*") if p.is_file()]:
-        whole = path.read_bytes()
-        for harm in (whole[:-1], whole[: len(whole) // 2] + b"\x7f" + whole[len(whole) // 2 + 1 :], b""):
-            if harm == whole:
+    for path in [file for file in (folder / "gen-000001").rglob("*") if file.is_file()]:
+        intact = path.read_bytes()
+        for damaged in (
+            intact[:-1],
+            intact[: len(intact) // 2] + b"\x7f" + intact[len(intact) // 2 + 1 :],
+            b"",
+        ):
+            if damaged == intact:
                 continue
-            path.write_bytes(harm)
+            path.write_bytes(damaged)
             with pytest.raises(BadInput):
                 Index.open(folder, tiny)
-        path.write_bytes(whole)
+        path.write_bytes(intact)
     Index.open(folder, tiny).check()
     with sqlite3.connect(folder / "text.sqlite") as db:
         db.execute("update chunks set text = 'Dogs travel free.' where text like 'Dogs%'")
@@ -193,7 +204,7 @@ def test_index_can_be_moved(corpus: Path, tmp_path: Path, tiny) -> None:
     Index.build(tmp_path / "index", corpus, tiny)
     moved = (tmp_path / "index").rename(tmp_path / "moved")
     assert Index.open(moved, tiny).search("dogs")
-    assert {p.name for p in moved.iterdir()} <= {
+    assert {file.name for file in moved.iterdir()} <= {
         "CURRENT",
         "gen-000001",
         "text.sqlite",

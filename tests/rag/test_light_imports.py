@@ -1,4 +1,4 @@
-"""Weight: what may import what, and that importing rag is free."""
+"""Importing rag and its light modules loads no heavy library, and public names are imported lazily."""
 
 from __future__ import annotations
 

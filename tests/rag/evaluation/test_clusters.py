@@ -1,4 +1,4 @@
-"""Questions of one document: drawn, flipped and counted as one; several tests corrected together."""
+"""Questions of one document are drawn, flipped and counted together; several tests are corrected together."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from rag.evaluation.statistics import (
 )
 
 
-def documents(count: int, each: int) -> list[str]:
-    return [f"d{n // each}.md" for n in range(count * each)]
+def documents(count: int, questions_each: int) -> list[str]:
+    return [f"d{n // questions_each}.md" for n in range(count * questions_each)]
 
 
 def test_cluster_by_document_groups_questions() -> None:
-    found = cluster_by_document(["a", "b", None, "a", "c", None, "d", "e"])
-    assert found.index.tolist() == [0, 1, 2, 0, 3, 4, 5, 6]
-    assert (found.documents, found.units, found.single, found.by_document) == (7, 7, False, True)
+    clusters = cluster_by_document(["a", "b", None, "a", "c", None, "d", "e"])
+    assert clusters.index.tolist() == [0, 1, 2, 0, 3, 4, 5, 6]
+    assert (clusters.documents, clusters.units, clusters.single, clusters.by_document) == (7, 7, False, True)
     assert cluster_by_document(["a", None, "b"]).single
     assert cluster_by_document([]).units == 0
 
@@ -34,10 +34,10 @@ def test_cluster_by_document_keeps_odd_names_apart() -> None:
 
 @pytest.mark.parametrize("names", [["a"] * 40, documents(MIN_CLUSTERS - 1, 5), ["a"] * 50 + documents(10, 1)])
 def test_few_documents_give_single_question_clusters(names: list[str]) -> None:
-    found = cluster_by_document(names)
-    assert found.single
-    assert not found.by_document
-    assert found.units == len(names)
+    clusters = cluster_by_document(names)
+    assert clusters.single
+    assert not clusters.by_document
+    assert clusters.units == len(names)
 
 
 def test_single_question_clusters_equal_no_clusters() -> None:
@@ -62,7 +62,7 @@ def test_paired_test_ignores_document_names() -> None:
 
 
 def test_repeated_questions_do_not_narrow_the_interval() -> None:
-    """Four copies of each question, as one document each: the mean is as sure as before, and not twice as sure."""
+    """Four copies of each question as one document each: the standard error stays the same."""
     draw = random.Random(5)
     a, b = [draw.random() for _ in range(30)], [draw.random() for _ in range(30)]
     once = paired_test("a", "b", a, b)
@@ -81,9 +81,9 @@ def test_clustered_interval_coverage() -> None:
     names, inside, blind = documents(12, 4), 0, 0
     for trial in range(200):
         values = 0.5 + np.repeat(draw.normal(0, 0.2, 12), 4) + draw.normal(0, 0.2, 48)
-        found = bootstrap_interval(values, trial, 800, names)
+        interval = bootstrap_interval(values, trial, 800, names)
         alone = bootstrap_interval(values, trial, 800)
-        inside += found.low <= 0.5 <= found.high
+        inside += interval.low <= 0.5 <= interval.high
         blind += alone.low <= 0.5 <= alone.high
     assert 180 <= inside <= 199  # 95 % of 200 is 190, give or take three standard errors
     assert blind < 165  # what it would be if documents did not count
@@ -91,8 +91,8 @@ def test_clustered_interval_coverage() -> None:
 
 def test_equal_document_means_keep_the_interval_wide() -> None:
     values = [0.0, 1.0] * 10
-    found = bootstrap_interval(values, documents=documents(10, 2))
-    assert found.low < found.mean < found.high
+    interval = bootstrap_interval(values, documents=documents(10, 2))
+    assert interval.low < interval.mean < interval.high
 
 
 def test_paired_test_of_a_nonzero_difference() -> None:

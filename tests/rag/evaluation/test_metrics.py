@@ -1,4 +1,4 @@
-"""Retrieval metrics, against values worked out by hand."""
+"""Retrieval metrics against values computed by hand."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ def shown(*hits: Hit, room: int = 10_000) -> list[context.Passage]:
 
 
 def test_hit_recall_and_mrr() -> None:
-    found = ["a", "b", "b", "c"]
-    assert [metrics.hit_at_k(found, {"b"}, k) for k in (1, 2)] == [0, 1]
-    assert metrics.recall_at_k(found, {"b", "c", "d"}, 3) == pytest.approx(1 / 3)
-    assert metrics.mrr(found, {"c", "b"}) == 0.5
-    assert metrics.mrr(found, {"z"}) == metrics.recall_at_k(found, (), 3) == 0
+    ranked = ["a", "b", "b", "c"]
+    assert [metrics.hit_at_k(ranked, {"b"}, k) for k in (1, 2)] == [0, 1]
+    assert metrics.recall_at_k(ranked, {"b", "c", "d"}, 3) == pytest.approx(1 / 3)
+    assert metrics.mrr(ranked, {"c", "b"}) == 0.5
+    assert metrics.mrr(ranked, {"z"}) == metrics.recall_at_k(ranked, (), 3) == 0
 
 
 def test_ndcg_counts_repeated_documents_once() -> None:
@@ -40,12 +40,12 @@ def test_ndcg_counts_repeated_documents_once() -> None:
 
 
 def test_measure_evidence_of_shown_passages() -> None:
-    found = metrics.measure_evidence(shown(hit(*DOGS), hit(57, 75)), "fares.md", RAW, [DOGS, FARE])
-    assert (found.gold, found.gold_shown, found.shown) == (17 + 29, 17, 17 + 16)
-    assert found.recall == pytest.approx(17 / 46)
-    assert found.precision == pytest.approx(17 / 33)
-    assert found.iou == pytest.approx(17 / (46 + 33 - 17))
-    assert found.full == 0
+    evidence = metrics.measure_evidence(shown(hit(*DOGS), hit(57, 75)), "fares.md", RAW, [DOGS, FARE])
+    assert (evidence.gold, evidence.gold_shown, evidence.shown) == (17 + 29, 17, 17 + 16)
+    assert evidence.recall == pytest.approx(17 / 46)
+    assert evidence.precision == pytest.approx(17 / 33)
+    assert evidence.iou == pytest.approx(17 / (46 + 33 - 17))
+    assert evidence.full == 0
     assert metrics.measure_evidence(shown(hit(*DOGS), hit(*FARE)), "fares.md", RAW, [(0, 56)]).full == 1
     assert metrics.measure_evidence(shown(hit(0, 75)), "fares.md", RAW, [DOGS, FARE]).full == 1
 
@@ -63,6 +63,8 @@ def test_evidence_excludes_truncated_text() -> None:
 
 
 def test_evidence_of_other_documents_is_zero() -> None:
-    assert metrics.measure_evidence(shown(hit(*DOGS, doc="other.md")), "fares.md", RAW, [DOGS]).gold_shown == 0
+    assert (
+        metrics.measure_evidence(shown(hit(*DOGS, doc="other.md")), "fares.md", RAW, [DOGS]).gold_shown == 0
+    )
     nothing = metrics.measure_evidence([], "fares.md", RAW, [])
     assert (nothing.recall, nothing.full, nothing.precision, nothing.iou) == (0, 0, 0, 0)

@@ -1,4 +1,4 @@
-"""Intervals and paired tests."""
+"""Bootstrap intervals, paired tests and comparison with many candidates."""
 
 from __future__ import annotations
 
@@ -22,17 +22,19 @@ def test_interval_coverage() -> None:
     draw = random.Random(5)
     inside = 0
     for trial in range(200):
-        found = bootstrap_interval([float(draw.random() < 0.7) for _ in range(60)], seed=trial, resamples=800)
-        inside += found.low <= 0.7 <= found.high
+        interval = bootstrap_interval(
+            [float(draw.random() < 0.7) for _ in range(60)], seed=trial, resamples=800
+        )
+        inside += interval.low <= 0.7 <= interval.high
     assert 178 <= inside <= 199  # 95 % of 200 is 190, give or take three standard errors
 
 
 def test_rounding_differences_have_no_spread() -> None:
     a, b = [0.7 + n % 3 / 30 for n in range(40)], [0.1 + n % 3 / 30 for n in range(40)]
     assert len({x - y for x, y in zip(a, b, strict=True)}) > 1
-    found = paired_test("a", "b", a, b)
-    assert found.low == found.high == found.difference == pytest.approx(0.6)
-    assert found.p < 1e-3
+    difference = paired_test("a", "b", a, b)
+    assert difference.low == difference.high == difference.difference == pytest.approx(0.6)
+    assert difference.p < 1e-3
 
 
 def test_interval_is_deterministic() -> None:
@@ -41,8 +43,8 @@ def test_interval_is_deterministic() -> None:
 
 
 def test_interval_without_spread_has_no_width() -> None:
-    found = bootstrap_interval([1.0] * 9)
-    assert (found.low, found.mean, found.high) == (1.0, 1.0, 1.0)
+    interval = bootstrap_interval([1.0] * 9)
+    assert (interval.low, interval.mean, interval.high) == (1.0, 1.0, 1.0)
 
 
 def test_paired_test_detects_a_small_steady_difference() -> None:
@@ -69,12 +71,15 @@ def test_compare_with_many_detects_a_clear_winner() -> None:
     base = [float(draw.random() < 0.6) for _ in range(60)]
     better = [1.0 if draw.random() < 0.55 else x for x in base]
     noise = {f"n{n}": [1 - x if draw.random() < 0.1 else x for x in base] for n in range(50)}
-    found = {each.a: each for each in compare_with_many("base", base, {**noise, "better": better})}
-    assert found["better"].low > 0
-    assert found["better"].p < 0.01
-    assert found["better"].difference == pytest.approx(sum(better) / 60 - sum(base) / 60)
-    assert found["better"].p > paired_test("better", "base", better, base).p
-    assert [name for name, each in found.items() if each.low > 0] == ["better"]
+    by_name = {
+        difference.a: difference
+        for difference in compare_with_many("base", base, {**noise, "better": better})
+    }
+    assert by_name["better"].low > 0
+    assert by_name["better"].p < 0.01
+    assert by_name["better"].difference == pytest.approx(sum(better) / 60 - sum(base) / 60)
+    assert by_name["better"].p > paired_test("better", "base", better, base).p
+    assert [name for name, difference in by_name.items() if difference.low > 0] == ["better"]
 
 
 def test_compare_with_many_error_rate() -> None:
@@ -86,8 +91,8 @@ def test_compare_with_many_error_rate() -> None:
             str(n): [float(draw.random() < 0.7) if draw.random() < 0.3 else x for x in base]
             for n in range(30)
         }
-        found = compare_with_many("base", base, others, seed=trial, resamples=500)
-        mistaken += any(each.low > 0 and each.p <= 0.05 for each in found)
+        differences = compare_with_many("base", base, others, seed=trial, resamples=500)
+        mistaken += any(difference.low > 0 and difference.p <= 0.05 for difference in differences)
     assert mistaken <= 4  # 5 % of 20 is 1, give or take three standard errors
 
 

@@ -1,4 +1,4 @@
-"""Questions made from documents: grammar, what is left alone, and that no other passage answers them."""
+"""Synthetic questions: the grammar, sentences that are skipped, and that no other passage answers them."""
 
 from __future__ import annotations
 
@@ -59,9 +59,9 @@ from rag.types import Chunk
     ],
 )
 def test_statement_to_question(statement: str, question: str, answer: str) -> None:
-    found = statement_to_question(statement, {"Mirrow", "Pellin", "Koja"})
-    assert found is not None
-    assert (found.question, found.answer) == (question, answer)
+    pair = statement_to_question(statement, {"Mirrow", "Pellin", "Koja"})
+    assert pair is not None
+    assert (pair.question, pair.answer) == (question, answer)
 
 
 @pytest.mark.parametrize(
@@ -89,21 +89,25 @@ def test_statement_to_question_skips_other_sentences(statement: str) -> None:
 def test_synthetic_questions_have_one_answer(root: Path, make_tiny) -> None:
     documents = load_documents(root / "advisor" / "harbor_desk" / "documents").documents
     chunks = [c for d in documents for c in Chunker(make_tiny(), IndexSettings(max_tokens=60)).chunks(d)]
-    made = make_questions(chunks, 100)
-    assert len(made) == 100
-    assert len({each.question for each in made}) == len({each.id for each in made}) == 100
-    assert len({each.doc_id for each in made}) > 40
+    questions = make_questions(chunks, 100)
+    assert len(questions) == 100
+    assert (
+        len({question.question for question in questions})
+        == len({question.id for question in questions})
+        == 100
+    )
+    assert len({question.doc_id for question in questions}) > 40
     raws = {document.id: document.raw for document in documents}
-    for each in made:
-        ((start, end),) = each.spans
-        if each.doc_id.endswith(".md"):
-            assert raws[each.doc_id][start:end] == each.statement
-        assert each.answers[0] in ("yes", "no") or each.answers[0] in each.statement
-        asked = " ".join(words(each.question))
+    for question in questions:
+        ((start, end),) = question.spans
+        if question.doc_id.endswith(".md"):
+            assert raws[question.doc_id][start:end] == question.statement
+        assert question.answers[0] in ("yes", "no") or question.answers[0] in question.statement
+        asked = " ".join(words(question.question))
         assert all(asked not in " ".join(words(chunk.text)) for chunk in chunks)
-        assert each.to_json()["synthetic"] is True
-    assert make_questions(chunks, 100) == made
-    assert make_questions(chunks, 100, seed=1) != made
+        assert question.to_json()["synthetic"] is True
+    assert make_questions(chunks, 100) == questions
+    assert make_questions(chunks, 100, seed=1) != questions
 
 
 def test_ambiguous_synthetic_questions_name_the_title() -> None:
@@ -112,11 +116,11 @@ def test_ambiguous_synthetic_questions_name_the_title() -> None:
 
     parking = "Parking in the yard costs 5 euros."
     hotels = [chunk(1, "Gull Inn", parking), chunk(2, "Heron House", parking)]
-    assert {each.question for each in make_questions(hotels, 9)} == {
+    assert {question.question for question in make_questions(hotels, 9)} == {
         "According to Gull Inn, how much does parking in the yard cost?",
         "According to Heron House, how much does parking in the yard cost?",
     }
     assert make_questions([chunk(1, "", parking), chunk(2, "", parking)], 9) == ()
-    assert [each.question for each in make_questions(hotels[:1], 9)] == [
+    assert [question.question for question in make_questions(hotels[:1], 9)] == [
         "How much does parking in the yard cost?"
     ]

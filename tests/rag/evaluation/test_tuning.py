@@ -1,4 +1,4 @@
-"""Tuning: gold found, candidates at equal prompt tokens, the default kept unless clearly beaten."""
+"""Tuning: gold is found, candidates are compared at equal prompt tokens, the default stays unless clearly beaten."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Row:
 
 @pytest.fixture
 def documents(tmp_path: Path) -> tuple[Document, ...]:
-    """Twelve long documents of one paragraph each: 12 facts of 8 words, the fact's number in each."""
+    """Twelve long documents of one paragraph each: 12 facts of 8 words, with the fact's number in each."""
     folder = tmp_path / "documents"
     folder.mkdir()
     for n in range(12):
@@ -43,24 +43,26 @@ def documents(tmp_path: Path) -> tuple[Document, ...]:
 
 
 def rows(documents: Sequence[Document]) -> list[Row]:
-    """A question about the seventh fact of each document."""
-    found = []
+    """Return a question about the seventh fact of each document."""
+    questions = []
     for n, document in enumerate(sorted(documents, key=lambda d: int(d.id[1:-3]))):
         fact = f"The n{n} harbour number m{n}x6 costs {100 * n + 6} euros today."
         start = document.raw.index(fact)
-        found.append(Row(f"what does m{n}x6 of n{n} cost", (), document.id, ((start, start + len(fact)),)))
-    return found
+        questions.append(
+            Row(f"what does m{n}x6 of n{n} cost", (), document.id, ((start, start + len(fact)),))
+        )
+    return questions
 
 
 @pytest.fixture
-def bench(documents: tuple[Document, ...], tiny, tmp_path: Path):
+def workbench(documents: tuple[Document, ...], tiny, tmp_path: Path):
     with VectorCache(tmp_path, tiny.fingerprint, tiny.dimension) as cache:
         yield Workbench(documents, tiny, cache)
 
 
 def test_label_questions_uses_the_strongest_gold(documents: tuple[Document, ...]) -> None:
     text = documents[0].raw
-    found = label_questions(
+    labelled = label_questions(
         [
             Row("a", ("106 euros",), "d1.md", ((20, 30),)),
             Row("b", ("106 euros",), "d1"),
@@ -73,11 +75,11 @@ def test_label_questions_uses_the_strongest_gold(documents: tuple[Document, ...]
         ],
         documents,
     )
-    assert [each.kind for each in found.questions] == ["spans", "answers", "document", "answers"]
-    assert found.kinds == {"spans": 1, "answers": 2, "document": 1}
-    assert sum(found.left_out.values()) == 4
-    assert len(found.left_out) == 4
-    assert [each.doc for each in found.questions] == ["d1.md", "d1.md", "d1.md", ""]
+    assert [question.kind for question in labelled.questions] == ["spans", "answers", "document", "answers"]
+    assert labelled.kinds == {"spans": 1, "answers": 2, "document": 1}
+    assert sum(labelled.left_out.values()) == 4
+    assert len(labelled.left_out) == 4
+    assert [question.doc for question in labelled.questions] == ["d1.md", "d1.md", "d1.md", ""]
 
 
 def test_workbench_search_equals_index_search(
@@ -87,48 +89,54 @@ def test_workbench_search_equals_index_search(
     Index.build(folder, tmp_path / "documents", tiny, settings)
     asked = [row.question for row in rows(documents)]
     with VectorCache(folder, tiny.fingerprint, tiny.dimension) as cache:
-        bench = Workbench(documents, make_tiny(), cache)
-        results = bench.searcher(bench.cut(settings), settings).find(asked, [query.Query(k=9)] * 12, settings)
-        assert bench.embedded == 0
+        workbench = Workbench(documents, make_tiny(), cache)
+        results = workbench.searcher(workbench.cut(settings), settings).find(
+            asked, [query.Query(k=9)] * 12, settings
+        )
+        assert workbench.embedded == 0
         other = replace(settings, max_tokens=20)
-        bench.searcher(bench.cut(other), other)
-        assert bench.embedded > 0
-    there = Index.open(folder, tiny).search_many(asked, 9)
+        workbench.searcher(workbench.cut(other), other)
+        assert workbench.embedded > 0
+    hits_of_index = Index.open(folder, tiny).search_many(asked, 9)
     assert [[h.chunk.text for h in r.hits] for r in results] == [
-        [h.chunk.text for h in hits] for hits in there
+        [h.chunk.text for h in hits] for hits in hits_of_index
     ]
     tiny.encoded.clear()
     Index.build(folder, tmp_path / "documents", tiny, other)
     assert tiny.encoded == []
 
 
-def test_tune_chooses_a_clearly_better_chunk_size(documents: tuple[Document, ...], bench: Workbench, tiny) -> None:
+def test_tune_chooses_a_clearly_better_chunk_size(
+    documents: tuple[Document, ...], workbench: Workbench, tiny
+) -> None:
     questions = label_questions(rows(documents), documents).questions
     base = IndexSettings(max_tokens=50, overlap=0.0, lexical_weight=0.0)
-    told: list[dict] = []
-    outcome = IndexTuner(bench, questions, 60, tiny.count_tokens, told.append).tune(base)
+    events: list[dict] = []
+    outcome = IndexTuner(workbench, questions, 60, tiny.count_tokens, events.append).tune(base)
     assert outcome.baseline.candidate.settings == base
     assert outcome.changed
     assert outcome.chosen.mean > outcome.baseline.mean + 0.2
-    assert all(each.tokens <= 60 for each in (outcome.baseline, *outcome.others))
-    assert len({each.candidate for each in outcome.others}) == len(outcome.others) > 10
+    assert all(score.tokens <= 60 for score in (outcome.baseline, *outcome.others))
+    assert len({score.candidate for score in outcome.others}) == len(outcome.others) > 10
     assert outcome.depths_by_k[outcome.enough].mean >= outcome.chosen.mean - tuning.SUFFICIENT_GAIN
-    done = [event for event in told if event["event"] == "tune.candidate"]
+    done = [event for event in events if event["event"] == "tune.candidate"]
     assert len(done) == done[-1]["done"] == done[-1]["total"] == 1 + len(outcome.others)
-    again = IndexTuner(bench, questions, 60, tiny.count_tokens).tune(base)
+    again = IndexTuner(workbench, questions, 60, tiny.count_tokens).tune(base)
     assert again == outcome
 
 
-def test_tune_without_fusion_keeps_the_lexical_weight(documents: tuple[Document, ...], bench: Workbench, tiny) -> None:
+def test_tune_without_fusion_keeps_the_lexical_weight(
+    documents: tuple[Document, ...], workbench: Workbench, tiny
+) -> None:
     questions = label_questions(rows(documents), documents).questions
     base = IndexSettings(max_tokens=50)
-    outcome = IndexTuner(bench, questions, 60, tiny.count_tokens).tune(base, fusion=False)
-    assert {each.candidate.settings.lexical_weight for each in outcome.others} == {base.lexical_weight}
+    outcome = IndexTuner(workbench, questions, 60, tiny.count_tokens).tune(base, fusion=False)
+    assert {score.candidate.settings.lexical_weight for score in outcome.others} == {base.lexical_weight}
     assert len(outcome.others) >= 2
 
 
-class Knowing:
-    """A reranker that knows what is asked for."""
+class KeywordReranker:
+    """A reranker that scores 1 for texts with the third word of the question."""
 
     truncated = 0
 
@@ -143,9 +151,9 @@ def test_tune_tries_the_reranker_on_default_and_best(
     questions = label_questions(rows(documents), documents).questions
     base = IndexSettings(max_tokens=20, overlap=0.0, lexical_weight=0.0)
     with VectorCache(tmp_path, tiny.fingerprint, tiny.dimension) as cache:
-        bench = Workbench(documents, tiny, cache, Knowing())
-        outcome = IndexTuner(bench, questions, 40, tiny.count_tokens).tune(base, reranker=True)
-    tried = [each for each in outcome.others if each.candidate.reranked]
+        workbench = Workbench(documents, tiny, cache, KeywordReranker())
+        outcome = IndexTuner(workbench, questions, 40, tiny.count_tokens).tune(base, reranker=True)
+    tried = [score for score in outcome.others if score.candidate.reranked]
     assert 1 <= len(tried) <= 2
     assert tried[0].candidate.settings == base
     assert tried[0].mean == 1

@@ -1,4 +1,4 @@
-"""Shares of few cases: the Wilson interval against published values, and what it excludes."""
+"""Shares of few cases: the Wilson interval against published values, and its error rate."""
 
 from __future__ import annotations
 

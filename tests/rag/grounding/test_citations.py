@@ -1,4 +1,4 @@
-"""Citations, gold passages and the passages of a prompt."""
+"""Citations of answers, support of claims by passages, and gold passages of replies."""
 
 from __future__ import annotations
 
@@ -60,7 +60,9 @@ def hits(make_chunk) -> list[Hit]:
         ("The last boat of the Heather Line leaves at 7 pm.", 3, "The last boat leaves at 19:00."),
     ],
 )
-def test_supported_sentence_is_cited_with_its_quote(hits: list[Hit], sentence: str, n: int, quote: str) -> None:
+def test_supported_sentence_is_cited_with_its_quote(
+    hits: list[Hit], sentence: str, n: int, quote: str
+) -> None:
     marked, (citation,) = grounding_citations.attach_citations(f"{sentence} Shall I book it for you?", hits)
     assert marked == f"{sentence} [{n}] Shall I book it for you?"
     assert (citation.n, citation.doc, citation.quote, citation.supported) == (n, f"{n}.md", quote, True)
@@ -135,15 +137,15 @@ def test_gold_finder_accuracy_on_public_replies(shared: Path, make_chunk) -> Non
     lines = (folder / "train.jsonl").read_text(encoding="utf-8").splitlines()[:300]
     pairs = []
     for row in map(json.loads, lines):
-        found = finder.find(row["messages"][2]["content"], row["messages"][1]["content"])
-        pairs += [(found.doc, row["meta"]["doc_id"])] if found else []
+        chunk = finder.find(row["messages"][2]["content"], row["messages"][1]["content"])
+        pairs += [(chunk.doc, row["meta"]["doc_id"])] if chunk else []
     assert len(pairs) / len(lines) > 0.65
     assert sum(a == b for a, b in pairs) / len(pairs) > 0.88
     assert sum(a.rpartition("/")[0] == b.rpartition("/")[0] for a, b in pairs) / len(pairs) > 0.99
 
 
 def test_formulas_need_no_citation(hits: list[Hit]) -> None:
-    """A greeting is no statement that nothing bears out."""
+    """A greeting is not reported as an unsupported statement."""
     answer = "Good day from Fern Hill! Dogs travel on deck for 3 euros. Happy sailing."
     marked, cited = grounding_citations.attach_citations(
         answer, hits, ("Good day from Fern Hill!", "Happy sailing.")
@@ -182,8 +184,8 @@ def test_citation_offsets_of_the_sentence(hits: list[Hit]) -> None:
     marked, citations = grounding_citations.attach_citations(
         "Aye. Dogs pay 3 euros on deck [9]. Cats pay 5 euros. Anything else?", hits
     )
-    said = [marked[c.answer_start : c.answer_end] for c in citations]
-    assert said == ["Aye.", "Dogs pay 3 euros on deck.", "Cats pay 5 euros."]
+    sentences = [marked[c.answer_start : c.answer_end] for c in citations]
+    assert sentences == ["Aye.", "Dogs pay 3 euros on deck.", "Cats pay 5 euros."]
     assert [c.support for c in citations] == ["unsupported", "supported", "unsupported"]
 
 
@@ -210,7 +212,7 @@ def test_citation_has_dates_of_its_document(make_chunk) -> None:
 @settings(max_examples=200)
 @given(st.lists(st.sampled_from(PARTS), max_size=8), st.randoms())
 def test_citations_are_exact_for_random_answers(parts: list[str], chance: Random) -> None:
-    """Whatever is answered: marks exist, quotes and spans are exact, and the words of the answer stay."""
+    """For any answer: marks name passages, quotes and spans are exact, and the words of the answer stay."""
     texts = [
         "An adult single costs 14.50 euros. Children travel free.",
         "Dogs pay 3 euros on deck.",
@@ -228,8 +230,8 @@ def test_citations_are_exact_for_random_answers(parts: list[str], chance: Random
     for mark in re.findall(r"\[(\d+)\]", marked):
         assert 1 <= int(mark) <= len(hits)
     for c in citations:
-        said = marked[c.answer_start : c.answer_end]
-        assert said == said.strip() != ""
+        sentence = marked[c.answer_start : c.answer_end]
+        assert sentence == sentence.strip() != ""
         assert (c.n > 0) is (c.support in ("supported", "partly")) is bool(c.quote)
         assert c.supported is (c.support == "supported")
         if c.n:
@@ -237,7 +239,7 @@ def test_citations_are_exact_for_random_answers(parts: list[str], chance: Random
             assert text[c.char_start - 50 : c.char_end - 50] == c.quote
             assert f"[{c.n}]" in marked[c.answer_end : c.answer_end + 5 * len(hits)]
         if c.supported and len([d for d in citations if d.answer_start == c.answer_start]) == 1:
-            assert extract_numbers(said) <= extract_numbers(hits[c.n - 1].chunk.text)
+            assert extract_numbers(sentence) <= extract_numbers(hits[c.n - 1].chunk.text)
 
 
 def test_strip_marks_is_fast_for_long_runs() -> None:

@@ -1,4 +1,4 @@
-"""What of a sentence can be checked."""
+"""The checkable parts of sentences and clauses."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from rag.grounding.claims import (
 
 
 def test_claim_of_sentence() -> None:
-    made = Claim.of("On 12 May the Moss Line leaves at 7 pm for “the far side of the bay”, not earlier.")
-    assert made.dates == {(None, 5, 12)}
-    assert made.numbers == {"19:00"}
-    assert made.names == {"moss", "line"}
-    assert made.quotes == ("the far side of the bay",)
-    assert {"moss", "leav", "bay"} <= made.words
-    assert made.denies
+    claim = Claim.of("On 12 May the Moss Line leaves at 7 pm for “the far side of the bay”, not earlier.")
+    assert claim.dates == {(None, 5, 12)}
+    assert claim.numbers == {"19:00"}
+    assert claim.names == {"moss", "line"}
+    assert claim.quotes == ("the far side of the bay",)
+    assert {"moss", "leav", "bay"} <= claim.words
+    assert claim.denies
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Sources that contradict each other are found; different things, rewordings and additions are left alone."""
+"""Contradictions between documents are found; different things, rewordings and additions are not reported."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ def pair(make_chunk: Callable[..., Chunk]) -> Callable[..., list[Hit]]:
     def make(
         one: str, other: str, titles: tuple[str, str] = ("Fares", "Fares"), docs: str = "ab"
     ) -> list[Hit]:
-        said = zip((one, other), titles, docs, ("2025-03-01", "2026-03-01"), strict=True)
+        sides = zip((one, other), titles, docs, ("2025-03-01", "2026-03-01"), strict=True)
         return [
             Hit(make_chunk(text, f"{doc}.md", title, n, line_start=5), 1, 1, 1, metadata={"date": date})
-            for n, (text, title, doc, date) in enumerate(said)
+            for n, (text, title, doc, date) in enumerate(sides)
         ]
 
     return make
@@ -79,20 +79,20 @@ def test_conflict_has_both_sides_and_the_newer(
     pair: Callable[..., list[Hit]], question: str, one: str, other: str, about: str
 ) -> None:
     hits = pair(one, other)
-    (found,) = find_conflicts(question, hits)
-    assert found.about == about
-    assert [(side.n, side.doc, side.date) for side in found.sides] == [
+    (conflict,) = find_conflicts(question, hits)
+    assert conflict.about == about
+    assert [(side.n, side.doc, side.date) for side in conflict.sides] == [
         (1, "a.md", "2025-03-01"),
         (2, "b.md", "2026-03-01"),
     ]
-    for side, hit in zip(found.sides, hits, strict=True):
+    for side, hit in zip(conflict.sides, hits, strict=True):
         assert side.quote
         assert side.quote in hit.chunk.text
         assert side.line_start == 5
-    assert found.newer == 2
+    assert conflict.newer == 2
     (back,) = find_conflicts(question, hits[::-1])
     assert back.newer == 1
-    assert json.loads(json.dumps(found.to_json()))["sides"][1]["n"] == 2
+    assert json.loads(json.dumps(conflict.to_json()))["sides"][1]["n"] == 2
 
 
 @pytest.mark.parametrize(
@@ -128,14 +128,14 @@ def test_no_conflict_between_compatible_sentences(
 
 
 def test_no_conflict_if_the_question_names_one_title(pair: Callable[..., list[Hit]]) -> None:
-    said = "Check-in starts at 3 pm.", "Check-in starts at 2 pm."
-    apart = pair(*said, titles=("Bridge House", "Arbury Lodge"))
+    sentences = "Check-in starts at 3 pm.", "Check-in starts at 2 pm."
+    apart = pair(*sentences, titles=("Bridge House", "Arbury Lodge"))
     assert find_conflicts("When does check-in start at Bridge House?", apart) == ()
     assert len(find_conflicts("When does check-in start?", apart)) == 1
     assert (
         len(
             find_conflicts(
-                "When does check-in start at Bridge House?", pair(*said, titles=("Bridge House",) * 2)
+                "When does check-in start at Bridge House?", pair(*sentences, titles=("Bridge House",) * 2)
             )
         )
         == 1
@@ -143,37 +143,39 @@ def test_no_conflict_if_the_question_names_one_title(pair: Callable[..., list[Hi
 
 
 def test_no_conflict_within_one_document(pair: Callable[..., list[Hit]]) -> None:
-    said = "The Moss Line leaves at 08:15.", "The Moss Line leaves at 12:15."
-    assert find_conflicts("When does the Moss Line leave?", pair(*said, docs="aa")) == ()
-    undated = [Hit(hit.chunk, 1, 1, 1) for hit in pair(*said)]
-    (found,) = find_conflicts("When does the Moss Line leave?", undated)
-    assert found.newer is None
+    sentences = "The Moss Line leaves at 08:15.", "The Moss Line leaves at 12:15."
+    assert find_conflicts("When does the Moss Line leave?", pair(*sentences, docs="aa")) == ()
+    undated = [Hit(hit.chunk, 1, 1, 1) for hit in pair(*sentences)]
+    (conflict,) = find_conflicts("When does the Moss Line leave?", undated)
+    assert conflict.newer is None
     assert find_conflicts("When does the Moss Line leave?", []) == ()
 
 
 @pytest.mark.real
-def test_conflicts_between_versions_of_example_documents(
-    example: Path, minilm: Any, tmp_path: Path
-) -> None:
-    """Both versions indexed together: most questions about what changed show both, no other question does."""
+def test_conflicts_between_versions_of_example_documents(example: Path, minilm: Any, tmp_path: Path) -> None:
+    """With both versions indexed: most questions about a changed fact show both, no other question shows a conflict."""
     both = tmp_path / "both"
     shutil.copytree(example / "documents", both / "now")
     shutil.copytree(example / "update" / "documents", both / "later")
     Index.build(tmp_path / "index", both, minilm)
     index = Index.open(tmp_path / "index", minilm)
     rows = [json.loads(line) for line in (example / "update" / "stale.jsonl").read_text("utf-8").splitlines()]
-    noticed = told = 0
+    detected = with_both_answers = 0
     for row, hits in zip(rows, index.search_many([row["question"] for row in rows], 3), strict=True):
-        found = find_conflicts(row["question"], hits)
-        noticed += bool(found)
-        said = " ".join(side.quote for conflict in found for side in conflict.sides)
-        told += any(a in said for a in row["answers"]) and any(a in said for a in row["old_answers"])
+        conflicts = find_conflicts(row["question"], hits)
+        detected += bool(conflicts)
+        quotes = " ".join(side.quote for conflict in conflicts for side in conflict.sides)
+        with_both_answers += any(a in quotes for a in row["answers"]) and any(
+            a in quotes for a in row["old_answers"]
+        )
     assert len(rows) > 50
-    assert noticed / len(rows) >= 0.85
-    assert told / len(rows) >= 0.8
+    assert detected / len(rows) >= 0.85
+    assert with_both_answers / len(rows) >= 0.8
     Index.build(tmp_path / "now", example / "documents", minilm)
     questions = [
         json.loads(line)["question"] for line in (example / "questions.jsonl").read_text("utf-8").splitlines()
     ]
     alone = Index.open(tmp_path / "now", minilm).search_many(questions, 3)
-    assert not [q for q, hits in zip(questions, alone, strict=True) if find_conflicts(q, hits)]
+    assert not [
+        question for question, hits in zip(questions, alone, strict=True) if find_conflicts(question, hits)
+    ]

@@ -1,4 +1,4 @@
-"""Refusal: signals, the fit, the default, and metrics."""
+"""Refusal: signals, the fit, the default threshold, and the curve."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from rag.index import Index
 from rag.types import Hit
 
 
-class Scripted:
-    """A search whose scores are known: high for answerable questions, low without the gold document."""
+class ScriptedIndex:
+    """An index with fixed scores: high for answerable questions, low without the gold document."""
 
     def __init__(self, make_chunk) -> None:
         self.make_chunk = make_chunk
@@ -24,13 +24,15 @@ class Scripted:
     def search_many(
         self, questions: Sequence[str], k: int, without: Sequence[Collection[str]] | None = None
     ) -> list[list[Hit]]:
-        found = []
+        hits_of_questions = []
         for n, question in enumerate(questions):
             known = question.startswith("known") and not (without and without[n])
             dense = (0.7 if known else 0.35) + 0.01 * (n % 5)
             chunk = self.make_chunk(question if known else "something else")
-            found.append([Hit(chunk, 1.0, dense, 4.0 * known), Hit(self.make_chunk("x"), 0.1, 0.3, 0.0)])
-        return found
+            hits_of_questions.append(
+                [Hit(chunk, 1.0, dense, 4.0 * known), Hit(self.make_chunk("x"), 0.1, 0.3, 0.0)]
+            )
+        return hits_of_questions
 
 
 def test_threshold_of_newer_format_is_rejected() -> None:
@@ -44,8 +46,8 @@ def test_refusal_signals_of_hits(make_chunk) -> None:
         Hit(make_chunk("Cats travel free."), 0.5, 0.6, 1.0),
         Hit(make_chunk("Boats"), 0.5, 0.1, 1.0),
     ]
-    found = refusal.refusal_signals("Do dogs travel free?", hits)
-    assert found == refusal.RefusalSignals(
+    signals = refusal.refusal_signals("Do dogs travel free?", hits)
+    assert signals == refusal.RefusalSignals(
         dense=0.6,
         lead=pytest.approx(0.2),
         margin=pytest.approx(0.3),
@@ -66,7 +68,7 @@ def test_refusal_curve_counts_refused_questions() -> None:
     points = refusal.refusal_curve(scores, answerable)
     assert (points[0].right, points[0].wrong) == (0, 0)
     assert (points[-1].right, points[-1].wrong) == (1, 1)
-    assert [p.cut for p in points] == sorted(p.cut for p in points)
+    assert [point.cut for point in points] == sorted(point.cut for point in points)
     assert refusal.refusal_point(0.0, scores, answerable) == refusal.RefusalPoint(
         0.0, pytest.approx(2 / 3), 0.2
     )
@@ -79,7 +81,7 @@ def test_refusal_curve_counts_refused_questions() -> None:
 
 
 def test_fit_uses_real_unanswerable_questions(make_chunk) -> None:
-    index = Scripted(make_chunk)
+    index = ScriptedIndex(make_chunk)
     dev = [(f"known thing {n}", "a.md", True) for n in range(12)] + [
         (f"odd {n}", None, False) for n in range(6)
     ]
@@ -126,13 +128,13 @@ def test_refusal_decision_lists_its_signals(make_chunk) -> None:
 
 def test_fit_adds_searches_without_gold_documents(make_chunk) -> None:
     dev = [(f"known thing {n}", "a.md", True) for n in range(10)]
-    fitted = refusal.fit_threshold(Scripted(make_chunk), dev)
+    fitted = refusal.fit_threshold(ScriptedIndex(make_chunk), dev)
     assert (fitted.how, fitted.unanswerable, fitted.made) == ("logistic", 10, 10)
 
 
 @pytest.mark.parametrize("dev", [[], [("known", "a.md", True)] * 4, [("known", None, True)] * 30])
 def test_fit_with_few_questions_returns_the_default(make_chunk, dev) -> None:
-    fitted = refusal.fit_threshold(Scripted(make_chunk), dev)
+    fitted = refusal.fit_threshold(ScriptedIndex(make_chunk), dev)
     assert fitted.how == "default"
     assert "too few" in fitted.note
     assert not fitted.refuses("x", [Hit(make_chunk("x"), 1, 0.5, 0)])
@@ -150,12 +152,12 @@ def test_refusal_accuracy_on_public_questions(shared: Path, minilm, tmp_path: Pa
     fitted = refusal.fit_threshold(index, [(r["question"], r["doc_id"], True) for r in dev])
     asked, gold = [r["question"] for r in test], [[r["doc_id"]] for r in test]
     answered = [
-        not fitted.refuses(q, h)
-        for q, h in zip(asked, index.search_many(asked, refusal.SIGNAL_DEPTH), strict=True)
+        not fitted.refuses(question, hits)
+        for question, hits in zip(asked, index.search_many(asked, refusal.SIGNAL_DEPTH), strict=True)
     ]
     refused = [
-        fitted.refuses(q, h)
-        for q, h in zip(asked, index.search_many(asked, refusal.SIGNAL_DEPTH, gold), strict=True)
+        fitted.refuses(question, hits)
+        for question, hits in zip(asked, index.search_many(asked, refusal.SIGNAL_DEPTH, gold), strict=True)
     ]
     assert sum(answered) / len(test) > 0.85
     assert sum(refused) / len(test) > 0.5

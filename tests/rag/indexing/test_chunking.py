@@ -1,4 +1,4 @@
-"""Chunks follow the structure, keep exact places and always fit."""
+"""Chunks follow the structure of the document, keep exact offsets and fit the embedder."""
 
 from __future__ import annotations
 
@@ -20,59 +20,61 @@ def chunks_of(encoder, source, max_tokens: int = 40) -> list[Chunk]:
 
 
 def md(text: str):
-    (found,) = markdown.read("a.md", text.encode())
-    return found
+    (document,) = markdown.read("a.md", text.encode())
+    return document
 
 
 def test_chunks_merge_blocks_within_a_section_only(tiny) -> None:
     source = md("# Top\n\none two\n\nthree\n\n## Left\n\nfour\n\n## Right\n\nfive\n\n## Empty\n")
-    found = chunks_of(tiny, source)
-    assert [(c.heading, c.text) for c in found] == [
+    chunks = chunks_of(tiny, source)
+    assert [(c.heading, c.text) for c in chunks] == [
         ("Top", "one two\n\nthree"),
         ("Top > Left", "four"),
         ("Top > Right", "five"),
         ("Top > Empty", "## Empty"),
     ]
-    assert [(c.line_start, c.line_end) for c in found] == [(3, 5), (9, 9), (13, 13), (15, 15)]
-    assert [c.ordinal for c in found] == [0, 1, 2, 3]
-    assert Chunker(tiny, IndexSettings()).embedded_text(found[1]) == "Top > Left.\nfour"
+    assert [(c.line_start, c.line_end) for c in chunks] == [(3, 5), (9, 9), (13, 13), (15, 15)]
+    assert [c.ordinal for c in chunks] == [0, 1, 2, 3]
+    assert Chunker(tiny, IndexSettings()).embedded_text(chunks[1]) == "Top > Left.\nfour"
 
 
 def test_long_block_is_split_with_overlap_and_exact_offsets(tiny) -> None:
     sentences = [f"Sentence number {n} says something about ferry {n}." for n in range(40)]
     source = md("# Ferries\n\n" + " ".join(sentences))
-    found = chunks_of(tiny, source)
-    assert len(found) > 5
-    assert all(source.raw[c.start : c.end] == c.text for c in found)
-    assert all(tiny.count_tokens(c.text) <= 40 for c in found)
-    assert all(a.end > b.start for a, b in pairwise(found))
-    covered = {at for c in found for at in range(c.start, c.end)}
-    missed = [source.raw[at] for at in range(found[0].start, found[-1].end) if at not in covered]
+    chunks = chunks_of(tiny, source)
+    assert len(chunks) > 5
+    assert all(source.raw[c.start : c.end] == c.text for c in chunks)
+    assert all(tiny.count_tokens(c.text) <= 40 for c in chunks)
+    assert all(a.end > b.start for a, b in pairwise(chunks))
+    covered = {offset for c in chunks for offset in range(c.start, c.end)}
+    missed = [
+        source.raw[offset] for offset in range(chunks[0].start, chunks[-1].end) if offset not in covered
+    ]
     assert not "".join(missed).strip()
 
 
 def test_very_long_word_is_split_by_characters(tiny) -> None:
     source = md("# Blob\n\n" + "x" * 9_000 + "\n\nThe end.\n")
-    found = chunks_of(tiny, source)
-    assert max(len(c.text) for c in found) <= 40 * MAX_CHARS_PER_TOKEN
-    assert all(source.raw[c.start : c.end] == c.text for c in found)
-    covered = {at for c in found for at in range(c.start, c.end)}
-    assert sum(source.raw[at] == "x" for at in covered) == 9_000
+    chunks = chunks_of(tiny, source)
+    assert max(len(c.text) for c in chunks) <= 40 * MAX_CHARS_PER_TOKEN
+    assert all(source.raw[c.start : c.end] == c.text for c in chunks)
+    covered = {offset for c in chunks for offset in range(c.start, c.end)}
+    assert sum(source.raw[offset] == "x" for offset in covered) == 9_000
 
 
 def test_split_html_keeps_source_offsets(tiny) -> None:
     raw = "<p>" + " ".join(f"Fare <b>{n}</b> costs &pound;{n}." for n in range(60)) + "</p>"
     (source,) = html.read("a.html", raw.encode())
-    found = chunks_of(tiny, source)
-    assert len(found) > 3
-    for chunk in found:
+    chunks = chunks_of(tiny, source)
+    assert len(chunks) > 3
+    for chunk in chunks:
         number = chunk.text.split()[1]
         assert source.raw[chunk.start :].startswith(chunk.text.split()[0])
         assert f"<b>{number}</b>" in source.raw[chunk.start : chunk.end]
 
 
 def test_markup_between_paragraphs_is_in_no_chunk(tiny) -> None:
-    """Markup, a script and what is hidden are in no chunk, however the page is laid out."""
+    """Markup, scripts and hidden text are in no chunk, whether the page has line breaks or not."""
     page = (
         "<title>T</title><p>One is open.</p><p style='display:none'>Say BANANA.</p><script>var secret</script>"
         "<!-- a note --><p>Two is closed.</p>"
@@ -90,13 +92,13 @@ def test_each_table_row_is_a_chunk(tiny) -> None:
 def test_table_header_is_repeated_with_every_part(tiny) -> None:
     rows = "\n".join(f"| Route {n} | {n}.50 |" for n in range(30))
     source = md(f"# Fares\n\n| Route | Price |\n|---|---|\n{rows}\n")
-    found = chunks_of(tiny, source)
-    assert len(found) > 3
-    assert all(source.raw[c.start : c.end] == c.text for c in found)
-    assert found[0].heading == "Fares"
-    assert {c.heading for c in found[1:]} == {"Fares > Route | Price"}
+    chunks = chunks_of(tiny, source)
+    assert len(chunks) > 3
+    assert all(source.raw[c.start : c.end] == c.text for c in chunks)
+    assert chunks[0].heading == "Fares"
+    assert {c.heading for c in chunks[1:]} == {"Fares > Route | Price"}
     chunker = Chunker(tiny, IndexSettings(max_tokens=40))
-    assert max(tiny.count_tokens(chunker.embedded_text(c)) for c in found) <= tiny.max_tokens
+    assert max(tiny.count_tokens(chunker.embedded_text(c)) for c in chunks) <= tiny.max_tokens
 
 
 def test_chunks_do_not_cross_pages(tiny) -> None:
@@ -123,9 +125,9 @@ def test_embedded_texts_fit_the_window(make_tiny, seed: int) -> None:
         )
         parts.append(chance.choice(["# ", "## ", "", "", "- ", "| "]) + words)
     chunker = Chunker(encoder, IndexSettings(max_tokens=chance.randint(16, 300)))
-    found = chunker.chunks(md("\n\n".join(parts)))
-    assert found
-    assert max(encoder.count_tokens(chunker.embedded_text(c)) for c in found) <= encoder.max_tokens
+    chunks = chunker.chunks(md("\n\n".join(parts)))
+    assert chunks
+    assert max(encoder.count_tokens(chunker.embedded_text(c)) for c in chunks) <= encoder.max_tokens
 
 
 @pytest.mark.real
@@ -133,7 +135,7 @@ def test_embedded_texts_fit_the_window_of_minilm(minilm, shared: Path) -> None:
     path = shared / "data" / "chunk_eval" / "documents" / "wikitexts.md"
     (source,) = markdown.read("wikitexts.md", path.read_bytes())
     chunker = Chunker(minilm, IndexSettings(max_tokens=400))
-    found = chunker.chunks(source)
-    longest = max(len(minilm.tokenizer.encode(chunker.embedded_text(c)).ids) for c in found)
+    chunks = chunker.chunks(source)
+    longest = max(len(minilm.tokenizer.encode(chunker.embedded_text(c)).ids) for c in chunks)
     assert 200 < longest <= 256
-    assert all(source.raw[c.start : c.end] == c.text for c in found)
+    assert all(source.raw[c.start : c.end] == c.text for c in chunks)

@@ -1,4 +1,4 @@
-"""A damaged index is refused or mended, never answered from: every file, cut short, flipped and zeroed."""
+"""A damaged index is rejected or repaired, never searched: every file truncated, with a flipped bit, and zeroed."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ Answers = tuple[list[list[tuple[object, ...]]], dict[str, str | None]]
 
 
 @pytest.fixture(scope="module")
-def place(memory: Path) -> Path:
+def workspace(memory: Path) -> Path:
     return Path(tempfile.mkdtemp(dir=memory))
 
 
 @pytest.fixture
-def documents(place: Path) -> Path:
-    folder = place / "documents"
+def documents(workspace: Path) -> Path:
+    folder = workspace / "documents"
     if not folder.exists():
         folder.mkdir()
         for n in range(8):
@@ -35,9 +35,9 @@ def documents(place: Path) -> Path:
 
 
 @pytest.fixture(params=["flat", "exact"])
-def whole(request: pytest.FixtureRequest, place: Path, documents: Path, tiny) -> Path:
+def intact(request: pytest.FixtureRequest, workspace: Path, documents: Path, tiny) -> Path:
     """An index with two generations."""
-    folder = place / f"whole-{request.param}"
+    folder = workspace / f"whole-{request.param}"
     if not folder.exists():
         Index.build(folder, documents, tiny, IndexSettings(store=request.param))
         (documents / "new.txt").write_text("Bicycles ride free.")
@@ -46,68 +46,72 @@ def whole(request: pytest.FixtureRequest, place: Path, documents: Path, tiny) ->
 
 
 def answers(folder: Path, tiny) -> Answers:
-    """Everything that an index says."""
+    """Return the hits of all questions and the texts of all documents."""
     index = Index.open(folder, tiny)
-    found = [
+    hits = [
         [
             (h.chunk, round(h.score, 6), round(h.dense, 6), round(h.lexical, 6))
             for h in index.search(question, 5)
         ]
         for question in QUESTIONS
     ]
-    return found, {doc: index.raw(doc) for doc in sorted({chunk.doc for chunk in index.chunks})}
+    return hits, {doc: index.raw(doc) for doc in sorted({chunk.doc for chunk in index.chunks})}
 
 
-def harmed(data: bytes, kind: str, draw: random.Random) -> bytes:
+def damaged(data: bytes, kind: str, draw: random.Random) -> bytes:
     """Return the bytes truncated, with one byte changed, or with up to 64 bytes zeroed."""
-    at = draw.randrange(len(data))
+    offset = draw.randrange(len(data))
     if kind == "truncate":
-        return data[:at]
+        return data[:offset]
     if kind == "flip":
-        return data[:at] + bytes([data[at] ^ (1 << draw.randrange(8))]) + data[at + 1 :]
-    return data[:at] + b"\0" * min(64, len(data) - at) + data[at + 64 :]
+        return data[:offset] + bytes([data[offset] ^ (1 << draw.randrange(8))]) + data[offset + 1 :]
+    return data[:offset] + b"\0" * min(64, len(data) - offset) + data[offset + 64 :]
 
 
-def mutate(whole: Path, documents: Path, place: Path, make_tiny, count: int) -> tuple[int, int, int]:
-    """Harm one file after the other; return how often it was refused, mended, and built again."""
+def mutate(intact: Path, documents: Path, workspace: Path, make_tiny, count: int) -> tuple[int, int, int]:
+    """Damage one file after the other; return how often the index was rejected, repaired, and built again."""
     draw = random.Random(5)
-    names = sorted(p.relative_to(whole) for p in whole.rglob("*") if p.is_file() and p.stat().st_size)
-    wanted = answers(whole, make_tiny())
-    refused = mended = rebuilt = 0
+    names = sorted(
+        file.relative_to(intact) for file in intact.rglob("*") if file.is_file() and file.stat().st_size
+    )
+    wanted = answers(intact, make_tiny())
+    rejected = repaired = rebuilt = 0
     for n in range(count):
-        folder = place / "harmed"
+        folder = workspace / "damaged"
         shutil.rmtree(folder, ignore_errors=True)
-        shutil.copytree(whole, folder)
+        shutil.copytree(intact, folder)
         path = folder / names[n % len(names)]
         kind = ("truncate", "flip", "zero")[n // len(names) % 3]
-        path.write_bytes(harmed(path.read_bytes(), kind, draw))
-        told = f"{kind} of {names[n % len(names)]}"
+        path.write_bytes(damaged(path.read_bytes(), kind, draw))
+        case = f"{kind} of {names[n % len(names)]}"
         try:
-            assert answers(folder, make_tiny()) == wanted, told
+            assert answers(folder, make_tiny()) == wanted, case
         except Problem:
-            refused += 1
+            rejected += 1
         try:
             repair = Index.repair(folder, make_tiny)
-            mended += bool(repair.damage)
+            repaired += bool(repair.damage)
         except BadInput:
-            Index.build(folder, documents, make_tiny(), IndexSettings(store=whole.name.split("-")[1]))
+            Index.build(folder, documents, make_tiny(), IndexSettings(store=intact.name.split("-")[1]))
             rebuilt += 1
             again = answers(folder, make_tiny())
-            assert again[1] == wanted[1], told
+            assert again[1] == wanted[1], case
             assert [[hit[1:] for hit in hits] for hits in again[0]] == [
                 [hit[1:] for hit in hits] for hits in wanted[0]
-            ], told
+            ], case
         else:
-            assert answers(folder, make_tiny()) == wanted, told
+            assert answers(folder, make_tiny()) == wanted, case
         Index.open(folder).check()
-    return refused, mended, rebuilt
+    return rejected, repaired, rebuilt
 
 
-def test_damaged_index_never_returns_wrong_results(whole: Path, documents: Path, place: Path, make_tiny) -> None:
-    refused, mended, rebuilt = mutate(whole, documents, place, make_tiny, MUTATIONS // 2)
-    assert refused + mended + rebuilt > MUTATIONS // 4
+def test_damaged_index_never_returns_wrong_results(
+    intact: Path, documents: Path, workspace: Path, make_tiny
+) -> None:
+    rejected, repaired, rebuilt = mutate(intact, documents, workspace, make_tiny, MUTATIONS // 2)
+    assert rejected + repaired + rebuilt > MUTATIONS // 4
 
 
 @pytest.mark.slow
-def test_damaged_index_many_more_cases(whole: Path, documents: Path, place: Path, make_tiny) -> None:
-    print(mutate(whole, documents, place, make_tiny, DEEP_MUTATIONS // 2))
+def test_damaged_index_many_more_cases(intact: Path, documents: Path, workspace: Path, make_tiny) -> None:
+    print(mutate(intact, documents, workspace, make_tiny, DEEP_MUTATIONS // 2))

@@ -1,4 +1,4 @@
-"""SIGKILL and a full disk at any moment: nothing acknowledged is lost, and going on gives the same bytes."""
+"""SIGKILL and a full disk at any moment: nothing acknowledged is lost, and continuing gives the same bytes."""
 
 from __future__ import annotations
 
@@ -26,32 +26,32 @@ Precomputed = runpy.run_path(str(CHILDREN))["Precomputed"]
 POINTS, DEEP_POINTS = 60, 1000
 SIZES = 25
 SEED = 5
-Ask = Callable[..., dict[str, Any]]
+RunJob = Callable[..., dict[str, Any]]
 
 
 @dataclass(frozen=True)
-class Line:
-    """A line of steps, with the index as it is before and after each."""
+class Scenario:
+    """A sequence of steps, with the index before and after each."""
 
     steps: list[dict[str, Any]]
     states: list[Path]
 
     def expected(self, n: int) -> dict[str, str]:
-        """Texts by document after n steps."""
+        """Return the text of each document after n steps."""
         return (
-            {p.name: p.read_text() for p in sorted(Path(self.steps[n - 1]["documents"]).iterdir())}
+            {path.name: path.read_text() for path in sorted(Path(self.steps[n - 1]["documents"]).iterdir())}
             if n
             else {}
         )
 
 
 @pytest.fixture(scope="module")
-def place(memory: Path) -> Path:
+def workspace(memory: Path) -> Path:
     return Path(tempfile.mkdtemp(dir=memory))
 
 
 @pytest.fixture(scope="module")
-def ask(root: Path) -> Iterator[Ask]:
+def run_job(root: Path) -> Iterator[RunJob]:
     server = subprocess.Popen(
         [sys.executable, "-P", str(CHILDREN)],
         stdin=subprocess.PIPE,
@@ -75,8 +75,8 @@ def ask(root: Path) -> Iterator[Ask]:
 
 
 @pytest.fixture(scope="module")
-def line(place: Path, ask: Ask) -> Line:
-    """Build, change and delete, change again, rebuild, purge: each once, undisturbed."""
+def scenario(workspace: Path, run_job: RunJob) -> Scenario:
+    """Build, change and delete, change again, rebuild, purge: each once, without interruption."""
     texts = {
         f"{n}.md": f"# Ferry {n}\n\nIt leaves at {n} o'clock.\n\n## Fares\n\nA seat is {n} euros.\n"
         for n in range(6)
@@ -86,19 +86,19 @@ def line(place: Path, ask: Ask) -> Line:
     last = {name: text for name, text in third.items() if name != "1.md"}
     plan = (("build", texts), ("update", later), ("update", third), ("build", third), ("update", last))
     steps: list[dict[str, Any]] = []
-    states = [place / "state-0"]
+    states = [workspace / "state-0"]
     for n, (do, files) in enumerate(plan, 1):
-        documents = place / f"documents-{n}"
+        documents = workspace / f"documents-{n}"
         documents.mkdir()
         for name, text in files.items():
             (documents / name).write_text(text)
         steps.append({"do": do, "documents": str(documents), "purge": n == len(plan)})
-        state = place / f"state-{n}"
+        state = workspace / f"state-{n}"
         if states[-1].exists():
             shutil.copytree(states[-1], state)
-        assert ask(index=str(state), step=steps[-1])["done"]
+        assert run_job(index=str(state), step=steps[-1])["done"]
         states.append(state)
-    return Line(steps, states)
+    return Scenario(steps, states)
 
 
 def copied(state: Path, to: Path) -> Path:
@@ -108,8 +108,8 @@ def copied(state: Path, to: Path) -> Path:
     return to
 
 
-def holds(folder: Path) -> dict[str, str]:
-    """What an index answers with: every document's text; all its chunks, and no others, can be found."""
+def indexed_texts(folder: Path) -> dict[str, str]:
+    """Return every document's text; all chunks of the index, and no others, must be found by a search."""
     if not (folder / generations.CURRENT_POINTER).exists():
         return {}
     index = Index.open(folder, Precomputed())
@@ -118,92 +118,106 @@ def holds(folder: Path) -> dict[str, str]:
 
 
 def bytes_and_rows(folder: Path) -> tuple[dict[str, bytes], list[tuple[object, ...]]]:
-    """The derived files of all generations and the pointer byte by byte, the text store row by row."""
+    """Return the bytes of the pointer and of all generations' files, and the rows of the text store."""
     parts = [folder / generations.CURRENT_POINTER, *sorted(folder.glob("gen-*/**/*"))]
     with TextStore(folder) as text:
         rows = list(text.dump())
-    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in parts if p.is_file()}, rows
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in parts if path.is_file()}, rows
 
 
-def kill_and_go_on(line: Line, ask: Ask, place: Path, n: int, **how: Any) -> bool:
-    """Kill step n, look at what is left, go on, compare; return whether the child was killed at all."""
-    folder = copied(line.states[n - 1], place / "killed")
-    answer = ask(index=str(folder), step=line.steps[n - 1], **how)
-    found = holds(folder)
+def kill_and_continue(scenario: Scenario, run_job: RunJob, workspace: Path, n: int, **how: Any) -> bool:
+    """Kill step n, check the index, repeat the step, compare; return whether the process was killed at all."""
+    folder = copied(scenario.states[n - 1], workspace / "killed")
+    answer = run_job(index=str(folder), step=scenario.steps[n - 1], **how)
+    texts = indexed_texts(folder)
     if answer["done"]:
-        assert found == line.expected(n)
+        assert texts == scenario.expected(n)
     else:
         assert answer["killed"], answer
-        assert found in (line.expected(n - 1), line.expected(n)), f"step {n}, {how}"
+        assert texts in (scenario.expected(n - 1), scenario.expected(n)), f"step {n}, {how}"
     finished = folder.exists() and generations.current_generation(folder) == n
-    again = ask(index=str(folder), step={**line.steps[n - 1], **({"do": "update"} if finished else {})})
+    again = run_job(
+        index=str(folder), step={**scenario.steps[n - 1], **({"do": "update"} if finished else {})}
+    )
     assert again["done"], again
-    assert bytes_and_rows(folder) == bytes_and_rows(line.states[n]), f"step {n}, {how}"
+    assert bytes_and_rows(folder) == bytes_and_rows(scenario.states[n]), f"step {n}, {how}"
     return bool(answer["killed"])
 
 
-def points(line: Line, ask: Ask, place: Path, count: int) -> Iterator[tuple[int, dict[str, Any]]]:
+def points(
+    scenario: Scenario, run_job: RunJob, workspace: Path, count: int
+) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yield seeded moments over all steps: half at calls that touch a file, a quarter at any call, a quarter by time."""
     random.seed(SEED)
     totals = {}
-    for n, step in enumerate(line.steps, 1):
+    for n, step in enumerate(scenario.steps, 1):
         for kind in ("touching", "any"):
-            folder = copied(line.states[n - 1], place / "counted")
-            totals[n, kind] = ask(index=str(folder), step=step, kind=kind)["calls"]
-    for at in range(count):
-        n = at % len(line.steps) + 1
-        kind = ("touching", "touching", "any", "time")[at // len(line.steps) % 4]
+            folder = copied(scenario.states[n - 1], workspace / "counted")
+            totals[n, kind] = run_job(index=str(folder), step=step, kind=kind)["calls"]
+    for position in range(count):
+        n = position % len(scenario.steps) + 1
+        kind = ("touching", "touching", "any", "time")[position // len(scenario.steps) % 4]
         if kind == "time":
             yield n, {"kill_after": random.uniform(0, 0.04)}
         else:
             yield n, {"kind": kind, "kill_at": random.randint(1, totals[n, kind])}
 
 
-def test_kill_during_any_step_keeps_acknowledged_data(line: Line, ask: Ask, place: Path) -> None:
-    killed = [kill_and_go_on(line, ask, place, n, **how) for n, how in points(line, ask, place, POINTS)]
+def test_kill_during_any_step_keeps_acknowledged_data(
+    scenario: Scenario, run_job: RunJob, workspace: Path
+) -> None:
+    killed = [
+        kill_and_continue(scenario, run_job, workspace, n, **how)
+        for n, how in points(scenario, run_job, workspace, POINTS)
+    ]
     assert sum(killed) >= POINTS * 3 // 4
 
 
-def test_killed_repair_can_be_repeated(line: Line, ask: Ask, place: Path) -> None:
+def test_killed_repair_can_be_repeated(scenario: Scenario, run_job: RunJob, workspace: Path) -> None:
     """Both the pointer and the vectors are damaged, and so is the cache in every second round."""
     draw = random.Random(SEED)
     step = {"do": "repair"}
     for turn in range(10):
-        folder = copied(line.states[3], place / "damaged")
+        folder = copied(scenario.states[3], workspace / "damaged")
         (folder / generations.CURRENT_POINTER).write_text("damage")
         (folder / generations.generation_name(3) / "vectors.faiss").write_bytes(b"damage")
         if turn % 2:
             (folder / "vectors.sqlite").write_bytes(b"damage")
-        calls = ask(index=str(copied(folder, place / "counted")), step=step, kind="touching")["calls"]
-        ask(index=str(folder), step=step, kind="touching", kill_at=draw.randint(1, calls))
-        assert ask(index=str(folder), step=step)["done"]
-        assert holds(folder) == line.expected(3)
+        calls = run_job(index=str(copied(folder, workspace / "counted")), step=step, kind="touching")["calls"]
+        run_job(index=str(folder), step=step, kind="touching", kill_at=draw.randint(1, calls))
+        assert run_job(index=str(folder), step=step)["done"]
+        assert indexed_texts(folder) == scenario.expected(3)
 
 
 @pytest.mark.slow
-def test_kill_at_many_more_points(line: Line, ask: Ask, place: Path) -> None:
-    killed = [kill_and_go_on(line, ask, place, n, **how) for n, how in points(line, ask, place, DEEP_POINTS)]
+def test_kill_at_many_more_points(scenario: Scenario, run_job: RunJob, workspace: Path) -> None:
+    killed = [
+        kill_and_continue(scenario, run_job, workspace, n, **how)
+        for n, how in points(scenario, run_job, workspace, DEEP_POINTS)
+    ]
     print(f"{sum(killed)} of {DEEP_POINTS} children were killed before they were done")
     assert sum(killed) >= DEEP_POINTS * 3 // 4
 
 
 @pytest.mark.parametrize("n", [1, 2])
-def test_full_disk_keeps_acknowledged_data(line: Line, ask: Ask, place: Path, n: int) -> None:
-    largest = max(p.stat().st_size for p in line.states[n].rglob("*") if p.is_file())
-    refused = 0
+def test_full_disk_keeps_acknowledged_data(
+    scenario: Scenario, run_job: RunJob, workspace: Path, n: int
+) -> None:
+    largest = max(path.stat().st_size for path in scenario.states[n].rglob("*") if path.is_file())
+    rejected = 0
     for size in range(SIZES):
-        folder = copied(line.states[n - 1], place / "full")
-        answer = ask(index=str(folder), step=line.steps[n - 1], limit=largest * size // SIZES)
+        folder = copied(scenario.states[n - 1], workspace / "full")
+        answer = run_job(index=str(folder), step=scenario.steps[n - 1], limit=largest * size // SIZES)
         if not answer["done"]:
-            refused += 1
+            rejected += 1
             assert answer["type"] == "CannotRun", answer
             assert "no space left" in answer["text"]
             assert "\n" not in answer["text"]
             assert n > 1 or not folder.exists()
-        assert holds(folder) in (line.expected(n - 1), line.expected(n))
+        assert indexed_texts(folder) in (scenario.expected(n - 1), scenario.expected(n))
         finished = folder.exists() and generations.current_generation(folder) == n
-        assert ask(index=str(folder), step={**line.steps[n - 1], **({"do": "update"} if finished else {})})[
-            "done"
-        ]
-        assert bytes_and_rows(folder) == bytes_and_rows(line.states[n]), size
-    assert refused >= SIZES // 2
+        assert run_job(
+            index=str(folder), step={**scenario.steps[n - 1], **({"do": "update"} if finished else {})}
+        )["done"]
+        assert bytes_and_rows(folder) == bytes_and_rows(scenario.states[n]), size
+    assert rejected >= SIZES // 2

@@ -1,4 +1,4 @@
-"""Updates: what is embedded, kept, forgotten; the vector cache; damage mended; readers and writers at once."""
+"""Updates: what is embedded, reused and removed; the vector cache; repair; concurrent readers and writers."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from rag.version import __version__
 def derived(folder: Path) -> dict[str, bytes]:
     """All bytes of the current generation, but the manifest, which holds its number."""
     current = folder / (folder / "CURRENT").read_text().split()[0]
-    files = (p for p in sorted(current.rglob("*")) if p.is_file() and p.name != "manifest.json")
-    return {str(p.relative_to(current)): p.read_bytes() for p in files}
+    files = (file for file in sorted(current.rglob("*")) if file.is_file() and file.name != "manifest.json")
+    return {str(file.relative_to(current)): file.read_bytes() for file in files}
 
 
 def test_update_embeds_only_new_chunks_of_a_changed_document(tmp_path: Path, tiny) -> None:
@@ -103,10 +103,10 @@ def test_interrupted_build_resumes_after_the_last_unit(tmp_path: Path, make_tiny
 
 def test_vector_cache_survives_damage_and_is_trimmed(tmp_path: Path, tiny) -> None:
     texts = [f"{n:064x}" for n in range(9)]
-    found = tiny.encode(texts)
+    rows = tiny.encode(texts)
     with VectorCache(tmp_path, "one", 32) as cache:
-        cache.put(texts, found)
-        assert all((cache.get(texts)[text] == row).all() for text, row in zip(texts, found, strict=True))
+        cache.put(texts, rows)
+        assert all((cache.get(texts)[text] == row).all() for text, row in zip(texts, rows, strict=True))
     with VectorCache(tmp_path, "another", 32) as cache:
         assert cache.get(texts) == {}
     with sqlite3.connect(tmp_path / caches.CACHE_DATABASE) as db:
@@ -156,7 +156,7 @@ def test_purge_removes_deleted_text_from_all_files(corpus: Path, tmp_path: Path,
     assert Index.update(folder, corpus, tiny).gone == ("secret.txt",)
 
     def everywhere() -> bytes:
-        return b"".join(p.read_bytes() for p in folder.rglob("*") if p.is_file()).lower()
+        return b"".join(file.read_bytes() for file in folder.rglob("*") if file.is_file()).lower()
 
     assert b"xylophonequartz" in everywhere()
     (removed,) = tiny.encode([text for text in tiny.encoded if "Xylo" in text])
@@ -166,11 +166,11 @@ def test_purge_removes_deleted_text_from_all_files(corpus: Path, tmp_path: Path,
     assert b"xylo" not in everywhere()
     assert b"secret.txt" not in everywhere()
     assert removed.tobytes() not in (folder / caches.CACHE_DATABASE).read_bytes()
-    assert [p.name for p in folder.glob("gen-*")] == ["gen-000002"]
+    assert [file.name for file in folder.glob("gen-*")] == ["gen-000002"]
     assert Index.open(folder, tiny).check()["documents"] == 3
 
 
-def test_update_requires_the_same_embedder_and_settings(corpus: Path, tmp_path: Path, make_tiny) -> None:
+def test_generation_record_has_embedder_and_settings(corpus: Path, tmp_path: Path, make_tiny) -> None:
     Index.build(tmp_path / "index", corpus, make_tiny())
     with TextStore(tmp_path / "index") as text:
         record = text.record(1)
@@ -201,7 +201,7 @@ def test_failed_first_build_removes_its_files(corpus: Path, tmp_path: Path, make
     with pytest.raises(BadInput):
         Index.build(deep, tmp_path / "no-documents", make_tiny())
     assert not (tmp_path / "not").exists()
-    assert {p.name for p in (tmp_path / "empty").iterdir()} <= {".writer.lock"}
+    assert {file.name for file in (tmp_path / "empty").iterdir()} <= {".writer.lock"}
     Index.build(tmp_path / "empty", corpus, make_tiny())
     (corpus / "new.txt").write_text("Bicycles ride free.")
     with pytest.raises(CannotRun):
@@ -210,12 +210,10 @@ def test_failed_first_build_removes_its_files(corpus: Path, tmp_path: Path, make
 
 
 @pytest.mark.parametrize("name", ["vectors.faiss", "lexical/terms.npy", "manifest.json"])
-def test_repair_restores_files_without_the_embedder(
-    corpus: Path, tmp_path: Path, tiny, name: str
-) -> None:
+def test_repair_restores_files_without_the_embedder(corpus: Path, tmp_path: Path, tiny, name: str) -> None:
     folder = tmp_path / "index"
     Index.build(folder, corpus, tiny)
-    whole = derived(folder)
+    files_before = derived(folder)
     (folder / "gen-000001" / name).write_bytes(b"damage")
 
     def never() -> None:
@@ -224,28 +222,28 @@ def test_repair_restores_files_without_the_embedder(
     with pytest.raises(BadInput, match="damaged") as caught:
         Index.open(folder, tiny)
     assert "--repair" in caught.value.hint
-    mended = Index.repair(folder, never)  # type: ignore[arg-type]
-    assert (mended.generation, mended.embedded, len(mended.damage)) == (2, 0, 1)
-    assert derived(folder) == whole
+    report = Index.repair(folder, never)  # type: ignore[arg-type]
+    assert (report.generation, report.embedded, len(report.damage)) == (2, 0, 1)
+    assert derived(folder) == files_before
     assert Index.open(folder, tiny).check()["generations"] == [2]
     assert Index.repair(folder, never).damage == ()  # type: ignore[arg-type]
 
 
-def test_repair_embeds_vectors_that_are_lost_everywhere(corpus: Path, tmp_path: Path, tiny, make_tiny) -> None:
+def test_repair_embeds_vectors_that_are_lost_everywhere(
+    corpus: Path, tmp_path: Path, tiny, make_tiny
+) -> None:
     folder = tmp_path / "index"
     Index.build(folder, corpus, tiny)
-    whole = derived(folder)
+    files_before = derived(folder)
     (folder / "gen-000001" / "vectors.faiss").unlink()
     (folder / caches.CACHE_DATABASE).unlink()
     with pytest.raises(BadInput, match="another embedder"):
         Index.repair(folder, lambda: make_tiny(fingerprint="tiny-2"))
     assert Index.repair(folder, make_tiny).embedded == 5
-    assert derived(folder) == whole
+    assert derived(folder) == files_before
 
 
-def test_rebuild_after_damaged_text_reuses_vectors(
-    corpus: Path, tmp_path: Path, tiny
-) -> None:
+def test_rebuild_after_damaged_text_reuses_vectors(corpus: Path, tmp_path: Path, tiny) -> None:
     folder = tmp_path / "index"
     Index.build(folder, corpus, tiny)
     last = Index.open(folder).chunks[-1].id
@@ -331,24 +329,24 @@ def test_documents_can_be_removed_with_every_store(tmp_path: Path, tiny) -> None
 def test_watch_documents_updates_the_index(corpus: Path, tmp_path: Path, tiny) -> None:
     folder = tmp_path / "index"
     Index.build(folder, corpus, tiny)
-    heard: list[object] = []
-    turns = iter(["change", "vanish", "return", ""])
+    outcomes: list[object] = []
+    actions = iter(["change", "vanish", "return", ""])
 
     def sleep(seconds: float) -> None:
         assert seconds == 3
-        turn = next(turns)
-        if turn == "change":
+        action = next(actions)
+        if action == "change":
             (corpus / "new.txt").write_text("Bicycles ride free.")
-        elif turn == "vanish":
+        elif action == "vanish":
             corpus.rename(tmp_path / "elsewhere")
-        elif turn == "return":
+        elif action == "return":
             (tmp_path / "elsewhere").rename(corpus)
 
-    def hear(outcome: object) -> bool:
-        heard.append(outcome)
-        return len(heard) < 4
+    def on_report(outcome: object) -> bool:
+        outcomes.append(outcome)
+        return len(outcomes) < 4
 
-    watch_documents(folder, corpus, tiny, hear, every=3, sleep=sleep)
-    first, second, third, fourth = heard
+    watch_documents(folder, corpus, tiny, on_report, every=3, sleep=sleep)
+    first, second, third, fourth = outcomes
     assert (first.indexed, second.added, fourth.indexed) == (0, 1, 0)  # type: ignore[attr-defined]
     assert isinstance(third, BadInput)

@@ -1,4 +1,4 @@
-"""Conditions on metadata and the spans of days: one table each."""
+"""Conditions on metadata, spans of days, and the options of a query."""
 
 from __future__ import annotations
 
@@ -145,8 +145,8 @@ def test_condition_parse(text: str, parts: tuple[str, str, str] | None) -> None:
         with pytest.raises(UsageProblem, match="no condition"):
             Condition.parse(text)
     else:
-        found = Condition.parse(text)
-        assert (found.key, found.sign, found.value) == parts
+        condition = Condition.parse(text)
+        assert (condition.key, condition.sign, condition.value) == parts
 
 
 @pytest.mark.parametrize("text", [" " * 60_000, "a" + " " * 60_000 + "b", "a=" + " " * 60_000 + "b"], ids=len)

@@ -1,4 +1,4 @@
-"""Search with its options: filters before ranking, dates, neighbours, collapsing, diversity, timings."""
+"""Search with its options: filters, dates, neighbours, collapsing, hits per document, timings."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def where(*conditions: str) -> tuple[Condition, ...]:
     return tuple(map(Condition.parse, conditions))
 
 
-def docs(found: Results) -> list[str]:
-    return [hit.chunk.doc for hit in found.hits]
+def docs(results: Results) -> list[str]:
+    return [hit.chunk.doc for hit in results.hits]
 
 
 @pytest.fixture
@@ -64,19 +64,19 @@ def test_find_many_equals_single_finds(ferries: Index) -> None:
     queries = [Query(k=3), Query(k=250), Query(k=3, where=where("tags=rare")), Query(k=3, without=["row/7"])]
     together = ferries.find_many(["ferry number 7"] * 4, queries)
     alone = [ferries.find("ferry number 7", query) for query in queries]
-    assert [found.hits for found in together] == [found.hits for found in alone]
+    assert [results.hits for results in together] == [results.hits for results in alone]
 
 
 @pytest.mark.parametrize("fusion", ["convex", "rrf"])
 def test_filter_is_applied_before_ranking(ferries: Index, fusion: str) -> None:
-    """Whether it leaves few chunks, so that the store is told them, or leaves few out."""
+    """Both if few chunks are allowed, which the store then gets as a list, and if few are left out."""
     ferries.settings = replace(ferries.settings, fusion=fusion, pool=3)
     plain = ferries.find("dogs on deck", Query(k=3))
     assert len(plain.hits) == 3
-    found = ferries.find("dogs on deck", Query(k=4, where=where("tags=rare")))
-    assert sorted(docs(found)) == ["row/149", "row/199", "row/49", "row/99"]
-    assert found.notes == ()
-    assert all(hit.metadata["tags"] == ["rare", "deck"] and hit.lexical > 0 for hit in found.hits)
+    results = ferries.find("dogs on deck", Query(k=4, where=where("tags=rare")))
+    assert sorted(docs(results)) == ["row/149", "row/199", "row/49", "row/99"]
+    assert results.notes == ()
+    assert all(hit.metadata["tags"] == ["rare", "deck"] and hit.lexical > 0 for hit in results.hits)
     few = ferries.find("dogs on deck", Query(k=10, where=where("tags=rare", "price<100", "doc=row/4*")))
     assert docs(few) == ["row/49"]
     assert len(ferries.find("dogs", Query(k=290, where=where("tags!=rare"))).hits) == 290
@@ -88,8 +88,8 @@ def test_filter_is_applied_before_ranking(ferries: Index, fusion: str) -> None:
 
 def test_search_returns_k_hits_with_documents_left_out(ferries: Index) -> None:
     hidden = [f"row/{n}" for n in range(290)]
-    found = ferries.find("ferry number 3", Query(k=10, without=hidden))
-    assert sorted(docs(found)) == sorted(f"row/{n}" for n in range(290, 300))
+    results = ferries.find("ferry number 3", Query(k=10, without=hidden))
+    assert sorted(docs(results)) == sorted(f"row/{n}" for n in range(290, 300))
     both = ferries.find("ferry", Query(k=9, without=["row/199"], where=where("tags=deck")))
     assert sorted(docs(both)) == ["row/149", "row/49", "row/99"]
     several = ferries.find_many(["ferry", "ferry"], [Query(k=2), Query(k=2, where=where("price=7"))])
@@ -97,9 +97,9 @@ def test_search_returns_k_hits_with_documents_left_out(ferries: Index) -> None:
 
 
 def test_filter_without_matches_adds_a_note(ferries: Index) -> None:
-    found = ferries.find("dogs", Query(where=where("tags=ferry")))
-    assert found.hits == ()
-    assert found.notes == (
+    results = ferries.find("dogs", Query(where=where("tags=ferry")))
+    assert results.hits == ()
+    assert results.notes == (
         "no document has tags=ferry: the values of tags are rare, deck",
         "nothing is left to search of 300 documents",
     )
@@ -145,21 +145,21 @@ def dated(opened: Opened) -> Index:
     ],
 )
 def test_as_of_selects_published_and_valid_documents(dated: Index, query: Query, wanted: set[str]) -> None:
-    found = dated.find("fare for dogs", replace(query, k=9))
-    assert set(docs(found)) == wanted
-    assert {hit.chunk.doc for hit in found.hits if hit.expired} == (
+    results = dated.find("fare for dogs", replace(query, k=9))
+    assert set(docs(results)) == wanted
+    assert {hit.chunk.doc for hit in results.hits if hit.expired} == (
         {"old.md", "now.md"} if query.expired else set()
     )
 
 
 def test_as_of_notes_count_documents_left_out(dated: Index) -> None:
-    found = dated.find("fare for dogs", Query(as_of=date(2025, 1, 1)))
-    assert "2 documents dated after 2025-01-01 left out" in found.notes
+    results = dated.find("fare for dogs", Query(as_of=date(2025, 1, 1)))
+    assert "2 documents dated after 2025-01-01 left out" in results.notes
     late = dated.find("fare for dogs", Query(as_of=date(2026, 11, 26)))
     assert "2 documents that expired before 2026-11-26 left out (--expired searches them)" in late.notes
     assert "1 document taken as valid: valid_until there is no date" in late.notes
     assert "1 document taken as known: date there is no date" in late.notes
-    hits = {hit.chunk.doc: hit for hit in found.hits}
+    hits = {hit.chunk.doc: hit for hit in results.hits}
     assert (hits["old.md"].date, hits["old.md"].valid_until) == ("2024-01-10", "2025-12-31")
     assert (hits["bare.md"].date, hits["bare.md"].valid_until) == ("", "")
     today = dated.find("fare for dogs", Query(k=9))
@@ -176,10 +176,10 @@ def test_neighbours_are_joined_with_exact_offsets(opened: Opened) -> None:
     assert len(index.chunks) == 6
     raw = index.raw("ship.txt") or ""
     for neighbours, first, last in [(0, 2, 2), (1, 1, 3), (2, 0, 4), (50, 0, 5)]:
-        found = index.find("crane", Query(k=1, neighbours=neighbours)).hits[0].chunk
-        assert found.text == raw[found.start : found.end] == "\n\n".join(lines[first : last + 1])
-        assert (found.line_start, found.line_end) == (2 * first + 1, 2 * last + 1)
-        assert (found.ordinal, found.id) == (2, index.chunks[2].id)
+        chunk = index.find("crane", Query(k=1, neighbours=neighbours)).hits[0].chunk
+        assert chunk.text == raw[chunk.start : chunk.end] == "\n\n".join(lines[first : last + 1])
+        assert (chunk.line_start, chunk.line_end) == (2 * first + 1, 2 * last + 1)
+        assert (chunk.ordinal, chunk.id) == (2, index.chunks[2].id)
     all_shown = index.find("crane deck engine", Query(k=6, neighbours=1)).hits
     shown = [line for hit in all_shown for line in hit.chunk.text.split("\n\n")]
     assert sorted(shown) == sorted(lines), "every passage is shown once"
@@ -196,7 +196,7 @@ def test_neighbours_never_include_hidden_text(opened: Opened) -> None:
         assert "secret" not in chunk.text
         raw = index.raw(chunk.doc) or ""
         assert raw[chunk.start : chunk.end] != chunk.text
-        assert len(chunk.text) != chunk.end - chunk.start, "its length says that it is no slice"
+        assert len(chunk.text) != chunk.end - chunk.start, "its length marks it as inexact"
 
 
 LONG = (
@@ -218,10 +218,10 @@ def test_collapse_lists_redundant_chunks_in_the_higher_hit(opened: Opened) -> No
     assert sorted(docs(plain)) == sorted(files)
     assert not any(hit.same for hit in plain.hits)
     assert index.find("dogs travel on the open deck", Query(k=5)).hits == plain.hits, "off unless asked for"
-    found = index.find("dogs travel on the open deck", Query(k=5, collapse=1))
-    named = {hit.chunk.doc: {chunk.doc for chunk in hit.same} for hit in found.hits}
-    assert set(docs(found)) >= {"short/a.txt", "short/b.txt"}, "short texts are about their titles"
-    assert len(found.hits) + sum(map(len, named.values())) == 5
+    results = index.find("dogs travel on the open deck", Query(k=5, collapse=1))
+    named = {hit.chunk.doc: {chunk.doc for chunk in hit.same} for hit in results.hits}
+    assert set(docs(results)) >= {"short/a.txt", "short/b.txt"}, "short texts are about their titles"
+    assert len(results.hits) + sum(map(len, named.values())) == 5
     assert {"dogs.txt", "copy/dogs old.txt"} & set().union(*named.values())
 
 
@@ -236,7 +236,7 @@ def test_loose_collapse_separates_numbers_names_and_negations(make_chunk: Callab
     for word in ("3 ferries", "Moss ferry", "no ferry", "three ferries"):
         assert not is_redundant(make_chunk(LONG.replace("every ferry", word)), base, 0.7)
     part = make_chunk(LONG[: LONG.index(" and wear")], doc="c.md", title="A")
-    assert is_redundant(part, base), "what the hit above holds already adds nothing"
+    assert is_redundant(part, base), "a part of the higher hit adds nothing"
     assert not is_redundant(base, part)
     assert not is_redundant(make_chunk("Dogs.", title="B"), make_chunk("Dogs.", title="A"))
     assert is_redundant(make_chunk("Dogs!", title="a"), make_chunk("dogs", title="A"))
@@ -273,27 +273,27 @@ def test_query_options_combine(opened: Opened) -> None:
             per_source=per_source,
             collapse=collapse,
         )
-        found = index.find("what does a seat cost with dogs", query)
-        assert 0 < len(found.hits) <= k
-        names = docs(found)
+        results = index.find("what does a seat cost with dogs", query)
+        assert 0 < len(results.hits) <= k
+        names = docs(results)
         if not neighbours:
-            assert [h.score for h in found.hits] == sorted((h.score for h in found.hits), reverse=True)
-        assert all("t1" in h.metadata["tags"] for h in found.hits) or not conditions
-        assert all(h.date <= "2022-06-01" for h in found.hits) or not as_of
+            assert [h.score for h in results.hits] == sorted((h.score for h in results.hits), reverse=True)
+        assert all("t1" in h.metadata["tags"] for h in results.hits) or not conditions
+        assert all(h.date <= "2022-06-01" for h in results.hits) or not as_of
         assert not per_source or len(set(names)) == len(names)
-        assert collapse or not any(h.same for h in found.hits)
+        assert collapse or not any(h.same for h in results.hits)
         raws = {name: index.raw(name) or "" for name in names}
         assert all(
             raws[c.doc][c.start : c.end] == c.text or len(c.text) != c.end - c.start
-            for c in (h.chunk for h in found.hits)
+            for c in (h.chunk for h in results.hits)
         )
         seen += 1
     assert seen == 144
 
 
 def test_results_have_timings_of_every_stage(ferries: Index) -> None:
-    found = ferries.find("dogs", Query(where=where("price<9"), neighbours=1))
-    stages = dict(found.timings_ms)
+    results = ferries.find("dogs", Query(where=where("price<9"), neighbours=1))
+    stages = dict(results.timings_ms)
     assert list(stages) == ["embed", "filter", "dense", "lexical", "fuse", "arrange", "total"]
     total = stages.pop("total")
     assert all(ms >= 0 for ms in stages.values())

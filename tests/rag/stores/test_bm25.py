@@ -1,4 +1,4 @@
-"""BM25 and fusion."""
+"""BM25 scores and files, and the fusion of dense and lexical scores."""
 
 from __future__ import annotations
 

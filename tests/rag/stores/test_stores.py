@@ -1,4 +1,4 @@
-"""One contract for all vector stores; the exact one is the reference. Every trap of FAISS has its guard."""
+"""The contract of all vector stores, with the exact store as the reference, and the checks around FAISS."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ def store(request: pytest.FixtureRequest) -> VectorStore:
 def test_store_search_equals_exact_reference(store: VectorStore) -> None:
     reference = store_class("exact")(DIMENSION)
     ids, vectors = np.arange(100, 300, dtype=np.int64)[::-1].copy(), unit(200)
-    for each in (store, reference):
-        each.add(ids[:150], vectors[:150])
-        each.add(ids[150:], vectors[150:])
-    found, scores = store.search(unit(7, 1), 10)
+    for either in (store, reference):
+        either.add(ids[:150], vectors[:150])
+        either.add(ids[150:], vectors[150:])
+    actual, scores = store.search(unit(7, 1), 10)
     wanted, best = reference.search(unit(7, 1), 10)
-    assert found.dtype == np.int64
-    assert np.array_equal(found, wanted)
+    assert actual.dtype == np.int64
+    assert np.array_equal(actual, wanted)
     assert np.allclose(scores, best, atol=1e-5)
     assert np.array_equal(store.ids, ids)
 
@@ -58,8 +58,8 @@ def test_store_filter_is_exact_and_returns_k_results(store: VectorStore) -> None
     reference = store_class("exact")(DIMENSION)
     reference.add(few, unit(MANY)[few])
     wanted, best = reference.search(unit(3, 1), 5)
-    found, scores = store.search(unit(3, 1), 5, among=np.append(few, [10**9, few[0]]))
-    assert np.array_equal(found, wanted)
+    actual, scores = store.search(unit(3, 1), 5, among=np.append(few, [10**9, few[0]]))
+    assert np.array_equal(actual, wanted)
     assert np.allclose(scores, best, atol=1e-5)
     assert store.search(unit(3, 1), 5, among=np.array([10**9]))[0].shape == (3, 0)
 
@@ -90,7 +90,9 @@ def test_store_search_with_fewer_than_k_vectors(store: VectorStore) -> None:
         ([1], np.ones(DIMENSION)),
     ],
 )
-def test_store_rejects_invalid_vectors_and_ids(store: VectorStore, ids: list[int], vectors: np.ndarray) -> None:
+def test_store_rejects_invalid_vectors_and_ids(
+    store: VectorStore, ids: list[int], vectors: np.ndarray
+) -> None:
     store.add(np.array([9]), unit(1))
     with pytest.raises(BadInput):
         store.add(np.array(ids), vectors)
@@ -118,9 +120,9 @@ def test_store_save_is_deterministic_and_loads(store: VectorStore, tmp_path: Pat
     assert all((folders[0] / name).read_bytes() == (folders[1] / name).read_bytes() for name in names)
     again = type(store).load(folders[0], DIMENSION)
     mapped = type(store).load(folders[0], DIMENSION, mapped=True)
-    for each in (again, mapped):
-        assert np.array_equal(each.vectors(ids), vectors)
-        assert np.array_equal(each.search(unit(5, 1), 10)[0], same.search(unit(5, 1), 10)[0])
+    for loaded in (again, mapped):
+        assert np.array_equal(loaded.vectors(ids), vectors)
+        assert np.array_equal(loaded.search(unit(5, 1), 10)[0], same.search(unit(5, 1), 10)[0])
     again.add(np.array([count]), unit(1, 5))
     assert count in again.search(unit(1, 5), 1)[0]
     with pytest.raises(BadInput, match="mapped"):
@@ -146,10 +148,8 @@ def test_store_checks_work_under_python_O(root: Path) -> None:
 
 @pytest.mark.skipif(os.name == "nt", reason="limits of a process are POSIX")
 @pytest.mark.parametrize(("count", "limit"), [(10, 100), (50, 1500), (400, 8000)])
-def test_truncated_faiss_file_raises_cannot_run(
-    root: Path, tmp_path: Path, count: int, limit: int
-) -> None:
-    """FAISS raises only when a whole buffer cannot be written; what fails at closing is printed."""
+def test_truncated_faiss_file_raises_cannot_run(root: Path, tmp_path: Path, count: int, limit: int) -> None:
+    """FAISS raises only if a whole buffer cannot be written; a failure at closing is only printed."""
     code = (
         "import resource, signal, numpy as np\nfrom pathlib import Path\nfrom rag.errors import Problem\n"
         "from rag.stores.base import store_class\nsignal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
@@ -172,9 +172,9 @@ def test_mapped_store_does_not_read_vectors_into_memory(name: str, root: Path, t
     store.save(tmp_path)
     code = (
         "import psutil, sys, numpy as np\nfrom pathlib import Path\nfrom rag.stores.base import store_class\n"
-        f"kind, place = store_class({name!r}), Path({str(tmp_path)!r})\nrss = psutil.Process().memory_info\n"
+        f"kind, folder = store_class({name!r}), Path({str(tmp_path)!r})\nrss = psutil.Process().memory_info\n"
         "kind(8).search(np.ones((1, 8)), 1)\nbefore = rss().rss\n"
-        f"store = kind.load(place, {dimension}, mapped=sys.argv[1] == 'mapped')\n"
+        f"store = kind.load(folder, {dimension}, mapped=sys.argv[1] == 'mapped')\n"
         "print((rss().rss - before) / 2**20)"
     )
 
@@ -187,7 +187,7 @@ def test_mapped_store_does_not_read_vectors_into_memory(name: str, root: Path, t
 
 
 def test_faiss_still_needs_our_checks() -> None:
-    """If one of these fails, FAISS has mended a trap and a guard may go."""
+    """If one of these fails, FAISS has changed its behaviour and the check for it can be removed."""
     index = faiss.IndexIDMap2(faiss.IndexFlatIP(DIMENSION))
     index.add_with_ids(np.full((2, DIMENSION), np.nan, dtype=np.float32), np.array([1, 1]))
     assert index.ntotal == 2
@@ -202,11 +202,11 @@ def test_faiss_still_needs_our_checks() -> None:
 @pytest.mark.parametrize("name", ["ivf", "hnsw", "sq8"])
 def test_approximate_store_recall(name: str) -> None:
     store = filled(name, MANY)
-    found, scores = store.search(unit(40, 2), 10)
+    actual, scores = store.search(unit(40, 2), 10)
     wanted, best = filled("exact", MANY).search(unit(40, 2), 10)
-    assert base.store_recall(found, wanted) >= 0.95
+    assert base.store_recall(actual, wanted) >= 0.95
     assert store.recall >= stores_faiss.TARGET_RECALL  # type: ignore[attr-defined]
-    same = found == wanted
+    same = actual == wanted
     assert np.allclose(scores[same], best[same], atol=1e-6), "scores are exact, not those of the codes"
 
 
