@@ -116,11 +116,11 @@ def _difference(row: dict[str, Any]) -> tuple[str, str]:
     return f"{row['difference']:+.3f}", format_interval(row, 3, signed=True)
 
 
-def _p_text(p: float | None) -> str:
+def _p_text(p_value: float | None) -> str:
     """Return a p-value as printed; a run of an early version has no corrected one."""
-    if p is None:
+    if p_value is None:
         return "–"
-    return "<.001" if p < 0.001 else f"{p:.3f}".lstrip("0")
+    return "<.001" if p_value < 0.001 else f"{p_value:.3f}".lstrip("0")
 
 
 def score_chart(data: Mapping[str, Any], width: int) -> Text:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from advisor import history
 from advisor.costs.step_time import estimate_step_times
@@ -30,6 +30,9 @@ from runners.resources import usage
 from runners.resources.machine import detect_machine
 from runners.run_folder import RunFolder
 from runners.runs import requirements
+
+if TYPE_CHECKING:
+    from runners.trial.dry_run import StepTime
 
 _KINDS: dict[str, Kind] = {"index": "index", "train": "train", "evaluate": "evaluate"}
 
@@ -142,28 +145,10 @@ def dry_run(plan: Plan, out: Path, as_json: bool) -> None:
         for number, (step, measurement) in enumerate(DryRun(context).measure(), 1):
             name = step_name(step)
             watcher.say(f"[{number}/{len(plan.steps)}] {name}: {measurement.how}")
-            by_name[name] = replace(
-                by_name[name],
-                measured=measurement.seconds,
-                estimated_gib=measurement.estimated_gib,
-                measured_gib=measurement.memory_gib,
-                process_gib=measurement.process_gib,
-                lost=measurement.lost,
-                how=measurement.how,
-            )
+            by_name[name] = _with_measurement(by_name[name], measurement)
             obstacles += [f"{name}: {measurement.stop}"] if measurement.stop else []
             if isinstance(step, TrainStep) and measurement.training_seconds:
-                trained[step.arm] = [
-                    {
-                        "peak_gib": measurement.process_gib,
-                        "own_gib": measurement.memory_gib,
-                        "expected_gib": measurement.estimated_gib,
-                        "seconds": None
-                        if usage.contention_note(measurement.lost)
-                        else measurement.training_seconds,
-                        "method": step.method,
-                    }
-                ]
+                trained[step.arm] = [_training_record(step, measurement)]
         context.release()
     estimates = list(by_name.values())
     counts = {"examples": len(examples), "dev": len(split.dev), "test": len(split.test)}
@@ -171,6 +156,30 @@ def dry_run(plan: Plan, out: Path, as_json: bool) -> None:
     _print(estimates, corrections, counts, history_note, as_json)
     if obstacles:
         raise CannotRun("; ".join(obstacles), "change the plan, or run it on another machine")
+
+
+def _with_measurement(row: StepEstimate, measurement: StepTime) -> StepEstimate:
+    return replace(
+        row,
+        measured=measurement.seconds,
+        estimated_gib=measurement.estimated_gib,
+        measured_gib=measurement.memory_gib,
+        process_gib=measurement.process_gib,
+        lost=measurement.lost,
+        how=measurement.how,
+    )
+
+
+def _training_record(step: TrainStep, measurement: StepTime) -> dict[str, Any]:
+    """Return a measured training like the results of a finished one, without its time if the machine was busy."""
+    busy = usage.contention_note(measurement.lost)
+    return {
+        "peak_gib": measurement.process_gib,
+        "own_gib": measurement.memory_gib,
+        "expected_gib": measurement.estimated_gib,
+        "seconds": None if busy else measurement.training_seconds,
+        "method": step.method,
+    }
 
 
 def keep_measurements(
