@@ -142,28 +142,6 @@ def render_page(data: dict[str, Any], run: RunFolder, questions: Sequence[Questi
     )
 
 
-def _template() -> Template:
-    """Return the page's template; it escapes every value and fails on an unknown name."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("advisor"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.globals |= {
-        "track": charts.draw_interval,
-        "seeds": charts.draw_seeds,
-        "moved": charts.draw_change,
-        "scale": charts.draw_scale,
-        "words": _spaced,
-        "took": _duration,
-    }
-    return environment.get_template("report.html.j2")
-
-
 def loss_curves(run: RunFolder) -> dict[str, list[tuple[int, float]]]:
     """Return the losses by step of every training and its validation losses, from the events; one series for each seed.
 
@@ -228,6 +206,28 @@ def memory_rows(data: Mapping[str, Any]) -> list[dict[str, Any]]:
             }
         )
     return rows
+
+
+def _template() -> Template:
+    """Return the page's template; it escapes every value and fails on an unknown name."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("advisor"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.globals |= {
+        "track": charts.draw_interval,
+        "seeds": charts.draw_seeds,
+        "moved": charts.draw_change,
+        "scale": charts.draw_scale,
+        "words": _spaced,
+        "took": _duration,
+    }
+    return environment.get_template("report.html.j2")
 
 
 def _guard_rows(guard: Any) -> list[dict[str, Any]]:

@@ -158,30 +158,6 @@ def dry_run(plan: Plan, out: Path, as_json: bool) -> None:
         raise CannotRun("; ".join(obstacles), "change the plan, or run it on another machine")
 
 
-def _with_measurement(row: StepEstimate, measurement: StepTime) -> StepEstimate:
-    return replace(
-        row,
-        measured=measurement.seconds,
-        estimated_gib=measurement.estimated_gib,
-        measured_gib=measurement.memory_gib,
-        process_gib=measurement.process_gib,
-        lost=measurement.lost,
-        how=measurement.how,
-    )
-
-
-def _training_record(step: TrainStep, measurement: StepTime) -> dict[str, Any]:
-    """Return a measured training like the results of a finished one, without its time if the machine was busy."""
-    busy = usage.contention_note(measurement.lost)
-    return {
-        "peak_gib": measurement.process_gib,
-        "own_gib": measurement.memory_gib,
-        "expected_gib": measurement.estimated_gib,
-        "seconds": None if busy else measurement.training_seconds,
-        "method": step.method,
-    }
-
-
 def keep_measurements(
     plan: Plan, estimates: Sequence[StepEstimate], trained: dict[str, Any], out: Path
 ) -> str:
@@ -223,6 +199,45 @@ def keep_measurements(
             memory_of="training",
         )
     )
+
+
+def contention_notes(estimates: Sequence[StepEstimate]) -> list[str]:
+    """Return which times were measured while the machine was busy, and that they are not stored."""
+    busy = [row for row in estimates if row.measured is not None and usage.contention_note(row.lost)]
+    if not busy:
+        return []
+    names = ", ".join(row.step for row in busy)
+    worst = usage.contention_note(max(row.lost for row in busy))
+    return [f"{names}: {worst}; the time is too long, and is not kept for later estimates"]
+
+
+def duration_words(seconds: float) -> str:
+    """Return seconds as 42 s or 3.1 min."""
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.1f} min"
+
+
+def _with_measurement(row: StepEstimate, measurement: StepTime) -> StepEstimate:
+    return replace(
+        row,
+        measured=measurement.seconds,
+        estimated_gib=measurement.estimated_gib,
+        measured_gib=measurement.memory_gib,
+        process_gib=measurement.process_gib,
+        lost=measurement.lost,
+        how=measurement.how,
+    )
+
+
+def _training_record(step: TrainStep, measurement: StepTime) -> dict[str, Any]:
+    """Return a measured training like the results of a finished one, without its time if the machine was busy."""
+    busy = usage.contention_note(measurement.lost)
+    return {
+        "peak_gib": measurement.process_gib,
+        "own_gib": measurement.memory_gib,
+        "expected_gib": measurement.estimated_gib,
+        "seconds": None if busy else measurement.training_seconds,
+        "method": step.method,
+    }
 
 
 def _print(
@@ -281,18 +296,3 @@ def _print(
         "nothing was written into the run folder",
         soft_wrap=True,
     )
-
-
-def contention_notes(estimates: Sequence[StepEstimate]) -> list[str]:
-    """Return which times were measured while the machine was busy, and that they are not stored."""
-    busy = [row for row in estimates if row.measured is not None and usage.contention_note(row.lost)]
-    if not busy:
-        return []
-    names = ", ".join(row.step for row in busy)
-    worst = usage.contention_note(max(row.lost for row in busy))
-    return [f"{names}: {worst}; the time is too long, and is not kept for later estimates"]
-
-
-def duration_words(seconds: float) -> str:
-    """Return seconds as 42 s or 3.1 min."""
-    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.1f} min"

@@ -86,25 +86,6 @@ def execute_plan(
     check_gate(data)
 
 
-def _read_plan(path: Path, quick: bool, seeds: int | None, kernels: str | None) -> Plan:
-    """Return the plan of a file with these options applied, or that of a run folder, which no option changes."""
-    from runners.plan.schema import with_seeds
-    from runners.trial.execute import quick_plan
-
-    if kernels is not None:
-        check_kernels(kernels, path)
-    if is_run(path):
-        if seeds is not None:
-            raise UsageProblem(
-                f"{path} keeps the seeds it was begun with", "give the plan's file with --seeds"
-            )
-        return read_run_plan(path)
-    plan = read_plan(path)
-    plan = quick_plan(plan) if quick else plan
-    plan = with_seeds(plan, seeds) if seeds is not None else plan
-    return plan.model_copy(update={"kernels": kernels}) if kernels is not None else plan
-
-
 def check_kernels(kernels: str, path: Path) -> None:
     """Raise UsageProblem for an unknown value of --kernels, or for a run folder, whose plan is fixed."""
     if kernels not in KERNELS:
@@ -198,3 +179,22 @@ def check_gate(data: dict[str, Any]) -> None:
             f"the gate was not met: {verdict['recommended']} does not beat the arms it must",
             f"the results are kept; the arm to use is {verdict['winner']}",
         )
+
+
+def _read_plan(path: Path, quick: bool, seeds: int | None, kernels: str | None) -> Plan:
+    """Return the plan of a file with these options applied, or that of a run folder, which no option changes."""
+    from runners.plan.schema import with_seeds
+    from runners.trial.execute import quick_plan
+
+    if kernels is not None:
+        check_kernels(kernels, path)
+    if is_run(path):
+        if seeds is not None:
+            raise UsageProblem(
+                f"{path} keeps the seeds it was begun with", "give the plan's file with --seeds"
+            )
+        return read_run_plan(path)
+    plan = read_plan(path)
+    plan = quick_plan(plan) if quick else plan
+    plan = with_seeds(plan, seeds) if seeds is not None else plan
+    return plan.model_copy(update={"kernels": kernels}) if kernels is not None else plan
