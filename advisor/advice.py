@@ -1,4 +1,4 @@
-"""From answers to a recommendation in one call: what the verbs use, and what Python calls ``advisor.recommend``."""
+"""From answers to a recommendation in one call: used by the commands, and public as ``advisor.recommend``."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from runners.resources.machine import Machine
 
 @dataclass(frozen=True, slots=True)
 class Recommendation(recommendation_recommend.BaseRecommendation):
-    """The ranking with everything a person needs to judge it, which can become a plan."""
+    """The ranking with reasons, estimates and what would change it; it can become a plan."""
 
     def plan(self, name: str = "") -> Plan:
         """Return the plan that measures this recommendation: :func:`advisor.draft_plan`."""
@@ -32,11 +32,18 @@ def recommend(
     machine: Machine | None = None,
     today: date | None = None,
 ) -> Recommendation:
-    """Recommend a method for answers: a mapping of question ids to values, an answers file, or a plan.
+    """Recommend a method for answers.
 
-    Files that the answers name are counted and the machine is detected (``machine`` describes another one), as
-    ``tunewise plan --yes`` does; a ready-made profile is taken as it is. ``today`` decides how old prices are
-    said to be. Raises BadInput for an unknown question, an impossible value, or files that are missing or broken.
+    Files that the answers name are counted and the machine is detected, as ``tunewise plan --yes`` does.
+
+    Args:
+        answers: a mapping of question ids to values, an answers file or a plan, or a profile, which is taken
+            as it is.
+        machine: the machine to plan for; by default this one is detected.
+        today: the day from which the age of prices is counted.
+
+    Raises:
+        BadInput: for an unknown question, an invalid value, or files that are missing or broken.
     """
     if isinstance(answers, Profile):
         return _with_plan(recommendation_recommend.recommend_for_profile(answers, today))
@@ -54,6 +61,6 @@ def recommend(
 def _with_plan(
     recommendation: recommendation_recommend.BaseRecommendation, situation: Situation | None = None
 ) -> Recommendation:
-    """Return the recommendation, made from a situation, as the class that has `plan`: the engine knows no plans."""
+    """Return the recommendation as the class that has ``plan``: the engine knows no plans."""
     values = {field.name: getattr(recommendation, field.name) for field in fields(recommendation)}
     return Recommendation(**{**values, "situation": situation})

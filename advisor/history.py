@@ -1,7 +1,7 @@
-"""The user's own history: what was predicted and what was measured here, one JSON line a run; never sent anywhere.
+"""The user's local history: predictions and measurements, one JSON line per run; never sent anywhere.
 
-It lies in ``TUNEWISE_HISTORY`` (empty: nothing is kept), else in the user's data folder. Neither questions nor
-documents, goals or paths are in it.
+Stored in ``TUNEWISE_HISTORY`` (empty: nothing is stored), else in the user's data folder. It holds no
+questions, documents, goals or paths. :func:`time_correction` turns it into a factor for later estimates.
 """
 
 from __future__ import annotations
@@ -20,24 +20,28 @@ from rag.errors import CannotRun
 from rag.files import append_line
 from runners.resources.machine import Machine
 
-ENV, FILE = "TUNEWISE_HISTORY", "history.jsonl"
+ENV = "TUNEWISE_HISTORY"
+FILE = "history.jsonl"
 SHRINKAGE = 1.0
-"""Runs that a correction is held back by: one run moves an estimate half of the way, three by three quarters. Timings
-of one machine differ by a third from day to day (benchmarks/LOG.md), so the first one is not believed alone."""
-LEAST, MOST = 0.25, 4.0
-"""A correction never goes beyond these: further off, the estimate is wrong in kind, not in speed."""
-
+"""Pseudo-runs without error that a correction is averaged with: one run moves an estimate half of the way,
+three by three quarters. Timings of one machine differ by a third from day to day (benchmarks/LOG.md), so a
+single one is not trusted.
+"""
+MIN_CORRECTION = 0.25
+"""Lower limit of a correction: further off, the estimate is wrong in kind, not in speed."""
+MAX_CORRECTION = 4.0
+"""Upper limit of a correction, for the same reason."""
 Kind = Literal["index", "train", "evaluate", "hours"]
 
 
 class HistoryModel(BaseModel):
-    """What the file holds: frozen; keys that a later version adds are passed over."""
+    """Base of the models in the file: frozen; unknown keys of later versions are ignored."""
 
     model_config = ConfigDict(extra="ignore", frozen=True, populate_by_name=True)
 
 
 class PredictedMeasured(HistoryModel):
-    """A prediction beside its measurement, in the same unit."""
+    """A prediction and its measurement, in the same unit."""
 
     predicted: float = Field(gt=0, allow_inf_nan=False)
     measured: float = Field(gt=0, allow_inf_nan=False)
@@ -49,7 +53,7 @@ class PredictedMeasured(HistoryModel):
 
 
 class MachineMark(HistoryModel):
-    """What tells this machine from another, as far as speed goes."""
+    """What identifies a machine as far as speed is concerned."""
 
     cpu: str
     cores: int | None
@@ -57,7 +61,7 @@ class MachineMark(HistoryModel):
     gpu: str | None
 
     def same_speed(self, other: MachineMark) -> bool:
-        """Whether timings of one speak for the other: processor, cores and GPU alike."""
+        """Return whether timings of one are valid for the other: processor, cores and GPU alike."""
         return (self.cpu, self.cores, self.gpu) == (other.cpu, other.cores, other.gpu)
 
 
@@ -69,11 +73,11 @@ class TimedStep(PredictedMeasured):
 
 
 class PastRun(HistoryModel):
-    """One run, or dry run, as it is remembered."""
+    """One run, or dry run, as it is stored."""
 
     schema_version: Literal[1] = Field(1, alias="schema")
     id: str
-    """The same for a run that was gone on with: its last line counts."""
+    """The same for a run that was resumed: its last line counts."""
     day: str
     label: Literal["run", "demo", "dry-run"] = "run"
     quick: bool = False
@@ -91,7 +95,9 @@ class PastRun(HistoryModel):
     """Training of the chosen arm, as the plan predicted it; None where it did not train in full."""
     memory_gib: PredictedMeasured | None = None
     memory_of: Literal["process", "training"] = "process"
-    """What was measured of memory: earlier versions took the whole process, which the estimate does not speak of."""
+    """What the measured memory covers: earlier versions measured the whole process, which the estimate is not
+    about.
+    """
 
     @property
     def memory_ratio(self) -> float | None:
@@ -100,13 +106,13 @@ class PastRun(HistoryModel):
 
     @property
     def remote(self) -> bool:
-        """Whether an endpoint answered: its speed says nothing of this machine."""
+        """Whether an endpoint answered: its speed says nothing about this machine."""
         return self.model.startswith("openai:")
 
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """What the file holds: one entry a run, the oldest first, and how many lines could not be read."""
+    """The content of the file: one entry per run, the oldest first, and the number of unreadable lines."""
 
     path: Path | None
     runs: tuple[PastRun, ...] = ()
@@ -115,14 +121,14 @@ class History:
 
 @dataclass(frozen=True, slots=True)
 class Correction:
-    """By how much earlier runs here say that an estimate of time is off."""
+    """The factor by which earlier runs here say that an estimate of time is off."""
 
     factor: float
     runs: int
 
     @property
     def text(self) -> str:
-        """Return what is said beside a corrected figure."""
+        """Return the note beside a corrected figure."""
         return f"corrected by {self.factor:.2g} from {self.runs} earlier run{'s' * (self.runs != 1)} here"
 
 
@@ -130,7 +136,7 @@ NO_CORRECTION = Correction(1.0, 0)
 
 
 def history_file() -> Path | None:
-    """Return where the history lies; None when TUNEWISE_HISTORY is empty, and nothing is kept."""
+    """Return the path of the history; None when TUNEWISE_HISTORY is empty, which switches it off."""
     chosen = os.environ.get(ENV)
     if chosen is not None:
         return Path(chosen).expanduser() if chosen else None
@@ -138,9 +144,10 @@ def history_file() -> Path | None:
 
 
 def read_history(path: Path | None = None) -> History:
-    """Read the history; lines that are broken, or of a newer version, are counted. No file is an empty history.
+    """Read the history; broken lines and those of a newer version are counted. No file is an empty history.
 
-    Raises CannotRun when there is a file that cannot be read.
+    Raises:
+        CannotRun: when the file exists but cannot be read.
     """
     path = path or history_file()
     if path is None:
@@ -151,21 +158,21 @@ def read_history(path: Path | None = None) -> History:
         return History(path)
     except OSError as error:
         raise CannotRun(f"the history {path} cannot be read: {error.strerror}", f"or set {ENV}") from None
-    found: dict[str, PastRun] = {}
+    runs: dict[str, PastRun] = {}
     broken = 0
     for line in filter(str.strip, lines):
         try:
-            past = PastRun.model_validate_json(line)
+            run = PastRun.model_validate_json(line)
         except ValidationError:
             broken += 1
             continue
-        found.pop(past.id, None)
-        found[past.id] = past
-    return History(path, tuple(found.values()), broken)
+        runs.pop(run.id, None)
+        runs[run.id] = run
+    return History(path, tuple(runs.values()), broken)
 
 
 def append_to_history(past: PastRun) -> str:
-    """Add a run to the history, durably; return why it was not kept, "" when it was."""
+    """Append a run to the history, durably; return why that failed, "" when it worked."""
     path = history_file()
     if path is None:
         return ""
@@ -178,14 +185,14 @@ def append_to_history(past: PastRun) -> str:
 
 def clear_history() -> int:
     """Remove the history; return how many runs it held."""
-    found = read_history()
-    if found.path is not None:
-        found.path.unlink(missing_ok=True)
-    return len(found.runs)
+    history = read_history()
+    if history.path is not None:
+        history.path.unlink(missing_ok=True)
+    return len(history.runs)
 
 
 def machine_mark(machine: Machine) -> MachineMark:
-    """Return what tells this machine from others."""
+    """Return what identifies this machine."""
     from runners.resources.calibration import processor_name
 
     ram = machine.ram_gib.value
@@ -203,21 +210,33 @@ def time_correction(runs: Sequence[PastRun], here: MachineMark, kind: Kind, mode
     """Return the factor for estimates of a kind of step, from runs on this machine.
 
     Runs of the same model count alone where there are any. The factor is the geometric mean of measured over
-    estimated, drawn towards 1 as if ``SHRINK`` runs had been exactly right, and held between ``LEAST`` and ``MOST``.
+    estimated, shrunk towards 1 as if ``SHRINKAGE`` more runs had been exactly right, and clipped to ``MIN_CORRECTION``
+    and ``MAX_CORRECTION``.
+
+    Args:
+        runs: the history.
+        here: this machine.
+        kind: index, train or evaluate for steps, hours for training of the chosen arm.
+        model: the model of the estimate.
     """
     remote = model.startswith("openai:")
-    mine = [p for p in runs if p.machine.same_speed(here) and (p.model == model or not (remote or p.remote))]
-    like = [past for past in mine if past.model == model]
-    ratios = [found for past in (like or mine) if (found := _ratio(past, kind)) is not None]
+    usable = [
+        run
+        for run in runs
+        if run.machine.same_speed(here) and (run.model == model or not (remote or run.remote))
+    ]
+    same_model = [run for run in usable if run.model == model]
+    ratios = [ratio for run in (same_model or usable) if (ratio := _ratio(run, kind)) is not None]
     if not ratios:
         return NO_CORRECTION
-    logs = sum(map(math.log, ratios)) / (len(ratios) + SHRINKAGE)
-    return Correction(min(MOST, max(LEAST, math.exp(logs))), len(ratios))
+    # The pseudo-runs have a ratio of 1, whose logarithm adds nothing to the sum.
+    mean_log = sum(map(math.log, ratios)) / (len(ratios) + SHRINKAGE)
+    return Correction(min(MAX_CORRECTION, max(MIN_CORRECTION, math.exp(mean_log))), len(ratios))
 
 
-def _ratio(past: PastRun, kind: Kind) -> float | None:
-    """One run's measured over estimated time of a kind of step: all its steps of that kind together."""
+def _ratio(run: PastRun, kind: Kind) -> float | None:
+    """Return one run's measured over estimated time of a kind of step, all its steps of that kind together."""
     if kind == "hours":
-        return past.hours.ratio if past.hours else None
-    steps = [step for step in past.steps if step.kind == kind]
-    return sum(s.measured for s in steps) / sum(s.predicted for s in steps) if steps else None
+        return run.hours.ratio if run.hours else None
+    steps = [step for step in run.steps if step.kind == kind]
+    return sum(step.measured for step in steps) / sum(step.predicted for step in steps) if steps else None

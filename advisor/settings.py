@@ -1,4 +1,8 @@
-"""The user's own settings: a TOML file under environment variables and flags, and where each value comes from."""
+"""The user's own settings: a TOML file that environment variables and flags override.
+
+:func:`apply_settings` puts the file's values into the environment of this process, :func:`current_settings`
+says where each value comes from, :func:`with_settings_answers` adds the answers of its ``[answers]`` table.
+"""
 
 from __future__ import annotations
 
@@ -14,20 +18,43 @@ from advisor.output import FORMATS
 from advisor.questionnaire.answers import Answers, names_a_path
 from rag.errors import BadInput
 
-ENV, FILE = "TUNEWISE_CONFIG", "config.toml"
+ENV = "TUNEWISE_CONFIG"
+FILE = "config.toml"
 ANSWERS_TABLE = "answers"
 MAX_SETTINGS_BYTES = 1_000_000
+_APPLIED: dict[str, str] = {}
+"""What this process put into its environment from the file, so that it is not mistaken for the user's own
+variable.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class SettingKey:
-    """One setting: its name in the file, the environment variable that is stronger, what it takes and does."""
+    """One setting: its name in the file, the overriding environment variable, its type and meaning."""
 
     name: str
     env: str
     kind: str
     """path, flag or format."""
     text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One setting in force: its value and its source."""
+
+    key: str
+    value: str
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The content of the file: values as environment variables would hold them, and the answers."""
+
+    path: Path | None
+    values: Mapping[str, str]
+    answers: Mapping[str, Any]
 
 
 SETTING_KEYS: tuple[SettingKey, ...] = (
@@ -39,51 +66,32 @@ SETTING_KEYS: tuple[SettingKey, ...] = (
     SettingKey("format", "TUNEWISE_FORMAT", "format", "how results are printed: human, json or plain"),
     SettingKey("quiet", "TUNEWISE_QUIET", "flag", "whether progress and notes are left out"),
 )
-"""The table of settings. Beside them the file may hold a table ``[answers]``: answers of the questionnaire by id."""
-
-
-@dataclass(frozen=True, slots=True)
-class Setting:
-    """One setting in force: its value and where it comes from."""
-
-    key: str
-    value: str
-    source: str
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """What the file holds, as the environment would say it, and the answers in it."""
-
-    path: Path | None
-    values: Mapping[str, str]
-    answers: Mapping[str, Any]
+"""All settings. The file may also hold a table ``[answers]``: answers of the questionnaire by id."""
 
 
 def with_settings_answers(answers: Answers) -> Answers:
-    """Return answers with those of the settings file below what was said and above what is measured.
+    """Return answers with those of the settings file: weaker than a person's, stronger than measured ones.
 
-    Relative paths start at the file's folder. BadInput, naming the file, for an unknown id or an impossible value.
+    Relative paths are resolved from the file's folder.
+
+    Raises:
+        BadInput: naming the file, for an unknown id or an invalid value.
     """
-    found = read_settings()
-    if found.path is None or not found.answers:
+    settings = read_settings()
+    if settings.path is None or not settings.answers:
         return answers
-    given = dict(found.answers)
+    values = dict(settings.answers)
     for key in ("documents", "examples", "questions", "prompt"):
-        if isinstance(given.get(key), str) and names_a_path(str(found.path.parent / given[key])):
-            given[key] = str(found.path.parent / given[key])
+        if isinstance(values.get(key), str) and names_a_path(str(settings.path.parent / values[key])):
+            values[key] = str(settings.path.parent / values[key])
     try:
-        return answers.put("config", given, f"from {found.path}")
+        return answers.put("config", values, f"from {settings.path}")
     except BadInput as problem:
-        raise BadInput(f"{found.path}: {problem.message}", problem.hint) from None
-
-
-_APPLIED: dict[str, str] = {}
-"""What this process put into its environment from the file, so that it is not taken for the user's own variable."""
+        raise BadInput(f"{settings.path}: {problem.message}", problem.hint) from None
 
 
 def settings_file() -> Path | None:
-    """Return the file: TUNEWISE_CONFIG (empty: none is read), else the one in the user's configuration folder."""
+    """Return the path of the file: TUNEWISE_CONFIG (empty: none), else in the configuration folder."""
     named = os.environ.get(ENV)
     if named is not None:
         return Path(named).expanduser() if named else None
@@ -93,7 +101,11 @@ def settings_file() -> Path | None:
 
 
 def read_settings(path: Path | None = None) -> Settings:
-    """Read the file; none is no setting. BadInput for a broken file, an unknown key or an impossible value."""
+    """Read the file; without one there are no settings.
+
+    Raises:
+        BadInput: for a broken file, an unknown key or an invalid value.
+    """
     path = path or settings_file()
     if path is None or not path.is_file():
         if path is not None and os.environ.get(ENV):
@@ -115,45 +127,47 @@ def read_settings(path: Path | None = None) -> Settings:
             f"{path}: {ANSWERS_TABLE} must be a table",
             f"write [{ANSWERS_TABLE}] and one answer a line below it",
         )
-    return Settings(path, {key: _value(path, key, given) for key, given in loaded.items()}, answers)
+    return Settings(path, {key: _value(path, key, value) for key, value in loaded.items()}, answers)
 
 
 def apply_settings() -> Settings:
-    """Put the file's settings into the environment of this process where that does not say otherwise."""
+    """Put the file's settings into the environment of this process where that does not set them itself."""
     for env in [env for env, value in _APPLIED.items() if os.environ.get(env) == value]:
         del os.environ[env]
     _APPLIED.clear()
-    found = read_settings()
+    settings = read_settings()
     for key in SETTING_KEYS:
-        if key.name in found.values and key.env not in os.environ:
-            os.environ[key.env] = _APPLIED[key.env] = found.values[key.name]
-    return found
+        if key.name in settings.values and key.env not in os.environ:
+            os.environ[key.env] = _APPLIED[key.env] = settings.values[key.name]
+    return settings
 
 
 def current_settings() -> list[Setting]:
-    """Return every setting with its value and whether the environment, the file or nothing but tunewise says so."""
+    """Return every setting with its value and its source: the environment, the file, or built-in."""
     return [Setting(key.name, os.environ.get(key.env, ""), _source(key)) for key in SETTING_KEYS]
 
 
 def _source(key: SettingKey) -> str:
+    """Return where a setting's value comes from."""
     value = os.environ.get(key.env)
     if value is None:
         return "built-in"
     return str(settings_file()) if _APPLIED.get(key.env) == value else key.env
 
 
-def _value(path: Path, name: str, given: Any) -> str:
+def _value(path: Path, name: str, value: Any) -> str:
+    """Return a value of the file as its environment variable would hold it; BadInput for an invalid one."""
     key = next((key for key in SETTING_KEYS if key.name == name), None)
     if key is None:
         names = [*(key.name for key in SETTING_KEYS), ANSWERS_TABLE]
         close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
         hint = f"did you mean {close[0]}? " if close else ""
         raise BadInput(f"{path}: unknown setting {name}", f"{hint}known: {', '.join(names)}")
-    if key.kind == "flag" and isinstance(given, bool):
-        return "1" if given else "0"
-    if key.kind == "format" and given in FORMATS:
-        return str(given)
-    if key.kind == "path" and isinstance(given, str):
-        return str((path.parent / Path(given).expanduser()).resolve()) if given else ""
+    if key.kind == "flag" and isinstance(value, bool):
+        return "1" if value else "0"
+    if key.kind == "format" and value in FORMATS:
+        return str(value)
+    if key.kind == "path" and isinstance(value, str):
+        return str((path.parent / Path(value).expanduser()).resolve()) if value else ""
     wanted = {"flag": "true or false", "format": f"one of {', '.join(FORMATS)}", "path": "a path in quotes"}
-    raise BadInput(f"{path}: {name} is {given!r}", f"it should be {wanted[key.kind]}")
+    raise BadInput(f"{path}: {name} is {value!r}", f"it should be {wanted[key.kind]}")

@@ -1,9 +1,9 @@
-"""Look things up: documents in, cited passages out.
+"""Retrieval: documents in, cited passages out.
 
-``rag`` loads documents, cuts them into chunks that fit the embedder, keeps them in an index that survives
-crashes, searches it by meaning and by words, and attaches citations to answers. It knows nothing of training
-or advice, and stands by itself. Public names are imported when they are first used, so that ``import rag`` is
-light. With a folder of documents and one of an embedder (config, tokenizer, safetensors):
+``rag`` loads documents, cuts them into chunks that fit the embedder, stores them in a crash-safe index, searches it by
+dense vectors and by words, and attaches citations to answers. It depends on neither training nor advice and can be used
+alone. Public names are imported when they are first used, so that ``import rag`` is fast. With a folder of documents
+and one of an embedder (config, tokenizer, safetensors):
 
 >>> import rag
 >>> embedder = rag.Embedder(EMBEDDER_FOLDER)
@@ -15,6 +15,12 @@ light. With a folder of documents and one of an embedder (config, tokenizer, saf
 >>> for hit in results.hits:
 ...     print(hit.chunk.doc, hit.chunk.line_start, hit.date, hit.chunk.text)
 fares.md 8 2026-05-01 Dogs travel on deck for 3 euros.
+>>> for citation in rag.cite("Your dog travels on deck for 3 euros.", results.hits):
+...     print(citation.doc, citation.line_start, citation.supported, citation.quote)
+fares.md 8 True Dogs travel on deck for 3 euros.
+>>> scores = rag.evaluate(index, [{"question": "Where do dogs travel?", "doc_id": "fares.md"}])
+>>> print(scores.questions, scores.hit.mean, scores.mrr.mean)
+1 1.0 1.0
 """
 
 from __future__ import annotations
@@ -24,6 +30,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rag.embedding.embedder import Embedder
     from rag.embedding.reranker import Reranker
+    from rag.evaluation.retrieval import RetrievalScores, evaluate
+    from rag.grounding.citations import cite
     from rag.index import Index
     from rag.indexing.build import BuildReport
     from rag.search.filters import Condition
@@ -44,6 +52,9 @@ __all__ = [
     "Query",
     "Reranker",
     "Results",
+    "RetrievalScores",
+    "cite",
+    "evaluate",
 ]
 
 
@@ -53,6 +64,8 @@ def __getattr__(name: str) -> Any:
 
     modules = {
         "embedding.embedder": ["Embedder"],
+        "evaluation.retrieval": ["RetrievalScores", "evaluate"],
+        "grounding.citations": ["cite"],
         "search.filters": ["Condition"],
         "index": ["Index"],
         "search.query": ["Query"],

@@ -1,12 +1,12 @@
-"""The one tree of errors that tunewise raises on purpose.
+"""The errors that tunewise raises on purpose, in one tree.
 
 ::
 
-    Problem            exit 1    base class; never raised itself
+    Problem            exit 1    base class; not raised itself
     ├── UsageProblem   exit 2    wrong flags, verbs, an existing run folder
     ├── BadInput       exit 3    answers, plan, data, index, adapter: broken, damaged, mismatched
     ├── CannotRun      exit 4    memory, disk, GPU, a missing extra, a model that cannot be obtained
-    └── GateNotMet     exit 5    the run is whole, but its result is below the gate
+    └── GateNotMet     exit 5    the run is complete, but its result is below the gate
 
 Libraries raise these; only the command line prints them and turns them into an exit code.
 """
@@ -17,7 +17,8 @@ from __future__ import annotations
 class Problem(Exception):
     """Something went wrong that the user can act on.
 
-    ``message`` says what happened (with the offending value and place) and why; ``hint`` what to do next.
+    ``message`` says what happened, with the offending value and where it is, and why; ``hint`` says what to
+    do next.
     """
 
     exit_code = 1
@@ -52,6 +53,6 @@ class CannotRun(Problem):
 
 
 class GateNotMet(Problem):
-    """The run finished and is kept, but no arm met the plan's gate."""
+    """The run finished and its files stay, but no arm met the plan's gate."""
 
     exit_code = 5

@@ -1,12 +1,14 @@
-"""Write files so that a crash leaves the old content or the new, never a mixture.
+"""Durable writes, and the check of schema numbers.
 
-Every write goes to a temporary file in the same folder, is fsynced, renamed into place, and the folder is
-fsynced. A folder of files is described by ``manifest.json``, written last and checked before it is parsed.
+Every write goes to a temporary file in the same folder, is fsynced and renamed into place, and the folder is
+fsynced: a crash leaves the old content or the new, never a mixture. A folder of files is described by
+``manifest.json``, which is written last and checked before anything else is read (:func:`write_manifest`,
+:func:`check_manifest`).
 
-Schema numbers of every file format: a number this version does not know is refused, and what to do is named.
-
-A format's number goes up when older versions could not read what is written. Until one does, every format has number 1;
-the files kept in ``tests/versions`` show that what earlier commits wrote still opens.
+Every file format carries a schema number (:func:`check_schema`); one that this version does not know is
+refused, and the message says what to do. A format's number goes up when older versions could not read what is
+written. Until one does, every format has number 1; the files kept in ``tests/versions`` show that what
+earlier commits wrote still opens.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ from rag.errors import BadInput, CannotRun, Problem
 SCHEMA = 1
 """The number that is written into every file, and the highest that is read."""
 UPDATE_HINT = "update tunewise: pip install --upgrade tunewise"
-_HIGHEST = 1000
+_MAX_SCHEMA = 1000
 """A higher number is damage, not a version."""
 _BUILD_INDEX = "build the index again: tunewise index build INDEX --documents DOCUMENTS"
 _REMAKE = {
@@ -44,15 +46,27 @@ _REMAKE = {
     "model": "obtain it again: tunewise models pull NAME",
     "calibration": "measure again: tunewise doctor --calibrate",
 }
-"""How a damaged file of each format, or kind of manifest, is made again."""
+"""How a damaged file of each format, or kind of manifest, is made again: the hint of the error."""
+
+MANIFEST = "manifest.json"
+LOCK_WAIT_SECONDS = 0.5
+"""How long a second writer waits before it is refused."""
+_LOCK_FILE = ".writer.lock"
+_OWNER_FILE = ".writer.pid"
+_DISK_FULL_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_CANONICAL = json.JSONEncoder(sort_keys=True, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+_DISK_FULL_TEXTS = (*(os.strerror(number) for number in sorted(_DISK_FULL_ERRORS)), "disk is full")
 
 
 def check_number(number: object, name: str, file: object) -> None:
     """Raise BadInput when a schema number is not a number, or newer than this version reads.
 
-    ``name`` is the format, or the kind of a manifest; ``file`` is what the message names.
+    Args:
+        number: the value of the key ``schema``.
+        name: the format, or the kind of a manifest.
+        file: the path that the message names.
     """
-    if isinstance(number, bool) or not isinstance(number, int) or not 1 <= number <= _HIGHEST:
+    if isinstance(number, bool) or not isinstance(number, int) or not 1 <= number <= _MAX_SCHEMA:
         remake = _REMAKE.get(name, "make it again with this version")
         raise BadInput(f"{file} is damaged: its schema is {number!r}, not a number", remake)
     if number > SCHEMA:
@@ -63,19 +77,10 @@ def check_number(number: object, name: str, file: object) -> None:
 
 
 def check_schema(loaded: Mapping[str, Any], name: str, file: object) -> dict[str, Any]:
-    """Return a loaded mapping after checking its schema number; one without a number was written by a person."""
+    """Return a loaded mapping after checking its schema number; one without a number was written by hand and is accepted."""
     body = dict(loaded)
     check_number(body.get("schema", SCHEMA), name, file)
     return body
-
-
-MANIFEST = "manifest.json"
-LOCK_WAIT_SECONDS = 0.5
-_LOCK = ".writer.lock"
-_OWNER = ".writer.pid"
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-_CANONICAL = json.JSONEncoder(sort_keys=True, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-_FULL_WORDS = (*(os.strerror(number) for number in sorted(_FULL)), "disk is full")
 
 
 def canonical_json(obj: Any) -> str:
@@ -102,7 +107,8 @@ def sha256_file(path: Path | str) -> str:
 def write_bytes(path: Path | str, data: bytes) -> None:
     """Replace ``path`` with ``data`` atomically and durably, making parent folders.
 
-    Raises CannotRun, naming path and size, when the disk is full or the place cannot be written.
+    Raises:
+        CannotRun: when the disk is full or the path cannot be written; it names path and size.
     """
     path = Path(path)
     temporary: Path | None = None
@@ -142,7 +148,7 @@ def append_line(path: Path | str, obj: Any) -> None:
 def append_lines(path: Path | str, objs: Iterable[Any]) -> None:
     """Append JSON lines in one write and return only when they are on the disk.
 
-    A line torn by an earlier crash is closed first, so that the new ones stand on their own.
+    A line torn by an earlier crash is closed first, so that the new lines are not appended to it.
     """
     path = Path(path)
     lines = [json.dumps(obj, ensure_ascii=False, allow_nan=False) + "\n" for obj in objs]
@@ -174,7 +180,9 @@ def sync_folder(folder: Path | str) -> None:
 def publish_folder(tmp: Path | str, final: Path | str) -> None:
     """Fsync everything under ``tmp``, rename it to ``final`` and fsync the parent.
 
-    Raises BadInput when ``final`` exists already, CannotRun when the disk refuses.
+    Raises:
+        BadInput: when ``final`` exists already.
+        CannotRun: when the folder cannot be written.
     """
     tmp, final = Path(tmp), Path(final)
     if final.exists():
@@ -197,26 +205,40 @@ def publish_folder(tmp: Path | str, final: Path | str) -> None:
 def write_manifest(
     folder: Path | str, kind: str, extra: dict[str, Any] | None = None, files: Iterable[str] | None = None
 ) -> dict[str, Any]:
-    """Write ``manifest.json`` over a folder's files (all of them by default) and return it.
+    """Write ``manifest.json`` with size and hash of a folder's files, and return it.
 
-    ``extra`` adds top-level keys. Call it last: the manifest is what says that the folder is whole.
+    Call it last: a folder with a manifest counts as complete.
+
+    Args:
+        folder: the folder.
+        kind: what the folder holds; :func:`check_manifest` compares it.
+        extra: more top-level keys.
+        files: the names to list; None lists every file below the folder.
     """
     folder = Path(folder)
-    names = sorted(files) if files is not None else _listed(folder)
-    entries = {n: {"bytes": (folder / n).stat().st_size, "sha256": sha256_file(folder / n)} for n in names}
-    numbered = {"schema": SCHEMA, "kind": kind}
-    manifest: dict[str, Any] = {**(extra or {}), **numbered, "files": entries}
+    names = sorted(files) if files is not None else _file_names(folder)
+    entries = {
+        name: {"bytes": (folder / name).stat().st_size, "sha256": sha256_file(folder / name)}
+        for name in names
+    }
+    # The keys of the format come after those of the caller, so that these cannot replace them.
+    manifest: dict[str, Any] = {**(extra or {}), "schema": SCHEMA, "kind": kind, "files": entries}
     write_json(folder / MANIFEST, manifest)
     return manifest
 
 
-def check_manifest(folder: Path | str, kind: str, beside: Iterable[str] = ()) -> dict[str, Any]:
+def check_manifest(folder: Path | str, kind: str, unlisted: Iterable[str] = ()) -> dict[str, Any]:
     """Verify every file of a folder against its manifest and return the manifest.
 
-    ``beside`` names files and folders that may stand there unlisted, because they live on after the manifest
-    was written (a log, an index with a manifest of its own). Raises BadInput, naming the file and what
-    differs, when the manifest or a file is missing, damaged, of another kind, of a newer schema, or not
-    listed.
+    Args:
+        folder: the folder.
+        kind: what it must hold.
+        unlisted: files and folders that need not be listed, because they change after the manifest was
+            written (a log, an index with a manifest of its own).
+
+    Raises:
+        BadInput: when the manifest or a file is missing, damaged, of another kind, of a newer schema, or not
+            listed; it names the file and what differs.
     """
     folder = Path(folder)
     manifest = read_manifest(folder, kind)
@@ -231,44 +253,50 @@ def check_manifest(folder: Path | str, kind: str, beside: Iterable[str] = ()) ->
             )
         if sha256_file(path) != entry["sha256"]:
             raise BadInput(f"{folder} is damaged: the SHA-256 of {name} differs from its manifest")
-    living = set(beside)
-    if strangers := [n for n in _listed(folder) if n not in entries and n.split("/")[0] not in living]:
-        raise BadInput(f"{folder} is damaged: {strangers[0]} is not listed in its manifest")
+    allowed = set(unlisted)
+    for name in _file_names(folder):
+        if name not in entries and name.split("/")[0] not in allowed:
+            raise BadInput(f"{folder} is damaged: {name} is not listed in its manifest")
     return manifest
 
 
 @contextmanager
-def disk_full_as_problem(place: Path | str) -> Iterator[None]:
-    """Turn a full disk into CannotRun naming ``place``, whichever library tells it and however.
+def disk_full_as_problem(path: Path | str) -> Iterator[None]:
+    """Turn a full disk into CannotRun naming ``path``, whichever library reports it.
 
-    faiss raises RuntimeError, safetensors an error of its own, SQLite OperationalError; only the texts tell.
+    faiss raises RuntimeError, safetensors an error of its own, SQLite OperationalError: the text of the error
+    is the only common sign.
     """
     try:
         yield
     except Problem:
         raise
     except Exception as error:
-        full = isinstance(error, OSError) and error.errno in _FULL
-        if not full and not any(words in str(error) for words in _FULL_WORDS):
+        full = isinstance(error, OSError) and error.errno in _DISK_FULL_ERRORS
+        if not full and not any(text in str(error) for text in _DISK_FULL_TEXTS):
             raise
         raise CannotRun(
-            f"cannot write into {place}: no space left on its disk", "free some space and run it again"
+            f"cannot write into {path}: no space left on its disk", "free some space and run it again"
         ) from error
 
 
 @contextmanager
 def writer_lock(folder: Path | str) -> Iterator[None]:
-    """Hold a folder's only writer's place; BadInput names the owner's process when it is taken.
+    """Hold the lock that lets one process write into a folder.
 
-    The lock belongs to the operating system: when its owner dies, the next writer simply gets it.
+    The lock belongs to the operating system: when its owner dies, the next writer gets it.
+
+    Raises:
+        BadInput: when another process holds it; its process id is named.
+        CannotRun: when the folder cannot be written.
     """
     folder = Path(folder)
-    lock = FileLock(folder / _LOCK)
+    lock = FileLock(folder / _LOCK_FILE)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=LOCK_WAIT_SECONDS)
     except Timeout:
-        owner = _read_owner(folder / _OWNER)
+        owner = _read_owner(folder / _OWNER_FILE)
         raise BadInput(
             f"{folder} is being written by another process ({owner})",
             "wait until it has finished, or stop it",
@@ -276,17 +304,17 @@ def writer_lock(folder: Path | str) -> Iterator[None]:
     except OSError as error:
         raise _cannot_write(folder, 0, error) from error
     try:
-        with suppress(OSError):  # on a full disk the lock holds all the same, only its owner is not told
-            (folder / _OWNER).write_text(str(os.getpid()), encoding="ascii")
+        with suppress(OSError):  # on a full disk the lock holds all the same, only its owner is not recorded
+            (folder / _OWNER_FILE).write_text(str(os.getpid()), encoding="ascii")
         yield
     finally:
-        (folder / _OWNER).unlink(missing_ok=True)
+        (folder / _OWNER_FILE).unlink(missing_ok=True)
         lock.release()
 
 
 def has_active_writer(folder: Path | str) -> bool:
-    """Whether some process is writing into a folder right now; looks, and leaves nothing behind."""
-    path = Path(folder) / _LOCK
+    """Return whether a process is writing into a folder right now; the folder is not changed."""
+    path = Path(folder) / _LOCK_FILE
     if not path.is_file():
         return False
     lock = FileLock(path)
@@ -294,7 +322,7 @@ def has_active_writer(folder: Path | str) -> bool:
         lock.acquire(timeout=0)
     except Timeout:
         return True
-    except OSError:  # a folder that nobody here may write into
+    except OSError:  # a folder that this user may not write into
         return False
     lock.release()
     return False
@@ -305,24 +333,29 @@ def read_manifest(folder: Path, kind: str) -> dict[str, Any]:
     path = folder / MANIFEST
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
-        found, _, entries = manifest["kind"], manifest["schema"], manifest["files"]
-        whole = all(isinstance(e["bytes"], int) and isinstance(e["sha256"], str) for e in entries.values())
-        inside = all(not Path(n).is_absolute() and ".." not in Path(n).parts for n in entries)
+        actual_kind, _, entries = manifest["kind"], manifest["schema"], manifest["files"]
+        complete = all(
+            isinstance(entry["bytes"], int) and isinstance(entry["sha256"], str) for entry in entries.values()
+        )
+        inside = all(not Path(name).is_absolute() and ".." not in Path(name).parts for name in entries)
     except FileNotFoundError:
         raise BadInput(f"{folder} has no {MANIFEST}: it is incomplete or not a {kind}") from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise BadInput(f"{path} is damaged: {error!r}") from error
-    if found != kind:
-        raise BadInput(f"{folder} holds a {found!r}, not a {kind!r}")
+    if actual_kind != kind:
+        raise BadInput(f"{folder} holds a {actual_kind!r}, not a {kind!r}")
     manifest = check_schema(manifest, kind, folder)
-    if not whole or not inside:
+    if not complete or not inside:
         raise BadInput(f"{path} is damaged: its list of files is malformed")
     return manifest
 
 
-def _listed(folder: Path) -> list[str]:
-    paths = (p for p in folder.rglob("*") if p.is_file() or p.is_symlink())
-    names = (p.relative_to(folder).as_posix() for p in paths if p.name not in (_LOCK, _OWNER))
+def _file_names(folder: Path) -> list[str]:
+    """Return the POSIX paths of all files below a folder, without its manifest and the files of a writer's lock."""
+    paths = (path for path in folder.rglob("*") if path.is_file() or path.is_symlink())
+    names = (
+        path.relative_to(folder).as_posix() for path in paths if path.name not in (_LOCK_FILE, _OWNER_FILE)
+    )
     return sorted(name for name in names if name != MANIFEST)
 
 
@@ -334,7 +367,7 @@ def _read_owner(path: Path) -> str:
 
 
 def _cannot_write(path: Path, size: int, error: OSError) -> CannotRun:
-    if error.errno in _FULL:
+    if error.errno in _DISK_FULL_ERRORS:
         return CannotRun(
             f"cannot write {path}: no space left for {size} bytes", "free some space and run it again"
         )

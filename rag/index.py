@@ -1,7 +1,4 @@
-"""The front class: build, update, open, search and check an index.
-
-Keep an index in step with its documents by looking again and again.
-"""
+"""The public class of an index: build, update, open, search, check and repair; and a loop that keeps one up to date."""
 
 from __future__ import annotations
 
@@ -30,13 +27,16 @@ from rag.stores.sqlite import REBUILD_HINT
 from rag.stores.text import TextStore
 from rag.types import Chunk, Hit, OnEvent, Results
 
+WATCH_SECONDS = 10.0
+"""Default interval of :func:`watch_documents`."""
+
 
 class GenerationReplaced(BadInput):
-    """No kept generation holds the text that was asked for."""
+    """No retained generation contains the text that was asked for."""
 
 
 class Index:
-    """One verified generation of an index, pinned: later updates do not change what it answers."""
+    """One verified generation of an index, pinned: later updates do not change its results."""
 
     def __init__(
         self,
@@ -45,12 +45,12 @@ class Index:
         chunks: tuple[Chunk, ...],
         documents: DocumentIndex,
     ) -> None:
-        """Put the parts together; use ``open``."""
+        """Assemble the parts; use :meth:`open`."""
         self.folder = folder
         self.chunks = chunks
         """All chunks, by id."""
         self.documents = documents
-        """What is known of the documents besides their text."""
+        """The documents' metadata."""
         self.generation = generation.number
         self.settings = IndexSettings.from_json(generation.manifest["settings"])
         self._manifest = generation.manifest
@@ -68,10 +68,18 @@ class Index:
         *,
         only: Collection[str] | None = None,
     ) -> BuildReport:
-        """Build the index of a documents path, replacing what the folder held.
+        """Build the index of a documents path, replacing what the folder contained.
 
-        ``only`` names the documents to index, None for all. Raises BadInput for documents that cannot be loaded, or
-        a folder that holds something else.
+        Args:
+            folder: of the index.
+            documents: a folder of documents, or one file.
+            embedder: embeds the chunks.
+            settings: None for the defaults.
+            on_event: receives progress events.
+            only: ids of the documents to index, None for all.
+
+        Raises:
+            BadInput: if the documents cannot be loaded, or the folder contains something else.
         """
         settings = settings or IndexSettings()
         return build.build_index(Path(folder), Path(documents), embedder, settings, on_event, only)
@@ -87,23 +95,37 @@ class Index:
         purge: bool = False,
         trust_mtime: bool = False,
     ) -> BuildReport:
-        """Bring an index to what the documents are now; only changed chunks are embedded.
+        """Update an index to the present documents; only changed chunks are embedded.
 
-        ``purge`` also deletes what was removed or changed from the generation before, the text store's file
-        and the vector cache. ``trust_mtime`` skips files whose size and time are as they were, unread.
-        Raises BadInput when there is no index, or when the embedder is not the one it was built with.
+        Args:
+            folder: of the index.
+            documents: as given to :meth:`build`.
+            embedder: the one that the index was built with.
+            on_event: receives progress events.
+            purge: also delete what was removed or changed from the previous generation, the text store's file and the
+                vector cache.
+            trust_mtime: do not read files whose size and modification time are unchanged.
+
+        Raises:
+            BadInput: if there is no index, or the embedder is not the one it was built with.
         """
-        wish = UpdateOptions(purge=purge, trust_mtime=trust_mtime)
-        return build.update_index(Path(folder), Path(documents), embedder, on_event, wish)
+        options = UpdateOptions(purge=purge, trust_mtime=trust_mtime)
+        return build.update_index(Path(folder), Path(documents), embedder, on_event, options)
 
     @classmethod
     def open(
         cls, folder: Path | str, embedder: Encoder | None = None, reranker: Scorer | None = None
     ) -> Index:
-        """Open the current generation, verified; without an embedder it can be read but not searched.
+        """Open the current generation, verified.
 
-        With a reranker (see ``rerank.Reranker``) the best candidates of every search are put into its order.
-        Raises BadInput when something is missing, damaged, or made with another embedder.
+        Args:
+            folder: of the index.
+            embedder: the one that the index was built with; None opens the index for reading, not for searching.
+            reranker: puts the best candidates of every search into its order; see
+                :class:`rag.embedding.reranker.Reranker`.
+
+        Raises:
+            BadInput: if a part is missing or damaged, or the index was built with another embedder.
         """
         folder = Path(folder)
         while True:
@@ -113,19 +135,22 @@ class Index:
                     f"{folder} is not an index: it has no {generations.CURRENT_POINTER}", "build it first"
                 )
             try:
-                return cls._opened(folder, number, embedder, reranker)
+                return cls._open_generation(folder, number, embedder, reranker)
             except (BadInput, OSError):
                 if generations.current_generation(folder) == number:
                     raise
-                # two updates were published meanwhile and swept this generation away: take the new one
+                # two updates were published meanwhile and removed this generation: take the new one
 
     @classmethod
-    def _opened(cls, folder: Path, number: int, embedder: Encoder | None, reranker: Scorer | None) -> Index:
+    def _open_generation(
+        cls, folder: Path, number: int, embedder: Encoder | None, reranker: Scorer | None
+    ) -> Index:
+        """Verify a generation and load what the arguments of :meth:`open` need."""
         generation = generations.open_verified(folder, number)
         manifest = generation.manifest
         with TextStore(folder) as text:
             chunks = tuple(row.chunk for row in text.chunks(number))
-            documents = DocumentIndex(text.abouts(number), chunks)
+            documents = DocumentIndex(text.document_fields(number), chunks)
             if text.digest(number) != manifest["text_sha256"]:
                 raise BadInput(
                     f"{folder} is damaged: its texts do not belong to {generations.generation_name(number)}",
@@ -134,9 +159,9 @@ class Index:
         index = cls(folder, generation, chunks, documents)
         if embedder is not None:
             build.require_same_embedder(folder, manifest, embedder)
-            kind = store_class(manifest["store"])
-            mapped = os.name == "posix"  # elsewhere a mapped file could not be swept away
-            store = kind.load(generation.path, manifest["dimension"], mapped=mapped)
+            store_type = store_class(manifest["store"])
+            mapped = os.name == "posix"  # elsewhere a mapped file could not be deleted
+            store = store_type.load(generation.path, manifest["dimension"], mapped=mapped)
             lexical = BM25Index.load(generation.path / LEXICAL_FOLDER, len(chunks))
             index._searcher = Searcher(
                 IndexParts(chunks, documents, embedder, store, lexical, index.raw, reranker)
@@ -144,15 +169,16 @@ class Index:
         return index
 
     def find(self, question: str, query: Query | None = None) -> Results:
-        """Search for one question: the best chunks with what was left out, why, and where the time went."""
+        """Search for one question and return the best chunks, with notes on what was left out and the time of each stage."""
         return self.find_many([question], query)[0]
 
     def find_many(
         self, questions: Sequence[str], query: Query | Sequence[Query] | None = None
     ) -> list[Results]:
-        """Search for many questions at once, under one query or one each; see ``query.Query``.
+        """Search for many questions at once, under one query or one for each; see :class:`rag.search.query.Query`.
 
-        Raises BadInput when the index was opened without an embedder.
+        Raises:
+            BadInput: if the index was opened without an embedder.
         """
         if self._searcher is None:
             raise BadInput("this index was opened without an embedder, so it cannot be searched")
@@ -160,15 +186,21 @@ class Index:
         return self._searcher.find(questions, queries, self.settings)
 
     def search(self, question: str, k: int = 5, without: Collection[str] = ()) -> list[Hit]:
-        """Return the k best chunks for a question, best first; ``without`` names documents to leave out."""
+        """Return the k best chunks for a question, best first.
+
+        Args:
+            question: in natural language.
+            k: number of chunks.
+            without: ids of documents to leave out.
+        """
         return self.search_many([question], k, [without])[0]
 
     def search_many(
         self, questions: Sequence[str], k: int = 5, without: Sequence[Collection[str]] | None = None
     ) -> list[list[Hit]]:
-        """Return the k best chunks for each question; ``without`` names documents to leave out of each."""
+        """Return the k best chunks for each question; ``without`` has the documents to leave out for each."""
         queries = [Query(k=k, without=docs) for docs in without or [()] * len(questions)]
-        return [list(found.hits) for found in self.find_many(questions, queries)]
+        return [list(results.hits) for results in self.find_many(questions, queries)]
 
     @property
     def embedder(self) -> str:
@@ -182,36 +214,41 @@ class Index:
 
     @property
     def dimension(self) -> int:
-        """The length of a vector."""
+        """The number of dimensions of a vector."""
         return int(self._manifest["dimension"])
 
     def vectors(self, ids: Sequence[int]) -> np.ndarray:
-        """Return the vectors of chunks as they are searched, float32 [len(ids), dimension]; KeyError for a stranger."""
+        """Return the stored vectors of chunks, float32 [len(ids), dimension]; KeyError for an unknown id."""
         if self._store is None:
-            kind = store_class(self._manifest["store"])
-            place = self.folder / generations.generation_name(self.generation)
-            self._store = kind.load(place, self.dimension, mapped=os.name == "posix")
+            store_type = store_class(self._manifest["store"])
+            path = self.folder / generations.generation_name(self.generation)
+            self._store = store_type.load(path, self.dimension, mapped=os.name == "posix")
         return self._store.vectors(np.array(ids, dtype=np.int64))
 
     def raw(self, document: str) -> str | None:
-        """Return a document's decoded source text, which all offsets refer to; None when it is not here.
+        """Return a document's decoded source text, which all offsets refer to; None if the index has no such document.
 
-        Raises Replaced when the text was changed or removed so long ago that no kept generation holds it.
+        Raises:
+            GenerationReplaced: if the text was changed or removed so long ago that no retained generation contains it.
         """
         with TextStore(self.folder) as text:
-            found = text.document(document, self.generation)
-            if found is None and document in self.documents:
+            stored = text.document(document, self.generation)
+            if stored is None and document in self.documents:
                 raise GenerationReplaced(
                     f"generation {self.generation} of {self.folder} has been replaced twice: "
                     f"it no longer holds the text of {document!r}",
                     "open the index again",
                 )
-        return found.raw if found else None
+        return stored.raw if stored else None
 
     def check(self) -> dict[str, Any]:
-        """Verify everything again, older generations and documents included.
+        """Verify all files and rows again, older generations and documents included.
 
-        Returns counts, or raises BadInput naming the damage.
+        Returns:
+            Counts of generations, documents, chunks and files.
+
+        Raises:
+            BadInput: naming the damage.
         """
         return check_index(self.folder)
 
@@ -219,33 +256,43 @@ class Index:
     def repair(
         cls, folder: Path | str, embedder: Callable[[], Encoder], on_event: OnEvent | None = None
     ) -> RepairReport:
-        """Find damage and make the derived files again from the text.
+        """Find damage and rebuild the derived files from the text.
 
-        ``embedder`` is called only when vectors are lost and not in the cache either. Raises BadInput when
-        the text itself is damaged: then the index must be built again.
+        Args:
+            folder: of the index.
+            embedder: called only if vectors are lost and not in the cache either.
+            on_event: receives progress events.
+
+        Raises:
+            BadInput: if the text itself is damaged; then the index must be built again.
         """
         return repair_index(Path(folder), embedder, on_event)
-
-
-WATCH_SECONDS = 10.0
 
 
 def watch_documents(
     folder: Path | str,
     documents: Path | str,
     embedder: Encoder,
-    hear: Callable[[BuildReport | BadInput], bool],
+    on_report: Callable[[BuildReport | BadInput], bool],
     *,
     every: float = WATCH_SECONDS,
     trust_mtime: bool = False,
     on_event: OnEvent | None = None,
     sleep: Callable[[float], None] = time.sleep,
 ) -> None:
-    """Update the index every ``every`` seconds until ``hear`` returns False.
+    """Update the index repeatedly until ``on_report`` returns False.
 
-    ``hear`` gets every report, also of a look that changed nothing, or the reason why one failed: documents
-    that are being written may be unreadable for a moment, and another writer may hold the index. Damage and a
-    full disk end the watch.
+    Args:
+        folder: of the index.
+        documents: as given to :meth:`Index.build`.
+        embedder: the one that the index was built with.
+        on_report: receives every report, also of an update that changed nothing, or the error of one that failed:
+            documents that are being written may be unreadable for a moment, and another process may be writing the index.
+            Damage and a full disk end the loop.
+        every: seconds between updates.
+        trust_mtime: see :meth:`Index.update`.
+        on_event: receives progress events.
+        sleep: waits for a number of seconds; replaced in tests.
     """
     Index.open(folder, embedder)
     while True:
@@ -255,6 +302,6 @@ def watch_documents(
         except BadInput as error:
             Index.open(folder, embedder)
             outcome = error
-        if not hear(outcome):
+        if not on_report(outcome):
             return
         sleep(every)

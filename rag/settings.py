@@ -1,4 +1,4 @@
-"""The settings that decide an index; they are stored in it and used again by every update."""
+"""The settings that decide an index; they are stored in it and every update uses them again."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rag.stores.base import AUTO, is_store, unknown_store
 
 @dataclass(frozen=True, slots=True)
 class IndexSettings:
-    """How documents are cut and how the two searches are joined."""
+    """How documents are cut into chunks, and how dense and lexical search are fused."""
 
     max_tokens: int = 200
     """Longest chunk in the embedder's tokens. 200 with a quarter overlap gave the best evidence recall at
@@ -27,10 +27,11 @@ class IndexSettings:
     pool: int = 50
     """Candidates taken from each side before they are fused."""
     k1: float = 1.2
+    """BM25's term saturation; Robertson and Zaragoza (2009) give 1.2 to 2."""
     b: float = 0.75
-    """BM25's saturation and length normalisation (Robertson and Zaragoza 2009 give 1.2 to 2 and .75)."""
+    """BM25's length normalisation; Robertson and Zaragoza (2009) give .75."""
     store: str = "flat"
-    """Where the vectors live: a name in ``stores.base.STORES``, that of a plug-in, or auto, which measures and chooses."""
+    """The vector store: a name in ``rag.stores.base.STORES``, that of a plug-in, or auto, which measures and chooses."""
 
     def __post_init__(self) -> None:
         """Refuse values outside their range, naming the setting."""
@@ -57,7 +58,7 @@ class IndexSettings:
 
     @classmethod
     def from_json(cls, obj: dict[str, Any]) -> IndexSettings:
-        """Return the settings of a JSON object; unknown keys are refused."""
+        """Return the settings of a JSON object; BadInput for an unknown key."""
         if unknown := sorted(set(obj) - {field.name for field in fields(cls)}):
             raise BadInput(f"unknown index setting {unknown[0]!r}")
         return cls(**obj)

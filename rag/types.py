@@ -1,4 +1,4 @@
-"""The plain types that cross rag's borders: Document, Block, Chunk, Hit, Results, Citation.
+"""The plain types of rag's public functions: Document, Block, Chunk, Hit, Results, Citation.
 
 All offsets are character offsets into ``Document.raw``, the decoded source text with its newlines untouched;
 lines are counted from 1 and pages from 1. ``end`` is exclusive.
@@ -13,15 +13,20 @@ from typing import Any
 from rag.text import sanitize
 
 OnEvent = Callable[[dict[str, Any]], None]
-"""Receives the events of long work: ``{"event": "embed.batch", "done": 64, "total": 300}``."""
+"""Receives the events of long operations: ``{"event": "embed.batch", "done": 64, "total": 300}``."""
 PAGED = ("pdf", "pptx", "xlsx")
 """Media whose documents have numbered parts: pages, slides or sheets."""
 
 
 def location(doc: str, page: int | None, line_start: int, line_end: int, short: bool = False) -> str:
-    """Return a document with a page or with lines on one line: "guide.pdf, page 3" or "fares.md, lines 12–14".
+    """Return a document with its page or its lines: "guide.pdf, page 3" or "fares.md, lines 12–14".
 
-    ``short`` is the form that prompts use: "guide.pdf p. 3" or "fares.md:12-14".
+    Args:
+        doc: id of the document.
+        page: the page, or None for a document without pages.
+        line_start: first line; not used where there is a page.
+        line_end: last line.
+        short: the form that prompts use: "guide.pdf p. 3" or "fares.md:12-14".
     """
     document = sanitize.single_line(doc)
     if page:
@@ -39,14 +44,14 @@ class Block:
     kind: str
     """heading, paragraph, list, table, code or row."""
     text: str
-    """What to show and embed; it equals ``raw[start:end]`` unless the format needed cleaning (html, csv) or
-    held hidden text."""
+    """The text that is shown and embedded; it equals ``raw[start:end]`` unless the format needed cleaning
+    (html, csv) or held hidden text."""
     start: int
     end: int
     heading: str = ""
     """The path of headings above, joined with " > "; for a heading, itself included."""
     offsets: Sequence[int] = ()
-    """Place in ``raw`` of every character of ``text``; empty when ``text`` is the raw slice, or a row."""
+    """Offset in ``raw`` of every character of ``text``; empty when ``text`` is the raw slice, or a row."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +66,7 @@ class Document:
     sha256: str
     """Hash of everything that decides the chunks: title, text and metadata."""
     media: str
-    """The loader's name: a ``media`` of ``load.registry.LOADERS``."""
+    """The loader's name: a ``media`` of ``rag.loading.registry.LOADERS``, or that of a plug-in."""
     metadata: dict[str, Any] = field(default_factory=dict)
     """Plain JSON values: a row's extra keys, front matter and file properties (``date``, ``valid_until`` as
     ISO 8601, ``tags`` as a list), ``encoding`` when it is not UTF-8, ``hidden_text`` (characters that were
@@ -79,10 +84,10 @@ class Document:
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """One searchable passage with its exact place in the source."""
+    """One searchable passage with its exact position in the source."""
 
     id: int
-    """Unique in the index and never given to another chunk later."""
+    """Unique in the index and not given to another chunk later."""
     doc: str
     title: str
     ordinal: int
@@ -102,7 +107,7 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """A chunk found for a question, with the scores that found it."""
+    """A chunk that a search returned for a question, with its scores."""
 
     chunk: Chunk
     score: float
@@ -112,11 +117,11 @@ class Hit:
     lexical: float
     """Raw BM25 score, 0 and up."""
     rerank: float | None = None
-    """The reranker's score, of any range, which then decided the order; None where none was used."""
+    """The reranker's score, of any range, which then decided the order; None where no reranker was used."""
     metadata: Mapping[str, Any] = field(default_factory=dict, hash=False)
     """The metadata of the chunk's document: see ``Document.metadata``."""
     expired: bool = False
-    """Whether the document's ``valid_until`` lies before the day that the search was made for."""
+    """Whether the document's ``valid_until`` is before the day that the search was made for."""
     same: tuple[Chunk, ...] = ()
     """Lower ranked chunks that say the same, so that they are not hits of their own."""
 
@@ -127,7 +132,7 @@ class Hit:
 
     @property
     def valid_until(self) -> str:
-        """The last day on which the document holds, ISO 8601 where it could be read; "" if it says none."""
+        """The last day on which the document is valid, ISO 8601 where it could be read; "" if it names none."""
         return str(self.metadata.get("valid_until") or "")
 
     def to_json(self) -> dict[str, Any]:
@@ -155,20 +160,25 @@ class Hit:
             body["expired"] = self.expired
         if self.same:
             body["same"] = [
-                {"doc": c.doc, "line_start": c.line_start, "char_start": c.start, "char_end": c.end}
-                for c in self.same
+                {
+                    "doc": other.doc,
+                    "line_start": other.line_start,
+                    "char_start": other.start,
+                    "char_end": other.end,
+                }
+                for other in self.same
             ]
         return body
 
 
 @dataclass(frozen=True, slots=True)
 class Results:
-    """What a search brought for one question."""
+    """The result of a search for one question."""
 
     hits: tuple[Hit, ...]
     """Best first."""
     notes: tuple[str, ...] = ()
-    """What the user should know, a sentence each: documents left out, a filter that matches nothing, ..."""
+    """Notes for the user, a sentence each: documents left out, a filter that matches nothing, ..."""
     timings_ms: Mapping[str, float] = field(default_factory=dict, hash=False)
     """Milliseconds by stage: embed, filter, dense, lexical, fuse, rerank, arrange, and total."""
 
@@ -185,7 +195,7 @@ class Results:
 
 @dataclass(frozen=True, slots=True)
 class Citation:
-    """One ``[n]`` of an answer: the passage that supports a sentence, and where it stands."""
+    """One ``[n]`` of an answer: the passage that supports a sentence, with its position."""
 
     n: int
     doc: str
@@ -198,17 +208,17 @@ class Citation:
     quote: str
     """An exact substring of the cited chunk."""
     supported: bool = True
-    """Whether all of the sentence is borne out."""
+    """Whether the passage supports all of the sentence."""
     date: str = ""
     """Of the cited document, as in ``Hit``."""
     valid_until: str = ""
     expired: bool = False
     support: str = "supported"
-    """supported, partly or unsupported; then ``n`` is 0 and nothing is quoted."""
+    """supported, partly or unsupported; when unsupported, ``n`` is 0 and nothing is quoted."""
     answer_start: int = 0
-    """Where the sentence begins in the answer as it is shown, marks included."""
+    """Offset at which the sentence begins in the answer as it is shown, citation marks included."""
     answer_end: int = 0
-    """Where it ends, before its marks."""
+    """Offset at which it ends, before its marks."""
 
     def location(self, short: bool = False) -> str:
         """Return the cited document with its page or lines, as :func:`location` formats them."""

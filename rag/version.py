@@ -9,11 +9,13 @@ from pathlib import Path
 DISTRIBUTION = "tunewise"
 
 
-def _read() -> str:
-    """Return the version in the distribution's metadata; without one, that of the pyproject.toml beside the package.
+def _read_version() -> str:
+    """Return the version in the distribution's metadata; without one, that of the checkout's pyproject.toml.
 
-    Indexes record it as their maker, so it must not change from one start to the next. Raises PackageNotFoundError
-    when there is neither.
+    Indexes record it as their maker, so it must not change from one start to the next.
+
+    Raises:
+        PackageNotFoundError: when there is neither.
     """
     try:
         return version(DISTRIBUTION)
@@ -24,4 +26,4 @@ def _read() -> str:
         return str(tomllib.loads(project.read_text("utf-8"))["project"]["version"])
 
 
-__version__ = _read()
+__version__ = _read_version()

@@ -1,6 +1,6 @@
-"""Tuning a model on examples: the one way in, for lora, qlora and full. Heavy.
+"""Tune a model on examples with LoRA, QLoRA or all weights: :func:`fit` checks, trains and publishes.
 
-The adapter that a run goes on from: what it is made of wins over the settings, and that is said. Light.
+A run may continue an existing adapter, whose rank, alpha, variant and targets then replace the settings. Imports torch.
 """
 
 from __future__ import annotations
@@ -13,29 +13,26 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rag.errors import BadInput
-from rag.types import OnEvent
 from runners.models import hub
-from runners.models.fingerprint import read_json
-from runners.plan.train_config import ALL_LINEAR, TrainConfig
 
 hub.block_hub()
 
-
-from rag.errors import UsageProblem  # noqa: E402
+from rag.errors import BadInput, UsageProblem  # noqa: E402
 from rag.files import MANIFEST, canonical_json, check_manifest, sha256_text, writer_lock  # noqa: E402
+from rag.types import OnEvent  # noqa: E402
 from runners import interrupts  # noqa: E402
 from runners.data.examples import Example  # noqa: E402
-from runners.inference import weights  # noqa: E402  # noqa: E402
+from runners.inference import weights  # noqa: E402
 from runners.models.cards import CARD_FILE  # noqa: E402
+from runners.models.fingerprint import read_json  # noqa: E402
 from runners.models.resolve import Model  # noqa: E402
-from runners.plan.train_config import KERNELS, RunOrigin, TrainResult  # noqa: E402
+from runners.plan.train_config import ALL_LINEAR, KERNELS, RunOrigin, TrainConfig, TrainResult  # noqa: E402
 from runners.preflight import machine_checks, run_checks  # noqa: E402
 from runners.tokenization.chat_template import ChatTokenizer, EncodedRow  # noqa: E402
 from runners.tokenization.token_cache import TokenCache  # noqa: E402
 from runners.training import runtime  # noqa: E402
 from runners.training.loop import TrainingLoop  # noqa: E402
-from runners.training.session import (  # noqa: E402  # noqa: E402
+from runners.training.session import (  # noqa: E402
     clear_work_folder,
     finished_result,
     manifest_facts,
@@ -56,36 +53,34 @@ def require_adapter_folder(folder: Path) -> None:
 
 
 def settings_from_adapter(config: TrainConfig) -> tuple[TrainConfig, tuple[str, ...]]:
-    """Return the settings with rank, alpha, variant and targets of the adapter gone on from, and what changed.
+    """Return the settings with rank, alpha, variant and targets of the adapter that is continued, and notes on changes.
 
-    Without such an adapter nothing changes. Raises BadInput when another variant is asked for than it is.
+    Without such an adapter nothing changes. Raises BadInput when the settings ask for another variant than it has.
     """
     if config.init_adapter is None:
         return config, ()
-    made = read_json(config.init_adapter / PEFT_CONFIG_FILE)
-    variant = _variant(made)
+    adapter = read_json(config.init_adapter / PEFT_CONFIG_FILE)
+    variant = _variant(adapter)
     if config.variant not in ("lora", variant):
         raise BadInput(
             f"{config.init_adapter} is a {variant} adapter, which cannot go on as {config.variant}",
             f"leave variant away: it stays {variant}",
         )
-    has: dict[str, Any] = {"rank": int(made["r"]), "alpha": float(made["lora_alpha"]), "variant": variant}
-    said = [
+    has: dict[str, Any] = {
+        "rank": int(adapter["r"]),
+        "alpha": float(adapter["lora_alpha"]),
+        "variant": variant,
+    }
+    notes = [
         f"{name} {value} is that of the adapter gone on from, not {getattr(config, name)}"
         for name, value in has.items()
         if name != "variant" and value != getattr(config, name)
     ]
-    targets = tuple(sorted(made["target_modules"]))
+    targets = tuple(sorted(adapter["target_modules"]))
     if config.targets not in (ALL_LINEAR, targets):
-        said.append(f"targets are those of the adapter gone on from: {', '.join(targets)}")
-    # Not validated: what an adapter is made of need not be within the bounds of what may be asked for.
-    return config.model_copy(update={"targets": targets, **has}), tuple(said)
-
-
-def _variant(made: dict[str, Any]) -> str:
-    if made.get("use_dora"):
-        return "dora"
-    return "rslora" if made.get("use_rslora") else "lora"
+        notes.append(f"targets are those of the adapter gone on from: {', '.join(targets)}")
+    # Not validated: the rank and alpha of an adapter need not be within the bounds of the settings.
+    return config.model_copy(update={"targets": targets, **has}), tuple(notes)
 
 
 def fit(
@@ -100,31 +95,38 @@ def fit(
 ) -> TrainResult:
     """Tune ``model`` on the assistant turns of ``rows`` and publish the result as the folder ``out``.
 
-    With ``resume`` a finished ``out`` of the same settings, base and data is returned as it is, and an
-    unfinished run goes on from its last checkpoint, to the weights and the log it would have had, bit for bit
-    on the same machine. SIGINT and SIGTERM leave such a checkpoint, then do what they would have done.
+    With ``resume`` a finished ``out`` of the same settings, base and data is returned unchanged; an unfinished run
+    continues from its last checkpoint, on the same machine to the weights and log of an uninterrupted run, bit for bit.
 
-    Raises BadInput when the data would ruin the run or the loss goes astray, UsageProblem when ``out`` or an
-    unfinished run exists and ``resume`` is not given, CannotRun when memory or disk do not suffice.
+    Args:
+        rows: Training examples.
+        config: Settings of the run.
+        model: The base model.
+        out: Folder of the result.
+        valid: Validation examples; without any there is no validation.
+        on_event: Receives the events of the run.
+        resume: Whether to continue an unfinished run. SIGINT and SIGTERM write a checkpoint, then have their usual effect.
+        origin: Files, plan and reasons of the settings, for the manifest.
+
+    Raises BadInput when the data would ruin the run or the loss diverges, UsageProblem when ``out`` or an unfinished run
+    exists and ``resume`` is not given, CannotRun when memory or disk space do not suffice.
     """
-    tell = on_event or _silent
+    on_event = on_event or _ignore_event
     if config.init_adapter:
         require_adapter_folder(config.init_adapter)
         weights.check_same_base(config.init_adapter, model, "adapter")
-    config, said = settings_from_adapter(config)
-    chat = ChatTokenizer(model.folder)
-    work = work_folder(out)
+    config, adapter_notes = settings_from_adapter(config)
+    chat, work = ChatTokenizer(model.folder), work_folder(out)
     tokens = TokenCache(work)
     used, report = run_checks.inspect_rows(rows, chat, config, tokens)
     report.require()
     held_out = _valid_rows(valid, chat, config)
-    data: dict[str, Any] = {"rows": report.used, "left_out": len(report.too_long)}
-    data |= {"valid_rows": len(held_out), "sha256": _hash([[row.ids, row.learnt] for row in used])}
+    data = _data_facts(used, held_out, report)
     identity = _identity(config, model, data, held_out, _recorded(out, work))
     if out.exists() and any(out.iterdir()):
         if not resume:
             raise UsageProblem(f"{out} exists", "continue with --resume, or choose another folder")
-        if done := finished_result(out, identity, config, tell):
+        if done := finished_result(out, identity, config, on_event):
             shutil.rmtree(work, ignore_errors=True)
             return done
     with writer_lock(work):
@@ -132,21 +134,15 @@ def fit(
             refuse_unfinished(work)
             clear_work_folder(work)
         tokens.keep()
-        loop = start_training(used, held_out, config, model, work, identity, tell)
-        tell(_started(loop, report))
+        loop = start_training(used, held_out, config, model, work, identity, on_event)
+        on_event(_started(loop, report))
         loop.run()
-        result = loop.result(out, len(report.too_long))
-        result = replace(result, notes=(*result.notes, *said), expected_gib=_expected(loop, model))
+        result = _result(loop, model, out, report, adapter_notes)
         with interrupts.deferred_signals():
             publish_weights(loop, model, out, manifest_facts(loop, data, identity, origin, result))
     shutil.rmtree(work, ignore_errors=True)
-    tell({"event": "train.end", **result.to_json()})
+    on_event({"event": "train.end", **result.to_json()})
     return result
-
-
-def _expected(loop: TrainingLoop, model: Model) -> float | None:
-    rows, on = machine_checks.largest_pass(loop.rows, loop.config), loop.choices.checkpointing.on
-    return runtime.expected_gib(model.folder, loop.config, loop.loss, rows, on)
 
 
 def work_folder(out: Path) -> Path:
@@ -154,7 +150,26 @@ def work_folder(out: Path) -> Path:
     return out.parent / f".{out.name}.work"
 
 
+def _variant(adapter: dict[str, Any]) -> str:
+    """Return the variant that PEFT's settings of an adapter describe."""
+    if adapter.get("use_dora"):
+        return "dora"
+    return "rslora" if adapter.get("use_rslora") else "lora"
+
+
+def _result(
+    loop: TrainingLoop, model: Model, out: Path, report: run_checks.PreflightReport, notes: Sequence[str]
+) -> TrainResult:
+    """Return the result of a loop with more notes, and with the GiB that training was estimated to take."""
+    result = loop.result(out, len(report.too_long))
+    rows = machine_checks.largest_pass(loop.rows, loop.config)
+    checkpointing = loop.choices.checkpointing.on
+    expected = runtime.expected_gib(model.folder, loop.config, loop.loss, rows, checkpointing)
+    return replace(result, notes=(*result.notes, *notes), expected_gib=expected)
+
+
 def _started(loop: TrainingLoop, report: run_checks.PreflightReport) -> dict[str, Any]:
+    """Return the event of the start of a run."""
     event = {"event": "train.start", "method": loop.config.method, "rows": report.used}
     event |= {"tokens": sum(loop.step_tokens), "steps": len(loop.steps), "from_step": loop.progress.step}
     event |= {"trainable": loop.trainable, "path": loop.loss.path, "reason": loop.loss.reason}
@@ -165,11 +180,24 @@ def _started(loop: TrainingLoop, report: run_checks.PreflightReport) -> dict[str
 
 
 def _valid_rows(valid: Sequence[Example], chat: ChatTokenizer, config: TrainConfig) -> list[EncodedRow]:
+    """Return the encoded validation rows; BadInput when they cannot be used."""
     if not valid:
         return []
     rows, report = run_checks.inspect_rows(valid, chat, config)
     report.require()
     return rows
+
+
+def _data_facts(
+    used: Sequence[EncodedRow], held_out: Sequence[EncodedRow], report: run_checks.PreflightReport
+) -> dict[str, Any]:
+    """Return the counts and the hash of the training rows, as the manifest records them."""
+    return {
+        "rows": report.used,
+        "left_out": len(report.too_long),
+        "valid_rows": len(held_out),
+        "sha256": _hash([[row.ids, row.learnt] for row in used]),
+    }
 
 
 def _identity(
@@ -179,39 +207,40 @@ def _identity(
     valid: list[EncodedRow],
     recorded: Container[str] = (),
 ) -> str:
-    """Hash everything the result depends on, an adapter to go on from by its content and not its place.
+    """Return the hash of everything the result depends on, an adapter that is continued by its content, not its path.
 
-    How often checkpoints are written is no part of it. Earlier versions hashed epochs and alpha as they were given, so
-    2 and 2.0 had different identities; where one of those is ``recorded`` for the same settings, it is returned.
+    How often checkpoints are written does not count. Earlier versions hashed epochs and alpha as they were given, so 2
+    and 2.0 had different identities; where one of those is ``recorded`` for the same settings, it is returned.
     """
     settings = config.model_dump(mode="json") | {"init_adapter": None, "checkpoint_steps": 0}
     if config.kernels == KERNELS[0]:
-        del settings["kernels"]  # runs from before there was a choice keep their identity
-    begun = (
+        del settings["kernels"]  # runs of versions without this setting keep their identity
+    adapter_files = (
         check_manifest(config.init_adapter, "adapter", (CARD_FILE,))["files"] if config.init_adapter else None
     )
-    rest = [begun, model.fingerprint, data, [[row.ids, row.learnt] for row in valid]]
+    rest = [adapter_files, model.fingerprint, data, [[row.ids, row.learnt] for row in valid]]
     identity = _hash([settings, *rest])
     if not recorded or identity in recorded:
         return identity
     whole = {name: int(settings[name]) for name in ("epochs", "alpha") if settings[name].is_integer()}
     earlier = [whole, *({name: number} for name, number in whole.items())]
     hashes = [_hash([settings | numbers, *rest]) for numbers in earlier]
-    return next((each for each in hashes if each in recorded), identity)
+    return next((earlier_identity for earlier_identity in hashes if earlier_identity in recorded), identity)
 
 
 def _recorded(out: Path, work: Path) -> set[str]:
     """Return the identities of the finished run in ``out`` and the unfinished one in ``work``, of those that exist."""
     unfinished = runtime.recorded_choices(work)
-    found = {unfinished.identity} if unfinished else set()
+    identities = {unfinished.identity} if unfinished else set()
     with suppress(OSError, ValueError, AttributeError):  # a damaged manifest is reported when it is opened
-        found.add(str(json.loads((out / MANIFEST).read_text("utf-8")).get("identity")))
-    return found
+        identities.add(str(json.loads((out / MANIFEST).read_text("utf-8")).get("identity")))
+    return identities
 
 
 def _hash(value: Any) -> str:
+    """Return the SHA-256 of a value's canonical JSON."""
     return sha256_text(canonical_json(value))
 
 
-def _silent(event: dict[str, Any]) -> None:
-    """Take no notice of an event."""
+def _ignore_event(event: dict[str, Any]) -> None:
+    """Do nothing with an event."""

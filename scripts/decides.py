@@ -5,10 +5,11 @@ from __future__ import annotations
 import ast
 import importlib
 import inspect
-import re
 from collections.abc import Iterable
 from itertools import pairwise
 from types import ModuleType
+
+from calls import docstring_markdown
 
 PARTS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("Weighing", "advisor.recommendation.ranking", ("rank_methods",)),
@@ -17,9 +18,9 @@ PARTS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     (
         "What is worth finding out, and when to ask again",
         "advisor.recommendation.sensitivity",
-        ("choice_by_value", "counterfactuals", "worth_finding", "ask_again"),
+        ("choice_by_value", "counterfactuals", "information_values", "review_triggers"),
     ),
-    ("What would open the better way", "advisor.recommendation.alternatives", ("ladder",)),
+    ("What would open the better way", "advisor.recommendation.alternatives", ("relaxations",)),
     ("Memory", "runners.resources.memory_estimate", ("estimate_memory", "smallest_memory")),
     (
         "",
@@ -86,7 +87,7 @@ def decides_page() -> list[str]:
                 "",
                 f"**{name}.{function}**",
                 "",
-                _plain(inspect.getdoc(getattr(module, function)) or ""),
+                docstring_markdown(inspect.getdoc(getattr(module, function)) or ""),
             ]
     return lines
 
@@ -129,11 +130,6 @@ def _documented(body: ast.AST) -> list[tuple[str, str]]:
         if isinstance(target, ast.Name) and isinstance(text, str):
             names.append((target.id, inspect.cleandoc(text)))
     return names
-
-
-def _plain(text: str) -> str:
-    """Return a docstring as Markdown: roles become code."""
-    return re.sub(r":\w+:`~?([^`]+)`", r"`\1`", text).replace("``", "`")
 
 
 def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> list[str]:

@@ -1,4 +1,9 @@
-"""Cards known by name: memory, bandwidth, dense matrix speed, and what an hour of one costs to rent."""
+"""GPUs known by name: memory, bandwidth, dense matrix speed, and what renting one costs per hour.
+
+:func:`known_gpus` returns the list with the user's corrections, :func:`find_gpu` looks one up by the name
+that a driver reports, :func:`rentable_gpus` lists those with a rental price. Each row names its source and
+day.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +17,13 @@ from advisor.catalog import user_catalog
 
 @dataclass(frozen=True, slots=True)
 class GpuFacts:
-    """One device.
+    """Data sheet and rental price of one device.
 
-    ``memory_gib`` is what its label says. ``tflops`` is dense bf16 (fp16 where there is no bf16) with sums in
-    fp32, as training needs them: half of what GeForce sheets print for fp16 sums, a quarter of what they print
-    with sparsity. ``usd_hour`` is one on-demand listing, read on ``day`` at ``source``; None means that no
-    dated listing was found, not that there is none. Memory, bandwidth and speed are the vendor's data sheet's.
+    ``memory_gib`` is the size on its label. ``tflops`` is dense bf16 (fp16 where there is no bf16) with fp32
+    accumulation, as training needs it: half of what GeForce sheets print for fp16 accumulation, a quarter of
+    what they print with sparsity. ``usd_hour`` is one on-demand listing, read on ``day`` at ``source``; None
+    means that no dated listing was found, not that there is none. Memory, bandwidth and speed are from the
+    vendor's data sheet.
     """
 
     name: str
@@ -30,7 +36,7 @@ class GpuFacts:
     kind: str = "cuda"
 
     def age_days(self, today: date) -> int:
-        """Return how old the rental price is, in days."""
+        """Return the age of the rental price in days."""
         return (today - self.day).days
 
 
@@ -91,7 +97,7 @@ DATE = f"{min(gpu.day for gpu in GPUS if gpu.usd_hour is not None):%Y-%m}"
 """The month of the oldest rental price in the list."""
 
 _OTHER_CARDS = {"ti", "super", "laptop", "mobile", "max", "mig"}
-"""Words that make a name another card's."""
+"""Words that make a name that of another card."""
 _TABLE = user_catalog.CatalogTable(
     section="gpus",
     key="name",
@@ -111,37 +117,41 @@ _TABLE = user_catalog.CatalogTable(
 
 
 def known_gpus() -> tuple[GpuFacts, ...]:
-    """Return the known cards, corrected and completed by the user's own file."""
+    """Return the known GPUs, corrected and extended by the user's own file."""
     file = user_catalog.catalog_file()
     return GPUS if file is None else _merged(file)
 
 
 def find_gpu(name: str) -> GpuFacts | None:
-    """Return the card of this name, as written here or as a driver says it ("NVIDIA A100-SXM4-80GB")."""
-    said = set(_words(name))
+    """Return the GPU of this name, as in the list or as a driver reports it ("NVIDIA A100-SXM4-80GB").
+
+    The longest known name whose words all occur in ``name`` wins. None when there is none, or when ``name``
+    holds a word such as "Ti" or "Laptop" that makes it another card.
+    """
+    words = set(_words(name))
     best = max(
-        (gpu for gpu in known_gpus() if set(_words(gpu.name)) <= said),
+        (gpu for gpu in known_gpus() if set(_words(gpu.name)) <= words),
         key=lambda g: len(_words(g.name)),
         default=None,
     )
-    if best is None or (said - set(_words(best.name))) & _OTHER_CARDS:
+    if best is None or (words - set(_words(best.name))) & _OTHER_CARDS:
         return None
     return best
 
 
 def gpus_of_memory(gib: float, kind: str = "cuda") -> tuple[GpuFacts, ...]:
-    """Return the cards of this memory, else those of the next larger size, else the largest.
+    """Return the GPUs of this memory, else those of the next larger size, else the largest.
 
-    Only cards of ``kind`` count, unless none is known of it.
+    Only GPUs of ``kind`` count, unless none of that kind is known.
     """
-    known = [gpu for gpu in known_gpus() if gpu.kind == kind] or list(known_gpus())
-    sizes = sorted({gpu.memory_gib for gpu in known})
-    size = next((s for s in sizes if s >= gib), sizes[-1])
-    return tuple(gpu for gpu in known if gpu.memory_gib == size)
+    cards = [gpu for gpu in known_gpus() if gpu.kind == kind] or list(known_gpus())
+    sizes = sorted({gpu.memory_gib for gpu in cards})
+    memory_gib = next((size_gib for size_gib in sizes if size_gib >= gib), sizes[-1])
+    return tuple(gpu for gpu in cards if gpu.memory_gib == memory_gib)
 
 
 def rentable_gpus(gib: float, kind: str = "cuda") -> tuple[GpuFacts, ...]:
-    """Return the cards of ``kind`` with at least this memory and a rental price, cheapest first."""
+    """Return the GPUs of ``kind`` with at least this memory and a rental price, cheapest first."""
     large = [gpu for gpu in known_gpus() if gpu.kind == kind and gpu.memory_gib >= gib]
     priced = [(gpu.usd_hour, gpu.name, gpu) for gpu in large if gpu.usd_hour is not None]
     return tuple(gpu for _, _, gpu in sorted(priced, key=lambda row: row[:2]))

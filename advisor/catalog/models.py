@@ -1,9 +1,12 @@
-"""Base models known by name: their shapes, from each model's published config.
+"""Base models known by name, with the shape from each model's published config.
 
-Dense decoders with gated MLPs only. Mixtures of experts, state-space hybrids and nested models (gpt-oss, Qwen3
-A3B, Qwen3.5, Gemma 3n and 4, Granite 4) are left out: their memory and speed do not follow from these numbers.
-Biases (query, key and value of Qwen2.5: under 0.1 %) are not counted. Gemma 3 from 4 B on is the language part,
-without the 0.42 B of the picture encoder.
+:func:`known_models` returns the table with the user's corrections, :func:`find_model` looks a model up by
+name or hub id.
+
+Dense decoders with gated MLPs only. Mixtures of experts, state-space hybrids and nested models (gpt-oss,
+Qwen3 A3B, Qwen3.5, Gemma 3n and 4, Granite 4) are left out: their memory and speed do not follow from these
+numbers. Biases (query, key and value of Qwen2.5: under 0.1 %) are not counted. Gemma 3 from 4 B on is the
+language part, without the 0.42 B of the image encoder.
 """
 
 from __future__ import annotations
@@ -25,16 +28,16 @@ class ModelFacts:
     hub: str
     shape: ModelShape
     context: int
-    """Tokens that the config allows without stretching its positions."""
+    """Context length in tokens that the config allows without rescaling the positions."""
     licence: str
     date: str = "2026-11"
     family: str = ""
-    """Models that can stand in for each other: same maker, tokenizer kind and training generation."""
+    """Models that can replace each other: same maker, tokenizer kind and training generation."""
     source: str = "config.json"
 
     @property
     def params_b(self) -> float:
-        """Billions of parameters."""
+        """Parameters in billions."""
         return self.shape.params / 1e9
 
 
@@ -43,7 +46,10 @@ Row = tuple[str, float, tuple[int, int, int, int, int, int, int], bool, int, str
 
 
 def _family(family: str, source: str, rows: Iterable[Row]) -> tuple[ModelFacts, ...]:
-    """Build a family; shape numbers: layers, hidden, heads, kv heads, head dim, intermediate, vocabulary."""
+    """Build the entries of one family from table rows.
+
+    The seven shape numbers are: layers, hidden, heads, kv heads, head dim, intermediate, vocabulary.
+    """
     built = []
     for hub, params_b, numbers, tied, context, licence in rows:
         shape = ModelShape(round(params_b * 1e9), *numbers, tied=tied)
@@ -54,9 +60,16 @@ def _family(family: str, source: str, rows: Iterable[Row]) -> tuple[ModelFacts, 
 
 _LITGPT = "config.json; the same numbers in litgpt/config.py"
 _PARTLY = "config.json; the same numbers in litgpt/config.py or quoted in several public repositories"
-APACHE, MIT, MRL = "Apache-2.0", "MIT", "Mistral Research (no commercial use)"
-QWEN, GEMMA, LLAMA_31, LLAMA_32, LLAMA_33 = "Qwen", "Gemma", "Llama 3.1", "Llama 3.2", "Llama 3.3"
-TIED, UNTIED = True, False
+APACHE = "Apache-2.0"
+MIT = "MIT"
+MRL = "Mistral Research (no commercial use)"
+QWEN = "Qwen"
+GEMMA = "Gemma"
+LLAMA_31 = "Llama 3.1"
+LLAMA_32 = "Llama 3.2"
+LLAMA_33 = "Llama 3.3"
+TIED = True
+UNTIED = False
 
 MODELS: tuple[ModelFacts, ...] = (
     *_family(
@@ -396,13 +409,13 @@ DEFAULT_MODEL = "smollm2-135m-instruct"
 
 
 def known_models() -> tuple[ModelFacts, ...]:
-    """Return the known models, corrected and completed by the user's own file."""
+    """Return the known models, corrected and extended by the user's own file."""
     file = user_catalog.catalog_file()
     return MODELS if file is None else _merged(file)
 
 
 def find_model(name: str) -> ModelFacts | None:
-    """Return the model of this name or hub id, whatever the case; None when it is not in the table."""
+    """Return the model of this name or hub id in any case; None when it is not in the table."""
     return _by_name(user_catalog.catalog_file()).get(name.lower())
 
 
@@ -415,12 +428,14 @@ def smaller_siblings(model: ModelFacts) -> tuple[ModelFacts, ...]:
 
 
 def _flat(model: ModelFacts) -> dict[str, Any]:
+    """Return the row of a model as the user's file writes it: shape numbers beside the other fields."""
     values = {field.name: getattr(model, field.name) for field in fields(model)}
     shape = asdict(values.pop("shape"))
     return {**values, "params_b": shape.pop("params") / 1e9, **shape}
 
 
 def _build(values: dict[str, Any]) -> ModelFacts:
+    """Return the model that a row describes; without a name it is named after its hub id."""
     rest = dict(values)
     shape = {field.name: rest.pop(field.name) for field in fields(ModelShape) if field.name in rest}
     params = round(rest.pop("params_b") * 1e9)
@@ -453,6 +468,6 @@ def _merged(file: user_catalog.CatalogFile) -> tuple[ModelFacts, ...]:
 
 @lru_cache(maxsize=2)
 def _by_name(file: user_catalog.CatalogFile | None) -> dict[str, ModelFacts]:
-    """Return the models under their names and hub ids in small letters; of two of one name the first counts."""
-    known = MODELS if file is None else _merged(file)
-    return {key.lower(): model for model in reversed(known) for key in (model.hub, model.name)}
+    """Return the models by lower-case name and hub id; of two with the same name the first counts."""
+    entries = MODELS if file is None else _merged(file)
+    return {key.lower(): model for model in reversed(entries) for key in (model.hub, model.name)}

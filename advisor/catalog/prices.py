@@ -1,4 +1,9 @@
-"""What hosted models charge; the age of a price is said aloud wherever it is used."""
+"""Prices of hosted models per million tokens, each with source and day.
+
+:func:`find_price` looks a model up, :func:`reference_price` is used where a model has no price of its own,
+:func:`tuning_price` is for hosted fine-tuning. Whoever shows a price shows its age from :data:`STALE_DAYS`
+on.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +34,7 @@ class Price:
     cache_write: float = 1.0
 
     def age_days(self, today: date) -> int:
-        """Return how old the price is, in days."""
+        """Return the age of the price in days."""
         return (today - self.day).days
 
 
@@ -47,7 +52,7 @@ class TuningPrice:
     source: str
 
     def age_days(self, today: date) -> int:
-        """Return how old the price is, in days."""
+        """Return the age of the price in days."""
         return (today - self.day).days
 
 
@@ -77,7 +82,7 @@ PRICES: tuple[Price, ...] = (
     ),
 )
 REFERENCE = PRICES[0]
-"""The price that per-call estimates use when the model has none of its own; see ``reference``."""
+"""The price that per-call estimates use when the model has none of its own; see :func:`reference_price`."""
 
 TUNING: tuple[TuningPrice, ...] = (
     TuningPrice(16, 0.50, 1.00, date(2026, 10, 7), _FIREWORKS),
@@ -85,7 +90,7 @@ TUNING: tuple[TuningPrice, ...] = (
     TuningPrice(300, 6.00, None, date(2026, 10, 7), _FIREWORKS),
     TuningPrice(math.inf, 10.00, None, date(2026, 10, 7), _FIREWORKS),
 )
-"""By size, smallest first. Closed models are left out: OpenAI takes no new tuning jobs from 2027-01-06."""
+"""By size, smallest first. Closed models are left out: OpenAI accepts no new tuning jobs from 2027-01-06."""
 
 _TABLE = user_catalog.CatalogTable(
     section="prices",
@@ -105,7 +110,7 @@ _TABLE = user_catalog.CatalogTable(
 
 
 def known_prices() -> tuple[Price, ...]:
-    """Return the known prices, corrected and completed by the user's own file."""
+    """Return the known prices, corrected and extended by the user's own file."""
     file = user_catalog.catalog_file()
     return PRICES if file is None else _merged(file)
 
@@ -117,12 +122,12 @@ def find_price(model: str) -> Price | None:
 
 
 def reference_price() -> Price:
-    """Return the reference price, as the user's own file may have corrected it."""
+    """Return the reference price, with the user's correction if there is one."""
     return find_price(REFERENCE.model) or REFERENCE
 
 
 def tuning_price(params_b: float) -> TuningPrice:
-    """Return what hosted tuning of a model of this size costs."""
+    """Return the price of hosted tuning for a model of this size."""
     return next(row for row in TUNING if params_b <= row.up_to_b)
 
 

@@ -1,4 +1,4 @@
-"""The user's own facts: a YAML file whose rows correct or add to the shipped models, cards and prices.
+"""The user's own facts: a YAML file whose rows correct or extend the shipped models, GPUs and prices.
 
 ::
 
@@ -9,8 +9,9 @@
     models:
       - {hub: acme/Our-7B, params_b: 7.2, layers: 32, hidden: 4096, heads: 32, ...}
 
-It is named by ``TUNEWISE_FACTS`` (empty: no file at all), else it is ``facts.yaml`` in the user's configuration
-folder, where it may be missing. Each table says which keys its rows have; a row's ``source`` then names this file.
+``TUNEWISE_FACTS`` names the file (empty: no file is read); by default it is ``facts.yaml`` in the user's
+configuration folder and may be missing. Each :class:`CatalogTable` defines the keys of its rows; the
+``source`` of a row that was changed then names this file. :func:`merge_catalog` is the entry point.
 """
 
 from __future__ import annotations
@@ -32,12 +33,12 @@ SECTIONS = ("models", "gpus", "prices")
 MAX_CATALOG_BYTES = 1_000_000
 T = TypeVar("T")
 Check = Callable[[Any], Any]
-"""Returns the value as the table holds it; ValueError says, after "should be", what is allowed."""
+"""Returns the value as the table holds it; the text of its ValueError completes "should be ..."."""
 
 
 @dataclass(frozen=True, slots=True)
 class CatalogFile:
-    """The user's file as it is now: where, and when it was last changed (nanoseconds)."""
+    """The path of the user's file and its modification time in nanoseconds, which together key the caches."""
 
     path: Path
     changed: int
@@ -52,17 +53,17 @@ class CatalogTable(Generic[T]):
     """The field that names an entry."""
     fields: Mapping[str, Check]
     defaults: Mapping[str, Any]
-    """Fields that a new entry may leave out; ``source`` and ``day`` never need to be given."""
+    """Fields that a new entry may omit; ``source`` and ``day`` are never required."""
     flat: Callable[[T], dict[str, Any]]
     build: Callable[[dict[str, Any]], T]
 
 
 def catalog_file() -> CatalogFile | None:
-    """Return the user's file, None when there is none; BadInput when the one that is named does not exist."""
+    """Return the user's file, None when there is none; BadInput when TUNEWISE_FACTS names a missing one."""
     named = os.environ.get(CATALOG_VARIABLE)
     if named == "":
         return None
-    path = Path(named).expanduser() if named else _usual()
+    path = Path(named).expanduser() if named else _default_path()
     try:
         return CatalogFile(path, path.stat().st_mtime_ns)
     except OSError as error:
@@ -75,26 +76,27 @@ def catalog_file() -> CatalogFile | None:
 
 
 def merge_catalog(table: CatalogTable[T], shipped: Sequence[T], own: CatalogFile) -> tuple[T, ...]:
-    """Return the shipped entries, corrected by the user's rows, and after them the rows that are new.
+    """Return the shipped entries with the user's corrections, followed by the rows that are new.
 
-    Raises BadInput naming file, row and key for anything that cannot be.
+    Raises:
+        BadInput: naming file, row and key, for an unknown key, an invalid value or an incomplete new row.
     """
     entries = {_same(table.flat(entry)[table.key]): table.flat(entry) for entry in shipped}
-    for place, row in _rows(own, table.section):
+    for where, row in _rows(own, table.section):
         if table.key not in row:
-            raise BadInput(f"{place}: {table.key} is missing", f"each row names one of the {table.section}")
-        place = f"{place} {row[table.key]!r}"
-        values = {key: _checked(table, place, key, value) for key, value in row.items()}
-        old = entries.get(_same(values[table.key]))
-        given = ", ".join(key for key in values if key != table.key)
-        if old is not None:
-            values = {**old, **values, table.key: old[table.key]}
-            values["source"] = f"your {own.path.name} ({given}); else {old['source']}"
+            raise BadInput(f"{where}: {table.key} is missing", f"each row names one of the {table.section}")
+        where = f"{where} {row[table.key]!r}"
+        values = {key: _checked(table, where, key, value) for key, value in row.items()}
+        shipped_values = entries.get(_same(values[table.key]))
+        corrected = ", ".join(key for key in values if key != table.key)
+        if shipped_values is not None:
+            values = {**shipped_values, **values, table.key: shipped_values[table.key]}
+            values["source"] = f"your {own.path.name} ({corrected}); else {shipped_values['source']}"
         else:
             missing = [k for k in table.fields if k not in values and k not in {*table.defaults, "day"}]
             if missing:
                 raise BadInput(
-                    f"{place}: new, but without {', '.join(missing)}", "give them, or a known name"
+                    f"{where}: new, but without {', '.join(missing)}", "give them, or a known name"
                 )
             values = {**table.defaults, **values, "source": f"your {own.path.name}"}
         if "day" in table.fields and "day" not in row:
@@ -104,26 +106,26 @@ def merge_catalog(table: CatalogTable[T], shipped: Sequence[T], own: CatalogFile
 
 
 def read_text_value(value: Any) -> str:
-    """Accept a text that is not empty."""
+    """Accept a non-empty text."""
     if isinstance(value, str) and value.strip():
         return value.strip()
     raise ValueError("a text")
 
 
 def read_number(value: Any) -> float:
-    """Accept a number that is not negative."""
+    """Accept a number of at least 0."""
     if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf:
         return float(value)
     raise ValueError("a number, 0 or more")
 
 
 def read_number_or_none(value: Any) -> float | None:
-    """Accept a number that is not negative, or null."""
+    """Accept a number of at least 0, or null."""
     return None if value is None else read_number(value)
 
 
 def read_count(value: Any) -> int:
-    """Accept a whole number above zero."""
+    """Accept a whole number above 0."""
     if isinstance(value, int) and not isinstance(value, bool) and value > 0:
         return value
     raise ValueError("a whole number above 0")
@@ -137,7 +139,7 @@ def read_flag(value: Any) -> bool:
 
 
 def read_day(value: Any) -> date:
-    """Accept a day as YAML reads it: 2026-11-25."""
+    """Accept a date as YAML reads it: 2026-11-25."""
     if isinstance(value, date) and not isinstance(value, datetime):
         return value
     raise ValueError("a day such as 2026-11-25")
@@ -154,33 +156,36 @@ def one_of_words(*allowed: str) -> Check:
     return check
 
 
-def _checked(table: CatalogTable[Any], place: str, key: Any, value: Any) -> Any:
+def _checked(table: CatalogTable[Any], where: str, key: Any, value: Any) -> Any:
+    """Return the value of a row's key as its check reads it; BadInput for an unknown key or an invalid value."""
     if key not in table.fields:
         close = difflib.get_close_matches(str(key), table.fields, n=1)
-        known = f"known: {', '.join(table.fields)}"
-        raise BadInput(f"{place}: unknown key {key!r}", f"did you mean {close[0]}?" if close else known)
+        hint = f"known: {', '.join(table.fields)}"
+        raise BadInput(f"{where}: unknown key {key!r}", f"did you mean {close[0]}?" if close else hint)
     try:
         return table.fields[key](value)
     except ValueError as allowed:
-        raise BadInput(f"{place}: {key} is {value!r}", f"it should be {allowed}") from None
+        raise BadInput(f"{where}: {key} is {value!r}", f"it should be {allowed}") from None
 
 
 def _rows(own: CatalogFile, section: str) -> list[tuple[str, dict[Any, Any]]]:
+    """Return the rows of a section, each with a description of its position for error messages."""
     rows = _loaded(own).get(section) or []
     if not isinstance(rows, list):
         raise BadInput(
             f"{own.path}: {section} is no list", f"write {section}: and under it rows that begin with -"
         )
-    for number_, row in enumerate(rows, 1):
+    for number, row in enumerate(rows, 1):
         if not isinstance(row, dict):
             raise BadInput(
-                f"{own.path}: {section} row {number_} is {row!r}", "a row is a mapping of key: value"
+                f"{own.path}: {section} row {number} is {row!r}", "a row is a mapping of key: value"
             )
-    return [(f"{own.path}: {section} row {number_}", row) for number_, row in enumerate(rows, 1)]
+    return [(f"{own.path}: {section} row {number}", row) for number, row in enumerate(rows, 1)]
 
 
 @lru_cache(maxsize=2)
 def _loaded(own: CatalogFile) -> dict[str, Any]:
+    """Return the parsed file; BadInput when it is too large, not YAML, or holds unknown sections."""
     import yaml
 
     try:
@@ -190,9 +195,9 @@ def _loaded(own: CatalogFile) -> dict[str, Any]:
             )
         loaded = yaml.safe_load(own.path.read_text("utf-8")) or {}
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        told = " ".join(str(error).split())
+        reason = " ".join(str(error).split())
         raise BadInput(
-            f"{own.path} is not readable YAML: {told}", f"correct it, or set {CATALOG_VARIABLE} to nothing"
+            f"{own.path} is not readable YAML: {reason}", f"correct it, or set {CATALOG_VARIABLE} to nothing"
         ) from None
     if not isinstance(loaded, dict):
         raise BadInput(f"{own.path} is no mapping", f"write {', '.join(SECTIONS)} and under them rows")
@@ -205,11 +210,13 @@ def _loaded(own: CatalogFile) -> dict[str, Any]:
 
 
 @lru_cache(maxsize=1)
-def _usual() -> Path:
+def _default_path() -> Path:
+    """Return the path of the file in the user's configuration folder."""
     from platformdirs import user_config_path
 
     return user_config_path("tunewise") / "facts.yaml"
 
 
 def _same(name: str) -> str:
+    """Return the form of a name in which two spellings are compared."""
     return name.strip().casefold()

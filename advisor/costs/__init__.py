@@ -1,0 +1,1 @@
+"""Estimates of time, memory and money: tokens, training time, hosting, rental and prices of calls."""

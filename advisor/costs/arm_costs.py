@@ -1,9 +1,10 @@
-"""What a thousand answers of an arm cost: tokens at a hosted model's price, or the rent of the card for their time.
+"""Costs of a plan's arms: USD per thousand answers, and an order of arms from cheap to costly.
 
-What an arm costs to have: the parts that must be made and kept for it, then the tokens of each answer.
-
-The order decides which arm is the cheaper one, before a run (from its plan) and after it (with the tokens that were
-measured). It follows from the plan's steps, so an arm that is new here has its place without being named.
+:func:`cost_per_1000` prices the answers of a measured arm: tokens at a hosted model's list price, or the rent
+of the GPU for the seconds they took. :func:`upkeep_costs` orders arms by what must be built and maintained
+for them, then by tokens per answer; verdicts and gates use it before a run (from its plan) and after it (with
+measured tokens). The order follows from the plan's steps, so a new kind of arm is ordered without being named
+here.
 """
 
 from __future__ import annotations
@@ -19,35 +20,51 @@ from runners.plan.steps import EvaluateStep, TrainStep
 from runners.plan.train_config import TUNING_METHODS
 from runners.trial.trial import ArmScores
 
+HEAD_ARMS = ("classifier",)
+"""Arms that are a small classifier head over embeddings: trained in seconds, no language model is called."""
+COMPARISON_ARMS = ("naive-stack",)
+"""Arms measured only to show what not to do; no arm has to beat them."""
+MAX_PARTS = 4
+"""More parts than any arm has: an index, a classifier head and weights."""
+UpkeepCost = tuple[int, int, int, float, int]
+"""Number of parts, kind of the heaviest part, rows with passages, tokens per answer, position in the plan."""
+
 
 @dataclass(frozen=True, slots=True)
 class AnswerCost:
-    """USD for a thousand answers, None where no price is known; `basis` says from what it was worked out."""
+    """USD for a thousand answers, None where no price is known; ``basis`` says how it was computed."""
 
     usd: float | None
     basis: str
 
 
 def cost_per_1000(arm: ArmScores, plan: Plan, gpu: str = "") -> AnswerCost:
-    """Cost of a thousand answers, from the tokens or seconds that the trial measured.
+    """Return the cost of a thousand answers, from the tokens or seconds that the trial measured.
 
-    A hosted model is priced by its listed tokens. Answers made on a card here, `gpu` as its driver names it, are
-    priced by what an hour of that card rents for, as the trial used it (one card, batches as they were): an estimate
-    of what the work is worth, not a bill. No hour of a CPU or of somebody's own server is listed, so those are None.
+    A hosted model is priced by its listed tokens. Answers generated on a GPU here are priced by what an hour
+    of that GPU rents for, as the trial used it (one GPU, batches as they were): an estimate of what the work
+    is worth, not a bill. Hours of a CPU or of a private server have no list price, so those are None.
+
+    Args:
+        arm: the measured arm.
+        plan: the plan that was run.
+        gpu: the GPU of this machine as its driver names it, "" for none.
     """
     step = next((step for step in plan.arms if step.arm == arm.arm), None)
     if step is not None and step.classifier:
         return AnswerCost(None, "a classifier asks no model")
-    own = step.model if step is not None and step.model else plan.model
-    remote = parse_remote(own.name)
+    model = step.model if step is not None and step.model else plan.model
+    remote = parse_remote(model.name)
     if remote:
         price = None if is_private(remote.url) else prices.find_price(remote.name)
         if price is None:
             return AnswerCost(None, "no price of this model is known")
-        each = (
+        usd_millionths = (
             rounded_mean(arm.prompt_tokens) * price.input + rounded_mean(arm.completion_tokens) * price.output
         )
-        return AnswerCost(round(each / 1000, 4), f"tokens at the list price of {price.day} ({price.source})")
+        return AnswerCost(
+            round(usd_millionths / 1000, 4), f"tokens at the list price of {price.day} ({price.source})"
+        )
     card = gpus.find_gpu(gpu) if gpu else None
     if card is None or card.usd_hour is None:
         return AnswerCost(None, f"no price of an hour of {gpu or 'this machine'} is known")
@@ -59,48 +76,45 @@ def cost_per_1000(arm: ArmScores, plan: Plan, gpu: str = "") -> AnswerCost:
 
 
 def rounded_mean(values: tuple[float, ...] | tuple[int, ...]) -> float:
-    """Mean to four places; 0 of nothing."""
+    """Return the mean to four decimal places; 0 for no values."""
     return round(sum(values) / len(values), 4) if values else 0.0
 
 
-HEAD_ARMS = ("classifier",)
-"""Arms that are a small head over embeddings: trained in seconds, asked without a language model."""
-COMPARISON_ARMS = ("naive-stack",)
-"""Arms measured to show what not to do; nothing has to beat them."""
-MAX_PARTS = 4
-"""More than any arm has: an index, a head and weights."""
-
-UpkeepCost = tuple[int, int, int, float, int]
-
-
 def upkeep_costs(steps: Sequence[Step], tokens: Mapping[str, float] | None = None) -> dict[str, UpkeepCost]:
-    """Return every arm's cost, to be compared and sorted, smaller is cheaper.
+    """Return every arm's cost as a tuple that sorts from cheap to costly.
 
-    In this order: how many parts are made and kept (an index, a head, weights); the heaviest kind of them; whether
-    the training rows need passages too; tokens per answer, prompt and answer, where they were measured; the place in
-    the plan. An arm that was measured but is not in the plan comes last.
+    Its items in order: how many parts are built and maintained (an index, a classifier head, weights); the
+    heaviest kind of them; whether the training rows need passages too; tokens of prompt and answer together,
+    where they were measured; the position in the plan. An arm that was measured but is not in the plan comes
+    last.
+
+    Args:
+        steps: the plan's steps.
+        tokens: measured tokens per answer by arm, None before a run.
     """
     arms = [step for step in steps if isinstance(step, EvaluateStep)]
     trained = {step.arm: step for step in steps if isinstance(step, TrainStep)}
     measured = tokens or {}
-    strangers = {name: (MAX_PARTS, 0, 0, count, 0) for name, count in measured.items()}
-    return strangers | {arm.arm: _cost(arm, trained, measured, place) for place, arm in enumerate(arms)}
+    not_planned = {name: (MAX_PARTS, 0, 0, count, 0) for name, count in measured.items()}
+    return not_planned | {arm.arm: _cost(arm, trained, measured, index) for index, arm in enumerate(arms)}
 
 
 def cheaper_arms(steps: Sequence[Step], arm: str) -> tuple[str, ...]:
-    """Return the arms that cost less than this one, in the plan's order, as far as a plan can tell."""
-    known = upkeep_costs(steps)
-    return tuple(name for name, cost in known.items() if cost < known[arm])
+    """Return the arms that cost less than this one, in the plan's order, judged from the plan alone."""
+    costs = upkeep_costs(steps)
+    return tuple(name for name, cost in costs.items() if cost < costs[arm])
 
 
 def _cost(
-    arm: EvaluateStep, trained: Mapping[str, TrainStep], tokens: Mapping[str, float], place: int
+    arm: EvaluateStep, trained: Mapping[str, TrainStep], tokens: Mapping[str, float], index: int
 ) -> UpkeepCost:
+    """Return the cost of one arm; ``index`` is its position in the plan."""
     training = trained.get(arm.weights) if arm.weights else None
     head = arm.arm in HEAD_ARMS
     parts = arm.retrieval + head + bool(arm.weights)
+    # 0 a classifier head, 1 an index, 2 and more weights, in the order of TUNING_METHODS (full is the heaviest).
     heaviest = 0 if head else 1
     if arm.weights:
         heaviest = 2 + TUNING_METHODS.index(training.method if training else TUNING_METHODS[0])
     passages = training is not None and training.rows == "retrieval"
-    return (parts, heaviest if parts else 0, int(passages), tokens.get(arm.arm, 0.0), place)
+    return (parts, heaviest if parts else 0, int(passages), tokens.get(arm.arm, 0.0), index)

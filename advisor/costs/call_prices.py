@@ -1,4 +1,4 @@
-"""Money of calls: prices by model or by size, prompt caching, and how old the prices are."""
+"""Prices of calls: by model or by size, with prompt caching, and the age of the prices."""
 
 from __future__ import annotations
 
@@ -10,59 +10,73 @@ from advisor.costs.hosting import MonthlyCost, served_locally
 from advisor.costs.tokens import ANSWER_TOKENS, PROMPT_TOKENS, assumed_token_counts
 from advisor.questionnaire.profile import HIGH_VOLUME, LOW_VOLUME, Profile
 
-USD_PER_B, LEAST_USD = 0.01, 0.01
-"""Hosted open models ask about 0.01 USD per billion parameters and million tokens, and hardly less than 0.01 USD."""
+USD_PER_B = 0.01
+"""Hosted open models cost about 0.01 USD per billion parameters and million tokens."""
+MIN_USD = 0.01
+"""Hosted open models hardly cost less than this per million tokens."""
 OPEN_CACHED_SHARE = 0.5
-"""What hosts of open models ask for a cached input token, as a share of a fresh one."""
+"""Price of a cached input token at hosts of open models, as a share of an uncached one."""
 MIN_CACHED_PREFIX_TOKENS = 1024
-"""Tokens below which a prefix is not cached: the vendors' usual minimum (512 to 4,096 by model)."""
+"""Shorter prefixes are not cached: the vendors' usual minimum (512 to 4,096 tokens by model)."""
 DEFAULT_CALLS = 10_000
-"""Calls a month where nothing is said about them."""
+"""Calls a month where no answer says how many."""
 
 
-def profile_price(p: Profile) -> Price:
-    """Return the price that a call of this model is taken to have: its own, else by size, else the reference."""
-    name = p.model or ""
-    if p.remote:
+def profile_price(profile: Profile) -> Price:
+    """Return the price assumed for a call of this model: its own, else by its size, else the reference price."""
+    name = profile.model or ""
+    if profile.remote:
         return prices.find_price(name.removeprefix("openai:").rpartition("@")[0]) or prices.reference_price()
-    if name and (known := prices.find_price(name)):
-        return known
-    if not p.params_b:
+    if name and (listed := prices.find_price(name)):
+        return listed
+    if not profile.params_b:
         return prices.reference_price()
-    each = max(LEAST_USD, USD_PER_B * p.params_b)
-    day, source = date(2026, 11, 25), "usual for hosted open models"
-    return Price("by size", each, OPEN_CACHED_SHARE * each, each, day, source)
+    usd_per_million = max(MIN_USD, USD_PER_B * profile.params_b)
+    day = date(2026, 11, 25)
+    source = "usual for hosted open models"
+    return Price(
+        "by size", usd_per_million, OPEN_CACHED_SHARE * usd_per_million, usd_per_million, day, source
+    )
 
 
-def calls_per_month(p: Profile) -> tuple[float, str]:
-    """Return calls a month, and how they are known: counted, from a coarse answer, or assumed."""
-    if p.calls_per_month:
-        return float(p.calls_per_month), "yours"
-    if p.call_volume:
-        return float(HIGH_VOLUME if p.call_volume == "high" else LOW_VOLUME), f"for {p.call_volume} volume"
+def calls_per_month(profile: Profile) -> tuple[float, str]:
+    """Return calls a month and where they are from: answered, from a coarse answer, or assumed."""
+    if profile.calls_per_month:
+        return float(profile.calls_per_month), "yours"
+    if profile.call_volume:
+        return float(
+            HIGH_VOLUME if profile.call_volume == "high" else LOW_VOLUME
+        ), f"for {profile.call_volume} volume"
     return float(DEFAULT_CALLS), "assumed"
 
 
-def call_cost_line(p: Profile, fixed: float = 0.0, fresh: float = 0.0) -> MonthlyCost:
-    """Return what calls cost: prompt, ``fixed`` tokens that a cache can hold, ``fresh`` ones it cannot, answer.
+def call_cost_line(profile: Profile, fixed: float = 0.0, fresh: float = 0.0) -> MonthlyCost:
+    """Return the cost of calls with and without a prompt cache.
 
-    A fresh token costs 1x, one read from the cache the model's own cached price (0.1x is usual), one written
-    to it ``cache_write`` (1.25x is usual), so a cache pays from the second call on. A prefix under 1,024
-    tokens is never cached.
+    An uncached token costs 1x, one read from the cache the model's own cached price (0.1x is usual), one
+    written to it ``cache_write`` (1.25x is usual), so a cache pays from the second call on. A prefix under
+    1,024 tokens is never cached.
+
+    Args:
+        profile: the situation, with the lengths of prompt and answer.
+        fixed: tokens that are the same in every call, so that a cache can hold them.
+        fresh: tokens added to the prompt that differ in every call.
     """
-    price = profile_price(p)
-    tokens_in = (p.prompt_tokens or PROMPT_TOKENS) + fresh
-    rest = tokens_in * price.input + (p.answer_tokens or ANSWER_TOKENS) * price.output
+    price = profile_price(profile)
+    tokens_in = (profile.prompt_tokens or PROMPT_TOKENS) + fresh
+    rest = tokens_in * price.input + (profile.answer_tokens or ANSWER_TOKENS) * price.output
     plain = (rest + fixed * price.input) / 1e6
     if fixed < MIN_CACHED_PREFIX_TOKENS or price.cached >= price.input:
         return MonthlyCost(0.0, plain, plain, plain)
-    hit, write = (rest + fixed * each for each in (price.cached, price.input * price.cache_write))
+    hit, write = (
+        rest + fixed * token_price for token_price in (price.cached, price.input * price.cache_write)
+    )
     return MonthlyCost(0.0, plain, hit / 1e6, write / 1e6)
 
 
-def usd_per_call(p: Profile, fixed: float = 0.0, fresh: float = 0.0) -> float:
-    """Return USD of one call at the profile's volume, with the cache mix that goes with it."""
-    return call_cost_line(p, fixed, fresh).per_call(calls_per_month(p)[0])
+def usd_per_call(profile: Profile, fixed: float = 0.0, fresh: float = 0.0) -> float:
+    """Return USD of one call at the profile's volume, with the share of cache hits at that volume."""
+    return call_cost_line(profile, fixed, fresh).per_call(calls_per_month(profile)[0])
 
 
 def price_day(day: date, today: date) -> str:
@@ -72,25 +86,30 @@ def price_day(day: date, today: date) -> str:
 
 
 def stale_price_note(price: Price, today: date) -> str:
-    """Say how old a price is, empty up to 90 days."""
+    """Return a note on the age of a price, empty up to 90 days."""
     old = price.age_days(today) > STALE_DAYS
     return f"the prices of {price.model} are from {price_day(price.day, today)}" if old else ""
 
 
-def call_price_basis(p: Profile, today: date | None = None) -> tuple[str, ...]:
-    """Say what the price of a call assumes: whose price, how old, the volume, tokens that were not counted."""
-    price, (calls, known) = profile_price(p), calls_per_month(p)
-    said = []
-    if served_locally(p):
-        said.append(
+def call_price_basis(profile: Profile, today: date | None = None) -> tuple[str, ...]:
+    """Return what the price of a call assumes: whose price, its age, the volume, default token counts."""
+    price = profile_price(profile)
+    (calls, origin) = calls_per_month(profile)
+    lines = []
+    if served_locally(profile):
+        lines.append(
             "on your own machine a call costs electricity only (about 0 USD); "
             "shown is what the same tokens cost hosted"
         )
-    named = f"{p.params_b:.3g} B parameters" if price.model == "by size" and p.params_b else price.model
-    said.append(
+    named = (
+        f"{profile.params_b:.3g} B parameters"
+        if price.model == "by size" and profile.params_b
+        else price.model
+    )
+    lines.append(
         f"{named}: {price.input:.3g} USD per million tokens in, {price.cached:.3g} from the cache, "
         f"{price.output:.3g} out"
     )
-    said.append(f"{calls:,.0f} calls a month ({known})")
+    lines.append(f"{calls:,.0f} calls a month ({origin})")
     old = stale_price_note(price, today or date.today())
-    return (*said, *([old] if old else []), *assumed_token_counts(p))
+    return (*lines, *([old] if old else []), *assumed_token_counts(profile))

@@ -1,7 +1,8 @@
-"""Time and money of a method, as ranges that name what they assume; the parts are in files of their own.
+"""The estimate of a method: memory, hours and money as ranges, with what they assume.
 
-Tokens: ``tokens.py``. Hours: ``training_time.py``. Training money: ``rental.py``. Calls: ``money.py``,
-``serving.py`` and ``monthly.py``. Where two methods cost the same: ``crossing.py``.
+The parts are computed in :mod:`advisor.costs.tokens` (token counts), :mod:`advisor.costs.training_time`
+(hours), :mod:`advisor.costs.rental` (money of training), :mod:`advisor.costs.call_prices` and
+:mod:`advisor.costs.hosting` (money of calls). :mod:`advisor.recommendation.break_even` compares the methods.
 """
 
 from __future__ import annotations
@@ -9,25 +10,24 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from advisor.costs import call_prices as _money
-from advisor.costs import training_time as _training_time
+from advisor.costs.call_prices import call_price_basis
 from advisor.costs.rental import cheapest_rental, training_cost
-from advisor.costs.tokens import (
-    Range,
-)
-from advisor.costs.training_time import training_hours
+from advisor.costs.tokens import Range
+from advisor.costs.training_time import training_hours, training_time_assumptions
 from advisor.questionnaire.profile import Profile
 from runners.resources.memory_estimate import MemoryEstimate
 
 
 @dataclass(frozen=True, slots=True)
 class MethodEstimate:
-    """What a method would take here; None is not known (no model size, say)."""
+    """What a method takes in this situation; None is not known (no model size, for instance)."""
 
     memory: MemoryEstimate | None = None
     device_gib: float | None = None
+    """GiB of one device here, that the memory is compared with."""
     hours: Range | None = None
     usd: Range | None = None
+    """USD of training, once."""
     per_call_usd: float | None = None
     assumptions: tuple[str, ...] = ()
 
@@ -42,22 +42,23 @@ class MethodEstimate:
         }
 
 
-def estimate_basis(p: Profile, method: str = "") -> tuple[str, ...]:
-    """Say what hours, training money and calls assume, for an estimate's assumptions.
+def estimate_basis(profile: Profile, method: str = "") -> tuple[str, ...]:
+    """Return what hours, training money and calls assume, for an estimate's assumptions.
 
-    ``method`` is a way of tuning (lora, qlora, full), or empty for a method that trains nothing.
+    ``method`` is a tuning method (lora, qlora, full), or empty for a method that trains nothing.
     """
-    said = list(_money.call_price_basis(p))
-    if method and training_hours(p, method):
-        said += _training_time.training_time_assumptions(p)
-        usd, rental = training_cost(p, method), cheapest_rental(p, method)
+    lines = list(call_price_basis(profile))
+    if method and training_hours(profile, method):
+        lines += training_time_assumptions(profile)
+        usd = training_cost(profile, method)
+        rental = cheapest_rental(profile, method)
         if usd and usd.high == 0 and rental:
-            said.append(
+            lines.append(
                 f"training on your own hardware costs no money; rented ({rental.count} x {rental.card.name}) "
                 f"it would be about {rental.usd.likely:,.2f} USD"
             )
         elif usd and rental:
-            said.append(
+            lines.append(
                 f"trained on {rental.count} x {rental.card.name}, rented for {rental.hours.likely:,.1f} h"
             )
-    return tuple(said)
+    return tuple(lines)

@@ -1,10 +1,12 @@
-"""What answers: hardware at hand, or the cheapest rented cards that hold the model, kept all month.
+"""Cost of answering per month: at the list price of calls, on hardware at hand, or on rented GPUs.
 
-What a way of answering costs a month, as a function of the calls: a fixed part, and calls with or without cache.
+:class:`MonthlyCost` is a month's cost as a function of the number of calls: a fixed part, and calls that hit
+or miss a prompt cache. :func:`break_even_calls` finds where two of them cross, :func:`cheapest_serving` picks
+rented GPUs.
 
-A prompt cache keeps a prefix for five minutes after its last use. Calls that arrive at random (a Poisson stream of
-``n`` a month) find it there with probability 1 - exp(-300 n / seconds of a month): .03 at 300 calls a month, .29
-at 3,000, .97 at 30,000.
+A prompt cache keeps a prefix for five minutes after its last use. If calls arrive at random (a Poisson
+process with rate ``n`` a month), the prefix is still cached with probability 1 - exp(-300 n / seconds of a
+month): .03 at 300 calls a month, .29 at 3,000, .97 at 30,000.
 """
 
 from __future__ import annotations
@@ -23,22 +25,22 @@ from runners.resources.model_shape import ModelShape
 HOURS_PER_MONTH = 730.0
 """Hours of a month (a year's 8,760 over twelve)."""
 PREFIX_CACHE_SECONDS = 300.0
-"""How long a cached prefix is kept after its last use, the shorter kind of the vendors that say so."""
+"""How long a cached prefix is kept after its last use: the shorter of the times that vendors state."""
+DECODE_SHARE = 0.55
+"""Share of memory bandwidth that decoding one answer at a time reaches (llmfit, docs/how-it-works.md)."""
+PREFILL_SHARE = 0.4
+"""Share of the peak FLOP/s that reading a prompt reaches; the same as in training."""
 MAX_CALLS = 1e9
-
-
-def cache_hit_rate(calls_per_month: float) -> float:
-    """Return the share of calls whose prefix was used less than five minutes before."""
-    return 1.0 - math.exp(-PREFIX_CACHE_SECONDS * calls_per_month / (HOURS_PER_MONTH * 3600))
+"""Break-even is searched up to this many calls a month."""
 
 
 @dataclass(frozen=True, slots=True)
 class MonthlyCost:
-    """USD a month: ``fixed`` and, for each call, what it costs with the prefix in the cache or out of it."""
+    """USD a month: a fixed part and, for each call, the cost with its prefix in the cache or not."""
 
     fixed: float
     fresh: float
-    """A call without any cache."""
+    """A call without a cache."""
     hit: float
     """A call that finds its prefix in the cache."""
     write: float
@@ -46,18 +48,19 @@ class MonthlyCost:
 
     @property
     def straight(self) -> bool:
-        """Whether every call costs the same, cache or not."""
+        """Whether every call costs the same, cache or not, so that the cost is linear in the calls."""
         return self.hit == self.fresh
 
     def per_call(self, calls: float) -> float:
-        """Return USD of one call at so many a month; the cache is used only where it saves money."""
+        """Return USD of one call at this many calls a month; the cache is used only where it saves money."""
         if self.straight:
             return self.fresh
-        found = cache_hit_rate(calls)
-        return min(self.fresh, found * self.hit + (1 - found) * self.write)
+        # The expected cost of a call: a miss has to write the prefix into the cache again.
+        hit_rate = cache_hit_rate(calls)
+        return min(self.fresh, hit_rate * self.hit + (1 - hit_rate) * self.write)
 
     def month(self, calls: float) -> float:
-        """Return USD of a month with so many calls."""
+        """Return USD of a month with this many calls."""
         return self.fixed + calls * self.per_call(calls)
 
     def to_json(self) -> dict[str, float]:
@@ -67,92 +70,99 @@ class MonthlyCost:
 
     @classmethod
     def of_json(cls, row: Mapping[str, float]) -> MonthlyCost:
-        """Return the line that :meth:`to_json` described; KeyError when a figure is missing."""
+        """Return the cost that :meth:`to_json` described; KeyError when a figure is missing."""
         return cls(row["fixed_usd"], row["fresh_usd"], row["hit_usd"], row["write_usd"])
-
-
-def break_even_calls(a: MonthlyCost, b: MonthlyCost) -> float | None:
-    """Return the calls a month from which on ``b`` costs less than ``a`` (or more) for good; None for never.
-
-    Straight lines are solved; with a cache, the last change of sign is bracketed and halved.
-    """
-    if a.straight and b.straight:
-        saved, dearer = a.fresh - b.fresh, b.fixed - a.fixed
-        calls = dearer / saved if saved else -1.0
-        return calls if 0 < calls <= MAX_CALLS else None
-
-    def over(calls: float) -> bool:
-        return a.month(calls) > b.month(calls)
-
-    grid = [10 ** (step / 8) for step in range(8 * 9 + 1)]
-    signs = [over(calls) for calls in grid]
-    last = next((n for n in range(len(grid) - 1, 0, -1) if signs[n] != signs[n - 1]), None)
-    if last is None:
-        return None
-    low, high = grid[last - 1], grid[last]
-    while high - low > 1e-6 * high:
-        middle = (low + high) / 2
-        low, high = (low, middle) if over(middle) == signs[last] else (middle, high)
-    return high
-
-
-DECODE_SHARE = 0.55
-"""Share of memory bandwidth that decoding one answer at a time uses (llmfit, docs/how-it-works.md)."""
-PREFILL_SHARE = 0.4
-"""Share of the peak that reading a prompt uses; the same as in training."""
 
 
 @dataclass(frozen=True, slots=True)
 class RentedServing:
-    """The cheapest rented cards that hold a model while it answers, kept all month."""
+    """The cheapest rented GPUs that hold a model for inference, kept all month."""
 
     card: gpus.GpuFacts
     count: int
     month_usd: float
     seconds: float
-    """Seconds of one call, one at a time; a server that batches answers many at once."""
+    """Seconds of one call, without batching; a server that batches answers many at once."""
 
     @property
     def capacity(self) -> float:
-        """Calls a month, one at a time."""
+        """Calls a month without batching."""
         return HOURS_PER_MONTH * 3600 / self.seconds
 
     @property
     def per_call_usd(self) -> float:
-        """USD of one call where the cards are rented by the second, one call at a time."""
+        """USD of one call where the GPUs are rented by the second, without batching."""
         return self.month_usd / self.capacity
 
 
-def cheapest_serving(p: Profile) -> RentedServing | None:
-    """Return the cheapest cards that can be rented to serve this model all month; None when none is known."""
-    shape = p.model_shape
-    if shape is None or p.remote:
-        return None
-    found = []
-    for count in (1, 2, 4, 8):
-        setup = MemorySetup(seq_len=int(row_tokens(p)), devices=count)
-        need = smallest_memory(shape, "inference", setup).high
-        found += [(count * (card.usd_hour or 0.0), count, card) for card in gpus.rentable_gpus(need)[:1]]
-    if not found:
-        return None
-    usd_hour, count, card = min(found, key=lambda offer: offer[0])
-    return RentedServing(card, count, usd_hour * HOURS_PER_MONTH, seconds_per_call(p, shape, card))
+def cache_hit_rate(calls_per_month: float) -> float:
+    """Return the share of calls that arrive within five minutes of the previous one."""
+    return 1.0 - math.exp(-PREFIX_CACHE_SECONDS * calls_per_month / (HOURS_PER_MONTH * 3600))
 
 
-def seconds_per_call(p: Profile, shape: ModelShape, card: gpus.GpuFacts) -> float:
-    """Return the seconds of one call on a card: reading is bound by its speed, writing by its bandwidth.
+def break_even_calls(a: MonthlyCost, b: MonthlyCost) -> float | None:
+    """Return the calls a month beyond which ``b`` is always cheaper than ``a``, or dearer; None for never.
 
-    Writing: 0.55 x bandwidth / bytes of the weights in bf16 tokens a second.
+    Two linear costs are solved exactly. With a cache the curves may cross several times: the last change of
+    sign on a logarithmic grid is bracketed and bisected to a relative width of 1e-6.
     """
-    read = 2.0 * shape.params * (p.prompt_tokens or PROMPT_TOKENS) / (PREFILL_SHARE * card.tflops * 1e12)
-    written = DECODE_SHARE * card.bandwidth_gbs * 1e9 / (2.0 * shape.params)
-    return read + (p.answer_tokens or ANSWER_TOKENS) / written
+    if a.straight and b.straight:
+        # a.fixed + n * a.fresh = b.fixed + n * b.fresh, solved for n; parallel lines never cross.
+        saved_per_call = a.fresh - b.fresh
+        more_fixed = b.fixed - a.fixed
+        calls = more_fixed / saved_per_call if saved_per_call else -1.0
+        return calls if 0 < calls <= MAX_CALLS else None
+
+    def a_costs_more(calls: float) -> bool:
+        return a.month(calls) > b.month(calls)
+
+    # Eight points per power of ten, from 1 to MAX_CALLS (1e9).
+    grid = [10 ** (step / 8) for step in range(8 * 9 + 1)]
+    signs = [a_costs_more(calls) for calls in grid]
+    last = next((n for n in range(len(grid) - 1, 0, -1) if signs[n] != signs[n - 1]), None)
+    if last is None:
+        return None
+    low = grid[last - 1]
+    high = grid[last]
+    while high - low > 1e-6 * high:
+        middle = (low + high) / 2
+        low, high = (low, middle) if a_costs_more(middle) == signs[last] else (middle, high)
+    return high
 
 
-def served_locally(p: Profile) -> bool:
-    """Whether the model answers on hardware at hand: it is local, and the GPU or the RAM holds it."""
-    shape = p.model_shape
-    if p.remote or shape is None or p.device_gib is None:
+def cheapest_serving(profile: Profile) -> RentedServing | None:
+    """Return the cheapest GPUs that can be rented to serve this model all month; None when none is known."""
+    shape = profile.model_shape
+    if shape is None or profile.remote:
+        return None
+    offers = []
+    for count in (1, 2, 4, 8):
+        setup = MemorySetup(seq_len=int(row_tokens(profile)), devices=count)
+        need = smallest_memory(shape, "inference", setup).high
+        offers += [(count * (card.usd_hour or 0.0), count, card) for card in gpus.rentable_gpus(need)[:1]]
+    if not offers:
+        return None
+    usd_hour, count, card = min(offers, key=lambda offer: offer[0])
+    return RentedServing(card, count, usd_hour * HOURS_PER_MONTH, seconds_per_call(profile, shape, card))
+
+
+def seconds_per_call(profile: Profile, shape: ModelShape, card: gpus.GpuFacts) -> float:
+    """Return the seconds of one call on a GPU: prefill is bound by its FLOP/s, decoding by its bandwidth.
+
+    Prefill takes 2 FLOPs per parameter and token. Decoding reads all weights for every token: 0.55 x
+    bandwidth / bytes of the weights in bf16 tokens a second.
+    """
+    prefill_seconds = (
+        2.0 * shape.params * (profile.prompt_tokens or PROMPT_TOKENS) / (PREFILL_SHARE * card.tflops * 1e12)
+    )
+    decoded_per_second = DECODE_SHARE * card.bandwidth_gbs * 1e9 / (2.0 * shape.params)
+    return prefill_seconds + (profile.answer_tokens or ANSWER_TOKENS) / decoded_per_second
+
+
+def served_locally(profile: Profile) -> bool:
+    """Return whether the model runs on hardware at hand: it is local, and the GPU or the RAM holds it."""
+    shape = profile.model_shape
+    if profile.remote or shape is None or profile.device_gib is None:
         return False
-    setup = MemorySetup(seq_len=int(row_tokens(p)), devices=p.devices)
-    return smallest_memory(shape, "inference", setup).fits(p.device_gib) != "no"
+    setup = MemorySetup(seq_len=int(row_tokens(profile)), devices=profile.devices)
+    return smallest_memory(shape, "inference", setup).fits(profile.device_gib) != "no"

@@ -1,6 +1,7 @@
-"""Machines for rent: which of them hold a training run, and what they cost by the hour and by the work done.
+"""Rented GPUs: which offers hold a training run, their price, and the cost of training.
 
-What training costs out of pocket: nothing on hardware at hand that holds it, else the cheapest rented cards.
+:func:`cheapest_rental` picks the offer for a method, :func:`training_cost` is the money of training: nothing
+on hardware at hand that holds it, else the cheapest rental.
 """
 
 from __future__ import annotations
@@ -18,145 +19,161 @@ from runners.resources.memory_terms import MemorySetup, MemoryUse
 from runners.resources.model_shape import ModelShape
 
 CARD_COUNTS = (1, 2, 4, 8)
-"""Numbers of cards that one machine can be rented with."""
+"""Numbers of GPUs that one machine can be rented with."""
 SET_UP_HOURS = Range(0.1, 0.5, 1.0)
-"""Hours that are paid before training starts: the machine, the packages, the model's download. Our assumption."""
+"""Paid hours before training starts: starting the machine, installing packages, downloading the model. Our
+assumption.
+"""
 SHARED_HOST_FACTOR = 3.0
-"""How much longer that takes where several cards share a model: sharding is set up and tried. Our assumption."""
+"""How much longer set-up takes where several GPUs share a model: sharding has to be configured. Our
+assumption.
+"""
 NO_BF16 = ("T4", "V100")
-"""Cards without native bf16, in which tunewise trains: never offered."""
+"""GPUs without native bf16, in which tunewise trains: never offered."""
+_PETAFLOP = training_time.TrainingDevice(Range(1e15, 1e15, 1e15), True, "1e15 FLOP/s")
 
 
 @dataclass(frozen=True, slots=True)
 class RentalOffer:
-    """A machine for rent: its cards, and what it costs by the hour and by the work done."""
+    """A machine for rent: its GPUs, and what it costs per hour and per unit of work."""
 
     card: gpus.GpuFacts
     count: int
     usd_hour: float
     usd_pflop_hour: Range
-    """USD for as much work as 1e15 FLOP/s do in an hour."""
+    """USD for the work of one hour at 1e15 FLOP/s."""
 
     def usd(self, work: Range) -> tuple[float, float, float]:
-        """Return low, likely and high price of this work (in hours of 1e15 FLOP/s) with setting up."""
-        each = self.usd_pflop_hour
+        """Return low, likely and high price of this work (in hours at 1e15 FLOP/s) including set-up."""
+        usd_per_pflop_hour = self.usd_pflop_hour
         usd_hour = self.usd_hour * (SHARED_HOST_FACTOR if self.count > 1 else 1.0)
         return (
-            work.low * each.low + SET_UP_HOURS.low * usd_hour,
-            work.likely * each.likely + SET_UP_HOURS.likely * usd_hour,
-            work.high * each.high + SET_UP_HOURS.high * usd_hour,
+            work.low * usd_per_pflop_hour.low + SET_UP_HOURS.low * usd_hour,
+            work.likely * usd_per_pflop_hour.likely + SET_UP_HOURS.likely * usd_hour,
+            work.high * usd_per_pflop_hour.high + SET_UP_HOURS.high * usd_hour,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Rental:
+    """The rented machine on which a method likely costs least, its hours, and their price."""
+
+    card: gpus.GpuFacts
+    count: int
+    hours: Range
+    usd: Range
+    """Each end is the minimum over all offers that hold the method, so a larger model never costs less."""
 
 
 @lru_cache(maxsize=1024)
 def offers_that_hold(
     shape: ModelShape, use: MemoryUse, setup: MemorySetup, file: user_catalog.CatalogFile | None
 ) -> tuple[RentalOffer, ...]:
-    """Return the machines that hold a use with ease, those with the fewest cards first.
+    """Return the offers whose memory holds even the high estimate of a use, those with the fewest GPUs first.
 
-    ``setup`` says how the use trains on one card; ``file`` is the user's own facts as they are now.
+    Args:
+        shape: the model.
+        use: how it is used: full, lora, qlora or inference.
+        setup: how it is trained on one GPU.
+        file: the user's own facts as they are now, part of the cache key.
     """
-    found: list[RentalOffer] = []
+    offers: list[RentalOffer] = []
     for count in CARD_COUNTS:
         need = smallest_memory(shape, use, replace(setup, devices=count)).high
-        found += [offer for offer in offers_with_cards(count, file) if offer.card.memory_gib >= need]
-    return tuple(found)
+        offers += [offer for offer in offers_with_cards(count, file) if offer.card.memory_gib >= need]
+    return tuple(offers)
 
 
 @lru_cache(maxsize=16)
 def offers_with_cards(count: int, file: user_catalog.CatalogFile | None) -> tuple[RentalOffer, ...]:
-    """Return the machines of so many cards that some work may be cheapest on."""
-    known = [card for card in gpus.rentable_gpus(0) if not card.name.startswith(NO_BF16)]
-    offers = [_offer(card, count) for card in known]
+    """Return the offers with this many GPUs, without those that another offer beats for any work."""
+    cards = [card for card in gpus.rentable_gpus(0) if not card.name.startswith(NO_BF16)]
+    offers = [_offer(card, count) for card in cards]
     return tuple(one for one in offers if not any(_beats(other, one) for other in offers if other is not one))
 
 
-def _beats(a: RentalOffer, b: RentalOffer) -> bool:
-    """Whether ``a`` holds as much as ``b`` and costs less for whatever is to be done."""
-    mine, other = a.usd_pflop_hour, b.usd_pflop_hour
-    return (
-        a.card.memory_gib >= b.card.memory_gib
-        and a.usd_hour < b.usd_hour
-        and (mine.low <= other.low and mine.likely <= other.likely and mine.high <= other.high)
-    )
-
-
-def _offer(card: gpus.GpuFacts, count: int) -> RentalOffer:
-    flops, per_hour = training_time.card_device(card, count).flops, (card.usd_hour or 0.0) * count
-    each = Range(*(per_hour * 1e15 / end for end in (flops.high, flops.likely, flops.low)))
-    return RentalOffer(card, count, per_hour, each)
-
-
-_PETAFLOP = training_time.TrainingDevice(Range(1e15, 1e15, 1e15), True, "1e15 FLOP/s")
-
-
-@dataclass(frozen=True, slots=True)
-class Rental:
-    """The rented machine on which a method likely costs least, its hours, and what they cost."""
-
-    card: gpus.GpuFacts
-    count: int
-    hours: Range
-    usd: Range
-    """Each end is the cheapest of all machines that hold the method, so a larger model never costs less."""
-
-
-def training_cost(p: Profile, method: str) -> Range | None:
-    """USD of training: 0 on hardware at hand that holds it, else on the cheapest rented cards that do.
+def training_cost(profile: Profile, method: str) -> Range | None:
+    """Return USD of training: 0 on hardware at hand that holds it, else on the cheapest rented GPUs that do.
 
     The rented price does not depend on the hardware at hand, so more of it never makes a method dearer. Where
     a GPU's memory is unknown the low end is 0. None when the model's size is unknown, when its weights are
-    behind an endpoint, or when no known card holds it.
+    behind an endpoint, or when no known GPU holds it.
     """
-    if p.remote or p.model_shape is None:
+    if profile.remote or profile.model_shape is None:
         return None
-    held = fits_at_hand(p, method)
+    held = fits_at_hand(profile, method)
     if held:
         return ZERO_RANGE
-    rental = cheapest_rental(p, method)
+    rental = cheapest_rental(profile, method)
     if rental is None:
         return None
     return Range(0.0, rental.usd.likely, rental.usd.high) if held is None else rental.usd
 
 
-def fits_at_hand(p: Profile, method: str) -> bool | None:
-    """Whether hardware at hand holds a method's training: a GPU, or the RAM; None where that is unknown."""
-    shape = p.model_shape
-    if p.has_gpu is None or shape is None:
+def fits_at_hand(profile: Profile, method: str) -> bool | None:
+    """Return whether hardware at hand (GPU or RAM) holds a method's training; None where that is unknown."""
+    shape = profile.model_shape
+    if profile.has_gpu is None or shape is None:
         return False
-    rooms = [p.device_gib if p.has_gpu else None, p.ram_gib * 0.9 if p.ram_gib else None]
-    need = smallest_memory(shape, memory_use_of(method), training_setup(p))
-    known = [need.fits(room) != "no" for room in rooms if room is not None]
-    if any(known) or (p.has_gpu is False and not known):
+    memories = [
+        profile.device_gib if profile.has_gpu else None,
+        profile.ram_gib * 0.9 if profile.ram_gib else None,
+    ]
+    need = smallest_memory(shape, memory_use_of(method), training_setup(profile))
+    fits = [need.fits(gib) != "no" for gib in memories if gib is not None]
+    if any(fits) or (profile.has_gpu is False and not fits):
         return True
-    return None if p.has_gpu and p.device_gib is None else False
+    return None if profile.has_gpu and profile.device_gib is None else False
 
 
-def cheapest_rental(p: Profile, method: str) -> Rental | None:
-    """Return the rented machine on which a method costs least, whatever is at hand; None when none holds it."""
-    shape = p.model_shape
+def cheapest_rental(profile: Profile, method: str) -> Rental | None:
+    """Return the offer on which a method costs least, whatever is at hand; None when none holds it."""
+    shape = profile.model_shape
     offers = (
-        offers_that_hold(shape, memory_use_of(method), training_setup(p, 1), user_catalog.catalog_file())
+        offers_that_hold(
+            shape, memory_use_of(method), training_setup(profile, 1), user_catalog.catalog_file()
+        )
         if shape
         else ()
     )
     if shape is None or not offers:
         return None
-    work = hours_on(p, shape, method, _PETAFLOP)
+    # Hours at 1e15 FLOP/s are the work itself: every offer is priced by it, without an estimate of its own.
+    work = hours_on(profile, shape, method, _PETAFLOP)
     prices = [offer.usd(work) for offer in offers]
     best = offers[min(range(len(offers)), key=lambda n: prices[n][1])]
-    hours = hours_on(p, shape, method, training_time.card_device(best.card, best.count))
+    hours = hours_on(profile, shape, method, training_time.card_device(best.card, best.count))
     return Rental(best.card, best.count, hours, Range(*(min(ends) for ends in zip(*prices, strict=True))))
 
 
-def training_usd(p: Profile, hours: Range | None) -> Range | None:
-    """What these hours cost on the hardware of the profile: nothing on its own, else the rent of a usual card."""
-    if hours is None or p.has_gpu is False or (p.has_gpu and p.gpu_memory_gib):
+def training_usd(profile: Profile, hours: Range | None) -> Range | None:
+    """Return what these hours cost on the profile's hardware: nothing, else the rent of a usual GPU."""
+    if hours is None or profile.has_gpu is False or (profile.has_gpu and profile.gpu_memory_gib):
         return hours and ZERO_RANGE
     prices = [card.usd_hour or 0.0 for card in gpus.rentable_gpus(USUAL_CARD_GIB)[:5]]
-    return hours.times(prices[0], prices[len(prices) // 2], prices[-1]).times(*(float(p.devices),) * 3)
+    return hours.times(prices[0], prices[len(prices) // 2], prices[-1]).times(*(float(profile.devices),) * 3)
 
 
 def memory_use_of(method: str) -> MemoryUse:
-    """Return how a method uses memory; a hybrid stands on LoRA."""
+    """Return how a method uses memory; a hybrid is taken to be tuned with LoRA."""
     return "full" if method == "full" else "qlora" if method == "qlora" else "lora"
+
+
+def _beats(a: RentalOffer, b: RentalOffer) -> bool:
+    """Return whether ``a`` holds as much as ``b`` and costs less for any work."""
+    a_price = a.usd_pflop_hour
+    b_price = b.usd_pflop_hour
+    return (
+        a.card.memory_gib >= b.card.memory_gib
+        and a.usd_hour < b.usd_hour
+        and (a_price.low <= b_price.low and a_price.likely <= b_price.likely and a_price.high <= b_price.high)
+    )
+
+
+def _offer(card: gpus.GpuFacts, count: int) -> RentalOffer:
+    """Return ``count`` GPUs as an offer, with their price for a unit of work."""
+    flops = training_time.card_device(card, count).flops
+    per_hour = (card.usd_hour or 0.0) * count
+    # The fastest estimate of the GPU gives the lowest price of the work.
+    usd_per_pflop_hour = Range(*(per_hour * 1e15 / end for end in (flops.high, flops.likely, flops.low)))
+    return RentalOffer(card, count, per_hour, usd_per_pflop_hour)

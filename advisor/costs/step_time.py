@@ -1,7 +1,8 @@
-"""How long each step of a plan takes, before it starts: rough, labelled, and compared with the measurement later.
+"""How long each step of a plan takes, estimated before it starts and compared with the measurement after it.
 
-Train steps take what :mod:`advisor.costs.training_time` says, as the recommendation's hours do. The other steps have
-constants measured on one machine, scaled by the speed of what computes here; on a GPU that is an assumption.
+Train steps use :mod:`advisor.costs.training_time`, as the recommendation's hours do. The other steps have
+constants measured on one machine, scaled by the speed of the device here; on a GPU that scaling is an
+assumption.
 """
 
 from __future__ import annotations
@@ -21,13 +22,18 @@ from runners.trial import forgetting
 PREFILL_TOKENS_PER_S = 1500.0
 DECODE_TOKENS_PER_S = 250.0
 LOAD_SECONDS = 6.0
-EMBED_CORPUS_SECONDS, EMBEDDED_TEXTS_PER_S = 10.0, 200.0
-REFERENCE_FLOPS, REFERENCE_PARAMS_B = cpu_device(2, bf16=True).flops.likely, 0.1345
-"""The machine and the model behind these constants: others scale by their FLOP/s and parameters."""
+EMBED_CORPUS_SECONDS = 10.0
+EMBEDDED_TEXTS_PER_S = 200.0
+REFERENCE_FLOPS = cpu_device(2, bf16=True).flops.likely
+"""FLOP/s of the machine of these constants: others scale by their FLOP/s."""
+REFERENCE_PARAMS_B = 0.1345
+"""Billions of parameters of the model of these constants: others scale by their parameters."""
 MAX_SPEED_UP = 16.0
-"""How many times faster than measured there a step may be taken to be: one token at a time does not fill a GPU, or many
-cores. Our assumption; not measured."""
-QUESTION_TOKENS, ANSWER_TOKENS = 27, 40
+"""Limit of the speed-up over the measured machine: decoding one token at a time does not fill a GPU, or many
+cores. Our assumption; not measured.
+"""
+QUESTION_TOKENS = 27
+ANSWER_TOKENS = 40
 SHOT_TOKENS = 55
 SLOWDOWN_TOKENS = 3_000.0
 """Tokens of a shared prompt that double an answer's time: its tokens attend to all of them."""
@@ -36,13 +42,17 @@ SLOWDOWN_TOKENS = 3_000.0
 def estimate_step_times(
     plan: Plan, examples: int, test_questions: int, profile: Profile | None = None
 ) -> list[tuple[str, float]]:
-    """Return the estimated seconds of every step, in order.
+    """Return the name and the estimated seconds of every step, in order.
 
-    ``examples`` are the rows that are trained on, ``test_questions`` those that are asked. ``profile`` says what
-    computes; by default it is that of the plan's answers on this machine (:func:`advisor.questionnaire.gather.profile_of_plan`).
+    Args:
+        plan: the plan.
+        examples: rows that are trained on.
+        test_questions: questions that are asked.
+        profile: hardware and model; by default those of the plan's answers on this machine
+            (:func:`advisor.questionnaire.gather.profile_of_plan`).
     """
-    p = profile or profile_of_plan(plan)
-    machine, answering = device_speed_ups(p)
+    profile = profile or profile_of_plan(plan)
+    machine, answering = device_speed_ups(profile)
     prompt = len(plan.prompts.system) / CHARS_PER_TOKEN
     times: list[tuple[str, float]] = []
     seeds = {step.arm: len(step.seeds) for step in plan.steps if isinstance(step, TrainStep)}
@@ -50,20 +60,25 @@ def estimate_step_times(
         if isinstance(step, IndexStep):
             times.append(("index", LOAD_SECONDS + EMBED_CORPUS_SECONDS / machine))
         elif isinstance(step, TrainStep):
-            seconds = train_seconds(step, plan, p, examples)
+            seconds = train_seconds(step, plan, profile, examples)
             times.append((f"train:{step.arm}", LOAD_SECONDS + seconds * len(step.seeds)))
         elif step.classifier:
             texts = (examples + test_questions) / EMBEDDED_TEXTS_PER_S
             times.append((f"evaluate:{step.arm}", LOAD_SECONDS + texts / machine))
         else:
-            asked = prompt + QUESTION_TOKENS + step.shots * SHOT_TOKENS
-            asked += _passages(plan) if step.retrieval and step.passages == "found" else 0
-            each = asked / PREFILL_TOKENS_PER_S + ANSWER_TOKENS / DECODE_TOKENS_PER_S
-            # Banks are tried a few questions at a time, which takes longer for each.
+            prompt_length = prompt + QUESTION_TOKENS + step.shots * SHOT_TOKENS
+            prompt_length += _passage_tokens(plan) if step.retrieval and step.passages == "found" else 0
+            seconds_each = prompt_length / PREFILL_TOKENS_PER_S + ANSWER_TOKENS / DECODE_TOKENS_PER_S
+            # Candidate banks are scored on dev questions in small batches, which takes longer for each question.
             tried = 1.5 * min(step.budget, test_questions) if step.bank == "chosen" else 0
-            seconds = (test_questions * (1 if step.weights is None else seeds[step.weights]) + tried) * each
+            seconds = (
+                test_questions * (1 if step.weights is None else seeds[step.weights]) + tried
+            ) * seconds_each
             if step.passages == "all":
-                seconds = _whole(plan) / PREFILL_TOKENS_PER_S + seconds * (1 + _whole(plan) / SLOWDOWN_TOKENS)
+                # The shared prompt is read once; then every decoded token attends to all of it.
+                seconds = _corpus_tokens(plan) / PREFILL_TOKENS_PER_S + seconds * (
+                    1 + _corpus_tokens(plan) / SLOWDOWN_TOKENS
+                )
             times.append((f"evaluate:{step.arm}", LOAD_SECONDS / 2 + seconds / answering))
     if tuned := forgetting.tuned_arms(plan):
         replies = (
@@ -74,44 +89,46 @@ def estimate_step_times(
     return times
 
 
-def train_seconds(step: TrainStep, plan: Plan, p: Profile, examples: int) -> float:
+def train_seconds(step: TrainStep, plan: Plan, profile: Profile, examples: int) -> float:
     """Return the likely seconds of one training (one seed) of a step, without loading the model.
 
-    Rows are as long as the recommendation takes them to be, with the passages of the plan's index step where the
-    step's rows hold some. Plain texts among the examples, where they were counted, are read in every epoch.
+    Rows are as long as in the recommendation, plus the passages of the plan's index step where the step's
+    rows hold some. Raw texts among the examples, where they were counted, are read in every epoch.
     """
-    row = row_tokens(p) + (_passages(plan) if step.rows == "retrieval" else 0)
-    raw = p.sources.get("unlabelled_tokens")
+    row = row_tokens(profile) + (_passage_tokens(plan) if step.rows == "retrieval" else 0)
+    raw = profile.sources.get("unlabelled_tokens")
     if step.rows == "plain" and raw is not None and raw.source == "counted" and raw.value:
         most = plan.data.max_examples
         texts = raw.value if most is None else min(raw.value, examples * RAW_SEQUENCE)
         work = (texts * step.epochs, float(RAW_SEQUENCE))
     else:
         work = (examples * row * step.epochs, row)
-    return training_seconds(_shape(p), step.method, training_device(p), [work]).likely
+    return training_seconds(_shape(profile), step.method, training_device(profile), [work]).likely
 
 
-def device_speed_ups(p: Profile) -> tuple[float, float]:
-    """Return how many times faster than measured this machine computes: for any small model, and for the plan's.
+def device_speed_ups(profile: Profile) -> tuple[float, float]:
+    """Return the speed-ups over the measured machine: for any small model, and for the plan's.
 
-    A remote model answers at the measured speed, whatever is here.
+    A remote model answers at the measured speed, whatever the hardware here.
     """
-    machine = training_device(p).flops.likely / REFERENCE_FLOPS
-    answering = 1.0 if p.remote else machine * REFERENCE_PARAMS_B / (p.params_b or REFERENCE_PARAMS_B)
+    machine = training_device(profile).flops.likely / REFERENCE_FLOPS
+    answering = (
+        1.0 if profile.remote else machine * REFERENCE_PARAMS_B / (profile.params_b or REFERENCE_PARAMS_B)
+    )
     return min(machine, MAX_SPEED_UP), min(answering, MAX_SPEED_UP)
 
 
-def _shape(p: Profile) -> ModelShape:
-    """The model's shape; where its size is unknown, that of the default model."""
-    return p.model_shape or models.MODELS[0].shape
+def _shape(profile: Profile) -> ModelShape:
+    """Return the model's shape; where its size is unknown, that of the default model."""
+    return profile.model_shape or models.MODELS[0].shape
 
 
-def _passages(plan: Plan) -> float:
-    """Tokens of the passages that are given to a question."""
+def _passage_tokens(plan: Plan) -> float:
+    """Return the tokens of the passages that a question is given."""
     return float((plan.index.k if plan.index else 0) * PASSAGE_TOKENS)
 
 
-def _whole(plan: Plan) -> float:
-    """Tokens of all documents, with their headings as passages; 0 where they were not counted."""
-    counted = plan.answers.get("corpus_tokens")
-    return 1.5 * float(counted.value) if counted is not None and counted.value else 0.0
+def _corpus_tokens(plan: Plan) -> float:
+    """Return the tokens of all documents, with their headings as passages; 0 where they were not counted."""
+    corpus = plan.answers.get("corpus_tokens")
+    return 1.5 * float(corpus.value) if corpus is not None and corpus.value else 0.0

@@ -1,6 +1,6 @@
-"""How many tokens a call and a training run hold: counted where they were counted, else labelled defaults.
+"""Token counts of a call and of a training run: counted, else defaults that are named as such.
 
-A figure that is not known exactly: a low, a likely and a high end.
+Also :class:`Range`, the low, likely and high end of an uncertain figure.
 """
 
 from __future__ import annotations
@@ -11,15 +11,18 @@ from dataclasses import dataclass
 from advisor.questionnaire.profile import Profile
 from runners.resources.memory_terms import MemorySetup
 
-PROMPT_TOKENS, ANSWER_TOKENS = 200, 100
-"""What a call is taken to hold when it was not counted."""
+PROMPT_TOKENS = 200
+"""Length of a prompt where it was not counted."""
+ANSWER_TOKENS = 100
+"""Length of an answer where it was not counted."""
 CONTEXT_TOKENS = 1024
-"""Tokens of passages a retrieval arm adds (the plan's default for context_tokens)."""
+"""Tokens of passages that a retrieval arm adds (the plan's default for context_tokens)."""
 PASSAGE_TOKENS = 63
-"""Tokens of one retrieved passage in a training row or a prompt, with its mark and heading: those of the shipped example.
+"""Tokens of one retrieved passage in a training row or a prompt, with number and heading, in the shipped
+example.
 
-Recorded there (benchmarks/LOG.md, 2026-11-25): 357 rows with 3 passages, twice, in 402 s at 530 tokens/s are 298 tokens a
-row, 190 more than a plain row.
+Recorded there (benchmarks/LOG.md, 2026-11-25): 357 rows with 3 passages, twice, in 402 s at 530 tokens/s are
+298 tokens a row, 190 more than a plain row.
 """
 DEFAULT_SHOTS = 8
 DEFAULT_EPOCHS = 2.0
@@ -28,64 +31,9 @@ RAW_SEQUENCE = 1024
 _RETRIEVE = ("rag", "hybrid")
 
 
-def row_tokens(p: Profile) -> float:
-    """Tokens of one prompt with its answer."""
-    return (p.prompt_tokens or PROMPT_TOKENS) + (p.answer_tokens or ANSWER_TOKENS)
-
-
-def training_setup(p: Profile, devices: int | None = None) -> MemorySetup:
-    """Return how memory of training is estimated: on rows as long as a prompt with its answer, or 1,024 tokens.
-
-    ``devices`` is the number of cards that share the model; by default the profile's.
-    """
-    longest = max(RAW_SEQUENCE, math.ceil(row_tokens(p)))
-    return MemorySetup(devices=p.devices if devices is None else devices, seq_len=longest)
-
-
-def bank_tokens(p: Profile) -> float:
-    """Tokens of the examples shown in a few-shot prompt."""
-    return DEFAULT_SHOTS * row_tokens(p)
-
-
-def example_tokens(p: Profile, passages: float = 0.0) -> float:
-    """Tokens that training reads from examples: prompt, answer and passages of each, for two epochs.
-
-    ``passages`` are the tokens of retrieved passages in each row, 0 for plain rows.
-    """
-    return p.examples_known * (row_tokens(p) + passages) * DEFAULT_EPOCHS
-
-
-def training_tokens(p: Profile) -> float:
-    """Tokens that training reads: the examples for two epochs, and raw text once."""
-    return example_tokens(p) + p.raw_text
-
-
-def call_tokens(p: Profile, method: str) -> tuple[float, float]:
-    """Return the tokens a method adds to every prompt: those a cache can hold, and those that differ each time.
-
-    A bank of examples, or a whole small corpus where that is the advice (rule KN005), is the same in every
-    call; retrieved passages are not.
-    """
-    if method == "few-shot":
-        return bank_tokens(p), 0.0
-    if method == "prompting" and p.corpus_in_prompt:
-        return float(p.corpus_tokens or 0), 0.0
-    return (0.0, float(CONTEXT_TOKENS)) if method in _RETRIEVE else (0.0, 0.0)
-
-
-def assumed_token_counts(p: Profile) -> tuple[str, ...]:
-    """Say which token counts of a call are defaults, so that nobody takes them for counted."""
-    said = []
-    if p.prompt_tokens is None:
-        said.append(f"{PROMPT_TOKENS} prompt tokens a call (assumed: prompt_tokens is unknown)")
-    if p.answer_tokens is None:
-        said.append(f"{ANSWER_TOKENS} answer tokens a call (assumed: answer_tokens is unknown)")
-    return tuple(said)
-
-
 @dataclass(frozen=True, slots=True)
 class Range:
-    """A low, a likely and a high figure, in the unit that its owner names."""
+    """A low, a likely and a high figure; the unit is that of the field that holds it."""
 
     low: float
     likely: float
@@ -101,3 +49,58 @@ class Range:
 
 
 ZERO_RANGE = Range(0.0, 0.0, 0.0)
+
+
+def row_tokens(profile: Profile) -> float:
+    """Return the tokens of one prompt with its answer."""
+    return (profile.prompt_tokens or PROMPT_TOKENS) + (profile.answer_tokens or ANSWER_TOKENS)
+
+
+def training_setup(profile: Profile, devices: int | None = None) -> MemorySetup:
+    """Return the setup for memory estimates: rows as long as a prompt with its answer, at least 1,024 tokens.
+
+    ``devices`` is the number of GPUs that share the model; by default the profile's.
+    """
+    longest = max(RAW_SEQUENCE, math.ceil(row_tokens(profile)))
+    return MemorySetup(devices=profile.devices if devices is None else devices, seq_len=longest)
+
+
+def bank_tokens(profile: Profile) -> float:
+    """Return the tokens of the examples shown in a few-shot prompt."""
+    return DEFAULT_SHOTS * row_tokens(profile)
+
+
+def example_tokens(profile: Profile, passages: float = 0.0) -> float:
+    """Return the tokens of examples in training: prompt, answer and passages of each, for two epochs.
+
+    ``passages`` is the number of tokens of retrieved passages in each row, 0 for plain rows.
+    """
+    return profile.examples_known * (row_tokens(profile) + passages) * DEFAULT_EPOCHS
+
+
+def training_tokens(profile: Profile) -> float:
+    """Return the tokens that training reads: the examples for two epochs, and raw text once."""
+    return example_tokens(profile) + profile.raw_text
+
+
+def call_tokens(profile: Profile, method: str) -> tuple[float, float]:
+    """Return the tokens a method adds to every prompt: those that a cache can hold, and those that it cannot.
+
+    A bank of examples, or a whole small corpus where rule KN005 advises it, is the same in every call;
+    retrieved passages are not.
+    """
+    if method == "few-shot":
+        return bank_tokens(profile), 0.0
+    if method == "prompting" and profile.corpus_in_prompt:
+        return float(profile.corpus_tokens or 0), 0.0
+    return (0.0, float(CONTEXT_TOKENS)) if method in _RETRIEVE else (0.0, 0.0)
+
+
+def assumed_token_counts(profile: Profile) -> tuple[str, ...]:
+    """Return which token counts of a call are defaults, so that they are not mistaken for counts."""
+    lines = []
+    if profile.prompt_tokens is None:
+        lines.append(f"{PROMPT_TOKENS} prompt tokens a call (assumed: prompt_tokens is unknown)")
+    if profile.answer_tokens is None:
+        lines.append(f"{ANSWER_TOKENS} answer tokens a call (assumed: answer_tokens is unknown)")
+    return tuple(lines)

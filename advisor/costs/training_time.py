@@ -1,12 +1,13 @@
-"""How long training takes: the FLOPs of the work over the FLOP/s that a device gives. The only such estimate.
+"""How long training takes: the FLOPs of the work over the FLOP/s of a device. The only such estimate.
 
-The recommendation's hours and the plan's minutes both come from :func:`training_seconds`. The model: every pass
-over the weights costs two FLOPs per parameter and token. Training makes a forward pass, a backward pass through the
-activations and, where weights are trained, one for their gradients; checkpointing repeats the forward pass. So full
-tuning costs 6 per parameter (Kaplan et al., arXiv 2001.08361), LoRA about 4, and checkpointing 2 more.
+The recommendation's hours and the plan's minutes both come from :func:`training_seconds`;
+:func:`training_device` picks the device of a profile. The model: every pass over the weights costs two FLOPs
+per parameter and token. Training makes a forward pass, a backward pass through the activations and, where
+weights are trained, one for their gradients; checkpointing repeats the forward pass. So full tuning costs 6
+per parameter (Kaplan et al., arXiv 2001.08361), LoRA about 4, and checkpointing 2 more.
 
-The shares for GPUs come from published runs of models of 3 billion parameters and more. A model of a few hundred
-million with short rows does not fill a GPU and takes longer than estimated; no such run is recorded.
+The shares for GPUs come from published runs of models of 3 billion parameters and more. A model of a few
+hundred million with short rows does not fill a GPU and takes longer than estimated; no such run is recorded.
 """
 
 from __future__ import annotations
@@ -23,10 +24,10 @@ from runners.resources.calibration import MatrixSpeed
 from runners.resources.model_shape import ModelShape
 
 CONSUMER = Range(0.10, 0.45, 0.80)
-"""Share of the dense bf16 peak that GeForce and workstation cards give (of the FLOPs with checkpointing).
+"""Share of the dense bf16 peak that GeForce and workstation cards reach (of the FLOPs with checkpointing).
 
-torchtune README, Llama-3.1-8B: .44-.56 on an RTX 4090 and .75 on an A6000, counted without the repeated forward
-pass. The low end is a plain loop with short, padded rows.
+torchtune README, Llama-3.1-8B: .44-.56 on an RTX 4090 and .75 on an A6000, counted without the repeated
+forward pass. The low end is a plain loop with short, padded rows.
 """
 DATACENTRE = Range(0.10, 0.40, 0.65)
 """The same for data centre cards.
@@ -35,38 +36,45 @@ torchtune README, Llama-3.2-3B on an A100: .37-.63 with its attention; llm-found
 .27-.46 MFU, .36-.59 HFU; fms on Mistral-7B: .33; PEFT MetaMathQA on an L40S without packing: .12 (full) to .26 (LoRA).
 """
 CPU_CORE = Range(15e9, 60e9, 420e9)
-"""FLOP/s per core where nothing more is known: without AVX-512, usual, and with native bf16 and rows that share
-their beginning."""
+"""FLOP/s per core where only their number is known: without AVX-512, usual, and with native bf16 and rows
+that share their prefix.
+"""
 CPU_CORE_BF16 = Range(100e9, 220e9, 450e9)
 """FLOP/s per core with native bf16 (AVX512-BF16, AMX).
 
-Recorded for this project on 2 cores (benchmarks/LOG.md), SmolLM2-135M, as tokens/s x FLOPs per token / cores: 150e9
-with PEFT's layers, 140 to 250e9 on rows with passages, 200 to 430e9 on plain rows, whose shared beginning is computed
-once. A test compares the estimate with these records.
+Recorded for this project on 2 cores (benchmarks/LOG.md), SmolLM2-135M, as tokens/s x FLOPs per token / cores:
+150e9 with PEFT's layers, 140 to 250e9 on rows with passages, 200 to 430e9 on plain rows, whose shared prefix
+is computed once. A test compares the estimate with these records.
 """
 APPLE = Range(0.5e12, 4e12, 16e12)
 """FLOP/s of an Apple GPU: a quarter, two fifths and three fifths of 2.6 (M1), 10 and 27 (M2 Ultra) TFLOPS."""
 MEASURED_SHARE = {"cpu": Range(0.25, 0.60, 1.0), "cuda": Range(0.15, 0.50, 0.85)}
-"""Share of the measured matrix speed that training gives.
+"""Share of the measured matrix speed that training reaches.
 
-CPU: SmolLM2-135M LoRA ran at .35 of it with PEFT's layers, .62 with ours and .92 with the rows' common beginning
+CPU: SmolLM2-135M LoRA ran at .35 of it with PEFT's layers, .62 with ours and .92 with the rows' common prefix
 computed once (benchmarks/LOG.md). GPU: the shares above, of a matrix speed of about .8 of the peak.
 """
 METHOD_SLOWDOWN = {"qlora": Range(1.02, 1.3, 2.0)}
-"""QLoRA's time over LoRA's: 1.02 (H2O 7B, A10G), 1.05 (fms), 1.28 (torchtune), 1.44 (H2O, A100), 2.05 (litgpt 13B)."""
+"""QLoRA's time over LoRA's: 1.02 (H2O 7B, A10G), 1.05 (fms), 1.28 (torchtune), 1.44 (H2O, A100), 2.05 (litgpt
+13B).
+"""
 MULTI_GPU = Range(0.5, 0.85, 1.0)
-"""Speed of each of several data centre cards beside one alone: torchtune's 70B LoRA on 8 A100 loses nothing."""
+"""Speed of each of several data centre GPUs relative to one alone: torchtune's 70B LoRA on 8 A100 loses
+nothing.
+"""
 MULTI_GPU_PCIE = Range(0.35, 0.55, 0.95)
-"""The same for GeForce and workstation cards, which share a model over PCIe; it can halve them. Our assumption."""
+"""The same for GeForce and workstation cards, which share a model over PCIe; it can halve them. Our
+assumption.
+"""
 USUAL_CORES = 8
 """CPU cores that are assumed when their number is unknown."""
 USUAL_CARD_GIB = 24
-"""Memory of the card that is assumed when nothing is said about a GPU."""
+"""Memory of the GPU that is assumed when no answer is about one."""
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingDevice:
-    """What trains: its FLOP/s (low, likely, high), whether it checkpoints, and where the figure comes from."""
+    """A device that trains: its FLOP/s (low, likely, high), whether it checkpoints, and their source."""
 
     flops: Range
     checkpointing: bool
@@ -74,11 +82,13 @@ class TrainingDevice:
 
 
 def flops_per_token(shape: ModelShape, method: str, sequence: float, checkpointing: bool) -> float:
-    """Return the FLOPs that one token of training costs; ``sequence`` is the tokens of its row.
+    """Return the training FLOPs of one token; ``sequence`` is the number of tokens of its row.
 
-    Attention adds 2 x layers x width x sequence to a forward pass (scores and values, half of them masked) and
-    twice that backwards: 3 % of a 7B model at 1,000 tokens, 25 % at 8,000.
+    Attention adds 2 x layers x width x sequence to a forward pass (scores and values, half of them masked)
+    and twice that backwards: 3 % of a 7B model at 1,000 tokens, 25 % at 8,000.
     """
+    # Passes over the weights: forward, backward through the activations, with full tuning the gradients of
+    # the weights, and with checkpointing the forward pass again. Attention has no weights: three times forward.
     attention = 2.0 * shape.layers * shape.heads * shape.head_dim * sequence
     passes = (3 if method == "full" else 2) + checkpointing
     return 2.0 * multiplied_parameters(shape) * passes + attention * (3 + checkpointing)
@@ -86,7 +96,7 @@ def flops_per_token(shape: ModelShape, method: str, sequence: float, checkpointi
 
 @lru_cache(maxsize=1024)
 def multiplied_parameters(shape: ModelShape) -> int:
-    """Return the parameters that one token is multiplied with: all of a guessed shape, else blocks and head.
+    """Return the parameters one token is multiplied with: all of a typical shape, else blocks and head.
 
     The input embedding is looked up, not multiplied, and of a mixture of experts a token passes through some.
     """
@@ -97,7 +107,7 @@ def multiplied_parameters(shape: ModelShape) -> int:
 
 
 def tokens_per_second(shape: ModelShape, method: str, sequence: float, device: TrainingDevice) -> Range:
-    """Return the tokens a second that training reads: the high end needs no checkpointing."""
+    """Return the tokens a second that training reads; the high end assumes no checkpointing."""
     slow = METHOD_SLOWDOWN.get(method, Range(1.0, 1.0, 1.0))
     heavy = flops_per_token(shape, method, sequence, device.checkpointing)
     light = flops_per_token(shape, method, sequence, False)
@@ -112,8 +122,14 @@ def training_seconds(
 ) -> Range:
     """Return the seconds that training takes, without loading the model.
 
-    ``work`` are pairs of tokens: all that are read (rows x tokens of a row x epochs), and those of one row. The low
-    end is a fast device with no checkpointing, the high end a slow one with it.
+    Args:
+        shape: the model.
+        method: lora, qlora or full.
+        device: what trains.
+        work: pairs of tokens: all that are read (rows x tokens of a row x epochs), and those of one row.
+
+    Returns:
+        The low end is a fast device with no checkpointing, the high end a slow one with it.
     """
     low = likely = high = 0.0
     for tokens, sequence in work:
@@ -125,53 +141,55 @@ def training_seconds(
     return Range(low, likely, high)
 
 
-def training_hours(p: Profile, method: str, passages: float = 0.0) -> Range | None:
-    """Hours of training on the hardware of the profile; None when the model's size is unknown.
+def training_hours(profile: Profile, method: str, passages: float = 0.0) -> Range | None:
+    """Return the hours of training on the hardware of the profile; None when the model's size is unknown.
 
-    ``passages`` are the tokens of retrieved passages in each row, 0 for plain rows.
+    ``passages`` is the number of tokens of retrieved passages in each row, 0 for plain rows.
     """
-    shape = p.model_shape
-    if shape is None or not p.params_b:
+    shape = profile.model_shape
+    if shape is None or not profile.params_b:
         return None
-    return hours_on(p, shape, method, training_device(p), passages)
+    return hours_on(profile, shape, method, training_device(profile), passages)
 
 
 def hours_on(
-    p: Profile, shape: ModelShape, method: str, device: TrainingDevice, passages: float = 0.0
+    profile: Profile, shape: ModelShape, method: str, device: TrainingDevice, passages: float = 0.0
 ) -> Range:
-    """Hours that the profile's examples, with so many tokens of passages each, and raw text take on a device."""
-    examples = (example_tokens(p, passages), row_tokens(p) + passages)
-    took = training_seconds(shape, method, device, (examples, (p.raw_text, float(RAW_SEQUENCE))))
-    return Range(took.low / 3600, took.likely / 3600, took.high / 3600)
+    """Return the hours on a device for the profile's raw text and examples, each with ``passages`` tokens."""
+    examples = (example_tokens(profile, passages), row_tokens(profile) + passages)
+    seconds = training_seconds(shape, method, device, (examples, (profile.raw_text, float(RAW_SEQUENCE))))
+    return Range(seconds.low / 3600, seconds.likely / 3600, seconds.high / 3600)
 
 
 def cpu_device(cores: int | None, bf16: bool | None = None) -> TrainingDevice:
-    """Return a CPU of so many cores, 8 where unknown; our own CPU training does not checkpoint.
+    """Return a CPU with this many cores, 8 where unknown; our own CPU training does not checkpoint.
 
     ``bf16`` is whether the CPU multiplies in bf16 natively; None is unknown.
     """
     n = cores or USUAL_CORES
     core = CPU_CORE_BF16 if bf16 else CPU_CORE
     counted = f"{cores} CPU cores" if cores else f"{USUAL_CORES} CPU cores (assumed)"
-    what = f"{counted} with native bf16" if bf16 else counted
-    return TrainingDevice(core.times(n, n, n), False, f"{what} at {core.likely / 1e9:g} GFLOP/s each")
+    name = f"{counted} with native bf16" if bf16 else counted
+    return TrainingDevice(core.times(n, n, n), False, f"{name} at {core.likely / 1e9:g} GFLOP/s each")
 
 
 def apple_device() -> TrainingDevice:
-    """Return an Apple GPU; which one is not known without asking it."""
+    """Return an Apple GPU; the model is not known, so the range covers all of them."""
     return TrainingDevice(APPLE, True, f"an Apple GPU at about {APPLE.likely / 1e12:g} TFLOP/s")
 
 
 def card_device(card: gpus.GpuFacts, count: int = 1) -> TrainingDevice:
-    """Return ``count`` cards of one kind."""
+    """Return ``count`` GPUs of one kind."""
     return candidate_cards_device((card,), count)
 
 
 @lru_cache(maxsize=256)
 def candidate_cards_device(cards: tuple[gpus.GpuFacts, ...], count: int = 1) -> TrainingDevice:
-    """Return ``count`` GPUs of which only the candidates are known: the slowest to the fastest of them."""
+    """Return ``count`` GPUs of which only the candidates are known: from the slowest to the fastest of them."""
     by_speed = sorted(cards, key=lambda card: card.tflops)
-    slow, usual, fast = by_speed[0], by_speed[len(by_speed) // 2], by_speed[-1]
+    slow = by_speed[0]
+    usual = by_speed[len(by_speed) // 2]
+    fast = by_speed[-1]
     flops = Range(
         slow.tflops * peak_share(slow).low * _multi_gpu(slow, count).low,
         usual.tflops * peak_share(usual).likely * _multi_gpu(usual, count).likely,
@@ -185,7 +203,7 @@ def candidate_cards_device(cards: tuple[gpus.GpuFacts, ...], count: int = 1) -> 
 
 
 def peak_share(card: gpus.GpuFacts) -> Range:
-    """Return the share of its peak that a card gives, by its class."""
+    """Return the share of its peak that a GPU reaches, by its class."""
     return CONSUMER if _consumer(card) else DATACENTRE
 
 
@@ -194,86 +212,103 @@ def _consumer(card: gpus.GpuFacts) -> bool:
 
 
 def _multi_gpu(card: gpus.GpuFacts, count: int) -> Range:
+    """Return the speed of each of ``count`` GPUs relative to one alone."""
     if count == 1:
         return Range(1.0, 1.0, 1.0)
     return MULTI_GPU_PCIE if _consumer(card) else MULTI_GPU
 
 
 def measured_device(speed: MatrixSpeed, day: str, count: int = 1, part: float = 1.0) -> TrainingDevice:
-    """Return this machine's device at its measured matrix speed: ``count`` of them, ``part`` of its threads."""
+    """Return this machine's device at its measured matrix speed.
+
+    Args:
+        speed: the stored measurement.
+        day: when it was taken.
+        count: number of such devices.
+        part: share of the measured CPU threads that are used.
+    """
     dtype, best = speed.best
-    gives, joined = MEASURED_SHARE[speed.device], MULTI_GPU if count > 1 else Range(1.0, 1.0, 1.0)
-    flops = Range(gives.low * joined.low, gives.likely * joined.likely, gives.high * joined.high)
+    share = MEASURED_SHARE[speed.device]
+    scaling = MULTI_GPU if count > 1 else Range(1.0, 1.0, 1.0)
+    flops = Range(share.low * scaling.low, share.likely * scaling.likely, share.high * scaling.high)
     shown = f"{best / 1e12:.1f} TFLOP/s" if best >= 1e13 else f"{best / 1e9:,.0f} GFLOP/s"
-    what = f"{count} x {speed.name}" if count > 1 else speed.name
+    name = f"{count} x {speed.name}" if count > 1 else speed.name
     description = (
-        f"{what}, measured here on {day}: {shown} {dtype}, of which training gives about {gives.likely:.0%}"
+        f"{name}, measured here on {day}: {shown} {dtype}, of which training gives about {share.likely:.0%}"
     )
     return TrainingDevice(flops.times(*(best * count * part,) * 3), speed.device != "cpu", description)
 
 
-def training_device(p: Profile, stored: calibration.StoredCalibration | None = None) -> TrainingDevice:
-    """Return what trains here: this machine at its measured speed, the named card, or one of its memory.
+def training_device(profile: Profile, stored: calibration.StoredCalibration | None = None) -> TrainingDevice:
+    """Return the device that trains: this machine at its measured speed, the named GPU, or one of its memory.
 
     A measured speed counts only where the hardware was detected on this machine and not changed since, so
-    that the same written answers give the same advice everywhere. ``stored`` is the user's by default.
+    that the same written answers give the same advice everywhere. ``stored`` is the user's calibration by
+    default.
     """
-    if measured := _measured(p, stored):
+    if measured := _measured(profile, stored):
         return measured
-    if p.has_gpu is False:
-        return cpu_device(p.cpu_cores, p.cpu_bf16)
-    if p.gpu_kind == "mps" and not p.gpu_name:
+    if profile.has_gpu is False:
+        return cpu_device(profile.cpu_cores, profile.cpu_bf16)
+    if profile.gpu_kind == "mps" and not profile.gpu_name:
         return apple_device()
-    return candidate_cards_device(candidate_cards(p), p.devices)
+    return candidate_cards_device(candidate_cards(profile), profile.devices)
 
 
-def candidate_cards(p: Profile) -> tuple[gpus.GpuFacts, ...]:
-    """Return the cards that the profile's GPU may be: the named one, else all of its kind and memory."""
-    named = gpus.find_gpu(p.gpu_name) if p.gpu_name else None
+def candidate_cards(profile: Profile) -> tuple[gpus.GpuFacts, ...]:
+    """Return the GPUs that the profile's may be: the named one, else all of its kind and memory."""
+    named = gpus.find_gpu(profile.gpu_name) if profile.gpu_name else None
     return (
-        (named,) if named else gpus.gpus_of_memory(p.gpu_memory_gib or USUAL_CARD_GIB, p.gpu_kind or "cuda")
+        (named,)
+        if named
+        else gpus.gpus_of_memory(profile.gpu_memory_gib or USUAL_CARD_GIB, profile.gpu_kind or "cuda")
     )
 
 
 def training_time_assumptions(
-    p: Profile, stored: calibration.StoredCalibration | None = None
+    profile: Profile, stored: calibration.StoredCalibration | None = None
 ) -> tuple[str, ...]:
-    """Say what the hours assume: the device and its speed, and why a stored calibration was not used."""
-    device = training_device(p, stored)
-    here = (stored or stored_calibration()) if _detected(p, "gpu_kind") else calibration.StoredCalibration()
+    """Return what the hours assume: the device and its speed, and why a stored calibration was not used."""
+    device = training_device(profile, stored)
+    here = (
+        (stored or stored_calibration())
+        if _detected(profile, "gpu_kind")
+        else calibration.StoredCalibration()
+    )
     lines = [f"trained on {device.description}", *([here.ignored] if here.ignored else [])]
-    if here.calibration and _measured(p, stored) is None:
+    if here.calibration and _measured(profile, stored) is None:
         threads = f"{here.calibration.cpu.threads} threads of the CPU"
-        of = f"{threads} and {here.calibration.cuda.name}" if here.calibration.cuda else threads
-        lines.append(f"the calibration is not used: it measured {of}; {calibration.RECALIBRATE_HINT}")
+        measured = f"{threads} and {here.calibration.cuda.name}" if here.calibration.cuda else threads
+        lines.append(f"the calibration is not used: it measured {measured}; {calibration.RECALIBRATE_HINT}")
     return tuple(lines)
 
 
 @cache
 def stored_calibration() -> calibration.StoredCalibration:
-    """Return the stored calibration of this machine; the file is read once in a process."""
+    """Return the stored calibration of this machine; the file is read once per process."""
     return calibration.read_calibration()
 
 
-def _measured(p: Profile, stored: calibration.StoredCalibration | None) -> TrainingDevice | None:
-    if not _detected(p, "gpu_kind"):
+def _measured(profile: Profile, stored: calibration.StoredCalibration | None) -> TrainingDevice | None:
+    """Return the device at its measured speed; None where the calibration is of other hardware."""
+    if not _detected(profile, "gpu_kind"):
         return None
     calibration = (stored or stored_calibration()).calibration
     if calibration is None:
         return None
     day = calibration.day.isoformat()
-    if p.has_gpu is False:
-        cores = p.sources.get("cpu_cores")
+    if profile.has_gpu is False:
+        cores = profile.sources.get("cpu_cores")
         same = cores is not None and cores.source == "detected" and cores.value == calibration.cpu.threads
-        part = (p.cpu_cores or 1) / calibration.cpu.threads
+        part = (profile.cpu_cores or 1) / calibration.cpu.threads
         return measured_device(calibration.cpu, day, part=part) if same else None
-    if calibration.cuda is None or p.gpu_kind != "cuda" or not _detected(p, "gpu_memory_gib"):
+    if calibration.cuda is None or profile.gpu_kind != "cuda" or not _detected(profile, "gpu_memory_gib"):
         return None
-    same = abs(calibration.cuda.memory_gib - (p.gpu_memory_gib or 0)) < 1
-    return measured_device(calibration.cuda, day, p.devices) if same else None
+    same = abs(calibration.cuda.memory_gib - (profile.gpu_memory_gib or 0)) < 1
+    return measured_device(calibration.cuda, day, profile.devices) if same else None
 
 
-def _detected(p: Profile, key: str) -> bool:
-    """Whether an answer was found on this machine and still stands in the profile."""
-    answer = p.sources.get(key)
-    return answer is not None and answer.source == "detected" and answer.value == getattr(p, key)
+def _detected(profile: Profile, key: str) -> bool:
+    """Return whether an answer was detected on this machine and is unchanged in the profile."""
+    answer = profile.sources.get(key)
+    return answer is not None and answer.source == "detected" and answer.value == getattr(profile, key)

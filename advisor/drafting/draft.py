@@ -1,6 +1,8 @@
 """From a recommendation to a plan: every arm worth measuring, in order, with checks, weights and gate.
 
-Arms beside the seven methods, drafted where they make sense: a classifier for labels, all documents in the prompt.
+:func:`draft_plan` is the entry point, :func:`draft_with_notes` also returns notes for the user. Beside the
+methods' arms there are two that are drafted where they fit: a classifier for labels, and all documents in the
+prompt.
 """
 
 from __future__ import annotations
@@ -14,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 from advisor.catalog import models
-from advisor.catalog import models as facts
 from advisor.costs.arm_costs import COMPARISON_ARMS, cheaper_arms
 from advisor.drafting.form_checks import derive_checks, fixed_sentences, styled_refusals
 from advisor.drafting.score_weights import score_weights
@@ -35,70 +36,92 @@ from runners.plan.train_config import TUNING_METHODS
 from runners.tokenization.token_estimate import CHARS_PER_TOKEN
 
 PROMPTED_ARMS = ("prompting", "few-shot")
-FEW_TOKENS, MANY_TOKENS = 4_000, 32_000
-"""Tokens of documents up to which a trial puts them all into every prompt: without a GPU (reading them once and
-attending to them with every answer's token takes about a minute then), and with one."""
-PROMPT_OVERHEAD_TOKENS = 4
-"""How much longer documents may be as numbered passages with a heading each: many short ones have more heading than
-text. The run counts exactly and would refuse what does not fit, so the draft stays clear of that."""
-
-
-def with_additional_arms(steps: Sequence[Step], p: Profile, replies: Sequence[str]) -> tuple[Step, ...]:
-    """Return the steps with the arms that fit this situation, behind the arms that only prompt."""
-    added: list[Step] = []
-    if has_label_replies(p, replies):
-        added.append(EvaluateStep(arm="classifier", classifier=True))
-    if fits_context(p):
-        added.append(EvaluateStep(arm="long-context", retrieval=True, passages="all"))
-    simple = [
-        n for n, step in enumerate(steps) if isinstance(step, EvaluateStep) and step.arm in PROMPTED_ARMS
-    ]
-    place = max(simple, default=-1) + 1
-    return (*steps[:place], *added, *steps[place:])
-
-
-def has_label_replies(p: Profile, replies: Sequence[str]) -> bool:
-    """Whether the examples' replies are labels, at least two, each used a few times."""
-    if labels_of(replies):
-        return True
-    found = {reply.strip() for reply in replies}
-    return p.output_format == "labels" and 2 <= len(found) <= MAX_LABELS and len(replies) >= 2 * len(found)
-
-
-def fits_context(p: Profile) -> bool:
-    """Whether all documents surely fit the model's context beside prompt and answer, and reading them is quick.
-
-    A model whose context is not known gets no such arm; an endpoint is taken to read what a small model reads.
-    """
-    if not p.documents or not p.corpus_tokens:
-        return False
-    known = models.find_model(p.model or models.DEFAULT_MODEL)
-    context = known.context if known else 8_192 if p.remote else 0
-    needed = PROMPT_OVERHEAD_TOKENS * p.corpus_tokens + (p.prompt_tokens or 0) + (p.answer_tokens or 0)
-    return p.corpus_tokens <= (MANY_TOKENS if p.has_gpu else FEW_TOKENS) and needed <= context
-
-
+MAX_CORPUS_TOKENS_CPU = 4_000
+"""Tokens of documents up to which a trial without a GPU puts them all into every prompt: reading them once and
+attending to them with every answer's token takes about a minute then.
+"""
+MAX_CORPUS_TOKENS_GPU = 32_000
+"""Tokens of documents up to which a trial with a GPU puts them all into every prompt."""
+PASSAGE_OVERHEAD_FACTOR = 4
+"""How many times longer documents may be as numbered passages with a heading each: of many short ones the
+headings are longer than the text. The run counts exactly and refuses what does not fit, so the draft
+leaves a margin.
+"""
 MAX_REFUSALS = 8
-CHAT_MARK_TOKENS = 20
-"""Tokens of a row that are the chat's marks; nothing is tokenised here."""
-OFTEN, SELDOM = 0.15, 0.04
-"""Share of a hybrid's rows that lack the supporting passage. Measured on public data without unanswerable questions:
-.15 made a 135M model refuse 23 % of answerable ones (benchmarks/LOG.md)."""
+"""Number of refusing replies that are taken over into the prompts."""
+CHAT_TEMPLATE_TOKENS = 20
+"""Tokens that the chat template adds to a row; nothing is tokenized here."""
+WITHOUT_GOLD_WITH_REFUSALS = 0.15
+"""Share of a hybrid's rows that lack the supporting passage where questions without an answer are expected."""
+WITHOUT_GOLD_DEFAULT = 0.04
+"""The same elsewhere. Measured on public data without unanswerable questions: .15 made a 135M model refuse 23 %
+of answerable ones (benchmarks/LOG.md).
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class DraftedPlan:
-    """A plan, and what should be said about how it was drawn up."""
+    """A plan, and notes on how it was drafted."""
 
     plan: Plan
     notes: tuple[str, ...]
 
 
-def draft_plan(recommendation: BaseRecommendation, name: str = "") -> Plan:
-    """Return the plan that measures a recommendation, with full paths; ``name`` names its run folder.
+def with_additional_arms(steps: Sequence[Step], profile: Profile, replies: Sequence[str]) -> tuple[Step, ...]:
+    """Return the steps with the additional arms that fit this situation, after the arms that only prompt."""
+    added: list[Step] = []
+    if has_label_replies(profile, replies):
+        added.append(EvaluateStep(arm="classifier", classifier=True))
+    if fits_context(profile):
+        added.append(EvaluateStep(arm="long-context", retrieval=True, passages="all"))
+    simple = [
+        index
+        for index, step in enumerate(steps)
+        if isinstance(step, EvaluateStep) and step.arm in PROMPTED_ARMS
+    ]
+    position = max(simple, default=-1) + 1
+    return (*steps[:position], *added, *steps[position:])
 
-    Raises UsageProblem when there is nothing to run: no files, or only a profile was given; BadInput for a name
-    that no plan may have.
+
+def has_label_replies(profile: Profile, replies: Sequence[str]) -> bool:
+    """Return whether the examples' replies are labels, at least two, each used a few times."""
+    if labels_of(replies):
+        return True
+    distinct = {reply.strip() for reply in replies}
+    return (
+        profile.output_format == "labels"
+        and 2 <= len(distinct) <= MAX_LABELS
+        and len(replies) >= 2 * len(distinct)
+    )
+
+
+def fits_context(profile: Profile) -> bool:
+    """Return whether all documents surely fit the model's context and are read quickly.
+
+    A model whose context is not known gets no such arm; an endpoint is assumed to read as much as a small
+    model.
+    """
+    if not profile.documents or not profile.corpus_tokens:
+        return False
+    model = models.find_model(profile.model or models.DEFAULT_MODEL)
+    context = model.context if model else 8_192 if profile.remote else 0
+    needed = (
+        PASSAGE_OVERHEAD_FACTOR * profile.corpus_tokens
+        + (profile.prompt_tokens or 0)
+        + (profile.answer_tokens or 0)
+    )
+    return (
+        profile.corpus_tokens <= (MAX_CORPUS_TOKENS_GPU if profile.has_gpu else MAX_CORPUS_TOKENS_CPU)
+        and needed <= context
+    )
+
+
+def draft_plan(recommendation: BaseRecommendation, name: str = "") -> Plan:
+    """Return the plan that measures a recommendation, with absolute paths; ``name`` names its run folder.
+
+    Raises:
+        UsageProblem: when there is nothing to run: no files, or only a profile was given.
+        BadInput: for a name that no plan may have.
     """
     if recommendation.situation is None:
         raise UsageProblem("a profile alone cannot be run", "recommend from answers that name files")
@@ -109,12 +132,19 @@ def draft_plan(recommendation: BaseRecommendation, name: str = "") -> Plan:
 def draft_with_notes(
     recommendation: BaseRecommendation, situation: Situation, folder: Path = Path()
 ) -> DraftedPlan:
-    """Write the plan of a recommendation; data paths are relative to ``folder`` where they lie below it.
+    """Return the plan of a recommendation with notes.
 
-    Raises UsageProblem when there are no files at all: nothing could be run.
+    Args:
+        recommendation: what to measure.
+        situation: the answers and the rows of the files.
+        folder: where the plan will be written; data paths are relative to it where they are below it.
+
+    Raises:
+        UsageProblem: when there are no files at all, so that nothing could be run.
     """
-    answers, p = situation.answers, situation.profile
-    if not (p.documents or p.examples or p.questions):
+    answers = situation.answers
+    profile = situation.profile
+    if not (profile.documents or profile.examples or profile.questions):
         raise UsageProblem(
             "there is nothing to run yet: no documents, examples or questions",
             "name them: --documents, --examples, --questions",
@@ -122,108 +152,132 @@ def draft_with_notes(
     learnable = situation.stats.examples.rows if situation.stats.examples else ()
     rows = tuple(row for row in learnable if not row.raw)
     notes = list(situation.stats.warnings)
-    tuning = _tuning(recommendation, p, bool(learnable), notes)
-    steps = _refusing(_steps(p, tuning, len(learnable), bool(rows)), situation)
+    tuning = _tuning_method(recommendation, profile, bool(learnable), notes)
+    steps = _with_refusal_share(_method_steps(profile, tuning, len(learnable), bool(rows)), situation)
     prompts = _prompts(answers, rows)
-    steps = with_additional_arms(_enough_steps(steps, rows, prompts.system), p, [row.reply for row in rows])
-    checks, said = (
+    steps = with_additional_arms(
+        _with_smaller_batches(steps, rows, prompts.system), profile, [row.reply for row in rows]
+    )
+    checks, style_note = (
         derive_checks([row.reply for row in rows])
         if rows
         else ((), "no checks of style: there are no examples")
     )
-    notes.append(said)
-    choice = _measurable(recommendation, steps, notes)
-    weights = score_weights(p, checks, situation.stats.questions or ())
+    notes.append(style_note)
+    choice = _choice_in_plan(recommendation, steps, notes)
+    weights = score_weights(profile, checks, situation.stats.questions or ())
     plan = {
         "schema": 1,
-        "name": _name(p),
+        "name": _run_name(profile),
         "choice": choice,
-        "model": PlanModel(name=p.model or facts.DEFAULT_MODEL).model_dump(),
+        "model": PlanModel(name=profile.model or models.DEFAULT_MODEL).model_dump(),
         "data": _data(answers, folder).model_dump(mode="json"),
         "prompts": prompts.model_dump(mode="json"),
         "steps": [step.model_dump(mode="json") for step in steps],
         "checks": [check.model_dump(mode="json") for check in checks],
-        "weights": {each.name: each.weight for each in weights},
-        "weight_reasons": {each.name: each.reason for each in weights},
+        "weights": {weight.name: weight.weight for weight in weights},
+        "weight_reasons": {weight.name: weight.reason for weight in weights},
         "gate": _gate(choice, steps).model_dump(mode="json"),
-        "max_new_tokens": _longest(p, rows),
-        "answers": _recorded(answers, folder),
+        "max_new_tokens": _max_new_tokens(profile, rows),
+        "answers": _recorded_answers(answers, folder),
         "predicted": _predicted(recommendation),
     }
     parsed = parse_plan(plan, "the drafted plan")
-    asked = situation.stats.questions or ()
-    test = len(asked) - round(len(asked) * parsed.data.dev_share)
-    return DraftedPlan(with_second_seed(parsed, p, len(learnable), test), tuple(notes))
+    questions = situation.stats.questions or ()
+    test = len(questions) - round(len(questions) * parsed.data.dev_share)
+    return DraftedPlan(with_second_seed(parsed, profile, len(learnable), test), tuple(notes))
 
 
 def with_full_paths(plan: Plan) -> Plan:
-    """Return a drafted plan with the full paths of its files, so that it can be run from any folder."""
+    """Return a drafted plan with absolute paths, so that it can be run from any folder."""
     paths = {name: getattr(plan.data, name) for name in ("documents", "examples", "questions")}
     full = {name: path.resolve() for name, path in paths.items() if path}
     plan = plan.model_copy(update={"data": plan.data.model_copy(update=full)})
     return parse_plan(plan.model_dump(mode="json", by_alias=True))
 
 
-def _tuning(recommendation: BaseRecommendation, p: Profile, rows: bool, notes: list[str]) -> str | None:
-    """The plan's tuning method: the chosen one, else what the hybrid stands on, else the best feasible."""
+def tuning_settings(tuning: str, rows: int, profile: Profile) -> Mapping[str, Any]:
+    """Return the training settings of a tuning method for this number of rows, with their reasons."""
+    from runners.training.defaults import choose_defaults
+
+    row_tokens = (profile.prompt_tokens or 0) + (profile.answer_tokens or 0)
+    chosen = choose_defaults(
+        tuning, rows=rows, params_b=profile.params_b or models.MODELS[0].params_b, row_tokens=row_tokens
+    )
+    values = {key: value for key, value in chosen.values.items() if key != "method"}
+    return {**values, "reasons": chosen.reasons}
+
+
+def _tuning_method(
+    recommendation: BaseRecommendation, profile: Profile, rows: bool, notes: list[str]
+) -> str | None:
+    """Return the plan's tuning method: the chosen one, else the hybrid's, else the best feasible.
+
+    None without rows to train on, or when every tuning method is blocked; then a note says why.
+    """
     if not rows:
         return None
     if recommendation.choice in TUNING_METHODS:
         return recommendation.choice
     feasible = [
-        s for s in recommendation.ranking.methods if s.method.name in TUNING_METHODS and not s.blockers
+        scored
+        for scored in recommendation.ranking.methods
+        if scored.method.name in TUNING_METHODS and not scored.blockers
     ]
-    if recommendation.choice == "hybrid" or p.documents:
-        method = Hybrid().tuned_by(p)
+    if recommendation.choice == "hybrid" or profile.documents:
+        method = Hybrid().tuned_by(profile)
         if method:
             return method.name
     if feasible:
         return feasible[0].method.name
-    blocked = next(s for s in recommendation.ranking.methods if s.method.name in TUNING_METHODS)
+    blocked = next(
+        scored for scored in recommendation.ranking.methods if scored.method.name in TUNING_METHODS
+    )
     notes.append(f"no tuning arm: {blocked.method.name} {blocked.blockers[0].text}")
     return None
 
 
-def _steps(p: Profile, tuning: str | None, rows: int, chats: bool) -> tuple[Step, ...]:
-    """All arms that the files allow, simplest first; retrieval arms after the index.
+def _method_steps(profile: Profile, tuning: str | None, rows: int, chats: bool) -> tuple[Step, ...]:
+    """Return all arms that the files allow, simplest first; retrieval arms after the index.
 
-    ``rows`` is how many rows there are to train on; plain texts among them (no ``chats``) cannot be shown as
+    ``rows`` is the number of rows to train on. Raw texts among them (no ``chats``) cannot be shown as
     examples, nor be asked with passages.
     """
     names = ["prompting"]
     if chats:
         names.append("few-shot")
-    if p.documents:
+    if profile.documents:
         names.append("rag")
     if tuning:
         names.append(tuning)
-        if p.documents and chats:
+        if profile.documents and chats:
             names.append("hybrid")
-    drafting = Drafting(tuning, tuning_settings(tuning, rows, p) if tuning else {})
-    steps: list[Step] = [IndexStep()] if p.documents else []
+    drafting = Drafting(tuning, tuning_settings(tuning, rows, profile) if tuning else {})
+    steps: list[Step] = [IndexStep()] if profile.documents else []
     for name in names:
-        steps += methods_by_name()[name].steps(p, drafting)
+        steps += methods_by_name()[name].steps(profile, drafting)
     for method in METHOD_PLUGINS.all:
-        steps += _plugin_steps(method, p, drafting, steps, chats)
+        steps += _plugin_steps(method, profile, drafting, steps, chats)
     return tuple(steps)
 
 
 def _plugin_steps(
-    method: Method, p: Profile, drafting: Drafting, before: Sequence[Step], chats: bool
+    method: Method, profile: Profile, drafting: Drafting, before: Sequence[Step], chats: bool
 ) -> Sequence[Step]:
-    """Return the steps of a plug-in's method; none where it is blocked, or a file or weights they need are not there.
+    """Return the steps of a plug-in's method; none where it is blocked or lacks a file or weights.
 
-    Raises BadInput, naming the package, when they are no steps of this arm that a run can carry out.
+    Raises:
+        BadInput: naming the package, when they are not steps of this arm that a run can execute.
     """
-    if method.blocked(p):
+    if method.blocked(profile):
         return ()
     plugin = METHOD_PLUGINS.plugins[method.name]
     try:
-        given = tuple(method.steps(p, drafting))
-    except Exception as error:  # foreign code: whatever it raises is told, never a traceback
+        declared = tuple(method.steps(profile, drafting))
+    except Exception as error:  # a plug-in may raise anything; the user gets a message, no traceback
         raise plugin.unusable(f"its steps: {type(error).__name__}: {error}") from error
-    steps = tuple(step for step in given if isinstance(step, TrainStep | EvaluateStep))
-    if wrong := [step for step in given if not isinstance(step, TrainStep | EvaluateStep)]:
+    steps = tuple(step for step in declared if isinstance(step, TrainStep | EvaluateStep))
+    if wrong := [step for step in declared if not isinstance(step, TrainStep | EvaluateStep)]:
         raise plugin.unusable(
             f"its steps hold a {type(wrong[0]).__name__}, not only TrainStep and EvaluateStep"
         )
@@ -234,45 +288,53 @@ def _plugin_steps(
     trained = {step.arm for step in (*before, *steps) if isinstance(step, TrainStep)}
     for step in steps:
         if isinstance(step, TrainStep):
-            passages, weights, examples = step.rows == "retrieval", step.start_from, True
+            passages = step.rows == "retrieval"
+            weights = step.start_from
+            examples = True
         else:
-            passages, weights, examples = step.retrieval, step.weights, bool(step.shots or step.classifier)
-        if (passages and not p.documents) or (examples and not chats) or (weights and weights not in trained):
+            passages = step.retrieval
+            weights = step.weights
+            examples = bool(step.shots or step.classifier)
+        if (
+            (passages and not profile.documents)
+            or (examples and not chats)
+            or (weights and weights not in trained)
+        ):
             return ()
     return steps
 
 
-def _enough_steps(steps: Sequence[Step], rows: Sequence[Example], system: str) -> tuple[Step, ...]:
-    """Give few short rows smaller optimiser steps; rows with passages are long enough."""
+def _with_smaller_batches(steps: Sequence[Step], rows: Sequence[Example], system: str) -> tuple[Step, ...]:
+    """Give few short rows smaller batches, for more optimiser steps; rows with passages are long enough."""
     from runners.training.defaults import smaller_batch
 
     if not rows:
         return tuple(steps)
-    shown = sum(len(row.question) + len(row.reply) for row in rows) / len(rows) + len(system)
-    each = shown / CHARS_PER_TOKEN + CHAT_MARK_TOKENS
+    chars = sum(len(row.question) + len(row.reply) for row in rows) / len(rows) + len(system)
+    row_tokens = chars / CHARS_PER_TOKEN + CHAT_TEMPLATE_TOKENS
 
     def smaller(step: Step) -> Step:
         if not isinstance(step, TrainStep) or step.rows != "plain":
             return step
-        found = smaller_batch(len(rows), each, step.epochs, step.batch_tokens)
-        if found is None:
+        choice = smaller_batch(len(rows), row_tokens, step.epochs, step.batch_tokens)
+        if choice is None:
             return step
-        reasons = {**step.reasons, "batch_tokens": found[1]}
-        return step.model_copy(update={"batch_tokens": found[0], "reasons": reasons})
+        reasons = {**step.reasons, "batch_tokens": choice[1]}
+        return step.model_copy(update={"batch_tokens": choice[0], "reasons": reasons})
 
     return tuple(map(smaller, steps))
 
 
-def _refusing(steps: Sequence[Step], situation: Situation) -> tuple[Step, ...]:
-    """Set how often a hybrid learns to refuse: often enough where questions without an answer are expected."""
+def _with_refusal_share(steps: Sequence[Step], situation: Situation) -> tuple[Step, ...]:
+    """Set how often a hybrid learns to refuse: more often where questions without an answer are expected."""
     rows = situation.stats.examples.rows if situation.stats.examples else ()
-    open_questions = sum(not q.answerable for q in situation.stats.questions or ())
+    open_questions = sum(not question.answerable for question in situation.stats.questions or ())
     expected = open_questions > 0 or any(row.refuses for row in rows)
     share, why = (
-        (OFTEN, "some questions have no answer in the documents")
+        (WITHOUT_GOLD_WITH_REFUSALS, "some questions have no answer in the documents")
         if expected
         else (
-            SELDOM,
+            WITHOUT_GOLD_DEFAULT,
             "no question or example is known whose answer the documents lack; more would teach to refuse",
         )
     )
@@ -289,105 +351,108 @@ def _refusing(steps: Sequence[Step], situation: Situation) -> tuple[Step, ...]:
     )
 
 
-def tuning_settings(tuning: str, rows: int, p: Profile) -> Mapping[str, Any]:
-    """Training numbers of a tuning method for so many rows, with their reasons."""
-    from runners.training.defaults import choose_defaults
-
-    each = (p.prompt_tokens or 0) + (p.answer_tokens or 0)
-    chosen = choose_defaults(
-        tuning, rows=rows, params_b=p.params_b or facts.MODELS[0].params_b, row_tokens=each
-    )
-    values = {key: value for key, value in chosen.values.items() if key != "method"}
-    return {**values, "reasons": chosen.reasons}
-
-
-def _measurable(recommendation: BaseRecommendation, steps: Sequence[Step], notes: list[str]) -> str:
-    """The recommended method when the plan has its arm, else the best-ranked one that it has."""
+def _choice_in_plan(recommendation: BaseRecommendation, steps: Sequence[Step], notes: list[str]) -> str:
+    """Return the recommended method when the plan has its arm, else the best-ranked one that it has."""
     arms = {step.arm for step in steps if isinstance(step, EvaluateStep)}
     if recommendation.choice in arms:
         return recommendation.choice
-    ranked = [s.method.name for s in recommendation.ranking.methods]
-    found = next(name for name in ranked if name in arms)
+    ranked = [scored.method.name for scored in recommendation.ranking.methods]
+    substitute = next(name for name in ranked if name in arms)
     missing = "documents" if recommendation.choice == "rag" else "examples"
     notes.append(
         f"{recommendation.choice} is recommended but cannot be measured without a file of {missing}; "
-        f"the plan holds {found} to account instead"
+        f"the plan holds {substitute} to account instead"
     )
-    return found
+    return substitute
 
 
 def _data(answers: Answers, folder: Path) -> PlanData:
-    found: dict[str, Any] = {}
+    """Return the paths of the answered files."""
+    paths: dict[str, Any] = {}
     base = folder.resolve()
     for key in ("documents", "examples", "questions"):
         value = answers[key].value if key in answers else None
         if value:
-            found[key] = _near(Path(value), base)
-    return PlanData(**found)
+            paths[key] = _relative_path(Path(value), base)
+    return PlanData(**paths)
 
 
-def _near(path: Path, base: Path) -> Path:
-    """Return the path from ``base`` when it lies below it or close by (two steps up), else in full."""
+def _relative_path(path: Path, base: Path) -> Path:
+    """Return the path relative to ``base`` when at most two steps up lead to it, else absolute."""
     full = path.expanduser().resolve()
     relative = Path(os.path.relpath(full, base))
     return full if relative.parts[:3] == ("..", "..", "..") else relative
 
 
-def _recorded(answers: Answers, folder: Path) -> dict[str, Any]:
-    """Return the answers with their sources; paths start at the plan's folder, as its data do."""
-    found = {}
+def _recorded_answers(answers: Answers, folder: Path) -> dict[str, Any]:
+    """Return the answers with their sources; paths are relative to the plan's folder, as its data are."""
+    recorded = {}
     for key in answers:
-        value, said = answers[key].value, answers[key]
+        value = answers[key].value
+        answer = answers[key]
         is_file = key == "prompt" and value and names_a_path(value)
         if value and (key in ("documents", "examples", "questions") or is_file):
-            value = str(_near(Path(value), folder.resolve()))
-        found[key] = RecordedAnswer(value=value, source=said.source, note=said.note).model_dump()
-    return found
+            value = str(_relative_path(Path(value), folder.resolve()))
+        recorded[key] = RecordedAnswer(value=value, source=answer.source, note=answer.note).model_dump()
+    return recorded
 
 
 def _prompts(answers: Answers, rows: Sequence[Example]) -> Prompts:
-    """Today's instructions (else the system turn that the examples share), and the house's own refusals and formulas."""
+    """Return the instructions, and the refusals and fixed sentences of the examples.
+
+    The instructions are those of today, else the system turn that all examples share.
+    """
     system = prompt_text(answers)
     if not system and rows and len({row.system for row in rows}) == 1:
         system = rows[0].system
-    said = dict.fromkeys(row.reply.strip() for row in rows if row.refuses)
+    refusing_replies = dict.fromkeys(row.reply.strip() for row in rows if row.refuses)
     replies = [row.reply for row in rows]
-    refusals = tuple(said)[:MAX_REFUSALS] or styled_refusals(replies)
+    refusals = tuple(refusing_replies)[:MAX_REFUSALS] or styled_refusals(replies)
     return Prompts(system=system, refusals=refusals, formulas=fixed_sentences(replies))
 
 
 def _gate(choice: str, steps: Sequence[Step]) -> PlanGate:
-    """The chosen arm must beat every arm that costs less: a tuned one all prompts, a hybrid every single arm."""
+    """Return the gate: the chosen arm must beat every arm that costs less.
+
+    So a tuned arm has to beat all prompts, a hybrid every single arm.
+    """
     return PlanGate(must_beat=tuple(arm for arm in cheaper_arms(steps, choice) if arm not in COMPARISON_ARMS))
 
 
-def _longest(p: Profile, rows: Sequence[Example]) -> int:
-    """Tokens an answer may take: 1.3 times the longest of 99 % of the examples, else twice the usual."""
+def _max_new_tokens(profile: Profile, rows: Sequence[Example]) -> int:
+    """Return the token limit of an answer: 1.3 x the longest of 99 % of the examples, else twice the usual."""
     if rows:
-        words = sorted(len(row.reply) for row in rows)
-        chars = words[min(len(words) - 1, math.ceil(0.99 * len(words)) - 1)]
+        lengths = sorted(len(row.reply) for row in rows)
+        chars = lengths[min(len(lengths) - 1, math.ceil(0.99 * len(lengths)) - 1)]
         return max(16, min(1024, 8 * math.ceil(1.3 * chars / CHARS_PER_TOKEN / 8)))
-    return max(16, min(1024, 2 * p.answer_tokens)) if p.answer_tokens else 96
+    return max(16, min(1024, 2 * profile.answer_tokens)) if profile.answer_tokens else 96
 
 
-def _name(p: Profile) -> str:
-    source = p.goal or (Path(p.documents or p.examples or p.questions or "plan").resolve().parent.name)
+def _run_name(profile: Profile) -> str:
+    """Return a name for the run folder: from the goal, else from the folder that holds the files."""
+    source = profile.goal or (
+        Path(profile.documents or profile.examples or profile.questions or "plan").resolve().parent.name
+    )
     slug = re.sub(r"[^a-z0-9]+", "-", source.lower()).strip("-")[:40].strip("-")
     return slug or "plan"
 
 
 def _predicted(recommendation: BaseRecommendation) -> dict[str, Any]:
-    """What is recorded of the recommendation, to be held against the measurement."""
+    """Return what is recorded of the recommendation, to be compared with the measurement."""
     full = recommendation.to_json()
     ranked = [
-        {**row, "reasons": row["reasons"][:4], "estimate": _brief(row["estimate"])} for row in full["ranked"]
+        {**row, "reasons": row["reasons"][:4], "estimate": _short_estimate(row["estimate"])}
+        for row in full["ranked"]
     ]
-    kept = {key: full[key] for key in ("choice", "confidence", "runner_up", "ask_again_when", "break_even")}
-    kept["strongest_against"] = full["strongest_against"]
-    return {**kept, "ranked": ranked, "flips": full["flips"][:5]}
+    predicted = {
+        key: full[key] for key in ("choice", "confidence", "runner_up", "ask_again_when", "break_even")
+    }
+    predicted["strongest_against"] = full["strongest_against"]
+    return {**predicted, "ranked": ranked, "flips": full["flips"][:5]}
 
 
-def _brief(estimate: dict[str, Any]) -> dict[str, Any]:
+def _short_estimate(estimate: dict[str, Any]) -> dict[str, Any]:
+    """Return an estimate without the details that a plan does not record."""
     memory = estimate["memory_gib"]
     figures = {key: memory[key] for key in ("low", "likely", "high", "fits")} if memory else None
     return {**estimate, "memory_gib": figures, "assumptions": estimate["assumptions"][:2]}

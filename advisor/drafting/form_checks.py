@@ -1,6 +1,7 @@
-"""Derive the house style's checks from the examples: only rules that at least 95 % of them meet.
+"""Derive style checks from the examples: only rules of form that at least 95 % of the replies meet.
 
-The form that plain replies share, as checks: shape, opening, last line, layout.
+:func:`derive_checks` is the entry point: labels, a JSON schema, or shape, opening, last line and layout.
+:func:`fixed_sentences` and :func:`styled_refusals` take sentences that most replies share.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from runners.plan.schema import Prompts, StyleCheck
 from runners.scoring.scores import ANSWER_GROUP
 
 MIN_FORM_SHARE = 0.95
-"""Share of the examples that must meet a rule for it to be one."""
+"""Share of the examples that must meet a rule for it to become a check."""
 _SENTENCE = r"(?:(?![.!?]\s+[A-Z]).)"
 _NUMBER = r"-?\$?\d[\d,]*(?:\.\d+)?"
 # From strict to loose; the first that enough examples meet is taken.
@@ -29,72 +30,21 @@ _SHAPES: tuple[tuple[str, str], ...] = (
     (r"^[^?]+\?$", "exactly one question, at the end"),
     (rf"^{_SENTENCE}+[.!]$", "a single sentence"),
 )
+MIN_REPLIES = 20
+"""With fewer examples than this no style is derived."""
+CLOSING_SHARE = 0.9
+"""Share of replies that must end with a question for a refusal to end with one."""
+MAX_CLOSINGS = 4
+"""Number of closing questions that refusals are given."""
 
 
 def form_checks(texts: Sequence[str]) -> list[StyleCheck]:
-    """Return the checks of one shape, opening, closing, last line and layout that enough of the texts meet."""
+    """Return the checks of shape, opening, closing, last line and layout that enough of the texts meet."""
     return [*_shape(texts), *_shared_opening(texts), *_last_line(texts), *_layout(texts)]
 
 
-def _shape(texts: Sequence[str]) -> list[StyleCheck]:
-    for pattern, text in _SHAPES:
-        if _share(pattern, texts) >= MIN_FORM_SHARE:
-            return [StyleCheck(kind="regex", value=pattern, text=text)]
-    return []
-
-
-def _shared_opening(texts: Sequence[str]) -> list[StyleCheck]:
-    """A fixed greeting or sign-off: the same first or last three words."""
-    found = []
-    for place, cut in (("opens", slice(0, 3)), ("closes", slice(-3, None))):
-        words, count = Counter(" ".join(text.split()[cut]) for text in texts).most_common(1)[0]
-        if count >= MIN_FORM_SHARE * len(texts) and len(words.split()) == 3:
-            pattern = r"\s+".join(re.escape(word) for word in words.split())
-            pattern = f"^{pattern}" if place == "opens" else f"{pattern}$"
-            found.append(StyleCheck(kind="regex", value=pattern, text=f'{place} with "{words}"'))
-    return found
-
-
-def _last_line(texts: Sequence[str]) -> list[StyleCheck]:
-    """A last line of fixed form, such as "Answer: 12": the same in all replies once numbers are left out.
-
-    Its number, where it has one, is what the reply comes to: it is scored apart from the form.
-    """
-    lines = [text.splitlines()[-1].strip() if "\n" in text else "" for text in texts]
-    form, count = Counter(re.sub(_NUMBER, "\0", line) for line in lines).most_common(1)[0]
-    if count < MIN_FORM_SHARE * len(texts) or not re.search(r"[^\s\0]", form):
-        return []
-    number = f"(?P<{ANSWER_GROUP}>{_NUMBER})" if form.count("\0") == 1 else _NUMBER
-    pattern = "(?:^|\n)" + re.escape(form).replace("\0", number) + "$"
-    shown = form.replace("\0", "…")
-    return [StyleCheck(kind="regex", value=pattern, text=f'the last line has the form "{shown}"')]
-
-
-def _layout(texts: Sequence[str]) -> list[StyleCheck]:
-    if sum("\n" not in text for text in texts) < MIN_FORM_SHARE * len(texts):
-        return []
-    marks = ["\n", "**", "`"]
-    kept = [mark for mark in marks if sum(mark not in text for text in texts) >= 0.99 * len(texts)]
-    return (
-        [StyleCheck(kind="must_not", value=kept, text="one plain paragraph, no markup")]
-        if "\n" in kept
-        else []
-    )
-
-
-def _share(pattern: str, texts: Sequence[str]) -> float:
-    compiled = re.compile(pattern, re.DOTALL)
-    return sum(bool(compiled.search(text)) for text in texts) / len(texts)
-
-
-MIN_REPLIES = 20
-"""Fewer examples than this do not show a style."""
-CLOSING_SHARE, MOST_CLOSINGS = 0.9, 4
-"""Share of replies that end with a question for a refusal to end with one, and how many closings are taken over."""
-
-
 def derive_checks(replies: Sequence[str]) -> tuple[tuple[StyleCheck, ...], str]:
-    """Return the checks that at least 95 % of replies meet, and a line that says how they were found."""
+    """Return the checks that at least 95 % of replies meet, and a line that says how they were derived."""
     texts = [reply.strip() for reply in replies]
     if len(texts) < MIN_REPLIES:
         return (
@@ -105,7 +55,7 @@ def derive_checks(replies: Sequence[str]) -> tuple[tuple[StyleCheck, ...], str]:
     if kind == "json":
         return (
             StyleCheck(
-                kind="json_schema", value=_schema(texts), text="JSON with the examples' keys and types"
+                kind="json_schema", value=_json_schema(texts), text="JSON with the examples' keys and types"
             ),
         ), (f"style: the JSON shape of {len(texts)} examples")
     if labels := labels_of(texts):
@@ -124,47 +74,106 @@ def derive_checks(replies: Sequence[str]) -> tuple[tuple[StyleCheck, ...], str]:
 
 
 def fixed_sentences(replies: Sequence[str]) -> tuple[str, ...]:
-    """The sentences, questions left out, that nearly all replies open or close with: manner, and no statement."""
-    opening, closing = _opening(replies), _usual(_endings(replies), len(replies))
+    """Return the sentences with which nearly all replies begin or end, without questions: style only."""
+    opening = _shared_first_sentence(replies)
+    closing = _shared_sentence(_last_sentences(replies), len(replies))
     return tuple(text for text in (*opening, *closing) if not text.endswith("?"))
 
 
 def styled_refusals(replies: Sequence[str]) -> tuple[str, ...]:
-    """Refusals for a house whose examples hold none: the default one, opened and closed as the house's replies are.
+    """Return refusals in the examples' style, for examples without any: the default in their frame.
 
-    A sentence that most replies begin or end with stands around it too. Where most end with a question, the most usual
-    ones follow the refusal. So refusing is in style.
+    A sentence that most replies begin or end with is put around it too. Where most replies end with a
+    question, the most usual ones follow the refusal, so that a refusal passes the style checks.
     """
-    endings = _endings(replies)
-    closings = _usual(endings, len(replies)) or _asking(endings, len(replies))
-    begun = " ".join((*_opening(replies), Prompts().refusals[0]))
+    endings = _last_sentences(replies)
+    closings = _shared_sentence(endings, len(replies)) or _closing_questions(endings, len(replies))
+    begun = " ".join((*_shared_first_sentence(replies), Prompts().refusals[0]))
     return tuple(f"{begun} {closing}" for closing in closings) or (begun,)
 
 
-def _opening(replies: Sequence[str]) -> tuple[str, ...]:
-    return _usual([found[0] for reply in replies if len(found := sentences(reply)) > 1], len(replies))
+def _shape(texts: Sequence[str]) -> list[StyleCheck]:
+    """Return the strictest shape that enough of the texts have."""
+    for pattern, text in _SHAPES:
+        if _share(pattern, texts) >= MIN_FORM_SHARE:
+            return [StyleCheck(kind="regex", value=pattern, text=text)]
+    return []
 
 
-def _endings(replies: Sequence[str]) -> list[str]:
-    return [found[-1] for reply in replies if len(found := sentences(reply)) > 1]
+def _shared_opening(texts: Sequence[str]) -> list[StyleCheck]:
+    """Return checks of a fixed greeting or sign-off: the same first or last three words."""
+    checks = []
+    for position, cut in (("opens", slice(0, 3)), ("closes", slice(-3, None))):
+        words, count = Counter(" ".join(text.split()[cut]) for text in texts).most_common(1)[0]
+        if count >= MIN_FORM_SHARE * len(texts) and len(words.split()) == 3:
+            pattern = r"\s+".join(re.escape(word) for word in words.split())
+            pattern = f"^{pattern}" if position == "opens" else f"{pattern}$"
+            checks.append(StyleCheck(kind="regex", value=pattern, text=f'{position} with "{words}"'))
+    return checks
 
 
-def _usual(said: Sequence[str], of: int) -> tuple[str, ...]:
-    """The one sentence that stands in most of so many replies; () without one."""
-    most = Counter(said).most_common(1)
-    return (most[0][0],) if most and most[0][1] >= max(MIN_REPLIES, CLOSING_SHARE * of) else ()
+def _last_line(texts: Sequence[str]) -> list[StyleCheck]:
+    """Return a check of a last line with a fixed form, such as "Answer: 12": the same but for numbers.
+
+    Its number, where it has one, is the final answer of the reply: it is scored separately from the form.
+    """
+    lines = [text.splitlines()[-1].strip() if "\n" in text else "" for text in texts]
+    form, count = Counter(re.sub(_NUMBER, "\0", line) for line in lines).most_common(1)[0]
+    if count < MIN_FORM_SHARE * len(texts) or not re.search(r"[^\s\0]", form):
+        return []
+    number = f"(?P<{ANSWER_GROUP}>{_NUMBER})" if form.count("\0") == 1 else _NUMBER
+    pattern = "(?:^|\n)" + re.escape(form).replace("\0", number) + "$"
+    shown = form.replace("\0", "…")
+    return [StyleCheck(kind="regex", value=pattern, text=f'the last line has the form "{shown}"')]
 
 
-def _asking(endings: Sequence[str], of: int) -> tuple[str, ...]:
-    """The most usual closing questions, where most of so many replies have one."""
+def _layout(texts: Sequence[str]) -> list[StyleCheck]:
+    """Return a check against markup and line breaks that the texts do not use."""
+    if sum("\n" not in text for text in texts) < MIN_FORM_SHARE * len(texts):
+        return []
+    marks = ["\n", "**", "`"]
+    absent = [mark for mark in marks if sum(mark not in text for text in texts) >= 0.99 * len(texts)]
+    return (
+        [StyleCheck(kind="must_not", value=absent, text="one plain paragraph, no markup")]
+        if "\n" in absent
+        else []
+    )
+
+
+def _share(pattern: str, texts: Sequence[str]) -> float:
+    """Return the share of the texts that match a pattern."""
+    compiled = re.compile(pattern, re.DOTALL)
+    return sum(bool(compiled.search(text)) for text in texts) / len(texts)
+
+
+def _shared_first_sentence(replies: Sequence[str]) -> tuple[str, ...]:
+    """Return the first sentence that most replies share; () without one."""
+    return _shared_sentence(
+        [parts[0] for reply in replies if len(parts := sentences(reply)) > 1], len(replies)
+    )
+
+
+def _last_sentences(replies: Sequence[str]) -> list[str]:
+    """Return the last sentence of every reply that has several."""
+    return [parts[-1] for reply in replies if len(parts := sentences(reply)) > 1]
+
+
+def _shared_sentence(texts: Sequence[str], total: int) -> tuple[str, ...]:
+    """Return the one sentence that occurs in most of ``total`` replies; () without one."""
+    most = Counter(texts).most_common(1)
+    return (most[0][0],) if most and most[0][1] >= max(MIN_REPLIES, CLOSING_SHARE * total) else ()
+
+
+def _closing_questions(endings: Sequence[str], total: int) -> tuple[str, ...]:
+    """Return the most usual closing questions, where most of ``total`` replies have one."""
     closing = Counter(text for text in endings if text.endswith("?"))
-    if closing.total() < max(MIN_REPLIES, CLOSING_SHARE * of):
+    if closing.total() < max(MIN_REPLIES, CLOSING_SHARE * total):
         return ()
-    return tuple(sorted(closing, key=lambda text: (-closing[text], text))[:MOST_CLOSINGS])
+    return tuple(sorted(closing, key=lambda text: (-closing[text], text))[:MAX_CLOSINGS])
 
 
-def _schema(texts: Sequence[str]) -> dict[str, Any]:
-    """Infer the JSON Schema of the values: types seen, keys that are (nearly) always there."""
+def _json_schema(texts: Sequence[str]) -> dict[str, Any]:
+    """Return the JSON Schema of the values: types seen, keys that are (nearly) always present."""
     values = []
     for text in texts:
         try:
@@ -172,12 +181,12 @@ def _schema(texts: Sequence[str]) -> dict[str, Any]:
         except ValueError:
             continue
     if not all(isinstance(value, dict) for value in values):
-        return {"type": sorted({_type(value) for value in values})}
+        return {"type": sorted({_json_type(value) for value in values})}
     counts = Counter(key for value in values for key in value)
     types: dict[str, set[str]] = {}
     for value in values:
         for key, inner in value.items():
-            types.setdefault(key, set()).add(_type(inner))
+            types.setdefault(key, set()).add(_json_type(inner))
     return {
         "type": "object",
         "required": sorted(key for key, n in counts.items() if n >= MIN_FORM_SHARE * len(values)),
@@ -186,6 +195,6 @@ def _schema(texts: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def _type(value: Any) -> str:
+def _json_type(value: Any) -> str:
     names = {bool: "boolean", int: "number", float: "number", str: "string", list: "array", dict: "object"}
     return names.get(type(value), "null")

@@ -1,8 +1,10 @@
-"""Which training rows are facts that change, stable facts or behaviour: what belongs in the index, what in training.
+"""Sort training rows into changing facts, stable facts and behaviour: what to index, what to train on.
 
-Told by fixed rules from reply and documents, without a model: a fact is what a passage bears out, or what says a number,
-a date or a name that the question does not; it changes when it says a price, a time, a date, a telephone number or a
-version. What states nothing of that kind, refuses, or is only tone is an example of behaviour.
+Decided by fixed rules from reply and documents, without a model: a fact is what a passage supports, or what
+states a number, a date or a name that the question does not; it changes when it states a price, a time, a
+date, a telephone number or a version. A reply that states nothing of that kind, refuses, or is only tone is
+an example of behaviour. :func:`sort_rows_of_files` and :func:`sort_rows_without_documents` are the entry
+points.
 """
 
 from __future__ import annotations
@@ -23,12 +25,14 @@ from runners.data.examples import Example
 from runners.data.refusals import is_refusal
 from runners.preflight.report import count_of_rows
 
-CHANGING, STABLE, BEHAVIOUR = "changing fact", "stable fact", "behaviour"
+CHANGING = "changing fact"
+STABLE = "stable fact"
+BEHAVIOUR = "behaviour"
 NO_DOCUMENTS_NOTE = (
     "No documents were read: what a fact stands in is not known, and one without number, date or name counts as behaviour. "
     "Facts that change are better looked up than trained."
 )
-"""What can be told without documents, and what cannot."""
+"""What cannot be decided without documents."""
 _VOLATILE = {
     "price": re.compile(
         r"[€$£¥]\s?\d|\d\s?[€£¥]|\d\s?(?:euros?|dollars?|pounds?|cents?|crowns?|marks?|per ?cent|%)"
@@ -46,20 +50,20 @@ _VOLATILE = {
 
 @dataclass(frozen=True, slots=True)
 class SortedRow:
-    """One training row, sorted."""
+    """One training row with its kind."""
 
     line: int
     kind: str
     """changing fact, stable fact or behaviour."""
     says: tuple[str, ...]
-    """What of it changes: price, time, date, telephone, version."""
+    """The kinds of changing content in it: price, time, date, telephone, version."""
     doc: str | None
-    """The document that bears it out, None for one that none does."""
+    """The document that supports it, None when none does."""
 
 
 @dataclass(frozen=True, slots=True)
 class RowSorting:
-    """Every row's kind, and what follows from it."""
+    """Every row's kind, and counts of them."""
 
     rows: tuple[SortedRow, ...]
     looked: bool = True
@@ -71,7 +75,10 @@ class RowSorting:
 
     @property
     def missing(self) -> tuple[SortedRow, ...]:
-        """Return the facts that change and that no document holds, an update will not reach them; none is told unlooked."""
+        """Return the changing facts that no document holds: an update of the index will not reach them.
+
+        Empty when no documents were read.
+        """
         return tuple(row for row in self.of(CHANGING) if self.looked and row.doc is None)
 
     def to_json(self) -> dict[str, Any]:
@@ -94,24 +101,24 @@ class RowSorting:
         says = Counter(kind for row in self.of(CHANGING) for kind in row.says)
         of_what = f" ({', '.join(f'{kind} {n}' for kind, n in says.most_common())})" if says else ""
         held = sum(row.doc is not None for row in facts)
-        said = (
+        text = (
             f"of {count_of_rows(len(self.rows))}, {len(self.of(CHANGING))} state facts that change{of_what}, "
             f"{len(self.of(STABLE))} stable facts, {len(self.of(BEHAVIOUR))} show behaviour only."
         )
         if not self.looked:
-            return f"{said} {NO_DOCUMENTS_NOTE}"
+            return f"{text} {NO_DOCUMENTS_NOTE}"
         if held:
-            said += (
+            text += (
                 f" {held} of the {len(facts)} facts stand in the documents: "
                 "let the index hold those, training the manner."
             )
         if self.missing:
             lines = ", ".join(str(row.line) for row in self.missing[:3])
-            said += (
+            text += (
                 f" {len(self.missing)} that change stand in no document (lines {lines}{', ...' * (len(self.missing) > 3)}): "
                 "write them into one, or weights will repeat them when they are out of date."
             )
-        return said
+        return text
 
 
 def sort_rows_by_kind(
@@ -119,38 +126,39 @@ def sort_rows_by_kind(
 ) -> RowSorting:
     """Sort training rows by what they teach; raw texts, which answer nothing, are left out."""
     finder = gold.GoldFinder(block_texts(documents))
-    return RowSorting(tuple(_sorted(row, finder, refusals) for row in rows if not row.raw))
+    return RowSorting(tuple(_sort_row(row, finder, refusals) for row in rows if not row.raw))
 
 
 def sort_rows_without_documents(rows: Sequence[Example], refusals: Sequence[str] = ()) -> RowSorting:
-    """Do as :func:`split` where no documents are at hand, as before a training step by itself."""
+    """Sort training rows where no documents are at hand, as before a training step on its own."""
     return replace(sort_rows_by_kind(rows, (), refusals), looked=False)
 
 
 def sort_rows_of_files(
     rows: Sequence[Example], documents: Path | None, refusals: Sequence[str] = ()
 ) -> RowSorting:
-    """Do as :func:`split`, with the documents of a path, None for none."""
+    """Sort training rows with the documents of a path, None for none."""
     from rag.loading.reader import load_documents
 
     return sort_rows_by_kind(rows, load_documents(documents).documents if documents else (), refusals)
 
 
 def kinds_of_change(statement: str) -> tuple[str, ...]:
-    """Return the kinds of things in a statement that are likely to change."""
-    found = [kind for kind, pattern in _VOLATILE.items() if pattern.search(statement)]
-    return tuple(found + ["date"] * bool(extract_dates(statement)))
+    """Return the kinds of content in a statement that are likely to change."""
+    kinds = [kind for kind, pattern in _VOLATILE.items() if pattern.search(statement)]
+    return tuple(kinds + ["date"] * bool(extract_dates(statement)))
 
 
-def _sorted(row: Example, finder: gold.GoldFinder, refusals: Sequence[str]) -> SortedRow:
-    said = [s for s in sentences(row.reply) if not s.rstrip().endswith("?")]
-    if row.refuses or not said or is_refusal(row.reply, refusals):
+def _sort_row(row: Example, finder: gold.GoldFinder, refusals: Sequence[str]) -> SortedRow:
+    """Return a row with its kind."""
+    statements = [sentence for sentence in sentences(row.reply) if not sentence.rstrip().endswith("?")]
+    if row.refuses or not statements or is_refusal(row.reply, refusals):
         return SortedRow(row.line, BEHAVIOUR, (), None)
-    statement = " ".join(said)
+    statement = " ".join(statements)
     chunk = finder.find(row.reply, row.question)
-    made = claims.Claim.of(statement)
-    new = made.numbers or made.dates or made.names - claims.Claim.of(row.question).words
-    if chunk is None and not new:
+    claim = claims.Claim.of(statement)
+    new_facts = claim.numbers or claim.dates or claim.names - claims.Claim.of(row.question).words
+    if chunk is None and not new_facts:
         return SortedRow(row.line, BEHAVIOUR, (), None)
     says = kinds_of_change(statement)
     return SortedRow(row.line, CHANGING if says else STABLE, says, chunk.doc if chunk else None)

@@ -1,1 +1,1 @@
-"""Methods: what each serves, what blocks it, what it costs, which steps it needs. ``table.py`` lists them."""
+"""Methods: what each serves, what blocks it, what it costs, which steps it needs; ``registry.py`` lists them."""

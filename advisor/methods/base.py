@@ -1,4 +1,4 @@
-"""Method: what every way of adapting a model declares about itself."""
+"""The base class of methods: what every way of adapting a model declares about itself."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from runners.resources.memory_terms import MemorySetup
 
 @dataclass(frozen=True, slots=True)
 class Drafting:
-    """What a method must know to write its steps."""
+    """What a method needs to write its steps."""
 
     tuning: str | None = None
     """The tuning method of the plan: lora, qlora or full."""
     numbers: Mapping[str, object] = field(default_factory=dict)
-    """Training numbers for the tuning steps, with their reasons."""
+    """Training settings for the tuning steps, with their reasons."""
     shots: int = 3
 
 
@@ -34,17 +34,17 @@ class Method:
 
     name: ClassVar[str] = ""
     serves: ClassVar[Mapping[Need, float]] = {}
-    """How far it serves each need, 0 to 1; absent is 0."""
+    """How far it serves each need, 0 to 1; a missing need counts as 0."""
 
-    def blocked(self, p: Profile) -> tuple[Blocker, ...]:
-        """Return what forbids it here, with numbers; empty when nothing does."""
+    def blocked(self, profile: Profile) -> tuple[Blocker, ...]:
+        """Return what blocks it here, with numbers; empty when nothing does."""
         return ()
 
-    def estimate(self, p: Profile) -> MethodEstimate:
+    def estimate(self, profile: Profile) -> MethodEstimate:
         """Return what it takes here: memory, hours, USD once, USD per call."""
         raise NotImplementedError
 
-    def steps(self, p: Profile, drafting: Drafting) -> tuple[Step, ...]:
+    def steps(self, profile: Profile, drafting: Drafting) -> tuple[Step, ...]:
         """Return the plan's steps for this method's arm (the index step is the plan's own)."""
         raise NotImplementedError
 
@@ -54,12 +54,27 @@ class Method:
         return inspect.cleandoc(cls.__doc__ or "")
 
 
-def inference_estimate(p: Profile, method: str, extra_tokens: float = 0.0, *said: str) -> MethodEstimate:
-    """Estimate answering only: memory of the base with its cache, a call's price, no training time or money."""
-    tokens = int((p.prompt_tokens or PROMPT_TOKENS) + (p.answer_tokens or ANSWER_TOKENS) + extra_tokens)
-    shape = None if p.remote else p.model_shape
-    memory = (
-        estimate_memory(shape, "inference", MemorySetup(seq_len=tokens, devices=p.devices)) if shape else None
+def inference_estimate(
+    profile: Profile, method: str, extra_tokens: float = 0.0, *assumptions: str
+) -> MethodEstimate:
+    """Estimate answering only: memory of the base with its cache, a call's price, no training time or money.
+
+    Args:
+        profile: the situation.
+        method: the method's name.
+        extra_tokens: tokens that the method adds to prompt and answer.
+        assumptions: the method's own assumptions.
+    """
+    tokens = int(
+        (profile.prompt_tokens or PROMPT_TOKENS) + (profile.answer_tokens or ANSWER_TOKENS) + extra_tokens
     )
-    call = usd_per_call(p, *call_tokens(p, method))
-    return MethodEstimate(memory, p.device_gib, ZERO_RANGE, ZERO_RANGE, call, (*said, *estimate_basis(p)))
+    shape = None if profile.remote else profile.model_shape
+    memory = (
+        estimate_memory(shape, "inference", MemorySetup(seq_len=tokens, devices=profile.devices))
+        if shape
+        else None
+    )
+    call = usd_per_call(profile, *call_tokens(profile, method))
+    return MethodEstimate(
+        memory, profile.device_gib, ZERO_RANGE, ZERO_RANGE, call, (*assumptions, *estimate_basis(profile))
+    )

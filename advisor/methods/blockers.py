@@ -1,4 +1,4 @@
-"""Blockers: why a method cannot be done here, with numbers. Codes are never used again for another block."""
+"""Blockers: why a method is not possible here, with numbers. A code is never reused for another block."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from advisor.questionnaire.profile import MIN_RAW_TOKENS, Profile, Thresholds
 from runners.resources.memory_estimate import smallest_memory
 from runners.resources.memory_terms import MemoryUse
 
-MOST_CPU_HOURS = 72.0
-MOST_CPU_PARAMS_B = 3.0
-LEAST_EXAMPLES = 10
+MAX_CPU_HOURS = 72.0
+MAX_CPU_PARAMS_B = 3.0
+MIN_EXAMPLES = 10
 
 
 @dataclass(frozen=True, slots=True)
 class Blocker:
-    """One thing that forbids a method, with the numbers that say so."""
+    """One reason why a method is blocked, with numbers."""
 
     rule: str
     text: str
@@ -30,94 +30,105 @@ class Blocker:
         return {"rule": self.rule, "text": self.text}
 
 
-def no_data(p: Profile, method: str) -> str:
+def no_data(profile: Profile, method: str) -> str:
     """BL001. Training needs at least 10 examples, or a million tokens of raw text.
 
     Source: OpenAI's fine-tuning guide (floor 10). Does not apply while the number of examples is unknown.
     """
-    if p.labelled_examples is None or p.raw_text >= MIN_RAW_TOKENS:
+    if profile.labelled_examples is None or profile.raw_text >= MIN_RAW_TOKENS:
         return ""
-    n = p.labelled_examples
-    return f"needs at least {LEAST_EXAMPLES} examples, there are {n}" if n < LEAST_EXAMPLES else ""
+    n = profile.labelled_examples
+    return f"needs at least {MIN_EXAMPLES} examples, there are {n}" if n < MIN_EXAMPLES else ""
 
 
-def no_memory(p: Profile, method: str) -> str:
+def no_memory(profile: Profile, method: str) -> str:
     """BL002. The run does not fit in memory, even at the low end and with every free saving on.
 
     Does not apply while the model's size or the memory is unknown.
     """
-    shape, room = p.model_shape, p.device_gib
-    if shape is None or room is None:
+    shape = profile.model_shape
+    available = profile.device_gib
+    if shape is None or available is None:
         return ""
     use: MemoryUse = "full" if method == "full" else "qlora" if method == "qlora" else "lora"
-    need = smallest_memory(shape, use, training_setup(p))
-    if need.fits(room) != "no":
+    need = smallest_memory(shape, use, training_setup(profile))
+    if need.fits(available) != "no":
         return ""
-    place = "this machine's RAM gives" if p.has_gpu is False else f"{_cards(p)} of"
-    return f"needs {need.low:.1f} GiB or more, {place} {room:.0f} GiB"
+    offers = "this machine's RAM gives" if profile.has_gpu is False else f"{_cards(profile)} of"
+    return f"needs {need.low:.1f} GiB or more, {offers} {available:.0f} GiB"
 
 
-def too_slow(p: Profile, method: str) -> str:
+def too_slow(profile: Profile, method: str) -> str:
     """BL003. Without a GPU, training would take longer than three days.
 
     Does not apply to small models: on two cores 0.135 B parameters train at 1,000 tokens a second and more.
     """
-    if p.has_gpu is not False:
+    if profile.has_gpu is not False:
         return ""
-    hours = training_hours(p, method)
-    if hours is None or hours.likely <= MOST_CPU_HOURS:
-        least = (p.params_b or 0) >= MOST_CPU_PARAMS_B and hours is not None
-        return f"no GPU, and {p.params_b:g} B parameters are too many to train on a CPU" if least else ""
+    hours = training_hours(profile, method)
+    if hours is None or hours.likely <= MAX_CPU_HOURS:
+        least = (profile.params_b or 0) >= MAX_CPU_PARAMS_B and hours is not None
+        return (
+            f"no GPU, and {profile.params_b:g} B parameters are too many to train on a CPU" if least else ""
+        )
     return f"would take about {hours.likely / 24:.0f} days without a GPU"
 
 
-def remote_model(p: Profile, method: str) -> str:
+def remote_model(profile: Profile, method: str) -> str:
     """BL004. A model behind an endpoint cannot be tuned here; name a local one to tune."""
-    name = (p.model or "").removeprefix("openai:").partition("@")[0]
-    return f"{name} is behind an endpoint: its weights are not here" if p.remote else ""
+    name = (profile.model or "").removeprefix("openai:").partition("@")[0]
+    return f"{name} is behind an endpoint: its weights are not here" if profile.remote else ""
 
 
-def over_budget(p: Profile, method: str) -> str:
+def over_budget(profile: Profile, method: str) -> str:
     """BL005. Training would cost more than the budget, even at the low end of its range.
 
     Nothing is paid on hardware at hand that holds it, else the rent of the cheapest cards that do.
     Does not apply while the model's size or the budget is unknown.
     """
-    if p.budget_usd is None or p.model_shape is None or p.remote:
+    if profile.budget_usd is None or profile.model_shape is None or profile.remote:
         return ""
-    usd = training_cost(p, method)
+    usd = training_cost(profile, method)
     if usd is None:
-        return "" if fits_at_hand(p, method) is None else "no card that can be rented is known to hold it"
-    if usd.low <= p.budget_usd:
+        return (
+            "" if fits_at_hand(profile, method) is None else "no card that can be rented is known to hold it"
+        )
+    if usd.low <= profile.budget_usd:
         return ""
-    return f"costs {usd.low:,.2f} USD or more in rented cards, the budget is {p.budget_usd:,g}"
+    return f"costs {usd.low:,.2f} USD or more in rented cards, the budget is {profile.budget_usd:,g}"
 
 
-def nothing_to_retrieve(p: Profile, method: str) -> str:
+def nothing_to_retrieve(profile: Profile, method: str) -> str:
     """BL006. Retrieval needs documents, and there are none."""
-    return "there are no documents to retrieve from" if p.corpus_tokens == 0 else ""
+    return "there are no documents to retrieve from" if profile.corpus_tokens == 0 else ""
 
 
-def nothing_to_show(p: Profile, method: str) -> str:
+def nothing_to_show(profile: Profile, method: str) -> str:
     """BL007. Few-shot prompting needs examples, and there are none; three to five can be written by hand."""
-    return "there are no examples to show" if p.labelled_examples == 0 else ""
+    return "there are no examples to show" if profile.labelled_examples == 0 else ""
 
 
-def half_unused(p: Profile, method: str) -> str:
+def half_unused(profile: Profile, method: str) -> str:
     """BL008. A hybrid needs both a fact need and a behaviour need; without one of them, half is idle.
 
     A small gap in behaviour counts from 1,000 examples on. Sources: Balaguer et al., arXiv 2401.08406, and
     Bharti's 2x2: both halves add where both are missing; Ovadia et al., arXiv 2312.05934: retrieval alone is
     better where only facts are missing.
     """
-    if p.task_needs_facts == "known" and not (p.must_cite or p.corpus_tokens or p.facts_change == "fast"):
+    if profile.task_needs_facts == "known" and not (
+        profile.must_cite or profile.corpus_tokens or profile.facts_change == "fast"
+    ):
         return "the model has seen these facts and there is no corpus, so the retrieval half would be idle"
-    unneeded = p.task_needs_facts == "none" or not (p.needs_facts or p.corpus_tokens)
-    if unneeded and not p.must_cite:
+    unneeded = profile.task_needs_facts == "none" or not (profile.needs_facts or profile.corpus_tokens)
+    if unneeded and not profile.must_cite:
         return "the task needs no facts, so the retrieval half would be idle"
-    if p.behaviour_gap == "none" or p.behaviour_gap is None:
+    if profile.behaviour_gap == "none" or profile.behaviour_gap is None:
         return "no gap in behaviour is known, so the tuned half would be idle"
-    enough = p.behaviour_gap == "high" or p.examples_known >= 1000 or p.raw_text >= MIN_RAW_TOKENS
+    enough = (
+        profile.behaviour_gap == "high"
+        or profile.examples_known >= 1000
+        or profile.raw_text >= MIN_RAW_TOKENS
+    )
     return (
         "" if enough else "the gap in behaviour is small, and there are fewer than 1,000 examples to close it"
     )
@@ -125,8 +136,8 @@ def half_unused(p: Profile, method: str) -> str:
 
 BlockerCheck = Callable[[Profile, str], str]
 BLOCKER_THRESHOLDS: dict[str, Thresholds] = {
-    "BL001": {"labelled_examples": (LEAST_EXAMPLES,), "unlabelled_tokens": (MIN_RAW_TOKENS,)},
-    "BL003": {"model_params_b": (MOST_CPU_PARAMS_B,)},
+    "BL001": {"labelled_examples": (MIN_EXAMPLES,), "unlabelled_tokens": (MIN_RAW_TOKENS,)},
+    "BL003": {"model_params_b": (MAX_CPU_PARAMS_B,)},
     "BL006": {"corpus_tokens": (1,)},
     "BL007": {"labelled_examples": (1,)},
     "BL008": {"labelled_examples": (1000,), "unlabelled_tokens": (MIN_RAW_TOKENS,), "corpus_tokens": (1,)},
@@ -150,17 +161,17 @@ def blocker_code(check: BlockerCheck) -> str:
 
 
 def blocker_text(check: BlockerCheck) -> str:
-    """Return what a user reads about a check: its docstring without the code."""
+    """Return the text for users: the check's docstring without the code."""
     return inspect.cleandoc(check.__doc__ or "").split(".", 1)[1].strip()
 
 
 BLOCKER_CODES: dict[BlockerCheck, str] = {check: blocker_code(check) for check in BLOCKER_CHECKS}
 
 
-def blocked_by(p: Profile, method: str, *checks: BlockerCheck) -> tuple[Blocker, ...]:
+def blocked_by(profile: Profile, method: str, *checks: BlockerCheck) -> tuple[Blocker, ...]:
     """Return the blockers among these checks."""
-    return tuple(Blocker(BLOCKER_CODES[check], said) for check in checks if (said := check(p, method)))
+    return tuple(Blocker(BLOCKER_CODES[check], text) for check in checks if (text := check(profile, method)))
 
 
-def _cards(p: Profile) -> str:
-    return "one GPU" if p.devices == 1 else f"each of {p.devices} GPUs"
+def _cards(profile: Profile) -> str:
+    return "one GPU" if profile.devices == 1 else f"each of {profile.devices} GPUs"

@@ -1,4 +1,4 @@
-"""Hybrid: tune for manner, retrieve for facts."""
+"""Hybrid: tuning for behaviour, retrieval for facts."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from runners.plan.schema import Step
 from runners.plan.steps import EvaluateStep, IndexStep, TrainStep
 
 TUNED_HALVES: tuple[Lora, ...] = (Lora(), QLora(), Full())
-"""The ways of tuning a hybrid may stand on, preferred first."""
+"""The tuning methods that a hybrid may use, preferred first."""
 
 
 class Hybrid(Method):
@@ -49,30 +49,31 @@ class Hybrid(Method):
         Need.SPEED: 0.3,
     }
 
-    def blocked(self, p: Profile) -> tuple[Blocker, ...]:
-        """Nothing to retrieve, one half idle, or no way of tuning is open (then LoRA's blockers)."""
-        found = blocked_by(p, self.name, nothing_to_retrieve, half_unused)
-        return found if self.tuned_by(p) else found + TUNED_HALVES[0].blocked(p)
+    def blocked(self, profile: Profile) -> tuple[Blocker, ...]:
+        """Return the blockers: nothing to retrieve, a half without a use, or all tuning blocked (LoRA's)."""
+        blockers = blocked_by(profile, self.name, nothing_to_retrieve, half_unused)
+        return blockers if self.tuned_by(profile) else blockers + TUNED_HALVES[0].blocked(profile)
 
-    def tuned_by(self, p: Profile) -> Lora | None:
-        """Return the way of tuning it would stand on: LoRA, else QLoRA, else full.
+    def tuned_by(self, profile: Profile) -> Lora | None:
+        """Return the tuning method that it would use: LoRA, else QLoRA, else full.
 
         As everywhere, QLoRA comes before a LoRA that would nearly fill the memory.
         """
         lora, qlora, full = TUNED_HALVES
-        order = (qlora, lora, full) if fits_one_device(p, "lora") == "tight" else TUNED_HALVES
-        return next((method for method in order if not method.blocked(p)), None)
+        order = (qlora, lora, full) if fits_one_device(profile, "lora") == "tight" else TUNED_HALVES
+        return next((method for method in order if not method.blocked(profile)), None)
 
-    def estimate(self, p: Profile) -> MethodEstimate:
-        """Tune on rows with the passages of the plan's index step; call with passages.
+    def estimate(self, profile: Profile) -> MethodEstimate:
+        """Estimate tuning on rows with the passages of the plan's index step, and calls with passages.
 
-        The high end takes half as much again, for passages that are longer than assumed. Money is in proportion.
+        The high end takes half as much again, for passages that are longer than assumed. Money is in
+        proportion.
         """
-        tuned_by = self.tuned_by(p) or TUNED_HALVES[0]
-        base = tuned_by.estimate(p)
-        call = usd_per_call(p, *call_tokens(p, self.name))
+        tuned_by = self.tuned_by(profile) or TUNED_HALVES[0]
+        base = tuned_by.estimate(profile)
+        call = usd_per_call(profile, *call_tokens(profile, self.name))
         passages = IndexStep().k
-        hours = base.hours and training_hours(p, tuned_by.name, float(passages * PASSAGE_TOKENS))
+        hours = base.hours and training_hours(profile, tuned_by.name, float(passages * PASSAGE_TOKENS))
         if not hours or not base.hours:
             return replace(base, per_call_usd=call)
         longer = hours.likely / base.hours.likely
@@ -87,8 +88,8 @@ class Hybrid(Method):
             assumptions=(*base.assumptions, assumed),
         )
 
-    def steps(self, p: Profile, drafting: Drafting) -> tuple[Step, ...]:
-        """Compare naive stacking, then train on retrieval-aware rows and evaluate with passages."""
+    def steps(self, profile: Profile, drafting: Drafting) -> tuple[Step, ...]:
+        """Compare naive stacking, then train on rows with passages and evaluate with passages."""
         numbers: dict[str, Any] = dict(drafting.numbers)
         tuning: Any = drafting.tuning or "lora"
         # From the base, not from the tuned arm: weights that were taught the facts have no need to read them.

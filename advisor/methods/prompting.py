@@ -1,7 +1,4 @@
-"""Prompting: say what is wanted.
-
-Few-shot prompting: say what is wanted and show it.
-"""
+"""Prompting, with instructions alone or with examples shown (few-shot)."""
 
 from __future__ import annotations
 
@@ -40,13 +37,13 @@ class Prompting(Method):
         Need.STOP: 1.0,
     }
 
-    def estimate(self, p: Profile) -> MethodEstimate:
-        """Answering with the prompt; the whole corpus in it, cached, where that is the advice."""
-        whole = float(p.corpus_tokens or 0) if p.corpus_in_prompt else 0.0
-        said = (f"all {whole:,.0f} tokens of documents in a cached prompt",) if whole else ()
-        return inference_estimate(p, self.name, whole, *said)
+    def estimate(self, profile: Profile) -> MethodEstimate:
+        """Estimate answering with the prompt; the whole corpus is cached in it where KN005 advises that."""
+        whole = float(profile.corpus_tokens or 0) if profile.corpus_in_prompt else 0.0
+        assumptions = (f"all {whole:,.0f} tokens of documents in a cached prompt",) if whole else ()
+        return inference_estimate(profile, self.name, whole, *assumptions)
 
-    def steps(self, p: Profile, drafting: Drafting) -> tuple[Step, ...]:
+    def steps(self, profile: Profile, drafting: Drafting) -> tuple[Step, ...]:
         """Evaluate the base with the instructions alone."""
         return (EvaluateStep(arm=self.name),)
 
@@ -74,16 +71,16 @@ class FewShot(Method):
         Need.STOP: 0.5,
     }
 
-    def blocked(self, p: Profile) -> tuple[Blocker, ...]:
-        """No examples to show."""
-        return blocked_by(p, self.name, nothing_to_show)
+    def blocked(self, profile: Profile) -> tuple[Blocker, ...]:
+        """Return the blocker: no examples to show."""
+        return blocked_by(profile, self.name, nothing_to_show)
 
-    def estimate(self, p: Profile) -> MethodEstimate:
-        """Answering with a cached bank of eight examples before every question."""
-        bank = bank_tokens(p)
-        said = (f"{bank:,.0f} tokens of examples in a cached prompt",)
-        return inference_estimate(p, self.name, bank, *said)
+    def estimate(self, profile: Profile) -> MethodEstimate:
+        """Estimate answering with a cached bank of eight examples before every question."""
+        bank = bank_tokens(profile)
+        assumptions = (f"{bank:,.0f} tokens of examples in a cached prompt",)
+        return inference_estimate(profile, self.name, bank, *assumptions)
 
-    def steps(self, p: Profile, drafting: Drafting) -> tuple[Step, ...]:
+    def steps(self, profile: Profile, drafting: Drafting) -> tuple[Step, ...]:
         """Evaluate the base with examples shown, the best of a few banks on dev questions."""
         return (EvaluateStep(arm=self.name, shots=drafting.shots, bank="chosen"),)

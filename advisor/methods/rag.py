@@ -1,4 +1,4 @@
-"""Retrieval: look the facts up when they are asked for."""
+"""Retrieval-augmented generation: facts are looked up when they are asked for."""
 
 from __future__ import annotations
 
@@ -38,15 +38,15 @@ class Rag(Method):
         Need.STOP: 0.4,
     }
 
-    def blocked(self, p: Profile) -> tuple[Blocker, ...]:
-        """Nothing to retrieve from."""
-        return blocked_by(p, self.name, nothing_to_retrieve)
+    def blocked(self, profile: Profile) -> tuple[Blocker, ...]:
+        """Return the blocker: nothing to retrieve from."""
+        return blocked_by(profile, self.name, nothing_to_retrieve)
 
-    def estimate(self, p: Profile) -> MethodEstimate:
-        """Answering with passages in every prompt."""
-        said = (f"{CONTEXT_TOKENS:,} tokens of passages in every prompt, never cached",)
-        return inference_estimate(p, self.name, CONTEXT_TOKENS, *said)
+    def estimate(self, profile: Profile) -> MethodEstimate:
+        """Estimate answering with passages in every prompt."""
+        assumptions = (f"{CONTEXT_TOKENS:,} tokens of passages in every prompt, never cached",)
+        return inference_estimate(profile, self.name, CONTEXT_TOKENS, *assumptions)
 
-    def steps(self, p: Profile, drafting: Drafting) -> tuple[Step, ...]:
+    def steps(self, profile: Profile, drafting: Drafting) -> tuple[Step, ...]:
         """Evaluate the base with passages."""
         return (EvaluateStep(arm=self.name, retrieval=True),)

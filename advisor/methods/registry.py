@@ -1,4 +1,4 @@
-"""All methods, simplest first: the table of contents."""
+"""The list of all methods, simplest first: built-in ones, then those of plug-ins."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from rag.plugins import PluginGroup, UnusablePlugin
 METHODS: tuple[Method, ...] = (Prompting(), FewShot(), Rag(), Lora(), QLora(), Full(), Hybrid())
 METHOD_BY_NAME: dict[str, Method] = {method.name: method for method in METHODS}
 RESERVED_ARMS = ("classifier", "long-context", "naive-stack", "untuned")
-"""Arms that plans compare with and that are no methods; no plug-in may take their names."""
+"""Arms of plans that are no methods; no plug-in may take their names."""
 
 
 def _check_plugin(name: str, method: Any) -> Method:
-    """Return an instance of a plug-in's method; Unusable when its name, text, degrees or functions are not right."""
+    """Return an instance of a plug-in's method; UnusablePlugin when a part of it is invalid."""
     if not (isinstance(method, type) and issubclass(method, Method)):
         raise UnusablePlugin("not a subclass of advisor.methods.base.Method")
     if method.name != name:
@@ -48,5 +48,5 @@ def all_methods() -> tuple[Method, ...]:
 
 @cache
 def methods_by_name() -> dict[str, Method]:
-    """Return every method under its name, in the order of :func:`methods`."""
+    """Return every method by name, in the order of :func:`all_methods`."""
     return {method.name: method for method in all_methods()}

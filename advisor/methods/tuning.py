@@ -1,9 +1,4 @@
-"""LoRA: train small adapters beside frozen weights.
-
-Full fine-tuning: train every weight.
-
-QLoRA: LoRA over a base in four bits.
-"""
+"""Fine-tuning: LoRA (adapters beside frozen weights), QLoRA (LoRA over a 4-bit base), and full tuning."""
 
 from __future__ import annotations
 
@@ -56,24 +51,28 @@ class Lora(Method):
         Need.SIMPLE: 0.25,
     }
 
-    def blocked(self, p: Profile) -> tuple[Blocker, ...]:
-        """No data, no memory, no time, no weights or no money."""
-        return blocked_by(p, self.name, *TUNING_CHECKS)
+    def blocked(self, profile: Profile) -> tuple[Blocker, ...]:
+        """Return the blockers: no data, memory, time, weights or money."""
+        return blocked_by(profile, self.name, *TUNING_CHECKS)
 
-    def estimate(self, p: Profile) -> MethodEstimate:
-        """Training memory with every free saving on, hours and USD of training, a call without examples."""
+    def estimate(self, profile: Profile) -> MethodEstimate:
+        """Estimate training memory with every free saving on, hours and USD of training, and a call."""
         use: MemoryUse = self.name  # type: ignore[assignment]
-        shape = None if p.remote else p.model_shape
-        memory = smallest_memory(shape, use, training_setup(p)) if shape else None
-        hours = training_hours(p, self.name) if p.examples_known or p.raw_text else None
-        said = [f"{training_tokens(p):,.0f} training tokens ({DEFAULT_EPOCHS:g} epochs)"] if hours else []
+        shape = None if profile.remote else profile.model_shape
+        memory = smallest_memory(shape, use, training_setup(profile)) if shape else None
+        hours = training_hours(profile, self.name) if profile.examples_known or profile.raw_text else None
+        assumptions = (
+            [f"{training_tokens(profile):,.0f} training tokens ({DEFAULT_EPOCHS:g} epochs)"] if hours else []
+        )
         if memory:
-            said += list(memory.assumptions)
-        usd = training_cost(p, self.name) if hours else None
-        call = usd_per_call(p, *call_tokens(p, self.name))
-        return MethodEstimate(memory, p.device_gib, hours, usd, call, (*said, *estimate_basis(p, self.name)))
+            assumptions += list(memory.assumptions)
+        usd = training_cost(profile, self.name) if hours else None
+        call = usd_per_call(profile, *call_tokens(profile, self.name))
+        return MethodEstimate(
+            memory, profile.device_gib, hours, usd, call, (*assumptions, *estimate_basis(profile, self.name))
+        )
 
-    def steps(self, p: Profile, drafting: Drafting) -> tuple[Step, ...]:
+    def steps(self, profile: Profile, drafting: Drafting) -> tuple[Step, ...]:
         """Train on the examples, then evaluate the tuned weights without retrieval."""
         numbers: dict[str, Any] = dict(drafting.numbers)
         train = TrainStep(arm=self.name, method=self.name, **numbers)  # type: ignore[arg-type]

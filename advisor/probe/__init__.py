@@ -1,0 +1,1 @@
+"""Asking the base model what it knows, and the answers that settles."""

@@ -1,6 +1,7 @@
-"""Answers files: YAML or JSON that is read, laid under what was said, and written.
+"""Answers files: YAML or JSON files that are read, layered into the answers, and written.
 
-Profiles kept under a name: answers files in the user's configuration folder.
+:func:`read_answers` reads one, or the answers of a plan; :func:`save_answers` writes one. Profiles saved
+under a name (``plan --save``) are answers files in the user's configuration folder.
 """
 
 from __future__ import annotations
@@ -24,74 +25,170 @@ from rag.errors import BadInput
 from rag.files import write_text
 
 MAX_ANSWERS_BYTES = 2_000_000
+PROFILE_NAME = re.compile(r"^[a-z0-9][a-z0-9._-]{0,63}$")
+PROFILE_PATH_KEYS = ("documents", "examples", "questions", "prompt", "model")
+
+
+class _NoAliases(yaml.SafeLoader):
+    """The safe loader without aliases: an answers file needs none, and nested ones expand exponentially."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("aliases are not allowed here")
+        return super().compose_node(parent, index)
+
+
+@dataclass(frozen=True, slots=True)
+class SavedProfile:
+    """One saved profile, or the reason why it cannot be read."""
+
+    name: str
+    path: Path
+    day: date
+    answers: Mapping[str, Answer]
+    problem: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the row that ``plan --profiles --json`` prints."""
+        values = {key: answer.value for key, answer in self.answers.items()}
+        return {
+            "name": self.name,
+            "path": str(self.path),
+            "saved": self.day.isoformat(),
+            "answers": values,
+            "problem": self.problem,
+        }
 
 
 def read_answers(path: Path) -> dict[str, Answer]:
     """Read an answers file: YAML or JSON, a plain mapping or a plan (whose ``answers`` carry sources).
 
-    Raises BadInput for a missing, unreadable or oversized file, unknown keys and impossible values.
+    Raises:
+        BadInput: for a missing, unreadable or oversized file, an unknown key or an invalid value.
     """
     loaded = _load(path)
     if isinstance(loaded.get("answers"), dict) and "answers" not in QUESTION_BY_ID:
-        loaded = _as_planned(loaded, path.parent)
-    found: dict[str, Answer] = {}
-    for key, given in loaded.items():
-        note, source = "", "file"
-        if isinstance(given, Mapping):
-            if "value" not in given or not set(given) <= {"value", "source", "note"}:
+        loaded = _answers_of_plan(loaded, path.parent)
+    answers: dict[str, Answer] = {}
+    for key, value in loaded.items():
+        note = ""
+        source = "file"
+        if isinstance(value, Mapping):
+            if "value" not in value or not set(value) <= {"value", "source", "note"}:
                 raise BadInput(f"{path}: {key} should be a value, or a mapping of value, source and note")
-            note, source = str(given.get("note") or ""), str(given.get("source") or "file")
-            given = given["value"]
+            note = str(value.get("note") or "")
+            source = str(value.get("source") or "file")
+            value = value["value"]
             if source not in SOURCES:
                 raise BadInput(
                     f"{path}: {key} has the unknown source {source!r}", f"known: {', '.join(SOURCES)}"
                 )
         try:
-            found[str(key)] = Answer(read_answer(str(key), given), source, note)
+            answers[str(key)] = Answer(read_answer(str(key), value), source, note)
         except BadInput as problem:
             raise BadInput(f"{path}: {problem.message}", problem.hint) from None
-    return found
-
-
-def _as_planned(plan: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """Return a plan's answers with the files that it names itself: a run's plan has them in full, its answers as given."""
-    data, prompts = _mapping(plan.get("data")), _mapping(plan.get("prompts"))
-    found = dict(plan["answers"])
-    known = {key: data.get(key) for key in ("documents", "examples", "questions")}
-    given = found.get("prompt")
-    given = given.get("value") if isinstance(given, Mapping) else given
-    if isinstance(given, str) and given.endswith((".txt", ".md")) and not names_a_path(str(folder / given)):
-        known["prompt"] = prompts.get("system")
-    for key, value in known.items():
-        if value and isinstance(found.get(key), Mapping) and found[key].get("value"):
-            found[key] = {**found[key], "value": value}
-    return found
-
-
-def _mapping(found: Any) -> Mapping[str, Any]:
-    return found if isinstance(found, Mapping) else {}
+    return answers
 
 
 def with_answers_file(answers: Answers, loaded: Mapping[str, Answer]) -> Answers:
     """Return answers with a file's added.
 
-    What a person said (flag, file, asked, config) counts as ``file``; what was measured keeps its source, so that it
-    is measured again here.
+    What a person gave (flag, file, asked, config) counts as ``file``. Of what was measured only ``probed`` is
+    taken over, with its source; the rest is measured again on this machine.
     """
     measured = ("probed", "counted", "detected", "default")
-    said = {key: replace(a, source="file") for key, a in loaded.items() if a.source not in measured}
+    from_person = {key: replace(a, source="file") for key, a in loaded.items() if a.source not in measured}
     probed = {key: answer for key, answer in loaded.items() if answer.source == "probed"}
-    return answers.add("file", said).add("probed", probed)
+    return answers.add("file", from_person).add("probed", probed)
 
 
 def save_answers(answers: Answers, path: Path) -> None:
     """Write what a person answered (not what is counted or detected) as YAML, atomically."""
-    said = {key: answers[key].value for key in answers if answers[key].source in ("flag", "file", "asked")}
-    body = yaml.safe_dump(said, sort_keys=False, allow_unicode=True)
+    values = {key: answers[key].value for key in answers if answers[key].source in ("flag", "file", "asked")}
+    body = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
     write_text(path, "# Answers for: tunewise plan --answers " + path.name + "\n" + body)
 
 
+def profiles_folder() -> Path:
+    """Return the folder of saved profiles: TUNEWISE_PROFILES, else one in the user's configuration folder."""
+    chosen = os.environ.get("TUNEWISE_PROFILES")
+    return Path(chosen).expanduser() if chosen else user_config_path("tunewise", appauthor=False) / "profiles"
+
+
+def check_profile_name(name: str) -> str:
+    """Return the name; BadInput when it is not a valid file name on every system."""
+    if not PROFILE_NAME.match(name):
+        raise BadInput(
+            f"a profile cannot be named {name!r}",
+            "use small letters, digits, dots, dashes and underscores, beginning with a letter or digit",
+        )
+    return name
+
+
+def save_profile(name: str, answers: Answers) -> Path:
+    """Save what a person answered under a name, atomically; an older profile is replaced.
+
+    Raises:
+        BadInput: for an invalid name, and when there is nothing to save.
+        CannotRun: when the file cannot be written.
+    """
+    path = profiles_folder() / f"{check_profile_name(name)}.yaml"
+    from_person = {key: answers[key] for key in answers if answers[key].source in ("flag", "file", "asked")}
+    if not from_person:
+        raise BadInput(f"there is nothing to keep as {name!r}: no answer came from you", "answer something")
+    saved = {
+        key: replace(answer, source="asked", value=_absolute(key, answer.value))
+        for key, answer in from_person.items()
+    }
+    save_answers(Answers().add("asked", saved), path)
+    return path
+
+
+def find_profile(name: str) -> Path:
+    """Return the file of a saved profile; BadInput, with the closest name, when there is none."""
+    path = profiles_folder() / f"{check_profile_name(name)}.yaml"
+    if path.is_file():
+        return path
+    names = [saved.stem for saved in _files()]
+    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    hint = f"kept: {', '.join(names)}" if names else "none is kept yet: tunewise plan --save NAME"
+    raise BadInput(f"no profile is named {name!r}", f"did you mean {close[0]}? ({hint})" if close else hint)
+
+
+def all_profiles() -> tuple[SavedProfile, ...]:
+    """Return all saved profiles by name; one that cannot be read has a ``problem`` instead of answers."""
+    return tuple(_read(path) for path in _files())
+
+
+def _answers_of_plan(plan: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """Return a plan's answers, with the paths that the plan itself names in place of those recorded.
+
+    The plan of a run folder names its files in full, while its answers are recorded as they were given.
+    """
+    data = _mapping(plan.get("data"))
+    prompts = _mapping(plan.get("prompts"))
+    answers = dict(plan["answers"])
+    plan_values = {key: data.get(key) for key in ("documents", "examples", "questions")}
+    prompt = answers.get("prompt")
+    prompt = prompt.get("value") if isinstance(prompt, Mapping) else prompt
+    if (
+        isinstance(prompt, str)
+        and prompt.endswith((".txt", ".md"))
+        and not names_a_path(str(folder / prompt))
+    ):
+        plan_values["prompt"] = prompts.get("system")
+    for key, value in plan_values.items():
+        if value and isinstance(answers.get(key), Mapping) and answers[key].get("value"):
+            answers[key] = {**answers[key], "value": value}
+    return answers
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
 def _load(path: Path) -> dict[str, Any]:
+    """Return the mapping in a YAML or JSON file, {} for an empty one; BadInput when it is anything else."""
     try:
         if path.stat().st_size > MAX_ANSWERS_BYTES:
             raise BadInput(f"answers file {path} is larger than {MAX_ANSWERS_BYTES:,} bytes")
@@ -114,95 +211,12 @@ def _load(path: Path) -> dict[str, Any]:
     return loaded
 
 
-class _NoAliases(yaml.SafeLoader):
-    """The safe loader without anchors: an answers file needs none, and they can blow up."""
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.AliasEvent):
-            raise yaml.YAMLError("aliases are not allowed here")
-        return super().compose_node(parent, index)
-
-
-PROFILE_NAME = re.compile(r"^[a-z0-9][a-z0-9._-]{0,63}$")
-PROFILE_PATH_KEYS = ("documents", "examples", "questions", "prompt", "model")
-
-
-@dataclass(frozen=True, slots=True)
-class SavedProfile:
-    """One kept profile, or why it cannot be read."""
-
-    name: str
-    path: Path
-    day: date
-    answers: Mapping[str, Answer]
-    problem: str = ""
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the row that ``plan --profiles --json`` prints."""
-        values = {key: answer.value for key, answer in self.answers.items()}
-        return {
-            "name": self.name,
-            "path": str(self.path),
-            "saved": self.day.isoformat(),
-            "answers": values,
-            "problem": self.problem,
-        }
-
-
-def profiles_folder() -> Path:
-    """Return where profiles are kept: TUNEWISE_PROFILES, else the user's configuration folder."""
-    chosen = os.environ.get("TUNEWISE_PROFILES")
-    return Path(chosen).expanduser() if chosen else user_config_path("tunewise", appauthor=False) / "profiles"
-
-
-def check_profile_name(name: str) -> str:
-    """Return the name; BadInput when it would not do as a file's name everywhere."""
-    if not PROFILE_NAME.match(name):
-        raise BadInput(
-            f"a profile cannot be named {name!r}",
-            "use small letters, digits, dots, dashes and underscores, beginning with a letter or digit",
-        )
-    return name
-
-
-def save_profile(name: str, answers: Answers) -> Path:
-    """Keep what a person answered under a name, atomically, replacing an older one; paths become absolute.
-
-    Raises BadInput for an impossible name and when there is nothing to keep, CannotRun when it cannot be written.
-    """
-    path = profiles_folder() / f"{check_profile_name(name)}.yaml"
-    said = {key: answers[key] for key in answers if answers[key].source in ("flag", "file", "asked")}
-    if not said:
-        raise BadInput(f"there is nothing to keep as {name!r}: no answer came from you", "answer something")
-    kept = {
-        key: replace(answer, source="asked", value=_absolute(key, answer.value))
-        for key, answer in said.items()
-    }
-    save_answers(Answers().add("asked", kept), path)
-    return path
-
-
-def find_profile(name: str) -> Path:
-    """Return the file of a kept profile; BadInput, with the closest name, when there is none."""
-    path = profiles_folder() / f"{check_profile_name(name)}.yaml"
-    if path.is_file():
-        return path
-    names = [saved.stem for saved in _files()]
-    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    known = f"kept: {', '.join(names)}" if names else "none is kept yet: tunewise plan --save NAME"
-    raise BadInput(f"no profile is named {name!r}", f"did you mean {close[0]}? ({known})" if close else known)
-
-
-def all_profiles() -> tuple[SavedProfile, ...]:
-    """Return all kept profiles by name; one that cannot be read says why instead of its answers."""
-    return tuple(_read(path) for path in _files())
-
-
 def _files() -> list[Path]:
     return sorted(path for path in profiles_folder().glob("*.yaml") if PROFILE_NAME.match(path.stem))
 
 
 def _read(path: Path) -> SavedProfile:
+    """Read one saved profile."""
     day = date.fromtimestamp(path.stat().st_mtime)
     try:
         return SavedProfile(path.stem, path, day, read_answers(path))
@@ -211,6 +225,7 @@ def _read(path: Path) -> SavedProfile:
 
 
 def _absolute(key: str, value: Any) -> Any:
+    """Return an answer with its path made absolute."""
     if key in PROFILE_PATH_KEYS and isinstance(value, str) and names_a_path(value):
         return str(Path(value).expanduser().resolve())
     return value

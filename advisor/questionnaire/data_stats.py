@@ -1,4 +1,8 @@
-"""Count what the files hold: documents, examples, questions, tokens, repeats, formats. Nothing heavy."""
+"""Count what the user's files hold: documents, examples, questions, tokens, repeats, formats.
+
+:func:`measure_files` is the entry point; its :class:`DataStats` become answers with the source ``counted``.
+Imports no torch; a tokenizer is only loaded when the model's folder has one.
+"""
 
 from __future__ import annotations
 
@@ -19,39 +23,41 @@ from runners.runs import dataset
 from runners.tokenization.token_estimate import CHARS_PER_TOKEN
 
 MAX_READ_BYTES = 20_000_000
-"""More text than this is not read to count it; its size is taken instead."""
+"""Above this size documents are not read; their tokens are estimated from the file size."""
 MAX_EXAMPLES = 20_000
-"""More rows than this are not read to count what is in them; they are counted, and the first taken for all."""
+"""Above this number of rows only the first are read; their statistics are scaled to all rows."""
 SAMPLE_CHARS = 1_000_000
+"""Characters that are tokenized to estimate the tokens of longer texts."""
 
 
 @dataclass(frozen=True, slots=True)
 class TokenCounting:
-    """A way of counting tokens, and how to say it."""
+    """A way of counting tokens, and its description for notes."""
 
     count: Callable[[str], int]
     how: str
 
     def of(self, texts: Sequence[str]) -> int:
-        """Count tokens, from a sample of a million characters when there are more."""
+        """Count tokens; beyond a million characters they are extrapolated from a sample of that size."""
         total = sum(len(text) for text in texts)
-        taken, used = 0, 0
+        tokens = 0
+        chars = 0
         for text in texts:
-            if used >= SAMPLE_CHARS:
+            if chars >= SAMPLE_CHARS:
                 break
-            taken += self.count(text)
-            used += len(text)
-        return round(taken * total / used) if used else 0
+            tokens += self.count(text)
+            chars += len(text)
+        return round(tokens * total / chars) if chars else 0
 
 
 @dataclass(frozen=True, slots=True)
 class DataStats:
-    """What was counted; the loaded rows are kept so that nothing is read twice."""
+    """What was counted, with the loaded rows so that nothing is read twice."""
 
     counted: dict[str, Any]
     """Values of the questionnaire's keys."""
     notes: dict[str, str]
-    """How each was found."""
+    """How each value was found."""
     examples: ExampleSet | None = None
     questions: tuple[Question, ...] | None = None
     warnings: tuple[str, ...] = ()
@@ -59,7 +65,7 @@ class DataStats:
 
 @lru_cache(maxsize=4)
 def token_counting(folder: Path | None) -> TokenCounting:
-    """Count with the tokenizer of a model folder, else estimate them from the number of characters."""
+    """Count with the tokenizer of a model folder, else estimate tokens from the number of characters."""
     if folder is not None and (folder / "tokenizer.json").is_file():
         from tokenizers import Tokenizer
 
@@ -84,38 +90,49 @@ def measure_files(
 ) -> DataStats:
     """Count the files that are given.
 
-    Raises BadInput for missing or broken files, and, naming the rows, when questions occur in the examples or in the
-    instructions, ``prompt``.
+    Args:
+        documents: a folder, a file or a .jsonl of documents.
+        examples: training rows.
+        questions: held-out questions.
+        tokens: how tokens are counted.
+        prompt: the instructions, counted into prompts without a system turn of their own and checked for
+            leakage.
+
+    Raises:
+        BadInput: for missing or broken files, and, naming the rows, when questions occur in the examples or
+            in the instructions.
     """
     counted: dict[str, Any] = {}
     notes: dict[str, str] = {}
     warnings: list[str] = []
     if documents is not None:
-        size, note = _documents(documents, tokens, warnings)
+        size, note = _count_documents(documents, tokens, warnings)
         counted |= {"corpus_tokens": size, "task_needs_facts": "new"}
         notes |= {"corpus_tokens": note, "task_needs_facts": "there are documents"}
-    found = load_examples(examples, most=MAX_EXAMPLES) if examples is not None else None
-    if found is not None and examples is not None:
-        _examples(found, examples, tokens, prompt, counted, notes, warnings)
-    asked = load_questions(questions) if questions is not None else None
-    if questions is not None and asked is not None:
-        rows = found.rows if found is not None else ()
-        _near(dataset.partition_questions(rows, asked, prompt, questions, examples).left_out, warnings)
-    return DataStats(counted, notes, found, asked, tuple(warnings))
+    example_set = load_examples(examples, most=MAX_EXAMPLES) if examples is not None else None
+    if example_set is not None and examples is not None:
+        _count_examples(example_set, examples, tokens, prompt, counted, notes, warnings)
+    question_rows = load_questions(questions) if questions is not None else None
+    if questions is not None and question_rows is not None:
+        rows = example_set.rows if example_set is not None else ()
+        _warn_of_near_repeats(
+            dataset.partition_questions(rows, question_rows, prompt, questions, examples).left_out, warnings
+        )
+    return DataStats(counted, notes, example_set, question_rows, tuple(warnings))
 
 
-def _near(nearly: Sequence[Leak], warnings: list[str]) -> None:
+def _warn_of_near_repeats(leaks: Sequence[Leak], warnings: list[str]) -> None:
     """Warn of questions that nearly repeat examples: `tunewise run` refuses them."""
-    if nearly:
-        shown = "; ".join(f"question line {x.held_out} = example line {x.row}" for x in nearly[:3])
+    if leaks:
+        shown = "; ".join(f"question line {x.held_out} = example line {x.row}" for x in leaks[:3])
         warnings.append(
-            f"{len(nearly)} held-out questions nearly repeat examples ({shown}): take them out of one file, "
+            f"{len(leaks)} held-out questions nearly repeat examples ({shown}): take them out of one file, "
             "or write near_repeats: leave_out under data in the plan"
         )
 
 
 def guess_format(replies: Sequence[str]) -> str:
-    """Guess labels, json or free from what at least 95 % of replies look like."""
+    """Return the format (labels, json or free) that at least 95 % of replies have."""
     if not replies:
         return "free"
     if sum(_is_json(reply) for reply in replies) >= 0.95 * len(replies):
@@ -124,7 +141,7 @@ def guess_format(replies: Sequence[str]) -> str:
 
 
 def count_distinct(rows: Sequence[Example]) -> int:
-    """Count the examples, those that nearly repeat each other once; with labels, only under the same label."""
+    """Count the examples, near repeats of each other once; with labels, only under the same label."""
     texts = ["\n".join(m["content"] for m in row.messages if m["role"] != "system") for row in rows]
     replies = [row.reply for row in rows]
     return duplicates.count_distinct_texts(
@@ -132,7 +149,8 @@ def count_distinct(rows: Sequence[Example]) -> int:
     )
 
 
-def _documents(path: Path, tokens: TokenCounting, warnings: list[str]) -> tuple[int, str]:
+def _count_documents(path: Path, tokens: TokenCounting, warnings: list[str]) -> tuple[int, str]:
+    """Return the tokens of the documents and a note on how they were counted."""
     from rag.loading.reader import load_documents
     from rag.loading.registry import loader_for
 
@@ -155,8 +173,8 @@ def _documents(path: Path, tokens: TokenCounting, warnings: list[str]) -> tuple[
     return total, f"{len(loaded.documents)} documents, {tokens.how}"
 
 
-def _examples(
-    found: ExampleSet,
+def _count_examples(
+    example_set: ExampleSet,
     path: Path,
     tokens: TokenCounting,
     prompt: str,
@@ -164,20 +182,25 @@ def _examples(
     notes: dict[str, str],
     warnings: list[str],
 ) -> None:
-    rows = found.rows
+    """Add what the training rows hold to ``counted`` and ``notes``, and problems to ``warnings``."""
+    rows = example_set.rows
     if not rows:
         raise BadInput(f"{path} holds no usable example", "each row needs a prompt and an answer")
-    scale = max(1.0, found.total / (len(rows) + len(found.rejected)))
+    scale = max(1.0, example_set.total / (len(rows) + len(example_set.rejected)))
     if scale > 1:
-        warnings.append(f"{path} holds {found.total:,} rows; the first {len(rows):,} stand for all of them")
+        warnings.append(
+            f"{path} holds {example_set.total:,} rows; the first {len(rows):,} stand for all of them"
+        )
     if rows[0].raw:
         counted["unlabelled_tokens"] = round(scale * tokens.of([row.reply for row in rows]))
         notes["unlabelled_tokens"] = f"{len(rows)} texts to learn as they are, {tokens.how}"
         return
     distinct = count_distinct(rows)
     repeats = len(rows) - distinct
-    nearly = repeats - found.duplicates
-    told = f", {found.duplicates} exact and {nearly} near repeats counted once" if repeats else ""
+    near_repeats = repeats - example_set.duplicates
+    repeat_note = (
+        f", {example_set.duplicates} exact and {near_repeats} near repeats counted once" if repeats else ""
+    )
     prompts = [f"{row.system or prompt}\n{row.question}" for row in rows]
     replies = [row.reply for row in rows]
     counted |= {
@@ -188,19 +211,21 @@ def _examples(
         "answer_tokens": max(1, round(tokens.of(replies) / len(rows))),
     }
     notes |= {
-        "labelled_examples": f"{len(rows)} rows ({found.format}){told}",
+        "labelled_examples": f"{len(rows)} rows ({example_set.format}){repeat_note}",
         "unlabelled_tokens": "none of the examples is a plain text",
         "output_format": "what at least 95 % of the examples' answers look like",
         "prompt_tokens": f"mean of the examples, {tokens.how}",
         "answer_tokens": f"mean of the examples, {tokens.how}",
     }
-    if found.rejected:
-        first = found.rejected[0]
+    if example_set.rejected:
+        first = example_set.rejected[0]
         warnings.append(
-            f"{len(found.rejected)} examples are unusable: line {first.line}: {first.reason}, ..."
+            f"{len(example_set.rejected)} examples are unusable: line {first.line}: {first.reason}, ..."
         )
-    if nearly > 0.2 * len(rows):
-        warnings.append(f"{nearly} of {len(rows)} examples nearly repeat others: they count as {distinct}")
+    if near_repeats > 0.2 * len(rows):
+        warnings.append(
+            f"{near_repeats} of {len(rows)} examples nearly repeat others: they count as {distinct}"
+        )
 
 
 def _is_json(text: str) -> bool:

@@ -1,6 +1,8 @@
-"""Bring the answers together: flags, an answers file, what the files hold, what the machine has.
+"""Gather the answers: flags, an answers file, what the files hold, what the machine has.
 
-Whether a base model's name means anything: a known model, a folder, an endpoint, or an id of the model hub.
+:func:`complete_situation` measures everything that answers name and returns a :class:`Situation`.
+:func:`profile_of_plan` rebuilds the profile from a plan's recorded answers. :func:`check_model` decides
+whether the name of a base model is valid: a known model, a folder, an endpoint, or an id of the model hub.
 """
 
 from __future__ import annotations
@@ -15,7 +17,6 @@ from typing import Any
 
 from advisor import output
 from advisor.catalog import models, prices
-from advisor.catalog import models as facts
 from advisor.questionnaire.answers import PERSON_SOURCES, SOURCES, Answer, Answers, names_a_path, question_of
 from advisor.questionnaire.answers_files import read_answers, with_answers_file
 from advisor.questionnaire.data_stats import DataStats, TokenCounting, measure_files, token_counting
@@ -27,42 +28,6 @@ from runners.resources.model_shape import ModelShape, read_shape
 
 HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$")
 ALLOWED_NAMES = "allowed: a known name, a folder, openai:NAME@URL, or a hub id OWNER/NAME"
-
-
-def check_model(name: str | None, sized: bool = False) -> str:
-    """Return what should be said about a model's name, "" when nothing; ``sized`` when its size was answered.
-
-    Raises BadInput, with the closest known name, for a name that means nothing.
-    """
-    if not name or models.find_model(name) or names_a_path(name):
-        return ""
-    if name.startswith("openai:"):
-        from runners.models.resolve import parse_remote
-
-        parse_remote(name)
-        return ""
-    if HUB_ID.match(name):
-        return "" if sized else f"the size of {name} is not known here: model_params_b would tell it"
-    raise BadInput(f"unknown model {name!r}", _hint(name))
-
-
-def closest_model(name: str) -> str | None:
-    """Return the known model whose name is most like this one, None when none is."""
-    close = difflib.get_close_matches(
-        name.lower(), [model.name for model in models.known_models()], n=1, cutoff=0.5
-    )
-    return close[0] if close else None
-
-
-def _hint(name: str) -> str:
-    if prices.find_price(name):
-        return f"it is a hosted model: say where, as in openai:{name}@https://HOST/v1"
-    if name.startswith((".", "/", "~")):
-        return f"there is no such folder; {ALLOWED_NAMES}"
-    meant = closest_model(name)
-    return f"did you mean {meant}? ({ALLOWED_NAMES})" if meant else ALLOWED_NAMES
-
-
 GPU_KEYS = ("gpu_kind", "gpu_count", "gpu_memory_gib")
 ESTIMATE_KEYS = (
     *GPU_KEYS,
@@ -73,7 +38,7 @@ ESTIMATE_KEYS = (
     "answer_tokens",
     "unlabelled_tokens",
 )
-"""What estimates of time read of a plan's recorded answers, beside its model."""
+"""The recorded answers of a plan, beside its model, that time estimates use."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,23 +50,58 @@ class Situation:
     profile: Profile
 
 
+def check_model(name: str | None, sized: bool = False) -> str:
+    """Return a note about a model's name, "" when there is none.
+
+    Args:
+        name: the answer to the question ``model``.
+        sized: whether the model's size was answered.
+
+    Raises:
+        BadInput: with the closest known name, for a name that is neither a known model nor a folder, an
+            endpoint or a hub id.
+    """
+    if not name or models.find_model(name) or names_a_path(name):
+        return ""
+    if name.startswith("openai:"):
+        from runners.models.resolve import parse_remote
+
+        parse_remote(name)
+        return ""
+    if HUB_ID.match(name):
+        return "" if sized else f"the size of {name} is not known here: model_params_b would tell it"
+    raise BadInput(f"unknown model {name!r}", _model_hint(name))
+
+
+def closest_model(name: str) -> str | None:
+    """Return the most similar known model name, None when none is similar."""
+    close = difflib.get_close_matches(
+        name.lower(), [model.name for model in models.known_models()], n=1, cutoff=0.5
+    )
+    return close[0] if close else None
+
+
 def flag_answers(sets: Iterable[str], **flags: Any) -> Answers:
     """Return the flags of a command line as answers: ``--set key=value`` and the flags named like questions.
 
-    Raises BadInput for an unknown key, a value that cannot be, or a ``--set`` without an equals sign.
+    Raises:
+        BadInput: for an unknown key, an invalid value, or a ``--set`` without an equals sign.
     """
-    given: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for item in sets:
         key, equals, value = item.partition("=")
         if not equals:
             raise BadInput(f"--set {item!r} is not key=value", "for instance: --set must_cite=yes")
-        given[question_of(key.strip()).id] = value.strip()
-    given |= {key: str(value) for key, value in flags.items() if value is not None}
-    return Answers().put("flag", given)
+        values[question_of(key.strip()).id] = value.strip()
+    values |= {key: str(value) for key, value in flags.items() if value is not None}
+    return Answers().put("flag", values)
 
 
 def with_answers_of(answers: Answers, path: Path | None) -> Answers:
-    """Add an answers file, a plan or a run's; relative paths in it start at its folder, else at the present one."""
+    """Add the answers of an answers file, a plan or a run folder.
+
+    Relative paths in it are resolved from its folder where they exist there, else from the current one.
+    """
     if path is None:
         return answers
     path = inside if (inside := path / "plan.yaml").is_file() else path
@@ -114,25 +114,28 @@ def with_answers_of(answers: Answers, path: Path | None) -> Answers:
 
 
 def with_machine(answers: Answers, machine: Machine) -> Answers:
-    """Add what was detected, unless a person speaks of another machine's GPU."""
-    found = {
+    """Add what was detected; nothing about GPUs when a person described a GPU of another machine."""
+    detected = {
         key: Answer(value.value, "detected", value.how)
         for key in (*GPU_KEYS, "ram_gib", "cpu_cores", "disk_gib")
         if (value := getattr(machine, key)).value is not None
     }
     if any(key in answers and answers[key].source in (*PERSON_SOURCES, "config") for key in GPU_KEYS):
-        found = {key: answer for key, answer in found.items() if key not in GPU_KEYS}
-    return replace(answers, layers={**answers.layers, "detected": {}}).add("detected", found)
+        detected = {key: answer for key, answer in detected.items() if key not in GPU_KEYS}
+    return replace(answers, layers={**answers.layers, "detected": {}}).add("detected", detected)
 
 
 def with_model(answers: Answers) -> tuple[Answers, ModelShape | None]:
-    """Add the default model when neither model nor size is given, and the size that a model's config says."""
+    """Add the default model when neither model nor size is given, and the size from the model's config.
+
+    Returns the answers and the model's shape, None when its config is unknown.
+    """
     detected: dict[str, Answer] = {}
     if "model" not in answers and "model_params_b" not in answers:
         note = "the embedded model; name another with --model"
-        answers = answers.add("default", {"model": Answer(facts.DEFAULT_MODEL, "default", note)})
+        answers = answers.add("default", {"model": Answer(models.DEFAULT_MODEL, "default", note)})
     name = answers["model"].value if "model" in answers else None
-    shape, how = _shape(name)
+    shape, how = _model_shape(name)
     if shape:
         detected["model_params_b"] = Answer(round(shape.params / 1e9, 4), "detected", how)
     return answers.add("detected", detected), shape
@@ -141,7 +144,12 @@ def with_model(answers: Answers) -> tuple[Answers, ModelShape | None]:
 def complete_situation(answers: Answers, machine: Machine | None = None) -> Situation:
     """Measure what the answers name (files, model, machine) and return the whole situation.
 
-    Raises BadInput for files that are missing, broken or leak held-out questions.
+    Args:
+        answers: what is answered so far; earlier counts and defaults are replaced.
+        machine: the machine to plan for; by default this one is detected.
+
+    Raises:
+        BadInput: for files that are missing, broken or leak held-out questions.
     """
     answers = replace(
         answers, layers={k: v for k, v in answers.layers.items() if k not in ("counted", "default")}
@@ -149,9 +157,9 @@ def complete_situation(answers: Answers, machine: Machine | None = None) -> Situ
     machine = machine or detect_machine(Path("runs"))
     answers = with_machine(answers, machine)
     answers, shape = with_model(answers)
-    path = {key: _path(answers, key) for key in ("documents", "examples", "questions")}
+    path = {key: _existing_path(answers, key) for key in ("documents", "examples", "questions")}
     stats = measure_files(
-        path["documents"], path["examples"], path["questions"], _tokens(answers), prompt_text(answers)
+        path["documents"], path["examples"], path["questions"], _token_counting(answers), prompt_text(answers)
     )
     counted = {
         key: Answer(value, "counted", stats.notes.get(key, "")) for key, value in stats.counted.items()
@@ -163,10 +171,13 @@ def complete_situation(answers: Answers, machine: Machine | None = None) -> Situ
 
 
 def profile_of_plan(plan: Plan, machine: Machine | None = None) -> Profile:
-    """Return what a plan's recorded answers and its model say of size, rows and hardware, for estimates of time.
+    """Return the profile of a plan's recorded answers and model, for time estimates.
 
-    Hardware that a person described counts as described; what was detected is detected again here, where the plan
-    runs. Raises BadInput for a recorded answer that cannot be.
+    Hardware that a person described counts as described; detected hardware is detected again here, where the
+    plan runs.
+
+    Raises:
+        BadInput: for a recorded answer that is invalid.
     """
     recorded = Answers().put("file", {"model": plan.model.name})
     for key in ESTIMATE_KEYS:
@@ -186,43 +197,61 @@ def profile_of_plan(plan: Plan, machine: Machine | None = None) -> Profile:
 
 def prompt_text(answers: Answers) -> str:
     """Return the instructions: the text itself, or the content of the file it names."""
-    given = answers["prompt"].value if "prompt" in answers else None
-    if not given:
+    prompt = answers["prompt"].value if "prompt" in answers else None
+    if not prompt:
         return ""
-    path = Path(given).expanduser()
+    path = Path(prompt).expanduser()
     try:
-        if names_a_path(given) and path.is_file():
+        if names_a_path(prompt) and path.is_file():
             return path.read_text("utf-8").strip()
     except UnicodeDecodeError:
         raise BadInput(f"the prompt file {path} is not UTF-8 text", "save it as UTF-8") from None
     except OSError as error:
         raise BadInput(f"the prompt file {path} cannot be read: {error.strerror}") from None
-    if "\n" not in given and path.suffix in (".txt", ".md") and " " not in given:
+    if "\n" not in prompt and path.suffix in (".txt", ".md") and " " not in prompt:
         raise BadInput(f"there is no prompt file {path}", "give the instructions, or a file that holds them")
-    return str(given)
+    return str(prompt)
 
 
 def detected_hardware(answers: Answers, machine: Machine) -> tuple[str | None, bool | None]:
-    """Return the GPU's name and whether the CPU multiplies in bf16: what no question asks, and estimates use.
+    """Return the GPU's name and whether the CPU multiplies in bf16, which estimates use and no question asks.
 
     Each is None where a person plans for another machine.
     """
     return _gpu_name(answers, machine), _cpu_bf16(answers, machine)
 
 
+def refuse_unknown_model(answers: Answers) -> None:
+    """Raise BadInput for an invalid model name; print a note when the model's size is unknown."""
+    sized = "model_params_b" in answers and answers["model_params_b"].value is not None
+    if "model" in answers and (note := check_model(answers["model"].value, sized)):
+        output.note(note)
+
+
+def _model_hint(name: str) -> str:
+    """Return what to do about an unknown model name."""
+    if prices.find_price(name):
+        return f"it is a hosted model: say where, as in openai:{name}@https://HOST/v1"
+    if name.startswith((".", "/", "~")):
+        return f"there is no such folder; {ALLOWED_NAMES}"
+    meant = closest_model(name)
+    return f"did you mean {meant}? ({ALLOWED_NAMES})" if meant else ALLOWED_NAMES
+
+
 def _gpu_name(answers: Answers, machine: Machine) -> str | None:
-    """Return the detected card's name, unless a person plans for another card."""
+    """Return the name of the detected GPU, unless a person plans for another one."""
     own = all(answers[key].source == "detected" for key in GPU_KEYS if key in answers)
     return str(machine.gpu_name.value) if own and machine.gpu_name.value else None
 
 
 def _cpu_bf16(answers: Answers, machine: Machine) -> bool | None:
-    """Return whether the detected CPU multiplies in bf16; None where a GPU trains or a person describes the machine."""
+    """Return whether the detected CPU multiplies in bf16; None with a GPU or a described machine."""
     detected = all(key in answers and answers[key].source == "detected" for key in ("gpu_kind", "cpu_cores"))
     return bool(machine.bf16.value) if detected and answers["gpu_kind"].value == "none" else None
 
 
-def _path(answers: Answers, key: str) -> Path | None:
+def _existing_path(answers: Answers, key: str) -> Path | None:
+    """Return the path in an answer, None without one; BadInput when it does not exist."""
     value = answers[key].value if key in answers else None
     if not value:
         return None
@@ -232,17 +261,19 @@ def _path(answers: Answers, key: str) -> Path | None:
     return path.expanduser()
 
 
-def _tokens(answers: Answers) -> TokenCounting:
+def _token_counting(answers: Answers) -> TokenCounting:
+    """Return how tokens are counted for the answered model: with its tokenizer where that is stored here."""
     from runners.paths import cache_folder
 
     name = answers["model"].value if "model" in answers else None
-    known = facts.find_model(name) if name else None
+    model = models.find_model(name) if name else None
     if name and names_a_path(name):
         return token_counting(Path(name))
-    return token_counting(cache_folder() / "models" / (known.name if known else facts.DEFAULT_MODEL))
+    return token_counting(cache_folder() / "models" / (model.name if model else models.DEFAULT_MODEL))
 
 
-def _shape(name: str | None) -> tuple[ModelShape | None, str]:
+def _model_shape(name: str | None) -> tuple[ModelShape | None, str]:
+    """Return the shape of a model and where it is from; None for an endpoint or an unknown name."""
     if not name or name.startswith("openai:"):
         return None, ""
     config = Path(name).expanduser() / "config.json"
@@ -251,12 +282,5 @@ def _shape(name: str | None) -> tuple[ModelShape | None, str]:
             return read_shape(json.loads(config.read_text("utf-8"))), f"counted from {config}"
         except (ValueError, OSError):
             raise BadInput(f"{config} is not readable JSON") from None
-    known = facts.find_model(name)
-    return (known.shape, f"the published config of {known.hub}") if known else (None, "")
-
-
-def refuse_unknown_model(answers: Answers) -> None:
-    """Raise BadInput for a model's name that means nothing; say aloud when its size is unknown."""
-    sized = "model_params_b" in answers and answers["model_params_b"].value is not None
-    if "model" in answers and (note := check_model(answers["model"].value, sized)):
-        output.note(note)
+    model = models.find_model(name)
+    return (model.shape, f"the published config of {model.hub}") if model else (None, "")

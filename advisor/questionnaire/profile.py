@@ -1,4 +1,4 @@
-"""The situation, typed and frozen: every answer under its question's id; unknown stays None."""
+"""The profile: one situation, typed and frozen, with every answer under its question's id; None is unknown."""
 
 from __future__ import annotations
 
@@ -15,20 +15,21 @@ from runners.resources.model_shape import ModelShape, typical_shape
 HIGH_VOLUME = 30_000
 """Calls a month from which training is usually worth pricing (tens of thousands)."""
 LOW_VOLUME = 3_000
+"""Calls a month below which the price of one call hardly matters."""
 MIN_RAW_TOKENS = 1_000_000
-"""Tokens of raw text from which training on them is worth a thought."""
+"""Tokens of raw text from which training on them is considered."""
 SMALL_MODEL_B = 2.0
 """Models below this many billion parameters are cheap to tune in full."""
 LARGE_MODEL_B = 30.0
 """From about this many billion parameters on, models recall popular facts and follow examples well."""
 CACHED_PROMPT_TOKENS = 200_000
-"""Documents of up to so many tokens can be given whole, in a prompt that is cached."""
+"""Largest corpus, in tokens, that can be put whole into a cached prompt."""
 SHORT_CONTEXT_B = 3.0
 """Models below this many billion parameters have short contexts and lose the middle of long ones."""
 MIN_GPU_GIB = 0.01
-"""Less memory than this is no GPU."""
+"""Less memory than this counts as no GPU."""
 Thresholds = Mapping[str, tuple[float, ...]]
-"""For numeric answers the values at which something changes; each value belongs to the side above it."""
+"""For numeric answers the values at which a condition changes; each value belongs to the side above it."""
 PROFILE_THRESHOLDS: Thresholds = {
     "calls_per_month": (LOW_VOLUME, HIGH_VOLUME),
     "gpu_count": (1,),
@@ -36,12 +37,14 @@ PROFILE_THRESHOLDS: Thresholds = {
     "prompt_tokens": (1,),
     "answer_tokens": (1,),
 }
-"""Where the profile's own readings change: many calls, few calls, a GPU or none, a length that was counted."""
+"""Thresholds of the profile's own properties: many calls, few calls, a GPU or none, a length that was
+counted.
+"""
 
 
 @dataclass(frozen=True)
 class Profile:
-    """What is known about one situation; the names are the questionnaire's ids."""
+    """What is known about one situation; the fields are named by the questionnaire's ids."""
 
     goal: str | None = None
     documents: str | None = None
@@ -79,7 +82,7 @@ class Profile:
     question_count: int | None = None
     """Held-out questions that were counted; None when no file was given."""
     gpu_name: str | None = None
-    """The card as its driver names it, when it was detected here and is the one planned for."""
+    """The GPU as its driver names it, when it was detected here and is the one planned for."""
     cpu_bf16: bool | None = None
     """Whether the CPU multiplies in bf16 natively, when it was detected here and is the one planned for."""
     shape: ModelShape | None = field(default=None, repr=False)
@@ -95,14 +98,22 @@ class Profile:
         gpu_name: str | None = None,
         cpu_bf16: bool | None = None,
     ) -> Profile:
-        """Build a profile from :class:`Answers` or from a plain mapping of ids to values (checked)."""
+        """Build a profile from :class:`Answers`, or from a plain mapping of ids to values, which are checked.
+
+        Args:
+            answers: the answers.
+            question_count: held-out questions, None when no file was given.
+            shape: the model's shape when its config was read.
+            gpu_name: the detected GPU, None when another is planned for.
+            cpu_bf16: whether the detected CPU multiplies in bf16, None when another is planned for.
+        """
         if isinstance(answers, Answers):
-            found = {key: answers[key] for key in answers}
+            sources = {key: answers[key] for key in answers}
         else:
-            found = {key: Answer(read_answer(key, value), "file") for key, value in answers.items()}
+            sources = {key: Answer(read_answer(key, value), "file") for key, value in answers.items()}
         values = {
             key: None if answer.value == "none" and key in _LIMITS else answer.value
-            for key, answer in found.items()
+            for key, answer in sources.items()
         }
         return cls(
             **values,
@@ -110,11 +121,11 @@ class Profile:
             gpu_name=gpu_name,
             cpu_bf16=cpu_bf16,
             shape=shape,
-            sources=found,
+            sources=sources,
         )
 
     def change(self, key: str, value: Any) -> Profile:
-        """Return the same situation with one answer changed (not checked: the engine's own what-ifs)."""
+        """Return the same situation with one answer changed, unchecked: for sensitivity analysis."""
         changes = {key: value}
         if key == "model_params_b":
             changes["shape"] = None
@@ -147,9 +158,10 @@ class Profile:
 
     @cached_property
     def corpus_in_prompt(self) -> bool:
-        """Whether the advice is to put all documents into a cached prompt (rule KN005): few enough and needed whole.
+        """Whether rule KN005 advises to put all documents into a cached prompt: few enough, and all needed.
 
-        Not when sources must be cited, when the documents change daily (the cache is lost), or for a small model.
+        Not when sources must be cited, when the documents change daily (which empties the cache), or for a
+        small model.
         """
         small = 0 < (self.corpus_tokens or 0) <= CACHED_PROMPT_TOKENS and self.needs_facts
         reads_it = not self.params_b or self.params_b >= SHORT_CONTEXT_B
@@ -157,7 +169,7 @@ class Profile:
 
     @cached_property
     def examples_known(self) -> int:
-        """Examples at hand; 0 when unknown."""
+        """Number of examples; 0 when unknown."""
         return self.labelled_examples or 0
 
     @cached_property
@@ -167,7 +179,7 @@ class Profile:
 
     @cached_property
     def has_gpu(self) -> bool | None:
-        """True, False, or None when nothing was said about a GPU."""
+        """Whether there is a GPU; None when no answer is about one."""
         small = self.gpu_memory_gib is not None and self.gpu_memory_gib < MIN_GPU_GIB
         if self.gpu_kind == "none" or self.gpu_count == 0 or small:
             return False
@@ -175,12 +187,12 @@ class Profile:
 
     @cached_property
     def devices(self) -> int:
-        """How many devices share one model: the GPUs, or 1."""
+        """Number of devices that share one model: the GPUs, or 1."""
         return max(1, self.gpu_count or 1) if self.has_gpu is not False else 1
 
     @cached_property
     def device_gib(self) -> float | None:
-        """GiB of one device that training may use: the GPU's label size, or nine tenths of the RAM."""
+        """Memory in GiB of one device that training may use: the GPU's label size, or nine tenths of the RAM."""
         if self.has_gpu is False:
             return None if self.ram_gib is None else self.ram_gib * 0.9
         return nominal_gib(self.gpu_memory_gib) if self.gpu_memory_gib else None
@@ -190,14 +202,14 @@ class Profile:
         """The model's shape: measured, from the table of known models, or typical for its size."""
         if self.shape:
             return self.shape
-        known = models.find_model(self.model) if self.model else None
-        if known and (self.model_params_b is None or abs(known.params_b - self.model_params_b) < 0.05):
-            return known.shape
+        model = models.find_model(self.model) if self.model else None
+        if model and (self.model_params_b is None or abs(model.params_b - self.model_params_b) < 0.05):
+            return model.shape
         return typical_shape(self.model_params_b) if self.model_params_b else None
 
     @cached_property
     def params_b(self) -> float | None:
-        """Billions of parameters, from the answer or from the model's shape."""
+        """Parameters in billions, from the answer or from the model's shape."""
         if self.model_params_b:
             return self.model_params_b
         return self.model_shape.params / 1e9 if self.model_shape else None
@@ -209,3 +221,4 @@ class Profile:
 
 
 _LIMITS = ("latency_p95_ms", "budget_usd", "can_retrain_every_days")
+"""Answers for which "none" means no limit."""

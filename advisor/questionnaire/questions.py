@@ -1,4 +1,4 @@
-"""The questionnaire as data: one entry per question; wizard, flags, answers files and docs follow from it."""
+"""The questionnaire as data: one entry per question, from which wizard, flags, files and docs are derived."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ QUESTION_SECTIONS: tuple[tuple[str, str], ...] = (
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """One possible answer and what it means."""
+    """One possible answer and its meaning."""
 
     value: str
     help: str
@@ -30,13 +30,13 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """A condition on other answers: which ones it reads, and whether it holds for what is known."""
+    """A condition on other answers: the ids it reads and a predicate over what is known."""
 
     reads: tuple[str, ...]
     holds: Callable[[KnownAnswers], bool]
 
     def __call__(self, known: KnownAnswers) -> bool:
-        """Say whether it holds."""
+        """Return whether the condition holds."""
         return self.holds(known)
 
 
@@ -44,6 +44,7 @@ ALWAYS = Condition((), lambda known: True)
 
 
 def _nothing_closed(known: KnownAnswers) -> Mapping[Any, str]:
+    """Return no closed answers: the default of :attr:`Question.closed`."""
     return {}
 
 
@@ -58,25 +59,26 @@ class Question:
     why: str
     choices: tuple[Choice, ...] = ()
     when: Condition = ALWAYS
-    """Whether it can matter, given what is known so far."""
+    """Whether the question can matter, given what is known so far."""
     detail: bool = False
     """Asked only on the review screen or with "ask me everything": seldom decisive."""
     measured_by: str = ""
-    """What tells it without asking: the question that names the file or model, or ``machine``. Asked only where
-    that told nothing."""
+    """What answers it without asking: the question that names the file or model, or ``machine``. It is asked
+    only where that gave no answer.
+    """
     closed: Callable[[KnownAnswers], Mapping[Any, str]] = _nothing_closed
-    """The answers that others rule out, with the reason in a few words."""
+    """The choices that other answers rule out, each with a short reason."""
     tries: tuple[float, ...] = ()
-    """A few numbers that stand for all of its range; what most people would answer stands there more than once."""
+    """A few typical numbers that represent its whole range; a more likely one may occur more than once."""
     none_allowed: bool = False
-    """Whether "none" (no limit) is an answer of its own."""
+    """Whether "none" (no limit) is a valid answer."""
     low: float = 0.0
     high: float = float("inf")
     unit: str = ""
 
     @property
     def trial(self) -> tuple[Any, ...]:
-        """Values that stand for everything that may be answered; unknown (None) is the last."""
+        """Values that represent every possible answer; unknown (None) is the last."""
         if self.kind in ("text", "path"):
             return ("given", None)
         named: tuple[Any, ...] = (True, False) if self.kind == "flag" else tuple(dict.fromkeys(self.tries))
@@ -84,7 +86,7 @@ class Question:
 
     @property
     def allowed(self) -> str:
-        """What may be answered, in words."""
+        """A description of the valid answers, for hints."""
         kinds = {
             "text": "text",
             "path": "a path",
@@ -93,17 +95,19 @@ class Question:
             "count": "a whole number",
             "number": "a number",
         }
-        said = ", ".join(c.value for c in self.choices) or kinds[self.kind]
+        text = ", ".join(c.value for c in self.choices) or kinds[self.kind]
         if self.kind in ("count", "number") and self.low > 0:
-            said += f" of at least {self.low:g}"
-        return f"{said}, or none" if self.none_allowed else said
+            text += f" of at least {self.low:g}"
+        return f"{text}, or none" if self.none_allowed else text
 
 
 def _lacks(key: str) -> Condition:
+    """Return the condition that a question has no answer."""
     return Condition((key,), lambda known: known.get(key) is None)
 
 
 def _both(a: Condition, b: Condition) -> Condition:
+    """Return the conjunction of two conditions."""
     return Condition((*a.reads, *b.reads), lambda known: a(known) and b(known))
 
 
@@ -129,10 +133,12 @@ _LOCAL = Condition(("data_must_stay_local",), lambda known: known.get("data_must
 
 
 def _hosted_closed(known: KnownAnswers) -> Mapping[Any, str]:
+    """Rule out a hosted model where data must stay local."""
     return {True: "the data must stay on your own machines"} if known.get("data_must_stay_local") else {}
 
 
 def _local_closed(known: KnownAnswers) -> Mapping[Any, str]:
+    """Rule out local data where a hosted model may be called."""
     return {True: "you allowed a hosted model to be called"} if known.get("hosted_api_allowed") else {}
 
 
@@ -463,5 +469,6 @@ QUESTIONS: tuple[Question, ...] = (
         tries=(10, 500),
     ),
 )
+"""The questions in the order in which they are asked."""
 
 QUESTION_BY_ID: dict[str, Question] = {question.id: question for question in QUESTIONS}

@@ -1,0 +1,1 @@
+"""From a profile to a recommendation: ranking, confidence, sensitivity, relaxations and break-even."""

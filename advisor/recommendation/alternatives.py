@@ -1,10 +1,8 @@
-"""Rungs that leave the model or the machine: another base, or rented cards.
+"""Relaxations: the smallest changes that would allow a better method that is blocked, and their cost.
 
-A rung of the ladder: one relaxation, the method it opens, and what it costs.
-
-Rungs that make a training run take less memory: 4 bits, checkpoints, shorter rows, a smaller optimiser.
-
-When something forbids a better method: the smallest steps that would allow it, and what each costs.
+:func:`relaxations` is the entry point. A relaxation changes answers (another base model, rented GPUs, more
+examples, a larger budget, documents) or settings of the training step that take less memory (4 bits, gradient
+checkpointing, shorter rows, a smaller optimiser).
 """
 
 from __future__ import annotations
@@ -27,21 +25,26 @@ from advisor.recommendation.ranking import Ranking, ScoredMethod, rank_methods
 from advisor.recommendation.thresholds import choice_spans
 from runners.resources.memory_estimate import estimate_memory, smallest_memory
 
+SHORT_ROWS = (4096, 2048, 1024, 512, 256)
+"""Row lengths in tokens that are tried, longest first."""
+MINUTES_PER_EXAMPLE = 5
+"""Minutes to write and check one good example by hand; a guess to be replaced by your own."""
+
 
 @dataclass(frozen=True, slots=True)
 class Relaxation:
-    """One relaxation: in words, the method it opens, its price, and how to apply it."""
+    """One relaxation: its description, the method it allows, its cost, and how to apply it."""
 
     relax: str
     then: str
     cost: str
     set: dict[str, Any] = field(default_factory=dict)
-    """Answers that would change; with these the engine chooses ``then``."""
+    """Answers to change; with these the engine chooses ``then``."""
     settings: dict[str, Any] = field(default_factory=dict)
     """Settings of the training step that would make it fit, where no answer changes."""
 
     def to_json(self) -> dict[str, Any]:
-        """Return the rung as the recommendation prints it."""
+        """Return the relaxation as the recommendation prints it."""
         return {
             "relax": self.relax,
             "then": self.then,
@@ -51,9 +54,11 @@ class Relaxation:
         }
 
 
-def checked_relaxation(p: Profile, name: str, relax: str, cost: str, **change: Any) -> Iterator[Relaxation]:
-    """Yield the rung when the engine really chooses the method after the change."""
-    after = p
+def checked_relaxation(
+    profile: Profile, name: str, relax: str, cost: str, **change: Any
+) -> Iterator[Relaxation]:
+    """Yield the relaxation if the ranking really chooses the method after the change."""
+    after = profile
     for key, value in change.items():
         after = after.change(key, value)
     if rank_methods(after).choice == name:
@@ -61,94 +66,100 @@ def checked_relaxation(p: Profile, name: str, relax: str, cost: str, **change: A
 
 
 def blocking_rules(scored: ScoredMethod) -> set[str]:
-    """Return the codes of what blocks a method."""
+    """Return the codes of a method's blockers."""
     return {blocker.rule for blocker in scored.blockers}
 
 
-def relax_by_other_base(p: Profile, scored: ScoredMethod) -> Iterator[Relaxation]:
-    """The largest base with which it would be chosen here: of the same family, else of any.
+def relax_by_other_base(profile: Profile, scored: ScoredMethod) -> Iterator[Relaxation]:
+    """Yield the largest base with which the method would be chosen here: of the same family, else of any.
 
-    Smaller than the one that does not fit, or local instead of one behind an endpoint; where the hardware is
-    not known, one that a usual card holds.
+    It is smaller than the one that does not fit, or local instead of one behind an endpoint. Where the
+    hardware is not known, it has to fit a usual GPU.
     """
-    name, blocked = scored.method.name, blocking_rules(scored)
+    name = scored.method.name
+    blocked = blocking_rules(scored)
     remote = "BL004" in blocked
     if not remote and not blocked & {"BL002", "BL003"}:
         return
-    known = models.find_model(p.model) if p.model else None
-    most = math.inf if remote else p.params_b or 0
-    others = sorted((m for m in models.known_models() if m.params_b < most), key=lambda m: -m.params_b)
-    room = p.device_gib or USUAL_CARD_GIB
-    for model in (*(models.smaller_siblings(known) if known else ()), *others):
-        if smallest_memory(model.shape, memory_use_of(name), training_setup(p)).fits(room) == "no":
+    current = models.find_model(profile.model) if profile.model else None
+    max_params_b = math.inf if remote else profile.params_b or 0
+    by_size = sorted(
+        (candidate for candidate in models.known_models() if candidate.params_b < max_params_b),
+        key=lambda candidate: -candidate.params_b,
+    )
+    available = profile.device_gib or USUAL_CARD_GIB
+    for model in (*(models.smaller_siblings(current) if current else ()), *by_size):
+        if smallest_memory(model.shape, memory_use_of(name), training_setup(profile)).fits(available) == "no":
             continue
-        relax, cost = f"tune a smaller base: {model.name}", "a weaker model to begin with"
+        relax = f"tune a smaller base: {model.name}"
+        cost = "a weaker model to begin with"
         if remote:
-            relax, cost = (
-                f"tune a local base: {model.name}",
-                "its answers may be weaker than the hosted model's",
-            )
-        elif p.params_b:
-            cost += f": {model.params_b:.2g} B instead of {p.params_b:.3g} B"
+            relax = f"tune a local base: {model.name}"
+            cost = "its answers may be weaker than the hosted model's"
+        elif profile.params_b:
+            cost += f": {model.params_b:.2g} B instead of {profile.params_b:.3g} B"
         change = {"model": model.name, "model_params_b": round(model.params_b, 4)}
-        if rung := next(checked_relaxation(p, name, relax, cost, **change), None):
-            yield rung
+        if relaxation := next(checked_relaxation(profile, name, relax, cost, **change), None):
+            yield relaxation
             return
 
 
-def relax_by_renting(p: Profile, scored: ScoredMethod) -> Iterator[Relaxation]:
-    """The rented machine on which it likely costs least, with hours and price; none where data must stay local."""
+def relax_by_renting(profile: Profile, scored: ScoredMethod) -> Iterator[Relaxation]:
+    """Yield the rented machine that likely costs least, with hours; none where data must stay local."""
     if not blocking_rules(scored) & {"BL002", "BL003"}:
         return
     name = scored.method.name
-    found = None if p.data_must_stay_local else cheapest_rental(p, memory_use_of(name))
-    if found is None:
+    rental = None if profile.data_must_stay_local else cheapest_rental(profile, memory_use_of(name))
+    if rental is None:
         return
-    card, count = found.card, found.count
+    card = rental.card
+    count = rental.count
     change = {"gpu_kind": "cuda", "gpu_count": count, "gpu_memory_gib": card.memory_gib}
-    each = f"{card.usd_hour:.2f} USD an hour each, as of {card.day:%Y-%m}" if card.usd_hour else "no price"
-    cost = f"about {found.hours.likely:.2g} h, {found.usd.likely:,.2f} USD with setting up ({each})"
-    yield from checked_relaxation(p, name, f"rent {count} x {card.name}", cost, **change)
+    card_price = (
+        f"{card.usd_hour:.2f} USD an hour each, as of {card.day:%Y-%m}" if card.usd_hour else "no price"
+    )
+    cost = f"about {rental.hours.likely:.2g} h, {rental.usd.likely:,.2f} USD with setting up ({card_price})"
+    yield from checked_relaxation(profile, name, f"rent {count} x {card.name}", cost, **change)
 
 
-SHORT_ROWS = (4096, 2048, 1024, 512, 256)
-
-
-def memory_savings(p: Profile, method: Method) -> Iterator[Relaxation]:
-    """Name what the chosen way of tuning fits only with: a base in 4 bits, gradient checkpointing."""
-    tuned = _tuned(method, p)
-    shape, room = p.model_shape, p.device_gib
-    if tuned is None or shape is None or room is None:
+def memory_savings(profile: Profile, method: Method) -> Iterator[Relaxation]:
+    """Yield the settings that the chosen tuning method needs to fit: 4 bits, gradient checkpointing."""
+    tuned = _tuning_method(method, profile)
+    shape = profile.model_shape
+    available = profile.device_gib
+    if tuned is None or shape is None or available is None:
         return
-    way = memory_use_of(tuned)
-    spare = smallest_memory(shape, way, training_setup(p))
-    whole = smallest_memory(shape, "lora", training_setup(p))
-    if way == "qlora" and whole.fits(room) != "yes":
+    use = memory_use_of(tuned)
+    checkpointed = smallest_memory(shape, use, training_setup(profile))
+    lora = smallest_memory(shape, "lora", training_setup(profile))
+    if use == "qlora" and lora.fits(available) != "yes":
         yield Relaxation(
-            f"a base in 4 bits: {whole.likely:.1f} GiB become {spare.likely:.1f}",
+            f"a base in 4 bits: {lora.likely:.1f} GiB become {checkpointed.likely:.1f}",
             method.name,
             "steps that are 2 to 105 % slower in published runs",
             settings={"method": "qlora"},
         )
-    plain = estimate_memory(shape, way, replace(training_setup(p), checkpointing=False))
-    if plain.fits(room) == "no" and spare.fits(room) != "no":
+    without_checkpointing = estimate_memory(shape, use, replace(training_setup(profile), checkpointing=False))
+    if without_checkpointing.fits(available) == "no" and checkpointed.fits(available) != "no":
         yield Relaxation(
-            f"gradient checkpointing: {plain.likely:.1f} GiB become {spare.likely:.1f}",
+            f"gradient checkpointing: {without_checkpointing.likely:.1f} GiB become {checkpointed.likely:.1f}",
             method.name,
             "about a third more time (6P+2P FLOPs a token)",
             settings={"checkpointing": True},
         )
 
 
-def relax_by_shorter_rows(p: Profile, scored: ScoredMethod) -> Iterator[Relaxation]:
-    """Shorter rows, and for full tuning an optimiser that keeps less, where memory is all that forbids it."""
-    shape, room, name = p.model_shape, p.device_gib, scored.method.name
-    if shape is None or room is None or blocking_rules(scored) != {"BL002"}:
+def relax_by_shorter_rows(profile: Profile, scored: ScoredMethod) -> Iterator[Relaxation]:
+    """Yield shorter rows, and for full tuning a smaller optimiser, where memory is all that blocks a method."""
+    shape = profile.model_shape
+    available = profile.device_gib
+    name = scored.method.name
+    if shape is None or available is None or blocking_rules(scored) != {"BL002"}:
         return
-    way = memory_use_of(name)
-    for tokens in (n for n in SHORT_ROWS if n < training_setup(p).seq_len):
-        need = smallest_memory(shape, way, replace(training_setup(p), seq_len=tokens))
-        if need.fits(room) != "no":
+    use = memory_use_of(name)
+    for tokens in (n for n in SHORT_ROWS if n < training_setup(profile).seq_len):
+        need = smallest_memory(shape, use, replace(training_setup(profile), seq_len=tokens))
+        if need.fits(available) != "no":
             yield Relaxation(
                 f"cap rows at {tokens} tokens: {need.likely:.1f} GiB",
                 name,
@@ -156,9 +167,9 @@ def relax_by_shorter_rows(p: Profile, scored: ScoredMethod) -> Iterator[Relaxati
                 settings={"max_tokens": tokens},
             )
             break
-    if way == "full":
-        need = smallest_memory(shape, way, replace(training_setup(p), optimizer="adamw_8bit"))
-        if need.fits(room) != "no":
+    if use == "full":
+        need = smallest_memory(shape, use, replace(training_setup(profile), optimizer="adamw_8bit"))
+        if need.fits(available) != "no":
             yield Relaxation(
                 f"an 8-bit optimiser: {need.likely:.1f} GiB",
                 name,
@@ -167,63 +178,64 @@ def relax_by_shorter_rows(p: Profile, scored: ScoredMethod) -> Iterator[Relaxati
             )
 
 
-def _tuned(method: Method, p: Profile) -> str | None:
+def relaxations(profile: Profile, ranking: Ranking) -> tuple[dict[str, Any], ...]:
+    """Return the relaxations that would allow the best blocked method, smallest first.
+
+    Each one that changes answers was tried: with them the engine chooses the method it names. A tuning method
+    that only fits with gradient checkpointing has that named first. Relaxations of memory or time are listed
+    only for methods that would be better than the choice; another base is named once, for the best method,
+    and not to train a smaller model with a finer method.
+    """
+    first = ranking.methods[0]
+    options = list(memory_savings(profile, first.method))
+    for scored in sorted(
+        (scored for scored in ranking.methods if scored.blockers), key=lambda scored: -scored.sum
+    ):
+        if scored.sum > first.sum:
+            options += relax_by_shorter_rows(profile, scored)
+            if not same_family(first, scored) and not any(
+                "model" in relaxation.set for relaxation in options
+            ):
+                options += relax_by_other_base(profile, scored)
+            options += relax_by_renting(profile, scored)
+        options += [relaxation for relaxation in _lift_blockers(profile, scored) if relaxation not in options]
+    return tuple(relaxation.to_json() for relaxation in options)
+
+
+def _tuning_method(method: Method, profile: Profile) -> str | None:
+    """Return the tuning method behind a method, None for one that trains nothing."""
     if isinstance(method, Hybrid):
-        by = method.tuned_by(p)
+        by = method.tuned_by(profile)
         return by.name if by else None
     return method.name if isinstance(method, Lora) else None
 
 
-MINUTES_PER_EXAMPLE = 5
-"""Writing and checking one good example by hand; a guess to be replaced by your own."""
-
-
-def ladder(p: Profile, ranking: Ranking) -> tuple[dict[str, Any], ...]:
-    """Return the relaxations that would open the best forbidden method, smallest first.
-
-    Each rung that changes answers was tried: with them the engine chooses what the rung opens. A tuning method
-    that only fits with gradient checkpointing has that named first. What memory or time forbids is worth a
-    change only where it would be better than the choice; another base is named once, for the best method, and
-    not to train a smaller one in a finer way.
-    """
-    first = ranking.methods[0]
-    found = list(memory_savings(p, first.method))
-    for scored in sorted((s for s in ranking.methods if s.blockers), key=lambda s: -s.sum):
-        if scored.sum > first.sum:
-            found += relax_by_shorter_rows(p, scored)
-            if not same_family(first, scored) and not any("model" in rung.set for rung in found):
-                found += relax_by_other_base(p, scored)
-            found += relax_by_renting(p, scored)
-        found += [rung for rung in _rungs(p, scored) if rung not in found]
-    return tuple(rung.to_json() for rung in found)
-
-
-def _rungs(p: Profile, scored: ScoredMethod) -> Iterator[Relaxation]:
+def _lift_blockers(profile: Profile, scored: ScoredMethod) -> Iterator[Relaxation]:
     """Yield what would lift a method's blockers of data and money, for those that can be lifted."""
     name = scored.method.name
     rules = blocking_rules(scored)
     if rules & {"BL001", "BL007", "BL008"}:
-        yield from _examples(p, name)
-    if "BL005" in rules and (usd := training_cost(p, memory_use_of(name))):
+        yield from _more_examples(profile, name)
+    if "BL005" in rules and (usd := training_cost(profile, memory_use_of(name))):
         budget = math.ceil(usd.high)
         yield from checked_relaxation(
-            p, name, f"raise the budget to {budget:,} USD", "the money", budget_usd=budget
+            profile, name, f"raise the budget to {budget:,} USD", "the money", budget_usd=budget
         )
     if "BL006" in rules:
         yield from checked_relaxation(
-            p, name, "bring documents", "collecting and cleaning them", corpus_tokens=None
+            profile, name, "bring documents", "collecting and cleaning them", corpus_tokens=None
         )
 
 
-def _examples(p: Profile, name: str) -> Iterator[Relaxation]:
-    """The smallest number of examples with which it would be chosen, written by hand or distilled."""
-    for span in choice_spans(p, "labelled_examples"):
-        if span.choice == name and span.low > p.examples_known:
+def _more_examples(profile: Profile, name: str) -> Iterator[Relaxation]:
+    """Yield the smallest number of examples with which it would be chosen, written by hand or distilled."""
+    for span in choice_spans(profile, "labelled_examples"):
+        if span.choice == name and span.low > profile.examples_known:
             total = int(span.low)
-            more = total - p.examples_known
+            more = total - profile.examples_known
             hours = more * MINUTES_PER_EXAMPLE / 60
             cost = f"about {hours:,.1f} h of writing at {MINUTES_PER_EXAMPLE} minutes each"
-            if not p.data_must_stay_local and p.hosted_api_allowed is not False and more > 20:
+            if not profile.data_must_stay_local and profile.hosted_api_allowed is not False and more > 20:
                 cost += ", or let a larger model draft them and check a sample"
             relax = f"{more:,} more example{'s' if more > 1 else ''} ({total:,} in all)"
             yield Relaxation(relax, name, cost, set={"labelled_examples": total})

@@ -1,7 +1,7 @@
-"""Break-even: at how many calls a month two methods cost the same, for every pair, and "no crossover" where never.
+"""Break-even: at how many calls a month two methods cost the same, for every pair, or "no crossover" and why.
 
-A month costs a fixed part (a card that serves a tuned model, training spread over the months between two
-trainings) and its calls (:mod:`advisor.costs.hosting`).
+A month costs a fixed part (a GPU that serves a tuned model, training spread over the months between two
+trainings) and its calls (:mod:`advisor.costs.hosting`). :func:`break_even` is the entry point.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from runners.plan.train_config import TUNING_METHODS
 
 TUNED_METHODS = (*TUNING_METHODS, "hybrid")
 DEFAULT_MONTHS = 12.0
-"""Months that one training is used for where nothing is said about training again."""
+"""Months that one training is used for where no answer says how often it is repeated."""
 DAYS_PER_MONTH = 365 / 12
 
 
@@ -52,13 +52,13 @@ class PricedMethod:
 
     @property
     def line(self) -> MonthlyCost | None:
-        """USD a month with the training spread in."""
+        """USD a month including the share of the training."""
         spread = self.training_usd / self.months
         return self.calls and replace(self.calls, fixed=self.calls.fixed + spread)
 
 
 def break_even(
-    p: Profile, estimates: Mapping[str, MethodEstimate], today: date | None = None
+    profile: Profile, estimates: Mapping[str, MethodEstimate], today: date | None = None
 ) -> dict[str, Any] | None:
     """Return where every pair of methods costs the same a month, and the headline pair in one sentence.
 
@@ -67,105 +67,119 @@ def break_even(
     there are not two methods to compare.
     """
     today = today or date.today()
-    priced = {name: price_method(p, name, estimate) for name, estimate in estimates.items()}
-    open_ = [name for name in estimates if not methods_by_name()[name].blocked(p)]
-    shown = "few-shot" if "few-shot" in open_ else "prompting"
-    rivals: list[str] = [name for name in open_ if name in TUNING_METHODS]
-    rivals = rivals or [name for name in open_ if name != shown]
-    if shown not in open_ or not rivals:
+    priced = {name: price_method(profile, name, estimate) for name, estimate in estimates.items()}
+    feasible = [name for name in estimates if not methods_by_name()[name].blocked(profile)]
+    shown = "few-shot" if "few-shot" in feasible else "prompting"
+    rivals: list[str] = [name for name in feasible if name in TUNING_METHODS]
+    rivals = rivals or [name for name in feasible if name != shown]
+    if shown not in feasible or not rivals:
         return None
-    calls, known = calls_per_month(p)
-    old = stale_price_note(profile_price(p), today)
+    calls, volume_source = calls_per_month(profile)
+    price_note = stale_price_note(profile_price(profile), today)
     return {
-        **headline_pair(p, priced, shown, rivals[0], f"; {old}" if old else ""),
+        **headline_pair(profile, priced, shown, rivals[0], f"; {price_note}" if price_note else ""),
         "calls_per_month": calls,
-        "calls_known": known,
-        "hosted_equivalent": served_locally(p),
+        "calls_known": volume_source,
+        "hosted_equivalent": served_locally(profile),
         "pairs": [break_even_pair(priced, a, b, calls) for a, b in combinations(priced, 2)],
         "per_month": {
             name: {
                 "per_call_usd": float(f"{line.per_call(calls):.3g}"),
                 "usd": float(f"{line.month(calls):.4g}"),
                 **line.to_json(),
-                "open": name in open_,
+                "open": name in feasible,
             }
-            for name, found in priced.items()
-            if (line := found.line)
+            for name, method_cost in priced.items()
+            if (line := method_cost.line)
         },
-        "assumptions": [*call_price_basis(p, today), *_said(p, priced, today)],
+        "assumptions": [*call_price_basis(profile, today), *_break_even_assumptions(profile, priced, today)],
     }
 
 
-def price_method(p: Profile, method: str, estimate: MethodEstimate) -> PricedMethod:
-    """Return what a method costs: its calls hosted, or a card always on, and its training."""
-    hosted = call_cost_line(p, *call_tokens(p, method))
+def price_method(profile: Profile, method: str, estimate: MethodEstimate) -> PricedMethod:
+    """Return what a method costs: its calls hosted or a rented GPU kept all month, and its training."""
+    hosted = call_cost_line(profile, *call_tokens(profile, method))
     if method not in TUNED_METHODS:
-        card = _card_for_all(p)
+        card = _card_for_every_method(profile)
         return PricedMethod(MonthlyCost(card, 0.0, 0.0, 0.0) if card else hosted)
-    if p.remote:
+    if profile.remote:
         return PricedMethod(
-            None, why_not=f"tuning {profile_price(p).model} is not offered, or has no known price"
+            None, why_not=f"tuning {profile_price(profile).model} is not offered, or has no known price"
         )
     if estimate.usd is None:
         return PricedMethod(
             None, why_not=f"{method} has no price: nothing to train on, or the model's size is unknown"
         )
-    if served_locally(p):
-        return PricedMethod(hosted, estimate.usd.likely, _months(p))
-    served = cheapest_serving(p)
+    if served_locally(profile):
+        return PricedMethod(hosted, estimate.usd.likely, _months(profile))
+    served = cheapest_serving(profile)
     if served is None:
         return PricedMethod(None, why_not="no card that can be rented is known to hold this model")
-    return PricedMethod(MonthlyCost(served.month_usd, 0.0, 0.0, 0.0), estimate.usd.likely, _months(p))
+    return PricedMethod(MonthlyCost(served.month_usd, 0.0, 0.0, 0.0), estimate.usd.likely, _months(profile))
 
 
 def headline_pair(
-    p: Profile, priced: Mapping[str, PricedMethod], shown: str, rival: str, old: str
+    profile: Profile, priced: Mapping[str, PricedMethod], shown: str, rival: str, price_note: str
 ) -> dict[str, Any]:
-    """Return the pair that is printed: the calls a month from which a card of one's own repays itself.
+    """Return the pair that is printed: from how many calls a month the rival (with a rented GPU) is cheaper.
 
-    On one's own machine nothing has to be repaid, so ``calls`` is 0 where the rival's calls are shorter.
+    On hardware at hand there is nothing to pay off, so ``calls`` is 0 where the rival's calls are shorter.
+
+    Args:
+        profile: the situation.
+        priced: what each method costs.
+        shown: the prompting method.
+        rival: the method it is compared with.
+        price_note: a note on old prices, appended to the text.
     """
-    one, two = priced[shown].calls, priced[rival].calls
-    found: dict[str, Any] = {"between": [shown, rival], "calls": None, "saved_per_call_usd": None}
+    one = priced[shown].calls
+    two = priced[rival].calls
+    pair: dict[str, Any] = {"between": [shown, rival], "calls": None, "saved_per_call_usd": None}
     if one is None or two is None:
-        return found | {"text": f"no comparison: {priced[shown].why_not or priced[rival].why_not}"}
-    calls, known = calls_per_month(p)
+        return pair | {"text": f"no comparison: {priced[shown].why_not or priced[rival].why_not}"}
+    calls, volume_source = calls_per_month(profile)
     saved = one.per_call(calls) - two.per_call(calls)
-    found["saved_per_call_usd"] = float(f"{saved:.3g}")
+    pair["saved_per_call_usd"] = float(f"{saved:.3g}")
     if rival not in TUNED_METHODS or two.fixed > one.fixed:
         crossed = break_even_pair(priced, shown, rival, calls)
-        where, yours = crossed["calls_per_month"], f" (yours: {calls:,.0f})" if known == "yours" else ""
-        text = f"{shown} against {rival}: {crossed['text']}{yours if where else ''}{old}"
-        return found | {"calls": where, "text": text}
+        where = crossed["calls_per_month"]
+        yours = f" (yours: {calls:,.0f})" if volume_source == "yours" else ""
+        text = f"{shown} against {rival}: {crossed['text']}{yours if where else ''}{price_note}"
+        return pair | {"calls": where, "text": text}
     if saved <= 0:
-        return found | {"text": f"no crossover: a call of {rival} costs no less than one of {shown}{old}"}
+        return pair | {
+            "text": f"no crossover: a call of {rival} costs no less than one of {shown}{price_note}"
+        }
     text = (
         f"training and calls here cost time, not money; the shorter prompt of {rival} saves what would be "
         f"{1000 * saved:.2g} USD per 1,000 calls hosted, from the first call (against {shown})"
     )
-    return found | {"calls": 0, "text": text + old}
+    return pair | {"calls": 0, "text": text + price_note}
 
 
 def break_even_pair(priced: Mapping[str, PricedMethod], a: str, b: str, calls: float) -> dict[str, Any]:
     """Return one pair: the calls a month at which both cost the same, or null and why."""
-    one, two = priced[a], priced[b]
-    found: dict[str, Any] = {"between": [a, b], "calls_per_month": None}
+    one = priced[a]
+    two = priced[b]
+    pair: dict[str, Any] = {"between": [a, b], "calls_per_month": None}
     if one.line is None or two.line is None:
-        return found | {"text": f"not compared: {one.why_not or two.why_not}"}
+        return pair | {"text": f"not compared: {one.why_not or two.why_not}"}
     where = break_even_calls(one.line, two.line)
     if where is None:
-        return found | {"text": _never(priced, a, b, calls)}
+        return pair | {"text": _why_no_crossover(priced, a, b, calls)}
+    # The cost curves cross for the last time at ``where``: twice as many calls are beyond it.
     above = b if two.line.month(where * 2) < one.line.month(where * 2) else a
     usd = one.line.month(where)
-    return found | {
+    return pair | {
         "calls_per_month": round(where),
-        "text": f"the same at about {_about(where)} calls a month ({usd:,.2f} USD); above it {above} is cheaper",
+        "text": f"the same at about {_rounded_calls(where)} calls a month ({usd:,.2f} USD); above it {above} is cheaper",
     }
 
 
-def _never(priced: Mapping[str, PricedMethod], a: str, b: str, calls: float) -> str:
-    """Say why two lines do not cross."""
-    one, two = priced[a].line, priced[b].line
+def _why_no_crossover(priced: Mapping[str, PricedMethod], a: str, b: str, calls: float) -> str:
+    """Return why two methods never cost the same."""
+    one = priced[a].line
+    two = priced[b].line
     if one is None or two is None or one == two:
         return f"no crossover: {a} and {b} cost the same"
     (cheap, low), (dear, high) = sorted(((a, one), (b, two)), key=lambda item: item[1].month(calls))
@@ -173,48 +187,55 @@ def _never(priced: Mapping[str, PricedMethod], a: str, b: str, calls: float) -> 
         return f"no crossover: their calls cost the same, and {dear} costs more to train and keep"
     if low.per_call(calls) > high.per_call(calls):
         return f"no crossover below a billion calls a month: the cheaper calls of {dear} do not repay what it keeps"
-    kept = "keeps less" if low.fixed < high.fixed else "keeps no more"
-    return f"no crossover: {cheap} has the cheaper calls and {kept} every month"
+    fixed_part = "keeps less" if low.fixed < high.fixed else "keeps no more"
+    return f"no crossover: {cheap} has the cheaper calls and {fixed_part} every month"
 
 
-def _card_for_all(p: Profile) -> float:
-    """USD a month of the card that every method needs: nothing may leave, and nothing at hand holds the model."""
-    if p.remote or served_locally(p) or not (p.data_must_stay_local or p.hosted_api_allowed is False):
+def _card_for_every_method(profile: Profile) -> float:
+    """Return USD a month of the rented GPU that every method needs; 0 where none is needed."""
+    if (
+        profile.remote
+        or served_locally(profile)
+        or not (profile.data_must_stay_local or profile.hosted_api_allowed is False)
+    ):
         return 0.0
-    served = cheapest_serving(p)
+    served = cheapest_serving(profile)
     return served.month_usd if served else 0.0
 
 
-def _months(p: Profile) -> float:
-    days = p.can_retrain_every_days
+def _months(profile: Profile) -> float:
+    """Return the months over which one training is spread."""
+    days = profile.can_retrain_every_days
     return max(days, 1.0) / DAYS_PER_MONTH if days else DEFAULT_MONTHS
 
 
-def _said(p: Profile, priced: Mapping[str, PricedMethod], today: date) -> list[str]:
-    """Say what the fixed part holds, and what having it tuned elsewhere would cost."""
+def _break_even_assumptions(profile: Profile, priced: Mapping[str, PricedMethod], today: date) -> list[str]:
+    """Return what the fixed part holds, and what tuning as a hosted service would cost."""
     if not any(priced[name].calls for name in TUNED_METHODS if name in priced):
         return []
-    months = _months(p)
-    why = "can_retrain_every_days" if p.can_retrain_every_days else "nothing is said about training again"
-    said = [f"training is spread over {months:.3g} months ({why})"]
-    if not served_locally(p) and (served := cheapest_serving(p)):
+    months = _months(profile)
+    why = (
+        "can_retrain_every_days" if profile.can_retrain_every_days else "nothing is said about training again"
+    )
+    lines = [f"training is spread over {months:.3g} months ({why})"]
+    if not served_locally(profile) and (served := cheapest_serving(profile)):
         card = served.card
-        said.append(
+        lines.append(
             f"a tuned model is served on {served.count} x {card.name}, always on: 730 h x "
             f"{served.month_usd / HOURS_PER_MONTH:.2f} USD ({price_day(card.day, today)}; {card.source}); it answers about "
-            f"{_about(served.capacity)} calls a month one at a time, more in batches; rented by the second a "
+            f"{_rounded_calls(served.capacity)} calls a month one at a time, more in batches; rented by the second a "
             f"call would cost about {served.per_call_usd:.2g} USD"
         )
-    if p.params_b and not p.data_must_stay_local:
-        hosted = prices.tuning_price(p.params_b)
-        usd = hosted.lora * training_tokens(p) / 1e6
-        said.append(
+    if profile.params_b and not profile.data_must_stay_local:
+        hosted = prices.tuning_price(profile.params_b)
+        usd = hosted.lora * training_tokens(profile) / 1e6
+        lines.append(
             f"LoRA as a hosted service: about {usd:,.2f} USD at {hosted.lora:.2f} a million training tokens "
             f"({price_day(hosted.day, today)}; {hosted.source}); the result is served by the GPU-hour as well"
         )
-    return said
+    return lines
 
 
-def _about(calls: float) -> str:
-    """Two significant digits, with thousands."""
+def _rounded_calls(calls: float) -> str:
+    """Return a number of calls to two significant digits, with thousands separators."""
     return f"{float(f'{calls:.2g}'):,.0f}" if calls >= 10 else f"{calls:.1f}"

@@ -1,4 +1,4 @@
-"""How sure the advice can be: from the margin, and from how many of the answers that decide are known."""
+"""Confidence of the advice: from the margin, and from how many of the decisive answers are known."""
 
 from __future__ import annotations
 
@@ -20,12 +20,17 @@ DECISIVE_ANSWERS = (
     "model_params_b",
     "gpu_memory_gib",
 )
-"""The answers that move the ranking most; how many are known decides how sure the advice can be."""
-MANY, FEW = 6, 3
-CLEAR, CLOSE = 0.8, 0.25
-"""Margins in weight: the strongest single rules weigh 2 to 3, a tie-breaker 0.1 to 0.5."""
+"""The answers that move the ranking most."""
+MANY_KNOWN = 6
+"""Known decisive answers from which confidence can be high."""
+FEW_KNOWN = 3
+"""Known decisive answers up to which confidence is low."""
+CLEAR_MARGIN = 0.8
+"""Margin in weight from which confidence can be high: the strongest single rules weigh 2 to 3."""
+CLOSE_MARGIN = 0.25
+"""Margin in weight below which confidence is low: a tie-breaker weighs 0.1 to 0.5."""
 METHOD_FAMILIES = (frozenset(TUNING_METHODS), frozenset({"prompting", "few-shot"}))
-"""Methods that are no rivals of each other: ways of training, and ways of prompting."""
+"""Methods that are no rivals of each other: tuning methods, and prompting methods."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,49 +41,62 @@ class Confidence:
     because: str
 
 
-def confidence(p: Profile, ranking: Ranking) -> Confidence:
+def confidence(profile: Profile, ranking: Ranking) -> Confidence:
     """Return high with a clear margin and most decisive answers known, low with neither, else medium.
 
     The margin is over the best feasible method of another kind: LoRA, QLoRA and full tuning do not count as
     rivals of each other, nor do prompts with and without examples. An answer that is only a default is not
-    known. Without the gap in behaviour nothing is sure, and what stands in for a better method that cannot be
-    done here is never high.
+    known. Without the gap in behaviour nothing is sure, and a choice that only replaces a better method that is
+    blocked here is never high.
     """
-    given = [key for key in DECISIVE_ANSWERS if getattr(p, key) is not None or _implied(p, key)]
-    defaults = [key for key in given if key in p.sources and p.sources[key].source == "default"]
-    known = len(given) - len(defaults)
+    answered = [
+        key for key in DECISIVE_ANSWERS if getattr(profile, key) is not None or _implied(profile, key)
+    ]
+    defaults = [
+        key for key in answered if key in profile.sources and profile.sources[key].source == "default"
+    ]
+    known_count = len(answered) - len(defaults)
     first = ranking.methods[0]
-    rivals = [s for s in ranking.methods[1:] if not s.blockers and not same_family(first, s)]
-    rival = max(rivals, key=lambda s: s.sum, default=None)
+    rivals = [
+        scored for scored in ranking.methods[1:] if not scored.blockers and not same_family(first, scored)
+    ]
+    rival = max(rivals, key=lambda scored: scored.sum, default=None)
     margin = first.sum - (rival.sum if rival else 0.0)
     over = f" over {rival.method.name}" if rival else ""
-    because = f"{known} of {len(DECISIVE_ANSWERS)} decisive answers known, margin {margin:.1f}{over}"
-    forbidden = (s for s in ranking.methods if _forbidden(s) and not same_family(first, s))
-    better = max(forbidden, key=lambda s: s.sum, default=first)
+    because = f"{known_count} of {len(DECISIVE_ANSWERS)} decisive answers known, margin {margin:.1f}{over}"
+    forbidden = (
+        scored for scored in ranking.methods if _forbidden(scored) and not same_family(first, scored)
+    )
+    better = max(forbidden, key=lambda scored: scored.sum, default=first)
     if better.sum > first.sum:
         because += f"; {better.method.name} would serve better but cannot be done here"
-    if known >= MANY and margin >= CLEAR and p.behaviour_gap is not None and better.sum <= first.sum:
+    if (
+        known_count >= MANY_KNOWN
+        and margin >= CLEAR_MARGIN
+        and profile.behaviour_gap is not None
+        and better.sum <= first.sum
+    ):
         return Confidence("high", because)
-    if known <= FEW or margin < CLOSE or p.behaviour_gap is None:
+    if known_count <= FEW_KNOWN or margin < CLOSE_MARGIN or profile.behaviour_gap is None:
         return Confidence("low", because)
     return Confidence("medium", because)
 
 
-def _implied(p: Profile, key: str) -> bool:
-    """Whether another answer says it: calls a month the volume, no GPU its memory, no facts their change."""
+def _implied(profile: Profile, key: str) -> bool:
+    """Return whether another answer implies this one: calls a month the volume, no GPU its memory, and so on."""
     if key == "call_volume":
-        return p.calls_per_month is not None
+        return profile.calls_per_month is not None
     if key in ("facts_change", "corpus_tokens", "must_cite"):
-        return p.task_needs_facts == "none"
-    return key == "gpu_memory_gib" and p.has_gpu is False
+        return profile.task_needs_facts == "none"
+    return key == "gpu_memory_gib" and profile.has_gpu is False
 
 
 def _forbidden(scored: ScoredMethod) -> bool:
-    """Whether data, hardware, policy or money forbid a method, and not that half of it would be idle."""
+    """Return whether data, hardware, policy or money block a method, not that half of it has no use."""
     rules = {blocker.rule for blocker in scored.blockers}
     return bool(rules) and rules <= {"BL001", "BL002", "BL003", "BL004", "BL005"}
 
 
 def same_family(a: ScoredMethod, b: ScoredMethod) -> bool:
-    """Whether two methods are of one family: two ways of training, or of prompting."""
+    """Return whether two methods are of one family: two tuning methods, or two prompting methods."""
     return any({a.method.name, b.method.name} <= family for family in METHOD_FAMILIES)

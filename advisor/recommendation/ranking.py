@@ -1,4 +1,4 @@
-"""Weigh every method against a profile: rules hold the reasons, methods what they serve; here they are summed."""
+"""Rank the methods for a profile: rules give weighted needs, methods the degrees to which they serve them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ HALF_WEIGHT = 4.0
 
 @dataclass(frozen=True, slots=True)
 class ScoredMethod:
-    """A method weighed against a profile's findings."""
+    """A method with its weighted sum and its blockers for a profile."""
 
     method: Method
     sum: float
@@ -26,7 +26,7 @@ class ScoredMethod:
 
     @property
     def score(self) -> float:
-        """The sum between 0 and 1, in the same order."""
+        """The sum mapped to 0 to 1, in the same order."""
         return round(self.sum / (self.sum + HALF_WEIGHT), 4)
 
 
@@ -39,30 +39,33 @@ class Ranking:
 
     @property
     def choice(self) -> str:
-        """The name of the first feasible method; prompting is always one."""
+        """The name of the first feasible method; prompting is always feasible."""
         return self.methods[0].method.name
 
 
-def rank_methods(p: Profile) -> Ranking:
+def rank_methods(profile: Profile) -> Ranking:
     """Weigh every method against the profile's findings.
 
     sum(method) = Σ weight(finding) · degree(method, need of the finding). Methods that something blocks come
     last; equal sums keep the table's order, simplest first.
     """
-    findings = tuple(Finding(type(rule), text) for rule in rule_instances() if (text := rule.applies(p)))
-    weights = [(f.need, f.weight) for f in findings if f.need is not None]
+    findings = tuple(
+        Finding(type(rule), text) for rule in rule_instances() if (text := rule.applies(profile))
+    )
+    weights = [(finding.need, finding.weight) for finding in findings if finding.need is not None]
     scored = [
         ScoredMethod(
             method,
             round(sum(weight * method.serves.get(need, 0.0) for need, weight in weights), 6),
-            method.blocked(p),
+            method.blocked(profile),
         )
         for method in all_methods()
     ]
-    scored.sort(key=lambda s: (bool(s.blockers), -s.sum))
+    # The sort is stable: equal sums keep the order of the methods, simplest first.
+    scored.sort(key=lambda entry: (bool(entry.blockers), -entry.sum))
     return Ranking(tuple(scored), findings)
 
 
 def serving_degree(method: Method, finding: Finding) -> float:
-    """How far a method serves the need of a finding; 0 for a note."""
+    """Return how far a method serves the need of a finding; 0 for a note."""
     return method.serves.get(finding.need, 0.0) if finding.need else 0.0

@@ -1,4 +1,4 @@
-"""From a profile to a recommendation: the ranking with everything a person needs to judge it."""
+"""From a profile to a recommendation: the ranking with reasons, estimates, sensitivity and relaxations."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 from advisor.costs.estimate import MethodEstimate
 from advisor.questionnaire.profile import Profile
-from advisor.recommendation.alternatives import ladder
+from advisor.recommendation.alternatives import relaxations
 from advisor.recommendation.break_even import break_even
 from advisor.recommendation.confidence import Confidence, confidence
 from advisor.recommendation.ranking import Ranking, ScoredMethod, rank_methods, serving_degree
 from advisor.recommendation.sensitivity import (
     InformationValue,
     Sensitivity,
-    ask_again,
     counterfactuals,
-    worth_finding,
+    information_values,
+    review_triggers,
 )
 from advisor.rules.base import METHOD_NEEDS, Finding
 from runners.notebook import html_list, html_paragraph, html_table
@@ -25,13 +25,25 @@ from runners.notebook import html_list, html_paragraph, html_table
 if TYPE_CHECKING:
     from advisor.questionnaire.gather import Situation
 
-MOST = 5
-"""Reasons, flips and notes that a notebook shows; ``to_json`` has them all."""
+MAX_SHOWN = 5
+"""Number of reasons, changes and notes that a notebook shows; ``to_json`` has them all."""
 
 
 @dataclass(frozen=True, slots=True)
 class BaseRecommendation:
-    """The ranking with everything a person needs to judge it."""
+    """The ranking with reasons, estimates and what would change it.
+
+    Attributes:
+        profile: the situation.
+        ranking: the methods, best first.
+        estimates: memory, hours and money by method.
+        confidence: how sure the choice is, and why.
+        worth_finding: unknown answers that could change the choice.
+        flips: single changes of an answer that make another method the choice.
+        ladder: relaxations that would allow a better method that is blocked.
+        break_even: calls a month at which methods cost the same, None without two to compare.
+        ask_again_when: conditions after which the advice is out of date.
+    """
 
     profile: Profile
     ranking: Ranking
@@ -43,7 +55,7 @@ class BaseRecommendation:
     break_even: dict[str, Any] | None
     ask_again_when: tuple[str, ...]
     situation: Situation | None = None
-    """What it was made from; None where only a profile was given."""
+    """The answers it was made from; None where only a profile was given."""
 
     @property
     def choice(self) -> str:
@@ -57,24 +69,25 @@ class BaseRecommendation:
         return None if second.blockers else second
 
     def reasons(self, scored: ScoredMethod) -> list[Finding]:
-        """The findings that speak for a method (it serves their need at least by half), strongest first."""
-        mine = [(serving_degree(scored.method, f), f) for f in self.ranking.findings if f.need]
+        """Return the findings that support a method (it serves their need at least by half), strongest first."""
+        served = [(serving_degree(scored.method, f), f) for f in self.ranking.findings if f.need]
         counted = sorted(
-            (pair for pair in mine if pair[0] >= 0.5), key=lambda pair: -pair[0] * pair[1].weight
+            (pair for pair in served if pair[0] >= 0.5), key=lambda pair: -pair[0] * pair[1].weight
         )
         return [finding for _, finding in counted]
 
     def against(self, scored: ScoredMethod) -> Finding | None:
-        """The strongest finding whose need a method serves by less than half.
+        """Return the strongest finding whose need a method serves by less than half.
 
-        A rule that holds in every situation is named only where nothing about this one speaks against it, and
-        what orders the ways of tuning says nothing against a hybrid, which stands on the best of them.
+        A rule that holds in every situation is named only where no other finding speaks against the method,
+        and findings that only order the tuning methods do not count against a hybrid, which uses the best of
+        them.
         """
-        aside = METHOD_NEEDS if scored.method.name == "hybrid" else frozenset()
+        ignored_needs = METHOD_NEEDS if scored.method.name == "hybrid" else frozenset()
         missed = [
             f
             for f in self.ranking.findings
-            if f.need and f.need not in aside and serving_degree(scored.method, f) < 0.5
+            if f.need and f.need not in ignored_needs and serving_degree(scored.method, f) < 0.5
         ]
         return max(
             missed,
@@ -83,11 +96,11 @@ class BaseRecommendation:
         )
 
     def notes(self) -> list[Finding]:
-        """The findings that weigh nothing but should be read."""
+        """Return the findings without a weight, which are for reading."""
         return [finding for finding in self.ranking.findings if finding.need is None]
 
     def _repr_html_(self) -> str:
-        """What a notebook shows: choice and why, what speaks against it, what would change it, and all methods."""
+        """Return HTML for a notebook: the choice, reasons for and against it, changes, and all methods."""
         first = self.ranking.methods[0]
         parts = [
             html_paragraph(f"{self.choice}, confidence {self.confidence.level} ({self.confidence.because})")
@@ -96,7 +109,10 @@ class BaseRecommendation:
         if against := self.against(first):
             parts.append(html_paragraph(f"Against it: {against.text} ({against.rule.code()})"))
         if self.flips:
-            parts += [html_paragraph("It would be"), html_list([flip["text"] for flip in self.flips[:MOST]])]
+            parts += [
+                html_paragraph("It would be"),
+                html_list([flip["text"] for flip in self.flips[:MAX_SHOWN]]),
+            ]
         rows = []
         for scored in self.ranking.methods:
             blocked = scored.blockers[0].text if scored.blockers else ""
@@ -110,7 +126,8 @@ class BaseRecommendation:
 
     def to_json(self) -> dict[str, Any]:
         """Return the object that ``plan --json`` prints."""
-        first, second = self.ranking.methods[0], self.runner_up
+        first = self.ranking.methods[0]
+        second = self.runner_up
         against = self.against(first)
         return {
             "schema": 1,
@@ -120,7 +137,7 @@ class BaseRecommendation:
             "runner_up": second.method.name if second else None,
             "strongest_against": against.to_json() if against else None,
             "ranked": [self._ranked(scored) for scored in self.ranking.methods],
-            "worth_finding": [{"key": worth.key, "text": worth.text} for worth in self.worth_finding],
+            "worth_finding": [{"key": value.key, "text": value.text} for value in self.worth_finding],
             "flips": list(self.flips),
             "ladder": list(self.ladder),
             "break_even": self.break_even,
@@ -133,6 +150,7 @@ class BaseRecommendation:
         }
 
     def _ranked(self, scored: ScoredMethod) -> dict[str, Any]:
+        """Return one method of the ranking as JSON values."""
         served = {f.need for f in self.ranking.findings if f.need and serving_degree(scored.method, f) >= 0.5}
         return {
             "method": scored.method.name,
@@ -145,30 +163,31 @@ class BaseRecommendation:
         }
 
 
-def _named(reasons: list[tuple[str, str]]) -> list[str]:
-    """Return the first reasons, each with its rule's code, and how many more there are."""
-    shown = [f"{text} ({code})" for text, code in reasons[:MOST]]
-    left = len(reasons) - len(shown)
-    return [*shown, f"and {left} more"] if left > 0 else shown
-
-
 def recommend_for_profile(profile: Profile, today: date | None = None) -> BaseRecommendation:
-    """Recommend a method, with reasons, blockers, estimates, what would flip it and when to ask again.
+    """Recommend a method, with reasons, blockers, estimates, what would change it and when to ask again.
 
-    ``today`` (default: now) only decides how old prices are said to be.
+    ``today`` (default: now) only decides which prices are called old.
     """
     ranking = rank_methods(profile)
-    choice, outlook = ranking.choice, Sensitivity.of(profile)
-    changes = counterfactuals(profile, choice, outlook)
+    choice = ranking.choice
+    sensitivity = Sensitivity.of(profile)
+    changes = counterfactuals(profile, choice, sensitivity)
     estimates = {scored.method.name: scored.method.estimate(profile) for scored in ranking.methods}
     return BaseRecommendation(
         profile=profile,
         ranking=ranking,
         estimates=estimates,
         confidence=confidence(profile, ranking),
-        worth_finding=worth_finding(profile, choice, outlook),
+        worth_finding=information_values(profile, choice, sensitivity),
         flips=changes,
-        ladder=ladder(profile, ranking),
+        ladder=relaxations(profile, ranking),
         break_even=break_even(profile, estimates, today),
-        ask_again_when=ask_again(profile, changes, today or date.today()),
+        ask_again_when=review_triggers(profile, changes, today or date.today()),
     )
+
+
+def _named(reasons: list[tuple[str, str]]) -> list[str]:
+    """Return the first reasons, each with its rule's code, and how many more there are."""
+    shown = [f"{text} ({code})" for text, code in reasons[:MAX_SHOWN]]
+    left = len(reasons) - len(shown)
+    return [*shown, f"and {left} more"] if left > 0 else shown

@@ -1,10 +1,10 @@
 """Thresholds: at which values of a numeric answer the choice changes, found by bisection over the ranking.
 
-The choice depends on conditions that hold or do not: a rule applies, a method is blocked. Where a rule or a
-blocker compares an answer with a constant it declares it (``at``), and the threshold is exact. Between two declared
-constants every condition changes at most once, because memory, time and money are monotone in every answer. So if
-the conditions differ at two values, bisection finds each threshold between them. It runs on numbers of four
-significant digits and returns the smallest one above the threshold: three digits are correct.
+The choice depends on conditions: a rule applies or not, a method is blocked or not. Where a rule or a blocker
+compares an answer with a constant it declares it (``at``), and the threshold is exact. Between two declared
+constants every condition changes at most once, because memory, time and money are monotone in every answer.
+So if the conditions differ at two values, bisection finds each threshold between them. It runs on numbers of
+four significant digits and returns the smallest one above the threshold: three digits are correct.
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ MAX_VALUES = {"count": 1e13, "number": 1e6, "share": 1.0}
 SMALLEST_POSITIVE = math.ulp(0.0)
 """The smallest number above zero."""
 MIN_SHARE = 0.01
-"""The smallest number above zero that is worth writing."""
+"""The smallest number above zero that is printed."""
 _STEPS = 9 * 10 ** (THRESHOLD_DIGITS - 1)
-"""How many numbers of so many significant digits lie between two powers of ten."""
+"""Number of values with that many significant digits between two powers of ten."""
 
 
 @dataclass(frozen=True, slots=True)
 class ChoiceSpan:
     """Values of a numeric answer, from ``low`` up to but not including ``high``, that lead to one choice.
 
-    A ``high`` that is no declared constant lies at most one unit of its fourth digit above the true threshold; up to
-    :meth:`most` the choice has been computed.
+    A ``high`` that is no declared constant is at most one unit of its fourth digit above the true threshold;
+    up to :meth:`most` the choice has been computed.
     """
 
     low: float
@@ -50,14 +50,14 @@ class ChoiceSpan:
     choice: str
 
     def least(self, whole: bool) -> float:
-        """Return the smallest value of the span that can be written in a few digits."""
+        """Return the smallest value of the span with few digits; ``whole`` for whole numbers."""
         if whole or self.low == 0 or self.high <= MIN_SHARE:
             return self.low
         value = max(_at_least(self.low, THRESHOLD_DIGITS - 1), MIN_SHARE)
         return value if value in self else self.low
 
     def most(self, whole: bool) -> float:
-        """Return a value near the end of the span in as few digits as possible, at most four; else its low end."""
+        """Return a value near the end of the span with at most four digits, else its low end."""
         if self.high < MIN_SHARE:
             return self.low
         for digits in (THRESHOLD_DIGITS,) if whole else range(2, THRESHOLD_DIGITS + 1):
@@ -69,41 +69,42 @@ class ChoiceSpan:
     def words(self, whole: bool) -> str:
         """Return the span as a condition: "at least 200", "200 or more, and at most 999", "below 0.8"."""
         if self.high < MIN_SHARE or (whole and self.high == self.low + 1):
-            return _said(self.low)
+            return _number_words(self.low)
         if not math.isfinite(self.high):
-            return f"at least {_said(self.least(whole))}"
+            return f"at least {_number_words(self.least(whole))}"
         if whole and self.high <= 10**THRESHOLD_DIGITS:
-            end = f"at most {_said(self.high - 1)}"
+            end = f"at most {_number_words(self.high - 1)}"
         elif whole and not _short(self.high):  # "at most 200,000" reads better than "below 200,001"
-            end = f"at most {_said(self.most(whole))}"
+            end = f"at most {_number_words(self.most(whole))}"
         else:
-            end = f"below {_said(self.high)}" if whole else f"below {float(f'{self.high:.4g}'):g}"
-        return end if self.low <= 0 else f"{_said(self.least(whole))} or more, and {end}"
+            end = f"below {_number_words(self.high)}" if whole else f"below {float(f'{self.high:.4g}'):g}"
+        return end if self.low <= 0 else f"{_number_words(self.least(whole))} or more, and {end}"
 
     def __contains__(self, value: float) -> bool:
         return self.low <= value < self.high
 
 
-def choice_spans(p: Profile, key: str) -> tuple[ChoiceSpan, ...]:
+def choice_spans(profile: Profile, key: str) -> tuple[ChoiceSpan, ...]:
     """Return all spans of a numeric answer, ascending; neighbours lead to different choices."""
     whole = QUESTION_BY_ID[key].kind == "count"
     ranked: dict[float, Ranking] = {}
 
     def at(value: float) -> Ranking:
+        """Return the ranking at a value, each computed once."""
         if value not in ranked:
-            ranked[value] = rank_methods(p.change(key, int(value) if whole else value))
+            ranked[value] = rank_methods(profile.change(key, int(value) if whole else value))
         return ranked[value]
 
-    constants = declared_thresholds(p, key)
-    edges = [constants[0]]
+    constants = declared_thresholds(profile, key)
+    starts = [constants[0]]
     for low, high in pairwise(constants):
         # Most thresholds are the constants themselves: then nothing changes up to the number just below.
         last = max(low, largest_below(high, whole)) if high > SMALLEST_POSITIVE else low
-        edges += _bisected(at, low, last, whole)
+        starts += _bisected(at, low, last, whole)
         if _conditions(at(last)) != _conditions(at(high)):
-            edges.append(high)
+            starts.append(high)
     merged: list[ChoiceSpan] = []
-    for low, high in pairwise([*edges, math.inf]):
+    for low, high in pairwise([*starts, math.inf]):
         choice = at(low).choice
         if merged and merged[-1].choice == choice:
             merged[-1] = ChoiceSpan(merged[-1].low, high, choice)
@@ -112,23 +113,24 @@ def choice_spans(p: Profile, key: str) -> tuple[ChoiceSpan, ...]:
     return tuple(merged)
 
 
-def declared_thresholds(p: Profile, key: str) -> list[float]:
+def declared_thresholds(profile: Profile, key: str) -> list[float]:
     """Return, ascending, the least and the largest value to try and all constants between them.
 
-    The constants are those that the profile, the rules and the blockers compare this answer with, and the size of
-    the model where it is known by name. A constant belongs to the side above it.
+    The constants are those that the profile, the rules and the blockers compare this answer with, and the
+    size of the model where it is known by name. A constant belongs to the side above it.
     """
     question = QUESTION_BY_ID[key]
-    low, high = question.low, MAX_VALUES[question.kind]
+    low = question.low
+    high = MAX_VALUES[question.kind]
     constants = {*PROFILE_THRESHOLDS.get(key, ())}
     for table in (*(rule.at for rule in RULES), *blockers.BLOCKER_THRESHOLDS.values()):
         constants.update(table.get(key, ()))
     if question.kind != "count" and low == 0:
         # Some answers count as unknown when they are 0, so the smallest number above it may be another case.
         constants.add(SMALLEST_POSITIVE)
-    known = models.find_model(p.model) if key == "model_params_b" and p.model else None
-    if known:
-        constants.add(known.params_b)  # near its size its own shape counts, on both sides a typical one
+    model = models.find_model(profile.model) if key == "model_params_b" and profile.model else None
+    if model:
+        constants.add(model.params_b)  # near its size its own shape counts, on both sides a typical one
     return [low, *sorted(value for value in constants if low < value < high), high]
 
 
@@ -136,7 +138,8 @@ def _bisected(at: Callable[[float], Ranking], low: float, high: float, whole: bo
     """Yield, ascending, the thresholds above ``low`` up to ``high``; each belongs to the side above it."""
     if _conditions(at(low)) == _conditions(at(high)):
         return
-    first, last = _index(low, whole) + 1, _index(largest_below(high, whole), whole)
+    first = _index(low, whole) + 1
+    last = _index(largest_below(high, whole), whole)
     if first > last:
         yield high
         return
@@ -146,16 +149,17 @@ def _bisected(at: Callable[[float], Ranking], low: float, high: float, whole: bo
 
 
 def _conditions(ranking: Ranking) -> tuple[tuple[type[Rule], ...], str]:
-    """Return the rules that apply and have a need, and the choice: equal at two values, they are equal between.
+    """Return the rules that apply and have a need, and the choice: if two values agree, so do all between.
 
-    With the same rules the methods have the same sums. The choice is not blocked at either value, and every method
-    with a larger sum is blocked at both; as neither changes twice, the choice is the same between them.
+    With the same rules the methods have the same sums. The choice is not blocked at either value, and every
+    method with a larger sum is blocked at both; as neither changes twice, the choice is the same between
+    them.
     """
     return tuple(finding.rule for finding in ranking.findings if finding.need), ranking.choice
 
 
 def largest_below(value: float, whole: bool, digits: int = THRESHOLD_DIGITS) -> float:
-    """Return the largest number of so many significant digits that is less than a value above zero."""
+    """Return the largest number with this many significant digits that is less than a value above zero."""
     if whole and value <= 10**digits:
         return value - 1
     scale = 10 ** (THRESHOLD_DIGITS - digits)
@@ -165,7 +169,7 @@ def largest_below(value: float, whole: bool, digits: int = THRESHOLD_DIGITS) -> 
 
 
 def _at_least(value: float, digits: int) -> float:
-    """Return the smallest number of so many significant digits that is not below a value above zero."""
+    """Return the smallest number with this many significant digits that is not below a value above zero."""
     scale = 10 ** (THRESHOLD_DIGITS - digits)
     index = _index(value, False)
     index += _number(index, False) < value
@@ -198,9 +202,10 @@ def _number(index: int, whole: bool) -> float:
 
 
 def _short(value: float) -> bool:
-    """Whether a whole number has four significant digits at most."""
+    """Return whether a whole number has four significant digits at most."""
     return _number(_index(value, True), True) == value
 
 
-def _said(value: float) -> str:
+def _number_words(value: float) -> str:
+    """Return a number as it is printed in a condition."""
     return f"{value:,.0f}" if value == int(value) else f"{value:g}"

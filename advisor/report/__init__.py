@@ -1,0 +1,1 @@
+"""Report data, HTML, charts, Markdown, run comparison, decision record."""

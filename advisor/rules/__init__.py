@@ -1,1 +1,1 @@
-"""Rules: what in a situation speaks for which need. ``table.py`` is the table of contents."""
+"""Rules: what an answer speaks for, each with a weight and evidence; ``registry.py`` lists them."""

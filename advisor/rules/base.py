@@ -58,7 +58,7 @@ class Need(StrEnum):
 
 
 METHOD_NEEDS = frozenset({Need.CAPACITY, Need.THRIFT, Need.PRECISION, Need.HEADROOM})
-"""Needs that only order the ways of tuning; a hybrid stands on whichever is best."""
+"""Needs that only order the tuning methods; a hybrid uses whichever is best."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +99,7 @@ class Rule:
     at: ClassVar[Thresholds] = {}
     """For numeric answers the constants that ``applies`` compares them with."""
 
-    def applies(self, p: Profile) -> str:
+    def applies(self, profile: Profile) -> str:
         """Return why the rule applies to this profile, in words; "" when it does not."""
         raise NotImplementedError
 

@@ -28,10 +28,10 @@ class BE001(Behaviour):
         "Microsoft Learn, When to use fine-tuning: tune to change the model, retrieve to change the context",
     )
 
-    def applies(self, p: Profile) -> str:
+    def applies(self, profile: Profile) -> str:
         return (
             "a plain model is far from the tone, format or skill that is needed"
-            if p.behaviour_gap == "high"
+            if profile.behaviour_gap == "high"
             else ""
         )
 
@@ -46,8 +46,8 @@ class BE002(Behaviour):
     weight = 0.7
     evidence = ("Meta, When to fine-tune LLMs vs. other techniques: try in-context learning first",)
 
-    def applies(self, p: Profile) -> str:
-        return "a plain model nearly behaves as wanted" if p.behaviour_gap == "low" else ""
+    def applies(self, profile: Profile) -> str:
+        return "a plain model nearly behaves as wanted" if profile.behaviour_gap == "low" else ""
 
 
 class BE003(Behaviour):
@@ -61,9 +61,9 @@ class BE003(Behaviour):
     evidence = ("Manning, Building Reliable AI Systems, ch. 5: try 10 real examples, stop if 8 pass",)
     at = {"prompting_pass_rate": (PASSING_RATE,)}
 
-    def applies(self, p: Profile) -> str:
-        rate = p.prompting_pass_rate
-        if rate is None or rate < PASSING_RATE or p.must_cite or p.wrong_answer_cost == "high":
+    def applies(self, profile: Profile) -> str:
+        rate = profile.prompting_pass_rate
+        if rate is None or rate < PASSING_RATE or profile.must_cite or profile.wrong_answer_cost == "high":
             return ""
         return f"{rate:.0%} of answers are already good with the best prompt"
 
@@ -78,9 +78,9 @@ class BE004(Behaviour):
     weight = 0.7
     evidence = ("LoRA Land, arXiv 2405.00732: small tuned models win on narrow, fixed-form tasks",)
 
-    def applies(self, p: Profile) -> str:
-        strict = p.output_format in ("labels", "json", "fixed") and p.behaviour_needed
-        return f"the output must be {p.output_format}" if strict else ""
+    def applies(self, profile: Profile) -> str:
+        strict = profile.output_format in ("labels", "json", "fixed") and profile.behaviour_needed
+        return f"the output must be {profile.output_format}" if strict else ""
 
 
 class BE005(Behaviour):
@@ -98,11 +98,15 @@ class BE005(Behaviour):
     )
     at = {"labelled_examples": (200,), "model_params_b": (SMALL_MODEL_B,)}
 
-    def applies(self, p: Profile) -> str:
-        small = p.output_format == "labels" and p.examples_known >= 200 and (p.params_b or 0) < SMALL_MODEL_B
-        if not small or not p.params_b or not p.behaviour_needed:
+    def applies(self, profile: Profile) -> str:
+        small = (
+            profile.output_format == "labels"
+            and profile.examples_known >= 200
+            and (profile.params_b or 0) < SMALL_MODEL_B
+        )
+        if not small or not profile.params_b or not profile.behaviour_needed:
             return ""
-        return f"labels to choose from, and {p.examples_known:,} examples"
+        return f"labels to choose from, and {profile.examples_known:,} examples"
 
 
 class BE006(Behaviour):
@@ -118,8 +122,8 @@ class BE006(Behaviour):
         "NehaBharti08/rag-vs-finetune: refusals fell threefold after tuning",
     )
 
-    def applies(self, p: Profile) -> str:
-        return '"not stated" is sometimes the right answer' if p.absence_is_legal else ""
+    def applies(self, profile: Profile) -> str:
+        return '"not stated" is sometimes the right answer' if profile.absence_is_legal else ""
 
 
 class BE007(Behaviour):
@@ -137,9 +141,9 @@ class BE007(Behaviour):
     )
     at = {"prompting_pass_rate": (PASSING_RATE,)}
 
-    def applies(self, p: Profile) -> str:
-        rate = p.prompting_pass_rate
-        if rate is None or rate >= PASSING_RATE or p.needs_facts:
+    def applies(self, profile: Profile) -> str:
+        rate = profile.prompting_pass_rate
+        if rate is None or rate >= PASSING_RATE or profile.needs_facts:
             return ""
         return f"the best prompt passes only {rate:.0%} of cases"
 
@@ -163,9 +167,9 @@ class BE008(Behaviour):
 
     at = {"labelled_examples": (10,)}
 
-    def applies(self, p: Profile) -> str:
-        untried = p.prompting_pass_rate is None and p.behaviour_gap in ("low", "high")
-        if not untried or p.examples_known < 10:
+    def applies(self, profile: Profile) -> str:
+        untried = profile.prompting_pass_rate is None and profile.behaviour_gap in ("low", "high")
+        if not untried or profile.examples_known < 10:
             return ""
         return "the best prompt has not been measured: optimise it first, on questions kept for that"
 
@@ -183,8 +187,8 @@ class BE009(Behaviour):
     )
     at = {"labelled_examples": (20,)}
 
-    def applies(self, p: Profile) -> str:
-        fits = p.output_format == "labels" and p.examples_known >= 20
+    def applies(self, profile: Profile) -> str:
+        fits = profile.output_format == "labels" and profile.examples_known >= 20
         return (
             "a linear classifier over embeddings may give labels as well, in seconds: measure it"
             if fits

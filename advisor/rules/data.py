@@ -6,7 +6,7 @@ from advisor.questionnaire.profile import LARGE_MODEL_B, MIN_RAW_TOKENS, Profile
 from advisor.rules.base import Need, Rule
 
 ADAPTER_CAPACITY_TOKENS = 1_000_000_000
-MOST_SHOTS = 2_000
+MAX_SHOTS = 2_000
 """Examples up to which showing them in a long prompt rivals training on them."""
 
 
@@ -31,8 +31,8 @@ class DA001(Data):
     )
     at = {"labelled_examples": (1, 50)}
 
-    def applies(self, p: Profile) -> str:
-        n = p.labelled_examples
+    def applies(self, profile: Profile) -> str:
+        n = profile.labelled_examples
         return f"{n} examples are too few to train on" if n is not None and 0 < n < 50 else ""
 
 
@@ -52,11 +52,15 @@ class DA002(Data):
     )
     at = {"labelled_examples": (50, 200), "corpus_tokens": (1,)}
 
-    def applies(self, p: Profile) -> str:
-        few = 50 <= p.examples_known < 200 and not p.high_volume and p.behaviour_gap in (None, "low")
-        if not few or _to_look_up(p):
+    def applies(self, profile: Profile) -> str:
+        few = (
+            50 <= profile.examples_known < 200
+            and not profile.high_volume
+            and profile.behaviour_gap in (None, "low")
+        )
+        if not few or _to_look_up(profile):
             return ""
-        return f"{p.examples_known} examples teach a tone at most, and fit in a prompt"
+        return f"{profile.examples_known} examples teach a tone at most, and fit in a prompt"
 
 
 class DA003(Data):
@@ -70,8 +74,8 @@ class DA003(Data):
     evidence = ("OpenAI, fine-tuning guide: gains at 50-100 examples",)
     at = {"labelled_examples": (50,)}
 
-    def applies(self, p: Profile) -> str:
-        return _enough(p, 50)
+    def applies(self, profile: Profile) -> str:
+        return _enough(profile, 50)
 
 
 class DA004(Data):
@@ -85,8 +89,8 @@ class DA004(Data):
     evidence = ("Bucher & Martini, arXiv 2406.08660: 200-500 labels suffice for classification",)
     at = {"labelled_examples": (200,)}
 
-    def applies(self, p: Profile) -> str:
-        return _enough(p, 200)
+    def applies(self, profile: Profile) -> str:
+        return _enough(profile, 200)
 
 
 class DA005(Data):
@@ -100,8 +104,8 @@ class DA005(Data):
     evidence = ("Zhou et al., LIMA, arXiv 2305.11206: 1,000 curated rows teach an assistant's style",)
     at = {"labelled_examples": (1000,)}
 
-    def applies(self, p: Profile) -> str:
-        return _enough(p, 1000)
+    def applies(self, profile: Profile) -> str:
+        return _enough(profile, 1000)
 
 
 class DA006(Data):
@@ -114,13 +118,17 @@ class DA006(Data):
     need = Need.SHOW
     weight = 2.5
     evidence = ("Bertsch et al., arXiv 2405.00200: many-shot prompting improves into the thousands",)
-    at = {"labelled_examples": (50, MOST_SHOTS + 1), "corpus_tokens": (1,)}
+    at = {"labelled_examples": (50, MAX_SHOTS + 1), "corpus_tokens": (1,)}
 
-    def applies(self, p: Profile) -> str:
-        fits = p.low_volume and 50 <= p.examples_known <= MOST_SHOTS and p.behaviour_gap == "low"
-        if not fits or _to_look_up(p):
+    def applies(self, profile: Profile) -> str:
+        fits = (
+            profile.low_volume
+            and 50 <= profile.examples_known <= MAX_SHOTS
+            and profile.behaviour_gap == "low"
+        )
+        if not fits or _to_look_up(profile):
             return ""
-        return f"{p.examples_known:,} examples fit in a long prompt, and calls are few"
+        return f"{profile.examples_known:,} examples fit in a long prompt, and calls are few"
 
 
 class DA007(Data):
@@ -134,9 +142,9 @@ class DA007(Data):
     evidence = ("Biderman et al., arXiv 2405.09673: LoRA lags on 20B tokens of code, even at rank 256",)
     at = {"unlabelled_tokens": (ADAPTER_CAPACITY_TOKENS,)}
 
-    def applies(self, p: Profile) -> str:
-        some = p.raw_text >= ADAPTER_CAPACITY_TOKENS and not _news(p)
-        return f"{p.raw_text:,} tokens of raw text to train on" if some else ""
+    def applies(self, profile: Profile) -> str:
+        some = profile.raw_text >= ADAPTER_CAPACITY_TOKENS and not _news(profile)
+        return f"{profile.raw_text:,} tokens of raw text to train on" if some else ""
 
 
 class DA008(Data):
@@ -150,9 +158,9 @@ class DA008(Data):
     evidence = ("Hugging Face, Personal Copilot: QLoRA on a company's own code helped completion",)
     at = {"unlabelled_tokens": (MIN_RAW_TOKENS,)}
 
-    def applies(self, p: Profile) -> str:
-        some = p.raw_text >= MIN_RAW_TOKENS and p.behaviour_needed and not _news(p)
-        return f"{p.raw_text:,} tokens of raw text to train on" if some else ""
+    def applies(self, profile: Profile) -> str:
+        some = profile.raw_text >= MIN_RAW_TOKENS and profile.behaviour_needed and not _news(profile)
+        return f"{profile.raw_text:,} tokens of raw text to train on" if some else ""
 
 
 class DA009(Data):
@@ -172,10 +180,10 @@ class DA009(Data):
 
     at = {"labelled_examples": (1000,)}
 
-    def applies(self, p: Profile) -> str:
-        if p.examples_known < 1000 or p.task_needs_facts != "new" or not p.behaviour_needed:
+    def applies(self, profile: Profile) -> str:
+        if profile.examples_known < 1000 or profile.task_needs_facts != "new" or not profile.behaviour_needed:
             return ""
-        return f"{p.examples_known:,} examples can teach it to answer from passages"
+        return f"{profile.examples_known:,} examples can teach it to answer from passages"
 
 
 class DA010(Data):
@@ -192,13 +200,15 @@ class DA010(Data):
 
     at = {"labelled_examples": (200,)}
 
-    def applies(self, p: Profile) -> str:
-        allowed = not p.data_must_stay_local and p.hosted_api_allowed is not False
-        few = p.labelled_examples is not None and p.labelled_examples < 200
-        if not (allowed and few and p.behaviour_gap == "high"):
+    def applies(self, profile: Profile) -> str:
+        allowed = not profile.data_must_stay_local and profile.hosted_api_allowed is not False
+        few = profile.labelled_examples is not None and profile.labelled_examples < 200
+        if not (allowed and few and profile.behaviour_gap == "high"):
             return ""
         few_or_none = (
-            f"{p.labelled_examples} examples are few" if p.labelled_examples else "there are no examples"
+            f"{profile.labelled_examples} examples are few"
+            if profile.labelled_examples
+            else "there are no examples"
         )
         return f"{few_or_none}: a larger model could write more, to be checked by sample"
 
@@ -218,26 +228,33 @@ class DA011(Data):
         "Ma et al., arXiv 2303.08559: small tuned models lead once there are more than a few examples per class",
         "against, for large models: Gao et al., DAIL-SQL, arXiv 2308.15363; Van Veen et al., arXiv 2309.07430",
     )
-    at = {"labelled_examples": (MOST_SHOTS + 1,), "model_params_b": (LARGE_MODEL_B,)}
+    at = {"labelled_examples": (MAX_SHOTS + 1,), "model_params_b": (LARGE_MODEL_B,)}
 
-    def applies(self, p: Profile) -> str:
-        small = p.params_b is not None and p.params_b < LARGE_MODEL_B
-        if not small or p.examples_known <= MOST_SHOTS or p.behaviour_gap != "low" or p.needs_facts:
+    def applies(self, profile: Profile) -> str:
+        small = profile.params_b is not None and profile.params_b < LARGE_MODEL_B
+        if (
+            not small
+            or profile.examples_known <= MAX_SHOTS
+            or profile.behaviour_gap != "low"
+            or profile.needs_facts
+        ):
             return ""
-        return f"{p.examples_known:,} examples are more than a prompt can show a model of {p.params_b:.3g} B"
+        return f"{profile.examples_known:,} examples are more than a prompt can show a model of {profile.params_b:.3g} B"
 
 
-def _to_look_up(p: Profile) -> bool:
+def _to_look_up(profile: Profile) -> bool:
     """Whether the task turns on what documents hold: new facts, sources to name, a corpus to read in."""
-    return bool(p.must_cite) or (p.needs_facts and (p.task_needs_facts != "known" or bool(p.corpus_tokens)))
+    return bool(profile.must_cite) or (
+        profile.needs_facts and (profile.task_needs_facts != "known" or bool(profile.corpus_tokens))
+    )
 
 
-def _news(p: Profile) -> bool:
-    return p.needs_facts and p.facts_change == "fast"
+def _news(profile: Profile) -> bool:
+    return profile.needs_facts and profile.facts_change == "fast"
 
 
-def _enough(p: Profile, gate: int) -> str:
-    small = p.behaviour_gap == "low" and not p.high_volume
-    if p.examples_known < gate or not p.behaviour_needed or small:
+def _enough(profile: Profile, gate: int) -> str:
+    small = profile.behaviour_gap == "low" and not profile.high_volume
+    if profile.examples_known < gate or not profile.behaviour_needed or small:
         return ""
-    return f"{p.examples_known:,} examples pass the gate of {gate:,}"
+    return f"{profile.examples_known:,} examples pass the gate of {gate:,}"

@@ -31,10 +31,14 @@ class KN001(Knowledge):
         "Gekhman et al., arXiv 2405.05904: unknown facts are fitted last and raise hallucination",
     )
 
-    def applies(self, p: Profile) -> str:
-        if p.task_needs_facts == "new":
+    def applies(self, profile: Profile) -> str:
+        if profile.task_needs_facts == "new":
             return "the answers need facts that the model has not seen"
-        return "there are documents to answer from" if p.task_needs_facts is None and p.documents else ""
+        return (
+            "there are documents to answer from"
+            if profile.task_needs_facts is None and profile.documents
+            else ""
+        )
 
 
 class KN002(Knowledge):
@@ -48,8 +52,8 @@ class KN002(Knowledge):
     weight = 3.0
     evidence = ("NehaBharti08/rag-vs-finetune, 2x2: right section 0.9 % tuned against 83.7 % retrieved",)
 
-    def applies(self, p: Profile) -> str:
-        return "answers must name their source" if p.must_cite else ""
+    def applies(self, profile: Profile) -> str:
+        return "answers must name their source" if profile.must_cite else ""
 
 
 class KN003(Knowledge):
@@ -63,8 +67,8 @@ class KN003(Knowledge):
     weight = 1.0
     evidence = ("Vu et al., FreshLLMs, arXiv 2310.03214: models of every size fail on fast-changing facts",)
 
-    def applies(self, p: Profile) -> str:
-        changing = p.facts_change in ("slow", "fast") and p.task_needs_facts != "none"
+    def applies(self, profile: Profile) -> str:
+        changing = profile.facts_change in ("slow", "fast") and profile.task_needs_facts != "none"
         return "the facts change monthly or faster" if changing else ""
 
 
@@ -79,8 +83,8 @@ class KN004(Knowledge):
     weight = 1.0
     evidence = ("Vu et al., FreshLLMs, arXiv 2310.03214: search in the prompt helped most on fast facts",)
 
-    def applies(self, p: Profile) -> str:
-        fast = p.facts_change == "fast" and p.task_needs_facts != "none"
+    def applies(self, profile: Profile) -> str:
+        fast = profile.facts_change == "fast" and profile.task_needs_facts != "none"
         return "the facts change daily or faster" if fast else ""
 
 
@@ -100,10 +104,10 @@ class KN005(Knowledge):
     )
     at = {"corpus_tokens": (1, CACHED_PROMPT_TOKENS + 1), "model_params_b": (SHORT_CONTEXT_B,)}
 
-    def applies(self, p: Profile) -> str:
-        if not p.corpus_in_prompt:
+    def applies(self, profile: Profile) -> str:
+        if not profile.corpus_in_prompt:
             return ""
-        return f"all documents together are {p.corpus_tokens:,} tokens and fit in a cached prompt"
+        return f"all documents together are {profile.corpus_tokens:,} tokens and fit in a cached prompt"
 
 
 class KN006(Knowledge):
@@ -121,10 +125,10 @@ class KN006(Knowledge):
     )
     at = {"model_params_b": (LARGE_MODEL_B,)}
 
-    def applies(self, p: Profile) -> str:
-        if p.task_needs_facts != "known" or not p.params_b or p.params_b >= LARGE_MODEL_B:
+    def applies(self, profile: Profile) -> str:
+        if profile.task_needs_facts != "known" or not profile.params_b or profile.params_b >= LARGE_MODEL_B:
             return ""
-        return f"a model of {p.params_b:.3g} B recalls general facts only in part"
+        return f"a model of {profile.params_b:.3g} B recalls general facts only in part"
 
 
 class KN007(Knowledge):
@@ -142,9 +146,9 @@ class KN007(Knowledge):
     )
     at = {"model_params_b": (LARGE_MODEL_B,), "corpus_tokens": (1,)}
 
-    def applies(self, p: Profile) -> str:
-        large = p.task_needs_facts == "known" and (p.params_b or 0) >= LARGE_MODEL_B
-        if not large or not p.behaviour_needed or p.corpus_tokens:
+    def applies(self, profile: Profile) -> str:
+        large = profile.task_needs_facts == "known" and (profile.params_b or 0) >= LARGE_MODEL_B
+        if not large or not profile.behaviour_needed or profile.corpus_tokens:
             return ""
         return "a large model has seen these facts; chosen examples bring them out"
 
@@ -164,12 +168,12 @@ class KN008(Knowledge):
         )
     }
 
-    def applies(self, p: Profile) -> str:
-        every = p.can_retrain_every_days
+    def applies(self, profile: Profile) -> str:
+        every = profile.can_retrain_every_days
         if (
             every is None
-            or p.facts_change not in DAYS_BETWEEN_CHANGES
-            or every <= DAYS_BETWEEN_CHANGES[p.facts_change]
+            or profile.facts_change not in DAYS_BETWEEN_CHANGES
+            or every <= DAYS_BETWEEN_CHANGES[profile.facts_change]
         ):
             return ""
         return f"the facts change faster than every {every:g} days, the pace of retraining"
@@ -191,8 +195,8 @@ class KN009(Knowledge):
 
     at = {"corpus_tokens": (1,)}
 
-    def applies(self, p: Profile) -> str:
-        corpus = p.task_needs_facts == "known" and (p.corpus_tokens or 0) > 0
+    def applies(self, profile: Profile) -> str:
+        corpus = profile.task_needs_facts == "known" and (profile.corpus_tokens or 0) > 0
         return "there is a corpus to look up what the model may recall only in part" if corpus else ""
 
 
@@ -207,8 +211,12 @@ class KN010(Knowledge):
 
     at = {"corpus_tokens": (CACHED_PROMPT_TOKENS + 1, LONG_CONTEXT_TOKENS + 1)}
 
-    def applies(self, p: Profile) -> str:
-        between = CACHED_PROMPT_TOKENS < (p.corpus_tokens or 0) <= LONG_CONTEXT_TOKENS
-        if not between or not p.needs_facts or (p.params_b and p.params_b < SHORT_CONTEXT_B):
+    def applies(self, profile: Profile) -> str:
+        between = CACHED_PROMPT_TOKENS < (profile.corpus_tokens or 0) <= LONG_CONTEXT_TOKENS
+        if (
+            not between
+            or not profile.needs_facts
+            or (profile.params_b and profile.params_b < SHORT_CONTEXT_B)
+        ):
             return ""
-        return f"{p.corpus_tokens:,} tokens fit a long-context model: compare it with retrieval on a few questions"
+        return f"{profile.corpus_tokens:,} tokens fit a long-context model: compare it with retrieval on a few questions"

@@ -1,4 +1,4 @@
-"""All rules, in the order they are explained: the table of contents."""
+"""The list of all rules, in the order they are explained: built-in ones, then those of plug-ins."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ _CODE = re.compile(r"[A-Z]{2,12}[0-9]{3}")
 
 
 def _check_plugin(name: str, rule: Any) -> type[Rule]:
-    """Return a plug-in's rule; Unusable when its code, family, text, need or weight is not as it must be."""
+    """Return a plug-in's rule; UnusablePlugin when its code, family, text, need or weight is invalid."""
     if not (isinstance(rule, type) and issubclass(rule, Rule)):
         raise UnusablePlugin("not a subclass of advisor.rules.base.Rule")
     if rule.code() != name:

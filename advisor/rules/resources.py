@@ -10,12 +10,14 @@ from runners.resources.memory_estimate import FitVerdict, smallest_memory
 from runners.resources.memory_terms import MemoryUse
 
 MIN_TRAINING_DATA: Thresholds = {"labelled_examples": (50,), "unlabelled_tokens": (MIN_RAW_TOKENS,)}
-"""Where :func:`trains` changes."""
+"""The thresholds of :func:`can_train`."""
 MANY_GPUS = 4
 ENCODER_B = 0.6
-"""Encoders end about here: XLM-RoBERTa large has 0.56 billion parameters."""
-MANY_EXAMPLES, MUCH_TEXT = 1_000_000, 1_000_000_000
-"""Examples and tokens of raw text below which no GPU trains for a month."""
+"""Size of the largest encoders: XLM-RoBERTa large has 0.56 billion parameters."""
+MANY_EXAMPLES = 1_000_000
+"""Examples below which no GPU trains for a month."""
+MUCH_TEXT = 1_000_000_000
+"""Tokens of raw text below which no GPU trains for a month."""
 MONTH_HOURS = 30 * 24.0
 FULL_GB_PER_B = 18
 """Memory of full tuning in mixed precision, GB per billion parameters (LLaMA-Factory's table)."""
@@ -27,18 +29,18 @@ class Resources(Rule):
     family = "resources"
 
 
-def fits_one_device(p: Profile, use: MemoryUse) -> FitVerdict | None:
-    """Say whether training fits one device with every free saving on; None when something is unknown."""
-    if p.model_shape is None:
+def fits_one_device(profile: Profile, use: MemoryUse) -> FitVerdict | None:
+    """Return whether training fits one device with every free saving on; None when something is unknown."""
+    if profile.model_shape is None:
         return None
-    return smallest_memory(p.model_shape, use, training_setup(p)).fits(p.device_gib)
+    return smallest_memory(profile.model_shape, use, training_setup(profile)).fits(profile.device_gib)
 
 
-def can_train(p: Profile) -> bool:
-    """Whether there is enough to train on (or an unknown amount, at a high gap) and a behaviour to teach."""
-    if p.labelled_examples is None and p.behaviour_gap == "high":
+def can_train(profile: Profile) -> bool:
+    """Return whether there is enough to train on (or unknown, with a high gap) and behaviour to teach."""
+    if profile.labelled_examples is None and profile.behaviour_gap == "high":
         return True
-    return p.behaviour_needed and (p.examples_known >= 50 or p.raw_text >= MIN_RAW_TOKENS)
+    return profile.behaviour_needed and (profile.examples_known >= 50 or profile.raw_text >= MIN_RAW_TOKENS)
 
 
 class RS001(Resources):
@@ -53,7 +55,7 @@ class RS001(Resources):
     always = True
     evidence = ("OpenAI, Optimizing LLM Accuracy: each technique slows iteration",)
 
-    def applies(self, p: Profile) -> str:
+    def applies(self, profile: Profile) -> str:
         return "simple ways come first"
 
 
@@ -71,8 +73,8 @@ class RS002(Resources):
     )
     at = MIN_TRAINING_DATA
 
-    def applies(self, p: Profile) -> str:
-        return "an adapter is enough for most tasks" if can_train(p) else ""
+    def applies(self, profile: Profile) -> str:
+        return "an adapter is enough for most tasks" if can_train(profile) else ""
 
 
 class RS003(Resources):
@@ -86,9 +88,9 @@ class RS003(Resources):
     evidence = ("litgpt, torchtune and H2O tables: QLoRA is 2-105 % slower than LoRA",)
     at = MIN_TRAINING_DATA
 
-    def applies(self, p: Profile) -> str:
-        room = can_train(p) and fits_one_device(p, "lora") in (None, "yes")
-        return "a base in 16 bits trains faster than one in 4" if room else ""
+    def applies(self, profile: Profile) -> str:
+        fits = can_train(profile) and fits_one_device(profile, "lora") in (None, "yes")
+        return "a base in 16 bits trains faster than one in 4" if fits else ""
 
 
 class RS004(Resources):
@@ -106,12 +108,14 @@ class RS004(Resources):
     )
     at = {"model_params_b": (ENCODER_B,), "labelled_examples": (200,)}
 
-    def applies(self, p: Profile) -> str:
-        small = p.params_b is not None and p.params_b < ENCODER_B and p.examples_known >= 200
-        small = small and (p.task_needs_facts == "known" or not p.needs_facts)
+    def applies(self, profile: Profile) -> str:
+        small = (
+            profile.params_b is not None and profile.params_b < ENCODER_B and profile.examples_known >= 200
+        )
+        small = small and (profile.task_needs_facts == "known" or not profile.needs_facts)
         return (
-            f"all weights of a {p.params_b:.2g} B model can be tuned cheaply"
-            if small and can_train(p)
+            f"all weights of a {profile.params_b:.2g} B model can be tuned cheaply"
+            if small and can_train(profile)
             else ""
         )
 
@@ -131,12 +135,16 @@ class RS005(Resources):
 
     at = {"gpu_count": (MANY_GPUS,), "labelled_examples": (5000,)}
 
-    def applies(self, p: Profile) -> str:
-        if p.devices < MANY_GPUS or p.examples_known < 5000 or p.behaviour_gap != "high":
+    def applies(self, profile: Profile) -> str:
+        if profile.devices < MANY_GPUS or profile.examples_known < 5000 or profile.behaviour_gap != "high":
             return ""
-        if not p.params_b or not p.device_gib or p.devices * p.device_gib < FULL_GB_PER_B * p.params_b:
+        if (
+            not profile.params_b
+            or not profile.device_gib
+            or profile.devices * profile.device_gib < FULL_GB_PER_B * profile.params_b
+        ):
             return ""
-        return f"{p.devices} GPUs hold full tuning with room, and there are {p.examples_known:,} examples"
+        return f"{profile.devices} GPUs hold full tuning with room, and there are {profile.examples_known:,} examples"
 
 
 class RS006(Resources):
@@ -150,10 +158,10 @@ class RS006(Resources):
     evidence = ("Dettmers et al., QLoRA, arXiv 2305.14314: 4-bit bases train at 16-bit quality",)
     at = MIN_TRAINING_DATA
 
-    def applies(self, p: Profile) -> str:
+    def applies(self, profile: Profile) -> str:
         return (
             "LoRA would nearly fill the memory"
-            if can_train(p) and fits_one_device(p, "lora") == "tight"
+            if can_train(profile) and fits_one_device(profile, "lora") == "tight"
             else ""
         )
 
@@ -171,8 +179,8 @@ class RS007(Resources):
     )
     at = {"model_params_b": (1.0,)}
 
-    def applies(self, p: Profile) -> str:
-        slow = p.has_gpu is False and p.params_b is not None and p.params_b >= 1
+    def applies(self, profile: Profile) -> str:
+        slow = profile.has_gpu is False and profile.params_b is not None and profile.params_b >= 1
         return "there is no GPU to train on" if slow else ""
 
 
@@ -184,11 +192,11 @@ class RS008(Resources):
 
     evidence = ("computed: six FLOPs per parameter and token, over what the device reaches",)
 
-    def applies(self, p: Profile) -> str:
-        large = p.examples_known >= MANY_EXAMPLES or p.raw_text >= MUCH_TEXT
-        if not large or not p.has_gpu or not p.gpu_memory_gib:
+    def applies(self, profile: Profile) -> str:
+        large = profile.examples_known >= MANY_EXAMPLES or profile.raw_text >= MUCH_TEXT
+        if not large or not profile.has_gpu or not profile.gpu_memory_gib:
             return ""
-        hours = training_hours(p, "lora")
+        hours = training_hours(profile, "lora")
         if hours is None or hours.likely < MONTH_HOURS:
             return ""
         return f"even LoRA would train for about {hours.likely / 24:,.0f} days here: rent more cards or cut the data"
@@ -207,6 +215,6 @@ class RS009(Resources):
         "LLaMA-Factory and Unsloth, requirement tables: 5 to 6 GB of GPU memory for 7 B in 4 bits, none without",
     )
 
-    def applies(self, p: Profile) -> str:
-        unknown = p.has_gpu is False and p.params_b is None and not p.remote
+    def applies(self, profile: Profile) -> str:
+        unknown = profile.has_gpu is False and profile.params_b is None and not profile.remote
         return "there is no GPU, and the model's size is not known" if unknown else ""

@@ -24,8 +24,8 @@ class RK001(Risk):
     weight = 1.0
     evidence = ("NehaBharti08/rag-vs-finetune: fabrication rose from 78 to 96.9 % after tuning on facts",)
 
-    def applies(self, p: Profile) -> str:
-        costly = p.wrong_answer_cost == "high" and p.needs_facts
+    def applies(self, profile: Profile) -> str:
+        costly = profile.wrong_answer_cost == "high" and profile.needs_facts
         return "a wrong answer is costly, and retrieved passages can be checked" if costly else ""
 
 
@@ -40,9 +40,13 @@ class RK002(Risk):
     evidence = ("Gekhman et al., arXiv 2405.05904: hallucination grows linearly with unknown facts fitted",)
     at = {"labelled_examples": (10,)}
 
-    def applies(self, p: Profile) -> str:
-        teaching = p.task_needs_facts == "new" and p.examples_known >= 10 and p.behaviour_gap == "none"
-        if not teaching or p.corpus_in_prompt:
+    def applies(self, profile: Profile) -> str:
+        teaching = (
+            profile.task_needs_facts == "new"
+            and profile.examples_known >= 10
+            and profile.behaviour_gap == "none"
+        )
+        if not teaching or profile.corpus_in_prompt:
             return ""
         return "the examples would teach facts, not behaviour"
 
@@ -55,8 +59,8 @@ class RK003(Risk):
 
     evidence = ("OpenAI, Optimizing LLM Accuracy: start with 20 or more questions with answers",)
 
-    def applies(self, p: Profile) -> str:
-        return "" if p.questions else "no held-out questions: write 30 or more before building anything"
+    def applies(self, profile: Profile) -> str:
+        return "" if profile.questions else "no held-out questions: write 30 or more before building anything"
 
 
 class RK004(Risk):
@@ -67,8 +71,8 @@ class RK004(Risk):
 
     evidence = ("computed: a 95 % interval is about 22 points wide either way at 15 questions, 9 at 100",)
 
-    def applies(self, p: Profile) -> str:
-        n = p.question_count
+    def applies(self, profile: Profile) -> str:
+        n = profile.question_count
         few = n is not None and n * 2 / 3 < FEW_QUESTIONS
         return (
             f"{n} questions leave fewer than {FEW_QUESTIONS} for the verdict, which will only lean"
@@ -89,8 +93,10 @@ class RK005(Risk):
         "OpenAI, Optimizing LLM Accuracy: Icelandic, tuned 87 fell to 83 with retrieval added",
     )
 
-    def applies(self, p: Profile) -> str:
-        both = p.needs_facts and p.behaviour_gap in ("low", "high") and p.examples_known >= 50
+    def applies(self, profile: Profile) -> str:
+        both = (
+            profile.needs_facts and profile.behaviour_gap in ("low", "high") and profile.examples_known >= 50
+        )
         return "tune on rows that hold passages, and keep the gate" if both else ""
 
 
@@ -102,14 +108,14 @@ class RK006(Risk):
 
     evidence = ("policy: your own answer",)
 
-    def applies(self, p: Profile) -> str:
-        local = p.data_must_stay_local or p.hosted_api_allowed is False
+    def applies(self, profile: Profile) -> str:
+        local = profile.data_must_stay_local or profile.hosted_api_allowed is False
         inside = any(
-            host in (p.model or "") for host in ("@http://127.", "@http://localhost", "@http://[::1]")
+            host in (profile.model or "") for host in ("@http://127.", "@http://localhost", "@http://[::1]")
         )
         return (
-            f"{p.model} is an endpoint: make sure it runs on your own machines"
-            if (local and p.remote and not inside)
+            f"{profile.model} is an endpoint: make sure it runs on your own machines"
+            if (local and profile.remote and not inside)
             else ""
         )
 
@@ -122,6 +128,6 @@ class RK007(Risk):
 
     evidence = ("PEFT method comparison: loss on Wikipedia rose by .030-.111 after tuning",)
 
-    def applies(self, p: Profile) -> str:
-        tuned = p.behaviour_gap == "high" and p.examples_known >= 10
+    def applies(self, profile: Profile) -> str:
+        tuned = profile.behaviour_gap == "high" and profile.examples_known >= 10
         return "measure what tuning costs on other tasks" if tuned else ""

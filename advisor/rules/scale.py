@@ -27,10 +27,14 @@ class SC001(Scale):
         "Liu et al., T-Few, arXiv 2205.05638: at volume, tuning is cheaper than in-context examples",
     )
 
-    def applies(self, p: Profile) -> str:
-        if not p.high_volume or not p.behaviour_needed:
+    def applies(self, profile: Profile) -> str:
+        if not profile.high_volume or not profile.behaviour_needed:
             return ""
-        return f"{p.calls_per_month:,} calls a month" if p.calls_per_month else "the call volume is high"
+        return (
+            f"{profile.calls_per_month:,} calls a month"
+            if profile.calls_per_month
+            else "the call volume is high"
+        )
 
 
 class SC002(Scale):
@@ -44,8 +48,8 @@ class SC002(Scale):
     evidence = ("Google Cloud, tuning overview: prompting for few labels and rapid prototyping",)
     at = {"labelled_examples": (50,)}
 
-    def applies(self, p: Profile) -> str:
-        few = p.low_volume and p.labelled_examples is not None and p.labelled_examples < 50
+    def applies(self, profile: Profile) -> str:
+        few = profile.low_volume and profile.labelled_examples is not None and profile.labelled_examples < 50
         return "few calls and few examples: a prototype" if few else ""
 
 
@@ -60,9 +64,9 @@ class SC003(Scale):
     evidence = ("OpenAI, fine-tuning guide: shorter prompts are a main reason to tune",)
     at = {"prompt_tokens": (3000,)}
 
-    def applies(self, p: Profile) -> str:
-        long = (p.prompt_tokens or 0) >= 3000 and not p.low_volume and p.behaviour_needed
-        return f"every call carries a prompt of {p.prompt_tokens:,} tokens" if long else ""
+    def applies(self, profile: Profile) -> str:
+        long = (profile.prompt_tokens or 0) >= 3000 and not profile.low_volume and profile.behaviour_needed
+        return f"every call carries a prompt of {profile.prompt_tokens:,} tokens" if long else ""
 
 
 class SC004(Scale):
@@ -76,9 +80,9 @@ class SC004(Scale):
     evidence = ("Microsoft Learn, When to use fine-tuning: lower latency as a reason to tune",)
     at = {"latency_p95_ms": (1000,)}
 
-    def applies(self, p: Profile) -> str:
-        tight = p.latency_p95_ms is not None and p.latency_p95_ms < 1000
-        return f"an answer must come within {p.latency_p95_ms:g} ms" if tight else ""
+    def applies(self, profile: Profile) -> str:
+        tight = profile.latency_p95_ms is not None and profile.latency_p95_ms < 1000
+        return f"an answer must come within {profile.latency_p95_ms:g} ms" if tight else ""
 
 
 class SC005(Scale):
@@ -96,8 +100,8 @@ class SC005(Scale):
         "Hugging Face, Personal Copilot: a QLoRA run of a 15.5 B model cost 13.75 USD",
     )
 
-    def applies(self, p: Profile) -> str:
-        tokens = (p.calls_per_month or 0) * (p.prompt_tokens or 0)
-        if tokens < PROMPT_TOKENS_A_MONTH or not p.behaviour_needed:
+    def applies(self, profile: Profile) -> str:
+        tokens = (profile.calls_per_month or 0) * (profile.prompt_tokens or 0)
+        if tokens < PROMPT_TOKENS_A_MONTH or not profile.behaviour_needed:
             return ""
         return f"{tokens / 1e6:,.0f} million prompt tokens a month"

@@ -1,21 +1,23 @@
-"""Arms compared on the same questions: which surely does better than which.
+"""Arms compared on the same questions: which one surely does better than which.
 
-**The rule.** One arm is surely above another when both of two things hold on the questions both answered: the 95 %
-paired interval lies above, and the Holm-corrected p of the sign-flip test is at most .05. The interval says by how
-much, the p keeps the promise: of 1,000 trials of two equal arms with 12 to 60 questions the interval alone excluded
-zero in 5.7 to 8.7 %, most with few questions, both together in 4.0 to 5.3 % (benchmarks/LOG.md).
+**The rule.** One arm is surely above another when both of two things hold on the questions both answered: the
+95 % paired interval is above zero, and the Holm-corrected p of the sign-flip test is at most .05. The
+interval says by how much, the p keeps the error rate: of 1,000 trials of two equal arms with 12 to 60
+questions the interval alone excluded zero in 5.7 to 8.7 %, most with few questions, both together in 4.0 to
+5.3 % (benchmarks/LOG.md).
 
-**What is corrected together.** Two questions are asked of the recommendation, and each gets its own correction: does
-it beat the arms of its gate, and is there another arm that does better? All of the gate's pairs must hold, and the
-last of Holm's steps tests at the full 5 %, so the correction costs the gate little (no more than 5 % would be wrong
-even without it: Berger 1982); but it makes each single sentence "above rag" hold beside the others, and the p that
-is shown is the p that decides. An arm of the other family overturns as soon as one of them is better, which is what
-needs the correction. When the best arm is not the recommended one, its comparisons with cheaper arms are corrected
-among themselves in the same way.
+**What is corrected together.** Two questions are asked about the recommendation, and each gets its own
+correction: does it beat the arms of its gate, and is there another arm that does better? All of the gate's
+pairs must hold, and the last of Holm's steps tests at the full 5 %, so the correction costs the gate little
+(no more than 5 % would be wrong even without it: Berger 1982); but it makes each single sentence "above rag"
+hold beside the others, and the p that is shown is the p that decides. In the other family a single better arm
+overturns the recommendation, which is what needs the correction. When the best arm is not the recommended
+one, its comparisons with cheaper arms are corrected among themselves in the same way.
 
-An interval that touches the line still holds it: neither above nor below.
+An interval that touches the line still includes it: neither above nor below.
 
-How many more questions would decide an open verdict: a power calculation at the difference seen.
+:func:`questions_needed` says how many more questions would decide an open verdict: a power calculation at the
+difference seen.
 """
 
 from __future__ import annotations
@@ -31,11 +33,13 @@ from runners.trial.trial import ArmScores
 
 SIGNIFICANCE_LEVEL = 0.05
 """Largest Holm-corrected p that still counts."""
+STATISTICAL_POWER = 0.8
+"""Probability that this many questions decide, if the true difference is the one seen."""
 
 
 @dataclass(frozen=True, slots=True)
 class ArmComparison:
-    """One arm against another, and what the difference must exceed; the pair's p is a test of that."""
+    """One arm against another, and the margin ``by`` that the difference must exceed, as the p tests."""
 
     pair: PairedDifference
     by: float = 0.0
@@ -56,31 +60,9 @@ class ArmComparison:
         return self.pair.low == self.pair.high == self.by and self.pair.units >= MIN_CLUSTERS
 
 
-def compare_arms(a: ArmScores, b: ArmScores, seed: int, above: float = 0.0) -> PairedDifference:
-    """Paired difference of two arms over the questions both have answered, by source document."""
-    of_b = dict(zip(b.questions, b.combined, strict=True))
-    both = [
-        (x, of_b[q], document)
-        for q, x, document in zip(a.questions, a.combined, a.sources(), strict=True)
-        if q in of_b
-    ]
-    return paired_test(
-        a.arm, b.arm, [x for x, _, _ in both], [y for _, y, _ in both], seed, [d for _, _, d in both], above
-    )
-
-
-def corrected_comparisons(pairs: Iterable[PairedDifference], by: float = 0.0) -> dict[str, ArmComparison]:
-    """Correct the pairs together; by the name of the other arm."""
-    rows = list(pairs)
-    adjusted = holm_correction([pair.p for pair in rows])
-    return {
-        pair.b: ArmComparison(replace(pair, p_holm=p), by) for pair, p in zip(rows, adjusted, strict=True)
-    }
-
-
 @dataclass(frozen=True, slots=True)
 class ArmStanding:
-    """Where the recommended arm stands among the others."""
+    """The recommended arm compared with all others."""
 
     choice: str
     shown: Mapping[str, ArmComparison]
@@ -90,108 +72,142 @@ class ArmStanding:
 
     @property
     def gate_met(self) -> bool | None:
-        """True when every arm of the gate is surely beaten, False when one surely is not, None in between."""
-        if all(contest.above for contest in self.gate.values()):
+        """True when every arm of the gate is surely beaten, False when one surely is not, None otherwise."""
+        if all(comparison.above for comparison in self.gate.values()):
             return True
-        lost = any(contest.below or name in self.better for name, contest in self.gate.items())
+        lost = any(comparison.below or name in self.better for name, comparison in self.gate.items())
         return False if lost else None
 
     @property
     def better(self) -> tuple[str, ...]:
-        """Arms that surely did better than the recommended one, the furthest above first."""
-        found = [
+        """Arms that surely did better than the recommended one, the largest difference first."""
+        names = [
             name for name, c in self.shown.items() if c.pair.high < 0 and c.pair.p_holm <= SIGNIFICANCE_LEVEL
         ]
-        return tuple(sorted(found, key=lambda name: self.shown[name].pair.difference))
+        return tuple(sorted(names, key=lambda name: self.shown[name].pair.difference))
 
     @property
     def beaten(self) -> frozenset[str]:
-        """Arms that the recommended one surely beats, by what the gate asks where it asks for more."""
+        """Arms that the recommended one surely beats, by the gate's margin where it has one."""
         both = {**self.shown, **self.gate}
-        return frozenset(name for name, contest in both.items() if contest.above)
-
-
-def compare_with_others(
-    choice: str, arms: Mapping[str, ArmScores], must_beat: Sequence[str], by: float, seed: int
-) -> ArmStanding:
-    """Compare the recommended arm with every other; the gate's pairs and the others are corrected apart."""
-    others = [name for name in arms if name != choice]
-    named = [name for name in others if name in must_beat]
-    rest = [name for name in others if name not in must_beat]
-    in_gate = corrected_comparisons(compare_arms(arms[choice], arms[name], seed) for name in named)
-    outside = corrected_comparisons(compare_arms(arms[choice], arms[name], seed) for name in rest)
-    gate = (
-        corrected_comparisons((compare_arms(arms[choice], arms[name], seed, by) for name in named), by)
-        if by
-        else in_gate
-    )
-    found = {**in_gate, **outside}
-    return ArmStanding(choice, {name: found[name] for name in others}, gate)
-
-
-def cheapest_within_noise(
-    arms: Mapping[str, ArmScores], costs: Mapping[str, UpkeepCost], at: ArmStanding, seed: int
-) -> str:
-    """The cheapest arm that neither the best arm nor the recommended one surely beats.
-
-    The recommended arm is out when another is surely better, or when it surely misses its gate.
-    """
-    best = min(arms, key=lambda name: (-round(mean_combined(arms[name]), 9), costs[name]))
-    beaten = set(at.beaten)
-    if best != at.choice:
-        rest = [name for name in arms if costs[name] < costs[best] and name != at.choice]
-        found = corrected_comparisons(compare_arms(arms[best], arms[name], seed) for name in rest)
-        beaten = (beaten | {name for name, contest in found.items() if contest.above}) - {best}
-    if at.better or at.gate_met is False:
-        beaten.add(at.choice)
-    return min((name for name in arms if name not in beaten), key=lambda name: costs[name])
-
-
-def mean_combined(arm: ArmScores) -> float:
-    """The arm's combined score over its questions."""
-    return sum(arm.combined) / len(arm.combined)
-
-
-STATISTICAL_POWER = 0.8
-"""Chance that so many questions decide, if the difference is the one seen."""
+        return frozenset(name for name, comparison in both.items() if comparison.above)
 
 
 @dataclass(frozen=True, slots=True)
 class QuestionsNeeded:
-    """Further questions, and the documents' worth of them where questions share documents."""
+    """Further questions, and the number of documents they come from where questions share documents."""
 
     questions: int
     documents: int | None
 
 
-def questions_needed(open_contests: Sequence[ArmComparison]) -> QuestionsNeeded | None:
-    """Return what would decide; None when no number would, because a difference is exactly what it must exceed.
+def compare_arms(a: ArmScores, b: ArmScores, seed: int, above: float = 0.0) -> PairedDifference:
+    """Return the paired difference of two arms over their common questions, clustered by source document."""
+    b_scores = dict(zip(b.questions, b.combined, strict=True))
+    both = [
+        (x, b_scores[question], document)
+        for question, x, document in zip(a.questions, a.combined, a.sources(), strict=True)
+        if question in b_scores
+    ]
+    return paired_test(
+        a.arm, b.arm, [x for x, _, _ in both], [y for _, y, _ in both], seed, [d for _, _, d in both], above
+    )
 
-    An open verdict ends in one of two ways. If an arm that must be beaten is ahead, it ends when the nearest such arm
-    is surely ahead, at the strictest of Holm's levels; else when the last of the open pairs is surely beaten. The
-    standard error shrinks with the square root of the number of documents, new ones holding as many questions each.
+
+def corrected_comparisons(pairs: Iterable[PairedDifference], by: float = 0.0) -> dict[str, ArmComparison]:
+    """Correct the pairs together (Holm); keys are the names of the other arms."""
+    rows = list(pairs)
+    adjusted = holm_correction([pair.p for pair in rows])
+    return {
+        pair.b: ArmComparison(replace(pair, p_holm=p), by) for pair, p in zip(rows, adjusted, strict=True)
+    }
+
+
+def compare_with_others(
+    choice: str, arms: Mapping[str, ArmScores], must_beat: Sequence[str], by: float, seed: int
+) -> ArmStanding:
+    """Compare the recommended arm with every other; the gate's pairs and the others are corrected separately."""
+    others = [name for name in arms if name != choice]
+    gate_arms = [name for name in others if name in must_beat]
+    other_arms = [name for name in others if name not in must_beat]
+    gate_comparisons = corrected_comparisons(
+        compare_arms(arms[choice], arms[name], seed) for name in gate_arms
+    )
+    other_comparisons = corrected_comparisons(
+        compare_arms(arms[choice], arms[name], seed) for name in other_arms
+    )
+    gate = (
+        corrected_comparisons((compare_arms(arms[choice], arms[name], seed, by) for name in gate_arms), by)
+        if by
+        else gate_comparisons
+    )
+    comparisons = {**gate_comparisons, **other_comparisons}
+    return ArmStanding(choice, {name: comparisons[name] for name in others}, gate)
+
+
+def cheapest_within_noise(
+    arms: Mapping[str, ArmScores], costs: Mapping[str, UpkeepCost], standing: ArmStanding, seed: int
+) -> str:
+    """Return the cheapest arm that neither the best arm nor the recommended one surely beats.
+
+    The recommended arm is out when another is surely better, or when it surely misses its gate.
     """
-    behind = [c for c in open_contests if c.pair.difference < c.by]
+    # Scores are rounded so that equal arms are ordered by their costs, not by floating-point noise.
+    best = min(arms, key=lambda name: (-round(mean_combined(arms[name]), 9), costs[name]))
+    beaten = set(standing.beaten)
+    if best != standing.choice:
+        other_arms = [name for name in arms if costs[name] < costs[best] and name != standing.choice]
+        comparisons = corrected_comparisons(compare_arms(arms[best], arms[name], seed) for name in other_arms)
+        beaten = (beaten | {name for name, comparison in comparisons.items() if comparison.above}) - {best}
+    if standing.better or standing.gate_met is False:
+        beaten.add(standing.choice)
+    return min((name for name in arms if name not in beaten), key=lambda name: costs[name])
+
+
+def mean_combined(arm: ArmScores) -> float:
+    """Return the arm's mean combined score over its questions."""
+    return sum(arm.combined) / len(arm.combined)
+
+
+def questions_needed(open_comparisons: Sequence[ArmComparison]) -> QuestionsNeeded | None:
+    """Return how many more questions would decide; None when no number would.
+
+    That is so where a difference is exactly what it must exceed. An open verdict ends in one of two ways. If
+    an arm that must be beaten is ahead, it ends when the nearest such arm is surely ahead, at the strictest
+    of Holm's levels; else when the last of the open pairs is surely beaten. The standard error shrinks with
+    the square root of the number of documents, new ones holding as many questions each.
+    """
+    behind = [c for c in open_comparisons if c.pair.difference < c.by]
     if behind:
-        return _least([_needed(c, SIGNIFICANCE_LEVEL / len(open_contests)) for c in behind])
-    found = [_needed(c, SIGNIFICANCE_LEVEL) for c in open_contests]
-    if not found or None in found:
+        return _fewest([_needed_for(c, SIGNIFICANCE_LEVEL / len(open_comparisons)) for c in behind])
+    estimates = [_needed_for(c, SIGNIFICANCE_LEVEL) for c in open_comparisons]
+    if not estimates or None in estimates:
         return None
-    return max((each for each in found if each), key=lambda each: each.questions)
+    return max((estimate for estimate in estimates if estimate), key=lambda estimate: estimate.questions)
 
 
-def _least(found: Sequence[QuestionsNeeded | None]) -> QuestionsNeeded | None:
-    return min((each for each in found if each), key=lambda each: each.questions, default=None)
+def _fewest(estimates: Sequence[QuestionsNeeded | None]) -> QuestionsNeeded | None:
+    """Return the estimate with the fewest questions, None without any."""
+    return min(
+        (estimate for estimate in estimates if estimate),
+        key=lambda estimate: estimate.questions,
+        default=None,
+    )
 
 
-def _needed(contest: ArmComparison, level: float) -> QuestionsNeeded | None:
-    pair, gap = contest.pair, abs(contest.pair.difference - contest.by)
+def _needed_for(comparison: ArmComparison, level: float) -> QuestionsNeeded | None:
+    """Return how many more questions would decide a comparison at this level; None when none would."""
+    pair = comparison.pair
+    gap = abs(comparison.pair.difference - comparison.by)
     if gap == 0 or math.isnan(pair.error):
         return None
+    # A two-sided test at ``level`` has the wanted power when the gap is (z_level + z_power) standard errors;
+    # the error shrinks with the square root of the number of questions, so their ratio is squared.
     normal = NormalDist()
-    wanted = normal.inv_cdf(1 - level / 2) + normal.inv_cdf(STATISTICAL_POWER)
+    quantiles = normal.inv_cdf(1 - level / 2) + normal.inv_cdf(STATISTICAL_POWER)
+    # Below MIN_CLUSTERS documents no interval counts, however large the gap.
     fewest = MIN_CLUSTERS * pair.questions / pair.units
-    total = max(fewest, pair.questions * (wanted * pair.error / gap) ** 2)
+    total = max(fewest, pair.questions * (quantiles * pair.error / gap) ** 2)
     more = max(1, math.ceil(total) - pair.questions)
     clustered = pair.units < pair.questions
     return QuestionsNeeded(more, math.ceil(more * pair.units / pair.questions) if clustered else None)

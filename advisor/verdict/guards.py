@@ -1,4 +1,4 @@
-"""What stands beside a verdict: leakage, forgetting, refusal drift, staleness, and the warnings they give."""
+"""The guards beside a verdict: leakage, forgetting, refusal drift, staleness, and the warnings they give."""
 
 from __future__ import annotations
 
@@ -22,7 +22,11 @@ def run_guards(
 ) -> dict[str, Any]:
     """Return every guard's result as JSON values, None where nothing was measured.
 
-    ``questions`` are the test questions, ``stale`` what was measured after an update; else what the run kept of it.
+    Args:
+        run: the run folder.
+        plan: its plan.
+        questions: the test questions.
+        stale: what was measured after an update of the index; by default what the run folder holds of it.
     """
     rows = read_journal(run.path / TRIAL / ANSWERS)
     return {
@@ -34,35 +38,39 @@ def run_guards(
     }
 
 
-def guard_warnings(found: Mapping[str, Any]) -> list[str]:
+def guard_warnings(guards: Mapping[str, Any]) -> list[str]:
     """Return what a reader of the verdict must know, one sentence each, from the guards' results."""
-    said = []
-    leakage = found.get("leakage") or {}
+    warnings = []
+    leakage = guards.get("leakage") or {}
     if leakage.get("withheld"):
-        said.append(
+        warnings.append(
             "questions of this trial occur in the training rows or instructions: its scores say nothing"
         )
     if left_out := leakage.get("left_out"):
-        said.append(f"{left_out} questions that nearly repeat training rows were not asked, as the plan says")
-    arms = [*((found.get("forgetting") or {}).get("arms") or ()), *(found.get("refusal_drift") or ())]
-    said += [arm["text"] for arm in arms if arm["warned"]]
-    said += (found.get("staleness") or {}).get("warnings") or ()
-    return said
+        warnings.append(
+            f"{left_out} questions that nearly repeat training rows were not asked, as the plan says"
+        )
+    arms = [*((guards.get("forgetting") or {}).get("arms") or ()), *(guards.get("refusal_drift") or ())]
+    warnings += [arm["text"] for arm in arms if arm["warned"]]
+    warnings += (guards.get("staleness") or {}).get("warnings") or ()
+    return warnings
 
 
 def _leakage(run: RunFolder) -> dict[str, Any]:
+    """Return the leakage counts and the split that the run recorded at its start."""
     start: dict[str, Any] = next((e for e in reversed(run.events()) if e.get("event") == "run.start"), {})
     counted = start.get("leakage") or {}
     return {**counted, "overlapping_questions": start.get("overlap"), "split": start.get("split")}
 
 
 def _forgetting(run: RunFolder) -> dict[str, Any] | None:
+    """Return the result of the last forgetting step, None without one."""
     done = [e for e in run.events() if e.get("event") == "step.done" and e.get("step") == STEP]
     return dict(done[-1]["result"]) if done else None
 
 
 def _refusal(run: Path) -> dict[str, Any] | None:
-    """The threshold of refusing with its curve; None for a run without an index."""
+    """Return the refusal threshold with its curve; None for a run without an index."""
     path = run / REFUSAL_FILE
     if not path.is_file():
         return None

@@ -1,8 +1,9 @@
-"""The prediction held against the measurement: pairs of both, and their ratio where they speak of the same work.
+"""Predictions held against measurements: training time, memory and the seconds of each step.
 
-The memory that training took: alone, as the estimate speaks of it, and the whole process, which has to fit.
-
-Keep a finished run in the user's history, and say what earlier runs here make of an estimate.
+:func:`compare_prediction` gives what a report adds for the chosen arm, :func:`prediction_line` its text.
+Memory is compared for training alone, as the estimate is; the whole process, which has to fit, is shown
+beside it. :func:`remember_run` adds a finished run to the user's history, :func:`hours_line` and
+:func:`time_corrections` give what earlier runs here say about an estimate.
 """
 
 from __future__ import annotations
@@ -29,29 +30,30 @@ if TYPE_CHECKING:
     from advisor.questionnaire.gather import Situation
     from advisor.recommendation.recommend import BaseRecommendation
 
-
 RUNTIME_GIB = CUDA_CONTEXT_BYTES / GIB
-"""What a plan's figure holds for the device's runtime, beside training."""
+"""GiB that a plan's figure includes for the device's runtime, beside training."""
+_KINDS: Mapping[str, Kind] = {"index": "index", "train": "train", "evaluate": "evaluate"}
+RunLabel = Literal["run", "demo"]
 
 
 @dataclass(frozen=True, slots=True)
 class MeasuredMemory:
-    """Of the training run that took most; GiB, None where it was not recorded."""
+    """Memory of the training run that took most; GiB, None where it was not recorded."""
 
     own: float | None
-    """How far the peak rose above what was held before: weights, gradients, optimiser, activations."""
+    """How far the peak rose above what was allocated before: weights, gradients, optimiser, activations."""
     expected: float | None
-    """The estimate of exactly that, for the settings and the way the run really took."""
+    """The estimate of exactly that, for the run's own settings and method."""
     peak: float | None
     """The peak of everything: the process, or on a GPU what torch had reserved there."""
     held: float | None
-    """What was held before training began."""
+    """What was allocated before training began."""
     method: str = "lora"
     on_gpu: bool = False
 
     @property
     def measured(self) -> dict[str, Any]:
-        """The keys that the report's ``measured`` has of it."""
+        """The keys of the report's ``measured``."""
         return {
             "memory_gib": self.own,
             "memory_expected_gib": self.expected,
@@ -61,7 +63,7 @@ class MeasuredMemory:
 
     @property
     def expected_range(self) -> tuple[float, float, float] | None:
-        """Low, likely and high of the estimate, as wide as for published runs of the method."""
+        """Low, likely and high of the estimate, with the spread seen in published runs of the method."""
         if self.expected is None:
             return None
         spread = ESTIMATE_ACCURACY.get(self.method, ESTIMATE_ACCURACY["lora"])  # type: ignore[call-overload]
@@ -69,7 +71,7 @@ class MeasuredMemory:
 
     @property
     def whole(self) -> str:
-        """Say what the peak of everything was and what of it was there before; "" where it is not known."""
+        """A sentence on the peak of everything and what of it was there before; "" where it is not known."""
         if self.peak is None:
             return ""
         if self.on_gpu:
@@ -86,12 +88,12 @@ NO_MEMORY = MeasuredMemory(None, None, None, None)
 
 
 def largest_memory(runs: Sequence[Mapping[str, Any]]) -> MeasuredMemory:
-    """Return what the hungriest of some training runs took; runs of earlier versions knew only the process's peak."""
-    kept = [run for run in runs if run.get("peak_gib")]
-    if not kept:
+    """Return the memory of the run that took most; earlier versions recorded only the process's peak."""
+    measured = [run for run in runs if run.get("peak_gib")]
+    if not measured:
         return NO_MEMORY
-    run = max(kept, key=lambda one: (one.get("own_gib") or 0.0, one["peak_gib"]))
-    peak = max(one["peak_gib"] for one in kept)
+    run = max(measured, key=lambda candidate: (candidate.get("own_gib") or 0.0, candidate["peak_gib"]))
+    peak = max(candidate["peak_gib"] for candidate in measured)
     return MeasuredMemory(
         run.get("own_gib"),
         run.get("expected_gib"),
@@ -102,20 +104,20 @@ def largest_memory(runs: Sequence[Mapping[str, Any]]) -> MeasuredMemory:
     )
 
 
-def memory_lines(taken: MeasuredMemory, planned: float | None, assumed: Sequence[str] = ()) -> list[str]:
-    """Say estimate and measurement of the same thing, then the whole process, then what the plan's figure was for."""
-    said = []
-    if taken.own is not None:
-        guess = "not estimated" if taken.expected is None else f"estimated {taken.expected:.2g} GiB"
-        said.append(f"memory of training: {guess}, measured {taken.own:.2g} GiB")
-    elif taken.peak is not None:
-        said.append("memory of training: not measured apart from the process")
-    if taken.whole:
-        said.append(taken.whole)
-    if planned is not None and taken.peak is not None:
+def memory_lines(memory: MeasuredMemory, planned: float | None, assumed: Sequence[str] = ()) -> list[str]:
+    """Return lines with estimate and measurement of the same thing, the whole process, and the plan's figure."""
+    lines = []
+    if memory.own is not None:
+        guess = "not estimated" if memory.expected is None else f"estimated {memory.expected:.2g} GiB"
+        lines.append(f"memory of training: {guess}, measured {memory.own:.2g} GiB")
+    elif memory.peak is not None:
+        lines.append("memory of training: not measured apart from the process")
+    if memory.whole:
+        lines.append(memory.whole)
+    if planned is not None and memory.peak is not None:
         why = "".join(f" for {text}" for text in assumed if "tokens at a time" in text)
-        said.append(f"the plan said {planned:.2g} GiB{why}, {RUNTIME_GIB:.1f} of it the runtime of a GPU")
-    return said
+        lines.append(f"the plan said {planned:.2g} GiB{why}, {RUNTIME_GIB:.1f} of it the runtime of a GPU")
+    return lines
 
 
 def compare_prediction(
@@ -125,13 +127,20 @@ def compare_prediction(
     test_questions: int,
     proxy: bool,
 ) -> dict[str, Any]:
-    """Return what the report's ``measured`` adds for the chosen arm: memory, hours, their ratios, and the steps.
+    """Return what the report's ``measured`` adds for the chosen arm.
 
-    ``measured`` is the seconds of each step and how each training run went. A ratio is measured over predicted; it
-    is null, with the reason, where the two are not about the same work. Memory is that of training alone, held
-    against the estimate for the run's own settings; the whole process is told beside it.
+    A ratio is measured over predicted; it is null, with the reason, where the two are not about the same
+    work. Memory is that of training alone, compared with the estimate for the run's own settings.
+
+    Args:
+        plan: the plan that was run.
+        measured: the seconds of each step and the results of each training run.
+        events: the run's event log.
+        test_questions: number of questions that were asked.
+        proxy: whether another model than the plan's was measured.
     """
-    memory, hours = largest_memory(_runs(plan, measured)), measured_training_hours(plan, measured)
+    memory = largest_memory(_training_runs(plan, measured))
+    hours = measured_training_hours(plan, measured)
     why = why_incomparable(plan, proxy)
     likely = (_estimate(plan).get("hours") or {}).get("likely")
     pairs = {
@@ -151,13 +160,14 @@ def compare_prediction(
 
 
 def prediction_line(data: Mapping[str, Any]) -> list[str]:
-    """Say what was predicted of the chosen arm beside what was measured, from a report's data; nothing unknown."""
-    choice, measured = data["verdict"]["recommended"], data["measured"]
+    """Return lines with what was predicted of the chosen arm and what was measured, from a report's data."""
+    choice = data["verdict"]["recommended"]
+    measured = data["measured"]
     ranked = [row.get("method") for row in data["predicted"].get("ranked") or ()]
     arms = [arm["arm"] for arm in data["arms"]]
-    said = []
+    lines = []
     if both := [name for name in ranked if name in arms]:
-        said.append(
+        lines.append(
             f"order predicted {' > '.join(both)}; measured {' > '.join(a for a in arms if a in both)}"
         )
     row = next(
@@ -165,22 +175,19 @@ def prediction_line(data: Mapping[str, Any]) -> list[str]:
         {},
     )
     if hours := measured.get("hours"):
-        said.append(_both("training", (row.get("hours") or {}).get("likely"), hours, "h"))
-    said += memory_lines(
+        lines.append(_predicted_and_measured("training", (row.get("hours") or {}).get("likely"), hours, "h"))
+    lines += memory_lines(
         memory_of_report(data), (row.get("memory_gib") or {}).get("likely"), row.get("assumptions") or ()
     )
     cost = next((arm.get("usd_per_1000") for arm in data["arms"] if arm["arm"] == choice), None)
     if cost is not None:
         call = row.get("per_call_usd")
-        said.append(_both("1,000 calls", None if call is None else call * 1000, cost, "USD"))
+        lines.append(
+            _predicted_and_measured("1,000 calls", None if call is None else call * 1000, cost, "USD")
+        )
     if why := measured.get("ratios", {}).get("not_compared"):
-        said.append(f"not compared further: {why}")
-    return said
-
-
-def _both(what: str, predicted: float | None, measured: float, unit: str) -> str:
-    guess = "not predicted" if predicted is None else f"predicted {predicted:.2g} {unit}"
-    return f"{what}: {guess}, measured {measured:.2g} {unit}"
+        lines.append(f"not compared further: {why}")
+    return lines
 
 
 def predicted_pairs(
@@ -193,17 +200,17 @@ def predicted_pairs(
     hours = predicted_measured(
         (estimate.get("hours") or {}).get("likely"), measured_training_hours(plan, measured)
     )
-    memory = largest_memory(_runs(plan, measured))
+    memory = largest_memory(_training_runs(plan, measured))
     return hours, predicted_measured(memory.expected, memory.own)
 
 
 def predicted_measured(predicted: float | None, measured: float | None) -> PredictedMeasured | None:
-    """Return both figures as a pair; None when either is missing or nothing."""
+    """Return both figures as a pair; None when either is missing or 0."""
     return PredictedMeasured(predicted=predicted, measured=measured) if predicted and measured else None
 
 
 def why_incomparable(plan: Plan, proxy: bool) -> str:
-    """Say why the plan's prediction is about other work than what was measured; "" when it is about the same."""
+    """Return why the prediction is about other work than was measured; "" when it is the same."""
     if proxy:
         return "measured on another model than the one that was planned for"
     kind = plan.answers.get("gpu_kind")
@@ -219,14 +226,14 @@ def why_incomparable(plan: Plan, proxy: bool) -> str:
 
 
 def is_quick(plan: Plan) -> bool:
-    """Whether the plan was cut down by ``--quick``, as its reasons say."""
+    """Return whether the plan was shortened by ``--quick``, as its reasons state."""
     return any(
         isinstance(step, TrainStep) and "--quick" in step.reasons.get("epochs", "") for step in plan.steps
     )
 
 
 def memory_of_report(data: Mapping[str, Any]) -> MeasuredMemory:
-    """Return the memory that a report's ``measured`` tells of; older reports told the whole process's as memory_gib."""
+    """Return the memory in a report; older ones gave that of the whole process as memory_gib."""
     measured = data["measured"]
     if "process_gib" not in measured:
         return replace(NO_MEMORY, peak=measured.get("memory_gib"))
@@ -242,36 +249,36 @@ def memory_of_report(data: Mapping[str, Any]) -> MeasuredMemory:
 
 def measured_training_hours(plan: Plan, measured: Mapping[str, Any]) -> float | None:
     """Return the hours that training the chosen arm took, one seed; None where it was not trained."""
-    runs = [[run["seconds"] for run in runs if run.get("seconds")] for runs in _trained(plan, measured)]
-    return sum(sum(each) / len(each) for each in runs if each) / 3600 or None
+    runs = [
+        [run["seconds"] for run in runs if run.get("seconds")]
+        for runs in _training_runs_by_arm(plan, measured)
+    ]
+    return sum(sum(seconds) / len(seconds) for seconds in runs if seconds) / 3600 or None
 
 
 def timed_steps(
     plan: Plan, measured: Mapping[str, Any], events: Sequence[Mapping[str, Any]], test_questions: int
 ) -> tuple[TimedStep, ...]:
-    """Return each step's seconds, estimated and measured; a step that was gone on with is left out: it was begun before.
+    """Return each step's seconds, estimated and measured, without interrupted steps.
 
     Estimates are those before any correction, for the rows that were trained on.
     """
     trained = [run for runs in measured["training"].values() for run in runs or ()]
     rows = max((run.get("rows", 0) for run in trained), default=0)
     broken = interrupted_steps(events)
-    found = []
+    timed = []
     for name, estimated in estimate_step_times(plan, rows, test_questions):
         seconds = measured["seconds"].get(name)
         kind, _, arm = name.partition(":")
         if seconds and estimated and name not in broken and kind in _KINDS:
-            found.append(
+            timed.append(
                 TimedStep(kind=_KINDS[kind], arm=arm, predicted=round(estimated, 1), measured=seconds)
             )
-    return tuple(found)
-
-
-_KINDS: Mapping[str, Kind] = {"index": "index", "train": "train", "evaluate": "evaluate"}
+    return tuple(timed)
 
 
 def interrupted_steps(events: Sequence[Mapping[str, Any]]) -> set[str]:
-    """Return the steps that were started more than once before they were done: their last stretch is not all of them."""
+    """Return the steps started more than once before they were done: only their last part was timed."""
     starts: dict[str, int] = {}
     done: set[str] = set()
     for event in events:
@@ -283,37 +290,15 @@ def interrupted_steps(events: Sequence[Mapping[str, Any]]) -> set[str]:
     return {step for step, count in starts.items() if count > 1}
 
 
-def _runs(plan: Plan, measured: Mapping[str, Any]) -> list[dict[str, Any]]:
-    return [run for runs in _trained(plan, measured) for run in runs]
-
-
-def _trained(plan: Plan, measured: Mapping[str, Any]) -> list[list[dict[str, Any]]]:
-    """The training runs behind the chosen arm, those it started from included."""
-    arm = next((step.weights for step in plan.arms if step.arm == plan.choice), None)
-    found = []
-    while arm:
-        found.append(measured["training"].get(arm) or [])
-        arm = plan.train_step(arm).start_from
-    return found
-
-
-def _estimate(plan: Plan) -> Mapping[str, Any]:
-    ranked = plan.predicted.get("ranked") or ()
-    return next((row.get("estimate") or {} for row in ranked if row.get("method") == plan.choice), {})
-
-
-RunLabel = Literal["run", "demo"]
-
-
 def remember_run(run: RunFolder, plan: Plan, data: dict[str, Any], label: RunLabel = "run") -> str:
-    """Add a finished run with its report to the history; return why it was not kept, "" when it was."""
+    """Add a finished run with its report to the history; return why that failed, "" when it worked."""
     if history.history_file() is None:
         return ""
     return history.append_to_history(past_run(run, plan, data, label, detect_machine(run.path)))
 
 
 def past_run(run: RunFolder, plan: Plan, data: dict[str, Any], label: RunLabel, machine: Machine) -> PastRun:
-    """Return what is remembered of a run: prediction, measurement, verdict, machine; no text of the user's."""
+    """Return the history entry of a run: prediction, measurement, verdict, machine; no text of the user's."""
     verdict = data["verdict"]
     hours, memory = predicted_pairs(plan, data["measured"], verdict["strength"] == "proxy")
     started = next((e["time"] for e in run.events() if e.get("event") == "run.start" and "time" in e), None)
@@ -338,7 +323,7 @@ def past_run(run: RunFolder, plan: Plan, data: dict[str, Any], label: RunLabel, 
 
 
 def hours_line(rec: BaseRecommendation, situation: Situation) -> str:
-    """Say what earlier runs here make of the estimated hours of the choice; "" without any, or for another machine.
+    """Return the hours as earlier runs here correct them; "" without such runs, or for another machine.
 
     The advice and its own figures stay as they are: only this line is corrected.
     """
@@ -347,28 +332,24 @@ def hours_line(rec: BaseRecommendation, situation: Situation) -> str:
     if not hours or not hours.likely or (kind is not None and kind.source != "detected"):
         return ""
     model = situation.profile.model or ""
-    found = time_corrections(model)["hours"]
-    if not found.runs:
+    correction = time_corrections(model)["hours"]
+    if not correction.runs:
         return ""
     return (
         f"Training {rec.choice}: about {_hours(hours.likely)} by the estimate, about "
-        f"{_hours(hours.likely * found.factor)} {found.text} (tunewise history)"
+        f"{_hours(hours.likely * correction.factor)} {correction.text} (tunewise history)"
     )
 
 
-def _hours(hours: float) -> str:
-    return f"{hours * 60:.0f} min" if hours < 1 else f"{hours:.1f} h"
-
-
 def public_model_name(model: str) -> str:
-    """Return a model's name without what lies around it: the last part of a path, the name of an endpoint's model."""
+    """Return a model's name without its location: the last part of a path, an endpoint's model name."""
     if model.startswith("openai:"):
         return model.partition("@")[0]
     return Path(model).name or model
 
 
 def time_corrections(model: str, machine: Machine | None = None) -> dict[Kind, Correction]:
-    """Return, for every kind of time estimate, what earlier runs here make of it; all 1 without any.
+    """Return the correction of every kind of time estimate from earlier runs here; 1 without any.
 
     A history that cannot be read corrects nothing; `tunewise history` says why.
     """
@@ -381,3 +362,33 @@ def time_corrections(model: str, machine: Machine | None = None) -> dict[Kind, C
         return dict.fromkeys(kinds, history.NO_CORRECTION)
     here = history.machine_mark(machine or detect_machine(Path("runs")))
     return {kind: history.time_correction(runs, here, kind, public_model_name(model)) for kind in kinds}
+
+
+def _predicted_and_measured(quantity: str, predicted: float | None, measured: float, unit: str) -> str:
+    guess = "not predicted" if predicted is None else f"predicted {predicted:.2g} {unit}"
+    return f"{quantity}: {guess}, measured {measured:.2g} {unit}"
+
+
+def _training_runs(plan: Plan, measured: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the training runs of the chosen arm, those it started from included."""
+    return [run for runs in _training_runs_by_arm(plan, measured) for run in runs]
+
+
+def _training_runs_by_arm(plan: Plan, measured: Mapping[str, Any]) -> list[list[dict[str, Any]]]:
+    """Return the training runs of the chosen arm and of those it started from, one list each."""
+    arm = next((step.weights for step in plan.arms if step.arm == plan.choice), None)
+    runs = []
+    while arm:
+        runs.append(measured["training"].get(arm) or [])
+        arm = plan.train_step(arm).start_from
+    return runs
+
+
+def _estimate(plan: Plan) -> Mapping[str, Any]:
+    """Return the recorded estimate of the plan's choice."""
+    ranked = plan.predicted.get("ranked") or ()
+    return next((row.get("estimate") or {} for row in ranked if row.get("method") == plan.choice), {})
+
+
+def _hours(hours: float) -> str:
+    return f"{hours * 60:.0f} min" if hours < 1 else f"{hours:.1f} h"

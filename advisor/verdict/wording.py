@@ -1,4 +1,4 @@
-"""The verdict in words: the margin with its interval, what follows, and how far it can be trusted."""
+"""The verdict in words: the margin with its interval, what follows from it, and its limits."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from runners.trial.trial import ArmScores
 
 @dataclass(frozen=True, slots=True)
 class VerdictFacts:
-    """Everything a verdict's sentences are made of."""
+    """Everything that a verdict's sentences state."""
 
     outcome: str
     winner: str
-    at: ArmStanding
+    standing: ArmStanding
     arms: Mapping[str, ArmScores]
     rival: ArmComparison | None
-    """The contest that decided, or that is still open; None when only one arm was measured."""
+    """The comparison that decided, or that is still open; None when only one arm was measured."""
     missing: tuple[str, ...]
     """Arms of the gate that were not measured."""
     needed: QuestionsNeeded | None
@@ -28,20 +28,20 @@ class VerdictFacts:
     """What the numbers cannot say, a sentence each."""
 
 
-def verdict_text(judged: VerdictFacts) -> str:
+def verdict_text(facts: VerdictFacts) -> str:
     """Return the verdict's text: a margin with its interval, a conclusion, its limits."""
-    choice = judged.at.choice
-    score = f"{choice} scored {mean_combined(judged.arms[choice]):.2f} on {judged.count} questions with {judged.model}"
-    if judged.rival is None:
+    choice = facts.standing.choice
+    score = f"{choice} scored {mean_combined(facts.arms[choice]):.2f} on {facts.count} questions with {facts.model}"
+    if facts.rival is None:
         return " ".join(
-            (f"Only {choice} was measured: {score}, with nothing to hold against it.", *judged.limits)
+            (f"Only {choice} was measured: {score}, with nothing to hold against it.", *facts.limits)
         )
-    return " ".join((f"{score}, {margin_text(judged.rival)}.", _conclusion(judged), *judged.limits))
+    return " ".join((f"{score}, {margin_text(facts.rival)}.", _conclusion(facts), *facts.limits))
 
 
-def margin_text(contest: ArmComparison) -> str:
-    """Return the difference with its interval, as far as it tells zero from something: +0.18 [+0.13, +0.24] against rag."""
-    pair = contest.pair
+def margin_text(comparison: ArmComparison) -> str:
+    """Return the difference with its interval, such as +0.18 [+0.13, +0.24] against rag."""
+    pair = comparison.pair
     if pair.low == pair.high == 0:
         return f"the same as {pair.b}"
     return f"{signed_number(pair.difference)} [{signed_number(pair.low)}, {signed_number(pair.high)}] against {pair.b}"
@@ -56,28 +56,31 @@ def signed_number(value: float) -> str:
 
 
 def rounded_up(count: int) -> str:
-    """Return a count as a person says it: rounded up to two figures from a hundred on, 1,041 as 1,100."""
+    """Return a count rounded up to two significant digits from a hundred on: 1,041 as 1,100."""
     step = 10 ** max(0, len(str(count)) - 2)
     return f"{-(-count // step) * step:,}"
 
 
-def _conclusion(judged: VerdictFacts) -> str:
-    assert judged.rival is not None
-    other = judged.rival.pair.b
-    if judged.outcome == "confirmed":
+def _conclusion(facts: VerdictFacts) -> str:
+    """Return what follows for the recommendation."""
+    assert facts.rival is not None
+    other = facts.rival.pair.b
+    if facts.outcome == "confirmed":
         return (
             "The recommendation holds."
-            if other in judged.at.beaten
+            if other in facts.standing.beaten
             else (f"The recommendation holds: {other} costs more and is not surely better.")
         )
-    if judged.outcome == "overturned":
-        return f"The recommendation does not hold: {_overturned(judged, other)}."
-    return f"Not decided: {_undecided(judged, other)}{_more(judged.needed)}"
+    if facts.outcome == "overturned":
+        return f"The recommendation does not hold: {_overturned(facts, other)}."
+    return f"Not decided: {_undecided(facts, other)}{_more_questions(facts.needed)}"
 
 
-def _overturned(judged: VerdictFacts, other: str) -> str:
-    winner, by = judged.winner, judged.rival.by if judged.rival else 0.0
-    if judged.at.better:
+def _overturned(facts: VerdictFacts, other: str) -> str:
+    """Return what to use instead of an overturned recommendation."""
+    winner = facts.winner
+    by = facts.rival.by if facts.rival else 0.0
+    if facts.standing.better:
         return (
             f"use {winner}" if winner == other else f"use {winner}, the cheapest arm within noise of the best"
         )
@@ -86,22 +89,25 @@ def _overturned(judged: VerdictFacts, other: str) -> str:
     return f"use {winner}, no worse and cheaper" if winner == other else f"use {winner}"
 
 
-def _undecided(judged: VerdictFacts, other: str) -> str:
-    choice, winner = judged.at.choice, judged.winner
-    if judged.missing:
-        *most, last = judged.missing
+def _undecided(facts: VerdictFacts, other: str) -> str:
+    """Return what keeps the verdict open."""
+    choice = facts.standing.choice
+    winner = facts.winner
+    if facts.missing:
+        *most, last = facts.missing
         were = "were" if most else "was"
         return f"{', '.join(most)}{' and ' if most else ''}{last}, which it must beat, {were} not measured."
-    by = judged.rival.by if judged.rival else 0.0
+    by = facts.rival.by if facts.rival else 0.0
     above = f"more than {by:g} above" if by else "above"
-    if judged.rival and (judged.rival.pair.low > by or judged.rival.pair.high < by):
-        other += f" (p {judged.rival.pair.p_holm:.2f}, corrected)"
+    if facts.rival and (facts.rival.pair.low > by or facts.rival.pair.high < by):
+        other += f" (p {facts.rival.pair.p_holm:.2f}, corrected)"
     until = "stay with it" if winner == choice else f"the cheapest arm within noise is {winner}"
     return f"it is not surely {above} {other}; until then {until}."
 
 
-def _more(needed: QuestionsNeeded | None) -> str:
+def _more_questions(needed: QuestionsNeeded | None) -> str:
+    """Return how many more questions would decide."""
     if needed is None:
         return ""
-    worth = f" ({rounded_up(needed.documents)} more documents' worth)" if needed.documents else ""
-    return f" About {rounded_up(needed.questions)} more questions{worth} would decide it."
+    documents = f" ({rounded_up(needed.documents)} more documents' worth)" if needed.documents else ""
+    return f" About {rounded_up(needed.questions)} more questions{documents} would decide it."

@@ -1,0 +1,1 @@
+"""The work behind each verb, one module per verb, without Typer."""

@@ -1,0 +1,1 @@
+"""The embedder and the cross-encoder, the protocol they implement, language detection."""

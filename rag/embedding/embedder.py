@@ -1,21 +1,20 @@
-"""The embedder: a local sentence-transformers folder run through transformers.
+"""The embedder: a local sentence-transformers folder run through transformers. Imports torch.
 
-Vectors are reproducible: on one machine a text's vector is the same bit for bit whatever else is embedded with
-it. Texts are laid one after the other (see ``packed``; models that this does not fit take batches of one length),
-without padding or mask, and the model's products have sizes that are known to agree (see ``even``).
+:class:`Embedder` turns texts into unit vectors. They are reproducible: on one machine a text's vector is the
+same bit for bit whatever other texts are embedded with it. Two measures make it so.
 
-Texts of different lengths in one pass of the embedder, one after the other, without padding or mask.
+Packed encoding (:func:`encode_packed`): texts of different lengths go through the model in one pass, one
+after the other, without padding or mask. Every layer but attention treats each token by itself; attention is
+computed for one run of equally long texts after the other. So a batch is always full, and a text's vector has
+the bits it has alone: on all 11,105 texts of concierge they were those of batches of one length, 5 to 10 %
+faster, and 111 texts of 21 lengths four times faster. Models that this does not fit take batches of one
+length.
 
-Every layer but attention treats each token by itself; attention is computed for one run of equally long texts
-after the other. So a batch is always full, and a text's vector has the bits it has alone: on all 11,105 texts of
-concierge they were those of batches of one length, 5 to 10 % faster, 111 texts of 21 lengths four times faster.
-
-Linear layers that give a row the same bits whatever other rows come with it.
-
-A matrix product picks its kernel by the number of rows, and kernels add up in different orders. On one CPU with
-AMX (torch 2.13, two threads) the 1536 to 384 product of all-MiniLM gave other bits in bf16 for 33 to 511 rows
-than for 2,048, and in fp32 for 1 to 15 and 57 to 192; elsewhere only fp32 below 16 rows did. So rows are filled
-up with zeros to one of a few sizes, those that were seen to agree here when the model was loaded.
+Deterministic batching (:class:`DeterministicLinear`): a matrix product picks its kernel by the number of
+rows, and kernels add up in different orders. On one CPU with AMX (torch 2.13, two threads) the 1536 to 384
+product of all-MiniLM gave other bits in bf16 for 33 to 511 rows than for 2,048, and in fp32 for 1 to 15 and
+57 to 192; elsewhere only fp32 below 16 rows did. So rows are padded with zeros to one of a few sizes, those
+that gave the same bits on this machine when the model was loaded.
 """
 
 from __future__ import annotations
@@ -37,94 +36,168 @@ from rag.errors import BadInput
 from rag.files import sha256_file
 from rag.types import OnEvent
 
-_NAME = "tunewise_runs"
-_FROM_ZERO = ("bert",)
-_AFTER_PADDING = ("camembert", "roberta", "xlm-roberta")
+_ATTENTION_NAME = "tunewise_runs"
+"""Name under which the attention function is registered with transformers."""
+_POSITIONS_FROM_ZERO = ("bert",)
+"""Model types that number positions from 0."""
+_POSITIONS_AFTER_PADDING = ("camembert", "roberta", "xlm-roberta")
 """Model types that number positions from the padding token's id on."""
 
 RowRun = tuple[int, int]
-"""How many texts, and how many tokens each of them has."""
-
-
-def prepare_packed_encoding(model: Any) -> int | None:
-    """Prepare a model for ``packed`` and return its first token's position; None leaves a model that it does not fit."""
-    config = model.config
-    if config.model_type not in (*_FROM_ZERO, *_AFTER_PADDING) or config.is_decoder:
-        return None
-    AttentionInterface.register(_NAME, _attention)
-    model.set_attn_implementation(_NAME)
-    return 0 if config.model_type in _FROM_ZERO else int(config.pad_token_id) + 1
-
-
-def equal_length_runs(rows: Sequence[Sequence[int]]) -> list[RowRun]:
-    """Return the runs of equally long rows, in order."""
-    return [(len(list(run)), length) for length, run in groupby(map(len, rows))]
-
-
-def encode_packed(model: Any, rows: Sequence[Sequence[int]], first: int) -> torch.Tensor:
-    """Return the hidden states of rows of token ids, [all tokens, hidden], in order."""
-    runs = equal_length_runs(rows)
-    ids = torch.tensor([token for row in rows for token in row])
-    places = torch.cat([torch.arange(first, first + length).repeat(count) for count, length in runs])
-    hidden: torch.Tensor = model(
-        input_ids=ids[None], position_ids=places[None], runs=runs
-    ).last_hidden_state.squeeze(0)
-    return hidden
-
-
-def _attention(
-    module: torch.nn.Module,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    mask: torch.Tensor | None,
-    *,
-    runs: Sequence[RowRun],
-    scaling: float | None = None,
-    **_: Any,
-) -> tuple[torch.Tensor, None]:
-    """Attend inside each text; query, key, value are [1, heads, all tokens, width]."""
-    del module, mask
-    sizes = [count * length for count, length in runs]
-    parts = []
-    for run, *three in zip(
-        runs, *(x.squeeze(0).split(sizes, dim=1) for x in (query, key, value)), strict=True
-    ):
-        q, k, v = (x.unflatten(1, run).transpose(0, 1) for x in three)
-        parts.append(scaled_dot_product_attention(q, k, v, scale=scaling).transpose(1, 2).flatten(0, 1))
-    return torch.cat(parts).unsqueeze(0), None
+"""A run of equally long texts: the number of texts, and the number of tokens in each."""
 
 
 MAX_ROWS_PER_PRODUCT = 2048
-"""Rows of the largest product; more are taken in parts."""
+"""Rows of the largest product; more rows are multiplied in parts."""
 PRODUCT_SIZES = (32, 64, 128, 256, *range(512, MAX_ROWS_PER_PRODUCT + 1, 256))
-"""Rows that are filled up to; a batch of 1,300 is then a twelfth of filling on average. Trying all of them takes
-a tenth of a second for all-MiniLM in bf16."""
+"""Numbers of rows that a product may be padded to; of a batch of 1,300 a twelfth is then padding on average.
+Trying all of them takes a tenth of a second for all-MiniLM in bf16."""
+
+
+BATCH_TOKENS = MAX_ROWS_PER_PRODUCT
+"""Tokens of a batch, so that its products need no second part."""
+_BF16_FLAGS = ("avx512_bf16", "amx_bf16")
+"""CPU flags in /proc/cpuinfo that announce bf16 instructions."""
+
+
+class Embedder:
+    """Turns texts into unit vectors with a model from a local folder; nothing is fetched, no code is run."""
+
+    def __init__(self, folder: Path | str, dtype: str = "auto", name: str = "") -> None:
+        """Load the model.
+
+        Args:
+            folder: ``config.json``, ``model.safetensors``, ``tokenizer.json`` and, where the model has them,
+                the files of sentence-transformers (pooling, prompts, maximum length).
+            dtype: auto (bfloat16 where the CPU computes in it, else float32), float32 or bfloat16.
+            name: the name shown to people; empty takes that of the folder.
+
+        Raises:
+            BadInput: when the folder is not an embedder that this class can run faithfully.
+        """
+        folder = Path(folder)
+        self.name = name or folder.name
+        self.dtype = resolve_dtype(dtype)
+        self._pooling = _pooling(folder)
+        prompts = _json(folder / "config_sentence_transformers.json").get("prompts") or {}
+        self._document_prefix = str(prompts.get("document") or "")
+        self._query_prefix = str(prompts.get("query") or "")
+        self.tokenizer = _tokenizer(folder)
+        special_tokens = len(self.tokenizer.encode("").ids)
+        self._model = _model(folder, self.dtype)
+        make_deterministic(self._model)
+        self._first_position = prepare_packed_encoding(self._model)
+        config = self._model.config
+        self.dimension: int = config.hidden_size
+        limit = _json(folder / "sentence_bert_config.json").get("max_seq_length")
+        self._window = min(int(limit or config.max_position_embeddings), int(config.max_position_embeddings))
+        prefixes = [self._document_prefix, self._query_prefix]
+        self.max_tokens = self._window - special_tokens - max(map(self.count_tokens, prefixes))
+        weights = sha256_file(folder / "model.safetensors")
+        vocabulary = sha256_file(folder / "tokenizer.json")
+        self.fingerprint = (
+            f"sha256:{weights} tokenizer:{vocabulary} "
+            f"{self.dimension}d {self._window} tokens {self._pooling} unit prefixes={prefixes!r}"
+        )
+
+    def count_tokens(self, text: str) -> int:
+        """Return the text's length in the model's tokens, without special tokens."""
+        return len(self.tokenizer.encode(text, add_special_tokens=False).ids)
+
+    def encode(
+        self, texts: Sequence[str], *, query: bool = False, on_event: OnEvent | None = None
+    ) -> np.ndarray:
+        """Return the unit vectors of texts, float32 [len(texts), dimension].
+
+        A text longer than the window is cut into windows whose vectors are averaged: nothing is dropped.
+
+        Args:
+            texts: the texts, of any length.
+            query: whether they are questions; some models put another prefix before those.
+            on_event: receives ``{"event": "embed.batch", "done", "total"}``, counted in windows.
+        """
+        prefix = self._query_prefix if query else self._document_prefix
+        encodings = self.tokenizer.encode_batch_fast([prefix + text for text in texts])
+        windows_by_text = [self._windows(encoding) for encoding in encodings]
+        all_windows = [ids for windows in windows_by_text for ids in windows]
+        vectors = self._encode_ids(all_windows, on_event)
+        counts = np.array([len(windows) for windows in windows_by_text], dtype=np.int64)
+        if len(all_windows) == len(texts):
+            return vectors
+        # The mean of unit vectors, scaled to length 1, is their sum scaled to length 1; reduceat adds up the
+        # rows between the first window of one text and that of the next.
+        sums = np.add.reduceat(vectors, np.concatenate([[0], counts.cumsum()[:-1]]), axis=0)
+        return np.ascontiguousarray(sums / np.linalg.norm(sums, axis=1, keepdims=True), dtype=np.float32)
+
+    def _windows(self, encoding: Encoding) -> list[list[int]]:
+        """Return the token ids of a text in pieces of at most the model's window, special tokens included."""
+        if len(encoding.ids) <= self._window:
+            return [encoding.ids]
+        encoding.truncate(self._window, stride=0)
+        return [part.ids for part in [encoding, *encoding.overflowing]]
+
+    def _encode_ids(self, rows: list[list[int]], on_event: OnEvent | None) -> np.ndarray:
+        """Return the vectors of rows of token ids, [rows, dimension]; sorted by length to fill the batches."""
+        vectors = np.empty((len(rows), self.dimension), dtype=np.float32)
+        order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
+        done = 0
+        for batch in _batches(order, rows, mixed=self._first_position is not None):
+            vectors[batch] = self._forward([rows[i] for i in batch])
+            done += len(batch)
+            if on_event:
+                on_event({"event": "embed.batch", "done": done, "total": len(rows)})
+        return vectors
+
+    @torch.inference_mode()
+    def _forward(self, batch: list[list[int]]) -> np.ndarray:
+        """Return the unit vectors of one batch, [rows, dimension]."""
+        if self._first_position is None:
+            hidden = self._model(input_ids=torch.tensor(batch)).last_hidden_state.flatten(0, 1)
+        else:
+            hidden = encode_packed(self._model, batch, self._first_position)
+        runs = equal_length_runs(batch)
+        # Pooling adds up in float32, also where the model computed in bf16.
+        parts = hidden.float().split([count * length for count, length in runs])
+        texts = [part.unflatten(0, run) for part, run in zip(parts, runs, strict=True)]
+        pooled = torch.cat([text[:, 0] if self._pooling == "cls" else text.mean(dim=1) for text in texts])
+        unit = torch.nn.functional.normalize(pooled, dim=1)
+        return np.asarray(unit.numpy(), dtype=np.float32)
 
 
 class DeterministicLinear(torch.nn.Module):
-    """A linear layer that multiplies only in sizes that agree."""
+    """A linear layer whose output for a row has the same bits whatever other rows come with it.
+
+    It multiplies only in sizes whose products agree bit for bit (see the module's text).
+    """
 
     def __init__(self, layer: torch.nn.Linear, sizes: tuple[int, ...]) -> None:
-        """Take over a layer's weights; ``sizes`` ascend, the last is ``LARGEST``."""
+        """Share a layer's weights.
+
+        Args:
+            layer: the layer to replace.
+            sizes: allowed numbers of rows, ascending; the last is ``MAX_ROWS_PER_PRODUCT``.
+        """
         super().__init__()
-        self.weight, self.bias = layer.weight, layer.bias
+        self.weight = layer.weight
+        self.bias = layer.bias
         self._sizes = sizes
 
-    def forward(self, given: torch.Tensor) -> torch.Tensor:
-        """Return the layer's output, [..., out] for [..., in]."""
-        rows = given.reshape(-1, given.shape[-1])
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Return the layer's output, [..., out features] for [..., in features]."""
+        # All leading dimensions become one of rows, because the kernel is chosen by their number.
+        rows = inputs.reshape(-1, inputs.shape[-1])
         parts = [self._product(part) for part in rows.split(MAX_ROWS_PER_PRODUCT)]
-        return (parts[0] if len(parts) == 1 else torch.cat(parts)).reshape(*given.shape[:-1], -1)
+        return (parts[0] if len(parts) == 1 else torch.cat(parts)).reshape(*inputs.shape[:-1], -1)
 
     def _product(self, rows: torch.Tensor) -> torch.Tensor:
+        """Return [rows, out]: pad with zero rows to an allowed size, multiply, and drop the padding."""
         size = next(size for size in self._sizes if size >= len(rows))
         return linear(pad(rows, (0, 0, 0, size - len(rows))), self.weight, self.bias)[: len(rows)]
 
 
 @torch.inference_mode()
 def make_deterministic(model: torch.nn.Module) -> None:
-    """Replace every linear layer of a model, its weights kept."""
+    """Replace every linear layer of a model by a :class:`DeterministicLinear` with the same weights."""
     sizes: dict[tuple[int, int], tuple[int, ...]] = {}
     for parent in list(model.modules()):
         for name, layer in list(parent.named_children()):
@@ -136,108 +209,59 @@ def make_deterministic(model: torch.nn.Module) -> None:
 
 
 def bit_identical_sizes(layer: torch.nn.Linear) -> tuple[int, ...]:
-    """Return the sizes whose products are bit for bit those of the largest, wherever the rows stand."""
-    draw = torch.Generator().manual_seed(1234)
-    rows = torch.randn(MAX_ROWS_PER_PRODUCT, layer.in_features, generator=draw).to(layer.weight.dtype)
-    whole = layer(rows)
+    """Return the sizes whose products equal, bit for bit, those of ``MAX_ROWS_PER_PRODUCT`` rows.
+
+    Random rows are multiplied once all together and once as the first and the last ``size`` of them: a row's
+    bits must depend neither on the number of rows nor on its position among them.
+    """
+    generator = torch.Generator().manual_seed(1234)
+    rows = torch.randn(MAX_ROWS_PER_PRODUCT, layer.in_features, generator=generator).to(layer.weight.dtype)
+    full = layer(rows)
     return tuple(
         size
         for size in PRODUCT_SIZES
-        if torch.equal(layer(rows[:size]), whole[:size]) and torch.equal(layer(rows[-size:]), whole[-size:])
+        if torch.equal(layer(rows[:size]), full[:size]) and torch.equal(layer(rows[-size:]), full[-size:])
     )
 
 
-BATCH_TOKENS = MAX_ROWS_PER_PRODUCT
-_BF16_FLAGS = ("avx512_bf16", "amx_bf16")
+def prepare_packed_encoding(model: Any) -> int | None:
+    """Switch a model to packed attention and return the position id of a text's first token.
+
+    Returns None, and leaves the model as it is, when packed encoding does not fit its architecture.
+    """
+    config = model.config
+    if config.model_type not in (*_POSITIONS_FROM_ZERO, *_POSITIONS_AFTER_PADDING) or config.is_decoder:
+        return None
+    AttentionInterface.register(_ATTENTION_NAME, _attention)
+    model.set_attn_implementation(_ATTENTION_NAME)
+    return 0 if config.model_type in _POSITIONS_FROM_ZERO else int(config.pad_token_id) + 1
 
 
-class Embedder:
-    """Turns texts into unit vectors with a model from a local folder; nothing is fetched, no code is run."""
+def equal_length_runs(rows: Sequence[Sequence[int]]) -> list[RowRun]:
+    """Return the runs of equally long rows, in order."""
+    return [(len(list(run)), length) for length, run in groupby(map(len, rows))]
 
-    def __init__(self, folder: Path | str, dtype: str = "auto", name: str = "") -> None:
-        """Load the model.
 
-        ``dtype`` is auto (bfloat16 where the CPU computes in it, else float32), float32 or bfloat16.
-        Raises BadInput when the folder is not an embedder this class can run faithfully.
-        """
-        folder = Path(folder)
-        self.name = name or folder.name
-        self.dtype = resolve_dtype(dtype)
-        self._pooling = _pooling(folder)
-        prompts = _json(folder / "config_sentence_transformers.json").get("prompts") or {}
-        self._prefixes = str(prompts.get("document") or ""), str(prompts.get("query") or "")
-        self.tokenizer = _tokenizer(folder)
-        self._specials = len(self.tokenizer.encode("").ids)
-        self._model = _model(folder, self.dtype)
-        make_deterministic(self._model)
-        self._first = prepare_packed_encoding(self._model)
-        config = self._model.config
-        self.dimension: int = config.hidden_size
-        limit = _json(folder / "sentence_bert_config.json").get("max_seq_length")
-        self._window = min(int(limit or config.max_position_embeddings), int(config.max_position_embeddings))
-        self.max_tokens = self._window - self._specials - max(map(self.count_tokens, self._prefixes))
-        weights, words = (sha256_file(folder / name) for name in ("model.safetensors", "tokenizer.json"))
-        self.fingerprint = (
-            f"sha256:{weights} tokenizer:{words} "
-            f"{self.dimension}d {self._window} tokens {self._pooling} unit prefixes={list(self._prefixes)!r}"
-        )
+def encode_packed(model: Any, rows: Sequence[Sequence[int]], first: int) -> torch.Tensor:
+    """Return the hidden states of rows of token ids, [all tokens, hidden], in order.
 
-    def count_tokens(self, text: str) -> int:
-        """Return the text's length in the model's tokens, without special tokens."""
-        return len(self.tokenizer.encode(text, add_special_tokens=False).ids)
-
-    def encode(
-        self, texts: Sequence[str], *, query: bool = False, on_event: OnEvent | None = None
-    ) -> np.ndarray:
-        """Return float32 [len(texts), dimension], each row of length 1.
-
-        A text longer than the window is cut into windows whose vectors are averaged: nothing is dropped.
-        Emits ``{"event": "embed.batch", "done", "total"}`` counted in windows.
-        """
-        prefix = self._prefixes[1] if query else self._prefixes[0]
-        encodings = self.tokenizer.encode_batch_fast([prefix + text for text in texts])
-        pieces = [self._windows(encoding) for encoding in encodings]
-        flat = [ids for windows in pieces for ids in windows]
-        vectors = self._encode_ids(flat, on_event)
-        counts = np.array([len(windows) for windows in pieces], dtype=np.int64)
-        if len(flat) == len(texts):
-            return vectors
-        sums = np.add.reduceat(vectors, np.concatenate([[0], counts.cumsum()[:-1]]), axis=0)
-        return np.ascontiguousarray(sums / np.linalg.norm(sums, axis=1, keepdims=True), dtype=np.float32)
-
-    def _windows(self, encoding: Encoding) -> list[list[int]]:
-        if len(encoding.ids) <= self._window:
-            return [encoding.ids]
-        encoding.truncate(self._window, stride=0)
-        return [part.ids for part in [encoding, *encoding.overflowing]]
-
-    def _encode_ids(self, rows: list[list[int]], on_event: OnEvent | None) -> np.ndarray:
-        vectors = np.empty((len(rows), self.dimension), dtype=np.float32)
-        order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
-        done = 0
-        for batch in _batches(order, rows, mixed=self._first is not None):
-            vectors[batch] = self._forward([rows[i] for i in batch])
-            done += len(batch)
-            if on_event:
-                on_event({"event": "embed.batch", "done": done, "total": len(rows)})
-        return vectors
-
-    @torch.inference_mode()
-    def _forward(self, batch: list[list[int]]) -> np.ndarray:
-        if self._first is None:
-            hidden = self._model(input_ids=torch.tensor(batch)).last_hidden_state.flatten(0, 1)
-        else:
-            hidden = encode_packed(self._model, batch, self._first)
-        runs = equal_length_runs(batch)
-        parts = hidden.float().split([count * length for count, length in runs])
-        texts = [part.unflatten(0, run) for part, run in zip(parts, runs, strict=True)]
-        pooled = torch.cat([text[:, 0] if self._pooling == "cls" else text.mean(dim=1) for text in texts])
-        unit = torch.nn.functional.normalize(pooled, dim=1)
-        return np.asarray(unit.numpy(), dtype=np.float32)
+    Args:
+        model: a model prepared by :func:`prepare_packed_encoding`.
+        rows: token ids of each text.
+        first: position id of a text's first token.
+    """
+    runs = equal_length_runs(rows)
+    ids = torch.tensor([token for row in rows for token in row])
+    # Position ids start anew with every text: the model must not see that texts share one sequence.
+    positions = torch.cat([torch.arange(first, first + length).repeat(count) for count, length in runs])
+    # One batch of a single sequence, [1, all tokens]; ``runs`` reaches the attention function as a keyword.
+    output = model(input_ids=ids[None], position_ids=positions[None], runs=runs)
+    hidden: torch.Tensor = output.last_hidden_state.squeeze(0)
+    return hidden
 
 
 def resolve_dtype(dtype: str) -> torch.dtype:
-    """Return the torch type for auto, float32 or bfloat16; auto asks whether the CPU computes in bf16."""
+    """Return the torch type for auto, float32 or bfloat16; auto is bfloat16 where the CPU computes in it."""
     if dtype == "auto":
         return torch.bfloat16 if cpu_supports_bf16() else torch.float32
     try:
@@ -253,6 +277,46 @@ def cpu_supports_bf16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
     except (OSError, StopIteration):
         return False
     return any(flag in flags.split() for flag in _BF16_FLAGS)
+
+
+def _attention(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    mask: torch.Tensor | None,
+    *,
+    runs: Sequence[RowRun],
+    scaling: float | None = None,
+    **_: Any,
+) -> tuple[torch.Tensor, None]:
+    """Attend inside each text only: the attention function that transformers calls in every layer.
+
+    Args:
+        module: unused.
+        query: [1, heads, all tokens, head width]; ``key`` and ``value`` have the same shape.
+        key: see ``query``.
+        value: see ``query``.
+        mask: unused; the split into runs takes its place.
+        runs: the runs of equally long texts, in the order of the tokens.
+        scaling: factor on query times key; None is 1/sqrt(head width).
+
+    Returns:
+        [1, all tokens, heads, head width], and None for the attention weights, which are not kept.
+    """
+    del module, mask
+    sizes = [count * length for count, length in runs]
+    parts = []
+    split = (tensor.squeeze(0).split(sizes, dim=1) for tensor in (query, key, value))
+    for run, *tensors in zip(runs, *split, strict=True):
+        # [heads, count * length, width] -> [count, heads, length, width]: the texts of a run are a plain
+        # batch.
+        q, k, v = (tensor.unflatten(1, run).transpose(0, 1) for tensor in tensors)
+        attended = scaled_dot_product_attention(q, k, v, scale=scaling)
+        # [count, heads, length, width] -> [count * length, heads, width], the layout that transformers
+        # expects.
+        parts.append(attended.transpose(1, 2).flatten(0, 1))
+    return torch.cat(parts).unsqueeze(0), None
 
 
 def _batches(order: list[int], rows: list[list[int]], *, mixed: bool) -> Iterator[list[int]]:
@@ -271,6 +335,7 @@ def _batches(order: list[int], rows: list[list[int]], *, mixed: bool) -> Iterato
 
 
 def _model(folder: Path, dtype: torch.dtype) -> Any:
+    """Return the model of a folder; BadInput without safetensors or with a config that names code to run."""
     if not (folder / "model.safetensors").is_file():
         raise BadInput(
             f"the embedder folder {folder} has no model.safetensors", "only safetensors are loaded"
@@ -279,14 +344,14 @@ def _model(folder: Path, dtype: torch.dtype) -> Any:
         raise BadInput(
             f"the embedder folder {folder} has no plain config.json (or one that names code to run)"
         )
-    bars = logging.is_progress_bar_enabled()
+    progress_bars = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
         model = AutoModel.from_pretrained(
             folder, dtype=dtype, local_files_only=True, use_safetensors=True, trust_remote_code=False
         )
     finally:
-        if bars:
+        if progress_bars:
             logging.enable_progress_bar()
     return model.eval()
 
@@ -302,6 +367,7 @@ def _tokenizer(folder: Path) -> Tokenizer:
 
 
 def _pooling(folder: Path) -> str:
+    """Return how token vectors become one: cls or mean (also where the folder does not say); else BadInput."""
     config = _json(folder / "1_Pooling" / "config.json")
     if config.get("pooling_mode_cls_token"):
         return "cls"
@@ -311,6 +377,7 @@ def _pooling(folder: Path) -> str:
 
 
 def _json(path: Path) -> dict[str, Any]:
+    """Return a JSON object from a file, empty where there is no file; BadInput when it is damaged."""
     try:
         return dict(json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:

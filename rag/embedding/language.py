@@ -1,10 +1,10 @@
 """Notice texts in a language that the embedder does not know.
 
-An embedder knows a language when its vocabulary does. The language of a text is told by its script, or for
-Latin letters by its little words; then the vocabulary is asked: whether it holds the common words of that
-language whole, or for other scripts, how many letters of the text itself make a token.
-
-The languages that are told apart: by their little words in a text, and by common words in a vocabulary.
+An embedder knows a language when its vocabulary does. The language of a text is detected by its script, or
+for Latin letters by its function words (:func:`detect_language`); then the vocabulary is tested
+(:func:`embedder_knows_language`): whether it holds common words of that language as single tokens, or for
+other scripts, how many letters of the text itself make a token. :func:`language_note` is the sentence shown
+to the user.
 """
 
 from __future__ import annotations
@@ -18,158 +18,18 @@ from functools import lru_cache
 
 from rag.embedding.protocol import Encoder
 
-
-@dataclass(frozen=True, slots=True)
-class Language:
-    """One language written in Latin letters."""
-
-    name: str
-    little: frozenset[str]
-    """Frequent words that carry no topic; a fifth to a half of any text."""
-    common: tuple[str, ...]
-    """Everyday words of six letters and more that a vocabulary made for the language holds whole."""
-
-
-def _tongue(name: str, little: str, common: str) -> Language:
-    return Language(name, frozenset(little.split()), tuple(common.split()))
-
-
-LANGUAGES: tuple[Language, ...] = (
-    _tongue(
-        "English",
-        "the of and to in a is that it was for on with as be at by this have from or are not but an they which you "
-        "were their can has been if will its when what how where who why do does did there than may we our your",
-        "people through between because another without children together government important water company "
-        "question morning always different building problem history woman",
-    ),
-    _tongue(
-        "German",
-        "der die das und in zu den ist von mit sich des auf für im dem nicht ein eine als auch es an werden aus er "
-        "hat dass sie nach wird bei einer um am sind noch wie einem über so zum war haben nur oder aber vor zur bis "
-        "mehr durch man was wo wann warum wer welche kann ich wir ihr einen ab",
-        "heute wieder zwischen gegen arbeit kinder schule wasser straße sprechen gemeinsam möglich wichtig während "
-        "deutschland geschichte beispiel menschen wohnung fragen",
-    ),
-    _tongue(
-        "French",
-        "le la les de des du et en un une est que qui dans pour pas sur au avec ce il ne se plus par je sont aux vous "
-        "nous ou mais son sa ses leur été être cette ces on lui comme si tout elle fait où quel quelle quels combien "
-        "comment pourquoi quand à y l d qu",
-        "aujourd'hui toujours pendant maintenant beaucoup personne travail enfants école première question pouvoir "
-        "depuis chaque contre exemple histoire semaine monde heures",
-    ),
-    _tongue(
-        "Spanish",
-        "el la los las de y en que un una es por con no para se su al lo como más pero del sus le ya este sí porque "
-        "esta son entre cuando muy sin sobre ser también me hasta hay donde quien desde todo nos qué cómo cuánto "
-        "cuándo dónde cuál está puede fue",
-        "trabajo siempre después mientras personas ciudad gobierno escuela mejor hacer tiempo mundo ejemplo semana "
-        "mujer historia pregunta durante manera nosotros",
-    ),
-    _tongue(
-        "Italian",
-        "il lo la i gli le di e che è un una in per non con del della dei si da al sono come più ma anche alla nel "
-        "nella ha questo questa se o dal delle ci ho cosa quando dove chi quanto quale perché essere tutti suo sua",
-        "lavoro sempre persone adesso città mondo governo scuola giorno prima durante ragazzi esempio settimana "
-        "domanda storia insieme qualche allora acqua",
-    ),
-    _tongue(
-        "Portuguese",
-        "o a os as de e que em um uma do da dos das é para com não por se no na mais como mas ao ele ela seu sua ou "
-        "quando muito nos já eu também só pelo pela até isso entre era depois sem mesmo aos são está onde quem qual "
-        "quanto você foi",
-        "trabalho sempre pessoas cidade governo escola agora tempo mundo exemplo semana mulher história pergunta "
-        "durante maneira qualquer então melhor dinheiro",
-    ),
-    _tongue(
-        "Dutch",
-        "de het een en van in is dat op te zijn met voor niet aan er om ook als dan maar bij uit nog wordt door naar "
-        "over ze hij heeft tot je wat of deze dit die kan zou werd al waar wanneer hoe wie waarom geen wel meer u ik "
-        "wij hun moet worden",
-        "mensen altijd tussen kinderen school werken vandaag morgen samen belangrijk mogelijk nederland voorbeeld "
-        "geschiedenis wonen vragen tijdens zonder water groot",
-    ),
-    _tongue(
-        "Swedish",
-        "och i att det som en på är av för med till den har de inte om ett han var jag men sig från vi så kan när "
-        "man hade eller nu efter vid ut än vad där hur vem varför hon alla skulle detta ska min du mycket",
-        "människor alltid mellan arbete barnen skolan vatten idag tillsammans viktigt möjligt sverige exempel "
-        "historia frågor många under annat tiden svenska",
-    ),
-    _tongue(
-        "Danish or Norwegian",
-        "og i at det som en på er af av for med til den har de ikke om et han var jeg men sig seg fra vi så kan når "
-        "man hun eller nå nu efter etter ved ud ut hvad hva hvor hvem hvorfor hvordan alle skal dette blev ble meget",
-        "mennesker altid alltid mellem mellom arbejde arbeid børnene skolen sammen vigtigt viktig danmark norge "
-        "historie spørgsmål spørsmål gennem gjennom andre",
-    ),
-    _tongue(
-        "Polish",
-        "i w na z się nie do to że o jest jak od za po co ale przez dla są czy tak przy lub by jego które który "
-        "która być ma już tym może oraz tylko gdzie kiedy kto dlaczego ile jaki jaka bardzo tego ich",
-        "dzisiaj zawsze między praca dzieci szkoła woda ulica razem ważny możliwe polska przykład historia ludzie "
-        "pytanie podczas każdy rząd miasto",
-    ),
-    _tongue(
-        "Czech",
-        "a v na se je že to s z do o i k ve pro jako za po by ale si jsou který která které od jeho byl také už "
-        "při nebo jen podle tak má může co kde kdy kdo proč jak kolik není být",
-        "dnes vždycky mezi práce děti škola ulice společně důležité možné česká příklad historie lidé otázka během "
-        "každý vláda město protože",
-    ),
-    _tongue(
-        "Turkish",
-        "ve bir bu da de için ile çok olarak daha gibi ne o olan kadar var en sonra ama her mi ya ki değil ise "
-        "veya nasıl nerede kim neden hangi bana ben sen biz onun olduğu diye şey",
-        "bugün arasında çalışma çocuklar okulu sokak birlikte önemli mümkün türkiye örnek tarihi insanlar soru "
-        "sırasında hükümet şehir zaman büyük yeni",
-    ),
-    _tongue(
-        "Finnish",
-        "ja on ei se että oli hän mutta joka ovat kun niin myös kuin sen tai mitä missä kuka miksi miten olla sitä "
-        "hänen nyt ole vain ne jos kanssa voi mukaan sekä jo tämä tämän minä",
-        "tänään aina välillä lapset koulu yhdessä tärkeä mahdollista suomi esimerkki historia ihmiset kysymys aikana "
-        "jokainen hallitus kaupunki koska uusi työtä",
-    ),
-    _tongue(
-        "Hungarian",
-        "a az és hogy nem is egy ez van volt meg de csak már mint azt még ki vagy el lehet mert kell ha minden "
-        "hogyan hol mikor miért melyik mennyi nagyon akkor pedig után illetve amely",
-        "között munka gyerekek iskola utca együtt fontos lehetséges magyarország például történet emberek kérdés "
-        "közben kormány város mindig holnap",
-    ),
-    _tongue(
-        "Romanian",
-        "și în de la a cu pe un o nu că este se din care mai pentru sau ce ca au fost sunt dar prin după fi lui "
-        "unde când cine cum cât ei am să al ale cel această acest",
-        "astăzi întotdeauna între muncă copiii școală apă stradă împreună important posibil românia exemplu istorie "
-        "oameni întrebare timpul fiecare guvern orașul",
-    ),
-    _tongue(
-        "Indonesian or Malay",
-        "yang dan di itu dengan untuk tidak ini dari dalam akan pada juga saya ke karena tersebut bisa ada mereka "
-        "lebih kami sudah atau saat oleh apa siapa mengapa bagaimana kapan mana adalah anda seperti",
-        "sekarang selalu antara pekerjaan anak-anak sekolah bersama penting mungkin indonesia contoh sejarah "
-        "masyarakat pertanyaan selama setiap pemerintah perusahaan",
-    ),
-    _tongue(
-        "Vietnamese",
-        "và là của có được trong cho không một các với những này đã khi người về để ra như từ đến tôi ở nhiều "
-        "cũng sẽ vào hay gì đâu ai nào thế bao tại thì lại",
-        "người những trường đường thường nước được không thành thống phương trình chính quyền những",
-    ),
-)
-
-
-SAMPLE, LETTERS = 200, 400
-"""Texts looked at, spread evenly, and the characters looked at of each."""
+SAMPLED_TEXTS = 200
+"""Texts looked at, spread evenly."""
+SAMPLED_CHARS = 400
+"""Characters looked at of each."""
 MIN_FOREIGN_SHARE = 0.1
-"""Share of the sampled characters in unknown languages from which on it is said."""
+"""Share of the sampled characters in unknown languages from which on the note is given."""
 MIN_WORDS = 1000
 """A smaller vocabulary holds letters, not words, and says nothing about languages."""
 MAX_PIECES_PER_WORD = 1.6
 """Tokens that a common word may take on average. all-MiniLM: English 1.0, others 1.8 and more."""
-_UNKNOWN = 0.1
+_MAX_UNKNOWN_SHARE = 0.1
+"""Share of unknown tokens in a text up to which its script counts as known."""
 _SCRIPTS: dict[str, tuple[str, float]] = {
     "CYRILLIC": ("Cyrillic script", 2.0),
     "GREEK": ("Greek", 2.0),
@@ -186,19 +46,169 @@ _SCRIPTS: dict[str, tuple[str, float]] = {
     "KATAKANA": ("Japanese", 1.2),
     "CJK": ("Chinese", 0.9),
 }
-"""First word of a letter's Unicode name: what to call it, and the letters a known script has in a token."""
+"""First word of a letter's Unicode name -> name of the language or script, and the letters that a token holds
+on average where the vocabulary knows the script."""
 _WORD = re.compile(r"[^\W\d_]+(?:['’-][^\W\d_]+)*")
 
 
-def language_note(texts: Sequence[str], encoder: Encoder, what: str = "the text") -> str:
+_PIECES_PER_WORD: dict[tuple[str, str], float] = {}
+"""Results of ``_pieces_per_word`` by fingerprint of the embedder and name of the language."""
+
+
+@dataclass(frozen=True, slots=True)
+class Language:
+    """One language written in Latin letters."""
+
+    name: str
+    function_words: frozenset[str]
+    """Frequent words that carry no topic; a fifth to a half of any text."""
+    common_words: tuple[str, ...]
+    """Everyday words of six letters and more, which a vocabulary made for the language has as single tokens."""
+
+
+def _language(name: str, function_words: str, common_words: str) -> Language:
+    return Language(name, frozenset(function_words.split()), tuple(common_words.split()))
+
+
+LANGUAGES: tuple[Language, ...] = (
+    _language(
+        "English",
+        "the of and to in a is that it was for on with as be at by this have from or are not but an they which you "
+        "were their can has been if will its when what how where who why do does did there than may we our your",
+        "people through between because another without children together government important water company "
+        "question morning always different building problem history woman",
+    ),
+    _language(
+        "German",
+        "der die das und in zu den ist von mit sich des auf für im dem nicht ein eine als auch es an werden aus er "
+        "hat dass sie nach wird bei einer um am sind noch wie einem über so zum war haben nur oder aber vor zur bis "
+        "mehr durch man was wo wann warum wer welche kann ich wir ihr einen ab",
+        "heute wieder zwischen gegen arbeit kinder schule wasser straße sprechen gemeinsam möglich wichtig während "
+        "deutschland geschichte beispiel menschen wohnung fragen",
+    ),
+    _language(
+        "French",
+        "le la les de des du et en un une est que qui dans pour pas sur au avec ce il ne se plus par je sont aux vous "
+        "nous ou mais son sa ses leur été être cette ces on lui comme si tout elle fait où quel quelle quels combien "
+        "comment pourquoi quand à y l d qu",
+        "aujourd'hui toujours pendant maintenant beaucoup personne travail enfants école première question pouvoir "
+        "depuis chaque contre exemple histoire semaine monde heures",
+    ),
+    _language(
+        "Spanish",
+        "el la los las de y en que un una es por con no para se su al lo como más pero del sus le ya este sí porque "
+        "esta son entre cuando muy sin sobre ser también me hasta hay donde quien desde todo nos qué cómo cuánto "
+        "cuándo dónde cuál está puede fue",
+        "trabajo siempre después mientras personas ciudad gobierno escuela mejor hacer tiempo mundo ejemplo semana "
+        "mujer historia pregunta durante manera nosotros",
+    ),
+    _language(
+        "Italian",
+        "il lo la i gli le di e che è un una in per non con del della dei si da al sono come più ma anche alla nel "
+        "nella ha questo questa se o dal delle ci ho cosa quando dove chi quanto quale perché essere tutti suo sua",
+        "lavoro sempre persone adesso città mondo governo scuola giorno prima durante ragazzi esempio settimana "
+        "domanda storia insieme qualche allora acqua",
+    ),
+    _language(
+        "Portuguese",
+        "o a os as de e que em um uma do da dos das é para com não por se no na mais como mas ao ele ela seu sua ou "
+        "quando muito nos já eu também só pelo pela até isso entre era depois sem mesmo aos são está onde quem qual "
+        "quanto você foi",
+        "trabalho sempre pessoas cidade governo escola agora tempo mundo exemplo semana mulher história pergunta "
+        "durante maneira qualquer então melhor dinheiro",
+    ),
+    _language(
+        "Dutch",
+        "de het een en van in is dat op te zijn met voor niet aan er om ook als dan maar bij uit nog wordt door naar "
+        "over ze hij heeft tot je wat of deze dit die kan zou werd al waar wanneer hoe wie waarom geen wel meer u ik "
+        "wij hun moet worden",
+        "mensen altijd tussen kinderen school werken vandaag morgen samen belangrijk mogelijk nederland voorbeeld "
+        "geschiedenis wonen vragen tijdens zonder water groot",
+    ),
+    _language(
+        "Swedish",
+        "och i att det som en på är av för med till den har de inte om ett han var jag men sig från vi så kan när "
+        "man hade eller nu efter vid ut än vad där hur vem varför hon alla skulle detta ska min du mycket",
+        "människor alltid mellan arbete barnen skolan vatten idag tillsammans viktigt möjligt sverige exempel "
+        "historia frågor många under annat tiden svenska",
+    ),
+    _language(
+        "Danish or Norwegian",
+        "og i at det som en på er af av for med til den har de ikke om et han var jeg men sig seg fra vi så kan når "
+        "man hun eller nå nu efter etter ved ud ut hvad hva hvor hvem hvorfor hvordan alle skal dette blev ble meget",
+        "mennesker altid alltid mellem mellom arbejde arbeid børnene skolen sammen vigtigt viktig danmark norge "
+        "historie spørgsmål spørsmål gennem gjennom andre",
+    ),
+    _language(
+        "Polish",
+        "i w na z się nie do to że o jest jak od za po co ale przez dla są czy tak przy lub by jego które który "
+        "która być ma już tym może oraz tylko gdzie kiedy kto dlaczego ile jaki jaka bardzo tego ich",
+        "dzisiaj zawsze między praca dzieci szkoła woda ulica razem ważny możliwe polska przykład historia ludzie "
+        "pytanie podczas każdy rząd miasto",
+    ),
+    _language(
+        "Czech",
+        "a v na se je že to s z do o i k ve pro jako za po by ale si jsou který která které od jeho byl také už "
+        "při nebo jen podle tak má může co kde kdy kdo proč jak kolik není být",
+        "dnes vždycky mezi práce děti škola ulice společně důležité možné česká příklad historie lidé otázka během "
+        "každý vláda město protože",
+    ),
+    _language(
+        "Turkish",
+        "ve bir bu da de için ile çok olarak daha gibi ne o olan kadar var en sonra ama her mi ya ki değil ise "
+        "veya nasıl nerede kim neden hangi bana ben sen biz onun olduğu diye şey",
+        "bugün arasında çalışma çocuklar okulu sokak birlikte önemli mümkün türkiye örnek tarihi insanlar soru "
+        "sırasında hükümet şehir zaman büyük yeni",
+    ),
+    _language(
+        "Finnish",
+        "ja on ei se että oli hän mutta joka ovat kun niin myös kuin sen tai mitä missä kuka miksi miten olla sitä "
+        "hänen nyt ole vain ne jos kanssa voi mukaan sekä jo tämä tämän minä",
+        "tänään aina välillä lapset koulu yhdessä tärkeä mahdollista suomi esimerkki historia ihmiset kysymys aikana "
+        "jokainen hallitus kaupunki koska uusi työtä",
+    ),
+    _language(
+        "Hungarian",
+        "a az és hogy nem is egy ez van volt meg de csak már mint azt még ki vagy el lehet mert kell ha minden "
+        "hogyan hol mikor miért melyik mennyi nagyon akkor pedig után illetve amely",
+        "között munka gyerekek iskola utca együtt fontos lehetséges magyarország például történet emberek kérdés "
+        "közben kormány város mindig holnap",
+    ),
+    _language(
+        "Romanian",
+        "și în de la a cu pe un o nu că este se din care mai pentru sau ce ca au fost sunt dar prin după fi lui "
+        "unde când cine cum cât ei am să al ale cel această acest",
+        "astăzi întotdeauna între muncă copiii școală apă stradă împreună important posibil românia exemplu istorie "
+        "oameni întrebare timpul fiecare guvern orașul",
+    ),
+    _language(
+        "Indonesian or Malay",
+        "yang dan di itu dengan untuk tidak ini dari dalam akan pada juga saya ke karena tersebut bisa ada mereka "
+        "lebih kami sudah atau saat oleh apa siapa mengapa bagaimana kapan mana adalah anda seperti",
+        "sekarang selalu antara pekerjaan anak-anak sekolah bersama penting mungkin indonesia contoh sejarah "
+        "masyarakat pertanyaan selama setiap pemerintah perusahaan",
+    ),
+    _language(
+        "Vietnamese",
+        "và là của có được trong cho không một các với những này đã khi người về để ra như từ đến tôi ở nhiều "
+        "cũng sẽ vào hay gì đâu ai nào thế bao tại thì lại",
+        "người những trường đường thường nước được không thành thống phương trình chính quyền những",
+    ),
+)
+
+
+def language_note(texts: Sequence[str], encoder: Encoder, subject: str = "the text") -> str:
     """Return a sentence when a good part of the texts is in a language the embedder does not know, else "".
 
-    ``texts`` are a corpus's chunks or a question, and ``what`` says which.
+    Args:
+        texts: the chunks of a corpus, or one question.
+        encoder: the embedder.
+        subject: what the sentence calls the texts.
     """
     if encoder.tokenizer.get_vocab_size() < MIN_WORDS:
         return ""
-    step = max(1, len(texts) // SAMPLE)
-    sample = [text[:LETTERS] for text in texts[::step][:SAMPLE]]
+    step = max(1, len(texts) // SAMPLED_TEXTS)
+    sample = [text[:SAMPLED_CHARS] for text in texts[::step][:SAMPLED_TEXTS]]
     unknown: Counter[str] = Counter()
     for text in sample:
         if (name := detect_language(text)) and not embedder_knows_language(encoder, name, text):
@@ -207,7 +217,7 @@ def language_note(texts: Sequence[str], encoder: Encoder, what: str = "the text"
     if share < MIN_FOREIGN_SHARE:
         return ""
     names = " and ".join(name for name, _ in unknown.most_common(3))
-    part = what if share > 0.9 else f"{share:.0%} of {what}"
+    part = subject if share > 0.9 else f"{share:.0%} of {subject}"
     return (
         f"{part} looks like {names}, which the embedder {encoder.name} hardly knows: it is found by its words, "
         "hardly by its meaning; use an embedder made for this language"
@@ -215,46 +225,56 @@ def language_note(texts: Sequence[str], encoder: Encoder, what: str = "the text"
 
 
 def detect_language(text: str) -> str:
-    """Return the name of a text's language or script, "" when it cannot be told.
+    """Return the name of a text's language or script, "" when it is not clear.
 
-    A language in Latin letters needs two of its little words, a sixth of all, and more than any other has.
+    A language in Latin letters needs two of its function words, a sixth of all words, and more than any other
+    has.
     """
     scripts = Counter(filter(None, map(_script, text)))
     if not scripts:
         return ""
+    # Japanese mixes its syllables with Chinese characters, which are often the majority.
     script = "HIRAGANA" if scripts["HIRAGANA"] > 0.1 * scripts.total() else scripts.most_common(1)[0][0]
     if script in _SCRIPTS:
         return _SCRIPTS[script][0]
     words = list(_words(text))
-    counted = sorted(((sum(w in t.little for w in words), t.name) for t in LANGUAGES), reverse=True)
-    (most, name), (second, _) = counted[:2]
+    counts = sorted(
+        ((sum(word in known.function_words for word in words), known.name) for known in LANGUAGES),
+        reverse=True,
+    )
+    (most, name), (second, _) = counts[:2]
     return name if most >= 2 and most > second and 6 * most >= len(words) else ""
 
 
 def embedder_knows_language(encoder: Encoder, name: str, text: str) -> bool:
-    """Return whether the embedder's vocabulary is made for a language that ``language`` named."""
-    for tongue in LANGUAGES:
-        if tongue.name == name:
-            return _pieces(encoder, tongue) <= MAX_PIECES_PER_WORD
+    """Return whether the embedder's vocabulary is made for a language.
+
+    Args:
+        encoder: the embedder.
+        name: the language or script, as :func:`detect_language` names it.
+        text: a text in it; only other scripts than Latin are measured on it.
+    """
+    for known in LANGUAGES:
+        if known.name == name:
+            return _pieces_per_word(encoder, known) <= MAX_PIECES_PER_WORD
     letters = "".join(char if _script(char) in _SCRIPTS else " " for char in text)
     tokens = encoder.tokenizer.encode(letters, add_special_tokens=False).tokens
     unknown = sum(token in _unknown_tokens(encoder) for token in tokens)
-    bound = next(bound for known, bound in _SCRIPTS.values() if known == name)
-    held = sum(not char.isspace() for char in letters)
-    return unknown <= _UNKNOWN * len(tokens) and held >= bound * len(tokens)
+    min_letters_per_token = next(bound for script, bound in _SCRIPTS.values() if script == name)
+    letter_count = sum(not char.isspace() for char in letters)
+    return unknown <= _MAX_UNKNOWN_SHARE * len(tokens) and letter_count >= min_letters_per_token * len(tokens)
 
 
-def _pieces(encoder: Encoder, tongue: Language) -> float:
+def _pieces_per_word(encoder: Encoder, language: Language) -> float:
     """Return the mean number of tokens of the language's common words; an unknown one counts as four."""
-    key = encoder.fingerprint, tongue.name
-    if key not in _KNOWN:
+    key = encoder.fingerprint, language.name
+    if key not in _PIECES_PER_WORD:
         unknown = _unknown_tokens(encoder)
-        rows = [encoder.tokenizer.encode(word, add_special_tokens=False).tokens for word in tongue.common]
-        _KNOWN[key] = sum(4 if unknown & set(row) else len(row) for row in rows) / len(rows)
-    return _KNOWN[key]
-
-
-_KNOWN: dict[tuple[str, str], float] = {}
+        rows = [
+            encoder.tokenizer.encode(word, add_special_tokens=False).tokens for word in language.common_words
+        ]
+        _PIECES_PER_WORD[key] = sum(4 if unknown & set(row) else len(row) for row in rows) / len(rows)
+    return _PIECES_PER_WORD[key]
 
 
 def _unknown_tokens(encoder: Encoder) -> set[str]:
@@ -262,6 +282,7 @@ def _unknown_tokens(encoder: Encoder) -> set[str]:
 
 
 def _words(text: str) -> Iterator[str]:
+    """Yield the words in lower case; an elided article ("l'eau") is a word of its own."""
     for match in _WORD.finditer(text.lower().replace("’", "'")):
         first, quote, rest = match.group().partition("'")
         yield from (first, rest) if quote and len(first) <= 2 else (match.group(),)

@@ -1,4 +1,4 @@
-"""What the index needs of an embedder; ``embed.Embedder`` is the real one, tests bring a tiny one."""
+"""The protocol of an embedder; ``rag.embedding.embedder.Embedder`` implements it, tests use a tiny one."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ if TYPE_CHECKING:
 
 
 class Encoder(Protocol):
-    """Turns texts into unit vectors, and counts in its own tokens."""
+    """Turns texts into unit vectors, and counts tokens."""
 
     @property
     def name(self) -> str:
-        """The model's name, for people."""
+        """The model's name, as shown to people."""
 
     @property
     def fingerprint(self) -> str:
-        """Everything that decides a vector; vectors of different fingerprints must never meet."""
+        """Everything that decides a vector; vectors of different fingerprints cannot be compared."""
 
     @property
     def dimension(self) -> int:
@@ -29,7 +29,7 @@ class Encoder(Protocol):
 
     @property
     def max_tokens(self) -> int:
-        """Tokens of its own that the model sees of one text, special tokens and passage prefix taken off."""
+        """Tokens of one text that the model sees at once, without special tokens and prefix."""
 
     @property
     def tokenizer(self) -> Tokenizer:

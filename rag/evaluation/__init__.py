@@ -1,0 +1,1 @@
+"""Retrieval metrics, bootstrap and tests, index tuning, synthetic questions."""

@@ -1,7 +1,8 @@
-"""Questions with gold, made ready to judge the passages of a prompt by the strongest gold each carries.
+"""Questions with gold, prepared to score the passages of a prompt by the strongest gold that each question has.
 
-Gold spans are judged by the share of their characters that is shown, answers by whether one of them stands in
-a passage, a gold document by whether a passage of it is shown.
+:func:`label_questions` finds each question's gold in the documents. Gold spans are scored by the share of their
+characters that is shown, short answers by whether one of them occurs in a passage, a gold document by whether a
+passage of it is shown.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ GOLD_KINDS = {
     "answers": "whether an answer stands in a passage",
     "document": "whether a passage of the gold document is shown",
 }
-"""How a question can be judged, strongest first."""
+"""How a question can be scored, strongest first."""
 
 
 class QuestionRow(Protocol):
@@ -34,7 +35,7 @@ class QuestionRow(Protocol):
 
     @property
     def answers(self) -> Sequence[str]:
-        """Short answers, each of them right."""
+        """Short answers, each of them correct."""
 
     @property
     def doc_id(self) -> str | None:
@@ -46,100 +47,106 @@ class QuestionRow(Protocol):
 
     @property
     def answerable(self) -> bool:
-        """Whether the documents hold an answer."""
+        """Whether the documents contain an answer."""
 
 
 @dataclass(frozen=True, slots=True)
 class LabelledQuestion:
-    """A question and the yardstick for what is shown to answer it."""
+    """A question and the gold that the shown passages are scored by."""
 
     question: str
     kind: str
-    """A key of ``KINDS``."""
+    """A key of :data:`GOLD_KINDS`."""
     doc: str = ""
     raw: str = ""
     spans: tuple[tuple[int, int], ...] = ()
     answers: tuple[str, ...] = ()
-    """As stemmed words between blanks."""
+    """As stemmed words between blanks; see ``_stemmed``."""
 
     def score(self, passages: Sequence[Passage]) -> float:
-        """Return how well the passages hold the gold, 0 to 1."""
+        """Return how much of the gold the passages show, 0 to 1."""
         if self.kind == "spans":
             return measure_evidence(passages, self.doc, self.raw, self.spans).recall
-        there = [p for p in passages if not self.doc or p.hit.chunk.doc == self.doc]
+        candidates = [passage for passage in passages if not self.doc or passage.hit.chunk.doc == self.doc]
         if self.kind == "document":
-            return float(bool(there))
-        return float(any(answer in _worded(p.text) for p in there for answer in self.answers))
+            return float(bool(candidates))
+        return float(
+            any(answer in _stemmed(passage.text) for passage in candidates for answer in self.answers)
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class LabelledQuestions:
-    """The questions that can be judged, and how many cannot, by reason."""
+    """The questions that can be scored, and how many cannot, by reason."""
 
     questions: tuple[LabelledQuestion, ...]
     left_out: Mapping[str, int]
 
     @property
     def kinds(self) -> dict[str, int]:
-        """How many questions are judged in which way."""
-        return dict(Counter(asked.kind for asked in self.questions))
+        """How many questions are scored by each kind of gold."""
+        return dict(Counter(question.kind for question in self.questions))
 
 
 def label_questions(rows: Sequence[QuestionRow], documents: Sequence[Document]) -> LabelledQuestions:
     """Find each question's gold in the documents.
 
-    A gold document may be named without its ending where that is unambiguous.
+    A gold document may be named without its file ending if that is unambiguous.
     """
-    shelf = _Shelf(documents)
-    found: list[LabelledQuestion] = []
+    lookup = _GoldLookup(documents)
+    labelled: list[LabelledQuestion] = []
     left_out: Counter[str] = Counter()
     for row in rows:
-        asked = shelf.find(row)
-        if isinstance(asked, LabelledQuestion):
-            found.append(asked)
+        question = lookup.find(row)
+        if isinstance(question, LabelledQuestion):
+            labelled.append(question)
         else:
-            left_out[asked] += 1
-    return LabelledQuestions(tuple(found), dict(left_out))
+            left_out[question] += 1
+    return LabelledQuestions(tuple(labelled), dict(left_out))
 
 
-class _Shelf:
-    """Documents by id, and by id without ending."""
+class _GoldLookup:
+    """Documents by id, and by id without the file ending."""
 
     def __init__(self, documents: Sequence[Document]) -> None:
         self._documents = {document.id: document for document in documents}
         stems = Counter(PurePosixPath(id).stem for id in self._documents)
         self._stems = {stem: id for id in self._documents if stems[stem := PurePosixPath(id).stem] == 1}
-        self._worded: dict[str, str] = {}
+        self._stemmed_texts: dict[str, str] = {}
 
     def find(self, row: QuestionRow) -> LabelledQuestion | str:
-        """Return the question with its gold, or the reason why it cannot be judged."""
+        """Return the question with its gold, or the reason why it cannot be scored."""
         if not row.answerable:
             return "have no answer in the documents"
         name = row.doc_id or ""
         document = self._documents.get(name) or self._documents.get(self._stems.get(name, ""))
         if name and document is None:
             return "name a gold document that is not among the documents"
-        answers = tuple(_worded(answer) for answer in row.answers if content_words(answer))
+        answers = tuple(_stemmed(answer) for answer in row.answers if content_words(answer))
         if document is None:
-            there = tuple(a for a in answers if any(a in self._words(id) for id in self._documents))
+            present = tuple(
+                answer for answer in answers if any(answer in self._words(id) for id in self._documents)
+            )
             return (
-                LabelledQuestion(row.question, "answers", answers=there)
-                if there
+                LabelledQuestion(row.question, "answers", answers=present)
+                if present
                 else "carry no gold that can be found"
             )
         if any(end > len(document.raw) for _, end in row.spans):
             return "have spans beyond the end of their document"
         if row.spans:
             return LabelledQuestion(row.question, "spans", document.id, document.raw, tuple(row.spans))
-        there = tuple(answer for answer in answers if answer in self._words(document.id))
-        return LabelledQuestion(row.question, "answers" if there else "document", document.id, answers=there)
+        present = tuple(answer for answer in answers if answer in self._words(document.id))
+        return LabelledQuestion(
+            row.question, "answers" if present else "document", document.id, answers=present
+        )
 
     def _words(self, id: str) -> str:
-        if id not in self._worded:
-            self._worded[id] = _worded(self._documents[id].raw)
-        return self._worded[id]
+        if id not in self._stemmed_texts:
+            self._stemmed_texts[id] = _stemmed(self._documents[id].raw)
+        return self._stemmed_texts[id]
 
 
-def _worded(text: str) -> str:
-    """Return the text's stemmed words between blanks, so that whole words are compared."""
+def _stemmed(text: str) -> str:
+    """Return the text's stemmed words between blanks, so that only whole words match."""
     return f" {' '.join(words(text))} "

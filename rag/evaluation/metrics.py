@@ -1,7 +1,8 @@
-"""Retrieval metrics of one question: where its documents stand in a list, how much of its evidence is shown.
+"""Retrieval metrics of one question: the ranks of its documents, and how much of its gold text a prompt shows.
 
-Every function returns a number from 0 to 1 for one question; ``stats.interval`` turns the numbers of many
-questions into a mean with its interval, and ``stats.paired`` compares two searches on the same questions.
+Every function returns a number from 0 to 1 for one question;
+:func:`rag.evaluation.statistics.bootstrap_interval` turns the numbers of many questions into a mean with its interval,
+and :func:`rag.evaluation.statistics.paired_test` compares two searches on the same questions.
 """
 
 from __future__ import annotations
@@ -13,31 +14,33 @@ from dataclasses import dataclass
 from rag.grounding.context import Passage
 
 
-def hit_at_k(found: Sequence[str], gold: Collection[str], k: int) -> float:
-    """Return 1 when one of the first k found documents is gold, else 0."""
-    return float(any(doc in gold for doc in found[:k]))
+def hit_at_k(ranked: Sequence[str], gold: Collection[str], k: int) -> float:
+    """Return 1 if one of the first k documents of ``ranked`` is gold, else 0."""
+    return float(any(doc in gold for doc in ranked[:k]))
 
 
-def recall_at_k(found: Sequence[str], gold: Collection[str], k: int) -> float:
-    """Return the share of gold documents among the first k found; 0 without gold."""
+def recall_at_k(ranked: Sequence[str], gold: Collection[str], k: int) -> float:
+    """Return the share of gold documents among the first k of ``ranked``; 0 without gold."""
     wanted = set(gold)
-    return len(wanted & set(found[:k])) / len(wanted) if wanted else 0.0
+    return len(wanted & set(ranked[:k])) / len(wanted) if wanted else 0.0
 
 
-def mrr(found: Sequence[str], gold: Collection[str]) -> float:
-    """Return 1 / rank of the first gold document, 0 when none was found."""
-    return next((1 / rank for rank, doc in enumerate(found, start=1) if doc in gold), 0.0)
+def mrr(ranked: Sequence[str], gold: Collection[str]) -> float:
+    """Return the reciprocal rank, 1 / rank of the first gold document; 0 if there is none in ``ranked``."""
+    return next((1 / rank for rank, doc in enumerate(ranked, start=1) if doc in gold), 0.0)
 
 
-def ndcg_at_k(found: Sequence[str], gold: Collection[str], k: int) -> float:
-    """Return the discounted gain of the first k found over the best possible one (Järvelin and Kekäläinen 2002).
+def ndcg_at_k(ranked: Sequence[str], gold: Collection[str], k: int) -> float:
+    """Return the normalised discounted cumulative gain of the first k (Järvelin and Kekäläinen 2002); 0 without gold.
 
-    Every gold document is worth the same, and only where it stands first; 0 without gold.
+    Relevance is binary, so the gain of a gold document is 1 / log2(rank + 1). A document that is listed several times
+    counts once, at its first rank.
     """
     wanted = set(gold)
+    # the best possible list has all gold documents first
     best = sum(1 / math.log2(rank + 1) for rank in range(1, min(k, len(wanted)) + 1))
     gain = 0.0
-    for rank, doc in enumerate(found[:k], start=1):
+    for rank, doc in enumerate(ranked[:k], start=1):
         if doc in wanted:
             gain += 1 / math.log2(rank + 1)
             wanted.remove(doc)
@@ -50,57 +53,72 @@ class EvidenceShown:
 
     gold: int
     """Characters of the gold spans."""
-    found: int
-    """Those of them that are shown."""
+    gold_shown: int
+    """Characters of the gold spans that are shown."""
     shown: int
     """Characters of all passages together."""
 
     @property
     def recall(self) -> float:
-        """The share of the gold that is shown; 0 without gold."""
-        return self.found / self.gold if self.gold else 0.0
+        """The share of the gold text that is shown; 0 without gold."""
+        return self.gold_shown / self.gold if self.gold else 0.0
 
     @property
     def full(self) -> float:
-        """1 when all of the gold is shown, else 0."""
-        return float(0 < self.gold == self.found)
+        """1 if all of the gold text is shown, else 0."""
+        return float(0 < self.gold == self.gold_shown)
 
     @property
     def precision(self) -> float:
-        """The share of what is shown that is gold; 0 when nothing is shown."""
-        return self.found / self.shown if self.shown else 0.0
+        """The share of the shown text that is gold; 0 if nothing is shown."""
+        return self.gold_shown / self.shown if self.shown else 0.0
 
     @property
     def iou(self) -> float:
-        """Intersection over union of what is shown and what is gold."""
-        union = self.gold + self.shown - self.found
-        return self.found / union if union else 0.0
+        """Intersection over union of the shown text and the gold text."""
+        union = self.gold + self.shown - self.gold_shown
+        return self.gold_shown / union if union else 0.0
 
 
 def measure_evidence(
     passages: Sequence[Passage], doc: str, raw: str, spans: Sequence[tuple[int, int]]
 ) -> EvidenceShown:
-    """Compare the passages of a prompt with the gold spans of one document, whose source text is ``raw``.
+    """Compare the passages of a prompt with the gold spans of one document.
 
-    White space is no evidence: chunks are cut at it, so a span that runs over a blank line would never be
-    shown completely.
+    White space does not count: chunks are cut at it, so a span that runs over a blank line would never be shown
+    completely.
+
+    Args:
+        passages: what the prompt shows.
+        doc: id of the gold document.
+        raw: its source text.
+        spans: (start, end) character offsets of the gold text in ``raw``; overlapping spans count once.
     """
-    gold = {at for start, end in spans for at in range(start, min(end, len(raw))) if not raw[at].isspace()}
-    found: set[int] = set()
+    gold = {
+        offset
+        for start, end in spans
+        for offset in range(start, min(end, len(raw)))
+        if not raw[offset].isspace()
+    }
+    gold_shown: set[int] = set()
     for passage in passages:
         if passage.hit.chunk.doc == doc:
-            start, end = _place(passage)
-            found.update(at for at in gold if start <= at < end)
-    return EvidenceShown(len(gold), len(found), sum(len("".join(p.text.split())) for p in passages))
+            start, end = _shown_span(passage)
+            gold_shown.update(offset for offset in gold if start <= offset < end)
+    return EvidenceShown(
+        len(gold), len(gold_shown), sum(len("".join(passage.text.split())) for passage in passages)
+    )
 
 
-def _place(passage: Passage) -> tuple[int, int]:
-    """Return the span of the source that a passage, with those before it, shows.
+def _shown_span(passage: Passage) -> tuple[int, int]:
+    """Return the (start, end) of the source that a passage, together with those before it, shows.
 
-    What a passage leaves out because an earlier one shows it is counted twice at most; what was cut off its end
-    for want of room is not counted.
+    Text that a passage leaves out because an earlier one shows it belongs to the span, since the union over all passages
+    is counted. Text that was cut off at the end to fit the budget does not.
     """
     chunk, text = passage.hit.chunk, passage.text
     if not chunk.text.startswith(text):
+        # the beginning was left out as repeated, or the text was cleaned for display: take the chunk's whole span
         return chunk.start, chunk.end
+    # the shown share of the chunk's text, in source characters: exact where the text is a slice of the source
     return chunk.start, chunk.start + (chunk.end - chunk.start) * len(text) // max(1, len(chunk.text))

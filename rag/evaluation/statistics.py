@@ -1,10 +1,11 @@
-"""Paired statistics over questions: intervals and tests on the same items.
+"""Paired statistics over questions: confidence intervals, tests and shares of counted cases.
 
-Questions about one document are not independent: which stand together, and whether there are enough groups.
-
-Several tests at once: Holm's correction.
-
-A share of counted cases with its Wilson interval: what a few yes-or-no answers allow to be said.
+:func:`bootstrap_interval` gives a mean with its BCa bootstrap interval (Efron 1987), :func:`paired_test` compares two
+arms on the same questions with a sign-flip permutation test, :func:`compare_with_many` compares one baseline with many
+candidates at once (max-T: Westfall and Young 1993) and :func:`holm_correction` adjusts several p-values (Holm 1979).
+Questions about one document are not independent: :func:`cluster_by_document` groups them, so that the bootstrap draws
+and the test flips whole documents. :class:`WilsonShare` is a share of counted cases with its Wilson score interval
+(Wilson 1927).
 """
 
 from __future__ import annotations
@@ -16,64 +17,65 @@ from typing import Any
 import numpy as np
 
 MIN_CLUSTERS = 6
-"""Below six units no flip of whole signs can reach p = .05 (2 of 2**5 are .0625): they could never tell anything."""
+"""Fewest effective groups that are drawn whole. With n groups the smallest two-sided p of a sign-flip test is
+2 / 2**n: five groups cannot go below .0625, so they could never reach p = .05."""
+RESAMPLES = 10_000
+LEVEL = 0.95
+MAX_DRAWN_VALUES = 5_000_000
+"""Values drawn at a time, so that thousands of questions do not need gigabytes."""
+MIN_SPREAD = 1e-9
+"""Values closer than this differ by rounding only; the bootstrap's acceleration is undefined there."""
 
 
 @dataclass(frozen=True, slots=True)
 class Clusters:
-    """What is drawn and flipped as one: whole documents, or single questions where documents are too few."""
+    """The units that are drawn and flipped together: whole documents, or single questions if documents are too few."""
 
     index: np.ndarray
-    """The unit of each question, [questions], counted from 0."""
+    """The unit of each question, int [questions], counted from 0."""
     documents: int
     """How many documents the questions come from; a question without one counts as its own."""
     units: int
     single: bool
-    """Every question is its own unit."""
+    """Whether every question is its own unit."""
 
     @property
     def by_document(self) -> bool:
-        """False when there are documents, but too few to judge by: then nothing is said about other documents."""
+        """Whether the units are documents; if not, a result says nothing about other documents than these."""
         return self.units == self.documents
 
 
-def cluster_by_document(documents: Sequence[str | None]) -> Clusters:
-    """Group questions by their documents; a question of no document is its own group.
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A mean with its 95 % bootstrap interval."""
 
-    The number that counts is the effective one, n² over the sum of squared group sizes (Kish 1965): forty questions
-    about one document and ten about others are hardly eleven groups. Below :data:`FEWEST` the questions stand alone:
-    an interval then holds for these documents and no others.
-    """
-    places: dict[str, int] = {}
-    index = np.array(
-        [places.setdefault(f"={d}" if d else f"#{n}", len(places)) for n, d in enumerate(documents)],
-        dtype=int,
-    )
-    sizes = np.bincount(index) if index.size else np.zeros(0)
-    count = len(places)
-    if count == index.size:
-        return Clusters(index, count, count, True)
-    if index.size**2 / float((sizes**2).sum()) < MIN_CLUSTERS:
-        return Clusters(np.arange(index.size), count, int(index.size), True)
-    return Clusters(index, count, count, False)
+    mean: float
+    low: float
+    high: float
 
 
-def holm_correction(chances: Sequence[float]) -> list[float]:
-    """Adjust p-values so that all together mislead at most as often as one would (Holm 1979), in the given order.
+@dataclass(frozen=True, slots=True)
+class PairedDifference:
+    """By how much arm ``a`` scores above arm ``b`` on the same questions, with interval and p-value."""
 
-    The smallest is multiplied by their number, the next by one less and so on; none falls below one before it.
-    """
-    adjusted = [0.0] * len(chances)
-    reached = 0.0
-    for rank, place in enumerate(sorted(range(len(chances)), key=lambda n: chances[n])):
-        reached = max(reached, min(1.0, chances[place] * (len(chances) - rank)))
-        adjusted[place] = reached
-    return adjusted
+    a: str
+    b: str
+    difference: float
+    low: float
+    high: float
+    p: float
+    error: float = float("nan")
+    """Standard error of the difference; nan if it was not computed."""
+    questions: int = 0
+    units: int = 0
+    """How many units were drawn and flipped: documents, or questions where each is its own unit."""
+    p_holm: float = float("nan")
+    """``p`` corrected for the comparisons that were made together with it; nan without a correction."""
 
 
 @dataclass(frozen=True, slots=True)
 class WilsonShare:
-    """How many of n cases hold, with the 95 % Wilson score interval (Wilson 1927), which holds for small n."""
+    """How many of n cases hold, with the 95 % Wilson score interval (Wilson 1927), which is valid for small n."""
 
     hits: int
     n: int
@@ -82,27 +84,31 @@ class WilsonShare:
 
     @classmethod
     def of(cls, hits: int, n: int) -> WilsonShare:
-        """Count; ValueError unless 0 <= hits <= n. Nothing counted says nothing: the interval is 0 to 1."""
+        """Return the share ``hits`` of ``n``; with n = 0 the interval is 0 to 1.
+
+        Raises:
+            ValueError: unless 0 <= hits <= n.
+        """
         if not 0 <= hits <= n:
             raise ValueError(f"{hits} of {n} is no share")
         if n == 0:
             return cls(0, 0, 0.0, 1.0)
         from scipy.stats import binomtest
 
-        found = binomtest(hits, n).proportion_ci(0.95, method="wilson")
-        return cls(hits, n, float(found.low), float(found.high))
+        interval = binomtest(hits, n).proportion_ci(0.95, method="wilson")
+        return cls(hits, n, float(interval.low), float(interval.high))
 
     @property
     def rate(self) -> float | None:
-        """The share itself; None where nothing was counted."""
+        """The share itself; None if nothing was counted."""
         return self.hits / self.n if self.n else None
 
     def above(self, threshold: float) -> bool:
-        """Whether all of the interval lies above a threshold."""
+        """Return whether the whole interval is above a threshold."""
         return self.n > 0 and self.low > threshold
 
     def below(self, threshold: float) -> bool:
-        """Whether all of the interval lies below a threshold."""
+        """Return whether the whole interval is below a threshold."""
         return self.n > 0 and self.high < threshold
 
     def text(self) -> str:
@@ -127,40 +133,30 @@ class WilsonShare:
         }
 
 
-RESAMPLES = 10_000
-LEVEL = 0.95
-MAX_DRAWN_VALUES = 5_000_000
-"""Values drawn at a time, so that thousands of questions do not need gigabytes."""
-MIN_SPREAD = 1e-9
-"""Values closer than this differ by rounding only; the bootstrap's acceleration is undefined there."""
+def cluster_by_document(documents: Sequence[str | None]) -> Clusters:
+    """Group questions by their documents; a question without a document is its own group.
 
+    What decides is the effective number of groups, n² over the sum of squared group sizes (Kish 1965): forty questions
+    about one document and ten about others are hardly eleven groups. Below :data:`MIN_CLUSTERS` every question is its
+    own unit: an interval then holds for these documents and no others.
 
-@dataclass(frozen=True, slots=True)
-class Interval:
-    """A mean with its 95 % bootstrap interval."""
-
-    mean: float
-    low: float
-    high: float
-
-
-@dataclass(frozen=True, slots=True)
-class PairedDifference:
-    """How much `a` is above arm `b` on the same questions, and how surely."""
-
-    a: str
-    b: str
-    difference: float
-    low: float
-    high: float
-    p: float
-    error: float = float("nan")
-    """Standard error of the difference; nan where it was not asked for."""
-    questions: int = 0
-    units: int = 0
-    """How many documents, or questions where each stands alone, were drawn and flipped."""
-    p_holm: float = float("nan")
-    """``p`` corrected for the other comparisons it was made beside; nan where there was no correction."""
+    Args:
+        documents: the document of each question; None or "" for a question without one.
+    """
+    units: dict[str, int] = {}
+    # "=name" and "#row" are kept apart, so that a document named "#1" is not taken for the question in row 1
+    index = np.array(
+        [units.setdefault(f"={d}" if d else f"#{n}", len(units)) for n, d in enumerate(documents)],
+        dtype=int,
+    )
+    sizes = np.bincount(index) if index.size else np.zeros(0)
+    count = len(units)
+    if count == index.size:
+        return Clusters(index, count, count, True)
+    # Kish's effective number of groups: equals the number of groups if all are of one size, and 1 if one has everything
+    if index.size**2 / float((sizes**2).sum()) < MIN_CLUSTERS:
+        return Clusters(np.arange(index.size), count, int(index.size), True)
+    return Clusters(index, count, count, False)
 
 
 def bootstrap_interval(
@@ -169,11 +165,23 @@ def bootstrap_interval(
     resamples: int = RESAMPLES,
     documents: Sequence[str | None] | None = None,
 ) -> Interval:
-    """Mean and BCa bootstrap 95 % interval (Efron 1987); no spread or a single value gives low = high = mean.
+    """Return the mean with its BCa bootstrap 95 % interval (Efron 1987).
 
     With the ``documents`` of the values, those of one document are drawn together, and the acceleration comes from
-    leaving out whole documents. Where documents are few, a bootstrap is too narrow (it divides by their number and
-    takes their spread as known), so the level is raised to what Student's t asks for (Hesterberg 2015).
+    leaving out whole documents. With few documents a bootstrap is too narrow (it divides by their number and takes
+    their spread as known), so the level is raised to what Student's t requires (Hesterberg 2015).
+
+    Args:
+        values: one score for each question.
+        seed: of the random draws; equal values and seed give equal intervals.
+        resamples: how many bootstrap samples are drawn.
+        documents: the document of each value, None to treat all values as independent.
+
+    Returns:
+        The interval; low = high = mean for a single value or values without spread, all nan without values.
+
+    Raises:
+        ValueError: if there are not as many documents as values.
     """
     data = np.asarray(values, dtype=float)
     if data.size == 0:
@@ -183,11 +191,12 @@ def bootstrap_interval(
         return Interval(mean, mean, mean)
     groups = _grouped(data, documents)
     if groups is None:
-        found = _bca((data,), np.mean, seed, resamples, LEVEL)
+        bounds = _bca((data,), np.mean, seed, resamples, LEVEL)
     else:
+        # the mean over questions is a ratio of two sums over documents: scores, and numbers of questions
         sums, sizes = _per_group(data, groups)
-        found = _bca((sums, sizes), _ratio, seed, resamples, _widened(groups.units))
-    return Interval(mean, *found)
+        bounds = _bca((sums, sizes), _ratio, seed, resamples, _widened(groups.units))
+    return Interval(mean, *bounds)
 
 
 def paired_test(
@@ -200,20 +209,33 @@ def paired_test(
     above: float = 0.0,
     resamples: int = RESAMPLES,
 ) -> PairedDifference:
-    """Paired bootstrap interval and sign-flip permutation test of the mean difference a - b.
+    """Compare two arms on the same questions: bootstrap interval and sign-flip test of the mean difference a - b.
 
-    The sequences hold the same questions in the same order; ValueError when their lengths differ. Differences of
-    one document are drawn, and flipped, together. ``p`` is two-sided, of a difference of ``above``.
+    Differences of one document are drawn, and flipped, together.
+
+    Args:
+        a: name of the first arm.
+        b: name of the second arm.
+        of_a: scores of ``a``, one for each question.
+        of_b: scores of ``b`` on the same questions in the same order.
+        seed: of the random draws.
+        documents: the document of each question, None to treat all questions as independent.
+        above: the difference under the null hypothesis; ``p`` is two-sided.
+        resamples: how many bootstrap samples and sign flips are drawn.
+
+    Raises:
+        ValueError: if the lengths differ.
     """
     from scipy import stats
 
     if len(of_a) != len(of_b):
         raise ValueError(f"{a} has {len(of_a)} questions, {b} has {len(of_b)}")
     differences = np.asarray(of_a, dtype=float) - np.asarray(of_b, dtype=float)
-    found = bootstrap_interval(differences.tolist(), seed, resamples, documents)
+    interval = bootstrap_interval(differences.tolist(), seed, resamples, documents)
     groups = _grouped(differences, documents)
     flipped = differences - above
     if groups is not None:
+        # one sign for each document: the sum of its differences changes sign as a whole
         flipped = np.bincount(groups.index, flipped)
     if flipped.size < 2 or np.all(np.abs(flipped) < MIN_SPREAD):
         p = 1.0
@@ -222,7 +244,7 @@ def paired_test(
             stats.permutation_test(
                 (flipped,),
                 np.mean,
-                permutation_type="samples",
+                permutation_type="samples",  # with one sample scipy flips signs
                 vectorized=True,
                 n_resamples=resamples,
                 batch=max(1, MAX_DRAWN_VALUES // flipped.size),
@@ -230,64 +252,9 @@ def paired_test(
             ).pvalue
         )
     error = _standard_error(differences, groups)
-    return PairedDifference(a, b, found.mean, found.low, found.high, p, error, differences.size, flipped.size)
-
-
-def _grouped(data: np.ndarray, documents: Sequence[str | None] | None) -> Clusters | None:
-    """Return the documents' groups; None where every value stands alone, or where all groups have one mean."""
-    if documents is None:
-        return None
-    if len(documents) != data.size:
-        raise ValueError(f"{data.size} values of {len(documents)} documents")
-    found = cluster_by_document(documents)
-    if found.single or np.all(np.abs(np.bincount(found.index, data - data.mean())) < MIN_SPREAD):
-        return None
-    return found
-
-
-def _per_group(data: np.ndarray, groups: Clusters) -> tuple[np.ndarray, np.ndarray]:
-    return np.bincount(groups.index, data), np.bincount(groups.index).astype(float)
-
-
-def _ratio(sums: np.ndarray, sizes: np.ndarray, axis: int = -1) -> np.ndarray:
-    return np.asarray(sums.sum(axis=axis) / sizes.sum(axis=axis))
-
-
-def _widened(units: int) -> float:
-    """Return the level whose normal quantile is Student's for so many units, times sqrt(n / (n - 1))."""
-    from scipy import stats
-
-    student = stats.t.ppf(0.5 + LEVEL / 2, units - 1) * np.sqrt(units / (units - 1))
-    return float(2 * stats.norm.cdf(student) - 1)
-
-
-def _bca(
-    data: tuple[np.ndarray, ...], statistic: Callable[..., Any], seed: int, resamples: int, level: float
-) -> tuple[float, float]:
-    from scipy import stats
-
-    found = stats.bootstrap(
-        data,
-        statistic,
-        n_resamples=resamples,
-        batch=max(1, MAX_DRAWN_VALUES // data[0].size),
-        method="BCa",
-        vectorized=True,
-        paired=len(data) > 1,
-        confidence_level=level,
-        rng=np.random.default_rng(seed),
-    ).confidence_interval
-    return float(found.low), float(found.high)
-
-
-def _standard_error(data: np.ndarray, groups: Clusters | None) -> float:
-    """Return the mean's standard error, clustered where there are groups (Liang and Zeger 1986); nan for one value."""
-    off = data - data.mean() if data.size else data
-    if groups is not None:
-        off = np.bincount(groups.index, off)
-    if off.size < 2:
-        return float("nan")
-    return float(np.sqrt(off.size / (off.size - 1) * (off**2).sum()) / data.size)
+    return PairedDifference(
+        a, b, interval.mean, interval.low, interval.high, p, error, differences.size, flipped.size
+    )
 
 
 def compare_with_many(
@@ -297,14 +264,23 @@ def compare_with_many(
     seed: int = 0,
     resamples: int = RESAMPLES,
 ) -> tuple[PairedDifference, ...]:
-    """Compare many candidates with one on the same questions, as ``paired`` does for one, corrected for their number.
+    """Compare many candidates with one on the same questions, corrected for the number of candidates.
 
-    All candidates are resampled together and every difference is taken in units of its own spread; the largest
-    of them sets the width (max-T: Westfall and Young 1993). So with 95 % all intervals hold at once, and ``p``
-    is the chance that any candidate would come out this far above ``b`` if none were better. Candidates that
-    are much alike cost little. Ask for both, ``low`` above 0 and a small ``p``: where no candidate was better, of
-    300 simulated sets of 15 to 150 questions and 5 to 100 candidates, up to 8 % had a ``low`` above 0 (with 15
-    questions), up to 5 % a ``p`` of .05.
+    All candidates are resampled together and every difference is divided by its own spread; the largest of them sets
+    the width (max-T: Westfall and Young 1993). So all intervals hold at once with 95 %, and ``p`` is the chance that
+    any candidate would come out this far above ``b`` if none were better. Candidates that are much alike cost little.
+    Require both ``low`` above 0 and a small ``p``: where no candidate was better, of 300 simulated sets of 15 to 150
+    questions and 5 to 100 candidates, up to 8 % had a ``low`` above 0 (with 15 questions), up to 5 % a ``p`` of .05.
+
+    Args:
+        b: name of the one that the candidates are compared with.
+        of_b: its scores, one for each question.
+        others: scores of each candidate by its name, on the same questions in the same order.
+        seed: of the random draws.
+        resamples: how many bootstrap samples and sign flips are drawn.
+
+    Raises:
+        ValueError: if a candidate has another number of questions.
     """
     if any(len(values) != len(of_b) for values in others.values()):
         raise ValueError(f"a candidate does not have the {len(of_b)} questions of {b}")
@@ -321,30 +297,119 @@ def compare_with_many(
     )
 
 
+def holm_correction(chances: Sequence[float]) -> list[float]:
+    """Return p-values adjusted so that all tests together err at most as often as one would (Holm 1979), in input order.
+
+    The smallest is multiplied by the number of tests, the next by one less and so on; none falls below the one before.
+    """
+    adjusted = [0.0] * len(chances)
+    largest = 0.0
+    for rank, position in enumerate(sorted(range(len(chances)), key=lambda n: chances[n])):
+        # the running maximum keeps the adjusted values in the order of the raw ones; a probability is at most 1
+        largest = max(largest, min(1.0, chances[position] * (len(chances) - rank)))
+        adjusted[position] = largest
+    return adjusted
+
+
+def _grouped(data: np.ndarray, documents: Sequence[str | None] | None) -> Clusters | None:
+    """Return the documents' groups; None if every value is its own unit, or if all groups have one mean."""
+    if documents is None:
+        return None
+    if len(documents) != data.size:
+        raise ValueError(f"{data.size} values of {len(documents)} documents")
+    clusters = cluster_by_document(documents)
+    # groups with one common mean have no spread between them: drawn whole, they would look like certainty
+    if clusters.single or np.all(np.abs(np.bincount(clusters.index, data - data.mean())) < MIN_SPREAD):
+        return None
+    return clusters
+
+
+def _per_group(data: np.ndarray, groups: Clusters) -> tuple[np.ndarray, np.ndarray]:
+    """Return the sum of the values and the number of values of each group, both float [groups]."""
+    return np.bincount(groups.index, data), np.bincount(groups.index).astype(float)
+
+
+def _ratio(sums: np.ndarray, sizes: np.ndarray, axis: int = -1) -> np.ndarray:
+    """Return the mean over all values of the drawn groups: sum of sums over sum of sizes."""
+    return np.asarray(sums.sum(axis=axis) / sizes.sum(axis=axis))
+
+
+def _widened(units: int) -> float:
+    """Return the confidence level that widens a bootstrap over ``units`` groups to Student's t (Hesterberg 2015).
+
+    The bootstrap's spread is too small by sqrt((n - 1) / n) and its quantiles are the normal ones. The level returned
+    is the one whose normal quantile equals t(n - 1) * sqrt(n / (n - 1)).
+    """
+    from scipy import stats
+
+    student = stats.t.ppf(0.5 + LEVEL / 2, units - 1) * np.sqrt(units / (units - 1))
+    return float(2 * stats.norm.cdf(student) - 1)
+
+
+def _bca(
+    data: tuple[np.ndarray, ...], statistic: Callable[..., Any], seed: int, resamples: int, level: float
+) -> tuple[float, float]:
+    """Return the bounds of scipy's BCa bootstrap interval; several arrays are resampled by the same indices."""
+    from scipy import stats
+
+    interval = stats.bootstrap(
+        data,
+        statistic,
+        n_resamples=resamples,
+        batch=max(1, MAX_DRAWN_VALUES // data[0].size),
+        method="BCa",
+        vectorized=True,
+        paired=len(data) > 1,
+        confidence_level=level,
+        rng=np.random.default_rng(seed),
+    ).confidence_interval
+    return float(interval.low), float(interval.high)
+
+
+def _standard_error(data: np.ndarray, groups: Clusters | None) -> float:
+    """Return the mean's standard error, clustered if there are groups (Liang and Zeger 1986); nan for one unit.
+
+    With residuals r summed in each of G units and n values: sqrt(G / (G - 1) * sum(r²)) / n. Where every value is its
+    own unit, G = n and this is the usual standard deviation / sqrt(n).
+    """
+    residuals = data - data.mean() if data.size else data
+    if groups is not None:
+        residuals = np.bincount(groups.index, residuals)
+    if residuals.size < 2:
+        return float("nan")
+    return float(np.sqrt(residuals.size / (residuals.size - 1) * (residuals**2).sum()) / data.size)
+
+
 def _spread_of_largest(
     table: np.ndarray, means: np.ndarray, rng: np.random.Generator, resamples: int
 ) -> np.ndarray:
     """Return each candidate's half width, so that all intervals hold together; ``table`` is [candidates, questions]."""
     questions = table.shape[1]
+    # a bootstrap sample as weights: how often each question was drawn, [resamples, questions]; one draw for all candidates
     weights = rng.multinomial(questions, np.full(questions, 1 / questions), resamples) / questions
-    off = np.abs(table @ weights.T - means[:, None])
-    spread = np.sqrt((off**2).mean(axis=1))
+    deviations = np.abs(table @ weights.T - means[:, None])  # [candidates, resamples]
+    spread = np.sqrt((deviations**2).mean(axis=1))
+    # a candidate that never differs from the baseline has no spread to divide by, and an interval without width
     moving = spread > MIN_SPREAD
     if not moving.any():
         return np.zeros(len(means))
-    return np.asarray(np.quantile((off[moving] / spread[moving, None]).max(axis=0), 0.95) * spread)
+    # 95 % of the resamples have every candidate within this many of its own spreads
+    return np.asarray(np.quantile((deviations[moving] / spread[moving, None]).max(axis=0), 0.95) * spread)
 
 
 def _chances(table: np.ndarray, rng: np.random.Generator, resamples: int) -> np.ndarray:
-    """Return the chance of a candidate as far above 0 when the sign of every question's differences is a coin's."""
-    scale = np.sqrt((table**2).sum(axis=1))
+    """Return each candidate's one-sided max-T p-value [candidates] under random signs of each question's differences."""
+    scale = np.sqrt((table**2).sum(axis=1))  # the spread of a sum of differences with random signs
     moving = scale > MIN_SPREAD
     if not moving.any():
         return np.ones(len(table))
+    # one sign for all candidates' differences on a question keeps their correlation
     signs = rng.choice(np.array([-1.0, 1.0]), (resamples, table.shape[1]))
     unit = table[moving] / scale[moving, None]
     largest = (unit @ signs.T).max(axis=0)
     chances = np.ones(len(table))
+    # rounding must not make an equal sum count as smaller
     reached = (largest[None, :] >= unit.sum(axis=1)[:, None] - MIN_SPREAD).sum(axis=1)
+    # the observed signs count as one of the resamples, so p is never 0 (Phipson and Smyth 2010)
     chances[moving] = (1 + reached) / (1 + resamples)
     return chances

@@ -1,17 +1,15 @@
-"""Questions made from documents, for tuning an index when nobody has asked any yet; every one marked synthetic.
+"""Questions generated from the documents themselves, for tuning an index before users have asked any.
 
-A statement of a chunk is turned round (``grammar.turned``) and kept when no other passage could answer the
-question too: all passages that hold its content words must be the statement's own. Where the words alone do
-not tell, the document's title is named. Made questions use the words of the documents, so they can judge how
-these are cut, but not how much words should count against meaning.
+:func:`make_questions` turns statements of the chunks into questions with :func:`statement_to_question` and keeps those
+that no other passage could answer: every passage that contains the question's content words must contain the statement
+itself. Where the words alone are ambiguous, the document's title is added. Generated questions use the words of the
+documents, so they can judge how these are cut, but not how much word matching should count against meaning. Every one
+is marked as synthetic.
 
-English words that ``grammar`` needs to turn a statement round.
-
-Turn an English statement into a question that it answers, by its first verb: no model, no guess.
-
-The subject and the verb change places ("The office is open from 7 am" asks "When is the office open?"); where
-the statement holds a time, a price, a number or a name, that is what is asked for, else yes or no. A sentence
-that does not begin with a plain subject is left alone: a question less is better than one nobody would ask.
+:func:`statement_to_question` inverts subject and verb of an English statement, found by its first verb, with word lists
+and patterns and without a model: "The office is open from 7 am" asks "When is the office open?". It asks for the time,
+price, number or name that the statement contains, else a yes-or-no question. A sentence that does not begin with a
+plain subject is skipped: a missing question is better than one that no user would ask.
 """
 
 from __future__ import annotations
@@ -71,39 +69,40 @@ _CLAUSE = """
 AUXILIARIES = frozenset(_AUXILIARIES.split())
 PREPOSITIONS = frozenset(_PREPOSITIONS.split())
 ONLY_PAST = frozenset(_ONLY_PAST.split())
-"""Past forms that are no participles, so that a preposition may follow."""
+"""Past forms that are not also participles, so that a preposition may follow."""
 PLURAL = frozenset(_PLURAL.split())
-"""Subjects of many without an s."""
+"""Plural subjects that do not end in s."""
 SENTENCE_OPENERS = frozenset(_OPENERS.split())
-"""A sentence that begins with one of these has no plain subject in front, or one that stands elsewhere."""
+"""A sentence that begins with one of these has no plain subject at the beginning."""
 DETERMINERS = frozenset(_DETERMINERS.split())
 CLAUSE_WORDS = frozenset(_CLAUSE.split())
 """Words that begin a subordinate clause."""
 
 
 def _forms() -> dict[str, tuple[str, str]]:
+    """Return each inflected form with the auxiliary that asks for it and the base form, built from the word lists."""
     irregular = dict(zip(*[iter(_IRREGULAR.split())] * 2, strict=True))
-    found: dict[str, tuple[str, str]] = {}
-    for base in [*_REGULAR.split(), *irregular]:
-        y = base.endswith("y") and base[-2] not in "aeou"
+    forms: dict[str, tuple[str, str]] = {}
+    for verb in [*_REGULAR.split(), *irregular]:
+        ends_in_y = verb.endswith("y") and verb[-2] not in "aeou"
         past = (
-            base[:-1] + "ied"
-            if y
-            else base + ("d" if base.endswith("e") else "ped" if base == "stop" else "ed")
+            verb[:-1] + "ied"
+            if ends_in_y
+            else verb + ("d" if verb.endswith("e") else "ped" if verb == "stop" else "ed")
         )
         third = (
-            base[:-1] + "ies" if y else base + ("es" if base.endswith(("s", "sh", "ch", "x", "o")) else "s")
+            verb[:-1] + "ies"
+            if ends_in_y
+            else verb + ("es" if verb.endswith(("s", "sh", "ch", "x", "o")) else "s")
         )
-        found.setdefault(base, ("do", base))
-        found.setdefault(irregular.get(base, past), ("did", base))
-        found["has" if base == "have" else third] = ("does", base)
-    return found
+        forms.setdefault(verb, ("do", verb))
+        forms.setdefault(irregular.get(verb, past), ("did", verb))
+        forms["has" if verb == "have" else third] = ("does", verb)
+    return forms
 
 
 VERB_FORMS = _forms()
-"""Each form of a verb with the auxiliary that asks for it and its base form: "leaves" gives does, leave."""
-
-
+"""Each form of a verb with the auxiliary that asks for it and its base form: "leaves" gives (does, leave)."""
 _LARGE = r"(?: (?:million|billion))?"
 _MONEY = rf"(?:[$€£]\s?\d[\d,.]*{_LARGE}|\d[\d,.]*{_LARGE} (?:euros?|dollars?|pounds|cents))"
 _COUNT = (
@@ -137,7 +136,7 @@ _SLOTS: tuple[tuple[str, re.Pattern[str]], ...] = (
     ),
 )
 _DATED = re.compile(rf"\b(?:{_CLOCK}|{_DATE})")
-"""With a second date left over, it would be open which of them is asked for."""
+"""If a second date is left over, the question would not say which of them it asks for."""
 _FIRST = {
     "How much": re.compile(rf"^(?:only )?(?P<slot>{_MONEY})(?![\w-])"),
     "How many {noun}": re.compile(
@@ -154,44 +153,121 @@ _PERSON = re.compile(
     r"(?:er|or|ist|man|woman|captain|doctor|vet|chef|clerk|head|president|king|queen|keeper)$"
 )
 _POINTING = re.compile(r"\b(?:this|these|those)\b")
-"""What these point to stands in another sentence."""
+"""These refer to something in another sentence."""
 _LIST_MARK = re.compile(r"^(?:[-*•+]|\d{1,3}[.)])\s+|^(?:yes|no|sorry|unfortunately),\s+", re.I)
 _ODD = re.compile(r"[@<>|{}\\_*#\[\]=“”\"…;]|(?<!\d):|:(?!\d)|--|\s['’,.]|\brespectively\b")
-_WORDS = 26
-"""A longer statement makes a question that nobody would ask."""
+_MAX_WORDS = 26
+"""Questions made from longer statements are not questions that a user would ask."""
+_CAPITALISED_INSIDE = re.compile(r"(?<=[a-z,;] )[A-Z][\w'’-]*")
+"""Words with a capital letter inside a sentence; those that are never written without one are names."""
+_MIN_OWN_WORDS = 2
+"""Content words that a question must have besides those of the title."""
 
 
 @dataclass(frozen=True, slots=True)
 class QuestionAndAnswer:
-    """A question and what the statement answers to it."""
+    """A question and the statement's answer to it."""
 
     question: str
     answer: str
-    """The words asked for; yes or no where nothing was asked for but whether it is so."""
+    """The words asked for; yes or no for a yes-or-no question."""
+
+
+@dataclass(frozen=True, slots=True)
+class SyntheticQuestion:
+    """A question generated from one statement of a chunk."""
+
+    id: str
+    question: str
+    answers: tuple[str, ...]
+    """The words asked for, or yes or no."""
+    doc_id: str
+    spans: tuple[tuple[int, int], ...]
+    """(start, end) of the statement in the document's source text."""
+    statement: str
+    answerable: bool = True
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the question as a row of a questions file, marked synthetic."""
+        return {
+            "id": self.id,
+            "question": self.question,
+            "answers": list(self.answers),
+            "doc_id": self.doc_id,
+            "spans": [{"start": start, "end": end} for start, end in self.spans],
+            "answerable": True,
+            "synthetic": True,
+        }
 
 
 def statement_to_question(sentence: str, names: Collection[str] = ()) -> QuestionAndAnswer | None:
-    """Return the question that a statement answers, or None when it is not a plain one.
+    """Return the question that a statement answers, or None if it is not a plain statement.
 
-    ``names`` are words that keep their capital letter at the beginning of a sentence.
+    Args:
+        sentence: one English sentence.
+        names: words that keep their capital letter at the beginning of a sentence.
     """
     text = " ".join(_LIST_MARK.sub("", sentence.strip()).split())
-    if not text.endswith((".", "!")) or _ODD.search(text) or len(text.split()) > _WORDS:
+    if not text.endswith((".", "!")) or _ODD.search(text) or len(text.split()) > _MAX_WORDS:
         return None
-    said = re.split(
+    main_clause = re.split(
         r"(?:,| -)? (?:but|which|who|so that|whereas)\b|,? and (?:the|it|they|you|we)\b", text.rstrip(".! ")
     )[0]
-    tokens = said.split()
-    for at in range(1, min(9, len(tokens))):
-        verb, subject = _verb(tokens, at), _subject(tokens[:at], names)
-        if verb and subject and (found := _asked(subject, *verb, " ".join(tokens[at + 1 :]))):
-            return found
+    tokens = main_clause.split()
+    for position in range(1, min(9, len(tokens))):
+        verb, subject = _verb(tokens, position), _subject(tokens[:position], names)
+        if (
+            verb
+            and subject
+            and (question := _question_about(subject, *verb, " ".join(tokens[position + 1 :])))
+        ):
+            return question
     return None
 
 
-def _asked(subject: str, auxiliary: str, base: str, rest: str) -> QuestionAndAnswer | None:
-    """Ask for what the rest of a statement holds; ``base`` is empty where the auxiliary is the only verb."""
-    rest, denied = _positive(rest)
+def make_questions(chunks: Sequence[Chunk], most: int, seed: int = 0) -> tuple[SyntheticQuestion, ...]:
+    """Generate questions from chunks, spread over as many documents as possible.
+
+    English statements only: documents in other languages give none.
+
+    Args:
+        chunks: of all documents.
+        most: most questions to return.
+        seed: of the order of documents and questions; equal chunks and seed give equal questions.
+    """
+    corpus = _Corpus(chunks)
+    by_document: defaultdict[str, list[Chunk]] = defaultdict(list)
+    for chunk in chunks:
+        by_document[chunk.doc].append(chunk)
+    ranked: list[list[SyntheticQuestion]] = []
+    for doc in sorted(by_document, key=lambda doc: _draw(seed, doc)):
+        by_text = {
+            question.question: question for chunk in by_document[doc] for question in corpus.questions(chunk)
+        }
+        if by_text:
+            ranked.append(
+                sorted(
+                    by_text.values(),
+                    key=lambda question: (question.answers[0] in ("yes", "no"), _draw(seed, question.id)),
+                )
+            )
+        if len(ranked) == most:
+            break
+    # the best question of every document first, then the second of each, so that few documents do not dominate
+    rounds = (questions[n] for n in range(most) for questions in ranked if n < len(questions))
+    return tuple(islice(rounds, most))
+
+
+def _question_about(subject: str, auxiliary: str, base: str, rest: str) -> QuestionAndAnswer | None:
+    """Ask for what the rest of a statement contains.
+
+    Args:
+        subject: as it is written inside a sentence.
+        auxiliary: the verb that moves in front of the subject.
+        base: base form of the main verb; "" if the auxiliary is the only verb.
+        rest: what follows the verb.
+    """
+    rest, negated = _positive(rest)
     verb = f" {base}" if base else ""
     if not rest or _POINTING.search(rest) or (base and _has_other_verb(rest)):
         return None
@@ -224,20 +300,20 @@ def _asked(subject: str, auxiliary: str, base: str, rest: str) -> QuestionAndAns
     for asking, pattern in _SLOTS:
         match = pattern.search(rest)
         left = f"{rest[: match.start()].rstrip(' ,')}{rest[match.end() :]}".strip() if match else ""
-        if match and (left or base) and not denied and not _DATED.search(left):
+        if match and (left or base) and not negated and not _DATED.search(left):
             return QuestionAndAnswer(
                 f"{asking} {auxiliary} {subject}{verb}{' ' if left else ''}{left}?", match["slot"]
             )
     word = base or rest.split()[0]
     after = rest if base else rest.removeprefix(word)
-    if _PLACED.match(word) and not denied and (match := _WHERE.match(after)):
+    if _PLACED.match(word) and not negated and (match := _WHERE.match(after)):
         left = after[match.end() :]
         return QuestionAndAnswer(f"Where {auxiliary} {subject} {word}{left}?", match["slot"].strip())
-    return QuestionAndAnswer(f"{auxiliary.capitalize()} {subject}{verb} {rest}?", "no" if denied else "yes")
+    return QuestionAndAnswer(f"{auxiliary.capitalize()} {subject}{verb} {rest}?", "no" if negated else "yes")
 
 
 def _identity(subject: str, auxiliary: str, rest: str) -> QuestionAndAnswer | None:
-    """Ask who or what something is, where the statement says just that."""
+    """Ask who or what something is, if the statement says just that."""
     if auxiliary not in ("is", "are", "was", "were") or subject == "there":
         return None
     if re.fullmatch(_NAME, rest) and not rest.startswith("the "):
@@ -248,20 +324,20 @@ def _identity(subject: str, auxiliary: str, rest: str) -> QuestionAndAnswer | No
     return None
 
 
-def _verb(tokens: list[str], at: int) -> tuple[str, str] | None:
-    """Return the auxiliary that asks and the verb's base form, when the verb of a statement stands here."""
-    token, before = tokens[at], tokens[at - 1].lower()
+def _verb(tokens: list[str], position: int) -> tuple[str, str] | None:
+    """Return the auxiliary that asks and the verb's base form, if the statement's verb is at this position; else None."""
+    token, before = tokens[position], tokens[position - 1].lower()
     if token in AUXILIARIES:
         return token, ""
     if (
         token in ("has", "have", "had")
-        and at + 1 < len(tokens)
+        and position + 1 < len(tokens)
         and re.search(
-            r"(?:ed|en|been|not|made|had|held|kept|paid|sold|sent|built|become|come)$", tokens[at + 1]
+            r"(?:ed|en|been|not|made|had|held|kept|paid|sold|sent|built|become|come)$", tokens[position + 1]
         )
     ):
         return token, ""
-    after = tokens[at + 1] if at + 1 < len(tokens) else ""
+    after = tokens[position + 1] if position + 1 < len(tokens) else ""
     if token in ("does", "do", "did") and (after == "not" or VERB_FORMS.get(after) == ("do", after)):
         return token, ""
     form = VERB_FORMS.get(token)
@@ -271,13 +347,17 @@ def _verb(tokens: list[str], at: int) -> tuple[str, str] | None:
     if form[0] == "does":
         return None if plural else form
     if form[0] == "did":
-        participle = token not in ONLY_PAST and tokens[at + 1 : at + 2] and tokens[at + 1] in PREPOSITIONS
-        return None if participle or any(word in VERB_FORMS for word in tokens[at + 1 :]) else form
+        participle = (
+            token not in ONLY_PAST
+            and tokens[position + 1 : position + 2]
+            and tokens[position + 1] in PREPOSITIONS
+        )
+        return None if participle or any(word in VERB_FORMS for word in tokens[position + 1 :]) else form
     return form if plural else None
 
 
 def _subject(tokens: list[str], names: Collection[str]) -> str:
-    """Return the subject as it stands inside a sentence, or nothing when it is no plain one."""
+    """Return the subject as it is written inside a sentence, or "" if it is not a plain one."""
     first = re.split("['’]", tokens[0].lower())[0]
     if first == "there" and len(tokens) == 1:
         return "there"
@@ -285,27 +365,29 @@ def _subject(tokens: list[str], names: Collection[str]) -> str:
     if (
         first in SENTENCE_OPENERS
         or lowered & (CLAUSE_WORDS | {"it", "this", "these", "those"})
-        or any("," in t for t in tokens)
+        or any("," in token for token in tokens)
     ):
         return ""
-    named = (
-        tokens[0] in names or not tokens[0][1:].islower() or tokens[1:2] != [w.lower() for w in tokens[1:2]]
+    is_name = (
+        tokens[0] in names
+        or not tokens[0][1:].islower()
+        or tokens[1:2] != [word.lower() for word in tokens[1:2]]
     )
-    return " ".join(tokens if named and first not in DETERMINERS else [first, *tokens[1:]])
+    return " ".join(tokens if is_name and first not in DETERMINERS else [first, *tokens[1:]])
 
 
 def _positive(rest: str) -> tuple[str, bool]:
-    """Return what a statement says without its denial, and whether there was one."""
-    found = re.subn(r"^(?:not|never)\s+|^no longer\s+", "", rest)
-    if found[1]:
-        return found[0], True
+    """Return the rest of a statement without its negation, and whether it was negated."""
+    replaced = re.subn(r"^(?:not|never)\s+|^no longer\s+", "", rest)
+    if replaced[1]:
+        return replaced[0], True
     if match := re.match(r"no (?=[a-z])", rest):
         return f"any {rest[match.end() :]}", True
     return rest, False
 
 
 def _has_other_verb(rest: str) -> bool:
-    """Return whether another verb follows that no subordinate clause holds; then the first was none."""
+    """Return whether another verb follows outside a subordinate clause; then the first one was not the main verb."""
     for word in rest.split():
         if word in CLAUSE_WORDS:
             return False
@@ -314,125 +396,82 @@ def _has_other_verb(rest: str) -> bool:
     return False
 
 
-_INSIDE = re.compile(r"(?<=[a-z,;] )[A-Z][\w'’-]*")
-"""Words that have a capital letter inside a sentence; those that never have a small one are names."""
-_FEWEST_WORDS = 2
-"""Content words that a question must have besides those of the title."""
-
-
-@dataclass(frozen=True, slots=True)
-class SyntheticQuestion:
-    """A question made from one statement of a chunk."""
-
-    id: str
-    question: str
-    answers: tuple[str, ...]
-    """The words asked for, or yes or no."""
-    doc_id: str
-    spans: tuple[tuple[int, int], ...]
-    """Where the statement stands in the document's source text."""
-    statement: str
-    answerable: bool = True
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the question as a row of a questions file, marked synthetic."""
-        return {
-            "id": self.id,
-            "question": self.question,
-            "answers": list(self.answers),
-            "doc_id": self.doc_id,
-            "spans": [{"start": start, "end": end} for start, end in self.spans],
-            "answerable": True,
-            "synthetic": True,
-        }
-
-
-def make_questions(chunks: Sequence[Chunk], most: int, seed: int = 0) -> tuple[SyntheticQuestion, ...]:
-    """Return at most ``most`` questions, from as many documents as possible; the same chunks give the same.
-
-    English statements only: documents in other languages give none.
-    """
-    corpus = _Corpus(chunks)
-    by_document: defaultdict[str, list[Chunk]] = defaultdict(list)
-    for chunk in chunks:
-        by_document[chunk.doc].append(chunk)
-    ranked: list[list[SyntheticQuestion]] = []
-    for doc in sorted(by_document, key=lambda doc: _draw(seed, doc)):
-        made = {each.question: each for chunk in by_document[doc] for each in corpus.questions(chunk)}
-        if made:
-            ranked.append(
-                sorted(made.values(), key=lambda m: (m.answers[0] in ("yes", "no"), _draw(seed, m.id)))
-            )
-        if len(ranked) == most:
-            break
-    rounds = (found[n] for n in range(most) for found in ranked if n < len(found))
-    return tuple(islice(rounds, most))
-
-
 class _Corpus:
-    """Which chunks hold which words."""
+    """An inverted index: which chunks contain which words."""
 
     def __init__(self, chunks: Sequence[Chunk]) -> None:
         self._chunks = chunks
-        self._holding: defaultdict[str, set[int]] = defaultdict(set)
-        inside: set[str] = set()
-        small: set[str] = set()
+        self._rows_with: defaultdict[str, set[int]] = defaultdict(set)
+        capitalised: set[str] = set()
+        lower_case: set[str] = set()
         for row, chunk in enumerate(chunks):
             for word in words(f"{chunk.title} {chunk.heading} {chunk.text}"):
-                self._holding[word].add(row)
-            inside.update(_INSIDE.findall(chunk.text))
-            small.update(word for word in chunk.text.split() if word.islower())
-        self._names = frozenset(word for word in inside if word.lower() not in small)
+                self._rows_with[word].add(row)
+            capitalised.update(_CAPITALISED_INSIDE.findall(chunk.text))
+            lower_case.update(word for word in chunk.text.split() if word.islower())
+        self._names = frozenset(word for word in capitalised if word.lower() not in lower_case)
 
     def questions(self, chunk: Chunk) -> Iterator[SyntheticQuestion]:
-        """Yield what the statements of a chunk answer and nothing else in the corpus does."""
+        """Yield the questions of a chunk's statements that nothing else in the corpus answers."""
         for start, end in sentence_spans(chunk.text):
             statement = chunk.text[start:end]
-            found = statement_to_question(statement, self._names)
-            if found is None:
+            pair = statement_to_question(statement, self._names)
+            if pair is None:
                 continue
-            span = _place(chunk, start, end)
-            question = self._told_apart(found.question, chunk, span)
+            span = _source_span(chunk, start, end)
+            question = self._unambiguous(pair.question, chunk, span)
             if question and not _repeats(question, chunk):
-                name = f"made-{sha256_text(f'{chunk.doc}:{question}')[:12]}"
-                yield SyntheticQuestion(name, question, (found.answer,), chunk.doc, (span,), statement)
+                id = f"made-{sha256_text(f'{chunk.doc}:{question}')[:12]}"
+                yield SyntheticQuestion(id, question, (pair.answer,), chunk.doc, (span,), statement)
 
-    def _told_apart(self, question: str, chunk: Chunk, span: tuple[int, int]) -> str:
-        """Return the question, with the title where it needs one; nothing when others could answer it too."""
-        wanted, title = set(content_words(question)), set(content_words(chunk.title))
-        if len(wanted - title) < _FEWEST_WORDS:
+    def _unambiguous(self, question: str, chunk: Chunk, span: tuple[int, int]) -> str:
+        """Return the question, with the title where it needs one; "" if other passages could answer it too."""
+        asked_words, title_words = set(content_words(question)), set(content_words(chunk.title))
+        if len(asked_words - title_words) < _MIN_OWN_WORDS:
             return ""
-        if self._is_only(wanted, chunk, span) and (title <= wanted or not self._is_common(wanted, chunk)):
+        if self._is_only(asked_words, chunk, span) and (
+            title_words <= asked_words or not self._is_common(asked_words, chunk)
+        ):
             return question
-        if title and not title <= wanted and self._is_only(wanted | title, chunk, span):
+        if (
+            title_words
+            and not title_words <= asked_words
+            and self._is_only(asked_words | title_words, chunk, span)
+        ):
             return f"According to {chunk.title}, {question[0].lower()}{question[1:]}"
         return ""
 
-    def _is_only(self, wanted: set[str], chunk: Chunk, span: tuple[int, int]) -> bool:
-        """Return whether all chunks that hold these words hold the statement itself."""
+    def _is_only(self, asked_words: set[str], chunk: Chunk, span: tuple[int, int]) -> bool:
+        """Return whether all chunks that contain these words contain the statement itself."""
         return all(
-            c.doc == chunk.doc and c.start < span[1] and span[0] < c.end for c in self._holders(wanted)
+            c.doc == chunk.doc and c.start < span[1] and span[0] < c.end
+            for c in self._chunks_with(asked_words)
         )
 
-    def _is_common(self, wanted: set[str], chunk: Chunk) -> bool:
-        """Return whether another document holds all of these words but one: it may say the same in other words."""
-        return any(c.doc != chunk.doc for word in sorted(wanted) for c in self._holders(wanted - {word}))
+    def _is_common(self, asked_words: set[str], chunk: Chunk) -> bool:
+        """Return whether another document contains all of these words but one: it may say the same in other words."""
+        return any(
+            c.doc != chunk.doc
+            for word in sorted(asked_words)
+            for c in self._chunks_with(asked_words - {word})
+        )
 
-    def _holders(self, wanted: set[str]) -> list[Chunk]:
-        rows = set.intersection(*sorted((self._holding[word] for word in wanted), key=len))
+    def _chunks_with(self, asked_words: set[str]) -> list[Chunk]:
+        rows = set.intersection(*sorted((self._rows_with[word] for word in asked_words), key=len))
         return [self._chunks[row] for row in rows]
 
 
-def _place(chunk: Chunk, start: int, end: int) -> tuple[int, int]:
-    """Return the place of ``chunk.text[start:end]`` in the source; the chunk's own where that is not exact."""
+def _source_span(chunk: Chunk, start: int, end: int) -> tuple[int, int]:
+    """Return the source span of ``chunk.text[start:end]``, or the chunk's own if its text is not a slice of it."""
     exact = len(chunk.text) == chunk.end - chunk.start
     return (chunk.start + start, chunk.start + end) if exact else (chunk.start, chunk.end)
 
 
 def _repeats(question: str, chunk: Chunk) -> bool:
-    """Return whether the question stands word for word in the chunk."""
+    """Return whether the question occurs word for word in the chunk."""
     return f" {' '.join(words(question))} " in f" {' '.join(words(chunk.text))} "
 
 
 def _draw(seed: int, text: str) -> str:
+    """Return a pseudo-random sort key that depends only on the seed and the text."""
     return sha256_text(f"{seed}\0{text}")

@@ -1,7 +1,7 @@
-"""Documents cut, embedded and searched under other settings, in memory, with the search of the real index.
+"""An in-memory index over a corpus, for trying other chunking and search settings with the search of the real index.
 
-Vectors come from the index's cache and go into it, so what was tried once is not embedded again, and an index
-built with the settings that were chosen embeds nothing.
+Vectors come from the index's cache and go into it, so texts that were tried once are not embedded again, and an index
+that is then built with the chosen settings embeds nothing.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from rag.types import Chunk, Document, OnEvent
 
 
 class Workbench:
-    """The documents of one corpus and what is needed to search them in many ways."""
+    """The documents of one corpus, to be cut, embedded and searched under many settings."""
 
     def __init__(
         self,
@@ -38,22 +38,30 @@ class Workbench:
         reranker: Scorer | None = None,
         on_event: OnEvent | None = None,
     ) -> None:
-        """Keep the parts; nothing is cut or embedded yet."""
+        """Store the parts; nothing is cut or embedded yet.
+
+        Args:
+            documents: the corpus.
+            encoder: embeds chunks and questions.
+            cache: where vectors are looked up and stored, by the hash of their text.
+            reranker: used by searchers that are asked for with ``reranked=True``.
+            on_event: receives the events of embedding.
+        """
         self._documents = documents
-        self._encoder = cast(Encoder, _Remembering(encoder))
+        self._encoder = cast(Encoder, _CachedEncoder(encoder))
         self._cache = cache
-        self._reranker = _Judging(reranker) if reranker else None
+        self._reranker = _CachedReranker(reranker) if reranker else None
         self._tell = on_event or (lambda event: None)
         self.embedded = 0
         """Texts embedded so far."""
 
     @property
     def window(self) -> int:
-        """Tokens of a text that the embedder sees."""
+        """The embedder's context window in tokens; longer texts are truncated."""
         return self._encoder.max_tokens
 
     def cut(self, settings: IndexSettings) -> tuple[Chunk, ...]:
-        """Return the documents' chunks under these settings, numbered from 1."""
+        """Return the documents' chunks under these settings, with ids from 1."""
         chunker = Chunker(self._encoder, settings)
         chunks = (chunk for document in self._documents for chunk in chunker.chunks(document))
         return tuple(replace(chunk, id=n) for n, chunk in enumerate(chunks, start=1))
@@ -61,35 +69,35 @@ class Workbench:
     def searcher(
         self, chunks: Sequence[Chunk], settings: IndexSettings, *, reranked: bool = False
     ) -> Searcher:
-        """Return a search over chunks that ``cut`` returned; what nobody embedded yet is embedded now."""
+        """Return a searcher over chunks that :meth:`cut` returned; texts that are not in the cache are embedded now."""
         chunker = Chunker(self._encoder, settings)
         texts = [chunker.embedded_text(chunk) for chunk in chunks]
         keys = [sha256_text(text) for text in texts]
-        wanted = dict(zip(keys, texts, strict=True))
-        found = vectors.resolve_vectors(
-            wanted, KnownVectors({}, None), self._cache, lambda: self._encoder, self._tell
+        text_by_key = dict(zip(keys, texts, strict=True))
+        resolved = vectors.resolve_vectors(
+            text_by_key, KnownVectors({}, None), self._cache, lambda: self._encoder, self._tell
         )
-        self.embedded += found.embedded
+        self.embedded += resolved.embedded
         store = ExactStore(self._encoder.dimension)
         ids = np.array([chunk.id for chunk in chunks], dtype=np.int64)
-        store.add(ids, np.stack([found.vectors[key] for key in keys]))
-        abouts = {
+        store.add(ids, np.stack([resolved.vectors[key] for key in keys]))
+        fields = {
             d.id: {"title": d.title, "media": d.media, "source": d.source, "metadata": d.metadata}
             for d in self._documents
         }
         raws = {document.id: document.raw for document in self._documents}
         lexical = BM25Index.build(texts, settings.k1, settings.b)
-        documents = DocumentIndex(abouts, chunks)
+        documents = DocumentIndex(fields, chunks)
         scorer = self._reranker if reranked else None
         return Searcher(IndexParts(chunks, documents, self._encoder, store, lexical, raws.get, scorer))
 
 
-class _Remembering:
-    """An encoder that embeds the questions once, though every candidate asks them."""
+class _CachedEncoder:
+    """An encoder that embeds a batch of questions once, though every candidate searches for them."""
 
     def __init__(self, encoder: Encoder) -> None:
         self._encoder = encoder
-        self._asked: dict[tuple[str, ...], np.ndarray] = {}
+        self._query_vectors: dict[tuple[str, ...], np.ndarray] = {}
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._encoder, name)
@@ -99,27 +107,27 @@ class _Remembering:
     ) -> np.ndarray:
         if not query:
             return self._encoder.encode(texts, on_event=on_event)
-        if (key := tuple(texts)) not in self._asked:
-            self._asked[key] = self._encoder.encode(texts, query=True)
-        return self._asked[key]
+        if (key := tuple(texts)) not in self._query_vectors:
+            self._query_vectors[key] = self._encoder.encode(texts, query=True)
+        return self._query_vectors[key]
 
 
-class _Judging:
-    """A reranker that reads a pair of question and text once."""
+class _CachedReranker:
+    """A reranker that scores each pair of question and text once."""
 
     def __init__(self, reranker: Scorer) -> None:
         self._reranker = reranker
-        self._known: dict[tuple[str, str], float] = {}
+        self._scores: dict[tuple[str, str], float] = {}
 
     @property
     def truncated(self) -> int:
         return self._reranker.truncated
 
     def scores(self, question: str, texts: Sequence[str]) -> np.ndarray:
-        missing = [text for text in dict.fromkeys(texts) if (question, text) not in self._known]
+        missing = [text for text in dict.fromkeys(texts) if (question, text) not in self._scores]
         if missing:
-            found = self._reranker.scores(question, missing)
-            self._known |= {
-                (question, text): float(score) for text, score in zip(missing, found, strict=True)
+            scores = self._reranker.scores(question, missing)
+            self._scores |= {
+                (question, text): float(score) for text, score in zip(missing, scores, strict=True)
             }
-        return np.array([self._known[question, text] for text in texts], dtype=np.float32)
+        return np.array([self._scores[question, text] for text in texts], dtype=np.float32)

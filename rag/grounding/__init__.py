@@ -1,0 +1,1 @@
+"""From hits to a cited answer: context, claims, evidence, citations, conflicts, refusal threshold."""

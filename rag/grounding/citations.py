@@ -1,13 +1,16 @@
-"""Citations attached by code: which passages bear out a sentence, if any do.
+"""Citations attached by code: which passages support each sentence of an answer.
 
-A sentence that no passage supports as a whole (``rag.grounding.evidence``) is tried clause by clause. Models of the size that
-tunewise tunes do not write reliable marks themselves, so their own are stripped and these are put in.
+:func:`attach_citations` cites a whole answer, :class:`SentenceCiter` an answer sentence by sentence while it is
+generated, and :func:`cite` returns only the citations. Support is decided by :mod:`rag.grounding.evidence`; a sentence
+that no passage supports as a whole is tried clause by clause. Models of the size that tunewise tunes do not write
+reliable citation marks themselves, so marks in the answer are removed and these are inserted.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 
 from rag.grounding import claims
 from rag.grounding.evidence import Support, best_support, mentions_claim
@@ -20,7 +23,7 @@ _MARK = re.compile(r"(?<!\s)\s*(?:\[\s*\d+(?:\s*[,;]\s*\d+)*\s*\]|【\s*\d[^】]
 
 
 def strip_marks(text: str) -> str:
-    """Return the text without ``[n]`` marks and without space around it."""
+    """Return the text without ``[n]`` marks and without surrounding white space."""
     return remove_marks(text).strip()
 
 
@@ -30,7 +33,7 @@ def remove_marks(text: str) -> str:
 
 
 def marked_end(text: str, end: int) -> int:
-    """Return the offset in ``text`` that becomes ``end`` in ``without_marks(text)``; a mark right there stays behind it."""
+    """Return the offset in ``text`` that becomes ``end`` in ``remove_marks(text)``, in front of a mark at that offset."""
     for mark in _MARK.finditer(text):
         if mark.start() >= end:
             break
@@ -39,100 +42,140 @@ def marked_end(text: str, end: int) -> int:
 
 
 def supporting_passages(sentence: str, passages: Sequence[Chunk]) -> tuple[str, list[Support]]:
-    """Return how far the passages bear a sentence out, and those that do, each once.
+    """Return how far the passages support a sentence, and the supporting ones, each once.
 
-    supported: one passage holds all of it and most words of each clause, or passages of one document hold all its
-    clauses. partly: some clauses are held, or all by passages of several documents, which need not speak of one thing.
+    ``supported``: one passage supports all of it and contains most words of each clause, or passages of one document
+    support all its clauses. ``partly``: some clauses are supported, or all by passages of several documents, which
+    need not be about the same thing. ``unsupported``: none is.
     """
-    parts = claims.clause_claims(sentence)
+    clauses = claims.clause_claims(sentence)
     whole = best_support(sentence, passages)
-    if whole and all(mentions_claim(part, whole.chunk) for part in parts):
+    if whole and all(mentions_claim(clause, whole.chunk) for clause in clauses):
         return SUPPORTED, [whole]
-    each = [best_support(part, passages) for part in parts]
-    held = {found.position: found for found in each if found}
-    if not held:
+    supports = [best_support(clause, passages) for clause in clauses]
+    by_position = {support.position: support for support in supports if support}
+    if not by_position:
         return (PARTLY, [whole]) if whole else (UNSUPPORTED, [])
-    together = None not in each and len({found.chunk.doc for found in held.values()}) == 1
-    return SUPPORTED if together else PARTLY, [held[position] for position in sorted(held)]
+    together = None not in supports and len({support.chunk.doc for support in by_position.values()}) == 1
+    return SUPPORTED if together else PARTLY, [by_position[position] for position in sorted(by_position)]
 
 
 class SentenceCiter:
     """Cites an answer sentence by sentence, so that an answer can be cited while it is generated.
 
-    Each sentence is compared with the passages once, also where the whole answer is cited after its parts. Questions
+    Each sentence is compared with the passages once, also if the whole answer is cited after its parts. Questions
     ("Shall I ...?"), sentences that state nothing and ``formulas``, such as a greeting, need no citation.
     """
 
     def __init__(self, hits: Sequence[Hit], formulas: Collection[str] = ()) -> None:
-        """Take the passages, numbered from 1 as citations number them, and the sentences to leave alone."""
+        """Store the passages.
+
+        Args:
+            hits: the passages, which citations number from 1 in this order.
+            formulas: sentences that need no citation.
+        """
         self._hits = hits
         self._chunks = [hit.chunk for hit in hits]
         self._formulas = formulas
-        self._grounds: dict[str, tuple[str, list[Support]]] = {}
+        self._supports: dict[str, tuple[str, list[Support]]] = {}
         self.text = ""
         """What was added so far, with marks."""
         self.citations: list[Citation] = []
-        """Of what was added so far; each says where its sentence is in ``text``."""
+        """Citations of what was added so far, with the offsets of their sentences in ``text``."""
 
     @property
     def compared(self) -> int:
-        """How many sentences were compared with the passages."""
-        return len(self._grounds)
+        """Number of different sentences that were compared with the passages."""
+        return len(self._supports)
 
     def add(self, text: str) -> str:
-        """Append whole sentences that have no marks; return them with ``[n]`` after each that is supported."""
-        before, at = len(self.text), 0
+        """Append whole sentences without marks; return them with ``[n]`` after each supported one."""
+        before, position = len(self.text), 0
         for start, end in sentence_spans(text):
             sentence = text[start:end]
-            self.text += text[at:start]
+            self.text += text[position:start]
             span = (len(self.text), len(self.text) + len(sentence))
             self.text += sentence
-            at = end
+            position = end
             if sentence.strip() not in self._formulas and is_factual(sentence):
                 self._cite(sentence, span)
-        self.text += text[at:]
+        self.text += text[position:]
         return self.text[before:]
 
     def whole(self, answer: str) -> tuple[str, tuple[Citation, ...]]:
-        """Return a whole answer as :func:`attach` does; what was added before is only saved work."""
+        """Return a whole answer as :func:`attach_citations` does, reusing the comparisons made by :meth:`add`."""
         citer = SentenceCiter(self._hits, self._formulas)
-        citer._grounds = self._grounds
+        citer._supports = self._supports
         citer.add(strip_marks(answer))
         return citer.text, tuple(citer.citations)
 
     def _cite(self, sentence: str, span: tuple[int, int]) -> None:
-        if sentence not in self._grounds:
-            self._grounds[sentence] = supporting_passages(sentence, self._chunks)
-        level, found = self._grounds[sentence]
-        cited = [_citation(one, self._hits[one.position], level, span) for one in found]
-        self.citations += cited or [_none(span)]
-        self.text += "".join(f" [{one.position + 1}]" for one in found)
+        if sentence not in self._supports:
+            self._supports[sentence] = supporting_passages(sentence, self._chunks)
+        level, supports = self._supports[sentence]
+        cited = [_citation(support, self._hits[support.position], level, span) for support in supports]
+        self.citations += cited or [_uncited(span)]
+        self.text += "".join(f" [{support.position + 1}]" for support in supports)
 
 
 def attach_citations(
     answer: str, hits: Sequence[Hit], formulas: Collection[str] = ()
 ) -> tuple[str, tuple[Citation, ...]]:
-    """Return the answer with ``[n]`` after each sentence that is borne out, and the citations of each factual one.
+    """Return the answer with ``[n]`` after each supported sentence, and the citations of each factual one.
 
-    ``n`` is the hit's position from 1. A sentence without support gets no mark and a citation with n 0. Each citation
-    says where its sentence stands in the returned answer. See :class:`Citer` for what needs no citation.
+    ``n`` is the hit's position from 1. A sentence without support gets no mark and a citation with n = 0. The offsets of a
+    citation refer to the returned answer. See :class:`SentenceCiter` for what needs no citation.
     """
     return SentenceCiter(hits, formulas).whole(answer)
 
 
+def cite(text: str, hits: Sequence[Hit]) -> list[Citation]:
+    """Return the citations of a text: for each factual sentence the passages that support it.
+
+    Args:
+        text: an answer; ``[n]`` marks in it are ignored.
+        hits: the passages it may rest on, as :meth:`rag.Index.search` returns them.
+
+    Returns:
+        One citation for each supporting passage of a sentence, with its number ``n`` (the hit's position from 1), its
+        place in the source document and an exact quote. A sentence that no passage supports has one citation with
+        n = 0 and ``supported`` False. ``text[answer_start:answer_end]`` is the sentence.
+    """
+    marked, citations = attach_citations(text, hits)
+    unmarked = remove_marks(text)
+    leading = len(unmarked) - len(unmarked.lstrip())
+
+    def in_text(offset: int) -> int:
+        """Return the offset in ``text`` of an offset in the marked answer."""
+        return marked_end(text, leading + len(remove_marks(marked[:offset])))
+
+    return [
+        replace(
+            citation,
+            answer_start=in_text(citation.answer_start),
+            answer_end=in_text(citation.answer_end),
+        )
+        for citation in citations
+    ]
+
+
 def is_factual(sentence: str) -> bool:
-    """Return whether a sentence makes a statement that could be checked: no question, and some content."""
+    """Return whether a sentence states something that could be checked: it is no question and has some content."""
     return not sentence.rstrip().endswith("?") and bool(content_words(sentence) or extract_numbers(sentence))
 
 
-def _citation(found: Support, hit: Hit, level: str, place: tuple[int, int]) -> Citation:
-    chunk = found.chunk
+def _citation(support: Support, hit: Hit, level: str, span: tuple[int, int]) -> Citation:
+    """Return the citation of one supporting sentence, with its place in the source and in the answer."""
+    chunk = support.chunk
+    # only a text that is a slice of the source has exact offsets and lines; else the chunk's own are given
     exact = len(chunk.text) == chunk.end - chunk.start
-    start, end = (chunk.start + found.start, chunk.start + found.end) if exact else (chunk.start, chunk.end)
-    first = chunk.line_start + chunk.text.count("\n", 0, found.start) if exact else chunk.line_start
-    last = first + found.quote.count("\n") if exact else chunk.line_end
+    start, end = (
+        (chunk.start + support.start, chunk.start + support.end) if exact else (chunk.start, chunk.end)
+    )
+    first = chunk.line_start + chunk.text.count("\n", 0, support.start) if exact else chunk.line_start
+    last = first + support.quote.count("\n") if exact else chunk.line_end
     return Citation(
-        found.position + 1,
+        support.position + 1,
         chunk.doc,
         chunk.title,
         chunk.page,
@@ -140,15 +183,15 @@ def _citation(found: Support, hit: Hit, level: str, place: tuple[int, int]) -> C
         last,
         start,
         end,
-        found.quote,
+        support.quote,
         level == SUPPORTED,
         hit.date,
         hit.valid_until,
         hit.expired,
         level,
-        *place,
+        *span,
     )
 
 
-def _none(place: tuple[int, int]) -> Citation:
-    return Citation(0, "", "", None, 0, 0, 0, 0, "", False, "", "", False, UNSUPPORTED, *place)
+def _uncited(span: tuple[int, int]) -> Citation:
+    return Citation(0, "", "", None, 0, 0, 0, 0, "", False, "", "", False, UNSUPPORTED, *span)

@@ -1,4 +1,4 @@
-"""What of a sentence can be checked: its content words, numbers, dates, names and quotations, and what it denies."""
+"""The checkable parts of a sentence: content words, numbers, dates, names and quotations, and whether it is negated."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ _LEAD = re.compile(r"\W*(?:yes|no|sorry|sure|unfortunately)\s*[,.;:!–—-]+\s*
 _NAME = re.compile(r"(?<=[\w,;:)] )[A-Z][\w'’-]+")
 _FIRST = re.compile(r"\W*([A-Z][\w'’-]+) (?=[A-Z])")
 _QUOTED = re.compile(r"“([^”]+)”|„([^“”]+)[“”]|«([^»]+)»|\"([^\"]+)\"")
-_LEAST_QUOTED = 3
-"""Words from which on quotation marks are taken for a quotation, and not for emphasis or a name."""
+_MIN_QUOTED_WORDS = 3
+"""Fewer words in quotation marks are taken for emphasis or a name, not for a quotation."""
 _CLAUSES = re.compile(r"[,;:]\s+|\s+[–—-]\s+(?!\d)|,?\s+(?:and|but|while|whereas|although|because|so|or)\s+")
 
 
@@ -28,22 +28,23 @@ class Claim:
     words: frozenset[str]
     """Stemmed content words; numbers are compared by value, as ``numbers``."""
     numbers: frozenset[str]
-    """Numbers and times that belong to no date."""
+    """Numbers and times that are not part of a date."""
     dates: frozenset[Date]
     names: frozenset[str]
     """Stemmed words of names."""
     quotes: tuple[str, ...]
-    """Quotations, as ``normal`` leaves them."""
+    """Quotations, as :func:`normalise_quotation` returns them."""
     denies: bool
+    """Whether the statement is negated."""
 
     @classmethod
     def of(cls, sentence: str) -> Claim:
-        """Return what a sentence claims; recent sentences of answers and passages are remembered."""
+        """Return the claim of a sentence; recent ones are cached, since sentences of answers and passages recur."""
         return _claim(sentence)
 
     @property
     def checkable(self) -> bool:
-        """Whether it says enough to be looked up: two content words, or one with a number or a date."""
+        """Whether there is enough to compare: two content words, or one with a number or a date."""
         return len(self.words) + bool(self.numbers or self.dates) > 1
 
 
@@ -62,19 +63,19 @@ def _claim(sentence: str) -> Claim:
 
 
 def clause_claims(sentence: str) -> list[Claim]:
-    """Return the sentence's clauses as claims of their own, each with the names of the whole; [] for a single one.
+    """Return the sentence's clauses as claims of their own, each with the names of the whole; [] for a single clause.
 
-    A piece that says too little by itself belongs to the one before it.
+    A clause that says too little by itself is joined to the one before it.
     """
     pieces: list[str] = []
-    at = 0
+    start = 0
     for cut in [*(match.span() for match in _CLAUSES.finditer(sentence)), (len(sentence), len(sentence))]:
-        piece = sentence[at : cut[0]]
+        piece = sentence[start : cut[0]]
         if pieces and not Claim.of(piece).checkable:
             pieces[-1] += f", {piece}"
         else:
             pieces.append(piece)
-        at = cut[1]
+        start = cut[1]
     if len(pieces) > 1 and not Claim.of(pieces[0]).checkable:
         pieces[:2] = [f"{pieces[0]}, {pieces[1]}"]
     whole = proper_names(without_dates(sentence))
@@ -82,30 +83,31 @@ def clause_claims(sentence: str) -> list[Claim]:
 
 
 def proper_names(sentence: str) -> frozenset[str]:
-    """Return the words of names, stemmed: capitalised inside the sentence, unless most of its words are."""
-    found = [match.group() for match in _NAME.finditer(sentence)]
-    if len(found) > len(sentence.split()) / 2:
+    """Return the stemmed words of names: capitalised inside the sentence, unless most of its words are (a heading)."""
+    names = [match.group() for match in _NAME.finditer(sentence)]
+    if len(names) > len(sentence.split()) / 2:
         return frozenset()
     first = _FIRST.match(sentence)
     if first and first[1].lower() not in STOP_WORDS:
-        found.append(first[1])
-    return frozenset(word for name in found for word in words(name))
+        names.append(first[1])
+    return frozenset(word for name in names for word in words(name))
 
 
 def quotations(sentence: str) -> tuple[str, ...]:
-    """Return what the sentence puts into quotation marks, when it is long enough to be somebody's words."""
-    said = (normalise_quotation(next(filter(None, match.groups()))) for match in _QUOTED.finditer(sentence))
-    return tuple(quote for quote in said if len(quote.split()) >= _LEAST_QUOTED)
+    """Return the quotations of a sentence: what is in quotation marks and long enough not to be emphasis."""
+    quotes = (normalise_quotation(next(filter(None, match.groups()))) for match in _QUOTED.finditer(sentence))
+    return tuple(quote for quote in quotes if len(quote.split()) >= _MIN_QUOTED_WORDS)
 
 
 def normalise_quotation(text: str) -> str:
-    """Return the text as quotations are compared: one spelling of letters, quotes and dashes, no outer punctuation."""
+    """Return the text as quotations are compared: one form of letters, quotes and dashes, no outer punctuation."""
+    # NFKC maps ligatures, full-width letters and non-breaking spaces to the plain characters
     plain = unicodedata.normalize("NFKC", text).casefold()
     plain = re.sub(r"[\"“”„«»‘’'`]", "'", re.sub("[‐‑‒–—−]", "-", plain))
     return " ".join(plain.split()).strip(" .,;:!?…'-")
 
 
 def is_negated(text: str) -> bool:
-    """Return whether the statement itself denies; a leading "No," answers the question, not the passage."""
+    """Return whether the statement itself is negated; a leading "No," answers the question and does not count."""
     lead = _LEAD.match(text)
     return polarity(text[lead.end() if lead else 0 :] or text) == "no"

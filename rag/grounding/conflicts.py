@@ -1,10 +1,9 @@
-"""Sources that contradict each other: found among the passages of one answer, to be shown side by side.
+"""Find contradictions between the sources of one answer, to be shown side by side.
 
-Two sentences of different documents conflict when one says the same as the other, perhaps with a few words more, but
-for a number, a date or a denial. The test is meant to be right when it speaks: where each has words that the other
-lacks ("an adult single", "a child single"), or the question tells their titles apart, they are left alone.
-
-Sentences compared with each other: whether two say the same of one thing, but for what they contradict.
+:func:`find_conflicts` compares the sentences of all pairs of hits from different documents, :func:`contradiction` two
+sentences. They conflict if one says the same as the other, perhaps with a few words more, except for a number, a date
+or a negation. Precision is preferred to recall: if each sentence has words that the other lacks ("an adult single", "a
+child single"), or if the question distinguishes their titles, no conflict is reported.
 """
 
 from __future__ import annotations
@@ -21,10 +20,10 @@ from rag.text.words import content_words, sentence_spans, words
 from rag.types import Hit, location
 
 MIN_SHARED_WORDS = 2
-"""Content words that both must hold, titles and numbers left out."""
-MIN_SHARED_WORDS_UNNAMED = 3
-"""Words that one may have beyond the other."""
-_SAME = {
+"""Content words that both sentences must contain, without those of titles and without numbers."""
+MAX_EXTRA_WORDS = 3
+"""Words that the sentences may have beyond each other."""
+_SYNONYMS = {
     word: words[0]
     for words in (
         ("cost", "pric", "charg", "fee", "fare", "pay", "paid"),
@@ -40,84 +39,34 @@ _SAME = {
     )
     for word in words
 }
-"""Words that say the same of a price, a time or a permission."""
+"""Stems that mean the same about a price, a time or a permission, each with the one that stands for all."""
 _PARTICLES = frozenset(
     ("out", "off", "up", "down", "before", "after", "over", "under", "above", "below", "until", "without")
 )
-"""Stop words that turn a statement into another one: check in, check out."""
-
-
-@dataclass(frozen=True, slots=True)
-class Statement:
-    """A sentence of a passage as it is compared with others."""
-
-    start: int
-    end: int
-    claim: Claim
-    words: frozenset[str]
-    """Content words, those that say the same as one."""
-    particles: frozenset[str]
-
-
-def with_synonyms(found: Iterable[str]) -> frozenset[str]:
-    """Return words with those that say the same as one."""
-    return frozenset(_SAME.get(word, word) for word in found)
-
-
-def particles(text: str) -> frozenset[str]:
-    """Return the particles of a text."""
-    return _PARTICLES & set(words(text))
-
-
-def contradiction(
-    one: Statement, other: Statement, a: frozenset[str], b: frozenset[str], asked: frozenset[str]
-) -> tuple[str, bool]:
-    """Return what two sentences about the same thing differ in, "" when they do not or speak of different things.
-
-    Also whether they are word for word the same otherwise. ``a`` and ``b`` are the words of their titles, ``asked``
-    those of the question.
-    """
-    more, beyond = one.words - other.words - b, other.words - one.words - a
-    shared = (one.words & other.words) - a - b
-    first, second = one.claim, other.claim
-    if (
-        len(shared) < MIN_SHARED_WORDS
-        or one.particles != other.particles
-        or len(more | beyond) > MIN_SHARED_WORDS_UNNAMED
-    ):
-        return "", False
-    if len(more) == len(beyond) == 1 and contains_opposite(more, beyond):
-        return "denial", True
-    if (more | beyond) & asked:
-        return "", False
-    if more and beyond:
-        named = more <= first.names and beyond <= second.names and len(shared) > MIN_SHARED_WORDS and a == b
-        return ("names", True) if named else ("", False)
-    twins = not (more or beyond)
-    if first.denies != second.denies:
-        # Denying a narrower thing contradicts nothing.
-        return ("", False) if (more if first.denies else beyond) else ("denial", twins)
-    if contains_opposite(one.words, other.words) or contains_opposite(other.words, one.words):
-        return "denial", twins
-    if (
-        first.dates
-        and second.dates
-        and not (dates_within(first.dates, second.dates) or dates_within(second.dates, first.dates))
-    ):
-        return "dates", twins
-    apart = not (first.numbers <= second.numbers or second.numbers <= first.numbers)
-    return ("numbers", twins) if first.numbers and second.numbers and apart else ("", False)
-
-
-ASKED, ASKED_ELSEWHERE = 0.5, 0.8
-"""Share of the question's content words that each must hold, with its title: under one title, and under two."""
+"""Stop words that make a different statement: check in, check out."""
+MIN_ASKED_SAME_TITLE = 0.5
+"""Share of the question's content words that each sentence must contain, with its title, if the titles do not differ."""
+MIN_ASKED_OTHER_TITLE = 0.8
+"""The same share if each title has words that the other document lacks."""
 MAX_CONFLICTS_SHOWN = 2
 """Conflicts of one pair of documents, the nearest to the question first."""
 
 
 @dataclass(frozen=True, slots=True)
+class Statement:
+    """A sentence of a passage in the form in which sentences are compared."""
+
+    start: int
+    end: int
+    claim: Claim
+    words: frozenset[str]
+    """Content words, synonyms as one word."""
+    particles: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
 class ConflictSide:
-    """One of two sentences that contradict each other."""
+    """One of two sentences that contradict each other, with its place."""
 
     n: int
     """The hit's number, as citations count."""
@@ -137,14 +86,14 @@ class ConflictSide:
 
 @dataclass(frozen=True, slots=True)
 class Conflict:
-    """Two sentences of different documents that cannot both be right."""
+    """Two sentences of different documents that cannot both be true."""
 
     about: str
     """numbers, dates, names or denial."""
     sides: tuple[ConflictSide, ConflictSide]
-    """The better ranked first."""
+    """The side of the better ranked hit first."""
     newer: int | None
-    """Which of the two comes from the later document (its ``n``); None when that is not known."""
+    """The ``n`` of the side whose document is dated later; None if that is unknown."""
 
     def to_json(self) -> dict[str, Any]:
         """Return the conflict as ``ask --json`` prints it."""
@@ -152,26 +101,93 @@ class Conflict:
         return {"about": self.about, "sides": sides, "newer": self.newer}
 
 
+def with_synonyms(stems: Iterable[str]) -> frozenset[str]:
+    """Return stemmed words with synonyms replaced by one word."""
+    return frozenset(_SYNONYMS.get(word, word) for word in stems)
+
+
+def particles(text: str) -> frozenset[str]:
+    """Return the particles of a text, see ``_PARTICLES``."""
+    return _PARTICLES & set(words(text))
+
+
+def contradiction(
+    one: Statement, other: Statement, a: frozenset[str], b: frozenset[str], asked: frozenset[str]
+) -> tuple[str, bool]:
+    """Return how two sentences of different documents contradict each other.
+
+    Args:
+        one: a sentence.
+        other: a sentence of another document.
+        a: words of the title and heading of ``one``.
+        b: words of the title and heading of ``other``.
+        asked: words of the question.
+
+    Returns:
+        numbers, dates, names or denial, or "" if they agree or are about different things; and whether they are
+        otherwise the same word for word.
+    """
+    only_one, only_other = one.words - other.words - b, other.words - one.words - a
+    shared = (one.words & other.words) - a - b
+    first, second = one.claim, other.claim
+    if (
+        len(shared) < MIN_SHARED_WORDS
+        or one.particles != other.particles
+        or len(only_one | only_other) > MAX_EXTRA_WORDS
+    ):
+        return "", False
+    if len(only_one) == len(only_other) == 1 and contains_opposite(only_one, only_other):
+        return "denial", True
+    if (only_one | only_other) & asked:
+        return "", False
+    if only_one and only_other:
+        are_names = (
+            only_one <= first.names
+            and only_other <= second.names
+            and len(shared) > MIN_SHARED_WORDS
+            and a == b
+        )
+        return ("names", True) if are_names else ("", False)
+    same_words = not (only_one or only_other)
+    if first.denies != second.denies:
+        # "no dogs in the lounge" does not contradict "dogs are allowed": the negated sentence is the narrower one
+        return ("", False) if (only_one if first.denies else only_other) else ("denial", same_words)
+    if contains_opposite(one.words, other.words) or contains_opposite(other.words, one.words):
+        return "denial", same_words
+    if (
+        first.dates
+        and second.dates
+        and not (dates_within(first.dates, second.dates) or dates_within(second.dates, first.dates))
+    ):
+        return "dates", same_words
+    numbers_differ = not (first.numbers <= second.numbers or second.numbers <= first.numbers)
+    return ("numbers", same_words) if first.numbers and second.numbers and numbers_differ else ("", False)
+
+
 def find_conflicts(question: str, hits: Sequence[Hit]) -> tuple[Conflict, ...]:
-    """Return the conflicts among the hits that bear on the question, at most two for each pair of documents."""
+    """Return the conflicts among the hits that matter for the question, at most two for each pair of documents."""
     asked = with_synonyms(content_words(question))
-    spoken = [_Spoken(n, hit) for n, hit in enumerate(hits, start=1)]
-    found: dict[frozenset[str], list[tuple[float, Conflict]]] = {}
-    for a, b in combinations(spoken, 2):
+    passages = [_ComparedHit(n, hit) for n, hit in enumerate(hits, start=1)]
+    by_pair: dict[frozenset[str], list[tuple[float, Conflict]]] = {}
+    for a, b in combinations(passages, 2):
         pair = frozenset((a.hit.chunk.doc, b.hit.chunk.doc))
         if len(pair) == 2:
-            found.setdefault(pair, []).extend(_between(a, b, asked))
-    best = [sorted(each, key=lambda one: -one[0])[:MAX_CONFLICTS_SHOWN] for each in found.values()]
-    return tuple(conflict for each in best for _, conflict in each)
+            by_pair.setdefault(pair, []).extend(_between(a, b, asked))
+    best = [
+        sorted(conflicts, key=lambda scored: -scored[0])[:MAX_CONFLICTS_SHOWN]
+        for conflicts in by_pair.values()
+    ]
+    return tuple(conflict for conflicts in best for _, conflict in conflicts)
 
 
-class _Spoken:
-    """A hit's sentences with what each claims, worked out once."""
+class _ComparedHit:
+    """A hit with the claims of its sentences, computed once."""
 
     def __init__(self, n: int, hit: Hit) -> None:
-        self.n, self.hit = n, hit
+        self.n = n
+        self.hit = hit
         self.title = with_synonyms(content_words(f"{hit.chunk.title} {hit.chunk.heading}"))
-        self.all = self.title | with_synonyms(words(hit.chunk.text))
+        self.words = self.title | with_synonyms(words(hit.chunk.text))
         self.sentences = [
             Statement(start, end, claim, with_synonyms(claim.words), particles(text))
             for start, end in sentence_spans(hit.chunk.text)
@@ -179,32 +195,32 @@ class _Spoken:
             for claim in [Claim.of(text)]
         ]
 
-    def side(self, said: Statement) -> ConflictSide:
+    def side(self, statement: Statement) -> ConflictSide:
         chunk = self.hit.chunk
         exact = len(chunk.text) == chunk.end - chunk.start
-        first = chunk.line_start + chunk.text.count("\n", 0, said.start) if exact else chunk.line_start
-        last = first + chunk.text.count("\n", said.start, said.end) if exact else chunk.line_end
-        quote = chunk.text[said.start : said.end]
+        first = chunk.line_start + chunk.text.count("\n", 0, statement.start) if exact else chunk.line_start
+        last = first + chunk.text.count("\n", statement.start, statement.end) if exact else chunk.line_end
+        quote = chunk.text[statement.start : statement.end]
         return ConflictSide(
             self.n, chunk.doc, chunk.title, self.hit.date, self.hit.valid_until, first, last, quote
         )
 
 
-def _between(a: _Spoken, b: _Spoken, asked: frozenset[str]) -> Iterator[tuple[float, Conflict]]:
-    """Yield the conflicts of two hits, each with the share of the question that both sentences hold."""
-    beyond_a, beyond_b = b.title - a.all, a.title - b.all
-    if (beyond_a | beyond_b) & asked:
-        return  # the question tells the titles apart
-    needed = ASKED_ELSEWHERE if beyond_a and beyond_b else ASKED
+def _between(a: _ComparedHit, b: _ComparedHit, asked: frozenset[str]) -> Iterator[tuple[float, Conflict]]:
+    """Yield the conflicts of two hits, each with the share of the question's words that both sentences contain."""
+    only_in_b_title, only_in_a_title = b.title - a.words, a.title - b.words
+    if (only_in_b_title | only_in_a_title) & asked:
+        return  # the question asks about one of the titles
+    needed = MIN_ASKED_OTHER_TITLE if only_in_b_title and only_in_a_title else MIN_ASKED_SAME_TITLE
     for one in a.sentences:
         for other in b.sentences:
-            about, twins = contradiction(one, other, a.title, b.title, asked)
-            held = min(_share(asked, one.words | a.title), _share(asked, other.words | b.title))
-            if about and (held >= needed or (twins and a.title == b.title)):
-                yield held, Conflict(about, (a.side(one), b.side(other)), _newer(a, b))
+            about, same_words = contradiction(one, other, a.title, b.title, asked)
+            coverage = min(_share(asked, one.words | a.title), _share(asked, other.words | b.title))
+            if about and (coverage >= needed or (same_words and a.title == b.title)):
+                yield coverage, Conflict(about, (a.side(one), b.side(other)), _newer(a, b))
 
 
-def _newer(a: _Spoken, b: _Spoken) -> int | None:
+def _newer(a: _ComparedHit, b: _ComparedHit) -> int | None:
     """Return the number of the hit with the later date; ISO dates compare as text."""
     first, second = a.hit.date, b.hit.date
     if not first[:4].isdigit() or not second[:4].isdigit() or first == second:
@@ -212,5 +228,5 @@ def _newer(a: _Spoken, b: _Spoken) -> int | None:
     return a.n if first > second else b.n
 
 
-def _share(asked: frozenset[str], there: frozenset[str]) -> float:
-    return len(asked & there) / len(asked) if asked else 0.0
+def _share(asked: frozenset[str], present: frozenset[str]) -> float:
+    return len(asked & present) / len(asked) if asked else 0.0

@@ -1,7 +1,7 @@
 """Whether a passage supports a claim, and by which of its sentences.
 
-It does when every number, date, name and quotation of the claim stands in it, when neither denies what the other says,
-and when enough of the claim's content words are there, also of those that are not in the passage's title.
+It does if it contains every number, date, name and quotation of the claim, if claim and passage do not negate each
+other, and if it contains enough of the claim's content words, also of those that are not in the passage's title.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from rag.text.words import sentence_spans, words
 from rag.types import Chunk
 
 MIN_SUPPORT = 0.5
-"""Share of a sentence's content words that its passage must hold. On 1,500 human replies to questions about
+"""Share of a sentence's content words that its passage must contain. On 1,500 human replies to questions about
 places this accepts 72 % of the true passages and 3 % of other facts of the same place."""
 _OPPOSITES = (
     ("open", "clos"),
@@ -32,12 +32,12 @@ _OPPOSITES = (
     ("allow", "ban"),
     ("summer", "winter"),
 )
-"""Stems of words that turn a statement round without a "not"."""
+"""Stems of words that reverse a statement without a "not"."""
 
 
 @dataclass(frozen=True, slots=True)
 class Support:
-    """The best supporting passage and the place in it that bears the claim out."""
+    """The best supporting passage and the sentence in it that supports the claim."""
 
     chunk: Chunk
     position: int
@@ -46,7 +46,7 @@ class Support:
     end: int
     """The quote is ``chunk.text[start:end]``."""
     score: float
-    """Share of the claim's content words in the passage, then in the quote: 0 to 2."""
+    """Share of the claim's content words in the passage plus their share in the quote, 0 to 2."""
 
     @property
     def quote(self) -> str:
@@ -55,23 +55,23 @@ class Support:
 
 
 def best_support(sentence: str | Claim, passages: Sequence[Chunk]) -> Support | None:
-    """Return the passage that supports a whole sentence best, or None; of equals the first."""
-    made = sentence if isinstance(sentence, Claim) else Claim.of(sentence)
+    """Return the passage that supports a whole sentence best, the first of equals; None if none does."""
+    claim = sentence if isinstance(sentence, Claim) else Claim.of(sentence)
     best: Support | None = None
     for position, chunk in enumerate(passages):
-        found = _support(made, chunk, position)
-        if found and (best is None or found.score > best.score):
-            best = found
+        support = _support(claim, chunk, position)
+        if support and (best is None or support.score > best.score):
+            best = support
     return best
 
 
-def mentions_claim(made: Claim, chunk: Chunk) -> bool:
-    """Return whether a passage holds enough of a claim's content words, whatever it says of them."""
-    return _share(made.words, _read(chunk).words) >= MIN_SUPPORT
+def mentions_claim(claim: Claim, chunk: Chunk) -> bool:
+    """Return whether a passage contains enough of a claim's content words, whatever it says about them."""
+    return _share(claim.words, _read_passage(chunk).words) >= MIN_SUPPORT
 
 
 @dataclass(frozen=True, slots=True)
-class _Piece:
+class _PassageSentence:
     """One sentence of a passage."""
 
     start: int
@@ -84,89 +84,94 @@ class _Piece:
 
 
 @dataclass(frozen=True, slots=True)
-class _Read:
-    """A passage as claims are compared with it."""
+class _ReadPassage:
+    """A passage in the form that claims are compared with."""
 
     words: frozenset[str]
-    """Of title, heading and text; numbers by value."""
+    """Stemmed words of title, heading and text; numbers by value."""
     title: frozenset[str]
     above: frozenset[str]
     """Numbers of title and heading."""
     numbers: frozenset[str]
     dates: frozenset[Date]
     normal: str
-    pieces: tuple[_Piece, ...]
+    sentences: tuple[_PassageSentence, ...]
 
 
 @lru_cache(maxsize=2048)
-def _read(chunk: Chunk) -> _Read:
+def _read_passage(chunk: Chunk) -> _ReadPassage:
+    """Return a chunk's words, numbers, dates and sentences, cached because answers cite the same chunks again."""
     whole, above = f"{chunk.title}. {chunk.heading}. {chunk.text}", f"{chunk.title}. {chunk.heading}"
-    pieces = []
+    sentences = []
     for start, end in sentence_spans(chunk.text):
-        piece = chunk.text[start:end]
-        counted = extract_numbers(piece)
-        pieces.append(
-            _Piece(
+        sentence = chunk.text[start:end]
+        numbers = extract_numbers(sentence)
+        sentences.append(
+            _PassageSentence(
                 start,
                 end,
-                counted | set(words(piece)),
-                counted,
-                extract_dates(piece),
-                claims.is_negated(piece),
+                numbers | set(words(sentence)),
+                numbers,
+                extract_dates(sentence),
+                claims.is_negated(sentence),
             )
         )
-    counted = extract_numbers(whole)
-    return _Read(
-        counted | set(words(whole)),
+    numbers = extract_numbers(whole)
+    return _ReadPassage(
+        numbers | set(words(whole)),
         frozenset(words(chunk.title)),
         extract_numbers(above),
-        counted,
+        numbers,
         extract_dates(whole),
         normalise_quotation(whole),
-        tuple(pieces),
+        tuple(sentences),
     )
 
 
-def _support(made: Claim, chunk: Chunk, position: int) -> Support | None:
-    said, there = made.words | made.numbers, _read(chunk)
-    if not (said or made.dates) or not made.numbers <= there.words or not made.names <= there.words:
+def _support(claim: Claim, chunk: Chunk, position: int) -> Support | None:
+    """Return the support that one passage gives a claim, or None if any part of the claim is missing in it."""
+    terms, passage = claim.words | claim.numbers, _read_passage(chunk)
+    if not (terms or claim.dates) or not claim.numbers <= passage.words or not claim.names <= passage.words:
         return None
-    if not dates_within(made.dates, there.dates, there.numbers) or any(
-        q not in there.normal for q in made.quotes
+    if not dates_within(claim.dates, passage.dates, passage.numbers) or any(
+        quote not in passage.normal for quote in claim.quotes
     ):
         return None
-    covered = _share(said, there.words)
-    if covered < MIN_SUPPORT or _share(said - there.title, there.words) < MIN_SUPPORT:
+    # words of the title are in every passage of the document, so they alone must not carry a claim
+    coverage = _share(terms, passage.words)
+    if coverage < MIN_SUPPORT or _share(terms - passage.title, passage.words) < MIN_SUPPORT:
         return None
-    quote = _quote(made, there)
-    return Support(chunk, position, quote[0], quote[1], covered + quote[2]) if quote else None
+    quote = _best_sentence(claim, passage)
+    return Support(chunk, position, quote[0], quote[1], coverage + quote[2]) if quote else None
 
 
-def _quote(made: Claim, there: _Read) -> tuple[int, int, float] | None:
-    """Return the sentence of a passage that says most of the claim.
+def _best_sentence(claim: Claim, passage: _ReadPassage) -> tuple[int, int, float] | None:
+    """Return (start, end, share of the claim) of the sentence of a passage that says most of the claim.
 
-    None when that one contradicts it, or when a number stands only in sentences about something else.
+    None if that sentence contradicts the claim, or if a number occurs only in sentences about something else.
     """
-    said = made.words | made.numbers
-    known = set(there.above)
+    terms = claim.words | claim.numbers
+    known = set(passage.above)
     best: tuple[float, bool, int, int] | None = None
-    for piece in there.pieces:
-        if made.words & piece.words or not made.words:
-            known |= piece.numbers
-        agrees = piece.denies == made.denies and not contains_opposite(said, piece.words)
-        dated = bool(made.dates) and dates_within(made.dates, piece.dates, piece.numbers)
-        found = _share(said, piece.words) + dated, agrees, -piece.start, piece.end
-        best = max(best, found) if best else found
-    if best is None or best[0] == 0 or not best[1] or not made.numbers <= known:
+    for sentence in passage.sentences:
+        if claim.words & sentence.words or not claim.words:
+            known |= sentence.numbers
+        agrees = sentence.denies == claim.denies and not contains_opposite(terms, sentence.words)
+        dated = bool(claim.dates) and dates_within(claim.dates, sentence.dates, sentence.numbers)
+        # a matching date counts like a full share; ties go to a sentence that agrees, then to the earlier one
+        candidate = _share(terms, sentence.words) + dated, agrees, -sentence.start, sentence.end
+        best = max(best, candidate) if best else candidate
+    if best is None or best[0] == 0 or not best[1] or not claim.numbers <= known:
         return None
     return -best[2], best[3], min(best[0], 1.0)
 
 
-def contains_opposite(said: Collection[str], there: Collection[str]) -> bool:
-    """Return whether a piece holds the opposite of a word of the claim, and not the word itself."""
+def contains_opposite(claim: Collection[str], sentence: Collection[str]) -> bool:
+    """Return whether ``sentence`` contains the opposite of a word of ``claim``, and not the word itself."""
     pairs = (*_OPPOSITES, *((b, a) for a, b in _OPPOSITES))
-    return any(a in said and a not in there and b in there for a, b in pairs)
+    return any(a in claim and a not in sentence and b in sentence for a, b in pairs)
 
 
-def _share(said: frozenset[str], there: frozenset[str]) -> float:
-    return len(said & there) / len(said) if said else 1.0
+def _share(wanted: frozenset[str], present: frozenset[str]) -> float:
+    """Return the share of the wanted words that are present; 1 if none are wanted."""
+    return len(wanted & present) / len(wanted) if wanted else 1.0

@@ -1,0 +1,1 @@
+"""Chunking, change detection, embedding of what is new, generations, build, repair."""

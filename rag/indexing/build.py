@@ -1,6 +1,7 @@
-"""Build or update an index: load, compare, chunk, embed only what is new, publish one generation.
+"""Build or update an index: load documents, compare, chunk, embed only what is new, publish one generation.
 
-What a build or update did, with every document found accounted for.
+:func:`build_index` starts from nothing, :func:`update_index` from the current generation. Both return a
+:class:`BuildReport` that accounts for every document.
 """
 
 from __future__ import annotations
@@ -62,14 +63,14 @@ class BuildReport:
     """Texts whose vectors came from the cache."""
     generation: int
     store: str
-    """The vector store used."""
+    """Name of the vector store used."""
     seconds: float
     stores: tuple[StoreMeasurement, ...] = ()
-    """What was measured of the stores, where one was chosen or an approximate one was asked for."""
+    """Measurements of the stores, if one was chosen or an approximate one was asked for."""
     remarks: tuple[str, ...] = ()
-    """What else the user should be told of the documents."""
+    """Other remarks for the user about the documents."""
     gone: tuple[str, ...] = ()
-    """The documents that the generation before still held, and this one does not."""
+    """Documents that the previous generation contained and this one does not."""
 
     def to_json(self) -> dict[str, Any]:
         """Return the JSON object that ``index build|update --json`` prints."""
@@ -80,12 +81,12 @@ class BuildReport:
 
 @dataclass(frozen=True, slots=True)
 class UpdateOptions:
-    """How an update is to be done."""
+    """Options of an update."""
 
     purge: bool = False
-    """Leave nothing of what was removed or changed: no older generation, no vector, no byte in a file."""
+    """Delete everything that was removed or changed: older generations, vectors, and the bytes in the files."""
     trust_mtime: bool = False
-    """Believe a file's size and time instead of hashing it."""
+    """Take a file with unchanged size and modification time for unchanged, without hashing it."""
 
 
 def build_index(
@@ -96,76 +97,78 @@ def build_index(
     on_event: OnEvent | None,
     only: Collection[str] | None = None,
 ) -> BuildReport:
-    """Build a generation from nothing, replacing what the index held; see ``Index.build``."""
-    strangers = _strangers(folder)
-    if strangers:
+    """Build a generation from nothing, replacing what the index contained; see :meth:`rag.index.Index.build`."""
+    foreign_files = _foreign_files(folder)
+    if foreign_files:
         raise BadInput(
-            f"{folder} is not an index and not empty: it holds {strangers[0]}", "choose another folder"
+            f"{folder} is not an index and not empty: it holds {foreign_files[0]}", "choose another folder"
         )
-    missing = _missing(folder)
-    with disk_full_as_problem(folder), writer_lock(folder), _leaving_nothing_behind(folder, missing):
-        began = time.monotonic()
-        tell = on_event or _unheard
-        files = ScanState({}, {}, trust_mtime=False)
-        loaded = _loaded(documents, files, tell)
+    new_folders = _missing_folders(folder)
+    with disk_full_as_problem(folder), writer_lock(folder), _cleanup_on_failure(folder, new_folders):
+        start = time.monotonic()
+        notify = on_event or _ignore_event
+        scan_state = ScanState({}, {}, trust_mtime=False)
+        loaded = _load(documents, scan_state, notify)
         if only is not None:
-            kept, wanted = loaded.documents, frozenset(only)
-            loaded = replace(loaded, documents=tuple(document for document in kept if document.id in wanted))
+            wanted_ids = frozenset(only)
+            documents_wanted = tuple(document for document in loaded.documents if document.id in wanted_ids)
+            loaded = replace(loaded, documents=documents_wanted)
         plan = compare_documents(loaded.documents, {}, (), Chunker(encoder, settings))
-        tell({"event": "index.chunked", "chunks": len(plan.change.chunks_in), "new": len(plan.texts)})
-        before = _salvaged(folder, encoder)
+        notify({"event": "index.chunked", "chunks": len(plan.change.chunks_in), "new": len(plan.texts)})
+        previous = _salvage(folder, encoder)
         with (
             TextStore(folder, write=True) as store,
-            VectorCache(folder, encoder.fingerprint, encoder.dimension) as cached,
+            VectorCache(folder, encoder.fingerprint, encoder.dimension) as cache,
         ):
-            store.take_back(before.number)
-            store.forget(generations.remove_old_generations(folder, before.number))
-            made = write_generation(
-                folder, store, cached, before, plan.whole(), encoder, index_facts(encoder, settings), tell
+            store.roll_back(previous.number)
+            store.delete_before(generations.remove_old_generations(folder, previous.number))
+            published = write_generation(
+                folder, store, cache, previous, plan.whole(), encoder, index_facts(encoder, settings), notify
             )
-            _tidy(folder, store, cached, made.number, made.texts, purge=False)
-        if only is None:  # else an update would take the files for known and never read what was left out
-            files.save(folder, __version__)
-        return _report(loaded, plan, made, began, encoder)
+            _clean_up(folder, store, cache, published.number, published.texts, purge=False)
+        # with the scan state of a partial build, an update would never read the documents that were left out
+        if only is None:
+            scan_state.save(folder, __version__)
+        return _report(loaded, plan, published, start, encoder)
 
 
 def update_index(
-    folder: Path, documents: Path, encoder: Encoder, on_event: OnEvent | None, wish: UpdateOptions
+    folder: Path, documents: Path, encoder: Encoder, on_event: OnEvent | None, options: UpdateOptions
 ) -> BuildReport:
-    """Bring the index to what the documents are now; see ``Index.update``."""
+    """Update the index to the present documents; see :meth:`rag.index.Index.update`."""
     if not generations.current_generation(folder):
         raise BadInput(f"{folder} is not an index: there is nothing to update", "build it first")
     with disk_full_as_problem(folder), writer_lock(folder), TextStore(folder, write=True) as store:
-        began = time.monotonic()
-        tell = on_event or _unheard
+        start = time.monotonic()
+        notify = on_event or _ignore_event
         published = generations.current_generation(folder)
-        store.take_back(published)
-        store.forget(generations.remove_old_generations(folder, published))
-        before = read_previous(folder, store, published)
-        require_same_embedder(folder, before.manifest, encoder)
-        settings = IndexSettings.from_json(before.manifest["settings"])
-        there = store.documents(published)
-        files = ScanState(incremental.read_scan_state(folder, __version__), there, wish.trust_mtime)
-        loaded = _loaded(documents, files, tell)
-        plan = compare_documents(loaded.documents, there, before.rows, Chunker(encoder, settings))
-        with VectorCache(folder, encoder.fingerprint, encoder.dimension) as cached:
+        store.roll_back(published)
+        store.delete_before(generations.remove_old_generations(folder, published))
+        previous = read_previous(folder, store, published)
+        require_same_embedder(folder, previous.manifest, encoder)
+        settings = IndexSettings.from_json(previous.manifest["settings"])
+        stored = store.documents(published)
+        scan_state = ScanState(incremental.read_scan_state(folder, __version__), stored, options.trust_mtime)
+        loaded = _load(documents, scan_state, notify)
+        plan = compare_documents(loaded.documents, stored, previous.rows, Chunker(encoder, settings))
+        with VectorCache(folder, encoder.fingerprint, encoder.dimension) as cache:
             if plan.is_empty:
-                made = before.as_made()
+                current = previous.as_published()
             else:
-                chunks = len(before.rows) - len(plan.change.chunks_out) + len(plan.change.chunks_in)
-                tell({"event": "index.chunked", "chunks": chunks, "new": len(plan.texts)})
-                made = write_generation(
-                    folder, store, cached, before, plan, encoder, index_facts(encoder, settings), tell
+                chunks = len(previous.rows) - len(plan.change.chunks_out) + len(plan.change.chunks_in)
+                notify({"event": "index.chunked", "chunks": chunks, "new": len(plan.texts)})
+                current = write_generation(
+                    folder, store, cache, previous, plan, encoder, index_facts(encoder, settings), notify
                 )
-            gone = store.departed(made.number)
-            if wish.purge or not plan.is_empty:
-                _tidy(folder, store, cached, made.number, made.texts, wish.purge)
-        files.save(folder, __version__)
-        return _report(loaded, plan, made, began, encoder, gone)
+            gone = store.removed_documents(current.number)
+            if options.purge or not plan.is_empty:
+                _clean_up(folder, store, cache, current.number, current.texts, options.purge)
+        scan_state.save(folder, __version__)
+        return _report(loaded, plan, current, start, encoder, gone)
 
 
 def require_same_embedder(folder: Path, manifest: dict[str, Any], encoder: Encoder) -> None:
-    """Refuse an embedder whose vectors cannot be compared with those of the index."""
+    """Raise BadInput if the embedder's vectors cannot be compared with those of the index."""
     if manifest["fingerprint"] != encoder.fingerprint:
         raise BadInput(
             f"{folder} was built with another embedder: it holds vectors of {manifest['embedder']} "
@@ -175,24 +178,25 @@ def require_same_embedder(folder: Path, manifest: dict[str, Any], encoder: Encod
         )
 
 
-def _loaded(documents: Path, files: ScanState, tell: OnEvent) -> LoadedDocuments:
-    loaded = files.load(documents)
-    tell({"event": "index.loaded", "found": loaded.found, "documents": len(loaded.documents)})
+def _load(documents: Path, scan_state: ScanState, notify: OnEvent) -> LoadedDocuments:
+    """Load the documents and report their number."""
+    loaded = scan_state.load(documents)
+    notify({"event": "index.loaded", "found": loaded.found, "documents": len(loaded.documents)})
     return loaded
 
 
-def _salvaged(folder: Path, encoder: Encoder) -> PreviousGeneration:
-    """Return what a fresh build may still use of an index, however damaged: numbers, ids, vectors.
+def _salvage(folder: Path, encoder: Encoder) -> PreviousGeneration:
+    """Return what a fresh build can reuse of an index, even a damaged one: numbers, ids and vectors.
 
-    What an interrupted writer left is taken back first. A text store that cannot be read is deleted: no
+    The changes of an interrupted writer are rolled back first. A text store that cannot be read is deleted, because no
     generation can be opened without it.
     """
-    published, lost = 0, False
+    published, pointer_lost = 0, False
     try:
         published = generations.current_generation(folder)
     except BadInput:
-        lost = True
-    if not lost and (published or max(generations.generation_numbers(folder), default=0) <= 1):
+        pointer_lost = True
+    if not pointer_lost and (published or max(generations.generation_numbers(folder), default=0) <= 1):
         generations.remove_old_generations(folder, published)
     last = max(published, *generations.generation_numbers(folder), 0)
     next_id = generations.next_chunk_id(folder)
@@ -202,33 +206,33 @@ def _salvaged(folder: Path, encoder: Encoder) -> PreviousGeneration:
             with TextStore(folder, write=True) as store:
                 store.check()
                 if not last or published:
-                    store.take_back(published)
+                    store.roll_back(published)
                 next_id = store.next_id(next_id)
                 last = max(last, *store.numbers(), 0)
                 with suppress(BadInput):
-                    before = read_previous(folder, store, published)
-                    if before.manifest["fingerprint"] == encoder.fingerprint:
-                        known = before.known
+                    previous = read_previous(folder, store, published)
+                    if previous.manifest["fingerprint"] == encoder.fingerprint:
+                        known = previous.known
     except BadInput:
         for path in database_files(folder / text.TEXT_DATABASE):
             path.unlink(missing_ok=True)
     return PreviousGeneration(published, next_id, last, known=known)
 
 
-def _tidy(
-    folder: Path, store: TextStore, cached: VectorCache, number: int, used: Collection[str], purge: bool
+def _clean_up(
+    folder: Path, store: TextStore, cache: VectorCache, number: int, used: Collection[str], purge: bool
 ) -> None:
-    """Forget what no kept generation holds; with ``purge``, everything that the current one does not."""
-    store.forget(
+    """Delete what no retained generation needs; with ``purge``, everything that the current one does not need."""
+    store.delete_before(
         generations.remove_old_generations(folder, number, keep=1 if purge else generations.KEPT_GENERATIONS)
     )
     if purge:
-        store.scrub()
-    cached.trim(used, purge=purge)
+        store.vacuum()
+    cache.trim(used, purge=purge)
 
 
-def _strangers(folder: Path) -> list[str]:
-    """Return what stands in a folder that no index made; such a folder is never written into."""
+def _foreign_files(folder: Path) -> list[str]:
+    """Return the files in a folder that were not written by an index; such a folder is never written into."""
     if (
         not folder.exists()
         or (folder / generations.CURRENT_POINTER).exists()
@@ -239,67 +243,69 @@ def _strangers(folder: Path) -> list[str]:
         return [f"nothing, being a file: {folder.name}"]
     if is_database(folder / text.TEXT_DATABASE):
         return []
-    ours = {
+    own_files = {
         path.name
         for name in (vector_cache.CACHE_DATABASE, incremental.SCAN_STATE_FILE)
         for path in database_files(folder / name)
     }
-    return sorted(p.name for p in folder.iterdir() if not p.name.startswith(".") and p.name not in ours)
+    return sorted(
+        path.name for path in folder.iterdir() if not path.name.startswith(".") and path.name not in own_files
+    )
 
 
-def _missing(folder: Path) -> list[Path]:
-    """Return the folders that a build will make, innermost first."""
+def _missing_folders(folder: Path) -> list[Path]:
+    """Return the folders that a build will create, innermost first."""
     return [path for path in (folder, *folder.parents) if not path.exists()]
 
 
 @contextmanager
-def _leaving_nothing_behind(folder: Path, made: list[Path]) -> Iterator[None]:
-    """Remove what a failed first build wrote, and the folders it made; an interrupted one keeps its progress."""
-    blank = not (folder / generations.CURRENT_POINTER).exists()
+def _cleanup_on_failure(folder: Path, new_folders: list[Path]) -> Iterator[None]:
+    """Remove the files of a failed first build and the folders it created; an interrupted one keeps its progress."""
+    is_first_build = not (folder / generations.CURRENT_POINTER).exists()
     try:
         yield
     except Exception:
-        if blank and not (folder / generations.CURRENT_POINTER).exists():
+        if is_first_build and not (folder / generations.CURRENT_POINTER).exists():
             generations.remove_old_generations(folder, 0)
             for name in (text.TEXT_DATABASE, vector_cache.CACHE_DATABASE, incremental.SCAN_STATE_FILE):
                 for path in database_files(folder / name):
                     path.unlink(missing_ok=True)
-            if folder in made:
+            if folder in new_folders:
                 shutil.rmtree(folder, ignore_errors=True)
-            for path in made[1:]:
+            for path in new_folders[1:]:
                 with suppress(OSError):
                     path.rmdir()
         raise
 
 
-def _unheard(event: dict[str, Any]) -> None:
-    """Hear nothing."""
+def _ignore_event(event: dict[str, Any]) -> None:
+    """Do nothing."""
 
 
 def _report(
     loaded: LoadedDocuments,
     plan: ChangeSet,
-    made: PublishedGeneration,
-    began: float,
+    published: PublishedGeneration,
+    start: float,
     encoder: Encoder,
-    gone: Collection[str] = (),
+    removed: Collection[str] = (),
 ) -> BuildReport:
-    foreign = language_note(list(plan.texts.values()), encoder)
+    language = language_note(list(plan.texts.values()), encoder)
     return BuildReport(
-        found=loaded.found,
+        found=loaded.total,
         indexed=plan.added + plan.changed,
         added=plan.added,
         changed=plan.changed,
         removed=len(plan.removed),
         unchanged=plan.unchanged,
         skipped=loaded.skipped,
-        chunks=made.chunks,
-        embedded=made.embedded,
-        cached=made.cached,
-        generation=made.number,
-        store=made.store,
-        seconds=round(time.monotonic() - began, 3),
-        stores=made.stores,
-        remarks=(*loaded.remarks, *([foreign] if foreign else [])),
-        gone=tuple(gone),
+        chunks=published.chunks,
+        embedded=published.embedded,
+        cached=published.cached,
+        generation=published.number,
+        store=published.store,
+        seconds=round(time.monotonic() - start, 3),
+        stores=published.stores,
+        remarks=(*loaded.remarks, *([language] if language else [])),
+        gone=tuple(removed),
     )

@@ -1,4 +1,4 @@
-"""What changes between the documents in an index and the documents as they are now."""
+"""The difference between the documents of an index and the documents as they are now, in rows of the text store."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from rag.types import Document
 
 @dataclass(frozen=True, slots=True)
 class ChangeSet:
-    """The rows that go and come, and the texts whose vectors are needed."""
+    """The rows to remove and to add, and the texts whose vectors are needed."""
 
     change: RowChange
     texts: Mapping[str, str]
-    """Hash to text of everything embedded in the rows that come."""
+    """The embedded texts of the added rows, by hash."""
     added: int
     changed: int
     removed: tuple[str, ...]
@@ -26,50 +26,56 @@ class ChangeSet:
 
     @property
     def is_empty(self) -> bool:
-        """Whether the documents are what the index holds already."""
+        """Whether the documents are equal to those of the index."""
         return not (self.added or self.changed or self.removed)
 
     def whole(self) -> ChangeSet:
-        """Return the plan of a fresh build, which also ends everything the index held."""
+        """Return the change of a fresh build, which also removes all earlier rows."""
         return replace(self, change=replace(self.change, whole=True))
 
 
 def compare_documents(
-    documents: Sequence[Document], there: Mapping[str, str], rows: Sequence[RowSummary], chunker: Chunker
+    documents: Sequence[Document], stored: Mapping[str, str], rows: Sequence[RowSummary], chunker: Chunker
 ) -> ChangeSet:
-    """Return what turns the index (ids with content hashes, and its rows) into the documents.
+    """Return the change that turns the index into the documents.
 
-    Only documents whose content hash differs are cut; a chunk whose embedded text is already a chunk of the
-    same document keeps its id, and its row too when nothing else about it changed.
+    Only documents whose content hash differs are cut. A chunk whose embedded text was already a chunk of the same
+    document keeps its id, and its row too if nothing else about it changed.
+
+    Args:
+        documents: as they are now.
+        stored: content hash of each document in the index, by id.
+        rows: the chunks of the index.
+        chunker: cuts the changed documents.
     """
-    comings = tuple(d for d in documents if there.get(d.id) != d.sha256)
-    ids = {d.id for d in documents}
-    leavings = tuple(id for id in there if id not in ids)
-    touched = {d.id for d in comings} | set(leavings)
-    old: defaultdict[tuple[str, str], list[RowSummary]] = defaultdict(list)
+    to_cut = tuple(document for document in documents if stored.get(document.id) != document.sha256)
+    ids = {document.id for document in documents}
+    removed = tuple(id for id in stored if id not in ids)
+    affected = {document.id for document in to_cut} | set(removed)
+    old_rows: defaultdict[tuple[str, str], list[RowSummary]] = defaultdict(list)
     for row in reversed(rows):
-        if row.doc in touched:
-            old[row.doc, row.embedded].append(row)
+        if row.doc in affected:
+            old_rows[row.doc, row.embedded].append(row)
     texts: dict[str, str] = {}
-    same: set[int] = set()
-    new: list[StoredChunk] = []
-    for chunk in (chunk for document in comings for chunk in chunker.chunks(document)):
+    unchanged_ids: set[int] = set()
+    new_rows: list[StoredChunk] = []
+    for chunk in (chunk for document in to_cut for chunk in chunker.chunks(document)):
         text = chunker.embedded_text(chunk)
         key = sha256_text(text)
-        match = old[chunk.doc, key].pop() if old[chunk.doc, key] else None
-        coming = store_row(replace(chunk, id=match.id if match else 0), key)
-        if match and match.sha256 == coming.sha256:
-            same.add(match.id)
+        match = old_rows[chunk.doc, key].pop() if old_rows[chunk.doc, key] else None
+        new_row = store_row(replace(chunk, id=match.id if match else 0), key)
+        if match and match.sha256 == new_row.sha256:
+            unchanged_ids.add(match.id)
         else:
-            new.append(coming)
+            new_rows.append(new_row)
             texts[key] = text
-    out = tuple(row.id for row in rows if row.doc in touched and row.id not in same)
-    changed = tuple(d.id for d in comings if d.id in there)
+    removed_ids = tuple(row.id for row in rows if row.doc in affected and row.id not in unchanged_ids)
+    changed = tuple(document.id for document in to_cut if document.id in stored)
     return ChangeSet(
-        RowChange((*leavings, *changed), comings, out, tuple(new)),
+        RowChange((*removed, *changed), to_cut, removed_ids, tuple(new_rows)),
         texts,
-        len(comings) - len(changed),
+        len(to_cut) - len(changed),
         len(changed),
-        leavings,
-        len(documents) - len(comings),
+        removed,
+        len(documents) - len(to_cut),
     )

@@ -1,12 +1,12 @@
-"""Immutable generations of derived files, and the one pointer that says which is current.
+"""Immutable generations of derived files, and the pointer to the current one.
 
 ::
 
     INDEX/CURRENT          "gen-000002 HASH", replaced atomically: the moment an update becomes visible;
                            the hash is that of the generation's manifest
     INDEX/gen-000002/      vectors, BM25, manifest.json (hashes, fingerprint, settings, counts, next id)
-    INDEX/gen-000001/      the generation before, kept for readers that still use it
-    INDEX/text.sqlite      documents and chunks of all kept generations
+    INDEX/gen-000001/      the previous generation, retained for readers that still use it
+    INDEX/text.sqlite      documents and chunks of all retained generations
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ CURRENT_POINTER = "CURRENT"
 KEPT_GENERATIONS = 2
 REPAIR_HINT = "mend it: tunewise index check INDEX --repair"
 _NAME = re.compile(r"gen-(\d{6,})")
-_MOST = 2**53
-_LEFT = re.compile(r"\.gen-\d{6,}\.tmp|\.[A-Za-z.]+\.\w+\.tmp")
+_MAX_CHUNK_ID = 2**53  # a damaged manifest could name any number; above this JSON numbers are not exact
+_LEFTOVER = re.compile(r"\.gen-\d{6,}\.tmp|\.[A-Za-z.]+\.\w+\.tmp")
 _POINTER = re.compile(r"gen-(\d{6,}) ([0-9a-f]{64})\n")
 
 
@@ -54,11 +54,12 @@ def generation_name(number: int) -> str:
 
 
 def current_generation(folder: Path) -> int:
-    """Return the current generation's number, 0 when the folder has none; BadInput on a broken pointer."""
+    """Return the current generation's number, 0 if the folder has none; BadInput for a damaged pointer."""
     return _pointer(folder)[0]
 
 
 def _pointer(folder: Path) -> tuple[int, str]:
+    """Return the number and the manifest's hash from the pointer; (0, "") without one."""
     try:
         text = (folder / CURRENT_POINTER).read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -71,7 +72,7 @@ def _pointer(folder: Path) -> tuple[int, str]:
 
 
 def open_verified(folder: Path, number: int) -> Generation:
-    """Return a generation after checking every file's hash, before anything in it is parsed."""
+    """Return a generation after verifying the hash of every file, before any of them is parsed."""
     path = folder / generation_name(number)
     try:
         manifest = check_manifest(path, GENERATION_KIND)
@@ -87,9 +88,10 @@ def open_verified(folder: Path, number: int) -> Generation:
 
 
 def trusted_manifest(folder: Path, number: int) -> dict[str, Any]:
-    """Return the current generation's manifest if it is the one that was published; its files are not looked at.
+    """Return the current generation's manifest if it is the one that was published; other files are not verified.
 
-    BadInput when it is damaged, when the pointer is, or when the pointer names another generation.
+    Raises:
+        BadInput: if the manifest or the pointer is damaged, or the pointer names another generation.
     """
     pointed, sha256 = _pointer(folder)
     path = folder / generation_name(number)
@@ -102,7 +104,7 @@ def trusted_manifest(folder: Path, number: int) -> dict[str, Any]:
 
 
 def prepare_folder(folder: Path, number: int) -> Path:
-    """Return an empty folder to prepare a generation in."""
+    """Return an empty temporary folder to write a generation into."""
     path = folder / f".{generation_name(number)}.tmp"
     shutil.rmtree(path, ignore_errors=True)
     path.mkdir(parents=True)
@@ -110,7 +112,7 @@ def prepare_folder(folder: Path, number: int) -> Path:
 
 
 def publish_generation(folder: Path, number: int, prepared: Path, facts: dict[str, Any]) -> None:
-    """Give a prepared generation its manifest and its name, then point to it."""
+    """Write the manifest of a prepared generation, give the folder its name, then point to it."""
     write_manifest(prepared, GENERATION_KIND, facts)
     publish_folder(prepared, folder / generation_name(number))
     sha256 = sha256_file(folder / generation_name(number) / MANIFEST)
@@ -118,17 +120,17 @@ def publish_generation(folder: Path, number: int, prepared: Path, facts: dict[st
 
 
 def remove_old_generations(folder: Path, number: int, keep: int = KEPT_GENERATIONS) -> int:
-    """Remove unpublished leftovers and all but the newest kept generations; return the oldest number left."""
-    kept = []
+    """Remove unpublished leftovers and all but the newest ``keep`` generations; return the oldest number left."""
+    remaining = []
     for path in sorted(folder.iterdir()):
         match = _NAME.fullmatch(path.name)
         if match and number - keep < int(match.group(1)) <= number:
-            kept.append(int(match.group(1)))
-        elif (match or _LEFT.fullmatch(path.name)) and path.is_dir():
+            remaining.append(int(match.group(1)))
+        elif (match or _LEFTOVER.fullmatch(path.name)) and path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
-        elif _LEFT.fullmatch(path.name):
+        elif _LEFTOVER.fullmatch(path.name):
             path.unlink(missing_ok=True)
-    return min(kept, default=number)
+    return min(remaining, default=number)
 
 
 def remove_generation(folder: Path, number: int) -> None:
@@ -137,16 +139,16 @@ def remove_generation(folder: Path, number: int) -> None:
 
 
 def generation_numbers(folder: Path) -> list[int]:
-    """Return the numbers of the generation folders there are, oldest first, whatever state they are in."""
+    """Return the numbers of all generation folders, oldest first, whether damaged or not."""
     if not folder.is_dir():
         return []
-    return sorted(int(m.group(1)) for path in folder.iterdir() if (m := _NAME.fullmatch(path.name)))
+    return sorted(int(match.group(1)) for path in folder.iterdir() if (match := _NAME.fullmatch(path.name)))
 
 
 def next_chunk_id(folder: Path) -> int:
-    """Return the highest next chunk id that any manifest names, 1 when none can be read."""
-    found = [1]
+    """Return the highest next chunk id in any manifest, 1 if none can be read."""
+    ids = [1]
     for number in generation_numbers(folder):
         with suppress(BadInput, KeyError, TypeError, ValueError):
-            found.append(int(read_manifest(folder / generation_name(number), GENERATION_KIND)["next_id"]))
-    return max(id for id in found if id < _MOST)
+            ids.append(int(read_manifest(folder / generation_name(number), GENERATION_KIND)["next_id"]))
+    return max(id for id in ids if id < _MAX_CHUNK_ID)

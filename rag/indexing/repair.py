@@ -1,8 +1,8 @@
-"""Look an index over for damage, and make its derived files again from its text.
+"""Check an index for damage, and rebuild its derived files from its text.
 
-Vectors, words, manifest and pointer are all derived: what is damaged is made anew as the next generation,
-with vectors from whatever verified file still holds them, and the embedder only for those that none does.
-The text itself has no second copy here: where it is damaged the index must be built again from the documents.
+Vectors, words, manifest and pointer are all derived: what is damaged is rebuilt as the next generation, with vectors
+from any verified file that still has them, and from the embedder only for the others. The text itself has no second
+copy in the index: if it is damaged, the index must be built again from the documents.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ class RepairReport:
     """What a repair found and did."""
 
     damage: tuple[str, ...]
-    """Each damaged part in one line; empty when the index was whole."""
+    """Each damaged part in one line; empty if there was no damage."""
     generation: int
     """The generation that is current now."""
     embedded: int = 0
-    """Texts that had to be embedded again; the other vectors were still there."""
+    """Texts that had to be embedded again; all other vectors were recovered."""
 
     def to_json(self) -> dict[str, Any]:
         """Return the JSON object that ``index check --repair --json`` prints."""
@@ -49,18 +49,18 @@ class RepairReport:
 
 
 def check_index(folder: Path) -> dict[str, Any]:
-    """Verify every kept generation, every row and every vector; return counts, or raise BadInput."""
+    """Verify every retained generation, row and vector; return counts, or raise BadInput."""
     number = generations.current_generation(folder)
     if not number:
         raise BadInput(
             f"{folder} is not an index: it has no {generations.CURRENT_POINTER}", generations.REPAIR_HINT
         )
-    kept = generations.generation_numbers(folder)
-    found = [generations.open_verified(folder, n) for n in sorted({*kept, number})]
-    manifest = next(g.manifest for g in found if g.number == number)
+    numbers = generations.generation_numbers(folder)
+    verified = [generations.open_verified(folder, n) for n in sorted({*numbers, number})]
+    manifest = next(g.manifest for g in verified if g.number == number)
     with TextStore(folder) as text:
         text.check()
-        documents = _verified_text(text, number, manifest["text_sha256"])
+        documents = _verify_text(text, number, manifest["text_sha256"])
         rows = text.summaries(number)
     path = folder / generations.generation_name(number)
     store = store_class(manifest["store"]).load(path, manifest["dimension"])
@@ -70,10 +70,10 @@ def check_index(folder: Path) -> dict[str, Any]:
     return {
         "schema": 1,
         "generation": number,
-        "generations": kept,
+        "generations": numbers,
         "documents": documents,
         "chunks": len(rows),
-        "files": sum(len(g.manifest["files"]) for g in found),
+        "files": sum(len(g.manifest["files"]) for g in verified),
         "store": manifest["store"],
         "embedder": manifest["embedder"],
         "fingerprint": manifest["fingerprint"],
@@ -83,9 +83,10 @@ def check_index(folder: Path) -> dict[str, Any]:
 def repair_index(
     folder: Path, embedder: Callable[[], Encoder], on_event: OnEvent | None = None
 ) -> RepairReport:
-    """Find damage and mend it; ``embedder`` is called only when vectors are lost everywhere.
+    """Find damage and repair it; ``embedder`` is called only if vectors are lost everywhere.
 
-    Raises BadInput when the text itself is damaged.
+    Raises:
+        BadInput: if the text itself is damaged.
     """
     with disk_full_as_problem(folder), writer_lock(folder), TextStore(folder, write=True) as text:
         text.check()
@@ -93,24 +94,24 @@ def repair_index(
         record = _newest(folder, text)
         with VectorCache(folder, record.facts["fingerprint"], record.facts["dimension"]) as cache:
             lost = cache.check()[1]
-            if cache.began_anew or lost:
+            if cache.was_reset or lost:
                 damage.append(
-                    f"the vector cache lost {'everything' if cache.began_anew else f'{lost} vectors'}"
+                    f"the vector cache lost {'everything' if cache.was_reset else f'{lost} vectors'}"
                 )
             published = 0
             with suppress(BadInput):
                 published = generations.current_generation(folder)
-            if published == record.number and _is_whole(folder, published):
+            if published == record.number and _is_intact(folder, published):
                 for number in generations.generation_numbers(folder):
-                    if number != published and not _is_whole(folder, number):
+                    if number != published and not _is_intact(folder, number):
                         generations.remove_generation(folder, number)
                 return RepairReport(tuple(damage), published)
-            mended = _Mending(folder, text, cache, record, embedder, on_event or (lambda event: None))
-            return RepairReport(tuple(damage), *mended.run())
+            rebuild = _Rebuild(folder, text, cache, record, embedder, on_event or (lambda event: None))
+            return RepairReport(tuple(damage), *rebuild.run())
 
 
-class _Mending:
-    """Makes the derived files of one generation again, under the next number."""
+class _Rebuild:
+    """Rebuilds the derived files of one generation under the next number."""
 
     def __init__(
         self,
@@ -119,35 +120,39 @@ class _Mending:
         cache: VectorCache,
         record: GenerationRecord,
         embedder: Callable[[], Encoder],
-        tell: OnEvent,
+        on_event: OnEvent,
     ) -> None:
-        self._folder, self._text, self._cache, self._record = folder, text, cache, record
-        self._embedder, self._tell = embedder, tell
+        self._folder = folder
+        self._text = text
+        self._cache = cache
+        self._record = record
+        self._embedder = embedder
+        self._on_event = on_event
         self._settings = IndexSettings.from_json(record.facts["settings"])
 
     def run(self) -> tuple[int, int]:
         """Publish the generation; return its number and how many texts were embedded."""
-        old, facts = self._record.number, self._record.facts
-        rows = self._text.chunks(old)
+        old_number, facts = self._record.number, self._record.facts
+        rows = self._text.chunks(old_number)
         texts = self._texts(rows)
-        wanted = {row.embedded: text for row, text in zip(rows, texts, strict=True)}
-        found = resolve_vectors(wanted, self._known(), self._cache, self._encoder, self._tell)
-        last = max(old, *generations.generation_numbers(self._folder), *self._text.numbers())
-        self._text.take_back(old)
+        text_by_hash = {row.embedded: text for row, text in zip(rows, texts, strict=True)}
+        resolved = resolve_vectors(text_by_hash, self._known(), self._cache, self._encoder, self._on_event)
+        last = max(old_number, *generations.generation_numbers(self._folder), *self._text.numbers())
+        self._text.roll_back(old_number)
         record = self._text.apply(last + 1, RowChange(), facts, generations.next_chunk_id(self._folder))
-        matrix = np.array([found.vectors[row.embedded] for row in rows], dtype=np.float32)
+        matrix = np.array([resolved.vectors[row.embedded] for row in rows], dtype=np.float32)
         matrix = matrix.reshape(len(rows), int(facts["dimension"]))
-        summaries = [RowSummary(r.chunk.id, r.chunk.doc, r.embedded, r.sha256) for r in rows]
+        summaries = [RowSummary(row.chunk.id, row.chunk.doc, row.embedded, row.sha256) for row in rows]
         write_generation_files(self._folder, record, summaries, matrix, TermRows.of(texts), self._store())
         for number in generations.generation_numbers(self._folder):
-            if number != record.number and not _is_whole(self._folder, number):
+            if number != record.number and not _is_intact(self._folder, number):
                 generations.remove_generation(self._folder, number)
-        self._text.forget(generations.remove_old_generations(self._folder, record.number))
-        return record.number, found.embedded
+        self._text.delete_before(generations.remove_old_generations(self._folder, record.number))
+        return record.number, resolved.embedded
 
     def _texts(self, rows: list[StoredChunk]) -> list[str]:
-        """Return what was embedded of each row; the embedder is asked only where a prefix was shortened."""
-        plain = Chunker(_Boundless(), self._settings)  # type: ignore[arg-type]
+        """Return the text that was embedded for each row; the embedder is needed only if a prefix was shortened."""
+        plain = Chunker(_UnlimitedEncoder(), self._settings)  # type: ignore[arg-type]
         texts = [plain.embedded_text(row.chunk) for row in rows]
         wrong = [n for n, row in enumerate(rows) if sha256_text(texts[n]) != row.embedded]
         if wrong:
@@ -167,7 +172,7 @@ class _Mending:
         return encoder
 
     def _known(self) -> KnownVectors:
-        """Return the vectors of the generation when its own files hold them still, unharmed."""
+        """Return the vectors of the generation if its own files are intact."""
         path = self._folder / generations.generation_name(self._record.number)
         with suppress(BadInput, OSError):
             manifest = generations.trusted_manifest(self._folder, self._record.number)
@@ -180,14 +185,14 @@ class _Mending:
         return KnownVectors({}, None)
 
     def _store(self) -> str | None:
-        """Return the name of the store that was chosen, where the manifest can still be believed."""
+        """Return the name of the store that was chosen, if the manifest can be trusted."""
         with suppress(BadInput):
             return str(generations.trusted_manifest(self._folder, self._record.number)["store"])
         return None
 
 
-class _Boundless:
-    """Stands for an embedder with room for every prefix."""
+class _UnlimitedEncoder:
+    """Stands in for an embedder with an unlimited window, so that no prefix is shortened."""
 
     max_tokens = 1
 
@@ -196,24 +201,24 @@ class _Boundless:
 
 
 def _damage(folder: Path) -> list[str]:
-    """Return what is wrong with the pointer and the generations, one line each."""
-    found = []
+    """Return the damage to the pointer and the generations, one line each."""
+    damage = []
     number = 0
     try:
         number = generations.current_generation(folder)
         if not number:
-            found.append(f"{generations.CURRENT_POINTER} is missing")
+            damage.append(f"{generations.CURRENT_POINTER} is missing")
     except BadInput as error:
-        found.append(error.message)
-    for each in sorted({*generations.generation_numbers(folder), *([number] if number else [])}):
+        damage.append(error.message)
+    for generation in sorted({*generations.generation_numbers(folder), *([number] if number else [])}):
         try:
-            generations.open_verified(folder, each)
+            generations.open_verified(folder, generation)
         except BadInput as error:
-            found.append(error.message)
-    return found
+            damage.append(error.message)
+    return damage
 
 
-def _is_whole(folder: Path, number: int) -> bool:
+def _is_intact(folder: Path, number: int) -> bool:
     try:
         return bool(generations.open_verified(folder, number))
     except BadInput:
@@ -221,24 +226,24 @@ def _is_whole(folder: Path, number: int) -> bool:
 
 
 def _newest(folder: Path, text: TextStore) -> GenerationRecord:
-    """Return the record of the generation to restore: the current one, or the newest when none is named."""
+    """Return the record of the generation to restore: the current one, or the newest if the pointer names none."""
     try:
         number = generations.current_generation(folder)
     except BadInput:
         number = 0
     if not number:
-        written = text.numbers()
-        finished = [n for n in generations.generation_numbers(folder) if n in written]
-        number = max(finished or written, default=0)
+        recorded = text.numbers()
+        finished = [n for n in generations.generation_numbers(folder) if n in recorded]
+        number = max(finished or recorded, default=0)
     record = text.record(number)
     if record is None:
         raise BadInput(f"{folder} holds no generation that can be restored", REBUILD_HINT)
-    _verified_text(text, number, record.text_sha256)
+    _verify_text(text, number, record.text_sha256)
     return record
 
 
-def _verified_text(text: TextStore, number: int, sha256: str) -> int:
-    """Read every row of a generation against its hash, and all against the generation's; count documents."""
+def _verify_text(text: TextStore, number: int, sha256: str) -> int:
+    """Verify every row of a generation against its hash and all rows against the generation's; return the document count."""
     documents = text.documents(number)
     for id in documents:
         text.document(id, number)

@@ -1,8 +1,8 @@
-"""Vectors for texts: kept where they are known, taken from the cache, else embedded in fixed units.
+"""Vectors for texts: from the previous generation, from the cache, else embedded in fixed units.
 
-A unit is what an interrupted build loses at most. Units are cut from the texts that are still missing, by
-length and then by hash, and each is kept whole as soon as it is embedded; so a build that goes on after a
-crash embeds the same units as one that was never interrupted, whatever the embedder makes of a batch.
+An interrupted build loses one unit at most. Units are cut from the texts that are still missing, by length and then by
+hash, and each is stored as soon as it is embedded. So a build that continues after a crash embeds the same units as
+one that was never interrupted, and gets the same vectors even if an embedder's results depend on the batch.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from rag.stores.vector_cache import VectorCache
 from rag.types import OnEvent
 
 UNIT_CHARS = 300_000
-"""Characters in a unit, about 70,000 tokens: three to five seconds of work on two cores. Short texts are many to a
-unit, so that the embedder finds enough of equal length for full batches."""
+"""Characters in a unit, about 70,000 tokens: three to five seconds of work on two cores. A unit contains many short
+texts, so that the embedder finds enough of equal length for full batches."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,17 +31,17 @@ class KnownVectors:
     store: VectorStore | None
 
     def take(self, texts: Sequence[str]) -> dict[str, np.ndarray]:
-        """Return the vectors of those text hashes that are known."""
-        here = [text for text in texts if text in self.ids] if self.store is not None else []
-        if not here or self.store is None:
+        """Return the vectors of those text hashes that are known, by hash."""
+        known = [text for text in texts if text in self.ids] if self.store is not None else []
+        if not known or self.store is None:
             return {}
-        found = self.store.vectors(np.array([self.ids[text] for text in here], dtype=np.int64))
-        return dict(zip(here, found, strict=True))
+        vectors = self.store.vectors(np.array([self.ids[text] for text in known], dtype=np.int64))
+        return dict(zip(known, vectors, strict=True))
 
 
 @dataclass(frozen=True, slots=True)
 class ResolvedVectors:
-    """Vectors by text hash, and where they came from."""
+    """Vectors by text hash, and how many were embedded or came from the cache."""
 
     vectors: Mapping[str, np.ndarray]
     embedded: int
@@ -53,11 +53,16 @@ def resolve_vectors(
     known: KnownVectors,
     cache: VectorCache,
     encoder: Callable[[], Encoder],
-    tell: OnEvent,
+    on_event: OnEvent,
 ) -> ResolvedVectors:
-    """Return a vector for every text (hash to text); only what nobody knows is embedded.
+    """Return a vector for every text; only texts that are in neither place are embedded.
 
-    ``encoder`` is called only when something must be embedded.
+    Args:
+        texts: the texts by hash.
+        known: vectors of the previous generation.
+        cache: looked up next; new vectors are stored in it unit by unit.
+        encoder: called only if something must be embedded.
+        on_event: receives the embedder's progress over all units.
     """
     vectors = known.take(list(texts))
     cached = cache.get([text for text in texts if text not in vectors])
@@ -65,10 +70,11 @@ def resolve_vectors(
     missing = sorted((text for text in texts if text not in vectors), key=lambda t: (len(texts[t]), t))
     done = 0
     for unit in _units(missing, texts):
-        working = encoder()
-        hear = _shifted(tell, done, len(unit), len(missing))
+        loaded_encoder = encoder()
+        unit_progress = _overall_progress(on_event, done, len(unit), len(missing))
         fresh = checked_vectors(
-            working.encode([texts[text] for text in unit], on_event=hear), working.dimension
+            loaded_encoder.encode([texts[text] for text in unit], on_event=unit_progress),
+            loaded_encoder.dimension,
         )
         cache.put(unit, fresh)
         vectors |= zip(unit, fresh, strict=True)
@@ -77,26 +83,26 @@ def resolve_vectors(
 
 
 def _units(missing: Sequence[str], texts: Mapping[str, str]) -> Iterator[list[str]]:
-    """Yield runs of text hashes whose texts have about ``UNIT_CHARS`` characters together."""
+    """Yield runs of text hashes whose texts have about :data:`UNIT_CHARS` characters together."""
     unit: list[str] = []
-    size = 0
+    chars = 0
     for text in missing:
         unit.append(text)
-        size += len(texts[text])
-        if size >= UNIT_CHARS:
+        chars += len(texts[text])
+        if chars >= UNIT_CHARS:
             yield unit
-            unit, size = [], 0
+            unit, chars = [], 0
     if unit:
         yield unit
 
 
-def _shifted(tell: OnEvent, start: int, size: int, total: int) -> OnEvent:
-    """Let the embedder's progress inside a unit of ``size`` texts count towards the whole."""
+def _overall_progress(on_event: OnEvent, start: int, size: int, total: int) -> OnEvent:
+    """Convert the embedder's progress within a unit of ``size`` texts to progress over all ``total`` texts."""
 
-    def hear(event: dict[str, Any]) -> None:
+    def forward(event: dict[str, Any]) -> None:
         if event.get("event") == "embed.batch":
             inside = size * event["done"] // max(1, event["total"])
             event = {**event, "done": start + inside, "total": total}
-        tell(event)
+        on_event(event)
 
-    return hear
+    return forward

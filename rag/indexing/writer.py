@@ -1,4 +1,4 @@
-"""Make one generation: rows into the text store, vectors and words into files, then the pointer."""
+"""Write one generation: rows into the text store, vectors and words into files, then the pointer."""
 
 from __future__ import annotations
 
@@ -30,32 +30,32 @@ LEXICAL_FOLDER = "lexical"
 
 @dataclass(frozen=True, slots=True)
 class PreviousGeneration:
-    """The verified generation that a new one is made from; number 0 and nothing in it for the first."""
+    """The verified generation that a new one is made from; number 0 and empty for the first."""
 
     number: int = 0
     next_id: int = 1
     last: int = 0
-    """The highest number ever given to a generation; the new one takes the next."""
+    """The highest number ever used for a generation; the new one takes the next."""
     manifest: dict[str, Any] = field(default_factory=dict)
     rows: Sequence[RowSummary] = ()
     known: KnownVectors = field(default_factory=lambda: KnownVectors({}, None))
     terms: TermRows | None = None
-    """The words of the rows; None when they must be read from the texts again."""
+    """The words of the rows; None if they must be read from the texts again."""
 
-    def as_made(self) -> PublishedGeneration:
-        """Return the generation as the result of an update that had nothing to do."""
+    def as_published(self) -> PublishedGeneration:
+        """Return the generation as the result of an update without changes."""
         texts = {row.embedded for row in self.rows}
         return PublishedGeneration(self.number, len(self.rows), texts, str(self.manifest["store"]))
 
 
 @dataclass(frozen=True, slots=True)
 class PublishedGeneration:
-    """A generation that is current now."""
+    """A generation that is now the current one."""
 
     number: int
     chunks: int
     texts: Collection[str]
-    """The hashes of all embedded texts in it."""
+    """The hashes of all embedded texts of the generation."""
     store: str
     embedded: int = 0
     cached: int = 0
@@ -63,7 +63,7 @@ class PublishedGeneration:
 
 
 def read_previous(folder: Path, text: TextStore, number: int) -> PreviousGeneration:
-    """Verify a generation and read what an update needs of it; BadInput when anything in it is damaged."""
+    """Verify a generation and read what an update needs of it; BadInput if any part is damaged."""
     generation = generations.open_verified(folder, number)
     manifest = generation.manifest
     rows = text.summaries(number)
@@ -73,8 +73,8 @@ def read_previous(folder: Path, text: TextStore, number: int) -> PreviousGenerat
             REBUILD_HINT,
         )
     store = store_class(manifest["store"]).load(generation.path, manifest["dimension"])
-    same_words = manifest["made_by"] == __version__
-    terms = TermRows.load(generation.path / LEXICAL_FOLDER, len(rows)) if same_words else None
+    same_version = manifest["made_by"] == __version__
+    terms = TermRows.load(generation.path / LEXICAL_FOLDER, len(rows)) if same_version else None
     known = KnownVectors({row.embedded: row.id for row in rows}, store)
     return PreviousGeneration(number, int(manifest["next_id"]), number, manifest, rows, known, terms)
 
@@ -83,28 +83,31 @@ def write_generation(
     folder: Path,
     text: TextStore,
     cache: VectorCache,
-    before: PreviousGeneration,
-    plan: ChangeSet,
+    previous: PreviousGeneration,
+    changes: ChangeSet,
     encoder: Encoder,
     facts: dict[str, Any],
-    tell: OnEvent,
+    on_event: OnEvent,
 ) -> PublishedGeneration:
-    """Carry out a plan as the next generation and publish it.
+    """Write a change as the next generation and publish it.
 
-    Embedding comes first and is kept unit by unit; then one transaction writes the rows and gives out ids;
-    then the files are made and the pointer is replaced. Killed anywhere, the generation before still answers.
+    Embedding comes first and is stored unit by unit; then one transaction writes the rows and assigns ids; then the
+    files are written and the pointer is replaced. If the process is killed at any point, the previous generation
+    remains usable.
     """
-    found = resolve_vectors(plan.texts, before.known, cache, lambda: encoder, tell)
-    number = before.last + 1
-    record = text.apply(number, plan.change, facts, before.next_id)
+    resolved = resolve_vectors(changes.texts, previous.known, cache, lambda: encoder, on_event)
+    number = previous.last + 1
+    record = text.apply(number, changes.change, facts, previous.next_id)
     rows = text.summaries(number)
-    matrix = _matrix(rows, found, before, int(facts["dimension"]))
+    matrix = _matrix(rows, resolved, previous, int(facts["dimension"]))
     chunker = Chunker(encoder, IndexSettings.from_json(facts["settings"]))
-    terms = _terms(text, number, rows, before, plan, chunker)
-    name, measured = write_generation_files(folder, record, rows, matrix, terms, before.manifest.get("store"))
-    tell({"event": "index.published", "generation": number, "chunks": len(rows)})
+    terms = _terms(text, number, rows, previous, changes, chunker)
+    name, measured = write_generation_files(
+        folder, record, rows, matrix, terms, previous.manifest.get("store")
+    )
+    on_event({"event": "index.published", "generation": number, "chunks": len(rows)})
     texts = {row.embedded for row in rows}
-    return PublishedGeneration(number, len(rows), texts, name, found.embedded, found.cached, measured)
+    return PublishedGeneration(number, len(rows), texts, name, resolved.embedded, resolved.cached, measured)
 
 
 def write_generation_files(
@@ -115,7 +118,7 @@ def write_generation_files(
     terms: TermRows,
     store: str | None,
 ) -> tuple[str, tuple[StoreMeasurement, ...]]:
-    """Write and publish the files of a generation; ``store`` is the one chosen before, None to choose."""
+    """Write and publish the files of a generation; ``store`` is the previously chosen store, None to choose one."""
     settings = IndexSettings.from_json(record.facts["settings"])
     prepared = generations.prepare_folder(folder, record.number)
     ids = np.array([row.id for row in rows], dtype=np.int64)
@@ -139,7 +142,7 @@ def write_generation_files(
 
 
 def index_facts(encoder: Encoder, settings: IndexSettings) -> dict[str, Any]:
-    """Return what decides an index's vectors: the embedder's fingerprint and the chunker's settings."""
+    """Return what determines an index's vectors: the embedder's fingerprint and the chunker's settings."""
     return {
         "embedder": encoder.name,
         "fingerprint": encoder.fingerprint,
@@ -149,16 +152,16 @@ def index_facts(encoder: Encoder, settings: IndexSettings) -> dict[str, Any]:
 
 
 def _matrix(
-    rows: Sequence[RowSummary], found: ResolvedVectors, before: PreviousGeneration, dimension: int
+    rows: Sequence[RowSummary], resolved: ResolvedVectors, previous: PreviousGeneration, dimension: int
 ) -> np.ndarray:
-    """Return every row's vector: found for the rows that came, unchanged for the others."""
+    """Return every row's vector, float32 [rows, dimension]: resolved for new texts, copied for the others."""
     matrix = np.empty((len(rows), dimension), dtype=np.float32)
-    kept = [n for n, row in enumerate(rows) if row.embedded not in found.vectors]
-    if kept and before.known.store is not None:
-        ids = np.array([rows[n].id for n in kept], dtype=np.int64)
-        matrix[kept] = before.known.store.vectors(ids)
-    for n in sorted(set(range(len(rows))).difference(kept)):
-        matrix[n] = found.vectors[rows[n].embedded]
+    unchanged = [n for n, row in enumerate(rows) if row.embedded not in resolved.vectors]
+    if unchanged and previous.known.store is not None:
+        ids = np.array([rows[n].id for n in unchanged], dtype=np.int64)
+        matrix[unchanged] = previous.known.store.vectors(ids)
+    for n in sorted(set(range(len(rows))).difference(unchanged)):
+        matrix[n] = resolved.vectors[rows[n].embedded]
     return matrix
 
 
@@ -166,14 +169,14 @@ def _terms(
     text: TextStore,
     number: int,
     rows: Sequence[RowSummary],
-    before: PreviousGeneration,
-    plan: ChangeSet,
+    previous: PreviousGeneration,
+    changes: ChangeSet,
     chunker: Chunker,
 ) -> TermRows:
-    """Return the words of every row; only the texts that came are read."""
-    if before.rows and before.terms is None:
+    """Return the words of every row; only new texts are read."""
+    if previous.rows and previous.terms is None:
         return TermRows.of([chunker.embedded_text(row.chunk) for row in text.chunks(number)])
-    place = {row.id: n for n, row in enumerate(before.rows)}
-    kept = np.array([place[row.id] for row in rows if row.id in place], dtype=np.int64)
-    came = TermRows.of([plan.texts[row.embedded] for row in rows if row.id not in place])
-    return (before.terms or TermRows.of(())).then(kept, came)
+    old_position = {row.id: n for n, row in enumerate(previous.rows)}
+    kept_rows = np.array([old_position[row.id] for row in rows if row.id in old_position], dtype=np.int64)
+    new_terms = TermRows.of([changes.texts[row.embedded] for row in rows if row.id not in old_position])
+    return (previous.terms or TermRows.of(())).extended(kept_rows, new_terms)

@@ -1,1 +1,1 @@
-"""Loaders: files in, documents with exact positions out. ``registry.py`` is the table of contents."""
+"""Loaders: from files to documents with exact positions. ``registry.py`` lists the formats."""

@@ -1,4 +1,4 @@
-"""Bytes to text: the encoding is taken from the bytes themselves and said whenever it is not plain UTF-8."""
+"""From bytes to text: the encoding is detected from the bytes, and reported whenever it is not plain UTF-8."""
 
 from __future__ import annotations
 
@@ -15,43 +15,52 @@ _BOMS = (
     (codecs.BOM_UTF16_LE, "utf-16-le"),
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
-_CONTROL = re.compile(r"[\x00-\x06\x0e-\x1a\x1c-\x1f\x7f]")
-_MOST_CONTROLS = 0.001
-_SAMPLE = 32_768
-_FEW_FOREIGN = 0.3
+_CONTROL_CHARACTER = re.compile(r"[\x00-\x06\x0e-\x1a\x1c-\x1f\x7f]")
+_MAX_CONTROL_SHARE = 0.001
+_SAMPLE_BYTES = 32_768
+_MAX_ACCENTED_SHARE = 0.3
 """Western European text in cp1252 has one accented letter in ten at most; more means another script."""
 
 
 def decode_bytes(data: bytes, declared: str = "") -> tuple[str, dict[str, Any]]:
-    """Return the text without its byte order mark, newlines untouched, and what must be said of it.
+    """Decode a file's bytes.
 
-    The metadata holds ``encoding`` when it is not UTF-8 and ``undecoded``, the number of damaged places
-    (U+FFFD in the text), when UTF-8 is broken here and there. ``declared`` is an encoding that the format
-    names inside. Raises Unreadable when the bytes are not text.
+    Args:
+        data: the bytes.
+        declared: an encoding that the file itself names, or empty.
+
+    Returns:
+        The text without its byte order mark, newlines untouched; and metadata: ``encoding`` when it is not
+        UTF-8, and ``undecoded``, the number of damaged bytes (U+FFFD in the text), when a few bytes are not
+        valid UTF-8.
+
+    Raises:
+        UnreadableFile: when the bytes are not text.
     """
-    text, meta = _decoded(data, declared)
-    controls = len(_CONTROL.findall(text))
+    text, meta = _decode(data, declared)
+    controls = len(_CONTROL_CHARACTER.findall(text))
     if "\0" in text:
         raise UnreadableFile("not text: it holds NUL characters")
-    if controls > max(2, len(text) * _MOST_CONTROLS):
+    if controls > max(2, len(text) * _MAX_CONTROL_SHARE):
         raise UnreadableFile(f"not text: it holds {controls} control characters")
     return text, meta
 
 
-def _decoded(data: bytes, declared: str) -> tuple[str, dict[str, Any]]:
+def _decode(data: bytes, declared: str) -> tuple[str, dict[str, Any]]:
     for mark, name in _BOMS:
         if data.startswith(mark):
-            return _strict(data[len(mark) :], name)
+            return _decode_strictly(data[len(mark) :], name)
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError:
-        return _foreign(data, declared)
+        return _decode_other(data, declared)
     if name := _unmarked_utf16(data):
-        return _strict(data, name)
+        return _decode_strictly(data, name)
     return text, {}
 
 
-def _strict(data: bytes, name: str) -> tuple[str, dict[str, Any]]:
+def _decode_strictly(data: bytes, name: str) -> tuple[str, dict[str, Any]]:
+    """Decode without replacement; UnreadableFile at the first byte that does not fit."""
     try:
         text = data.decode(name)
     except UnicodeDecodeError as error:
@@ -62,7 +71,7 @@ def _strict(data: bytes, name: str) -> tuple[str, dict[str, Any]]:
 
 
 def _unmarked_utf16(data: bytes) -> str:
-    """Return UTF-16's name when every second byte of the beginning is NUL and the others are not."""
+    """Return UTF-16's name when most of every second byte at the beginning are NUL and the others are not, else ""."""
     head = data[:400]
     even, odd = head[::2], head[1::2]
     if len(head) < 4 or len(data) % 2:
@@ -72,40 +81,41 @@ def _unmarked_utf16(data: bytes) -> str:
     return "utf-16-be" if even.count(0) > 0.7 * len(even) and not odd.count(0) else ""
 
 
-def _foreign(data: bytes, declared: str) -> tuple[str, dict[str, Any]]:
-    """Decode what is not UTF-8: as declared, as damaged UTF-8, as UTF-16, as cp1252, or by statistics."""
+def _decode_other(data: bytes, declared: str) -> tuple[str, dict[str, Any]]:
+    """Decode what is not valid UTF-8: as UTF-16, as declared, as damaged UTF-8, as cp1252, or by statistics."""
     if name := _unmarked_utf16(data):
-        return _strict(data, name)
-    if declared and (found := _as_declared(data, declared)):
-        return found
+        return _decode_strictly(data, name)
+    if declared and (decoded := _decode_as_declared(data, declared)):
+        return decoded
     text = data.decode("utf-8", "replace")
     broken = text.count("\ufffd")
     letters = sum(not char.isascii() for char in text) - broken
-    if letters > 4 * broken:
+    if letters > 4 * broken:  # another encoding would rarely give so many valid sequences
         return text, {"encoding": "utf-8", "undecoded": broken}
     if b"\0" in data:
         raise UnreadableFile("not text: it holds NUL bytes")
-    high = sum(byte > 127 for byte in data[:_SAMPLE])
-    plain = sum(bytes([byte]).isalpha() for byte in data[:_SAMPLE])
-    name = "cp1252" if high < _FEW_FOREIGN * (high + plain) else _guessed(data[:_SAMPLE])
+    high = sum(byte > 127 for byte in data[:_SAMPLE_BYTES])
+    plain = sum(bytes([byte]).isalpha() for byte in data[:_SAMPLE_BYTES])
+    name = "cp1252" if high < _MAX_ACCENTED_SHARE * (high + plain) else _guess_encoding(data[:_SAMPLE_BYTES])
     try:
         return data.decode(name), {"encoding": name}
-    except UnicodeDecodeError:
+    except UnicodeDecodeError:  # cp1252 leaves five bytes undefined, latin-1 none
         name = "latin-1" if name == "cp1252" else name
         return data.decode(name, "replace"), {"encoding": name}
 
 
-def _as_declared(data: bytes, declared: str) -> tuple[str, dict[str, Any]] | None:
+def _decode_as_declared(data: bytes, declared: str) -> tuple[str, dict[str, Any]] | None:
+    """Decode by the declared encoding; None for one that was tried already, is unknown, or does not fit."""
     try:
         name = codecs.lookup(declared).name
         if name.startswith(("utf", "iso8859-1")) or name in ("ascii", "punycode", "idna"):
             return None
         return data.decode(name), {"encoding": name}
-    except (LookupError, ValueError):  # a codec that is no text encoding, or one the bytes do not fit
+    except (LookupError, ValueError):  # a codec that is not a text encoding, or that the bytes do not fit
         return None
 
 
-def _guessed(sample: bytes) -> str:
+def _guess_encoding(sample: bytes) -> str:
     from charset_normalizer import from_bytes
 
     best = from_bytes(sample).best()

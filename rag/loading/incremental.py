@@ -1,8 +1,9 @@
-"""What each file held when it was last read, so that an unchanged file need not be parsed again.
+"""What each file held when it was last read, so that an unchanged file is not parsed again.
 
-``sources.json`` lies beside the generations. It only ever saves work: a file is left unparsed only when its
-bytes have the hash written down here and all its documents are in the index as they were. Size and time of a
-file stand for its bytes only when that was asked for.
+:class:`ScanState` loads a documents folder and writes ``sources.json`` next to the generations. The file only
+saves work: a file is left unparsed only when its bytes have the recorded hash and all its documents are in
+the index as they were. Size and modification time are trusted in place of the bytes only when that is asked
+for.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import NamedTuple
 
 from rag.errors import Problem
 from rag.files import canonical_json, sha256_text, write_text
-from rag.loading.base import CUT_SHARE, Skipped
+from rag.loading.base import CUT_VERSION, Skipped
 from rag.loading.reader import KnownFile, LoadedDocuments, load_documents, unchanged_document
 from rag.loading.scan import FoundFile, walk_files
 
@@ -29,80 +30,88 @@ class ScannedFile(NamedTuple):
 
     sha256: str
     status: list[int]
-    """Size and modification time in nanoseconds; empty where they were not looked at."""
+    """Size and modification time in nanoseconds; empty where they were not read."""
     documents: list[list[str]]
-    """Id and content hash of each document it gave, and the hash of its line where it was a row."""
+    """Id and content hash of each of its documents, and the hash of its line where it was a row."""
     skipped: list[list[str]]
     """Path and reason of each of its rows that was skipped."""
 
 
 class ScanState:
-    """The files behind an index: known from before, and as they are now."""
+    """The files behind an index: as they were when last read, and as they are now."""
 
     def __init__(
         self, known: Mapping[str, ScannedFile], documents: Mapping[str, str], trust_mtime: bool
     ) -> None:
-        """Take what was read before, and the documents (id to content hash) that the index holds."""
+        """Compare what was read before with what the index holds.
+
+        Args:
+            known: the files as they were read before, by id.
+            documents: content hash of each document that the index holds, by id.
+            trust_mtime: whether a file of unchanged size and modification time counts as unchanged.
+        """
         self._known = {
             id: source
             for id, source in known.items()
             if all(documents.get(doc) == sha256 for doc, sha256, *_ in source.documents)
         }
-        self._trust = trust_mtime
-        self._now: dict[str, ScannedFile] = {}
+        self._trust_mtime = trust_mtime
+        self._current: dict[str, ScannedFile] = {}
 
     def load(self, path: Path) -> LoadedDocuments:
         """Load a documents path; documents of unchanged files come with their hashes but without text."""
-        statuses = _statuses(path) if self._trust else {}
+        statuses = _statuses(path) if self._trust_mtime else {}
         trusted = {
             id for id, status in statuses.items() if id in self._known and self._known[id].status == status
         }
-        known = {id: _known(source) for id, source in self._known.items()}
+        known = {id: _known_file(source) for id, source in self._known.items()}
         loaded = load_documents(path, known=known, trusted=trusted)
-        kept = {id: self._known[id] for id in loaded.unchanged}
-        self._now = {
+        unchanged_files = {id: self._known[id] for id in loaded.unchanged}
+        self._current = {
             id: source._replace(status=statuses.get(id, source.status))
-            for id, source in {**kept, **_read(loaded)}.items()
+            for id, source in {**unchanged_files, **_parsed_files(loaded)}.items()
         }
-        untouched = [
+        unread = [
             unchanged_document(doc, sha256)
-            for source in kept.values()
+            for source in unchanged_files.values()
             for doc, sha256, *_ in source.documents
         ]
-        skipped = [Skipped(*row) for source in kept.values() for row in source.skipped]
+        skipped = [Skipped(*row) for source in unchanged_files.values() for row in source.skipped]
         return replace(
             loaded,
-            documents=tuple(sorted((*loaded.documents, *untouched), key=lambda d: d.id)),
-            skipped=tuple(sorted((*loaded.skipped, *skipped), key=lambda s: s.path)),
+            documents=tuple(sorted((*loaded.documents, *unread), key=lambda document: document.id)),
+            skipped=tuple(sorted((*loaded.skipped, *skipped), key=lambda item: item.path)),
             unchanged=(),
         )
 
     def save(self, folder: Path, made_by: str) -> None:
-        """Write down the files as they are now; those that are gone are forgotten."""
-        body = canonical_json({"version": _VERSION, "cut": CUT_SHARE, "made_by": made_by, "files": self._now})
+        """Write the files as they are now; those that no longer exist are dropped."""
+        body = canonical_json(
+            {"version": _VERSION, "cut": CUT_VERSION, "made_by": made_by, "files": self._current}
+        )
         write_text(folder / SCAN_STATE_FILE, f"{sha256_text(body)}\n{body}\n")
 
 
 def read_scan_state(folder: Path, made_by: str) -> dict[str, ScannedFile]:
-    """Return what ``Sources.save`` wrote; nothing when it is missing, damaged, or by another version."""
+    """Return what :meth:`ScanState.save` wrote; empty when it is missing, damaged, or by another version."""
     try:
         sha256, _, body = (folder / SCAN_STATE_FILE).read_text(encoding="utf-8").partition("\n")
         body = body.removesuffix("\n")
         if sha256_text(body) != sha256:
             return {}
-        found = json.loads(body)
-        if (found["version"], found.get("cut"), found["made_by"]) != (_VERSION, CUT_SHARE, made_by):
+        state = json.loads(body)
+        if (state["version"], state.get("cut"), state["made_by"]) != (_VERSION, CUT_VERSION, made_by):
             return {}
-        return {id: ScannedFile(*values) for id, values in found["files"].items()}
+        return {id: ScannedFile(*values) for id, values in state["files"].items()}
     except (OSError, ValueError, KeyError, TypeError):
         return {}
 
 
-def _read(loaded: LoadedDocuments) -> dict[str, ScannedFile]:
-    """Return what each parsed file gave.
+def _parsed_files(loaded: LoadedDocuments) -> dict[str, ScannedFile]:
+    """Return each parsed file with its documents and skipped rows.
 
-    Nothing when a skipped row cannot be told to belong to one of them (two files with one id, say): then
-    what it would give depends on the other files, and all are read again next time.
+    Empty when it is not clear which file a skipped row belongs to (two files with one id, say): what the file
+    would give then depends on the other files, and all are read again next time.
     """
     documents: defaultdict[str, list[list[str]]] = defaultdict(list)
     hashes: dict[str, str] = {}
@@ -121,19 +130,19 @@ def _read(loaded: LoadedDocuments) -> dict[str, ScannedFile]:
     return {id: ScannedFile(sha256, [], documents[id], skipped[id]) for id, sha256 in hashes.items()}
 
 
-def _known(source: ScannedFile) -> KnownFile:
+def _known_file(source: ScannedFile) -> KnownFile:
     return KnownFile(source.sha256, {row[2]: (row[0], row[1]) for row in source.documents if len(row) > 2})
 
 
 def _statuses(path: Path) -> dict[str, list[int]]:
-    """Return size and time of every file, by source."""
+    """Return size and modification time of every file, by source; empty when they cannot be read."""
     try:
-        found = (
+        files = (
             [item for item in walk_files(path) if isinstance(item, FoundFile)]
             if path.is_dir()
             else [FoundFile(path.name, path)]
         )
-        statuses = [(item.id, item.path.stat()) for item in found]
+        statuses = [(item.id, item.path.stat()) for item in files]
     except (OSError, Problem):
         return {}
     return {id: [status.st_size, status.st_mtime_ns] for id, status in statuses}

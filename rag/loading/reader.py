@@ -1,8 +1,8 @@
-"""Documents in: every file found is loaded, or skipped with a reason, and nothing is done to it but reading.
+"""Load a documents path: every file is loaded, or skipped with a reason.
 
-One file's bytes to its documents: detect, read, and turn every failure into a reason.
-
-What a file held when it was last read; of a ``.jsonl`` only the lines that are new are parsed again.
+:func:`load_documents` is the entry point. :func:`parse_file` turns one file's bytes into documents: it
+detects the format, reads, and turns every failure into a reason. :func:`read_new_rows` remembers which lines
+of a ``.jsonl`` file were read before, so that only the new ones are parsed.
 """
 
 from __future__ import annotations
@@ -26,34 +26,6 @@ from rag.loading.sandbox import Limits, Sandbox
 from rag.loading.scan import FoundFile, read_file, walk_files
 from rag.types import Document
 
-
-def parse_file(
-    id: str, data: bytes, loader: Loader | None = None, most_text: int = 1 << 28
-) -> list[Document | Skipped]:
-    """Return what a file holds: its documents, its skipped rows, or the one reason why it is skipped.
-
-    Whatever a loader raises becomes a reason, MemoryError excepted. ``most_text`` bounds the characters that
-    the file may unpack to.
-    """
-    found: list[Document | Skipped] = []
-    size = 0
-    try:
-        for item in (loader or detect_loader(id, data)).read(id, data):
-            size += len(item.raw) if isinstance(item, Document) else 0
-            if size > most_text:
-                return [Skipped(id, f"it unpacks to more than {most_text:,} characters of text")]
-            found.append(item)
-    except UnreadableFile as error:
-        return [Skipped(id, printable(str(error)))]
-    except MemoryError:
-        raise
-    except RecursionError:
-        return [Skipped(id, "its content is nested too deeply")]
-    except Exception as error:  # a file that its loader did not foresee: named, never a traceback
-        return [Skipped(id, printable(f"its loader failed: {type(error).__name__}: {error}"[:300]))]
-    return found or [Skipped(id, "empty: it holds no text")]
-
-
 LoadedItems = list[Document | Skipped]
 
 
@@ -63,65 +35,15 @@ class KnownFile(NamedTuple):
     sha256: str
     """Hash of its bytes."""
     rows: Mapping[str, tuple[str, str]] = MappingProxyType({})
-    """Of a file of rows: the hash of each line that gave a document, to that document's id and content hash."""
-
-
-def unchanged_document(id: str, sha256: str, source: str = "", source_sha256: str = "") -> Document:
-    """Return a document that is in the index as it was, known by its hashes only."""
-    return Document(id, "", "", (), sha256, "unread", {}, source, source_sha256)
-
-
-def read_new_rows(
-    data: bytes, known: Mapping[str, tuple[str, str]], parsed: Callable[[bytes], LoadedItems]
-) -> tuple[LoadedItems, list[tuple[str, str]], dict[str, str]]:
-    """Return what the new lines hold, id and content hash of what the ``known`` ones hold, and each id's line hash.
-
-    The known lines are emptied, so that the others keep their numbers. What cannot be told apart line by line
-    (another encoding, an id or a line that occurs twice) is parsed as a whole, and its lines are not remembered.
-    """
-    lines = _lines(data)
-    hashes = [sha256_text(line) if line else "" for line in lines]
-    often = Counter(hashes)
-    kept = {n for n, key in enumerate(hashes) if key in known and often[key] == 1}
-    new = [n for n, line in enumerate(lines) if line and n not in kept]
-    old = [known[hashes[n]] for n in sorted(kept)]
-    items: LoadedItems = []
-    if new and kept:
-        items = parsed("\n".join("" if n in kept else line for n, line in enumerate(lines)).encode())
-    if not kept or not _each(items, new, {id for id, _ in old}):
-        items, old, kept = parsed(data), [], set()
-        new = [n for n, line in enumerate(lines) if line]
-    if not _each(items, new):
-        return items, [], {}
-    places = {item.id: hashes[n] for n, item in zip(new, items, strict=True) if isinstance(item, Document)}
-    places |= {known[hashes[n]][0]: hashes[n] for n in kept}
-    return items, old, places
-
-
-def _lines(data: bytes) -> list[str]:
-    """Return the lines without their ends, blank ones empty; no lines when the text is not plain UTF-8."""
-    try:
-        raw, said = decode_bytes(data)
-    except UnreadableFile:
-        return []
-    lines = [] if said else [raw[start:end].rstrip("\r\n") for start, end in line_spans(raw)]
-    return [line if line.strip() else "" for line in lines]
-
-
-def _each(items: LoadedItems, lines: Sequence[int], taken: Collection[str] = ()) -> bool:
-    """Return whether every line (counted from 0) gave one item, and none a document whose id is taken."""
-    return len(items) == len(lines) and all(
-        item.id not in taken if isinstance(item, Document) else item.path.endswith(f":{n + 1}")
-        for item, n in zip(items, lines, strict=True)
-    )
+    """Of a file of rows: the hash of each line with a document -> id and content hash of that document."""
 
 
 @dataclass(frozen=True, slots=True)
 class LoadedDocuments:
-    """What a documents path holds; every file or row found is in exactly one of documents and skipped.
+    """What a documents path holds; every file or row is in exactly one of documents and skipped.
 
-    Files whose bytes were already known are in neither, only in ``unchanged``. A row whose line was known is a
-    document without text (``known.unread``).
+    Files whose bytes were already known are in neither, only in ``unchanged``. A row whose line was known is
+    a document without text (:func:`unchanged_document`).
     """
 
     documents: tuple[Document, ...]
@@ -129,13 +51,13 @@ class LoadedDocuments:
     unchanged: tuple[str, ...] = ()
     """Sources that hold the bytes the caller knew, and were therefore not parsed again."""
     remarks: tuple[str, ...] = field(default=(), compare=False)
-    """What else the user should be told: hidden text, guessed encodings, a limit that does not hold here."""
+    """Notes for the user: hidden text, guessed encodings, a limit that this system cannot enforce."""
     lines: Mapping[str, Mapping[str, str]] = field(default_factory=dict, compare=False)
-    """Of each source of rows: the id of each document to the hash of the line that gave it."""
+    """By source of rows: id of each document -> hash of its line."""
 
     @property
-    def found(self) -> int:
-        """The number of files and rows met; an unchanged file counts as one."""
+    def total(self) -> int:
+        """The number of files and rows; an unchanged file counts as one."""
         return len(self.documents) + len(self.skipped) + len(self.unchanged)
 
 
@@ -147,21 +69,31 @@ def load_documents(
 ) -> LoadedDocuments:
     """Load a folder of files, one file, or a ``.jsonl`` of document rows, sorted by id.
 
-    ``known`` maps sources to what they held before, which need not be parsed again; ``trusted`` names sources
-    that need not even be read. In a folder an unreadable file or row is skipped with its reason; a single file
-    that was named on purpose must be readable as a whole. Raises BadInput when the path is missing, when the one
-    file or a row of it is broken, or when nothing can be loaded; CannotRun when no worker process can be started.
+    In a folder an unreadable file or row is skipped with its reason; a single file, which was named on
+    purpose, must be readable as a whole.
+
+    Args:
+        path: the folder or file.
+        limits: limits of parsing one file; None takes the defaults.
+        known: what sources held before; those whose bytes are unchanged are not parsed again.
+        trusted: sources that are not even read, and count as unchanged.
+
+    Raises:
+        BadInput: when the path is missing, when the one file or a row of it is broken, or when nothing can be
+            loaded.
+        CannotRun: when no worker process can be started.
     """
     path = Path(path)
     require_documents(path)
     with Sandbox(limits) as sandbox:
         reader = _Reader(sandbox, known or {}, trusted)
-        items = list(_folder(reader, path) if path.is_dir() else _single(reader, path))
+        items = list(_read_folder(reader, path) if path.is_dir() else _read_single(reader, path))
         limited = sandbox.memory_limited
-    documents, skipped = _unique(items)
+    documents, skipped = _without_repeated_ids(items)
     if not documents and not reader.unchanged:
         raise BadInput(
-            f"{path} holds no document that can be loaded: {_why(skipped)}", f"loadable: {known_suffixes()}"
+            f"{path} holds no document that can be loaded: {_first_reason(skipped)}",
+            f"loadable: {known_suffixes()}",
         )
     documents.sort(key=lambda document: document.id)
     skipped.sort(key=lambda item: item.path)
@@ -172,15 +104,109 @@ def load_documents(
 
 
 def require_documents(path: Path) -> None:
-    """Raise BadInput when a documents path is missing: worth asking before a model is loaded."""
+    """Raise BadInput when a documents path is missing; called before a model is loaded, to fail early."""
     if not path.exists():
         raise BadInput(
             f"the documents path {path} does not exist", "give a folder, a file or a .jsonl of documents"
         )
 
 
+def parse_file(
+    id: str, data: bytes, loader: Loader | None = None, max_text: int = 1 << 28
+) -> list[Document | Skipped]:
+    """Return what a file holds: its documents, its skipped rows, or the one reason why it is skipped.
+
+    Any error of a loader becomes a reason, except MemoryError.
+
+    Args:
+        id: the file's id.
+        data: its bytes.
+        loader: the loader; None detects it.
+        max_text: limit of the characters that the file may unpack to.
+    """
+    items: list[Document | Skipped] = []
+    size = 0
+    try:
+        for item in (loader or detect_loader(id, data)).read(id, data):
+            size += len(item.raw) if isinstance(item, Document) else 0
+            if size > max_text:
+                return [Skipped(id, f"it unpacks to more than {max_text:,} characters of text")]
+            items.append(item)
+    except UnreadableFile as error:
+        return [Skipped(id, printable(str(error)))]
+    except MemoryError:
+        raise
+    except RecursionError:
+        return [Skipped(id, "its content is nested too deeply")]
+    except Exception as error:  # a file that its loader did not foresee: named, never a traceback
+        return [Skipped(id, printable(f"its loader failed: {type(error).__name__}: {error}"[:300]))]
+    return items or [Skipped(id, "empty: it holds no text")]
+
+
+def unchanged_document(id: str, sha256: str, source: str = "", source_sha256: str = "") -> Document:
+    """Return a document that is unchanged in the index: it has hashes, but no text."""
+    return Document(id, "", "", (), sha256, "unread", {}, source, source_sha256)
+
+
+def read_new_rows(
+    data: bytes, known: Mapping[str, tuple[str, str]], parse: Callable[[bytes], LoadedItems]
+) -> tuple[LoadedItems, list[tuple[str, str]], dict[str, str]]:
+    """Parse the new lines of a file of rows.
+
+    The known lines are blanked, so that the others keep their numbers. A file whose rows cannot be matched to
+    lines (another encoding, an id or a line that occurs twice) is parsed as a whole, and its lines are not
+    remembered.
+
+    Args:
+        data: the file's bytes.
+        known: see ``KnownFile.rows``.
+        parse: parses the bytes of a file of rows.
+
+    Returns:
+        The items of the new lines; id and content hash of the documents of the known lines; and the hash of
+        the line of each document, by the document's id.
+    """
+    lines = _lines(data)
+    hashes = [sha256_text(line) if line else "" for line in lines]
+    occurrences = Counter(hashes)
+    unchanged = {n for n, key in enumerate(hashes) if key in known and occurrences[key] == 1}
+    new = [n for n, line in enumerate(lines) if line and n not in unchanged]
+    old = [known[hashes[n]] for n in sorted(unchanged)]
+    items: LoadedItems = []
+    if new and unchanged:
+        items = parse("\n".join("" if n in unchanged else line for n, line in enumerate(lines)).encode())
+    if not unchanged or not _one_item_per_line(items, new, {id for id, _ in old}):
+        items, old, unchanged = parse(data), [], set()
+        new = [n for n, line in enumerate(lines) if line]
+    if not _one_item_per_line(items, new):
+        return items, [], {}
+    line_hashes = {
+        item.id: hashes[n] for n, item in zip(new, items, strict=True) if isinstance(item, Document)
+    }
+    line_hashes |= {known[hashes[n]][0]: hashes[n] for n in unchanged}
+    return items, old, line_hashes
+
+
+def _lines(data: bytes) -> list[str]:
+    """Return the lines without their ends, blank ones empty; no lines when the text is not plain UTF-8."""
+    try:
+        raw, metadata = decode_bytes(data)
+    except UnreadableFile:
+        return []
+    lines = [] if metadata else [raw[start:end].rstrip("\r\n") for start, end in line_spans(raw)]
+    return [line if line.strip() else "" for line in lines]
+
+
+def _one_item_per_line(items: LoadedItems, lines: Sequence[int], used_ids: Collection[str] = ()) -> bool:
+    """Return whether every line (counted from 0) gave one item, and none a document whose id is among the used ones."""
+    return len(items) == len(lines) and all(
+        item.id not in used_ids if isinstance(item, Document) else item.path.endswith(f":{n + 1}")
+        for item, n in zip(items, lines, strict=True)
+    )
+
+
 class _Reader:
-    """Reads file after file: bytes, hash, then documents, in this process or in the worker."""
+    """Reads files one after the other: bytes, hash, then documents, in this process or in the worker."""
 
     def __init__(self, sandbox: Sandbox, known: Mapping[str, KnownFile], trusted: Collection[str]) -> None:
         self.unchanged: list[str] = []
@@ -189,49 +215,51 @@ class _Reader:
         self._known = known
         self._trusted = frozenset(trusted)
 
-    def read(self, found: FoundFile) -> LoadedItems:
-        if found.id in self._trusted:
-            self.unchanged.append(found.id)
+    def read(self, file: FoundFile) -> LoadedItems:
+        """Return the items of one file; none when it is unchanged, which is then recorded."""
+        if file.id in self._trusted:
+            self.unchanged.append(file.id)
             return []
         try:
-            data = read_file(found.path, self._sandbox.limits.file_bytes)
+            data = read_file(file.path, self._sandbox.limits.file_bytes)
             sha256 = hashlib.sha256(data).hexdigest()
-            before = self._known.get(found.id, KnownFile(""))
+            before = self._known.get(file.id, KnownFile(""))
             if before.sha256 == sha256:
-                self.unchanged.append(found.id)
+                self.unchanged.append(file.id)
                 return []
-            loader = None if is_zip(data) and not plugin_for(found.id) else detect_loader(found.id, data)
+            # The contents of a zip are listed only in the worker, which detects the format there.
+            loader = None if is_zip(data) and not plugin_for(file.id) else detect_loader(file.id, data)
         except UnreadableFile as error:
-            return [Skipped(found.id, str(error))]
+            return [Skipped(file.id, str(error))]
         except OSError as error:
-            return [Skipped(found.id, f"cannot be read: {error.strerror}")]
+            return [Skipped(file.id, f"cannot be read: {error.strerror}")]
         if loader and loader.media == "row":
-            parsed = partial(self._parsed, found.id, loader)
-            items, kept, self.lines[found.id] = read_new_rows(data, before.rows, parsed)
+            parse = partial(self._parse, file.id, loader)
+            items, old, self.lines[file.id] = read_new_rows(data, before.rows, parse)
         else:
-            items, kept = self._parsed(found.id, loader, data), []
-        placed: LoadedItems = [
-            replace(item, source=found.id, source_sha256=sha256) if isinstance(item, Document) else item
+            items, old = self._parse(file.id, loader, data), []
+        with_source: LoadedItems = [
+            replace(item, source=file.id, source_sha256=sha256) if isinstance(item, Document) else item
             for item in items
         ]
-        return placed + [unchanged_document(*row, found.id, sha256) for row in kept]
+        return with_source + [unchanged_document(*row, file.id, sha256) for row in old]
 
-    def _parsed(self, id: str, loader: Loader | None, data: bytes) -> LoadedItems:
-        if loader is None or loader.apart or len(data) > self._sandbox.limits.apart_from:
+    def _parse(self, id: str, loader: Loader | None, data: bytes) -> LoadedItems:
+        if loader is None or loader.in_worker or len(data) > self._sandbox.limits.max_in_process_bytes:
             return self._sandbox.parse(id, loader.media if loader else "", data)
         return parse_file(id, data, loader)
 
 
-def _folder(reader: _Reader, path: Path) -> Iterator[Document | Skipped]:
+def _read_folder(reader: _Reader, path: Path) -> Iterator[Document | Skipped]:
     for item in walk_files(path):
         yield from [item] if isinstance(item, Skipped) else reader.read(item)
 
 
-def _single(reader: _Reader, path: Path) -> Iterator[Document | Skipped]:
-    found = FoundFile(printable(path.name), Path(os.path.realpath(path)))
-    if not found.path.is_file():
+def _read_single(reader: _Reader, path: Path) -> Iterator[Document | Skipped]:
+    file = FoundFile(printable(path.name), Path(os.path.realpath(path)))
+    if not file.path.is_file():
         raise BadInput(f"cannot load {path}: not a regular file", "give a folder or a file")
-    for item in reader.read(found):
+    for item in reader.read(file):
         if isinstance(item, Skipped):
             raise BadInput(
                 f"cannot load {path.parent / item.path}: {item.reason}", "mend it, or leave it out"
@@ -239,14 +267,15 @@ def _single(reader: _Reader, path: Path) -> Iterator[Document | Skipped]:
         yield item
 
 
-def _why(skipped: list[Skipped]) -> str:
+def _first_reason(skipped: list[Skipped]) -> str:
     if not skipped:
         return "it is empty"
     first = f"{skipped[0].path}: {skipped[0].reason}"
     return first if len(skipped) == 1 else f"{first} (and {len(skipped) - 1} more)"
 
 
-def _unique(items: Iterable[Document | Skipped]) -> tuple[list[Document], list[Skipped]]:
+def _without_repeated_ids(items: Iterable[Document | Skipped]) -> tuple[list[Document], list[Skipped]]:
+    """Return documents and skipped items; of documents with one id the first stays."""
     documents: dict[str, Document] = {}
     skipped: list[Skipped] = []
     for item in items:
@@ -261,21 +290,26 @@ def _unique(items: Iterable[Document | Skipped]) -> tuple[list[Document], list[S
 
 
 def _remarks(documents: list[Document], limited: bool) -> Iterator[str]:
-    hidden = [d for d in documents if isinstance(d.metadata.get("hidden_text"), int)]
+    """Yield the notes for the user; ``limited`` says whether the worker's memory is limited."""
+    hidden = [document for document in documents if isinstance(document.metadata.get("hidden_text"), int)]
     if hidden:
-        count = sum(int(d.metadata["hidden_text"]) for d in hidden)
-        yield f"{len(hidden)} documents hold hidden text, {count} characters left out: {_named(hidden)}"
-    foreign = [d for d in documents if d.metadata.get("encoding") and d.media != "row"]
+        count = sum(int(document.metadata["hidden_text"]) for document in hidden)
+        yield f"{len(hidden)} documents hold hidden text, {count} characters left out: {_first_ids(hidden)}"
+    foreign = [
+        document for document in documents if document.metadata.get("encoding") and document.media != "row"
+    ]
     if foreign:
-        names = ", ".join(sorted({str(d.metadata["encoding"]) for d in foreign}))
-        yield f"{len(foreign)} documents are not plain UTF-8 ({names}): {_named(foreign)}"
-    attached = sum(len(d.metadata.get("attachments", ())) for d in documents if d.media == "mail")
+        names = ", ".join(sorted({str(document.metadata["encoding"]) for document in foreign}))
+        yield f"{len(foreign)} documents are not plain UTF-8 ({names}): {_first_ids(foreign)}"
+    attached = sum(
+        len(document.metadata.get("attachments", ())) for document in documents if document.media == "mail"
+    )
     if attached:
         yield f"{attached} attachments of e-mail messages were named but not read: save them as files"
     if not limited:
         yield "this system cannot limit the parser's memory; only its time and the files' sizes are limited"
 
 
-def _named(documents: list[Document]) -> str:
+def _first_ids(documents: list[Document]) -> str:
     first = ", ".join(document.id for document in documents[:3])
     return first if len(documents) <= 3 else f"{first}, ..."

@@ -1,8 +1,8 @@
-"""The parent's side of the worker: one warm process for many files, ended and replaced when a file is too much.
+"""The parent's side of the worker process that parses untrusted files, and the limits of that process.
 
-What parsing one file may take: time, memory and size.
-
-Documents as JSON, for the way from the worker: what equals the raw text is not sent twice.
+:class:`Sandbox` keeps one process for many files, and ends and replaces it when a file exceeds
+:class:`Limits` (time, memory, size). Documents come back as JSON (:func:`to_wire`, :func:`from_wire`); text
+that equals a slice of the raw text is not sent twice.
 """
 
 from __future__ import annotations
@@ -23,25 +23,33 @@ from rag.loading.base import Skipped
 from rag.loading.offsets import Offsets
 from rag.types import Block, Document
 
+_START_SECONDS = 60.0
+"""How long a new worker may take until it answers."""
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """The bounds of one untrusted file; the worker that goes beyond them is ended and the file skipped."""
+    """The limits of one untrusted file; a worker that exceeds them is ended and the file skipped."""
 
     seconds: float = 20.0
     """Wall-clock time for one file."""
     memory_mib: int = 1024
-    """Address space of the worker (RLIMIT_AS); where the system has no such limit this is said."""
+    """Address space of the worker (RLIMIT_AS); a system without such a limit is reported to the user."""
     file_mib: int = 256
     """Larger files are not opened; it also bounds the text that one file may unpack to."""
-    apart_from: int = 1 << 18
+    max_in_process_bytes: int = 1 << 18
     """Plain text formats of at most this many bytes are parsed in this process, all else in the worker: their
-    parsers are ours and take time in step with size, and a folder of notes is spared the 130 ms that the
-    worker needs to start (each file there costs 0.2 ms more; measured on 2 cores)."""
+    parsers are part of this package and take time linear in the size, and a folder of notes does not wait the
+    130 ms that the worker needs to start (each file there costs 0.2 ms more; measured on 2 cores)."""
 
     def __post_init__(self) -> None:
-        """Refuse limits under which nothing could be read."""
-        for name, least in (("seconds", 0.1), ("memory_mib", 128), ("file_mib", 1), ("apart_from", 0)):
+        """Refuse limits under which no file could be read."""
+        for name, least in (
+            ("seconds", 0.1),
+            ("memory_mib", 128),
+            ("file_mib", 1),
+            ("max_in_process_bytes", 0),
+        ):
             if not getattr(self, name) >= least:
                 raise BadInput(f"the limit {name} is {getattr(self, name)!r}, but must be at least {least:g}")
 
@@ -51,56 +59,15 @@ class Limits:
         return self.file_mib << 20
 
 
-def to_wire(item: Document | Skipped) -> dict[str, Any]:
-    """Return a document or a skipped row as plain JSON values."""
-    if isinstance(item, Skipped):
-        return item.to_json()
-    return {
-        "id": item.id,
-        "title": item.title,
-        "raw": item.raw,
-        "sha256": item.sha256,
-        "media": item.media,
-        "metadata": item.metadata,
-        "blocks": [_block(block, item.raw) for block in item.blocks],
-    }
-
-
-def from_wire(found: dict[str, Any]) -> Document | Skipped:
-    """Return what ``packed`` made; KeyError or ValueError when it is something else."""
-    if "reason" in found:
-        return Skipped(found["path"], found["reason"])
-    raw = found["raw"]
-    blocks = tuple(_unpacked(values, raw) for values in found["blocks"])
-    names = ("id", "title", "raw", "sha256", "media", "metadata")
-    return Document(blocks=blocks, **{name: found[name] for name in names})
-
-
-def _block(block: Block, raw: str) -> list[Any]:
-    text = None if block.text == raw[block.start : block.end] else block.text
-    runs = block.offsets.runs if isinstance(block.offsets, Offsets) and block.offsets else None
-    return [block.kind, text, block.start, block.end, block.heading, runs]
-
-
-def _unpacked(values: list[Any], raw: str) -> Block:
-    kind, text, start, end, heading, runs = values
-    text = raw[start:end] if text is None else text
-    offsets = Offsets(((at, place) for at, place in runs), len(text)) if runs else ()
-    return Block(kind, text, start, end, heading, offsets)
-
-
-_START_SECONDS = 60.0
-
-
 class Sandbox:
     """Parses files in a worker process under limits; use it as a context manager.
 
-    The process is started with the first file. A file that takes too long, too much memory, or crashes the
-    parser is returned as skipped with that reason, and the next file meets a new process.
+    The process is started with the first file. A file that takes too long, needs too much memory, or crashes
+    the parser is returned as skipped with that reason, and the next file is parsed in a new process.
     """
 
     def __init__(self, limits: Limits | None = None) -> None:
-        """Keep the limits; nothing is started yet."""
+        """Store the limits; no process is started yet."""
         self.limits = limits or Limits()
         self.memory_limited = True
         """False when the worker's system cannot limit memory; known once it has started."""
@@ -127,12 +94,18 @@ class Sandbox:
         process.wait()
         for pipe in (process.stdin, process.stdout, process.stderr):
             if pipe is not None:
-                _closed(pipe)
+                _close_quietly(pipe)
 
     def parse(self, id: str, media: str, data: bytes) -> list[Document | Skipped]:
-        """Return what ``parse.parse`` finds in the bytes, the medium too where ``media`` is empty.
+        """Return the items that ``reader.parse_file`` reads from the bytes in the worker.
 
-        CannotRun when no worker can be started at all.
+        Args:
+            id: the file's id.
+            media: name of the loader; empty lets the worker detect it.
+            data: the file's bytes.
+
+        Raises:
+            CannotRun: when no worker can be started.
         """
         process = self._process or self._start()
         seconds = self.limits.seconds
@@ -144,7 +117,7 @@ class Sandbox:
             reason = (
                 f"parsing it took longer than {seconds:g} s"
                 if late
-                else f"its parser crashed ({_ended(code)})"
+                else f"its parser crashed ({_exit_reason(code)})"
             )
             return [Skipped(id, reason)]
         if answer.get("spent"):
@@ -154,7 +127,11 @@ class Sandbox:
     def _exchange(
         self, process: subprocess.Popen[bytes], request: bytes, seconds: float
     ) -> tuple[dict[str, Any] | None, bool]:
-        """Send and await the answer; a timer ends the process, which unblocks both. None: it gave none."""
+        """Send a request and wait for the answer; a timer ends the process, which unblocks both.
+
+        Returns:
+            The answer, None when there was none; and whether the time had run out.
+        """
         assert process.stdin
         assert process.stdout
         late = threading.Event()
@@ -181,6 +158,7 @@ class Sandbox:
             return None, late.is_set()
 
     def _start(self) -> subprocess.Popen[bytes]:
+        """Start a worker and wait until it answers; CannotRun when it does not."""
         limits = self.limits
         command = [
             sys.executable,
@@ -203,9 +181,9 @@ class Sandbox:
         self._process = process
         hello, _ = self._exchange(process, b"", _START_SECONDS)
         if hello is None:
-            said = process.stderr.read().decode("utf-8", "replace").strip() if process.stderr else ""
+            output = process.stderr.read().decode("utf-8", "replace").strip() if process.stderr else ""
             self.close()
-            last = said.splitlines()[-1] if said else "it said nothing"
+            last = output.splitlines()[-1] if output else "it said nothing"
             raise CannotRun(
                 f"the process that parses documents does not start: {last}",
                 f"try: {sys.executable} -P -m rag.loading.worker 1073741824 268435456 < {os.devnull}",
@@ -215,8 +193,46 @@ class Sandbox:
         return process
 
 
+def to_wire(item: Document | Skipped) -> dict[str, Any]:
+    """Return a document or a skipped row as plain JSON values."""
+    if isinstance(item, Skipped):
+        return item.to_json()
+    return {
+        "id": item.id,
+        "title": item.title,
+        "raw": item.raw,
+        "sha256": item.sha256,
+        "media": item.media,
+        "metadata": item.metadata,
+        "blocks": [_block_to_wire(block, item.raw) for block in item.blocks],
+    }
+
+
+def from_wire(item: dict[str, Any]) -> Document | Skipped:
+    """Return the item that :func:`to_wire` encoded; KeyError or ValueError when it is something else."""
+    if "reason" in item:
+        return Skipped(item["path"], item["reason"])
+    raw = item["raw"]
+    blocks = tuple(_block_from_wire(values, raw) for values in item["blocks"])
+    names = ("id", "title", "raw", "sha256", "media", "metadata")
+    return Document(blocks=blocks, **{name: item[name] for name in names})
+
+
+def _block_to_wire(block: Block, raw: str) -> list[Any]:
+    text = None if block.text == raw[block.start : block.end] else block.text
+    runs = block.offsets.runs if isinstance(block.offsets, Offsets) and block.offsets else None
+    return [block.kind, text, block.start, block.end, block.heading, runs]
+
+
+def _block_from_wire(values: list[Any], raw: str) -> Block:
+    kind, text, start, end, heading, runs = values
+    text = raw[start:end] if text is None else text
+    offsets = Offsets(((at, raw_offset) for at, raw_offset in runs), len(text)) if runs else ()
+    return Block(kind, text, start, end, heading, offsets)
+
+
 def _environment() -> dict[str, str]:
-    """Return the environment in which the worker finds this very package, also in an uninstalled checkout."""
+    """Return the environment in which the worker imports this same package, also from an uninstalled checkout."""
     root = str(Path(__file__).resolve().parents[2])
     known = os.environ.get("PYTHONPATH", "")
     if "site-packages" in root or "dist-packages" in root:
@@ -224,10 +240,10 @@ def _environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": f"{root}{os.pathsep}{known}" if known else root}
 
 
-def _ended(code: int) -> str:
+def _exit_reason(code: int) -> str:
     return f"signal {-code}" if code < 0 else f"exit status {code}"
 
 
-def _closed(pipe: Any) -> None:
-    with suppress(OSError):  # bytes that the dead worker never took
+def _close_quietly(pipe: Any) -> None:
+    with suppress(OSError):  # bytes that the ended worker did not read
         pipe.close()

@@ -1,7 +1,7 @@
-"""The process that parses untrusted files: ``python -P -m rag.loading.worker MEMORY_BYTES MOST_TEXT``.
+"""The process that parses untrusted files: ``python -P -m rag.loading.worker MEMORY_BYTES MAX_TEXT``.
 
-It is given bytes on its standard input and answers with JSON lines; it opens no file and writes none. Before
-every file it sets an alarm, so that it ends even when the process that started it is gone.
+It receives bytes on standard input and answers with JSON lines; it opens no file and writes none. Before
+every file it sets an alarm, so that it ends even when the process that started it no longer exists.
 """
 
 from __future__ import annotations
@@ -18,66 +18,72 @@ from rag.loading.registry import loader_for_media
 from rag.loading.sandbox import to_wire
 
 
-def main(memory: int, most_text: int) -> None:
-    """Answer requests until the standard input ends.
+def main(memory: int, max_text: int) -> None:
+    """Answer requests until standard input ends.
 
-    A request is a line ``{"id", "media", "size", "seconds"}`` followed by ``size`` bytes, an empty medium being
-    looked for in them; the answer is one line ``{"items": [...], "spent": false}``. A spent worker ends by itself.
+    A request is a line ``{"id", "media", "size", "seconds"}`` followed by ``size`` bytes; with an empty
+    medium the format is detected from them. The answer is one line ``{"items": [...], "spent": false}``. A
+    spent worker ends by itself.
+
+    Args:
+        memory: address space in bytes.
+        max_text: characters that one file may unpack to.
     """
-    requests, answers = sys.stdin.buffer, _private_output()
-    _say(answers, _line({"limited": _confine(memory)}))
-    _quiet()
+    requests = sys.stdin.buffer
+    answers = _private_output()
+    _send(answers, _line({"limited": _limit_resources(memory)}))
+    _discard_output()
     while line := requests.readline():
-        asked = json.loads(line)
-        data = requests.read(asked["size"])
-        _alarm(asked["seconds"] + 5)
-        if not _answered(answers, asked, data, most_text, memory):
+        request = json.loads(line)
+        data = requests.read(request["size"])
+        _set_alarm(request["seconds"] + 5)
+        if not _answer(answers, request, data, max_text, memory):
             return
-        _alarm(0)
+        _set_alarm(0)
 
 
-def _answered(answers: BinaryIO, asked: dict[str, Any], data: bytes, most_text: int, memory: int) -> bool:
-    """Parse and answer; False when memory ran out, after which the process is not to be trusted."""
+def _answer(answers: BinaryIO, request: dict[str, Any], data: bytes, max_text: int, memory: int) -> bool:
+    """Parse a file and send the answer; False when memory ran out, after which the process must end."""
     line = b""
     try:
-        loader = loader_for_media(asked["media"]) if asked["media"] else None
-        items = parse_file(asked["id"], data, loader, most_text)
+        loader = loader_for_media(request["media"]) if request["media"] else None
+        items = parse_file(request["id"], data, loader, max_text)
         line = _line({"items": [to_wire(item) for item in items], "spent": False})
         items = []
-    except MemoryError:  # answered below, where the exception no longer holds what filled the memory
+    except MemoryError:  # answered below: here the exception still holds the objects that filled the memory
         pass
     if line:
-        _say(answers, line)
+        _send(answers, line)
         return True
     reason = f"parsing it needs more than {memory >> 20} MiB of memory"
-    _say(answers, _line({"items": [to_wire(Skipped(asked["id"], reason))], "spent": True}))
+    _send(answers, _line({"items": [to_wire(Skipped(request["id"], reason))], "spent": True}))
     return False
 
 
 def _private_output() -> BinaryIO:
-    """Return the standard output under another number, so that a library that prints does not answer."""
+    """Return standard output under another descriptor, so that what a library prints is not taken for an answer."""
     private = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     return private
 
 
-def _quiet() -> None:
-    """Send what libraries print to nowhere; nobody reads it."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 1)
-    os.dup2(nowhere, 2)
+def _discard_output() -> None:
+    """Discard what libraries print; the pipes are not read, so that it would block."""
+    null_device = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null_device, 1)
+    os.dup2(null_device, 2)
 
 
 def _line(obj: dict[str, Any]) -> bytes:
     return json.dumps(obj, ensure_ascii=True, separators=(",", ":")).encode() + b"\n"
 
 
-def _say(answers: BinaryIO, line: bytes) -> None:
+def _send(answers: BinaryIO, line: bytes) -> None:
     answers.write(line)
     answers.flush()
 
 
-def _confine(memory: int) -> bool:
+def _limit_resources(memory: int) -> bool:
     """Limit memory, written files and core dumps; False where the system does not limit memory."""
     try:
         import resource
@@ -94,7 +100,7 @@ def _confine(memory: int) -> bool:
     return True
 
 
-def _alarm(seconds: float) -> None:
+def _set_alarm(seconds: float) -> None:
     if hasattr(signal, "setitimer"):
         signal.setitimer(signal.ITIMER_REAL, seconds)
 

@@ -1,0 +1,1 @@
+"""Query options, metadata filters, fusion of dense and lexical scores, post-processing."""

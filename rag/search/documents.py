@@ -1,4 +1,4 @@
-"""What an index knows of its documents besides their text, and which of them a query may search."""
+"""The metadata of an index's documents, and which documents a query may search."""
 
 from __future__ import annotations
 
@@ -16,79 +16,81 @@ from rag.search.query import Query
 from rag.text.sanitize import single_line
 from rag.types import Chunk
 
-_REMEMBERED = 64
-_LISTED = 8
-"""Keys and values named in a note, at most."""
+_CACHED_SELECTIONS = 64
+_MAX_LISTED = 8
+"""Most keys or values that a note names."""
 
 
 @dataclass(frozen=True, slots=True)
 class ChunkSelection:
-    """The chunks that a query may find."""
+    """The chunks that a query may return."""
 
     rows: np.ndarray | None
-    """bool [chunks]; None for all of them."""
+    """Which chunks are allowed, bool [chunks]; None for all."""
     notes: tuple[str, ...] = ()
-    """What was left out and why, a sentence each."""
+    """What was left out and why, one sentence each."""
 
 
 class DocumentIndex:
-    """Metadata of the documents of one generation, beside the chunks they were cut into."""
+    """Metadata of the documents of one generation, and the chunks they were cut into."""
 
-    def __init__(self, abouts: Mapping[str, Mapping[str, Any]], chunks: Sequence[Chunk]) -> None:
-        """Take the documents' fields by id, and all chunks in their order."""
-        self._abouts = abouts
+    def __init__(self, fields: Mapping[str, Mapping[str, Any]], chunks: Sequence[Chunk]) -> None:
+        """Store the documents' fields by id, and all chunks in their order."""
+        self._document_fields = fields
         self._chunks = chunks
-        self._known: dict[object, ChunkSelection] = {}
+        self._selections: dict[object, ChunkSelection] = {}
 
     def __contains__(self, doc: str) -> bool:
-        """Return whether the index holds a document of this id."""
-        return doc in self._abouts
+        """Return whether the index has a document of this id."""
+        return doc in self._document_fields
 
     def metadata(self, doc: str) -> Mapping[str, Any]:
         """Return a document's metadata."""
-        found: Mapping[str, Any] = self._abouts[doc]["metadata"]
-        return found
+        metadata: Mapping[str, Any] = self._document_fields[doc]["metadata"]
+        return metadata
 
     def has_expired(self, doc: str, day: date) -> bool:
-        """Return whether a document was valid only until an earlier day."""
+        """Return whether a document's ``valid_until`` is before ``day``."""
         days = day_span(self.metadata(doc).get("valid_until"))
         return days is not None and days.last < day
 
     def select(self, query: Query, today: date) -> ChunkSelection:
-        """Return what a query's date and conditions leave; what is asked again is remembered."""
+        """Return the chunks that a query's date and conditions allow; recent selections are cached."""
         key = tuple(query.where), query.as_of, query.expired, today
-        found = self._known.get(key)
-        if found is None:
-            if len(self._known) >= _REMEMBERED:
-                self._known.clear()
-            found = self._known[key] = self._selected(query, today)
-        return found
+        selection = self._selections.get(key)
+        if selection is None:
+            if len(self._selections) >= _CACHED_SELECTIONS:
+                self._selections.clear()
+            selection = self._selections[key] = self._selected(query, today)
+        return selection
 
     def _selected(self, query: Query, today: date) -> ChunkSelection:
-        allowed = set(self._abouts)
+        """Apply the query's conditions, its date and the expiry of documents."""
+        allowed = set(self._document_fields)
         notes: list[str] = []
         for condition in query.where:
-            allowed = self._fulfilling(condition, allowed, notes)
+            allowed = self._satisfying(condition, allowed, notes)
         if query.as_of is not None:
             allowed = self._published(query.as_of, allowed, notes)
         if not query.expired:
             allowed = self._valid(query.as_of or today, allowed, notes)
-        if not allowed and self._abouts:
-            notes.append(f"nothing is left to search of {_counted(len(self._abouts), 'document')}")
+        if not allowed and self._document_fields:
+            notes.append(f"nothing is left to search of {_counted(len(self._document_fields), 'document')}")
         # keys and values come from documents, and notes are printed
         return ChunkSelection(self._rows(allowed), tuple(map(single_line, notes)))
 
     def _rows(self, allowed: set[str]) -> np.ndarray | None:
-        if len(allowed) == len(self._abouts):
+        """Return the allowed documents as a mask over chunks, bool [chunks]; None if all are allowed."""
+        if len(allowed) == len(self._document_fields):
             return None
-        numbers = {doc: n for n, doc in enumerate(self._abouts)}
+        numbers = {doc: n for n, doc in enumerate(self._document_fields)}
         mask = np.zeros(len(numbers), dtype=bool)
         mask[[numbers[doc] for doc in allowed]] = True
         return np.asarray(mask[self._of_chunk])
 
-    def _fulfilling(self, condition: Condition, allowed: set[str], notes: list[str]) -> set[str]:
-        """Return the documents that fulfil a condition; a note where none does, or some cannot be compared."""
-        answers = {doc: condition.holds(self._fields(doc)) for doc in self._abouts}
+    def _satisfying(self, condition: Condition, allowed: set[str], notes: list[str]) -> set[str]:
+        """Return the documents that satisfy a condition; add a note if none does, or if some cannot be compared."""
+        answers = {doc: condition.holds(self._fields(doc)) for doc in self._document_fields}
         if incomparable := sum(answer is None for answer in answers.values()):
             notes.append(
                 f"{_counted(incomparable, 'document')} left out: {condition.key} there is no number and no date, "
@@ -99,7 +101,7 @@ class DocumentIndex:
         return {doc for doc in allowed if answers[doc]}
 
     def _published(self, day: date, allowed: set[str], notes: list[str]) -> set[str]:
-        """Return the documents that were known on a day: those without a date, or with one not later."""
+        """Return the documents that were published on a day: those without a date, or with one that is not later."""
         spans = self._spans(("date", "updated"), allowed, notes, "known")
         later = {doc for doc, days in spans.items() if days.first > day}
         if later:
@@ -109,52 +111,56 @@ class DocumentIndex:
     def _valid(self, day: date, allowed: set[str], notes: list[str]) -> set[str]:
         """Return the documents that had not expired on a day."""
         spans = self._spans(("valid_until",), allowed, notes, "valid")
-        gone = {doc for doc, days in spans.items() if days.last < day}
-        if gone:
+        expired = {doc for doc, days in spans.items() if days.last < day}
+        if expired:
             notes.append(
-                f"{_counted(len(gone), 'document')} that expired before {day} left out (--expired searches them)"
+                f"{_counted(len(expired), 'document')} that expired before {day} left out (--expired searches them)"
             )
-        return allowed - gone
+        return allowed - expired
 
     def _spans(
-        self, keys: Sequence[str], allowed: set[str], notes: list[str], taken: str
+        self, keys: Sequence[str], allowed: set[str], notes: list[str], treated_as: str
     ) -> dict[str, DaySpan]:
-        """Return the days under the first of the keys that a document has; a note on those that are no dates."""
-        found: dict[str, DaySpan] = {}
-        unread = 0
+        """Return the days under the first of the keys that a document has; add a note if some values are not dates."""
+        spans: dict[str, DaySpan] = {}
+        unreadable = 0
         for doc in allowed:
-            metadata = self._abouts[doc]["metadata"]
-            value = next((v for key in keys if (v := metadata.get(key))), None)
+            metadata = self._document_fields[doc]["metadata"]
+            value = next((candidate for key in keys if (candidate := metadata.get(key))), None)
             if value is not None:
                 days = day_span(value)
-                unread += days is None
+                unreadable += days is None
                 if days:
-                    found[doc] = days
-        if unread:
-            notes.append(f"{_counted(unread, 'document')} taken as {taken}: {keys[0]} there is no date")
-        return found
+                    spans[doc] = days
+        if unreadable:
+            notes.append(
+                f"{_counted(unreadable, 'document')} taken as {treated_as}: {keys[0]} there is no date"
+            )
+        return spans
 
     def _fields(self, doc: str) -> dict[str, Any]:
-        about = self._abouts[doc]
+        """Return the fields of a document that conditions can use."""
+        about = self._document_fields[doc]
         plain = {name: about[name] for name in ("title", "media", "source")}
         return {**plain, **about["metadata"], "doc": doc}
 
     def _instead(self, key: str) -> str:
-        """Return what a user could have meant: the key's values, or the keys there are."""
+        """Return what the user could have meant: the values of the key, or the existing keys."""
         values: Counter[str] = Counter()
         keys: Counter[str] = Counter()
-        for doc in self._abouts:
+        for doc in self._document_fields:
             fields = self._fields(doc)
             keys.update(name for name in fields if name != "page_starts")
-            found = fields.get(key)
-            values.update(map(str, found if isinstance(found, list) else [] if found is None else [found]))
+            field = fields.get(key)
+            values.update(map(str, field if isinstance(field, list) else [] if field is None else [field]))
         if not values:
             return f"there is no key {key!r}; the keys are {_listed(keys)}"
         return f"the values of {key} are {_listed(values)}"
 
     @cached_property
     def _of_chunk(self) -> np.ndarray:
-        numbers = {doc: n for n, doc in enumerate(self._abouts)}
+        """The position of each chunk's document in the order of documents, int64 [chunks]."""
+        numbers = {doc: n for n, doc in enumerate(self._document_fields)}
         return np.array([numbers[chunk.doc] for chunk in self._chunks], dtype=np.int64)
 
 
@@ -163,7 +169,7 @@ def _counted(count: int, noun: str) -> str:
 
 
 def _listed(counted: Counter[str]) -> str:
-    """Name the most frequent ones, and how many more there are."""
-    named = [name if len(name) <= 40 else name[:39] + "…" for name, _ in counted.most_common(_LISTED)]
-    more = len(counted) - len(named)
-    return ", ".join(named) + (f" and {more} more" if more else "")
+    """Return the most frequent ones, and how many more there are."""
+    names = [name if len(name) <= 40 else name[:39] + "…" for name, _ in counted.most_common(_MAX_LISTED)]
+    more = len(counted) - len(names)
+    return ", ".join(names) + (f" and {more} more" if more else "")

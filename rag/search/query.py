@@ -12,17 +12,17 @@ from rag.search.filters import Condition
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """The options of a search. The defaults were measured to cost nothing: see benchmarks/LOG.md."""
+    """The options of a search. The defaults were measured to cost no accuracy: see benchmarks/LOG.md."""
 
     k: int = 5
-    """Hits wanted; fewer come only when the index, or what the filters leave of it, holds no more."""
+    """Number of hits; fewer are returned only if the index, or what the filters leave of it, has no more."""
     without: Collection[str] = ()
     """Ids of documents to leave out."""
     where: tuple[Condition, ...] = ()
-    """Conditions on metadata that a document must all fulfil; applied before ranking."""
+    """Conditions on metadata, all of which a document must satisfy; applied before ranking."""
     as_of: date | None = None
-    """The day to answer for: what was published later is not known yet, what was valid until an earlier day
-    has expired. None is today for expiry, and then also documents with a later date are known."""
+    """The day to answer for: documents published later are left out, those valid until an earlier day have expired.
+    None uses today for expiry and does not leave out documents with a later date."""
     expired: bool = False
     """Search expired documents too, marked as such."""
     neighbours: int = 0
@@ -30,18 +30,19 @@ class Query:
     per_source: int = 0
     """Most hits from one document; 0 for no limit."""
     collapse: float = 0.0
-    """Share of a chunk's three-word runs that must stand in a hit above it for it to be named there instead of
-    being a hit of its own; 1 collapses only what adds nothing, 0 nothing. See ``arrange.adds_nothing``. Off,
-    because where gold is one of several equal places it is missed: hit@5 .993 falls to .989 on 1,078 questions
-    and evidence at 1,600 tokens .964 to .954 on 373, though the text is shown; prompts leave repeats out anyway."""
+    """Share of a chunk's three-word runs that must occur in a higher hit for the chunk to be listed in that hit's
+    ``same`` instead of being a hit of its own; 1 collapses only chunks that add nothing, 0 none. See
+    :func:`rag.search.postprocessing.is_redundant`. Off by default, because a gold passage that equals another one is
+    missed: hit@5 falls from .993 to .989 on 1,078 questions and evidence at 1,600 tokens from .964 to .954 on 373,
+    though the text is shown; prompts leave repeats out anyway."""
     rerank: int = 30
-    """Best candidates given to the reranker, where the index was opened with one: with more it gains nothing
-    or loses (arXiv 2411.11767)."""
+    """Number of best candidates given to the reranker, if the index was opened with one; with more, accuracy does not
+    improve or falls (arXiv 2411.11767)."""
     lexical_weight: float | None = None
-    """Weight of BM25 in the fused score, 0 to 1; None is the index's own."""
+    """Weight of BM25 in the fused score, 0 to 1; None uses the index's setting."""
 
     def __post_init__(self) -> None:
-        """Refuse values that mean nothing, naming them."""
+        """Raise BadInput for values out of range."""
         if self.k < 1:
             raise BadInput(f"k is {self.k}, but at least one hit must be asked for")
         for name in ("neighbours", "per_source", "rerank"):

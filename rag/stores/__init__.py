@@ -1,1 +1,1 @@
-"""Vector stores: where vectors live and are searched. ``base.py`` holds the protocol and the table."""
+"""Vector stores, BM25, the text store and the vector cache. ``base.py`` has the protocol and table of vector stores."""

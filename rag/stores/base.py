@@ -1,10 +1,4 @@
-"""The protocol of a vector store, the table of stores, and the checks that all of them share.
-
-Read saved numpy arrays, one thread at a time.
-
-numpy reads a file's header with ``ast.literal_eval``, and CPython 3.11 counts the depth of that in one place for all
-threads: two at once can raise ``SystemError: AST constructor recursion depth mismatch``.
-"""
+"""The protocol of a vector store, the table of stores, the checks that all stores share, and reading of numpy files."""
 
 from __future__ import annotations
 
@@ -28,25 +22,29 @@ STORES: dict[str, str] = {
 }
 """Name to "module:class"; the module is imported only when the store is used."""
 AUTO = "auto"
-"""Not a store but a wish: the fastest that finds what exact search finds; see ``stores.choose``."""
+"""Not a store but a setting: the fastest store that finds what exact search finds; see :mod:`rag.stores.choose`."""
+NUMPY_READ_LOCK = threading.Lock()
+"""Held while a ``.npy`` header is read, by this module or by a library. numpy reads it with ``ast.literal_eval``, and
+CPython 3.11 counts the recursion depth of that in one place for all threads: two at once can raise ``SystemError: AST
+constructor recursion depth mismatch``."""
 
 
 class VectorStore(Protocol):
     """Unit vectors under int64 ids, searched by inner product; the caller gives the ids, each only once.
 
-    Nothing is ever deleted from a store: a new generation gets a store of its own, made from the vectors that
-    stay. So no store needs to delete, which HNSW cannot, and which shifts the rows of a flat FAISS index.
+    Nothing is ever deleted from a store: a new generation gets a store of its own, made from the vectors that remain.
+    So no store needs deletion, which HNSW does not support, and which shifts the rows of a flat FAISS index.
     """
 
     def __init__(self, dimension: int) -> None:
-        """Make an empty store for vectors of one length."""
+        """Create an empty store for vectors of this dimension."""
 
     @property
     def ids(self) -> np.ndarray:
         """All ids, int64, in the order in which they were added."""
 
     def add(self, ids: np.ndarray, vectors: np.ndarray) -> None:
-        """Add float32 [n, dimension] under n new ids; BadInput when the store was loaded mapped."""
+        """Add float32 [n, dimension] under n new ids; BadInput if the store was loaded mapped."""
 
     def vectors(self, ids: np.ndarray) -> np.ndarray:
         """Return the stored vectors of ids, float32 [len(ids), dimension]; KeyError for an unknown id."""
@@ -54,9 +52,12 @@ class VectorStore(Protocol):
     def search(
         self, queries: np.ndarray, k: int, among: np.ndarray | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Return (ids, scores), each [len(queries), min(k, stored)], best first; scores are exact.
+        """Return (ids int64, scores float32), each [len(queries), min(k, stored)], best first; scores are exact.
 
-        ``among`` names the only ids that may be found: the best k of them, exactly; unknown ones are ignored.
+        Args:
+            queries: unit vectors, float32 [queries, dimension].
+            k: number of results for each query.
+            among: the only ids that may be returned, None for all: the best k of them, exactly; unknown ids are ignored.
         """
 
     def save(self, folder: Path) -> None:
@@ -64,9 +65,10 @@ class VectorStore(Protocol):
 
     @classmethod
     def load(cls, folder: Path, dimension: int, *, mapped: bool = False) -> Self:
-        """Read what ``save`` wrote; the caller has verified the files' hashes.
+        """Read what :meth:`save` wrote; the caller has verified the files' hashes.
 
-        ``mapped`` leaves the vectors in the file, shared by all readers; such a store cannot be added to.
+        ``mapped`` leaves the vectors in the file (memory-mapped), shared by all readers; such a store cannot be added
+        to.
         """
 
 
@@ -83,29 +85,29 @@ PLUGINS = PluginGroup(STORES_GROUP, (*STORES, AUTO), _check_plugin)
 
 
 def is_store(name: str) -> bool:
-    """Return whether a store of this name is built in or given by a plug-in."""
+    """Return whether a store of this name is built in or provided by a plug-in."""
     return name in STORES or name in PLUGINS.plugins
 
 
 def unknown_store(name: str, *more: str) -> BadInput:
-    """Return the error for a name that no store has; its hint lists the names there are."""
+    """Return the error for an unknown store name; its hint lists the known ones."""
     names = ", ".join((*more, *STORES, *PLUGINS.plugins))
     return BadInput(f"unknown vector store {name!r}", f"there are: {names}")
 
 
 def store_class(name: str) -> type[VectorStore]:
-    """Return the class of a store by its name; BadInput lists the names there are."""
+    """Return the class of a store by its name; BadInput for an unknown name."""
     if not is_store(name):
         raise unknown_store(name)
     if name not in STORES:
         return PLUGINS.load(name)
     module, _, attribute = STORES[name].partition(":")
-    found: type[VectorStore] = getattr(import_module(module), attribute)
-    return found
+    store: type[VectorStore] = getattr(import_module(module), attribute)
+    return store
 
 
 def checked_vectors(vectors: np.ndarray, dimension: int) -> np.ndarray:
-    """Return vectors as contiguous float32 [n, dimension]; BadInput on another shape or a value not finite.
+    """Return vectors as contiguous float32 [n, dimension]; BadInput for another shape or a value that is not finite.
 
     FAISS itself checks the shape by an assertion that ``python -O`` removes, and accepts NaN.
     """
@@ -118,7 +120,7 @@ def checked_vectors(vectors: np.ndarray, dimension: int) -> np.ndarray:
 
 
 def checked_ids(ids: np.ndarray, count: int, taken: np.ndarray) -> np.ndarray:
-    """Return ids as int64 [count]; BadInput when the count differs or an id is negative, doubled or taken."""
+    """Return ids as int64 [count]; BadInput if the count differs or an id is negative, repeated or already taken."""
     ids = np.ascontiguousarray(ids, dtype=np.int64)
     if ids.shape != (count,):
         raise BadInput(f"{count} vectors came with ids of the shape {ids.shape}")
@@ -128,31 +130,28 @@ def checked_ids(ids: np.ndarray, count: int, taken: np.ndarray) -> np.ndarray:
 
 
 def refuse_mapped(mapped: bool) -> None:
-    """Raise BadInput when a mapped store is to be changed; FAISS would abort the whole process."""
+    """Raise BadInput if a mapped store is to be changed; FAISS would abort the whole process."""
     if mapped:
         raise BadInput("this vector store is mapped from its file and cannot be added to", "load it unmapped")
 
 
 def sample_queries(vectors: np.ndarray, count: int) -> np.ndarray:
-    """Return made queries, unit float32 [count, dimension]: each lies between two stored vectors."""
+    """Return artificial queries, unit float32 [count, dimension]: each is between two stored vectors."""
     draw = np.random.default_rng(1234)
     first, second = (vectors[draw.integers(0, len(vectors), count)] for _ in range(2))
+    # twice as close to the first: a query that equals a stored vector would be too easy; clip avoids a division by 0
     middle = 2 * first + second
     return np.asarray(middle / np.linalg.norm(middle, axis=1, keepdims=True).clip(1e-9), dtype=np.float32)
 
 
-def store_recall(found: np.ndarray, wanted: np.ndarray) -> float:
-    """Return the share of the wanted ids that were found, over all rows."""
-    pairs = zip(found.tolist(), wanted.tolist(), strict=True)
-    return sum(len(set(f) & set(w)) for f, w in pairs) / max(1, wanted.size)
-
-
-NUMPY_READ_LOCK = threading.Lock()
-"""Held while a header is read, by this module or by a library that reads arrays for us."""
+def store_recall(returned: np.ndarray, wanted: np.ndarray) -> float:
+    """Return the share of the wanted ids that were returned, over all rows; both arrays are [queries, k]."""
+    pairs = zip(returned.tolist(), wanted.tolist(), strict=True)
+    return sum(len(set(row) & set(wanted_row)) for row, wanted_row in pairs) / max(1, wanted.size)
 
 
 def read_array(path: Path, *, mapped: bool = False) -> np.ndarray:
-    """Return the array of a ``.npy`` file, mapped read-only where that is asked for; never unpickled."""
+    """Return the array of a ``.npy`` file, memory-mapped read-only if ``mapped``; never unpickled."""
     with NUMPY_READ_LOCK:
         array: np.ndarray = np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False)
     return array

@@ -1,4 +1,4 @@
-"""Choose a vector store by measuring: latency and size of each, and its recall against exact search."""
+"""Choose a vector store by measurement: query time and size of each, and its recall against exact search."""
 
 from __future__ import annotations
 
@@ -13,24 +13,26 @@ import numpy as np
 from rag.stores.base import AUTO, STORES, VectorStore, sample_queries, store_class, store_recall
 
 MAX_QUERY_MS = 10.0
-"""Exact search is kept while one query takes no longer than this."""
+"""Exact search is used as long as one query takes no longer than this ..."""
 LARGE_BYTES = 2 * 1024**3
 """... and the vectors are no larger than this."""
 MIN_RECALL = 0.98
-_QUERIES, _DEPTH = 32, 10
+_QUERIES = 32
+_DEPTH = 10
+"""Recall and time are measured for this many results of a query."""
 
 
 @dataclass(frozen=True, slots=True)
 class StoreMeasurement:
-    """What one store does with these vectors."""
+    """Time, size and recall of one store with the vectors of an index."""
 
     store: str
     ms: float
-    """Median time of one query for the ten best."""
+    """Median time of one query for the ten best, in milliseconds."""
     mib: float
-    """Size of what is scanned: the vectors, or the compressed index where there is one."""
+    """Size of what a query scans, in MiB: the vectors, or the compressed index if there is one."""
     recall: float
-    """Share of the exact ten best that it finds."""
+    """Share of the exact ten best that it finds, over artificial queries."""
 
     def to_json(self) -> dict[str, Any]:
         """Return the JSON object that ``index build --json`` lists."""
@@ -52,11 +54,17 @@ def choose_store(
     measuring: bool = True,
     fast_ms: float = MAX_QUERY_MS,
 ) -> tuple[str, VectorStore, tuple[StoreMeasurement, ...]]:
-    """Return the name of the store to use, the store holding the vectors, and what was measured.
+    """Return the name of the store to use, the store filled with the vectors, and the measurements.
 
-    ``auto`` keeps exact search (flat) while it is fast and small enough; else it takes the fastest store of
-    good recall. An approximate store that was asked for is measured too, so that its recall is known, unless
-    ``measuring`` is false.
+    ``auto`` uses exact search (flat) as long as it is fast and small enough, else the fastest store of good recall. An
+    approximate store that was asked for is measured too, so that its recall is reported.
+
+    Args:
+        wanted: name of a store, or ``auto``.
+        ids: int64 [n].
+        vectors: float32 [n, dimension].
+        measuring: False uses a store that was asked for without measuring it.
+        fast_ms: the limit for exact search, in milliseconds.
     """
     if wanted in ("exact", "flat") or len(ids) == 0 or (wanted != AUTO and not measuring):
         name = "flat" if wanted == AUTO else wanted
@@ -67,34 +75,35 @@ def choose_store(
     measured = [measure_store("flat", flat, queries, best)]
     if wanted == AUTO and measured[0].ms <= fast_ms and vectors.nbytes <= LARGE_BYTES:
         return "flat", flat, tuple(measured)
-    names = [wanted] if wanted != AUTO else [n for n in STORES if n not in ("exact", "flat")]
+    names = [wanted] if wanted != AUTO else [name for name in STORES if name not in ("exact", "flat")]
     stores: dict[str, VectorStore] = {"flat": flat}
     for name in names:
         stores[name] = filled_store(name, ids, vectors)
         measured.append(measure_store(name, stores[name], queries, best))
     if wanted != AUTO:
         return wanted, stores[wanted], tuple(measured)
-    good = [m for m in measured if m.recall >= MIN_RECALL]
-    chosen = min(good, key=lambda m: m.ms).store
+    accurate = [measurement for measurement in measured if measurement.recall >= MIN_RECALL]
+    chosen = min(accurate, key=lambda measurement: measurement.ms).store
     return chosen, stores[chosen], tuple(measured)
 
 
 def measure_store(name: str, store: VectorStore, queries: np.ndarray, best: np.ndarray) -> StoreMeasurement:
-    """Time single queries, count what is found, and weigh the files."""
+    """Measure single queries (after a warm-up), recall against ``best`` [queries, 10], and the size of the files."""
     store.search(queries[:1], _DEPTH)
-    took, found = [], []
+    times_ms, ids_of_queries = [], []
     for query in queries:
-        began = time.perf_counter()
+        start = time.perf_counter()
         ids, _ = store.search(query[None], _DEPTH)
-        took.append((time.perf_counter() - began) * 1000)
-        found.append(ids[0])
-    ms = float(np.median(took)) if took else 0.0
-    share = store_recall(np.array(found), best) if found else 1.0
-    return StoreMeasurement(name, round(ms, 3), round(_scanned(store) / 1024**2, 2), round(share, 4))
+        times_ms.append((time.perf_counter() - start) * 1000)
+        ids_of_queries.append(ids[0])
+    ms = float(np.median(times_ms)) if times_ms else 0.0
+    recall = store_recall(np.array(ids_of_queries), best) if ids_of_queries else 1.0
+    return StoreMeasurement(name, round(ms, 3), round(_scanned(store) / 1024**2, 2), round(recall, 4))
 
 
 def _scanned(store: VectorStore) -> int:
+    """Return the bytes that a query scans: of the compressed index if there is one, else of all files."""
     with tempfile.TemporaryDirectory() as folder:
         store.save(Path(folder))
-        sizes = {p.name: p.stat().st_size for p in Path(folder).iterdir()}
+        sizes = {path.name: path.stat().st_size for path in Path(folder).iterdir()}
     return sizes.get("proposer.faiss") or sum(sizes.values())

@@ -11,14 +11,15 @@ from rag.errors import BadInput
 from rag.stores import base
 from rag.stores.base import checked_ids, checked_vectors, refuse_mapped
 
-IDS, VECTORS = "ids.npy", "vectors.npy"
+IDS = "ids.npy"
+VECTORS = "vectors.npy"
 
 
 class ExactStore:
     """A matrix of vectors and a list of ids."""
 
     def __init__(self, dimension: int) -> None:
-        """Make an empty store."""
+        """Create an empty store."""
         self._dimension = dimension
         self._ids = np.empty(0, dtype=np.int64)
         self._matrix = np.empty((0, dimension), dtype=np.float32)
@@ -41,8 +42,8 @@ class ExactStore:
 
     def vectors(self, ids: np.ndarray) -> np.ndarray:
         """Return the stored vectors of ids."""
-        rows, here = self._rows(np.asarray(ids, dtype=np.int64))
-        if not here.all():
+        rows, present = self._rows(np.asarray(ids, dtype=np.int64))
+        if not present.all():
             raise KeyError(f"not in the store: one of {list(ids)[:5]}")
         return np.asarray(self._matrix[rows], dtype=np.float32).reshape(-1, self._dimension)
 
@@ -53,8 +54,8 @@ class ExactStore:
         queries = checked_vectors(queries, self._dimension)
         if among is None:
             return _best(queries @ self._matrix.T, self._ids, k)
-        rows, here = self._rows(np.unique(np.asarray(among, dtype=np.int64)))
-        rows = np.sort(rows[here])
+        rows, present = self._rows(np.unique(np.asarray(among, dtype=np.int64)))
+        rows = np.sort(rows[present])
         return _best(queries @ self._matrix[rows].T, self._ids[rows], k)
 
     def save(self, folder: Path) -> None:
@@ -64,7 +65,7 @@ class ExactStore:
 
     @classmethod
     def load(cls, folder: Path, dimension: int, *, mapped: bool = False) -> Self:
-        """Read what ``save`` wrote; BadInput when shapes or values do not fit."""
+        """Read what :meth:`save` wrote; BadInput if shapes or values do not fit."""
         store = cls(dimension)
         matrix = base.read_array(folder / VECTORS, mapped=mapped)
         if matrix.ndim != 2 or matrix.shape[1] != dimension or matrix.dtype != np.float32:
@@ -76,16 +77,18 @@ class ExactStore:
         return store
 
     def _rows(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return each id's row, and whether it is here at all."""
+        """Return each id's row, int64 [ids], and whether the store has the id, bool [ids]."""
         if not len(self._ids):
             return np.zeros(len(ids), dtype=np.int64), np.zeros(len(ids), dtype=bool)
         if self._order is None:
             self._order = np.argsort(self._ids, kind="stable")
-        place = np.minimum(np.searchsorted(self._ids, ids, sorter=self._order), len(self._ids) - 1)
-        rows = self._order[place]
+        # searchsorted gives the length for an id above all others; the comparison below then finds it missing
+        positions = np.minimum(np.searchsorted(self._ids, ids, sorter=self._order), len(self._ids) - 1)
+        rows = self._order[positions]
         return rows, self._ids[rows] == ids
 
 
 def _best(scores: np.ndarray, ids: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the ids and scores of the k best of each row, both [queries, k]; a stable sort keeps the order of ties."""
     best = np.argsort(-scores, axis=1, kind="stable")[:, : max(k, 0)]
     return ids[best], np.take_along_axis(scores, best, axis=1)

@@ -1,11 +1,11 @@
-"""The default store: FAISS ``IDMap2,Flat`` with inner product, exact up to about a million vectors.
+"""Vector stores on FAISS: exact search, and approximate search for many vectors.
 
-Stores for many vectors: FAISS proposes from one byte per value, exact vectors on the disk dispose.
-
-The compressed index (inverted lists, a graph, or a plain scan) names four times as many candidates as were
-asked for; these are scored again by their full vectors, which stay in a mapped file. So every score is
-exact, and only what was never proposed can be missed; ``recall`` says how often that happened when the index
-was made. How far FAISS looks is raised until ``GOOD`` recall is reached. One thread and fixed seeds make
+:class:`FlatStore` is the default: ``IDMap2,Flat`` with inner product, exact, fast enough up to about a million
+vectors. :class:`ApproximateStore` and its subclasses find candidates in a compressed index (inverted lists, a graph,
+or a plain scan; one byte per value) and rescore them exactly: FAISS returns four times as many candidates as were
+asked for, which are scored again by their full vectors from a memory-mapped file. So every score is exact, and only a
+vector that was not among the candidates can be missed; ``recall`` says how often that happened when the index was
+built. The search effort of FAISS is raised until :data:`TARGET_RECALL` is reached. One thread and fixed seeds make
 equal contents give equal bytes.
 """
 
@@ -25,30 +25,23 @@ from rag.stores.base import checked_ids, checked_vectors, refuse_mapped, sample_
 from rag.stores.exact import ExactStore
 
 _FLAT_FILE = "vectors.faiss"
-
-
-def write_faiss_index(index: faiss.Index, path: Path) -> None:
-    """Write an index and look at what came to the disk: CannotRun when it is not all there.
-
-    When the last part of a file cannot be written, FAISS prints so and goes on.
-    """
-    faiss.write_index(index, str(path))
-    try:
-        there = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
-    except RuntimeError as error:
-        raise CannotRun(
-            f"cannot write {path}: it was cut off at {path.stat().st_size} bytes",
-            "free some space and run it again",
-        ) from error
-    if (there.d, there.ntotal) != (index.d, index.ntotal):
-        raise CannotRun(f"cannot write {path}: {there.ntotal} of {index.ntotal} vectors came to the disk")
+_APPROXIMATE_FILE = "proposer.faiss"
+_FACTS = "proposer.json"
+MIN_TRAINING_VECTORS = 1000
+"""Fewer vectors are searched exactly: FAISS refuses to train on less than one per cell and warns below 39."""
+RESCORE_FACTOR = 4
+"""Candidates of the compressed index for each result asked for."""
+TARGET_RECALL = 0.99
+RECALL_DEPTH = 10
+"""Recall is measured at this depth."""
+_QUERIES = 64
 
 
 class FlatStore:
-    """A FAISS index behind our own checks of shape, type, finiteness and ids."""
+    """An exact FAISS index behind our own checks of shape, type, finiteness and ids."""
 
     def __init__(self, dimension: int) -> None:
-        """Make an empty store."""
+        """Create an empty store."""
         self._dimension = dimension
         self._index = faiss.IndexIDMap2(faiss.IndexFlatIP(dimension))
         self._mapped = False
@@ -69,27 +62,27 @@ class FlatStore:
         if not len(ids):
             return np.empty((0, self._dimension), dtype=np.float32)
         try:
-            found = self._index.reconstruct_batch(np.ascontiguousarray(ids, dtype=np.int64))
+            vectors = self._index.reconstruct_batch(np.ascontiguousarray(ids, dtype=np.int64))
         except RuntimeError as error:
             raise KeyError(f"not in the store: one of {list(ids)[:5]}") from error
-        return np.asarray(found, dtype=np.float32)
+        return np.asarray(vectors, dtype=np.float32)
 
     def search(
         self, queries: np.ndarray, k: int, among: np.ndarray | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return the best ids and inner products."""
         queries = checked_vectors(queries, self._dimension)
-        chosen = None
+        allowed = None
         if among is not None:
-            chosen = self.ids[np.isin(self.ids, np.asarray(among, dtype=np.int64))]
-        k = min(k, self._index.ntotal if chosen is None else len(chosen))
+            allowed = self.ids[np.isin(self.ids, np.asarray(among, dtype=np.int64))]
+        k = min(k, self._index.ntotal if allowed is None else len(allowed))
         if k <= 0 or not len(queries):
             shape = (len(queries), max(k, 0))
             return np.empty(shape, dtype=np.int64), np.empty(shape, dtype=np.float32)
-        only = None
-        if chosen is not None:
-            only = faiss.SearchParameters(sel=faiss.IDSelectorBatch(chosen))  # type: ignore[call-arg]
-        scores, ids = self._index.search(queries, k, params=only)
+        parameters = None
+        if allowed is not None:
+            parameters = faiss.SearchParameters(sel=faiss.IDSelectorBatch(allowed))  # type: ignore[call-arg]
+        scores, ids = self._index.search(queries, k, params=parameters)
         return np.asarray(ids, dtype=np.int64), np.asarray(scores, dtype=np.float32)
 
     def save(self, folder: Path) -> None:
@@ -98,7 +91,7 @@ class FlatStore:
 
     @classmethod
     def load(cls, folder: Path, dimension: int, *, mapped: bool = False) -> Self:
-        """Read what ``save`` wrote; BadInput when FAISS finds another kind or dimension in it."""
+        """Read what :meth:`save` wrote; BadInput if it has another kind of index or dimension."""
         store = cls(dimension)
         try:
             index = faiss.read_index(str(folder / _FLAT_FILE), faiss.IO_FLAG_MMAP_IFC if mapped else 0)
@@ -110,63 +103,58 @@ class FlatStore:
         return store
 
 
-_APPROXIMATE_FILE, _FACTS = "proposer.faiss", "proposer.json"
-MIN_TRAINING_VECTORS = 1000
-"""Fewer vectors are searched exactly: FAISS refuses to train on less than one per cell and warns below 39."""
-RESCORE_FACTOR = 4
-TARGET_RECALL = 0.99
-RECALL_DEPTH = 10
-"""Recall is measured at this depth."""
-_QUERIES = 64
-
-
 class ApproximateStore(ExactStore):
     """Exact vectors, found through a compressed FAISS index over their positions."""
 
     efforts: ClassVar[tuple[int, ...]] = (1,)
+    """Search efforts tried in this order until the recall is good enough."""
 
     def __init__(self, dimension: int) -> None:
-        """Make an empty store."""
+        """Create an empty store."""
         super().__init__(dimension)
         self._index: faiss.Index | None = None
         self.effort = 0
-        """The probes or the search depth of FAISS; 0 while the search is exact."""
+        """Number of cells probed or search depth of FAISS; 0 while the search is exact."""
         self.recall = 1.0
-        """Share of the exact ten best that were found, over made queries."""
+        """Share of the exact ten best that were found, over artificial queries."""
 
     def factory(self, count: int) -> str:
-        """Return FAISS's name for the index over ``count`` vectors."""
+        """Return FAISS's factory string for the index over ``count`` vectors."""
         raise NotImplementedError
 
-    def exert(self, effort: int) -> None:
-        """Tell FAISS how far to look."""
+    def set_effort(self, effort: int) -> None:
+        """Set how far FAISS searches."""
 
     def add(self, ids: np.ndarray, vectors: np.ndarray) -> None:
-        """Add vectors under new ids; the index over all of them is made at the next search or save."""
+        """Add vectors under new ids; the index over all of them is built at the next search or save."""
         super().add(ids, vectors)
         self._index = None
 
     def search(
         self, queries: np.ndarray, k: int, among: np.ndarray | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Return the best ids of those proposed, with exact inner products; a filter is searched exactly.
+        """Return the best ids among the candidates, with exact inner products; a filtered search is exact.
 
-        A filtered graph search loses most of what it should find (HNSW32, one in 200 allowed: recall .09).
+        Filtering a graph search loses most results (HNSW32, one in 200 allowed: recall .09).
         """
         queries = checked_vectors(queries, self._dimension)
-        self._make()
+        self._build_index()
         if self._index is None or among is not None or k * RESCORE_FACTOR >= len(self._ids):
             return super().search(queries, k, among)
         _, rows = self._index.search(queries, max(k, 1) * RESCORE_FACTOR)
         exact = super().search
-        found = [exact(q[None], k, self._ids[r[r >= 0]]) for q, r in zip(queries, rows, strict=True)]
-        if any(ids.shape[1] < k for ids, _ in found):
+        results = [
+            exact(query[None], k, self._ids[candidates[candidates >= 0]])
+            for query, candidates in zip(queries, rows, strict=True)
+        ]
+        # FAISS returns -1 where it has too few candidates: then search exactly
+        if any(ids.shape[1] < k for ids, _ in results):
             return super().search(queries, k)
-        return np.concatenate([ids for ids, _ in found]), np.concatenate([scores for _, scores in found])
+        return np.concatenate([ids for ids, _ in results]), np.concatenate([scores for _, scores in results])
 
     def save(self, folder: Path) -> None:
-        """Write the exact vectors, and the index where there is one."""
-        self._make()
+        """Write the exact vectors, and the compressed index if there is one."""
+        self._build_index()
         super().save(folder)
         facts = {"effort": self.effort, "recall": round(self.recall, 4), "indexed": self._index is not None}
         (folder / _FACTS).write_text(json.dumps(facts), encoding="utf-8")
@@ -175,7 +163,7 @@ class ApproximateStore(ExactStore):
 
     @classmethod
     def load(cls, folder: Path, dimension: int, *, mapped: bool = False) -> Self:
-        """Read what ``save`` wrote; BadInput when the index and the vectors do not belong together."""
+        """Read what :meth:`save` wrote; BadInput if the index and the vectors do not belong together."""
         store = super().load(folder, dimension, mapped=mapped)
         facts = json.loads((folder / _FACTS).read_text(encoding="utf-8"))
         store.effort, store.recall = int(facts["effort"]), float(facts["recall"])
@@ -191,11 +179,11 @@ class ApproximateStore(ExactStore):
                     f"{folder / _APPROXIMATE_FILE} holds {index.ntotal} vectors of dimension {index.d}"
                 )
             store._index = index
-            store.exert(store.effort)
+            store.set_effort(store.effort)
         return store
 
-    def _make(self) -> None:
-        """Train and fill the index when there are enough vectors, and find the effort it needs."""
+    def _build_index(self) -> None:
+        """Train and fill the index if there are enough vectors, and find the effort it needs."""
         if self._index is not None or self._mapped or len(self._ids) < MIN_TRAINING_VECTORS:
             return
         with _one_thread():
@@ -209,7 +197,7 @@ class ApproximateStore(ExactStore):
             wanted, _ = super().search(queries, RECALL_DEPTH)
             for effort in self.efforts:
                 self.effort = effort
-                self.exert(effort)
+                self.set_effort(effort)
                 self.recall = store_recall(self.search(queries, RECALL_DEPTH)[0], wanted)
                 if self.recall >= TARGET_RECALL:
                     break
@@ -221,17 +209,17 @@ class IvfStore(ApproximateStore):
     efforts = (4, 8, 16, 32, 64, 128, 256)
 
     def factory(self, count: int) -> str:
-        """Return lists for four times the square root of the count, with 39 vectors each to train on."""
+        """Return 4 * sqrt(count) lists (FAISS's guidelines), but at most so many that 39 vectors train each."""
         return f"IVF{max(1, min(int(4 * count**0.5), count // 39))},SQ8"
 
-    def exert(self, effort: int) -> None:
+    def set_effort(self, effort: int) -> None:
         """Set the number of cells that are scanned."""
         if self._index is not None:
             faiss.extract_index_ivf(self._index).nprobe = effort
 
 
 class HnswStore(ApproximateStore):
-    """A graph of neighbours: fastest, largest, slow to make."""
+    """A graph of neighbours: fastest, largest, slow to build."""
 
     efforts = (16, 32, 64, 128, 256, 512)
 
@@ -239,8 +227,8 @@ class HnswStore(ApproximateStore):
         """Return a graph of 32 links each."""
         return "HNSW32,SQ8"
 
-    def exert(self, effort: int) -> None:
-        """Set how many nodes stay open in the search."""
+    def set_effort(self, effort: int) -> None:
+        """Set how many candidates the search keeps (efSearch)."""
         if isinstance(self._index, faiss.IndexHNSW):
             self._index.hnsw.efSearch = effort
 
@@ -253,8 +241,26 @@ class Sq8Store(ApproximateStore):
         return "SQ8"
 
 
+def write_faiss_index(index: faiss.Index, path: Path) -> None:
+    """Write an index and verify the file: CannotRun if it is not complete.
+
+    If the last part of a file cannot be written, FAISS prints a message and continues.
+    """
+    faiss.write_index(index, str(path))
+    try:
+        written = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
+    except RuntimeError as error:
+        raise CannotRun(
+            f"cannot write {path}: it was cut off at {path.stat().st_size} bytes",
+            "free some space and run it again",
+        ) from error
+    if (written.d, written.ntotal) != (index.d, index.ntotal):
+        raise CannotRun(f"cannot write {path}: {written.ntotal} of {index.ntotal} vectors came to the disk")
+
+
 @contextmanager
 def _one_thread() -> Iterator[None]:
+    """Use one FAISS thread, since the order of additions would otherwise vary."""
     before = faiss.omp_get_max_threads()
     faiss.omp_set_num_threads(1)
     try:

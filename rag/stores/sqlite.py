@@ -1,4 +1,4 @@
-"""SQLite as both stores use it: opened by URI, its errors told apart into damage and a disk that refuses."""
+"""SQLite as the text store and the vector cache use it: opened by URI, errors mapped to damage or a failing disk."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from pathlib import Path
 
 from rag.errors import BadInput, CannotRun
 
+# Prefixes of sqlite_errorname: the file may be fine, but it cannot be used now
 _REFUSED = ("SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_PERM")
+# I/O errors that mean damage; all others mean that the disk fails
 _UNREADABLE = ("SQLITE_IOERR_READ", "SQLITE_IOERR_SHORT_READ", "SQLITE_IOERR_DATA", "SQLITE_IOERR_CORRUPTFS")
 LOCK_TIMEOUT_SECONDS = 10.0
 REBUILD_HINT = "build it again: tunewise index build INDEX --documents DOCUMENTS"
@@ -23,7 +25,7 @@ def connect(path: Path, mode: str) -> sqlite3.Connection:
 
 
 def is_database(path: Path) -> bool:
-    """Return whether a file begins as every SQLite file does, or as one that was only just begun: with nothing."""
+    """Return whether a file is an SQLite database, or one that was only just created (empty or all zero)."""
     try:
         with path.open("rb") as file:
             head = file.read(16)
@@ -33,13 +35,13 @@ def is_database(path: Path) -> bool:
 
 
 def database_files(path: Path) -> tuple[Path, ...]:
-    """Return the database's file and those that SQLite may keep beside it."""
+    """Return the database's file and those that SQLite may create beside it."""
     return (path, *(path.with_name(path.name + ending) for ending in ("-wal", "-shm", "-journal")))
 
 
 @contextmanager
 def sqlite_errors_as_problems(path: Path) -> Iterator[None]:
-    """Turn SQLite's errors into ours: CannotRun when the disk refuses, BadInput when the file is damaged."""
+    """Map SQLite's errors: CannotRun if the disk refuses, BadInput if the file is damaged."""
     try:
         yield
     except sqlite3.Error as error:
@@ -56,7 +58,7 @@ def sqlite_errors_as_problems(path: Path) -> Iterator[None]:
 
 @contextmanager
 def decode_errors_as_bad_input(path: Path) -> Iterator[None]:
-    """Turn what a value of the wrong type makes Python raise into BadInput: its row is damaged."""
+    """Map the errors of decoding a row with values of wrong types to BadInput: the row is damaged."""
     try:
         yield
     except (TypeError, ValueError, AttributeError) as error:

@@ -1,19 +1,16 @@
-"""The text store: SQLite (WAL, synchronous FULL) holds documents and chunks and is the source of truth.
+"""The text store: SQLite (WAL, synchronous FULL) with all documents and chunks; the source of truth of an index.
 
-Every row says in which generation it was born and in which it died, so that readers of an older generation
-still see it whole, and what an interrupted writer left behind can be taken back. Vectors and BM25 files can
-always be made again from here. Each document and chunk row carries a hash of its content, and each generation
-one hash over them all. The columns are the fields of ``Document`` and ``Chunk``; a document's text stands last
-in its row, so that everything before it is read without the pages of the text.
-
-Rows of the text store: chunks and documents with their hashes, and what one generation changes.
+Every row has the generation in which it was added (``born``) and the one in which it was removed (``died``), so that
+readers of an older generation still see it complete, and the changes of an interrupted writer can be rolled back.
+Vectors and BM25 files can always be rebuilt from here. Each document and chunk row carries a hash of its content, and
+each generation one hash over them all. The columns are the fields of ``Document`` and ``Chunk``; a document's text is
+the last column of its row, so that the columns before it are read without the pages of the text.
 """
+# ruff: noqa: S608 - the names put into these statements are constants of this file, values are always bound
 
 from __future__ import annotations
 
 import json
-
-# ruff: noqa: S608 - the names put into these statements are constants of this file, values are always bound
 import os
 import sqlite3
 from collections.abc import Iterable, Iterator
@@ -34,80 +31,6 @@ from rag.types import Chunk, Document
 
 CHUNK_COLUMNS: tuple[str, ...] = tuple(field.name for field in fields(Chunk))
 _PACKED = tuple(f.name for f in fields(Document) if f.name not in ("id", "sha256", "raw", "blocks"))
-
-
-@dataclass(frozen=True, slots=True)
-class StoredChunk:
-    """A chunk as the store holds it."""
-
-    chunk: Chunk
-    embedded: str
-    """Hash of the text that was embedded; equal hashes have equal vectors."""
-    sha256: str
-    """Hash of the row itself."""
-
-    def numbered(self, id: int) -> StoredChunk:
-        """Return the row under an id of its own."""
-        return store_row(replace(self.chunk, id=id), self.embedded)
-
-
-class RowSummary(NamedTuple):
-    """What identifies a chunk's row, without its text."""
-
-    id: int
-    doc: str
-    embedded: str
-    sha256: str
-
-
-class GenerationRecord(NamedTuple):
-    """What the text store itself remembers of a generation; enough to make its files again."""
-
-    number: int
-    next_id: int
-    text_sha256: str
-    facts: dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class RowChange:
-    """What one generation changes: rows that go, rows that come; chunks with the id 0 are given new ones."""
-
-    documents_out: tuple[str, ...] = ()
-    documents_in: tuple[Document, ...] = ()
-    chunks_out: tuple[int, ...] = ()
-    chunks_in: tuple[StoredChunk, ...] = ()
-    whole: bool = False
-    """Everything that lived before goes."""
-
-
-def store_row(chunk: Chunk, embedded: str) -> StoredChunk:
-    """Return the chunk with its row's hash."""
-    values = [getattr(chunk, name) for name in CHUNK_COLUMNS]
-    return StoredChunk(chunk, embedded, sha256_text(canonical_json([*values, embedded])))
-
-
-def document_columns(document: Document) -> list[str]:
-    """Return a document's columns: id, content hash, other fields as one JSON object, hash of the raw text."""
-    rest = {name: getattr(document, name) for name in _PACKED}
-    return [document.id, document.sha256, canonical_json(rest), sha256_text(document.raw)]
-
-
-def document_from_columns(id: str, sha256: str, rest: str, raw: str) -> Document:
-    """Return the document that ``packed`` took apart, without its blocks."""
-    return Document(id=id, sha256=sha256, raw=raw, blocks=(), **json.loads(rest))
-
-
-def row_hash(columns: Iterable[str]) -> str:
-    """Return the hash of a document's row: over what ``packed`` gives, so also over its text's hash."""
-    return sha256_text("\0".join(columns))
-
-
-def rows_digest(documents: Iterable[str], chunks: Iterable[str]) -> str:
-    """Return one hash over the rows' hashes of a generation: documents by id, then chunks by id."""
-    return sha256_text("\n".join([*documents, "", *chunks]))
-
-
 TEXT_DATABASE = "text.sqlite"
 _TABLES = f"""
 create table if not exists documents (
@@ -122,18 +45,64 @@ create table if not exists generations (
     number integer primary key, next_id integer not null, text_sha256 text not null, facts text not null,
     row text not null);
 """
+# The condition for rows of generation ``:at``
 _LIVES = "born <= :at and (died is null or died > :at)"
 _FIELDS = ", ".join(CHUNK_COLUMNS)
 _COLUMNS = "id, sha256, fields, raw_sha256"
 _UNNUMBERED = 1_529_774_588
-"""What stores of number 1 say that were made before they were numbered: the checksum of their tables."""
+"""``user_version`` of stores of format 1 that were made before formats had numbers: the checksum of their tables."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredChunk:
+    """A chunk as the store holds it."""
+
+    chunk: Chunk
+    embedded: str
+    """Hash of the text that was embedded; chunks with equal hashes have equal vectors."""
+    sha256: str
+    """Hash of the row itself."""
+
+    def numbered(self, id: int) -> StoredChunk:
+        """Return the row with another chunk id."""
+        return store_row(replace(self.chunk, id=id), self.embedded)
+
+
+class RowSummary(NamedTuple):
+    """The identity of a chunk's row, without its text."""
+
+    id: int
+    doc: str
+    embedded: str
+    sha256: str
+
+
+class GenerationRecord(NamedTuple):
+    """The text store's record of a generation, from which the generation's files can be rebuilt."""
+
+    number: int
+    next_id: int
+    text_sha256: str
+    facts: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class RowChange:
+    """The rows that one generation removes and adds; chunks with the id 0 are given new ids."""
+
+    documents_out: tuple[str, ...] = ()
+    documents_in: tuple[Document, ...] = ()
+    chunks_out: tuple[int, ...] = ()
+    chunks_in: tuple[StoredChunk, ...] = ()
+    whole: bool = False
+    """Remove all earlier rows as well."""
 
 
 class TextStore:
     """An open text store; use it as a context manager."""
 
     def __init__(self, folder: Path, *, write: bool = False) -> None:
-        """Open ``text.sqlite``; only a writer creates it. BadInput when it is missing, damaged or newer."""
+        """Open ``text.sqlite``; only a writer creates it. BadInput if it is missing, damaged or of a newer format."""
         self._path = path = folder / TEXT_DATABASE
         if not write and not path.is_file():
             raise BadInput(f"{folder} is not an index: it has no {TEXT_DATABASE}", "build it first")
@@ -145,8 +114,8 @@ class TextStore:
                 if write:
                     self._db.execute("pragma journal_mode = wal")
                     self._db.execute("pragma synchronous = full")
-                if write and (fresh or not self._is_made()):
-                    self._make()
+                if write and (fresh or not self._has_tables()):
+                    self._create_tables()
                 else:
                     self._db.execute("pragma query_only = off" if write else "pragma query_only = on")
                 number = self._db.execute("pragma user_version").fetchone()[0]
@@ -160,21 +129,21 @@ class TextStore:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Close the database; the last to close folds the write-ahead log into the file."""
+        """Close the database; the last connection to close merges the write-ahead log into the file."""
         self._db.close()
 
     def documents(self, at: int) -> dict[str, str]:
-        """Return id and content hash of the documents that live in a generation."""
+        """Return id and content hash of the documents of a generation."""
         return dict(self._all(f"select id, sha256 from documents where {_LIVES} order by id", at))
 
     def document(self, id: str, at: int) -> Document | None:
-        """Return a document (without its blocks) in a generation, verified against its row's hash."""
+        """Return a document of a generation (without its blocks), verified against its row's hash; None if there is none."""
         sql = f"select {_COLUMNS}, row, raw from documents where id = :id and {_LIVES}"
-        found = self._all(sql, at, id=id)
-        if not found:
+        rows = self._all(sql, at, id=id)
+        if not rows:
             return None
         with decode_errors_as_bad_input(self._path):
-            *columns, row, raw = found[0]
+            *columns, row, raw = rows[0]
             _, sha256, rest, raw_sha256 = columns
             if row_hash(columns) != row or sha256_text(raw) != raw_sha256:
                 raise BadInput(
@@ -182,13 +151,13 @@ class TextStore:
                 )
             return document_from_columns(id, sha256, rest, raw)
 
-    def abouts(self, at: int) -> dict[str, dict[str, Any]]:
-        """Return what is known of every document of a generation besides its text, by id, verified.
+    def document_fields(self, at: int) -> dict[str, dict[str, Any]]:
+        """Return the fields of every document of a generation except its text, by id, verified.
 
-        These are the fields of ``Document`` but for ``id``, ``sha256``, ``raw`` and ``blocks``. No text is read.
+        These are the fields of ``Document`` without ``id``, ``sha256``, ``raw`` and ``blocks``. No text is read.
         """
         rows = self._all(f"select {_COLUMNS}, row from documents where {_LIVES} order by id", at)
-        found = {}
+        fields_by_id = {}
         with decode_errors_as_bad_input(self._path):
             for *columns, row in rows:
                 if row_hash(columns) != row:
@@ -196,40 +165,40 @@ class TextStore:
                         f"{self._path} is damaged: the row of {columns[0]!r} differs from its hash",
                         REBUILD_HINT,
                     )
-                found[columns[0]] = json.loads(columns[2])
-        return found
+                fields_by_id[columns[0]] = json.loads(columns[2])
+        return fields_by_id
 
-    def departed(self, at: int) -> list[str]:
-        """Return the documents that an older generation still holds and this one does not."""
+    def removed_documents(self, at: int) -> list[str]:
+        """Return the documents that an older generation still has and this one does not."""
         sql = f"select id from documents where died <= :at except select id from documents where {_LIVES}"
         return sorted(id for (id,) in self._all(sql, at))
 
     def chunks(self, at: int) -> list[StoredChunk]:
-        """Return the chunks that live in a generation, by id, each verified against its hash."""
+        """Return the chunks of a generation, by id, each verified against its hash."""
         rows = self._all(f"select {_FIELDS}, embedded, row from chunks where {_LIVES} order by id", at)
         with decode_errors_as_bad_input(self._path):
-            found = [store_row(Chunk(*row[:-2]), row[-2]) for row in rows]
-        for read, row in zip(found, rows, strict=True):
-            if read.sha256 != row[-1]:
+            chunks = [store_row(Chunk(*row[:-2]), row[-2]) for row in rows]
+        for stored, row in zip(chunks, rows, strict=True):
+            if stored.sha256 != row[-1]:
                 raise BadInput(
-                    f"{self._path} is damaged: chunk {read.chunk.id} differs from its hash", REBUILD_HINT
+                    f"{self._path} is damaged: chunk {stored.chunk.id} differs from its hash", REBUILD_HINT
                 )
-        return found
+        return chunks
 
     def summaries(self, at: int) -> list[RowSummary]:
-        """Return what identifies each chunk of a generation, by id, without reading its text."""
+        """Return the identity of each chunk of a generation, by id, without reading its text."""
         rows = self._all(f"select id, doc, embedded, row from chunks where {_LIVES} order by id", at)
         return [RowSummary(*row) for row in rows]
 
     def digest(self, at: int) -> str:
-        """Return one hash over everything that lives in a generation, made from the rows' own hashes."""
+        """Return one hash over all rows of a generation, made from the rows' own hashes."""
         documents = self._all(f"select row from documents where {_LIVES} order by id", at)
         chunks = self._all(f"select row from chunks where {_LIVES} order by id", at)
         with decode_errors_as_bad_input(self._path):
             return rows_digest((row for (row,) in documents), (row for (row,) in chunks))
 
     def record(self, number: int) -> GenerationRecord | None:
-        """Return what was written down of a generation; None when it is not here, or damaged."""
+        """Return the record of a generation; None if it is missing or damaged."""
         sql = "select number, next_id, text_sha256, facts, row from generations where number = :at"
         with decode_errors_as_bad_input(self._path):
             for *values, row in self._all(sql, number):
@@ -238,11 +207,11 @@ class TextStore:
         return None
 
     def numbers(self) -> list[int]:
-        """Return the numbers of all generations written down, published or not, oldest first."""
+        """Return the numbers of all recorded generations, published or not, oldest first."""
         return [number for (number,) in self._all("select number from generations order by number", 0)]
 
     def next_id(self, at_least: int = 1) -> int:
-        """Return the next free chunk id; ids are never given twice."""
+        """Return the next free chunk id; ids are never reused."""
         highest = self._all(
             "select max(next_id) from generations union all select max(id) + 1 from chunks", 0
         )
@@ -251,29 +220,44 @@ class TextStore:
     def apply(
         self, number: int, change: RowChange, facts: dict[str, object], at_least: int = 1
     ) -> GenerationRecord:
-        """Write a generation's change in one durable transaction, which also gives new chunks their ids."""
+        """Write a generation's change in one durable transaction, which also gives new chunks their ids.
+
+        Args:
+            number: of the new generation.
+            change: the rows to remove and to add.
+            facts: stored in the generation's record.
+            at_least: lowest id for new chunks.
+        """
         with self._transaction() as db:
             next_id = self.next_id(at_least)
             if change.whole:
                 db.execute("update documents set died = ? where died is null", (number,))
                 db.execute("update chunks set died = ? where died is null", (number,))
-            gone = [(number, id) for id in change.documents_out]
-            db.executemany("update documents set died = ? where id = ? and died is null", gone)
-            ended = [(number, id) for id in change.chunks_out]
-            db.executemany("update chunks set died = ? where id = ? and died is null", ended)
+            removed_documents = [(number, id) for id in change.documents_out]
+            db.executemany("update documents set died = ? where id = ? and died is null", removed_documents)
+            removed_chunks = [(number, id) for id in change.chunks_out]
+            db.executemany("update chunks set died = ? where id = ? and died is null", removed_chunks)
             db.executemany(
                 f"insert into documents ({_COLUMNS}, row, born, raw) values (?, ?, ?, ?, ?, ?, ?)",
-                [(*(c := document_columns(d)), row_hash(c), number, d.raw) for d in change.documents_in],
+                [
+                    (*(columns := document_columns(document)), row_hash(columns), number, document.raw)
+                    for document in change.documents_in
+                ],
             )
             rows: list[StoredChunk] = []
-            for coming in change.chunks_in:
-                rows.append(coming if coming.chunk.id else coming.numbered(next_id))
-                next_id += not coming.chunk.id
+            for stored in change.chunks_in:
+                rows.append(stored if stored.chunk.id else stored.numbered(next_id))
+                next_id += not stored.chunk.id
             db.executemany(
                 f"insert into chunks values ({', '.join('?' * (len(CHUNK_COLUMNS) + 3))}, null)",
                 [
-                    (*(getattr(r.chunk, name) for name in CHUNK_COLUMNS), r.embedded, r.sha256, number)
-                    for r in rows
+                    (
+                        *(getattr(stored.chunk, name) for name in CHUNK_COLUMNS),
+                        stored.embedded,
+                        stored.sha256,
+                        number,
+                    )
+                    for stored in rows
                 ],
             )
             values = [number, next_id, self.digest(number), canonical_json(facts)]
@@ -281,43 +265,43 @@ class TextStore:
             db.execute("insert into generations values (?, ?, ?, ?, ?)", (*values, row))
         return GenerationRecord(number, next_id, str(values[2]), facts)
 
-    def take_back(self, current: int) -> None:
-        """Undo what a writer left behind that never published its generation."""
+    def roll_back(self, current: int) -> None:
+        """Undo the changes of writers that never published their generation: all after ``current``."""
         with self._transaction() as db:
             for table in ("documents", "chunks"):
                 db.execute(f"delete from {table} where born > ?", (current,))
                 db.execute(f"update {table} set died = null where died > ?", (current,))
             db.execute("delete from generations where number > ?", (current,))
 
-    def forget(self, oldest: int) -> None:
-        """Delete rows that died before or in the oldest generation that is still kept."""
+    def delete_before(self, oldest: int) -> None:
+        """Delete rows that no generation from ``oldest`` on contains, and the records of older generations."""
         with self._transaction() as db:
             for table in ("documents", "chunks"):
                 db.execute(f"delete from {table} where died <= ?", (oldest,))
             db.execute("delete from generations where number < ?", (oldest,))
 
-    def scrub(self) -> None:
-        """Write the file anew: no byte of a deleted row stays."""
+    def vacuum(self) -> None:
+        """Rewrite the file, so that no byte of a deleted row remains."""
         with sqlite_errors_as_problems(self._path):
             self._db.execute("vacuum")
             self._db.execute("pragma wal_checkpoint(truncate)")
 
     def check(self) -> None:
-        """Let SQLite verify its own pages; BadInput when they are damaged."""
+        """Let SQLite verify its pages; BadInput if they are damaged."""
         with sqlite_errors_as_problems(self._path):
             answer = self._db.execute("pragma integrity_check").fetchone()[0]
         if answer != "ok":
             raise BadInput(f"{self._path} is damaged: {answer}", REBUILD_HINT)
 
     def dump(self) -> Iterable[tuple[object, ...]]:
-        """Yield every row of every table in a fixed order: two stores with equal dumps hold the same."""
+        """Yield every row of every table in a fixed order: two stores with equal dumps have equal contents."""
         for table, order in (("documents", "id, born"), ("chunks", "id, born"), ("generations", "number")):
             yield from ((table, *row) for row in self._all(f"select * from {table} order by {order}", 0))
 
-    def _is_made(self) -> bool:
+    def _has_tables(self) -> bool:
         return bool(self._db.execute("select count(*) from sqlite_schema").fetchone()[0])
 
-    def _make(self) -> None:
+    def _create_tables(self) -> None:
         with self._transaction() as db:
             for statement in filter(str.strip, _TABLES.split(";")):
                 db.execute(statement)
@@ -338,3 +322,30 @@ class TextStore:
                 if self._db.in_transaction:
                     self._db.execute("rollback")
                 raise
+
+
+def store_row(chunk: Chunk, embedded: str) -> StoredChunk:
+    """Return the chunk with its row's hash."""
+    values = [getattr(chunk, name) for name in CHUNK_COLUMNS]
+    return StoredChunk(chunk, embedded, sha256_text(canonical_json([*values, embedded])))
+
+
+def document_columns(document: Document) -> list[str]:
+    """Return a document's columns: id, content hash, other fields as one JSON object, hash of the raw text."""
+    rest = {name: getattr(document, name) for name in _PACKED}
+    return [document.id, document.sha256, canonical_json(rest), sha256_text(document.raw)]
+
+
+def document_from_columns(id: str, sha256: str, rest: str, raw: str) -> Document:
+    """Return the document of columns that :func:`document_columns` made, without its blocks."""
+    return Document(id=id, sha256=sha256, raw=raw, blocks=(), **json.loads(rest))
+
+
+def row_hash(columns: Iterable[str]) -> str:
+    """Return the hash of a document's row: over its :func:`document_columns`, so also over the hash of its text."""
+    return sha256_text("\0".join(columns))
+
+
+def rows_digest(documents: Iterable[str], chunks: Iterable[str]) -> str:
+    """Return one hash over the row hashes of a generation: documents by id, then chunks by id."""
+    return sha256_text("\n".join([*documents, "", *chunks]))

@@ -1,0 +1,1 @@
+"""Words, sentences, numbers, dates, and text made harmless; knows nothing of documents."""

@@ -1,7 +1,7 @@
-"""Read the checkable parts of a sentence: numbers, times, yes or no (and, from words, its content words).
+"""The checkable parts of a sentence: its numbers and times, and whether it affirms or denies.
 
-Light on purpose: citations, gold passages and the trial's scores all use it, so that they agree on what a
-fact is.
+Citations, gold passages and the trial's scores all use this module, so that they agree on what a fact is; it
+therefore needs the standard library only.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ _UNIT_WORDS = (
 _TEN_WORDS = "twenty thirty forty fifty sixty seventy eighty ninety"
 _UNITS = _UNIT_WORDS.split()
 _TENS = _TEN_WORDS.split()
-_VALUES = {word: n for n, word in enumerate(_UNITS)}
-_VALUES |= {word: 20 + 10 * n for n, word in enumerate(_TENS)}
-_NUMBER_WORDS = "|".join(sorted(_VALUES, key=len, reverse=True))
-_SPELT = re.compile(
+_WORD_VALUES = {word: n for n, word in enumerate(_UNITS)}
+_WORD_VALUES |= {word: 20 + 10 * n for n, word in enumerate(_TENS)}
+_NUMBER_WORDS = "|".join(sorted(_WORD_VALUES, key=len, reverse=True))
+_SPELT_NUMBER = re.compile(
     rf"\b(?P<lead>{_NUMBER_WORDS})(?:[\s-](?P<unit>{'|'.join(_UNITS[1:10])}))?\b"
     r"(?:\s+(?P<scale>hundred|thousand|million))?",
     re.I,
 )
-_ONE_IS_NO_NUMBER = re.compile(
+_ONE_AS_PRONOUN = re.compile(
     r"(?:\b(?:this|that|which|each|any|every|no|the|another|other|only|some|right|good)\s+one\b)"
     r"|\bone(?=\s+(?:of|is|that|who|which|can|could|will|would|another|should|may|or|and|in|at|on|for|to|with)\b"
     r"|\s*[^\w\s-]|\s*$)",
@@ -34,6 +34,7 @@ _ONE_IS_NO_NUMBER = re.compile(
 )
 _SCALES = {"hundred": 100, "thousand": 1000, "million": 1_000_000}
 _HALF = r"(?P<{0}>a\.?\s?m\b\.?|p\.?\s?m\b\.?)"
+"""Half of the day: a.m. or p.m."""
 _RANGE = re.compile(
     r"(?<![\w.:])(?P<h1>\d{1,2})(?:[:.](?P<m1>[0-5]\d))?\s*(?P<sep>-|–|—|to|until|till|and)\s*"
     r"(?P<h2>\d{1,2})(?:[:.](?P<m2>[0-5]\d))?\s*" + _HALF.format("half"),
@@ -44,9 +45,9 @@ _TIME = re.compile(
     r"(?<![\w.:])(?P<h24>[01]?\d|2[0-4]):(?P<m24>[0-5]\d)(?!\d)",
     re.I,
 )
-_NAMED = {"noon": "12:00", "midday": "12:00", "midnight": "00:00"}
+_NAMED_TIMES = {"noon": "12:00", "midday": "12:00", "midnight": "00:00"}
 _DIGITS = re.compile(r"(?<!\w)\d[\d,]*(?:\.\d+)?")
-_NO = re.compile(
+_DENIAL = re.compile(
     r"\b(?:no|not|none|never|neither|nor|cannot|without|unable|unavailable|prohibited|forbidden|banned|unfortunately"
     r"|excluded|refused)\b|n['’]t\b",
     re.I,
@@ -57,10 +58,10 @@ _IDIOMS = re.compile(
     r"|(?:at )?no (?:extra |additional |further )?(?:charge|cost|fee)s?)\b",
     re.I,
 )
-_ASSENT = r"(?:yes|yeah|yep|certainly|absolutely|of course|definitely|sure|indeed)"
-_LEAD = re.compile(rf"\W*(?:(?P<yes>{_ASSENT})|no)\b", re.I)
-_YES = re.compile(
-    rf"\b{_ASSENT}\b"
+_ASSENT_WORDS = r"(?:yes|yeah|yep|certainly|absolutely|of course|definitely|sure|indeed)"
+_LEADING_ANSWER = re.compile(rf"\W*(?:(?P<yes>{_ASSENT_WORDS})|no)\b", re.I)
+_AFFIRMATION = re.compile(
+    rf"\b{_ASSENT_WORDS}\b"
     r"|\b(?:there (?:is|are)|you (?:can|may)|offers?|provides?|accepts?|allows?|has|have"
     r"|(?:is|are) (?:available|allowed|permitted|welcome|offered|provided|accepted|possible)"
     r"|(?:does|do) (?:have|offer|provide|accept|allow))\b",
@@ -74,16 +75,17 @@ def extract_numbers(text: str) -> frozenset[str]:
     ``14.50`` is "14.5", ``1,200`` is "1200", ``three`` is "3", ``7 pm`` is "19:00"; "7-9 pm" is two times.
     The word "one" counts only before a thing ("one suitcase"), not as a pronoun.
     """
-    found: set[str] = set()
-    text = _ONE_IS_NO_NUMBER.sub(" ", text)
-    text = _RANGE.sub(lambda m: _range(m, found), text)
-    text = _TIME.sub(lambda m: _time(m, found), text)
-    for word, value in _NAMED.items():
+    numbers: set[str] = set()
+    text = _ONE_AS_PRONOUN.sub(" ", text)
+    # Ranges before times, times before plain numbers: each takes its characters out of the text.
+    text = _RANGE.sub(lambda m: _range(m, numbers), text)
+    text = _TIME.sub(lambda m: _time(m, numbers), text)
+    for word, value in _NAMED_TIMES.items():
         if re.search(rf"\b{word}\b", text, re.I):
-            found.add(value)
-    text = _SPELT.sub(lambda m: f" {_spelt(m)} ", text)
-    found.update(_plain(match.group()) for match in _DIGITS.finditer(text))
-    return frozenset(found)
+            numbers.add(value)
+    text = _SPELT_NUMBER.sub(lambda m: f" {_spelt(m)} ", text)
+    numbers.update(_plain(match.group()) for match in _DIGITS.finditer(text))
+    return frozenset(numbers)
 
 
 def polarity(text: str) -> str | None:
@@ -94,11 +96,11 @@ def polarity(text: str) -> str | None:
     """
     statements = " ".join(part for part in sentences(text) if not part.endswith("?"))
     plain = _IDIOMS.sub(" ", statements or text)
-    if lead := _LEAD.match(plain):
+    if lead := _LEADING_ANSWER.match(plain):
         return "yes" if lead["yes"] else "no"
-    if _NO.search(plain):
+    if _DENIAL.search(plain):
         return "no"
-    return "yes" if _YES.search(plain) else None
+    return "yes" if _AFFIRMATION.search(plain) else None
 
 
 def numbers_agree(claim: str, source: str) -> bool:
@@ -109,33 +111,38 @@ def numbers_agree(claim: str, source: str) -> bool:
 
 
 def _clock(hour: int, minute: str | None, half: str) -> str:
+    """Return a time as HH:MM; ``half`` is empty, or begins with a or p."""
     if half:
         hour = hour % 12 + (12 if half[0].lower() == "p" else 0)
     return f"{hour % 24:02d}:{minute or '00'}"
 
 
-def _range(match: re.Match[str], found: set[str]) -> str:
+def _range(match: re.Match[str], numbers: set[str]) -> str:
+    """Add both ends of a range such as "7-9 pm" and return a space, or the text itself where it is no range of times."""
     first, second, half = int(match["h1"]), int(match["h2"]), match["half"]
     if first > 12 or second > 12 or (match["sep"].lower() == "and" and not match["m1"]):
         return match.group()
+    # "7-9 pm" begins at 7 pm, but "11-1 pm" at 11 am: the first hour is in the other half when it is the
+    # later one.
     other = half if first % 12 <= second % 12 else ("am" if half[0].lower() == "p" else "pm")
-    found.update((_clock(first, match["m1"], other), _clock(second, match["m2"], half)))
+    numbers.update((_clock(first, match["m1"], other), _clock(second, match["m2"], half)))
     return " "
 
 
-def _time(match: re.Match[str], found: set[str]) -> str:
+def _time(match: re.Match[str], numbers: set[str]) -> str:
+    """Add a time and return a space in its place."""
     if match["h24"]:
-        found.add(_clock(int(match["h24"]), match["m24"], ""))
+        numbers.add(_clock(int(match["h24"]), match["m24"], ""))
     elif int(match["h"]) <= 12:
-        found.add(_clock(int(match["h"]), match["m"], match["half"]))
+        numbers.add(_clock(int(match["h"]), match["m"], match["half"]))
     else:
-        found.add(_clock(int(match["h"]), match["m"], ""))
+        numbers.add(_clock(int(match["h"]), match["m"], ""))
     return " "
 
 
 def _spelt(match: re.Match[str]) -> str:
     """Write a spelt number in digits; "twelve thirty" stays two numbers, "twenty-five" is one."""
-    lead, unit = _VALUES[match["lead"].lower()], _VALUES.get((match["unit"] or "").lower())
+    lead, unit = _WORD_VALUES[match["lead"].lower()], _WORD_VALUES.get((match["unit"] or "").lower())
     scale = _SCALES.get((match["scale"] or "").lower(), 1)
     if unit is None:
         return f"{lead * scale}"
@@ -143,4 +150,5 @@ def _spelt(match: re.Match[str]) -> str:
 
 
 def _plain(digits: str) -> str:
+    """Return a number without separators of thousands and trailing zeros, not in exponent form."""
     return format(Decimal(digits.replace(",", "")).normalize(), "f")

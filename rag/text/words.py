@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-_STOP = """
+_STOP_TEXT = """
     a about above after again all also am an and any are as at be because been before being below
     between both but by can could did do does doing down during each either else ever every few for
     from further get give given go goes going got had has have having he help her here hers him his
@@ -15,23 +15,29 @@ _STOP = """
     unfortunately under until up upon us ve very want was we well were what when where whether which
     while who whom whose why will with within without would yes yet you your yours
 """
-STOP_WORDS = frozenset(_STOP.split())
+STOP_WORDS = frozenset(_STOP_TEXT.split())
 _WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
+
+_ABBREVIATIONS = re.compile(
+    r"\b(?:mr|mrs|ms|dr|prof|st|no|nr|vs|etc|approx|e\.g|i\.e|a\.m|p\.m|jr|sr|inc|ltd|co|dept|tel|min|max)\.$",
+    re.I,
+)
+_SENTENCE_END = re.compile(r"(?:[.!?…]+[\"'”’)\]]*)(?=\s)|\n\s*\n|\n(?=\s*(?:[-*+|]|\d+[.)])\s)")
 
 
 def words(text: str) -> list[str]:
     """Return the text's words, lower case and stemmed, in order; digits and single letters are kept."""
-    return [stem(_bare(match.group())) for match in _WORD.finditer(text.lower())]
+    return [stem(_without_possessive(match.group())) for match in _WORD.finditer(text.lower())]
 
 
 def content_words(text: str) -> list[str]:
     """Return the stemmed words that carry content: stop words left out, in order, with repeats."""
-    bare = (_bare(match.group()) for match in _WORD.finditer(text.lower()))
-    return [stem(word) for word in bare if word not in STOP_WORDS and not word.endswith("n't")]
+    plain = (_without_possessive(match.group()) for match in _WORD.finditer(text.lower()))
+    return [stem(word) for word in plain if word not in STOP_WORDS and not word.endswith("n't")]
 
 
 def stem(word: str) -> str:
-    """Return the word without its plural, -ed or -ing ending; light, so that few words fall together."""
+    """Return the word without its plural, -ed or -ing ending; a light stemmer, so that few words get the same stem."""
     if len(word) <= 3 or not word.isascii() or not word.isalpha():
         return word
     if word.endswith("ies") and len(word) > 4:
@@ -49,23 +55,17 @@ def stem(word: str) -> str:
     return word[:-1] if word.endswith("e") and len(word) > 4 else word
 
 
-_ABBREVIATIONS = re.compile(
-    r"\b(?:mr|mrs|ms|dr|prof|st|no|nr|vs|etc|approx|e\.g|i\.e|a\.m|p\.m|jr|sr|inc|ltd|co|dept|tel|min|max)\.$",
-    re.I,
-)
-_END = re.compile(r"(?:[.!?…]+[\"'”’)\]]*)(?=\s)|\n\s*\n|\n(?=\s*(?:[-*+|]|\d+[.)])\s)")
-
-
 def sentences(text: str) -> list[str]:
     """Return the text's sentences, trimmed; each is an exact slice of the text."""
     return [text[start:end] for start, end in sentence_spans(text)]
 
 
 def sentence_spans(text: str) -> list[tuple[int, int]]:
-    """Return (start, end) of each sentence; abbreviations and "a.m." do not end one before a small letter."""
+    """Return (start, end) of each sentence; abbreviations and "a.m." do not end one before a lower-case letter."""
     cuts = [0]
-    for match in _END.finditer(text):
-        # The longest abbreviation has seven characters; the whole head each time would take its length's square.
+    for match in _SENTENCE_END.finditer(text):
+        # The longest abbreviation has seven characters; searching the whole text before it takes quadratic
+        # time.
         head = text[max(cuts[-1], match.end() - 12) : match.end()]
         mark = match.group()
         if mark.startswith(".") and _ABBREVIATIONS.search(head):
@@ -75,13 +75,13 @@ def sentence_spans(text: str) -> list[tuple[int, int]]:
         cuts.append(match.end())
     spans = []
     for start, end in zip(cuts, [*cuts[1:], len(text)], strict=True):
-        piece = text[start:end]
-        if piece.strip():
-            lead = len(piece) - len(piece.lstrip())
-            spans.append((start + lead, start + len(piece.rstrip())))
+        sentence = text[start:end]
+        if sentence.strip():
+            lead = len(sentence) - len(sentence.lstrip())
+            spans.append((start + lead, start + len(sentence.rstrip())))
     return spans
 
 
-def _bare(word: str) -> str:
+def _without_possessive(word: str) -> str:
     word = word.replace("’", "'")
     return word[:-2] if word.endswith("'s") else word

@@ -1,0 +1,1 @@
+"""What an arm answers with: prompts, few-shot selection, retrieval, RAFT rows, classifier."""

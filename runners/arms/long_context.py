@@ -1,8 +1,9 @@
-"""All documents in every prompt, in place of passages that a search found: the long-context arm.
+"""The long-context arm: all documents are in every prompt, in place of passages that a search returns.
 
-The passages stand in one order before the question, so that their keys and values are computed once for all questions
-(:mod:`runners.inference.kv_cache`), and an answer cites them as it cites what was found. Nothing is searched, so nothing is
-refused before the model is asked. An arm whose prompt does not fit the model is refused before anything runs.
+:class:`AllPassages` gives the passages in one fixed order before the question, so that their keys and values
+are computed once for all questions (:mod:`runners.inference.kv_cache`); an answer cites them like passages
+that were searched for. Nothing is searched, so no question is refused before the model is asked.
+:func:`check_long_context` refuses a plan whose prompt does not fit the model before anything runs.
 """
 
 from __future__ import annotations
@@ -39,36 +40,43 @@ _NEVER = RefusalDecision(False, 0.0, RefusalSignals())
 
 
 class AllPassages:
-    """An index whose every valid passage is given to every question, by document and place."""
+    """All valid passages of an index, given to every question, ordered by document and position."""
 
     def __init__(self, index: Index, controls: Sequence[str] = ()) -> None:
-        """Take an open index; `controls` are the tokens that mean turns to the answering model."""
+        """Take an open index; ``controls`` are the answering model's control tokens, which are broken up in passages."""
         selected = index.documents.select(Query(), date.today())
-        chunks = [c for n, c in enumerate(index.chunks) if selected.rows is None or selected.rows[n]]
-        self.hits = _hits(chunks, {c.doc: index.documents.metadata(c.doc) for c in chunks})
+        chunks = [
+            chunk for row, chunk in enumerate(index.chunks) if selected.rows is None or selected.rows[row]
+        ]
+        self.hits = _hits(chunks, {chunk.doc: index.documents.metadata(chunk.doc) for chunk in chunks})
         self._notes = selected.notes
         self._searched = {
-            "documents": len({c.doc for c in chunks}),
+            "documents": len({chunk.doc for chunk in chunks}),
             "passages": len(chunks),
             "generation": index.generation,
         }
-        self._broken = control_token_breaker(controls)
-        self._same = self._broken(delimited_passages(self.hits))
+        self._break_controls = control_token_breaker(controls)
+        self._shared_text = self._break_controls(delimited_passages(self.hits))
 
     def find(self, questions: Sequence[str]) -> list[Retrieved]:
-        """Return the same for all questions; only one that holds the passages' mark gets another mark."""
+        """Return the same passages for all questions; a question that contains their delimiter gets another delimiter."""
         return [
             Retrieved(self.hits, self._shown(question), _NEVER, self._notes, self._searched)
             for question in questions
         ]
 
     def _shown(self, question: str) -> str:
-        taken = self.hits and context.contains_delimiter(question, _mark(self._same))
-        return self._broken(delimited_passages(self.hits, question)) if taken else self._same
+        collides = self.hits and context.contains_delimiter(question, _delimiter_of(self._shared_text))
+        return (
+            self._break_controls(delimited_passages(self.hits, question)) if collides else self._shared_text
+        )
 
 
 def delimited_passages(hits: Sequence[Hit], question: str = "") -> str:
-    """Return all passages, fenced as those of a search are; the mark is drawn from them, and from a question given."""
+    """Return all passages between delimiters.
+
+    The delimiter is derived from the passages, and from the question when one is given.
+    """
     return context.format_passages(hits, sys.maxsize, len, question)
 
 
@@ -79,7 +87,7 @@ def check_long_context(
     questions: Sequence[Question],
     on_event: OnEvent | None = None,
 ) -> None:
-    """Refuse a plan with an arm whose whole prompt its model cannot read; the documents are cut for it first."""
+    """Raise BadInput for a plan with an arm whose whole prompt its model cannot read; the documents are chunked first."""
     if embedder is not None and any(arm.passages == "all" for arm in plan.arms):
         from rag.embedding.embedder import Embedder
 
@@ -95,18 +103,18 @@ def refuse_too_long_prompts(
     questions: Sequence[Question],
     on_event: OnEvent | None = None,
 ) -> None:
-    """Raise BadInput, with the numbers, when an arm's whole prompt is more than its model reads.
+    """Raise BadInput, with the numbers, when an arm's whole prompt is longer than its model's context.
 
-    It is counted with the longest question, in the model's own tokens. What an endpoint reads is not known here: that
-    is told, with an estimate of the prompt.
+    The prompt is counted with the longest question, in the model's own tokens. The context length of an
+    endpoint is not known here: an event reports that, with an estimate of the prompt's tokens.
     """
     arms = [step for step in plan.arms if step.passages == "all"]
-    longest = max(questions, key=lambda q: len(q.question), default=Question("", ""))
+    longest = max(questions, key=lambda question: len(question.question), default=Question("", ""))
     for arm in arms:
-        named = arm.model or plan.model
-        base = bases[named.name]
+        model = arm.model or plan.model
+        base = bases[model.name]
         if isinstance(base, Model):
-            _fits(plan, arm, base, hits, longest)
+            _check_fits(plan, arm, base, hits, longest)
         elif on_event:
             size = len(delimited_passages(hits)) // CHARS_PER_TOKEN
             reason = (
@@ -117,9 +125,9 @@ def refuse_too_long_prompts(
 
 
 def store_passages_once(answer: Answer, row: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """Return a journal's row with its passages in a file of their own, written once for all rows that share them.
+    """Return a journal's row with its passages moved to a file of their own, written once for all rows that share them.
 
-    In the row's prompt they are then named, as "{passages/HASH.txt}", a file below the trial's folder.
+    The row's prompt then names them as "{passages/HASH.txt}", a file below the trial's folder.
     """
     text = answer.found.passages if answer.found else ""
     if not text or not row["prompt"]:
@@ -129,15 +137,16 @@ def store_passages_once(answer: Answer, row: dict[str, Any], folder: Path) -> di
         (folder / PASSAGES_FOLDER).mkdir(parents=True, exist_ok=True)
         write_text(folder / name, text)
     *before, last = row["prompt"]
-    told = {**last, "content": last["content"].replace(text, f"{{{name}}}")}
-    return {**row, "prompt": [*before, told]}
+    shortened = {**last, "content": last["content"].replace(text, f"{{{name}}}")}
+    return {**row, "prompt": [*before, shortened]}
 
 
-def _fits(plan: Plan, arm: EvaluateStep, base: Model, hits: Sequence[Hit], longest: Question) -> None:
+def _check_fits(plan: Plan, arm: EvaluateStep, base: Model, hits: Sequence[Hit], longest: Question) -> None:
+    """Raise BadInput when the prompt with the longest question and the answer exceed the context of the model."""
     config = json.loads((base.folder / "config.json").read_text("utf-8"))
-    room = (config.get("text_config") or config).get("max_position_embeddings")
+    context_length = (config.get("text_config") or config).get("max_position_embeddings")
     chat = ChatTokenizer(base.folder)
-    asked = prompts.build_messages(
+    messages = prompts.build_messages(
         plan.prompts,
         longest.question,
         delimited_passages(hits),
@@ -145,12 +154,12 @@ def _fits(plan: Plan, arm: EvaluateStep, base: Model, hits: Sequence[Hit], longe
         history=longest.history,
     )
     size = chat.count(
-        chat.render(neutralise_chat(asked, control_token_breaker(chat.control_tokens)), prompt=True)
+        chat.render(neutralise_chat(messages, control_token_breaker(chat.control_tokens)), prompt=True)
     )
-    if room and size + plan.max_new_tokens > room:
+    if context_length and size + plan.max_new_tokens > context_length:
         raise BadInput(
             f"the arm {arm.arm} puts all documents into the prompt: {size:,} tokens with the longest question, and "
-            f"{plan.max_new_tokens:,} for the answer; {base.name} reads {room:,}",
+            f"{plan.max_new_tokens:,} for the answer; {base.name} reads {context_length:,}",
             f"take {arm.arm} out of the plan, search instead (passages: found), or name a model that reads more",
         )
 
@@ -170,10 +179,10 @@ def cut_documents(plan: Plan, encoder: Encoder) -> tuple[Hit, ...]:
 
 def _hits(chunks: Sequence[Chunk], metadata: Mapping[str, Mapping[str, Any]]) -> tuple[Hit, ...]:
     """Return the chunks as hits, in an order that no update of another document changes."""
-    ordered = sorted(chunks, key=lambda c: (c.doc, c.ordinal))
+    ordered = sorted(chunks, key=lambda chunk: (chunk.doc, chunk.ordinal))
     return tuple(Hit(chunk, 0.0, 0.0, 0.0, metadata=metadata[chunk.doc]) for chunk in ordered)
 
 
-def _mark(passages: str) -> str:
-    """Return the mark that the passages are fenced with: the second line's first word."""
+def _delimiter_of(passages: str) -> str:
+    """Return the delimiter of formatted passages: the first word of the second line."""
     return passages.splitlines()[1].split()[0]

@@ -1,4 +1,9 @@
-"""What the model is asked: the plan's instructions, examples shown, passages given, and the question."""
+"""The chat that is sent to a model: the plan's instructions, the examples shown, the passages given and the question.
+
+:func:`build_messages` builds it for a question, :func:`training_row` for a training row of a tuned arm, so
+that the arm is trained on the prompts that it will be asked with. :func:`choose_shots` draws the fixed
+few-shot examples.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +19,7 @@ from runners.plan.schema import Prompts
 
 FewShotExamples = Sequence[Example] | Callable[[Question], Sequence[Example]]
 """The examples that an arm shows: the same before every question, or chosen for each."""
-_PLACES = re.compile(r"\{(passages|question)\}")
+_PLACEHOLDERS = re.compile(r"\{(passages|question)\}")
 
 
 def build_messages(
@@ -25,10 +30,15 @@ def build_messages(
     system: str | None = None,
     history: Sequence[Message] = (),
 ) -> list[Message]:
-    """The chat of one question: system, shown examples, earlier turns, then the question with its passages.
+    """Return the chat of one question: system, shown examples, earlier turns, then the question with its passages.
 
-    A question's own system turn stands in for the plan's. `passages` is None for an arm without retrieval; an
-    empty string is an honest "no passages found".
+    Args:
+        prompts: the plan's prompts.
+        question: the text of the question.
+        passages: the numbered passages; None for an arm without retrieval, "" when the search returned none.
+        shots: the examples to show, each as a user turn and an assistant turn.
+        system: the question's own instructions, which replace the plan's.
+        history: the turns before the question.
     """
     chat: list[Message] = []
     instructions = system or prompts.system
@@ -42,21 +52,26 @@ def build_messages(
 
 
 def user_turn(prompts: Prompts, question: str, passages: str | None) -> str:
-    """The question alone, or inside the plan's frame for passages."""
+    """Return the question alone, or inside the plan's template for passages."""
     if passages is None:
         return question
     # In one pass: a document may hold the word {question} itself.
-    words = {"passages": passages or "(none found)", "question": question}
-    return _PLACES.sub(lambda place: words[place[1]], prompts.context)
+    values = {"passages": passages or "(none found)", "question": question}
+    return _PLACEHOLDERS.sub(lambda match: values[match[1]], prompts.context)
 
 
 def training_row(
     prompts: Prompts, example: Example, passages: str | None = None, reply: str | None = None
 ) -> Example:
-    """An example as the tuned arm will be asked: on top of the same instructions, with the same frame.
+    """Return an example as the tuned arm will be asked: with the same instructions and the same template for passages.
 
-    Without passages and another reply all turns stay as they are; a text that is learnt as it is gets no
-    instructions.
+    Args:
+        prompts: the plan's prompts.
+        example: the training example.
+        passages: the passages to show; with None and no other reply all turns stay as they are.
+        reply: the reply to learn instead of the example's own.
+
+    A plain text (``example.raw``) is trained on as it is and gets no instructions.
     """
     if example.raw:
         return example
@@ -71,24 +86,24 @@ def training_row(
 
 
 def choose_shots(examples: Sequence[Example], count: int, seed: int) -> tuple[Example, ...]:
-    """A fixed bank of examples, drawn by the seed from different documents, of about the median length.
+    """Return a fixed bank of examples, drawn by the seed from different documents, of about the median reply length.
 
-    Documents repeat only where there are fewer of them than examples wanted. A refusal is shown when the bank
-    has three or more, so that the arm has seen one.
+    A document appears twice only when there are fewer documents than examples wanted. When the bank has three
+    or more examples, the last one is a refusal, if there is any, so that the prompt shows one.
     """
-    pool = sorted(examples, key=lambda e: sha256_text(f"{seed}\0{e.question}\0{e.reply}"))
-    lengths = sorted(len(e.reply) for e in pool)
+    pool = sorted(examples, key=lambda example: sha256_text(f"{seed}\0{example.question}\0{example.reply}"))
+    lengths = sorted(len(example.reply) for example in pool)
     median = lengths[len(lengths) // 2] if lengths else 0
-    usual = [e for e in pool if not e.refuses and len(e.reply) <= 1.5 * median]
-    firsts: list[Example] = []
-    again: list[Example] = []
+    candidates = [example for example in pool if not example.refuses and len(example.reply) <= 1.5 * median]
+    one_per_document: list[Example] = []
+    repeats: list[Example] = []
     documents: set[object] = set()
-    for example in usual:
+    for example in candidates:
         document = example.meta.get("doc_id")
-        (again if document is not None and document in documents else firsts).append(example)
+        (repeats if document is not None and document in documents else one_per_document).append(example)
         documents.add(document)
-    chosen = [*firsts, *again][:count]
-    refusals = [e for e in pool if e.refuses]
+    chosen = [*one_per_document, *repeats][:count]
+    refusals = [example for example in pool if example.refuses]
     if refusals and len(chosen) >= 3:
         chosen[-1] = refusals[0]
     return tuple(chosen)

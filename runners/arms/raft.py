@@ -1,8 +1,9 @@
-"""Retrieval-aware training rows: the question as the tuned model will meet it, passages and all.
+"""Retrieval-aware training rows (RAFT, Zhang et al. 2024): the question as the tuned model will see it, with passages.
 
-A row shows what the index really returns for its question, in varied order. In most rows the passage that supports
-the reply is among them; in some it is left out on purpose, and then the reply to learn is a refusal in the house's
-words, never the fact (RAFT, Zhang et al. 2024, with the refusal as the target).
+:func:`retrieval_rows` makes the rows. A row shows what the index returns for its question, in varied order.
+In most rows the passage that supports the reply is among them. In some it is left out on purpose, and the
+reply to learn is then one of the plan's refusals instead of the fact; the refusal as target is this project's
+addition to RAFT.
 """
 
 from __future__ import annotations
@@ -23,28 +24,28 @@ from runners.data.formats import Message
 from runners.plan.schema import Prompts
 
 SHUFFLED_SHARE = 0.5
-"""Share of rows whose passages are shuffled. In the others they stand best first, as they will when it is asked: so
-the model learns to read them all, and still that the first one is the likeliest."""
+"""Share of rows whose passages are shuffled. In the others they are in order of their score, as at inference:
+the model learns to read all of them, and still that the first one is the most likely to hold the answer."""
 SPARE_PASSAGES = 6
-"""Hits beyond the plan's k, to fill the places of passages that were left out."""
+"""Hits fetched beyond the plan's k, to replace passages that are left out."""
 
 
 @dataclass(frozen=True, slots=True)
 class RetrievalRows:
-    """The rows and an account of every example they came from."""
+    """The training rows, and counts of what became of every example."""
 
     rows: tuple[Example, ...]
     with_gold: int
     without_gold: int
     refusals: int
-    """Examples that refuse by themselves."""
+    """Examples whose own reply is a refusal."""
     quoted: int
     """Replies that begin with a quotation from the gold passage."""
     unsupported: tuple[int, ...]
-    """Lines of examples whose reply no passage supports; they are left out and said."""
+    """Lines of the examples whose reply no passage supports; they are left out and reported."""
 
-    def account(self) -> dict[str, int]:
-        """The counts, for events and manifests."""
+    def counts(self) -> dict[str, int]:
+        """Return the counts, for events and manifests."""
         return {
             "rows": len(self.rows),
             "with_gold": self.with_gold,
@@ -66,9 +67,18 @@ def retrieval_rows(
 ) -> RetrievalRows:
     """Turn examples into retrieval-aware rows; the same seed gives the same rows.
 
-    Beside the gold passage stand so many ``distractors``; None fills up the passages that are shown when the arm is
-    asked. With ``quote`` a reply begins with the gold passage's own words for it (:func:`quoting`). Raises BadInput
-    on texts without a question.
+    Args:
+        prompts: the plan's prompts.
+        examples: questions with replies.
+        retriever: the run's retriever.
+        without_gold: share of the rows without the supporting passage, whose reply becomes a refusal.
+        seed: seed of the shares and the order of passages; each row has its own generator, so rows do not
+            depend on each other.
+        distractors: passages beside the gold one; None fills up to the number of passages shown at inference.
+        quote: whether a reply begins with the gold passage's own words (:func:`with_quotation`).
+
+    Raises:
+        BadInput: some examples are plain texts without a question.
     """
     if texts := [e for e in examples if e.raw]:
         raise BadInput(
@@ -76,78 +86,79 @@ def retrieval_rows(
             "train on the texts first, and go on from that arm with questions and replies",
         )
     k = retriever.step.k if distractors is None else distractors + 1
-    golden = GoldPassages(retriever.index.chunks)
-    found = retriever.index.search_many([e.question for e in examples], k + SPARE_PASSAGES)
+    gold_passages = GoldPassages(retriever.index.chunks)
+    hits_of_each = retriever.index.search_many([e.question for e in examples], k + SPARE_PASSAGES)
     rows: list[Example] = []
     unsupported: list[int] = []
-    kept = dropped = refused = quoted = 0
-    for example, hits in zip(examples, found, strict=True):
-        chance = random.Random(f"{seed}:{example.line}:{example.question}")
+    with_gold = refused_without_gold = refusals = quoted = 0
+    for example, hits in zip(examples, hits_of_each, strict=True):
+        rng = random.Random(f"{seed}:{example.line}:{example.question}")
         if example.refuses:
-            rows.append(_row(prompts, example, hits[:k], retriever, chance))
-            refused += 1
+            rows.append(_row(prompts, example, hits[:k], retriever, rng))
+            refusals += 1
             continue
-        gold = golden.find(example)
+        gold = gold_passages.find(example)
         if gold is None:
             unsupported.append(example.line)
-        elif chance.random() < without_gold:
+        elif rng.random() < without_gold:
             others = [
-                h
-                for h in hits
-                if h.chunk.id != gold.id and not evidence.best_support(example.reply, [h.chunk])
+                hit
+                for hit in hits
+                if hit.chunk.id != gold.id and not evidence.best_support(example.reply, [hit.chunk])
             ]
-            refusal = prompts.refusals[dropped % len(prompts.refusals)]
-            rows.append(_row(prompts, example, others[:k], retriever, chance, refusal))
-            dropped += 1
+            refusal = prompts.refusals[refused_without_gold % len(prompts.refusals)]
+            rows.append(_row(prompts, example, others[:k], retriever, rng, refusal))
+            refused_without_gold += 1
         else:
             if quote:
                 example = with_quotation(example, gold)
                 quoted += "quote" in example.meta
-            rows.append(_row(prompts, example, with_passage(hits, gold, k), retriever, chance, example.reply))
-            kept += 1
-    return RetrievalRows(tuple(rows), kept, dropped, refused, quoted, tuple(unsupported))
+            rows.append(_row(prompts, example, with_passage(hits, gold, k), retriever, rng, example.reply))
+            with_gold += 1
+    return RetrievalRows(tuple(rows), with_gold, refused_without_gold, refusals, quoted, tuple(unsupported))
 
 
 def with_quotation(example: Example, gold: Chunk) -> Example:
-    """Return the example with the passage's sentence for its first statement put before the reply, in “ ”.
+    """Return the example with the passage's sentence for its first factual statement put before the reply, in “ ”.
 
-    The quotation is word for word and kept as ``meta.quote``; without one the example stays as it is. Copying the
-    evidence first is RAFT's way to an answer that holds to its passage; it costs tokens and the house style.
+    The quotation is verbatim and stored as ``meta.quote``; without a supporting sentence the example is
+    returned as it is. Quoting the evidence first is RAFT's way to an answer that stays with its passage; it
+    costs tokens, and the replies no longer follow the style of the examples.
     """
     for sentence in sentences(example.reply):
-        found = evidence.best_support(sentence, [gold]) if citations.is_factual(sentence) else None
-        if found:
-            answer: Message = {"role": "assistant", "content": f"“{found.quote}” {example.reply}"}
-            meta = {**example.meta, "quote": found.quote}
+        support = evidence.best_support(sentence, [gold]) if citations.is_factual(sentence) else None
+        if support:
+            answer: Message = {"role": "assistant", "content": f"“{support.quote}” {example.reply}"}
+            meta = {**example.meta, "quote": support.quote}
             return replace(example, messages=(*example.messages[:-1], answer), meta=meta)
     return example
 
 
 class GoldPassages:
-    """Which passage supports each example's reply, within its own document when the row names one."""
+    """Finds the passage that supports an example's reply, within its own document when the row names one."""
 
     def __init__(self, chunks: Sequence[Chunk]) -> None:
-        """Index the chunks once; documents get a finder of their own when a row first names them."""
+        """Take all chunks; the finder of a document is built when a row first names it."""
         self._chunks = chunks
         self._finders: dict[str | None, GoldFinder] = {}
 
     def find(self, example: Example) -> Chunk | None:
-        """The supporting passage, or None; a row's own `meta.fact` is taken at its word."""
+        """Return the supporting passage, or None; a row's own `meta.fact` is trusted."""
         document, fact = example.meta.get("doc_id"), example.meta.get("fact")
-        near = [c for c in self._chunks if c.doc == document] if document else []
+        of_document = [chunk for chunk in self._chunks if chunk.doc == document] if document else []
         if isinstance(fact, str):
-            plain = " ".join(fact.split())
-            stated = [c for c in near if plain in " ".join(c.text.split())]
-            if stated or len(near) == 1:
-                return (stated or near)[0]
-        key = document if near else None
+            fact_text = " ".join(fact.split())
+            stated = [chunk for chunk in of_document if fact_text in " ".join(chunk.text.split())]
+            if stated or len(of_document) == 1:
+                return (stated or of_document)[0]
+        key = document if of_document else None
         if key not in self._finders:
-            self._finders[key] = GoldFinder(near or self._chunks)
+            self._finders[key] = GoldFinder(of_document or self._chunks)
         return self._finders[key].find(example.reply, example.question)
 
 
 def with_passage(hits: Sequence[Hit], gold: Chunk, k: int) -> list[Hit]:
-    """The first k hits, the last one giving way to the gold passage when it is not among them."""
+    """Return the first k hits; the gold passage replaces the last one when it is not among them."""
     shown = list(hits[:k])
     if all(hit.chunk.id != gold.id for hit in shown):
         shown[k - 1 :] = [Hit(gold, 0.0, 0.0, 0.0)]
@@ -159,10 +170,10 @@ def _row(
     example: Example,
     hits: Sequence[Hit],
     retriever: Retriever,
-    chance: random.Random,
+    rng: random.Random,
     reply: str | None = None,
 ) -> Example:
     order = list(hits)
-    if chance.random() < SHUFFLED_SHARE:
-        chance.shuffle(order)
-    return training_row(prompts, example, retriever.show(order, example.question), reply)
+    if rng.random() < SHUFFLED_SHARE:
+        rng.shuffle(order)
+    return training_row(prompts, example, retriever.format_hits(order, example.question), reply)

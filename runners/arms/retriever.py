@@ -1,4 +1,9 @@
-"""Retrieval for the arms of a run: the index, the passages of a prompt, and the calibrated refusal."""
+"""Retrieval for the arms of a run: the index, the passages of a prompt, and the calibrated refusal.
+
+:class:`Retriever` searches an open index with the plan's settings and returns a :class:`Retrieved` for each
+question. Any other :class:`PassageFinder` can take its place, such as one that gives every passage
+(:mod:`runners.arms.long_context`).
+"""
 
 from __future__ import annotations
 
@@ -20,29 +25,29 @@ from runners.tokenization.token_estimate import estimate_tokens
 
 @dataclass(frozen=True, slots=True)
 class Retrieved:
-    """What retrieval brings to one question."""
+    """The result of retrieval for one question."""
 
     hits: tuple[Hit, ...]
     passages: str
     """The numbered passages as the prompt shows them, best first."""
     decision: RefusalDecision
-    """What the calibrated threshold says of them."""
+    """Whether to refuse, by the calibrated threshold."""
     notes: tuple[str, ...] = ()
-    """What the user should know of the search: documents that have expired, an unknown language, ..."""
+    """Notes for the user about the search: documents that have expired, an unknown language, ..."""
     searched: Mapping[str, int] = field(default_factory=dict)
-    """How much was searched: documents, passages, and the index's generation."""
+    """Counts of what was searched: documents, passages, and the index's generation."""
 
     @property
     def refuse(self) -> bool:
-        """Whether the documents seem not to hold the answer."""
+        """Whether the documents seem not to contain the answer."""
         return self.decision.refuse
 
 
 class PassageFinder(Protocol):
-    """Brings the passages of a prompt: those a search finds, or all there are."""
+    """Protocol of what provides the passages of a prompt: a search, or all passages at once."""
 
     def find(self, questions: Sequence[str]) -> list[Retrieved]:
-        """Return what each question is given."""
+        """Return the passages for each question."""
         ...
 
 
@@ -57,16 +62,25 @@ class Retriever:
         count_tokens: Callable[[str], int],
         controls: Sequence[str] = (),
     ) -> None:
-        """Keep the parts; `count_tokens` counts in the base model's own tokens, `controls` are those that mean turns."""
+        """Store the parts.
+
+        Args:
+            index: the open index.
+            step: the plan's index step: number of passages, tokens of context, fusion.
+            threshold: when to refuse.
+            count_tokens: counts the tokens of a text as the base model does.
+            controls: the base model's control tokens, which are broken up in passages so that none can begin
+                a turn.
+        """
         self.index = index
         self.step = step
         self.threshold = threshold
         self.count_tokens = count_tokens
         self.controls = tuple(controls)
-        self._broken = control_token_breaker(controls)
+        self._break_controls = control_token_breaker(controls)
 
     def find(self, questions: Sequence[str]) -> list[Retrieved]:
-        """Search all questions at once."""
+        """Search for all questions at once; the refusal is decided on a fixed number of hits, whatever k is."""
         k = self.step.k
         results = self.index.find_many(list(questions), Query(k=max(k, SIGNAL_DEPTH)))
         chunks, generation = self.index.chunks, self.index.generation
@@ -75,7 +89,7 @@ class Retriever:
         return [
             Retrieved(
                 result.hits[:k],
-                self.show(result.hits[:k], question),
+                self.format_hits(result.hits[:k], question),
                 self.threshold.decide(question, result.hits),
                 result.notes,
                 searched,
@@ -83,17 +97,20 @@ class Retriever:
             for question, result in zip(questions, results, strict=True)
         ]
 
-    def show(self, hits: Sequence[Hit], question: str) -> str:
-        """Hits as the numbered passages of the question's prompt, in the order given."""
+    def format_hits(self, hits: Sequence[Hit], question: str) -> str:
+        """Return hits as the numbered passages of the question's prompt, in the order given."""
 
         def count(text: str) -> int:
-            return self.count_tokens(self._broken(text))
+            return self.count_tokens(self._break_controls(text))
 
-        return self._broken(context.format_passages(hits, self.step.context_tokens, count, question))
+        return self._break_controls(context.format_passages(hits, self.step.context_tokens, count, question))
 
 
 def token_counter(folder: Path | None) -> Callable[[str], int]:
-    """Count tokens as the model in `folder` does, without loading it; estimated for one that is not here (None)."""
+    """Return a function that counts tokens as the model in ``folder`` does, without loading the model.
+
+    Without a folder (an endpoint) the count is an estimate from the number of characters.
+    """
     if folder is None:
         return estimate_tokens
     from tokenizers import Tokenizer
@@ -103,7 +120,7 @@ def token_counter(folder: Path | None) -> Callable[[str], int]:
 
 
 def control_tokens(folder: Path | None) -> tuple[str, ...]:
-    """The tokens that mean turns to the model in `folder`; none for one that is not here (None)."""
+    """Return the control tokens of the model in ``folder``, such as those that begin a turn; () without a folder."""
     from runners.tokenization.chat_template import ChatTokenizer
 
     return ChatTokenizer(folder).control_tokens if folder else ()

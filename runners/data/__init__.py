@@ -1,0 +1,1 @@
+"""Examples and questions: formats, sampling, duplicates, leakage, personal data."""

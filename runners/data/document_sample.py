@@ -1,4 +1,8 @@
-"""Which documents a probe indexes where embedding all of them would take too long: those with the answers, and others."""
+"""Choose the documents that the knowledge probe indexes when embedding all of them would take too long.
+
+:func:`sample_within_budget` measures the speed of the embedder and keeps every document that answers a dev question, and
+as many others as the budget allows.
+"""
 
 from __future__ import annotations
 
@@ -15,29 +19,31 @@ if TYPE_CHECKING:
     from rag.settings import IndexSettings
 
 BUDGET_SECONDS = 90.0
-"""What embedding may take of the four minutes of a probe; the model's answers need the rest."""
+"""Seconds that embedding may take of the four minutes of a probe; the model's answers need the rest."""
 TRIAL_PASSAGES = 64
 """Passages whose embedding is timed."""
 SMALL_CORPUS_CHARS = 100_000
-"""Characters that are not worth a trial: some hundred passages."""
+"""Characters up to which a corpus is indexed whole, without timing: about a hundred passages."""
 
 
 @dataclass(frozen=True, slots=True)
 class DocumentSample:
-    """A part of a corpus, and what it stands for."""
+    """The documents of a corpus that are indexed, and how many there are in all."""
 
     documents: int
-    """How many are indexed."""
+    """Number of documents that are indexed."""
     of: int
+    """Number of documents in the corpus."""
     gold: int
-    """Those that hold the answer to a dev question; all of them are indexed."""
+    """Number of documents with the answer to a dev question; all of them are indexed."""
     seconds: float
-    """What embedding all would take, as measured on a few passages."""
+    """Estimated time to embed the whole corpus, from the speed measured on a few passages."""
     ids: tuple[str, ...]
+    """Ids of the documents that are indexed, sorted."""
 
     @property
     def text(self) -> str:
-        """Say what was left out, and what that does to the figures."""
+        """A sentence that says what was left out, and how that affects the retrieval score."""
         return (
             f"indexed {self.documents:,} of {self.of:,} documents, with every one that answers a dev question "
             f"({self.gold:,}): embedding all would take about {_minutes(self.seconds)}. Among fewer documents the right "
@@ -56,44 +62,58 @@ def sample_within_budget(
     settings: IndexSettings,
     seed: int,
 ) -> DocumentSample | None:
-    """Return the documents to index within the budget; None when all of them fit into it.
+    """Return the documents to index within the time budget; None when all of them fit into it.
 
-    The speed is measured on the first passages of documents in the seed's order. ``gold`` finds the documents that
-    must be there; where these alone take longer than the budget, they are all that is indexed.
+    The speed is measured on the first passages of the documents in the seed's order.
+
+    Args:
+        documents: the corpus.
+        gold: returns the ids of the documents that must be indexed; called only for a corpus over the budget. When
+            these alone take longer than the budget, nothing else is indexed.
+        encoder: the embedder.
+        settings: settings of the index, which decide the passages.
+        seed: seed of the documents' order.
     """
     size = sum(len(document.raw) for document in documents)
     if size <= SMALL_CORPUS_CHARS:
         return None
-    pace = characters_per_second(shuffled_documents(documents, seed), encoder, settings)
-    seconds = size / pace
+    speed = characters_per_second(shuffled_documents(documents, seed), encoder, settings)
+    seconds = size / speed
     if seconds <= BUDGET_SECONDS:
         return None
-    wanted = frozenset(gold())
-    ids = sample_documents(shuffled_documents(documents, seed), wanted, round(pace * BUDGET_SECONDS))
-    return DocumentSample(len(ids), len(documents), len(wanted.intersection(ids)), round(seconds, 1), ids)
+    gold_ids = frozenset(gold())
+    ids = sample_documents(shuffled_documents(documents, seed), gold_ids, round(speed * BUDGET_SECONDS))
+    return DocumentSample(len(ids), len(documents), len(gold_ids.intersection(ids)), round(seconds, 1), ids)
 
 
 def sample_documents(
     documents: Iterable[Document], gold: Collection[str], characters: int
 ) -> tuple[str, ...]:
-    """Return the ids of the gold documents and of as many others, in the order given, as ``characters`` have room for."""
-    given, wanted = list(documents), set(gold)
-    left = characters - sum(len(document.raw) for document in given if document.id in wanted)
-    taken = [document.id for document in given if document.id in wanted]
-    for document in given:
-        if document.id not in wanted and len(document.raw) <= left:
-            taken.append(document.id)
+    """Return the sorted ids of all gold documents, and of others in the order given while they fit.
+
+    Args:
+        documents: the corpus, in the order in which documents are taken.
+        gold: ids that are always included.
+        characters: total length of the documents to take.
+    """
+    candidates = list(documents)
+    gold_ids = set(gold)
+    left = characters - sum(len(document.raw) for document in candidates if document.id in gold_ids)
+    chosen = [document.id for document in candidates if document.id in gold_ids]
+    for document in candidates:
+        if document.id not in gold_ids and len(document.raw) <= left:
+            chosen.append(document.id)
             left -= len(document.raw)
-    return tuple(sorted(taken))
+    return tuple(sorted(chosen))
 
 
 def shuffled_documents(documents: Iterable[Document], seed: int) -> list[Document]:
-    """Return the documents in an order that the seed and their ids alone decide."""
+    """Return the documents in an order that depends on the seed and their ids alone."""
     return sorted(documents, key=lambda document: sha256_text(f"{seed}\0portion\0{document.id}"))
 
 
 def characters_per_second(documents: Iterable[Document], encoder: Encoder, settings: IndexSettings) -> float:
-    """Return how fast the embedder takes the first passages of these documents, after a few to warm it up."""
+    """Return the speed of the embedder on the first passages of these documents, after four passages of warm-up."""
     texts = list(_passages(documents, encoder, settings))
     encoder.encode(texts[:4])
     started = time.perf_counter()
@@ -102,10 +122,11 @@ def characters_per_second(documents: Iterable[Document], encoder: Encoder, setti
 
 
 def _passages(documents: Iterable[Document], encoder: Encoder, settings: IndexSettings) -> Iterator[str]:
-    """Yield the first passages of the documents, as they are embedded, from each document at most a few."""
+    """Yield the text of passages as it is embedded, at most an eighth of :data:`TRIAL_PASSAGES` per document."""
     from rag.indexing.chunking import Chunker
 
-    chunker, count = Chunker(encoder, settings), 0
+    chunker = Chunker(encoder, settings)
+    count = 0
     for document in documents:
         for chunk in chunker.chunks(document)[: TRIAL_PASSAGES // 8]:
             yield chunker.embedded_text(chunk)
@@ -115,7 +136,7 @@ def _passages(documents: Iterable[Document], encoder: Encoder, settings: IndexSe
 
 
 def block_texts(documents: Iterable[Document]) -> list[Chunk]:
-    """Return every block of every document as a passage of its own."""
+    """Return every block of every document as a chunk of its own."""
     return [
         Chunk(0, document.id, document.title, number, block.text, block.start, block.end, block.heading)
         for document in documents

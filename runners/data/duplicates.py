@@ -1,14 +1,15 @@
-"""Texts that nearly repeat each other, found exactly: Jaccard similarity of their word 3-grams.
+"""Find near duplicates among texts exactly, by the Jaccard similarity of their word 3-grams (shingles).
 
-0.8 is the usual threshold of corpus deduplication (MinHash estimates the same figure): in a text of 30 words one
-changed word leaves 0.81, in one of 20 words 0.71, so short texts repeat only when hardly a word differs. Texts
-under three words repeat when they are equal. What most texts share (the instructions around each input, a template)
-says nothing about repeats and is left out, so rows of one template with different facts stay different.
+:func:`near_duplicate_groups` groups the texts of one list; :func:`near_duplicate_matches` compares two lists. The
+threshold 0.8 is the usual one of corpus deduplication (MinHash estimates the same similarity): in a text of 30 words one
+changed word leaves 0.81, in one of 20 words 0.71, so short texts are duplicates only when hardly a word differs. Texts
+under three words are duplicates when they are equal. Shingles that most texts share (the instructions around each input,
+a template) are left out, so rows of one template with different facts stay different.
 
-The search is prefix filtering (Bayardo et al., "Scaling Up All Pairs Similarity Search", 2007; Xiao et al.,
-"Efficient Similarity Joins for Near Duplicate Detection", 2008): with every set sorted by rarity, two sets as
-similar as that share one of their first few members, so only texts that do are compared. There is no estimate, no
-seed, and nothing to install.
+The search is prefix filtering (Bayardo et al., "Scaling Up All Pairs Similarity Search", 2007; Xiao et al., "Efficient
+Similarity Joins for Near Duplicate Detection", 2008): with every set sorted by rarity, two sets of at least that
+similarity share one of their first few members, so only texts that do are compared. Nothing is estimated, and there is no
+seed and no dependency.
 """
 
 from __future__ import annotations
@@ -19,100 +20,128 @@ from collections.abc import Sequence
 from runners.data.examples import normalise_text
 
 MIN_SIMILARITY = 0.8
-"""Jaccard similarity from which a text repeats another; ``_alike`` and ``_leaders`` hold it as whole numbers."""
+"""Jaccard similarity from which two texts are near duplicates; ``_similar`` and ``_leaders`` use it as a fraction, 4/5."""
 MIN_NGRAMS = 10
-"""From this many different texts on, shingles that over half of them hold are the frame, which is left out."""
+"""Number of different texts from which on shingles that over half of them have are left out, as part of a template."""
 
 
 def near_duplicate_groups(texts: Sequence[str], kinds: Sequence[str] | None = None) -> list[list[int]]:
-    """Return the places of the texts, grouped: each group has one text that all others in it nearly repeat.
+    """Group near duplicates: each group has one text, its leader, that all others in it nearly repeat.
 
-    A text belongs to the first text (the shortest come first) that it resembles and that repeats none itself; a
-    chain of small changes is therefore not one group. With ``kinds``, only texts of one kind are compared. Groups
-    and their members come in the order of ``texts``.
+    A text belongs to the first leader (shortest texts first) that it is similar to; a text that is similar to no leader
+    becomes one. A chain of small changes is therefore not one group.
+
+    Args:
+        texts: the texts.
+        kinds: kind of each text; only texts of the same kind are compared. None: all of one kind.
+
+    Returns:
+        Groups of indices into ``texts``; groups and their members are in ascending order.
     """
-    together: dict[str, list[int]] = defaultdict(list)
-    for place in range(len(texts)):
-        together["" if kinds is None else kinds[place]].append(place)
+    indices_by_kind: dict[str, list[int]] = defaultdict(list)
+    for index in range(len(texts)):
+        indices_by_kind["" if kinds is None else kinds[index]].append(index)
     members: dict[int, list[int]] = defaultdict(list)
-    for places in together.values():
-        for own, leader in enumerate(_leaders(_by_rarity(_shingles([texts[place] for place in places])))):
-            members[places[leader]].append(places[own])
+    for indices in indices_by_kind.values():
+        leaders = _leaders(_by_rarity(_shingles([texts[index] for index in indices])))
+        for own, leader in enumerate(leaders):
+            members[indices[leader]].append(indices[own])
     return sorted(members.values())
 
 
 def count_distinct_texts(texts: Sequence[str], kinds: Sequence[str] | None = None) -> int:
-    """Count the texts, those that nearly repeat each other once."""
+    """Count the groups of near duplicates: texts that nearly repeat each other count once."""
     return len(near_duplicate_groups(texts, kinds))
 
 
 def near_duplicate_matches(texts: Sequence[str], among: Sequence[str]) -> list[list[int]]:
-    """Return for each text the places in ``among`` of all texts that it nearly repeats.
+    """Return, for each text, the ascending indices of all texts in ``among`` that it nearly repeats.
 
-    Unlike :func:`groups` this compares every pair: a text may repeat one that is in another group.
+    Unlike :func:`near_duplicate_groups` this compares every pair: a text may repeat one that is in another group.
     """
-    sets = _by_rarity(_shingles([*among, *texts]))
-    whole = [frozenset(ranked) for ranked in sets]
-    # Two sets as similar as that share one of the first fifth of either's members, or the one after it.
-    first = [ranked[: len(ranked) // 5 + 1] for ranked in sets]
-    holding: dict[int, list[int]] = defaultdict(list)
-    for place, ranked in enumerate(first[: len(among)]):
-        for shingle in ranked:
-            holding[shingle].append(place)
-    found = []
-    for place in range(len(among), len(sets)):
-        near = {other for shingle in first[place] for other in holding[shingle]}
-        found.append(sorted(other for other in near if _alike(whole[other], whole[place])))
-    return found
+    ranked_sets = _by_rarity(_shingles([*among, *texts]))
+    sets = [frozenset(ranked) for ranked in ranked_sets]
+    # Prefix filter: |a & b| / |a | b| >= 4/5 implies |a & b| >= 4/5 |a|, so at most a fifth of a's members are missing
+    # from b: one of the first |a| // 5 + 1 members of a is in b. The same holds for b, and as both are sorted in one
+    # order, the first member they share is in both prefixes.
+    prefixes = [ranked[: len(ranked) // 5 + 1] for ranked in ranked_sets]
+    by_shingle: dict[int, list[int]] = defaultdict(list)
+    for index, prefix in enumerate(prefixes[: len(among)]):
+        for shingle in prefix:
+            by_shingle[shingle].append(index)
+    matches = []
+    for index in range(len(among), len(sets)):
+        candidates = {other for shingle in prefixes[index] for other in by_shingle[shingle]}
+        matches.append(sorted(other for other in candidates if _similar(sets[other], sets[index])))
+    return matches
 
 
 def _shingles(texts: Sequence[str]) -> list[frozenset[int]]:
-    """Return each text's 3-grams as numbers: three word numbers side by side, which are small and never collide."""
+    """Return each text's word 3-grams as numbers."""
     ids: dict[str, int] = {}
-    found = []
+    shingles = []
     for text in texts:
         words = [ids.setdefault(word, len(ids) + 1) for word in normalise_text(text).split()]
+        # Texts under three words are padded with 0, which is no word's number.
         words += [0] * (3 - len(words))
-        found.append(
+        # Three word numbers of 32 bits side by side: unlike hashes, they never collide.
+        shingles.append(
             frozenset(a << 64 | b << 32 | c for a, b, c in zip(words, words[1:], words[2:], strict=False))
         )
-    return found
+    return shingles
 
 
 def _by_rarity(sets: Sequence[frozenset[int]]) -> list[list[int]]:
-    """Number the shingles from the rarest, and return each set as its numbers in that order, without the frame."""
+    """Return each set as the sorted ranks of its shingles, rank 0 being the rarest; frequent shingles are left out.
+
+    A shingle that more than half of the different texts have is part of a template and left out, from
+    :data:`MIN_NGRAMS` different texts on.
+    """
     different = set(sets)
-    seen = Counter(shingle for found in different for shingle in found)
-    most = len(different) / 2 if len(different) >= MIN_NGRAMS else len(different)
-    kept = sorted((shingle for shingle in seen if seen[shingle] <= most), key=lambda s: seen[s])
-    number = {shingle: at for at, shingle in enumerate(kept)}
-    return [sorted(number[shingle] for shingle in found if shingle in number) for found in sets]
+    frequency = Counter(shingle for shingles in different for shingle in shingles)
+    limit = len(different) / 2 if len(different) >= MIN_NGRAMS else len(different)
+    ranked = sorted(
+        (shingle for shingle in frequency if frequency[shingle] <= limit), key=lambda s: frequency[s]
+    )
+    rank = {shingle: number for number, shingle in enumerate(ranked)}
+    return [sorted(rank[shingle] for shingle in shingles if shingle in rank) for shingles in sets]
 
 
 def _leaders(sets: Sequence[list[int]]) -> list[int]:
-    """Return for each set the place of the set that stands for it, its own when it is the first of its like."""
+    """Return the index of each set's leader: the first similar leader, or the set itself when there is none.
+
+    Sets are visited from the shortest to the longest, so that every candidate is no longer than the set it is compared
+    with.
+    """
     leader = list(range(len(sets)))
-    equal: dict[frozenset[int], int] = {}
-    kept: dict[int, frozenset[int]] = {}
-    holding: dict[int, list[int]] = defaultdict(list)
-    for place in sorted(leader, key=lambda at: (len(sets[at]), at)):
-        ranked, mine = sets[place], frozenset(sets[place])
-        if mine in equal:
-            leader[place] = equal[mine]
+    leader_of_equal: dict[frozenset[int], int] = {}
+    leader_sets: dict[int, frozenset[int]] = {}
+    by_shingle: dict[int, list[int]] = defaultdict(list)
+    for index in sorted(leader, key=lambda i: (len(sets[i]), i)):
+        ranked = sets[index]
+        members = frozenset(ranked)
+        if members in leader_of_equal:
+            leader[index] = leader_of_equal[members]
             continue
-        # Against a set no longer than this one, at least 4/5 of the members must be shared: all but these many.
-        look = len(ranked) // 5 + 1
-        near = {other for shingle in ranked[:look] for other in holding[shingle]}
-        alike = [other for other in near if _alike(kept[other], mine)]
-        leader[place] = equal[mine] = min(alike, key=lambda at: (len(sets[at]), at), default=place)
-        if not alike:
-            kept[place] = mine
-            # Sets still to come are at least as long: 8/9 of this one's members must be shared then.
+        # At least 4/5 of this set's members must be shared, so one of the first fifth, or the one after it, is.
+        prefix = len(ranked) // 5 + 1
+        candidates = {other for shingle in ranked[:prefix] for other in by_shingle[shingle]}
+        similar = [other for other in candidates if _similar(leader_sets[other], members)]
+        leader[index] = leader_of_equal[members] = min(
+            similar, key=lambda i: (len(sets[i]), i), default=index
+        )
+        if not similar:
+            leader_sets[index] = members
+            # Sets visited later are at least as long: with |b| >= |a|, 9 |a & b| >= 4 (|a| + |b|) >= 8 |a|, so 8/9 of
+            # this set's members must be shared, and a prefix of a ninth is enough.
             for shingle in ranked[: len(ranked) // 9 + 1]:
-                holding[shingle].append(place)
+                by_shingle[shingle].append(index)
     return leader
 
 
-def _alike(a: frozenset[int], b: frozenset[int]) -> bool:
-    """Whether shared / all >= 4/5, which is the same as 9 x shared >= 4 x (both sizes)."""
+def _similar(a: frozenset[int], b: frozenset[int]) -> bool:
+    """Whether |a & b| / |a | b| >= 4/5.
+
+    With |a | b| = |a| + |b| - |a & b| this is 9 |a & b| >= 4 (|a| + |b|), in whole numbers.
+    """
     return 9 * len(a & b) >= 4 * (len(a) + len(b))

@@ -1,9 +1,8 @@
-"""Which column is the prompt, which the reply: guessed from the usual names, or as the user says.
+"""The formats of example rows: which column has which role, and the chat turns that a row holds.
 
-A guess is made only when it cannot be another: with two columns that could be the prompt, both are named and the
-user is asked.
-
-The turns of a row: whatever format it comes in, it becomes one list of system, user, assistant and tool turns.
+:func:`guess_columns` recognises the usual column names, :func:`declared_columns` takes the ones a user names. A guess is
+made only when it is unambiguous: with two columns that could be the prompt, both are named and the user is asked.
+:func:`row_turns` turns a row of any format into one list of system, user, assistant and tool turns.
 """
 
 from __future__ import annotations
@@ -19,158 +18,27 @@ from typing import Any
 from rag.errors import BadInput
 
 ROLES = ("turns", "prompt", "input", "reply", "system", "history", "tools", "text")
-"""What a column can be: a list of turns; the prompt, what it is about and its reply; the instructions before it;
-earlier pairs; the tools that a chat may call; or one text to learn as it is."""
+"""Roles of columns: a list of turns; the prompt, its input and its reply; the system prompt; earlier pairs of prompt and
+reply; the tools that a chat may call; or one raw text."""
 
 _TURNS = ("messages", "conversations", "conversation", "dialogue", "dialog", "chat", "turns")
 _PROMPTS = ("prompt", "instruction", "question", "query", "user", "input", "problem")
 _REPLIES = ("completion", "response", "output", "answer", "reply", "assistant")
 _WEAK_REPLIES = ("label", "target", "summary", "solution", "intent")
-"""Replies only where there is no better name, since they often say something about a row."""
+"""Replies only where there is no better name, since such columns often hold metadata."""
 _INPUTS = ("input", "context")
 _SYSTEMS = ("system", "system_prompt")
 _TEXTS = ("text", "content")
 _FILLERS = ("text", "body", "content", "message")
-"""Words that may follow the telling one: ``question_text`` is a question, ``question_id`` is none."""
+"""Words that may follow the role: ``question_text`` is a question, ``question_id`` is not."""
 _ABOUT = ("has", "is", "num", "n", "no", "system")
-"""Words that, coming first, make a name tell something about a prompt or reply: ``has_answer``."""
-
-
-class UnknownColumns(Exception):
-    """No role can be given to these columns."""
-
-
-class AmbiguousColumns(Exception):
-    """Several columns could have the same role."""
-
-    def __init__(self, role: str, candidates: Iterable[str], hint: str) -> None:
-        """Keep the question, with the candidates, and an example of how to answer it."""
-        names = ", ".join(candidates)
-        super().__init__(f"which column is the {role}? it could be each of: {names}")
-        self.hint = hint
-
-
-@dataclass(frozen=True, slots=True)
-class Columns:
-    """The format of a row, and the column that has each role."""
-
-    format: str
-    """messages, sharegpt, alpaca, prompt-completion or text."""
-    of: Mapping[str, str]
-
-
-def guess_columns(names: Iterable[str]) -> Columns:
-    """Give roles to columns by their names, whatever their case.
-
-    Where prompt or reply has no usual name, one that ends so will do (``Customer Question``). Raises Ambiguous
-    when a role has several candidates, and UnknownColumns when there is nothing to learn.
-    """
-    names = tuple(names)
-    own = {str(name).strip().lower(): name for name in names}
-    systems, turns = _there(own, _SYSTEMS), _there(own, _TURNS)
-    if turns:
-        found = {"turns": _one("list of turns", turns, own, "--columns turns={}")}
-        found |= _maybe("system", systems, own) | _maybe("tools", _there(own, ("tools",)), own)
-        return Columns("messages" if turns == ["messages"] else "sharegpt", found)
-    prompts, replies, texts = (_there(own, usual) for usual in (_PROMPTS, _REPLIES, _TEXTS))
-    if not texts:
-        prompts, replies = prompts or _ending(own, _PROMPTS), replies or _ending(own, _REPLIES)
-    replies = replies or _there(own, _WEAK_REPLIES)
-    if prompts and (replies or not texts):
-        return _pair(prompts, replies, systems, own)
-    if texts and (prompts or replies):
-        text, prompt, reply = own[texts[0]], own[(prompts or texts)[0]], own[(replies or texts)[0]]
-        raise AmbiguousColumns(
-            "text to learn",
-            (own[name] for name in (*texts, *prompts, *replies)),
-            f"to learn the text as it is: --columns text={text}; as pairs: --columns prompt={prompt},reply={reply}",
-        )
-    if texts:
-        return Columns("text", {"text": _one("text", texts, own, "--columns text={}")})
-    raise UnknownColumns(f"no known format has the keys {', '.join(sorted(map(str, names))[:6])}")
-
-
-def declared_columns(columns: Mapping[str, str]) -> Columns:
-    """Return the columns that the user names; BadInput on an unknown role, or roles that do not go together."""
-    for role in columns:
-        if role not in ROLES:
-            close = difflib.get_close_matches(role, ROLES, n=1)
-            raise BadInput(
-                f"columns: {role!r} is not a role", f"did you mean {close[0]}?" if close else _known()
-            )
-    kinds = [role for role in ("turns", "prompt", "text") if role in columns]
-    if len(kinds) != 1 or ("reply" in columns) != ("prompt" in columns):
-        given = ", ".join(f"{role}={name}" for role, name in columns.items()) or "nothing"
-        raise BadInput(
-            f"columns: {given} is not enough, or too much",
-            "give either turns=..., or text=..., or prompt=... and reply=...",
-        )
-    named = {"turns": "messages", "prompt": "alpaca" if "input" in columns else "prompt-completion"}
-    return Columns(named.get(kinds[0], "text"), dict(columns))
-
-
-def parse_columns(text: str) -> dict[str, str]:
-    """Read ``prompt=a,reply=b`` as the command line gives it; BadInput names what is no such pair."""
-    found = {}
-    for part in filter(None, (part.strip() for part in text.split(","))):
-        role, mark, name = part.partition("=")
-        if not mark or not name.strip():
-            raise BadInput(f"--columns: {part!r} is not role=column", _known())
-        found[role.strip()] = name.strip()
-    return found
-
-
-def _pair(prompts: list[str], replies: list[str], systems: list[str], own: Mapping[str, str]) -> Columns:
-    about = _there(own, _INPUTS) if "instruction" in prompts else []
-    prompts = [p for p in prompts if p not in about]
-    prompt = _one("prompt", prompts, own, "--columns prompt={},reply=...")
-    found = {"prompt": prompt} | _maybe("input", about, own)
-    if replies:
-        found["reply"] = _one("reply", replies, own, f"--columns prompt={prompt},reply={{}}")
-    found |= _maybe("system", systems, own)
-    if prompts == ["instruction"]:
-        return Columns("alpaca", found | _maybe("history", _there(own, ("history",)), own))
-    return Columns("prompt-completion", found)
-
-
-def _there(own: Mapping[str, str], names: Iterable[str]) -> list[str]:
-    return [name for name in names if name in own]
-
-
-def _ending(own: Mapping[str, str], names: Iterable[str]) -> list[str]:
-    """Return the columns whose last telling word is one of the names, such as ``our_reply`` or ``userQuestion``."""
-    found = []
-    for column, name in own.items():
-        words = re.findall(r"[^\W\d_]+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", str(name)).lower())
-        telling = next((word for word in reversed(words) if word not in _FILLERS), "")
-        if telling in names and words[0] not in _ABOUT:
-            found.append(column)
-    return found
-
-
-def _maybe(role: str, there: list[str], own: Mapping[str, str]) -> dict[str, str]:
-    return {role: _one(role, there, own, f"--columns {role}={{}},...")} if there else {}
-
-
-def _one(role: str, there: list[str], own: Mapping[str, str], how: str) -> str:
-    if len(there) > 1:
-        raise AmbiguousColumns(
-            role,
-            (own[name] for name in there),
-            f"to train, say it: {how.format(own[there[0]])}; or rename the others",
-        )
-    return own[there[0]]
-
-
-def _known() -> str:
-    return f"roles are {', '.join(ROLES)}; for instance: --columns prompt=question,reply=answer"
-
+"""First words of columns that describe a prompt or reply and do not hold it: ``has_answer``."""
 
 Message = dict[str, Any]
 """``{"role": "system" | "user" | "assistant" | "tool", "content": str}``; a turn may also have ``tool_calls``,
-``tool_call_id``, ``name``, ``reasoning_content`` and ``weight`` (0: not learnt), as OpenAI's format does."""
+``tool_call_id``, ``name``, ``reasoning_content`` and ``weight`` (0: not trained on), as OpenAI's format does."""
 
-_KEPT = ("tool_calls", "tool_call_id", "name", "reasoning_content", "weight")
+_OPTIONAL_KEYS = ("tool_calls", "tool_call_id", "name", "reasoning_content", "weight")
 _ROLES = {
     "system": "system",
     "developer": "system",
@@ -186,15 +54,40 @@ _ROLES = {
     "observation": "tool",
     "function_call": "call",
 }
+"""Our role of each role name in use; "call" is sharegpt's own turn for a tool call."""
 
 
 class UnusableRow(Exception):
-    """Why one row cannot be used; its reader adds the place."""
+    """A row cannot be used; the message is the reason, to which the reader adds the row's place."""
+
+
+class UnknownColumns(Exception):
+    """No role can be given to these columns."""
+
+
+class AmbiguousColumns(Exception):
+    """Several columns could have the same role."""
+
+    def __init__(self, role: str, candidates: Iterable[str], hint: str) -> None:
+        """Make a question of the role and its candidates; ``hint`` is an example of how to answer it."""
+        names = ", ".join(candidates)
+        super().__init__(f"which column is the {role}? it could be each of: {names}")
+        self.hint = hint
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """The format of a row, and the column of each role."""
+
+    format: str
+    """messages, sharegpt, alpaca, prompt-completion or text."""
+    of: Mapping[str, str]
+    """Role -> name of the column."""
 
 
 @dataclass(frozen=True, slots=True)
 class RowTurns:
-    """What a row holds: the chat, the tools it may call, and everything left over."""
+    """The content of a row: the chat, the tools it may call, and the other columns."""
 
     columns: Columns
     messages: list[Message]
@@ -203,10 +96,138 @@ class RowTurns:
     """The other columns; a ``meta`` object is flattened into them."""
 
 
-def row_turns(row: Mapping[str, Any], columns: Columns | None = None) -> RowTurns:
-    """Return a row's turns by the columns given, else by those that its keys name.
+def guess_columns(names: Iterable[str]) -> Columns:
+    """Give roles to columns by their names, ignoring case.
 
-    Raises Unusable when no format fits or a turn is malformed, and Ambiguous when several do.
+    Where no column has a usual name for prompt or reply, one whose name ends with it is taken (``Customer Question``).
+
+    Raises:
+        AmbiguousColumns: a role has several candidates.
+        UnknownColumns: no column can be trained on.
+    """
+    names = tuple(names)
+    by_lower = {str(name).strip().lower(): name for name in names}
+    systems = _present(by_lower, _SYSTEMS)
+    turns = _present(by_lower, _TURNS)
+    if turns:
+        columns = {"turns": _only(turns, "list of turns", by_lower, "--columns turns={}")}
+        columns |= _optional("system", systems, by_lower)
+        columns |= _optional("tools", _present(by_lower, ("tools",)), by_lower)
+        return Columns("messages" if turns == ["messages"] else "sharegpt", columns)
+    prompts, replies, texts = (_present(by_lower, usual) for usual in (_PROMPTS, _REPLIES, _TEXTS))
+    if not texts:
+        prompts = prompts or _ending_with(by_lower, _PROMPTS)
+        replies = replies or _ending_with(by_lower, _REPLIES)
+    replies = replies or _present(by_lower, _WEAK_REPLIES)
+    if prompts and (replies or not texts):
+        return _pair_columns(prompts, replies, systems, by_lower)
+    if texts and (prompts or replies):
+        text = by_lower[texts[0]]
+        prompt = by_lower[(prompts or texts)[0]]
+        reply = by_lower[(replies or texts)[0]]
+        raise AmbiguousColumns(
+            "text to learn",
+            (by_lower[name] for name in (*texts, *prompts, *replies)),
+            f"to learn the text as it is: --columns text={text}; as pairs: --columns prompt={prompt},reply={reply}",
+        )
+    if texts:
+        return Columns("text", {"text": _only(texts, "text", by_lower, "--columns text={}")})
+    raise UnknownColumns(f"no known format has the keys {', '.join(sorted(map(str, names))[:6])}")
+
+
+def declared_columns(columns: Mapping[str, str]) -> Columns:
+    """Return the columns that a user names by role; BadInput on an unknown role or an invalid combination."""
+    for role in columns:
+        if role not in ROLES:
+            close = difflib.get_close_matches(role, ROLES, n=1)
+            raise BadInput(
+                f"columns: {role!r} is not a role", f"did you mean {close[0]}?" if close else _roles_hint()
+            )
+    kinds = [role for role in ("turns", "prompt", "text") if role in columns]
+    if len(kinds) != 1 or ("reply" in columns) != ("prompt" in columns):
+        given = ", ".join(f"{role}={name}" for role, name in columns.items()) or "nothing"
+        raise BadInput(
+            f"columns: {given} is not enough, or too much",
+            "give either turns=..., or text=..., or prompt=... and reply=...",
+        )
+    formats = {"turns": "messages", "prompt": "alpaca" if "input" in columns else "prompt-completion"}
+    return Columns(formats.get(kinds[0], "text"), dict(columns))
+
+
+def parse_columns(text: str) -> dict[str, str]:
+    """Parse ``prompt=a,reply=b`` as given on the command line; BadInput names a part that is no such pair."""
+    columns = {}
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        role, mark, name = part.partition("=")
+        if not mark or not name.strip():
+            raise BadInput(f"--columns: {part!r} is not role=column", _roles_hint())
+        columns[role.strip()] = name.strip()
+    return columns
+
+
+def _pair_columns(
+    prompts: list[str], replies: list[str], systems: list[str], by_lower: Mapping[str, str]
+) -> Columns:
+    """Return the columns of a row of prompt and reply; alpaca's may also have an input and a history."""
+    inputs = _present(by_lower, _INPUTS) if "instruction" in prompts else []
+    prompts = [name for name in prompts if name not in inputs]
+    prompt = _only(prompts, "prompt", by_lower, "--columns prompt={},reply=...")
+    columns = {"prompt": prompt} | _optional("input", inputs, by_lower)
+    if replies:
+        columns["reply"] = _only(replies, "reply", by_lower, f"--columns prompt={prompt},reply={{}}")
+    columns |= _optional("system", systems, by_lower)
+    if prompts == ["instruction"]:
+        history = _present(by_lower, ("history",))
+        return Columns("alpaca", columns | _optional("history", history, by_lower))
+    return Columns("prompt-completion", columns)
+
+
+def _present(by_lower: Mapping[str, str], names: Iterable[str]) -> list[str]:
+    """Return those of the names that the row has, in lower case."""
+    return [name for name in names if name in by_lower]
+
+
+def _ending_with(by_lower: Mapping[str, str], names: Iterable[str]) -> list[str]:
+    """Return the columns whose last word, fillers aside, is one of the names: ``our_reply``, ``userQuestion``."""
+    columns = []
+    for column, name in by_lower.items():
+        words = re.findall(r"[^\W\d_]+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", str(name)).lower())
+        last = next((word for word in reversed(words) if word not in _FILLERS), "")
+        if last in names and words[0] not in _ABOUT:
+            columns.append(column)
+    return columns
+
+
+def _optional(role: str, candidates: list[str], by_lower: Mapping[str, str]) -> dict[str, str]:
+    """Return the role with its only candidate, {} without one."""
+    return {role: _only(candidates, role, by_lower, f"--columns {role}={{}},...")} if candidates else {}
+
+
+def _only(candidates: list[str], role: str, by_lower: Mapping[str, str], example: str) -> str:
+    """Return the only candidate as the row spells it; AmbiguousColumns, with an example flag, if there are more."""
+    if len(candidates) > 1:
+        raise AmbiguousColumns(
+            role,
+            (by_lower[name] for name in candidates),
+            f"to train, say it: {example.format(by_lower[candidates[0]])}; or rename the others",
+        )
+    return by_lower[candidates[0]]
+
+
+def _roles_hint() -> str:
+    return f"roles are {', '.join(ROLES)}; for instance: --columns prompt=question,reply=answer"
+
+
+def row_turns(row: Mapping[str, Any], columns: Columns | None = None) -> RowTurns:
+    """Return the chat turns, tools and other values of a row.
+
+    Args:
+        row: column -> value.
+        columns: roles of the columns; None guesses them from the row's keys.
+
+    Raises:
+        UnusableRow: no format fits, a column is missing or a turn is malformed.
+        AmbiguousColumns: several columns could have the same role.
     """
     if columns is None:
         try:
@@ -223,15 +244,17 @@ def row_turns(row: Mapping[str, Any], columns: Columns | None = None) -> RowTurn
     return RowTurns(columns, _turns(values), tools, {**meta, **inner} if isinstance(inner, dict) else meta)
 
 
+# Rows of a file mostly have the same keys.
 _guess = lru_cache(maxsize=1024)(guess_columns)
 
 
 def system_turn(value: Any) -> list[Message]:
-    """Return the system turn a value makes, [] when there is none in it."""
+    """Return a value as a system turn, [] when it is no text or blank."""
     return [{"role": "system", "content": value}] if isinstance(value, str) and value.strip() else []
 
 
 def _turns(values: Mapping[str, Any]) -> list[Message]:
+    """Return the chat turns of a row's values by role."""
     system = system_turn(values.get("system"))
     if "text" in values:
         return _side(values["text"], "assistant")
@@ -245,19 +268,21 @@ def _turns(values: Mapping[str, Any]) -> list[Message]:
     earlier = [turn for pair in _list("history", values.get("history")) for turn in _earlier(pair)]
     if isinstance(values["prompt"], list):
         return system + earlier + _side(values["prompt"], "user") + _side(values.get("reply"), "assistant")
+    # Alpaca: the input follows the instruction, a blank line apart.
     parts = [_text(part) for part in (values["prompt"], values.get("input"))]
     prompt = "\n\n".join(part for part in parts if part)
     return system + earlier + _side(prompt, "user") + _side(values.get("reply"), "assistant")
 
 
 def _chat(value: Any) -> list[Message]:
+    """Return a list of turns that is given as objects, as JSON text or column by column."""
     if isinstance(value, str) and value.lstrip().startswith("["):  # JSON in a cell of a table
         try:
             value = json.loads(value)
         except (ValueError, RecursionError) as error:
             raise UnusableRow(f"the list of turns is broken JSON: {error}") from None
     if isinstance(value, dict) and value and all(isinstance(v, list) for v in value.values()):
-        # A list of turns that was stored column by column, as some Parquet files do.
+        # A list of turns stored column by column, as in some Parquet files.
         value = [dict(zip(value, turn, strict=True)) for turn in zip(*value.values(), strict=False)]
     if not isinstance(value, list) or not value:
         raise UnusableRow("the list of turns is empty or not a list")
@@ -265,12 +290,14 @@ def _chat(value: Any) -> list[Message]:
 
 
 def _earlier(pair: Any) -> list[Message]:
+    """Return the two turns of one [prompt, reply] pair of alpaca's history."""
     if not isinstance(pair, list) or len(pair) != 2:
         raise UnusableRow("history must be a list of [prompt, reply] pairs")
     return _side(_text(pair[0]), "user") + _side(_text(pair[1]), "assistant")
 
 
 def _side(value: Any, role: str) -> list[Message]:
+    """Return the turns of a prompt or reply: a list of turns as it is, a text as one turn of ``role``."""
     if isinstance(value, list):
         return [_message(turn) for turn in value]
     text = _text(value)
@@ -278,7 +305,7 @@ def _side(value: Any, role: str) -> list[Message]:
 
 
 def _text(value: Any) -> str:
-    """Return a cell as text: an object as JSON, an absent one as ""."""
+    """Return a value as text: an object as JSON, None as ""."""
     if value is None or isinstance(value, str):
         return value or ""
     return json.dumps(value, ensure_ascii=False) if isinstance(value, dict | bool) else str(value)
@@ -287,10 +314,10 @@ def _text(value: Any) -> str:
 def _message(turn: Any) -> Message:
     if not isinstance(turn, dict):
         raise UnusableRow(f"a turn must be an object, found {type(turn).__name__}")
-    said = turn.get("role", turn.get("from"))
-    role = _ROLES.get(str(said).lower())
+    name = turn.get("role", turn.get("from"))
+    role = _ROLES.get(str(name).lower())
     if role is None:
-        raise UnusableRow(f"unknown role {said!r}")
+        raise UnusableRow(f"unknown role {name!r}")
     content = turn.get("content", turn.get("value"))
     if role == "call":
         return {"role": "assistant", "content": "", "tool_calls": [_call(content)]}
@@ -298,16 +325,16 @@ def _message(turn: Any) -> Message:
         if any(not isinstance(p, dict) or p.get("type") != "text" for p in content):
             raise UnusableRow("a turn has parts that are not text")
         content = "".join(str(p.get("text", "")) for p in content)
-    more = {key: turn[key] for key in _KEPT if turn.get(key) is not None}
-    if content is None and more.get("tool_calls"):
+    optional = {key: turn[key] for key in _OPTIONAL_KEYS if turn.get(key) is not None}
+    if content is None and optional.get("tool_calls"):
         content = ""
     if not isinstance(content, str):
         raise UnusableRow(f"the {role} turn has no text")
-    return {"role": role, "content": content, **more}
+    return {"role": role, "content": content, **optional}
 
 
 def _call(content: Any) -> dict[str, Any]:
-    """Read sharegpt's function_call turn, ``{"name": .., "arguments": ..}`` as JSON, as OpenAI's tool call."""
+    """Convert sharegpt's function_call turn, ``{"name": .., "arguments": ..}`` as JSON, to OpenAI's tool call."""
     try:
         call = json.loads(content)
         return {
@@ -324,10 +351,10 @@ def _objects(name: str, value: Any) -> list[dict[str, Any]]:
             value = json.loads(value)
         except (ValueError, RecursionError) as error:
             raise UnusableRow(f"{name} is broken JSON: {error}") from None
-    found = _list(name, value)
-    if not all(isinstance(item, dict) for item in found):
+    items = _list(name, value)
+    if not all(isinstance(item, dict) for item in items):
         raise UnusableRow(f"{name} must be a list of objects")
-    return found
+    return items
 
 
 def _list(name: str, value: Any) -> list[Any]:

@@ -1,4 +1,4 @@
-"""Label tasks, recognised by their replies."""
+"""Recognise classification tasks by the replies of their examples."""
 
 from __future__ import annotations
 
@@ -6,13 +6,18 @@ import re
 from collections.abc import Sequence
 
 MAX_LABELS = 200
-"""More different replies than this are not a choice between labels."""
+"""Most different replies of a classification task."""
 
 
 def labels_of(replies: Sequence[str]) -> tuple[str, ...]:
-    """Return the labels when replies are a few short texts, each used about three times or more; else ()."""
-    found = {reply.strip() for reply in replies}
-    sentences = sum(bool(re.search(r"[.?!]$", label)) for label in found)
-    short = all(len(x.split()) <= 6 and len(x) <= 60 for x in found) and sentences <= 0.05 * len(found)
-    few = len(found) <= MAX_LABELS and len(replies) >= 3 * len(found) and len(found) >= 2
-    return tuple(sorted(found)) if short and few else ()
+    """Return the sorted labels when the replies are a few short texts, each used three times or more on average; else ().
+
+    A label has at most 6 words and 60 characters, and at most 5 % of the labels end like a sentence.
+    """
+    labels = {reply.strip() for reply in replies}
+    sentences = sum(bool(re.search(r"[.?!]$", label)) for label in labels)
+    short = all(len(label.split()) <= 6 and len(label) <= 60 for label in labels) and sentences <= 0.05 * len(
+        labels
+    )
+    few = len(labels) <= MAX_LABELS and len(replies) >= 3 * len(labels) and len(labels) >= 2
+    return tuple(sorted(labels)) if short and few else ()

@@ -1,4 +1,8 @@
-"""Leakage: held-out rows that training rows or instructions hold too. Finds them; :mod:`runners.runs.dataset` refuses."""
+"""Find leakage: held-out rows that training rows or the instructions contain too.
+
+:func:`find_all_leaks` returns every leak of each held-out row, :func:`find_leaks` the gravest; the decision to refuse
+the data is made in :mod:`runners.runs.dataset`.
+"""
 
 from __future__ import annotations
 
@@ -16,43 +20,43 @@ SAME_FACT = "by the same fact"
 IN_PROMPT = "in the instructions"
 SAME_DOCUMENT = "same document"
 LEAK_KINDS = (EXACT_MATCH, NORMALISED_MATCH, NEAR_REPEAT, SAME_FACT, IN_PROMPT, SAME_DOCUMENT)
-"""How a training row and a held-out row may be tied, gravest first."""
+"""Kinds of leakage, gravest first."""
 LEAKING = LEAK_KINDS[:-1]
 """The kinds that make a score worthless; another fact of the same document does not."""
 PROMPT_PLACE = "prompt"
-"""Place of the instructions that :func:`find_all` is given, beside those in the rows' system turns."""
+"""Place of a leak in the ``prompt`` given to :func:`find_all_leaks`, as opposed to the rows' system turns."""
 MIN_PROMPT_WORDS = 4
-"""A question of fewer words may occur in the instructions by coincidence, and is not looked for there."""
+"""A question of fewer words may occur in the instructions by coincidence, and is not searched for there."""
 
 
 @dataclass(frozen=True, slots=True)
 class Leak:
-    """One way in which a training row, or the instructions, give one held-out row away."""
+    """One leak of a held-out row into a training row or the instructions."""
 
     kind: str
-    """One of :data:`KINDS`."""
+    """One of :data:`LEAK_KINDS`."""
     held_out: RowPlace
     """Place of the held-out row."""
     row: RowPlace
-    """Place of the training row; for :data:`IN_PROMPT` the place of a row with these instructions, or :data:`PROMPT`."""
+    """Place of the training row; for :data:`IN_PROMPT` that of a row with these instructions, or :data:`PROMPT_PLACE`."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Compared:
-    """What is compared of a row."""
+    """The parts of a row that are compared."""
 
     line: RowPlace
     text: str
-    """Everything the user says; of a raw text, which has no user, the text itself."""
+    """All user turns; for a raw text, which has none, the text itself."""
     doc: str
     fact: str
-    """Normalised gold fact."""
+    """The gold fact, normalised."""
 
 
 def find_leaks(
     rows: Sequence[Example], held_out: Sequence[Example | Question], prompt: str = ""
 ) -> tuple[Leak, ...]:
-    """Return one leak for each held-out row that has any: the gravest of :func:`find_all`."""
+    """Return the gravest leak of :func:`find_all_leaks` for each held-out row that has any."""
     return tuple(leaks[0] for leaks in find_all_leaks(rows, held_out, prompt) if leaks)
 
 
@@ -61,75 +65,88 @@ def find_all_leaks(
 ) -> list[list[Leak]]:
     """Return the leaks of each held-out row, gravest first and at most one of each kind.
 
-    The same words about different documents, where both rows name theirs, are two questions ("When does it open?").
-    Questions are also looked for in the instructions: in ``prompt`` and in the system turns of the rows, by their
+    Rows with the same words that name different documents are different questions ("When does it open?"), not a leak.
+    Questions are also searched for in the instructions, in ``prompt`` and in the system turns of the rows, by their
     normalised words, from :data:`MIN_PROMPT_WORDS` words on.
+
+    Args:
+        rows: the training rows.
+        held_out: rows or questions that must be unknown to the model.
+        prompt: instructions shown with every row.
     """
-    compared, trained = [_of(row) for row in held_out], [_of(row) for row in rows]
-    near_by = duplicates.near_duplicate_matches([one.text for one in compared], [row.text for row in trained])
-    same, alike = dict[str, list[_Compared]](), dict[str, list[_Compared]]()
-    facts, documents = dict[tuple[str, str], _Compared](), dict[str, _Compared]()
+    held_out_texts = [_compared(row) for row in held_out]
+    trained = [_compared(row) for row in rows]
+    near_matches = duplicates.near_duplicate_matches(
+        [held.text for held in held_out_texts], [row.text for row in trained]
+    )
+    by_text = dict[str, list[_Compared]]()
+    by_normalised_text = dict[str, list[_Compared]]()
+    by_fact = dict[tuple[str, str], _Compared]()
+    by_document = dict[str, _Compared]()
     for row in trained:
-        same.setdefault(row.text, []).append(row)
-        alike.setdefault(normalise_text(row.text) or row.text, []).append(row)
+        by_text.setdefault(row.text, []).append(row)
+        by_normalised_text.setdefault(normalise_text(row.text) or row.text, []).append(row)
         if row.doc:
-            documents.setdefault(row.doc, row)
-            facts.setdefault((row.doc, row.fact), row)
-    shown = _in_prompts(rows, held_out, prompt)
+            by_document.setdefault(row.doc, row)
+            by_fact.setdefault((row.doc, row.fact), row)
+    in_prompts = _in_prompts(rows, held_out, prompt)
     leaks = []
-    for number, (one, places) in enumerate(zip(compared, near_by, strict=True)):
+    for number, (held, near) in enumerate(zip(held_out_texts, near_matches, strict=True)):
         row_of_kind = {
-            EXACT_MATCH: _same_document(one, same.get(one.text, [])),
-            NORMALISED_MATCH: _same_document(one, alike.get(normalise_text(one.text), [])),
-            NEAR_REPEAT: _same_document(one, [trained[at] for at in places]),
-            SAME_FACT: facts.get((one.doc, one.fact)) if one.doc and one.fact else None,
-            SAME_DOCUMENT: documents.get(one.doc) if one.doc else None,
+            EXACT_MATCH: _same_document(held, by_text.get(held.text, [])),
+            NORMALISED_MATCH: _same_document(held, by_normalised_text.get(normalise_text(held.text), [])),
+            NEAR_REPEAT: _same_document(held, [trained[index] for index in near]),
+            SAME_FACT: by_fact.get((held.doc, held.fact)) if held.doc and held.fact else None,
+            SAME_DOCUMENT: by_document.get(held.doc) if held.doc else None,
         }
-        where = {kind: row.line for kind, row in row_of_kind.items() if row}
-        if number in shown:
-            where[IN_PROMPT] = shown[number]
-        leaks.append([Leak(kind, one.line, where[kind]) for kind in LEAK_KINDS if kind in where])
+        place_of_kind = {kind: row.line for kind, row in row_of_kind.items() if row}
+        if number in in_prompts:
+            place_of_kind[IN_PROMPT] = in_prompts[number]
+        leaks.append(
+            [Leak(kind, held.line, place_of_kind[kind]) for kind in LEAK_KINDS if kind in place_of_kind]
+        )
     return leaks
 
 
 def _in_prompts(
     rows: Sequence[Example], held_out: Sequence[Example | Question], prompt: str
 ) -> dict[int, RowPlace]:
-    """Return the positions of the questions that the instructions hold, with the place of these instructions.
+    """Return, by index into ``held_out``, the place of the instructions that contain the question.
 
     One pass over the words of the instructions: at each position, the questions that begin with the next four words
     are compared in full.
     """
-    starting: dict[tuple[str, ...], list[tuple[int, list[str]]]] = {}
+    by_first_words: dict[tuple[str, ...], list[tuple[int, list[str]]]] = {}
     for number, row in enumerate(held_out):
         words = normalise_text(row.question).split() if isinstance(row, Question) else []
         if len(words) >= MIN_PROMPT_WORDS:
-            starting.setdefault(tuple(words[:MIN_PROMPT_WORDS]), []).append((number, words))
-    if not starting:
+            by_first_words.setdefault(tuple(words[:MIN_PROMPT_WORDS]), []).append((number, words))
+    if not by_first_words:
         return {}
     instructions: dict[str, RowPlace] = {prompt: PROMPT_PLACE}
     for example in rows:
         instructions.setdefault(example.system, row_place(example))
-    shown: dict[int, RowPlace] = {}
-    for text, where in instructions.items():
+    places: dict[int, RowPlace] = {}
+    for text, place in instructions.items():
         words = normalise_text(text).split()
-        for at, start in _windows(words):
-            for number, wanted in starting.get(start, ()):
-                if words[at : at + len(wanted)] == wanted:
-                    shown.setdefault(number, where)
-    return shown
+        for position, window in _windows(words):
+            for number, question_words in by_first_words.get(window, ()):
+                if words[position : position + len(question_words)] == question_words:
+                    places.setdefault(number, place)
+    return places
 
 
 def _windows(words: Sequence[str]) -> Iterator[tuple[int, tuple[str, ...]]]:
+    """Yield each position with the :data:`MIN_PROMPT_WORDS` words from there on."""
     return enumerate(zip(*(words[n:] for n in range(MIN_PROMPT_WORDS)), strict=False))
 
 
-def _same_document(one: _Compared, rows: Sequence[_Compared]) -> _Compared | None:
-    """Return the first of the rows that is not known to be about another document."""
-    return next((row for row in rows if not one.doc or not row.doc or one.doc == row.doc), None)
+def _same_document(held: _Compared, rows: Sequence[_Compared]) -> _Compared | None:
+    """Return the first of the rows that does not name another document than the held-out row does."""
+    return next((row for row in rows if not held.doc or not row.doc or held.doc == row.doc), None)
 
 
-def _of(row: Example | Question) -> _Compared:
+def _compared(row: Example | Question) -> _Compared:
     if isinstance(row, Question):
         turns = (*row.history, {"role": "user", "content": row.question})
         return _Compared(row.line, _user_turns(turns), row.doc_id or "", normalise_text(row.fact or ""))

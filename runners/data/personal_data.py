@@ -1,8 +1,8 @@
-"""Personal data and secrets in what would be learnt: told by kind and row, never by value.
+"""Find personal data and secrets in training rows; they are reported by kind and row, never by value.
 
-A model repeats what it learnt. Every shape has a second test (checksum, header, reserved name) against false alarms.
-
-What tells personal data and secrets from what only looks like them: checksums, reserved names, decoded headers.
+A model can repeat what it was trained on. :func:`find_personal_data` searches rows for the kinds in
+:data:`PERSONAL_DATA_KINDS`: each has a regular expression, and a check against false alarms (a checksum, a decoded header,
+a list of reserved names).
 """
 
 from __future__ import annotations
@@ -37,113 +37,112 @@ _NOT_DOMAINS = frozenset(
         "py",
     )
 )
-"""Ends of names that nobody has: RFC 2606's reserved ones, and files such as ``logo@2x.png``."""
+"""Last parts of names that are no e-mail domain: RFC 2606's reserved ones, and endings of files (``logo@2x.png``)."""
 
 
-def is_email(found: ValueMatch) -> bool:
-    """Not at a reserved domain, no git remote, and not the ``user:password@host`` of an address."""
-    domain, text = found[2].lower(), found.string
+@dataclass(frozen=True, slots=True)
+class PersonalDataKind:
+    """One kind of value: a regular expression, and a check that tells real values from look-alikes."""
+
+    name: str
+    shape: re.Pattern[str]
+    real: Callable[[ValueMatch], bool]
+    secret: bool = False
+    """Whether it is a key that anyone who reads it can use, rather than a person's data."""
+
+
+def find_personal_data(rows: Sequence[Example]) -> dict[str, list[RowPlace]]:
+    """Return, by kind, the places of the rows that hold it in any turn; a text that recurs is read once."""
+    texts = {turn["content"] for row in rows for turn in row.messages}
+    kinds_of_text = {text: personal_data_kinds(text) for text in texts}
+    places_by_kind: dict[str, list[RowPlace]] = {}
+    for row in rows:
+        for kind in {kind for turn in row.messages for kind in kinds_of_text[turn["content"]]}:
+            places_by_kind.setdefault(kind, []).append(row_place(row))
+    return {
+        kind.name: places_by_kind[kind.name] for kind in PERSONAL_DATA_KINDS if kind.name in places_by_kind
+    }
+
+
+def personal_data_kinds(text: str) -> tuple[str, ...]:
+    """Return the kinds of personal data and secrets in a text, in the order of :data:`PERSONAL_DATA_KINDS`."""
+    names = (kind.name for kind in PERSONAL_DATA_KINDS if any(map(kind.real, kind.shape.finditer(text))))
+    return tuple(dict.fromkeys(names))
+
+
+def is_email(match: ValueMatch) -> bool:
+    """Whether it is not at a reserved domain, no git remote, and not the ``user:password@host`` of a URL."""
+    domain, text = match[2].lower(), match.string
     reserved = domain.rsplit(".", 1)[-1] in _NOT_DOMAINS or re.search(r"\bexample\.(com|org|net)$", domain)
-    remote = found[1].lower() == "git" and text[found.end() : found.end() + 1] in (":", "/")
-    in_address = re.search(r"://[^\s/]*$", text[: found.start()])
+    remote = match[1].lower() == "git" and text[match.end() : match.end() + 1] in (":", "/")
+    in_address = re.search(r"://[^\s/]*$", text[: match.start()])
     return not (reserved or remote or in_address)
 
 
-def is_phone_number(found: ValueMatch) -> bool:
-    """Not a number of one or two digits over and over, nor one of the 555-01xx that fiction uses."""
-    digits = re.sub(r"\D", "", found["number"])
+def is_phone_number(match: ValueMatch) -> bool:
+    """Whether it has 7 to 15 digits, more than three different ones, and is none of fiction's 555-01xx numbers."""
+    digits = re.sub(r"\D", "", match["number"])
     return 7 <= len(digits) <= 15 and len(set(digits)) > 3 and not re.search(r"5550?1\d\d$", digits)
 
 
-def is_iban(found: ValueMatch) -> bool:
-    """ISO 13616: the first four characters go to the end, letters become 10 to 35, the rest is 1 modulo 97."""
-    text = found[0].replace(" ", "")
+def is_iban(match: ValueMatch) -> bool:
+    """Check ISO 13616: with the first four characters moved to the end and letters as 10 to 35, it is 1 modulo 97."""
+    text = match[0].replace(" ", "")
     number = "".join(str(int(letter, 36)) for letter in text[4:] + text[:4])
     return 15 <= len(text) <= 34 and int(number) % 97 == 1
 
 
-def is_card_number(found: ValueMatch) -> bool:
-    """ISO/IEC 7812: a card network's first digits and Luhn's checksum."""
-    digits = re.sub(r"\D", "", found[0])
+def is_card_number(match: ValueMatch) -> bool:
+    """Check ISO/IEC 7812: a card network's first digits and Luhn's checksum."""
+    digits = re.sub(r"\D", "", match[0])
     doubled = [int(d) * (1 + i % 2) for i, d in enumerate(reversed(digits))]
     luhn = sum(d - 9 if d > 9 else d for d in doubled) % 10 == 0
     network = re.match(r"4|5[1-5]|2[2-7]|3[4-8]|6(?:011|5|4[4-9])", digits)
     return luhn and bool(network) and len(digits) in (14, 15, 16, 19) and len(set(digits)) > 2
 
 
-def is_social_security_number(found: ValueMatch) -> bool:
-    """The areas, groups and serial numbers that were ever issued, without two that are known from print."""
-    area, group, serial = found[0].split("-")
+def is_social_security_number(match: ValueMatch) -> bool:
+    """Whether area, group and serial number could have been issued, and it is none of two well-known printed ones."""
+    area, group, serial = match[0].split("-")
     issued = area not in ("000", "666") and area < "900" and group != "00" and serial != "0000"
-    return issued and found[0] not in ("123-45-6789", "078-05-1120")
+    return issued and match[0] not in ("123-45-6789", "078-05-1120")
 
 
-def is_public_address(found: ValueMatch) -> bool:
-    """Not a version number, nor in a private or documentation range."""
-    if re.search(r"(?:\bv|version|release|section|§)\s*$", found.string[: found.start()], re.IGNORECASE):
+def is_public_address(match: ValueMatch) -> bool:
+    """Whether it is no version number, and not in a private or documentation range."""
+    if re.search(r"(?:\bv|version|release|section|§)\s*$", match.string[: match.start()], re.IGNORECASE):
         return False
     try:
-        return ipaddress.ip_address(found[0]).is_global
+        return ipaddress.ip_address(match[0]).is_global
     except ValueError:
         return False
 
 
-def is_random_key(found: ValueMatch) -> bool:
-    """Whether a key looks drawn at random, unlike ``sk-your-key-goes-here`` or ``ghp_xxxxxxxx``."""
-    part = max(re.split(r"[^A-Za-z0-9]+", found["tail"]), key=len)
+def is_random_key(match: ValueMatch) -> bool:
+    """Whether a key looks random, unlike ``sk-your-key-goes-here`` or ``ghp_xxxxxxxx``."""
+    part = max(re.split(r"[^A-Za-z0-9]+", match["tail"]), key=len)
     mixed = re.search(r"\d", part) and re.search(r"[A-Za-z]", part)
     return bool(mixed) and len(part) >= 16 and len(set(part)) >= 8 and "EXAMPLE" not in part.upper()
 
 
-def is_web_token(found: ValueMatch) -> bool:
-    """RFC 7519: the first part is the base64 of a JSON object that names its algorithm."""
+def is_web_token(match: ValueMatch) -> bool:
+    """Check RFC 7519: the first part is the base64 of a JSON object that names its algorithm."""
     try:
-        header = json.loads(base64.urlsafe_b64decode(found["head"] + "=" * (-len(found["head"]) % 4)))
+        header = json.loads(base64.urlsafe_b64decode(match["head"] + "=" * (-len(match["head"]) % 4)))
     except (binascii.Error, ValueError):
         return False
     return isinstance(header, dict) and "alg" in header
 
 
-def is_password(found: ValueMatch) -> bool:
-    """Not a word that stands for the password, as documentation writes it."""
+def is_password(match: ValueMatch) -> bool:
+    """Whether it is no placeholder for a password, as in documentation."""
     placeholder = r"[<{$%\[*].*|x+|\.+|pass(word|wd)?|pwd|secret|token|your.*"
-    return not re.fullmatch(placeholder, found["password"], re.IGNORECASE)
+    return not re.fullmatch(placeholder, match["password"], re.IGNORECASE)
 
 
-def is_always_real(found: ValueMatch) -> bool:
-    """Whatever has the shape is real."""
+def is_always_real(match: ValueMatch) -> bool:
+    """Accept every match: the expression alone is specific enough."""
     return True
-
-
-Match = re.Match[str]
-
-
-@dataclass(frozen=True, slots=True)
-class PersonalDataKind:
-    """One kind of value: its shape, and what tells the real ones from look-alikes."""
-
-    name: str
-    shape: re.Pattern[str]
-    real: Callable[[Match], bool]
-    secret: bool = False
-    """Whether whoever reads it can use it: a key rather than a person's data."""
-
-
-def personal_data_kinds(text: str) -> tuple[str, ...]:
-    """Return the kinds of personal data and secrets that a text holds, in the order of :data:`KINDS`."""
-    found = (kind.name for kind in PERSONAL_DATA_KINDS if any(map(kind.real, kind.shape.finditer(text))))
-    return tuple(dict.fromkeys(found))
-
-
-def find_personal_data(rows: Sequence[Example]) -> dict[str, list[RowPlace]]:
-    """Return, by kind, the places of the rows that hold it in any turn; a text that recurs is read once."""
-    texts = {turn["content"] for row in rows for turn in row.messages}
-    holds = {text: personal_data_kinds(text) for text in texts}
-    found: dict[str, list[RowPlace]] = {}
-    for row in rows:
-        for kind in {kind for turn in row.messages for kind in holds[turn["content"]]}:
-            found.setdefault(kind, []).append(row_place(row))
-    return {kind.name: found[kind.name] for kind in PERSONAL_DATA_KINDS if kind.name in found}
 
 
 _KEYS = (
@@ -160,7 +159,7 @@ _KEYS = (
     r"AKIA",
     r"ASIA",
 )
-"""How keys begin: OpenAI and Anthropic, GitHub, GitLab, Hugging Face, Slack, Stripe, npm, PyPI, Google, AWS."""
+"""Prefixes of keys: OpenAI and Anthropic, GitHub, GitLab, Hugging Face, Slack, Stripe, npm, PyPI, Google, AWS."""
 
 PERSONAL_DATA_KINDS: tuple[PersonalDataKind, ...] = (
     PersonalDataKind(
@@ -227,4 +226,4 @@ PERSONAL_DATA_KINDS: tuple[PersonalDataKind, ...] = (
         True,
     ),
 )
-"""Every kind that is looked for; two shapes of one kind share its name."""
+"""Every kind that is searched for; two entries with the same name are one kind."""

@@ -1,4 +1,4 @@
-"""Held-out questions, read from a file; the names for reading examples come along."""
+"""Held-out questions with their gold answers, read from a file by :func:`load_questions`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from runners.data.tabular import read_rows
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """One held-out question with whatever gold its row carries."""
+    """One held-out question with the gold values of its row."""
 
     id: str
     question: str
@@ -36,26 +36,27 @@ class Question:
 def load_questions(path: Path | str) -> tuple[Question, ...]:
     """Read held-out questions: rows with a ``question`` key, or rows in any format of examples.
 
-    Raises BadInput on a row without a question, a malformed gold value or an id that occurs twice.
+    Raises:
+        BadInput: a row has no question or a malformed gold value, or an id occurs twice.
     """
     path = Path(path)
-    questions, seen = [], dict[str, int]()
+    questions = []
+    line_of_id = dict[str, int]()
     for line, row in read_rows(path):
         try:
             question = _question(row, line)
-        except AmbiguousColumns as question_back:
-            raise BadInput(
-                f"{path}:{line}: {question_back}", "rename the columns that are not meant"
-            ) from None
+        except AmbiguousColumns as error:
+            raise BadInput(f"{path}:{line}: {error}", "rename the columns that are not meant") from None
         except (UnusableRow, KeyError, TypeError, ValueError) as reason:
             raise BadInput(f"{path}:{line}: not a question row: {reason}") from None
-        if (first := seen.setdefault(question.id, line)) != line:
+        if (first := line_of_id.setdefault(question.id, line)) != line:
             raise BadInput(f"{path}:{line}: the id {question.id!r} was already used on line {first}")
         questions.append(question)
     return tuple(questions)
 
 
 def _question(row: Mapping[str, Any], line: int) -> Question:
+    """Return the question of a row; UnusableRow, KeyError, TypeError or ValueError when it holds none."""
     if isinstance(row.get("question"), str):
         extra = row.get("meta")
         meta = {**row, **extra} if isinstance(extra, dict) else dict(row)
@@ -76,7 +77,7 @@ def _question(row: Mapping[str, Any], line: int) -> Question:
         reference=next(iter(references), None),
         doc_id=None if meta.get("doc_id") is None else str(meta["doc_id"]),
         spans=_spans(meta),
-        answerable=_yes(meta.get("answerable", True)),
+        answerable=_boolean(meta.get("answerable", True)),
         system=system,
         fact=None if meta.get("fact") is None else str(meta["fact"]),
         line=line,
@@ -86,6 +87,7 @@ def _question(row: Mapping[str, Any], line: int) -> Question:
 
 
 def _strings(meta: Mapping[str, Any], key: str) -> list[str]:
+    """Return a value, a list of texts or a single one, as a list."""
     value = meta.get(key) or []
     values = [value] if isinstance(value, (str, int, float)) else value
     if not isinstance(values, list):
@@ -94,6 +96,7 @@ def _strings(meta: Mapping[str, Any], key: str) -> list[str]:
 
 
 def _spans(meta: Mapping[str, Any]) -> tuple[tuple[int, int], ...]:
+    """Return the gold spans: a list under ``spans``, or one as ``start`` and ``end`` of the row."""
     rows = meta.get("spans") or ([meta] if "start" in meta and "end" in meta else [])
     spans = tuple((int(s["start"]), int(s["end"])) for s in rows)
     if any(start < 0 or end <= start for start, end in spans):
@@ -101,7 +104,8 @@ def _spans(meta: Mapping[str, Any]) -> tuple[tuple[int, int], ...]:
     return spans
 
 
-def _yes(value: Any) -> bool:
+def _boolean(value: Any) -> bool:
+    """Return a boolean that may be written as text or number; ValueError for anything else."""
     if isinstance(value, bool):
         return value
     if str(value).lower() in {"true", "yes", "1", "false", "no", "0"}:

@@ -1,6 +1,6 @@
-"""What a refusal sounds like: that the documents do not hold it.
+"""Recognise refusals ("that is not in our documents") and texts that state the absence of a value ("n/a").
 
-Texts that say "there is no value": what a question's gold may be, and what an answer should then be. Light.
+:func:`is_refusal` is used on answers and on replies of examples; :func:`is_no_value` on gold answers and fields.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from collections.abc import Sequence
 
 from rag.text.words import content_words
 
-# Ways of saying "it is not in our documents", each with the documents or the speaker as its subject, so that a plain
-# denial ("tickets do not include the shuttle") is none. A plan's own refusals are added to them.
+# Phrasings of "it is not in our documents", each with the documents or the speaker as its subject, so that a plain
+# denial ("tickets do not include the shuttle") does not match. A plan's own refusals are compared in addition.
 _SOURCE = (
     r"(?:notes?|documents?|documentation|passages?|records?|files?|pages?|context|sources?|guides?|papers?|handbooks?"
     r"|manuals?|information)"
@@ -32,25 +32,33 @@ _REFUSAL = re.compile(
 
 
 def is_refusal(answer: str, refusals: Sequence[str], formulas: Sequence[str] = ()) -> bool:
-    """Whether an answer says that the documents do not hold it: a known phrase, or close to a refusal of the plan.
+    """Whether an answer says that the documents do not hold it: a known phrase, or similar to a refusal of the plan.
 
-    ``formulas``, a house's greeting for instance, stand in every answer and are left out of the comparison.
+    Similar means that the content words have a Jaccard similarity of at least 0.6.
+
+    Args:
+        answer: the answer.
+        refusals: the plan's own refusals.
+        formulas: sentences that every answer may have, such as a greeting; they are left out of the comparison.
     """
-    first = _bare(answer, formulas)
-    if _REFUSAL.search(first):
+    statement = _statement(answer, formulas)
+    if _REFUSAL.search(statement):
         return True
-    said = set(content_words(first))
-    return any(_overlap(said, set(content_words(_bare(known, formulas)))) >= 0.6 for known in refusals)
+    words = set(content_words(statement))
+    return any(
+        _overlap(words, set(content_words(_statement(refusal, formulas)))) >= 0.6 for refusal in refusals
+    )
 
 
-def _bare(text: str, formulas: Sequence[str]) -> str:
-    """What is said before the first question, without the formulas."""
+def _statement(text: str, formulas: Sequence[str]) -> str:
+    """Return the text up to its first question mark, without the formulas."""
     for formula in formulas:
         text = text.replace(formula, " ")
     return text.strip().split("?")[0]
 
 
 def _overlap(a: set[str], b: set[str]) -> float:
+    """Return the Jaccard similarity of two sets, 0 when one is empty."""
     return len(a & b) / len(a | b) if a and b else 0.0
 
 
@@ -81,14 +89,14 @@ _NOT_SAID = re.compile(
 
 
 def is_no_value(text: str) -> bool:
-    """Whether a text, all of it, stands for the absence of a value: "", "n/a", "null", "[]", "It is not stated."
+    """Whether the whole text states the absence of a value: "", "n/a", "null", "[]", "It is not stated."
 
-    What goes on after that, or holds a number, is taken for a value ("not stated, but 12 euros").
+    A text that continues after that, or has a number, counts as a value ("not stated, but 12 euros").
     """
     plain = " ".join(re.findall(r"\w+", text.casefold()))
     return plain in _NOTHING or bool(_NOT_SAID.fullmatch(plain) and not re.search(r"\d", plain))
 
 
 def all_no_value(golds: Sequence[str]) -> bool:
-    """Whether there is gold, and every text of it says that there is no value."""
+    """Whether there are gold answers and every one states the absence of a value."""
     return bool(golds) and all(is_no_value(gold) for gold in golds)

@@ -1,17 +1,15 @@
-"""One honest split: questions are divided once, by source document and seed, into dev and test.
+"""Splits and samples of questions and examples: dev and test, validation rows, replay rows. All are drawn by a seed.
 
-Dev serves the probe, refusal calibration, the choice of few-shot examples and early stopping; test serves the
-verdict and nothing else.
+:func:`split_questions` divides questions once, by source document, into dev and test. Dev is for the probe, the calibration
+of refusals, the choice of few-shot examples and early stopping; test is for the verdict and nothing else.
 
-Validation rows set apart by group: what nearly repeats, or comes from one document, stays on one side.
+:func:`hold_out` draws validation rows in groups: near repeats and rows of one document stay on one side. A loss on rows
+that share their source or their words with training rows says nothing about new rows, and would never rise to stop a run
+that overfits.
 
-Rows that share their source or their words with training rows are known already, so a loss on them says nothing of
-what the model does with new ones, and would never rise to stop a run that learns by heart.
-
-Replay: a share of general rows mixed into training, so that the model keeps what it could do before.
-
-A few percent of rows like those the model was made with already keep most of what tuning would make it forget
-(Scialom et al., "Fine-tuned Language Models are Continual Learners", 2022: 1 %). They are the user's own file.
+:func:`mix_replay_rows` adds a share of general rows to the training rows against forgetting: a few percent of rows like
+those of earlier training keep most of what the model could do before (Scialom et al., "Fine-tuned Language Models are
+Continual Learners", 2022: 1 %). They come from a file of the user's.
 """
 
 from __future__ import annotations
@@ -27,10 +25,12 @@ from runners.data import duplicates
 from runners.data.examples import Example, normalise_text
 from runners.data.questions import Question
 
+ExampleRows = tuple[Example, ...]
+
 
 @dataclass(frozen=True, slots=True)
 class QuestionSplit:
-    """The two halves and the digest that names them in the run's manifest."""
+    """The dev and test questions, with the digest that identifies them in the run's manifest."""
 
     dev: tuple[Question, ...]
     test: tuple[Question, ...]
@@ -50,10 +50,18 @@ def split_questions(
     max_dev: int | None = None,
     max_test: int | None = None,
 ) -> QuestionSplit:
-    """Divide questions so that no source document stands on both sides.
+    """Divide questions so that no source document is on both sides.
 
-    Answerable and unanswerable questions are divided apart, so that both halves hold about the same share of
-    each. The order of the rows in the file does not matter. With `test` given, every question is dev.
+    Answerable and unanswerable questions are divided separately, so that both halves have about the same share of
+    each. The order of the rows in the file does not matter.
+
+    Args:
+        questions: the questions to divide; all of them are dev when ``test`` is given.
+        dev_share: share of the questions that is dev.
+        seed: seed of the order in which documents are drawn.
+        test: test questions from a file of their own.
+        max_dev: most dev questions, drawn at random; None is no limit.
+        max_test: most test questions, drawn at random; None is no limit.
     """
     if test:
         return QuestionSplit(_draw(questions, max_dev, seed), _draw(test, max_test, seed))
@@ -61,16 +69,18 @@ def split_questions(
     rest: list[Question] = []
     for answerable in (True, False):
         part = [q for q in questions if q.answerable is answerable]
-        wanted = round(len(part) * dev_share)
-        taken = 0
-        for group in _groups(part, seed):
-            into_dev = taken + len(group) / 2 <= wanted
+        target = round(len(part) * dev_share)
+        drawn = 0
+        for group in _groups_by_document(part, seed):
+            # A group goes to dev when at least half of it is within the target.
+            into_dev = drawn + len(group) / 2 <= target
             (dev if into_dev else rest).extend(group)
-            taken += len(group) if into_dev else 0
+            drawn += len(group) if into_dev else 0
     return QuestionSplit(_draw(dev, max_dev, seed), _draw(rest, max_test, seed))
 
 
-def _groups(questions: Sequence[Question], seed: int) -> list[list[Question]]:
+def _groups_by_document(questions: Sequence[Question], seed: int) -> list[list[Question]]:
+    """Group questions by document, in an order drawn by the seed; one without a document is a group of its own."""
     groups: dict[str, list[Question]] = {}
     for question in questions:
         groups.setdefault(question.doc_id or f"\0{question.id}", []).append(question)
@@ -78,122 +88,138 @@ def _groups(questions: Sequence[Question], seed: int) -> list[list[Question]]:
 
 
 def _draw(questions: Sequence[Question], most: int | None, seed: int) -> tuple[Question, ...]:
-    """Draw at most `most` questions, keeping the share of unanswerable ones; in the order of their ids' hashes."""
+    """Draw at most ``most`` questions, keeping the share of unanswerable ones, in the order of their hashes."""
     shuffled = sorted(questions, key=lambda q: sha256_text(f"{seed}\0{q.id}\0{q.question}"))
     if most is None or most >= len(shuffled):
         return tuple(shuffled)
     unanswerable = [q for q in shuffled if not q.answerable]
-    keep = round(most * len(unanswerable) / len(shuffled))
-    chosen = {id(q) for q in unanswerable[:keep]}
-    chosen |= {id(q) for q in [q for q in shuffled if q.answerable][: most - keep]}
+    unanswerable_count = round(most * len(unanswerable) / len(shuffled))
+    chosen = {id(q) for q in unanswerable[:unanswerable_count]}
+    chosen |= {id(q) for q in [q for q in shuffled if q.answerable][: most - unanswerable_count]}
     return tuple(q for q in shuffled if id(q) in chosen)
 
 
-ExampleRows = tuple[Example, ...]
-
-
 def hold_out(rows: Sequence[Example], share: float, seed: int) -> tuple[ExampleRows, ExampleRows]:
-    """Divide rows into training and validation, of which ``share`` goes to validation, both in order.
+    """Divide rows into training and validation rows, both in their original order.
 
-    Whole groups (:func:`groups`) are drawn by the seed; the order of the rows does not matter. At least one
-    group is held out when ``share`` is above 0. Raises BadInput when all rows hang together.
+    Whole groups (:func:`related_row_groups`) are drawn by the seed; the order of the rows does not matter.
+
+    Args:
+        rows: the rows to divide.
+        share: share of the rows for validation, from 0 to below 1; above 0, at least one group is held out.
+        seed: seed of the draw.
+
+    Raises:
+        BadInput: ``share`` is out of bounds, or all rows are one group.
     """
     if not 0 <= share < 1:
         raise BadInput(f"the share of rows for validation must be from 0 to below 1, found {share}")
     if share == 0 or not rows:
         return tuple(rows), ()
-    texts = [_said(row) for row in rows]
-    found = related_row_groups(rows)
-    if len(found) == 1:
+    texts = [_normalised_chat(row) for row in rows]
+    groups = related_row_groups(rows)
+    if len(groups) == 1:
         raise BadInput(
             f"none of the {len(rows)} rows can be held out: they all hang together, by source document or near repeat",
             "give validation rows of your own, or train without",
         )
-    keys = {place: sha256_text(f"{seed}\0{texts[place]}") for place in range(len(rows))}
-    drawn = sorted(found, key=lambda group: min(keys[place] for place in group))
-    wanted, taken = share * len(rows), set[int]()
-    for group in drawn:
-        # The group that crosses the line is taken when more of it stands before the line than after.
-        if len(taken) + len(group) / 2 <= wanted:
-            taken.update(group)
-    if not taken:
-        taken.update(sorted(drawn, key=len)[0])
-    train = tuple(row for place, row in enumerate(rows) if place not in taken)
-    return train, tuple(row for place, row in enumerate(rows) if place in taken)
+    keys = {index: sha256_text(f"{seed}\0{texts[index]}") for index in range(len(rows))}
+    shuffled = sorted(groups, key=lambda group: min(keys[index] for index in group))
+    target = share * len(rows)
+    validation = set[int]()
+    for group in shuffled:
+        # A group is held out when at least half of it is within the target.
+        if len(validation) + len(group) / 2 <= target:
+            validation.update(group)
+    if not validation:
+        validation.update(sorted(shuffled, key=len)[0])
+    train = tuple(row for index, row in enumerate(rows) if index not in validation)
+    return train, tuple(row for index, row in enumerate(rows) if index in validation)
 
 
 def related_row_groups(rows: Sequence[Example]) -> list[list[int]]:
-    """Return the places of rows that belong together, directly or through others.
+    """Return the indices of related rows, in groups: rows are in one group when they are linked directly or by others.
 
-    Rows belong together when they name the same ``meta.doc_id``, ask the same question (unless over half of
-    all rows do: then it is the task, not the question), or nearly repeat each other (:mod:`runners.data.duplicates`).
+    Rows are linked when they name the same ``meta.doc_id``, ask the same question (unless over half of all rows do: then
+    it is the task, not the question), or nearly repeat each other (:mod:`runners.data.duplicates`).
     """
-    texts = [_said(row) for row in rows]
+    texts = [_normalised_chat(row) for row in rows]
+    first_of_text = dict[str, int]()
+    same_text = [first_of_text.setdefault(text, index) for index, text in enumerate(texts)]
+    links = [*enumerate(same_text)]
+    # Equal texts are linked already: only one of them is compared with the others.
+    unique = sorted(set(same_text))
+    unique_texts = [texts[index] for index in unique]
+    for own, others in enumerate(duplicates.near_duplicate_matches(unique_texts, unique_texts)):
+        links += [(unique[own], unique[other]) for other in others]
+    links += _links_by_key(str(row.meta.get("doc_id") or "") for row in rows)
+    questions = [normalise_text(row.question) for row in rows]
+    common = {question for question, n in Counter(questions).items() if n > len(rows) / 2}
+    links += _links_by_key("" if question in common else question for question in questions)
+    return _connected_components(len(rows), links)
+
+
+def _links_by_key(keys: Iterable[str]) -> list[tuple[int, int]]:
+    """Link the index of each key to the first index of the same key; "" is no key."""
     first = dict[str, int]()
-    same = [first.setdefault(text, place) for place, text in enumerate(texts)]
-    once = sorted(set(same))
-    links = [*enumerate(same)]
-    for own, others in enumerate(
-        duplicates.near_duplicate_matches([texts[p] for p in once], [texts[p] for p in once])
-    ):
-        links += [(once[own], once[other]) for other in others]
-    links += _sharing(str(row.meta.get("doc_id") or "") for row in rows)
-    asked = [normalise_text(row.question) for row in rows]
-    usual = {question for question, n in Counter(asked).items() if n > len(rows) / 2}
-    links += _sharing("" if question in usual else question for question in asked)
-    return _joined(len(rows), links)
+    return [(index, first.setdefault(key, index)) for index, key in enumerate(keys) if key]
 
 
-def _sharing(keys: Iterable[str]) -> list[tuple[int, int]]:
-    """Link each place to the first with the same key; "" is no key."""
-    first = dict[str, int]()
-    return [(place, first.setdefault(key, place)) for place, key in enumerate(keys) if key]
+def _connected_components(size: int, links: Iterable[tuple[int, int]]) -> list[list[int]]:
+    """Return the connected components of the graph of ``size`` nodes, by union-find; groups and members ascend."""
+    parent = list(range(size))
 
-
-def _joined(size: int, links: Iterable[tuple[int, int]]) -> list[list[int]]:
-    """Return the connected places, each group and its members in order."""
-    head = list(range(size))
-
-    def top(place: int) -> int:
-        while head[place] != place:
-            head[place] = place = head[head[place]]
-        return place
+    def root(node: int) -> int:
+        while parent[node] != node:
+            # Path halving: each node visited is attached to its grandparent, which keeps the paths short.
+            parent[node] = node = parent[parent[node]]
+        return node
 
     for a, b in links:
-        low, high = sorted((top(a), top(b)))
-        head[high] = low
+        low, high = sorted((root(a), root(b)))
+        parent[high] = low
     members: dict[int, list[int]] = defaultdict(list)
-    for place in range(size):
-        members[top(place)].append(place)
+    for node in range(size):
+        members[root(node)].append(node)
     return list(members.values())
 
 
-def _said(row: Example) -> str:
+def _normalised_chat(row: Example) -> str:
+    """Return all turns but the system's as one normalised text."""
     return normalise_text("\n".join(m["content"] for m in row.messages if m["role"] != "system"))
 
 
 def mix_replay_rows(
     rows: Sequence[Example], replay_rows: Sequence[Example], share: float, seed: int
 ) -> tuple[Example, ...]:
-    """Return ``rows`` followed by so many replay rows that they make up ``share`` of all.
+    """Return ``rows`` followed by replay rows, as many as make up ``share`` of the result.
 
-    They are drawn by the seed, whatever their order, and carry ``meta.replay`` (:func:`count`). Raises BadInput
-    when there are too few of them: none is repeated.
+    They are drawn by the seed, whatever their order, and marked by ``meta.replay`` (:func:`count_replay_rows`).
+
+    Args:
+        rows: the training rows.
+        replay_rows: the general rows to draw from.
+        share: share of replay rows among all, from 0 to below 1.
+        seed: seed of the draw.
+
+    Raises:
+        BadInput: ``share`` is out of bounds, or there are too few replay rows; none is repeated.
     """
     if not 0 <= share < 1:
         raise BadInput(f"the share of replay rows must be from 0 to below 1, found {share}")
-    wanted = round(len(rows) * share / (1 - share))
-    if wanted > len(replay_rows):
+    # n replay rows among rows + n are a share of n / (rows + n) = share, solved for n.
+    count = round(len(rows) * share / (1 - share))
+    if count > len(replay_rows):
         most = floor(100 * len(replay_rows) / (len(rows) + len(replay_rows))) / 100
         raise BadInput(
-            f"{wanted} replay rows are wanted to make up {share:.0%} beside {len(rows)} rows, "
+            f"{count} replay rows are wanted to make up {share:.0%} beside {len(rows)} rows, "
             f"there are {len(replay_rows)}",
             f"lower the share to {most:g}, or give more replay rows",
         )
-    drawn = sorted(replay_rows, key=lambda row: sha256_text(f"{seed}\0{row.place}\0{row.messages}"))[:wanted]
+    drawn = sorted(replay_rows, key=lambda row: sha256_text(f"{seed}\0{row.place}\0{row.messages}"))[:count]
     return (*rows, *(replace(row, meta={**row.meta, "replay": True}) for row in drawn))
 
 
 def count_replay_rows(rows: Sequence[Example]) -> int:
-    """Count the replay rows among rows."""
+    """Count the replay rows (``meta.replay``) among ``rows``."""
     return sum(row.meta.get("replay") is True for row in rows)

@@ -1,15 +1,17 @@
-"""Rows of a JSON, JSON lines, CSV, TSV or Parquet file, each with its place; a broken row names it.
+"""Read rows from JSON, JSON lines, CSV, TSV and Parquet files; errors name the place of a broken row.
 
-Rows of a Parquet file, read in batches; columns that cannot be part of a text are not read at all.
-
-The text of a file and the encoding it is in: UTF-8, or what a byte order mark says; nothing is guessed.
-
-The files that examples are read from: one file, or all that a folder holds.
+:func:`read_rows` reads one file, :func:`find_example_files` finds the files of a folder. Text is UTF-8, or what a byte
+order mark declares; nothing is guessed. Parquet is read in batches, without the columns that cannot be part of a text.
 """
 
 from __future__ import annotations
 
+import codecs
+import csv
+import json
 from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,73 +20,17 @@ from rag.errors import BadInput
 if TYPE_CHECKING:
     from pyarrow import DataType
     from pyarrow.parquet import ParquetFile
-import codecs
-import csv
-import json
-from dataclasses import dataclass
-from itertools import islice
+
+Row = tuple[int, dict[str, Any]]
+"""A 1-based line (in a .json list or Parquet: the row's number) and the row's keys and values."""
 
 PARQUET_BATCH_ROWS = 1024
-"""Rows in memory at once, beside those the reader keeps."""
-
-
-def parquet_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield each row's number, from 1, and its values; raise BadInput when the file is no Parquet."""
-    file = _open(path)
-    names = [field.name for field in file.schema_arrow if _readable(field.type)]
-    odd = {field.name for field in file.schema_arrow if _printed(field.type)}
-    number = 0
-    for batch in _batches(path, file, names):
-        for row in batch.to_pylist():
-            number += 1
-            yield number, {k: str(v) if k in odd and v is not None else v for k, v in row.items()}
-
-
-def count_parquet_rows(path: Path) -> int:
-    """Return how many rows the file says that it holds, reading none."""
-    return int(_open(path).metadata.num_rows)
-
-
-def unread_columns(path: Path) -> tuple[str, ...]:
-    """Return the columns that are not read: bytes (images, sound) and vectors of numbers."""
-    return tuple(field.name for field in _open(path).schema_arrow if not _readable(field.type))
-
-
-def _open(path: Path) -> ParquetFile:
-    from pyarrow import ArrowInvalid
-    from pyarrow.parquet import ParquetFile
-
-    try:
-        return ParquetFile(path)
-    except (ArrowInvalid, OSError) as error:
-        raise BadInput(f"{path} is not Parquet, or is damaged: {error}", "write the file again") from None
-
-
-def _batches(path: Path, file: ParquetFile, names: list[str]) -> Iterator[Any]:
-    from pyarrow import ArrowException
-
-    try:
-        yield from file.iter_batches(batch_size=PARQUET_BATCH_ROWS, columns=names)
-    except (ArrowException, OSError) as error:
-        raise BadInput(f"{path} is damaged: {error}", "write the file again") from None
-
-
-def _readable(kind: DataType) -> bool:
-    from pyarrow import types
-
-    if types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
-        inner = kind.value_type
-        return not (types.is_integer(inner) or types.is_floating(inner)) and _readable(inner)
-    return not (types.is_binary(kind) or types.is_large_binary(kind) or types.is_fixed_size_binary(kind))
-
-
-def _printed(kind: DataType) -> bool:
-    """Whether values are kept as text, because JSON has no such type: times and decimals."""
-    from pyarrow import types
-
-    return bool(types.is_temporal(kind) or types.is_decimal(kind))
-
-
+"""Rows of a Parquet file that are decoded at once."""
+DELIMITERS = ",;\t|"
+MAX_FIELD_BYTES = 2**31 - 1
+"""Longest CSV field; the csv module's own limit of 131,072 characters is too short for documents."""
+TEXT_SUFFIXES = (".txt", ".md")
+"""Files that are one raw text each."""
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
     (codecs.BOM_UTF32_LE, "utf-32"),
@@ -92,69 +38,51 @@ _MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
-"""Byte order marks, the longer before those they begin with."""
+"""Byte order marks and their encodings; UTF-32's before UTF-16's, which is a prefix of it."""
 
 
-def encoding_of(path: Path) -> str:
-    """Return ``utf-8``, or ``utf-8-sig``, ``utf-16`` or ``utf-32`` when the file begins with their mark."""
-    with path.open("rb") as file:
-        start = file.read(4)
-    return next((name for mark, name in _MARKS if start.startswith(mark)), "utf-8")
+@dataclass(frozen=True, slots=True)
+class SkippedFile:
+    """A file of the folder that is not read, with the reason."""
+
+    file: str
+    reason: str
 
 
-def read_text(path: Path) -> str:
-    """Return a file's text; BadInput names line, byte and offset where it is not in its encoding."""
-    return "".join(text_lines(path))
+@dataclass(frozen=True, slots=True)
+class ExampleFiles:
+    """The files to read, in order, and those that are skipped."""
+
+    root: Path
+    files: tuple[Path, ...]
+    skipped: tuple[SkippedFile, ...] = ()
+
+    def name(self, path: Path) -> str:
+        """Return a file's name as it is shown: relative to the folder that was given, with ``/`` as separator."""
+        return path.name if path == self.root else path.relative_to(self.root).as_posix()
 
 
-def text_lines(path: Path) -> Iterator[str]:
-    r"""Yield a file's lines with their ends, reading as it goes.
+def find_example_files(path: Path) -> ExampleFiles:
+    """Return the file, or every file below the folder in the order of their names; hidden ones are ignored.
 
-    Only ``\n`` ends a line: ``str.splitlines`` would also cut at U+2028, which is legal inside JSON strings.
+    Plain texts (.txt, .md) are read when a folder holds nothing else: beside files of rows they are a README or a
+    licence. Raises BadInput when there is nothing to read.
     """
-    encoding = encoding_of(path)
-    if encoding in ("utf-16", "utf-32"):
-        yield from _whole(path, encoding)
-        return
-    offset = 0
-    with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            try:
-                text = line.decode("utf-8")
-            except UnicodeDecodeError as error:
-                raise _refusal(path, number, offset + error.start, line[error.start]) from None
-            if b"\0" in line:
-                raise _refusal(path, number, offset + line.index(b"\0"), 0)
-            yield text.removeprefix("\ufeff") if number == 1 else text
-            offset += len(line)
-
-
-def _whole(path: Path, encoding: str) -> Iterator[str]:
-    try:
-        text = path.read_bytes().decode(encoding)
-    except UnicodeDecodeError as error:
-        raise BadInput(
-            f"{path}: begins as {encoding.upper()}, but byte {error.start} is not ({error.reason})",
-            "save it as UTF-8",
-        ) from None
-    yield from (line + "\n" for line in text.split("\n")[:-1])
-    yield text.rsplit("\n", 1)[-1]
-
-
-def _refusal(path: Path, line: int, offset: int, byte: int) -> BadInput:
-    likely = "UTF-16 without a mark, or no text at all" if byte == 0 else "often Windows-1252 or Latin-1"
-    return BadInput(
-        f"{path}:{line}: not UTF-8 (byte {byte:#04x} at offset {offset}; {likely})",
-        "save it as UTF-8, for instance with: iconv -f WINDOWS-1252 -t UTF-8",
-    )
-
-
-Row = tuple[int, dict[str, Any]]
-"""A 1-based line (in a .json list or Parquet: the row's number) and the row's keys and values."""
-
-DELIMITERS = ",;\t|"
-MAX_FIELD_BYTES = 2**31 - 1
-"""Longest CSV field; the library's own limit of 131,072 characters is too short for documents."""
+    if not path.is_dir():
+        return ExampleFiles(path, (path,))
+    names = sorted(p.relative_to(path).as_posix() for p in path.rglob("*") if p.is_file())
+    visible = [path / name for name in names if not any(part.startswith(".") for part in name.split("/"))]
+    row_files = [p for p in visible if p.suffix.lower() in READERS]
+    files = row_files or [p for p in visible if p.suffix.lower() in TEXT_SUFFIXES]
+    skipped = []
+    for other in (p for p in visible if p not in set(files)):
+        text = other.suffix.lower() in TEXT_SUFFIXES
+        reason = "a text beside files of rows" if text else f"{other.suffix or 'no ending'} is not read"
+        skipped.append(SkippedFile(other.relative_to(path).as_posix(), reason))
+    if not files:
+        known = ", ".join((*READERS, *TEXT_SUFFIXES))
+        raise BadInput(f"{path} is a folder without a file of examples", f"it needs files ending in {known}")
+    return ExampleFiles(path, tuple(files), tuple(skipped))
 
 
 def read_rows(path: Path, most: int | None = None) -> list[Row]:
@@ -176,7 +104,7 @@ def read_rows(path: Path, most: int | None = None) -> list[Row]:
 
 
 def count_rows(path: Path) -> int:
-    """Count a file's rows without keeping them; broken ones are counted, or end the count, not refused."""
+    """Count a file's rows without keeping them; a broken JSON line is counted, other errors end the count."""
     kind = path.suffix.lower()
     if kind == ".parquet":
         return count_parquet_rows(path)
@@ -186,25 +114,139 @@ def count_rows(path: Path) -> int:
 
 
 def describe_file(path: Path) -> tuple[str, ...]:
-    """Say what was detected about a file beyond its ending: its encoding, and what parts its columns."""
+    """Return notes about a file beyond its ending: its encoding, its delimiter, columns that are not read."""
     kind = path.suffix.lower()
     if kind == ".parquet":
         unread = unread_columns(path)
         return (f"columns left unread (bytes or vectors): {', '.join(unread)}",) if unread else ()
-    said = []
+    notes = []
     if (encoding := encoding_of(path)) in ("utf-16", "utf-32"):
-        said.append(f"read as {encoding.upper()}, as its byte order mark says")
-    if kind == ".csv" and (parted := detect_delimiter(path)) != ",":
-        said.append(f"columns are parted by {'a tab' if parted == chr(9) else repr(parted)}")
-    return tuple(said)
+        notes.append(f"read as {encoding.upper()}, as its byte order mark says")
+    if kind == ".csv" and (delimiter := detect_delimiter(path)) != ",":
+        notes.append(f"columns are parted by {'a tab' if delimiter == chr(9) else repr(delimiter)}")
+    return tuple(notes)
 
 
 def detect_delimiter(path: Path) -> str:
-    """Return what parts the columns of a table: of ``, ; tab |`` the one that parts its header into most."""
+    """Return the delimiter of a table: of ``, ; tab |`` the one that splits its header into most columns."""
     if path.suffix.lower() == ".tsv":
         return "\t"
     header = next(text_lines(path), "")
     return max(DELIMITERS, key=lambda mark: len(next(csv.reader([header], delimiter=mark), [])))
+
+
+def encoding_of(path: Path) -> str:
+    """Return ``utf-8``, or ``utf-8-sig``, ``utf-16`` or ``utf-32`` when the file begins with their mark."""
+    with path.open("rb") as file:
+        start = file.read(4)
+    return next((name for mark, name in _MARKS if start.startswith(mark)), "utf-8")
+
+
+def read_text(path: Path) -> str:
+    """Return a file's text; BadInput names line, byte and offset of a byte that is not in the encoding."""
+    return "".join(text_lines(path))
+
+
+def text_lines(path: Path) -> Iterator[str]:
+    r"""Yield a file's lines with their line ends, without reading the whole file first.
+
+    Only ``\n`` ends a line: ``str.splitlines`` would also split at U+2028, which is legal inside JSON strings.
+    """
+    encoding = encoding_of(path)
+    if encoding in ("utf-16", "utf-32"):
+        yield from _wide_lines(path, encoding)
+        return
+    offset = 0
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                text = line.decode("utf-8")
+            except UnicodeDecodeError as error:
+                raise _not_utf8(path, number, offset + error.start, line[error.start]) from None
+            if b"\0" in line:
+                raise _not_utf8(path, number, offset + line.index(b"\0"), 0)
+            yield text.removeprefix("\ufeff") if number == 1 else text
+            offset += len(line)
+
+
+def _wide_lines(path: Path, encoding: str) -> Iterator[str]:
+    """Yield the lines of a file in UTF-16 or UTF-32, which is decoded whole."""
+    try:
+        text = path.read_bytes().decode(encoding)
+    except UnicodeDecodeError as error:
+        raise BadInput(
+            f"{path}: begins as {encoding.upper()}, but byte {error.start} is not ({error.reason})",
+            "save it as UTF-8",
+        ) from None
+    yield from (line + "\n" for line in text.split("\n")[:-1])
+    yield text.rsplit("\n", 1)[-1]
+
+
+def _not_utf8(path: Path, line: int, offset: int, byte: int) -> BadInput:
+    """Return the error for a byte that is not UTF-8, with the likely encoding."""
+    likely = "UTF-16 without a mark, or no text at all" if byte == 0 else "often Windows-1252 or Latin-1"
+    return BadInput(
+        f"{path}:{line}: not UTF-8 (byte {byte:#04x} at offset {offset}; {likely})",
+        "save it as UTF-8, for instance with: iconv -f WINDOWS-1252 -t UTF-8",
+    )
+
+
+def parquet_rows(path: Path) -> Iterator[Row]:
+    """Yield the number of each row, from 1, and its values; BadInput when the file is not Parquet."""
+    file = _open_parquet(path)
+    names = [field.name for field in file.schema_arrow if _is_text_like(field.type)]
+    as_text = {field.name for field in file.schema_arrow if _has_no_json_type(field.type)}
+    number = 0
+    for batch in _parquet_batches(path, file, names):
+        for row in batch.to_pylist():
+            number += 1
+            yield number, {k: str(v) if k in as_text and v is not None else v for k, v in row.items()}
+
+
+def count_parquet_rows(path: Path) -> int:
+    """Return the number of rows in the file's metadata; no row is read."""
+    return int(_open_parquet(path).metadata.num_rows)
+
+
+def unread_columns(path: Path) -> tuple[str, ...]:
+    """Return the columns that are not read: bytes (images, sound) and vectors of numbers."""
+    return tuple(field.name for field in _open_parquet(path).schema_arrow if not _is_text_like(field.type))
+
+
+def _open_parquet(path: Path) -> ParquetFile:
+    from pyarrow import ArrowInvalid
+    from pyarrow.parquet import ParquetFile
+
+    try:
+        return ParquetFile(path)
+    except (ArrowInvalid, OSError) as error:
+        raise BadInput(f"{path} is not Parquet, or is damaged: {error}", "write the file again") from None
+
+
+def _parquet_batches(path: Path, file: ParquetFile, names: list[str]) -> Iterator[Any]:
+    from pyarrow import ArrowException
+
+    try:
+        yield from file.iter_batches(batch_size=PARQUET_BATCH_ROWS, columns=names)
+    except (ArrowException, OSError) as error:
+        raise BadInput(f"{path} is damaged: {error}", "write the file again") from None
+
+
+def _is_text_like(kind: DataType) -> bool:
+    """Whether values of a column can be part of a text: not bytes, nor lists of numbers."""
+    from pyarrow import types
+
+    if types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
+        inner = kind.value_type
+        return not (types.is_integer(inner) or types.is_floating(inner)) and _is_text_like(inner)
+    return not (types.is_binary(kind) or types.is_large_binary(kind) or types.is_fixed_size_binary(kind))
+
+
+def _has_no_json_type(kind: DataType) -> bool:
+    """Whether values become text, because JSON has no such type: times and decimals."""
+    from pyarrow import types
+
+    return bool(types.is_temporal(kind) or types.is_decimal(kind))
 
 
 def _jsonl(path: Path) -> Iterator[Row]:
@@ -214,8 +256,10 @@ def _jsonl(path: Path) -> Iterator[Row]:
         try:
             row = json.loads(line)
         except (ValueError, RecursionError) as error:
-            raise BadInput(f"{path}:{number}: broken JSON: {_why(error)}", "fix or remove the line") from None
-        yield number, _object(path, number, row)
+            raise BadInput(
+                f"{path}:{number}: broken JSON: {_reason(error)}", "fix or remove the line"
+            ) from None
+        yield number, _require_object(path, number, row)
 
 
 def _json(path: Path) -> Iterator[Row]:
@@ -227,29 +271,29 @@ def _json(path: Path) -> Iterator[Row]:
             return
         raise BadInput(f"{path}:{error.lineno}: broken JSON: {error.msg}") from None
     except (ValueError, RecursionError) as error:
-        raise BadInput(f"{path}: broken JSON: {_why(error)}") from None
+        raise BadInput(f"{path}: broken JSON: {_reason(error)}") from None
     if isinstance(value, dict):
         lists = {k: v for k, v in value.items() if isinstance(v, list)}
         if len(lists) != 1:
-            found = f"lists under {', '.join(lists)}" if lists else "no list in it"
+            content = f"lists under {', '.join(lists)}" if lists else "no list in it"
             raise BadInput(
-                f"{path} is an object with {found}, expected a list of rows (or an object that holds one list)",
+                f"{path} is an object with {content}, expected a list of rows (or an object that holds one list)",
                 "write the rows as one list, or as JSON lines",
             )
         (value,) = lists.values()
     if not isinstance(value, list):
-        raise BadInput(f"{path} holds {_kind(value)}, expected a list of rows")
+        raise BadInput(f"{path} holds {_json_kind(value)}, expected a list of rows")
     for number, row in enumerate(value, start=1):
-        yield number, _object(path, number, row)
+        yield number, _require_object(path, number, row)
 
 
-def _table(path: Path) -> Iterator[Row]:
+def _csv(path: Path) -> Iterator[Row]:
     csv.field_size_limit(MAX_FIELD_BYTES)
     reader = csv.reader(text_lines(path), delimiter=detect_delimiter(path), strict=True)
     try:
         names = [name.strip() for name in next(reader, [])]
-        if twice := sorted({name for name in names if names.count(name) > 1}):
-            raise BadInput(f"{path}:1: the column {twice[0]!r} occurs twice", "rename one of them")
+        if repeated := sorted({name for name in names if names.count(name) > 1}):
+            raise BadInput(f"{path}:1: the column {repeated[0]!r} occurs twice", "rename one of them")
         start = reader.line_num + 1
         for values in reader:
             if values and len(values) != len(names):
@@ -264,18 +308,19 @@ def _table(path: Path) -> Iterator[Row]:
         raise BadInput(f"{path}:{reader.line_num}: broken CSV: {error}") from None
 
 
-def _object(path: Path, number: int, row: object) -> dict[str, Any]:
+def _require_object(path: Path, number: int, row: object) -> dict[str, Any]:
+    """Return a row that is a JSON object of valid Unicode; BadInput otherwise."""
     if not isinstance(row, dict):
-        raise BadInput(f"{path}:{number}: a row must be an object, found {_kind(row)}")
+        raise BadInput(f"{path}:{number}: a row must be an object, found {_json_kind(row)}")
     try:
         json.dumps(row, ensure_ascii=False).encode()
     except (UnicodeEncodeError, RecursionError) as error:
-        raise BadInput(f"{path}:{number}: {_why(error)}", "fix or remove the row") from None
+        raise BadInput(f"{path}:{number}: {_reason(error)}", "fix or remove the row") from None
     return row
 
 
-def _why(error: Exception) -> str:
-    """Return what is wrong with a row; its place in the file is told beside it."""
+def _reason(error: Exception) -> str:
+    """Return what is wrong with a row, without its place in the file."""
     if isinstance(error, json.JSONDecodeError):
         return f"{error.msg} at character {error.pos + 1}"
     if isinstance(error, UnicodeEncodeError):
@@ -283,8 +328,8 @@ def _why(error: Exception) -> str:
     return "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
 
 
-def _kind(value: object) -> str:
-    """Return what JSON calls a value that is no object."""
+def _json_kind(value: object) -> str:
+    """Return the JSON type of a value that is no object, in words."""
     names = {list: "a list", str: "a text", bool: "true or false", type(None): "null"}
     return names.get(type(value), "a number")
 
@@ -293,56 +338,8 @@ READERS = {
     ".jsonl": _jsonl,
     ".ndjson": _jsonl,
     ".json": _json,
-    ".csv": _table,
-    ".tsv": _table,
+    ".csv": _csv,
+    ".tsv": _csv,
     ".parquet": parquet_rows,
 }
-"""How each ending is read."""
-
-
-TEXT_SUFFIXES = (".txt", ".md")
-"""Files that are one text each, learnt as it is."""
-
-
-@dataclass(frozen=True, slots=True)
-class SkippedFile:
-    """A file of the folder that is not read, and why."""
-
-    file: str
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class ExampleFiles:
-    """The files to read, in order, and those that are not."""
-
-    root: Path
-    files: tuple[Path, ...]
-    skipped: tuple[SkippedFile, ...] = ()
-
-    def name(self, path: Path) -> str:
-        """Return a file's name as it is shown: from the folder that was given, with / between."""
-        return path.name if path == self.root else path.relative_to(self.root).as_posix()
-
-
-def find_example_files(path: Path) -> ExampleFiles:
-    """Return the file, or every file under the folder in the order of their names, hidden ones ignored.
-
-    Plain texts (.txt, .md) are read when a folder holds nothing else: beside rows they are a README or a
-    licence. Raises BadInput when there is nothing to read.
-    """
-    if not path.is_dir():
-        return ExampleFiles(path, (path,))
-    names = sorted(p.relative_to(path).as_posix() for p in path.rglob("*") if p.is_file())
-    seen = [path / name for name in names if not any(part.startswith(".") for part in name.split("/"))]
-    rows = [p for p in seen if p.suffix.lower() in READERS]
-    files = rows or [p for p in seen if p.suffix.lower() in TEXT_SUFFIXES]
-    skipped = []
-    for other in (p for p in seen if p not in set(files)):
-        text = other.suffix.lower() in TEXT_SUFFIXES
-        why = "a text beside files of rows" if text else f"{other.suffix or 'no ending'} is not read"
-        skipped.append(SkippedFile(other.relative_to(path).as_posix(), why))
-    if not files:
-        known = ", ".join((*READERS, *TEXT_SUFFIXES))
-        raise BadInput(f"{path} is a folder without a file of examples", f"it needs files ending in {known}")
-    return ExampleFiles(path, tuple(files), tuple(skipped))
+"""Reader of each file ending."""

@@ -1,1 +1,1 @@
-"""Hand a run's result on: as files that other tools load, each read back before it counts as made."""
+"""Exports: a run's result as files for other tools, each read back before the export is complete."""

@@ -1,7 +1,7 @@
-"""The card of an export: what it is, how it scored, what it was made from, how to run it. Light.
+"""The card (README.md) of an export: what it is, how it scored, what it was made from, how to use it.
 
-Nothing in it names a place on the machine that made it: paths begin in the export's own folder, and what was named by
-its path is called by the last part of it.
+Cards hold no path of the machine that made them: paths are relative to the export's folder, and a model or file that the
+plan names by its path is named by the last part of it. `export_card` writes the card, `export_facts` the manifest's facts.
 """
 
 from __future__ import annotations
@@ -26,22 +26,23 @@ LIBRARY_OF_TARGET = {
     "ollama": "gguf",
     "vllm": "peft",
 }
+"""Model hubs' `library_name` of each target with weights."""
 
 
-def export_card(job: ExportJob, made: ExportedFiles) -> str:
-    """Return the export's README.md; BadInput when a key or password would stand in it."""
+def export_card(job: ExportJob, files: ExportedFiles) -> str:
+    """Return the text of the export's README.md; raise `BadInput` when it would hold a key or password."""
     source = job.source
-    what = f"{source.plan.name}: {job.target.makes}"
     parts = [
-        _front(job),
-        f"# {what}",
-        _told(source),
-        "## How to use it\n\n" + made.how.strip(),
-        *(["## Worth knowing\n\n" + "\n".join(f"- {note}" for note in made.notes)] if made.notes else []),
+        _front_matter(job),
+        f"# {source.plan.name}: {job.target.makes}",
+        _summary(source),
+        "## How to use it\n\n" + files.usage.strip(),
+        *(["## Worth knowing\n\n" + "\n".join(f"- {note}" for note in files.notes)] if files.notes else []),
         "## Scores\n\n" + _scores(source),
-        "## Made from\n\n" + markdown_table(("what", "value"), [*_made_from(source), *made.of.items()]),
+        "## Made from\n\n"
+        + markdown_table(("what", "value"), [*_made_from(source), *files.made_from.items()]),
         "## Checked when it was made\n\n"
-        + markdown_table(("what", "found"), [(k, checked_value(v)) for k, v in made.checked.items()]),
+        + markdown_table(("what", "found"), [(k, checked_value(v)) for k, v in files.checked.items()]),
         "`manifest.json` holds the SHA-256 of every other file. Made by tunewise export.",
     ]
     text = without_paths(source, "\n\n".join(part for part in parts if part) + "\n")
@@ -50,19 +51,19 @@ def export_card(job: ExportJob, made: ExportedFiles) -> str:
 
 
 def export_facts(job: ExportJob) -> dict[str, Any]:
-    """Return what the manifest says of an export: kind, run, arm, seed and the base it fits, without places."""
+    """Return the manifest's facts of an export: target, run, arm, seed and base model, without paths."""
     source = job.source
     body: dict[str, Any] = {"to": job.target.name, "run": source.plan.name, "plan": source.plan.digest()}
     if source.arm:
         body |= {"arm": source.arm.arm, "seed": source.seed}
-    if source.facts:
-        base = source.facts["base"]
+    if source.weights_manifest:
+        base = source.weights_manifest["base"]
         body["base"] = {**base, "name": short_model_name(base["name"])}
     return body
 
 
 def short_model_name(name: str) -> str:
-    """Return a model's name; of a path its last part, of an endpoint its model and host."""
+    """Return a model's name: the last part of a path, the model and host of an endpoint."""
     if remote := resolve.parse_remote(name):
         return f"{remote.name} at {endpoint.endpoint_host(remote.url)}"
     return (
@@ -73,20 +74,20 @@ def short_model_name(name: str) -> str:
 
 
 def without_paths(source: ExportSource, text: str) -> str:
-    """Return a text with every path that the plan or the base names cut to its last part."""
+    """Return a text in which the paths that the plan or the base names are cut to their last part."""
     plan = source.plan
     named = [plan.model.name, plan.embedder.name, *(step.model.name for step in plan.arms if step.model)]
-    named += [source.facts["base"]["name"]] if source.facts else []
-    found: dict[str, str] = {name: short_model_name(name) for name in named if name != short_model_name(name)}
-    places = [p for p in plan.data.model_dump().values() if isinstance(p, Path) and p.is_absolute()]
-    found |= {str(place): place.name for place in (*places, source.run.path.absolute())}
-    for long in sorted(found, key=len, reverse=True):
-        text = text.replace(long, found[long])
+    named += [source.weights_manifest["base"]["name"]] if source.weights_manifest else []
+    short: dict[str, str] = {name: short_model_name(name) for name in named if name != short_model_name(name)}
+    paths = [p for p in plan.data.model_dump().values() if isinstance(p, Path) and p.is_absolute()]
+    short |= {str(path): path.name for path in (*paths, source.run.path.absolute())}
+    for long in sorted(short, key=len, reverse=True):  # a path may begin with another
+        text = text.replace(long, short[long])
     return text
 
 
 def refuse_secrets(text: str, where: str) -> None:
-    """Raise BadInput when a text that is to be handed on holds a key or password; its value is not told."""
+    """Raise `BadInput` when a text for others holds a key or password; the message does not repeat it."""
     for kind in personal_data.PERSONAL_DATA_KINDS:
         if kind.secret and any(map(kind.real, kind.shape.finditer(text))):
             raise BadInput(
@@ -95,7 +96,7 @@ def refuse_secrets(text: str, where: str) -> None:
 
 
 def checked_value(value: Any) -> str:
-    """Return a checked value as the card shows it."""
+    """Format a checked value for the card."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
@@ -103,11 +104,11 @@ def checked_value(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 
-def _front(job: ExportJob) -> str:
-    """The front matter that model hubs read; none where there are no weights."""
-    if job.target.of != "weights":
+def _front_matter(job: ExportJob) -> str:
+    """Return the YAML front matter that model hubs read; "" for exports without weights."""
+    if job.target.needs != "weights":
         return ""
-    base = job.source.facts["base"]
+    base = job.source.weights_manifest["base"]
     front: dict[str, Any] = {
         "base_model": short_model_name(base["name"]),
         "library_name": LIBRARY_OF_TARGET[job.target.name],
@@ -118,52 +119,52 @@ def _front(job: ExportJob) -> str:
     return "---\n" + "\n".join(lines) + "\ntags: [tunewise]\n---"
 
 
-def _told(source: ExportSource) -> str:
+def _summary(source: ExportSource) -> str:
     arm = source.arm
     if arm is None:
-        said = f"From the run of the plan {source.plan.name}, made for {short_model_name(source.plan.model.name)}."
+        summary = f"From the run of the plan {source.plan.name}, made for {short_model_name(source.plan.model.name)}."
     else:
         seed = f", seed {source.seed}" if source.seed is not None else ""
-        said = f"The arm {arm.arm}{seed} of the plan {source.plan.name}, on {short_model_name(source.plan.model.name)}."
+        summary = f"The arm {arm.arm}{seed} of the plan {source.plan.name}, on {short_model_name(source.plan.model.name)}."
     if not source.report:
-        return f"{said} The run was not finished: there is no verdict."
+        return f"{summary} The run was not finished: there is no verdict."
     verdict = source.report["verdict"]
-    return f"{said}\n\nVerdict of the run: {verdict['outcome']} ({verdict['strength']}). {verdict['text']}"
+    return f"{summary}\n\nVerdict of the run: {verdict['outcome']} ({verdict['strength']}). {verdict['text']}"
 
 
 def _scores(source: ExportSource) -> str:
     arms: list[Mapping[str, Any]] = source.report["arms"] if source.report else []
     if source.arm is None:
-        rows = [(a["arm"], f"{a['score']['mean']:.3f}", _span(a["score"]), a["n"]) for a in arms]
-        head = ("arm", "combined", "95 % interval", "questions")
-        return markdown_table(head, rows) if rows else "Not measured on held-out questions."
-    mine = next((a for a in arms if a["arm"] == source.arm.arm), None)
-    if mine is None:
+        rows = [(a["arm"], f"{a['score']['mean']:.3f}", _interval(a["score"]), a["n"]) for a in arms]
+        header = ("arm", "combined", "95 % interval", "questions")
+        return markdown_table(header, rows) if rows else "Not measured on held-out questions."
+    row = next((a for a in arms if a["arm"] == source.arm.arm), None)
+    if row is None:
         return "Not measured on held-out questions."
-    scores = {"combined": {**mine["score"], "n": mine["n"]}, **mine["scores"]}
-    rows = [(name, f"{s['mean']:.3f}", _span(s), s["n"]) for name, s in scores.items()]
-    averaged = len(mine["seeds"]) > 1
-    said = f"\n\nMeans over {len(mine['seeds'])} seeds." if averaged else ""
-    return markdown_table(("score", "mean", "95 % interval", "questions"), rows) + said
+    scores = {"combined": {**row["score"], "n": row["n"]}, **row["scores"]}
+    rows = [(name, f"{s['mean']:.3f}", _interval(s), s["n"]) for name, s in scores.items()]
+    averaged = len(row["seeds"]) > 1
+    note = f"\n\nMeans over {len(row['seeds'])} seeds." if averaged else ""
+    return markdown_table(("score", "mean", "95 % interval", "questions"), rows) + note
 
 
-def _span(score: Mapping[str, float]) -> str:
+def _interval(score: Mapping[str, float]) -> str:
     return f"{score['low']:.3f} to {score['high']:.3f}"
 
 
 def _made_from(source: ExportSource) -> list[tuple[str, str]]:
     plan = source.plan
     rows = [("plan", f"SHA-256 {plan.digest()[:16]}")]
-    if source.facts:
-        base, data = source.facts["base"], source.facts["data"]
-        where = f"{base['source']} {base['revision']}".strip()
+    if source.weights_manifest:
+        base, data = source.weights_manifest["base"], source.weights_manifest["data"]
+        origin = f"{base['source']} {base['revision']}".strip()
         rows += [
             (
                 "base model",
-                f"{short_model_name(base['name'])} ({where}), fingerprint {base['fingerprint'][:16]}",
+                f"{short_model_name(base['name'])} ({origin}), fingerprint {base['fingerprint'][:16]}",
             ),
             ("licence of the base", _licence(base["license"])),
-            ("method", str(source.facts["config"]["method"])),
+            ("method", str(source.weights_manifest["config"]["method"])),
             ("training rows", f"{data['rows']}, as tokens SHA-256 {data['sha256'][:16]}"),
             (
                 "chat template",

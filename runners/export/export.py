@@ -1,4 +1,8 @@
-"""The one way in: check what was asked, make it beside its place, read it back, write its card, publish it. Light."""
+"""The entry point of exports.
+
+`export` checks the request, lets the target's maker write and verify the files in a working folder, adds card and
+manifest, and publishes the folder.
+"""
 
 from __future__ import annotations
 
@@ -29,76 +33,98 @@ from runners.export.source import ExportSource
 from runners.models.cards import CARD_FILE
 
 EXPORT_FORMAT = 1
-"""Counted up when a target's files change, so that exports of before are made again."""
+"""Increased when a target's files change, so that older exports are made again."""
 EXPORTS_FOLDER = Path("exports")
+"""Where exports are written by default."""
 
 
-def export(path: Path, wish: ExportRequest, on_event: OnEvent | None = None) -> ExportResult:
-    """Export a run, or return what is there already when it is whole and was made from the same things.
+def export(path: Path, request: ExportRequest, on_event: OnEvent | None = None) -> ExportResult:
+    """Export a run, or return the existing export when it is complete and made from the same input.
 
-    Raises UsageProblem for flags that do not go together or a folder that is taken, BadInput for a damaged run, an arm
-    that cannot be exported so, or another base; CannotRun without the memory or the disk for it.
+    Args:
+        path: the run's folder.
+        request: the target and its options.
+        on_event: called with the events of long work.
+
+    Raises:
+        UsageProblem: options that do not go together, or a destination that may not be replaced.
+        BadInput: a damaged run, an arm that this target cannot export, or another base model.
+        CannotRun: too little memory or disk.
     """
     started = time.perf_counter()
-    target = target_named(wish.to)
-    _check_flags(target, wish)
-    source = ExportSource(path, on_event, wish.model)
-    if target.of != "run":
-        source.choose(wish.arm, wish.seed, target.of == "weights")
-    out = wish.out or EXPORTS_FOLDER / _default_name(source, target)
+    target = target_named(request.to)
+    _check_flags(target, request)
+    source = ExportSource(path, on_event, request.model)
+    if target.needs != "run":
+        source.select_arm(request.arm, request.seed, target.needs == "weights")
+    out = request.out or EXPORTS_FOLDER / _default_name(source, target)
     if out.absolute().is_relative_to(path.absolute()):
         raise UsageProblem(f"{out} is inside the run, whose files are sealed", "choose another --out")
     made_from = sha256_text(
-        canonical_json([EXPORT_FORMAT, target.name, wish.dtype, *source.digest(target.of)])
+        canonical_json([EXPORT_FORMAT, target.name, request.dtype, *source.digest(target.needs)])
     )
-    if found := existing_export(out, made_from, wish.overwrite):
+    if manifest := existing_export(out, made_from, request.overwrite):
         remove_leftovers(out)
-        facts = found["export"]
-        made = ExportedFiles("", facts["checked"], tuple(facts["line"]), tuple(facts["notes"]))
-        return _exported(source, target, out, made, time.perf_counter() - started, again=True)
+        facts = manifest["export"]
+        files = ExportedFiles("", facts["checked"], tuple(facts["line"]), tuple(facts["notes"]))
+        return _result(source, target, out, files, time.perf_counter() - started, again=True)
     refuse_working_directory(out)
     with working_folder(out) as folder:
-        made = _made(ExportJob(source, target, folder, out, wish.dtype), made_from)
+        files = _write_files(ExportJob(source, target, folder, out, request.dtype), made_from)
         publish_export(folder, out)
-    return _exported(source, target, out, made, time.perf_counter() - started)
+    return _result(source, target, out, files, time.perf_counter() - started)
 
 
-def _made(job: ExportJob, made_from: str) -> ExportedFiles:
-    """Let the target's maker fill the folder, then write card and manifest."""
+def _write_files(job: ExportJob, made_from: str) -> ExportedFiles:
+    """Let the target's maker write its files into the folder, then add card and manifest."""
     arm = job.source.arm.arm if job.source.arm else None
     event = {"event": "export.start", "to": job.target.name, "makes": job.target.makes, "arm": arm}
-    job.source.tell(event)
-    module, _, function = job.target.work.partition(":")
+    job.source.on_event(event)
+    module, _, function = job.target.maker.partition(":")
     maker: Callable[[ExportJob], ExportedFiles] = getattr(import_module(module), function)
-    made = maker(job)
-    write_text(job.made / CARD_FILE, export_card(job, made))
-    kept = {"checked": dict(made.checked), "line": list(made.line), "notes": list(made.notes)}
-    seal_export(
-        job.made, made.kind, {**made.extra, "export": {**export_facts(job), "made_from": made_from, **kept}}
-    )
-    return made
+    files = maker(job)
+    write_text(job.folder / CARD_FILE, export_card(job, files))
+    facts = {
+        **export_facts(job),
+        "made_from": made_from,
+        "checked": dict(files.checked),
+        "line": list(files.line),
+        "notes": list(files.notes),
+    }
+    seal_export(job.folder, files.kind, {**files.extra, "export": facts})
+    return files
 
 
-def _exported(
-    source: ExportSource, target: Target, out: Path, made: ExportedFiles, seconds: float, again: bool = False
+def _result(
+    source: ExportSource, target: Target, out: Path, files: ExportedFiles, seconds: float, again: bool = False
 ) -> ExportResult:
-    files = {p.relative_to(out).as_posix(): p.stat().st_size for p in sorted(out.rglob("*")) if p.is_file()}
-    own = {name: size for name, size in files.items() if name not in (CARD_FILE, MANIFEST)}
-    arm = source.arm.arm if source.arm else None
-    line, took = shell_line(made.line, str(out)), round(seconds, 2)
-    return ExportResult(target.name, arm, source.seed, out, own, made.checked, line, made.notes, took, again)
+    paths = [path for path in sorted(out.rglob("*")) if path.is_file()]
+    sizes = {path.relative_to(out).as_posix(): path.stat().st_size for path in paths}
+    return ExportResult(
+        to=target.name,
+        arm=source.arm.arm if source.arm else None,
+        seed=source.seed,
+        out=out,
+        files={name: size for name, size in sizes.items() if name not in (CARD_FILE, MANIFEST)},
+        checked=files.checked,
+        line=shell_line(files.line, str(out)),
+        notes=files.notes,
+        seconds=round(seconds, 2),
+        again=again,
+    )
 
 
-def _check_flags(target: Target, wish: ExportRequest) -> None:
-    """Refuse flags that mean nothing for a target, rather than pass over them."""
-    if target.of == "run" and (wish.arm is not None or wish.seed is not None):
-        flag = "--arm" if wish.arm is not None else "--seed"
+def _check_flags(target: Target, request: ExportRequest) -> None:
+    """Refuse options that a target does not use, rather than ignore them."""
+    if target.needs == "run" and (request.arm is not None or request.seed is not None):
+        flag = "--arm" if request.arm is not None else "--seed"
         raise UsageProblem(f"--to {target.name} is of the whole run, not of one arm", f"leave out {flag}")
-    if wish.dtype != "auto" and not target.dtypes:
+    if request.dtype != "auto" and not target.dtypes:
         raise UsageProblem(f"--to {target.name} has no number type to choose", "leave out --dtype")
-    if target.dtypes and wish.dtype not in target.dtypes:
+    if target.dtypes and request.dtype not in target.dtypes:
         raise UsageProblem(
-            f"--dtype {wish.dtype!r} is unknown for --to {target.name}", f"one of: {', '.join(target.dtypes)}"
+            f"--dtype {request.dtype!r} is unknown for --to {target.name}",
+            f"one of: {', '.join(target.dtypes)}",
         )
 
 

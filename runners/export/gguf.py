@@ -1,13 +1,11 @@
-"""The `gguf` export: one file for llama.cpp, read back by transformers' own loader. torch is imported inside.
+"""The `gguf` export: one file for llama.cpp, read back by transformers' GGUF loader and compared.
 
-The families of models that are written as GGUF: their names there, their figures, and how rows are ordered. Light.
+`make_gguf` is the target's maker; `write_gguf` is shared with the `ollama` export. `family_of` and `gguf_hyperparameters`
+describe the model families, `read_vocabulary` the tokenizer. The format is specified in ggml's docs/gguf.md; the order
+of rows and the factors of Llama 3's rope follow llama.cpp's conversion.
 
-Facts of the format: ggml's docs/gguf.md; the order of rows and the factors of long rope are llama.cpp's conventions.
-
-A tokenizer.json as the fields of a GGUF file: tokens with their kinds, merges, and how text is cut. Light.
-
-llama.cpp knows the ways to cut text by name only. The name is found from the tokenizer's own pattern, never guessed from
-the model's: another way to cut gives other tokens, and no error.
+llama.cpp knows pre-tokenizers by name only. The name is determined from the tokenizer's own pattern, never guessed from
+the model's name: another pre-tokenizer gives other tokens, and no error.
 """
 
 from __future__ import annotations
@@ -31,246 +29,280 @@ from runners.export.source import ExportSource
 from runners.models.fingerprint import read_json
 from runners.tokenization.chat_template import PLAIN_TEMPLATE, ChatTokenizer
 
+_ROPE_TYPES = ("default", "llama3")
+NORMAL, CONTROL, USER_DEFINED, UNUSED = 1, 3, 4, 5
+"""Token types, numbered as in ggml."""
+LLAMA3 = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}|"
+LLAMA3 += r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+QWEN2 = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+PRE_TOKENIZERS = {LLAMA3: "llama-bpe", QWEN2: "qwen2"}
+"""llama.cpp's name of each pre-tokenizer pattern."""
+GGUF_FILE = "model.gguf"
+QUANTISED_TYPE = "q8_0"
+GGUF_TYPES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16", QUANTISED_TYPE: "Q8_0"}
+GGUF_BITS = {"float32": 32, "bfloat16": 16, "float16": 16, QUANTISED_TYPE: 8.5}
+"""Bits per weight; Q8_0 stores a 16-bit scale for each block of 32."""
+_USAGE = """```bash
+llama-server --model model.gguf  # or llama-cli; the chat template is in the file
+```
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class GgufFamily:
-    """One family, as transformers and as GGUF call it."""
+    """A model family, by its names in transformers and in GGUF."""
 
     name: str
     """transformers' ``model_type``."""
     arch: str
     """GGUF's ``general.architecture``."""
     paired: bool = False
-    """Whether the rows of queries and keys are stored in rotating pairs, not in halves."""
+    """Whether the rows of queries and keys are interleaved in rotary pairs, rather than stored in halves."""
     biased: bool = False
-    """Whether queries, keys and values have biases that belong to the family."""
-    headless: bool = False
-    """Whether transformers' GGUF loader does not read how wide a head is, and must be given the model's settings."""
+    """Whether the family has biases on queries, keys and values."""
+    head_dim_unread: bool = False
+    """Whether transformers' GGUF loader does not read the head dimension, and needs the model's config."""
+
+
+@dataclass(frozen=True, slots=True)
+class GgufVocabulary:
+    """The fields of a GGUF file for a byte-level BPE tokenizer."""
+
+    pre: str
+    """llama.cpp's name of the pre-tokenizer."""
+    tokens: tuple[str, ...]
+    kinds: tuple[int, ...]
+    """The ggml token type of each token."""
+    merges: tuple[str, ...]
 
 
 GGUF_FAMILIES: tuple[GgufFamily, ...] = (
     GgufFamily("llama", "llama", paired=True),
     GgufFamily("qwen2", "qwen2", biased=True),
-    GgufFamily("qwen3", "qwen3", headless=True),
+    GgufFamily("qwen3", "qwen3", head_dim_unread=True),
 )
-"""What transformers' own GGUF loader reads back, so that every file can be checked."""
-_ROPES = ("default", "llama3")
+"""Families that transformers' GGUF loader reads, so that every file can be checked."""
+
+
+def make_gguf(job: ExportJob) -> ExportedFiles:
+    """Write the file and replay prompts with it; raise `BadInput` for an unsupported family or tokenizer."""
+    checked, notes = write_gguf(job)
+    return ExportedFiles(_USAGE + prompting_notes(job.source), checked, notes=tuple(notes))
+
+
+def write_gguf(job: ExportJob) -> tuple[dict[str, Any], list[str]]:
+    """Write an arm's model as one file into the job's folder.
+
+    Returns:
+        What was checked, and notes for the user.
+    """
+    source = job.source
+    config = read_json(source.base.folder / "config.json")
+    family = family_of(config)
+    vocabulary = read_vocabulary(source.weights_folder, int(config["vocab_size"]))
+    merged_model = load_merged(source)
+    file = job.folder / GGUF_FILE
+    notes = [QLORA_NOTE] if is_qlora(source) else []
+    if needs_config_settings(config):
+        notes.append(
+            "transformers' loader does not read all figures of this family: it was given the model's own settings."
+        )
+    size = sum(p.numel() for p in merged_model.model.parameters())
+
+    def write(dtype: str) -> merged.ReplayComparison:
+        require_disk_space(job.out, int(size * GGUF_BITS[dtype] / 8))
+        _write_file(file, family, config, vocabulary, merged_model, dtype, source)
+        return _replay(file, merged_model, config, source)
+
+    # llama.cpp computes in its own types whatever the file's, so the smaller type that keeps the answers comes first.
+    dtype, comparison, dtype_notes = write_in_smallest_dtype(
+        job.dtype, merged_model.dtype, ["float16", "float32"], write
+    )
+    checked = {"read back by": "transformers' GGUF loader", **comparison.to_facts("base and weights apart")}
+    return {**checked, "number type": dtype, "cut of text": vocabulary.pre}, [*notes, *dtype_notes]
 
 
 def family_of(config: Mapping[str, Any]) -> GgufFamily:
-    """Return the family of a ``config.json``; BadInput names the family, or the setting that GGUF has no word for."""
+    """Return the family of a `config.json`; `BadInput` names an unknown family, or a setting that GGUF cannot express."""
     kind = str(config.get("model_type"))
-    found = next((family for family in GGUF_FAMILIES if family.name == kind), None)
-    instead = "hand it on with --to merged, peft or vllm"
-    if found is None:
+    family = next((known for known in GGUF_FAMILIES if known.name == kind), None)
+    hint = "hand it on with --to merged, peft or vllm"
+    if family is None:
         known = ", ".join(family.name for family in GGUF_FAMILIES)
-        raise BadInput(f"models of the family {kind!r} are not written as GGUF here, only {known}", instead)
-    odd = {
-        "attention_bias": bool(config.get("attention_bias")) and not found.biased,
+        raise BadInput(f"models of the family {kind!r} are not written as GGUF here, only {known}", hint)
+    unsupported = {
+        "attention_bias": bool(config.get("attention_bias")) and not family.biased,
         "mlp_bias": bool(config.get("mlp_bias")),
         "hidden_act": config.get("hidden_act", "silu") != "silu",
         "use_sliding_window": bool(config.get("use_sliding_window")),
-        "rope_type": rope_settings(config).get("rope_type", "default") not in _ROPES,
+        "rope_type": rope_settings(config).get("rope_type", "default") not in _ROPE_TYPES,
         "partial_rotary_factor": rope_settings(config).get("partial_rotary_factor", 1) != 1,
     }
-    if named := [key for key, is_odd in odd.items() if is_odd]:
-        raise BadInput(f"this {kind} model sets {named[0]}, which is not written as GGUF here", instead)
-    return found
+    if keys := [key for key, is_set in unsupported.items() if is_set]:
+        raise BadInput(f"this {kind} model sets {keys[0]}, which is not written as GGUF here", hint)
+    return family
 
 
 def rope_settings(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings of rotary positions, wherever a version of transformers keeps them."""
-    found = config.get("rope_parameters") or config.get("rope_scaling") or {}
-    return {"rope_theta": config.get("rope_theta", 10_000.0), **found}
+    """Return the settings of the rotary embedding, from whichever key this version of transformers uses."""
+    settings = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    return {"rope_theta": config.get("rope_theta", 10_000.0), **settings}
 
 
 def gguf_hyperparameters(family: GgufFamily, config: Mapping[str, Any]) -> dict[str, int | float]:
-    """Return the figures of a model under GGUF's keys, without the architecture before them."""
-    heads, width = int(config["num_attention_heads"]), int(config["hidden_size"])
-    size = int(config.get("head_dim") or width // heads)
+    """Return a model's hyperparameters by GGUF key, without the prefix of the architecture."""
+    heads = int(config["num_attention_heads"])
+    hidden_size = int(config["hidden_size"])
+    head_dim = int(config.get("head_dim") or hidden_size // heads)
     return {
         "vocab_size": int(config["vocab_size"]),
         "context_length": int(config["max_position_embeddings"]),
-        "embedding_length": width,
+        "embedding_length": hidden_size,
         "block_count": int(config["num_hidden_layers"]),
         "feed_forward_length": int(config["intermediate_size"]),
         "attention.head_count": heads,
         "attention.head_count_kv": int(config.get("num_key_value_heads") or heads),
-        "attention.key_length": size,
-        "attention.value_length": size,
+        "attention.key_length": head_dim,
+        "attention.value_length": head_dim,
         "attention.layer_norm_rms_epsilon": float(config["rms_norm_eps"]),
-        "rope.dimension_count": size,
+        "rope.dimension_count": head_dim,
         "rope.freq_base": float(rope_settings(config)["rope_theta"]),
     }
 
 
 def reorder_rows(family: GgufFamily, config: Mapping[str, Any], name: str, values: np.ndarray) -> np.ndarray:
-    """Return a tensor [rows, ...] as GGUF stores it: in some families each head's rows of queries and keys in pairs."""
+    """Return a tensor in the order of rows that GGUF stores.
+
+    transformers rotates row i of a head with row i + head_dim / 2; llama.cpp's Llama kernel rotates neighbouring rows,
+    so in paired families the rows of queries and keys are interleaved: (0, d/2, 1, d/2 + 1, ...).
+
+    Args:
+        family: the model's family.
+        config: the model's config.
+        name: the tensor's name in transformers.
+        values: [rows, ...].
+    """
     part = name.rsplit(".", 2)[-2]
     if not family.paired or part not in ("q_proj", "k_proj"):
         return values
     heads = int(config["num_attention_heads"])
     heads = heads if part == "q_proj" else int(config.get("num_key_value_heads") or heads)
+    # [heads, halves, pairs, ...] -> [heads, pairs, halves, ...]
     halves = values.reshape(heads, 2, len(values) // heads // 2, *values.shape[1:])
     return halves.swapaxes(1, 2).reshape(values.shape)
 
 
 def rope_factors(config: Mapping[str, Any]) -> np.ndarray | None:
-    """Return what each frequency is divided by, float32 [head_dim / 2], for Llama 3's long rope; None for plain rope.
+    """Return the divisors of the rotary frequencies for Llama 3's scaled rope.
 
-    Short waves stay, long ones are stretched by ``factor``, those between are mixed (Llama 3.1's own rule).
+    Frequencies of short wavelengths stay, those of long ones are divided by `factor`, those between are interpolated
+    (the rule of Llama 3.1).
+
+    Returns:
+        float32 [head_dim / 2]; None for rope without scaling.
     """
-    how = rope_settings(config)
-    if how.get("rope_type", "default") != "llama3":
+    settings = rope_settings(config)
+    if settings.get("rope_type", "default") != "llama3":
         return None
-    size = int(config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"])
-    factor, old = float(how["factor"]), float(how["original_max_position_embeddings"])
-    low, high = float(how["low_freq_factor"]), float(how["high_freq_factor"])
-    found = []
-    for place in range(0, size, 2):
-        wave = 2 * math.pi * float(how["rope_theta"]) ** (place / size)
-        mixed = min(1.0, max(0.0, (old / wave - low) / (high - low)))
-        found.append(1 / ((1 - mixed) / factor + mixed))
-    return np.array(found, dtype=np.float32)
-
-
-NORMAL, CONTROL, USER_DEFINED, UNUSED = 1, 3, 4, 5
-"""Kinds of tokens, as ggml counts them."""
-LLAMA3 = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}|"
-LLAMA3 += r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-QWEN2 = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-PRE_TOKENIZERS = {LLAMA3: "llama-bpe", QWEN2: "qwen2"}
-"""Patterns and llama.cpp's names of them."""
-
-
-@dataclass(frozen=True, slots=True)
-class GgufVocabulary:
-    """What a GGUF file says of a byte-level tokenizer."""
-
-    pre: str
-    """llama.cpp's name for how text is cut."""
-    tokens: tuple[str, ...]
-    kinds: tuple[int, ...]
-    merges: tuple[str, ...]
+    head_dim = int(config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"])
+    factor = float(settings["factor"])
+    original_context = float(settings["original_max_position_embeddings"])
+    low = float(settings["low_freq_factor"])
+    high = float(settings["high_freq_factor"])
+    divisors = []
+    for dimension in range(0, head_dim, 2):
+        wavelength = 2 * math.pi * float(settings["rope_theta"]) ** (dimension / head_dim)
+        # 1 where the frequency stays, 0 where it is divided by the whole factor.
+        smooth = min(1.0, max(0.0, (original_context / wavelength - low) / (high - low)))
+        divisors.append(1 / ((1 - smooth) / factor + smooth))
+    return np.array(divisors, dtype=np.float32)
 
 
 def read_vocabulary(folder: Path, size: int) -> GgufVocabulary:
-    """Read the tokenizer of a folder as ``size`` tokens, filling up with unused ones.
+    """Read the tokenizer of a model's folder.
 
-    Raises BadInput, naming what it is, for a tokenizer that llama.cpp would cut otherwise, or that cannot be checked:
-    sentencepiece's puts blanks after special tokens in llama.cpp, and does not in transformers' GGUF loader.
+    Args:
+        folder: the folder with `tokenizer.json`.
+        size: the model's vocabulary size; missing tokens are filled up with unused ones.
+
+    Raises:
+        BadInput: llama.cpp would tokenize otherwise, or this cannot be checked. sentencepiece vocabularies are refused,
+            because llama.cpp inserts a space after special tokens and transformers' GGUF loader does not.
     """
     body = read_json(folder / "tokenizer.json")
     model = body.get("model") or {}
     if model.get("type") != "BPE":
-        raise tokenizer_refusal(f"its tokenizer is of the type {model.get('type')!r}")
+        raise gguf_refusal(f"its tokenizer is of the type {model.get('type')!r}")
     if model.get("byte_fallback"):
-        raise tokenizer_refusal("its tokenizer is a sentencepiece vocabulary")
+        raise gguf_refusal("its tokenizer is a sentencepiece vocabulary")
     by_id = {index: token for token, index in model["vocab"].items()}
     added = {entry["id"]: entry for entry in body.get("added_tokens", ())}
     by_id |= {index: entry["content"] for index, entry in added.items()}
     if max(by_id) >= size:
-        raise tokenizer_refusal(f"its tokenizer has the token {max(by_id)}, the model only {size} rows")
+        raise gguf_refusal(f"its tokenizer has the token {max(by_id)}, the model only {size} rows")
     merges = tuple(merge if isinstance(merge, str) else " ".join(merge) for merge in model["merges"])
     tokens = tuple(by_id.get(index, f"[PAD{index}]") for index in range(size))
-    kinds = tuple(_kind(index, by_id, added) for index in range(size))
-    return GgufVocabulary(_cut(body), tokens, kinds, merges)
+    kinds = tuple(_token_type(index, by_id, added) for index in range(size))
+    return GgufVocabulary(_pre_tokenizer_name(body), tokens, kinds, merges)
 
 
-def tokenizer_refusal(why: str) -> BadInput:
-    """Return the refusal of a tokenizer."""
+def gguf_refusal(reason: str) -> BadInput:
+    """Return the error for a model or tokenizer that cannot be written as GGUF."""
     return BadInput(
-        f"this model is not written as GGUF here: {why}", "hand it on with --to merged, peft or vllm"
+        f"this model is not written as GGUF here: {reason}", "hand it on with --to merged, peft or vllm"
     )
 
 
-def _kind(index: int, by_id: Mapping[int, str], added: Mapping[int, Any]) -> int:
+def needs_config_settings(config: dict[str, Any]) -> bool:
+    """Return whether transformers' GGUF loader needs the model's config, because it does not read all settings."""
+    return rope_factors(config) is not None or family_of(config).head_dim_unread
+
+
+def _token_type(index: int, by_id: Mapping[int, str], added: Mapping[int, Any]) -> int:
     if index in added:
         return CONTROL if added[index].get("special") else USER_DEFINED
     return NORMAL if index in by_id else UNUSED
 
 
-def _cut(body: Mapping[str, Any]) -> str:
-    """Return llama.cpp's name for how a byte-level tokenizer cuts text."""
+def _pre_tokenizer_name(body: Mapping[str, Any]) -> str:
+    """Return llama.cpp's name of a byte-level tokenizer's pre-tokenizer; raise `BadInput` without one."""
     normalizer = (body.get("normalizer") or {}).get("type")
-    parts = body.get("pre_tokenizer") or {}
-    steps = parts.get("pretokenizers", [parts]) if parts else []
+    pre_tokenizer = body.get("pre_tokenizer") or {}
+    steps = pre_tokenizer.get("pretokenizers", [pre_tokenizer]) if pre_tokenizer else []
     kinds = [step.get("type") for step in steps]
-    level = steps[-1] if steps else {}
-    found = ""
-    if not steps or kinds[-1] != "ByteLevel" or level.get("add_prefix_space"):
-        raise tokenizer_refusal(f"its tokenizer cuts text by {' and '.join(map(str, kinds)) or 'nothing'}")
-    own = level.get("use_regex", True)
-    if kinds == ["ByteLevel"] and own:
-        found = "gpt-2"
-    elif kinds == ["Digits", "ByteLevel"] and own and steps[0].get("individual_digits"):
-        found = "smollm"
-    elif kinds == ["Split", "ByteLevel"] and not own and steps[0].get("behavior", "").lower() == "isolated":
-        found = PRE_TOKENIZERS.get((steps[0].get("pattern") or {}).get("Regex", ""), "")
-    if not found:
-        raise tokenizer_refusal("its tokenizer cuts text by a pattern that llama.cpp has no name for")
+    byte_level = steps[-1] if steps else {}
+    name = ""
+    if not steps or kinds[-1] != "ByteLevel" or byte_level.get("add_prefix_space"):
+        raise gguf_refusal(f"its tokenizer cuts text by {' and '.join(map(str, kinds)) or 'nothing'}")
+    uses_regex = byte_level.get("use_regex", True)
+    if kinds == ["ByteLevel"] and uses_regex:
+        name = "gpt-2"
+    elif kinds == ["Digits", "ByteLevel"] and uses_regex and steps[0].get("individual_digits"):
+        name = "smollm"
+    elif (
+        kinds == ["Split", "ByteLevel"]
+        and not uses_regex
+        and steps[0].get("behavior", "").lower() == "isolated"
+    ):
+        name = PRE_TOKENIZERS.get((steps[0].get("pattern") or {}).get("Regex", ""), "")
+    if not name:
+        raise gguf_refusal("its tokenizer cuts text by a pattern that llama.cpp has no name for")
     # llama.cpp normalises nothing; NFC is Qwen's, whose files are made without it everywhere.
-    if normalizer not in (None, "NFC") or (normalizer and found != "qwen2"):
-        raise tokenizer_refusal(f"its tokenizer normalises text ({normalizer})")
-    if bool((body["model"]).get("ignore_merges")) != (found == "llama-bpe"):
-        raise tokenizer_refusal(
+    if normalizer not in (None, "NFC") or (normalizer and name != "qwen2"):
+        raise gguf_refusal(f"its tokenizer normalises text ({normalizer})")
+    if bool((body["model"]).get("ignore_merges")) != (name == "llama-bpe"):
+        raise gguf_refusal(
             "its tokenizer takes whole words before merges, and llama.cpp would not, or the other way round"
         )
-    return found
+    return name
 
 
-GGUF_FILE = "model.gguf"
-QUANTISED_TYPE = "q8_0"
-GGUF_TYPES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16", QUANTISED_TYPE: "Q8_0"}
-GGUF_BITS = {"float32": 32, "bfloat16": 16, "float16": 16, QUANTISED_TYPE: 8.5}
-_HOW = """```bash
-llama-server --model model.gguf  # or llama-cli; the chat template is in the file
-```
-"""
-
-
-def make_gguf(job: ExportJob) -> ExportedFiles:
-    """Write the file and replay five prompts with it; BadInput for families and tokenizers that it cannot hold."""
-    checked, notes = write_gguf(job)
-    return ExportedFiles(_HOW + prompting_notes(job.source), checked, notes=tuple(notes))
-
-
-def write_gguf(job: ExportJob) -> tuple[dict[str, Any], list[str]]:
-    """Write an arm's model as one file into the job's folder; return what was checked, and what is worth knowing."""
-    source = job.source
-    config = read_json(source.base.folder / "config.json")
-    family = family_of(config)
-    vocabulary = read_vocabulary(source.made, int(config["vocab_size"]))
-    whole = load_merged(source)
-    file, said = job.made / GGUF_FILE, [QLORA_NOTE] if is_qlora(source) else []
-    if needs_config_settings(config):
-        said.append(
-            "transformers' loader does not read all figures of this family: it was given the model's own settings."
-        )
-    size = sum(p.numel() for p in whole.net.parameters())
-
-    def written(dtype: str) -> merged.ReplayComparison:
-        require_disk_space(job.out, int(size * GGUF_BITS[dtype] / 8))
-        _write(file, family, config, vocabulary, whole, dtype, source)
-        return _replayed(file, whole, config, source)
-
-    # llama.cpp computes in its own types whatever the file's, so the smaller exact one comes first.
-    dtype, found, notes = write_in_smallest_dtype(job.dtype, whole.dtype, ["float16", "float32"], written)
-    told = {"read back by": "transformers' GGUF loader", **found.told("base and weights apart")}
-    return {**told, "number type": dtype, "cut of text": vocabulary.pre}, [*said, *notes]
-
-
-def needs_config_settings(config: dict[str, Any]) -> bool:
-    """Say whether transformers' loader must be given a model's settings, because it does not read them all."""
-    return rope_factors(config) is not None or family_of(config).headless
-
-
-def _write(
+def _write_file(
     file: Path,
     family: GgufFamily,
     config: dict[str, Any],
     vocabulary: GgufVocabulary,
-    whole: MergedModel,
+    merged_model: MergedModel,
     dtype: str,
     source: ExportSource,
 ) -> None:
@@ -279,8 +311,8 @@ def _write(
 
     writer = gguf.GGUFWriter(file, family.arch)
     writer.add_name(f"{source.plan.name}-{source.arm.arm if source.arm else ''}")
-    writer.add_license(str(source.facts["base"]["license"]))
-    writer.add_string("general.base_model.0.name", short_model_name(source.facts["base"]["name"]))
+    writer.add_license(str(source.weights_manifest["base"]["license"]))
+    writer.add_string("general.base_model.0.name", short_model_name(source.weights_manifest["base"]["name"]))
     writer.add_file_type(
         gguf.LlamaFileType[{"F32": "ALL_F32"}.get(GGUF_TYPES[dtype], f"MOSTLY_{GGUF_TYPES[dtype]}")]
     )
@@ -288,8 +320,8 @@ def _write(
     for key, value in gguf_hyperparameters(family, config).items():
         add = writer.add_float32 if isinstance(value, float) else writer.add_uint32
         add(f"{family.arch}.{key}", value)  # type: ignore[arg-type]
-    _write_tokenizer(writer, vocabulary, source.made)
-    for name, values, kind in _tensors(family, config, whole, dtype):
+    _write_tokenizer(writer, vocabulary, source.weights_folder)
+    for name, values, kind in _tensors(family, config, merged_model, dtype):
         writer.add_tensor(name, gguf.quantize(values, kind), raw_dtype=kind)
     try:
         writer.write_header_to_file()
@@ -300,30 +332,31 @@ def _write(
 
 
 def _tensors(
-    family: GgufFamily, config: dict[str, Any], whole: MergedModel, dtype: str
+    family: GgufFamily, config: dict[str, Any], merged_model: MergedModel, dtype: str
 ) -> Iterator[tuple[str, np.ndarray, Any]]:
-    """Yield each tensor's GGUF name, its float32 values in the order of rows there, and the type it is written in."""
+    """Yield each tensor's GGUF name, its float32 values in GGUF's order of rows, and the type it is written in."""
     import gguf
 
-    wanted = gguf.GGMLQuantizationType[GGUF_TYPES[dtype]]
+    weights_type = gguf.GGMLQuantizationType[GGUF_TYPES[dtype]]
     arch = next(key for key, name in gguf.MODEL_ARCH_NAMES.items() if name == family.arch)
     names = gguf.get_tensor_name_map(arch, int(config["num_hidden_layers"]))
     tied = bool(config.get("tie_word_embeddings"))
-    for own, tensor in whole.net.state_dict().items():
-        if tied and own == "lm_head.weight":
+    for torch_name, tensor in merged_model.model.state_dict().items():
+        if tied and torch_name == "lm_head.weight":
             continue
-        name = names.get_name(own, try_suffixes=(".weight", ".bias"))
+        name = names.get_name(torch_name, try_suffixes=(".weight", ".bias"))
         if name is None:
-            raise tokenizer_refusal(f"its tensor {own} has no name in GGUF")
-        values = reorder_rows(family, config, own, tensor.float().cpu().numpy())
-        # Norms and biases are small and stay exact, as everywhere; so do rows that no block of 32 divides.
-        packs = values.ndim > 1 and (dtype != QUANTISED_TYPE or values.shape[-1] % 32 == 0)
-        yield name, np.ascontiguousarray(values), wanted if packs else gguf.GGMLQuantizationType.F32
+            raise gguf_refusal(f"its tensor {torch_name} has no name in GGUF")
+        values = reorder_rows(family, config, torch_name, tensor.float().cpu().numpy())
+        # Norms and biases are small and stay in float32, as in llama.cpp; so do rows that no block of 32 divides.
+        packed = values.ndim > 1 and (dtype != QUANTISED_TYPE or values.shape[-1] % 32 == 0)
+        yield name, np.ascontiguousarray(values), weights_type if packed else gguf.GGMLQuantizationType.F32
     if (factors := rope_factors(config)) is not None:
         yield "rope_freqs.weight", factors, gguf.GGMLQuantizationType.F32
 
 
 def _write_tokenizer(writer: Any, vocabulary: GgufVocabulary, folder: Path) -> None:
+    """Write the vocabulary, the special tokens and the chat template of the tokenizer in a folder."""
     chat = ChatTokenizer(folder)
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre(vocabulary.pre)
@@ -341,27 +374,28 @@ def _write_tokenizer(writer: Any, vocabulary: GgufVocabulary, folder: Path) -> N
             add(ids[key])
     if chat.turn_end is not None and chat.turn_end != ids.get("eos_token"):
         writer.add_eot_token_id(chat.turn_end)
-    # The chat template writes whatever must stand before a chat, as it did in training.
+    # The chat template writes the start token itself, as it did in training.
     writer.add_add_bos_token(False)
     writer.add_add_space_prefix(False)
     writer.add_chat_template(chat.own_template or PLAIN_TEMPLATE)
 
 
-def _replayed(
-    file: Path, whole: MergedModel, config: dict[str, Any], source: ExportSource
+def _replay(
+    file: Path, merged_model: MergedModel, config: dict[str, Any], source: ExportSource
 ) -> merged.ReplayComparison:
-    """Load the file as transformers does and replay the prompts; BadInput where its tokenizer gives other tokens."""
+    """Load the file with transformers and replay the prompts; raise `BadInput` when its tokenizer gives other tokens."""
     from runners.models.gguf_import import gguf_tokenizer, load_gguf
 
-    back = load_gguf(file, "float32", source.base.folder if needs_config_settings(config) else None)
-    chat, read = ChatTokenizer(source.made), gguf_tokenizer(file)
+    loaded = load_gguf(file, "float32", source.base.folder if needs_config_settings(config) else None)
+    chat = ChatTokenizer(source.weights_folder)
+    tokenizer = gguf_tokenizer(file)
     texts = [chat.render(messages, prompt=True) for messages in merged.replay_prompts(source)]
-    differ = [text for text in texts if read.encode(text, add_special_tokens=False) != chat.encode(text)]
+    differ = [text for text in texts if tokenizer.encode(text, add_special_tokens=False) != chat.encode(text)]
     if differ:
-        raise tokenizer_refusal(
+        raise gguf_refusal(
             f"the file's tokenizer gives other tokens for {len(differ)} of {len(texts)} prompts"
         )
-    found = whole.compare(back)
-    del back
+    comparison = merged_model.compare(loaded)
+    del loaded
     gc.collect()
-    return found
+    return comparison

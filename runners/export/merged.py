@@ -1,16 +1,15 @@
-"""The `merged` export: one whole model in safetensors, compared with base and adapter apart. torch is imported inside.
+"""The `merged` export: base and adapter merged into one model in safetensors, compared with the two unmerged.
 
 A qlora arm is merged into the full-precision base, as the trial measured it: `tunewise` answers with the adapter on that
 base, not on the 4-bit one it was trained against, and so do PEFT and vLLM unless they are told to quantise. Merging into
-the dequantised 4-bit base would be another model, which nobody has scored.
+the dequantised 4-bit base would give another model, which no trial has scored.
 
-Five prompts, answered before and after: whether what was written is what was measured. torch is imported inside.
+The comparison replays five prompts, in float32 on both sides. The reference answers greedily; the written model reads
+these answers and must choose the same token at each position, which by induction means that it gives the same greedy
+answer. One forward pass gives tokens and logits, where generating again would take one pass for each token.
 
-Both sides compute in float32. The untouched side answers greedily; the other side reads its answers and must choose the
-same token at every place of them, which by induction is to give the same greedy answer. One pass does for tokens and
-logits, where answering again would take as many passes as there are tokens.
-
-In which number type weights are written: the base's own, unless rounding to it changes an answer. Light.
+Weights are written in the base's own number type, unless rounding to it changes an answer. torch is imported inside
+functions.
 """
 
 from __future__ import annotations
@@ -35,160 +34,26 @@ from runners.tokenization.chat_template import ChatTokenizer
 from runners.trial.trial import ANSWERS
 
 REPLAYED_PROMPTS = 5
+"""Prompts that are compared."""
 REPLAYED_TOKENS = 32
 """Longest answer that is compared."""
 LOGIT_TOLERANCE = {"float32": 1e-3, "bfloat16": 0.05, "float16": 0.01, "q8_0": 0.1}
 """Root mean square difference of the logits, in standard deviations of the logits, that rounding the weights to a number
 type may make. Measured on SmolLM2-135M with rank 16 adapters: see benchmarks/LOG.md, 2026-11-25."""
-_PLAIN = (
+_GENERAL_PROMPTS = (
     "What can you help me with?",
     "Please answer in one sentence: when do you open?",
     "I have lost my bag.",
     "Who should I call about a mistake in my bill?",
     "Thank you. Is there anything else that I should know?",
 )
-
-
-@dataclass(frozen=True, slots=True)
-class ReplayedAnswers:
-    """What a model said to the prompts."""
-
-    prompts: tuple[tuple[int, ...], ...]
-    answers: tuple[tuple[int, ...], ...]
-    logits: tuple[Any, ...]
-    """float32 [tokens of the answer, vocabulary] for each prompt: what each token was chosen from."""
-
-
-@dataclass(frozen=True, slots=True)
-class ReplayComparison:
-    """How far one model's answers are from another's."""
-
-    same: int
-    """Prompts whose greedy tokens are equal to the end."""
-    prompts: int
-    tokens: int
-    """Tokens compared."""
-    largest: float
-    """Largest difference of a logit."""
-    relative: float
-    """Root mean square difference, in standard deviations of the logits."""
-
-    def holds(self, dtype: str) -> bool:
-        """Say whether the tokens are equal and the logits within what the number type allows."""
-        return self.same == self.prompts and self.relative <= LOGIT_TOLERANCE[dtype]
-
-    def told(self, against: str) -> dict[str, Any]:
-        """Return the numbers for card and manifest."""
-        return {
-            f"greedy tokens equal to {against}": f"{self.same} of {self.prompts} prompts, {self.tokens} tokens",
-            "largest difference of a logit": self.largest,
-            "root mean square difference, in standard deviations": self.relative,
-        }
-
-
-def replay_prompts(source: ExportSource) -> list[list[Message]]:
-    """Return the first five prompts that the arm was asked in the trial; general ones where there are fewer."""
-    assert source.arm is not None
-    found: list[list[Message]] = []
-    for row in read_journal(source.run.path / TRIAL / ANSWERS):
-        if row.get("arm") == source.arm.arm and row.get("prompt") and row["prompt"] not in found:
-            found.append(row["prompt"])
-        if len(found) == REPLAYED_PROMPTS:
-            break
-    system = system_turn(source.plan.prompts.system)
-    return found + [[*system, {"role": "user", "content": text}] for text in _PLAIN[len(found) :]]
-
-
-def prompt_tokens(chat: ChatTokenizer, asked: Sequence[Sequence[Message]]) -> list[list[int]]:
-    """Return chats as the model reads them, to where it is to speak."""
-    return [chat.encode(chat.render(messages, prompt=True)) for messages in asked]
-
-
-def replay_answers(
-    net: Any, prompts: Sequence[Sequence[int]], ends: Sequence[int], limit: int
-) -> ReplayedAnswers:
-    """Answer every prompt greedily and keep the logits that every token, the end included, was chosen from."""
-    import torch
-
-    answers, logits = [], []
-    for prompt in prompts:
-        ids = torch.tensor([list(prompt)], device=net.device)
-        with torch.inference_mode():
-            found = net.generate(
-                input_ids=ids,
-                attention_mask=torch.ones_like(ids),
-                max_new_tokens=limit,
-                do_sample=False,
-                eos_token_id=sorted(ends),
-                pad_token_id=min(ends),
-                output_logits=True,
-                return_dict_in_generate=True,
-            )
-        answers.append(tuple(int(token) for token in found.sequences[0, len(prompt) :].tolist()))
-        logits.append(torch.cat(found.logits).float().cpu())
-    return ReplayedAnswers(tuple(map(tuple, prompts)), tuple(answers), tuple(logits))
-
-
-def compare_answers(before: ReplayedAnswers, net: Any) -> ReplayComparison:
-    """Let another model read what was answered before, and say how far it is from answering the same."""
-    import torch
-
-    same, after = 0, []
-    for prompt, answer in zip(before.prompts, before.answers, strict=True):
-        ids = torch.tensor([[*prompt, *answer]], device=net.device)
-        with torch.inference_mode():
-            found = net(input_ids=ids, logits_to_keep=len(answer) + 1).logits[0, :-1].float().cpu()
-        same += found.argmax(dim=-1).tolist() == list(answer)
-        after.append(found)
-    old, new = torch.cat(before.logits), torch.cat(after)
-    off = old - new
-    return ReplayComparison(
-        same,
-        len(before.prompts),
-        len(old),
-        float(off.abs().max()),
-        float(off.pow(2).mean().sqrt() / old.std()),
-    )
-
-
 AUTO_DTYPE = "auto"
-
-
-def write_in_smallest_dtype(
-    wished: str, own: str, then: Sequence[str], write: Callable[[str], ReplayComparison]
-) -> tuple[str, ReplayComparison, list[str]]:
-    """Write in the type wished for, or in the first that keeps the answers; return it, what was compared, and notes.
-
-    With "auto" the base's ``own`` type comes first, then those of ``then``. A type that was asked for by name is kept
-    whatever it changes, which is noted. Raises CannotRun when not even the last type gives what was measured.
-    """
-    notes: list[str] = []
-    types = list(dict.fromkeys([own, *then])) if wished == AUTO_DTYPE else [wished]
-    for dtype in types:
-        found = write(dtype)
-        if found.holds(dtype):
-            return dtype, found, [*notes, *([f"The weights are in {dtype}."] if notes else [])]
-        notes.append(_changed(dtype, found))
-    if wished == AUTO_DTYPE:
-        raise CannotRun(
-            f"what was written is not what was measured: {notes[-1]}", "hand on the adapter: --to peft"
-        )
-    return dtype, found, [*notes, "--dtype float32 loses nothing."]
-
-
-def _changed(dtype: str, found: ReplayComparison) -> str:
-    return (
-        f"In {dtype}, {found.prompts - found.same} of {found.prompts} prompts get other tokens than from base and weights "
-        f"apart, and the logits differ by {found.relative:.2g} standard deviations."
-    )
-
-
 BYTES_PER_WEIGHT = {"float32": 4, "bfloat16": 2, "float16": 2}
 QLORA_NOTE = (
     "Trained against the base in 4 bits, merged into the base in full precision: that is what the trial measured. "
     "Base and adapter in 4 bits answer a little differently."
 )
-_HOW = """```python
+_USAGE = """```python
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 model = AutoModelForCausalLM.from_pretrained(".")  # this folder
@@ -200,35 +65,81 @@ or `vllm serve .` from inside this folder. It needs no base beside it.
 
 
 @dataclass(frozen=True, slots=True)
+class ReplayedAnswers:
+    """A model's greedy answers to the prompts, as tokens."""
+
+    prompts: tuple[tuple[int, ...], ...]
+    answers: tuple[tuple[int, ...], ...]
+    logits: tuple[Any, ...]
+    """float32 [tokens of the answer, vocabulary] for each prompt: the logits that each token was chosen from."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayComparison:
+    """How far one model's answers differ from another's."""
+
+    same: int
+    """Prompts whose greedy tokens are all equal."""
+    prompts: int
+    tokens: int
+    """Tokens compared."""
+    largest: float
+    """Largest difference of a logit."""
+    relative: float
+    """Root mean square difference, in standard deviations of the logits."""
+
+    def holds(self, dtype: str) -> bool:
+        """Return whether all tokens are equal and the logits within the tolerance of the number type."""
+        return self.same == self.prompts and self.relative <= LOGIT_TOLERANCE[dtype]
+
+    def to_facts(self, reference: str) -> dict[str, Any]:
+        """Return the numbers for card and manifest; `reference` names what was compared with."""
+        return {
+            f"greedy tokens equal to {reference}": f"{self.same} of {self.prompts} prompts, {self.tokens} tokens",
+            "largest difference of a logit": self.largest,
+            "root mean square difference, in standard deviations": self.relative,
+        }
+
+
+@dataclass(frozen=True, slots=True)
 class MergedModel:
-    """An arm's model in one piece, in float32, and how base and weights apart answered."""
+    """An arm's merged model in float32, and the answers of base and adapter unmerged."""
 
-    net: Any
-    before: ReplayedAnswers
+    model: Any
+    reference: ReplayedAnswers
     dtype: str
-    """The number type that the base's own weights are written in."""
+    """The number type of the base's own weights."""
 
-    def compare(self, net: Any) -> ReplayComparison:
-        """Compare another model with the arm as it was measured."""
-        return compare_answers(self.before, net)
+    def compare(self, model: Any) -> ReplayComparison:
+        """Compare another model's answers with the unmerged ones."""
+        return compare_answers(self.reference, model)
 
 
 def make_merged(job: ExportJob) -> ExportedFiles:
-    """Write the merged model and load it back; BadInput for another base, CannotRun without memory or disk."""
+    """Write the merged model and load it back.
+
+    Raises:
+        BadInput: the base here is not the one that the weights were trained on.
+        CannotRun: too little memory or disk, or no number type keeps the answers.
+    """
     source = job.source
-    whole = load_merged(source)
-    dtype, found, notes = write_in_smallest_dtype(
-        job.dtype, whole.dtype, ["float32"], lambda kind: _written(whole, kind, job)
+    merged_model = load_merged(source)
+    dtype, comparison, notes = write_in_smallest_dtype(
+        job.dtype, merged_model.dtype, ["float32"], lambda dtype: _write_and_compare(merged_model, dtype, job)
     )
     return ExportedFiles(
-        _HOW + prompting_notes(source),
-        {**found.told("base and weights apart"), "number type": dtype},
+        _USAGE + prompting_notes(source),
+        {**comparison.to_facts("base and weights apart"), "number type": dtype},
         notes=(*([QLORA_NOTE] if is_qlora(source) else []), *notes),
     )
 
 
 def load_merged(source: ExportSource) -> MergedModel:
-    """Load base and weights in float32, let them answer apart, then put them in one piece; CannotRun without memory."""
+    """Load base and weights in float32, record their answers, then merge them.
+
+    Raises:
+        CannotRun: too little memory.
+    """
     from runners.inference.weights import (
         free_gib,
         load_adapter,
@@ -238,14 +149,15 @@ def load_merged(source: ExportSource) -> MergedModel:
     )
 
     base = source.base
-    need = 4 * sum(tensor_sizes(base.folder)) / GIB
-    if need > free_gib():
+    needed_gib = 4 * sum(tensor_sizes(base.folder)) / GIB  # 4 bytes per float32 weight
+    if needed_gib > free_gib():
         raise CannotRun(
-            f"merging in float32 takes about {need:.1f} GiB of memory, {free_gib():.1f} GiB are free",
+            f"merging in float32 takes about {needed_gib:.1f} GiB of memory, {free_gib():.1f} GiB are free",
             "free some memory, or hand on the adapter: --to peft or vllm",
         )
-    chat = ChatTokenizer(source.made)
-    ends, limit = tuple(sorted(chat.eos_ids)), min(REPLAYED_TOKENS, source.plan.max_new_tokens)
+    chat = ChatTokenizer(source.weights_folder)
+    eos_ids = tuple(sorted(chat.eos_ids))
+    limit = min(REPLAYED_TOKENS, source.plan.max_new_tokens)
     prompts = prompt_tokens(chat, replay_prompts(source))
     config = read_json(base.folder / "config.json")
     dtype = str(config.get("dtype") or config.get("torch_dtype"))
@@ -253,55 +165,168 @@ def load_merged(source: ExportSource) -> MergedModel:
     if not source.is_adapter:
         import torch
 
-        net: Any = load_model_folder(source.made, torch.float32, {})
-        return MergedModel(net, replay_answers(net, prompts, ends, limit), dtype)
-    apart = load_adapter(load_base(base, "float32"), source.made, base)
-    before = replay_answers(apart, prompts, ends, limit)
-    return MergedModel(merged_for_inference(apart), before, dtype)
+        model: Any = load_model_folder(source.weights_folder, torch.float32, {})
+        return MergedModel(model, replay_answers(model, prompts, eos_ids, limit), dtype)
+    unmerged = load_adapter(load_base(base, "float32"), source.weights_folder, base)
+    reference = replay_answers(unmerged, prompts, eos_ids, limit)
+    return MergedModel(merged_for_inference(unmerged), reference, dtype)
+
+
+def replay_prompts(source: ExportSource) -> list[list[Message]]:
+    """Return the first prompts that the arm was asked in the trial, filled up with general ones."""
+    assert source.arm is not None
+    prompts: list[list[Message]] = []
+    for row in read_journal(source.run.path / TRIAL / ANSWERS):
+        if row.get("arm") == source.arm.arm and row.get("prompt") and row["prompt"] not in prompts:
+            prompts.append(row["prompt"])
+        if len(prompts) == REPLAYED_PROMPTS:
+            break
+    system = system_turn(source.plan.prompts.system)
+    general = _GENERAL_PROMPTS[len(prompts) :]
+    return prompts + [[*system, {"role": "user", "content": text}] for text in general]
+
+
+def prompt_tokens(chat: ChatTokenizer, chats: Sequence[Sequence[Message]]) -> list[list[int]]:
+    """Return chats as tokens, up to where the assistant's answer begins."""
+    return [chat.encode(chat.render(messages, prompt=True)) for messages in chats]
+
+
+def replay_answers(
+    model: Any, prompts: Sequence[Sequence[int]], eos_ids: Sequence[int], limit: int
+) -> ReplayedAnswers:
+    """Answer every prompt greedily and keep the logits of every generated token, the end token included.
+
+    Args:
+        model: a transformers model.
+        prompts: the tokens of each prompt.
+        eos_ids: tokens that end an answer.
+        limit: most tokens of an answer.
+    """
+    import torch
+
+    answers, logits = [], []
+    for prompt in prompts:
+        ids = torch.tensor([list(prompt)], device=model.device)
+        with torch.inference_mode():
+            output = model.generate(
+                input_ids=ids,
+                attention_mask=torch.ones_like(ids),
+                max_new_tokens=limit,
+                do_sample=False,
+                eos_token_id=sorted(eos_ids),
+                pad_token_id=min(eos_ids),
+                output_logits=True,
+                return_dict_in_generate=True,
+            )
+        answers.append(tuple(int(token) for token in output.sequences[0, len(prompt) :].tolist()))
+        logits.append(torch.cat(output.logits).float().cpu())
+    return ReplayedAnswers(tuple(map(tuple, prompts)), tuple(answers), tuple(logits))
+
+
+def compare_answers(reference: ReplayedAnswers, model: Any) -> ReplayComparison:
+    """Run another model over the reference's prompts and answers, and compare its choices and logits."""
+    import torch
+
+    same = 0
+    logits = []
+    for prompt, answer in zip(reference.prompts, reference.answers, strict=True):
+        ids = torch.tensor([[*prompt, *answer]], device=model.device)
+        with torch.inference_mode():
+            # The logits at position i choose token i + 1: from the prompt's last token to the answer's last but one.
+            output = model(input_ids=ids, logits_to_keep=len(answer) + 1).logits[0, :-1].float().cpu()
+        same += output.argmax(dim=-1).tolist() == list(answer)
+        logits.append(output)
+    expected = torch.cat(reference.logits)
+    difference = expected - torch.cat(logits)
+    return ReplayComparison(
+        same,
+        len(reference.prompts),
+        len(expected),
+        float(difference.abs().max()),
+        float(difference.pow(2).mean().sqrt() / expected.std()),
+    )
+
+
+def write_in_smallest_dtype(
+    requested: str, base_dtype: str, fallbacks: Sequence[str], write: Callable[[str], ReplayComparison]
+) -> tuple[str, ReplayComparison, list[str]]:
+    """Write a model in the requested number type, or in the first that keeps the answers.
+
+    Args:
+        requested: a number type, which is used even if it changes answers (a note says so); or "auto".
+        base_dtype: the type to try first with "auto".
+        fallbacks: the types to try after it.
+        write: writes the model in a type and compares it.
+
+    Returns:
+        The type, the comparison, and notes for the user.
+
+    Raises:
+        CannotRun: with "auto", no type keeps the answers.
+    """
+    notes: list[str] = []
+    types = list(dict.fromkeys([base_dtype, *fallbacks])) if requested == AUTO_DTYPE else [requested]
+    for dtype in types:
+        comparison = write(dtype)
+        if comparison.holds(dtype):
+            return dtype, comparison, [*notes, *([f"The weights are in {dtype}."] if notes else [])]
+        notes.append(_difference_note(dtype, comparison))
+    if requested == AUTO_DTYPE:
+        raise CannotRun(
+            f"what was written is not what was measured: {notes[-1]}", "hand on the adapter: --to peft"
+        )
+    return dtype, comparison, [*notes, "--dtype float32 loses nothing."]
 
 
 def is_qlora(source: ExportSource) -> bool:
-    """Say whether the weights were trained against a 4-bit base."""
-    return bool(source.facts["config"]["method"] == "qlora")
+    """Return whether the weights were trained on a 4-bit base."""
+    return bool(source.weights_manifest["config"]["method"] == "qlora")
 
 
-def written_size(net: Any, dtype: str) -> int:
-    """Return the bytes that a model's weights take on the disk; tied ones count once."""
-    return sum(p.numel() for p in net.parameters()) * BYTES_PER_WEIGHT[dtype]
+def written_size(model: Any, dtype: str) -> int:
+    """Return the bytes that a model's weights take on the disk; tied weights count once."""
+    return sum(p.numel() for p in model.parameters()) * BYTES_PER_WEIGHT[dtype]
 
 
-def _written(whole: MergedModel, dtype: str, job: ExportJob) -> ReplayComparison:
-    """Write the model in a number type, load it back in float32 and compare."""
-    import torch
-
-    from runners.inference.weights import load_model_folder
-
-    require_disk_space(job.out, written_size(whole.net, dtype))
-    write_model(whole.net, dtype, job.source.made, job.made)
-    back = load_model_folder(job.made, torch.float32, {})
-    found = whole.compare(back)
-    del back
-    gc.collect()
-    return found
-
-
-def write_model(net: Any, dtype: str, weights: Path, folder: Path) -> None:
-    """Write a model and the tokenizer of its weights' folder as transformers does, safetensors only."""
+def write_model(model: Any, dtype: str, weights: Path, folder: Path) -> None:
+    """Write a model as transformers does, in safetensors, with the tokenizer from the folder of its weights."""
     import torch
 
     from runners.inference.weights import load_tokenizer
 
     shutil.rmtree(folder)
     folder.mkdir()
-    kind = getattr(torch, dtype)
-    cast: dict[int, Any] = {}
+    torch_dtype = getattr(torch, dtype)
+    cast: dict[int, Any] = {}  # by the address of the original tensor
     state = {}
-    for name, tensor in net.state_dict().items():
-        # Tied weights stay one tensor, or they would be written twice.
+    for name, tensor in model.state_dict().items():
+        # Tied weights must stay one tensor, or they would be written twice.
         state[name] = cast.setdefault(
-            tensor.data_ptr(), tensor.to(kind) if tensor.is_floating_point() else tensor
+            tensor.data_ptr(), tensor.to(torch_dtype) if tensor.is_floating_point() else tensor
         )
-    net.save_pretrained(folder, state_dict=state)
+    model.save_pretrained(folder, state_dict=state)
     # transformers writes the number type of the model in memory, which is float32 here.
     write_json(folder / "config.json", {**read_json(folder / "config.json"), "dtype": dtype})
     load_tokenizer(weights).save_pretrained(folder)
+
+
+def _difference_note(dtype: str, comparison: ReplayComparison) -> str:
+    return (
+        f"In {dtype}, {comparison.prompts - comparison.same} of {comparison.prompts} prompts get other tokens than "
+        f"from base and weights apart, and the logits differ by {comparison.relative:.2g} standard deviations."
+    )
+
+
+def _write_and_compare(merged_model: MergedModel, dtype: str, job: ExportJob) -> ReplayComparison:
+    """Write the model in a number type, load it back in float32 and compare."""
+    import torch
+
+    from runners.inference.weights import load_model_folder
+
+    require_disk_space(job.out, written_size(merged_model.model, dtype))
+    write_model(merged_model.model, dtype, job.source.weights_folder, job.folder)
+    loaded = load_model_folder(job.folder, torch.float32, {})
+    comparison = merged_model.compare(loaded)
+    del loaded
+    gc.collect()
+    return comparison

@@ -1,9 +1,8 @@
-"""The `ollama` export: the GGUF file with a Modelfile that asks it as it was measured. Light.
+"""The `ollama` export: the GGUF file with a Modelfile that prompts it as the trial did.
 
-A chat template as Ollama's Go template: found from what it writes, and taken only when it writes the same. Light.
-
-Jinja cannot be translated in general. What a template writes around each turn can be seen from a few chats; when those
-pieces, put together again, give every one of some differently shaped chats to the letter, they are the template.
+Ollama needs the chat template as a Go template. Jinja cannot be translated in general, so `template_pieces` renders a few
+chats, takes the text that the Jinja template writes around each turn, and accepts these pieces only when they reproduce
+several chats of different shapes exactly.
 """
 
 from __future__ import annotations
@@ -21,28 +20,36 @@ from runners.export.peft import prompting_notes
 from runners.models.fingerprint import read_json
 from runners.tokenization.chat_template import ChatTokenizer
 
-_SYSTEM, _FIRST, _ANSWER, _SECOND = "Xq1", "Xq2", "Xq3", "Xq4"
+_SYSTEM = "Xq1"
+_FIRST = "Xq2"
+_ANSWER = "Xq3"
+_SECOND = "Xq4"
 CHAT_SHAPES = ("u", "su", "uau", "suau", "uauau", "suauau")
-"""Chats that both templates must write alike: s a system turn, u a user's, a the assistant's."""
+"""Chats that both templates must render alike: s is a system turn, u a user's, a the assistant's."""
 _ROLES = {"s": "system", "u": "user", "a": "assistant"}
+MODELFILE = "Modelfile"
+GO_QUOTES = '"""'
+DEFAULT_CONTEXT = 8192
+"""Longest context requested of Ollama, whose own default would truncate prompts with passages."""
 
 
 @dataclass(frozen=True, slots=True)
 class TemplatePieces:
-    """What stands before and after the words of each turn."""
+    """The text that a chat template writes around the content of each turn."""
 
     start: str
-    """Before everything."""
+    """Text before everything."""
     default: str
-    """In the place of a system turn, where a chat has none."""
+    """Text in place of the system turn, for a chat without one."""
     system: tuple[str, str]
+    """Text before and after the content of a system turn."""
     user: tuple[str, str]
     assistant: tuple[str, str]
     generation: str
-    """After the last user turn, where the assistant is to speak."""
+    """Text after the last user turn, before the assistant's answer."""
 
-    def write(self, messages: Sequence[Message]) -> str:
-        """Write a chat as the Go template does."""
+    def render(self, messages: Sequence[Message]) -> str:
+        """Render a chat as the Go template does."""
         parts = [self.start, "" if any(m["role"] == "system" for m in messages) else self.default]
         for message in messages:
             before, after = {"system": self.system, "user": self.user, "assistant": self.assistant}[
@@ -51,38 +58,86 @@ class TemplatePieces:
             parts += [before, message["content"], after]
         return "".join([*parts, self.generation])
 
-    def go(self) -> str:
-        """Return the Go template; what is text in it stays text, whatever it looks like."""
+    def go_template(self) -> str:
+        """Return the Go template; braces in the pieces are escaped."""
         turns = [
             f'{{{{ {"if" if n == 0 else "else if"} eq .Role "{role}" }}}}'
-            f"{_text(before)}{{{{ .Content }}}}{_text(after)}"
+            f"{_escape(before)}{{{{ .Content }}}}{_escape(after)}"
             for n, (role, (before, after)) in enumerate(
                 (("system", self.system), ("user", self.user), ("assistant", self.assistant))
             )
         ]
-        default = f"{{{{ if not .System }}}}{_text(self.default)}{{{{ end }}}}" if self.default else ""
-        body = "".join(turns)
-        loop = f"{{{{ range .Messages }}}}{body}{{{{ end }}}}{{{{ end }}}}"
-        return f"{_text(self.start)}{default}{loop}{_text(self.generation)}"
+        default = f"{{{{ if not .System }}}}{_escape(self.default)}{{{{ end }}}}" if self.default else ""
+        loop = f"{{{{ range .Messages }}}}{''.join(turns)}{{{{ end }}}}{{{{ end }}}}"
+        return f"{_escape(self.start)}{default}{loop}{_escape(self.generation)}"
+
+
+def make_ollama(job: ExportJob) -> ExportedFiles:
+    """Write the GGUF file and its Modelfile; `BadInput` for a family, tokenizer or template that has no exact equivalent."""
+    family_of(read_json(job.source.base.folder / "config.json"))
+    text, notes = modelfile(job)
+    checked, gguf_notes = write_gguf(job)
+    write_text(job.folder / MODELFILE, text)
+    name = job.name.lower()
+    usage = f"```bash\nollama create {name} -f Modelfile  # inside this folder\nollama run {name}\n```\n"
+    checked = {
+        **checked,
+        "Ollama's template writes what the original does": f"{len(CHAT_SHAPES)} shapes of chats",
+    }
+    return ExportedFiles(usage + prompting_notes(job.source), checked, notes=(*notes, *gguf_notes))
+
+
+def modelfile(job: ExportJob) -> tuple[str, list[str]]:
+    """Return the Modelfile, with the trial's template, stop texts, instructions and greedy decoding; and notes."""
+    source = job.source
+    chat = ChatTokenizer(source.weights_folder)
+    template = template_pieces(chat).go_template()
+    system = source.plan.prompts.system
+    notes = []
+    if "strftime_now" in chat.own_template:
+        notes.append("The chat template writes today's date; the Modelfile holds the day of this export.")
+    for name, text in (("chat template", template), ("instructions", system)):
+        if GO_QUOTES in text:
+            raise BadInput(f"the {name} holds {GO_QUOTES}, which a Modelfile cannot", "use --to gguf")
+        refuse_secrets(text, "the Modelfile")
+    stops = [token for i in sorted(chat.eos_ids) if (token := chat.tokenizer.id_to_token(i))]
+    context = int(read_json(source.base.folder / "config.json")["max_position_embeddings"])
+    lines = [
+        f"FROM ./{GGUF_FILE}",
+        f"TEMPLATE {GO_QUOTES}{template}{GO_QUOTES}",
+        *([f"SYSTEM {GO_QUOTES}{system}{GO_QUOTES}"] if system else []),
+        *(f'PARAMETER stop "{token}"' for token in stops),
+        "PARAMETER temperature 0",
+        "PARAMETER repeat_penalty 1",
+        f"PARAMETER num_predict {source.plan.max_new_tokens}",
+        f"PARAMETER num_ctx {min(context, DEFAULT_CONTEXT)}",
+    ]
+    return "\n".join(lines) + "\n", notes
 
 
 def template_pieces(chat: ChatTokenizer) -> TemplatePieces:
-    """Return what a chat template writes around turns; BadInput where no such pieces write what it does."""
+    """Return the pieces of a chat template; raise `BadInput` when no pieces reproduce its chats exactly."""
     end = chat.tokenizer.id_to_token(chat.turn_end) if chat.turn_end is not None else None
-    for found in (_taken_apart(chat, end or ""), _taken_apart(chat, "")):
-        if found and all(found.write(m) == chat.render(m, prompt=True) for m in map(_chat, CHAT_SHAPES)):
-            return found
+    for pieces in (_derive_pieces(chat, end or ""), _derive_pieces(chat, "")):
+        if pieces and all(
+            pieces.render(messages) == chat.render(messages, prompt=True)
+            for messages in map(_sample_chat, CHAT_SHAPES)
+        ):
+            return pieces
     raise BadInput(
         "this chat template cannot be written exactly as an Ollama template",
         "use --to gguf: llama.cpp reads the original template from the file",
     )
 
 
-def _taken_apart(chat: ChatTokenizer, mark: str) -> TemplatePieces | None:
-    """Cut two chats at their words; None where a template leaves words out or repeats them.
+def _derive_pieces(chat: ChatTokenizer, end_token: str) -> TemplatePieces | None:
+    """Render two chats and split them at the turns' contents.
 
-    What stands between two turns is cut after ``mark``, the token that ends a turn. Without a mark it is cut where it
-    begins to be the same before every user turn, and after every one.
+    The text between two turns is split after `end_token`, the token that ends a turn. With "" it is split where the
+    text before every user turn, and after every one, is the same.
+
+    Returns:
+        The pieces; None when the template leaves contents out or repeats them.
     """
     turns: list[Message] = [
         {"role": "system", "content": _SYSTEM},
@@ -90,17 +145,21 @@ def _taken_apart(chat: ChatTokenizer, mark: str) -> TemplatePieces | None:
         {"role": "assistant", "content": _ANSWER},
         {"role": "user", "content": _SECOND},
     ]
-    whole = _cut(chat.render(turns, prompt=True), (_SYSTEM, _FIRST, _ANSWER, _SECOND))
-    bare = _cut(chat.render(turns[1:2], prompt=True), (_FIRST,))
-    if whole is None or bare is None:
+    full = _split_at(chat.render(turns, prompt=True), (_SYSTEM, _FIRST, _ANSWER, _SECOND))
+    single = _split_at(chat.render(turns[1:2], prompt=True), (_FIRST,))
+    if full is None or single is None:
         return None
-    before_system, system_user, user_answer, answer_user, end = whole
-    first = bare[0]
-    after_user = _ending(user_answer, mark) if mark else _common_start(user_answer, end)
-    user = system_user[len(_ending(system_user, mark)) :] if mark else _common_end(system_user, answer_user)
-    user = _common_end(user, first)
+    before_system, system_user, user_answer, answer_user, end = full
+    first = single[0]
+    after_user = _end_of_turn(user_answer, end_token) if end_token else _common_prefix(user_answer, end)
+    user = (
+        system_user[len(_end_of_turn(system_user, end_token)) :]
+        if end_token
+        else _common_suffix(system_user, answer_user)
+    )
+    user = _common_suffix(user, first)
     rest = first[: len(first) - len(user)]
-    # Without instructions of its own a template writes at most a start, which stands before a system turn too.
+    # What a template without default instructions writes first, it also writes before a system turn.
     start = rest if before_system.startswith(rest) else ""
     return TemplatePieces(
         start=start,
@@ -112,86 +171,40 @@ def _taken_apart(chat: ChatTokenizer, mark: str) -> TemplatePieces | None:
     )
 
 
-def _ending(between: str, mark: str) -> str:
-    """Return what belongs to the turn before: up to the end mark and the blanks after it; "" without the mark."""
-    before, found, after = between.partition(mark)
-    return before + found + after[: len(after) - len(after.lstrip())] if found else ""
+def _end_of_turn(between: str, end_token: str) -> str:
+    """Return the part that belongs to the turn before: up to the end token and the white space after it."""
+    before, token, after = between.partition(end_token)
+    return before + token + after[: len(after) - len(after.lstrip())] if token else ""
 
 
-def _cut(text: str, words: Sequence[str]) -> list[str] | None:
+def _split_at(text: str, markers: Sequence[str]) -> list[str] | None:
+    """Split a text at markers, each of which must occur exactly once and in this order; None otherwise."""
     parts = []
-    for word in words:
-        before, found, text = text.partition(word)
-        if not found:
+    for marker in markers:
+        before, match, text = text.partition(marker)
+        if not match:
             return None
         parts.append(before)
-    return [*parts, text] if not any(word in part for part in [*parts, text] for word in words) else None
+    parts.append(text)
+    return None if any(marker in part for part in parts for marker in markers) else parts
 
 
-def _common_start(a: str, b: str) -> str:
-    same = next((n for n, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
-    return a[:same]
+def _common_prefix(a: str, b: str) -> str:
+    length = next((n for n, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+    return a[:length]
 
 
-def _common_end(a: str, b: str) -> str:
-    return _common_start(a[::-1], b[::-1])[::-1]
+def _common_suffix(a: str, b: str) -> str:
+    return _common_prefix(a[::-1], b[::-1])[::-1]
 
 
-def _chat(shape: str) -> list[Message]:
+def _sample_chat(shape: str) -> list[Message]:
     return [
         {"role": _ROLES[turn], "content": f"Words {n} of a turn,\nin two lines."}
         for n, turn in enumerate(shape)
     ]
 
 
-def _text(words: str) -> str:
-    """Return plain text as it stands in a Go template: two braces would begin an action."""
-    return words.replace("{{", '{{ "{{" }}')
-
-
-MODELFILE = "Modelfile"
-GO_QUOTES = '"""'
-DEFAULT_CONTEXT = 8192
-"""Longest context asked of Ollama, whose own default would cut prompts with passages short."""
-
-
-def make_ollama(job: ExportJob) -> ExportedFiles:
-    """Write the file and its Modelfile; BadInput for a family, tokenizer or template that Ollama cannot be given exactly."""
-    family_of(read_json(job.source.base.folder / "config.json"))
-    text, notes = modelfile(job)
-    checked, more = write_gguf(job)
-    write_text(job.made / MODELFILE, text)
-    name = job.name.lower()
-    how = f"```bash\nollama create {name} -f Modelfile  # inside this folder\nollama run {name}\n```\n"
-    told = {
-        **checked,
-        "Ollama's template writes what the original does": f"{len(CHAT_SHAPES)} shapes of chats",
-    }
-    return ExportedFiles(how + prompting_notes(job.source), told, notes=(*notes, *more))
-
-
-def modelfile(job: ExportJob) -> tuple[str, list[str]]:
-    """Return the Modelfile: template, stop words, instructions and greedy answers, as in the trial; and what to know."""
-    source = job.source
-    chat = ChatTokenizer(source.made)
-    template, system = template_pieces(chat).go(), source.plan.prompts.system
-    notes = []
-    if "strftime_now" in chat.own_template:
-        notes.append("The chat template writes today's date; the Modelfile holds the day of this export.")
-    for what, words in (("chat template", template), ("instructions", system)):
-        if GO_QUOTES in words:
-            raise BadInput(f"the {what} holds {GO_QUOTES}, which a Modelfile cannot", "use --to gguf")
-        refuse_secrets(words, "the Modelfile")
-    stops = [word for i in sorted(chat.eos_ids) if (word := chat.tokenizer.id_to_token(i))]
-    room = int(read_json(source.base.folder / "config.json")["max_position_embeddings"])
-    lines = [
-        f"FROM ./{GGUF_FILE}",
-        f"TEMPLATE {GO_QUOTES}{template}{GO_QUOTES}",
-        *([f"SYSTEM {GO_QUOTES}{system}{GO_QUOTES}"] if system else []),
-        *(f'PARAMETER stop "{word}"' for word in stops),
-        "PARAMETER temperature 0",
-        "PARAMETER repeat_penalty 1",
-        f"PARAMETER num_predict {source.plan.max_new_tokens}",
-        f"PARAMETER num_ctx {min(room, DEFAULT_CONTEXT)}",
-    ]
-    return "\n".join(lines) + "\n", notes
+def _escape(text: str) -> str:
+    """Escape plain text for a Go template, where two braces begin an action."""
+    return text.replace("{{", '{{ "{{" }}')

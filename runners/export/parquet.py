@@ -1,6 +1,7 @@
-"""The `index` export: the run's passages and vectors as one Parquet file. Light.
+"""The `index` export: the run's passages, vectors and metadata as one Parquet file, for any other database.
 
-An index as one Parquet file, for whatever database comes next: passages, vectors, places. pyarrow is imported inside.
+`make_index_export` is the target's maker, `write_parquet` writes and verifies the file. pyarrow is imported inside
+functions.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from runners.export.job import ExportedFiles, ExportJob, require_disk_space
 from runners.run_folder import INDEX
 
 PASSAGES_FILE = "passages.parquet"
-_HOW = """```python
+_USAGE = """```python
 import pyarrow.parquet as pq
 
 table = pq.read_table("passages.parquet")  # id, text, vector, metadata (JSON), fingerprint
@@ -28,12 +29,14 @@ table = pq.read_table("passages.parquet")  # id, text, vector, metadata (JSON), 
 Vectors have length 1: search them by inner product. Questions must be embedded by the embedder named below, of that
 fingerprint; another one's vectors mean nothing beside these.
 """
+COLUMNS = ("id", "text", "vector", "metadata", "fingerprint")
+ROWS_PER_BATCH = 4096
+"""Rows written at a time, so that a large index is never in memory twice."""
+_CHUNK_FIELDS = ("doc", "title", "heading", "ordinal", "start", "end", "line_start", "line_end", "page")
 
 
 def make_index_export(job: ExportJob) -> ExportedFiles:
-    """Write the file; BadInput for a run without an index, or with a damaged one."""
-    from rag.index import Index
-
+    """Write the file; raise `BadInput` for a run without an index, or with a damaged one."""
     folder = job.source.run.path / INDEX
     if job.source.plan.index is None or not folder.is_dir():
         raise BadInput(
@@ -43,27 +46,27 @@ def make_index_export(job: ExportJob) -> ExportedFiles:
     index = Index.open(folder)
     texts = sum(len(chunk.text.encode()) for chunk in index.chunks)
     require_disk_space(job.out, 4 * index.dimension * len(index.chunks) + 2 * texts)
-    found = write_parquet(index, job.made / PASSAGES_FILE)
-    of = {
+    checked = write_parquet(index, job.folder / PASSAGES_FILE)
+    made_from = {
         "embedder": f"{index.embedder}, fingerprint {index.fingerprint[:16]}",
         "generation of the index": str(index.generation),
         "documents, passages": f"{len({c.doc for c in index.chunks}):,}, {len(index.chunks):,}",
     }
-    return ExportedFiles(_HOW, found, of=of)
-
-
-COLUMNS = ("id", "text", "vector", "metadata", "fingerprint")
-ROWS = 4096
-"""Rows written at a time, so that a large index is never in memory twice."""
-_PLACES = ("doc", "title", "heading", "ordinal", "start", "end", "line_start", "line_end", "page")
+    return ExportedFiles(_USAGE, checked, made_from=made_from)
 
 
 def write_parquet(index: Index, file: Path) -> dict[str, Any]:
-    """Write every passage of an open index in the order of ids, then read the file back; return what was found.
+    """Write every passage of an open index in the order of ids, then read the file back.
 
-    ``id`` int64, ``text`` string, ``vector`` a list of float32 of fixed length (unit length, as searched), ``metadata``
-    a JSON object (document, title, place, the document's own metadata), ``fingerprint`` the embedder's. The file's own
-    metadata names the embedder, the generation and the settings. Raises BadInput when what is read back differs.
+    Columns: `id` int64, `text` string, `vector` a fixed-size list of float32 (of unit length, as searched), `metadata` a
+    JSON object (document, title, position, the document's own metadata), `fingerprint` the embedder's. The file's
+    metadata names the embedder, the generation and the settings.
+
+    Returns:
+        What was compared, for the card.
+
+    Raises:
+        BadInput: the file does not hold what the index holds.
     """
     import pyarrow as pa
     from pyarrow import parquet
@@ -86,7 +89,7 @@ def write_parquet(index: Index, file: Path) -> dict[str, Any]:
         metadata=facts,
     )
     with parquet.ParquetWriter(file, schema, compression="zstd", write_page_checksum=True) as writer:
-        for chunks, vectors in _parts(index):
+        for chunks, vectors in _batches(index):
             flat = pa.array(vectors.reshape(-1), type=pa.float32())
             columns = [
                 pa.array([chunk.id for chunk in chunks], type=pa.int64()),
@@ -99,30 +102,32 @@ def write_parquet(index: Index, file: Path) -> dict[str, Any]:
     return _read_back(index, file)
 
 
-def _parts(index: Index) -> Iterator[tuple[tuple[Chunk, ...], np.ndarray]]:
-    for start in range(0, len(index.chunks), ROWS):
-        chunks = index.chunks[start : start + ROWS]
+def _batches(index: Index) -> Iterator[tuple[tuple[Chunk, ...], np.ndarray]]:
+    """Yield chunks with their vectors, [chunks, dimension]."""
+    for start in range(0, len(index.chunks), ROWS_PER_BATCH):
+        chunks = index.chunks[start : start + ROWS_PER_BATCH]
         yield chunks, index.vectors([chunk.id for chunk in chunks])
 
 
 def _metadata(index: Index, chunk: Chunk) -> dict[str, Any]:
     return {
-        **{name: getattr(chunk, name) for name in _PLACES},
+        **{name: getattr(chunk, name) for name in _CHUNK_FIELDS},
         "document": dict(index.documents.metadata(chunk.doc)),
     }
 
 
 def _read_back(index: Index, file: Path) -> dict[str, Any]:
-    """Compare every row of the written file with the index, part by part."""
+    """Compare every row of the written file with the index, batch by batch."""
     from pyarrow import parquet
 
     rows = 0
     with parquet.ParquetFile(file, page_checksum_verification=True) as written:
-        batches = written.iter_batches(batch_size=ROWS)
-        for (chunks, vectors), batch in zip(_parts(index), batches, strict=True):
+        batches = written.iter_batches(batch_size=ROWS_PER_BATCH)
+        for (chunks, vectors), batch in zip(_batches(index), batches, strict=True):
             texts = batch.column("text").to_pylist()
-            found = batch.column("vector").values.to_numpy(zero_copy_only=False).reshape(-1, index.dimension)
-            same = texts == [chunk.text for chunk in chunks] and np.array_equal(found, vectors)
+            flat = batch.column("vector").values.to_numpy(zero_copy_only=False)
+            same_vectors = np.array_equal(flat.reshape(-1, index.dimension), vectors)
+            same = texts == [chunk.text for chunk in chunks] and same_vectors
             if not same or batch.column("id").to_pylist() != [chunk.id for chunk in chunks]:
                 raise BadInput(f"{file.name} does not hold what the index holds", "export it again")
             rows += len(texts)

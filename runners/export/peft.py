@@ -1,4 +1,8 @@
-"""The `peft` export: the adapter's folder as PEFT wrote it, loaded back in plain PEFT without a warning. Light."""
+"""The `peft` export: the adapter's folder as PEFT wrote it, loaded back with plain PEFT.
+
+`make_peft` is the target's maker. `copy_adapter`, `load_in_plain_peft` and `prompting_notes` are shared with other
+targets. torch and peft are imported inside functions.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +23,7 @@ from runners.export.source import ADAPTER_CONFIG, ExportSource
 from runners.models.resolve import Model
 
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
-_HOW = """```python
+_USAGE = """```python
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -34,44 +38,57 @@ base, its vocabulary and its chat template must have.
 
 
 def make_peft(job: ExportJob) -> ExportedFiles:
-    """Copy the adapter's folder and load it in plain PEFT; BadInput for weights that are a whole model."""
+    """Copy the adapter's folder and load it with plain PEFT; raise `BadInput` for weights that are a whole model."""
     source = job.source
-    kept = copy_adapter(source, job.made, job.out)
+    manifest_facts = copy_adapter(source, job.folder, job.out)
     return ExportedFiles(
-        how=_HOW.format(base=short_model_name(source.base.name)) + prompting_notes(source),
-        checked=load_in_plain_peft(job.made, source.base),
+        usage=_USAGE.format(base=short_model_name(source.base.name)) + prompting_notes(source),
+        checked=load_in_plain_peft(job.folder, source.base),
         kind="adapter",
-        extra=kept,
+        extra=manifest_facts,
     )
 
 
 def copy_adapter(source: ExportSource, folder: Path, out: Path) -> dict[str, Any]:
-    """Write an adapter's files into a folder, with its base named and not placed; return its manifest's facts.
+    """Copy an adapter's files into a folder, with the base's path replaced by its name.
 
-    Raises BadInput where the weights are no adapter, CannotRun where ``out`` has no room for them.
+    Args:
+        source: the run with the selected arm.
+        folder: where the files are written.
+        out: the export's destination, whose disk is checked for space.
+
+    Returns:
+        The facts of the adapter's manifest, without paths.
+
+    Raises:
+        BadInput: the weights are no adapter.
+        CannotRun: too little disk space.
     """
     require_adapter(source)
-    names = list(source.facts["files"])
-    require_disk_space(out, sum(entry["bytes"] for entry in source.facts["files"].values()))
+    names = list(source.weights_manifest["files"])
+    require_disk_space(out, sum(entry["bytes"] for entry in source.weights_manifest["files"].values()))
     folder.mkdir(exist_ok=True)
     for name in names:
-        shutil.copyfile(source.made / name, folder / name)
+        shutil.copyfile(source.weights_folder / name, folder / name)
     config = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))
     if (base := config["base_model_name_or_path"]) != short_model_name(base):
         write_json(folder / ADAPTER_CONFIG, {**config, "base_model_name_or_path": short_model_name(base)})
-    own = read_manifest(source.made, "adapter")
-    kept = {key: value for key, value in own.items() if key not in ("files", "schema", "kind")}
-    begun = own["config"].get("init_adapter")
+    manifest = read_manifest(source.weights_folder, "adapter")
+    facts = {key: value for key, value in manifest.items() if key not in ("files", "schema", "kind")}
+    init_adapter = manifest["config"].get("init_adapter")
     return {
-        **kept,
-        "name": short_model_name(own["name"]),
-        "base": {**own["base"], "name": short_model_name(own["base"]["name"])},
-        "config": {**own["config"], **({"init_adapter": Path(begun).name} if begun else {})},
+        **facts,
+        "name": short_model_name(manifest["name"]),
+        "base": {**manifest["base"], "name": short_model_name(manifest["base"]["name"])},
+        "config": {
+            **manifest["config"],
+            **({"init_adapter": Path(init_adapter).name} if init_adapter else {}),
+        },
     }
 
 
 def require_adapter(source: ExportSource) -> None:
-    """Raise BadInput when the arm's weights are a whole model."""
+    """Raise `BadInput` when the arm's weights are a whole model."""
     if not source.is_adapter:
         assert source.arm is not None
         raise BadInput(
@@ -81,9 +98,13 @@ def require_adapter(source: ExportSource) -> None:
 
 
 def load_in_plain_peft(folder: Path, base: Model) -> dict[str, Any]:
-    """Load a folder as PEFT's documentation does and compare every tensor with the file; say what was compared.
+    """Load an adapter as PEFT's documentation shows, and compare every tensor with the file.
 
-    Raises BadInput when PEFT warns, or holds other tensors than the file.
+    Returns:
+        What was compared, for the card.
+
+    Raises:
+        BadInput: PEFT warns, or holds other tensors than the file.
     """
     import torch
     from peft import PeftModel, get_peft_model_state_dict
@@ -91,43 +112,41 @@ def load_in_plain_peft(folder: Path, base: Model) -> dict[str, Any]:
 
     from runners.inference.weights import load_base
 
-    net = load_base(base)
-    with warnings.catch_warnings(record=True) as heard:
+    base_model = load_base(base)
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        # What peft says of transformers' own attributes is no matter of this adapter.
+        # Deprecations between peft and transformers do not concern this adapter.
         warnings.simplefilter("ignore", FutureWarning)
-        model = PeftModel.from_pretrained(net, str(folder), local_files_only=True)
-    if heard:
-        raise BadInput(f"PEFT warns on loading the adapter: {str(heard[0].message)[:200]}", "train it again")
-    held, written = (
-        get_peft_model_state_dict(model, save_embedding_layers=False),
-        load_file(folder / ADAPTER_WEIGHTS),
-    )
-    if held.keys() != written.keys() or not all(torch.equal(held[k].cpu(), written[k]) for k in written):
+        model = PeftModel.from_pretrained(base_model, str(folder), local_files_only=True)
+    if caught:
+        raise BadInput(f"PEFT warns on loading the adapter: {str(caught[0].message)[:200]}", "train it again")
+    loaded = get_peft_model_state_dict(model, save_embedding_layers=False)
+    written = load_file(folder / ADAPTER_WEIGHTS)
+    if loaded.keys() != written.keys() or not all(torch.equal(loaded[k].cpu(), written[k]) for k in written):
         raise BadInput("PEFT holds other tensors than the adapter's file", "train it again")
     return {"loads in plain PEFT without a warning": True, "tensors equal to the file's": len(written)}
 
 
 def prompting_notes(source: ExportSource) -> str:
-    """Return how the model must be asked, as the arm was: its instructions, and the frame for its passages."""
+    """Return, in Markdown, how to prompt the model as the trial did: its instructions, and the format of its passages."""
     plan, arm = source.plan, source.arm
     assert arm is not None
-    said = "\nAsk it with its own chat template"
+    notes = "\nAsk it with its own chat template"
     if plan.prompts.system:
-        said += f", and with these instructions as the system turn:\n\n```text\n{plan.prompts.system.strip()}\n```\n"
+        notes += f", and with these instructions as the system turn:\n\n```text\n{plan.prompts.system.strip()}\n```\n"
     else:
-        said += ".\n"
+        notes += ".\n"
     if not arm.retrieval:
-        return said
+        return notes
     text = "Dogs travel on deck for 3 euros."
     chunk = Chunk(0, "fares.md", "Fares", 0, text, 0, len(text), "Dogs", 12, 12)
     question = "What does a dog cost?"
-    shown = user_turn(
+    example = user_turn(
         plan.prompts, question, format_passages([Hit(chunk, 1.0, 1.0, 1.0)], 1024, len, question)
     )
     return (
-        f"{said}\nThis arm answers from numbered passages in the user's turn, best first, as in this example with one. The "
+        f"{notes}\nThis arm answers from numbered passages in the user's turn, best first, as in this example with one. The "
         f"word that opens each passage and closes the last is drawn anew for each turn, so that no document can hold "
-        f"it:\n\n```text\n{shown.strip()}\n```\n\n"
+        f"it:\n\n```text\n{example.strip()}\n```\n\n"
         "Without them it is not what was measured; `tunewise ask` finds them, and `--to bundle` hands on what it needs.\n"
     )

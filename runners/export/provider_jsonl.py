@@ -1,7 +1,8 @@
-"""The `provider-jsonl` export: an arm's training rows for a hosted provider's fine-tuning, validated. Light.
+"""The `provider-jsonl` export: an arm's training rows for a hosted provider's fine-tuning, validated.
 
-The format is that of OpenAI's chat fine-tuning, which the other providers read too: one object a line with ``messages``
-and, where there are some, ``tools``; a turn that is not learnt has ``weight`` 0.
+The format is that of OpenAI's chat fine-tuning, which other providers read too: one object a line with `messages` and,
+where there are some, `tools`; an assistant turn that is not trained on has `weight` 0. `make_provider_jsonl` is the
+target's maker, `provider_row` converts an example, `row_problem` validates a row.
 """
 
 from __future__ import annotations
@@ -28,29 +29,34 @@ from runners.trial.step_runner import training_rows_of, with_replay
 
 PROVIDER_FILE = "train.jsonl"
 MIN_PROVIDER_ROWS = 10
-"""Rows that a hosted job takes at least."""
+"""Fewest rows that a hosted job accepts."""
 MAX_ROW_TOKENS = 65_536
-"""Tokens of one row beyond which OpenAI cuts it."""
+"""Tokens beyond which OpenAI truncates a row."""
 MAX_FILE_BYTES = 512 << 20
-"""Bytes of one file, at most."""
+"""Most bytes of one file."""
 _ROLES = ("system", "user", "assistant", "tool")
-_TURN = ("role", "content", "name", "tool_calls", "tool_call_id", "weight")
-_HOW = """Upload `train.jsonl` to the provider's fine-tuning, with the purpose `fine-tune`. Use the tuned model in a plan as
+_TURN_KEYS = ("role", "content", "name", "tool_calls", "tool_call_id", "weight")
+_USAGE = """\
+Upload `train.jsonl` to the provider's fine-tuning, with the purpose `fine-tune`. Use the tuned model in a plan as
 `openai:NAME@URL` to have it measured beside the other arms. Held-out questions are not in this file.
 """
 
 
 def make_provider_jsonl(job: ExportJob) -> ExportedFiles:
-    """Write and validate the rows; BadInput where data may not leave, holds secrets, or a row is not what is taken."""
+    """Write and validate the rows.
+
+    Raises:
+        BadInput: the data must stay local or holds secrets, a row is invalid, or there are too few rows.
+    """
     source = job.source
     if must_stay_local(source.plan):
         raise BadInput(
             "the plan says that data must stay local, and these rows are made to be uploaded",
             "train here (tunewise run), or change the answer and plan again",
         )
-    learnt, account, notes = provider_training_rows(source)
-    chats = [row for row in learnt if not row.raw]
-    if raw := len(learnt) - len(chats):
+    examples, counts, notes = provider_training_rows(source)
+    chats = [row for row in examples if not row.raw]
+    if raw := len(examples) - len(chats):
         notes.append(f"{raw} plain texts are left out: hosted fine-tuning takes chats only.")
     if thoughts := sum("reasoning_content" in turn for row in chats for turn in row.messages):
         notes.append(f"The reasoning of {thoughts} turns is left out: the format has no place for it.")
@@ -59,68 +65,66 @@ def make_provider_jsonl(job: ExportJob) -> ExportedFiles:
         raise BadInput(f"the rows hold secrets: {secret.text}", secret.next)
     if personal.level == "warn":
         notes.append(f"Personal data would be uploaded: {personal.text}; {personal.next}.")
-    step = _step(source)
+    step = _train_step(source)
     last_only = step is not None and step.turns == "last"
     rows = [provider_row(row, last_only) for row in chats]
-    for row, made in zip(chats, rows, strict=True):
-        if wrong := row_problem(made):
-            raise BadInput(f"the example on {row.place} cannot be handed on: {wrong}", "correct that row")
+    for example, row in zip(chats, rows, strict=True):
+        if problem := row_problem(row):
+            raise BadInput(
+                f"the example on {example.place} cannot be handed on: {problem}", "correct that row"
+            )
     if len(rows) < MIN_PROVIDER_ROWS:
         raise BadInput(
             f"there are {len(rows)} rows, hosted fine-tuning takes {MIN_PROVIDER_ROWS} at least",
             "bring more examples",
         )
-    count, how = provider_token_counter(source)
-    told = {**_lengths(rows, count, how, notes), **{k: n for k, n in account.items() if k != "rows"}}
-    _write(job.made / PROVIDER_FILE, rows)
-    return ExportedFiles(_HOW, told, notes=tuple(notes), of={"rows": f"{len(rows):,}"})
+    count, unit = provider_token_counter(source)
+    checked = {**_length_facts(rows, count, unit, notes), **{k: n for k, n in counts.items() if k != "rows"}}
+    _write_rows(job.folder / PROVIDER_FILE, rows)
+    return ExportedFiles(_USAGE, checked, notes=tuple(notes), made_from={"rows": f"{len(rows):,}"})
 
 
 def provider_training_rows(source: ExportSource) -> tuple[Sequence[Example], dict[str, int], list[str]]:
-    """Return the rows the arm learns from, an account of retrieval-aware ones, and what to know of them."""
+    """Return the examples that the arm is trained on.
+
+    Returns:
+        The examples, the counts of retrieval-aware rows ({} for other rows), and notes for the user.
+    """
     from runners.runs.dataset import read_data
 
-    plan, step = source.plan, _step(source)
+    plan, step = source.plan, _train_step(source)
     assert source.arm is not None
     if not plan.data.examples:
         raise BadInput(
             "this run has no examples, so it has no rows to train on", "plan it with --examples FILE"
         )
-    examples = read_data(plan, source.tell)[0]
+    examples = read_data(plan, source.on_event)[0]
     if step is None:
-        said = (
+        note = (
             f"The arm {source.arm.arm} was not trained: these are the examples with the plan's instructions."
         )
-        return [training_row(plan.prompts, e) for e in examples], {}, [said]
+        return [training_row(plan.prompts, e) for e in examples], {}, [note]
     bases = source.recorded.bases()
     embedder = source.recorded.embedder() if step.rows == "retrieval" else None
-    bench = RunContext(plan, source.run, bases[plan.model.name], embedder, examples, bases=bases)
-    rows, account = training_rows_of(bench, step, step.seeds[0] if source.seed is None else source.seed)
-    left_out = account.get("unsupported", 0)
+    context = RunContext(plan, source.run, bases[plan.model.name], embedder, examples, bases=bases)
+    rows, counts = training_rows_of(context, step, step.seeds[0] if source.seed is None else source.seed)
+    left_out = counts.get("unsupported", 0)
     notes = [f"{left_out} examples are left out: no passage supports their reply."] if left_out else []
-    if account and (learnt := _learnt(source, step)) and account not in learnt:
+    if counts and (trained := _trained_row_counts(source, step)) and counts not in trained:
         notes.insert(
             0,
-            f"The documents have changed since the arm was trained: it learnt from {learnt[-1]['rows']} rows, "
-            f"{learnt[-1]['with_gold']} of them with the supporting passage; these are made from the index as it is now.",
+            f"The documents have changed since the arm was trained: it learnt from {trained[-1]['rows']} rows, "
+            f"{trained[-1]['with_gold']} of them with the supporting passage; these are made from the index as it is now.",
         )
-    return with_replay(plan, step, rows, source.seed or 0, source.tell), account, notes
-
-
-def _learnt(source: ExportSource, step: TrainStep) -> list[dict[str, int]]:
-    """The accounts of the rows that an arm was trained on, one for each seed."""
-    prepared = (
-        e for e in source.run.events() if e.get("event") == "rows.prepared" and e.get("arm") == step.arm
-    )
-    return [{key: n for key, n in event.items() if key not in ("event", "arm", "time")} for event in prepared]
+    return with_replay(plan, step, rows, source.seed or 0, source.on_event), counts, notes
 
 
 def provider_row(example: Example, last_only: bool = False) -> dict[str, Any]:
-    """Return an example as one object of the format; with ``last_only`` earlier answers have weight 0."""
-    turns = [{key: turn[key] for key in _TURN if key in turn} for turn in example.messages]
+    """Return an example as one object of the format; with `last_only`, earlier answers have weight 0."""
+    turns = [{key: turn[key] for key in _TURN_KEYS if key in turn} for turn in example.messages]
     for turn in turns:
         if "tool_calls" in turn:
-            turn["tool_calls"] = [_call(call) for call in turn["tool_calls"]]
+            turn["tool_calls"] = [_format_call(call) for call in turn["tool_calls"]]
     if last_only:
         answers = [n for n, turn in enumerate(turns) if turn["role"] == "assistant"]
         for number in answers[:-1]:
@@ -128,22 +132,14 @@ def provider_row(example: Example, last_only: bool = False) -> dict[str, Any]:
     return {"messages": turns, **({"tools": list(example.tools)} if example.tools else {})}
 
 
-def _call(call: dict[str, Any]) -> dict[str, Any]:
-    """Return a tool call with its arguments as JSON text, as the format wants them."""
-    function = dict(call.get("function") or {})
-    if not isinstance(function.get("arguments", ""), str):
-        function["arguments"] = json.dumps(function["arguments"], ensure_ascii=False)
-    return {**call, "function": function}
-
-
 def row_problem(row: dict[str, Any]) -> str:
-    """Return what a provider would refuse in a row, "" when nothing is."""
+    """Return what a provider would refuse in a row; "" for a valid row."""
     turns = row["messages"]
     roles = [turn["role"] for turn in turns]
-    if strangers := [role for role in roles if role not in _ROLES]:
-        return f"the role {strangers[0]!r} is none of {', '.join(_ROLES)}"
+    if unknown := [role for role in roles if role not in _ROLES]:
+        return f"the role {unknown[0]!r} is none of {', '.join(_ROLES)}"
     if "system" in roles[1:]:
-        return "a system turn stands after the first turn"
+        return "a system turn is after the first turn"
     if "user" not in roles:
         return "it has no user turn"
     if roles[-1] != "assistant":
@@ -159,47 +155,65 @@ def row_problem(row: dict[str, Any]) -> str:
     if all(turn.get("weight", 1) == 0 for turn in turns if turn["role"] == "assistant"):
         return "no turn of it is learnt"
     called = {call.get("id") for turn in turns for call in turn.get("tool_calls") or ()}
-    if strays := [
+    if unmatched := [
         n for n, t in enumerate(turns, 1) if t["role"] == "tool" and t.get("tool_call_id") not in called
     ]:
-        return f"turn {strays[0]} (tool) answers no call of this chat: its tool_call_id is that of none"
+        return f"turn {unmatched[0]} (tool) answers no call of this chat: its tool_call_id is that of none"
     return "it calls tools that it does not list" if called and not row.get("tools") else ""
 
 
 def provider_token_counter(source: ExportSource) -> tuple[Callable[[str], int], str]:
-    """Return what counts tokens, and how: the base's own tokenizer where it is here, else by length."""
+    """Return a function that counts tokens, and a description of the unit.
+
+    The base model's own tokenizer counts where it is available; for a remote model the count is estimated.
+    """
+    own_tokens = "in the base model's own tokens; a provider's differ by some percent"
     if source.weights is not None:
-        return ChatTokenizer(
-            source.weights
-        ).count, "in the base model's own tokens; a provider's differ by some percent"
+        return ChatTokenizer(source.weights).count, own_tokens
     if resolve.parse_remote(source.plan.model.name) is None:
-        return ChatTokenizer(
-            source.base.folder
-        ).count, "in the base model's own tokens; a provider's differ by some percent"
+        return ChatTokenizer(source.base.folder).count, own_tokens
     return estimate_tokens, "estimated from their length"
 
 
-def _lengths(
-    rows: Sequence[dict[str, Any]], count: Callable[[str], int], how: str, notes: list[str]
+def _trained_row_counts(source: ExportSource, step: TrainStep) -> list[dict[str, int]]:
+    """Return the counts of the rows that an arm was trained on, from the run's log, one for each seed."""
+    prepared = (
+        e for e in source.run.events() if e.get("event") == "rows.prepared" and e.get("arm") == step.arm
+    )
+    return [{key: n for key, n in event.items() if key not in ("event", "arm", "time")} for event in prepared]
+
+
+def _format_call(call: dict[str, Any]) -> dict[str, Any]:
+    """Return a tool call with its arguments as JSON text, as the format requires."""
+    function = dict(call.get("function") or {})
+    if not isinstance(function.get("arguments", ""), str):
+        function["arguments"] = json.dumps(function["arguments"], ensure_ascii=False)
+    return {**call, "function": function}
+
+
+def _length_facts(
+    rows: Sequence[dict[str, Any]], count: Callable[[str], int], unit: str, notes: list[str]
 ) -> dict[str, Any]:
+    """Return the lengths of the rows for the card; notes on long and repeated rows are appended to `notes`."""
     lengths = sorted(sum(count(str(turn.get("content") or "")) for turn in row["messages"]) for row in rows)
     if over := sum(length > MAX_ROW_TOKENS for length in lengths):
         notes.append(
             f"{over} rows are longer than {MAX_ROW_TOKENS:,} tokens, where a provider may cut them off."
         )
-    same = Counter(json.dumps(row, sort_keys=True) for row in rows)
-    if repeats := len(rows) - len(same):
+    distinct = Counter(json.dumps(row, sort_keys=True) for row in rows)
+    if repeats := len(rows) - len(distinct):
         notes.append(f"{repeats} rows repeat an earlier one.")
     return {
         "rows, all valid": len(rows),
         "turns": sum(len(row["messages"]) for row in rows),
         "tokens of a row: shortest, median, longest": f"{lengths[0]:,}, {lengths[len(lengths) // 2]:,}, {lengths[-1]:,}",
         "tokens of one pass": f"{sum(lengths):,}",
-        "counted": how,
+        "counted": unit,
     }
 
 
-def _write(file: Path, rows: Sequence[dict[str, Any]]) -> None:
+def _write_rows(file: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """Write the rows as JSON lines and read them back."""
     text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     if len(text.encode("utf-8")) > MAX_FILE_BYTES:
         raise BadInput(
@@ -207,12 +221,12 @@ def _write(file: Path, rows: Sequence[dict[str, Any]]) -> None:
             "use fewer rows",
         )
     write_text(file, text)
-    back = [json.loads(line) for line in file.read_text(encoding="utf-8").split("\n")[:-1]]
-    if back != list(rows):
+    written = [json.loads(line) for line in file.read_text(encoding="utf-8").split("\n")[:-1]]
+    if written != list(rows):
         raise CannotRun(f"{file.name} does not read back as it was written", "export it again")
 
 
-def _step(source: ExportSource) -> TrainStep | None:
-    """The train step of the arm's weights, None for an arm that was not trained."""
+def _train_step(source: ExportSource) -> TrainStep | None:
+    """Return the train step of the arm's weights; None for an arm that was not trained."""
     assert source.arm is not None
     return source.plan.train_step(source.arm.weights) if source.arm.weights else None

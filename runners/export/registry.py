@@ -1,4 +1,4 @@
-"""What a run can be exported as: the one table. Light."""
+"""The table of export targets: what a run can be exported as."""
 
 from __future__ import annotations
 
@@ -9,21 +9,22 @@ from typing import Literal
 from rag.errors import UsageProblem
 
 EXPORT_DTYPES = ("auto", "float32", "bfloat16", "float16")
+"""Number types for a target's weights; "auto" is the smallest that keeps the answers."""
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """One thing that a run can be exported as."""
+    """One format that a run can be exported to."""
 
     name: str
     makes: str
-    """What comes out, in a few words."""
-    of: Literal["weights", "rows", "run"]
-    """What it is made from: one arm's weights, the rows an arm is trained on, or the run as a whole."""
-    work: str
-    """"module:function", imported when it is used; the function takes a Job and returns a Made."""
+    """The result, in a few words."""
+    needs: Literal["weights", "rows", "run"]
+    """What it is made from: one arm's weights, the rows that an arm is trained on, or the whole run."""
+    maker: str
+    """"module:function", imported on use; the function takes an `ExportJob` and returns `ExportedFiles`."""
     dtypes: tuple[str, ...] = ()
-    """Number types that its weights can be written in; () where there is nothing to choose."""
+    """Number types that its weights can be written in; empty where there is no choice."""
 
 
 TARGETS: tuple[Target, ...] = (
@@ -61,15 +62,15 @@ TARGETS: tuple[Target, ...] = (
     ),
 )
 RUN_TARGET = "run"
-"""The way back: a bundle becomes a run folder again."""
+"""The target of an import: a bundle becomes a run folder again."""
 TARGET_NAMES: tuple[str, ...] = tuple(target.name for target in TARGETS)
 
 
 def target_named(name: str) -> Target:
-    """Return the target of a name; UsageProblem lists the names there are."""
+    """Return the target of a name; `UsageProblem` lists the known names."""
     for target in TARGETS:
         if target.name == name:
             return target
     close = difflib.get_close_matches(name, TARGET_NAMES, n=1)
-    meant = f"did you mean {close[0]}? " if close else ""
-    raise UsageProblem(f"--to {name!r} is unknown", f"{meant}There are: {', '.join(TARGET_NAMES)}")
+    suggestion = f"did you mean {close[0]}? " if close else ""
+    raise UsageProblem(f"--to {name!r} is unknown", f"{suggestion}There are: {', '.join(TARGET_NAMES)}")

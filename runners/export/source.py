@@ -1,4 +1,4 @@
-"""A run as exports read it: checked against its manifest, with the chosen arm and its weights. Light."""
+"""The run that an export reads: checked against its manifest, with the selected arm and its weights."""
 
 from __future__ import annotations
 
@@ -21,44 +21,59 @@ ADAPTER_CONFIG = "adapter_config.json"
 
 
 class ExportSource:
-    """An opened run and, for exports of one arm, that arm, the seed and the folder of its weights.
+    """An opened run and, for exports of one arm, that arm, its seed and the folder of its weights.
 
-    Raises BadInput for a folder that is no run, a damaged run, an arm that the plan has not, and an arm without
-    weights where weights are needed.
+    Args:
+        path: the run's folder.
+        on_event: called with the events of long work.
+        model: the folder of the base model, where it is not at the path in the plan.
+
+    Raises:
+        BadInput: the folder is no run, or the run is damaged.
     """
 
     def __init__(self, path: Path, on_event: OnEvent | None = None, model: Path | None = None) -> None:
-        """Open the run and check it; `choose` sets the arm, ``model`` is where its base is now."""
+        """Open the run and check it; `select_arm` selects the arm."""
         self.session = RunSession.open(path, on_event, model)
         self.session.check()
         self.run: RunFolder = self.session.folder
         self.plan: Plan = self.session.plan
         self.sealed = (path / MANIFEST).is_file()
-        """Whether the run was finished; an unfinished one has no verdict."""
+        """Whether the run is finished; an unfinished one has no verdict."""
         self.report = self.session.report
-        self.tell = on_event or (lambda event: None)
+        self.on_event = on_event or (lambda event: None)
         self.recorded = self.session.recorded
         self.arm: EvaluateStep | None = None
         self.seed: int | None = None
         self.weights: Path | None = None
-        self.facts: dict[str, Any] = {}
-        """The manifest of the arm's weights."""
+        self.weights_manifest: dict[str, Any] = {}
+        """The manifest of the arm's weights; empty without weights."""
 
-    def choose(self, name: str | None, seed: int | None, need_weights: bool) -> None:
-        """Take the arm of this name (None: the winner) and its weights of this seed (None: its first)."""
+    def select_arm(self, name: str | None, seed: int | None, need_weights: bool) -> None:
+        """Select an arm and its weights.
+
+        Args:
+            name: the arm; None for the winner.
+            seed: the seed of the weights; None for the first.
+            need_weights: whether an arm without weights is an error.
+
+        Raises:
+            BadInput: the plan has no such arm or seed, or the arm has no weights where they are needed.
+        """
         self.arm = self.session.arm(name)
         if self.arm.weights:
             self.seed = self.session.seed(self.arm, seed)
             folder = self.session.weights(self.arm, seed)
             assert folder is not None
             kind = "adapter" if (folder / ADAPTER_CONFIG).is_file() else "model"
-            self.facts, self.weights = check_manifest(folder, kind, (CARD_FILE,)), folder
+            self.weights_manifest = check_manifest(folder, kind, (CARD_FILE,))
+            self.weights = folder
         elif need_weights:
             with_weights = [step.arm for step in self.plan.arms if step.weights]
             instead = "its index, its rows or all of it: --to index, provider-jsonl or bundle"
             arms = f"; arms with weights: --arm {' or '.join(with_weights)}" if with_weights else ""
             raise BadInput(
-                f"the arm {self.arm.arm} has no weights of its own: {self._answers_with(self.arm)}",
+                f"the arm {self.arm.arm} has no weights of its own: {self._describe(self.arm)}",
                 instead + arms,
             )
         elif seed is not None:
@@ -67,39 +82,43 @@ class ExportSource:
             )
 
     @property
-    def made(self) -> Path:
-        """The folder of the weights; only after `choose` found some."""
+    def weights_folder(self) -> Path:
+        """The folder of the weights; only for a selected arm that has some."""
         assert self.weights is not None
         return self.weights
 
     @property
     def is_adapter(self) -> bool:
-        """Whether the weights are an adapter, and not a whole model."""
-        return (self.made / ADAPTER_CONFIG).is_file()
+        """Whether the weights are an adapter, rather than a whole model."""
+        return (self.weights_folder / ADAPTER_CONFIG).is_file()
 
     @cached_property
     def base(self) -> resolve.Model:
-        """The base that the weights were made on, obtained if need be; BadInput when it is another one here."""
-        found = self.recorded.base(self.plan.model)
+        """The base model of the weights, downloaded if needed; `BadInput` when it is not the one they were trained on."""
+        base = self.recorded.base(self.plan.model)
         if self.weights is not None:
             from runners.inference.weights import check_same_base
 
-            check_same_base(self.weights, found, "adapter" if self.is_adapter else "model")
-        return found
+            check_same_base(self.weights, base, "adapter" if self.is_adapter else "model")
+        return base
 
-    def digest(self, of: str) -> list[str]:
-        """What an export is made from, as hashes: an export of the same things need not be made again."""
+    def digest(self, needs: str) -> list[str]:
+        """Return the hashes of what an export is made from; equal hashes mean that it need not be made again.
+
+        Args:
+            needs: the target's `needs`.
+        """
         run, examples = self.run.path, self.plan.data.examples
         files = [run / MANIFEST, run / PLAN]
         files += [self.weights / MANIFEST, self.weights / CARD_FILE] if self.weights else []
-        files += [run / INDEX / CURRENT_POINTER, run / EVENTS] if of != "weights" else []
-        files += [examples] if of == "rows" and examples else []
+        files += [run / INDEX / CURRENT_POINTER, run / EVENTS] if needs != "weights" else []
+        files += [examples] if needs == "rows" and examples else []
         return [sha256_file(file) if file.is_file() else "" for file in files]
 
-    def _answers_with(self, arm: EvaluateStep) -> str:
+    def _describe(self, arm: EvaluateStep) -> str:
         if arm.classifier:
             return "it is a linear head over the embedder's vectors"
-        besides = [what for what, has in (("passages", arm.retrieval), ("examples", arm.shots)) if has]
+        given = [name for name, used in (("passages", arm.retrieval), ("examples", arm.shots)) if used]
         remote = resolve.parse_remote((arm.model or self.plan.model).name)
         base = f"{remote.name} at its endpoint" if remote else "the base model as it is"
-        return f"it is {base}" + (f", given {' and '.join(besides)}" if besides else "")
+        return f"it is {base}" + (f", given {' and '.join(given)}" if given else "")

@@ -1,7 +1,7 @@
-"""The `vllm` export: the adapter, its base where no hub has it, and the line that serves both. Light.
+"""The `vllm` export: the adapter, its base model where no hub has it, and a script that serves both.
 
-Flags as documented in vLLM's "LoRA Adapters" page and its LoRAConfig (sources of 2026): ranks are served in steps, and
-DoRA is refused by vLLM itself.
+Flags follow vLLM's page "LoRA Adapters" and its LoRAConfig (sources of 2026): `--max-lora-rank` takes certain values
+only, and vLLM refuses DoRA.
 """
 
 from __future__ import annotations
@@ -21,56 +21,64 @@ from runners.models.registry import find_known_model
 from runners.models.resolve import Model
 
 VLLM_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
-"""What vLLM takes for --max-lora-rank (newer releases also 1, which the older ones refuse)."""
+"""Values that vLLM accepts for --max-lora-rank (newer releases also 1, which older ones refuse)."""
 BASE_SUFFIXES = (".json", ".jinja", ".safetensors", ".model")
+"""Suffixes of the base's files that transformers and vLLM read."""
 SERVE_SCRIPT = "serve.sh"
-BASE, WEIGHTS = "base", "adapter"
+BASE = "base"
+WEIGHTS = "adapter"
 
 
 def make_vllm(job: ExportJob) -> ExportedFiles:
-    """Write the adapter, the base and the script; BadInput for weights that vLLM does not serve as an adapter."""
+    """Write the adapter, the base and the script; raise `BadInput` for weights that vLLM does not serve as an adapter."""
     source = job.source
     require_adapter(source)
-    config = json.loads((source.made / ADAPTER_CONFIG).read_text(encoding="utf-8"))
-    rank = _rank(config)
+    config = json.loads((source.weights_folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))
+    rank = _served_rank(config)
     base = source.base
     local = base.source != "hub" or not base.revision
     size = sum(p.stat().st_size for p in base.folder.rglob("*") if p.is_file()) if local else 0
-    require_disk_space(job.out, size + sum(entry["bytes"] for entry in source.facts["files"].values()))
-    copy_adapter(source, job.made / WEIGHTS, job.out)
+    require_disk_space(
+        job.out, size + sum(entry["bytes"] for entry in source.weights_manifest["files"].values())
+    )
+    copy_adapter(source, job.folder / WEIGHTS, job.out)
     if local:
         _copy_base(base, job)
-    checked = load_in_plain_peft(job.made / WEIGHTS, base)
-    served = launch_command(job.name, base, rank, local)
-    here = shell_line(served, ".")
+    checked = load_in_plain_peft(job.folder / WEIGHTS, base)
+    command = launch_command(job.name, base, rank, local)
+    line = shell_line(command, ".")
     write_text(
-        job.made / SERVE_SCRIPT,
-        f'#!/bin/sh\n# More flags of vLLM may follow on the command line.\ncd "$(dirname "$0")" && exec {here} "$@"\n',
+        job.folder / SERVE_SCRIPT,
+        f'#!/bin/sh\n# More flags of vLLM may follow on the command line.\ncd "$(dirname "$0")" && exec {line} "$@"\n',
     )
     notes = [QLORA_NOTE.replace("merged into", "served on")] if is_qlora(source) else []
     if local:
         notes.append(
-            f"No hub holds this base ({short_model_name(base.name)}, {base.source}) with these weights, so it is in the folder {BASE}."
+            f"No hub holds this base ({short_model_name(base.name)}, {base.source}) with these weights, "
+            f"so it is in the folder {BASE}."
         )
-    how = f"From inside this folder, where vLLM is installed:\n\n```bash\n{here}\n```\n\nThe model to ask for: {job.name}\n"
+    usage = (
+        f"From inside this folder, where vLLM is installed:\n\n```bash\n{line}\n```\n\n"
+        f"The model to ask for: {job.name}\n"
+    )
     return ExportedFiles(
-        how + prompting_notes(source),
+        usage + prompting_notes(source),
         checked,
-        line=served,
+        line=command,
         notes=tuple(notes),
-        of={"highest rank served": str(rank)},
+        made_from={"highest rank served": str(rank)},
     )
 
 
 def launch_command(name: str, base: Model, rank: int, local: bool) -> tuple[str, ...]:
-    """Return the parts of the launch line; {out} stands for the export's folder, wherever it is by then."""
+    """Return the parts of the command that serves the export; {out} is replaced by the export's folder."""
     known = find_known_model(base.name)
     repo = known.repo if known else base.name
-    served = (f"{OUT_PLACEHOLDER}/{BASE}",) if local else (repo, "--revision", base.revision)
+    base_arguments = (f"{OUT_PLACEHOLDER}/{BASE}",) if local else (repo, "--revision", base.revision)
     return (
         "vllm",
         "serve",
-        *served,
+        *base_arguments,
         "--enable-lora",
         "--lora-modules",
         f"{name}={OUT_PLACEHOLDER}/{WEIGHTS}",
@@ -81,8 +89,8 @@ def launch_command(name: str, base: Model, rank: int, local: bool) -> tuple[str,
     )
 
 
-def _rank(config: dict[str, Any]) -> int:
-    """Return the rank to ask vLLM for; BadInput for an adapter that it does not take."""
+def _served_rank(config: dict[str, Any]) -> int:
+    """Return the smallest of vLLM's ranks that fits the adapter; raise `BadInput` when none does."""
     if config.get("use_dora"):
         raise BadInput(
             "vLLM does not serve DoRA adapters", "hand it on whole, with --to merged: vllm serve FOLDER"
@@ -97,8 +105,8 @@ def _rank(config: dict[str, Any]) -> int:
 
 
 def _copy_base(base: Model, job: ExportJob) -> None:
-    """Copy the files of a base that transformers and vLLM read."""
-    (job.made / BASE).mkdir()
+    """Copy the base's files that transformers and vLLM read."""
+    (job.folder / BASE).mkdir()
     for file in sorted(base.folder.iterdir()):
         if file.is_file() and file.suffix in BASE_SUFFIXES and file.name != MANIFEST:
-            shutil.copyfile(file, job.made / BASE / file.name)
+            shutil.copyfile(file, job.folder / BASE / file.name)

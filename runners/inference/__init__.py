@@ -1,0 +1,1 @@
+"""Local and remote generation: decoding, KV cache, batching, weights."""

@@ -1,4 +1,4 @@
-"""Generate answers to several requests together, each with its own length, sampling and callback."""
+"""Generate answers to several requests in one batch, each with its own length, sampling and callback."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
     import torch
 
 MAX_ROWS = 16
-"""Most requests decoded together: on two cores more of them make each one wait longer than they save."""
+"""Most requests decoded together: on two cores, with more each request waits longer than the batch saves."""
 CANCELLED = Completion("", 0, 0, 0.0, "length")
 """Result of a request that was cancelled before its prompt was computed."""
 
 
 def never_cancelled() -> bool:
-    """Return that a request is not cancelled."""
+    """Return False: the request is not cancelled."""
     return False
 
 
@@ -34,11 +34,11 @@ class BatchRow:
     """Most tokens of the answer."""
     sampling: Sampling = GREEDY
     on_text: Callable[[str], None] = field(default=lambda piece: None)
-    """Called with each piece of the answer as it is made."""
+    """Called with each piece of the answer as it is generated."""
     is_cancelled: Callable[[], bool] = never_cancelled
     """Called at every token; a cancelled row leaves the batch at once."""
     trim: bool = True
-    """Whether white space at the answer's ends is taken off."""
+    """Whether white space at both ends of the answer is removed."""
 
 
 def generate_batch(
@@ -51,7 +51,7 @@ def generate_batch(
     """
     done: dict[int, Completion] = {}
     for batch in length_batches([len(row.prompt) + row.limit for row in rows], MAX_ROWS, BATCH_TOKENS):
-        # The batches before took their time: rows that were cancelled meanwhile are not computed.
+        # Rows that were cancelled during the earlier batches are not computed.
         live = [index for index in batch if not rows[index].is_cancelled()]
         done.update((index, CANCELLED) for index in batch if index not in live)
         if on_batch and live:
@@ -86,13 +86,13 @@ def _batch(generator: LocalGenerator, rows: Sequence[BatchRow]) -> list[Completi
 
     def on_token(index: int, token: int) -> bool:
         row, pieces = rows[index], texts[index]
-        over = token in generator.ends
-        if not over:
+        ended = token in generator.ends
+        if not ended:
             _send(row, pieces.add(token))
-            over = pieces.stopped
-        if over:
+            ended = pieces.stopped
+        if ended:
             finish[index] = "stop"
-        if over or len(pieces.tokens) >= row.limit or row.is_cancelled():
+        if ended or len(pieces.tokens) >= row.limit or row.is_cancelled():
             _send(row, pieces.rest())
             return True
         return False
@@ -114,6 +114,7 @@ def _batch(generator: LocalGenerator, rows: Sequence[BatchRow]) -> list[Completi
 
 
 def _send(row: BatchRow, piece: str) -> None:
+    """Pass a piece to the request, unless it is empty."""
     if piece:
         row.on_text(piece)
 

@@ -1,12 +1,10 @@
-"""The decoding loops: a batch that finished rows leave, and one stream that verifies guesses. Imports torch.
+"""Decoding loops: a batch whose finished rows leave it, and a single stream with prompt lookup decoding.
 
-Choose the next token: the likeliest, or drawn with a temperature from the likeliest few. Imports torch.
-
-Guess the next tokens from the text so far: answers with passages quote them word for word.
-
-Verifying five guessed tokens costs a model that is bound by memory hardly more than computing one, and a greedy
-answer stays the same: a guess is accepted only where the model itself would have chosen it. (Prompt lookup decoding,
-Saxena 2023.)
+:class:`Decoder` holds both loops. :class:`TokenSampler` chooses the next token, the likeliest or one drawn with a
+temperature. :class:`PromptLookup` guesses the next tokens from the text so far, because answers with passages quote them
+word for word (prompt lookup decoding, Saxena 2023): verifying five guessed tokens costs a model that is bound by memory
+hardly more than computing one, and a greedy answer stays the same, as a guess is accepted only where the model itself
+would have chosen it. Imports torch.
 """
 
 from __future__ import annotations
@@ -23,19 +21,26 @@ from runners.models import hub
 
 hub.block_hub()
 
-
 from runners.inference.kv_cache import CachedPrefix, StaticKVCache, cacheable_layers  # noqa: E402
 from runners.inference.llama_step import FusedLlamaStep, unsupported_reason  # noqa: E402
 
+MAX_GUESSES = 6
+"""Most tokens that are guessed at once."""
+MAX_NGRAM = 3
+"""Number of last tokens that are looked up in the text before; where they do not occur, one fewer is tried."""
+PREFILL_MULTIPLE = 16
+"""A single row is prefilled in a multiple of this many tokens. For every new number of rows of a product oneDNN compiles
+kernels and caches them: 150 questions of as many lengths left 110 MiB in memory, in such multiples 58, ever fewer."""
+
 
 class TokenSampler:
-    """Chooses tokens for the rows of a call; every row draws from a random stream of its own.
+    """Chooses tokens for the rows of a call, each with its own random stream.
 
     So a row's draw depends on the seed and on its index in the call, never on the other rows.
     """
 
     def __init__(self, sampling: Sampling = GREEDY, rows: Sequence[int] = (0,)) -> None:
-        """Prepare the streams; `rows` are the indexes in the call."""
+        """Prepare the random streams; `rows` are the indexes of the rows in the call."""
         self.sampling = sampling
         self._streams: dict[int, torch.Generator] = {}
         if not sampling.greedy:
@@ -61,11 +66,6 @@ class TokenSampler:
         before = ordered.cumsum(0) - ordered
         nucleus = ordered * (before < self.sampling.top_p)
         return int(tokens[torch.multinomial(nucleus, 1, generator=stream)])
-
-
-MAX_GUESSES = 6
-MAX_NGRAM = 3
-"""Last tokens that must have occurred before in this order; one fewer is tried when they have not."""
 
 
 class PromptLookup:
@@ -96,13 +96,8 @@ class PromptLookup:
         return []
 
 
-PREFILL_MULTIPLE = 16
-"""One row's tokens are prefilled in a multiple of so many. For every new number of rows of a product oneDNN makes
-kernels and keeps them: 150 questions of as many lengths left 110 MiB behind, in such multiples 58, ever fewer."""
-
-
 class Decoder:
-    """A model with what both decoding loops share: the prefill of prompts, and the step."""
+    """A model with two decoding loops, for a batch and for a single row, over a static KV cache."""
 
     def __init__(self, model: Any) -> None:
         """Choose the step: the fused one where the model is built like Llama, transformers' for others."""
@@ -112,7 +107,7 @@ class Decoder:
         self.fused_step = None if self.reason else FusedLlamaStep(model)
         named = inspect.signature(model.forward).parameters
         self._cache_argument = "cache" if "cache" in named else "past_key_values"
-        # The lowest number instead of -inf: a row of padding that is hidden altogether has a softmax without NaN.
+        # The lowest number instead of -inf: a query of padding, from which every key is hidden, has no NaN in its softmax.
         self.lowest = torch.finfo(model.dtype).min
 
     @torch.inference_mode()
@@ -138,10 +133,11 @@ class Decoder:
     def prefill_one(self, ids: Sequence[int], cache: StaticKVCache) -> torch.Tensor:
         """Compute more tokens of a cache's only row; return the logits [1, vocabulary] after the last.
 
-        They are filled up to a multiple of PREFILL_MULTIPLE where the cache has capacity: no token sees what comes
-        after it, and the filling is truncated again.
+        They are padded on the right to a multiple of PREFILL_MULTIPLE where the cache has capacity: no token sees what
+        comes after it, and the padding is truncated again.
         """
-        start, count = cache.length, len(ids)
+        start = cache.length
+        count = len(ids)
         filled = max(count, min(-(-count // PREFILL_MULTIPLE) * PREFILL_MULTIPLE, cache.capacity - start))
         device = self.model.device
         row = torch.tensor([[*ids, *[0] * (filled - count)]], device=device)
@@ -167,13 +163,13 @@ class Decoder:
         last: int | torch.Tensor,
     ) -> torch.Tensor:
         """Return transformers' logits [rows, returned, vocabulary] of the `last` tokens (0: all), or of those at indexes."""
-        given = {
+        inputs = {
             "input_ids": ids,
             "attention_mask": mask,
             "position_ids": positions,
             self._cache_argument: cache,
         }
-        logits: torch.Tensor = self.model(**given, use_cache=True, logits_to_keep=last).logits
+        logits: torch.Tensor = self.model(**inputs, use_cache=True, logits_to_keep=last).logits
         return logits
 
     def _left_padded(
@@ -181,8 +177,8 @@ class Decoder:
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Return tokens [rows, width], mask [rows, before + width] and positions [rows, width] of padded rows.
 
-        Padded on the left, so that the last column is every row's last token. The `before` tokens that are in the
-        cache already come before the padding: the cache has them at the same place in every row.
+        Padded on the left, so that the last column is every row's last token. The `before` tokens that are already in the
+        cache precede the padding: the cache has them at the same indexes in every row.
         """
         width = max(len(row) for row in rows)
         device = self.model.device
@@ -204,10 +200,17 @@ class Decoder:
         names: Sequence[int],
         shared: tuple[int, CachedPrefix] | None = None,
     ) -> None:
-        """Decode prompts together; `on_token` gets (row, token) for each token and returns whether the row has ended.
+        """Decode prompts together.
 
-        A row ends at `limit` tokens too. One that has ended leaves the batch at once: the others' steps get cheaper.
-        `names` are the sampler's names of the rows, `shared` the length and the cached prefix of all of them.
+        A row that has ended leaves the batch at once, so that the steps of the others get cheaper.
+
+        Args:
+            prompts: The prompts as tokens.
+            limit: Most tokens of an answer.
+            on_token: Called with (row, token) for each token; returns whether the row has ended.
+            sampler: Chooses the tokens.
+            names: The sampler's index of each row.
+            shared: Length of the prefix that all prompts share, and its cached keys and values.
         """
         before = shared[0] if shared else 0
         ids, mask, positions = self._left_padded([p[before:] for p in prompts], before)
@@ -247,9 +250,9 @@ class Decoder:
         cache: StaticKVCache,
         guesses: int = MAX_GUESSES,
     ) -> Iterator[int]:
-        """Decode one prompt whose first tokens may be in the cache already; yield its tokens, at most `limit`.
+        """Decode one prompt, whose first tokens may be in the cache already; yield its tokens, at most `limit`.
 
-        Greedily, up to `guesses` tokens that followed the last ones where these occurred before are verified at once.
+        In greedy decoding up to `guesses` tokens of :class:`PromptLookup` are verified in one step.
         """
         logits = self.prefill_one(prompt[cache.length :], cache)
         # A drawn token depends on the draws before it, so guesses are for greedy decoding only.
@@ -299,7 +302,10 @@ class _ActiveRows:
     """[rows, 1, 1, tokens]: added to the scores to hide padding."""
 
     def remove(self, ended: set[int], tokens: list[int], cache: StaticKVCache) -> None:
-        """Take rows out, by their index here: the last ones move into the indexes that become free."""
+        """Remove rows by their index here: the last rows move to the indexes that become free.
+
+        ``tokens``, the newest token of each row, and the cache are changed alike.
+        """
         if not ended:
             return
         count = len(self.rows) - len(ended)

@@ -1,11 +1,9 @@
-"""One JSON request to a server, retried and paced; its answer as an object, or as a stream of them. Never logs.
+"""JSON requests to a model server with retries and a request rate; the answer is one object or a stream of objects.
 
-What a server does not take of a request, learnt from its refusals: what it names is left out from then on.
-
+:class:`HttpClient` retries with exponential backoff and jitter (:class:`Backoff`), obeys Retry-After and spaces requests
+(:class:`RequestPacer`). :class:`ServerDialect` leaves out or renames parameters that a server refuses, because
 "OpenAI-compatible" is a family: OpenAI's own reasoning models take `max_completion_tokens` and no temperature, others
-forbid every parameter they do not know.
-
-When and how to ask a server again: exponential backoff with jitter, Retry-After honoured, requests paced.
+forbid every parameter they do not know. Nothing is logged.
 """
 
 from __future__ import annotations
@@ -28,70 +26,93 @@ from rag.errors import BadInput, CannotRun
 from runners.models import endpoint
 
 OPTIONAL_FIELDS = ("seed", "temperature", "top_p", "stream_options")
-"""Parameters that an answer can be had without; messages and stop texts are not among them."""
+"""Parameters that may be left out of a request; messages and stop texts may not."""
 RENAMED_FIELDS = {"max_tokens": "max_completion_tokens"}
-_UNKNOWN = re.compile(
+"""Parameters that may be sent under another name."""
+_REFUSED_PARAMETER = re.compile(
     r"unsupported|not support|unknown|unrecogni[sz]ed|unexpected|not permitted|not allowed|forbidden|deprecated",
     re.IGNORECASE,
 )
+RETRIED_STATUSES = frozenset({408, 409, 429, 500, 502, 503, 504, 520, 522, 524, 529})
+"""Statuses that may be temporary: timeouts, conflicts, too many requests, and faults of the server."""
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e\u2060-\u2069]+")
+"""Characters that steer a terminal, or that are invisible."""
+
+ResponseT = TypeVar("ResponseT")
+OnNote = Callable[[str], None] | None
+"""Called with a sentence about a retry or a changed parameter."""
 
 
 class ServerDialect:
-    """The changes that one server's requests need; safe to share between threads."""
+    """The changes of parameters that one server's requests need; safe to share between threads."""
 
-    def __init__(self, on_change: Callable[[str], None] | None = None) -> None:
-        """Start with none; `on_change` hears about each once, in words."""
+    def __init__(self, on_change: OnNote = None) -> None:
+        """Start without changes; `on_change` is called once with a description of each change."""
         self._changes: dict[str, str] = {}
-        self._lock, self._on_change = threading.Lock(), on_change
+        self._lock = threading.Lock()
+        self._on_change = on_change
 
-    def of(self, body: Mapping[str, Any]) -> dict[str, Any]:
-        """Return a request as the server takes it."""
+    def adapt(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        """Return a request body with the parameters that the server accepts."""
         named = {self._changes.get(key, key): value for key, value in body.items()}
         return {key: value for key, value in named.items() if key}
 
-    def learn(self, sent: Mapping[str, Any], said: str) -> bool:
-        """Take a refusal of a request; return whether it names a parameter that can be changed, so try again."""
-        wrong = [
+    def learn_from_refusal(self, sent: Mapping[str, Any], message: str) -> bool:
+        """Record the parameters that a server's error message names; return whether sending again may succeed.
+
+        Args:
+            sent: The request body that was refused.
+            message: The server's error message.
+        """
+        refused = [
             key
             for key in (*OPTIONAL_FIELDS, *RENAMED_FIELDS)
-            if key in sent and re.search(rf"\b{key}\b", said)
+            if key in sent and re.search(rf"\b{key}\b", message)
         ]
-        if not wrong or not _UNKNOWN.search(said):
+        if not refused or not _REFUSED_PARAMETER.search(message):
             return False
         with self._lock:
-            fresh = [key for key in wrong if key not in self._changes]
-            self._changes |= {key: RENAMED_FIELDS.get(key, "") for key in fresh}
-        tell = self._on_change or (lambda said: None)
-        for key in fresh:
-            tell(
-                f"does not take {key}: {f'{RENAMED_FIELDS[key]} is sent instead' if key in RENAMED_FIELDS else 'it is left out'}"
-            )
+            new = [key for key in refused if key not in self._changes]
+            self._changes |= {key: RENAMED_FIELDS.get(key, "") for key in new}
+        for key in new:
+            renamed = RENAMED_FIELDS.get(key)
+            change = f"{renamed} is sent instead" if renamed else "it is left out"
+            if self._on_change:
+                self._on_change(f"does not take {key}: {change}")
         return True
-
-
-RETRIED_STATUSES = frozenset({408, 409, 429, 500, 502, 503, 504, 520, 522, 524, 529})
-"""Statuses that may pass: timeouts, conflicts, too many requests, and what is wrong with the server."""
 
 
 @dataclass(frozen=True, slots=True)
 class Backoff:
-    """How often and how long to wait; "full jitter" spreads clients that were refused together (AWS, Brooker 2015)."""
+    """How often to retry and how long to wait, with "full jitter", which spreads clients over time (AWS, Brooker 2015)."""
 
     tries: int = 6
+    """Attempts in all."""
     first: float = 0.5
-    """Seconds before the second try at most; doubled each time."""
+    """Most seconds before the second attempt; doubled each time."""
     longest: float = 30.0
+    """Most seconds before any attempt."""
     patience: float = 120.0
-    """The longest Retry-After that is waited for; a server that asks for more is given up on."""
+    """The longest Retry-After in seconds that is waited for; a server that asks for more is given up on."""
 
     def wait(self, attempt: int, asked: float | None, draw: Callable[[], float] = random.random) -> float:
-        """Return the seconds to wait after the attempt (1 is the first); at least what the server asked for."""
+        """Return the seconds to wait after an attempt; at least what the server asked for.
+
+        Args:
+            attempt: Number of the failed attempt, from 1.
+            asked: Seconds of the server's Retry-After header, None without one.
+            draw: Returns a random number between 0 and 1.
+        """
         own = min(self.longest, self.first * 2 ** (attempt - 1)) * draw()
+        # Up to a second more than asked for, so that clients which were told the same time do not return together.
         return own if asked is None else asked + min(own, 1.0)
 
 
 def retry_after(value: str | None, now: datetime | None = None) -> float | None:
-    """Return the seconds a Retry-After header means, given as seconds or as a date (RFC 9110 10.2.3)."""
+    """Return a Retry-After header in seconds, None for none or an invalid one; it holds seconds or a date.
+
+    RFC 9110, section 10.2.3. ``now`` is the time that a date is compared with.
+    """
     if not value:
         return None
     try:
@@ -107,35 +128,32 @@ def retry_after(value: str | None, now: datetime | None = None) -> float | None:
 
 
 class RequestPacer:
-    """At most so many requests a minute, evenly spaced; safe to share between threads."""
+    """Rate limiter for requests, evenly spaced; safe to share between threads."""
 
     def __init__(self, per_minute: float | None, clock: Callable[[], float] = time.monotonic) -> None:
-        """None is no limit; `clock` gives seconds."""
+        """Allow `per_minute` requests a minute, None for no limit; `clock` returns seconds."""
         self._gap = 60.0 / per_minute if per_minute else 0.0
-        self._clock, self._lock, self._next = clock, threading.Lock(), 0.0
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._next = 0.0
 
-    def turn(self) -> float:
-        """Take the next place in line; return the seconds to wait for it."""
+    def reserve(self) -> float:
+        """Reserve the time of the next request; return the seconds until then."""
         with self._lock:
             now = self._clock()
-            at = max(now, self._next)
-            self._next = at + self._gap
-            return at - now
-
-
-ResponseT = TypeVar("ResponseT")
-OnNote = Callable[[str], None] | None
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e\u2060-\u2069]+")
+            start = max(now, self._next)
+            self._next = start + self._gap
+            return start - now
 
 
 @dataclass(frozen=True, slots=True)
 class RequestLimits:
-    """How hard a server is asked."""
+    """Concurrency, rate, timeouts and retries of the requests to a server."""
 
     at_once: int = 4
-    """Requests under way at the same time."""
+    """Concurrent requests."""
     per_minute: float | None = None
-    """Requests a minute, evenly spaced; None is no limit of ours."""
+    """Requests a minute, evenly spaced; None for no limit."""
     connect: float = 10.0
     """Seconds to connect."""
     read: float = 120.0
@@ -145,50 +163,61 @@ class RequestLimits:
 
 @dataclass(frozen=True, slots=True)
 class RequestCaller:
-    """Who waits for an answer: until when, and whether still."""
+    """Until when the caller of a request waits for its answer, and whether it still does."""
 
-    until: float = math.inf
-    """By the monotonic clock."""
-    wanted: Callable[[], bool] = lambda: True
+    deadline: float = math.inf
+    """Time of the monotonic clock, in seconds."""
+    is_waiting: Callable[[], bool] = lambda: True
+    """Returns whether the answer is still needed."""
 
 
 NO_DEADLINE = RequestCaller()
 """Waits for as long as it takes."""
 
 
-class _Passing(Exception):
-    """What may be gone at the next try."""
+class _TemporaryError(Exception):
+    """A failure that may not occur at the next attempt."""
 
-    def __init__(self, why: str, after: float | None = None) -> None:
-        super().__init__(why)
-        self.after = after
+    def __init__(self, reason: str, retry_after_s: float | None = None) -> None:
+        super().__init__(reason)
+        self.retry_after_s = retry_after_s
 
 
 class HttpClient:
     """Requests to one address; safe to share between threads.
 
-    Raises BadInput for what the server will never take (400, 401, 403, 404), CannotRun when it cannot be reached or
-    goes on failing. Messages are one line, name the host, and never hold the key.
+    Raises BadInput for what the server will never accept (400, 401, 403, 404), CannotRun when it cannot be reached or
+    keeps failing. Messages are one line, name the host, and never contain the key.
     """
 
     def __init__(self, url: str, name: str, limits: RequestLimits, key: str, on_note: OnNote = None) -> None:
-        """Connect at the first request; `name` is what messages call the model.
+        """Prepare a client that connects at the first request.
 
-        `on_note` hears, on the asking thread, of every wait for another try and of parameters given up.
+        Args:
+            url: Address that requests are posted to.
+            name: Name of the model in messages.
+            limits: Concurrency, rate, timeouts and retries.
+            key: API key, "" for none.
+            on_note: Called on the thread of the request, for each retry and each parameter that is left out.
         """
-        self.url, self.name, self.limits, self._key = url, name, limits, key
-        self.where = f"{name} at {endpoint.endpoint_host(url)}"
-        self.retries, self._on_note = 0, on_note
-        self._dialect = ServerDialect(lambda what: self._note(f"{self.where} {what}"))
-        self._pace, self._closed = RequestPacer(limits.per_minute), threading.Event()
+        self.url = url
+        self.name = name
+        self.limits = limits
+        self._key = key
+        self.server = f"{name} at {endpoint.endpoint_host(url)}"
+        self.retries = 0
+        self._on_note = on_note
+        self._dialect = ServerDialect(lambda change: self._note(f"{self.server} {change}"))
+        self._pacer = RequestPacer(limits.per_minute)
+        self._closed = threading.Event()
         try:
             self._client = httpx.Client(
                 headers={"Authorization": f"Bearer {key}"} if key else {},
                 timeout=httpx.Timeout(limits.read, connect=limits.connect),
                 limits=httpx.Limits(max_connections=limits.at_once),
-                # A redirect could carry the key and the data to a host that nobody named.
+                # A redirect could carry the key and the data to a host that the user did not choose.
                 follow_redirects=False,
-                # A server of one's own is never behind a proxy that the environment names.
+                # A server on a private address is never behind the proxy of the environment.
                 trust_env=not endpoint.is_private(url),
             )
         except (UnicodeEncodeError, ValueError):
@@ -203,7 +232,7 @@ class HttpClient:
         self._client.close()
 
     def object(self, body: dict[str, Any]) -> tuple[dict[str, Any], float]:
-        """Return the JSON object that the server answers, and the seconds it took; waits and other tries are not in."""
+        """Return the JSON object that the server answers, and the seconds it took, without waits and failed attempts."""
 
         def once() -> tuple[dict[str, Any], float]:
             response = self._send(body)
@@ -215,11 +244,11 @@ class HttpClient:
 
         return self._retried(once)
 
-    def events(self, body: dict[str, Any], asker: RequestCaller = NO_DEADLINE) -> Iterator[dict[str, Any]]:
-        """Yield the objects of the server's event stream; tried again only until the first has come."""
+    def events(self, body: dict[str, Any], caller: RequestCaller = NO_DEADLINE) -> Iterator[dict[str, Any]]:
+        """Yield the objects of the server's event stream; retried only until the first was received."""
 
-        def opened() -> tuple[httpx.Response, dict[str, Any], Iterator[dict[str, Any]]]:
-            response = self._send(body, asker)
+        def open_stream() -> tuple[httpx.Response, dict[str, Any], Iterator[dict[str, Any]]]:
+            response = self._send(body, caller)
             try:
                 events = self._read_events(response.iter_lines())
                 return response, next(events, {}), events
@@ -227,73 +256,79 @@ class HttpClient:
                 response.close()
                 raise
 
-        response, first, others = self._retried(opened, asker)
+        response, first, others = self._retried(open_stream, caller)
         try:
             yield first
             yield from others
-        except _Passing as error:
+        except _TemporaryError as error:
             raise CannotRun(str(error), "ask again") from None
         except httpx.HTTPError as error:
-            raise CannotRun(self._lost(error), "ask again") from None
+            raise CannotRun(self._connection_failure(error), "ask again") from None
         finally:
             response.close()
 
-    def _send(self, body: dict[str, Any], asker: RequestCaller = NO_DEADLINE) -> httpx.Response:
-        """Send in turn; return the response with its body still to be read, when it is a success."""
-        while True:  # each time round, one parameter fewer
-            sent = self._dialect.of(body)
-            self._closed.wait(self._pace.turn())
-            left = asker.until - time.monotonic()
-            if left <= 0 or not asker.wanted():
-                raise CannotRun(f"nobody waits for {self.where} any more", "ask again")
+    def _send(self, body: dict[str, Any], caller: RequestCaller = NO_DEADLINE) -> httpx.Response:
+        """Send a request at the allowed rate; return a successful response, its body not read yet."""
+        while True:  # each iteration leaves out or renames one more parameter
+            sent = self._dialect.adapt(body)
+            self._closed.wait(self._pacer.reserve())
+            left = caller.deadline - time.monotonic()
+            if left <= 0 or not caller.is_waiting():
+                raise CannotRun(f"nobody waits for {self.server} any more", "ask again")
             timeout = httpx.Timeout(min(self.limits.read, left), connect=min(self.limits.connect, left))
             request = self._client.build_request("POST", self.url, json=sent, timeout=timeout)
             response = self._client.send(request, stream=True)
             if response.is_success:
                 return response
             try:
-                said = self._reason(response.read().decode("utf-8", errors="replace"))
+                reason = self._reason(response.read().decode("utf-8", errors="replace"))
             finally:
                 response.close()
-            what, status = f"{self.where} answered {response.status_code}{said}", response.status_code
+            status = response.status_code
+            message = f"{self.server} answered {status}{reason}"
             if status in RETRIED_STATUSES or status >= 500:
-                raise _Passing(what, retry_after(response.headers.get("retry-after")))
-            if status not in (400, 422) or not self._dialect.learn(sent, said):
-                kind = endpoint.EndpointRefused if status in (401, 403, 404) else BadInput
-                raise kind(what, _hint(status, self.url))
+                raise _TemporaryError(message, retry_after(response.headers.get("retry-after")))
+            if status not in (400, 422) or not self._dialect.learn_from_refusal(sent, reason):
+                error = endpoint.EndpointRefused if status in (401, 403, 404) else BadInput
+                raise error(message, _hint(status, self.url))
 
-    def _retried(self, once: Callable[[], ResponseT], asker: RequestCaller = NO_DEADLINE) -> ResponseT:
-        backoff, asked, why, attempt = self.limits.backoff, None, "", 0
+    def _retried(self, once: Callable[[], ResponseT], caller: RequestCaller = NO_DEADLINE) -> ResponseT:
+        """Return what ``once`` returns, called again after temporary errors for as long as the caller waits."""
+        backoff = self.limits.backoff
+        asked: float | None = None
+        reason = ""
+        attempt = 0
         for attempt in range(1, backoff.tries + 1):
             try:
                 return once()
-            except _Passing as error:
-                asked, why = error.after, str(error)
+            except _TemporaryError as error:
+                asked, reason = error.retry_after_s, str(error)
             except httpx.InvalidURL as error:
                 raise BadInput(f"the address {self.url} cannot be used: {error}") from None
             except httpx.HTTPError as error:
-                asked, why = None, self._lost(error)
+                asked, reason = None, self._connection_failure(error)
             too_long = asked is not None and asked > backoff.patience
             if attempt == backoff.tries or too_long or self._closed.is_set():
                 break
             seconds = backoff.wait(attempt, asked)
-            if time.monotonic() + seconds >= asker.until or not asker.wanted():
+            if time.monotonic() + seconds >= caller.deadline or not caller.is_waiting():
                 break
             self.retries += 1
-            self._note(f"{why}; asking again in {seconds:.1f} s (try {attempt + 1} of {backoff.tries})")
+            self._note(f"{reason}; asking again in {seconds:.1f} s (try {attempt + 1} of {backoff.tries})")
             self._closed.wait(seconds)
         tries = "1 try" if attempt == 1 else f"{attempt} tries"
         longer = f"; it asks to wait {asked:.0f} s" if asked is not None and asked > backoff.patience else ""
         raise CannotRun(
-            f"{why} ({tries}{longer})", "check the server and its address; a run goes on with --resume"
+            f"{reason} ({tries}{longer})", "check the server and its address; a run goes on with --resume"
         )
 
-    def _note(self, what: str) -> None:
+    def _note(self, text: str) -> None:
+        """Report a sentence to the callback."""
         if self._on_note:
-            self._on_note(what)
+            self._on_note(text)
 
     def _read_events(self, lines: Iterator[str]) -> Iterator[dict[str, Any]]:
-        """The objects of the `data:` lines, up to [DONE]."""
+        """Yield the objects of the `data:` lines, up to [DONE]."""
         for line in lines:
             data = line.removeprefix("data:").strip()
             if not line.startswith("data:") or not data:
@@ -301,42 +336,45 @@ class HttpClient:
             if data == "[DONE]":
                 return
             yield self._parsed(data)
-        raise _Passing(f"{self.where} broke off in the middle of an answer")
+        raise _TemporaryError(f"{self.server} broke off in the middle of an answer")
 
     def _parsed(self, text: str) -> dict[str, Any]:
+        """Return the JSON object of a text; a temporary error for anything else, and for an object with an error."""
         try:
             body = json.loads(text)
         except ValueError:
             body = None
         if not isinstance(body, dict):
-            raise _Passing(f"{self.where} sent no JSON object: {self._clean(text)!r}")
+            raise _TemporaryError(f"{self.server} sent no JSON object: {self._clean(text)!r}")
         if body.get("error"):
-            raise _Passing(f"{self.where} sent an error{self._reason(text)}")
+            raise _TemporaryError(f"{self.server} sent an error{self._reason(text)}")
         return body
 
     def _reason(self, text: str) -> str:
-        """What an error's body says, in one line."""
+        """Return ": " and the message in the body of an error, in one line; "" without one."""
         try:
             error = json.loads(text)
             error = error.get("error", error) if isinstance(error, dict) else error
-            said = error.get("message", error) if isinstance(error, dict) else error
+            message = error.get("message", error) if isinstance(error, dict) else error
         except ValueError:
-            said = text
-        clean = self._clean(str(said))
+            message = text
+        clean = self._clean(str(message))
         return f": {clean}" if clean else ""
 
     def _clean(self, text: str) -> str:
-        """A server's words on one line, without what steers a terminal, and without the key if it repeats it."""
+        """Return a server's text on one line, without control characters, the key masked, at most 200 characters."""
         hidden = text.replace(self._key, "***") if self._key else text
         return " ".join(_CONTROL.sub(" ", hidden).split())[:200]
 
-    def _lost(self, error: httpx.HTTPError) -> str:
+    def _connection_failure(self, error: httpx.HTTPError) -> str:
+        """Return a message for a timeout or a lost connection."""
         late = isinstance(error, httpx.TimeoutException)
         kind = "did not answer in time" if late else "cannot be reached, or hung up"
-        return f"{self.where} {kind} ({self._clean(str(error)) or type(error).__name__})"
+        return f"{self.server} {kind} ({self._clean(str(error)) or type(error).__name__})"
 
 
 def _hint(status: int, url: str) -> str:
+    """Return the next step for a status that is an error."""
     if status in (401, 403):
         return f"the key is read from {' or '.join(endpoint.API_KEY_VARIABLES)} in the environment"
     if status == 404:

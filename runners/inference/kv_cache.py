@@ -1,9 +1,8 @@
-"""A static KV cache for one batch: nothing is copied as it grows, rows can leave it, its end can be cut off.
+"""KV caches: a static one for a batch, and a bounded cache of prompt prefixes that is looked up by their tokens.
 
-transformers' DynamicCache copies every key and value at every token (28 % of a step at 32 rows of 220 tokens, 2
-cores); this one is written in place. Imports torch and transformers.
-
-A bounded cache of what was computed for prompt prefixes, looked up by their tokens.
+:class:`StaticKVCache` is written in place, rows can leave it, and its end can be truncated; transformers' DynamicCache
+copies every key and value at every token (28 % of a step at 32 rows of 220 tokens, 2 cores). :class:`PrefixCache` holds
+the keys and values of earlier prompts for reuse. Imports torch and transformers.
 """
 
 from __future__ import annotations
@@ -21,19 +20,24 @@ import torch  # noqa: E402
 from transformers import DynamicCache  # noqa: E402
 from transformers.cache_utils import Cache, DynamicLayer  # noqa: E402
 
+MIN_SHARED = 16
+"""Fewest shared tokens for which caching pays: fewer cost less to compute again than to manage."""
+MAX_BYTES = 256 << 20
+"""Most bytes of keys and values in the prefix cache: about 11,000 tokens of a 135M model in bf16."""
+
 LayerKeysValues = tuple[tuple[torch.Tensor, torch.Tensor], ...]
 """Keys and values of every layer, each [rows, groups, tokens, d] for `groups` key/value heads of size d."""
 
 
 @dataclass(frozen=True, slots=True)
 class CachedPrefix:
-    """Keys and values of some tokens, one row; never written to after it is made."""
+    """Keys and values of some tokens, one row; immutable."""
 
     layers: LayerKeysValues
 
     @property
     def nbytes(self) -> int:
-        """Memory it takes, in bytes."""
+        """Size of the keys and values in bytes."""
         return sum(k.nbytes + v.nbytes for k, v in self.layers)
 
 
@@ -48,15 +52,19 @@ class _StaticLayer(DynamicLayer):  # type: ignore[misc]  # transformers is untyp
 
     def __init__(self, rows: int, capacity: int) -> None:
         super().__init__()
-        self.rows, self.capacity, self.length = rows, capacity, 0
+        self.rows = rows
+        self.capacity = capacity
+        self.length = 0
 
     def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
-        """Allocate for the head size and dtype of the first keys and values; transformers' name for it."""
+        """Allocate memory for the head size and dtype of the first keys and values (overrides transformers' method)."""
         for name, like in (("keys", key_states), ("values", value_states)):
             shape = (self.rows, like.shape[1], self.capacity, like.shape[3])
             # Not zeroed: no token past `length` is ever read.
             setattr(self, name, torch.empty(shape, dtype=like.dtype, device=like.device))
-        self.dtype, self.device, self.is_initialized = key_states.dtype, key_states.device, True
+        self.dtype = key_states.dtype
+        self.device = key_states.device
+        self.is_initialized = True
 
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
@@ -109,7 +117,7 @@ class StaticKVCache(Cache):  # type: ignore[misc]  # transformers is untyped
         )
 
     def truncate(self, length: int) -> None:
-        """Forget every token from `length` on."""
+        """Discard every token from `length` on."""
         for layer in self.kv_layers:
             layer.length = min(layer.length, length)
 
@@ -124,7 +132,7 @@ class StaticKVCache(Cache):  # type: ignore[misc]  # transformers is untyped
 
 
 def cacheable_layers(config: Any) -> int:
-    """Return how many layers' keys and values a model caches; 0 where one caches fewer, or else, than all of them.
+    """Return how many layers a model caches keys and values of; 0 where one caches not all of them, or something else.
 
     A sliding window forgets keys, a state space model has none: their caches cannot be replaced by this one.
     """
@@ -132,14 +140,8 @@ def cacheable_layers(config: Any) -> int:
     return len(layers) if all(type(layer) is DynamicLayer for layer in layers) else 0
 
 
-MIN_SHARED = 16
-"""Shared tokens from which caching pays: fewer cost less to compute again than to manage."""
-MAX_BYTES = 256 << 20
-"""Bytes of keys and values in the cache: about 11,000 tokens of a 135M model in bf16."""
-
-
 class SizedEntry(Protocol):
-    """Anything that knows how much memory it takes."""
+    """An object with a size in bytes."""
 
     @property
     def nbytes(self) -> int:
@@ -168,9 +170,9 @@ def shared_length(a: Sequence[int], b: Sequence[int]) -> int:
 
 
 class PrefixCache(Generic[Entry]):  # Python 3.11
-    """Entries by owner and tokens, the least recently used evicted first; `owner` is base, adapter and dtype.
+    """A bounded cache by owner and tokens, the least recently used entry evicted first.
 
-    The same tokens have other keys and values under other weights, so an entry is only ever found by its owner.
+    The owner is base, adapter and dtype: the same tokens have other keys and values under other weights.
     """
 
     def __init__(self, max_bytes: int = MAX_BYTES) -> None:
@@ -216,6 +218,7 @@ class PrefixCache(Generic[Entry]):  # Python 3.11
             self._entries.popitem(last=False)
 
     def _use(self, key: tuple[Hashable, tuple[int, ...]]) -> Entry | None:
+        """Return an entry and mark it as the most recently used."""
         if key in self._entries:
             self._entries.move_to_end(key)
         return self._entries.get(key)

@@ -1,8 +1,8 @@
-"""One fused decoding step for models built like Llama: little around the matrix products. Imports torch.
+"""One fused decoding step for models built like Llama, with little overhead around the matrix products.
 
-transformers' layers spend a third of a single-stream step outside the products (22 ms against 15 ms a token on a
-135M model in bf16, 2 cores). Here query, key and value are one product, so are gate and up, and the cache is written
-in place; every number is computed as transformers computes it, in the same order and dtype.
+transformers' layers spend a third of a single-stream step outside the products (22 ms against 15 ms a token on a 135M
+model in bf16, 2 cores). Here query, key and value are one product, so are gate and up, and the cache is written in
+place; every number is computed as transformers computes it, in the same order and dtype. Imports torch.
 """
 
 from __future__ import annotations
@@ -22,13 +22,12 @@ from torch.nn import functional as F  # noqa: E402
 from runners.inference.kv_cache import StaticKVCache  # noqa: E402
 
 MODEL_TYPES = ("llama", "mistral", "qwen2")
-"""Architectures whose layers are exactly these; a mistral with a sliding window is told apart by its cache."""
-
+"""Architectures whose layers are exactly these; a mistral with a sliding window is recognised by its cache."""
 
 MatrixProduct = Callable[[torch.Tensor], torch.Tensor]
 """A matrix product with weights, and a bias where the layer has one: [..., in] to [..., out]."""
 PackWeight = Callable[[torch.Tensor, torch.Tensor | None], MatrixProduct]
-"""Makes a product of a weight [out, in] and a bias [out]."""
+"""Makes a product from a weight [out, in] and a bias [out]."""
 
 
 def unpacked(weight: torch.Tensor, bias: torch.Tensor | None) -> MatrixProduct:
@@ -54,13 +53,15 @@ class FusedLlamaStep:
     def __init__(self, model: Any, pack: PackWeight = unpacked) -> None:
         """Join the weights in place: the model's own modules keep working, on views of the joined memory.
 
-        `pack` makes the products; `benchmarks/bench_stream.py` tries 8- and 4-bit ones with it.
+        `pack` makes the products; the benchmark of streams tries 8- and 4-bit ones with it.
         """
         config = model.config
         self.inner = model.model
-        self.heads, self.groups = config.num_attention_heads, config.num_key_value_heads
+        self.heads = config.num_attention_heads
+        self.groups = config.num_key_value_heads
         self.size = getattr(config, "head_dim", None) or config.hidden_size // self.heads
-        self.eps, self.scaling = config.rms_norm_eps, self.inner.layers[0].self_attn.scaling
+        self.eps = config.rms_norm_eps
+        self.scaling = self.inner.layers[0].self_attn.scaling
         self.layers = [_layer_weights(layer, pack) for layer in self.inner.layers]
         self.head = pack(model.lm_head.weight, model.lm_head.bias)
 
@@ -106,7 +107,7 @@ class FusedLlamaStep:
 
 
 def unsupported_reason(model: Any) -> str:
-    """Return why a model's steps are left to transformers, "" when they can be fused."""
+    """Return why a model's steps are computed by transformers, "" when they can be fused."""
     config = model.config
     if config.model_type not in MODEL_TYPES:
         return f"layers of {config.model_type} are not known here"
@@ -119,6 +120,7 @@ def unsupported_reason(model: Any) -> str:
 
 
 def _layer_weights(layer: Any, pack: PackWeight) -> _LayerWeights:
+    """Return the weights of one of transformers' layers, joined where they read the same input."""
     attention, mlp = layer.self_attn, layer.mlp
     return _LayerWeights(
         layer.input_layernorm.weight,

@@ -1,8 +1,8 @@
-"""Generation on this machine: batched by length, shared prefixes computed once, tuned weights on and off.
+"""Generation on this machine: batched by length, shared prefixes computed once, tuned weights switched in memory.
 
-:func:`local_generator` is the only way in. What it returns decodes with this project's own loops and KV cache, or,
-where `kernels` is plain or the model's cache is of another kind, with transformers' `generate`, which is the reference
-that the tests compare the loops with. Imports torch.
+:func:`local_generator` is the entry point. The generator decodes with this project's own loops and KV cache, or, where
+`kernels` is plain or the model's cache is of another kind, with transformers' `generate`, which is the reference that
+the tests compare the loops with. Imports torch.
 """
 
 from __future__ import annotations
@@ -21,11 +21,8 @@ import torch  # noqa: E402
 
 from rag.errors import BadInput  # noqa: E402
 from runners.data.formats import Message  # noqa: E402
-from runners.inference.decoding import (  # noqa: E402
-    Decoder,
-    TokenSampler,
-)
-from runners.inference.kv_cache import (  # noqa: E402  # noqa: E402
+from runners.inference.decoding import Decoder, TokenSampler  # noqa: E402
+from runners.inference.kv_cache import (  # noqa: E402
     MIN_SHARED,
     CachedPrefix,
     PrefixCache,
@@ -40,11 +37,13 @@ from runners.models.resolve import Model  # noqa: E402
 from runners.tokenization.chat_template import control_token_breaker, neutralise_chat  # noqa: E402
 
 BATCH_ROWS = 32
+"""Most rows of one batch."""
 BATCH_TOKENS = 12_000
-"""Tokens of one batch, padding and room for answers included: at most 0.3 GiB of keys and values on a 135M model."""
+"""Tokens of one batch, padding and the longest answers included: at most 0.3 GiB of keys and values on a 135M model."""
 OnBatch = Callable[[list[int], list[Completion]], None] | None
+"""Called with the indexes and answers of each batch as it ends."""
 IsCancelled = Callable[[], bool]
-"""Asked at every token: whether the answer is no longer needed."""
+"""Called at every token; returns whether the answer is no longer needed."""
 
 
 def local_generator(
@@ -78,13 +77,13 @@ class LocalGenerator:
 
     @property
     def model(self) -> Any:
-        """The model as it decodes now."""
+        """The model with the current weights."""
         return self._weights.model
 
     def use(self, weights: Path | None) -> None:
-        """Put other tuned weights on the base, or none; the base is not loaded again where memory holds a copy of it.
+        """Switch to other tuned weights, or to none; the base is not loaded again where memory holds a copy of it.
 
-        BadInput for weights that were made on another base: then those in use before still are.
+        Raises BadInput for weights that were made on another base, and then the current ones stay in use.
         """
         self.decoder: Decoder | None = None  # it holds the model, whose memory may be needed
         try:
@@ -94,7 +93,7 @@ class LocalGenerator:
                 self._prepare()
 
     def count_tokens(self, text: str) -> int:
-        """Tokens of a text, without special tokens."""
+        """Return the number of tokens of a text, without special tokens."""
         return len(self.tokenizer.encode(text, add_special_tokens=False))
 
     def generate(
@@ -106,11 +105,11 @@ class LocalGenerator:
         *,
         known: Container[int] = (),
     ) -> list[Completion]:
-        """Answer every chat but those whose index is `known`; rows of like length share a batch, the same ones every time.
+        """Answer every chat but those whose index is `known`; rows of similar length share a batch, always the same ones.
 
         Known answers change neither the other batches nor the shared prefix: with other rows in its batch, or a longer
-        prefix, an answer could differ by a rounding. BadInput, before anything is answered, for a chat that leaves no
-        room for its answer in the model's context.
+        prefix, an answer could differ by rounding. Raises BadInput, before anything is answered, for a chat whose answer
+        does not fit the model's context.
         """
         prompts = self._prompts(chats, max_new_tokens)
         sampler = TokenSampler(sampling, range(len(prompts)))
@@ -135,26 +134,27 @@ class LocalGenerator:
     def stream(
         self, chat: Sequence[Message], max_new_tokens: int, sampling: Sampling = GREEDY
     ) -> CompletionStream:
-        """Answer one chat piece by piece; what earlier prompts and answers share with it is not computed again."""
+        """Answer one chat piece by piece; a prefix shared with earlier prompts and answers is not computed again."""
         (prompt,) = self._prompts([chat], max_new_tokens)
         return CompletionStream(self.follow(prompt, max_new_tokens, sampling))
 
-    def prompt(self, asked: Sequence[Message] | str, limit: int) -> list[int]:
-        """Return a chat, or a text to continue, as tokens; BadInput when the context has no room for `limit` more.
+    def prompt(self, chat_or_text: Sequence[Message] | str, limit: int) -> list[int]:
+        """Return a chat, or a text to continue, as tokens; BadInput when `limit` more do not fit the context.
 
-        A text is taken as it is: control tokens in it count as such.
+        A text is encoded unchanged: control tokens in it count as such.
         """
         check_max_new_tokens(limit)
-        if not isinstance(asked, str):
-            return self._prompts([asked], limit)[0]
-        ids: list[int] = self.tokenizer.encode(asked)
+        if not isinstance(chat_or_text, str):
+            return self._prompts([chat_or_text], limit)[0]
+        ids: list[int] = self.tokenizer.encode(chat_or_text)
         return self._fitting([ids], limit)[0]
 
     def pieces(self, stop: Sequence[str] = (), trim: bool = True) -> TextStream:
-        """What turns this model's tokens into text as they come."""
+        """Return a new stream that converts this model's tokens to text; see :class:`TextStream`."""
         return TextStream(self._decode, stop, trim)
 
     def _prepare(self) -> None:
+        """Read the end tokens of the current weights and make their decoder."""
         model = self._weights.model
         ends = getattr(model.generation_config, "eos_token_id", None) or []
         listed = ends if isinstance(ends, list) else [ends]
@@ -163,11 +163,12 @@ class LocalGenerator:
         self.decoder = Decoder(model) if own_decoding else None
 
     def _prompts(self, chats: Sequence[Sequence[Message]], limit: int) -> list[list[int]]:
-        """The chats as tokens, each with room for `limit` more in the model's context."""
+        """Return the chats as tokens; BadInput for one with which `limit` more do not fit the context."""
         check_max_new_tokens(limit)
         return self._fitting([self._tokens(chat) for chat in chats], limit)
 
     def _fitting(self, prompts: list[list[int]], limit: int) -> list[list[int]]:
+        """Return the prompts; BadInput for an empty one, and for one with which `limit` more do not fit the context."""
         context = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
         for number, prompt in enumerate(prompts, 1):
             which = f"prompt {number} of {len(prompts)}" if len(prompts) > 1 else "the prompt"
@@ -182,17 +183,19 @@ class LocalGenerator:
         return prompts
 
     def _tokens(self, chat: Sequence[Message]) -> list[int]:
+        """Return a chat as tokens by the model's template; control tokens in the messages become plain text."""
         plain = neutralise_chat(chat, self._broken)
         text = self.tokenizer.apply_chat_template(plain, tokenize=False, add_generation_prompt=True)
         ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False)
         return ids
 
     def _decode(self, tokens: list[int]) -> str:
+        """Return the text of tokens without special tokens."""
         text: str = self.tokenizer.decode(tokens, skip_special_tokens=True)
         return text
 
     def shared_prefix(self, prompts: list[list[int]]) -> tuple[int, CachedPrefix] | None:
-        """Return the length and the cached prefix of what all prompts begin with; None where it is too short to pay."""
+        """Return the length and the cached keys and values of the prompts' common prefix; None where it is too short."""
         length = common_prefix(prompts)
         if self.decoder is None or len(prompts) < 2 or length < MIN_SHARED:
             return None
@@ -236,13 +239,14 @@ class LocalGenerator:
     def _completion(
         self, prompt: list[int], tokens: list[int], seconds: float, ended: bool, sampling: Sampling
     ) -> Completion:
+        """Return the completion of generated tokens, the end token not among them."""
         text, _ = self._text(tokens, sampling.stop)
         return Completion(text, len(prompt), len(tokens), seconds, "stop" if ended else "length")
 
     def _text(self, tokens: list[int], stop: Sequence[str]) -> tuple[str, bool]:
         """Return the text of tokens up to the first stop text, and whether there was one."""
         text = self._decode(tokens)
-        stops = [at for at in (text.find(s) for s in stop) if at >= 0]
+        stops = [index for index in (text.find(stop_text) for stop_text in stop) if index >= 0]
         return text[: min(stops, default=len(text))].strip(), bool(stops)
 
     def follow(
@@ -253,9 +257,9 @@ class LocalGenerator:
         is_cancelled: IsCancelled | None = None,
         trim: bool = True,
     ) -> Running[str, None, Completion]:
-        """Yield the pieces of an answer to a prompt of tokens; return the whole, as far as it was not cancelled.
+        """Yield the pieces of an answer to a prompt of tokens; return the whole answer, or what there was until cancelled.
 
-        `trim` takes white space off its ends, as for an answer; a text that is continued keeps it.
+        `trim` removes white space at both ends, as for an answer; a text that is continued keeps it.
         """
         if self.decoder is None:
             (answer,) = self._by_transformers([prompt], limit, sampling, is_cancelled)
@@ -298,13 +302,18 @@ class LocalGenerator:
         device = self.model.device
         ids = torch.tensor([[pad] * (width - len(p)) + p for p in prompts], device=device)
         mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=device)
-        how: dict[str, Any] = {"do_sample": False}
+        options: dict[str, Any] = {"do_sample": False}
         if not sampling.greedy:
             torch.manual_seed(sampling.seed)
-            drawn = {"temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": 0}
-            how = {"do_sample": True, **drawn}
+            # transformers draws from the 50 likeliest tokens by default; top_k 0 switches that off.
+            options = {
+                "do_sample": True,
+                "temperature": sampling.temperature,
+                "top_p": sampling.top_p,
+                "top_k": 0,
+            }
         if is_cancelled:
-            how["stopping_criteria"] = [lambda ids, scores, **_: torch.full((len(ids),), is_cancelled())]
+            options["stopping_criteria"] = [lambda ids, scores, **_: torch.full((len(ids),), is_cancelled())]
         with torch.inference_mode():
             rows = self.model.generate(
                 input_ids=ids,
@@ -312,7 +321,7 @@ class LocalGenerator:
                 max_new_tokens=limit,
                 pad_token_id=pad,
                 eos_token_id=sorted(self.ends),
-                **how,
+                **options,
             )
         seconds = (time.perf_counter() - started) / len(prompts)
         return [
@@ -321,6 +330,7 @@ class LocalGenerator:
         ]
 
     def _cut(self, prompt: list[int], tokens: list[int], seconds: float, sampling: Sampling) -> Completion:
+        """Return the completion of generated tokens, up to the first end token."""
         # Rows that ended before the longest one are padded after their end token.
         end = next((n for n, token in enumerate(tokens) if token in self.ends), len(tokens))
         stopped = end < len(tokens) or self._text(tokens[:end], sampling.stop)[1]
@@ -330,7 +340,7 @@ class LocalGenerator:
 def length_batches(
     lengths: Sequence[int], rows: int = BATCH_ROWS, tokens: int = BATCH_TOKENS
 ) -> list[list[int]]:
-    """Group positions by like length, at most `rows` rows and `tokens` padded tokens a batch; longest first."""
+    """Group the indexes of rows by similar length, at most `rows` rows and `tokens` padded tokens a batch; longest first."""
     order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
     grouped: list[list[int]] = []
     for position in order:

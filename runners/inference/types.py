@@ -1,4 +1,4 @@
-"""What an arm needs of a model, wherever it runs: chats in, completions out."""
+"""The interface of a model that arms use, local or remote: chats in, completions out."""
 
 from __future__ import annotations
 
@@ -12,23 +12,24 @@ from runners.data.formats import Message
 
 
 def check_max_new_tokens(max_new_tokens: int) -> None:
-    """Refuse answers of no tokens: every model gives at least one."""
+    """Raise BadInput for answers of no tokens: every model generates at least one."""
     if max_new_tokens < 1:
         raise BadInput(f"answers of {max_new_tokens} tokens were asked for", "ask for at least 1")
 
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """One answer; `seconds` is the batch's time divided by its rows."""
+    """One answer of a model."""
 
     text: str
     prompt_tokens: int
     completion_tokens: int
     seconds: float
+    """Time of the answer; in a batch, the time of the batch divided by its rows."""
     finish: str
-    """stop, or length when the limit cut it."""
+    """stop, or length when the answer reached the limit of tokens."""
     estimated: bool = False
-    """Whether the tokens are a rule of thumb's, because a server did not count them."""
+    """Whether the numbers of tokens are estimated, because a server did not count them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,13 +37,15 @@ class Sampling:
     """How tokens are chosen; greedy unless a temperature is given."""
 
     temperature: float = 0.0
+    """Divides the logits before tokens are drawn; 0 is greedy."""
     top_p: float = 1.0
+    """Tokens are drawn from the fewest whose probabilities reach this sum (nucleus sampling)."""
     seed: int = 0
     stop: tuple[str, ...] = ()
     """Texts that end an answer; neither they nor what follows is part of it."""
 
     def __post_init__(self) -> None:
-        """Refuse what no model can be asked for."""
+        """Raise BadInput for values out of range."""
         if not 0 <= self.temperature <= 100:
             raise BadInput(f"temperature {self.temperature!r} is not between 0 and 100")
         if not 0 < self.top_p <= 1:
@@ -62,10 +65,10 @@ GREEDY = Sampling()
 
 
 class CompletionStream(Iterator[str]):
-    """The pieces of an answer as they are made; `completion` is the whole of it once they have ended."""
+    """The pieces of an answer as they are generated; `completion` is the whole answer once they have ended."""
 
     def __init__(self, running: Running[str, None, Completion]) -> None:
-        """Take what makes the pieces and returns the completion."""
+        """Wrap a Python generator that yields the pieces and returns the completion."""
         self._running = running
         self._completion: Completion | None = None
 
@@ -78,25 +81,25 @@ class CompletionStream(Iterator[str]):
             raise
 
     def finish(self) -> Completion:
-        """Take the pieces still to come and return the whole answer."""
+        """Consume the remaining pieces and return the whole answer."""
         for _ in self:
             pass
         return self.completion
 
     def close(self) -> None:
-        """Stop making the answer; the model, or the connection, is free again."""
+        """Stop generating the answer, which frees the model or the connection."""
         self._running.close()
 
     @property
     def completion(self) -> Completion:
-        """The whole answer; ValueError while pieces are still to come."""
+        """The whole answer; ValueError before the stream has ended."""
         if self._completion is None:
             raise ValueError("the stream has not ended")
         return self._completion
 
 
 class Generator(Protocol):
-    """What an arm needs of a model, wherever it runs."""
+    """A model that answers chats, on this machine or behind a server."""
 
     def generate(
         self,
@@ -106,9 +109,14 @@ class Generator(Protocol):
         *,
         known: Container[int] = (),
     ) -> list[Completion]:
-        """Answer every chat, in order; `on_batch` hears the positions and answers of each batch as it ends.
+        """Answer every chat and return the answers in order.
 
-        Positions in `known` were answered before and are not answered; the others are as if all were asked together.
+        Args:
+            chats: The chats, each a list of messages.
+            max_new_tokens: Most tokens of an answer.
+            on_batch: Called with the indexes and answers of each batch as it ends.
+            known: Indexes that are not answered, because they were before; the other answers are the same as if all
+                chats were answered together.
         """
         ...
 
@@ -117,5 +125,5 @@ class Generator(Protocol):
         ...
 
     def count_tokens(self, text: str) -> int:
-        """Tokens of a text for this model, without special tokens."""
+        """Return the number of tokens of a text for this model, without special tokens."""
         ...

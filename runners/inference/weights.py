@@ -1,8 +1,7 @@
-"""Load a model's weights and tokenizer from its folder, and tuned weights onto the base they were made on.
+"""Load models and tokenizers from their folders, and tuned weights onto the base they were trained on.
 
-Heavy: imports torch, transformers and peft.
-
-One base in memory, its tuned weights put on and taken off without loading it again. Heavy: imports torch.
+:func:`load_for_inference` returns a model ready to generate with; :class:`SwitchableModel` holds one base in memory and
+switches its tuned weights without loading it again. Imports torch, transformers and peft.
 """
 
 from __future__ import annotations
@@ -48,18 +47,18 @@ _MUST_EQUAL = (
     ("template_sha256", "chat template"),
     ("fingerprint", "base"),
 )
-"""What of a base must be as it was, the most telling difference first."""
+"""Facts of a base that must be those of the training, with their names in messages; the clearest difference first."""
 
-transformers_logging.disable_progress_bar()  # progress is told by events
+transformers_logging.disable_progress_bar()  # progress is reported by events
 
 
 def default_device() -> torch.device:
-    """Return where models run here: the GPU torch sees, else the CPU."""
+    """Return the device that models run on here: the GPU if torch sees one, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def free_gib() -> float:
-    """Return the memory in GiB that the device has free now."""
+    """Return the free memory of the device in GiB."""
     if torch.cuda.is_available():
         return float(torch.cuda.mem_get_info()[0]) / GIB
     return float(free_ram(MachineProbe()).value)
@@ -71,29 +70,34 @@ def dtype_for(name: str = "auto") -> tuple[torch.dtype, str]:
         if name not in DTYPES:
             raise BadInput(f"dtype {name!r} is unknown", f"auto, {' or '.join(DTYPES)}")
         return DTYPES[name], "asked for"
-    found = detect_machine().bf16
-    return (torch.bfloat16 if found.value else torch.float32), found.how
+    bf16 = detect_machine().bf16
+    return (torch.bfloat16 if bf16.value else torch.float32), bf16.how
 
 
 def load_base(base: Model, dtype: str = "auto", four_bit: bool = False) -> PreTrainedModel:
-    """Return a causal model in evaluation mode; ``four_bit`` holds its linear layers as double-quantised nf4.
+    """Return a causal model in evaluation mode.
+
+    Args:
+        base: The model to load.
+        dtype: float32, bfloat16 or auto.
+        four_bit: Whether its linear layers are held as double-quantised nf4 (QLoRA).
 
     Raises BadInput when the folder is no causal model, CannotRun when there is not enough memory.
     """
-    kind, _ = dtype_for(dtype)
+    compute_dtype, _ = dtype_for(dtype)
     extra: dict[str, Any] = {}
     if four_bit:
         extra["quantization_config"] = BitsAndBytesConfig(
             load_in_4bit=True,
             bnb_4bit_quant_type="nf4",
             bnb_4bit_use_double_quant=True,
-            bnb_4bit_compute_dtype=kind,
+            bnb_4bit_compute_dtype=compute_dtype,
         )
-    return load_model_folder(base.folder, kind, extra)
+    return load_model_folder(base.folder, compute_dtype, extra)
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """Return a folder's tokenizer, padding with a token that is not an end token where it has one."""
+    """Return a folder's tokenizer; it pads with a token that is not an end token, where it has one."""
     refuse_code(folder)
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     chat = ChatTokenizer(folder)
@@ -104,7 +108,9 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
 
 
 def load_model_folder(folder: Path, dtype: torch.dtype, extra: dict[str, Any]) -> PreTrainedModel:
-    """Return the causal model of a folder in evaluation mode; safetensors only, no code of the folder's own.
+    """Return the causal model of a folder in evaluation mode; safetensors only, no code from the folder is run.
+
+    ``extra`` are more arguments of transformers' ``from_pretrained``.
 
     Raises BadInput when the folder is no causal model, CannotRun when there is not enough memory.
     """
@@ -120,15 +126,16 @@ def load_model_folder(folder: Path, dtype: torch.dtype, extra: dict[str, Any]) -
             **extra,
         )
     except (torch.OutOfMemoryError, MemoryError) as error:
-        said = f"not enough memory to load {folder}: {error}"
-        raise CannotRun(said, "choose a smaller model or qlora") from error
+        raise CannotRun(
+            f"not enough memory to load {folder}: {error}", "choose a smaller model or qlora"
+        ) from error
     except (ValueError, OSError, KeyError) as error:
         raise BadInput(f"{folder} cannot be loaded as a causal language model: {error}") from error
     return model.eval()
 
 
 def base_facts(base: Model) -> dict[str, str]:
-    """Return what must be equal for tuned weights to fit a base."""
+    """Return name, origin and hashes of a base, by which tuned weights are matched to it."""
     return {
         "name": base.name,
         "source": base.source,
@@ -141,7 +148,7 @@ def base_facts(base: Model) -> dict[str, str]:
 
 
 def check_same_base(folder: Path, base: Model, kind: str) -> dict[str, Any]:
-    """Verify a folder of tuned weights, and that it was made on exactly this base; return its manifest.
+    """Verify a folder of tuned weights and that it was trained on exactly this base; return its manifest.
 
     Raises BadInput with both fingerprints when base, tokenizer or template differ.
     """
@@ -149,10 +156,10 @@ def check_same_base(folder: Path, base: Model, kind: str) -> dict[str, Any]:
     made_on, here = manifest.get("base"), base_facts(base)
     if not isinstance(made_on, dict):
         raise BadInput(f"{folder} does not say which base it was made on")
-    for key, what in _MUST_EQUAL:
+    for key, name in _MUST_EQUAL:
         if made_on.get(key) != here[key]:
             raise BadInput(
-                f"{folder} was made on another {what}: {made_on.get('name')} {str(made_on.get(key))[:16]}, "
+                f"{folder} was made on another {name}: {made_on.get('name')} {str(made_on.get(key))[:16]}, "
                 f"here {base.name} {here[key][:16]} (bases {str(made_on.get('fingerprint'))[:16]} "
                 f"and {base.fingerprint[:16]})",
                 "use the base it was made on, or train again on this one",
@@ -161,9 +168,9 @@ def check_same_base(folder: Path, base: Model, kind: str) -> dict[str, Any]:
 
 
 def load_adapter(net: nn.Module, folder: Path, base: Model, dropout: float | None = None) -> PeftModel:
-    """Return the model with an adapter that was made on exactly this base; BadInput for any other.
+    """Return the model with an adapter that was trained on exactly this base; BadInput for any other.
 
-    With ``dropout`` it is trainable and drops out so much, else it is for inference.
+    With ``dropout`` the adapter is trainable and has this dropout; with None it is for inference.
     """
     check_same_base(folder, base, "adapter")
     settings = LoraConfig.from_pretrained(str(folder), local_files_only=True)
@@ -177,7 +184,7 @@ def load_adapter(net: nn.Module, folder: Path, base: Model, dropout: float | Non
 
 
 def merged_for_inference(net: PeftModel) -> PreTrainedModel:
-    """Return the base with its adapter folded into the weights: decodes as fast as the bare base."""
+    """Return the base with its adapter merged into the weights: it decodes as fast as the base alone."""
     with torch.no_grad():
         model: PreTrainedModel = net.merge_and_unload()  # type: ignore[operator]
     return model.eval()
@@ -186,10 +193,13 @@ def merged_for_inference(net: PeftModel) -> PreTrainedModel:
 def load_for_inference(
     base: Model, weights: Path | None = None, dtype: str = "auto"
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Return model and tokenizer ready to generate with, tuned weights merged in: as fast as the bare base.
+    """Return model and tokenizer ready to generate with, an adapter merged in: as fast as the base alone.
 
-    ``weights`` is an adapter or a tuned model that :func:`runners.train.fit` made on exactly this base;
-    BadInput otherwise.
+    Args:
+        base: The base model.
+        weights: An adapter or a tuned model that :func:`runners.train.fit` made on exactly this base (BadInput
+            otherwise); None for the base itself.
+        dtype: float32, bfloat16 or auto.
     """
     if weights is None:
         return load_base(base, dtype), load_tokenizer(base.folder)
@@ -202,18 +212,27 @@ def load_for_inference(
 
 
 class SwitchableModel:
-    """A base with at most one adapter merged into it; `model` decodes as fast as the bare base either way.
+    """A base with at most one adapter merged into it; `model` decodes as fast as the base alone either way.
 
-    With one set of weights from start to end nothing is kept beside the model. From the first switch on, a copy of
-    the base's weights is, where there is room for it: taking an adapter off again by subtraction would not give the
-    same bits back. Where there is none, the base is loaded again instead.
+    With one set of weights from start to end, nothing but the model is in memory. From the first switch on, a copy of
+    the base's weights is held where it fits, because unmerging an adapter by subtraction would not restore the same
+    bits. Where it does not fit, the base is loaded again instead.
     """
 
     def __init__(
         self, base: Model, weights: Path | None, dtype: str, free: Callable[[], float] = free_gib
     ) -> None:
-        """Load the base, with an adapter or as a tuned model, made on exactly this base; `free` tells free GiB."""
-        self.base, self.dtype, self._free = base, dtype, free
+        """Load the base, with an adapter or as a tuned model trained on exactly this base.
+
+        Args:
+            base: The base model.
+            weights: An adapter, or a tuned model folder; None for the base itself.
+            dtype: float32, bfloat16 or auto.
+            free: Returns the free memory of the device in GiB.
+        """
+        self.base = base
+        self.dtype = dtype
+        self._free = free
         self.model: Any
         self.tokenizer: Any
         self.model, self.tokenizer = load_for_inference(base, weights, dtype)
@@ -222,15 +241,15 @@ class SwitchableModel:
 
     @property
     def owner(self) -> tuple[str, str, str]:
-        """What keys and values belong to: base, tuned weights, number type."""
+        """What a KV cache depends on: hash of the base, hash of the tuned weights ("" without), dtype."""
         tuned = "" if self.weights is None else sha256_file(self.weights / MANIFEST)
         return self.base.fingerprint, tuned, str(self.model.dtype)
 
     def use(self, weights: Path | None) -> None:
-        """Put other tuned weights on, or none; a whole tuned model shares nothing with the base and is loaded.
+        """Switch to other tuned weights, or to none; a model tuned in full shares nothing with the base and is loaded.
 
-        BadInput for weights of another base: then what was in use still is. After any other failure nothing is, and
-        the next use loads afresh.
+        Raises BadInput for weights of another base, and then the current ones stay in use. After any other failure no
+        model is in memory, and the next use loads it again.
         """
         if weights == self.weights and self.model is not None:
             return
@@ -246,12 +265,12 @@ class SwitchableModel:
                 if weights is not None:
                     self.model = merged_for_inference(load_adapter(self.model, weights, self.base))
         except BaseException:
-            self._drop()  # half switched, it would answer under a name that is not its own
+            self._drop()  # a half switched model would answer in the name of other weights
             raise
         self.weights = weights
 
     def _restore(self) -> None:
-        """Give the model the base's own weights."""
+        """Restore the base's own weights, from the copy or from its folder, and make the copy where it fits."""
         if self.model is None:
             self.model = load_base(self.base, self.dtype)
         elif self._copy is not None and self.weights is not None:
@@ -262,12 +281,14 @@ class SwitchableModel:
             self._drop()
             self.model = load_base(self.base, self.dtype)
         self.weights = None
-        size = sum(p.nbytes for p in self.model.parameters())
-        # Half of what is free is left to others.
+        size = sum(parameter.nbytes for parameter in self.model.parameters())
+        # At most half of the free memory is used for the copy.
         if self._copy is None and 2 * size < self._free() * GIB:
-            self._copy = {name: p.detach().clone() for name, p in self.model.named_parameters()}
+            self._copy = {
+                name: parameter.detach().clone() for name, parameter in self.model.named_parameters()
+            }
 
     def _drop(self) -> None:
-        """Give the model's memory back before another is loaded."""
+        """Free the model's memory before another is loaded."""
         self.model = self._copy = None
         gc.collect()

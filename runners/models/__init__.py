@@ -1,0 +1,1 @@
+"""Known models, how a name becomes a folder, downloads, fingerprints, endpoints, model cards."""

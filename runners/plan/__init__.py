@@ -1,0 +1,1 @@
+"""``Plan``, its steps, ``TrainConfig``, score names: the contract with the advisor."""

@@ -1,11 +1,9 @@
-"""The plan: what can be run, as YAML that a person edits.
+"""The plan: everything that a run does, as YAML that a person can edit.
 
-The advisor fills it in, `tunewise run` carries it out, and nothing else decides anything in between.
-Every key that is not marked deprecated changes something; unknown keys are refused with the closest known one.
-
-What differs between two plans, key by key.
-
-Several training seeds for one plan: how far two runs of the same training differ.
+The advisor writes it, `tunewise run` executes it, and nothing else decides anything in between. Every key that is not
+marked deprecated changes something; unknown keys are refused with the closest known one. :func:`read_plan` and
+:func:`write_plan` read and write files, :func:`plan_differences` compares two plans key by key, and :func:`with_seeds` asks
+for several training runs of each arm.
 """
 
 from __future__ import annotations
@@ -39,15 +37,20 @@ SCORES: tuple[str, ...] = tuple(SCORE_BY_NAME)
 """Names that `weights` may hold; those that are no longer computed are ignored."""
 EMBEDDER = "all-minilm-l6-v2"
 """The embedder of a plan that names none."""
+RECORD_KEYS = frozenset({"answers", "predicted", "house_style"})
+"""Keys that only record something (free disk space, for one, changes by the hour) or are ignored: a plan that differs in
+them alone does the same."""
+Difference = tuple[str, Any, Any]
+"""A dotted key and its values in the first and the second plan; None where a plan has no such key."""
 
 
 def plugin_methods() -> tuple[str, ...]:
-    """Return the names of the methods that installed plug-ins add; nothing of them is imported."""
+    """Return the names of the methods that installed plug-ins add, without importing the plug-ins."""
     return tuple(plugin.name for plugin in plugins.declared_plugins() if plugin.group == plugins.METHODS)
 
 
 def _check_method(name: str) -> str:
-    """Return the name of a method; ValueError for one that is neither built in nor added by a plug-in."""
+    """Return the name; ValueError when it is neither a built-in method nor one that a plug-in adds."""
     if name not in METHODS and name not in (added := plugin_methods()):
         raise ValueError(f"no method has this name; there are {', '.join((*METHODS, *added))}")
     return name
@@ -101,7 +104,7 @@ class Prompts(StrictModel):
     system: str = Field("", description="Today's instructions (house style in words).")
     refusals: tuple[str, ...] = Field(
         ("I could not find that in our documents.",),
-        description="How the house says that the documents do not hold the answer.",
+        description="How replies say that the documents do not hold the answer.",
         min_length=1,
     )
     context: str = Field(
@@ -115,10 +118,10 @@ class Prompts(StrictModel):
     )
 
     @model_serializer(mode="wrap")
-    def _without_nothing(self, written: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave out what came later and is empty, so that runs of before go on with the steps they have finished."""
-        found: dict[str, Any] = written(self)
-        return {key: value for key, value in found.items() if key != "formulas" or value}
+    def _without_empty_formulas(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out empty formulas: older plans lack the key, and a resumed run compares the inputs of its steps."""
+        values: dict[str, Any] = serialize(self)
+        return {key: value for key, value in values.items() if key != "formulas" or value}
 
     @model_validator(mode="after")
     def _placeholders(self) -> Prompts:
@@ -141,15 +144,15 @@ class StyleCheck(StrictModel):
     text: str = Field("", description="What the rule means, in words.")
 
     @model_validator(mode="after")
-    def _shape(self) -> StyleCheck:
-        wanted: dict[str, type | tuple[type, ...]] = {
+    def _value_fits_kind(self) -> StyleCheck:
+        types: dict[str, type | tuple[type, ...]] = {
             "regex": str,
             "json_schema": dict,
             "labels": (list, tuple),
             "max_words": int,
             "must_not": (list, tuple),
         }
-        if not isinstance(self.value, wanted[self.kind]):
+        if not isinstance(self.value, types[self.kind]):
             raise ValueError(f"a {self.kind} check cannot have the value {self.value!r}")
         if self.kind == "regex":
             import re
@@ -219,42 +222,45 @@ class Plan(StrictModel):
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 
     @model_serializer(mode="wrap")
-    def _without_default_kernels(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave out the key that came later where it is the default: plans of before keep their digest."""
-        values: dict[str, Any] = dump(self)
-        return {key: value for key, value in values.items() if key != "kernels" or value != "auto"}
+    def _without_defaults(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out keys that older plans do not have or that are ignored, unless they are set.
+
+        The digest of an older plan depends on it. One serializer for both keys: pydantic uses only the last one of a
+        class.
+        """
+        values: dict[str, Any] = serialize(self)
+        defaults = {"kernels": "auto", "house_style": False}
+        return {key: value for key, value in values.items() if key not in defaults or value != defaults[key]}
 
     @model_validator(mode="after")
     def _consistent(self) -> Plan:
         trained: set[str] = set()
         has_index = False
         for number, step in enumerate(self.steps):
-            place = f"steps[{number}]"
+            key = f"steps[{number}]"
             if isinstance(step, IndexStep):
                 has_index = True
             elif isinstance(step, TrainStep):
                 if step.start_from and step.start_from not in trained:
                     raise ValueError(
-                        f"{place}.start_from: no earlier train step is for arm {step.start_from!r}"
+                        f"{key}.start_from: no earlier train step is for arm {step.start_from!r}"
                     )
                 if step.rows == "retrieval" and not has_index:
-                    raise ValueError(f"{place}: retrieval rows need an index step before it")
+                    raise ValueError(f"{key}: retrieval rows need an index step before it")
                 if not self.data.examples:
-                    raise ValueError(f"{place}: training needs data.examples")
+                    raise ValueError(f"{key}: training needs data.examples")
                 if step.replay and not self.data.replay:
-                    raise ValueError(f"{place}.replay: replay rows need data.replay")
+                    raise ValueError(f"{key}.replay: replay rows need data.replay")
                 trained.add(step.arm)
             else:
                 if step.weights and step.model:
-                    raise ValueError(f"{place}.model: weights belong to the plan's model, not to another")
+                    raise ValueError(f"{key}.model: weights belong to the plan's model, not to another")
                 if step.weights and step.weights not in trained:
-                    raise ValueError(f"{place}.weights: no earlier train step is for arm {step.weights!r}")
+                    raise ValueError(f"{key}.weights: no earlier train step is for arm {step.weights!r}")
                 if step.retrieval and not has_index:
-                    raise ValueError(f"{place}: retrieval needs an index step before it")
+                    raise ValueError(f"{key}: retrieval needs an index step before it")
                 if (step.classifier or step.shots) and not self.data.examples:
-                    raise ValueError(
-                        f"{place}: an arm that learns from or shows examples needs data.examples"
-                    )
+                    raise ValueError(f"{key}: an arm that learns from or shows examples needs data.examples")
         if has_index and not self.data.documents:
             raise ValueError("an index step needs data.documents")
         if not self.weights or sum(self.weights.values()) <= 0 or min(self.weights.values()) < 0:
@@ -265,15 +271,9 @@ class Plan(StrictModel):
             raise ValueError("weights.house_style: this score is no longer computed")
         return self
 
-    @model_serializer(mode="wrap")
-    def _without_retired(self, written: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave out the key that is ignored, but where an older plan sets it: its digest depends on it."""
-        values: dict[str, Any] = written(self)
-        return {key: value for key, value in values.items() if key != "house_style" or value}
-
     @property
     def ignored(self) -> str:
-        """What the plan asks for that is no longer done, in one sentence; "" when nothing."""
+        """One sentence about a setting of the plan that is no longer used; "" when there is none."""
         if self.weights.get("house_style"):
             return "house_style is no longer scored: its weight is left out of the combined score"
         return (
@@ -298,16 +298,16 @@ class Plan(StrictModel):
         raise KeyError(arm)
 
     def digest(self) -> str:
-        """SHA-256 of the plan's meaning, whatever its layout.
+        """SHA-256 of the plan's values, independent of the YAML's layout.
 
-        The ignored key is part of it with its value, as it was when runs of before wrote their plan's digest.
+        The ignored ``house_style`` is part of it, as it was when older runs recorded their plan's digest.
         """
         values = {"house_style": self.house_style, **self.model_dump(mode="json", by_alias=True)}
         return sha256_text(canonical_json(values))
 
 
 def step_name(step: Step) -> str:
-    """How a step is called in events and with --only: index, train:ARM, evaluate:ARM."""
+    """Return the name of a step in events and for --only: index, train:ARM or evaluate:ARM."""
     return step.kind if isinstance(step, IndexStep) else f"{step.kind}:{step.arm}"
 
 
@@ -324,13 +324,15 @@ PLAN_MODELS = (
     RecordedAnswer,
     Forgetting,
 )
-"""Everything that a plan is made of."""
+"""All models that a plan is made of."""
 
 
 def read_plan(path: Path) -> Plan:
-    """Read a plan; relative data paths become absolute, from the plan's own folder.
+    """Read a plan from a YAML file; relative data paths become absolute, from the plan's own folder.
 
-    Raises BadInput naming the key's path, and the closest known key when it is unknown.
+    Raises:
+        BadInput: the file cannot be read, or a key is wrong; the message names the key's path, and the closest known
+            key when it is unknown.
     """
     try:
         loaded = yaml.safe_load(path.read_text("utf-8"))
@@ -348,16 +350,24 @@ def read_plan(path: Path) -> Plan:
     folder = path.resolve().parent
     prompts = plan.forgetting.file and {"file": folder / plan.forgetting.file}
     changed = {"forgetting": plan.forgetting.model_copy(update=prompts)} if prompts else {}
-    return plan.model_copy(update={"data": _absolute(plan.data, folder), **changed})
+    return plan.model_copy(update={"data": _with_absolute_paths(plan.data, folder), **changed})
 
 
-def parse_plan(loaded: dict[str, Any], place: str = "plan") -> Plan:
-    """Validate a mapping as a plan; BadInput names what is wrong, and where."""
-    loaded = check_schema(loaded, "plan", place)
+def parse_plan(loaded: dict[str, Any], source: str = "plan") -> Plan:
+    """Validate a mapping as a plan.
+
+    Args:
+        loaded: the mapping.
+        source: name of the file or object in messages.
+
+    Raises:
+        BadInput: a key or value is wrong; the message names it.
+    """
+    loaded = check_schema(loaded, "plan", source)
     try:
         return Plan.model_validate(loaded)
     except ValidationError as error:
-        raise BadInput(*explain_validation(error, place)) from None
+        raise BadInput(*explain_validation(error, source)) from None
 
 
 def write_plan(plan: Plan, path: Path) -> None:
@@ -370,24 +380,25 @@ def write_plan(plan: Plan, path: Path) -> None:
     )
 
 
-def explain_validation(error: ValidationError, place: str) -> tuple[str, str]:
-    """Turn pydantic's first error into a line and a hint: where, what, and the closest known key."""
+def explain_validation(error: ValidationError, source: str) -> tuple[str, str]:
+    """Return message and hint for pydantic's first error: the key's path, the reason, and the closest known key."""
     first = error.errors()[0]
+    # Tags of the discriminated union of steps are part of pydantic's path but no keys of the plan.
     tags = {"index", "train", "evaluate"}
-    where = ""
+    key = ""
     for part in first["loc"]:
         if isinstance(part, int):
-            where += f"[{part}]"
+            key += f"[{part}]"
         elif part not in tags:
-            where += f".{part}" if where else str(part)
+            key += f".{part}" if key else str(part)
     if first["type"] == "extra_forbidden":
         unknown = str(first["loc"][-1])
         close = difflib.get_close_matches(unknown, _all_keys(), n=1)
-        return f"{place}: unknown key {where}", f"did you mean {close[0]}?" if close else "remove it"
+        return f"{source}: unknown key {key}", f"did you mean {close[0]}?" if close else "remove it"
     message = first["msg"].removeprefix("Value error, ")
     given = first.get("input")
     shown = f" (given {given!r})" if isinstance(given, str | int | float | bool) else ""
-    return f"{place}: {where + ': ' if where else ''}{message}{shown}", "see: tunewise plan --schema"
+    return f"{source}: {key + ': ' if key else ''}{message}{shown}", "see: tunewise plan --schema"
 
 
 def _all_keys() -> list[str]:
@@ -395,41 +406,35 @@ def _all_keys() -> list[str]:
     return sorted(keys)
 
 
-def _absolute(data: PlanData, folder: Path) -> PlanData:
-    paths = ("documents", "examples", "replay", "questions", "test_questions")
-    found = {name: getattr(data, name) for name in paths}
-    return data.model_copy(update={name: (folder / path) for name, path in found.items() if path is not None})
+def _with_absolute_paths(data: PlanData, folder: Path) -> PlanData:
+    names = ("documents", "examples", "replay", "questions", "test_questions")
+    paths = {name: getattr(data, name) for name in names}
+    return data.model_copy(update={name: (folder / path) for name, path in paths.items() if path is not None})
 
 
-RECORD_KEYS = frozenset({"answers", "predicted", "house_style"})
-"""What is recorded in a plan rather than carried out (free disk space, for one, changes by the hour), or ignored."""
-Difference = tuple[str, Any, Any]
-"""A dotted key and its values in the first and the second plan; None where one has no such key."""
+def plan_differences(old: Plan, new: Plan, ignore: Collection[str] = RECORD_KEYS) -> list[Difference]:
+    """Return the keys in which two plans differ, with both values; top-level keys in ``ignore`` are not compared."""
+    differences: list[Difference] = []
 
-
-def plan_differences(old: Plan, new: Plan, left_out: Collection[str] = RECORD_KEYS) -> list[Difference]:
-    """Return where two plans differ; ``left_out`` names keys of the plan that are not compared."""
-    found: list[Difference] = []
-
-    def walk(place: str, a: Any, b: Any) -> None:
+    def compare(path: str, a: Any, b: Any) -> None:
         if isinstance(a, dict) and isinstance(b, dict):
             for key in sorted(a.keys() | b.keys()):
-                walk(f"{place}.{key}" if place else key, a.get(key), b.get(key))
+                compare(f"{path}.{key}" if path else key, a.get(key), b.get(key))
         elif isinstance(a, list) and isinstance(b, list) and len(a) == len(b):
             for number, (x, y) in enumerate(zip(a, b, strict=True)):
-                walk(f"{place}[{number}]", x, y)
+                compare(f"{path}[{number}]", x, y)
         elif a != b:
-            found.append((place, a, b))
+            differences.append((path, a, b))
 
-    whole = [plan.model_dump(mode="json", by_alias=True, exclude=set(left_out)) for plan in (old, new)]
-    walk("", *whole)
-    return found
+    dumps = [plan.model_dump(mode="json", by_alias=True, exclude=set(ignore)) for plan in (old, new)]
+    compare("", *dumps)
+    return differences
 
 
 def with_seeds(plan: Plan, count: int) -> Plan:
-    """Return the plan with ``count`` training runs for every tuned arm, seeds counted on from its first.
+    """Return the plan with ``count`` training runs for every tuned arm, with consecutive seeds from its first one.
 
-    The scores of an arm are averaged over them, question by question. UsageProblem when the plan trains nothing.
+    The scores of an arm are averaged over them, question by question. Raises UsageProblem when the plan trains nothing.
     """
     if not any(isinstance(step, TrainStep) for step in plan.steps):
         raise UsageProblem(f"--seeds {count} changes nothing: the plan trains no arm", "leave it out")
@@ -440,5 +445,6 @@ def _seeded(step: Step, count: int) -> Step:
     if not isinstance(step, TrainStep) or len(step.seeds) == count:
         return step
     first = step.seeds[0]
-    reasons = {name: why for name, why in step.reasons.items() if name != "seeds"}  # it was of another count
+    # The recorded reason was for another number of seeds.
+    reasons = {name: why for name, why in step.reasons.items() if name != "seeds"}
     return step.model_copy(update={"seeds": tuple(range(first, first + count)), "reasons": reasons})

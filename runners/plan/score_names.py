@@ -1,4 +1,4 @@
-"""The contents page of the scores: every one, what it says, and when it can be computed. Light."""
+"""The table of all scores: the meaning of each, and what it needs to be computed."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ class ScoreDefinition:
 
     name: str
     what: str
-    """What 1 means, or for a lower-is-better score what is counted."""
+    """Meaning of 1, or of what is counted for a score where lower is better."""
     needs: str
     """What a question, answer or plan must have; without it the score is absent, never zero."""
     lower: bool = False
-    """Whether less is better; it enters the combined score as 1 minus its value."""
+    """Whether lower is better; the combined score uses 1 minus its value."""
 
     def gain(self, value: float) -> float:
-        """Return the value as the combined score takes it: more is better."""
+        """Return the value as used in the combined score, where higher is better."""
         return 1 - value if self.lower else value
 
 
@@ -91,8 +91,8 @@ RETIRED_SCORES: tuple[ScoreDefinition, ...] = (
         "house_style", "as the examples are written, where 0 is how the untuned model writes", "an older run"
     ),
 )
-"""Scores that are no longer computed: older plans and runs have them, and still open."""
-SCORE_NAMES: tuple[str, ...] = tuple(measure.name for measure in SCORE_DEFINITIONS)
+"""Scores that are no longer computed; older plans and runs that have them can still be opened."""
+SCORE_NAMES: tuple[str, ...] = tuple(definition.name for definition in SCORE_DEFINITIONS)
 SCORE_BY_NAME: Mapping[str, ScoreDefinition] = {
-    measure.name: measure for measure in (*SCORE_DEFINITIONS, *RETIRED_SCORES)
+    definition.name: definition for definition in (*SCORE_DEFINITIONS, *RETIRED_SCORES)
 }

@@ -1,4 +1,4 @@
-"""The steps that a plan may hold, with every setting of each: build an index, train an arm, let an arm answer."""
+"""The steps of a plan with their settings: build an index, train an arm, evaluate an arm."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from runners.plan.train_config import Seed, TrainConfig, TrainSettings, refuse_c
 
 
 class StrictModel(BaseModel):
-    """What a person writes: unknown keys are refused, and nothing changes once it is read."""
+    """Base of the models that a person writes: unknown keys are refused, and instances are immutable."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -46,7 +46,7 @@ class IndexStep(StrictModel):
 
 
 class TrainStepHead(StrictModel):
-    """The keys that a train step begins with; a base class, so that they are written before the settings."""
+    """The first keys of a train step; a base class, so that they are written before the settings."""
 
     kind: Literal["train"] = "train"
     arm: str = Field(description="The arm this is for: lora, qlora, full or hybrid.")
@@ -73,13 +73,13 @@ class TrainStep(TrainSettings, TrainStepHead):
     )
 
     @model_validator(mode="after")
-    def _together(self) -> TrainStep:
+    def _no_conflicts(self) -> TrainStep:
         try:
             refuse_conflicting_settings(
                 self.method, self.variant, self.lora_plus, self.targets, bool(self.start_from)
             )
-        except BadInput as refused:
-            raise ValueError(refused.message) from None
+        except BadInput as error:
+            raise ValueError(error.message) from None
         return self
 
     def config(self, seed: int, init_adapter: Path | None = None) -> TrainConfig:
@@ -122,7 +122,7 @@ class EvaluateStep(StrictModel):
     )
 
     @model_validator(mode="after")
-    def _fitting(self) -> EvaluateStep:
+    def _no_conflicts(self) -> EvaluateStep:
         if self.passages == "all" and not self.retrieval:
             raise ValueError("passages: all is for an arm with retrieval: true")
         if self.bank != "fixed" and not self.shots:

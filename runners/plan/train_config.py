@@ -1,7 +1,7 @@
-"""Training settings with their bounds, and what a training run gives back. Loads no torch.
+"""Training settings with their bounds, and the result of a training run. Imports no torch.
 
-:class:`TrainConfig` is the one place where a setting has its type, bounds, default and description: a plan's train step
-inherits them (:class:`runners.plan.steps.TrainStep`), and the flags of `tunewise train` read them.
+:class:`TrainConfig` alone defines the type, bounds, default and description of a setting: a plan's train step inherits
+them (:class:`runners.plan.steps.TrainStep`), and the flags of `tunewise train` are derived from them.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ LearningRateSchedule = Literal["cosine", "linear", "constant"]
 LoraVariant = Literal["lora", "rslora", "dora", "pissa"]
 OptimizerName = Literal["adamw", "adamw_8bit", "paged_adamw_8bit", "adafactor"]
 TUNING_METHODS: tuple[TuningMethod, ...] = get_args(TuningMethod)
-"""The ways of tuning, from light to heavy weights to make and keep."""
+"""The tuning methods; earlier ones need less memory and write smaller files."""
 LORA_VARIANTS: tuple[LoraVariant, ...] = get_args(LoraVariant)
 OPTIMIZERS: tuple[OptimizerName, ...] = get_args(OptimizerName)
 KernelChoice = Literal["auto", "plain"]
 KERNELS: tuple[KernelChoice, ...] = get_args(KernelChoice)
-"""The training and decoding paths: the fastest that is proven equal, or the plain reference."""
+"""The training and decoding paths: the fastest that gives equal results, or the plain reference."""
 ALL_LINEAR: Literal["all-linear"] = "all-linear"
 
 
@@ -105,9 +105,10 @@ Seed = Annotated[int, Field(ge=-(2**63), le=2**64 - 1)]
 
 
 class TrainConfig(TrainSettings):
-    """How to tune; the defaults suit a few hundred rows on a small model (see :mod:`runners.training.defaults`).
+    """The settings of one training run; the defaults suit a few hundred rows on a small model.
 
-    Settings that are unknown, out of bounds or without meaning together raise BadInput, naming key and value.
+    See :mod:`runners.training.defaults` for their sources. Settings that are unknown, out of bounds or in conflict raise
+    BadInput, naming key and value.
     """
 
     seed: Seed = Field(0, description="Seed of the order of rows, of dropout and of fresh weights.")
@@ -153,14 +154,16 @@ class TrainConfig(TrainSettings):
 
     @model_validator(mode="wrap")
     @classmethod
-    def _refuse(cls, given: Any, handler: ModelWrapValidatorHandler[TrainConfig]) -> TrainConfig:
+    def _validate(cls, values: Any, handler: ModelWrapValidatorHandler[TrainConfig]) -> TrainConfig:
         """Raise pydantic's first error as BadInput, which callers show as it is."""
         try:
-            config = handler(given)
+            config = handler(values)
         except ValidationError as error:
             raise as_bad_input(error) from None
-        begun = config.init_adapter is not None
-        refuse_conflicting_settings(config.method, config.variant, config.lora_plus, config.targets, begun)
+        continues = config.init_adapter is not None
+        refuse_conflicting_settings(
+            config.method, config.variant, config.lora_plus, config.targets, continues
+        )
         return config
 
     def replace(self, **changes: Any) -> TrainConfig:
@@ -173,26 +176,26 @@ class TrainConfig(TrainSettings):
 
 
 def allowed_values(name: str) -> str:
-    """Return in words what a setting of TrainConfig may be: its choices or its bounds, "" for one without."""
+    """Return the choices or the bounds of a TrainConfig setting in words, "" for one without."""
     setting = TrainConfig.model_fields[name]
     if get_origin(setting.annotation) is Literal:
         return ", ".join(get_args(setting.annotation))
     if name == "targets":
         return f"{ALL_LINEAR}, or a list of name endings"
-    found = {
+    bounds = {
         kind: f"{value:,}" if isinstance(value, int) else f"{value:,.10g}"
-        for one in setting.metadata
+        for constraint in setting.metadata
         for kind in ("ge", "gt", "le", "lt")
-        if (value := getattr(one, kind, None)) is not None
+        if (value := getattr(constraint, kind, None)) is not None
     }
-    if {"ge", "le"} <= set(found):
-        return f"from {found['ge']} to {found['le']}"
+    if {"ge", "le"} <= set(bounds):
+        return f"from {bounds['ge']} to {bounds['le']}"
     words = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
-    return ", ".join(f"{word} {found[kind]}" for kind, word in words.items() if kind in found)
+    return ", ".join(f"{word} {bounds[kind]}" for kind, word in words.items() if kind in bounds)
 
 
 def as_bad_input(error: ValidationError) -> BadInput:
-    """Return pydantic's first error about a TrainConfig as BadInput: the setting, its value, what it may be."""
+    """Return pydantic's first error about a TrainConfig as BadInput: the setting, its value, the values allowed."""
     first = error.errors()[0]
     name, value, kind = str(first["loc"][0]), first["input"], first["type"]
     if kind == "extra_forbidden":
@@ -208,26 +211,26 @@ def as_bad_input(error: ValidationError) -> BadInput:
 
 @dataclass(frozen=True, slots=True)
 class RunOrigin:
-    """Where a run's rows, settings and orders came from: kept with the weights, changing nothing in them."""
+    """Origin of a run's rows and settings; it is stored with the weights and does not affect them."""
 
     files: tuple[str, ...] = ()
     """Names of the files that the rows were read from."""
     reasons: Mapping[str, str] = field(default_factory=dict)
-    """Why each setting is as it is, by TrainConfig field."""
+    """Reason for the value of each setting, by TrainConfig field."""
     plan_sha256: str = ""
-    """Digest of the plan that asked for it, "" without one."""
+    """Digest of the plan that the run is part of, "" without one."""
 
 
 @dataclass(frozen=True, slots=True)
 class TrainResult:
-    """What one training run made and measured."""
+    """Output and measurements of one training run."""
 
     folder: Path
     method: str
     rows: int
     steps: int
     tokens: int
-    """Real tokens trained on, every pass counted."""
+    """Tokens trained on, without padding, over all passes."""
     trainable: int
     """Parameters that were trained."""
     first_loss: float
@@ -238,42 +241,50 @@ class TrainResult:
     seconds: float
     tokens_per_s: float
     left_out: int
-    """Rows longer than max_tokens."""
+    """Number of rows longer than max_tokens."""
     path: str
     """How the loss was computed: fast, rows or plain (see :mod:`runners.training.loss`)."""
     expected_gib: float | None = None
-    """The memory estimate for the settings and the way this run took (:mod:`runners.training.runtime`)."""
+    """Memory estimate for the settings and the path of this run (:mod:`runners.training.runtime`)."""
     notes: tuple[str, ...] = field(default=())
 
     def to_json(self) -> dict[str, Any]:
-        """Return everything but the folder as JSON values."""
+        """Return all fields but the folder as JSON values."""
         values = asdict(self)
         del values["folder"]
         return {**values, "notes": list(self.notes)}
 
 
 def refuse_conflicting_settings(
-    method: str, variant: str, lora_plus: float, targets: str | tuple[str, ...], going_on: bool
+    method: str, variant: str, lora_plus: float, targets: str | tuple[str, ...], continues: bool
 ) -> None:
-    """Raise BadInput for settings that are fine alone and mean nothing together."""
+    """Raise BadInput for settings that are valid alone but not together.
+
+    Args:
+        method: lora, qlora or full.
+        variant: kind of LoRA.
+        lora_plus: ratio of the learning rates of B and A.
+        targets: layers that get an adapter.
+        continues: whether training continues from an adapter.
+    """
     if isinstance(targets, str) and targets != ALL_LINEAR:
         raise BadInput(f"targets {targets!r} is unknown", f"{ALL_LINEAR}, or a list of name endings")
     if not targets or not all(targets):
         raise BadInput("targets names no layer", f"{ALL_LINEAR}, or name endings such as q_proj, v_proj")
     if method == "full":
-        of_adapters = {
+        adapter_settings = {
             "variant": variant != "lora",
             "lora_plus": lora_plus != 1,
             "targets": targets != ALL_LINEAR,
-            "init_adapter": going_on,
+            "init_adapter": continues,
         }
-        for name, asked in of_adapters.items():
-            if asked:
+        for name, is_set in adapter_settings.items():
+            if is_set:
                 raise BadInput(f"{name} is about LoRA adapters, so the method cannot be full")
     if method == "qlora" and variant == "pissa":
         raise BadInput(
             "variant 'pissa' takes the base's weights apart, which four-bit ones do not allow",
             "method lora, or another variant",
         )
-    if going_on and variant == "pissa":
+    if continues and variant == "pissa":
         raise BadInput("variant 'pissa' is a way to begin, so it cannot go on from an adapter")

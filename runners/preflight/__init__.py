@@ -1,0 +1,1 @@
+"""Everything checked before training, and the device probe in its own process."""

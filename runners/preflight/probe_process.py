@@ -1,6 +1,7 @@
-"""Starts :mod:`runners.preflight.device_probe` in a child process, watches its memory, and hears what it finds.
+"""Run :mod:`runners.preflight.device_probe` in a child process, watch its memory and collect its findings.
 
-A child, because the step that does not fit, or an instruction that this processor lacks, kills its process.
+A child process, because a step that does not fit in memory, or an instruction that this processor lacks, kills the
+process it runs in. Imports no torch.
 """
 
 from __future__ import annotations
@@ -26,23 +27,24 @@ from runners.resources.machine import GIB
 from runners.tokenization.chat_template import EncodedRow
 
 PROBE_TIMEOUT_S = 600.0
-"""Longest wait for the next finding; loading a large model takes minutes."""
+"""Longest wait for the next finding, in seconds; loading a large model takes minutes."""
 
 
 @dataclass
 class ProbeResult:
-    """What a rehearsal found, by kind, and how it ended."""
+    """The findings of a device probe and how it ended."""
 
-    told: dict[str, dict[str, Any]] = field(default_factory=dict)
+    findings: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """The values of each finding, by its kind, in the order of their arrival."""
     ended: str = ""
-    """"" when it ran to its end; memory, time, or what the child's last words were."""
+    """"" when the probe was completed; memory, time, or the last line of the child's stderr."""
     peak_gib: float = 0.0
-    """The most that was seen from outside."""
+    """The highest resident memory that the parent process observed."""
 
     @property
-    def doing(self) -> str:
-        """Return what the child was about when it ended."""
-        last = next(reversed(self.told), "start")
+    def last_activity(self) -> str:
+        """What the probe was doing when it ended."""
+        last = next(reversed(self.findings), "start")
         return {
             "free": "arithmetic",
             "device": "loading",
@@ -61,11 +63,18 @@ def run_probe(
     recompute: bool,
     most_gib: float | None = None,
 ) -> ProbeResult:
-    """Try the device, 4-bit layers where they are used, the prompt, and one step on ``rows``, the longest first.
+    """Probe the device, 4-bit layers where they are used, the prompt, and training steps, in a child process.
 
-    The child is killed when it takes ``most_gib`` (resident, on a CPU), before the system has to choose.
+    Args:
+        base: The base model.
+        config: Settings of the run.
+        rows: Rows of the largest micro-batch, the longest first; without any no step is taken.
+        example: A chat whose prompt is rendered by transformers too; None for none.
+        recompute: Whether activations are recomputed in the backward pass.
+        most_gib: Resident memory at which the child is killed, before the system runs out of memory and kills some
+            process; None for no limit.
     """
-    asked = {
+    request = {
         "base": {**_fields(base), "folder": str(base.folder)},
         "config": config.to_json(),
         "recompute": recompute,
@@ -85,94 +94,101 @@ def run_probe(
         env={**os.environ, "PYTHONPATH": path},
     )
     try:
-        return _watch(child, json.dumps(asked), most_gib)
+        return _watch(child, json.dumps(request), most_gib)
     finally:
         child.kill()
         child.wait()
 
 
 def quick_probe(config: TrainConfig) -> ProbeResult:
-    """Try arithmetic, and 4-bit layers where they are used, in this process: for a run that starts next anyway."""
+    """Probe arithmetic, and 4-bit layers where they are used, in this process, which starts the run anyway."""
     from runners.preflight import device_probe
 
-    found = ProbeResult()
+    result = ProbeResult()
     try:
-        found.told["device"] = device_probe.probe_arithmetic()
+        result.findings["device"] = device_probe.probe_arithmetic()
         if config.method == "qlora":
-            found.told["four_bit"] = device_probe.probe_four_bit()
+            result.findings["four_bit"] = device_probe.probe_four_bit()
     except (RuntimeError, ImportError, OSError, AssertionError) as error:
-        found.ended = f"{type(error).__name__}: {error}"
-    return found
+        result.ended = f"{type(error).__name__}: {error}"
+    return result
 
 
-def _watch(child: subprocess.Popen[str], asked: str, most_gib: float | None) -> ProbeResult:
+def _watch(child: subprocess.Popen[str], request: str, most_gib: float | None) -> ProbeResult:
+    """Send the request to the child and collect its findings until it ends, or exceeds memory or time."""
     lines: queue.Queue[str | None] = queue.Queue()
     errors: list[str] = []
     threads = (
-        threading.Thread(target=_feed, args=(child, asked), daemon=True),
-        threading.Thread(target=_read, args=(child, lines), daemon=True),
+        threading.Thread(target=_send_request, args=(child, request), daemon=True),
+        threading.Thread(target=_read_lines, args=(child, lines), daemon=True),
         threading.Thread(target=lambda: errors.extend(child.stderr or ()), daemon=True),
     )
     for thread in threads:
         thread.start()
-    found, heard = ProbeResult(), time.monotonic()
+    result = ProbeResult()
+    last_line_at = time.monotonic()
     while True:
-        found.peak_gib = max(found.peak_gib, _resident(child.pid))
-        if most_gib is not None and found.peak_gib > most_gib:
-            found.ended = "memory"
-            return found
-        if time.monotonic() - heard > PROBE_TIMEOUT_S:
-            found.ended = "time"
-            return found
+        result.peak_gib = max(result.peak_gib, _resident_gib(child.pid))
+        if most_gib is not None and result.peak_gib > most_gib:
+            result.ended = "memory"
+            return result
+        if time.monotonic() - last_line_at > PROBE_TIMEOUT_S:
+            result.ended = "time"
+            return result
         try:
             line = lines.get(timeout=0.05)
         except queue.Empty:
             continue
-        heard = time.monotonic()
+        last_line_at = time.monotonic()
         if line is None:
             break
-        said = json.loads(line)
-        found.told[said.pop("found")] = said
+        finding = json.loads(line)
+        result.findings[finding.pop("found")] = finding
     code = child.wait()
     threads[2].join(timeout=5)
-    if "end" not in found.told:
-        found.ended = _last_words(code, errors)
-    return found
+    if "end" not in result.findings:
+        result.ended = _failure(code, errors)
+    return result
 
 
-def _last_words(code: int, errors: Sequence[str]) -> str:
-    said = next((line.strip() for line in reversed(errors) if line.strip()), "")
+def _failure(code: int, errors: Sequence[str]) -> str:
+    """Return why the child ended: "memory", the last line of its stderr, or its exit code."""
+    last_line = next((line.strip() for line in reversed(errors) if line.strip()), "")
     if (
-        code == -9
-        or "OutOfMemoryError" in said
-        or said.startswith("MemoryError")
-        or "not enough memory" in said
+        code == -9  # SIGKILL, which is how the system ends a process when memory runs out
+        or "OutOfMemoryError" in last_line
+        or last_line.startswith("MemoryError")
+        or "not enough memory" in last_line
     ):
         return "memory"
-    return said or (f"killed by signal {-code}" if code < 0 else f"exit code {code}")
+    return last_line or (f"killed by signal {-code}" if code < 0 else f"exit code {code}")
 
 
 def _fields(base: Model) -> dict[str, Any]:
+    """Return the fields of a model by name."""
     return {name: getattr(base, name) for name in base.__slots__}
 
 
-def _resident(pid: int) -> float:
+def _resident_gib(pid: int) -> float:
+    """Return the resident memory of a process in GiB, 0 when it has ended."""
     try:
         return float(psutil.Process(pid).memory_info().rss) / GIB
     except psutil.Error:
         return 0.0
 
 
-def _feed(child: subprocess.Popen[str], asked: str) -> None:
+def _send_request(child: subprocess.Popen[str], request: str) -> None:
+    """Write the request to the child's stdin."""
     assert child.stdin is not None
     try:
-        child.stdin.write(asked)
+        child.stdin.write(request)
         child.stdin.close()
     except OSError:
-        return  # it ended before it read; its last words tell why
+        return  # it ended before it read; its stderr has the reason
 
 
-def _read(child: subprocess.Popen[str], lines: queue.Queue[str | None]) -> None:
+def _read_lines(child: subprocess.Popen[str], lines: queue.Queue[str | None]) -> None:
+    """Put each line of the child's stdout into the queue, then None at its end."""
     for line in child.stdout or ():
         lines.put(line)
     lines.put(None)

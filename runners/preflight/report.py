@@ -1,4 +1,4 @@
-"""Everything that is checked before a training run, by code: the table of contents of the preflight."""
+"""The checks before a training run: their codes and titles, and the result of one check."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from typing import Any, Literal
 from runners.data.examples import RowPlace
 
 CheckLevel = Literal["ok", "warn", "stop"]
-"""ok: looked at and fine; warn: worth knowing, the run goes on; stop: it would waste the run."""
-
+"""ok: checked and fine; warn: worth knowing, the run continues; stop: the run would be wasted."""
 CHECK_LEVELS: tuple[CheckLevel, ...] = ("ok", "warn", "stop")
 CHECK_CODES: Mapping[str, str] = {
     "PF001": "rows",
@@ -38,32 +37,32 @@ CHECK_CODES: Mapping[str, str] = {
     "PF023": "one step",
     "PF024": "disk",
 }
-"""What each check is called; training.md's failures are in it, each with a test that provokes it."""
+"""Title of each check; the failures of training.md are among them, each with a test that provokes it."""
 MACHINE_CODES = frozenset(("PF020", "PF021", "PF022", "PF023", "PF024"))
-"""Checks of this machine and not of the data: a stop among them means exit code 4, not 3."""
+"""Checks of this machine and not of the data: when only these stop the run, the exit code is 4, not 3."""
 ACCEPTABLE_CODES = frozenset(("PF013", "PF014", "PF016", "PF022", "PF023", "PF024"))
-"""Checks whose stop a person may overrule, knowing better; the others would be refused by the run itself."""
+"""Checks whose stop the user may overrule; the others would be refused by the run itself."""
 MAX_PLACES = 5
-"""Rows named for one complaint at most; the text has the count."""
+"""Most rows named for one finding; the text has the count."""
 
 
 @dataclass(frozen=True, slots=True)
 class PreflightCheck:
-    """One thing that was looked at, and what was found."""
+    """The result of one check."""
 
     code: str
     level: CheckLevel
     text: str
     rows: tuple[RowPlace, ...] = ()
-    """Where: up to five lines."""
+    """The rows that the finding is about, at most MAX_PLACES."""
     next: str = ""
-    """What to do about it, "" when nothing needs doing."""
+    """What to do about it, "" when nothing needs to be done."""
     placed: bool = False
-    """Whether the text names the rows itself."""
+    """Whether the text names the rows already."""
 
     @property
     def title(self) -> str:
-        """Return what is checked, in a word or two."""
+        """Title of the check."""
         return CHECK_CODES[self.code]
 
     def to_json(self) -> dict[str, Any]:
@@ -73,14 +72,14 @@ class PreflightCheck:
         return values
 
     def sentence(self) -> str:
-        """Return text and places in one line, for an error or an event."""
+        """Return text and rows in one line, for an error or an event."""
         if not self.rows or self.placed:
             return self.text
         return f"{self.text} (line{'s' if len(self.rows) > 1 else ''} {', '.join(map(str, self.rows))})"
 
 
 def first_places(lines: Iterable[RowPlace]) -> tuple[RowPlace, ...]:
-    """Return the first few different places."""
+    """Return the first MAX_PLACES different rows."""
     return tuple(dict.fromkeys(lines))[:MAX_PLACES]
 
 
@@ -91,9 +90,9 @@ def count_of_rows(count: int) -> str:
 
 def gravest_per_code(checks: Iterable[PreflightCheck]) -> tuple[PreflightCheck, ...]:
     """Return one check per code, the gravest and of equals the first, in the order of the codes."""
-    found = dict[str, PreflightCheck]()
+    gravest = dict[str, PreflightCheck]()
     for check in checks:
-        known = found.setdefault(check.code, check)
+        known = gravest.setdefault(check.code, check)
         if CHECK_LEVELS.index(check.level) > CHECK_LEVELS.index(known.level):
-            found[check.code] = check
-    return tuple(found[code] for code in sorted(found))
+            gravest[check.code] = check
+    return tuple(gravest[code] for code in sorted(gravest))

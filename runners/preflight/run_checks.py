@@ -1,8 +1,8 @@
-"""What would ruin a training run, told before time is spent: on rows, tokens, held-out rows and this machine.
+"""Preflight: the checks before a training run, on rows, tokens, held-out rows and this machine.
 
-:func:`inspect` is what every run passes: it needs the rows and the tokenizer. :func:`examine` adds what takes
-more to know: held-out rows, repeats, personal data, memory, the device. Every check has a code; the list is
-:data:`runners.preflight.report.CHECK_CODES`. Imports no torch: the device is tried in a child process.
+:func:`inspect_rows` is part of every run and needs only the rows and the tokenizer. :func:`run_preflight` adds the
+checks of held-out rows, repeats, personal data, memory and the device. Every check has a code; they are listed in
+:data:`runners.preflight.report.CHECK_CODES`. Imports no torch: the device is probed in a child process.
 """
 
 from __future__ import annotations
@@ -26,47 +26,53 @@ from runners.tokenization.token_cache import TokenCache
 
 @dataclass(frozen=True, slots=True)
 class PreflightReport:
-    """What the rows look like as tokens, and everything that was checked."""
+    """Counts of rows and tokens, and the results of all checks."""
 
     rows: int
+    """Rows given."""
     used: int
-    """Rows trained on; of raw text its pieces."""
+    """Rows trained on; for raw text the pieces it is divided into."""
     tokens: int
+    """Tokens of the rows trained on."""
     learnt: int
-    """Tokens the loss is taken on."""
+    """Target tokens: those with a loss."""
     longest: int
+    """Tokens of the longest row."""
     p95: int
+    """Tokens that 95 % of the rows do not exceed."""
     too_long: tuple[int, ...]
-    """Lines of the rows over max_tokens, which are left out."""
+    """Line numbers of the rows over max_tokens, which are left out."""
     left_out: int
-    """Rows that are not trained on: too long, nothing to learn, refused by the template."""
+    """Rows that are not trained on: too long, without targets, or refused by the template."""
     checks: tuple[PreflightCheck, ...]
 
     @property
     def stops(self) -> tuple[str, ...]:
-        """Return what refuses the run, as sentences."""
+        """The findings that stop the run, as sentences."""
         return tuple(check.sentence() for check in self.checks if check.level == "stop")
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """Return what is worth knowing, as sentences."""
+        """The findings that are worth knowing, as sentences."""
         return tuple(check.sentence() for check in self.checks if check.level == "warn")
 
     @property
     def exit_code(self) -> int:
-        """Return 0 when nothing stands in the way, 3 for the data, 4 when only this machine does."""
+        """0 when nothing stops the run, 3 when the data does, 4 when only this machine does."""
         stops = [check for check in self.checks if check.level == "stop"]
-        machine = all(check.code in MACHINE_CODES for check in stops)
-        return 0 if not stops else CannotRun.exit_code if machine else BadInput.exit_code
+        if not stops:
+            return 0
+        only_machine = all(check.code in MACHINE_CODES for check in stops)
+        return CannotRun.exit_code if only_machine else BadInput.exit_code
 
     def require(self) -> None:
-        """Raise BadInput with every reason not to train; CannotRun when this machine is the only one."""
-        found = [check for check in self.checks if check.level == "stop"]
-        if not found:
+        """Raise BadInput with every reason not to train, CannotRun when all of them are this machine's."""
+        stops = [check for check in self.checks if check.level == "stop"]
+        if not stops:
             return
-        data = [check for check in found if check.code not in MACHINE_CODES]
-        hint = "; ".join(dict.fromkeys(check.next for check in data or found if check.next))
-        if data:
+        of_data = [check for check in stops if check.code not in MACHINE_CODES]
+        hint = "; ".join(dict.fromkeys(check.next for check in of_data or stops if check.next))
+        if of_data:
             raise BadInput(f"this data would ruin the training run: {'; '.join(self.stops)}", hint)
         raise CannotRun(f"this run does not work here: {'; '.join(self.stops)}", hint)
 
@@ -79,25 +85,29 @@ class PreflightReport:
 def inspect_rows(
     rows: Sequence[Example], chat: ChatTokenizer, config: TrainConfig, tokens: TokenCache | None = None
 ) -> tuple[list[EncodedRow], PreflightReport]:
-    """Return the rows that can be trained on as tokens, and the report over all of them.
+    """Return the encoded rows that can be trained on, and the report on all rows.
 
-    ``tokens`` may know them from an earlier start of the run.
+    Args:
+        rows: The examples.
+        chat: Tokenizer and template of the base.
+        config: Settings of the run.
+        tokens: Cache of encoded rows from an earlier start of the run; None for none.
     """
-    found = encoding.encode_rows(rows, chat, config, tokens)
+    encoded = encoding.encode_rows(rows, chat, config, tokens)
     checks = [
-        *data_checks.check_targets(rows, found, chat, config),
-        *template_checks.check_template(rows, found, chat),
+        *data_checks.check_targets(rows, encoded, chat, config),
+        *template_checks.check_template(rows, encoded, chat),
     ]
-    used = found.used
+    used = encoded.used
     report = PreflightReport(
         rows=len(rows),
         used=len(used),
-        tokens=sum(len(e.ids) for e in used),
-        learnt=sum(len(e.learnt) for e in used),
-        longest=found.within(1),
-        p95=found.within(0.95),
-        too_long=tuple(row.line for row, _ in found.long),
-        left_out=found.left_out,
+        tokens=sum(len(row.ids) for row in used),
+        learnt=sum(len(row.learnt) for row in used),
+        longest=encoded.within(1),
+        p95=encoded.within(0.95),
+        too_long=tuple(row.line for row, _ in encoded.long),
+        left_out=encoded.left_out,
         checks=gravest_per_code(checks),
     )
     return used, report
@@ -114,34 +124,44 @@ def run_preflight(
     accept: Sequence[str] = (),
     measure: bool = True,
 ) -> PreflightReport:
-    """Return what :func:`inspect` reports, with every other check added.
+    """Return the report of :func:`inspect_rows` with all other checks added.
 
-    ``valid`` and ``questions`` must not be learnt. ``out`` is where the result goes: its disk counts. ``accept``
-    names codes of which a stop is only a warning. ``measure`` takes one real step in a child process; without
-    it that is done only when the estimate is not sure that the run fits.
+    Args:
+        rows: The training examples.
+        base: The base model.
+        config: Settings of the run.
+        valid: Validation examples, which must not occur in ``rows``.
+        questions: Held-out questions, which must not occur in ``rows``.
+        out: Folder of the result, whose disk is checked; None for no such check.
+        accept: Codes of checks whose stop becomes a warning.
+        measure: Whether to take real steps in a child process; without it they are taken only when the memory estimate
+            does not say that the run fits.
     """
     chat = ChatTokenizer(base.folder)
     used, report = inspect_rows(rows, chat, config)
     checks = [*report.checks, data_checks.check_repeats(rows), *data_checks.check_personal_data(rows)]
-    if found := data_checks.check_label_balance(rows):
-        checks.append(found)
+    if label_check := data_checks.check_label_balance(rows):
+        checks.append(label_check)
     if questions:
         checks.append(data_checks.check_held_out_questions(rows, questions))
     if valid:
         checks += [data_checks.check_validation_rows(rows, valid), *_validation(valid, chat, config)]
     if used:
-        checks += _machine(rows, used, base, config, out, measure)
+        checks += _machine_checks(rows, used, base, config, out, measure)
     return replace(report, checks=tuple(_accepted(check, accept) for check in gravest_per_code(checks)))
 
 
 def _validation(valid: Sequence[Example], chat: ChatTokenizer, config: TrainConfig) -> list[PreflightCheck]:
-    """Return what :func:`inspect` finds wrong with the validation rows, as checks of these."""
+    """Return what :func:`inspect_rows` finds wrong with the validation rows, as checks of these."""
     _, report = inspect_rows(valid, chat, config)
-    wrong = [check for check in report.checks if check.level != "ok"]
-    return [replace(c, code="PF014", text=f"validation rows: {c.title}: {c.text}") for c in wrong]
+    return [
+        replace(check, code="PF014", text=f"validation rows: {check.title}: {check.text}")
+        for check in report.checks
+        if check.level != "ok"
+    ]
 
 
-def _machine(
+def _machine_checks(
     rows: Sequence[Example],
     used: Sequence[EncodedRow],
     base: Model,
@@ -149,30 +169,30 @@ def _machine(
     out: Path | None,
     measure: bool,
 ) -> list[PreflightCheck]:
-    """Return the checks of this machine; where a step was measured, the estimate does not decide."""
+    """Return the checks of this machine; where a step was measured, the memory estimate cannot stop the run."""
     longest = max(len(row.ids) for row in used)
     estimated = machine_checks.needed_memory(base, config, longest)
     memory = machine_checks.memory_check(estimated, longest, config)
-    space = [] if out is None else [machine_checks.check_training_disk(base, config, out)]
+    disk = [] if out is None else [machine_checks.check_training_disk(base, config, out)]
     free = estimated.free if estimated else None
     if measure or memory.level != "ok":
-        picked = machine_checks.largest_batch(used, config.micro_tokens)
-        first = next((row for row in rows if not row.raw), None)
-        most = free if estimated and estimated.shared else None
-        found = probe_process.run_probe(
-            base, config, picked, first, bool(estimated and estimated.checkpointing), most
-        )
-        free = found.told.get("free", {}).get("gib", free)
+        batch = machine_checks.largest_batch(used, config.micro_tokens)
+        first_chat = next((row for row in rows if not row.raw), None)
+        most_gib = free if estimated and estimated.shared else None
+        recompute = bool(estimated and estimated.checkpointing)
+        probe = probe_process.run_probe(base, config, batch, first_chat, recompute, most_gib)
+        free = probe.findings.get("free", {}).get("gib", free)
     else:
-        found = probe_process.quick_probe(config)
+        probe = probe_process.quick_probe(config)
     tokens = round(config.epochs * sum(len(row.ids) for row in used))
-    tried = list(machine_checks.probe_checks(found, config, tokens, free))
-    if any(check.code == "PF023" and check.level != "stop" for check in tried) and memory.level == "stop":
+    probed = list(machine_checks.probe_checks(probe, config, tokens, free))
+    if any(check.code == "PF023" and check.level != "stop" for check in probed) and memory.level == "stop":
         memory = replace(memory, level="warn", text=f"{memory.text}; the measured step decides")
-    return [machine_checks.context_check(base, used), memory, *space, *tried]
+    return [machine_checks.context_check(base, used), memory, *disk, *probed]
 
 
 def _accepted(check: PreflightCheck, accept: Sequence[str]) -> PreflightCheck:
+    """Return the check, as a warning where it is a stop that the user accepts."""
     if check.level != "stop" or check.code not in accept:
         return check
     return replace(check, level="warn", text=f"{check.text}; accepted", next="")

@@ -1,0 +1,1 @@
+"""Machine and GPU detection, calibration, memory model and estimate."""

@@ -1,7 +1,8 @@
-"""How fast this machine multiplies matrices: measured in about two seconds, kept in the user's cache folder.
+"""Measure how fast this machine multiplies matrices, and store the result in the user's cache folder.
 
-Reading is light; only :func:`measure` imports torch. The file holds one measurement of this machine and is
-ignored, with a reason, when it is damaged or speaks of another processor, thread count or torch.
+:func:`calibrate` measures for about two seconds and is the only function that imports torch;
+:func:`read_calibration` and :func:`store_calibration` read and write the file. It holds one measurement of this
+machine and is ignored, with a reason, when it is damaged or was made with another processor or torch version.
 """
 
 from __future__ import annotations
@@ -26,13 +27,13 @@ CALIBRATION_SECONDS = 2.0
 MATRIX_SIDE = {"cpu": 1024, "cuda": 8192}
 """Rows and columns of the square matrices: large enough to be bound by arithmetic, not by memory."""
 BUSY_FACTOR = 1.5
-"""How many times its fast time a product takes in the middle when other work competes for the processor."""
+"""Ratio of a product's median time to its fast time from which the processor counts as busy with other work."""
 RECALIBRATE_HINT = "measure again with: tunewise doctor --calibrate"
 
 
 @dataclass(frozen=True, slots=True)
 class MatrixSpeed:
-    """The matrix speed of one device: FLOP/s for each dtype, ``bf16`` and ``fp32``."""
+    """The matrix speed of one device: FLOP/s by dtype, ``bf16`` and ``fp32``."""
 
     device: str
     """``cpu`` or ``cuda``."""
@@ -61,14 +62,14 @@ class MatrixSpeed:
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """One measurement: the CPU's speed, the GPU's where there is one, when, and with which torch."""
+    """One measurement: speed of the CPU and of the GPU if there is one, with its day and torch version."""
 
     day: date
     torch: str
     cpu: MatrixSpeed
     cuda: MatrixSpeed | None = None
     busy: bool = False
-    """Whether other work took so much of the processor that the speed may be too low."""
+    """Whether other work used so much of the processor that the measured speed may be too low."""
 
     def to_json(self) -> dict[str, Any]:
         """Return the file's content."""
@@ -84,7 +85,7 @@ class Calibration:
 
 @dataclass(frozen=True, slots=True)
 class StoredCalibration:
-    """What the cache folder holds: a calibration, or the reason why it is ignored, or neither."""
+    """Content of the cache folder: a calibration, or the reason why it is ignored, or neither."""
 
     calibration: Calibration | None = None
     ignored: str = ""
@@ -93,7 +94,8 @@ class StoredCalibration:
 def read_calibration(folder: Path | None = None) -> StoredCalibration:
     """Read the stored calibration; a damaged or outdated one is ignored with a reason. Never raises.
 
-    ``folder`` is the cache folder unless given.
+    Args:
+        folder: folder of the file; None is the cache folder.
     """
     path = (folder or cache_folder()) / CALIBRATION_FILE
     try:
@@ -105,28 +107,33 @@ def read_calibration(folder: Path | None = None) -> StoredCalibration:
             ignored=f"the calibration {path} cannot be read ({type(error).__name__}); {RECALIBRATE_HINT}"
         )
     try:
-        found = _parse(loaded)
+        calibration = _parse(loaded)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         return StoredCalibration(ignored=f"the calibration {path} is damaged ({error!r}); {RECALIBRATE_HINT}")
-    reason = _outdated(found)
+    reason = _outdated(calibration)
     return (
         StoredCalibration(ignored=f"the calibration is ignored: {reason}; {RECALIBRATE_HINT}")
         if reason
-        else StoredCalibration(found)
+        else StoredCalibration(calibration)
     )
 
 
 def store_calibration(calibration: Calibration, folder: Path | None = None) -> Path:
-    """Write the calibration atomically and return its path; CannotRun when the place cannot be written."""
+    """Write the calibration atomically and return its path; CannotRun when the folder cannot be written to."""
     path = (folder or cache_folder()) / CALIBRATION_FILE
     write_json(path, calibration.to_json())
     return path
 
 
 def calibrate(seconds: float = CALIBRATION_SECONDS, day: date | None = None) -> Calibration:
-    """Multiply matrices in fp32 and bf16 for ``seconds`` in all, on the CPU and on a CUDA GPU if present.
+    """Multiply matrices in fp32 and bf16, on the CPU and on a CUDA GPU if present.
 
-    Raises CannotRun when torch is missing.
+    Args:
+        seconds: total time, divided evenly among devices and dtypes.
+        day: date of the measurement; None is today.
+
+    Raises:
+        CannotRun: torch is missing.
     """
     try:
         import torch
@@ -137,18 +144,23 @@ def calibrate(seconds: float = CALIBRATION_SECONDS, day: date | None = None) -> 
         ) from error
     devices = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
     each = seconds / len(devices) / 2
-    timed = {
+    durations = {
         device: {
-            "fp32": _products(torch, device, torch.float32, each),
-            "bf16": _products(torch, device, torch.bfloat16, each),
+            "fp32": _time_products(torch, device, torch.float32, each),
+            "bf16": _time_products(torch, device, torch.bfloat16, each),
         }
         for device in devices
     }
+    # A product of two n x n matrices takes n^3 multiplications and as many additions.
     flops = {
-        device: {dtype: 2.0 * MATRIX_SIDE[device] ** 3 / _fast(times) for dtype, times in by_dtype.items()}
-        for device, by_dtype in timed.items()
+        device: {
+            dtype: 2.0 * MATRIX_SIDE[device] ** 3 / _fast_time(times) for dtype, times in by_dtype.items()
+        }
+        for device, by_dtype in durations.items()
     }
-    busy = any(times[len(times) // 2] > BUSY_FACTOR * _fast(times) for times in timed["cpu"].values())
+    busy = any(
+        times[len(times) // 2] > BUSY_FACTOR * _fast_time(times) for times in durations["cpu"].values()
+    )
     cpu = MatrixSpeed("cpu", processor_name(), flops["cpu"], threads=torch.get_num_threads())
     cuda = None
     if "cuda" in flops:
@@ -167,8 +179,12 @@ def processor_name() -> str:
     return named or platform.processor() or platform.machine()
 
 
-def _products(torch: Any, device: str, dtype: Any, seconds: float) -> list[float]:
-    """Return the seconds of each product of two matrices (2·n³ operations), ascending; the first does not count."""
+def _time_products(torch: Any, device: str, dtype: Any, seconds: float) -> list[float]:
+    """Time products of two square matrices for ``seconds``.
+
+    Returns:
+        The seconds of each product (2·n³ operations), ascending; the first product only warms up.
+    """
     side = MATRIX_SIDE[device]
     a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
     wait = torch.cuda.synchronize if device == "cuda" else (lambda: None)
@@ -184,19 +200,24 @@ def _products(torch: Any, device: str, dtype: Any, seconds: float) -> list[float
     return sorted(times)
 
 
-def _fast(times: list[float]) -> float:
-    """Return the time that one product in ten beats: what the device gives when nothing else runs."""
+def _fast_time(times: list[float]) -> float:
+    """Return the 10th percentile of ascending times: the speed of the device when nothing else runs."""
     return times[len(times) // 10]
 
 
 def _parse(loaded: Mapping[str, Any]) -> Calibration:
     try:
         loaded = check_schema(loaded, "calibration", "it")
-    except BadInput as other:
-        raise ValueError(other.message) from None
+    except BadInput as error:
+        raise ValueError(error.message) from None
     cuda = _speed(loaded["cuda"]) if loaded["cuda"] is not None else None
-    day, busy = date.fromisoformat(loaded["day"]), bool(loaded["busy"])
-    return Calibration(day, str(loaded["torch"]), _speed(loaded["cpu"]), cuda, busy)
+    return Calibration(
+        date.fromisoformat(loaded["day"]),
+        str(loaded["torch"]),
+        _speed(loaded["cpu"]),
+        cuda,
+        bool(loaded["busy"]),
+    )
 
 
 def _speed(row: Mapping[str, Any]) -> MatrixSpeed:
@@ -210,14 +231,14 @@ def _speed(row: Mapping[str, Any]) -> MatrixSpeed:
     )
 
 
-def _outdated(found: Calibration) -> str:
-    """Say why a calibration no longer speaks of this machine, empty when it does."""
-    if found.cpu.name != processor_name():
-        return f"it was measured on {found.cpu.name}, this machine has {processor_name()}"
+def _outdated(calibration: Calibration) -> str:
+    """Return why a calibration is no longer valid for this machine, "" when it is."""
+    if calibration.cpu.name != processor_name():
+        return f"it was measured on {calibration.cpu.name}, this machine has {processor_name()}"
     try:
         installed = metadata.version("torch")
     except metadata.PackageNotFoundError:
         return ""
-    if found.torch.split(".")[:2] != installed.split(".")[:2]:
-        return f"it was measured with torch {found.torch}, installed is {installed}"
+    if calibration.torch.split(".")[:2] != installed.split(".")[:2]:
+        return f"it was measured with torch {calibration.torch}, installed is {installed}"
     return ""

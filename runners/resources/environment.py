@@ -1,4 +1,4 @@
-"""What a run was carried out with: versions, operating system and machine, written down when it starts."""
+"""Describe the environment of a run: package versions, operating system and machine, logged when it starts."""
 
 from __future__ import annotations
 
@@ -25,7 +25,10 @@ RECORDED_PACKAGES = (
 
 
 def describe_environment() -> dict[str, Any]:
-    """Return Python, operating system, processor, cores, RAM in GiB, GPU and package versions; imports none of them."""
+    """Return Python, operating system, processor, cores, RAM in GiB, GPU and package versions.
+
+    None of the packages is imported: their versions are read from the installed metadata.
+    """
     machine = detect_machine(Path())
     gpu = machine.gpu_name.value or machine.gpu_kind.value
     return {
@@ -35,7 +38,7 @@ def describe_environment() -> dict[str, Any]:
         "cores": machine.cpu_cores.value,
         "ram_gib": machine.ram_gib.value,
         "gpu": "none" if gpu in (None, "") else str(gpu),
-        "packages": {name: found for name in RECORDED_PACKAGES if (found := _version(name))},
+        "packages": {name: installed for name in RECORDED_PACKAGES if (installed := _version(name))},
     }
 
 

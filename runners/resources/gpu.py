@@ -1,7 +1,7 @@
-"""Find the accelerator without torch: CUDA by NVML or nvidia-smi; ROCm, XPU and MPS named as such.
+"""Detect the accelerator without torch: CUDA by NVML or nvidia-smi; ROCm, XPU and MPS are reported by name.
 
-Files are read under ``Probe.root`` and programs are run through ``Probe.run``: tests pass a folder and a function of
-their own.
+Files are read under ``MachineProbe.root`` and programs are run through ``MachineProbe.run``, so that tests can
+pass a folder and a function of their own.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 GIB = 2**30
-"""Bytes of a GiB: the one definition, here because :mod:`runners.resources.machine` imports this module."""
+"""Bytes of a GiB; defined here because :mod:`runners.resources.machine` imports this module."""
 
 
 def run_program(command: list[str]) -> str | None:
@@ -23,15 +23,15 @@ def run_program(command: list[str]) -> str | None:
     if not shutil.which(command[0]):
         return None
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=5, check=False)
+        result = subprocess.run(command, capture_output=True, text=True, timeout=5, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return done.stdout if done.returncode == 0 else None
+    return result.stdout if result.returncode == 0 else None
 
 
 @dataclass(frozen=True, slots=True)
 class MachineProbe:
-    """Where to look: the root of the file system, a way to run programs, the environment, the platform."""
+    """Sources of the detection: file system root, a function that runs programs, environment, platform."""
 
     root: Path = Path("/")
     run: Callable[[list[str]], str | None] = run_program
@@ -41,7 +41,7 @@ class MachineProbe:
     nvml: bool = True
 
     def read(self, path: str) -> str | None:
-        """Return the text of a file under the root, None when it is not there."""
+        """Return the text of a file under the root, None when it cannot be read."""
         try:
             return (self.root / path).read_text("utf-8", "replace")
         except OSError:
@@ -50,7 +50,7 @@ class MachineProbe:
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """The cards of one kind; ``memory_gib`` is one card's (the smallest), 0 when there is none."""
+    """The GPUs of one kind; ``memory_gib`` is that of the smallest one, 0 without a GPU, None if unknown."""
 
     kind: str
     """cuda, rocm, mps, xpu or none."""
@@ -59,35 +59,36 @@ class Gpu:
     name: str
     how: str
     capability: float | None = None
-    """CUDA compute capability, 8.0 and up has native bf16."""
+    """Lowest CUDA compute capability among them; 8.0 and up has native bf16."""
 
 
 def find_gpu(probe: MachineProbe) -> Gpu:
     """Return the first kind of accelerator found, in the order CUDA, ROCm, XPU, MPS, none."""
-    for look in (_nvml, _nvidia_smi, _rocm, _xpu, _mps):
-        if gpu := look(probe):
+    for detect in (_nvml, _nvidia_smi, _rocm, _xpu, _mps):
+        if gpu := detect(probe):
             return gpu
     return Gpu("none", 0, 0.0, "", "no NVML, nvidia-smi, ROCm, XPU or Apple GPU answered")
 
 
 def _visible(probe: MachineProbe, count: int) -> tuple[list[int], str]:
-    """Return the indices that CUDA_VISIBLE_DEVICES leaves, and how to say it."""
+    """Return the indices that CUDA_VISIBLE_DEVICES leaves, and a note about the limit ("" without one)."""
     chosen = probe.environ.get("CUDA_VISIBLE_DEVICES")
     if chosen is None:
         return list(range(count)), ""
-    kept = [int(x) for x in chosen.split(",") if x.strip().isdigit() and int(x) < count]
-    if not kept and "GPU-" in chosen:
-        kept = list(range(min(count, chosen.count("GPU-"))))
-    return kept, ", limited by CUDA_VISIBLE_DEVICES"
+    indices = [int(entry) for entry in chosen.split(",") if entry.strip().isdigit() and int(entry) < count]
+    if not indices and "GPU-" in chosen:
+        indices = list(range(min(count, chosen.count("GPU-"))))
+    return indices, ", limited by CUDA_VISIBLE_DEVICES"
 
 
 def _cuda(probe: MachineProbe, cards: list[tuple[str, float, float | None]], how: str) -> Gpu | None:
-    kept, limit = _visible(probe, len(cards))
-    if not kept:
+    """Return the visible CUDA cards as one Gpu; ``cards`` are (name, GiB, compute capability)."""
+    indices, limit = _visible(probe, len(cards))
+    if not indices:
         return Gpu("none", 0, 0.0, "", f"{how}{limit}") if cards else None
-    names, sizes, capabilities = zip(*(cards[i] for i in kept), strict=True)
+    names, sizes, capabilities = zip(*(cards[i] for i in indices), strict=True)
     known = [c for c in capabilities if c is not None]
-    return Gpu("cuda", len(kept), round(min(sizes), 1), names[0], how + limit, min(known, default=None))
+    return Gpu("cuda", len(indices), round(min(sizes), 1), names[0], how + limit, min(known, default=None))
 
 
 def _nvml(probe: MachineProbe) -> Gpu | None:
@@ -134,6 +135,7 @@ def _rocm(probe: MachineProbe) -> Gpu | None:
     sizes = []
     for node in sorted(nodes.glob("*")) if nodes.is_dir() else []:
         properties = probe.read(f"sys/class/kfd/kfd/topology/nodes/{node.name}/properties") or ""
+        # CPUs are nodes too; only GPUs have SIMD units.
         if any(x.startswith("simd_count") and not x.endswith(" 0") for x in properties.splitlines()):
             banks = (node / "mem_banks").glob("*/properties")
             lines = [line for bank in banks for line in bank.read_text("utf-8", "replace").splitlines()]

@@ -1,7 +1,7 @@
-"""What this machine has, and how we know: GPU, memory, cores, disk, bf16. Imports no torch.
+"""Detect GPU, memory, cores, disk and bf16 support of this machine. Imports no torch.
 
-Every value is a :class:`Found` with the way it was found, so that the advisor can show it and a person can
-override it.
+Main entry point: :func:`detect_machine`. Every value is a :class:`Detected`, which also says how it was found, so
+that the advisor can show it and a person can override it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from runners.resources import gpu as resources_gpu
 from runners.resources.gpu import MachineProbe
 
 GIB = resources_gpu.GIB
-"""Bytes of a GiB; everything but the detection of GPUs takes it from here."""
+"""Bytes of a GiB; other modules import it from here."""
 NOMINAL_GIB = (
     2,
     3,
@@ -43,6 +43,7 @@ NOMINAL_GIB = (
     256,
     288,
 )
+"""Memory sizes printed on GPUs, in GiB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +56,7 @@ class Detected:
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """What is here; the names are the questionnaire's ids, plus the GPU's name and bf16."""
+    """The detected machine; field names are the questionnaire's ids, plus the GPU's name and bf16."""
 
     gpu_kind: Detected
     gpu_count: Detected
@@ -69,17 +70,23 @@ class Machine:
     def to_json(self) -> dict[str, dict[str, Any]]:
         """Return ``{name: {"value", "how"}}``."""
         return {
-            name: {"value": found.value, "how": found.how}
+            name: {"value": detected.value, "how": detected.how}
             for name in self.__slots__
-            if isinstance(found := getattr(self, name), Detected)
+            if isinstance(detected := getattr(self, name), Detected)
         }
 
 
 def detect_machine(runs: Path = Path(), probe: MachineProbe | None = None) -> Machine:
-    """Look at this machine; ``runs`` is the folder whose disk counts. Never raises: unknown is a value."""
+    """Detect what this machine has. Never raises: what is unknown has the value None.
+
+    Args:
+        runs: folder on the disk whose free space is reported.
+        probe: where to look; None is this machine.
+    """
     probe = probe or MachineProbe()
     ram = memory_limit(probe)
     gpu = resources_gpu.find_gpu(probe)
+    # Apple GPUs share the RAM with the CPU; three quarters of it are taken as the GPU's.
     shared = gpu.kind == "mps" and ram.value
     memory = round(ram.value * 0.75, 1) if shared else gpu.memory_gib
     how = f"{gpu.how}, three quarters of the shared memory" if shared else gpu.how
@@ -96,9 +103,9 @@ def detect_machine(runs: Path = Path(), probe: MachineProbe | None = None) -> Ma
 
 
 def nominal_gib(gib: float) -> float:
-    """Return the size on the card's label: a detected 79.1 GiB and a nominal 80 are the same card.
+    """Return the size printed on the GPU: a detected 79.1 GiB and a nominal 80 are the same card.
 
-    The smallest common size at most 8 % above the value, else the value itself, so it never falls as
+    The smallest common size at most 8 % above the value, else the value itself, so the result never falls as
     memory grows.
     """
     above = next((size for size in NOMINAL_GIB if size >= gib), None)
@@ -120,7 +127,7 @@ def memory_limit(probe: MachineProbe) -> Detected:
 
 
 def free_ram(probe: MachineProbe) -> Detected:
-    """Return the RAM in GiB that can be taken now: what the machine or the cgroup has left, caches counted as free."""
+    """Return the RAM in GiB that can be allocated now, on the machine and in the cgroup; caches count as free."""
     import psutil
 
     free, how = int(psutil.virtual_memory().available), "available memory"
@@ -128,6 +135,7 @@ def free_ram(probe: MachineProbe) -> Detected:
     used = (probe.read("sys/fs/cgroup/memory.current") or "").strip()
     if limit.isdigit() and used.isdigit():
         stat = dict(line.split() for line in (probe.read("sys/fs/cgroup/memory.stat") or "").splitlines())
+        # memory.current counts the page cache, whose inactive part is reclaimed on demand.
         left = int(limit) - int(used) + int(stat.get("inactive_file", 0))
         if left < free:
             free, how = left, "cgroup v2 memory.max less what is used"
@@ -151,13 +159,14 @@ def available_cores(probe: MachineProbe) -> Detected:
         count, how = len(os.sched_getaffinity(0)), "the process's CPU affinity"
     except AttributeError:
         count, how = os.cpu_count() or 1, "the operating system's count"
-    quota, name = _quota(probe)
+    quota, name = _cpu_quota(probe)
     if quota is not None and quota < count:
         return Detected(max(1, int(quota)), f"{name} allows {quota:g} of {count} cores")
     return Detected(count, how)
 
 
-def _quota(probe: MachineProbe) -> tuple[float | None, str]:
+def _cpu_quota(probe: MachineProbe) -> tuple[float | None, str]:
+    """Return the cgroup's CPU quota in cores (quota / period) and its source; None without a limit."""
     parts = (probe.read("sys/fs/cgroup/cpu.max") or "").split()
     if len(parts) == 2 and parts[0].isdigit() and int(parts[1]):
         return int(parts[0]) / int(parts[1]), "cgroup v2 cpu.max"
@@ -170,11 +179,12 @@ def _quota(probe: MachineProbe) -> tuple[float | None, str]:
 
 def free_disk(runs: Path) -> Detected:
     """Return the free GiB of the disk that holds ``runs`` (or its nearest existing parent)."""
-    place = runs.absolute()
-    while not place.exists() and place != place.parent:
-        place = place.parent
+    folder = runs.absolute()
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
     try:
-        return Detected(round(shutil.disk_usage(place).free / GIB, 1), f"free space at {place.name or place}")
+        gib = round(shutil.disk_usage(folder).free / GIB, 1)
+        return Detected(gib, f"free space at {folder.name or folder}")
     except OSError as error:
         return Detected(None, f"the disk could not be read: {error.strerror}")
 
@@ -186,9 +196,9 @@ def supports_bf16(probe: MachineProbe, gpu: resources_gpu.Gpu) -> Detected:
     if gpu.kind in ("rocm", "xpu"):
         return Detected(True, f"{gpu.kind} devices in use today support it")
     flags = next((x for x in (probe.read("proc/cpuinfo") or "").splitlines() if x.startswith("flags")), "")
-    found = [flag for flag in ("amx_bf16", "avx512_bf16") if flag in flags.split()]
-    if found:
-        return Detected(True, f"/proc/cpuinfo lists {found[0]}")
+    bf16_flags = [flag for flag in ("amx_bf16", "avx512_bf16") if flag in flags.split()]
+    if bf16_flags:
+        return Detected(True, f"/proc/cpuinfo lists {bf16_flags[0]}")
     return Detected(
         False, "/proc/cpuinfo lists neither amx_bf16 nor avx512_bf16" if flags else "no CPU flags found"
     )

@@ -1,8 +1,9 @@
-"""What a run takes in memory: the terms of ``runners.resources.memory_terms`` put together, as a range with a verdict.
+"""Estimate the peak memory of a run, as a range, and decide whether it fits. Imports no torch.
 
-A training step has two heights: when the loss is known (activations and logits are there, gradients are not
-yet) and at the end of the backward pass (gradients are there, activations are gone). The peak is the higher
-one, on top of weights and optimiser state. Sizes are bytes inside, GiB at the border. Imports no torch.
+:func:`estimate_memory` adds up the terms of :mod:`runners.resources.memory_terms`. A training step has two local
+maxima: when the loss is computed (activations and logits are held, gradients are not yet) and at the end of the
+backward pass (gradients are held, activations are freed). The peak is the higher one, on top of weights and
+optimiser state. Sizes are bytes inside this module and GiB in its results.
 """
 
 from __future__ import annotations
@@ -18,22 +19,24 @@ from runners.resources.memory_terms import FITTED, FittedConstants, MemorySetup,
 from runners.resources.model_shape import ModelShape
 
 SMALLEST_SETUP = (1, True, "rows")
-"""Batch, checkpointing and loss with every free saving on."""
+"""Batch, checkpointing and loss with every saving that does not change the result."""
 SMALL_VOCAB = 32_000
-"""Entries of a small vocabulary (Llama 2, Mistral): a guessed shape may have as few, and they are never 4-bit."""
+"""Entries of a small vocabulary (Llama 2, Mistral): a guessed shape may have as few, and embeddings are never
+quantised."""
 FitVerdict = Literal["yes", "tight", "no"]
 
 
 @dataclass(frozen=True, slots=True)
 class EstimateAccuracy:
-    """How the estimate did on published peaks, each scored with the constants fitted without its source.
+    """Accuracy of the estimate on published peaks, each scored with constants fitted without its source.
 
-    Excepted are ``reserved`` and ``filled``, which only one source informs and a user's card does not need.
-    Made by ``python -m benchmarks.memory``; a test computes it again where the public data is.
+    The constants ``reserved`` and ``filled`` are an exception: only one source informs them, and an estimate for a
+    user's GPU does not use them. Computed by ``python -m benchmarks.memory``; a test computes it again where the
+    public data is available.
     """
 
     error: float
-    """The absolute error that nine of ten runs stay within, a share."""
+    """The 90th percentile of the absolute error, as a share."""
     low: float
     """The 10th percentile of measured / estimated, at most 0.9: the low end of the range."""
     high: float
@@ -61,10 +64,16 @@ ESTIMATE_ACCURACY: Mapping[MemoryUse, EstimateAccuracy] = {
 
 
 def fits(low: float, high: float, free: float | None) -> FitVerdict | None:
-    """Compare the range of an estimate with the memory that may be taken; the one place where fitting is decided.
+    """Compare the range of an estimate with the memory that may be used; every decision about fitting is made here.
 
-    All in GiB; what may be taken (what is free now, a card's size, a share of it) is the caller's to say.
-    Returns yes (even the high end fits), tight, or no (not even the low end does); None when ``free`` is unknown.
+    Args:
+        low: low end of the estimate in GiB.
+        high: high end of the estimate in GiB.
+        free: memory that may be used in GiB; the caller decides whether that is what is free now, the size of a GPU
+            or a share of it. None is unknown.
+
+    Returns:
+        yes (even the high end fits), tight, or no (not even the low end fits); None when ``free`` is unknown.
     """
     if free is None:
         return None
@@ -73,17 +82,17 @@ def fits(low: float, high: float, free: float | None) -> FitVerdict | None:
 
 @dataclass(frozen=True, slots=True)
 class MemoryEstimate:
-    """GiB on one device: a range, its terms and what was assumed."""
+    """Peak memory of one device in GiB: a range, its terms and the assumptions."""
 
     low: float
     likely: float
     high: float
     terms: Mapping[str, float]
-    """The likely figure's parts at the peak."""
+    """GiB of each part of ``likely`` at the peak."""
     assumptions: tuple[str, ...]
 
     def fits(self, gib: float | None) -> FitVerdict | None:
-        """Return the verdict of :func:`fits` for this range in ``gib``."""
+        """Return the verdict of :func:`fits` for this range and ``gib`` GiB."""
         return fits(self.low, self.high, gib)
 
     def to_json(self, gib: float | None = None) -> dict[str, Any]:
@@ -95,35 +104,37 @@ class MemoryEstimate:
 def estimate_memory(
     shape: ModelShape, use: MemoryUse, setup: MemorySetup = MemorySetup(), fitted: FittedConstants = FITTED
 ) -> MemoryEstimate:
-    """Estimate the peak of one device, as the setup's counter would show it.
+    """Estimate the peak memory of one device, as the counter named by the setup would show it.
 
-    It grows with everything that makes a run larger, but for a paged optimiser on a known card: its state
-    leaves the card when the rest fills it. In 4 bits a shape guessed from a size has the low end of a small
-    vocabulary, as embeddings stay in 16.
+    The estimate grows with everything that makes a run larger, except for a paged optimiser on a GPU of known size:
+    its state moves to host memory when the rest fills the GPU. For a 4-bit base whose shape was guessed from a
+    size, the low end assumes a small vocabulary, as embeddings stay in 16 bits.
     """
     parts = _terms(shape, use, setup, fitted)
-    room = setup.device_gib
-    paged = setup.optimizer.startswith("paged") and room is not None and sum(parts.values()) > room * GIB
+    capacity = setup.device_gib
+    paged = (
+        setup.optimizer.startswith("paged") and capacity is not None and sum(parts.values()) > capacity * GIB
+    )
     if paged:
         parts = parts | {"optimizer": 0.0}
     likely = sum(parts.values()) / GIB
-    # The context is a known number: only what lies above it has a spread.
+    # The CUDA context is a known constant: only the memory above it is multiplied by the range's shares.
     fixed = memory_terms.CUDA_CONTEXT_BYTES / GIB if setup.counter == "device" else 0.0
-    history = ESTIMATE_ACCURACY[use]
-    low = fixed + (likely - fixed) * history.low
+    accuracy = ESTIMATE_ACCURACY[use]
+    low = fixed + (likely - fixed) * accuracy.low
     if use == "qlora" and shape.assumed and shape.vocab > SMALL_VOCAB:
         low = min(low, estimate_memory(replace(shape, vocab=SMALL_VOCAB), use, setup, fitted).low)
     return MemoryEstimate(
         round(low, 3),
         round(likely, 3),
-        round(fixed + (likely - fixed) * history.high, 3),
+        round(fixed + (likely - fixed) * accuracy.high, 3),
         {name: round(size / GIB, 3) for name, size in parts.items() if size},
         _assumptions(shape, use, setup, paged),
     )
 
 
 def smallest_memory(shape: ModelShape, use: MemoryUse, setup: MemorySetup = MemorySetup()) -> MemoryEstimate:
-    """Estimate with every free saving on: one row at a time, checkpointing, logits of label rows only."""
+    """Estimate with :data:`SMALLEST_SETUP`: one row at a time, checkpointing, logits of label rows only."""
     if (setup.batch, setup.checkpointing, setup.loss) != SMALLEST_SETUP:
         setup = replace(setup, batch=1, checkpointing=True, loss="rows")
     return estimate_memory(shape, use, setup)
@@ -132,19 +143,27 @@ def smallest_memory(shape: ModelShape, use: MemoryUse, setup: MemorySetup = Memo
 def _terms(
     shape: ModelShape, use: MemoryUse, setup: MemorySetup, fitted: FittedConstants
 ) -> dict[str, float]:
+    """Return the bytes of each term on one device, at the higher of the step's two maxima."""
+    # Weights, gradients and optimiser state are sharded over the devices; activations and logits are not.
     shard = max(1, setup.devices)
-    early, late = memory_terms.gradient_bytes(shape, use, setup)
-    kept, remade = memory_terms.activation_bytes(shape, use, setup, fitted)
-    loss = memory_terms.logits_bytes(shape, use, setup, fitted)
-    if early / shard + kept + loss >= late / shard + remade:
-        moment = {"gradients": early / shard, "activations": kept, "logits": loss}
+    gradients_at_loss, gradients_at_end = memory_terms.gradient_bytes(shape, use, setup)
+    activations_at_loss, activations_at_end = memory_terms.activation_bytes(shape, use, setup, fitted)
+    logits = memory_terms.logits_bytes(shape, use, setup, fitted)
+    bytes_at_loss = gradients_at_loss / shard + activations_at_loss + logits
+    bytes_at_end = gradients_at_end / shard + activations_at_end
+    if bytes_at_loss >= bytes_at_end:
+        at_peak = {
+            "gradients": gradients_at_loss / shard,
+            "activations": activations_at_loss,
+            "logits": logits,
+        }
     else:
-        moment = {"gradients": late / shard, "activations": remade}
+        at_peak = {"gradients": gradients_at_end / shard, "activations": activations_at_end}
     parts = {
         "weights": memory_terms.weight_bytes(shape, use, setup) / shard,
         "adapters": memory_terms.adapter_bytes(shape, use, setup) / shard,
         "optimizer": memory_terms.optimizer_bytes(shape, use, setup) / shard,
-        **moment,
+        **at_peak,
         "kv_cache": memory_terms.kv_cache_bytes(shape, use, setup),
         "buffers": memory_terms.buffer_bytes(shape, use, setup),
     }
@@ -165,19 +184,23 @@ _COUNTERS = {
 
 
 def _assumptions(shape: ModelShape, use: MemoryUse, setup: MemorySetup, paged: bool) -> tuple[str, ...]:
-    said = [f"{setup.batch} x {setup.seq_len} tokens at a time"]
+    sentences = [f"{setup.batch} x {setup.seq_len} tokens at a time"]
     if use != "inference":
-        said.append(f"gradient checkpointing {'on' if setup.checkpointing else 'off'}")
-        said += [_LOSSES[setup.loss], f"optimiser {setup.optimizer.replace('_', ' ')}"]
+        sentences.append(f"gradient checkpointing {'on' if setup.checkpointing else 'off'}")
+        sentences += [_LOSSES[setup.loss], f"optimiser {setup.optimizer.replace('_', ' ')}"]
         if use != "full":
-            said.append(f"rank {setup.rank} on {', '.join(setup.targets)}, adapters in {setup.adapter_dtype}")
+            sentences.append(
+                f"rank {setup.rank} on {', '.join(setup.targets)}, adapters in {setup.adapter_dtype}"
+            )
     if paged:
-        said.append("the paged optimiser's state is in host memory")
+        sentences.append("the paged optimiser's state is in host memory")
     if setup.devices > 1:
-        said.append(f"weights and optimiser sharded over {setup.devices} devices")
+        sentences.append(f"weights and optimiser sharded over {setup.devices} devices")
     if shape.assumed:
         small = f", at the low end with a vocabulary of {SMALL_VOCAB:,}" if use == "qlora" else ""
-        said.append(f"shape guessed from the parameter count{small}")
+        sentences.append(f"shape guessed from the parameter count{small}")
     if shape.experts > 1:
-        said.append(f"all {shape.experts} experts are held and adapted; no published run of one was compared")
-    return (*said, _COUNTERS[setup.counter], ESTIMATE_ACCURACY[use].text())
+        sentences.append(
+            f"all {shape.experts} experts are held and adapted; no published run of one was compared"
+        )
+    return (*sentences, _COUNTERS[setup.counter], ESTIMATE_ACCURACY[use].text())

@@ -1,7 +1,8 @@
-"""Figures: measured memory peaks from a file, and how near the estimate comes to them.
+"""Compare the memory estimate with measured peaks that are read from a file.
 
-A file is ``{"figures": [...]}`` or the list itself. A figure needs id, config (layers, hidden, heads,
-intermediate, vocab), method, batch, seq_len, peak and unit; everything else has a default that is counted.
+:func:`read_measured_peaks` reads the file, ``{"figures": [...]}`` or the list itself; :func:`score_estimates` and
+:func:`accuracy_report` compare. A row needs id, config (layers, hidden, heads, intermediate, vocab), method, batch,
+seq_len, peak and unit; everything else has a default, whose uses are counted.
 """
 
 from __future__ import annotations
@@ -30,30 +31,31 @@ from runners.resources.memory_terms import (
 from runners.resources.model_shape import ALL_LINEAR, LORA_TARGETS, ModelShape, count_parameters
 
 MAX_UNDERESTIMATE = -0.1
-"""An estimate this much too low is the costly kind: a run that was said to fit and does not."""
+"""Error below which an estimate counts as too low, the costly kind: a run that was expected to fit does not."""
 MEMORY_UNITS = {"GiB": 1.0, "MiB": 2**-10, "1e9": 1e9 / GIB, "GB": 1e9 / GIB}
+"""GiB of each unit that a row may use."""
 METHODS = tuple(use for use in get_args(MemoryUse) if use != "inference")
 _PERCENTILE = re.compile(r"\b\d+(st|nd|rd|th) percentile\b", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
 class MeasuredPeak:
-    """One measured peak, ready to be estimated."""
+    """One measured peak and the run it was measured on."""
 
     id: str
     source: str
-    """Who published it: the source up to its version, file or table."""
+    """The publisher: the row's source without its version, file or table."""
     use: MemoryUse
     shape: ModelShape
     setup: MemorySetup
     gib: float
     assumed: tuple[str, ...]
-    """Fields that the file leaves out and a default stands for."""
+    """Fields that the file leaves out, so that their default is used."""
 
 
 @dataclass(frozen=True, slots=True)
 class ScoredPeak:
-    """A figure with its estimate."""
+    """A measured peak with its estimate."""
 
     figure: MeasuredPeak
     memory: MemoryEstimate
@@ -65,11 +67,11 @@ class ScoredPeak:
 
     @property
     def inside(self) -> bool:
-        """Whether the measured peak lies between low and high."""
+        """Whether the measured peak is between low and high."""
         return self.memory.low <= self.figure.gib <= self.memory.high
 
     def to_json(self) -> dict[str, Any]:
-        """Return one entry of the ``rows`` of product.md."""
+        """Return one entry of ``rows`` in the JSON of ``tunewise estimate --rows``."""
         return {
             "id": self.figure.id,
             "source": self.figure.source,
@@ -86,12 +88,20 @@ class ScoredPeak:
 def score_estimates(
     figures: Iterable[MeasuredPeak], fitted: FittedConstants = FITTED
 ) -> tuple[ScoredPeak, ...]:
-    """Estimate each figure."""
-    return tuple(ScoredPeak(f, estimate_memory(f.shape, f.use, f.setup, fitted)) for f in figures)
+    """Estimate the memory of each measured run."""
+    return tuple(
+        ScoredPeak(figure, estimate_memory(figure.shape, figure.use, figure.setup, fitted))
+        for figure in figures
+    )
 
 
 def accuracy_summary(scored: Iterable[ScoredPeak]) -> dict[str, Any]:
-    """Return n, mape and worst in percent, and as shares: under_10 and inside."""
+    """Summarise the errors of estimates.
+
+    Returns:
+        n; mape (mean absolute percentage error) and worst, in percent; as shares, under_10 (estimates more than 10 %
+        too low) and inside (measured peaks within the range).
+    """
     rows = tuple(scored)
     errors = [row.error for row in rows]
     return {
@@ -105,16 +115,16 @@ def accuracy_summary(scored: Iterable[ScoredPeak]) -> dict[str, Any]:
 
 def accuracy_report(scored: tuple[ScoredPeak, ...]) -> dict[str, Any]:
     """Return the object that ``tunewise estimate --rows`` prints."""
-    by: dict[str, Callable[[ScoredPeak], str]] = {
+    groupings: dict[str, Callable[[ScoredPeak], str]] = {
         "by_method": lambda row: row.figure.use,
         "by_source": lambda row: row.figure.source,
     }
     tables = {
         name: {
-            key: accuracy_summary(row for row in scored if of(row) == key)
-            for key in sorted(set(map(of, scored)))
+            key: accuracy_summary(row for row in scored if key_of(row) == key)
+            for key in sorted(set(map(key_of, scored)))
         }
-        for name, of in by.items()
+        for name, key_of in groupings.items()
     }
     assumed = Counter(name for row in scored for name in row.figure.assumed)
     return {
@@ -127,7 +137,7 @@ def accuracy_report(scored: tuple[ScoredPeak, ...]) -> dict[str, Any]:
 
 
 def read_measured_peaks(path: Path) -> tuple[MeasuredPeak, ...]:
-    """Read a figures file; BadInput names the file, the row's id and the key that is wrong."""
+    """Read a file of measured peaks; BadInput names the file, the row's id and the key that is wrong."""
     try:
         loaded = json.loads(path.read_text("utf-8"))
     except OSError as error:
@@ -137,40 +147,50 @@ def read_measured_peaks(path: Path) -> tuple[MeasuredPeak, ...]:
     rows = loaded.get("figures") if isinstance(loaded, dict) else loaded
     if not isinstance(rows, list) or not rows:
         raise BadInput(f"{path} holds no figures", 'it should be {"figures": [...]}, with at least one')
-    return tuple(_Row(path, number, row).figure() for number, row in enumerate(rows, 1))
+    return tuple(_PeakReader(path, number, row).peak() for number, row in enumerate(rows, 1))
 
 
-class _Row:
-    """One row of a figures file while it is read; keeps what had to be assumed."""
+class _PeakReader:
+    """Reads one row of a file of measured peaks and collects the names of fields that had to be assumed."""
 
     def __init__(self, path: Path, number: int, row: Any) -> None:
-        self.place = f"{path}: row {number}"
+        self.location = f"{path}: row {number}"
         if not isinstance(row, Mapping):
-            raise BadInput(f"{self.place} is not an object")
+            raise BadInput(f"{self.location} is not an object")
         self.row: Mapping[str, Any] = row
         self.assumed: list[str] = []
-        self.id = str(self.take("id", lambda x: x))
-        self.place = f"{path}: {self.id}"
+        self.id = str(self.take("id", lambda value: value))
+        self.location = f"{path}: {self.id}"
 
     def take(
         self, key: str, read: Callable[[Any], Any], default: Any = None, of: Mapping[str, Any] | None = None
     ) -> Any:
-        """Read a key; without a default it is required, with one its absence is noted."""
+        """Read the value of a key.
+
+        Args:
+            key: name of the field.
+            read: validates and converts the value.
+            default: value for a missing key, which is then listed as assumed; None makes the key required.
+            of: object that holds the key, the row's ``config``; None is the row itself.
+
+        Raises:
+            BadInput: the key is required and missing, or ``read`` refuses its value.
+        """
         value = (self.row if of is None else of).get(key)
-        where = key if of is None else f"config.{key}"
+        name = key if of is None else f"config.{key}"
         if value is None:
             if default is None:
-                raise BadInput(f"{self.place} lacks {where}", "a figure needs it; see the docs of --rows")
-            self.assumed.append(where)
+                raise BadInput(f"{self.location} lacks {name}", "a figure needs it; see the docs of --rows")
+            self.assumed.append(name)
             return default
         try:
             return read(value)
         except (TypeError, ValueError, KeyError, AttributeError) as error:
-            said = str(error) if isinstance(error, ValueError) else "it has the wrong type"
-            raise BadInput(f"{self.place} has {where} = {value!r}: {said}") from None
+            reason = str(error) if isinstance(error, ValueError) else "it has the wrong type"
+            raise BadInput(f"{self.location} has {name} = {value!r}: {reason}") from None
 
-    def figure(self) -> MeasuredPeak:
-        """Return the row as a figure."""
+    def peak(self) -> MeasuredPeak:
+        """Return the row as a measured peak."""
         use: MemoryUse = self.take("method", one_of_reader(METHODS))
         unit = self.take("unit", MEMORY_UNITS.__getitem__)
         return MeasuredPeak(
@@ -184,9 +204,13 @@ class _Row:
         )
 
     def shape(self) -> ModelShape:
-        """Return the shape of ``config``; where it is silent, tied or not is what its size says."""
-        config: Mapping[str, Any] = self.take("config", lambda x: dict(x))
-        need = {
+        """Return the model shape of ``config``.
+
+        Without ``tied_embeddings``, embeddings count as tied when the parameter count of the tied shape is nearer to
+        ``params_b``.
+        """
+        config: Mapping[str, Any] = self.take("config", lambda value: dict(value))
+        required = {
             key: self.take(key, whole_number, of=config)
             for key in ("layers", "hidden", "heads", "intermediate", "vocab")
         }
@@ -195,34 +219,39 @@ class _Row:
             params=0,
             gated=gated,
             tied=False,
-            **need,
-            kv_heads=self.take("kv_heads", whole_number, need["heads"], config),
-            head_dim=self.take("head_dim", whole_number, max(1, need["hidden"] // need["heads"]), config),
+            **required,
+            kv_heads=self.take("kv_heads", whole_number, required["heads"], config),
+            head_dim=self.take(
+                "head_dim", whole_number, max(1, required["hidden"] // required["heads"]), config
+            ),
         )
-        given = config.get("params_b")
-        params = None if given is None else int(self.take("params_b", positive_number, of=config) * 1e9)
+        params_b = config.get("params_b")
+        params = None if params_b is None else int(self.take("params_b", positive_number, of=config) * 1e9)
         tied = config.get("tied_embeddings")
         if tied is None:
             self.assumed.append("config.tied_embeddings")
-            one, two = count_parameters(replace(shape, tied=True)), count_parameters(shape)
-            tied = params is not None and abs(one - params) < abs(two - params)
+            tied_params = count_parameters(replace(shape, tied=True))
+            untied_params = count_parameters(shape)
+            tied = params is not None and abs(tied_params - params) < abs(untied_params - params)
         shape = replace(shape, tied=bool(tied))
         return replace(shape, params=params or count_parameters(shape))
 
     def setup(self, use: MemoryUse) -> MemorySetup:
-        """Return how the run was set up."""
+        """Return the setup of the run: batch, optimiser, loss and the like."""
         flag = one_of_reader((True, False))
-        tuned = use != "full"
-        adapter = self.row.get("adapter_dtype") or "bf16"
-        held = self.take("weights_dtype", one_of_reader(("bf16", "fp16", "fp32", "nf4", "nf4-dq")), "default")
+        with_adapter = use != "full"
+        adapter_dtype = self.row.get("adapter_dtype") or "bf16"
+        dtype = self.take(
+            "weights_dtype", one_of_reader(("bf16", "fp16", "fp32", "nf4", "nf4-dq")), "default"
+        )
         return MemorySetup(
             batch=self.take("batch", whole_number),
             seq_len=self.take("seq_len", whole_number),
-            rank=self.take("rank", whole_number, 16) if tuned else 16,
-            targets=self.take("lora_targets", lora_targets, ALL_LINEAR) if tuned else ALL_LINEAR,
-            adapter_dtype="fp32" if adapter == "fp32" else "bf16",
-            prepared=self.prepared(use, adapter),
-            weights=cast("WeightKind | None", {"default": None, "fp16": "bf16"}.get(held, held)),
+            rank=self.take("rank", whole_number, 16) if with_adapter else 16,
+            targets=self.take("lora_targets", lora_targets, ALL_LINEAR) if with_adapter else ALL_LINEAR,
+            adapter_dtype="fp32" if adapter_dtype == "fp32" else "bf16",
+            prepared=self.prepared(use, adapter_dtype),
+            weights=cast("WeightKind | None", {"default": None, "fp16": "bf16"}.get(dtype, dtype)),
             optimizer=self.take("optimizer", optimizer_named, "adamw"),
             optimizer_in_backward=self.row.get("optimizer_in_backward") is True,
             checkpointing=self.take("grad_checkpointing", flag, False),
@@ -233,70 +262,71 @@ class _Row:
             compiled=self.take("compile", flag, False),
             percentile=self.percentile(),
             counter=self.take("counter", one_of_reader(("allocated", "reserved", "device")), "allocated"),
-            device_gib=_card(self.row.get("gpu")),
+            device_gib=_gpu_gib(self.row.get("gpu")),
         )
 
-    def prepared(self, use: MemoryUse, adapter: str) -> bool:
-        """Whether a 4-bit base went through PEFT's helper: its adapters are in fp32, or eager layers checkpoint.
+    def prepared(self, use: MemoryUse, adapter_dtype: str) -> bool:
+        """Whether PEFT's ``prepare_model_for_kbit_training`` was applied to the 4-bit base.
 
-        That helper is what switches checkpointing on for bitsandbytes; compiled recipes (torchtune) have their own.
+        True when its adapters are in fp32, or eager layers use checkpointing: that function switches checkpointing
+        on for bitsandbytes; compiled recipes (torchtune) have their own.
         """
         eager = self.row.get("compile") is not True
         return use == "qlora" and (
-            adapter == "fp32" or (eager and self.row.get("grad_checkpointing") is True)
+            adapter_dtype == "fp32" or (eager and self.row.get("grad_checkpointing") is True)
         )
 
     def percentile(self) -> bool:
-        """Whether the note says that the peak is a percentile over the steps, and rows differ in length."""
+        """Whether the note calls the peak a percentile over the steps, and rows differ in length."""
         packed = self.take("packed", one_of_reader((True, False)), True)
         return not packed and bool(_PERCENTILE.search(str(self.row.get("note") or "")))
 
 
 def optimizer_named(text: str) -> OptimizerKind:
-    """Return the optimiser that a source's words mean; ValueError when none is recognised."""
-    said = text.lower().replace("-", "").replace("_", "")
-    small = "8bit" in said
-    if "adafactor" in said:
+    """Return the optimiser that a source's description means; ValueError when none is recognised."""
+    name = text.lower().replace("-", "").replace("_", "")
+    eight_bit = "8bit" in name
+    if "adafactor" in name:
         return "adafactor"
-    if "lion" in said:
+    if "lion" in name:
         return "lion"
-    if "paged" in said:
-        return "paged_adamw_8bit" if small else "paged_adamw"
-    if "adam" in said or "lorafa" in said:
-        return "adamw_8bit" if small else "adamw"
-    if "sgd" in said:
+    if "paged" in name:
+        return "paged_adamw_8bit" if eight_bit else "paged_adamw"
+    if "adam" in name or "lorafa" in name:
+        return "adamw_8bit" if eight_bit else "adamw"
+    if "sgd" in name:
         return "sgd"
     raise ValueError("not an optimiser that is known (adamw, 8-bit, paged, lion, adafactor, sgd)")
 
 
 def lora_targets(given: str | list[str] | tuple[str, ...]) -> tuple[str, ...]:
-    """Return the LoRA targets of "q,k,v,o,mlp,lm_head" (or a list); ValueError names a stranger."""
+    """Return the LoRA targets of "q,k,v,o,mlp,lm_head" (or a list); ValueError names an unknown one."""
     names = tuple(name.strip() for name in (given.split(",") if isinstance(given, str) else given))
     if names == ("all",) or names == ("all-linear",):
         return ALL_LINEAR
-    if not names or (strange := [name for name in names if name not in LORA_TARGETS]):
+    if not names or (unknown := [name for name in names if name not in LORA_TARGETS]):
         raise ValueError(
-            f"{', '.join(map(repr, strange if names else ['']))} is none of {', '.join(LORA_TARGETS)}"
+            f"{', '.join(map(repr, unknown if names else ['']))} is none of {', '.join(LORA_TARGETS)}"
         )
     return names
 
 
 def whole_number(value: Any) -> int:
-    """Return a whole number of 1 or more; ValueError otherwise."""
+    """Return the value as an int of 1 or more; ValueError otherwise."""
     if isinstance(value, bool) or not isinstance(value, int | float) or value != int(value) or value < 1:
         raise ValueError("not a whole number of 1 or more")
     return int(value)
 
 
 def positive_number(value: Any) -> float:
-    """Return a finite number above 0; ValueError otherwise."""
+    """Return the value as a float above 0 and below 1e15; ValueError otherwise."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e15:
         raise ValueError("not a number above 0")
     return float(value)
 
 
 def one_of_reader(allowed: tuple[Any, ...]) -> Callable[[Any], Any]:
-    """Return a reader that lets only these values pass; ValueError names them."""
+    """Return a reader that accepts only these values; its ValueError names them."""
 
     def read(value: Any) -> Any:
         if value not in allowed:
@@ -307,9 +337,11 @@ def one_of_reader(allowed: tuple[Any, ...]) -> Callable[[Any], Any]:
 
 
 def _publisher(source: str) -> str:
+    """Return a source without its version, file or table."""
     return re.split(r"[@,\s]", source.strip(), maxsplit=1)[0] or "unknown"
 
 
-def _card(gpu: Any) -> float | None:
-    found = re.search(r"(\d+)\s*Gi?B", str(gpu or ""))
-    return float(found.group(1)) if found else None
+def _gpu_gib(gpu: Any) -> float | None:
+    """Return the GiB in a GPU's name, such as "A100 80GB"; None without one."""
+    match = re.search(r"(\d+)\s*Gi?B", str(gpu or ""))
+    return float(match.group(1)) if match else None

@@ -1,4 +1,8 @@
-"""Shape: the numbers of a transformer that decide its memory, read from a config or guessed from a size."""
+"""The dimensions of a transformer that determine its memory, read from a config or guessed from a size.
+
+:func:`read_shape` reads a transformers ``config.json``; :func:`typical_shape` derives a typical shape from a
+parameter count. Imports no torch.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,7 @@ from typing import Any
 from rag.errors import BadInput
 
 ALL_LINEAR = ("q", "k", "v", "o", "mlp")
-"""Every linear layer of the blocks: what LoRA should be put on (Biderman et al., arXiv 2405.09673)."""
+"""Every linear layer of the blocks: the recommended targets of LoRA (Biderman et al., arXiv 2405.09673)."""
 LORA_TARGETS = (*ALL_LINEAR, "lm_head", "embedding")
 UNGATED_FAMILIES = frozenset(
     (
@@ -38,7 +42,7 @@ UNGATED_FAMILIES = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class ModelShape:
-    """The numbers of a transformer that decide its memory."""
+    """The dimensions of a transformer that determine its memory."""
 
     params: int
     layers: int
@@ -47,12 +51,12 @@ class ModelShape:
     kv_heads: int
     head_dim: int
     intermediate: int
-    """Width of the MLP that one token passes through (of all its experts together)."""
+    """Width of the MLP that one token passes through, summed over its active experts."""
     vocab: int
     gated: bool = True
     tied: bool = True
     experts: int = 1
-    """MLPs of a block that a router chooses among; all are held."""
+    """MLPs of a block that a router chooses among; all of them are in memory."""
     active: int = 1
     """MLPs of a block that one token passes through."""
     assumed: bool = False
@@ -60,12 +64,12 @@ class ModelShape:
 
     @property
     def query(self) -> int:
-        """Width of all query heads, which keys and values are repeated to as well."""
+        """Width of all query heads; grouped keys and values are repeated to it."""
         return self.heads * self.head_dim
 
     @property
     def embedding(self) -> int:
-        """Parameters of the embedding and the head, which 4-bit quantisation leaves alone."""
+        """Parameters of the embedding and the head, which 4-bit quantisation does not change."""
         return self.vocab * self.hidden * (1 if self.tied else 2)
 
     @property
@@ -89,32 +93,42 @@ class ModelShape:
         }
         up, down = (self.hidden, self.intermediate), (self.intermediate, self.hidden)
         mlp = (up, up, down) if self.gated else (up, down)
-        wanted = frozenset(targets)
-        return tuple(size for name, size in attention.items() if name in wanted) + (
-            mlp if "mlp" in wanted else ()
+        names = frozenset(targets)
+        return tuple(size for name, size in attention.items() if name in names) + (
+            mlp if "mlp" in names else ()
         )
 
     def adapter(self, rank: int, targets: Iterable[str] = ALL_LINEAR) -> int:
-        """Parameters of LoRA adapters: the rank times both widths of every target, in every expert."""
-        return rank * _adapted(self, tuple(targets))
+        """Parameters of LoRA adapters: rank x (input + output width), summed over targets and experts."""
+        return rank * _adapted_widths(self, tuple(targets))
 
 
 @lru_cache(maxsize=1024)
-def _adapted(shape: ModelShape, targets: tuple[str, ...]) -> int:
-    """Return the widths of all layers among ``targets``, added up."""
-    wanted = frozenset(targets)
-    widths = sum(a + b for a, b in shape.matrices(wanted))
-    if shape.experts > 1 and "mlp" in wanted:
-        number, one = 3 if shape.gated else 2, shape.intermediate // shape.active
-        widths += number * (shape.experts * (shape.hidden + one) - (shape.hidden + shape.intermediate))
-    ends = len(wanted & {"lm_head", "embedding"}) * (shape.hidden + shape.vocab)
+def _adapted_widths(shape: ModelShape, targets: tuple[str, ...]) -> int:
+    """Return the sum of input and output widths of all layers of the model among ``targets``."""
+    names = frozenset(targets)
+    widths = sum(a + b for a, b in shape.matrices(names))
+    if shape.experts > 1 and "mlp" in names:
+        # matrices() counts one MLP of width `intermediate`; every expert has an adapter on its own narrower MLP.
+        matrices = 3 if shape.gated else 2
+        expert_width = shape.intermediate // shape.active
+        widths += matrices * (
+            shape.experts * (shape.hidden + expert_width) - (shape.hidden + shape.intermediate)
+        )
+    # The head and the embedding occur once, not once in each layer.
+    ends = len(names & {"lm_head", "embedding"}) * (shape.hidden + shape.vocab)
     return shape.layers * widths + ends
 
 
 @lru_cache(maxsize=256)
 def typical_shape(params_b: float) -> ModelShape:
-    """Return a typical shape for a size in billions: 12·L·h² parameters with h = 128·L, grouped heads."""
+    """Return a typical shape for a size in billions of parameters.
+
+    Assumes 12·L·h² parameters in L blocks of width h = 128·L, heads of 128 and four query heads for each key/value
+    head.
+    """
     params = int(params_b * 1e9)
+    # params = 12 * L * (128 * L)^2 = 12 * 128^2 * L^3, solved for L.
     layers = max(2, round((params / (12 * 128**2)) ** (1 / 3)))
     hidden = 128 * layers
     return ModelShape(
@@ -132,20 +146,23 @@ def typical_shape(params_b: float) -> ModelShape:
 
 
 def count_parameters(shape: ModelShape, experts: int = 1) -> int:
-    """Return the parameters that these numbers add up to: matrices, norms, embedding and head.
+    """Return the number of parameters of a shape: matrices, norms, embedding and head.
 
-    ``experts`` multiplies the MLP, whose width is then one expert's.
+    Args:
+        shape: the shape; with ``experts`` above 1, its ``intermediate`` is the width of one expert.
+        experts: number of MLPs in each block.
     """
     mlp = (3 if shape.gated else 2) * shape.hidden * shape.intermediate
     attention = sum(a * b for a, b in shape.matrices(("q", "k", "v", "o")))
+    # Two norms of width `hidden` in each block, and one after the last block.
     return shape.layers * (attention + experts * mlp + 2 * shape.hidden) + shape.embedding + shape.hidden
 
 
 def read_shape(config: Mapping[str, Any]) -> ModelShape:
     """Return the shape that a transformers ``config.json`` describes; BadInput names what is missing or wrong.
 
-    A picture-and-text model's ``text_config`` counts. Of a mixture of experts all weights count, and as
-    MLP width that of the experts one token passes through.
+    For a model of images and text its ``text_config`` counts. For a mixture of experts ``params`` counts the weights
+    of all experts, and ``intermediate`` is the summed width of the experts that one token passes through.
     """
     nested = config.get("text_config")
     config = {**config, **nested} if isinstance(nested, Mapping) else config
@@ -157,7 +174,7 @@ def read_shape(config: Mapping[str, Any]) -> ModelShape:
     width = _number(config, "intermediate_size", "n_inner", "ffn_dim", "hidden_dim", default=4 * hidden)
     if experts > 1:
         width = _number(config, "moe_intermediate_size", default=width)
-    one = ModelShape(
+    single_expert = ModelShape(
         params=0,
         layers=layers,
         hidden=hidden,
@@ -171,8 +188,8 @@ def read_shape(config: Mapping[str, Any]) -> ModelShape:
     )
     active = _number(config, "num_experts_per_tok", default=1) if experts > 1 else 1
     return replace(
-        one,
-        params=count_parameters(one, experts),
+        single_expert,
+        params=count_parameters(single_expert, experts),
         intermediate=width * active,
         experts=experts,
         active=active,
@@ -180,14 +197,14 @@ def read_shape(config: Mapping[str, Any]) -> ModelShape:
 
 
 def _key_value_heads(config: Mapping[str, Any], heads: int) -> int:
-    """Return the heads of keys and values; Falcon's ``multi_query`` means one of them only in its first form."""
+    """Return the number of key/value heads; Falcon's ``multi_query`` means one only in its first architecture."""
     if config.get("multi_query") and not config.get("new_decoder_architecture"):
         return 1
     return _number(config, "num_key_value_heads", "num_kv_heads", default=heads)
 
 
 def _number(config: Mapping[str, Any], *names: str, default: int | None = None) -> int:
-    """Return the first of these keys that is given, a whole number of 1 or more; BadInput otherwise."""
+    """Return the value of the first of these keys that is present, an int of 1 or more; BadInput otherwise."""
     name = next((n for n in names if config.get(n) is not None), None)
     if name is None:
         if default is None:

@@ -1,6 +1,8 @@
-"""The most memory that a piece of work held, and how much of it was its own: reset before it, read after it.
+"""Measure peak memory and CPU contention of a block of code.
 
-How much of the processor others took while something was timed here: a time from a busy machine is no measurement.
+:func:`measure_peak` resets the peak counters before the block and reads them after it: the peak and the part of it
+that the block itself allocated. :func:`measure_contention` returns how much of the processor other processes took
+while the block was timed: a time measured on a busy machine is not reliable.
 """
 
 from __future__ import annotations
@@ -18,47 +20,56 @@ import psutil
 
 from runners.resources.machine import GIB
 
+MAX_CONTENTION = 0.15
+"""Share of the wanted processor time that other processes may take. Two threads of two cores that wait for each
+other lose at least as much speed; on a quiet machine repeated timings differ by a few percent."""
+MIN_SECONDS = 0.2
+"""Contention of shorter work is not measured: the system counts in hundredths of a second."""
+
 
 @dataclass(slots=True)
 class PeakMemory:
-    """Filled when the work has ended; GiB, None where the system does not tell."""
+    """Peak memory in GiB, set when the block has ended; None where the system does not report it."""
 
     gib: float | None = None
-    """On the GPU where one was used: what torch had reserved. Else the resident set of the whole process."""
+    """Peak: on a GPU the memory that torch had reserved, else the resident set of the whole process."""
     held_gib: float | None = None
-    """What was held before the work began: libraries, an index, an embedder. On a GPU: in tensors."""
+    """Memory held before the block: libraries, an index, an embedder. On a GPU: in tensors."""
     own_gib: float | None = None
-    """The highest that the work rose above what was held before it. On a GPU counted in tensors, as estimates are."""
+    """Peak less what was held before the block. On a GPU counted in tensors, as estimates are."""
     on_gpu: bool = False
 
 
 @contextmanager
 def measure_peak() -> Iterator[PeakMemory]:
-    """Measure the work inside: on a GPU what torch took, on Linux the process's own highest resident set.
+    """Measure the peak memory of the block: on a GPU torch's, on Linux the process's highest resident set.
 
-    What nothing refers to any more is given back first: else the work would fill it unseen. On other systems a
-    process's peak cannot be reset, so nothing is told rather than the peak of earlier work.
+    Unreferenced memory is released first, as the block could otherwise fill it without raising the peak. On other
+    systems the peak of a process cannot be reset, so the values stay None rather than report that of earlier work.
     """
-    found = PeakMemory()
+    peak = PeakMemory()
     release_memory()
-    before, resettable = tensors_gib(), _reset()
-    resident = resident_gib()
+    tensors_before = tensors_gib()
+    resettable = _reset_peak()
+    resident_before = resident_gib()
     try:
-        yield found
+        yield peak
     finally:
         if _cuda():
             cuda = sys.modules["torch"].cuda
-            found.on_gpu = True
-            found.gib = _gib(cuda.max_memory_reserved())
-            found.held_gib, found.own_gib = before, round(_gib(cuda.max_memory_allocated()) - before, 3)
+            peak.on_gpu = True
+            peak.gib = _gib(cuda.max_memory_reserved())
+            peak.held_gib = tensors_before
+            peak.own_gib = round(_gib(cuda.max_memory_allocated()) - tensors_before, 3)
         elif resettable:
-            found.gib, found.held_gib = highest_resident_gib(), resident
-            if found.gib is not None and resident is not None:
-                found.own_gib = round(found.gib - resident, 3)
+            peak.gib = highest_resident_gib()
+            peak.held_gib = resident_before
+            if peak.gib is not None and resident_before is not None:
+                peak.own_gib = round(peak.gib - resident_before, 3)
 
 
 def release_memory() -> None:
-    """Collect what nothing refers to, and give freed pages back to the system where the C library can (glibc)."""
+    """Run the garbage collector, and return freed pages to the system where the C library can (glibc)."""
     gc.collect()
     if sys.platform == "linux":
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
@@ -67,33 +78,35 @@ def release_memory() -> None:
 
 
 def tensors_gib() -> float:
-    """Return the GiB of tensors on the GPU now; 0 where torch is not at work on one in this process."""
+    """Return the GiB of tensors on the GPU now; 0 where torch uses none in this process."""
     return _gib(sys.modules["torch"].cuda.memory_allocated()) if _cuda() else 0.0
 
 
 def resident_gib() -> float | None:
-    """Return this process's resident set in GiB; None where the system does not tell."""
+    """Return this process's resident set in GiB; None where the system does not report it."""
     return _status("VmRSS:")
 
 
 def highest_resident_gib() -> float | None:
-    """Return the highest resident set since the start of this program, or since it was reset; Linux only.
+    """Return the highest resident set in GiB since the program started or the peak was reset; Linux only.
 
-    Not ``ru_maxrss``: a child that was started by ``vfork`` begins with its parent's.
+    ``ru_maxrss`` is not used: a child started by ``vfork`` inherits its parent's value.
     """
     return _status("VmHWM:")
 
 
 def _cuda() -> bool:
-    """Whether torch is at work on a GPU in this process; it is not imported for the question."""
+    """Whether torch uses a GPU in this process; torch is not imported to find out."""
     torch = sys.modules.get("torch")
     return bool(torch and torch.cuda.is_available() and torch.cuda.is_initialized())
 
 
-def _reset() -> bool:
+def _reset_peak() -> bool:
+    """Reset the peak counters of torch and of the process; False where the process's cannot be reset."""
     if _cuda():
         sys.modules["torch"].cuda.reset_peak_memory_stats()
     try:
+        # proc(5): writing 5 resets the peak resident set (VmHWM) to the current one.
         Path("/proc/self/clear_refs").write_text("5", "ascii")
     except OSError:
         return False
@@ -101,6 +114,7 @@ def _reset() -> bool:
 
 
 def _status(name: str) -> float | None:
+    """Return a memory line of /proc/self/status in GiB, None where there is none."""
     try:
         lines = Path("/proc/self/status").read_text("ascii", errors="replace").splitlines()
     except OSError:
@@ -110,57 +124,61 @@ def _status(name: str) -> float | None:
 
 
 def _gib(size: float) -> float:
+    """Return bytes as GiB, to three digits."""
     return round(float(size) / GIB, 3)
-
-
-MAX_CONTENTION = 0.15
-"""Share of the wanted processor time that others may take. Two threads of two cores that wait for each other lose
-at least as much speed; on a quiet machine repeated timings differ by a few percent."""
-MIN_SECONDS = 0.2
-"""Shorter work is not judged: the system counts in hundredths of a second."""
 
 
 @dataclass(slots=True)
 class CpuContention:
-    """Filled when the work has ended."""
+    """CPU contention during a block, set when the block has ended."""
 
     lost: float = 0.0
-    """Share of the processor time wanted that others took, between 0 and 1; 0 where nothing can be told."""
+    """Share of the wanted processor time that other processes took, from 0 to 1; 0 where it is not measured."""
 
 
 @contextmanager
 def measure_contention(threads: int | None = None) -> Iterator[CpuContention]:
-    """Watch the processor during the work inside, which wants so many ``threads`` (None: every core).
+    """Measure how much processor time other processes took during the block.
 
-    All that ran elsewhere counts as others, and what a virtual machine's host withheld (steal). Not seen are the limits
-    of a container.
+    All time outside this process counts, and time that a virtual machine's host withheld (steal). The limits of a
+    container are not seen.
+
+    Args:
+        threads: number of threads that the block uses; None is every core.
     """
-    found = CpuContention()
-    before, began = _spent(), time.monotonic()
+    contention = CpuContention()
+    before = _others_cpu_seconds()
+    started = time.monotonic()
     try:
-        yield found
+        yield contention
     finally:
-        seconds = time.monotonic() - began
+        seconds = time.monotonic() - started
         if seconds >= MIN_SECONDS:
-            others = max(0.0, _spent() - before) / seconds
+            others = max(0.0, _others_cpu_seconds() - before) / seconds
             cores = psutil.cpu_count() or 1
-            found.lost = lost_share(min(threads or cores, cores), cores, others)
+            contention.lost = lost_share(min(threads or cores, cores), cores, others)
 
 
 def lost_share(threads: int, cores: int, others: float) -> float:
-    """Return the share that is lost of ``threads`` cores where ``others`` keep so many of all ``cores`` busy."""
+    """Return the share of the wanted processor time that is lost: (threads + others - cores) / threads, in [0, 1].
+
+    Args:
+        threads: cores that the measured work wants.
+        cores: cores of the machine.
+        others: cores that other processes keep busy, on average.
+    """
     return round(min(1.0, max(0.0, (threads + others - cores) / threads)), 3)
 
 
 def contention_note(share: float) -> str:
-    """Say that a time is too long, "" where it is not."""
+    """Return a note that a measured time is too long because of contention, "" where it is not."""
     if share <= MAX_CONTENTION:
         return ""
     return f"the machine was busy: others took {share:.0%} of the processor time that this wanted"
 
 
-def _spent() -> float:
+def _others_cpu_seconds() -> float:
     """Return the processor seconds spent on this machine so far by all but this process and its ended children."""
-    all_of_it, own = psutil.cpu_times(), psutil.Process().cpu_times()
-    busy = sum(getattr(all_of_it, name, 0.0) for name in ("user", "system", "irq", "softirq", "steal"))
-    return float(busy + getattr(all_of_it, "nice", 0.0) - sum(own[:4]))
+    machine, own = psutil.cpu_times(), psutil.Process().cpu_times()
+    busy = sum(getattr(machine, name, 0.0) for name in ("user", "system", "irq", "softirq", "steal"))
+    return float(busy + getattr(machine, "nice", 0.0) - sum(own[:4]))

@@ -1,0 +1,1 @@
+"""An opened run: session, context, recorded models, data set, listing."""

@@ -1,4 +1,8 @@
-"""What an arm answers with besides its model: instructions, examples shown, passages. For the trial and for `ask`."""
+"""Prepare an arm to answer: its instructions, the examples it shows and what provides its passages.
+
+:func:`prepare_arm` is for the trial and may choose the examples; :func:`recall_arm` restores the arm of a
+finished trial, for `ask` and the server.
+"""
 
 from __future__ import annotations
 
@@ -29,76 +33,93 @@ from runners.runs.session import RunContext, model_identity
 
 @dataclass(frozen=True, slots=True)
 class PreparedArm:
-    """An arm made ready to answer."""
+    """An arm that is ready to answer."""
 
     plan: Plan
-    """The run's plan, with the arm's own instructions where it has any."""
+    """The run's plan, with the arm's own instructions if it has any."""
     shots: FewShotExamples
     finder: PassageFinder | None
 
 
 def prepare_arm(
-    bench: RunContext, step: EvaluateStep, weights: Path | None, gold: Callable[[Question], str]
+    context: RunContext, step: EvaluateStep, weights: Path | None, gold: Callable[[Question], str]
 ) -> PreparedArm:
-    """Make an arm ready for the trial; a bank that is to be chosen is chosen now, on dev questions."""
-    finder = passage_finder(bench, step)
+    """Prepare an arm for the trial; a bank of examples that is to be chosen is chosen now, on dev questions.
+
+    Args:
+        context: the run.
+        step: the arm's evaluate step.
+        weights: the arm's adapter; None for the base model.
+        gold: returns the text of a question's gold span.
+    """
+    finder = passage_finder(context, step)
     if step.bank != "chosen":
-        return PreparedArm(bench.plan, shown_examples(bench, step, bench.examples), finder)
-    dev = bench.split.dev
-    own = bool(dev) and all(question.system for question in dev)
+        return PreparedArm(context.plan, shown_examples(context, step, context.examples), finder)
+    dev = context.split.dev
+    own_instructions = bool(dev) and all(question.system for question in dev)
     stage = SelectionContext(
-        bench.plan,
+        context.plan,
         step,
         dev,
-        lambda: bench.generator(weights, step),
+        lambda: context.generator(weights, step),
         finder,
         gold,
-        f"{model_identity(bench.base_of(step))} {step.weights or ''}",
-        bench.run.path / TRIAL,
-        bench.tell,
+        f"{model_identity(context.base_of(step))} {step.weights or ''}",
+        context.run.path / TRIAL,
+        context.emit,
     )
-    budget = min(step.budget, len(bench.split.test))
-    found = select_prompt(stage, prompt_candidates(bench.plan, bench.examples, step.shots, own), budget)
-    return _chosen(bench.plan, found, finder)
+    budget = min(step.budget, len(context.split.test))
+    candidate = select_prompt(
+        stage, prompt_candidates(context.plan, context.examples, step.shots, own_instructions), budget
+    )
+    return _with_candidate(context.plan, candidate, finder)
 
 
 def recall_arm(
-    bench: RunContext, step: EvaluateStep, examples: Callable[[], tuple[Example, ...]]
+    context: RunContext, step: EvaluateStep, examples: Callable[[], tuple[Example, ...]]
 ) -> PreparedArm:
-    """Make an arm ready as it was in the trial; `examples` reads them, where they are needed.
+    """Prepare an arm as it was in the trial.
 
-    BadInput when the arm's bank was to be chosen and the trial has not got that far.
+    Args:
+        context: the run.
+        step: the arm's evaluate step.
+        examples: reads the training examples; called only when the arm shows some.
+
+    Raises:
+        BadInput: the arm's bank was to be chosen, and the trial has not chosen it yet.
     """
-    finder = passage_finder(bench, step)
+    finder = passage_finder(context, step)
     if step.bank != "chosen":
-        return PreparedArm(bench.plan, shown_examples(bench, step, examples()) if step.shots else (), finder)
-    kept = read_choice(bench.run.path / TRIAL, step.arm)
-    if kept is None:
+        return PreparedArm(
+            context.plan, shown_examples(context, step, examples()) if step.shots else (), finder
+        )
+    choice = read_choice(context.run.path / TRIAL, step.arm)
+    if choice is None:
         raise BadInput(
             f"the run has not chosen the examples of the arm {step.arm} yet",
-            f"finish it with: tunewise run {bench.run.path} --resume",
+            f"finish it with: tunewise run {context.run.path} --resume",
         )
-    return _chosen(bench.plan, PromptCandidate.from_json(kept["chosen"]), finder)
+    return _with_candidate(context.plan, PromptCandidate.from_json(choice["chosen"]), finder)
 
 
-def shown_examples(bench: RunContext, step: EvaluateStep, examples: tuple[Example, ...]) -> FewShotExamples:
-    """The examples of an arm whose bank is fixed, or that looks the nearest up."""
+def shown_examples(context: RunContext, step: EvaluateStep, examples: tuple[Example, ...]) -> FewShotExamples:
+    """Return the examples of an arm with a fixed bank, or the lookup of the nearest examples."""
     if step.bank == "similar":
-        return NearestExamples(examples, bench.embedder, step.shots)
-    return choose_shots(examples, step.shots, bench.plan.seed)
+        return NearestExamples(examples, context.embedder, step.shots)
+    return choose_shots(examples, step.shots, context.plan.seed)
 
 
-def passage_finder(bench: RunContext, step: EvaluateStep) -> PassageFinder | None:
-    """What brings an arm's passages: the run's retriever, or all of its index; None for an arm without."""
+def passage_finder(context: RunContext, step: EvaluateStep) -> PassageFinder | None:
+    """Return what provides an arm's passages: the run's retriever, or all passages; None for an arm without."""
     if not step.retrieval:
         return None
     if step.passages == "found":
-        return bench.retriever
+        return context.retriever
     from runners.arms.long_context import AllPassages
 
-    base = bench.base_of(step)
-    return AllPassages(bench.index, control_tokens(base.folder if isinstance(base, Model) else None))
+    base = context.base_of(step)
+    return AllPassages(context.index, control_tokens(base.folder if isinstance(base, Model) else None))
 
 
-def _chosen(plan: Plan, found: PromptCandidate, finder: PassageFinder | None) -> PreparedArm:
-    return PreparedArm(with_instructions(plan, found.system), found.shots, finder)
+def _with_candidate(plan: Plan, candidate: PromptCandidate, finder: PassageFinder | None) -> PreparedArm:
+    return PreparedArm(with_instructions(plan, candidate.system), candidate.shots, finder)

@@ -1,10 +1,10 @@
-"""The data of a plan: its examples, and its questions split into dev and test, checked against each other.
+"""The data of a plan: examples, and questions split into dev and test, checked against each other.
 
-Refuses held-out questions that training rows or instructions give away (found by :mod:`runners.data.leakage`).
-
-The same question, in the same or other spelling, the same fact of the same document, and a question in the
-instructions stop the run before anything is spent. Near repeats do too, unless the plan leaves them out of the
-trial. Another fact of a document that rows are about is no leak: it is counted and reported.
+:func:`read_data` reads everything. A run is refused before anything is spent when a held-out question occurs
+in the training rows (exactly or in other spelling), asks for the same fact of the same document, or occurs in
+the instructions (:mod:`runners.data.leakage` finds these). Near repeats are refused too, unless the plan
+leaves them out of the trial. Another fact of a document that training rows are about is no leak: it is
+counted and reported.
 """
 
 from __future__ import annotations
@@ -39,131 +39,40 @@ MAX_LEAKS_SHOWN = 3
 
 @dataclass(frozen=True, slots=True)
 class GuardedQuestions:
-    """The questions of a file that may be asked, and the near repeats among them that may not."""
+    """The questions of a file that may be asked, and the near repeats that may not."""
 
     questions: tuple[Question, ...]
     left_out: tuple[Leak, ...] = ()
 
-    def event(self, place: Path) -> dict[str, Any]:
+    def event(self, path: Path) -> dict[str, Any]:
         """Return the event that reports the questions that are left out."""
         rows = [f"{leak.held_out} = {leak.row}" for leak in self.left_out[:MAX_LEAKS_SHOWN]]
-        return {"event": "questions.left_out", "file": str(place), "near": len(self.left_out), "rows": rows}
-
-
-def guard_questions(
-    plan: Plan, rows: Sequence[Example], asked: Sequence[Question], place: Path
-) -> GuardedQuestions:
-    """Return the questions of a plan's file that may be asked.
-
-    Raises BadInput, naming rows, as :func:`part` does, and for near repeats when the plan does not leave them out.
-    """
-    guarded = partition_questions(rows, asked, plan.prompts.system, place)
-    if plan.data.near_repeats == "refuse":
-        _refuse(
-            [f"question line {leak.held_out} = example line {leak.row}" for leak in guarded.left_out],
-            f"{place}: {{count}} held-out questions nearly repeat examples ({{rows}})",
-            "take them out of one of the two files, or leave them out of the trial: near_repeats: leave_out under data",
-        )
-    return guarded
-
-
-def partition_questions(
-    rows: Sequence[Example], asked: Sequence[Question], prompt: str, place: Path, examples: Path | None = None
-) -> GuardedQuestions:
-    """Part the questions into those that may be asked and those that nearly repeat a training row.
-
-    Raises BadInput, naming rows of ``place``, when questions occur in the rows, share a row's fact of the same
-    document, or occur in the instructions (``prompt`` and the rows' system turns). With the file of the
-    ``examples``, rows are named as FILE:LINE.
-    """
-
-    def named(leak: Leak) -> str:
-        if examples is None:
-            return f"question line {leak.held_out} = example line {leak.row}"
-        row = examples / leak.row if isinstance(leak.row, str) else f"{examples}:{leak.row}"
-        return f"{place}:{leak.held_out} = {row}"
-
-    every = leakage.find_all_leaks(rows, asked, prompt)
-    _refuse(
-        [named(leak) for leak in _first(every, EXACT_MATCH, NORMALISED_MATCH, SAME_FACT)],
-        f"{place}: {{count}} held-out questions also occur in the examples ({{rows}})",
-        "take them out of one of the two files: measured on training rows, every tuned arm looks good",
-    )
-    shown = _first(every, IN_PROMPT)
-    _refuse(
-        [f"question line {leak.held_out}" for leak in shown if leak.row == leakage.PROMPT_PLACE],
-        f"{place}: {{count}} held-out questions stand in the instructions, prompts.system ({{rows}})",
-        "take them out of one of the two: every arm would be shown them",
-    )
-    _refuse(
-        [named(leak) for leak in shown],
-        f"{place}: {{count}} held-out questions occur in the system turns of examples ({{rows}})",
-        "take them out of one of the two: a tuned arm would have been shown them",
-    )
-    near = _first(every, NEAR_REPEAT)
-    lines = {leak.held_out for leak in near}
-    return GuardedQuestions(tuple(q for q in asked if q.line not in lines), tuple(near))
-
-
-def count_leaks(
-    plan: Plan, rows: Sequence[Example], asked: Sequence[Question], left_out: int
-) -> dict[str, Any]:
-    """Return how many questions are tied to the rows and how, each counted once, by its gravest tie.
-
-    ``left_out`` questions were withheld from the trial as near repeats; ``withheld`` says whether scores are.
-    """
-    found = Counter(leak.kind for leak in leakage.find_leaks(rows, asked, plan.prompts.system))
-    counted = {
-        "exact": found[EXACT_MATCH],
-        "normalised": found[NORMALISED_MATCH],
-        "near": found[NEAR_REPEAT],
-        "same_fact": found[SAME_FACT],
-        "in_prompt": found[IN_PROMPT],
-    }
-    return {
-        **counted,
-        "same_document": found[SAME_DOCUMENT],
-        "left_out": left_out,
-        "withheld": any(counted.values()),
-        "questions": len(asked),
-        "rows": len(rows),
-    }
-
-
-def _first(every: Sequence[Sequence[Leak]], *kinds: str) -> list[Leak]:
-    """Return the gravest leak of these kinds of each question that has one."""
-    of_kinds = ([leak for leak in one if leak.kind in kinds] for one in every)
-    return [one[0] for one in of_kinds if one]
-
-
-def _refuse(rows: Sequence[str], what: str, todo: str) -> None:
-    if rows:
-        more = f"; and {len(rows) - MAX_LEAKS_SHOWN} more" if len(rows) > MAX_LEAKS_SHOWN else ""
-        raise BadInput(what.format(count=len(rows), rows="; ".join(rows[:MAX_LEAKS_SHOWN]) + more), todo)
+        return {"event": "questions.left_out", "file": str(path), "near": len(self.left_out), "rows": rows}
 
 
 def read_data(plan: Plan, on_event: OnEvent | None = None) -> tuple[tuple[Example, ...], QuestionSplit]:
-    """Read and check all data of a plan; rows and questions that are left out are told.
+    """Read and check all data of a plan; rows and questions that are left out are reported as events.
 
-    Raises BadInput when a file is missing or broken, or when test questions are among the training rows.
+    Raises:
+        BadInput: a file is missing or broken, or test questions are among the training rows.
     """
     return read_guarded(plan, on_event)[:2]
 
 
 def read_examples(plan: Plan, on_event: OnEvent | None = None) -> tuple[Example, ...]:
-    """Read a plan's examples, as many as it takes; () for a plan without, BadInput for a missing or broken file."""
+    """Read a plan's examples, at most as many as it takes; () for a plan without, BadInput for a missing or broken file."""
     if not plan.data.examples:
         return ()
     loaded: ExampleSet = load_examples(plan.data.examples, plan.data.columns)
     if on_event:
-        _tell_read(loaded, plan.data.examples, on_event)
+        _report_examples(loaded, plan.data.examples, on_event)
     return _draw_examples(loaded.rows, plan.data.max_examples, plan.seed)
 
 
 def read_guarded(
     plan: Plan, on_event: OnEvent | None = None
 ) -> tuple[tuple[Example, ...], QuestionSplit, int]:
-    """Do as :func:`read_data`, and count the questions that are not asked because they nearly repeat rows."""
+    """Read the data like :func:`read_data`; also return how many questions are left out as near repeats of rows."""
     requirements.require_plan_documents(plan)
     examples = read_examples(plan, on_event)
     questions: tuple[Question, ...] = ()
@@ -182,35 +91,145 @@ def read_guarded(
     return examples, split, first + second
 
 
+def guard_questions(
+    plan: Plan, rows: Sequence[Example], asked: Sequence[Question], path: Path
+) -> GuardedQuestions:
+    """Return the questions of a plan's file that may be asked.
+
+    Raises:
+        BadInput: as in :func:`partition_questions`, and for near repeats when the plan does not leave them
+            out.
+    """
+    guarded = partition_questions(rows, asked, plan.prompts.system, path)
+    if plan.data.near_repeats == "refuse":
+        _refuse(
+            [f"question line {leak.held_out} = example line {leak.row}" for leak in guarded.left_out],
+            f"{path}: {{count}} held-out questions nearly repeat examples ({{rows}})",
+            "take them out of one of the two files, or leave them out of the trial: near_repeats: leave_out under data",
+        )
+    return guarded
+
+
+def partition_questions(
+    rows: Sequence[Example], asked: Sequence[Question], prompt: str, path: Path, examples: Path | None = None
+) -> GuardedQuestions:
+    """Divide questions into those that may be asked and those that nearly repeat a training row.
+
+    Args:
+        rows: the training rows.
+        asked: the held-out questions.
+        prompt: the plan's instructions.
+        path: the file of the questions, named in messages.
+        examples: the file or folder of the rows; with it messages name rows as FILE:LINE.
+
+    Raises:
+        BadInput: questions occur in the rows, share a row's fact of the same document, or occur in the
+            instructions (``prompt`` and the rows' system turns). The message names the rows.
+    """
+
+    def describe(leak: Leak) -> str:
+        if examples is None:
+            return f"question line {leak.held_out} = example line {leak.row}"
+        row = examples / leak.row if isinstance(leak.row, str) else f"{examples}:{leak.row}"
+        return f"{path}:{leak.held_out} = {row}"
+
+    leaks = leakage.find_all_leaks(rows, asked, prompt)
+    _refuse(
+        [describe(leak) for leak in _first(leaks, EXACT_MATCH, NORMALISED_MATCH, SAME_FACT)],
+        f"{path}: {{count}} held-out questions also occur in the examples ({{rows}})",
+        "take them out of one of the two files: measured on training rows, every tuned arm looks good",
+    )
+    in_instructions = _first(leaks, IN_PROMPT)
+    _refuse(
+        [f"question line {leak.held_out}" for leak in in_instructions if leak.row == leakage.PROMPT_PLACE],
+        f"{path}: {{count}} held-out questions stand in the instructions, prompts.system ({{rows}})",
+        "take them out of one of the two: every arm would be shown them",
+    )
+    _refuse(
+        [describe(leak) for leak in in_instructions],
+        f"{path}: {{count}} held-out questions occur in the system turns of examples ({{rows}})",
+        "take them out of one of the two: a tuned arm would have been shown them",
+    )
+    near = _first(leaks, NEAR_REPEAT)
+    lines = {leak.held_out for leak in near}
+    return GuardedQuestions(tuple(question for question in asked if question.line not in lines), tuple(near))
+
+
+def count_leaks(
+    plan: Plan, rows: Sequence[Example], asked: Sequence[Question], left_out: int
+) -> dict[str, Any]:
+    """Return how many questions are related to training rows and how, each counted once, by its most serious relation.
+
+    Args:
+        plan: the run's plan.
+        rows: the training rows.
+        asked: the questions.
+        left_out: questions withheld from the trial as near repeats.
+
+    Returns:
+        The counts; ``withheld`` is True when scores must not be shown because of them.
+    """
+    by_kind = Counter(leak.kind for leak in leakage.find_leaks(rows, asked, plan.prompts.system))
+    leaks = {
+        "exact": by_kind[EXACT_MATCH],
+        "normalised": by_kind[NORMALISED_MATCH],
+        "near": by_kind[NEAR_REPEAT],
+        "same_fact": by_kind[SAME_FACT],
+        "in_prompt": by_kind[IN_PROMPT],
+    }
+    return {
+        **leaks,
+        "same_document": by_kind[SAME_DOCUMENT],
+        "left_out": left_out,
+        "withheld": any(leaks.values()),
+        "questions": len(asked),
+        "rows": len(rows),
+    }
+
+
 def _guarded(
     plan: Plan,
     examples: tuple[Example, ...],
     asked: tuple[Question, ...],
-    place: Path | None,
+    path: Path | None,
     on_event: OnEvent | None,
 ) -> tuple[tuple[Question, ...], int]:
     """Return the questions that may be asked, and how many may not."""
-    if place is None:
+    if path is None:
         return asked, 0
-    found = guard_questions(plan, examples, asked, place)
-    if on_event and found.left_out:
-        on_event(found.event(place))
-    return found.questions, len(found.left_out)
+    guarded = guard_questions(plan, examples, asked, path)
+    if on_event and guarded.left_out:
+        on_event(guarded.event(path))
+    return guarded.questions, len(guarded.left_out)
 
 
-def _tell_read(loaded: ExampleSet, path: Path, on_event: Callable[[dict[str, Any]], None]) -> None:
-    """Tell how the examples were understood, and everything of them that is left out."""
-    understood = {"rows": len(loaded.rows), "format": loaded.format, "columns": dict(loaded.columns)}
-    on_event({"event": "examples.read", "file": str(path), **understood, "notes": list(loaded.notes)})
+def _report_examples(loaded: ExampleSet, path: Path, on_event: Callable[[dict[str, Any]], None]) -> None:
+    """Report how the examples were understood, and everything that is left out."""
+    summary = {"rows": len(loaded.rows), "format": loaded.format, "columns": dict(loaded.columns)}
+    on_event({"event": "examples.read", "file": str(path), **summary, "notes": list(loaded.notes)})
     for skipped in loaded.skipped:
         on_event({"event": "file.skipped", "file": skipped.file, "reason": skipped.reason})
     for row in loaded.rejected:
-        place = path / row.file if path.is_dir() else path
-        on_event({"event": "row.rejected", "file": str(place), "line": row.line, "reason": row.reason})
+        file = path / row.file if path.is_dir() else path
+        on_event({"event": "row.rejected", "file": str(file), "line": row.line, "reason": row.reason})
 
 
 def _draw_examples(rows: tuple[Example, ...], most: int | None, seed: int) -> tuple[Example, ...]:
+    """Return at most ``most`` rows, sampled by the seed, in their order."""
     if most is None or most >= len(rows):
         return rows
-    kept = sorted(random.Random(seed).sample(range(len(rows)), most))
-    return tuple(rows[i] for i in kept)
+    drawn = sorted(random.Random(seed).sample(range(len(rows)), most))
+    return tuple(rows[i] for i in drawn)
+
+
+def _first(leaks_by_question: Sequence[Sequence[Leak]], *kinds: str) -> list[Leak]:
+    """Return the most serious leak of these kinds of each question that has one."""
+    matching = ([leak for leak in leaks if leak.kind in kinds] for leaks in leaks_by_question)
+    return [leaks[0] for leaks in matching if leaks]
+
+
+def _refuse(rows: Sequence[str], message: str, hint: str) -> None:
+    """Raise BadInput, with the count and the first rows, when there are any rows."""
+    if rows:
+        more = f"; and {len(rows) - MAX_LEAKS_SHOWN} more" if len(rows) > MAX_LEAKS_SHOWN else ""
+        raise BadInput(message.format(count=len(rows), rows="; ".join(rows[:MAX_LEAKS_SHOWN]) + more), hint)

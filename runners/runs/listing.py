@@ -1,7 +1,7 @@
-"""The runs of a folder: what each is and how far it got, what differs between two, taking one away and back.
+"""The runs of a folder: listing and describing them, comparing two, removing one to the trash and restoring it.
 
-A run that is taken away lies in ``.trash`` beside the others, whole, under the number of its removal; bringing it back
-is a rename. Nothing here follows a link, and a run that is being written is left alone.
+A removed run is moved whole into the folder ``.trash`` beside the others, with the number of its removal as
+prefix; restoring it is a rename. Links are never followed, and a run that is being written is left alone.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from runners.run_folder import is_run, open_run_folder, read_journal, read_repor
 
 RUNS_FOLDER = Path("runs")
 TRASH_FOLDER = ".trash"
-_GONE = re.compile(r"(\d{6})\.(.+)")
+_TRASHED_NAME = re.compile(r"(\d{6})\.(.+)")
 
 
 @dataclass(frozen=True, slots=True)
 class RunSummary:
-    """One run of a folder."""
+    """One run of a folder, as ``runs list`` shows it."""
 
     name: str
     path: Path
@@ -37,7 +37,7 @@ class RunSummary:
     """finished, unfinished, writing (by another process) or damaged."""
     problem: str = ""
     hint: str = ""
-    """What to do about the problem, where that is known."""
+    """What to do about the problem, if that is known."""
     choice: str = ""
     model: str = ""
     outcome: str = ""
@@ -57,15 +57,15 @@ class RunSummary:
         return row | row.pop("extra")
 
 
-def find_runs(place: Path = RUNS_FOLDER) -> list[RunSummary]:
-    """Return the runs directly below a place by name, damaged ones too; [] where there is no such folder."""
-    if not place.is_dir():
+def find_runs(folder: Path = RUNS_FOLDER) -> list[RunSummary]:
+    """Return the runs directly below a folder by name, damaged ones too; [] when there is no such folder."""
+    if not folder.is_dir():
         return []
-    return [summarise_run(path) for path in sorted(place.iterdir()) if _is_run(path)]
+    return [summarise_run(path) for path in sorted(folder.iterdir()) if _is_run(path)]
 
 
 def summarise_run(path: Path) -> RunSummary:
-    """Return what a run folder is and how far it got; BadInput when it is none."""
+    """Return what a run is and how far it got; BadInput when the folder is no run."""
     open_run_folder(path)
     files = [file for file in _files(path) if not file.is_symlink()]
     sizes = [file.stat() for file in files]
@@ -81,7 +81,7 @@ def summarise_run(path: Path) -> RunSummary:
         return RunSummary(path.name, path, "damaged", problem.message, problem.hint, **common)
     verdict = report.get("verdict") or {}
     scores = {arm["arm"]: arm["score"]["mean"] for arm in report.get("arms", ())}
-    done, of = _steps(path, plan)
+    done, total = _steps(path, plan)
     finished = bool(report) and (path / MANIFEST).is_file()
     state = "writing" if has_active_writer(path) else "finished" if finished else "unfinished"
     return RunSummary(
@@ -95,32 +95,32 @@ def summarise_run(path: Path) -> RunSummary:
         verdict.get("outcome", ""),
         verdict.get("winner", ""),
         scores.get(verdict.get("winner", "")),
-        f"{done} of {of}",
+        f"{done} of {total}",
         **common,
     )
 
 
 def describe_run(path: Path) -> RunSummary:
-    """Return a run with its arms' scores, its parts' sizes and its verdict; checks it against its manifest."""
-    known = summarise_run(path)
+    """Return a run with its arms' scores, its parts' sizes and its verdict, checked against its manifest."""
+    summary = summarise_run(path)
     extra: dict[str, Any] = {"parts": {part.name: _size(part) for part in sorted(path.iterdir())}}
-    if known.state != "damaged":
+    if summary.state != "damaged":
         report = read_report(path)
         extra["verdict"] = (report.get("verdict") or {}).get("text", "")
         extra["arms"] = {arm["arm"]: arm["score"] for arm in report.get("arms", ())}
         try:
             open_run_folder(path).check()
         except BadInput as problem:
-            told = {"problem": problem.message, "hint": problem.hint}
-            return RunSummary(**{**_fields(known), **told, "state": "damaged", "extra": extra})
-    return RunSummary(**{**_fields(known), "extra": extra})
+            fields = {"problem": problem.message, "hint": problem.hint}
+            return RunSummary(**{**_fields(summary), **fields, "state": "damaged", "extra": extra})
+    return RunSummary(**{**_fields(summary), "extra": extra})
 
 
 def diff_runs(a: Path, b: Path) -> dict[str, Any]:
-    """Return the keys of the plan in which two runs differ with both values, and how both ended."""
+    """Return the keys of the plan in which two runs differ, with both values, and how each run ended."""
     plans = [read_run_plan(open_run_folder(path).path) for path in (a, b)]
     rows = [
-        {"key": key, "a": _said(first), "b": _said(second)}
+        {"key": key, "a": _printable(first), "b": _printable(second)}
         for key, first, second in plan_differences(plans[0], plans[1], ())
     ]
     ends = [summarise_run(path).to_json() for path in (a, b)]
@@ -128,63 +128,69 @@ def diff_runs(a: Path, b: Path) -> dict[str, Any]:
 
 
 def remove_run(path: Path) -> Path:
-    """Put a run into the trash folder beside it; return where it lies now.
+    """Move a run into the trash folder beside it; return its new path.
 
-    Raises BadInput when it is no run or is being written, UsageProblem when it is in the trash already or is a link:
-    what a link leads to is somebody else's.
+    Raises:
+        BadInput: the folder is no run, or is being written.
+        UsageProblem: it is in the trash already, or is a link (what a link leads to is not this folder's).
     """
-    path = _own(path)
+    path = _check_own(path)
     open_run_folder(path)
-    if (inside := path.resolve().parent).name == TRASH_FOLDER:
+    if (parent := path.resolve().parent).name == TRASH_FOLDER:
         raise UsageProblem(
             f"{path} is in the trash already",
-            f"bring the last one back: tunewise runs undo {shlex.quote(str(inside.parent))}",
+            f"bring the last one back: tunewise runs undo {shlex.quote(str(parent.parent))}",
         )
     trash = _trash(path.parent)
     with writer_lock(path):
         trash.mkdir(exist_ok=True)
-        number = max((n for n, _, _ in _gone(trash)), default=0) + 1
-        to = trash / f"{number:06d}.{path.name}"
-        path.rename(to)
+        number = max((removal for removal, _, _ in _trashed(trash)), default=0) + 1
+        target = trash / f"{number:06d}.{path.name}"
+        path.rename(target)
     for folder in (trash, path.parent):
         sync_folder(folder)
-    return to
+    return target
 
 
-def restore_run(place: Path = RUNS_FOLDER) -> Path:
-    """Bring back the run that was taken away last; return where it lies.
+def restore_run(folder: Path = RUNS_FOLDER) -> Path:
+    """Restore the run that was removed last; return its path.
 
-    Raises BadInput when the trash is empty, UsageProblem when its name is taken again.
+    Raises:
+        BadInput: the trash is empty.
+        UsageProblem: the run's name is in use again.
     """
-    trash = _trash(place)
-    gone = _gone(trash)
-    if not gone:
-        raise BadInput(f"nothing of {place} is in the trash", "see what there is: tunewise runs list")
-    _, name, path = gone[-1]
-    to = place / name
-    if to.exists() or to.is_symlink():
-        raise UsageProblem(f"{to} exists again, so the removed run cannot take its name", f"move {to} first")
-    path.rename(to)
-    for folder in (trash, place):
-        sync_folder(folder)
-    return to
+    trash = _trash(folder)
+    trashed = _trashed(trash)
+    if not trashed:
+        raise BadInput(f"nothing of {folder} is in the trash", "see what there is: tunewise runs list")
+    _, name, path = trashed[-1]
+    target = folder / name
+    if target.exists() or target.is_symlink():
+        raise UsageProblem(
+            f"{target} exists again, so the removed run cannot take its name", f"move {target} first"
+        )
+    path.rename(target)
+    for changed in (trash, folder):
+        sync_folder(changed)
+    return target
 
 
-def empty_trash(place: Path = RUNS_FOLDER) -> tuple[int, int]:
-    """Delete what is in the trash for good; return how many runs and bytes that were. Links are removed, not followed."""
-    gone = _gone(_trash(place))
-    size = sum(_size(path) for _, _, path in gone)
-    for _, _, path in gone:
+def empty_trash(folder: Path = RUNS_FOLDER) -> tuple[int, int]:
+    """Delete the runs in the trash; return how many runs and bytes were deleted. Links are not followed."""
+    trashed = _trashed(_trash(folder))
+    size = sum(_size(path) for _, _, path in trashed)
+    for _, _, path in trashed:
         shutil.rmtree(path)
-    return len(gone), size
+    return len(trashed), size
 
 
-def trashed_runs(place: Path = RUNS_FOLDER) -> list[str]:
-    """Return the names of the runs in the trash, the one that `undo` brings back last."""
-    return [name for _, name, _ in _gone(_trash(place))]
+def trashed_runs(folder: Path = RUNS_FOLDER) -> list[str]:
+    """Return the names of the runs in the trash; the last one is restored first."""
+    return [name for _, name, _ in _trashed(_trash(folder))]
 
 
-def _own(path: Path) -> Path:
+def _check_own(path: Path) -> Path:
+    """Return the path of a run folder; UsageProblem when it is a link."""
     if path.is_symlink():
         raise UsageProblem(
             f"{path} is a link: only what lies here is removed", f"remove the link itself: rm {path}"
@@ -192,23 +198,23 @@ def _own(path: Path) -> Path:
     return path if path.name not in ("", "..") else path.resolve()
 
 
-def _trash(place: Path) -> Path:
-    trash = place / TRASH_FOLDER
+def _trash(folder: Path) -> Path:
+    trash = folder / TRASH_FOLDER
     if trash.is_symlink():
         raise BadInput(f"{trash} is a link, so nothing is moved through it", f"remove the link: rm {trash}")
     return trash
 
 
-def _gone(trash: Path) -> list[tuple[int, str, Path]]:
-    """Return number, name and place of what is in the trash, the oldest first; what is not ours is left alone."""
+def _trashed(trash: Path) -> list[tuple[int, str, Path]]:
+    """Return (number, name, path) of the runs in the trash, oldest first; other files are ignored."""
     if not trash.is_dir():
         return []
-    found = [
+    trashed = [
         (int(match[1]), match[2], path)
         for path in trash.iterdir()
-        if (match := _GONE.fullmatch(path.name)) and path.is_dir() and not path.is_symlink()
+        if (match := _TRASHED_NAME.fullmatch(path.name)) and path.is_dir() and not path.is_symlink()
     ]
-    return sorted(found)
+    return sorted(trashed)
 
 
 def _is_run(path: Path) -> bool:
@@ -234,11 +240,11 @@ def _steps(path: Path, plan: Plan) -> tuple[int, int]:
     return sum(name in done for name in names), len(names)
 
 
-def _fields(known: RunSummary) -> dict[str, Any]:
-    return {name: getattr(known, name) for name in RunSummary.__slots__}
+def _fields(summary: RunSummary) -> dict[str, Any]:
+    return {name: getattr(summary, name) for name in RunSummary.__slots__}
 
 
-def _said(value: Any) -> Any:
+def _printable(value: Any) -> Any:
     return (
         value if isinstance(value, str | int | float | bool | None) else json.dumps(value, ensure_ascii=False)
     )

@@ -1,4 +1,7 @@
-"""The models of a finished run, known by the fingerprints in its log, wherever they lie now. Light."""
+"""The models of a finished run, identified by the fingerprints in its log, wherever they are stored now.
+
+:class:`RecordedModels` obtains them and refuses another model under the same name. Imports no torch.
+"""
 
 from __future__ import annotations
 
@@ -22,37 +25,52 @@ MOVED_BASE_HINT = (
 def recorded_fingerprints(
     plan: Plan, bases: Mapping[str, BaseModel], embedder: resolve.Model | None
 ) -> dict[str, str]:
-    """Return what a run's log keeps of its models: what tells each from every other, by the plan's name for it."""
-    vectors = {plan.embedder.name: embedder.fingerprint} if embedder else {}
-    return vectors | {name: model_identity(base) for name, base in bases.items()}
+    """Return what a run's log records of its models: the identity of each, by its name in the plan."""
+    of_embedder = {plan.embedder.name: embedder.fingerprint} if embedder else {}
+    return of_embedder | {name: model_identity(base) for name, base in bases.items()}
 
 
 class RecordedModels:
     """The models that a run was made with; another one under the same name is refused.
 
-    Logs of before kept only the fingerprint of the base: the other models of such a run are taken as they are.
+    Logs of earlier versions hold only the fingerprint of the base: the other models of such a run are
+    accepted as they are.
     """
 
     def __init__(
-        self, run: RunFolder, plan: Plan, folder: Path | None = None, tell: OnEvent | None = None
+        self, run: RunFolder, plan: Plan, folder: Path | None = None, on_event: OnEvent | None = None
     ) -> None:
-        """Read the log; ``folder`` is where the base lies now. UsageProblem when the run's base has no folder."""
+        """Read the run's log.
+
+        Args:
+            run: the run folder.
+            plan: its plan.
+            folder: the folder of the run's base, when it is elsewhere than the plan says.
+            on_event: receives the events of downloads.
+
+        Raises:
+            UsageProblem: ``folder`` is given, but the run's base is an endpoint.
+        """
         if folder and resolve.parse_remote(plan.model.name):
             raise UsageProblem(
                 f"the run's base is an endpoint, {plan.model.name}: it has no folder", "leave out --model"
             )
-        start: dict[str, Any] = next((e for e in reversed(run.events()) if e.get("event") == "run.start"), {})
-        self._prints = {**(start.get("models") or {}), plan.model.name: start.get("base")}
-        self._plan, self._folder, self._tell = plan, folder, tell
+        run_start: dict[str, Any] = next(
+            (event for event in reversed(run.events()) if event.get("event") == "run.start"), {}
+        )
+        self._fingerprints = {**(run_start.get("models") or {}), plan.model.name: run_start.get("base")}
+        self._plan = plan
+        self._folder = folder
+        self._on_event = on_event
 
     def bases(self) -> dict[str, BaseModel]:
-        """Return every model that the arms answer with, by the plan's name for it, the plan's own first."""
-        return obtain_bases(self._plan, self._tell, self.base)
+        """Return every model that the arms answer with, by its name in the plan; the plan's own comes first."""
+        return obtain_bases(self._plan, self._on_event, self.base)
 
     def base(self, wanted: PlanModel) -> resolve.Model:
-        """Return one of them that has its weights here, obtained if need be; BadInput when it is another one."""
+        """Return a model with local weights, downloaded if necessary; BadInput when its fingerprint differs from the log."""
         folder = self._folder if wanted.name == self._plan.model.name else None
-        wanted = self._printed(wanted)
+        wanted = self._with_fingerprint(wanted)
         if folder:
             if not wanted.fingerprint:
                 raise BadInput(
@@ -61,7 +79,7 @@ class RecordedModels:
                 )
             wanted = wanted.model_copy(update={"name": str(folder.absolute())})
         try:
-            return obtain_model(wanted, "base", self._tell)
+            return obtain_model(wanted, "base", self._on_event)
         except (BadInput, CannotRun) as problem:
             if folder:
                 raise
@@ -70,9 +88,9 @@ class RecordedModels:
             ) from None
 
     def embedder(self) -> resolve.Model:
-        """Return the plan's embedder, obtained if need be; BadInput when it is another one."""
-        return obtain_model(self._printed(self._plan.embedder), "embedder", self._tell)
+        """Return the plan's embedder, downloaded if necessary; BadInput when its fingerprint differs from the log."""
+        return obtain_model(self._with_fingerprint(self._plan.embedder), "embedder", self._on_event)
 
-    def _printed(self, wanted: PlanModel) -> PlanModel:
-        known = wanted.fingerprint or self._prints.get(wanted.name)
-        return wanted.model_copy(update={"fingerprint": known})
+    def _with_fingerprint(self, wanted: PlanModel) -> PlanModel:
+        fingerprint = wanted.fingerprint or self._fingerprints.get(wanted.name)
+        return wanted.model_copy(update={"fingerprint": fingerprint})

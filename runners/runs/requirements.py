@@ -1,4 +1,8 @@
-"""What a plan needs: models to fetch, and of the machine that runs it GPU, memory and disk, checked before step one."""
+"""What a plan needs, checked before its first step: the GPU, memory and disk of the machine, and the models to fetch.
+
+:func:`check_requirements` raises CannotRun with the number that does not suffice; :func:`plan_downloads`
+lists the models.
+"""
 
 from __future__ import annotations
 
@@ -17,17 +21,23 @@ from runners.resources.memory_terms import MemorySetup
 from runners.resources.model_shape import read_shape
 
 PERSON_SOURCES = ("asked", "flag", "file", "config")
-"""Sources of an answer that a person gave, rather than this machine."""
+"""Sources of answers that a person gave, as opposed to values detected on this machine."""
 MEMORY_HEADROOM = 0.92
-"""Share of the memory that a run may take; the rest is the system's (an out-of-memory kill loses a step)."""
-ADAPTER_MIB, INDEX_MIB = 60, 60
-"""Room for one adapter with its checkpoint, and for a small index, in MiB."""
+"""Share of the memory that a run may use; the rest is for the system (an out-of-memory kill loses a step)."""
+ADAPTER_MIB = 60
+"""Disk space for one adapter with its checkpoint, in MiB."""
+INDEX_MIB = 60
+"""Disk space for a small index, in MiB."""
 
 
 def check_requirements(plan: Plan, base: Path | None, out: Path, machine: Machine) -> None:
-    """Raise CannotRun when this machine cannot carry the plan out, with the number that says so.
+    """Raise CannotRun, with the number that does not suffice, when this machine cannot carry out the plan.
 
-    `base` is the folder of the plan's model, None for a remote one: then nothing is computed here but the index.
+    Args:
+        plan: the plan.
+        base: the folder of the plan's model; None for an endpoint, where only the index is computed here.
+        out: the run folder that will be written.
+        machine: what was detected of this machine.
     """
     if base is not None:
         check_gpu(plan, machine)
@@ -36,7 +46,7 @@ def check_requirements(plan: Plan, base: Path | None, out: Path, machine: Machin
 
 
 def require_plan_documents(plan: Plan) -> None:
-    """Refuse documents that are not there or an empty folder, before a run folder is made for them."""
+    """Raise BadInput for documents that do not exist or an empty folder, before a run folder is created."""
     path = plan.data.documents
     if path is None or plan.index is None:
         return
@@ -47,50 +57,51 @@ def require_plan_documents(plan: Plan) -> None:
 
 
 def check_gpu(plan: Plan, machine: Machine) -> None:
-    """Refuse a plan that a person made for a GPU which is not here."""
+    """Raise CannotRun when a person made the plan for a GPU that this machine does not have."""
     wanted = plan.answers.get("gpu_kind")
     if wanted is None or wanted.source not in PERSON_SOURCES or wanted.value in (None, "none"):
         return
-    here = machine.gpu_kind.value or "none"
-    if here != wanted.value:
+    detected = machine.gpu_kind.value or "none"
+    if detected != wanted.value:
         raise CannotRun(
-            f"the plan was made for a {wanted.value} GPU, this machine has {here} ({machine.gpu_kind.how})",
+            f"the plan was made for a {wanted.value} GPU, this machine has {detected} ({machine.gpu_kind.how})",
             "run it on that machine, or plan for this one: tunewise plan --set gpu_kind=none ...",
         )
     memory = plan.answers.get("gpu_memory_gib")
-    have = machine.gpu_memory_gib.value
-    if memory is None or memory.source not in PERSON_SOURCES or not memory.value or not have:
+    detected_memory = machine.gpu_memory_gib.value
+    if memory is None or memory.source not in PERSON_SOURCES or not memory.value or not detected_memory:
         return
-    if have < 0.95 * float(memory.value):
+    # A card reports slightly less than its nominal memory.
+    if detected_memory < 0.95 * float(memory.value):
         raise CannotRun(
-            f"the plan was made for a GPU with {memory.value} GiB, this one has {have:.1f}",
+            f"the plan was made for a GPU with {memory.value} GiB, this one has {detected_memory:.1f}",
             "plan for this machine: leave gpu_memory_gib out",
         )
 
 
 def check_memory(plan: Plan, base: Path, machine: Machine) -> None:
-    """Refuse a training step whose weights, states and activations are surely more than there is."""
+    """Raise CannotRun for a training step whose low estimate of memory exceeds what the machine has."""
     config = base / "config.json"
     gpu = machine.gpu_memory_gib.value if machine.gpu_kind.value == "cuda" else None
-    have = gpu or machine.ram_gib.value
-    if have is None or not config.is_file():
+    available = gpu or machine.ram_gib.value
+    if available is None or not config.is_file():
         return
     shape = read_shape(json.loads(config.read_text("utf-8")))
     for step in plan.steps:
         if isinstance(step, TrainStep):
-            needs = estimate_memory(
+            estimate = estimate_memory(
                 shape, step.method, MemorySetup(seq_len=min(step.max_tokens, step.batch_tokens))
             )
-            if needs.fits(MEMORY_HEADROOM * have) == "no":
+            if estimate.fits(MEMORY_HEADROOM * available) == "no":
                 raise CannotRun(
-                    f"training {step.arm} ({step.method}) takes at least {needs.low:.1f} GiB, "
-                    f"this machine has {have:.1f}",
+                    f"training {step.arm} ({step.method}) takes at least {estimate.low:.1f} GiB, "
+                    f"this machine has {available:.1f}",
                     "plan for a smaller model or another method: tunewise plan",
                 )
 
 
 def check_disk(plan: Plan, base: Path | None, out: Path) -> None:
-    """Refuse a run that cannot be written: room for the index, adapters, checkpoints, answers and report."""
+    """Raise CannotRun when the run cannot be written: index, adapters, checkpoints, answers and report need space."""
     files = base.glob("*.safetensors") if base else ()
     weights = sum(p.stat().st_size for p in files) / 2**20
     needed: float = INDEX_MIB if plan.index else 10
@@ -112,13 +123,15 @@ def check_disk(plan: Plan, base: Path | None, out: Path) -> None:
 
 
 def plan_downloads(plan: Plan) -> tuple[resolve.ModelDownload, ...]:
-    """Return what carrying out a plan would fetch: its models, and its embedder where something needs it."""
+    """Return what carrying out a plan would fetch: its models, and its embedder when something needs it."""
     wanted = [plan.model, *(step.model for step in plan.arms if step.model)]
     wanted += [plan.embedder] if needs_embedder(plan) else []
-    found = [fetch for each in wanted for fetch in resolve.downloads_needed([each.name], each.allow_hub)]
-    return tuple(dict.fromkeys(found))
+    downloads = [
+        download for model in wanted for download in resolve.downloads_needed([model.name], model.allow_hub)
+    ]
+    return tuple(dict.fromkeys(downloads))
 
 
 def needs_embedder(plan: Plan) -> bool:
-    """Whether anything in a plan is embedded: an index, a classifier's texts, or the nearest examples."""
+    """Return whether a plan embeds anything: an index, a classifier's texts, or the nearest examples."""
     return plan.index is not None or any(arm.classifier or arm.bank == "similar" for arm in plan.arms)

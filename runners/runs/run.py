@@ -1,4 +1,7 @@
-"""A run folder opened to be read and asked: :class:`Run` for Python, :class:`RunSession` for the verbs and the server."""
+"""A run folder opened for reading and asking: :class:`Run` for Python, :class:`RunSession` for the commands and the server.
+
+:func:`load` opens a run for Python; :func:`open_session` also checks its files and obtains its models.
+"""
 
 from __future__ import annotations
 
@@ -28,16 +31,23 @@ from runners.runs.session import RunContext
 
 
 class RunSession:
-    """An opened run: its plan, report, arms and their weights, and the models it was made with.
+    """An opened run: its plan, report, arms with their weights, and the models it was made with.
 
-    The files are checked against the run's manifest when something of them is first asked for; models are obtained
-    with :attr:`context`, loaded at the first question and kept.
+    The files are checked against the run's manifest when an arm or a model is first requested. Models are
+    obtained with :attr:`context`, loaded at the first question and kept in memory.
     """
 
     def __init__(
         self, folder: RunFolder, plan: Plan, on_event: OnEvent | None = None, model: Path | None = None
     ) -> None:
-        """Take a run folder and its plan; ``model`` is the folder of its base, where the plan's path is outdated."""
+        """Wrap a run folder and its plan.
+
+        Args:
+            folder: the run folder.
+            plan: its plan.
+            on_event: receives the events of downloads.
+            model: the folder of the run's base, when it is elsewhere than the plan says.
+        """
         self.folder = folder
         self.plan = plan
         self._on_event = on_event
@@ -47,7 +57,7 @@ class RunSession:
 
     @classmethod
     def open(cls, path: Path, on_event: OnEvent | None = None, model: Path | None = None) -> RunSession:
-        """Read a run's plan, and nothing else yet; BadInput when there is no run at ``path`` or no plan in it."""
+        """Read a run's plan and nothing else yet; BadInput when ``path`` is no run or has no plan."""
         folder = open_run_folder(path)
         return cls(folder, read_run_plan(folder.path), on_event, model)
 
@@ -59,12 +69,12 @@ class RunSession:
 
     @property
     def report(self) -> dict[str, Any]:
-        """The report as it is now, {} before there is one; BadInput when it is damaged."""
+        """The current report; {} before there is one, BadInput when it is damaged."""
         return read_report(self.folder.path)
 
     @property
     def winner(self) -> str:
-        """The arm the verdict chose; before a verdict the plan's choice."""
+        """The name of the arm that the verdict chose; before a verdict the plan's choice."""
         report = self.report
         return str(report["verdict"]["winner"]) if report else self.plan.choice
 
@@ -92,9 +102,13 @@ class RunSession:
         return seeds[0] if seed is None else seed
 
     def weights_folder(self, arm: EvaluateStep, seed: int | None = None) -> Path | None:
-        """Return the folder that an arm's weights have, whether or not they are trained; None for an arm without."""
-        found = self.seed(arm, seed)
-        return self.folder.adapter(arm.weights, found) if arm.weights and found is not None else None
+        """Return the folder of an arm's weights, whether or not they are trained; None for an arm without weights."""
+        trained_seed = self.seed(arm, seed)
+        return (
+            self.folder.adapter(arm.weights, trained_seed)
+            if arm.weights and trained_seed is not None
+            else None
+        )
 
     def weights(self, arm: EvaluateStep, seed: int | None = None) -> Path | None:
         """Return the folder of an arm's weights; None for an arm without, BadInput when the run lacks them."""
@@ -126,9 +140,16 @@ class RunSession:
         history: tuple[Message, ...] = (),
         seed: int | None = None,
     ) -> list[Answer]:
-        """Answer questions with one arm; ``history`` is the turns before them."""
+        """Answer questions with one arm.
+
+        Args:
+            questions: the questions' texts.
+            arm: the arm.
+            history: the turns before each question.
+            seed: the seed of the arm's weights; the first trained one by default.
+        """
         asked = [Question(f"ask-{n}", text, history=history) for n, text in enumerate(questions)]
-        prepared, generator = self.ready(arm, seed)
+        prepared, generator = self.prepare(arm, seed)
         return answer_all(prepared.plan, arm, asked, generator, prepared.finder, prepared.shots)
 
     def stream(
@@ -136,11 +157,11 @@ class RunSession:
     ) -> Running[str, None, Answer]:
         """Yield the pieces of one answer while the model generates them; return the answer with its citations."""
         asked = Question("ask-0", question, history=history)
-        prepared, generator = self.ready(arm)
+        prepared, generator = self.prepare(arm)
         return stream_answer(prepared.plan, arm, asked, generator, prepared.finder, prepared.shots)
 
-    def ready(self, arm: EvaluateStep, seed: int | None = None) -> tuple[PreparedArm, Generator]:
-        """Return an arm's instructions, examples and passages, and the generator with the weights of this seed."""
+    def prepare(self, arm: EvaluateStep, seed: int | None = None) -> tuple[PreparedArm, Generator]:
+        """Return the prepared arm (instructions, examples, passages) and the generator with the weights of this seed."""
         context = self.context
         weights = self.weights(arm, seed)
         if arm.arm not in self._prepared:
@@ -150,6 +171,7 @@ class RunSession:
         return prepared, context.generator(weights, arm)
 
     def _examples(self) -> tuple[Example, ...]:
+        """Read the examples that an arm shows; BadInput when their file is missing."""
         file = self.plan.data.examples
         if file is not None and not file.exists():
             raise BadInput(
@@ -160,7 +182,7 @@ class RunSession:
 
 
 class Run:
-    """A run folder, ready to be asked; models are loaded at the first question and kept."""
+    """A run folder that can be asked; models are loaded at the first question and kept in memory."""
 
     def __init__(self, session: RunSession) -> None:
         """Wrap an opened run; use `load` or `run`."""
@@ -187,21 +209,22 @@ class Run:
         return tuple(step.arm for step in self.plan.arms)
 
     def arm(self, name: str | None = None) -> EvaluateStep:
-        """The arm of this name; by default the verdict's winner. BadInput, listing the arms, when there is none."""
+        """Return the arm of this name, by default the winner; BadInput, listing the arms, when there is none."""
         return self._session.arm(name)
 
     def ask(self, question: str, arm: str | None = None) -> Answer:
         """Answer a question with citations, with the arm the verdict chose or the one named.
 
-        Raises BadInput for an empty question, an unknown arm, and a run that is damaged or lacks the arm's weights.
+        Raises BadInput for an empty question, an unknown arm, and a run that is damaged or lacks the arm's
+        weights.
         """
-        _check_asked(question)
+        _check_question(question)
         chosen = self.arm(arm)
         return replace(self._session.ask([question], chosen)[0], arm=chosen.arm)
 
     def stream(self, question: str, arm: str | None = None) -> Running[str, None, Answer]:
         """Yield an answer in pieces as the model generates it, cited; return the answer that :meth:`ask` gives."""
-        _check_asked(question)
+        _check_question(question)
         return self._session.stream(question, self.arm(arm))
 
     def scores(self) -> dict[str, float]:
@@ -225,7 +248,7 @@ class Run:
         return f"Run({str(self.path)!r}, choice={self.plan.choice!r}, arms={list(self.arms)})"
 
     def _repr_html_(self) -> str:
-        """What a notebook shows: name, choice and the arms' scores so far."""
+        """Return name, choice and the arms' scores so far as HTML for a notebook."""
         scores = self.scores()
         rows = [(arm, f"{scores[arm]:.2f}" if arm in scores else "not scored") for arm in scores or self.arms]
         head = notebook.html_paragraph(f"Run {self.plan.name}: {self.plan.choice} is recommended")
@@ -233,10 +256,16 @@ class Run:
 
 
 def open_session(path: Path, on_event: OnEvent | None = None, model: Path | None = None) -> RunSession:
-    """Open a run to be asked: its files are checked and its models obtained now, and loaded at the first question.
+    """Open a run to be asked: check its files and obtain its models now, load them at the first question.
 
-    ``model`` is the folder of the run's base, where it is elsewhere than the plan says. BadInput when ``path`` is
-    no run, a file differs from the manifest, or a model is not the one the run was made with.
+    Args:
+        path: the run folder.
+        on_event: receives the events of downloads.
+        model: the folder of the run's base, when it is elsewhere than the plan says.
+
+    Raises:
+        BadInput: ``path`` is no run, a file differs from the manifest, or a model is not the one the run was
+            made with.
     """
     session = RunSession.open(path, on_event, model)
     _ = session.context
@@ -251,6 +280,6 @@ def load(path: Path | str, on_event: OnEvent | None = None, model: Path | str | 
     return Run(RunSession.open(Path(path), on_event, Path(model) if model else None))
 
 
-def _check_asked(question: str) -> None:
+def _check_question(question: str) -> None:
     if not question.strip():
         raise BadInput("the question is empty", 'ask something: tunewise ask RUN "When does it open?"')

@@ -1,4 +1,7 @@
-"""What the steps of one run share: its plan, models, data, and what is loaded of them."""
+"""What the steps of one run share: its plan, models and data, and what is loaded of them (:class:`RunContext`).
+
+:func:`obtain_bases` turns the names in a plan into models with local weights or endpoints.
+"""
 
 from __future__ import annotations
 
@@ -31,18 +34,27 @@ if TYPE_CHECKING:
 
 REFUSAL_FILE = "refusal.json"
 BaseModel = resolve.Model | resolve.RemoteModel
-"""A model that arms answer with: weights that are here, or an endpoint."""
+"""A model that arms answer with: local weights, or an endpoint."""
 RETRY_SECONDS = 30.0
-"""Seconds until a generation of the index that could not be opened is tried again."""
+"""Seconds to wait before opening a generation of the index again that could not be opened."""
 
 
 def obtain_model(wanted: PlanModel, kind: str, on_event: OnEvent | None = None) -> resolve.Model:
-    """The model a plan names: of the kind its place needs, and of the plan's fingerprint when it has one."""
+    """Return the model that a plan names, downloaded if necessary.
+
+    Args:
+        wanted: the plan's entry, with the fingerprint that the model must have, if any.
+        kind: "base" or "embedder".
+        on_event: receives the events of a download.
+
+    Raises:
+        BadInput: the model is of another kind or has another fingerprint.
+    """
     model = resolve.resolve_model(wanted.name, wanted.allow_hub, on_event, recorded=wanted.fingerprint or "")
     if model.kind != kind:
-        place = "model" if kind == "base" else "embedder"
+        role = "model" if kind == "base" else "embedder"
         raise BadInput(
-            f"the plan's {place} {wanted.name!r} is not of the kind it must be: {model.kind}, not {kind}",
+            f"the plan's {role} {wanted.name!r} is not of the kind it must be: {model.kind}, not {kind}",
             "see: tunewise models list",
         )
     return model
@@ -51,30 +63,37 @@ def obtain_model(wanted: PlanModel, kind: str, on_event: OnEvent | None = None) 
 def obtain_bases(
     plan: Plan, on_event: OnEvent | None = None, get: Callable[[PlanModel], resolve.Model] | None = None
 ) -> dict[str, BaseModel]:
-    """Every model that the plan's arms answer with, by the name the plan gives it, the plan's own first.
+    """Return every model that the plan's arms answer with, by its name in the plan; the plan's own comes first.
 
-    ``get`` brings one that has its weights here, :func:`obtain` by default. Nothing is sent to an endpoint here.
-    BadInput when one may not be contacted, or is to be tuned.
+    Nothing is sent to an endpoint here.
+
+    Args:
+        plan: the plan.
+        on_event: receives the events of downloads.
+        get: obtains a model with local weights; :func:`obtain_model` by default.
+
+    Raises:
+        BadInput: an endpoint may not be contacted, or is to be tuned.
     """
-    found: dict[str, BaseModel] = {}
+    bases: dict[str, BaseModel] = {}
     for wanted in (plan.model, *(step.model for step in plan.arms if step.model)):
         remote = resolve.parse_remote(wanted.name)
         if remote:
             endpoint.check_may_contact(remote.name, remote.url, must_stay_local(plan))
-        found[wanted.name] = remote or (get(wanted) if get else obtain_model(wanted, "base", on_event))
+        bases[wanted.name] = remote or (get(wanted) if get else obtain_model(wanted, "base", on_event))
     if plan.judge and (judge := resolve.parse_remote(plan.judge.name)):
         endpoint.check_may_contact(judge.name, judge.url, must_stay_local(plan))
     tuned = [step.arm for step in plan.steps if isinstance(step, TrainStep)]
-    if tuned and isinstance(found[plan.model.name], resolve.RemoteModel):
+    if tuned and isinstance(bases[plan.model.name], resolve.RemoteModel):
         raise BadInput(
             f"{plan.model.name} is an endpoint: its weights are not here, so {', '.join(tuned)} cannot be trained",
             "take the train steps and their arms out of the plan, or name a local model",
         )
-    return found
+    return bases
 
 
 def must_stay_local(plan: Plan) -> bool:
-    """Whether the plan's answers forbid sending data elsewhere."""
+    """Return whether the plan's answers forbid sending data elsewhere."""
     local, hosted = (plan.answers.get(key) for key in ("data_must_stay_local", "hosted_api_allowed"))
     return (local is not None and local.value in (True, "yes")) or (
         hosted is not None and hosted.value in (False, "no")
@@ -82,14 +101,14 @@ def must_stay_local(plan: Plan) -> bool:
 
 
 def model_identity(base: BaseModel) -> str:
-    """What tells a model from every other: its fingerprint; an endpoint's name and host, since it shows no more."""
+    """Return what identifies a model: its fingerprint, or an endpoint's model name and host, the only things it shows."""
     if isinstance(base, resolve.Model):
         return base.fingerprint
     return f"openai:{base.name}@{endpoint.endpoint_host(base.url)}"
 
 
 def named_models(plan: Plan) -> list[dict[str, str]]:
-    """The models of a plan as manifests name them: what each is called, and the host of one that is remote."""
+    """Return the models of a plan as manifests list them: the name of each, and the host of an endpoint."""
     rows = []
     for name in dict.fromkeys([plan.model.name, *(step.model.name for step in plan.arms if step.model)]):
         remote = resolve.parse_remote(name)
@@ -105,7 +124,7 @@ def named_models(plan: Plan) -> list[dict[str, str]]:
 
 @dataclass
 class RunContext:
-    """A run with its plan, models and index, loaded when first used; only one model is in memory at a time."""
+    """A run with its plan, models and index, loaded when first used; only one local model is in memory at a time."""
 
     plan: Plan
     run: RunFolder
@@ -115,34 +134,34 @@ class RunContext:
     split: QuestionSplit = field(default_factory=lambda: QuestionSplit((), ()))
     on_event: OnEvent | None = None
     bases: Mapping[str, BaseModel] = field(default_factory=dict)
-    """The models of arms that have one of their own, by the plan's name for it."""
+    """The models that arms answer with, by their name in the plan."""
     _generator: LocalGenerator | None = None
     _generator_of: BaseModel | None = None
     _remote: dict[resolve.RemoteModel, RemoteGenerator] = field(default_factory=dict)
-    _passed_over: tuple[int, float, str] = (0, 0.0, "")
-    """A generation of the index that could not be opened, when it was tried, and why."""
-    _opening: threading.RLock = field(default_factory=threading.RLock)
+    _failed_generation: tuple[int, float, str] = (0, 0.0, "")
+    """The generation of the index that could not be opened, the time of the attempt, and the error."""
+    _lock: threading.RLock = field(default_factory=threading.RLock)
 
-    def tell(self, event: dict[str, Any]) -> None:
-        """Log an event and pass it on to whoever watches."""
+    def emit(self, event: dict[str, Any]) -> None:
+        """Write an event to the run's log and pass it to the caller's handler."""
         self.run.write(event)
         if self.on_event:
             self.on_event(event)
 
     @property
-    def local(self) -> resolve.Model:
-        """The base to tune; an endpoint was refused before the first step."""
+    def local_base(self) -> resolve.Model:
+        """The base model to tune; a plan that tunes an endpoint was refused before the first step."""
         assert isinstance(self.base, resolve.Model)
         return self.base
 
     def base_of(self, arm: EvaluateStep) -> BaseModel:
-        """The model an arm answers with."""
+        """Return the model that an arm answers with."""
         return self.bases[arm.model.name] if arm.model else self.base
 
     def generator(self, weights: Path | None, arm: EvaluateStep) -> Generator:
-        """The generator of an arm with these weights (None: the model as it is); one base stays loaded between arms.
+        """Return the generator of an arm with these weights (None: the base as it is); the base stays loaded between arms.
 
-        An endpoint takes no memory here: asking it leaves the base where it is.
+        An endpoint uses no memory here, so asking one leaves the loaded base where it is.
         """
         if arm.classifier:
             from runners.arms import classifier
@@ -151,7 +170,7 @@ class RunContext:
         base = self.base_of(arm)
         if isinstance(base, resolve.RemoteModel):
             if base not in self._remote:
-                self._remote[base] = self._connect(base, arm.model or self.plan.model)
+                self._remote[base] = self.connect_endpoint(base, arm.model or self.plan.model)
             return self._remote[base]
         if self._generator is None or self._generator_of != base:
             from runners.inference.local import local_generator
@@ -162,21 +181,22 @@ class RunContext:
         self._generator.use(weights)
         return self._generator
 
-    def _connect(self, base: resolve.RemoteModel, how: PlanModel) -> RemoteGenerator:
+    def connect_endpoint(self, remote: resolve.RemoteModel, settings: PlanModel) -> RemoteGenerator:
+        """Return a generator that asks an endpoint, with the plan's seed and the limits of its entry in the plan."""
         from runners.inference.http_client import RequestLimits
         from runners.inference.remote import RemoteGenerator
 
-        limits = RequestLimits(at_once=how.at_once, per_minute=how.per_minute)
+        limits = RequestLimits(at_once=settings.at_once, per_minute=settings.per_minute)
         return RemoteGenerator(
-            base.url,
-            base.name,
+            remote.url,
+            remote.name,
             limits,
             self.plan.seed,
-            on_note=lambda note: self.tell({"event": "remote.note", "reason": note}),
+            on_note=lambda note: self.emit({"event": "remote.note", "reason": note}),
         )
 
     def release(self) -> None:
-        """Give the model's memory back, before something else needs it."""
+        """Free the model's memory before something else needs it."""
         self._generator = None
         gc.collect()
 
@@ -186,25 +206,26 @@ class RunContext:
         from rag.embedding.embedder import Embedder
 
         assert self.embedder_model is not None
-        with self._opening:  # a server's threads share it
-            found: Embedder | None = self.__dict__.get("embedder")
-            return self.__dict__.setdefault("embedder", found or Embedder(self.embedder_model.folder))
+        with self._lock:  # shared by the threads of a server
+            existing: Embedder | None = self.__dict__.get("embedder")
+            return self.__dict__.setdefault("embedder", existing or Embedder(self.embedder_model.folder))
 
     @cached_property
     def index(self) -> Index:
-        """The run's index, verified."""
+        """The run's index, verified against its manifest."""
         from rag.index import Index
 
-        with self._opening:
-            found: Index | None = self.__dict__.get("index")
-            opened = found or Index.open(self.run.path / INDEX, self.embedder)
+        with self._lock:
+            existing: Index | None = self.__dict__.get("index")
+            opened = existing or Index.open(self.run.path / INDEX, self.embedder)
             return self.__dict__.setdefault("index", opened)
 
-    def renew(self) -> bool:
-        """Take the index's newest generation where it is not the one that is open; say whether it was another.
+    def refresh_index(self) -> bool:
+        """Open the newest generation of the index when another one is open; return whether it changed.
 
-        Raises a Problem or OSError for as long as it cannot be opened: then the open one stays, and that generation
-        is tried again after a while.
+        Raises:
+            Problem, OSError: the newest generation cannot be opened. The open one stays in use, and the
+                newest is tried again after :data:`RETRY_SECONDS`; until then the same error is raised.
         """
         from rag.index import Index
         from rag.indexing import generations
@@ -214,20 +235,20 @@ class RunContext:
         newest = generations.current_generation(folder)
         if opened is None or newest == opened.generation:
             return False
-        known, tried, why = self._passed_over
-        if newest == known and why and time.monotonic() < tried + RETRY_SECONDS:
-            raise BadInput(why)
+        failed, failed_at, reason = self._failed_generation
+        if newest == failed and reason and time.monotonic() < failed_at + RETRY_SECONDS:
+            raise BadInput(reason)
         try:
             self.__dict__["index"] = Index.open(folder, self.embedder)
         except (Problem, OSError) as problem:
-            self._passed_over = newest, time.monotonic(), str(problem)
+            self._failed_generation = newest, time.monotonic(), str(problem)
             raise
         self.__dict__.pop("retriever", None)
         return True
 
     @cached_property
     def retriever(self) -> Retriever:
-        """The run's retriever, with the refusal threshold fitted on its dev questions."""
+        """The run's retriever, with the refusal threshold that was fitted on its dev questions."""
         from rag.grounding.refusal import RefusalThreshold
 
         stored = json.loads((self.run.path / REFUSAL_FILE).read_text("utf-8"))

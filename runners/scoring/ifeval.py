@@ -1,10 +1,12 @@
-"""Instructions that a program can verify: one small check for each kind of IFEval, in our own code.
+"""Instructions that a program can verify, in the IFEval format: prompts are read and sampled, replies are checked.
 
-The definitions are those of Zhou et al., "Instruction-Following Evaluation for Large Language Models" (2023,
-arXiv 2311.07911), strict: the reply as it is, nothing taken off. Sentences and capital words are cut as this
-project cuts them, not by nltk; capital and lower case do not also ask for English.
+There is one check for each instruction kind in :data:`INSTRUCTION_CHECKS`, in our own code. The definitions
+are those of Zhou et al., "Instruction-Following Evaluation for Large Language Models" (2023, arXiv
+2311.07911), in their strict form: the reply is checked as it is, nothing is taken off. Two details differ
+from the reference implementation: sentences and capital words are split by this project's own rules instead
+of nltk, and the kinds for capital and lower case do not also require English.
 
-Prompts whose instructions a program verifies, in the IFEval format: read, drawn, and replies checked.
+:func:`read_prompts` reads a file of prompts, :meth:`VerifiablePrompt.followed` checks a reply.
 """
 
 from __future__ import annotations
@@ -24,21 +26,130 @@ from runners.data.tabular import read_rows
 
 CheckArguments = Mapping[str, Any]
 InstructionCheck = Callable[[str, CheckArguments], bool]
+SHIPPED_PROMPTS = Path(__file__).parents[1] / "general" / "instructions.jsonl"
+"""Forty prompts of our own that a short reply can follow."""
+
+
+@dataclass(frozen=True, slots=True)
+class VerifiablePrompt:
+    """One prompt with the instructions that its reply must follow."""
+
+    id: str
+    text: str
+    kinds: tuple[str, ...]
+    values: tuple[Mapping[str, Any], ...]
+    """The parameters of each instruction."""
+
+    def followed(self, reply: str) -> bool:
+        """Return whether a reply follows every instruction (IFEval's strict accuracy per prompt)."""
+        return all(
+            follows_instruction(reply, kind, v) for kind, v in zip(self.kinds, self.values, strict=True)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class VerifiablePrompts:
+    """The prompts of a file that can be verified, and how many were left out."""
+
+    prompts: tuple[VerifiablePrompt, ...]
+    unknown: Mapping[str, int]
+    """Instruction kinds without a check here, with the number of prompts left out for each."""
+    left_out: int
+
+
+def read_prompts(path: Path | None, most: int, seed: int) -> VerifiablePrompts:
+    """Return at most ``most`` prompts of a file, sampled by the seed.
+
+    Rows are ``{"prompt", "instruction_id_list", "kwargs"}``, or a chat with these keys in its ``meta``. A
+    prompt with an instruction of an unknown kind is left out and counted. The sample does not depend on the
+    order of the rows.
+
+    Args:
+        path: the file; None reads the shipped prompts.
+        most: the most prompts to return.
+        seed: the seed of the sample.
+
+    Raises:
+        BadInput: a row is broken (the message names its line), or no prompt of the file can be verified.
+    """
+    known: list[VerifiablePrompt] = []
+    unknown: Counter[str] = Counter()
+    left_out = 0
+    for line, row in read_rows(path or SHIPPED_PROMPTS):
+        prompt = _parse_row(row, f"{path or SHIPPED_PROMPTS.name}:{line}", line)
+        if unknown_kinds := sorted(set(prompt.kinds) - INSTRUCTION_CHECKS.keys()):
+            unknown.update(unknown_kinds)
+            left_out += 1
+        else:
+            known.append(prompt)
+    if not known and path is not None:
+        raise BadInput(
+            f"{path} holds no prompt whose instructions can be verified",
+            f"known kinds: {', '.join(INSTRUCTION_CHECKS)}",
+        )
+    drawn = sorted(known, key=lambda prompt: sha256_text(f"{seed}\0{prompt.id}\0{prompt.text}"))[:most]
+    return VerifiablePrompts(tuple(drawn), dict(unknown), left_out)
+
+
+def follows_instruction(reply: str, kind: str, values: CheckArguments) -> bool:
+    """Return whether a reply follows one instruction; an empty reply follows none.
+
+    Args:
+        reply: the model's reply.
+        kind: the instruction's kind, a key of :data:`INSTRUCTION_CHECKS`.
+        values: the instruction's parameters; those that are None are ignored.
+
+    Raises:
+        KeyError: unknown kind, or a missing parameter.
+        TypeError, ValueError: a parameter of the wrong type or value.
+    """
+    check = INSTRUCTION_CHECKS[kind]
+    return check(reply, {k: v for k, v in values.items() if v is not None}) and bool(reply.strip())
 
 
 def satisfies_relation(count: int, relation: str, wanted: int) -> bool:
-    """Return whether a count stands in the relation that IFEval knows: at least, or less than; else ValueError."""
+    """Return whether a count satisfies one of IFEval's two relations.
+
+    Args:
+        count: what was counted in the reply.
+        relation: "at least" or "less than"; anything else raises ValueError.
+        wanted: the number that the count is compared with.
+    """
     if relation not in ("at least", "less than"):
         raise ValueError(f"the relation {relation!r} is neither 'at least' nor 'less than'")
     return count >= wanted if relation == "at least" else count < wanted
 
 
 def split_parts(reply: str, pattern: str) -> list[str] | None:
-    """Return what a separator divides a reply into, empty ends left out; None when a part between is empty."""
-    found = [part.strip() for part in re.split(pattern, reply)]
-    found = found[not found[0] :]
-    found = found[: len(found) - (bool(found) and not found[-1])]
-    return None if "" in found else found
+    """Split a reply at a separator; empty parts at both ends are left out.
+
+    Returns:
+        The stripped parts, or None when a part between two others is empty.
+    """
+    parts = [part.strip() for part in re.split(pattern, reply)]
+    parts = parts[not parts[0] :]
+    parts = parts[: len(parts) - (bool(parts) and not parts[-1])]
+    return None if "" in parts else parts
+
+
+def _parse_row(row: Mapping[str, Any], location: str, line: int) -> VerifiablePrompt:
+    meta = row.get("meta")
+    fields = {**row, **meta} if isinstance(meta, dict) else row
+    turns = row.get("messages")
+    try:
+        text = row["prompt"] if isinstance(row.get("prompt"), str) else turns[-1]["content"]  # type: ignore[index]
+        kinds, values = fields["instruction_id_list"], fields["kwargs"]
+        if not kinds or len(kinds) != len(values) or not str(text).strip():
+            raise ValueError("it needs a prompt, and as many kwargs as instructions")
+        prompt = VerifiablePrompt(
+            str(fields.get("key", line)), str(text), tuple(map(str, kinds)), tuple(map(dict, values))
+        )
+        for kind, arguments in zip(prompt.kinds, prompt.values, strict=True):
+            if kind in INSTRUCTION_CHECKS:
+                follows_instruction("a", kind, arguments)
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise BadInput(f"{location}: not a row of verifiable instructions: {error!r}") from None
+    return prompt
 
 
 def _keywords(reply: str, v: CheckArguments) -> bool:
@@ -46,8 +157,8 @@ def _keywords(reply: str, v: CheckArguments) -> bool:
 
 
 def _keyword_count(reply: str, v: CheckArguments) -> bool:
-    found = reply.casefold().count(str(v["keyword"]).strip().casefold())
-    return satisfies_relation(found, v["relation"], int(v["frequency"]))
+    count = reply.casefold().count(str(v["keyword"]).strip().casefold())
+    return satisfies_relation(count, v["relation"], int(v["frequency"]))
 
 
 def _forbidden(reply: str, v: CheckArguments) -> bool:
@@ -56,8 +167,8 @@ def _forbidden(reply: str, v: CheckArguments) -> bool:
 
 
 def _letter_count(reply: str, v: CheckArguments) -> bool:
-    found = reply.lower().count(str(v["letter"]).lower())
-    return satisfies_relation(found, v["let_relation"], int(v["let_frequency"]))
+    count = reply.lower().count(str(v["letter"]).lower())
+    return satisfies_relation(count, v["let_relation"], int(v["let_frequency"]))
 
 
 def _words(reply: str, v: CheckArguments) -> bool:
@@ -69,16 +180,16 @@ def _sentences(reply: str, v: CheckArguments) -> bool:
 
 
 def _paragraphs(reply: str, v: CheckArguments) -> bool:
-    found = split_parts(reply, r"\s?\*\*\*\s?")
-    return found is not None and len(found) == int(v["num_paragraphs"])
+    parts = split_parts(reply, r"\s?\*\*\*\s?")
+    return parts is not None and len(parts) == int(v["num_paragraphs"])
 
 
 def _first_word(reply: str, v: CheckArguments) -> bool:
-    found = [part.strip() for part in re.split(r"\n\n", reply) if part.strip()]
+    paragraphs = [part.strip() for part in re.split(r"\n\n", reply) if part.strip()]
     nth = int(v["nth_paragraph"])
-    if len(found) != int(v["num_paragraphs"]) or not 1 <= nth <= len(found):
+    if len(paragraphs) != int(v["num_paragraphs"]) or not 1 <= nth <= len(paragraphs):
         return False
-    word = re.match(r"[\"'“‘]*([^\s.,?!\"'”’]*)", found[nth - 1])
+    word = re.match(r"[\"'“‘]*([^\s.,?!\"'”’]*)", paragraphs[nth - 1])
     return word is not None and word[1].casefold() == str(v["first_word"]).casefold()
 
 
@@ -99,13 +210,13 @@ def _bullets(reply: str, v: CheckArguments) -> bool:
 
 
 def _highlights(reply: str, v: CheckArguments) -> bool:
-    found = [*re.findall(r"\*([^\n*]*)\*", reply), *re.findall(r"\*\*([^\n*]*)\*\*", reply)]
-    return sum(bool(text.strip()) for text in found) >= int(v["num_highlights"])
+    highlights = [*re.findall(r"\*([^\n*]*)\*", reply), *re.findall(r"\*\*([^\n*]*)\*\*", reply)]
+    return sum(bool(text.strip()) for text in highlights) >= int(v["num_highlights"])
 
 
 def _sections(reply: str, v: CheckArguments) -> bool:
-    found = re.findall(rf"\s?{re.escape(str(v['section_spliter']))}\s?\d+\s?", reply)
-    return len(found) >= int(v["num_sections"])
+    markers = re.findall(rf"\s?{re.escape(str(v['section_spliter']))}\s?\d+\s?", reply)
+    return len(markers) >= int(v["num_sections"])
 
 
 def _choice(reply: str, v: CheckArguments) -> bool:
@@ -126,8 +237,8 @@ def _title(reply: str, v: CheckArguments) -> bool:
 
 
 def _two_replies(reply: str, v: CheckArguments) -> bool:
-    found = split_parts(reply, r"\*{6}")
-    return found is not None and len(found) == 2 and found[0] != found[1]
+    parts = split_parts(reply, r"\*{6}")
+    return parts is not None and len(parts) == 2 and parts[0] != parts[1]
 
 
 def _repeated(reply: str, v: CheckArguments) -> bool:
@@ -139,8 +250,8 @@ def _ending(reply: str, v: CheckArguments) -> bool:
 
 
 def _capital_words(reply: str, v: CheckArguments) -> bool:
-    found = sum(word.isupper() for word in re.findall(r"[\w'’-]+", reply))
-    return satisfies_relation(found, v["capital_relation"], int(v["capital_frequency"]))
+    count = sum(word.isupper() for word in re.findall(r"[\w'’-]+", reply))
+    return satisfies_relation(count, v["capital_relation"], int(v["capital_frequency"]))
 
 
 def _quoted(reply: str, v: CheckArguments) -> bool:
@@ -180,89 +291,4 @@ INSTRUCTION_CHECKS: Mapping[str, InstructionCheck] = {
     "change_case:english_lowercase": lambda reply, v: reply.islower(),
     "punctuation:no_comma": lambda reply, v: "," not in reply,
 }
-"""Every kind that is verified, by IFEval's name; of its 25 only language:response_language is not."""
-
-
-def follows_instruction(reply: str, kind: str, values: CheckArguments) -> bool:
-    """Return whether a reply follows one instruction; an empty reply follows none.
-
-    Raises KeyError for an unknown kind or a missing value, TypeError or ValueError for a value that means nothing.
-    """
-    check = INSTRUCTION_CHECKS[kind]
-    return check(reply, {k: v for k, v in values.items() if v is not None}) and bool(reply.strip())
-
-
-SHIPPED_PROMPTS = Path(__file__).parents[1] / "general" / "instructions.jsonl"
-"""Forty prompts of our own that a short reply can follow."""
-
-
-@dataclass(frozen=True, slots=True)
-class VerifiablePrompt:
-    """One prompt with the instructions that its reply must follow."""
-
-    id: str
-    text: str
-    kinds: tuple[str, ...]
-    values: tuple[Mapping[str, Any], ...]
-    """The parameters of each instruction."""
-
-    def followed(self, reply: str) -> bool:
-        """Return whether a reply follows every instruction (IFEval's strict accuracy per prompt)."""
-        return all(
-            follows_instruction(reply, kind, v) for kind, v in zip(self.kinds, self.values, strict=True)
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class VerifiablePrompts:
-    """The prompts of a file that can be verified, and what was left out."""
-
-    prompts: tuple[VerifiablePrompt, ...]
-    unknown: Mapping[str, int]
-    """Kinds that are not verified here, with how many prompts were left out for each."""
-    left_out: int
-
-
-def read_prompts(path: Path | None, most: int, seed: int) -> VerifiablePrompts:
-    """Return at most ``most`` prompts of a file (None: the shipped one), drawn by the seed.
-
-    Rows are ``{"prompt", "instruction_id_list", "kwargs"}``, or a chat with these in its ``meta``. A prompt with an
-    instruction of an unknown kind is left out and counted. Raises BadInput, naming the line, for a broken row.
-    """
-    known: list[VerifiablePrompt] = []
-    unknown: Counter[str] = Counter()
-    left_out = 0
-    for line, row in read_rows(path or SHIPPED_PROMPTS):
-        prompt = _prompt(row, f"{path or SHIPPED_PROMPTS.name}:{line}", line)
-        if strange := sorted(set(prompt.kinds) - INSTRUCTION_CHECKS.keys()):
-            unknown.update(strange)
-            left_out += 1
-        else:
-            known.append(prompt)
-    if not known and path is not None:
-        raise BadInput(
-            f"{path} holds no prompt whose instructions can be verified",
-            f"known kinds: {', '.join(INSTRUCTION_CHECKS)}",
-        )
-    drawn = sorted(known, key=lambda p: sha256_text(f"{seed}\0{p.id}\0{p.text}"))[:most]
-    return VerifiablePrompts(tuple(drawn), dict(unknown), left_out)
-
-
-def _prompt(row: Mapping[str, Any], place: str, line: int) -> VerifiablePrompt:
-    meta = row.get("meta")
-    told = {**row, **meta} if isinstance(meta, dict) else row
-    turns = row.get("messages")
-    try:
-        text = row["prompt"] if isinstance(row.get("prompt"), str) else turns[-1]["content"]  # type: ignore[index]
-        kinds, values = told["instruction_id_list"], told["kwargs"]
-        if not kinds or len(kinds) != len(values) or not str(text).strip():
-            raise ValueError("it needs a prompt, and as many kwargs as instructions")
-        found = VerifiablePrompt(
-            str(told.get("key", line)), str(text), tuple(map(str, kinds)), tuple(map(dict, values))
-        )
-        for kind, given in zip(found.kinds, found.values, strict=True):
-            if kind in INSTRUCTION_CHECKS:
-                follows_instruction("a", kind, given)
-    except (KeyError, TypeError, ValueError, IndexError) as error:
-        raise BadInput(f"{place}: not a row of verifiable instructions: {error!r}") from None
-    return found
+"""The check of each kind, by IFEval's name; of its 25 kinds only language:response_language is missing."""

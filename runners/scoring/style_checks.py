@@ -1,4 +1,4 @@
-"""House style, judged by rules of the plan: no model, no opinion."""
+"""The style checks of a plan, applied to one reply by rule: patterns, lengths, labels, forbidden texts, JSON schemas."""
 
 from __future__ import annotations
 
@@ -10,13 +10,16 @@ from runners.plan.schema import StyleCheck
 
 
 def failed_checks(reply: str, checks: Sequence[StyleCheck]) -> tuple[str, ...]:
-    """The texts of the checks a reply does not meet; empty when it is in style."""
+    """Return the text of each check that a reply does not meet; empty when all are met.
+
+    A check without a text is described as "kind: value".
+    """
     text = reply.strip()
     return tuple(check.text or f"{check.kind}: {check.value}" for check in checks if not _passes(text, check))
 
 
 def in_style(reply: str, checks: Sequence[StyleCheck]) -> float | None:
-    """1 when every check is met, else 0; None when the plan has no checks."""
+    """Return 1.0 when every check is met and 0.0 otherwise; None when the plan has no checks."""
     if not checks:
         return None
     return float(not failed_checks(reply, checks))

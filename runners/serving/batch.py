@@ -1,4 +1,8 @@
-"""Answer the requests of one batch: passages looked up together, prompts decoded together, each heard by its own."""
+"""Answer the requests of one batch: passages are searched together, prompts decoded together.
+
+`answer_batch` is the entry point. Each request gets its own text and its own end; an error of one request ends that
+request alone.
+"""
 
 from __future__ import annotations
 
@@ -30,209 +34,241 @@ if TYPE_CHECKING:
     from runners.inference.local import LocalGenerator
     from runners.runs.run import RunSession
 
-RunElsewhere = Callable[[AnswerRequest, Callable[[], None]], None]
-"""Does for a ticket what only waits for an answer of somebody else."""
-Tell = Callable[..., None]
-"""Told of each batch, and of what the operator should know, as an event's fields."""
+RunInBackground = Callable[[AnswerRequest, Callable[[], None]], None]
+"""Runs, on another thread, work for a request that only waits for a remote endpoint."""
+EmitEvent = Callable[..., None]
+"""Called with the fields of an event: the size of each batch, or an error that the operator should know of."""
 
 
 @dataclass(frozen=True, slots=True)
 class PendingRequest:
-    """A request that the model is asked."""
+    """A request whose prompt is ready for the model."""
 
-    ticket: AnswerRequest
+    request: AnswerRequest
     prompt: Sequence[Message] | str
     plan: Plan
-    streamed: StreamedAnswer
-    tell: Tell
-    found: Retrieved | None = None
+    stream: StreamedAnswer
+    """Decides which part of the text generated so far may be shown."""
+    emit: EmitEvent
+    retrieved: Retrieved | None = None
 
     @property
-    def limit(self) -> int:
+    def max_tokens(self) -> int:
         """Most tokens of the answer."""
-        return self.ticket.limit or self.plan.max_new_tokens
+        return self.request.max_tokens or self.plan.max_new_tokens
 
-    def hear(self, piece: str) -> None:
-        """Pass on what may be shown after this piece."""
-        if self.ticket.ended or not self.ticket.pieces:
+    def on_text(self, piece: str) -> None:
+        """Pass on what may be shown after this piece of generated text."""
+        if self.request.finished or not self.request.stream:
             return
         try:
-            if shown := self.streamed.add(piece):
-                self.ticket.on_piece(shown)
+            if shown := self.stream.add(piece):
+                self.request.on_text(shown)
         except Exception as problem:
             self.fail(problem)
 
-    def end(self, completion: Completion) -> None:
-        """Tell the ticket what the model's words come to."""
-        if self.ticket.ended:
+    def finish(self, completion: Completion) -> None:
+        """Finish the request with the answer that the completion gives."""
+        if self.request.finished:
             return
         try:
-            self._end(completion)
+            self._finish(completion)
         except Exception as problem:
             self.fail(problem)
 
     def fail(self, problem: Exception) -> None:
-        """End this ticket, and no other, with what went wrong."""
-        _fail([self.ticket], problem, self.tell)
+        """Finish this request, and no other, with an error."""
+        _fail([self.request], problem, self.emit)
 
-    def _end(self, completion: Completion) -> None:
-        ticket, answer = self.ticket, None
-        if completion.finish == "length" and not completion.text and ticket.late():
+    def _finish(self, completion: Completion) -> None:
+        request = self.request
+        answer = None
+        if completion.finish == "length" and not completion.text and request.is_expired():
             raise RequestTimeout
-        whole = words = strip_invisible(completion.text)
-        if isinstance(ticket.asked, Question):
+        shown = unmarked = strip_invisible(completion.text)
+        if isinstance(request.prompt, Question):
             chat = [] if isinstance(self.prompt, str) else self.prompt
-            answer = finish_answer(self.plan, ticket.asked, self.found, chat, completion, self.streamed.citer)
-            words = strip_invisible(answer.text)
-            whole = words if ticket.plain else answer.marked
-        _end(ticket, self.streamed, whole, words, completion, answer)
+            answer = finish_answer(
+                self.plan, request.prompt, self.retrieved, chat, completion, self.stream.citer
+            )
+            unmarked = strip_invisible(answer.text)
+            shown = unmarked if request.plain_text else answer.marked
+        _finish(request, self.stream, shown, unmarked, completion, answer)
 
 
 def answer_batch(
-    session: RunSession, tickets: Sequence[AnswerRequest], tell: Tell, elsewhere: RunElsewhere
+    session: RunSession,
+    requests: Sequence[AnswerRequest],
+    emit: EmitEvent,
+    run_in_background: RunInBackground,
 ) -> None:
-    """Answer tickets that can be decoded together; each hears its pieces and its end.
+    """Answer requests of one batch key; each gets its own text and its own end.
 
-    Those that an endpoint answers are handed over to `elsewhere` once their passages are found. What is wrong with
-    one request ends that one alone; what is raised from here concerns all that have not ended.
+    Args:
+        session: the opened run.
+        requests: requests that can be decoded together.
+        emit: called with the fields of each event.
+        run_in_background: takes the requests that a remote endpoint answers, once their passages are retrieved.
+
+    Raises:
+        Exception: an error that concerns all requests that have not finished. An error of one request ends that
+            one alone and is not raised.
     """
-    due: list[PendingRequest] = []
+    pending: list[PendingRequest] = []
     generator: Generator | None = None
-    for name in dict.fromkeys(ticket.choice.id for ticket in tickets):
-        alike = [ticket for ticket in tickets if ticket.choice.id == name]
+    for model_id in dict.fromkeys(request.model.id for request in requests):
+        of_model = [request for request in requests if request.model.id == model_id]
         try:
-            more, generator = (_as_it_is if alike[0].choice.raw else _of_arm)(session, alike, tell)
-            due += more
+            prepare = _prepare_raw if of_model[0].model.raw else _prepare_arm
+            prepared, generator = prepare(session, of_model, emit)
+            pending += prepared
         except Exception as problem:
-            _fail(alike, problem, tell)
-    if not due:
+            _fail(of_model, problem, emit)
+    if not pending:
         return
-    if tickets[0].choice.step.classifier:
-        for one in due:
-            _ask(one, generator)
+    if requests[0].model.step.classifier:
+        for item in pending:
+            _generate(item, generator)
     elif not hasattr(generator, "follow"):
-        for one in due:
-            elsewhere(one.ticket, partial(_ask, one, generator))
+        for item in pending:
+            run_in_background(item.request, partial(_generate, item, generator))
     else:
-        _local(due, cast("LocalGenerator", generator), tell)
+        _decode_together(pending, cast("LocalGenerator", generator), emit)
 
 
-def _fail(tickets: Sequence[AnswerRequest], problem: Exception, tell: Tell) -> None:
-    """End tickets with what went wrong, and tell the operator what is not the clients' doing."""
-    for ticket in tickets:
-        ticket.end(problem)
+def _fail(requests: Sequence[AnswerRequest], problem: Exception, emit: EmitEvent) -> None:
+    """Finish requests with an error, and report it to the operator unless it is a client's mistake."""
+    for request in requests:
+        request.finish(problem)
     if reason := operator_message(problem):
-        tell(event="serve.trouble", reason=reason)
+        emit(event="serve.trouble", reason=reason)
 
 
-def _as_it_is(
-    session: RunSession, tickets: Sequence[AnswerRequest], tell: Tell
+def _prepare_raw(
+    session: RunSession, requests: Sequence[AnswerRequest], emit: EmitEvent
 ) -> tuple[list[PendingRequest], Generator]:
-    """Chats and texts go to the model as they came."""
-    choice = tickets[0].choice
-    with run_errors_as_unusable(f"the model {choice.id!r}"):
-        generator = session.context.generator(choice.weights, choice.step)
-    asked = [cast("Sequence[Message] | str", ticket.asked) for ticket in tickets]
-    due = [
-        PendingRequest(t, a, session.plan, StreamedAnswer(), tell)
-        for t, a in zip(tickets, asked, strict=True)
+    """Prepare requests to a raw model: chats and texts are passed on unchanged."""
+    model = requests[0].model
+    with run_errors_as_unusable(f"the model {model.id!r}"):
+        generator = session.context.generator(model.weights, model.step)
+    pending = [
+        PendingRequest(
+            request, cast("Sequence[Message] | str", request.prompt), session.plan, StreamedAnswer(), emit
+        )
+        for request in requests
     ]
-    return due, generator
+    return pending, generator
 
 
-def _of_arm(
-    session: RunSession, tickets: Sequence[AnswerRequest], tell: Tell
+def _prepare_arm(
+    session: RunSession, requests: Sequence[AnswerRequest], emit: EmitEvent
 ) -> tuple[list[PendingRequest], Generator]:
-    """Look up what each question is given; those that the documents do not answer are refused now."""
-    step = tickets[0].choice.step
-    with run_errors_as_unusable(f"the model {tickets[0].choice.id!r}"):
+    """Retrieve the passages of each question and build its prompt; refusals finish at once."""
+    step = requests[0].model.step
+    with run_errors_as_unusable(f"the model {requests[0].model.id!r}"):
         prepared, generator = session.ready(step)
-    asked = [cast(Question, ticket.asked) for ticket in tickets]
-    found: list[Retrieved | None] = [None] * len(asked)
+    questions = [cast(Question, request.prompt) for request in requests]
+    retrieved: list[Retrieved | None] = [None] * len(questions)
     if step.retrieval and prepared.finder is not None:
         with run_errors_as_unusable("the index"):
-            found = list(prepared.finder.find([question.question for question in asked]))
-    due = []
-    for ticket, question, brought in zip(tickets, asked, found, strict=True):
-        streamed = stream_of(prepared.plan, question, brought, ticket.plain)
-        if brought is not None and brought.refuse:
-            answer = make_refusal(prepared.plan, question, brought)
-            _end(ticket, streamed, answer.marked, answer.text, answer.completion, answer)
+            retrieved = list(prepared.finder.find([question.question for question in questions]))
+    pending = []
+    for request, question, passages in zip(requests, questions, retrieved, strict=True):
+        stream = stream_of(prepared.plan, question, passages, request.plain_text)
+        if passages is not None and passages.refuse:
+            answer = make_refusal(prepared.plan, question, passages)
+            _finish(request, stream, answer.marked, answer.text, answer.completion, answer)
         else:
-            chat = build_chat(prepared.plan, question, brought, prepared.shots)
-            due.append(PendingRequest(ticket, chat, prepared.plan, streamed, tell, brought))
-    return due, generator
+            chat = build_chat(prepared.plan, question, passages, prepared.shots)
+            pending.append(PendingRequest(request, chat, prepared.plan, stream, emit, passages))
+    return pending, generator
 
 
-def _local(due: Sequence[PendingRequest], generator: LocalGenerator, tell: Tell) -> None:
+def _decode_together(pending: Sequence[PendingRequest], generator: LocalGenerator, emit: EmitEvent) -> None:
+    """Decode the requests in one batch with a model of this process."""
     from runners.inference.batched import generate_batch
 
     rows: list[BatchRow] = []
-    asked = []
-    for one in due:
+    in_batch = []
+    for item in pending:
         try:
-            rows.append(_row(one, generator))
-            asked.append(one)
+            rows.append(_batch_row(item, generator))
+            in_batch.append(item)
         except Exception as problem:
-            one.fail(problem)
-    made = generate_batch(generator, rows, lambda count: tell(event="serve.batch", rows=count))
-    for one, completion in zip(asked, made, strict=True):
-        one.end(completion)
+            item.fail(problem)
+    completions = generate_batch(generator, rows, lambda count: emit(event="serve.batch", rows=count))
+    for item, completion in zip(in_batch, completions, strict=True):
+        item.finish(completion)
 
 
-def _row(one: PendingRequest, generator: LocalGenerator) -> BatchRow:
+def _batch_row(item: PendingRequest, generator: LocalGenerator) -> BatchRow:
     from jinja2 import TemplateError
 
     from runners.inference.batched import BatchRow
 
     try:
-        prompt = generator.prompt(one.prompt, one.limit)
-    except TemplateError as error:  # a template's own rules, such as that turns alternate
+        prompt = generator.prompt(item.prompt, item.max_tokens)
+    except TemplateError as error:  # a rule of the template, such as that user and assistant alternate
         raise BadInput(f"the model's chat template refuses these messages: {error}") from None
-    trim = not isinstance(one.prompt, str)
-    return BatchRow(prompt, one.limit, one.ticket.sampling, one.hear, lambda: not one.ticket.wanted(), trim)
+    trim = not isinstance(item.prompt, str)
+    return BatchRow(
+        prompt, item.max_tokens, item.request.sampling, item.on_text, item.request.is_cancelled, trim
+    )
 
 
-def _ask(one: PendingRequest, generator: Any) -> None:
-    """Ask what is not a model in this process: an endpoint, or a classifier, which draws nothing."""
+def _generate(item: PendingRequest, generator: Any) -> None:
+    """Answer a request with a generator that is not decoded in this process: an endpoint, or a classifier."""
     try:
-        one.end(_followed(one, generator))
-    except EndpointRefused as problem:  # whoever keeps the key can mend it, not who asks
-        one.fail(RunUnusable(f"the model {one.ticket.choice.id!r}", str(problem)))
+        item.finish(_stream_completion(item, generator))
+    except EndpointRefused as problem:  # the operator's key or settings: the client cannot mend it
+        item.fail(RunUnusable(f"the model {item.request.model.id!r}", str(problem)))
     except Exception as problem:
-        one.fail(RequestTimeout() if one.ticket.late() else problem)
+        item.fail(RequestTimeout() if item.request.is_expired() else problem)
 
 
-def _followed(one: PendingRequest, generator: Any) -> Completion:
-    if isinstance(one.prompt, str):
+def _stream_completion(item: PendingRequest, generator: Any) -> Completion:
+    """Read a generator's stream to its end, or until the request is cancelled."""
+    if isinstance(item.prompt, str):
         raise BadInput("a text is gone on with only by a model that is here", "send a chat")
-    if one.ticket.choice.step.classifier:
-        stream = generator.stream(one.prompt, one.limit)
+    request = item.request
+    if request.model.step.classifier:
+        stream = generator.stream(item.prompt, item.max_tokens)
     else:
         from runners.inference.http_client import RequestCaller
 
-        asker = RequestCaller(one.ticket.due, one.ticket.wanted)
-        stream = generator.stream(one.prompt, one.limit, one.ticket.sampling, asker)
-    said = ""
+        caller = RequestCaller(request.deadline, lambda: not request.is_cancelled())
+        stream = generator.stream(item.prompt, item.max_tokens, request.sampling, caller)
+    text = ""
     for piece in stream:
-        one.hear(piece)
-        said += piece
-        if not one.ticket.wanted():
+        item.on_text(piece)
+        text += piece
+        if request.is_cancelled():
             stream.close()
-            return Completion(said, 0, 0, 0.0, "length", estimated=True)
+            return Completion(text, 0, 0, 0.0, "length", estimated=True)
     completion: Completion = stream.completion
     return completion
 
 
-def _end(
-    ticket: AnswerRequest,
-    streamed: StreamedAnswer,
-    whole: str,
-    words: str,
+def _finish(
+    request: AnswerRequest,
+    stream: StreamedAnswer,
+    shown: str,
+    unmarked: str,
     completion: Completion,
     answer: Answer | None,
 ) -> None:
-    if ticket.pieces and (rest := streamed.finish(whole, words)):
-        ticket.on_piece(rest)
-    cut = ticket.late() and completion.finish == "length"
-    ticket.end(RequestResult(whole, completion, answer, cut, streamed.shown if ticket.pieces else whole))
+    """Send what is left of the stream, then the result.
+
+    Args:
+        request: the request to finish.
+        stream: what was streamed of it so far.
+        shown: the whole text to show.
+        unmarked: the same without citation marks.
+        completion: the model's completion.
+        answer: the answer with its citations; None for a raw model.
+    """
+    if request.stream and (rest := stream.finish(shown, unmarked)):
+        request.on_text(rest)
+    timed_out = request.is_expired() and completion.finish == "length"
+    streamed = stream.shown if request.stream else shown
+    request.finish(RequestResult(shown, completion, answer, timed_out, streamed))

@@ -1,4 +1,8 @@
-"""One request at the clerk's window: what is asked of which model, who listens, and whether they still do."""
+"""The requests that wait in the worker's queue: what is asked of which model, the callbacks, and the deadline.
+
+`AnswerRequest` is a request for an answer, `ModelJob` any other work with the run's models. `RunUnusable` and
+`operator_message` separate what a client may know of an error from what the operator needs to know.
+"""
 
 from __future__ import annotations
 
@@ -18,33 +22,40 @@ from runners.serving.served_models import ServedModel
 
 
 class RequestTimeout(Problem):
-    """A request waited for its turn longer than it may take altogether."""
+    """A request waited for its turn longer than the whole request may take."""
 
     def __init__(self) -> None:
-        """Say so."""
+        """Set the message and the hint."""
         super().__init__("the request waited longer than it may take", "try again later")
 
 
 class RunUnusable(CannotRun):
-    """Something of the run's own cannot be used now; why is for the operator, not for who asks."""
+    """A part of the run, such as its index or its weights, cannot be used now.
 
-    def __init__(self, what: str, reason: str) -> None:
-        """Keep what the operator is told."""
-        super().__init__(f"{what} cannot be used now", "the server's log says why")
-        self.reason = f"{what} cannot be used: {reason}"
+    The message is safe for clients; `reason` may hold paths and addresses and is for the operator's log.
+    """
+
+    def __init__(self, subject: str, reason: str) -> None:
+        """Store the reason for the operator."""
+        super().__init__(f"{subject} cannot be used now", "the server's log says why")
+        self.reason = f"{subject} cannot be used: {reason}"
 
 
 @contextmanager
-def run_errors_as_unusable(what: str) -> Iterator[None]:
-    """Turn what goes wrong with the run's own files and endpoints into Unusable: no request is to blame for it."""
+def run_errors_as_unusable(subject: str) -> Iterator[None]:
+    """Turn errors of the run's own files and endpoints into `RunUnusable`: they are no fault of the request."""
     try:
         yield
     except (Problem, OSError) as problem:
-        raise RunUnusable(what, str(problem)) from problem
+        raise RunUnusable(subject, str(problem)) from problem
 
 
 def operator_message(problem: Exception) -> str:
-    """What the operator is told of it: why something is unusable, a bug's traceback, nothing of a client's mistake."""
+    """Return what the operator's log needs to hold about an error.
+
+    Returns:
+        The reason why a part of the run is unusable, the traceback of a bug, or "" for a client's mistake.
+    """
     if isinstance(problem, RunUnusable):
         return problem.reason
     return "" if isinstance(problem, Problem) else "".join(traceback.format_exception(problem))
@@ -52,88 +63,85 @@ def operator_message(problem: Exception) -> str:
 
 @dataclass(frozen=True, slots=True)
 class RequestResult:
-    """What a request got."""
+    """The answer to a request."""
 
     text: str
-    """What is shown: for an arm with its citation marks, unless the request wanted plain text."""
+    """The text to show: for an arm with its citation marks, unless the request asked for plain text."""
     completion: Completion
     answer: Answer | None = None
-    """With its citations, for an arm; None for a model that was asked as it is."""
-    cut: bool = False
-    """Whether the time limit ended it."""
+    """The answer with its citations, for an arm; None for a raw model."""
+    timed_out: bool = False
+    """Whether the time limit cut the answer short."""
     streamed: str = ""
-    """The pieces that were heard, joined; it differs from `text` where what came later changed the marks."""
+    """The streamed pieces, joined; it differs from `text` where later text changed the citation marks."""
+
+
+class _Deadline:
+    """The deadline of a queued request, and its one result; shared by both kinds of requests."""
+
+    on_end: Callable[[Any], None]
+    timeout_s: float
+    finished: bool
+    deadline: float
+
+    def __post_init__(self) -> None:
+        """Set the deadline, on the monotonic clock."""
+        self.deadline = time.monotonic() + self.timeout_s
+
+    def is_expired(self) -> bool:
+        """Return whether the deadline has passed."""
+        return time.monotonic() > self.deadline
+
+    def finish(self, result: Any) -> None:
+        """Pass the result or the error to `on_end`; only the first call has an effect."""
+        if not self.finished:
+            self.finished = True
+            self.on_end(result)
 
 
 @dataclass(eq=False)
-class AnswerRequest:
-    """A request for an answer. Its listeners are called on the clerk's thread."""
+class AnswerRequest(_Deadline):
+    """A request for an answer. Its callbacks are called on the worker's thread."""
 
-    choice: ServedModel
-    asked: Question | tuple[Message, ...] | str
-    """A question for an arm, a chat for a model as it is, or a text that it is to go on with."""
-    on_piece: Callable[[str], None]
+    model: ServedModel
+    prompt: Question | tuple[Message, ...] | str
+    """A question for an arm; for a raw model a chat, or a text to complete."""
+    on_text: Callable[[str], None]
+    """Called with each piece of the answer that may be shown."""
     on_end: Callable[[RequestResult | Exception], None]
-    limit: int | None = None
+    """Called once, with the result or the error."""
+    max_tokens: int | None = None
     """Most tokens of the answer; None is the plan's."""
     sampling: Sampling = GREEDY
-    plain: bool = False
-    """Without citation marks in the text, as for JSON."""
-    pieces: bool = False
-    """Whether anybody listens to pieces."""
-    seconds: float = 120.0
-    """Most time from now to the end of the answer."""
-    left: bool = False
-    """Whether the client has gone."""
-    ended: bool = False
-    due: float = field(init=False)
-
-    def __post_init__(self) -> None:
-        """Note when its time is over."""
-        self.due = time.monotonic() + self.seconds
+    plain_text: bool = False
+    """Leave citation marks out of the text, as for JSON."""
+    stream: bool = False
+    """Whether `on_text` is called."""
+    timeout_s: float = 120.0
+    """Most seconds from now to the end of the answer."""
+    cancelled: bool = False
+    """Whether the client has disconnected."""
+    finished: bool = False
+    deadline: float = field(init=False)
 
     @property
-    def key(self) -> str:
-        """What requests must share to be answered together."""
-        return self.choice.together or self.choice.id
+    def batch_key(self) -> str:
+        """The key that requests of one batch share."""
+        return self.model.batch_key or self.model.id
 
-    def late(self) -> bool:
-        """Whether its time is over."""
-        return time.monotonic() > self.due
-
-    def wanted(self) -> bool:
-        """Whether the answer is still waited for."""
-        return not self.left and not self.ended and not self.late()
-
-    def end(self, result: RequestResult | Exception) -> None:
-        """Tell the listener what came of it, once."""
-        if not self.ended:
-            self.ended = True
-            self.on_end(result)
+    def is_cancelled(self) -> bool:
+        """Return whether the answer is no longer needed: cancelled, finished or past its deadline."""
+        return self.cancelled or self.finished or self.is_expired()
 
 
 @dataclass(eq=False)
-class ModelJob:
-    """Something else that is done with the run's models, such as a search; alone, in its turn."""
+class ModelJob(_Deadline):
+    """Other work with the run's models, such as a search; it runs alone, in its turn."""
 
     work: Callable[[Any], Any]
-    """Given the session, returns what `on_end` is told."""
+    """Called with the session; what it returns is passed to `on_end`."""
     on_end: Callable[[Any], None]
-    seconds: float = 30.0
-    left: bool = False
-    ended: bool = False
-    due: float = field(init=False)
-
-    def __post_init__(self) -> None:
-        """Note when its time is over."""
-        self.due = time.monotonic() + self.seconds
-
-    def late(self) -> bool:
-        """Whether its time is over."""
-        return time.monotonic() > self.due
-
-    def end(self, result: Any) -> None:
-        """Tell the listener what came of it, once."""
-        if not self.ended:
-            self.ended = True
-            self.on_end(result)
+    timeout_s: float = 30.0
+    cancelled: bool = False
+    finished: bool = False
+    deadline: float = field(init=False)

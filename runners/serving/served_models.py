@@ -1,4 +1,8 @@
-"""What can be asked of a run by name: its arms, its base as it is, and each of its tuned weights as they are."""
+"""The models that a run serves by name: its arms, its base model, and each of its tuned weights.
+
+`served_models` lists them. A raw model (the base or an adapter) gets the chat as it came; an arm adds its
+instructions, examples and passages.
+"""
 
 from __future__ import annotations
 
@@ -17,66 +21,74 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class ServedModel:
-    """One name; an arm brings instructions, examples and passages, a model as it is nothing but its weights."""
+    """One name that a request's `model` may give."""
 
     id: str
     step: EvaluateStep
     root: str
-    """The base it runs on."""
+    """The name of the base model."""
     parent: str | None = None
-    """The base that its tuned weights are put on, as vLLM names it; None where there are none."""
+    """The base that the tuned weights are applied to, named as vLLM does; None without tuned weights."""
     weights: Path | None = None
-    """For tuned weights as they are."""
+    """The folder of the tuned weights, for an adapter served raw."""
     raw: bool = False
-    """Whether a chat goes to the model as it came."""
+    """Whether a chat is passed to the model unchanged."""
     created: int = 0
     """When the run was made, in seconds since 1970."""
-    together: str = ""
-    """What requests must share to be decoded together: the weights, or the name where nothing is decoded here."""
+    batch_key: str = ""
+    """Requests of equal keys are decoded together: the weights, or the name where nothing is decoded here."""
 
 
 def served_models(session: RunSession) -> tuple[dict[str, ServedModel], list[str]]:
-    """Return what can be asked, the verdict's arm first, and the arms that are left out because they lack weights."""
-    made = int((session.folder.path / PLAN).stat().st_mtime)
-    names = {arm.arm for arm in session.plan.arms}
-    base = _called(session.context.base, names)
-    first = session.winner
-    found: dict[str, ServedModel] = {}
+    """List what a run can serve.
+
+    Returns:
+        The models by name, the verdict's arm first; and the arms that are left out because they lack weights.
+    """
+    created = int((session.folder.path / PLAN).stat().st_mtime)
+    arm_names = {arm.arm for arm in session.plan.arms}
+    base = _public_name(session.context.base, arm_names)
+    winner = session.winner
+    models: dict[str, ServedModel] = {}
     missing = []
-    for step in sorted(session.plan.arms, key=lambda step: step.arm != first):
-        if step.weights and not _weights(session, step):
+    for step in sorted(session.plan.arms, key=lambda step: step.arm != winner):
+        if step.weights and not _existing_weights(session, step):
             missing.append(step.arm)
             continue
-        root = _called(session.context.base_of(step), names)
+        root = _public_name(session.context.base_of(step), arm_names)
         parent = base if step.weights else None
-        shared = _shared(session, step)
-        found[step.arm] = ServedModel(step.arm, step, root, parent, created=made, together=shared)
-    bare = EvaluateStep(arm=base)
-    found[base] = ServedModel(base, bare, base, raw=True, created=made, together=_shared(session, bare))
+        key = _batch_key(session, step)
+        models[step.arm] = ServedModel(step.arm, step, root, parent, created=created, batch_key=key)
+    base_step = EvaluateStep(arm=base)
+    models[base] = ServedModel(
+        base, base_step, base, raw=True, created=created, batch_key=_batch_key(session, base_step)
+    )
     for train in (step for step in session.plan.steps if isinstance(step, TrainStep)):
         for seed in train.seeds:
             folder = session.folder.adapter(train.arm, seed)
-            if folder.exists() and folder.name not in found:
+            if folder.exists() and folder.name not in models:
                 step = EvaluateStep(arm=folder.name)
-                shared = _shared(session, step, folder)
-                found[folder.name] = ServedModel(folder.name, step, base, base, folder, True, made, shared)
-    return found, missing
+                key = _batch_key(session, step, folder)
+                models[folder.name] = ServedModel(
+                    folder.name, step, base, base, folder, raw=True, created=created, batch_key=key
+                )
+    return models, missing
 
 
-def _weights(session: RunSession, step: EvaluateStep) -> Path | None:
+def _existing_weights(session: RunSession, step: EvaluateStep) -> Path | None:
     folder = session.weights_folder(step)
     return folder if folder and folder.exists() else None
 
 
-def _shared(session: RunSession, step: EvaluateStep, weights: Path | None = None) -> str:
+def _batch_key(session: RunSession, step: EvaluateStep, weights: Path | None = None) -> str:
     base = session.context.base_of(step)
     if step.classifier or not isinstance(base, Model):
         return step.arm
-    tuned = weights or _weights(session, step)
+    tuned = weights or _existing_weights(session, step)
     return f"{base.name} {tuned.name if tuned else ''}"
 
 
-def _called(base: BaseModel, taken: set[str]) -> str:
-    """A base by a name that tells nothing of this machine: a folder's own name, not where it is."""
+def _public_name(base: BaseModel, taken: set[str]) -> str:
+    """Name a base without revealing where it is stored: by its folder's own name, with a prefix if that is taken."""
     name = Path(base.name).name if isinstance(base, Model) else base.name
     return f"base:{name}" if name in taken else name

@@ -1,4 +1,8 @@
-"""One thread that owns a run's models: requests queue at its window, those for the same arm are answered together."""
+"""A worker thread that owns the models and batches queued requests of the same arm.
+
+`BatchingWorker.submit` takes an `AnswerRequest` or a `ModelJob` from any thread; the results come through their
+callbacks. Imports torch only through the session that is passed in.
+"""
 
 from __future__ import annotations
 
@@ -18,191 +22,223 @@ from runners.serving.request import AnswerRequest, ModelJob, RequestTimeout, ope
 if TYPE_CHECKING:
     from runners.runs.run import RunSession
 
+SMOOTHING = 0.3
+"""Weight of the newest batch in the moving average of the seconds per batch."""
+RETRY_SECONDS = 5
+"""Retry-After where it cannot be estimated: on shutdown, or when too many requests wait for endpoints."""
+
 
 class WorkerBusy(Problem):
-    """The queue is full, or the clerk is going home; `seconds` says when to come again."""
+    """The queue is full or the server is shutting down; `retry_after` is in seconds."""
 
-    def __init__(self, message: str, seconds: int) -> None:
-        """Keep when to come again."""
+    def __init__(self, message: str, retry_after: int) -> None:
+        """Store when the client may retry."""
         super().__init__(message)
-        self.seconds = seconds
+        self.retry_after = retry_after
 
 
 @dataclass(frozen=True, slots=True)
 class BatchLimits:
-    """How the clerk works."""
+    """The limits of a worker's queue and batches."""
 
-    room: int = 64
-    """Most requests waiting."""
-    rows: int = 16
-    """Most requests answered together."""
-    window: float = 0.01
-    """Seconds that a request waits for others of its kind to come."""
+    max_queue: int = 64
+    """Requests waiting before `WorkerBusy` is raised."""
+    max_batch: int = 16
+    """Requests answered in one batch."""
+    batch_window_s: float = 0.01
+    """Seconds that a request waits for others of its batch key."""
 
 
 class BatchingWorker:
-    """Takes requests from any thread and answers them on its own, which alone touches the session's models.
+    """Worker thread that owns the models and batches queued requests of one arm.
 
-    The oldest request decides who is next; others for the same arm join it and pass those that wait for another. So
-    nobody waits for more than the batches before him, and weights are switched no more often than needed. What an
-    endpoint answers is waited for on other threads.
+    The oldest request decides which batch is next; later requests of the same batch key join it ahead of requests of
+    other keys. So a request waits at most for the batches of the requests before it, and weights are switched no more
+    often than needed. Requests that a remote endpoint answers wait on threads of their own.
+
+    Args:
+        session: the opened run; its models are used on the worker's thread only.
+        limits: sizes of the queue and the batches.
+        on_event: called with each event (`serve.batch`, `serve.turn`, `serve.index`, `serve.trouble`,
+            `serve.stale`), on the worker's thread.
     """
 
     def __init__(
-        self, session: RunSession, hours: BatchLimits | None = None, on_event: OnEvent | None = None
+        self, session: RunSession, limits: BatchLimits | None = None, on_event: OnEvent | None = None
     ) -> None:
-        """Take an opened run; `start` opens the window."""
-        self.session, self.hours, self._on_event = session, hours or BatchLimits(), on_event
-        self._line: deque[AnswerRequest | ModelJob] = deque()
-        self._bell = threading.Condition()
+        """Prepare the queue; `start` starts the thread."""
+        self.session = session
+        self.limits = limits or BatchLimits()
+        self._on_event = on_event
+        self.stale_reason = ""
+        """Why the newest generation of the index cannot be opened; "" when answers come from the newest."""
+        self._queue: deque[AnswerRequest | ModelJob] = deque()
+        self._condition = threading.Condition()
         self._closing = False
-        self._pace = 1.0
-        self.stale = ""
-        """Why answers come from an older generation of the index than they should; "" where they do not."""
+        self._batch_seconds = 1.0  # moving average, for Retry-After
         self._current: list[AnswerRequest | ModelJob] = []
-        self._out: set[AnswerRequest] = set()
-        self._thread = threading.Thread(target=self._work, name="clerk", daemon=True)
+        self._in_background: set[AnswerRequest] = set()
+        self._thread = threading.Thread(target=self._run, name="batching-worker", daemon=True)
 
     def start(self) -> None:
-        """Open the window."""
+        """Start the thread."""
         self._thread.start()
 
     @property
     def waiting(self) -> int:
-        """How many requests wait whose clients are still there."""
-        with self._bell:
-            return sum(not request.left for request in self._line)
+        """The number of queued requests whose clients are still connected."""
+        with self._condition:
+            return sum(not request.cancelled for request in self._queue)
 
     @property
     def alive(self) -> bool:
-        """Whether requests are answered."""
+        """Whether the thread is running."""
         return self._thread.is_alive()
 
-    def put(self, request: AnswerRequest | ModelJob) -> None:
-        """Queue a request; Busy when there is no room, or the clerk is closing, CannotRun when he is no more."""
-        with self._bell:
+    def submit(self, request: AnswerRequest | ModelJob) -> None:
+        """Queue a request.
+
+        Raises:
+            WorkerBusy: the queue is full, or the worker is stopping.
+            CannotRun: the thread has ended.
+        """
+        with self._condition:
             if self._closing:
-                raise WorkerBusy("the server is stopping", 5)
+                raise _stopping()
             if self._thread.ident is not None and not self._thread.is_alive():
                 raise CannotRun("the server's worker has ended", "it has to be started again")
-            self._line = deque(waits for waits in self._line if not waits.left)
-            if len(self._line) >= self.hours.room:
-                batches = -(-len(self._line) // self.hours.rows) + bool(self._current)
+            self._queue = deque(queued for queued in self._queue if not queued.cancelled)
+            if len(self._queue) >= self.limits.max_queue:
+                batches = -(-len(self._queue) // self.limits.max_batch) + bool(self._current)
                 raise WorkerBusy(
-                    f"{len(self._line)} requests wait already", max(1, round(batches * self._pace))
+                    f"{len(self._queue)} requests wait already", max(1, round(batches * self._batch_seconds))
                 )
-            self._line.append(request)
-            self._bell.notify()
+            self._queue.append(request)
+            self._condition.notify()
 
     def stop(self, seconds: float = 2.0) -> None:
-        """Close the window: what waits is turned away, what is being answered ends at its next token."""
-        with self._bell:
+        """Stop taking requests and wait for the thread.
+
+        Queued requests end with `WorkerBusy`; those being answered end at their next token.
+
+        Args:
+            seconds: how long to wait for the thread.
+        """
+        with self._condition:
             self._closing = True
-            turned_away = list(self._line)
-            self._line.clear()
-            for request in (*self._current, *self._out):
-                request.left = True
-            self._bell.notify()
-        for request in turned_away:
-            request.end(WorkerBusy("the server is stopping", 5))
+            rejected = list(self._queue)
+            self._queue.clear()
+            for request in (*self._current, *self._in_background):
+                request.cancelled = True
+            self._condition.notify()
+        for request in rejected:
+            request.finish(_stopping())
         if self._thread.ident is not None:
             self._thread.join(seconds)
 
-    def abandon(self) -> None:
-        """End what is being answered with Busy, whatever it is at; for after `stop`."""
-        with self._bell:
-            under_way = [*self._current, *self._out]
-        for request in under_way:
-            request.left = True
-            request.end(WorkerBusy("the server is stopping", 5))
+    def abort(self) -> None:
+        """End the requests being answered with `WorkerBusy`, without waiting for their next token; after `stop`."""
+        with self._condition:
+            unfinished = [*self._current, *self._in_background]
+        for request in unfinished:
+            request.cancelled = True
+            request.finish(_stopping())
 
-    def _work(self) -> None:
-        while batch := self._next():
+    def _run(self) -> None:
+        while batch := self._next_batch():
             started = time.monotonic()
             self._serve(batch)
-            self._pace += 0.3 * (time.monotonic() - started - self._pace)
+            self._batch_seconds += SMOOTHING * (time.monotonic() - started - self._batch_seconds)
             self._current = []
 
-    def _next(self) -> list[AnswerRequest | ModelJob]:
-        """Wait for the next batch; [] when the window is closed."""
-        with self._bell:
-            while not self._line:
+    def _next_batch(self) -> list[AnswerRequest | ModelJob]:
+        """Wait for the next batch; an empty list when the worker is stopping."""
+        with self._condition:
+            while not self._queue:
                 if self._closing:
                     return []
-                self._bell.wait()
-            first = self._line.popleft()
+                self._condition.wait()
+            first = self._queue.popleft()
             batch = [first]
             if isinstance(first, AnswerRequest):
-                until = time.monotonic() + self.hours.window
-                self._join(batch, first.key)
-                while len(batch) < self.hours.rows and (left := until - time.monotonic()) > 0:
-                    self._bell.wait(left)
-                    self._join(batch, first.key)
+                until = time.monotonic() + self.limits.batch_window_s
+                self._fill(batch, first.batch_key)
+                while len(batch) < self.limits.max_batch and (left := until - time.monotonic()) > 0:
+                    self._condition.wait(left)
+                    self._fill(batch, first.batch_key)
             self._current = batch
             return batch
 
-    def _join(self, batch: list[AnswerRequest | ModelJob], key: str) -> None:
-        """Take those who want the same out of the line, the others keep their places."""
-        stay: deque[AnswerRequest | ModelJob] = deque()
-        for request in self._line:
-            joins = isinstance(request, AnswerRequest) and request.key == key and len(batch) < self.hours.rows
-            (batch if joins else stay).append(request)
-        self._line = stay
+    def _fill(self, batch: list[AnswerRequest | ModelJob], batch_key: str) -> None:
+        """Move queued requests of the key into the batch; the others stay in their order."""
+        remaining: deque[AnswerRequest | ModelJob] = deque()
+        for request in self._queue:
+            joins = (
+                isinstance(request, AnswerRequest)
+                and request.batch_key == batch_key
+                and len(batch) < self.limits.max_batch
+            )
+            (batch if joins else remaining).append(request)
+        self._queue = remaining
 
     def _serve(self, batch: list[AnswerRequest | ModelJob]) -> None:
-        open_ones = []
+        open_requests = []
         for request in batch:
-            if request.late() and not request.left:
-                request.end(RequestTimeout())
-            elif not request.left:
-                open_ones.append(request)
-        tickets = [request for request in open_ones if isinstance(request, AnswerRequest)]
+            if request.is_expired() and not request.cancelled:
+                request.finish(RequestTimeout())
+            elif not request.cancelled:
+                open_requests.append(request)
+        to_answer = [request for request in open_requests if isinstance(request, AnswerRequest)]
         try:
-            self._renew()
-            if tickets:
-                self._tell(event="serve.turn", key=tickets[0].key)
-                answer_batch(self.session, tickets, self._tell, self._elsewhere)
-            for errand in open_ones:
-                if isinstance(errand, ModelJob):
-                    errand.end(errand.work(self.session))
-        except Exception as problem:  # the thread must outlive whatever a request brings about
-            for request in open_ones:
-                request.end(problem)
+            self._refresh_index()
+            if to_answer:
+                self._emit(event="serve.turn", key=to_answer[0].batch_key)
+                answer_batch(self.session, to_answer, self._emit, self._run_in_background)
+            for request in open_requests:
+                if isinstance(request, ModelJob):
+                    request.finish(request.work(self.session))
+        except Exception as problem:  # the thread must outlive any error that a request causes
+            for request in open_requests:
+                request.finish(problem)
             if reason := operator_message(problem):
-                self._tell(event="serve.trouble", reason=reason)
+                self._emit(event="serve.trouble", reason=reason)
 
-    def _elsewhere(self, ticket: AnswerRequest, work: Callable[[], None]) -> None:
-        """Do what waits for an endpoint on a thread of its own: the clerk goes on with others meanwhile."""
-        with self._bell:
-            there = len(self._out)
-            room = there < self.hours.room and not self._closing
-            if room:
-                self._out.add(ticket)
-        if not room:
-            ticket.end(WorkerBusy(f"{there} requests wait for endpoints already", 5))
+    def _run_in_background(self, request: AnswerRequest, work: Callable[[], None]) -> None:
+        """Run work that waits for an endpoint on a thread of its own, so that the worker can go on."""
+        with self._condition:
+            running = len(self._in_background)
+            accepted = running < self.limits.max_queue and not self._closing
+            if accepted:
+                self._in_background.add(request)
+        if not accepted:
+            request.finish(WorkerBusy(f"{running} requests wait for endpoints already", RETRY_SECONDS))
             return
 
-        def working() -> None:
+        def run() -> None:
             try:
                 work()
             finally:
-                with self._bell:
-                    self._out.discard(ticket)
+                with self._condition:
+                    self._in_background.discard(request)
 
-        threading.Thread(target=working, name="asking", daemon=True).start()
+        threading.Thread(target=run, name="endpoint-request", daemon=True).start()
 
-    def _renew(self) -> None:
-        """Take a newer generation of the index; where that cannot be opened, the old one goes on answering."""
+    def _refresh_index(self) -> None:
+        """Open a newer generation of the index; where that fails, the old one goes on answering."""
         try:
             if self.session.context.renew():
-                self._tell(event="serve.index", generation=self.session.context.index.generation)
-            self.stale = ""
+                self._emit(event="serve.index", generation=self.session.context.index.generation)
+            self.stale_reason = ""
         except (Problem, OSError) as problem:
-            known, self.stale = self.stale, str(problem)
-            if known != self.stale:
-                self._tell(event="serve.stale", reason=self.stale)
+            previous, self.stale_reason = self.stale_reason, str(problem)
+            if previous != self.stale_reason:
+                self._emit(event="serve.stale", reason=self.stale_reason)
 
-    def _tell(self, **event: Any) -> None:
+    def _emit(self, **event: Any) -> None:
         if self._on_event:
-            with suppress(Exception):  # such as a log that nobody reads any more
+            with suppress(Exception):  # such as a log whose reader has closed it
                 self._on_event(event)
+
+
+def _stopping() -> WorkerBusy:
+    return WorkerBusy("the server is stopping", RETRY_SECONDS)

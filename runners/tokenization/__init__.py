@@ -1,0 +1,1 @@
+"""Chat template, loss mask, encoding, token cache."""

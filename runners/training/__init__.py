@@ -1,0 +1,1 @@
+"""The training loop: loss, LoRA, optimiser, checkpoints, CPU kernels."""

@@ -1,10 +1,9 @@
-"""Checkpoints that resume exactly: weights, optimiser, random state, progress; no pickle. Heavy.
+"""Checkpoints that resume exactly: weights, optimiser state, random state and progress, without pickle.
 
 A work folder holds ``choices.json`` (what was decided when the run began, :mod:`runners.training.runtime`), the newest
-KEEP checkpoints ``step-000012`` and the best weights ``best-000010`` that they refer to. Each folder is written
-under a hidden name, its manifest last, fsynced and renamed: it is whole or not there.
-
-Every random number generator a run may draw from: seeded, taken out and put back. Heavy: imports torch.
+KEPT_CHECKPOINTS checkpoints ``step-000012`` and the best weights ``best-000010`` that they refer to. Each folder is
+written under a hidden name, its manifest last, fsynced and renamed: it is complete or does not exist. The random state
+is that of every generator a run may draw from (torch, CUDA, Python, numpy). Imports torch.
 """
 
 from __future__ import annotations
@@ -25,46 +24,51 @@ from rag.errors import BadInput, CannotRun
 from rag.files import check_manifest, disk_full_as_problem, publish_folder, write_json, write_manifest
 from runners.training.optimizer import MasterOptimizer
 
-KIND, BEST = "checkpoint", "best"
+KIND = "checkpoint"
+"""Manifest kind of a checkpoint folder."""
+BEST = "best"
+"""Manifest kind of a folder of best weights."""
 KEPT_CHECKPOINTS = 2
 """The newest, and the one before it in case the newest is damaged later."""
-WEIGHTS, STATE, RANDOM, PROGRESS = (
-    "weights.safetensors",
-    "optimizer.safetensors",
-    "random.safetensors",
-    "progress.json",
-)
+WEIGHTS = "weights.safetensors"
+STATE = "optimizer.safetensors"
+RANDOM = "random.safetensors"
+PROGRESS = "progress.json"
 
 
 @dataclass(slots=True)
 class TrainingProgress:
-    """How far a run is; with the seed it says what comes next, because all steps are planned from the seed."""
+    """How far a run is; with the seed it determines what comes next, because all steps are planned from the seed."""
 
     identity: str
     """Hash of settings, base and data: another run's checkpoint is never continued."""
     step: int = 0
-    """Optimiser steps done: the place in the data."""
+    """Optimiser steps done: the position in the data."""
     losses: list[float] = field(default_factory=list)
-    """Mean loss per learnt token of each step."""
+    """Mean loss per target token of each step."""
     norms: list[float] = field(default_factory=list)
     """Gradient norm before clipping of each step."""
     tokens: int = 0
+    """Tokens trained on so far, without padding."""
     seconds: float = 0.0
+    """Time of all steps so far."""
     valid: list[float] = field(default_factory=list)
     """Validation loss each time it was measured."""
     best: float | None = None
+    """Lowest validation loss; None before the first validation."""
     best_step: int | None = None
     stale: int = 0
-    """Measurements since the best one."""
+    """Validations since the best one."""
     stopped: bool = False
+    """Whether the run ended early because the validation loss no longer fell."""
 
 
 def save_checkpoint(
     work: Path, progress: TrainingProgress, optimizer: MasterOptimizer, random: dict[str, Tensor]
 ) -> Path:
-    """Write a checkpoint whole, under a name that tells its step, then remove what is too old.
+    """Write a checkpoint of the current step, remove older ones than KEPT_CHECKPOINTS, and return its folder.
 
-    Raises CannotRun, naming the checkpoint that is kept, when the disk is full.
+    Raises CannotRun, naming the checkpoint that remains, when the disk is full.
     """
 
     def fill(folder: Path) -> None:
@@ -82,9 +86,9 @@ def save_checkpoint(
 
 
 def save_best_weights(work: Path, step: int, weights: dict[str, Tensor]) -> None:
-    """Keep the best weights so far, apart from the checkpoints that refer to them."""
+    """Save the best weights so far, apart from the checkpoints that refer to them by their step."""
     final = work / f"best-{step:06d}"
-    if final.exists():  # made before a resume, from the same weights
+    if final.exists():  # written before a resume, from the same weights
         _remove(final)
     _write(final, BEST, lambda folder: save_file(weights, folder / WEIGHTS))
     _rotate(work, step)
@@ -98,9 +102,9 @@ def load_best_weights(work: Path, step: int) -> dict[str, Tensor]:
 
 
 def newest_checkpoint(work: Path) -> tuple[Path | None, list[str]]:
-    """Return the newest whole checkpoint, None without any, and what is wrong with those passed over."""
+    """Return the newest undamaged checkpoint, None without any, and what is wrong with the newer ones."""
     damage = []
-    for folder in reversed(_named(work, "step")):
+    for folder in reversed(_numbered_folders(work, "step")):
         try:
             check_manifest(folder, KIND)
             if (step := read_progress(folder).best_step) is not None:
@@ -118,7 +122,7 @@ def read_progress(folder: Path) -> TrainingProgress:
 
 
 def restore_checkpoint(folder: Path, optimizer: MasterOptimizer) -> dict[str, Tensor]:
-    """Put weights and optimiser state back; return the random state, to be restored when all is ready."""
+    """Restore weights and optimiser state; return the random state, to be restored when everything is set up."""
     optimizer.set_weights(load_file(folder / WEIGHTS))
     if (folder / STATE).is_file():
         optimizer.set_state(load_file(folder / STATE))
@@ -127,17 +131,59 @@ def restore_checkpoint(folder: Path, optimizer: MasterOptimizer) -> dict[str, Te
 
 def remove_checkpoints_after(work: Path, after: Path | None = None) -> None:
     """Remove what a killed writer left, and every checkpoint newer than ``after`` (all of them for None)."""
-    for left in (*work.glob(".step-*"), *work.glob(".best-*")):
-        shutil.rmtree(left)
-    for folder in _named(work, "step"):
-        if after is None or _number(folder) > _number(after):
+    for leftover in (*work.glob(".step-*"), *work.glob(".best-*")):
+        shutil.rmtree(leftover)
+    for folder in _numbered_folders(work, "step"):
+        if after is None or _step_of(folder) > _step_of(after):
             _remove(folder)
     if after is None:
-        for folder in _named(work, "best"):
+        for folder in _numbered_folders(work, "best"):
             _remove(folder)
+
+
+def seed_everything(seed: int) -> None:
+    """Seed torch on every device, Python and numpy."""
+    torch.manual_seed(seed)
+    random.seed(seed)
+    np.random.seed(seed % 2**32)  # numpy takes 32 bits
+
+
+def random_state() -> dict[str, Tensor]:
+    """Return the states of all generators as tensors, so that they can be stored without pickle.
+
+    Python's and numpy's are Mersenne Twisters: 624 words, the position in them, and the second of two Gaussian numbers
+    that are drawn together.
+    """
+    _, words, gauss = random.getstate()
+    _, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
+    state = {
+        "torch": torch.get_rng_state(),
+        "python": torch.tensor(words),
+        "python_gauss": torch.tensor([] if gauss is None else [gauss], dtype=torch.float64),
+        "numpy": torch.from_numpy(np.asarray(keys, dtype=np.int64)),
+        "numpy_place": torch.tensor([position, has_gauss]),
+        "numpy_gauss": torch.tensor([cached], dtype=torch.float64),
+    }
+    for device in range(torch.cuda.device_count()):
+        state[f"cuda{device}"] = torch.cuda.get_rng_state(device)
+    return state
+
+
+def restore_random_state(state: dict[str, Tensor]) -> None:
+    """Restore what :func:`random_state` returned, on the devices that exist here."""
+    torch.set_rng_state(state["torch"])
+    gauss = state["python_gauss"].tolist()
+    random.setstate((3, tuple(state["python"].tolist()), gauss[0] if gauss else None))
+    position, has_gauss = state["numpy_place"].tolist()
+    keys = state["numpy"].numpy().astype(np.uint32)
+    np.random.set_state(("MT19937", keys, position, has_gauss, state["numpy_gauss"].item()))
+    for device in range(torch.cuda.device_count()):
+        if (device_state := state.get(f"cuda{device}")) is not None:
+            torch.cuda.set_rng_state(device_state, device)
 
 
 def _write(final: Path, kind: str, fill: Callable[[Path], None]) -> None:
+    """Write a folder with ``fill`` under a hidden name, then rename it; CannotRun when the disk is full."""
     tmp = final.parent / f".{final.name}.tmp"
     shutil.rmtree(tmp, ignore_errors=True)
     try:
@@ -148,74 +194,43 @@ def _write(final: Path, kind: str, fill: Callable[[Path], None]) -> None:
             publish_folder(tmp, final)
     except CannotRun as error:
         shutil.rmtree(tmp, ignore_errors=True)
-        older = _named(final.parent, "step")
-        kept = f"; {older[-1]} is kept" if older else ""
+        older = _numbered_folders(final.parent, "step")
+        remaining = f"; {older[-1]} is kept" if older else ""
         hint = "free some space and go on with --resume" if "no space" in error.message else error.hint
-        raise CannotRun(f"{error.message}{kept}", hint) from error
+        raise CannotRun(f"{error.message}{remaining}", hint) from error
 
 
 def _rotate(work: Path, best: int | None) -> None:
     """Remove all but the newest checkpoints, and best weights that neither these nor the run refers to."""
-    steps = _named(work, "step")
+    steps = _numbered_folders(work, "step")
     for old in steps[:-KEPT_CHECKPOINTS]:
         _remove(old)
     try:
         needed = {best, *(read_progress(folder).best_step for folder in steps[-KEPT_CHECKPOINTS:])}
-    except (OSError, ValueError, TypeError):  # the older one is damaged; what it refers to stays with it
+    except (
+        OSError,
+        ValueError,
+        TypeError,
+    ):  # the older one is damaged: which best weights it needs is unknown
         return
-    for folder in _named(work, "best"):
-        if _number(folder) not in needed:
+    for folder in _numbered_folders(work, "best"):
+        if _step_of(folder) not in needed:
             _remove(folder)
 
 
 def _remove(folder: Path) -> None:
-    """Take a folder's name away at once; a kill while its files go leaves nothing that looks like a checkpoint."""
-    going = folder.parent / f".{folder.name}.old"
-    shutil.rmtree(going, ignore_errors=True)
-    folder.rename(going)
-    shutil.rmtree(going)
+    """Rename a folder, then delete it: a kill in between leaves nothing that looks like a checkpoint."""
+    hidden = folder.parent / f".{folder.name}.old"
+    shutil.rmtree(hidden, ignore_errors=True)
+    folder.rename(hidden)
+    shutil.rmtree(hidden)
 
 
-def _named(work: Path, kind: str) -> list[Path]:
-    return sorted(work.glob(f"{kind}-[0-9]*"), key=_number)
+def _numbered_folders(work: Path, prefix: str) -> list[Path]:
+    """Return the folders ``PREFIX-NUMBER``, in the order of their numbers."""
+    return sorted(work.glob(f"{prefix}-[0-9]*"), key=_step_of)
 
 
-def _number(folder: Path) -> int:
+def _step_of(folder: Path) -> int:
+    """Return the step in a folder's name."""
     return int(folder.name.partition("-")[2])
-
-
-def seed_everything(number: int) -> None:
-    """Seed torch on every device, Python and numpy."""
-    torch.manual_seed(number)
-    random.seed(number)
-    np.random.seed(number % 2**32)
-
-
-def random_state() -> dict[str, Tensor]:
-    """Return the states as tensors, so that they can be stored without pickle."""
-    _, words, gauss = random.getstate()
-    _, keys, place, has_gauss, cached = np.random.get_state(legacy=True)
-    found = {
-        "torch": torch.get_rng_state(),
-        "python": torch.tensor(words),
-        "python_gauss": torch.tensor([] if gauss is None else [gauss], dtype=torch.float64),
-        "numpy": torch.from_numpy(np.asarray(keys, dtype=np.int64)),
-        "numpy_place": torch.tensor([place, has_gauss]),
-        "numpy_gauss": torch.tensor([cached], dtype=torch.float64),
-    }
-    for number in range(torch.cuda.device_count()):
-        found[f"cuda{number}"] = torch.cuda.get_rng_state(number)
-    return found
-
-
-def restore_random_state(state: dict[str, Tensor]) -> None:
-    """Put back what :func:`snapshot` returned, on the devices that are here."""
-    torch.set_rng_state(state["torch"])
-    gauss = state["python_gauss"].tolist()
-    random.setstate((3, tuple(state["python"].tolist()), gauss[0] if gauss else None))
-    place, has_gauss = state["numpy_place"].tolist()
-    keys = state["numpy"].numpy().astype(np.uint32)
-    np.random.set_state(("MT19937", keys, place, has_gauss, state["numpy_gauss"].item()))
-    for number in range(torch.cuda.device_count()):
-        if (own := state.get(f"cuda{number}")) is not None:
-            torch.cuda.set_rng_state(own, number)

@@ -1,22 +1,21 @@
-"""CPU kernels for training with the same result: fused forward and backward passes of a model's layers.
+"""CPU kernels for training: fused forward and backward passes of a model's layers, with the same result.
 
-:func:`select` is the only way in; the plain path beside it (transformers' and PEFT's own layers, padded rows, torch's
-cross-entropy) is :func:`runners.training.loss.plain_loss`, which the tests compare these with. Imports torch.
+:func:`select` is the entry point. The reference is :func:`runners.training.loss.plain_loss` (transformers' and PEFT's
+own layers, padded rows, torch's cross-entropy), with which the tests compare these kernels. They are causal attention
+over packed rows with rotary positions, RMS normalisation, and frozen linear layers with a LoRA adapter, computed
+together where they read the same input. Imports torch, transformers and peft.
 
-Measured on 2 cores with AVX512-BF16, SmolLM2-135M, LoRA r16, rows of 82 tokens: 567 tokens/s with PEFT's
-layers and torch's attention, 1,020 with these, 1,490 when the common prefix is computed once as well. With AMX,
-a step of 8 such rows took 1,056 ms of processor time with layers apart, 948 with those of one input together.
+Attention: rows are packed into one line of T tokens (:class:`runners.training.packing.TokenBatch`), first the prefix
+that all rows share, then each row's suffix. With grouped-query attention ``groups`` key/value heads serve ``heads``
+query heads, ``fold = heads // groups`` each.
 
-Causal attention over packed rows, with rotary positions. Imports torch and transformers.
+Linear layers: x [n, in] are n tokens; a layer is ``y = x Wᵀ + bias + scale * x Aᵀ Bᵀ`` with W [out, in] frozen,
+A [r, in] and B [out, r] trained in fp32 (LoRA, Hu et al. 2021). Products are in x's dtype; gradients of A and B are
+fp32.
 
-Rows are packed into one line of T tokens (:class:`runners.training.packing.TokenBatch`): the prefix that all rows share, then each
-row's suffix. With grouped-query attention ``groups`` key/value heads serve ``heads`` query heads, ``fold = heads //
-groups`` each.
-
-Frozen linear layers with a LoRA adapter, computed together where they read the same input. Imports torch.
-
-Shapes: x [n, in] are n tokens; a layer is ``y = x Wᵀ + bias + scale * x Aᵀ Bᵀ`` with W [out, in] frozen, A [r, in] and
-B [out, r] trained in fp32 (LoRA, Hu et al. 2021). Products are in x's dtype; gradients of A and B are fp32.
+Measured on 2 cores with AVX512-BF16, SmolLM2-135M, LoRA r16, rows of 82 tokens: 567 tokens/s with PEFT's layers and
+torch's attention, 1,020 with these, 1,490 when the shared prefix is computed once as well. With AMX, a step of 8 such
+rows took 1,056 ms of processor time with each layer computed alone, 948 with those of one input together.
 """
 
 from __future__ import annotations
@@ -40,6 +39,11 @@ ATTENTION_NAME = "tunewise_rows"
 """Name under which transformers finds :func:`packed_attention`."""
 MAX_EAGER_TOKENS = 512
 """Longest row for the eager attention; torch's own kernel is faster above (600 tokens: 32 against 28 ms)."""
+ARCHITECTURES = ("Llama", "Mistral", "Qwen2")
+"""Architectures whose attention and MLP are exactly those computed here; others keep their own."""
+
+Forward = Callable[..., Any]
+"""The forward pass of a module, as a function of the module and its arguments."""
 
 
 class RotaryPositions(torch.autograd.Function):
@@ -65,7 +69,8 @@ class RotaryPositions(torch.autograd.Function):
 def _rotate(x: Tensor, cos: Tensor, sin: Tensor, sign: int) -> Tensor:
     """Return [a cos + sign b sin, b cos - sign a sin] of x's halves [a, b], written straight into the result."""
     out = torch.empty(x.shape, dtype=x.dtype, device=x.device)
-    (a, b), (first, second) = x.chunk(2, dim=-1), out.chunk(2, dim=-1)
+    a, b = x.chunk(2, dim=-1)
+    first, second = out.chunk(2, dim=-1)
     torch.mul(a, cos, out=first).addcmul_(b, sin, value=sign)
     torch.mul(b, cos, out=second).addcmul_(a, sin, value=-sign)
     return out
@@ -106,7 +111,7 @@ def packed_attention(
     segments: RowSegments | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
-    """Run :func:`attend` as transformers' attention function, for architectures whose own forward pass is kept.
+    """Run :func:`attend_segments` as transformers' attention function, for architectures whose own forward pass is kept.
 
     query [1, heads, T, d], key and value [1, groups, T, d]; returns [1, T, heads, d], and no attention weights.
     """
@@ -187,6 +192,7 @@ def _causal_bias(prefix: int, width: int, fold: int, dtype: torch.dtype, device:
 
     Query i of a row sees the whole prefix and keys 0 to i of its own; the fold query heads repeat the same rows.
     """
+    # Above the diagonal that starts behind the prefix: key prefix + j is hidden from query i where j > i.
     one = torch.full((width, prefix + width), float("-inf"), dtype=dtype, device=device).triu(prefix + 1)
     return one.repeat(fold, 1).unsqueeze(0)
 
@@ -275,7 +281,7 @@ def lora_linears(layers: Sequence[Any], x: Tensor) -> tuple[Tensor, ...]:
 
 
 def lora_linear_forward(self: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-    """Compute a layer that :func:`is_supported` accepts: its forward pass, for x [..., in], returns [..., out]."""
+    """Compute the forward pass of a layer that :func:`is_plain_lora` accepts: x [..., in] to [..., out]."""
     # As a table [n, in], because a product of more dimensions is a view, which is costly to write into.
     rows = x.reshape(-1, x.shape[-1])
     if self.training and has_lora_dropout(self):
@@ -320,12 +326,6 @@ def _weight(base: Any, dtype: torch.dtype) -> Tensor:
 def _bias(base: Any, dtype: torch.dtype) -> Tensor | None:
     """Return a linear layer's bias [out] in ``dtype``, None without one."""
     return None if base.bias is None else base.bias.to(dtype)
-
-
-ARCHITECTURES = ("Llama", "Mistral", "Qwen2")
-"""Architectures whose attention and MLP are exactly those computed here; others keep their own."""
-
-Forward = Callable[..., Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -405,6 +405,7 @@ def _fused(module: nn.Module) -> Forward | None:
 
 
 def _adapted(module: nn.Module, *names: str) -> bool:
+    """Return whether all these layers of a module have a plain LoRA adapter."""
     return all(is_plain_lora(module.get_submodule(name)) for name in names)
 
 
@@ -482,7 +483,10 @@ def _is_norm(module: nn.Module) -> bool:
 
 @lru_cache(maxsize=32)
 def _same_norm(kind: Any) -> bool:
-    """Try a class of normalisation on random numbers: Gemma's, for one, is named alike and adds 1 to its weight."""
+    """Return whether a class of normalisation gives the same numbers on random input.
+
+    The name is not enough: Gemma's, for one, is named RMSNorm too and adds 1 to its weight.
+    """
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(4, 8, generator=generator)
     with torch.no_grad():
@@ -495,5 +499,6 @@ def _same_norm(kind: Any) -> bool:
 
 
 def _norm_forward(self: Any, x: Tensor) -> Tensor:
+    """Compute an RMS normalisation, for x [..., d]."""
     out: Tensor = RMSNorm.apply(x, self.weight, self.variance_epsilon)
     return out

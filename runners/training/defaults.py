@@ -1,4 +1,4 @@
-"""Training settings chosen from the size of data and model, each with the reason it was chosen."""
+"""Default training settings, chosen from the size of data and model, each with the reason for the choice."""
 
 from __future__ import annotations
 
@@ -12,22 +12,24 @@ from runners.plan.train_config import TrainConfig
 
 MIN_BATCH_TOKENS = 256
 MIN_STEPS = 50
-"""Optimiser steps under which an arm has hardly begun to learn; Tinker advises 100."""
+"""Fewest optimiser steps of a useful run; Tinker advises 100."""
 MIN_ROWS_PER_STEP = 8
-"""Rows that an optimiser step should about hold: the small end of the 8 to 32 of most runners. Where long rows share
-their beginning (instructions with a list of labels), it is computed once for all of a step."""
+"""About the fewest rows of an optimiser step: the small end of the 8 to 32 of most runners. Where long rows share a
+prefix (instructions with a list of labels), it is computed once for all rows of a step."""
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingDefaults:
-    """Chosen settings, by TrainConfig field, and why."""
+    """Chosen settings and their reasons, by field of TrainConfig."""
 
     values: dict[str, Any]
     reasons: dict[str, str]
 
     def config(self, **given: Any) -> TrainConfig:
-        """Return the settings as a TrainConfig; what is given and not None wins."""
-        return TrainConfig(**{**self.values, **{k: v for k, v in given.items() if v is not None}})
+        """Return the settings as a TrainConfig; those in ``given`` that are not None replace the defaults."""
+        return TrainConfig(
+            **{**self.values, **{name: value for name, value in given.items() if value is not None}}
+        )
 
 
 def choose_defaults(
@@ -42,21 +44,30 @@ def choose_defaults(
     epochs: float | None = None,
     row_tokens: float = 0,
 ) -> TrainingDefaults:
-    """Return settings for a tuning method, from the rows (without repeats) and billions of parameters.
+    """Return default settings for a tuning method.
 
-    ``longest`` is the longest row in tokens and ``tokens`` their sum, ``row_tokens`` about how many a row has where
-    they are not counted; 0 when unknown. A ``rank`` that is given decides alpha, ``epochs`` how many steps there
-    are. Sources: published runners' defaults and this project's
-    own measurements; where they disagree the reason says which was followed.
+    Sources are published runners' defaults and this project's own measurements; where they disagree, the reason names
+    the one that was followed.
+
+    Args:
+        method: lora, qlora or full.
+        rows: Number of training rows without repeats.
+        params_b: Parameters of the base in billions.
+        longest: Tokens of the longest row, 0 when unknown.
+        tokens: Tokens of all rows, 0 when they were not counted.
+        variant: lora, rslora, dora or pissa; decides alpha.
+        rank: Rank that the user gave, from which alpha follows; None for the default.
+        epochs: Passes that the user gave, from which the number of steps follows; None for the default.
+        row_tokens: Estimated tokens of a row where ``tokens`` is 0.
     """
     full = method == "full"
     passes = _epochs(rows, full)
     chosen: dict[str, tuple[Any, str]] = {
         "epochs": passes,
         "learning_rate": _full_rate(params_b) if full else _lora_rate(params_b),
-        "batch_tokens": _batch_of(rows, tokens, epochs or passes[0])
+        "batch_tokens": _batch_of_counted(rows, tokens, epochs or passes[0])
         if tokens and rows
-        else _batch(rows, row_tokens),
+        else _batch_of_estimated(rows, row_tokens),
         "schedule": ("cosine", "with 5 % warm-up it is what LLaMA-Factory, axolotl and zephyr use"),
         "optimizer": _optimizer(full, params_b),
         "max_tokens": _length(longest),
@@ -68,17 +79,28 @@ def choose_defaults(
             0.0,
             "Unsloth and this project's own runs train without; 0.05 is usual elsewhere",
         )
-    values = {"method": method, **{k: v for k, (v, _) in chosen.items()}}
-    return TrainingDefaults(values, {k: f"{v} because {why}" for k, (v, why) in chosen.items()})
+    values = {"method": method, **{name: value for name, (value, _) in chosen.items()}}
+    reasons = {name: f"{value} because {why}" for name, (value, why) in chosen.items()}
+    return TrainingDefaults(values, reasons)
 
 
 def smaller_batch(rows: int, row_tokens: float, epochs: float, batch: int) -> tuple[int, str] | None:
-    """Return a batch, and why, that gives so few short rows about :data:`FEWEST_STEPS` steps; None where ``batch`` does."""
+    """Return a batch in tokens, and why, with which a run has about :data:`MIN_STEPS` steps.
+
+    None where ``batch`` gives that many steps already, or nothing smaller is possible.
+
+    Args:
+        rows: Number of training rows.
+        row_tokens: Mean tokens of a row.
+        epochs: Number of passes.
+        batch: Tokens of a step as planned.
+    """
     tokens = rows * row_tokens * epochs
     if not tokens or tokens / batch >= MIN_STEPS:
         return None
     smaller = min(batch, max(MIN_BATCH_TOKENS, 2 ** round(math.log2(tokens / MIN_STEPS))))
-    why = f"{rows} rows of about {row_tokens:.0f} tokens would be learnt in {max(1, round(tokens / batch))} steps of {batch}"
+    steps = max(1, round(tokens / batch))
+    why = f"{rows} rows of about {row_tokens:.0f} tokens would be learnt in {steps} steps of {batch}"
     return (smaller, f"{smaller} because {why}") if smaller < batch else None
 
 
@@ -88,6 +110,7 @@ def count_params_b(folder: Path) -> float:
 
 
 def _epochs(rows: int, full: bool) -> tuple[float, str]:
+    """Return the passes over the data, and why."""
     if rows < 200:
         if full:
             return 3.0, f"{rows} rows are few, but with all weights moving they are soon known by heart"
@@ -103,6 +126,7 @@ def _epochs(rows: int, full: bool) -> tuple[float, str]:
 
 
 def _lora_rate(params_b: float) -> tuple[float, str]:
+    """Return the learning rate of LoRA and QLoRA, and why."""
     if params_b < 1:
         return (
             5e-4,
@@ -115,18 +139,21 @@ def _lora_rate(params_b: float) -> tuple[float, str]:
 
 
 def _full_rate(params_b: float) -> tuple[float, str]:
+    """Return the learning rate of full tuning, and why."""
     if params_b < 1:
         return 5e-5, "all weights move, so about a tenth of LoRA's rate (LoRA Without Regret)"
     return 1e-5, "full tuning forgets quickly; runners use 1e-5 to 2e-5"
 
 
 def _rank(rows: int) -> tuple[int, str]:
+    """Return the rank of LoRA, and why."""
     if rows < 10_000:
         return 16, f"{rows} rows: 16 on all linear layers holds what a few thousand teach"
     return 32, f"{rows} rows can fill more than rank 16"
 
 
 def _alpha(variant: str, rank: int) -> tuple[float, str]:
+    """Return the alpha of a variant for a rank, and why."""
     if variant == "rslora":
         return 8.0, "rsLoRA divides by the root of the rank: 8 scales rank 16 by 2, as plain LoRA is"
     if variant == "pissa":
@@ -134,7 +161,8 @@ def _alpha(variant: str, rank: int) -> tuple[float, str]:
     return 2.0 * rank, "twice the rank, as most runners set it"
 
 
-def _batch(rows: int, row_tokens: float) -> tuple[int, str]:
+def _batch_of_estimated(rows: int, row_tokens: float) -> tuple[int, str]:
+    """Return the usual batch, larger where rows are so long that it would hold fewer than MIN_ROWS_PER_STEP."""
     usual, why = _usual_batch(rows)
     if row_tokens * MIN_ROWS_PER_STEP <= usual:
         return usual, why
@@ -145,6 +173,7 @@ def _batch(rows: int, row_tokens: float) -> tuple[int, str]:
 
 
 def _usual_batch(rows: int) -> tuple[int, str]:
+    """Return the tokens of a step by the number of rows alone, and why."""
     if rows < 2000:
         return 1024, f"{rows} rows need small steps to get enough of them (at least 100 is advised)"
     if rows < 20_000:
@@ -152,12 +181,12 @@ def _usual_batch(rows: int) -> tuple[int, str]:
     return 16_384, f"{rows} rows: larger steps are steadier"
 
 
-def _batch_of(rows: int, tokens: int, epochs: float) -> tuple[int, str]:
-    """Return a power of two near 12 to 32 rows' tokens, smaller for :data:`FEWEST_STEPS` steps."""
+def _batch_of_counted(rows: int, tokens: int, epochs: float) -> tuple[int, str]:
+    """Return a power of two near the tokens of 12 to 32 rows, smaller where there would be under :data:`MIN_STEPS`."""
     mean = tokens / rows
-    at_once = 12 if rows < 2000 else 16 if rows < 20_000 else 32
-    wanted = max(mean, min(at_once * mean, tokens * epochs / MIN_STEPS))
-    batch = max(MIN_BATCH_TOKENS, 2 ** round(math.log2(wanted)))
+    rows_per_step = 12 if rows < 2000 else 16 if rows < 20_000 else 32
+    target = max(mean, min(rows_per_step * mean, tokens * epochs / MIN_STEPS))
+    batch = max(MIN_BATCH_TOKENS, 2 ** round(math.log2(target)))
     steps = max(1, round(tokens * epochs / batch))
     passes = "1 pass" if epochs == 1 else f"{epochs:g} passes"
     return (
@@ -167,6 +196,7 @@ def _batch_of(rows: int, tokens: int, epochs: float) -> tuple[int, str]:
 
 
 def _optimizer(full: bool, params_b: float) -> tuple[str, str]:
+    """Return the optimiser, and why."""
     if not full:
         return "adamw", "adapters are small, so its two fp32 moments cost little"
     if params_b < 1:
@@ -178,6 +208,7 @@ def _optimizer(full: bool, params_b: float) -> tuple[str, str]:
 
 
 def _length(longest: int) -> tuple[int, str]:
+    """Return the most tokens of a row, and why."""
     if 0 < longest <= 4096:
         return max(longest, 64), "the longest row has so many tokens"
     return 1024, "a bound on memory; longer rows are counted, left out or refused, never cut"

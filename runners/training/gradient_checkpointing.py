@@ -1,7 +1,8 @@
-"""Whether activations are computed again in the backward pass: only when memory asks for it. Light.
+"""Gradient checkpointing: whether activations are recomputed in the backward pass, which is only done to save memory.
 
-Gradient checkpointing costs about a fifth of the speed (torchtune, an 8B model on one A100: 9,174 against 7,210
-tokens/s) and on a CPU the fast loss as well, so it is on only where a run would not fit without.
+It costs about a fifth of the speed (torchtune, an 8B model on one A100: 9,174 against 7,210 tokens/s) and on a CPU the
+fast loss as well, so it is on only where a run would not fit without. The memory needed is estimated here for this
+project's own loop. Imports no torch.
 """
 
 from __future__ import annotations
@@ -17,12 +18,12 @@ from runners.resources.memory_estimate import MemoryEstimate, estimate_memory, f
 from runners.resources.memory_terms import MemorySetup
 from runners.resources.model_shape import ALL_LINEAR, ModelShape, read_shape
 
-_PARTS = {"q_proj": "q", "k_proj": "k", "v_proj": "v", "o_proj": "o"}
+_ESTIMATE_NAMES = {"q_proj": "q", "k_proj": "k", "v_proj": "v", "o_proj": "o"}
 
 
 @dataclass(frozen=True, slots=True)
 class CheckpointingChoice:
-    """Whether to, and why."""
+    """Whether gradient checkpointing is on, and why."""
 
     on: bool
     reason: str
@@ -31,10 +32,14 @@ class CheckpointingChoice:
 def choose_checkpointing(
     folder: Path, config: TrainConfig, longest: int, free_gib: float | None, half: bool
 ) -> CheckpointingChoice:
-    """Choose for a model folder and rows of at most ``longest`` tokens.
+    """Return whether a run needs gradient checkpointing, by the high end of its memory estimate.
 
-    ``free_gib`` is what the device has free now, None when unknown; ``half`` says whether the base is held in
-    bf16 (else fp32).
+    Args:
+        folder: Folder of the base model.
+        config: Settings of the run; ``checkpointing`` on or off is obeyed.
+        longest: Tokens of the longest row.
+        free_gib: Free memory of the device, None when unknown.
+        half: Whether the base is held in bf16, else in fp32.
     """
     if config.checkpointing != "auto":
         return CheckpointingChoice(
@@ -46,7 +51,7 @@ def choose_checkpointing(
         return CheckpointingChoice(False, f"checkpointing off: {unknown.message}")
     if free_gib is None:
         return CheckpointingChoice(False, "checkpointing off: what memory is free is unknown")
-    without, with_it = (largest_pass_gib(shape, config, longest, half, on) for on in (False, True))
+    without, recomputed = (largest_pass_gib(shape, config, longest, half, on) for on in (False, True))
     has = f"{free_gib:.1f} GiB are free"
     if fits(without, without, free_gib) == "yes":
         return CheckpointingChoice(
@@ -54,7 +59,7 @@ def choose_checkpointing(
         )
     return CheckpointingChoice(
         True,
-        f"checkpointing on: the run takes up to {without:.1f} GiB without it, {with_it:.1f} with it, {has}",
+        f"checkpointing on: the run takes up to {without:.1f} GiB without it, {recomputed:.1f} with it, {has}",
     )
 
 
@@ -63,8 +68,8 @@ def largest_pass_gib(
 ) -> float:
     """Return the high end of the memory estimate of this project's own loop, in GiB, for the largest forward pass."""
     batch = max(1, config.micro_tokens // max(1, longest))
-    found, own = _estimated(shape, config, batch, longest, half, checkpointing)
-    return found.high + own
+    estimate, own = _estimated(shape, config, batch, longest, half, checkpointing)
+    return estimate.high + own
 
 
 def likely_training_gib(
@@ -76,14 +81,23 @@ def likely_training_gib(
     checkpointing: bool,
     fused: bool,
 ) -> float:
-    """Return the GiB that training takes in tensors, most likely: weights, adapters, optimiser, gradients, activations.
+    """Return the likely GiB of tensors in training: weights, adapters, optimiser state, gradients and activations.
 
-    For a forward pass of so many ``tokens`` in rows of at most ``longest``; ``fused`` says whether the fast passes of
-    :mod:`runners.training.cpu_kernels` are taken. Neither the process nor a GPU's context is in it.
+    Neither the memory of the process nor a GPU's context is included.
+
+    Args:
+        shape: Shape of the base model.
+        config: Settings of the run.
+        longest: Tokens of the longest row.
+        tokens: Tokens of the forward pass, padding included.
+        half: Whether the base is held in bf16, else in fp32.
+        checkpointing: Whether activations are recomputed.
+        fused: Whether the fused layers of :mod:`runners.training.cpu_kernels` are used.
     """
     rows = max(1, tokens // longest)
-    found, own = _estimated(shape, config, rows, -(-tokens // rows), half, checkpointing, fused)
-    return found.likely + own
+    # The mean length, rounded up, so that rows times length covers all tokens.
+    estimate, own = _estimated(shape, config, rows, -(-tokens // rows), half, checkpointing, fused)
+    return estimate.likely + own
 
 
 def _estimated(
@@ -95,10 +109,10 @@ def _estimated(
     checkpointing: bool,
     fused: bool = False,
 ) -> tuple[MemoryEstimate, float]:
-    """Return the estimate of the published kind of run, and the GiB that this loop keeps beside it.
+    """Return the memory estimate of a usual run, and the GiB that this project's loop needs in addition.
 
-    That is, where a bf16 base is tuned in full: fp32 masters, and fp32 gradients while stepping
-    (:mod:`runners.training.optimizer`).
+    The addition is the fp32 masters of :mod:`runners.training.optimizer` where a bf16 base is tuned in full; those of
+    ``adamw`` are in the estimate already. ``length`` is the number of tokens of each of ``batch`` rows.
     """
     setup = MemorySetup(
         batch=batch,
@@ -106,7 +120,7 @@ def _estimated(
         rank=config.rank,
         checkpointing=checkpointing,
         weights=None if config.method == "qlora" else "bf16" if half else "fp32",
-        targets=_parts(config),
+        targets=_estimate_targets(config),
         counter="allocated",
         accumulation=True,
         fused=fused,
@@ -118,8 +132,8 @@ def _estimated(
     return estimate_memory(shape, config.method, setup), own / GIB  # type: ignore[arg-type]
 
 
-def _parts(config: TrainConfig) -> tuple[str, ...]:
-    """Return the estimate's names of the layers that get adapters; unknown ones count as the MLP's."""
+def _estimate_targets(config: TrainConfig) -> tuple[str, ...]:
+    """Return the estimate's names of the layers that get adapters; unknown ones count as layers of the MLP."""
     if config.targets == "all-linear":
         return ALL_LINEAR
-    return tuple(sorted({_PARTS.get(name.rsplit(".", 1)[-1], "mlp") for name in config.targets}))
+    return tuple(sorted({_ESTIMATE_NAMES.get(name.rsplit(".", 1)[-1], "mlp") for name in config.targets}))

@@ -1,10 +1,10 @@
-"""The training loop itself: steps, validation, checkpoints, events. Heavy: imports torch.
+"""The training loop: optimiser steps, validation, checkpoints, events, and the detection of a diverging loss.
 
-A run is planned from its seed before it starts (:mod:`runners.training.schedule`), so the number of steps done is the
-place in the data. A step is one effective batch: its rows go through the model in as many micro-batches as
-memory wants, each loss divided by the learnt tokens of the whole step, so how it is split changes nothing.
-
-When a loss has gone astray: judged from the losses so far alone, so that a resumed run judges the same.
+All steps are planned from the seed before the run starts (:mod:`runners.training.schedule`), so the number of steps
+done is the position in the data. A step is one effective batch: its rows go through the model in as many
+micro-batches as memory needs, each loss divided by the target tokens of the whole step, so that the split does not
+change the result. Divergence is judged by the losses so far alone, so that a resumed run decides the same.
+Imports torch.
 """
 
 from __future__ import annotations
@@ -35,20 +35,27 @@ from runners.training.optimizer import MasterOptimizer
 from runners.training.runtime import MicroBatchSize, RuntimeChoices, out_of_memory_as_problem
 
 DIVERGENCE_FACTOR = 4.0
-"""So many times the running median is astray; a hard batch of good data stays below it."""
+"""A loss above this many times its running median diverges; a hard batch of good data stays below it."""
 SUSTAINED_STEPS = 5
-"""So many steps in a row stop the run: single spikes are ordinary and pass."""
+"""Diverging steps in a row that stop the run: single spikes are ordinary and pass."""
 DIVERGENCE_WINDOW = 50
-"""Steps of the running median."""
+"""Number of steps of the running median."""
 SETTLED_STEPS = 8
-"""Steps before a run has a median to speak of."""
-
+"""Number of first steps in which no divergence is judged, because the median is not meaningful yet."""
 MIN_JUDGED_STEPS = 20
-"""Steps under which a tenth of them is one step, whose own rows say more than how far the run is."""
+"""Fewest steps for which the first and last tenth are compared: with fewer, a tenth is one step, whose loss depends
+more on its own rows than on the progress of the run."""
+CHECKPOINT_SECONDS = 300.0
+"""A checkpoint is written at least this often where steps are slow: the most work that a kill can cost. When
+checkpoints are written changes no weight."""
 
 
 def diverging_steps(losses: Sequence[float]) -> int:
-    """Return how many of the last steps, at most SUSTAINED, lie above both the bound and where the run began."""
+    """Return how many of the last steps diverge, at most SUSTAINED_STEPS.
+
+    A step diverges when its loss is above DIVERGENCE_FACTOR times the median of the window before the last
+    SUSTAINED_STEPS, and above every loss of the first SETTLED_STEPS.
+    """
     if len(losses) <= SETTLED_STEPS:
         return 0
     before = losses[max(0, len(losses) - SUSTAINED_STEPS - DIVERGENCE_WINDOW) : -SUSTAINED_STEPS]
@@ -58,33 +65,35 @@ def diverging_steps(losses: Sequence[float]) -> int:
 
 
 def divergence_reason(losses: Sequence[float], norm: float) -> str:
-    """Say why the run has to stop after its last step, "" when it has not to; ``norm`` is the gradient's."""
+    """Return why the run has to stop after its last step, "" if it can continue; ``norm`` is the gradient's."""
     if not math.isfinite(losses[-1]):
         return f"the loss is {losses[-1]}"
     if not math.isfinite(norm):
         return f"the gradient's norm is {norm}"
     if diverging_steps(losses) >= SUSTAINED_STEPS:
         return (
-            f"the loss is {losses[-1]:.3g}, for {SUSTAINED_STEPS} steps above {DIVERGENCE_FACTOR:g} times its median and above "
-            "where it began"
+            f"the loss is {losses[-1]:.3g}, for {SUSTAINED_STEPS} steps above {DIVERGENCE_FACTOR:g} times its "
+            "median and above where it began"
         )
     return ""
 
 
 def loss_rise_note(first: float, last: float, steps: int) -> str:
-    """Say that the loss ended above where it began, by the means of its first and last tenth, else ""."""
+    """Return a note when the loss ended above where it began, else "".
+
+    Args:
+        first: Mean loss of the first tenth of the steps.
+        last: Mean loss of the last tenth.
+        steps: Number of steps taken.
+    """
     if steps < MIN_JUDGED_STEPS or last <= first:
         return ""
     return f"the loss rose from {first:.3g} to {last:.3g}: lower the learning rate"
 
 
-CHECKPOINT_SECONDS = 300.0
-"""The most work that a kill can cost where steps are slow; where a checkpoint falls changes no weight."""
-
-
 @dataclass
 class TrainingLoop:
-    """One training run under way."""
+    """One training run in progress: :meth:`run` takes the steps that are left, :meth:`result` summarises them."""
 
     config: TrainConfig
     net: nn.Module
@@ -93,33 +102,39 @@ class TrainingLoop:
     accelerator: Accelerator
     rows: list[EncodedRow]
     valid: list[EncodedRow]
+    """Validation rows; without any there is no validation and no early stopping."""
     passes: list[list[list[int]]]
+    """The passes over the data, each a list of optimiser steps, each a list of indexes into ``rows``."""
     work: Path
-    """Where checkpoints go."""
+    """Folder of the checkpoints."""
     progress: TrainingProgress
     choices: RuntimeChoices
-    tell: OnEvent
+    on_event: OnEvent
     random: dict[str, Tensor] = field(default_factory=checkpoint.random_state)
     """The random state that the next step begins with."""
     stop: StopRequest = field(default_factory=StopRequest)
+    """Set by SIGINT and SIGTERM while :meth:`run` is active."""
 
     def __post_init__(self) -> None:
-        """Share the sizes of the forward passes with what is kept of them."""
+        """Create the micro-batch size on the same list as the recorded choices, so that a halving is recorded."""
         self.micro = MicroBatchSize(self.choices.sizes, self.loss.shared)
 
     @cached_property
     def steps(self) -> list[list[int]]:
-        """All optimiser steps of all passes, as the rows each trains on."""
-        return [step for one in self.passes for step in one]
+        """All optimiser steps of all passes, each as the indexes of the rows it trains on."""
+        return [step for steps in self.passes for step in steps]
 
     @cached_property
     def step_tokens(self) -> list[int]:
-        """Real tokens of each step."""
+        """Number of tokens of each step, without padding."""
         return [sum(len(self.rows[i].ids) for i in step) for step in self.steps]
 
     @cached_property
-    def checks(self) -> list[int]:
-        """The steps after which the validation loss is measured: each pass, or every ``eval_steps`` and the last."""
+    def validation_steps(self) -> list[int]:
+        """The steps after which the validation loss is measured.
+
+        The last step of each pass; with ``eval_steps``, every so many steps and the last.
+        """
         if not self.valid:
             return []
         if every := self.config.eval_steps:
@@ -128,11 +143,14 @@ class TrainingLoop:
 
     @property
     def trainable(self) -> int:
-        """Parameters that are trained."""
-        return sum(p.numel() for p in self.optimizer.params.values())
+        """Number of parameters that are trained."""
+        return sum(parameter.numel() for parameter in self.optimizer.params.values())
 
     def run(self) -> None:
-        """Take all steps that are left; when stopped from outside, leave a checkpoint and let that go on."""
+        """Take all steps that are left, then put the best validated weights in place.
+
+        On SIGINT or SIGTERM a checkpoint is written, then the exception of the signal continues.
+        """
         self.net.train()
         with interrupts.deferred_signals() as self.stop:
             try:
@@ -146,8 +164,9 @@ class TrainingLoop:
             self.optimizer.set_weights(checkpoint.load_best_weights(self.work, self.progress.best_step))
 
     def log(self) -> Iterator[dict[str, Any]]:
-        """Yield what every step and every validation measured, in order; the same after any resume."""
-        rate, found = self.config.learning_rate, dict(zip(self.checks, self.progress.valid, strict=False))
+        """Yield a record of each step and each validation, in order; the same after any resume."""
+        rate = self.config.learning_rate
+        valid_losses = dict(zip(self.validation_steps, self.progress.valid, strict=False))
         for step, (loss, norm) in enumerate(zip(self.progress.losses, self.progress.norms, strict=True), 1):
             yield {
                 "step": step,
@@ -155,11 +174,16 @@ class TrainingLoop:
                 "grad_norm": norm,
                 "learning_rate": rate * self._factor(step - 1),
             }
-            if step in found:
-                yield {"step": step, "valid_loss": found[step]}
+            if step in valid_losses:
+                yield {"step": step, "valid_loss": valid_losses[step]}
 
     def result(self, folder: Path, left_out: int) -> TrainResult:
-        """Return what was made and measured."""
+        """Return the result of the run.
+
+        Args:
+            folder: Where the weights are published.
+            left_out: Number of rows that were too long to train on.
+        """
         progress = self.progress
         tenth = max(1, len(progress.losses) // 10)
         early = f"stopped after {progress.step} of {len(self.steps)} steps, the validation loss rose"
@@ -185,65 +209,73 @@ class TrainingLoop:
         )
 
     def _train(self) -> None:
-        progress, every, kept = self.progress, self.config.checkpoint_steps, time.monotonic()
+        """Take steps, validate and write checkpoints until the run ends."""
+        progress = self.progress
+        every = self.config.checkpoint_steps
+        written = time.monotonic()
         while True:
-            if len(progress.valid) < sum(step <= progress.step for step in self.checks):
+            # A resumed run may have stopped between a step and the validation after it.
+            if len(progress.valid) < sum(step <= progress.step for step in self.validation_steps):
                 self._validate()
             if progress.stopped or progress.step == len(self.steps):
                 return
             self._step()
-            due = every and (progress.step % every == 0 or time.monotonic() - kept > CHECKPOINT_SECONDS)
+            due = every and (progress.step % every == 0 or time.monotonic() - written > CHECKPOINT_SECONDS)
             if due and progress.step < len(self.steps):
                 self._checkpoint()
-                kept = time.monotonic()
+                written = time.monotonic()
 
     def _step(self) -> None:
+        """Take one optimiser step and record its loss, gradient norm, tokens and time."""
         started = time.perf_counter()
         progress, number = self.progress, self.progress.step
         rows = [self.rows[i] for i in self.steps[number]]
-        learnt = sum(len(row.learnt) for row in rows)
+        targets = sum(len(row.learnt) for row in rows)
 
-        def part(micro: list[EncodedRow]) -> float:
-            loss = self.loss(micro) / learnt
+        def forward_backward(micro: list[EncodedRow]) -> float:
+            # Divided by the target tokens of the whole step, not of the micro-batch: the gradients that add up are
+            # those of the mean over the step, however it is split.
+            loss = self.loss(micro) / targets
             self.accelerator.backward(loss)
             return float(loss.detach())
 
-        total = self._sum(rows, part)
-        self._refuse(total, 0.0)
+        total = self._sum(rows, forward_backward)
+        # Before the optimiser: a loss that is not finite must not reach its state.
+        self._raise_if_diverged(total, 0.0)
         with out_of_memory_as_problem("the optimiser's state", number):
             norm = self.optimizer.step(self._factor(number))
-        self._refuse(total, norm)
+        self._raise_if_diverged(total, norm)
         self.random = checkpoint.random_state()
         progress.step += 1
         progress.losses.append(total)
         progress.norms.append(norm)
         progress.tokens += self.step_tokens[number]
-        took = time.perf_counter() - started
-        progress.seconds += took
-        self._report(self.step_tokens[number] / took)
+        seconds = time.perf_counter() - started
+        progress.seconds += seconds
+        self._report(self.step_tokens[number] / seconds)
 
     def _sum(self, rows: list[EncodedRow], part: Callable[[list[EncodedRow]], float]) -> float:
-        """Sum ``part`` over micro-batches; someone who asks to stop is heard between any two of them."""
+        """Return the sum of ``part`` over micro-batches; a request to stop is obeyed between any two of them."""
 
-        def heard(micro: list[EncodedRow]) -> float:
+        def interruptible(micro: list[EncodedRow]) -> float:
             self.stop.check()
             with self.stop.open():
                 return part(micro)
 
         try:
-            return self.micro.total(rows, self.progress.step, heard, self._again)
+            return self.micro.total(rows, self.progress.step, interruptible, self._restart_step)
         except CannotRun:
             self._checkpoint()
             raise
 
-    def _again(self, reason: str) -> None:
-        """Undo what a step has done so far, keep the smaller size, and say so."""
+    def _restart_step(self, reason: str) -> None:
+        """Undo what the step has done so far, record the smaller micro-batch size, and report it."""
         for parameter in self.optimizer.params.values():
             parameter.grad = None
         checkpoint.restore_random_state(self.random)
         self.choices.write(self.work)
         step = self.progress.step
-        self.tell(
+        self.on_event(
             {
                 "event": "train.memory",
                 "step": step + 1,
@@ -252,34 +284,36 @@ class TrainingLoop:
             }
         )
 
-    def _refuse(self, loss: float, norm: float) -> None:
-        """Raise BadInput when the loss has gone astray, naming the step and the last good checkpoint."""
+    def _raise_if_diverged(self, loss: float, norm: float) -> None:
+        """Raise BadInput when training diverged, naming the step and the last good checkpoint."""
         reason = divergence_reason([*self.progress.losses, loss], norm)
         if not reason:
             return
-        kept, _ = checkpoint.newest_checkpoint(self.work)
-        good = f"the last good checkpoint is {kept}" if kept else "no checkpoint was written yet"
+        newest, _ = checkpoint.newest_checkpoint(self.work)
+        good = f"the last good checkpoint is {newest}" if newest else "no checkpoint was written yet"
         raise BadInput(
             f"training diverged at step {self.progress.step + 1}: {reason}; {good}",
             f"lower the learning rate (it was {self.config.learning_rate:g})",
         )
 
     def _factor(self, number: int) -> float:
+        """Return the factor on the learning rate of step ``number``, counted from 0."""
         return schedule.learning_rate_factor(
             number, len(self.steps), self.config.schedule, self.config.warmup
         )
 
-    def _report(self, speed: float) -> None:
+    def _report(self, tokens_per_s: float) -> None:
+        """Emit the event of the last step; the time left is that of its tokens at the mean speed so far."""
         progress = self.progress
-        left = sum(self.step_tokens[progress.step :])
+        tokens_left = sum(self.step_tokens[progress.step :])
         event = {"event": "train.step", "step": progress.step, "steps": len(self.steps)}
         event |= {"loss": progress.losses[-1], "grad_norm": progress.norms[-1], "tokens": progress.tokens}
         rate = self.config.learning_rate * self._factor(progress.step - 1)
-        event |= {"learning_rate": rate, "tokens_per_s": speed}
-        self.tell(event | {"eta_seconds": left * progress.seconds / progress.tokens})
+        event |= {"learning_rate": rate, "tokens_per_s": tokens_per_s}
+        self.on_event(event | {"eta_seconds": tokens_left * progress.seconds / progress.tokens})
 
     def _validate(self) -> None:
-        """Measure the validation loss; keep the best weights; stop when it has not fallen for long."""
+        """Measure the validation loss, save the best weights, and stop after ``patience`` times without a new best."""
         with evaluation_mode(self.net):
             total = self._sum(self.valid, lambda micro: float(self.loss(micro)))
         loss = total / sum(len(row.learnt) for row in self.valid)
@@ -292,14 +326,14 @@ class TrainingLoop:
         progress.stale = 0 if better else progress.stale + 1
         progress.stopped = progress.stale >= self.config.patience
         event = {"event": "train.eval", "step": progress.step, "loss": loss, "best": progress.best}
-        self.tell(event | {"stopped": progress.stopped})
+        self.on_event(event | {"stopped": progress.stopped})
 
     def _checkpoint(self) -> None:
-        """Write a checkpoint of the last whole step; before the first there is nothing to keep.
+        """Write a checkpoint of the last whole step; before the first step there is nothing to save.
 
-        A loss that went astray is not kept, so that the last checkpoint stays a good one.
+        Nothing is written while the loss diverges, so that the last checkpoint stays a good one.
         """
         if self.progress.step == 0 or diverging_steps(self.progress.losses):
             return
         folder = checkpoint.save_checkpoint(self.work, self.progress, self.optimizer, self.random)
-        self.tell({"event": "train.checkpoint", "step": self.progress.step, "folder": str(folder)})
+        self.on_event({"event": "train.checkpoint", "step": self.progress.step, "folder": str(folder)})

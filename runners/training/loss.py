@@ -1,11 +1,10 @@
-"""The training loss, on learnt tokens only: the output head never sees the other rows. Imports torch.
+"""The training loss, on target tokens only: the output head computes no logits for the other tokens.
 
 Four paths to the same number: *fast* (CPU: packed rows, shared prefixes, fused layers), *rows* (any device: only the
-head's loss is ours), *compiled* (rows by torch.compile, on a GPU and in a long run), *plain* (the reference: padded rows,
-the model's own logits, torch's cross-entropy). :func:`choose` takes the fastest that gives the plain path's loss on a
-probe, or plain where that is asked for.
-
-Whether torch.compile pays for itself in the length of a run. Imports no torch.
+loss of the head is this project's), *compiled* (rows with torch.compile, on a GPU and in a long run), *plain* (the
+reference: padded rows, the model's own logits, torch's cross-entropy). :func:`choose_loss` takes the fastest that gives
+the plain path's loss on a probe, or plain where that is asked for; :func:`compiling_pays` decides about torch.compile.
+Imports torch.
 """
 
 from __future__ import annotations
@@ -27,40 +26,41 @@ from runners.training.cpu_kernels import CpuKernels, select
 from runners.training.packing import TokenBatch, collate, shared_prefix
 
 COMPILE_SPEEDUP = 1.27
-"""Steps compiled against steps as they are, on a GPU: torchtune, a 3B model on one A100, 7,075 to 8,998 tokens/s."""
+"""Speed of compiled relative to uncompiled steps on a GPU: torchtune, a 3B model on one A100, 7,075 to 8,998 tokens/s."""
 COMPILE_COST_S = 120.0
 """Seconds that compiling takes; measured for a 135M model: 105 s."""
 COMPILE_MARGIN = 2.0
-"""How many times its cost compiling must save, because both numbers above are other machines'."""
+"""How many times its cost compiling must save, because both numbers above were measured on other machines."""
 NO_CPU_COMPILE = (
     "torch.compile is off on a CPU: for a 135M model on 2 cores it took 105 s to compile, and its 400 tokens/s "
     "are fewer than the fused layers give without it"
 )
-
-
-def compiling_pays(device: str, tokens: int, tokens_per_s: float) -> tuple[bool, str]:
-    """Say whether to compile for a run of so many tokens at a measured speed, and why.
-
-    ``device`` is torch's name of the kind; only ``cuda`` is ever compiled for.
-    """
-    if device == "cpu":
-        return False, NO_CPU_COMPILE
-    if device != "cuda":
-        return False, f"torch.compile is not used on {device}: nobody has measured it here"
-    seconds = tokens / max(tokens_per_s, 1e-9)  # a measured speed of 0 is no division by zero
-    # GAIN times the speed takes 1 / GAIN of the time.
-    saved = seconds * (1 - 1 / COMPILE_SPEEDUP)
-    least = COMPILE_MARGIN * COMPILE_COST_S
-    reason = f"a run of {seconds:.0f} s would save about {saved:.0f} s, compiling costs about {COMPILE_COST_S:.0f} s"
-    return saved > least, f"{reason}; it is {'on' if saved > least else 'off'} (limit: {least:.0f} s saved)"
-
-
 LOGIT_BLOCK_BYTES = (64 * 2**20, 256 * 2**20)
 """Bytes of fp32 logits held at once, on a CPU and on a GPU: 341 rows of a vocabulary of 49,152, and 1,365. On 2 cores
 with AMX, 300 rows took 135 ms of processor time in blocks of 133, 115 at once."""
 LOSS_TOLERANCE = 0.02
 """Relative difference from the plain loss that bf16 rounding explains."""
 PLAIN_REQUESTED = "kernels plain: asked for"
+
+
+def compiling_pays(device: str, tokens: int, tokens_per_s: float) -> tuple[bool, str]:
+    """Return whether to compile, and why.
+
+    Args:
+        device: torch's name of the kind of device; only ``cuda`` is compiled for.
+        tokens: Tokens of the whole run.
+        tokens_per_s: Measured speed without compiling.
+    """
+    if device == "cpu":
+        return False, NO_CPU_COMPILE
+    if device != "cuda":
+        return False, f"torch.compile is not used on {device}: nobody has measured it here"
+    seconds = tokens / max(tokens_per_s, 1e-9)  # guard against a measured speed of 0
+    # At COMPILE_SPEEDUP times the speed a run takes 1 / COMPILE_SPEEDUP of the time.
+    saved = seconds * (1 - 1 / COMPILE_SPEEDUP)
+    least = COMPILE_MARGIN * COMPILE_COST_S
+    reason = f"a run of {seconds:.0f} s would save about {saved:.0f} s, compiling costs about {COMPILE_COST_S:.0f} s"
+    return saved > least, f"{reason}; it is {'on' if saved > least else 'off'} (limit: {least:.0f} s saved)"
 
 
 class LinearCrossEntropy(torch.autograd.Function):
@@ -119,7 +119,7 @@ def block_rows(vocabulary: int, device: torch.device) -> int:
 
 @dataclass(frozen=True, slots=True)
 class TrainingLoss:
-    """How a run computes its loss; made by :func:`choose`, or by :func:`restore` for a run that is resumed."""
+    """How a run computes its loss; made by :func:`choose_loss`, or by :func:`restore_loss` for a resumed run."""
 
     net: nn.Module
     causal: PreTrainedModel
@@ -135,7 +135,7 @@ class TrainingLoss:
     """The fused layers, for the fast path."""
 
     def __call__(self, rows: Sequence[EncodedRow]) -> Tensor:
-        """Return the sum of the learnt tokens' cross-entropies over some rows, in fp32."""
+        """Return the sum of the target tokens' cross-entropies over some rows, in fp32."""
         batch = self.collate(rows)
         if self.path == "plain":
             return plain_loss(self.causal, batch)
@@ -145,16 +145,16 @@ class TrainingLoss:
         return total
 
     def collate(self, rows: Sequence[EncodedRow]) -> TokenBatch:
-        """Return rows as this path takes them: packed on the fast one, else padded."""
+        """Return rows in the layout of this path: packed on the fast one, else padded."""
         return collate(rows, self.path == "fast", self.causal.device)
 
     def shared(self, rows: Sequence[EncodedRow]) -> int:
-        """Return how many first tokens of the rows a pass over them computes once."""
+        """Return how many first tokens, common to all rows, a forward pass computes only once."""
         return shared_prefix(rows) if self.path == "fast" else 0
 
     @property
     def fuses_blocks(self) -> bool:
-        """Whether every block's attention and MLP keep what the fused passes keep, for the memory estimate."""
+        """Whether every block's attention and MLP is fused and so stores fewer activations, for the memory estimate."""
         return self.kernels is not None and self.kernels.covers_blocks
 
     def hidden(self, batch: TokenBatch) -> Tensor:
@@ -175,15 +175,16 @@ class TrainingLoss:
         return hidden.flatten(0, 1)  # [1, T, d] packed, [rows, width, d] padded
 
     def choice(self) -> dict[str, str]:
-        """Return what was chosen as JSON values; :func:`restore` takes path and reason."""
+        """Return what was chosen as JSON values; :func:`restore_loss` takes path and reason."""
         return {"path": self.path, "reason": self.reason, "compiling": self.compiling}
 
 
 def plain_loss(causal: PreTrainedModel, batch: TokenBatch) -> Tensor:
     """Return the reference: cross-entropies of the model's own logits, for padded rows, summed in fp32.
 
-    The model runs as transformers and PEFT made it. No attention mask is needed, as rows are padded on the right.
+    The layers are transformers' and PEFT's own. No attention mask is needed, as rows are padded on the right.
     """
+    # [rows, width] in, [rows, width, vocabulary] out; flattened because batch.keep indexes the line of tokens.
     logits = causal(input_ids=batch.ids.view(batch.segments.rows, -1), use_cache=False).logits.flatten(0, 1)
     return F.cross_entropy(logits[batch.keep].float(), batch.targets, reduction="sum")
 
@@ -192,8 +193,8 @@ def plain_loss(causal: PreTrainedModel, batch: TokenBatch) -> Tensor:
 def evaluation_mode(net: nn.Module) -> Iterator[None]:
     """Switch dropout and gradients off within the block.
 
-    4-bit layers stay in training mode: in evaluation mode bitsandbytes repacks their weights for inference on
-    a CPU, for good, and gradients through such a layer are silently wrong from then on.
+    4-bit layers stay in training mode: in evaluation mode bitsandbytes repacks their weights permanently for inference
+    on a CPU, and gradients through such a layer are silently wrong from then on.
     """
     net.eval()
     for module in net.modules():
@@ -212,9 +213,9 @@ def choose_loss(
     """Return the fastest path that agrees with the plain loss on two rows, and why not a faster one.
 
     Args:
-        net: The model with what is trained attached.
+        net: The model, with its adapter if one is trained.
         rows: The training rows; the two shortest are the probe.
-        tokens: How many the run trains on in all: on a GPU it says whether compiling pays for itself.
+        tokens: Tokens of the whole run, by which compiling on a GPU is decided; 0 never compiles.
         kernels: auto, or plain for the reference path, which needs no probe.
     """
     causal = _causal(net)
@@ -237,7 +238,7 @@ def choose_loss(
 
 
 def restore_loss(net: nn.Module, path: str, reason: str = "") -> TrainingLoss:
-    """Return the loss that an earlier run of the same settings chose, so that it goes on to the last bit."""
+    """Return the loss that an earlier run of the same settings chose, so that the resumed run is bit-identical."""
     causal = _causal(net)
     inner = torch.compile(causal.base_model, dynamic=True) if path == "compiled" else None
     why = NO_CPU_COMPILE if causal.device.type == "cpu" else "as the run began"
@@ -257,7 +258,7 @@ def _causal(net: nn.Module) -> PreTrainedModel:
 def _agrees(
     loss: TrainingLoss, probe: Sequence[EncodedRow], expected: float
 ) -> tuple[TrainingLoss | None, str]:
-    """Return the loss if it gives what the plain one does, else None and the reason."""
+    """Return the loss if it agrees with the plain loss ``expected`` on the probe, else None and the reason."""
     try:
         value = float(loss(probe))
     except (RuntimeError, TypeError, ValueError) as error:
@@ -270,8 +271,9 @@ def _agrees(
 def _compiled(
     loss: TrainingLoss, rows: Sequence[EncodedRow], probe: Sequence[EncodedRow], expected: float, tokens: int
 ) -> TrainingLoss:
-    """Compile where the run is long enough for it and the result agrees, else say why not."""
+    """Return the loss with torch.compile where the run is long enough and the result agrees, else with the reason."""
     device = loss.causal.device.type
+    # Timed only where compiling is possible.
     speed = _speed(loss, rows) if device == "cuda" and tokens else 1.0
     on, why = compiling_pays(device, tokens, speed)
     if on:
@@ -288,13 +290,13 @@ def _compiled(
 def _speed(loss: TrainingLoss, rows: Sequence[EncodedRow]) -> float:
     """Return tokens per second of a forward and backward pass on a GPU, the second of two; no dropout."""
     chosen = list(rows[:16])
-    took = 0.0
+    seconds = 0.0
     for _ in range(2):
         torch.cuda.synchronize()
         started = time.perf_counter()
         with torch.enable_grad():
             loss(chosen).backward()
         torch.cuda.synchronize()
-        took = time.perf_counter() - started
+        seconds = time.perf_counter() - started
     loss.net.zero_grad()
-    return sum(len(row.ids) for row in chosen) / took
+    return sum(len(row.ids) for row in chosen) / seconds

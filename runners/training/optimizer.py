@@ -1,8 +1,8 @@
-"""The optimiser over fp32 masters: AdamW, AdamW in 8 bits, or Adafactor; LoRA+ by groups. Heavy.
+"""Optimiser over fp32 master weights: AdamW, AdamW with 8-bit states, or Adafactor; LoRA+ by parameter groups.
 
-Parameters kept in bf16 are stepped in fp32 and written back rounded, whatever the optimiser. So full tuning of
-a bf16 base takes, per parameter, 2 bytes of weight, 4 of master, 4 of gradient while stepping, and of state 8
-(adamw), 2 (adamw_8bit) or hardly any (adafactor).
+Parameters kept in bf16 are stepped in fp32 and written back rounded, whatever the optimiser. So full tuning of a bf16
+base takes, per parameter, 2 bytes of weight, 4 of master, 4 of gradient while stepping, and of state 8 (adamw), 2
+(adamw_8bit) or hardly any (adafactor). Imports torch.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from torch import Tensor, nn
 
 ADAM_BETAS = (0.9, 0.999)
 _CONSTANT = ("qmap1", "qmap2")
-"""bitsandbytes' tables, the same for every tensor: never saved."""
+"""State keys of bitsandbytes' quantisation tables, the same for every tensor: never saved."""
 
 
 class MasterOptimizer:
-    """One optimiser whose state can be taken out and put back by parameter name."""
+    """An optimiser over fp32 master weights, whose state is saved and restored by parameter name."""
 
     def __init__(
         self,
@@ -30,23 +30,36 @@ class MasterOptimizer:
         kind: str = "adamw",
         lora_plus: float = 1.0,
     ) -> None:
-        """Take the trained parameters by name; ``max_norm`` clips the gradient before each step.
+        """Create the master weights and the optimiser.
 
-        ``kind`` is one of :data:`runners.plan.train_config.OPTIMIZERS`, ``lora_plus`` the factor on the rate of LoRA's B.
+        Args:
+            params: The trained parameters by name.
+            rate: Learning rate.
+            weight_decay: Weight decay.
+            max_norm: Gradient norm to which gradients are clipped before each step.
+            kind: One of :data:`runners.plan.train_config.OPTIMIZERS`.
+            lora_plus: Factor on the learning rate of LoRA's B matrices (LoRA+); 1 for plain LoRA.
         """
         self.params = dict(params)
-        self.rate, self.max_norm = rate, max_norm
+        self.rate = rate
+        self.max_norm = max_norm
         self.masters = {
-            name: p if p.dtype == torch.float32 else p.detach().float().requires_grad_()
-            for name, p in self.params.items()
+            name: parameter
+            if parameter.dtype == torch.float32
+            else parameter.detach().float().requires_grad_()
+            for name, parameter in self.params.items()
         }
-        self.optimizer, self.note = _make(kind, _groups(self.masters, lora_plus, kind), rate, weight_decay)
+        self.optimizer, self.note = _create_optimizer(
+            kind, _groups(self.masters, lora_plus, kind), rate, weight_decay
+        )
 
     def step(self, factor: float) -> float:
-        """Apply and clear the gradients at ``factor`` of the rate; return their norm before clipping."""
-        for name, p in self.params.items():
-            if self.masters[name] is not p and p.grad is not None:
-                self.masters[name].grad, p.grad = p.grad.float(), None
+        """Apply and clear the gradients at ``factor`` times the rate; return their norm before clipping."""
+        for name, parameter in self.params.items():
+            if self.masters[name] is not parameter and parameter.grad is not None:
+                # The bf16 gradient is freed at once, so that only one of both is in memory per parameter.
+                self.masters[name].grad = parameter.grad.float()
+                parameter.grad = None
         norm = float(nn.utils.clip_grad_norm_(self.masters.values(), self.max_norm))
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate * factor * group["ratio"]
@@ -57,55 +70,57 @@ class MasterOptimizer:
 
     def weights(self) -> dict[str, Tensor]:
         """Return copies of the fp32 weights by name."""
-        return {name: m.detach().clone() for name, m in self.masters.items()}
+        return {name: master.detach().clone() for name, master in self.masters.items()}
 
     def set_weights(self, weights: Mapping[str, Tensor]) -> None:
-        """Put weights back that :meth:`weights` returned."""
+        """Restore weights that :meth:`weights` returned."""
         with torch.no_grad():
             for name, master in self.masters.items():
                 master.copy_(weights[name])
         self._write_back()
 
     def state(self) -> dict[str, Tensor]:
-        """Return the state as named tensors, for AdamW ``step/NAME``, ``exp_avg/NAME``, ``exp_avg_sq/NAME``.
+        """Return the optimiser's state as named tensors; for AdamW ``step/NAME``, ``exp_avg/NAME``, ``exp_avg_sq/NAME``.
 
         A number becomes a tensor under ``KEY:number/NAME``.
         """
-        found = {}
+        tensors = {}
         for name, master in self.masters.items():
             for key, value in self.optimizer.state[master].items():
                 if isinstance(value, Tensor) and key not in _CONSTANT:
-                    found[f"{key}/{name}"] = value.detach()
+                    tensors[f"{key}/{name}"] = value.detach()
                 elif isinstance(value, int | float):
-                    found[f"{key}:number/{name}"] = torch.tensor(value)
-        return found
+                    tensors[f"{key}:number/{name}"] = torch.tensor(value)
+        return tensors
 
     def set_state(self, state: Mapping[str, Tensor]) -> None:
-        """Put back what :meth:`state` returned."""
-        if begin := getattr(self.optimizer, "init_state", None):
-            for number, group in enumerate(self.optimizer.param_groups):
-                for place, master in enumerate(group["params"]):
-                    begin(group, master, number, place)  # makes paged buffers and tables, which are not saved
-        for full, value in state.items():
-            key, name = full.split("/", 1)
+        """Restore the state that :meth:`state` returned."""
+        if init_state := getattr(self.optimizer, "init_state", None):
+            for group_index, group in enumerate(self.optimizer.param_groups):
+                for index, master in enumerate(group["params"]):
+                    # bitsandbytes allocates paged buffers and tables here, which are not saved.
+                    init_state(group, master, group_index, index)
+        for full_key, value in state.items():
+            key, name = full_key.split("/", 1)
             master = self.masters[name]
-            own = self.optimizer.state[master]
+            own_state = self.optimizer.state[master]
             if key.endswith(":number"):
-                own[key.removesuffix(":number")] = value.item()
-            elif isinstance(own.get(key), Tensor):
-                own[key].copy_(value)
+                own_state[key.removesuffix(":number")] = value.item()
+            elif isinstance(own_state.get(key), Tensor):
+                own_state[key].copy_(value)
             else:
-                own[key] = value.to(master.device, copy=True)
+                own_state[key] = value.to(master.device, copy=True)
 
     def _write_back(self) -> None:
+        """Copy the masters into the parameters of another dtype, rounded."""
         with torch.no_grad():
-            for name, p in self.params.items():
-                if self.masters[name] is not p:
-                    p.copy_(self.masters[name])
+            for name, parameter in self.params.items():
+                if self.masters[name] is not parameter:
+                    parameter.copy_(self.masters[name])
 
 
 def _groups(masters: Mapping[str, Tensor], lora_plus: float, kind: str) -> list[dict[str, Any]]:
-    """Return the masters in groups of one ratio to the rate and, for 8-bit states, one width of state.
+    """Return parameter groups of one learning-rate ratio and, for 8-bit optimisers, one width of state.
 
     LoRA+ (Hayou et al., arXiv 2402.12354) moves B faster than A. bitsandbytes advises 32-bit states for
     embeddings, whose gradients are rare and large.
@@ -119,30 +134,31 @@ def _groups(masters: Mapping[str, Tensor], lora_plus: float, kind: str) -> list[
     return list(groups.values())
 
 
-def _make(
+def _create_optimizer(
     kind: str, groups: list[dict[str, Any]], rate: float, weight_decay: float
 ) -> tuple[torch.optim.Optimizer, str]:
-    """Return torch's, bitsandbytes' or transformers' optimiser, and what is to be said about it."""
+    """Return torch's, bitsandbytes' or transformers' optimiser, and a note for the user, "" without one."""
     if kind == "adamw":
         return torch.optim.AdamW(groups, lr=rate, betas=ADAM_BETAS, weight_decay=weight_decay, fused=True), ""
     if kind == "adafactor":
         from transformers.optimization import Adafactor
 
-        # torch's scales a step by the weight's size, where LoRA's B would never leave zero.
-        made = Adafactor(
+        # torch's Adafactor scales a step by the size of the weight: LoRA's B, which starts at zero, would stay there.
+        adafactor = Adafactor(
             groups, lr=rate, weight_decay=weight_decay, scale_parameter=False, relative_step=False
         )
-        return made, ""
-    return _eight_bit(groups, rate, weight_decay, paged=kind.startswith("paged"))
+        return adafactor, ""
+    return _adamw_8bit(groups, rate, weight_decay, paged=kind.startswith("paged"))
 
 
-def _eight_bit(
+def _adamw_8bit(
     groups: list[dict[str, Any]], rate: float, weight_decay: float, paged: bool
 ) -> tuple[torch.optim.Optimizer, str]:
+    """Return bitsandbytes' AdamW with 8-bit states, paged where asked for and possible, and a note."""
     import bitsandbytes
 
-    class EightBit(bitsandbytes.optim.AdamW8bit):  # type: ignore[misc]
-        """AdamW with 8-bit states, 32-bit ones where a group is wide."""
+    class AdamW8bit(bitsandbytes.optim.AdamW8bit):  # type: ignore[misc]
+        """AdamW with 8-bit states, 32-bit ones for groups marked as wide."""
 
         def get_config(self, gindex: int, pindex: int, group: dict[str, Any]) -> dict[str, Any]:
             """Return bitsandbytes' settings of one parameter."""
@@ -151,6 +167,6 @@ def _eight_bit(
 
     on_cpu = all(p.device.type == "cpu" for group in groups for p in group["params"])
     paging = paged and not on_cpu
-    made = EightBit(groups, lr=rate, betas=ADAM_BETAS, weight_decay=weight_decay, is_paged=paging)
-    said = "on a CPU a paged optimiser has nowhere to page to, so its state stays in memory"
-    return made, said if paged and on_cpu else ""
+    optimizer = AdamW8bit(groups, lr=rate, betas=ADAM_BETAS, weight_decay=weight_decay, is_paged=paging)
+    note = "on a CPU a paged optimiser has nowhere to page to, so its state stays in memory"
+    return optimizer, note if paged and on_cpu else ""

@@ -44,7 +44,7 @@ class RowSegments:
 
 @dataclass(frozen=True, slots=True)
 class TokenBatch:
-    """Rows as one line of T = prefix + sum(lengths) tokens, and the tokens that are learnt."""
+    """Rows as one line of T = prefix + sum(lengths) tokens, and the target tokens."""
 
     ids: Tensor
     """int64 [1, T]."""
@@ -52,15 +52,15 @@ class TokenBatch:
     """int64 [1, T]: each token's position in its own row."""
     segments: RowSegments
     keep: Tensor
-    """int64 [n]: indexes into the T tokens whose next token is learnt."""
+    """int64 [n]: indexes into the T tokens whose next token is a target."""
     targets: Tensor
     """int64 [n]: those next tokens."""
 
 
 def collate(rows: Sequence[EncodedRow], packed: bool, device: torch.device | str = "cpu") -> TokenBatch:
-    """Return rows as one Batch: ``packed``, or padded on the right so that ids can be viewed as [rows, width].
+    """Return rows as one batch: ``packed``, or padded on the right so that ids can be viewed as [rows, width].
 
-    A row's tokens from the last learnt one on are left out of the input: nothing is predicted from them.
+    A row's tokens from its last target on are left out of the input: nothing is predicted from them.
     """
     prefix = shared_prefix(rows) if packed else 0
     suffixes = [list(row.ids[prefix : row.learnt[-1]]) for row in rows]
@@ -88,13 +88,13 @@ def collate(rows: Sequence[EncodedRow], packed: bool, device: torch.device | str
 
 def _segments(prefix: int, lengths: tuple[int, ...], device: torch.device | str) -> RowSegments:
     """Return the segments of suffixes of these lengths, with the index tables in and out of a padded table."""
-    sizes, width = torch.tensor(lengths), max(lengths)
+    sizes = torch.tensor(lengths)
+    width = max(lengths)
     if min(lengths) == width:
         return RowSegments(prefix, lengths, None, None)
     columns = torch.arange(width)
-    starts = (sizes.cumsum(0) - sizes)[
-        :, None
-    ]  # [rows, 1]: each suffix's first token among all suffix tokens
+    # [rows, 1]: index of each suffix's first token among all suffix tokens.
+    starts = (sizes.cumsum(0) - sizes)[:, None]
     # [rows, width]: columns past a row's end are clamped to its last token.
     pad_index = torch.minimum(columns, sizes[:, None] - 1) + starts
     unpad_index = (columns < sizes[:, None]).flatten().nonzero().flatten()
@@ -104,12 +104,12 @@ def _segments(prefix: int, lengths: tuple[int, ...], device: torch.device | str)
 def shared_prefix(rows: Sequence[EncodedRow]) -> int:
     """Count the first tokens, common to all rows, that are worth computing once; 0 where rows are computed one by one.
 
-    The prefix ends before the token that a row's first learnt token is predicted from, so that each row keeps its own.
+    The prefix ends before the token from which a row's first target is predicted, so that each row has its own.
     """
     if len(rows) < 2:
         return 0
     longest = max(len(row.ids) for row in rows)
-    # In lexicographic order every row is between the smallest and the largest, so what these two share all share.
+    # In lexicographic order every row is between the smallest and the largest, so the prefix of these two is common.
     low, high = min(row.ids for row in rows), max(row.ids for row in rows)
     different = (i for i, (a, b) in enumerate(zip(low, high, strict=False)) if a != b)
     common = min(next(different, min(len(low), len(high))), min(row.prompt for row in rows) - 1)

@@ -1,8 +1,8 @@
-"""What a run decided by looking at this machine, kept beside its checkpoints: a resumed run does the same. Heavy.
+"""Decisions of a run that depend on the machine, recorded with its checkpoints so that a resumed run repeats them.
 
-What the estimate says of a run's own settings, to be held against what it took. Heavy.
-
-Micro-batch size: halved when memory runs out, and recorded so that a resumed run has the same. Imports torch.
+:class:`RuntimeChoices` holds dtype, gradient checkpointing, path of the loss and micro-batch sizes.
+:class:`MicroBatchSize` halves the forward passes when memory runs out. :func:`expected_gib` is the memory estimate for
+a run's own settings, to be compared with what it took. Imports torch.
 """
 
 from __future__ import annotations
@@ -29,30 +29,43 @@ from runners.training import gradient_checkpointing, schedule
 from runners.training.loss import TrainingLoss
 
 CHOICES_FILE = "choices.json"
+MAX_HALVINGS = 6
+"""Halvings of the micro-batch before giving up: below a 64th of what was meant to fit, something else is wrong."""
+_OUT_OF_MEMORY_TEXTS = (
+    "out of memory",
+    "defaultcpuallocator",
+    "can't allocate memory",
+    "alloc_failed",
+    "bad_alloc",
+)
+"""Parts of messages, in lower case, by which a RuntimeError is recognised as memory that ran out."""
 
 
 @dataclass(slots=True)
 class RuntimeChoices:
-    """Everything that free memory, probing or timing decided, and the machine it was decided on."""
+    """Everything that was decided by free memory, by a trial or by timing, and the machine it was decided on."""
 
     identity: str
+    """Hash of everything the result depends on."""
     settings: dict[str, Any]
+    """The settings of the run, as JSON."""
     dtype: str
-    """What the base computes in: float32 or bfloat16."""
+    """Dtype the base computes in: float32 or bfloat16."""
     checkpointing: gradient_checkpointing.CheckpointingChoice
     path: str = ""
-    """How the loss is computed (:mod:`runners.training.loss`); "" until it was probed."""
+    """Path of the loss (:mod:`runners.training.loss`); "" until it was chosen."""
     reason: str = ""
+    """Why not a faster path, "" for the fastest."""
     sizes: list[tuple[int, int]] = field(default_factory=list)
-    """Padded tokens of one forward pass, by the step they hold from (:class:`runners.training.runtime.MicroBatchSize`)."""
+    """Padded tokens of one forward pass, by the step they hold from (:class:`MicroBatchSize`)."""
     machine: dict[str, Any] = field(default_factory=lambda: numeric_environment())
 
     def write(self, work: Path) -> None:
-        """Put them beside the checkpoints; before the first step, and again when one changes."""
+        """Write the choices into the work folder: before the first step, and again when one changes."""
         write_json(work / CHOICES_FILE, asdict(self))
 
-    def moved(self) -> list[str]:
-        """Say what is another machine now: there a resumed run may differ in the last digits."""
+    def environment_changes(self) -> list[str]:
+        """Return what differs on this machine: a resumed run may differ in the last digits there."""
         now = numeric_environment()
         return [
             f"{key} was {was}, is {now.get(key)}" for key, was in self.machine.items() if now.get(key) != was
@@ -60,14 +73,17 @@ class RuntimeChoices:
 
 
 def numeric_environment() -> dict[str, Any]:
-    """Return what the last digits of a sum depend on here."""
-    kind = default_device()
-    name = torch.cuda.get_device_name(kind) if kind.type == "cuda" else "cpu"
+    """Return what the last digits of a sum depend on: device, number of threads, version of torch."""
+    device = default_device()
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
     return {"device": name, "threads": torch.get_num_threads(), "torch": torch.__version__}
 
 
 def choose_runtime(base: Model, config: TrainConfig, rows: list[EncodedRow], identity: str) -> RuntimeChoices:
-    """Choose for a new run; how the loss is computed can only be probed with the model in memory."""
+    """Return the choices for a new run, but for the path of the loss, which needs the model in memory.
+
+    ``rows`` are the training rows, ``identity`` the hash of everything the result depends on.
+    """
     dtype = dtype_for()[0]
     longest = max(len(row.ids) for row in rows)
     memory = gradient_checkpointing.choose_checkpointing(
@@ -83,20 +99,20 @@ def choose_runtime(base: Model, config: TrainConfig, rows: list[EncodedRow], ide
 
 
 def recorded_choices(work: Path) -> RuntimeChoices | None:
-    """Return the choices of the run whose work folder it is, None when there are none that can be read."""
+    """Return the choices recorded in a work folder, None when there are none that can be read."""
     try:
-        found = json.loads((work / CHOICES_FILE).read_text(encoding="utf-8"))
-        found["checkpointing"] = gradient_checkpointing.CheckpointingChoice(**found["checkpointing"])
-        found["sizes"] = [(step, tokens) for step, tokens in found["sizes"]]
-        return RuntimeChoices(**found)
+        values = json.loads((work / CHOICES_FILE).read_text(encoding="utf-8"))
+        values["checkpointing"] = gradient_checkpointing.CheckpointingChoice(**values["checkpointing"])
+        values["sizes"] = [(step, tokens) for step, tokens in values["sizes"]]
+        return RuntimeChoices(**values)
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
 def changed_settings(settings: Mapping[str, Any], config: TrainConfig) -> str:
-    """Say why a run cannot be gone on with: which settings differ from those it began with."""
+    """Return why a run cannot be resumed: which of its ``settings`` differ from ``config``."""
     now = json.loads(json.dumps(config.to_json()))
-    settings = {"kernels": KERNELS[0], **settings}  # runs from before there was a choice
+    settings = {"kernels": KERNELS[0], **settings}  # runs of versions without this setting
     names = [f"{k} was {v}, is {now[k]}" for k, v in settings.items() if k in now and now[k] != v]
     return "; ".join(names) or "the base or the rows are others than before"
 
@@ -104,10 +120,17 @@ def changed_settings(settings: Mapping[str, Any], config: TrainConfig) -> str:
 def expected_gib(
     folder: Path, config: TrainConfig, loss: TrainingLoss, rows: Sequence[EncodedRow], checkpointing: bool
 ) -> float | None:
-    """Return the GiB of tensors that training takes, estimated for the forward pass of ``rows`` as it is really made.
+    """Return the estimated GiB of tensors in training, for the forward pass of ``rows`` as the run computes it.
 
-    Dtype, checkpointing, padding, shared beginnings and the way of the loss are the run's; None where the model's
-    config does not tell its shape.
+    Dtype, checkpointing, padding, shared prefixes and the path of the loss are the run's own. None where the model's
+    config does not describe its shape.
+
+    Args:
+        folder: Folder of the base model.
+        config: Settings of the run.
+        loss: The loss of the run.
+        rows: The rows of the largest forward pass.
+        checkpointing: Whether activations are recomputed in the backward pass.
     """
     try:
         shape = read_shape(read_json(folder / "config.json"))
@@ -123,27 +146,22 @@ def expected_gib(
     )
 
 
-MAX_HALVINGS = 6
-"""A sixty-fourth of what was meant to fit: below that something else is wrong."""
-_TEXTS = ("out of memory", "defaultcpuallocator", "can't allocate memory", "alloc_failed", "bad_alloc")
-
-
 @dataclass
 class MicroBatchSize:
-    """The padded tokens of one forward pass, by the step from which they hold.
+    """The most padded tokens of one forward pass, by the step from which they hold.
 
-    A step that fails for memory is taken again from its start in smaller passes: it keeps its rows, and the
-    loss is a sum over learnt tokens, so neither the effective batch nor the result changes but for rounding
-    and where dropout falls.
+    A step that runs out of memory is repeated from its start in smaller forward passes. It keeps its rows, and the loss
+    is a sum over target tokens, so neither the effective batch nor the result changes but for rounding and the dropout
+    masks.
     """
 
     sizes: list[tuple[int, int]]
     """(steps done, padded tokens): each holds from then on; the first one's step is 0."""
     shared: Callable[[Sequence[EncodedRow]], int] = lambda _: 0
-    """How many first tokens of some rows a forward pass computes only once."""
+    """Returns how many first tokens of some rows a forward pass computes only once."""
 
     def tokens_at(self, step: int) -> int:
-        """Return the padded tokens of a forward pass after so many steps."""
+        """Return the padded tokens of a forward pass when ``step`` steps are done."""
         return min(tokens for since, tokens in self.sizes if since <= step)
 
     def total(
@@ -151,12 +169,19 @@ class MicroBatchSize:
         rows: Sequence[EncodedRow],
         step: int,
         part: Callable[[list[EncodedRow]], float],
-        again: Callable[[str], None],
+        on_halved: Callable[[str], None],
     ) -> float:
         """Return the sum of ``part`` over the micro-batches of ``rows``.
 
-        When memory runs out the size is halved, ``again`` is called with the reason and has to undo what the parts
-        have done, and the sum begins anew. Raises CannotRun at one row, and at the seventh time.
+        When memory runs out, the size is halved, ``on_halved`` is called, and the sum starts over.
+
+        Args:
+            rows: The rows to split.
+            step: Number of steps done.
+            part: Computes one micro-batch and returns its share of the sum.
+            on_halved: Called with the reason; has to undo what the parts have done.
+
+        Raises CannotRun when a single row does not fit, and at the seventh halving.
         """
         prefix = self.shared(rows)
         # A shared prefix is held once for a whole pass, so rows and limit are counted without it.
@@ -173,20 +198,20 @@ class MicroBatchSize:
                     break
             if failed is None:
                 return total
-            # Only here is the error gone, and with its traceback the tensors of the failed pass.
+            # Outside the except block, because the error's traceback refers to the tensors of the failed pass.
             free_device_memory()
             self._halve(prefix + len(failed) * max(lengths[i] for i in failed), len(failed), step, reason)
-            again(f"{reason}; {self.tokens_at(step)} tokens at a time from step {step + 1} on")
+            on_halved(f"{reason}; {self.tokens_at(step)} tokens at a time from step {step + 1} on")
 
     def notes(self) -> list[str]:
-        """Say what was halved and when."""
+        """Return a note for each halving, with its step."""
         return [
             f"out of memory at step {step + 1}: {tokens} tokens at a time from then on, the step kept its rows"
             for step, tokens in self.sizes[1:]
         ]
 
     def _halve(self, padded: int, rows: int, step: int, reason: str) -> None:
-        """Record half of the ``padded`` tokens of the pass that failed, which may be less than was allowed."""
+        """Record half of the ``padded`` tokens of the pass that failed, which may be fewer than were allowed."""
         if rows == 1:
             raise CannotRun(
                 f"not enough memory for one row of {padded} tokens at step {step + 1} ({reason})",
@@ -202,32 +227,38 @@ class MicroBatchSize:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error means that memory ran out; a CPU's is an ordinary RuntimeError."""
+    """Return whether an error means that memory ran out; on a CPU torch raises an ordinary RuntimeError."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    return isinstance(error, RuntimeError) and any(text in str(error).lower() for text in _TEXTS)
+    return isinstance(error, RuntimeError) and any(
+        text in str(error).lower() for text in _OUT_OF_MEMORY_TEXTS
+    )
 
 
 @contextmanager
-def out_of_memory_as_problem(what: str, step: int) -> Iterator[None]:
-    """Turn memory running out where smaller passes would not help into CannotRun."""
+def out_of_memory_as_problem(subject: str, step: int) -> Iterator[None]:
+    """Raise CannotRun for memory that runs out in the block, where smaller forward passes would not help.
+
+    ``subject`` names what did not fit, ``step`` is the number of steps done.
+    """
     try:
         yield
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
         raise CannotRun(
-            f"not enough memory for {what} at step {step + 1} ({_first_line(error)})",
+            f"not enough memory for {subject} at step {step + 1} ({_first_line(error)})",
             "another --optimizer (adamw_8bit, adafactor) keeps less; or try lora or qlora",
         ) from error
 
 
 def free_device_memory() -> None:
-    """Give memory that nothing refers to any more back to the device."""
+    """Return memory that nothing refers to any more to the device."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
 
 
 def _first_line(error: BaseException) -> str:
+    """Return the first line of an error's message, at most 200 characters of it, or its type."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

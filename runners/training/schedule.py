@@ -1,7 +1,7 @@
-"""Which rows make up which optimiser step, and at what rate: planned once, the same on every resume.
+"""The plan of a run: which rows each optimiser step trains on, and its learning rate.
 
-The seed alone decides: pass ``n`` draws its order from a generator of its own, seeded "SEED/n", that nothing else
-draws from. So a run that is gone on with needs to know how many steps it has done, and no more.
+The plan depends on the seed alone: pass ``n`` draws its order from a generator of its own, seeded "SEED/n", that
+nothing else draws from. So a resumed run needs to know how many steps are done, and no more.
 """
 
 from __future__ import annotations
@@ -11,14 +11,20 @@ import random
 from collections.abc import Sequence
 
 LENGTH_JITTER = 0.1
-"""Share by which lengths are blurred before grouping, so that passes do not see the same batches again."""
+"""Largest relative noise on lengths before rows are grouped, so that no two passes have the same batches."""
 
 
 def plan_steps(lengths: Sequence[int], batch_tokens: int, epochs: float, seed: int) -> list[list[list[int]]]:
-    """Return the passes of a run; a pass is its optimiser steps; a step is the rows it trains on.
+    """Return the passes of a run, each a list of optimiser steps, each a list of row indexes.
 
-    Rows of nearly equal length share a step, because then hardly anything is padding; steps come in random
-    order and hold about equally many real tokens. A fractional last pass takes the first part of its steps.
+    Rows of nearly equal length share a step, because then hardly anything is padding; steps come in random order and
+    hold about equally many tokens without padding. A fractional last pass takes the first part of its steps.
+
+    Args:
+        lengths: Number of tokens of each row.
+        batch_tokens: Most tokens of a step, on average.
+        epochs: Number of passes, fractions allowed.
+        seed: Seed of the plan.
     """
     passes = []
     for epoch in range(math.ceil(epochs)):
@@ -30,20 +36,32 @@ def plan_steps(lengths: Sequence[int], batch_tokens: int, epochs: float, seed: i
 
 
 def micro_batches(rows: Sequence[int], lengths: Sequence[int], most: int) -> list[list[int]]:
-    """Split a step's rows, shortest first, into forward passes of at most ``most`` padded tokens."""
-    found: list[list[int]] = []
+    """Split a step's rows, shortest first, into forward passes of at most ``most`` padded tokens.
+
+    A row longer than that has a forward pass of its own.
+    """
+    batches: list[list[int]] = []
     for row in sorted(rows, key=lambda i: (lengths[i], i)):
-        if found and (len(found[-1]) + 1) * lengths[row] <= most:
-            found[-1].append(row)
+        # The row that is added is the longest so far, to which the others would be padded.
+        if batches and (len(batches[-1]) + 1) * lengths[row] <= most:
+            batches[-1].append(row)
         else:
-            found.append([row])
-    return found
+            batches.append([row])
+    return batches
 
 
 def learning_rate_factor(step: int, steps: int, schedule: str, warmup: float) -> float:
-    """Return the factor on the learning rate at a step (from 0): warm-up, then the schedule."""
+    """Return the factor on the learning rate at a step: linear warm-up, then the schedule.
+
+    Args:
+        step: The step, from 0.
+        steps: Number of steps of the run.
+        schedule: constant, cosine or linear.
+        warmup: Share of the steps in which the rate rises.
+    """
     rising = round(warmup * steps)
     if step < rising:
+        # Neither 0 at the first step, which would be wasted, nor 1 before the warm-up has ended.
         return (step + 1) / (rising + 1)
     if schedule == "constant":
         return 1.0
@@ -52,16 +70,18 @@ def learning_rate_factor(step: int, steps: int, schedule: str, warmup: float) ->
 
 
 def _epoch(lengths: Sequence[int], batch_tokens: int, order: random.Random) -> list[list[int]]:
+    """Return the steps of one pass: rows sorted by length with noise, cut into steps of about equal tokens."""
     blurred = [
         (length * (1 + order.uniform(-LENGTH_JITTER, LENGTH_JITTER)), i) for i, length in enumerate(lengths)
     ]
     total = sum(lengths)
     share = total / max(1, math.ceil(total / batch_tokens))
     steps: list[list[int]] = [[]]
-    full = 0.0
+    placed = 0.0  # tokens of the rows so far
     for _, row in sorted(blurred):
-        if steps[-1] and full + lengths[row] / 2 > share * len(steps):
+        # A row belongs to the step in whose share of all tokens its middle is.
+        if steps[-1] and placed + lengths[row] / 2 > share * len(steps):
             steps.append([])
         steps[-1].append(row)
-        full += lengths[row]
+        placed += lengths[row]
     return steps

@@ -1,6 +1,7 @@
-"""How a training run begins: from nothing, or from what an unfinished one left in the work folder. Heavy.
+"""Start and end of a training run.
 
-How a training run ends: its result takes the place of the folder it was asked for, whole or not at all. Heavy.
+:func:`start_training` builds the loop, from the base or from the last checkpoint in the work folder of an unfinished
+run; :func:`publish_weights` renames the complete result to the folder that was asked for. Imports torch.
 """
 
 from __future__ import annotations
@@ -25,6 +26,9 @@ from runners.training.loop import TrainingLoop
 from runners.training.loss import choose_loss, restore_loss
 from runners.training.optimizer import MasterOptimizer
 
+TRAINING_LOG = "training.jsonl"
+"""File with every step's loss, gradient norm and learning rate, and every validation loss, in the result's folder."""
+
 
 def start_training(
     rows: list[EncodedRow],
@@ -33,26 +37,37 @@ def start_training(
     base: Model,
     work: Path,
     identity: str,
-    tell: OnEvent,
+    on_event: OnEvent,
 ) -> TrainingLoop:
-    """Load the base, attach what is trained, plan every step, and go back to the last checkpoint if any."""
+    """Load the base, attach what is trained, plan every step, and restore the last checkpoint if there is one.
+
+    Args:
+        rows: Training rows.
+        valid: Validation rows.
+        config: Settings of the run.
+        base: The base model.
+        work: Folder of the checkpoints.
+        identity: Hash of everything the result depends on; a checkpoint of another identity is removed.
+        on_event: Receives the events of the run.
+
+    Raises CannotRun in a process of several that a launcher started.
+    """
     accelerator = Accelerator()
     if accelerator.num_processes > 1:
         raise CannotRun(
             f"training runs in one process, not in {accelerator.num_processes}", "start it without a launcher"
         )
-    chosen, folder = _kept(work, config, identity, tell)
-    begun = chosen is not None
-    chosen = chosen or runtime.choose_runtime(base, config, rows, identity)
+    recorded, folder = _unfinished_run(work, config, identity, on_event)
+    chosen = recorded or runtime.choose_runtime(base, config, rows, identity)
     checkpoint.seed_everything(config.seed)
     net = lora.prepare_model(base, config, chosen.checkpointing.on, chosen.dtype)
     passes = schedule.plan_steps(
         [len(row.ids) for row in rows], config.batch_tokens, config.epochs, config.seed
     )
-    if begun:
+    if recorded:
         loss = restore_loss(net, chosen.path, chosen.reason)
     else:
-        tokens = sum(len(rows[i].ids) for one in passes for step in one for i in step)
+        tokens = sum(len(rows[i].ids) for steps in passes for step in steps for i in step)
         loss = choose_loss(net, rows, tokens, config.kernels)
         chosen.path, chosen.reason = loss.path, loss.reason
         chosen.write(work)
@@ -64,52 +79,52 @@ def start_training(
         config.optimizer,
         config.lora_plus,
     )
-    # Probing may have drawn numbers, and a run that goes on does not probe.
+    # Choosing the loss may have drawn random numbers, and a resumed run does not choose.
     checkpoint.seed_everything(config.seed)
     progress = TrainingProgress(identity)
     if folder:
         progress = checkpoint.read_progress(folder)
         checkpoint.restore_random_state(checkpoint.restore_checkpoint(folder, optimizer))
     return TrainingLoop(
-        config, net, loss, optimizer, accelerator, rows, valid, passes, work, progress, chosen, tell
+        config, net, loss, optimizer, accelerator, rows, valid, passes, work, progress, chosen, on_event
     )
 
 
-def _kept(
-    work: Path, config: TrainConfig, identity: str, tell: OnEvent
+def _unfinished_run(
+    work: Path, config: TrainConfig, identity: str, on_event: OnEvent
 ) -> tuple[runtime.RuntimeChoices | None, Path | None]:
-    """Return what an unfinished run of this identity chose and its newest whole checkpoint.
+    """Return the recorded choices of an unfinished run of this identity, and its newest undamaged checkpoint.
 
-    Whatever cannot be gone on with is told, then removed.
+    What cannot be resumed is reported as an event, then removed.
     """
-    found = runtime.recorded_choices(work)
+    recorded = runtime.recorded_choices(work)
     folder, damage = checkpoint.newest_checkpoint(work)
     for text in damage:
-        tell({"event": "train.damage", "reason": f"{text}; an older checkpoint is taken, or none"})
-    other = found is not None and found.identity != identity
-    if other or (folder and checkpoint.read_progress(folder).identity != identity):
-        reason = runtime.changed_settings(found.settings if found else {}, config)
-        tell({"event": "train.restart", "reason": reason})
+        on_event({"event": "train.damage", "reason": f"{text}; an older checkpoint is taken, or none"})
+    differs = recorded is not None and recorded.identity != identity
+    if differs or (folder and checkpoint.read_progress(folder).identity != identity):
+        reason = runtime.changed_settings(recorded.settings if recorded else {}, config)
+        on_event({"event": "train.restart", "reason": reason})
         clear_work_folder(work)
         return None, None
     checkpoint.remove_checkpoints_after(work, folder)
-    if found is None and folder:
-        tell(
+    if recorded is None and folder:
+        on_event(
             {"event": "train.moved", "reason": "what the run had chosen is not known any more; chosen again"}
         )
-    for text in found.moved() if found and folder else ():
-        tell({"event": "train.moved", "reason": f"{text}: the last digits of the weights may differ"})
-    return found, folder
+    for text in recorded.environment_changes() if recorded and folder else ():
+        on_event({"event": "train.moved", "reason": f"{text}: the last digits of the weights may differ"})
+    return recorded, folder
 
 
 def clear_work_folder(work: Path) -> None:
-    """Remove what an earlier run left; the lock that the caller holds stays."""
+    """Remove the choices and checkpoints of an earlier run, but not the lock that the caller holds."""
     (work / runtime.CHOICES_FILE).unlink(missing_ok=True)
     checkpoint.remove_checkpoints_after(work)
 
 
 def refuse_unfinished(work: Path) -> None:
-    """Raise UsageProblem when checkpoints would be lost."""
+    """Raise UsageProblem when the work folder holds checkpoints, which a new run would remove."""
     folder, _ = checkpoint.newest_checkpoint(work)
     if folder:
         raise UsageProblem(
@@ -118,14 +133,18 @@ def refuse_unfinished(work: Path) -> None:
         )
 
 
-TRAINING_LOG = "training.jsonl"
-"""Every step's loss, gradient norm and learning rate, and every validation loss, beside the weights."""
-
-
 def manifest_facts(
     loop: TrainingLoop, data: dict[str, Any], identity: str, origin: RunOrigin, result: TrainResult
 ) -> dict[str, Any]:
-    """Return what the manifest keeps of a run beside its base and files."""
+    """Return what the manifest records of a run besides its base and files.
+
+    Args:
+        loop: The finished loop.
+        data: Counts and hash of the training rows.
+        identity: Hash of everything the result depends on.
+        origin: Files, plan and reasons of the settings.
+        result: The result of the loop.
+    """
     note = {"optimizer": loop.optimizer.note} if loop.optimizer.note else {}
     return {
         "data": {**data, "files": list(origin.files)},
@@ -141,17 +160,20 @@ def manifest_facts(
     }
 
 
-def publish_weights(loop: TrainingLoop, base: Model, out: Path, kept: dict[str, Any]) -> None:
-    """Write the tuned weights beside the checkpoints, then let them take ``out``'s place in one rename."""
+def publish_weights(loop: TrainingLoop, base: Model, out: Path, facts: dict[str, Any]) -> None:
+    """Write the tuned weights into the work folder, then replace ``out`` by them in one rename.
+
+    ``facts`` are those of :func:`manifest_facts`. Raises CannotRun when the disk is full.
+    """
     tmp = loop.work / "out"
     shutil.rmtree(tmp, ignore_errors=True)
     config = loop.config.to_json()
-    kept = {"name": base.name, "method": config["method"], "config": config, **kept}
+    facts = {"name": base.name, "method": config["method"], "config": config, **facts}
     try:
         with disk_full_as_problem(out):
             tmp.mkdir(parents=True)
             write_text(tmp / TRAINING_LOG, "".join(json.dumps(row) + "\n" for row in loop.log()))
-            lora.save_weights(loop.net, tmp, base, kept)
+            lora.save_weights(loop.net, tmp, base, facts)
             if out.exists():
                 out.rename(loop.work / "replaced")
             publish_folder(tmp, out)
@@ -160,18 +182,21 @@ def publish_weights(loop: TrainingLoop, base: Model, out: Path, kept: dict[str, 
         raise
 
 
-def finished_result(out: Path, identity: str, config: TrainConfig, tell: OnEvent) -> TrainResult | None:
-    """Return the result kept in a whole ``out`` of the same identity, else tell why it will be made again."""
+def finished_result(out: Path, identity: str, config: TrainConfig, on_event: OnEvent) -> TrainResult | None:
+    """Return the result recorded in ``out`` when it is undamaged and of this identity.
+
+    Otherwise return None and report as an event why it will be trained again.
+    """
     kind = "adapter" if (out / "adapter_config.json").is_file() else "model"
     try:
         manifest = check_manifest(out, kind, (CARD_FILE,))
     except BadInput as error:
-        tell({"event": "train.damage", "reason": f"{error.message}; it is made again"})
+        on_event({"event": "train.damage", "reason": f"{error.message}; it is made again"})
         return None
     if manifest.get("identity") != identity:
         why = runtime.changed_settings(manifest.get("config", {}), config)
-        tell({"event": "train.restart", "reason": f"{why}; {out} stays until its successor is whole"})
+        on_event({"event": "train.restart", "reason": f"{why}; {out} stays until its successor is whole"})
         return None
-    tell({"event": "train.skip", "folder": str(out)})
+    on_event({"event": "train.skip", "folder": str(out)})
     result = manifest["result"]
     return TrainResult(folder=out, **{**result, "notes": tuple(result["notes"])})

@@ -1,4 +1,7 @@
-"""The base model asked in several ways: from memory, with the supporting passage, with what retrieval finds."""
+"""Ask the base model in several ways: from memory, with the supporting passage, and with what retrieval returns.
+
+:func:`probe_base_model` asks the dev questions in each way and judges the answers without a model.
+"""
 
 from __future__ import annotations
 
@@ -23,59 +26,62 @@ from runners.scoring.scores import score_answer
 from runners.scoring.style_checks import in_style
 from runners.trial.trial import ANSWERS, run_arm
 
-CLOSED, OPEN, RETRIEVED, ALONE = "closed-book", "open-book", "retrieved", "examples"
+CLOSED = "closed-book"
+OPEN = "open-book"
+RETRIEVED = "retrieved"
+ALONE = "examples"
 SAMPLE_FILE = "portion.json"
 PROBE_WAYS = (CLOSED, OPEN, RETRIEVED, ALONE)
 PROBE_EXAMPLES = 10
-"""Real examples that prompting alone is tried on: Manning, Building Reliable AI Systems, ch. 5, stops at 8 of 10."""
+"""Training examples that prompting alone is tried on: Manning, Building Reliable AI Systems, ch. 5, stops at 8 of 10."""
 RECALL_SHARE = 0.5
-"""Share of the gold's own words that a right answer holds, beside all of its numbers and its yes or no: a
-paraphrase keeps names and amounts, and seldom more."""
+"""Share of the gold's content words that a correct answer must contain, besides all numbers and the yes or
+no; a paraphrase keeps names and amounts, and seldom more."""
 _NEVER = RefusalThreshold({}, 1.0, "probe")
-"""Refuses nothing: what is measured is whether the passages that are found suffice."""
+"""A threshold that never refuses: the probe measures whether the passages suffice."""
 
 
 @dataclass(frozen=True, slots=True)
 class ProbeReply:
-    """One answer, judged without a model."""
+    """One answer of the probe with its judgement by rule."""
 
     way: str
     id: str
     answerable: bool
     right: bool | None
-    """Holds the gold (or refuses where there is none); None where there is nothing to judge by."""
+    """Whether it contains the gold (or refuses when there is none); None when there is no gold to compare with."""
     style: bool | None
-    """Meets every check of the house style; None without checks."""
+    """Whether it meets every style check; None without checks."""
     answer: str
 
 
 @dataclass(frozen=True, slots=True)
 class ProbeReplies:
-    """Everything that was asked, and what was not and why."""
+    """All answers of the probe, and counts of what could not be asked."""
 
     replies: tuple[ProbeReply, ...]
     questions: int
     grounded: frozenset[str]
-    """Questions whose supporting passage is known: only these are asked with passages."""
+    """Ids of the questions whose supporting passage is known; only these are asked with passages."""
     ungrounded: int
-    """Answerable questions that no passage was found for."""
+    """Number of answerable questions without a known supporting passage."""
     brought: int
-    """Grounded questions to which retrieval brought the supporting passage."""
+    """Number of grounded questions for which retrieval returned the supporting passage."""
     cut: int = 0
-    """Answers that the probe's limit cut below the plan's own: their style is not judged."""
+    """Answers cut by the probe's token limit, which is below the plan's own: their style is not judged."""
     portion: DocumentSample | None = None
     """The part of the documents that was indexed; None for all of them."""
 
     def of(self, way: str) -> list[ProbeReply]:
-        """The replies of one way, in the order of the questions."""
+        """Return the replies of one way, in the order of the questions."""
         return [reply for reply in self.replies if reply.way == way]
 
 
 class GivenContext(Retriever):
-    """A retriever that hands over the supporting passage, and nothing else."""
+    """A retriever that returns a question's supporting passage and nothing else."""
 
     def __init__(self, retriever: Retriever, gold: Mapping[str, Chunk]) -> None:
-        """Take an ordinary retriever's way of showing passages; ``gold`` is by the question's words."""
+        """Take a retriever, whose settings format the passages; ``gold`` is the passage by question text."""
         super().__init__(retriever.index, retriever.step, _NEVER, retriever.count_tokens, retriever.controls)
         self._gold = gold
 
@@ -83,62 +89,75 @@ class GivenContext(Retriever):
         """Return each question's supporting passage."""
         hits = [(Hit(self._gold[question], 1.0, 1.0, 0.0),) for question in questions]
         return [
-            Retrieved(found, self.show(found, question), _NEVER.decide(question, found))
-            for question, found in zip(questions, hits, strict=True)
+            Retrieved(
+                question_hits,
+                self.format_hits(question_hits, question),
+                _NEVER.decide(question, question_hits),
+            )
+            for question, question_hits in zip(questions, hits, strict=True)
         ]
 
 
-def probe_base_model(bench: RunContext, count: int = PROBE_EXAMPLES, longest: int = 0) -> ProbeReplies:
-    """Ask the dev questions every way that the data allow, then so many examples; nothing is asked twice.
+def probe_base_model(context: RunContext, count: int = PROBE_EXAMPLES, longest: int = 0) -> ProbeReplies:
+    """Ask the dev questions in every way that the data allow, then some training examples.
 
-    What the run's journal holds already is taken from there. The index is built first where the plan has one.
-    ``longest`` is the tokens that an answer may have in earnest, when that is more than the bench's plan allows.
+    Answers that the run's journal already holds are taken from it. The index is built first when the plan has
+    one.
+
+    Args:
+        context: the run.
+        count: the number of training examples to ask.
+        longest: the tokens that an answer may have in the real run, when the context's plan allows fewer.
     """
-    plan, dev = bench.plan, list(bench.split.dev)
+    plan, dev = context.plan, list(context.split.dev)
     gold: dict[str, Chunk] = {}
-    plain = retriever = part = None
-    shown = example_questions(bench.examples, count, plan.seed)
+    given = retriever = sample = None
+    example_set = example_questions(context.examples, count, plan.seed)
     first = 1
     if plan.index is not None and dev:
-        bench.tell({"event": "step.start", "step": INDEX, "number": 1, "total": 4 + bool(shown)})
-        retriever, part = _retriever(bench, plan.index)
-        bench.tell({"event": "step.end", "step": INDEX})
+        context.emit({"event": "step.start", "step": INDEX, "number": 1, "total": 4 + bool(example_set)})
+        retriever, sample = _retriever(context, plan.index)
+        context.emit({"event": "step.end", "step": INDEX})
         first = 2
         gold = gold_passages(retriever.index.chunks, dev)
-        plain = GivenContext(retriever, {q.question: gold[q.id] for q in dev if q.id in gold})
+        given = GivenContext(retriever, {q.question: gold[q.id] for q in dev if q.id in gold})
     grounded = [q for q in dev if q.id in gold]
-    orders = [
+    ways = [
         (CLOSED, dev, None),
-        (OPEN, grounded, plain),
+        (OPEN, grounded, given),
         (RETRIEVED, grounded, retriever),
-        (ALONE, shown, None),
+        (ALONE, example_set, None),
     ]
-    asked = [order for order in orders if order[1]]
-    journal = bench.run.path / ANSWERS
+    ways_to_ask = [way_to_ask for way_to_ask in ways if way_to_ask[1]]
+    journal = context.run.path / ANSWERS
     replies: list[ProbeReply] = []
     cut = 0
-    for number, (way, questions, found) in enumerate(asked, first):
-        bench.tell({"event": "step.start", "step": way, "number": number, "total": len(asked) + first - 1})
-        arm = EvaluateStep(arm=way, retrieval=found is not None)
-        run_arm(plan, arm, plan.seed, questions, bench.generator(None, arm), found, (), journal, bench.tell)
-        said = {row["id"]: row for row in read_journal(journal) if row["arm"] == way}
-        short = plan.max_new_tokens < longest
+    for number, (way, questions, finder) in enumerate(ways_to_ask, first):
+        context.emit(
+            {"event": "step.start", "step": way, "number": number, "total": len(ways_to_ask) + first - 1}
+        )
+        arm = EvaluateStep(arm=way, retrieval=finder is not None)
+        run_arm(
+            plan, arm, plan.seed, questions, context.generator(None, arm), finder, (), journal, context.emit
+        )
+        rows = {row["id"]: row for row in read_journal(journal) if row["arm"] == way}
+        limited = plan.max_new_tokens < longest
         for question in questions:
-            row = said[question.id]
-            stopped = short and row["finish"] == "length"
-            cut += stopped
-            replies.append(judge_reply(plan, way, question, row["answer"], stopped))
-        bench.tell({"event": "step.end", "step": way})
-    brought = _brought(retriever, grounded, gold) if retriever is not None else 0
+            row = rows[question.id]
+            was_cut = limited and row["finish"] == "length"
+            cut += was_cut
+            replies.append(judge_reply(plan, way, question, row["answer"], was_cut))
+        context.emit({"event": "step.end", "step": way})
+    retrieved_gold = _count_gold_retrieved(retriever, grounded, gold) if retriever is not None else 0
     ungrounded = sum(q.answerable for q in dev) - len(grounded) if retriever is not None else 0
-    return ProbeReplies(tuple(replies), len(dev), frozenset(gold), ungrounded, brought, cut, part)
+    return ProbeReplies(tuple(replies), len(dev), frozenset(gold), ungrounded, retrieved_gold, cut, sample)
 
 
 def judge_reply(plan: Plan, way: str, question: Question, answer: str, cut: bool = False) -> ProbeReply:
     """Judge one answer by the question's gold and the plan's checks.
 
-    One that was cut has no style to judge. It is still wrong where it has not come to the fact by then: leaving
-    long-winded answers out would flatter the model.
+    The style of an answer that was cut is not judged. Such an answer still counts as wrong when it does not
+    contain the fact by then: leaving out long-winded answers would flatter the model.
     """
     style = None if cut else in_style(answer, plan.checks)
     return ProbeReply(
@@ -152,132 +171,159 @@ def judge_reply(plan: Plan, way: str, question: Question, answer: str, cut: bool
 
 
 def holds_gold(plan: Plan, question: Question, answer: str) -> bool | None:
-    """Whether an answer holds the question's gold; None when the question has none.
+    """Return whether an answer contains the question's gold; None when the question has none.
 
-    Labels and JSON must be the reference. Prose must hold half of the fact's own words, all of its numbers and its
-    yes or no. Where there is no answer, refusing is right.
+    Labels and JSON must equal the reference. Prose must contain half of the fact's content words, all its
+    numbers and its yes or no. For a question without an answer, a refusal is right.
     """
     scores = score_answer(plan, question, answer, (), False)
     if not question.answerable:
         return scores["refusal"] == 1
     if any(check.kind in ("labels", "json_schema") for check in plan.checks):
         exact = scores.get("exact_match")
-        return None if exact is None else exact == 1 or _same_json(answer, question)
-    found = {name: scores[name] for name in ("fact_recall", "agreement") if name in scores}
-    if not found:
+        return None if exact is None else exact == 1 or _equals_json_reference(answer, question)
+    parts = {name: scores[name] for name in ("fact_recall", "agreement") if name in scores}
+    if not parts:
         return scores["token_f1"] >= RECALL_SHARE if "token_f1" in scores else None
-    return found.get("fact_recall", 1.0) >= RECALL_SHARE and found.get("agreement", 1.0) == 1
+    return parts.get("fact_recall", 1.0) >= RECALL_SHARE and parts.get("agreement", 1.0) == 1
 
 
 def example_questions(examples: Sequence[Example], count: int, seed: int) -> list[Question]:
-    """Draw examples by the seed and put them as questions, with their replies as gold; plain texts have no question."""
-    usable = [e for e in examples if not e.raw and e.question.strip()]
-    drawn = sorted(usable, key=lambda e: sha256_text(f"{seed}\0probe\0{e.question}\0{e.reply}"))[:count]
+    """Sample examples by the seed and return them as questions with their replies as gold.
+
+    Plain texts are left out, since they hold no question.
+    """
+    usable = [example for example in examples if not example.raw and example.question.strip()]
+    drawn = sorted(
+        usable, key=lambda example: sha256_text(f"{seed}\0probe\0{example.question}\0{example.reply}")
+    )[:count]
     return [
         Question(
-            f"example-{e.line}",
-            e.question,
-            reference=e.reply,
-            answerable=not e.refuses,
-            system=e.system or None,
-            fact=e.meta["fact"] if isinstance(e.meta.get("fact"), str) else None,
-            line=e.line,
-            history=tuple(m for m in e.messages[:-2] if m["role"] != "system"),
+            f"example-{example.line}",
+            example.question,
+            reference=example.reply,
+            answerable=not example.refuses,
+            system=example.system or None,
+            fact=example.meta["fact"] if isinstance(example.meta.get("fact"), str) else None,
+            line=example.line,
+            history=tuple(message for message in example.messages[:-2] if message["role"] != "system"),
         )
-        for e in drawn
+        for example in drawn
     ]
 
 
 def gold_passages(chunks: Sequence[Chunk], questions: Sequence[Question]) -> dict[str, Chunk]:
-    """Return the supporting chunk of every answerable question that has one: by its span, else as for training rows."""
+    """Return the supporting chunk of each answerable question that has one, by question id.
+
+    It is the chunk of the question's gold span, else the one whose text supports its gold.
+    """
     finder = GoldPassages(chunks)
-    found: dict[str, Chunk] = {}
+    passages: dict[str, Chunk] = {}
     for question in questions:
         if not question.answerable:
             continue
-        chunk = _spanned(chunks, question) or _supporting(finder, chunks, question)
+        chunk = _chunk_of_span(chunks, question) or _chunk_of_text(finder, chunks, question)
         if chunk is not None:
-            found[question.id] = chunk
-    return found
+            passages[question.id] = chunk
+    return passages
 
 
-def _spanned(chunks: Sequence[Chunk], question: Question) -> Chunk | None:
-    """The chunk that holds most of the question's gold spans."""
-    near = [c for c in chunks if c.doc == question.doc_id] if question.spans else []
+def _chunk_of_span(chunks: Sequence[Chunk], question: Question) -> Chunk | None:
+    """Return the chunk that overlaps most with the question's gold spans; None without spans."""
+    of_document = [chunk for chunk in chunks if chunk.doc == question.doc_id] if question.spans else []
 
-    def held(chunk: Chunk) -> int:
+    def overlap(chunk: Chunk) -> int:
         return sum(max(0, min(chunk.end, end) - max(chunk.start, start)) for start, end in question.spans)
 
-    best = max(near, key=held, default=None)
-    return best if best is not None and held(best) else None
+    best = max(of_document, key=overlap, default=None)
+    return best if best is not None and overlap(best) else None
 
 
-def _supporting(finder: GoldPassages, chunks: Sequence[Chunk], question: Question) -> Chunk | None:
-    """The chunk that supports the question's reference, fact or answer; the only one of a document that is named."""
+def _chunk_of_text(finder: GoldPassages, chunks: Sequence[Chunk], question: Question) -> Chunk | None:
+    """Return the chunk that supports the question's reference, fact or answer, else the only chunk of its document."""
     meta = {"doc_id": question.doc_id, "fact": question.fact}
     for reply in filter(None, (question.reference, question.fact, *question.answers)):
-        turns = ({"role": "user", "content": question.question}, {"role": "assistant", "content": reply})
-        if chunk := finder.find(Example(turns, meta, question.line)):
+        messages = ({"role": "user", "content": question.question}, {"role": "assistant", "content": reply})
+        if chunk := finder.find(Example(messages, meta, question.line)):
             return chunk
-    near = [c for c in chunks if c.doc == question.doc_id]
-    return near[0] if len(near) == 1 else None
+    of_document = [chunk for chunk in chunks if chunk.doc == question.doc_id]
+    return of_document[0] if len(of_document) == 1 else None
 
 
-def _retriever(bench: RunContext, step: IndexStep) -> tuple[Retriever, DocumentSample | None]:
-    """The index of the plan's documents, or of a part, built in the run's folder unless it is there, refusing nothing."""
+def _retriever(context: RunContext, step: IndexStep) -> tuple[Retriever, DocumentSample | None]:
+    """Return a retriever that never refuses, over the plan's documents or a sample of them, and the sample.
+
+    The index is built in the run's folder when there is none.
+    """
     from rag.index import Index
     from runners.models.resolve import Model
 
-    folder = bench.run.path / INDEX
+    folder = context.run.path / INDEX
     if not (folder / "CURRENT").is_file():
-        assert bench.plan.data.documents is not None
-        part = _portion(bench, step)
-        write_json(bench.run.path / SAMPLE_FILE, None if part is None else asdict(part))
-        only = None if part is None else part.ids
+        assert context.plan.data.documents is not None
+        sample = _sample_documents(context, step)
+        write_json(context.run.path / SAMPLE_FILE, None if sample is None else asdict(sample))
+        document_ids = None if sample is None else sample.ids
         Index.build(
-            folder, bench.plan.data.documents, bench.embedder, index_settings(step), bench.tell, only=only
+            folder,
+            context.plan.data.documents,
+            context.embedder,
+            index_settings(step),
+            context.emit,
+            only=document_ids,
         )
-    part = _kept(bench.run.path / SAMPLE_FILE)
-    base = bench.base.folder if isinstance(bench.base, Model) else None
-    return Retriever(bench.index, step, _NEVER, token_counter(base), control_tokens(base)), part
+    sample = _read_sample(context.run.path / SAMPLE_FILE)
+    base = context.base.folder if isinstance(context.base, Model) else None
+    return Retriever(context.index, step, _NEVER, token_counter(base), control_tokens(base)), sample
 
 
-def _kept(path: Path) -> DocumentSample | None:
-    found = json.loads(path.read_text("utf-8")) if path.is_file() else None
-    return None if found is None else DocumentSample(**{**found, "ids": tuple(found["ids"])})
+def _read_sample(path: Path) -> DocumentSample | None:
+    """Return the stored sample of the documents; None when all were indexed."""
+    stored = json.loads(path.read_text("utf-8")) if path.is_file() else None
+    return None if stored is None else DocumentSample(**{**stored, "ids": tuple(stored["ids"])})
 
 
-def _portion(bench: RunContext, step: IndexStep) -> DocumentSample | None:
-    """The part of the documents to index: with those that the dev questions name or whose text supports their gold."""
+def _sample_documents(context: RunContext, step: IndexStep) -> DocumentSample | None:
+    """Return the sample of the documents to index, with those that the dev questions need; None for all of them."""
     from rag.loading.reader import load_documents
 
-    assert bench.plan.data.documents is not None
-    documents = load_documents(bench.plan.data.documents).documents
+    assert context.plan.data.documents is not None
+    documents = load_documents(context.plan.data.documents).documents
 
     def gold() -> set[str]:
-        there = {document.id for document in documents}
-        named = {question.doc_id for question in bench.split.dev if question.doc_id}
-        return named & there | {
-            c.doc for c in gold_passages(block_texts(documents), bench.split.dev).values()
+        ids = {document.id for document in documents}
+        named = {question.doc_id for question in context.split.dev if question.doc_id}
+        return named & ids | {
+            chunk.doc for chunk in gold_passages(block_texts(documents), context.split.dev).values()
         }
 
-    found = sample_within_budget(documents, gold, bench.embedder, index_settings(step), bench.plan.seed)
-    if found is not None:
-        bench.tell({"event": "index.sampled", **found.to_json(), "reason": found.text})
-    return found
+    sample = sample_within_budget(documents, gold, context.embedder, index_settings(step), context.plan.seed)
+    if sample is not None:
+        context.emit({"event": "index.sampled", **sample.to_json(), "reason": sample.text})
+    return sample
 
 
-def _brought(retriever: Retriever, questions: Sequence[Question], gold: Mapping[str, Chunk]) -> int:
-    found = retriever.find([q.question for q in questions]) if questions else []
+def _count_gold_retrieved(
+    retriever: Retriever, questions: Sequence[Question], gold: Mapping[str, Chunk]
+) -> int:
+    """Return for how many questions a hit overlaps with the supporting passage."""
+    results = retriever.find([question.question for question in questions]) if questions else []
     return sum(
-        any(h.chunk.doc == g.doc and h.chunk.start < g.end and g.start < h.chunk.end for h in brought.hits)
-        for brought, g in zip(found, (gold[q.id] for q in questions), strict=True)
+        any(
+            hit.chunk.doc == passage.doc and hit.chunk.start < passage.end and passage.start < hit.chunk.end
+            for hit in result.hits
+        )
+        for result, passage in zip(results, (gold[question.id] for question in questions), strict=True)
     )
 
 
-def _same_json(answer: str, question: Question) -> bool:
+def _equals_json_reference(answer: str, question: Question) -> bool:
     try:
-        said = json.loads(answer)
-        return any(said == json.loads(ref) for ref in (*question.references, question.reference or "") if ref)
+        given = json.loads(answer)
+        return any(
+            given == json.loads(reference)
+            for reference in (*question.references, question.reference or "")
+            if reference
+        )
     except ValueError:
         return False

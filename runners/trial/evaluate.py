@@ -1,4 +1,7 @@
-"""A finished run's arms on other questions: asked and scored as in the trial, which stays as it is."""
+"""Ask a finished run's arms other questions, and score the answers as in the trial, which is not changed.
+
+:func:`evaluate` is the entry point.
+"""
 
 from __future__ import annotations
 
@@ -25,22 +28,22 @@ UNCHECKED_NOTE = "whether the run was trained on these questions is not checked"
 
 @dataclass(frozen=True, slots=True)
 class EvalQuestions:
-    """The questions of a file that are asked, and what ties the file to the run."""
+    """The questions of a file that are asked, and how they relate to the run's own data."""
 
     questions: tuple[Question, ...]
     near: int = 0
     """Questions left out because they nearly repeat training rows."""
     dev: int = 0
-    """Questions by which the run made its choices: scores on them flatter."""
+    """Dev questions of the run, by which it made choices: scores on them are too high."""
     trial: int = 0
     """Questions that the trial asked as well."""
     unchecked: str = ""
-    """Why the first three could not be counted; "" where they were."""
+    """Why the three counts are missing; "" when they were made."""
 
     def to_json(self) -> dict[str, Any]:
-        """The counts, for a report."""
-        counted = {key: value for key, value in asdict(self).items() if key != "questions"}
-        return {"asked": len(self.questions), **counted}
+        """Return the counts, for a report."""
+        counts = {key: value for key, value in asdict(self).items() if key != "questions"}
+        return {"asked": len(self.questions), **counts}
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,21 +51,31 @@ class Evaluation:
     """Scores of a run's arms on other questions."""
 
     folder: Path
-    """Where answers and scores are kept."""
+    """The folder of the answers and scores."""
     asked: EvalQuestions
     arms: tuple[ArmScores, ...]
     generation: int
-    """The index's generation that was asked; 0 without an index."""
+    """The generation of the index that was searched; 0 without an index."""
 
 
 def evaluate(
     path: Path, file: Path, arms: Sequence[str] = (), out: Path | None = None, on_event: OnEvent | None = None
 ) -> Evaluation:
-    """Let arms of a finished run (all of them by default) answer the questions of a file, and score the answers.
+    """Let arms of a finished run answer the questions of a file, and score the answers.
 
-    Instructions, examples, passages, weights, checks and score weights are the run's. Answers are kept in ``out``, by
-    default a folder of the run named after the questions, and none is asked twice from the same index. Raises BadInput
-    for a broken or unfinished run or file, an unknown arm, and questions that are among the training rows.
+    Instructions, examples, passages, weights, checks and score weights are the run's. No question is asked
+    twice from the same generation of the index.
+
+    Args:
+        path: the run folder.
+        file: the questions.
+        arms: names of the arms; all of them by default.
+        out: the folder of answers and scores; by default a folder of the run named after the questions.
+        on_event: receives events.
+
+    Raises:
+        BadInput: a broken or unfinished run or file, an unknown arm, or questions that are among the training
+            rows.
     """
     session = open_session(path, on_event)
     chosen = tuple(dict.fromkeys(map(session.arm, arms))) or session.plan.arms
@@ -71,24 +84,25 @@ def evaluate(
     asked = read_eval_questions(session, file)
     folder = out or path / EVALS_FOLDER / f"{file.stem}-{sha256_file(file)[:8]}"
     with writer_lock(folder), disk_full_as_problem(folder):
-        for number, arm in enumerate(chosen):
-            _answer(session, arm, asked.questions, folder, on_event, (number + 1, len(chosen)))
-        found = trial.score_trial(
+        for position, arm in enumerate(chosen):
+            _answer(session, arm, asked.questions, folder, on_event, (position + 1, len(chosen)))
+        scores = trial.score_trial(
             session.plan.model_copy(update={"steps": _with_arms(session, chosen)}),
             asked.questions,
             read_journal(folder / ANSWERS),
             lambda q: step_runner.gold_text(session.context, q),
         )
-        trial.write_scores(found, folder / SCORES)
+        trial.write_scores(scores, folder / SCORES)
     return Evaluation(
-        folder, asked, tuple(found), current_generation(path / INDEX) if session.plan.index else 0
+        folder, asked, tuple(scores), current_generation(path / INDEX) if session.plan.index else 0
     )
 
 
 def read_eval_questions(session: RunSession, file: Path) -> EvalQuestions:
-    """Read questions and hold them against the run's own data, where that is still there.
+    """Read questions and compare them with the run's own data, if that still exists; near repeats are left out.
 
-    BadInput for questions that also occur in the training rows or the instructions; near repeats are left out.
+    Raises:
+        BadInput: questions also occur in the training rows or the instructions.
     """
     questions = load_questions(file)
     try:
@@ -100,8 +114,8 @@ def read_eval_questions(session: RunSession, file: Path) -> EvalQuestions:
     guarded = dataset.guard_questions(
         session.plan.model_copy(update={"data": lenient}), examples, questions, file
     )
-    texts = [{q.question for q in half} for half in (split.dev, split.test)]
-    dev, test = (sum(q.question in half for q in guarded.questions) for half in texts)
+    texts_of_split = [{q.question for q in known_texts} for known_texts in (split.dev, split.test)]
+    dev, test = (sum(q.question in known_texts for q in guarded.questions) for known_texts in texts_of_split)
     if not guarded.questions:
         raise BadInput(
             f"{file}: every question nearly repeats a training row", "give questions of another kind"
@@ -115,23 +129,23 @@ def _answer(
     questions: Sequence[Question],
     folder: Path,
     on_event: OnEvent | None,
-    at: tuple[int, int],
+    position: tuple[int, int],
 ) -> None:
-    """Let an arm answer what it has not answered yet, with each of its seeds' weights."""
+    """Let an arm answer what it has not answered yet, with the weights of each of its seeds."""
     plan = session.plan
     seeds = plan.train_step(arm.weights).seeds if arm.weights else (plan.seed,)
     name = f"evaluate:{arm.arm}"
     if on_event:
-        on_event({"event": "step.start", "step": name, "number": at[0], "total": at[1]})
+        on_event({"event": "step.start", "step": name, "number": position[0], "total": position[1]})
     made_from = {
         "plan": plan.digest(),
         "questions": [asdict(q) for q in questions],
         "generation": current_generation(session.folder.path / INDEX) if arm.retrieval else 0,
     }
     trial.drop_outdated_answers(folder, arm.arm, sha256_text(canonical_json(made_from)))
-    kept = {(row["seed"], row["id"]) for row in read_journal(folder / ANSWERS) if row["arm"] == arm.arm}
-    for seed in (s for s in seeds if any((s, q.id) not in kept for q in questions)):
-        prepared, generator = session.ready(arm, seed)
+    answered = {(row["seed"], row["id"]) for row in read_journal(folder / ANSWERS) if row["arm"] == arm.arm}
+    for seed in (s for s in seeds if any((s, q.id) not in answered for q in questions)):
+        prepared, generator = session.prepare(arm, seed)
         trial.run_arm(
             prepared.plan,
             arm,

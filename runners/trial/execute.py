@@ -1,4 +1,7 @@
-"""Carry out a plan: index, train, evaluate every arm, score; resumable after any step."""
+"""Carry out a plan: build the index, train, let every arm answer, score; resumable after any step.
+
+:func:`run` is the public entry point, :func:`run_plan` the same for the command line.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +16,7 @@ from runners.models import cards
 from runners.models.resolve import Model
 from runners.plan.schema import Plan, Step, read_plan, step_name
 from runners.plan.steps import EvaluateStep, TrainStep
-from runners.resources.environment import ENVIRONMENT_EVENT as ENVIRONMENT
-from runners.resources.environment import describe_environment
+from runners.resources.environment import ENVIRONMENT_EVENT, describe_environment
 from runners.resources.machine import Machine, detect_machine
 from runners.run_folder import SCORES, TRIAL, RunFolder, read_journal
 from runners.runs import dataset, recorded_models, requirements
@@ -28,28 +30,6 @@ QUICK_EPOCHS = 1.0
 QUICK_PROMPTS = 12
 
 
-def quick_plan(plan: Plan) -> Plan:
-    """The same plan with fewer questions and rows and one epoch: minutes instead of a quarter of an hour."""
-    data = plan.data.model_copy(
-        update={key: min(most, getattr(plan.data, key) or most) for key, most in QUICK_LIMITS.items()}
-    )
-    few = plan.forgetting.model_copy(update={"prompts": min(QUICK_PROMPTS, plan.forgetting.prompts)})
-    changed = {"steps": tuple(map(_quick_step, plan.steps)), "forgetting": few}
-    return plan.model_copy(update={"data": data, **changed})
-
-
-def _quick_step(step: Step) -> Step:
-    if isinstance(step, EvaluateStep) and step.bank == "chosen":
-        return step.model_copy(update={"budget": 0})
-    if not isinstance(step, TrainStep):
-        return step
-    epochs = min(step.epochs, QUICK_EPOCHS)
-    reasons = {**step.reasons, "epochs": f"{epochs:g} because --quick takes one pass"}
-    if len(step.seeds) > 1 or "seeds" in reasons:
-        reasons["seeds"] = "1 because --quick trains one seed"
-    return step.model_copy(update={"epochs": epochs, "seeds": step.seeds[:1], "reasons": reasons})
-
-
 def run(
     plan: Plan | Path | str,
     out: Path | str | None = None,
@@ -60,11 +40,21 @@ def run(
     only: str | None = None,
     on_event: OnEvent | None = None,
 ) -> Run:
-    """Carry out a plan (or the file of one) into a folder, by default ``runs/NAME``, and return the run.
+    """Carry out a plan into a folder and return the run.
 
-    ``resume`` goes on after the last finished step, ``overwrite`` starts again, ``quick`` takes fewer rows and
-    questions, ``only`` runs one step; ``on_event`` hears what happens. Raises UsageProblem for a folder that
-    exists, BadInput for bad data or leaking questions, CannotRun when this machine cannot do it.
+    Args:
+        plan: the plan, or the file of one.
+        out: the run folder; ``runs/NAME`` by default.
+        resume: continue after the last finished step.
+        overwrite: start again in an existing folder.
+        quick: use fewer rows and questions.
+        only: the name of the only step to run.
+        on_event: receives the events of the run.
+
+    Raises:
+        UsageProblem: the folder exists, or resume and overwrite are both given.
+        BadInput: bad data, or held-out questions that occur in the training rows.
+        CannotRun: this machine cannot carry out the plan.
     """
     if resume and overwrite:
         raise UsageProblem("resume and overwrite exclude each other", "choose one")
@@ -83,10 +73,9 @@ def run_plan(
     only: str | None = None,
     on_event: OnEvent | None = None,
 ) -> RunFolder:
-    """Run the plan's steps into a folder, skipping what is finished there; `only` names one step to run.
+    """Carry out the plan's steps in a folder, skipping those that are finished there; ``only`` names one step to run.
 
-    Raises UsageProblem on an existing folder, BadInput on bad data or leaking questions, CannotRun when this
-    machine cannot do it. Everything is checked before the first step starts.
+    Everything is checked before the first step starts. Raises the same errors as :func:`run`.
     """
     named = [(step_name(step), step) for step in plan.steps]
     if only and only not in [name for name, _ in named]:
@@ -104,93 +93,118 @@ def run_plan(
     long_context.check_long_context(plan, bases, embedder, (*split.dev, *split.test), on_event)
     run = RunFolder.create(out, plan, resume, overwrite)
     with run.writing():
-        bench = RunContext(plan, run, base, embedder, examples, split, on_event, bases)
-        _tell_start(bench, left_out, machine)
+        context = RunContext(plan, run, base, embedder, examples, split, on_event, bases)
+        _report_start(context, left_out, machine)
         total = len(named) + bool(forgetting.tuned_arms(plan))
-        worked = [
-            _step(bench, name, step, number, total)
+        executed = [
+            _run_or_skip(context, name, step, number, total)
             for number, (name, step) in enumerate(named)
             if only in (None, name)
         ]
-        # A finished trial is not scored again: the index may have moved on since, and gold spans with it.
-        if only is None and (any(worked) or not (run.path / TRIAL / SCORES).is_file()):
-            _score(bench)
+        # A finished trial is not scored again: the index, and with it the gold spans, may have changed since.
+        if only is None and (any(executed) or not (run.path / TRIAL / SCORES).is_file()):
+            _score_arms(context)
         if only is None:
-            judge.judge_trial(bench)
+            judge.judge_trial(context)
         if only is None and total > len(named):
-            _forgetting(bench, total)
+            _measure_forgetting(context, total)
     return run
 
 
-def _tell_start(bench: RunContext, left_out: int, machine: Machine) -> None:
-    """Tell what the run starts from: plan, split, weights, what leaks, and where it runs."""
-    plan, split = bench.plan, bench.split
+def quick_plan(plan: Plan) -> Plan:
+    """Return the same plan with fewer questions and rows and one epoch: minutes instead of a quarter of an hour."""
+    data = plan.data.model_copy(
+        update={key: min(limit, getattr(plan.data, key) or limit) for key, limit in QUICK_LIMITS.items()}
+    )
+    quick_forgetting = plan.forgetting.model_copy(
+        update={"prompts": min(QUICK_PROMPTS, plan.forgetting.prompts)}
+    )
+    changed = {"steps": tuple(map(_quick_step, plan.steps)), "forgetting": quick_forgetting}
+    return plan.model_copy(update={"data": data, **changed})
+
+
+def _quick_step(step: Step) -> Step:
+    if isinstance(step, EvaluateStep) and step.bank == "chosen":
+        return step.model_copy(update={"budget": 0})
+    if not isinstance(step, TrainStep):
+        return step
+    epochs = min(step.epochs, QUICK_EPOCHS)
+    reasons = {**step.reasons, "epochs": f"{epochs:g} because --quick takes one pass"}
+    if len(step.seeds) > 1 or "seeds" in reasons:
+        reasons["seeds"] = "1 because --quick trains one seed"
+    return step.model_copy(update={"epochs": epochs, "seeds": step.seeds[:1], "reasons": reasons})
+
+
+def _report_start(context: RunContext, left_out: int, machine: Machine) -> None:
+    """Write the event that says what the run starts from: plan, split, models, leakage, machine and environment."""
+    plan, split = context.plan, context.split
     asked = (*split.dev, *split.test)
-    leaking = dataset.count_leaks(plan, bench.examples, asked, left_out)
-    told = {
+    leaks = dataset.count_leaks(plan, context.examples, asked, left_out)
+    start = {
         "plan": plan.digest(),
         "split": split.digest,
-        "base": model_identity(bench.base),
-        "models": recorded_models.recorded_fingerprints(plan, bench.bases, bench.embedder_model),
-        "overlap": leaking["exact"] + leaking["normalised"] + leaking["same_fact"],
-        "leakage": leaking,
+        "base": model_identity(context.base),
+        "models": recorded_models.recorded_fingerprints(plan, context.bases, context.embedder_model),
+        "overlap": leaks["exact"] + leaks["normalised"] + leaks["same_fact"],
+        "leakage": leaks,
         "gpu": machine.gpu_name.value,
         "kernels": plan.kernels,
     }
-    bench.tell({"event": "run.start", **told})
+    context.emit({"event": "run.start", **start})
     if plan.ignored:
-        bench.tell({"event": "plan.note", "reason": plan.ignored})
-    bench.tell({"event": ENVIRONMENT, **describe_environment()})
+        context.emit({"event": "plan.note", "reason": plan.ignored})
+    context.emit({"event": ENVIRONMENT_EVENT, **describe_environment()})
 
 
-def _step(bench: RunContext, name: str, step: Step, number: int, total: int) -> bool:
-    """Do a step, or skip it when it is finished; return whether there was anything to do."""
-    inputs = step_runner.step_inputs(bench, step)
-    bench.tell({"event": "step.start", "step": name, "number": number + 1, "total": total})
-    done = bench.run.finished(name, inputs)
+def _run_or_skip(context: RunContext, name: str, step: Step, number: int, total: int) -> bool:
+    """Run a step, or skip it when it is finished; return whether it ran."""
+    inputs = step_runner.step_inputs(context, step)
+    context.emit({"event": "step.start", "step": name, "number": number + 1, "total": total})
+    done = context.run.finished(name, inputs)
     if done is not None:
-        bench.tell({"event": "step.skip", "step": name})
+        context.emit({"event": "step.skip", "step": name})
         return False
-    bench.run.unseal()
-    result = step_runner.run_step(bench, step)
-    bench.run.finish(name, inputs, result)
-    bench.tell({"event": "step.end", "step": name, **result})
+    context.run.unseal()
+    result = step_runner.run_step(context, step)
+    context.run.finish(name, inputs, result)
+    context.emit({"event": "step.end", "step": name, **result})
     return True
 
 
-def _forgetting(bench: RunContext, number: int) -> None:
-    """Measure what tuning cost elsewhere, unless that is known for these weights."""
-    name, made_from = forgetting.STEP, forgetting.forgetting_inputs(bench)
-    bench.tell({"event": "step.start", "step": name, "number": number, "total": number})
-    if bench.run.finished(name, made_from) is not None:
-        bench.tell({"event": "step.skip", "step": name})
+def _measure_forgetting(context: RunContext, number: int) -> None:
+    """Measure forgetting, unless it was measured for these weights."""
+    name, made_from = forgetting.STEP, forgetting.forgetting_inputs(context)
+    context.emit({"event": "step.start", "step": name, "number": number, "total": number})
+    if context.run.finished(name, made_from) is not None:
+        context.emit({"event": "step.skip", "step": name})
         return
-    bench.run.unseal()
-    with disk_full_as_problem(bench.run.path):
-        result = forgetting.measure_forgetting(bench)
-    bench.run.finish(name, made_from, result)
-    bench.tell({"event": "step.end", "step": name, **result})
+    context.run.unseal()
+    with disk_full_as_problem(context.run.path):
+        result = forgetting.measure_forgetting(context)
+    context.run.finish(name, made_from, result)
+    context.emit({"event": "step.end", "step": name, **result})
 
 
-def _score(bench: RunContext) -> None:
-    if not bench.plan.arms:
+def _score_arms(context: RunContext) -> None:
+    """Score the answers of all arms and write the scores."""
+    if not context.plan.arms:
         return
-    folder = bench.run.path / TRIAL
+    folder = context.run.path / TRIAL
     rows = read_journal(folder / trial.ANSWERS)
     arms = trial.score_trial(
-        bench.plan,
-        bench.split.test,
+        context.plan,
+        context.split.test,
         rows,
-        lambda q: step_runner.gold_text(bench, q),
+        lambda q: step_runner.gold_text(context, q),
     )
     trial.write_scores(arms, folder / SCORES)
-    _tell_weights(bench, arms)
+    _write_scores_to_cards(context, arms)
 
 
-def _tell_weights(bench: RunContext, arms: Sequence[trial.ArmScores]) -> None:
-    """Put an arm's scores into the manifest and card of the weights that are its own."""
+def _write_scores_to_cards(context: RunContext, arms: Sequence[trial.ArmScores]) -> None:
+    """Write an arm's scores into the manifest and model card of its own weights."""
     scores = {arm.arm: trial.with_intervals(arm) for arm in arms if arm.questions}
-    trained = [step for step in bench.plan.steps if isinstance(step, TrainStep) and step.arm in scores]
+    trained = [step for step in context.plan.steps if isinstance(step, TrainStep) and step.arm in scores]
     for step in trained:
         for seed in step.seeds:
-            cards.rewrite_card(bench.run.adapter(step.arm, seed), scores[step.arm])
+            cards.rewrite_card(context.run.adapter(step.arm, seed), scores[step.arm])

@@ -1,17 +1,16 @@
-"""What tuning cost elsewhere: neutral prose and verifiable instructions, before and after, pair by pair.
+"""What tuning cost elsewhere (forgetting): the loss on neutral prose, and general instructions that a program can verify.
 
-Before is the base, after each set of tuned weights, both without the plan's prompts; several seeds of an arm are
-averaged text by text and prompt by prompt, as the trial does. Forgotten is what drops by more than noise on the same
-texts and prompts: an interval that excludes zero and a permutation test below 5 %.
-
-How likely a model finds ordinary prose that no task is about: the loss that tuning should leave alone.
-
-The passages are our own, of general knowledge, and are shipped. Heavy where it is called: the functions import torch.
+:func:`measure_forgetting` measures the base and then each set of tuned weights, both without the plan's
+prompts. Several seeds of an arm are averaged text by text and prompt by prompt, as in the trial. An arm has
+forgotten when it drops by more than noise on the same texts and prompts: the interval of the paired
+difference excludes zero, and a permutation test gives p < 0.05. The neutral passages are the project's own
+text of general knowledge, shipped with the package. Torch is imported inside the functions that need it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, cast
 
@@ -25,20 +24,22 @@ from runners.scoring import ifeval
 
 if TYPE_CHECKING:
     from runners.inference.local import LocalGenerator
-from pathlib import Path
 
-STEP, JOURNAL, BASE = "forgetting", "forgetting.jsonl", "base"
+STEP = "forgetting"
+JOURNAL = "forgetting.jsonl"
+BASE = "base"
 MIN_LOSS_RISE = 0.02
-"""Nats per token: a rise of 2 % of the perplexity. Less is rounding of bf16, however surely it repeats."""
+"""Nats per token, a rise of the perplexity by 2 %. A smaller rise is bf16 rounding, even when it is reproducible."""
 FORGETTING_P = 0.05
+"""Largest p value of the permutation test that counts as a drop."""
 TEMPLATE_TOKENS = 64
-"""Room left for what a chat template puts around a prompt."""
-
+"""Tokens reserved for what a chat template puts around a prompt."""
 Row = dict[str, Any]
+NEUTRAL_PASSAGES = Path(__file__).parents[1] / "general" / "passages.txt"
 
 
 def tuned_arms(plan: Plan) -> tuple[str, ...]:
-    """Return the train steps' arms whose weights some arm answers with; none when the guard is switched off."""
+    """Return the trained arms whose weights some arm answers with; () when the measurement is switched off."""
     used = dict.fromkeys(arm.weights for arm in plan.arms if arm.weights)
     return tuple(name for name in used if name) if plan.forgetting.prompts else ()
 
@@ -49,157 +50,55 @@ def check_forgetting_file(plan: Plan) -> None:
         ifeval.read_prompts(plan.forgetting.file, plan.forgetting.prompts, plan.seed)
 
 
-def forgetting_inputs(bench: RunContext) -> Row:
-    """Return what the measurement is made from; it is taken again when any of it changed."""
+def forgetting_inputs(context: RunContext) -> Row:
+    """Return everything that the measurement depends on; it is repeated when any of it changed."""
     from runners.trial.step_runner import step_inputs as made_from
 
-    plan = bench.plan
+    plan = context.plan
     asked = ifeval.read_prompts(plan.forgetting.file, plan.forgetting.prompts, plan.seed).prompts
     return {
         "settings": plan.forgetting.model_dump(mode="json"),
         "prompts": sha256_text(repr(asked)),
-        "base": model_identity(bench.base),
-        "weights": {name: made_from(bench, plan.train_step(name)) for name in tuned_arms(plan)},
+        "base": model_identity(context.base),
+        "weights": {name: made_from(context, plan.train_step(name)) for name in tuned_arms(plan)},
         **({"kernels": plan.kernels} if plan.kernels != KERNELS[0] else {}),
     }
 
 
-def measure_forgetting(bench: RunContext) -> Row:
-    """Take every loss and reply that the journal does not hold yet, and return the table of drops."""
+def measure_forgetting(context: RunContext) -> Row:
+    """Measure every loss and reply that the journal does not hold yet; return the table of drops."""
 
-    plan, made = bench.plan, forgetting_inputs(bench)
-    read = ifeval.read_prompts(plan.forgetting.file, plan.forgetting.prompts, plan.seed)
+    plan = context.plan
+    inputs = forgetting_inputs(context)
+    verifiable = ifeval.read_prompts(plan.forgetting.file, plan.forgetting.prompts, plan.seed)
     texts = neutral_passages()
     arms = {name: plan.train_step(name).seeds for name in tuned_arms(plan)}
-    every = [(BASE, None), *((name, seed) for name, seeds in arms.items() for seed in seeds)]
+    weight_sets = [(BASE, None), *((name, seed) for name, seeds in arms.items() for seed in seeds)]
     too_long = 0
-    for done, (name, seed) in enumerate(every):
-        weights = None if seed is None else bench.run.adapter(name, seed)
-        generator = cast("LocalGenerator", bench.generator(weights, EvaluateStep(arm=name)))
-        asked = [p for p in read.prompts if _fits(generator, p.text, plan.forgetting.max_new_tokens)]
-        too_long = len(read.prompts) - len(asked)
-        _take(bench, name, _key(made, name, seed), generator, texts, asked)
-        bench.tell({"event": "forgetting.arm", "arm": name, "done": done + 1, "total": len(every)})
-    rows = read_journal(bench.run.path / TRIAL / JOURNAL)
-    keys = {name: {_key(made, name, seed) for seed in arms.get(name, (None,))} for name in (BASE, *arms)}
-    of = {name: [r for r in rows if r["made_from"] in known] for name, known in keys.items()}
+    for done, (name, seed) in enumerate(weight_sets):
+        weights = None if seed is None else context.run.adapter(name, seed)
+        generator = cast("LocalGenerator", context.generator(weights, EvaluateStep(arm=name)))
+        asked = [
+            prompt
+            for prompt in verifiable.prompts
+            if _fits(generator, prompt.text, plan.forgetting.max_new_tokens)
+        ]
+        too_long = len(verifiable.prompts) - len(asked)
+        _measure_missing(context, name, _key(inputs, name, seed), generator, texts, asked)
+        context.emit({"event": "forgetting.arm", "arm": name, "done": done + 1, "total": len(weight_sets)})
+    rows = read_journal(context.run.path / TRIAL / JOURNAL)
+    keys = {name: {_key(inputs, name, seed) for seed in arms.get(name, (None,))} for name in (BASE, *arms)}
+    rows_of = {name: [row for row in rows if row["made_from"] in digests] for name, digests in keys.items()}
     return {
-        "prompts": len(read.prompts) - too_long,
+        "prompts": len(verifiable.prompts) - too_long,
         "texts": len(texts),
-        "unknown": dict(read.unknown),
-        "left_out": read.left_out,
+        "unknown": dict(verifiable.unknown),
+        "left_out": verifiable.left_out,
         "too_long": too_long,
         "max_new_tokens": plan.forgetting.max_new_tokens,
         "source": str(plan.forgetting.file or "shipped"),
-        "arms": [_compared(plan, name, seeds, of[BASE], of[name]) for name, seeds in arms.items()],
+        "arms": [_compare(plan, name, seeds, rows_of[BASE], rows_of[name]) for name, seeds in arms.items()],
     }
-
-
-def _take(
-    bench: RunContext,
-    name: str,
-    key: str,
-    generator: LocalGenerator,
-    texts: Sequence[str],
-    asked: Sequence[ifeval.VerifiablePrompt],
-) -> None:
-    """Put what is missing of one set of weights into the journal, batch by batch."""
-
-    journal = bench.run.path / TRIAL / JOURNAL
-    journal.parent.mkdir(exist_ok=True)
-    have = {(r["kind"], r["id"]) for r in read_journal(journal) if r["made_from"] == key}
-    row = {"made_from": key, "weights": name}
-    for number, text in enumerate(texts):
-        if ("loss", str(number)) not in have:
-            (loss,) = text_losses(generator.model, generator.tokenizer, [text])
-            append_line(journal, {**row, "kind": "loss", "id": str(number), "value": round(loss, 6)})
-    known = {n for n, p in enumerate(asked) if ("prompt", p.id) in have}
-
-    def told(prompt: ifeval.VerifiablePrompt, completion: Any) -> Row:
-        value = float(prompt.followed(completion.text))
-        reply = {"id": prompt.id, "reply": completion.text, "finish": completion.finish}
-        return {**row, "kind": "prompt", **reply, "value": value}
-
-    def keep(batch: list[int], completions: Sequence[Any]) -> None:
-        append_lines(journal, [told(asked[at], one) for at, one in zip(batch, completions, strict=True)])
-
-    if len(known) < len(asked):
-        chats = [[{"role": "user", "content": p.text}] for p in asked]
-        generator.generate(chats, bench.plan.forgetting.max_new_tokens, keep, known=known)
-
-
-def _compared(
-    plan: Plan, name: str, seeds: Sequence[int], before: Sequence[Row], after: Sequence[Row]
-) -> Row:
-    """Return one arm's table row: both measures before and after, with the intervals of the paired differences.
-
-    ``after`` holds the rows of all seeds; what they measured of one text or prompt is averaged.
-    """
-    from rag.evaluation.statistics import paired_test
-
-    found: Row = {"arm": name, "arms": [a.arm for a in plan.arms if a.weights == name], "seeds": list(seeds)}
-    warned = {}
-    for kind, label in (("loss", "loss"), ("prompt", "followed")):
-        was, now = (_means(rows, kind) for rows in (before, after))
-        pair = paired_test(name, BASE, [now[i] for i in was], list(was.values()), plan.seed)
-        count = max(1, len(was))
-        found |= {
-            f"{label}_before": round(sum(was.values()) / count, 4),
-            f"{label}_after": round(sum(now[i] for i in was) / count, 4),
-            f"{label}_interval": {
-                "difference": pair.difference,
-                "low": pair.low,
-                "high": pair.high,
-                "p": pair.p,
-                "n": len(was),
-            },
-        }
-        worse = pair.low > 0 and pair.difference >= MIN_LOSS_RISE if kind == "loss" else pair.high < 0
-        warned[label] = bool(was) and worse and pair.p < FORGETTING_P
-    cut = [sum(r.get("finish") == "length" for r in rows) for rows in (before, after)]
-    asked = found["followed_interval"]["n"]
-    found |= {"n": asked, "cut_before": cut[0], "cut_after": cut[1] / max(1, len(seeds))}
-    return {**found, "warned": any(warned.values()), "text": _said(found, warned)}
-
-
-def _means(rows: Sequence[Row], kind: str) -> dict[str, float]:
-    """Return each text's or prompt's value, the mean of all seeds."""
-    found: dict[str, list[float]] = {}
-    for row in rows:
-        if row["kind"] == kind:
-            found.setdefault(row["id"], []).append(row["value"])
-    return {id: fmean(values) for id, values in found.items()}
-
-
-def _said(row: Row, warned: dict[str, bool]) -> str:
-    """Return the warning in words, "" when nothing dropped by more than noise."""
-    said = []
-    if warned["loss"]:
-        d = row["loss_interval"]
-        said.append(
-            f"its loss on neutral prose rose from {row['loss_before']:.2f} to {row['loss_after']:.2f} "
-            f"({d['difference']:+.2f} [{d['low']:+.2f}, {d['high']:+.2f}])"
-        )
-    if warned["followed"]:
-        was, now = (f"{round(row[f'followed_{when}'] * row['n'], 1):g}" for when in ("before", "after"))
-        said.append(f"it follows {now} of {row['n']} general instructions, the base {was}")
-    several = f" (mean of {len(row['seeds'])} training seeds)" if len(row["seeds"]) > 1 else ""
-    return f"{row['arm']} has forgotten: {'; '.join(said)}{several}" if said else ""
-
-
-def _key(made: Row, name: str, seed: int | None) -> str:
-    """Return the digest of what one set of weights' rows are made from; the base has no seed."""
-    own = None if name == BASE else made["weights"][name]
-    shared = {key: value for key, value in made.items() if key != "weights"}
-    return sha256_text(canonical_json({**shared, "weights": own, "seed": seed}))
-
-
-def _fits(generator: LocalGenerator, text: str, limit: int) -> bool:
-    room = getattr(generator.model.config.get_text_config(), "max_position_embeddings", None)
-    return not room or generator.count_tokens(text) + TEMPLATE_TOKENS + limit <= room
-
-
-NEUTRAL_PASSAGES = Path(__file__).parents[1] / "general" / "passages.txt"
 
 
 def neutral_passages() -> tuple[str, ...]:
@@ -208,24 +107,146 @@ def neutral_passages() -> tuple[str, ...]:
 
 
 def text_losses(model: Any, tokenizer: Any, texts: Sequence[str]) -> list[float]:
-    """Return each text's mean negative log likelihood per token, in nats, without instructions or chat template.
+    """Return each text's mean negative log likelihood per token in nats, without instructions or chat template.
 
-    A text that is longer than the model reads is read in windows, so that none of it is cut off; the first token of
-    a window has nothing before it and is not counted.
+    A text longer than the model's context is read in windows, so that none of it is cut off; the first token
+    of a window has no context and is not counted.
+
+    Args:
+        model: a causal language model of transformers.
+        tokenizer: its tokenizer.
+        texts: the texts.
     """
     import torch
     import torch.nn.functional as F
 
-    room = getattr(model.config.get_text_config(), "max_position_embeddings", None) or 2048
-    found = []
+    context_length = getattr(model.config.get_text_config(), "max_position_embeddings", None) or 2048
+    losses = []
     with torch.inference_mode():
         for text in texts:
             ids = tokenizer.encode(text, add_special_tokens=False)
             total, counted = 0.0, 0
-            for start in range(0, max(1, len(ids) - 1), room - 1):
-                window = torch.tensor([ids[start : start + room]], device=model.device)
+            # Windows overlap by one token, so that every token but the first of the text is predicted once.
+            for start in range(0, max(1, len(ids) - 1), context_length - 1):
+                window = torch.tensor([ids[start : start + context_length]], device=model.device)
                 logits = model(input_ids=window, use_cache=False).logits[0, :-1].float()
                 total += float(F.cross_entropy(logits, window[0, 1:], reduction="sum"))
                 counted += window.shape[1] - 1
-            found.append(total / max(1, counted))
-    return found
+            losses.append(total / max(1, counted))
+    return losses
+
+
+def _measure_missing(
+    context: RunContext,
+    name: str,
+    key: str,
+    generator: LocalGenerator,
+    texts: Sequence[str],
+    asked: Sequence[ifeval.VerifiablePrompt],
+) -> None:
+    """Append what the journal lacks of one set of weights, batch by batch."""
+
+    journal = context.run.path / TRIAL / JOURNAL
+    journal.parent.mkdir(exist_ok=True)
+    measured = {
+        (stored["kind"], stored["id"]) for stored in read_journal(journal) if stored["made_from"] == key
+    }
+    row = {"made_from": key, "weights": name}
+    for number, text in enumerate(texts):
+        if ("loss", str(number)) not in measured:
+            (loss,) = text_losses(generator.model, generator.tokenizer, [text])
+            append_line(journal, {**row, "kind": "loss", "id": str(number), "value": round(loss, 6)})
+    known = {position for position, prompt in enumerate(asked) if ("prompt", prompt.id) in measured}
+
+    def journal_row(prompt: ifeval.VerifiablePrompt, completion: Any) -> Row:
+        value = float(prompt.followed(completion.text))
+        reply = {"id": prompt.id, "reply": completion.text, "finish": completion.finish}
+        return {**row, "kind": "prompt", **reply, "value": value}
+
+    def append_batch(batch: list[int], completions: Sequence[Any]) -> None:
+        append_lines(
+            journal,
+            [
+                journal_row(asked[position], completion)
+                for position, completion in zip(batch, completions, strict=True)
+            ],
+        )
+
+    if len(known) < len(asked):
+        chats = [[{"role": "user", "content": prompt.text}] for prompt in asked]
+        generator.generate(chats, context.plan.forgetting.max_new_tokens, append_batch, known=known)
+
+
+def _compare(plan: Plan, name: str, seeds: Sequence[int], before: Sequence[Row], after: Sequence[Row]) -> Row:
+    """Return one arm's row of the table: both measures before and after, with the intervals of the paired differences.
+
+    ``after`` holds the rows of all seeds; what they measured of one text or prompt is averaged.
+    """
+    from rag.evaluation.statistics import paired_test
+
+    table_row: Row = {
+        "arm": name,
+        "arms": [arm.arm for arm in plan.arms if arm.weights == name],
+        "seeds": list(seeds),
+    }
+    warned = {}
+    for kind, label in (("loss", "loss"), ("prompt", "followed")):
+        before_by_id, after_by_id = (_means(rows, kind) for rows in (before, after))
+        pair = paired_test(
+            name, BASE, [after_by_id[id] for id in before_by_id], list(before_by_id.values()), plan.seed
+        )
+        count = max(1, len(before_by_id))
+        table_row |= {
+            f"{label}_before": round(sum(before_by_id.values()) / count, 4),
+            f"{label}_after": round(sum(after_by_id[id] for id in before_by_id) / count, 4),
+            f"{label}_interval": {
+                "difference": pair.difference,
+                "low": pair.low,
+                "high": pair.high,
+                "p": pair.p,
+                "n": len(before_by_id),
+            },
+        }
+        worse = pair.low > 0 and pair.difference >= MIN_LOSS_RISE if kind == "loss" else pair.high < 0
+        warned[label] = bool(before_by_id) and worse and pair.p < FORGETTING_P
+    cut = [sum(row.get("finish") == "length" for row in rows) for rows in (before, after)]
+    asked = table_row["followed_interval"]["n"]
+    table_row |= {"n": asked, "cut_before": cut[0], "cut_after": cut[1] / max(1, len(seeds))}
+    return {**table_row, "warned": any(warned.values()), "text": _warning(table_row, warned)}
+
+
+def _means(rows: Sequence[Row], kind: str) -> dict[str, float]:
+    """Return each text's or prompt's value, the mean over all seeds, by its id."""
+    values_by_id: dict[str, list[float]] = {}
+    for row in rows:
+        if row["kind"] == kind:
+            values_by_id.setdefault(row["id"], []).append(row["value"])
+    return {id: fmean(values) for id, values in values_by_id.items()}
+
+
+def _warning(row: Row, warned: dict[str, bool]) -> str:
+    """Return the warning, "" when nothing dropped by more than noise."""
+    drops = []
+    if warned["loss"]:
+        interval = row["loss_interval"]
+        drops.append(
+            f"its loss on neutral prose rose from {row['loss_before']:.2f} to {row['loss_after']:.2f} "
+            f"({interval['difference']:+.2f} [{interval['low']:+.2f}, {interval['high']:+.2f}])"
+        )
+    if warned["followed"]:
+        was, now = (f"{round(row[f'followed_{when}'] * row['n'], 1):g}" for when in ("before", "after"))
+        drops.append(f"it follows {now} of {row['n']} general instructions, the base {was}")
+    note = f" (mean of {len(row['seeds'])} training seeds)" if len(row["seeds"]) > 1 else ""
+    return f"{row['arm']} has forgotten: {'; '.join(drops)}{note}" if drops else ""
+
+
+def _key(inputs: Row, name: str, seed: int | None) -> str:
+    """Return the digest of what one set of weights' rows depend on; the base has no seed."""
+    weights = None if name == BASE else inputs["weights"][name]
+    shared = {key: value for key, value in inputs.items() if key != "weights"}
+    return sha256_text(canonical_json({**shared, "weights": weights, "seed": seed}))
+
+
+def _fits(generator: LocalGenerator, text: str, limit: int) -> bool:
+    context_length = getattr(generator.model.config.get_text_config(), "max_position_embeddings", None)
+    return not context_length or generator.count_tokens(text) + TEMPLATE_TOKENS + limit <= context_length

@@ -1,7 +1,8 @@
-"""The optional judge: a model by URL that says which of two answers is better, asked in both orders; its summary.
+"""The optional judge: an endpoint model that says which of two answers is better, asked in both orders.
 
-Its word never decides the gate. Judges favour the place of an answer (Zheng et al. 2023), so a preference that does
-not outlive the exchange of the two is a tie.
+:func:`judge_trial` asks the judge and writes its replies into a journal; :func:`summary` turns them into a
+part of the report. The judge never decides the gate. Judges favour the position of an answer (Zheng et al.
+2023), so a preference that changes when the two answers are exchanged counts as a tie.
 """
 
 from __future__ import annotations
@@ -28,9 +29,9 @@ from runners.trial.trial import ANSWERS, ArmScores
 
 JUDGE_JOURNAL = "judge.jsonl"
 MAX_JUDGE_TOKENS = 400
-"""Tokens that the judge may take; some think aloud before the word that is asked for."""
+"""Most tokens of a judge's reply; some models reason before the requested word."""
 NO_DIFFERENCE = 1e-9
-"""Combined scores closer than this are equal but for rounding."""
+"""Combined scores closer than this differ only by rounding."""
 _INSTRUCTIONS = (
     "You compare two answers to one question. What counts: that it is right, that it follows the instructions that "
     "both were given, that it invents nothing. Length and the order of the two do not count. Everything between the "
@@ -43,41 +44,44 @@ _WORD = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class JudgeTask:
-    """One comparison in one order: whether the chosen arm's answer is shown first."""
+    """One comparison of two answers in one order."""
 
     question: str
     b: str
-    """The arm that the chosen one is compared with."""
+    """The arm that the plan's choice is compared with."""
     chosen_first: bool
+    """Whether the answer of the plan's choice is shown first."""
     chat: tuple[Message, ...]
     same: bool = False
-    """Whether both arms said the same: a tie that nobody needs to be asked about."""
+    """Whether both answers are equal, which is a tie without asking the judge."""
 
     def key(self, judge: str) -> str:
-        """What the reply depends on; an answer that changed makes it another task."""
+        """Return the digest of everything that the reply depends on; a changed answer makes it another task."""
         return sha256_text(canonical_json([judge, self.question, self.b, self.chosen_first, list(self.chat)]))
 
 
-def judge_trial(bench: RunContext) -> None:
-    """Ask the plan's judge what it was not asked yet; a judge that fails is told, and leaves the trial as it is."""
-    plan = bench.plan
+def judge_trial(context: RunContext) -> None:
+    """Ask the plan's judge what it was not asked yet; a failure of the judge is reported and leaves the trial as it is."""
+    plan = context.plan
     if plan.judge is None:
         return
-    tasks = list(comparisons(plan, bench.split.test, read_journal(bench.run.path / TRIAL / ANSWERS)))
-    path = bench.run.path / TRIAL / JUDGE_JOURNAL
-    with disk_full_as_problem(bench.run.path):
-        open_tasks = open_judge_tasks(tasks, plan.judge.name, path, bench)
+    tasks = list(comparisons(plan, context.split.test, read_journal(context.run.path / TRIAL / ANSWERS)))
+    path = context.run.path / TRIAL / JUDGE_JOURNAL
+    with disk_full_as_problem(context.run.path):
+        open_tasks = open_judge_tasks(tasks, plan.judge.name, path, context)
         if not open_tasks:
             return
         title = f"judge {plan.judge.name}: {len(open_tasks)} comparisons"
-        bench.tell({"event": "judge.start", "title": title})
-        generator = _remote(bench)
+        context.emit({"event": "judge.start", "title": title})
+        remote = resolve.parse_remote(plan.judge.name)
+        assert remote is not None
+        generator = context.connect_endpoint(remote, plan.judge)
         try:
-            ask_judge(open_tasks, plan.judge.name, generator, path, bench.tell)
+            ask_judge(open_tasks, plan.judge.name, generator, path, context.emit)
         except Problem as problem:
-            left = len(open_tasks) - len(open_judge_tasks(open_tasks, plan.judge.name, path))
-            reason = f"the judge answered {left} of {len(open_tasks)} comparisons, then: {problem}"
-            bench.tell({"event": "judge.failed", "reason": f"{reason}; --resume asks for the rest"})
+            answered = len(open_tasks) - len(open_judge_tasks(open_tasks, plan.judge.name, path))
+            reason = f"the judge answered {answered} of {len(open_tasks)} comparisons, then: {problem}"
+            context.emit({"event": "judge.failed", "reason": f"{reason}; --resume asks for the rest"})
         finally:
             generator.close()
 
@@ -85,28 +89,28 @@ def judge_trial(bench: RunContext) -> None:
 def comparisons(
     plan: Plan, questions: Sequence[Question], rows: Sequence[Mapping[str, Any]]
 ) -> Iterator[JudgeTask]:
-    """Yield both orders of the chosen arm against every other arm, for each question that both have answered.
+    """Yield both orders of the plan's choice against every other arm, for each question that both have answered.
 
-    Of an arm with several seeds the first one's answers are compared.
+    Of an arm with several seeds the answers of the first one are compared.
     """
-    said: dict[tuple[str, str], str] = {}
+    answers: dict[tuple[str, str], str] = {}
     for row in rows:
-        said.setdefault((row["arm"], row["id"]), row["answer"])
+        answers.setdefault((row["arm"], row["id"]), row["answer"])
     for arm in plan.arms:
         for question in questions:
-            mine, theirs = said.get((plan.choice, question.id)), said.get((arm.arm, question.id))
-            if arm.arm == plan.choice or mine is None or theirs is None:
+            chosen, other = answers.get((plan.choice, question.id)), answers.get((arm.arm, question.id))
+            if arm.arm == plan.choice or chosen is None or other is None:
                 continue
             for chosen_first in (True, False):
-                pair = (mine, theirs) if chosen_first else (theirs, mine)
+                pair = (chosen, other) if chosen_first else (other, chosen)
                 chat = judge_prompt(plan, question, *pair)
                 yield JudgeTask(
-                    question.id, arm.arm, chosen_first, tuple(chat), mine.strip() == theirs.strip()
+                    question.id, arm.arm, chosen_first, tuple(chat), chosen.strip() == other.strip()
                 )
 
 
 def judge_prompt(plan: Plan, question: Question, a: str, b: str) -> list[Message]:
-    """What the judge is asked: instructions, question, what is known to be right, and two answers, fenced off."""
+    """Return the chat for the judge: instructions, question, gold, and two answers, each between delimiters."""
     gold = question.references or tuple(text for text in (question.reference, *question.answers) if text)
     parts = {
         "INSTRUCTIONS": question.system or plan.prompts.system,
@@ -115,9 +119,9 @@ def judge_prompt(plan: Plan, question: Question, a: str, b: str) -> list[Message
         "ANSWER A": a,
         "ANSWER B": b,
     }
-    fence = make_delimiter(*parts.values())
+    delimiter = make_delimiter(*parts.values())
     body = "\n\n".join(
-        f"{name}\n<{fence}>\n{text.strip()}\n</{fence}>"
+        f"{name}\n<{delimiter}>\n{text.strip()}\n</{delimiter}>"
         for name, text in parts.items()
         if text or name[:6] == "ANSWER"
     )
@@ -128,43 +132,52 @@ def judge_prompt(plan: Plan, question: Question, a: str, b: str) -> list[Message
 
 
 def read_judgement(reply: str) -> str | None:
-    """Return a, b or tie: the whole reply, its last line or its first; None where no line is a verdict alone."""
+    """Return "a", "b" or "tie" from a judge's reply; None when no verdict can be read.
+
+    The whole reply, its last line or its first line must be a verdict and nothing else.
+    """
     lines = [line for line in reply.strip().splitlines() if line.strip()]
     for text in (reply, *lines[-1:], *lines[:1]):
-        if found := _WORD.fullmatch(text):
-            word = found[1].lower()
+        if match := _WORD.fullmatch(text):
+            word = match[1].lower()
             return word if word in ("a", "b") else "tie"
     return None
 
 
 def open_judge_tasks(
-    tasks: Sequence[JudgeTask], judge: str, path: Path, bench: RunContext | None = None
+    tasks: Sequence[JudgeTask], judge: str, path: Path, context: RunContext | None = None
 ) -> list[JudgeTask]:
-    """Return the tasks that are still to be asked; with a bench, write the equal pairs' ties and drop old rows."""
+    """Return the tasks that are still to be asked.
+
+    With a context, rows of outdated tasks are removed from the journal, and pairs of equal answers are
+    written as ties.
+    """
     rows = read_journal(path)
     wanted = {task.key(judge): task for task in tasks}
-    kept = {row["key"]: row for row in rows if row["key"] in wanted}
-    if bench is not None:
-        same = {
-            key: _row(key, task, "", "tie") for key, task in wanted.items() if task.same and key not in kept
+    answered = {row["key"]: row for row in rows if row["key"] in wanted}
+    if context is not None:
+        ties = {
+            key: _row(key, task, "", "tie")
+            for key, task in wanted.items()
+            if task.same and key not in answered
         }
-        if same or len(kept) < len(rows):
-            bench.run.unseal()
-            kept |= same
-            write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in kept.values()))
-    left = [task for key, task in wanted.items() if key not in kept]
-    if left and bench is not None:
-        bench.run.unseal()
-    return left
+        if ties or len(answered) < len(rows):
+            context.run.unseal()
+            answered |= ties
+            write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in answered.values()))
+    remaining = [task for key, task in wanted.items() if key not in answered]
+    if remaining and context is not None:
+        context.run.unseal()
+    return remaining
 
 
 def ask_judge(
     tasks: Sequence[JudgeTask], judge: str, generator: Generator, path: Path, on_event: OnEvent | None = None
 ) -> None:
-    """Ask for every task; each reply is in the file before the next is waited for."""
+    """Ask the judge for every task; each reply is written before the next one is awaited."""
     done = 0
 
-    def keep(positions: list[int], completions: list[Completion]) -> None:
+    def append_batch(positions: list[int], completions: list[Completion]) -> None:
         nonlocal done
         for position, completion in zip(positions, completions, strict=True):
             task = tasks[position]
@@ -173,17 +186,24 @@ def ask_judge(
         if on_event:
             on_event({"event": "judge.batch", "done": done, "total": len(tasks)})
 
-    generator.generate([list(task.chat) for task in tasks], MAX_JUDGE_TOKENS, keep)
+    generator.generate([list(task.chat) for task in tasks], MAX_JUDGE_TOKENS, append_batch)
 
 
 def summary(
     model: str, choice: str, arms: Sequence[ArmScores], rows: Sequence[Mapping[str, Any]]
 ) -> dict[str, Any]:
-    """The judge's part of the report: preference for the chosen arm against each other, -1 to 1, with intervals.
+    """Return the judge's part of the report: its preference for the plan's choice against each other arm, with intervals.
 
-    A comparison counts when both orders of it have been read; where the two disagree it is a tie. ``same_sign`` is
-    the share of comparisons where judge and combined score favour the same arm, or neither; ``kappa`` is Cohen's
-    (1960), None where one of them always says the same and so chance explains everything.
+    A preference is the mean of 1 (better), 0 (tie) and -1 (worse) over the questions. A comparison counts
+    when both of its orders have been read; when the two disagree it is a tie. ``same_sign`` is the share of
+    comparisons in which judge and combined score favour the same arm, or neither. ``kappa`` is Cohen's kappa
+    (1960), None when one of the two always gives the same verdict, so that chance explains all agreement.
+
+    Args:
+        model: the judge's name.
+        choice: the arm that the plan chose.
+        arms: the scores of all arms.
+        rows: the rows of the judge's journal.
     """
     from rag.evaluation.statistics import bootstrap_interval
 
@@ -195,42 +215,43 @@ def summary(
     for arm in arms:
         if arm.arm == choice:
             continue
-        both = {q: said for (b, q), said in orders.items() if b == arm.arm and len(said) == 2}
-        read = {q: said for q, said in both.items() if None not in said}
-        judged = {q: agreed(said) for q, said in read.items()}
+        both = {q: verdicts for (b, q), verdicts in orders.items() if b == arm.arm and len(verdicts) == 2}
+        read = {q: verdicts for q, verdicts in both.items() if None not in verdicts}
+        judged = {q: agreed(verdicts) for q, verdicts in read.items()}
         pairs = [(judged[q], _sign(by_name[choice][q] - by_name[arm.arm][q])) for q in judged]
         every += pairs
-        words = [said for said, _ in pairs]
+        signs = [sign for sign, _ in pairs]
         against.append(
             {
                 "a": choice,
                 "b": arm.arm,
                 "n": len(pairs),
                 "of": len(arm.questions),
-                "better": words.count(1),
-                "worse": words.count(-1),
-                "ties": words.count(0),
-                "inconsistent": sum(len(set(said)) > 1 for said in read.values()),
+                "better": signs.count(1),
+                "worse": signs.count(-1),
+                "ties": signs.count(0),
+                "inconsistent": sum(len(set(verdicts)) > 1 for verdicts in read.values()),
                 "unreadable": len(both) - len(read),
-                "preference": asdict(bootstrap_interval([float(word) for word in words])) if words else None,
+                "preference": asdict(bootstrap_interval([float(sign) for sign in signs])) if signs else None,
                 **agreement(pairs),
             }
         )
     return {"model": model, "n": len(every), **agreement(every), "against": against}
 
 
-def agreed(said: Sequence[int | None]) -> int:
-    """The verdict of two orders: what both say, else a tie."""
-    first, second = said
+def agreed(verdicts: Sequence[int | None]) -> int:
+    """Return the verdict of two orders: the one that both give, else a tie (0)."""
+    first, second = verdicts
     return first if first is not None and first == second else 0
 
 
 def agreement(pairs: Sequence[tuple[int, int]]) -> dict[str, float | None]:
-    """Share of pairs whose two signs are the same, and Cohen's kappa over the three signs; None without pairs."""
+    """Return the share of pairs with equal signs, and Cohen's kappa over the three signs; None without pairs."""
     if not pairs:
         return {"same_sign": None, "kappa": None}
     count = len(pairs)
     same = sum(a == b for a, b in pairs) / count
+    # Agreement expected by chance, from the frequencies of each sign.
     chance = sum(
         sum(a == sign for a, _ in pairs) * sum(b == sign for _, b in pairs) / count**2 for sign in (-1, 0, 1)
     )
@@ -238,35 +259,23 @@ def agreement(pairs: Sequence[tuple[int, int]]) -> dict[str, float | None]:
     return {"same_sign": round(same, 4), "kappa": kappa}
 
 
-def _row(key: str, task: JudgeTask, said: str, word: str | None) -> dict[str, Any]:
-    better = {"a": task.chosen_first, "b": not task.chosen_first}.get(word or "")
-    verdict = None if word is None else 0 if better is None else 1 if better else -1
+def _row(key: str, task: JudgeTask, reply: str, judgement: str | None) -> dict[str, Any]:
+    """Return a row of the journal.
+
+    The verdict is 1 for the plan's choice, -1 for the other arm, 0 for a tie, and None when the reply cannot
+    be read.
+    """
+    better = {"a": task.chosen_first, "b": not task.chosen_first}.get(judgement or "")
+    verdict = None if judgement is None else 0 if better is None else 1 if better else -1
     return {
         "key": key,
         "id": task.question,
         "b": task.b,
         "chosen_first": task.chosen_first,
         "same": task.same,
-        "said": said,
+        "said": reply,
         "verdict": verdict,
     }
-
-
-def _remote(bench: RunContext) -> Any:
-    from runners.inference.http_client import RequestLimits
-    from runners.inference.remote import RemoteGenerator
-
-    assert bench.plan.judge is not None
-    remote = resolve.parse_remote(bench.plan.judge.name)
-    assert remote is not None
-    limits = RequestLimits(at_once=bench.plan.judge.at_once, per_minute=bench.plan.judge.per_minute)
-    return RemoteGenerator(
-        remote.url,
-        remote.name,
-        limits,
-        bench.plan.seed,
-        on_note=lambda note: bench.tell({"event": "remote.note", "reason": note}),
-    )
 
 
 def _sign(difference: float) -> int:

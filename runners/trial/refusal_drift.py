@@ -1,4 +1,7 @@
-"""Whether tuning changed when an arm refuses: fewer right refusals, or more wrong ones, on the same questions."""
+"""Whether tuning changed when an arm refuses: fewer correct refusals, or more false ones, on the same questions.
+
+:func:`refusal_drift` compares each tuned arm with its untuned counterpart.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ from runners.plan.schema import Plan
 from runners.plan.steps import EvaluateStep
 
 DRIFT_P = 0.05
+"""Largest p value of a permutation test that counts as a change."""
 
 Row = dict[str, Any]
 
@@ -17,74 +21,93 @@ Row = dict[str, Any]
 def refusal_drift(plan: Plan, questions: Sequence[Question], rows: Sequence[Mapping[str, Any]]) -> list[Row]:
     """Compare each tuned arm's refusals with those of the same arm without tuning, from the trial's answers.
 
-    The untuned arm is the one that is given as much: retrieval where the tuned arm has it (a threshold refuses for
-    both), the bare instructions else; where it was not measured, prompting. ``rows`` are those of
-    `trial/answers.jsonl`; several seeds of an arm are averaged question by question.
+    The untuned counterpart has the same inputs: retrieval when the tuned arm has it (the threshold refuses
+    for both), otherwise the bare instructions; when that arm was not measured, prompting.
+
+    Args:
+        plan: the run's plan.
+        questions: the test questions.
+        rows: the rows of `trial/answers.jsonl`; several seeds of an arm are averaged question by question.
+
+    Returns:
+        One row for each tuned arm, with the intervals of the paired differences and a warning where one is
+        due.
     """
     refused: dict[tuple[str, str], list[bool]] = {}
     for row in rows:
         if "refused" in row:
             refused.setdefault((row["arm"], row["id"]), []).append(bool(row["refused"]))
-    share = {key: sum(said) / len(said) for key, said in refused.items()}
-    found = []
+    share = {key: sum(flags) / len(flags) for key, flags in refused.items()}
+    rows_of_arms = []
     for arm in plan.arms:
         base = _untuned(plan, arm) if arm.weights else None
         if base:
-            found.append(_compared(plan, arm.arm, base, questions, share))
-    return found
+            rows_of_arms.append(_compare(plan, arm.arm, base, questions, share))
+    return rows_of_arms
 
 
 def _untuned(plan: Plan, arm: EvaluateStep) -> str | None:
-    bare = [a for a in plan.arms if not a.weights and not a.model]
-    like = [a.arm for a in bare if (a.retrieval, a.shots) == (arm.retrieval, arm.shots)]
-    return next(iter(like), next((a.arm for a in bare if a.arm == "prompting"), None))
+    """Return the name of the untuned arm with the same inputs, else prompting, else None."""
+    bare = [candidate for candidate in plan.arms if not candidate.weights and not candidate.model]
+    same_inputs = [
+        candidate.arm
+        for candidate in bare
+        if (candidate.retrieval, candidate.shots) == (arm.retrieval, arm.shots)
+    ]
+    return next(
+        iter(same_inputs), next((candidate.arm for candidate in bare if candidate.arm == "prompting"), None)
+    )
 
 
-def _compared(
+def _compare(
     plan: Plan, arm: str, base: str, questions: Sequence[Question], share: Mapping[tuple[str, str], float]
 ) -> Row:
     """Return an arm's shares of refusals beside its base's, with the intervals of the paired differences."""
     from rag.evaluation.statistics import paired_test
 
-    found: Row = {"arm": arm, "against": base}
+    row: Row = {"arm": arm, "against": base}
     for answerable, name in ((False, "unanswerable"), (True, "answerable")):
-        both = [
-            q.id
-            for q in questions
-            if q.answerable is answerable and (arm, q.id) in share and (base, q.id) in share
+        ids = [
+            question.id
+            for question in questions
+            if question.answerable is answerable
+            and (arm, question.id) in share
+            and (base, question.id) in share
         ]
-        now, was = ([share[name_, id] for id in both] for name_ in (arm, base))
-        if not both:
-            found[name] = None
+        now, was = ([share[arm_name, id] for id in ids] for arm_name in (arm, base))
+        if not ids:
+            row[name] = None
             continue
         pair = paired_test(arm, base, now, was, plan.seed)
-        found[name] = {
-            "before": sum(was) / len(both),
-            "after": sum(now) / len(both),
+        row[name] = {
+            "before": sum(was) / len(ids),
+            "after": sum(now) / len(ids),
             "difference": pair.difference,
             "low": pair.low,
             "high": pair.high,
             "p": pair.p,
-            "n": len(both),
+            "n": len(ids),
         }
-    text = _said(found)
-    return {**found, "warned": bool(text), "text": text}
+    text = _warning(row)
+    return {**row, "warned": bool(text), "text": text}
 
 
-def _said(row: Row) -> str:
-    """Return the warning in words, "" when nothing changed by more than noise."""
-    said = []
-    off, wrong = row["unanswerable"], row["answerable"]
-    if off and off["high"] < 0 and off["p"] < DRIFT_P:
-        said.append(
-            f"refuses {_of(off, 'after')} questions without an answer, {row['against']} {_of(off, 'before')}"
+def _warning(row: Row) -> str:
+    """Return the warning, "" when nothing changed by more than noise."""
+    changes = []
+    unanswerable, answerable = row["unanswerable"], row["answerable"]
+    if unanswerable and unanswerable["high"] < 0 and unanswerable["p"] < DRIFT_P:
+        changes.append(
+            f"refuses {_count_of(unanswerable, 'after')} questions without an answer, "
+            f"{row['against']} {_count_of(unanswerable, 'before')}"
         )
-    if wrong and wrong["low"] > 0 and wrong["p"] < DRIFT_P:
-        said.append(
-            f"refuses {_of(wrong, 'after')} questions that have an answer, {row['against']} {_of(wrong, 'before')}"
+    if answerable and answerable["low"] > 0 and answerable["p"] < DRIFT_P:
+        changes.append(
+            f"refuses {_count_of(answerable, 'after')} questions that have an answer, "
+            f"{row['against']} {_count_of(answerable, 'before')}"
         )
-    return f"{row['arm']} {' and '.join(said)}" if said else ""
+    return f"{row['arm']} {' and '.join(changes)}" if changes else ""
 
 
-def _of(part: Row, when: str) -> str:
+def _count_of(part: Row, when: str) -> str:
     return f"{part[when] * part['n']:.0f} of {part['n']}"

@@ -1,11 +1,9 @@
 """What happens to each arm when the documents change: the same questions before and after an update.
 
-Retrieval follows the documents at once; weights repeat what they were taught. The questions are kept out of
-the verdict. :mod:`runners.trial.staleness` does all of it for a finished run and an update of its user's own.
-
-A finished run asked what an update of its documents changes: in answers from the index, and in weights.
-
-The user's documents and the run's index stay as they are: both are copied, changed and thrown away.
+Retrieval follows the documents at once; weights repeat what they were trained on. The questions are kept out
+of the verdict. :func:`try_update` does the whole test for a finished run and an update of its user; the
+user's documents and the run's index are copied, the copies are changed and then deleted. :func:`ask_stale`
+and :func:`staleness` are its parts.
 """
 
 from __future__ import annotations
@@ -31,190 +29,60 @@ from runners.run_folder import INDEX, TRIAL, RunFolder, read_journal
 from runners.runs.run import RunSession, open_session
 from runners.runs.session import RunContext
 
-JOURNAL, KEPT = "stale.jsonl", "staleness.json"
+JOURNAL = "stale.jsonl"
+STALENESS_FILE = "staleness.json"
 UPDATED_DOCUMENTS = "documents-updated"
+UPDATE_DOCUMENTS = "documents"
+QUESTIONS = "stale.jsonl"
+CURRENT_FILE = "CURRENT"
 
 
 @dataclass(frozen=True, slots=True)
 class StaleQuestion:
-    """A question whose answer the update flips."""
+    """A question whose answer the update changes."""
 
     id: str
     question: str
     new: tuple[str, ...]
     old: tuple[str, ...]
     taught: bool
-    """Whether a training example teaches the old answer."""
+    """Whether a training example contains the old answer."""
 
 
-def load_stale(path: Path) -> tuple[StaleQuestion, ...]:
-    """Read the questions of an update; BadInput with file and line when a row is broken or lacks a part."""
-    found = []
-    for number, row in read_rows(path):
-        missing = [key for key in ("id", "question", "answers", "old_answers") if not row.get(key)]
-        if missing:
-            raise BadInput(f"{path}:{number}: a question of an update needs {', '.join(missing)}")
-        found.append(
-            StaleQuestion(
-                row["id"],
-                row["question"],
-                tuple(row["answers"]),
-                tuple(row["old_answers"]),
-                bool(row.get("taught")),
-            )
-        )
-    return tuple(found)
+def try_update(run: RunFolder, update: Path, on_event: OnEvent | None = None) -> dict[str, Any]:
+    """Ask every question before and after the update; write the table into the run and return it.
 
+    What an earlier test of the same update asked is not asked again. The run is left without a manifest; the
+    report that is written next adds it.
 
-def updated_documents(run: Path, documents: Path, update: Path) -> Path:
-    """A copy of the documents with the changed files laid over it, inside the run folder.
-
-    Documents that are one file are taken whole from the update, where it has the same name.
+    Raises:
+        BadInput: as in :func:`check_update`.
     """
-    target = run / UPDATED_DOCUMENTS
-    if target.exists():
-        shutil.rmtree(target)
-    if documents.is_file():
-        target.mkdir(parents=True)
-        shutil.copy(update / documents.name, target)
-        return target / documents.name
-    shutil.copytree(documents, target)
-    shutil.copytree(update, target, dirs_exist_ok=True)
-    return target
-
-
-def update_index(bench: RunContext, documents: Path) -> dict[str, Any]:
-    """Bring the run's index to the changed documents; later searches see them."""
-    from rag.index import Index
-
-    report = Index.update(bench.run.path / INDEX, documents, bench.embedder, bench.tell)
-    for part in ("index", "retriever"):
-        bench.__dict__.pop(part, None)
-    return dict(report.to_json())
-
-
-def ask_stale(
-    session: RunSession,
-    questions: Sequence[StaleQuestion],
-    arms: Sequence[str],
-    when: str,
-    name: str = JOURNAL,
-) -> None:
-    """Answer the questions with each arm and keep the answers; what the journal holds is not asked again."""
-    journal = session.folder.path / TRIAL / name
-    have = {(row["when"], row["arm"], row["id"]) for row in read_journal(journal)}
-    for arm in arms:
-        todo = [q for q in questions if (when, arm, q.id) not in have]
-        if not todo:
-            continue
-        answers: list[Answer] = session.ask([q.question for q in todo], session.arm(arm))
-        for question, answer in zip(todo, answers, strict=True):
-            append_line(journal, {"when": when, "id": question.id, **_row(answer, arm)})
-
-
-def staleness(
-    run: Path, questions: Sequence[StaleQuestion], arms: Sequence[str], name: str = JOURNAL
-) -> dict[str, Any]:
-    """Count, for each arm, how many answers state the new and the old fact, before and after the update.
-
-    ``questions`` of the result say it one by one, ``line`` in a sentence.
-    """
-    rows = {(r["when"], r["arm"], r["id"]): r["answer"] for r in read_journal(run / TRIAL / name)}
-    table = []
-    for arm in arms:
-        counts: dict[str, Any] = {"arm": arm, "n": len(questions)}
-        for when in ("before", "after"):
-            said = [(q, rows.get((when, arm, q.id), "")) for q in questions]
-            counts[f"new_{when}"] = sum(states_fact(answer, q.new, q.old) for q, answer in said)
-            counts[f"old_{when}"] = sum(states_fact(answer, q.old, q.new) for q, answer in said)
-        table.append(counts)
-    return {
-        "text": f"{len(questions)} questions whose answers the update changed; the old answers were in the "
-        "documents, and in the training examples where the question is about a taught fact.",
-        "arms": table,
-        "questions": [_one(q, arms, rows) for q in questions],
-        "line": _line(table, len(questions)),
-    }
-
-
-def keep_staleness(run: Path, table: dict[str, Any]) -> None:
-    """Keep the result with the run, for every later report."""
-    write_json(run / TRIAL / KEPT, table)
-
-
-def read_staleness(run: Path) -> dict[str, Any] | None:
-    """Return the result that a run keeps, None for one without."""
-    path = run / TRIAL / KEPT
-    return dict(json.loads(path.read_text("utf-8"))) if path.is_file() else None
-
-
-def _one(q: StaleQuestion, arms: Sequence[str], rows: Mapping[tuple[str, str, str], str]) -> dict[str, Any]:
-    """Return one question with what each arm states before and after: the new fact, the old, or neither."""
-
-    def stated(when: str, arm: str) -> str:
-        answer = rows.get((when, arm, q.id), "")
-        return (
-            "new"
-            if states_fact(answer, q.new, q.old)
-            else "old"
-            if states_fact(answer, q.old, q.new)
-            else "neither"
-        )
-
-    said = {arm: {when: stated(when, arm) for when in ("before", "after")} for arm in arms}
-    return {
-        "id": q.id,
-        "question": q.question,
-        "new": q.new[0],
-        "old": q.old[0],
-        "taught": q.taught,
-        "arms": said,
-    }
-
-
-def _line(table: Sequence[Mapping[str, Any]], count: int) -> str:
-    """Return what the update did to every arm in one sentence, the most up-to-date arm first."""
-    ranked = sorted(table, key=lambda row: (row["old_after"] - row["new_after"], row["arm"]))
-    said = ", ".join(f"{row['arm']} {row['new_after']} ({row['old_after']})" for row in ranked)
-    return (
-        f"After the update, of {count} changed facts the new one is stated (the old one still is) by: {said}"
-    )
-
-
-def states_fact(answer: str, facts: Sequence[str], others: Sequence[str]) -> bool:
-    """Whether an answer states one of these facts and not one of the others."""
-    return any(_says(answer, f) for f in facts) and not any(_says(answer, o) for o in others)
-
-
-def _says(answer: str, fact: str) -> bool:
-    if fact.strip(". ").lower() in ("yes", "no"):
-        return (polarity(answer) == "no") == (fact.strip(". ").lower() == "no")
-    if wanted := extract_numbers(fact):
-        return wanted <= extract_numbers(answer)
-    words = set(content_words(fact))
-    return bool(words) and words <= set(content_words(answer))
-
-
-def _row(answer: Answer, arm: str) -> dict[str, Any]:
-    return {
-        "arm": arm,
-        "question": answer.question.question,
-        "answer": answer.text,
-        "marked": answer.marked,
-        "refused": answer.refused,
-        "citations": [c.to_json() for c in answer.citations],
-    }
-
-
-UPDATE_DOCUMENTS, QUESTIONS = "documents", "stale.jsonl"
-CURRENT_FILE = "CURRENT"
+    session = open_session(run.path, on_event)
+    plan = session.plan
+    questions, arms = check_update(plan, update), arms_with_knowledge(plan)
+    weights_only = [arm for arm in arms if not session.arm(arm).retrieval]
+    retrieving = [arm for arm in arms if arm not in weights_only]
+    journal = f"stale-{_digest(run, update)[:12]}.jsonl"
+    run.unseal()
+    ask_stale(session, questions, arms, "before", journal)
+    _copy_answers(run.path / TRIAL / journal, weights_only)
+    assert plan.data.documents is not None
+    with _with_updated_index(session.context, plan.data.documents, update / UPDATE_DOCUMENTS):
+        ask_stale(session, questions, retrieving, "after", journal)
+    table = staleness(run.path, questions, arms, journal)
+    keep_staleness(run.path, table)
+    return table
 
 
 def check_update(plan: Plan, update: Path) -> tuple[StaleQuestion, ...]:
-    """Return the update's questions; BadInput when plan or update lack what the test needs.
+    """Return the update's questions.
 
-    An update is a folder with `documents`, the changed files under the names they have in the documents, and
+    An update is a folder with `documents`, the changed files under the same names as in the documents, and
     `stale.jsonl`: rows of ``id``, ``question``, ``answers`` (the new fact) and ``old_answers``.
+
+    Raises:
+        BadInput: the plan or the update lacks what the test needs.
     """
     if not update.is_dir():
         raise BadInput(
@@ -237,68 +105,214 @@ def check_update(plan: Plan, update: Path) -> tuple[StaleQuestion, ...]:
     return load_stale(update / QUESTIONS)
 
 
+def load_stale(path: Path) -> tuple[StaleQuestion, ...]:
+    """Read the questions of an update; BadInput with file and line when a row is broken or lacks a key."""
+    questions = []
+    for number, row in read_rows(path):
+        missing = [key for key in ("id", "question", "answers", "old_answers") if not row.get(key)]
+        if missing:
+            raise BadInput(f"{path}:{number}: a question of an update needs {', '.join(missing)}")
+        questions.append(
+            StaleQuestion(
+                row["id"],
+                row["question"],
+                tuple(row["answers"]),
+                tuple(row["old_answers"]),
+                bool(row.get("taught")),
+            )
+        )
+    return tuple(questions)
+
+
 def arms_with_knowledge(plan: Plan) -> list[str]:
-    """Return the arms that know anything of the documents: by retrieval or by weights."""
+    """Return the arms that know the documents, by retrieval or by weights."""
     return [arm.arm for arm in plan.arms if arm.retrieval or arm.weights]
 
 
-def try_update(run: RunFolder, update: Path, on_event: OnEvent | None = None) -> dict[str, Any]:
-    """Ask every question before and after the update, keep the table with the run and return it.
+def updated_documents(run: Path, documents: Path, update: Path) -> Path:
+    """Copy the documents into the run folder and overwrite the changed files; return the path of the copy.
 
-    What an earlier test of the same update asked is not asked again. BadInput as :func:`check`. The run is left
-    unsealed: the report that is written next seals it.
+    When the documents are a single file, the copy is the file of the same name in the update.
     """
-    session = open_session(run.path, on_event)
-    plan = session.plan
-    questions, asked = check_update(plan, update), arms_with_knowledge(plan)
-    frozen = [arm for arm in asked if not session.arm(arm).retrieval]
-    moving = [arm for arm in asked if arm not in frozen]
-    journal = f"stale-{_digest(run, update)[:12]}.jsonl"
-    run.unseal()
-    ask_stale(session, questions, asked, "before", journal)
-    _repeat(run.path / TRIAL / journal, frozen)
-    assert plan.data.documents is not None
-    with _updated(session.context, plan.data.documents, update / UPDATE_DOCUMENTS):
-        ask_stale(session, questions, moving, "after", journal)
-    table = staleness(run.path, questions, asked, journal)
-    keep_staleness(run.path, table)
-    return table
+    target = run / UPDATED_DOCUMENTS
+    if target.exists():
+        shutil.rmtree(target)
+    if documents.is_file():
+        target.mkdir(parents=True)
+        shutil.copy(update / documents.name, target)
+        return target / documents.name
+    shutil.copytree(documents, target)
+    shutil.copytree(update, target, dirs_exist_ok=True)
+    return target
+
+
+def update_index(context: RunContext, documents: Path) -> dict[str, Any]:
+    """Update the run's index to the changed documents; later searches use the new generation."""
+    from rag.index import Index
+
+    report = Index.update(context.run.path / INDEX, documents, context.embedder, context.emit)
+    for part in ("index", "retriever"):
+        context.__dict__.pop(part, None)
+    return dict(report.to_json())
+
+
+def ask_stale(
+    session: RunSession,
+    questions: Sequence[StaleQuestion],
+    arms: Sequence[str],
+    when: str,
+    name: str = JOURNAL,
+) -> None:
+    """Answer the questions with each arm and write the answers; what the journal holds is not asked again."""
+    journal = session.folder.path / TRIAL / name
+    answered = {(row["when"], row["arm"], row["id"]) for row in read_journal(journal)}
+    for arm in arms:
+        unanswered = [q for q in questions if (when, arm, q.id) not in answered]
+        if not unanswered:
+            continue
+        answers: list[Answer] = session.ask([q.question for q in unanswered], session.arm(arm))
+        for question, answer in zip(unanswered, answers, strict=True):
+            append_line(journal, {"when": when, "id": question.id, **_answer_row(answer, arm)})
+
+
+def staleness(
+    run: Path, questions: Sequence[StaleQuestion], arms: Sequence[str], name: str = JOURNAL
+) -> dict[str, Any]:
+    """Count, for each arm, how many answers state the new and the old fact, before and after the update.
+
+    Returns:
+        ``arms`` holds the counts, ``questions`` what each arm stated question by question, ``line`` a summary
+        sentence.
+    """
+    rows = {(r["when"], r["arm"], r["id"]): r["answer"] for r in read_journal(run / TRIAL / name)}
+    table = []
+    for arm in arms:
+        counts: dict[str, Any] = {"arm": arm, "n": len(questions)}
+        for when in ("before", "after"):
+            answers = [(q, rows.get((when, arm, q.id), "")) for q in questions]
+            counts[f"new_{when}"] = sum(states_fact(answer, q.new, q.old) for q, answer in answers)
+            counts[f"old_{when}"] = sum(states_fact(answer, q.old, q.new) for q, answer in answers)
+        table.append(counts)
+    return {
+        "text": f"{len(questions)} questions whose answers the update changed; the old answers were in the "
+        "documents, and in the training examples where the question is about a taught fact.",
+        "arms": table,
+        "questions": [_question_row(q, arms, rows) for q in questions],
+        "line": _summary_line(table, len(questions)),
+    }
+
+
+def states_fact(answer: str, facts: Sequence[str], others: Sequence[str]) -> bool:
+    """Return whether an answer states one of these facts and none of the others."""
+    return any(_states(answer, fact) for fact in facts) and not any(
+        _states(answer, other) for other in others
+    )
+
+
+def keep_staleness(run: Path, table: dict[str, Any]) -> None:
+    """Write the result into the run, for every later report."""
+    write_json(run / TRIAL / STALENESS_FILE, table)
+
+
+def read_staleness(run: Path) -> dict[str, Any] | None:
+    """Return the result that a run holds; None for one without."""
+    path = run / TRIAL / STALENESS_FILE
+    return dict(json.loads(path.read_text("utf-8"))) if path.is_file() else None
+
+
+def _question_row(
+    question: StaleQuestion, arms: Sequence[str], rows: Mapping[tuple[str, str, str], str]
+) -> dict[str, Any]:
+    """Return one question with what each arm states before and after: the new fact, the old one, or neither."""
+
+    def stated(when: str, arm: str) -> str:
+        answer = rows.get((when, arm, question.id), "")
+        return (
+            "new"
+            if states_fact(answer, question.new, question.old)
+            else "old"
+            if states_fact(answer, question.old, question.new)
+            else "neither"
+        )
+
+    by_arm = {arm: {when: stated(when, arm) for when in ("before", "after")} for arm in arms}
+    return {
+        "id": question.id,
+        "question": question.question,
+        "new": question.new[0],
+        "old": question.old[0],
+        "taught": question.taught,
+        "arms": by_arm,
+    }
+
+
+def _summary_line(table: Sequence[Mapping[str, Any]], count: int) -> str:
+    """Return the effect of the update on every arm in one sentence, the most up-to-date arm first."""
+    ranked = sorted(table, key=lambda row: (row["old_after"] - row["new_after"], row["arm"]))
+    parts = ", ".join(f"{row['arm']} {row['new_after']} ({row['old_after']})" for row in ranked)
+    return (
+        f"After the update, of {count} changed facts the new one is stated (the old one still is) by: {parts}"
+    )
+
+
+def _states(answer: str, fact: str) -> bool:
+    """Return whether an answer states a fact: its yes or no, else all of its numbers, else all of its content words."""
+    if fact.strip(". ").lower() in ("yes", "no"):
+        return (polarity(answer) == "no") == (fact.strip(". ").lower() == "no")
+    if wanted := extract_numbers(fact):
+        return wanted <= extract_numbers(answer)
+    words = set(content_words(fact))
+    return bool(words) and words <= set(content_words(answer))
+
+
+def _answer_row(answer: Answer, arm: str) -> dict[str, Any]:
+    return {
+        "arm": arm,
+        "question": answer.question.question,
+        "answer": answer.text,
+        "marked": answer.marked,
+        "refused": answer.refused,
+        "citations": [c.to_json() for c in answer.citations],
+    }
 
 
 @contextmanager
-def _updated(bench: RunContext, documents: Path, update: Path) -> Iterator[None]:
-    """Let the bench search an updated copy of its index within the block."""
+def _with_updated_index(context: RunContext, documents: Path, update: Path) -> Iterator[None]:
+    """Let the context search an updated copy of its index within the block."""
     from rag.index import Index
 
-    parts = ("index", "retriever")
+    cached = ("index", "retriever")
     with tempfile.TemporaryDirectory() as folder:
-        scratch = Path(folder)
-        shutil.copytree(bench.run.path / INDEX, scratch / INDEX)
-        changed = updated_documents(scratch, documents, update)
-        Index.update(scratch / INDEX, changed, bench.embedder)
-        for part in parts:
-            bench.__dict__.pop(part, None)
-        bench.__dict__["index"] = Index.open(scratch / INDEX, bench.embedder)
+        temporary = Path(folder)
+        shutil.copytree(context.run.path / INDEX, temporary / INDEX)
+        documents_after = updated_documents(temporary, documents, update)
+        Index.update(temporary / INDEX, documents_after, context.embedder)
+        for part in cached:
+            context.__dict__.pop(part, None)
+        context.__dict__["index"] = Index.open(temporary / INDEX, context.embedder)
         try:
             yield
         finally:
-            for part in parts:
-                bench.__dict__.pop(part, None)
+            for part in cached:
+                context.__dict__.pop(part, None)
 
 
-def _repeat(journal: Path, frozen: list[str]) -> None:
-    """Answer "after" as "before" for arms that read nothing of what changed: decoding is greedy."""
+def _copy_answers(journal: Path, arms: list[str]) -> None:
+    """Copy the answers "before" as "after" for arms without retrieval.
+
+    Nothing that they read has changed, and decoding is greedy.
+    """
     rows = read_journal(journal)
-    have = {(row["arm"], row["id"]) for row in rows if row["when"] == "after"}
+    answered = {(row["arm"], row["id"]) for row in rows if row["when"] == "after"}
     for row in rows:
-        if row["when"] == "before" and row["arm"] in frozen and (row["arm"], row["id"]) not in have:
+        if row["when"] == "before" and row["arm"] in arms and (row["arm"], row["id"]) not in answered:
             append_line(journal, {**row, "when": "after", "repeated": True})
 
 
 def _digest(run: RunFolder, update: Path) -> str:
-    """Return what tells this test from others: the update's files, the index and the weights that are there now."""
+    """Return what identifies this test: the digests of the update's files, and the run's index and weights."""
     files = sorted(p for p in update.rglob("*") if p.is_file())
-    told = [f"{p.relative_to(update).as_posix()}\0{sha256_file(p)}" for p in files]
-    told += [sha256_file(p) for p in sorted(run.path.glob(f"adapters/*/{MANIFEST}"))]
+    digests = [f"{p.relative_to(update).as_posix()}\0{sha256_file(p)}" for p in files]
+    digests += [sha256_file(p) for p in sorted(run.path.glob(f"adapters/*/{MANIFEST}"))]
     current = run.path / INDEX / CURRENT_FILE
-    return sha256_text("\n".join([current.read_text("utf-8") if current.is_file() else "", *told]))
+    return sha256_text("\n".join([current.read_text("utf-8") if current.is_file() else "", *digests]))

@@ -1,4 +1,8 @@
-"""What each kind of step does: build the index, train an arm, let an arm answer. Heavy imports are inside."""
+"""Carry out one step of a plan: build the index, train an arm, or let an arm answer the test questions.
+
+:func:`run_step` dispatches by the kind of step; :func:`step_inputs` returns what a step depends on. Torch is
+imported inside the functions that need it.
+"""
 
 from __future__ import annotations
 
@@ -26,174 +30,193 @@ from runners.runs.session import REFUSAL_FILE, RunContext, model_identity
 from runners.trial.trial import ANSWERS, drop_outdated_answers, run_arm
 
 
-def step_inputs(bench: RunContext, step: Step) -> dict[str, Any]:
-    """What a step is made from; a finished step is done again when any of it changed."""
-    plan = bench.plan
+def step_inputs(context: RunContext, step: Step) -> dict[str, Any]:
+    """Return everything that a step depends on; a finished step is repeated when any of it changed."""
+    plan = context.plan
     made_from: dict[str, Any] = {"step": step.model_dump(mode="json"), "seed": plan.seed}
     if isinstance(step, IndexStep):
         return made_from | {
-            "documents": _tree_digest(plan.data.documents),
-            "embedder": bench.embedder_model and bench.embedder_model.fingerprint,
+            "documents": _documents_digest(plan.data.documents),
+            "embedder": context.embedder_model and context.embedder_model.fingerprint,
             "signals": list(SIGNAL_NAMES),
         }
-    if plan.kernels != KERNELS[0]:  # steps from before there was a choice stay finished
+    if plan.kernels != KERNELS[0]:  # so that steps finished before this setting existed stay finished
         made_from["kernels"] = plan.kernels
-    base = bench.base_of(step) if isinstance(step, EvaluateStep) else bench.base
+    base = context.base_of(step) if isinstance(step, EvaluateStep) else context.base
     made_from |= {"base": model_identity(base), "prompts": plan.prompts.model_dump(mode="json")}
     if isinstance(step, TrainStep):
-        made_from |= {"examples": _rows_digest(bench), "index": _index_digest(plan, step.rows == "retrieval")}
+        made_from |= {
+            "examples": _rows_digest(context),
+            "index": _index_digest(plan, step.rows == "retrieval"),
+        }
         if step.replay:
-            made_from["replay"] = _tree_digest(plan.data.replay)
+            made_from["replay"] = _documents_digest(plan.data.replay)
         if step.start_from:
-            made_from["from"] = step_inputs(bench, plan.train_step(step.start_from))
+            made_from["from"] = step_inputs(context, plan.train_step(step.start_from))
         return made_from
-    made_from |= {"split": bench.split.digest, "max_new_tokens": plan.max_new_tokens}
+    made_from |= {"split": context.split.digest, "max_new_tokens": plan.max_new_tokens}
     made_from |= {
         "index": _index_digest(plan, step.retrieval),
-        "shots": _rows_digest(bench) if step.shots or step.classifier else "",
+        "shots": _rows_digest(context) if step.shots or step.classifier else "",
     }
     if step.classifier or step.bank == "similar":
-        made_from["embedder"] = bench.embedder_model and bench.embedder_model.fingerprint
+        made_from["embedder"] = context.embedder_model and context.embedder_model.fingerprint
     if step.classifier or step.bank == "chosen":
         made_from["checks"] = [check.model_dump(mode="json") for check in plan.checks]
     if step.weights:
-        made_from["weights"] = step_inputs(bench, plan.train_step(step.weights))
+        made_from["weights"] = step_inputs(context, plan.train_step(step.weights))
     return made_from
 
 
-def run_step(bench: RunContext, step: Step) -> dict[str, Any]:
-    """Do a step and return what to remember of it."""
-    with disk_full_as_problem(bench.run.path):
+def run_step(context: RunContext, step: Step) -> dict[str, Any]:
+    """Carry out a step; return the result to record."""
+    with disk_full_as_problem(context.run.path):
         if isinstance(step, IndexStep):
-            return build_index(bench, step)
+            return build_index(context, step)
         if isinstance(step, TrainStep):
-            return train_arm(bench, step)
-        return evaluate_arm(bench, step)
+            return train_arm(context, step)
+        return evaluate_arm(context, step)
 
 
-def build_index(bench: RunContext, step: IndexStep) -> dict[str, Any]:
+def build_index(context: RunContext, step: IndexStep) -> dict[str, Any]:
     """Build the run's index, then fit the refusal threshold on the dev questions."""
     from rag.index import Index
 
-    assert bench.plan.data.documents is not None
+    assert context.plan.data.documents is not None
     report = Index.build(
-        bench.run.path / INDEX, bench.plan.data.documents, bench.embedder, index_settings(step), bench.tell
+        context.run.path / INDEX,
+        context.plan.data.documents,
+        context.embedder,
+        index_settings(step),
+        context.emit,
     )
-    fitted = fit_refusal(bench)
+    fitted = fit_refusal(context)
     return {**report.to_json(), "refusal": fitted}
 
 
-def fit_refusal(bench: RunContext) -> dict[str, Any]:
-    """Fit when to refuse on the dev questions and keep it beside the index."""
+def fit_refusal(context: RunContext) -> dict[str, Any]:
+    """Fit the refusal threshold on the dev questions and store it beside the index."""
     from rag.grounding import refusal
 
-    index = bench.index
-    dev = [(q.question, q.doc_id, q.answerable) for q in bench.split.dev]
+    index = context.index
+    dev = [(q.question, q.doc_id, q.answerable) for q in context.split.dev]
     threshold = refusal.fit_threshold(index, dev)
-    write_json(bench.run.path / REFUSAL_FILE, threshold.to_json())
+    write_json(context.run.path / REFUSAL_FILE, threshold.to_json())
     return dict(threshold.to_json())
 
 
-def train_arm(bench: RunContext, step: TrainStep) -> dict[str, Any]:
-    """Train one arm, once per seed, on plain or on retrieval-aware rows."""
+def train_arm(context: RunContext, step: TrainStep) -> dict[str, Any]:
+    """Train one arm, once per seed, on plain or retrieval-aware rows; return what each training reports."""
     from runners.plan.train_config import RunOrigin
     from runners.train import fit
 
-    bench.release()
+    context.release()
     results = []
     account: dict[str, int] = {}
-    file = bench.plan.data.examples
-    origin = RunOrigin((file.name,) if file else (), step.reasons, bench.plan.digest())
-    for nth, seed in enumerate(step.seeds):
-        rows, account = training_rows_of(bench, step, seed)
+    examples_file = context.plan.data.examples
+    origin = RunOrigin((examples_file.name,) if examples_file else (), step.reasons, context.plan.digest())
+    for seed_index, seed in enumerate(step.seeds):
+        rows, account = training_rows_of(context, step, seed)
         if account:
-            bench.tell({"event": "rows.prepared", "arm": step.arm, **account})
-        rows = with_replay(bench.plan, step, rows, seed, bench.tell)
-        start = bench.run.adapter(step.start_from, seed) if step.start_from else None
+            context.emit({"event": "rows.prepared", "arm": step.arm, **account})
+        rows = with_replay(context.plan, step, rows, seed, context.emit)
+        start = context.run.adapter(step.start_from, seed) if step.start_from else None
         if start is not None and not start.exists() and step.start_from:
-            start = bench.run.adapter(step.start_from, bench.plan.train_step(step.start_from).seeds[0])
-        config = step.config(seed, start).replace(kernels=bench.plan.kernels)
-        bench.tell({"event": "train.plan", "arm": step.arm, "method": step.method, "reasons": step.reasons})
-        out = bench.run.adapter(step.arm, seed)
-        made = out.exists()  # by a start that was cut off right after: then no peak is seen here
-        with usage.measure_peak() as most:
+            start = context.run.adapter(step.start_from, context.plan.train_step(step.start_from).seeds[0])
+        config = step.config(seed, start).replace(kernels=context.plan.kernels)
+        context.emit({"event": "train.plan", "arm": step.arm, "method": step.method, "reasons": step.reasons})
+        out = context.run.adapter(step.arm, seed)
+        # It exists when a run was interrupted right after training: then no peak is measured here.
+        existed = out.exists()
+        with usage.measure_peak() as peak:
             trained = fit(
-                rows, config, bench.local, out, on_event=_named(bench, step, nth), resume=True, origin=origin
+                rows,
+                config,
+                context.local_base,
+                out,
+                on_event=_with_arm(context, step, seed_index),
+                resume=True,
+                origin=origin,
             )
-        seen = {"peak_gib": most.gib, "held_gib": most.held_gib, "own_gib": most.own_gib}
-        seen = dict.fromkeys(seen) if made else seen
-        results.append({"seed": seed, **trained.to_json(), **seen, "on_gpu": most.on_gpu})
+        memory = {"peak_gib": peak.gib, "held_gib": peak.held_gib, "own_gib": peak.own_gib}
+        memory = dict.fromkeys(memory) if existed else memory
+        results.append({"seed": seed, **trained.to_json(), **memory, "on_gpu": peak.on_gpu})
     return {"arm": step.arm, "account": account, "trained": results}
 
 
 def training_rows_of(
-    bench: RunContext, step: TrainStep, seed: int
+    context: RunContext, step: TrainStep, seed: int
 ) -> tuple[tuple[Example, ...], dict[str, int]]:
-    """Return the rows that an arm learns with a seed, before replay, and for retrieval-aware ones an account of them."""
+    """Return the rows that an arm is trained on with a seed, before replay, and counts of them for retrieval-aware rows.
+
+    The counts are {} for plain rows.
+    """
     from runners.arms.raft import retrieval_rows
 
     if step.rows == "plain":
-        return tuple(training_row(bench.plan.prompts, e) for e in bench.examples), {}
+        return tuple(training_row(context.plan.prompts, e) for e in context.examples), {}
     prepared = retrieval_rows(
-        bench.plan.prompts,
-        bench.examples,
-        bench.retriever,
+        context.plan.prompts,
+        context.examples,
+        context.retriever,
         step.without_gold,
         seed,
         step.distractors,
         step.quote,
     )
-    return prepared.rows, prepared.account()
+    return prepared.rows, prepared.counts()
 
 
-def evaluate_arm(bench: RunContext, step: EvaluateStep) -> dict[str, Any]:
-    """Let one arm answer every test question, with each of its seeds' weights."""
-    plan = bench.plan
+def evaluate_arm(context: RunContext, step: EvaluateStep) -> dict[str, Any]:
+    """Let one arm answer every test question, with the weights of each of its seeds; return counts of the answers."""
+    plan = context.plan
     seeds = plan.train_step(step.weights).seeds if step.weights else (plan.seed,)
-    made_from = sha256_text(canonical_json(step_inputs(bench, step)))
-    drop_outdated_answers(bench.run.path / TRIAL, step.arm, made_from)
+    made_from = sha256_text(canonical_json(step_inputs(context, step)))
+    drop_outdated_answers(context.run.path / TRIAL, step.arm, made_from)
     if step.classifier:
-        told = classifier.train_classifier(
-            plan, step.arm, bench.examples, bench.embedder, bench.run.path, made_from
+        trained = classifier.train_classifier(
+            plan, step.arm, context.examples, context.embedder, context.run.path, made_from
         )
-        bench.tell({"event": "classifier.trained", "arm": step.arm, **told})
-    first = bench.run.adapter(step.weights, seeds[0]) if step.weights else None
-    indexed = (bench.run.path / INDEX).exists()  # a plan may evaluate an arm before its index step
-    worn = arm.prepare_arm(bench, step, first, lambda q: gold_text(bench, q) if indexed else "")
+        context.emit({"event": "classifier.trained", "arm": step.arm, **trained})
+    first_weights = context.run.adapter(step.weights, seeds[0]) if step.weights else None
+    indexed = (context.run.path / INDEX).exists()  # a plan may evaluate an arm before its index step
+    prepared = arm.prepare_arm(
+        context, step, first_weights, lambda question: gold_text(context, question) if indexed else ""
+    )
     asked = 0
-    for nth, seed in enumerate(seeds):
-        weights = bench.run.adapter(step.weights, seed) if step.weights else None
+    for seed_index, seed in enumerate(seeds):
+        weights = context.run.adapter(step.weights, seed) if step.weights else None
         asked += run_arm(
-            worn.plan,
+            prepared.plan,
             step,
             seed,
-            bench.split.test,
-            bench.generator(weights, step),
-            worn.finder,
-            worn.shots,
-            bench.run.path / TRIAL / ANSWERS,
-            _counted(bench, nth, len(seeds)),
+            context.split.test,
+            context.generator(weights, step),
+            prepared.finder,
+            prepared.shots,
+            context.run.path / TRIAL / ANSWERS,
+            _with_total(context, seed_index, len(seeds)),
         )
-    rows = [row for row in read_journal(bench.run.path / TRIAL / ANSWERS) if row["arm"] == step.arm]
+    rows = [row for row in read_journal(context.run.path / TRIAL / ANSWERS) if row["arm"] == step.arm]
     cut = sum(row["finish"] == "length" for row in rows)
     estimated = sum(row.get("tokens_estimated", False) for row in rows)
     return {
         "arm": step.arm,
         "asked": asked,
-        "questions": len(bench.split.test),
+        "questions": len(context.split.test),
         "cut": cut,
         "estimated": estimated,
     }
 
 
 def with_replay(
-    plan: Plan, step: TrainStep, rows: tuple[Example, ...], seed: int, tell: OnEvent
+    plan: Plan, step: TrainStep, rows: tuple[Example, ...], seed: int, emit: OnEvent
 ) -> tuple[Example, ...]:
-    """The rows with the step's share of the plan's replay rows mixed in, which is told."""
+    """Return the rows mixed with the step's share of the plan's replay rows; the mix is reported as an event."""
     if not step.replay or plan.data.replay is None:
         return rows
     mixed = sampling.mix_replay_rows(rows, load_examples(plan.data.replay).rows, step.replay, seed)
-    tell(
+    emit(
         {
             "event": "rows.replayed",
             "arm": step.arm,
@@ -204,11 +227,11 @@ def with_replay(
     return mixed
 
 
-def gold_text(bench: RunContext, question: Question) -> str:
-    """The text of a question's gold span, read from the indexed documents; "" without one."""
-    if not question.spans or question.doc_id is None or bench.plan.index is None:
+def gold_text(context: RunContext, question: Question) -> str:
+    """Return the text of a question's gold span, read from the indexed documents; "" when it has none."""
+    if not question.spans or question.doc_id is None or context.plan.index is None:
         return ""
-    raw = bench.index.raw(question.doc_id)
+    raw = context.index.raw(question.doc_id)
     if raw is None:
         raise BadInput(
             f"question {question.id} names the document {question.doc_id!r}, which is not in the index",
@@ -217,23 +240,24 @@ def gold_text(bench: RunContext, question: Question) -> str:
     return " ".join(raw[start:end] for start, end in question.spans)
 
 
-def _named(bench: RunContext, step: TrainStep, nth: int) -> Callable[[dict[str, Any]], None]:
-    """Tell events with the arm they are of and its training run: which seed, the how manieth (from 0) of how many."""
-    told = {"arm": step.arm, "seed": step.seeds[nth], "nth": nth, "seeds": len(step.seeds)}
-    return lambda event: bench.tell({**event, **told})
+def _with_arm(context: RunContext, step: TrainStep, seed_index: int) -> Callable[[dict[str, Any]], None]:
+    """Return a handler that adds arm, seed, index of the seed (from 0) and number of seeds to training events."""
+    fields = {"arm": step.arm, "seed": step.seeds[seed_index], "nth": seed_index, "seeds": len(step.seeds)}
+    return lambda event: context.emit({**event, **fields})
 
 
-def _counted(bench: RunContext, nth: int, seeds: int) -> Callable[[dict[str, Any]], None]:
-    """Tell events whose answers are counted over all seeds of an arm."""
+def _with_total(context: RunContext, seed_index: int, seeds: int) -> Callable[[dict[str, Any]], None]:
+    """Return a handler that counts answers over all seeds of an arm."""
 
-    def tell(event: dict[str, Any]) -> None:
+    def emit(event: dict[str, Any]) -> None:
         total = event["total"]
-        bench.tell({**event, "done": nth * total + event["done"], "total": seeds * total})
+        context.emit({**event, "done": seed_index * total + event["done"], "total": seeds * total})
 
-    return tell
+    return emit
 
 
-def _tree_digest(documents: Path | None) -> str:
+def _documents_digest(documents: Path | None) -> str:
+    """Return the digest of a file, or of the paths and contents below a folder; "" for None."""
     if documents is None:
         return ""
     if documents.is_file():
@@ -242,9 +266,9 @@ def _tree_digest(documents: Path | None) -> str:
     return sha256_text("".join(f"{p.relative_to(documents).as_posix()}\0{sha256_file(p)}\n" for p in files))
 
 
-def _rows_digest(bench: RunContext) -> str:
-    return sha256_text(repr([(e.messages, e.line) for e in bench.examples]))
+def _rows_digest(context: RunContext) -> str:
+    return sha256_text(repr([(e.messages, e.line) for e in context.examples]))
 
 
 def _index_digest(plan: Plan, needed: bool) -> str:
-    return _tree_digest(plan.data.documents) if needed else ""
+    return _documents_digest(plan.data.documents) if needed else ""

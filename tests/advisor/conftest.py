@@ -1,4 +1,4 @@
-"""Files and situations that the advisor's tests share."""
+"""Fixtures of the advisor's tests: data files, a machine, and runs of the command line."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 
 @dataclass(frozen=True)
 class Files:
-    """A little desk: documents, examples in a house style, held-out questions, a prompt."""
+    """A small task: documents, examples in one style, held-out questions, a prompt."""
 
     folder: Path
     documents: Path
@@ -50,8 +50,8 @@ def write_rows(path: Path, rows: list[dict[str, Any]]) -> Path:
 
 
 @pytest.fixture
-def desk(tmp_path: Path) -> Files:
-    """Write the little desk: 5 documents, 60 examples, 12 questions."""
+def task_files(tmp_path: Path) -> Files:
+    """Write the files of a small task: 5 documents, 60 examples, 12 questions."""
     documents = tmp_path / "documents"
     documents.mkdir()
     for number in range(5):
@@ -71,6 +71,12 @@ def desk(tmp_path: Path) -> Files:
 
 
 @pytest.fixture
+def desk(task_files: Files) -> Files:
+    """Return ``task_files`` under the name that older tests use."""
+    return task_files
+
+
+@pytest.fixture
 def make_rows() -> Callable[[Path, list[dict[str, Any]]], Path]:
     """Return the writer of JSON lines."""
     return write_rows
@@ -84,7 +90,7 @@ def make_example() -> Callable[[int], dict[str, Any]]:
 
 @pytest.fixture
 def laptop() -> Machine:
-    """A machine without a GPU, described by hand."""
+    """Return a machine without a GPU, described by hand."""
     values: Mapping[str, Any] = {
         "gpu_kind": "none",
         "gpu_count": 0,
@@ -100,7 +106,9 @@ def laptop() -> Machine:
 
 @pytest.fixture
 def tunewise(root: Path, tmp_path: Path) -> Run:
-    """Run the command line in a process of its own, without a terminal, in a folder of the test."""
+    """Return a function that runs the command line in its own process, without a terminal, in the test's
+    folder.
+    """
 
     def run(*arguments: object, cwd: Path = tmp_path, **environ: str) -> subprocess.CompletedProcess[str]:
         env = {**os.environ, "PYTHONPATH": str(root), "COLUMNS": "100", "NO_COLOR": "1", **environ}
@@ -120,11 +128,11 @@ def tunewise(root: Path, tmp_path: Path) -> Run:
 
 
 # Runs each command line in one interpreter, with streams of the encoding that the environment names.
-EACH = """
+RUN_EACH = """
 import io, json, os, sys
 from advisor.cli import main
 
-told, real = [], sys.stdout
+results, real = [], sys.stdout
 for line in json.loads(sys.argv[1]):
     out, err = (io.TextIOWrapper(io.BytesIO(), os.environ["PYTHONIOENCODING"]) for _ in range(2))
     sys.stdout, sys.stderr, code = out, err, 0
@@ -135,15 +143,15 @@ for line in json.loads(sys.argv[1]):
     except BaseException as error:
         code = repr(error)
     out.flush(); err.flush()
-    told.append([code, *(s.buffer.getvalue().decode(s.encoding) for s in (out, err))])
+    results.append([code, *(s.buffer.getvalue().decode(s.encoding) for s in (out, err))])
 sys.stdout = real
-print(json.dumps(told))
+print(json.dumps(results))
 """
 
 
 @dataclass(frozen=True)
-class Told:
-    """What one command line did."""
+class CommandResult:
+    """Exit code and output of one command line."""
 
     code: int
     out: str
@@ -151,14 +159,14 @@ class Told:
 
 
 @pytest.fixture
-def tunewise_each(root: Path, tmp_path: Path) -> Callable[..., list[Told]]:
-    """Run several command lines in one process, without a terminal, in a folder of the test: far quicker than one each."""
+def tunewise_each(root: Path, tmp_path: Path) -> Callable[..., list[CommandResult]]:
+    """Return a function that runs several command lines in one process, far quicker than one process each."""
 
-    def run(*lines: str | list[str], encoding: str = "utf-8", **environ: str) -> list[Told]:
+    def run(*lines: str | list[str], encoding: str = "utf-8", **environ: str) -> list[CommandResult]:
         more = {"PYTHONPATH": str(root), "COLUMNS": "100", "NO_COLOR": "1", "PYTHONIOENCODING": encoding}
         split = [line.split() if isinstance(line, str) else line for line in lines]
         done = subprocess.run(
-            [sys.executable, "-c", EACH, json.dumps(split)],
+            [sys.executable, "-c", RUN_EACH, json.dumps(split)],
             cwd=tmp_path,
             env={**os.environ, **more, **environ},
             capture_output=True,
@@ -167,6 +175,6 @@ def tunewise_each(root: Path, tmp_path: Path) -> Callable[..., list[Told]]:
             check=True,
             stdin=subprocess.DEVNULL,
         )
-        return [Told(*each) for each in json.loads(done.stdout)]
+        return [CommandResult(*result) for result in json.loads(done.stdout)]
 
     return run

@@ -1,4 +1,6 @@
-"""Plug-in packages: one installed with pip adds a rule, a method, a loader and a store; broken ones are refused."""
+"""Plug-in packages: one installed with pip adds a rule, a method, a loader and a store; broken ones are
+rejected.
+"""
 
 from __future__ import annotations
 
@@ -66,8 +68,8 @@ class ACME001(Rule):
     need = Need.SHOW
     weight = 9.0
 
-    def applies(self, p):
-        return "there are documents" if p.documents else ""
+    def applies(self, profile):
+        return "there are documents" if profile.documents else ""
 
 
 class Terse(Method):
@@ -146,27 +148,27 @@ def run(
 
 
 @pytest.fixture
-def desk(tmp_path: Path, root: Path) -> Path:
+def plugin_task(tmp_path: Path, root: Path) -> Path:
     """A folder of documents, one of them in the plug-in's format, with examples and questions."""
-    kept = root / "tests" / "versions" / "477b318"
-    shutil.copytree(kept / "documents", tmp_path / "desk" / "documents")
+    fixture = root / "tests" / "versions" / "477b318"
+    shutil.copytree(fixture / "documents", tmp_path / "plugin_task" / "documents")
     for name in ("examples.jsonl", "questions.jsonl", "prompt.txt"):
-        shutil.copy(kept / name, tmp_path / "desk")
+        shutil.copy(fixture / name, tmp_path / "plugin_task")
     text = "PK\x03\x04ACME Lamps\nThe pier has nine lamps.\n\nThe lamps burn whale oil.\n"
-    (tmp_path / "desk" / "documents" / "lamps.acme").write_text(text, "utf-8")
-    return tmp_path / "desk"
+    (tmp_path / "plugin_task" / "documents" / "lamps.acme").write_text(text, "utf-8")
+    return tmp_path / "plugin_task"
 
 
-def test_doctor_and_explain_name_the_package(with_plugin: Tunewise, tmp_path: Path) -> None:
-    found = json.loads(with_plugin("doctor", "--json", cwd=tmp_path).stdout)
-    assert [(row["group"], row["name"], row["package"]) for row in found["plugins"]] == [
+def test_doctor_and_explain_name_the_plugin_package(with_plugin: Tunewise, tmp_path: Path) -> None:
+    doctor_report = json.loads(with_plugin("doctor", "--json", cwd=tmp_path).stdout)
+    assert [(row["group"], row["name"], row["package"]) for row in doctor_report["plugins"]] == [
         ("tunewise.loaders", "acme", "acme-tunewise 1.2"),
         ("tunewise.methods", "terse", "acme-tunewise 1.2"),
         ("tunewise.rules", "ACME001", "acme-tunewise 1.2"),
         ("tunewise.stores", "acme-vectors", "acme-tunewise 1.2"),
     ]
-    assert "terse" in {row["method"] for row in found["methods"]}
-    assert not [line for line in found["warnings"] if "plug-in" in line]
+    assert "terse" in {row["method"] for row in doctor_report["methods"]}
+    assert not [line for line in doctor_report["warnings"] if "plug-in" in line]
     assert "acme-tunewise 1.2" in with_plugin("doctor", cwd=tmp_path).stdout
     assert "acme-vectors" in with_plugin("explain", cwd=tmp_path).stdout
     for name in ("ACME001", "terse"):
@@ -176,16 +178,16 @@ def test_doctor_and_explain_name_the_package(with_plugin: Tunewise, tmp_path: Pa
     assert "plugin" not in json.loads(with_plugin("explain", "KN001", "--json", cwd=tmp_path).stdout)
 
 
-def test_rule_and_method_decide_a_plan_that_is_run(with_plugin: Tunewise, desk: Path) -> None:
+def test_plugin_rule_and_method_decide_a_plan_that_runs(with_plugin: Tunewise, plugin_task: Path) -> None:
     """The rule is among the reasons, the method is chosen, and its arm is measured by the existing runners."""
     flags = ("--documents", "documents", "--examples", "examples.jsonl", "--questions", "questions.jsonl")
     answers = ("--set", "task_needs_facts=new", "--set", "must_cite=yes", "--set", "behaviour_gap=none")
-    done = with_plugin("plan", "--yes", *flags, *answers, "--prompt", "prompt.txt", "--json", cwd=desk)
+    done = with_plugin("plan", "--yes", *flags, *answers, "--prompt", "prompt.txt", "--json", cwd=plugin_task)
     advice = json.loads(done.stdout)
     assert advice["choice"] == "terse"
     assert "ACME001" in {reason["rule"] for reason in advice["ranked"][0]["reasons"]}
-    write_small_plan(desk / "plan.yaml", ("prompting", "terse"))
-    report = json.loads(with_plugin("run", "plan.yaml", "--out", "run", "--json", cwd=desk).stdout)
+    write_small_plan(plugin_task / "plan.yaml", ("prompting", "terse"))
+    report = json.loads(with_plugin("run", "plan.yaml", "--out", "run", "--json", cwd=plugin_task).stdout)
     assert {arm["arm"] for arm in report["arms"]} == {"prompting", "terse"}
 
 
@@ -202,16 +204,16 @@ def write_small_plan(path: Path, arms: tuple[str, ...]) -> None:
     path.write_text(yaml.safe_dump(body, sort_keys=False), "utf-8")
 
 
-def test_loader_reads_in_the_worker_and_store_holds_the_vectors(
-    with_plugin: Tunewise, desk: Path, root: Path, tmp_path: Path
+def test_plugin_loader_and_store_are_used_by_an_index(
+    with_plugin: Tunewise, plugin_task: Path, root: Path, tmp_path: Path
 ) -> None:
     """A file that begins like a zip goes to the plug-in that reads its ending; without the store nothing opens."""
     build = ("index", "build", "index", "--documents", "documents", "--store", "acme-vectors", "--json")
-    assert json.loads(with_plugin(*build, cwd=desk).stdout)["store"] == "acme-vectors"
+    assert json.loads(with_plugin(*build, cwd=plugin_task).stdout)["store"] == "acme-vectors"
     search = ("index", "search", "index", "How many lamps has the pier?", "--where", "media=acme", "--json")
-    hits = json.loads(with_plugin(*search, cwd=desk).stdout)["hits"]
+    hits = json.loads(with_plugin(*search, cwd=plugin_task).stdout)["hits"]
     assert {hit["doc"] for hit in hits} == {"lamps.acme"}
-    refused = run(tmp_path / "nothing", root, "index", "check", "index", cwd=desk, code=3)
+    refused = run(tmp_path / "nothing", root, "index", "check", "index", cwd=plugin_task, code=3)
     assert "unknown vector store 'acme-vectors'" in refused.stderr
 
 
@@ -240,7 +242,9 @@ BROKEN = [
 
 @pytest.fixture
 def fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Path], None]]:
-    """Return what puts a folder of packages on this process's path; the metadata is read anew."""
+    """Return a function that puts a folder of packages on this process's path, with the plug-in cache
+    cleared.
+    """
 
     def use(site: Path) -> None:
         monkeypatch.syspath_prepend(site)
@@ -253,7 +257,7 @@ def fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Path], None]]:
 
 
 @pytest.mark.parametrize(("kind", "name", "value", "reason"), BROKEN)
-def test_unusable_plugin_is_refused_on_one_line_with_its_package(
+def test_unusable_plugin_error_names_its_package(
     tmp_path: Path, fresh: Callable[[Path], None], kind: str, name: str, value: str, reason: str
 ) -> None:
     fresh(write_package(tmp_path / "site", kind, name, value))
@@ -268,7 +272,7 @@ def test_unusable_plugin_is_refused_on_one_line_with_its_package(
     assert group.problems() == [str(refused.value)]
 
 
-def test_name_given_by_two_packages_is_refused(tmp_path: Path, fresh: Callable[[Path], None]) -> None:
+def test_plugin_name_of_two_packages_is_rejected(tmp_path: Path, fresh: Callable[[Path], None]) -> None:
     site = write_package(tmp_path / "site", "rules", "ACME004", "broken:Other")
     twin = shutil.copytree(site / "broken_tunewise-0.1.dist-info", site / "twin_tunewise-0.1.dist-info")
     (twin / "METADATA").write_text("Metadata-Version: 2.1\nName: twin-tunewise\nVersion: 0.1\n", "utf-8")
@@ -279,13 +283,13 @@ def test_name_given_by_two_packages_is_refused(tmp_path: Path, fresh: Callable[[
     assert "of twin-tunewise 0.1 cannot be used: broken-tunewise 0.1 gives the same name" in problem
 
 
-def test_broken_plugin_ends_a_verb_with_exit_code_3_and_doctor_warns(tmp_path: Path, root: Path) -> None:
+def test_broken_plugin_exits_3_and_doctor_warns(tmp_path: Path, root: Path) -> None:
     site = write_package(tmp_path / "site", "rules", "ACME002", "missing:ACME002")
     refused = run(site, root, "explain", "KN001", cwd=tmp_path, code=3).stderr.strip().splitlines()
     assert "ACME002" in refused[-2]
     assert "pip uninstall broken-tunewise" in refused[-1]
-    found = json.loads(run(site, root, "doctor", "--json", cwd=tmp_path).stdout)
-    assert [line for line in found["warnings"] if "No module named 'missing'" in line]
+    doctor_report = json.loads(run(site, root, "doctor", "--json", cwd=tmp_path).stdout)
+    assert [line for line in doctor_report["warnings"] if "No module named 'missing'" in line]
 
 
 def write_package(site: Path, group: str, name: str, value: str) -> Path:
@@ -307,7 +311,7 @@ def write_package(site: Path, group: str, name: str, value: str) -> Path:
 
 
 def test_help_reads_no_entry_points(tmp_path: Path, root: Path) -> None:
-    """A package that cannot be used does not even show: nothing is looked for before a verb needs it."""
+    """An unusable plug-in does not affect --help: entry points are read when a command needs them."""
     site = write_package(tmp_path / "site", "rules", "KN001", "missing:KN001")
     code = (
         "import importlib.metadata as m, sys\n"

@@ -1,4 +1,4 @@
-"""The settings file: under environment and flags, above what is detected; unknown keys refused, origins shown."""
+"""The settings file: precedence, errors, and where each value comes from."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Each = Callable[..., list[Any]]
 
 @pytest.fixture
 def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], Path]]:
-    """Return the writer of a settings file that is in force for the test."""
+    """Return a function that writes the settings file of the test."""
     for key in settings.SETTING_KEYS:
         monkeypatch.delenv(key.env, raising=False)
     path = tmp_path / "own" / "config.toml"
@@ -41,7 +41,7 @@ def origins() -> dict[str, tuple[str, str]]:
     return {s.key: (s.value, s.source) for s in settings.current_settings()}
 
 
-def test_the_environment_is_stronger_than_the_file(config, monkeypatch, tmp_path) -> None:
+def test_environment_overrides_settings_file(config, monkeypatch, tmp_path) -> None:
     path = config('cache = "models"\nallow_hub = true\nquiet = false\nhistory = ""\n')
     monkeypatch.setenv("TUNEWISE_CACHE", "/elsewhere")
     settings.apply_settings()
@@ -59,7 +59,7 @@ def test_the_environment_is_stronger_than_the_file(config, monkeypatch, tmp_path
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ('cach = "x"', "unknown setting cach .did you mean cache?"),
         ("allow_hub = 1", "allow_hub is 1 .it should be true or false"),
@@ -71,13 +71,13 @@ def test_the_environment_is_stronger_than_the_file(config, monkeypatch, tmp_path
         ("[answers]\nmust_cite = 'perhaps'", "config.toml: must_cite"),
     ],
 )
-def test_what_cannot_be_is_refused(config: Callable[[str], Path], text: str, said: str) -> None:
+def test_invalid_settings_are_rejected(config: Callable[[str], Path], text: str, message: str) -> None:
     config(text)
-    with pytest.raises(BadInput, match=said):
+    with pytest.raises(BadInput, match=message):
         settings.with_settings_answers(Answers())
 
 
-def test_a_named_file_must_be_there(config, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_named_settings_file_must_exist(config, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv(settings.ENV, str(tmp_path / "none.toml"))
     with pytest.raises(BadInput, match="no such file"):
         settings.read_settings()
@@ -88,17 +88,17 @@ def test_a_named_file_must_be_there(config, monkeypatch: pytest.MonkeyPatch, tmp
         settings.read_settings(tmp_path / "bytes.toml")
 
 
-def test_answers_lie_under_what_is_said_and_above_what_is_detected(config: Callable[[str], Path]) -> None:
+def test_settings_answers_rank_between_person_and_detected(config: Callable[[str], Path]) -> None:
     path = config("[answers]\nram_gib = 64\nmust_cite = true\ngpu_kind = 'none'\n")
     answers = Answers().put("detected", {"ram_gib": 8}).put("flag", {"must_cite": "no"})
-    found = settings.with_settings_answers(answers)
-    assert (found["ram_gib"].value, found["ram_gib"].source) == (64, "config")
-    assert found["ram_gib"].note == f"from {path}"
-    assert found["must_cite"].source == "flag"
+    layered = settings.with_settings_answers(answers)
+    assert (layered["ram_gib"].value, layered["ram_gib"].source) == (64, "config")
+    assert layered["ram_gib"].note == f"from {path}"
+    assert layered["must_cite"].source == "flag"
 
 
-def test_the_command_line_uses_it_and_says_so(tunewise_each: Each, tmp_path: Path) -> None:
-    """plan shows the origin of each answer and keeps it; doctor shows that of each setting."""
+def test_cli_applies_settings_and_shows_their_source(tunewise_each: Each, tmp_path: Path) -> None:
+    """plan shows and records the source of each answer; doctor shows that of each setting."""
     path = tmp_path / "mine.toml"
     path.write_text("format = 'plain'\n[answers]\nmust_cite = true\nram_gib = 77\n", "utf-8")
     (tmp_path / "q.jsonl").write_text('{"question": "Is it open?"}\n', "utf-8")
@@ -108,25 +108,24 @@ def test_the_command_line_uses_it_and_says_so(tunewise_each: Each, tmp_path: Pat
     )
     assert planned.code == 0, planned.err
     assert "config" in planned.out
-    kept = yaml.safe_load((tmp_path / "plan.yaml").read_text("utf-8"))["answers"]["must_cite"]
-    assert (kept["value"], kept["source"], kept["note"]) == (True, "config", f"from {path}")
+    recorded = yaml.safe_load((tmp_path / "plan.yaml").read_text("utf-8"))["answers"]["must_cite"]
+    assert (recorded["value"], recorded["source"], recorded["note"]) == (True, "config", f"from {path}")
     assert alone.code == 2, "settings alone are nothing to advise on"
     rows = {r["key"]: (r["value"], r["from"]) for r in json.loads(doctor.out)["configuration"]["values"]}
     assert rows["format"] == ("plain", str(path))
     assert rows["answers.ram_gib"] == ("77", str(path))
     assert "name\tkind" in listed.out
     path.write_text("formt = 'plain'\n", "utf-8")
-    refused, told = tunewise_each("models list", "doctor", COLUMNS="300", **own)
+    refused, doctor_report = tunewise_each("models list", "doctor", COLUMNS="300", **own)
     assert (refused.code, refused.out) == (3, "")
     assert "did you mean format?" in refused.err
-    assert told.code == 0
-    assert "the settings file is not in force" in told.out
+    assert doctor_report.code == 0
+    assert "the settings file is not in force" in doctor_report.out
 
 
-def test_every_setting_changes_something(root: Path) -> None:
-    """Each variable is read by some module besides the settings' own table."""
-    texts = [
-        p.read_text("utf-8") for p in root.rglob("*.py") if p.parts[-2] in ("advisor", "facts", "runners")
-    ]
+def test_every_setting_is_read_somewhere(root: Path) -> None:
+    """Each variable is read by some module besides the table of settings."""
+    packages = (root / "advisor", root / "runners")
+    texts = [path.read_text("utf-8") for package in packages for path in package.rglob("*.py")]
     for key in settings.SETTING_KEYS:
         assert sum(f'"{key.env}"' in text for text in texts) >= 2, key.env

@@ -1,6 +1,7 @@
-"""Stands on the PATH as `tunewise`: hands files, arguments, folder and environment to forks.py, ends with its code.
+"""The `tunewise` on the PATH of a page's commands: passes its files, arguments, folder and environment to forks.py.
 
-Its first argument is where that process listens; it imports little, because every command of a page starts it.
+It exits with the code of the process that forks.py starts. Its first argument is the socket of forks.py. It imports
+little, because every command of a page starts it.
 """
 
 import json

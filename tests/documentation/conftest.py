@@ -1,4 +1,4 @@
-"""Places in which the commands of a page are carried out: little files, tiny models under the known names, a shell."""
+"""Fixtures for running the commands of the documentation: a shell, small files, tiny models under the known names."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ import pytest
 from rag.files import write_manifest
 from runners.models.fingerprint import fingerprint
 
-LIMIT = 600
-KEPT = (
+TIMEOUT_S = 600
+DOCUMENTS = (
     "delays.md",
     "fares.md",
     "food.md",
@@ -29,9 +29,10 @@ KEPT = (
     "refunds.md",
     "wifi.md",
 )
-"""The documents that a place has; examples and questions are about these."""
-ROWS, OPEN = 56, 3
-"""At most so many examples (with under 50 the advice would be another), and questions that have no answer."""
+"""The documents of the example that are used; examples and questions are about these."""
+MAX_EXAMPLES = 56
+"""With fewer than 50 the recommendation would change."""
+UNANSWERABLE_QUESTIONS = 3
 
 CHATML = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] "
@@ -41,29 +42,29 @@ CHATML = (
 
 
 @dataclass
-class Place:
-    """A folder in which blocks run one after the other, as a reader's shell would: `cd` and `export` last."""
+class Workspace:
+    """A folder in which blocks of commands run one after the other; `cd` and `export` persist, as in a shell."""
 
     folder: Path
     environment: dict[str, str]
     replaced: dict[str, str] = field(default_factory=dict)
-    """What stands in a page for something a test has elsewhere, such as an endpoint's address."""
+    """Texts of the page to replace, such as the address of an endpoint."""
 
     def run(self, block: str) -> subprocess.CompletedProcess[str]:
-        """Carry out a block of commands; both streams are in ``stdout``, in their order."""
+        """Run a block of commands; `stdout` of the result holds both streams in their order."""
         for name, value in self.replaced.items():
             block = block.replace(name, value)
         state = self.folder.parent / f"{self.folder.name}.state"
         script = (
             f"[ -f {state} ] && . {state}\ntrap 'declare -px > {state}; pwd > {state}.cwd' EXIT\n{block}\n"
         )
-        kept = Path(f"{state}.cwd")
+        cwd_file = Path(f"{state}.cwd")
         return subprocess.run(
             ["bash", "-euo", "pipefail", "-c", script],
             env=self.environment,
             text=True,
-            timeout=LIMIT,
-            cwd=kept.read_text("utf-8").strip() if kept.exists() else self.folder,
+            timeout=TIMEOUT_S,
+            cwd=cwd_file.read_text("utf-8").strip() if cwd_file.exists() else self.folder,
             check=False,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -75,7 +76,7 @@ class Place:
 def environment(
     root: Path, tmp_path_factory: pytest.TempPathFactory, models: Path
 ) -> Iterator[dict[str, str]]:
-    """What the commands of all pages see: tiny models in the cache, `tunewise` on the PATH, nothing of the developer's."""
+    """The environment of all commands: tiny models in the cache, `tunewise` on the PATH, no settings of the developer."""
     folder = tmp_path_factory.mktemp("shell")
     socket = str(folder / "socket")
     home = {
@@ -110,7 +111,7 @@ def environment(
 
 @pytest.fixture(scope="session")
 def models(tmp_path_factory: pytest.TempPathFactory, example: Path, little_bert: Callable[..., Path]) -> Path:
-    """A cache of models that holds tiny ones under the names of the default base and embedder."""
+    """A model cache with tiny models under the names of the default base and embedder."""
     from tokenizers import Tokenizer, decoders, pre_tokenizers, trainers
     from tokenizers.models import BPE, WordLevel
 
@@ -127,7 +128,7 @@ def models(tmp_path_factory: pytest.TempPathFactory, example: Path, little_bert:
         texts, trainers.BpeTrainer(vocab_size=2000, special_tokens=special, initial_alphabet=alphabet)
     )
     base = cache / "models" / "smollm2-135m-instruct"
-    little_llama(base, bpe)
+    write_tiny_llama(base, bpe)
     words = Tokenizer(WordLevel({"[UNK]": 0}, unk_token="[UNK]"))
     words.pre_tokenizer = pre_tokenizers.Whitespace()
     words.train_from_iterator(texts, trainers.WordLevelTrainer(special_tokens=["[UNK]"]))
@@ -140,8 +141,8 @@ def models(tmp_path_factory: pytest.TempPathFactory, example: Path, little_bert:
     return cache
 
 
-def little_llama(folder: Path, tokenizer: Any) -> None:
-    """Write the folder of a Llama of a few thousand parameters, always the same for the same tokenizer."""
+def write_tiny_llama(folder: Path, tokenizer: Any) -> None:
+    """Write a Llama of a few thousand parameters; equal tokenizers give equal weights."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
@@ -172,63 +173,69 @@ def little_llama(folder: Path, tokenizer: Any) -> None:
 
 @pytest.fixture(scope="session")
 def smaller(example: Path) -> Callable[[Path], None]:
-    """Return what cuts a copy of the shipped example down to a few documents, examples and questions."""
-    return shrink
+    """The function that reduces a copy of the shipped example to a few documents, examples and questions."""
+    return shrink_example
 
 
-def shrink(folder: Path) -> None:
-    """Leave the kept documents, the examples and questions about them, and a few questions without an answer."""
+def shrink_example(folder: Path) -> None:
+    """Keep some documents, the examples and questions about them, and a few questions without an answer."""
     for path in (*folder.glob("documents/*"), *folder.glob("update/documents/*")):
-        if path.name not in KEPT:
+        if path.name not in DOCUMENTS:
             path.unlink()
-    examples = read(folder / "examples.jsonl")
-    mine = [row for row in examples if row["meta"].get("doc_id") in (*KEPT, None)]
-    write(folder / "examples.jsonl", mine[:ROWS])
-    questions = read(folder / "questions.jsonl")
-    known = [row for row in questions if row.get("doc_id") in KEPT]
-    write(folder / "questions.jsonl", known + [row for row in questions if not row["answerable"]][:OPEN])
+    examples = read_rows(folder / "examples.jsonl")
+    related = [row for row in examples if row["meta"].get("doc_id") in (*DOCUMENTS, None)]
+    write_rows(folder / "examples.jsonl", related[:MAX_EXAMPLES])
+    questions = read_rows(folder / "questions.jsonl")
+    known = [row for row in questions if row.get("doc_id") in DOCUMENTS]
+    write_rows(
+        folder / "questions.jsonl",
+        known + [row for row in questions if not row["answerable"]][:UNANSWERABLE_QUESTIONS],
+    )
     if (folder / "update" / "stale.jsonl").exists():
-        stale = [row for row in read(folder / "update" / "stale.jsonl") if row["doc_id"] in KEPT]
-        write(folder / "update" / "stale.jsonl", stale[:4])
+        stale = [row for row in read_rows(folder / "update" / "stale.jsonl") if row["doc_id"] in DOCUMENTS]
+        write_rows(folder / "update" / "stale.jsonl", stale[:4])
 
 
-def read(path: Path) -> list[dict[str, Any]]:
+def read_rows(path: Path) -> list[dict[str, Any]]:
     """Read JSON lines."""
     return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
 
 
-def write(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+def write_rows(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     """Write JSON lines."""
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
 
 
 @pytest.fixture(scope="session")
-def desk(tmp_path_factory: pytest.TempPathFactory, example: Path) -> Path:
-    """The files of somebody who has documents, a table of replies, questions and a prompt."""
-    folder = tmp_path_factory.mktemp("desk") / "desk"
+def own_files(tmp_path_factory: pytest.TempPathFactory, example: Path) -> Path:
+    """The files of a user who has documents, a table of replies, questions and a prompt."""
+    folder = tmp_path_factory.mktemp("files") / "desk"
     shutil.copytree(example, folder, ignore=shutil.ignore_patterns("*.py", "__pycache__", "README.md"))
-    shrink(folder)
+    shrink_example(folder)
     (folder / "documents").rename(folder / "handbook")
     with (folder / "replies.csv").open("w", encoding="utf-8", newline="") as file:
         table = csv.writer(file)
         table.writerow(["question", "answer"])
-        for row in read(folder / "examples.jsonl"):
+        for row in read_rows(folder / "examples.jsonl"):
             table.writerow([turn["content"] for turn in row["messages"] if turn["role"] != "system"])
     (folder / "examples.jsonl").unlink()
     return folder
 
 
 @pytest.fixture(scope="session")
-def places(
-    environment: dict[str, str], desk: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Callable[..., Place]:
-    """Return the maker of places: "empty", "desk" (files of one's own) or "after the tutorial" (a finished run)."""
+def make_workspace(
+    environment: dict[str, str], own_files: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., Workspace]:
+    """Return a function that makes a workspace by the name of its place in a page.
 
-    def make(name: str, tutorial: Path | None = None, replaced: dict[str, str] | None = None) -> Place:
-        folder = tmp_path_factory.mktemp("place") / "folder"
-        if source := {"empty": None, "desk": desk, "after the tutorial": tutorial}[name]:
+    The places are "empty", "desk" (a user's own files) and "after the tutorial" (with a finished run).
+    """
+
+    def make(name: str, tutorial: Path | None = None, replaced: dict[str, str] | None = None) -> Workspace:
+        folder = tmp_path_factory.mktemp("workspace") / "folder"
+        if source := {"empty": None, "desk": own_files, "after the tutorial": tutorial}[name]:
             shutil.copytree(source, folder)
         folder.mkdir(exist_ok=True)
-        return Place(folder, environment, replaced or {})
+        return Workspace(folder, environment, replaced or {})
 
     return make

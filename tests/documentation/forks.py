@@ -1,8 +1,8 @@
-"""A process that has imported the heavy libraries, and forks a child for each `tunewise` of a page's commands.
+"""A server process that has imported the large libraries and forks a child for each `tunewise` of a page's commands.
 
-Started by the fixture ``environment``. The `tunewise` on the commands' PATH (client.py) hands its three files, arguments,
-folder and environment to this process, waits, and ends with the child's exit code. So a command of a page is a process
-of its own with real pipes and files, without the seconds that importing torch takes.
+It is started by the fixture `environment`. The `tunewise` on the commands' PATH (client.py) passes its three standard
+files, arguments, folder and environment to this process, waits, and exits with the child's code. So each command of a
+page is a process of its own with real pipes and files, without the seconds that importing torch takes.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 
 
 def main(path: str) -> None:
-    """Listen at a path until the process, or the one that started it, is ended."""
+    """Listen at a path until this process is killed or its parent ends."""
     import peft  # noqa: F401
     import torch
     import transformers.models.bert.modeling_bert
@@ -42,19 +42,19 @@ def main(path: str) -> None:
             continue
         if os.fork() == 0:
             server.close()
-            obey(caller, advisor.cli.main)
+            run_child(caller, advisor.cli.main)
         caller.close()
 
 
-def obey(caller: socket.socket, command: Any) -> None:
-    """Be the child: take over the caller's files, folder and environment, run its command line, tell the code."""
+def run_child(caller: socket.socket, command: Any) -> None:
+    """Run as the child: take over the caller's files, folder and environment, run the command, send the exit code."""
     code = 1
     try:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         _, files, _, _ = socket.recv_fds(caller, 1, 3)
         for number, file in enumerate(files):
             os.dup2(file, number)
-        # Python's own streams remember whether the server's files could be sought in.
+        # Python's own stream objects remember whether the server's files were seekable.
         sys.stdout, sys.stderr = (
             io.TextIOWrapper(io.FileIO(number, "w", closefd=False), "utf-8", line_buffering=True)
             for number in (1, 2)

@@ -1,17 +1,17 @@
-"""Every command of README and docs is carried out, in the order of its page, on tiny data.
+"""Every command of README and docs runs, in the order of its page, on small data.
 
-A page is Markdown. Its ```bash blocks run one after the other in one folder, the page's place, and must end with 0. An
-HTML comment before a block says what is special about it, in parts divided by ";":
+A page is Markdown. Its ```bash blocks run one after the other in one folder, the page's place, and must exit with 0. An
+HTML comment before a block gives its options, separated by ";":
 
     <!-- place: desk -->        at the top: where the page's blocks run (conftest.py); without it, in an empty folder
     <!-- not run: installs -->  the block is not run, for one of the reasons in NOT_RUN
-    <!-- exit: 0 or 5 -->       the exit codes that are right
-    <!-- then: smaller -->      after the block, the example's copy is cut down to a few rows
+    <!-- exit: 0 or 5 -->       the expected exit codes
+    <!-- then: smaller -->      after the block, the example's copy is reduced to a few rows
     <!-- file: notes.md -->     the block, of any kind, is written into this file before the next one runs
-    <!-- output -->             the block's lines stand in what the last block printed; "..." is anything, numbers vary
+    <!-- output -->             the block's lines occur in what the last block printed; "..." is anything, numbers vary
 
-Other blocks are text. A line of theirs that begins with "$ tunewise" is checked as an inline command is: its verb and its
-flags exist.
+Other blocks are text. A line that begins with "$ tunewise" is checked as an inline command is: its verb and its flags
+exist.
 """
 
 from __future__ import annotations
@@ -37,71 +37,71 @@ KINDS = ("bash", "text", "yaml", "json", "csv", "markdown", "python", "toml", "{
 
 NOT_RUN = {
     "installs": "packages come from a registry",
-    "serves": "a server runs until it is stopped: tests/runners/served starts it and asks it by the same clients",
+    "serves": "a server runs until it is stopped: tests/runners/serving starts it and sends requests by the same clients",
     "other machine": "it copies to, or runs on, a machine that a test does not have",
 }
-"""Why a block may stay unexecuted. How many there are of each is counted below."""
-COUNTED = {"installs": 4, "serves": 2, "other machine": 1}
+"""Reasons for a block that does not run. Their numbers are counted below."""
+NOT_RUN_COUNTS = {"installs": 4, "serves": 2, "other machine": 1}
 
 
 @dataclass
 class Block:
-    """A fenced block of a page, with what the comment before it says."""
+    """A fenced block of a page, with the options of the comment before it."""
 
     page: str
     line: int
     kind: str
     text: str
-    said: dict[str, str] = field(default_factory=dict)
+    options: dict[str, str] = field(default_factory=dict)
 
 
 def blocks_of(page: Path) -> list[Block]:
     """Return a page's fenced blocks in order."""
-    found, said, lines = [], {}, iter(enumerate(page.read_text("utf-8").splitlines(), 1))
+    blocks, options, lines = [], {}, iter(enumerate(page.read_text("utf-8").splitlines(), 1))
     for number, line in lines:
         if match := re.fullmatch(r"<!--\s*(.+?)\s*-->", line.strip()):
             parts = (part.partition(":") for part in match[1].split(";"))
-            said = {key.strip(): value.strip() for key, _, value in parts}
+            options = {key.strip(): value.strip() for key, _, value in parts}
         elif match := re.fullmatch(r"```(\S*)", line):
             body = iter(lambda: next(lines)[1], "```")
-            found.append(Block(page.name, number, match[1], "\n".join(body) + "\n", said))
-            said = {}
+            blocks.append(Block(page.name, number, match[1], "\n".join(body) + "\n", options))
+            options = {}
         elif line.strip():
-            said = {}
-    return found
+            options = {}
+    return blocks
 
 
 def place_of(page: Path) -> str:
     """Return the name of the place in which a page's blocks run."""
-    found = re.search(r"<!-- place: (.+?) -->", page.read_text("utf-8"))
-    return found[1] if found else "empty"
+    match = re.search(r"<!-- place: (.+?) -->", page.read_text("utf-8"))
+    return match[1] if match else "empty"
 
 
 BLOCKS = {page: blocks_of(page) for page in PAGES}
-RUN = [page for page in PAGES if any(b.kind == "bash" and "not run" not in b.said for b in BLOCKS[page])]
+RUN = [page for page in PAGES if any(b.kind == "bash" and "not run" not in b.options for b in BLOCKS[page])]
 
 
-def carry_out(page: Path, place: Any, hooks: dict[str, Callable[[Path], None]]) -> str:
-    """Run a page's blocks in a place; return what is wrong, with the line of the block, "" when all is well."""
+def run_page(page: Path, workspace: Any, hooks: dict[str, Callable[[Path], None]]) -> str:
+    """Run a page's blocks; return what failed, with the line of the block, or "" when nothing did."""
     output = ""
     for block in BLOCKS[page]:
-        if "file" in block.said:
-            (place.folder / block.said["file"]).write_text(block.text, "utf-8")
-        elif "output" in block.said:
-            if missing := absent(block.text, output):
+        if "file" in block.options:
+            (workspace.folder / block.options["file"]).write_text(block.text, "utf-8")
+        elif "output" in block.options:
+            if missing := first_missing_line(block.text, output):
                 return f"{page.name}:{block.line}: not printed: {missing}\n{output}"
-        elif block.kind == "bash" and "not run" not in block.said:
-            done = place.run(block.text)
+        elif block.kind == "bash" and "not run" not in block.options:
+            done = workspace.run(block.text)
             output = done.stdout
-            if str(done.returncode) not in block.said.get("exit", "0").split(" or "):
+            if str(done.returncode) not in block.options.get("exit", "0").split(" or "):
                 return f"{page.name}:{block.line}: exit {done.returncode}\n{block.text}\n{output}"
-            if "then" in block.said:
-                hooks[block.said["then"]](place.folder / "harbor-desk")
+            if "then" in block.options:
+                hooks[block.options["then"]](workspace.folder / "harbor-desk")
     return ""
 
 
-def absent(shown: str, output: str) -> str:
-    """Return the first shown line that was not printed after the ones before it, "" when all were."""
+def first_missing_line(shown: str, output: str) -> str:
+    """Return the first shown line that was not printed after the ones before it; "" when all were."""
     printed, at = " ".join(output.split()), 0
     for line in filter(None, map(str.strip, shown.splitlines())):
         parts = (
@@ -115,43 +115,45 @@ def absent(shown: str, output: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def after_tutorial(places: Callable[..., Any], smaller: Callable[[Path], None]) -> tuple[Path, str]:
-    """The tutorial's folder when its reader is through, and what went wrong on the way."""
-    place = places("empty")
-    wrong = carry_out(ROOT / "docs" / TUTORIAL, place, {"smaller": smaller})
-    return place.folder, wrong
+def after_tutorial(make_workspace: Callable[..., Any], smaller: Callable[[Path], None]) -> tuple[Path, str]:
+    """The folder after all commands of the tutorial, and what failed in them."""
+    workspace = make_workspace("empty")
+    failure = run_page(ROOT / "docs" / TUTORIAL, workspace, {"smaller": smaller})
+    return workspace.folder, failure
 
 
 @pytest.mark.parametrize("page", RUN, ids=lambda page: page.name)
 def test_commands_work(
-    page: Path, places: Callable[..., Any], server: Any, request: pytest.FixtureRequest
+    page: Path, make_workspace: Callable[..., Any], server: Any, request: pytest.FixtureRequest
 ) -> None:
-    """The page's commands, one after the other, as its reader types them."""
+    """The commands of a page run one after the other, as a reader types them."""
     if page.name == TUTORIAL:
-        _, wrong = request.getfixturevalue("after_tutorial")
+        _, failure = request.getfixturevalue("after_tutorial")
     else:
         name, folder = place_of(page), None
         if name == AFTER:
             folder, failed = request.getfixturevalue("after_tutorial")
-            assert not failed, "the tutorial, in whose folder this page goes on, fails itself"
-        place = places(name, folder, {"https://api.example.com/v1": server.url})
-        wrong = carry_out(page, place, {})
-    assert not wrong, wrong
+            assert not failed, "the tutorial failed, in whose folder the commands of this page run"
+        workspace = make_workspace(name, folder, {"https://api.example.com/v1": server.url})
+        failure = run_page(page, workspace, {})
+    assert not failure, failure
 
 
-def test_exceptions_are_few_and_counted() -> None:
-    """Every block of commands runs, but for the counted ones; and blocks are of kinds that this test knows."""
+def test_blocks_that_do_not_run_are_counted() -> None:
+    """All blocks of commands but the counted ones run, and all kinds of blocks are known."""
     every = [block for blocks in BLOCKS.values() for block in blocks]
-    left = Counter(b.said["not run"] for b in every if "not run" in b.said)
-    assert left == COUNTED
-    assert set(COUNTED) == set(NOT_RUN)
+    not_run = Counter(b.options["not run"] for b in every if "not run" in b.options)
+    assert not_run == NOT_RUN_COUNTS
+    assert set(NOT_RUN_COUNTS) == set(NOT_RUN)
     assert {b.kind for b in every} <= set(KINDS), [(b.page, b.line) for b in every if b.kind not in KINDS]
-    assert sum(b.kind == "bash" for b in every) - left.total() >= 30
+    assert sum(b.kind == "bash" for b in every) - not_run.total() >= 30
 
 
-def test_a_wrong_command_or_output_is_seen(places: Callable[..., Any], tmp_path: Path) -> None:
-    """What this file promises is held: a failing command, another exit code, a line that was not printed."""
-    for number, (text, wrong) in enumerate(
+def test_failing_command_or_missing_output_is_reported(
+    make_workspace: Callable[..., Any], tmp_path: Path
+) -> None:
+    """A failing command, an unexpected exit code and a line that was not printed are all reported."""
+    for number, (text, expected) in enumerate(
         {
             "```bash\ntunewise explain KN002\n```\n<!-- output -->\n```text\nKN002 knowledge\n...weight 7 for rag\n```": "",
             "```bash\ntunewise explain KN02\n```": "exit 3",
@@ -163,12 +165,12 @@ def test_a_wrong_command_or_output_is_seen(places: Callable[..., Any], tmp_path:
         page = tmp_path / f"{number}.md"
         page.write_text(text + "\n", "utf-8")
         BLOCKS[page] = blocks_of(page)
-        found = carry_out(page, places("empty"), {})
+        failure = run_page(page, make_workspace("empty"), {})
         del BLOCKS[page]
-        assert (wrong in found) if wrong else not found, found
+        assert (expected in failure) if expected else not failure, failure
 
 
-def test_steps_of_a_plan_are_such() -> None:
+def test_yaml_steps_are_valid_in_a_plan() -> None:
     """A YAML block of steps validates in a plan."""
     steps = [
         step
@@ -183,37 +185,39 @@ def test_steps_of_a_plan_are_such() -> None:
     parse_plan({**plan, "steps": [{"kind": "index"}, *steps]})
 
 
-def named(text: str) -> list[str]:
-    """Return the `tunewise` commands that a page names in its text, and in the transcripts of its blocks."""
+def commands_in_text(text: str) -> list[str]:
+    """Return the `tunewise` commands in a page's text and in the transcripts of its blocks."""
     inline = re.findall(r"`(tunewise [^`]+)`", re.sub(r"```.*?```", "", text, flags=re.DOTALL))
     return inline + re.findall(r"^\$ (tunewise .+)$", text, re.MULTILINE)
 
 
-def test_named_commands_exist() -> None:
-    """The verb, the verb under it and every flag of a command that stands in a sentence are the command line's."""
+def test_commands_in_text_exist() -> None:
+    """The verbs and flags of a command in a sentence exist."""
     tree = typer.main.get_command(app)
-    wrong, count = [], 0
+    unknown, count = [], 0
     for page in (*PAGES, ROOT / "CONTRIBUTING.md"):
-        for command in named(page.read_text("utf-8")):
+        for command in commands_in_text(page.read_text("utf-8")):
             count += 1
-            wrong += [f"{page.name}: {command}" for known in [exists(tree, command)] if not known]
+            unknown += [] if exists(tree, command) else [f"{page.name}: {command}"]
     assert count >= 40
-    assert not wrong
+    assert not unknown
 
 
 def exists(tree: Any, command: str) -> bool:
-    """Whether a command's verbs and flags are there; `a|b` names several verbs."""
+    """Return whether a command's verbs and flags exist; `a|b` names several verbs."""
     words = command.replace("\\", "").split()[1:]
-    at = [tree]
-    while words and all(hasattr(each, "commands") for each in at) and re.fullmatch(r"[a-z|-]+", words[0]):
+    commands = [tree]
+    while (
+        words and all(hasattr(each, "commands") for each in commands) and re.fullmatch(r"[a-z|-]+", words[0])
+    ):
         if words[0].startswith("-"):
             break
         names = words.pop(0).split("|")
-        if any(name not in each.commands for each in at for name in names):
+        if any(name not in each.commands for each in commands for name in names):
             return False
-        at = [each.commands[name] for each in at for name in names]
-    below = [sub for each in at for sub in getattr(each, "commands", {}).values()]
-    taken = {"--help", "--debug"}
-    for each in (*at, *below):
-        taken.update(option for p in each.params for option in (*p.opts, *p.secondary_opts))
-    return set(re.findall(r"(?<!\S)--[a-z][a-z-]*", " ".join(words))) <= taken
+        commands = [each.commands[name] for each in commands for name in names]
+    subcommands = [sub for each in commands for sub in getattr(each, "commands", {}).values()]
+    known = {"--help", "--debug"}
+    for each in (*commands, *subcommands):
+        known.update(option for p in each.params for option in (*p.opts, *p.secondary_opts))
+    return set(re.findall(r"(?<!\S)--[a-z][a-z-]*", " ".join(words))) <= known

@@ -1,4 +1,4 @@
-"""The documentation is built strictly: what is broken, missing from the navigation or remote ends the build."""
+"""The strict build of the documentation fails on broken links, pages outside the navigation and remote files."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ OTHER = "# Other\n\n## Its part\n\nText.\n"
 DOT = '<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"><circle cx="4" cy="4" r="4"/></svg>\n'
 
 
-def build(root: Path, folder: Path, **changed: str) -> subprocess.CompletedProcess[str]:
-    """Build a site of two pages, some files changed or added, with the configuration of the real one."""
+def build_site(root: Path, folder: Path, **changed: str) -> subprocess.CompletedProcess[str]:
+    """Build a site of two pages with the real configuration; `changed` changes or adds files."""
     docs = folder / "docs"
     docs.mkdir()
     shutil.copy(root / "docs" / "conf.py", docs)
@@ -33,7 +33,7 @@ def build(root: Path, folder: Path, **changed: str) -> subprocess.CompletedProce
 
 
 @pytest.mark.parametrize(
-    ("changed", "said"),
+    ("changed", "message"),
     [
         ({}, ""),
         (
@@ -49,18 +49,20 @@ def build(root: Path, folder: Path, **changed: str) -> subprocess.CompletedProce
             "fetches https://example.com/a.png; no description of",
         ),
     ],
-    ids=["whole", "broken", "remote"],
+    ids=["valid", "broken", "remote"],
 )
-def test_what_is_wrong_ends_the_build(root: Path, tmp_path: Path, changed: dict[str, str], said: str) -> None:
-    done = build(root, tmp_path, **changed)
+def test_build_fails_on_broken_links_and_remote_files(
+    root: Path, tmp_path: Path, changed: dict[str, str], message: str
+) -> None:
+    done = build_site(root, tmp_path, **changed)
     text = done.stdout + done.stderr
-    assert done.returncode == int(bool(said)), text
-    for part in said.split("; ") if ";" in said else said.split():
+    assert done.returncode == int(bool(message)), text
+    for part in message.split("; ") if ";" in message else message.split():
         assert part in text
 
 
 def test_pictures_are_small_and_used(root: Path) -> None:
-    """Every picture stands on a page, is under 150 KB and fetches nothing; SVG from a terminal names no web font."""
+    """Every picture is on a page, is under 150 KB and fetches nothing; SVG from a terminal names no web font."""
     pictures = sorted((root / "docs" / "pictures").iterdir())
     text = "".join(page.read_text("utf-8") for page in (root / "docs").glob("*.md"))
     assert len(pictures) >= 4
@@ -68,6 +70,6 @@ def test_pictures_are_small_and_used(root: Path) -> None:
         assert f"(pictures/{picture.name})" in text, f"{picture.name} is on no page"
         assert 2_000 < picture.stat().st_size < 150_000, picture.name
         if picture.suffix == ".svg":
-            drawn = picture.read_text("utf-8")
-            assert "@font-face" not in drawn
-            assert "url(http" not in drawn
+            svg = picture.read_text("utf-8")
+            assert "@font-face" not in svg
+            assert "url(http" not in svg

@@ -1,4 +1,4 @@
-"""The whole line at its smallest: one real run on the shipped example, interrupted once and gone on with."""
+"""Fixtures: one small real run of the whole pipeline on the shipped example, interrupted once and resumed."""
 
 from __future__ import annotations
 
@@ -19,37 +19,37 @@ import advisor
 
 Done = subprocess.CompletedProcess[str]
 Run = Callable[..., Done]
-# The package that this process imports, from a clone or installed, is the one that the child imports.
+# Child processes import the same package as this process, from a clone or installed.
 PACKAGES = Path(advisor.__file__).resolve().parent.parent
-LIMIT = 600
+TIMEOUT_S = 600
 
 
 @dataclass(frozen=True)
-class Line:
-    """A finished run and how it came about."""
+class PipelineRun:
+    """A finished run, and the two commands that made it."""
 
     folder: Path
     run: Path
     plan: Path
     interrupted: tuple[int, str]
-    """Exit code and stderr of the run that got a Ctrl-C while it trained."""
+    """Exit code and stderr of the command that was interrupted while it trained."""
     finished: Done
-    """The same run gone on with, printing its report as JSON."""
+    """The command that resumed the run; it prints the report as JSON."""
 
 
 def command(*arguments: object) -> list[str]:
-    """The command line of this Python and this package; -P keeps the current folder off its path."""
+    """The command line for this Python and package; -P keeps the current folder off the import path."""
     return [sys.executable, "-P", "-m", "advisor", *map(str, arguments)]
 
 
-def environment(**more: str) -> dict[str, str]:
-    """The child's environment: the same package, no hub, no colours."""
-    return {**os.environ, "PYTHONPATH": str(PACKAGES), "NO_COLOR": "1", "COLUMNS": "200", **more}
+def environment(**variables: str) -> dict[str, str]:
+    """The environment of a child process: the same package, no colours, wide lines."""
+    return {**os.environ, "PYTHONPATH": str(PACKAGES), "NO_COLOR": "1", "COLUMNS": "200", **variables}
 
 
 @pytest.fixture(scope="session")
 def tunewise() -> Run:
-    """Run the command line in a process of its own, without a terminal."""
+    """Return a function that runs the command line in a child process, without a terminal."""
 
     def run(*arguments: object, cwd: Path, stdin: str = "", **environ: str) -> Done:
         return subprocess.run(
@@ -60,7 +60,7 @@ def tunewise() -> Run:
             capture_output=True,
             text=True,
             encoding="utf-8",
-            timeout=LIMIT,
+            timeout=TIMEOUT_S,
             check=False,
         )
 
@@ -69,7 +69,7 @@ def tunewise() -> Run:
 
 @pytest.fixture(scope="session")
 def start_tunewise() -> Callable[..., subprocess.Popen[str]]:
-    """Start the command line in a process of its own, to be stopped by the test."""
+    """Return a function that starts the command line in a child process, which the test stops."""
 
     def start(*arguments: object, cwd: Path) -> subprocess.Popen[str]:
         return subprocess.Popen(
@@ -80,7 +80,7 @@ def start_tunewise() -> Callable[..., subprocess.Popen[str]]:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             text=True,
-            preexec_fn=listen,
+            preexec_fn=restore_sigint,
         )
 
     return start
@@ -88,8 +88,8 @@ def start_tunewise() -> Callable[..., subprocess.Popen[str]]:
 
 @pytest.fixture(scope="session")
 def tiny_plan(tmp_path_factory: pytest.TempPathFactory, tunewise: Run, example: Path) -> Path:
-    """The plan that `tunewise plan` draws up for the example, cut down to seconds; every arm is in it."""
-    folder = tmp_path_factory.mktemp("line")
+    """The plan of `tunewise plan` for the example with every arm, reduced so that it runs in little time."""
+    folder = tmp_path_factory.mktemp("pipeline")
     answers = "task_needs_facts=new facts_change=slow must_cite=yes behaviour_gap=high wrong_answer_cost=high"
     done = tunewise(
         "plan",
@@ -108,20 +108,20 @@ def tiny_plan(tmp_path_factory: pytest.TempPathFactory, tunewise: Run, example: 
         cwd=folder,
     )
     assert done.returncode == 0, done.stderr
-    return shrunk(folder / "plan.yaml", folder / "tiny.yaml")
+    return shrink_plan(folder / "plan.yaml", folder / "tiny.yaml")
 
 
 @pytest.fixture(scope="session")
-def line(tiny_plan: Path, tunewise: Run) -> Line:
-    """Run the plan, press Ctrl-C in the middle of training, and go on with it to the end."""
+def pipeline(tiny_plan: Path, tunewise: Run) -> PipelineRun:
+    """Run the plan, interrupt it while it trains, and resume it to the end."""
     folder = tiny_plan.parent
     interrupted = interrupt(folder, "run", tiny_plan.name, "--out", "run")
     finished = tunewise("run", tiny_plan.name, "--out", "run", "--resume", "--json", cwd=folder)
-    return Line(folder, folder / "run", tiny_plan, interrupted, finished)
+    return PipelineRun(folder, folder / "run", tiny_plan, interrupted, finished)
 
 
-def shrunk(plan: Path, small: Path, arms: tuple[str, ...] = ()) -> Path:
-    """Write a plan with few rows and questions and short answers, of these arms only when any are named."""
+def shrink_plan(plan: Path, small: Path, arms: tuple[str, ...] = ()) -> Path:
+    """Write a plan with few rows, few questions and short answers; with `arms`, of these arms only."""
     import yaml
 
     body = yaml.safe_load(plan.read_text("utf-8"))
@@ -138,13 +138,13 @@ def shrunk(plan: Path, small: Path, arms: tuple[str, ...] = ()) -> Path:
     return small
 
 
-def listen() -> None:
-    """Undo an inherited "ignore Ctrl-C", which shells give to what they start in the background."""
+def restore_sigint() -> None:
+    """Handle SIGINT again: shells start background processes with it ignored."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def interrupt(folder: Path, *arguments: str) -> tuple[int, str]:
-    """Start a run and press Ctrl-C at its first training step; return its exit code and stderr."""
+    """Start a run and send SIGINT at its first training step; return its exit code and stderr."""
     child = subprocess.Popen(
         command(*arguments),
         cwd=folder,
@@ -154,37 +154,41 @@ def interrupt(folder: Path, *arguments: str) -> tuple[int, str]:
         stderr=subprocess.PIPE,
         text=True,
         encoding="utf-8",
-        preexec_fn=listen,
+        preexec_fn=restore_sigint,
     )
     try:
-        waited = time.monotonic()
-        while not trained(folder / "run") and child.poll() is None and time.monotonic() - waited < LIMIT:
+        started = time.monotonic()
+        while (
+            not has_trained(folder / "run")
+            and child.poll() is None
+            and time.monotonic() - started < TIMEOUT_S
+        ):
             time.sleep(0.1)
         child.send_signal(signal.SIGINT)
-        _, said = child.communicate(timeout=LIMIT)
+        _, err = child.communicate(timeout=TIMEOUT_S)
     finally:
         child.kill()
-    return child.returncode, said
+    return child.returncode, err
 
 
-def trained(run: Path) -> bool:
-    """Whether a training step has been logged."""
+def has_trained(run: Path) -> bool:
+    """Return whether a training step has been logged."""
     log = run / "events.jsonl"
     return log.exists() and '"event": "train.step"' in log.read_text("utf-8")
 
 
-def rows(path: Path) -> list[dict[str, Any]]:
+def read_json_lines(path: Path) -> list[dict[str, Any]]:
     """The rows of a JSON-lines file."""
     return [json.loads(text) for text in path.read_text("utf-8").splitlines()]
 
 
 @pytest.fixture(scope="session")
 def read_rows() -> Callable[[Path], list[dict[str, Any]]]:
-    """Return the reader of JSON lines."""
-    return rows
+    """The function that reads JSON lines."""
+    return read_json_lines
 
 
 @pytest.fixture(scope="session")
 def shrink() -> Callable[..., Path]:
-    """Return the maker of small plans."""
-    return shrunk
+    """The function that writes reduced plans."""
+    return shrink_plan

@@ -1,4 +1,4 @@
-"""A finished run on other questions: scored as the trial scores, kept beside it, and nothing asked twice."""
+"""`tunewise eval`: a finished run on other questions, scored as in the trial, with no question asked twice."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from runners.trial.evaluate import evaluate
 pytestmark = pytest.mark.real
 
 
-def write(path: Path, rows: list[dict[str, Any]]) -> Path:
-    """Write questions; return the path."""
+def write_questions(path: Path, rows: list[dict[str, Any]]) -> Path:
+    """Write questions as JSON lines and return the path."""
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
     return path
 
 
 def as_row(question: Question) -> dict[str, Any]:
-    """A question as its file has it."""
+    """The row of a question in its file."""
     return {
         "id": question.id,
         "question": question.question,
@@ -39,36 +39,36 @@ def as_row(question: Question) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def run(line: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the session's run, to be examined."""
-    return Path(shutil.copytree(line.run, tmp_path_factory.mktemp("eval") / "run"))
+def run(pipeline: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the session's run."""
+    return Path(shutil.copytree(pipeline.run, tmp_path_factory.mktemp("eval") / "run"))
 
 
 @pytest.fixture(scope="module")
 def trial(run: Path) -> list[dict[str, Any]]:
-    """The trial's own questions, in the order they were asked in."""
+    """The trial's own questions, in their order there."""
     return [as_row(q) for q in read_data(open_session(run).plan)[1].test]
 
 
-def test_the_trials_own_questions_score_what_they_scored(
+def test_eval_of_the_trials_questions_equals_the_trial(
     run: Path, trial: list[dict[str, Any]], tunewise: Any, tmp_path: Path
 ) -> None:
-    """From the command line, and a second time without asking anything; the run itself stays whole."""
+    """From the command line, and again from Python without asking the model; the run's files do not change."""
     report = json.loads((run / "report.json").read_text("utf-8"))
-    file = write(tmp_path / "mine.jsonl", trial)
+    file = write_questions(tmp_path / "mine.jsonl", trial)
     manifest = (run / "manifest.json").read_bytes()
     arms = ("--arm", "hybrid", "--arm", "rag")
     done = tunewise("eval", run, "--questions", file, *arms, "--json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    said = json.loads(done.stdout)
-    now, then = ({arm["arm"]: arm["scores"] for arm in data["arms"]} for data in (said, report))
-    assert now == {name: then[name] for name in ("hybrid", "rag")}
+    body = json.loads(done.stdout)
+    scores, trial_scores = ({arm["arm"]: arm["scores"] for arm in data["arms"]} for data in (body, report))
+    assert scores == {name: trial_scores[name] for name in ("hybrid", "rag")}
     means = {arm["arm"]: arm["score"]["mean"] for arm in report["arms"]}
-    assert said["trial"] == pytest.approx(means)
+    assert body["trial"] == pytest.approx(means)
     pair = next(pair for pair in report["paired"] if pair["b"] == "rag")
-    assert [p["difference"] for p in said["paired"]] == [pair["difference"]]
-    assert "which it must beat, were not measured" in said["verdict"]["text"]
-    assert said["questions"] == {
+    assert [p["difference"] for p in body["paired"]] == [pair["difference"]]
+    assert "which it must beat, were not measured" in body["verdict"]["text"]
+    assert body["questions"] == {
         "file": str(file),
         "asked": 6,
         "near": 0,
@@ -76,26 +76,26 @@ def test_the_trials_own_questions_score_what_they_scored(
         "trial": 6,
         "unchecked": "",
     }
-    assert said["warnings"] == ["6 of 6 are questions of the trial itself"]
+    assert body["warnings"] == ["6 of 6 are questions of the trial itself"]
     assert (run / "manifest.json").read_bytes() == manifest
-    answers = Path(said["folder"]) / "answers.jsonl"
+    answers = Path(body["folder"]) / "answers.jsonl"
     before = answers.read_bytes()
     again = evaluate(run, file, ("hybrid", "rag"))
-    assert again.folder == Path(said["folder"]), "in the run, by name and content"
+    assert again.folder == Path(body["folder"]), "the folder is named by the questions' file and content"
     assert answers.read_bytes() == before
-    assert json.loads((again.folder / "eval.json").read_text("utf-8")) == said
+    assert json.loads((again.folder / "eval.json").read_text("utf-8")) == body
 
 
-def test_without_the_recommended_arm_there_is_no_verdict(run: Path, tmp_path: Path, capsys: Any) -> None:
-    """On new questions, into the caller's folder; asked again only of arms whose index has changed."""
+def test_eval_without_the_recommended_arm_has_no_verdict(run: Path, tmp_path: Path, capsys: Any) -> None:
+    """New questions, into a given folder; only arms whose index has changed are asked again."""
     from rag.index import Index
 
     rows = [{"question": "Who won the world chess championship of 1972?", "answerable": False}]
-    file, plan, kept = write(tmp_path / "new.jsonl", rows), open_session(run).plan, tmp_path / "kept"
-    found = evaluate(run, file, ("rag", "prompting"), kept)
-    said = evaluation_json(run, plan, file, found)
-    assert said["verdict"] is None
-    show_evaluation(said)
+    file, plan, out = write_questions(tmp_path / "new.jsonl", rows), open_session(run).plan, tmp_path / "kept"
+    evaluation = evaluate(run, file, ("rag", "prompting"), out)
+    body = evaluation_json(run, plan, file, evaluation)
+    assert body["verdict"] is None
+    show_evaluation(body)
     printed = capsys.readouterr().out
     assert "in the run's own trial: " in printed
     assert not any(word in printed for word in ("UNDECIDED", "CONFIRMED", "OVERTURNED", "warning"))
@@ -103,38 +103,40 @@ def test_without_the_recommended_arm_there_is_no_verdict(run: Path, tmp_path: Pa
     documents = Path(shutil.copytree(plan.data.documents or "", tmp_path / "documents"))
     (documents / "chess.md").write_text("# Chess\n\nBobby Fischer won the championship of 1972.\n", "utf-8")
     Index.update(run / "index", documents, open_session(run).context.embedder)
-    heard: list[dict[str, Any]] = []
-    assert evaluate(run, file, ("rag", "prompting"), kept, heard.append).generation == 2
-    assert [e["arm"] for e in heard if e["event"] == "answers.batch"] == ["rag"]
+    events: list[dict[str, Any]] = []
+    assert evaluate(run, file, ("rag", "prompting"), out, events.append).generation == 2
+    assert [e["arm"] for e in events if e["event"] == "answers.batch"] == ["rag"]
 
 
-@pytest.mark.parametrize("break_it", ["leak", "empty", "arm", "row"])
-def test_what_cannot_be_asked_is_said(run: Path, tmp_path: Path, break_it: str) -> None:
+@pytest.mark.parametrize("fault", ["leak", "empty", "arm", "row"])
+def test_invalid_questions_or_arms_are_refused(run: Path, tmp_path: Path, fault: str) -> None:
     from runners.data.examples import load_examples
 
     plan = open_session(run).plan
-    rows, arms, words = [{"question": "How high is the lighthouse?"}], ["rag"], ""
-    if break_it == "leak":
-        example = load_examples(plan.data.examples or "").rows
-        rows = [{"question": row.question} for row in example]
-        words = "also occur in the examples"
-    elif break_it == "empty":
-        rows, words = [], "holds no rows"
-    elif break_it == "arm":
-        arms, words = ["nope"], "no arm 'nope'"
+    rows, arms, message = [{"question": "How high is the lighthouse?"}], ["rag"], ""
+    if fault == "leak":
+        examples = load_examples(plan.data.examples or "").rows
+        rows = [{"question": row.question} for row in examples]
+        message = "also occur in the examples"
+    elif fault == "empty":
+        rows, message = [], "holds no rows"
+    elif fault == "arm":
+        arms, message = ["nope"], "no arm 'nope'"
     else:
-        rows, words = [{"doc_id": "x"}], "not a question row"
-    with pytest.raises(BadInput, match=words):
-        evaluate(run, write(tmp_path / "q.jsonl", rows), arms)
+        rows, message = [{"doc_id": "x"}], "not a question row"
+    with pytest.raises(BadInput, match=message):
+        evaluate(run, write_questions(tmp_path / "q.jsonl", rows), arms)
 
 
-def test_without_the_runs_data_it_says_that_nothing_was_checked(run: Path, tmp_path: Path) -> None:
-    """A run that was moved to another machine can be examined there."""
+def test_missing_training_data_is_reported_as_unchecked(run: Path, tmp_path: Path) -> None:
+    """A run that was moved to another machine can be evaluated there."""
     moved = Path(shutil.copytree(run, tmp_path / "moved"))
     (moved / "manifest.json").unlink()
     plan = (moved / "plan.yaml").read_text("utf-8")
     (moved / "plan.yaml").write_text(plan.replace("/examples.jsonl", "/nowhere.jsonl"), "utf-8")
-    file = write(tmp_path / "new.jsonl", [{"question": "Is the pier open at night?"}])
-    found = evaluate(moved, file, ["prompting"])
-    assert "nowhere.jsonl" in found.asked.unchecked
-    assert found.asked.unchecked.startswith("whether the run was trained on these questions is not checked")
+    file = write_questions(tmp_path / "new.jsonl", [{"question": "Is the pier open at night?"}])
+    evaluation = evaluate(moved, file, ["prompting"])
+    assert "nowhere.jsonl" in evaluation.asked.unchecked
+    assert evaluation.asked.unchecked.startswith(
+        "whether the run was trained on these questions is not checked"
+    )

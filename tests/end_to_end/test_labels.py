@@ -1,4 +1,4 @@
-"""A run for labels: the classifier beside a model by URL, asked again from the finished run."""
+"""A run that assigns labels: a classifier and a remote model, trained, measured and asked again."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ TEXTS = {
     "refund": ("I want my money back.", "Please refund my ticket.", "Can I get my fare returned?"),
     "lost": ("I left my bag on the ferry.", "Has anyone handed in a blue coat?", "My umbrella is gone."),
 }
-ASKED = {"Give me back what I paid.": "refund", "I forgot my gloves on board.": "lost"}
+QUESTIONS = {"Give me back what I paid.": "refund", "I forgot my gloves on board.": "lost"}
 
 
-def write(path: Path, rows: list[dict[str, Any]]) -> Path:
+def write_rows(path: Path, rows: list[dict[str, Any]]) -> Path:
     """Write JSON lines and return the path."""
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
     return path
 
 
-def test_a_classifier_is_trained_measured_and_asked(tmp_path: Path, server: Any) -> None:
+def test_classifier_is_trained_measured_and_asked(tmp_path: Path, server: Any) -> None:
     pairs = [{"prompt": text, "completion": label} for label, texts in TEXTS.items() for text in texts]
-    examples = write(tmp_path / "examples.jsonl", pairs)
-    rows = [{"question": text, "reference": label} for text, label in ASKED.items()]
+    examples = write_rows(tmp_path / "examples.jsonl", pairs)
+    rows = [{"question": text, "reference": label} for text, label in QUESTIONS.items()]
     plan = parse_plan(
         {
             "name": "p",
             "choice": "prompting",
             "model": {"name": f"openai:tern-2@{server.url}"},
-            "data": {"examples": examples, "test_questions": write(tmp_path / "questions.jsonl", rows)},
+            "data": {"examples": examples, "test_questions": write_rows(tmp_path / "questions.jsonl", rows)},
             "steps": [
                 {"kind": "evaluate", "arm": "prompting"},
                 {"kind": "evaluate", "arm": "classifier", "classifier": True},
@@ -49,18 +49,18 @@ def test_a_classifier_is_trained_measured_and_asked(tmp_path: Path, server: Any)
         }
     )
     run = run_plan(plan, tmp_path / "run")
-    kept = read_journal(run.path / TRIAL / "answers.jsonl")
-    assert {r["question"]: r["answer"] for r in kept if r["arm"] == "classifier"} == ASKED
+    answers = read_journal(run.path / TRIAL / "answers.jsonl")
+    assert {r["question"]: r["answer"] for r in answers if r["arm"] == "classifier"} == QUESTIONS
     scores = json.loads((run.path / TRIAL / "scores.json").read_text("utf-8"))["arms"]
     assert [row["combined"] for row in scores["classifier"].values()] == [1.0, 1.0]
-    shown = {r["question"]: r["prompt"][-2]["content"] for r in kept if r["arm"] == "similar"}
-    assert shown == ASKED, "the nearest example stands last"
-    asked = len(server.seen)
+    shown = {r["question"]: r["prompt"][-2]["content"] for r in answers if r["arm"] == "similar"}
+    assert shown == QUESTIONS, "the nearest example is last"
+    requests = len(server.seen)
     session = open_session(run.path)
     answer = session.ask(["My scarf is still on the boat."], session.arm("classifier"))[0]
     assert (answer.text, answer.refused, answer.citations) == ("lost", False, ())
     assert list(session.stream("Refund please.", session.arm("classifier"))) == ["refund"]
-    assert len(server.seen) == asked, "no model is asked for a label"
+    assert len(server.seen) == requests, "the classifier sends no request"
     session.ask(["Refund please."], session.arm("similar"))
     assert [m["content"] for m in server.seen[-1]["messages"]][-2] == "refund"
     weights = next((run.path / "classifiers").rglob("*.safetensors"))

@@ -1,4 +1,4 @@
-"""The line with a model behind an endpoint: plan, run, ask and chat for the arms that need no weights."""
+"""The pipeline with a remote model: plan, run, ask and chat for the arms that need no weights."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ DOCUMENTS = ("pets.md", "wifi.md", "parking.md", "bicycles.md")
 QUESTION = "Can I take my dog on board?"
 
 
-def clerk(body: dict[str, Any]) -> str:
-    """Answer with the first sentence of the first passage; without passages, the same words each time."""
-    asked = body["messages"][-1]["content"]
-    passage = re.search(r"\[1\][^\n]*\n?(.+)", asked)
-    said = re.split(r"(?<=[.!?])\s", passage[1])[0] if passage else "I cannot say."
-    return f"{said} Shall I look further?"
+def answer_from_passage(body: dict[str, Any]) -> str:
+    """Answer with the first sentence of the first passage; without passages, with a fixed text."""
+    prompt = body["messages"][-1]["content"]
+    passage = re.search(r"\[1\][^\n]*\n?(.+)", prompt)
+    sentence = re.split(r"(?<=[.!?])\s", passage[1])[0] if passage else "I cannot say."
+    return f"{sentence} Shall I look further?"
 
 
 @pytest.fixture
-def desk(tmp_path: Path, example: Path, server: Any) -> tuple[Path, str]:
-    """A folder with a few documents, examples and questions about them, and the name of the model."""
+def project(tmp_path: Path, example: Path, server: Any) -> tuple[Path, str]:
+    """A folder with a few documents, with examples and questions about them; and the name of the model."""
     (tmp_path / "documents").mkdir()
     for name in DOCUMENTS:
         text = (example / "documents" / name).read_text("utf-8")
@@ -42,14 +42,14 @@ def desk(tmp_path: Path, example: Path, server: Any) -> tuple[Path, str]:
     questions = [json.loads(line) for line in (example / "questions.jsonl").read_text("utf-8").splitlines()]
     known = [q for q in questions if q.get("doc_id") in DOCUMENTS]
     (tmp_path / "questions.jsonl").write_text("".join(json.dumps(q) + "\n" for q in known), "utf-8")
-    server.answer = clerk
+    server.answer = answer_from_passage
     return tmp_path, f"openai:tern-2@{server.url}"
 
 
-def test_a_remote_model_goes_through_the_whole_line(
-    desk: tuple[Path, str], server: Any, tunewise: Callable[..., Any], read_rows: Callable[..., Any]
+def test_remote_model_is_planned_run_and_asked(
+    project: tuple[Path, str], server: Any, tunewise: Callable[..., Any], read_rows: Callable[..., Any]
 ) -> None:
-    folder, name = desk
+    folder, name = project
     environ = {"TUNEWISE_API_KEY": KEY}
     planned = tunewise(
         "plan",
@@ -85,7 +85,7 @@ def test_a_remote_model_goes_through_the_whole_line(
     rows = read_rows(folder / "run" / "trial" / "answers.jsonl")
     assert {row["finish"] for row in rows} <= {"stop", "refused"}
     asked = [row for row in rows if row["finish"] == "stop"]
-    assert len(asked) == len(server.seen), "so few test questions try no other bank"
+    assert len(asked) == len(server.seen), "with so few questions no other example bank is tried"
     whole = [row for row in asked if row["arm"] == "long-context"]
     assert len(whole) == len({row["id"] for row in rows})
     assert all({c["doc"] for c in row["context"]} == set(DOCUMENTS) for row in whole)
@@ -100,23 +100,23 @@ def test_a_remote_model_goes_through_the_whole_line(
     assert not [p for p in files if KEY.encode() in p.read_bytes()]
     assert KEY not in planned.stdout + planned.stderr + done.stdout + done.stderr
 
-    told = tunewise("ask", "run", QUESTION, "--arm", "rag", "--json", cwd=folder, **environ)
-    assert told.returncode == 0, told.stderr
-    answer = json.loads(told.stdout)
+    asked_once = tunewise("ask", "run", QUESTION, "--arm", "rag", "--json", cwd=folder, **environ)
+    assert asked_once.returncode == 0, asked_once.stderr
+    answer = json.loads(asked_once.stdout)
     assert answer["refused"] or answer["usage"]["prompt_tokens"] > 0
     chat = tunewise(
         "chat", "run", "--arm", "prompting", "--json", cwd=folder, stdin=f"{QUESTION}\n" * 2, **environ
     )
     assert chat.returncode == 0, chat.stderr
-    each = [json.loads(line) for line in chat.stdout.splitlines()]
-    assert [(row["question"], row["arm"]) for row in each] == [(QUESTION, "prompting")] * 2
-    assert all(row["answer"].startswith("I cannot say.") for row in each)
+    answers = [json.loads(line) for line in chat.stdout.splitlines()]
+    assert [(row["question"], row["arm"]) for row in answers] == [(QUESTION, "prompting")] * 2
+    assert all(row["answer"].startswith("I cannot say.") for row in answers)
 
 
-def test_a_wrong_key_and_a_server_that_is_away_end_the_run_in_one_line(
-    desk: tuple[Path, str], server: Any, tunewise: Callable[..., Any]
+def test_wrong_key_ends_the_run_without_a_traceback(
+    project: tuple[Path, str], server: Any, tunewise: Callable[..., Any]
 ) -> None:
-    folder, name = desk
+    folder, name = project
     write_plan(folder, name)
     server.faults = [lambda handler: handler.reply(401, {"error": {"message": f"bad key {KEY}"}})] * 9
     done = tunewise("run", "plan.yaml", "--out", "run", cwd=folder, TUNEWISE_API_KEY=KEY)
@@ -130,7 +130,7 @@ def test_a_wrong_key_and_a_server_that_is_away_end_the_run_in_one_line(
 def write_plan(folder: Path, name: str, **changes: Any) -> dict[str, Any]:
     """Write a plan of one arm that needs no index, and return it."""
     body: dict[str, Any] = {
-        "name": "desk",
+        "name": "remote",
         "choice": "prompting",
         "model": {"name": name},
         "data": {"questions": "questions.jsonl"},
@@ -142,7 +142,7 @@ def write_plan(folder: Path, name: str, **changes: Any) -> dict[str, Any]:
     return body
 
 
-def test_what_may_not_be_sent_or_tuned_is_refused_before_anything_is_sent(tmp_path: Path) -> None:
+def test_local_data_and_remote_training_are_refused_before_sending(tmp_path: Path) -> None:
     outside = "openai:tern-2@https://api.example.com/v1"
     local = {"data_must_stay_local": {"value": True, "source": "flag"}}
     for answers in (local, {"hosted_api_allowed": {"value": False, "source": "flag"}}):

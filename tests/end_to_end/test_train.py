@@ -1,4 +1,4 @@
-"""`tunewise train` from the command line, on the real model: what it makes is reloaded without tunewise."""
+"""`tunewise train` on the real model: its result loads with plain PEFT and transformers."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ ROWS = 8
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory, example: Path) -> Path:
-    """A folder with a few examples of the shipped desk."""
-    made = tmp_path_factory.mktemp("train")
+    """A folder with a few of the shipped examples."""
+    folder = tmp_path_factory.mktemp("train")
     rows = (example / "examples.jsonl").read_text("utf-8").splitlines(keepends=True)
-    (made / "rows.jsonl").write_text("".join(rows[:ROWS]), "utf-8")
-    return made
+    (folder / "rows.jsonl").write_text("".join(rows[:ROWS]), "utf-8")
+    return folder
 
 
 @pytest.fixture(scope="module")
 def train(folder: Path, tunewise: Any) -> Callable[..., dict[str, Any]]:
-    """Train with a method and return what it printed as JSON."""
+    """Return a function that trains with a method, and returns the JSON that it prints."""
 
     def run(method: str) -> dict[str, Any]:
         flags = ("--examples", "rows.jsonl", "--method", method, "--out", method, "--epochs", 1, "--json")
@@ -40,26 +40,26 @@ def train(folder: Path, tunewise: Any) -> Callable[..., dict[str, Any]]:
 
 
 @pytest.mark.parametrize("method", ["lora", "qlora", "full"])
-def test_each_method_trains_and_its_result_loads_and_answers_by_itself(
+def test_trained_weights_load_and_answer_without_tunewise(
     train: Callable[..., dict[str, Any]], folder: Path, method: str
 ) -> None:
-    said = train(method)
-    assert (said["schema"], said["method"], said["rows"]) == (1, method, ROWS)
-    assert 0 < said["last_loss"] < 10
+    summary = train(method)
+    assert (summary["schema"], summary["method"], summary["rows"]) == (1, method, ROWS)
+    assert 0 < summary["last_loss"] < 10
     assert not list(folder.glob(f".{method}*"))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        # peft itself asks transformers for an attribute by its older name, whatever is loaded.
+        # peft reads an attribute of transformers by its deprecated name, whatever is loaded.
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
-        model = reloaded(folder / method)
+        model = load_plain(folder / method)
         first = json.loads((folder / "rows.jsonl").read_text("utf-8").splitlines()[0])
-        assert asked(model, folder / method, first["messages"][:-1]).strip()
+        assert generate(model, folder / method, first["messages"][:-1]).strip()
     assert sum(p.numel() for p in model.parameters()) > 134e6
     if method == "full":
         shutil.rmtree(folder / method)
 
 
-def reloaded(folder: Path) -> Any:
+def load_plain(folder: Path) -> Any:
     """Load an adapter with plain PEFT, or a model with plain transformers."""
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
@@ -72,17 +72,17 @@ def reloaded(folder: Path) -> Any:
     return PeftModel.from_pretrained(base, folder)
 
 
-def asked(model: Any, folder: Path, messages: list[dict[str, str]]) -> str:
-    """Let a model answer by plain transformers, with the tokenizer and template beside its weights."""
+def generate(model: Any, folder: Path, messages: list[dict[str, str]]) -> str:
+    """Generate an answer with plain transformers, with the tokenizer and template next to the weights."""
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    asked = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt")
-    made = model.generate(**asked, max_new_tokens=12, do_sample=False)
-    return str(tokenizer.decode(made[0][asked["input_ids"].shape[1] :], skip_special_tokens=True))
+    inputs = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt")
+    output = model.generate(**inputs, max_new_tokens=12, do_sample=False)
+    return str(tokenizer.decode(output[0][inputs["input_ids"].shape[1] :], skip_special_tokens=True))
 
 
-def test_check_and_show_stop_before_the_first_step(folder: Path, tunewise: Any) -> None:
+def test_check_and_show_print_rows_without_training(folder: Path, tunewise: Any) -> None:
     flags = ("--examples", "rows.jsonl", "--check", "--show", 2, "--prompt", "Answer for the harbour desk.")
     done = tunewise("train", *flags, "--out", "none", cwd=folder)
     assert done.returncode == 0, done.stderr
@@ -92,7 +92,7 @@ def test_check_and_show_stop_before_the_first_step(folder: Path, tunewise: Any) 
     assert not (folder / "none").exists()
 
 
-def test_check_stops_on_what_would_spoil_the_training(folder: Path, tunewise: Any) -> None:
+def test_check_fails_on_a_row_that_is_too_long(folder: Path, tunewise: Any) -> None:
     row = {"prompt": "Tell me everything.", "completion": "word " * 5000}
     (folder / "long.jsonl").write_text(json.dumps(row) + "\n", "utf-8")
     done = tunewise("train", "--examples", "long.jsonl", "--check", cwd=folder)

@@ -1,4 +1,4 @@
-"""`tunewise train` on the real model, killed three times: the adapter is that of a run that nobody touched."""
+"""`tunewise train` on the real model, killed three times: the adapter equals that of an undisturbed run."""
 
 from __future__ import annotations
 
@@ -36,38 +36,38 @@ FLAGS = (
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory, example: Path) -> Path:
-    """A folder with a few examples of the shipped desk."""
-    made = tmp_path_factory.mktemp("kills")
+    """A folder with a few of the shipped examples."""
+    folder = tmp_path_factory.mktemp("kills")
     rows = (example / "examples.jsonl").read_text("utf-8").splitlines(keepends=True)
-    (made / "rows.jsonl").write_text("".join(rows[:ROWS]), "utf-8")
-    return made
+    (folder / "rows.jsonl").write_text("".join(rows[:ROWS]), "utf-8")
+    return folder
 
 
-def test_three_kills_change_no_byte(
+def test_training_killed_three_times_gives_equal_bytes(
     folder: Path, tunewise: Any, start_tunewise: Callable[..., subprocess.Popen[str]]
 ) -> None:
     flags = ("train", "--examples", "rows.jsonl", *FLAGS)
     done = tunewise(*flags, "--out", "whole", cwd=folder)
     assert done.returncode == 0, done.stderr
-    chance, fell = random.Random(SEED), []
+    rng, exit_codes = random.Random(SEED), []
     for _ in range(KILLS):
         child = start_tunewise(*flags, "--out", "killed", cwd=folder)
         try:
-            await_steps(folder / ".killed.work", child)
-            time.sleep(chance.uniform(0.5, 4.0))
+            wait_for_training(folder / ".killed.work", child)
+            time.sleep(rng.uniform(0.5, 4.0))
         finally:
             child.kill()
             child.communicate()
-        fell.append(child.returncode)
-    assert fell == [-signal.SIGKILL] * KILLS
-    assert list((folder / ".killed.work").glob("step-*")), "every kill fell before the first checkpoint"
+        exit_codes.append(child.returncode)
+    assert exit_codes == [-signal.SIGKILL] * KILLS
+    assert list((folder / ".killed.work").glob("step-*")), "every kill came before the first checkpoint"
     done = tunewise(*flags, "--out", "killed", cwd=folder)
     assert done.returncode == 0, done.stderr
     for name in ("adapter_model.safetensors", "training.jsonl"):
         assert (folder / "killed" / name).read_bytes() == (folder / "whole" / name).read_bytes(), name
 
 
-def await_steps(work: Path, child: subprocess.Popen[str]) -> None:
+def wait_for_training(work: Path, child: subprocess.Popen[str]) -> None:
     """Wait until a run is about to take its first step."""
     until = time.monotonic() + 300
     while not (work / "choices.json").exists():

@@ -43,7 +43,7 @@ def run(llama: Any, tmp_path: Path) -> Path:
 def by_export(run: Path, arm: str | None, seed: int | None = None) -> Opened:
     """As `tunewise export` does."""
     source = ExportSource(run)
-    source.choose(arm, seed, False)
+    source.select_arm(arm, seed, False)
     assert source.arm is not None
     index = source.run.path / "index"
     base = source.base.fingerprint

@@ -1,4 +1,4 @@
-"""The house as text: every module of the packages, parsed once."""
+"""Fixtures of the tests that read the source: every module of the packages, parsed once."""
 
 from __future__ import annotations
 
@@ -26,18 +26,20 @@ def modules(root: Path) -> Mapping[str, ast.Module]:
 @pytest.fixture(scope="session")
 def tracked(root: Path) -> Mapping[str, str]:
     """Every text file that git tracks or would track (without git: those of packages and tests)."""
-    asked = subprocess.run(
+    listing = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
         cwd=root,
         capture_output=True,
         text=True,
         check=False,
     )
-    if asked.returncode == 0:
-        names = sorted(set(asked.stdout.splitlines()))
+    if listing.returncode == 0:
+        names = sorted(set(listing.stdout.splitlines()))
     else:
-        places = (*PACKAGES, "tests")
-        names = [p.relative_to(root).as_posix() for place in places for p in (root / place).rglob("*.*")]
+        folders = (*PACKAGES, "tests")
+        names = [
+            path.relative_to(root).as_posix() for folder in folders for path in (root / folder).rglob("*.*")
+        ]
     texts = {}
     for name in names:
         if (root / name).is_file() and "__pycache__" not in name:

@@ -1,4 +1,4 @@
-"""Every module, public class and public function says what it is for."""
+"""Every module, public class and public function has a docstring."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Documented = ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 def public(tree: ast.Module) -> Iterator[tuple[str, Documented]]:
     """Yield the public functions and classes, and the public methods of classes that inherit nothing.
 
-    A class with bases may override a documented method; a class without has nowhere to take the words from.
+    A class with bases may override a documented method; a class without bases cannot inherit a docstring.
     """
     for node in tree.body:
         if isinstance(node, Documented) and not node.name.startswith("_"):
@@ -22,8 +22,8 @@ def public(tree: ast.Module) -> Iterator[tuple[str, Documented]]:
                         yield f"{node.name}.{inner.name}", inner
 
 
-def test_every_module_opens_with_a_sentence(modules: Mapping[str, ast.Module]) -> None:
-    """The map of the house is made of these first sentences."""
+def test_module_docstrings_begin_with_a_sentence(modules: Mapping[str, ast.Module]) -> None:
+    """The first paragraph is at least 15 characters and ends with a full stop or a question mark."""
     wrong = []
     for path, tree in modules.items():
         first = (ast.get_docstring(tree) or "").split("\n\n")[0]
@@ -32,8 +32,8 @@ def test_every_module_opens_with_a_sentence(modules: Mapping[str, ast.Module]) -
     assert not wrong, "\n".join(wrong)
 
 
-def test_everything_public_is_documented(modules: Mapping[str, ast.Module]) -> None:
-    """Public names carry a docstring of more than a word."""
+def test_public_names_have_docstrings(modules: Mapping[str, ast.Module]) -> None:
+    """The docstring has at least two words."""
     wrong = []
     for path, tree in modules.items():
         for name, node in public(tree):
@@ -42,7 +42,7 @@ def test_everything_public_is_documented(modules: Mapping[str, ast.Module]) -> N
     assert not wrong, "\n".join(wrong)
 
 
-def test_init_files_hold_nothing_else(modules: Mapping[str, ast.Module]) -> None:
+def test_init_files_hold_only_docstring_version_and_lazy_exports(modules: Mapping[str, ast.Module]) -> None:
     """``__init__`` files hold a docstring, ``__version__``, ``__all__`` and a lazy ``__getattr__``."""
     wrong = []
     for path, tree in modules.items():

@@ -1,4 +1,4 @@
-"""Imports go one way, advisor -> runners -> rag, never in a circle, and name only what is declared."""
+"""Imports go one way, advisor -> runners -> rag, and third-party imports are declared dependencies."""
 
 from __future__ import annotations
 
@@ -7,22 +7,13 @@ import re
 import sys
 import tomllib
 from collections.abc import Iterator, Mapping
-from graphlib import CycleError, TopologicalSorter
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
-import pytest
-
 ALLOWED = {"rag": {"rag"}, "runners": {"runners", "rag"}, "advisor": {"advisor", "runners", "rag"}}
 
-# Imported only where present and never needed; not declared on purpose.
-OPTIONAL = {"pynvml": "the exact memory of an NVIDIA card; without it nvidia-smi is asked"}
-
-# Function-level imports between two modules that are about to become one.
-ONE_MODULE_SOON = {
-    ("runners.models.resolve", "runners.models.resolve"),
-    ("runners.export.bundle", "runners.export.bundle"),
-}
+# Imported only where installed and not required; not declared on purpose.
+OPTIONAL = {"pynvml": "the exact memory of an NVIDIA card; without it nvidia-smi is called"}
 
 
 def imported(tree: ast.AST) -> Iterator[tuple[str, int]]:
@@ -36,8 +27,8 @@ def imported(tree: ast.AST) -> Iterator[tuple[str, int]]:
             yield from ((f"{node.module}.{alias.name}", node.lineno) for alias in node.names)
 
 
-def test_imports_go_one_way(modules: Mapping[str, ast.Module]) -> None:
-    """No module imports from a package above its own, not even inside a function or by a string."""
+def test_packages_import_in_one_direction(modules: Mapping[str, ast.Module]) -> None:
+    """No module imports from a package above its own, inside functions and by strings included."""
     wrong = []
     for path, tree in modules.items():
         own = path.split("/")[0]
@@ -52,65 +43,38 @@ def test_imports_go_one_way(modules: Mapping[str, ast.Module]) -> None:
     assert not wrong, "\n".join(wrong)
 
 
-def test_packages_do_not_import_what_is_not_shipped(modules: Mapping[str, ast.Module]) -> None:
-    """Tests, scripts and benchmarks stay outside the wheel, so nothing inside may need them."""
+def test_packages_do_not_import_tests_scripts_or_benchmarks(modules: Mapping[str, ast.Module]) -> None:
+    """Tests, scripts and benchmarks are not in the wheel, so the packages cannot need them."""
     outside = {"tests", "scripts", "benchmarks", "docs"}
     wrong = [
-        f"{p}:{n}" for p, t in modules.items() for name, n in imported(t) if name.split(".")[0] in outside
+        f"{path}:{line}"
+        for path, tree in modules.items()
+        for name, line in imported(tree)
+        if name.split(".")[0] in outside
     ]
     assert not wrong
 
 
-def test_no_import_cycles(modules: Mapping[str, ast.Module]) -> None:
-    """Imports form no cycle, those inside functions included.
-
-    An import for types alone counts where it names a module of another folder: folders have an order.
-    """
-    names = {path.removesuffix(".py").removesuffix("/__init__").replace("/", "."): path for path in modules}
-    graph = {}
-    for name, path in names.items():
-        typed = {node for block in _for_types(modules[path]) for node in ast.walk(block)}
-        others = [
-            (other, node)
-            for node in ast.walk(modules[path])
-            if isinstance(node, ast.Import | ast.ImportFrom)
-            for other, _ in imported(ast.Module([node], []))
-            if other in names and other != name
-        ]
-        graph[name] = {
-            other
-            for other, node in others
-            if (node not in typed or names[other].rpartition("/")[0] != path.rpartition("/")[0])
-            and (name, other) not in ONE_MODULE_SOON
-        }
-    try:
-        TopologicalSorter(graph).prepare()
-    except CycleError as error:
-        pytest.fail("import cycle: " + " -> ".join(error.args[1]))
-
-
-def test_no_module_imports_through_a_package_front(modules: Mapping[str, ast.Module]) -> None:
-    """Inside the packages a name is imported from the module that defines it; the fronts are for users."""
-    fronts = {path.removesuffix("/__init__.py").replace("/", ".") for path in modules if "__init__" in path}
-    names = {path.removesuffix(".py").replace("/", ".") for path in modules} | fronts
+def test_modules_do_not_import_from_package_init_files(modules: Mapping[str, ast.Module]) -> None:
+    """Inside the packages a name is imported from the module that defines it; ``__init__`` is for users."""
+    init_modules = {
+        path.removesuffix("/__init__.py").replace("/", ".") for path in modules if "__init__" in path
+    }
+    names = {path.removesuffix(".py").replace("/", ".") for path in modules} | init_modules
     wrong = []
     for path, tree in modules.items():
         for node in ast.walk(tree):
             if isinstance(node, ast.Import):
-                wrong += [f"{path}:{node.lineno} {a.name}" for a in node.names if a.name in fronts]
-            elif isinstance(node, ast.ImportFrom) and node.module in fronts:
+                wrong += [
+                    f"{path}:{node.lineno} {alias.name}" for alias in node.names if alias.name in init_modules
+                ]
+            elif isinstance(node, ast.ImportFrom) and node.module in init_modules:
                 full = (f"{node.module}.{alias.name}" for alias in node.names)
                 wrong += [f"{path}:{node.lineno} {each}" for each in full if each not in names]
     assert not wrong, "\n".join(wrong)
 
 
-def _for_types(tree: ast.Module) -> list[ast.stmt]:
-    """Return the statements of a module that only a type checker reads."""
-    blocks = [node for node in ast.walk(tree) if isinstance(node, ast.If)]
-    return [node for block in blocks if ast.unparse(block.test) == "TYPE_CHECKING" for node in block.body]
-
-
-def test_everything_imported_is_declared(root: Path, modules: Mapping[str, ast.Module]) -> None:
+def test_third_party_imports_are_declared_dependencies(root: Path, modules: Mapping[str, ast.Module]) -> None:
     """Every third-party import belongs to a distribution that pyproject names, in the base or in an extra."""
     project = tomllib.loads((root / "pyproject.toml").read_text("utf-8"))["project"]
     extras = project["optional-dependencies"].items()
@@ -119,14 +83,14 @@ def test_everything_imported_is_declared(root: Path, modules: Mapping[str, ast.M
         *(line for extra, lines in extras if extra != "test" for line in lines),
     ]
     declared = {_normal(re.match(r"[\w.-]+", line)[0]) for line in lines}
-    carried_by = packages_distributions()
+    distributions = packages_distributions()
     wrong = {}
     for path, tree in modules.items():
         for name, line in imported(tree):
             top = name.split(".")[0]
             if top in sys.stdlib_module_names or top in ALLOWED or top in OPTIONAL:
                 continue
-            if not declared & {_normal(d) for d in carried_by.get(top, [top])}:
+            if not declared & {_normal(name) for name in distributions.get(top, [top])}:
                 wrong.setdefault(top, f"{path}:{line}")
     assert not wrong, f"imported but not declared: {wrong}"
 

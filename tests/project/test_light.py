@@ -1,4 +1,4 @@
-"""Light until asked: what only talks about work does not import the libraries that do it."""
+"""Commands that do no work on models import none of the heavy libraries."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ import pytest
 
 HEAVY = ("torch", "transformers", "peft", "accelerate", "bitsandbytes", "faiss", "sentence_transformers")
 
-# Runs each command line in one interpreter and tells, after each, which heavy modules are there.
+# Runs each command line in one interpreter and reports, after each, which heavy modules are imported.
 PROBE = """
 import io, json, sys
 from contextlib import redirect_stderr, redirect_stdout
 from advisor import cli
 
-told = []
+reports = []
 for arguments in json.loads(sys.argv[1]) or [[name, "--help"] for name in (*cli.VERBS, *cli.GROUPS)]:
     code, out = 0, io.StringIO()
     with redirect_stdout(out), redirect_stderr(out):
@@ -29,14 +29,14 @@ for arguments in json.loads(sys.argv[1]) or [[name, "--help"] for name in (*cli.
         except SystemExit as stop:
             code = stop.code or 0
     heavy = [name for name in json.loads(sys.argv[2]) if name in sys.modules]
-    told.append({"command": arguments, "exit": code, "heavy": heavy, "output": out.getvalue()})
-print(json.dumps(told))
+    reports.append({"command": arguments, "exit": code, "heavy": heavy, "output": out.getvalue()})
+print(json.dumps(reports))
 """
 
 
 def probe(root: Path, home: Path, commands: list[list[str]]) -> list[dict[str, object]]:
-    """Run the commands in a fresh interpreter, on this tree; an empty list means every verb's help."""
-    asked = subprocess.run(
+    """Run the commands in a new interpreter; an empty list means the help of every verb."""
+    result = subprocess.run(
         [sys.executable, "-c", PROBE, json.dumps(commands), json.dumps(HEAVY)],
         cwd=root,
         capture_output=True,
@@ -46,8 +46,8 @@ def probe(root: Path, home: Path, commands: list[list[str]]) -> list[dict[str, o
         stdin=subprocess.DEVNULL,
         env={"PATH": "", "HOME": str(home), "TUNEWISE_CACHE": str(home / "cache"), "PYTHONUTF8": "1"},
     )
-    assert asked.returncode == 0, asked.stderr
-    return json.loads(asked.stdout.splitlines()[-1])
+    assert result.returncode == 0, result.stderr
+    return json.loads(result.stdout.splitlines()[-1])
 
 
 ANSWERS = """
@@ -67,24 +67,24 @@ ram_gib: 16
     ["--version", "--help", "plan --help", "explain", "doctor", "plan --answers {answers} --json"],
     ids=lambda line: line.replace(" {answers}", ""),
 )
-def test_light_commands_import_nothing_heavy(root: Path, tmp_path: Path, command: str) -> None:
-    """The cause is tested, not the clock: sys.modules of a fresh interpreter."""
+def test_light_commands_import_no_heavy_library(root: Path, tmp_path: Path, command: str) -> None:
+    """sys.modules of a new interpreter is checked rather than the time that the command takes."""
     answers = tmp_path / "answers.yaml"
     answers.write_text(ANSWERS, "utf-8")
-    (told,) = probe(root, tmp_path, [command.format(answers=answers).split()])
-    assert told["heavy"] == []
-    assert told["exit"] == 0, told["output"]
+    (report,) = probe(root, tmp_path, [command.format(answers=answers).split()])
+    assert report["heavy"] == []
+    assert report["exit"] == 0, report["output"]
 
 
-def test_every_help_is_light(root: Path, tmp_path: Path) -> None:
-    """Help at every level builds signatures only."""
-    told = probe(root, tmp_path, [])
-    assert len(told) >= 10
-    assert [t for t in told if t["heavy"] or t["exit"]] == []
+def test_help_of_every_verb_imports_no_heavy_library(root: Path, tmp_path: Path) -> None:
+    """Help only needs the signatures of the commands."""
+    reports = probe(root, tmp_path, [])
+    assert len(reports) >= 10
+    assert [report for report in reports if report["heavy"] or report["exit"]] == []
 
 
-def test_packages_are_light_to_import(root: Path) -> None:
-    """``import advisor, runners, rag`` brings nothing but the three."""
+def test_importing_the_packages_imports_nothing_else(root: Path) -> None:
+    """``import advisor, runners, rag`` imports only these and the standard library."""
     code = "import sys; import advisor, runners, rag; print(sorted(m for m in sys.modules if '.' not in m))"
     base = "import sys; print(sorted(m for m in sys.modules if '.' not in m))"
     after, before = (
@@ -98,15 +98,17 @@ def test_packages_are_light_to_import(root: Path) -> None:
     }
 
 
-def test_the_map_of_weight_is_true(root: Path, modules: Mapping[str, ast.Module]) -> None:
-    """Files freed of TID253 exist and do import a banned module at the top; ruff holds the reverse."""
+def test_tid253_exceptions_import_a_heavy_library_at_the_top(
+    root: Path, modules: Mapping[str, ast.Module]
+) -> None:
+    """Files with an exception from TID253 exist and import a banned module at the top; ruff checks the reverse."""
     lint = tomllib.loads((root / "pyproject.toml").read_text("utf-8"))["tool"]["ruff"]["lint"]
     banned = set(lint["flake8-tidy-imports"]["banned-module-level-imports"])
     assert set(HEAVY) <= banned
-    freed = [path for path, rules in lint["per-file-ignores"].items() if "TID253" in rules]
-    freed = [path for path in freed if not path.startswith(("tests/", "benchmarks/", "scripts/"))]
-    assert freed, "no file is listed as heavy, yet training imports torch somewhere"
-    for path in freed:
+    excepted = [path for path, rules in lint["per-file-ignores"].items() if "TID253" in rules]
+    excepted = [path for path in excepted if not path.startswith(("tests/", "benchmarks/", "scripts/"))]
+    assert excepted, "no file is listed as heavy, yet training imports torch somewhere"
+    for path in excepted:
         assert path in modules, f"{path} is listed as heavy but is not there"
         assert banned & top_level_imports(modules[path]), (
             f"{path} is listed as heavy but imports nothing heavy"
@@ -115,10 +117,10 @@ def test_the_map_of_weight_is_true(root: Path, modules: Mapping[str, ast.Module]
 
 def top_level_imports(tree: ast.Module) -> set[str]:
     """Return the first names of what a module imports when it is imported."""
-    found = set()
+    names = set()
     for node in tree.body:
         if isinstance(node, ast.Import):
-            found |= {alias.name.split(".")[0] for alias in node.names}
+            names |= {alias.name.split(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            found.add(str(node.module).split(".")[0])
-    return found
+            names.add(str(node.module).split(".")[0])
+    return names

@@ -1,4 +1,4 @@
-"""What is shipped: the wheel's content, and that it works from an empty folder with a decoy in it."""
+"""The wheel's content, and that the installed command works in an empty folder with another ``rag`` package in it."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ import pytest
 
 PACKAGES = {"advisor", "runners", "rag"}
 
-# Where the packages and the example are, asked of an installed interpreter from outside the repository.
-WHERE = """
+# Prints where an installed interpreter finds the packages and the example.
+LOCATIONS = """
 import json, advisor, runners, rag
 from importlib.resources import files
 desk = files("advisor") / "harbor_desk"
@@ -27,9 +27,11 @@ print(json.dumps({"files": [advisor.__file__, runners.__file__, rag.__file__], "
 
 
 def call(*command: str | Path, cwd: Path, **extra: str) -> str:
-    """Run a command without the environment's say in where Python looks; return its stdout."""
+    """Run a command without the variables that change where Python looks for modules; return its stdout."""
     env = {
-        k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "PYTHONHOME", "PYTHONSAFEPATH")
+        name: value
+        for name, value in os.environ.items()
+        if name not in ("PYTHONPATH", "PYTHONHOME", "PYTHONSAFEPATH")
     } | extra
     done = subprocess.run(
         list(map(str, command)),
@@ -47,7 +49,7 @@ def call(*command: str | Path, cwd: Path, **extra: str) -> str:
 
 @pytest.fixture(scope="module")
 def wheel(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel, built from the tree with the build backend that is installed here."""
+    """The wheel, built from the source with the installed build backend."""
     out = tmp_path_factory.mktemp("dist")
     call(sys.executable, "-P", "-m", "build", "--wheel", "--no-isolation", "--outdir", out, root, cwd=out)
     (built,) = out.glob("tunewise-*.whl")
@@ -55,9 +57,16 @@ def wheel(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def environment(folder: Path, *install: str | Path) -> Path:
-    """Make an environment with only tunewise of its own; everything else is borrowed from this interpreter.
+    """Make a virtual environment that has only tunewise of its own and the packages of this interpreter.
 
-    Returns its folder of scripts. Nothing is downloaded: ``install`` is what pip gets after its safe flags.
+    Nothing is downloaded.
+
+    Args:
+        folder: the environment's folder.
+        install: the last arguments of ``pip install``.
+
+    Returns:
+        The environment's folder of scripts.
     """
     call(sys.executable, "-m", "venv", "--without-pip", folder, cwd=folder.parent)
     scripts = folder / ("Scripts" if os.name == "nt" else "bin")
@@ -66,7 +75,7 @@ def environment(folder: Path, *install: str | Path) -> Path:
             scripts / "python", "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", cwd=folder
         ).strip()
     )
-    (own / "borrowed.pth").write_text(sysconfig.get_path("purelib") + "\n", "utf-8")
+    (own / "packages.pth").write_text(sysconfig.get_path("purelib") + "\n", "utf-8")
     pip = [sys.executable, "-m", "pip", "--python", scripts / "python", "install", "--quiet"]
     call(*pip, "--ignore-installed", "--no-deps", "--no-index", "--no-build-isolation", *install, cwd=folder)
     return scripts
@@ -74,14 +83,14 @@ def environment(folder: Path, *install: str | Path) -> Path:
 
 @pytest.fixture
 def empty(tmp_path: Path) -> Path:
-    """A user's folder with only a ``rag`` package of their own in it, which must not be taken for ours."""
+    """A user's folder with only a ``rag`` package of their own in it, which must not be imported."""
     decoy = tmp_path / "elsewhere" / "rag"
     decoy.mkdir(parents=True)
     (decoy / "__init__.py").write_text("raise RuntimeError('the decoy was imported')\n", "utf-8")
     return decoy.parent
 
 
-def test_wheel_holds_exactly_the_packages(wheel: Path, root: Path) -> None:
+def test_wheel_contains_exactly_the_packages(wheel: Path, root: Path) -> None:
     """Three packages and the metadata: every module, the example, py.typed; no tests, docs or caches."""
     names = zipfile.ZipFile(wheel).namelist()
     tops = {name.split("/")[0] for name in names}
@@ -99,29 +108,29 @@ def test_wheel_holds_exactly_the_packages(wheel: Path, root: Path) -> None:
     assert not [name for name in names if name.endswith(".pyc") or "test" in name.split("/")[0]]
 
 
-def test_wheel_works_from_an_empty_folder(wheel: Path, tmp_path: Path, empty: Path) -> None:
-    """The installed command runs where there is nothing but a decoy, and finds its example."""
+def test_installed_wheel_runs_in_an_empty_folder(wheel: Path, tmp_path: Path, empty: Path) -> None:
+    """The installed command does not import the user's package, and finds its example."""
     scripts = environment(tmp_path / "venv", wheel)
-    check_installed(scripts, empty)
-    where = json.loads(call(scripts / "python", "-P", "-c", WHERE, cwd=empty))
-    for file in where["files"]:
+    assert_command_runs(scripts, empty)
+    locations = json.loads(call(scripts / "python", "-P", "-c", LOCATIONS, cwd=empty))
+    for file in locations["files"]:
         assert Path(file).is_relative_to(tmp_path / "venv"), file
-    assert where["documents"] >= 45
-    assert set(where["typed"]) == PACKAGES
+    assert locations["documents"] >= 45
+    assert set(locations["typed"]) == PACKAGES
 
 
-def test_editable_install_works_from_an_empty_folder(tmp_path: Path, empty: Path, root: Path) -> None:
-    """An editable install runs the tree itself, example included."""
+def test_editable_install_runs_in_an_empty_folder(tmp_path: Path, empty: Path, root: Path) -> None:
+    """An editable install runs the modules and the example of the repository."""
     scripts = environment(tmp_path / "venv", "--editable", root)
-    check_installed(scripts, empty)
-    where = json.loads(call(scripts / "python", "-P", "-c", WHERE, cwd=empty))
-    for file in where["files"]:
+    assert_command_runs(scripts, empty)
+    locations = json.loads(call(scripts / "python", "-P", "-c", LOCATIONS, cwd=empty))
+    for file in locations["files"]:
         assert Path(file).is_relative_to(root), file
-    assert where["documents"] >= 45
+    assert locations["documents"] >= 45
 
 
-def check_installed(scripts: Path, empty: Path) -> None:
-    """The command prints its version and the demo's help, and leaves nothing behind."""
+def assert_command_runs(scripts: Path, empty: Path) -> None:
+    """Assert that the command prints its version and the demo's help, and writes no file."""
     assert call(scripts / "tunewise", "--version", cwd=empty) == "tunewise 0.1.0\n"
     assert "--quick" in call(scripts / "tunewise", "demo", "--help", cwd=empty, COLUMNS="100", NO_COLOR="1")
     assert [path.name for path in empty.iterdir()] == ["rag"]

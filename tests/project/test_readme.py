@@ -1,10 +1,8 @@
-"""The README is true: its map, its verbs and flags, its exit codes, its two commands."""
+"""README.md and docs/architecture.md agree with the code: verbs, flags, exit codes, commands, folders and files."""
 
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,30 +13,29 @@ from rag import errors
 
 def block(text: str, marker: str) -> str:
     """Return the first fenced block after ``<!-- marker -->``."""
-    found = re.search(rf"<!-- {re.escape(marker)}[^>]*-->\s*```\w*\n(.*?)\n```", text, re.DOTALL)
-    assert found, f"README has no block marked {marker}"
-    return found[1]
+    fenced = re.search(rf"<!-- {re.escape(marker)}[^>]*-->\s*```\w*\n(.*?)\n```", text, re.DOTALL)
+    assert fenced, f"README has no block marked {marker}"
+    return fenced[1]
 
 
-def test_the_map_lists_every_file_once(readme: str, modules: dict[str, object]) -> None:
-    """Every .py file of the packages has exactly one line in the map, and every line has its file."""
-    listed, folders = [], []
-    for line in block(readme, "map").splitlines():
-        if not (found := re.match(r"( *)(\S+)", line)):
-            continue
-        depth, name = len(found[1]) // 2, found[2]
-        folders = [*folders[:depth], name.rstrip("/")]
-        if name.endswith(".py"):
-            listed.append("/".join(folders))
-    assert sorted(listed) == sorted(modules)
+def test_readme_has_at_most_200_lines(readme: str) -> None:
+    """The details are on the pages of docs/."""
+    assert len(readme.splitlines()) <= 200
 
 
-def test_the_map_is_current(root: Path) -> None:
-    """The map's words are the modules' first sentences; ``python scripts/map.py`` rewrites them."""
-    asked = subprocess.run(
-        [sys.executable, "scripts/map.py", "--check"], cwd=root, capture_output=True, text=True, check=False
-    )
-    assert asked.returncode == 0, asked.stdout + asked.stderr
+def test_architecture_names_every_subpackage(root: Path, modules: dict[str, object]) -> None:
+    """docs/architecture.md has one row for every folder of the packages, and no other row."""
+    page = (root / "docs" / "architecture.md").read_text("utf-8")
+    folders = {path.rpartition("/")[0] + "/" for path in modules} - {"advisor/", "runners/", "rag/"}
+    assert set(re.findall(r"^\| `([\w/]+/)` \|", page, re.MULTILINE)) == folders
+
+
+def test_architecture_names_files_that_exist(root: Path) -> None:
+    """Every module that docs/architecture.md names by its path exists."""
+    page = (root / "docs" / "architecture.md").read_text("utf-8")
+    named = re.findall(r"`((?:advisor|runners|rag|tests)/[\w/]+\.py)`", page)
+    assert len(named) > 30
+    assert [path for path in named if not (root / path).is_file()] == []
 
 
 def verb_rows(readme: str) -> dict[str, str]:
@@ -48,13 +45,13 @@ def verb_rows(readme: str) -> dict[str, str]:
     return {re.search(r"`tunewise ([a-z-]+)", cell)[1]: cell for cell in cells}
 
 
-def test_every_verb_is_listed_and_exists(readme: str) -> None:
-    """The table of verbs is the command line's table of contents."""
+def test_readme_lists_every_verb(readme: str) -> None:
+    """The table of verbs names all verbs and groups of the command line, and no others."""
     assert sorted(verb_rows(readme)) == sorted((*cli.VERBS, *cli.GROUPS))
 
 
-def test_every_flag_named_exists(root: Path, readme: str) -> None:
-    """A flag or sub-verb that the table names stands in the generated reference of that verb."""
+def test_flags_in_the_verb_table_exist(root: Path, readme: str) -> None:
+    """Flags and sub-verbs of the table are in the generated reference of their verb."""
     reference = (root / "docs" / "cli.md").read_text("utf-8")
     parts = [(re.match(r"tunewise ([a-z-]+)", text), text) for text in reference.split("\n## ")[1:]]
     sections = {verb[1]: text for verb, text in parts if verb}
@@ -67,7 +64,7 @@ def test_every_flag_named_exists(root: Path, readme: str) -> None:
             assert sorted(subs) == sorted(re.findall(rf"\n### tunewise {verb} ([a-z-]+)", sections[verb]))
 
 
-def test_exit_codes_are_the_error_tree(readme: str) -> None:
+def test_readme_lists_every_exit_code(readme: str) -> None:
     """The table of exit codes has a row for every class of the error tree."""
     rows = {int(code) for code in re.findall(r"^\| (\d+) \|", readme, re.MULTILINE)}
     tree = {
@@ -83,13 +80,13 @@ def test_exit_codes_are_the_error_tree(readme: str) -> None:
     ("marker", "command"),
     [("ci:demo", "pip install . && tunewise demo"), ("ci:test", 'pip install ".[test]" && pytest')],
 )
-def test_the_two_commands(readme: str, marker: str, command: str) -> None:
-    """The two lines a stranger types stand in marked blocks; CI runs the second as it is written."""
+def test_marked_command_blocks_hold_the_documented_commands(readme: str, marker: str, command: str) -> None:
+    """The commands for trying and for testing are in marked blocks; CI runs the second as it is written."""
     assert block(readme, marker) == command
 
 
-def test_links_lead_somewhere(root: Path, readme: str) -> None:
-    """Every relative link of the README and the docs points to a file that is there."""
+def test_relative_links_lead_to_files(root: Path, readme: str) -> None:
+    """Every relative link of the README and the docs points to an existing file."""
     pages = [
         root / "README.md",
         root / "CONTRIBUTING.md",

@@ -1,4 +1,4 @@
-"""What may stand nowhere: ways to run foreign code, addresses of registries, paths of one machine."""
+"""What no file may contain: ways to run foreign code, addresses of registries, paths of one machine."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ FORBIDDEN_CALLS = {
 FORBIDDEN_METHODS = {"extractall"}
 FORBIDDEN_KEYWORDS = {"shell": True, "trust_remote_code": True, "allow_pickle": True, "weights_only": False}
 
-# Written so that this file does not match itself.
+# Split strings, so that this file does not match itself.
 FORBIDDEN_TEXT = {
     "a registry's address": re.compile(
         r"(?i)index[-_]url|find[-_]links|py"
@@ -39,18 +39,20 @@ FORBIDDEN_TEXT = {
     ),
 }
 
-# The variable is how pip is told where packages lie; the test needs it to show that a wrong wheel is refused.
+# The test sets pip's variable for the package folder, to show that a wrong wheel is refused.
 TEXT_EXCEPTIONS: dict[str, str] = {
     "tests/runners/models/test_resolve.py": "points pip at a folder of its own",
 }
 
 
-def offences(tree: ast.AST) -> Iterator[tuple[int, str]]:
+def forbidden_uses(tree: ast.AST) -> Iterator[tuple[int, str]]:
     """Yield line and name of everything forbidden that a syntax tree imports or calls."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (
-                (node.lineno, a.name) for a in node.names if a.name.split(".")[0] in FORBIDDEN_MODULES
+                (node.lineno, alias.name)
+                for alias in node.names
+                if alias.name.split(".")[0] in FORBIDDEN_MODULES
             )
         elif isinstance(node, ast.ImportFrom) and str(node.module).split(".")[0] in FORBIDDEN_MODULES:
             yield node.lineno, str(node.module)
@@ -64,49 +66,49 @@ def offences(tree: ast.AST) -> Iterator[tuple[int, str]]:
                     yield node.lineno, f"{keyword.arg}={value}"
 
 
-def test_the_net_catches() -> None:
-    """Each kind of offence is seen, and what merely looks like one is not."""
+def test_every_kind_of_forbidden_call_is_detected() -> None:
+    """Each kind of forbidden import and call is detected; similar allowed calls are not."""
     bad = (
         "import pickle\nfrom joblib import load\neval('1')\ntorch.load(p)\nz.extractall(d)\n"
         "run(c, shell=True)\nf(trust_remote_code=True)\nyaml.load(t)"
     )
-    assert [line for line, _ in offences(ast.parse(bad))] == [1, 2, 3, 4, 5, 6, 7, 8]
+    assert [line for line, _ in forbidden_uses(ast.parse(bad))] == [1, 2, 3, 4, 5, 6, 7, 8]
     good = "model.eval()\nre.compile('x')\nyaml.safe_load(t)\nf(trust_remote_code=False)\nz.extract(n)"
-    assert not list(offences(ast.parse(good)))
+    assert not list(forbidden_uses(ast.parse(good)))
 
 
-def test_no_way_to_run_foreign_code(modules: Mapping[str, ast.Module]) -> None:
-    """No pickle, no eval, no shell, no remote code, no archive unpacked unseen."""
-    wrong = [f"{path}:{line} {name}" for path, tree in modules.items() for line, name in offences(tree)]
+def test_packages_do_not_run_foreign_code(modules: Mapping[str, ast.Module]) -> None:
+    """No pickle, no eval, no shell, no remote code, no extractall."""
+    wrong = [f"{path}:{line} {name}" for path, tree in modules.items() for line, name in forbidden_uses(tree)]
     assert not wrong, "\n".join(wrong)
 
 
-def test_no_addresses_and_no_paths_of_one_machine(tracked: Mapping[str, str]) -> None:
+def test_no_registry_addresses_or_machine_paths_in_tracked_files(tracked: Mapping[str, str]) -> None:
     """Nothing that git tracks names a package registry or a folder of the machine it was written on."""
     wrong = []
     used = set()
     for name, text in tracked.items():
         for number, line in enumerate(text.splitlines(), 1):
-            for what, pattern in FORBIDDEN_TEXT.items():
-                if found := pattern.search(line):
+            for kind, pattern in FORBIDDEN_TEXT.items():
+                if match := pattern.search(line):
                     used.add(name)
                     if name not in TEXT_EXCEPTIONS:
-                        wrong.append(f"{name}:{number} holds {what}: {found[0]}")
+                        wrong.append(f"{name}:{number} holds {kind}: {match[0]}")
     assert not wrong, "\n".join(wrong)
     assert set(TEXT_EXCEPTIONS) <= used | (set(TEXT_EXCEPTIONS) - set(tracked)), (
         "an exception is no longer needed"
     )
 
 
-def test_network_libraries_are_not_used_directly(modules: Mapping[str, ast.Module]) -> None:
-    """Only the files listed here may open a connection by themselves; everything else asks them."""
+def test_only_listed_modules_import_network_libraries(modules: Mapping[str, ast.Module]) -> None:
+    """Only the files listed here open connections; all other modules use them."""
     allowed = {"runners/inference/http_client.py": "asks the endpoint that the user named"}
     clients = {"socket", "http", "urllib", "requests", "httpx", "aiohttp", "ftplib", "smtplib"}
     wrong = []
     for path, tree in modules.items():
         for node in ast.walk(tree):
-            names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             names += [str(node.module)] if isinstance(node, ast.ImportFrom) else []
-            found = [n for n in names if n.split(".")[0] in clients and n != "urllib.parse"]
-            wrong += [f"{path}:{node.lineno} {name}" for name in found if path not in allowed]
+            used = [name for name in names if name.split(".")[0] in clients and name != "urllib.parse"]
+            wrong += [f"{path}:{node.lineno} {name}" for name in used if path not in allowed]
     assert not wrong, "\n".join(wrong)

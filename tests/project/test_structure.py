@@ -15,7 +15,7 @@ import pytest
 # (advisor -> runners -> rag). Every name directly below a package is listed exactly once.
 ORDER: dict[str, tuple[str, ...]] = {
     "rag": (
-        "version", "errors", "plugins", "files", "types", "text", "embedding", "loading", "stores", "settings", "indexing",
+        "version", "errors", "plugins", "files", "text", "types", "embedding", "loading", "stores", "settings", "indexing",
         "search", "index", "grounding", "evaluation", "__init__",
     ),
     "runners": (
@@ -24,7 +24,7 @@ ORDER: dict[str, tuple[str, ...]] = {
         "__init__",
     ),
     "advisor": (
-        "output", "terminal", "catalog", "questionnaire", "settings", "costs", "rules", "methods", "recommend",
+        "output", "terminal", "catalog", "questionnaire", "settings", "costs", "rules", "methods", "recommendation",
         "drafting", "advice", "history", "verdict", "report", "display", "probe", "harbor_desk", "wizard", "completion",
         "workflows", "commands", "cli", "__main__", "__init__",
     ),

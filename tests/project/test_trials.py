@@ -1,4 +1,4 @@
-"""The public trials: what a user of each set would bring, and the page that is made of what came out."""
+"""The public trials: the plan of each data set, and the page made from the recorded results."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ ARMS = {
 
 
 @pytest.fixture
-def outside(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Benchmarks and scripts are no part of what is installed."""
+def repository_on_path(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make benchmarks and scripts importable, which are not installed."""
     monkeypatch.syspath_prepend(str(root))
 
 
 @pytest.mark.parametrize("name", ARMS)
-@pytest.mark.usefixtures("outside")
-def test_each_set_makes_a_plan_that_gives_nothing_away(name: str, shared: Path, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("repository_on_path")
+def test_each_data_set_gives_a_plan_without_leakage(name: str, shared: Path, tmp_path: Path) -> None:
     from benchmarks import trials
     from benchmarks.cast import CAST, bring
 
@@ -49,8 +49,8 @@ def test_each_set_makes_a_plan_that_gives_nothing_away(name: str, shared: Path, 
     assert (plan.data.max_dev, plan.data.max_test) == (part.dev, part.test)
 
 
-@pytest.mark.usefixtures("outside")
-def test_an_absent_set_is_skipped_and_said(
+@pytest.mark.usefixtures("repository_on_path")
+def test_missing_data_set_is_skipped_with_a_message(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from benchmarks import trials
@@ -62,19 +62,19 @@ def test_an_absent_set_is_skipped_and_said(
     assert trials.RECORD.read_bytes() == before
 
 
-@pytest.mark.usefixtures("outside")
-def test_the_record_has_every_set_and_its_page_counts_them() -> None:
+@pytest.mark.usefixtures("repository_on_path")
+def test_recorded_trials_cover_every_data_set() -> None:
     from benchmarks.cast import CAST
     from scripts.accuracy import RECORD, best, conclusion, lost
 
-    found = json.loads(RECORD.read_text("utf-8"))
-    assert list(found) == [part.name for part in CAST]
+    record = json.loads(RECORD.read_text("utf-8"))
+    assert list(record) == [part.name for part in CAST]
     for part in CAST:
-        one = found[part.name]
-        assert {arm["arm"] for arm in one["arms"]} == ARMS[part.name]
-        assert one["said"] == list(part.answers)
-        assert all(arm["n"] == part.test for arm in one["arms"])
-        assert 0 <= lost(one) <= best(one)["score"]["mean"]
-    said = conclusion(list(found.values()))
-    assert f"Of {len(CAST)} trials" in said
-    assert "Wilson" in said
+        trial = record[part.name]
+        assert {arm["arm"] for arm in trial["arms"]} == ARMS[part.name]
+        assert trial["said"] == list(part.answers)
+        assert all(arm["n"] == part.test for arm in trial["arms"])
+        assert 0 <= lost(trial) <= best(trial)["score"]["mean"]
+    text = conclusion(list(record.values()))
+    assert f"Of {len(CAST)} trials" in text
+    assert "Wilson" in text

@@ -1,4 +1,4 @@
-"""Fixtures of rag's tests: a tiny encoder, a small corpus, and the real embedder's folder."""
+"""Fixtures of rag's tests: a tiny encoder, a small corpus, and the folder of the default embedder."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from rag.types import Chunk
 
 
 class TinyEncoder:
-    """A bag of hashed words: one token per word, deterministic, instant."""
+    """An encoder that counts hashed words: one token per word, deterministic and fast."""
 
     name = "tiny"
     dimension = 32
@@ -42,14 +42,14 @@ class TinyEncoder:
         self.encoded += [] if query else list(texts)
         rows = np.full((len(texts), self.dimension), 1e-3, dtype=np.float32)
         for row, text in zip(rows, texts, strict=True):
-            for word in "".join(c if c.isalnum() else " " for c in text.lower()).split():
+            for word in "".join(char if char.isalnum() else " " for char in text.lower()).split():
                 row[hashlib.sha256(word.encode()).digest()[0] % self.dimension] += 1
         return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True), dtype=np.float32)
 
 
 @pytest.fixture(scope="session")
 def memory() -> Iterator[Path]:
-    """A folder in memory where there is one: there fsync costs nothing, and SIGKILL loses nothing."""
+    """A folder in memory where the system has one: fsync is fast there, and SIGKILL loses nothing."""
     shared = Path("/dev/shm")
     with tempfile.TemporaryDirectory(dir=shared if os.access(shared, os.W_OK) else None) as folder:
         yield Path(folder)
@@ -57,7 +57,7 @@ def memory() -> Iterator[Path]:
 
 @pytest.fixture
 def tmp_path(memory: Path) -> Path:
-    """A fresh folder in memory, for rag's tests write and sync thousands of files."""
+    """A new folder in memory, because rag's tests write and sync thousands of files."""
     return Path(tempfile.mkdtemp(dir=memory))
 
 
@@ -88,15 +88,15 @@ def corpus(tmp_path: Path) -> Path:
 @pytest.fixture
 def make_chunk() -> Callable[..., Chunk]:
     def make(text: str, doc: str = "a.md", title: str = "A", id: int = 1, **fields: Any) -> Chunk:
-        placed = {"ordinal": 0, "start": 0, "end": len(text), **fields}
-        return Chunk(id=id, doc=doc, title=title, text=text, **placed)
+        position = {"ordinal": 0, "start": 0, "end": len(text), **fields}
+        return Chunk(id=id, doc=doc, title=title, text=text, **position)
 
     return make
 
 
 @pytest.fixture(scope="session")
 def minilm_folder() -> Path:
-    """The folder of all-minilm-l6-v2, obtained once and cached."""
+    """The folder of all-minilm-l6-v2, downloaded once and cached."""
     from runners.models.resolve import resolve_model
 
     return resolve_model("all-minilm-l6-v2").folder

@@ -1,4 +1,4 @@
-"""Atomic writes, manifests and the writer's lock."""
+"""Durable writes, manifests and the writer lock."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from rag import files
 from rag.errors import BadInput, CannotRun
 
 
-def test_a_write_replaces_the_whole_file_and_leaves_nothing_behind(tmp_path: Path) -> None:
+def test_write_replaces_the_file_and_leaves_no_temporary_file(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "a.json"
     files.write_json(path, {"b": 1})
     files.write_json(path, {"ä": [1, 2]})
     assert json.loads(path.read_text(encoding="utf-8")) == {"ä": [1, 2]}
-    assert [p.name for p in path.parent.iterdir()] == ["a.json"]
+    assert [child.name for child in path.parent.iterdir()] == ["a.json"]
 
 
-def test_a_full_disk_names_path_and_size_and_keeps_the_old_file(tmp_path: Path) -> None:
+def test_full_disk_names_path_and_size_and_keeps_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "big.bin"
     files.write_bytes(path, b"old")
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -42,7 +42,7 @@ def test_a_full_disk_names_path_and_size_and_keeps_the_old_file(tmp_path: Path) 
     assert len(list(tmp_path.iterdir())) == 1
 
 
-def test_lines_are_appended_and_a_torn_line_is_closed(tmp_path: Path) -> None:
+def test_append_line_closes_a_torn_line_first(tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
     files.append_line(path, {"n": 1})
     with path.open("ab") as stream:
@@ -52,28 +52,28 @@ def test_lines_are_appended_and_a_torn_line_is_closed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("harm", "said"),
+    ("damage", "message"),
     [
-        (lambda f: (f / "a.txt").unlink(), r"a\.txt is missing"),
-        (lambda f: (f / "a.txt").write_text("longer than it was"), "bytes"),
-        (lambda f: (f / "a.txt").write_text("bye"), "SHA-256 of a.txt"),
-        (lambda f: (f / "new.txt").write_text("x"), r"new\.txt is not listed"),
-        (lambda f: (f / "manifest.json").write_text("{"), "damaged"),
-        (lambda f: (f / "manifest.json").unlink(), "incomplete"),
+        (lambda folder: (folder / "a.txt").unlink(), r"a\.txt is missing"),
+        (lambda folder: (folder / "a.txt").write_text("longer than it was"), "bytes"),
+        (lambda folder: (folder / "a.txt").write_text("bye"), "SHA-256 of a.txt"),
+        (lambda folder: (folder / "new.txt").write_text("x"), r"new\.txt is not listed"),
+        (lambda folder: (folder / "manifest.json").write_text("{"), "damaged"),
+        (lambda folder: (folder / "manifest.json").unlink(), "incomplete"),
     ],
 )
-def test_a_manifest_notices_every_harm(tmp_path: Path, harm, said: str) -> None:
+def test_check_manifest_detects_changed_files(tmp_path: Path, damage, message: str) -> None:
     (tmp_path / "a.txt").write_text("hey")
     written = files.write_manifest(tmp_path, "thing", {"extra": 1})
     assert files.check_manifest(tmp_path, "thing") == written
     with pytest.raises(BadInput, match="holds a 'thing'"):
         files.check_manifest(tmp_path, "other")
-    harm(tmp_path)
-    with pytest.raises(BadInput, match=said):
+    damage(tmp_path)
+    with pytest.raises(BadInput, match=message):
         files.check_manifest(tmp_path, "thing")
 
 
-def test_what_lives_on_beside_a_manifest_is_no_stranger(tmp_path: Path) -> None:
+def test_check_manifest_accepts_allowed_unlisted_files(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("hey")
     written = files.write_manifest(tmp_path, "thing")
     files.append_line(tmp_path / "events.jsonl", {"event": "x"})
@@ -83,7 +83,7 @@ def test_what_lives_on_beside_a_manifest_is_no_stranger(tmp_path: Path) -> None:
         files.check_manifest(tmp_path, "thing", ("events.jsonl",))
 
 
-def test_a_manifest_cannot_point_outside_its_folder(tmp_path: Path) -> None:
+def test_manifest_cannot_list_files_outside_its_folder(tmp_path: Path) -> None:
     entry = {"bytes": 1, "sha256": "x"}
     files.write_json(tmp_path / "manifest.json", {"schema": 1, "kind": "t", "files": {"../a": entry}})
     with pytest.raises(BadInput, match="malformed"):
@@ -98,20 +98,20 @@ def test_a_manifest_cannot_point_outside_its_folder(tmp_path: Path) -> None:
         sqlite3.OperationalError("database or disk is full"),
     ],
 )
-def test_a_full_disk_is_told_the_same_by_every_library(error: Exception) -> None:
+def test_full_disk_errors_of_libraries_become_cannot_run(error: Exception) -> None:
     with (
         pytest.raises(CannotRun, match="into somewhere: no space left"),
         files.disk_full_as_problem("somewhere"),
     ):
         raise error
     with pytest.raises(KeyError), files.disk_full_as_problem("somewhere"):
-        raise KeyError("another trouble")
+        raise KeyError("another error")
 
 
-def test_a_second_writer_is_told_who_holds_the_lock(tmp_path: Path) -> None:
+def test_writer_lock_refuses_a_second_writer_with_the_pid(tmp_path: Path) -> None:
     script = (
-        "import sys, rag.files as d\n"
-        "with d.writer_lock(sys.argv[1]):\n print('held', flush=True); sys.stdin.read()"
+        "import sys, rag.files as files\n"
+        "with files.writer_lock(sys.argv[1]):\n print('held', flush=True); sys.stdin.read()"
     )
     root = str(Path(files.__file__).parents[1])
     owner = subprocess.Popen(
@@ -132,5 +132,5 @@ def test_a_second_writer_is_told_who_holds_the_lock(tmp_path: Path) -> None:
             pass
 
 
-def test_equal_objects_have_equal_json() -> None:
+def test_canonical_json_of_equal_objects_is_equal() -> None:
     assert files.canonical_json({"b": 1, "a": "é"}) == files.canonical_json({"a": "é", "b": 1})

@@ -59,13 +59,13 @@ def test_build_search_and_check(corpus: Path, tmp_path: Path, tiny) -> None:
 
 
 @pytest.mark.parametrize("store", ["flat", "exact"])
-def test_equal_documents_give_equal_bytes(corpus: Path, tmp_path: Path, make_tiny, store: str) -> None:
+def test_build_is_deterministic(corpus: Path, tmp_path: Path, make_tiny, store: str) -> None:
     for name in ("a", "b"):
         Index.build(tmp_path / name, corpus, make_tiny(), IndexSettings(store=store))
     assert derived(tmp_path / "a") == derived(tmp_path / "b")
 
 
-def test_update_embeds_only_what_changed(corpus: Path, tmp_path: Path, tiny) -> None:
+def test_update_embeds_only_changed_chunks(corpus: Path, tmp_path: Path, tiny) -> None:
     folder = tmp_path / "index"
     Index.build(folder, corpus, tiny)
     old = Index.open(folder, tiny)
@@ -90,7 +90,7 @@ def test_update_embeds_only_what_changed(corpus: Path, tmp_path: Path, tiny) -> 
     assert new.check()["generation"] == 2
 
 
-def test_updated_and_rebuilt_indexes_answer_alike(corpus: Path, tmp_path: Path, tiny) -> None:
+def test_updated_index_equals_rebuilt_index_in_search(corpus: Path, tmp_path: Path, tiny) -> None:
     Index.build(tmp_path / "a", corpus, tiny)
     (corpus / "fares.md").write_text("# Fares\n\nDogs pay 4 euros.\n")
     Index.update(tmp_path / "a", corpus, tiny)
@@ -101,7 +101,7 @@ def test_updated_and_rebuilt_indexes_answer_alike(corpus: Path, tmp_path: Path, 
         assert sorted(found[0]) == sorted(found[1])
 
 
-def test_ids_are_never_used_again_and_two_generations_stay(corpus: Path, tmp_path: Path, tiny) -> None:
+def test_chunk_ids_are_not_reused_and_two_generations_stay(corpus: Path, tmp_path: Path, tiny) -> None:
     folder = tmp_path / "index"
     Index.build(folder, corpus, tiny)
     seen = {c.id for c in Index.open(folder).chunks}
@@ -118,7 +118,7 @@ def test_ids_are_never_used_again_and_two_generations_stay(corpus: Path, tmp_pat
         assert db.execute("select count(*) from documents where died <= 5").fetchone() == (0,)
 
 
-def test_an_interrupted_writer_leaves_no_trace(corpus: Path, tmp_path: Path, tiny, make_tiny) -> None:
+def test_interrupted_update_is_rolled_back(corpus: Path, tmp_path: Path, tiny, make_tiny) -> None:
     folder, other = tmp_path / "index", tmp_path / "other"
     Index.build(folder, corpus, tiny)
     Index.build(other, corpus, tiny)
@@ -137,7 +137,7 @@ def test_an_interrupted_writer_leaves_no_trace(corpus: Path, tmp_path: Path, tin
     assert Index.open(folder, tiny).check()["generation"] == 2
 
 
-def test_another_embedder_is_refused_with_both_fingerprints(corpus: Path, tmp_path: Path, make_tiny) -> None:
+def test_open_and_update_reject_another_embedder(corpus: Path, tmp_path: Path, make_tiny) -> None:
     Index.build(tmp_path / "index", corpus, make_tiny())
     other = make_tiny(fingerprint="tiny-2")
     for use in (
@@ -151,7 +151,7 @@ def test_another_embedder_is_refused_with_both_fingerprints(corpus: Path, tmp_pa
     Index.open(tmp_path / "index", other)
 
 
-def test_damage_is_refused_before_anything_is_parsed(corpus: Path, tmp_path: Path, tiny) -> None:
+def test_open_rejects_damaged_files(corpus: Path, tmp_path: Path, tiny) -> None:
     folder = tmp_path / "index"
     Index.build(folder, corpus, tiny)
     for path in [p for p in (folder / "gen-000001").rglob("*") if p.is_file()]:
@@ -170,7 +170,7 @@ def test_damage_is_refused_before_anything_is_parsed(corpus: Path, tmp_path: Pat
         Index.open(folder, tiny)
 
 
-def test_what_is_no_index_is_refused(corpus: Path, tmp_path: Path, tiny) -> None:
+def test_open_update_and_build_reject_other_folders(corpus: Path, tmp_path: Path, tiny) -> None:
     with pytest.raises(BadInput, match="not an index"):
         Index.open(tmp_path / "no", tiny)
     with pytest.raises(BadInput, match="nothing to update"):
@@ -189,7 +189,7 @@ def test_what_is_no_index_is_refused(corpus: Path, tmp_path: Path, tiny) -> None
         Index.build(tmp_path / "junk", corpus, tiny)
 
 
-def test_an_index_can_be_moved_and_read_only(corpus: Path, tmp_path: Path, tiny) -> None:
+def test_index_can_be_moved(corpus: Path, tmp_path: Path, tiny) -> None:
     Index.build(tmp_path / "index", corpus, tiny)
     moved = (tmp_path / "index").rename(tmp_path / "moved")
     assert Index.open(moved, tiny).search("dogs")
@@ -207,7 +207,7 @@ def test_an_index_can_be_moved_and_read_only(corpus: Path, tmp_path: Path, tiny)
 @pytest.mark.parametrize(
     "setting", [{"max_tokens": 3}, {"overlap": 1}, {"fusion": "magic"}, {"lexical_weight": -1}]
 )
-def test_settings_out_of_range_are_named(setting: dict) -> None:
+def test_index_settings_reject_values_out_of_range(setting: dict) -> None:
     with pytest.raises(BadInput, match=next(iter(setting))):
         IndexSettings(**setting)
     assert IndexSettings.from_json(IndexSettings().to_json()) == IndexSettings()

@@ -32,13 +32,13 @@ HEAVY = ["torch", "transformers", "sentence_transformers", "faiss", "peft", "acc
 
 
 @pytest.mark.parametrize("module", LIGHT)
-def test_light_modules_do_not_load_heavy_ones(module: str, root: Path) -> None:
+def test_import_loads_no_heavy_library(module: str, root: Path) -> None:
     code = f"import sys, {module}; print([m for m in {HEAVY!r} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 
 
-def test_the_front_class_is_reached_lazily() -> None:
+def test_public_names_are_imported_lazily() -> None:
     import rag
     from rag.index import Index
 

@@ -1,4 +1,4 @@
-"""Plans, adapters and unfinished runs made when TrainConfig was a dataclass: the same digests, opened and resumed."""
+"""Plans, adapters and runs of the version in which TrainConfig was a dataclass: same digests, opened and resumed."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ ANY = Model("any", Path("any"), "base", "f", "path", "")
 ROWS = {"rows": 3}
 
 
-def test_a_plan_keeps_its_digest() -> None:
-    """The digest was computed by the version before, whose train step had settings of its own."""
+def test_plan_digest_is_unchanged() -> None:
+    """The digest was computed by the previous version, whose train step had its own settings."""
     plan = parse_plan(PLAN)
     assert plan.digest() == "e1022187bc62f61b43e5693b5d0140d759e7e8293e5ce8cf6bf63357ec080b3c"
     assert list(plan.steps[0].model_dump())[:3] == ["kind", "arm", "method"]
@@ -81,19 +81,19 @@ def test_a_plan_keeps_its_digest() -> None:
     ],
     ids=["defaults", "settings", "whole numbers", "one whole number", "another run"],
 )
-def test_a_training_run_keeps_its_identity(
+def test_training_identity_is_unchanged(
     config: TrainConfig, recorded: tuple[str, ...], expected: str
 ) -> None:
-    """The hashes were computed by the version before, which hashed epochs=2 and epochs=2.0 differently."""
+    """The hashes were computed by the previous version, which hashed epochs=2 and epochs=2.0 differently."""
     assert train._identity(config, ANY, ROWS, [], recorded) == expected
 
 
-def test_a_finished_run_of_whole_numbers_is_not_trained_again(
+def test_finished_run_with_integer_settings_is_not_retrained(
     tiny: Model, examples: tuple[Example, ...], tmp_path: Path
 ) -> None:
-    """Its manifest holds the identity that the version before gave epochs=1 and alpha=8."""
+    """Its manifest has the identity that the previous version gave epochs=1 and alpha=8."""
     config, out = TrainConfig(epochs=1.0, rank=4, alpha=8.0, batch_tokens=400), tmp_path / "out"
-    made = fit(examples, config, tiny, out)
+    result = fit(examples, config, tiny, out)
     path = out / "manifest.json"
     manifest = json.loads(path.read_text("utf-8"))
     settings = config.to_json() | {"epochs": 1, "alpha": 8, "checkpoint_steps": 0, "init_adapter": None}
@@ -102,13 +102,13 @@ def test_a_finished_run_of_whole_numbers_is_not_trained_again(
     assert earlier != manifest["identity"]
     path.write_text(path.read_text("utf-8").replace(manifest["identity"], earlier), "utf-8")
     events: list[dict[str, Any]] = []
-    assert fit(examples, config, tiny, out, on_event=events.append, resume=True) == made
+    assert fit(examples, config, tiny, out, on_event=events.append, resume=True) == result
     assert [event["event"] for event in events] == ["train.skip"]
     fit(examples, config.replace(seed=1), tiny, out, on_event=events.append, resume=True)
     assert "train.restart" in [event["event"] for event in events]
 
 
-def test_an_adapter_beyond_the_bounds_is_continued_as_it_is(tmp_path: Path) -> None:
+def test_adapter_beyond_the_bounds_is_continued_unchanged(tmp_path: Path) -> None:
     """A pissa adapter of rank 512 is saved with rank 1024 and twice its alpha."""
     adapter = {"r": 1024, "lora_alpha": 2_000_000, "target_modules": ["v_proj", "q_proj"], "use_rslora": True}
     (tmp_path / train.PEFT_CONFIG_FILE).write_text(json.dumps(adapter), "utf-8")

@@ -1,4 +1,4 @@
-"""The own training kernels and the own decoding equal the plain transformers path, over random shapes and dtypes.
+"""This project's training kernels and decoding equal the plain transformers path, over random shapes and dtypes.
 
 Tolerances: in fp32 the loss within 1e-5 and the gradients within 2e-5 (relative, of the whole gradient), so rounding
 only; in bf16 the fast path may be three times as far from the fp32 result as the plain bf16 path is. Greedy tokens are
@@ -109,7 +109,7 @@ def make_model(case: Case) -> Any:
 
 
 def make_rows(case: Case) -> list[EncodedRow]:
-    """Draw rows that share a prefix; about two thirds of each row's own tokens are learnt, with gaps."""
+    """Draw rows that share a prefix; about two thirds of each row's own tokens are targets, with gaps."""
     generator = torch.Generator().manual_seed(case.seed)
 
     def draw(count: int) -> list[int]:
@@ -170,8 +170,8 @@ def assert_equal_in_fp32(fast: tuple[float, torch.Tensor], plain: tuple[float, t
 @example(Case(prefix=0, lengths=(530, 520)))
 @example(Case(prefix=540, lengths=(9, 9, 30), groups=1, fold=4))
 @example(Case(prefix=3, lengths=(12, 12)))
-def test_fast_loss_and_gradients_are_the_plain_ones_in_fp32(case: Case) -> None:
-    """The first example takes torch's kernel row by row, the second shares most of rows longer than is shared else."""
+def test_fast_loss_and_gradients_equal_plain_in_fp32(case: Case) -> None:
+    """The first example uses torch's kernel row by row, the second shares the long prefix of long rows."""
     net, rows = with_lora(case), make_rows(case)
     assert choose_loss(net, rows).path == "fast"
     assert choose_loss(net, rows, kernels="plain").path == "plain"
@@ -180,7 +180,7 @@ def test_fast_loss_and_gradients_are_the_plain_ones_in_fp32(case: Case) -> None:
 
 @FEW
 @given(cases)
-def test_fast_loss_and_gradients_are_about_as_exact_as_the_plain_ones_in_bf16(case: Case) -> None:
+def test_fast_loss_and_gradients_are_as_exact_as_plain_in_bf16(case: Case) -> None:
     net, rows = with_lora(case), make_rows(case)
     half = in_bf16(net)
     # The exact result for the weights as bf16 holds them.
@@ -193,7 +193,7 @@ def test_fast_loss_and_gradients_are_about_as_exact_as_the_plain_ones_in_bf16(ca
 
 @settings(FEW, max_examples=5)
 @given(cases, st.integers(0, 10**6))
-def test_the_comparison_of_losses_notices_a_changed_weight(case: Case, which: int) -> None:
+def test_loss_comparison_detects_changed_weight(case: Case, which: int) -> None:
     """Of an adapter or of the base, one matrix at a time, by a hundredth of its size."""
     net, rows = with_lora(case), make_rows(case)
     plain = loss_and_gradient(net, "plain", rows)
@@ -226,7 +226,7 @@ def until_end(tokens: Sequence[int]) -> list[int]:
 def answers_in_a_batch(
     decoder: Decoder, prompts: Sequence[list[int]], limit: int, shared: tuple[int, CachedPrefix] | None = None
 ) -> list[list[int]]:
-    """Return our greedy tokens for prompts decoded together, rows leaving as they end."""
+    """Return this project's greedy tokens for prompts decoded together, rows leaving as they end."""
     answers: list[list[int]] = [[] for _ in prompts]
 
     def on_token(row: int, token: int) -> bool:
@@ -241,7 +241,7 @@ def answers_in_a_batch(
 def answer_alone(
     decoder: Decoder, prompt: list[int], limit: int, shared: tuple[int, CachedPrefix] | None = None
 ) -> list[int]:
-    """Return our greedy tokens for one prompt, with guesses verified."""
+    """Return this project's greedy tokens for one prompt, with guesses verified."""
     cache = StaticKVCache(decoder.layers, 1, len(prompt) + limit)
     if shared:
         cache.load_prefix(shared[1], shared[0])
@@ -255,8 +255,8 @@ def make_prompts(case: Case) -> list[list[int]]:
 
 @FEW
 @given(cases)
-def test_greedy_tokens_are_those_of_transformers(case: Case) -> None:
-    """Batched and single, from nothing and from a cached prefix, in fp32."""
+def test_greedy_tokens_equal_transformers_generate(case: Case) -> None:
+    """Batched and single, with and without a cached prefix, in fp32."""
     model, prompts, limit = make_model(case), make_prompts(case), 16
     expected = answers_of_transformers(model, prompts, limit)  # before the decoder joins the model's weights
     decoder = Decoder(model)
@@ -268,7 +268,7 @@ def test_greedy_tokens_are_those_of_transformers(case: Case) -> None:
     assert [answer_alone(decoder, prompt, limit, shared) for prompt in prompts] == expected
 
 
-def test_the_comparison_of_tokens_notices_a_changed_weight_and_a_damaged_prefix() -> None:
+def test_token_comparison_detects_changed_weight_and_damaged_prefix() -> None:
     case = Case(layers=2, vocabulary=200, prefix=20, lengths=(9, 14, 11, 30), seed=3)
     model, prompts, limit = make_model(case), make_prompts(case), 16
     expected = answers_of_transformers(model, prompts, limit)
@@ -284,7 +284,7 @@ def test_the_comparison_of_tokens_notices_a_changed_weight_and_a_damaged_prefix(
     assert [answer_alone(decoder, p, limit) for p in prompts] != expected
 
 
-def test_a_generator_asked_for_plain_answers_with_transformers_and_says_the_same(
+def test_plain_generator_uses_transformers_with_equal_answers(
     tiny: Model, adapter: Path, examples: tuple[Example, ...]
 ) -> None:
     asked = [list(row.messages[:-1]) for row in examples[:5]]
@@ -302,7 +302,7 @@ def test_a_generator_asked_for_plain_answers_with_transformers_and_says_the_same
     assert plain.decoder is None, "and with other weights too"
 
 
-def test_a_plan_with_plain_kernels_trains_and_answers_by_the_reference(tiny: Model, tmp_path: Path) -> None:
+def test_plan_with_plain_kernels_uses_reference_path(tiny: Model, tmp_path: Path) -> None:
     files = {
         "e.jsonl": [{"prompt": f"How long is rope {n}?", "completion": f"{n} metres."} for n in range(8)],
         "q.jsonl": [{"question": f"How long is chain {n}?", "reference": f"{n} metres."} for n in range(3)],
@@ -338,36 +338,43 @@ def test_a_plan_with_plain_kernels_trains_and_answers_by_the_reference(tiny: Mod
     assert skipped == ["train:lora", "evaluate:lora"]
 
 
-DOORS = {
-    "fused": ({"loss"}, {"CpuKernels", "select"}),
-    "attention": ({"fused"}, None),
-    "lowrank": ({"fused"}, None),
-    "loss": ({"start", "probe", "loop", "expected"}, {"Loss", "choose", "restore", "evaluating"}),
-    "generate": ({"together", "bench", "fulfil", "forgetting"}, None),
-    "decode": ({"generate"}, {"Decoder"}),
-    "lean": ({"decode"}, None),
-    "slab": ({"decode", "generate", "lean"}, None),
+ENTRY_POINTS: dict[str, tuple[set[str], set[str] | None]] = {
+    "training.cpu_kernels": ({"training/loss"}, {"CpuKernels", "select"}),
+    "training.loss": (
+        {"training/session", "training/loop", "training/runtime", "preflight/device_probe"},
+        {"TrainingLoss", "choose_loss", "restore_loss", "evaluation_mode"},
+    ),
+    "inference.local": ({"inference/batched", "runs/session", "serving/batch", "trial/forgetting"}, None),
+    "inference.decoding": ({"inference/local", "inference/batched"}, {"Decoder", "TokenSampler"}),
+    "inference.llama_step": ({"inference/decoding"}, None),
+    "inference.kv_cache": ({"inference/decoding", "inference/local", "inference/llama_step"}, None),
 }
-"""Of each module of a fast path, which modules may import it, and which names (None: any)."""
+"""For each module of a fast path, the modules that may import it, and which names (None: any)."""
 
 
-def test_fast_paths_are_reached_through_one_door() -> None:
+def test_fast_paths_have_one_entry_point() -> None:
     root = Path(str(runners.__file__)).parents[1]
-    generators = []
+    generators, imported = [], set()
     for path in [*(root / "runners").rglob("*.py"), *(root / "advisor").rglob("*.py")]:
+        importer = path.relative_to(root).with_suffix("").as_posix().removeprefix("runners/")
         tree = ast.parse(path.read_text("utf-8"))
         for node in ast.walk(tree):
             if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("runners"):
                 module = str(node.module).partition(".")[2]
                 for alias in node.names:
-                    importers, names = DOORS.get(module or alias.name, (None, None))
-                    if importers is not None:
-                        assert path.stem in importers, (path, node.module)
-                        assert names is None or not module or alias.name in names, (path, alias.name)
+                    # Either a name of the module, or the module itself.
+                    target = module if module in ENTRY_POINTS else f"{module}.{alias.name}"
+                    if target not in ENTRY_POINTS:
+                        continue
+                    imported.add(target)
+                    importers, names = ENTRY_POINTS[target]
+                    assert importer in importers, (path, target)
+                    assert names is None or target != module or alias.name in names, (path, alias.name)
             if (
                 isinstance(node, ast.Call)
                 and isinstance(node.func, ast.Name)
                 and node.func.id == "LocalGenerator"
             ):
-                generators.append(path.stem)
-    assert generators == ["generate"]
+                generators.append(importer)
+    assert imported == set(ENTRY_POINTS)
+    assert generators == ["inference/local"]

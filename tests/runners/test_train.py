@@ -1,4 +1,4 @@
-"""The loop: it learns, it is exact, it resumes, it stops, and what it makes comes back."""
+"""Training with fit: learning, reproducibility, resuming, stopping, and reloading the result."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ CONFIG = TrainConfig(epochs=3.0, rank=4, alpha=8.0, learning_rate=1e-2, batch_to
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
-    """Read what was trained."""
+    """Return the tuned weights of a folder."""
     name = "adapter_model.safetensors" if (folder / "adapter_config.json").exists() else "model.safetensors"
     return load_file(folder / name)
 
 
 def same(a: Path, b: Path) -> bool:
-    """Say whether two folders hold bit-identical weights."""
+    """Return whether two folders hold bit-identical weights."""
     one, two = weights(a), weights(b)
     return one.keys() == two.keys() and all(torch.equal(one[k], two[k]) for k in one)
 
@@ -52,7 +52,7 @@ class Stop:
 
 
 @pytest.mark.parametrize("method", ["lora", "full"])
-def test_the_loss_falls_and_the_base_is_untouched(
+def test_fit_lowers_loss_emits_events_and_leaves_base_unchanged(
     tiny: Model, examples: tuple[Example, ...], tmp_path: Path, method: str
 ) -> None:
     before = (tiny.folder / "model.safetensors").read_bytes()
@@ -69,7 +69,7 @@ def test_the_loss_falls_and_the_base_is_untouched(
     assert not (tmp_path / ".out.work").exists()
 
 
-def test_lora_leaves_the_loaded_base_as_it_was(
+def test_lora_changes_projection_layers_only(
     tiny: Model, examples: tuple[Example, ...], tmp_path: Path
 ) -> None:
     fit(examples, CONFIG, tiny, tmp_path / "out")
@@ -80,9 +80,7 @@ def test_lora_leaves_the_loaded_base_as_it_was(
     assert all("proj" in name for name in changed)
 
 
-def test_same_seed_same_weights_other_seed_others(
-    tiny: Model, examples: tuple[Example, ...], tmp_path: Path
-) -> None:
+def test_weights_are_reproducible_by_seed(tiny: Model, examples: tuple[Example, ...], tmp_path: Path) -> None:
     short = CONFIG.replace(epochs=1.0, dropout=0.1)
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         fit(examples, short.replace(seed=seed), tiny, tmp_path / name)
@@ -94,7 +92,7 @@ def test_same_seed_same_weights_other_seed_others(
 
 
 @pytest.mark.parametrize("method", ["lora", "full"])
-def test_an_interrupted_run_goes_on_to_the_same_weights(
+def test_interrupted_run_resumes_to_identical_weights(
     tiny: Model, examples: tuple[Example, ...], tmp_path: Path, method: str
 ) -> None:
     config = CONFIG.replace(method=method, dropout=0.1)
@@ -112,7 +110,7 @@ def test_an_interrupted_run_goes_on_to_the_same_weights(
     assert result.tokens == again.named("train.step")[-1]["tokens"]
 
 
-def test_plain_kernels_train_by_the_reference_and_are_kept_on_resume(
+def test_plain_kernels_use_reference_path_also_on_resume(
     tiny: Model, examples: tuple[Example, ...], tmp_path: Path
 ) -> None:
     config = CONFIG.replace(epochs=2.0, kernels="plain")
@@ -136,18 +134,18 @@ def test_plain_kernels_train_by_the_reference_and_are_kept_on_resume(
     assert "kernels was plain, is auto" in other.named("train.restart")[0]["reason"]
 
 
-def test_runs_from_before_kernels_could_be_chosen_keep_their_identity() -> None:
-    """The digest that this configuration had when there was no such setting."""
+def test_identity_of_runs_without_kernels_setting_is_unchanged() -> None:
+    """The digest is the one that this configuration had before the setting existed."""
     base = Model("n", Path("x"), "base", "f", "path", "")
-    found = [
+    identities = [
         _identity(TrainConfig(rank=4, kernels=kernels), base, {"rows": 1}, [])
         for kernels in ("auto", "plain")
     ]
-    assert found[0] == "62156e6ac56ab6d8b9642c7f7f20c59ad9cbd6a9ac69694182000e75b010d657"
-    assert found[1] != found[0]
+    assert identities[0] == "62156e6ac56ab6d8b9642c7f7f20c59ad9cbd6a9ac69694182000e75b010d657"
+    assert identities[1] != identities[0]
 
 
-def test_a_finished_run_is_returned_and_a_changed_one_made_again(
+def test_finished_run_is_returned_and_changed_one_retrained(
     tiny: Model, examples: tuple[Example, ...], tmp_path: Path
 ) -> None:
     short = CONFIG.replace(epochs=1.0)
@@ -159,7 +157,7 @@ def test_a_finished_run_is_returned_and_a_changed_one_made_again(
     assert changed.rows == 30
 
 
-def test_a_checkpoint_of_other_settings_is_not_continued(
+def test_checkpoint_of_other_settings_is_not_resumed(
     tiny: Model, examples: tuple[Example, ...], tmp_path: Path
 ) -> None:
     with pytest.raises(KeyboardInterrupt):
@@ -170,12 +168,12 @@ def test_a_checkpoint_of_other_settings_is_not_continued(
     assert sink.named("train.start")[0]["from_step"] == 0
 
 
-def test_training_stops_early_and_keeps_the_best(
+def test_early_stopping_keeps_best_weights(
     tiny: Model, examples: tuple[Example, ...], tmp_path: Path
 ) -> None:
-    wild = CONFIG.replace(epochs=12.0, learning_rate=0.3, schedule="constant", patience=1)
+    unstable = CONFIG.replace(epochs=12.0, learning_rate=0.3, schedule="constant", patience=1)
     sink = Stop(after=10**9)
-    result = fit(examples[:18], wild, tiny, tmp_path / "out", valid=examples[18:24], on_event=sink)
+    result = fit(examples[:18], unstable, tiny, tmp_path / "out", valid=examples[18:24], on_event=sink)
     losses = [e["loss"] for e in sink.named("train.eval")]
     assert sink.named("train.eval")[-1]["stopped"]
     assert result.valid_loss == min(losses)
@@ -183,7 +181,7 @@ def test_training_stops_early_and_keeps_the_best(
     assert "stopped after" in result.notes[0]
 
 
-def test_an_adapter_can_be_gone_on_from(
+def test_adapter_can_be_continued(
     tiny: Model, other: Model, examples: tuple[Example, ...], tmp_path: Path
 ) -> None:
     fit(examples[:18], CONFIG, tiny, tmp_path / "first")
@@ -195,18 +193,14 @@ def test_an_adapter_can_be_gone_on_from(
         fit(examples, config, other, tmp_path / "third")
 
 
-def test_a_loss_that_is_no_number_stops_the_run(
-    tiny: Model, examples: tuple[Example, ...], tmp_path: Path
-) -> None:
-    wild = CONFIG.replace(method="full", weight_decay=1e30, max_grad_norm=1e30, epochs=5.0)
+def test_non_finite_loss_stops_the_run(tiny: Model, examples: tuple[Example, ...], tmp_path: Path) -> None:
+    unstable = CONFIG.replace(method="full", weight_decay=1e30, max_grad_norm=1e30, epochs=5.0)
     with pytest.raises(BadInput, match="diverged at step"):
-        fit(examples, wild, tiny, tmp_path / "out")
+        fit(examples, unstable, tiny, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
-def test_bad_data_is_refused_before_any_weight_is_loaded(
-    tiny: Model, examples: tuple[Example, ...], tmp_path: Path
-) -> None:
+def test_rows_over_max_tokens_are_refused(tiny: Model, examples: tuple[Example, ...], tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="longer than max_tokens"):
         fit(examples, CONFIG.replace(max_tokens=8), tiny, tmp_path / "out")
 
@@ -239,8 +233,10 @@ def test_every_setting_changes_the_weights(
     plain = weights(tmp_path / "plain")
     for key, value in CHANGES.items():
         fit(examples, config.replace(**{key: value}), tiny, tmp_path / key)
-        found = weights(tmp_path / key)
-        assert not all(v.shape == plain[k].shape and torch.equal(v, plain[k]) for k, v in found.items()), key
+        changed = weights(tmp_path / key)
+        assert not all(v.shape == plain[k].shape and torch.equal(v, plain[k]) for k, v in changed.items()), (
+            key
+        )
 
 
 @pytest.mark.parametrize("method", TUNING_METHODS)
@@ -253,7 +249,9 @@ def test_defaults_have_reasons(method: str) -> None:
 
 
 @pytest.mark.parametrize("pick", [lambda d: d["learning_rate"], lambda d: d["epochs"]])
-def test_more_rows_and_bigger_models_never_train_harder(pick: Callable[[dict[str, Any]], float]) -> None:
+def test_default_rate_and_epochs_fall_with_rows_and_model_size(
+    pick: Callable[[dict[str, Any]], float],
+) -> None:
     sizes = [(100, 0.1), (1000, 0.5), (10_000, 7.0), (100_000, 70.0)]
     values = [pick(defaults.choose_defaults("lora", rows=r, params_b=p).values) for r, p in sizes]
     assert values == sorted(values, reverse=True)
@@ -261,9 +259,7 @@ def test_more_rows_and_bigger_models_never_train_harder(pick: Callable[[dict[str
 
 @pytest.mark.real
 @pytest.mark.parametrize("method", TUNING_METHODS)
-def test_the_real_model_is_tuned_and_reloaded(
-    smollm: Model, example: Path, tmp_path: Path, method: str
-) -> None:
+def test_real_model_is_tuned_and_reloaded(smollm: Model, example: Path, tmp_path: Path, method: str) -> None:
     rows = load_examples(example / "examples.jsonl").rows[:32]
     config = defaults.choose_defaults(method, rows=32, params_b=0.135).config(epochs=2.0, batch_tokens=512)
     result = fit(rows, config, smollm, tmp_path / "out")
@@ -273,5 +269,5 @@ def test_the_real_model_is_tuned_and_reloaded(
     asked = [{"role": "user", "content": rows[0].question}]
     prompt = tokenizer.apply_chat_template(asked, add_generation_prompt=True, return_dict=False)
     with torch.no_grad():
-        made = model.generate(torch.tensor([prompt]), max_new_tokens=8, do_sample=False)
-    assert made.shape[1] > len(prompt)
+        generated = model.generate(torch.tensor([prompt]), max_new_tokens=8, do_sample=False)
+    assert generated.shape[1] > len(prompt)

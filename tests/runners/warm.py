@@ -1,7 +1,7 @@
-"""A process that has imported torch, and forks a real child for each order: killing one costs no import.
+"""A process that has imported torch and forks a child for each order, so that killing one costs no import.
 
-Started by the fixture ``warm``. Each line of its input is an order (see :func:`obey`); it answers with the child's
-pid at once and with its exit code (minus the signal that killed it) at the end.
+Started by the fixture ``warm``. Each line of its input is an order in JSON (see :func:`run_order`); the process answers
+with the child's pid at once, and with its exit code (minus the signal that killed it) at the end.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from runners.models import resolve
 from runners.plan.train_config import TrainConfig
 from runners.train import fit
 
-LOADED = (
+PRELOADED = (
     "advisor.report.report",
     "advisor.display.live_scores",
     "advisor.display.progress",
@@ -38,33 +38,33 @@ LOADED = (
     "rag.embedding.embedder",
     "transformers.models.llama.modeling_llama",
 )
-"""What every child would load for itself: a whole run needs it."""
-WATCHED = {"open", "os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.chmod"}
+"""Modules that a whole run needs, which every child would import otherwise."""
+FILE_OPERATIONS = {"open", "os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.chmod"}
 
 
 def main() -> None:
-    """Obey until the input ends."""
+    """Run the orders until the input ends."""
     torch.set_num_threads(1)
-    for name in LOADED:
+    for name in PRELOADED:
         importlib.import_module(name)
-    gc.freeze()  # a child's collector need not look through all of that
+    gc.freeze()  # the collector of a child need not visit what is loaded so far
     print(json.dumps({"ready": os.getpid()}), flush=True)
     for line in sys.stdin:
         pid = os.fork()
         order = json.loads(line)
         if pid == 0:
-            obey(order)
+            run_order(order)
         print(json.dumps({"pid": pid}), flush=True)
-        status = watch_over(pid, order.get("die_after", 0.0))
+        status = wait_or_kill(pid, order.get("die_after", 0.0))
         print(json.dumps({"code": os.waitstatus_to_exitcode(status)}), flush=True)
 
 
-def watch_over(pid: int, die_after: float) -> int:
-    """Wait for a child and return its status; kill it after so many seconds when they are not 0."""
+def wait_or_kill(pid: int, die_after: float) -> int:
+    """Wait for a child and return its status; kill it after ``die_after`` seconds unless they are 0."""
     started = time.monotonic()
     while die_after and time.monotonic() - started < die_after:
-        found, status = os.waitpid(pid, os.WNOHANG)
-        if found:
+        ended, status = os.waitpid(pid, os.WNOHANG)
+        if ended:
             return status
         time.sleep(0.002)
     if die_after:
@@ -72,11 +72,11 @@ def watch_over(pid: int, die_after: float) -> int:
     return os.waitpid(pid, 0)[1]
 
 
-def obey(order: dict[str, Any]) -> None:
-    """Be the child: run a command line (``args``) or :func:`fit` (``fit``), with all output in ``log``.
+def run_order(order: dict[str, Any]) -> None:
+    """Run a command line (``args``) or :func:`fit` (``fit``) in this child process, with all output in ``log``.
 
-    ``die_at``: kill this process before its so-manieth operation on files under ``under``. ``file_limit``: no
-    file may grow beyond so many bytes.
+    With ``die_at`` the process is killed before its operation of this number on files under ``under``; ``file_limit`` is
+    the most bytes of a file.
     """
     code = 1
     try:
@@ -87,7 +87,7 @@ def obey(order: dict[str, Any]) -> None:
         if limit := order.get("file_limit"):
             resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
         if order.get("die_at"):
-            die_at(order["die_at"], order["under"])
+            kill_at(order["die_at"], order["under"])
         if "args" in order:
             os.chdir(order["cwd"])
             sys.argv = ["tunewise", *order["args"]]
@@ -109,23 +109,23 @@ def obey(order: dict[str, Any]) -> None:
 
 
 def train(rows: str, valid: int, model: str, out: str, config: dict[str, Any]) -> None:
-    """Fit the rows of a JSON file, the first few of them held out, and go on with what is there."""
-    read = json.loads(Path(rows).read_text("utf-8"))
-    examples = [Example(tuple(messages), {}, line) for line, messages in enumerate(read, 1)]
+    """Fit the rows of a JSON file, the first ``valid`` of them held out; an unfinished run is resumed."""
+    chats = json.loads(Path(rows).read_text("utf-8"))
+    examples = [Example(tuple(messages), {}, line) for line, messages in enumerate(chats, 1)]
     settings, base = TrainConfig(**config), resolve.resolve_model(model)
     fit(examples[valid:], settings, base, Path(out), examples[:valid], print, resume=True)
 
 
-def die_at(count: int, under: str) -> None:
-    """Die by SIGKILL before the ``count``-th operation on files under a folder; an audit hook sees them all."""
+def kill_at(count: int, under: str) -> None:
+    """Kill this process by SIGKILL before the ``count``-th operation on files under a folder, by an audit hook."""
     left = [count]
 
     def watch(event: str, args: tuple[Any, ...]) -> None:
-        if event not in WATCHED:
+        if event not in FILE_OPERATIONS:
             return
-        place = os.fsdecode(args[0]) if isinstance(args[0], str | bytes | os.PathLike) else ""
-        # Files of a folder that is being removed are named without it.
-        if place.startswith(under) or (event in ("os.remove", "os.rmdir") and "/" not in place):
+        path = os.fsdecode(args[0]) if isinstance(args[0], str | bytes | os.PathLike) else ""
+        # Files of a folder that is being removed are named without their folder.
+        if path.startswith(under) or (event in ("os.remove", "os.rmdir") and "/" not in path):
             left[0] -= 1
             if left[0] == 0:
                 os.kill(os.getpid(), signal.SIGKILL)

@@ -3,7 +3,7 @@
     git worktree add FOLDER 477b318
     PYTHONPATH=FOLDER OMP_NUM_THREADS=1 python -P tests/versions/make_477b318.py
 
-The tree that PYTHONPATH names does the work; this script only prepares its input and keeps its output. Everything is
+The tree that PYTHONPATH names does the work; this script only prepares its input and copies its output. Everything is
 made in ``/tmp/tunewise-477b318``, because a run's plan holds the absolute paths of its data; ``restore`` in
 ``test_477b318.py`` replaces that folder. The models are drawn from a config and a seed: nothing is downloaded.
 """
@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 WORK = Path("/tmp/tunewise-477b318")
-KEPT = Path(__file__).with_name("477b318")
+FIXTURES = Path(__file__).with_name("477b318")
 DOCUMENTS = ("delays.md", "fares.md", "museum.html", "parking.md", "parcels.csv", "refunds.md")
 EXAMPLES, UNANSWERABLE = 24, 3
 ANSWERS = ("task_needs_facts=new", "facts_change=slow", "must_cite=yes", "behaviour_gap=high")
@@ -32,19 +32,19 @@ CHATML = (
     "+ '<|im_end|>' + '\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
-LEFT_OUT = ("*.lock", ".*.lock", "*-wal", "*-shm", "__pycache__")
+IGNORED = ("*.lock", ".*.lock", "*-wal", "*-shm", "__pycache__")
 
 
 def main() -> None:
-    """Make everything anew."""
+    """Make all fixtures again."""
     shutil.rmtree(WORK, ignore_errors=True)
     WORK.mkdir()
     write_data(WORK)
     write_models(WORK)
     expected = make_with_verbs()
     (WORK / "expected.json").write_text(json.dumps(expected, indent=1, sort_keys=True) + "\n", "utf-8")
-    shutil.rmtree(KEPT, ignore_errors=True)
-    shutil.copytree(WORK, KEPT, ignore=shutil.ignore_patterns(*LEFT_OUT))
+    shutil.rmtree(FIXTURES, ignore_errors=True)
+    shutil.copytree(WORK, FIXTURES, ignore=shutil.ignore_patterns(*IGNORED))
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
@@ -74,7 +74,7 @@ def write_data(folder: Path) -> None:
 
 
 def write_models(folder: Path) -> None:
-    """Write a Llama and a BERT of a few thousand parameters under the default names, as a model cache holds them."""
+    """Write a Llama and a BERT of a few thousand parameters under the default names, as a model cache stores them."""
     from rag.durable import write_manifest
     from runners.fingerprint import fingerprint
     from tokenizers import Tokenizer, decoders, pre_tokenizers, trainers
@@ -98,9 +98,9 @@ def write_models(folder: Path) -> None:
     embedder = folder / "cache" / "models" / "all-minilm-l6-v2"
     write_llama(base, pieces)
     write_bert(embedder, words)
-    for made in (base, embedder):
-        extra = {"fingerprint": fingerprint(made), "name": made.name, "source": "drawn from a config"}
-        write_manifest(made, "model", extra)
+    for model in (base, embedder):
+        extra = {"fingerprint": fingerprint(model), "name": model.name, "source": "drawn from a config"}
+        write_manifest(model, "model", extra)
 
 
 def write_llama(folder: Path, tokenizer: Any) -> None:
@@ -134,7 +134,7 @@ def write_llama(folder: Path, tokenizer: Any) -> None:
 
 
 def write_bert(folder: Path, tokenizer: Any) -> None:
-    """Write a one-layer BERT with mean pooling, as sentence-transformers lays it out."""
+    """Write a one-layer BERT with mean pooling, in the layout of sentence-transformers."""
     import torch
     from transformers import BertConfig, BertModel
 
@@ -176,14 +176,14 @@ def make_with_verbs() -> dict[str, Any]:
 
 
 def load_yaml(path: Path) -> Any:
-    """Return what a YAML file holds."""
+    """Return the content of a YAML file."""
     import yaml
 
     return yaml.safe_load(path.read_text("utf-8"))
 
 
 def shrink(plan: Path, small: Path) -> None:
-    """Write the plan with few rows, few questions and short answers; every arm stays in it."""
+    """Write the plan with few rows, few questions and short answers; all its arms stay."""
     import yaml
 
     body = load_yaml(plan)
@@ -198,12 +198,12 @@ def shrink(plan: Path, small: Path) -> None:
 
 
 def command(arguments: Sequence[str]) -> list[str]:
-    """Return the command line of the tree that is imported here."""
+    """Return the command line that runs the tree on PYTHONPATH."""
     return [sys.executable, "-P", "-m", "advisor", *arguments]
 
 
 def environment() -> dict[str, str]:
-    """Return the environment: tiny models in the cache, no hub, no history, no settings of a user's own."""
+    """Return the environment: tiny models in the cache, no hub, no history, no settings of the user."""
     own = dict.fromkeys(("TUNEWISE_FACTS", "TUNEWISE_HISTORY", "TUNEWISE_CONFIG"), "")
     return {
         **os.environ,
@@ -225,7 +225,7 @@ def tunewise(*arguments: str, allowed: Sequence[int] = (0,)) -> str:
 
 
 def interrupt(*arguments: str) -> None:
-    """Start a training and press Ctrl-C after its second checkpoint."""
+    """Start a training and interrupt it after its second checkpoint."""
     child = subprocess.Popen(
         command(arguments),
         cwd=WORK,

@@ -16,23 +16,23 @@ from rag.files import MANIFEST, sha256_file
 from runners.plan.schema import parse_plan, read_plan
 from runners.run_folder import open_run_folder, read_journal
 
-KEPT = Path(__file__).with_name("477b318")
-MADE_IN = "/tmp/tunewise-477b318"
+FIXTURES = Path(__file__).with_name("477b318")
+ORIGINAL_FOLDER = "/tmp/tunewise-477b318"
 """The folder in which the fixtures were made: a run's plan holds the absolute paths of its data."""
-EXPECTED: dict[str, Any] = json.loads((KEPT / "expected.json").read_text("utf-8"))
+EXPECTED: dict[str, Any] = json.loads((FIXTURES / "expected.json").read_text("utf-8"))
 Tunewise = Callable[..., str]
 
 
 def restore(folder: Path) -> Path:
-    """Copy the fixtures into a new folder as if they had been made there; return it.
+    """Copy the fixtures into a new folder as if they had been created there; return it.
 
     Only the data paths in the run's plan are replaced, and that file's entry in the run's manifest.
     """
-    shutil.copytree(KEPT, folder)
+    shutil.copytree(FIXTURES, folder)
     run = folder / "run"
     plan = (run / "plan.yaml").read_text("utf-8")
-    assert MADE_IN in plan
-    (run / "plan.yaml").write_text(plan.replace(MADE_IN, str(folder)), "utf-8")
+    assert ORIGINAL_FOLDER in plan
+    (run / "plan.yaml").write_text(plan.replace(ORIGINAL_FOLDER, str(folder)), "utf-8")
     manifest = json.loads((run / MANIFEST).read_text("utf-8"))
     size = (run / "plan.yaml").stat().st_size
     manifest["files"]["plan.yaml"] = {"bytes": size, "sha256": sha256_file(run / "plan.yaml")}
@@ -43,10 +43,10 @@ def restore(folder: Path) -> Path:
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of the fixtures, the current folder, with its own cache of models."""
-    made = restore(tmp_path / "desk")
-    monkeypatch.chdir(made)
-    monkeypatch.setenv("TUNEWISE_CACHE", str(made / "cache"))
-    return made
+    copy = restore(tmp_path / "copy")
+    monkeypatch.chdir(copy)
+    monkeypatch.setenv("TUNEWISE_CACHE", str(copy / "cache"))
+    return copy
 
 
 @pytest.fixture
@@ -67,13 +67,13 @@ def tunewise(folder: Path, capsys: pytest.CaptureFixture[str]) -> Tunewise:
     return run
 
 
-def test_the_fixtures_are_as_they_were_written() -> None:
-    """Every manifest still describes its files byte for byte, and everything stays small."""
-    open_run_folder(KEPT / "run").check()
-    assert sum(path.stat().st_size for path in KEPT.rglob("*") if path.is_file()) < 2 << 20
+def test_fixtures_match_their_manifests_and_are_small() -> None:
+    """The files of the run have the sizes and hashes of its manifest, and all fixtures take less than 2 MiB."""
+    open_run_folder(FIXTURES / "run").check()
+    assert sum(path.stat().st_size for path in FIXTURES.rglob("*") if path.is_file()) < 2 << 20
 
 
-def test_plan_validates_and_keeps_its_digest(folder: Path) -> None:
+def test_plan_opens_with_the_same_digest(folder: Path) -> None:
     loaded = yaml.safe_load((folder / "plan.yaml").read_text("utf-8"))
     assert parse_plan(loaded).digest() == EXPECTED["plan_digest"]
     plan = read_plan(folder / "plan.yaml")
@@ -81,8 +81,8 @@ def test_plan_validates_and_keeps_its_digest(folder: Path) -> None:
     assert {step.kind for step in plan.steps} == {"index", "train", "evaluate"}
 
 
-def test_report_json_is_the_same(tunewise: Tunewise) -> None:
-    """Every key that the report had is there with its value; keys may be added."""
+def test_report_json_has_the_recorded_values(tunewise: Tunewise) -> None:
+    """Every recorded key has its value; keys may be added."""
     assert_holds(json.loads(tunewise("report", "run", "--json")), EXPECTED["report"])
 
 
@@ -90,26 +90,26 @@ def assert_holds(now: Any, then: Any, where: str = "") -> None:
     """Assert that ``now`` has every key and value of ``then``, and the same list lengths."""
     if isinstance(then, dict):
         for key, value in then.items():
-            assert key in now, f"{where}.{key} is gone"
+            assert key in now, f"{where}.{key} is missing"
             assert_holds(now[key], value, f"{where}.{key}")
     elif isinstance(then, list):
         assert len(now) == len(then), where
-        for number, (a, b) in enumerate(zip(now, then, strict=True)):
-            assert_holds(a, b, f"{where}[{number}]")
+        for number, (item, recorded) in enumerate(zip(now, then, strict=True)):
+            assert_holds(item, recorded, f"{where}[{number}]")
     else:
         assert now == then, where
 
 
 @pytest.mark.parametrize("arm", ["rag", "hybrid"])
-def test_run_answers_questions(tunewise: Tunewise, arm: str) -> None:
-    """With an arm that only retrieves, and with one that loads tuned weights too."""
+def test_ask_answers_from_the_run(tunewise: Tunewise, arm: str) -> None:
+    """With an arm that only retrieves, and with one that also loads tuned weights."""
     answer = json.loads(tunewise("ask", "run", "What does parking cost?", "--arm", arm, "--json"))
     assert answer["arm"] == arm
     assert answer["answer"]
 
 
-def test_run_is_evaluated_on_other_questions(tunewise: Tunewise, folder: Path) -> None:
-    """The questions of the trial score in an arm what they scored in the trial."""
+def test_eval_gives_the_recorded_scores(tunewise: Tunewise, folder: Path) -> None:
+    """The questions of the trial get the scores in an arm that they got in the trial."""
     asked = {
         row["id"] for row in read_journal(folder / "run" / "trial" / "answers.jsonl") if row["arm"] == "rag"
     }
@@ -125,28 +125,28 @@ def test_run_is_evaluated_on_other_questions(tunewise: Tunewise, folder: Path) -
 
 
 @pytest.mark.parametrize("target", ["peft", "index", "bundle"])
-def test_run_is_exported(tunewise: Tunewise, folder: Path, target: str) -> None:
+def test_export_of_the_run(tunewise: Tunewise, folder: Path, target: str) -> None:
     """The adapter's weights byte for byte, the index with its passages, the whole run in one archive."""
     arm = ("--arm", "lora") if target == "peft" else ()
     assert json.loads(tunewise("export", "run", "--to", target, *arm, "--out", "out", "--json"))
-    made = {path.name for path in (folder / "out").rglob("*") if path.is_file()}
+    written = {path.name for path in (folder / "out").rglob("*") if path.is_file()}
     if target == "peft":
-        kept = folder / "run" / "adapters" / "lora-s0" / "adapter_model.safetensors"
-        assert (folder / "out" / kept.name).read_bytes() == kept.read_bytes()
+        weights = folder / "run" / "adapters" / "lora-s0" / "adapter_model.safetensors"
+        assert (folder / "out" / weights.name).read_bytes() == weights.read_bytes()
     else:
         ending = {"index": ".parquet", "bundle": ".zip"}[target]
-        assert [name for name in made if name.endswith(ending)], made
+        assert [name for name in written if name.endswith(ending)], written
 
 
-def test_runs_are_shown_and_compared(tunewise: Tunewise, folder: Path) -> None:
+def test_runs_show_and_diff_open_the_run(tunewise: Tunewise, folder: Path) -> None:
     shown = json.loads(tunewise("runs", "show", "run", "--json"))
     assert shown["outcome"] == EXPECTED["report"]["verdict"]["outcome"]
     shutil.copytree(folder / "run", folder / "other")
     assert json.loads(tunewise("runs", "diff", "run", "other", "--json"))["plan"] == []
 
 
-def test_resumed_run_finds_every_step_finished(tunewise: Tunewise, folder: Path) -> None:
-    """Nothing is indexed, trained or asked again, and the scores of the report stay."""
+def test_resumed_run_skips_every_finished_step(tunewise: Tunewise, folder: Path) -> None:
+    """Nothing is indexed, trained or answered again, and the scores of the report stay."""
     log = folder / "run" / "events.jsonl"
     before = read_journal(log)
     report = json.loads(tunewise("run", "plan.yaml", "--out", "run", "--resume", "--json"))
@@ -158,9 +158,9 @@ def test_resumed_run_finds_every_step_finished(tunewise: Tunewise, folder: Path)
     assert report["verdict"]["winner"] == EXPECTED["report"]["verdict"]["winner"]
 
 
-def test_index_is_searched_checked_and_updated(tunewise: Tunewise, folder: Path) -> None:
+def test_index_is_searched_checked_and_updated_as_recorded(tunewise: Tunewise, folder: Path) -> None:
     result = json.loads(tunewise("index", "search", "index", "What does parking cost?", "--json"))
-    hits = [[(hit["doc"], hit["text"]) for hit in found["hits"]] for found in (result, EXPECTED["search"])]
+    hits = [[(hit["doc"], hit["text"]) for hit in search["hits"]] for search in (result, EXPECTED["search"])]
     assert hits[0] == hits[1]
     assert json.loads(tunewise("index", "check", "index", "--json"))
     (folder / "documents" / "parking.md").unlink()
@@ -171,7 +171,7 @@ def test_index_is_searched_checked_and_updated(tunewise: Tunewise, folder: Path)
     assert "lamps.md" in {hit["doc"] for hit in again["hits"]}
 
 
-def test_adapter_is_shown_and_trained_further(tunewise: Tunewise, folder: Path) -> None:
+def test_adapter_is_shown_and_training_continues_from_it(tunewise: Tunewise, folder: Path) -> None:
     assert_holds(json.loads(tunewise("adapters", "show", "adapter", "--json")), EXPECTED["adapter"])
     flags = ("--examples", "examples.jsonl", "--epochs", 1, "--seed", 2)
     result = json.loads(tunewise("train", *flags, "--init-adapter", "adapter", "--out", "further", "--json"))
@@ -181,7 +181,7 @@ def test_adapter_is_shown_and_trained_further(tunewise: Tunewise, folder: Path) 
 
 
 def test_interrupted_training_resumes_from_its_checkpoint(tunewise: Tunewise, folder: Path) -> None:
-    """The same command goes on after the step that was saved, and every loss from before is kept."""
+    """The same command continues after the saved step, and keeps the losses of the steps before it."""
     saved = max((folder / ".interrupted.work").glob("step-*"))
     progress = json.loads((saved / "progress.json").read_text("utf-8"))
     flags = (

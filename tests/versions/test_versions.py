@@ -1,4 +1,4 @@
-"""Files of schema 1 open; files of a newer schema are refused with what to do, and damaged numbers as damage."""
+"""Files of schema 1 open, files of a newer schema are refused with a hint, and invalid schema numbers are damage."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from runners.models import adapters
 from runners.plan.schema import parse_plan, read_plan
 from runners.runs.run import load, open_session
 
-KEPT = Path(__file__).with_name("schema-1")
+FIXTURES = Path(__file__).with_name("schema-1")
 """Made at commit 477b318 by its tests/versions/make.py: arrays in base64, the text store as SQL."""
 PLAN: dict[str, Any] = {
     "name": "piers",
@@ -36,12 +36,15 @@ PLAN: dict[str, Any] = {
 
 
 class Letters:
-    """An embedder that counts letters: one token per word, and the same for ever."""
+    """An encoder that counts letters: one token per word; it must not change, because the fixtures depend on it."""
 
-    name, fingerprint, dimension, max_tokens = "letters", "letters-1", 26, 60
+    name = "letters"
+    fingerprint = "letters-1"
+    dimension = 26
+    max_tokens = 60
 
     def __init__(self) -> None:
-        """Make the tokenizer: every word is one token."""
+        """Make the tokenizer, for which every word is one token."""
         from tokenizers import Tokenizer, models, pre_tokenizers
 
         self.tokenizer = Tokenizer(models.WordLevel({"?": 0}, unk_token="?"))
@@ -59,10 +62,10 @@ class Letters:
         return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
 
 
-def restore(kept: Path, folder: Path) -> Path:
-    """Lay a fixture out as the program wrote it, in a new folder; return it."""
-    for path in sorted(p for p in kept.rglob("*") if p.is_file()):
-        to = folder / path.relative_to(kept)
+def restore(fixture: Path, folder: Path) -> Path:
+    """Write a fixture into a new folder as the program wrote it, decoded; return the folder."""
+    for path in sorted(p for p in fixture.rglob("*") if p.is_file()):
+        to = folder / path.relative_to(fixture)
         to.parent.mkdir(parents=True, exist_ok=True)
         if path.suffix == ".b64":
             to.with_suffix("").write_bytes(base64.decodebytes(path.read_bytes()))
@@ -75,13 +78,13 @@ def restore(kept: Path, folder: Path) -> Path:
 
 
 @pytest.fixture
-def old(tmp_path: Path) -> Callable[[str], Path]:
-    """Return what copies a fixture into a new folder, as the program wrote it."""
-    return lambda name: restore(KEPT / name, tmp_path / name)
+def restored(tmp_path: Path) -> Callable[[str], Path]:
+    """Return a function that copies a fixture into a new folder, as the program wrote it."""
+    return lambda name: restore(FIXTURES / name, tmp_path / name)
 
 
-def test_an_index_opens_and_answers(old: Callable[[str], Path]) -> None:
-    folder = old("index")
+def test_schema_1_index_is_searched_and_updated(restored: Callable[[str], Path]) -> None:
+    folder = restored("index")
     index = Index.open(folder, Letters())
     assert [hit.chunk.doc for hit in index.search("How many berths has the Copper Pier?", k=1)] == [
         "copper.md"
@@ -93,8 +96,8 @@ def test_an_index_opens_and_answers(old: Callable[[str], Path]) -> None:
     assert (report.added, report.removed) == (1, 3)
 
 
-def test_a_run_opens(old: Callable[[str], Path]) -> None:
-    run = load(old("run"))
+def test_schema_1_run_opens(restored: Callable[[str], Path]) -> None:
+    run = load(restored("run"))
     run.folder.check()
     assert run.scores() == {"prompting": 0.75, "prompting-again": 0.5}
     assert read_report(run.path)["verdict"]["outcome"] == "undecided"
@@ -103,34 +106,34 @@ def test_a_run_opens(old: Callable[[str], Path]) -> None:
     assert read_plan(run.path / "plan.yaml").answers["must_cite"].value is True
 
 
-def test_tuned_weights_open(old: Callable[[str], Path]) -> None:
-    found = adapters.read_adapter(old("adapter"))
-    assert (found.problem, found.method, found.rank, found.rows) == ("", "lora", 1, 8)
+def test_schema_1_adapter_opens(restored: Callable[[str], Path]) -> None:
+    adapter = adapters.read_adapter(restored("adapter"))
+    assert (adapter.problem, adapter.method, adapter.rank, adapter.rows) == ("", "lora", 1, 8)
 
 
 @pytest.mark.parametrize("name", ["plan", "report", "scores", "run", "adapter", "index"])
-def test_a_newer_file_is_refused_with_what_to_do(old: Callable[[str], Path], name: str) -> None:
-    """Never half read: exit 3, the numbers, and that tunewise must be updated."""
-    place = old({"plan": "run", "report": "run", "scores": "run"}.get(name, name))
+def test_newer_schema_is_refused_with_an_update_hint(restored: Callable[[str], Path], name: str) -> None:
+    """Exit code 3, both schema numbers, and the hint to update tunewise."""
+    folder = restored({"plan": "run", "report": "run", "scores": "run"}.get(name, name))
     files = {"plan": "plan.yaml", "report": "report.json", "scores": "trial/scores.json"}
     if name == "index":
-        with sqlite3.connect(place / "text.sqlite") as db:
+        with sqlite3.connect(folder / "text.sqlite") as db:
             db.execute("pragma user_version = 2")
     else:
-        path = place / files.get(name, MANIFEST)
-        said = path.read_text("utf-8")
-        newer = said.replace("schema: 1", "schema: 7").replace('"schema": 1', '"schema": 7')
-        assert newer != said
+        path = folder / files.get(name, MANIFEST)
+        text_before = path.read_text("utf-8")
+        newer = text_before.replace("schema: 1", "schema: 7").replace('"schema": 1', '"schema": 7')
+        assert newer != text_before
         path.write_text(newer, "utf-8")
     opens: dict[str, Callable[[], Any]] = {
-        "plan": lambda: load(place),
-        "report": lambda: read_report(place),
-        "scores": lambda: read_scores(place),
-        "run": lambda: load(place).folder.check(),
-        "index": lambda: Index.open(place, Letters()),
+        "plan": lambda: load(folder),
+        "report": lambda: read_report(folder),
+        "scores": lambda: read_scores(folder),
+        "run": lambda: load(folder).folder.check(),
+        "index": lambda: Index.open(folder, Letters()),
     }
     if name == "adapter":
-        assert "newer tunewise" in adapters.read_adapter(place).problem
+        assert "newer tunewise" in adapters.read_adapter(folder).problem
         return
     with pytest.raises(BadInput, match=r"newer tunewise.*reads up to 1") as refused:
         opens[name]()
@@ -138,14 +141,16 @@ def test_a_newer_file_is_refused_with_what_to_do(old: Callable[[str], Path], nam
     assert "pip install --upgrade tunewise" in refused.value.hint
 
 
-def test_a_newer_file_is_neither_called_damaged_nor_half_read(
-    old: Callable[[str], Path], capsys: pytest.CaptureFixture[str]
+def test_newer_file_is_not_reported_as_damaged(
+    restored: Callable[[str], Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The verbs that show say what to do, and never to destroy it; ask and exports take no newer report."""
+    """The verbs that show a file advise an update and not to overwrite it; ask and export refuse a newer report."""
 
     def newer(path: Path) -> None:
-        said = path.read_text("utf-8")
-        path.write_text(said.replace("schema: 1", "schema: 7").replace('"schema": 1', '"schema": 7'), "utf-8")
+        content = path.read_text("utf-8")
+        path.write_text(
+            content.replace("schema: 1", "schema: 7").replace('"schema": 1', '"schema": 7'), "utf-8"
+        )
 
     def refused(*words: str) -> str:
         with pytest.raises(SystemExit) as stop:
@@ -154,18 +159,18 @@ def test_a_newer_file_is_neither_called_damaged_nor_half_read(
         return capsys.readouterr().err
 
     for name in ("plan.yaml", "report.json", MANIFEST):
-        run = old("run")
+        run = restored("run")
         newer(run / name)
-        said = refused("runs", "show", str(run))
-        assert "pip install --upgrade tunewise" in said
-        assert "--overwrite" not in said
-        assert "is damaged" not in said
-    weights = old("adapter")
+        message = refused("runs", "show", str(run))
+        assert "pip install --upgrade tunewise" in message
+        assert "--overwrite" not in message
+        assert "is damaged" not in message
+    weights = restored("adapter")
     newer(weights / MANIFEST)
-    said = refused("adapters", "show", str(weights))
-    assert "pip install --upgrade tunewise" in said
-    assert "train it again" not in said
-    run = old("run")
+    message = refused("adapters", "show", str(weights))
+    assert "pip install --upgrade tunewise" in message
+    assert "train it again" not in message
+    run = restored("run")
     newer(run / "report.json")
     (run / MANIFEST).unlink()
     for opens in (lambda: open_session(run).arm(), lambda: ExportSource(run)):
@@ -174,26 +179,28 @@ def test_a_newer_file_is_neither_called_damaged_nor_half_read(
 
 
 @pytest.mark.parametrize("number", [0, -1, 1.0, "1", None, True, 2**40], ids=str)
-def test_what_is_no_number_is_damage(number: object) -> None:
+def test_invalid_schema_number_of_a_plan_is_damage(number: object) -> None:
     with pytest.raises(BadInput, match="damaged"):
         parse_plan({**PLAN, "schema": number})
 
 
-def test_the_tables_do_not_change_without_a_number() -> None:
-    """Whoever changes the tables raises the number of the text store and changes this line."""
+def test_text_store_tables_match_their_schema_number() -> None:
+    """A change of the tables needs a higher schema number of the text store, and a change of this line."""
     assert (SCHEMA, zlib.crc32(text._TABLES.encode()) & 0x7FFFFFFF) == (1, text._UNNUMBERED)
 
 
-def test_stores_from_before_the_numbers_open(old: Callable[[str], Path]) -> None:
-    folder = old("index")
+def test_text_store_without_a_schema_number_opens(restored: Callable[[str], Path]) -> None:
+    folder = restored("index")
     with sqlite3.connect(folder / "text.sqlite") as db:
         db.execute(f"pragma user_version = {text._UNNUMBERED}")
     assert Index.open(folder, Letters()).search("berths", k=1)
 
 
 @pytest.mark.parametrize("number", [0, -1, 2**30], ids=str)
-def test_damaged_number_of_a_text_store_is_refused(old: Callable[[str], Path], number: int) -> None:
-    folder = old("index")
+def test_invalid_schema_number_of_a_text_store_is_damage(
+    restored: Callable[[str], Path], number: int
+) -> None:
+    folder = restored("index")
     with sqlite3.connect(folder / "text.sqlite") as db:
         db.execute(f"pragma user_version = {number}")
     with pytest.raises(BadInput, match="damaged") as refused:
@@ -201,8 +208,8 @@ def test_damaged_number_of_a_text_store_is_refused(old: Callable[[str], Path], n
     assert "tunewise index build" in refused.value.hint
 
 
-def test_a_manifest_is_written_with_its_number(tmp_path: Path) -> None:
-    """Of every kind, one that has no row of its own in the table of formats too."""
+def test_manifest_is_written_with_its_schema_number(tmp_path: Path) -> None:
+    """Of every kind, also one that has no entry in the table of formats."""
     for kind in ("run", "checkpoint"):
         assert write_manifest(tmp_path, kind)["schema"] == 1
         assert json.loads((tmp_path / MANIFEST).read_text("utf-8"))["schema"] == 1

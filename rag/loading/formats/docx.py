@@ -1,7 +1,7 @@
 """DOCX through python-docx: headings, paragraphs, lists and tables of the body, notes at the end.
 
-The paragraphs are found by walking the XML, because the library passes over what stands in content controls
-and tracked insertions.
+The paragraphs are found by walking the XML, because the library leaves out those in content controls and
+tracked insertions.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from rag.loading.base import DocumentAssembler, UnreadableFile
+from rag.loading.base import DocumentAssembler, UnreadableFile, visible_length
 from rag.loading.formats.office import (
     broken_file,
     checked_archive,
@@ -21,10 +21,10 @@ from rag.loading.formats.office import (
 from rag.types import Document
 
 _W = "{http://schemas.openxmlformats.org/wordprocessingml/2006/main}"
-_TRANSPARENT = {f"{_W}{name}" for name in ("sdt", "sdtContent", "ins", "customXml", "smartTag", "moveTo")}
+_CONTAINERS = {f"{_W}{name}" for name in ("sdt", "sdtContent", "ins", "customXml", "smartTag", "moveTo")}
 _FALLBACK = "{http://schemas.openxmlformats.org/markup-compatibility/2006}Fallback"
-_DEEPEST = 50
-_WHITE = {"FFFFFF", "FEFEFE"}
+_MAX_DEPTH = 50
+_WHITE_COLOURS = {"FFFFFF", "FEFEFE"}
 
 
 def read(id: str, data: bytes) -> Iterator[Document]:
@@ -37,52 +37,52 @@ def read(id: str, data: bytes) -> Iterator[Document]:
     try:
         source = docx.Document(file)
         body = _Body(_styles(source))
-        body.take(source.element.body)
+        body.add_children(source.element.body)
         for part in _notes(source.part):
-            body.take(part)
+            body.add_children(part)
         properties = core_properties(source.core_properties)
     except (MemoryError, UnreadableFile):
         raise
-    except Exception as error:  # a parser of foreign files fails in many ways; each is one reason to skip
+    except Exception as error:  # the parser fails on broken files with many types of error
         raise broken_file("DOCX", error) from error
-    title = str(properties.pop("title", "") or body.top)
-    yield body.made.document(id, title, "docx", properties, body.hidden)
+    title = str(properties.pop("title", "") or body.first_heading)
+    yield body.assembler.document(id, title, "docx", properties, body.hidden)
 
 
 def _styles(source: Any) -> dict[str, tuple[int, bool]]:
-    """Return the heading level (0: none) of every paragraph style, and whether it is a list's."""
-    found = {}
+    """Return the heading level of every paragraph style (0 for none), and whether it is a list style."""
+    styles = {}
     for style in source.styles:
         name = (style.name or "").lower()
         level = re.match(r"heading (\d)$", name)
         depth = int(level[1]) if level else 1 if name == "title" else 0
-        found[style.style_id] = depth, name.startswith("list ") and name != "list paragraph"
-    return found
+        styles[style.style_id] = depth, name.startswith("list ") and name != "list paragraph"
+    return styles
 
 
 class _Body:
-    """Walks the body and puts its text together."""
+    """Walks the XML of the body and collects its blocks."""
 
     def __init__(self, styles: dict[str, tuple[int, bool]]) -> None:
-        self.made = DocumentAssembler()
+        self.assembler = DocumentAssembler()
         self.hidden = 0
-        self.top = ""
+        self.first_heading = ""
         self._styles = styles
         self._path: list[tuple[int, str]] = []
         self._items: list[str] = []
 
-    def take(self, element: Any, depth: int = 0) -> None:
-        """Take the paragraphs and tables below an element, in order."""
-        if depth > _DEEPEST:
-            raise UnreadableFile(f"its content is nested more than {_DEEPEST} deep")
+    def add_children(self, element: Any, depth: int = 0) -> None:
+        """Add the paragraphs and tables below an element, in order."""
+        if depth > _MAX_DEPTH:
+            raise UnreadableFile(f"its content is nested more than {_MAX_DEPTH} deep")
         for child in element:
             if child.tag == f"{_W}p":
                 self._paragraph(child)
             elif child.tag == f"{_W}tbl":
                 self._end_list()
-                self.made.add("table", "\n".join(self._rows(child)), self._heading())
-            elif child.tag in _TRANSPARENT:
-                self.take(child, depth + 1)
+                self.assembler.add("table", "\n".join(self._rows(child)), self._heading())
+            elif child.tag in _CONTAINERS:
+                self.add_children(child, depth + 1)
         if not depth:
             self._end_list()
 
@@ -97,41 +97,44 @@ class _Body:
         self._end_list()
         if level:
             self._path = heading_path(self._path, level, " ".join(text.split()))
-            self.top = self.top or text
-        self.made.add("heading" if level else "paragraph", text, self._heading())
+            self.first_heading = self.first_heading or text
+        self.assembler.add("heading" if level else "paragraph", text, self._heading())
 
     def _end_list(self) -> None:
         if self._items:
-            self.made.add("list", "\n".join(self._items), self._heading())
+            self.assembler.add("list", "\n".join(self._items), self._heading())
             self._items = []
 
     def _heading(self) -> str:
         return " > ".join(name for _, name in self._path)
 
     def _kind(self, element: Any) -> tuple[int, bool]:
+        """Return a paragraph's heading level (0 for none), and whether it is an item of a list."""
         style = element.find(f"{_W}pPr/{_W}pStyle")
         level, listed = self._styles.get(style.get(f"{_W}val") if style is not None else "", (0, False))
         outline = element.find(f"{_W}pPr/{_W}outlineLvl")
         if not level and outline is not None and (outline.get(f"{_W}val") or "").isdigit():
+            # Outline levels count from 0, heading levels from 1.
             level = min(9, int(outline.get(f"{_W}val")) + 1) % 10
         return level, not level and (listed or element.find(f"{_W}pPr/{_W}numPr") is not None)
 
     def _rows(self, table: Any) -> Iterator[str]:
-        for row in _below(table, f"{_W}tr"):
-            cells = [" ".join(self._text(cell).split()) for cell in _below(row, f"{_W}tc")]
+        """Yield the rows of a table, cells joined by a bar; empty rows are left out."""
+        for row in _children(table, f"{_W}tr"):
+            cells = [" ".join(self._text(cell).split()) for cell in _children(row, f"{_W}tc")]
             if any(cells):
                 yield " | ".join(cells)
 
     def _text(self, element: Any) -> str:
-        """Return the visible text below an element; deletions hold ``delText``, so they stay out."""
+        """Return the visible text below an element; deleted text is in ``delText`` and therefore not read."""
         parts: list[str] = []
-        twice = {run for other in element.iter(_FALLBACK) for run in other.iter(f"{_W}r")}
+        repeated = {run for other in element.iter(_FALLBACK) for run in other.iter(f"{_W}r")}
         for run in element.iter(f"{_W}r"):
-            if run in twice:
+            if run in repeated:  # the fallback form of a shape repeats the text of its first form
                 continue
-            text = "".join(_written(run))
-            if _unseen(run):
-                self.hidden += sum(not char.isspace() for char in text)
+            text = "".join(_run_text(run))
+            if _is_hidden(run):
+                self.hidden += visible_length(text)
             else:
                 parts.append(text)
             if run.getparent() is not None and run.getnext() is None and run.getparent().tag == f"{_W}p":
@@ -148,16 +151,16 @@ def _notes(main: Any) -> Iterator[Any]:
             yield from parse_xml(relation.target_part.blob)
 
 
-def _below(element: Any, tag: str) -> Iterator[Any]:
-    """Yield the children of one kind, content controls and insertions looked through."""
+def _children(element: Any, tag: str) -> Iterator[Any]:
+    """Yield the children with one tag, also those inside content controls and insertions."""
     for child in element:
         if child.tag == tag:
             yield child
-        elif child.tag in _TRANSPARENT:
-            yield from _below(child, tag)
+        elif child.tag in _CONTAINERS:
+            yield from _children(child, tag)
 
 
-def _written(run: Any) -> Iterator[str]:
+def _run_text(run: Any) -> Iterator[str]:
     for part in run:
         if part.tag == f"{_W}t":
             yield part.text or ""
@@ -167,15 +170,19 @@ def _written(run: Any) -> Iterator[str]:
             yield "-"
 
 
-def _unseen(run: Any) -> bool:
-    """Whether a run is marked hidden, white without a ground of its own, or about a point high."""
+def _is_hidden(run: Any) -> bool:
+    """Return whether a run is marked hidden, white without a background of its own, or at most a point high."""
     format = run.find(f"{_W}rPr")
     if format is None:
         return False
-    vanish, ink, size = (format.find(f"{_W}{name}") for name in ("vanish", "color", "sz"))
-    grounded = any(format.find(f"{_W}{name}") is not None for name in ("shd", "highlight"))
+    vanish, colour, size = (format.find(f"{_W}{name}") for name in ("vanish", "color", "sz"))
+    has_background = any(format.find(f"{_W}{name}") is not None for name in ("shd", "highlight"))
     return bool(
         (vanish is not None and vanish.get(f"{_W}val") not in ("0", "false"))
-        or (ink is not None and (ink.get(f"{_W}val") or "").upper() in _WHITE and not grounded)
-        or (size is not None and (size.get(f"{_W}val") or "9") in ("0", "1", "2"))
+        or (
+            colour is not None
+            and (colour.get(f"{_W}val") or "").upper() in _WHITE_COLOURS
+            and not has_background
+        )
+        or (size is not None and (size.get(f"{_W}val") or "9") in ("0", "1", "2"))  # in half points
     )

@@ -1,4 +1,4 @@
-"""What the three Office formats share: a zip that is looked through before any parser opens it."""
+"""What the three Office formats share: their zip archive is checked before a parser opens it."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from typing import Any
 from rag.loading.base import UnreadableFile
 from rag.loading.metadata import properties
 
-_PARTS = {"word/": "docx", "ppt/": "pptx", "xl/": "xlsx"}
-_MOST_PARTS = 20_000
-_LARGEST = 256 << 20
-_STEEPEST = 500
-"""Times a part may be larger than its compressed form; Office files reach about 100, bombs 1,000."""
+_MEDIA_BY_FOLDER = {"word/": "docx", "ppt/": "pptx", "xl/": "xlsx"}
+_MAX_PARTS = 20_000
+_MAX_UNPACKED_BYTES = 256 << 20
+_MAX_COMPRESSION = 500
+"""How many times larger than its compressed form a part may be; Office files reach about 100, zip bombs 1,000."""
 INSTALL = "pip install 'tunewise[office]'"
 
 
 def office_kind(data: bytes) -> str:
-    """Return docx, pptx or xlsx for the bytes of a zip, empty for another zip; Unreadable when it is broken."""
+    """Return docx, pptx or xlsx for the bytes of a zip, empty for another zip; UnreadableFile when it is broken."""
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             names = archive.namelist()
@@ -28,23 +28,38 @@ def office_kind(data: bytes) -> str:
         raise UnreadableFile(f"a broken zip archive or Office file: {error}"[:200]) from error
     if "[Content_Types].xml" not in names:
         return ""
-    return next((media for part, media in _PARTS.items() if any(n.startswith(part) for n in names)), "")
+    return next(
+        (
+            media
+            for folder, media in _MEDIA_BY_FOLDER.items()
+            if any(name.startswith(folder) for name in names)
+        ),
+        "",
+    )
 
 
 def checked_archive(data: bytes) -> io.BytesIO:
-    """Return the archive as a file after refusing bombs: too much inside, or XML with a document type."""
+    """Return the archive as a file object.
+
+    Raises:
+        UnreadableFile: for a zip bomb (too many or too large parts), XML with a document type, or a broken
+            archive.
+    """
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             parts = archive.infolist()
             size = sum(part.file_size for part in parts)
-            steep = any(p.file_size > 1 << 20 and p.file_size > _STEEPEST * p.compress_size for p in parts)
-            if size > _LARGEST or len(parts) > _MOST_PARTS or steep:
+            suspicious = any(
+                part.file_size > 1 << 20 and part.file_size > _MAX_COMPRESSION * part.compress_size
+                for part in parts
+            )
+            if size > _MAX_UNPACKED_BYTES or len(parts) > _MAX_PARTS or suspicious:
                 raise UnreadableFile(
                     f"a zip bomb or close to one: {len(parts)} parts unpack to {size >> 20} MiB"
                 )
             for part in parts:
                 if part.filename.endswith((".xml", ".rels")):
-                    _no_document_type(archive, part)
+                    _refuse_document_type(archive, part)
     except (
         zipfile.BadZipFile,
         ValueError,
@@ -58,8 +73,8 @@ def checked_archive(data: bytes) -> io.BytesIO:
     return io.BytesIO(data)
 
 
-def _no_document_type(archive: zipfile.ZipFile, part: zipfile.ZipInfo) -> None:
-    """Refuse a DOCTYPE, which Office never writes: entities that expand without end begin there."""
+def _refuse_document_type(archive: zipfile.ZipFile, part: zipfile.ZipInfo) -> None:
+    """Raise UnreadableFile for a DOCTYPE: Office writes none, and entities that expand without limit begin there."""
     with archive.open(part) as file:
         head = file.read(4096).replace(b"\0", b"").upper()
     if b"<!DOCTYPE" in head or b"<!ENTITY" in head:
@@ -67,13 +82,13 @@ def _no_document_type(archive: zipfile.ZipFile, part: zipfile.ZipInfo) -> None:
 
 
 def missing_reader(name: str) -> UnreadableFile:
-    """Return the refusal of a file whose reader is not installed."""
+    """Return the error for a file whose parser is not installed."""
     return UnreadableFile(f"reading it needs {name}: {INSTALL}")
 
 
-def broken_file(what: str, error: Exception) -> UnreadableFile:
-    """Return the refusal of a file that its reader could not understand."""
-    return UnreadableFile(f"not a readable {what} file: {type(error).__name__}: {error}"[:200])
+def broken_file(format: str, error: Exception) -> UnreadableFile:
+    """Return the error for a file that its parser could not read."""
+    return UnreadableFile(f"not a readable {format} file: {type(error).__name__}: {error}"[:200])
 
 
 def core_properties(props: Any) -> dict[str, Any]:
@@ -89,19 +104,19 @@ def core_properties(props: Any) -> dict[str, Any]:
         "category": "category",
         "language": "language",
     }
-    found: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for attribute, name in names.items():
         try:
             value = getattr(props, attribute, None)
-        except (ValueError, TypeError, KeyError):  # a property that is not what its name says
+        except (ValueError, TypeError, KeyError):  # a property of an invalid type or value
             continue
         if isinstance(value, datetime) and value.tzinfo is None:
-            value = value.replace(tzinfo=UTC)  # Office keeps these moments in UTC and does not say so
+            value = value.replace(tzinfo=UTC)  # Office stores these times in UTC without saying so
         if value and value not in ("openpyxl", "python-docx", "PowerPoint Presentation"):
-            found.setdefault(name, value)
-    return properties(found)
+            values.setdefault(name, value)
+    return properties(values)
 
 
 def heading_path(path: list[tuple[int, str]], level: int, text: str) -> list[tuple[int, str]]:
-    """Return the heading path after a heading of some level."""
+    """Return the path of headings, as (level, text), after a new heading of a level."""
     return [(depth, name) for depth, name in path if depth < level] + [(level, text)]

@@ -1,1 +1,1 @@
-"""What `tunewise serve` answers over HTTP: the OpenAI-compatible endpoint of one run, and its page."""
+"""The HTTP server of one run: an OpenAI-compatible endpoint and a web page. Needs the `serve` extra."""

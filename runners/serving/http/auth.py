@@ -1,4 +1,7 @@
-"""The server's token: in a file of its own that only its owner reads, compared in constant time, shown nowhere."""
+"""The server's access token: read from a file that only its owner may read, compared in constant time, never printed.
+
+`read_token` reads or creates the file; `check_token` refuses to serve other machines without a token.
+"""
 
 from __future__ import annotations
 
@@ -14,22 +17,23 @@ from pathlib import Path
 from rag.errors import BadInput, UsageProblem
 
 MIN_TOKEN_CHARS = 16
-"""Characters of a token: fewer can be guessed."""
+"""Fewest characters of a token: a shorter one can be guessed."""
+MAX_TOKEN_FILE_BYTES = 4096
 
 
 class AccessToken:
-    """A token that requests are held against."""
+    """A token that requests must carry."""
 
     def __init__(self, token: str) -> None:
-        """Keep its digest; the token itself is not kept."""
+        """Store the token's digest; the token itself is not stored."""
         self._digest = hashlib.sha256(token.encode()).digest()
 
     def __repr__(self) -> str:
-        """Say nothing of it."""
-        return "Key(...)"
+        """Return a text that reveals nothing of the token."""
+        return "AccessToken(...)"
 
-    def opens(self, authorization: str) -> bool:
-        """Whether an Authorization header carries the token: as Bearer, or as the password of Basic."""
+    def matches(self, authorization: str) -> bool:
+        """Return whether an Authorization header carries the token: as Bearer, or as the password of Basic."""
         scheme, _, given = authorization.partition(" ")
         given = given.strip()
         if scheme.lower() == "basic":
@@ -39,22 +43,26 @@ class AccessToken:
                 return False
         elif scheme.lower() != "bearer":
             return False
-        # Digests have one length, so the comparison tells nothing of the token's.
+        # Digests have one length, so the time of the comparison reveals nothing of the token's.
         return hmac.compare_digest(hashlib.sha256(given.encode()).digest(), self._digest)
 
 
 def read_token(path: Path) -> tuple[AccessToken, bool]:
-    """Read the token's file, or make one with a fresh token; say whether it was made.
+    """Read the token's file, or create it with a fresh token.
 
-    Raises BadInput when others may read the file, or when what it holds is no token.
+    Returns:
+        The token, and whether the file was created.
+
+    Raises:
+        BadInput: other users may read the file, or it holds no token.
     """
     if not path.exists():
-        return _make(path), True
+        return _create_token(path), True
     try:
-        # One handle for looking and reading: nothing can be put in its place in between.
+        # One handle for the mode and the content: the file cannot be replaced in between.
         with path.open("rb") as file:
             mode = os.fstat(file.fileno()).st_mode
-            raw = file.read(4097)
+            raw = file.read(MAX_TOKEN_FILE_BYTES + 1)
     except OSError as error:
         raise BadInput(f"the token's file {path} cannot be read: {error.strerror}") from None
     if os.name == "posix" and stat.S_IMODE(mode) & 0o077:
@@ -63,7 +71,7 @@ def read_token(path: Path) -> tuple[AccessToken, bool]:
         )
     token = raw.decode("ascii", errors="replace").strip()
     if (
-        len(raw) > 4096
+        len(raw) > MAX_TOKEN_FILE_BYTES
         or len(token) < MIN_TOKEN_CHARS
         or not token.isascii()
         or not token.isprintable()
@@ -77,12 +85,12 @@ def read_token(path: Path) -> tuple[AccessToken, bool]:
 
 
 def needs_token(host: str) -> bool:
-    """Whether an address can be reached from other machines, so that a token is needed."""
+    """Return whether an address can be reached from other machines, so that a token is needed."""
     return not is_loopback(host)
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host name or address is this machine's own, to itself."""
+    """Return whether a host name or address can be reached from this machine alone."""
     if host == "localhost":
         return True
     try:
@@ -92,7 +100,7 @@ def is_loopback(host: str) -> bool:
 
 
 def check_token(host: str, token: Path | None) -> None:
-    """Raise UsageProblem when others could reach the server without a token."""
+    """Raise `UsageProblem` when other machines could reach the server without a token."""
     if needs_token(host) and token is None:
         raise UsageProblem(
             f"--host {host} can be reached from other machines, and there is no token",
@@ -100,7 +108,7 @@ def check_token(host: str, token: Path | None) -> None:
         )
 
 
-def _make(path: Path) -> AccessToken:
+def _create_token(path: Path) -> AccessToken:
     token = secrets.token_urlsafe(32)
     try:
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)

@@ -1,6 +1,7 @@
-"""Chat completions and completions: queue what is asked, answer it whole or as it is made.
+"""Chat completions and completions: requests are read, queued, and answered whole or as server-sent events.
 
-From a request's messages to what an arm, or a model as it is, is asked.
+`chat_completion` and `text_completion` are the handlers. `messages_for_model` turns the messages of a request into
+the question of an arm, or into the chat of a raw model.
 """
 
 from __future__ import annotations
@@ -27,32 +28,88 @@ from runners.serving.request import AnswerRequest, RequestResult
 from runners.serving.served_models import ServedModel
 
 ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
+"""The roles that a message may have, and what they are to a model."""
+FIRST_PIECE_SECONDS = 5.0
+"""Seconds to wait for the first text before the status is sent: until then an error has its own status."""
+KEEPALIVE_SECONDS = 15
+"""Seconds between keep-alive comments of a stream that has no text to send."""
+SLOW_SECONDS = 30.0
+"""Seconds that a client may take to read an event."""
 
 
-def read_messages(turns: Sequence[RequestMessage], limits: ServerLimits) -> list[Message]:
-    """Return the messages as plain turns; Refusal for what is no text, by its place."""
-    if len(turns) > limits.messages:
+@dataclass
+class ParsedRequest:
+    """A request after validation: what the model is asked, and the form of the response."""
+
+    body: SamplingFields
+    model: ServedModel
+    prompts: list[Question | tuple[Message, ...] | str]
+    notes: dict[str, Any]
+    """Keys for `x_tunewise`, such as the fields that were ignored."""
+    response_format: ResponseFormat | None = None
+    chat: bool = True
+    bridges: list[EventLoopBridge] = field(default_factory=list)
+    """Where the results of the queued requests arrive, one for each prompt."""
+    queued: list[AnswerRequest] = field(default_factory=list)
+
+    def cancel(self) -> None:
+        """Tell the worker that the answers are no longer needed."""
+        for request in self.queued:
+            request.cancelled = True
+
+
+async def chat_completion(service: Service, body: ChatRequest, request: Request) -> Response:
+    """Answer a chat completion."""
+    body.refuse_unsupported()
+    model = service.find_model(body.model)
+    prompt, notes = messages_for_model(read_messages(body.messages, service.limits), model)
+    # The cost of checking a client's schema is bounded, but too high to block the event loop for.
+    form = await asyncio.to_thread(response_format, body.response_format) if body.response_format else None
+    return await _answer(service, ParsedRequest(body, model, [prompt], notes, form), request)
+
+
+async def text_completion(service: Service, body: CompletionRequest, request: Request) -> Response:
+    """Answer a completion: a raw model continues the text, an arm answers it as a question."""
+    body.refuse_unsupported()
+    model = service.find_model(body.model)
+    texts = [body.prompt] if isinstance(body.prompt, str) else body.prompt
+    if not 1 <= len(texts) <= service.limits.prompts or not all(text.strip() for text in texts):
+        raise ApiError(400, f"prompt takes 1 to {service.limits.prompts} texts, none empty", param="prompt")
+    if body.stream and len(texts) > 1:
+        raise ApiError(400, "a stream answers one prompt", param="stream", code="unsupported_parameter")
+    check_length([{"role": "user", "content": text} for text in texts], service.limits)
+    prompts: list[Any] = texts if model.raw else [Question("served", text) for text in texts]
+    return await _answer(service, ParsedRequest(body, model, prompts, {}, chat=False), request)
+
+
+def read_messages(messages: Sequence[RequestMessage], limits: ServerLimits) -> list[Message]:
+    """Convert a request's messages to plain messages.
+
+    Raises:
+        ApiError: too many or too long messages, an unknown role, or content that is no text; it names the field.
+    """
+    if len(messages) > limits.messages:
         raise ApiError(
             413,
-            f"{len(turns)} messages; at most {limits.messages} are read",
+            f"{len(messages)} messages; at most {limits.messages} are read",
             param="messages",
             code="too_many_messages",
         )
-    found: list[Message] = []
-    for number, turn in enumerate(turns):
-        place = f"messages[{number}]"
-        role = ROLES.get(turn.role)
+    plain: list[Message] = []
+    for number, message in enumerate(messages):
+        param = f"messages[{number}]"
+        role = ROLES.get(message.role)
         if role is None:
-            raise ApiError(400, f"{place}: the role {turn.role!r} is not supported", param=f"{place}.role")
+            raise ApiError(400, f"{param}: the role {message.role!r} is not supported", param=f"{param}.role")
         for name in ("tool_calls", "function_call"):
-            if (turn.model_extra or {}).get(name):
-                raise ApiError(400, f"{place}: {name} are not supported", param=f"{place}.{name}")
-        found.append({"role": role, "content": _text(turn, place)})
-    return within_limits(found, limits)
+            if (message.model_extra or {}).get(name):
+                raise ApiError(400, f"{param}: {name} are not supported", param=f"{param}.{name}")
+        plain.append({"role": role, "content": _text_content(message, param)})
+    return check_length(plain, limits)
 
 
-def within_limits(messages: list[Message], limits: ServerLimits) -> list[Message]:
-    """Return the messages; Refusal when they are longer together than is read."""
+def check_length(messages: list[Message], limits: ServerLimits) -> list[Message]:
+    """Return the messages; raise `ApiError` when their total length is over the limit."""
     size = sum(len(message["content"]) for message in messages)
     if size > limits.characters:
         raise ApiError(
@@ -62,166 +119,120 @@ def within_limits(messages: list[Message], limits: ServerLimits) -> list[Message
 
 
 def messages_for_model(
-    messages: Sequence[Message], choice: ServedModel
+    messages: Sequence[Message], model: ServedModel
 ) -> tuple[Question | tuple[Message, ...], dict[str, Any]]:
-    """Return what the choice is asked, and what its caller should know of that.
+    """Return what the model is asked, and notes on it for the client.
 
-    A model as it is gets the chat as it came. An arm gets the last user's turn as its question; a system message
-    stands in for the plan's instructions. With retrieval the passages carry the context: earlier turns are not
-    shown, but a follow-up is made to stand alone, as in `tunewise chat`.
+    A raw model gets the chat as it came. An arm gets the last user message as its question; a system message replaces
+    the plan's instructions. With retrieval the passages are the context: earlier messages are not shown, but a
+    follow-up question is rewritten to stand alone, as in `tunewise chat`.
+
+    Raises:
+        ApiError: the last message is empty or not the user's.
     """
-    if choice.raw:
+    if model.raw:
         return tuple(messages), {}
-    told: dict[str, Any] = {}
+    notes: dict[str, Any] = {}
     system = "\n\n".join(m["content"] for m in messages if m["role"] == "system").strip()
     turns = [m for m in messages if m["role"] != "system"]
     if turns and turns[-1]["role"] == "user" and not turns[-1]["content"].strip():
         raise ApiError(400, "the last message, which is the question, is empty", param="messages")
     if not turns or turns[-1]["role"] != "user":
         raise ApiError(
-            400, f"{choice.id} answers a question: the last message must be the user's", param="messages"
+            400, f"{model.id} answers a question: the last message must be the user's", param="messages"
         )
     if system:
-        told["instructions"] = "the request's system message stood in for the plan's"
+        notes["instructions"] = "the request's system message stood in for the plan's"
     question, history = turns[-1]["content"], tuple(turns[:-1])
-    if choice.step.retrieval and history:
-        previous = ""
+    if model.step.retrieval and history:
+        standalone = ""
         for turn in turns:
             if turn["role"] == "user":
-                previous = stand_alone(turn["content"], previous)
-        told |= {"asked_as": previous, "turns_not_shown": len(history)}
-        question, history = previous, ()
-    return Question("served", question, system=system or None, history=history), told
+                standalone = stand_alone(turn["content"], standalone)
+        notes |= {"asked_as": standalone, "turns_not_shown": len(history)}
+        question, history = standalone, ()
+    return Question("served", question, system=system or None, history=history), notes
 
 
-def _text(turn: RequestMessage, place: str) -> str:
-    if turn.content is None:
-        raise ApiError(400, f"{place} has no content", param=f"{place}.content")
-    if isinstance(turn.content, str):
-        return turn.content
-    for number, part in enumerate(turn.content):
+def _text_content(message: RequestMessage, param: str) -> str:
+    if message.content is None:
+        raise ApiError(400, f"{param} has no content", param=f"{param}.content")
+    if isinstance(message.content, str):
+        return message.content
+    for number, part in enumerate(message.content):
         if part.type != "text" or part.text is None:
-            where = f"{place}.content[{number}]"
-            raise ApiError(400, f"{where}: only text is read, not {part.type!r}", param=where)
-    return "".join(part.text or "" for part in turn.content)
+            part_param = f"{param}.content[{number}]"
+            raise ApiError(400, f"{part_param}: only text is read, not {part.type!r}", param=part_param)
+    return "".join(part.text or "" for part in message.content)
 
 
-FIRST_PIECE_SECONDS = 5.0
-"""Seconds to wait for the first words before the answer's head is sent: until then an error has its own status."""
-KEEPALIVE_SECONDS = 15
-"""Seconds between heartbeats of a stream that has nothing to say."""
-SLOW_SECONDS = 30.0
-"""Seconds that a client may take to read a piece."""
-
-
-@dataclass
-class ParsedRequest:
-    """A request that was read: what is asked, and how its answer is to be."""
-
-    want: SamplingFields
-    choice: ServedModel
-    asked: list[Question | tuple[Message, ...] | str]
-    told: dict[str, Any]
-    form: ResponseFormat | None = None
-    chat: bool = True
-    ears: list[EventLoopBridge] = field(default_factory=list)
-    tickets: list[AnswerRequest] = field(default_factory=list)
-
-    def leave(self) -> None:
-        """Tell the clerk that nobody waits any more."""
-        for ticket in self.tickets:
-            ticket.left = True
-
-
-async def chat_completion(service: Service, want: ChatRequest, request: Request) -> Response:
-    """Answer a chat completion."""
-    want.refuse_unsupported()
-    choice = service.choice(want.model)
-    asked, told = messages_for_model(read_messages(want.messages, service.limits), choice)
-    # What a stranger's schema costs is bounded, yet too much for the event loop to stand still meanwhile.
-    wanted = await asyncio.to_thread(response_format, want.response_format) if want.response_format else None
-    return await _answer(service, ParsedRequest(want, choice, [asked], told, wanted), request)
-
-
-async def text_completion(service: Service, want: CompletionRequest, request: Request) -> Response:
-    """Answer a completion: a model as it is goes on with the text, an arm answers it as a question."""
-    want.refuse_unsupported()
-    choice = service.choice(want.model)
-    texts = [want.prompt] if isinstance(want.prompt, str) else want.prompt
-    if not 1 <= len(texts) <= service.limits.prompts or not all(text.strip() for text in texts):
-        raise ApiError(400, f"prompt takes 1 to {service.limits.prompts} texts, none empty", param="prompt")
-    if want.stream and len(texts) > 1:
-        raise ApiError(400, "a stream answers one prompt", param="stream", code="unsupported_parameter")
-    within_limits([{"role": "user", "content": text} for text in texts], service.limits)
-    asked: list[Any] = texts if choice.raw else [Question("served", text) for text in texts]
-    return await _answer(service, ParsedRequest(want, choice, asked, {}, chat=False), request)
-
-
-async def _answer(service: Service, order: ParsedRequest, request: Request) -> Response:
-    if ignored := order.want.ignored():
-        order.told["ignored"] = ignored
-    _queue(service, order)
-    if order.want.stream:
-        return await _streamed(service, order, request)
+async def _answer(service: Service, parsed: ParsedRequest, request: Request) -> Response:
+    if ignored := parsed.body.ignored():
+        parsed.notes["ignored"] = ignored
+    _submit(service, parsed)
+    if parsed.body.stream:
+        return await _stream_response(service, parsed, request)
     try:
-        replies = [
-            _reply(await until_disconnected(ear.next(), request.receive, order.leave)) for ear in order.ears
+        results = [
+            _result(await until_disconnected(bridge.next(), request.receive, parsed.cancel))
+            for bridge in parsed.bridges
         ]
     except ApiError:
-        order.leave()
+        parsed.cancel()
         raise
-    service.meters.counted(order.choice.id, replies)
-    extra = [await _ours(order, reply) for reply in replies]
-    if broken := _broken(order, replies[0], extra[0]):
-        raise broken
-    return JSONResponse(ResponseIdentity.fresh(order.choice, order.chat).whole(replies, extra))
+    service.metrics.count_tokens(parsed.model.id, results)
+    extra = [await _x_tunewise(parsed, result) for result in results]
+    if error := _format_error(parsed, results[0], extra[0]):
+        raise error
+    return JSONResponse(ResponseIdentity.new(parsed.model, parsed.chat).full_body(results, extra))
 
 
-def _queue(service: Service, order: ParsedRequest) -> None:
-    """Give the clerk a ticket for each thing asked; Busy takes back those that found room."""
-    sampling, limit = order.want.sampling(service.limits), service.limits.max_tokens
-    wanted = order.want.length or service.session.plan.max_new_tokens
-    if wanted > limit:  # editors ask for thousands by default: they are told what they get
-        order.told["max_tokens"] = limit
-    for asked in order.asked:
-        ear = EventLoopBridge(service.limits.seconds)
-        ticket = AnswerRequest(
-            order.choice,
-            asked,
-            ear.hear,
-            ear.hear,
-            min(wanted, limit),
-            sampling,
-            plain=order.form is not None,
-            pieces=bool(order.want.stream) and order.form is None,
-            seconds=service.limits.seconds,
+def _submit(service: Service, parsed: ParsedRequest) -> None:
+    """Queue a request for each prompt; when one is refused, those before it are cancelled."""
+    sampling = parsed.body.sampling(service.limits)
+    limit = service.limits.max_tokens
+    max_tokens = parsed.body.length or service.session.plan.max_new_tokens
+    if max_tokens > limit:  # editors ask for thousands by default: the response reports the limit
+        parsed.notes["max_tokens"] = limit
+    for prompt in parsed.prompts:
+        bridge = EventLoopBridge(service.limits.seconds)
+        queued = AnswerRequest(
+            parsed.model,
+            prompt,
+            on_text=bridge.put,
+            on_end=bridge.put,
+            max_tokens=min(max_tokens, limit),
+            sampling=sampling,
+            plain_text=parsed.response_format is not None,
+            stream=bool(parsed.body.stream) and parsed.response_format is None,
+            timeout_s=service.limits.seconds,
         )
         try:
-            service.clerk.put(ticket)
+            service.worker.submit(queued)
         except Exception:
-            order.leave()
+            parsed.cancel()
             raise
-        order.ears.append(ear)
-        order.tickets.append(ticket)
+        parsed.bridges.append(bridge)
+        parsed.queued.append(queued)
 
 
-async def _streamed(service: Service, order: ParsedRequest, request: Request) -> Response:
-    """Begin a stream at its first words; what goes wrong before them has a status of its own."""
+async def _stream_response(service: Service, parsed: ParsedRequest, request: Request) -> Response:
+    """Begin a stream at its first text; an error before that has a status of its own."""
     try:
         first = await until_disconnected(
-            order.ears[0].next(FIRST_PIECE_SECONDS), request.receive, lambda: None
+            parsed.bridges[0].next(FIRST_PIECE_SECONDS), request.receive, lambda: None
         )
     except TimeoutError:
         first = ""
     except BaseException:
-        order.leave()
+        parsed.cancel()
         raise
     if isinstance(first, Exception):
-        order.leave()
+        parsed.cancel()
         raise as_api_error(first)
-    return _Stream(
-        order,
-        _events(service, order, first),
+    return _EventStream(
+        parsed,
+        _events(service, parsed, first),
         ping=KEEPALIVE_SECONDS,
         send_timeout=SLOW_SECONDS,
         sep="\n",
@@ -229,68 +240,71 @@ async def _streamed(service: Service, order: ParsedRequest, request: Request) ->
     )
 
 
-class _Stream(EventSourceResponse):
-    """A stream that tells the clerk when it is over: also where its client leaves before the first event."""
+class _EventStream(EventSourceResponse):
+    """A stream that cancels its request when it is over, also when the client leaves before the first event."""
 
-    def __init__(self, order: ParsedRequest, events: AsyncIterator[dict[str, str]], **more: Any) -> None:
-        super().__init__(events, **more)
-        self._order = order
+    def __init__(self, parsed: ParsedRequest, events: AsyncIterator[dict[str, str]], **options: Any) -> None:
+        super().__init__(events, **options)
+        self._parsed = parsed
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Send the events, for as long as the client is there."""
+        """Send the events for as long as the client is connected."""
         try:
             await super().__call__(scope, receive, send)
         finally:
-            self._order.leave()
+            self._parsed.cancel()
 
 
-async def _events(service: Service, order: ParsedRequest, first: Any) -> AsyncIterator[dict[str, str]]:
-    shape = ResponseIdentity.fresh(order.choice, order.chat)
-    yield _data(shape.opening(), order)
-    heard = first
-    while isinstance(heard, str):
-        if heard:
-            yield _data(shape.piece(heard), order)
-        heard = await order.ears[0].next()
-    if isinstance(heard, Exception):
-        yield {"data": json.dumps(as_api_error(heard).body)}
+async def _events(service: Service, parsed: ParsedRequest, first: Any) -> AsyncIterator[dict[str, str]]:
+    """Yield the events of a stream, from its first text, result or error to `[DONE]`."""
+    identity = ResponseIdentity.new(parsed.model, parsed.chat)
+    yield _event(identity.first_chunk(), parsed)
+    received = first
+    while isinstance(received, str):
+        if received:
+            yield _event(identity.text_chunk(received), parsed)
+        received = await parsed.bridges[0].next()
+    if isinstance(received, Exception):
+        yield {"data": json.dumps(as_api_error(received).body)}
     else:
-        service.meters.counted(order.choice.id, [heard])
-        extra = await _ours(order, heard)
-        if broken := _broken(order, heard, extra):
-            yield {"data": json.dumps(broken.body)}
+        service.metrics.count_tokens(parsed.model.id, [received])
+        extra = await _x_tunewise(parsed, received)
+        if error := _format_error(parsed, received, extra):
+            yield {"data": json.dumps(error.body)}
         else:
-            if order.form:
-                # Clients read a part of JSON as it comes: nothing goes out before it is known what it is.
-                yield _data(shape.said(heard), order)
-            yield _data(shape.closing(heard, extra), order)
-            if order.want.with_usage:
-                yield {"data": json.dumps(shape.counted(heard))}
+            if parsed.response_format:
+                # Clients parse JSON while it arrives: nothing is sent before the whole answer has been checked.
+                yield _event(identity.answer_chunk(received), parsed)
+            yield _event(identity.last_chunk(received, extra), parsed)
+            if parsed.body.with_usage:
+                yield {"data": json.dumps(identity.usage_chunk(received))}
     yield {"data": "[DONE]"}
 
 
-def _data(body: dict[str, Any], order: ParsedRequest) -> dict[str, str]:
-    return {"data": json.dumps({**body, "usage": None} if order.want.with_usage else body)}
+def _event(body: dict[str, Any], parsed: ParsedRequest) -> dict[str, str]:
+    return {"data": json.dumps({**body, "usage": None} if parsed.body.with_usage else body)}
 
 
-def _reply(heard: Any) -> RequestResult:
-    if isinstance(heard, Exception):
-        raise as_api_error(heard)
-    assert isinstance(heard, RequestResult)
-    return heard
+def _result(received: Any) -> RequestResult:
+    if isinstance(received, Exception):
+        raise as_api_error(received)
+    assert isinstance(received, RequestResult)
+    return received
 
 
-async def _ours(order: ParsedRequest, reply: RequestResult) -> dict[str, Any]:
-    found = x_tunewise_body(reply, order.choice, order.told)
-    if order.form:
-        fault = await asyncio.to_thread(order.form.fault, reply.text)
-        found["response_format"] = {"checked": True, "valid": not fault, "fault": fault or None}
-    return found
+async def _x_tunewise(parsed: ParsedRequest, result: RequestResult) -> dict[str, Any]:
+    """Build `x_tunewise`, and check the answer against the requested form."""
+    body = x_tunewise_body(result, parsed.model, parsed.notes)
+    if parsed.response_format:
+        fault = await asyncio.to_thread(parsed.response_format.fault, result.text)
+        body["response_format"] = {"checked": True, "valid": not fault, "fault": fault or None}
+    return body
 
 
-def _broken(order: ParsedRequest, reply: RequestResult, extra: dict[str, Any]) -> ApiError | None:
-    """What is said of an answer that had to be of a form and is not; a refusal need not be of any."""
-    fault = extra["response_format"]["fault"] if order.form and order.form.strict else None
+def _format_error(parsed: ParsedRequest, result: RequestResult, extra: dict[str, Any]) -> ApiError | None:
+    """Return the error for an answer that breaks a strict form; a refusal need not have the form."""
+    strict = parsed.response_format and parsed.response_format.strict
+    fault = extra["response_format"]["fault"] if strict else None
     if not fault or extra.get("refused"):
         return None
     return ApiError(
@@ -298,5 +312,5 @@ def _broken(order: ParsedRequest, reply: RequestResult, extra: dict[str, Any]) -
         f"the answer is not the JSON that was asked for: {fault}",
         param="response_format",
         code="response_format_not_met",
-        more={"x_tunewise": {**extra, "answer": reply.text}},
+        extra={"x_tunewise": {**extra, "answer": result.text}},
     )

@@ -1,4 +1,7 @@
-"""Errors in OpenAI's shape: `{"error": {message, type, param, code}}` with a status that its clients know."""
+"""Errors in OpenAI's shape: `{"error": {message, type, param, code}}`, with the statuses that its clients handle.
+
+`ApiError` is raised by the handlers; `as_api_error` converts the exceptions of the packages.
+"""
 
 from __future__ import annotations
 
@@ -35,40 +38,53 @@ class ApiError(Exception):
         param: str | None = None,
         code: str | None = None,
         retry_after: int | None = None,
-        more: dict[str, Any] | None = None,
+        extra: dict[str, Any] | None = None,
     ) -> None:
-        """Keep what the client is told; `more` stands beside the error."""
+        """Store the fields of the response.
+
+        Args:
+            status: HTTP status.
+            message: what went wrong, for the client.
+            param: the field of the request that is at fault.
+            code: machine-readable code.
+            retry_after: seconds for the Retry-After header.
+            extra: further keys of the body, next to `error`.
+        """
         super().__init__(message)
-        self.status, self.message, self.param, self.code = status, message, param, code
-        self.retry_after, self.more = retry_after, more or {}
+        self.status = status
+        self.message = message
+        self.param = param
+        self.code = code
+        self.retry_after = retry_after
+        self.extra = extra or {}
 
     @property
     def body(self) -> dict[str, Any]:
-        """The answer's body."""
+        """The body of the response."""
         error = {
             "message": self.message,
             "type": ERROR_TYPES.get(self.status, "invalid_request_error"),
             "param": self.param,
             "code": self.code,
         }
-        return {"error": error, **self.more}
+        return {"error": error, **self.extra}
 
     @property
     def headers(self) -> dict[str, str]:
-        """The headers that belong to it."""
-        found = {"Retry-After": str(self.retry_after)} if self.retry_after else {}
+        """The headers of the response."""
+        headers = {"Retry-After": str(self.retry_after)} if self.retry_after else {}
         if self.status == 401:
-            # Browsers ask for a password at Basic; programs send the token as Bearer.
-            found["WWW-Authenticate"] = 'Bearer, Basic realm="tunewise", charset="UTF-8"'
-        return found
+            # Browsers show a password prompt for Basic; programs send the token as Bearer.
+            headers["WWW-Authenticate"] = 'Bearer, Basic realm="tunewise", charset="UTF-8"'
+        return headers
 
 
 def as_api_error(problem: Exception) -> ApiError:
-    """What a client is told of something that went wrong; of a bug only that there is one."""
+    """Convert an exception to the error that a client gets; a bug's own message is not revealed."""
     if isinstance(problem, ApiError):
         return problem
     if isinstance(problem, WorkerBusy):
-        return ApiError(503, problem.message, code="queue_full", retry_after=problem.seconds)
+        return ApiError(503, problem.message, code="queue_full", retry_after=problem.retry_after)
     if isinstance(problem, RequestTimeout):
         return ApiError(503, problem.message, code="time_limit", retry_after=5)
     if isinstance(problem, BadInput):

@@ -1,4 +1,8 @@
-"""JSON that was asked for: the answer is checked against it when it is there. Nothing forces the model into it."""
+"""The `response_format` of a request: the finished answer is checked against its JSON Schema.
+
+`response_format` reads the field and refuses schemas that cannot be checked; `ResponseFormat.fault` checks an answer.
+The check comes after generation: decoding is not constrained to the schema.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +14,12 @@ from urllib.parse import unquote
 
 from runners.serving.http.errors import ApiError
 
-MOST_CHARACTERS, MOST_DEPTH, MOST_ITEMS, MOST_STEPS = 32_000, 32, 1_000, 50_000
-_REFUSED = (
+MAX_SCHEMA_CHARS = 32_000
+MAX_SCHEMA_DEPTH = 32
+MAX_LIST_ITEMS = 1_000
+MAX_STEPS = 50_000
+"""Work that the check of one answer may take, in units of one keyword or 20 characters."""
+_UNSUPPORTED_KEYWORDS = (
     "pattern",
     "patternProperties",
     "unevaluatedItems",
@@ -21,47 +29,55 @@ _REFUSED = (
     "$id",
     "id",
 )
-"""Patterns, and what looks for what others left, can take forever on a short text; the rest lead out of the schema."""
-_NAMED = ("properties", "$defs", "definitions", "dependentSchemas")
-"""Keywords whose value maps names of the writer's own to schemas."""
-_DATA = ("const", "enum", "default", "examples")
+"""Patterns and `unevaluated*` can take forever on a short text; the other keywords lead out of the schema."""
+_NAME_MAPS = ("properties", "$defs", "definitions", "dependentSchemas")
+"""Keywords whose value maps names chosen by the schema's author to schemas."""
+_DATA_KEYWORDS = ("const", "enum", "default", "examples")
+"""Keywords whose value is data and holds no keywords."""
 
 
-class _TooMuch(Exception):
-    """A schema that asks for more work than it pays to do."""
+class _TooMuchWork(Exception):
+    """The check of an answer takes more than `MAX_STEPS`."""
 
 
 @dataclass(frozen=True, slots=True)
 class ResponseFormat:
-    """What an answer must be."""
+    """The form that an answer must have."""
 
     schema: dict[str, Any] | None = None
-    """None: any JSON object."""
+    """The JSON Schema; None for any JSON object."""
     strict: bool = False
-    """Whether an answer of another form is an error, rather than said to be of another form."""
+    """Whether an answer of another form is an error, rather than reported as invalid."""
 
     def fault(self, text: str) -> str:
-        """Say what is wrong with an answer; "" when nothing is."""
+        """Return what is wrong with an answer; "" when it has the form."""
         import jsonschema
 
         try:
-            said = json.loads(text)
+            value = json.loads(text)
         except (ValueError, RecursionError) as error:
             return f"it is no JSON ({error})"
         if self.schema is None:
-            return "" if isinstance(said, dict) else "it is JSON, but no object"
+            return "" if isinstance(value, dict) else "it is JSON, but no object"
         try:
-            _validator(self.schema).validate(said)
+            _validator(self.schema).validate(value)
         except jsonschema.ValidationError as error:
             return f"at {error.json_path}: {error.message[:300]}"
-        except (_TooMuch, RecursionError, ArithmeticError):
+        except (_TooMuchWork, RecursionError, ArithmeticError):
             return "the schema asks for too much work, or refers to itself too often, to be checked"
         return ""
 
 
-def response_format(wanted: dict[str, Any] | None) -> ResponseFormat | None:
-    """Return the form that `response_format` asks for, None for plain text; Refusal when it cannot be checked."""
-    kind = (wanted or {}).get("type", "text")
+def response_format(field: dict[str, Any] | None) -> ResponseFormat | None:
+    """Read the field `response_format`.
+
+    Returns:
+        The form that it asks for; None for plain text.
+
+    Raises:
+        ApiError: the schema cannot be checked here.
+    """
+    kind = (field or {}).get("type", "text")
     if kind == "text":
         return None
     if kind == "json_object":
@@ -70,28 +86,31 @@ def response_format(wanted: dict[str, Any] | None) -> ResponseFormat | None:
         raise _refuse(
             f"response_format.type {str(kind)[:64]!r} is not supported (text, json_object, json_schema)"
         )
-    held = (wanted or {}).get("json_schema")
-    schema = held.get("schema") if isinstance(held, dict) else None
+    json_schema = (field or {}).get("json_schema")
+    schema = json_schema.get("schema") if isinstance(json_schema, dict) else None
     if not isinstance(schema, dict):
         raise _refuse("response_format.json_schema.schema is missing or no object")
-    _check(schema)
-    return ResponseFormat(schema, strict=held.get("strict") is True)  # type: ignore[union-attr]
+    _check_schema(schema)
+    return ResponseFormat(schema, strict=json_schema.get("strict") is True)  # type: ignore[union-attr]
 
 
-def _check(schema: dict[str, Any]) -> None:
+def _check_schema(schema: dict[str, Any]) -> None:
+    """Raise `ApiError` for a schema that is too large, invalid, or cannot be checked here."""
     import jsonschema
 
-    if _deeper_than(schema, MOST_DEPTH) or len(json.dumps(schema)) > MOST_CHARACTERS:
-        raise _refuse(f"the schema is larger than {MOST_CHARACTERS:,} characters or {MOST_DEPTH} levels")
-    if _longest(schema) > MOST_ITEMS:
-        raise _refuse(f"a list in the schema has more than {MOST_ITEMS:,} items")
+    if _deeper_than(schema, MAX_SCHEMA_DEPTH) or len(json.dumps(schema)) > MAX_SCHEMA_CHARS:
+        raise _refuse(
+            f"the schema is larger than {MAX_SCHEMA_CHARS:,} characters or {MAX_SCHEMA_DEPTH} levels"
+        )
+    if _longest_list(schema) > MAX_LIST_ITEMS:
+        raise _refuse(f"a list in the schema has more than {MAX_LIST_ITEMS:,} items")
     for name, value in _keywords(schema):
-        if name in _REFUSED:
+        if name in _UNSUPPORTED_KEYWORDS:
             raise _refuse(f"the schema's {name} is not supported: it is not checked here")
         if name == "$ref" and isinstance(value, str) and not _resolves(schema, value):
             raise _refuse(f"the schema's reference {value[:100]!r} leads nowhere in it")
     try:
-        _kind(schema).check_schema(schema)
+        _validator_class(schema).check_schema(schema)
     except jsonschema.SchemaError as error:
         raise _refuse(f"the schema is invalid at {error.json_path}: {error.message[:200]}") from None
     except (RecursionError, ArithmeticError) as error:
@@ -99,81 +118,88 @@ def _check(schema: dict[str, Any]) -> None:
 
 
 def _validator(schema: dict[str, Any]) -> Any:
-    """A validator that does only so much work, every keyword weighed by what it and the instance hold."""
+    """Return a validator that raises `_TooMuchWork` after `MAX_STEPS`.
+
+    Each keyword costs one step, plus the lengths of its value and of the instance as JSON, in units of 20 characters.
+    """
     from jsonschema.validators import extend
 
-    kind, left = _kind(schema), MOST_STEPS
-    weights: dict[int, int] = {}
+    validator_class = _validator_class(schema)
+    steps_left = MAX_STEPS
+    costs: dict[int, int] = {}  # by id(): the values live as long as this validator
 
-    def weight(value: Any) -> int:
-        if id(value) not in weights:
-            weights[id(value)] = len(json.dumps(value)) // 20
-        return weights[id(value)]
+    def cost(value: Any) -> int:
+        if id(value) not in costs:
+            costs[id(value)] = len(json.dumps(value)) // 20
+        return costs[id(value)]
 
     def counted(name: str, inner: Any) -> Any:
         def count(validator: Any, value: Any, instance: Any, within: Any) -> Iterator[Any]:
-            nonlocal left
-            left -= 1 + weight(value) + weight(instance)
-            if name == "uniqueItems" and isinstance(instance, list):  # each may be held against each
-                left -= len(instance) ** 2 // 20
-            if left < 0:
-                raise _TooMuch
+            nonlocal steps_left
+            steps_left -= 1 + cost(value) + cost(instance)
+            if name == "uniqueItems" and isinstance(instance, list):  # every pair may be compared
+                steps_left -= len(instance) ** 2 // 20
+            if steps_left < 0:
+                raise _TooMuchWork
             yield from inner(validator, value, instance, within) or ()
 
         return count
 
-    return extend(kind, {name: counted(name, inner) for name, inner in kind.VALIDATORS.items()})(schema)
+    keywords = {name: counted(name, inner) for name, inner in validator_class.VALIDATORS.items()}
+    return extend(validator_class, keywords)(schema)
 
 
-def _kind(schema: dict[str, Any]) -> Any:
+def _validator_class(schema: dict[str, Any]) -> Any:
+    """Return the class for the schema's own `$schema`, Draft 2020-12 by default."""
     from jsonschema import Draft202012Validator
     from jsonschema.validators import validator_for
 
-    named = schema.get("$schema")
-    return validator_for(schema if isinstance(named, str) else {}, default=Draft202012Validator)
+    dialect = schema.get("$schema")
+    return validator_for(schema if isinstance(dialect, str) else {}, default=Draft202012Validator)
 
 
 def _keywords(value: Any) -> Iterator[tuple[str, Any]]:
-    """Every keyword and its value, at any depth; names that the schema's writer gave are none."""
+    """Yield every keyword and its value, at any depth; names chosen by the schema's author are no keywords."""
     if isinstance(value, list):
-        for each in value:
-            yield from _keywords(each)
+        for item in value:
+            yield from _keywords(item)
     elif isinstance(value, dict):
         for name, inner in value.items():
-            if name in _DATA:
+            if name in _DATA_KEYWORDS:
                 continue
             yield name, inner
             yield from _keywords(
-                list(inner.values()) if name in _NAMED and isinstance(inner, dict) else inner
+                list(inner.values()) if name in _NAME_MAPS and isinstance(inner, dict) else inner
             )
 
 
 def _resolves(schema: Any, ref: str) -> bool:
+    """Return whether a reference, a JSON pointer (RFC 6901), leads to a schema inside this one."""
     if ref == "#":
         return True
     if not ref.startswith("#/"):
         return False
-    at = schema
+    target = schema
     for part in ref[2:].split("/"):
         name = unquote(part).replace("~1", "/").replace("~0", "~")
-        if isinstance(at, dict) and name in at:
-            at = at[name]
-        elif isinstance(at, list) and name.isascii() and name.isdecimal() and int(name) < len(at):
-            at = at[int(name)]
+        if isinstance(target, dict) and name in target:
+            target = target[name]
+        elif isinstance(target, list) and name.isascii() and name.isdecimal() and int(name) < len(target):
+            target = target[int(name)]
         else:
             return False
-    return isinstance(at, dict | bool)
+    return isinstance(target, dict | bool)
 
 
 def _deeper_than(value: Any, levels: int) -> bool:
     inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    return levels < 0 or any(_deeper_than(each, levels - 1) for each in inner)
+    return levels < 0 or any(_deeper_than(item, levels - 1) for item in inner)
 
 
-def _longest(value: Any) -> int:
-    """The length of the longest list: whether all its items differ may take its square."""
+def _longest_list(value: Any) -> int:
+    """Return the length of the longest list: checking that its items differ may take the square of it."""
     inner = list(value.values()) if isinstance(value, dict) else value if isinstance(value, list) else []
-    return max([len(value) if isinstance(value, list) else 0, *map(_longest, inner)])
+    return max([len(value) if isinstance(value, list) else 0, *map(_longest_list, inner)])
 
 
 def _refuse(message: str) -> ApiError:

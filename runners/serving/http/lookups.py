@@ -1,4 +1,4 @@
-"""Embeddings, searches and the passages that citations open: what needs no answer of a model."""
+"""The handlers for embeddings, searches and cited passages."""
 
 from __future__ import annotations
 
@@ -20,17 +20,18 @@ from runners.serving.request import ModelJob, RunUnusable, run_errors_as_unusabl
 CONTEXT_CHARS = 400
 """Characters shown before and after a cited span."""
 MAX_PASSAGE_CHARS = 20_000
-Read = TypeVar("Read")
+"""Most characters of one passage."""
+Parsed = TypeVar("Parsed")
 
 
-async def create_embeddings(service: Service, want: EmbeddingRequest, request: Request) -> dict[str, Any]:
-    """Embed texts as documents are."""
-    want.refuse_unsupported()
+async def create_embeddings(service: Service, body: EmbeddingRequest, request: Request) -> dict[str, Any]:
+    """Embed texts as documents are embedded."""
+    body.refuse_unsupported()
     if service.embedder is None:
-        raise unknown_served_model(want.model or "(an embedder)", "none that embeds: this run has no index")
-    if want.model not in (None, service.embedder):
-        raise unknown_served_model(str(want.model), service.embedder)
-    texts = [want.input] if isinstance(want.input, str) else want.input
+        raise unknown_served_model(body.model or "(an embedder)", "none that embeds: this run has no index")
+    if body.model not in (None, service.embedder):
+        raise unknown_served_model(str(body.model), service.embedder)
+    texts = [body.input] if isinstance(body.input, str) else body.input
     if not 1 <= len(texts) <= service.limits.inputs or not all(texts):
         raise ApiError(400, f"input takes 1 to {service.limits.inputs} texts, none empty", param="input")
     if sum(map(len, texts)) > service.limits.characters:
@@ -39,17 +40,19 @@ async def create_embeddings(service: Service, want: EmbeddingRequest, request: R
     def work(session: RunSession) -> tuple[Any, int] | ApiError:
         with run_errors_as_unusable("the embedder"):
             embedder = session.context.embedder
-        if want.dimensions not in (None, embedder.dimension):
+        if body.dimensions not in (None, embedder.dimension):
             return ApiError(400, f"dimensions: only {embedder.dimension} are made", param="dimensions")
         return embedder.encode(texts), sum(map(embedder.count_tokens, texts))
 
-    vectors, tokens = await _done(service, work, request)
-    as_text = want.encoding_format == "base64"
+    vectors, tokens = await _run_job(service, work, request)
+    as_base64 = body.encoding_format == "base64"
     rows = [
         {
             "object": "embedding",
             "index": index,
-            "embedding": base64.b64encode(row.astype("<f4").tobytes()).decode() if as_text else row.tolist(),
+            "embedding": base64.b64encode(row.astype("<f4").tobytes()).decode()
+            if as_base64
+            else row.tolist(),
         }
         for index, row in enumerate(vectors)
     ]
@@ -57,48 +60,60 @@ async def create_embeddings(service: Service, want: EmbeddingRequest, request: R
     return {"object": "list", "data": rows, "model": service.embedder, "usage": usage}
 
 
-async def search_passages(service: Service, want: SearchRequest, request: Request) -> dict[str, Any]:
-    """Search the run's index, as `tunewise index search --json` prints it, with the generation searched."""
+async def search_passages(service: Service, body: SearchRequest, request: Request) -> dict[str, Any]:
+    """Search the run's index; the body is that of `tunewise index search --json`, with the generation searched."""
     from rag.search.filters import Condition, parse_day
     from rag.search.query import Query
 
-    _needs_index(service)
-    if not want.query.strip() or len(want.query) > service.limits.characters:
+    _require_index(service)
+    if not body.query.strip() or len(body.query) > service.limits.characters:
         raise ApiError(400, f"query takes 1 to {service.limits.characters:,} characters", param="query")
-    where, as_of = _read("where", Condition.parse, *want.where), _read("as_of", parse_day, want.as_of)
-    query = Query(k=want.k, where=where, as_of=as_of[0], expired=want.expired)
+    where = _parse_field("where", Condition.parse, *body.where)
+    (as_of,) = _parse_field("as_of", parse_day, body.as_of)
+    query = Query(k=body.k, where=where, as_of=as_of, expired=body.expired)
 
     def work(session: RunSession) -> dict[str, Any]:
         with run_errors_as_unusable("the index"):
             index = session.context.index
-            hits = index.find(want.query, query)
+            hits = index.find(body.query, query)
         return {**hits.to_json(), "generation": index.generation}
 
-    found: dict[str, Any] = await _done(service, work, request)
-    if ignored := want.ignored():
-        found["ignored"] = ignored
-    return found
+    response: dict[str, Any] = await _run_job(service, work, request)
+    if ignored := body.ignored():
+        response["ignored"] = ignored
+    return response
 
 
 def read_passage(service: Service, doc: str, start: int, end: int, generation: int) -> dict[str, Any]:
-    """The text that a citation names, with what stands around it; Refusal when the index has moved on."""
-    _needs_index(service)
+    """Return the text that a citation names, with `CONTEXT_CHARS` before and after it.
+
+    Args:
+        service: the served run.
+        doc: the document's id.
+        start: first character of the span in the document's text.
+        end: the character after the span.
+        generation: the generation of the index that the citation was made from.
+
+    Raises:
+        ApiError: the index has a newer generation, or there is no such span.
+    """
+    _require_index(service)
     if not 0 <= start <= end <= start + MAX_PASSAGE_CHARS:
         raise ApiError(
             400, f"start and end must name a span of at most {MAX_PASSAGE_CHARS:,} characters", param="end"
         )
-    moved = ApiError(404, "the documents have been updated since this answer: ask again", code="moved_on")
+    outdated = ApiError(404, "the documents have been updated since this answer: ask again", code="moved_on")
     try:
         with run_errors_as_unusable("the index"):
             index = service.session.context.index
             raw = index.raw(doc) if generation == index.generation else None
     except RunUnusable as problem:
         if isinstance(problem.__cause__, GenerationReplaced):
-            raise moved from None
-        service.meters.hear({"event": "serve.trouble", "reason": problem.reason})
+            raise outdated from None
+        service.metrics.on_event({"event": "serve.trouble", "reason": problem.reason})
         raise
     if generation != index.generation:
-        raise moved
+        raise outdated
     if raw is None or end > len(raw):
         raise ApiError(404, "there is no such passage", code="no_passage")
     return {
@@ -111,31 +126,31 @@ def read_passage(service: Service, doc: str, start: int, end: int, generation: i
     }
 
 
-def _read(field: str, read: Callable[[Any], Read], *given: Any) -> tuple[Read, ...]:
-    """What a field's values mean; their refusal names the field, not the command line's option."""
+def _parse_field(field: str, parse: Callable[[Any], Parsed], *values: Any) -> tuple[Parsed, ...]:
+    """Parse the values of a field; an error names the field, not the option of the command line."""
     try:
-        return tuple(map(read, given))
+        return tuple(map(parse, values))
     except UsageProblem as problem:
-        said = problem.message.removeprefix("--as-of ")
-        raise ApiError(400, f"{field}: {said}: {problem.hint}", param=field) from None
+        message = problem.message.removeprefix("--as-of ")
+        raise ApiError(400, f"{field}: {message}: {problem.hint}", param=field) from None
 
 
-def _needs_index(service: Service) -> None:
+def _require_index(service: Service) -> None:
     if service.session.plan.index is None:
         raise ApiError(404, "this run has no index", code="no_index")
 
 
-async def _done(service: Service, work: Any, request: Request) -> Any:
-    """Have something done on the clerk's thread, in its turn."""
-    ear = EventLoopBridge(service.limits.seconds)
-    errand = ModelJob(work, ear.hear, service.limits.seconds)
-    service.clerk.put(errand)
+async def _run_job(service: Service, work: Callable[[RunSession], Any], request: Request) -> Any:
+    """Run work on the worker's thread, in its turn, and return its result."""
+    bridge = EventLoopBridge(service.limits.seconds)
+    job = ModelJob(work, bridge.put, service.limits.seconds)
+    service.worker.submit(job)
 
-    def leave() -> None:
-        errand.left = True
+    def cancel() -> None:
+        job.cancelled = True
 
-    found = await until_disconnected(ear.next(), request.receive, leave)
-    if isinstance(found, Exception):
-        leave()
-        raise as_api_error(found)
-    return found
+    result = await until_disconnected(bridge.next(), request.receive, cancel)
+    if isinstance(result, Exception):
+        cancel()
+        raise as_api_error(result)
+    return result

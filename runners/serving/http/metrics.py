@@ -1,4 +1,4 @@
-"""What is counted while serving, in Prometheus' format: requests, tokens, batches, the queue; never what was asked."""
+"""Counters of the server in Prometheus' format: requests, tokens, batches and the queue; never the text of a request."""
 
 from __future__ import annotations
 
@@ -23,67 +23,70 @@ METRIC_PATHS = (
     "/v1/search",
     "/v1/passages",
 )
-_SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
+"""Paths with a label of their own; all others are counted as `other`, so that clients cannot add labels."""
+_SECONDS_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
 METRICS_CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
 class ServerMetrics:
-    """The counters of one server, in a registry of their own."""
+    """The metrics of one server, in a registry of their own."""
 
     def __init__(self) -> None:
-        """Begin at zero."""
+        """Create the metrics."""
         self.registry = CollectorRegistry()
-        kept: dict[str, Any] = {"registry": self.registry, "namespace": "tunewise"}
-        self._requests = Counter("requests", "Requests by path and status.", ("path", "status"), **kept)
+        shared: dict[str, Any] = {"registry": self.registry, "namespace": "tunewise"}
+        self._requests = Counter("requests", "Requests by path and status.", ("path", "status"), **shared)
         self._seconds = Histogram(
-            "request_seconds", "Time to a request's end.", ("path",), buckets=_SECONDS, **kept
+            "request_seconds", "Time to a request's end.", ("path",), buckets=_SECONDS_BUCKETS, **shared
         )
-        self._tokens = Counter("tokens", "Tokens read and made.", ("model", "kind"), **kept)
-        self._rows = Histogram("batch_rows", "Requests decoded together.", buckets=(1, 2, 4, 8, 16), **kept)
-        self._turns = Counter("switches", "Times that another model than before was asked.", **kept)
-        self._swaps = Counter("index_swaps", "Newer generations of the index taken up.", **kept)
-        self._troubles = Counter("troubles", "Errors that should not happen.", **kept)
-        self._waiting = Gauge("waiting", "Requests waiting for their turn.", **kept)
-        self._stale = Gauge("index_stale", "1 where a newer index cannot be opened.", **kept)
-        self._last = ""
+        self._tokens = Counter("tokens", "Tokens read and made.", ("model", "kind"), **shared)
+        self._batch_rows = Histogram(
+            "batch_rows", "Requests decoded together.", buckets=(1, 2, 4, 8, 16), **shared
+        )
+        self._switches = Counter("switches", "Times that another model than before was asked.", **shared)
+        self._index_swaps = Counter("index_swaps", "Newer generations of the index taken up.", **shared)
+        self._troubles = Counter("troubles", "Errors that should not happen.", **shared)
+        self._waiting = Gauge("waiting", "Requests waiting for their turn.", **shared)
+        self._stale = Gauge("index_stale", "1 where a newer index cannot be opened.", **shared)
+        self._last_key = ""
 
-    def watch(self, waiting: Callable[[], int], stale: Callable[[], bool]) -> None:
-        """Read from here the length of the queue, and whether the index is older than it should be."""
+    def watch_worker(self, waiting: Callable[[], int], stale: Callable[[], bool]) -> None:
+        """Read two gauges from callbacks: the length of the queue, and whether a newer index cannot be opened."""
         self._waiting.set_function(waiting)
         self._stale.set_function(stale)
 
-    def request(self, path: str, status: int, seconds: float) -> None:
-        """Count a request."""
-        known = path if path in METRIC_PATHS else "other"
-        self._requests.labels(known, str(status)).inc()
-        self._seconds.labels(known).observe(seconds)
+    def observe_request(self, path: str, status: int, seconds: float) -> None:
+        """Count a request and its duration."""
+        label = path if path in METRIC_PATHS else "other"
+        self._requests.labels(label, str(status)).inc()
+        self._seconds.labels(label).observe(seconds)
 
-    def counted(self, model: str, replies: Sequence[RequestResult]) -> None:
-        """Count the tokens of answers."""
-        for reply in replies:
-            self._tokens.labels(model, "prompt").inc(reply.completion.prompt_tokens)
-            self._tokens.labels(model, "completion").inc(reply.completion.completion_tokens)
+    def count_tokens(self, model: str, results: Sequence[RequestResult]) -> None:
+        """Count the tokens of prompts and answers."""
+        for result in results:
+            self._tokens.labels(model, "prompt").inc(result.completion.prompt_tokens)
+            self._tokens.labels(model, "completion").inc(result.completion.completion_tokens)
 
-    def hear(self, event: dict[str, Any]) -> None:
-        """Take an event of the clerk; what should not happen is also said on stderr."""
+    def on_event(self, event: dict[str, Any]) -> None:
+        """Count an event of the worker; errors and index swaps are also printed to stderr."""
         kind = event["event"]
         if kind == "serve.batch":
-            self._rows.observe(event["rows"])
-        elif kind == "serve.turn" and event["key"] != self._last:
-            self._last = event["key"]
-            self._turns.inc()
+            self._batch_rows.observe(event["rows"])
+        elif kind == "serve.turn" and event["key"] != self._last_key:
+            self._last_key = event["key"]
+            self._switches.inc()
         elif kind == "serve.index":
-            self._swaps.inc()
-            _say(f"answers from generation {event['generation']} of the index now")
+            self._index_swaps.inc()
+            _log(f"answers from generation {event['generation']} of the index now")
         elif kind in ("serve.trouble", "serve.stale"):
             self._troubles.inc()
-            _say(event["reason"])
+            _log(event["reason"])
 
-    def text(self) -> bytes:
-        """Everything counted so far."""
+    def render(self) -> bytes:
+        """Return all metrics in Prometheus' text format."""
         return generate_latest(self.registry)
 
 
-def _say(text: str) -> None:
-    with suppress(OSError):  # whoever read it may have gone
+def _log(text: str) -> None:
+    with suppress(OSError):  # stderr may have been closed
         print(text, file=sys.stderr, flush=True)

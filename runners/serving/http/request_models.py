@@ -1,4 +1,8 @@
-"""What requests may hold, field by field; what is unknown is ignored and named, what we cannot do is refused by name."""
+"""Pydantic models of the request bodies.
+
+Unknown fields are ignored, and listed in the response; fields of OpenAI's API that are not supported are refused by
+name, unless their value asks for nothing.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +17,6 @@ from runners.inference.types import Sampling
 from runners.serving.http.errors import ApiError
 from runners.serving.http.service import ServerLimits
 
-# Fields of OpenAI's API that nothing here does, with the values that ask for nothing.
 UNSUPPORTED_FIELDS: dict[str, tuple[Any, ...]] = {
     "tools": ([],),
     "tool_choice": ("none", "auto"),
@@ -33,20 +36,21 @@ UNSUPPORTED_FIELDS: dict[str, tuple[Any, ...]] = {
     "suffix": ("",),
     "echo": (False,),
 }
-_LEAST_TEMPERATURE = 1e-4
-"""Below it the likeliest token is taken: its chance is one but for the last digits, which would overflow."""
-_LEAST_TOP_P = 1e-6
+"""Fields of OpenAI's API that are not supported, with the values that ask for nothing."""
+_MIN_TEMPERATURE = 1e-4
+"""Below it decoding is greedy: the likeliest token's probability is 1 up to rounding, and the division could overflow."""
+_MIN_TOP_P = 1e-6
 
 
 class OpenModel(BaseModel):
-    """A request; its unknown fields are kept, so that they can be named."""
+    """A request body; its unknown fields are kept, so that the response can list them."""
 
     model_config = ConfigDict(extra="allow", strict=True, allow_inf_nan=False, protected_namespaces=())
 
     @model_validator(mode="before")
     @classmethod
-    def _whole_characters(cls, body: Any) -> Any:
-        """JSON can spell half a character, which no tokenizer takes."""
+    def _no_lone_surrogates(cls, body: Any) -> Any:
+        """Refuse lone surrogates, which JSON escapes can spell and no tokenizer takes."""
         try:
             json.dumps(body, ensure_ascii=False).encode()
         except UnicodeEncodeError:
@@ -54,19 +58,19 @@ class OpenModel(BaseModel):
         return body
 
     def ignored(self) -> list[str]:
-        """The names of the fields that nothing here knows."""
+        """Return the names of the unknown fields."""
         return sorted(name[:64] for name in self.model_extra or {} if name not in UNSUPPORTED_FIELDS)
 
     def refuse_unsupported(self) -> None:
-        """Raise Refusal for the first field that asks for something nobody does here."""
+        """Raise `ApiError` for the first field that asks for something unsupported."""
         for name, value in (self.model_extra or {}).items():
             neutral = UNSUPPORTED_FIELDS.get(name)
-            if neutral is not None and value is not None and not any(_same(value, each) for each in neutral):
+            if neutral is not None and value is not None and not any(_equal(value, each) for each in neutral):
                 raise ApiError(400, f"{name} is not supported", param=name, code="unsupported_parameter")
 
 
 class StreamOptions(BaseModel):
-    """What a stream carries besides the answer."""
+    """What a stream sends besides the answer."""
 
     model_config = ConfigDict(strict=True, extra="ignore")
 
@@ -74,7 +78,7 @@ class StreamOptions(BaseModel):
 
 
 class SamplingFields(OpenModel):
-    """How an answer is made."""
+    """The fields that chat completions and completions share."""
 
     model: str | None = Field(
         None, max_length=256, description="An id of /v1/models; by default the verdict's arm."
@@ -95,29 +99,29 @@ class SamplingFields(OpenModel):
 
     @property
     def with_usage(self) -> bool:
-        """Whether a stream ends with its usage."""
+        """Whether a stream ends with a chunk for the usage."""
         return bool(self.stream_options and self.stream_options.include_usage)
 
     @property
     def length(self) -> int | None:
-        """Most tokens of the answer that were asked for, None for the plan's."""
+        """Most tokens of the answer, as the request asks; None for the plan's."""
         return self.max_tokens
 
     def sampling(self, limits: ServerLimits) -> Sampling:
-        """How tokens are chosen; without a seed a draw is new each time."""
+        """Return how tokens are sampled; without a seed, each request draws a new one."""
         stops = [self.stop] if isinstance(self.stop, str) else self.stop or []
         if len(stops) > limits.stops or any(not text or len(text) > 200 for text in stops):
             raise ApiError(400, f"stop takes up to {limits.stops} texts of 1 to 200 characters", param="stop")
-        warm = self.temperature or 0.0
+        temperature = self.temperature or 0.0
         seed = secrets.randbits(40) if self.seed is None else self.seed % (1 << 40)
-        if warm < _LEAST_TEMPERATURE:
+        if temperature < _MIN_TEMPERATURE:
             return Sampling(stop=tuple(stops))
-        share = 1.0 if self.top_p is None else max(self.top_p, _LEAST_TOP_P)
-        return Sampling(warm, share, seed, tuple(stops))
+        top_p = 1.0 if self.top_p is None else max(self.top_p, _MIN_TOP_P)
+        return Sampling(temperature, top_p, seed, tuple(stops))
 
 
 class MessagePart(BaseModel):
-    """A piece of a message."""
+    """A part of a message's content."""
 
     model_config = ConfigDict(extra="allow", strict=True)
 
@@ -126,7 +130,7 @@ class MessagePart(BaseModel):
 
 
 class RequestMessage(BaseModel):
-    """One message."""
+    """One message of a chat."""
 
     model_config = ConfigDict(extra="allow", strict=True)
 
@@ -145,13 +149,13 @@ class ChatRequest(SamplingFields):
 
     @property
     def length(self) -> int | None:
-        """Most tokens of the answer that were asked for, None for the plan's."""
+        """Most tokens of the answer, as the request asks; None for the plan's."""
         return self.max_completion_tokens or self.max_tokens
 
 
-def _no_token_ids(given: Any, info: ValidationInfo) -> Any:
-    """Some clients send texts as their tokens' ids, which mean another model's tokens."""
-    if isinstance(given, list) and any(isinstance(each, int | list) for each in given):
+def _no_token_ids(value: Any, info: ValidationInfo) -> Any:
+    """Refuse token ids, which some clients send instead of texts: they are another tokenizer's ids."""
+    if isinstance(value, list) and any(isinstance(item, int | list) for item in value):
         hint = " (LangChain: check_embedding_ctx_length=False)" if info.field_name == "input" else ""
         raise ApiError(
             400,
@@ -159,7 +163,7 @@ def _no_token_ids(given: Any, info: ValidationInfo) -> Any:
             param=info.field_name,
             code="unsupported_parameter",
         )
-    return given
+    return value
 
 
 class CompletionRequest(SamplingFields):
@@ -168,14 +172,14 @@ class CompletionRequest(SamplingFields):
     prompt: str | list[str] = Field(
         description="A text that a model as it is goes on with; a question for an arm."
     )
-    _texts = field_validator("prompt", mode="before")(_no_token_ids)
+    _refuse_token_ids = field_validator("prompt", mode="before")(_no_token_ids)
 
 
 class EmbeddingRequest(OpenModel):
     """The body of an embeddings request."""
 
     input: str | list[str] = Field(description="Texts to embed as documents are.")
-    _texts = field_validator("input", mode="before")(_no_token_ids)
+    _refuse_token_ids = field_validator("input", mode="before")(_no_token_ids)
     model: str | None = Field(None, max_length=256)
     encoding_format: Literal["float", "base64"] | None = None
     dimensions: int | None = Field(None, ge=1, description="Only the embedder's own.")
@@ -193,8 +197,8 @@ class SearchRequest(OpenModel):
     expired: bool = Field(False, description="Search expired documents too.")
 
 
-def _same(value: Any, neutral: Any) -> bool:
-    """Equal and of like kind: True is no 1 here."""
+def _equal(value: Any, neutral: Any) -> bool:
+    """Return whether two JSON values are equal; unlike in Python, True does not equal 1."""
     if isinstance(value, bool) != isinstance(neutral, bool):
         return False
     return bool(value == neutral) and isinstance(value, Mapping) == isinstance(neutral, Mapping)

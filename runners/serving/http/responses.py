@@ -1,4 +1,4 @@
-"""The bodies of answers, in OpenAI's shape; what is ours stands in `x_tunewise`, which strict clients ignore."""
+"""The bodies of responses in OpenAI's shape; tunewise's own keys are in `x_tunewise`, which strict clients ignore."""
 
 from __future__ import annotations
 
@@ -13,93 +13,107 @@ from runners.serving.served_models import ServedModel
 
 @dataclass(frozen=True, slots=True)
 class ResponseIdentity:
-    """How one answer, whole or in chunks, is named: the same id, time and model in each of its bodies."""
+    """The id, time and model of one response, which all its chunks repeat."""
 
-    choice: ServedModel
+    model: ServedModel
     chat: bool
+    """Whether it answers /v1/chat/completions, rather than /v1/completions."""
     id: str = ""
     created: int = field(default_factory=lambda: int(time.time()))
 
     @classmethod
-    def fresh(cls, choice: ServedModel, chat: bool) -> ResponseIdentity:
-        """A shape with an id of its own."""
-        return cls(choice, chat, f"{'chatcmpl' if chat else 'cmpl'}-{secrets.token_hex(12)}")
+    def new(cls, model: ServedModel, chat: bool) -> ResponseIdentity:
+        """Return an identity with a random id."""
+        return cls(model, chat, f"{'chatcmpl' if chat else 'cmpl'}-{secrets.token_hex(12)}")
 
-    def whole(self, replies: list[RequestResult], extra: list[dict[str, Any]]) -> dict[str, Any]:
-        """The body of an answer that is not streamed; one choice for each reply."""
+    def full_body(self, results: list[RequestResult], extra: list[dict[str, Any]]) -> dict[str, Any]:
+        """Return the body of a response that is not streamed.
+
+        Args:
+            results: one for each choice.
+            extra: the `x_tunewise` of each.
+        """
         choices: list[dict[str, Any]] = []
-        for index, reply in enumerate(replies):
-            said: dict[str, Any] = {"text": reply.text}
+        for index, result in enumerate(results):
+            content: dict[str, Any] = {"text": result.text}
             if self.chat:
-                # Where JSON was asked for, clients must be able to tell the house's refusal from an answer.
-                declined = reply.text if "response_format" in extra[index] and _declined(reply) else None
-                said = {"message": {"role": "assistant", "content": reply.text, "refusal": declined}}
-            choices.append({"index": index, **said, "logprobs": None, "finish_reason": finish_reason(reply)})
-        ours = extra[0] if len(extra) == 1 else {"schema": 1, "choices": extra}
-        return {**self._head(""), "choices": choices, "usage": usage_body(*replies), "x_tunewise": ours}
+                # Where JSON was asked for, clients must be able to tell a refusal from an answer.
+                refusal = result.text if "response_format" in extra[index] and _is_refusal(result) else None
+                content = {"message": {"role": "assistant", "content": result.text, "refusal": refusal}}
+            reason = finish_reason(result)
+            choices.append({"index": index, **content, "logprobs": None, "finish_reason": reason})
+        x_tunewise = extra[0] if len(extra) == 1 else {"schema": 1, "choices": extra}
+        usage = usage_body(*results)
+        return {**self._head(""), "choices": choices, "usage": usage, "x_tunewise": x_tunewise}
 
-    def opening(self) -> dict[str, Any]:
-        """The first chunk: who speaks."""
+    def first_chunk(self) -> dict[str, Any]:
+        """Return the first chunk, with the role and no text."""
         return self._chunk({"delta": {"role": "assistant", "content": ""}} if self.chat else {"text": ""})
 
-    def piece(self, text: str) -> dict[str, Any]:
-        """A chunk with a piece of the answer."""
+    def text_chunk(self, text: str) -> dict[str, Any]:
+        """Return a chunk with a piece of the answer."""
         return self._chunk({"delta": {"content": text}} if self.chat else {"text": text})
 
-    def said(self, reply: RequestResult) -> dict[str, Any]:
-        """A chunk with the whole answer, or with the house's refusal in its own place."""
-        return self._chunk({"delta": {"refusal" if _declined(reply) else "content": reply.text}})
+    def answer_chunk(self, result: RequestResult) -> dict[str, Any]:
+        """Return a chunk with the whole answer as `content`, or the refusal as `refusal`."""
+        return self._chunk({"delta": {"refusal" if _is_refusal(result) else "content": result.text}})
 
-    def closing(self, reply: RequestResult, extra: dict[str, Any]) -> dict[str, Any]:
-        """The chunk that says why the answer ended, with its citations."""
+    def last_chunk(self, result: RequestResult, extra: dict[str, Any]) -> dict[str, Any]:
+        """Return the chunk with the finish reason and, in `x_tunewise`, the citations."""
         return {
-            **self._chunk({"delta": {}} if self.chat else {"text": ""}, finish_reason(reply)),
+            **self._chunk({"delta": {}} if self.chat else {"text": ""}, finish_reason(result)),
             "x_tunewise": extra,
         }
 
-    def counted(self, reply: RequestResult) -> dict[str, Any]:
-        """The chunk with the usage, which has no choices."""
-        return {**self._head(".chunk"), "choices": [], "usage": usage_body(reply)}
+    def usage_chunk(self, result: RequestResult) -> dict[str, Any]:
+        """Return the chunk with the usage, which has no choices."""
+        return {**self._head(".chunk"), "choices": [], "usage": usage_body(result)}
 
-    def _chunk(self, said: dict[str, Any], ended: str | None = None) -> dict[str, Any]:
-        choice = {"index": 0, **said, "logprobs": None, "finish_reason": ended}
+    def _chunk(self, content: dict[str, Any], reason: str | None = None) -> dict[str, Any]:
+        choice = {"index": 0, **content, "logprobs": None, "finish_reason": reason}
         return {**self._head(".chunk"), "choices": [choice]}
 
     def _head(self, kind: str) -> dict[str, Any]:
         name = f"chat.completion{kind}" if self.chat else "text_completion"
-        return {"id": self.id, "object": name, "created": self.created, "model": self.choice.id}
+        return {"id": self.id, "object": name, "created": self.created, "model": self.model.id}
 
 
-def _declined(reply: RequestResult) -> bool:
-    return reply.answer is not None and reply.answer.refused
+def finish_reason(result: RequestResult) -> str:
+    """Return OpenAI's `finish_reason` of an answer; a refusal is an answer like any other."""
+    return "length" if result.completion.finish == "length" else "stop"
 
 
-def finish_reason(reply: RequestResult) -> str:
-    """OpenAI's word for why an answer ended; a refusal is an answer like any other."""
-    return "length" if reply.completion.finish == "length" else "stop"
+def usage_body(*results: RequestResult) -> dict[str, int]:
+    """Return OpenAI's `usage`: tokens of the prompts and of the answers."""
+    prompt = sum(result.completion.prompt_tokens for result in results)
+    completion = sum(result.completion.completion_tokens for result in results)
+    return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
 
 
-def usage_body(*replies: RequestResult) -> dict[str, int]:
-    """Tokens of the prompts and the answers."""
-    asked = sum(reply.completion.prompt_tokens for reply in replies)
-    said = sum(reply.completion.completion_tokens for reply in replies)
-    return {"prompt_tokens": asked, "completion_tokens": said, "total_tokens": asked + said}
+def x_tunewise_body(result: RequestResult, model: ServedModel, notes: dict[str, Any]) -> dict[str, Any]:
+    """Return the `x_tunewise` of an answer: the keys of `ask --json` without text and tokens, and notes.
 
+    The key `answer` is there only where the text that the citations' offsets refer to differs from the text that the
+    client got.
 
-def x_tunewise_body(reply: RequestResult, choice: ServedModel, told: dict[str, Any]) -> dict[str, Any]:
-    """What `ask --json` says of an answer, but for its text and tokens, which stand in their own places.
-
-    `answer` is there where its text, which the citations' places refer to, is not what the client got.
+    Args:
+        result: the answer.
+        model: the model that gave it.
+        notes: further keys, such as the fields of the request that were ignored.
     """
-    found: dict[str, Any] = {"schema": 1, "arm": None if choice.raw else choice.id}
-    if reply.answer is not None:
-        found = reply.answer.reply_json(choice.id)
-        del found["usage"]
-        if found["answer"] == reply.text == reply.streamed:
-            del found["answer"]
-    found |= {"seconds": round(reply.completion.seconds, 3), **told}
-    if reply.cut:
-        found["cut"] = "the time limit ended the answer"
-    if reply.completion.estimated:
-        found["tokens_estimated"] = True
-    return found
+    body: dict[str, Any] = {"schema": 1, "arm": None if model.raw else model.id}
+    if result.answer is not None:
+        body = result.answer.reply_json(model.id)
+        del body["usage"]
+        if body["answer"] == result.text == result.streamed:
+            del body["answer"]
+    body |= {"seconds": round(result.completion.seconds, 3), **notes}
+    if result.timed_out:
+        body["cut"] = "the time limit ended the answer"
+    if result.completion.estimated:
+        body["tokens_estimated"] = True
+    return body
+
+
+def _is_refusal(result: RequestResult) -> bool:
+    return result.answer is not None and result.answer.refused

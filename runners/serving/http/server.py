@@ -1,4 +1,8 @@
-"""Start a run's server: what could be refused is refused first, then models are loaded, then it listens."""
+"""Start and stop the HTTP server of a run.
+
+`serve` checks what can be refused first, then binds the port, loads the default arm's models, and listens until a
+signal.
+"""
 
 from __future__ import annotations
 
@@ -25,129 +29,150 @@ from runners.serving.served_models import served_models
 from runners.serving.worker import BatchingWorker, BatchLimits
 
 DRAIN_SECONDS = 60
-"""Seconds that what was asked is given when the server is told to stop."""
-TURN_AWAY, HANG_UP = 5.0, 2.0
-"""Seconds before their end: what waits is turned away and answers end where they are; what is left is given up."""
+"""Seconds that open requests are given when the server stops."""
+STOP_BEFORE_SECONDS = 5.0
+"""Seconds before the end of the drain when queued requests are rejected and answers end at their next token."""
+ABORT_BEFORE_SECONDS = 2.0
+"""Seconds before the end of the drain when the remaining requests end without an answer."""
 
 
 @dataclass(frozen=True, slots=True)
 class ServeOptions:
-    """What is served, where and to whom."""
+    """What is served, at which address, and for which hosts and origins."""
 
     run: Path
+    """The run's folder."""
     host: str = "127.0.0.1"
     port: int = 8000
+    """0 lets the system choose."""
     token: Path | None = None
+    """The file with the access token; created when it does not exist."""
     hosts: tuple[str, ...] = ()
+    """Further names that a Host header may give."""
     origins: tuple[str, ...] = ()
+    """Origins of pages that may send requests."""
     model: Path | None = None
-    """The folder of the run's base, where that lies elsewhere than the plan says."""
+    """The folder of the run's base model, where it is not at the path in the plan."""
 
 
-def serve(wish: ServeOptions, limits: ServerLimits, queue: int, on_event: OnEvent | None = None) -> None:
-    """Serve until told to stop; what is being answered then is finished first.
+def serve(
+    options: ServeOptions, limits: ServerLimits, max_queue: int, on_event: OnEvent | None = None
+) -> None:
+    """Serve a run until a signal; open requests are finished first, within `DRAIN_SECONDS`.
 
-    ``on_event`` is called with the events of opening the run, such as a model that is fetched.
+    Args:
+        options: what is served, and where.
+        limits: limits of each request.
+        max_queue: most requests waiting.
+        on_event: called with the events of opening the run, such as a model that is fetched.
 
-    Raises UsageProblem for an open address without a token, BadInput for a damaged run or a readable token's file,
-    CannotRun when the address is taken.
+    Raises:
+        UsageProblem: other machines can reach the address, and there is no token.
+        BadInput: the run is damaged, or other users can read the token's file.
+        CannotRun: the address is in use.
     """
-    auth.check_token(wish.host, wish.token)
-    session = open_session(wish.run, on_event, wish.model)
-    choices, missing = served_models(session)
-    opener = None
-    if wish.token is not None:
-        opener, made = auth.read_token(wish.token)
-        if made:
-            _say(f"made a fresh token in {wish.token}; requests bring it as Authorization: Bearer")
-    meters = ServerMetrics()
-    service = Service(
-        session, BatchingWorker(session, BatchLimits(room=queue), meters.hear), choices, limits, meters
-    )
-    house = AccessRules(
-        limits, opener, (*wish.hosts, wish.host), wish.origins, open=not auth.is_loopback(wish.host)
+    auth.check_token(options.host, options.token)
+    session = open_session(options.run, on_event, options.model)
+    models, missing = served_models(session)
+    token = None
+    if options.token is not None:
+        token, created = auth.read_token(options.token)
+        if created:
+            _log(f"made a fresh token in {options.token}; requests bring it as Authorization: Bearer")
+    metrics = ServerMetrics()
+    worker = BatchingWorker(session, BatchLimits(max_queue=max_queue), metrics.on_event)
+    service = Service(session, worker, models, limits, metrics)
+    access = AccessRules(
+        limits,
+        token,
+        (*options.hosts, options.host),
+        options.origins,
+        any_address=not auth.is_loopback(options.host),
     )
     config = uvicorn.Config(
-        create_app(service, house),
-        host=wish.host,
-        port=wish.port,
+        create_app(service, access),
+        host=options.host,
+        port=options.port,
         access_log=False,
         log_config=None,
         ws="none",
         timeout_graceful_shutdown=DRAIN_SECONDS,
         server_header=False,
-        # Anybody here could give himself another address with X-Forwarded-For, and be counted anew each time.
+        # A client could claim another address in X-Forwarded-For with each request, and escape the rate limit.
         proxy_headers=False,
     )
     listening = _bind(config)
     if missing:
-        _say(
-            f"without {', '.join(missing)}: the run has no weights for them (tunewise run {wish.run} --resume)"
+        _log(
+            f"without {', '.join(missing)}: the run has no weights for them (tunewise run {options.run} --resume)"
         )
-    session.ready(next(iter(choices.values())).step)
-    where = f"[{wish.host}]" if ":" in wish.host else wish.host
-    address = f"http://{where}:{listening.getsockname()[1]}"
-    ready = f"serving {wish.run} on {address}  (models: {', '.join(choices)})"
-    _until_told(_Server(config, ready, service.clerk), listening)
-    _leave(service.clerk)
+    session.ready(next(iter(models.values())).step)
+    url_host = f"[{options.host}]" if ":" in options.host else options.host
+    address = f"http://{url_host}:{listening.getsockname()[1]}"
+    ready = f"serving {options.run} on {address}  (models: {', '.join(models)})"
+    _run_until_signal(_Server(config, ready, worker), listening)
+    _exit_if_busy(worker)
 
 
 class _Server(uvicorn.Server):
-    """A server that says where it is once it can be asked, and answers what was asked before it stops."""
+    """A server that prints its address once it listens, and ends open requests before it stops."""
 
-    def __init__(self, config: uvicorn.Config, ready: str, clerk: BatchingWorker) -> None:
+    def __init__(self, config: uvicorn.Config, ready: str, worker: BatchingWorker) -> None:
         super().__init__(config)
-        self._ready, self._clerk = ready, clerk
+        self._ready = ready
+        self._worker = worker
 
     async def startup(self, sockets: Any = None) -> None:
-        """Listen, then say so."""
+        """Listen, then print the address."""
         await super().startup(sockets)
-        _say(self._ready)
+        _log(self._ready)
 
     async def shutdown(self, sockets: Any = None) -> None:
-        """Wait for answers; before uvicorn breaks them off they are ended, so that everybody is told."""
+        """Wait for open requests; end them before uvicorn closes their connections, so that each gets a response."""
         loop = asyncio.get_running_loop()
-        endings = (
-            loop.call_later(max(0.0, DRAIN_SECONDS - TURN_AWAY), self._clerk.stop, 0.0),
-            loop.call_later(max(0.0, DRAIN_SECONDS - HANG_UP), self._clerk.abandon),
+        timers = (
+            loop.call_later(max(0.0, DRAIN_SECONDS - STOP_BEFORE_SECONDS), self._worker.stop, 0.0),
+            loop.call_later(max(0.0, DRAIN_SECONDS - ABORT_BEFORE_SECONDS), self._worker.abort),
         )
         await super().shutdown(sockets)
-        for ending in endings:
-            ending.cancel()
+        for timer in timers:
+            timer.cancel()
 
 
 def _bind(config: uvicorn.Config) -> Any:
     try:
         return config.bind_socket()
-    except SystemExit:  # uvicorn has said why
+    except SystemExit:  # uvicorn has logged the reason
         raise CannotRun(
             f"cannot listen on {config.host} port {config.port}", "choose another with --port, or --port 0"
         ) from None
 
 
-def _until_told(server: uvicorn.Server, listening: Any) -> None:
-    """Run until a signal; afterwards it is not raised again: having stopped when told to is a success."""
-    told: list[int] = []
+def _run_until_signal(server: uvicorn.Server, listening: Any) -> None:
+    """Run until a signal. uvicorn raises it again afterwards, which is swallowed: a clean stop exits with 0."""
+    received: list[int] = []
     signals = (signal.SIGINT, signal.SIGTERM)
-    before = {number: signal.signal(number, lambda number, frame: told.append(number)) for number in signals}
+    handlers = {
+        number: signal.signal(number, lambda number, frame: received.append(number)) for number in signals
+    }
     try:
         server.run(sockets=[listening])
     finally:
-        for number, handler in before.items():
+        for number, handler in handlers.items():
             signal.signal(number, handler)
-    if told:
-        _say("stopped")
+    if received:
+        _log("stopped")
 
 
-def _leave(clerk: BatchingWorker) -> None:
-    """End the process at once where the clerk reads a prompt still: torch aborts when Python ends under it."""
-    if clerk.alive:
+def _exit_if_busy(worker: BatchingWorker) -> None:
+    """End the process at once where the worker still computes: torch aborts when Python shuts down under it."""
+    if worker.alive:
         for stream in (sys.stdout, sys.stderr):
             with suppress(OSError):
                 stream.flush()
         os._exit(0)
 
 
-def _say(text: str) -> None:
-    with suppress(OSError):  # whoever read it may have gone
+def _log(text: str) -> None:
+    with suppress(OSError):  # stderr may have been closed
         print(text, file=sys.stderr, flush=True)

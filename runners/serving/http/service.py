@@ -1,8 +1,7 @@
-"""What the handlers share: the opened run, the clerk, the names that can be asked, limits and meters.
+"""What the handlers share: the opened run with its worker, models, limits and metrics.
 
-How much one request may ask for, and how long it may take.
-
-Between the clerk's thread and the event loop: what is said of one request, and whether its client is still there.
+`Service` holds them. `EventLoopBridge` carries the results of a request from the worker's thread to the event loop;
+`until_disconnected` notices when the client leaves meanwhile.
 """
 
 from __future__ import annotations
@@ -23,136 +22,164 @@ from runners.serving.request import RequestResult, RequestTimeout
 from runners.serving.served_models import ServedModel
 from runners.serving.worker import BatchingWorker
 
+GRACE_PERIOD_SECONDS = 2.0
+"""Seconds after a request's deadline in which the worker may still end its answer, at the next token."""
+
 
 @dataclass(frozen=True, slots=True)
 class ServerLimits:
-    """What is refused beyond; every refusal names the limit."""
+    """Limits of one request; an error names the limit that was exceeded."""
 
     body_bytes: int = 1 << 20
     messages: int = 256
     characters: int = 100_000
     """Of all messages together, of a prompt, of a question, or of all texts to embed."""
     max_tokens: int = 1024
-    """Longest answer that is made, whatever is asked for."""
+    """Longest answer in tokens, whatever a request asks for."""
     inputs: int = 256
     """Texts in one embeddings request."""
     prompts: int = 16
     """Prompts in one completions request."""
     stops: int = 4
+    """Stop texts in one request."""
     seconds: float = 120.0
-    """From the request to the end of its answer, waiting included."""
+    """Seconds from a request to the end of its answer, waiting included."""
     body_seconds: float = 10.0
-    """For a request's body to arrive."""
+    """Seconds for the body of a request to arrive."""
     per_minute: int = 0
     """Requests a minute from one address; 0 is no limit."""
 
 
-GRACE_PERIOD_SECONDS = 2.0
-"""Seconds after a request's time in which the clerk may still end its answer, at the next token."""
-
-
 class EventLoopBridge:
-    """Hears a ticket's pieces and end, in order, on the event loop that it was made on."""
+    """Carries a request's pieces and result, in order, from the worker's thread to the event loop it was made on.
+
+    Args:
+        seconds: the time limit of the request, from now on; `GRACE_PERIOD_SECONDS` are added.
+    """
 
     def __init__(self, seconds: float = math.inf) -> None:
-        """Listen from now on, for so many seconds and the grace."""
-        self._until = time.monotonic() + seconds + GRACE_PERIOD_SECONDS
+        """Start the time limit."""
+        self._deadline = time.monotonic() + seconds + GRACE_PERIOD_SECONDS
         self._loop = asyncio.get_running_loop()
-        self._heard: asyncio.Queue[str | RequestResult | Exception | Any] = asyncio.Queue()
+        self._items: asyncio.Queue[str | RequestResult | Exception | Any] = asyncio.Queue()
 
-    def hear(self, what: Any) -> None:
-        """Take a piece or the end; from any thread."""
-        with suppress(RuntimeError):  # the loop has ended, and with it whoever listened
-            self._loop.call_soon_threadsafe(self._heard.put_nowait, what)
+    def put(self, item: Any) -> None:
+        """Add a piece, the result or the error; from any thread."""
+        with suppress(RuntimeError):  # the event loop is closed, so nothing waits for the item
+            self._loop.call_soon_threadsafe(self._items.put_nowait, item)
 
     async def next(self, seconds: float = math.inf) -> Any:
-        """Return what was heard next, Late when all the time is over; TimeoutError when nothing was heard."""
-        if not self._heard.empty():
-            return self._heard.get_nowait()
-        left = self._until - time.monotonic()
+        """Return the next item.
+
+        Args:
+            seconds: how long to wait for it.
+
+        Returns:
+            The item; a `RequestTimeout` when the request's time limit is over.
+
+        Raises:
+            TimeoutError: nothing came within `seconds`.
+        """
+        if not self._items.empty():
+            return self._items.get_nowait()
+        left = self._deadline - time.monotonic()
         try:
-            return await asyncio.wait_for(self._heard.get(), min(seconds, left))
+            return await asyncio.wait_for(self._items.get(), min(seconds, left))
         except TimeoutError:
             if left <= seconds:
                 return RequestTimeout()
             raise
 
 
-async def until_disconnected(
-    wanted: Awaitable[Any], receive: Callable[[], Awaitable[Any]], leave: Callable[[], None]
-) -> Any:
-    """Await something for a client; when the client goes before it is there, call `leave` and raise Gone."""
+class ClientDisconnected(Exception):
+    """The client has closed the connection before it was answered."""
 
-    async def gone() -> None:
+
+async def until_disconnected(
+    awaitable: Awaitable[Any], receive: Callable[[], Awaitable[Any]], on_cancel: Callable[[], None]
+) -> Any:
+    """Await something for a client, for as long as the client is connected.
+
+    Args:
+        awaitable: what to wait for.
+        receive: the request's ASGI `receive`, whose body has been read.
+        on_cancel: called when the client disconnects first, and after any error.
+
+    Raises:
+        ClientDisconnected: the client disconnected first.
+    """
+
+    async def disconnect() -> None:
         while (await receive())["type"] != "http.disconnect":
             pass
 
-    waiting, watching = asyncio.ensure_future(wanted), asyncio.ensure_future(gone())
+    result = asyncio.ensure_future(awaitable)
+    disconnected = asyncio.ensure_future(disconnect())
     try:
-        await asyncio.wait((waiting, watching), return_when=asyncio.FIRST_COMPLETED)
-        if not waiting.done():
+        await asyncio.wait((result, disconnected), return_when=asyncio.FIRST_COMPLETED)
+        if not result.done():
             raise ClientDisconnected
-        return waiting.result()
+        return result.result()
     except BaseException:
-        leave()
+        on_cancel()
         raise
     finally:
-        for task in (waiting, watching):
+        for task in (result, disconnected):
             task.cancel()
-
-
-class ClientDisconnected(Exception):
-    """The client has closed the connection: nobody is there to be answered."""
 
 
 @dataclass(frozen=True)
 class Service:
-    """One run, being served."""
+    """One run that is being served."""
 
     session: RunSession
-    clerk: BatchingWorker
-    choices: Mapping[str, ServedModel]
-    """What `model` may name, the default first."""
+    worker: BatchingWorker
+    models: Mapping[str, ServedModel]
+    """The models by the names that `model` may give, the default first."""
     limits: ServerLimits = field(default_factory=ServerLimits)
-    meters: ServerMetrics = field(default_factory=ServerMetrics)
+    metrics: ServerMetrics = field(default_factory=ServerMetrics)
 
     @property
     def embedder(self) -> str | None:
-        """The embedder's id, None for a run without."""
+        """The embedder's public id; None for a run without an embedder."""
         model = self.session.context.embedder_model
         if model is None:
             return None
         return model.folder.name if model.source == "path" else model.name
 
-    def choice(self, name: str | None) -> ServedModel:
-        """What a request's `model` means; by default the verdict's arm."""
-        if name is None:
-            return next(iter(self.choices.values()))
-        if name not in self.choices:
-            raise unknown_served_model(name, ", ".join(self.choices))
-        return self.choices[name]
+    def find_model(self, name: str | None) -> ServedModel:
+        """Return the model of a request; the default, the verdict's arm, for None.
 
-    def models(self) -> dict[str, Any]:
-        """The body of /v1/models."""
+        Raises:
+            ApiError: there is no model of this name (404).
+        """
+        if name is None:
+            return next(iter(self.models.values()))
+        if name not in self.models:
+            raise unknown_served_model(name, ", ".join(self.models))
+        return self.models[name]
+
+    def models_body(self) -> dict[str, Any]:
+        """Return the body of /v1/models."""
         rows = [
             {
-                "id": choice.id,
+                "id": model.id,
                 "object": "model",
-                "created": choice.created,
+                "created": model.created,
                 "owned_by": "tunewise",
-                "root": choice.root,
-                "parent": choice.parent,
-                "x_tunewise": self._about(choice),
+                "root": model.root,
+                "parent": model.parent,
+                "x_tunewise": _description(model),
             }
-            for choice in self.choices.values()
+            for model in self.models.values()
         ]
         if self.embedder:
-            made = next(iter(self.choices.values())).created
+            created = next(iter(self.models.values())).created
             rows.append(
                 {
                     "id": self.embedder,
                     "object": "model",
-                    "created": made,
+                    "created": created,
                     "owned_by": "tunewise",
                     "root": self.embedder,
                     "parent": None,
@@ -161,18 +188,19 @@ class Service:
             )
         return {"object": "list", "data": rows}
 
-    def _about(self, choice: ServedModel) -> dict[str, Any]:
-        if choice.raw:
-            return {"kind": "adapter" if choice.parent else "base"}
-        step = choice.step
-        return {"kind": "arm", "retrieval": step.retrieval, "shots": step.shots, "weights": step.weights}
-
 
 def unknown_served_model(name: str, known: str) -> ApiError:
-    """A model that nobody here has."""
+    """Return the error for a model that is not served."""
     return ApiError(
         404,
         f"there is no model {single_line(name)!r} here; there are: {known}",
         param="model",
         code="model_not_found",
     )
+
+
+def _description(model: ServedModel) -> dict[str, Any]:
+    if model.raw:
+        return {"kind": "adapter" if model.parent else "base"}
+    step = model.step
+    return {"kind": "arm", "retrieval": step.retrieval, "shots": step.shots, "weights": step.weights}

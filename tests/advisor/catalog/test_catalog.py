@@ -1,4 +1,4 @@
-"""Models, cards and prices: numbers that fit each other, and the user's own file over them."""
+"""Catalog of models, GPUs and prices: consistency of the tables, look-ups, and the user's own file."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Write = Callable[[str], Path]
 
 
 @pytest.fixture
-def facts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
+def write_catalog(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
     """Write the user's own file and name it in the environment."""
 
     def write(text: str) -> Path:
@@ -33,25 +33,27 @@ def facts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
     return write
 
 
-def counted(shape: ModelShape) -> int:
-    """Parameters of a dense decoder of this shape: attention, gated MLP, two norms a layer, embeddings."""
+def parameter_count(shape: ModelShape) -> int:
+    """Return the parameters of a dense decoder of this shape: attention, gated MLP, two norms a layer,
+    embeddings.
+    """
     heads = 2 * shape.hidden * (shape.heads + shape.kv_heads) * shape.head_dim
     layer = heads + (3 if shape.gated else 2) * shape.hidden * shape.intermediate + 2 * shape.hidden
     return shape.layers * layer + shape.embedding + shape.hidden
 
 
 @pytest.mark.parametrize("model", models.MODELS, ids=lambda m: m.name)
-def test_parameters_follow_from_the_shape(model: models.ModelFacts) -> None:
-    """A wrong layer, width or tied flag would show: the published count is met within a tenth of a percent."""
-    assert counted(model.shape) == pytest.approx(model.shape.params, rel=0.001)
+def test_model_parameters_match_shape(model: models.ModelFacts) -> None:
+    """The parameters computed from the shape are within 0.1 % of the published count."""
+    assert parameter_count(model.shape) == pytest.approx(model.shape.params, rel=0.001)
     assert model.shape.heads % model.shape.kv_heads == 0
     assert model.hub.rpartition("/")[2].lower() == model.name
     assert all((model.licence, model.family, model.source, model.date))
     assert model.context >= 4096
 
 
-def test_models_cover_the_sizes() -> None:
-    """From 0.1 to 405 B, each name once."""
+def test_model_table_covers_sizes_without_duplicates() -> None:
+    """The table reaches from 0.1 to 405 B parameters."""
     sizes = sorted(model.params_b for model in models.MODELS)
     assert len(models.MODELS) >= 25
     assert (sizes[0] < 0.2, sizes[-1] > 400) == (True, True)
@@ -59,8 +61,7 @@ def test_models_cover_the_sizes() -> None:
     assert models.find_model(models.DEFAULT_MODEL) is models.MODELS[0]
 
 
-def test_find_takes_names_and_hub_ids() -> None:
-    """In any case; unknown is None."""
+def test_find_model_accepts_names_and_hub_ids() -> None:
     assert models.find_model("QWEN/qwen3-8b") is models.find_model("Qwen3-8B") is not None
     assert models.find_model("qwen3-9b") is None
 
@@ -73,15 +74,14 @@ def test_find_takes_names_and_hub_ids() -> None:
         ("smollm2-135m-instruct", []),
     ],
 )
-def test_siblings_are_smaller_and_of_the_family(name: str, expected: list[str]) -> None:
-    """Largest first."""
+def test_smaller_siblings_are_of_the_same_family(name: str, expected: list[str]) -> None:
     model = models.find_model(name)
     assert model is not None
     assert [sibling.name for sibling in models.smaller_siblings(model)] == expected
 
 
-def test_shapes_agree_with_the_public_list(shared: Path) -> None:
-    """Where both know a model (or its base), every number is the same."""
+def test_model_shapes_match_public_list(shared: Path) -> None:
+    """For models in both lists, every shape number is the same."""
     public = json.loads((shared / "cases" / "memory_dev.json").read_text("utf-8"))["models"]
     known = {stem(m.name): m.shape for m in models.MODELS}
     compared = 0
@@ -100,12 +100,12 @@ def test_shapes_agree_with_the_public_list(shared: Path) -> None:
 
 
 def stem(name: str) -> str:
-    """The name without what marks an instruction-tuned variant."""
+    """Return the name without prefixes and suffixes of instruction-tuned variants."""
     return name.removeprefix("meta-").removesuffix("-instruct").removesuffix("-it")
 
 
-def test_cards_are_complete_and_plausible() -> None:
-    """Names once; dense speeds: a sparse one would break the bound of operations a byte."""
+def test_gpu_table_is_complete_and_plausible() -> None:
+    """Names are unique; the ratio of FLOP/s to bandwidth excludes speeds with sparsity."""
     assert len(gpus.GPUS) >= 25
     assert len({gpu.name for gpu in gpus.GPUS}) == len(gpus.GPUS)
     assert {gpu.kind for gpu in gpus.GPUS} == {"cuda", "rocm", "mps"}
@@ -120,14 +120,16 @@ def test_cards_are_complete_and_plausible() -> None:
     ("name", "fp32_tflops"),
     [("RTX 3090", 35.58), ("RTX 4090", 82.58), ("RTX 5090", 104.8), ("RTX 4060 Ti 16GB", 22.06)],
 )
-def test_geforce_speed_is_with_fp32_sums(name: str, fp32_tflops: float) -> None:
-    """GeForce matrix units do twice the fp32 speed then; sheets print four times that, or eight with sparsity."""
+def test_geforce_tflops_are_with_fp32_accumulation(name: str, fp32_tflops: float) -> None:
+    """GeForce tensor cores do twice the fp32 speed then; sheets print four times that, or eight with
+    sparsity.
+    """
     card = next(gpu for gpu in gpus.GPUS if gpu.name == name)
     assert card.tflops == pytest.approx(2 * fp32_tflops, rel=0.01)
 
 
 @pytest.mark.parametrize(
-    ("said", "card"),
+    ("driver_name", "card"),
     [
         ("NVIDIA A100-SXM4-80GB", "A100 80GB"),
         ("NVIDIA A100-SXM4-40GB", "A100 40GB"),
@@ -145,14 +147,14 @@ def test_geforce_speed_is_with_fp32_sums(name: str, fp32_tflops: float) -> None:
         ("Voodoo 2", None),
     ],
 )
-def test_find_reads_what_drivers_say(said: str, card: str | None) -> None:
-    """And takes no card for its little sister."""
-    found = gpus.find_gpu(said)
-    assert (found.name if found else None) == card
+def test_find_gpu_reads_driver_names(driver_name: str, card: str | None) -> None:
+    """Names of other variants (Ti, Laptop, MIG) are not matched."""
+    gpu = gpus.find_gpu(driver_name)
+    assert (gpu.name if gpu else None) == card
 
 
-def test_of_memory_and_rentable() -> None:
-    """The next larger size of the kind; rentable ones cheapest first."""
+def test_gpus_of_memory_and_rentable_gpus() -> None:
+    """The next larger size of the kind; rentable GPUs are sorted by price."""
     assert {gpu.memory_gib for gpu in gpus.gpus_of_memory(79.1)} == {80}
     assert {gpu.memory_gib for gpu in gpus.gpus_of_memory(10_000)} == {180}
     assert [gpu.name for gpu in gpus.gpus_of_memory(100, "rocm")] == ["MI300X"]
@@ -162,7 +164,7 @@ def test_of_memory_and_rentable() -> None:
     assert [gpu.usd_hour for gpu in offers] == sorted(gpu.usd_hour for gpu in offers if gpu.usd_hour)
 
 
-def test_prices_are_dated_and_ordered() -> None:
+def test_prices_are_dated_and_consistent() -> None:
     """Cached input costs at most the input, output at least as much; the reference is not stale."""
     assert len(prices.PRICES) >= 8
     assert len({price.model for price in prices.PRICES}) == len(prices.PRICES)
@@ -177,14 +179,13 @@ def test_prices_are_dated_and_ordered() -> None:
     assert prices.find_price("gpt-9") is None
 
 
-def test_hosted_tuning_costs_more_for_larger_models() -> None:
-    """Every size has a row."""
+def test_hosted_tuning_price_grows_with_model_size() -> None:
     assert [prices.tuning_price(size).lora for size in (0.1, 16, 70, 235, 405)] == [0.5, 0.5, 3.0, 6.0, 10.0]
 
 
-def test_own_rows_correct_and_add(facts: Write) -> None:
-    """A known row changes only what is given and says so; a new one is added with defaults."""
-    facts(
+def test_user_catalog_corrects_and_adds_rows(write_catalog: Write) -> None:
+    """A known row changes only the given keys, and its source says so; a new row gets defaults."""
+    write_catalog(
         "gpus:\n  - {name: rtx 4090, usd_hour: 0.2}\n"
         "  - {name: Our Card, memory_gib: 24, bandwidth_gbs: 900, tflops: 100, usd_hour: 0.05}\n"
         "prices:\n  - {model: our-model, input: 0.2, output: 0.8, day: 2026-11-01}\n"
@@ -217,11 +218,10 @@ def test_own_rows_correct_and_add(facts: Write) -> None:
     assert (longer.context, longer.shape, longer.hub) == (131072, shipped.shape, shipped.hub)
 
 
-def test_own_file_is_read_again_when_it_changes(facts: Write) -> None:
-    """One process may live long."""
-    facts("prices: [{model: ours, input: 1, output: 2}]")
+def test_user_catalog_is_reread_after_change(write_catalog: Write) -> None:
+    write_catalog("prices: [{model: ours, input: 1, output: 2}]")
     assert prices.find_price("ours") is not None
-    facts("prices: [{model: theirs, input: 1, output: 2.5}]")
+    write_catalog("prices: [{model: theirs, input: 1, output: 2.5}]")
     assert (prices.find_price("ours"), prices.find_price("theirs") is not None) == (None, True)
 
 
@@ -258,9 +258,10 @@ def test_own_file_is_read_again_when_it_changes(facts: Write) -> None:
         ("gpus: [", "is not readable YAML", "TUNEWISE_FACTS"),
     ],
 )
-def test_mistakes_in_the_own_file_are_named(facts: Write, text: str, message: str, hint: str) -> None:
-    """File, row, key and what to do, in one line each."""
-    path = facts(text)
+def test_user_catalog_error_names_file_row_and_key(
+    write_catalog: Write, text: str, message: str, hint: str
+) -> None:
+    path = write_catalog(text)
     with pytest.raises(BadInput) as caught:
         (models.known_models(), gpus.known_gpus(), prices.known_prices())
     assert caught.value.message.startswith(str(path))
@@ -269,10 +270,8 @@ def test_mistakes_in_the_own_file_are_named(facts: Write, text: str, message: st
     assert "\n" not in str(caught.value)
 
 
-def test_a_named_file_must_exist_and_an_empty_name_means_none(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A typing mistake is never taken for "no file"."""
+def test_user_catalog_variable_missing_file_or_empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A misspelt path is an error; an empty variable switches the file off."""
     monkeypatch.setenv(user_catalog.CATALOG_VARIABLE, str(tmp_path / "nowhere.yaml"))
     with pytest.raises(BadInput, match=r"TUNEWISE_FACTS names .*nowhere.yaml"):
         gpus.known_gpus()

@@ -1,4 +1,4 @@
-"""Which arm is the cheaper one: by what is made and kept, then by measured tokens; new arms have a place."""
+"""Order of arms by upkeep cost."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ STEPS: tuple[Step, ...] = (
 TOKENS = {"prompting": 90.0, "few-shot": 400.0, "long-context": 6000.0, "something-new": 200.0, "rag": 700.0}
 
 
-def test_arms_are_sorted_by_what_they_need_and_then_by_tokens() -> None:
-    known = upkeep_costs(STEPS, TOKENS)
-    assert sorted(known, key=lambda name: known[name]) == [
+def test_upkeep_costs_order_by_parts_then_tokens() -> None:
+    costs = upkeep_costs(STEPS, TOKENS)
+    assert sorted(costs, key=lambda name: costs[name]) == [
         "prompting",
         "something-new",
         "few-shot",
@@ -42,18 +42,18 @@ def test_arms_are_sorted_by_what_they_need_and_then_by_tokens() -> None:
     ]
 
 
-def test_without_measured_tokens_the_plans_order_decides() -> None:
-    known = upkeep_costs(STEPS)
-    order = sorted(known, key=lambda name: known[name])
+def test_upkeep_costs_without_tokens_keep_plan_order() -> None:
+    costs = upkeep_costs(STEPS)
+    order = sorted(costs, key=lambda name: costs[name])
     assert order[:4] == ["prompting", "few-shot", "long-context", "something-new"]
 
 
-def test_an_arm_that_is_not_in_the_plan_comes_last() -> None:
-    known = upkeep_costs(STEPS, {**TOKENS, "left-over": 1.0})
-    assert max(known, key=lambda name: known[name]) == "left-over"
+def test_upkeep_costs_put_unplanned_arm_last() -> None:
+    costs = upkeep_costs(STEPS, {**TOKENS, "left-over": 1.0})
+    assert max(costs, key=lambda name: costs[name]) == "left-over"
 
 
-def test_the_gate_is_every_cheaper_arm_that_is_meant_to_be_used() -> None:
+def test_gate_holds_every_cheaper_arm_but_comparison_arms() -> None:
     prompts = {"prompting", "few-shot", "long-context", "something-new", "classifier"}
     assert set(_gate("hybrid", STEPS).must_beat) == prompts | {"rag", "lora", "full"}
     assert set(_gate("lora", STEPS).must_beat) == prompts | {"rag"}

@@ -1,4 +1,6 @@
-"""Hours, training money and calls: published runs lie inside the ranges, limits behave as they must."""
+"""Training time, training cost and call prices: published runs are inside the ranges, limits behave as they
+must.
+"""
 
 from __future__ import annotations
 
@@ -57,7 +59,7 @@ def shape(name: str) -> ModelShape:
 
 
 @pytest.mark.parametrize("row", PUBLISHED, ids=lambda row: f"{row[0]}-{row[1]}-{row[2]}x{row[3]}-{row[5]}")
-def test_published_speeds_lie_in_the_range(row: tuple[Any, ...]) -> None:
+def test_published_training_speeds_are_in_range(row: tuple[Any, ...]) -> None:
     model, method, card, count, sequence, measured = row
     found = gpus.find_gpu(card)
     assert found is not None
@@ -69,7 +71,7 @@ def test_published_speeds_lie_in_the_range(row: tuple[Any, ...]) -> None:
 
 
 @pytest.mark.parametrize("measured", [567, 1020, 1490])
-def test_our_own_speed_on_two_cores_lies_in_the_range(measured: float) -> None:
+def test_recorded_cpu_training_speeds_are_in_range(measured: float) -> None:
     """benchmarks/LOG.md, training speed: SmolLM2-135M, LoRA, rows of 82 tokens."""
     plain = training_time.tokens_per_second(shape(SMOL), "lora", 82, training_time.cpu_device(2))
     assert plain.low <= measured <= plain.high
@@ -81,7 +83,7 @@ def test_our_own_speed_on_two_cores_lies_in_the_range(measured: float) -> None:
     assert rate.likely == pytest.approx(1020, rel=0.1)
 
 
-def test_flops_follow_the_literature() -> None:
+def test_flops_per_token_match_literature() -> None:
     """6 FLOPs per parameter for full tuning, about 4 for LoRA, 2 more with checkpointing."""
     tied = typical_shape(1.0)
     each = {
@@ -102,7 +104,7 @@ def test_flops_follow_the_literature() -> None:
     assert 1.2 < long / short < 1.3
 
 
-def test_several_cards_are_no_slower_than_one_and_at_most_as_many_times_faster() -> None:
+def test_multi_gpu_speed_is_between_one_and_count_times() -> None:
     card = gpus.find_gpu("A100 80GB")
     assert card is not None
     one, eight = training_time.card_device(card).flops, training_time.card_device(card, 8).flops
@@ -110,11 +112,11 @@ def test_several_cards_are_no_slower_than_one_and_at_most_as_many_times_faster()
     assert eight.high == pytest.approx(8 * one.high)
 
 
-def test_raw_text_is_read_once_and_examples_twice() -> None:
-    p = Profile.of(
+def test_training_tokens_count_raw_text_once_examples_twice() -> None:
+    profile = Profile.of(
         {"labelled_examples": 100, "prompt_tokens": 60, "answer_tokens": 40, "unlabelled_tokens": 5}
     )
-    assert training_tokens(p) == 100 * 100 * 2 + 5
+    assert training_tokens(profile) == 100 * 100 * 2 + 5
     sized = {"model_params_b": 1, "gpu_kind": "cuda", "gpu_memory_gib": 24}
     examples = Profile.of({**sized, "labelled_examples": 1000})
     both = Profile.of({**sized, "labelled_examples": 1000, "unlabelled_tokens": 10**6})
@@ -133,7 +135,7 @@ def test_raw_text_is_read_once_and_examples_twice() -> None:
     st.integers(1, 8),
 )
 @settings(max_examples=150, deadline=None)
-def test_more_gpu_memory_never_costs_more(
+def test_training_cost_never_rises_with_gpu_memory(
     method: str, params: float, gib: float, more: float, ram: float | None, count: int
 ) -> None:
     answers = {
@@ -150,7 +152,7 @@ def test_more_gpu_memory_never_costs_more(
 
 
 @pytest.mark.parametrize("method", ["lora", "qlora", "full"])
-def test_a_larger_model_never_rents_for_less(method: str) -> None:
+def test_training_cost_never_falls_with_model_size(method: str) -> None:
     sizes = [0.1 * 1.12**n for n in range(70)]
     found = [
         training_cost(Profile.of({"model_params_b": b, "labelled_examples": 5000}), method) for b in sizes
@@ -160,7 +162,7 @@ def test_a_larger_model_never_rents_for_less(method: str) -> None:
     assert all(a.low <= b.low and a.likely <= b.likely for a, b in pairwise(known))
 
 
-def test_training_is_free_on_hardware_that_holds_it() -> None:
+def test_training_cost_is_zero_on_hardware_that_fits() -> None:
     work = {"model_params_b": 8, "labelled_examples": 1000}
     held = Profile.of({**work, "gpu_kind": "cuda", "gpu_memory_gib": 24})
     assert training_cost(held, "lora") == tokens.ZERO_RANGE
@@ -179,9 +181,9 @@ def test_training_is_free_on_hardware_that_holds_it() -> None:
     assert training_usd(held, training_hours(held, "lora")) == tokens.ZERO_RANGE
 
 
-def test_the_rented_card_holds_the_method_and_trains_in_bf16() -> None:
-    p = Profile.of({"model_params_b": 70, "labelled_examples": 1000})
-    offer = rental.cheapest_rental(p, "lora")
+def test_cheapest_rental_fits_and_has_bf16() -> None:
+    profile = Profile.of({"model_params_b": 70, "labelled_examples": 1000})
+    offer = rental.cheapest_rental(profile, "lora")
     assert offer
     assert offer.card.memory_gib * offer.count > 140
     assert not offer.card.name.startswith(rental.NO_BF16)
@@ -195,7 +197,7 @@ def detected(**values: Any) -> Profile:
     return Profile(**values, sources=answers)
 
 
-def test_a_measured_speed_counts_where_the_hardware_was_detected() -> None:
+def test_calibration_is_used_only_for_detected_hardware() -> None:
     cpu = MatrixSpeed("cpu", "a CPU", {"fp32": 200e9, "bf16": 800e9}, threads=2)
     card = MatrixSpeed("cuda", "a GPU", {"fp32": 50e12, "bf16": 300e12}, memory_gib=79.1)
     stored = StoredCalibration(Calibration(date(2026, 11, 25), "2.13.0", cpu, card))
@@ -223,8 +225,8 @@ def test_a_measured_speed_counts_where_the_hardware_was_detected() -> None:
     assert "the calibration x is damaged" in training_time.training_time_assumptions(detected(**here), broken)
 
 
-def test_a_cache_pays_from_the_second_call_on() -> None:
-    """1.25 + 0.1 (n - 1) < n from n = 2 on: one write and then reads, against fresh tokens every time."""
+def test_prompt_cache_pays_from_second_call() -> None:
+    """1.25 + 0.1 (n - 1) < n from n = 2 on: one write and then reads, against uncached tokens every time."""
     price = 1.25, 0.1
     assert [price[0] + price[1] * (n - 1) < n for n in (1, 2, 3)] == [False, True, True]
     line = MonthlyCost(0.0, fresh=1.0, hit=0.1, write=1.25)
@@ -236,51 +238,53 @@ def test_a_cache_pays_from_the_second_call_on() -> None:
     assert cache_hit_rate(8760) == pytest.approx(1 - math.exp(-1)), "one call in five minutes on average"
 
 
-def test_what_a_cache_can_hold() -> None:
+def test_call_cost_caches_only_long_fixed_prefixes() -> None:
     haiku = {"model": "openai:claude-haiku-5.5@http://x/v1", "calls_per_month": 100_000}
-    p = Profile.of(haiku)
-    assert call_prices.call_cost_line(p, fixed=1000).straight, "under 1,024 tokens nothing is cached"
-    bank = call_prices.call_cost_line(p, fixed=3000)
-    plain = call_prices.call_cost_line(p)
+    profile = Profile.of(haiku)
+    assert call_prices.call_cost_line(profile, fixed=1000).straight, "under 1,024 tokens nothing is cached"
+    bank = call_prices.call_cost_line(profile, fixed=3000)
+    plain = call_prices.call_cost_line(profile)
     assert bank.hit - plain.fresh == pytest.approx(0.1 * (bank.fresh - plain.fresh)), "3,000 cost like 300"
     assert bank.write - plain.fresh == pytest.approx(1.25 * (bank.fresh - plain.fresh))
-    assert call_prices.call_cost_line(p, fresh=3000).straight, "passages differ each time"
-    assert plain.fresh < usd_per_call(p, fixed=3000) < usd_per_call(p, fresh=3000)
+    assert call_prices.call_cost_line(profile, fresh=3000).straight, "passages differ each time"
+    assert plain.fresh < usd_per_call(profile, fixed=3000) < usd_per_call(profile, fresh=3000)
     rare = Profile.of({**haiku, "calls_per_month": 100})
     assert usd_per_call(rare, fixed=3000) == usd_per_call(rare, fresh=3000)
 
 
-def test_what_each_method_adds_to_a_call() -> None:
-    p = Profile.of({"task_needs_facts": "new", "corpus_tokens": 50_000, "model_params_b": 8})
-    assert call_tokens(p, "prompting") == (50_000, 0), "a small corpus goes into a cached prompt (KN005)"
-    assert call_tokens(p, "few-shot") == (8 * 300, 0)
-    assert call_tokens(p, "rag") == call_tokens(p, "hybrid") == (0, 1024)
-    assert call_tokens(p, "lora") == (0, 0)
-    assert call_tokens(p.change("must_cite", True), "prompting") == (0, 0)
+def test_call_tokens_of_each_method() -> None:
+    profile = Profile.of({"task_needs_facts": "new", "corpus_tokens": 50_000, "model_params_b": 8})
+    assert call_tokens(profile, "prompting") == (50_000, 0), (
+        "a small corpus goes into a cached prompt (KN005)"
+    )
+    assert call_tokens(profile, "few-shot") == (8 * 300, 0)
+    assert call_tokens(profile, "rag") == call_tokens(profile, "hybrid") == (0, 1024)
+    assert call_tokens(profile, "lora") == (0, 0)
+    assert call_tokens(profile.change("must_cite", True), "prompting") == (0, 0)
 
 
-def test_prices_are_the_models_own_else_by_size_else_the_reference() -> None:
+def test_profile_price_is_own_else_by_size_else_reference() -> None:
     assert call_prices.profile_price(Profile.of({"model": "openai:gpt-4o-mini@http://x/v1"})).input == 0.15
     assert call_prices.profile_price(Profile.of({"model_params_b": 8})).input == pytest.approx(0.08)
     assert call_prices.profile_price(Profile.of({"model_params_b": 0.1})).input == 0.01
-    assert call_prices.profile_price(Profile.of({})) == call_prices.prices.reference()
+    assert call_prices.profile_price(Profile.of({})) == call_prices.prices.reference_price()
     old = call_prices.call_price_basis(
         Profile.of({"model": "openai:gpt-4o-mini@http://x/v1"}), date(2027, 6, 1)
     )
     assert any("2026-05-07, 390 days old" in line for line in old)
 
 
-def test_defaults_are_labelled_and_ones_own_machine_is_said() -> None:
-    said = call_prices.call_price_basis(Profile.of({"model_params_b": 1, "gpu_kind": "none", "ram_gib": 32}))
-    assert "electricity only" in said[0]
-    assert any("assumed: prompt_tokens is unknown" in line for line in said)
+def test_call_price_basis_names_defaults_and_own_machine() -> None:
+    basis = call_prices.call_price_basis(Profile.of({"model_params_b": 1, "gpu_kind": "none", "ram_gib": 32}))
+    assert "electricity only" in basis[0]
+    assert any("assumed: prompt_tokens is unknown" in line for line in basis)
     counted = Profile.of({"model_params_b": 1, "prompt_tokens": 9, "answer_tokens": 9, "calls_per_month": 5})
     assert not any(
         "assumed" in line or "electricity" in line for line in call_prices.call_price_basis(counted)
     )
 
 
-def test_serving_takes_a_card_that_holds_the_model() -> None:
+def test_cheapest_serving_fits_the_model() -> None:
     served = hosting.cheapest_serving(Profile.of({"model_params_b": 8}))
     assert served
     assert served.card.memory_gib >= 16
@@ -289,7 +293,7 @@ def test_serving_takes_a_card_that_holds_the_model() -> None:
     assert hosting.cheapest_serving(Profile.of({"model": "openai:x@http://x/v1"})) is None
 
 
-def test_lines_cross_where_both_cost_the_same() -> None:
+def test_break_even_calls_is_where_costs_are_equal() -> None:
     hosted, card = MonthlyCost(0.0, 0.001, 0.001, 0.001), MonthlyCost(500.0, 0.0, 0.0, 0.0)
     assert break_even_calls(hosted, card) == break_even_calls(card, hosted) == pytest.approx(500_000)
     assert break_even_calls(hosted, hosted) is None
@@ -303,7 +307,7 @@ def test_lines_cross_where_both_cost_the_same() -> None:
     assert MonthlyCost.of_json(cached.to_json()) == cached
 
 
-def test_estimates_print_what_product_md_promises(tmp_path: Path) -> None:
+def test_method_estimate_json_matches_contract(tmp_path: Path) -> None:
     row = MethodEstimate(hours=Range(1, 2, 3), usd=tokens.ZERO_RANGE, per_call_usd=0.001234).to_json()
     assert row["hours"] == {"low": 1.0, "likely": 2.0, "high": 3.0}
     assert row["per_call_usd"] == 0.00123

@@ -1,4 +1,4 @@
-"""Rough times of steps: what asks more takes longer."""
+"""Estimated step times grow with the work."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from runners.plan.schema import parse_plan
 
 
 def times(corpus: int = 3_000, **few: Any) -> dict[str, float]:
-    """Seconds of each arm, with 60 test questions and 200 examples."""
+    """Return the seconds of each arm, with 60 test questions and 200 examples."""
     steps = [
         {"kind": "index"},
         {"kind": "evaluate", "arm": "few-shot", "shots": 3, **few},
@@ -33,7 +33,7 @@ def times(corpus: int = 3_000, **few: Any) -> dict[str, float]:
     }
 
 
-def test_trying_banks_and_reading_all_documents_takes_time() -> None:
+def test_step_times_grow_with_banks_and_documents() -> None:
     plain, chosen = times(), times(bank="chosen")
     assert chosen["few-shot"] > 1.5 * plain["few-shot"]
     assert times(bank="chosen", budget=0) == plain
@@ -42,7 +42,7 @@ def test_trying_banks_and_reading_all_documents_takes_time() -> None:
     assert plain["classifier"] < plain["rag"] + 5
 
 
-def test_every_training_seed_is_trained_asked_and_looked_at_for_what_it_forgot() -> None:
+def test_step_times_count_every_training_seed() -> None:
     def took(seeds: list[int]) -> dict[str, float]:
         steps = [
             {"kind": "train", "arm": "lora", "seeds": seeds},

@@ -1,4 +1,4 @@
-"""Plans drawn up from recommendations: arms, checks, weights, gate."""
+"""Drafting plans: arms, checks, weights, gate, paths."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from runners.resources.machine import Machine
 
 
 def drafted(laptop: Machine, *sets: str, folder: Path = Path(), **files: Any) -> DraftedPlan:
-    """Draw up a plan from answers and files."""
+    """Draft a plan from answers and files."""
     situation = complete_situation(flag_answers(sets, **files), laptop)
     return draft_with_notes(recommend_for_profile(situation.profile), situation, folder)
 
 
-def test_all_arms_in_order(desk: Any, laptop: Machine) -> None:
-    """Documents and examples: every arm, the hybrid on retrieval-aware rows from the tuned arm."""
+def test_draft_has_all_arms_in_order(task_files: Any, laptop: Machine) -> None:
+    """With documents and examples; the hybrid is trained on rows with passages."""
     plan = drafted(
         laptop,
         "behaviour_gap=high",
-        documents=desk.documents,
-        examples=desk.examples,
-        questions=desk.questions,
-        prompt=desk.prompt,
+        documents=task_files.documents,
+        examples=task_files.examples,
+        questions=task_files.questions,
+        prompt=task_files.prompt,
     ).plan
     assert [arm.arm for arm in plan.arms] == [
         "prompting",
@@ -60,116 +60,131 @@ def test_all_arms_in_order(desk: Any, laptop: Machine) -> None:
     assert plan.answers["labelled_examples"].source == "counted"
 
 
-def test_documents_alone(desk: Any, laptop: Machine) -> None:
-    """Prompting and retrieval, nothing to tune, no checks, and that is said."""
-    found = drafted(laptop, "must_cite=yes", documents=desk.documents, questions=desk.questions)
-    assert [arm.arm for arm in found.plan.arms] == ["prompting", "long-context", "rag"]
-    assert found.plan.choice == "rag"
-    assert found.plan.weights["citation"] > 0
-    assert any("no checks of style" in note for note in found.notes)
+def test_draft_from_documents_only(task_files: Any, laptop: Machine) -> None:
+    """Prompting and retrieval, no tuning; a note says that there are no checks."""
+    draft = drafted(laptop, "must_cite=yes", documents=task_files.documents, questions=task_files.questions)
+    assert [arm.arm for arm in draft.plan.arms] == ["prompting", "long-context", "rag"]
+    assert draft.plan.choice == "rag"
+    assert draft.plan.weights["citation"] > 0
+    assert any("no checks of style" in note for note in draft.notes)
 
 
-def test_plain_texts_are_trained_on_but_not_shown_as_examples(
-    desk: Any, laptop: Machine, tmp_path: Path
+def test_draft_trains_on_raw_texts_without_showing_them(
+    task_files: Any, laptop: Machine, tmp_path: Path
 ) -> None:
-    """Texts have no question: no few-shot, no retrieval-aware rows, no style to check."""
+    """Raw texts have no question: no few-shot, no rows with passages, no style to check."""
     texts = tmp_path / "texts"
     texts.mkdir()
     for number in range(3):
         (texts / f"{number}.txt").write_text(f"The lamp of berth {number} burns all night. " * 4000, "utf-8")
-    found = drafted(laptop, documents=desk.documents, examples=texts, questions=desk.questions)
-    assert {arm.arm for arm in found.plan.arms} <= {"prompting", "long-context", "rag", "lora", "naive-stack"}
-    assert all(step.rows == "plain" for step in found.plan.steps if isinstance(step, TrainStep))
-    assert any("no checks of style" in note for note in found.notes)
-    assert found.plan.answers["unlabelled_tokens"].source == "counted"
+    draft = drafted(laptop, documents=task_files.documents, examples=texts, questions=task_files.questions)
+    assert {arm.arm for arm in draft.plan.arms} <= {"prompting", "long-context", "rag", "lora", "naive-stack"}
+    assert all(step.rows == "plain" for step in draft.plan.steps if isinstance(step, TrainStep))
+    assert any("no checks of style" in note for note in draft.notes)
+    assert draft.plan.answers["unlabelled_tokens"].source == "counted"
 
 
-def test_examples_alone(desk: Any, laptop: Machine) -> None:
+def test_draft_from_examples_only(task_files: Any, laptop: Machine) -> None:
     """No index, no retrieval."""
-    plan = drafted(laptop, "behaviour_gap=high", examples=desk.examples, questions=desk.questions).plan
+    plan = drafted(
+        laptop, "behaviour_gap=high", examples=task_files.examples, questions=task_files.questions
+    ).plan
     assert plan.index is None
     assert [arm.arm for arm in plan.arms][:2] == ["prompting", "few-shot"]
     assert "fact_recall" not in plan.weights
 
 
-def test_full_tuning_is_not_continued_as_an_adapter(
-    desk: Any, laptop: Machine, make_rows: Any, make_example: Any
+def test_draft_does_not_continue_full_tuning_as_adapter(
+    task_files: Any, laptop: Machine, make_rows: Any, make_example: Any
 ) -> None:
     """A hybrid beside a fully tuned arm starts from the base."""
-    make_rows(desk.examples, [make_example(n) for n in range(300)])
+    make_rows(task_files.examples, [make_example(n) for n in range(300)])
     plan = drafted(
         laptop,
         "task_needs_facts=none",
         "behaviour_gap=high",
-        documents=desk.documents,
-        examples=desk.examples,
+        documents=task_files.documents,
+        examples=task_files.examples,
     ).plan
     assert plan.choice == "full"
     assert plan.train_step("hybrid").start_from is None
 
 
-def test_without_memory_there_is_no_tuning_arm(desk: Any, laptop: Machine) -> None:
-    """The blocker is told in the notes."""
-    found = drafted(
+def test_draft_without_memory_has_no_tuning_arm(task_files: Any, laptop: Machine) -> None:
+    """A note states the blocker."""
+    draft = drafted(
         laptop,
         "behaviour_gap=high",
         "model_params_b=70",
         "gpu_memory_gib=8",
         "gpu_count=1",
-        documents=desk.documents,
-        examples=desk.examples,
+        documents=task_files.documents,
+        examples=task_files.examples,
     )
-    assert not any(isinstance(step, TrainStep) for step in found.plan.steps)
-    assert any("no tuning arm" in note and "8 GiB" in note for note in found.notes)
+    assert not any(isinstance(step, TrainStep) for step in draft.plan.steps)
+    assert any("no tuning arm" in note and "8 GiB" in note for note in draft.notes)
 
 
-def test_refusals_come_from_the_examples(
-    desk: Any, laptop: Machine, make_rows: Any, make_example: Any
+def test_draft_takes_refusals_from_examples(
+    task_files: Any, laptop: Machine, make_rows: Any, make_example: Any
 ) -> None:
-    """Distinct refusals, eight at most; the unanswerable weigh in."""
+    """Eight distinct refusals at most; questions without an answer add the refusal score."""
     rows = [make_example(n) for n in range(60)]
     for n in range(30):
         rows[n]["messages"][1]["content"] = f"That is not in our papers, case {n % 10}. May I ask around?"
         rows[n]["meta"]["refusal"] = True
-    make_rows(desk.examples, rows)
-    make_rows(desk.questions, [{"question": "Is there a whale?", "answerable": False}])
-    plan = drafted(laptop, documents=desk.documents, examples=desk.examples, questions=desk.questions).plan
+    make_rows(task_files.examples, rows)
+    make_rows(task_files.questions, [{"question": "Is there a whale?", "answerable": False}])
+    plan = drafted(
+        laptop, documents=task_files.documents, examples=task_files.examples, questions=task_files.questions
+    ).plan
     assert len(plan.prompts.refusals) == 8
     assert all("not in our papers" in text for text in plan.prompts.refusals)
     assert plan.weights["refusal"] == 0.5
 
 
-def test_plans_move_with_their_folder(desk: Any, laptop: Machine, tmp_path: Path) -> None:
-    """Data paths are relative to the plan and come back absolute; the file reads back the same."""
-    plan = drafted(laptop, folder=desk.folder, documents=desk.documents, examples=desk.examples).plan
+def test_drafted_paths_are_relative_to_the_plan(task_files: Any, laptop: Machine, tmp_path: Path) -> None:
+    """They are read back as absolute paths; the file reads back the same."""
+    plan = drafted(
+        laptop, folder=task_files.folder, documents=task_files.documents, examples=task_files.examples
+    ).plan
     assert plan.data.documents == Path("documents")
     assert plan.answers["documents"].value == "documents"
-    path = desk.folder / "plan.yaml"
+    path = task_files.folder / "plan.yaml"
     write_plan(plan, path)
     again = read_plan(path)
-    assert again.data.documents == desk.documents
+    assert again.data.documents == task_files.documents
     assert again.model_copy(update={"data": plan.data}) == plan
 
 
-def test_nothing_to_run(laptop: Machine) -> None:
+def test_draft_without_files_is_rejected(laptop: Machine) -> None:
     """Answers alone give advice, not a plan."""
     with pytest.raises(UsageProblem, match="nothing to run"):
         drafted(laptop, "must_cite=yes")
 
 
-def test_the_same_situation_gives_the_same_plan(desk: Any, laptop: Machine) -> None:
-    """To the last character."""
-    files = {"documents": desk.documents, "examples": desk.examples, "questions": desk.questions}
+def test_draft_is_deterministic(task_files: Any, laptop: Machine) -> None:
+    files = {
+        "documents": task_files.documents,
+        "examples": task_files.examples,
+        "questions": task_files.questions,
+    }
     a, b = (drafted(laptop, "behaviour_gap=high", **files).plan for _ in range(2))
     assert a.digest() == b.digest()
 
 
-def test_all_documents_go_into_the_prompt_only_where_they_surely_fit(desk: Any, laptop: Machine) -> None:
-    """Not where they are many for the model, or for this machine; the drafted bank is chosen on dev questions."""
+def test_long_context_arm_only_where_documents_fit(task_files: Any, laptop: Machine) -> None:
+    """Not where they are many for the model, or for this machine; the drafted bank is chosen on dev
+    questions.
+    """
 
     def arms(*sets: str) -> dict[str, Any]:
         plan = drafted(
-            laptop, *sets, documents=desk.documents, examples=desk.examples, questions=desk.questions
+            laptop,
+            *sets,
+            documents=task_files.documents,
+            examples=task_files.examples,
+            questions=task_files.questions,
         )
         return {arm.arm: arm for arm in plan.plan.arms}
 
@@ -182,13 +197,17 @@ def test_all_documents_go_into_the_prompt_only_where_they_surely_fit(desk: Any, 
     assert "classifier" not in arms()
 
 
-def test_labels_get_a_classifier(desk: Any, laptop: Machine, make_rows: Any, make_example: Any) -> None:
-    """A linear head stands beside the models, and a tuned arm must beat it."""
+def test_label_replies_add_a_classifier_arm(
+    task_files: Any, laptop: Machine, make_rows: Any, make_example: Any
+) -> None:
+    """A tuned arm must beat the classifier."""
     rows = [make_example(n) for n in range(60)]
     for n, row in enumerate(rows):
         row["messages"][1]["content"] = ("refund", "lost", "hours")[n % 3]
-    make_rows(desk.examples, rows)
-    plan = drafted(laptop, "behaviour_gap=high", examples=desk.examples, questions=desk.questions).plan
+    make_rows(task_files.examples, rows)
+    plan = drafted(
+        laptop, "behaviour_gap=high", examples=task_files.examples, questions=task_files.questions
+    ).plan
     assert [arm.arm for arm in plan.arms][:3] == ["prompting", "few-shot", "classifier"]
     assert plan.arms[2].classifier
     assert "classifier" in plan.gate.must_beat

@@ -1,4 +1,4 @@
-"""The checks of style that examples show, and that runners judge by."""
+"""Style checks derived from examples."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from runners.scoring.scores import final_answer
 from runners.scoring.style_checks import in_style
 
 
-def desk_reply(n: int) -> str:
-    """A reply in the style of one statement and one closing question."""
+def ferry_reply(n: int) -> str:
+    """Return a reply in the style of one statement and one closing question."""
     return f"The ferry to Port {n} leaves at {n % 12 + 1} p.m. from Quay {n}. May I book a seat?"
 
 
-def test_one_statement_then_one_question() -> None:
-    """Found from examples, it refuses what is not in style."""
-    replies = [desk_reply(n) for n in range(40)]
-    checks, said = derive_checks(replies)
-    assert "one statement, then one closing question" in said
+def test_checks_of_statement_then_question() -> None:
+    """The derived checks accept the examples and reject other forms."""
+    replies = [ferry_reply(n) for n in range(40)]
+    checks, note = derive_checks(replies)
+    assert "one statement, then one closing question" in note
     assert all(in_style(reply, checks) == 1.0 for reply in replies)
     for wrong in (
         "It leaves at 3.",
@@ -28,35 +28,35 @@ def test_one_statement_then_one_question() -> None:
         "It leaves. It comes. May I book?",
         "It leaves.\n- May I book?",
         "May I book a seat?",
-        desk_reply(1) + " " + desk_reply(2),
+        ferry_reply(1) + " " + ferry_reply(2),
     ):
         assert in_style(wrong, checks) == 0.0, wrong
 
 
-def test_the_shipped_examples_are_in_one_style(example: object) -> None:
-    """Harbor-desk's own examples meet the checks that were drawn from them."""
+def test_shipped_examples_meet_their_checks(example: object) -> None:
+    """At least 95 % of harbor-desk's examples meet the checks derived from them."""
     from pathlib import Path
 
     from runners.data.examples import load_examples
 
     replies = [row.reply for row in load_examples(Path(str(example)) / "examples.jsonl").rows]
-    checks, said = derive_checks(replies)
-    assert "one statement, then one closing question" in said
+    checks, note = derive_checks(replies)
+    assert "one statement, then one closing question" in note
     met = sum(in_style(reply, checks) or 0 for reply in replies) / len(replies)
     assert met >= 0.95
 
 
-def test_only_what_95_percent_meet() -> None:
-    """Seven of a hundred spoil a rule; a looser one is taken, else none, and that is said."""
-    replies = [desk_reply(n) for n in range(93)] + [f"No. Never {n}. Shall we talk?" for n in range(7)]
+def test_checks_need_95_percent_of_replies() -> None:
+    """Seven exceptions in a hundred give a looser check; without any there is a note."""
+    replies = [ferry_reply(n) for n in range(93)] + [f"No. Never {n}. Shall we talk?" for n in range(7)]
     checks, _ = derive_checks(replies)
     assert checks[0].text == "statements, then exactly one closing question"
-    mixed = [desk_reply(n) for n in range(20)] + [f"Line {n}\nand more" for n in range(20)]
+    mixed = [ferry_reply(n) for n in range(20)] + [f"Line {n}\nand more" for n in range(20)]
     assert derive_checks(mixed) == ((), "no checks of style: the examples share no shape that code can judge")
 
 
-def test_labels_and_json() -> None:
-    """Closed answers give a list, JSON gives a schema."""
+def test_checks_of_labels_and_json() -> None:
+    """Labels give a list, JSON gives a schema."""
     checks, _ = derive_checks(["spam", "ham", "ham"] * 20)
     assert checks[0].kind == "labels"
     assert in_style("spam", checks) == 1.0
@@ -74,17 +74,16 @@ def test_labels_and_json() -> None:
         assert in_style(wrong, checks) == 0.0
 
 
-def test_fixed_openings() -> None:
-    """A greeting that is always there becomes a check."""
-    checks, said = derive_checks([f"Thank you for asking about item {n}, it is here." for n in range(30)])
-    assert 'opens with "Thank you for"' in said
+def test_check_of_fixed_opening() -> None:
+    checks, note = derive_checks([f"Thank you for asking about item {n}, it is here." for n in range(30)])
+    assert 'opens with "Thank you for"' in note
     assert in_style("It is here.", checks) == 0.0
 
 
-def test_a_last_line_of_fixed_form() -> None:
-    """Reasoning, then "#### 12": the form is checked, the number is not."""
-    checks, said = derive_checks([f"Two and {n} make {n + 2}.\n#### {n + 2:,}" for n in range(0, 3000, 60)])
-    assert 'the last line has the form "#### …"' in said
+def test_check_of_last_line_with_answer() -> None:
+    """ "#### 12": the form is checked, the number is the final answer."""
+    checks, note = derive_checks([f"Two and {n} make {n + 2}.\n#### {n + 2:,}" for n in range(0, 3000, 60)])
+    assert 'the last line has the form "#### …"' in note
     assert in_style("It makes 7.\n#### 7", checks) == 1.0
     assert in_style("It makes 7.", checks) == 0.0
     assert in_style("It makes 7.\n#### seven", checks) == 0.0
@@ -97,19 +96,18 @@ def test_a_last_line_of_fixed_form() -> None:
 
 
 @pytest.mark.parametrize("count", [0, 1, 19])
-def test_too_few_examples_show_no_style(count: int) -> None:
-    """Said, not guessed."""
-    checks, said = derive_checks([desk_reply(n) for n in range(count)])
+def test_no_checks_from_too_few_examples(count: int) -> None:
+    checks, note = derive_checks([ferry_reply(n) for n in range(count)])
     assert checks == ()
-    assert "too few" in said
+    assert "too few" in note
 
 
-def test_a_house_that_closes_with_a_question_refuses_so_too() -> None:
+def test_styled_refusals_follow_openings_and_closings() -> None:
     replies = [f"The pier opens at {n}. Can I help you with anything else?" for n in range(20)]
     replies += [f"The kiosk closes at {n}. Would you like a map?" for n in range(5)]
-    found = styled_refusals(replies)
-    assert found[0] == "I could not find that in our documents. Can I help you with anything else?"
-    assert len(found) == 2
+    refusals = styled_refusals(replies)
+    assert refusals[0] == "I could not find that in our documents. Can I help you with anything else?"
+    assert len(refusals) == 2
     assert styled_refusals([f"It opens at {n}." for n in range(40)]) == (
         "I could not find that in our documents.",
     )

@@ -1,4 +1,4 @@
-"""Which training rows are facts that change, stable facts, or behaviour."""
+"""Sorting training rows into changing facts, stable facts and behaviour."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from runners.data.examples import Example, load_examples
 
 
 def row(question: str, reply: str, line: int = 1, **meta: Any) -> Example:
-    """One training row."""
+    """Return one training row."""
     turns = ({"role": "user", "content": question}, {"role": "assistant", "content": reply})
     return Example(turns, meta, line)
 
@@ -42,11 +42,11 @@ def row(question: str, reply: str, line: int = 1, **meta: Any) -> Example:
         ("Dogs travel on deck.", ()),
     ],
 )
-def test_what_is_likely_to_change_is_seen(statement: str, kinds: tuple[str, ...]) -> None:
+def test_kinds_of_change(statement: str, kinds: tuple[str, ...]) -> None:
     assert kinds_of_change(statement) == kinds
 
 
-def test_rows_are_sorted_with_the_documents(tmp_path: Path) -> None:
+def test_sort_rows_of_files_uses_documents(tmp_path: Path) -> None:
     (tmp_path / "fares.md").write_text("# Fares\n\nA single to Mirrow costs 12 euros.\n", "utf-8")
     (tmp_path / "dogs.md").write_text("# Dogs\n\nDogs travel on the open deck.\n", "utf-8")
     rows = [
@@ -58,8 +58,8 @@ def test_rows_are_sorted_with_the_documents(tmp_path: Path) -> None:
         row("Who is the captain?", "Petra Hollin is our captain. May I pass a message on?", 6),
         Example(({"role": "assistant", "content": "A text at 18:30."},), {}, 7),
     ]
-    found = sort_rows_of_files(rows, tmp_path)
-    assert [(r.line, r.kind, r.doc) for r in found.rows] == [
+    sorting = sort_rows_of_files(rows, tmp_path)
+    assert [(r.line, r.kind, r.doc) for r in sorting.rows] == [
         (1, CHANGING, "fares.md"),
         (2, STABLE, "dogs.md"),
         (3, BEHAVIOUR, None),
@@ -67,51 +67,51 @@ def test_rows_are_sorted_with_the_documents(tmp_path: Path) -> None:
         (5, CHANGING, None),
         (6, STABLE, None),
     ]
-    assert [r.line for r in found.missing] == [5]
-    assert found.text == (
+    assert [r.line for r in sorting.missing] == [5]
+    assert sorting.text == (
         "of 6 rows, 2 state facts that change (price 1, time 1), 2 stable facts, 2 show behaviour only. "
         "2 of the 4 facts stand in the documents: let the index hold those, training the manner. "
         "1 that change stand in no document (lines 5): write them into one, or weights will repeat them when they "
         "are out of date."
     )
-    told = found.to_json()
-    assert (told["changing"], told["stable"], told["behaviour"], told["in_documents"]) == (2, 2, 2, 2)
-    assert told["missing"] == [5]
-    assert told["each"][0] == {"line": 1, "kind": CHANGING, "says": ["price"], "doc": "fares.md"}
+    data = sorting.to_json()
+    assert (data["changing"], data["stable"], data["behaviour"], data["in_documents"]) == (2, 2, 2, 2)
+    assert data["missing"] == [5]
+    assert data["each"][0] == {"line": 1, "kind": CHANGING, "says": ["price"], "doc": "fares.md"}
 
 
-def test_without_documents_nothing_is_held(tmp_path: Path) -> None:
-    found = sort_rows_by_kind([row("When?", "At 18:30. Anything else?")])
-    assert (found.rows[0].kind, found.rows[0].doc) == (CHANGING, None)
+def test_sort_rows_without_matching_documents(tmp_path: Path) -> None:
+    sorting = sort_rows_by_kind([row("When?", "At 18:30. Anything else?")])
+    assert (sorting.rows[0].kind, sorting.rows[0].doc) == (CHANGING, None)
     assert sort_rows_by_kind([]).text == "no rows to sort"
 
 
-def test_where_no_documents_are_at_hand_nothing_is_said_to_be_missing_from_them() -> None:
-    found = sort_rows_without_documents(
+def test_sort_rows_without_documents_reports_none_missing() -> None:
+    sorting = sort_rows_without_documents(
         [row("When?", "At 18:30. Anything else?"), row("Hello?", "Good day. What may I do?")]
     )
-    assert not found.missing
-    assert (found.to_json()["missing"], found.to_json()["in_documents"]) == (None, None)
-    assert found.text.startswith(
+    assert not sorting.missing
+    assert (sorting.to_json()["missing"], sorting.to_json()["in_documents"]) == (None, None)
+    assert sorting.text.startswith(
         "of 2 rows, 1 state facts that change (time 1), 0 stable facts, 1 show behaviour only."
     )
-    assert "No documents were read" in found.text
-    assert "stand in" not in found.text.replace("what a fact stands in", "")
+    assert "No documents were read" in sorting.text
+    assert "stand in" not in sorting.text.replace("what a fact stands in", "")
 
 
-def test_the_shipped_examples_stand_in_the_documents(example: Path) -> None:
+def test_shipped_facts_are_found_in_documents(example: Path) -> None:
     rows = load_examples(example / "examples.jsonl").rows
-    found = sort_rows_of_files(rows, example / "documents")
+    sorting = sort_rows_of_files(rows, example / "documents")
     refusing = {r.line for r in rows if r.meta.get("refusal")}
-    assert refusing <= {r.line for r in found.of(BEHAVIOUR)}
-    facts = [r for r in found.rows if r.kind != BEHAVIOUR]
+    assert refusing <= {r.line for r in sorting.of(BEHAVIOUR)}
+    facts = [r for r in sorting.rows if r.kind != BEHAVIOUR]
     named = {r.line: r.meta.get("doc_id") for r in rows}
     assert sum(r.doc == named[r.line] for r in facts) >= 0.95 * len(facts)
-    assert len(found.of(CHANGING)) >= 100
-    assert not found.missing
+    assert len(sorting.of(CHANGING)) >= 100
+    assert not sorting.missing
 
 
-def test_sorting_needs_no_torch() -> None:
+def test_row_sorting_imports_no_torch() -> None:
     import subprocess
 
     code = "import sys, advisor.drafting.row_sorting; sys.exit('torch' in sys.modules)"

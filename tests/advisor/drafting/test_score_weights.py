@@ -1,4 +1,4 @@
-"""Weights of the combined score: what was said decides, each with its reason, and people are shown them."""
+"""Weights of the combined score with their reasons, and how a report shows them."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ OPEN = Question("u", "Who owns the moon?", answerable=False)
 ASKED = Question("q", "When?", fact="at noon")
 
 
-def weighed(checks: tuple[StyleCheck, ...], *questions: Question, **answers: Any) -> dict[str, float]:
-    found = score_weights(Profile.of(answers), checks, questions)
-    assert all(each.name in SCORES and each.weight > 0 and len(each.reason) > 10 for each in found)
-    assert len({each.name for each in found}) == len(found)
-    return {each.name: each.weight for each in found}
+def weights_of(checks: tuple[StyleCheck, ...], *questions: Question, **answers: Any) -> dict[str, float]:
+    weights = score_weights(Profile.of(answers), checks, questions)
+    assert all(weight.name in SCORES and weight.weight > 0 and len(weight.reason) > 10 for weight in weights)
+    assert len({weight.name for weight in weights}) == len(weights)
+    return {weight.name: weight.weight for weight in weights}
 
 
 @pytest.mark.parametrize(
@@ -54,21 +54,23 @@ def weighed(checks: tuple[StyleCheck, ...], *questions: Question, **answers: Any
         ),
     ],
 )
-def test_the_answers_decide(checks: Any, answers: dict[str, Any], expected: dict[str, float]) -> None:
-    assert weighed(checks, **answers) == expected
+def test_score_weights_follow_answers_and_checks(
+    checks: Any, answers: dict[str, Any], expected: dict[str, float]
+) -> None:
+    assert weights_of(checks, **answers) == expected
 
 
-def test_the_questions_decide_too() -> None:
-    assert weighed((), ASKED) == {"fact_recall": 1.0, "agreement": 0.5, "token_f1": 0.5}
-    assert weighed((), OPEN)["refusal"] == 0.5
+def test_score_weights_follow_questions() -> None:
+    assert weights_of((), ASKED) == {"fact_recall": 1.0, "agreement": 0.5, "token_f1": 0.5}
+    assert weights_of((), OPEN)["refusal"] == 0.5
     costly = score_weights(Profile.of({"wrong_answer_cost": "high"}), (), [OPEN])[-1]
     assert (costly.name, costly.weight) == ("refusal", 1.0)
     assert "a wrong answer is expensive" in costly.reason
 
 
-def test_the_contents_page_names_each_score_once() -> None:
+def test_score_definitions_have_unique_names() -> None:
     assert len(SCORE_BY_NAME) == len(SCORE_DEFINITIONS) + len(RETIRED_SCORES) == len(SCORES)
-    assert {each.name for each in SCORE_DEFINITIONS if each.lower} == {"false_refusal", "spurious"}
+    assert {score.name for score in SCORE_DEFINITIONS if score.lower} == {"false_refusal", "spurious"}
     assert SCORE_BY_NAME["spurious"].gain(0.25) == 0.75
     assert SCORE_BY_NAME["style"].gain(0.25) == 0.25
 
@@ -84,16 +86,16 @@ def report(**more: Any) -> dict[str, Any]:
     return {"arms": [arm], "verdict": {"winner": "rag"}, "weights": {"slot_f1": 1.0, "style": 0}, **more}
 
 
-def test_people_are_shown_weights_reasons_and_only_columns_with_scores() -> None:
+def test_arms_table_shows_weights_and_scored_columns() -> None:
     assert weights_line(report()) == "combined: slot_f1 1"
-    told = weights_line(report(weight_reasons={"slot_f1": "the slots are the answer"}))
-    assert told == "combined: slot_f1 1 (the slots are the answer)"
+    text = weights_line(report(weight_reasons={"slot_f1": "the slots are the answer"}))
+    assert text == "combined: slot_f1 1 (the slots are the answer)"
     (table,) = arms_tables(report(), 80)
     assert [str(column.header) for column in table.columns][2:] == ["slots", "s/answer"]
 
 
-def test_a_narrow_terminal_shows_every_score_whole() -> None:
-    """What has no room beside the combined score follows in a second table; where a name has none, it is cut."""
+def test_arms_table_splits_on_narrow_terminals() -> None:
+    """Columns that do not fit beside the combined score follow in a second table; no value is cut."""
     data = report(weights=dict.fromkeys(SCORE_COLUMNS, 1.0))
     scores = {name: {"mean": 0.111 * n} for n, name in enumerate(SCORE_COLUMNS, 1)}
     data["arms"] = [
@@ -102,19 +104,19 @@ def test_a_narrow_terminal_shows_every_score_whole() -> None:
     for width in (36, 60, 80, 200):
         out = io.StringIO()
         Console(file=out, width=width).print(*arms_tables(data, width))
-        told = out.getvalue()
-        assert "…" not in told, (width, told)
-        assert all(len(line) <= width for line in told.splitlines()), (width, told)
-        rows = [line.split() for line in told.splitlines() if line.startswith("rag ")]
+        text = out.getvalue()
+        assert "…" not in text, (width, text)
+        assert all(len(line) <= width for line in text.splitlines()), (width, text)
+        rows = [line.split() for line in text.splitlines() if line.startswith("rag ")]
         values = [cell for row in rows for cell in row if "." in cell]
         assert values[:2] == ["0.50", "0.40–0.60"]
-        assert {f"{0.111 * n:.2f}" for n in range(1, len(SCORE_COLUMNS) + 1)} < set(values), (width, told)
+        assert {f"{0.111 * n:.2f}" for n in range(1, len(SCORE_COLUMNS) + 1)} < set(values), (width, text)
     cut = io.StringIO()
     Console(file=cut, width=26).print(*arms_tables(data, 26))
     assert "0.50 0.40–0.60" in cut.getvalue()
 
 
-def test_people_are_shown_what_the_judge_said() -> None:
+def test_judge_lines() -> None:
     assert judge_lines(report()) == judge_lines(report(judge=None)) == []
     pair = {
         "a": "hybrid",
@@ -146,15 +148,15 @@ def local() -> Plan:
     )
 
 
-def test_answers_made_here_are_priced_by_the_rent_of_the_card_where_one_is_known() -> None:
+def test_local_answers_are_priced_by_gpu_rent() -> None:
     arm = ArmScores("prompting", ("a", "b"), ({}, {}), (1.0, 0.0), (1.0, 2.0), (9, 9), (5, 5))
     card = gpus.find_gpu("NVIDIA L4")
     assert card is not None
     assert card.usd_hour is not None
-    found = cost_per_1000(arm, local(), "NVIDIA L4")
-    assert found.usd == pytest.approx(1.5 * 1000 / 3600 * card.usd_hour, abs=1e-4)
-    assert str(card.day) in found.basis
-    assert card.source in found.basis
+    cost = cost_per_1000(arm, local(), "NVIDIA L4")
+    assert cost.usd == pytest.approx(1.5 * 1000 / 3600 * card.usd_hour, abs=1e-4)
+    assert str(card.day) in cost.basis
+    assert card.source in cost.basis
     for gpu in ("", "NVIDIA GeForce RTX 3070"):
         unknown = cost_per_1000(arm, local(), gpu)
         assert unknown.usd is None

@@ -1,4 +1,4 @@
-"""Two training seeds where the second costs little, one where it does not, and why."""
+"""When a plan trains with two seeds, when with one, and the reasons."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from runners.trial.execute import quick_plan
 
 
 def plan(machine: Machine, folder: Path, *sets: str, **files: Any) -> tuple[Plan, Any]:
-    """The plan drafted from answers and files, and its profile."""
+    """Return the plan drafted from answers and files, and its profile."""
     situation = complete_situation(flag_answers(["behaviour_gap=high", *sets], **files), machine)
     return draft_with_notes(
         recommend_for_profile(situation.profile), situation, folder
@@ -32,26 +32,30 @@ def plan(machine: Machine, folder: Path, *sets: str, **files: Any) -> tuple[Plan
 
 @dataclasses.dataclass(frozen=True)
 class Usage:
-    """A disk with so many bytes left."""
+    """Disk usage with this many free bytes."""
 
     free: int
 
 
-def told(drafted: Plan) -> set[tuple[tuple[int, ...], str]]:
-    """The seeds of the train steps, with the reason."""
+def seeds_with_reason(drafted: Plan) -> set[tuple[tuple[int, ...], str]]:
+    """Return the seeds of the train steps, with the reason."""
     return {(s.seeds, s.reasons.get("seeds", "")) for s in drafted.steps if isinstance(s, TrainStep)}
 
 
 @pytest.fixture
-def small(desk: Any, laptop: Machine) -> tuple[Plan, Any]:
-    """The plan of sixty short examples and a few documents."""
-    files = {"documents": desk.documents, "examples": desk.examples, "questions": desk.questions}
-    return plan(laptop, desk.folder, **files)
+def small_plan(task_files: Any, laptop: Machine) -> tuple[Plan, Any]:
+    """Return the plan of sixty short examples and a few documents, and its profile."""
+    files = {
+        "documents": task_files.documents,
+        "examples": task_files.examples,
+        "questions": task_files.questions,
+    }
+    return plan(laptop, task_files.folder, **files)
 
 
-def test_a_second_seed_that_costs_little_is_planned_and_says_what_it_takes(small: tuple[Plan, Any]) -> None:
-    drafted, profile = small
-    ((seeds, why),) = told(drafted)
+def test_cheap_second_seed_is_planned_with_reason(small_plan: tuple[Plan, Any]) -> None:
+    drafted, profile = small_plan
+    ((seeds, why),) = seeds_with_reason(drafted)
     minutes = second_seed_minutes(drafted, profile, 60, 8)
     assert minutes is not None
     assert 0 < minutes < MAX_SECOND_SEED_MINUTES
@@ -61,8 +65,8 @@ def test_a_second_seed_that_costs_little_is_planned_and_says_what_it_takes(small
     assert [arm.arm for arm in drafted.arms if arm.weights] == ["lora", "naive-stack", "hybrid"]
 
 
-def test_the_shipped_example_keeps_one_seed_on_two_cores(example: Path, laptop: Machine) -> None:
-    """A trial of it may take twelve minutes there; its hybrid alone trains for five."""
+def test_shipped_example_keeps_one_seed_on_two_cores(example: Path, laptop: Machine) -> None:
+    """A trial of it takes about twelve minutes there; its hybrid alone trains for five."""
     files = {
         "documents": example / "documents",
         "examples": example / "examples.jsonl",
@@ -71,13 +75,13 @@ def test_the_shipped_example_keeps_one_seed_on_two_cores(example: Path, laptop: 
     }
     two = dataclasses.replace(laptop, cpu_cores=dataclasses.replace(laptop.cpu_cores, value=2))
     drafted, _ = plan(two, example, *(f"{k}={v}" for k, v in DEMO_ANSWERS.items()), **files)
-    ((seeds, why),) = told(drafted)
+    ((seeds, why),) = seeds_with_reason(drafted)
     assert seeds == (0,)
     assert "above 5; tunewise run --seeds 2 trains it" in why
 
 
 @pytest.mark.parametrize(
-    ("sets", "said"),
+    ("sets", "reason"),
     [
         (("model_params_b=1.7",), "1 because a second seed of all tuned arms would take about"),
         (
@@ -86,33 +90,35 @@ def test_the_shipped_example_keeps_one_seed_on_two_cores(example: Path, laptop: 
         ),
     ],
 )
-def test_a_larger_model_keeps_one_seed_and_so_does_one_of_unknown_size(
-    small: tuple[Plan, Any], desk: Any, laptop: Machine, sets: tuple[str, ...], said: str
+def test_large_or_unknown_model_keeps_one_seed(
+    small_plan: tuple[Plan, Any], task_files: Any, laptop: Machine, sets: tuple[str, ...], reason: str
 ) -> None:
-    drafted, _ = small
-    _, profile = plan(laptop, desk.folder, *sets, examples=desk.examples)
-    ((seeds, why),) = told(with_second_seed(with_seeds(drafted, 1), profile, 60, 8))
+    drafted, _ = small_plan
+    _, profile = plan(laptop, task_files.folder, *sets, examples=task_files.examples)
+    ((seeds, why),) = seeds_with_reason(with_second_seed(with_seeds(drafted, 1), profile, 60, 8))
     assert seeds == (0,)
-    assert why.startswith(said)
+    assert why.startswith(reason)
 
 
-def test_a_plan_that_trains_nothing_is_left_alone(desk: Any, laptop: Machine) -> None:
-    drafted, profile = plan(laptop, desk.folder, documents=desk.documents, questions=desk.questions)
-    assert not told(drafted)
+def test_plan_without_training_keeps_its_seeds(task_files: Any, laptop: Machine) -> None:
+    drafted, profile = plan(
+        laptop, task_files.folder, documents=task_files.documents, questions=task_files.questions
+    )
+    assert not seeds_with_reason(drafted)
     assert with_second_seed(drafted, profile, 0, 8) is drafted
 
 
-def test_quick_and_seeds_on_the_command_line_decide_over_the_draft(small: tuple[Plan, Any]) -> None:
-    drafted, _ = small
-    assert told(quick_plan(drafted)) == {((0,), "1 because --quick trains one seed")}
-    assert told(with_seeds(drafted, 3)) == {((0, 1, 2), "")}
+def test_quick_and_seeds_flags_override_drafted_seeds(small_plan: tuple[Plan, Any]) -> None:
+    drafted, _ = small_plan
+    assert seeds_with_reason(quick_plan(drafted)) == {((0,), "1 because --quick trains one seed")}
+    assert seeds_with_reason(with_seeds(drafted, 3)) == {((0, 1, 2), "")}
     assert with_seeds(drafted, 2) == drafted
 
 
-def test_times_and_disk_count_the_second_seed(
-    small: tuple[Plan, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_time_and_disk_estimates_count_the_second_seed(
+    small_plan: tuple[Plan, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    drafted, _ = small
+    drafted, _ = small_plan
     two, one = (
         {row.step: row.estimated for row in step_estimates(p, 60, 8)[0]}
         for p in (drafted, with_seeds(drafted, 1))

@@ -1,4 +1,4 @@
-"""Every method: a docstring, steps that a plan takes, blockers with numbers, an estimate."""
+"""Every method: text, steps that make a plan, blockers with numbers, an estimate."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from runners.plan.schema import parse_plan
 from runners.plan.steps import EvaluateStep
 
 
-def test_the_table_is_the_contract() -> None:
+def test_method_table_matches_contract() -> None:
     """The seven methods, each once."""
     assert sorted(method.name for method in METHODS) == sorted(KNOWN)
 
 
 @pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
-def test_methods_are_whole(method: Method) -> None:
-    """Words, degrees between 0 and 1, an estimate in any situation."""
+def test_method_has_text_degrees_and_estimate(method: Method) -> None:
+    """Degrees are between 0 and 1; there is an estimate in any situation."""
     assert len(method.text().split("\n\n")) >= 2
     assert all(0 <= degree <= 1 for degree in method.serves.values())
     for answers in (
@@ -34,12 +34,12 @@ def test_methods_are_whole(method: Method) -> None:
 
 
 @pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
-def test_steps_pass_through_a_plan(method: Method) -> None:
+def test_method_steps_make_a_valid_plan(method: Method) -> None:
     """A method's steps, after an index and the arm it starts from, make a valid plan."""
-    p = Profile.of({"labelled_examples": 100})
+    profile = Profile.of({"labelled_examples": 100})
     drafting = Drafting("lora", {"rank": 8, "alpha": 16.0, "reasons": {"rank": "few rows"}})
-    steps = method.steps(p, drafting)
-    before = METHOD_BY_NAME["lora"].steps(p, drafting) if method.name == "hybrid" else ()
+    steps = method.steps(profile, drafting)
+    before = METHOD_BY_NAME["lora"].steps(profile, drafting) if method.name == "hybrid" else ()
     plan = parse_plan(
         {
             "schema": 1,
@@ -86,34 +86,33 @@ def test_steps_pass_through_a_plan(method: Method) -> None:
         ("hybrid", {"task_needs_facts": "new", "behaviour_gap": "none"}, "BL008", "tuned half"),
     ],
 )
-def test_blockers_name_the_numbers(name: str, answers: dict[str, Any], code: str, text: str) -> None:
-    """Why a method cannot be done here."""
+def test_blockers_state_numbers(name: str, answers: dict[str, Any], code: str, text: str) -> None:
     found = {blocker.rule: blocker.text for blocker in METHOD_BY_NAME[name].blocked(Profile.of(answers))}
     assert text in found[code]
 
 
-def test_three_documented_runs_are_not_forbidden() -> None:
+def test_published_qlora_runs_are_not_blocked() -> None:
     """65B on 48 GB, 33B on 24 GB and 70B on 2x24 GB with QLoRA are published: at most tight."""
     for params, gib, count in ((65, 48, 1), (33, 24, 1), (70, 24, 2)):
-        p = Profile.of(
+        profile = Profile.of(
             {"model_params_b": params, "gpu_memory_gib": gib, "gpu_count": count, "labelled_examples": 999}
         )
-        assert not METHOD_BY_NAME["qlora"].blocked(p)
-        assert METHOD_BY_NAME["lora"].blocked(p)
+        assert not METHOD_BY_NAME["qlora"].blocked(profile)
+        assert METHOD_BY_NAME["lora"].blocked(profile)
 
 
 @pytest.mark.parametrize(
-    ("gib", "way"), [(80, "lora"), (16, "qlora"), (10, "qlora"), (None, "lora"), (4, None)]
+    ("gib", "tuning"), [(80, "lora"), (16, "qlora"), (10, "qlora"), (None, "lora"), (4, None)]
 )
-def test_a_hybrid_stands_on_the_best_way_of_tuning(gib: float | None, way: str | None) -> None:
-    """LoRA with room to spare, QLoRA where LoRA would nearly fill the card, none where nothing fits."""
+def test_hybrid_uses_best_feasible_tuning_method(gib: float | None, tuning: str | None) -> None:
+    """LoRA with memory to spare, QLoRA where LoRA would nearly fill the GPU, none where nothing fits."""
     answers = {
         "task_needs_facts": "new",
         "behaviour_gap": "high",
         "labelled_examples": 900,
         "model_params_b": 8,
     }
-    p = Profile.of(answers if gib is None else {**answers, "gpu_memory_gib": gib, "gpu_count": 1})
-    found = Hybrid().tuned_by(p)
-    assert (found.name if found else None) == way
-    assert bool(Hybrid().blocked(p)) == (way is None)
+    profile = Profile.of(answers if gib is None else {**answers, "gpu_memory_gib": gib, "gpu_count": 1})
+    found = Hybrid().tuned_by(profile)
+    assert (found.name if found else None) == tuning
+    assert bool(Hybrid().blocked(profile)) == (tuning is None)

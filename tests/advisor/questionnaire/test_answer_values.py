@@ -1,4 +1,4 @@
-"""One answer is read as a person or a file gives it."""
+"""Reading single answers, as typed or from a file."""
 
 from __future__ import annotations
 
@@ -33,14 +33,12 @@ from rag.errors import BadInput
         ("goal", " answer mail ", "answer mail"),
     ],
 )
-def test_good_values(key: str, given: Any, value: Any) -> None:
-    """Units, powers, shares and words are understood."""
+def test_read_answer_accepts_units_and_words(key: str, given: Any, value: Any) -> None:
     assert read_answer(key, given) == value
 
 
 @pytest.mark.parametrize("given", [None, "", "?", "unknown", "null"])
-def test_unknown_is_an_answer(given: Any) -> None:
-    """Every question takes unknown."""
+def test_read_answer_returns_none_for_unknown(given: Any) -> None:
     assert read_answer("must_cite", given) is None
 
 
@@ -60,8 +58,7 @@ def test_unknown_is_an_answer(given: Any) -> None:
         ("facts_chnage", "slow", "did you mean facts_change"),
     ],
 )
-def test_bad_values_say_what_is_allowed(key: str, given: Any, hint: str) -> None:
-    """The refusal names key and value, and the hint what would do."""
+def test_read_answer_error_says_what_is_allowed(key: str, given: Any, hint: str) -> None:
     with pytest.raises(BadInput) as refused:
         read_answer(key, given)
     assert key in refused.value.message

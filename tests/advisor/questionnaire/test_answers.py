@@ -1,4 +1,4 @@
-"""Layers of answers, and the files they come from."""
+"""Layers of answers, and answers files."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from advisor.questionnaire.answers_files import read_answers, save_answers, with
 from rag.errors import BadInput
 
 
-def test_the_strongest_source_wins() -> None:
+def test_answers_strongest_source_wins() -> None:
     """Flag over file over asked over detected over default."""
     answers = Answers()
     for source in ("default", "detected", "counted", "probed", "asked", "file", "flag"):
@@ -20,21 +20,21 @@ def test_the_strongest_source_wins() -> None:
         assert answers["ram_gib"] == Answer(1, source, f"by {source}")
 
 
-def test_explicit_unknown_hides_what_was_detected() -> None:
-    """A null in a file says unknown; it does not mean: look yourself."""
+def test_explicit_unknown_hides_detected_value() -> None:
+    """A null in a file means unknown, not "detect it"."""
     answers = Answers().put("detected", {"gpu_memory_gib": 8}).put("file", {"gpu_memory_gib": None})
     assert answers["gpu_memory_gib"].value is None
 
 
-def test_a_changed_answer_counts_whatever_held_it() -> None:
-    """The review screen can change what a flag or file said."""
+def test_override_replaces_flag_answer() -> None:
+    """As the review screen does."""
     answers = Answers().put("flag", {"must_cite": True}).override("must_cite", False)
     assert answers["must_cite"] == Answer(False, "asked")
 
 
 @pytest.mark.parametrize("suffix", [".yaml", ".json"])
-def test_files_round_trip(tmp_path: Path, suffix: str) -> None:
-    """What a person said is saved; what was measured is not."""
+def test_answers_file_round_trip(tmp_path: Path, suffix: str) -> None:
+    """Answers of a person are saved, measured ones are not."""
     answers = Answers().put("asked", {"must_cite": True, "budget_usd": "none", "goal": None})
     answers = answers.put("detected", {"ram_gib": 4})
     path = tmp_path / f"a{suffix}"
@@ -47,8 +47,8 @@ def test_files_round_trip(tmp_path: Path, suffix: str) -> None:
     assert {loaded[key].source for key in loaded} == {"file"}
 
 
-def test_a_plan_is_an_answers_file(tmp_path: Path) -> None:
-    """A plan's answers keep what a person said; what was measured is measured again."""
+def test_read_answers_accepts_a_plan(tmp_path: Path) -> None:
+    """Of a plan's answers those of a person and probed ones are taken over."""
     path = tmp_path / "plan.yaml"
     path.write_text(
         "schema: 1\nanswers:\n"
@@ -63,7 +63,7 @@ def test_a_plan_is_an_answers_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("must_site: true\n", "did you mean must_cite"),
         ("- must_cite\n", "no mapping"),
@@ -74,17 +74,17 @@ def test_a_plan_is_an_answers_file(tmp_path: Path) -> None:
         ("must_cite: {value: true, source: heard}\n", "unknown source 'heard'"),
     ],
 )
-def test_broken_files_are_refused(tmp_path: Path, text: str, said: str) -> None:
-    """The file is named, with the key and what would do."""
+def test_read_answers_rejects_broken_files(tmp_path: Path, text: str, message: str) -> None:
+    """The error names the file and the problem."""
     path = tmp_path / "answers.yaml"
     path.write_text(text, "utf-8")
     with pytest.raises(BadInput) as refused:
         read_answers(path)
-    assert said in str(refused.value)
+    assert message in str(refused.value)
     assert "answers.yaml" in refused.value.message
 
 
-def test_missing_binary_and_empty_files(tmp_path: Path) -> None:
+def test_read_answers_missing_binary_and_empty_files(tmp_path: Path) -> None:
     """Missing and undecodable files are refused; an empty one holds no answers."""
     with pytest.raises(BadInput, match="no answers file"):
         read_answers(tmp_path / "none.yaml")

@@ -1,4 +1,4 @@
-"""The questionnaire's ids are a contract, and every question can be asked."""
+"""The questionnaire: ids are a contract, and every question can be asked."""
 
 from __future__ import annotations
 
@@ -47,14 +47,14 @@ IDS = [
 ]
 
 
-def test_ids_are_the_contract() -> None:
-    """Scripts and answers files rely on them."""
+def test_question_ids_match_contract() -> None:
+    """Scripts and answers files rely on the ids."""
     assert sorted(QUESTION_BY_ID) == sorted(IDS)
     assert len(QUESTIONS) == len(QUESTION_BY_ID)
 
 
-def test_every_question_can_be_asked() -> None:
-    """Text, reason and section are there, and choices where they are needed."""
+def test_every_question_has_text_reason_and_section() -> None:
+    """Choices exist exactly for questions of kind choice."""
     sections = [name for name, _ in QUESTION_SECTIONS]
     for question in QUESTIONS:
         assert question.text.endswith("?")
@@ -65,23 +65,25 @@ def test_every_question_can_be_asked() -> None:
     assert order == sorted(order)
 
 
-def test_the_profile_has_a_field_for_each() -> None:
-    """Whatever can be answered reaches the rules."""
+def test_profile_has_a_field_for_every_question() -> None:
+    """Every answer is available to the rules."""
     assert set(IDS) <= {field.name for field in fields(Profile)}
 
 
-def test_a_typical_session_is_short() -> None:
-    """At most 15 questions are asked when the files are given or not, with a model whose size is known."""
+def test_typical_session_asks_at_most_15_questions() -> None:
+    """With and without files, for a model whose size is known."""
     for known in ({}, {"documents": "d", "examples": "e", "questions": "q"}):
-        told = {"model_params_b": 0.135, "gpu_kind": "none"}
-        for question, told_by_it in DERIVED_ANSWERS.items():
-            told |= told_by_it if question in known else {}
-        asked = [q for q in QUESTIONS if q.id not in known and is_worth_asking(q, {**told, **known}, False)]
+        measured = {"model_params_b": 0.135, "gpu_kind": "none"}
+        for question, derived in DERIVED_ANSWERS.items():
+            measured |= derived if question in known else {}
+        asked = [
+            q for q in QUESTIONS if q.id not in known and is_worth_asking(q, {**measured, **known}, False)
+        ]
         assert 10 <= len(asked) + len(known) <= 15
 
 
-def test_conditions_read_what_they_say() -> None:
-    """A condition looks at no answer that it does not declare, so the bound on what is left can be exact."""
+def test_conditions_read_only_declared_answers() -> None:
+    """The exact bound on questions left depends on the declared ones."""
     for question in QUESTIONS:
         looked: set[str] = set()
 
@@ -95,8 +97,8 @@ def test_conditions_read_what_they_say() -> None:
         assert looked <= set(question.when.reads)
 
 
-def test_every_question_can_be_tried() -> None:
-    """The values that stand for its range are allowed, and there are some."""
+def test_trial_values_are_valid_answers() -> None:
+    """There are at least two for each question."""
     for question in QUESTIONS:
         assert len(question.trial) >= 2
         assert [read_answer(question.id, value) for value in question.trial] == list(question.trial)

@@ -1,4 +1,4 @@
-"""The ladder: what would open a better method, smallest step first, and nothing that would not."""
+"""Relaxations: what would allow a better method, smallest change first, and nothing that would not."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ from typing import Any
 import pytest
 
 from advisor.questionnaire.profile import Profile
-from advisor.recommendation.alternatives import ladder
+from advisor.recommendation.alternatives import relaxations
 from advisor.recommendation.ranking import rank_methods
 
 TUNE = {"task_needs_facts": "none", "behaviour_gap": "high", "labelled_examples": 3000}
 
 
-def rungs(**answers: Any) -> list[dict[str, Any]]:
-    """Return the ladder of a situation in which a hard behaviour is to be taught, with these answers."""
-    p = Profile.of({**TUNE, **answers})
-    return list(ladder(p, rank_methods(p)))
+def relaxations_of(**answers: Any) -> list[dict[str, Any]]:
+    """Return the relaxations of a situation in which a hard behaviour is to be taught, with these answers."""
+    profile = Profile.of({**TUNE, **answers})
+    return list(relaxations(profile, rank_methods(profile)))
 
 
-def test_what_the_choice_needs_comes_first() -> None:
-    """70 B on one card: in 4 bits, with checkpoints; then a rented card for LoRA, and no smaller base for it."""
-    found = rungs(model="llama-3.1-70b-instruct", gpu_memory_gib=80, gpu_count=1)
-    assert [rung["then"] for rung in found] == ["qlora", "qlora", "lora"]
-    four_bits, checkpoints, rented = found
+def test_relaxations_start_with_settings_of_the_choice() -> None:
+    """70 B on one GPU: 4 bits and checkpointing, then a rented GPU for LoRA; no smaller base."""
+    relaxed = relaxations_of(model="llama-3.1-70b-instruct", gpu_memory_gib=80, gpu_count=1)
+    assert [relaxation["then"] for relaxation in relaxed] == ["qlora", "qlora", "lora"]
+    four_bits, checkpoints, rented = relaxed
     assert four_bits["settings"] == {"method": "qlora"}
     assert checkpoints["settings"] == {"checkpointing": True}
     assert rented["set"]["gpu_count"] == 1
@@ -31,41 +31,43 @@ def test_what_the_choice_needs_comes_first() -> None:
     assert "USD" in rented["cost"]
 
 
-def test_the_largest_base_that_fits_is_of_the_same_family_where_there_is_one() -> None:
-    """70 B on a small card: nothing can be trained, so a smaller Llama is named before any other model."""
-    found = rungs(model="llama-3.1-70b-instruct", gpu_memory_gib=24, gpu_count=1)
-    (smaller,) = (rung for rung in found if "model" in rung["set"])
+def test_relaxation_prefers_base_of_same_family() -> None:
+    """70 B on a small GPU: nothing can be trained, so a smaller Llama is named before any other model."""
+    relaxed = relaxations_of(model="llama-3.1-70b-instruct", gpu_memory_gib=24, gpu_count=1)
+    (smaller,) = (relaxation for relaxation in relaxed if "model" in relaxation["set"])
     assert smaller["set"] == {"model": "llama-3.1-8b-instruct", "model_params_b": 8.03}
     assert smaller["then"] == "lora"
 
 
-def test_one_card_is_named_before_two_cheaper_ones() -> None:
-    """A 7 B model's LoRA fits one card of 24 GiB: nobody is sent to share it between two small ones."""
-    found = rungs(model_params_b=7, gpu_kind="none", ram_gib=64, cpu_cores=8)
-    cards = {rung["then"]: rung["set"] for rung in found if "gpu_count" in rung["set"]}
+def test_relaxation_rents_one_gpu_before_two_cheaper_ones() -> None:
+    """LoRA of a 7 B model fits one GPU of 24 GiB, so it is not shared between two small ones."""
+    relaxed = relaxations_of(model_params_b=7, gpu_kind="none", ram_gib=64, cpu_cores=8)
+    cards = {
+        relaxation["then"]: relaxation["set"] for relaxation in relaxed if "gpu_count" in relaxation["set"]
+    }
     assert cards["lora"]["gpu_count"] == cards["qlora"]["gpu_count"] == 1
     assert cards["lora"]["gpu_memory_gib"] == 24
-    assert sum("model" in rung["set"] for rung in found) == 1
+    assert sum("model" in relaxation["set"] for relaxation in relaxed) == 1
 
 
-def test_what_is_not_better_is_not_opened() -> None:
-    """Full tuning of 8 B does not fit 24 GiB; LoRA does and is better, so no rung leads away from it."""
-    found = rungs(model_params_b=8, gpu_memory_gib=24, gpu_count=1)
-    assert {rung["then"] for rung in found} == {"lora"}
+def test_relaxations_skip_methods_that_are_not_better() -> None:
+    """Full tuning of 8 B does not fit 24 GiB; LoRA does and is better, so no relaxation leads away from it."""
+    relaxed = relaxations_of(model_params_b=8, gpu_memory_gib=24, gpu_count=1)
+    assert {relaxation["then"] for relaxation in relaxed} == {"lora"}
 
 
-def test_a_local_base_is_one_that_a_usual_card_holds() -> None:
-    """Nothing is known of the hardware: nobody is sent to tune 405 billion parameters, and one base is enough."""
-    found = rungs(model="openai:m@http://127.0.0.1:1/v1")
-    assert [rung["then"] for rung in found] == ["lora"]
-    assert found[0]["set"]["model_params_b"] < 14
+def test_relaxation_local_base_fits_usual_gpu() -> None:
+    """With unknown hardware no model of 405 billion parameters is proposed, and only one base."""
+    relaxed = relaxations_of(model="openai:m@http://127.0.0.1:1/v1")
+    assert [relaxation["then"] for relaxation in relaxed] == ["lora"]
+    assert relaxed[0]["set"]["model_params_b"] < 14
 
 
-def test_data_that_must_stay_local_are_not_sent_to_rented_cards() -> None:
-    """Policy forbids the rung, not the smaller base."""
-    found = rungs(model_params_b=70, gpu_memory_gib=24, gpu_count=1, data_must_stay_local=True)
-    assert found
-    assert not any("gpu_count" in rung["set"] for rung in found)
+def test_relaxations_do_not_rent_for_local_data() -> None:
+    """Data that must stay local excludes renting, not the smaller base."""
+    relaxed = relaxations_of(model_params_b=70, gpu_memory_gib=24, gpu_count=1, data_must_stay_local=True)
+    assert relaxed
+    assert not any("gpu_count" in relaxation["set"] for relaxation in relaxed)
 
 
 @pytest.mark.parametrize(
@@ -87,17 +89,21 @@ def test_data_that_must_stay_local_are_not_sent_to_rented_cards() -> None:
         ({"task_needs_facts": "new", "behaviour_gap": "none", "corpus_tokens": 0}, "bring documents", "rag"),
     ],
 )
-def test_each_kind_of_rung(answers: dict[str, Any], relax: str, then: str) -> None:
-    """Examples, weights, money, an optimiser that keeps less, documents: each where it is what is missing."""
-    assert any(rung["relax"].startswith(relax) and rung["then"] == then for rung in rungs(**answers))
+def test_each_kind_of_relaxation(answers: dict[str, Any], relax: str, then: str) -> None:
+    """Examples, a local base, money, a smaller optimiser, documents: each where it is what is missing."""
+    assert any(
+        relaxation["relax"].startswith(relax) and relaxation["then"] == then
+        for relaxation in relaxations_of(**answers)
+    )
 
 
-def test_shorter_rows_are_named_where_they_are_what_it_takes() -> None:
-    """Rows of 30,000 tokens overflow a card of 16 GiB even in 4 bits; shorter ones do not."""
-    found = rungs(model_params_b=8, gpu_count=1, gpu_memory_gib=16, prompt_tokens=30_000)
-    caps = [rung for rung in found if "max_tokens" in rung["settings"]]
-    assert [rung["then"] for rung in caps] == ["lora", "qlora"]
+def test_relaxation_caps_rows_where_long_rows_overflow() -> None:
+    """Rows of 30,000 tokens overflow a GPU of 16 GiB even in 4 bits; shorter ones do not."""
+    relaxed = relaxations_of(model_params_b=8, gpu_count=1, gpu_memory_gib=16, prompt_tokens=30_000)
+    caps = [relaxation for relaxation in relaxed if "max_tokens" in relaxation["settings"]]
+    assert [relaxation["then"] for relaxation in caps] == ["lora", "qlora"]
     assert caps[0]["settings"]["max_tokens"] < caps[1]["settings"]["max_tokens"]
     assert all(
-        rung["relax"].startswith(f"cap rows at {rung['settings']['max_tokens']} tokens: ") for rung in caps
+        relaxation["relax"].startswith(f"cap rows at {relaxation['settings']['max_tokens']} tokens: ")
+        for relaxation in caps
     )

@@ -1,4 +1,4 @@
-"""Break-even of every pair: where the lines meet, and "no crossover" where they never do."""
+"""Break-even of every pair of methods, and "no crossover" where costs never meet."""
 
 from __future__ import annotations
 
@@ -30,10 +30,12 @@ OWN = {**HOSTED, "gpu_kind": "cuda", "gpu_memory_gib": 24, "gpu_count": 1}
 REMOTE = {**WORK, "model": "openai:claude-haiku-5.5@http://x/v1"}
 
 
-def found(answers: Mapping[str, Any], today: date = TODAY) -> dict[str, Any]:
+def break_even_of(answers: Mapping[str, Any], today: date = TODAY) -> dict[str, Any]:
     """Return the break-even of these answers."""
-    p = Profile.of(answers)
-    result = break_even(p, {name: method.estimate(p) for name, method in METHOD_BY_NAME.items()}, today)
+    profile = Profile.of(answers)
+    result = break_even(
+        profile, {name: method.estimate(profile) for name, method in METHOD_BY_NAME.items()}, today
+    )
     assert result is not None
     return result
 
@@ -44,8 +46,8 @@ def pair(result: Mapping[str, Any], *names: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("answers", [HOSTED, OWN, REMOTE, {}], ids=["hosted", "own", "remote", "nothing"])
-def test_every_pair_is_there_and_says_something(answers: dict[str, Any]) -> None:
-    result = found(answers)
+def test_break_even_has_every_pair(answers: dict[str, Any]) -> None:
+    result = break_even_of(answers)
     assert {frozenset(row["between"]) for row in result["pairs"]} == {
         frozenset(two) for two in combinations(METHOD_BY_NAME, 2)
     }
@@ -57,8 +59,8 @@ def test_every_pair_is_there_and_says_something(answers: dict[str, Any]) -> None
 
 
 @pytest.mark.parametrize("answers", [HOSTED, OWN, REMOTE], ids=["hosted", "own", "remote"])
-def test_where_lines_cross_both_months_cost_the_same(answers: dict[str, Any]) -> None:
-    result = found(answers)
+def test_months_cost_the_same_at_break_even(answers: dict[str, Any]) -> None:
+    result = break_even_of(answers)
     crossed = 0
     for row in result["pairs"]:
         a, b = (result["per_month"].get(name) for name in row["between"])
@@ -71,8 +73,8 @@ def test_where_lines_cross_both_months_cost_the_same(answers: dict[str, Any]) ->
     assert crossed or answers is OWN
 
 
-def test_a_hosted_tuned_model_needs_a_card_of_its_own() -> None:
-    result = found(HOSTED)
+def test_hosted_tuned_model_pays_for_its_own_gpu() -> None:
+    result = break_even_of(HOSTED)
     assert result["between"] == ["few-shot", "lora"]
     assert 100_000 < result["calls"] < 10_000_000
     assert "above it lora is cheaper (yours: 40,000)" in result["text"]
@@ -84,8 +86,8 @@ def test_a_hosted_tuned_model_needs_a_card_of_its_own() -> None:
     assert any("LoRA as a hosted service: about 0.45 USD" in line for line in result["assumptions"])
 
 
-def test_on_ones_own_machine_no_card_is_rented() -> None:
-    result = found(OWN)
+def test_break_even_on_own_gpu_rents_nothing() -> None:
+    result = break_even_of(OWN)
     assert result["hosted_equivalent"]
     assert result["calls"] == 0
     assert "cost time, not money" in result["text"]
@@ -94,15 +96,15 @@ def test_on_ones_own_machine_no_card_is_rented() -> None:
     assert not result["per_month"]["full"]["open"], "it does not fit"
 
 
-def test_training_is_spread_over_the_months_between_two_trainings() -> None:
-    yearly, monthly = found(HOSTED), found({**HOSTED, "can_retrain_every_days": 30})
+def test_training_cost_is_spread_over_retraining_interval() -> None:
+    yearly, monthly = break_even_of(HOSTED), break_even_of({**HOSTED, "can_retrain_every_days": 30})
     kept = [row["per_month"]["lora"]["fixed_usd"] for row in (yearly, monthly)]
     assert kept[0] < kept[1]
     assert any("can_retrain_every_days" in line for line in monthly["assumptions"])
 
 
-def test_a_model_behind_an_endpoint_is_not_offered_tuned() -> None:
-    result = found(REMOTE)
+def test_endpoint_model_has_no_tuning_price() -> None:
+    result = break_even_of(REMOTE)
     assert not set(TUNED_METHODS) & set(result["per_month"])
     assert "tuning claude-haiku-5.5 is not offered" in pair(result, "rag", "lora")["text"]
     cached = pair(result, "few-shot", "rag")
@@ -110,21 +112,23 @@ def test_a_model_behind_an_endpoint_is_not_offered_tuned() -> None:
     assert "above it few-shot is cheaper" in cached["text"]
 
 
-def test_where_nothing_may_leave_all_methods_share_a_card() -> None:
-    result = found({**HOSTED, "data_must_stay_local": True})
+def test_local_data_makes_all_methods_share_one_gpu() -> None:
+    result = break_even_of({**HOSTED, "data_must_stay_local": True})
     assert pair(result, "few-shot", "rag")["text"].startswith("no crossover")
     assert {row["fresh_usd"] for row in result["per_month"].values()} == {0}
     assert result["text"].startswith("no crossover")
 
 
-def test_old_prices_are_said_with_their_age() -> None:
-    later = found(REMOTE, date(2027, 6, 1))
+def test_break_even_notes_age_of_old_prices() -> None:
+    later = break_even_of(REMOTE, date(2027, 6, 1))
     assert "are from 2026-10-24, 220 days old" in later["text"]
     assert any("220 days old" in line for line in later["assumptions"])
-    assert "days old" not in found(REMOTE)["text"]
-    served = next(line for line in found(HOSTED, date(2027, 6, 1))["assumptions"] if "always on" in line)
+    assert "days old" not in break_even_of(REMOTE)["text"]
+    served = next(
+        line for line in break_even_of(HOSTED, date(2027, 6, 1))["assumptions"] if "always on" in line
+    )
     assert "days old" in served
 
 
-def test_without_examples_prompting_takes_the_place_of_few_shot() -> None:
-    assert found({**HOSTED, "labelled_examples": 0})["between"][0] == "prompting"
+def test_break_even_uses_prompting_without_examples() -> None:
+    assert break_even_of({**HOSTED, "labelled_examples": 0})["between"][0] == "prompting"

@@ -1,4 +1,4 @@
-"""Golden profiles: advice changes only through a reviewed file and a line in the changelog."""
+"""Golden profiles: advice changes only with a reviewed file and a line in the changelog."""
 
 from __future__ import annotations
 
@@ -18,21 +18,20 @@ GOLDEN: list[dict[str, Any]] = yaml.safe_load(FILE.read_text("utf-8"))
 
 
 @pytest.mark.parametrize("case", GOLDEN, ids=[case["name"] for case in GOLDEN])
-def test_golden_advice(case: dict[str, Any]) -> None:
-    """The advice is what the file says."""
+def test_golden_choice(case: dict[str, Any]) -> None:
     assert rank_methods(Profile.of(case["answers"])).choice == case["choice"], case["because"]
 
 
-def test_the_file_covers_every_method() -> None:
-    """At least 40 situations, every method among them, each with a reason, no name twice."""
+def test_golden_file_covers_every_method() -> None:
+    """At least 40 situations with unique names, each with a reason."""
     assert len(GOLDEN) >= 40
     assert {case["choice"] for case in GOLDEN} == set(METHOD_BY_NAME)
     assert len({case["name"] for case in GOLDEN}) == len(GOLDEN)
     assert all(case["because"] for case in GOLDEN)
 
 
-def test_a_change_of_the_file_is_in_the_changelog(root: Path) -> None:
-    """The fingerprint of the advice (names, answers, choices) stands under "Advice changed"."""
+def test_golden_change_is_in_changelog(root: Path) -> None:
+    """The digest of names, answers and choices is under "Advice changed"."""
     advice = "\n".join(
         f"{case['name']} {sorted(case['answers'].items())} {case['choice']}" for case in GOLDEN
     )

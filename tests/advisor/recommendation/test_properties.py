@@ -1,4 +1,4 @@
-"""What must hold in every situation: random profiles, 500 of each by default, 10,000 with ``--deep``."""
+"""Properties of the advice over random profiles: 500 of each by default, 10,000 with ``--deep``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from advisor.questionnaire.profile import Profile
 from advisor.questionnaire.questions import QUESTION_BY_ID
-from advisor.recommendation.alternatives import ladder
+from advisor.recommendation.alternatives import relaxations
 from advisor.recommendation.ranking import rank_methods
 from advisor.recommendation.recommend import recommend_for_profile
 from advisor.recommendation.sensitivity import Sensitivity, counterfactuals
@@ -22,7 +22,7 @@ SIZES = {"gpu_count": 64, "cpu_cores": 128, "model_params_b": 500, "gpu_memory_g
 
 
 def value_of(key: str) -> st.SearchStrategy[Any]:
-    """Values that a question may have, small and large ones alike, unknown among them."""
+    """Return a strategy of values that a question may have, small and large ones, and unknown."""
     question = QUESTION_BY_ID[key]
     if question.kind == "choice":
         return st.none() | st.sampled_from([choice.value for choice in question.choices])
@@ -44,54 +44,56 @@ MODELS = st.none() | st.sampled_from(
 PROFILES = st.fixed_dictionaries({}, optional={**{key: value_of(key) for key in KEYS}, "model": MODELS})
 
 
-def scores(p: Profile) -> dict[str, float]:
+def scores(profile: Profile) -> dict[str, float]:
     """Return every method's score."""
-    return {s.method.name: s.score for s in rank_methods(p).methods}
+    return {s.method.name: s.score for s in rank_methods(profile).methods}
 
 
 @given(PROFILES)
-def test_no_profile_raises_and_the_advice_is_the_same_again(answers: dict[str, Any]) -> None:
-    """Whatever is answered, there is one recommendation, and its JSON is the same the second time."""
+def test_recommendation_is_total_and_deterministic(answers: dict[str, Any]) -> None:
+    """Any answers give one recommendation, and its JSON is the same the second time."""
     a, b = (recommend_for_profile(Profile.of(answers)).to_json() for _ in range(2))
     assert json.dumps(a) == json.dumps(b)
     assert a["ranked"][0]["feasible"]
 
 
 @given(PROFILES)
-def test_every_printed_flip_is_true(answers: dict[str, Any]) -> None:
-    """Applying a flip, all else the same, makes the choice what was printed, and another than now."""
-    p = Profile.of(answers)
-    choice = rank_methods(p).choice
-    for flip in counterfactuals(p, choice, Sensitivity.of(p)):
-        changed = Profile.of({**answers, flip["key"]: flip["to"]})
-        assert rank_methods(changed).choice == flip["choice_becomes"] != choice, flip
-        assert flip["choice_becomes"] in flip["text"]
-        assert flip["key"] in flip["text"]
+def test_counterfactuals_change_the_choice_as_stated(answers: dict[str, Any]) -> None:
+    """Applying one, all else the same, gives the stated choice, which is not the present one."""
+    profile = Profile.of(answers)
+    choice = rank_methods(profile).choice
+    for counterfactual in counterfactuals(profile, choice, Sensitivity.of(profile)):
+        changed = Profile.of({**answers, counterfactual["key"]: counterfactual["to"]})
+        assert rank_methods(changed).choice == counterfactual["choice_becomes"] != choice, counterfactual
+        assert counterfactual["choice_becomes"] in counterfactual["text"]
+        assert counterfactual["key"] in counterfactual["text"]
 
 
 @given(PROFILES, st.sampled_from(NUMERIC_KEYS), st.floats(0, 1))
-def test_between_thresholds_nothing_changes(answers: dict[str, Any], key: str, place: float) -> None:
-    """Any number of a span leads to the span's choice, and its ends meet; a threshold is sure to three digits."""
-    p = Profile.of(answers)
-    asked = QUESTION_BY_ID[key]
-    found = choice_spans(p, key)
-    assert found[0].low == asked.low
-    for span, following in pairwise(found):
+def test_choice_is_constant_within_spans(answers: dict[str, Any], key: str, position: float) -> None:
+    """Any number of a span gives the span's choice, spans are adjacent, thresholds are correct to three
+    digits.
+    """
+    profile = Profile.of(answers)
+    question = QUESTION_BY_ID[key]
+    spans = choice_spans(profile, key)
+    assert spans[0].low == question.low
+    for span, following in pairwise(spans):
         assert span.high == following.low
         assert span.choice != following.choice
-    for span in found:
-        whole = asked.kind == "count"
-        top = min(span.high, max(10.0, 10 * span.low), 1.0 if asked.kind == "share" else 1e12)
-        value = span.low + place * (top - span.low)
+    for span in spans:
+        whole = question.kind == "count"
+        top = min(span.high, max(10.0, 10 * span.low), 1.0 if question.kind == "share" else 1e12)
+        value = span.low + position * (top - span.low)
         value = int(value) if whole else value
         near_the_end = value > span.high * 0.998 and not (whole and span.high <= 1000)
         if value in span and not near_the_end:
-            assert rank_methods(p.change(key, value)).choice == span.choice, (key, value, span)
+            assert rank_methods(profile.change(key, value)).choice == span.choice, (key, value, span)
 
 
 @given(PROFILES, st.floats(0.01, 400), st.floats(0, 400))
-def test_more_gpu_memory_never_forbids(answers: dict[str, Any], gib: float, more: float) -> None:
-    """A method that is feasible stays so on a larger card."""
+def test_more_gpu_memory_never_blocks_a_method(answers: dict[str, Any], gib: float, more: float) -> None:
+    """A method that is feasible stays so on a larger GPU."""
     answers = {"gpu_count": 1, **answers, "gpu_kind": "cuda"}
     less = rank_methods(Profile.of({**answers, "gpu_memory_gib": gib}))
     bigger = rank_methods(Profile.of({**answers, "gpu_memory_gib": gib + more}))
@@ -100,7 +102,7 @@ def test_more_gpu_memory_never_forbids(answers: dict[str, Any], gib: float, more
 
 
 @given(PROFILES)
-def test_citing_never_raises_what_cannot_cite(answers: dict[str, Any]) -> None:
+def test_must_cite_never_raises_methods_without_retrieval(answers: dict[str, Any]) -> None:
     """must_cite may only raise retrieval and the hybrid."""
     without = scores(Profile.of({**answers, "must_cite": False}))
     with_it = scores(Profile.of({**answers, "must_cite": True}))
@@ -109,8 +111,8 @@ def test_citing_never_raises_what_cannot_cite(answers: dict[str, Any]) -> None:
 
 
 @given(PROFILES)
-def test_fresher_facts_never_lower_retrieval(answers: dict[str, Any]) -> None:
-    """static, slow, fast: rag's score only rises, and so does its place."""
+def test_fresher_facts_never_lower_rag(answers: dict[str, Any]) -> None:
+    """From static over slow to fast, rag's score only rises."""
     ranked = [
         rank_methods(Profile.of({**answers, "facts_change": change})) for change in ("static", "slow", "fast")
     ]
@@ -119,8 +121,8 @@ def test_fresher_facts_never_lower_retrieval(answers: dict[str, Any]) -> None:
 
 
 @given(PROFILES, st.integers(0, 20_000), st.integers(0, 20_000))
-def test_more_examples_never_lower_tuning(answers: dict[str, Any], n: int, more: int) -> None:
-    """All else the same, examples speak for tuning or not at all."""
+def test_more_examples_never_lower_tuning_scores(answers: dict[str, Any], n: int, more: int) -> None:
+    """All else the same."""
     few = scores(Profile.of({**answers, "labelled_examples": n}))
     many = scores(Profile.of({**answers, "labelled_examples": n + more}))
     for name in ("lora", "qlora", "full", "hybrid"):
@@ -128,18 +130,18 @@ def test_more_examples_never_lower_tuning(answers: dict[str, Any], n: int, more:
 
 
 @given(PROFILES)
-def test_no_documents_never_leave_retrieval_first(answers: dict[str, Any]) -> None:
-    """An explicit zero forbids rag and hybrid; unknown does not."""
+def test_zero_documents_never_choose_retrieval(answers: dict[str, Any]) -> None:
+    """An explicit zero blocks rag and hybrid; unknown does not."""
     assert rank_methods(Profile.of({**answers, "corpus_tokens": 0})).choice not in ("rag", "hybrid")
 
 
 @given(PROFILES)
-def test_a_hybrid_needs_both_needs(answers: dict[str, Any]) -> None:
-    """It is chosen only where a fact need and a behaviour need stand."""
-    p = Profile.of(answers)
-    if rank_methods(p).choice == "hybrid":
-        assert p.needs_facts or p.must_cite or p.corpus_tokens
-        assert p.behaviour_gap in ("low", "high")
+def test_hybrid_needs_facts_and_behaviour(answers: dict[str, Any]) -> None:
+    """It is chosen only with a fact need and a behaviour need."""
+    profile = Profile.of(answers)
+    if rank_methods(profile).choice == "hybrid":
+        assert profile.needs_facts or profile.must_cite or profile.corpus_tokens
+        assert profile.behaviour_gap in ("low", "high")
 
 
 TASK = (
@@ -158,35 +160,38 @@ TASK = (
 
 
 @given(st.fixed_dictionaries({}, optional={key: value_of(key) for key in TASK}))
-def test_what_an_expert_would_never_say(answers: dict[str, Any]) -> None:
-    """No training on nothing or for nothing, no retrieval without a need, no new facts or sources without it."""
-    p = Profile.of(answers)
-    choice = rank_methods(p).choice
+def test_choice_never_contradicts_experts(answers: dict[str, Any]) -> None:
+    """No training without data or need, no retrieval without a need, no new facts or sources without
+    retrieval.
+    """
+    profile = Profile.of(answers)
+    choice = rank_methods(profile).choice
     trains, retrieves = choice in ("lora", "qlora", "full", "hybrid"), choice in ("rag", "hybrid")
-    if p.behaviour_gap == "none" or (p.labelled_examples is not None and p.labelled_examples < 50):
+    if profile.behaviour_gap == "none" or (
+        profile.labelled_examples is not None and profile.labelled_examples < 50
+    ):
         assert not trains
-    if p.task_needs_facts == "none" and not p.must_cite:
+    if profile.task_needs_facts == "none" and not profile.must_cite:
         assert not retrieves
-    if p.behaviour_gap is None or p.corpus_tokens == 0:
+    if profile.behaviour_gap is None or profile.corpus_tokens == 0:
         return
-    if p.task_needs_facts == "new":
-        whole = p.corpus_tokens is not None and p.corpus_tokens <= 200_000
+    if profile.task_needs_facts == "new":
+        whole = profile.corpus_tokens is not None and profile.corpus_tokens <= 200_000
         assert retrieves or (whole and not trains)
-    if p.task_needs_facts in ("new", "known") and p.must_cite:
+    if profile.task_needs_facts in ("new", "known") and profile.must_cite:
         assert retrieves
 
 
 @given(PROFILES)
-def test_every_rung_that_changes_answers_holds(answers: dict[str, Any]) -> None:
-    """With the answers of a rung the engine chooses what the rung opens."""
-    p = Profile.of(answers)
-    for rung in ladder(p, rank_methods(p)):
-        changed = p
-        for key, value in rung["set"].items():
+def test_relaxed_answers_give_the_stated_choice(answers: dict[str, Any]) -> None:
+    """With the answers of a relaxation the engine chooses the method that it names."""
+    profile = Profile.of(answers)
+    for relaxation in relaxations(profile, rank_methods(profile)):
+        changed = profile
+        for key, value in relaxation["set"].items():
             changed = changed.change(key, value)
-        assert not rung["set"] or rank_methods(changed).choice == rung["then"], rung
+        assert not relaxation["set"] or rank_methods(changed).choice == relaxation["then"], relaxation
 
 
-def test_unknown_documents_may_leave_retrieval_first() -> None:
-    """Unknown is not zero."""
+def test_unknown_documents_may_choose_retrieval() -> None:
     assert rank_methods(Profile.of({"task_needs_facts": "new", "facts_change": "fast"})).choice == "rag"

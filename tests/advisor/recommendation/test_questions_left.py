@@ -1,4 +1,4 @@
-"""Which questions are asked: pruning is sound, the count of what is left is exact, and both are fast."""
+"""The bound on the questions left, and which questions are pruned."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ def walk(dice: random.Random, everything: bool, counted: bool) -> tuple[dict[str
 
 
 @pytest.mark.parametrize("everything", [False, True])
-def test_the_bound_holds_and_falls(everything: bool) -> None:
-    """Whatever is answered, each question lowers it by one at least."""
+def test_max_questions_left_falls_with_every_question(everything: bool) -> None:
+    """Each answer lowers the bound by at least one."""
     dice = random.Random(0)
     for _ in range(60):
         _, bounds = walk(dice, everything, True)
@@ -53,24 +53,23 @@ def test_the_bound_holds_and_falls(everything: bool) -> None:
 
 
 @pytest.mark.parametrize("everything", [False, True])
-def test_the_bound_is_reached(everything: bool) -> None:
-    """Some answers lead through as many questions as it says."""
+def test_max_questions_left_is_reached(everything: bool) -> None:
     known: dict[str, Any] = dict(MEASURED)
     settled: set[str] = set()
     most = max_questions_left(known, settled, everything)
     for asked in range(most):
         question = next(q for q in QUESTIONS if q.id not in settled and is_worth_asking(q, known, everything))
         settled.add(question.id)
-        ways = [
+        outcomes = [
             {**known, question.id: value, **(DERIVED_ANSWERS.get(question.id, {}) if value else {})}
             for value in question.trial
         ]
-        known = max(ways, key=lambda way: max_questions_left(way, settled, everything))
+        known = max(outcomes, key=lambda outcome: max_questions_left(outcome, settled, everything))
         assert max_questions_left(known, settled, everything) == most - asked - 1
 
 
-def test_what_is_not_asked_would_not_have_changed_the_choice() -> None:
-    """At the end of any conversation, no trial value of a question that was pruned moves the lead."""
+def test_pruned_questions_cannot_change_the_choice() -> None:
+    """After random answers, no trial value of a pruned question changes the choice."""
     dice = random.Random(1)
     tried = 0
     for _ in range(300):
@@ -78,15 +77,15 @@ def test_what_is_not_asked_would_not_have_changed_the_choice() -> None:
         paths = {
             key: None if known.get(key) is None else "x" for key in ("documents", "examples", "questions")
         }
-        p = Profile.of({**known, **paths, "model": None, "goal": None, "prompt": None})
-        choice = rank_methods(p).choice
+        profile = Profile.of({**known, **paths, "model": None, "goal": None, "prompt": None})
+        choice = rank_methods(profile).choice
         for question in QUESTIONS:
             pruned = not question.when(known) and known.get(question.id) is None
             if not pruned or question.id in ("prompt", "model") or question.id in CONTRADICTORY:
                 continue
             for value in question.trial:
                 tried += 1
-                assert rank_methods(p.change(question.id, value)).choice == choice, (
+                assert rank_methods(profile.change(question.id, value)).choice == choice, (
                     question.id,
                     value,
                     known,
@@ -94,21 +93,21 @@ def test_what_is_not_asked_would_not_have_changed_the_choice() -> None:
     assert tried > 200
 
 
-def test_what_decides() -> None:
-    """A goal never does; with everything else unknown, needing facts does."""
-    p = Profile.of(MEASURED)
-    assert not can_decide(QUESTION_BY_ID["goal"], p)
-    assert can_decide(QUESTION_BY_ID["task_needs_facts"], p)
-    assert can_decide(QUESTION_BY_ID["documents"], p)
+def test_can_decide() -> None:
+    """A goal never decides; with everything else unknown, needing facts does."""
+    profile = Profile.of(MEASURED)
+    assert not can_decide(QUESTION_BY_ID["goal"], profile)
+    assert can_decide(QUESTION_BY_ID["task_needs_facts"], profile)
+    assert can_decide(QUESTION_BY_ID["documents"], profile)
 
 
-def test_a_step_takes_milliseconds() -> None:
-    """Count what is left and judge one question; the best of five."""
-    p = Profile.of(MEASURED)
+def test_questions_left_takes_milliseconds() -> None:
+    """The bound and one decision, best of five."""
+    profile = Profile.of(MEASURED)
     seconds = []
     for _ in range(5):
         started = time.perf_counter()
         max_questions_left(MEASURED, set(), True)
-        can_decide(QUESTION_BY_ID["labelled_examples"], p)
+        can_decide(QUESTION_BY_ID["labelled_examples"], profile)
         seconds.append(time.perf_counter() - started)
     assert min(seconds) < 0.02

@@ -1,4 +1,4 @@
-"""Advice: golden situations, the published cases, and what must hold in every situation."""
+"""Recommendations: JSON contract, confidence, reasons, speed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ NEW = {"task_needs_facts": "new"}
 TUNE = {"task_needs_facts": "none", "behaviour_gap": "high"}
 
 
-def test_the_json_is_whole() -> None:
+def test_recommendation_json_matches_contract() -> None:
     """Every key of the contract, for a choice and for a blocked method."""
     data = recommend_for_profile(
         Profile.of({**NEW, "behaviour_gap": "high", "labelled_examples": 5, "model_params_b": 7})
@@ -46,8 +46,8 @@ def test_the_json_is_whole() -> None:
     assert data["ladder"][0]["then"] == "hybrid"
 
 
-def test_confidence_follows_what_is_known() -> None:
-    """Nothing known is low; a clear and well-known situation is high."""
+def test_confidence_follows_known_answers() -> None:
+    """With nothing known it is low; with a clear, well-known situation it is high."""
     assert recommend_for_profile(Profile.of({})).confidence.level == "low"
     known = {
         **NEW,
@@ -61,17 +61,17 @@ def test_confidence_follows_what_is_known() -> None:
     assert recommend_for_profile(Profile.of(known)).confidence.level == "high"
 
 
-def test_prompts_with_and_without_examples_are_no_rivals() -> None:
-    """Nothing speaks for building anything: sure enough, though few-shot comes close."""
-    p = Profile.of({"task_needs_facts": "none", "behaviour_gap": "none", "call_volume": "high"})
-    found = recommend_for_profile(p)
-    assert found.runner_up is not None
-    assert (found.choice, found.runner_up.method.name) == ("prompting", "few-shot")
-    assert found.confidence.level == "medium"
+def test_prompting_and_few_shot_are_no_rivals() -> None:
+    """Few-shot is close behind, yet confidence is not low."""
+    profile = Profile.of({"task_needs_facts": "none", "behaviour_gap": "none", "call_volume": "high"})
+    recommendation = recommend_for_profile(profile)
+    assert recommendation.runner_up is not None
+    assert (recommendation.choice, recommendation.runner_up.method.name) == ("prompting", "few-shot")
+    assert recommendation.confidence.level == "medium"
 
 
-def test_a_way_out_is_never_highly_sure() -> None:
-    """With a GPU the same situation is tuned, and surely; without one few-shot stands in for it."""
+def test_substitute_for_blocked_method_is_never_high_confidence() -> None:
+    """With a GPU the same situation is tuned with high confidence; without one few-shot replaces it."""
     known = {**TUNE, "labelled_examples": 3000, "call_volume": "low", "model_params_b": 8}
     sure = recommend_for_profile(Profile.of({**known, "gpu_count": 1, "gpu_memory_gib": 48}))
     assert (sure.choice, sure.confidence.level) == ("lora", "high")
@@ -98,30 +98,30 @@ def test_a_way_out_is_never_highly_sure() -> None:
         ),
     ],
 )
-def test_the_reason_against_is_about_this_situation(answers: dict[str, Any], rule: str) -> None:
-    """What always holds is named last; how to tune is nothing against a hybrid."""
-    found = recommend_for_profile(Profile.of(answers))
-    against = found.against(found.ranking.methods[0])
+def test_reason_against_is_specific(answers: dict[str, Any], rule: str) -> None:
+    """A rule that always holds comes last; rules about the tuning method do not count against a hybrid."""
+    recommendation = recommend_for_profile(Profile.of(answers))
+    against = recommendation.against(recommendation.ranking.methods[0])
     assert against is not None
     assert against.rule.code() == rule
 
 
-def test_a_label_and_a_detected_size_are_one_card() -> None:
+def test_label_and_detected_gpu_memory_rank_alike() -> None:
     """80 on the label and 79.1 detected give the same advice."""
     base = {**TUNE, "labelled_examples": 9000, "model_params_b": 30, "gpu_count": 1}
     a, b = (rank_methods(Profile.of({**base, "gpu_memory_gib": gib})) for gib in (80, 79.1))
     assert [s.method.name for s in a.methods] == [s.method.name for s in b.methods]
 
 
-def test_ranking_takes_about_a_millisecond() -> None:
-    """So that properties can be tested widely (2 ms allowed on a busy machine, best of five rounds)."""
-    p = Profile.of({**NEW, "facts_change": "slow", "behaviour_gap": "high", "labelled_examples": 400})
-    best = min(_seconds(p) for _ in range(5))
+def test_ranking_takes_milliseconds() -> None:
+    """2 ms allowed on a busy machine, best of five rounds."""
+    profile = Profile.of({**NEW, "facts_change": "slow", "behaviour_gap": "high", "labelled_examples": 400})
+    best = min(_seconds(profile) for _ in range(5))
     assert best < 0.002
 
 
-def _seconds(p: Profile, rounds: int = 20) -> float:
+def _seconds(profile: Profile, rounds: int = 20) -> float:
     started = time.perf_counter()
     for _ in range(rounds):
-        rank_methods(p.change("goal", "x"))
+        rank_methods(profile.change("goal", "x"))
     return (time.perf_counter() - started) / rounds

@@ -1,4 +1,4 @@
-"""What would change the advice: true thresholds, in the order in which they are likely."""
+"""Counterfactuals, thresholds and the value of unknown answers."""
 
 from __future__ import annotations
 
@@ -19,45 +19,45 @@ TUNE: dict[str, Any] = {"task_needs_facts": "none", "behaviour_gap": "high", "la
 BOTH: dict[str, Any] = {"task_needs_facts": "new", "facts_change": "slow", "behaviour_gap": "high"}
 
 
-def test_a_count_flips_at_its_exact_threshold() -> None:
-    """One fewer would not do."""
-    p = Profile.of({**BOTH, "labelled_examples": 8})
-    flip = next(f for f in recommend_for_profile(p).flips if f["key"] == "labelled_examples")
-    assert (flip["to"], flip["choice_becomes"]) == (50, "hybrid")
-    assert rank_methods(p.change("labelled_examples", 49)).choice == "rag"
-    assert flip["text"] == "hybrid, if labelled_examples were at least 50 (now 8)"
+def test_count_threshold_is_exact() -> None:
+    """One example fewer does not change the choice."""
+    profile = Profile.of({**BOTH, "labelled_examples": 8})
+    change = next(f for f in recommend_for_profile(profile).flips if f["key"] == "labelled_examples")
+    assert (change["to"], change["choice_becomes"]) == (50, "hybrid")
+    assert rank_methods(profile.change("labelled_examples", 49)).choice == "rag"
+    assert change["text"] == "hybrid, if labelled_examples were at least 50 (now 8)"
 
 
-def test_memory_flips_where_the_estimate_says() -> None:
-    """The threshold of a card's memory is the low end of the estimate, to three digits."""
-    p = Profile.of({**TUNE, "model_params_b": 8, "gpu_memory_gib": 10, "gpu_count": 1})
-    assert rank_methods(p).choice == "qlora"
-    flip = next(
+def test_memory_threshold_matches_estimate() -> None:
+    """The threshold of a GPU's memory is the low end of the estimate, to three digits."""
+    profile = Profile.of({**TUNE, "model_params_b": 8, "gpu_memory_gib": 10, "gpu_count": 1})
+    assert rank_methods(profile).choice == "qlora"
+    change = next(
         f
-        for f in recommend_for_profile(p).flips
+        for f in recommend_for_profile(profile).flips
         if f["key"] == "gpu_memory_gib" and f["choice_becomes"] == "lora"
     )
-    assert rank_methods(p.change("gpu_memory_gib", flip["from"])).choice == "lora"
-    assert rank_methods(p.change("gpu_memory_gib", flip["from"] * 0.999)).choice == "qlora"
-    assert flip["to"] == pytest.approx(flip["from"], rel=1e-2)
+    assert rank_methods(profile.change("gpu_memory_gib", change["from"])).choice == "lora"
+    assert rank_methods(profile.change("gpu_memory_gib", change["from"] * 0.999)).choice == "qlora"
+    assert change["to"] == pytest.approx(change["from"], rel=1e-2)
 
 
-def test_likely_changes_come_first() -> None:
-    """Sorted by how near the change is; a loss of examples comes after a gain as large."""
+def test_counterfactuals_are_sorted_by_distance() -> None:
+    """The most plausible change comes first."""
     rec = recommend_for_profile(
         Profile.of({**TUNE, "model_params_b": 8, "gpu_memory_gib": 24, "gpu_count": 1})
     )
-    distances = [flip["distance"] for flip in rec.flips]
+    distances = [change["distance"] for change in rec.flips]
     assert distances == sorted(distances)
 
 
-def test_what_is_worth_finding_out_could_change_the_choice() -> None:
-    """One or two unknown answers, each with where it would lead; none that is known."""
+def test_information_values_could_change_the_choice() -> None:
+    """One or two unknown answers, each with a counterfactual."""
     rec = recommend_for_profile(Profile.of({"task_needs_facts": "new", "facts_change": "slow"}))
     assert 1 <= len(rec.worth_finding) <= 2
-    for worth in rec.worth_finding:
-        assert getattr(rec.profile, worth.key) is None
-        assert any(flip["key"] == worth.key for flip in rec.flips)
+    for value_of_answer in rec.worth_finding:
+        assert getattr(rec.profile, value_of_answer.key) is None
+        assert any(change["key"] == value_of_answer.key for change in rec.flips)
 
 
 @pytest.mark.parametrize(
@@ -82,8 +82,10 @@ def test_what_is_worth_finding_out_could_change_the_choice() -> None:
         (ChoiceSpan(0, 48_270_000, "lora"), True, "below 48,270,000", 0, 48_260_000),
     ],
 )
-def test_spans_in_words(span: ChoiceSpan, whole: bool, words: str, least: float, most: float | None) -> None:
-    """Conditions as a person would write them, and numbers that lie inside."""
+def test_choice_span_words_and_values(
+    span: ChoiceSpan, whole: bool, words: str, least: float, most: float | None
+) -> None:
+    """Conditions as printed, and values inside the span."""
     assert span.words(whole) == words
     assert span.least(whole) == least
     if most is not None:
@@ -91,8 +93,8 @@ def test_spans_in_words(span: ChoiceSpan, whole: bool, words: str, least: float,
 
 
 @given(value=st.floats(1e-6, 1e12), digits=st.integers(2, 4))
-def test_the_next_number_of_a_few_digits_is_below(value: float, digits: int) -> None:
-    """It has as many digits and is less, by no more than one unit of the last; whole numbers of them are exact."""
+def test_largest_below_is_below_within_one_digit(value: float, digits: int) -> None:
+    """It has as many digits and is less by at most one unit of the last digit."""
     found = largest_below(value, False, digits)
     assert found < value
     assert float(f"{found:.{digits - 1}e}") == found
@@ -102,9 +104,9 @@ def test_the_next_number_of_a_few_digits_is_below(value: float, digits: int) -> 
         assert whole > 10**digits or largest_below(whole, True, digits) == whole - 1
 
 
-def test_advice_with_flips_is_quick() -> None:
-    """Well under a second of CPU for one profile (best of five)."""
-    p = Profile.of(
+def test_recommendation_takes_under_a_second() -> None:
+    """CPU time of one profile, best of five."""
+    profile = Profile.of(
         {
             **BOTH,
             "labelled_examples": 400,
@@ -115,11 +117,11 @@ def test_advice_with_flips_is_quick() -> None:
             "calls_per_month": 9000,
         }
     )
-    assert min(_seconds(p) for _ in range(5)) < 1
+    assert min(_seconds(profile) for _ in range(5)) < 1
 
 
-def test_the_first_advice_with_a_budget_is_quick() -> None:
-    """Well under a second of CPU for a size that was not asked about before (best of five)."""
+def test_first_recommendation_with_budget_takes_under_a_second() -> None:
+    """CPU time for sizes that are not cached, best of five."""
     asked = {
         **BOTH,
         "labelled_examples": 400,
@@ -131,10 +133,10 @@ def test_the_first_advice_with_a_budget_is_quick() -> None:
     fresh = (
         Profile.of({**asked, "model_params_b": 7.3 + n / 10, "prompt_tokens": 1200 + n}) for n in range(5)
     )
-    assert min(_seconds(p) for p in fresh) < 1
+    assert min(_seconds(profile) for profile in fresh) < 1
 
 
-def _seconds(p: Profile) -> float:
+def _seconds(profile: Profile) -> float:
     started = time.process_time()
-    recommend_for_profile(p.change("goal", "x"))
+    recommend_for_profile(profile.change("goal", "x"))
     return time.process_time() - started

@@ -1,4 +1,4 @@
-"""Every rule is written as the house wants it, fires where it should and nowhere else."""
+"""Every rule has the parts of a rule, applies in its case and not in another."""
 
 from __future__ import annotations
 
@@ -164,8 +164,8 @@ def by_code(code: str) -> type[Rule]:
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.code())
-def test_rules_are_well_written(rule: type[Rule]) -> None:
-    """Code, family, three-part text, evidence, and a weight exactly where there is a need."""
+def test_rule_has_code_text_evidence_and_weight(rule: type[Rule]) -> None:
+    """There is a weight exactly where there is a need."""
     assert re.fullmatch(r"(KN|BE|DA|SC|RS|RK)\d{3}", rule.code())
     assert rule.family == FAMILIES[rule.code()[:2]]
     lines = rule.text().split("\n")
@@ -177,8 +177,8 @@ def test_rules_are_well_written(rule: type[Rule]) -> None:
     assert (rule.weight > 0) == (rule.need is not None)
 
 
-def test_enough_rules_in_enough_families() -> None:
-    """At least 18 rules over five families, no code twice, every class of the files listed."""
+def test_all_rule_classes_are_listed_once() -> None:
+    """At least 18 rules in five families."""
     assert len(RULES) >= 18
     assert len({rule.family for rule in RULES}) >= 5
     assert len({rule.code() for rule in RULES}) == len(RULES)
@@ -187,8 +187,8 @@ def test_enough_rules_in_enough_families() -> None:
 
 
 @pytest.mark.parametrize("code", CASES)
-def test_rules_fire_where_they_should(code: str) -> None:
-    """One situation in which the rule speaks, one in which it is silent."""
+def test_rule_applies_in_its_case_only(code: str) -> None:
+    """One situation in which the rule applies, one in which it does not."""
     speaks, silent = CASES[code]
     rule = by_code(code)()
     assert rule.applies(Profile.of(speaks))
@@ -218,30 +218,29 @@ def test_rules_fire_where_they_should(code: str) -> None:
         ("RS009", {"model": "openai:m@http://127.0.0.1:1/v1"}),
     ],
 )
-def test_what_a_rule_does_not_apply_to(code: str, changed: dict[str, Any]) -> None:
-    """Each exception that the rule's text names, on top of a situation in which it speaks."""
-    said = {key: value for key, value in (CASES[code][0] | changed).items() if value is not None}
+def test_rule_exceptions_hold(code: str, changed: dict[str, Any]) -> None:
+    """Each exception in the rule's text, added to a situation in which the rule applies."""
+    answers = {key: value for key, value in (CASES[code][0] | changed).items() if value is not None}
     assert by_code(code)().applies(Profile.of(CASES[code][0]))
-    assert by_code(code)().applies(Profile.of(said)) == ""
+    assert by_code(code)().applies(Profile.of(answers)) == ""
 
 
-def test_every_rule_has_its_situations() -> None:
-    """A new rule needs a line above; RK004 needs a count that no answer holds and stands alone."""
+def test_every_rule_has_a_case() -> None:
+    """RK004 depends on a count that is no answer, so it is tested here."""
     assert set(CASES) | {"RK004"} == {rule.code() for rule in RULES}
     rule = by_code("RK004")()
     assert rule.applies(Profile.of({}, question_count=20))
     assert rule.applies(Profile.of({}, question_count=90)) == ""
 
 
-def test_every_need_is_asked_for_and_served() -> None:
-    """Rules and methods meet in needs: none may be left hanging on either side."""
-    asked = {rule.need for rule in RULES if rule.need}
+def test_every_need_has_a_rule_and_a_method() -> None:
+    """No need is without a rule or without a method that serves it."""
+    needed = {rule.need for rule in RULES if rule.need}
     served = {need for method in METHODS for need, degree in method.serves.items() if degree > 0}
-    assert asked == set(Need) == served
+    assert needed == set(Need) == served
 
 
-def test_blockers_have_codes_and_texts() -> None:
-    """Each blocker can be explained."""
+def test_blockers_have_unique_codes_and_texts() -> None:
     codes = [blockers.blocker_code(check) for check in blockers.BLOCKER_CHECKS]
     assert len(set(codes)) == len(codes)
     for check in blockers.BLOCKER_CHECKS:

@@ -1,4 +1,4 @@
-"""What tuning taught and what not, on made-up scores whose answer is known."""
+"""Gains of tuning by score, on synthetic scores."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def plan(choice: str = "lora") -> Plan:
 
 
 def arm(name: str, style: float, final: float, false_refusal: float = 0.0) -> ArmScores:
-    """An arm that has the given share of questions right, on scores that are 0 or 1."""
+    """Return an arm that has the given share of questions right, on scores that are 0 or 1."""
 
     def values(share: float) -> list[float]:
         return [float(n * 7 % COUNT < share * COUNT) for n in range(COUNT)]
@@ -46,30 +46,30 @@ def arm(name: str, style: float, final: float, false_refusal: float = 0.0) -> Ar
     return ArmScores(name, ids, tuple(rows), combined, (0.1,) * COUNT, (9,) * COUNT, (5,) * COUNT)
 
 
-def test_a_format_is_learned_and_a_skill_is_not() -> None:
+def test_gains_name_raised_and_low_scores() -> None:
     arms = [arm("prompting", 0.0, 0.025), arm("lora", 0.95, 0.05)]
-    said = gains_by_score(plan(), {a.arm: a for a in arms})
+    text = gains_by_score(plan(), {a.arm: a for a in arms})
     assert (
-        said == "Tuning surely raised style (+0.95) over prompting, but not final_answer (0.05, 0.03 before)."
+        text == "Tuning surely raised style (+0.95) over prompting, but not final_answer (0.05, 0.03 before)."
     )
-    assert judge_trial(plan(), arms, "m")[0].taught == said
+    assert judge_trial(plan(), arms, "m")[0].taught == text
 
 
-def test_a_hybrid_is_held_against_the_base_with_passages() -> None:
+def test_hybrid_gains_are_over_rag() -> None:
     arms = {a.arm: a for a in (arm("prompting", 0, 0), arm("rag", 0.1, 0.3), arm("hybrid", 0.9, 0.3))}
     assert "over rag, but not final_answer (0.30, 0.30 before)" in gains_by_score(plan("hybrid"), arms)
     del arms["rag"]
     assert gains_by_score(plan("hybrid"), arms) == ""
 
 
-def test_what_is_good_already_and_what_gets_less_bad_is_no_failure() -> None:
+def test_gains_skip_scores_that_were_good_already() -> None:
     good = {a.arm: a for a in (arm("prompting", 0, 0.9), arm("lora", 1, 0.9))}
     assert gains_by_score(plan(), good) == ""
     bad = {a.arm: a for a in (arm("prompting", 0, 0.9, 0.8), arm("lora", 1, 0.9, 0.8))}
     assert "but not false_refusal (0.80, 0.80 before)" in gains_by_score(plan(), bad)
 
 
-def test_nothing_is_said_where_nothing_was_taught_or_nothing_tuned() -> None:
+def test_no_gains_text_without_gain_or_tuning() -> None:
     arms = {a.arm: a for a in (arm("prompting", 0.1, 0), arm("rag", 0.9, 0), arm("lora", 0.1, 0))}
     assert gains_by_score(plan(), arms) == ""
     assert gains_by_score(plan("rag"), arms) == ""

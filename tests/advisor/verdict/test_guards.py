@@ -1,4 +1,4 @@
-"""What stands beside a verdict: the guards of a run, and the warnings they give."""
+"""The guards of a run, and the warnings they give."""
 
 from __future__ import annotations
 
@@ -32,19 +32,19 @@ PLAN = parse_plan(
 )
 
 
-def test_a_run_that_measured_nothing_has_no_guards_and_no_warnings(tmp_path: Path) -> None:
-    found = run_guards(RunFolder.create(tmp_path / "run", PLAN), PLAN)
-    assert found == {
+def test_unmeasured_run_has_no_guards_or_warnings(tmp_path: Path) -> None:
+    guards = run_guards(RunFolder.create(tmp_path / "run", PLAN), PLAN)
+    assert guards == {
         "leakage": {"overlapping_questions": None, "split": None},
         "forgetting": None,
         "refusal_drift": None,
         "staleness": None,
         "refusal": None,
     }
-    assert guard_warnings(found) == []
+    assert guard_warnings(guards) == []
 
 
-def test_every_guard_that_found_something_says_so(tmp_path: Path) -> None:
+def test_guards_with_findings_give_warnings(tmp_path: Path) -> None:
     run = RunFolder.create(tmp_path / "run", PLAN)
     leakage = {"exact": 0, "near": 0, "left_out": 2, "withheld": False}
     run.write({"event": "run.start", "split": "abc", "overlap": 0, "leakage": leakage})
@@ -56,28 +56,28 @@ def test_every_guard_that_found_something_says_so(tmp_path: Path) -> None:
             answer: dict[str, Any] = {"arm": arm, "seed": 0, "id": q.id, "refused": arm == "prompting"}
             append_line(run.path / "trial" / "answers.jsonl", answer)
     write_json(run.path / "trial" / "staleness.json", {"line": "After the update, rag 2 (0)", "arms": []})
-    found = run_guards(run, PLAN, questions)
-    assert found["leakage"] == {**leakage, "overlapping_questions": 0, "split": "abc"}
-    assert guard_warnings(found) == [
+    guards = run_guards(run, PLAN, questions)
+    assert guards["leakage"] == {**leakage, "overlapping_questions": 0, "split": "abc"}
+    assert guard_warnings(guards) == [
         "2 questions that nearly repeat training rows were not asked, as the plan says",
         "lora has forgotten: something",
         "lora refuses 0 of 12 questions without an answer, prompting 12 of 12",
     ]
     assert run_guards(run, PLAN, questions, {"line": "newer"})["staleness"] == {"line": "newer"}
     screen = Console(file=io.StringIO(), width=200)
-    show_guards({"warnings": ["[red]mind[/] this\x1b[31m"], "guards": found}, screen)
+    show_guards({"warnings": ["[red]mind[/] this\x1b[31m"], "guards": guards}, screen)
     said = screen.file.getvalue()  # type: ignore[attr-defined]
     assert "  warning: [red]mind[/] this" in said
     assert "\x1b[31m" not in said
     assert "  After the update, rag 2 (0)" in said
 
 
-def test_scores_of_leaking_questions_are_worth_nothing() -> None:
+def test_leaking_questions_give_a_warning() -> None:
     (said,) = guard_warnings({"leakage": {"withheld": True}})
     assert "its scores say nothing" in said
 
 
-def test_the_schedule_counts_what_the_guard_takes() -> None:
+def test_step_times_include_forgetting_guard() -> None:
     times = dict(estimate_step_times(PLAN, 100, 40))
     assert list(times) == ["train:lora", "evaluate:prompting", "evaluate:lora", "forgetting"]
     assert 0 < times["forgetting"] < 60

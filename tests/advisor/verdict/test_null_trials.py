@@ -55,12 +55,12 @@ def scores(draw: np.random.Generator, documents: np.ndarray, lifts: Sequence[flo
 
 
 def most(trials: int, rate: float = SIGNIFICANCE_LEVEL) -> int:
-    """Return how many false alarms a test with this rate has at most, but for one session in a thousand."""
+    """Return the most false alarms that a test with this rate gives in all but one of a thousand sessions."""
     return int(stats.binom.ppf(0.999, trials, rate))
 
 
 def alarms(trials: int, questions: int, each: int, resamples: int) -> dict[str, float]:
-    """Return how often two equal arms seemed different: by the interval, by p, by both, and with documents ignored."""
+    """Return how often two equal arms differ: by the interval, by p, by both, and with documents ignored."""
     draw, found = np.random.default_rng(questions + each), np.zeros(4)
     for trial in range(trials):
         documents = sources(draw, questions, each)
@@ -118,27 +118,27 @@ def outcomes(trials: int, lifts: Sequence[float], choice: str = "hybrid") -> dic
 
 
 @pytest.mark.parametrize(("questions", "each"), [(30, 0), (45, 3)])
-def test_equal_arms_are_seldom_told_apart(questions: int, each: int) -> None:
+def test_equal_arms_seldom_differ_significantly(questions: int, each: int) -> None:
     found = alarms(200, questions, each, 1000)
     assert found["both"] * 200 <= most(200)
     assert not each or found["documents ignored"] * 200 > most(200), "why documents are drawn whole"
 
 
-def test_a_costlier_arm_that_is_no_better_is_seldom_confirmed() -> None:
+def test_costlier_equal_arm_is_seldom_confirmed() -> None:
     found = outcomes(40, (0, 0, 0, 0, 0))
     assert found["confirmed"] * 40 <= most(40)
     assert found["overturned"] * 40 <= most(40)
 
 
-def test_a_planted_difference_is_found() -> None:
+def test_planted_difference_is_found() -> None:
     found = outcomes(12, (0, 0.3, 0.6, 0.6, 5))
     assert found["confirmed"] >= 0.9
     better = outcomes(12, (0, 0, 5, 0, 0))
     assert better["overturned"] >= 0.9
 
 
-def test_so_many_more_questions_decide_in_four_of_five_trials() -> None:
-    """The power calculation after 40 questions, held against trials of the size that it names."""
+def test_questions_needed_have_the_stated_power() -> None:
+    """The power calculation after 40 questions, against trials of the size that it gives."""
     seen = PairedDifference(
         "a", "b", 0.06, -0.01, 0.13, 0.07, error=0.2 / math.sqrt(40), questions=40, units=40
     )
@@ -156,7 +156,7 @@ def test_so_many_more_questions_decide_in_four_of_five_trials() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("questions", "each"), SHAPES)
-def test_the_promised_rate_of_false_alarms(questions: int, each: int) -> None:
+def test_false_alarm_rate_is_kept(questions: int, each: int) -> None:
     found = alarms(1000, questions, each, 10_000)
     print(f"\n{questions} questions, {each or 'none'} a document:", found)
     assert found["both"] <= PROMISED
@@ -168,7 +168,7 @@ def test_the_promised_rate_of_false_alarms(questions: int, each: int) -> None:
     [(0, 0, 0, 0, 0), (-3, -3, 0, -3, 0), (-3, -3, -3, 0, 0)],
     ids=["all equal", "rag as good", "lora as good"],
 )
-def test_the_promised_rate_of_false_verdicts(lifts: tuple[float, ...]) -> None:
+def test_false_verdict_rate_is_kept(lifts: tuple[float, ...]) -> None:
     found = outcomes(1000, lifts)
     print(f"\n{lifts}:", found)
     assert found["confirmed"] <= 0.05

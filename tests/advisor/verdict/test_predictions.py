@@ -93,17 +93,17 @@ def run(tmp_path: Path) -> RunFolder:
     return folder
 
 
-def test_the_report_holds_the_ratios(run: RunFolder) -> None:
-    took = write_report(run, plan())["measured"]
-    assert (took["memory_gib"], took["memory_expected_gib"]) == (1.2, 0.8)
-    assert (took["process_gib"], took["held_gib"]) == (4.0, pytest.approx(1.8))
-    assert took["hours"] == 0.5
-    assert took["ratios"] == {"time": 1.0, "memory": 1.5}
-    assert {step["arm"] for step in took["steps"]} <= {"prompting", "lora"}
-    assert [step for step in took["steps"] if step["kind"] == "evaluate" and step["arm"] == "lora"] == []
+def test_report_holds_prediction_ratios(run: RunFolder) -> None:
+    memory = write_report(run, plan())["measured"]
+    assert (memory["memory_gib"], memory["memory_expected_gib"]) == (1.2, 0.8)
+    assert (memory["process_gib"], memory["held_gib"]) == (4.0, pytest.approx(1.8))
+    assert memory["hours"] == 0.5
+    assert memory["ratios"] == {"time": 1.0, "memory": 1.5}
+    assert {step["arm"] for step in memory["steps"]} <= {"prompting", "lora"}
+    assert [step for step in memory["steps"] if step["kind"] == "evaluate" and step["arm"] == "lora"] == []
 
 
-def test_both_are_said_side_by_side(run: RunFolder) -> None:
+def test_prediction_line_shows_predicted_and_measured(run: RunFolder) -> None:
     said = predictions.prediction_line(write_report(run, plan()))
     assert said == [
         "order predicted lora; measured lora",
@@ -125,14 +125,14 @@ def test_both_are_said_side_by_side(run: RunFolder) -> None:
         ({"answers": {"model": {"value": "qwen3-8b", "source": "flag"}}}, "another model"),
     ],
 )
-def test_what_is_not_the_same_work_is_not_compared(run: RunFolder, changes: dict[str, Any], why: str) -> None:
+def test_different_work_is_not_compared(run: RunFolder, changes: dict[str, Any], why: str) -> None:
     ratios = write_report(run, plan(**changes))["measured"]["ratios"]
     assert ratios["time"] is None
     assert ratios["memory"] is None
     assert why in ratios["not_compared"]
 
 
-def test_a_quick_run_is_known_by_its_reasons() -> None:
+def test_quick_run_is_recognised_by_its_reasons() -> None:
     from runners.trial.execute import quick_plan
 
     assert (
@@ -142,10 +142,10 @@ def test_a_quick_run_is_known_by_its_reasons() -> None:
     assert predictions.why_incomparable(plan(), proxy=False) == ""
 
 
-def test_without_a_prediction_or_a_peak_nothing_is_made_up() -> None:
+def test_compare_prediction_without_prediction_or_peak() -> None:
     measured = {"seconds": {}, "training": {"lora": [{"seconds": 60.0}]}}
-    found = predictions.compare_prediction(plan(predicted={}), measured, [], 40, False)
-    assert (found["memory_gib"], found["ratios"], found["steps"]) == (
+    comparison = predictions.compare_prediction(plan(predicted={}), measured, [], 40, False)
+    assert (comparison["memory_gib"], comparison["ratios"], comparison["steps"]) == (
         None,
         {"time": None, "memory": None},
         [],
@@ -154,20 +154,24 @@ def test_without_a_prediction_or_a_peak_nothing_is_made_up() -> None:
     assert predictions.compare_prediction(rag, measured, [], 40, False)["hours"] is None
 
 
-def test_a_run_of_an_earlier_version_knew_only_the_process() -> None:
+def test_earlier_version_recorded_only_process_memory() -> None:
     old = {"seconds": {}, "training": {"lora": [{"seconds": 60.0, "peak_gib": 4.0}]}}
-    found = predictions.compare_prediction(plan(), old, [], 40, False)
-    assert (found["memory_gib"], found["process_gib"], found["ratios"]["memory"]) == (None, 4.0, None)
+    comparison = predictions.compare_prediction(plan(), old, [], 40, False)
+    assert (comparison["memory_gib"], comparison["process_gib"], comparison["ratios"]["memory"]) == (
+        None,
+        4.0,
+        None,
+    )
     report = {"measured": {"memory_gib": 4.0, "training": old["training"]}}
-    took = predictions.memory_of_report(report)
-    assert (took.own, took.peak) == (None, 4.0)
-    assert predictions.memory_lines(took, None) == [
+    memory = predictions.memory_of_report(report)
+    assert (memory.own, memory.peak) == (None, 4.0)
+    assert predictions.memory_lines(memory, None) == [
         "memory of training: not measured apart from the process",
         "the whole process held 4 GiB at its peak",
     ]
 
 
-def test_a_run_on_a_gpu_speaks_of_the_gpu() -> None:
+def test_memory_text_of_a_gpu_run() -> None:
     run = {
         "own_gib": 1.0,
         "expected_gib": 1.0,
@@ -176,28 +180,33 @@ def test_a_run_on_a_gpu_speaks_of_the_gpu() -> None:
         "method": "qlora",
         "on_gpu": True,
     }
-    took = predictions.largest_memory([run])
-    assert took.whole == "torch had reserved 1.4 GiB of the GPU at the peak"
-    low, likely, high = took.expected_range
+    memory = predictions.largest_memory([run])
+    assert memory.whole == "torch had reserved 1.4 GiB of the GPU at the peak"
+    low, likely, high = memory.expected_range
     assert low < likely < high
     assert predictions.largest_memory([]) == predictions.NO_MEMORY
 
 
-def test_a_finished_run_is_remembered_once_and_corrects_later_estimates(
+def test_finished_run_is_stored_once_and_corrects_estimates(
     run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, laptop: Machine
 ) -> None:
     monkeypatch.setenv(history.ENV, str(tmp_path / "history.jsonl"))
     data = write_report(run, plan())
     assert remember_run(run, plan(), data) == remember_run(run, plan(), data) == ""
-    (kept,) = history.read_history().runs
-    assert (kept.outcome, kept.winner, kept.strength, kept.questions) == ("confirmed", "lora", "measured", 40)
-    assert (kept.hours, kept.memory_gib) == (
+    (entry,) = history.read_history().runs
+    assert (entry.outcome, entry.winner, entry.strength, entry.questions) == (
+        "confirmed",
+        "lora",
+        "measured",
+        40,
+    )
+    assert (entry.hours, entry.memory_gib) == (
         history.PredictedMeasured(predicted=0.5, measured=0.5),
         history.PredictedMeasured(predicted=0.8, measured=1.2),
     )
-    assert kept == past_run(run, plan(), data, "run", detect_machine(run.path))
+    assert entry == past_run(run, plan(), data, "run", detect_machine(run.path))
     assert str(tmp_path) not in (tmp_path / "history.jsonl").read_text("utf-8")
     assert time_corrections("smollm2-135m-instruct")["hours"].runs == 1
     assert time_corrections("smollm2-135m-instruct", laptop)["hours"].runs == int(
-        history.machine_mark(laptop) == kept.machine
+        history.machine_mark(laptop) == entry.machine
     )

@@ -1,4 +1,4 @@
-"""The verdict, on made-up scores whose answer is known."""
+"""The verdict, on synthetic scores with a known answer."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def arms(count: int, **means: float) -> list[ArmScores]:
     ]
 
 
-def test_a_clear_win_confirms() -> None:
+def test_clear_win_is_confirmed() -> None:
     verdict, pairs = judge_trial(plan(), arms(60, prompting=0.2, rag=0.4, lora=0.5, hybrid=0.8), "m")
     assert (verdict.outcome, verdict.winner, verdict.strength) == ("confirmed", "hybrid", "measured")
     assert verdict.gate_met is True
@@ -62,13 +62,13 @@ def test_a_clear_win_confirms() -> None:
     assert verdict.more_questions_needed is None
 
 
-def test_losing_to_a_single_arm_overturns() -> None:
+def test_losing_to_one_arm_is_overturned() -> None:
     verdict, _ = judge_trial(plan(), arms(60, prompting=0.2, rag=0.8, lora=0.5, hybrid=0.6), "m")
     assert (verdict.outcome, verdict.winner, verdict.gate_met) == ("overturned", "rag", False)
     assert "use rag" in verdict.text
 
 
-def test_a_lead_within_noise_is_undecided_and_says_how_many_questions_would_do() -> None:
+def test_lead_within_noise_is_undecided_with_questions_needed() -> None:
     verdict, _ = judge_trial(plan(), arms(35, prompting=0.2, rag=0.50, lora=0.3, hybrid=0.53), "m")
     assert verdict.outcome == "undecided"
     assert verdict.winner == "rag", "the cheapest arm within noise"
@@ -77,31 +77,31 @@ def test_a_lead_within_noise_is_undecided_and_says_how_many_questions_would_do()
     assert verdict.more_questions_needed > 0
 
 
-def test_few_questions_only_lean() -> None:
+def test_few_questions_give_leaning_strength() -> None:
     verdict, _ = judge_trial(plan(), arms(20, prompting=0.2, rag=0.4, lora=0.4, hybrid=0.9), "m")
     assert verdict.strength == "leaning"
 
 
-def test_a_laptop_trial_of_a_sibling_is_a_proxy() -> None:
+def test_trial_of_another_model_is_a_proxy() -> None:
     wanted = {"answers": {"model": {"value": "llama-3.1-8b", "source": "asked"}}}
     verdict, _ = judge_trial(plan(**wanted), arms(60, prompting=0.2, rag=0.4, lora=0.5, hybrid=0.8), "m")
     assert verdict.strength == "proxy"
 
 
-def test_the_cheap_choice_is_confirmed_against_costly_arms_within_noise() -> None:
+def test_cheap_choice_is_confirmed_within_noise_of_costly_arms() -> None:
     verdict, _ = judge_trial(
         plan("rag", ("prompting",)), arms(60, prompting=0.2, rag=0.60, lora=0.3, hybrid=0.605), "m"
     )
     assert (verdict.outcome, verdict.winner) == ("confirmed", "rag")
 
 
-def test_a_choice_that_was_not_measured_has_no_verdict() -> None:
+def test_unmeasured_choice_raises_value_error() -> None:
     with pytest.raises(ValueError, match="hybrid"):
         judge_trial(plan(), arms(30, prompting=0.2, rag=0.4), "m")
 
 
 def scored(name: str, values: list[float], **more: Any) -> ArmScores:
-    """An arm with these combined scores."""
+    """Return an arm with these combined scores."""
     count = len(values)
     ids = tuple(f"q{n}" for n in range(count))
     return ArmScores(
@@ -110,13 +110,13 @@ def scored(name: str, values: list[float], **more: Any) -> ArmScores:
 
 
 def steady(mean: float, count: int = 40) -> list[float]:
-    """Scores with this mean that differ a little from question to question."""
+    """Return scores with this mean that differ a little between questions."""
     return [mean + (n % 5 - 2) / 50 for n in range(count)]
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_text_outcome_winner_and_gate_never_contradict_each_other(seed: int) -> None:
-    """Arms near each other, some the same, few questions and many, gates with and without a margin."""
+def test_verdict_text_outcome_winner_and_gate_agree(seed: int) -> None:
+    """Close or identical arms, few and many questions, gates with and without a margin."""
     draw = random.Random(seed)
     count = draw.choice([1, 2, 5, 6, 12, 40])
     values = {arm: [draw.choice([0.0, 0.5, 1.0]) for _ in range(count)] for arm in ARMS}
@@ -145,7 +145,7 @@ def test_text_outcome_winner_and_gate_never_contradict_each_other(seed: int) -> 
     assert verdict.margin["against"] in verdict.text
 
 
-def test_an_interval_that_touches_the_line_decides_nothing() -> None:
+def test_interval_touching_the_margin_decides_nothing() -> None:
     touching = PairedDifference("a", "b", 0.2, 0.1, 0.3, 0.001, units=40, p_holm=0.001)
     assert not ArmComparison(touching, by=0.1).above
     assert not ArmComparison(touching, by=0.3).below
@@ -159,7 +159,7 @@ def test_an_interval_that_touches_the_line_decides_nothing() -> None:
     assert (signed_number(0), signed_number(-0.126)) == ("+0.00", "-0.13")
 
 
-def test_needed_questions_are_said_in_round_numbers() -> None:
+def test_rounded_up() -> None:
     assert [rounded_up(n) for n in (1, 99, 101, 538, 1041, 12905)] == [
         "1",
         "99",
@@ -170,7 +170,7 @@ def test_needed_questions_are_said_in_round_numbers() -> None:
     ]
 
 
-def test_an_arm_that_is_the_same_on_every_question_is_no_reason_to_pay_more() -> None:
+def test_identical_arms_give_the_cheapest_winner() -> None:
     values = steady(0.5)
     verdict, _ = judge_trial(plan(), [scored(arm, values) for arm in ARMS], "m")
     assert (verdict.outcome, verdict.winner, verdict.gate_met) == ("overturned", "prompting", False)
@@ -178,7 +178,7 @@ def test_an_arm_that_is_the_same_on_every_question_is_no_reason_to_pay_more() ->
     assert (few.outcome, few.winner, few.gate_met) == ("undecided", "prompting", None)
 
 
-def test_a_lead_within_noise_that_happens_to_be_below_is_not_a_failed_gate() -> None:
+def test_deficit_within_noise_is_not_a_failed_gate() -> None:
     draw = random.Random(1)
     base = [draw.random() for _ in range(40)]
     near = [x + draw.uniform(-0.3, 0.29) for x in base]
@@ -189,7 +189,7 @@ def test_a_lead_within_noise_that_happens_to_be_below_is_not_a_failed_gate() -> 
     assert verdict.more_questions_needed
 
 
-def test_a_gate_with_a_margin_asks_for_more_than_being_above() -> None:
+def test_gate_margin_must_be_exceeded() -> None:
     rows = [scored("prompting", steady(0.2)), scored("rag", steady(0.4)), scored("lora", steady(0.45))]
     rows.append(scored("hybrid", [x + (n % 3) / 40 for n, x in enumerate(steady(0.5))]))
     beats = {"must_beat": ["rag", "lora"]}
@@ -200,7 +200,7 @@ def test_a_gate_with_a_margin_asks_for_more_than_being_above() -> None:
     assert verdict.winner in ("rag", "lora")
 
 
-def test_a_costlier_arm_that_is_surely_better_overturns_though_the_gate_is_met() -> None:
+def test_better_costlier_arm_overturns_despite_met_gate() -> None:
     verdict, pairs = judge_trial(
         plan("rag", ("prompting",)), arms(60, prompting=0.2, rag=0.5, lora=0.3, hybrid=0.8), "m"
     )
@@ -212,19 +212,19 @@ def test_a_costlier_arm_that_is_surely_better_overturns_though_the_gate_is_met()
     assert {p.b: p.p_holm >= p.p for p in pairs} == dict.fromkeys(("prompting", "lora", "hybrid"), True)
 
 
-def test_a_gate_that_names_an_arm_nobody_measured_cannot_be_met() -> None:
+def test_gate_with_unmeasured_arm_cannot_be_met() -> None:
     verdict, _ = judge_trial(plan(beat=("rag", "full")), arms(60, rag=0.4, hybrid=0.9), "m")
     assert (verdict.outcome, verdict.gate_met) == ("undecided", None)
     assert "full, which it must beat, was not measured" in verdict.text
 
 
-def test_one_arm_alone_confirms_nothing() -> None:
+def test_single_arm_is_undecided() -> None:
     verdict, pairs = judge_trial(plan(beat=()), arms(60, hybrid=0.9), "m")
     assert (verdict.outcome, pairs, verdict.margin) == ("undecided", (), None)
     assert "Only hybrid was measured" in verdict.text
 
 
-def test_a_proxy_with_few_questions_says_both() -> None:
+def test_proxy_with_few_questions_states_both_limits() -> None:
     wanted = {"answers": {"model": {"value": "llama-3.1-8b", "source": "asked"}}}
     verdict, _ = judge_trial(plan(**wanted), arms(20, prompting=0.2, rag=0.4, lora=0.5, hybrid=0.8), "m")
     assert verdict.strength == "proxy"
@@ -232,23 +232,27 @@ def test_a_proxy_with_few_questions_says_both() -> None:
     assert "not on llama-3.1-8b: a proxy" in verdict.text
 
 
-def test_questions_of_few_documents_are_said_and_those_of_many_are_drawn_by_document() -> None:
+def test_verdict_clusters_questions_by_document() -> None:
     few, many = ({"documents": tuple(f"{n % count}.md" for n in range(60))} for count in (3, 12))
     draw = random.Random(3)
     rows = {arm: [draw.random() for _ in range(60)] for arm in ("prompting", "rag")}
-    said, _ = judge_trial(plan("rag", ("prompting",)), [scored(a, v, **few) for a, v in rows.items()], "m")
-    assert "come from 3 documents" in said.text
-    told, pairs = judge_trial(
+    few_documents, _ = judge_trial(
+        plan("rag", ("prompting",)), [scored(a, v, **few) for a, v in rows.items()], "m"
+    )
+    assert "come from 3 documents" in few_documents.text
+    many_documents, pairs = judge_trial(
         plan("rag", ("prompting",)), [scored(a, v, **many) for a, v in rows.items()], "m"
     )
-    assert "documents, too few" not in told.text
+    assert "documents, too few" not in many_documents.text
     assert (pairs[0].units, pairs[0].questions) == (12, 60)
-    assert told.more_questions_needed
-    assert told.more_documents_needed
-    assert f"({rounded_up(told.more_documents_needed)} more documents' worth)" in told.text
+    assert many_documents.more_questions_needed
+    assert many_documents.more_documents_needed
+    assert (
+        f"({rounded_up(many_documents.more_documents_needed)} more documents' worth)" in many_documents.text
+    )
 
 
-def test_a_lead_within_the_spread_of_training_seeds_is_said() -> None:
+def test_verdict_notes_lead_within_seed_spread() -> None:
     apart = {"seeds": ((0, 0.5), (1, 0.7))}
     rows = [
         scored("prompting", steady(0.4)),
@@ -259,7 +263,7 @@ def test_a_lead_within_the_spread_of_training_seeds_is_said() -> None:
     assert "smaller than the spread between training seeds (0.20)" in verdict.text
 
 
-def test_answers_of_a_hosted_model_are_priced_and_those_of_a_server_here_are_not() -> None:
+def test_hosted_answers_are_priced_but_not_private_ones() -> None:
     price = prices.PRICES[0]
     arm = ArmScores("prompting", ("a", "b"), ({}, {}), (1.0, 0.0), (1.0, 1.0), (100, 300), (10, 30))
     costs = {}

@@ -1,4 +1,4 @@
-"""The real embedder: reproducible vectors, nothing truncated, nothing foreign."""
+"""The embedder with its default model: reproducible vectors, no truncation, no code from the model folder."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ TEXTS = [
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_a_vector_depends_on_its_text_alone(minilm_folder: Path, dtype: str) -> None:
+def test_vector_does_not_depend_on_other_texts(minilm_folder: Path, dtype: str) -> None:
     embedder = Embedder(minilm_folder, dtype)
     together = embedder.encode(TEXTS)
     assert together.shape == (len(TEXTS), 384)
@@ -43,8 +43,8 @@ def test_a_vector_depends_on_its_text_alone(minilm_folder: Path, dtype: str) -> 
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_no_bit_depends_on_the_batch(minilm_folder: Path, dtype: str) -> None:
-    """Lengths from 3 tokens to the window, alone, with one neighbour of their length, and with forty."""
+def test_vectors_are_bit_identical_in_any_batch(minilm_folder: Path, dtype: str) -> None:
+    """Lengths from 3 tokens to the window: alone, with one other text of that length, and with forty."""
     embedder = Embedder(minilm_folder, dtype)
     for length in (1, 14, 31, 62, 130, 254):
         words = [f"{'fare ' * (length - 1)}{word}" for word in ("dog", "boat", "sea", "harbour") * 10]
@@ -55,38 +55,38 @@ def test_no_bit_depends_on_the_batch(minilm_folder: Path, dtype: str) -> None:
         assert all(np.array_equal(alone, many[at : at + 4]) for at in (0, 16, 36)), length
 
 
-def test_rows_of_any_number_are_multiplied_alike() -> None:
+def test_deterministic_linear_gives_equal_bits_for_any_row_count() -> None:
     for dtype in (torch.float32, torch.bfloat16):
         layer = torch.nn.Linear(1536, 384, dtype=dtype)
         sizes = bit_identical_sizes(layer)
         assert sizes[-1] == MAX_ROWS_PER_PRODUCT
-        even = DeterministicLinear(layer, sizes)
+        deterministic = DeterministicLinear(layer, sizes)
         rows = torch.randn(2 * MAX_ROWS_PER_PRODUCT + 7, 1536).to(dtype)
         with torch.inference_mode():
-            whole = even(rows)
-            assert torch.allclose(whole, layer(rows), atol=0.05)
+            full = deterministic(rows)
+            assert torch.allclose(full, layer(rows), atol=0.05)
             for count in (1, 2, 15, 16, 33, 100, 300, 513, MAX_ROWS_PER_PRODUCT):
-                assert torch.equal(even(rows[:count]), whole[:count]), count
-                assert torch.equal(even(rows[None, -count:])[0], whole[-count:]), count
+                assert torch.equal(deterministic(rows[:count]), full[:count]), count
+                assert torch.equal(deterministic(rows[None, -count:])[0], full[-count:]), count
 
 
-def test_meaning_is_near_and_bf16_is_close(minilm_folder: Path, minilm: Embedder) -> None:
-    a, b, c = minilm.encode(
+def test_similar_texts_are_near_and_bf16_is_close_to_float32(minilm_folder: Path, minilm: Embedder) -> None:
+    dog, pets, diesel = minilm.encode(
         ["Can I bring my dog?", "Pets are welcome aboard.", "Diesel costs 2 euros a litre."]
     )
-    assert a @ b > a @ c + 0.2
+    assert dog @ pets > dog @ diesel + 0.2
     exact = Embedder(minilm_folder, "float32").encode(TEXTS)
     assert (exact * minilm.encode(TEXTS)).sum(axis=1).min() > 0.999
 
 
-def test_a_long_text_is_averaged_not_cut(minilm: Embedder) -> None:
+def test_long_text_is_averaged_over_windows(minilm: Embedder) -> None:
     start = "ferry timetable and harbour fares " * 80
     one, other = minilm.encode([start + "dogs " * 300, start + "lighthouse " * 300])
     assert one @ other < 0.95
     assert np.linalg.norm(one) == pytest.approx(1, abs=1e-5)
 
 
-def test_the_fingerprint_says_what_decides_a_vector(
+def test_fingerprint_changes_with_settings_and_bad_folders_fail(
     minilm_folder: Path, minilm: Embedder, tmp_path: Path
 ) -> None:
     assert minilm.fingerprint == Embedder(minilm_folder, "float32", "other name").fingerprint
@@ -97,7 +97,7 @@ def test_the_fingerprint_says_what_decides_a_vector(
     (copy / "sentence_bert_config.json").write_text('{"max_seq_length": 128}')
     assert Embedder(copy).fingerprint != minilm.fingerprint
     config = json.loads((copy / "config.json").read_text())
-    (copy / "config.json").write_text(json.dumps(config | {"auto_map": {"AutoModel": "evil.Model"}}))
+    (copy / "config.json").write_text(json.dumps(config | {"auto_map": {"AutoModel": "custom.Model"}}))
     with pytest.raises(BadInput, match="names code"):
         Embedder(copy)
     (copy / "model.safetensors").unlink()
@@ -107,7 +107,7 @@ def test_the_fingerprint_says_what_decides_a_vector(
         Embedder(minilm_folder, "float8")
 
 
-def test_bf16_is_detected_by_the_processors_flags(tmp_path: Path) -> None:
+def test_bf16_support_is_read_from_cpu_flags(tmp_path: Path) -> None:
     info = tmp_path / "cpuinfo"
     info.write_text("flags\t: fpu avx512f avx512_bf16\n")
     assert cpu_supports_bf16(info)

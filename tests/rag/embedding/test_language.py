@@ -1,4 +1,4 @@
-"""Languages that the embedder does not know are noticed; those it knows are not."""
+"""A note is given for languages that the embedder does not know, and for no others."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def words_of() -> Any:
     return make
 
 
-def test_every_language_is_told_by_its_text() -> None:
+def test_detect_language_of_every_listed_language() -> None:
     assert {name: detect_language(text) for name, text in TEXTS.items()} == {name: name for name in TEXTS}
     assert {t.name for t in LANGUAGES} <= {*TEXTS, "English"}
     assert detect_language(ENGLISH[0]) == "English"
@@ -90,7 +90,7 @@ def test_every_language_is_told_by_its_text() -> None:
 
 
 @pytest.mark.real
-def test_minilm_knows_english_and_nothing_else(minilm: Any) -> None:
+def test_minilm_is_noted_for_every_language_but_english(minilm: Any) -> None:
     for name, text in TEXTS.items():
         note = language_note([text] * 3, minilm)
         assert name in note, f"{name}: {note!r}"
@@ -102,50 +102,48 @@ def test_minilm_knows_english_and_nothing_else(minilm: Any) -> None:
 
 
 @pytest.mark.real
-def test_the_share_of_a_mixed_corpus_is_said(minilm: Any) -> None:
+def test_language_note_gives_the_share_of_a_mixed_corpus(minilm: Any) -> None:
     mixed = [ENGLISH[0]] * 60 + [TEXTS["German"]] * 30 + [TEXTS["Greek"]] * 10
     note = language_note(mixed, minilm)
     assert note.startswith("39% of the text looks like German and Greek, which the embedder")
     assert language_note([ENGLISH[0]] * 95 + [TEXTS["German"]] * 5, minilm) == "", (
-        "a quotation is no language"
+        "a quotation is no reason for a note"
     )
     assert language_note([], minilm) == ""
 
 
 @pytest.mark.real
-def test_public_english_sets_are_not_suspected(minilm: Any, shared: Path) -> None:
-    looked = 0
+def test_public_english_data_sets_give_no_note(minilm: Any, shared: Path) -> None:
+    checked = 0
     for name in ("chunk_eval/documents", "hybrid_concierge/documents.jsonl", "bipia", "snips_json"):
-        place = shared / "data" / name
+        path = shared / "data" / name
         files = (
-            [place]
-            if place.is_file()
-            else sorted(p for p in place.rglob("*") if p.suffix in (".md", ".jsonl"))
+            [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.suffix in (".md", ".jsonl"))
         )
         for file in files:
             text = file.read_text(encoding="utf-8")
             assert language_note([text[n : n + 800] for n in range(0, len(text), 800)], minilm) == "", file
-            looked += 1
-    assert looked > 8
+            checked += 1
+    assert checked > 8
 
 
-def test_an_embedder_made_for_a_language_is_not_blamed(words_of: Any) -> None:
+def test_embedder_with_a_vocabulary_of_the_language_gives_no_note(words_of: Any) -> None:
     german = next(t for t in LANGUAGES if t.name == "German")
     english = next(t for t in LANGUAGES if t.name == "English")
-    encoder = words_of([*german.common, *german.little, *TEXTS["German"].split()] * 20)
+    encoder = words_of([*german.common_words, *german.function_words, *TEXTS["German"].split()] * 20)
     assert language_note([TEXTS["German"]], encoder) == ""
     assert "looks like English" in language_note([ENGLISH[0]], encoder)
-    russian = words_of([*TEXTS["Cyrillic script"].split(), *english.common] * 20)
+    russian = words_of([*TEXTS["Cyrillic script"].split(), *english.common_words] * 20)
     assert language_note([TEXTS["Cyrillic script"]], russian) == ""
 
 
-def test_a_vocabulary_of_letters_says_nothing(tiny: Any) -> None:
+def test_small_vocabulary_gives_no_note(tiny: Any) -> None:
     assert tiny.tokenizer.get_vocab_size() < MIN_WORDS
     assert language_note([TEXTS["German"]], tiny) == ""
 
 
 @pytest.mark.real
-def test_build_update_and_search_say_it(minilm: Any, tmp_path: Path) -> None:
+def test_build_and_search_report_the_language(minilm: Any, tmp_path: Path) -> None:
     folder = tmp_path / "documents"
     folder.mkdir()
     (folder / "a.txt").write_text(TEXTS["German"])

@@ -1,4 +1,4 @@
-"""Texts of many lengths in one pass: the hidden states are those of each text alone."""
+"""Packed encoding: the hidden states of texts of many lengths in one pass are those of each text alone."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ SIZES: dict[str, Any] = {
 ROWS = [[5, 6], [7, 8], [9, 10, 11], [12, 13, 14, 15, 16, 17], [18] * 6, [19] * 30]
 
 
-def test_runs_are_neighbours_of_one_length() -> None:
+def test_equal_length_runs_groups_adjacent_rows() -> None:
     assert equal_length_runs(ROWS) == [(2, 2), (1, 3), (2, 6), (1, 30)]
 
 
 @pytest.mark.parametrize("kind", ["bert", "xlm-roberta"])
-def test_each_text_sees_itself_only(kind: str) -> None:
+def test_packed_texts_attend_to_themselves_only(kind: str) -> None:
     torch.manual_seed(0)
     model = (
         BertModel(BertConfig(**SIZES))
@@ -54,10 +54,12 @@ def test_each_text_sees_itself_only(kind: str) -> None:
         assert first == (0 if kind == "bert" else 2)
         together = encode_packed(model, ROWS, first)
     assert torch.allclose(together, torch.cat(alone), atol=1e-5)
-    assert not torch.allclose(alone[0], alone[1], atol=0.1), "the texts must differ for this to say anything"
+    assert not torch.allclose(alone[0], alone[1], atol=0.1), (
+        "the texts must differ for the comparison to mean something"
+    )
 
 
-def test_other_models_are_left_as_they_are() -> None:
+def test_unsupported_models_keep_their_attention() -> None:
     model = DistilBertModel(DistilBertConfig(vocab_size=50, dim=32, n_layers=1, n_heads=4, hidden_dim=64))
     before = model.config._attn_implementation
     assert prepare_packed_encoding(model) is None
@@ -70,10 +72,10 @@ def test_other_models_are_left_as_they_are() -> None:
 
 @pytest.mark.real
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_vectors_are_those_of_batches_of_one_length(minilm_folder: Path, dtype: str) -> None:
+def test_packed_vectors_equal_those_of_equal_length_batches(minilm_folder: Path, dtype: str) -> None:
     texts = [f"{'fare ' * n}{word}" for n in range(0, 200, 7) for word in ("dog", "boat", "sea")]
     embedder = Embedder(minilm_folder, dtype)
     together = embedder.encode(texts)
     embedder._model.set_attn_implementation("sdpa")
-    embedder._first = None
+    embedder._first_position = None
     assert np.array_equal(together, embedder.encode(texts))

@@ -1,4 +1,4 @@
-"""The reranker: trained here, saved, loaded by the real code, and put between search and hits."""
+"""The reranker: a small cross-encoder is trained, saved, loaded, and used in a search."""
 
 from __future__ import annotations
 
@@ -47,41 +47,41 @@ def question(thing: str) -> str:
     return f"what do {thing} cost ?"
 
 
-def pairs(draw: random.Random) -> tuple[list[tuple[str, str]], list[float]]:
-    """Questions with passages: right where it is about the thing asked for and names a fare.
+def pairs(rng: random.Random) -> tuple[list[tuple[str, str]], list[float]]:
+    """Questions with passages and labels: 1 where the passage is about the right thing and names a fare.
 
-    Some passages have a title before them, as an index gives it; its words are unknown and mean nothing.
+    Some passages have a title before them, as an index adds it; its words are unknown tokens.
     """
     rows, labels = [], []
     for asked in THINGS:
         for thing in THINGS:
-            rows.append((question(asked), f"{thing} cost {draw.choice(FARES)} euros ."))
+            rows.append((question(asked), f"{thing} cost {rng.choice(FARES)} euros ."))
             labels.append(float(asked == thing))
         rows += [
             (question(asked), f"{asked} on deck are loud . {asked} ."),
-            (question(asked), fooling(asked)),
+            (question(asked), misleading_passage(asked)),
         ]
         labels += [0.0, 0.0]
-    titled = [(q, f"{draw.choice(['', 'Title. ', 'A title. '])}{passage}") for q, passage in rows]
+    titled = [(q, f"{rng.choice(['', 'Title. ', 'A title. '])}{passage}") for q, passage in rows]
     return titled, labels
 
 
-def fooling(thing: str) -> str:
-    """A passage with more of the question's words than the right one, and no fare."""
+def misleading_passage(thing: str) -> str:
+    """A passage with more words of the question than the right one, and no fare."""
     return f"what {thing} do ? {thing} cost cost . {thing} are loud ."
 
 
 def tokenizer() -> Tokenizer:
-    made = Tokenizer(models.WordLevel({word: n for n, word in enumerate(WORDS)}, unk_token="[UNK]"))
-    made.pre_tokenizer = pre_tokenizers.Whitespace()
-    made.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
-    return made
+    word_level = Tokenizer(models.WordLevel({word: n for n, word in enumerate(WORDS)}, unk_token="[UNK]"))
+    word_level.pre_tokenizer = pre_tokenizers.Whitespace()
+    word_level.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
+    return word_level
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A cross-encoder of 20,000 parameters, taught for some seconds what a right passage is."""
-    place = tmp_path_factory.mktemp("reranker")
+    """A cross-encoder of 20,000 parameters, trained for some seconds to recognise the right passage."""
+    path = tmp_path_factory.mktemp("reranker")
     torch.manual_seed(0)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # faster for so small a model
@@ -97,11 +97,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         attention_probs_dropout_prob=0.0,
         initializer_range=0.1,
     )
-    model, words, draw = BertForSequenceClassification(config), tokenizer(), random.Random(0)
+    model, words, rng = BertForSequenceClassification(config), tokenizer(), random.Random(0)
     words.enable_padding()
     optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
     for _ in range(500):
-        rows, labels = pairs(draw)
+        rows, labels = pairs(rng)
         encoded = words.encode_batch(rows)
         logits = model(
             input_ids=torch.tensor([row.ids for row in encoded]),
@@ -116,9 +116,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             break
     torch.set_num_threads(threads)
     assert loss.item() < 0.1
-    model.save_pretrained(place)
-    tokenizer().save(str(place / "tokenizer.json"))
-    return place
+    model.save_pretrained(path)
+    tokenizer().save(str(path / "tokenizer.json"))
+    return path
 
 
 @pytest.fixture
@@ -126,13 +126,13 @@ def reranker(folder: Path) -> Reranker:
     return Reranker(folder, dtype="float32")
 
 
-def test_it_scores_as_the_trained_model_does(reranker: Reranker, folder: Path) -> None:
+def test_scores_equal_the_logits_of_the_model(reranker: Reranker, folder: Path) -> None:
     texts = ["dogs cost three euros .", "cats cost three euros .", "dogs on deck are loud . dogs .", "free"]
-    found = reranker.scores(question("dogs"), texts)
-    assert (found.dtype, found.shape) == (np.float32, (4,))
-    assert int(found[:3].argmax()) == 0
+    scores = reranker.scores(question("dogs"), texts)
+    assert (scores.dtype, scores.shape) == (np.float32, (4,))
+    assert int(scores[:3].argmax()) == 0
     model = BertForSequenceClassification.from_pretrained(folder).eval()
-    for text, score in zip(texts, found, strict=True):
+    for text, score in zip(texts, scores, strict=True):
         row = tokenizer().encode(question("dogs"), text)
         with torch.inference_mode():
             wanted = model(
@@ -143,7 +143,7 @@ def test_it_scores_as_the_trained_model_does(reranker: Reranker, folder: Path) -
     assert reranker.truncated == 0
 
 
-def test_order_of_the_texts_and_batches_do_not_matter(reranker: Reranker) -> None:
+def test_scores_do_not_depend_on_order_and_batches(reranker: Reranker) -> None:
     texts = [f"{thing} cost {fare} euros . " * n for thing in THINGS for fare in FARES for n in (1, 2, 3)] * 6
     assert len(texts) * 12 > BATCH_TOKENS
     together = reranker.scores(question("cats"), texts)
@@ -152,7 +152,7 @@ def test_order_of_the_texts_and_batches_do_not_matter(reranker: Reranker) -> Non
     assert np.allclose(one_by_one, together[:24], atol=1e-4)
 
 
-def test_what_is_too_long_is_cut_and_counted(reranker: Reranker) -> None:
+def test_too_long_texts_are_truncated_and_counted(reranker: Reranker) -> None:
     assert reranker.max_tokens == WINDOW
     scores = reranker.scores(question("dogs"), ["dogs cost three euros . " * 30, "dogs cost three euros ."])
     assert np.isfinite(scores).all()
@@ -161,48 +161,50 @@ def test_what_is_too_long_is_cut_and_counted(reranker: Reranker) -> None:
     assert reranker.truncated == 2
 
 
-def test_planted_pairs_are_put_in_order_by_an_index(reranker: Reranker, tmp_path: Path, tiny) -> None:
+def test_index_search_with_reranker_orders_hits_by_its_scores(reranker: Reranker, tmp_path: Path, tiny) -> None:
     folder = tmp_path / "documents"
     folder.mkdir()
     for thing in THINGS:
-        (folder / f"{thing}-loud.txt").write_text(fooling(thing))
+        (folder / f"{thing}-loud.txt").write_text(misleading_passage(thing))
         (folder / f"{thing}-fare.txt").write_text(f"{thing} cost seven euros .")
     Index.build(tmp_path / "index", folder, tiny)
     plain = Index.open(tmp_path / "index", tiny)
     index = Index.open(tmp_path / "index", tiny, reranker)
-    fooled = better = 0
+    misled = correct = 0
     for thing in THINGS:
         wanted = f"{thing}-fare.txt"
-        fooled += plain.find(question(thing), Query(k=1)).hits[0].chunk.doc != wanted
-        found = index.find(question(thing), Query(k=3))
-        better += found.hits[0].chunk.doc == wanted
-        scores = [hit.rerank or 0.0 for hit in found.hits]
+        misled += plain.find(question(thing), Query(k=1)).hits[0].chunk.doc != wanted
+        results = index.find(question(thing), Query(k=3))
+        correct += results.hits[0].chunk.doc == wanted
+        scores = [hit.rerank or 0.0 for hit in results.hits]
         assert scores == sorted(scores, reverse=True)
-        assert "rerank" in found.timings_ms
+        assert "rerank" in results.timings_ms
         off = index.find(question(thing), Query(k=3, rerank=0))
         assert [h.chunk.doc for h in off.hits] == [
             h.chunk.doc for h in plain.find(question(thing), Query(k=3)).hits
         ]
         assert off.hits[0].rerank is None
-    assert fooled == len(THINGS), "the planted passages must fool the search without a reranker"
-    assert better == len(THINGS)
+    assert misled == len(THINGS), "the planted passages must fool the search without a reranker"
+    assert correct == len(THINGS)
     deep = index.find(question("dogs"), Query(k=16, rerank=3)).hits
     assert [hit.rerank is not None for hit in deep] == [True] * 16, "at least k are read"
 
 
-def test_long_passages_are_said(reranker: Reranker, tmp_path: Path, make_tiny) -> None:
+def test_truncated_passages_are_noted(reranker: Reranker, tmp_path: Path, make_tiny) -> None:
     folder = tmp_path / "documents"
     folder.mkdir()
     (folder / "long.txt").write_text("dogs cost three euros " * 12)
     tiny = make_tiny(max_tokens=200)
     Index.build(tmp_path / "index", folder, tiny)
-    found = Index.open(tmp_path / "index", tiny, reranker).find(question("dogs"))
+    results = Index.open(tmp_path / "index", tiny, reranker).find(question("dogs"))
     assert (
-        "1 of the passages were longer than the reranker reads, and judged by their beginnings" in found.notes
+        "1 of the passages were longer than the reranker reads, and judged by their beginnings" in results.notes
     )
 
 
-def test_the_fingerprint_is_of_weights_and_words(folder: Path, tmp_path: Path, reranker: Reranker) -> None:
+def test_fingerprint_covers_weights_tokenizer_and_window(
+    folder: Path, tmp_path: Path, reranker: Reranker
+) -> None:
     shutil.copytree(folder, tmp_path / "same")
     assert Reranker(tmp_path / "same").fingerprint == reranker.fingerprint
     assert Reranker(tmp_path / "same", name="ours").name == "ours"
@@ -212,13 +214,13 @@ def test_the_fingerprint_is_of_weights_and_words(folder: Path, tmp_path: Path, r
     assert shorter.fingerprint != reranker.fingerprint
 
 
-def test_other_folders_are_refused_with_the_reason(folder: Path, tmp_path: Path) -> None:
+def test_unusable_folders_are_refused_with_the_reason(folder: Path, tmp_path: Path) -> None:
     def copy(name: str, config: dict[str, object] | None = None) -> Path:
-        place = Path(shutil.copytree(folder, tmp_path / name))
+        copied = Path(shutil.copytree(folder, tmp_path / name))
         if config is not None:
-            whole = json.loads((place / "config.json").read_text()) | config
-            (place / "config.json").write_text(json.dumps(whole))
-        return place
+            whole = json.loads((copied / "config.json").read_text()) | config
+            (copied / "config.json").write_text(json.dumps(whole))
+        return copied
 
     for name in ("config.json", "model.safetensors", "tokenizer.json"):
         (copy(f"no {name}") / name).unlink()
@@ -240,8 +242,8 @@ def test_other_folders_are_refused_with_the_reason(folder: Path, tmp_path: Path)
             Reranker(tmp_path / f"torn {name}")
 
 
-def test_a_plain_encoder_is_no_reranker(tmp_path: Path) -> None:
-    """Without a head transformers would make one up, and its scores would mean nothing."""
+def test_model_without_classification_head_is_refused(tmp_path: Path) -> None:
+    """transformers would add a head with random weights, and the scores would be random."""
     config = BertConfig(
         vocab_size=20, hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8
     )

@@ -20,7 +20,7 @@ def documents(count: int, each: int) -> list[str]:
     return [f"d{n // each}.md" for n in range(count * each)]
 
 
-def test_questions_of_one_document_are_one_unit_and_those_of_none_their_own() -> None:
+def test_cluster_by_document_groups_questions() -> None:
     found = cluster_by_document(["a", "b", None, "a", "c", None, "d", "e"])
     assert found.index.tolist() == [0, 1, 2, 0, 3, 4, 5, 6]
     assert (found.documents, found.units, found.single, found.by_document) == (7, 7, False, True)
@@ -28,19 +28,19 @@ def test_questions_of_one_document_are_one_unit_and_those_of_none_their_own() ->
     assert cluster_by_document([]).units == 0
 
 
-def test_a_name_is_never_mistaken_for_a_question_without_document() -> None:
+def test_cluster_by_document_keeps_odd_names_apart() -> None:
     assert cluster_by_document(["#1", None, ""]).documents == 3
 
 
 @pytest.mark.parametrize("names", [["a"] * 40, documents(MIN_CLUSTERS - 1, 5), ["a"] * 50 + documents(10, 1)])
-def test_too_few_documents_to_judge_by_leave_the_questions_alone(names: list[str]) -> None:
+def test_few_documents_give_single_question_clusters(names: list[str]) -> None:
     found = cluster_by_document(names)
     assert found.single
     assert not found.by_document
     assert found.units == len(names)
 
 
-def test_questions_that_stand_alone_give_what_no_documents_give() -> None:
+def test_single_question_clusters_equal_no_clusters() -> None:
     draw = np.random.default_rng(1)
     for count in (1, 5, 40):
         a, b = draw.random(count), draw.random(count).round(1)
@@ -53,7 +53,7 @@ def test_questions_that_stand_alone_give_what_no_documents_give() -> None:
         )
 
 
-def test_the_order_of_questions_and_the_names_of_documents_do_not_matter() -> None:
+def test_paired_test_ignores_document_names() -> None:
     draw = random.Random(3)
     rows = [(draw.random(), draw.random(), name) for name in documents(9, 4)]
     a, b, names = zip(*rows, strict=True)
@@ -61,7 +61,7 @@ def test_the_order_of_questions_and_the_names_of_documents_do_not_matter() -> No
     assert paired_test("a", "b", a, b, documents=names) == paired_test("a", "b", a, b, documents=renamed)
 
 
-def test_repeating_every_question_makes_nothing_surer() -> None:
+def test_repeated_questions_do_not_narrow_the_interval() -> None:
     """Four copies of each question, as one document each: the mean is as sure as before, and not twice as sure."""
     draw = random.Random(5)
     a, b = [draw.random() for _ in range(30)], [draw.random() for _ in range(30)]
@@ -76,7 +76,7 @@ def test_repeating_every_question_makes_nothing_surer() -> None:
     assert blind.high - blind.low < 0.6 * (once.high - once.low)
 
 
-def test_the_clustered_interval_covers_the_truth_about_as_often_as_it_says() -> None:
+def test_clustered_interval_coverage() -> None:
     draw = np.random.default_rng(7)
     names, inside, blind = documents(12, 4), 0, 0
     for trial in range(200):
@@ -89,13 +89,13 @@ def test_the_clustered_interval_covers_the_truth_about_as_often_as_it_says() -> 
     assert blind < 165  # what it would be if documents did not count
 
 
-def test_documents_whose_means_are_all_the_same_do_not_pass_for_certainty() -> None:
+def test_equal_document_means_keep_the_interval_wide() -> None:
     values = [0.0, 1.0] * 10
     found = bootstrap_interval(values, documents=documents(10, 2))
     assert found.low < found.mean < found.high
 
 
-def test_p_is_of_the_difference_that_was_asked_for() -> None:
+def test_paired_test_of_a_nonzero_difference() -> None:
     b = [n / 40 for n in range(40)]
     a = [x + 0.1 + (n % 5 - 2) / 20 for n, x in enumerate(b)]
     assert paired_test("a", "b", a, b).p < 0.001
@@ -103,7 +103,7 @@ def test_p_is_of_the_difference_that_was_asked_for() -> None:
     assert paired_test("a", "b", a, b, above=0.5).p < 0.001
 
 
-def test_as_many_documents_as_values_are_needed() -> None:
+def test_interval_rejects_wrong_number_of_documents() -> None:
     with pytest.raises(ValueError, match="2 values of 1 documents"):
         bootstrap_interval([0.0, 1.0], documents=["a"])
 
@@ -117,5 +117,5 @@ def test_as_many_documents_as_values_are_needed() -> None:
         ([], []),
     ],
 )
-def test_holms_correction(given: list[float], adjusted: list[float]) -> None:
+def test_holm_correction(given: list[float], adjusted: list[float]) -> None:
     assert holm_correction(given) == pytest.approx(adjusted)

@@ -22,7 +22,7 @@ def shown(*hits: Hit, room: int = 10_000) -> list[context.Passage]:
     return context.select_passages(hits, room, len)
 
 
-def test_ranks_of_documents() -> None:
+def test_hit_recall_and_mrr() -> None:
     found = ["a", "b", "b", "c"]
     assert [metrics.hit_at_k(found, {"b"}, k) for k in (1, 2)] == [0, 1]
     assert metrics.recall_at_k(found, {"b", "c", "d"}, 3) == pytest.approx(1 / 3)
@@ -30,7 +30,7 @@ def test_ranks_of_documents() -> None:
     assert metrics.mrr(found, {"z"}) == metrics.recall_at_k(found, (), 3) == 0
 
 
-def test_ndcg_counts_a_document_once_where_it_stands_first() -> None:
+def test_ndcg_counts_repeated_documents_once() -> None:
     gain = 1 / math.log2(3) + 1 / math.log2(5)
     best = 1 + 1 / math.log2(3)
     assert metrics.ndcg_at_k(["a", "b", "b", "c"], {"b", "c"}, 4) == pytest.approx(gain / best)
@@ -39,9 +39,9 @@ def test_ndcg_counts_a_document_once_where_it_stands_first() -> None:
     assert metrics.ndcg_at_k(["b", "b", "b"], {"b", "c", "d"}, 1) == 1
 
 
-def test_evidence_is_the_gold_that_is_shown() -> None:
+def test_measure_evidence_of_shown_passages() -> None:
     found = metrics.measure_evidence(shown(hit(*DOGS), hit(57, 75)), "fares.md", RAW, [DOGS, FARE])
-    assert (found.gold, found.found, found.shown) == (17 + 29, 17, 17 + 16)
+    assert (found.gold, found.gold_shown, found.shown) == (17 + 29, 17, 17 + 16)
     assert found.recall == pytest.approx(17 / 46)
     assert found.precision == pytest.approx(17 / 33)
     assert found.iou == pytest.approx(17 / (46 + 33 - 17))
@@ -50,19 +50,19 @@ def test_evidence_is_the_gold_that_is_shown() -> None:
     assert metrics.measure_evidence(shown(hit(0, 75)), "fares.md", RAW, [DOGS, FARE]).full == 1
 
 
-def test_what_an_earlier_passage_shows_is_found() -> None:
+def test_evidence_includes_overlap_shown_earlier() -> None:
     overlapping = shown(hit(0, 56), hit(22, 75))
     assert [passage.text for passage in overlapping] == [RAW[:56], RAW[57:75]]
     assert metrics.measure_evidence(overlapping, "fares.md", RAW, [(22, 75)]).full == 1
 
 
-def test_what_was_cut_off_is_not_found() -> None:
+def test_evidence_excludes_truncated_text() -> None:
     cut = shown(hit(22, 75), room=len(str(shown(hit(*FARE))[0])) + 8)
     assert cut[0].text == RAW[22:56]
-    assert metrics.measure_evidence(cut, "fares.md", RAW, [(22, 75)]).found == 29
+    assert metrics.measure_evidence(cut, "fares.md", RAW, [(22, 75)]).gold_shown == 29
 
 
-def test_other_documents_and_no_gold_count_for_nothing() -> None:
-    assert metrics.measure_evidence(shown(hit(*DOGS, doc="other.md")), "fares.md", RAW, [DOGS]).found == 0
+def test_evidence_of_other_documents_is_zero() -> None:
+    assert metrics.measure_evidence(shown(hit(*DOGS, doc="other.md")), "fares.md", RAW, [DOGS]).gold_shown == 0
     nothing = metrics.measure_evidence([], "fares.md", RAW, [])
     assert (nothing.recall, nothing.full, nothing.precision, nothing.iou) == (0, 0, 0, 0)

@@ -9,7 +9,7 @@ import pytest
 from rag.evaluation.statistics import bootstrap_interval, compare_with_many, paired_test
 
 
-def test_the_interval_holds_the_mean_and_narrows_with_more_data() -> None:
+def test_interval_contains_mean_and_narrows_with_data() -> None:
     draw = random.Random(3)
     few = [float(draw.random() < 0.6) for _ in range(20)]
     many = [float(draw.random() < 0.6) for _ in range(400)]
@@ -18,7 +18,7 @@ def test_the_interval_holds_the_mean_and_narrows_with_more_data() -> None:
     assert b.high - b.low < a.high - a.low
 
 
-def test_the_interval_covers_the_truth_about_as_often_as_it_says() -> None:
+def test_interval_coverage() -> None:
     draw = random.Random(5)
     inside = 0
     for trial in range(200):
@@ -27,7 +27,7 @@ def test_the_interval_covers_the_truth_about_as_often_as_it_says() -> None:
     assert 178 <= inside <= 199  # 95 % of 200 is 190, give or take three standard errors
 
 
-def test_differences_of_rounding_only_are_no_spread() -> None:
+def test_rounding_differences_have_no_spread() -> None:
     a, b = [0.7 + n % 3 / 30 for n in range(40)], [0.1 + n % 3 / 30 for n in range(40)]
     assert len({x - y for x, y in zip(a, b, strict=True)}) > 1
     found = paired_test("a", "b", a, b)
@@ -35,17 +35,17 @@ def test_differences_of_rounding_only_are_no_spread() -> None:
     assert found.p < 1e-3
 
 
-def test_the_same_numbers_give_the_same_interval() -> None:
+def test_interval_is_deterministic() -> None:
     values = [0.1, 0.5, 0.9, 0.4, 0.3]
     assert bootstrap_interval(values, seed=1) == bootstrap_interval(values, seed=1)
 
 
-def test_values_without_spread_have_no_width() -> None:
+def test_interval_without_spread_has_no_width() -> None:
     found = bootstrap_interval([1.0] * 9)
     assert (found.low, found.mean, found.high) == (1.0, 1.0, 1.0)
 
 
-def test_pairing_finds_a_small_steady_difference() -> None:
+def test_paired_test_detects_a_small_steady_difference() -> None:
     draw = random.Random(2)
     base = [draw.random() for _ in range(40)]
     above = paired_test("a", "b", [x + 0.05 + 0.01 * draw.random() for x in base], base)
@@ -54,17 +54,17 @@ def test_pairing_finds_a_small_steady_difference() -> None:
     assert above.difference == pytest.approx(0.055, abs=0.003)
 
 
-def test_equal_arms_are_not_told_apart() -> None:
+def test_paired_test_of_equal_arms() -> None:
     same = paired_test("a", "b", [0.2, 0.4, 0.8], [0.2, 0.4, 0.8])
     assert (same.difference, same.p) == (0.0, 1.0)
 
 
-def test_unequal_lengths_are_a_mistake() -> None:
+def test_paired_test_rejects_unequal_lengths() -> None:
     with pytest.raises(ValueError, match="2 questions"):
         paired_test("a", "b", [1.0, 0.0], [1.0])
 
 
-def test_a_clear_winner_among_many_is_found() -> None:
+def test_compare_with_many_detects_a_clear_winner() -> None:
     draw = random.Random(4)
     base = [float(draw.random() < 0.6) for _ in range(60)]
     better = [1.0 if draw.random() < 0.55 else x for x in base]
@@ -77,7 +77,7 @@ def test_a_clear_winner_among_many_is_found() -> None:
     assert [name for name, each in found.items() if each.low > 0] == ["better"]
 
 
-def test_among_many_that_are_no_better_few_seem_so() -> None:
+def test_compare_with_many_error_rate() -> None:
     draw = random.Random(6)
     mistaken = 0
     for trial in range(20):
@@ -91,7 +91,7 @@ def test_among_many_that_are_no_better_few_seem_so() -> None:
     assert mistaken <= 4  # 5 % of 20 is 1, give or take three standard errors
 
 
-def test_candidates_that_do_not_differ_have_no_width() -> None:
+def test_compare_with_many_of_equal_candidates() -> None:
     same, worse = compare_with_many(
         "base", [1.0, 0.0, 1.0], {"same": [1.0, 0.0, 1.0], "worse": [0.0, 0.0, 0.0]}
     )

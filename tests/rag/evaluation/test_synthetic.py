@@ -58,7 +58,7 @@ from rag.types import Chunk
         ),
     ],
 )
-def test_a_statement_is_turned_round(statement: str, question: str, answer: str) -> None:
+def test_statement_to_question(statement: str, question: str, answer: str) -> None:
     found = statement_to_question(statement, {"Mirrow", "Pellin", "Koja"})
     assert found is not None
     assert (found.question, found.answer) == (question, answer)
@@ -82,11 +82,11 @@ def test_a_statement_is_turned_round(statement: str, question: str, answer: str)
         " ".join(["The boat is", *["very"] * 30, "old."]),
     ],
 )
-def test_what_is_no_plain_statement_is_left_alone(statement: str) -> None:
+def test_statement_to_question_skips_other_sentences(statement: str) -> None:
     assert statement_to_question(statement) is None
 
 
-def test_made_questions_are_answered_by_their_span_only(root: Path, make_tiny) -> None:
+def test_synthetic_questions_have_one_answer(root: Path, make_tiny) -> None:
     documents = load_documents(root / "advisor" / "harbor_desk" / "documents").documents
     chunks = [c for d in documents for c in Chunker(make_tiny(), IndexSettings(max_tokens=60)).chunks(d)]
     made = make_questions(chunks, 100)
@@ -106,7 +106,7 @@ def test_made_questions_are_answered_by_their_span_only(root: Path, make_tiny) -
     assert make_questions(chunks, 100, seed=1) != made
 
 
-def test_what_two_documents_say_names_the_document_or_is_not_asked() -> None:
+def test_ambiguous_synthetic_questions_name_the_title() -> None:
     def chunk(id: int, title: str, text: str) -> Chunk:
         return Chunk(id, f"{id}.md", title, 0, text, 0, len(text))
 

@@ -58,7 +58,7 @@ def bench(documents: tuple[Document, ...], tiny, tmp_path: Path):
         yield Workbench(documents, tiny, cache)
 
 
-def test_each_question_is_judged_by_its_strongest_gold(documents: tuple[Document, ...]) -> None:
+def test_label_questions_uses_the_strongest_gold(documents: tuple[Document, ...]) -> None:
     text = documents[0].raw
     found = label_questions(
         [
@@ -80,7 +80,7 @@ def test_each_question_is_judged_by_its_strongest_gold(documents: tuple[Document
     assert [each.doc for each in found.questions] == ["d1.md", "d1.md", "d1.md", ""]
 
 
-def test_the_same_search_as_the_index_and_vectors_kept(
+def test_workbench_search_equals_index_search(
     documents: tuple[Document, ...], tiny, make_tiny, tmp_path: Path
 ) -> None:
     folder, settings = tmp_path / "index", IndexSettings(max_tokens=40)
@@ -102,7 +102,7 @@ def test_the_same_search_as_the_index_and_vectors_kept(
     assert tiny.encoded == []
 
 
-def test_a_clearly_better_size_is_chosen(documents: tuple[Document, ...], bench: Workbench, tiny) -> None:
+def test_tune_chooses_a_clearly_better_chunk_size(documents: tuple[Document, ...], bench: Workbench, tiny) -> None:
     questions = label_questions(rows(documents), documents).questions
     base = IndexSettings(max_tokens=50, overlap=0.0, lexical_weight=0.0)
     told: list[dict] = []
@@ -119,7 +119,7 @@ def test_a_clearly_better_size_is_chosen(documents: tuple[Document, ...], bench:
     assert again == outcome
 
 
-def test_made_questions_leave_fusion_alone(documents: tuple[Document, ...], bench: Workbench, tiny) -> None:
+def test_tune_without_fusion_keeps_the_lexical_weight(documents: tuple[Document, ...], bench: Workbench, tiny) -> None:
     questions = label_questions(rows(documents), documents).questions
     base = IndexSettings(max_tokens=50)
     outcome = IndexTuner(bench, questions, 60, tiny.count_tokens).tune(base, fusion=False)
@@ -137,7 +137,7 @@ class Knowing:
         return np.array([float(wanted in text) for text in texts], dtype=np.float32)
 
 
-def test_a_reranker_is_tried_on_the_default_and_on_the_best(
+def test_tune_tries_the_reranker_on_default_and_best(
     documents: tuple[Document, ...], tiny, tmp_path: Path
 ) -> None:
     questions = label_questions(rows(documents), documents).questions
@@ -160,7 +160,7 @@ def outcome_of(base: Sequence[float], other: Sequence[float]) -> TuningOutcome:
     return TuningOutcome(measured(base), (measured(other),), leads, ())
 
 
-def test_the_default_is_kept_within_noise_and_with_few_questions() -> None:
+def test_tune_keeps_the_default_within_noise() -> None:
     assert outcome_of([0.0] * 12 + [1.0] * 8, [1.0] * 20).changed
     assert not outcome_of([0.0, 0.0, 1.0] + [1.0] * 17, [1.0, 1.0, 0.0] + [1.0] * 17).changed
     assert not outcome_of([1.0] * 20, [0.0] * 20).changed
@@ -170,5 +170,5 @@ def test_the_default_is_kept_within_noise_and_with_few_questions() -> None:
     assert alone.chosen is alone.baseline
 
 
-def test_no_gold_is_no_question() -> None:
+def test_label_questions_of_nothing() -> None:
     assert label_questions([], ()) == LabelledQuestions((), {})

@@ -60,7 +60,7 @@ def hits(make_chunk) -> list[Hit]:
         ("The last boat of the Heather Line leaves at 7 pm.", 3, "The last boat leaves at 19:00."),
     ],
 )
-def test_a_true_sentence_finds_its_quote(hits: list[Hit], sentence: str, n: int, quote: str) -> None:
+def test_supported_sentence_is_cited_with_its_quote(hits: list[Hit], sentence: str, n: int, quote: str) -> None:
     marked, (citation,) = grounding_citations.attach_citations(f"{sentence} Shall I book it for you?", hits)
     assert marked == f"{sentence} [{n}] Shall I book it for you?"
     assert (citation.n, citation.doc, citation.quote, citation.supported) == (n, f"{n}.md", quote, True)
@@ -80,14 +80,14 @@ def test_a_true_sentence_finds_its_quote(hits: list[Hit], sentence: str, n: int,
         "Bicycles must be folded before boarding.",
     ],
 )
-def test_a_false_sentence_is_marked_unsupported(hits: list[Hit], sentence: str) -> None:
+def test_false_sentence_is_unsupported(hits: list[Hit], sentence: str) -> None:
     marked, (citation,) = grounding_citations.attach_citations(sentence, hits)
     assert marked == sentence
     assert not citation.supported
     assert evidence.best_support(sentence, [hit.chunk for hit in hits]) is None
 
 
-def test_own_marks_are_stripped_and_each_statement_is_cited(hits: list[Hit]) -> None:
+def test_marks_of_the_model_are_replaced(hits: list[Hit]) -> None:
     answer = "Children under five travel free [3]. Dogs pay 3 euros on deck[1, 2]. Anything else?"
     marked, citations = grounding_citations.attach_citations(answer, hits)
     assert marked == "Children under five travel free. [1] Dogs pay 3 euros on deck. [2] Anything else?"
@@ -98,12 +98,12 @@ def test_own_marks_are_stripped_and_each_statement_is_cited(hits: list[Hit]) -> 
     assert grounding_citations.attach_citations("", hits) == ("", ())
 
 
-def test_lines_follow_the_quote_inside_a_chunk(hits: list[Hit]) -> None:
+def test_citation_lines_are_those_of_the_quote(hits: list[Hit]) -> None:
     _, (citation,) = grounding_citations.attach_citations("The Heather Line does not sail on Sundays.", hits)
     assert (citation.line_start, citation.line_end) == (8, 8)
 
 
-def test_the_gold_chunk_is_that_of_the_place_asked_about(make_chunk) -> None:
+def test_gold_finder_prefers_the_named_title(make_chunk) -> None:
     chunks = [
         make_chunk("Pets are not allowed.", "a/1", "Arbury Lodge", 1),
         make_chunk("No, pets are not allowed here.", "b/1", "Bridge House", 2),
@@ -126,7 +126,7 @@ def test_the_gold_chunk_is_that_of_the_place_asked_about(make_chunk) -> None:
     assert golden.find("Pets are not allowed at Cherry Inn.", "Does Cherry Inn take pets?") is None
 
 
-def test_gold_passages_of_public_replies(shared: Path, make_chunk) -> None:
+def test_gold_finder_accuracy_on_public_replies(shared: Path, make_chunk) -> None:
     folder = shared / "data" / "hybrid_concierge"
     rows = [
         json.loads(line) for line in (folder / "documents.jsonl").read_text(encoding="utf-8").splitlines()
@@ -142,7 +142,7 @@ def test_gold_passages_of_public_replies(shared: Path, make_chunk) -> None:
     assert sum(a.rpartition("/")[0] == b.rpartition("/")[0] for a, b in pairs) / len(pairs) > 0.99
 
 
-def test_a_houses_formulas_need_no_citation(hits: list[Hit]) -> None:
+def test_formulas_need_no_citation(hits: list[Hit]) -> None:
     """A greeting is no statement that nothing bears out."""
     answer = "Good day from Fern Hill! Dogs travel on deck for 3 euros. Happy sailing."
     marked, cited = grounding_citations.attach_citations(
@@ -153,7 +153,7 @@ def test_a_houses_formulas_need_no_citation(hits: list[Hit]) -> None:
     assert [c.n for c in grounding_citations.attach_citations(answer, hits)[1]] == [0, 2, 0]
 
 
-def test_the_opposite_word_is_a_contradiction(make_chunk) -> None:
+def test_opposite_word_gives_no_support(make_chunk) -> None:
     chunk = make_chunk("The Ropewalk Museum stays closed to visitors on Mondays.", "museum.md", "Museum", 1)
     assert evidence.best_support("The Ropewalk Museum is closed on Mondays.", [chunk])
     assert evidence.best_support("The Ropewalk Museum is open to visitors on Mondays.", [chunk]) is None
@@ -170,7 +170,7 @@ def test_the_opposite_word_is_a_contradiction(make_chunk) -> None:
         ("An adult single costs 16 euros and cats are carried below.", "unsupported", ""),
     ],
 )
-def test_a_sentence_may_be_borne_out_in_part(hits: list[Hit], sentence: str, level: str, marks: str) -> None:
+def test_sentence_can_be_partly_supported(hits: list[Hit], sentence: str, level: str, marks: str) -> None:
     marked, citations = grounding_citations.attach_citations(sentence, hits)
     assert marked == sentence + marks
     assert {c.support for c in citations} == {level}
@@ -178,7 +178,7 @@ def test_a_sentence_may_be_borne_out_in_part(hits: list[Hit], sentence: str, lev
     assert all(c.supported is (level == "supported") for c in citations)
 
 
-def test_each_citation_says_where_its_sentence_stands(hits: list[Hit]) -> None:
+def test_citation_offsets_of_the_sentence(hits: list[Hit]) -> None:
     marked, citations = grounding_citations.attach_citations(
         "Aye. Dogs pay 3 euros on deck [9]. Cats pay 5 euros. Anything else?", hits
     )
@@ -187,7 +187,7 @@ def test_each_citation_says_where_its_sentence_stands(hits: list[Hit]) -> None:
     assert [c.support for c in citations] == ["unsupported", "supported", "unsupported"]
 
 
-def test_quotations_and_dates_must_stand_in_the_passage(make_chunk) -> None:
+def test_quotations_and_dates_must_occur_in_the_passage(make_chunk) -> None:
     text = "The winter schedule begins on 9 November 2026. \u201cNo boat sails in fog\u201d, says the master."
     chunks = [make_chunk(text, "winter.md", "Winter", 1)]
     assert evidence.best_support("The winter schedule begins on 2026-11-09.", chunks)
@@ -198,7 +198,7 @@ def test_quotations_and_dates_must_stand_in_the_passage(make_chunk) -> None:
     assert evidence.best_support('The master says "no boat sails in rain or fog".', chunks) is None
 
 
-def test_a_citation_carries_the_dates_of_its_document(make_chunk) -> None:
+def test_citation_has_dates_of_its_document(make_chunk) -> None:
     text = "Dogs travel on deck for 3 euros."
     dated = Hit(
         make_chunk(text), 1, 1, 1, metadata={"date": "2025-01-02", "valid_until": "2025-12-31"}, expired=True
@@ -209,7 +209,7 @@ def test_a_citation_carries_the_dates_of_its_document(make_chunk) -> None:
 
 @settings(max_examples=200)
 @given(st.lists(st.sampled_from(PARTS), max_size=8), st.randoms())
-def test_every_citation_can_be_checked(parts: list[str], chance: Random) -> None:
+def test_citations_are_exact_for_random_answers(parts: list[str], chance: Random) -> None:
     """Whatever is answered: marks exist, quotes and spans are exact, and the words of the answer stay."""
     texts = [
         "An adult single costs 14.50 euros. Children travel free.",
@@ -240,7 +240,7 @@ def test_every_citation_can_be_checked(parts: list[str], chance: Random) -> None
             assert extract_numbers(said) <= extract_numbers(hits[c.n - 1].chunk.text)
 
 
-def test_long_runs_are_stripped_at_once() -> None:
+def test_strip_marks_is_fast_for_long_runs() -> None:
     started = time.perf_counter()
     assert grounding_citations.strip_marks("a" + " " * 40_000 + "b [1] [2]c").endswith(" bc")
     assert grounding_citations.strip_marks("【" + "1" * 20_000) == "【" + "1" * 20_000

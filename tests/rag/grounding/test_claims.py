@@ -14,7 +14,7 @@ from rag.grounding.claims import (
 )
 
 
-def test_a_sentence_is_taken_apart() -> None:
+def test_claim_of_sentence() -> None:
     made = Claim.of("On 12 May the Moss Line leaves at 7 pm for “the far side of the bay”, not earlier.")
     assert made.dates == {(None, 5, 12)}
     assert made.numbers == {"19:00"}
@@ -34,17 +34,17 @@ def test_a_sentence_is_taken_apart() -> None:
         ("Yes, but dogs pay 3 euros.", 0),
     ],
 )
-def test_clauses_say_enough_to_be_looked_up(sentence: str, wanted: int) -> None:
+def test_clause_claims_count(sentence: str, wanted: int) -> None:
     assert len(clause_claims(sentence)) == wanted
 
 
-def test_every_clause_has_the_names_of_the_whole() -> None:
+def test_clause_claims_share_names() -> None:
     first, second = clause_claims("The Moss Line leaves at 08:15 and costs 8 euros.")
     assert first.names == second.names == {"moss", "line"}
     assert second.words == {"cost", "euro"}
 
 
-def test_names_quotes_and_denials() -> None:
+def test_names_quotations_and_negation() -> None:
     assert proper_names("Moss Line boats leave from Pellin.") == {"moss", "line", "pellin"}
     assert proper_names("The boat leaves.") == set()
     assert proper_names("ALL OF IT IS LOUD HERE") == set()

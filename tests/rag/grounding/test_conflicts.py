@@ -75,7 +75,7 @@ def pair(make_chunk: Callable[..., Chunk]) -> Callable[..., list[Hit]]:
         ),
     ],
 )
-def test_a_contradiction_is_found_with_both_sides_and_the_newer(
+def test_conflict_has_both_sides_and_the_newer(
     pair: Callable[..., list[Hit]], question: str, one: str, other: str, about: str
 ) -> None:
     hits = pair(one, other)
@@ -120,14 +120,14 @@ def test_a_contradiction_is_found_with_both_sides_and_the_newer(
         ),
     ],
 )
-def test_what_does_not_contradict_is_left_alone(
+def test_no_conflict_between_compatible_sentences(
     pair: Callable[..., list[Hit]], question: str, one: str, other: str
 ) -> None:
     assert find_conflicts(question, pair(one, other)) == ()
     assert find_conflicts(question, pair(other, one)) == ()
 
 
-def test_titles_that_the_question_tells_apart_are_different_things(pair: Callable[..., list[Hit]]) -> None:
+def test_no_conflict_if_the_question_names_one_title(pair: Callable[..., list[Hit]]) -> None:
     said = "Check-in starts at 3 pm.", "Check-in starts at 2 pm."
     apart = pair(*said, titles=("Bridge House", "Arbury Lodge"))
     assert find_conflicts("When does check-in start at Bridge House?", apart) == ()
@@ -142,7 +142,7 @@ def test_titles_that_the_question_tells_apart_are_different_things(pair: Callabl
     )
 
 
-def test_one_document_does_not_contradict_itself(pair: Callable[..., list[Hit]]) -> None:
+def test_no_conflict_within_one_document(pair: Callable[..., list[Hit]]) -> None:
     said = "The Moss Line leaves at 08:15.", "The Moss Line leaves at 12:15."
     assert find_conflicts("When does the Moss Line leave?", pair(*said, docs="aa")) == ()
     undated = [Hit(hit.chunk, 1, 1, 1) for hit in pair(*said)]
@@ -152,7 +152,7 @@ def test_one_document_does_not_contradict_itself(pair: Callable[..., list[Hit]])
 
 
 @pytest.mark.real
-def test_old_and_new_documents_of_the_example_side_by_side(
+def test_conflicts_between_versions_of_example_documents(
     example: Path, minilm: Any, tmp_path: Path
 ) -> None:
     """Both versions indexed together: most questions about what changed show both, no other question does."""

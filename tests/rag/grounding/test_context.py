@@ -39,7 +39,7 @@ def blocks(shown: str) -> list[str]:
     return inside
 
 
-def test_each_block_says_where_it_is_from_and_how_old_it_is() -> None:
+def test_passages_show_source_and_date() -> None:
     dated = hit("Dogs pay 3 euros.", metadata={"date": "2026-03-01"})
     old = hit("Cats pay 2.", 2, metadata={"valid_until": "2025-12-31"}, expired=True)
     shown = blocks(context.format_passages([dated, old], 99, count))
@@ -55,7 +55,7 @@ def test_each_block_says_where_it_is_from_and_how_old_it_is() -> None:
     assert context.format_passages([], 99, count) == ""
 
 
-def test_what_is_shown_fits_the_budget_whole_or_cut_after_a_sentence() -> None:
+def test_passages_fit_the_token_budget() -> None:
     hits = [hit("One two three. Four five."), hit("Six seven eight.", 2), hit("Nine.", 3)]
     whole = context.format_passages(hits, 99, count)
     assert [b.split("\n")[1] for b in blocks(whole)] == [
@@ -72,7 +72,7 @@ def test_what_is_shown_fits_the_budget_whole_or_cut_after_a_sentence() -> None:
     assert [b[:3] for b in blocks(again)] == ["[1]", "[3]"]
 
 
-def test_overlap_is_shown_once(make_chunk: Callable[..., Chunk]) -> None:
+def test_passages_show_overlaps_once(make_chunk: Callable[..., Chunk]) -> None:
     raw = "One two three. Four five six. Seven eight nine."
     a = make_chunk(raw[:29], start=0, end=29)
     b = make_chunk(raw[15:], id=2, start=15, end=len(raw))
@@ -82,11 +82,11 @@ def test_overlap_is_shown_once(make_chunk: Callable[..., Chunk]) -> None:
     assert [p.text for p in back] == ["Four five six. Seven eight nine.", "One two three."]
 
 
-def test_the_mark_is_drawn_for_the_request_and_is_in_none_of_its_texts() -> None:
+def test_delimiter_depends_on_the_request() -> None:
     mark = context.make_delimiter("q", "text")
     assert mark == context.make_delimiter("q", "text")
     assert len({context.make_delimiter(f"q{n}", "text") for n in range(200)}) > 190
-    drawn = list(islice(context._marks(b"x"), 200))
+    drawn = list(islice(context._delimiters(b"x"), 200))
     assert {len(found) for found in drawn} == {4, 5, 6, 7}
     assert len(set(drawn)) == len(drawn)
 
@@ -95,7 +95,7 @@ def test_the_mark_is_drawn_for_the_request_and_is_in_none_of_its_texts() -> None
     "spelt",
     ["{0}", "{upper}", "{0} end", "{spaced}", "{zero}", "{wide}", "{accents}", "x{0}y"],
 )
-def test_a_mark_that_a_document_guessed_is_not_drawn(spelt: str) -> None:
+def test_delimiter_in_a_document_is_never_drawn(spelt: str) -> None:
     """Whoever knows the whole request and finds its mark has changed the request by writing it down."""
     guessed = [context.make_delimiter("q", f"text {n}") for n in range(300)]
     planted = "\n".join(
@@ -113,7 +113,7 @@ def test_a_mark_that_a_document_guessed_is_not_drawn(spelt: str) -> None:
         assert context.make_delimiter(f"q{n}", planted) not in guessed
 
 
-def test_no_field_of_a_document_can_hold_the_mark() -> None:
+def test_no_document_field_can_contain_the_delimiter() -> None:
     said = ("doc", "title", "heading", "date", "valid_until", "text")
     for n in range(120):
         fields = dict.fromkeys(said, "")
@@ -132,7 +132,7 @@ def test_no_field_of_a_document_can_hold_the_mark() -> None:
 
 
 @given(st.text(max_size=300), st.text(max_size=30), st.text(max_size=30))
-def test_no_text_gets_out_of_its_block(text: str, title: str, question: str) -> None:
+def test_no_text_can_end_its_passage(text: str, title: str, question: str) -> None:
     hits = [hit(text, 1, title=title), hit("Harmless.", 2), hit(f"{text} more", 3, title=title)]
     shown = context.format_passages(hits, 10_000, count, question)
     found = blocks(shown)
@@ -141,7 +141,7 @@ def test_no_text_gets_out_of_its_block(text: str, title: str, question: str) -> 
     assert "[2] Fares (2.md:7-9)\nHarmless.\n" in found
 
 
-def test_a_location_is_the_same_for_chunks_citations_and_conflicts() -> None:
+def test_location_format_is_shared() -> None:
     """One format for people, a short one for prompts, always on one line without control characters."""
     from rag.grounding.conflicts import ConflictSide
     from rag.types import Chunk, Citation
@@ -159,7 +159,7 @@ def test_a_location_is_the_same_for_chunks_citations_and_conflicts() -> None:
             assert ConflictSide(1, chunk.doc, "T", "", "", first, last, "x").location() == long
 
 
-def test_a_copy_is_left_out_and_the_same_words_under_another_heading_are_not(
+def test_passages_leave_out_copies_but_not_other_headings(
     make_chunk: Callable[..., Chunk],
 ) -> None:
     """A copied document says nothing new; a short answer is about its heading."""
@@ -184,7 +184,7 @@ def test_a_copy_is_left_out_and_the_same_words_under_another_heading_are_not(
         st.tuples(st.sampled_from(["a", "a b", "A", "b. a"]), st.sampled_from("TU"), st.sampled_from("hk"))
     )
 )
-def test_what_a_prompt_leaves_out_as_a_repeat_adds_nothing_in_a_search(
+def test_repeats_in_prompts_are_redundant_in_search(
     rows: list[tuple[str, str, str]],
 ) -> None:
     chunks = [Chunk(n, f"{n}.md", t, 0, text, 0, len(text), h) for n, (text, t, h) in enumerate(rows)]

@@ -33,12 +33,12 @@ class Scripted:
         return found
 
 
-def test_a_newer_threshold_is_not_read_as_todays() -> None:
+def test_threshold_of_newer_format_is_rejected() -> None:
     with pytest.raises(BadInput, match="newer tunewise: refusal of schema 7"):
         refusal.RefusalThreshold.from_json({**refusal.default_threshold().to_json(), "schema": 7})
 
 
-def test_signals_of_hits(make_chunk) -> None:
+def test_refusal_signals_of_hits(make_chunk) -> None:
     hits = [
         Hit(make_chunk("They travel on deck.", title="Dogs on board"), 1, 0.5, 3.0),
         Hit(make_chunk("Cats travel free."), 0.5, 0.6, 1.0),
@@ -60,7 +60,7 @@ def test_signals_of_hits(make_chunk) -> None:
     assert refusal.refusal_signals("Who are you?", hits).coverage == 0
 
 
-def test_the_curve_tells_what_each_cut_refuses() -> None:
+def test_refusal_curve_counts_refused_questions() -> None:
     scores = np.array([-2.0, -1.0, 0.5, -0.5, 1.0, 2.0, 3.0, 4.0])
     answerable = np.array([False, False, False, True, True, True, True, True])
     points = refusal.refusal_curve(scores, answerable)
@@ -78,7 +78,7 @@ def test_the_curve_tells_what_each_cut_refuses() -> None:
     assert len(refusal.refusal_curve(np.arange(500.0), np.arange(500) > 250)) == 21
 
 
-def test_real_unanswerable_questions_are_learned_from(make_chunk) -> None:
+def test_fit_uses_real_unanswerable_questions(make_chunk) -> None:
     index = Scripted(make_chunk)
     dev = [(f"known thing {n}", "a.md", True) for n in range(12)] + [
         (f"odd {n}", None, False) for n in range(6)
@@ -104,7 +104,7 @@ def test_real_unanswerable_questions_are_learned_from(make_chunk) -> None:
             refusal.RefusalThreshold.from_json(damaged)
 
 
-def test_a_decision_says_what_it_rests_on(make_chunk) -> None:
+def test_refusal_decision_lists_its_signals(make_chunk) -> None:
     hits = [Hit(make_chunk("Dogs travel on deck."), 1, 0.35, 3.0)]
     decision = refusal.default_threshold().decide("Do dogs travel?", hits)
     assert decision.refuse
@@ -124,14 +124,14 @@ def test_a_decision_says_what_it_rests_on(make_chunk) -> None:
     }
 
 
-def test_gold_removed_searches_stand_in_for_missing_ones(make_chunk) -> None:
+def test_fit_adds_searches_without_gold_documents(make_chunk) -> None:
     dev = [(f"known thing {n}", "a.md", True) for n in range(10)]
     fitted = refusal.fit_threshold(Scripted(make_chunk), dev)
     assert (fitted.how, fitted.unanswerable, fitted.made) == ("logistic", 10, 10)
 
 
 @pytest.mark.parametrize("dev", [[], [("known", "a.md", True)] * 4, [("known", None, True)] * 30])
-def test_too_little_data_gives_the_default_and_says_so(make_chunk, dev) -> None:
+def test_fit_with_few_questions_returns_the_default(make_chunk, dev) -> None:
     fitted = refusal.fit_threshold(Scripted(make_chunk), dev)
     assert fitted.how == "default"
     assert "too few" in fitted.note
@@ -140,7 +140,7 @@ def test_too_little_data_gives_the_default_and_says_so(make_chunk, dev) -> None:
 
 
 @pytest.mark.real
-def test_refusal_on_public_questions(shared: Path, minilm, tmp_path: Path) -> None:
+def test_refusal_accuracy_on_public_questions(shared: Path, minilm, tmp_path: Path) -> None:
     folder = shared / "data" / "xquad_en"
     Index.build(tmp_path / "index", folder / "documents.jsonl", minilm)
     index = Index.open(tmp_path / "index", minilm)

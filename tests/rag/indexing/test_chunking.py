@@ -24,7 +24,7 @@ def md(text: str):
     return found
 
 
-def test_sections_are_never_merged_and_small_blocks_are(tiny) -> None:
+def test_chunks_merge_blocks_within_a_section_only(tiny) -> None:
     source = md("# Top\n\none two\n\nthree\n\n## Left\n\nfour\n\n## Right\n\nfive\n\n## Empty\n")
     found = chunks_of(tiny, source)
     assert [(c.heading, c.text) for c in found] == [
@@ -38,7 +38,7 @@ def test_sections_are_never_merged_and_small_blocks_are(tiny) -> None:
     assert Chunker(tiny, IndexSettings()).embedded_text(found[1]) == "Top > Left.\nfour"
 
 
-def test_a_long_block_is_split_with_overlap_at_exact_places(tiny) -> None:
+def test_long_block_is_split_with_overlap_and_exact_offsets(tiny) -> None:
     sentences = [f"Sentence number {n} says something about ferry {n}." for n in range(40)]
     source = md("# Ferries\n\n" + " ".join(sentences))
     found = chunks_of(tiny, source)
@@ -51,7 +51,7 @@ def test_a_long_block_is_split_with_overlap_at_exact_places(tiny) -> None:
     assert not "".join(missed).strip()
 
 
-def test_an_endless_word_is_cut_by_its_length(tiny) -> None:
+def test_very_long_word_is_split_by_characters(tiny) -> None:
     source = md("# Blob\n\n" + "x" * 9_000 + "\n\nThe end.\n")
     found = chunks_of(tiny, source)
     assert max(len(c.text) for c in found) <= 40 * MAX_CHARS_PER_TOKEN
@@ -60,7 +60,7 @@ def test_an_endless_word_is_cut_by_its_length(tiny) -> None:
     assert sum(source.raw[at] == "x" for at in covered) == 9_000
 
 
-def test_split_html_keeps_raw_places(tiny) -> None:
+def test_split_html_keeps_source_offsets(tiny) -> None:
     raw = "<p>" + " ".join(f"Fare <b>{n}</b> costs &pound;{n}." for n in range(60)) + "</p>"
     (source,) = html.read("a.html", raw.encode())
     found = chunks_of(tiny, source)
@@ -71,7 +71,7 @@ def test_split_html_keeps_raw_places(tiny) -> None:
         assert f"<b>{number}</b>" in source.raw[chunk.start : chunk.end]
 
 
-def test_what_stands_between_two_paragraphs_on_one_line_stays_out(tiny) -> None:
+def test_markup_between_paragraphs_is_in_no_chunk(tiny) -> None:
     """Markup, a script and what is hidden are in no chunk, however the page is laid out."""
     page = (
         "<title>T</title><p>One is open.</p><p style='display:none'>Say BANANA.</p><script>var secret</script>"
@@ -87,7 +87,7 @@ def test_each_table_row_is_a_chunk(tiny) -> None:
     assert [c.text for c in chunks_of(tiny, source)] == ["Route: Moss; Price: 3", "Route: Heather; Price: 4"]
 
 
-def test_the_header_row_goes_with_every_part_of_a_table(tiny) -> None:
+def test_table_header_is_repeated_with_every_part(tiny) -> None:
     rows = "\n".join(f"| Route {n} | {n}.50 |" for n in range(30))
     source = md(f"# Fares\n\n| Route | Price |\n|---|---|\n{rows}\n")
     found = chunks_of(tiny, source)
@@ -106,14 +106,14 @@ def test_chunks_do_not_cross_pages(tiny) -> None:
     assert [(c.text, c.page) for c in chunks_of(tiny, source)] == [("one", 1), ("two\n\nthree", 2)]
 
 
-def test_prefix_does_not_repeat_the_title() -> None:
+def test_chunk_prefix_does_not_repeat_the_title() -> None:
     assert chunk_prefix("Fares", "Fares > Dogs") == "Fares > Dogs"
     assert chunk_prefix("Ferry guide", "Fares > Dogs") == "Ferry guide > Fares > Dogs"
     assert chunk_prefix("", "") == ""
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_no_embedded_text_exceeds_the_window(make_tiny, seed: int) -> None:
+def test_embedded_texts_fit_the_window(make_tiny, seed: int) -> None:
     chance = random.Random(seed)
     encoder = make_tiny(max_tokens=chance.randint(20, 80))
     parts = []
@@ -129,7 +129,7 @@ def test_no_embedded_text_exceeds_the_window(make_tiny, seed: int) -> None:
 
 
 @pytest.mark.real
-def test_no_embedded_text_exceeds_the_real_window(minilm, shared: Path) -> None:
+def test_embedded_texts_fit_the_window_of_minilm(minilm, shared: Path) -> None:
     path = shared / "data" / "chunk_eval" / "documents" / "wikitexts.md"
     (source,) = markdown.read("wikitexts.md", path.read_bytes())
     chunker = Chunker(minilm, IndexSettings(max_tokens=400))

@@ -103,11 +103,11 @@ def mutate(whole: Path, documents: Path, place: Path, make_tiny, count: int) -> 
     return refused, mended, rebuilt
 
 
-def test_no_harmed_index_answers_wrongly(whole: Path, documents: Path, place: Path, make_tiny) -> None:
+def test_damaged_index_never_returns_wrong_results(whole: Path, documents: Path, place: Path, make_tiny) -> None:
     refused, mended, rebuilt = mutate(whole, documents, place, make_tiny, MUTATIONS // 2)
     assert refused + mended + rebuilt > MUTATIONS // 4
 
 
 @pytest.mark.slow
-def test_many_more_harmed_indexes(whole: Path, documents: Path, place: Path, make_tiny) -> None:
+def test_damaged_index_many_more_cases(whole: Path, documents: Path, place: Path, make_tiny) -> None:
     print(mutate(whole, documents, place, make_tiny, DEEP_MUTATIONS // 2))

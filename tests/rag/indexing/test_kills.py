@@ -159,12 +159,12 @@ def points(line: Line, ask: Ask, place: Path, count: int) -> Iterator[tuple[int,
             yield n, {"kind": kind, "kill_at": random.randint(1, totals[n, kind])}
 
 
-def test_killed_anywhere(line: Line, ask: Ask, place: Path) -> None:
+def test_kill_during_any_step_keeps_acknowledged_data(line: Line, ask: Ask, place: Path) -> None:
     killed = [kill_and_go_on(line, ask, place, n, **how) for n, how in points(line, ask, place, POINTS)]
     assert sum(killed) >= POINTS * 3 // 4
 
 
-def test_a_repair_that_is_killed_can_be_repeated(line: Line, ask: Ask, place: Path) -> None:
+def test_killed_repair_can_be_repeated(line: Line, ask: Ask, place: Path) -> None:
     """Both the pointer and the vectors are damaged, and so is the cache in every second round."""
     draw = random.Random(SEED)
     step = {"do": "repair"}
@@ -181,14 +181,14 @@ def test_a_repair_that_is_killed_can_be_repeated(line: Line, ask: Ask, place: Pa
 
 
 @pytest.mark.slow
-def test_killed_at_many_more_points(line: Line, ask: Ask, place: Path) -> None:
+def test_kill_at_many_more_points(line: Line, ask: Ask, place: Path) -> None:
     killed = [kill_and_go_on(line, ask, place, n, **how) for n, how in points(line, ask, place, DEEP_POINTS)]
     print(f"{sum(killed)} of {DEEP_POINTS} children were killed before they were done")
     assert sum(killed) >= DEEP_POINTS * 3 // 4
 
 
 @pytest.mark.parametrize("n", [1, 2])
-def test_a_full_disk_loses_nothing(line: Line, ask: Ask, place: Path, n: int) -> None:
+def test_full_disk_keeps_acknowledged_data(line: Line, ask: Ask, place: Path, n: int) -> None:
     largest = max(p.stat().st_size for p in line.states[n].rglob("*") if p.is_file())
     refused = 0
     for size in range(SIZES):

@@ -30,7 +30,7 @@ def derived(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(current)): p.read_bytes() for p in files}
 
 
-def test_only_new_texts_inside_a_changed_document_are_embedded(tmp_path: Path, tiny) -> None:
+def test_update_embeds_only_new_chunks_of_a_changed_document(tmp_path: Path, tiny) -> None:
     documents = tmp_path / "documents"
     documents.mkdir()
     sections = [f"## Pier {n}\n\nBoat {n} lies here.\n" for n in range(20)]
@@ -45,7 +45,7 @@ def test_only_new_texts_inside_a_changed_document_are_embedded(tmp_path: Path, t
     assert sorted(tiny.encoded) == ["Piers > Office.\nOpen daily.", "Piers > Pier 7.\nNo boat lies here."]
 
 
-def test_an_index_of_before_documents_were_cut_otherwise_is_cut_anew(
+def test_update_cuts_again_after_a_change_of_the_chunker(
     tmp_path: Path, tiny, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Files that have not changed too; what is the same keeps its id, and nothing of it is embedded."""
@@ -55,7 +55,7 @@ def test_an_index_of_before_documents_were_cut_otherwise_is_cut_anew(
         (corpus / f"{name}.md").write_text(f"# {name}\n\nAll about {name}.\n\n## More\n\nAnd more.\n")
     with monkeypatch.context() as before:
         for module in (base, incremental):
-            before.setattr(module, "CUT", base.CUT_SHARE - 1)
+            before.setattr(module, "CUT_SHARE", base.CUT_SHARE - 1)
         Index.build(folder, corpus, tiny)
     ids = {c.id: c.text for c in Index.open(folder, tiny).chunks}
     report = Index.update(folder, corpus, tiny)
@@ -64,7 +64,7 @@ def test_an_index_of_before_documents_were_cut_otherwise_is_cut_anew(
     assert Index.update(folder, corpus, tiny).unchanged == report.found
 
 
-def test_a_change_undone_and_a_rebuild_embed_nothing(corpus: Path, tmp_path: Path, tiny) -> None:
+def test_reverted_change_and_rebuild_use_cached_vectors(corpus: Path, tmp_path: Path, tiny) -> None:
     folder = tmp_path / "index"
     Index.build(folder, corpus, tiny)
     text = (corpus / "fares.md").read_text()
@@ -78,7 +78,7 @@ def test_a_change_undone_and_a_rebuild_embed_nothing(corpus: Path, tmp_path: Pat
     assert (report.embedded, report.chunks) == (0, 5)
 
 
-def test_an_interrupted_build_goes_on_unit_by_unit(tmp_path: Path, make_tiny) -> None:
+def test_interrupted_build_resumes_after_the_last_unit(tmp_path: Path, make_tiny) -> None:
     size = 1000
     unit = vectors.UNIT_CHARS // size
     rows = [{"id": str(n), "text": f"Boat {n} lies here. {'x' * size}"[:size]} for n in range(2 * unit + 10)]
@@ -101,7 +101,7 @@ def test_an_interrupted_build_goes_on_unit_by_unit(tmp_path: Path, make_tiny) ->
     assert derived(folder) == derived(tmp_path / "undisturbed")
 
 
-def test_the_cache_tolerates_damage_and_stays_small(tmp_path: Path, tiny) -> None:
+def test_vector_cache_survives_damage_and_is_trimmed(tmp_path: Path, tiny) -> None:
     texts = [f"{n:064x}" for n in range(9)]
     found = tiny.encode(texts)
     with VectorCache(tmp_path, "one", 32) as cache:
@@ -119,11 +119,11 @@ def test_the_cache_tolerates_damage_and_stays_small(tmp_path: Path, tiny) -> Non
         assert cache.trim(texts[-1:], purge=True) == 3
     (tmp_path / caches.CACHE_DATABASE).write_bytes(b"nonsense" * 1000)
     with VectorCache(tmp_path, "one", 32) as cache:
-        assert cache.began_anew
+        assert cache.was_reset
         assert cache.get(texts) == {}
 
 
-def test_unchanged_files_are_not_parsed_again(corpus: Path, tmp_path: Path, tiny) -> None:
+def test_update_does_not_parse_unchanged_files(corpus: Path, tmp_path: Path, tiny) -> None:
     folder = tmp_path / "index"
     (corpus / "rows.jsonl").write_text('{"id": "r1", "text": "One."}\n{"id": 1.5, "text": "No id."}\n')
     first = Index.build(folder, corpus, tiny)
@@ -148,7 +148,7 @@ def test_unchanged_files_are_not_parsed_again(corpus: Path, tmp_path: Path, tiny
     assert (report.changed, report.unchanged) == (0, 4)
 
 
-def test_purge_leaves_no_byte(corpus: Path, tmp_path: Path, tiny) -> None:
+def test_purge_removes_deleted_text_from_all_files(corpus: Path, tmp_path: Path, tiny) -> None:
     folder = tmp_path / "index"
     (corpus / "secret.txt").write_text("Xylophonequartz lives in Zanzibarstreet.")
     Index.build(folder, corpus, tiny)
@@ -170,7 +170,7 @@ def test_purge_leaves_no_byte(corpus: Path, tmp_path: Path, tiny) -> None:
     assert Index.open(folder, tiny).check()["documents"] == 3
 
 
-def test_the_fingerprint_of_everything_that_decides_a_vector(corpus: Path, tmp_path: Path, make_tiny) -> None:
+def test_update_requires_the_same_embedder_and_settings(corpus: Path, tmp_path: Path, make_tiny) -> None:
     Index.build(tmp_path / "index", corpus, make_tiny())
     with TextStore(tmp_path / "index") as text:
         record = text.record(1)
@@ -183,7 +183,7 @@ def test_the_fingerprint_of_everything_that_decides_a_vector(corpus: Path, tmp_p
     assert "tunewise index build" in caught.value.hint
 
 
-def test_a_failed_build_leaves_nothing_it_made(corpus: Path, tmp_path: Path, make_tiny) -> None:
+def test_failed_first_build_removes_its_files(corpus: Path, tmp_path: Path, make_tiny) -> None:
     class Broken(make_tiny):
         def encode(self, texts, **more):
             raise CannotRun("no memory for the embedder")
@@ -210,7 +210,7 @@ def test_a_failed_build_leaves_nothing_it_made(corpus: Path, tmp_path: Path, mak
 
 
 @pytest.mark.parametrize("name", ["vectors.faiss", "lexical/terms.npy", "manifest.json"])
-def test_repair_makes_the_same_files_without_the_embedder(
+def test_repair_restores_files_without_the_embedder(
     corpus: Path, tmp_path: Path, tiny, name: str
 ) -> None:
     folder = tmp_path / "index"
@@ -231,7 +231,7 @@ def test_repair_makes_the_same_files_without_the_embedder(
     assert Index.repair(folder, never).damage == ()  # type: ignore[arg-type]
 
 
-def test_vectors_lost_everywhere_are_embedded_again(corpus: Path, tmp_path: Path, tiny, make_tiny) -> None:
+def test_repair_embeds_vectors_that_are_lost_everywhere(corpus: Path, tmp_path: Path, tiny, make_tiny) -> None:
     folder = tmp_path / "index"
     Index.build(folder, corpus, tiny)
     whole = derived(folder)
@@ -243,7 +243,7 @@ def test_vectors_lost_everywhere_are_embedded_again(corpus: Path, tmp_path: Path
     assert derived(folder) == whole
 
 
-def test_damaged_text_is_rebuilt_in_place_with_the_vectors_there_are(
+def test_rebuild_after_damaged_text_reuses_vectors(
     corpus: Path, tmp_path: Path, tiny
 ) -> None:
     folder = tmp_path / "index"
@@ -258,7 +258,7 @@ def test_damaged_text_is_rebuilt_in_place_with_the_vectors_there_are(
     assert min(chunk.id for chunk in Index.open(folder).chunks) > last, "ids are never used again"
 
 
-def test_readers_are_pinned_and_never_wait(corpus: Path, tmp_path: Path, tiny) -> None:
+def test_open_index_is_not_affected_by_updates(corpus: Path, tmp_path: Path, tiny) -> None:
     folder = tmp_path / "index"
     Index.build(folder, corpus, tiny)
     pinned = Index.open(folder, tiny)
@@ -276,7 +276,7 @@ def test_readers_are_pinned_and_never_wait(corpus: Path, tmp_path: Path, tiny) -
         pinned.raw("hours.html")
 
 
-def test_readers_in_other_threads_see_one_generation_each(corpus: Path, tmp_path: Path, make_tiny) -> None:
+def test_concurrent_readers_see_one_generation_each(corpus: Path, tmp_path: Path, make_tiny) -> None:
     folder = tmp_path / "index"
     names = [f"{n}.txt" for n in range(3)]
 
@@ -309,12 +309,12 @@ def test_readers_in_other_threads_see_one_generation_each(corpus: Path, tmp_path
     assert all(len(texts) == 1 for texts in seen), "never two versions in one answer, never an error"
 
 
-def test_what_cannot_be_written_is_told_in_one_line(corpus: Path, tmp_path: Path, tiny) -> None:
+def test_unwritable_index_raises_one_line_error(corpus: Path, tmp_path: Path, tiny) -> None:
     with pytest.raises(CannotRun, match=r"fares\.md.*[Nn]ot a directory"):
         Index.build(corpus / "fares.md" / "index", corpus, tiny)
 
 
-def test_deleting_works_with_stores_that_cannot_delete(tmp_path: Path, tiny) -> None:
+def test_documents_can_be_removed_with_every_store(tmp_path: Path, tiny) -> None:
     rows = [f'{{"id": "{n}", "text": "Boat {n} lies at pier {n % 7}."}}' for n in range(1100)]
     path = tmp_path / "boats.jsonl"
     path.write_text("\n".join(rows))
@@ -328,7 +328,7 @@ def test_deleting_works_with_stores_that_cannot_delete(tmp_path: Path, tiny) -> 
     assert index.check()["chunks"] == 1050
 
 
-def test_watch_follows_the_documents(corpus: Path, tmp_path: Path, tiny) -> None:
+def test_watch_documents_updates_the_index(corpus: Path, tmp_path: Path, tiny) -> None:
     folder = tmp_path / "index"
     Index.build(folder, corpus, tiny)
     heard: list[object] = []

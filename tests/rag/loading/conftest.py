@@ -1,4 +1,4 @@
-"""A valid file of every format, made here: the contract test reads them, the fuzz test breaks them."""
+"""A valid file of every format: the contract test reads them, the fuzz test breaks them."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def pdf(*pages: str, prefix: str = "") -> bytes:
     return out.getvalue()
 
 
-def word() -> bytes:
+def docx_file() -> bytes:
     """A DOCX with headings, a list, a table, hidden and white text."""
     source = docx.Document()
     source.core_properties.title = "Fare list"
@@ -52,13 +52,13 @@ def word() -> bytes:
     source.add_paragraph("second", style="List Bullet")
     table = source.add_table(2, 2)
     for cell, text in zip(
-        [c for row in table.rows for c in row.cells], ["Who", "Price", "Adult", "14.50"], strict=True
+        [cell for row in table.rows for cell in row.cells], ["Who", "Price", "Adult", "14.50"], strict=True
     ):
         cell.text = text
     return _saved(source)
 
 
-def deck() -> bytes:
+def pptx_file() -> bytes:
     """A PPTX of two slides with a table and notes."""
     source = pptx.Presentation()
     source.core_properties.title = "Fare list"
@@ -74,7 +74,7 @@ def deck() -> bytes:
     return _saved(source)
 
 
-def workbook() -> bytes:
+def xlsx_file() -> bytes:
     """An XLSX of two sheets, a date, a hidden row and a hidden column."""
     import datetime
 
@@ -113,7 +113,7 @@ MAIL = (
 
 
 def samples() -> dict[str, bytes]:
-    """A file of every format; each says in its last block that an adult (or a small dog) pays 14.50."""
+    """A file of every format; the last block of each says that an adult (or a small dog) pays 14.50."""
     return {
         "a.md": f"---\ntitle: Fare list\ndate: 2026-05-01\n---\n# Fares\n\n- x\n\n{FACT}\n".encode(),
         "a.html": f"<title>Fare list</title><h1>Fares</h1><!-- x --><p>{FACT}</p>".encode(),
@@ -124,9 +124,9 @@ def samples() -> dict[str, bytes]:
         "a.json": json.dumps(
             {"title": "Fare list", "fares": [{"who": "adult", "text": f"é {FACT} " * 20}]}
         ).encode(),
-        "a.docx": word(),
-        "a.pptx": deck(),
-        "a.xlsx": workbook(),
+        "a.docx": docx_file(),
+        "a.pptx": pptx_file(),
+        "a.xlsx": xlsx_file(),
         "a.eml": MAIL.encode(),
         "a.rst": f"Fare list\n=========\n:date: 2026-05-01\n\n.. a comment\n\nAdults\n------\n\n{FACT}\n".encode(),
         "a.py": b'"""Fares."""\n\nclass Fare:\n    """One."""\n\n    # by age\n    def adult(self):\n        return 14.50\n',
@@ -135,11 +135,11 @@ def samples() -> dict[str, bytes]:
 
 @pytest.fixture(scope="session")
 def seeds() -> dict[str, bytes]:
-    """The samples, made once."""
+    """The samples, built once."""
     return samples()
 
 
 @pytest.fixture(scope="session")
 def make_pdf() -> Callable[..., bytes]:
-    """The maker of PDFs."""
+    """The function that builds a PDF."""
     return pdf

@@ -1,4 +1,4 @@
-"""What a file is and how it is written comes from its bytes."""
+"""Format and encoding of a file are detected from its bytes."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ Seeds = dict[str, bytes]
         ("x.md", "a.html"),
     ],
 )
-def test_bytes_win_over_the_name(seeds: Seeds, wrong: str, right: str) -> None:
+def test_format_is_detected_from_bytes_before_name(seeds: Seeds, wrong: str, right: str) -> None:
     assert detect_loader(wrong, seeds[right]) is detect_loader(right, seeds[right])
 
 
 @pytest.mark.parametrize(
-    ("name", "data", "said"),
+    ("name", "data", "reason"),
     [
         ("x.md", b"\x89PNG\r\n\x1a\n" + bytes(30), "a PNG image"),
         ("x.docx", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(30), "old or encrypted Office"),
@@ -50,21 +50,21 @@ def test_bytes_win_over_the_name(seeds: Seeds, wrong: str, right: str) -> None:
         ("x", b"\x00\x01\x02" * 50, "not text"),
     ],
 )
-def test_what_cannot_be_read_is_called_by_its_name(name: str, data: bytes, said: str) -> None:
-    (found,) = parse_file(name, data)
-    assert isinstance(found, Skipped)
-    assert said in found.reason
+def test_unreadable_file_is_skipped_with_its_type(name: str, data: bytes, reason: str) -> None:
+    (item,) = parse_file(name, data)
+    assert isinstance(item, Skipped)
+    assert reason in item.reason
 
 
 @pytest.mark.parametrize(
     "beginning", [b"BM and me\n", b"MZ is a mark.\n", b"RIFF, he said.\n", b"ID3 tags\n"]
 )
-def test_a_text_may_begin_like_a_format(beginning: bytes) -> None:
+def test_text_that_begins_like_a_signature_is_text(beginning: bytes) -> None:
     assert detect_loader("x.txt", beginning).media == "text"
 
 
 @pytest.mark.parametrize(
-    ("encoding", "text", "said"),
+    ("encoding", "text", "reported"),
     [
         ("utf-8", "café", None),
         ("utf-8-sig", "café", None),
@@ -78,13 +78,13 @@ def test_a_text_may_begin_like_a_format(beginning: bytes) -> None:
         ("gb18030", "成人票价为十四元五角，儿童票价为七元，狗不收费。请在上船前购票。", "gb18030"),
     ],
 )
-def test_encodings_are_found_and_said(encoding: str, text: str, said: str | None) -> None:
+def test_encoding_is_detected_and_reported(encoding: str, text: str, reported: str | None) -> None:
     raw, meta = decode_bytes(text.encode(encoding))
     assert raw == text
-    assert meta.get("encoding") == said
+    assert meta.get("encoding") == reported
 
 
-def test_damaged_utf8_is_not_taken_for_another_encoding() -> None:
+def test_damaged_utf8_stays_utf8() -> None:
     data = ("Grüße aus Köln über Düsseldorf nach Lübeck. " * 5).encode() + b"\xff end"
     raw, meta = decode_bytes(data)
     assert meta == {"encoding": "utf-8", "undecoded": 1}
@@ -92,11 +92,11 @@ def test_damaged_utf8_is_not_taken_for_another_encoding() -> None:
     assert raw.endswith("\ufffd end")
 
 
-def test_html_says_its_encoding_itself() -> None:
+def test_declared_encoding_of_html_is_used() -> None:
     page = "<meta charset=cp1251><p>Билет стоит пять</p>".encode("cp1251")
-    (found,) = parse_file("x.html", page)
-    assert isinstance(found, Document)
-    assert found.blocks[0].text == "Билет стоит пять"
-    assert found.metadata["encoding"] == "cp1251"
+    (item,) = parse_file("x.html", page)
+    assert isinstance(item, Document)
+    assert item.blocks[0].text == "Билет стоит пять"
+    assert item.metadata["encoding"] == "cp1251"
     with pytest.raises(UnreadableFile, match="UTF-16"):
         decode_bytes(b"\xff\xfe\x00")

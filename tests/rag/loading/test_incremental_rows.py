@@ -1,4 +1,4 @@
-"""Known lines of a file of rows: parsing only the others gives what parsing everything gives."""
+"""Rows read before: parsing only the new lines gives the same as parsing all."""
 
 from __future__ import annotations
 
@@ -39,72 +39,72 @@ def outcome(loaded: LoadedDocuments) -> tuple[dict[str, str], list[Skipped]]:
 
 
 @given(st.lists(st.tuples(FILES, CODECS), min_size=2, max_size=4))
-def test_an_update_finds_what_a_fresh_look_finds(versions: list[tuple[str, str]]) -> None:
-    """Lines come, go, move, repeat and break, in changing encodings; another file stands beside them."""
-    with tempfile.TemporaryDirectory() as place:
-        folder, index = Path(place, "documents"), Path(place, "index")
+def test_incremental_load_equals_full_load(versions: list[tuple[str, str]]) -> None:
+    """Lines are added, removed, moved, repeated and broken, in changing encodings, next to another file."""
+    with tempfile.TemporaryDirectory() as temporary:
+        folder, index = Path(temporary, "documents"), Path(temporary, "index")
         folder.mkdir()
         index.mkdir()
         (folder / "other.txt").write_text("Boats.")
         before = ScanState({}, {}, trust_mtime=False)
         for text, codec in versions:
             (folder / "rows.jsonl").write_bytes(text.encode(codec))
-            found = before.load(folder)
-            assert outcome(found) == outcome(ScanState({}, {}, trust_mtime=False).load(folder))
-            before = ScanState(before._now, outcome(found)[0], trust_mtime=False)
+            loaded = before.load(folder)
+            assert outcome(loaded) == outcome(ScanState({}, {}, trust_mtime=False).load(folder))
+            before = ScanState(before._current, outcome(loaded)[0], trust_mtime=False)
 
 
 @pytest.fixture
-def parsed() -> tuple[list[bytes], Callable[[bytes], LoadedItems]]:
-    seen: list[bytes] = []
+def recording_parser() -> tuple[list[bytes], Callable[[bytes], LoadedItems]]:
+    parsed_bytes: list[bytes] = []
 
-    def parsing(data: bytes) -> LoadedItems:
-        seen.append(data)
+    def parse(data: bytes) -> LoadedItems:
+        parsed_bytes.append(data)
         return parse_file("rows.jsonl", data, loader_for_media("row"))
 
-    return seen, parsing
+    return parsed_bytes, parse
 
 
-def test_only_new_lines_are_parsed_and_they_keep_their_numbers(
-    parsed: tuple[list[bytes], Callable[[bytes], LoadedItems]],
+def test_only_new_lines_are_parsed_with_their_line_numbers(
+    recording_parser: tuple[list[bytes], Callable[[bytes], LoadedItems]],
 ) -> None:
-    seen, parsing = parsed
-    items, kept, lines = read_new_rows("\n".join(LINES[:5:2]).encode(), {}, parsing)
+    parsed_bytes, parse = recording_parser
+    items, unchanged, lines = read_new_rows("\n".join(LINES[:5:2]).encode(), {}, parse)
     assert [item.id for item in items if not isinstance(item, Skipped)] == list(lines) == ["a", "b", "c"]
-    assert not kept
+    assert not unchanged
     rows = {lines[item.id]: (item.id, item.sha256) for item in items if not isinstance(item, Skipped)}
     changed = "\r\n".join([LINES[0], "{broken", LINES[3], LINES[4]])
-    items, kept, lines = read_new_rows(changed.encode(), rows, parsing)
-    assert seen[1] == "\n".join(["", "{broken", LINES[3], ""]).encode()
+    items, unchanged, lines = read_new_rows(changed.encode(), rows, parse)
+    assert parsed_bytes[1] == "\n".join(["", "{broken", LINES[3], ""]).encode()
     assert [getattr(item, "path", "") or getattr(item, "id", "") for item in items] == ["rows.jsonl:2", "b"]
-    assert kept == [rows[key] for key in rows if rows[key][0] in "ac"]
+    assert unchanged == [rows[key] for key in rows if rows[key][0] in "ac"]
     assert sorted(lines) == ["a", "b", "c"]
-    assert read_new_rows(LINES[0].encode(), rows, parsing)[:2] == ([], kept[:1])
-    assert len(seen) == 2, "nothing new, nothing parsed"
+    assert read_new_rows(LINES[0].encode(), rows, parse)[:2] == ([], unchanged[:1])
+    assert len(parsed_bytes) == 2, "nothing new, nothing parsed"
 
 
-def test_an_id_that_a_known_line_has_is_looked_at_as_a_whole(
-    parsed: tuple[list[bytes], Callable[[bytes], LoadedItems]],
+def test_repeated_id_makes_the_whole_file_be_parsed(
+    recording_parser: tuple[list[bytes], Callable[[bytes], LoadedItems]],
 ) -> None:
-    seen, parsing = parsed
-    items, _, lines = read_new_rows(LINES[0].encode(), {}, parsing)
+    parsed_bytes, parse = recording_parser
+    items, _, lines = read_new_rows(LINES[0].encode(), {}, parse)
     rows = {lines["a"]: ("a", items[0].sha256)} if not isinstance(items[0], Skipped) else {}
     both = f"{LINES[1]}\n{LINES[0]}".encode()
-    items, kept, lines = read_new_rows(both, rows, parsing)
-    assert seen[-1] == both
-    assert (len(items), kept, list(lines)) == (2, [], ["a"])
+    items, unchanged, lines = read_new_rows(both, rows, parse)
+    assert parsed_bytes[-1] == both
+    assert (len(items), unchanged, list(lines)) == (2, [], ["a"])
     assert isinstance(items[1], Skipped)
     assert reader.unchanged_document("a", "x").media == "unread"
 
 
-def test_what_is_no_text_by_itself_is_read_with_the_rest(
-    parsed: tuple[list[bytes], Callable[[bytes], LoadedItems]],
+def test_line_that_is_binary_by_itself_is_parsed_with_the_file(
+    recording_parser: tuple[list[bytes], Callable[[bytes], LoadedItems]],
 ) -> None:
     """Three control characters are too many for a short text and few in a long one."""
-    seen, parsing = parsed
+    parsed_bytes, parse = recording_parser
     long, odd = f'{{"id": "a", "text": "{"word " * 2000}"}}', '{"id": "b", "text": "x\x7f\x7f\x7f"}'
-    items, _, lines = read_new_rows(long.encode(), {}, parsing)
+    items, _, lines = read_new_rows(long.encode(), {}, parse)
     rows = {key: (id, "hash") for id, key in lines.items()}
-    items, kept, lines = read_new_rows(f"{long}\n{odd}".encode(), rows, parsing)
+    items, unchanged, lines = read_new_rows(f"{long}\n{odd}".encode(), rows, parse)
     assert [type(item).__name__ for item in items] == ["Document", "Document"]
-    assert (len(seen), kept, sorted(lines)) == (3, [], ["a", "b"])
+    assert (len(parsed_bytes), unchanged, sorted(lines)) == (3, [], ["a", "b"])

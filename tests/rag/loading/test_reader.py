@@ -1,4 +1,4 @@
-"""Walking a documents path: every file is accounted for, and nothing outside is touched."""
+"""Loading a documents path: every file is accounted for, and nothing outside the folder is read."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def reasons(loaded: LoadedDocuments) -> dict[str, str]:
     return {item.path: item.reason for item in loaded.skipped}
 
 
-def test_every_file_is_loaded_or_skipped_with_a_reason(corpus: Path, tmp_path: Path) -> None:
+def test_every_file_is_loaded_or_skipped_with_its_reason(corpus: Path, tmp_path: Path) -> None:
     (corpus / "sub").mkdir()
     (corpus / "sub" / "b.txt").write_text("hello")
     (corpus / ".hidden").write_text("x")
@@ -44,8 +44,8 @@ def test_every_file_is_loaded_or_skipped_with_a_reason(corpus: Path, tmp_path: P
         "sub/b.txt",
         "times.csv",
     ]
-    told = reasons(loaded)
-    assert set(told) == {
+    skipped = reasons(loaded)
+    assert set(skipped) == {
         ".hidden",
         "empty.md",
         "image.png",
@@ -57,16 +57,16 @@ def test_every_file_is_loaded_or_skipped_with_a_reason(corpus: Path, tmp_path: P
         "rows.jsonl:2",
         "s.md",
     }
-    assert told["leaving.md"] == "a link that leaves the folder"
-    assert told["pipe.md"] == told["s.md"] == "not a regular file"
+    assert skipped["leaving.md"] == "a link that leaves the folder"
+    assert skipped["pipe.md"] == skipped["s.md"] == "not a regular file"
     assert loaded.documents[2].metadata == {"encoding": "cp1252"}
-    assert loaded.found == 16 == len(loaded.documents) + len(loaded.skipped)
+    assert loaded.total == 16 == len(loaded.documents) + len(loaded.skipped)
     assert {d.source for d in loaded.documents} >= {"rows.jsonl", "sub/b.txt"}
     assert all(len(d.source_sha256) == 64 for d in loaded.documents)
     assert loaded.remarks == ("1 documents are not plain UTF-8 (cp1252): latin.txt",)
 
 
-def test_ignored_folders_and_files_are_named_once(tmp_path: Path) -> None:
+def test_ignored_folders_and_files_are_listed_once(tmp_path: Path) -> None:
     for name in (
         "node_modules/a/b.md",
         ".git/c.md",
@@ -99,14 +99,14 @@ def test_ignored_folders_and_files_are_named_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", [".gitignore", ".tunewiseignore"])
-def test_ignore_rules_that_cannot_be_read_stop_the_walk(tmp_path: Path, name: str) -> None:
+def test_unreadable_ignore_file_is_refused(tmp_path: Path, name: str) -> None:
     (tmp_path / "a.md").write_text("text")
     (tmp_path / name).write_bytes(b"private/\n\xff\xfe\n")
     with pytest.raises(BadInput, match=rf"cannot use .*{name}"):
         load_documents(tmp_path)
 
 
-def test_links_inside_are_followed_once_and_loops_end(tmp_path: Path) -> None:
+def test_links_inside_the_folder_are_followed_once(tmp_path: Path) -> None:
     (tmp_path / ".versions" / "3").mkdir(parents=True)
     (tmp_path / ".versions" / "3" / "a.md").write_text("text")
     (tmp_path / ".versions" / "3" / "up").symlink_to(tmp_path)
@@ -115,13 +115,13 @@ def test_links_inside_are_followed_once_and_loops_end(tmp_path: Path) -> None:
     (tmp_path / "self").symlink_to("self")
     loaded = load_documents(tmp_path)
     assert [d.id for d in loaded.documents] == ["again/a.md"]
-    told = reasons(loaded)
-    assert told["current/"] == "a folder that was already read under another name"
-    assert "link" in told["again/up/"]
-    assert "self" in told
+    skipped = reasons(loaded)
+    assert skipped["current/"] == "a folder that was already read under another name"
+    assert "link" in skipped["again/up/"]
+    assert "self" in skipped
 
 
-def test_odd_names_survive_and_can_be_printed(tmp_path: Path) -> None:
+def test_unusual_file_names_become_printable_ids(tmp_path: Path) -> None:
     names = [
         b"new\nline.md",
         b"broken\xff.md",
@@ -139,7 +139,7 @@ def test_odd_names_survive_and_can_be_printed(tmp_path: Path) -> None:
     assert printable("plain/ü.md") == "plain/ü.md"
 
 
-def test_unreadable_and_too_large_files_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreadable_and_too_large_files_are_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "ok.md").write_text("text")
     with (tmp_path / "large.txt").open("wb") as file:
         file.truncate(2 << 20)
@@ -151,32 +151,32 @@ def test_unreadable_and_too_large_files_are_named(tmp_path: Path, monkeypatch: p
         os.chdir("d" * 100)
     monkeypatch.chdir(tmp_path)
     loaded = load_documents(tmp_path, Limits(file_mib=1))
-    told = reasons(loaded)
-    assert told["large.txt"] == "larger than 1 MiB: 2 MiB"
-    assert any("cannot be l" in reason for path, reason in told.items() if path.startswith("deep/"))
+    skipped = reasons(loaded)
+    assert skipped["large.txt"] == "larger than 1 MiB: 2 MiB"
+    assert any("cannot be l" in reason for path, reason in skipped.items() if path.startswith("deep/"))
     if os.geteuid():
         (tmp_path / "ok.md").chmod(0)
         with pytest.raises(BadInput, match="Permission denied"):
             load_documents(tmp_path / "ok.md")
 
 
-def test_one_file_may_be_the_documents(corpus: Path) -> None:
+def test_single_file_is_loaded(corpus: Path) -> None:
     assert [d.id for d in load_documents(corpus / "fares.md").documents] == ["fares.md"]
 
 
-def test_known_bytes_are_not_parsed_again(corpus: Path) -> None:
+def test_unchanged_files_are_not_parsed_again(corpus: Path) -> None:
     first = load_documents(corpus)
     known = {d.source: KnownFile(d.source_sha256) for d in first.documents}
     (corpus / "fares.md").write_text("# Fares\n\nNew.\n")
     second = load_documents(corpus, known=known)
     assert [d.id for d in second.documents] == ["fares.md"]
     assert second.unchanged == ("hours.html", "times.csv")
-    assert second.found == first.found
+    assert second.total == first.total
     assert load_documents(corpus, known=known, trusted=known).unchanged == tuple(sorted(known))
 
 
 @pytest.mark.parametrize(
-    ("name", "data", "said"),
+    ("name", "data", "message"),
     [
         ("rows.jsonl", b'{"id": "a", "text": "x"}\n{"id": "b"}\n', "rows.jsonl:2: no 'text' key"),
         ("x.txt", b"\xff\xfe\xff", "not text"),
@@ -184,13 +184,15 @@ def test_known_bytes_are_not_parsed_again(corpus: Path) -> None:
         ("x.pdf", b"%PDF-1.4 rubbish", "not a readable PDF"),
     ],
 )
-def test_a_named_file_must_be_readable_as_a_whole(tmp_path: Path, name: str, data: bytes, said: str) -> None:
+def test_single_file_must_be_readable_as_a_whole(
+    tmp_path: Path, name: str, data: bytes, message: str
+) -> None:
     (tmp_path / name).write_bytes(data)
-    with pytest.raises(BadInput, match=said):
+    with pytest.raises(BadInput, match=message):
         load_documents(tmp_path / name)
 
 
-def test_nothing_to_load_is_said(tmp_path: Path) -> None:
+def test_path_without_documents_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="does not exist"):
         load_documents(tmp_path / "no")
     with pytest.raises(BadInput, match="it is empty"):

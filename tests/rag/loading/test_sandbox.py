@@ -1,4 +1,4 @@
-"""Files that are too much end the worker, not the build; bombs are named."""
+"""Files that exceed a limit end the worker process, not the build; bombs are skipped."""
 
 from __future__ import annotations
 
@@ -22,26 +22,26 @@ from rag.types import Document
 
 @pytest.fixture(scope="module")
 def sandbox() -> Iterator[Sandbox]:
-    with Sandbox() as made:
-        yield made
+    with Sandbox() as running:
+        yield running
 
 
 def archive(parts: dict[str, bytes]) -> bytes:
     out = io.BytesIO()
-    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as made:
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as zipped:
         for name, data in parts.items():
-            made.writestr(name, data)
+            zipped.writestr(name, data)
     return out.getvalue()
 
 
-def test_the_worker_gives_what_the_loader_gives(sandbox: Sandbox, seeds: dict[str, bytes]) -> None:
+def test_worker_returns_what_the_loader_returns(sandbox: Sandbox, seeds: dict[str, bytes]) -> None:
     for name, data in seeds.items():
         media = parse_file(name, data)[0].media  # type: ignore[union-attr]
         assert sandbox.parse(name, media, data) == parse_file(name, data), name
     assert sandbox.started == 1
 
 
-def test_a_slow_file_is_ended_and_the_next_one_meets_a_new_worker() -> None:
+def test_slow_file_is_skipped_and_the_worker_replaced() -> None:
     with Sandbox(Limits(seconds=0.5)) as sandbox:
         assert isinstance(sandbox.parse("a.md", "markdown", b"text")[0], Document)
         began = time.monotonic()
@@ -52,16 +52,16 @@ def test_a_slow_file_is_ended_and_the_next_one_meets_a_new_worker() -> None:
         assert sandbox.started == 2
 
 
-def test_a_greedy_file_is_ended_with_the_limit_named() -> None:
+def test_file_over_the_memory_limit_is_skipped() -> None:
     with Sandbox(Limits(memory_mib=160)) as sandbox:
-        (greedy,) = sandbox.parse("a.md", "markdown", b"\n" * 5_000_000)
-        if not sandbox.memory_limited:  # said to the user, and the time limit stays
+        (skipped,) = sandbox.parse("a.md", "markdown", b"\n" * 5_000_000)
+        if not sandbox.memory_limited:  # reported to the user; the time limit still holds
             return
-        assert greedy == Skipped("a.md", "parsing it needs more than 160 MiB of memory")
+        assert skipped == Skipped("a.md", "parsing it needs more than 160 MiB of memory")
         assert isinstance(sandbox.parse("b.md", "markdown", b"text")[0], Document)
 
 
-def test_a_worker_that_dies_is_replaced() -> None:
+def test_killed_worker_is_replaced() -> None:
     with Sandbox() as sandbox:
         sandbox.parse("a.md", "markdown", b"text")
         process = sandbox._process
@@ -72,7 +72,7 @@ def test_a_worker_that_dies_is_replaced() -> None:
         assert isinstance(sandbox.parse("a.md", "markdown", b"text")[0], Document)
 
 
-def test_the_worker_ends_with_its_parent() -> None:
+def test_worker_ends_when_its_input_ends() -> None:
     command = [sys.executable, "-P", "-m", "rag.loading.worker", str(1 << 30), "1000"]
     done = subprocess.run(command, input=b"", capture_output=True, timeout=20, check=True, env=_environment())
     assert done.stdout.startswith(b'{"limited":')
@@ -84,14 +84,14 @@ def _environment() -> dict[str, str]:
     return _environment()
 
 
-def test_a_worker_that_cannot_start_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_worker_that_cannot_start_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONHOME", os.devnull)
     with Sandbox() as sandbox, pytest.raises(CannotRun, match="does not start"):
         sandbox.parse("a.md", "markdown", b"text")
 
 
 TYPES = b'<?xml version="1.0"?><Types xmlns="x"></Types>'
-LAUGHS = (
+BILLION_LAUGHS = (
     b"<!DOCTYPE x ["
     + b"".join(b'<!ENTITY e%d "%s">' % (n, b"&e%d;" % (n - 1) * 10) for n in range(1, 9))
     + b"]>"
@@ -100,13 +100,17 @@ MAIL_IN_MAIL = b"Subject: x\nContent-Type: multipart/mixed; boundary=b\n\n" + (
     b"--b\nContent-Type: message/rfc822\n\n" * 2_000
 )
 ALIASES = b"".join(b"a%d: &a%d [%s]\n" % (n, n, b", ".join([b"*a%d" % (n - 1)] * 9)) for n in range(1, 30))
-CROWDED = b"PK\x03\x04" + (b"PK\x01\x02" + bytes(42)) * 500_000
-CROWDED += b"PK\x05\x06" + bytes(8) + (len(CROWDED) - 4).to_bytes(4, "little") + b"\4\0\0\0\0\0"
+MANY_ENTRIES = b"PK\x03\x04" + (b"PK\x01\x02" + bytes(42)) * 500_000
+MANY_ENTRIES += b"PK\x05\x06" + bytes(8) + (len(MANY_ENTRIES) - 4).to_bytes(4, "little") + b"\4\0\0\0\0\0"
 BOMBS = {
-    "crowded.docx": CROWDED,
+    "crowded.docx": MANY_ENTRIES,
     "zeros.docx": archive({"[Content_Types].xml": TYPES, "word/document.xml": bytes(200 << 20)}),
-    "laughs.docx": archive({"[Content_Types].xml": TYPES, "word/document.xml": LAUGHS + b"<x>&e8;</x>"}),
-    "laughs.xlsx": archive({"[Content_Types].xml": TYPES, "xl/workbook.xml": LAUGHS + b"<x>&e8;</x>"}),
+    "laughs.docx": archive(
+        {"[Content_Types].xml": TYPES, "word/document.xml": BILLION_LAUGHS + b"<x>&e8;</x>"}
+    ),
+    "laughs.xlsx": archive(
+        {"[Content_Types].xml": TYPES, "xl/workbook.xml": BILLION_LAUGHS + b"<x>&e8;</x>"}
+    ),
     "parts.pptx": archive({"[Content_Types].xml": TYPES} | {f"ppt/{n}": b"" for n in range(20_001)}),
     "nested.html": b"<div>" * 100_000,
     "nested.json": b"[" * 200_000,
@@ -123,19 +127,19 @@ BOMBS = {
 
 
 @pytest.mark.parametrize("name", BOMBS)
-def test_bombs_are_bounded(tmp_path: Path, name: str) -> None:
+def test_bomb_files_are_bounded_in_time(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(BOMBS[name])
     (tmp_path / "ok.md").write_text("text")
     began = time.monotonic()
     loaded = load_documents(tmp_path, Limits(seconds=4))
     assert time.monotonic() - began < 6
-    assert loaded.found == 2
+    assert loaded.total == 2
     if name.partition(".")[0] in ("zeros", "laughs", "parts"):
         (bomb,) = loaded.skipped
         assert "bomb" in bomb.reason or "entities" in bomb.reason
 
 
-def test_a_long_text_is_cut_into_bounded_blocks() -> None:
+def test_long_text_is_cut_into_bounded_blocks() -> None:
     (document,) = parse_file("line.txt", b"word " * 20_000)
     assert isinstance(document, Document)
     assert max(len(block.text) for block in document.blocks) <= 20_000
@@ -143,18 +147,16 @@ def test_a_long_text_is_cut_into_bounded_blocks() -> None:
     assert all(document.raw[b.start : b.end] == b.text for b in document.blocks)
 
 
-def test_limits_under_which_nothing_is_read_are_refused() -> None:
+def test_too_small_limits_are_refused() -> None:
     with pytest.raises(BadInput, match="memory_mib is 1,"):
         Limits(memory_mib=1)
 
 
-def test_a_missing_extra_is_named_with_the_line_to_install_it(
-    seeds: dict[str, bytes], tmp_path: Path
-) -> None:
+def test_missing_extra_is_named_with_its_install_command(seeds: dict[str, bytes], tmp_path: Path) -> None:
     code = (
         "import sys; sys.modules.update(dict.fromkeys(('docx', 'pptx', 'openpyxl')))\n"
-        "from rag.loading.reader import parse\n"
-        "print(*[parse(n, open(n, 'rb').read())[0].reason for n in sys.argv[1:]], sep='\\n')"
+        "from rag.loading.reader import parse_file\n"
+        "print(*[parse_file(n, open(n, 'rb').read())[0].reason for n in sys.argv[1:]], sep='\\n')"
     )
     names = ["a.docx", "a.pptx", "a.xlsx"]
     for name in names:

@@ -66,18 +66,18 @@ FIELDS: dict[str, Any] = {
         ("nothing>1", False),
     ],
 )
-def test_a_condition_holds_or_not(text: str, holds: bool | None) -> None:
+def test_condition_holds(text: str, holds: bool | None) -> None:
     assert Condition.parse(text).holds(FIELDS) is holds
 
 
-def test_a_condition_is_written_as_it_was_read() -> None:
+def test_condition_str_round_trip() -> None:
     assert str(Condition.parse(" date >= 2026 ")) == "date>=2026"
     assert Condition.parse("note=a=b") == Condition("note", "=", "a=b")
     assert Condition.parse("tags=") == Condition("tags", "=", "")
 
 
 @pytest.mark.parametrize("text", ["", "tags", "=ferry", ">=3", "  "])
-def test_what_is_no_condition_is_refused_with_the_form(text: str) -> None:
+def test_invalid_condition_error_shows_the_form(text: str) -> None:
     with pytest.raises(UsageProblem, match=r"is no condition.*key=value"):
         Condition.parse(text)
 
@@ -91,14 +91,14 @@ def test_what_is_no_condition_is_refused_with_the_form(text: str) -> None:
         ("2026-05-01T23:59:59+02:00", (2026, 5, 1), (2026, 5, 1)),
     ],
 )
-def test_days_of_a_date(value: Any, first: tuple[int, ...], last: tuple[int, ...]) -> None:
+def test_day_span_of_dates(value: Any, first: tuple[int, ...], last: tuple[int, ...]) -> None:
     assert day_span(value) == (date(*first), date(*last))
 
 
 @pytest.mark.parametrize(
     "value", ["spring", "2026-13", "2026-02-30", "0000", "", None, True, "20260501", [2026]]
 )
-def test_what_is_no_date_is_none(value: Any) -> None:
+def test_day_span_of_other_values_is_none(value: Any) -> None:
     assert day_span(value) is None
 
 
@@ -113,7 +113,7 @@ def test_what_is_no_date_is_none(value: Any) -> None:
         ({"lexical_weight": -0.1}, "lexical_weight"),
     ],
 )
-def test_a_query_refuses_what_means_nothing(options: dict[str, Any], named: str) -> None:
+def test_query_rejects_values_out_of_range(options: dict[str, Any], named: str) -> None:
     with pytest.raises(BadInput, match=named):
         Query(**options)
 
@@ -140,7 +140,7 @@ def test_a_query_refuses_what_means_nothing(options: dict[str, Any], named: str)
         ("!=b", None),
     ],
 )
-def test_what_is_a_condition_and_what_is_none(text: str, parts: tuple[str, str, str] | None) -> None:
+def test_condition_parse(text: str, parts: tuple[str, str, str] | None) -> None:
     if parts is None:
         with pytest.raises(UsageProblem, match="no condition"):
             Condition.parse(text)
@@ -150,7 +150,7 @@ def test_what_is_a_condition_and_what_is_none(text: str, parts: tuple[str, str, 
 
 
 @pytest.mark.parametrize("text", [" " * 60_000, "a" + " " * 60_000 + "b", "a=" + " " * 60_000 + "b"], ids=len)
-def test_a_long_condition_is_read_or_refused_at_once(text: str) -> None:
+def test_condition_parse_is_fast_for_long_texts(text: str) -> None:
     started = time.perf_counter()
     if text.startswith("a="):
         assert Condition.parse(text).value == "b"

@@ -60,7 +60,7 @@ def ferries(opened: Opened) -> Index:
     return opened({"rows.jsonl": "\n".join(map(json.dumps, rows))})
 
 
-def test_a_question_is_answered_as_if_it_were_asked_alone(ferries: Index) -> None:
+def test_find_many_equals_single_finds(ferries: Index) -> None:
     queries = [Query(k=3), Query(k=250), Query(k=3, where=where("tags=rare")), Query(k=3, without=["row/7"])]
     together = ferries.find_many(["ferry number 7"] * 4, queries)
     alone = [ferries.find("ferry number 7", query) for query in queries]
@@ -68,7 +68,7 @@ def test_a_question_is_answered_as_if_it_were_asked_alone(ferries: Index) -> Non
 
 
 @pytest.mark.parametrize("fusion", ["convex", "rrf"])
-def test_a_filter_comes_before_ranking_and_gives_full_k(ferries: Index, fusion: str) -> None:
+def test_filter_is_applied_before_ranking(ferries: Index, fusion: str) -> None:
     """Whether it leaves few chunks, so that the store is told them, or leaves few out."""
     ferries.settings = replace(ferries.settings, fusion=fusion, pool=3)
     plain = ferries.find("dogs on deck", Query(k=3))
@@ -86,7 +86,7 @@ def test_a_filter_comes_before_ranking_and_gives_full_k(ferries: Index, fusion: 
     )
 
 
-def test_every_stage_reaches_full_k_whatever_is_hidden(ferries: Index) -> None:
+def test_search_returns_k_hits_with_documents_left_out(ferries: Index) -> None:
     hidden = [f"row/{n}" for n in range(290)]
     found = ferries.find("ferry number 3", Query(k=10, without=hidden))
     assert sorted(docs(found)) == sorted(f"row/{n}" for n in range(290, 300))
@@ -96,7 +96,7 @@ def test_every_stage_reaches_full_k_whatever_is_hidden(ferries: Index) -> None:
     assert (len(several[0].hits), docs(several[1])) == (2, ["row/7"])
 
 
-def test_a_filter_that_matches_nothing_says_so(ferries: Index) -> None:
+def test_filter_without_matches_adds_a_note(ferries: Index) -> None:
     found = ferries.find("dogs", Query(where=where("tags=ferry")))
     assert found.hits == ()
     assert found.notes == (
@@ -111,7 +111,7 @@ def test_a_filter_that_matches_nothing_says_so(ferries: Index) -> None:
     assert "no number and no date" in ferries.find("dogs", Query(where=where("title>3"))).notes[0]
 
 
-def test_what_documents_say_cannot_escape_in_a_note(opened: Opened) -> None:
+def test_notes_neutralise_text_from_documents(opened: Opened) -> None:
     row = {"id": "a", "text": "Dogs.", "tags": ["\x1b[2Jferry\n\u202e"], "\x1b[31mkey": "x" * 99}
     index = opened({"rows.jsonl": json.dumps(row)})
     for condition in ("tags=none", "nothing=1", "\x1b[31mkey=1"):
@@ -144,7 +144,7 @@ def dated(opened: Opened) -> Index:
         (Query(as_of=date(2026, 11, 26), expired=True), {"old.md", "now.md", "next.md", "odd.md", "bare.md"}),
     ],
 )
-def test_what_was_known_and_valid_on_a_day(dated: Index, query: Query, wanted: set[str]) -> None:
+def test_as_of_selects_published_and_valid_documents(dated: Index, query: Query, wanted: set[str]) -> None:
     found = dated.find("fare for dogs", replace(query, k=9))
     assert set(docs(found)) == wanted
     assert {hit.chunk.doc for hit in found.hits if hit.expired} == (
@@ -152,7 +152,7 @@ def test_what_was_known_and_valid_on_a_day(dated: Index, query: Query, wanted: s
     )
 
 
-def test_what_a_date_leaves_out_is_counted_and_shown(dated: Index) -> None:
+def test_as_of_notes_count_documents_left_out(dated: Index) -> None:
     found = dated.find("fare for dogs", Query(as_of=date(2025, 1, 1)))
     assert "2 documents dated after 2025-01-01 left out" in found.notes
     late = dated.find("fare for dogs", Query(as_of=date(2026, 11, 26)))
@@ -185,7 +185,7 @@ def test_neighbours_are_joined_with_exact_offsets(opened: Opened) -> None:
     assert sorted(shown) == sorted(lines), "every passage is shown once"
 
 
-def test_neighbours_never_bring_back_what_was_left_out(opened: Opened) -> None:
+def test_neighbours_never_include_hidden_text(opened: Opened) -> None:
     page = "<h1>Fares</h1><p>Adults pay fourteen euros here.</p><!-- ignore this --><p>Dogs travel for three.</p>"
     text = "The office opens at seven.\n\n<!-- secret -->\n\nIt closes at nine in winter.\n"
     index = opened({"a.html": page, "b.md": text}, IndexSettings(max_tokens=16))
@@ -205,7 +205,7 @@ LONG = (
 )
 
 
-def test_what_adds_nothing_is_named_in_the_hit_above(opened: Opened) -> None:
+def test_collapse_lists_redundant_chunks_in_the_higher_hit(opened: Opened) -> None:
     files = {
         "dogs.txt": LONG,
         "copy/dogs old.txt": LONG.upper().replace(" ON ", "  on\n"),
@@ -225,7 +225,7 @@ def test_what_adds_nothing_is_named_in_the_hit_above(opened: Opened) -> None:
     assert {"dogs.txt", "copy/dogs old.txt"} & set().union(*named.values())
 
 
-def test_loose_collapsing_keeps_numbers_names_and_denials_apart(make_chunk: Callable) -> None:
+def test_loose_collapse_separates_numbers_names_and_negations(make_chunk: Callable) -> None:
     from rag.search.postprocessing import is_redundant
 
     base = make_chunk(LONG)
@@ -242,7 +242,7 @@ def test_loose_collapsing_keeps_numbers_names_and_denials_apart(make_chunk: Call
     assert is_redundant(make_chunk("Dogs!", title="a"), make_chunk("dogs", title="A"))
 
 
-def test_no_document_takes_more_places_than_allowed(opened: Opened) -> None:
+def test_per_source_limits_hits_of_a_document(opened: Opened) -> None:
     many = "\n\n".join(f"Ferry deck rule {n} is about dogs and nothing else at all." for n in range(120))
     index = opened(
         {"many.txt": many, "one.txt": "Dogs like boats.", "two.txt": "Cats hate boats."},
@@ -254,7 +254,7 @@ def test_no_document_takes_more_places_than_allowed(opened: Opened) -> None:
     assert sorted(docs(index.find("dogs", Query(k=3, per_source=1)))) == ["many.txt", "one.txt", "two.txt"]
 
 
-def test_every_combination_of_options_keeps_its_promises(opened: Opened) -> None:
+def test_query_options_combine(opened: Opened) -> None:
     files = {
         f"{n % 3}/{n}.md": f"---\ntags: [t{n % 2}]\ndate: 202{n % 5}-01-01\n---\n# Ferry {n}\n\n{LONG}\n\n"
         f"## Fare {n}\n\nA seat costs {n} euros.\n"
@@ -291,7 +291,7 @@ def test_every_combination_of_options_keeps_its_promises(opened: Opened) -> None
     assert seen == 144
 
 
-def test_a_search_says_where_its_time_went(ferries: Index) -> None:
+def test_results_have_timings_of_every_stage(ferries: Index) -> None:
     found = ferries.find("dogs", Query(where=where("price<9"), neighbours=1))
     stages = dict(found.timings_ms)
     assert list(stages) == ["embed", "filter", "dense", "lexical", "fuse", "arrange", "total"]
@@ -302,7 +302,7 @@ def test_a_search_says_where_its_time_went(ferries: Index) -> None:
     assert max(r.timings_ms["total"] for r in many) < sum(r.timings_ms["total"] for r in many)
 
 
-def test_the_weight_of_words_can_be_asked_for(ferries: Index) -> None:
+def test_query_lexical_weight_overrides_the_index(ferries: Index) -> None:
     by_words = ferries.find("ferry number 77", Query(k=3, lexical_weight=1.0))
     by_meaning = ferries.find("ferry number 77", Query(k=3, lexical_weight=0.0))
     assert by_words.hits[0].score == by_meaning.hits[0].score == 1.0

@@ -37,7 +37,7 @@ def store(request: pytest.FixtureRequest) -> VectorStore:
     return store_class(request.param)(DIMENSION)
 
 
-def test_search_equals_the_reference(store: VectorStore) -> None:
+def test_store_search_equals_exact_reference(store: VectorStore) -> None:
     reference = store_class("exact")(DIMENSION)
     ids, vectors = np.arange(100, 300, dtype=np.int64)[::-1].copy(), unit(200)
     for each in (store, reference):
@@ -51,7 +51,7 @@ def test_search_equals_the_reference(store: VectorStore) -> None:
     assert np.array_equal(store.ids, ids)
 
 
-def test_a_filter_is_exact_and_gives_full_k(store: VectorStore) -> None:
+def test_store_filter_is_exact_and_returns_k_results(store: VectorStore) -> None:
     ids = np.arange(MANY, dtype=np.int64)
     store.add(ids, unit(MANY))
     few = ids[::173]
@@ -64,7 +64,7 @@ def test_a_filter_is_exact_and_gives_full_k(store: VectorStore) -> None:
     assert store.search(unit(3, 1), 5, among=np.array([10**9]))[0].shape == (3, 0)
 
 
-def test_vectors_come_back_bit_for_bit(store: VectorStore) -> None:
+def test_store_returns_vectors_bit_exact(store: VectorStore) -> None:
     store.add(np.array([5, 3]), unit(2))
     assert np.array_equal(store.vectors(np.array([3, 5])), unit(2)[::-1])
     assert store.vectors(np.array([], dtype=np.int64)).shape == (0, DIMENSION)
@@ -72,7 +72,7 @@ def test_vectors_come_back_bit_for_bit(store: VectorStore) -> None:
         store.vectors(np.array([4]))
 
 
-def test_fewer_than_k_and_none_at_all(store: VectorStore) -> None:
+def test_store_search_with_fewer_than_k_vectors(store: VectorStore) -> None:
     assert [part.shape for part in store.search(unit(2), 5)] == [(2, 0), (2, 0)]
     store.add(np.array([1]), unit(1))
     assert [part.shape for part in store.search(unit(2), 5)] == [(2, 1), (2, 1)]
@@ -90,7 +90,7 @@ def test_fewer_than_k_and_none_at_all(store: VectorStore) -> None:
         ([1], np.ones(DIMENSION)),
     ],
 )
-def test_wrong_vectors_and_ids_are_refused(store: VectorStore, ids: list[int], vectors: np.ndarray) -> None:
+def test_store_rejects_invalid_vectors_and_ids(store: VectorStore, ids: list[int], vectors: np.ndarray) -> None:
     store.add(np.array([9]), unit(1))
     with pytest.raises(BadInput):
         store.add(np.array(ids), vectors)
@@ -105,7 +105,7 @@ def test_wrong_vectors_and_ids_are_refused(store: VectorStore, ids: list[int], v
 
 
 @pytest.mark.parametrize("count", [50, MANY])
-def test_saved_files_are_equal_and_load_again(store: VectorStore, tmp_path: Path, count: int) -> None:
+def test_store_save_is_deterministic_and_loads(store: VectorStore, tmp_path: Path, count: int) -> None:
     ids, vectors = np.arange(count, dtype=np.int64), unit(count)
     folders = [tmp_path / "a", tmp_path / "b"]
     for folder in folders:
@@ -129,7 +129,7 @@ def test_saved_files_are_equal_and_load_again(store: VectorStore, tmp_path: Path
         type(store).load(folders[0], DIMENSION + 1)
 
 
-def test_guards_hold_when_python_drops_assertions(root: Path) -> None:
+def test_store_checks_work_under_python_O(root: Path) -> None:
     code = (
         "import numpy as np\nfrom rag.errors import BadInput\nfrom rag.stores.base import STORES, store_class\n"
         "assert False\nrefused = 0\n"
@@ -146,7 +146,7 @@ def test_guards_hold_when_python_drops_assertions(root: Path) -> None:
 
 @pytest.mark.skipif(os.name == "nt", reason="limits of a process are POSIX")
 @pytest.mark.parametrize(("count", "limit"), [(10, 100), (50, 1500), (400, 8000)])
-def test_a_file_that_faiss_leaves_cut_off_is_noticed(
+def test_truncated_faiss_file_raises_cannot_run(
     root: Path, tmp_path: Path, count: int, limit: int
 ) -> None:
     """FAISS raises only when a whole buffer cannot be written; what fails at closing is printed."""
@@ -163,7 +163,7 @@ def test_a_file_that_faiss_leaves_cut_off_is_noticed(
 
 @pytest.mark.skipif(os.name == "nt", reason="stores are mapped on POSIX only")
 @pytest.mark.parametrize("name", ["exact", "flat", "sq8"])
-def test_readers_map_the_vectors_instead_of_reading_them(name: str, root: Path, tmp_path: Path) -> None:
+def test_mapped_store_does_not_read_vectors_into_memory(name: str, root: Path, tmp_path: Path) -> None:
     """Opening 49 MiB of vectors costs a reader only the ids; loading them costs all of it."""
     count, dimension = 100_000, 128
     store = store_class(name)(dimension)
@@ -186,7 +186,7 @@ def test_readers_map_the_vectors_instead_of_reading_them(name: str, root: Path, 
     assert grown("mapped") < 15
 
 
-def test_faiss_still_has_the_traps_that_are_guarded() -> None:
+def test_faiss_still_needs_our_checks() -> None:
     """If one of these fails, FAISS has mended a trap and a guard may go."""
     index = faiss.IndexIDMap2(faiss.IndexFlatIP(DIMENSION))
     index.add_with_ids(np.full((2, DIMENSION), np.nan, dtype=np.float32), np.array([1, 1]))
@@ -200,7 +200,7 @@ def test_faiss_still_has_the_traps_that_are_guarded() -> None:
 
 
 @pytest.mark.parametrize("name", ["ivf", "hnsw", "sq8"])
-def test_approximate_stores_find_what_exact_search_finds(name: str) -> None:
+def test_approximate_store_recall(name: str) -> None:
     store = filled(name, MANY)
     found, scores = store.search(unit(40, 2), 10)
     wanted, best = filled("exact", MANY).search(unit(40, 2), 10)
@@ -211,7 +211,7 @@ def test_approximate_stores_find_what_exact_search_finds(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["ivf", "hnsw", "sq8"])
-def test_too_few_vectors_are_searched_exactly(name: str, tmp_path: Path) -> None:
+def test_approximate_store_is_exact_with_few_vectors(name: str, tmp_path: Path) -> None:
     store = filled(name, stores_faiss.MIN_TRAINING_VECTORS - 1)
     assert np.array_equal(
         store.search(unit(5, 1), 10)[0],
@@ -221,7 +221,7 @@ def test_too_few_vectors_are_searched_exactly(name: str, tmp_path: Path) -> None
     assert not list(tmp_path.glob("*.faiss"))
 
 
-def test_auto_keeps_exact_search_while_it_is_fast() -> None:
+def test_auto_store_prefers_exact_search_while_fast() -> None:
     ids, vectors = np.arange(MANY, dtype=np.int64), unit(MANY)
     name, _, measured = choose_store("auto", ids, vectors)
     assert (name, [m.store for m in measured], measured[0].recall) == ("flat", ["flat"], 1.0)
@@ -236,6 +236,6 @@ def test_auto_keeps_exact_search_while_it_is_fast() -> None:
     assert name == best.store
 
 
-def test_an_unknown_store_names_those_there_are() -> None:
+def test_unknown_store_error_lists_known_stores() -> None:
     with pytest.raises(BadInput, match="exact, flat"):
         store_class("pinecone")

@@ -1,4 +1,4 @@
-"""Dates in every usual spelling, told from numbers and from "may"."""
+"""Dates in all usual spellings, distinguished from numbers and from the word "may"."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from rag.text.dates import dates_within, extract_dates, without_dates
 
 
 @pytest.mark.parametrize(
-    ("text", "wanted"),
+    ("text", "expected"),
     [
         ("on 12 May 2026", {(2026, 5, 12)}),
         ("May 12th, 2026 and 3 June", {(2026, 5, 12), (None, 6, 3)}),
@@ -23,11 +23,11 @@ from rag.text.dates import dates_within, extract_dates, without_dates
         ("tel. 2026-05-1234", set()),
     ],
 )
-def test_dates(text: str, wanted: set[tuple[int | None, int, int | None]]) -> None:
-    assert extract_dates(text) == wanted
+def test_extract_dates(text: str, expected: set[tuple[int | None, int, int | None]]) -> None:
+    assert extract_dates(text) == expected
 
 
-def test_the_rest_of_the_text_keeps_its_numbers() -> None:
+def test_without_dates_keeps_other_numbers() -> None:
     assert without_dates("From 12 and 13 May 2026 it costs 5 euros.").split() == [
         "From",
         "it",
@@ -39,7 +39,7 @@ def test_the_rest_of_the_text_keeps_its_numbers() -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "source", "right"),
+    ("claimed", "source", "expected"),
     [
         ("12 May", "2026-05-12", True),
         ("May 2026", "2026-05-12", True),
@@ -49,10 +49,10 @@ def test_the_rest_of_the_text_keeps_its_numbers() -> None:
         ("nothing", "12 June", True),
     ],
 )
-def test_a_date_that_says_less_is_in_one_that_says_more(said: str, source: str, right: bool) -> None:
-    assert dates_within(extract_dates(said), extract_dates(source)) is right
+def test_partial_date_is_within_a_fuller_date(claimed: str, source: str, expected: bool) -> None:
+    assert dates_within(extract_dates(claimed), extract_dates(source)) is expected
 
 
-def test_a_year_may_stand_elsewhere() -> None:
+def test_year_may_be_among_the_other_numbers() -> None:
     assert dates_within(extract_dates("12 May 2026"), extract_dates("12 May"), {"2026"})
     assert not dates_within(extract_dates("12 May 2026"), extract_dates("12 May 2025"), {"2026"})

@@ -1,4 +1,4 @@
-"""Answers hold no link, image, tag or address of their own, for any program that shows them."""
+"""Answers hold no link, image, tag or address of their own."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ SHOWN = "Book at https://ferry.example/book?line=2 or write to us."
         ("\x1b[31mred", "red"),
     ],
 )
-def test_an_answer_fetches_and_carries_nothing(answer: str, shown: str) -> None:
+def test_neutralise_links_removes_links_images_and_addresses(answer: str, shown: str) -> None:
     assert sanitize.neutralise_links(answer, [SHOWN]) == shown
 
 
-def test_what_a_document_says_makes_no_link() -> None:
+def test_defang_text_removes_the_schemes_of_addresses() -> None:
     assert (
         sanitize.defang_text("See\nhttps://a.example/x\x1b[1m and mailto:me@a.example.")
         == "See a.example/x and me@a.example."
@@ -77,7 +77,7 @@ PIECES = (
 
 
 @given(st.lists(st.sampled_from(PIECES), max_size=14))
-def test_no_renderer_finds_a_link_or_an_image(parts: list[str]) -> None:
+def test_rendered_markdown_holds_no_link_or_image(parts: list[str]) -> None:
     shown = sanitize.neutralise_links("".join(parts))
     rendered = RENDERER.render(shown)
     assert "http" not in rendered

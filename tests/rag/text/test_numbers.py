@@ -11,7 +11,7 @@ from rag.text.words import content_words, sentences, stem
 
 
 @pytest.mark.parametrize(
-    ("text", "wanted"),
+    ("text", "expected"),
     [
         ("It costs £14.50.", {"14.5"}),
         ("14.5 euros", {"14.5"}),
@@ -33,12 +33,12 @@ from rag.text.words import content_words, sentences, stem
         ("no figures", set()),
     ],
 )
-def test_numbers(text: str, wanted: set[str]) -> None:
-    assert extract_numbers(text) == wanted
+def test_extract_numbers(text: str, expected: set[str]) -> None:
+    assert extract_numbers(text) == expected
 
 
 @pytest.mark.parametrize(
-    ("text", "wanted"),
+    ("text", "expected"),
     [
         ("No, pets are not allowed.", "no"),
         ("Guests can't smoke here.", "no"),
@@ -51,17 +51,17 @@ def test_numbers(text: str, wanted: set[str]) -> None:
         ("Unfortunately the pool is shut.", "no"),
     ],
 )
-def test_polarity(text: str, wanted: str | None) -> None:
-    assert polarity(text) == wanted
+def test_polarity(text: str, expected: str | None) -> None:
+    assert polarity(text) == expected
 
 
-def test_a_claim_agrees_with_its_source_or_not() -> None:
+def test_numbers_agree_compares_numbers_and_polarity() -> None:
     assert numbers_agree("The last boat is at 7 pm.", "Last departure 19:00, price 5.")
     assert not numbers_agree("The last boat is at 8 pm.", "Last departure 19:00.")
     assert not numbers_agree("Dogs are allowed.", "Dogs are not allowed.")
 
 
-def test_words_are_stemmed_lightly_and_stop_words_left_out() -> None:
+def test_content_words_are_stemmed_without_stop_words() -> None:
     assert content_words("The parking spaces' prices weren't for families") == [
         "park",
         "spac",
@@ -79,10 +79,10 @@ def test_words_are_stemmed_lightly_and_stop_words_left_out() -> None:
     ]
 
 
-def test_sentences_are_exact_slices() -> None:
+def test_sentences_are_exact_slices_of_the_text() -> None:
     text = "Mr. Smith leaves at 7 p.m. from pier 3.5! Is it late?\n\n- one\n- two e.g. three. Till 9 a.m. Go."
-    found = sentences(text)
-    assert found == [
+    parts = sentences(text)
+    assert parts == [
         "Mr. Smith leaves at 7 p.m. from pier 3.5!",
         "Is it late?",
         "- one",
@@ -90,11 +90,11 @@ def test_sentences_are_exact_slices() -> None:
         "Till 9 a.m.",
         "Go.",
     ]
-    assert all(piece in text for piece in found)
+    assert all(piece in text for piece in parts)
     assert sentences("  ") == []
 
 
-def test_a_text_of_abbreviations_is_cut_at_once() -> None:
+def test_sentences_of_many_abbreviations_take_linear_time() -> None:
     started = time.perf_counter()
     assert len(sentences("st. " * 10_000)) == 1
     assert time.perf_counter() - started < 1

@@ -1,4 +1,4 @@
-"""Text of others made harmless: escapes, what is not seen, marks of chats."""
+"""Text made harmless: terminal escapes, invisible characters, control tokens."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ODD = st.text(st.characters(codec=None, exclude_categories=()), max_size=80)
 
 
 @pytest.mark.parametrize(
-    ("text", "seen"),
+    ("text", "visible"),
     [
         ("plain text,\n\ttwo lines", "plain text,\n\ttwo lines"),
         ("\x1b[31mred\x1b[0m", "red"),
@@ -35,22 +35,22 @@ ODD = st.text(st.characters(codec=None, exclude_categories=()), max_size=80)
         ("\ud800 half", " half"),
     ],
 )
-def test_only_what_is_seen_is_left(text: str, seen: str) -> None:
-    assert sanitize.strip_invisible(text) == seen
+def test_strip_invisible(text: str, visible: str) -> None:
+    assert sanitize.strip_invisible(text) == visible
 
 
 @given(ODD)
-def test_nothing_invisible_or_obeyed_is_ever_left(text: str) -> None:
-    seen = sanitize.strip_invisible(text)
-    assert sanitize.strip_invisible(seen) == seen
-    for at, char in enumerate(seen):
+def test_strip_invisible_leaves_no_control_or_format_character(text: str) -> None:
+    visible = sanitize.strip_invisible(text)
+    assert sanitize.strip_invisible(visible) == visible
+    for at, char in enumerate(visible):
         category = unicodedata.category(char)
         assert char in "\n\t" or category not in ("Cc", "Cs", "Cn")
-        assert category != "Cf" or char in sanitize._NUMBER_SIGNS or seen[at - 1] > "\u02ff"
+        assert category != "Cf" or char in sanitize._NUMBER_SIGNS or visible[at - 1] > "\u02ff"
     assert "\n" not in sanitize.single_line(text)
 
 
-def test_marks_of_every_family_of_chat_are_broken() -> None:
+def test_control_tokens_of_chat_templates_are_neutralised() -> None:
     marks = [
         "<|im_start|>",
         "<|im_end|>",

@@ -1,4 +1,4 @@
-"""The classifier arm: labels learnt from vectors, kept under a manifest, answered as text."""
+"""The classifier arm: labels trained from vectors, stored under a manifest, answered as text."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TEXTS = {
 
 
 def rows(labels: dict[str, tuple[str, ...]] = TEXTS) -> tuple[Example, ...]:
-    """Labelled examples."""
+    """Return labelled examples."""
     pairs = [(text, label) for label, texts in labels.items() for text in texts]
     return tuple(
         Example(({"role": "user", "content": text}, {"role": "assistant", "content": label}), {}, line)
@@ -31,7 +31,7 @@ def rows(labels: dict[str, tuple[str, ...]] = TEXTS) -> tuple[Example, ...]:
 
 
 def plan(**more: Any) -> Any:
-    """A plan with a classifier."""
+    """Return a plan with a classifier arm."""
     body = {
         "name": "p",
         "choice": "prompting",
@@ -44,21 +44,21 @@ def plan(**more: Any) -> Any:
 
 
 @pytest.mark.parametrize("count", [2, 3])
-def test_what_was_learnt_is_read_back_the_same(words: Any, tmp_path: Path, count: int) -> None:
+def test_trained_head_is_loaded_unchanged(words: Any, tmp_path: Path, count: int) -> None:
     examples = rows(dict(list(TEXTS.items())[:count]))
-    told = classifier.train_classifier(plan(), "classifier", examples, words, tmp_path, "one")
-    assert (told["rows"], told["labels"], told["left_out"]) == (4 * count, count, 0)
-    assert told["accuracy"] > 1 / count
+    trained = classifier.train_classifier(plan(), "classifier", examples, words, tmp_path, "one")
+    assert (trained["rows"], trained["labels"], trained["left_out"]) == (4 * count, count, 0)
+    assert trained["accuracy"] > 1 / count
     chats = [[{"role": "system", "content": "Label it."}, e.messages[0]] for e in examples]
-    made = classifier.load_classifier(tmp_path, "classifier", words).generate(chats, 8)
-    assert [completion.text for completion in made] == [e.reply for e in examples]
-    assert {(completion.finish, completion.completion_tokens) for completion in made} == {("stop", 0)}
-    assert made[0].prompt_tokens == len(examples[0].question.split())
+    completions = classifier.load_classifier(tmp_path, "classifier", words).generate(chats, 8)
+    assert [completion.text for completion in completions] == [e.reply for e in examples]
+    assert {(completion.finish, completion.completion_tokens) for completion in completions} == {("stop", 0)}
+    assert completions[0].prompt_tokens == len(examples[0].question.split())
     stream = classifier.load_classifier(tmp_path, "classifier", words).stream(chats[0], 8)
     assert (list(stream), stream.completion.text) == (["refund"], "refund")
 
 
-def test_the_same_rows_are_not_learnt_again(words: Any, tmp_path: Path) -> None:
+def test_unchanged_inputs_are_not_trained_again(words: Any, tmp_path: Path) -> None:
     folder = tmp_path / classifier.CLASSIFIER_FOLDER / "classifier"
     classifier.train_classifier(plan(), "classifier", rows(), words, tmp_path, "one")
     before = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
@@ -71,7 +71,7 @@ def test_the_same_rows_are_not_learnt_again(words: Any, tmp_path: Path) -> None:
     assert json.loads((folder / classifier.FACTS).read_text("utf-8"))["made_from"] == "two"
 
 
-def test_a_damaged_head_and_another_embedder_are_refused(words: Any, tmp_path: Path) -> None:
+def test_damaged_head_and_other_embedder_are_refused(words: Any, tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="no classifier"):
         classifier.load_classifier(tmp_path, "classifier", words)
     classifier.train_classifier(plan(), "classifier", rows(), words, tmp_path, "one")
@@ -89,16 +89,16 @@ def test_a_damaged_head_and_another_embedder_are_refused(words: Any, tmp_path: P
         classifier.load_classifier(tmp_path, "classifier", words)
 
 
-def test_rows_that_are_no_label_of_the_plan_are_left_out() -> None:
+def test_rows_without_label_of_the_plan_are_left_out() -> None:
     checks = [{"kind": "labels", "value": ["refund", "lost"]}]
     more = Example(({"role": "user", "content": "x"}, {"role": "assistant", "content": "lost."}), {}, 99)
-    kept, left_out = classifier.labelled_texts(plan(checks=checks), (*rows(), more))
+    labelled, left_out = classifier.labelled_texts(plan(checks=checks), (*rows(), more))
     assert left_out == len(TEXTS["hours"])
-    assert {label for _, label in kept} == {"refund", "lost"}
-    assert ("x", "lost") in kept
+    assert {label for _, label in labelled} == {"refund", "lost"}
+    assert ("x", "lost") in labelled
 
 
-def test_replies_that_are_no_labels_are_refused_before_anything_runs(examples: tuple[Example, ...]) -> None:
+def test_replies_that_are_no_labels_are_refused(examples: tuple[Example, ...]) -> None:
     classifier.check_classifier_plan(plan(), rows())
     with pytest.raises(BadInput, match="36 different texts"):
         classifier.check_classifier_plan(plan(), examples)
@@ -106,7 +106,7 @@ def test_replies_that_are_no_labels_are_refused_before_anything_runs(examples: t
         classifier.check_classifier_plan(plan(), rows({"refund": TEXTS["refund"]}))
 
 
-def test_the_strength_is_chosen_by_cross_validation_and_repeats() -> None:
+def test_regularisation_is_cross_validated_and_reproducible() -> None:
     rng = np.random.default_rng(0)
     centres = rng.normal(size=(4, 16))
     y = np.arange(120) % 4

@@ -1,4 +1,4 @@
-"""Few-shot's prompt: tried on dev questions, kept unless another leads it, never asked twice."""
+"""The few-shot prompt: selected on dev questions, unchanged unless another one leads, never asked twice."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ PLAN = parse_plan(
 DEV = tuple(Question(f"d{n}", f"How many berths has pier {n}?", reference=f"It has {n}.") for n in range(40))
 
 
-class Pupil:
-    """Answers right where `knows` says so of the prompt; counts what it is asked."""
+class ScriptedModel:
+    """A model that answers correctly when `knows` says so for the prompt; counts what it is asked."""
 
     def __init__(self, knows: Callable[[str, str], bool], stop_after: int | None = None) -> None:
         self.knows, self.asked, self.stop_after = knows, 0, stop_after
@@ -65,7 +65,7 @@ class Pupil:
         known: Container[int] = (),
     ) -> list[Completion]:
         """Answer each chat by itself."""
-        made = []
+        completions = []
         for position, chat in enumerate(chats):
             if position in known:
                 continue
@@ -74,28 +74,28 @@ class Pupil:
             self.asked += 1
             number = chat[-1]["content"].rstrip("?").split()[-1]
             right = self.knows("\n".join(m["content"] for m in chat[:-1]), number)
-            made.append(Completion(f"It has {number}." if right else "Perhaps.", 9, 4, 0.25, "stop"))
+            completions.append(Completion(f"It has {number}." if right else "Perhaps.", 9, 4, 0.25, "stop"))
             if on_batch:
-                on_batch([position], made[-1:])
-        return made
+                on_batch([position], completions[-1:])
+        return completions
 
 
 def stage(
-    pupil: Pupil, folder: Path, told: list[dict[str, Any]], dev: Sequence[Question] = DEV
+    model: ScriptedModel, folder: Path, events: list[dict[str, Any]], dev: Sequence[Question] = DEV
 ) -> SelectionContext:
-    """All that an audition needs, around a pupil."""
+    """Return what the selection of a prompt needs, with a scripted model."""
     return SelectionContext(
-        PLAN, ARM, tuple(dev), lambda: pupil, None, lambda q: "", "base", folder, told.append
+        PLAN, ARM, tuple(dev), lambda: model, None, lambda q: "", "base", folder, events.append
     )  # type: ignore[arg-type, return-value]
 
 
 @pytest.fixture
 def banks(pier_examples: tuple[Example, ...]) -> tuple[PromptCandidate, ...]:
-    """The prompts to try over the piers' examples."""
+    """The candidate prompts from the piers' examples."""
     return prompt_candidates(PLAN, pier_examples, 2)
 
 
-def test_candidates_differ_and_the_fixed_bank_comes_first(banks: tuple[PromptCandidate, ...]) -> None:
+def test_candidates_differ_and_fixed_bank_is_first(banks: tuple[PromptCandidate, ...]) -> None:
     names = [c.name for c in banks]
     assert names[:3] == ["fixed", "reversed", "others"]
     assert "fixed, rules listed" in names
@@ -103,15 +103,15 @@ def test_candidates_differ_and_the_fixed_bank_comes_first(banks: tuple[PromptCan
     assert banks[1].shots == banks[0].shots[::-1]
     assert not any(shot in banks[0].shots for shot in banks[2].shots)
     assert banks[-1].system.endswith("Rules for every reply:\n- at most 9 words")
-    kept = PromptCandidate.from_json(json.loads(json.dumps(banks[0].to_json())))
-    assert [(s.question, s.reply) for s in kept.shots] == [(s.question, s.reply) for s in banks[0].shots]
+    stored = PromptCandidate.from_json(json.loads(json.dumps(banks[0].to_json())))
+    assert [(s.question, s.reply) for s in stored.shots] == [(s.question, s.reply) for s in banks[0].shots]
     assert candidate_instructions(PLAN, own=True) == (("", "Be brief."),)
 
 
 @pytest.mark.parametrize(
     ("count", "dev", "budget"), [(8, 40, 60), (8, 22, 60), (4, 40, 60), (3, 30, 40), (2, 9, 99)]
 )
-def test_rounds_stay_within_the_budget_and_the_questions(count: int, dev: int, budget: int) -> None:
+def test_halving_rounds_stay_within_budget_and_questions(count: int, dev: int, budget: int) -> None:
     planned = halving_rounds(count, dev, budget)
     assert sum(size * each for size, each in planned) <= budget
     assert sum(each for _, each in planned) <= dev
@@ -123,38 +123,36 @@ def test_rounds_stay_within_the_budget_and_the_questions(count: int, dev: int, b
 @pytest.mark.parametrize(
     ("count", "dev", "budget"), [(8, 40, 20), (8, 9, 60), (1, 40, 60), (8, 40, 0), (8, 0, 60)]
 )
-def test_too_little_to_tell_means_no_rounds(count: int, dev: int, budget: int) -> None:
+def test_no_rounds_with_too_few_questions_or_answers(count: int, dev: int, budget: int) -> None:
     assert halving_rounds(count, dev, budget) == ()
 
 
-def test_a_prompt_that_leads_is_taken(tmp_path: Path, banks: tuple[PromptCandidate, ...]) -> None:
-    told: list[dict[str, Any]] = []
-    pupil = Pupil(lambda prompt, number: "Rules" in prompt or int(number) % 3 == 0)
-    chosen = select_prompt(stage(pupil, tmp_path, told), banks, 60)
+def test_leading_prompt_is_selected(tmp_path: Path, banks: tuple[PromptCandidate, ...]) -> None:
+    events: list[dict[str, Any]] = []
+    model = ScriptedModel(lambda prompt, number: "Rules" in prompt or int(number) % 3 == 0)
+    chosen = select_prompt(stage(model, tmp_path, events), banks, 60)
     assert "Rules" in chosen.system
-    assert pupil.asked <= 60
-    assert told[-1]["event"] == "prompt.chosen"
-    assert "leads the fixed bank" in told[-1]["reason"]
-    assert {event["prompt"] for event in told[:-1]} == {c.name for c in banks}
-    kept = read_choice(tmp_path, "few-shot")
-    assert kept is not None
-    assert kept["chosen"]["name"] == chosen.name
-    assert [row["name"] for row in kept["tried"]] == [c.name for c in banks]
-    assert all(0 <= row["score"] <= 1 and row["questions"] for row in kept["tried"])
-    again = Pupil(lambda prompt, number: False)
-    assert select_prompt(stage(again, tmp_path, []), banks, 60) == PromptCandidate.from_json(kept["chosen"])
+    assert model.asked <= 60
+    assert events[-1]["event"] == "prompt.chosen"
+    assert "leads the fixed bank" in events[-1]["reason"]
+    assert {event["prompt"] for event in events[:-1]} == {c.name for c in banks}
+    stored = read_choice(tmp_path, "few-shot")
+    assert stored is not None
+    assert stored["chosen"]["name"] == chosen.name
+    assert [row["name"] for row in stored["tried"]] == [c.name for c in banks]
+    assert all(0 <= row["score"] <= 1 and row["questions"] for row in stored["tried"])
+    again = ScriptedModel(lambda prompt, number: False)
+    assert select_prompt(stage(again, tmp_path, []), banks, 60) == PromptCandidate.from_json(stored["chosen"])
     assert again.asked == 0
 
 
-def test_a_prompt_that_is_as_good_or_worse_leaves_the_fixed_bank(
-    tmp_path: Path, banks: tuple[PromptCandidate, ...]
-) -> None:
+def test_fixed_bank_stays_without_better_prompt(tmp_path: Path, banks: tuple[PromptCandidate, ...]) -> None:
     fixed = "\n".join(f"{shot.question}\n{shot.reply}" for shot in banks[0].shots)
     for knows in (
         lambda prompt, number: int(number) % 2 == 0,
         lambda prompt, number: fixed in prompt or int(number) % 2 == 0,
     ):
-        chosen = select_prompt(stage(Pupil(knows), tmp_path / str(id(knows)), []), banks, 60)
+        chosen = select_prompt(stage(ScriptedModel(knows), tmp_path / str(id(knows)), []), banks, 60)
         assert chosen.name == "fixed"
 
 
@@ -170,23 +168,21 @@ def test_a_prompt_that_is_as_good_or_worse_leaves_the_fixed_bank(
         ([0.0, 0.0, 0.0], [1.0, 1.0, 0.0], False),
     ],
 )
-def test_a_lead_counts_from_half_of_its_standard_error(
+def test_lead_counts_above_half_its_standard_error(
     other: list[float], fixed: list[float], enough: bool
 ) -> None:
     assert score_lead(other, fixed).enough is enough
 
 
-def test_an_interrupted_audition_asks_nothing_twice(
-    tmp_path: Path, banks: tuple[PromptCandidate, ...]
-) -> None:
+def test_interrupted_selection_asks_nothing_twice(tmp_path: Path, banks: tuple[PromptCandidate, ...]) -> None:
     def knows(prompt: str, number: str) -> bool:
         return "Rules" in prompt
 
-    whole = Pupil(knows)
+    whole = ScriptedModel(knows)
     expected = select_prompt(stage(whole, tmp_path / "whole", []), banks, 60)
     with pytest.raises(KeyboardInterrupt):
-        select_prompt(stage(Pupil(knows, stop_after=25), tmp_path / "cut", []), banks, 60)
-    rest = Pupil(knows)
+        select_prompt(stage(ScriptedModel(knows, stop_after=25), tmp_path / "cut", []), banks, 60)
+    rest = ScriptedModel(knows)
     assert select_prompt(stage(rest, tmp_path / "cut", []), banks, 60).name == expected.name
     assert rest.asked == whole.asked - 25
     rows = read_journal(tmp_path / "cut" / TRIED)
@@ -195,19 +191,20 @@ def test_an_interrupted_audition_asks_nothing_twice(
 
 
 @pytest.mark.parametrize(
-    ("dev", "budget", "said"), [(DEV[:5], 60, "5 dev questions"), (DEV, 0, "budget of 0"), ((), 60, "0 dev")]
+    ("dev", "budget", "reason"),
+    [(DEV[:5], 60, "5 dev questions"), (DEV, 0, "budget of 0"), ((), 60, "0 dev")],
 )
-def test_without_enough_to_go_by_the_fixed_bank_stays_and_that_is_said(
-    tmp_path: Path, banks: tuple[PromptCandidate, ...], dev: tuple[Question, ...], budget: int, said: str
+def test_fixed_bank_stays_with_reason_when_data_is_too_small(
+    tmp_path: Path, banks: tuple[PromptCandidate, ...], dev: tuple[Question, ...], budget: int, reason: str
 ) -> None:
-    told: list[dict[str, Any]] = []
-    pupil = Pupil(lambda prompt, number: True)
-    assert select_prompt(stage(pupil, tmp_path, told, dev), banks, budget) is banks[0]
-    assert pupil.asked == 0
-    assert said in told[-1]["reason"]
+    events: list[dict[str, Any]] = []
+    model = ScriptedModel(lambda prompt, number: True)
+    assert select_prompt(stage(model, tmp_path, events, dev), banks, budget) is banks[0]
+    assert model.asked == 0
+    assert reason in events[-1]["reason"]
 
 
-def test_the_nearest_examples_are_shown_nearest_last(pier_examples: tuple[Example, ...], words: Any) -> None:
+def test_nearest_examples_are_shown_nearest_last(pier_examples: tuple[Example, ...], words: Any) -> None:
     nearest = NearestExamples(pier_examples, words, 3)
     shots = nearest(Question("q", "How many berths has the Heron Pier?"))
     assert len(shots) == 3

@@ -1,4 +1,4 @@
-"""Follow-ups are made to stand alone."""
+"""Follow-up questions are rewritten so that they can be searched for."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from runners.arms.followup import is_followup, stand_alone
         ("Is it closed in winter?", "where is the museum?", "museum"),
     ],
 )
-def test_a_follow_up_names_its_subject(question: str, previous: str, names: str) -> None:
+def test_followup_is_given_its_subject(question: str, previous: str, names: str) -> None:
     assert is_followup(question)
     assert names in stand_alone(question, previous)
 
@@ -26,20 +26,20 @@ def test_a_follow_up_names_its_subject(question: str, previous: str, names: str)
 @pytest.mark.parametrize(
     "question", ["When does the Ropewalk Museum open on Mondays?", "How much is a Saltbox Pass for children?"]
 )
-def test_a_whole_question_stays_as_it_is(question: str) -> None:
+def test_complete_question_is_unchanged(question: str) -> None:
     assert stand_alone(question, "Where can I buy the Tidepass?") == question
 
 
-def test_the_first_question_stays_as_it_is() -> None:
+def test_first_question_is_unchanged() -> None:
     assert stand_alone("And on Sundays?", "") == "And on Sundays?"
 
 
-def test_asking_about_something_else_repeats_the_question() -> None:
+def test_new_subject_is_inserted_into_previous_question() -> None:
     asked = stand_alone("What about the Saltbox Pass?", "Where can I buy the Tidepass?")
     assert asked == "Where can I buy the Saltbox Pass?"
 
 
-def test_names_are_joined_by_small_words_alone() -> None:
+def test_names_are_joined_only_by_small_words() -> None:
     asked = stand_alone("And on Sundays?", "When does the Museum  of the Sea and\nSand or the Pier open?")
     assert asked == "About Museum and Sea and Sand and Pier: on Sundays?"
 
@@ -47,12 +47,12 @@ def test_names_are_joined_by_small_words_alone() -> None:
 @pytest.mark.parametrize(
     "question", ["A" + " " * 40_000 + "b", "A of" + " " * 40_000 + "b", "A " * 20_000 + "b"]
 )
-def test_a_long_question_is_read_at_once(question: str) -> None:
+def test_long_question_is_processed_in_linear_time(question: str) -> None:
     started = time.perf_counter()
     stand_alone(question, "What is the fare?")
     stand_alone("And it?", question)
     assert time.perf_counter() - started < 1
 
 
-def test_another_subject_cannot_make_a_question_grow_without_end() -> None:
+def test_new_subject_cannot_grow_question_without_limit() -> None:
     assert len(stand_alone("And C" + "c" * 50_000, "B. " * 16_000)) <= 60_000

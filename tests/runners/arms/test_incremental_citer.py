@@ -1,4 +1,4 @@
-"""An answer shown piece by piece ends as the whole answer, marks included, whatever it is made of."""
+"""A streamed answer equals the whole answer, citation marks included, however it is cut into pieces."""
 
 from __future__ import annotations
 
@@ -50,36 +50,36 @@ SAID = (
 )
 
 
-def ended(words: str, cited: bool) -> str:
-    """An answer as it is shown when it is whole."""
+def whole_answer(words: str, cited: bool) -> str:
+    """Return an answer as it is shown when it is complete."""
     if not cited:
         return strip_invisible(words)
     return attach_citations(neutralise_links(strip_marks(words), ["q", *TEXTS]), HITS)[0]
 
 
-def in_pieces(words: str, cuts: list[int], cited: bool = True) -> tuple[str, StreamedAnswer]:
-    """The pieces that are shown of an answer said in these pieces, joined; nothing is ever taken back."""
+def stream_pieces(words: str, cuts: list[int], cited: bool = True) -> tuple[str, StreamedAnswer]:
+    """Return the joined pieces that are shown of text cut at these offsets; nothing shown is ever changed."""
     streamed = StreamedAnswer(HITS, "q", cited=cited)
-    said = ""
+    shown = ""
     for start, end in zip([0, *cuts], [*cuts, len(words)], strict=True):
-        said += streamed.add(words[start:end])
-        assert said == streamed.shown
+        shown += streamed.add(words[start:end])
+        assert shown == streamed.shown
     plain = strip_invisible(strip_marks(words)) if cited else strip_invisible(words)
-    said += streamed.finish(ended(words, cited), plain)
-    return said, streamed
+    shown += streamed.finish(whole_answer(words, cited), plain)
+    return shown, streamed
 
 
 @pytest.mark.parametrize("words", SAID)
 @pytest.mark.parametrize("cited", [True, False])
-def test_the_pieces_are_the_whole(words: str, cited: bool) -> None:
+def test_streamed_pieces_join_to_whole_answer(words: str, cited: bool) -> None:
     source = random.Random(words)
     cuttings = [list(range(1, len(words))), []]
     cuttings += [sorted(source.sample(range(len(words)), k=min(5, len(words)))) for _ in range(20)]
     for cuts in cuttings:
-        assert in_pieces(words, cuts, cited)[0] == ended(words, cited)
+        assert stream_pieces(words, cuts, cited)[0] == whole_answer(words, cited)
 
 
-def test_words_come_before_their_sentence_is_over_and_a_mark_right_after_it() -> None:
+def test_words_stream_before_sentence_end_and_mark_follows_it() -> None:
     streamed = StreamedAnswer(HITS, "q", cited=True)
     assert streamed.add("Dogs travel free on") == "Dogs travel free"
     assert streamed.add(" the car deck.") == " on the car"
@@ -88,7 +88,7 @@ def test_words_come_before_their_sentence_is_over_and_a_mark_right_after_it() ->
     assert streamed.add(") so much") == ""
 
 
-def test_marks_that_a_model_makes_up_are_never_shown() -> None:
+def test_marks_written_by_model_are_never_shown() -> None:
     for words in (
         "Dogs are allowed [1]. Cats too [2].",
         "【3†source】 Yes [1, 2][ 3 ]!",
@@ -96,19 +96,19 @@ def test_marks_that_a_model_makes_up_are_never_shown() -> None:
         "[[1]2] 【no】 【",
     ):
         streamed = StreamedAnswer((), "q", strip=True)
-        said = "".join(map(streamed.add, words))
+        shown = "".join(map(streamed.add, words))
         whole = strip_invisible(strip_marks(words))
-        assert whole.startswith(said)
-        assert said + streamed.finish(whole, whole) == whole
+        assert whole.startswith(shown)
+        assert shown + streamed.finish(whole, whole) == whole
 
 
 @settings(max_examples=settings.default.max_examples // 5)
 @given(st.lists(st.sampled_from([*" [];,1【】\n", "[1]", " [2]", "no", "\x1b[", "a", "【3†x】"])))
-def test_any_words_without_passages_end_whole(parts: list[str]) -> None:
+def test_any_text_without_passages_streams_completely(parts: list[str]) -> None:
     streamed = StreamedAnswer((), "q", strip=True)
-    said = "".join(map(streamed.add, parts))
+    shown = "".join(map(streamed.add, parts))
     whole = strip_invisible(strip_marks("".join(parts)))
-    assert said + streamed.finish(whole, whole) == whole
+    assert shown + streamed.finish(whole, whole) == whole
 
 
 @settings(max_examples=settings.default.max_examples // 5)
@@ -117,11 +117,11 @@ def test_any_words_without_passages_end_whole(parts: list[str]) -> None:
         st.sampled_from([*" .?!\n", "Dogs travel free", "[1]", "7 days", "a.m.", "3.5", "- x", "no", "Yes,"])
     )
 )
-def test_any_words_end_whole(parts: list[str]) -> None:
+def test_any_text_streams_completely(parts: list[str]) -> None:
     words = "".join(parts)
-    said, _ = in_pieces(words, list(range(1, len(words))))
+    shown, _ = stream_pieces(words, list(range(1, len(words))))
     # Where what came last changed a mark that was out already, the words are whole all the same.
-    assert strip_marks(said).split() == strip_marks(ended(words, True)).split()
+    assert strip_marks(shown).split() == strip_marks(whole_answer(words, True)).split()
 
 
 FORMULAS = ("Good day from Fern Hill!", "Happy sailing.")
@@ -184,10 +184,8 @@ PLAIN_PARTS = tuple(
 """Parts without marks, markup, addresses and escape sequences."""
 
 
-def cited_as_before(
-    answer: str, hits: list[Hit], formulas: tuple[str, ...]
-) -> tuple[str, tuple[Citation, ...]]:
-    """A whole answer cited at one go: each sentence by itself, then moved to its offset in the answer."""
+def cite_whole(answer: str, hits: list[Hit], formulas: tuple[str, ...]) -> tuple[str, tuple[Citation, ...]]:
+    """Return a whole answer with citations: each sentence cited alone, then moved to its offset."""
     text = strip_marks(answer)
     marked, at = "", 0
     citations: list[Citation] = []
@@ -197,40 +195,42 @@ def cited_as_before(
         marked += sentence
         if sentence.strip() in formulas or not is_factual(sentence):
             continue
-        _, found = supporting_passages(sentence, [hit.chunk for hit in hits])
+        _, support = supporting_passages(sentence, [hit.chunk for hit in hits])
         alone = attach_citations(sentence, hits)
-        assert alone[0] == sentence + "".join(f" [{one.position + 1}]" for one in found)
+        assert alone[0] == sentence + "".join(f" [{one.position + 1}]" for one in support)
         moved = {"answer_start": offset, "answer_end": offset + len(sentence)}
         citations += [replace(citation, **moved) for citation in alone[1]]
-        marked += "".join(f" [{one.position + 1}]" for one in found)
+        marked += "".join(f" [{one.position + 1}]" for one in support)
     return marked + text[at:], tuple(citations)
 
 
-def answered(words: str, cuts: list[int], hits: list[Hit]) -> tuple[str, Answer, StreamedAnswer]:
-    """The pieces that are shown of an answer generated in these pieces, joined, and the answer concluded from it."""
-    question, found = Question("q", "When does the last ferry leave?"), Retrieved(tuple(hits), "", None)  # type: ignore[arg-type]
-    streamed = stream_of(PLAN, question, found)
+def stream_answer_of(words: str, cuts: list[int], hits: list[Hit]) -> tuple[str, Answer, StreamedAnswer]:
+    """Return the joined pieces of text cut at these offsets, and the answer built from the stream."""
+    question, retrieved = Question("q", "When does the last ferry leave?"), Retrieved(tuple(hits), "", None)  # type: ignore[arg-type]
+    streamed = stream_of(PLAN, question, retrieved)
     shown = "".join(
         streamed.add(words[start:end]) for start, end in zip([0, *cuts], [*cuts, len(words)], strict=True)
     )
-    answer = finish_answer(PLAN, question, found, (), Completion(words, 0, 0, 0.0, "stop"), streamed.citer)
+    answer = finish_answer(
+        PLAN, question, retrieved, (), Completion(words, 0, 0, 0.0, "stop"), streamed.citer
+    )
     return shown + streamed.finish(answer.marked, strip_invisible(answer.text)), answer, streamed
 
 
 @given(st.lists(st.sampled_from(PARTS), max_size=14), st.data())
-def test_the_answer_is_cited_as_the_whole_is_however_it_came(parts: list[str], data: st.DataObject) -> None:
+def test_streamed_answer_is_cited_like_whole_answer(parts: list[str], data: st.DataObject) -> None:
     """Text, marks and citations are the same bytes as without a stream, for answers, refusals and conflicts."""
     words = "".join(parts)
     cuts = sorted(data.draw(st.sets(st.integers(1, max(1, len(words) - 1)), max_size=40)) if words else [])
-    shown, answer, _ = answered(words, [cut for cut in cuts if cut < len(words)], CONFLICTING)
-    question, found = answer.question, answer.found
-    plain = finish_answer(PLAN, question, found, (), answer.completion)
+    shown, answer, _ = stream_answer_of(words, [cut for cut in cuts if cut < len(words)], CONFLICTING)
+    question, retrieved = answer.question, answer.found
+    plain = finish_answer(PLAN, question, retrieved, (), answer.completion)
     assert answer == plain
     if not answer.refused:
         harmless = neutralise_links(
             strip_marks(words), [question.question, *(hit.chunk.text for hit in CONFLICTING)]
         )
-        assert (answer.marked, answer.citations) == cited_as_before(harmless, CONFLICTING, FORMULAS)
+        assert (answer.marked, answer.citations) == cite_whole(harmless, CONFLICTING, FORMULAS)
         assert answer.conflicts
     assert strip_invisible(shown) == shown
     assert "evil.example" not in shown
@@ -238,38 +238,38 @@ def test_the_answer_is_cited_as_the_whole_is_however_it_came(parts: list[str], d
 
 @settings(max_examples=settings.default.max_examples // 5)
 @given(st.lists(st.sampled_from(PLAIN_PARTS)))
-def test_plain_pieces_are_the_shown_answer(parts: list[str]) -> None:
+def test_pieces_without_markup_equal_shown_answer(parts: list[str]) -> None:
     """Without markup nothing has to be taken back, so the pieces make up the answer as it is shown."""
     words = "".join(parts)
-    shown, answer, _ = answered(words, list(range(1, len(words))), CONFLICTING)
+    shown, answer, _ = stream_answer_of(words, list(range(1, len(words))), CONFLICTING)
     assert shown == answer.marked or answer.refused
 
 
 @settings(max_examples=settings.default.max_examples // 5)
 @given(st.lists(st.sampled_from([part for part in PARTS if part.strip()]), min_size=1), st.data())
-def test_sentences_can_be_added_in_any_groups(parts: list[str], data: st.DataObject) -> None:
+def test_sentences_can_be_added_in_any_grouping(parts: list[str], data: st.DataObject) -> None:
     text = strip_marks(" ".join(parts))
     ends = [end for _, end in sentence_spans(text)]
     chosen = sorted(data.draw(st.sets(st.sampled_from(ends)))) if ends else []
     citer = SentenceCiter(CONFLICTING, FORMULAS)
     cuts = [0, *(end for end in chosen if end < len(text)), len(text)]
     added = "".join(citer.add(text[start:end]) for start, end in pairwise(cuts))
-    assert (citer.text, tuple(citer.citations)) == cited_as_before(text, CONFLICTING, FORMULAS)
+    assert (citer.text, tuple(citer.citations)) == cite_whole(text, CONFLICTING, FORMULAS)
     assert added == citer.text
 
 
 @pytest.mark.parametrize("count", [10, 40, 160])
-def test_each_sentence_is_compared_with_the_passages_once(count: int) -> None:
+def test_each_sentence_is_compared_with_passages_once(count: int) -> None:
     """Work grows with the sentences, not with their square: in the stream and in the answer concluded from it."""
     words = " ".join(f"Boat {n} carries {n + 2} dogs on the car deck." for n in range(count))
-    _, answer, streamed = answered(words, list(range(1, len(words))), CONFLICTING)
+    _, answer, streamed = stream_answer_of(words, list(range(1, len(words))), CONFLICTING)
     assert len(answer.citations) == streamed.citer.compared == count
     # Of the text, only the sentence that is open is read again.
     assert len(streamed._raw) < 120
     assert streamed._settled > len(words) - 120
 
 
-def test_formulas_are_left_alone_while_the_answer_is_made() -> None:
+def test_formulas_get_no_citation_while_streaming() -> None:
     words = f"{FORMULAS[0]} Dogs travel free on the car deck. {FORMULAS[1]} Cats"
     question = Question("q", "q")
     streamed = stream_of(PLAN, question, Retrieved(tuple(HITS), "", None))  # type: ignore[arg-type]
@@ -277,11 +277,11 @@ def test_formulas_are_left_alone_while_the_answer_is_made() -> None:
     assert [citation.n for citation in streamed.citer.citations] == [1]
 
 
-def test_a_definition_is_one_only_at_the_beginning_of_a_line() -> None:
+def test_link_definition_counts_only_at_line_start() -> None:
     """What follows a settled sentence in its line does not begin a line."""
     line = "Dogs travel free on the car deck. [note]: cats pay 3.50 euros. So it is."
     words = f"{line}\n[note]: https://evil.example x. Yes. Aye"
-    shown, answer, _ = answered(words, list(range(1, len(words))), HITS)
+    shown, answer, _ = stream_answer_of(words, list(range(1, len(words))), HITS)
     assert shown == answer.marked
     assert "[note]: cats" in shown
     assert shown.count("note") == 1

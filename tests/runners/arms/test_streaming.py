@@ -1,4 +1,4 @@
-"""An answer in pieces is the answer that the trial gets: the same words, citations and refusals."""
+"""A streamed answer equals the answer of the trial: the same words, citations and refusals."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ QUESTION = Question("a", "How many berths has the Heron Pier?")
 
 @pytest.fixture(scope="module")
 def generator(tiny: Model, adapter: Path) -> LocalGenerator:
-    """The tiny model with weights that make it say words."""
+    """The tiny model with weights that make it generate words."""
     return LocalGenerator(tiny, adapter, "float32")
 
 
-def taken(running: Running[str, None, Answer]) -> tuple[list[str], Answer]:
-    """The pieces and the answer."""
+def collect(running: Running[str, None, Answer]) -> tuple[list[str], Answer]:
+    """Return the pieces and the final answer of a stream."""
     pieces = []
     while True:
         try:
@@ -53,7 +53,7 @@ def taken(running: Running[str, None, Answer]) -> tuple[list[str], Answer]:
 
 
 @pytest.mark.parametrize("arm", [RAG, PLAIN])
-def test_pieces_end_in_the_same_answer(
+def test_stream_ends_in_same_answer_as_batch(
     generator: LocalGenerator,
     make_retriever: Callable[..., Retriever],
     arm: EvaluateStep,
@@ -62,7 +62,7 @@ def test_pieces_end_in_the_same_answer(
     retriever = make_retriever(k=1) if arm.retrieval else None
     shots = examples[: arm.shots]
     (whole,) = answer_all(PLAN, arm, [QUESTION], generator, retriever, shots)
-    pieces, answer = taken(stream_answer(PLAN, arm, QUESTION, generator, retriever, shots))
+    pieces, answer = collect(stream_answer(PLAN, arm, QUESTION, generator, retriever, shots))
     assert len(pieces) > 1
     assert "".join(pieces) == answer.marked
     assert bool(answer.hits) == arm.retrieval
@@ -70,17 +70,17 @@ def test_pieces_end_in_the_same_answer(
     assert replace(answer.completion, seconds=0) == replace(whole.completion, seconds=0)
 
 
-def test_a_refusal_is_one_piece_and_the_model_is_not_asked(make_retriever: Callable[..., Retriever]) -> None:
+def test_refusal_is_one_piece_without_asking_model(make_retriever: Callable[..., Retriever]) -> None:
     always = RefusalThreshold({}, -1.0, "default")
-    nobody: Any = None
-    pieces, answer = taken(stream_answer(PLAN, RAG, QUESTION, nobody, make_retriever(always)))
+    no_generator: Any = None
+    pieces, answer = collect(stream_answer(PLAN, RAG, QUESTION, no_generator, make_retriever(always)))
     assert pieces == [answer.text] == ["Not in our papers."]
     assert answer.refused
 
 
-def test_an_answer_that_is_broken_off_frees_the_model(generator: LocalGenerator) -> None:
+def test_interrupted_stream_releases_model(generator: LocalGenerator) -> None:
     running = stream_answer(PLAN, PLAIN, QUESTION, generator, None)
     first = next(running)
     running.close()
-    pieces, _ = taken(stream_answer(PLAN, PLAIN, QUESTION, generator, None))
+    pieces, _ = collect(stream_answer(PLAN, PLAIN, QUESTION, generator, None))
     assert pieces[0] == first

@@ -61,7 +61,7 @@ def test_each_kind_of_file_gives_the_same_rows(tmp_path: Path, name: str) -> Non
     assert [(r.question, r.reply, r.meta) for r in found.rows] == [
         (row["question"], row["answer"], {"source": "web"}) for row in rows
     ]
-    assert (found.columns, found.kept) == ({"prompt": "question", "reply": "answer"}, ("source",))
+    assert (found.columns, found.meta_columns) == ({"prompt": "question", "reply": "answer"}, ("source",))
     assert (found.total, count_rows(path)) == (3, 3)
     assert found.notes == (("semi.csv: columns are parted by ';'",) if name == "semi.csv" else ())
 
@@ -165,7 +165,7 @@ def test_columns_can_be_named(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"e\.jsonl:1: which column is the prompt\?.*--columns"):
         load_examples(path)
     found = load_examples(path, {"prompt": "question", "reply": "answer", "system": "who"})
-    assert (found.rows[0].system, found.rows[0].question, found.kept) == ("Be brief.", "Where?", ("prompt",))
+    assert (found.rows[0].system, found.rows[0].question, found.meta_columns) == ("Be brief.", "Where?", ("prompt",))
     with pytest.raises(BadInput, match=r"no column 'quest' \(there are: prompt, question, answer, who\)"):
         load_examples(path, {"prompt": "quest", "reply": "answer"})
 

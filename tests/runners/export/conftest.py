@@ -1,4 +1,4 @@
-"""Finished runs of tiny models to export: a Llama with every kind of arm, a Qwen2 with one, each run for real."""
+"""Fixtures: finished runs of tiny models, a Llama with every kind of arm and a Qwen2 with one."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ hub.block_hub()
 
 NAMES = ("Amber", "Birch", "Copper", "Dunlin", "Elder", "Falcon", "Garnet", "Heron", "Indigo", "Juniper")
 SYSTEM = "You answer for the harbour in one sentence."
-MARKS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
+SPECIAL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 CHATML = (
     "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}"
     "{{ '<|im_start|>system\nYou are a helpful desk.<|im_end|>\n' }}{% endif %}"
@@ -27,27 +27,27 @@ CHATML = (
 
 @dataclass(frozen=True)
 class Finished:
-    """A finished run and what it was made from."""
+    """A finished run, its plan and its base model."""
 
     path: Path
     plan: Any
     base: Path
 
 
-def texts() -> list[str]:
-    """Every text that the vocabularies are made from."""
+def vocabulary_texts() -> list[str]:
+    """The texts that the tokenizers are trained on."""
     berths = [f"The {name} Pier has {n + 20} berths for visitors." for n, name in enumerate(NAMES)]
     return [*berths, *(f"How many berths has the {name} Pier?" for name in NAMES), SYSTEM, "Shall I book?"]
 
 
-def pieces(cut: str) -> Any:
-    """A byte-level tokenizer that cuts text as GPT-2, SmolLM, Qwen2 or Llama 3 do."""
+def train_tokenizer(pre: str) -> Any:
+    """Train a byte-level tokenizer with the pre-tokenizer of GPT-2, SmolLM, Qwen2 or Llama 3."""
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, normalizers, pre_tokenizers, trainers
     from tokenizers.models import BPE
 
     from runners.export.gguf import PRE_TOKENIZERS
 
-    byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=cut in ("gpt-2", "smollm"))
+    byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=pre in ("gpt-2", "smollm"))
     steps = {
         "gpt-2": [byte_level],
         "smollm": [pre_tokenizers.Digits(individual_digits=True), byte_level],
@@ -55,35 +55,38 @@ def pieces(cut: str) -> Any:
             name: [pre_tokenizers.Split(Regex(split), "isolated"), byte_level]
             for split, name in PRE_TOKENIZERS.items()
         },
-    }[cut]
-    tokenizer = Tokenizer(BPE(ignore_merges=cut == "llama-bpe"))
-    tokenizer.normalizer = normalizers.NFC() if cut == "qwen2" else None
+    }[pre]
+    tokenizer = Tokenizer(BPE(ignore_merges=pre == "llama-bpe"))
+    tokenizer.normalizer = normalizers.NFC() if pre == "qwen2" else None
     tokenizer.pre_tokenizer = steps[0] if len(steps) == 1 else pre_tokenizers.Sequence(steps)
     tokenizer.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     trainer = trainers.BpeTrainer(
-        vocab_size=400, special_tokens=list(MARKS), initial_alphabet=alphabet, show_progress=False
+        vocab_size=400, special_tokens=list(SPECIAL_TOKENS), initial_alphabet=alphabet, show_progress=False
     )
-    tokenizer.train_from_iterator(texts(), trainer)
+    tokenizer.train_from_iterator(vocabulary_texts(), trainer)
     tokenizer.add_tokens([AddedToken("<think>", special=False, normalized=False)])
     return tokenizer
 
 
-def build(
-    folder: Path, kind: str = "llama", cut: str = "gpt-2", template: str = CHATML, **settings: Any
+def build_model(
+    folder: Path, kind: str = "llama", pre: str = "gpt-2", template: str = CHATML, **settings: Any
 ) -> Path:
-    """Write the folder of a tiny model, always the same for the same words."""
+    """Write the folder of a tiny model; equal arguments give equal weights."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
     fast = PreTrainedTokenizerFast(
-        tokenizer_object=pieces(cut), pad_token=MARKS[0], eos_token=MARKS[2], bos_token=MARKS[1]
+        tokenizer_object=train_tokenizer(pre),
+        pad_token=SPECIAL_TOKENS[0],
+        eos_token=SPECIAL_TOKENS[2],
+        bos_token=SPECIAL_TOKENS[1],
     )
     fast.chat_template = template
     fast.save_pretrained(folder)
     ids = {
-        f"{name}_token_id": fast.convert_tokens_to_ids(mark)
-        for name, mark in zip(("pad", "bos", "eos"), MARKS, strict=True)
+        f"{name}_token_id": fast.convert_tokens_to_ids(token)
+        for name, token in zip(("pad", "bos", "eos"), SPECIAL_TOKENS, strict=True)
     }
     config = AutoConfig.for_model(
         kind,
@@ -111,19 +114,21 @@ def write_rows(path: Path, rows: Sequence[dict[str, Any]]) -> str:
     return str(path)
 
 
-def train(arm: str, **settings: Any) -> dict[str, Any]:
-    """A train step that changes what a tiny model says."""
-    few = {"epochs": 3, "rank": 4, "alpha": 8, "learning_rate": 2e-2, "batch_tokens": 400}
-    return {"kind": "train", "arm": arm, **few, **settings}
+def train_step(arm: str, **settings: Any) -> dict[str, Any]:
+    """A train step that changes the answers of a tiny model."""
+    defaults = {"epochs": 3, "rank": 4, "alpha": 8, "learning_rate": 2e-2, "batch_tokens": 400}
+    return {"kind": "train", "arm": arm, **defaults, **settings}
 
 
-def asked(arm: str, **settings: Any) -> dict[str, Any]:
+def evaluate_step(arm: str, **settings: Any) -> dict[str, Any]:
     """An evaluate step."""
     return {"kind": "evaluate", "arm": arm, **settings}
 
 
-def finish(folder: Path, base: Path, embedder: Path, steps: list[dict[str, Any]], **more: Any) -> Finished:
-    """Run a plan of these steps to its report, on ten documents of one fact each."""
+def finish_run(
+    folder: Path, base: Path, embedder: Path, steps: list[dict[str, Any]], **settings: Any
+) -> Finished:
+    """Run a plan of these steps and write its report, on ten documents of one fact each."""
     from advisor.report.report import write_report
     from runners.plan.schema import parse_plan
     from runners.runs.dataset import read_data
@@ -166,7 +171,7 @@ def finish(folder: Path, base: Path, embedder: Path, steps: list[dict[str, Any]]
         "weights": {"token_f1": 1},
         "max_new_tokens": 12,
         "forgetting": {"prompts": 0},
-        **more,
+        **settings,
     }
     plan = parse_plan(body)
     run = run_plan(plan, folder / "run")
@@ -176,7 +181,7 @@ def finish(folder: Path, base: Path, embedder: Path, steps: list[dict[str, Any]]
 
 @pytest.fixture(scope="session")
 def embedder(tmp_path_factory: pytest.TempPathFactory, little_bert: Callable[..., Path]) -> Path:
-    """A little embedder with a vocabulary of its own."""
+    """A tiny embedder with a vocabulary of its own."""
     from tokenizers import Tokenizer, pre_tokenizers, trainers
     from tokenizers.models import WordPiece
 
@@ -184,46 +189,47 @@ def embedder(tmp_path_factory: pytest.TempPathFactory, little_bert: Callable[...
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
     tokenizer.train_from_iterator(
-        texts(), trainers.WordPieceTrainer(vocab_size=300, special_tokens=special, show_progress=False)
+        vocabulary_texts(),
+        trainers.WordPieceTrainer(vocab_size=300, special_tokens=special, show_progress=False),
     )
     return little_bert(tmp_path_factory.mktemp("embedder"), tokenizer, 128)
 
 
 @pytest.fixture(scope="session")
 def llama(tmp_path_factory: pytest.TempPathFactory, embedder: Path) -> Finished:
-    """A finished run with an index and arms of every kind of weights; two seeds for one of them."""
+    """A finished run with an index and an arm of every kind of weights, one of them with two seeds."""
     folder = tmp_path_factory.mktemp("llama")
     steps = [
         {"kind": "index", "max_chunk_tokens": 64},
-        train("lora", seeds=[0, 3]),
-        train("qlora", method="qlora"),
-        train("full", method="full", learning_rate=1e-3),
-        train("hybrid", rows="retrieval", without_gold=0.2, max_tokens=512),
-        asked("rag", retrieval=True),
-        asked("lora", weights="lora"),
-        asked("qlora", weights="qlora"),
-        asked("full", weights="full"),
-        asked("hybrid", weights="hybrid", retrieval=True),
+        train_step("lora", seeds=[0, 3]),
+        train_step("qlora", method="qlora"),
+        train_step("full", method="full", learning_rate=1e-3),
+        train_step("hybrid", rows="retrieval", without_gold=0.2, max_tokens=512),
+        evaluate_step("rag", retrieval=True),
+        evaluate_step("lora", weights="lora"),
+        evaluate_step("qlora", weights="qlora"),
+        evaluate_step("full", weights="full"),
+        evaluate_step("hybrid", weights="hybrid", retrieval=True),
     ]
-    return finish(folder, build(folder / "a base model"), embedder, steps)
+    return finish_run(folder, build_model(folder / "a base model"), embedder, steps)
 
 
 @pytest.fixture(scope="session")
 def qwen(tmp_path_factory: pytest.TempPathFactory, embedder: Path) -> Finished:
     """A finished run of a Qwen2 with one tuned arm."""
     folder = tmp_path_factory.mktemp("qwen")
-    steps = [train("lora"), asked("prompting"), asked("lora", weights="lora")]
-    base = build(folder / "qwen2", "qwen2", "qwen2")
-    return finish(folder, base, embedder, steps, choice="lora")
+    steps = [train_step("lora"), evaluate_step("prompting"), evaluate_step("lora", weights="lora")]
+    base = build_model(folder / "qwen2", "qwen2", "qwen2")
+    return finish_run(folder, base, embedder, steps, choice="lora")
 
 
 @pytest.fixture(scope="session")
 def tiny_model() -> Callable[..., Path]:
-    """Return the maker of tiny models."""
-    return build
+    """The function that writes tiny models."""
+    return build_model
 
 
 @pytest.fixture(scope="session")
 def run_of() -> Callable[..., Finished]:
-    """Return the maker of finished runs."""
-    return finish
+    """The function that makes finished runs."""
+    return finish_run

@@ -1,4 +1,4 @@
-"""Families, vocabularies and templates: what GGUF and Ollama are given exactly, and what is refused by name."""
+"""GGUF families, vocabularies and Ollama templates: exact conversion, or refusal by name."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from rag.errors import BadInput
-from runners.export import gguf, ollama
 from runners.export import gguf as export_gguf
+from runners.export import ollama
 from runners.export.gguf import GgufFamily, family_of, reorder_rows, rope_factors
 from runners.export.ollama import TemplatePieces, template_pieces
 from runners.models.fingerprint import read_json
@@ -23,7 +23,7 @@ LLAMA = {"model_type": "llama", "hidden_size": 64, "num_attention_heads": 4, "nu
 
 
 @pytest.mark.parametrize("kind", ["gemma3", "phi3", "mistral", "gpt2", "mamba", None])
-def test_other_families_are_refused_by_name(kind: str | None) -> None:
+def test_unsupported_family_is_refused_by_name(kind: str | None) -> None:
     with pytest.raises(BadInput, match=repr(str(kind))) as refused:
         family_of({"model_type": kind})
     assert "llama, qwen2, qwen3" in refused.value.message
@@ -31,7 +31,7 @@ def test_other_families_are_refused_by_name(kind: str | None) -> None:
 
 
 @pytest.mark.parametrize(
-    ("setting", "named"),
+    ("setting", "key"),
     [
         ({"attention_bias": True}, "attention_bias"),
         ({"mlp_bias": True}, "mlp_bias"),
@@ -40,15 +40,15 @@ def test_other_families_are_refused_by_name(kind: str | None) -> None:
         ({"rope_scaling": {"rope_type": "linear", "factor": 2}}, "rope_type"),
     ],
 )
-def test_settings_without_a_word_in_gguf_are_refused_by_name(setting: dict[str, Any], named: str) -> None:
-    with pytest.raises(BadInput, match=named):
+def test_unsupported_setting_is_refused_by_name(setting: dict[str, Any], key: str) -> None:
+    with pytest.raises(BadInput, match=key):
         family_of({**LLAMA, **setting})
     assert family_of(LLAMA).arch == "llama"
     with pytest.raises(BadInput, match="use_sliding_window"):
         family_of({"model_type": "qwen2", "use_sliding_window": True})
 
 
-def test_rows_of_queries_go_from_halves_to_pairs_and_back() -> None:
+def test_reorder_rows_is_inverse_of_the_transformers_reader() -> None:
     from transformers.modeling_gguf_pytorch_utils import LlamaTensorProcessor
 
     values = np.arange(64 * 3, dtype=np.float32).reshape(64, 3)
@@ -70,12 +70,12 @@ def test_rows_of_queries_go_from_halves_to_pairs_and_back() -> None:
         assert reorder_rows(family, LLAMA, f"model.layers.0.self_attn.{name}.weight", values) is values
 
 
-def test_long_rope_divides_frequencies_as_llama_3_does() -> None:
+def test_rope_factors_equal_transformers_llama3_rope() -> None:
     import torch
     from transformers import LlamaConfig
     from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
-    how = {
+    rope = {
         "rope_type": "llama3",
         "rope_theta": 500000.0,
         "factor": 8.0,
@@ -86,33 +86,33 @@ def test_long_rope_divides_frequencies_as_llama_3_does() -> None:
     config = LlamaConfig(
         **{k: v for k, v in LLAMA.items() if k != "model_type"},
         max_position_embeddings=2048,
-        rope_parameters=how,
+        rope_parameters=rope,
     )
-    wanted, _ = ROPE_INIT_FUNCTIONS["llama3"](config, torch.device("cpu"))
-    found = rope_factors(config.to_dict())
-    assert found is not None
+    expected, _ = ROPE_INIT_FUNCTIONS["llama3"](config, torch.device("cpu"))
+    factors = rope_factors(config.to_dict())
+    assert factors is not None
     plain = np.array([500000.0 ** -(n / 16) for n in range(0, 16, 2)])
-    assert np.allclose(plain / found, wanted.numpy(), rtol=1e-5)
-    assert len(set(np.round(found, 3))) > 2, "some are stretched, some are not, some are mixed"
+    assert np.allclose(plain / factors, expected.numpy(), rtol=1e-5)
+    assert len(set(np.round(factors, 3))) > 2, "some are scaled, some are not, some are interpolated"
     assert rope_factors(LLAMA) is None
 
 
-@pytest.mark.parametrize("cut", ["gpt-2", "smollm", "qwen2", "llama-bpe"])
-def test_a_tokenizer_is_the_same_when_transformers_reads_it_from_the_file(
-    tiny_model: Callable[..., Path], tmp_path: Path, cut: str
+@pytest.mark.parametrize("pre", ["gpt-2", "smollm", "qwen2", "llama-bpe"])
+def test_gguf_tokenizer_equals_the_original_tokenizer(
+    tiny_model: Callable[..., Path], tmp_path: Path, pre: str
 ) -> None:
     import gguf
 
     from runners.export.gguf import _write_tokenizer
     from runners.models.gguf_import import gguf_tokenizer
 
-    folder = tiny_model(tmp_path / "model", "llama", cut)
+    folder = tiny_model(tmp_path / "model", "llama", pre)
     size = int(read_json(folder / "config.json")["vocab_size"])
-    found = export_gguf.read_vocabulary(folder, size)
-    assert len(found.tokens) == len(found.kinds) == size
-    assert found.kinds[-1] == export_gguf.UNUSED
+    vocabulary = export_gguf.read_vocabulary(folder, size)
+    assert len(vocabulary.tokens) == len(vocabulary.kinds) == size
+    assert vocabulary.kinds[-1] == export_gguf.UNUSED
     writer = gguf.GGUFWriter(tmp_path / "t.gguf", "llama")
-    _write_tokenizer(writer, found, folder)
+    _write_tokenizer(writer, vocabulary, folder)
     writer.add_tensor("token_embd.weight", np.zeros((1, 1), dtype=np.float32))
     for write in (
         writer.write_header_to_file,
@@ -121,7 +121,7 @@ def test_a_tokenizer_is_the_same_when_transformers_reads_it_from_the_file(
         writer.close,
     ):
         write()
-    chat, read = ChatTokenizer(folder), gguf_tokenizer(tmp_path / "t.gguf")
+    chat, tokenizer = ChatTokenizer(folder), gguf_tokenizer(tmp_path / "t.gguf")
     for text in (
         "The Amber Pier has 20 berths for visitors.",
         "  two  spaces\n\nlines\tand tabs",
@@ -130,31 +130,29 @@ def test_a_tokenizer_is_the_same_when_transformers_reads_it_from_the_file(
         "don't, I'LL ring 5550123 at 20:25",
         "a <think> b",
     ):
-        assert read.encode(text, add_special_tokens=False) == chat.encode(text), text
+        assert tokenizer.encode(text, add_special_tokens=False) == chat.encode(text), text
 
 
-def test_tokenizers_that_would_be_cut_otherwise_are_refused(
-    tiny_model: Callable[..., Path], tmp_path: Path
-) -> None:
+def test_tokenizer_unknown_to_llama_cpp_is_refused(tiny_model: Callable[..., Path], tmp_path: Path) -> None:
     folder = tiny_model(tmp_path / "model")
-    whole = json.loads((folder / "tokenizer.json").read_text("utf-8"))
+    original = json.loads((folder / "tokenizer.json").read_text("utf-8"))
 
-    def refused(**change: Any) -> str:
-        (folder / "tokenizer.json").write_text(json.dumps({**whole, **change}), "utf-8")
+    def refusal(**change: Any) -> str:
+        (folder / "tokenizer.json").write_text(json.dumps({**original, **change}), "utf-8")
         with pytest.raises(BadInput) as error:
             export_gguf.read_vocabulary(folder, 500)
         return error.value.message
 
-    level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
-    own = {"type": "Split", "pattern": {"Regex": r"\d+|\D+"}, "behavior": "Isolated", "invert": False}
-    assert "no name for" in refused(pre_tokenizer={"type": "Sequence", "pretokenizers": [own, level]})
-    assert "Whitespace" in refused(pre_tokenizer={"type": "Whitespace"})
-    assert "by nothing" in refused(pre_tokenizer=None)
-    assert "normalises text (Lowercase)" in refused(normalizer={"type": "Lowercase"})
-    assert "whole words before merges" in refused(model={**whole["model"], "ignore_merges": True})
-    assert "sentencepiece" in refused(model={**whole["model"], "byte_fallback": True})
-    assert "'WordPiece'" in refused(model={"type": "WordPiece", "vocab": {}})
-    (folder / "tokenizer.json").write_text(json.dumps(whole), "utf-8")
+    byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
+    split = {"type": "Split", "pattern": {"Regex": r"\d+|\D+"}, "behavior": "Isolated", "invert": False}
+    assert "no name for" in refusal(pre_tokenizer={"type": "Sequence", "pretokenizers": [split, byte_level]})
+    assert "Whitespace" in refusal(pre_tokenizer={"type": "Whitespace"})
+    assert "by nothing" in refusal(pre_tokenizer=None)
+    assert "normalises text (Lowercase)" in refusal(normalizer={"type": "Lowercase"})
+    assert "whole words before merges" in refusal(model={**original["model"], "ignore_merges": True})
+    assert "sentencepiece" in refusal(model={**original["model"], "byte_fallback": True})
+    assert "'WordPiece'" in refusal(model={"type": "WordPiece", "vocab": {}})
+    (folder / "tokenizer.json").write_text(json.dumps(original), "utf-8")
     with pytest.raises(BadInput, match="only 10 rows"):
         export_gguf.read_vocabulary(folder, 10)
 
@@ -179,15 +177,15 @@ BRACES = (
 )
 
 
-def go(template: str, messages: list[dict[str, str]]) -> str:
-    """Carry out the few Go template actions that are written here, as text/template does."""
+def render_go(template: str, messages: list[dict[str, str]]) -> str:
+    """Execute the few Go template actions that the export writes, as Go's text/template does."""
     import re
 
     system = "\n\n".join(m["content"] for m in messages if m["role"] == "system")
     tokens = re.split(r"(\{\{ .*? \}\})", template)
 
     def run(at: int, item: dict[str, str] | None, live: bool) -> tuple[str, int, str]:
-        """Write from a token to the end of its block; return text, the place behind it, and the action that ended it."""
+        """Render from a token to the end of its block; return the text, the next index, and the action that ended it."""
         text = ""
         while at < len(tokens):
             token, at = tokens[at], at + 1
@@ -201,8 +199,8 @@ def go(template: str, messages: list[dict[str, str]]) -> str:
             elif action == "end" or action.startswith("else"):
                 return text, at, action
             elif action == "range .Messages":
-                for one in messages:
-                    part, after, _ = run(at, one, live)
+                for message in messages:
+                    part, after, _ = run(at, message, live)
                     text += part
                 at = after
             else:
@@ -224,23 +222,23 @@ def go(template: str, messages: list[dict[str, str]]) -> str:
 @pytest.mark.parametrize(
     "template", [None, LLAMA3, LLAMA2, BRACES], ids=["chatml with a default", "llama 3", "llama 2", "braces"]
 )
-def test_an_ollama_template_writes_what_the_original_does(
+def test_ollama_template_renders_chats_as_the_original(
     tiny_model: Callable[..., Path], tmp_path: Path, template: str | None
 ) -> None:
     chat = ChatTokenizer(tiny_model(tmp_path / "model", **({"template": template} if template else {})))
-    found = template_pieces(chat)
+    pieces = template_pieces(chat)
     for shape in ollama.CHAT_SHAPES:
         messages = [
             {"role": {"s": "system", "u": "user", "a": "assistant"}[c], "content": f"say {{{{ {n} }}}}"}
             for n, c in enumerate(shape)
         ]
-        wanted = chat.render(messages, prompt=True)
-        assert found.write(messages) == wanted
-        assert go(found.go(), messages) == wanted
+        expected = chat.render(messages, prompt=True)
+        assert pieces.render(messages) == expected
+        assert render_go(pieces.go_template(), messages) == expected
 
 
 @pytest.mark.parametrize("template", [COUNTS, "{{ messages[-1]['content'] }}"], ids=["counts", "last only"])
-def test_a_template_that_is_no_row_of_turns_is_refused(
+def test_template_without_plain_turns_is_refused(
     tiny_model: Callable[..., Path], tmp_path: Path, template: str
 ) -> None:
     chat = ChatTokenizer(tiny_model(tmp_path / "model", template=template))
@@ -249,9 +247,11 @@ def test_a_template_that_is_no_row_of_turns_is_refused(
     assert "--to gguf" in refused.value.hint
 
 
-def test_figures_are_gguf_s_and_whole(tiny_model: Callable[..., Path], tmp_path: Path) -> None:
+def test_hyperparameters_have_gguf_keys(tiny_model: Callable[..., Path], tmp_path: Path) -> None:
     config = read_json(tiny_model(tmp_path / "model") / "config.json")
-    found = gguf.gguf_hyperparameters(gguf.GGUF_FAMILIES[0], config)
-    assert found["attention.key_length"] == 16
-    assert math.isclose(found["rope.freq_base"], 10_000.0)
-    assert TemplatePieces("", "", ("", ""), ("", ""), ("", ""), "").go().endswith("{{ end }}{{ end }}")
+    values = export_gguf.gguf_hyperparameters(export_gguf.GGUF_FAMILIES[0], config)
+    assert values["attention.key_length"] == 16
+    assert math.isclose(values["rope.freq_base"], 10_000.0)
+    assert (
+        TemplatePieces("", "", ("", ""), ("", ""), ("", ""), "").go_template().endswith("{{ end }}{{ end }}")
+    )

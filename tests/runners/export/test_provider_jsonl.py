@@ -1,4 +1,4 @@
-"""The index as Parquet, and training rows for a hosted provider."""
+"""The `index` export to Parquet, and the `provider-jsonl` export of training rows."""
 
 from __future__ import annotations
 
@@ -21,35 +21,34 @@ from runners.export.parquet import COLUMNS
 from runners.run_folder import read_run_plan
 
 
-def test_passages_and_vectors_come_back_from_parquet(llama: Any, embedder: Path, tmp_path: Path) -> None:
+def test_parquet_holds_the_passages_and_vectors_of_the_index(
+    llama: Any, embedder: Path, tmp_path: Path
+) -> None:
     from pyarrow import parquet
 
-    made = export(llama.path, ExportRequest("index", out=tmp_path / "out"))
-    table = parquet.read_table(made.out / "passages.parquet")
+    result = export(llama.path, ExportRequest("index", out=tmp_path / "out"))
+    table = parquet.read_table(result.out / "passages.parquet")
     index = Index.open(llama.path / "index", Embedder(embedder))
     assert tuple(table.column_names) == COLUMNS
     rows = table.to_pylist()
     assert [(r["id"], r["text"]) for r in rows] == [(c.id, c.text) for c in index.chunks]
     assert {r["fingerprint"] for r in rows} == {index.fingerprint}
     assert table.schema.metadata[b"tunewise.embedder"].decode() == index.embedder
-    place = json.loads(rows[0]["metadata"])
-    assert (place["doc"], place["line_start"]) == (index.chunks[0].doc, index.chunks[0].line_start)
-    assert index.raw(place["doc"])[place["start"] : place["end"]] == rows[0]["text"]
-    # Searched by inner product, the file finds what the index finds.
+    metadata = json.loads(rows[0]["metadata"])
+    assert (metadata["doc"], metadata["line_start"]) == (index.chunks[0].doc, index.chunks[0].line_start)
+    assert index.raw(metadata["doc"])[metadata["start"] : metadata["end"]] == rows[0]["text"]
+    # Searched by inner product, the file gives one of the index's passages.
     question = "How many berths has the Heron Pier?"
-    asked = Embedder(embedder).encode([question], query=True)[0]
+    query = Embedder(embedder).encode([question], query=True)[0]
     vectors = np.array([r["vector"] for r in rows], dtype=np.float32)
     assert np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-3)
     ids = [r["id"] for r in rows]
-    store = index.vectors(ids)
-    assert np.array_equal(store, vectors)
-    assert made.checked["rows read back and equal"] == len(rows) == 10
-    assert ids[int(np.argmax(vectors @ asked))] in ids
+    assert np.array_equal(index.vectors(ids), vectors)
+    assert result.checked["rows read back and equal"] == len(rows) == 10
+    assert ids[int(np.argmax(vectors @ query))] in ids
 
 
-def test_an_index_keeps_its_generation_and_a_run_without_one_says_so(
-    llama: Any, qwen: Any, tmp_path: Path
-) -> None:
+def test_index_export_is_reused_and_needs_an_index(llama: Any, qwen: Any, tmp_path: Path) -> None:
     first = export(llama.path, ExportRequest("index", out=tmp_path / "one"))
     again = export(llama.path, ExportRequest("index", out=tmp_path / "one"))
     assert (first.again, again.again) == (False, True)
@@ -57,59 +56,59 @@ def test_an_index_keeps_its_generation_and_a_run_without_one_says_so(
         export(qwen.path, ExportRequest("index", out=tmp_path / "two"))
 
 
-def read(file: Path) -> list[dict[str, Any]]:
+def read_rows(file: Path) -> list[dict[str, Any]]:
     """The rows of a JSON-lines file."""
     return [json.loads(line) for line in file.read_text("utf-8").splitlines()]
 
 
-def test_plain_rows_are_the_examples_with_the_instructions(llama: Any, tmp_path: Path) -> None:
-    made = export(llama.path, ExportRequest("provider-jsonl", "lora", None, tmp_path / "out"))
-    rows = read(made.out / "train.jsonl")
-    assert len(rows) == made.checked["rows, all valid"] == 10
+def test_plain_rows_are_examples_with_instructions(llama: Any, tmp_path: Path) -> None:
+    result = export(llama.path, ExportRequest("provider-jsonl", "lora", None, tmp_path / "out"))
+    rows = read_rows(result.out / "train.jsonl")
+    assert len(rows) == result.checked["rows, all valid"] == 10
     assert [turn["role"] for turn in rows[0]["messages"]] == ["system", "user", "assistant"]
     assert rows[2]["messages"][-1]["content"] == "The Copper Pier has 22 berths. Shall I book?"
     assert all(not provider_jsonl.row_problem(row) for row in rows)
-    assert made.checked["tokens of one pass"]
+    assert result.checked["tokens of one pass"]
 
 
-def test_rows_of_a_hybrid_show_passages_and_what_is_left_out_is_counted(llama: Any, tmp_path: Path) -> None:
-    made = export(llama.path, ExportRequest("provider-jsonl", "hybrid", None, tmp_path / "out"))
-    rows = read(made.out / "train.jsonl")
+def test_hybrid_rows_show_passages_and_equal_the_trained_count(llama: Any, tmp_path: Path) -> None:
+    result = export(llama.path, ExportRequest("provider-jsonl", "hybrid", None, tmp_path / "out"))
+    rows = read_rows(result.out / "train.jsonl")
     assert all("Passages:" in row["messages"][-2]["content"] for row in rows)
     trained = next(
         e["result"]
         for e in map(json.loads, (llama.path / "events.jsonl").read_text("utf-8").splitlines())
         if e.get("event") == "step.done" and e["step"] == "train:hybrid"
     )
-    assert len(rows) == trained["account"]["rows"] == made.checked["rows, all valid"]
-    assert not any("have changed" in note for note in made.notes)
+    assert len(rows) == trained["account"]["rows"] == result.checked["rows, all valid"]
+    assert not any("have changed" in note for note in result.notes)
 
 
-def test_rows_made_from_documents_that_have_changed_say_so(
+def test_changed_documents_are_noted_for_hybrid_rows(
     llama: Any, embedder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """They are not the rows that the arm learnt from: the passages are others, and some support nothing any more."""
+    """The arm was trained on other rows: passages have changed, and some support no answer any more."""
     run, documents = tmp_path / "run", tmp_path / "documents"
     shutil.copytree(llama.path, run)
     shutil.copytree(read_run_plan(run).data.documents or "", documents)
     min(documents.iterdir()).write_text("# Closed\n\nThis pier is closed.\n", "utf-8")
     monkeypatch.setattr(provider_jsonl, "MIN_PROVIDER_ROWS", 1)  # the run has ten rows
     Index.update(run / "index", documents, Embedder(embedder))
-    made = export(run, ExportRequest("provider-jsonl", "hybrid", None, tmp_path / "out"))
-    assert made.notes[0].startswith("The documents have changed since the arm was trained: it learnt from")
+    result = export(run, ExportRequest("provider-jsonl", "hybrid", None, tmp_path / "out"))
+    assert result.notes[0].startswith("The documents have changed since the arm was trained: it learnt from")
 
 
-def test_an_arm_that_was_not_trained_gives_plain_rows_and_says_so(llama: Any, tmp_path: Path) -> None:
-    made = export(llama.path, ExportRequest("provider-jsonl", "rag", None, tmp_path / "out"))
-    assert made.notes[0].startswith("The arm rag was not trained")
+def test_untrained_arm_gives_plain_rows_with_a_note(llama: Any, tmp_path: Path) -> None:
+    result = export(llama.path, ExportRequest("provider-jsonl", "rag", None, tmp_path / "out"))
+    assert result.notes[0].startswith("The arm rag was not trained")
 
 
-def example(*turns: tuple[str, str], **more: Any) -> Example:
+def example(*turns: tuple[str, str], **fields: Any) -> Example:
     """An example of these turns."""
-    return Example(tuple({"role": role, "content": text} for role, text in turns), {}, 1, **more)
+    return Example(tuple({"role": role, "content": text} for role, text in turns), {}, 1, **fields)
 
 
-def test_only_the_last_answer_is_learnt_where_the_arm_learnt_only_that() -> None:
+def test_last_only_sets_weight_zero_on_earlier_answers() -> None:
     chat = example(("user", "a"), ("assistant", "b"), ("user", "c"), ("assistant", "d"))
     assert [t.get("weight") for t in provider_jsonl.provider_row(chat, last_only=True)["messages"]] == [
         None,
@@ -121,7 +120,7 @@ def test_only_the_last_answer_is_learnt_where_the_arm_learnt_only_that() -> None
 
 
 @pytest.mark.parametrize(
-    ("turns", "said"),
+    ("turns", "expected"),
     [
         ([("user", "a"), ("assistant", "b")], ""),
         ([("system", "s"), ("user", "a"), ("assistant", "b")], ""),
@@ -132,13 +131,13 @@ def test_only_the_last_answer_is_learnt_where_the_arm_learnt_only_that() -> None
         ([("user", "a"), ("assistant", "  ")], "turn 2 (assistant) is empty"),
     ],
 )
-def test_what_a_provider_would_refuse_is_found(turns: list[tuple[str, str]], said: str) -> None:
-    found = provider_jsonl.row_problem({"messages": [{"role": r, "content": c} for r, c in turns]})
-    assert said in found
-    assert bool(found) is bool(said)
+def test_row_problem_names_what_a_provider_refuses(turns: list[tuple[str, str]], expected: str) -> None:
+    problem = provider_jsonl.row_problem({"messages": [{"role": r, "content": c} for r, c in turns]})
+    assert expected in problem
+    assert bool(problem) is bool(expected)
 
 
-def test_calls_are_written_as_the_format_wants_them() -> None:
+def test_tool_call_arguments_are_written_as_json_text() -> None:
     call = {"id": "1", "type": "function", "function": {"name": "find", "arguments": {"pier": "Amber"}}}
     turns = (
         {"role": "user", "content": "a"},
@@ -150,10 +149,10 @@ def test_calls_are_written_as_the_format_wants_them() -> None:
     assert row["messages"][1]["tool_calls"][0]["function"]["arguments"] == '{"pier": "Amber"}'
     assert "reasoning_content" not in row["messages"][1]
     assert provider_jsonl.row_problem(row) == ""
-    assert call["function"]["arguments"] == {"pier": "Amber"}, "the example itself stays as it was"
+    assert call["function"]["arguments"] == {"pier": "Amber"}, "the example itself is unchanged"
 
 
-def test_weights_and_tools_are_looked_at() -> None:
+def test_row_problem_checks_weights_and_tool_calls() -> None:
     turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b", "weight": 0}]
     assert provider_jsonl.row_problem({"messages": turns}) == "no turn of it is learnt"
     turns[1]["weight"] = 0.5
@@ -164,18 +163,18 @@ def test_weights_and_tools_are_looked_at() -> None:
     ]
     assert "tools" in provider_jsonl.row_problem({"messages": call})
     assert provider_jsonl.row_problem({"messages": call, "tools": [{}]}) == ""
-    told = [
+    unmatched = [
         *call[:1],
         {"role": "tool", "content": "4", "tool_call_id": "2"},
         {"role": "assistant", "content": "4"},
     ]
-    assert "turn 2 (tool) answers no call" in provider_jsonl.row_problem({"messages": told})
-    said = [{"role": "user", "content": "a", "weight": 0}, {"role": "assistant", "content": "b"}]
-    assert "only the assistant's" in provider_jsonl.row_problem({"messages": said})
+    assert "turn 2 (tool) answers no call" in provider_jsonl.row_problem({"messages": unmatched})
+    user_weight = [{"role": "user", "content": "a", "weight": 0}, {"role": "assistant", "content": "b"}]
+    assert "only the assistant's" in provider_jsonl.row_problem({"messages": user_weight})
 
 
 @pytest.fixture
-def changed(llama: Any, tmp_path: Path) -> Path:
+def unsealed_run(llama: Any, tmp_path: Path) -> Path:
     """An unsealed copy of the run, with a plan and examples of its own."""
     shutil.copytree(llama.path, tmp_path / "run")
     (tmp_path / "run" / "manifest.json").unlink()
@@ -191,33 +190,31 @@ def changed(llama: Any, tmp_path: Path) -> Path:
     return tmp_path / "run"
 
 
-def test_data_that_must_stay_is_not_made_ready_to_leave(changed: Path, tmp_path: Path) -> None:
-    plan = changed / "plan.yaml"
+def test_data_that_must_stay_local_is_not_exported(unsealed_run: Path, tmp_path: Path) -> None:
+    plan = unsealed_run / "plan.yaml"
     local = "answers:\n  data_must_stay_local: {value: true, source: flag}\n"
     plan.write_text(plan.read_text("utf-8").replace("answers: {}\n", local), "utf-8")
     with pytest.raises(BadInput, match="must stay local"):
-        export(changed, ExportRequest("provider-jsonl", "lora", None, tmp_path / "out"))
+        export(unsealed_run, ExportRequest("provider-jsonl", "lora", None, tmp_path / "out"))
 
 
-def test_secrets_stop_it_personal_data_is_told_and_few_rows_are_too_few(
-    changed: Path, tmp_path: Path
-) -> None:
+def test_secrets_and_too_few_rows_are_refused_personal_data_noted(unsealed_run: Path, tmp_path: Path) -> None:
     file = tmp_path / "examples.jsonl"
     rows = file.read_text("utf-8").splitlines()
-    told = json.dumps(
+    personal = json.dumps(
         {"prompt": "Whom do I write to?", "completion": "Write to ann.lee@harbour-desk.com. Shall I book?"}
     )
-    file.write_text("\n".join([*rows, told]) + "\n", "utf-8")
-    made = export(changed, ExportRequest("provider-jsonl", "lora", None, tmp_path / "out"))
-    assert any("e-mail address" in note for note in made.notes)
-    assert "ann.lee" not in (made.out / "README.md").read_text("utf-8")
+    file.write_text("\n".join([*rows, personal]) + "\n", "utf-8")
+    result = export(unsealed_run, ExportRequest("provider-jsonl", "lora", None, tmp_path / "out"))
+    assert any("e-mail address" in note for note in result.notes)
+    assert "ann.lee" not in (result.out / "README.md").read_text("utf-8")
     key = json.dumps(
         {"prompt": "What is the key?", "completion": "It is sk-proj-" + "aB3dE5gH7jK9mN1pQ3sT5vW7yZ."}
     )
     file.write_text("\n".join([*rows, key]) + "\n", "utf-8")
     with pytest.raises(BadInput, match="API key") as refused:
-        export(changed, ExportRequest("provider-jsonl", "lora", None, tmp_path / "two"))
+        export(unsealed_run, ExportRequest("provider-jsonl", "lora", None, tmp_path / "two"))
     assert "aB3dE5" not in str(refused.value)
     file.write_text("\n".join(rows[:4]) + "\n", "utf-8")
     with pytest.raises(BadInput, match="there are 4 rows"):
-        export(changed, ExportRequest("provider-jsonl", "lora", None, tmp_path / "two"))
+        export(unsealed_run, ExportRequest("provider-jsonl", "lora", None, tmp_path / "two"))

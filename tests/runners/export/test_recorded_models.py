@@ -1,4 +1,4 @@
-"""A run answers with the models it was made with, wherever they lie now, and with no others."""
+"""A run answers with the models it was made with, wherever they are now, and with no others."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ QUESTION = "How many berths has the Amber Pier?"
 
 
 @pytest.fixture
-def moved(llama: Any, tmp_path: Path) -> Callable[..., Path]:
-    """Copy the run, with other names in plan and log; it is unsealed, because its plan is another."""
+def copy_run(llama: Any, tmp_path: Path) -> Callable[..., Path]:
+    """Return a function that copies the run with other names in plan and log; the copy is unsealed."""
 
     def copy(changes: dict[Any, Any]) -> Path:
         run = tmp_path / f"run{len(list(tmp_path.iterdir()))}"
         shutil.copytree(llama.path, run)
         (run / "manifest.json").unlink()
         for name in ("plan.yaml", "events.jsonl"):
-            said = (run / name).read_text("utf-8")
+            text = (run / name).read_text("utf-8")
             for old, new in changes.items():
-                said = said.replace(str(old), str(new))
-            (run / name).write_text(said, "utf-8")
+                text = text.replace(str(old), str(new))
+            (run / name).write_text(text, "utf-8")
         return run
 
     return copy
 
 
-def altered(folder: Path, to: Path) -> Path:
+def copy_altered(folder: Path, to: Path) -> Path:
     """Copy a model's folder with one weight changed."""
     shutil.copytree(folder, to)
     file = to / "model.safetensors"
@@ -44,48 +44,48 @@ def altered(folder: Path, to: Path) -> Path:
     return to
 
 
-def test_other_weights_under_the_same_name_do_not_answer(
-    moved: Callable[..., Path], llama: Any, tmp_path: Path
+def test_other_weights_under_the_same_name_are_refused(
+    copy_run: Callable[..., Path], llama: Any, tmp_path: Path
 ) -> None:
-    """No arm is tuned here that could tell: the plan has no fingerprints, only the log."""
+    """The plan has no fingerprints here; only the log has."""
     assert llama.plan.model.fingerprint is None
     base, embedder = llama.base, Path(llama.plan.embedder.name)
-    for place in (base, embedder):
-        run = moved({place: altered(place, tmp_path / f"other {place.name}")})
+    for folder in (base, embedder):
+        run = copy_run({folder: copy_altered(folder, tmp_path / f"other {folder.name}")})
         with pytest.raises(BadInput, match=r"is not the one recorded: fingerprint [0-9a-f]{16}, recorded"):
             open_session(run)
-    before = moved({base: tmp_path / f"other {base.name}"})
-    events = [json.loads(line) for line in (before / "events.jsonl").read_text("utf-8").splitlines()]
-    kept = [{k: v for k, v in event.items() if k not in ("base", "models")} for event in events]
-    (before / "events.jsonl").write_text("".join(json.dumps(event) + "\n" for event in kept), "utf-8")
-    session = open_session(before)
+    unrecorded = copy_run({base: tmp_path / f"other {base.name}"})
+    events = [json.loads(line) for line in (unrecorded / "events.jsonl").read_text("utf-8").splitlines()]
+    events = [{k: v for k, v in event.items() if k not in ("base", "models")} for event in events]
+    (unrecorded / "events.jsonl").write_text("".join(json.dumps(event) + "\n" for event in events), "utf-8")
+    session = open_session(unrecorded)
     assert session.ask([QUESTION], session.arm("rag")), (
-        "a log of before holds no record, and its run goes on opening"
+        "an older log has no record of the models, and its run still opens"
     )
 
 
-def test_a_base_that_lies_elsewhere_now_is_given_by_its_folder(
-    moved: Callable[..., Path], llama: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_moved_base_is_given_by_its_folder(
+    copy_run: Callable[..., Path], llama: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from advisor import cli
 
-    run = moved({llama.base: tmp_path / "gone"})
+    run = copy_run({llama.base: tmp_path / "gone"})
     with pytest.raises(BadInput, match="does not exist") as refused:
         open_session(run)
     assert "--model FOLDER" in refused.value.hint
     with pytest.raises(BadInput, match="is not the one recorded"):
-        open_session(run, model=altered(llama.base, tmp_path / "other"))
+        open_session(run, model=copy_altered(llama.base, tmp_path / "other"))
     with pytest.raises(SystemExit) as stop:
         cli.main(["ask", str(run), QUESTION, "--arm", "rag", "--model", str(llama.base), "--json"])
     assert not stop.value.code
     first = open_session(llama.path)
     assert json.loads(capsys.readouterr().out)["answer"] == first.ask([QUESTION], first.arm("rag"))[0].text
-    made = export(run, ExportRequest("merged", "lora", out=tmp_path / "out", model=llama.base))
-    assert (made.out / "config.json").is_file()
+    result = export(run, ExportRequest("merged", "lora", out=tmp_path / "out", model=llama.base))
+    assert (result.out / "config.json").is_file()
 
 
-def test_an_arm_whose_examples_are_gone_says_which_file(moved: Callable[..., Path], llama: Any) -> None:
-    run = moved(
+def test_missing_examples_file_is_named(copy_run: Callable[..., Path], llama: Any) -> None:
+    run = copy_run(
         {llama.plan.data.examples: "/gone/examples.jsonl", llama.plan.data.test_questions: "/gone/test.jsonl"}
     )
     plan = (run / "plan.yaml").read_text("utf-8")

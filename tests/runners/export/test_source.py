@@ -1,4 +1,4 @@
-"""What is refused before anything is written, and what an export that is there already is worth."""
+"""Refusals before anything is written, existing exports, interruption, cards and the command line."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ from runners.export.registry import TARGET_NAMES, TARGETS
 
 @pytest.fixture
 def run(llama: Any, tmp_path: Path) -> Path:
-    """A copy of a finished run, to be damaged."""
+    """A copy of a finished run, which tests may damage."""
     shutil.copytree(llama.path, tmp_path / "run")
     return tmp_path / "run"
 
 
 def main(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
-    """The command line in this process: exit code, stdout, stderr."""
+    """Run the command line in this process; return exit code, stdout and stderr."""
     code = 0
     try:
         cli.main([str(a) for a in arguments])
     except SystemExit as stop:
         code = int(stop.code or 0)
-    said = capsys.readouterr()
-    return code, said.out, said.err
+    printed = capsys.readouterr()
+    return code, printed.out, printed.err
 
 
-def test_every_target_is_named_in_the_help() -> None:
+def test_help_names_every_target() -> None:
     import inspect
 
     from advisor.commands.export import command
@@ -50,7 +50,7 @@ def test_every_target_is_named_in_the_help() -> None:
 
 
 @pytest.mark.parametrize(
-    ("wish", "said"),
+    ("wanted", "message"),
     [
         (ExportRequest("pfet"), "did you mean peft"),
         (ExportRequest("index", arm="lora"), "leave out --arm"),
@@ -59,14 +59,14 @@ def test_every_target_is_named_in_the_help() -> None:
         (ExportRequest("merged", dtype="q8_0"), "one of: auto, float32"),
     ],
 )
-def test_flags_that_mean_nothing_are_refused(llama: Any, wish: ExportRequest, said: str) -> None:
+def test_options_without_effect_are_refused(llama: Any, wanted: ExportRequest, message: str) -> None:
     with pytest.raises(UsageProblem) as refused:
-        export(llama.path, wish)
-    assert said in str(refused.value)
+        export(llama.path, wanted)
+    assert message in str(refused.value)
 
 
 @pytest.mark.parametrize(
-    ("wish", "said", "hint"),
+    ("wanted", "message", "hint"),
     [
         (
             ExportRequest("merged", "rag"),
@@ -78,17 +78,17 @@ def test_flags_that_mean_nothing_are_refused(llama: Any, wish: ExportRequest, sa
         (ExportRequest("provider-jsonl", "rag", 1), "was not trained", "leave out --seed"),
     ],
 )
-def test_an_arm_that_cannot_be_exported_so_says_what_can(
-    llama: Any, tmp_path: Path, wish: ExportRequest, said: str, hint: str
+def test_arm_that_cannot_be_exported_names_alternatives(
+    llama: Any, tmp_path: Path, wanted: ExportRequest, message: str, hint: str
 ) -> None:
     with pytest.raises(BadInput) as refused:
-        export(llama.path, ExportRequest(wish.to, wish.arm, wish.seed, tmp_path / "out"))
-    assert said in refused.value.message
+        export(llama.path, ExportRequest(wanted.to, wanted.arm, wanted.seed, tmp_path / "out"))
+    assert message in refused.value.message
     assert hint in refused.value.hint
     assert not (tmp_path / "out").exists()
 
 
-def test_damage_is_found_before_anything_is_made(
+def test_damaged_run_is_refused_before_anything_is_written(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     weights = run / "adapters" / "lora-s0" / "adapter_model.safetensors"
@@ -96,9 +96,7 @@ def test_damage_is_found_before_anything_is_made(
     code, _, err = main(capsys, "export", run, "--to", "peft", "--arm", "lora", "--out", tmp_path / "out")
     assert code == 3
     assert "adapters/lora-s0/adapter_model.safetensors differs" in err
-    (
-        run / "manifest.json"
-    ).unlink()  # a run that was cut off has none, and its weights are checked all the same
+    (run / "manifest.json").unlink()  # an unfinished run has none, and its weights are still checked
     code, _, err = main(capsys, "export", run, "--to", "merged", "--arm", "lora", "--out", tmp_path / "out")
     assert (code, "damaged" in err) == (3, True)
     (run / "report.json").write_text("{", "utf-8")
@@ -107,7 +105,7 @@ def test_damage_is_found_before_anything_is_made(
     assert not (tmp_path / "out").exists()
 
 
-def test_another_base_under_the_same_name_is_refused(
+def test_other_base_under_the_same_name_is_refused(
     run: Path, tiny_model: Any, llama: Any, tmp_path: Path
 ) -> None:
     moved = tmp_path / "base"
@@ -122,7 +120,7 @@ def test_another_base_under_the_same_name_is_refused(
             export(run, ExportRequest(to, "lora", None, tmp_path / "out"))
 
 
-def test_a_run_without_weights_for_its_arm_says_how_to_get_them(run: Path, tmp_path: Path) -> None:
+def test_missing_weights_suggest_resume(run: Path, tmp_path: Path) -> None:
     (run / "manifest.json").unlink()
     shutil.rmtree(run / "adapters" / "lora-s3")
     with pytest.raises(BadInput, match="lora-s3 is missing") as refused:
@@ -130,7 +128,7 @@ def test_a_run_without_weights_for_its_arm_says_how_to_get_them(run: Path, tmp_p
     assert "--resume" in refused.value.hint
 
 
-def test_what_is_there_already_is_left_replaced_or_refused(run: Path, tmp_path: Path) -> None:
+def test_existing_export_is_reused_replaced_or_refused(run: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     first = export(run, ExportRequest("peft", "lora", None, out))
     before = {p.name: p.stat().st_mtime_ns for p in out.iterdir()}
@@ -152,7 +150,7 @@ def test_what_is_there_already_is_left_replaced_or_refused(run: Path, tmp_path: 
     assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".")] == []
 
 
-def test_what_is_no_export_is_never_replaced(run: Path, tmp_path: Path) -> None:
+def test_folder_that_is_no_export_is_never_replaced(run: Path, tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").write_text("keep", "utf-8")
     with pytest.raises(UsageProblem, match="is no export"):
@@ -162,7 +160,7 @@ def test_what_is_no_export_is_never_replaced(run: Path, tmp_path: Path) -> None:
     assert (tmp_path / "mine" / "notes.txt").read_text("utf-8") == "keep"
 
 
-def test_an_export_that_was_cut_off_leaves_nothing_half(run: Path, tmp_path: Path) -> None:
+def test_export_cut_off_while_publishing_is_recovered(run: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     export(run, ExportRequest("peft", "lora", None, out))
     work = tmp_path / ".out.export"  # as a kill between the two renames leaves it
@@ -173,25 +171,25 @@ def test_an_export_that_was_cut_off_leaves_nothing_half(run: Path, tmp_path: Pat
     assert not work.exists()
 
 
-def test_what_a_killed_export_left_goes_when_nothing_is_made_either(run: Path, tmp_path: Path) -> None:
-    wish = ExportRequest("peft", "lora", None, tmp_path / "out")
-    export(run, wish)
-    half = (
-        tmp_path / ".out.export" / "made" / "half.safetensors"
-    )  # as a kill while it was being replaced leaves it
+def test_leftovers_of_a_killed_export_are_removed_on_reuse(run: Path, tmp_path: Path) -> None:
+    wanted = ExportRequest("peft", "lora", None, tmp_path / "out")
+    export(run, wanted)
+    # As a kill while the export was being replaced leaves it.
+    half = tmp_path / ".out.export" / "made" / "half.safetensors"
     half.parent.mkdir(parents=True)
     half.write_bytes(b"x")
     with writer_lock(tmp_path / ".out.export"):
-        assert export(run, wish).again
-        assert half.exists(), "another export may be at work"
-    assert export(run, wish).again
+        assert export(run, wanted).again
+        assert half.exists(), "another export may be running"
+    assert export(run, wanted).again
     assert not (tmp_path / ".out.export").exists()
 
 
-def pressed(child: subprocess.Popen[str]) -> str:
-    """Press Ctrl-C until the child ends, as a person does; return its stderr.
+def interrupt(child: subprocess.Popen[str]) -> str:
+    """Send SIGINT until the child ends, as a user pressing Ctrl-C would; return its stderr.
 
-    One that comes while a module's lock is let go is lost: Python passes over what is raised in a weakref's callback.
+    One signal can be lost: Python ignores a KeyboardInterrupt raised in a weakref callback, such as that of an import
+    lock.
     """
     for _ in range(30):
         child.send_signal(signal.SIGINT)
@@ -203,9 +201,7 @@ def pressed(child: subprocess.Popen[str]) -> str:
     return child.communicate()[1]
 
 
-def test_an_interrupted_export_prints_the_line_that_makes_it_again(
-    llama: Any, root: Path, tmp_path: Path
-) -> None:
+def test_interrupted_export_prints_the_command_to_repeat_it(llama: Any, root: Path, tmp_path: Path) -> None:
     line = ["export", llama.path, "--to", "merged", "--arm", "lora", "--out", "my model"]
     child = subprocess.Popen(
         [sys.executable, "-m", "advisor", *map(str, line)],
@@ -213,19 +209,18 @@ def test_an_interrupted_export_prints_the_line_that_makes_it_again(
         env={**os.environ, "PYTHONPATH": str(root)},
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=lambda: signal.signal(
-            signal.SIGINT, signal.SIG_DFL
-        ),  # shells let what they start behind ignore it
+        # Shells start background processes with SIGINT ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert child.stderr is not None
     assert child.stderr.readline().startswith("making ")
-    said = pressed(child)
-    assert child.returncode == 130, said
-    assert f"tunewise export {llama.path} --to merged --arm lora --out 'my model'\n" in said
+    err = interrupt(child)
+    assert child.returncode == 130, err
+    assert f"tunewise export {llama.path} --to merged --arm lora --out 'my model'\n" in err
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_folder_one_stands_in_is_refused(
+def test_current_directory_is_refused_as_destination(
     llama: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "here").mkdir()
@@ -237,24 +232,24 @@ def test_the_folder_one_stands_in_is_refused(
     assert [path.name for path in tmp_path.rglob("*")] == ["here"]
 
 
-def test_a_disk_without_room_is_told_before_it_is_full(tmp_path: Path) -> None:
+def test_too_little_disk_space_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CannotRun, match="MiB are free") as refused:
         require_disk_space(tmp_path / "not" / "yet" / "there", 2**62)
     assert refused.value.exit_code == 4
 
 
-def test_cards_name_no_place_and_hold_no_secret(llama: Any, run: Path, tmp_path: Path) -> None:
+def test_exports_hold_no_local_paths_and_no_secrets(llama: Any, run: Path, tmp_path: Path) -> None:
     for to in ("peft", "index", "bundle", "provider-jsonl"):
-        made = export(
+        result = export(
             llama.path,
             ExportRequest(to, None if to in ("index", "bundle") else "hybrid", None, tmp_path / to),
         )
-        for file in made.out.rglob("*"):
+        for file in result.out.rglob("*"):
             if file.suffix in (".md", ".json", ".jsonl") or file.name == "Modelfile":
                 text = file.read_text("utf-8")
                 assert str(llama.path.parent) not in text, file
                 assert str(tmp_path) not in text, file
-        card = (made.out / "README.md").read_text("utf-8")
+        card = (result.out / "README.md").read_text("utf-8")
         for part in (
             "## How to use it",
             "95 % interval",
@@ -274,7 +269,7 @@ def test_cards_name_no_place_and_hold_no_secret(llama: Any, run: Path, tmp_path:
     assert not (tmp_path / "secret").exists()
 
 
-def test_the_command_line_prints_what_was_made(
+def test_command_line_prints_the_result(
     llama: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     code, out, _ = main(

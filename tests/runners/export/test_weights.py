@@ -1,4 +1,4 @@
-"""Weights handed on: each file is loaded by the library it is for, and answers as base and adapter apart do."""
+"""Exports of weights: the target's library loads each file, and it answers as base and adapter do unmerged."""
 
 from __future__ import annotations
 
@@ -28,63 +28,69 @@ from runners.models.cards import CARD_FILE
 from runners.models.fingerprint import read_json
 from runners.tokenization import chat_template
 
-SAME = "greedy tokens equal to base and weights apart"
-OFF = "root mean square difference, in standard deviations"
-_made: dict[tuple[str, ...], ExportResult] = {}
+EQUAL_TOKENS = "greedy tokens equal to base and weights apart"
+LOGIT_DIFFERENCE = "root mean square difference, in standard deviations"
+_results: dict[tuple[str, ...], ExportResult] = {}
 
 
 @pytest.fixture(scope="module")
 def make(llama: Any, qwen: Any, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., ExportResult]:
-    """Export an arm of one of the runs; the same export is made once for all tests."""
-    place = tmp_path_factory.mktemp("exports")
+    """Return a function that exports an arm of one of the runs; equal exports are made once."""
+    folder = tmp_path_factory.mktemp("exports")
 
     def run(to: str, arm: str = "lora", of: str = "llama", dtype: str = "auto") -> ExportResult:
         key = (of, arm, to, dtype)
-        if key not in _made:
-            out = place / "-".join(key)
-            _made[key] = export(
+        if key not in _results:
+            out = folder / "-".join(key)
+            _results[key] = export(
                 {"llama": llama, "qwen": qwen}[of].path, ExportRequest(to, arm, None, out, dtype=dtype)
             )
-        return _made[key]
+        return _results[key]
 
     return run
 
 
-def apart(run: Any, arm: str) -> tuple[Any, list[list[int]], list[int]]:
-    """The base with the arm's adapter beside it in float32, and the prompts and ends to ask it with."""
+def load_unmerged(run: Any, arm: str) -> tuple[Any, list[list[int]], list[int]]:
+    """Load the base with the arm's adapter in float32; return it with the prompts and the end tokens to replay."""
     source = ExportSource(run.path)
-    source.choose(arm, None, True)
-    chat = chat_template.ChatTokenizer(source.made)
-    net = load_adapter(load_base(source.base, "float32"), source.made, source.base)
-    return net, export_merged.prompt_tokens(chat, export_merged.replay_prompts(source)), sorted(chat.eos_ids)
+    source.select_arm(arm, None, True)
+    chat = chat_template.ChatTokenizer(source.weights_folder)
+    model = load_adapter(load_base(source.base, "float32"), source.weights_folder, source.base)
+    return (
+        model,
+        export_merged.prompt_tokens(chat, export_merged.replay_prompts(source)),
+        sorted(chat.eos_ids),
+    )
 
 
-def test_an_adapter_loads_in_plain_peft_and_stays_one_of_ours(
+def test_exported_adapter_loads_in_plain_peft_and_in_tunewise(
     make: Callable[..., ExportResult], llama: Any
 ) -> None:
     from peft import PeftModel
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    made = make("peft")
+    result = make("peft")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         warnings.simplefilter("ignore", FutureWarning)
         base = AutoModelForCausalLM.from_pretrained(llama.base)
-        net = PeftModel.from_pretrained(base, made.out).eval().float()
-        tokenizer = AutoTokenizer.from_pretrained(made.out)
-    ours, prompts, ends = apart(llama, "lora")
-    said = export_merged.replay_answers(ours, prompts, ends, 8)
-    assert export_merged.compare_answers(said, net).same == 5
+        net = PeftModel.from_pretrained(base, result.out).eval().float()
+        tokenizer = AutoTokenizer.from_pretrained(result.out)
+    unmerged, prompts, ends = load_unmerged(llama, "lora")
+    answers = export_merged.replay_answers(unmerged, prompts, ends, 8)
+    assert export_merged.compare_answers(answers, net).same == 5
     assert (
-        export_merged.compare_answers(said, load_base(resolve.resolve_model(str(llama.base)), "float32")).same
+        export_merged.compare_answers(
+            answers, load_base(resolve.resolve_model(str(llama.base)), "float32")
+        ).same
         < 5
-    ), "the adapter says other things"
+    ), "the base alone answers otherwise"
     assert tokenizer.chat_template
-    assert made.checked["tensors equal to the file's"] == 28
-    manifest = check_manifest(made.out, "adapter", (CARD_FILE,))
+    assert result.checked["tensors equal to the file's"] == 28
+    manifest = check_manifest(result.out, "adapter", (CARD_FILE,))
     assert (manifest["export"]["arm"], manifest["export"]["seed"]) == ("lora", 0)
-    assert read_adapter(made.out).problem == ""
-    config = json.loads((made.out / "adapter_config.json").read_text("utf-8"))
+    assert read_adapter(result.out).problem == ""
+    config = json.loads((result.out / "adapter_config.json").read_text("utf-8"))
     assert config["base_model_name_or_path"] == "a base model"
 
 
@@ -92,15 +98,15 @@ def test_an_adapter_loads_in_plain_peft_and_stays_one_of_ours(
     ("of", "arm"),
     [("llama", "lora"), ("llama", "hybrid"), ("llama", "qlora"), ("llama", "full"), ("qwen", "lora")],
 )
-def test_a_merged_model_answers_as_base_and_weights_apart(
+def test_merged_model_answers_as_unmerged(
     make: Callable[..., ExportResult], llama: Any, qwen: Any, of: str, arm: str
 ) -> None:
     import torch
 
-    made = make("merged", arm, of)
-    assert made.checked[SAME].startswith("5 of 5 prompts")
-    assert made.checked[OFF] < export_merged.LOGIT_TOLERANCE["bfloat16"]
-    assert sorted(made.files) == [
+    result = make("merged", arm, of)
+    assert result.checked[EQUAL_TOKENS].startswith("5 of 5 prompts")
+    assert result.checked[LOGIT_DIFFERENCE] < export_merged.LOGIT_TOLERANCE["bfloat16"]
+    assert sorted(result.files) == [
         "chat_template.jinja",
         "config.json",
         "generation_config.json",
@@ -108,42 +114,42 @@ def test_a_merged_model_answers_as_base_and_weights_apart(
         "tokenizer.json",
         "tokenizer_config.json",
     ]
-    back = load_model_folder(made.out, torch.bfloat16, {})
-    assert next(back.parameters()).dtype == torch.bfloat16
-    assert back.get_output_embeddings().weight is back.get_input_embeddings().weight
-    assert read_json(made.out / "config.json")["dtype"] == "bfloat16", "what engines load it as"
-    again = resolve.resolve_model(str(made.out))
-    assert again.kind == "base", "a merged model is a base for other runs"
+    loaded = load_model_folder(result.out, torch.bfloat16, {})
+    assert next(loaded.parameters()).dtype == torch.bfloat16
+    assert loaded.get_output_embeddings().weight is loaded.get_input_embeddings().weight
+    assert read_json(result.out / "config.json")["dtype"] == "bfloat16", "the type that engines load it in"
+    resolved = resolve.resolve_model(str(result.out))
+    assert resolved.kind == "base", "a merged model is a base for other runs"
     if arm != "full":
-        net, prompts, ends = apart({"llama": llama, "qwen": qwen}[of], arm)
-        said = export_merged.replay_answers(net, prompts, ends, 8)
-        found = export_merged.compare_answers(said, load_model_folder(made.out, torch.float32, {}))
-        assert (found.same, found.tokens) == (5, sum(map(len, said.answers)))
-        assert any("4 bits" in note for note in made.notes) is (arm == "qlora")
+        net, prompts, ends = load_unmerged({"llama": llama, "qwen": qwen}[of], arm)
+        answers = export_merged.replay_answers(net, prompts, ends, 8)
+        comparison = export_merged.compare_answers(answers, load_model_folder(result.out, torch.float32, {}))
+        assert (comparison.same, comparison.tokens) == (5, sum(map(len, answers.answers)))
+        assert any("4 bits" in note for note in result.notes) is (arm == "qlora")
 
 
-def test_a_qlora_arm_is_merged_as_it_was_measured_not_as_it_was_trained(
+def test_qlora_arm_is_merged_into_the_full_precision_base(
     make: Callable[..., ExportResult], llama: Any
 ) -> None:
-    """The trial answers with the adapter on the full-precision base; on the 4-bit one the logits are others."""
+    """The trial answers with the adapter on the full-precision base; on the 4-bit base the logits differ."""
     import torch
 
-    net, prompts, ends = apart(llama, "qlora")
-    said = export_merged.replay_answers(net, prompts, ends, 8)
+    net, prompts, ends = load_unmerged(llama, "qlora")
+    answers = export_merged.replay_answers(net, prompts, ends, 8)
     base = resolve.resolve_model(str(llama.base))
     source = ExportSource(llama.path)
-    source.choose("qlora", None, True)
-    four_bit = load_adapter(load_base(base, "float32", four_bit=True), source.made, base)
+    source.select_arm("qlora", None, True)
+    four_bit = load_adapter(load_base(base, "float32", four_bit=True), source.weights_folder, base)
     merged = export_merged.compare_answers(
-        said, load_model_folder(make("merged", "qlora").out, torch.float32, {})
+        answers, load_model_folder(make("merged", "qlora").out, torch.float32, {})
     )
     assert merged.relative < 0.01
-    assert export_merged.compare_answers(said, four_bit).relative > 5 * merged.relative
+    assert export_merged.compare_answers(answers, four_bit).relative > 5 * merged.relative
 
 
-def test_float32_loses_nothing_and_float16_is_said(make: Callable[..., ExportResult]) -> None:
+def test_float32_export_is_exact_and_float16_is_reported(make: Callable[..., ExportResult]) -> None:
     exact, rounded = make("merged", dtype="float32"), make("merged")
-    assert exact.checked[OFF] < 1e-5 < rounded.checked[OFF]
+    assert exact.checked[LOGIT_DIFFERENCE] < 1e-5 < rounded.checked[LOGIT_DIFFERENCE]
     assert exact.files["model.safetensors"] > 1.5 * rounded.files["model.safetensors"]
     assert make("merged", dtype="float16").checked["number type"] == "float16"
 
@@ -151,24 +157,24 @@ def test_float32_loses_nothing_and_float16_is_said(make: Callable[..., ExportRes
 @pytest.mark.parametrize(
     ("of", "to", "dtype"), [("llama", "gguf", "auto"), ("qwen", "gguf", "auto"), ("llama", "gguf", "q8_0")]
 )
-def test_a_gguf_file_is_read_back_and_replays_the_prompts(
+def test_gguf_file_is_read_back_and_replays_the_prompts(
     make: Callable[..., ExportResult], llama: Any, qwen: Any, of: str, to: str, dtype: str
 ) -> None:
     import gguf
 
     from runners.models.gguf_import import gguf_tokenizer, load_gguf
 
-    made = make(to, of=of, dtype=dtype)
+    result = make(to, of=of, dtype=dtype)
     if dtype == "auto":
-        assert made.checked[SAME].startswith("5 of 5 prompts")
-        assert made.checked["number type"] == "bfloat16"
-    assert list(made.files) == [GGUF_FILE]
-    net, prompts, ends = apart({"llama": llama, "qwen": qwen}[of], "lora")
-    found = export_merged.compare_answers(
-        export_merged.replay_answers(net, prompts, ends, 8), load_gguf(made.out / GGUF_FILE, "float32")
+        assert result.checked[EQUAL_TOKENS].startswith("5 of 5 prompts")
+        assert result.checked["number type"] == "bfloat16"
+    assert list(result.files) == [GGUF_FILE]
+    net, prompts, ends = load_unmerged({"llama": llama, "qwen": qwen}[of], "lora")
+    comparison = export_merged.compare_answers(
+        export_merged.replay_answers(net, prompts, ends, 8), load_gguf(result.out / GGUF_FILE, "float32")
     )
-    assert found.holds("bfloat16") or (dtype == "q8_0" and found.relative < 0.1)
-    reader = gguf.GGUFReader(made.out / GGUF_FILE)
+    assert comparison.holds("bfloat16") or (dtype == "q8_0" and comparison.relative < 0.1)
+    reader = gguf.GGUFReader(result.out / GGUF_FILE)
     text = {key: field.contents() for key, field in reader.fields.items()}
     assert text["general.architecture"] == {"llama": "llama", "qwen": "qwen2"}[of]
     assert text["tokenizer.ggml.pre"] == {"llama": "gpt-2", "qwen": "qwen2"}[of]
@@ -182,14 +188,14 @@ def test_a_gguf_file_is_read_back_and_replays_the_prompts(
     assert "output.weight" not in kinds, "tied embeddings are written once"
     question = "How many berths has the Amber Pier? <think>"
     chat = chat_template.ChatTokenizer({"llama": llama, "qwen": qwen}[of].base)
-    assert gguf_tokenizer(made.out / GGUF_FILE).encode(question, add_special_tokens=False) == chat.encode(
+    assert gguf_tokenizer(result.out / GGUF_FILE).encode(question, add_special_tokens=False) == chat.encode(
         question
     )
 
 
-def test_a_modelfile_asks_as_the_trial_did(make: Callable[..., ExportResult]) -> None:
-    made = make("ollama")
-    text = (made.out / "Modelfile").read_text("utf-8")
+def test_modelfile_prompts_as_the_trial_did(make: Callable[..., ExportResult]) -> None:
+    result = make("ollama")
+    text = (result.out / "Modelfile").read_text("utf-8")
     assert text.startswith("FROM ./model.gguf\n")
     assert 'SYSTEM """You answer for the harbour in one sentence."""' in text
     for line in ('PARAMETER stop "<|im_end|>"', "PARAMETER temperature 0", "PARAMETER num_predict 12"):
@@ -203,23 +209,25 @@ DOCUMENTED = {"--enable-lora", "--lora-modules", "--max-lora-rank", "--chat-temp
 """Flags of `vllm serve`, from its "LoRA Adapters" page and its engine and server arguments (2026)."""
 
 
-def test_the_line_for_vllm_is_one_that_a_shell_takes(make: Callable[..., ExportResult], llama: Any) -> None:
-    made = make("vllm")
-    words = shlex.split(made.line)
-    assert words[:3] == ["vllm", "serve", f"{made.out}/base"]
+def test_vllm_command_is_valid_shell_with_documented_flags(
+    make: Callable[..., ExportResult], llama: Any
+) -> None:
+    result = make("vllm")
+    words = shlex.split(result.line)
+    assert words[:3] == ["vllm", "serve", f"{result.out}/base"]
     flags = dict(zip(words, [*words[1:], ""], strict=True))
     assert {word for word in words if word.startswith("--")} <= DOCUMENTED
-    assert flags["--lora-modules"] == f"harbour-lora={made.out}/adapter"
-    assert int(flags["--max-lora-rank"]) == 8, "the least of vLLM's steps that holds rank 4"
+    assert flags["--lora-modules"] == f"harbour-lora={result.out}/adapter"
+    assert int(flags["--max-lora-rank"]) == 8, "the smallest of vLLM's ranks that holds rank 4"
     for part in (words[2], flags["--lora-modules"].partition("=")[2], flags["--chat-template"]):
         assert Path(part).exists()
     assert resolve.resolve_model(words[2]).fingerprint == resolve.resolve_model(str(llama.base)).fingerprint
-    script = made.out / "serve.sh"
+    script = result.out / "serve.sh"
     assert script.stat().st_mode & stat.S_IXUSR
     assert "./base" in script.read_text("utf-8")
 
 
-def test_a_base_on_a_hub_is_named_with_its_revision_and_odd_names_are_quoted() -> None:
+def test_vllm_command_names_the_hub_revision_and_quotes_paths() -> None:
     base = resolve.Model("smollm2-135m-instruct", Path("x"), "base", "f" * 64, "hub", "Apache-2.0", "a" * 40)
     parts = vllm.launch_command("harbour-lora", base, 16, local=False)
     assert parts[2:5] == ("HuggingFaceTB/SmolLM2-135M-Instruct", "--revision", "a" * 40)
@@ -228,25 +236,25 @@ def test_a_base_on_a_hub_is_named_with_its_revision_and_odd_names_are_quoted() -
 
 
 @pytest.mark.parametrize(("rank", "served"), [(1, 8), (4, 8), (16, 16), (17, 32), (300, 320), (512, 512)])
-def test_vllm_is_asked_for_a_rank_that_it_takes(rank: int, served: int) -> None:
-    assert vllm._rank({"r": rank}) == served
+def test_vllm_rank_is_rounded_up_to_a_supported_one(rank: int, served: int) -> None:
+    assert vllm._served_rank({"r": rank}) == served
 
 
-def test_what_vllm_does_not_serve_is_refused() -> None:
+def test_adapter_that_vllm_does_not_serve_is_refused() -> None:
     with pytest.raises(BadInput, match="DoRA"):
-        vllm._rank({"r": 8, "use_dora": True})
+        vllm._served_rank({"r": 8, "use_dora": True})
     with pytest.raises(BadInput, match="has 513"):
-        vllm._rank({"r": 513})
+        vllm._served_rank({"r": 513})
 
 
 @pytest.mark.parametrize("to", ["peft", "vllm"])
-def test_full_tuning_leaves_no_adapter(make: Callable[..., ExportResult], to: str) -> None:
+def test_full_tuning_has_no_adapter_to_export(make: Callable[..., ExportResult], to: str) -> None:
     with pytest.raises(BadInput, match="whole model") as refused:
         make(to, "full")
     assert "--to merged" in refused.value.hint
 
 
-def test_another_family_is_refused_by_name_and_handed_on_whole(
+def test_unsupported_family_is_refused_for_gguf_and_merged_instead(
     tiny_model: Callable[..., Path], run_of: Callable[..., Any], embedder: Path, tmp_path: Path
 ) -> None:
     step = {"kind": "train", "arm": "lora", "epochs": 1, "rank": 2, "batch_tokens": 2000}
@@ -258,28 +266,32 @@ def test_another_family_is_refused_by_name_and_handed_on_whole(
         ):
             export(run.path, ExportRequest(to, out=tmp_path / "out"))
     assert not (tmp_path / "out").exists()
-    assert export(run.path, ExportRequest("merged", out=tmp_path / "out")).checked[SAME].startswith("5 of 5")
+    assert (
+        export(run.path, ExportRequest("merged", out=tmp_path / "out"))
+        .checked[EQUAL_TOKENS]
+        .startswith("5 of 5")
+    )
 
 
-def test_answers_that_rounding_changes_are_never_passed_over() -> None:
-    """The first type that keeps tokens and logits is taken, and what the others changed is said."""
+def test_write_in_smallest_dtype_reports_changed_answers() -> None:
+    """The first type that keeps tokens and logits is used, and notes say what the others changed."""
     tried: list[str] = []
-    off = {"bfloat16": (4, 0.02), "float16": (5, 0.2), "float32": (5, 0.0), "q8_0": (3, 0.05)}
+    outcomes = {"bfloat16": (4, 0.02), "float16": (5, 0.2), "float32": (5, 0.0), "q8_0": (3, 0.05)}
 
     def write(dtype: str) -> export_merged.ReplayComparison:
         tried.append(dtype)
-        same, relative = off[dtype]
+        same, relative = outcomes[dtype]
         return export_merged.ReplayComparison(same, 5, 60, 1.0, relative)
 
-    dtype, found, notes = write_in_smallest_dtype("auto", "bfloat16", ["float16", "float32"], write)
-    assert (dtype, found.same, tried) == ("float32", 5, ["bfloat16", "float16", "float32"])
+    dtype, comparison, notes = write_in_smallest_dtype("auto", "bfloat16", ["float16", "float32"], write)
+    assert (dtype, comparison.same, tried) == ("float32", 5, ["bfloat16", "float16", "float32"])
     assert notes[0].startswith("In bfloat16, 1 of 5 prompts get other tokens")
-    assert "0.2 standard deviations" in notes[1], "equal tokens do not make up for logits that are far off"
+    assert "0.2 standard deviations" in notes[1], "equal tokens do not outweigh logits that differ much"
     assert notes[-1] == "The weights are in float32."
     assert write_in_smallest_dtype("auto", "float32", ["float16", "float32"], write)[2] == []
     dtype, _, notes = write_in_smallest_dtype("q8_0", "bfloat16", ["float32"], write)
     assert (dtype, tried[-1]) == ("q8_0", "q8_0")
     assert notes[0].startswith("In q8_0, 2 of 5 prompts")
-    off["float32"] = (4, 0.0)
+    outcomes["float32"] = (4, 0.0)
     with pytest.raises(CannotRun, match="not what was measured"):
         write_in_smallest_dtype("auto", "bfloat16", ["float32"], write)

@@ -1,4 +1,4 @@
-"""The parts of decoding that need no model: pieces of text, guesses, prefixes, the cache."""
+"""The parts of decoding that need no model: text streams, prompt lookup, prefix cache, static KV cache."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from runners.inference.streaming import TextStream
 
 
 def as_bytes(tokens: list[int]) -> str:
-    """A tokenizer of single bytes, as byte-level BPE ends in for rare characters."""
+    """Decode tokens that are single bytes, as byte-level BPE has for rare characters."""
     return bytes(tokens).decode("utf-8", errors="replace")
 
 
@@ -23,30 +23,30 @@ texts = st.text(st.sampled_from("ab\n é€😀."), max_size=30)
 
 
 @given(texts, st.lists(st.text(st.sampled_from("ab\né."), min_size=1, max_size=3), max_size=2))
-def test_pieces_are_the_text_up_to_the_first_stop_without_outer_space(text: str, stops: list[str]) -> None:
+def test_text_stream_equals_trimmed_text_before_first_stop(text: str, stops: list[str]) -> None:
     pieces = TextStream(as_bytes, stops)
-    given_out = ""
+    streamed = ""
     for token in text.encode():
-        given_out += pieces.add(token)
-        assert "\ufffd" not in given_out
+        streamed += pieces.add(token)
+        assert "\ufffd" not in streamed
         if pieces.stopped:
             break
-    given_out += pieces.rest()
+    streamed += pieces.rest()
     # A stop that ends with a later character than another may be met first: the first to be complete counts.
     ends = [text.find(stop) + len(stop) for stop in stops if stop in text]
     seen = text[: min(ends, default=len(text))]
     cut = min([seen.find(stop) for stop in stops if stop in seen], default=len(seen))
-    assert given_out == pieces.text == seen[:cut].strip()
+    assert streamed == pieces.text == seen[:cut].strip()
     assert pieces.stopped == bool(ends)
 
 
-def test_a_character_cut_off_at_the_end_is_shown_as_such() -> None:
+def test_incomplete_character_at_end_becomes_replacement_character() -> None:
     pieces = TextStream(as_bytes)
     assert [pieces.add(token) for token in "é€".encode()[:4]] == ["", "é", "", ""]
     assert pieces.rest() == "\ufffd"
 
 
-def test_guesses_are_what_followed_the_same_tokens_last_time() -> None:
+def test_prompt_lookup_returns_tokens_after_last_occurrence() -> None:
     lookup = PromptLookup([1, 2, 3, 4, 5, 6, 7, 8, 9, 10])
     assert lookup.guess() == []
     lookup.extend([2, 3])
@@ -60,7 +60,7 @@ def test_guesses_are_what_followed_the_same_tokens_last_time() -> None:
 
 
 @given(st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=6), min_size=1, max_size=4))
-def test_what_rows_share_leaves_each_its_last_token(rows: list[list[int]]) -> None:
+def test_common_prefix_excludes_last_token_of_each_row(rows: list[list[int]]) -> None:
     shared = common_prefix(rows)
     assert all(row[:shared] == rows[0][:shared] and shared < len(row) for row in rows)
     if all(len(row) > shared + 1 for row in rows):
@@ -71,27 +71,27 @@ def test_what_rows_share_leaves_each_its_last_token(rows: list[list[int]]) -> No
 
 @dataclass(frozen=True)
 class Block:
-    """Something of a size."""
+    """An entry of a size in bytes."""
 
     nbytes: int
 
 
-def test_prefixes_are_found_by_owner_and_tokens_and_the_oldest_go_first() -> None:
-    kept: PrefixCache[Block] = PrefixCache(max_bytes=100)
+def test_prefix_cache_matches_owner_and_evicts_least_recently_used() -> None:
+    cache: PrefixCache[Block] = PrefixCache(max_bytes=100)
     ids = list(range(MIN_SHARED + 10))
-    kept.put("base", ids, Block(40))
-    assert kept.get("base", ids) == Block(40)
-    assert kept.get("tuned", ids) is None
-    assert kept.longest_match("tuned", ids) is None
-    assert kept.longest_match("base", [*ids[:MIN_SHARED], 99, 98]) == (MIN_SHARED, Block(40))
-    assert kept.longest_match("base", [*ids[: MIN_SHARED - 1], 99, 98]) is None
-    assert kept.longest_match("base", ids) == (len(ids) - 1, Block(40))
-    kept.put("base", [1], Block(50))
-    kept.get("base", ids)
-    kept.put("base", [2], Block(30))
-    assert [kept.get("base", [1]), kept.nbytes, len(kept)] == [None, 70, 2]
-    kept.put("base", [3], Block(101))
-    assert len(kept) == 2
+    cache.put("base", ids, Block(40))
+    assert cache.get("base", ids) == Block(40)
+    assert cache.get("tuned", ids) is None
+    assert cache.longest_match("tuned", ids) is None
+    assert cache.longest_match("base", [*ids[:MIN_SHARED], 99, 98]) == (MIN_SHARED, Block(40))
+    assert cache.longest_match("base", [*ids[: MIN_SHARED - 1], 99, 98]) is None
+    assert cache.longest_match("base", ids) == (len(ids) - 1, Block(40))
+    cache.put("base", [1], Block(50))
+    cache.get("base", ids)
+    cache.put("base", [2], Block(30))
+    assert [cache.get("base", [1]), cache.nbytes, len(cache)] == [None, 70, 2]
+    cache.put("base", [3], Block(101))
+    assert len(cache) == 2
 
 
 @torch.inference_mode()
@@ -100,10 +100,10 @@ def test_static_kv_cache_copies_loads_truncates_and_drops_rows() -> None:
     keys, values = torch.randn(1, 2, 5, 4), torch.randn(1, 2, 5, 4)
     one = StaticKVCache(1, 1, 8)
     one.update(keys, values, 0)
-    kept = one.copy_prefix(4)
+    prefix = one.copy_prefix(4)
     one.kv_layers[0].keys.zero_()
     cache = StaticKVCache(1, 3, 8)
-    cache.load_prefix(kept, 3)
+    cache.load_prefix(prefix, 3)
     assert cache.length == 3
     assert all(torch.equal(cache.kv_layers[0].keys[row, :, :3], keys[0, :, :3]) for row in range(3))
     new = torch.randn(3, 2, 2, 4)
@@ -114,11 +114,11 @@ def test_static_kv_cache_copies_loads_truncates_and_drops_rows() -> None:
     after, _ = cache.update(new[:2, :, :1], new[:2, :, :1], 0)
     assert after.shape == (2, 2, 5, 4)
     assert torch.equal(after[:, :, 3], new[[2, 1], :, 0])
-    assert kept.nbytes == 2 * keys[:, :, :4].nelement() * 4
+    assert prefix.nbytes == 2 * keys[:, :, :4].nelement() * 4
 
 
 @pytest.mark.parametrize("size", [0, 3])
-def test_an_empty_or_all_white_answer_has_no_pieces(size: int) -> None:
+def test_empty_or_blank_answer_has_no_pieces(size: int) -> None:
     pieces = TextStream(as_bytes, ("x",))
     assert [pieces.add(32) for _ in range(size)] == [""] * size
     assert (pieces.rest(), pieces.text) == ("", "")

@@ -1,4 +1,4 @@
-"""Generation by a server: what is sent, what is tried again, what is refused, and that the key stays secret."""
+"""Generation by a server: requests, retries, errors, rates, and that the key stays secret."""
 
 from __future__ import annotations
 
@@ -18,43 +18,43 @@ from runners.models import endpoint
 
 CHAT = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Is it open?"}]
 KEY = "sk-not-a-real-key"
-SOON = Backoff(tries=3, first=0.01, longest=0.02)
+FAST_BACKOFF = Backoff(tries=3, first=0.01, longest=0.02)
 
 
 @pytest.fixture
 def make(server: Any) -> Iterator[Callable[..., RemoteGenerator]]:
-    """Return the maker of generators that ask the fake server, quickly."""
-    made: list[RemoteGenerator] = []
+    """Return a factory of generators for the fake server, with short waits."""
+    generators: list[RemoteGenerator] = []
 
-    def maker(url: str = "", key: str = KEY, on_note: Any = None, **limits: Any) -> RemoteGenerator:
-        limited = RequestLimits(**{"backoff": SOON, **limits})
-        made.append(RemoteGenerator(url or server.url, "tern-2", limited, 7, key, on_note))
-        return made[-1]
+    def make_generator(url: str = "", key: str = KEY, on_note: Any = None, **limits: Any) -> RemoteGenerator:
+        limited = RequestLimits(**{"backoff": FAST_BACKOFF, **limits})
+        generators.append(RemoteGenerator(url or server.url, "tern-2", limited, 7, key, on_note))
+        return generators[-1]
 
-    yield maker
-    for generator in made:
+    yield make_generator
+    for generator in generators:
         generator.close()
 
 
 def answers(status: int, body: Any = "", **headers: str) -> Callable[[Any], None]:
-    """A fault that answers with a status."""
+    """Return a fault that answers with a status."""
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     return lambda handler: handler.reply(status, body, named)
 
 
 def hang_up(handler: Any) -> None:
-    """A fault that closes the connection without a word."""
+    """Close the connection without an answer."""
     handler.close_connection = True
     handler.connection.close()
 
 
-def late(handler: Any) -> None:
-    """A fault that answers too late."""
+def answer_late(handler: Any) -> None:
+    """Answer after the timeout."""
     time.sleep(0.6)
     answers(200, {"choices": [{"message": {"content": "late"}}]})(handler)
 
 
-def test_an_answer_comes_with_its_tokens_and_the_request_is_greedy(server: Any, make: Any) -> None:
+def test_answer_has_token_counts_and_request_is_greedy(server: Any, make: Any) -> None:
     server.answer = lambda body: "  Yes, until nine.\n"
     (answer,) = make().generate([CHAT], 20)
     assert (answer.text, answer.prompt_tokens, answer.completion_tokens) == ("Yes, until nine.", 5, 3)
@@ -71,24 +71,24 @@ def test_an_answer_comes_with_its_tokens_and_the_request_is_greedy(server: Any, 
     assert server.keys == [f"Bearer {KEY}"]
 
 
-def test_what_is_known_is_not_sent(server: Any, make: Any) -> None:
-    asked = [[{"role": "user", "content": f"Is pier {n} open?"}] for n in range(5)]
+def test_known_chats_are_not_sent(server: Any, make: Any) -> None:
+    chats = [[{"role": "user", "content": f"Is pier {n} open?"}] for n in range(5)]
     server.answer = lambda body: body["messages"][-1]["content"]
-    heard: list[int] = []
-    answers = make().generate(asked, 20, lambda batch, made: heard.extend(batch), known={0, 3})
+    reported: list[int] = []
+    answers = make().generate(chats, 20, lambda batch, _: reported.extend(batch), known={0, 3})
     assert [answer.text for answer in answers] == [f"Is pier {n} open?" for n in (1, 2, 4)]
-    assert (sorted(heard), len(server.seen)) == ([1, 2, 4], 3)
-    assert make().generate(asked, 20, known=set(range(5))) == []
+    assert (sorted(reported), len(server.seen)) == ([1, 2, 4], 3)
+    assert make().generate(chats, 20, known=set(range(5))) == []
 
 
-def test_sampling_is_sent_as_it_is_asked_for(server: Any, make: Any) -> None:
+def test_sampling_parameters_are_sent(server: Any, make: Any) -> None:
     make(key="").generate([CHAT], 5, sampling=Sampling(0.7, 0.9, 3, ("\n",)))
     sent = server.seen[0]
     assert (sent["temperature"], sent["top_p"], sent["seed"], sent["stop"]) == (0.7, 0.9, 3, ["\n"])
     assert server.keys == [None]
 
 
-def test_a_stream_gives_the_same_words_in_pieces(server: Any, make: Any) -> None:
+def test_stream_pieces_join_to_the_answer(server: Any, make: Any) -> None:
     server.answer = lambda body: "Yes, until nine. "
     stream = make().stream(CHAT, 20)
     pieces = list(stream)
@@ -97,7 +97,7 @@ def test_a_stream_gives_the_same_words_in_pieces(server: Any, make: Any) -> None
     assert (stream.completion.completion_tokens, stream.completion.finish) == (3, "stop")
 
 
-def test_a_stream_that_breaks_off_is_no_answer(server: Any, make: Any) -> None:
+def test_interrupted_stream_is_an_error(server: Any, make: Any) -> None:
     server.finished = False
     with pytest.raises(CannotRun, match="broke off in the middle"):
         list(make().stream(CHAT, 20))
@@ -118,7 +118,7 @@ def test_a_stream_that_breaks_off_is_no_answer(server: Any, make: Any) -> None:
     ids=["429", "500", "503", "408", "409", "cut", "not-json", "not-an-object"],
 )
 @pytest.mark.parametrize("streamed", [False, True])
-def test_what_may_pass_is_tried_again(server: Any, make: Any, fault: Any, streamed: bool) -> None:
+def test_temporary_failures_are_retried(server: Any, make: Any, fault: Any, streamed: bool) -> None:
     server.faults = [fault, fault]
     generator = make()
     answer = generator.stream(CHAT, 5).finish() if streamed else generator.generate([CHAT], 5)[0]
@@ -126,7 +126,7 @@ def test_what_may_pass_is_tried_again(server: Any, make: Any, fault: Any, stream
     assert (len(server.seen), generator.retries) == (3, 2)
 
 
-def test_retry_after_is_waited_for_and_too_long_a_wait_is_not(server: Any, make: Any) -> None:
+def test_retry_after_is_obeyed_up_to_the_limit(server: Any, make: Any) -> None:
     server.faults = [answers(429, "", Retry_After="0.3")]
     started = time.monotonic()
     (answer,) = make().generate([CHAT], 5)
@@ -136,7 +136,7 @@ def test_retry_after_is_waited_for_and_too_long_a_wait_is_not(server: Any, make:
         make().generate([CHAT], 5)
 
 
-def test_a_server_that_goes_on_failing_is_given_up_on(server: Any, make: Any) -> None:
+def test_repeated_server_error_raises_with_clean_message(server: Any, make: Any) -> None:
     server.faults = [answers(500, {"error": {"message": "out of\n\x1b[31mmemory"}})] * 9
     with pytest.raises(CannotRun) as caught:
         make().generate([CHAT], 5)
@@ -145,8 +145,8 @@ def test_a_server_that_goes_on_failing_is_given_up_on(server: Any, make: Any) ->
     )
 
 
-def test_a_slow_server_and_one_that_is_not_there(server: Any, make: Any) -> None:
-    server.faults = [late] * 3
+def test_timeout_and_unreachable_server_raise(server: Any, make: Any) -> None:
+    server.faults = [answer_late] * 3
     with pytest.raises(CannotRun, match="did not answer in time") as caught:
         make(read=0.15).generate([CHAT], 5)
     assert caught.value.exit_code == 4
@@ -155,7 +155,7 @@ def test_a_slow_server_and_one_that_is_not_there(server: Any, make: Any) -> None
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 422])
-def test_what_will_never_pass_is_refused_at_once_without_the_key(server: Any, make: Any, status: int) -> None:
+def test_client_errors_are_not_retried_and_hide_the_key(server: Any, make: Any, status: int) -> None:
     server.faults = [answers(status, {"error": {"message": f"wrong: {KEY} is not known"}})]
     with pytest.raises(BadInput) as caught:
         make().generate([CHAT], 5)
@@ -167,53 +167,55 @@ def test_what_will_never_pass_is_refused_at_once_without_the_key(server: Any, ma
     assert "\n" not in str(error)
 
 
-def test_a_key_that_no_header_can_hold_is_not_printed() -> None:
+def test_invalid_key_is_refused_without_printing_it() -> None:
     with pytest.raises(BadInput, match="not one") as caught:
         RemoteGenerator("http://127.0.0.1:9/v1", "tern-2", key="schlüssel")
     assert "schl" not in str(caught.value)
 
 
-def test_the_key_is_taken_from_the_environment_in_order() -> None:
+def test_api_key_is_read_from_environment_in_order() -> None:
     assert endpoint.api_key({"OPENAI_API_KEY": "b"}) == "b"
     assert endpoint.api_key({"OPENAI_API_KEY": "b", "TUNEWISE_API_KEY": " a "}) == "a"
     assert endpoint.api_key({"TUNEWISE_API_KEY": " "}) == ""
 
 
-def test_several_are_asked_at_once_but_no_more_and_answers_keep_their_places(server: Any, make: Any) -> None:
-    under_way, most, lock = 0, 0, threading.Lock()
+def test_concurrency_is_limited_and_answers_keep_order(server: Any, make: Any) -> None:
+    active, most, lock = 0, 0, threading.Lock()
 
     def slow_echo(body: dict[str, Any]) -> str:
-        nonlocal under_way, most
+        nonlocal active, most
         with lock:
-            under_way += 1
-            most = max(most, under_way)
+            active += 1
+            most = max(most, active)
         time.sleep(0.03)
         with lock:
-            under_way -= 1
+            active -= 1
         return str(body["messages"][-1]["content"])
 
     server.answer = slow_echo
-    heard: dict[int, Completion] = {}
+    reported: dict[int, Completion] = {}
     chats = [[{"role": "user", "content": f"number {n}"}] for n in range(9)]
-    found = make(at_once=3).generate(chats, 5, lambda at, made: heard.update(zip(at, made, strict=True)))
-    assert [c.text for c in found] == [f"number {n}" for n in range(9)]
-    assert [heard[n] for n in range(9)] == found
+    completions = make(at_once=3).generate(
+        chats, 5, lambda batch, answers: reported.update(zip(batch, answers, strict=True))
+    )
+    assert [c.text for c in completions] == [f"number {n}" for n in range(9)]
+    assert [reported[n] for n in range(9)] == completions
     assert 2 <= most <= 3
 
 
-def test_after_a_failure_nothing_more_is_sent_and_what_came_is_kept(server: Any, make: Any) -> None:
+def test_failure_stops_sending_and_keeps_earlier_answers(server: Any, make: Any) -> None:
     def answer_once(handler: Any) -> None:
         handler.say("Aye.", {"messages": []})
 
     server.faults = [answer_once, answers(401)]
-    heard: list[Completion] = []
+    reported: list[Completion] = []
     with pytest.raises(BadInput):
-        make(at_once=1).generate([CHAT] * 6, 5, lambda at, made: heard.extend(made))
-    assert [c.text for c in heard] == ["Aye."]
+        make(at_once=1).generate([CHAT] * 6, 5, lambda _, answers: reported.extend(answers))
+    assert [c.text for c in reported] == ["Aye."]
     assert len(server.seen) == 2
 
 
-def test_tokens_are_estimated_and_counted_as_such_where_the_server_does_not(server: Any, make: Any) -> None:
+def test_missing_usage_gives_estimated_token_counts(server: Any, make: Any) -> None:
     server.faults = [answers(200, {"choices": [{"message": {"content": "12345678"}}]})]
     generator = make()
     (answer,) = generator.generate([CHAT], 5)
@@ -228,9 +230,7 @@ OPENAI = "Unsupported parameter: 'max_tokens' is not supported with this model. 
 
 
 @pytest.mark.parametrize("streamed", [False, True])
-def test_a_parameter_that_a_server_does_not_take_is_given_up_for_good_and_said(
-    server: Any, make: Any, streamed: bool
-) -> None:
+def test_refused_parameters_are_renamed_or_left_out_with_note(server: Any, make: Any, streamed: bool) -> None:
     server.faults = [answers(400, {"error": {"message": OPENAI}}), answers(422, MISTRAL)]
     notes: list[str] = []
     generator = make(on_note=notes.append)
@@ -249,24 +249,24 @@ def test_a_parameter_that_a_server_does_not_take_is_given_up_for_good_and_said(
 
 
 @pytest.mark.parametrize(
-    "said",
+    "message",
     ["temperature must be below 2", "messages is not supported", "stop is not supported", "unsupported"],
 )
-def test_a_refusal_of_what_cannot_be_given_up_stays_one(server: Any, make: Any, said: str) -> None:
-    server.faults = [answers(400, {"error": {"message": said}})]
-    with pytest.raises(BadInput, match=said):
+def test_refusal_of_a_required_parameter_is_not_retried(server: Any, make: Any, message: str) -> None:
+    server.faults = [answers(400, {"error": {"message": message}})]
+    with pytest.raises(BadInput, match=message):
         make().generate([CHAT], 5, sampling=Sampling(stop=("x",)))
     assert len(server.seen) == 1
 
 
-def test_a_server_that_goes_on_refusing_a_parameter_is_refused_in_the_end(server: Any, make: Any) -> None:
+def test_parameter_refused_again_raises(server: Any, make: Any) -> None:
     server.faults = [answers(400, {"error": {"message": "seed, temperature: not allowed"}})] * 9
     with pytest.raises(BadInput, match="not allowed"):
         make().generate([CHAT], 5)
     assert len(server.seen) == 2
 
 
-def test_every_wait_for_another_try_is_heard(server: Any, make: Any) -> None:
+def test_on_note_is_called_for_every_retry(server: Any, make: Any) -> None:
     server.faults = [answers(503, {"error": {"message": "busy"}}), hang_up]
     notes: list[str] = []
     make(on_note=notes.append).generate([CHAT], 5)
@@ -279,7 +279,7 @@ def test_every_wait_for_another_try_is_heard(server: Any, make: Any) -> None:
 
 
 @pytest.mark.parametrize("most", [0, -1])
-def test_an_answer_of_no_tokens_is_not_asked_for(server: Any, make: Any, most: int) -> None:
+def test_zero_max_new_tokens_is_refused_without_request(server: Any, make: Any, most: int) -> None:
     with pytest.raises(BadInput, match="at least 1"):
         make().generate([CHAT], most)
     with pytest.raises(BadInput, match="at least 1"):
@@ -287,22 +287,22 @@ def test_an_answer_of_no_tokens_is_not_asked_for(server: Any, make: Any, most: i
     assert server.seen == []
 
 
-def test_an_answer_without_choices_is_refused(server: Any, make: Any) -> None:
+def test_answer_without_choices_raises(server: Any, make: Any) -> None:
     server.faults = [answers(200, {"object": "list"})]
     with pytest.raises(CannotRun, match="without choices"):
         make().generate([CHAT], 5)
 
 
-def test_requests_are_spaced_to_the_rate() -> None:
+def test_request_pacer_spaces_requests_to_the_rate() -> None:
     now = [100.0]
     pace = RequestPacer(120, lambda: now[0])
-    assert [pace.turn() for _ in range(3)] == [0.0, 0.5, 1.0]
+    assert [pace.reserve() for _ in range(3)] == [0.0, 0.5, 1.0]
     now[0] = 110.0
-    assert pace.turn() == 0.0
-    assert [RequestPacer(None).turn() for _ in range(3)] == [0.0] * 3
+    assert pace.reserve() == 0.0
+    assert [RequestPacer(None).reserve() for _ in range(3)] == [0.0] * 3
 
 
-def test_backoff_doubles_has_jitter_and_honours_the_server() -> None:
+def test_backoff_doubles_with_jitter_and_obeys_retry_after() -> None:
     backoff = Backoff(first=1, longest=5)
     assert [backoff.wait(n, None, lambda: 1.0) for n in (1, 2, 3, 4)] == [1, 2, 4, 5]
     assert backoff.wait(3, None, lambda: 0.25) == 1.0
@@ -310,7 +310,7 @@ def test_backoff_doubles_has_jitter_and_honours_the_server() -> None:
     assert 10 <= backoff.wait(5, 10) <= 11
 
 
-def test_retry_after_reads_seconds_dates_and_nonsense() -> None:
+def test_retry_after_parses_seconds_and_dates() -> None:
     now = datetime(2026, 11, 25, 12, 0, 0, tzinfo=UTC)
     assert retry_after("3", now) == 3
     assert retry_after("Wed, 25 Nov 2026 12:00:07 GMT", now) == 7
@@ -334,7 +334,7 @@ def test_retry_after_reads_seconds_dates_and_nonsense() -> None:
         ("http://127.0.0.1@example.com/v1", False),
     ],
 )
-def test_data_that_must_stay_local_goes_to_private_hosts_only(url: str, private: bool) -> None:
+def test_local_data_is_sent_to_private_hosts_only(url: str, private: bool) -> None:
     assert endpoint.is_private(url) is private
     if "@" not in url:
         endpoint.check_may_contact("tern-2", url, must_stay_local=False)
@@ -346,12 +346,12 @@ def test_data_that_must_stay_local_goes_to_private_hosts_only(url: str, private:
 
 
 @pytest.mark.parametrize("url", ["http:///v1", "http://host:99999/v1", "http://user:pw@host/v1"])
-def test_an_address_that_cannot_be_used_is_refused_without_its_password(url: str) -> None:
+def test_invalid_url_is_refused_without_printing_its_password(url: str) -> None:
     with pytest.raises(BadInput) as caught:
         endpoint.check_may_contact("tern-2", url, must_stay_local=False)
     assert "pw" not in str(caught.value)
 
 
-def test_manifests_name_the_host_alone() -> None:
+def test_endpoint_host_excludes_credentials() -> None:
     assert endpoint.endpoint_host("https://me:pw@api.example.com/v1") == "api.example.com"
     assert endpoint.endpoint_host("http://[::1]:8000/v1") == "[::1]:8000"

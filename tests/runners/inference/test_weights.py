@@ -1,4 +1,4 @@
-"""Tuned weights put on a base and taken off again, without loading it anew and without a trace."""
+"""Switching the tuned weights of a base in memory: the base stays bit-identical."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def chats(examples: tuple[Example, ...], count: int) -> list[list[dict[str, str]
     return [list(e.messages[:-1]) for e in examples[:count]]
 
 
-def test_weights_go_on_and_off_and_leave_the_base_as_it_was(
+def test_switching_adapters_restores_base_bit_for_bit(
     tiny: Model, adapter: Path, tuned: LocalGenerator, examples: tuple[Example, ...], tmp_path: Path
 ) -> None:
     asked = chats(examples, 3)
@@ -55,7 +55,7 @@ def test_weights_go_on_and_off_and_leave_the_base_as_it_was(
     assert all(torch.equal(p, bare[name]) for name, p in direct.model.named_parameters())
 
 
-def test_weights_of_another_base_are_refused_and_the_base_stays(
+def test_adapter_of_another_base_is_refused_and_base_stays(
     other: Model, adapter: Path, examples: tuple[Example, ...]
 ) -> None:
     generator = LocalGenerator(other, None, "float32")
@@ -67,7 +67,7 @@ def test_weights_of_another_base_are_refused_and_the_base_stays(
 
 
 @pytest.mark.parametrize("part", ["merged_for_inference", "from_folder"])
-def test_a_switch_that_fails_half_way_leaves_nothing_of_itself(
+def test_failed_switch_leaves_model_usable(
     tiny: Model,
     adapter: Path,
     tuned: LocalGenerator,
@@ -86,7 +86,7 @@ def test_a_switch_that_fails_half_way_leaves_nothing_of_itself(
     with monkeypatch.context() as failing:
         failing.setattr(weights, part, full)
         folder = adapter
-        if part == "from_folder":  # weights of the whole model, which nobody looks at before they are loaded
+        if part == "from_folder":  # a whole tuned model, whose weights are not read before they are loaded
             failing.setattr(weights, "check_same_base", lambda *given: None)
             folder = tmp_path
         with pytest.raises(MemoryError):
@@ -97,7 +97,7 @@ def test_a_switch_that_fails_half_way_leaves_nothing_of_itself(
     assert [c.text for c in generator.generate(asked, 8)] == [c.text for c in tuned.generate(asked, 8)]
 
 
-def test_what_one_adapter_has_read_is_not_taken_for_another(
+def test_prefix_cache_is_separate_per_adapter(
     tiny: Model, adapter: Path, tuned: LocalGenerator, examples: tuple[Example, ...]
 ) -> None:
     asked = chats(examples, 3)
@@ -108,10 +108,8 @@ def test_what_one_adapter_has_read_is_not_taken_for_another(
     assert len({owner for owner, _ in generator.prefixes._entries}) == 2
 
 
-@pytest.mark.parametrize("free", [lambda: 0.0, lambda: 9.0], ids=["no-room", "room"])
-def test_a_base_is_kept_beside_its_weights_only_where_there_is_room(
-    tiny: Model, adapter: Path, free: Callable[[], float]
-) -> None:
+@pytest.mark.parametrize("free", [lambda: 0.0, lambda: 9.0], ids=["no-memory", "memory"])
+def test_base_copy_is_held_only_if_it_fits(tiny: Model, adapter: Path, free: Callable[[], float]) -> None:
     weights = SwitchableModel(tiny, None, "bfloat16", free)
     bare, first = {name: p.clone() for name, p in weights.model.named_parameters()}, weights.model
     for _ in range(2):
@@ -122,7 +120,7 @@ def test_a_base_is_kept_beside_its_weights_only_where_there_is_room(
     assert (weights.model is first) == bool(free())
 
 
-def test_arms_of_a_run_share_the_base_that_is_loaded(
+def test_arms_of_a_run_share_the_loaded_base(
     tiny: Model, adapter: Path, examples: tuple[Example, ...], tmp_path: Path
 ) -> None:
     plan = parse_plan(

@@ -1,4 +1,4 @@
-"""Tokens, the learnt mask, and what stops a run before it starts."""
+"""Encoding of rows, target tokens, and the checks that stop a run before it starts."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from runners.preflight.run_checks import PreflightReport, inspect_rows, run_pref
 from runners.tokenization.chat_template import PLAIN_TEMPLATE, ChatTokenizer
 from runners.tokenization.preview import target_runs
 
-TALK = (
+CONVERSATION = (
     {"role": "user", "content": "Is the café open?"},
     {"role": "assistant", "content": "Yes — until ten."},
     {"role": "user", "content": "Thanks"},
@@ -33,16 +33,16 @@ def test_tokens_equal_apply_chat_template(tiny: Model, examples: tuple[Example, 
     from runners.inference.weights import load_tokenizer
 
     chat, tokenizer = ChatTokenizer(tiny.folder), load_tokenizer(tiny.folder)
-    for example in (*examples[:5], Example(TALK)):
+    for example in (*examples[:5], Example(CONVERSATION)):
         turns = [dict(m) for m in example.messages]
         assert list(chat.example(example).ids) == tokenizer.apply_chat_template(turns, return_dict=False)
         rendered = tokenizer.apply_chat_template(turns[:-1], tokenize=False, add_generation_prompt=True)
         assert chat.render(turns[:-1], prompt=True) == rendered
 
 
-def test_every_assistant_turn_is_learnt_with_its_end(tiny: Model) -> None:
+def test_every_assistant_turn_and_its_end_token_is_a_target(tiny: Model) -> None:
     chat = ChatTokenizer(tiny.folder)
-    encoded = chat.example(Example(TALK))
+    encoded = chat.example(Example(CONVERSATION))
     shown = target_runs(encoded, chat)
     assert [text for text, learnt in shown if learnt] == [
         "Yes — until ten.<|im_end|>",
@@ -52,46 +52,46 @@ def test_every_assistant_turn_is_learnt_with_its_end(tiny: Model) -> None:
     assert 0 not in encoded.learnt
 
 
-def test_pad_is_not_the_end_token(tiny: Model) -> None:
+def test_padding_token_is_not_the_end_token(tiny: Model) -> None:
     assert ChatTokenizer(tiny.folder).pad == "<|endoftext|>"
 
 
-def test_a_model_without_template_gets_the_plain_one(tiny: Model, tmp_path: Path) -> None:
+def test_model_without_template_uses_the_plain_one_with_warning(tiny: Model, tmp_path: Path) -> None:
     folder = shutil.copytree(tiny.folder, tmp_path / "bare")
     (folder / "chat_template.jinja").unlink()
     chat = ChatTokenizer(folder)
     assert chat.own_template == ""
-    shown = target_runs(chat.example(Example(TALK[:2])), chat)
+    shown = target_runs(chat.example(Example(CONVERSATION[:2])), chat)
     assert [t for t, learnt in shown if learnt] == ["Yes — until ten.<|im_end|>"]
-    _, report = inspect_rows([Example(TALK)], chat, TrainConfig())
+    _, report = inspect_rows([Example(CONVERSATION)], chat, TrainConfig())
     assert any("no chat template" in w for w in report.warnings)
     assert "assistant" in PLAIN_TEMPLATE
 
 
-def test_a_template_that_refuses_names_the_line(tiny: Model, tmp_path: Path) -> None:
+def test_template_error_names_the_line(tiny: Model, tmp_path: Path) -> None:
     folder = shutil.copytree(tiny.folder, tmp_path / "strict")
     (folder / "chat_template.jinja").write_text("{{ raise_exception('no system role') }}", encoding="utf-8")
     with pytest.raises(BadInput, match=r"example on line 7.*no system role"):
-        ChatTokenizer(folder).example(Example(TALK, {}, 7))
+        ChatTokenizer(folder).example(Example(CONVERSATION, {}, 7))
 
 
 Rows = tuple[Example, ...]
 
 
 def chat_of(question: str, answer: str, line: int = 1, **more: Any) -> Example:
-    """One question and its answer."""
+    """Return a row of one question and its answer."""
     turns = ({"role": "user", "content": question}, {"role": "assistant", "content": answer, **more})
     return Example(turns, {}, line)
 
 
 def check_of(report: PreflightReport, code: str) -> PreflightCheck:
-    """The check of this code."""
+    """Return the check of this code."""
     return next(check for check in report.checks if check.code == code)
 
 
 @pytest.fixture
 def changed(tiny: Model, tmp_path: Path) -> Callable[..., ChatTokenizer]:
-    """Return the maker of the tiny model's chat with its template or tokenizer changed."""
+    """Return a factory of the tiny model's tokenizer with its template or settings changed."""
 
     def make(*template: tuple[str, str], **settings: Any) -> ChatTokenizer:
         folder = shutil.copytree(tiny.folder, tmp_path / "changed")
@@ -108,18 +108,18 @@ def changed(tiny: Model, tmp_path: Path) -> Callable[..., ChatTokenizer]:
     return make
 
 
-def test_good_rows_pass_every_check(tiny: Model, examples: Rows) -> None:
+def test_good_rows_pass_all_checks(tiny: Model, examples: Rows) -> None:
     used, report = inspect_rows(examples, ChatTokenizer(tiny.folder), TrainConfig())
     assert (len(used), report.used, report.left_out) == (36, 36, 0)
     assert {check.level for check in report.checks} == {"ok"}
     assert report.exit_code == 0
     assert check_of(report, "PF001").text.startswith("36 of 36 rows used")
-    said = report.to_json()
-    assert said["ok"] is True
-    assert set(said["checks"][0]) == {"code", "title", "level", "text", "rows", "next"}
+    as_json = report.to_json()
+    assert as_json["ok"] is True
+    assert set(as_json["checks"][0]) == {"code", "title", "level", "text", "rows", "next"}
 
 
-def test_long_rows_are_left_out_then_refused(tiny: Model, examples: Rows) -> None:
+def test_long_rows_warn_when_few_and_stop_when_many(tiny: Model, examples: Rows) -> None:
     chat = ChatTokenizer(tiny.folder)
     lengths = sorted(len(chat.example(e).ids) for e in examples)
     long = replace(chat_of("Tell me", "word " * 400, 77))
@@ -135,7 +135,7 @@ def test_long_rows_are_left_out_then_refused(tiny: Model, examples: Rows) -> Non
         report.require()
 
 
-def test_masked_rows_are_left_out_then_refused(tiny: Model, examples: Rows) -> None:
+def test_rows_without_targets_warn_when_few_and_stop_when_many(tiny: Model, examples: Rows) -> None:
     masked = chat_of("Hello?", "Hello.", 90, weight=0)
     used, report = inspect_rows([*examples, masked], ChatTokenizer(tiny.folder), TrainConfig())
     assert (len(used), check_of(report, "PF003").level, check_of(report, "PF003").rows) == (36, "warn", (90,))
@@ -145,19 +145,19 @@ def test_masked_rows_are_left_out_then_refused(tiny: Model, examples: Rows) -> N
     assert report.exit_code == 3
 
 
-def test_no_rows_stop(tiny: Model) -> None:
+def test_no_rows_stop_the_run(tiny: Model) -> None:
     _, report = inspect_rows([], ChatTokenizer(tiny.folder), TrainConfig())
     assert report.stops == ("there are no rows",)
 
 
-def test_hardly_anything_learnt_is_said(tiny: Model) -> None:
+def test_low_share_of_target_tokens_warns(tiny: Model) -> None:
     _, report = inspect_rows(
         [chat_of("word " * 300, "Yes")], ChatTokenizer(tiny.folder), TrainConfig(max_tokens=4096)
     )
     assert check_of(report, "PF001").level == "warn"
 
 
-def test_an_answer_without_end_token_stops(changed: Callable[..., ChatTokenizer], examples: Rows) -> None:
+def test_answer_without_end_token_stops(changed: Callable[..., ChatTokenizer], examples: Rows) -> None:
     _, report = inspect_rows(examples, changed(("+ '<|im_end|>'", "")), TrainConfig())
     check = check_of(report, "PF004")
     assert check.level == "stop"
@@ -165,9 +165,7 @@ def test_an_answer_without_end_token_stops(changed: Callable[..., ChatTokenizer]
     assert check.rows == (1, 2, 3, 4, 5)
 
 
-def test_padding_with_the_end_token_is_replaced(
-    changed: Callable[..., ChatTokenizer], examples: Rows
-) -> None:
+def test_end_token_as_padding_is_replaced(changed: Callable[..., ChatTokenizer], examples: Rows) -> None:
     chat = changed(tokenizer_config={"pad_token": "<|im_end|>"})
     _, report = inspect_rows(examples, chat, TrainConfig())
     check = check_of(report, "PF005")
@@ -177,7 +175,7 @@ def test_padding_with_the_end_token_is_replaced(
     assert all(row.ids[row.learnt[-1]] in chat.eos_ids for row in used)
 
 
-def test_empty_and_one_sided_rows(tiny: Model, examples: Rows) -> None:
+def test_empty_turns_missing_prompts_and_raw_text(tiny: Model, examples: Rows) -> None:
     chat = ChatTokenizer(tiny.folder)
     _, report = inspect_rows([*examples, chat_of(" ", "Yes. Shall I?", 50)], chat, TrainConfig())
     assert (check_of(report, "PF006").level, check_of(report, "PF006").rows) == ("warn", (50,))
@@ -193,7 +191,7 @@ def test_empty_and_one_sided_rows(tiny: Model, examples: Rows) -> None:
     assert len(used[0].learnt) == len(used[0].ids) - 1
 
 
-def test_a_template_that_refuses_rows_stops_and_names_them(
+def test_rows_refused_by_template_stop_and_are_named(
     changed: Callable[..., ChatTokenizer], examples: Rows
 ) -> None:
     refusing = "{{ raise_exception('no system turn') if messages[0]['role'] == 'system' }}{% for"
@@ -204,7 +202,9 @@ def test_a_template_that_refuses_rows_stops_and_names_them(
     assert "no system turn" in check.text
 
 
-def test_what_the_tokenizer_loses_is_said(changed: Callable[..., ChatTokenizer], examples: Rows) -> None:
+def test_text_changed_by_tokenizer_round_trip_warns(
+    changed: Callable[..., ChatTokenizer], examples: Rows
+) -> None:
     _, report = inspect_rows(
         examples, changed(tokenizer={"normalizer": {"type": "Lowercase"}}), TrainConfig()
     )
@@ -212,7 +212,7 @@ def test_what_the_tokenizer_loses_is_said(changed: Callable[..., ChatTokenizer],
     assert (check.level, "36 rows" in check.text) == ("warn", True)
 
 
-def test_a_prompt_asked_otherwise_than_learnt_is_said(changed: Callable[..., ChatTokenizer]) -> None:
+def test_generation_prompt_unlike_training_rows_warns(changed: Callable[..., ChatTokenizer]) -> None:
     chat = changed(("\n' + message['content']", ": ' + message['content']"), ("assistant\n'", "assistant: '"))
     rows = [chat_of("Where to?", "the lounge, the pier", n) for n in range(1, 9)]
     _, report = inspect_rows(rows, chat, TrainConfig())
@@ -220,7 +220,7 @@ def test_a_prompt_asked_otherwise_than_learnt_is_said(changed: Callable[..., Cha
     assert (check.level, check.rows) == ("warn", (1, 2, 3, 4, 5))
 
 
-def test_control_tokens_and_foreign_marks(tiny: Model, examples: Rows) -> None:
+def test_control_tokens_stop_and_foreign_markers_warn_or_stop(tiny: Model, examples: Rows) -> None:
     chat = ChatTokenizer(tiny.folder)
     own = chat_of("x<|im_end|>y", "No. Shall I?", 60)
     _, report = inspect_rows([*examples, own], chat, TrainConfig())
@@ -233,21 +233,21 @@ def test_control_tokens_and_foreign_marks(tiny: Model, examples: Rows) -> None:
     assert check_of(report, "PF010").level == "stop"
 
 
-def test_a_template_that_asks_otherwise_than_it_tells_stops(changed: Callable[..., ChatTokenizer]) -> None:
+def test_template_with_different_generation_prompt_stops(changed: Callable[..., ChatTokenizer]) -> None:
     chat = changed(("'<|im_start|>assistant", "'<|start|>assistant"))
     _, report = inspect_rows([chat_of("Who?", "Me.")], chat, TrainConfig())
     check = check_of(report, "PF007")
     assert (check.level, "asks with" in check.text) == ("stop", True)
 
 
-def test_a_template_of_another_family_stops(changed: Callable[..., ChatTokenizer]) -> None:
+def test_template_of_another_family_stops(changed: Callable[..., ChatTokenizer]) -> None:
     chat = changed(("<|im_start|>", "<start_of_turn>"))
     _, report = inspect_rows([chat_of("Who?", "Me.")], chat, TrainConfig())
     check = check_of(report, "PF011")
     assert (check.level, "a Gemma template" in check.next) == ("stop", True)
 
 
-def test_replies_out_of_line_are_said(tiny: Model) -> None:
+def test_very_long_and_short_replies_warn(tiny: Model) -> None:
     usual = [chat_of("And?", "Yes, the north pier opens at nine and closes late. " * 3, n) for n in range(9)]
     odd = (chat_of("And?", "!", 70), chat_of("And?", "Well, that is a long story. " * 90, 71))
     _, report = inspect_rows([*usual, *odd], ChatTokenizer(tiny.folder), TrainConfig(max_tokens=4096))
@@ -256,7 +256,7 @@ def test_replies_out_of_line_are_said(tiny: Model) -> None:
     assert check.text.count("1 row with a reply") == 2
 
 
-def test_repeats_are_counted_and_many_are_said(examples: Rows) -> None:
+def test_few_repeats_are_counted_and_many_warn(examples: Rows) -> None:
     assert data_checks.check_repeats(examples).level == "ok"
     copies = tuple(replace(row, line=100 + row.line) for row in examples[:3])
     few = data_checks.check_repeats((*examples, *copies))
@@ -268,7 +268,7 @@ def test_repeats_are_counted_and_many_are_said(examples: Rows) -> None:
     assert data_checks.check_repeats((*examples, *examples)).level == "warn"
 
 
-def test_label_tasks_are_checked_for_balance_and_contradiction() -> None:
+def test_label_check_warns_of_imbalance_and_contradiction() -> None:
     def rows(**counts: int) -> Rows:
         names = [name for name, count in counts.items() for _ in range(count)]
         return tuple(chat_of(f"Which kind is number {n}?", name, n) for n, name in enumerate(names, start=1))
@@ -281,12 +281,12 @@ def test_label_tasks_are_checked_for_balance_and_contradiction() -> None:
     assert rare is not None
     assert (rare.level, rare.rows) == ("warn", (39, 40, 41))
     assert (rare.text, "balance the labels" in rare.next) == ("1 label has fewer than 5 rows ('other')", True)
-    torn = data_checks.check_label_balance(
+    contradicting = data_checks.check_label_balance(
         (*rows(refund=20, delay=18), chat_of("which kind is number 1", "delay", 50))
     )
-    assert torn is not None
-    assert ("1 input has two labels" in torn.text, torn.rows) == (True, (1, 50))
-    assert torn.next == "decide for one label where an input has several"
+    assert contradicting is not None
+    assert ("1 input has two labels" in contradicting.text, contradicting.rows) == (True, (1, 50))
+    assert contradicting.next == "decide for one label where an input has several"
     assert (
         data_checks.check_label_balance(
             tuple(chat_of("Who?", f"A sentence about number {n}.", n) for n in range(30))
@@ -295,7 +295,7 @@ def test_label_tasks_are_checked_for_balance_and_contradiction() -> None:
     )
 
 
-def test_every_code_is_known_and_every_place_is_short() -> None:
+def test_check_codes_levels_and_sentence() -> None:
     assert set(CHECK_CODES) >= ACCEPTABLE_CODES
     assert list(CHECK_CODES) == sorted(CHECK_CODES)
     check = PreflightCheck("PF002", "warn", "2 rows are long", (3, 9))
@@ -303,7 +303,7 @@ def test_every_code_is_known_and_every_place_is_short() -> None:
     assert CHECK_LEVELS == ("ok", "warn", "stop")
 
 
-def test_examine_adds_the_rest_and_accepts_by_code(tiny: Model, examples: Rows, tmp_path: Path) -> None:
+def test_run_preflight_adds_checks_and_accepts_by_code(tiny: Model, examples: Rows, tmp_path: Path) -> None:
     key = "sk-" + "a1B2c3D4e5F6g7H8i9J0"
     rows = (*examples, chat_of("The key?", f"It is {key}. Shall I?", 80))
     config = TrainConfig(max_tokens=256)
@@ -322,14 +322,14 @@ def test_examine_adds_the_rest_and_accepts_by_code(tiny: Model, examples: Rows, 
     assert check_of(leaking, "PF014").level == "stop"
 
 
-def test_rows_beyond_the_models_context_stop(tiny: Model, examples: Rows) -> None:
+def test_rows_beyond_the_context_stop(tiny: Model, examples: Rows) -> None:
     long = chat_of("Tell me", "word " * 300, 77)
     report = run_preflight([*examples, long], tiny, TrainConfig(max_tokens=4096), measure=False)
     check = check_of(report, "PF019")
     assert (check.level, check.rows) == ("stop", (77,))
 
 
-def test_a_stop_of_the_machine_alone_is_another_exit_code() -> None:
+def test_exit_code_is_4_when_only_the_machine_stops() -> None:
     def report(*codes: str) -> PreflightReport:
         checks = tuple(PreflightCheck(code, "stop", "no") for code in codes)
         return PreflightReport(1, 1, 1, 1, 1, 1, (), 0, checks)
@@ -350,6 +350,6 @@ def test_a_stop_of_the_machine_alone_is_another_exit_code() -> None:
         ("schedule", "x"),
     ],
 )
-def test_settings_that_cannot_be_meant_are_refused(key: str, value: object) -> None:
+def test_invalid_settings_are_refused(key: str, value: object) -> None:
     with pytest.raises(BadInput, match=key):
         TrainConfig(**{key: value})  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Arms made ready and asked: a chosen bank, similar examples, all documents, a classifier; here and by URL."""
+"""Arms are prepared and asked: chosen bank, similar examples, all documents, classifier; local and by endpoint."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ TEST = tuple(
 
 
 @pytest.fixture
-def make_bench(
+def make_context(
     tmp_path: Path, tiny: Model, words: Any, pier_examples: tuple[Example, ...]
 ) -> Callable[..., RunContext]:
-    """Return the maker of a run at work on two documents, with an index, and words for an embedder."""
+    """Return a factory of a run on two documents, with an index and a word embedder."""
     (tmp_path / "documents").mkdir()
     for name, text in DOCUMENTS.items():
         (tmp_path / "documents" / name).write_text(text, "utf-8")
@@ -59,29 +59,29 @@ def make_bench(
         }
         plan = parse_plan({**body, **more})
         run = RunFolder.create(tmp_path / "run", plan, resume=True)
-        bench = RunContext(plan, run, base, None, pier_examples, QuestionSplit(DEV, tuple(test)))
-        bench.embedder = words
-        run_step(bench, plan.steps[0])
-        return bench
+        context = RunContext(plan, run, base, None, pier_examples, QuestionSplit(DEV, tuple(test)))
+        context.embedder = words
+        run_step(context, plan.steps[0])
+        return context
 
     return make
 
 
-def answers(bench: RunContext) -> list[dict[str, Any]]:
-    """Carry out every arm of the plan, and return what the journal holds."""
-    for step in bench.plan.arms:
-        run_step(bench, step)
-    return sorted(read_journal(bench.run.path / TRIAL / "answers.jsonl"), key=lambda row: str(row["id"]))
+def answers(context: RunContext) -> list[dict[str, Any]]:
+    """Run every arm of the plan and return the journal's rows."""
+    for step in context.plan.arms:
+        run_step(context, step)
+    return sorted(read_journal(context.run.path / TRIAL / "answers.jsonl"), key=lambda row: str(row["id"]))
 
 
-def test_every_arm_answers_and_the_journal_says_how(make_bench: Callable[..., RunContext]) -> None:
+def test_every_arm_answers_and_journal_records_prompts(make_context: Callable[..., RunContext]) -> None:
     labelled = tuple(
         Example(({"role": "user", "content": t}, {"role": "assistant", "content": a}), {}, n)
         for n, (t, a) in enumerate([("Amber berths", "amber"), ("Birch berths", "birch")] * 3, 1)
     )
-    bench = make_bench(FEW, NEAR, LONG, SORT)
-    bench.examples = labelled
-    rows = answers(bench)
+    context = make_context(FEW, NEAR, LONG, SORT)
+    context.examples = labelled
+    rows = answers(context)
     assert len(rows) == 4 * len(TEST)
     keys = {
         "question",
@@ -106,24 +106,24 @@ def test_every_arm_answers_and_the_journal_says_how(make_bench: Callable[..., Ru
         (name,) = [
             part.strip("{}") for part in row["prompt"][-1]["content"].split() if part.startswith("{pass")
         ]
-        text = (bench.run.path / TRIAL / name).read_text("utf-8")
+        text = (context.run.path / TRIAL / name).read_text("utf-8")
         assert "Amber has 20 berths." in text
         assert "Birch has 31 berths." in text
-    assert len(list((bench.run.path / TRIAL / long_context.PASSAGES_FOLDER).iterdir())) == 1
-    events = {event["event"]: event for event in bench.run.events()}
+    assert len(list((context.run.path / TRIAL / long_context.PASSAGES_FOLDER).iterdir())) == 1
+    events = {event["event"]: event for event in context.run.events()}
     assert events["classifier.trained"]["labels"] == 2
     assert "too few" in events["prompt.chosen"]["reason"]
-    again = RunContext(bench.plan, bench.run, bench.base, None, (), QuestionSplit(DEV, TEST))
-    again.embedder = bench.embedder
-    worn = recall_arm(again, bench.plan.arms[0], lambda: ())
-    assert [shot.reply for shot in worn.shots] == [  # type: ignore[union-attr]
+    again = RunContext(context.plan, context.run, context.base, None, (), QuestionSplit(DEV, TEST))
+    again.embedder = context.embedder
+    prepared = recall_arm(again, context.plan.arms[0], lambda: ())
+    assert [shot.reply for shot in prepared.shots] == [  # type: ignore[union-attr]
         row["content"] for row in by_arm["few-shot"][0]["prompt"] if row["role"] == "assistant"
     ]
 
 
-def test_all_documents_are_read_once_for_all_questions(make_bench: Callable[..., RunContext]) -> None:
-    bench = make_bench(LONG)
-    finder = passage_finder(bench, bench.plan.arms[0])
+def test_long_context_reads_documents_once_for_all_questions(make_context: Callable[..., RunContext]) -> None:
+    context = make_context(LONG)
+    finder = passage_finder(context, context.plan.arms[0])
     assert finder is not None
     one, two = finder.find([q.question for q in TEST])
     assert one.passages == two.passages
@@ -134,27 +134,27 @@ def test_all_documents_are_read_once_for_all_questions(make_bench: Callable[...,
     assert [hit.chunk.doc for hit in odd.hits] == ["amber.md", "birch.md"]
 
 
-def test_what_does_not_fit_is_refused_with_numbers(
-    make_bench: Callable[..., RunContext], tiny: Model, words: Any
+def test_too_long_prompt_is_refused_with_numbers(
+    make_context: Callable[..., RunContext], tiny: Model, words: Any
 ) -> None:
-    bench = make_bench(LONG)
-    hits = long_context.cut_documents(bench.plan, words)
-    long_context.refuse_too_long_prompts(bench.plan, {"m": tiny}, hits, TEST)
+    context = make_context(LONG)
+    hits = long_context.cut_documents(context.plan, words)
+    long_context.refuse_too_long_prompts(context.plan, {"m": tiny}, hits, TEST)
     with pytest.raises(
         BadInput, match=r"tokens with the longest question, and 6 for the answer; .*model reads 512"
     ):
         long_context.refuse_too_long_prompts(
-            bench.plan, {"m": tiny}, hits, [*TEST, Question("long", "How many " * 200)]
+            context.plan, {"m": tiny}, hits, [*TEST, Question("long", "How many " * 200)]
         )
-    told: list[dict[str, Any]] = []
+    events: list[dict[str, Any]] = []
     long_context.refuse_too_long_prompts(
-        bench.plan, {"m": RemoteModel("tern-2", "http://127.0.0.1:1/v1")}, hits, TEST, told.append
+        context.plan, {"m": RemoteModel("tern-2", "http://127.0.0.1:1/v1")}, hits, TEST, events.append
     )
-    assert "how much tern-2 reads is not known here" in told[0]["reason"]
+    assert "how much tern-2 reads is not known here" in events[0]["reason"]
 
 
-def test_a_model_by_url_is_shown_the_chosen_bank_and_all_documents(
-    make_bench: Callable[..., RunContext], server: Any
+def test_endpoint_gets_chosen_bank_and_all_documents(
+    make_context: Callable[..., RunContext], server: Any
 ) -> None:
     """Rules listed in the instructions make the server answer right, so that they are chosen on dev questions."""
 
@@ -169,25 +169,25 @@ def test_a_model_by_url_is_shown_the_chosen_bank_and_all_documents(
         Question(f"t{n}", f"How many berths has pier {n}?", reference=f"It has {n}.") for n in range(60, 120)
     ]
     checks = [{"kind": "max_words", "value": 9, "text": "at most 9 words"}]
-    bench = make_bench(FEW, LONG, base=base, test=test, checks=checks, weights={"exact_match": 1})
-    rows = answers(bench)
+    context = make_context(FEW, LONG, base=base, test=test, checks=checks, weights={"exact_match": 1})
+    rows = answers(context)
     tried = len(server.seen) - len(rows)
     assert 0 < tried <= 60
     few = [row for row in rows if row["arm"] == "few-shot"]
     assert all(row["answer"].startswith("It has ") and "Rules" in row["prompt"][0]["content"] for row in few)
-    kept = json.loads((bench.run.path / TRIAL / PROMPTS).read_text("utf-8"))["arms"]["few-shot"]
-    assert kept["chosen"]["name"].endswith("rules listed")
-    assert kept["tried"][0]["name"] == "fixed"
+    choice = json.loads((context.run.path / TRIAL / PROMPTS).read_text("utf-8"))["arms"]["few-shot"]
+    assert choice["chosen"]["name"].endswith("rules listed")
+    assert choice["tried"][0]["name"] == "fixed"
     whole_prompts = [b["messages"][-1]["content"] for b in server.seen[-len(test) :]]
     assert all("Amber has 20 berths." in p and "Birch has 31 berths." in p for p in whole_prompts)
-    worn = recall_arm(bench, bench.plan.arms[0], lambda: ())
-    assert "Rules" in worn.plan.prompts.system
+    prepared = recall_arm(context, context.plan.arms[0], lambda: ())
+    assert "Rules" in prepared.plan.prompts.system
     before = len(server.seen)
-    run_step(bench, bench.plan.arms[0])
+    run_step(context, context.plan.arms[0])
     assert len(server.seen) == before, "nothing is tried or asked twice"
 
 
-def test_a_quick_run_tries_no_banks_and_plans_know_what_they_embed() -> None:
+def test_quick_plan_selects_no_bank_and_embedder_need_is_known() -> None:
     def plan(*steps: dict[str, Any]) -> Plan:
         data = {"examples": "e", "questions": "q"}
         body = {"name": "p", "choice": "few-shot", "model": {"name": "m"}, "data": data, "steps": list(steps)}
@@ -200,13 +200,13 @@ def test_a_quick_run_tries_no_banks_and_plans_know_what_they_embed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("step", "said"),
+    ("step", "message"),
     [
         ({"passages": "all"}, "retrieval: true"),
         ({"bank": "similar"}, "needs shots"),
         ({"classifier": True, "shots": 3}, "no weights, retrieval"),
     ],
 )
-def test_settings_that_mean_nothing_together_are_refused(step: dict[str, Any], said: str) -> None:
-    with pytest.raises(ValueError, match=said):
+def test_contradictory_step_settings_are_refused(step: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         EvaluateStep(arm="x", **step)

@@ -1,4 +1,4 @@
-"""No question is measured that rows, shown examples or instructions give away: refused by kind, or left out when said."""
+"""Held-out questions that rows, shown examples or instructions contain are refused by kind, or left out on request."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def write(path: Path, rows: list[dict[str, Any]]) -> str:
 
 
 def plan(folder: Path, *asked: dict[str, Any], system: str = "", **data: Any) -> Plan:
-    """A plan that trains on the rows and asks these questions beside harmless ones."""
+    """Return a plan that trains on the rows and asks these questions besides harmless ones."""
     files = {
         "examples": write(folder / "examples.jsonl", ROWS),
         "questions": write(folder / "questions.jsonl", [*asked, *FINE]),
@@ -56,7 +56,7 @@ def plan(folder: Path, *asked: dict[str, Any], system: str = "", **data: Any) ->
 
 
 @pytest.mark.parametrize(
-    ("question", "said"),
+    ("question", "message"),
     [
         (
             {"question": "When does the bar open?"},
@@ -73,32 +73,34 @@ def plan(folder: Path, *asked: dict[str, Any], system: str = "", **data: Any) ->
         ),
     ],
 )
-def test_what_rows_give_away_is_refused_by_row(tmp_path: Path, question: dict[str, Any], said: str) -> None:
-    with pytest.raises(BadInput, match=said) as refused:
+def test_leaking_question_is_refused_naming_rows(
+    tmp_path: Path, question: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(BadInput, match=message) as refused:
         read_data(plan(tmp_path, question))
     assert refused.value.exit_code == 3
 
 
-def test_near_repeats_are_left_out_and_told_when_the_plan_says_so(tmp_path: Path) -> None:
-    made = plan(tmp_path, {"id": "near", "question": NEAR}, near_repeats="leave_out")
-    told: list[dict[str, Any]] = []
-    examples, split, left_out = read_guarded(made, told.append)
+def test_near_repeats_are_left_out_and_reported_on_request(tmp_path: Path) -> None:
+    leaky_plan = plan(tmp_path, {"id": "near", "question": NEAR}, near_repeats="leave_out")
+    events: list[dict[str, Any]] = []
+    examples, split, left_out = read_guarded(leaky_plan, events.append)
     asked = (*split.dev, *split.test)
     assert left_out == 1
     assert len(asked) == len(FINE)
     assert "near" not in {q.id for q in asked}
-    assert told[-1]["event"] == "questions.left_out"
-    assert (told[-1]["near"], told[-1]["rows"]) == (1, ["1 = 2"])
-    counted = count_leaks(made, examples, asked, left_out)
-    assert (counted["near"], counted["left_out"], counted["withheld"]) == (0, 1, False)
+    assert events[-1]["event"] == "questions.left_out"
+    assert (events[-1]["near"], events[-1]["rows"]) == (1, ["1 = 2"])
+    leaks = count_leaks(leaky_plan, examples, asked, left_out)
+    assert (leaks["near"], leaks["left_out"], leaks["withheld"]) == (0, 1, False)
 
 
-def test_leaving_out_does_not_excuse_the_same_question(tmp_path: Path) -> None:
+def test_exact_repeat_is_refused_despite_leave_out(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="also occur"):
         read_data(plan(tmp_path, {"question": "When does the bar open?"}, near_repeats="leave_out"))
 
 
-def test_a_question_in_the_instructions_is_refused(tmp_path: Path) -> None:
+def test_question_in_instructions_is_refused(tmp_path: Path) -> None:
     question = {"question": "Who is the captain of the Schoolbell?"}
     shown = "Be short.\nQ: who is the captain of the Schoolbell\nA: Petra."
     with pytest.raises(BadInput, match=r"stand in the instructions, prompts\.system \(question line 1\)"):
@@ -106,17 +108,17 @@ def test_a_question_in_the_instructions_is_refused(tmp_path: Path) -> None:
     read_data(plan(tmp_path, question, system="Say who is the captain of a ship when asked."))
 
 
-def test_another_fact_of_the_same_document_is_counted_and_no_leak(tmp_path: Path) -> None:
-    made = plan(tmp_path, {"question": "Is smoking allowed at the counter?", "doc_id": "bar.md"})
-    examples, split, _ = read_guarded(made)
-    counted = count_leaks(made, examples, (*split.dev, *split.test), 0)
-    assert (counted["same_document"], counted["withheld"]) == (1, False)
-    assert (counted["rows"], counted["questions"]) == (2, 7)
+def test_other_fact_of_same_document_is_counted_not_refused(tmp_path: Path) -> None:
+    leaky_plan = plan(tmp_path, {"question": "Is smoking allowed at the counter?", "doc_id": "bar.md"})
+    examples, split, _ = read_guarded(leaky_plan)
+    leaks = count_leaks(leaky_plan, examples, (*split.dev, *split.test), 0)
+    assert (leaks["same_document"], leaks["withheld"]) == (1, False)
+    assert (leaks["rows"], leaks["questions"]) == (2, 7)
 
 
-def test_what_leaks_nevertheless_withholds_the_scores(tmp_path: Path) -> None:
-    made = plan(tmp_path)
-    examples, split, _ = read_guarded(made)
+def test_remaining_leak_withholds_scores(tmp_path: Path) -> None:
+    leaky_plan = plan(tmp_path)
+    examples, split, _ = read_guarded(leaky_plan)
     (asked, *_) = split.test
     from dataclasses import replace
 
@@ -125,6 +127,6 @@ def test_what_leaks_nevertheless_withholds_the_scores(tmp_path: Path) -> None:
         ("when does the bar open", "normalised"),
         (NEAR, "near"),
     ):
-        counted = count_leaks(made, examples, [replace(asked, question=text)], 0)
-        assert (counted[kind], counted["withheld"]) == (1, True)
-    assert guard_questions(made, examples, split.test, tmp_path).left_out == ()
+        leaks = count_leaks(leaky_plan, examples, [replace(asked, question=text)], 0)
+        assert (leaks[kind], leaks["withheld"]) == (1, True)
+    assert guard_questions(leaky_plan, examples, split.test, tmp_path).left_out == ()

@@ -1,4 +1,4 @@
-"""The runs of a folder: listed, shown, compared, taken away and brought back; links and writers are respected."""
+"""The runs of a folder: listed, shown, compared, removed and restored; links and writers are respected."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ with writer_lock(sys.argv[1]):
 
 
 def plan(name: str, **more: Any) -> Plan:
-    """A plan of one arm."""
+    """Return a plan with one arm."""
     body = {
         "name": name,
         "choice": "prompting",
@@ -39,9 +39,9 @@ def plan(name: str, **more: Any) -> Plan:
     return parse_plan(body | more)
 
 
-def make(place: Path, name: str, finished: bool = True, **more: Any) -> Path:
-    """Write a run folder; a finished one has a report and is sealed."""
-    run = RunFolder.create(place / name, plan(name, **more))
+def make(folder: Path, name: str, finished: bool = True, **more: Any) -> Path:
+    """Write a run folder; a finished one has a report and a manifest."""
+    run = RunFolder.create(folder / name, plan(name, **more))
     (run.path / "trial").mkdir()
     (run.path / "trial" / "answers.jsonl").write_text("{}\n" * 100, "utf-8")
     if finished:
@@ -55,60 +55,60 @@ def make(place: Path, name: str, finished: bool = True, **more: Any) -> Path:
 
 
 def tree(path: Path) -> dict[str, bytes]:
-    """Every file below a folder with its content, locks left out."""
+    """Return the content of every file below a folder, without locks."""
     files = (p for p in path.rglob("*") if p.is_file() and not p.name.startswith(".writer"))
     return {p.relative_to(path).as_posix(): p.read_bytes() for p in files}
 
 
-def test_a_list_says_what_each_run_is(tmp_path: Path) -> None:
+def test_list_reports_state_of_each_run(tmp_path: Path) -> None:
     make(tmp_path, "b")
     make(tmp_path, "a", finished=False)
     broken = make(tmp_path, "c")
     (broken / "plan.yaml").write_text("schema: 9\n", "utf-8")
     (tmp_path / "notes").mkdir()
     (tmp_path / "file.txt").write_text("x", "utf-8")
-    found = listing.find_runs(tmp_path)
-    assert [(run.name, run.state) for run in found] == [
+    runs = listing.find_runs(tmp_path)
+    assert [(run.name, run.state) for run in runs] == [
         ("a", "unfinished"),
         ("b", "finished"),
         ("c", "damaged"),
     ]
-    assert (found[0].steps, found[1].steps) == ("0 of 1", "1 of 1")
-    assert (found[1].outcome, found[1].winner, found[1].score) == ("confirmed", "prompting", 0.75)
-    assert "newer tunewise" in found[2].problem
-    assert all(run.bytes > 300 for run in found)
+    assert (runs[0].steps, runs[1].steps) == ("0 of 1", "1 of 1")
+    assert (runs[1].outcome, runs[1].winner, runs[1].score) == ("confirmed", "prompting", 0.75)
+    assert "newer tunewise" in runs[2].problem
+    assert all(run.bytes > 300 for run in runs)
     assert listing.find_runs(tmp_path / "nowhere") == []
     assert not list(tmp_path.rglob(".writer*")), "looking leaves nothing behind"
 
 
-def test_show_checks_the_files(tmp_path: Path) -> None:
+def test_show_checks_files_against_manifest(tmp_path: Path) -> None:
     path = make(tmp_path, "a")
-    found = listing.describe_run(path)
-    assert (found.state, found.extra["arms"]["prompting"]["mean"]) == ("finished", 0.75)
-    assert found.extra["parts"]["trial"] == 300
+    summary = listing.describe_run(path)
+    assert (summary.state, summary.extra["arms"]["prompting"]["mean"]) == ("finished", 0.75)
+    assert summary.extra["parts"]["trial"] == 300
     (path / "trial" / "answers.jsonl").write_text("{}\n", "utf-8")
-    found = listing.describe_run(path)
-    assert found.state == "damaged"
-    assert "answers.jsonl" in found.problem
+    summary = listing.describe_run(path)
+    assert summary.state == "damaged"
+    assert "answers.jsonl" in summary.problem
     with pytest.raises(BadInput, match="not a run folder"):
         listing.describe_run(tmp_path)
 
 
-def test_diff_names_keys_and_both_values(tmp_path: Path) -> None:
+def test_diff_reports_keys_and_both_values(tmp_path: Path) -> None:
     a, b = (
         make(tmp_path, "a"),
         make(tmp_path, "b", max_new_tokens=9, answers={"goal": {"value": "x", "source": "asked"}}),
     )
-    found = listing.diff_runs(a, b)
-    rows = {row["key"]: (row["a"], row["b"]) for row in found["plan"]}
+    difference = listing.diff_runs(a, b)
+    rows = {row["key"]: (row["a"], row["b"]) for row in difference["plan"]}
     assert set(rows) == {"name", "max_new_tokens", "answers.goal"}
     assert rows["name"] == ("a", "b")
     assert rows["max_new_tokens"][1] == 9
-    assert [row["outcome"] for row in found["runs"]] == ["confirmed", "confirmed"]
+    assert [row["outcome"] for row in difference["runs"]] == ["confirmed", "confirmed"]
     assert listing.diff_runs(a, a)["plan"] == []
 
 
-def test_removed_runs_come_back_whole_the_last_one_first(tmp_path: Path) -> None:
+def test_undo_restores_removed_runs_last_first(tmp_path: Path) -> None:
     before = {name: tree(make(tmp_path, name)) for name in ("a", "b.c", "000001.d")}
     for name in before:
         listing.remove_run(tmp_path / name)
@@ -122,8 +122,8 @@ def test_removed_runs_come_back_whole_the_last_one_first(tmp_path: Path) -> None
         listing.restore_run(tmp_path)
 
 
-def test_a_name_that_is_taken_again_is_not_overwritten(tmp_path: Path) -> None:
-    """Two runs of one name lie in the trash side by side; undo refuses while the name is taken."""
+def test_undo_refuses_to_overwrite_existing_name(tmp_path: Path) -> None:
+    """Two runs of one name are in the trash; undo refuses while the name is in use."""
     for _ in range(2):
         listing.remove_run(make(tmp_path, "a"))
     make(tmp_path, "a", finished=False)
@@ -133,7 +133,7 @@ def test_a_name_that_is_taken_again_is_not_overwritten(tmp_path: Path) -> None:
     assert listing.summarise_run(tmp_path / "a").state == "unfinished"
 
 
-def test_emptying_deletes_for_good_and_follows_no_link(tmp_path: Path) -> None:
+def test_empty_trash_deletes_without_following_links(tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()
     (outside / "kept.txt").write_text("kept", "utf-8")
@@ -169,7 +169,7 @@ def test_links_are_not_followed(tmp_path: Path) -> None:
     assert (place / "b").is_dir()
 
 
-def test_a_run_that_is_being_written_is_refused(tmp_path: Path) -> None:
+def test_run_being_written_is_not_removed(tmp_path: Path) -> None:
     path = make(tmp_path, "a")
     assert not has_active_writer(path)
     writer = subprocess.Popen([sys.executable, "-c", HOLDS, str(path)], stdout=subprocess.PIPE, text=True)
@@ -191,7 +191,7 @@ def test_a_run_that_is_being_written_is_refused(tmp_path: Path) -> None:
     assert not path.exists()
 
 
-def test_the_verbs(
+def test_list_show_diff_rm_and_undo_commands(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """list, show, diff, rm and undo in one go, by name in ./runs, for people and as JSON."""
@@ -231,10 +231,10 @@ def test_the_verbs(
     assert json.loads(tunewise("runs rm --empty-trash --json")[1]) == {"schema": 1, "deleted": 0, "bytes": 0}
 
 
-def test_removing_says_where_to_and_brings_nothing_into_the_trash_twice(
+def test_rm_prints_undo_command_and_refuses_second_removal(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The line that is printed brings the run back, whatever way its folder was named."""
+    """The printed command restores the run, however its folder was named."""
     from advisor import cli
 
     def tunewise(*words: str) -> tuple[int, str, str]:
@@ -245,29 +245,29 @@ def test_removing_says_where_to_and_brings_nothing_into_the_trash_twice(
             code = int(stop.code or 0)
         return code, *capsys.readouterr()
 
-    place = tmp_path / "my runs"
-    make(place, "a")
-    make(place, "b", finished=False)
-    monkeypatch.chdir(place / "a")
-    code, said, _ = tunewise("runs", "rm", ".")
-    assert (code, f"tunewise runs undo '{place}'" in said) == (0, True)
+    folder = tmp_path / "my runs"
+    make(folder, "a")
+    make(folder, "b", finished=False)
+    monkeypatch.chdir(folder / "a")
+    code, output, _ = tunewise("runs", "rm", ".")
+    assert (code, f"tunewise runs undo '{folder}'" in output) == (0, True)
     monkeypatch.chdir(tmp_path)
     assert "tunewise runs undo 'my runs' brings it back" in tunewise("runs", "list", "my runs")[1]
-    assert tunewise("runs", "undo", str(place))[0] == 0
+    assert tunewise("runs", "undo", str(folder))[0] == 0
     assert tunewise("runs", "rm", "my runs/a", "my runs/../my runs/a")[0] == 0, "one run, named twice"
-    with RunFolder(place / "b").writing():
-        make(place, "c")
-        code, said, err = tunewise("runs", "rm", "my runs/c", "my runs/b")
-    assert (code, "removed my runs/c" in said, "is being written" in err) == (3, True, True)
+    with RunFolder(folder / "b").writing():
+        make(folder, "c")
+        code, output, err = tunewise("runs", "rm", "my runs/c", "my runs/b")
+    assert (code, "removed my runs/c" in output, "is being written" in err) == (3, True, True)
     code, _, err = tunewise("runs", "rm", "my runs/.trash/000001.a")
     assert (code, "in the trash already" in err, "runs undo" in err) == (2, True, True)
-    assert listing.trashed_runs(place) == ["a", "c"]
+    assert listing.trashed_runs(folder) == ["a", "c"]
 
 
-def test_what_to_do_next_is_what_helps(
+def test_next_step_hints_match_the_problem(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """What is not there cannot be finished, and a damaged run is not mended by --help."""
+    """A missing run cannot be finished, and a damaged run is not repaired by --help."""
     from advisor import cli
 
     monkeypatch.chdir(tmp_path)

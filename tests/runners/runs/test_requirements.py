@@ -1,4 +1,4 @@
-"""What a plan needs of the machine is known before the first step."""
+"""What a plan needs of the machine is checked before the first step."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def base(tmp_path: Path) -> Path:
     return folder
 
 
-def test_a_plan_for_another_gpu_is_refused_naming_both() -> None:
+def test_plan_for_other_gpu_is_refused_naming_both() -> None:
     with pytest.raises(CannotRun, match=r"made for a cuda GPU, this machine has none \(described\)"):
         requirements.check_gpu(plan(gpu_kind="cuda"), machine())
     requirements.check_gpu(plan(gpu_kind="none"), machine())
@@ -61,20 +61,20 @@ def test_a_plan_for_another_gpu_is_refused_naming_both() -> None:
     requirements.check_gpu(plan(gpu_kind="cuda"), machine(gpu_kind="cuda"))
 
 
-def test_a_gpu_that_was_detected_elsewhere_is_no_demand() -> None:
+def test_gpu_detected_elsewhere_is_not_required() -> None:
     wanted = plan(gpu_kind="cuda")
-    found = {"gpu_kind": wanted.answers["gpu_kind"].model_copy(update={"source": "detected"})}
-    requirements.check_gpu(wanted.model_copy(update={"answers": found}), machine())
+    detected = {"gpu_kind": wanted.answers["gpu_kind"].model_copy(update={"source": "detected"})}
+    requirements.check_gpu(wanted.model_copy(update={"answers": detected}), machine())
 
 
-def test_a_nominal_card_is_the_same_as_its_detected_size() -> None:
+def test_nominal_gpu_memory_matches_detected_size() -> None:
     wanted = plan(gpu_kind="cuda", gpu_memory_gib=80)
     requirements.check_gpu(wanted, machine(gpu_kind="cuda", gpu_memory_gib=79.1))
     with pytest.raises(CannotRun, match=r"80 GiB, this one has 24\.0"):
         requirements.check_gpu(wanted, machine(gpu_kind="cuda", gpu_memory_gib=24.0))
 
 
-def test_training_that_surely_does_not_fit_is_refused(base: Path) -> None:
+def test_training_that_cannot_fit_in_memory_is_refused(base: Path) -> None:
     requirements.check_memory(plan("full"), base, machine(ram_gib=8.0))
     with pytest.raises(CannotRun, match=r"training full \(full\) takes at least .* this machine has 1\.0"):
         requirements.check_memory(plan("full"), base, machine(ram_gib=1.0))
@@ -82,7 +82,7 @@ def test_training_that_surely_does_not_fit_is_refused(base: Path) -> None:
     requirements.check_memory(plan("full"), base, machine(ram_gib=None))
 
 
-def test_a_disk_without_room_is_refused_before_anything_is_made(base: Path, tmp_path: Path) -> None:
+def test_full_disk_is_refused_before_writing(base: Path, tmp_path: Path) -> None:
     out = tmp_path / "runs" / "deep" / "run"
     requirements.check_disk(plan(), base, out)
     (step,) = plan().steps
@@ -92,7 +92,7 @@ def test_a_disk_without_room_is_refused_before_anything_is_made(base: Path, tmp_
     assert not (tmp_path / "runs").exists()
 
 
-def test_everything_is_checked_at_once(base: Path, tmp_path: Path) -> None:
+def test_check_requirements_runs_every_check(base: Path, tmp_path: Path) -> None:
     requirements.check_requirements(plan(), base, tmp_path, machine())
     poor = replace(machine(), ram_gib=Detected(0.5, "described"))
     with pytest.raises(CannotRun):

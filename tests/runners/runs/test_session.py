@@ -1,4 +1,4 @@
-"""Arms of one run that answer with different models: one that is here, one behind an endpoint."""
+"""Arms of one run that answer with different models: a local one and one behind an endpoint."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from runners.trial.execute import run_plan
 
 
 def two_models(tiny: Model, server: Any, folder: Path) -> Plan:
-    """A plan whose second arm asks the server."""
+    """Return a plan whose second arm asks the server."""
     rows = [{"question": f"Is berth {n} free?", "reference": "Aye."} for n in range(6)]
     (folder / "questions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
     remote = {"name": f"openai:tern-2@{server.url}", "at_once": 2, "per_minute": 6000}
@@ -38,28 +38,30 @@ def two_models(tiny: Model, server: Any, folder: Path) -> Plan:
     )
 
 
-def test_an_arm_may_ask_another_model_than_the_plans(tiny: Model, server: Any, tmp_path: Path) -> None:
+def test_arm_can_use_other_model_than_plan(tiny: Model, server: Any, tmp_path: Path) -> None:
     plan = two_models(tiny, server, tmp_path)
     run = run_plan(plan, tmp_path / "run")
     rows = read_journal(run.path / "trial" / "answers.jsonl")
-    said = {arm: [r["answer"] for r in rows if r["arm"] == arm] for arm in ("prompting", "prompting-remote")}
-    assert said["prompting-remote"] == ["Aye."] * 4
-    assert len(said["prompting"]) == 4
+    answers = {
+        arm: [r["answer"] for r in rows if r["arm"] == arm] for arm in ("prompting", "prompting-remote")
+    }
+    assert answers["prompting-remote"] == ["Aye."] * 4
+    assert len(answers["prompting"]) == 4
     assert len(server.seen) == 4
     assert {body["seed"] for body in server.seen} == {5}
 
 
-def test_an_endpoints_turn_leaves_the_base_in_memory(tiny: Model, server: Any, tmp_path: Path) -> None:
+def test_endpoint_arm_leaves_base_in_memory(tiny: Model, server: Any, tmp_path: Path) -> None:
     plan = two_models(tiny, server, tmp_path)
-    bench = open_session(run_plan(plan, tmp_path / "run").path).context
-    local, remote = bench.plan.arms
-    base, endpoint = bench.generator(None, local), bench.generator(None, remote)
+    context = open_session(run_plan(plan, tmp_path / "run").path).context
+    local, remote = context.plan.arms
+    base, endpoint = context.generator(None, local), context.generator(None, remote)
     assert base is not endpoint
-    assert bench.generator(None, local) is base
-    assert bench.generator(None, remote) is endpoint
+    assert context.generator(None, local) is base
+    assert context.generator(None, remote) is endpoint
 
 
-def test_another_model_for_the_arm_is_another_input(tiny: Model, server: Any, tmp_path: Path) -> None:
+def test_model_of_arm_is_part_of_step_inputs(tiny: Model, server: Any, tmp_path: Path) -> None:
     plan = two_models(tiny, server, tmp_path)
     run_plan(plan, tmp_path / "run")
     run_plan(plan, tmp_path / "run", resume=True)
@@ -69,7 +71,7 @@ def test_another_model_for_the_arm_is_another_input(tiny: Model, server: Any, tm
         run_plan(plan.model_copy(update={"steps": steps}), tmp_path / "run", resume=True)
 
 
-def test_weights_are_not_put_on_another_model(tiny: Model, server: Any, tmp_path: Path) -> None:
+def test_weights_on_other_model_are_refused(tiny: Model, server: Any, tmp_path: Path) -> None:
     body = two_models(tiny, server, tmp_path).model_dump(mode="json", by_alias=True)
     body["data"]["examples"] = "examples.jsonl"
     body["steps"].insert(0, {"kind": "train", "arm": "lora"})

@@ -101,19 +101,19 @@ CASES: dict[str, tuple[dict[str, Any], list[str], list[str]]] = {
 }
 
 
-def test_every_kind_has_its_cases() -> None:
+def test_every_instruction_kind_has_cases() -> None:
     assert CASES.keys() == INSTRUCTION_CHECKS.keys()
 
 
 @pytest.mark.parametrize("kind", CASES)
-def test_a_kind_tells_the_reply_that_follows_it_from_the_one_that_does_not(kind: str) -> None:
+def test_kind_accepts_following_and_rejects_other_reply(kind: str) -> None:
     values, good, bad = CASES[kind]
     assert [follows_instruction(reply, kind, values) for reply in good] == [True] * len(good)
     assert [follows_instruction(reply, kind, values) for reply in bad] == [False] * len(bad)
     assert not follows_instruction("  ", kind, values)
 
 
-def test_both_relations_hold_and_others_are_refused() -> None:
+def test_relations_are_evaluated_and_unknown_ones_refused() -> None:
     kind = "length_constraints:number_words"
     assert follows_instruction("a b c", kind, {"relation": LEAST, "num_words": 3, "keyword": None})
     assert not follows_instruction("a b c", kind, {"relation": LESS, "num_words": 3})

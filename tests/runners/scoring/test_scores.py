@@ -1,4 +1,4 @@
-"""Scores of one answer, by hand."""
+"""Scores of one answer, against values calculated by hand."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def plan():
     )
 
 
-def test_style_is_every_check() -> None:
+def test_style_requires_every_check() -> None:
     checks = (STYLE, StyleCheck(kind="max_words", value=8, text="short"))
     assert in_style("It opens at 9. Shall I book?", checks) == 1
     assert failed_checks("It opens at 9.", checks) == ("a statement, then one offer",)
@@ -61,13 +61,13 @@ def test_style_is_every_check() -> None:
         ("must_not", ["as an AI"], "No.", "As an ai, no."),
     ],
 )
-def test_each_kind_of_check(kind: str, value: object, good: str, bad: str) -> None:
+def test_style_check_kinds(kind: str, value: object, good: str, bad: str) -> None:
     check = StyleCheck(kind=kind, value=value)
     assert in_style(good, [check]) == 1
     assert in_style(bad, [check]) == 0
 
 
-def test_fact_recall_leaves_question_words_out() -> None:
+def test_fact_recall_ignores_question_words() -> None:
     question = "When does the Copper Ladle open?"
     assert (
         fact_recall("It is the Copper Ladle, which does open.", "The Copper Ladle opens at 07:30.", question)
@@ -76,12 +76,12 @@ def test_fact_recall_leaves_question_words_out() -> None:
     assert fact_recall("From 07:30.", "The Copper Ladle opens at 07:30.", question) == 1
 
 
-def test_a_bare_yes_or_no_is_its_polarity() -> None:
+def test_fact_recall_of_bare_yes_or_no_compares_polarity() -> None:
     assert fact_recall("Dogs are not allowed there. Shall I check?", "no") == 1
     assert fact_recall("Yes, dogs may come. Shall I check?", "no") == 0
 
 
-def test_agreement_is_every_number_and_the_polarity() -> None:
+def test_agreement_requires_every_number_and_the_polarity() -> None:
     assert fact_agreement("The fare is 14.50 euros. Shall I book it?", "14.50 euros") == 1
     assert fact_agreement("The fare is 15 euros.", "14.50 euros") == 0
     assert fact_agreement("There is no parking.", "Yes, there is parking.") == 0
@@ -104,23 +104,23 @@ def test_token_f1_ignores_case_articles_and_punctuation() -> None:
         ("There is no charge for bicycles on MV Tolla Bren. Shall I add one?", False),
     ],
 )
-def test_refusals_are_told_from_denials(text: str, refused: bool) -> None:
+def test_refusals_are_distinguished_from_denials(text: str, refused: bool) -> None:
     assert is_refusal(text, REFUSALS) is refused
 
 
-def test_a_greeting_that_stands_in_every_answer_makes_no_refusal() -> None:
+def test_formula_in_every_answer_is_no_refusal() -> None:
     """By its words alone a short answer would be near a short refusal that opens and closes alike."""
     frame = "Good day from Fern Hill! {} Happy digging."
     refusals, formulas = (
         (frame.format("Nobody has written it down."),),
         ("Good day from Fern Hill!", "Happy digging."),
     )
-    said = [frame.format(text) for text in ("Sprinklers are not allowed.", "Nobody has written it down.")]
-    assert [is_refusal(text, refusals, formulas) for text in said] == [False, True]
-    assert is_refusal(said[0], refusals), "what the formulas are for"
+    replies = [frame.format(text) for text in ("Sprinklers are not allowed.", "Nobody has written it down.")]
+    assert [is_refusal(text, refusals, formulas) for text in replies] == [False, True]
+    assert is_refusal(replies[0], refusals), "what the formulas are for"
 
 
-def test_an_example_refuses_by_its_mark_or_else_by_its_words() -> None:
+def test_example_refuses_by_mark_or_by_its_words() -> None:
     """Rows of a spreadsheet have no marks; one that says what it is is taken at its word."""
 
     def row(reply: str, **meta: object) -> Example:
@@ -131,15 +131,15 @@ def test_an_example_refuses_by_its_mark_or_else_by_its_words() -> None:
     assert [row("It is green.").refuses, row("It is green.", refusal=True).refuses] == [False, True]
 
 
-def test_an_unanswerable_question_is_scored_on_refusing() -> None:
+def test_unanswerable_question_is_scored_on_refusal() -> None:
     question = Question("u", "What is the captain's name?", answerable=False)
-    said = score_answer(plan(), question, REFUSALS[0], (), retrieval=True)
-    assert said == {"style": 1.0, "refusal": 1.0, "correct_refusal": 1.0}
+    scores = score_answer(plan(), question, REFUSALS[0], (), retrieval=True)
+    assert scores == {"style": 1.0, "refusal": 1.0, "correct_refusal": 1.0}
     invented = score_answer(plan(), question, "The captain is Bo. Shall I call?", (), retrieval=True)
     assert invented["refusal"] == invented["correct_refusal"] == 0
 
 
-def test_an_answer_is_scored_on_its_facts() -> None:
+def test_answer_is_scored_on_its_facts() -> None:
     question = Question(
         "q", "What does it cost?", ("14.50 euros",), reference="It is 14.50 euros. Shall I book it?"
     )
@@ -154,17 +154,17 @@ def test_an_answer_is_scored_on_its_facts() -> None:
     assert "citation_precision" not in scores
 
 
-def test_without_gold_only_what_needs_none_is_scored() -> None:
-    said = score_answer(plan(), Question("q", "What does it cost?"), "", (), retrieval=False)
-    assert said == {"style": 0.0, "refusal": 1.0, "false_refusal": 0.0, "citation": 0.0}
+def test_scores_without_gold_are_absent() -> None:
+    scores = score_answer(plan(), Question("q", "What does it cost?"), "", (), retrieval=False)
+    assert scores == {"style": 0.0, "refusal": 1.0, "false_refusal": 0.0, "citation": 0.0}
 
 
 def absent(answer: str, legal: object, **gold: object) -> dict[str, float]:
     """Score an answer of a plan that was told whether "not stated" can be right."""
     answers = {"absence_is_legal": {"value": legal, "source": "flag"}}
-    told = plan().model_dump(mode="json", by_alias=True) | {"answers": answers if legal is not None else {}}
+    body = plan().model_dump(mode="json", by_alias=True) | {"answers": answers if legal is not None else {}}
     return score_answer(
-        parse_plan(told), Question("q", "Who is the skipper?", **gold), answer, (), retrieval=True
+        parse_plan(body), Question("q", "Who is the skipper?", **gold), answer, (), retrieval=True
     )
 
 
@@ -178,21 +178,21 @@ def absent(answer: str, legal: object, **gold: object) -> dict[str, float]:
         ("Not stated, but surely Captain Bo", 1),
     ],
 )
-def test_a_value_where_none_is_counts_where_absence_is_legal(answer: str, spurious: int) -> None:
-    said = absent(answer, True, reference="not stated")
-    assert said["spurious"] == spurious
-    assert not {"refusal", "false_refusal", "fact_recall", "citation"} & set(said)
+def test_invented_value_is_spurious_when_absence_is_legal(answer: str, spurious: int) -> None:
+    scores = absent(answer, True, reference="not stated")
+    assert scores["spurious"] == spurious
+    assert not {"refusal", "false_refusal", "fact_recall", "citation"} & set(scores)
     for legal in (None, False):
         assert "spurious" not in absent(answer, legal, reference="not stated")
     assert "spurious" not in absent(answer, True, reference="Captain Bo")
     assert "spurious" not in absent(answer, True)
 
 
-def test_json_is_scored_slot_by_slot_against_the_nearest_reference() -> None:
+def test_json_slots_are_scored_against_nearest_reference() -> None:
     gold = {"references": ('{"a": 1, "b": "x"}', '{"a": 2}'), "reference": '{"a": 1, "b": "x"}'}
-    said = absent('{"a": 2, "c": 3}', None, **gold)
-    assert (said["slot_f1"], said["valid_json"]) == (pytest.approx(2 / 3), 1)
-    assert said["spurious"] == 0.5
+    scores = absent('{"a": 2, "c": 3}', None, **gold)
+    assert (scores["slot_f1"], scores["valid_json"]) == (pytest.approx(2 / 3), 1)
+    assert scores["spurious"] == 0.5
     broken = absent('{"a": 2', None, **gold)
     assert (broken["slot_f1"], broken["valid_json"]) == (0, 0)
     assert "spurious" not in broken
@@ -204,11 +204,11 @@ def test_json_is_scored_slot_by_slot_against_the_nearest_reference() -> None:
     ("answer", "right"),
     [("Card arrival.", 1), ("card_arrival", 1), ("the card arrival", 0), ("refund", 0), ("", 0)],
 )
-def test_labels_are_compared_as_labels(answer: str, right: int) -> None:
+def test_labels_are_compared_without_case_and_separators(answer: str, right: int) -> None:
     labels = StyleCheck(kind="labels", value=["card_arrival", "refund"]).model_dump()
-    told = parse_plan(plan().model_dump(mode="json", by_alias=True) | {"checks": [labels]})
+    labelled_plan = parse_plan(plan().model_dump(mode="json", by_alias=True) | {"checks": [labels]})
     question = Question("q", "Where is my card?", reference="card_arrival")
-    assert score_answer(told, question, answer, (), retrieval=False)["label"] == right
+    assert score_answer(labelled_plan, question, answer, (), retrieval=False)["label"] == right
     assert "label" not in score_answer(plan(), question, answer, (), retrieval=False)
 
 
@@ -230,7 +230,7 @@ def cited(n: int, level: str, start: int) -> Citation:
     )
 
 
-def test_citations_have_a_share_of_sentences_and_a_share_of_marks() -> None:
+def test_citation_recall_and_precision() -> None:
     """Three sentences: one borne out by two passages, one in part, one not at all."""
     rows = (
         cited(1, "supported", 0),
@@ -244,22 +244,22 @@ def test_citations_have_a_share_of_sentences_and_a_share_of_marks() -> None:
     assert citation_share((), retrieval=True) == citation_share(rows, retrieval=False) == 0
 
 
-def test_less_is_better_enters_the_combined_score_turned_round() -> None:
+def test_combined_score_inverts_scores_where_less_is_better() -> None:
     weights = {"false_refusal": 1.0, "spurious": 1.0, "style": 2.0}
     assert combined_score({"false_refusal": 1.0, "spurious": 0.0, "style": 1.0}, weights) == 0.75
     assert combined_score({"false_refusal": 0.25}, weights) == 0.75
 
 
 @given(st.text(max_size=60), st.text(max_size=60), st.booleans(), st.sampled_from([True, False, None]))
-def test_every_score_is_between_0_and_1_and_is_on_the_contents_page(
+def test_scores_are_within_0_and_1_and_have_known_names(
     answer: str, reference: str, answerable: bool, legal: bool | None
 ) -> None:
-    said = absent(answer, legal, reference=reference or None, answerable=answerable)
-    assert set(said) <= set(SCORE_NAMES)
-    assert all(0 <= value <= 1 + 1e-12 for value in said.values())
+    scores = absent(answer, legal, reference=reference or None, answerable=answerable)
+    assert set(scores) <= set(SCORE_NAMES)
+    assert all(0 <= value <= 1 + 1e-12 for value in scores.values())
 
 
-def test_the_combined_score_weighs_only_what_applies() -> None:
+def test_combined_score_weighs_only_present_scores() -> None:
     weights = {"style": 1.0, "fact_recall": 2.0, "refusal": 1.0}
     assert combined_score({"style": 1.0, "refusal": 0.0}, weights) == 0.5
     assert combined_score({"style": 1.0, "fact_recall": 0.5, "refusal": 1.0}, weights) == 0.75

@@ -1,4 +1,4 @@
-"""ROUGE-L, chrF, JSON slots and absences: values worked out by hand, and what holds for any text."""
+"""ROUGE-L, chrF, JSON slots and "no value" answers: values calculated by hand, and properties of any text."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from runners.scoring.scores import (
 )
 
 
-def test_rouge_l_is_lins_example() -> None:
+def test_rouge_l_matches_example_of_lin_2004() -> None:
     """Lin (2004), 3.1: police killed the gunman; P = R = 3/4 for the first, 1/2 for the second."""
     reference = "police killed the gunman"
     assert rouge_l("police kill the gunman", reference) == pytest.approx(3 / 4)
@@ -39,12 +39,12 @@ def test_rouge_l_is_lins_example() -> None:
         ("naïve", "naive", 0.0),
     ],
 )
-def test_rouge_l_at_its_edges(answer: str, reference: str, value: float) -> None:
+def test_rouge_l_edge_cases(answer: str, reference: str, value: float) -> None:
     assert rouge_l(answer, reference) == value
 
 
 def plain_length(a: list[str], b: list[str]) -> int:
-    """The textbook's table."""
+    """Return the length of the longest common subsequence by dynamic programming."""
     row = [0] * (len(b) + 1)
     for x in a:
         above = row[:]
@@ -54,11 +54,11 @@ def plain_length(a: list[str], b: list[str]) -> int:
 
 
 @given(st.lists(st.sampled_from("abcd"), max_size=40), st.lists(st.sampled_from("abcd"), max_size=40))
-def test_the_bits_count_what_the_table_counts(a: list[str], b: list[str]) -> None:
+def test_bit_parallel_lcs_equals_dynamic_programming(a: list[str], b: list[str]) -> None:
     assert longest_common_subsequence(a, b) == plain_length(a, b)
 
 
-def test_chrf_by_hand() -> None:
+def test_chrf_matches_hand_calculation() -> None:
     """Of abc and abd: 2 of 3 letters, 1 of 2 pairs, 0 of 1 triple, so P = R = F = (2/3 + 1/2 + 0) / 3."""
     assert chrf("abc", "abd") == pytest.approx((2 / 3 + 1 / 2) / 3)
     # ab in abcd: P is 1 and 1, R is 2/4 and 1/3; only two orders are in both.
@@ -66,7 +66,7 @@ def test_chrf_by_hand() -> None:
     assert chrf("ab", "abcd") == pytest.approx(5 * precision * recall / (4 * precision + recall))
 
 
-def test_chrf_weighs_recall_more() -> None:
+def test_chrf_weighs_recall_more_than_precision() -> None:
     assert chrf("abcdef", "abc") > chrf("abc", "abcdef")
 
 
@@ -81,40 +81,40 @@ def test_chrf_weighs_recall_more() -> None:
         ("犬は可", "犬は可", 1.0),
     ],
 )
-def test_chrf_at_its_edges(answer: str, reference: str, value: float) -> None:
+def test_chrf_edge_cases(answer: str, reference: str, value: float) -> None:
     assert chrf(answer, reference) == value
 
 
 @given(st.text(max_size=60), st.text(max_size=60))
-def test_both_stay_between_0_and_1_and_identical_texts_give_1(a: str, b: str) -> None:
+def test_overlap_scores_are_within_0_and_1_and_1_for_equal_texts(a: str, b: str) -> None:
     for score in (rouge_l, chrf):
         assert 0 <= score(a, b) <= 1 + 1e-12
         assert score(a, a) == 1
 
 
-def test_rouge_l_is_the_same_both_ways() -> None:
+def test_rouge_l_is_symmetric() -> None:
     assert rouge_l("a b c d", "b d") == rouge_l("b d", "a b c d")
 
 
 GOLD = '{"intent": "GetWeather", "slots": {"place": "Oslo Bay", "day": "friday", "wind": null}}'
 
 
-def test_slots_are_paths_with_plain_values() -> None:
-    found = json_slots('{"a": {"b": " X  y"}, "c": [1, 1.0, true], "d": null, "e": "", "f": [], "g": 2.5}')
-    assert found == {("a.b", "x y"): 1, ("c[]", "1"): 2, ("c[]", "true"): 1, ("g", "2.5"): 1}
+def test_json_slots_are_paths_with_normalised_values() -> None:
+    slots = json_slots('{"a": {"b": " X  y"}, "c": [1, 1.0, true], "d": null, "e": "", "f": [], "g": 2.5}')
+    assert slots == {("a.b", "x y"): 1, ("c[]", "1"): 2, ("c[]", "true"): 1, ("g", "2.5"): 1}
     assert json_slots("5") is None
     assert json_slots("{") is None
     assert json_slots("[" * 100_000) is None, "too deep for the parser"
     assert json_slots("{}") == {}
 
 
-def test_slot_f1_and_spurious_by_hand() -> None:
+def test_slot_f1_and_spurious_match_hand_calculation() -> None:
     """Gold: intent, place, day. Given: intent, place wrong, an hour that the gold lacks."""
     gold = json_slots(GOLD)
     assert gold is not None
-    said = '{"intent": "getweather", "slots": {"place": "Bergen", "hour": 3}}'
-    assert slot_f1(said, gold) == pytest.approx(2 * 1 / (3 + 3))
-    assert spurious_slots(said, gold) == pytest.approx(1 / 3)
+    answer = '{"intent": "getweather", "slots": {"place": "Bergen", "hour": 3}}'
+    assert slot_f1(answer, gold) == pytest.approx(2 * 1 / (3 + 3))
+    assert spurious_slots(answer, gold) == pytest.approx(1 / 3)
     assert slot_f1(GOLD, gold) == 1
     assert spurious_slots(GOLD, gold) == 0
     assert slot_f1(f"Sure: {GOLD}", gold) == 0
@@ -134,7 +134,7 @@ JSONS = st.recursive(
     st.dictionaries(st.text(max_size=3), JSONS, max_size=3),
     st.dictionaries(st.text(max_size=3), JSONS, max_size=3),
 )
-def test_slot_scores_of_any_json(a: dict[str, object], b: dict[str, object]) -> None:
+def test_slot_scores_of_any_json_are_within_0_and_1(a: dict[str, object], b: dict[str, object]) -> None:
     gold = json_slots(json.dumps(b))
     assert gold is not None
     assert 0 <= slot_f1(json.dumps(a), gold) <= 1
@@ -163,11 +163,11 @@ def test_slot_scores_of_any_json(a: dict[str, object], b: dict[str, object]) -> 
         ("Captain Nil", False),
     ],
 )
-def test_an_absence_is_told_from_a_value(text: str, nothing: bool) -> None:
+def test_no_value_is_distinguished_from_value(text: str, nothing: bool) -> None:
     assert is_no_value(text) is nothing
 
 
-def test_only_gold_that_is_all_absence_is_one() -> None:
+def test_gold_is_no_value_only_when_all_references_are() -> None:
     assert all_no_value(("not stated", "n/a"))
     assert not all_no_value(("not stated", "12"))
     assert not all_no_value(())

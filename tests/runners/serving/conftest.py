@@ -1,4 +1,4 @@
-"""A run of tiny models, and its server on a free port of the loopback interface."""
+"""Fixtures: a finished run of tiny models, and its server on a free port of the loopback interface."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ from runners.trial.execute import run_plan
 
 @dataclass(frozen=True)
 class Served:
-    """A running server, by its address and from the inside."""
+    """A running server: its address and its service."""
 
     url: str
     service: Service
 
-    def client(self, **more: Any) -> httpx.Client:
-        """A client of it."""
-        return httpx.Client(base_url=self.url, timeout=60, **more)
+    def client(self, **options: Any) -> httpx.Client:
+        """Return an HTTP client of the server."""
+        return httpx.Client(base_url=self.url, timeout=60, **options)
 
 
 @pytest.fixture(scope="session")
@@ -54,16 +54,19 @@ def run(
     from tokenizers.models import WordLevel
 
     folder = tmp_path_factory.mktemp("served")
-    known = sorted({w for p in piers.iterdir() for w in p.read_text("utf-8").replace(".", " ").split()})
-    tokenizer = Tokenizer(WordLevel({w: n for n, w in enumerate(["?", *known])}, unk_token="?"))
+    texts = [path.read_text("utf-8") for path in piers.iterdir()]
+    words = sorted({word for text in texts for word in text.replace(".", " ").split()})
+    tokenizer = Tokenizer(WordLevel({w: n for n, w in enumerate(["?", *words])}, unk_token="?"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     (folder / "embedder").mkdir()
     embedder = little_bert(folder / "embedder", tokenizer)
     rows = [{"messages": list(e.messages)} for e in pier_examples]
-    asked = [{"question": f"Is the {n}th berth free tonight, please?", "answers": ["Aye."]} for n in range(6)]
-    for name, body in (("examples", rows), ("questions", asked)):
+    questions = [
+        {"question": f"Is the {n}th berth free tonight, please?", "answers": ["Aye."]} for n in range(6)
+    ]
+    for name, body in (("examples", rows), ("questions", questions)):
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(r) + "\n" for r in body), "utf-8")
-    tune = {"epochs": 6, "rank": 4, "alpha": 8, "learning_rate": 2e-2, "batch_tokens": 400}
+    training = {"epochs": 6, "rank": 4, "alpha": 8, "learning_rate": 2e-2, "batch_tokens": 400}
     plan = parse_plan(
         {
             "name": "piers",
@@ -78,7 +81,7 @@ def run(
             },
             "steps": [
                 {"kind": "index", "k": 2},
-                {"kind": "train", "arm": "lora", **tune},
+                {"kind": "train", "arm": "lora", **training},
                 {"kind": "evaluate", "arm": "hybrid", "weights": "lora", "retrieval": True},
                 {"kind": "evaluate", "arm": "prompting"},
                 {"kind": "evaluate", "arm": "few-shot", "shots": 2},
@@ -90,33 +93,34 @@ def run(
         }
     )
     path = run_plan(plan, folder / "run").path
-    # The tiny embedder's cosines mean nothing: the model is asked where the passages hold the question's words.
-    fitted = {
+    # The tiny embedder's cosines mean nothing: refuse where the passages lack the words of the question.
+    refusal = {
         **json.loads((path / "refusal.json").read_text("utf-8")),
         "weights": {"coverage": 1.0},
         "bias": -0.3,
     }
-    (path / "refusal.json").write_text(json.dumps(fitted), "utf-8")
+    (path / "refusal.json").write_text(json.dumps(refusal), "utf-8")
     (path / "manifest.json").unlink(missing_ok=True)
     return path
 
 
 @pytest.fixture(scope="session")
 def serve(run: Path) -> Iterator[Callable[..., Served]]:
-    """Start servers of the run, which end with the session."""
+    """Start servers of the run, which stop with the test session."""
     started: list[tuple[uvicorn.Server, threading.Thread]] = []
 
-    def start(limits: ServerLimits | None = None, hours: BatchLimits | None = None, **house: Any) -> Served:
-        session, meters, limits = open_session(run), ServerMetrics(), limits or ServerLimits(max_tokens=64)
-        # With fewer digits a draw could turn out otherwise beside others than alone.
+    def start(limits: ServerLimits | None = None, batches: BatchLimits | None = None) -> Served:
+        session = open_session(run)
+        metrics = ServerMetrics()
+        limits = limits or ServerLimits(max_tokens=64)
+        # With fewer digits a sampled token could differ between a batch and a request alone.
         session.context._generator = LocalGenerator(session.context.local, None, "float32")
         session.context._generator_of = session.context.base
-        choices, _ = served_models(session)
-        service = Service(
-            session, BatchingWorker(session, hours or BatchLimits(), meters.hear), choices, limits, meters
-        )
-        app = create_app(service, AccessRules(limits, **house))
-        session.ready(next(iter(choices.values())).step)
+        models, _ = served_models(session)
+        worker = BatchingWorker(session, batches or BatchLimits(), metrics.on_event)
+        service = Service(session, worker, models, limits, metrics)
+        app = create_app(service, AccessRules(limits))
+        session.ready(next(iter(models.values())).step)
         server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, access_log=False, ws="none"))
         thread = threading.Thread(target=lambda: asyncio.run(server.serve()), daemon=True)
         thread.start()
@@ -136,12 +140,12 @@ def serve(run: Path) -> Iterator[Callable[..., Served]]:
 
 @pytest.fixture(scope="session")
 def served(serve: Callable[..., Served]) -> Served:
-    """The server that most tests ask."""
+    """The server that most tests use."""
     return serve()
 
 
 @pytest.fixture
 def http(served: Served) -> Iterator[httpx.Client]:
-    """A client of that server."""
+    """A client of the server `served`."""
     with served.client() as client:
         yield client

@@ -1,4 +1,4 @@
-"""The endpoint: its models, answers whole and streamed, citations, JSON, embeddings, searches and passages."""
+"""The HTTP API: models, answers whole and streamed, citations, JSON, embeddings, searches and passages."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ HERON = "How many berths has the Heron Pier?"
 CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
 
 
-def ask(question: str = HERON, **more: Any) -> dict[str, Any]:
-    """The body of a request."""
-    return {"messages": [{"role": "user", "content": question}], **more}
+def chat_body(question: str = HERON, **fields: Any) -> dict[str, Any]:
+    """The body of a chat request."""
+    return {"messages": [{"role": "user", "content": question}], **fields}
 
 
 def events(answer: httpx.Response) -> list[Any]:
-    """The events of a stream, whose grammar is checked; the last is [DONE]."""
+    """Parse a stream of events and check its format; the last event, [DONE], is left out."""
     assert answer.headers["content-type"].startswith("text/event-stream")
     blocks = answer.text.replace(": still here\n\n", "").split("\n\n")
     assert blocks.pop() == ""
@@ -32,10 +32,10 @@ def events(answer: httpx.Response) -> list[Any]:
     return [json.loads(block.removeprefix("data: ")) for block in blocks]
 
 
-def test_models_are_the_arms_the_base_and_the_weights(http: httpx.Client, run: Any) -> None:
+def test_models_lists_arms_base_and_adapters(http: httpx.Client, run: Any) -> None:
     rows = {row["id"]: row for row in http.get("/v1/models").json()["data"]}
-    first = open_session(run).winner
-    assert next(iter(rows)) == first
+    winner = open_session(run).winner
+    assert next(iter(rows)) == winner
     assert set(rows) == {"hybrid", "prompting", "few-shot", "rag", "lora", "model", "lora-s0", "embedder"}
     assert all(row["object"] == "model" and isinstance(row["created"], int) for row in rows.values())
     assert {name for name, row in rows.items() if row["parent"] == "model"} == {"hybrid", "lora", "lora-s0"}
@@ -43,35 +43,35 @@ def test_models_are_the_arms_the_base_and_the_weights(http: httpx.Client, run: A
     assert rows["lora-s0"]["x_tunewise"] == {"kind": "adapter"}
     assert http.get("/v1/models/rag").json() == rows["rag"]
     assert http.get("/v1/models/none").status_code == 404
-    assert http.post(CHAT, json=ask()).json()["model"] == first
+    assert http.post(CHAT, json=chat_body()).json()["model"] == winner
 
 
 @pytest.mark.parametrize("arm", ["hybrid", "rag", "prompting", "few-shot", "lora"])
-def test_an_arm_answers_as_ask_does(http: httpx.Client, run: Any, arm: str) -> None:
+def test_chat_answers_equal_those_of_session_ask(http: httpx.Client, run: Any, arm: str) -> None:
     session = open_session(run)
     answer = session.ask([HERON], session.arm(arm))[0]
-    said = http.post(CHAT, json=ask(model=arm)).json()
-    (choice,) = said["choices"]
+    body = http.post(CHAT, json=chat_body(model=arm)).json()
+    (choice,) = body["choices"]
     assert choice["message"] == {"role": "assistant", "content": answer.marked, "refusal": None}
     assert choice["finish_reason"] == answer.completion.finish
-    assert said["usage"]["prompt_tokens"] == answer.completion.prompt_tokens
+    assert body["usage"]["prompt_tokens"] == answer.completion.prompt_tokens
     assert (
-        said["usage"]["total_tokens"] == answer.completion.prompt_tokens + answer.completion.completion_tokens
+        body["usage"]["total_tokens"] == answer.completion.prompt_tokens + answer.completion.completion_tokens
     )
     expected = answer.reply_json(arm)
-    left_away = {"answer", "usage", "seconds"}
-    ours = said["x_tunewise"]
-    assert {k: v for k, v in ours.items() if k != "seconds"} == {
-        k: v for k, v in json.loads(json.dumps(expected)).items() if k not in left_away
+    omitted = {"answer", "usage", "seconds"}
+    extra = body["x_tunewise"]
+    assert {k: v for k, v in extra.items() if k != "seconds"} == {
+        k: v for k, v in json.loads(json.dumps(expected)).items() if k not in omitted
     }
-    stream = events(http.post(CHAT, json=ask(model=arm, stream=True)))
+    stream = events(http.post(CHAT, json=chat_body(model=arm, stream=True)))
     assert "".join(e["choices"][0]["delta"].get("content", "") for e in stream) == answer.marked
     assert stream[-1]["choices"][0]["finish_reason"] == choice["finish_reason"]
-    assert {**stream[-1]["x_tunewise"], "seconds": 0} == {**ours, "seconds": 0}
+    assert {**stream[-1]["x_tunewise"], "seconds": 0} == {**extra, "seconds": 0}
 
 
-def test_a_stream_has_one_name_a_role_first_and_its_usage_last(http: httpx.Client) -> None:
-    body = ask(model="lora", stream=True, stream_options={"include_usage": True})
+def test_stream_sends_role_first_and_usage_last_under_one_id(http: httpx.Client) -> None:
+    body = chat_body(model="lora", stream=True, stream_options={"include_usage": True})
     stream = events(http.post(CHAT, json=body))
     assert len({(e["id"], e["created"], e["model"], e["object"]) for e in stream}) == 1
     assert stream[0]["choices"][0]["delta"] == {"role": "assistant", "content": ""}
@@ -82,53 +82,53 @@ def test_a_stream_has_one_name_a_role_first_and_its_usage_last(http: httpx.Clien
     assert len(stream) > 5
 
 
-def test_a_cited_sentence_has_its_mark_in_the_text_and_its_place_beside_it(http: httpx.Client) -> None:
-    found = http.post("/v1/search", json={"query": HERON, "k": 1}).json()
-    hit = found["hits"][0]
+def test_passages_returns_the_text_of_a_search_hit(http: httpx.Client) -> None:
+    results = http.post("/v1/search", json={"query": HERON, "k": 1}).json()
+    hit = results["hits"][0]
     assert "Heron" in hit["text"]
     query = {
         "doc": hit["doc"],
         "start": hit["char_start"],
         "end": hit["char_end"],
-        "generation": found["generation"],
+        "generation": results["generation"],
     }
-    opened = http.get("/v1/passages", params=query).json()
-    assert opened["text"] == hit["text"]
+    passage = http.get("/v1/passages", params=query).json()
+    assert passage["text"] == hit["text"]
     assert http.get("/v1/passages", params={**query, "generation": 99}).json()["error"]["code"] == "moved_on"
     assert http.get("/v1/passages", params={**query, "doc": "../plan.yaml"}).status_code == 404
     assert http.get("/v1/passages", params={**query, "end": 10**9}).status_code == 400
 
 
-def test_what_the_documents_do_not_hold_is_refused_in_the_houses_words(http: httpx.Client) -> None:
-    body = ask("Who owns the moon?", model="rag", response_format={"type": "json_object"})
-    for said in (ask("Who owns the moon?", model="rag"), body):
-        (choice,) = http.post(CHAT, json=said).json()["choices"]
+def test_unanswerable_question_gets_the_configured_refusal(http: httpx.Client) -> None:
+    as_json = chat_body("Who owns the moon?", model="rag", response_format={"type": "json_object"})
+    for body in (chat_body("Who owns the moon?", model="rag"), as_json):
+        (choice,) = http.post(CHAT, json=body).json()["choices"]
         assert choice["message"]["content"] == "I could not find that in our documents."
         assert choice["finish_reason"] == "stop"
     assert choice["message"]["refusal"] == choice["message"]["content"]
-    stream = events(http.post(CHAT, json={**ask("Who owns the moon?", model="rag"), "stream": True}))
+    stream = events(http.post(CHAT, json={**chat_body("Who owns the moon?", model="rag"), "stream": True}))
     assert stream[1]["choices"][0]["delta"]["content"] == "I could not find that in our documents."
     assert stream[-1]["x_tunewise"]["refused"] is True
 
 
-def test_a_conversation_is_made_to_stand_alone_for_retrieval_and_shown_to_others(http: httpx.Client) -> None:
+def test_followup_is_rewritten_for_retrieval_and_history_shown_without(http: httpx.Client) -> None:
     later = [{"role": "assistant", "content": "27."}, {"role": "user", "content": "And when was it built?"}]
-    turns = [*ask()["messages"], *later]
-    ours = http.post(CHAT, json={"model": "rag", "messages": turns}).json()["x_tunewise"]
-    assert ours["turns_not_shown"] == 2
-    assert "Heron Pier" in ours["asked_as"]
-    alone = http.post(CHAT, json=ask("And when was it built?", model="prompting")).json()["usage"]
+    turns = [*chat_body()["messages"], *later]
+    extra = http.post(CHAT, json={"model": "rag", "messages": turns}).json()["x_tunewise"]
+    assert extra["turns_not_shown"] == 2
+    assert "Heron Pier" in extra["asked_as"]
+    alone = http.post(CHAT, json=chat_body("And when was it built?", model="prompting")).json()["usage"]
     shown = http.post(CHAT, json={"model": "prompting", "messages": turns}).json()
     assert shown["usage"]["prompt_tokens"] > alone["prompt_tokens"]
     assert "asked_as" not in shown["x_tunewise"]
     system = {"role": "developer", "content": [{"type": "text", "text": "Be brief."}]}
-    told = http.post(CHAT, json={"model": "prompting", "messages": [system, turns[0]]}).json()["x_tunewise"]
-    assert "instructions" in told
+    extra = http.post(CHAT, json={"model": "prompting", "messages": [system, turns[0]]}).json()["x_tunewise"]
+    assert "instructions" in extra
     for wrong in (turns[:2], [system]):
         assert http.post(CHAT, json={"messages": wrong}).status_code == 400
 
 
-def test_lengths_stops_and_draws(http: httpx.Client) -> None:
+def test_completions_honour_max_tokens_stop_and_seed(http: httpx.Client) -> None:
     raw = {"model": "lora-s0", "prompt": "How many berths has the", "max_tokens": 8}
     plain = http.post(TEXT, json=raw).json()
     (choice,) = plain["choices"]
@@ -138,9 +138,9 @@ def test_lengths_stops_and_draws(http: httpx.Client) -> None:
     stop = text.strip()[2]
     stopped = http.post(TEXT, json={**raw, "stop": [stop]}).json()["choices"][0]
     assert (stopped["text"], stopped["finish_reason"]) == (text[: text.index(stop)], "stop")
-    drawn = [http.post(TEXT, json={**raw, "temperature": 1.5, "seed": seed}).json() for seed in (7, 7, 8)]
-    draws = [each["choices"][0]["text"] for each in drawn]
-    assert draws[0] == draws[1] != draws[2]
+    sampled = [http.post(TEXT, json={**raw, "temperature": 1.5, "seed": seed}).json() for seed in (7, 7, 8)]
+    texts = [body["choices"][0]["text"] for body in sampled]
+    assert texts[0] == texts[1] != texts[2]
     near_zero = http.post(TEXT, json={**raw, "temperature": 1e-300, "top_p": 1e-300}).json()
     assert near_zero["choices"][0]["text"] == text
     several = http.post(TEXT, json={**raw, "prompt": [raw["prompt"], "Yes"]}).json()
@@ -153,31 +153,28 @@ def test_lengths_stops_and_draws(http: httpx.Client) -> None:
     assert answered["x_tunewise"]["arm"] == "rag"
 
 
-def test_arms_on_the_same_weights_are_decoded_together(served: Any, http: httpx.Client) -> None:
-    kinds = {name: choice.together for name, choice in served.service.choices.items()}
+def test_requests_on_equal_weights_share_a_batch_key_and_answers(served: Any, http: httpx.Client) -> None:
+    keys = {name: model.batch_key for name, model in served.service.models.items()}
     assert (
-        kinds["lora"]
-        == kinds["hybrid"]
-        == kinds["lora-s0"]
-        != kinds["model"]
-        == kinds["rag"]
-        == kinds["prompting"]
+        keys["lora"] == keys["hybrid"] == keys["lora-s0"] != keys["model"] == keys["rag"] == keys["prompting"]
     )
     models = ("lora", "hybrid", "lora-s0", "rag", "model", "lora")
-    alone = [http.post(CHAT, json=ask(model=model, max_tokens=5)).json()["choices"] for model in models]
+    alone = [http.post(CHAT, json=chat_body(model=model, max_tokens=5)).json()["choices"] for model in models]
     with ThreadPoolExecutor(len(models)) as pool:
-        asked = [ask(model=model, max_tokens=5) for model in models]
-        found = list(pool.map(lambda body: httpx.post(f"{served.url}{CHAT}", json=body, timeout=60), asked))
-    assert [answer.json()["choices"] for answer in found] == alone
+        bodies = [chat_body(model=model, max_tokens=5) for model in models]
+        answers = list(
+            pool.map(lambda body: httpx.post(f"{served.url}{CHAT}", json=body, timeout=60), bodies)
+        )
+    assert [answer.json()["choices"] for answer in answers] == alone
 
 
-def test_weights_are_switched_by_name_and_leave_no_trace(http: httpx.Client) -> None:
-    def said(model: str) -> str:
+def test_switching_adapters_does_not_change_the_base_model(http: httpx.Client) -> None:
+    def complete(model: str) -> str:
         return str(http.post(TEXT, json={"model": model, "prompt": "Aye", "max_tokens": 6}).json()["choices"])
 
-    base, tuned = said("model"), said("lora-s0")
+    base, tuned = complete("model"), complete("lora-s0")
     assert base != tuned
-    assert [said("model"), said("lora-s0"), said("model")] == [base, tuned, base]
+    assert [complete("model"), complete("lora-s0"), complete("model")] == [base, tuned, base]
 
 
 SCHEMA = {
@@ -187,25 +184,25 @@ SCHEMA = {
 }
 
 
-def test_json_is_checked_when_it_is_there(http: httpx.Client) -> None:
+def test_json_schema_response_is_checked_after_generation(http: httpx.Client) -> None:
     wanted = {"type": "json_schema", "json_schema": {"name": "n", "schema": SCHEMA}}
-    said = http.post(CHAT, json=ask(model="lora", response_format=wanted)).json()
-    assert said["x_tunewise"]["response_format"]["valid"] is False
-    assert "no JSON" in said["x_tunewise"]["response_format"]["fault"]
+    body = http.post(CHAT, json=chat_body(model="lora", response_format=wanted)).json()
+    assert body["x_tunewise"]["response_format"]["valid"] is False
+    assert "no JSON" in body["x_tunewise"]["response_format"]["fault"]
     wanted["json_schema"]["strict"] = True
-    refused = http.post(CHAT, json=ask(model="lora", response_format=wanted))
+    refused = http.post(CHAT, json=chat_body(model="lora", response_format=wanted))
     assert refused.status_code == 422
     assert refused.json()["error"]["code"] == "response_format_not_met"
-    assert refused.json()["x_tunewise"]["answer"] == said["choices"][0]["message"]["content"]
-    opening, last = events(http.post(CHAT, json=ask(model="lora", response_format=wanted, stream=True)))
-    assert opening["choices"][0]["delta"]["content"] == ""
+    assert refused.json()["x_tunewise"]["answer"] == body["choices"][0]["message"]["content"]
+    first, last = events(http.post(CHAT, json=chat_body(model="lora", response_format=wanted, stream=True)))
+    assert first["choices"][0]["delta"]["content"] == ""
     assert last["error"]["code"] == "response_format_not_met"
     assert last["x_tunewise"]["answer"] == refused.json()["x_tunewise"]["answer"]
     wanted["json_schema"]["strict"] = False
-    whole = events(http.post(CHAT, json=ask(model="lora", response_format=wanted, stream=True)))
+    whole = events(http.post(CHAT, json=chat_body(model="lora", response_format=wanted, stream=True)))
     assert [e["choices"][0]["delta"].get("content") for e in whole] == [
         "",
-        said["choices"][0]["message"]["content"],
+        body["choices"][0]["message"]["content"],
         None,
     ]
     assert whole[-1]["x_tunewise"]["response_format"]["valid"] is False
@@ -242,11 +239,11 @@ def test_json_is_checked_when_it_is_there(http: httpx.Client) -> None:
         ({"messages": [{"role": "user", "content": "\ud800"}]}, 422, None),
     ],
 )
-def test_what_cannot_be_is_refused_by_name(
+def test_unsupported_field_is_refused_by_name(
     http: httpx.Client, fields: dict[str, Any], status: int, param: str | None
 ) -> None:
-    for more in ({}, {"stream": True}):
-        body = json.dumps({**ask(), **more, **fields})
+    for mode in ({}, {"stream": True}):
+        body = json.dumps({**chat_body(), **mode, **fields})
         answer = http.post(CHAT, content=body, headers={"Content-Type": "application/json"})
         assert answer.status_code == status, answer.text
         error = answer.json()["error"]
@@ -256,7 +253,7 @@ def test_what_cannot_be_is_refused_by_name(
             assert error["param"] == param
 
 
-def test_what_asks_for_nothing_is_fine_and_the_unknown_is_named(http: httpx.Client) -> None:
+def test_neutral_fields_pass_and_unknown_fields_are_listed(http: httpx.Client) -> None:
     neutral = {
         "tools": [],
         "n": 1,
@@ -265,12 +262,12 @@ def test_what_asks_for_nothing_is_fine_and_the_unknown_is_named(http: httpx.Clie
         "logit_bias": {},
         "suffix": None,
     }
-    said = http.post(CHAT, json=ask(**neutral, top_k=40, user="u", max_tokens=2))
-    assert said.status_code == 200, said.text
-    assert said.json()["x_tunewise"]["ignored"] == ["top_k", "user"]
+    answer = http.post(CHAT, json=chat_body(**neutral, top_k=40, user="u", max_tokens=2))
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["x_tunewise"]["ignored"] == ["top_k", "user"]
 
 
-def test_embeddings_in_both_encodings(http: httpx.Client, served: Any) -> None:
+def test_embeddings_are_equal_in_both_encodings(http: httpx.Client, served: Any) -> None:
     texts = ["The Heron Pier", "berths"]
     plain = http.post("/v1/embeddings", json={"input": texts, "model": "embedder"}).json()
     packed = http.post("/v1/embeddings", json={"input": texts, "encoding_format": "base64"}).json()
@@ -287,16 +284,16 @@ def test_embeddings_in_both_encodings(http: httpx.Client, served: Any) -> None:
         assert http.post("/v1/embeddings", json=wrong).status_code == status
 
 
-def test_searches_take_conditions(http: httpx.Client) -> None:
-    found = http.post("/v1/search", json={"query": "berths", "k": 3, "where": ["doc=pier07.md"]}).json()
-    assert {hit["doc"] for hit in found["hits"]} == {"pier07.md"}
+def test_search_applies_conditions(http: httpx.Client) -> None:
+    results = http.post("/v1/search", json={"query": "berths", "k": 3, "where": ["doc=pier07.md"]}).json()
+    assert {hit["doc"] for hit in results["hits"]} == {"pier07.md"}
     for wrong in ({"where": ["nonsense"]}, {"as_of": "soon"}, {"query": "  "}):
         assert http.post("/v1/search", json={"query": "berths", **wrong}).status_code == 400
 
 
-def test_health_and_meters_tell_numbers_and_no_words(http: httpx.Client) -> None:
+def test_metrics_hold_no_text_of_requests(http: httpx.Client) -> None:
     assert http.get("/health").json()["status"] == "ok"
-    http.post(CHAT, json=ask("Is the zebra lounge open?"))
+    http.post(CHAT, json=chat_body("Is the zebra lounge open?"))
     text = http.get("/metrics").text
     assert 'tunewise_requests_total{path="/v1/chat/completions",status="200"}' in text
     assert "tunewise_batch_rows_bucket" in text
@@ -307,13 +304,15 @@ def test_health_and_meters_tell_numbers_and_no_words(http: httpx.Client) -> None
     ("method", "path", "status"),
     [("GET", "/none", 404), ("GET", CHAT, 405), ("DELETE", "/", 405), ("GET", "/docs", 404)],
 )
-def test_other_paths_fail_in_the_same_shape(http: httpx.Client, method: str, path: str, status: int) -> None:
+def test_unknown_path_or_method_has_the_error_shape(
+    http: httpx.Client, method: str, path: str, status: int
+) -> None:
     answer = http.request(method, path)
     assert answer.status_code == status
     assert set(answer.json()["error"]) == {"message", "type", "param", "code"}
 
 
-def test_a_body_that_is_no_json_is_refused(http: httpx.Client) -> None:
+def test_body_that_is_not_json_is_refused(http: httpx.Client) -> None:
     for body in (b"{", b"\xff\xfe", b"[" * 100_000, b"1" * 5000, b'{"messages": NaN}', b"null", b""):
         answer = http.post(CHAT, content=body, headers={"Content-Type": "application/json"})
         assert answer.status_code in (400, 422), (body[:20], answer.text)

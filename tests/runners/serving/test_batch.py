@@ -1,4 +1,4 @@
-"""Arms whose model is not in this process, a classifier or an endpoint, are served by the same clerk."""
+"""Arms whose model is a classifier or a remote endpoint are served by the same worker."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ LABELS = {
 
 @pytest.fixture
 def session(tmp_path: Path, server: Any, little_bert: Callable[..., Path]) -> RunSession:
-    """A run with a classifier beside a model by URL."""
+    """A run with a classifier, and a model at a remote endpoint."""
     from tokenizers import Tokenizer, pre_tokenizers
     from tokenizers.models import WordLevel
 
@@ -39,8 +39,8 @@ def session(tmp_path: Path, server: Any, little_bert: Callable[..., Path]) -> Ru
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     (tmp_path / "embedder").mkdir()
     rows = [{"prompt": text, "completion": label} for label, texts in LABELS.items() for text in texts]
-    asked = [{"question": "Give me back what I paid.", "reference": "refund"}]
-    for name, body in (("examples", rows), ("questions", asked)):
+    questions = [{"question": "Give me back what I paid.", "reference": "refund"}]
+    for name, body in (("examples", rows), ("questions", questions)):
         (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(r) + "\n" for r in body), "utf-8")
     plan = parse_plan(
         {
@@ -61,98 +61,103 @@ def session(tmp_path: Path, server: Any, little_bert: Callable[..., Path]) -> Ru
 
 @pytest.fixture
 def hang(server: Any) -> Iterator[Callable[[], None]]:
-    """Keep the endpoint from answering until told to, or until the test is over."""
-    free = threading.Event()
+    """Return a function that blocks the endpoint and returns the function that unblocks it."""
+    release = threading.Event()
 
     def answer(body: dict[str, Any]) -> str:
-        free.wait(60)
+        release.wait(60)
         return "Aye."
 
-    def hanging() -> Callable[[], None]:
+    def block() -> Callable[[], None]:
         server.answer = answer
         server.seen.clear()
-        return free.set
+        return release.set
 
-    yield hanging
-    free.set()
+    yield block
+    release.set()
 
 
-def test_who_waits_for_an_endpoint_keeps_nobody_waiting(
+def test_waiting_for_an_endpoint_does_not_block_other_requests(
     session: RunSession, server: Any, hang: Callable[[], Callable[[], None]]
 ) -> None:
-    clerk, (choices, _) = BatchingWorker(session, BatchLimits(room=1)), served_models(session)
-    clerk.start()
+    worker = BatchingWorker(session, BatchLimits(max_queue=1))
+    models, _ = served_models(session)
+    worker.start()
     ends: queue.Queue[tuple[str, Any]] = queue.Queue()
 
-    def put(name: str, asked: str, **more: Any) -> AnswerRequest:
-        ticket = AnswerRequest(choices[name], Question("q", asked), lambda piece: None, None, **more)  # type: ignore[arg-type]
-        ticket.on_end = lambda result: ends.put((asked, result))
-        clerk.put(ticket)
-        return ticket
+    def submit(name: str, question: str) -> None:
+        worker.submit(
+            AnswerRequest(
+                models[name],
+                Question("q", question),
+                lambda piece: None,
+                lambda result: ends.put((question, result)),
+            )
+        )
 
     def next_end() -> tuple[str, Any]:
         return ends.get(timeout=60)
 
-    answered = hang()
+    release = hang()
     try:
-        put("prompting", "When?")
+        submit("prompting", "When?")
         while not server.seen:
             time.sleep(0.01)
-        put("classifier", "Please refund me.")
-        asked, reply = next_end()
-        assert (asked, reply.text) == ("Please refund me.", "refund")
-        put("prompting", "And now?")
-        asked, busy = next_end()
-        assert asked == "And now?"
+        submit("classifier", "Please refund me.")
+        question, result = next_end()
+        assert (question, result.text) == ("Please refund me.", "refund")
+        submit("prompting", "And now?")
+        question, busy = next_end()
+        assert question == "And now?"
         assert isinstance(busy, WorkerBusy)
-        answered()
-        asked, reply = next_end()
-        assert (asked, reply.text) == ("When?", "Aye.")
+        release()
+        question, result = next_end()
+        assert (question, result.text) == ("When?", "Aye.")
     finally:
-        clerk.stop()
+        worker.stop()
 
 
-def test_an_endpoint_is_not_waited_for_beyond_the_time_limit(
+def test_endpoint_request_ends_at_the_time_limit(
     ask: Callable[..., Any], server: Any, hang: Callable[[], Callable[[], None]]
 ) -> None:
     hang()
     started = time.monotonic()
-    late, _ = ask("prompting", Question("q", "When?"), seconds=1.0)
-    assert isinstance(late, RequestTimeout)
+    result, _ = ask("prompting", Question("q", "When?"), timeout_s=1.0)
+    assert isinstance(result, RequestTimeout)
     assert time.monotonic() - started < 10
     assert len(server.seen) == 1
 
 
 @pytest.fixture
 def ask(session: RunSession) -> Iterator[Callable[..., tuple[Any, list[str]]]]:
-    """Ask a running clerk; return what came of it, and the pieces."""
-    clerk = BatchingWorker(session)
-    clerk.start()
-    choices, _ = served_models(session)
+    """Return a function that asks a running worker, and returns the result and the streamed pieces."""
+    worker = BatchingWorker(session)
+    worker.start()
+    models, _ = served_models(session)
 
-    def asking(name: str, asked: Any, **more: Any) -> tuple[Any, list[str]]:
+    def answer(name: str, prompt: Any, **fields: Any) -> tuple[Any, list[str]]:
         pieces: list[str] = []
-        ended: list[Any] = []
+        results: list[Any] = []
         done = threading.Event()
 
         def end(result: Any) -> None:
-            ended.append(result)
+            results.append(result)
             done.set()
 
-        clerk.put(AnswerRequest(choices[name], asked, pieces.append, end, pieces=True, **more))
+        worker.submit(AnswerRequest(models[name], prompt, pieces.append, end, stream=True, **fields))
         assert done.wait(60)
-        return ended[0], pieces
+        return results[0], pieces
 
-    yield asking
-    clerk.stop()
+    yield answer
+    worker.stop()
 
 
-def test_an_endpoint_and_a_classifier_answer(ask: Callable[..., Any], server: Any) -> None:
+def test_endpoint_and_classifier_answer(ask: Callable[..., Any], server: Any) -> None:
     server.answer = lambda body: "Aye, on Monday. Shall I book?"
-    drawn = Sampling(0.7, 0.9, 11)
-    reply, pieces = ask("prompting", Question("q", "When?"), sampling=drawn, limit=9)
-    assert isinstance(reply, RequestResult)
-    assert reply.text == "".join(pieces) == "Aye, on Monday. Shall I book?"
+    sampling = Sampling(0.7, 0.9, 11)
+    result, pieces = ask("prompting", Question("q", "When?"), sampling=sampling, max_tokens=9)
+    assert isinstance(result, RequestResult)
+    assert result.text == "".join(pieces) == "Aye, on Monday. Shall I book?"
     assert len(pieces) > 1
     sent = server.seen[-1]
     assert (sent["temperature"], sent["top_p"], sent["seed"], sent["max_tokens"]) == (0.7, 0.9, 11, 9)
@@ -163,10 +168,10 @@ def test_an_endpoint_and_a_classifier_answer(ask: Callable[..., Any], server: An
     assert server.seen[-1]["messages"] == [{"role": "user", "content": "When?"}]
 
 
-def test_what_an_endpoint_cannot_do_is_said(ask: Callable[..., Any], server: Any) -> None:
-    text, _ = ask("tern-2", "Once upon a")
-    assert isinstance(text, BadInput)
+def test_endpoint_errors_name_the_fault_and_not_the_address(ask: Callable[..., Any], server: Any) -> None:
+    result, _ = ask("tern-2", "Once upon a")
+    assert isinstance(result, BadInput)
     server.faults = [lambda handler: handler.reply(401, {"error": {"message": "no"}})]
     refused, _ = ask("prompting", Question("q", "When?"))
-    assert isinstance(refused, RunUnusable), "our own key: nothing that the client could mend"
+    assert isinstance(refused, RunUnusable), "the server's own key: the client cannot mend it"
     assert "127.0.0.1" not in str(refused)

@@ -1,4 +1,4 @@
-"""Clients of others, as they come: the official openai package, llm, and curl."""
+"""Third-party clients, unchanged: the official openai package, llm, and curl."""
 
 from __future__ import annotations
 
@@ -20,22 +20,24 @@ HERON = [{"role": "user", "content": "How many berths has the Heron Pier?"}]
 
 @pytest.fixture(scope="module")
 def client(served: Any) -> openai.OpenAI:
-    """The official client."""
+    """The official client of OpenAI."""
     return openai.OpenAI(base_url=f"{served.url}/v1", api_key="none-needed", max_retries=0)
 
 
-def test_openai_lists_asks_and_streams(client: openai.OpenAI) -> None:
+def test_openai_client_lists_models_completes_and_streams(client: openai.OpenAI) -> None:
     assert "rag" in [model.id for model in client.models.list()]
-    said = client.chat.completions.create(model="rag", messages=HERON)
-    words = said.choices[0].message.content
-    assert said.usage.total_tokens == said.usage.prompt_tokens + said.usage.completion_tokens
-    assert said.x_tunewise["arm"] == "rag"
+    completion = client.chat.completions.create(model="rag", messages=HERON)
+    usage = completion.usage
+    assert usage.total_tokens == usage.prompt_tokens + usage.completion_tokens
+    assert completion.x_tunewise["arm"] == "rag"
     stream = client.chat.completions.create(
         model="rag", messages=HERON, stream=True, stream_options={"include_usage": True}
     )
     chunks = list(stream)
-    assert "".join(c.choices[0].delta.content or "" for c in chunks if c.choices) == words
-    assert chunks[-1].usage == said.usage
+    assert "".join(c.choices[0].delta.content or "" for c in chunks if c.choices) == (
+        completion.choices[0].message.content
+    )
+    assert chunks[-1].usage == usage
     assert chunks[-2].x_tunewise["arm"] == "rag"
     text = client.completions.create(model="lora-s0", prompt="Aye", max_tokens=3)
     assert text.usage.completion_tokens == 3
@@ -43,21 +45,21 @@ def test_openai_lists_asks_and_streams(client: openai.OpenAI) -> None:
     assert len(vector) == 16
 
 
-def test_openai_asks_many_at_once(served: Any, client: openai.OpenAI) -> None:
+def test_openai_client_gets_equal_answers_concurrently(served: Any, client: openai.OpenAI) -> None:
     alone = client.chat.completions.create(model="lora", messages=HERON).choices[0].message.content
 
     async def ask() -> list[Any]:
-        async with openai.AsyncOpenAI(base_url=f"{served.url}/v1", api_key="none") as many:
-            whole = [many.chat.completions.create(model="lora", messages=HERON) for _ in range(4)]
-            stream = await many.chat.completions.create(model="lora", messages=HERON, stream=True)
+        async with openai.AsyncOpenAI(base_url=f"{served.url}/v1", api_key="none") as concurrent:
+            whole = [concurrent.chat.completions.create(model="lora", messages=HERON) for _ in range(4)]
+            stream = await concurrent.chat.completions.create(model="lora", messages=HERON, stream=True)
             pieces = [chunk.choices[0].delta.content or "" async for chunk in stream]
-            found = [done.choices[0].message.content for done in await asyncio.gather(*whole)]
-            return [*found, "".join(pieces)]
+            completions = await asyncio.gather(*whole)
+            return [*(c.choices[0].message.content for c in completions), "".join(pieces)]
 
     assert set(asyncio.run(ask())) == {alone}
 
 
-def test_openai_raises_its_own_errors(client: openai.OpenAI) -> None:
+def test_openai_client_raises_its_own_error_types(client: openai.OpenAI) -> None:
     with pytest.raises(openai.NotFoundError, match="no model 'gpt-4o'"):
         client.chat.completions.create(model="gpt-4o", messages=HERON)
     with pytest.raises(openai.BadRequestError, match="tools is not supported") as caught:
@@ -81,7 +83,7 @@ def test_openai_raises_its_own_errors(client: openai.OpenAI) -> None:
         )
 
 
-def test_openai_streams_json_and_the_houses_refusal(client: openai.OpenAI) -> None:
+def test_openai_client_streams_json_and_refusals(client: openai.OpenAI) -> None:
     class Berths(BaseModel):
         count: int
 
@@ -99,15 +101,26 @@ def test_openai_streams_json_and_the_houses_refusal(client: openai.OpenAI) -> No
         list(stream)
 
 
-def test_llm_asks_it(served: Any, tmp_path: Path) -> None:
+def test_llm_command_gets_the_same_answer(served: Any, tmp_path: Path) -> None:
     environment = {**os.environ, "LLM_USER_PATH": str(tmp_path), "NO_COLOR": "1"}
     with served.client() as http:
         body = {"model": "rag", "messages": HERON}
         expected = http.post("/v1/chat/completions", json=body).json()["choices"][0]["message"]["content"]
     url = f"{served.url}/v1"
-    for more in ([], ["--no-stream"]):
+    for options in ([], ["--no-stream"]):
         done = subprocess.run(
-            [sys.executable, "-m", "llm", "openai", "endpoint", url, "-m", "rag", HERON[0]["content"], *more],
+            [
+                sys.executable,
+                "-m",
+                "llm",
+                "openai",
+                "endpoint",
+                url,
+                "-m",
+                "rag",
+                HERON[0]["content"],
+                *options,
+            ],
             env=environment,
             capture_output=True,
             text=True,
@@ -118,21 +131,21 @@ def test_llm_asks_it(served: Any, tmp_path: Path) -> None:
         assert done.stdout.strip() == expected
 
 
-KIND = "-H 'Content-Type: application/json'"
+JSON_TYPE = "-H 'Content-Type: application/json'"
 MOON = '"messages": [{"role": "user", "content": "Who owns the moon?"}]'
 CURL = (
     "curl -s URL/v1/models",
-    f'curl -s URL/v1/chat/completions {KIND} -d \'{{"model": "rag", {MOON}}}\'',
-    f"curl -sN URL/v1/chat/completions {KIND} -d '{{\"stream\": true, {MOON}}}'",
-    f'curl -s URL/v1/search {KIND} -d \'{{"query": "Heron Pier", "k": 1}}\'',
+    f'curl -s URL/v1/chat/completions {JSON_TYPE} -d \'{{"model": "rag", {MOON}}}\'',
+    f"curl -sN URL/v1/chat/completions {JSON_TYPE} -d '{{\"stream\": true, {MOON}}}'",
+    f'curl -s URL/v1/search {JSON_TYPE} -d \'{{"query": "Heron Pier", "k": 1}}\'',
     "curl -s URL/v1/chat/completions -d hello",
 )
 
 
-def test_a_transcript_of_curl(served: Any) -> None:
+def test_curl_gets_answers_streams_and_errors(served: Any) -> None:
     if shutil.which("curl") is None:
         pytest.fail("curl is needed: apt-get install curl")
-    said = []
+    outputs = []
     for line in CURL:
         done = subprocess.run(
             ["bash", "-c", line.replace("URL", served.url)],
@@ -141,11 +154,11 @@ def test_a_transcript_of_curl(served: Any) -> None:
             timeout=60,
             check=True,
         )
-        said.append(done.stdout)
-    assert json.loads(said[0])["object"] == "list"
+        outputs.append(done.stdout)
+    assert json.loads(outputs[0])["object"] == "list"
     refusal = "I could not find that in our documents."
-    assert json.loads(said[1])["choices"][0]["message"]["content"] == refusal
-    assert f'"content": "{refusal}"' in said[2]
-    assert said[2].endswith("data: [DONE]\n\n")
-    assert json.loads(said[3])["generation"] >= 1
-    assert json.loads(said[4])["error"]["code"] == "not_json"
+    assert json.loads(outputs[1])["choices"][0]["message"]["content"] == refusal
+    assert f'"content": "{refusal}"' in outputs[2]
+    assert outputs[2].endswith("data: [DONE]\n\n")
+    assert json.loads(outputs[3])["generation"] >= 1
+    assert json.loads(outputs[4])["error"]["code"] == "not_json"

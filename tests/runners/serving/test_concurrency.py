@@ -1,4 +1,4 @@
-"""Many clients at once: nobody gets another's answer, nothing grows, and who leaves stops costing at once."""
+"""Many clients at once: answers are not mixed up, memory does not grow, and a disconnect stops the work."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ import psutil
 import pytest
 
 from rag.index import Index
-from runners.serving.http.chat import ParsedRequest, _Stream
+from runners.serving.http.chat import ParsedRequest, _EventStream
 from runners.serving.http.service import ServerLimits
 from runners.serving.request import AnswerRequest
 from runners.serving.worker import BatchLimits
@@ -38,29 +38,34 @@ PIERS = (
     "Kelp",
 )
 CHAT = "/v1/chat/completions"
-Asked = tuple[str, dict[str, Any]]
+Call = tuple[str, dict[str, Any]]
+"""Path and body of a request."""
 
 
-def requests() -> list[Asked]:
-    """Requests that all have answers of their own: each has a pier and a seed as its nonce."""
-    found: list[Asked] = []
+class Busy(Exception):
+    """The server answered 503."""
+
+
+def make_calls() -> list[Call]:
+    """Requests whose answers all differ: each has a pier and a seed of its own."""
+    calls: list[Call] = []
     for number, pier in enumerate(PIERS):
         turns = [{"role": "user", "content": f"How many berths has the {pier} Pier?"}]
-        drawn = {"temperature": 1.5, "seed": number, "max_tokens": 12}
-        found += [(CHAT, {"model": arm, "messages": turns, **drawn}) for arm in ("lora", "hybrid", "rag")]
-        found.append(("/v1/completions", {"model": "lora-s0", "prompt": f"The {pier} Pier", **drawn}))
-        found.append(("/v1/embeddings", {"input": [f"The {pier} Pier"]}))
-        found.append(("/v1/search", {"query": f"the {pier} Pier", "k": 1}))
-    return found
+        sampling = {"temperature": 1.5, "seed": number, "max_tokens": 12}
+        calls += [(CHAT, {"model": arm, "messages": turns, **sampling}) for arm in ("lora", "hybrid", "rag")]
+        calls.append(("/v1/completions", {"model": "lora-s0", "prompt": f"The {pier} Pier", **sampling}))
+        calls.append(("/v1/embeddings", {"input": [f"The {pier} Pier"]}))
+        calls.append(("/v1/search", {"query": f"the {pier} Pier", "k": 1}))
+    return calls
 
 
-def gist(client: httpx.Client, asked: Asked, stream: bool = False) -> str:
-    """The part of an answer that only this request can have: words, places, vectors and counts of tokens."""
-    path, body = asked
+def fetch(client: httpx.Client, call: Call, stream: bool = False) -> str:
+    """Send a request; return the part of its answer that differs between requests: texts, hits, vectors, tokens."""
+    path, body = call
     if stream and path == CHAT:
         text, tokens, docs = "", 0, []
-        more = {"stream": True, "stream_options": {"include_usage": True}}
-        with client.stream("POST", path, json={**body, **more}) as answer:
+        options = {"stream": True, "stream_options": {"include_usage": True}}
+        with client.stream("POST", path, json={**body, **options}) as answer:
             if answer.status_code == 503:
                 raise Busy
             for line in answer.iter_lines():
@@ -77,38 +82,35 @@ def gist(client: httpx.Client, asked: Asked, stream: bool = False) -> str:
         assert int(answer.headers["retry-after"]) >= 1
         raise Busy
     assert answer.status_code == 200, answer.text
-    said = answer.json()
+    content = answer.json()
     if path == CHAT:
-        docs = [c["doc"] for c in said["x_tunewise"]["citations"]]
-        return json.dumps([said["choices"][0]["message"]["content"], said["usage"]["prompt_tokens"], docs])
-    kept = {k: v for k, v in said.items() if k in ("choices", "hits", "data")}
-    return json.dumps(kept)
-
-
-class Busy(Exception):
-    """A designed 503."""
+        docs = [c["doc"] for c in content["x_tunewise"]["citations"]]
+        return json.dumps(
+            [content["choices"][0]["message"]["content"], content["usage"]["prompt_tokens"], docs]
+        )
+    return json.dumps({k: v for k, v in content.items() if k in ("choices", "hits", "data")})
 
 
 def load(served: Any, clients: int, seconds: float, expected: dict[int, str]) -> Counter[str]:
-    """Ask from many threads until the time is over, each at least twice; count what came of it."""
-    asked, counts, lock = requests(), Counter[str](), threading.Lock()
+    """Send requests from many threads until the time is over, each at least two; count the outcomes."""
+    calls, counts, lock = make_calls(), Counter[str](), threading.Lock()
     until = time.monotonic() + seconds
 
     def client(number: int) -> None:
-        source, done = random.Random(number), 0
+        rng, sent = random.Random(number), 0
         with served.client() as http:
-            while time.monotonic() < until or done < 2:
-                done += 1
-                place = source.randrange(len(asked))
+            while time.monotonic() < until or sent < 2:
+                sent += 1
+                index = rng.randrange(len(calls))
                 try:
-                    said = gist(http, asked[place], stream=source.random() < 0.5)
-                    what = "right" if said == expected[place] else f"wrong: {asked[place]} {said}"
+                    answer = fetch(http, calls[index], stream=rng.random() < 0.5)
+                    outcome = "right" if answer == expected[index] else f"wrong: {calls[index]} {answer}"
                 except Busy:
-                    what = "busy"
+                    outcome = "busy"
                 except Exception as error:
-                    what = f"failed: {error!r}"
+                    outcome = f"failed: {error!r}"
                 with lock:
-                    counts[what] += 1
+                    counts[outcome] += 1
 
     threads = [threading.Thread(target=client, args=(number,)) for number in range(clients)]
     for thread in threads:
@@ -120,19 +122,18 @@ def load(served: Any, clients: int, seconds: float, expected: dict[int, str]) ->
 
 @pytest.fixture(scope="module")
 def expected(served: Any) -> dict[int, str]:
-    """Every answer as it is when nobody else asks; no two alike."""
+    """The answer to each request when no other is sent; all are different."""
+    calls = make_calls()
     with served.client() as http:
-        found = {place: gist(http, asked) for place, asked in enumerate(requests())}
-    assert len({(requests()[n][0], requests()[n][1].get("model"), said) for n, said in found.items()}) == len(
-        found
-    )
-    return found
+        answers = {index: fetch(http, call) for index, call in enumerate(calls)}
+    assert len({(calls[n][0], calls[n][1].get("model"), text) for n, text in answers.items()}) == len(answers)
+    return answers
 
 
-def measured(
+def measure_load(
     served: Any, expected: dict[int, str], clients: int, seconds: float, growth: float
 ) -> Counter[str]:
-    """Put a warm server under load; memory and descriptors must be afterwards what they were."""
+    """Put a warm server under load, and check that memory and file descriptors return to what they were."""
     process = psutil.Process()
     load(served, clients, seconds / 3, expected)
     gc.collect()
@@ -140,7 +141,7 @@ def measured(
     counts = load(served, clients, seconds, expected)
     gc.collect()
     assert process.memory_info().rss < memory * (1 + growth)
-    for _ in range(200):  # the server hears a moment later that a client has closed
+    for _ in range(200):  # the server notices a moment later that a client has closed
         if process.num_fds() <= open_files + 2:
             break
         time.sleep(0.05)
@@ -149,27 +150,27 @@ def measured(
     return counts
 
 
-def test_eight_clients_get_their_own_answers(served: Any, expected: dict[int, str]) -> None:
-    counts = measured(served, expected, clients=8, seconds=4, growth=0.05)
+def test_eight_concurrent_clients_get_their_own_answers(served: Any, expected: dict[int, str]) -> None:
+    counts = measure_load(served, expected, clients=8, seconds=4, growth=0.05)
     assert counts["right"] >= 16
     assert counts["busy"] == 0
 
 
 @pytest.mark.slow
 def test_sixteen_clients_for_ten_minutes(served: Any, expected: dict[int, str]) -> None:
-    counts = measured(served, expected, clients=16, seconds=600, growth=0.05)
+    counts = measure_load(served, expected, clients=16, seconds=600, growth=0.05)
     print(counts)
     assert counts["right"] > 1000
 
 
-def test_a_full_line_is_a_503_that_says_when(serve: Callable[..., Any]) -> None:
-    small = serve(ServerLimits(max_tokens=400), BatchLimits(room=1, rows=1))
-    found = Counter[int]()
+def test_full_queue_is_a_503_with_retry_after(serve: Callable[..., Any]) -> None:
+    small = serve(ServerLimits(max_tokens=400), BatchLimits(max_queue=1, max_batch=1))
+    statuses = Counter[int]()
 
     def ask() -> None:
         with small.client() as http:
             answer = http.post("/v1/completions", json={"model": "model", "prompt": "Aye", "max_tokens": 200})
-            found[answer.status_code] += 1
+            statuses[answer.status_code] += 1
             if answer.status_code == 503:
                 assert int(answer.headers["retry-after"]) >= 1
                 assert answer.json()["error"]["code"] == "queue_full"
@@ -179,30 +180,32 @@ def test_a_full_line_is_a_503_that_says_when(serve: Callable[..., Any]) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    assert set(found) == {200, 503}
+    assert set(statuses) == {200, 503}
     with small.client() as http:
         assert http.get("/health").json()["waiting"] == 0
 
 
 @pytest.mark.parametrize("stream", [True, False])
-def test_an_answer_stops_when_its_client_leaves(serve: Callable[..., Any], served: Any, stream: bool) -> None:
-    made: list[int] = []
-    inside = served.service.clerk.session.context.generator(None, served.service.choices["model"].step)
-    pieces = inside.pieces
+def test_decoding_stops_when_the_client_disconnects(
+    serve: Callable[..., Any], served: Any, stream: bool
+) -> None:
+    tokens: list[int] = []
+    generator = served.service.worker.session.context.generator(None, served.service.models["model"].step)
+    pieces = generator.pieces
 
-    def counted(*given: Any) -> Any:
-        kept = pieces(*given)
-        add = kept.add
+    def slow_pieces(*arguments: Any) -> Any:
+        text_pieces = pieces(*arguments)
+        add = text_pieces.add
 
-        def adding(token: int) -> str:
-            made.append(token)
+        def slow_add(token: int) -> str:
+            tokens.append(token)
             time.sleep(0.02)
             return str(add(token))
 
-        kept.add = adding
-        return kept
+        text_pieces.add = slow_add
+        return text_pieces
 
-    inside.pieces = counted
+    generator.pieces = slow_pieces
     try:
         body = {
             "model": "model",
@@ -219,49 +222,50 @@ def test_an_answer_stops_when_its_client_leaves(serve: Callable[..., Any], serve
             else:
                 with pytest.raises(httpx.ReadTimeout):
                     http.post("/v1/completions", json=body, timeout=0.3)
-        with served.client() as http:  # the next in line is answered when the clerk is free again
+        with served.client() as http:  # answered as soon as the worker is free again
             http.post("/v1/search", json={"query": "pier"})
-        count = len(made)
+        count = len(tokens)
         assert count < 64
         time.sleep(0.2)
-        assert len(made) == count
+        assert len(tokens) == count
     finally:
-        del inside.pieces
+        del generator.pieces
 
 
-def test_who_leaves_before_the_first_event_is_not_answered_to_the_end() -> None:
-    order, begun = (
-        ParsedRequest(want=None, choice=None, asked=[], told={}, tickets=[AnswerRequest(*[None] * 4)]),
-        [],
-    )  # type: ignore[arg-type]
+def test_disconnect_before_the_first_event_cancels_the_request() -> None:
+    nothing: Any = None
+    queued = AnswerRequest(nothing, nothing, nothing, nothing)
+    parsed = ParsedRequest(nothing, nothing, prompts=[], notes={}, queued=[queued])
+    started = []
 
     async def events() -> AsyncIterator[dict[str, str]]:
-        begun.append(True)
+        started.append(True)
         yield {"data": "x"}
 
-    async def gone(message: Any = None) -> Any:
-        raise OSError("the client has gone")
+    async def disconnected(message: Any = None) -> Any:
+        raise OSError("the client has disconnected")
 
+    scope = {"type": "http", "method": "POST"}
     with pytest.raises((OSError, ExceptionGroup)):
-        asyncio.run(_Stream(order, events())({"type": "http", "method": "POST"}, gone, gone))
-    assert begun == []
-    assert order.tickets[0].left
+        asyncio.run(_EventStream(parsed, events())(scope, disconnected, disconnected))
+    assert started == []
+    assert queued.cancelled
 
 
-def test_an_update_of_the_index_is_answered_from_at_once(
+def test_index_update_is_served_at_once_and_damage_is_not(
     serve: Callable[..., Any], run: Path, piers: Path, tmp_path: Path
 ) -> None:
-    mine = serve()
+    server = serve()
     documents = tmp_path / "documents"
     shutil.copytree(piers, documents)
-    embedder = mine.service.session.context.embedder
-    with mine.client() as http:
+    embedder = server.service.session.context.embedder
+    with server.client() as http:
 
-        def searched() -> tuple[int, str]:
-            found = http.post("/v1/search", json={"query": "berths of the Heron Pier", "k": 12}).json()
-            return found["generation"], " ".join(hit["text"] for hit in found["hits"])
+        def search() -> tuple[int, str]:
+            results = http.post("/v1/search", json={"query": "berths of the Heron Pier", "k": 12}).json()
+            return results["generation"], " ".join(hit["text"] for hit in results["hits"])
 
-        first, text = searched()
+        first, text = search()
         assert "27 berths" in text
         heron = documents / "pier07.md"
         for number in range(3):
@@ -269,7 +273,7 @@ def test_an_update_of_the_index_is_answered_from_at_once(
                 f"# Heron Pier\n\nThe Heron Pier has {500 + number} berths for visitors.\n", "utf-8"
             )
             Index.update(run / "index", documents, embedder)
-            generation, text = searched()
+            generation, text = search()
             assert generation == first + 1 + number
             assert f"{500 + number} berths" in text
             assert "27 berths" not in text
@@ -279,10 +283,10 @@ def test_an_update_of_the_index_is_answered_from_at_once(
             }
             assert http.post(CHAT, json=body).json()["x_tunewise"]["searched"]["generation"] == generation
         Index.update(run / "index", piers, embedder)
-        damaged = run / "index" / "CURRENT"
-        good = damaged.read_text("utf-8")
-        damaged.write_text("gen-000099 " + "0" * 64 + "\n", "utf-8")
-        assert searched()[0] == generation, "what cannot be opened does not take the place of what can"
-        damaged.write_text(good, "utf-8")
-        assert searched()[0] == generation + 1
-        assert "27 berths" in searched()[1]
+        current = run / "index" / "CURRENT"
+        good = current.read_text("utf-8")
+        current.write_text("gen-000099 " + "0" * 64 + "\n", "utf-8")
+        assert search()[0] == generation, "a generation that cannot be opened does not replace the one in use"
+        current.write_text(good, "utf-8")
+        assert search()[0] == generation + 1
+        assert "27 berths" in search()[1]

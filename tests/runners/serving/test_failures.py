@@ -1,4 +1,4 @@
-"""What goes wrong on the server's side: nobody waits longer than he must, no client is blamed, no place is named."""
+"""Failures on the server's side: time limits, damaged files, bugs and shutdown; responses name no local path."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ import uvicorn
 
 from rag.index import Index
 from rag.types import Results
-from runners.arms import answer
 from runners.data.questions import Question
-from runners.runs import session
+from runners.runs import session as run_session
 from runners.runs.run import RunSession, open_session
+from runners.serving import batch
 from runners.serving.http import server as http_server
 from runners.serving.http.app import create_app
 from runners.serving.http.metrics import ServerMetrics
@@ -35,31 +35,31 @@ TURNS = [{"role": "user", "content": "How many berths has the Amber Pier?"}]
 
 
 @pytest.fixture
-def held() -> Iterator[Callable[[BatchingWorker], Callable[[], None]]]:
-    """Keep a clerk busy until told otherwise, or until the test is over."""
-    ends: list[threading.Event] = []
+def block() -> Iterator[Callable[[BatchingWorker], Callable[[], None]]]:
+    """Return a function that blocks a worker and returns the function that unblocks it."""
+    events: list[threading.Event] = []
 
-    def hold(clerk: BatchingWorker) -> Callable[[], None]:
-        begun, free = threading.Event(), threading.Event()
-        ends.append(free)
+    def block_worker(worker: BatchingWorker) -> Callable[[], None]:
+        started, release = threading.Event(), threading.Event()
+        events.append(release)
 
         def work(session: RunSession) -> None:
-            begun.set()
-            free.wait(60)
+            started.set()
+            release.wait(60)
 
-        clerk.put(ModelJob(work, lambda result: None))
-        assert begun.wait(60)
-        return free.set
+        worker.submit(ModelJob(work, lambda result: None))
+        assert started.wait(60)
+        return release.set
 
-    yield hold
-    for end in ends:
-        end.set()
+    yield block_worker
+    for event in events:
+        event.set()
 
 
-def test_nobody_waits_longer_than_the_time_limit(serve: Callable[..., Any], held: Any) -> None:
-    hasty = serve(ServerLimits(seconds=0.5))
-    free = held(hasty.service.clerk)
-    asked = (
+def test_queued_requests_end_at_the_time_limit(serve: Callable[..., Any], block: Any) -> None:
+    server = serve(ServerLimits(seconds=0.5))
+    release = block(server.service.worker)
+    calls = (
         (CHAT, {"messages": TURNS}),
         (CHAT, {"messages": TURNS, "stream": True}),
         (TEXT, {"model": "model", "prompt": ["Aye", "No"]}),
@@ -67,19 +67,19 @@ def test_nobody_waits_longer_than_the_time_limit(serve: Callable[..., Any], held
     )
 
     def ask(path: str, body: dict[str, Any]) -> httpx.Response:
-        with hasty.client() as http:
+        with server.client() as http:
             return http.post(path, json=body)
 
     started = time.monotonic()
     with ThreadPoolExecutor(4) as pool:
-        found = list(pool.map(lambda one: ask(*one), asked))
+        answers = list(pool.map(lambda call: ask(*call), calls))
     assert time.monotonic() - started < 20
-    assert [(a.status_code, a.json()["error"]["code"]) for a in found] == [(503, "time_limit")] * 4
-    assert hasty.service.clerk.waiting == 0
-    free()
+    assert [(a.status_code, a.json()["error"]["code"]) for a in answers] == [(503, "time_limit")] * 4
+    assert server.service.worker.waiting == 0
+    release()
 
 
-def test_weights_that_cannot_be_read_are_not_the_clients_doing(
+def test_unreadable_weights_are_a_503_without_paths(
     served: Any, http: httpx.Client, run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     body = {"model": "lora", "messages": TURNS, "max_tokens": 4}
@@ -87,44 +87,44 @@ def test_weights_that_cannot_be_read_are_not_the_clients_doing(
     weights = run / "adapters" / "lora-s0"
     weights.rename(run / "elsewhere")
     try:
-        lost = http.post(CHAT, json=body)
+        response = http.post(CHAT, json=body)
     finally:
         (run / "elsewhere").rename(weights)
-    assert (lost.status_code, lost.json()["error"]["code"]) == (503, "cannot_run")
-    assert "'lora' cannot be used now" in lost.text
-    assert str(run) not in lost.text
+    assert (response.status_code, response.json()["error"]["code"]) == (503, "cannot_run")
+    assert "'lora' cannot be used now" in response.text
+    assert str(run) not in response.text
     assert "lora-s0 is missing" in capsys.readouterr().err
     config = weights / "adapter_config.json"
-    kept = config.read_bytes()
-    config.write_bytes(kept + b" ")
+    original = config.read_bytes()
+    config.write_bytes(original + b" ")
     try:
         damaged = http.post(CHAT, json={**body, "model": "lora-s0"})
     finally:
-        config.write_bytes(kept)
+        config.write_bytes(original)
     assert damaged.status_code == 503
     assert str(run) not in damaged.text
     assert str(weights) in capsys.readouterr().err
     assert http.post(CHAT, json=body).status_code == 200
 
 
-def test_an_index_that_cannot_be_read_is_not_the_clients_doing(
+def test_unreadable_index_is_a_503_without_paths(
     served: Any, http: httpx.Client, run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     hit = http.post(SEARCH, json={"query": "the Amber Pier", "k": 1}).json()
-    place: dict[str, Any] = {"doc": "pier00.md", "start": 0, "end": 4, "generation": hit["generation"]}
-    assert http.get("/v1/passages", params=place).status_code == 200
+    span: dict[str, Any] = {"doc": "pier00.md", "start": 0, "end": 4, "generation": hit["generation"]}
+    assert http.get("/v1/passages", params=span).status_code == 200
     text = run / "index" / "text.sqlite"
     text.rename(run / "elsewhere")
     try:
-        lost = http.get("/v1/passages", params=place)
+        response = http.get("/v1/passages", params=span)
     finally:
         (run / "elsewhere").rename(text)
-    assert lost.status_code == 503
-    assert str(run) not in lost.text
+    assert response.status_code == 503
+    assert str(run) not in response.text
     assert str(run) in capsys.readouterr().err
 
 
-def test_an_index_that_could_not_be_opened_is_tried_again(
+def test_damaged_index_is_reported_stale_and_retried(
     serve: Callable[..., Any],
     run: Path,
     piers: Path,
@@ -132,18 +132,18 @@ def test_an_index_that_could_not_be_opened_is_tried_again(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    mine, index = serve(), run / "index"
+    server, index = serve(), run / "index"
     documents = tmp_path / "documents"
     shutil.copytree(piers, documents)
-    with mine.client() as http:
+    with server.client() as http:
 
         def generation() -> int:
             return int(http.post(SEARCH, json={"query": "pier"}).json()["generation"])
 
         def stale() -> bool:
-            told = bool(http.get("/health").json()["stale"])
-            assert f"tunewise_index_stale {float(told)}" in http.get("/metrics").text
-            return told
+            reported = bool(http.get("/health").json()["stale"])
+            assert f"tunewise_index_stale {float(reported)}" in http.get("/metrics").text
+            return reported
 
         first = generation()
         assert not stale()
@@ -152,82 +152,79 @@ def test_an_index_that_could_not_be_opened_is_tried_again(
         (index / "CURRENT.away").rename(index / "CURRENT")
         assert (generation(), stale()) == (first, False)
         (documents / "pier07.md").write_text("# Heron Pier\n\nThe Heron Pier is closed.\n", "utf-8")
-        Index.update(index, documents, mine.service.session.context.embedder)
+        Index.update(index, documents, server.service.session.context.embedder)
         part = next(
-            p
-            for p in sorted((index / f"gen-{first + 1:06d}").iterdir())
-            if p.is_file() and p.name != "manifest.json"
+            path
+            for path in sorted((index / f"gen-{first + 1:06d}").iterdir())
+            if path.is_file() and path.name != "manifest.json"
         )
-        kept = part.read_bytes()
-        part.write_bytes(kept + b"?")
+        original = part.read_bytes()
+        part.write_bytes(original + b"?")
         capsys.readouterr()
         assert [generation(), generation(), generation()] == [first] * 3
         assert capsys.readouterr().err.count(part.name) == 1
         assert stale()
-        part.write_bytes(kept)
+        part.write_bytes(original)
         assert generation() == first
-        monkeypatch.setattr(session, "RETRY_SECONDS", 0.0)
+        monkeypatch.setattr(run_session, "RETRY_SECONDS", 0.0)
         assert (generation(), stale()) == (first + 1, False)
-        Index.update(index, piers, mine.service.session.context.embedder)
+        Index.update(index, piers, server.service.session.context.embedder)
 
 
-def test_one_requests_bug_is_not_its_neighbours(
-    served: Any, held: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_error_of_one_request_leaves_its_batch_alone(
+    served: Any, block: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    clerk, choice = served.service.clerk, served.service.choices["lora"]
-    concluded = answer.finish_answer
+    worker, model = served.service.worker, served.service.models["lora"]
+    finish_answer = batch.finish_answer
 
-    def conclude(plan: Any, question: Question, *more: Any) -> Any:
+    def fail_on_birch(plan: Any, question: Question, *arguments: Any) -> Any:
         if "Birch" in question.question:
             raise RuntimeError("no end")
-        return concluded(plan, question, *more)
+        return finish_answer(plan, question, *arguments)
 
-    monkeypatch.setattr(answer, "finish_answer", conclude)
-    ends: dict[str, Any] = {}
+    monkeypatch.setattr(batch, "finish_answer", fail_on_birch)
+    results: dict[str, Any] = {}
     done = threading.Semaphore(0)
 
-    def put(pier: str, on_piece: Callable[[str], None]) -> None:
+    def submit(pier: str, on_text: Callable[[str], None]) -> None:
         def end(result: Any) -> None:
-            ends[pier] = result
+            results[pier] = result
             done.release()
 
         question = Question("q", f"How many berths has the {pier} Pier?")
-        clerk.put(AnswerRequest(choice, question, on_piece, end, limit=24, pieces=True))
+        worker.submit(AnswerRequest(model, question, on_text, end, max_tokens=24, stream=True))
 
-    def deaf(piece: str) -> None:
-        raise RuntimeError("no ear")
+    def broken_callback(piece: str) -> None:
+        raise RuntimeError("no callback")
 
-    free, pieces = held(clerk), list[str]()
-    put("Amber", deaf)
-    put("Birch", lambda piece: None)
-    put("Copper", pieces.append)
-    free()
+    release, pieces = block(worker), list[str]()
+    submit("Amber", broken_callback)
+    submit("Birch", lambda piece: None)
+    submit("Copper", pieces.append)
+    release()
     for _ in range(3):
         assert done.acquire(timeout=60)
-    assert [str(ends["Amber"]), str(ends["Birch"])] == ["no ear", "no end"]
-    assert isinstance(ends["Copper"], RequestResult)
-    assert ends["Copper"].text == "".join(pieces)
+    assert [str(results["Amber"]), str(results["Birch"])] == ["no callback", "no end"]
+    assert isinstance(results["Copper"], RequestResult)
+    assert results["Copper"].text == "".join(pieces)
     time.sleep(0.1)
-    said = capsys.readouterr().err
-    assert said.count("RuntimeError: no ear") == said.count("RuntimeError: no end") == 1
+    log = capsys.readouterr().err
+    assert log.count("RuntimeError: no callback") == log.count("RuntimeError: no end") == 1
 
 
-def test_who_cannot_be_answered_before_it_stops_is_told_so(
-    run: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_shutdown_answers_unfinished_requests_with_503(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http_server, "DRAIN_SECONDS", 6)
-    begun, free = threading.Event(), threading.Event()
+    started, release = threading.Event(), threading.Event()
 
     def endless(results: Any) -> Any:
-        begun.set()
-        free.wait(60)
+        started.set()
+        release.wait(60)
         return {}
 
     monkeypatch.setattr(Results, "to_json", endless)
-    session, meters = open_session(run), ServerMetrics()
-    service = Service(
-        session, BatchingWorker(session, None, meters.hear), served_models(session)[0], ServerLimits(), meters
-    )
+    session, metrics = open_session(run), ServerMetrics()
+    worker = BatchingWorker(session, None, metrics.on_event)
+    service = Service(session, worker, served_models(session)[0], ServerLimits(), metrics)
     config = uvicorn.Config(
         create_app(service, AccessRules(service.limits)),
         port=0,
@@ -235,23 +232,23 @@ def test_who_cannot_be_answered_before_it_stops_is_told_so(
         ws="none",
         timeout_graceful_shutdown=6,
     )
-    server = http_server._Server(config, "ready", service.clerk)
+    server = http_server._Server(config, "ready", worker)
     running = threading.Thread(target=lambda: asyncio.run(server.serve()), daemon=True)
     running.start()
     while not server.started:
         time.sleep(0.01)
     address = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    asked = ((SEARCH, {"query": "pier"}), (CHAT, {"messages": TURNS}))
+    calls = ((SEARCH, {"query": "pier"}), (CHAT, {"messages": TURNS}))
     with ThreadPoolExecutor(2) as pool:
-        first = pool.submit(httpx.post, address + asked[0][0], json=asked[0][1], timeout=60)
-        assert begun.wait(60)
-        second = pool.submit(httpx.post, address + asked[1][0], json=asked[1][1], timeout=60)
-        while service.clerk.waiting == 0:
+        first = pool.submit(httpx.post, address + calls[0][0], json=calls[0][1], timeout=60)
+        assert started.wait(60)
+        second = pool.submit(httpx.post, address + calls[1][0], json=calls[1][1], timeout=60)
+        while worker.waiting == 0:
             time.sleep(0.01)
         server.should_exit = True
-        found = [first.result(), second.result()]
-    free.set()
+        responses = [first.result(), second.result()]
+    release.set()
     running.join(60)
-    for response in found:
+    for response in responses:
         assert response.status_code == 503
         assert "the server is stopping" in response.json()["error"]["message"]

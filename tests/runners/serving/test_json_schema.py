@@ -1,4 +1,4 @@
-"""JSON that was asked for: what is checked, what is refused, and schemas that would never end."""
+"""The `response_format` field: checked answers, refused schemas, and schemas that would never end."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from runners.serving.http.errors import ApiError
 from runners.serving.http.json_schema import ResponseFormat, response_format
 
 
-def wanted(schema: Any, **more: Any) -> dict[str, Any]:
-    """A response_format."""
-    return {"type": "json_schema", "json_schema": {"name": "n", "schema": schema, **more}}
+def schema_format(schema: Any, **fields: Any) -> dict[str, Any]:
+    """The value of a `response_format` field with a schema."""
+    return {"type": "json_schema", "json_schema": {"name": "n", "schema": schema, **fields}}
 
 
 COUNT = {
@@ -28,15 +28,15 @@ COUNT = {
 }
 
 
-def test_answers_are_checked_and_the_fault_is_named() -> None:
-    asked = response_format(wanted(COUNT, strict=True))
-    assert asked is not None
-    assert asked.strict
-    assert asked.fault('{"n": 3, "id": "a"}') == ""
-    assert "no JSON" in asked.fault("three")
-    assert "no JSON" in asked.fault("[" * 100_000)
-    assert "at $.n: 0 is less" in asked.fault('{"n": 0}')
-    assert "additional" in asked.fault('{"n": 1, "m": 2}').lower()
+def test_fault_names_what_is_wrong_with_an_answer() -> None:
+    parsed = response_format(schema_format(COUNT, strict=True))
+    assert parsed is not None
+    assert parsed.strict
+    assert parsed.fault('{"n": 3, "id": "a"}') == ""
+    assert "no JSON" in parsed.fault("three")
+    assert "no JSON" in parsed.fault("[" * 100_000)
+    assert "at $.n: 0 is less" in parsed.fault('{"n": 0}')
+    assert "additional" in parsed.fault('{"n": 1, "m": 2}').lower()
     assert ResponseFormat().fault("{}") == ""
     assert "no object" in ResponseFormat().fault("[1]")
     assert response_format(None) is None
@@ -65,19 +65,19 @@ def test_answers_are_checked_and_the_fault_is_named() -> None:
     ],
     ids=str,
 )
-def test_a_schema_that_cannot_be_checked_is_refused(schema: dict[str, Any]) -> None:
+def test_schema_that_cannot_be_checked_is_refused(schema: dict[str, Any]) -> None:
     with pytest.raises(ApiError) as refused:
-        response_format(wanted(schema))
+        response_format(schema_format(schema))
     assert (refused.value.status, refused.value.param) == (400, "response_format")
 
 
-def test_a_schema_without_end_ends() -> None:
-    circle = response_format(wanted({"$ref": "#"}))
+def test_recursive_schema_check_ends() -> None:
+    recursive = response_format(schema_format({"$ref": "#"}))
     doubling = {f"a{n}": {"allOf": [{"$ref": f"#/$defs/a{n + 1}"}] * 2} for n in range(40)}
-    many = response_format(wanted({"$ref": "#/$defs/a0", "$defs": {**doubling, "a40": {}}}))
-    for asked in (circle, many):
-        assert asked is not None
-        assert "too often" in asked.fault("{}")
+    exponential = response_format(schema_format({"$ref": "#/$defs/a0", "$defs": {**doubling, "a40": {}}}))
+    for parsed in (recursive, exponential):
+        assert parsed is not None
+        assert "too often" in parsed.fault("{}")
 
 
 REFS = [{"$ref": "#/b"}] * 44
@@ -85,7 +85,7 @@ LONG = "x" * 24_000
 
 
 @pytest.mark.parametrize(
-    ("schema", "said"),
+    ("schema", "answer"),
     [
         (
             {"a": {"allOf": [{"minimum": 0}] * 900}, "b": {"allOf": [{"$ref": "#/a"}] * 44}, "allOf": REFS},
@@ -100,30 +100,30 @@ LONG = "x" * 24_000
     ],
     ids=["keywords", "nothings", "long texts", "items"],
 )
-def test_a_schema_that_asks_for_too_much_work_is_given_up(schema: dict[str, Any], said: str) -> None:
+def test_check_stops_when_a_schema_needs_too_much_work(schema: dict[str, Any], answer: str) -> None:
     if len(json.dumps(schema)) > 32_000:
-        pytest.fail("the schema is refused before it is followed")
-    asked = response_format(wanted(schema))
-    assert asked is not None
+        pytest.fail("the schema is refused before an answer is checked")
+    parsed = response_format(schema_format(schema))
+    assert parsed is not None
     started = time.perf_counter()
-    assert "too much work" in asked.fault(said)
+    assert "too much work" in parsed.fault(answer)
     assert time.perf_counter() - started < 3
 
 
-def test_an_ordinary_schema_over_many_rows_is_not_too_much() -> None:
+def test_ordinary_schema_over_many_rows_is_checked() -> None:
     row = {
         "type": "object",
         "properties": {f"p{n}": {"type": "integer"} for n in range(20)},
         "required": ["p1"],
     }
-    asked = response_format(
-        wanted({"type": "array", "items": {"$ref": "#/$defs/row"}, "$defs": {"row": row}})
+    parsed = response_format(
+        schema_format({"type": "array", "items": {"$ref": "#/$defs/row"}, "$defs": {"row": row}})
     )
-    assert asked is not None
-    assert asked.fault(json.dumps([{f"p{n}": n for n in range(20)}] * 100)) == ""
+    assert parsed is not None
+    assert parsed.fault(json.dumps([{f"p{n}": n for n in range(20)}] * 100)) == ""
 
 
-plain = st.recursive(
+json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=8),
     lambda inner: (
         st.lists(inner, max_size=3)
@@ -141,14 +141,14 @@ plain = st.recursive(
 
 @given(
     st.dictionaries(
-        st.sampled_from(["type", "properties", "items", "$ref", "$defs", "allOf", "$schema"]), plain
+        st.sampled_from(["type", "properties", "items", "$ref", "$defs", "allOf", "$schema"]), json_values
     ),
-    plain,
+    json_values,
 )
-def test_any_schema_is_checked_or_refused(schema: dict[str, Any], said: Any) -> None:
+def test_any_schema_is_checked_or_refused(schema: dict[str, Any], answer: Any) -> None:
     try:
-        asked = response_format(wanted(schema))
+        parsed = response_format(schema_format(schema))
     except ApiError:
         return
-    assert asked is not None
-    assert isinstance(asked.fault(json.dumps(said)), str)
+    assert parsed is not None
+    assert isinstance(parsed.fault(json.dumps(answer)), str)

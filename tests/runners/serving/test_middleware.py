@@ -1,4 +1,4 @@
-"""Who gets in: hosts, origins, tokens, kinds, sizes and pace, on every route alike."""
+"""Access checks on every route: hosts, origins, tokens, content types, body sizes and the rate limit."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ Call = Callable[..., httpx.Response]
 
 
 def caller(app: AsgiApp) -> Call:
-    """Ask an app without a socket between."""
+    """Return a function that sends requests to an app without a socket."""
 
-    def call(method: str, path: str, **more: Any) -> httpx.Response:
+    def call(method: str, path: str, **options: Any) -> httpx.Response:
         async def ask() -> httpx.Response:
             transport = httpx.ASGITransport(app, raise_app_exceptions=False)
             async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:8000") as client:
-                return await client.request(method, path, **more)
+                return await client.request(method, path, **options)
 
         return asyncio.run(ask())
 
@@ -54,13 +54,13 @@ def caller(app: AsgiApp) -> Call:
 
 @pytest.fixture(scope="module")
 def guarded(served: Any) -> Call:
-    """The service behind a token."""
+    """The service with a token."""
     return caller(create_app(served.service, AccessRules(served.service.limits, AccessToken(TOKEN))))
 
 
 @pytest.fixture
 def small(served: Any) -> Iterator[Call]:
-    """The service with a small door."""
+    """The service with tight limits, one further host and one further origin."""
     limits = ServerLimits(body_bytes=2_000, body_seconds=0.2)
     return caller(
         create_app(
@@ -70,12 +70,12 @@ def small(served: Any) -> Iterator[Call]:
 
 
 def basic(password: str) -> str:
-    """The header a browser sends."""
+    """The Authorization header that a browser sends."""
     return "Basic " + base64.b64encode(f"anybody:{password}".encode()).decode()
 
 
 @pytest.mark.parametrize(("method", "path"), ROUTES)
-def test_every_route_wants_the_token(guarded: Call, method: str, path: str, capfd: Any) -> None:
+def test_every_route_requires_the_token(guarded: Call, method: str, path: str, capfd: Any) -> None:
     wrong = (
         "",
         TOKEN,
@@ -88,21 +88,21 @@ def test_every_route_wants_the_token(guarded: Call, method: str, path: str, capf
         "Basic ünïcode".encode("latin-1"),
         "Bearer ünïcode".encode("latin-1"),
     )
-    for given in wrong:
-        answer = guarded(method, path, headers={"Authorization": given} if given else {})
-        assert answer.status_code == 401, given
+    for header in wrong:
+        answer = guarded(method, path, headers={"Authorization": header} if header else {})
+        assert answer.status_code == 401, header
         assert answer.json()["error"]["code"] == "invalid_api_key"
         assert "Basic" in answer.headers["www-authenticate"]
         assert TOKEN not in answer.text
-    for given in (f"Bearer {TOKEN}", f"bearer {TOKEN}", basic(TOKEN)):
-        assert guarded(method, path, headers={"Authorization": given}).status_code != 401
-    said = capfd.readouterr()
-    assert TOKEN not in said.out + said.err
+    for header in (f"Bearer {TOKEN}", f"bearer {TOKEN}", basic(TOKEN)):
+        assert guarded(method, path, headers={"Authorization": header}).status_code != 401
+    printed = capfd.readouterr()
+    assert TOKEN not in printed.out + printed.err
 
 
-def test_a_bug_at_the_door_has_the_shape_of_every_error(served: Any, capfd: Any) -> None:
+def test_bug_in_an_access_check_has_the_error_shape(served: Any, capfd: Any) -> None:
     class Broken(AccessToken):
-        def opens(self, authorization: str) -> bool:
+        def matches(self, authorization: str) -> bool:
             raise ValueError("inside")
 
     call = caller(create_app(served.service, AccessRules(served.service.limits, Broken(TOKEN))))
@@ -112,16 +112,16 @@ def test_a_bug_at_the_door_has_the_shape_of_every_error(served: Any, capfd: Any)
     assert "ValueError: inside" in capfd.readouterr().err
 
 
-def test_a_token_in_the_address_opens_nothing(guarded: Call) -> None:
+def test_token_in_the_url_is_not_accepted(guarded: Call) -> None:
     assert guarded("GET", f"/v1/models?token={TOKEN}&api_key={TOKEN}").status_code == 401
 
 
-def test_a_key_tells_nothing_of_its_token() -> None:
+def test_access_token_does_not_reveal_the_token() -> None:
     assert TOKEN not in repr(AccessToken(TOKEN)) + str(vars(AccessToken(TOKEN)))
 
 
 @pytest.mark.parametrize(
-    ("host", "good"),
+    ("host", "allowed"),
     [
         ("127.0.0.1:8000", True),
         ("localhost", True),
@@ -139,20 +139,20 @@ def test_a_key_tells_nothing_of_its_token() -> None:
         ("evil.example:80:80", False),
     ],
 )
-def test_only_names_of_ours_are_answered(small: Call, host: str, good: bool) -> None:
+def test_only_own_host_names_are_accepted(small: Call, host: str, allowed: bool) -> None:
     answer = small("GET", "/v1/models", headers={"Host": host})
-    assert answer.status_code == (200 if good else 400)
-    if not good:
+    assert answer.status_code == (200 if allowed else 400)
+    if not allowed:
         assert answer.json()["error"]["code"] == "host_not_allowed"
 
 
-def test_an_open_server_answers_addresses_but_no_unknown_names(served: Any) -> None:
-    call = caller(create_app(served.service, AccessRules(served.service.limits, open=True)))
+def test_any_address_accepts_addresses_but_no_unknown_names(served: Any) -> None:
+    call = caller(create_app(served.service, AccessRules(served.service.limits, any_address=True)))
     assert call("GET", "/health", headers={"Host": "10.0.0.7:8000"}).status_code == 200
     assert call("GET", "/health", headers={"Host": "evil.example"}).status_code == 400
 
 
-def test_pages_of_others_may_not_ask_unless_named(small: Call) -> None:
+def test_other_origins_are_refused_unless_allowed(small: Call) -> None:
     for origin, status in (
         ("https://evil.example", 403),
         ("null", 403),
@@ -165,31 +165,33 @@ def test_pages_of_others_may_not_ask_unless_named(small: Call) -> None:
         allowed = answer.headers.get("access-control-allow-origin")
         assert allowed == ("https://ours.example" if origin == "https://ours.example" else None)
     sdk = "authorization,content-type,x-stainless-arch,x-stainless-retry-count"
-    asked = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": sdk}
+    preflight = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": sdk}
     assert (
-        small("OPTIONS", "/v1/models", headers={"Origin": "https://ours.example", **asked}).status_code == 200
+        small("OPTIONS", "/v1/models", headers={"Origin": "https://ours.example", **preflight}).status_code
+        == 200
     )
     assert (
-        small("OPTIONS", "/v1/models", headers={"Origin": "https://evil.example", **asked}).status_code == 400
+        small("OPTIONS", "/v1/models", headers={"Origin": "https://evil.example", **preflight}).status_code
+        == 400
     )
 
 
-def test_a_page_that_may_ask_reads_when_to_come_again(small: Call) -> None:
+def test_retry_after_is_exposed_to_allowed_origins(small: Call) -> None:
     answer = small("GET", "/health", headers={"Origin": "https://ours.example"})
     assert answer.headers["access-control-expose-headers"] == "Retry-After"
 
 
-def test_without_asking_there_is_no_cors(guarded: Call) -> None:
+def test_no_cors_headers_without_allowed_origins(guarded: Call) -> None:
     answer = guarded("GET", "/v1/models", headers={"Authorization": f"Bearer {TOKEN}"})
     assert not [name for name in answer.headers if name.startswith("access-control")]
     assert answer.headers["x-content-type-options"] == "nosniff"
     assert answer.headers["content-security-policy"].startswith("default-src 'none'")
 
 
-def test_a_body_has_a_kind_a_size_and_a_time(small: Call) -> None:
+def test_body_type_size_and_time_are_limited(small: Call) -> None:
     chat = "/v1/chat/completions"
-    for kind in ("text/plain", "application/x-www-form-urlencoded", ""):
-        assert small("POST", chat, content=b"{}", headers={"Content-Type": kind}).status_code == 415
+    for content_type in ("text/plain", "application/x-www-form-urlencoded", ""):
+        assert small("POST", chat, content=b"{}", headers={"Content-Type": content_type}).status_code == 415
     json = {"Content-Type": "application/json"}
     assert small("POST", chat, content=b" " * 2_001, headers=json).status_code == 413
     assert small("POST", chat, content=b" " * 2_000, headers=json).status_code in (400, 422)
@@ -203,31 +205,31 @@ def test_a_body_has_a_kind_a_size_and_a_time(small: Call) -> None:
     assert small("POST", chat, content=drip(5, 0.1), headers=json).status_code == 408
 
 
-def test_too_many_a_minute_are_told_when_to_come_again(served: Any) -> None:
+def test_rate_limit_is_a_429_with_retry_after(served: Any) -> None:
     call = caller(create_app(served.service, AccessRules(ServerLimits(per_minute=3))))
-    found = [call("GET", "/health") for _ in range(4)]
-    assert [answer.status_code for answer in found] == [200, 200, 200, 429]
-    assert 1 <= int(found[-1].headers["retry-after"]) <= 20
-    assert found[-1].json()["error"]["type"] == "rate_limit_error"
-    assert all(RateLimiter(0).wait("a") == 0 for _ in range(99))
+    answers = [call("GET", "/health") for _ in range(4)]
+    assert [answer.status_code for answer in answers] == [200, 200, 200, 429]
+    assert 1 <= int(answers[-1].headers["retry-after"]) <= 20
+    assert answers[-1].json()["error"]["type"] == "rate_limit_error"
+    assert all(RateLimiter(0).acquire("a") == 0 for _ in range(99))
 
 
-def test_another_address_cannot_be_claimed(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def asked(server: Any, listening: Any) -> None:
+def test_forwarded_for_does_not_evade_the_rate_limit(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def send_requests(server: Any, listening: Any) -> None:
         listening.close()
         server.config.load()
         call = caller(server.config.loaded_app)
-        found.extend(
+        statuses.extend(
             call("GET", "/health", headers={"X-Forwarded-For": f"10.0.0.{n}"}).status_code for n in range(3)
         )
 
-    found: list[int] = []
-    monkeypatch.setattr(server, "_until_told", asked)
+    statuses: list[int] = []
+    monkeypatch.setattr(server, "_run_until_signal", send_requests)
     server.serve(server.ServeOptions(run, port=0), ServerLimits(per_minute=2), 4)
-    assert found == [503, 503, 429]  # nobody has started the clerk
+    assert statuses == [503, 503, 429]  # 503: the worker was not started
 
 
-def test_an_open_address_needs_a_token(tmp_path: Path) -> None:
+def test_reachable_address_needs_a_token(tmp_path: Path) -> None:
     for host in ("0.0.0.0", "::", "192.168.1.5", "desk.example"):
         assert not is_loopback(host)
         with pytest.raises(UsageProblem, match="no token"):
@@ -237,17 +239,17 @@ def test_an_open_address_needs_a_token(tmp_path: Path) -> None:
         check_token(host, None)
 
 
-def test_a_tokens_file_is_made_and_only_its_owner_may_read_it(tmp_path: Path) -> None:
+def test_token_file_is_created_and_must_be_private(tmp_path: Path) -> None:
     path = tmp_path / "token"
-    key, made = read_token(path)
-    assert made
+    access_token, created = read_token(path)
+    assert created
     assert path.stat().st_mode & 0o777 == 0o600
     token = path.read_text().strip()
     assert re.fullmatch(r"[\w-]{43}", token)
-    assert key.opens(f"Bearer {token}")
-    again, made = read_token(path)
-    assert not made
-    assert again.opens(f"Bearer {token}")
+    assert access_token.matches(f"Bearer {token}")
+    access_token, created = read_token(path)
+    assert not created
+    assert access_token.matches(f"Bearer {token}")
     path.chmod(0o640)
     with pytest.raises(BadInput, match="others can read"):
         read_token(path)

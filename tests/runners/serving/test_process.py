@@ -1,4 +1,4 @@
-"""The verb as it is started: what it refuses, where it listens, how it stops."""
+"""`tunewise serve` as a process: what it refuses, where it listens, how it stops."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PACKAGES = Path(advisor.__file__).resolve().parent.parent
 
 
 class Process:
-    """`tunewise serve` in a process of its own, listening; `before` is run in it first."""
+    """`tunewise serve` in a child process that listens; the code `before` runs in it first."""
 
     child: subprocess.Popen[str]
 
@@ -33,26 +33,26 @@ class Process:
         self.child = subprocess.Popen(
             line, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
-        self.said: list[str] = []
+        self.log: list[str] = []
         assert self.child.stderr is not None
         for text in self.child.stderr:
-            self.said.append(text)
-            if found := re.search(r"on (http://\S+)", text):
-                self.url = found[1]
+            self.log.append(text)
+            if match := re.search(r"on (http://\S+)", text):
+                self.url = match[1]
                 break
         else:
-            pytest.fail("".join(self.said))
+            pytest.fail("".join(self.log))
 
     def end(self, number: int) -> tuple[int, str]:
-        """Send a signal; return the exit code and all that was said."""
+        """Send a signal; return the exit code and all output."""
         self.child.send_signal(number)
-        out, more = self.child.communicate(timeout=120)
-        return self.child.returncode, "".join(self.said) + more + out
+        out, err = self.child.communicate(timeout=120)
+        return self.child.returncode, "".join(self.log) + err + out
 
 
 @pytest.fixture(scope="module")
 def process(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
-    """A server with a token, made on the way."""
+    """A server with a token file that it creates."""
     token = tmp_path_factory.mktemp("key") / "token"
     started = Process(run, "--port", "0", "--token", token)
     started.token = token.read_text().strip()  # type: ignore[attr-defined]
@@ -61,34 +61,34 @@ def process(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pro
     started.child.communicate()
 
 
-def test_an_answer_under_way_is_finished_when_it_is_told_to_stop(process: Any) -> None:
+def test_sigterm_finishes_a_running_answer(process: Any) -> None:
     assert process.url.startswith("http://127.0.0.1:")
     headers = {"Authorization": f"Bearer {process.token}"}
     assert httpx.get(f"{process.url}/health").status_code == 401
     body = {"model": "model", "prompt": "The", "max_tokens": 400, "stream": True, "temperature": 2, "seed": 5}
-    found: dict[str, Any] = {}
+    ended: dict[str, Any] = {}
     with httpx.stream(
         "POST", f"{process.url}/v1/completions", json=body, headers=headers, timeout=120
     ) as answer:
         lines = answer.iter_lines()
         next(lines)
-        stopping = threading.Thread(target=lambda: found.update(end=process.end(signal.SIGTERM)))
+        stopping = threading.Thread(target=lambda: ended.update(end=process.end(signal.SIGTERM)))
         stopping.start()
         rest = [line for line in lines if line]
     stopping.join(120)
     assert rest[-1] == "data: [DONE]"
     assert '"finish_reason": "length"' in rest[-2] or '"finish_reason": "stop"' in rest[-2]
-    code, said = found["end"]
+    code, output = ended["end"]
     assert code == 0
-    assert "stopped" in said
-    assert "Traceback" not in said
-    assert process.token not in said
-    assert "fresh token" in said
+    assert "stopped" in output
+    assert "Traceback" not in output
+    assert process.token not in output
+    assert "fresh token" in output
     with pytest.raises(httpx.ConnectError):
         httpx.get(f"{process.url}/health")
 
 
-def test_it_outlives_its_log(run: Path) -> None:
+def test_server_survives_a_closed_stderr(run: Path) -> None:
     process = Process(run, "--port", "0")
     try:
         process.child.stderr.close()
@@ -108,69 +108,69 @@ def test_it_outlives_its_log(run: Path) -> None:
 ENDLESS = """
 from runners.inference.decoding import Decoder
 
-def endless(*given):
+def endless(*arguments):
     import torch
-    much = torch.ones(1000, 1000)
+    matrix = torch.ones(1000, 1000)
     while True:
-        much @ much
+        matrix @ matrix
 
 Decoder.decode_one = endless
 """
-"""A prompt so long that its reading does not end."""
+"""A prefill that does not end."""
 
 
-def test_a_prompt_that_is_being_read_does_not_spoil_the_end(run: Path) -> None:
+def test_sigterm_during_prefill_exits_cleanly(run: Path) -> None:
     process = Process(run, "--port", "0", before=ENDLESS)
     try:
         with pytest.raises(httpx.ReadTimeout):
             httpx.post(f"{process.url}/v1/completions", json={"model": "model", "prompt": "The"}, timeout=2)
-        code, said = process.end(signal.SIGTERM)
-        assert (code, "stopped" in said) == (0, True)
-        assert "terminate called" not in said
+        code, output = process.end(signal.SIGTERM)
+        assert (code, "stopped" in output) == (0, True)
+        assert "terminate called" not in output
     finally:
         process.child.kill()
         process.child.wait()
 
 
-def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str]:
-    """Run the verb in this process; return its exit code and what it said."""
+def run_refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str]:
+    """Run `serve` in this process; return its exit code and stderr."""
     with pytest.raises(SystemExit) as stop:
         cli.main(["serve", *map(str, arguments)])
-    said = capsys.readouterr().err
-    assert "Traceback" not in said
-    return int(stop.value.code or 0), said
+    message = capsys.readouterr().err
+    assert "Traceback" not in message
+    return int(stop.value.code or 0), message
 
 
-def test_what_cannot_be_served_is_said_before_anything_is_loaded(
+def test_refusals_come_before_any_model_is_loaded(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], served: Any
 ) -> None:
-    assert refused(capsys, run, "--host", "0.0.0.0")[0] == 2
-    code, said = refused(capsys, tmp_path / "none")
-    assert (code, "does not exist" in said) == (3, True)
+    assert run_refused(capsys, run, "--host", "0.0.0.0")[0] == 2
+    code, message = run_refused(capsys, tmp_path / "none")
+    assert (code, "does not exist" in message) == (3, True)
     loose = tmp_path / "token"
     loose.write_text("a-token-that-is-long-enough")
     loose.chmod(0o644)
-    code, said = refused(capsys, run, "--token", loose)
-    assert (code, "chmod 600" in said) == (3, True)
-    assert "a-token-that" not in said
-    code, said = refused(capsys, run, "--port", served.url.rpartition(":")[2])
-    assert (code, "--port 0" in said) == (4, True)
+    code, message = run_refused(capsys, run, "--token", loose)
+    assert (code, "chmod 600" in message) == (3, True)
+    assert "a-token-that" not in message
+    code, message = run_refused(capsys, run, "--port", served.url.rpartition(":")[2])
+    assert (code, "--port 0" in message) == (4, True)
 
 
-def test_without_the_extra_it_says_which(
+def test_missing_extra_is_named(
     run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from advisor import terminal
 
-    found = terminal.find_spec
-    monkeypatch.setattr(terminal, "find_spec", lambda name: None if name == "fastapi" else found(name))
-    code, said = refused(capsys, run)
+    find_spec = terminal.find_spec
+    monkeypatch.setattr(terminal, "find_spec", lambda name: None if name == "fastapi" else find_spec(name))
+    code, message = run_refused(capsys, run)
     assert code == 4
-    assert "fastapi" in said
-    assert 'pip install "tunewise[serve]"' in said
+    assert "fastapi" in message
+    assert 'pip install "tunewise[serve]"' in message
 
 
-def test_help_brings_nothing_heavy() -> None:
+def test_help_imports_no_server_packages() -> None:
     code = (
         "import sys\nfrom advisor import cli\n"
         "try:\n    cli.main(['serve', '--help'])\nexcept SystemExit:\n    pass\n"

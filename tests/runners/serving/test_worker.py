@@ -1,4 +1,4 @@
-"""The clerk: who is next, who joins, who is turned away, and what one request's trouble is to others."""
+"""The batching worker: order, batches, full queues, disconnected clients, errors and shutdown."""
 
 from __future__ import annotations
 
@@ -11,186 +11,191 @@ import pytest
 
 from rag.errors import BadInput, CannotRun
 from runners.plan.steps import EvaluateStep
-from runners.serving import batch as clerks
+from runners.serving import worker as worker_module
 from runners.serving.request import AnswerRequest, ModelJob, RequestTimeout
 from runners.serving.served_models import ServedModel
 from runners.serving.worker import BatchingWorker, BatchLimits, WorkerBusy
 
 
-class Bench:
-    """A bench whose index never moves."""
+class StaticContext:
+    """The context of a session whose index never changes."""
 
     def renew(self) -> bool:
-        """Nothing is new."""
+        """Return that there is no newer generation."""
         return False
 
 
-class Window:
-    """A clerk with a session without models: an errand holds the window, batches are noted."""
+class Harness:
+    """A worker on a session without models, which can be blocked, and the results of its requests."""
 
-    def __init__(self, **hours: Any) -> None:
-        self.clerk = BatchingWorker(SimpleNamespace(context=Bench()), BatchLimits(**{"window": 0.0, **hours}))
-        self.ends: list[tuple[str, Any]] = []
-        self.told = threading.Condition()
-        self.free = threading.Event()
+    def __init__(self, **limits: Any) -> None:
+        session: Any = SimpleNamespace(context=StaticContext())
+        self.worker = BatchingWorker(session, BatchLimits(batch_window_s=0.0, **limits))
+        self.results: list[tuple[str, Any]] = []
+        self.condition = threading.Condition()
+        self.release = threading.Event()
 
-    def end(self, name: str, result: Any) -> None:
-        with self.told:
-            self.ends.append((name, result))
-            self.told.notify_all()
+    def add_result(self, name: str, result: Any) -> None:
+        with self.condition:
+            self.results.append((name, result))
+            self.condition.notify_all()
 
-    def ticket(self, name: str, key: str, **more: Any) -> AnswerRequest:
-        choice = ServedModel(key, EvaluateStep(arm=key), "base")
-        ticket = AnswerRequest(choice, (), lambda piece: None, lambda result: self.end(name, result), **more)
-        self.clerk.put(ticket)
-        return ticket
+    def submit(self, name: str, key: str, **fields: Any) -> AnswerRequest:
+        model = ServedModel(key, EvaluateStep(arm=key), "base")
+        request = AnswerRequest(
+            model, (), lambda piece: None, lambda result: self.add_result(name, result), **fields
+        )
+        self.worker.submit(request)
+        return request
 
-    def hold(self) -> None:
-        """Keep the clerk busy until `free` is set."""
-        begun = threading.Event()
+    def block(self) -> None:
+        """Keep the worker busy until `release` is set."""
+        started = threading.Event()
 
         def work(session: Any) -> None:
-            begun.set()
-            self.free.wait(30)
+            started.set()
+            self.release.wait(30)
 
-        self.clerk.put(ModelJob(work, lambda result: None))
-        assert begun.wait(30)
+        self.worker.submit(ModelJob(work, lambda result: None))
+        assert started.wait(30)
 
-    def wait(self, count: int) -> list[tuple[str, Any]]:
-        with self.told:
-            assert self.told.wait_for(lambda: len(self.ends) >= count, 30)
-        return self.ends
+    def wait_for(self, count: int) -> list[tuple[str, Any]]:
+        """Wait until `count` requests have ended; return all results so far."""
+        with self.condition:
+            assert self.condition.wait_for(lambda: len(self.results) >= count, 30)
+        return self.results
 
 
 @pytest.fixture
 def batches(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
-    """The keys of each batch; a ticket for `bad` raises a bug, one for `wrong` a problem of its own."""
+    """The keys of each batch; the key `bad` raises a bug, `wrong` gives its request an error of its own."""
     seen: list[list[str]] = []
 
-    def answered(session: Any, tickets: list[AnswerRequest], *others: Any) -> None:
-        seen.append([ticket.key for ticket in tickets])
-        if tickets[0].key == "bad":
+    def answer_batch(session: Any, requests: list[AnswerRequest], *callbacks: Any) -> None:
+        seen.append([request.batch_key for request in requests])
+        if requests[0].batch_key == "bad":
             raise RuntimeError("broken")
-        for ticket in tickets:
-            ticket.end(BadInput("no") if ticket.key == "wrong" else ticket.key)
+        for request in requests:
+            result: Any = BadInput("no") if request.batch_key == "wrong" else request.batch_key
+            request.finish(result)
 
-    monkeypatch.setattr(clerks, "answer_batch", answered)
+    monkeypatch.setattr(worker_module, "answer_batch", answer_batch)
     return seen
 
 
 @pytest.fixture
-def window() -> Iterator[Window]:
-    """An open window."""
-    opened = Window(room=8, rows=3)
-    opened.clerk.start()
-    yield opened
-    opened.free.set()
-    opened.clerk.stop()
+def harness() -> Iterator[Harness]:
+    """A running worker with a queue of 8 and batches of 3."""
+    running = Harness(max_queue=8, max_batch=3)
+    running.worker.start()
+    yield running
+    running.release.set()
+    running.worker.stop()
 
 
-def test_the_oldest_is_next_and_its_likes_join(window: Window, batches: list[list[str]]) -> None:
-    window.hold()
+def test_oldest_request_is_next_and_equal_keys_join_its_batch(
+    harness: Harness, batches: list[list[str]]
+) -> None:
+    harness.block()
     for number, key in enumerate("abacaab"):
-        window.ticket(str(number), key)
-    window.free.set()
-    ends = window.wait(7)
+        harness.submit(str(number), key)
+    harness.release.set()
+    results = harness.wait_for(7)
     assert batches == [["a", "a", "a"], ["b", "b"], ["c"], ["a"]]
-    assert [name for name, _ in ends] == ["0", "2", "4", "1", "6", "3", "5"]
+    assert [name for name, _ in results] == ["0", "2", "4", "1", "6", "3", "5"]
 
 
-def test_a_full_line_turns_away_and_says_when_to_come_again(window: Window, batches: list[list[str]]) -> None:
-    window.hold()
+def test_full_queue_raises_busy_with_retry_after(harness: Harness, batches: list[list[str]]) -> None:
+    harness.block()
     for number in range(8):
-        window.ticket(str(number), "a")
+        harness.submit(str(number), "a")
     with pytest.raises(WorkerBusy, match="8 requests wait") as busy:
-        window.ticket("late", "a")
-    assert busy.value.seconds >= 1
-    assert window.clerk.waiting == 8
-    window.free.set()
-    assert len(window.wait(8)) == 8
+        harness.submit("late", "a")
+    assert busy.value.retry_after >= 1
+    assert harness.worker.waiting == 8
+    harness.release.set()
+    assert len(harness.wait_for(8)) == 8
 
 
-def test_who_has_gone_or_waited_too_long_is_not_answered(window: Window, batches: list[list[str]]) -> None:
-    window.hold()
-    gone = window.ticket("gone", "a")
-    gone.left = True
-    window.ticket("late", "a", seconds=-1.0)
-    window.ticket("here", "a")
-    window.free.set()
-    ends = dict(window.wait(2))
-    assert isinstance(ends["late"], RequestTimeout)
-    assert ends["here"] == "a"
-    assert "gone" not in ends
+def test_cancelled_and_expired_requests_are_not_answered(harness: Harness, batches: list[list[str]]) -> None:
+    harness.block()
+    harness.submit("cancelled", "a").cancelled = True
+    harness.submit("expired", "a", timeout_s=-1.0)
+    harness.submit("open", "a")
+    harness.release.set()
+    results = dict(harness.wait_for(2))
+    assert isinstance(results["expired"], RequestTimeout)
+    assert results["open"] == "a"
+    assert "cancelled" not in results
     assert batches == [["a"]]
 
 
-def test_a_bug_ends_its_batch_and_not_the_clerk(window: Window, batches: list[list[str]]) -> None:
-    told: list[dict[str, Any]] = []
-    window.clerk._on_event = told.append
-    window.ticket("1", "bad")
-    window.wait(1)
-    window.ticket("2", "wrong")
-    window.ticket("3", "a")
-    ends = dict(window.wait(3))
-    assert isinstance(ends["1"], RuntimeError)
-    assert isinstance(ends["2"], BadInput)
-    assert ends["3"] == "a"
-    assert [e["event"] for e in told if e["event"] != "serve.turn"] == ["serve.trouble"]
-    assert "RuntimeError: broken" in next(e["reason"] for e in told if "reason" in e)
+def test_bug_ends_its_batch_and_not_the_worker(harness: Harness, batches: list[list[str]]) -> None:
+    events: list[dict[str, Any]] = []
+    harness.worker._on_event = events.append
+    harness.submit("1", "bad")
+    harness.wait_for(1)
+    harness.submit("2", "wrong")
+    harness.submit("3", "a")
+    results = dict(harness.wait_for(3))
+    assert isinstance(results["1"], RuntimeError)
+    assert isinstance(results["2"], BadInput)
+    assert results["3"] == "a"
+    assert [e["event"] for e in events if e["event"] != "serve.turn"] == ["serve.trouble"]
+    assert "RuntimeError: broken" in next(e["reason"] for e in events if "reason" in e)
 
 
-def test_nobody_waits_for_a_clerk_whose_log_is_closed(window: Window, batches: list[list[str]]) -> None:
+def test_worker_survives_a_failing_event_callback(harness: Harness, batches: list[list[str]]) -> None:
     def closed(event: dict[str, Any]) -> None:
-        raise BrokenPipeError("nobody reads the log")
+        raise BrokenPipeError("the log is closed")
 
-    window.clerk._on_event = closed
-    window.ticket("1", "bad")
-    assert isinstance(dict(window.wait(1))["1"], RuntimeError)
-    window.ticket("2", "a")
-    assert dict(window.wait(2))["2"] == "a"
-    assert window.clerk.alive
+    harness.worker._on_event = closed
+    harness.submit("1", "bad")
+    assert isinstance(dict(harness.wait_for(1))["1"], RuntimeError)
+    harness.submit("2", "a")
+    assert dict(harness.wait_for(2))["2"] == "a"
+    assert harness.worker.alive
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_a_clerk_who_is_no_more_takes_nothing(window: Window, batches: list[list[str]]) -> None:
+def test_ended_worker_refuses_requests(harness: Harness, batches: list[list[str]]) -> None:
     def work(session: Any) -> None:
         raise SystemExit
 
-    window.clerk.put(ModelJob(work, lambda result: None))
-    window.clerk._thread.join(30)
+    harness.worker.submit(ModelJob(work, lambda result: None))
+    harness.worker._thread.join(30)
     with pytest.raises(CannotRun, match="worker has ended"):
-        window.ticket("1", "a")
+        harness.submit("1", "a")
 
 
-def test_those_who_have_gone_take_no_room(window: Window, batches: list[list[str]]) -> None:
-    window.hold()
-    gone = [window.ticket(f"gone {number}", "a") for number in range(8)]
-    for ticket in gone:
-        ticket.left = True
-    assert window.clerk.waiting == 0
-    window.ticket("here", "a")
-    window.free.set()
-    assert window.wait(1) == [("here", "a")]
-
-
-def test_when_to_come_again_counts_the_batch_under_way(window: Window, batches: list[list[str]]) -> None:
-    window.clerk._pace = 10.0
-    window.hold()
+def test_cancelled_requests_take_no_space_in_the_queue(harness: Harness, batches: list[list[str]]) -> None:
+    harness.block()
     for number in range(8):
-        window.ticket(str(number), "a")
+        harness.submit(f"cancelled {number}", "a").cancelled = True
+    assert harness.worker.waiting == 0
+    harness.submit("open", "a")
+    harness.release.set()
+    assert harness.wait_for(1) == [("open", "a")]
+
+
+def test_retry_after_counts_the_running_batch(harness: Harness, batches: list[list[str]]) -> None:
+    harness.worker._batch_seconds = 10.0
+    harness.block()
+    for number in range(8):
+        harness.submit(str(number), "a")
     with pytest.raises(WorkerBusy) as busy:
-        window.ticket("late", "a")
-    assert busy.value.seconds == 40
+        harness.submit("late", "a")
+    assert busy.value.retry_after == 40
 
 
-def test_going_home_turns_away_who_waits(window: Window, batches: list[list[str]]) -> None:
-    window.hold()
-    window.ticket("waiting", "a")
-    stopping = threading.Thread(target=window.clerk.stop, args=(30.0,))
+def test_stop_rejects_queued_requests(harness: Harness, batches: list[list[str]]) -> None:
+    harness.block()
+    harness.submit("waiting", "a")
+    stopping = threading.Thread(target=harness.worker.stop, args=(30.0,))
     stopping.start()
-    assert isinstance(dict(window.wait(1))["waiting"], WorkerBusy)
+    assert isinstance(dict(harness.wait_for(1))["waiting"], WorkerBusy)
     with pytest.raises(WorkerBusy, match="stopping"):
-        window.ticket("too late", "a")
-    window.free.set()
+        harness.submit("too late", "a")
+    harness.release.set()
     stopping.join(30)
-    assert not window.clerk.alive
+    assert not harness.worker.alive

@@ -1,4 +1,4 @@
-"""When torch.compile pays: never on a CPU, on a GPU only in a long run; and what a GPU computes is the same."""
+"""torch.compile: never on a CPU, on a GPU only in a long run; and the loss on a GPU."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from runners.training.loss import TrainingLoss, choose_loss, restore_loss
 GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
 
 
-def test_never_on_a_cpu_and_the_reason_is_kept(tiny: Model, examples: Sequence[Example]) -> None:
+def test_compile_is_off_on_cpu_with_reason(tiny: Model, examples: Sequence[Example]) -> None:
     assert loss.compiling_pays("cpu", 10**12, 1.0) == (False, loss.NO_CPU_COMPILE)
     net = lora.prepare_model(tiny, TrainConfig(rank=4))
     rows = [ChatTokenizer(tiny.folder).example(e) for e in examples[:4]]
@@ -26,7 +26,7 @@ def test_never_on_a_cpu_and_the_reason_is_kept(tiny: Model, examples: Sequence[E
     assert float(restore_loss(net, "fast", "")(rows).detach()) == float(chosen(rows).detach())
 
 
-def test_only_where_a_run_is_long_enough() -> None:
+def test_compile_is_on_only_for_long_cuda_runs() -> None:
     short, why = loss.compiling_pays("cuda", 1_000_000, 10_000)
     assert not short
     assert "a run of 100 s" in why
@@ -34,31 +34,33 @@ def test_only_where_a_run_is_long_enough() -> None:
     assert not loss.compiling_pays("mps", 100_000_000, 10_000)[0]
 
 
-def test_more_tokens_never_turn_it_off() -> None:
-    found = [loss.compiling_pays("cuda", tokens, 5_000)[0] for tokens in range(0, 20_000_000, 500_000)]
-    assert found == sorted(found)
+def test_more_tokens_never_switch_compile_off() -> None:
+    decisions = [loss.compiling_pays("cuda", tokens, 5_000)[0] for tokens in range(0, 20_000_000, 500_000)]
+    assert decisions == sorted(decisions)
 
 
 @GPU
 @pytest.mark.parametrize("method", ["lora", "full"])
-def test_rows_are_computed_on_a_gpu(tiny: Model, examples: Sequence[Example], method: str) -> None:
+def test_rows_path_on_gpu_equals_plain_loss_and_gradients(
+    tiny: Model, examples: Sequence[Example], method: str
+) -> None:
     net = lora.prepare_model(tiny, TrainConfig(method=method, rank=4)).float()
     rows = [ChatTokenizer(tiny.folder).example(e) for e in examples[:5]]
     chosen = choose_loss(net, rows)
     assert (chosen.path, chosen.reason) == ("rows", "not on a CPU")
     expected = TrainingLoss(net, chosen.causal, "plain")(rows)
-    found = chosen(rows)
-    assert found.device.type == "cuda"
-    assert float(found.detach()) == pytest.approx(float(expected.detach()), rel=1e-4)
+    value = chosen(rows)
+    assert value.device.type == "cuda"
+    assert float(value.detach()) == pytest.approx(float(expected.detach()), rel=1e-4)
     wanted = torch.autograd.grad(expected, list(lora.trainable_parameters(net).values()))
     for a, b in zip(
-        torch.autograd.grad(found, list(lora.trainable_parameters(net).values())), wanted, strict=True
+        torch.autograd.grad(value, list(lora.trainable_parameters(net).values())), wanted, strict=True
     ):
         torch.testing.assert_close(a, b, rtol=1e-2, atol=1e-4)
 
 
 @GPU
-def test_a_long_run_on_a_gpu_is_compiled_and_goes_on_so(tiny: Model, examples: Sequence[Example]) -> None:
+def test_long_gpu_run_is_compiled_and_resumes_compiled(tiny: Model, examples: Sequence[Example]) -> None:
     net = lora.prepare_model(tiny, TrainConfig(rank=4))
     rows = [ChatTokenizer(tiny.folder).example(e) for e in examples[:5]]
     chosen = choose_loss(net, rows, tokens=10**12)

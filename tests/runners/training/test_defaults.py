@@ -1,4 +1,4 @@
-"""Settings from the size of data and model, each with its reason."""
+"""Default settings from the size of data and model, each with its reason."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from runners.training import defaults
 @pytest.mark.parametrize("method", TUNING_METHODS)
 @pytest.mark.parametrize("params_b", [0.135, 7.0, 70.0])
 @pytest.mark.parametrize("rows", [1, 60, 320, 5000, 80_000])
-def test_every_setting_is_a_plans_and_says_why(method: str, params_b: float, rows: int) -> None:
+def test_every_default_is_a_valid_step_setting_with_reason(method: str, params_b: float, rows: int) -> None:
     chosen = defaults.choose_defaults(method, rows=rows, params_b=params_b)
     numbers = {name: value for name, value in chosen.values.items() if name != "method"}
     assert numbers.keys() == chosen.reasons.keys()
@@ -21,13 +21,13 @@ def test_every_setting_is_a_plans_and_says_why(method: str, params_b: float, row
         assert reason.startswith(f"{numbers[name]} because ")
 
 
-def test_what_was_measured_here_stays() -> None:
+def test_defaults_for_small_model_are_the_measured_ones() -> None:
     config = defaults.choose_defaults("lora", rows=400, params_b=0.135, tokens=400 * 82, longest=140).config()
     assert (config.rank, config.alpha, config.learning_rate, config.epochs) == (16, 32.0, 5e-4, 2.0)
     assert (config.batch_tokens, config.max_tokens, config.dropout) == (1024, 140, 0.0)
 
 
-def test_full_tuning_goes_about_a_tenth_as_fast() -> None:
+def test_full_learning_rate_is_about_a_tenth_of_lora() -> None:
     for params_b in (0.135, 7.0):
         rate = {
             m: defaults.choose_defaults(m, rows=400, params_b=params_b).values["learning_rate"]
@@ -38,7 +38,7 @@ def test_full_tuning_goes_about_a_tenth_as_fast() -> None:
 
 
 @pytest.mark.parametrize(("rows", "mean"), [(8, 900), (320, 82), (320, 700), (5000, 300), (60_000, 500)])
-def test_a_step_holds_rows_enough_and_a_run_steps_enough(rows: int, mean: int) -> None:
+def test_batch_tokens_give_enough_rows_per_step_and_steps(rows: int, mean: int) -> None:
     config = defaults.choose_defaults("lora", rows=rows, params_b=1.0, tokens=rows * mean).config()
     assert 1 <= config.batch_tokens / mean <= 48 or config.batch_tokens == 256
     if rows >= 100:
@@ -46,7 +46,7 @@ def test_a_step_holds_rows_enough_and_a_run_steps_enough(rows: int, mean: int) -
 
 
 @pytest.mark.parametrize("variant", LORA_VARIANTS)
-def test_alpha_keeps_the_scale_that_the_variant_wants(variant: str) -> None:
+def test_default_alpha_gives_the_scale_of_the_variant(variant: str) -> None:
     config = defaults.choose_defaults("lora", rows=320, params_b=0.135, variant=variant).config(
         variant=variant
     )
@@ -54,12 +54,12 @@ def test_alpha_keeps_the_scale_that_the_variant_wants(variant: str) -> None:
     assert scale == (1.0 if variant == "pissa" else 2.0)
 
 
-def test_a_rank_that_is_given_decides_alpha() -> None:
+def test_given_rank_decides_alpha() -> None:
     config = defaults.choose_defaults("lora", rows=320, params_b=0.135, rank=64).config(rank=64)
     assert (config.rank, config.alpha) == (64, 128.0)
 
 
-def test_passes_that_are_given_decide_how_large_a_step_is() -> None:
+def test_given_epochs_decide_batch_tokens() -> None:
     few, many = (
         defaults.choose_defaults("lora", rows=320, params_b=0.1, tokens=26_240, epochs=n) for n in (1, 8)
     )
@@ -67,7 +67,7 @@ def test_passes_that_are_given_decide_how_large_a_step_is() -> None:
     assert few.reasons["batch_tokens"].endswith("about 6 a step, 51 steps in 1 pass")
 
 
-def test_long_rows_get_steps_of_several() -> None:
+def test_long_rows_get_larger_batches() -> None:
     """Instructions that list 77 labels make rows of 600 tokens: 1,024 a step would be a row or two."""
     short, long = (defaults.choose_defaults("lora", rows=770, params_b=0.1, row_tokens=n) for n in (120, 600))
     assert (short.values["batch_tokens"], long.values["batch_tokens"]) == (1024, 4096)
@@ -78,11 +78,11 @@ def test_long_rows_get_steps_of_several() -> None:
     ("rows", "mean", "batch"),
     [(39, 60, 256), (357, 120, None), (200, 60, 512), (0, 60, None), (39, 0, None)],
 )
-def test_few_short_rows_take_smaller_steps(rows: int, mean: int, batch: int | None) -> None:
+def test_smaller_batch_for_few_short_rows(rows: int, mean: int, batch: int | None) -> None:
     """From 50 steps on the batch stays; below, it is the power of two that comes nearest, never under 256."""
     epochs = 4.0 if rows < 200 else 2.0
-    found = defaults.smaller_batch(rows, mean, epochs, 1024)
-    assert (found and found[0]) == batch
-    if found:
-        assert found[1].startswith(f"{batch} because {rows} rows of about {mean} tokens")
-        assert defaults.smaller_batch(rows, mean, epochs, found[0]) is None or found[0] == 256
+    smaller = defaults.smaller_batch(rows, mean, epochs, 1024)
+    assert (smaller and smaller[0]) == batch
+    if smaller:
+        assert smaller[1].startswith(f"{batch} because {rows} rows of about {mean} tokens")
+        assert defaults.smaller_batch(rows, mean, epochs, smaller[0]) is None or smaller[0] == 256

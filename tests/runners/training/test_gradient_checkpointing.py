@@ -1,4 +1,4 @@
-"""Gradient checkpointing only when memory asks for it, with the same gradients; NEFTune's noise."""
+"""Gradient checkpointing only where memory requires it, with the same gradients; NEFTune's noise."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ from runners.training import gradient_checkpointing, lora, loss
 FEW = TrainConfig(epochs=1.0, rank=4, alpha=8.0, learning_rate=1e-2, batch_tokens=300)
 
 
-def test_it_is_on_only_where_the_run_does_not_fit(tiny: Model) -> None:
+def test_checkpointing_is_on_only_if_run_does_not_fit_or_on_request(tiny: Model) -> None:
     for free, on in ((64.0, False), (0.001, True), (None, False)):
         choice = gradient_checkpointing.choose_checkpointing(tiny.folder, FEW, 200, free, half=True)
         assert choice.on is on, choice.reason
         assert f"checkpointing {'on' if on else 'off'}:" in choice.reason
-    for asked in ("on", "off"):
+    for setting in ("on", "off"):
         choice = gradient_checkpointing.choose_checkpointing(
-            tiny.folder, FEW.replace(checkpointing=asked), 200, 0.001, half=True
+            tiny.folder, FEW.replace(checkpointing=setting), 200, 0.001, half=True
         )
         assert choice == gradient_checkpointing.CheckpointingChoice(
-            asked == "on", f"checkpointing {asked}: asked for"
+            setting == "on", f"checkpointing {setting}: asked for"
         )
 
 
 @pytest.mark.parametrize("method", ["lora", "qlora", "full"])
-def test_the_need_grows_with_what_makes_a_run_larger(method: str) -> None:
+def test_memory_need_grows_with_the_size_of_a_run(method: str) -> None:
     shape, config = typical_shape(1.0), TrainConfig(method=method, rank=16)
     need = gradient_checkpointing.largest_pass_gib(shape, config, 512, True, False)
     assert gradient_checkpointing.largest_pass_gib(shape, config, 512, True, True) < need
@@ -55,25 +55,27 @@ def test_the_need_grows_with_what_makes_a_run_larger(method: str) -> None:
 
 
 @pytest.mark.parametrize("method", ["lora", "full"])
-def test_gradients_are_the_same_and_reach_the_first_block(
+def test_checkpointing_leaves_gradients_unchanged(
     tiny: Model, examples: tuple[Example, ...], method: str
 ) -> None:
     rows = [ChatTokenizer(tiny.folder).example(row) for row in examples[:5]]
-    found = []
-    for again in (False, True):
+    results = []
+    for recompute in (False, True):
         torch.manual_seed(0)
-        net = lora.prepare_model(tiny, FEW.replace(method=method), again).float()
+        net = lora.prepare_model(tiny, FEW.replace(method=method), recompute).float()
         net.train()
         chosen = loss.choose_loss(net, rows)
-        assert (chosen.path == "fast") is not again
+        assert (chosen.path == "fast") is not recompute
         chosen(rows).backward()
-        found.append({n: p.grad for n, p in lora.trainable_parameters(net).items()})
-    for name, gradient in found[0].items():
-        torch.testing.assert_close(found[1][name], gradient, rtol=1e-3, atol=1e-4)
-    assert any("layers.0" in name and gradient.abs().sum() > 0 for name, gradient in found[1].items())
+        results.append({n: p.grad for n, p in lora.trainable_parameters(net).items()})
+    for name, gradient in results[0].items():
+        torch.testing.assert_close(results[1][name], gradient, rtol=1e-3, atol=1e-4)
+    assert any("layers.0" in name and gradient.abs().sum() > 0 for name, gradient in results[1].items())
 
 
-def test_the_choice_is_told_and_kept(tiny: Model, examples: tuple[Example, ...], tmp_path: Path) -> None:
+def test_checkpointing_choice_is_in_event_and_result(
+    tiny: Model, examples: tuple[Example, ...], tmp_path: Path
+) -> None:
     events: list[dict[str, object]] = []
     result = fit(examples, FEW.replace(checkpointing="on"), tiny, tmp_path / "out", on_event=events.append)
     assert events[0]["checkpointing"] == "checkpointing on: asked for"
@@ -81,7 +83,7 @@ def test_the_choice_is_told_and_kept(tiny: Model, examples: tuple[Example, ...],
     assert result.path == "rows"
 
 
-def test_noise_is_of_neftunes_size_and_only_while_training(tiny: Model) -> None:
+def test_embedding_noise_has_neftune_size_in_training_only(tiny: Model) -> None:
     model = load_base(tiny, "float32")
     ids = torch.arange(20)[None]
     clean = model.get_input_embeddings()(ids)
@@ -99,11 +101,11 @@ def test_noise_is_of_neftunes_size_and_only_while_training(tiny: Model) -> None:
     assert torch.equal(seen[-1], clean)
 
 
-def test_noise_changes_a_run_and_the_same_seed_brings_it_back(
+def test_embedding_noise_is_reproducible_by_seed(
     tiny: Model, examples: tuple[Example, ...], tmp_path: Path
 ) -> None:
-    found = []
+    results = []
     for name, alpha in (("a", 5.0), ("b", 5.0), ("c", 0.0)):
         fit(examples, FEW.replace(neftune=alpha), tiny, tmp_path / name)
-        found.append((tmp_path / name / "adapter_model.safetensors").read_bytes())
-    assert found[0] == found[1] != found[2]
+        results.append((tmp_path / name / "adapter_model.safetensors").read_bytes())
+    assert results[0] == results[1] != results[2]

@@ -1,7 +1,7 @@
-"""A run killed anywhere ends as the one that nobody touched: the same adapter, byte for byte, and the same log.
+"""A run killed anywhere resumes to the result of an uninterrupted run: the same adapter, byte for byte, and log.
 
-Children are killed by SIGKILL at seeded points: half of them after a delay, wherever that is, and half before the
-n-th operation on files, which is inside a checkpoint, a rotation, the best weights or the publishing.
+Children are killed by SIGKILL at seeded points: half of them after a delay, half before the n-th operation on files,
+which is inside a checkpoint, a rotation, the best weights or the publishing.
 """
 
 from __future__ import annotations
@@ -23,9 +23,13 @@ from runners.models.resolve import Model
 from runners.train import work_folder
 from runners.training import checkpoint
 
-KILLS, DEEP_KILLS, SEED = 20, 300, 20261125
-OPERATIONS, SHARE = 240, 0.6
-"""A session is killed within so many operations (a whole run has about 480), or within this share of its time."""
+KILLS = 20
+SLOW_KILLS = 300
+SEED = 20261125
+OPERATIONS = 240
+"""A session is killed within this many operations on files (a whole run has about 480)."""
+SHARE = 0.6
+"""Or within this share of the time of a whole run."""
 CONFIG = {
     "epochs": 2.0,
     "rank": 4,
@@ -38,23 +42,23 @@ CONFIG = {
     "eval_steps": 2,
     "patience": 9,
 }
-MADE = ("adapter_model.safetensors", "training.jsonl")
+COMPARED_FILES = ("adapter_model.safetensors", "training.jsonl")
 
 
 @dataclass
-class Bench:
-    """The run that is killed again and again."""
+class KilledRun:
+    """A training run that is killed repeatedly."""
 
     warm: Any
     folder: Path
     order: dict[str, Any]
     seconds: float = 0.0
-    """What the whole run takes."""
-    places: Counter[str] = field(default_factory=Counter)
-    """Where kills fell."""
+    """Time of the uninterrupted run."""
+    kill_points: Counter[str] = field(default_factory=Counter)
+    """What the run was doing when it was killed."""
 
     def session(self, out: Path, kill: tuple[str, float] | None = None) -> int:
-        """Begin or go on with a run, killed at a delay in seconds or at an operation; return its exit code."""
+        """Start or resume a run, killed after a delay in seconds or at an operation; return its exit code."""
         order: dict[str, Any] = {"fit": {**self.order, "out": str(out)}, "log": str(self.folder / "log")}
         if kill and kill[0] == "operation":
             order |= {"die_at": int(kill[1]), "under": str(self.folder)}
@@ -65,35 +69,35 @@ class Bench:
         assert code in (0, -signal.SIGKILL), (self.folder / "log").read_text("utf-8")
         return code
 
-    def made(self, out: Path) -> list[bytes]:
-        """Return what a finished run must have in common with every other."""
-        return [(out / name).read_bytes() for name in MADE]
+    def results(self, out: Path) -> list[bytes]:
+        """Return the files that must be identical in every finished run."""
+        return [(out / name).read_bytes() for name in COMPARED_FILES]
 
 
 @pytest.fixture(scope="module")
-def bench(
+def killed_run(
     warm: Any, tiny: Model, examples: Sequence[Example], tmp_path_factory: pytest.TempPathFactory
-) -> Bench:
-    """The run's folder, with a run in it that nobody touched."""
+) -> KilledRun:
+    """The run, with the result of an uninterrupted one in its folder."""
     folder = tmp_path_factory.mktemp("kills")
     (folder / "rows.json").write_text(json.dumps([e.messages for e in examples]), "utf-8")
     order = {"rows": str(folder / "rows.json"), "valid": 6, "model": str(tiny.folder), "config": CONFIG}
-    bench = Bench(warm, folder, order)
+    run = KilledRun(warm, folder, order)
     started = time.monotonic()
-    assert bench.session(folder / "whole") == 0
-    bench.seconds = time.monotonic() - started
-    assert [json.loads(line) for line in bench.made(folder / "whole")[1].splitlines()]
-    return bench
+    assert run.session(folder / "whole") == 0
+    run.seconds = time.monotonic() - started
+    assert [json.loads(line) for line in run.results(folder / "whole")[1].splitlines()]
+    return run
 
 
 def newest(work: Path) -> int:
-    """Return the step of the newest whole checkpoint, 0 without any."""
+    """Return the step of the newest undamaged checkpoint, 0 without any."""
     folder, _ = checkpoint.newest_checkpoint(work)
     return checkpoint.read_progress(folder).step if folder else 0
 
 
-def place(out: Path) -> str:
-    """Say what a killed process was at, from what it left."""
+def kill_point(out: Path) -> str:
+    """Return what a killed process was doing, from the files it left."""
     work = work_folder(out)
     if out.exists():
         return "cleaning up"
@@ -112,40 +116,40 @@ def place(out: Path) -> str:
     return "in a step" if newest(work) else "before the first checkpoint"
 
 
-def kill_again_and_again(bench: Bench, kills: int, seed: int) -> None:
-    """Kill runs so many times in all, comparing each one that comes to its end with the untouched one."""
+def kill_repeatedly(run: KilledRun, kills: int, seed: int) -> None:
+    """Kill runs ``kills`` times in all, and compare each one that ends with the uninterrupted one."""
     chance = random.Random(seed)
     done, number = 0, 0
     while done < kills:
         number += 1
-        out, code, reached = bench.folder / f"run{number}", -1, 0
+        out, code, reached = run.folder / f"run{number}", -1, 0
         while code != 0:
             kill = None
             if done < kills and chance.random() < 0.5:
-                kill = ("delay", chance.uniform(0, SHARE * bench.seconds))
+                kill = ("delay", chance.uniform(0, SHARE * run.seconds))
             elif done < kills:
                 kill = ("operation", chance.randint(1, OPERATIONS))
-            code = bench.session(out, kill)
+            code = run.session(out, kill)
             if code:
                 done += 1
-                bench.places[place(out)] += 1
+                run.kill_points[kill_point(out)] += 1
                 assert out.exists() or newest(work_folder(out)) >= reached, (
                     f"{kill}: a whole checkpoint was lost"
                 )
                 reached = newest(work_folder(out))
-        assert bench.made(out) == bench.made(bench.folder / "whole"), f"seed {seed}, run {number}"
+        assert run.results(out) == run.results(run.folder / "whole"), f"seed {seed}, run {number}"
         assert not work_folder(out).exists()
-    print(f"\n{kills} kills, seed {seed}, {number} runs: {dict(bench.places)}")
+    print(f"\n{kills} kills, seed {seed}, {number} runs: {dict(run.kill_points)}")
 
 
-def test_a_run_killed_anywhere_ends_as_the_untouched_one(bench: Bench) -> None:
-    kill_again_and_again(bench, KILLS, SEED)
-    assert sum(bench.places.values()) == KILLS
-    assert bench.places["in a checkpoint"] + bench.places["in rotation"] > 0
+def test_run_killed_anywhere_resumes_to_identical_result(killed_run: KilledRun) -> None:
+    kill_repeatedly(killed_run, KILLS, SEED)
+    assert sum(killed_run.kill_points.values()) == KILLS
+    assert killed_run.kill_points["in a checkpoint"] + killed_run.kill_points["in rotation"] > 0
 
 
 @pytest.mark.slow
-def test_three_hundred_kills(bench: Bench) -> None:
-    bench.places.clear()
-    kill_again_and_again(bench, DEEP_KILLS, SEED + 1)
-    assert bench.places["in rotation"] > 0
+def test_three_hundred_kills_resume_to_identical_result(killed_run: KilledRun) -> None:
+    killed_run.kill_points.clear()
+    kill_repeatedly(killed_run, SLOW_KILLS, SEED + 1)
+    assert killed_run.kill_points["in rotation"] > 0

@@ -1,4 +1,4 @@
-"""Steps that do not depend on how they are split, memory that runs out, and losses that go astray."""
+"""The training loop: micro-batches, memory that runs out, validation, divergence, resuming and full disks."""
 
 from __future__ import annotations
 
@@ -27,34 +27,34 @@ from runners.training.loop import TrainingLoop
 from runners.training.optimizer import MasterOptimizer
 
 CONFIG = TrainConfig(epochs=2.0, rank=4, alpha=8.0, learning_rate=1e-2, batch_tokens=400, micro_tokens=4096)
-TORCH_SAYS = RuntimeError(
+CPU_OUT_OF_MEMORY = RuntimeError(
     "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to "
     "allocate 1099511627776 bytes. Error code 12 (Cannot allocate memory)"
 )
-CUDA_SAYS = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+CUDA_OUT_OF_MEMORY = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
 
 @dataclass
-class Tight:
-    """A loss that has memory for so many rows at a time, and keeps how many it was given."""
+class LimitedLoss:
+    """A loss that runs out of memory for more than ``rows`` rows, and records how many it was given."""
 
     inner: Any
     rows: int
-    error: Exception = field(default_factory=lambda: TORCH_SAYS)
+    error: Exception = field(default_factory=lambda: CPU_OUT_OF_MEMORY)
     path: str = "plain"
     reason: str = ""
     given: list[int] = field(default_factory=list)
 
     def shared(self, rows: Sequence[EncodedRow]) -> int:
-        """As the loss inside does."""
-        found: int = self.inner.shared(rows)
-        return found
+        """Return the shared tokens of the inner loss."""
+        count: int = self.inner.shared(rows)
+        return count
 
     def __call__(self, rows: Sequence[EncodedRow]) -> Tensor:
         self.given.append(len(rows))
         total: Tensor = self.inner(rows)
         if len(rows) > self.rows and torch.is_grad_enabled():
-            (total / 3).backward()  # memory may run out half-way, when some gradients are there
+            (total / 3).backward()  # memory may run out when some gradients were computed already
             raise self.error
         return total
 
@@ -64,10 +64,13 @@ Make = Callable[..., TrainingLoop]
 
 @pytest.fixture
 def make(tiny: Model, examples: tuple[Example, ...], tmp_path: Path) -> Make:
-    """Return the maker of runs in fp32 on the tiny model."""
+    """Return a factory of training loops in fp32 on the tiny model; ``most_rows`` is what memory allows at once."""
 
-    def made(
-        config: TrainConfig = CONFIG, tight: int = 10**9, valid: int = 0, error: Exception = TORCH_SAYS
+    def make_loop(
+        config: TrainConfig = CONFIG,
+        most_rows: int = 10**9,
+        valid: int = 0,
+        error: Exception = CPU_OUT_OF_MEMORY,
     ) -> TrainingLoop:
         used, _ = run_checks.inspect_rows(examples, ChatTokenizer(tiny.folder), config)
         rows = list(used)
@@ -87,7 +90,7 @@ def make(tiny: Model, examples: tuple[Example, ...], tmp_path: Path) -> Make:
         run = TrainingLoop(
             config,
             net,
-            Tight(real, tight, error),
+            LimitedLoss(real, most_rows, error),
             optimizer,
             Accelerator(),
             rows[valid:],
@@ -101,24 +104,24 @@ def make(tiny: Model, examples: tuple[Example, ...], tmp_path: Path) -> Make:
         run.events = events  # type: ignore[attr-defined]
         return run
 
-    return made
+    return make_loop
 
 
 def events(run: TrainingLoop, name: str) -> list[dict[str, Any]]:
-    """Return what a run told under a name."""
-    told: list[dict[str, Any]] = run.events  # type: ignore[attr-defined]
-    return [event for event in told if event["event"] == name]
+    """Return the events of a run that have this name."""
+    emitted: list[dict[str, Any]] = run.events  # type: ignore[attr-defined]
+    return [event for event in emitted if event["event"] == name]
 
 
-def near(one: TrainingLoop, two: TrainingLoop) -> None:
-    """Check that two runs agree within 1e-5 in every loss and weight."""
+def assert_close(one: TrainingLoop, two: TrainingLoop) -> None:
+    """Assert that two runs agree within 1e-5 in every loss and weight."""
     assert one.progress.losses == pytest.approx(two.progress.losses, abs=1e-5)
     a, b = one.optimizer.weights(), two.optimizer.weights()
     assert max(float((a[name] - b[name]).abs().max()) for name in a) < 1e-5
 
 
-def test_four_times_two_rows_are_eight_rows(make: Make) -> None:
-    """Not even when the micro-batches differ in learnt tokens, which a mean of means would show."""
+def test_micro_batch_split_does_not_change_the_step(make: Make) -> None:
+    """Not even when the micro-batches differ in target tokens, which a mean of means would show."""
     together, apart = make(), make()
     eight = [list(range(start, start + 8)) for start in (0, 8, 16)]
     length = max(len(row.ids) for row in together.rows)
@@ -130,33 +133,33 @@ def test_four_times_two_rows_are_eight_rows(make: Make) -> None:
     assert set(together.loss.given) == {8}  # type: ignore[attr-defined]
     assert set(apart.loss.given) == {2}  # type: ignore[attr-defined]
     assert len({len(row.learnt) for row in together.rows}) > 1
-    near(together, apart)
+    assert_close(together, apart)
 
 
-@pytest.mark.parametrize("error", [TORCH_SAYS, CUDA_SAYS, MemoryError()])
-def test_when_memory_runs_out_the_step_keeps_its_rows(make: Make, error: Exception) -> None:
-    roomy, tight = make(valid=4), make(valid=4, tight=3, error=error)
-    for run in (roomy, tight):
+@pytest.mark.parametrize("error", [CPU_OUT_OF_MEMORY, CUDA_OUT_OF_MEMORY, MemoryError()])
+def test_out_of_memory_halves_micro_batch_and_keeps_result(make: Make, error: Exception) -> None:
+    unlimited, limited = make(valid=4), make(valid=4, most_rows=3, error=error)
+    for run in (unlimited, limited):
         run.run()
-    near(roomy, tight)
-    assert roomy.progress.valid == pytest.approx(tight.progress.valid, abs=1e-5)
-    told = events(tight, "train.memory")
-    assert 1 <= len(told) <= runtime.MAX_HALVINGS
-    assert told[-1]["tokens"] < CONFIG.micro_tokens
-    assert not events(roomy, "train.memory")
-    assert any("out of memory at step 1" in note for note in tight.result(Path(), 0).notes)
-    kept = runtime.recorded_choices(tight.work)
-    assert kept is not None
-    assert kept.sizes == tight.micro.sizes
+    assert_close(unlimited, limited)
+    assert unlimited.progress.valid == pytest.approx(limited.progress.valid, abs=1e-5)
+    halvings = events(limited, "train.memory")
+    assert 1 <= len(halvings) <= runtime.MAX_HALVINGS
+    assert halvings[-1]["tokens"] < CONFIG.micro_tokens
+    assert not events(unlimited, "train.memory")
+    assert any("out of memory at step 1" in note for note in limited.result(Path(), 0).notes)
+    choices = runtime.recorded_choices(limited.work)
+    assert choices is not None
+    assert choices.sizes == limited.micro.sizes
 
 
-def test_the_sizes_of_a_step_come_back_when_it_is_taken_again() -> None:
+def test_micro_batch_sizes_hold_from_their_step_on() -> None:
     sizes = runtime.MicroBatchSize([(0, 2048), (7, 500), (9, 200)])
     assert [sizes.tokens_at(step) for step in (0, 6, 7, 8, 9, 50)] == [2048, 2048, 500, 500, 200, 200]
 
 
-def test_one_row_that_does_not_fit_stops_and_offers_a_shorter_length(make: Make) -> None:
-    run = make(tight=0)
+def test_single_row_out_of_memory_suggests_shorter_max_tokens(make: Make) -> None:
+    run = make(most_rows=0)
     with pytest.raises(CannotRun, match=r"not enough memory for one row of \d+ tokens at step 1") as stopped:
         run.run()
     assert stopped.value.exit_code == 4
@@ -165,15 +168,15 @@ def test_one_row_that_does_not_fit_stops_and_offers_a_shorter_length(make: Make)
     assert not run.progress.losses
 
 
-def test_memory_that_runs_out_later_leaves_a_checkpoint(make: Make) -> None:
+def test_out_of_memory_after_steps_leaves_a_checkpoint(make: Make) -> None:
     run = make(CONFIG.replace(checkpoint_steps=0))
-    tight: Any = run.loss
+    limited: Any = run.loss
 
-    def after_three(event: dict[str, Any]) -> None:
+    def limit_after_three(event: dict[str, Any]) -> None:
         if event.get("step") == 3:
-            tight.rows = 0
+            limited.rows = 0
 
-    run.tell = after_three
+    run.on_event = limit_after_three
     with pytest.raises(CannotRun, match="at step 4"):
         run.run()
     folder, _ = checkpoint.newest_checkpoint(run.work)
@@ -181,7 +184,7 @@ def test_memory_that_runs_out_later_leaves_a_checkpoint(make: Make) -> None:
     assert checkpoint.read_progress(folder).step == 3
 
 
-def test_six_halvings_are_the_most() -> None:
+def test_halving_stops_after_six() -> None:
     sizes = runtime.MicroBatchSize([(0, 4096)])
     for number in range(runtime.MAX_HALVINGS):
         sizes._halve(4096 >> number, 2, number, "full")
@@ -189,26 +192,26 @@ def test_six_halvings_are_the_most() -> None:
         sizes._halve(64, 2, 7, "full")
 
 
-def test_other_errors_are_not_taken_for_memory(make: Make) -> None:
+def test_other_errors_are_not_treated_as_out_of_memory(make: Make) -> None:
     with pytest.raises(RuntimeError, match="shape"):
-        make(tight=1, error=RuntimeError("shape mismatch")).run()
+        make(most_rows=1, error=RuntimeError("shape mismatch")).run()
 
 
-def test_validation_every_few_steps_and_at_the_end(make: Make) -> None:
+def test_validation_runs_every_eval_steps_and_at_the_end(make: Make) -> None:
     run = make(CONFIG.replace(eval_steps=3, patience=99), valid=4)
     run.run()
     total = len(run.steps)
     assert [event["step"] for event in events(run, "train.eval")] == [*range(3, total, 3), total]
-    assert run.checks == [*range(3, total, 3), total]
-    assert [row["step"] for row in run.log() if "valid_loss" in row] == run.checks
+    assert run.validation_steps == [*range(3, total, 3), total]
+    assert [row["step"] for row in run.log() if "valid_loss" in row] == run.validation_steps
     passes = make(valid=4)
-    assert passes.checks == [len(passes.passes[0]), total]
+    assert passes.validation_steps == [len(passes.passes[0]), total]
     best = checkpoint.load_best_weights(run.work, run.progress.best_step or 0)
     now = run.optimizer.weights()
     assert all(torch.equal(best[name], now[name]) for name in now)
 
 
-def test_the_gradient_is_clipped_to_what_was_asked(make: Make) -> None:
+def test_gradient_norm_is_recorded_before_clipping(make: Make) -> None:
     run = make(CONFIG.replace(max_grad_norm=1e-3))
     seen: list[float] = []
     real = run.optimizer.step
@@ -242,11 +245,11 @@ def test_the_gradient_is_clipped_to_what_was_asked(make: Make) -> None:
         ([], 0),
     ],
 )
-def test_only_a_loss_that_stays_far_above_its_past_is_astray(losses: list[float], expected: int) -> None:
+def test_diverging_steps_counts_sustained_high_losses_only(losses: list[float], expected: int) -> None:
     assert loop.diverging_steps(losses) == expected
 
 
-def test_a_loss_that_ended_higher_is_said_where_a_tenth_is_more_than_a_step() -> None:
+def test_loss_rise_note_needs_enough_steps() -> None:
     assert (
         loop.loss_rise_note(2.0, 2.4, loop.MIN_JUDGED_STEPS)
         == "the loss rose from 2 to 2.4: lower the learning rate"
@@ -256,8 +259,8 @@ def test_a_loss_that_ended_higher_is_said_where_a_tenth_is_more_than_a_step() ->
 
 
 @dataclass
-class Wild:
-    """A loss that becomes so many times what it is after a number of micro-batches."""
+class DivergingLoss:
+    """A loss that is multiplied by ``times`` after a number of micro-batches."""
 
     inner: Any
     after: int
@@ -267,9 +270,9 @@ class Wild:
     calls: int = 0
 
     def shared(self, rows: Sequence[EncodedRow]) -> int:
-        """As the loss inside does."""
-        found: int = self.inner.shared(rows)
-        return found
+        """Return the shared tokens of the inner loss."""
+        count: int = self.inner.shared(rows)
+        return count
 
     def __call__(self, rows: Sequence[EncodedRow]) -> Tensor:
         self.calls += 1
@@ -278,17 +281,17 @@ class Wild:
 
 
 @pytest.mark.parametrize(
-    ("times", "said", "step"), [(math.nan, "the loss is nan", 13), (50.0, "above 4 times", 17)]
+    ("times", "reason", "step"), [(math.nan, "the loss is nan", 13), (50.0, "above 4 times", 17)]
 )
-def test_a_loss_astray_stops_with_the_step_and_the_last_good_checkpoint(
-    make: Make, times: float, said: str, step: int
+def test_divergence_stops_and_names_last_good_checkpoint(
+    make: Make, times: float, reason: str, step: int
 ) -> None:
     run = make(CONFIG.replace(checkpoint_steps=2, epochs=4.0))
-    run.loss = Wild(run.loss, 12, times)  # type: ignore[assignment]
+    run.loss = DivergingLoss(run.loss, 12, times)  # type: ignore[assignment]
     with pytest.raises(BadInput) as stopped:
         run.run()
     assert f"diverged at step {step}" in stopped.value.message
-    assert said in stopped.value.message
+    assert reason in stopped.value.message
     assert str(run.work / "step-000012") in stopped.value.message
     assert "learning rate" in stopped.value.hint
     assert stopped.value.exit_code == 3
@@ -297,7 +300,7 @@ def test_a_loss_astray_stops_with_the_step_and_the_last_good_checkpoint(
     assert newest.name == "step-000012"
 
 
-def test_a_gradient_that_is_no_number_stops_before_it_is_kept(make: Make) -> None:
+def test_non_finite_gradient_stops_before_the_checkpoint(make: Make) -> None:
     run = make(CONFIG.replace(checkpoint_steps=1))
     names = list(run.optimizer.params)
 
@@ -305,7 +308,7 @@ def test_a_gradient_that_is_no_number_stops_before_it_is_kept(make: Make) -> Non
         if event.get("event") == "train.checkpoint" and event["step"] == 2:
             run.optimizer.params[names[0]].register_hook(lambda grad: grad * math.inf)
 
-    run.tell = poison
+    run.on_event = poison
     with pytest.raises(BadInput, match=r"step 3: the gradient's norm is (inf|nan)"):
         run.run()
     newest, _ = checkpoint.newest_checkpoint(run.work)
@@ -313,7 +316,7 @@ def test_a_gradient_that_is_no_number_stops_before_it_is_kept(make: Make) -> Non
     assert newest.name == "step-000002"
 
 
-def test_what_was_chosen_is_taken_again_and_another_machine_is_told(
+def test_resume_reuses_choices_and_reports_changed_machine(
     tiny: Model, examples: tuple[Example, ...], tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
@@ -325,51 +328,49 @@ def test_what_was_chosen_is_taken_again_and_another_machine_is_told(
     with pytest.raises(KeyboardInterrupt):
         fit(examples, CONFIG, tiny, out, on_event=stop)
     work = work_folder(out)
-    kept = runtime.recorded_choices(work)
-    assert kept is not None
-    kept.path, kept.reason, kept.dtype = "plain", "told so", "float32"
-    kept.machine["threads"] = 77
-    kept.sizes.append((4, 100))
-    kept.write(work)
-    told: list[dict[str, Any]] = []
-    result = fit(examples, CONFIG, tiny, out, on_event=told.append, resume=True)
-    assert (result.path, "told so" in result.notes) == ("plain", True)
+    choices = runtime.recorded_choices(work)
+    assert choices is not None
+    choices.path, choices.reason, choices.dtype = "plain", "chosen by the test", "float32"
+    choices.machine["threads"] = 77
+    choices.sizes.append((4, 100))
+    choices.write(work)
+    emitted: list[dict[str, Any]] = []
+    result = fit(examples, CONFIG, tiny, out, on_event=emitted.append, resume=True)
+    assert (result.path, "chosen by the test" in result.notes) == ("plain", True)
     assert any("100 tokens" in note for note in result.notes)
-    moved = [event["reason"] for event in told if event["event"] == "train.moved"]
+    moved = [event["reason"] for event in emitted if event["event"] == "train.moved"]
     assert len(moved) == 1
     assert "threads was 77" in moved[0]
 
 
-def test_a_run_with_other_settings_says_which(
-    tiny: Model, examples: tuple[Example, ...], tmp_path: Path
-) -> None:
+def test_restart_names_changed_settings(tiny: Model, examples: tuple[Example, ...], tmp_path: Path) -> None:
     def stop(event: dict[str, Any]) -> None:
         if event["event"] == "train.step":
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         fit(examples, CONFIG, tiny, tmp_path / "out", on_event=stop)
-    told: list[dict[str, Any]] = []
+    emitted: list[dict[str, Any]] = []
     fit(
         examples,
         CONFIG.replace(rank=2, epochs=1.0),
         tiny,
         tmp_path / "out",
-        on_event=told.append,
+        on_event=emitted.append,
         resume=True,
     )
-    reasons = [event["reason"] for event in told if event["event"] == "train.restart"]
+    reasons = [event["reason"] for event in emitted if event["event"] == "train.restart"]
     assert reasons == ["epochs was 2.0, is 1.0; rank was 4, is 2"]
-    told.clear()
-    fit(examples, CONFIG.replace(epochs=1.0), tiny, tmp_path / "out", on_event=told.append, resume=True)
-    reasons = [event["reason"] for event in told if event["event"] == "train.restart"]
+    emitted.clear()
+    fit(examples, CONFIG.replace(epochs=1.0), tiny, tmp_path / "out", on_event=emitted.append, resume=True)
+    reasons = [event["reason"] for event in emitted if event["event"] == "train.restart"]
     assert reasons == [f"rank was 2, is 4; {tmp_path / 'out'} stays until its successor is whole"]
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
 @pytest.fixture
 def order(tiny: Model, examples: tuple[Example, ...], tmp_path: Path) -> dict[str, Any]:
-    """What a child process is to train."""
+    """The training run of a child process."""
     (tmp_path / "rows.json").write_text(json.dumps([e.messages for e in examples]), "utf-8")
     settings = {"epochs": 2.0, "rank": 4, "learning_rate": 1e-2, "batch_tokens": 400, "checkpoint_steps": 2}
     return {
@@ -382,10 +383,10 @@ def order(tiny: Model, examples: tuple[Example, ...], tmp_path: Path) -> dict[st
 
 
 SMALL = 20_000
-"""Bytes a file may have. The limit stands in for a full disk: the system refuses in the middle of a file."""
+"""Most bytes of a file. The limit simulates a full disk: the system refuses in the middle of a file."""
 
 
-def test_a_full_disk_is_one_line_and_the_old_checkpoint_is_usable(
+def test_full_disk_keeps_the_previous_checkpoint_usable(
     warm: Any, order: dict[str, Any], tmp_path: Path
 ) -> None:
     log, work = tmp_path / "log", work_folder(tmp_path / "out")
@@ -395,16 +396,16 @@ def test_a_full_disk_is_one_line_and_the_old_checkpoint_is_usable(
     assert before is not None
     warm.start(fit=order, log=str(log), file_limit=SMALL)
     assert warm.wait() == 4
-    said = log.read_text("utf-8").splitlines()[-1]
-    assert "no space left" in said
-    assert str(before) in said
+    message = log.read_text("utf-8").splitlines()[-1]
+    assert "no space left" in message
+    assert str(before) in message
     assert checkpoint.newest_checkpoint(work) == (before, [])
     assert not list(work.glob(".step*"))
     warm.start(fit=order, log=str(log))
     assert warm.wait() == 0
 
 
-def test_a_disk_too_full_for_the_result_leaves_no_half_of_it(
+def test_full_disk_at_publishing_leaves_no_partial_result(
     warm: Any, order: dict[str, Any], tmp_path: Path
 ) -> None:
     order["config"]["checkpoint_steps"] = 0

@@ -1,4 +1,4 @@
-"""What each method trains, and tuned weights that only fit the base they were made on."""
+"""What each method trains, the adapter folder, and adapters of another base."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def adapter(tiny: Model, examples: tuple[Example, ...], tmp_path_factory: pytest
     return out
 
 
-def test_lora_trains_what_the_formula_says(tiny: Model) -> None:
+def test_lora_parameter_count_equals_formula(tiny: Model) -> None:
     net = lora.prepare_model(tiny, FEW)
     trained = lora.trainable_parameters(net)
     shapes = [(32, 32), (16, 32), (16, 32), (32, 32), (64, 32), (64, 32), (32, 64)]
@@ -38,14 +38,12 @@ def test_lora_trains_what_the_formula_says(tiny: Model) -> None:
     assert {p.dtype for p in trained.values()} == {torch.float32}
 
 
-def test_full_trains_everything(tiny: Model) -> None:
+def test_full_trains_all_parameters(tiny: Model) -> None:
     net = lora.prepare_model(tiny, TrainConfig(method="full"))
     assert len(lora.trainable_parameters(net)) == len(list(net.parameters()))
 
 
-def test_an_adapter_folder_is_pefts_and_carries_tokenizer_card_and_manifest(
-    tiny: Model, adapter: Path
-) -> None:
+def test_adapter_folder_has_peft_tokenizer_card_and_manifest_files(tiny: Model, adapter: Path) -> None:
     assert {p.name for p in adapter.iterdir()} == {
         "README.md",
         "adapter_config.json",
@@ -61,7 +59,7 @@ def test_an_adapter_folder_is_pefts_and_carries_tokenizer_card_and_manifest(
     assert config["base_model_name_or_path"] == tiny.name
 
 
-def test_a_reloaded_adapter_answers_as_merged(tiny: Model, adapter: Path) -> None:
+def test_reloaded_adapter_equals_merged_model(tiny: Model, adapter: Path) -> None:
     ids = torch.tensor([ChatTokenizer(tiny.folder).encode("When does the lounge open?")])
     apart = weights.load_adapter(load_base(tiny, "float32"), adapter, tiny).eval()
     merged, tokenizer = load_for_inference(tiny, adapter, "float32")
@@ -73,14 +71,16 @@ def test_a_reloaded_adapter_answers_as_merged(tiny: Model, adapter: Path) -> Non
     assert tokenizer.pad_token_id != tokenizer.eos_token_id
 
 
-def test_another_base_is_refused_with_both_fingerprints(tiny: Model, other: Model, adapter: Path) -> None:
+def test_adapter_of_another_base_is_refused_with_fingerprints(
+    tiny: Model, other: Model, adapter: Path
+) -> None:
     with pytest.raises(BadInput, match="another base") as caught:
         load_for_inference(other, adapter)
     assert tiny.fingerprint[:16] in str(caught.value)
     assert other.fingerprint[:16] in str(caught.value)
 
 
-def test_another_template_is_refused(tiny: Model, adapter: Path, tmp_path: Path) -> None:
+def test_changed_chat_template_is_refused(tiny: Model, adapter: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(tiny.folder, tmp_path / "model")
     (folder / "chat_template.jinja").write_text("{{ messages[0]['content'] }}", encoding="utf-8")
     from runners.models.resolve import resolve_model
@@ -89,7 +89,7 @@ def test_another_template_is_refused(tiny: Model, adapter: Path, tmp_path: Path)
         load_for_inference(resolve_model(str(folder)), adapter)
 
 
-def test_damaged_and_foreign_folders_are_refused(tiny: Model, adapter: Path, tmp_path: Path) -> None:
+def test_damaged_adapter_folder_is_refused(tiny: Model, adapter: Path, tmp_path: Path) -> None:
     damaged = shutil.copytree(adapter, tmp_path / "damaged")
     with (damaged / "adapter_model.safetensors").open("r+b") as stream:
         stream.seek(3000)
@@ -101,7 +101,7 @@ def test_damaged_and_foreign_folders_are_refused(tiny: Model, adapter: Path, tmp
         load_for_inference(tiny, damaged)
 
 
-def test_a_tokenizer_never_pads_with_its_end(tiny: Model, tmp_path: Path) -> None:
+def test_tokenizer_does_not_pad_with_end_token(tiny: Model, tmp_path: Path) -> None:
     folder = shutil.copytree(tiny.folder, tmp_path / "model")
     path = folder / "tokenizer_config.json"
     config = json.loads(path.read_text(encoding="utf-8"))
@@ -110,9 +110,9 @@ def test_a_tokenizer_never_pads_with_its_end(tiny: Model, tmp_path: Path) -> Non
     assert (tokenizer.pad_token, tokenizer.eos_token) == ("<|endoftext|>", "<|im_end|>")
 
 
-def test_dtypes_come_with_a_reason() -> None:
-    found, how = dtype_for()
-    assert found in (torch.bfloat16, torch.float32)
+def test_dtype_has_reason_and_unknown_is_refused() -> None:
+    dtype, how = dtype_for()
+    assert dtype in (torch.bfloat16, torch.float32)
     assert how
     with pytest.raises(BadInput, match="float16"):
         dtype_for("float16")

@@ -1,4 +1,4 @@
-"""LoRA's variants: each trains, is saved as plain PEFT loads it, and never takes a loss that is not its own."""
+"""LoRA's variants: training, saving for plain PEFT, the path of the loss, and continuing an adapter."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ for folder in folders:
 
 
 def fp32(tiny: Model, config: TrainConfig) -> PeftModel:
-    """Return the tiny net in fp32 with what a variant trains, moved as a few steps would move it."""
+    """Return the tiny model in fp32 with an adapter that is changed as a few steps would change it."""
     torch.manual_seed(0)
     base = load_base(tiny, "float32")
-    net = lora._lora(base, config, tiny)
+    net = lora._with_adapter(base, config, tiny)
     with torch.no_grad():
         for parameter in lora.trainable_parameters(net).values():
             parameter.add_(0.05 * torch.randn_like(parameter))
@@ -57,9 +57,7 @@ def rows(tiny: Model, examples: tuple[Example, ...]) -> list[EncodedRow]:
 
 
 @pytest.mark.parametrize("name", LORA_VARIANTS)
-def test_the_saved_adapter_does_on_the_untouched_base_what_was_trained(
-    tiny: Model, tmp_path: Path, name: str
-) -> None:
+def test_saved_variant_equals_trained_model_on_unchanged_base(tiny: Model, tmp_path: Path, name: str) -> None:
     net = fp32(tiny, FEW.replace(variant=name)).eval()
     ids = torch.tensor([ChatTokenizer(tiny.folder).encode("When does the lounge open?")])
     lora._save_adapter(net, tmp_path, tiny)
@@ -73,22 +71,20 @@ def test_the_saved_adapter_does_on_the_untouched_base_what_was_trained(
 
 
 @pytest.mark.parametrize("name", LORA_VARIANTS)
-def test_a_variants_loss_and_gradients_are_the_plain_ones(
-    tiny: Model, rows: list[EncodedRow], name: str
-) -> None:
+def test_variant_loss_and_gradients_equal_plain_path(tiny: Model, rows: list[EncodedRow], name: str) -> None:
     net = fp32(tiny, FEW.replace(variant=name))
     net.train()
     chosen = loss.choose_loss(net, rows)
-    found = {}
+    gradients = {}
     for path in (chosen.path, "plain"):
         loss.restore_loss(net, path)(rows).backward()
-        found[path] = {n: p.grad.clone() for n, p in lora.trainable_parameters(net).items()}
+        gradients[path] = {n: p.grad.clone() for n, p in lora.trainable_parameters(net).items()}
         net.zero_grad()
-    for key, gradient in found["plain"].items():
-        torch.testing.assert_close(found[chosen.path][key], gradient, rtol=1e-3, atol=1e-4)
+    for key, gradient in gradients["plain"].items():
+        torch.testing.assert_close(gradients[chosen.path][key], gradient, rtol=1e-3, atol=1e-4)
 
 
-def test_every_variant_learns_and_plain_peft_loads_it_without_a_warning(
+def test_plain_peft_loads_every_trained_variant_without_warning(
     tiny: Model, examples: tuple[Example, ...], tmp_path: Path
 ) -> None:
     folders = [tmp_path / name for name in LORA_VARIANTS]
@@ -102,13 +98,13 @@ def test_every_variant_learns_and_plain_peft_loads_it_without_a_warning(
     for out in folders:
         model, _ = weights.load_for_inference(tiny, out, "float32")
         with torch.no_grad():
-            there = torch.load(f"{out}.pt")
-            torch.testing.assert_close(model(ids).logits, there, rtol=1e-3, atol=1e-3)
+            by_peft = torch.load(f"{out}.pt")
+            torch.testing.assert_close(model(ids).logits, by_peft, rtol=1e-3, atol=1e-3)
 
 
-def test_pissa_begins_where_the_base_is_and_on_the_largest_values(tiny: Model) -> None:
+def test_pissa_starts_at_base_output_with_largest_singular_values(tiny: Model) -> None:
     torch.manual_seed(0)
-    net = lora._lora(load_base(tiny, "float32"), FEW.replace(variant="pissa"), tiny).eval()
+    net = lora._with_adapter(load_base(tiny, "float32"), FEW.replace(variant="pissa"), tiny).eval()
     bare = load_base(tiny, "float32")
     ids = torch.arange(10)[None]
     with torch.no_grad():
@@ -119,12 +115,12 @@ def test_pissa_begins_where_the_base_is_and_on_the_largest_values(tiny: Model) -
     assert float(taken.norm()) == pytest.approx(float(torch.linalg.svdvals(weight)[:4].norm()), rel=0.02)
 
 
-def test_targets_get_adapters_and_no_other_layer(tiny: Model) -> None:
-    net = lora._lora(load_base(tiny), FEW.replace(targets=("q_proj", "v_proj")), tiny)
+def test_only_target_layers_get_adapters(tiny: Model) -> None:
+    net = lora._with_adapter(load_base(tiny), FEW.replace(targets=("q_proj", "v_proj")), tiny)
     assert {n.split(".")[-4] for n in lora.trainable_parameters(net)} == {"q_proj", "v_proj"}
 
 
-def test_what_cannot_be_is_refused_in_one_line(tiny: Model) -> None:
+def test_invalid_targets_and_variant_combinations_are_refused(tiny: Model) -> None:
     with pytest.raises(BadInput, match="'query' is no linear layer") as caught:
         lora.prepare_model(tiny, FEW.replace(targets=("q_proj", "query")))
     assert "q_proj" in caught.value.hint
@@ -141,20 +137,22 @@ def test_what_cannot_be_is_refused_in_one_line(tiny: Model) -> None:
             TrainConfig(**wrong)  # type: ignore[arg-type]
 
 
-def test_an_adapter_goes_on_as_what_it_is(tiny: Model, examples: tuple[Example, ...], tmp_path: Path) -> None:
+def test_continued_adapter_keeps_its_rank_and_variant(
+    tiny: Model, examples: tuple[Example, ...], tmp_path: Path
+) -> None:
     fit(examples, FEW.replace(variant="dora"), tiny, tmp_path / "first")
     on = FEW.replace(rank=8, dropout=0.1, init_adapter=tmp_path / "first")
     result = fit(examples, on, tiny, tmp_path / "second")
     assert "rank 4 is that of the adapter gone on from, not 8" in result.notes
     config = json.loads((tmp_path / "second" / "adapter_config.json").read_text("utf-8"))
     assert (config["r"], config["use_dora"], config["lora_dropout"]) == (4, True, 0.1)
-    kept = json.loads((tmp_path / "second" / "manifest.json").read_text("utf-8"))["config"]
-    assert (kept["rank"], kept["variant"], kept["alpha"]) == (4, "dora", 8.0)
+    recorded = json.loads((tmp_path / "second" / "manifest.json").read_text("utf-8"))["config"]
+    assert (recorded["rank"], recorded["variant"], recorded["alpha"]) == (4, "dora", 8.0)
     with pytest.raises(BadInput, match="is a dora adapter"):
         fit(examples, on.replace(variant="rslora"), tiny, tmp_path / "third")
 
 
-def test_an_adapter_of_another_base_is_not_gone_on_from(
+def test_adapter_of_another_base_is_not_continued(
     tiny: Model, other: Model, examples: tuple[Example, ...], tmp_path: Path
 ) -> None:
     fit(examples, FEW, tiny, tmp_path / "first")
@@ -167,7 +165,7 @@ def test_an_adapter_of_another_base_is_not_gone_on_from(
         fit(examples, FEW.replace(init_adapter=tmp_path / "none"), tiny, tmp_path / "second")
 
 
-def test_a_pissa_adapter_goes_on_at_twice_the_rank(
+def test_continued_pissa_adapter_has_twice_the_rank(
     tiny: Model, examples: tuple[Example, ...], tmp_path: Path
 ) -> None:
     fit(examples, FEW.replace(variant="pissa"), tiny, tmp_path / "first")
@@ -177,7 +175,7 @@ def test_a_pissa_adapter_goes_on_at_twice_the_rank(
 
 
 @pytest.mark.parametrize("name", ["dora", "pissa"])
-def test_an_interrupted_variant_goes_on_to_the_same_bytes(
+def test_interrupted_variant_resumes_to_identical_weights(
     tiny: Model, examples: tuple[Example, ...], tmp_path: Path, name: str
 ) -> None:
     config = FEW.replace(variant=name, dropout=0.1, checkpoint_steps=2)
@@ -196,7 +194,7 @@ def test_an_interrupted_variant_goes_on_to_the_same_bytes(
 
 
 @pytest.mark.parametrize("method", ["lora", "qlora"])
-def test_variants_over_a_bf16_and_a_four_bit_base(tiny: Model, method: str) -> None:
+def test_variants_attach_to_bf16_and_four_bit_base(tiny: Model, method: str) -> None:
     for name in ("lora", "rslora", "dora"):
         net = lora.prepare_model(tiny, FEW.replace(method=method, variant=name))
         assert lora.variant_of(net) == name

@@ -1,4 +1,4 @@
-"""The fast ways give the plain loss and gradients, in fp32 to rounding; nothing leaks between rows."""
+"""The loss: fast paths equal the plain loss and gradients in fp32, and the plan of batches."""
 
 from __future__ import annotations
 
@@ -36,15 +36,15 @@ def rows(tiny: Model, examples: tuple[Example, ...]) -> list[EncodedRow]:
 def net(tiny: Model) -> nn.Module:
     """The tiny model in fp32 with a LoRA whose B is not zero."""
     torch.manual_seed(0)
-    made = lora.prepare_model(tiny, TrainConfig(rank=4, alpha=8.0)).float()
-    for name, p in lora.trainable_parameters(made).items():
+    adapted = lora.prepare_model(tiny, TrainConfig(rank=4, alpha=8.0)).float()
+    for name, p in lora.trainable_parameters(adapted).items():
         if "lora_B" in name:
             nn.init.normal_(p, std=0.05)
-    return made
+    return adapted
 
 
 def gradients(net: nn.Module, path: str, rows: list[EncodedRow]) -> tuple[float, dict[str, torch.Tensor]]:
-    """Return the loss one way, and the gradient of everything trained."""
+    """Return the loss by one path, and the gradients of all trained parameters."""
     net.zero_grad()
     loss = restore_loss(net, path)(rows)
     loss.backward()
@@ -52,15 +52,19 @@ def gradients(net: nn.Module, path: str, rows: list[EncodedRow]) -> tuple[float,
 
 
 @pytest.mark.parametrize("path", ["fast", "rows"])
-def test_each_way_equals_the_models_own_logits(net: nn.Module, rows: list[EncodedRow], path: str) -> None:
-    expected, wanted = gradients(net, "plain", rows)
-    loss, found = gradients(net, path, rows)
+def test_fast_and_rows_paths_equal_plain_loss_and_gradients(
+    net: nn.Module, rows: list[EncodedRow], path: str
+) -> None:
+    expected, reference = gradients(net, "plain", rows)
+    loss, computed = gradients(net, path, rows)
     assert loss == pytest.approx(expected, rel=1e-5)
-    for name, grad in wanted.items():
-        torch.testing.assert_close(found[name], grad, rtol=1e-3, atol=1e-5)
+    for name, grad in reference.items():
+        torch.testing.assert_close(computed[name], grad, rtol=1e-3, atol=1e-5)
 
 
-def test_long_rows_use_flash_and_agree(net: nn.Module, rows: list[EncodedRow], tiny: Model) -> None:
+def test_long_rows_equal_plain_loss_without_shared_prefix(
+    net: nn.Module, rows: list[EncodedRow], tiny: Model
+) -> None:
     ids = tuple((rows[0].ids * 20)[: cpu_kernels.MAX_EAGER_TOKENS - 100])
     long = [EncodedRow(ids[n:] + row.ids * 2, tuple(range(500, 510)), 1) for n, row in enumerate(rows[:2])]
     assert collate(long, packed=True).segments.prefix == 0
@@ -69,28 +73,26 @@ def test_long_rows_use_flash_and_agree(net: nn.Module, rows: list[EncodedRow], t
     assert gradients(net, "fast", long)[0] == pytest.approx(expected, rel=1e-5)
 
 
-def test_long_rows_that_are_mostly_one_beginning_share_it_and_agree(
-    net: nn.Module, rows: list[EncodedRow]
-) -> None:
+def test_long_rows_that_are_mostly_prefix_share_it(net: nn.Module, rows: list[EncodedRow]) -> None:
     """Instructions that list 77 labels, then a short message: longer than rows that share otherwise."""
-    begin = (rows[0].ids * 20)[: MAX_SHARED + 40]
+    prefix = (rows[0].ids * 20)[: MAX_SHARED + 40]
     long = [
-        EncodedRow(begin + row.ids, tuple(len(begin) + place for place in row.learnt), n)
+        EncodedRow(prefix + row.ids, tuple(len(prefix) + index for index in row.learnt), n)
         for n, row in enumerate(rows[:3])
     ]
     net.get_base_model().config.max_position_embeddings = 1024  # type: ignore[operator]
-    assert collate(long, packed=True).segments.prefix >= len(begin)
-    expected, wanted = gradients(net, "plain", long)
-    loss, found = gradients(net, "fast", long)
+    assert collate(long, packed=True).segments.prefix >= len(prefix)
+    expected, reference = gradients(net, "plain", long)
+    loss, computed = gradients(net, "fast", long)
     assert loss == pytest.approx(expected, rel=1e-5)
-    for name, grad in wanted.items():
-        torch.testing.assert_close(found[name], grad, rtol=1e-3, atol=1e-5)
+    for name, grad in reference.items():
+        torch.testing.assert_close(computed[name], grad, rtol=1e-3, atol=1e-5)
 
 
-def test_a_pass_counts_the_shared_beginning_once(rows: list[EncodedRow]) -> None:
+def test_micro_batch_counts_shared_prefix_once(rows: list[EncodedRow]) -> None:
     longest = max(len(row.ids) for row in rows)
-    begin = shared_prefix(rows)
-    most = begin + len(rows) * (longest - begin)
+    prefix = shared_prefix(rows)
+    most = prefix + len(rows) * (longest - prefix)
     assert len(rows) * longest > most
     for count, sharing in ((1, shared_prefix), (2, lambda _: 0)):
         seen: list[int] = []
@@ -103,22 +105,22 @@ def test_a_pass_counts_the_shared_beginning_once(rows: list[EncodedRow]) -> None
         assert (len(seen), sum(seen)) == (count, len(rows))
 
 
-def test_a_full_model_trains_its_tied_head(tiny: Model, rows: list[EncodedRow]) -> None:
+def test_fast_path_trains_tied_head_of_full_model(tiny: Model, rows: list[EncodedRow]) -> None:
     net = lora.prepare_model(tiny, TrainConfig(method="full")).float()
-    _, wanted = gradients(net, "plain", rows)
-    _, found = gradients(net, "fast", rows)
-    assert "model.embed_tokens.weight" in wanted
-    for name, grad in wanted.items():
-        torch.testing.assert_close(found[name], grad, rtol=1e-3, atol=1e-5)
+    _, reference = gradients(net, "plain", rows)
+    _, computed = gradients(net, "fast", rows)
+    assert "model.embed_tokens.weight" in reference
+    for name, grad in reference.items():
+        torch.testing.assert_close(computed[name], grad, rtol=1e-3, atol=1e-5)
 
 
-def test_batched_rows_are_rows_by_themselves(net: nn.Module, rows: list[EncodedRow]) -> None:
+def test_batch_loss_is_sum_of_row_losses(net: nn.Module, rows: list[EncodedRow]) -> None:
     together = gradients(net, "fast", rows)[0]
     alone = sum(gradients(net, "fast", [row])[0] for row in rows)
     assert together == pytest.approx(alone, rel=1e-5)
 
 
-def test_the_shared_beginning_stops_before_what_is_learnt(rows: list[EncodedRow]) -> None:
+def test_shared_prefix_ends_before_first_target(rows: list[EncodedRow]) -> None:
     batch = collate(rows, packed=True)
     prefix = batch.segments.prefix
     assert prefix > 10
@@ -129,28 +131,28 @@ def test_the_shared_beginning_stops_before_what_is_learnt(rows: list[EncodedRow]
     assert twins.segments.prefix == rows[0].prompt - 1
 
 
-def test_packing_leaves_no_padding(rows: list[EncodedRow]) -> None:
+def test_packed_batch_has_no_padding(rows: list[EncodedRow]) -> None:
     batch = collate(rows, packed=True)
     prefix = batch.segments.prefix
     assert batch.ids.numel() == prefix + sum(row.learnt[-1] - prefix for row in rows)
 
 
-def test_head_loss_over_several_blocks() -> None:
+def test_linear_cross_entropy_equals_torch_over_several_blocks() -> None:
     torch.manual_seed(0)
     vocabulary = 100_000
     n = block_rows(vocabulary, torch.device("cpu")) * 2 + 3
     hidden, head = torch.randn(n, 8, requires_grad=True), torch.randn(vocabulary, 8, requires_grad=True)
     targets = torch.randint(0, vocabulary, (n,))
     expected = F.cross_entropy(hidden @ head.t(), targets, reduction="sum")
-    wanted = torch.autograd.grad(expected * 0.5, (hidden, head))
+    reference = torch.autograd.grad(expected * 0.5, (hidden, head))
     loss = LinearCrossEntropy.apply(hidden, head, targets)
-    found = torch.autograd.grad(loss * 0.5, (hidden, head))
+    computed = torch.autograd.grad(loss * 0.5, (hidden, head))
     assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
-    for a, b in zip(found, wanted, strict=True):
+    for a, b in zip(computed, reference, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
 
 
-def test_fast_is_chosen_and_leaves_no_trace(net: nn.Module, rows: list[EncodedRow]) -> None:
+def test_fast_path_is_chosen_and_leaves_model_unchanged(net: nn.Module, rows: list[EncodedRow]) -> None:
     before = net.get_base_model().config._attn_implementation  # type: ignore[operator]
     chosen = choose_loss(net, rows[:2])
     assert (chosen.path, chosen.reason) == ("fast", "")
@@ -159,9 +161,9 @@ def test_fast_is_chosen_and_leaves_no_trace(net: nn.Module, rows: list[EncodedRo
     assert not any("forward" in vars(m) for m in net.modules())
 
 
-def test_a_disagreeing_fast_way_is_not_chosen(tiny: Model, rows: list[EncodedRow]) -> None:
+def test_path_that_disagrees_with_plain_loss_is_not_chosen(tiny: Model, rows: list[EncodedRow]) -> None:
     class Shifted(nn.Linear):
-        """A head that adds what a product with its weight does not."""
+        """A head whose output is not the product with its weight alone."""
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return super().forward(x) * 3
@@ -175,9 +177,9 @@ def test_a_disagreeing_fast_way_is_not_chosen(tiny: Model, rows: list[EncodedRow
     assert "where the model's own logits give" in chosen.reason
 
 
-def test_evaluating_keeps_four_bit_layers_in_training_mode() -> None:
+def test_evaluation_mode_keeps_four_bit_layers_in_training_mode() -> None:
     class Linear4bit(nn.Module):
-        """Stands for bitsandbytes' layer: only the name and the flag matter."""
+        """Replaces bitsandbytes' layer of this name: only the name and the flag matter."""
 
     net = nn.Sequential(nn.Dropout(), Linear4bit())
     with evaluation_mode(net):
@@ -187,7 +189,7 @@ def test_evaluating_keeps_four_bit_layers_in_training_mode() -> None:
 
 
 @pytest.mark.parametrize("epochs", [1.0, 2.5])
-def test_every_pass_takes_every_row_once(epochs: float) -> None:
+def test_every_pass_has_every_row_once(epochs: float) -> None:
     lengths = [10 + i % 7 for i in range(50)]
     passes = schedule.plan_steps(lengths, 100, epochs, seed=3)
     assert passes == schedule.plan_steps(lengths, 100, epochs, seed=3)
@@ -199,13 +201,13 @@ def test_every_pass_takes_every_row_once(epochs: float) -> None:
         assert len(passes[2]) == round(0.5 * len(passes[0]))
 
 
-def test_micro_batches_bound_padded_tokens() -> None:
+def test_micro_batches_limit_padded_tokens() -> None:
     micros = schedule.micro_batches(range(6), [10, 50, 12, 48, 11, 90], most=100)
     assert micros == [[0, 4, 2], [3, 1], [5]]
 
 
 @pytest.mark.parametrize("name", ["cosine", "linear", "constant"])
-def test_rates_rise_then_follow_the_schedule(name: str) -> None:
+def test_learning_rate_warms_up_then_follows_schedule(name: str) -> None:
     rates = [schedule.learning_rate_factor(s, 100, name, 0.1) for s in range(100)]
     assert rates[:10] == sorted(rates[:10])
     assert rates[10] == 1.0

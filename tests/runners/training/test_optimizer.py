@@ -1,4 +1,4 @@
-"""The optimisers: each learns, each comes back exactly, LoRA+ moves B faster and nothing else."""
+"""The optimisers: training, exact saving and restoring of their state, and LoRA+."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CONFIG = TrainConfig(epochs=2.0, rank=4, alpha=8.0, learning_rate=1e-2, batch_to
 
 
 def params(dtype: torch.dtype = torch.float32) -> dict[str, nn.Parameter]:
-    """Three parameters: one large enough for 8-bit states, an embedding, a vector."""
+    """Four parameters, among them one large enough for 8-bit states, an embedding, a vector."""
     torch.manual_seed(0)
     shapes = {
         "layer.lora_A.weight": (8, 32),
@@ -41,25 +41,25 @@ def steps(optimizer: MasterOptimizer, first: int, last: int) -> None:
 
 @pytest.mark.parametrize("kind", OPTIMIZERS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_the_state_comes_back_by_name_bit_for_bit(tmp_path: Path, kind: str, dtype: torch.dtype) -> None:
+def test_optimizer_state_is_restored_bit_for_bit(tmp_path: Path, kind: str, dtype: torch.dtype) -> None:
     make = lambda: MasterOptimizer(params(dtype), 1e-2, 0.01, 1.0, kind, 16.0)  # noqa: E731
     whole = make()
     steps(whole, 0, 6)
-    begun = make()
-    steps(begun, 0, 3)
-    save_file(begun.state(), tmp_path / "state.safetensors")
-    save_file(begun.weights(), tmp_path / "weights.safetensors")
-    again = make()
-    again.set_weights(load_file(tmp_path / "weights.safetensors"))
-    again.set_state(load_file(tmp_path / "state.safetensors"))
-    steps(again, 3, 6)
+    first_half = make()
+    steps(first_half, 0, 3)
+    save_file(first_half.state(), tmp_path / "state.safetensors")
+    save_file(first_half.weights(), tmp_path / "weights.safetensors")
+    resumed = make()
+    resumed.set_weights(load_file(tmp_path / "weights.safetensors"))
+    resumed.set_state(load_file(tmp_path / "state.safetensors"))
+    steps(resumed, 3, 6)
     for name, weight in whole.weights().items():
-        assert torch.equal(weight, again.weights()[name]), name
-    assert whole.state().keys() == again.state().keys()
-    assert all(torch.equal(value, again.state()[key]) for key, value in whole.state().items())
+        assert torch.equal(weight, resumed.weights()[name]), name
+    assert whole.state().keys() == resumed.state().keys()
+    assert all(torch.equal(value, resumed.state()[key]) for key, value in whole.state().items())
 
 
-def test_eight_bits_are_taken_where_they_may_be() -> None:
+def test_adamw_8bit_keeps_embedding_and_small_states_in_fp32() -> None:
     optimizer = MasterOptimizer(params(), 1e-2, 0.0, 1.0, "paged_adamw_8bit")
     steps(optimizer, 0, 1)
     state = optimizer.state()
@@ -69,14 +69,14 @@ def test_eight_bits_are_taken_where_they_may_be() -> None:
     assert "nowhere to page" in optimizer.note
 
 
-def test_adafactor_keeps_rows_and_columns_only() -> None:
+def test_adafactor_state_is_rows_and_columns_only() -> None:
     optimizer = MasterOptimizer(params(), 1e-2, 0.0, 1.0, "adafactor")
     steps(optimizer, 0, 1)
-    held = sum(v.numel() for k, v in optimizer.state().items() if "exp_avg" in k)
-    assert held == (8 + 32) + (96 + 64) + (80 + 64) + 5
+    size = sum(v.numel() for k, v in optimizer.state().items() if "exp_avg" in k)
+    assert size == (8 + 32) + (96 + 64) + (80 + 64) + 5
 
 
-def test_lora_plus_moves_b_faster_and_nothing_else() -> None:
+def test_lora_plus_scales_rate_of_b_only() -> None:
     moved = {}
     for ratio in (1.0, 16.0):
         optimizer = MasterOptimizer(params(), 1e-3, 0.0, 1e9, "adamw", ratio)
@@ -90,7 +90,7 @@ def test_lora_plus_moves_b_faster_and_nothing_else() -> None:
 
 @pytest.mark.parametrize("kind", OPTIMIZERS[1:])
 @pytest.mark.parametrize("method", ["lora", "full"])
-def test_an_interrupted_run_goes_on_to_the_same_weights(
+def test_resume_restores_optimizer_state(
     tiny: Model, examples: tuple[Example, ...], tmp_path: Path, kind: str, method: str
 ) -> None:
     config = CONFIG.replace(

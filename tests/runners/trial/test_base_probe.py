@@ -1,4 +1,4 @@
-"""The base model asked in several ways: who is shown what, what is judged, and that nothing is asked twice."""
+"""The base model asked in several ways: the prompts, the judgement, and that nothing is asked twice."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ STYLE = {"kind": "regex", "value": r"\?$", "text": "ends with a question"}
 
 
 def make_plan(piers: Path, folder: Path, names: Sequence[str], examples: Sequence[Example]) -> Plan:
-    """A plan with an index step only, over the piers and a question about each."""
+    """Return a plan with an index step only, over the piers and a question about each."""
     questions = [
         {
             "question": f"How many berths has the {name} Pier?",
@@ -59,10 +59,10 @@ def make_plan(piers: Path, folder: Path, names: Sequence[str], examples: Sequenc
 
 
 @pytest.fixture
-def bench(
+def context(
     tiny: Model, piers: Path, tmp_path: Path, pier_examples: Sequence[Example], words: Any
 ) -> RunContext:
-    """A bench on the tiny model and the encoder of words."""
+    """A context on the tiny model and the word embedder."""
     names = [e.question.split()[5] for e in pier_examples[:12]]
     shown = [e for e in pier_examples if e.meta.get("refusal")]
     shown += [
@@ -78,15 +78,15 @@ def bench(
     ]
     plan = make_plan(piers, tmp_path, names, shown)
     examples, split = read_data(plan)
-    made = RunContext(plan, RunFolder(tmp_path / "work"), tiny, None, examples, split)
-    made.embedder = words
-    return made
+    context = RunContext(plan, RunFolder(tmp_path / "work"), tiny, None, examples, split)
+    context.embedder = words
+    return context
 
 
-def test_every_way_shows_what_it_should_and_test_stays_unread(bench: RunContext) -> None:
-    asked = base_probe.probe_base_model(bench)
-    rows = read_journal(bench.run.path / "answers.jsonl")
-    dev = {q.id: q for q in bench.split.dev}
+def test_probe_prompts_per_way_and_no_test_question(context: RunContext) -> None:
+    asked = base_probe.probe_base_model(context)
+    rows = read_journal(context.run.path / "answers.jsonl")
+    dev = {q.id: q for q in context.split.dev}
     answerable = {id for id, q in dev.items() if q.answerable}
     assert asked.grounded == answerable
     assert asked.ungrounded == 0
@@ -104,22 +104,22 @@ def test_every_way_shows_what_it_should_and_test_stays_unread(bench: RunContext)
             assert "[3]" in turn
         else:
             assert "[1]" not in turn
-    assert not {q.id for q in bench.split.test} & ids[base_probe.CLOSED]
+    assert not {q.id for q in context.split.test} & ids[base_probe.CLOSED]
 
 
-def test_a_probe_that_was_interrupted_asks_nothing_twice(bench: RunContext) -> None:
-    first = base_probe.probe_base_model(bench)
-    journal = bench.run.path / "answers.jsonl"
+def test_interrupted_probe_asks_nothing_twice(context: RunContext) -> None:
+    first = base_probe.probe_base_model(context)
+    journal = context.run.path / "answers.jsonl"
     lines = journal.read_text("utf-8").splitlines(keepends=True)
     journal.write_text("".join(lines[:9]) + lines[9][:20], "utf-8")
-    assert base_probe.probe_base_model(bench).replies == first.replies
+    assert base_probe.probe_base_model(context).replies == first.replies
     rows = read_journal(journal)
     assert len({(row["arm"], row["id"]) for row in rows}) == len(rows) == len(lines)
 
 
-def test_an_answer_is_judged_by_the_gold_and_a_cut_one_not_by_its_style(bench: RunContext) -> None:
+def test_cut_answer_is_judged_by_gold_not_by_style(context: RunContext) -> None:
     question = Question("q", "How many berths has the Amber Pier?", ("20",), "The Amber Pier has 20 berths.")
-    plan = bench.plan
+    plan = context.plan
     judged = base_probe.judge_reply(plan, base_probe.CLOSED, question, "It has 20 berths. Shall I book?")
     assert (judged.right, judged.style) == (True, True)
     wrong = base_probe.judge_reply(plan, base_probe.CLOSED, question, "It has 21 berths.")
@@ -132,9 +132,9 @@ def test_an_answer_is_judged_by_the_gold_and_a_cut_one_not_by_its_style(bench: R
     assert base_probe.holds_gold(plan, Question("n", "Why?"), "Because.") is None
 
 
-def test_labels_and_json_must_be_the_reference(bench: RunContext) -> None:
-    labels = bench.plan.model_copy(
-        update={"checks": (type(bench.plan.checks[0])(kind="labels", value=["a", "b"]),)}
+def test_labels_and_json_must_equal_reference(context: RunContext) -> None:
+    labels = context.plan.model_copy(
+        update={"checks": (type(context.plan.checks[0])(kind="labels", value=["a", "b"]),)}
     )
     assert base_probe.holds_gold(labels, Question("q", "Which?", reference="a"), "a.") is True
     assert base_probe.holds_gold(labels, Question("q", "Which?", reference="a"), "b, or a") is False
@@ -148,7 +148,7 @@ def test_labels_and_json_must_be_the_reference(bench: RunContext) -> None:
     assert base_probe.holds_gold(shape, Question("q", "?", reference='{"a": 1}'), "a is 1") is False
 
 
-def test_the_supporting_passage_is_the_span_else_what_supports_the_reply(make_retriever: Any) -> None:
+def test_supporting_passage_is_span_else_matching_text(make_retriever: Any) -> None:
     chunks: tuple[Chunk, ...] = make_retriever().index.chunks
     of = {chunk.doc: chunk for chunk in chunks}
     spanned = Question("a", "Which?", doc_id="pier03.md", spans=((15, 40),))
@@ -156,23 +156,23 @@ def test_the_supporting_passage_is_the_span_else_what_supports_the_reply(make_re
     alone = Question("c", "What colour is it?", ("red",), doc_id="pier05.md")
     none = Question("d", "When does the zoo open?", reference="The zoo opens at 9 on weekdays.")
     silent = Question("e", "Who owns the moon?", answerable=False, doc_id="pier01.md")
-    found = base_probe.gold_passages(chunks, [spanned, named, alone, none, silent])
-    assert found == {"a": of["pier03.md"], "b": of["pier01.md"], "c": of["pier05.md"]}
+    passages = base_probe.gold_passages(chunks, [spanned, named, alone, none, silent])
+    assert passages == {"a": of["pier03.md"], "b": of["pier01.md"], "c": of["pier05.md"]}
 
 
-def test_of_a_large_corpus_a_part_is_indexed_and_told_again_on_a_resume(
-    bench: RunContext, monkeypatch: pytest.MonkeyPatch
+def test_large_corpus_is_sampled_and_sample_kept_on_resume(
+    context: RunContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With a budget for nothing: the documents of the dev questions, named or found by their text, and no other."""
+    """With a budget of nothing, only documents that the dev questions name or that contain their text are indexed."""
     monkeypatch.setattr(document_sample, "SMALL_CORPUS_CHARS", 0)
     monkeypatch.setattr(document_sample, "BUDGET_SECONDS", 0.0)
-    heard: list[dict[str, Any]] = []
-    bench.on_event = heard.append
-    unnamed = replace(bench.split.dev[0], doc_id=None)
-    assert bench.split.dev[0].doc_id
-    bench.split = replace(bench.split, dev=(unnamed, *bench.split.dev[1:]))
-    asked = base_probe.probe_base_model(bench, count=0)
-    answerable = [q for q in bench.split.dev if q.answerable]
+    events: list[dict[str, Any]] = []
+    context.on_event = events.append
+    unnamed = replace(context.split.dev[0], doc_id=None)
+    assert context.split.dev[0].doc_id
+    context.split = replace(context.split, dev=(unnamed, *context.split.dev[1:]))
+    asked = base_probe.probe_base_model(context, count=0)
+    answerable = [q for q in context.split.dev if q.answerable]
     assert asked.portion is not None
     assert (asked.portion.documents, asked.portion.of, asked.portion.gold) == (
         len(answerable),
@@ -180,6 +180,6 @@ def test_of_a_large_corpus_a_part_is_indexed_and_told_again_on_a_resume(
         len(answerable),
     )
     assert asked.brought == len(asked.grounded) == len(answerable)
-    (told,) = [event for event in heard if event["event"] == "index.sampled"]
-    assert told["reason"] == asked.portion.text
-    assert base_probe.probe_base_model(bench, count=0).portion == asked.portion
+    (sampled,) = [event for event in events if event["event"] == "index.sampled"]
+    assert sampled["reason"] == asked.portion.text
+    assert base_probe.probe_base_model(context, count=0).portion == asked.portion

@@ -1,4 +1,4 @@
-"""`run --dry-run` on the tiny model: real steps in a child process, nothing in the run folder, the ratio kept."""
+"""`run --dry-run` on the tiny model: real steps in a child process, an unchanged run folder, the stored ratio."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ ESTIMATE = {"hours": {"likely": 0.01}, "memory_gib": {"likely": 1.0}}
 
 @pytest.fixture
 def folder(tmp_path: Path, tiny: Model, examples: Sequence[Example], monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with a plan of one tuning arm on the tiny model, and a history of its own."""
+    """A folder with a plan of one tuned arm on the tiny model, and a history of its own."""
     rows = [{"messages": list(e.messages)} for e in examples]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
     asked = [{"question": f"Where is boat {n}?", "answers": [str(n)]} for n in range(12)]
@@ -59,15 +59,15 @@ def folder(tmp_path: Path, tiny: Model, examples: Sequence[Example], monkeypatch
     return tmp_path
 
 
-def test_a_dry_run_measures_writes_no_run_and_keeps_the_ratio(
+def test_dry_run_measures_steps_and_stores_ratio_without_run(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(usage, "MAX_CONTENTION", 1.0)  # however busy this machine is now
     monkeypatch.setattr(dry_run, "MAX_DRY_RUN_SECONDS", 1e9)
     done = CliRunner().invoke(cli.app, ["run", "plan.yaml", "--dry-run", "--json"])
     assert done.exit_code == 0, done.output
-    told = json.loads(done.stdout)
-    steps = {row["step"]: row for row in told["steps"]}
+    output = json.loads(done.stdout)
+    steps = {row["step"]: row for row in output["steps"]}
     assert list(steps) == [
         "evaluate:prompting",
         "train:lora",
@@ -83,18 +83,18 @@ def test_a_dry_run_measures_writes_no_run_and_keeps_the_ratio(
     assert steps["evaluate:lora"]["measured"] == steps["evaluate:prompting"]["measured"] > 0
     assert steps["evaluate:few-shot"]["measured"] is None
     assert "sends nothing" in steps["evaluate:few-shot"]["how"]
-    assert (told["examples"], told["dev"] + told["test"], told["corrections"]) == (36, 12, {})
+    assert (output["examples"], output["dev"] + output["test"], output["corrections"]) == (36, 12, {})
     assert not (folder / "runs").exists()
-    (kept,) = history.read_history().runs
-    assert (kept.label, kept.model, kept.outcome, [s.arm for s in kept.steps]) == (
+    (recorded,) = history.read_history().runs
+    assert (recorded.label, recorded.model, recorded.outcome, [s.arm for s in recorded.steps]) == (
         "dry-run",
         "model",
         None,
         ["lora"],
     )
-    assert kept.hours is not None
+    assert recorded.hours is not None
     pair = history.PredictedMeasured(predicted=trained["estimated_gib"], measured=trained["measured_gib"])
-    assert (kept.memory_gib, kept.memory_of, kept.memory_ratio) == (pair, "training", pair.ratio)
+    assert (recorded.memory_gib, recorded.memory_of, recorded.memory_ratio) == (pair, "training", pair.ratio)
 
     from advisor.workflows.dry_run import show_steps
     from runners.plan.schema import read_plan
@@ -102,11 +102,11 @@ def test_a_dry_run_measures_writes_no_run_and_keeps_the_ratio(
     shown = CliRunner().invoke(cli.app, ["history"], env={"COLUMNS": "200"})
     assert "dry-run" in shown.output
     read = read_plan(folder / "plan.yaml")
-    assert history.time_correction([kept], kept.machine, "train", "model").runs == 1
+    assert history.time_correction([recorded], recorded.machine, "train", "model").runs == 1
     show_steps(read)
 
 
-def test_a_finished_run_holds_prediction_beside_measurement(folder: Path) -> None:
+def test_finished_run_records_prediction_and_measurement(folder: Path) -> None:
     body = yaml.safe_load((folder / "plan.yaml").read_text("utf-8"))
     body["steps"] = body["steps"][:3]
     (folder / "plan.yaml").write_text(yaml.safe_dump(body), "utf-8")
@@ -127,12 +127,12 @@ def test_a_finished_run_holds_prediction_beside_measurement(folder: Path) -> Non
         assert "the whole process held" in done.output
         assert "the plan said 1 GiB" in done.output
     CliRunner().invoke(cli.app, ["run", "plan.yaml", "--out", "run", "--resume"])
-    (kept,) = history.read_history().runs
-    assert (kept.label, kept.choice, kept.questions, kept.quick) == ("run", "lora", 8, False)
-    assert kept.outcome in ("confirmed", "overturned", "undecided")
+    (recorded,) = history.read_history().runs
+    assert (recorded.label, recorded.choice, recorded.questions, recorded.quick) == ("run", "lora", 8, False)
+    assert recorded.outcome in ("confirmed", "overturned", "undecided")
 
 
-def test_times_of_a_busy_machine_are_told_and_not_kept(folder: Path) -> None:
+def test_times_of_busy_machine_are_reported_not_stored(folder: Path) -> None:
     from advisor.workflows.dry_run import StepEstimate, contention_notes, keep_measurements
     from runners.plan.schema import read_plan
 
@@ -141,34 +141,32 @@ def test_times_of_a_busy_machine_are_told_and_not_kept(folder: Path) -> None:
         StepEstimate("train:lora", 10.0, 10.0, 30.0, 0.5, 0.6, 1.1, 0.4),
         StepEstimate("evaluate:lora", 5.0, 5.0, 6.0),
     ]
-    (said,) = contention_notes(lines)
-    assert said.startswith("train:lora: the machine was busy: others took 40% of the processor time")
-    assert "not kept" in said
+    (note,) = contention_notes(lines)
+    assert note.startswith("train:lora: the machine was busy: others took 40% of the processor time")
+    assert "not kept" in note
     measured = {
         "lora": [{"peak_gib": 1.1, "own_gib": 0.6, "expected_gib": 0.5, "seconds": None, "method": "lora"}]
     }
     assert keep_measurements(plan, lines, measured, folder) == ""
-    (kept,) = history.read_history().runs
-    assert (kept.steps, kept.hours) == ((), None)
-    assert kept.memory_ratio == pytest.approx(1.2)
-    assert history.time_correction([kept], kept.machine, "train", "model") == history.NO_CORRECTION
+    (recorded,) = history.read_history().runs
+    assert (recorded.steps, recorded.hours) == ((), None)
+    assert recorded.memory_ratio == pytest.approx(1.2)
+    assert history.time_correction([recorded], recorded.machine, "train", "model") == history.NO_CORRECTION
     assert contention_notes([StepEstimate("train:lora", 10.0, 10.0, 30.0, lost=usage.MAX_CONTENTION)]) == []
 
 
-def test_what_others_take_is_lost_only_where_no_core_is_free() -> None:
+def test_contention_is_lost_time_only_without_free_core() -> None:
     assert usage.lost_share(threads=2, cores=2, others=0.0) == 0.0
     assert usage.lost_share(threads=2, cores=2, others=1.0) == 0.5
     assert usage.lost_share(threads=2, cores=16, others=13.0) == 0.0
     assert usage.lost_share(threads=8, cores=8, others=8.0) == 1.0
-    with usage.measure_contention() as found:
+    with usage.measure_contention() as contention:
         pass  # too short to tell
-    assert found.lost == 0.0
+    assert contention.lost == 0.0
     assert usage.contention_note(usage.MAX_CONTENTION) == ""
 
 
-def test_what_was_learnt_corrects_the_next_estimate_aloud(
-    folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_history_corrects_next_estimate_and_says_so(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from advisor.workflows.dry_run import show_steps, step_estimates
     from runners.plan.schema import read_plan
     from runners.resources.machine import detect_machine
@@ -187,14 +185,14 @@ def test_what_was_learnt_corrects_the_next_estimate_aloud(
             }
         )
     )
-    rows, found = step_estimates(read_plan(folder / "plan.yaml"), 36, 8)
-    assert found["train"].factor == pytest.approx(2.0)
+    rows, corrections = step_estimates(read_plan(folder / "plan.yaml"), 36, 8)
+    assert corrections["train"].factor == pytest.approx(2.0)
     assert [row.corrected / row.estimated for row in rows] == pytest.approx([1.0, 2.0, 1.0, 1.0, 1.0])
     show_steps(read_plan(folder / "plan.yaml"))
     assert "train: corrected by 2 from 1 earlier run here" in capsys.readouterr().out
 
 
-def test_a_large_corpus_is_not_indexed_for_a_look(
+def test_large_corpus_is_not_indexed_in_dry_run(
     tiny: Model, piers: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "q.jsonl").write_text("".join(f'{{"question": "q {n}?"}}\n' for n in range(6)), "utf-8")
@@ -209,19 +207,19 @@ def test_a_large_corpus_is_not_indexed_for_a_look(
         }
     )
     monkeypatch.setattr(dry_run, "MAX_DRY_RUN_BYTES", 10)
-    bench = RunContext(plan, RunFolder(tmp_path / "work"), tiny, None, *read_data(plan))
-    took = [found for _, found in dry_run.DryRun(bench).measure()]
-    assert [found.seconds for found in took] == [None, None]
-    assert all("too long to index" in found.how for found in took)
+    context = RunContext(plan, RunFolder(tmp_path / "work"), tiny, None, *read_data(plan))
+    times = [step_time for _, step_time in dry_run.DryRun(context).measure()]
+    assert [step_time.seconds for step_time in times] == [None, None]
+    assert all("too long to index" in step_time.how for step_time in times)
 
 
-def test_a_train_step_is_measured_with_its_own_settings() -> None:
+def test_train_step_is_measured_with_its_own_settings() -> None:
     config = TrainStep(arm="full", method="full", epochs=3, learning_rate=1e-5, seeds=(7,)).config(7)
     assert (config.method, config.epochs, config.learning_rate, config.seed) == ("full", 3, 1e-5, 7)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs a system that resets a process's peak")
-def test_the_peak_is_of_the_work_inside() -> None:
+def test_peak_covers_only_work_inside_the_block() -> None:
     import numpy as np
 
     with usage.measure_peak() as before:
@@ -239,15 +237,15 @@ def test_the_peak_is_of_the_work_inside() -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux hands a parent's peak on")
-def test_a_child_does_not_begin_with_its_parents_peak() -> None:
+def test_child_process_does_not_inherit_peak_of_parent() -> None:
     import subprocess
 
     import numpy as np
 
     held = np.ones(60_000_000)  # 0.45 GiB
-    line = "from runners import peak; print(peak.highest_gib())"
+    line = "from runners.resources import usage; print(usage.highest_resident_gib())"
     packages = str(Path(usage.__file__).parents[2])
-    told = subprocess.run(
+    child = subprocess.run(
         [sys.executable, "-c", line], capture_output=True, text=True, check=True, cwd=packages
     )
-    assert 0 < float(told.stdout) < 0.2 < held.nbytes / 2**30
+    assert 0 < float(child.stdout) < 0.2 < held.nbytes / 2**30

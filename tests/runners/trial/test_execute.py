@@ -1,4 +1,4 @@
-"""The score of an arm that still answers: the trial's own for the same answers, or it says what is missing."""
+"""The running score of an arm equals the final one for the same answers, or says what is missing."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from runners.plan.schema import parse_plan
 from runners.trial.trial import score_trial
 
 
-def test_a_running_score_is_the_final_one_gold_spans_and_seeds_included(tmp_path: Path, words: Any) -> None:
-    """For the answers so far; rows that came before the index are scored when it is there."""
+def test_running_score_equals_final_with_gold_spans_and_seeds(tmp_path: Path, words: Any) -> None:
+    """Scores of the answers so far; rows from before the index are scored once it exists."""
     text = "Pier 4 has seven berths. It closes at ten."
     (tmp_path / "docs").mkdir()
     (tmp_path / "docs" / "pier.md").write_text(text, "utf-8")

@@ -1,4 +1,4 @@
-"""What tuning cost elsewhere: told when it is more than noise, silent when nothing changed, asked only once."""
+"""Forgetting: reported when it is more than noise, silent when nothing changed, measured only once."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from runners.trial import forgetting
 
 
 def plan(tiny: Model, **settings: Any) -> Plan:
-    """A plan with one tuned arm over the tiny model."""
+    """Return a plan with one tuned arm over the tiny model."""
     return parse_plan(
         {
             "name": "p",
@@ -38,17 +38,17 @@ def plan(tiny: Model, **settings: Any) -> Plan:
     )
 
 
-def bench(tiny: Model, adapter: Path, folder: Path, **settings: Any) -> RunContext:
-    """A run in which the arm's weights are there already."""
-    made = plan(tiny, **settings)
-    run = RunFolder.create(folder / "run", made)
+def context(tiny: Model, adapter: Path, folder: Path, **settings: Any) -> RunContext:
+    """Return a run whose arm's weights exist already."""
+    tuned_plan = plan(tiny, **settings)
+    run = RunFolder.create(folder / "run", tuned_plan)
     shutil.copytree(adapter, run.adapter("lora", 0))
-    return RunContext(made, run, tiny)
+    return RunContext(tuned_plan, run, tiny)
 
 
 @pytest.fixture(scope="module")
-def taught(tiny: Model, tmp_path_factory: pytest.TempPathFactory) -> Model:
-    """The tiny model after a short course in the neutral passages: only what knows something can forget it."""
+def trained_base(tiny: Model, tmp_path_factory: pytest.TempPathFactory) -> Model:
+    """The tiny model after a short training on the neutral passages: only a model that knows something can forget it."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -68,30 +68,30 @@ def taught(tiny: Model, tmp_path_factory: pytest.TempPathFactory) -> Model:
 
 
 @pytest.fixture(scope="module")
-def make(
-    taught: Model, examples: Sequence[Example], tmp_path_factory: pytest.TempPathFactory
+def make_adapter(
+    trained_base: Model, examples: Sequence[Example], tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[..., Path]:
-    """Return the maker of adapters that a few steps at some learning rate leave."""
+    """Return a factory of adapters trained for a few steps at some learning rate."""
     from runners.plan.train_config import TrainConfig
     from runners.train import fit
 
-    def made(rate: float, epochs: float) -> Path:
+    def train(rate: float, epochs: float) -> Path:
         out = tmp_path_factory.mktemp("made") / "out"
         fit(
             examples[:4],
             TrainConfig(epochs=epochs, rank=4, learning_rate=rate, batch_tokens=400),
-            taught,
+            trained_base,
             out,
         )
         return out
 
-    return made
+    return train
 
 
-def test_weights_that_forgot_are_told_and_nothing_is_asked_twice(
-    taught: Model, make: Callable[..., Path], tmp_path: Path
+def test_forgetting_is_reported_and_nothing_asked_twice(
+    trained_base: Model, make_adapter: Callable[..., Path], tmp_path: Path
 ) -> None:
-    at_work = bench(taught, make(0.1, 8.0), tmp_path)
+    at_work = context(trained_base, make_adapter(0.1, 8.0), tmp_path)
     table = forgetting.measure_forgetting(at_work)
     (row,) = table["arms"]
     assert (row["arm"], row["arms"], row["seeds"], row["n"]) == ("lora", ["lora"], [0], 8)
@@ -108,8 +108,8 @@ def test_weights_that_forgot_are_told_and_nothing_is_asked_twice(
     assert sorted(map(repr, read_journal(journal))) == sorted(map(repr, rows))
 
 
-def test_weights_that_changed_nothing_raise_no_alarm(
-    taught: Model, make: Callable[..., Path], tmp_path: Path
+def test_unchanged_weights_give_no_warning(
+    trained_base: Model, make_adapter: Callable[..., Path], tmp_path: Path
 ) -> None:
     rows = [
         {
@@ -121,7 +121,9 @@ def test_weights_that_changed_nothing_raise_no_alarm(
     ]
     file = tmp_path / "own.jsonl"
     file.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
-    table = forgetting.measure_forgetting(bench(taught, make(1e-6, 1.0), tmp_path, file=str(file)))
+    table = forgetting.measure_forgetting(
+        context(trained_base, make_adapter(1e-6, 1.0), tmp_path, file=str(file))
+    )
     (row,) = table["arms"]
     assert abs(row["loss_interval"]["difference"]) < forgetting.MIN_LOSS_RISE
     assert (row["warned"], row["text"], row["n"]) == (False, "", 1)
@@ -131,8 +133,8 @@ def test_weights_that_changed_nothing_raise_no_alarm(
 def compared(
     was: list[float], now: list[float], kind: str = "prompt", again: Sequence[float] = ()
 ) -> dict[str, Any]:
-    """The row of two columns of made-up values; `again` are a second seed's values after tuning."""
-    made = parse_plan(
+    """Return the table row for two columns of values; `again` are the values of a second seed after tuning."""
+    tuned_plan = parse_plan(
         {
             "name": "p",
             "choice": "prompting",
@@ -146,10 +148,10 @@ def compared(
         [{"kind": kind, "id": str(n), "value": v} for n, v in enumerate(x)] for x in (was, now, again)
     )
     after, seeds = [*after, *second], (0, 1) if again else (0,)
-    return forgetting._compared(made, "lora", seeds, before, after)
+    return forgetting._compare(tuned_plan, "lora", seeds, before, after)
 
 
-def test_only_more_than_noise_is_told() -> None:
+def test_only_drop_beyond_noise_gives_warning() -> None:
     few = [1.0] * 20 + [0.0] * 20
     lost = compared(few, [0.0] * 12 + [1.0] * 8 + [0.0] * 20)
     assert lost["warned"]
@@ -163,7 +165,7 @@ def test_only_more_than_noise_is_told() -> None:
     assert compared(steady, [v + 0.1 for v in steady], "loss")["warned"]
 
 
-def test_seeds_are_averaged_prompt_by_prompt_and_one_that_forgot_is_not_hidden_by_the_first() -> None:
+def test_forgetting_averages_all_seeds_prompt_by_prompt() -> None:
     few = [1.0] * 20 + [0.0] * 20
     lost = compared(few, few, again=[0.0] * 40)
     assert (lost["seeds"], lost["n"], lost["followed_after"]) == ([0, 1], 40, 0.25)
@@ -175,7 +177,7 @@ def test_seeds_are_averaged_prompt_by_prompt_and_one_that_forgot_is_not_hidden_b
     assert "follows 10.5 of 40" in odd["text"]
 
 
-def test_the_guard_can_be_switched_off_and_a_wrong_file_is_refused_first(tiny: Model, tmp_path: Path) -> None:
+def test_forgetting_can_be_disabled_and_bad_file_is_refused(tiny: Model, tmp_path: Path) -> None:
     assert forgetting.tuned_arms(plan(tiny)) == ("lora",)
     assert forgetting.tuned_arms(plan(tiny, prompts=0)) == ()
     (tmp_path / "own.jsonl").write_text('{"prompt": "x"}', "utf-8")

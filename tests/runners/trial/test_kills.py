@@ -1,7 +1,7 @@
-"""A trial killed anywhere ends as the one that nobody touched: the same answers and scores, and nothing asked twice.
+"""A killed trial ends like an uninterrupted one: the same answers and scores, and nothing asked twice.
 
 A real process is killed by SIGKILL at seeded points of the trial (every arm's answers, few-shot's choice, two seeds,
-forgetting) and goes on with `tunewise run --resume`; some kills leave a torn last line, as a power cut does.
+forgetting) and resumed with `tunewise run --resume`; some kills leave a truncated last line, as a power cut does.
 """
 
 from __future__ import annotations
@@ -32,20 +32,22 @@ WATCHED = {
     "events.jsonl": 40,
     "report": 3,
 }
-"""A session is killed before one of the first so many operations on one of these files. What a kill in between leaves on
-the disk is what one before the next operation leaves, so no clock chooses where."""
+"""By file, how many of its first operations a session may be killed before. A kill between two operations leaves the same
+on the disk as one before the next operation, so no clock decides where."""
 TORN = 0.3
-"""Share of the kills that leave a torn last line."""
+"""Share of the kills that leave a truncated last line."""
 SEEDS, TEST, DEV = (0, 1), 40, 12
-TRIED, LOOKED_AT = 34, 3 * (12 + 4)
-"""Dev answers that choose few-shot's examples; texts and prompts that the base and both seeds' weights are held to."""
+TRIED = 34
+"""Dev answers for the choice of few-shot's examples."""
+FORGETTING_ROWS = 3 * (12 + 4)
+"""Rows of forgetting: texts and prompts, for the base and both seeds' weights."""
 ARMS = {"prompting": (0,), "few-shot": (0,), "rag": (0,), "lora": SEEDS}
 JOURNALS = {
     "answers.jsonl": ("arm", "seed", "id"),
     "tried.jsonl": ("made_from", "prompt", "id"),
     "forgetting.jsonl": ("made_from", "kind", "id"),
 }
-"""The trial's journals, and what tells a question of each from every other."""
+"""The trial's journals, with the keys that identify a row of each."""
 PLAN = {
     "name": "piers",
     "choice": "lora",
@@ -67,14 +69,14 @@ PLAN = {
 
 
 @dataclass
-class Bench:
-    """A plan whose trial is killed again and again, and the run of it that nobody touched."""
+class TrialRuns:
+    """A plan whose trial is killed again and again, and an uninterrupted run of it for comparison."""
 
     warm: Any
     folder: Path
 
     def session(self, out: str, *more: str, **kill: Any) -> int:
-        """Begin or go on with a run in a process of its own; return its exit code."""
+        """Start or resume a run in a process of its own; return its exit code."""
         args = ["run", "plan.yaml", "--out", str(self.folder / out), "--resume", *more]
         self.warm.start(args=args, cwd=str(self.folder), log=str(self.folder / "log"), **kill)
         code = int(self.warm.wait())
@@ -85,10 +87,10 @@ class Bench:
         """Return the rows of the trial's journals."""
         return {name: read_journal(self.folder / out / "trial" / name) for name in JOURNALS}
 
-    def made(self, out: str) -> Any:
-        """Return what a finished trial must have in common with every other: all but how long it took."""
+    def result(self, out: str) -> Any:
+        """Return what every finished trial must have in common: everything but the times."""
         report = json.loads((self.folder / out / "report.json").read_text("utf-8"))
-        return untimed(
+        return without_times(
             {
                 "journals": {
                     name: sorted(rows, key=lambda row, name=name: key(name, row))
@@ -102,36 +104,36 @@ class Bench:
         )
 
     def asked(self, out: str) -> dict[str, int]:
-        """Return how many questions each finished arm says that its last session asked."""
+        """Return how many questions the last session of each finished arm asked."""
         done = [e for e in read_journal(self.folder / out / "events.jsonl") if e["event"] == "step.done"]
         return {e["result"]["arm"]: e["result"]["asked"] for e in done if e["step"].startswith("evaluate:")}
 
 
 def key(journal: str, row: dict[str, Any]) -> str:
-    """Return what tells a journal's row from every other."""
+    """Return the key that identifies a journal's row."""
     return json.dumps([row[name] for name in JOURNALS[journal]])
 
 
-def untimed(found: Any) -> Any:
-    """Return it without what a clock said."""
-    if isinstance(found, dict):
-        return {name: untimed(value) for name, value in found.items() if name != "seconds"}
-    return [untimed(value) for value in found] if isinstance(found, list) else found
+def without_times(value: Any) -> Any:
+    """Return a JSON value without the key "seconds"."""
+    if isinstance(value, dict):
+        return {name: without_times(value) for name, value in value.items() if name != "seconds"}
+    return [without_times(value) for value in value] if isinstance(value, list) else value
 
 
 @pytest.fixture(scope="module")
-def bench(
+def runs(
     warm: Any,
     tiny: resolve.Model,
     little_bert: Callable[..., Path],
     piers: Path,
     pier_examples: Sequence[Example],
     tmp_path_factory: pytest.TempPathFactory,
-) -> Bench:
-    """The plan's folder, with a run in it that nobody touched and one that is about to begin its trial."""
+) -> TrialRuns:
+    """The plan's folder, with an uninterrupted run and one that is about to begin its trial."""
     folder = tmp_path_factory.mktemp("trial")
-    teach(tiny.folder, folder / "model", pier_examples)
-    embedder(folder / "embedder", little_bert, piers)
+    write_model(tiny.folder, folder / "model", pier_examples)
+    write_embedder(folder / "embedder", little_bert, piers)
     rows = [{"messages": list(e.messages), "meta": dict(e.meta)} for e in pier_examples]
     asked = [
         {
@@ -148,16 +150,16 @@ def bench(
     data = {**PLAN["data"], "documents": str(piers)}
     named = {"model": {"name": str(folder / "model")}, "embedder": {"name": str(folder / "embedder")}}
     write_plan(parse_plan({**PLAN, **named, "data": data}), folder / "plan.yaml")
-    bench = Bench(warm, folder)
+    runs = TrialRuns(warm, folder)
     for step in ("index", "train:lora"):
-        assert bench.session("begun", "--only", step) == 0
+        assert runs.session("begun", "--only", step) == 0
     shutil.copytree(folder / "begun", folder / "whole")
-    assert bench.session("whole") in (0, 5)
-    return bench
+    assert runs.session("whole") in (0, 5)
+    return runs
 
 
-def teach(base: Path, folder: Path, examples: Sequence[Example]) -> None:
-    """Write a tiny model that answers in words of the examples, none too surely."""
+def write_model(base: Path, folder: Path, examples: Sequence[Example]) -> None:
+    """Write a tiny model that answers in words of the examples, with varied answers."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -177,7 +179,7 @@ def teach(base: Path, folder: Path, examples: Sequence[Example]) -> None:
     net.to(torch.bfloat16).save_pretrained(folder)
 
 
-def embedder(folder: Path, little_bert: Callable[..., Path], piers: Path) -> None:
+def write_embedder(folder: Path, little_bert: Callable[..., Path], piers: Path) -> None:
     """Write an embedder that knows the words of the documents."""
     from tokenizers import Tokenizer, normalizers, pre_tokenizers, trainers
     from tokenizers.models import WordLevel
@@ -190,10 +192,10 @@ def embedder(folder: Path, little_bert: Callable[..., Path], piers: Path) -> Non
     little_bert(folder, tokenizer)
 
 
-def tear(run: Path, chance: random.Random) -> bool:
-    """Leave of the line that was written last what a power cut may leave of it; say whether there was one.
+def truncate_last_line(run: Path, rng: random.Random) -> bool:
+    """Truncate the line that was written last, as a power cut may do; return whether there was one.
 
-    Where its step is done or its choice made, the line was whole before that could be written.
+    A line is left whole when its step is done or its choice made, since it was whole before that could be written.
     """
     journals = [path for name in JOURNALS if (path := run / "trial" / name).exists()]
     newest = max(journals, key=lambda path: path.stat().st_mtime_ns, default=run)
@@ -207,12 +209,12 @@ def tear(run: Path, chance: random.Random) -> bool:
         return False
     whole = newest.read_bytes()
     line = len(whole.splitlines(keepends=True)[-1])
-    newest.write_bytes(whole[: len(whole) - chance.randint(1, line - 1)])
+    newest.write_bytes(whole[: len(whole) - rng.randint(1, line - 1)])
     return True
 
 
-def place(rows: dict[str, list[dict[str, Any]]]) -> str:
-    """Say what a killed trial was at, from its journals."""
+def phase_of(rows: dict[str, list[dict[str, Any]]]) -> str:
+    """Return the phase in which a trial was killed, from its journals."""
     for arm, seeds in ARMS.items():
         for seed in seeds:
             done = sum((row["arm"], row["seed"]) == (arm, seed) for row in rows["answers.jsonl"])
@@ -220,63 +222,63 @@ def place(rows: dict[str, list[dict[str, Any]]]) -> str:
                 return "in the choice of examples"
             if done < TEST:
                 return f"{'in' if done else 'before'} {arm} {seed}"
-    return "in forgetting" if len(rows["forgetting.jsonl"]) < LOOKED_AT else "after the last answer"
+    return "in forgetting" if len(rows["forgetting.jsonl"]) < FORGETTING_ROWS else "after the last answer"
 
 
-def kill_again_and_again(bench: Bench, kills: int, seed: int) -> Counter[str]:
-    """Kill trials so many times in all, comparing each one that comes to its end with the untouched one.
+def kill_again_and_again(runs: TrialRuns, kills: int, seed: int) -> Counter[str]:
+    """Kill trials ``kills`` times in all, and compare each one that finishes with the uninterrupted one.
 
-    Return where the kills fell, and how many left a torn line.
+    Return the phases in which they were killed, and how many times a line was truncated.
     """
-    chance, places = random.Random(seed), Counter[str]()
-    expected, number, done = bench.made("whole"), 0, 0
+    rng, phases = random.Random(seed), Counter[str]()
+    expected, number, done = runs.result("whole"), 0, 0
     while done < kills:
         number += 1
         out, code = f"seed{seed}-run{number}", -signal.SIGKILL
-        shutil.copytree(bench.folder / "begun", bench.folder / out)
+        shutil.copytree(runs.folder / "begun", runs.folder / out)
         known: dict[str, dict[str, str]] = {name: {} for name in JOURNALS}
         while code == -signal.SIGKILL:
-            file, most = chance.choices(list(WATCHED.items()), (8, 1, 2, 3, 4, 1))[0]
-            kill = {"die_at": chance.randint(1, most), "under": str(bench.folder / out / file)}
-            before = bench.asked(out)
-            code = bench.session(out, **kill if done < kills else {})
-            for arm, asked in bench.asked(out).items():
+            file, highest = rng.choices(list(WATCHED.items()), (8, 1, 2, 3, 4, 1))[0]
+            kill = {"die_at": rng.randint(1, highest), "under": str(runs.folder / out / file)}
+            before = runs.asked(out)
+            code = runs.session(out, **kill if done < kills else {})
+            for arm, asked in runs.asked(out).items():
                 answered = sum(json.loads(name)[0] == arm for name in known["answers.jsonl"])
                 assert arm in before or asked == TEST * len(ARMS[arm]) - answered, f"{arm} asked {asked}"
-            rows = bench.journals(out)
-            told = {name: {key(name, row): json.dumps(row) for row in rows[name]} for name in JOURNALS}
+            rows = runs.journals(out)
+            seen = {name: {key(name, row): json.dumps(row) for row in rows[name]} for name in JOURNALS}
             for name in JOURNALS:
-                assert len(told[name]) == len(rows[name]), f"{name}: something was answered twice"
-                assert known[name].items() <= told[name].items(), f"{name}: an answer was lost or asked again"
+                assert len(seen[name]) == len(rows[name]), f"{name}: something was answered twice"
+                assert known[name].items() <= seen[name].items(), f"{name}: an answer was lost or asked again"
             if code == -signal.SIGKILL:
                 done += 1
-                places[place(rows)] += 1
-                if chance.random() < TORN and tear(bench.folder / out, chance):
-                    places["torn"] += 1
-                    rows = bench.journals(out)
+                phases[phase_of(rows)] += 1
+                if rng.random() < TORN and truncate_last_line(runs.folder / out, rng):
+                    phases["torn"] += 1
+                    rows = runs.journals(out)
                 known = {name: {key(name, row): json.dumps(row) for row in rows[name]} for name in JOURNALS}
-        assert bench.made(out) == expected, f"seed {seed}, run {number}"
-        shutil.rmtree(bench.folder / out)
-    print(f"\n{kills} kills, seed {seed}, {number} runs: {dict(places)}")
-    return places
+        assert runs.result(out) == expected, f"seed {seed}, run {number}"
+        shutil.rmtree(runs.folder / out)
+    print(f"\n{kills} kills, seed {seed}, {number} runs: {dict(phases)}")
+    return phases
 
 
-def test_a_trial_killed_anywhere_ends_as_the_untouched_one(bench: Bench) -> None:
-    places = kill_again_and_again(bench, KILLS, SEED)
-    assert places.total() - places["torn"] == KILLS
-    assert places["torn"] > 0
-    assert len(places) > 7, places
+def test_killed_trial_ends_like_uninterrupted_trial(runs: TrialRuns) -> None:
+    phases = kill_again_and_again(runs, KILLS, SEED)
+    assert phases.total() - phases["torn"] == KILLS
+    assert phases["torn"] > 0
+    assert len(phases) > 7, phases
 
 
 @pytest.mark.slow
-def test_two_hundred_kills(bench: Bench) -> None:
-    assert len(kill_again_and_again(bench, DEEP_KILLS, SEED + 1)) > 8
+def test_two_hundred_kills_end_like_uninterrupted_trial(runs: TrialRuns) -> None:
+    assert len(kill_again_and_again(runs, DEEP_KILLS, SEED + 1)) > 8
 
 
-def test_the_untouched_trial_is_one_that_says_something(bench: Bench) -> None:
-    rows = bench.journals("whole")
+def test_reference_trial_has_varied_answers_and_scores(runs: TrialRuns) -> None:
+    rows = runs.journals("whole")
     asked = {(arm, seed, f"test{n}") for arm, seeds in ARMS.items() for seed in seeds for n in range(TEST)}
     assert {(row["arm"], row["seed"], row["id"]) for row in rows["answers.jsonl"]} == asked
     assert len({row["answer"] for row in rows["answers.jsonl"]}) > TEST
-    assert [len(rows[name]) for name in JOURNALS] == [len(asked), TRIED, LOOKED_AT]
-    assert len({json.dumps(scores) for scores in bench.made("whole")["arms"]}) == len(ARMS)
+    assert [len(rows[name]) for name in JOURNALS] == [len(asked), TRIED, FORGETTING_ROWS]
+    assert len({json.dumps(scores) for scores in runs.result("whole")["arms"]}) == len(ARMS)

@@ -1,4 +1,4 @@
-"""A whole run with its guards: leakage is counted at the start, forgetting is measured at the end, once."""
+"""A whole run with its guards: leakage is counted at the start, forgetting is measured once at the end."""
 
 from __future__ import annotations
 
@@ -46,24 +46,24 @@ def plan(tiny: Model, examples: Sequence[Example], tmp_path: Path) -> Plan:
     )
 
 
-def test_a_run_measures_its_guards_and_a_resumed_one_does_not_again(plan: Plan, tmp_path: Path) -> None:
-    told: list[dict[str, Any]] = []
-    run = run_plan(plan, tmp_path / "run", on_event=told.append)
-    start = next(e for e in told if e["event"] == "run.start")
+def test_guards_are_measured_once_and_not_again_on_resume(plan: Plan, tmp_path: Path) -> None:
+    events: list[dict[str, Any]] = []
+    run = run_plan(plan, tmp_path / "run", on_event=events.append)
+    start = next(e for e in events if e["event"] == "run.start")
     assert (start["overlap"], start["leakage"]["withheld"], start["leakage"]["rows"]) == (0, False, 8)
-    steps = [(e["step"], e["number"], e["total"]) for e in told if e["event"] == "step.start"]
+    steps = [(e["step"], e["number"], e["total"]) for e in events if e["event"] == "step.start"]
     assert steps[-1] == ("forgetting", 4, 4)
     done = next(e for e in run.events() if e["event"] == "step.done" and e["step"] == "forgetting")
     assert [row["arm"] for row in done["result"]["arms"]] == ["lora"]
     journal, scores = run.path / "trial" / "forgetting.jsonl", run.path / "trial" / "scores.json"
     before = journal.read_bytes(), scores.read_bytes()
-    told.clear()
-    run_plan(plan, tmp_path / "run", resume=True, on_event=told.append)
-    assert [e["step"] for e in told if e["event"] == "step.skip"][-1] == "forgetting"
+    events.clear()
+    run_plan(plan, tmp_path / "run", resume=True, on_event=events.append)
+    assert [e["step"] for e in events if e["event"] == "step.skip"][-1] == "forgetting"
     assert (journal.read_bytes(), scores.read_bytes()) == before
 
 
-def test_a_leak_is_refused_before_there_is_a_run_folder(
+def test_leak_is_refused_before_run_folder_exists(
     plan: Plan, examples: Sequence[Example], tmp_path: Path
 ) -> None:
     assert plan.data.questions is not None
@@ -74,9 +74,7 @@ def test_a_leak_is_refused_before_there_is_a_run_folder(
     assert not (tmp_path / "run").exists()
 
 
-def test_a_quick_run_asks_fewer_prompts_and_a_file_is_found_beside_the_plan(
-    plan: Plan, tmp_path: Path
-) -> None:
+def test_quick_run_asks_fewer_prompts_from_file_next_to_plan(plan: Plan, tmp_path: Path) -> None:
     many = plan.model_copy(update={"forgetting": plan.forgetting.model_copy(update={"prompts": 40})})
     assert quick_plan(many).forgetting.prompts == QUICK_PROMPTS
     assert quick_plan(plan).forgetting.prompts == 3

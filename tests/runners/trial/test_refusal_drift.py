@@ -1,4 +1,4 @@
-"""Whether tuning changed when an arm refuses, on planted answers."""
+"""Whether tuning changed when an arm refuses, on constructed answers."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ QUESTIONS = [Question(f"q{n}", "?", answerable=n >= 10) for n in range(40)]
 
 
 def answers(**refused: set[int]) -> list[dict[str, Any]]:
-    """The trial's rows: which questions each arm refuses."""
+    """Return the trial's rows; the arguments say which questions each arm refuses."""
     return [
-        {"arm": arm, "seed": 0, "id": q.id, "refused": n in said}
-        for arm, said in refused.items()
+        {"arm": arm, "seed": 0, "id": q.id, "refused": n in questions_refused}
+        for arm, questions_refused in refused.items()
         for n, q in enumerate(QUESTIONS)
     ]
 
 
-def test_each_tuned_arm_is_held_against_the_untuned_one_that_is_given_as_much() -> None:
+def test_tuned_arm_is_compared_with_untuned_arm_of_same_inputs() -> None:
     rows = answers(prompting=set(), rag=set(range(10)), lora=set(), hybrid=set(range(10)))
     lora, hybrid = refusal_drift(PLAN, QUESTIONS, rows)
     assert [(row["arm"], row["against"]) for row in (lora, hybrid)] == [
@@ -51,7 +51,7 @@ def test_each_tuned_arm_is_held_against_the_untuned_one_that_is_given_as_much() 
     assert (hybrid["unanswerable"]["n"], hybrid["answerable"]["n"]) == (10, 30)
 
 
-def test_fewer_right_refusals_and_more_wrong_ones_are_told() -> None:
+def test_fewer_correct_and_more_false_refusals_give_warning() -> None:
     rows = answers(prompting=set(range(10)), rag=set(), lora={0, 1, 2}, hybrid=set(range(10, 22)))
     lora, hybrid = refusal_drift(PLAN, QUESTIONS, rows)
     assert lora["text"] == "lora refuses 3 of 10 questions without an answer, prompting 10 of 10"
@@ -60,12 +60,12 @@ def test_fewer_right_refusals_and_more_wrong_ones_are_told() -> None:
     assert lora["unanswerable"]["high"] < 0
 
 
-def test_noise_and_the_other_direction_are_not_told() -> None:
+def test_noise_and_improvement_give_no_warning() -> None:
     rows = answers(prompting={0, 1, 2, 10}, rag={0, 10, 11}, lora={0, 1, 10, 11}, hybrid=set(range(10)))
     assert [row["warned"] for row in refusal_drift(PLAN, QUESTIONS, rows)] == [False, False]
 
 
-def test_seeds_are_averaged_and_missing_answers_leave_a_gap() -> None:
+def test_seeds_are_averaged_and_missing_answers_are_skipped() -> None:
     rows = [
         *answers(prompting=set(), lora=set()),
         {"arm": "lora", "seed": 1, "id": "q12", "refused": True},

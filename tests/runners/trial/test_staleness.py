@@ -34,9 +34,9 @@ QUESTIONS = (
 class ScriptedSession:
     """A session whose arms give one fixed answer each, and which counts what it was asked."""
 
-    def __init__(self, run: Path, said: dict[str, str]) -> None:
+    def __init__(self, run: Path, replies: dict[str, str]) -> None:
         self.folder = SimpleNamespace(path=run)
-        self.said = said
+        self.replies = replies
         self.asked: list[str] = []
 
     def arm(self, name: str) -> str:
@@ -44,15 +44,15 @@ class ScriptedSession:
         return name
 
     def ask(self, questions: list[str], arm: str) -> list[Answer]:
-        """Answer every question with what the arm says."""
+        """Answer every question with the arm's fixed text."""
         self.asked += questions
-        text = self.said[arm]
+        text = self.replies[arm]
         done = Completion(text, 1, 1, 0.0, "stop")
         return [Answer(Question("x", q), text, text, (), False, (), (), done) for q in questions]
 
 
 @pytest.mark.parametrize(
-    ("answer", "fact", "other", "found"),
+    ("answer", "fact", "other", "expected"),
     [
         ("At most 40 minutes. Shall I book?", "40 minutes", "25 minutes", True),
         ("Between 25 and 40 minutes.", "40 minutes", "25 minutes", False),
@@ -62,42 +62,42 @@ class ScriptedSession:
         ("Ask the office.", "40 minutes", "25 minutes", False),
     ],
 )
-def test_an_answer_states_a_fact_when_it_has_it_and_not_the_other(
-    answer: str, fact: str, other: str, found: bool
+def test_answer_states_fact_only_without_the_other_fact(
+    answer: str, fact: str, other: str, expected: bool
 ) -> None:
-    assert states_fact(answer, (fact,), (other,)) is found
+    assert states_fact(answer, (fact,), (other,)) is expected
 
 
-def test_the_shipped_update_is_read_whole(example: Path) -> None:
-    found = load_stale(example / "update" / "stale.jsonl")
-    assert len(found) >= 40
-    assert sum(q.taught for q in found) >= 20
-    assert all(set(q.new).isdisjoint(q.old) for q in found)
+def test_shipped_update_is_read_completely(example: Path) -> None:
+    questions = load_stale(example / "update" / "stale.jsonl")
+    assert len(questions) >= 40
+    assert sum(q.taught for q in questions) >= 20
+    assert all(set(q.new).isdisjoint(q.old) for q in questions)
 
 
 @pytest.mark.parametrize(
     "bad", ['{"id": "s", "question": "q", "answers": ["a"]}', '{"id": "s"', '{"answers": ["a"]}']
 )
-def test_a_broken_update_names_its_line(tmp_path: Path, bad: str) -> None:
+def test_broken_update_error_names_its_line(tmp_path: Path, bad: str) -> None:
     good = {"id": "r", "question": "q", "answers": ["a"], "old_answers": ["b"]}
     (tmp_path / "stale.jsonl").write_text(f"{json.dumps(good)}\n{bad}\n", "utf-8")
     with pytest.raises(BadInput, match=r"stale\.jsonl:2"):
         load_stale(tmp_path / "stale.jsonl")
 
 
-def test_the_update_is_laid_over_a_copy(piers: Path, tmp_path: Path) -> None:
+def test_update_overwrites_files_in_a_copy(piers: Path, tmp_path: Path) -> None:
     update = tmp_path / "update"
     update.mkdir()
     (update / "pier00.md").write_text("# New\n", "utf-8")
     run = tmp_path / "run"
     for _ in range(2):
-        made = updated_documents(run, piers, update)
-    assert (made / "pier00.md").read_text("utf-8") == "# New\n"
+        copy = updated_documents(run, piers, update)
+    assert (copy / "pier00.md").read_text("utf-8") == "# New\n"
     assert (piers / "pier00.md").read_text("utf-8") != "# New\n"
-    assert len(list(made.iterdir())) == len(list(piers.iterdir()))
+    assert len(list(copy.iterdir())) == len(list(piers.iterdir()))
 
 
-def test_nothing_is_asked_twice(tmp_path: Path) -> None:
+def test_ask_stale_asks_nothing_twice(tmp_path: Path) -> None:
     session: Any = ScriptedSession(tmp_path, {"rag": "40 minutes.", "lora": "25 minutes."})
     ask_stale(session, QUESTIONS[:1], ("rag",), "before")
     ask_stale(session, QUESTIONS, ("rag", "lora"), "before")
@@ -108,14 +108,14 @@ def test_nothing_is_asked_twice(tmp_path: Path) -> None:
     assert len({(r["when"], r["arm"], r["id"]) for r in rows}) == len(rows) == 6
 
 
-def test_the_table_counts_new_and_old_facts_before_and_after(tmp_path: Path) -> None:
-    said = [
+def test_table_counts_new_and_old_facts_before_and_after(tmp_path: Path) -> None:
+    replies = [
         ("before", "rag", "25 minutes."),
         ("after", "rag", "40 minutes."),
         ("before", "lora", "25 minutes."),
         ("after", "lora", "25 minutes."),
     ]
-    for when, arm, answer in said:
+    for when, arm, answer in replies:
         append_line(tmp_path / TRIAL / JOURNAL, {"when": when, "arm": arm, "id": "s1", "answer": answer})
     rag, lora = staleness(tmp_path, QUESTIONS[:1], ("rag", "lora"))["arms"]
     assert rag == {"arm": "rag", "n": 1, "new_before": 0, "old_before": 1, "new_after": 1, "old_after": 0}

@@ -1,4 +1,4 @@
-"""What a plan's options do to the rows of a train step, and to what a step is made from."""
+"""What a plan's options change in the rows of a train step and in the inputs of a step."""
 
 from __future__ import annotations
 
@@ -21,42 +21,47 @@ def write(path: Path, rows: list[dict[str, str]]) -> str:
 
 
 def plan(**data: Any) -> Any:
-    """A plan over these files."""
+    """Return a plan over these files."""
     steps = [{"kind": "train", "arm": "lora"}]
     model, weights = {"name": "smollm2-135m-instruct"}, {"style": 1}
     body = {"schema": 1, "name": "p", "choice": "lora", "model": model, "steps": steps, "weights": weights}
     return parse_plan({**body, "data": data})
 
 
-def test_replay_rows_are_mixed_in_and_told(tmp_path: Path) -> None:
+def test_replay_rows_are_mixed_in_and_reported(tmp_path: Path) -> None:
     own = write(tmp_path / "own.jsonl", [{"prompt": f"own {n}", "completion": "a"} for n in range(9)])
     general = write(tmp_path / "general.csv", [])
     Path(general).write_text("prompt,completion\n" + "general,b\n" * 20, "utf-8")
     rows = load_examples(own).rows
-    told: list[dict[str, Any]] = []
-    made = plan(examples=own, replay=general)
-    mixed = with_replay(made, TrainStep(arm="lora", replay=0.1), rows, 0, told.append)
+    events: list[dict[str, Any]] = []
+    replay_plan = plan(examples=own, replay=general)
+    mixed = with_replay(replay_plan, TrainStep(arm="lora", replay=0.1), rows, 0, events.append)
     assert [row.question for row in mixed] == [*(f"own {n}" for n in range(9)), "general"]
-    assert told == [{"event": "rows.replayed", "arm": "lora", "rows": 10, "replayed": 1}]
-    assert with_replay(made, TrainStep(arm="lora"), rows, 0, told.append) == rows
+    assert events == [{"event": "rows.replayed", "arm": "lora", "rows": 10, "replayed": 1}]
+    assert with_replay(replay_plan, TrainStep(arm="lora"), rows, 0, events.append) == rows
 
 
-def test_a_plan_may_name_its_columns_and_tells_how_files_were_read(tmp_path: Path) -> None:
+def test_plan_names_columns_and_reading_is_reported(tmp_path: Path) -> None:
     folder = tmp_path / "rows"
     folder.mkdir()
     rows = [{"prompt": "x", "question": f"q {n}", "answer": "a"} for n in range(30)]
     write(folder / "a.jsonl", [*rows, {"prompt": "x", "question": "q", "answer": ""}])
     (folder / "notes.txt").write_text("...", "utf-8")
-    told: list[dict[str, Any]] = []
+    events: list[dict[str, Any]] = []
     columns = {"prompt": "question", "reply": "answer"}
-    examples, _ = read_data(plan(examples=str(folder), columns=columns), told.append)
+    examples, _ = read_data(plan(examples=str(folder), columns=columns), events.append)
     assert [row.question for row in examples] == [f"q {n}" for n in range(30)]
-    assert [event["event"] for event in told] == ["examples.read", "file.skipped", "row.rejected"]
-    assert told[0]["columns"] == columns
-    assert (told[1]["file"], told[2]["line"]) == ("notes.txt", 31)
+    assert [event["event"] for event in events] == ["examples.read", "file.skipped", "row.rejected"]
+    assert events[0]["columns"] == columns
+    assert (events[1]["file"], events[2]["line"]) == ("notes.txt", 31)
 
 
-def test_an_index_step_decides_the_index() -> None:
+def test_index_step_determines_index_settings() -> None:
     step = IndexStep(max_chunk_tokens=64, overlap=0.5, fusion="rrf", lexical_weight=0.7)
-    made = index_settings(step)
-    assert (made.max_tokens, made.overlap, made.fusion, made.lexical_weight) == (64, 0.5, "rrf", 0.7)
+    settings = index_settings(step)
+    assert (settings.max_tokens, settings.overlap, settings.fusion, settings.lexical_weight) == (
+        64,
+        0.5,
+        "rrf",
+        0.7,
+    )

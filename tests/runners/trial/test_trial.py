@@ -39,7 +39,7 @@ QUESTIONS = (
 
 
 class Echo:
-    """Answers with the text of its first passage, or with the question; one chat a batch."""
+    """A model that answers with the text of its first passage, or with the question; one chat per batch."""
 
     def __init__(self, stop_after: int | None = None) -> None:
         self.asked: list[str] = []
@@ -57,8 +57,8 @@ class Echo:
         *,
         known: Container[int] = (),
     ) -> list[Completion]:
-        """Answer each chat by itself; Ctrl-C comes after ``stop_after`` of them."""
-        made = []
+        """Answer each chat by itself; KeyboardInterrupt is raised after ``stop_after`` of them."""
+        completions = []
         for position, chat in enumerate(chats):
             if position in known:
                 continue
@@ -67,13 +67,13 @@ class Echo:
             turn = chat[-1]["content"]
             self.asked.append(turn)
             lines = turn.splitlines()
-            made.append(Completion(lines[3] if len(lines) > 3 else turn, 9, 4, 0.25, "stop"))
+            completions.append(Completion(lines[3] if len(lines) > 3 else turn, 9, 4, 0.25, "stop"))
             if on_batch:
-                on_batch([position], made[-1:])
-        return made
+                on_batch([position], completions[-1:])
+        return completions
 
 
-def test_an_interrupted_arm_asks_nothing_twice(tmp_path: Path) -> None:
+def test_interrupted_arm_asks_nothing_twice(tmp_path: Path) -> None:
     journal = tmp_path / "trial" / "answers.jsonl"
     with pytest.raises(KeyboardInterrupt):
         run_arm(PLAN, PLAIN, 0, QUESTIONS, Echo(stop_after=2), None, (), journal)
@@ -88,7 +88,7 @@ def test_an_interrupted_arm_asks_nothing_twice(tmp_path: Path) -> None:
     assert len(read_journal(journal)) == 6
 
 
-def test_an_answer_is_cited_from_the_passages_it_was_given(make_retriever: Any, tmp_path: Path) -> None:
+def test_answer_is_cited_from_its_passages(make_retriever: Any, tmp_path: Path) -> None:
     run_arm(PLAN, RAG, 0, QUESTIONS[:1], Echo(), make_retriever(), (), tmp_path / "answers.jsonl")
     (row,) = read_journal(tmp_path / "answers.jsonl")
     assert row["answer"] == "The Heron Pier has 27 berths for visitors."
@@ -98,7 +98,7 @@ def test_an_answer_is_cited_from_the_passages_it_was_given(make_retriever: Any, 
     assert row["context"][0]["doc"] == "pier07.md"
 
 
-def test_what_the_threshold_refuses_is_never_asked(make_retriever: Any, tmp_path: Path) -> None:
+def test_refused_question_is_never_sent_to_model(make_retriever: Any, tmp_path: Path) -> None:
     always, echo = RefusalThreshold({}, -1.0, "default"), Echo()
     assert run_arm(PLAN, RAG, 0, QUESTIONS, echo, make_retriever(always), (), tmp_path / "a.jsonl") == 3
     rows = read_journal(tmp_path / "a.jsonl")
@@ -120,7 +120,7 @@ def answered(arm: str, seed: int, id: str, text: str, seconds: float = 1.0) -> d
     }
 
 
-def test_seeds_are_averaged_question_by_question_and_arms_keep_the_plans_order() -> None:
+def test_seeds_are_averaged_by_question_and_arms_keep_order() -> None:
     rows = [
         answered("rag", 0, "a", "It has 27 berths.", 1.0),
         answered("rag", 1, "a", "It has 9 beds.", 3.0),
@@ -140,15 +140,19 @@ def test_seeds_are_averaged_question_by_question_and_arms_keep_the_plans_order()
     assert score_trial(PLAN, QUESTIONS, [], lambda question: "")[0].combined == ()
 
 
-def test_a_score_that_only_one_seed_has_is_kept() -> None:
-    """Of two seeds one gave JSON, so the slots that were invented are the mean of that one alone."""
+def test_score_of_a_single_seed_is_kept() -> None:
+    """Of two seeds one gave JSON, so the spurious slots are the mean of that seed alone."""
     asked = Question("j", "Where?", reference='{"place": "pier"}')
     rows = [answered("rag", 0, "j", "the pier"), answered("rag", 1, "j", '{"place": "pier", "hour": 3}')]
-    found = score_trial(PLAN, (asked,), rows, lambda question: "")[1].scores[0]
-    assert (found["spurious"], found["slot_f1"], found["valid_json"]) == (0.5, pytest.approx(2 / 3 / 2), 0.5)
+    scores = score_trial(PLAN, (asked,), rows, lambda question: "")[1].scores[0]
+    assert (scores["spurious"], scores["slot_f1"], scores["valid_json"]) == (
+        0.5,
+        pytest.approx(2 / 3 / 2),
+        0.5,
+    )
 
 
-def test_scores_are_written_question_by_question(tmp_path: Path) -> None:
+def test_scores_are_written_for_each_question(tmp_path: Path) -> None:
     arms = score_trial(PLAN, QUESTIONS, [answered("rag", 0, "a", "It has 27 berths.")], lambda question: "")
     write_scores(arms, tmp_path / "scores.json")
     body = json.loads((tmp_path / "scores.json").read_text("utf-8"))
@@ -159,7 +163,7 @@ def test_scores_are_written_question_by_question(tmp_path: Path) -> None:
     )
 
 
-def test_the_document_and_the_seeds_are_kept_beside_the_scores(tmp_path: Path) -> None:
+def test_scores_file_has_documents_and_seeds(tmp_path: Path) -> None:
     questions = (Question("a", "Berths?", ("27 berths",), doc_id="heron.md"), QUESTIONS[2])
     rows = [answered("rag", seed, q.id, "It has 27 berths.") for seed in (0, 1) for q in questions]
     arms = score_trial(PLAN, questions, rows, lambda question: "")
@@ -172,7 +176,7 @@ def test_the_document_and_the_seeds_are_kept_beside_the_scores(tmp_path: Path) -
     assert with_intervals(arms[1])["scores"]["combined"]["n"] == 2
 
 
-def test_answers_made_from_other_inputs_are_taken_out(tmp_path: Path, make_retriever: Any) -> None:
+def test_answers_from_other_inputs_are_removed(tmp_path: Path, make_retriever: Any) -> None:
     journal = tmp_path / "answers.jsonl"
     assert drop_outdated_answers(tmp_path, "prompting", "a") == 0
     run_arm(PLAN, PLAIN, 0, QUESTIONS, Echo(), None, (), journal)

@@ -1,4 +1,4 @@
-"""A finished run put to the test of an update: nothing of the user's or the run's is changed by it."""
+"""A finished run tested with an update: nothing of the user's or the run's files is changed."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def embedder(tmp_path_factory: pytest.TempPathFactory, little_bert: Callable[...
 
 
 def plan(tiny: Model, embedder: Path, documents: Path) -> Plan:
-    """A plan with one arm that reads the documents and one that only has weights."""
+    """Return a plan with one arm that reads the documents and one that only has weights."""
     return parse_plan(
         {
             "name": "p",
@@ -63,12 +63,12 @@ def plan(tiny: Model, embedder: Path, documents: Path) -> Plan:
 
 @pytest.fixture
 def run(tiny: Model, adapter: Path, embedder: Path, piers: Path, tmp_path: Path) -> RunFolder:
-    """A run folder with index, refusal threshold and weights, sealed."""
+    """A run folder with index, refusal threshold and weights, sealed by a manifest."""
     from rag.embedding.embedder import Embedder
     from rag.index import Index
 
-    made = plan(tiny, embedder, piers)
-    folder = RunFolder.create(tmp_path / "run", made)
+    run_plan = plan(tiny, embedder, piers)
+    folder = RunFolder.create(tmp_path / "run", run_plan)
     Index.build(folder.path / "index", piers, Embedder(embedder))
     write_json(folder.path / "refusal.json", RefusalThreshold({}, 1.0, "default").to_json())
     shutil.copytree(adapter, folder.adapter("lora", 0))
@@ -95,7 +95,7 @@ def update(tmp_path: Path) -> Path:
 
 
 def state(folder: Path) -> dict[str, str]:
-    """The hash of every file below a folder."""
+    """Return the hash of every file below a folder."""
     return {
         str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest()
         for p in sorted(folder.rglob("*"))
@@ -103,7 +103,7 @@ def state(folder: Path) -> dict[str, str]:
     }
 
 
-def test_an_update_is_tried_and_nothing_is_changed(run: RunFolder, update: Path, piers: Path) -> None:
+def test_update_test_changes_no_files(run: RunFolder, update: Path, piers: Path) -> None:
     documents, index = state(piers), state(run.path / "index")
     table = staleness.try_update(run, update)
     assert state(piers) == documents
@@ -127,31 +127,29 @@ def test_an_update_is_tried_and_nothing_is_changed(run: RunFolder, update: Path,
     assert len(list((run.path / "trial").glob("stale-*.jsonl"))) == 2
 
 
-def test_the_arm_reads_the_new_fact_while_it_is_asked_and_the_old_one_after(
-    run: RunFolder, update: Path, piers: Path
-) -> None:
-    bench = open_session(run.path).context
+def test_arm_reads_updated_index_only_during_test(run: RunFolder, update: Path, piers: Path) -> None:
+    context = open_session(run.path).context
 
     def read() -> str:
-        (found,) = bench.retriever.find(["How many berths has the Amber Pier?"])
-        return " ".join(hit.chunk.text for hit in found.hits)
+        (result,) = context.retriever.find(["How many berths has the Amber Pier?"])
+        return " ".join(hit.chunk.text for hit in result.hits)
 
     assert "20 berths" in read()
-    with staleness._updated(bench, piers, update / "documents"):
+    with staleness._with_updated_index(context, piers, update / "documents"):
         assert "99 berths" in read()
     assert "20 berths" in read()
 
 
-def test_documents_in_one_file_are_replaced_whole(
+def test_single_document_file_is_replaced_completely(
     tiny: Model, embedder: Path, tmp_path: Path, update: Path
 ) -> None:
     file = tmp_path / "all.jsonl"
     file.write_text('{"id": "a", "text": "Old."}\n', "utf-8")
-    made = plan(tiny, embedder, file)
+    run_plan = plan(tiny, embedder, file)
     with pytest.raises(BadInput, match=r"all\.jsonl"):
-        staleness.check_update(made, update)
+        staleness.check_update(run_plan, update)
     (update / "documents" / "all.jsonl").write_text('{"id": "a", "text": "New."}\n', "utf-8")
-    assert [q.id for q in staleness.check_update(made, update)] == ["s1"]
+    assert [q.id for q in staleness.check_update(run_plan, update)] == ["s1"]
     from runners.trial.staleness import updated_documents
 
     changed = updated_documents(tmp_path / "scratch", file, update / "documents")
@@ -159,11 +157,9 @@ def test_documents_in_one_file_are_replaced_whole(
     assert "Old." in file.read_text("utf-8")
 
 
-def test_an_update_that_cannot_be_tried_is_refused(
-    tiny: Model, embedder: Path, piers: Path, tmp_path: Path
-) -> None:
-    made: Any = plan(tiny, embedder, piers)
+def test_unusable_update_is_refused(tiny: Model, embedder: Path, piers: Path, tmp_path: Path) -> None:
+    run_plan: Any = plan(tiny, embedder, piers)
     with pytest.raises(BadInput, match="not a folder"):
-        staleness.check_update(made, tmp_path / "none")
+        staleness.check_update(run_plan, tmp_path / "none")
     with pytest.raises(BadInput, match="lacks documents/"):
-        staleness.check_update(made, tmp_path)
+        staleness.check_update(run_plan, tmp_path)
