@@ -75,7 +75,7 @@ def decides_page() -> list[str]:
     for title, name, functions in PARTS:
         module = importlib.import_module(name)
         lines += ["", f"## {title}"] if title else []
-        lines += ["", _plain(inspect.getdoc(module) or "")]
+        lines += ["", docstring_markdown(inspect.getdoc(module) or "")]
         for constant, text in _constants(module):
             lines += (
                 ["", f"- `{constant}`: {text}"]
