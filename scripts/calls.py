@@ -39,24 +39,6 @@ def calls_page() -> list[str]:
     return lines
 
 
-def docstring_markdown(text: str) -> str:
-    """Return a docstring as Markdown: roles and double quotes become code, sections such as Args become lists."""
-    lines: list[str] = []
-    in_section = False
-    for line in _plain(text).splitlines():
-        if re.fullmatch(r"(Args|Attributes|Raises|Returns|Yields):", line):
-            in_section = True
-            lines += [line, ""]
-        elif in_section and (item := re.match(r"    (\w+): (.*)", line)):
-            lines.append(f"- `{item[1]}`: {item[2]}")
-        elif in_section and line.startswith("    "):
-            lines.append(("  " if lines[-1].startswith(("- ", "  ")) else "") + line.strip())
-        else:
-            in_section = in_section and not line
-            lines.append(line)
-    return "\n".join(lines)
-
-
 def _entry(name: str, member: Any) -> Iterator[str]:
     yield from ("", f"### {name}", "")
     if not inspect.isclass(member):
@@ -88,9 +70,29 @@ def _signature(member: Any) -> str:
 
 
 def _prose(text: str) -> list[str]:
+    """Return a docstring as lines of Markdown."""
     return docstring_markdown(text).splitlines()
 
 
+def docstring_markdown(text: str) -> str:
+    """Return a docstring as Markdown: roles and double quotes become code, sections such as Args become lists."""
+    lines: list[str] = []
+    in_section = False
+    for line in _plain(text).splitlines():
+        if re.fullmatch(r"(Args|Attributes|Raises|Returns|Yields):", line):
+            in_section = True
+            lines += [line, ""]
+        elif in_section and (item := re.match(r"    (\w+): (.*)", line)):
+            lines.append(f"- `{item[1]}`: {item[2]}")
+        elif in_section and line.startswith("    "):
+            lines.append(("  " if lines[-1].startswith(("- ", "  ")) else "") + line.strip())
+        else:
+            in_section = in_section and not line
+            lines.append(line)
+    return "\n".join(lines)
+
+
 def _plain(text: str) -> str:
+    """Return a docstring's text with its reStructuredText roles and quotes as Markdown code."""
     text = re.sub(r":\w+:`~?([^`]+)`", r"`\1`", text)
     return text.replace("``", "`")
