@@ -126,6 +126,21 @@ def plain_lines(result: Mapping[str, Any]) -> list[str]:
     return ["\t".join((name, _cell(value))) for name, value in _leaves("", body)]
 
 
+
+
+
+
+
+
+
+
+def print_plain(console: Console, text: str, style: str | None = None) -> None:
+    """Print a text from data: nothing in it is read as markup, an emoji's name or a terminal escape."""
+    console.print(
+        strip_invisible(text), highlight=False, markup=False, emoji=False, soft_wrap=True, style=style
+    )
+
+
 def _is_rows(value: Any) -> bool:
     return isinstance(value, list | tuple) and all(isinstance(row, Mapping) for row in value)
 
@@ -158,10 +173,3 @@ def _cell(value: Any) -> str:
         return "true" if value else "false"
     text = str(value)
     return text.replace("\\", "\\\\").replace("\t", "\\t").replace("\r", "\\r").replace("\n", "\\n")
-
-
-def print_plain(console: Console, text: str, style: str | None = None) -> None:
-    """Print a text from data: nothing in it is read as markup, an emoji's name or a terminal escape."""
-    console.print(
-        strip_invisible(text), highlight=False, markup=False, emoji=False, soft_wrap=True, style=style
-    )

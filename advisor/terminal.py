@@ -131,21 +131,8 @@ def install_stand_ins(*streams: TextIO) -> None:
             reconfigure(errors=NAME)
 
 
-def _plain(letter: str) -> str:
-    """Return the ASCII replacement of one character."""
-    if letter.isascii():
-        return letter
-    if letter in STAND_INS:
-        return STAND_INS[letter]
-    bare = "".join(part for part in unicodedata.normalize("NFKD", letter) if part.isascii())
-    return bare or ("" if unicodedata.combining(letter) else "?")
 
 
-def _stand_in(error: UnicodeError) -> tuple[str, int]:
-    """Return the replacement for the characters of an encoding error; the handler that is registered with codecs."""
-    if not isinstance(error, UnicodeEncodeError):
-        raise error
-    return to_ascii(error.object[error.start : error.end]), error.end
 
 
 def exit_on_closed_pipe() -> None:
@@ -200,3 +187,20 @@ def require_extra(extra: str, *modules: str) -> None:
             f"this needs {', '.join(missing)}, which the base install does not bring",
             f'pip install "tunewise[{extra}]"',
         )
+
+
+def _plain(letter: str) -> str:
+    """Return the ASCII replacement of one character."""
+    if letter.isascii():
+        return letter
+    if letter in STAND_INS:
+        return STAND_INS[letter]
+    bare = "".join(part for part in unicodedata.normalize("NFKD", letter) if part.isascii())
+    return bare or ("" if unicodedata.combining(letter) else "?")
+
+
+def _stand_in(error: UnicodeError) -> tuple[str, int]:
+    """Return the replacement for the characters of an encoding error; the handler that is registered with codecs."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    return to_ascii(error.object[error.start : error.end]), error.end

@@ -148,8 +148,10 @@ def rules_page() -> list[str]:
                 else "- weighs nothing: a note"
             ]
             if rule.at:
-                at = (f"{key} {', '.join(f'{n:,.6g}' for n in numbers)}" for key, numbers in rule.at.items())
-                lines += [f"- compares with: {'; '.join(at)}"]
+                thresholds = (
+                    f"{key} {', '.join(f'{n:,.6g}' for n in numbers)}" for key, numbers in rule.at.items()
+                )
+                lines += [f"- compares with: {'; '.join(thresholds)}"]
             lines += [f"- evidence: {item}" for item in rule.evidence]
     lines += ["", "## Blockers", "", "What forbids a method here, always with the numbers that say so."]
     for check in blockers.BLOCKER_CHECKS:

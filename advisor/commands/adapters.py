@@ -20,7 +20,7 @@ def list_adapters(
     from advisor.workflows import adapters as workflows_adapters
     from runners.models import adapters
 
-    known = [Path(place) for place in adapters.DEFAULT_FOLDERS if Path(place).is_dir()]
+    known = [Path(folder) for folder in adapters.DEFAULT_FOLDERS if Path(folder).is_dir()]
     workflows_adapters.show_adapters(adapters.find_adapters(places or known), as_json)
 
 

@@ -61,45 +61,6 @@ def answer_notes(answer: Answer) -> Iterator[tuple[str, str]]:
             yield from _searched(answer)
 
 
-def _citation(citation: Citation, answer: Answer) -> str:
-    if not citation.n:
-        sentence = single_line(answer.marked[citation.answer_start : citation.answer_end])
-        return f'[?] no passage says this (unsupported): "{sentence}"'
-    partial = "" if citation.supported else " bears out a part only"
-    dates = _dated(citation.date, citation.valid_until, citation.expired)
-    return f'[{citation.n}] {citation.location()}{dates}{partial}: "{defang_text(citation.quote)}"'
-
-
-def _searched(answer: Answer) -> Iterator[tuple[str, str]]:
-    searched = answer.searched
-    if searched:
-        yield (
-            "nearest",
-            f"searched {searched['documents']:,} documents, {searched['passages']:,} passages; nearest:",
-        )
-    for number, hit in enumerate(answer.nearest_hits, start=1):
-        text = defang_text(hit.chunk.text)
-        excerpt = (
-            text
-            if len(text) <= _MAX_PASSAGE_CHARACTERS
-            else f"{text[:_MAX_PASSAGE_CHARACTERS].rsplit(' ', 1)[0]} …"
-        )
-        yield (
-            "nearest",
-            f'  [{number}] {hit.chunk.location()}{_dated(hit.date, hit.valid_until, hit.expired)}: "{excerpt}"',
-        )
-
-
-def _dated(date: str, valid_until: str, expired: bool) -> str:
-    validity = f"{'expired' if expired else 'valid until'} {single_line(valid_until)}" if valid_until else ""
-    parts = ", ".join(filter(None, (single_line(date), validity)))
-    return f" ({parts})" if parts else ""
-
-
-def _difference(conflict: Conflict) -> str:
-    return {"denial": "one denies what the other says"}.get(conflict.about, f"different {conflict.about}")
-
-
 def show_answer(answer: Answer, arm: str, console: Console | None = None) -> None:
     """Print an answer and its sources."""
     console = console or Console()
@@ -138,6 +99,45 @@ def show_streaming(pieces: Generator[str, None, Answer], arm: str, console: Cons
             live.update(_tail(text, console))
     show_answer(answer, arm, console)
     return answer
+
+
+def _citation(citation: Citation, answer: Answer) -> str:
+    if not citation.n:
+        sentence = single_line(answer.marked[citation.answer_start : citation.answer_end])
+        return f'[?] no passage says this (unsupported): "{sentence}"'
+    partial = "" if citation.supported else " bears out a part only"
+    dates = _dated(citation.date, citation.valid_until, citation.expired)
+    return f'[{citation.n}] {citation.location()}{dates}{partial}: "{defang_text(citation.quote)}"'
+
+
+def _searched(answer: Answer) -> Iterator[tuple[str, str]]:
+    searched = answer.searched
+    if searched:
+        yield (
+            "nearest",
+            f"searched {searched['documents']:,} documents, {searched['passages']:,} passages; nearest:",
+        )
+    for number, hit in enumerate(answer.nearest_hits, start=1):
+        text = defang_text(hit.chunk.text)
+        excerpt = (
+            text
+            if len(text) <= _MAX_PASSAGE_CHARACTERS
+            else f"{text[:_MAX_PASSAGE_CHARACTERS].rsplit(' ', 1)[0]} …"
+        )
+        yield (
+            "nearest",
+            f'  [{number}] {hit.chunk.location()}{_dated(hit.date, hit.valid_until, hit.expired)}: "{excerpt}"',
+        )
+
+
+def _dated(date: str, valid_until: str, expired: bool) -> str:
+    validity = f"{'expired' if expired else 'valid until'} {single_line(valid_until)}" if valid_until else ""
+    parts = ", ".join(filter(None, (single_line(date), validity)))
+    return f" ({parts})" if parts else ""
+
+
+def _difference(conflict: Conflict) -> str:
+    return {"denial": "one denies what the other says"}.get(conflict.about, f"different {conflict.about}")
 
 
 def _tail(text: str, console: Console) -> Text:

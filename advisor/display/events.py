@@ -35,6 +35,12 @@ def event_lines(event: Mapping[str, Any]) -> list[str]:
     return _data_lines(kind, event)
 
 
+def print_event(event: Mapping[str, Any]) -> None:
+    """Print the lines of an event to stderr, for verbs that show no other progress."""
+    for line in event_lines(event):
+        note(f"  {line}")
+
+
 def _data_lines(kind: str, event: Mapping[str, Any]) -> list[str]:
     """Return the lines about files, rows and questions that are read and prepared."""
     if kind == "examples.read":
@@ -60,12 +66,6 @@ def _data_lines(kind: str, event: Mapping[str, Any]) -> list[str]:
             f"{event['unsupported']} examples left out because no passage supports their reply"
         ]
     return []
-
-
-def print_event(event: Mapping[str, Any]) -> None:
-    """Print the lines of an event to stderr, for verbs that show no other progress."""
-    for line in event_lines(event):
-        note(f"  {line}")
 
 
 def _model_lines(kind: str, event: Mapping[str, Any]) -> list[str]:

@@ -126,8 +126,8 @@ def board_for_plan(plan: Plan, out: Path, only: str | None = None) -> ProgressBo
     from advisor.costs.step_time import estimate_step_times
 
     examples, split = read_data(plan)
-    running = LiveScores(plan, out, {q.id: q for q in split.test})
+    live_scores = LiveScores(plan, out, {question.id: question for question in split.test})
     estimates = dict(estimate_step_times(plan, len(examples), len(split.test)))
     names = [step_name(step) for step in plan.steps]
     steps = [name for name in names if only in (None, name)]
-    return ProgressBoard(plan.name, steps, estimates, running.mean)
+    return ProgressBoard(plan.name, steps, estimates, live_scores.mean)

@@ -66,13 +66,6 @@ def check_warnings(report: PreflightReport) -> list[str]:
     ]
 
 
-def _check_text(check: PreflightCheck) -> str:
-    text = escape(check.sentence())
-    if check.level == "ok":
-        return f"[dim]{text}[/]"
-    return f"{text}\n[dim]→ {escape(check.next)}[/]" if check.next else text
-
-
 def show_training_rows(
     rows: Sequence[EncodedRow],
     chat: ChatTokenizer,
@@ -114,6 +107,13 @@ def mark_targets(segments: Sequence[PreviewSegment]) -> str:
             inside = segment.learnt
         text += segment.text
     return text + (TARGET_END if inside else "")
+
+
+def _check_text(check: PreflightCheck) -> str:
+    text = escape(check.sentence())
+    if check.level == "ok":
+        return f"[dim]{text}[/]"
+    return f"{text}\n[dim]→ {escape(check.next)}[/]" if check.next else text
 
 
 def _coloured(segments: Sequence[PreviewSegment]) -> Text:

@@ -89,40 +89,6 @@ def show_comparison(comparison: dict[str, Any], console: Console | None = None) 
         console.print(line, highlight=False, soft_wrap=True, markup=False, style="dim")
 
 
-def _question_counts(questions: Mapping[str, int]) -> str:
-    """Return how many questions are compared, and how many are in one run only."""
-    only_in = [
-        f"{questions[key]} only in {run}"
-        for key, run in (("only_a", "the first"), ("only_b", "the second"))
-        if questions[key]
-    ]
-    return f"{questions['common']} questions in both runs" + (f" ({', '.join(only_in)})" if only_in else "")
-
-
-def _seed_line(arm: dict[str, Any]) -> str:
-    means = [row["mean"] for row in arm["seeds"]]
-    each = ", ".join(f"{row['mean']:.3f} (seed {row['seed']})" for row in arm["seeds"])
-    return f"{arm['arm']}: {each}; training seeds are {max(means) - min(means):.3f} apart"
-
-
-def _table(*titles: str) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for number, title in enumerate(titles):
-        table.add_column(title, justify="right" if number else "left")
-    return table
-
-
-def _difference(row: dict[str, Any]) -> tuple[str, str]:
-    return f"{row['difference']:+.3f}", format_interval(row, 3, signed=True)
-
-
-def _p_text(p: float | None) -> str:
-    """Return a p-value as printed; a run of an early version has no corrected one."""
-    if p is None:
-        return "–"
-    return "<.001" if p < 0.001 else f"{p:.3f}".lstrip("0")
-
-
 def score_chart(data: Mapping[str, Any], width: int) -> Text:
     """Return a line of characters for each arm, best first, the winner in colour; empty if ``width`` is too narrow."""
     arms = data["arms"]
@@ -218,41 +184,6 @@ def arms_tables(data: dict[str, Any], width: int) -> list[Table]:
     return [_arms_table(table_columns, name_width) for table_columns in tables]
 
 
-def _columns(data: dict[str, Any]) -> dict[str, list[str]]:
-    """Return the cells of each column by its title, without the names of the arms; both are markup."""
-    arms = data["arms"]
-    measured = {name for arm in arms for name in arm["scores"]}
-    weighed = {name for name, weight in data["weights"].items() if weight} & measured
-    shown = {name: title for name, title in SCORE_COLUMNS.items() if name in (weighed or measured)}
-    scores = [arm["score"] for arm in arms]
-    return {
-        "combined [dim]95 %[/]": [
-            f"{score['mean']:.2f} [dim]{format_interval(score)}[/]" for score in scores
-        ],
-        **{title: [_mean(arm, name) for arm in arms] for name, title in shown.items()},
-        "s/answer": [f"{arm['seconds_per_answer']:.2f}" for arm in arms],
-    }
-
-
-def _arms_table(columns: dict[str, list[str]], name_width: int) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for title in columns:
-        is_name = title == "arm"
-        table.add_column(
-            title,
-            justify="left" if is_name else "right",
-            no_wrap=True,
-            max_width=name_width if is_name else None,
-        )
-    for row in zip(*columns.values(), strict=True):
-        table.add_row(*row)
-    return table
-
-
-def _width(title: str, cells: Sequence[str]) -> int:
-    return max(Text.from_markup(cell).cell_len for cell in (title, *cells))
-
-
 def weights_line(data: dict[str, Any]) -> str:
     """Return the weights of the combined score, each with its reason where the plan gives one."""
     reasons = data.get("weight_reasons") or {}
@@ -297,6 +228,75 @@ def show_models(rows: Sequence[dict[str, Any]]) -> None:
             f"{row['source']} of the package registry, or {row['hub']} of the model hub; {row['license']}"
         )
         print_plain(console, f"{row['name']}: {sources}", "dim")
+
+
+def _question_counts(questions: Mapping[str, int]) -> str:
+    """Return how many questions are compared, and how many are in one run only."""
+    only_in = [
+        f"{questions[key]} only in {run}"
+        for key, run in (("only_a", "the first"), ("only_b", "the second"))
+        if questions[key]
+    ]
+    return f"{questions['common']} questions in both runs" + (f" ({', '.join(only_in)})" if only_in else "")
+
+
+def _seed_line(arm: dict[str, Any]) -> str:
+    means = [row["mean"] for row in arm["seeds"]]
+    each = ", ".join(f"{row['mean']:.3f} (seed {row['seed']})" for row in arm["seeds"])
+    return f"{arm['arm']}: {each}; training seeds are {max(means) - min(means):.3f} apart"
+
+
+def _table(*titles: str) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for number, title in enumerate(titles):
+        table.add_column(title, justify="right" if number else "left")
+    return table
+
+
+def _difference(row: dict[str, Any]) -> tuple[str, str]:
+    return f"{row['difference']:+.3f}", format_interval(row, 3, signed=True)
+
+
+def _p_text(p_value: float | None) -> str:
+    """Return a p-value as printed; a run of an early version has no corrected one."""
+    if p_value is None:
+        return "–"
+    return "<.001" if p_value < 0.001 else f"{p_value:.3f}".lstrip("0")
+
+
+def _columns(data: dict[str, Any]) -> dict[str, list[str]]:
+    """Return the cells of each column by its title, without the names of the arms; both are markup."""
+    arms = data["arms"]
+    measured = {name for arm in arms for name in arm["scores"]}
+    weighed = {name for name, weight in data["weights"].items() if weight} & measured
+    shown = {name: title for name, title in SCORE_COLUMNS.items() if name in (weighed or measured)}
+    scores = [arm["score"] for arm in arms]
+    return {
+        "combined [dim]95 %[/]": [
+            f"{score['mean']:.2f} [dim]{format_interval(score)}[/]" for score in scores
+        ],
+        **{title: [_mean(arm, name) for arm in arms] for name, title in shown.items()},
+        "s/answer": [f"{arm['seconds_per_answer']:.2f}" for arm in arms],
+    }
+
+
+def _arms_table(columns: dict[str, list[str]], name_width: int) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for title in columns:
+        is_name = title == "arm"
+        table.add_column(
+            title,
+            justify="left" if is_name else "right",
+            no_wrap=True,
+            max_width=name_width if is_name else None,
+        )
+    for row in zip(*columns.values(), strict=True):
+        table.add_row(*row)
+    return table
+
+
+def _width(title: str, cells: Sequence[str]) -> int:
+    return max(Text.from_markup(cell).cell_len for cell in (title, *cells))
 
 
 def _mean(arm: dict[str, Any], name: str) -> str:

@@ -239,6 +239,16 @@ def probe_plan(plan: Plan, limit: int) -> Plan:
     )
 
 
+def probe_folder(work: Path, made_from: list[Any]) -> RunFolder:
+    """Return the work folder, emptied when it belongs to a probe of something else."""
+    digest = sha256_text(canonical_json(made_from))
+    inputs_file = work / INPUTS_FILE
+    if not inputs_file.is_file() or digest not in inputs_file.read_text("utf-8", errors="replace"):
+        shutil.rmtree(work, ignore_errors=True)
+        write_json(inputs_file, {"schema": 1, "made_from": digest})
+    return RunFolder(work)
+
+
 def _policy_answers(plan: Plan) -> dict[str, Any]:
     """Return the answers that a probe obeys.
 
@@ -249,13 +259,3 @@ def _policy_answers(plan: Plan) -> dict[str, Any]:
         for key, value in plan.answers.items()
         if key in ("data_must_stay_local", "hosted_api_allowed")
     }
-
-
-def probe_folder(work: Path, made_from: list[Any]) -> RunFolder:
-    """Return the work folder, emptied when it belongs to a probe of something else."""
-    digest = sha256_text(canonical_json(made_from))
-    inputs_file = work / INPUTS_FILE
-    if not inputs_file.is_file() or digest not in inputs_file.read_text("utf-8", errors="replace"):
-        shutil.rmtree(work, ignore_errors=True)
-        write_json(inputs_file, {"schema": 1, "made_from": digest})
-    return RunFolder(work)

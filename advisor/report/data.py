@@ -126,40 +126,6 @@ def measured_facts(run: RunFolder, plan: Plan) -> dict[str, Any]:
     return {"seconds": seconds, "training": trained}
 
 
-def _is_done(event: dict[str, Any], step: str) -> bool:
-    return event.get("event") == "step.done" and event.get("step") == step
-
-
-def _judge_summary(run: RunFolder, plan: Plan, arms: list[ArmScores]) -> dict[str, Any] | None:
-    """Return the summary of the model judge's preferences; None for a plan without a judge."""
-    if plan.judge is None:
-        return None
-    return summary(plan.judge.name, plan.choice, arms, read_journal(run.path / TRIAL / JUDGE_JOURNAL))
-
-
-def _arm(
-    name: str,
-    rows: dict[str, dict[str, float]],
-    documents: dict[str, str],
-    seeds: tuple[tuple[int, float], ...],
-) -> ArmScores:
-    """Build an arm's scores from its rows of scores.json: one row of named scores by question id."""
-    other_columns = ("combined", "seconds", "prompt_tokens", "completion_tokens")
-    return ArmScores(
-        name,
-        tuple(rows),
-        tuple(
-            {key: value for key, value in row.items() if key not in other_columns} for row in rows.values()
-        ),
-        tuple(row["combined"] for row in rows.values()),
-        tuple(row["seconds"] for row in rows.values()),
-        tuple(int(row["prompt_tokens"]) for row in rows.values()),
-        tuple(int(row["completion_tokens"]) for row in rows.values()),
-        tuple(documents.get(question) for question in rows),
-        seeds,
-    )
-
-
 def arm_json(arm: ArmScores, plan: Plan, gpu: str) -> dict[str, Any]:
     """Return an arm as in the report.
 
@@ -189,11 +155,6 @@ def pair_json(pair: PairedDifference) -> dict[str, Any]:
     """Return a paired comparison as in the report."""
     keys = ("a", "b", "difference", "low", "high", "p", "p_holm", "units")
     return {key: getattr(pair, key) for key in keys} | {"n": pair.questions}
-
-
-def _interval(values: list[float], documents: list[str | None]) -> dict[str, float]:
-    interval = bootstrap_interval(values, documents=documents)
-    return {"mean": interval.mean, "low": interval.low, "high": interval.high}
 
 
 def recorded_environment(events: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -229,6 +190,45 @@ def data_used(run: RunFolder, plan: Plan) -> dict[str, Any]:
         "longest_answer_tokens": plan.max_new_tokens,
         "files": _data_files(plan),
     }
+
+
+def _is_done(event: dict[str, Any], step: str) -> bool:
+    return event.get("event") == "step.done" and event.get("step") == step
+
+
+def _judge_summary(run: RunFolder, plan: Plan, arms: list[ArmScores]) -> dict[str, Any] | None:
+    """Return the summary of the model judge's preferences; None for a plan without a judge."""
+    if plan.judge is None:
+        return None
+    return summary(plan.judge.name, plan.choice, arms, read_journal(run.path / TRIAL / JUDGE_JOURNAL))
+
+
+def _arm(
+    name: str,
+    rows: dict[str, dict[str, float]],
+    documents: dict[str, str],
+    seeds: tuple[tuple[int, float], ...],
+) -> ArmScores:
+    """Build an arm's scores from its rows of scores.json: one row of named scores by question id."""
+    other_columns = ("combined", "seconds", "prompt_tokens", "completion_tokens")
+    return ArmScores(
+        name,
+        tuple(rows),
+        tuple(
+            {key: value for key, value in row.items() if key not in other_columns} for row in rows.values()
+        ),
+        tuple(row["combined"] for row in rows.values()),
+        tuple(row["seconds"] for row in rows.values()),
+        tuple(int(row["prompt_tokens"]) for row in rows.values()),
+        tuple(int(row["completion_tokens"]) for row in rows.values()),
+        tuple(documents.get(question) for question in rows),
+        seeds,
+    )
+
+
+def _interval(values: list[float], documents: list[str | None]) -> dict[str, float]:
+    interval = bootstrap_interval(values, documents=documents)
+    return {"mean": interval.mean, "low": interval.low, "high": interval.high}
 
 
 def _last_event(events: Sequence[dict[str, Any]], **wanted: str) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from advisor.report import charts
 from advisor.report.question_browser import browse_questions
@@ -20,6 +20,9 @@ from advisor.verdict import predictions
 from runners.data.questions import Question
 from runners.plan.schema import SCORES
 from runners.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    from jinja2 import Template
 
 STRENGTH_TEXTS = {
     "measured": "on the plan's own model, with enough questions",
@@ -96,23 +99,6 @@ def render_page(data: dict[str, Any], run: RunFolder, questions: Sequence[Questi
         run: the run folder.
         questions: the test questions with their gold, shown beside the answers.
     """
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("advisor"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.globals |= {
-        "track": charts.draw_interval,
-        "seeds": charts.draw_seeds,
-        "moved": charts.draw_change,
-        "scale": charts.draw_scale,
-        "words": _spaced,
-        "took": _duration,
-    }
     style, script = _template_file("report.css"), _template_file("report.js")
     curves = _recommended_first(loss_curves(run), data["verdict"]["recommended"])
     break_even = data["predicted"].get("break_even") or {}
@@ -120,7 +106,7 @@ def render_page(data: dict[str, Any], run: RunFolder, questions: Sequence[Questi
     names = [name for name in SCORES if name in measured_names] + sorted(measured_names - set(SCORES))
     guards = data["guards"]
     refusal = guards.get("refusal")
-    return environment.get_template("report.html.j2").render(
+    return _template().render(
         data=data,
         style=style,
         script=script,
@@ -220,6 +206,28 @@ def memory_rows(data: Mapping[str, Any]) -> list[dict[str, Any]]:
             }
         )
     return rows
+
+
+def _template() -> Template:
+    """Return the page's template; it escapes every value and fails on an unknown name."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("advisor"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.globals |= {
+        "track": charts.draw_interval,
+        "seeds": charts.draw_seeds,
+        "moved": charts.draw_change,
+        "scale": charts.draw_scale,
+        "words": _spaced,
+        "took": _duration,
+    }
+    return environment.get_template("report.html.j2")
 
 
 def _guard_rows(guard: Any) -> list[dict[str, Any]]:

@@ -109,6 +109,19 @@ def answer_pieces(marked: str, gold: Sequence[str], known: Sequence[str]) -> Ite
         yield "plain", plain
 
 
+def is_right(scores: Mapping[str, float], answerable: bool = True) -> bool:
+    """Return whether an answer counts as right.
+
+    It must refuse exactly when it should; where it answers, it needs every number and at least half the words of the gold.
+    Style and citations do not make a wrong fact right. Where the facts are not scored, the combined score decides.
+    """
+    if "refusal" in scores and (scores["refusal"] < 1.0 or not answerable):
+        return scores["refusal"] >= 1.0
+    if "fact_recall" in scores:
+        return scores["fact_recall"] >= RIGHT_SHARE and scores.get("agreement", 1.0) >= 1.0
+    return scores["combined"] >= RIGHT_SHARE
+
+
 def _row(
     number: int,
     key: str,
@@ -179,19 +192,6 @@ def _citation(citation: Mapping[str, Any]) -> dict[str, str]:
         "where": defang_text(f"{location}{date_text}{validity}"),
         "support": citation.get("support", "supported"),
     }
-
-
-def is_right(scores: Mapping[str, float], answerable: bool = True) -> bool:
-    """Return whether an answer counts as right.
-
-    It must refuse exactly when it should; where it answers, it needs every number and at least half the words of the gold.
-    Style and citations do not make a wrong fact right. Where the facts are not scored, the combined score decides.
-    """
-    if "refusal" in scores and (scores["refusal"] < 1.0 or not answerable):
-        return scores["refusal"] >= 1.0
-    if "fact_recall" in scores:
-        return scores["fact_recall"] >= RIGHT_SHARE and scores.get("agreement", 1.0) >= 1.0
-    return scores["combined"] >= RIGHT_SHARE
 
 
 def _scores(run: Path) -> dict[str, dict[str, dict[str, float]]]:

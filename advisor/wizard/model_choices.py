@@ -65,25 +65,6 @@ def replace_model(profile: Profile, model: ModelFacts) -> Profile:
     return replace(profile, model=model.name, model_params_b=round(model.params_b, 4), shape=model.shape)
 
 
-def _offer(profile: Profile, model: ModelFacts, lacking: Mapping[str, str]) -> ModelOffer:
-    size = f"{model.params_b:.3g} B"
-    memory = METHOD_BY_NAME["prompting"].estimate(profile).memory
-    if memory and profile.device_gib and memory.fits(profile.device_gib) == "no":
-        memory_kind = "RAM" if profile.has_gpu is False else "GPU"
-        return ModelOffer(
-            model.name, size, f"needs {memory.low:.1f} GiB, the {memory_kind} gives {profile.device_gib:.1f}"
-        )
-    fitting = [
-        name
-        for name in sorted(TUNING_METHODS)
-        if not any(blocker.rule in _SIZE_BLOCKERS for blocker in METHOD_BY_NAME[name].blocked(profile))
-        and name not in lacking
-    ]
-    verb = "fits" if len(fitting) == 1 else "fit"
-    abilities = f"{', '.join(fitting)} {verb}" if fitting else "too large to tune here"
-    return ModelOffer(model.name, f"{size:<7} {model.licence:<11} {abilities}", tunable=bool(fitting))
-
-
 def is_installed(package: str) -> bool:
     """Return whether a package could be imported; it is not imported."""
     return find_spec(package) is not None
@@ -105,3 +86,22 @@ def missing_packages(answers: Answers, have: Callable[[str], bool] = is_installe
         method: [name for name in names if not have(name)] for method, names in NEEDED_PACKAGES.items()
     }
     return {method: f"needs {', '.join(names)}, missing" for method, names in missing.items() if names}
+
+
+def _offer(profile: Profile, model: ModelFacts, lacking: Mapping[str, str]) -> ModelOffer:
+    size = f"{model.params_b:.3g} B"
+    memory = METHOD_BY_NAME["prompting"].estimate(profile).memory
+    if memory and profile.device_gib and memory.fits(profile.device_gib) == "no":
+        memory_kind = "RAM" if profile.has_gpu is False else "GPU"
+        return ModelOffer(
+            model.name, size, f"needs {memory.low:.1f} GiB, the {memory_kind} gives {profile.device_gib:.1f}"
+        )
+    fitting = [
+        name
+        for name in sorted(TUNING_METHODS)
+        if not any(blocker.rule in _SIZE_BLOCKERS for blocker in METHOD_BY_NAME[name].blocked(profile))
+        and name not in lacking
+    ]
+    verb = "fits" if len(fitting) == 1 else "fit"
+    abilities = f"{', '.join(fitting)} {verb}" if fitting else "too large to tune here"
+    return ModelOffer(model.name, f"{size:<7} {model.licence:<11} {abilities}", tunable=bool(fitting))

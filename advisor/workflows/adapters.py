@@ -37,20 +37,6 @@ def show_adapters(adapters: Sequence[StoredAdapter], as_json: bool) -> None:
         last_base = base
 
 
-def _cells(adapter: StoredAdapter) -> tuple[str, ...]:
-    """Return the cells of an adapter's row."""
-    rank = f"rank {adapter.rank}" if adapter.rank else "all weights"
-    rows = f"{adapter.rows} rows {adapter.data_sha256[:8]}".rstrip() if adapter.rows is not None else ""
-    score = adapter.scores.get("scores", {}).get(COMBINED_SCORE)
-    return (
-        str(adapter.folder),
-        _method(adapter),
-        rank,
-        rows,
-        f"{COMBINED_SCORE} {score['mean']:.2f} {format_interval(score)}" if score else "not measured",
-    )
-
-
 def show_adapter(adapter: StoredAdapter, as_json: bool) -> None:
     """Print everything that is known of one folder of tuned weights."""
     if as_json:
@@ -74,6 +60,20 @@ def show_adapter(adapter: StoredAdapter, as_json: bool) -> None:
     width = max(map(len, lines))
     for name, value in lines.items():
         print(f"{name:<{width}}  {value}")
+
+
+def _cells(adapter: StoredAdapter) -> tuple[str, ...]:
+    """Return the cells of an adapter's row."""
+    rank = f"rank {adapter.rank}" if adapter.rank else "all weights"
+    rows = f"{adapter.rows} rows {adapter.data_sha256[:8]}".rstrip() if adapter.rows is not None else ""
+    score = adapter.scores.get("scores", {}).get(COMBINED_SCORE)
+    return (
+        str(adapter.folder),
+        _method(adapter),
+        rank,
+        rows,
+        f"{COMBINED_SCORE} {score['mean']:.2f} {format_interval(score)}" if score else "not measured",
+    )
 
 
 def _method(adapter: StoredAdapter) -> str:

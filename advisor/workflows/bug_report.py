@@ -155,13 +155,6 @@ class Redactor:
         return "<path>"
 
 
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # in a container the user id may have no name
-        return ""
-
-
 def write_bug_report(out: Path, run: Path | None, examined: Mapping[str, Any]) -> int:
     """Write the zip atomically; return the number of private things that were replaced in it.
 
@@ -205,33 +198,6 @@ def write_bug_report(out: Path, run: Path | None, examined: Mapping[str, Any]) -
     return redactor.count
 
 
-def _is_bundle(path: Path) -> bool:
-    """Return whether a file is a zip of :func:`write_bug_report`, which a newer one may replace."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return archive.read("README.txt").startswith(BUNDLE_README.splitlines()[0].encode())
-    except (OSError, ValueError, KeyError, NotImplementedError, RuntimeError, zipfile.BadZipFile, zlib.error):
-        return False
-
-
-def _json(value: Any) -> str:
-    return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
-
-
-def _run_outline(run: Path) -> dict[str, Any]:
-    """Return the sizes of a run's parts and the outline of its plan, or why the plan cannot be read."""
-    parts = {path.name: _size(path) for path in sorted(run.iterdir()) if path.name in _PARTS}
-    try:
-        return {"parts": parts, "plan": plan_outline(read_run_plan(run))}
-    except BadInput as problem:
-        return {"parts": parts, "problem": type(problem).__name__}
-
-
-def _size(path: Path) -> int:
-    """Return the bytes of a file, or of all files in a folder."""
-    return sum(item.lstat().st_size for item in (path, *path.rglob("*")) if not item.is_dir())
-
-
 def plan_outline(plan: Plan) -> dict[str, Any]:
     """Return the structure of a plan: steps, numbers and choices, without anything a person wrote or named."""
     content = plan.model_dump(mode="json", by_alias=True)
@@ -257,6 +223,40 @@ def plan_outline(plan: Plan) -> dict[str, Any]:
         "embedder": _public_model_name(content["embedder"]["name"]),
     }
     return {key: content[key] for key in kept_keys if key not in outline} | outline
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # in a container the user id may have no name
+        return ""
+
+
+def _is_bundle(path: Path) -> bool:
+    """Return whether a file is a zip of :func:`write_bug_report`, which a newer one may replace."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.read("README.txt").startswith(BUNDLE_README.splitlines()[0].encode())
+    except (OSError, ValueError, KeyError, NotImplementedError, RuntimeError, zipfile.BadZipFile, zlib.error):
+        return False
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+
+
+def _run_outline(run: Path) -> dict[str, Any]:
+    """Return the sizes of a run's parts and the outline of its plan, or why the plan cannot be read."""
+    parts = {path.name: _size(path) for path in sorted(run.iterdir()) if path.name in _PARTS}
+    try:
+        return {"parts": parts, "plan": plan_outline(read_run_plan(run))}
+    except BadInput as problem:
+        return {"parts": parts, "problem": type(problem).__name__}
+
+
+def _size(path: Path) -> int:
+    """Return the bytes of a file, or of all files in a folder."""
+    return sum(item.lstat().st_size for item in (path, *path.rglob("*")) if not item.is_dir())
 
 
 def _is_free_text(key: str) -> bool:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from advisor import history
 from advisor.costs.step_time import estimate_step_times
@@ -30,6 +30,9 @@ from runners.resources import usage
 from runners.resources.machine import detect_machine
 from runners.run_folder import RunFolder
 from runners.runs import requirements
+
+if TYPE_CHECKING:
+    from runners.trial.dry_run import StepTime
 
 _KINDS: dict[str, Kind] = {"index": "index", "train": "train", "evaluate": "evaluate"}
 
@@ -142,28 +145,10 @@ def dry_run(plan: Plan, out: Path, as_json: bool) -> None:
         for number, (step, measurement) in enumerate(DryRun(context).measure(), 1):
             name = step_name(step)
             watcher.say(f"[{number}/{len(plan.steps)}] {name}: {measurement.how}")
-            by_name[name] = replace(
-                by_name[name],
-                measured=measurement.seconds,
-                estimated_gib=measurement.estimated_gib,
-                measured_gib=measurement.memory_gib,
-                process_gib=measurement.process_gib,
-                lost=measurement.lost,
-                how=measurement.how,
-            )
+            by_name[name] = _with_measurement(by_name[name], measurement)
             obstacles += [f"{name}: {measurement.stop}"] if measurement.stop else []
             if isinstance(step, TrainStep) and measurement.training_seconds:
-                trained[step.arm] = [
-                    {
-                        "peak_gib": measurement.process_gib,
-                        "own_gib": measurement.memory_gib,
-                        "expected_gib": measurement.estimated_gib,
-                        "seconds": None
-                        if usage.contention_note(measurement.lost)
-                        else measurement.training_seconds,
-                        "method": step.method,
-                    }
-                ]
+                trained[step.arm] = [_training_record(step, measurement)]
         context.release()
     estimates = list(by_name.values())
     counts = {"examples": len(examples), "dev": len(split.dev), "test": len(split.test)}
@@ -214,6 +199,45 @@ def keep_measurements(
             memory_of="training",
         )
     )
+
+
+def contention_notes(estimates: Sequence[StepEstimate]) -> list[str]:
+    """Return which times were measured while the machine was busy, and that they are not stored."""
+    busy = [row for row in estimates if row.measured is not None and usage.contention_note(row.lost)]
+    if not busy:
+        return []
+    names = ", ".join(row.step for row in busy)
+    worst = usage.contention_note(max(row.lost for row in busy))
+    return [f"{names}: {worst}; the time is too long, and is not kept for later estimates"]
+
+
+def duration_words(seconds: float) -> str:
+    """Return seconds as 42 s or 3.1 min."""
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.1f} min"
+
+
+def _with_measurement(row: StepEstimate, measurement: StepTime) -> StepEstimate:
+    return replace(
+        row,
+        measured=measurement.seconds,
+        estimated_gib=measurement.estimated_gib,
+        measured_gib=measurement.memory_gib,
+        process_gib=measurement.process_gib,
+        lost=measurement.lost,
+        how=measurement.how,
+    )
+
+
+def _training_record(step: TrainStep, measurement: StepTime) -> dict[str, Any]:
+    """Return a measured training like the results of a finished one, without its time if the machine was busy."""
+    busy = usage.contention_note(measurement.lost)
+    return {
+        "peak_gib": measurement.process_gib,
+        "own_gib": measurement.memory_gib,
+        "expected_gib": measurement.estimated_gib,
+        "seconds": None if busy else measurement.training_seconds,
+        "method": step.method,
+    }
 
 
 def _print(
@@ -272,18 +296,3 @@ def _print(
         "nothing was written into the run folder",
         soft_wrap=True,
     )
-
-
-def contention_notes(estimates: Sequence[StepEstimate]) -> list[str]:
-    """Return which times were measured while the machine was busy, and that they are not stored."""
-    busy = [row for row in estimates if row.measured is not None and usage.contention_note(row.lost)]
-    if not busy:
-        return []
-    names = ", ".join(row.step for row in busy)
-    worst = usage.contention_note(max(row.lost for row in busy))
-    return [f"{names}: {worst}; the time is too long, and is not kept for later estimates"]
-
-
-def duration_words(seconds: float) -> str:
-    """Return seconds as 42 s or 3.1 min."""
-    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.1f} min"

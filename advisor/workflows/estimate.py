@@ -164,6 +164,89 @@ def estimate_request(
     return EstimateResult(name, request.method, memory, device, profile.device_gib, hours, usd, notes)
 
 
+def show_estimate(estimate: EstimateResult, as_json: bool) -> None:
+    """Print an estimate: as JSON, or as a headline, the parts, and the assumptions."""
+    if as_json:
+        emit_result(estimate.to_json())
+        return
+    from rich.markup import escape
+
+    from advisor.display import console as display_console
+
+    memory, console = estimate.memory, display_console.console()
+    fits = memory.fits(estimate.device_gib)
+    verdict = (
+        ""
+        if fits is None
+        else f"  [{display_console.CONFIDENCE_COLOURS[fits]}]{_VERDICTS[fits]}[/] {escape(estimate.device)}"
+    )
+    console.print(
+        f"[bold]{escape(estimate.name)}, {estimate.method}[/]  about [bold]{memory.likely:.1f} GiB[/] "
+        f"({memory.low:.1f} to {memory.high:.1f}){verdict}"
+    )
+    rows = [
+        (
+            name.replace("_", " "),
+            f"{gib:.2f}",
+            _bar(gib, memory.likely),
+            f"[dim]{escape(TERM_TEXTS[name])}[/]",
+        )
+        for name, gib in memory.terms.items()
+    ]
+    console.print(display_console.table(("part", "GiB", "", "what it is"), rows, right=(1,)))
+    for label, amount, unit in (("training", estimate.hours, "hours"), ("cost", estimate.usd, "USD")):
+        if amount:
+            console.print(
+                f"{label}: about {amount.likely:,.2g} {unit} ({amount.low:,.2g} to {amount.high:,.2g})"
+            )
+    for assumption in (*memory.assumptions, *estimate.notes):
+        console.print(f"[dim]• {escape(assumption)}[/]")
+
+
+def show_estimate_score(path: Path, as_json: bool) -> None:
+    """Print how close the estimate is to a file of measured peaks; BadInput names a broken row and key."""
+    scored = memory_scores.score_estimates(memory_scores.read_measured_peaks(path))
+    report = memory_scores.accuracy_report(scored)
+    if as_json:
+        emit_result(report)
+        return
+    from rich.markup import escape
+
+    from advisor.display import console as display_console
+
+    console = display_console.console()
+    parts = {"all": report, **report["by_method"], **report["by_source"]}
+    rows = [
+        (
+            escape(name),
+            str(part["n"]),
+            f"{part['mape']:.1f}",
+            f"{part['worst']:+.1f}",
+            f"{part['under_10']:.0%}",
+            f"{part['inside']:.0%}",
+        )
+        for name, part in parts.items()
+    ]
+    columns = ("figures", "n", "mean error %", "worst %", "under by > 10 %", "inside the range")
+    console.print(display_console.table(columns, rows, right=(1, 2, 3, 4, 5)))
+    worst = sorted(scored, key=lambda score: -abs(score.error))[:WORST_SHOWN]
+    lines = [
+        (
+            escape(score.figure.id),
+            f"{score.figure.gib:.2f}",
+            f"{score.memory.likely:.2f}",
+            f"{100 * score.error:+.1f}",
+        )
+        for score in worst
+    ]
+    console.print()
+    console.print(
+        display_console.table(("worst", "measured GiB", "estimated", "error %"), lines, right=(1, 2, 3))
+    )
+    for name, number in report["assumed"].items():
+        console.print(f"[dim]• {number} figures leave out {escape(name)}: its default was assumed[/]")
+
+
 def _shape(request: EstimateRequest) -> tuple[str, ModelShape, tuple[str, ...]]:
     """Return the model's name, its shape, and notes on what was assumed."""
     given = [value for value in (request.model, request.config, request.params_b) if value is not None]
@@ -288,89 +371,6 @@ def _known_names_hint(name: str, known: Any) -> str:
     """Return a hint with the closest known name, if there is one, and all known names."""
     matches = difflib.get_close_matches(name, list(known), n=1, cutoff=0.4)
     return (f"did you mean {matches[0]}? " if matches else "") + f"known: {', '.join(known)}"
-
-
-def show_estimate(estimate: EstimateResult, as_json: bool) -> None:
-    """Print an estimate: as JSON, or as a headline, the parts, and the assumptions."""
-    if as_json:
-        emit_result(estimate.to_json())
-        return
-    from rich.markup import escape
-
-    from advisor.display import console as display_console
-
-    memory, console = estimate.memory, display_console.console()
-    fits = memory.fits(estimate.device_gib)
-    verdict = (
-        ""
-        if fits is None
-        else f"  [{display_console.CONFIDENCE_COLOURS[fits]}]{_VERDICTS[fits]}[/] {escape(estimate.device)}"
-    )
-    console.print(
-        f"[bold]{escape(estimate.name)}, {estimate.method}[/]  about [bold]{memory.likely:.1f} GiB[/] "
-        f"({memory.low:.1f} to {memory.high:.1f}){verdict}"
-    )
-    rows = [
-        (
-            name.replace("_", " "),
-            f"{gib:.2f}",
-            _bar(gib, memory.likely),
-            f"[dim]{escape(TERM_TEXTS[name])}[/]",
-        )
-        for name, gib in memory.terms.items()
-    ]
-    console.print(display_console.table(("part", "GiB", "", "what it is"), rows, right=(1,)))
-    for label, amount, unit in (("training", estimate.hours, "hours"), ("cost", estimate.usd, "USD")):
-        if amount:
-            console.print(
-                f"{label}: about {amount.likely:,.2g} {unit} ({amount.low:,.2g} to {amount.high:,.2g})"
-            )
-    for assumption in (*memory.assumptions, *estimate.notes):
-        console.print(f"[dim]• {escape(assumption)}[/]")
-
-
-def show_estimate_score(path: Path, as_json: bool) -> None:
-    """Print how close the estimate is to a file of measured peaks; BadInput names a broken row and key."""
-    scored = memory_scores.score_estimates(memory_scores.read_measured_peaks(path))
-    report = memory_scores.accuracy_report(scored)
-    if as_json:
-        emit_result(report)
-        return
-    from rich.markup import escape
-
-    from advisor.display import console as display_console
-
-    console = display_console.console()
-    parts = {"all": report, **report["by_method"], **report["by_source"]}
-    rows = [
-        (
-            escape(name),
-            str(part["n"]),
-            f"{part['mape']:.1f}",
-            f"{part['worst']:+.1f}",
-            f"{part['under_10']:.0%}",
-            f"{part['inside']:.0%}",
-        )
-        for name, part in parts.items()
-    ]
-    columns = ("figures", "n", "mean error %", "worst %", "under by > 10 %", "inside the range")
-    console.print(display_console.table(columns, rows, right=(1, 2, 3, 4, 5)))
-    worst = sorted(scored, key=lambda score: -abs(score.error))[:WORST_SHOWN]
-    lines = [
-        (
-            escape(score.figure.id),
-            f"{score.figure.gib:.2f}",
-            f"{score.memory.likely:.2f}",
-            f"{100 * score.error:+.1f}",
-        )
-        for score in worst
-    ]
-    console.print()
-    console.print(
-        display_console.table(("worst", "measured GiB", "estimated", "error %"), lines, right=(1, 2, 3))
-    )
-    for name, number in report["assumed"].items():
-        console.print(f"[dim]• {number} figures leave out {escape(name)}: its default was assumed[/]")
 
 
 def _bar(part: float, whole: float) -> str:

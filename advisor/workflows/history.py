@@ -64,30 +64,6 @@ def ratio_spread(ratios: Sequence[float]) -> dict[str, float | int] | None:
     }
 
 
-def _advice_text(trials: int, undecided: int, right: WilsonShare) -> str:
-    if not trials:
-        return "no trial of your own is finished yet, so nothing can be said of the advice here"
-    open_ones = f", {undecided} undecided" if undecided else ""
-    if not right.n:
-        return f"{trials} trial{'s' * (trials != 1)}{open_ones}: none decided, so nothing can be said yet"
-    return (
-        f"the advice was right in {right.text()} decided trial{'s' * (right.n != 1)}{open_ones}; "
-        "each plan counts once"
-    )
-
-
-def _step_ratios(runs: Sequence[PastRun], kind: Kind) -> list[float]:
-    return [step.ratio for run in runs for step in run.steps if step.kind == kind]
-
-
-def _row(run: PastRun) -> dict[str, Any]:
-    ratios = {
-        "time": round(run.hours.ratio, 3) if run.hours else None,
-        "memory": round(run.memory_ratio, 3) if run.memory_ratio else None,
-    }
-    return {**run.model_dump(mode="json", exclude={"schema_version"}), "ratios": ratios}
-
-
 def show_history(summary: dict[str, Any]) -> None:
     """Print the summary for people."""
     from advisor.display import console
@@ -135,6 +111,30 @@ def show_history(summary: dict[str, Any]) -> None:
         soft_wrap=True,
         markup=False,
     )
+
+
+def _advice_text(trials: int, undecided: int, right: WilsonShare) -> str:
+    if not trials:
+        return "no trial of your own is finished yet, so nothing can be said of the advice here"
+    open_ones = f", {undecided} undecided" if undecided else ""
+    if not right.n:
+        return f"{trials} trial{'s' * (trials != 1)}{open_ones}: none decided, so nothing can be said yet"
+    return (
+        f"the advice was right in {right.text()} decided trial{'s' * (right.n != 1)}{open_ones}; "
+        "each plan counts once"
+    )
+
+
+def _step_ratios(runs: Sequence[PastRun], kind: Kind) -> list[float]:
+    return [step.ratio for run in runs for step in run.steps if step.kind == kind]
+
+
+def _row(run: PastRun) -> dict[str, Any]:
+    ratios = {
+        "time": round(run.hours.ratio, 3) if run.hours else None,
+        "memory": round(run.memory_ratio, 3) if run.memory_ratio else None,
+    }
+    return {**run.model_dump(mode="json", exclude={"schema_version"}), "ratios": ratios}
 
 
 def _ratio_text(ratio: float | None) -> str:

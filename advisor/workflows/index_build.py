@@ -50,48 +50,6 @@ def adapters_knowing_removed(index: Path, removed: Collection[str]) -> list[str]
     ]
 
 
-def _adapter_line(
-    arm: str, read_passages: bool, documents: Collection[str], all_named: bool, removed: Collection[str]
-) -> str:
-    named = sorted(set(documents) & set(removed))
-    if named:
-        shown = ", ".join(named[:3]) + (", ..." if len(named) > 3 else "")
-        return f"the adapter {arm} was trained on removed documents ({shown}): train it again without them"
-    if read_passages:
-        return f"the adapter {arm} was trained with passages of this index, maybe of removed documents: train it again"
-    if not all_named:
-        which_rows = "not for every row" if documents else "for no row"
-        return f"whether the adapter {arm} was trained on removed documents cannot be known: {which_rows} is one named"
-    return f"the adapter {arm} was trained on rows of other documents only"
-
-
-def _read_plan_dict(path: Path) -> dict[str, Any]:
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError):
-        return {}
-    return content if isinstance(content, dict) else {}
-
-
-def _documents_of_examples(run: Path, plan: dict[str, Any]) -> tuple[set[str], bool]:
-    """Return the documents that the training examples name, and whether every row names one."""
-    data = plan.get("data")
-    name = data.get("examples") if isinstance(data, dict) else None
-    try:
-        rows = list(_rows(run / str(name))) if name else []
-    except (OSError, ValueError):
-        return set(), False
-    doc_ids = [row["meta"].get("doc_id") if isinstance(row.get("meta"), dict) else None for row in rows]
-    named = {doc_id for doc_id in doc_ids if isinstance(doc_id, str)}
-    return named, bool(rows) and all(isinstance(doc_id, str) for doc_id in doc_ids)
-
-
-def _rows(path: Path) -> Iterator[dict[str, Any]]:
-    for line in path.read_text(encoding="utf-8").splitlines():
-        if line.strip() and isinstance(row := json.loads(line), dict):
-            yield row
-
-
 def build_index(folder: Path, documents: Path, embedder: str, as_json: bool, store: str) -> None:
     """Build an index and print what was done with every file."""
     from advisor.display.progress import watch_progress
@@ -171,34 +129,6 @@ def keep_on_interrupt(folder: Path) -> Iterator[None]:
         raise
 
 
-def _clock() -> str:
-    return time.strftime("%H:%M:%S")
-
-
-def _print_report(folder: Path, report: BuildReport, as_json: bool) -> None:
-    if as_json:
-        emit_result(report.to_json())
-        return
-    print(
-        f"{report.found} documents found: {report.added} added, {report.changed} changed, "
-        f"{report.unchanged} unchanged, {len(report.skipped)} skipped; {report.removed} removed"
-    )
-    for item in report.skipped:
-        print(f"  skipped {item.path}: {item.reason}")
-    for remark in report.remarks:
-        print(f"  {remark}")
-    for timing in report.stores:
-        mark = "  <- used" if timing.store == report.store else ""
-        print(
-            f"  store {timing.store:5} {timing.ms:8.2f} ms a query, {timing.mib:8.1f} MiB, recall {timing.recall:.3f}{mark}"
-        )
-    cached = f" and {report.cached} from the cache" if report.cached else ""
-    print(
-        f"{report.chunks} passages, {report.embedded} embedded{cached}, generation {report.generation}, "
-        f"{report.seconds:.1f} s: {folder}"
-    )
-
-
 def check_index(folder: Path, repair: bool, embedder: str, as_json: bool) -> None:
     """Verify an index, repairing it first where that was asked for, and print what it contains."""
     from rag.index import Index
@@ -234,3 +164,73 @@ def load_reranker(name: str) -> Any:
     from runners.models import resolve
 
     return Reranker(resolve.resolve_model(name).folder, name=name)
+
+
+def _adapter_line(
+    arm: str, read_passages: bool, documents: Collection[str], all_named: bool, removed: Collection[str]
+) -> str:
+    named = sorted(set(documents) & set(removed))
+    if named:
+        shown = ", ".join(named[:3]) + (", ..." if len(named) > 3 else "")
+        return f"the adapter {arm} was trained on removed documents ({shown}): train it again without them"
+    if read_passages:
+        return f"the adapter {arm} was trained with passages of this index, maybe of removed documents: train it again"
+    if not all_named:
+        which_rows = "not for every row" if documents else "for no row"
+        return f"whether the adapter {arm} was trained on removed documents cannot be known: {which_rows} is one named"
+    return f"the adapter {arm} was trained on rows of other documents only"
+
+
+def _read_plan_dict(path: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _documents_of_examples(run: Path, plan: dict[str, Any]) -> tuple[set[str], bool]:
+    """Return the documents that the training examples name, and whether every row names one."""
+    data = plan.get("data")
+    name = data.get("examples") if isinstance(data, dict) else None
+    try:
+        rows = list(_rows(run / str(name))) if name else []
+    except (OSError, ValueError):
+        return set(), False
+    doc_ids = [row["meta"].get("doc_id") if isinstance(row.get("meta"), dict) else None for row in rows]
+    named = {doc_id for doc_id in doc_ids if isinstance(doc_id, str)}
+    return named, bool(rows) and all(isinstance(doc_id, str) for doc_id in doc_ids)
+
+
+def _rows(path: Path) -> Iterator[dict[str, Any]]:
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if line.strip() and isinstance(row := json.loads(line), dict):
+            yield row
+
+
+def _clock() -> str:
+    return time.strftime("%H:%M:%S")
+
+
+def _print_report(folder: Path, report: BuildReport, as_json: bool) -> None:
+    if as_json:
+        emit_result(report.to_json())
+        return
+    print(
+        f"{report.found} documents found: {report.added} added, {report.changed} changed, "
+        f"{report.unchanged} unchanged, {len(report.skipped)} skipped; {report.removed} removed"
+    )
+    for item in report.skipped:
+        print(f"  skipped {item.path}: {item.reason}")
+    for remark in report.remarks:
+        print(f"  {remark}")
+    for timing in report.stores:
+        mark = "  <- used" if timing.store == report.store else ""
+        print(
+            f"  store {timing.store:5} {timing.ms:8.2f} ms a query, {timing.mib:8.1f} MiB, recall {timing.recall:.3f}{mark}"
+        )
+    cached = f" and {report.cached} from the cache" if report.cached else ""
+    print(
+        f"{report.chunks} passages, {report.embedded} embedded{cached}, generation {report.generation}, "
+        f"{report.seconds:.1f} s: {folder}"
+    )

@@ -97,65 +97,6 @@ def tune_index(request: TuneRequest) -> None:
         print_outcome(outcome, questions, source, request.budget, generation)
 
 
-def _read_questions(request: TuneRequest) -> tuple[Sequence[QuestionRow], str]:
-    """Return the dev questions of the file, and which these are in words; test questions are never read."""
-    from runners.data.questions import load_questions
-    from runners.data.sampling import split_questions
-    from runners.data.tabular import read_rows
-    from runners.plan.schema import PlanData
-
-    assert request.questions is not None
-    rows = load_questions(request.questions)
-    test = {line for line, row in read_rows(request.questions) if row.get("split") == "test"}
-    untested = [row for row in rows if row.line not in test]
-    share = 1.0 if test or request.all_dev else PlanData.model_fields["dev_share"].default
-    dev = split_questions(untested, share, seed=0, max_dev=MAX_TUNE_QUESTIONS).dev
-    selection = (
-        "the dev part, as a run divides them" if share < 1 else "those not marked test" if test else "all dev"
-    )
-    return dev, f"{len(dev)} of {len(rows)} questions of {request.questions} ({selection})"
-
-
-def _make_questions(request: TuneRequest, chunks: Sequence[Chunk]) -> tuple[Sequence[QuestionRow], str]:
-    """Return questions made from the documents, and a line about them; write them to a file if that was asked for."""
-    from rag.evaluation.synthetic import make_questions
-    from rag.files import write_text
-
-    questions = make_questions(chunks, SYNTHETIC_QUESTIONS)
-    if not questions:
-        raise BadInput(
-            f"no questions could be made from {request.documents}: that needs plain statements in English",
-            "write some questions with their doc_id, one JSON object a line, and give --questions FILE",
-        )
-    if request.keep_made:
-        rows = (json.dumps(item.to_json(), ensure_ascii=False) for item in questions)
-        write_text(request.keep_made, "".join(f"{row}\n" for row in rows))
-    return questions, (
-        f"{len(questions)} synthetic questions, made from the documents: they use the documents' own words, "
-        "so only chunk size and overlap are tried"
-    )
-
-
-def _progress_callback(watcher: ProgressWatcher) -> Any:
-    """Return a callback that shows the candidates on the bar, and beside them what is being embedded."""
-    done, total = 0, 1
-
-    def on_event(event: dict[str, Any]) -> None:
-        nonlocal done, total
-        if event["event"] == "tune.candidate":
-            done, total = event["done"], event["total"]
-            watcher.advance(done, total, "")
-        elif event["event"] == "tune.cut":
-            watcher.say(
-                f"  {event['number']}/{event['total']}: {event['max_tokens']} tokens, overlap {event['overlap']:g}, "
-                f"{event['chunks']} passages"
-            )
-        elif event["event"] == "embed.batch":
-            watcher.advance(done, total, f"embedding {event['done']} of {event['total']} passages")
-
-    return on_event
-
-
 def print_outcome(
     outcome: TuningOutcome, questions: LabelledQuestions, source: str, budget: int, generation: int
 ) -> None:
@@ -221,6 +162,65 @@ def outcome_json(
 def unjudged_reasons(questions: LabelledQuestions) -> str:
     """Return how many questions cannot be judged, by reason."""
     return ", ".join(f"{number} {reason}" for reason, number in questions.left_out.items())
+
+
+def _read_questions(request: TuneRequest) -> tuple[Sequence[QuestionRow], str]:
+    """Return the dev questions of the file, and which these are in words; test questions are never read."""
+    from runners.data.questions import load_questions
+    from runners.data.sampling import split_questions
+    from runners.data.tabular import read_rows
+    from runners.plan.schema import PlanData
+
+    assert request.questions is not None
+    rows = load_questions(request.questions)
+    test = {line for line, row in read_rows(request.questions) if row.get("split") == "test"}
+    untested = [row for row in rows if row.line not in test]
+    share = 1.0 if test or request.all_dev else PlanData.model_fields["dev_share"].default
+    dev = split_questions(untested, share, seed=0, max_dev=MAX_TUNE_QUESTIONS).dev
+    selection = (
+        "the dev part, as a run divides them" if share < 1 else "those not marked test" if test else "all dev"
+    )
+    return dev, f"{len(dev)} of {len(rows)} questions of {request.questions} ({selection})"
+
+
+def _make_questions(request: TuneRequest, chunks: Sequence[Chunk]) -> tuple[Sequence[QuestionRow], str]:
+    """Return questions made from the documents, and a line about them; write them to a file if that was asked for."""
+    from rag.evaluation.synthetic import make_questions
+    from rag.files import write_text
+
+    questions = make_questions(chunks, SYNTHETIC_QUESTIONS)
+    if not questions:
+        raise BadInput(
+            f"no questions could be made from {request.documents}: that needs plain statements in English",
+            "write some questions with their doc_id, one JSON object a line, and give --questions FILE",
+        )
+    if request.keep_made:
+        rows = (json.dumps(item.to_json(), ensure_ascii=False) for item in questions)
+        write_text(request.keep_made, "".join(f"{row}\n" for row in rows))
+    return questions, (
+        f"{len(questions)} synthetic questions, made from the documents: they use the documents' own words, "
+        "so only chunk size and overlap are tried"
+    )
+
+
+def _progress_callback(watcher: ProgressWatcher) -> Any:
+    """Return a callback that shows the candidates on the bar, and beside them what is being embedded."""
+    done, total = 0, 1
+
+    def on_event(event: dict[str, Any]) -> None:
+        nonlocal done, total
+        if event["event"] == "tune.candidate":
+            done, total = event["done"], event["total"]
+            watcher.advance(done, total, "")
+        elif event["event"] == "tune.cut":
+            watcher.say(
+                f"  {event['number']}/{event['total']}: {event['max_tokens']} tokens, overlap {event['overlap']:g}, "
+                f"{event['chunks']} passages"
+            )
+        elif event["event"] == "embed.batch":
+            watcher.advance(done, total, f"embedding {event['done']} of {event['total']} passages")
+
+    return on_event
 
 
 def _print_table(outcome: TuningOutcome, budget: int) -> None:

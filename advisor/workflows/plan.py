@@ -78,6 +78,52 @@ def make_plan(request: PlanRequest) -> Path | None:
     return path
 
 
+def print_profiles(as_json: bool) -> None:
+    """Print the saved profiles: name, day and goal; one that cannot be read says why."""
+    from advisor.questionnaire.answers_files import all_profiles, profiles_folder
+
+    profiles = all_profiles()
+    if as_json:
+        rows = [profile.to_json() for profile in profiles]
+        emit_result({"schema": 1, "folder": str(profiles_folder()), "profiles": rows})
+        return
+    if not profiles:
+        print(f"no profile is kept in {profiles_folder()}; keep one with: tunewise plan --save NAME")
+        return
+    from advisor.display import console
+
+    cells = [
+        (
+            profile.name,
+            profile.day.isoformat(),
+            str(len(profile.answers)),
+            _about(profile.answers, profile.problem),
+        )
+        for profile in profiles
+    ]
+    console.console().print(console.table(("profile", "saved", "answers", "goal"), cells, right=(2,)))
+
+
+def print_schema() -> None:
+    """Print the JSON Schema of plan.yaml."""
+    print(json.dumps(Plan.model_json_schema(by_alias=True), indent=2))
+
+
+def recommend_after_change(
+    answers: Answers, changes: tuple[str, ...]
+) -> tuple[BaseRecommendation, BaseRecommendation]:
+    """Return the recommendation before and after changes (``key=value``) to the answers of a plan."""
+    before = recommend(answers)
+    changed = answers
+    for key, answer in flag_answers(changes).layers["flag"].items():
+        changed = changed.drop("file", [key]).add("flag", {key: answer})
+    refuse_unknown_model(changed)
+    changed, line = answers_from_probe.answers_of_this_model(changed)
+    if line:
+        output.note(line)
+    return before, recommend(changed)
+
+
 def _collect_answers(request: PlanRequest) -> Answers:
     """Return the answers of flags, answers file and saved profile, the stronger first.
 
@@ -114,57 +160,11 @@ def _save_profile_and_record(
         output.note(f"wrote the decision record {record}")
 
 
-def print_profiles(as_json: bool) -> None:
-    """Print the saved profiles: name, day and goal; one that cannot be read says why."""
-    from advisor.questionnaire.answers_files import all_profiles, profiles_folder
-
-    profiles = all_profiles()
-    if as_json:
-        rows = [profile.to_json() for profile in profiles]
-        emit_result({"schema": 1, "folder": str(profiles_folder()), "profiles": rows})
-        return
-    if not profiles:
-        print(f"no profile is kept in {profiles_folder()}; keep one with: tunewise plan --save NAME")
-        return
-    from advisor.display import console
-
-    cells = [
-        (
-            profile.name,
-            profile.day.isoformat(),
-            str(len(profile.answers)),
-            _about(profile.answers, profile.problem),
-        )
-        for profile in profiles
-    ]
-    console.console().print(console.table(("profile", "saved", "answers", "goal"), cells, right=(2,)))
-
-
 def _about(answers: Mapping[str, Answer], problem: str) -> str:
     """Return a table cell as markup: the goal, or what is wrong with the file."""
     goal = answers["goal"].value if "goal" in answers else None
     text = (problem or format_answer(goal or "–", 60)).replace("[", "\\[")
     return f"[red]{text}[/]" if problem else text
-
-
-def print_schema() -> None:
-    """Print the JSON Schema of plan.yaml."""
-    print(json.dumps(Plan.model_json_schema(by_alias=True), indent=2))
-
-
-def recommend_after_change(
-    answers: Answers, changes: tuple[str, ...]
-) -> tuple[BaseRecommendation, BaseRecommendation]:
-    """Return the recommendation before and after changes (``key=value``) to the answers of a plan."""
-    before = recommend(answers)
-    changed = answers
-    for key, answer in flag_answers(changes).layers["flag"].items():
-        changed = changed.drop("file", [key]).add("flag", {key: answer})
-    refuse_unknown_model(changed)
-    changed, line = answers_from_probe.answers_of_this_model(changed)
-    if line:
-        output.note(line)
-    return before, recommend(changed)
 
 
 def _show(rec: BaseRecommendation, situation: Situation, with_answers: bool) -> None:

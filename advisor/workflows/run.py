@@ -51,27 +51,16 @@ def execute_plan(
     """
     from advisor.display.trial_table import show_report
     from advisor.verdict.predictions import prediction_line
-    from runners.plan.schema import with_seeds
-    from runners.trial.execute import quick_plan
 
     if resume and overwrite:
         raise UsageProblem("--resume and --overwrite exclude each other", "choose one")
     if seeds is not None and quick:
         raise UsageProblem("--quick trains one seed", "leave out --quick, or --seeds")
-    if kernels is not None:
-        check_kernels(kernels, path)
+    plan = _read_plan(path, quick, seeds, kernels)
     if is_run(path):
-        if seeds is not None:
-            raise UsageProblem(
-                f"{path} keeps the seeds it was begun with", "give the plan's file with --seeds"
-            )
-        plan, out, resume = read_run_plan(path), out or path, not overwrite
-    else:
-        plan = read_plan(path)
-        plan = quick_plan(plan) if quick else plan
-        plan = with_seeds(plan, seeds) if seeds is not None else plan
-        plan = plan.model_copy(update={"kernels": kernels}) if kernels is not None else plan
-        out = out or Path("runs") / plan.name
+        out = out or path
+        resume = not overwrite
+    out = out or Path("runs") / plan.name
     stale = check_stale_test(plan, stale_test, only)
     if dry_run:
         from advisor.workflows.dry_run import dry_run as measure
@@ -190,3 +179,22 @@ def check_gate(data: dict[str, Any]) -> None:
             f"the gate was not met: {verdict['recommended']} does not beat the arms it must",
             f"the results are kept; the arm to use is {verdict['winner']}",
         )
+
+
+def _read_plan(path: Path, quick: bool, seeds: int | None, kernels: str | None) -> Plan:
+    """Return the plan of a file with these options applied, or that of a run folder, which no option changes."""
+    from runners.plan.schema import with_seeds
+    from runners.trial.execute import quick_plan
+
+    if kernels is not None:
+        check_kernels(kernels, path)
+    if is_run(path):
+        if seeds is not None:
+            raise UsageProblem(
+                f"{path} keeps the seeds it was begun with", "give the plan's file with --seeds"
+            )
+        return read_run_plan(path)
+    plan = read_plan(path)
+    plan = quick_plan(plan) if quick else plan
+    plan = with_seeds(plan, seeds) if seeds is not None else plan
+    return plan.model_copy(update={"kernels": kernels}) if kernels is not None else plan

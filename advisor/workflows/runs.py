@@ -71,34 +71,6 @@ def show_run(run: Path, as_json: bool) -> None:
         )
 
 
-def _print_run(summary: RunSummary) -> None:
-    screen = console.console()
-    extra = summary.extra
-    lines = {
-        "run": str(summary.path),
-        "state": summary.state,
-        "choice": summary.choice,
-        "model": summary.model,
-        "steps": summary.steps,
-        "verdict": extra.get("verdict", ""),
-        "changed": summary.changed,
-        "size": _size(summary.bytes),
-    }
-    for name, value in lines.items():
-        if value:
-            screen.print(f"{name:<8} {value}", markup=False, soft_wrap=True)
-    if arms := extra.get("arms"):
-        screen.print()
-        rows = [
-            (escape(arm), f"{score['mean']:.2f}", f"{score['low']:.2f}–{score['high']:.2f}")
-            for arm, score in arms.items()
-        ]
-        screen.print(console.table(("arm", "combined", "95 %"), rows, right=(1, 2)))
-    screen.print()
-    parts = [(escape(name), _size(size)) for name, size in extra.get("parts", {}).items()]
-    screen.print(console.table(("part", "size"), parts, right=(1,)))
-
-
 def show_run_diff(a: Path, b: Path, as_json: bool) -> None:
     """Print how the plans of two runs differ, and both verdicts."""
     diff = listing.diff_runs(run_folder_named(a), run_folder_named(b))
@@ -177,6 +149,34 @@ def run_folder_named(run: Path) -> Path:
     matches = difflib.get_close_matches(run.name, names, n=1, cutoff=0.5)
     hint = f"did you mean {matches[0]}?" if matches else "see what there is: tunewise runs list"
     raise BadInput(f"there is no run {run}", hint)
+
+
+def _print_run(summary: RunSummary) -> None:
+    screen = console.console()
+    extra = summary.extra
+    lines = {
+        "run": str(summary.path),
+        "state": summary.state,
+        "choice": summary.choice,
+        "model": summary.model,
+        "steps": summary.steps,
+        "verdict": extra.get("verdict", ""),
+        "changed": summary.changed,
+        "size": _size(summary.bytes),
+    }
+    for name, value in lines.items():
+        if value:
+            screen.print(f"{name:<8} {value}", markup=False, soft_wrap=True)
+    if arms := extra.get("arms"):
+        screen.print()
+        rows = [
+            (escape(arm), f"{score['mean']:.2f}", f"{score['low']:.2f}–{score['high']:.2f}")
+            for arm, score in arms.items()
+        ]
+        screen.print(console.table(("arm", "combined", "95 %"), rows, right=(1, 2)))
+    screen.print()
+    parts = [(escape(name), _size(size)) for name, size in extra.get("parts", {}).items()]
+    screen.print(console.table(("part", "size"), parts, right=(1,)))
 
 
 def _verdict(run: RunSummary) -> str:

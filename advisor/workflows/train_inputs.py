@@ -142,19 +142,6 @@ def print_indented(lines: Sequence[str]) -> None:
         note(f"  {line}")
 
 
-def _refuse_bad_file_flags(files: TrainFiles) -> None:
-    """Raise UsageProblem for flags about files that exclude each other or are out of range."""
-    if files.valid is not None and files.valid_share is not None:
-        raise UsageProblem("--valid and --valid-share exclude each other", "give one of them")
-    if files.replay is None and files.replay_share is not None:
-        raise UsageProblem("--replay-share needs --replay", "name the file of replay rows")
-    if files.max_rows is not None and files.max_rows < 1:
-        raise UsageProblem(f"--max-rows {files.max_rows} leaves nothing to learn", "1 or more")
-    for name, share in (("--valid-share", files.valid_share), ("--replay-share", files.replay_share)):
-        if share is not None and not 0 < share < 1:
-            raise UsageProblem(f"{name} {share:g} is no share", "a number above 0 and below 1, such as 0.1")
-
-
 def settings_from_flags(flags: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings that the flags give, as TrainConfig takes them."""
     given = {name: value for name, value in flags.items() if value is not None}
@@ -238,6 +225,19 @@ def chat_lengths(rows: Sequence[Example], chat: ChatTokenizer) -> list[int]:
         except BadInput:
             continue  # the preflight reports it, with the row
     return lengths
+
+
+def _refuse_bad_file_flags(files: TrainFiles) -> None:
+    """Raise UsageProblem for flags about files that exclude each other or are out of range."""
+    if files.valid is not None and files.valid_share is not None:
+        raise UsageProblem("--valid and --valid-share exclude each other", "give one of them")
+    if files.replay is None and files.replay_share is not None:
+        raise UsageProblem("--replay-share needs --replay", "name the file of replay rows")
+    if files.max_rows is not None and files.max_rows < 1:
+        raise UsageProblem(f"--max-rows {files.max_rows} leaves nothing to learn", "1 or more")
+    for name, share in (("--valid-share", files.valid_share), ("--replay-share", files.replay_share)):
+        if share is not None and not 0 < share < 1:
+            raise UsageProblem(f"{name} {share:g} is no share", "a number above 0 and below 1, such as 0.1")
 
 
 def _plain(value: object) -> str:

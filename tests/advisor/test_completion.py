@@ -20,7 +20,7 @@ import io, json, os, sys
 from contextlib import redirect_stdout
 from advisor.cli import main
 
-told = {}
+suggestions = {}
 for words in json.loads(sys.argv[1]):
     out = io.StringIO()
     os.environ.update(_TUNEWISE_COMPLETE="complete_bash", COMP_WORDS=words, COMP_CWORD=str(words.count(" ")))
@@ -29,9 +29,9 @@ for words in json.loads(sys.argv[1]):
             main([])
         except SystemExit:
             pass
-    told[words] = out.getvalue().split()
+    suggestions[words] = out.getvalue().split()
 heavy = {"torch", "transformers", "faiss", "peft", "scipy", "numpy", "questionary"} & set(sys.modules)
-print(json.dumps([told, sorted(heavy)]))
+print(json.dumps([suggestions, sorted(heavy)]))
 """
 PLAN = (
     "name: desk\nsteps:\n- {kind: index}\n- {kind: evaluate, arm: rag}\n- {kind: evaluate, arm: prompting}\n"

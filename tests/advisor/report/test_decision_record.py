@@ -27,7 +27,7 @@ SECTIONS = [
 @pytest.fixture
 def desk_situation(desk: Any, laptop: Machine) -> Situation:
     """A typical case: all files, most answers."""
-    given = [
+    answers = [
         "goal=Answer guests",
         "behaviour_gap=high",
         "must_cite=yes",
@@ -35,7 +35,7 @@ def desk_situation(desk: Any, laptop: Machine) -> Situation:
         "call_volume=low",
     ]
     flags = {key: getattr(desk, key) for key in ("documents", "examples", "questions", "prompt")}
-    return complete_situation(flag_answers(given, **flags), laptop)
+    return complete_situation(flag_answers(answers, **flags), laptop)
 
 
 def page(situation: Situation, day: date = DAY) -> str:

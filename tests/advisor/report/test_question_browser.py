@@ -112,11 +112,11 @@ def test_axis_ticks_are_round_numbers_within_range() -> None:
 
 
 def test_memory_bar_has_a_text_alternative() -> None:
-    drawn = charts.memory_bar(1.0, 1.2, 1.5, 1.4, 2.0)
-    assert 'aria-label="estimated 1.00 to 1.50 GiB, likely 1.20; measured 1.40 GiB"' in drawn
-    assert 'class="ring"' not in drawn
-    whole = charts.memory_bar(1.0, 1.2, 1.5, 1.4, 8.0, 4.0)
-    assert 'class="ring"' in whole
-    assert "measured 1.40 GiB; the whole process 4.00 GiB" in whole
-    assert 'class="room"' in drawn
+    svg = charts.memory_bar(1.0, 1.2, 1.5, 1.4, 2.0)
+    assert 'aria-label="estimated 1.00 to 1.50 GiB, likely 1.20; measured 1.40 GiB"' in svg
+    assert 'class="ring"' not in svg
+    with_process_peak = charts.memory_bar(1.0, 1.2, 1.5, 1.4, 8.0, 4.0)
+    assert 'class="ring"' in with_process_peak
+    assert "measured 1.40 GiB; the whole process 4.00 GiB" in with_process_peak
+    assert 'class="room"' in svg
     assert "room" not in charts.memory_bar(1.0, 1.2, 1.5, None, 64.0)

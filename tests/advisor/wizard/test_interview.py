@@ -179,9 +179,9 @@ def test_interruption_keeps_answers(laptop: Machine) -> None:
 
 def test_missing_file_of_flag_is_rejected_at_start(laptop: Machine) -> None:
     """A file that a flag names must exist before the first question."""
-    given = Answers().put("flag", {"documents": "/nowhere/at/all"})
+    flag_answers = Answers().put("flag", {"documents": "/nowhere/at/all"})
     with pytest.raises(BadInput):
-        Interview(Script({}), given, lambda answers: complete_situation(answers, laptop))
+        Interview(Script({}), flag_answers, lambda answers: complete_situation(answers, laptop))
 
 
 def test_maximum_of_questions_never_rises(interview: RunInterview, desk: Any) -> None:
@@ -261,8 +261,8 @@ def test_probe_at_review_adds_answers(interview: RunInterview) -> None:
 
 def test_probe_is_offered_only_with_questions_and_data(desk: Any) -> None:
     """Questions with documents or examples; never an endpoint."""
-    given = {"documents": str(desk.documents), "questions": str(desk.questions)}
-    assert offer_probe(Profile.of(given))
+    answers = {"documents": str(desk.documents), "questions": str(desk.questions)}
+    assert offer_probe(Profile.of(answers))
     assert not offer_probe(Profile.of({"questions": str(desk.questions)}))
     assert not offer_probe(Profile.of({"documents": str(desk.documents)}))
-    assert not offer_probe(Profile.of({**given, "model": "openai:tern@http://127.0.0.1:1/v1"}))
+    assert not offer_probe(Profile.of({**answers, "model": "openai:tern@http://127.0.0.1:1/v1"}))

@@ -62,8 +62,8 @@ def test_index_build_update_search_and_check(
     tmp_path: Path, documents: Path, embedder: Path, capsys: Capture
 ) -> None:
     index = tmp_path / "index"
-    given = ("--documents", documents, "--embedder", embedder)
-    assert index_exit_code("build", index, *given, "--json") == 0
+    options = ("--documents", documents, "--embedder", embedder)
+    assert index_exit_code("build", index, *options, "--json") == 0
     built = json.loads(capsys.readouterr().out)
     counts = (
         "found",
@@ -83,7 +83,7 @@ def test_index_build_update_search_and_check(
         ["empty.txt"],
     )
     (documents / "dogs.txt").write_text("Dogs travel on deck. A single costs 3 euros.")
-    assert index_exit_code("update", index, *given) == 0
+    assert index_exit_code("update", index, *options) == 0
     output = capsys.readouterr().out
     assert "3 documents found: 0 added, 1 changed, 1 unchanged, 1 skipped; 0 removed" in output
     assert "2 passages, 1 embedded, generation 2" in output
@@ -153,11 +153,11 @@ def test_purge_names_adapters_trained_on_removed_documents(
         {"kind": "train", "arm": "hybrid", "rows": "retrieval"},
     ]
     (run / "plan.yaml").write_text(yaml.safe_dump({"data": {"examples": str(examples)}, "steps": steps}))
-    given = ("--documents", documents, "--embedder", embedder)
-    assert index_exit_code("build", index, *given) == 0
+    options = ("--documents", documents, "--embedder", embedder)
+    assert index_exit_code("build", index, *options) == 0
     (documents / "dogs.txt").unlink()
     capsys.readouterr()
-    assert index_exit_code("update", index, *given, "--purge") == 0
+    assert index_exit_code("update", index, *options, "--purge") == 0
     notes = capsys.readouterr().err
     assert "the adapter lora-s0 was trained on removed documents (dogs.txt)" in notes
     lines = adapters_knowing_removed(index, ["another.md"])

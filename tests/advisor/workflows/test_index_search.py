@@ -80,7 +80,7 @@ def test_search_applies_filters_and_dates(index: Path, embedder: Path, capsys: C
 
 
 def test_search_json_has_all_keys(index: Path, embedder: Path, capsys: Capture) -> None:
-    given = (
+    options = (
         "--embedder",
         embedder,
         "--json",
@@ -91,7 +91,7 @@ def test_search_json_has_all_keys(index: Path, embedder: Path, capsys: Capture) 
         "--neighbours",
         1,
     )
-    assert search_exit_code(index, "dogs", *given) == 0
+    assert search_exit_code(index, "dogs", *options) == 0
     hit = json.loads(capsys.readouterr().out)["hits"][0]
     assert set(hit) == {
         "doc",

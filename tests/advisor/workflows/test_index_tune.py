@@ -55,8 +55,8 @@ def index_exit_code(*arguments: object) -> int:
     return int(stopped.value.code or 0)
 
 
-def tune(harbour_index: Path, embedder: Path, *more: object, budget: int = 64) -> int:
-    given = (
+def tune(harbour_index: Path, embedder: Path, *options: object, budget: int = 64) -> int:
+    arguments = (
         harbour_index / "index",
         "--documents",
         harbour_index / "documents",
@@ -65,7 +65,7 @@ def tune(harbour_index: Path, embedder: Path, *more: object, budget: int = 64) -
         "--budget",
         budget,
     )
-    return index_exit_code("tune", *given, *more)
+    return index_exit_code("tune", *arguments, *options)
 
 
 def test_tune_applies_better_settings(harbour_index: Path, embedder: Path, capsys: Capture) -> None:

@@ -142,8 +142,8 @@ def test_explain_and_whatif_read_the_plan_of_a_run(tunewise: Any, desk: Any) -> 
     run = RunFolder.create(desk.folder / "elsewhere" / "run", read_plan(desk.folder / "plan.yaml"))
     run.write({"event": "run.start"})
     data = json.loads(tunewise("explain", run.path / "plan.yaml", "--json").stdout)
-    for given in (desk.folder / "plan.yaml", run.path):
-        assert json.loads(tunewise("explain", given, "--json").stdout)["ranked"] == data["ranked"]
+    for path in (desk.folder / "plan.yaml", run.path):
+        assert json.loads(tunewise("explain", path, "--json").stdout)["ranked"] == data["ranked"]
     changed = tunewise("whatif", run.path, "--set", "behaviour_gap=none")
     assert changed.returncode == 0, changed.stderr
     assert "- hybrid" in changed.stdout

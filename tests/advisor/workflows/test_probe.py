@@ -127,13 +127,15 @@ def test_interrupted_probe_continues_with_its_replies(piers: Path, server: Any) 
 
 
 def test_answers_of_a_person_override_the_probe() -> None:
-    given = Answers().put("file", {"behaviour_gap": "low", "must_cite": True})
-    given = given.put("probed", {"behaviour_gap": "high", "task_needs_facts": "new"}, "probe of tern: 0 of 9")
-    assert list(counted_answers(given)) == ["task_needs_facts"]
-    ((own, probed),) = overridden_answers(given).values()
+    answers = Answers().put("file", {"behaviour_gap": "low", "must_cite": True})
+    answers = answers.put(
+        "probed", {"behaviour_gap": "high", "task_needs_facts": "new"}, "probe of tern: 0 of 9"
+    )
+    assert list(counted_answers(answers)) == ["task_needs_facts"]
+    ((own, probed),) = overridden_answers(answers).values()
     assert (own.value, probed.value) == ("low", "high")
-    assert "behaviour_gap" in without_probe(given)
-    assert "task_needs_facts" not in without_probe(given)
+    assert "behaviour_gap" in without_probe(answers)
+    assert "task_needs_facts" not in without_probe(answers)
 
 
 def test_probe_without_questions_exits_2(piers: Path) -> None:

@@ -198,5 +198,5 @@ def test_train_publishes_adapter_and_continues_from_it(
 
 
 def test_resume_line() -> None:
-    given = ["/bin/tunewise", "train", "--examples", "my rows.jsonl", "--overwrite", "--out", "o"]
-    assert resume_line(given) == "tunewise train --examples 'my rows.jsonl' --out o --resume"
+    arguments = ["/bin/tunewise", "train", "--examples", "my rows.jsonl", "--overwrite", "--out", "o"]
+    assert resume_line(arguments) == "tunewise train --examples 'my rows.jsonl' --out o --resume"
