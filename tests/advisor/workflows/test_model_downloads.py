@@ -68,7 +68,7 @@ def test_what_is_here_is_not_fetched() -> None:
     for known in KNOWN_MODELS:
         folder = paths.cache_folder() / "models" / known.name
         size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-        assert size == pytest.approx(known.kept, rel=0.02)
+        assert size == pytest.approx(known.cached_bytes, rel=0.02)
 
 
 def test_a_plan_names_its_models_and_its_embedder_only_where_it_embeds(alone: dict[str, str]) -> None:
