@@ -75,8 +75,8 @@ def test_a_foreign_package_of_the_right_name_is_refused(links: Path) -> None:
 
 def test_nothing_cached_and_no_index_names_the_command(links: Path) -> None:
     code = (
-        "from runners import models\nfrom rag.errors import Problem\n"
-        f"try: models.resolve('{BASE}')\nexcept Problem as p: print(p.exit_code, p)"
+        "from runners.models.resolve import resolve_model\nfrom rag.errors import Problem\n"
+        f"try: resolve_model('{BASE}')\nexcept Problem as p: print(p.exit_code, p)"
     )
     env = {**os.environ, "HF_HOME": str(links), "HF_HUB_OFFLINE": "1"}
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)

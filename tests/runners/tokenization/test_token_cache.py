@@ -29,7 +29,7 @@ def through(
     rows: Sequence[Example], chat: ChatTokenizer, folder: Path, turns: str = "all"
 ) -> list[EncodedRow | BadInput]:
     """Return the tokens as a run would take and keep them."""
-    tokens = TokenCache(folder, least=1)
+    tokens = TokenCache(folder, min_rows=1)
     found = tokens.encoded(rows, chat, turns)
     tokens.keep()
     return found
