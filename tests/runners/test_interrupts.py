@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM on real processes: the work is kept, the line that goes on is printed, the code is right."""
+"""Ctrl-C and SIGTERM on real processes: work is saved, the resume command is printed, the exit code is right."""
 
 from __future__ import annotations
 
@@ -95,7 +95,9 @@ def whole(line: Line) -> bytes:
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_stopped_run_says_how_to_go_on_and_does(line: Line, whole: bytes, number: int, code: int) -> None:
+def test_stopped_run_prints_resume_command_and_resumes(
+    line: Line, whole: bytes, number: int, code: int
+) -> None:
     out = f"stopped{code}"
     pid = line.start(out)
     work = line.training(out)
@@ -114,7 +116,7 @@ def test_a_stopped_run_says_how_to_go_on_and_does(line: Line, whole: bytes, numb
     assert (line.folder / out / "adapter_model.safetensors").read_bytes() == whole
 
 
-def test_a_second_ctrl_c_does_not_wait_and_the_checkpoint_before_is_whole(line: Line) -> None:
+def test_second_ctrl_c_stops_at_once_and_keeps_last_checkpoint(line: Line) -> None:
     pid = line.start("twice")
     work = line.training("twice")
     os.kill(pid, signal.SIGINT)
@@ -142,7 +144,7 @@ def test_a_second_ctrl_c_does_not_wait_and_the_checkpoint_before_is_whole(line: 
     assert again, "no second Ctrl-C reached a process"
 
 
-def test_an_unfinished_run_is_not_thrown_away_by_a_new_one(line: Line) -> None:
+def test_new_run_does_not_discard_unfinished_one(line: Line) -> None:
     pid = line.start("kept")
     work = line.training("kept")
     os.kill(pid, signal.SIGINT)
@@ -198,7 +200,7 @@ def asked_twice(seen: list[Any]) -> None:
 @pytest.mark.parametrize(
     ("block", "expected"), [(finishes, [signal.SIGINT]), (listens, []), (asked_twice, [True])]
 )
-def test_the_block_hears_the_first_signal_and_what_comes_after_is_as_before(
+def test_block_sees_first_signal_and_handlers_are_restored(
     block: Callable[[list[Any]], None], expected: list[Any]
 ) -> None:
     before, seen = handlers(), list[Any]()
@@ -219,7 +221,7 @@ def dawdle(seconds: float, seen: list[float]) -> None:
 
 
 @pytest.mark.usefixtures("heard")
-def test_a_pass_that_takes_too_long_is_broken_off_and_nothing_else_is() -> None:
+def test_only_open_blocks_are_interrupted_after_grace() -> None:
     started, seen = time.monotonic(), list[float]()
     with pytest.raises(KeyboardInterrupt):
         dawdle(0.3, seen)
@@ -227,7 +229,7 @@ def test_a_pass_that_takes_too_long_is_broken_off_and_nothing_else_is() -> None:
     assert time.monotonic() - started < SECONDS
 
 
-def test_an_ignored_signal_stays_ignored() -> None:
+def test_ignored_signal_stays_ignored() -> None:
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         with interrupts.deferred_signals() as stop:

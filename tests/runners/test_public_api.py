@@ -1,4 +1,4 @@
-"""The Python interface: the examples of the docstrings run as they stand, and what they return shows in a notebook."""
+"""The Python interface: docstring examples run, and results have an HTML form for notebooks."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ PLAIN = {"div", "p", "ul", "li", "table", "thead", "tbody", "tr", "th", "td", "s
 
 
 @pytest.mark.real
-def test_the_examples_run(tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_docstring_examples_run(tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """From answers to a cited answer, as the docstrings say; the embedder is the real one, the model a tiny one."""
     monkeypatch.chdir(tmp_path)
     desk(tmp_path)
@@ -105,7 +105,7 @@ def test_the_examples_run(tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.real
-def test_the_readmes_example_runs(
+def test_readme_example_runs(
     tiny: Any, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The block of the README, as it stands but for the model, which is a tiny one here."""
@@ -121,7 +121,7 @@ def test_the_readmes_example_runs(
     assert (tmp_path / "runs/mine/report.html").is_file()
 
 
-def test_what_somebody_wrote_is_text_in_a_notebook() -> None:
+def test_notebook_html_escapes_user_text() -> None:
     """Markup, escapes and links in an answer, a citation and a report are shown, never carried out."""
     from rag.types import Citation
     from runners.arms.answer import Answer
@@ -142,7 +142,7 @@ def test_what_somebody_wrote_is_text_in_a_notebook() -> None:
         assert "\x1b" not in html
 
 
-def test_a_recommendation_needs_files_to_become_a_plan() -> None:
+def test_recommendation_without_files_makes_no_plan() -> None:
     advice = advisor.recommend({"task_needs_facts": "new", "must_cite": "yes"})
     assert advice.choice == "rag"
     assert "rag" in Elements(advice._repr_html_()).text
@@ -157,7 +157,7 @@ def test_a_recommendation_needs_files_to_become_a_plan() -> None:
 
 
 @pytest.mark.parametrize("package", [advisor, runners, rag], ids=lambda p: p.__name__)
-def test_public_names_are_typed_and_there(package: ModuleType, root: Path) -> None:
+def test_public_names_exist_and_are_typed(package: ModuleType, root: Path) -> None:
     """Every name of ``__all__`` can be had, is documented, and is imported where a type checker looks."""
     tree = ast.parse(Path(str(package.__file__)).read_text("utf-8"))
     checked = next(n for n in tree.body if isinstance(n, ast.If) and ast.unparse(n.test) == "TYPE_CHECKING")
@@ -173,7 +173,7 @@ def test_public_names_are_typed_and_there(package: ModuleType, root: Path) -> No
 @pytest.mark.parametrize(
     "order", ["runners.trial.execute, runners.inference.weights", "runners.runs.run, advisor.advice"]
 )
-def test_no_module_hides_a_public_name(root: Path, order: str) -> None:
+def test_no_module_shadows_a_public_name(root: Path, order: str) -> None:
     """Importing a submodule sets it on its package: none may have the name of a public function."""
     names = "callable(runners.run), callable(runners.load), callable(advisor.recommend)"
     code = f"import {order}; import advisor, runners; print({names})"
