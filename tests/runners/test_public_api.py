@@ -24,7 +24,7 @@ LONGEST = 10
 HOSTILE = "<script>alert(1)</script> \x1b[31m & [a](javascript:b)"
 
 
-def desk(folder: Path) -> None:
+def write_corpus(folder: Path) -> None:
     """Write six documents and twelve questions about them."""
     (folder / "documents").mkdir(parents=True)
     for n in range(6):
@@ -48,9 +48,9 @@ def run_example(module: ModuleType, names: dict[str, Any]) -> None:
     )
     lines = sum(each.source.count("\n") + each.want.count("\n") for each in test.examples)
     assert 4 <= lines <= LONGEST
-    said: list[str] = []
-    result = doctest.DocTestRunner().run(test, out=said.append, clear_globs=False)
-    assert result.failed == 0, "".join(said)
+    output: list[str] = []
+    result = doctest.DocTestRunner().run(test, out=output.append, clear_globs=False)
+    assert result.failed == 0, "".join(output)
     names |= test.globs
 
 
@@ -80,7 +80,7 @@ PLAIN = {"div", "p", "ul", "li", "table", "thead", "tbody", "tr", "th", "td", "s
 def test_docstring_examples_run(tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """From answers to a cited answer, as the docstrings say; the embedder is the real one, the model a tiny one."""
     monkeypatch.chdir(tmp_path)
-    desk(tmp_path)
+    write_corpus(tmp_path)
     names: dict[str, Any] = {"MODEL": str(tiny.folder)}
     run_example(advisor, names)
     from runners.plan.schema import write_plan
@@ -108,13 +108,13 @@ def test_docstring_examples_run(tiny: Any, tmp_path: Path, monkeypatch: pytest.M
 def test_readme_example_runs(
     tiny: Any, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The block of the README, as it stands but for the model, which is a tiny one here."""
+    """Run the README's block unchanged, except for the model, which is a tiny one here."""
     page = (root / "README.md").read_text("utf-8").split("## From Python and notebooks")[1]
     code = page.split("```python\n")[1].split("```")[0]
     assert 5 <= len(code.splitlines()) <= LONGEST
     assert '"must_cite": True' in code
     monkeypatch.chdir(tmp_path)
-    desk(tmp_path)
+    write_corpus(tmp_path)
     (tmp_path / "documents").rename(tmp_path / "docs")
     exec(code.replace('"must_cite": True', f'"must_cite": True, "model": {str(tiny.folder)!r}'), {})
     assert capsys.readouterr().out.startswith("rag ")
@@ -122,7 +122,7 @@ def test_readme_example_runs(
 
 
 def test_notebook_html_escapes_user_text() -> None:
-    """Markup, escapes and links in an answer, a citation and a report are shown, never carried out."""
+    """Markup, escapes and links in an answer, a citation and a report are shown as text."""
     from rag.types import Citation
     from runners.arms.answer import Answer
     from runners.data.questions import Question

@@ -180,8 +180,8 @@ def test_byte_order_mark_decides_encoding(tmp_path: Path, encoding: str) -> None
     path.write_text("question,answer\nWo?,Über all.\n", encoding=encoding)
     found = load_examples(path)
     assert found.rows[0].reply == "Über all."
-    said = f"e.csv: read as {encoding.upper()}, as its byte order mark says"
-    assert found.notes == (() if encoding == "utf-8-sig" else (said,))
+    note = f"e.csv: read as {encoding.upper()}, as its byte order mark says"
+    assert found.notes == (() if encoding == "utf-8-sig" else (note,))
 
 
 @pytest.mark.parametrize(

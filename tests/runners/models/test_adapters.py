@@ -86,7 +86,7 @@ def _another_base(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("harm", "said"),
+    ("damage", "problem"),
     [
         (_cut, "adapter_model.safetensors has"),
         (_another_template, "its template is"),
@@ -97,12 +97,12 @@ def _another_base(folder: Path) -> None:
     ],
 )
 def test_unusable_weights_have_a_problem(
-    store: Path, tmp_path: Path, harm: Callable[[Path], object], said: str
+    store: Path, tmp_path: Path, damage: Callable[[Path], object], problem: str
 ) -> None:
     shutil.copytree(store / "desk", tmp_path / "desk")
-    harm(tmp_path / "desk/adapters/lora-s0")
+    damage(tmp_path / "desk/adapters/lora-s0")
     problems = {s.folder.name: s.problem for s in adapters.find_adapters([tmp_path])}
-    assert said in problems["lora-s0"]
+    assert problem in problems["lora-s0"]
     assert problems["hybrid-s0"] == ""
 
 

@@ -87,10 +87,10 @@ def test_invalid_key_or_value_is_refused_with_its_path(
 ) -> None:
     with pytest.raises(BadInput) as refused:
         parse_plan(body(**changes), "plan.yaml")
-    said = f"{refused.value.message} {refused.value.hint}"
-    assert said.startswith("plan.yaml: ")
-    assert place in said
-    assert hint in said
+    shown = f"{refused.value.message} {refused.value.hint}"
+    assert shown.startswith("plan.yaml: ")
+    assert place in shown
+    assert hint in shown
     assert refused.value.exit_code == 3
 
 
@@ -139,7 +139,7 @@ def test_every_plan_key_is_used_by_the_code() -> None:
 
 
 def test_plan_without_formulas_is_written_without_the_key() -> None:
-    """Or every step of a run of before would be another one, and be done again."""
+    """Otherwise the inputs of every step would differ from an older run's, and resuming would repeat them."""
     assert "formulas" not in Prompts().model_dump(mode="json")
     assert "formulas" not in Prompts().model_dump_json()
     kept = Prompts(formulas=("Good day!",))

@@ -168,8 +168,8 @@ def test_guessed_shape_allows_small_vocabulary() -> None:
     guessed, known = smallest_memory(typical_shape(8), "qlora"), smallest_memory(llama_8b, "qlora")
     assert guessed.fits(6) == "tight"
     assert known.fits(6) == "no"
-    assert any("32,000" in said for said in guessed.assumptions)
-    assert not any("32,000" in said for said in known.assumptions)
+    assert any("32,000" in assumption for assumption in guessed.assumptions)
+    assert not any("32,000" in assumption for assumption in known.assumptions)
 
 
 def test_qlora_needs_less_than_lora_than_full() -> None:

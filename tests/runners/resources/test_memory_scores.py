@@ -103,14 +103,14 @@ def test_percentile_applies_only_to_unpacked_rows(
 
 
 def test_assumed_fields_are_counted(tmp_path: Path) -> None:
-    """Defaults stand in, each is named, and the report counts them over all figures."""
+    """Each default that is used is named, and the report counts them over all rows."""
     file = written(tmp_path, ROW, ROW | FULL | {"id": "two"})
     scored = memory_scores.score_estimates(memory_scores.read_measured_peaks(file))
     assert "optimizer" in scored[0].figure.assumed
     assert "optimizer" not in scored[1].figure.assumed
     assert scored[0].figure.setup.targets == ALL_LINEAR
-    said = memory_scores.accuracy_report(scored)["assumed"]
-    assert (said["optimizer"], said["config.tied_embeddings"]) == (1, 2)
+    assumed = memory_scores.accuracy_report(scored)["assumed"]
+    assert (assumed["optimizer"], assumed["config.tied_embeddings"]) == (1, 2)
 
 
 def test_accuracy_summary_matches_hand_computation(tmp_path: Path) -> None:
@@ -139,8 +139,8 @@ def test_peak_units_convert_to_gib(tmp_path: Path, unit: str, gib: float) -> Non
 def test_tied_embeddings_are_inferred_from_size(tmp_path: Path) -> None:
     """64 x 1,000 weights more are a head of its own; what the file says comes first."""
     config = ROW["config"]
-    for params_b, said, tied in ((0.0002, None, True), (0.00026, None, False), (0.00026, True, True)):
-        row = ROW | {"config": config | {"params_b": params_b, "tied_embeddings": said}}
+    for params_b, given, tied in ((0.0002, None, True), (0.00026, None, False), (0.00026, True, True)):
+        row = ROW | {"config": config | {"params_b": params_b, "tied_embeddings": given}}
         (found,) = memory_scores.read_measured_peaks(written(tmp_path, row))
         assert found.shape.tied is tied
     (counted,) = memory_scores.read_measured_peaks(
@@ -150,7 +150,7 @@ def test_tied_embeddings_are_inferred_from_size(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "name"),
+    ("description", "name"),
     [
         ("AdamW", "adamw"),
         ("bnb PagedAdamW8bit", "paged_adamw_8bit"),
@@ -161,13 +161,13 @@ def test_tied_embeddings_are_inferred_from_size(tmp_path: Path) -> None:
         ("Lion", "lion"),
     ],
 )
-def test_optimizer_names_of_sources_are_recognised(said: str, name: str) -> None:
+def test_optimizer_names_of_sources_are_recognised(description: str, name: str) -> None:
     """Spelling does not matter."""
-    assert memory_scores.optimizer_named(said) == name
+    assert memory_scores.optimizer_named(description) == name
 
 
 @pytest.mark.parametrize(
-    ("row", "said"),
+    ("row", "message"),
     [
         ({k: v for k, v in ROW.items() if k != "id"}, "row 2 lacks id"),
         (ROW | {"peak": None}, "one lacks peak"),
@@ -186,9 +186,9 @@ def test_optimizer_names_of_sources_are_recognised(said: str, name: str) -> None
         ("text", "row 2 is not an object"),
     ],
 )
-def test_invalid_row_is_refused_by_id_and_key(tmp_path: Path, row: Any, said: str) -> None:
+def test_invalid_row_is_refused_by_id_and_key(tmp_path: Path, row: Any, message: str) -> None:
     """The row's id (or number), the key and what is wrong with it."""
-    with pytest.raises(BadInput, match=said):
+    with pytest.raises(BadInput, match=message):
         memory_scores.read_measured_peaks(written(tmp_path, ROW, row))
 
 

@@ -77,7 +77,7 @@ def test_config_keys_of_other_families_are_read() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changed", "said"),
+    ("changed", "message"),
     [
         ({"hidden_size": None}, "lacks 'hidden_size'"),
         ({"num_attention_heads": 0}, "num_attention_heads = 0"),
@@ -85,9 +85,9 @@ def test_config_keys_of_other_families_are_read() -> None:
         ({"num_hidden_layers": True}, "num_hidden_layers = True"),
     ],
 )
-def test_invalid_config_is_refused_by_key(changed: dict[str, Any], said: str) -> None:
+def test_invalid_config_is_refused_by_key(changed: dict[str, Any], message: str) -> None:
     """Missing, zero, text: the key and the value."""
-    with pytest.raises(BadInput, match=said):
+    with pytest.raises(BadInput, match=message):
         read_shape(SMOLLM2 | changed)
 
 

@@ -22,21 +22,21 @@ def test_only_control_tokens_are_broken_up() -> None:
     assert chat[0]["content"] == "<x>"
 
 
-def held(model: Model, said: str) -> list[int]:
-    """The control tokens of a prompt that quotes a text, as the generator reads it."""
+def control_tokens_of(model: Model, text: str) -> list[int]:
+    """Return the control tokens of a prompt that quotes a text, as the generator reads it."""
     generator = LocalGenerator(model)
-    turns = [("system", "Be brief."), ("user", f"Q: {said}"), ("assistant", said), ("user", said)]
+    turns = [("system", "Be brief."), ("user", f"Q: {text}"), ("assistant", text), ("user", text)]
     ids = generator._tokens([{"role": role, "content": content} for role, content in turns])
     special = ChatTokenizer(model.folder).special_ids
     return [token for token in ids if token in special]
 
 
 def test_user_text_makes_no_turn(tiny: Model) -> None:
-    assert held(tiny, SAID) == held(tiny, "Plain words.")
+    assert control_tokens_of(tiny, SAID) == control_tokens_of(tiny, "Plain words.")
 
 
 @pytest.mark.real
 def test_user_text_makes_no_turn_for_real_model(smollm: Model) -> None:
     controls = ChatTokenizer(smollm.folder).control_tokens
     assert {"<|im_start|>", "<|im_end|>", "<filename>"} <= set(controls)
-    assert held(smollm, SAID + "".join(controls)) == held(smollm, "Plain words.")
+    assert control_tokens_of(smollm, SAID + "".join(controls)) == control_tokens_of(smollm, "Plain words.")
