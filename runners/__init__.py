@@ -1,8 +1,8 @@
-"""Do what a plan says: obtain models, train, generate, measure.
+"""Execute a plan: obtain models, train, generate answers, measure.
 
-``runners`` turns plain data (a plan, examples, questions) into measured results and knows nothing of advice;
-it looks things up through :mod:`rag`. Public names are imported when they are first used, so that
-``import runners`` stays light. With a plan (``tunewise plan`` writes one, ``advisor.recommend`` makes one):
+``runners`` turns plain data (a plan, examples, questions) into measured results; it does not depend on the advisor, and
+uses :mod:`rag` for retrieval. Public names are imported when they are first used, so that ``import runners`` stays
+light. With a plan (``tunewise plan`` writes one, ``advisor.recommend`` makes one):
 
 >>> import runners
 >>> run = runners.run("plan.yaml", "runs/again", quick=True)

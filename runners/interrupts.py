@@ -1,4 +1,7 @@
-"""Ctrl-C and SIGTERM while something is at work: the first lets it be kept, a second does not wait."""
+"""Handle Ctrl-C and SIGTERM during long work: the first signal lets the work be saved, a second acts at once.
+
+:func:`deferred_signals` holds signals back while a block runs and gives it a :class:`StopRequest` to check.
+"""
 
 from __future__ import annotations
 
@@ -9,86 +12,94 @@ from contextlib import contextmanager
 from typing import Any
 
 GRACE_SECONDS = 3.0
-"""How long a forward and backward pass may still take before it is broken off; its gradients are lost anyway."""
+"""Time that a forward and backward pass may still take after the signal before it is interrupted; its gradients are lost
+anyway."""
 RETRY_SECONDS = 0.5
-_ASKING = (signal.SIGINT, signal.SIGTERM)
+"""Time between attempts to interrupt after the grace period."""
+_STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class StopRequest:
-    """Whether someone asked to stop, and how urgently."""
+    """Whether a stop was requested, and how urgently."""
 
     def __init__(self) -> None:
-        """Begin unasked."""
+        """Start without a request."""
         self.asked = 0
-        """The signal's number; 0 when there was none."""
+        """Number of the signal that requested the stop; 0 for none."""
         self.urgent = False
-        """Asked twice: nothing more is to be written."""
-        self._open = False
+        """Whether it was requested twice: nothing more may be written."""
+        self._interruptible = False
 
     def check(self) -> None:
-        """Raise KeyboardInterrupt when someone asked; the place is one where work can stop."""
+        """Raise KeyboardInterrupt when a stop was requested; call it where work can stop."""
         if self.asked:
             raise KeyboardInterrupt
 
     @contextmanager
     def open(self) -> Iterator[None]:
-        """Allow the block to be broken off anywhere when it takes longer than the grace after the signal."""
-        self._open = True
+        """Allow the block to be interrupted anywhere when it takes longer than the grace period after the signal."""
+        self._interruptible = True
         try:
             yield
         finally:
-            self._open = False
+            self._interruptible = False
 
-    def _broken_off(self, number: int, frame: object) -> None:
-        if self._open:
+    def _on_alarm(self, number: int, frame: object) -> None:
+        if self._interruptible:
             raise KeyboardInterrupt
 
 
 @contextmanager
 def deferred_signals(grace: float = GRACE_SECONDS) -> Iterator[StopRequest]:
-    """Hold SIGINT and SIGTERM back while the block runs; afterwards they do what they would have done.
+    """Hold SIGINT and SIGTERM back while the block runs; afterwards they have their usual effect.
 
-    The block asks the Stop it is given. A second signal does at once what it would have done without us. Only
-    the main thread can catch signals; in another the Stop is never asked. A signal that is ignored stays so.
+    The block is given a StopRequest to check. A second signal has its usual effect at once. Only the main thread can
+    catch signals: in other threads a stop is never requested. A signal that is ignored stays ignored.
+
+    Args:
+        grace: seconds after the first signal until blocks under :meth:`StopRequest.open` are interrupted.
     """
     stop = StopRequest()
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
-    before: dict[int, Any] = {
-        n: h for n in _ASKING if (h := signal.getsignal(n)) not in (None, signal.SIG_IGN)
+    handlers: dict[int, Any] = {
+        number: handler
+        for number in _STOP_SIGNALS
+        if (handler := signal.getsignal(number)) not in (None, signal.SIG_IGN)
     }
+    # Windows has no SIGALRM: there, work is only stopped where it checks.
     alarm = signal.SIGALRM if hasattr(signal, "SIGALRM") else None
 
-    def release() -> None:
-        for number, handler in before.items():
+    def restore_handlers() -> None:
+        for number, handler in handlers.items():
             signal.signal(number, handler)
-        if alarm and alarm in before:
+        if alarm and alarm in handlers:
             signal.setitimer(signal.ITIMER_REAL, 0)
 
     def catch(number: int, frame: object) -> None:
         if stop.asked:
             stop.urgent = True
-            release()
+            restore_handlers()
             signal.raise_signal(number)
             return
         stop.asked = number
         if alarm:
-            before[alarm] = signal.signal(alarm, stop._broken_off)
+            handlers[alarm] = signal.signal(alarm, stop._on_alarm)
             signal.setitimer(signal.ITIMER_REAL, grace, RETRY_SECONDS)
 
-    for number in tuple(before):
+    for number in tuple(handlers):
         signal.signal(number, catch)
-    broken = False
+    interrupted = False
     try:
         yield stop
     except KeyboardInterrupt:
         if stop.urgent or not stop.asked:
             raise
-        broken = True
+        interrupted = True
     finally:
-        release()
+        restore_handlers()
     if stop.asked:
         signal.raise_signal(stop.asked)
-    if broken:  # whoever catches the signal did not raise, but the block was not finished
+    if interrupted:  # the signal's own handler did not raise, but the block did not finish
         raise KeyboardInterrupt

@@ -9,6 +9,6 @@ from platformdirs import user_cache_path
 
 
 def cache_folder() -> Path:
-    """Return where models are kept: TUNEWISE_CACHE, else the platform's user cache folder."""
+    """Return the folder of cached models and measurements: TUNEWISE_CACHE, else the platform's user cache folder."""
     chosen = os.environ.get("TUNEWISE_CACHE")
     return Path(chosen).expanduser() if chosen else user_cache_path("tunewise", appauthor=False)

@@ -1,4 +1,8 @@
-"""The run folder: plan, events, finished steps; it can be moved or deleted as one thing."""
+"""The run folder: plan, event log, finished steps and results. It can be moved or deleted as a whole.
+
+:class:`RunFolder` creates, resumes and seals a run; :func:`open_run_folder`, :func:`read_run_plan` and
+:func:`read_report` read a finished one.
+"""
 
 from __future__ import annotations
 
@@ -26,19 +30,23 @@ from rag.files import (
 )
 from runners.plan.schema import Plan, parse_plan, plan_differences, write_plan
 
-PLAN, EVENTS, INDEX, TRIAL, REPORT = "plan.yaml", "events.jsonl", "index", "trial", "report.json"
+PLAN = "plan.yaml"
+EVENTS = "events.jsonl"
+INDEX = "index"
+TRIAL = "trial"
+REPORT = "report.json"
 EVALS_FOLDER = "evals"
 SCORES = "scores.json"
 """In the trial folder and in each folder of evals."""
 UNSEALED = (EVENTS, INDEX, EVALS_FOLDER)
-"""What goes on changing in a sealed run: the log, the index, which has manifests of its own, and later examinations."""
+"""Parts that still change in a sealed run: the log, the index, which has manifests of its own, and later evaluations."""
 
 
 class RunFolder:
-    """One run's files; finished steps are remembered with a digest of what they were made from."""
+    """The files of one run; finished steps are recorded with a digest of their inputs."""
 
     def __init__(self, path: Path) -> None:
-        """Take an existing folder with a plan in it; use `open_run` or `create`."""
+        """Open an existing folder with a plan in it; use :func:`open_run_folder` or :meth:`create`."""
         self.path = path
         self._finished = {
             event["step"]: event
@@ -48,12 +56,19 @@ class RunFolder:
 
     @classmethod
     def create(cls, path: Path, plan: Plan, resume: bool = False, overwrite: bool = False) -> RunFolder:
-        """Make the folder, or take the one there is.
+        """Create the folder of a run, or open an existing one.
 
-        Raises UsageProblem when it exists and neither flag is given, BadInput when the plan it was started with
-        differs (naming the keys); UsageProblem too when the folder is not a run, or may not be replaced.
+        Args:
+            path: the run folder.
+            plan: the plan of the run.
+            resume: continue an existing run.
+            overwrite: replace an existing run.
+
+        Raises:
+            UsageProblem: the folder exists and neither flag is given, it is not a run, or it may not be replaced.
+            BadInput: the run was started with another plan; the message names the keys that differ.
         """
-        if path.exists() and not (path.is_dir() and _is_begun(path)):
+        if path.exists() and not (path.is_dir() and _has_no_plan_yet(path)):
             if not is_run(path):
                 raise UsageProblem(f"{path} exists and is not a run folder", "choose another --out")
             if overwrite:
@@ -72,32 +87,33 @@ class RunFolder:
                     "undo the change, or start again with --overwrite",
                 )
         else:
-            (path / EVENTS).touch()  # first: from its plan on, the folder is known as a run
+            # The log comes first: with plan and log, the folder counts as a run.
+            (path / EVENTS).touch()
             write_plan(plan, path / PLAN)
         return cls(path)
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """Hold the place of the folder's only writer; a second run in it is refused, naming the first."""
+        """Hold the folder's writer lock; a second run in it is refused, with the process of the first."""
         with writer_lock(self.path):
             yield
 
     def events(self) -> list[dict[str, Any]]:
-        """Every event written so far; a line torn by a crash is left out."""
+        """Return every event written so far; a line left incomplete by a crash is skipped."""
         return read_journal(self.path / EVENTS)
 
     def write(self, event: dict[str, Any]) -> None:
-        """Append one event with the time it happened."""
+        """Append one event with the current time."""
         append_line(self.path / EVENTS, {"time": round(time.time(), 3), **event})
 
     def finished(self, step: str, inputs: Any) -> dict[str, Any] | None:
-        """What a finished step left behind, when it was made from the same inputs; else None."""
+        """Return the recorded result of a step that was finished with the same inputs, else None."""
         event = self._finished.get(step)
         same = event is not None and event.get("inputs") == sha256_text(canonical_json(inputs))
         return event["result"] if event is not None and same else None
 
     def finish(self, step: str, inputs: Any, result: dict[str, Any]) -> None:
-        """Remember a step as finished, durably."""
+        """Record a step as finished in the event log, with a digest of its inputs."""
         event = {
             "event": "step.done",
             "step": step,
@@ -108,69 +124,70 @@ class RunFolder:
         self._finished[step] = event
 
     def adapter(self, arm: str, seed: int) -> Path:
-        """Folder of an arm's weights, an adapter or a whole model."""
+        """Return the folder of an arm's weights, an adapter or a whole model."""
         return self.path / "adapters" / f"{arm}-s{seed}"
 
     def seal(self, extra: dict[str, Any]) -> None:
-        """Write the manifest over everything that stays as it is from here on."""
+        """Write the manifest with the hashes of all files that no longer change, and the ``extra`` values."""
         names = [p.relative_to(self.path).as_posix() for p in sorted(self.path.rglob("*")) if p.is_file()]
-        own = [
+        sealed = [
             n for n in names if n.split("/")[0] not in UNSEALED and not n.startswith(".") and n != MANIFEST
         ]
-        write_manifest(self.path, "run", extra, own)
+        write_manifest(self.path, "run", extra, sealed)
 
     def unseal(self) -> None:
-        """Take the manifest away before something is added; a run that is cut off then is unsealed, not damaged."""
+        """Remove the manifest before files are added, so that a run interrupted then is unsealed, not damaged."""
         (self.path / MANIFEST).unlink(missing_ok=True)
 
     def check(self) -> None:
-        """Check a sealed run against its manifest; BadInput names the file that differs. Unsealed, there is none."""
+        """Check a sealed run against its manifest; BadInput names the file that differs. Unsealed runs pass."""
         if (self.path / MANIFEST).exists():
             try:
                 check_manifest(self.path, "run", UNSEALED)
-            except BadInput as problem:
+            except BadInput as error:
                 name = shlex.quote(str(self.path))
-                again = f"put that file back, or run it again: tunewise run {name} --overwrite"
-                raise BadInput(problem.message, problem.hint or again) from None
+                hint = f"put that file back, or run it again: tunewise run {name} --overwrite"
+                raise BadInput(error.message, error.hint or hint) from None
 
 
 def is_run(path: Path) -> bool:
-    """Say whether a folder is a run: it has a log or a manifest too, not only a plan, which may lie among documents."""
+    """Whether a folder is a run: with a log or manifest beside the plan, as a folder of documents may hold a plan too."""
     return (path / PLAN).is_file() and any((path / name).is_file() for name in (EVENTS, MANIFEST))
 
 
 def check_replaceable(path: Path, plan: Plan) -> None:
-    """Raise UsageProblem when a run may not be replaced by one of this plan.
+    """Raise UsageProblem when a run folder must not be deleted to make place for a run of this plan.
 
-    What a plan reads is the user's own, the current folder is somebody's place, and a link leads to another's.
+    Refused are a symbolic link, the current folder, and a folder that contains files or models which this plan or the
+    existing run's plan reads.
     """
     if path.is_symlink():
         raise UsageProblem(f"{path} is a link: only what lies here is replaced", "choose another --out")
-    inside = path.resolve()
+    folder = path.resolve()
     plans = [plan]
-    with suppress(BadInput):  # a damaged plan is what --overwrite is for
+    with suppress(BadInput):  # a run with a damaged plan may be overwritten
         plans.append(read_run_plan(path))
-    for place in (place for each in plans for place in _places(each)):
-        if place.resolve().is_relative_to(inside):
+    for source in (source for each in plans for source in _paths_read(each)):
+        if source.resolve().is_relative_to(folder):
             raise UsageProblem(
-                f"{path} holds {place}, which the plan reads, so it is not replaced", "choose another --out"
+                f"{path} holds {source}, which the plan reads, so it is not replaced", "choose another --out"
             )
-    if Path.cwd().is_relative_to(inside):
+    if Path.cwd().is_relative_to(folder):
         raise UsageProblem(
-            f"{path} is the current folder, so it is not replaced", f"first: cd {inside.parent}"
+            f"{path} is the current folder, so it is not replaced", f"first: cd {folder.parent}"
         )
 
 
 def open_run_folder(path: Path) -> RunFolder:
-    """Open an existing run; BadInput when there is none at `path`."""
+    """Open an existing run; BadInput when there is none at ``path``."""
     if not is_run(path):
-        what = f"is not a run folder (no {PLAN} with {EVENTS})" if path.exists() else "does not exist"
-        raise BadInput(f"{path} {what}", "make one with: tunewise run plan.yaml")
+        problem = f"is not a run folder (no {PLAN} with {EVENTS})" if path.exists() else "does not exist"
+        raise BadInput(f"{path} {problem}", "make one with: tunewise run plan.yaml")
     return RunFolder(path)
 
 
 def read_run_plan(path: Path) -> Plan:
-    """The plan a run was started with; its paths are absolute already."""
+    """Return the plan that a run was started with; its paths are absolute already."""
     try:
         loaded = yaml.safe_load((path / PLAN).read_text("utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
@@ -179,7 +196,7 @@ def read_run_plan(path: Path) -> Plan:
 
 
 def read_report(path: Path) -> dict[str, Any]:
-    """A run's report, {} before there is one; BadInput when it is damaged, names no winner or is newer."""
+    """Return a run's report, {} before there is one; BadInput when it is damaged, names no winner or is newer."""
     file = path / REPORT
     if not file.is_file():
         return {}
@@ -195,7 +212,7 @@ def read_report(path: Path) -> dict[str, Any]:
 
 
 def read_journal(path: Path) -> list[dict[str, Any]]:
-    """Read a JSON-lines journal; a torn last line, left by a crash, is left out."""
+    """Read a JSON-lines log; lines that are no JSON object, such as an incomplete last one after a crash, are skipped."""
     if not path.exists():
         return []
     rows = []
@@ -209,26 +226,27 @@ def read_journal(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def _places(plan: Plan) -> list[Path]:
-    """Every file and folder that a plan reads."""
-    data, bases = plan.data, [plan.model, plan.embedder, *(arm.model for arm in plan.arms if arm.model)]
+def _paths_read(plan: Plan) -> list[Path]:
+    """Return every file and folder that a plan reads, local models included."""
+    data = plan.data
+    models = [plan.model, plan.embedder, *(arm.model for arm in plan.arms if arm.model)]
     files = [data.documents, data.examples, data.replay, data.questions, data.test_questions]
     files += [Path(plan.forgetting.file)] if plan.forgetting.file else []
-    folders = [Path(base.name).expanduser() for base in bases]
+    folders = [Path(model.name).expanduser() for model in models]
     return [*(file for file in files if file), *(folder for folder in folders if folder.is_dir())]
 
 
-def _is_begun(path: Path) -> bool:
-    """Say whether a folder is empty, or was left by a run that was cut off before it had its plan."""
+def _has_no_plan_yet(path: Path) -> bool:
+    """Whether a folder is empty, or was left by a run that was interrupted before its plan was written."""
     return all(entry.name == EVENTS and not entry.stat().st_size for entry in path.iterdir())
 
 
 def _remove(path: Path) -> None:
-    """Take a run folder away as one thing: it is renamed first, so a crash leaves no half run under its name."""
+    """Delete a run folder; it is renamed first, so that a crash leaves no partial run under its name."""
     path = path.resolve()
-    doomed = path.with_name(f".{path.name}.removed")
-    if doomed.exists():
-        shutil.rmtree(doomed)
+    removed = path.with_name(f".{path.name}.removed")
+    if removed.exists():
+        shutil.rmtree(removed)
     with writer_lock(path):
-        path.rename(doomed)
-    shutil.rmtree(doomed)
+        path.rename(removed)
+    shutil.rmtree(removed)

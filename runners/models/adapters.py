@@ -1,7 +1,8 @@
-"""The adapter store: tuned weights of several runs on one base, side by side, each known by its manifest. Light.
+"""List adapters and other tuned weights below a folder, each described by its manifest. Imports no torch.
 
-There is no registry to fall out of step: the folders are the store. Whatever is found is read from its own
-``manifest.json``, checked against its files, and marked when it is damaged or does not fit what is here.
+:func:`find_adapters` searches folders, :func:`read_adapter` reads one. There is no registry that could be out of date:
+every folder is read from its own ``manifest.json``, checked against its files, and marked when it is damaged or does
+not fit the base model on this machine.
 """
 
 from __future__ import annotations
@@ -19,14 +20,14 @@ from runners.models.fingerprint import read_json, template_hash, tokenizer_hash
 
 ADAPTER_CONFIG_FILE = "adapter_config.json"
 DEFAULT_FOLDERS = ("runs",)
-"""Where to look when no place is named."""
+"""Folders that are searched when none is named."""
 MAX_DEPTH = 4
-"""Folders below a place that are looked into: runs/NAME/adapters/ARM is three."""
+"""Levels of subfolders that are searched: runs/NAME/adapters/ARM is three."""
 
 
 @dataclass(frozen=True, slots=True)
 class StoredAdapter:
-    """One folder of tuned weights and what its manifest says; "" or None where it does not say."""
+    """One folder of tuned weights with the values of its manifest; "" or None where a value is missing."""
 
     folder: Path
     kind: str
@@ -34,7 +35,7 @@ class StoredAdapter:
     problem: str
     """Why it cannot be used as it is, "" when it can."""
     hint: str = ""
-    """What to do about the problem, where that is known."""
+    """How to fix the problem, where that is known."""
     base: str = ""
     source: str = ""
     revision: str = ""
@@ -50,31 +51,36 @@ class StoredAdapter:
     plan_sha256: str = ""
     bytes: int = 0
     scores: Mapping[str, Any] = field(default_factory=dict)
-    """As :func:`runners.models.cards.rewrite_card` took them; {} when it was never measured."""
+    """Scores as written by :func:`runners.models.cards.rewrite_card`; {} when none were measured."""
 
     def to_json(self) -> dict[str, Any]:
-        """Return everything as JSON values."""
+        """Return all fields as JSON values."""
         return {**asdict(self), "folder": str(self.folder), "files": list(self.files)}
 
 
-def find_adapters(places: Iterable[Path]) -> list[StoredAdapter]:
-    """Return the tuned weights below the places, in order of base, then folder; BadInput for a missing place."""
-    found: dict[Path, StoredAdapter] = {}
+def find_adapters(roots: Iterable[Path]) -> list[StoredAdapter]:
+    """Return the tuned weights below the folders, sorted by base, then folder; BadInput for a missing folder."""
+    adapters: dict[Path, StoredAdapter] = {}
     bases: dict[str, str] = {}
-    for place in places:
-        if not place.is_dir():
+    for root in roots:
+        if not root.is_dir():
             raise BadInput(
-                f"there is no folder {place}", "name a runs folder, a run, or a folder of tuned weights"
+                f"there is no folder {root}", "name a runs folder, a run, or a folder of tuned weights"
             )
-        for folder in _folders(place, MAX_DEPTH):
-            found.setdefault(folder.resolve(), read_adapter(folder, bases))
-    return sorted(found.values(), key=lambda s: (s.base, s.fingerprint, str(s.folder)))
+        for folder in _weight_folders(root, MAX_DEPTH):
+            adapters.setdefault(folder.resolve(), read_adapter(folder, bases))
+    return sorted(adapters.values(), key=lambda a: (a.base, a.fingerprint, str(a.folder)))
 
 
 def read_adapter(folder: Path, bases: dict[str, str] | None = None) -> StoredAdapter:
-    """Read and check one folder of tuned weights; BadInput when it is none, a damaged one is marked.
+    """Read and check one folder of tuned weights; a damaged one is marked by its ``problem``.
 
-    ``bases`` remembers the fingerprints of bases by name, so that many folders on one base hash it once.
+    Args:
+        folder: an adapter or a tuned model.
+        bases: cache of the fingerprints of local bases by name, so that many folders on one base hash it once.
+
+    Raises:
+        BadInput: the folder holds no tuned weights.
     """
     if not _is_weights(folder):
         raise BadInput(f"{folder} holds no tuned weights", "name a folder that tunewise train or run made")
@@ -86,22 +92,22 @@ def read_adapter(folder: Path, bases: dict[str, str] | None = None) -> StoredAda
         )
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        told = _told(manifest, kind, read_json(folder / ADAPTER_CONFIG_FILE))
+        fields = _manifest_fields(manifest, kind, read_json(folder / ADAPTER_CONFIG_FILE))
     except (BadInput, OSError, ValueError, TypeError, AttributeError) as error:
         return StoredAdapter(folder, kind, f"what it is cannot be read: {error}", bytes=size)
     base = manifest.get("base") or {}
     problem, hint = _damage(folder, kind, base)
-    problem = problem or _elsewhere(base, {} if bases is None else bases)
-    return StoredAdapter(folder, kind, problem, hint, bytes=size, **told)
+    problem = problem or _base_mismatch(base, {} if bases is None else bases)
+    return StoredAdapter(folder, kind, problem, hint, bytes=size, **fields)
 
 
-def _told(manifest: dict[str, Any], kind: str, adapter: dict[str, Any]) -> dict[str, Any]:
-    """Return what a manifest says, by Stored field."""
+def _manifest_fields(manifest: dict[str, Any], kind: str, adapter: dict[str, Any]) -> dict[str, Any]:
+    """Return the values of a manifest by field of StoredAdapter; ``adapter`` is PEFT's adapter_config.json."""
     base, data, config = (manifest.get(key) or {} for key in ("base", "data", "config"))
-    of_base = ("source", "revision", "fingerprint", "tokenizer_sha256", "template_sha256")
+    base_keys = ("source", "revision", "fingerprint", "tokenizer_sha256", "template_sha256")
     return {
         "base": base.get("name", ""),
-        **{key: base.get(key, "") for key in of_base},
+        **{key: base.get(key, "") for key in base_keys},
         "method": config.get("method", ""),
         "variant": config.get("variant", "lora") if kind == "adapter" else "",
         "rank": adapter.get("r"),
@@ -114,42 +120,46 @@ def _told(manifest: dict[str, Any], kind: str, adapter: dict[str, Any]) -> dict[
 
 
 def _damage(folder: Path, kind: str, base: Mapping[str, str]) -> tuple[str, str]:
-    """Return what in the folder is not as it was trained (a file, the tokenizer, the template) and a hint, or ""."""
+    """Return what differs from the state after training (a file, tokenizer, template) and a hint, "" for nothing."""
     try:
         check_manifest(folder, kind, (CARD_FILE,))
-        here = {"tokenizer": tokenizer_hash(folder), "template": template_hash(folder)}
-    except BadInput as damage:
-        return damage.message, damage.hint
+        hashes = {"tokenizer": tokenizer_hash(folder), "template": template_hash(folder)}
+    except BadInput as error:
+        return error.message, error.hint
     if not base.get("fingerprint"):
         return "it does not say which base it was made on", ""
-    for name, found in here.items():
-        if (made := base.get(f"{name}_sha256")) and made != found:
-            return f"its {name} is {found[:16]}, it was trained with {made[:16]}", ""
+    for name, actual in hashes.items():
+        if (expected := base.get(f"{name}_sha256")) and expected != actual:
+            return f"its {name} is {actual[:16]}, it was trained with {expected[:16]}", ""
     return "", ""
 
 
-def _elsewhere(base: Mapping[str, str], bases: dict[str, str]) -> str:
-    """Return how the base of that name here differs from the one trained on; "" where there is none or no difference."""
+def _base_mismatch(base: Mapping[str, str], bases: dict[str, str]) -> str:
+    """Return how the local base of that name differs from the one trained on; "" without one or without difference."""
     from runners.models import resolve
 
-    name, made = base.get("name", ""), base.get("fingerprint", "")
+    name = base.get("name", "")
+    expected = base.get("fingerprint", "")
     if name not in bases:
         bases[name] = resolve.local_fingerprint(name)
-    found = bases[name]
-    return f"{name} here is {found[:16]}, it was made on {made[:16]}" if found not in ("", made) else ""
+    local = bases[name]
+    return (
+        f"{name} here is {local[:16]}, it was made on {expected[:16]}" if local not in ("", expected) else ""
+    )
 
 
-def _folders(place: Path, depth: int) -> Iterator[Path]:
-    if _is_weights(place):
-        yield place
+def _weight_folders(root: Path, depth: int) -> Iterator[Path]:
+    """Yield the folders of tuned weights at or below ``root``, down to ``depth`` levels; symlinks are skipped."""
+    if _is_weights(root):
+        yield root
     elif depth:
-        for folder in sorted(place.iterdir()):
+        for folder in sorted(root.iterdir()):
             if folder.is_dir() and not folder.is_symlink() and not folder.name.startswith("."):
-                yield from _folders(folder, depth - 1)
+                yield from _weight_folders(folder, depth - 1)
 
 
 def _is_weights(folder: Path) -> bool:
-    """Say whether a folder is tuned weights: an adapter, or a model whose manifest names its method."""
+    """Whether a folder holds tuned weights: an adapter, or a model whose manifest names its method."""
     if (folder / ADAPTER_CONFIG_FILE).is_file():
         return True
     if not (folder / "config.json").is_file():

@@ -1,4 +1,7 @@
-"""The README of tuned weights: what they were made from, what was measured, how to load them elsewhere."""
+"""The model card (README.md) of tuned weights: their base and data, settings, scores, and how to load them.
+
+:func:`model_card` writes it from the facts of a manifest; :func:`rewrite_card` adds the scores of a trial.
+"""
 
 from __future__ import annotations
 
@@ -10,24 +13,29 @@ from typing import Any
 from rag.files import MANIFEST, write_json, write_text
 
 CARD_FILE = "README.md"
-"""The file's name; no manifest lists it, because people write on in it."""
+"""Name of the file; no manifest lists it, because people edit it."""
 
 
 def model_card(facts: Mapping[str, Any]) -> str:
-    """Return the model card of tuned weights from the facts that their manifest holds."""
-    config, base = facts["config"], facts["base"]
+    """Return the model card of tuned weights.
+
+    Args:
+        facts: the manifest of the weights.
+    """
+    config = facts["config"]
+    base = facts["base"]
     full = config["method"] == "full"
-    front = {
+    front_matter = {
         "base_model": base["name"],
         "library_name": "transformers" if full else "peft",
         "license": base["license"],
         "pipeline_tag": "text-generation",
     }
-    head = "\n".join(f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in front.items())
+    head = "\n".join(f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in front_matter.items())
     parts = (
         f"---\n{head}\ntags: [tunewise]\n---\n# {base['name']}, tuned with tunewise",
-        markdown_table(("what", "value"), _made_from(facts)),
-        "## Settings\n\n" + markdown_table(("setting", "value", "why"), _settings(facts)),
+        markdown_table(("what", "value"), _summary_rows(facts)),
+        "## Settings\n\n" + markdown_table(("setting", "value", "why"), _setting_rows(facts)),
         "## Scores\n\n" + _scores(facts.get("scores")),
         "## Loading it without tunewise\n\n" + (_FULL if full else _ADAPTER),
         _CARE,
@@ -36,10 +44,13 @@ def model_card(facts: Mapping[str, Any]) -> str:
 
 
 def rewrite_card(folder: Path, scores: Mapping[str, Any]) -> None:
-    """Put a trial's scores into a folder's manifest and write its card again.
+    """Add a trial's scores to the manifest of a folder and write its card again.
 
-    ``scores`` is ``{"questions": n, "scores": {name: {"mean", "low", "high", "n"}}}``. Each of the two writes
-    is atomic, and the weights' folder is whole between them.
+    Each of the two writes is atomic, and the folder of weights is valid between them.
+
+    Args:
+        folder: the folder of tuned weights.
+        scores: ``{"questions": n, "scores": {name: {"mean", "low", "high", "n"}}}``.
     """
     manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     manifest["scores"] = dict(scores)
@@ -47,13 +58,14 @@ def rewrite_card(folder: Path, scores: Mapping[str, Any]) -> None:
     write_text(folder / CARD_FILE, model_card(manifest))
 
 
-def _made_from(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
+def _summary_rows(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return the rows of the first table: method, base, data, parameters, losses and speed."""
     base, data, result = facts["base"], facts["data"], facts["result"]
-    where = f"{base['source']} {base['revision']}".strip()
+    source = f"{base['source']} {base['revision']}".strip()
     files = f"{', '.join(data['files'])}: " if data.get("files") else ""
     rows = [
         ("method", _method(facts["config"])),
-        ("base model", f"{base['name']} ({where}), fingerprint {base['fingerprint'][:16]}"),
+        ("base model", f"{base['name']} ({source}), fingerprint {base['fingerprint'][:16]}"),
         ("licence of the base", base["license"]),
         (
             "data",
@@ -80,13 +92,17 @@ def _method(config: Mapping[str, Any]) -> str:
     return f"{config['method']}, {variant}" if variant != "lora" else str(config["method"])
 
 
-def _settings(facts: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    """Return every setting that has a meaning for the method, with its reason where one was given."""
-    of_adapters = ("rank", "alpha", "dropout", "variant", "targets", "lora_plus", "init_adapter")
+def _setting_rows(facts: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """Return every setting that applies to the method, with its reason where one was given."""
+    adapter_settings = ("rank", "alpha", "dropout", "variant", "targets", "lora_plus", "init_adapter")
     reasons = facts.get("reasons", {})
     rows = []
     for name, value in facts["config"].items():
-        if name == "method" or value is None or (facts["config"]["method"] == "full" and name in of_adapters):
+        if (
+            name == "method"
+            or value is None
+            or (facts["config"]["method"] == "full" and name in adapter_settings)
+        ):
             continue
         shown = (
             ", ".join(value) if isinstance(value, list) else Path(value).name if "/" in str(value) else value
@@ -97,6 +113,7 @@ def _settings(facts: Mapping[str, Any]) -> list[tuple[str, str, str]]:
 
 
 def _scores(scores: Mapping[str, Any] | None) -> str:
+    """Return the scores as a table, or a sentence when there are none."""
     if not scores:
         return "Not measured on held-out questions."
     rows = [
@@ -107,7 +124,7 @@ def _scores(scores: Mapping[str, Any] | None) -> str:
 
 
 def markdown_table(head: tuple[str, ...], rows: Sequence[tuple[Any, ...]]) -> str:
-    """Return a Markdown table, bars in cells made harmless."""
+    """Return a Markdown table; ``|`` in cells is escaped."""
     lines = [head, ("---",) * len(head), *rows]
     return "\n".join("| " + " | ".join(str(v).replace("|", "\\|") for v in line) + " |" for line in lines)
 

@@ -1,4 +1,4 @@
-"""An OpenAI-compatible endpoint: its address, its key, and what may be sent there. Light."""
+"""Address and key of an OpenAI-compatible endpoint, and whether data may be sent to it."""
 
 from __future__ import annotations
 
@@ -10,29 +10,29 @@ from urllib.parse import urlsplit
 from rag.errors import BadInput
 
 API_KEY_VARIABLES = ("TUNEWISE_API_KEY", "OPENAI_API_KEY")
-"""Environment variables that may hold the key, first one first; it is read nowhere else and written nowhere."""
+"""Environment variables that may hold the key, in order; it is read from nowhere else and never written."""
 
 
 class EndpointRefused(BadInput):
-    """A server that is there does not take our key, or has no such model: 401, 403, 404."""
+    """The server answers but refuses the key or has no such model: HTTP 401, 403 or 404."""
 
 
 def api_key(environ: Mapping[str, str] = os.environ, names: tuple[str, ...] = API_KEY_VARIABLES) -> str:
-    """Return the key, "" where the environment has none: a server of one's own often wants none."""
+    """Return the key, "" when the environment has none: a local server often needs none."""
     return next((environ[name].strip() for name in names if environ.get(name, "").strip()), "")
 
 
 def endpoint_host(url: str) -> str:
-    """Return an endpoint's host and port, as manifests and messages name it: no path, no credentials."""
+    """Return an endpoint's host and port, without path and credentials, for manifests and messages."""
     parts = urlsplit(url)
     name = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname or ""
     return f"{name}:{parts.port}" if parts.port else name
 
 
 def is_private(url: str) -> bool:
-    """Return whether a URL's host is this machine or has a private address, by its name alone.
+    """Whether the host of a URL is this machine or has a private address, judged by its name alone.
 
-    No name is looked up: one that only a name server could tell to be private counts as public.
+    No DNS look-up is made: a name that only DNS could show to be private counts as public.
     """
     name = (urlsplit(url).hostname or "").lower().rstrip(".")
     if name == "localhost" or name.endswith((".localhost", ".local", ".internal")):
@@ -45,7 +45,13 @@ def is_private(url: str) -> bool:
 
 
 def check_may_contact(name: str, url: str, must_stay_local: bool) -> None:
-    """Refuse an address that cannot be used, and one outside when the data must stay local; BadInput says why."""
+    """Raise BadInput for an unusable address, and for a public one when the data must stay local.
+
+    Args:
+        name: the model's name, for messages.
+        url: address of the endpoint.
+        must_stay_local: whether data may only be sent to this machine or a private network.
+    """
     try:
         parts = urlsplit(url)
         usable = bool(parts.hostname) and (parts.port is None or parts.port > 0)
@@ -60,6 +66,7 @@ def check_may_contact(name: str, url: str, must_stay_local: bool) -> None:
         )
     if must_stay_local and not is_private(url):
         raise BadInput(
-            f"the data must stay local, and {name} is at {endpoint_host(url)}, which is not on this machine or a private network",
+            f"the data must stay local, and {name} is at {endpoint_host(url)}, "
+            "which is not on this machine or a private network",
             "use a local endpoint or a local model, or answer data_must_stay_local with no",
         )

@@ -1,6 +1,7 @@
-"""What a model folder holds: a fingerprint that tells models apart, a check that nothing in it runs code.
+"""Fingerprints of model folders, and a check that nothing in them runs code. Imports no torch.
 
-Light: weights are hashed straight from the safetensors files, without torch.
+:func:`fingerprint` hashes weights (from the safetensors files), tokenizer and chat template; :func:`refuse_code` refuses
+models that bring code of their own.
 """
 
 from __future__ import annotations
@@ -21,15 +22,15 @@ _CODE_KEYS = ("auto_map", "custom_pipelines", "_attn_implementation_internal")
 
 def weight_files(folder: Path) -> tuple[Path, ...]:
     """Return a folder's safetensors files in name order; BadInput when there is none."""
-    found = tuple(sorted(folder.glob("*.safetensors")))
-    if not found:
+    paths = tuple(sorted(folder.glob("*.safetensors")))
+    if not paths:
         others = sorted(p.name for p in folder.iterdir() if p.suffix in {".bin", ".pt", ".pth", ".gguf"})
-        seen = f", only {', '.join(others[:3])}" if others else ""
+        only = f", only {', '.join(others[:3])}" if others else ""
         raise BadInput(
-            f"{folder} holds no .safetensors weights{seen}",
+            f"{folder} holds no .safetensors weights{only}",
             "convert the model to safetensors first; other formats can run code and are never loaded",
         )
-    return found
+    return paths
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -46,12 +47,12 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def chat_template(folder: Path) -> str:
-    """Return the chat template kept beside a tokenizer, "" when there is none."""
-    own = folder / "chat_template.jinja"
-    if own.is_file():
-        return own.read_text(encoding="utf-8")
+    """Return the chat template of a folder, "" when there is none."""
+    file = folder / "chat_template.jinja"
+    if file.is_file():
+        return file.read_text(encoding="utf-8")
     template = read_json(folder / "tokenizer_config.json").get("chat_template")
-    if isinstance(template, list):  # several by name, as older tokenizers keep them
+    if isinstance(template, list):  # several templates with names, as in older tokenizers
         template = {t.get("name"): t.get("template") for t in template if isinstance(t, dict)}.get("default")
     return template if isinstance(template, str) else ""
 
@@ -59,7 +60,7 @@ def chat_template(folder: Path) -> str:
 def tokenizer_hash(folder: Path) -> str:
     """Return a SHA-256 over the vocabulary, merges and added tokens of ``tokenizer.json``.
 
-    Padding and truncation settings are left out: saving a tokenizer changes them, and they change no token.
+    Padding and truncation settings are left out: saving a tokenizer changes them, and they do not affect the tokens.
     """
     tokenizer = read_json(folder / "tokenizer.json")
     if not tokenizer:
@@ -78,8 +79,8 @@ def template_hash(folder: Path) -> str:
 def fingerprint(folder: Path) -> str:
     """Return one SHA-256 (hex) over weights, tokenizer and chat template.
 
-    Two folders with equal tensors, tokens and template have equal fingerprints, whoever saved them. Takes
-    about 0.2 s for 270 MB, remembered within the process by the files' sizes and times.
+    Two folders with equal tensors, tokens and template have equal fingerprints, whatever program saved them. Takes about
+    0.2 s for 270 MB; cached in the process by the files' sizes and modification times.
     """
     stats = tuple((str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in weight_files(folder))
     weights = _weights_hash(stats)
@@ -87,11 +88,11 @@ def fingerprint(folder: Path) -> str:
 
 
 def refuse_code(folder: Path) -> None:
-    """Raise BadInput when a config in the folder names code of its own; such models are never loaded."""
+    """Raise BadInput when a config in the folder refers to code of its own; such models are never loaded."""
     for path in sorted(folder.glob("*config*.json")):
-        if named := [k for k in _CODE_KEYS if read_json(path).get(k)]:
+        if code_keys := [k for k in _CODE_KEYS if read_json(path).get(k)]:
             raise BadInput(
-                f"{path} names code of its own ({named[0]}), which tunewise never runs",
+                f"{path} names code of its own ({code_keys[0]}), which tunewise never runs",
                 "choose a model whose architecture is part of transformers",
             )
     modules = folder / "modules.json"
@@ -101,8 +102,8 @@ def refuse_code(folder: Path) -> None:
         kinds = [str(m["type"]) for m in json.loads(modules.read_text(encoding="utf-8"))]
     except (ValueError, TypeError, KeyError) as error:
         raise BadInput(f"{modules} is damaged: {error!r}") from error
-    if strangers := [k for k in kinds if not k.startswith("sentence_transformers.")]:
-        raise BadInput(f"{modules} names code of its own ({strangers[0]}), which tunewise never runs")
+    if foreign := [k for k in kinds if not k.startswith("sentence_transformers.")]:
+        raise BadInput(f"{modules} names code of its own ({foreign[0]}), which tunewise never runs")
 
 
 def tensor_sizes(folder: Path) -> list[int]:
@@ -110,6 +111,7 @@ def tensor_sizes(folder: Path) -> list[int]:
     sizes = []
     for path in weight_files(folder):
         with path.open("rb") as stream:
+            # safetensors: 8 bytes with the length of the header, the JSON header, the data.
             length = int.from_bytes(stream.read(8), "little")
             header = json.loads(stream.read(length))
         sizes += [math.prod(e["shape"]) for name, e in header.items() if name != "__metadata__"]
@@ -118,6 +120,7 @@ def tensor_sizes(folder: Path) -> list[int]:
 
 @lru_cache(maxsize=32)
 def _weights_hash(stats: tuple[tuple[str, int, int], ...]) -> str:
+    """Return the SHA-256 over all tensors of the files; ``stats`` are (path, size, mtime in ns)."""
     tensors: list[tuple[str, str, list[int], str]] = []
     for name, _, _ in stats:
         tensors.extend(_tensor_hashes(Path(name)))
@@ -125,19 +128,24 @@ def _weights_hash(stats: tuple[tuple[str, int, int], ...]) -> str:
 
 
 def _tensor_hashes(path: Path) -> list[tuple[str, str, list[int], str]]:
-    """Return name, dtype, shape and SHA-256 of every tensor in a file (8 bytes length, JSON header, data)."""
+    """Return name, dtype, shape and SHA-256 of every tensor in a safetensors file.
+
+    The file is 8 bytes with the length of the header, the JSON header, and the data that its offsets refer to.
+    """
     with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
         start = 8 + int.from_bytes(data[:8], "little")
         try:
             header = json.loads(data[8:start])
             view = memoryview(data)
-            found = []
+            hashes = []
             for name, entry in header.items():
                 if name != "__metadata__":
                     first, last = entry["data_offsets"]
                     with view[start + first : start + last] as part:
-                        found.append((name, entry["dtype"], entry["shape"], hashlib.sha256(part).hexdigest()))
+                        hashes.append(
+                            (name, entry["dtype"], entry["shape"], hashlib.sha256(part).hexdigest())
+                        )
             view.release()
         except (ValueError, KeyError, TypeError) as error:
             raise BadInput(f"{path} is damaged: its safetensors header cannot be read ({error})") from error
-    return found
+    return hashes

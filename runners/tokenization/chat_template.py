@@ -1,11 +1,10 @@
-"""Chats as tokens, without torch: the model's own chat template and tokenizer, and which tokens are learnt.
+"""Render chats with a model's own chat template and tokenize them, with the positions the loss is taken on. No torch.
 
-The text and tokens equal what transformers' ``apply_chat_template`` gives for the same folder (tested).
+:class:`ChatTokenizer` gives the same text and tokens as transformers' ``apply_chat_template`` for the same folder (tested).
 
-Keep what people wrote from being taken for the marks of a chat: a control token in a message stays plain text.
-
-A tokenizer reads ``<|im_start|>`` as the beginning of a turn wherever it stands, so a question or a document that
-holds it could speak as the system. One space inside it, and it is words.
+:func:`control_token_breaker` and :func:`neutralise_chat` keep control tokens in user text from being read as such: a
+tokenizer reads ``<|im_start|>`` as the beginning of a turn wherever it occurs, so a question or a document that contains
+it could pose as the system. With a space inside, it is tokenized as plain text.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ PLAIN_TEMPLATE = (
     "{{ eos_token if message['role'] == 'assistant' else '' }}{{ '\\n\\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ 'assistant:\\n' }}{% endif %}"
 )
-"""Used, and kept with the tuned weights, when the base model brings no template of its own."""
+"""Used, and saved with the tuned weights, when the base model has no chat template."""
 
 _SPECIAL = ("bos_token", "eos_token", "pad_token", "unk_token")
 _PADS = ("<|pad|>", "<pad>", "[PAD]", "<|padding|>", "<|finetune_right_pad_id|>", "<|endoftext|>", "<unk>")
@@ -44,26 +43,28 @@ _PADS = ("<|pad|>", "<pad>", "[PAD]", "<|padding|>", "<|finetune_right_pad_id|>"
 
 @dataclass(frozen=True, slots=True)
 class EncodedRow:
-    """One example as tokens, or a piece of texts that are learnt as they are."""
+    """One example as tokens, or a piece of packed raw texts."""
 
     ids: tuple[int, ...]
+    """Token ids of the whole row."""
     learnt: tuple[int, ...]
-    """Positions in ``ids`` (never 0) that the loss is taken on: the assistant's words and its turns' ends."""
+    """Target positions: indices into ``ids`` (never 0) that the loss is taken on, the assistant's turns with the tokens
+    that end them."""
     line: int
     file: str = ""
     raw: bool = False
-    """Whether this is raw text: every token is learnt, and it need not end with an end token."""
+    """Whether this is raw text: every token is a target, and it need not end with an end token."""
     note: str = ""
-    """Why less of the example is learnt than was asked for, "" when all is."""
+    """Why fewer turns are trained on than were requested, "" when all are."""
 
     @property
     def place(self) -> str:
-        """Return where the row stands: ``line 3``, or ``part/a.jsonl:3`` in a folder."""
+        """Return the place of the row: ``line 3``, or ``part/a.jsonl:3`` in a folder."""
         return f"{self.file}:{self.line}" if self.file else f"line {self.line}"
 
     @property
     def prompt(self) -> int:
-        """Return how many tokens come before the first learnt one."""
+        """Return the number of tokens before the first target."""
         return self.learnt[0] if self.learnt else len(self.ids)
 
 
@@ -71,7 +72,7 @@ class ChatTokenizer:
     """The tokenizer and chat template of one model folder."""
 
     def __init__(self, folder: Path) -> None:
-        """Read tokenizer and template of a folder; BadInput when one is missing or broken."""
+        """Read tokenizer and template of a folder; BadInput when the tokenizer is missing or the template invalid."""
         file = folder / "tokenizer.json"
         if not file.is_file():
             raise BadInput(
@@ -82,7 +83,7 @@ class ChatTokenizer:
         self.tokenizer.no_truncation()
         self.own_template = chat_template(folder)
         self.special = _special_tokens(folder)
-        self._ends = read_json(folder / "generation_config.json").get("eos_token_id")
+        self._generation_ends = read_json(folder / "generation_config.json").get("eos_token_id")
         try:
             self._template = _environment().from_string(self.own_template or PLAIN_TEMPLATE)
         except TemplateError as error:
@@ -90,14 +91,15 @@ class ChatTokenizer:
 
     @cached_property
     def eos_ids(self) -> frozenset[int]:
-        """Tokens that end a turn: the tokenizer's end token, the ones generation stops at, and the template's."""
+        """Tokens that end a turn: the tokenizer's end token, those of generation_config.json, and the template's."""
         ends = {self.tokenizer.token_to_id(self.special.get("eos_token", "")), self.turn_end}
-        ends |= set(self._ends) if isinstance(self._ends, list) else {self._ends}
-        return frozenset(e for e in ends if e is not None)
+        configured = self._generation_ends
+        ends |= set(configured) if isinstance(configured, list) else {configured}
+        return frozenset(end for end in ends if end is not None)
 
     @cached_property
     def turn_end(self) -> int | None:
-        """The token that the template writes after an answer, which need not be the tokenizer's end token."""
+        """The token that the template writes after an answer, which may differ from the tokenizer's end token."""
         probe: list[Message] = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Answer"}]
         try:
             after = self.render(probe).rpartition("Answer")[2].strip()
@@ -108,7 +110,7 @@ class ChatTokenizer:
 
     @cached_property
     def begins(self) -> int | None:
-        """The token that the tokenizer itself puts before every text, None when it adds none."""
+        """The token that the tokenizer itself adds before every text, None when it adds none."""
         ids = self.tokenizer.encode("a").ids
         return (
             ids[0] if ids and ids[0] != self.tokenizer.encode("a", add_special_tokens=False).ids[0] else None
@@ -123,12 +125,12 @@ class ChatTokenizer:
 
     @cached_property
     def special_ids(self) -> frozenset[int]:
-        """The tokens that are not words: ends, pads, and the marks of turns."""
+        """Ids of the special tokens: end and padding tokens, and those that delimit turns."""
         return frozenset(i for i, t in self.tokenizer.get_added_tokens_decoder().items() if t.special)
 
     @cached_property
     def control_tokens(self) -> tuple[str, ...]:
-        """Tokens with a meaning of their own, which must not occur in what people wrote."""
+        """Texts of the special tokens, which must not occur in user text."""
         added = self.tokenizer.get_added_tokens_decoder().values()
         return tuple(t.content for t in added if t.special and len(t.content) > 2)
 
@@ -139,10 +141,17 @@ class ChatTokenizer:
         tools: Sequence[dict[str, Any]] = (),
         marked: bool = False,
     ) -> str:
-        """Return the chat as the model reads it; with ``prompt`` it ends where the assistant is to speak.
+        """Return the chat as text, rendered with the model's template.
 
-        With ``marked`` a template's own marks of the assistant's words are kept (:data:`runners.tokenization.loss_mask.OPEN`).
-        Raises BadInput when the template refuses the chat, for instance because roles must alternate.
+        Args:
+            messages: the turns.
+            prompt: whether to end with the header of the assistant's next turn (``add_generation_prompt``).
+            tools: tools that the chat may call.
+            marked: whether to write :data:`runners.tokenization.loss_mask.OPEN` and ``CLOSE`` around the turns that the
+                template marks by ``{% generation %}``.
+
+        Raises:
+            BadInput: the template refuses the chat, for instance because roles must alternate.
         """
         marks = {"_open_mark": loss_mask.OPEN, "_close_mark": loss_mask.CLOSE} if marked else {}
         try:
@@ -158,37 +167,57 @@ class ChatTokenizer:
             raise BadInput(f"the model's chat template refuses this chat: {error}") from error
 
     def encode(self, text: str) -> list[int]:
-        """Return a rendered text's tokens; nothing is added, control tokens in it are recognised."""
+        """Return the token ids of a rendered text; no token is added, control tokens in it are recognised."""
         ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False).ids
         return ids
 
     def count(self, text: str) -> int:
-        """Return how many tokens a text has."""
+        """Return the number of tokens of a text."""
         return len(self.encode(text))
 
     def example(self, example: Example, turns: str = "all") -> EncodedRow:
-        """Return a chat as tokens; learnt is each assistant turn, or only the last, with the token that ends it."""
+        """Return a chat as tokens; targets are all assistant turns, or only the last, each with its end token.
+
+        Args:
+            example: a chat.
+            turns: all or last.
+
+        Raises:
+            BadInput: the template cannot render the chat; the message names the row.
+        """
         try:
             self._require_tools(example)
             text = self.render(example.messages, tools=example.tools)
-            found = loss_mask.find_trained_spans(
+            mask = loss_mask.find_trained_spans(
                 example.messages, text, partial(self.render, tools=example.tools), turns
             )
         except BadInput as error:
             raise BadInput(f"example on {example.place}: {error.message}", error.hint) from error
         encoded = self.tokenizer.encode(text, add_special_tokens=False)
         learnt = [
-            i for start, end in found.spans for i in self._tokens_of(encoded.ids, encoded.offsets, start, end)
+            position
+            for start, end in mask.spans
+            for position in self._positions_in(encoded.ids, encoded.offsets, start, end)
         ]
-        return EncodedRow(tuple(encoded.ids), tuple(learnt), example.line, example.file, note=found.note)
+        return EncodedRow(tuple(encoded.ids), tuple(learnt), example.line, example.file, note=mask.note)
 
-    def _tokens_of(self, ids: list[int], offsets: list[tuple[int, int]], start: int, end: int) -> list[int]:
-        """Return the places of the tokens of a turn: to its end token, even if the template's mark stops before."""
+    def _positions_in(
+        self, ids: list[int], offsets: list[tuple[int, int]], start: int, end: int
+    ) -> list[int]:
+        """Return the positions of the tokens of a turn, up to and including its end token.
+
+        Args:
+            ids: token ids of the rendered chat.
+            offsets: character offsets of each token.
+            start: first character of the turn.
+            end: character after the turn, which may be before its end token where a template marks turns.
+        """
+        # Position 0 has no token before it that could predict it. A token of no width counts inside, not at the start.
         inside = [
             i for i, (a, b) in enumerate(offsets) if i and start <= a <= b <= end and (a < b or a > start)
         ]
         ends = [i for i in inside if ids[i] in self.eos_ids]
-        if ends:  # What the template writes after the turn's end ("\n") is no answer.
+        if ends:  # What the template writes after the end token ("\n") is not part of the answer.
             return [i for i in inside if i <= ends[-1]]
         after = inside[-1] + 1 if inside else len(ids)
         return [*inside, after] if after < len(ids) and ids[after] in self.eos_ids else inside
@@ -204,20 +233,20 @@ class ChatTokenizer:
 
 def _special_tokens(folder: Path) -> dict[str, str]:
     config = {**read_json(folder / "special_tokens_map.json"), **read_json(folder / "tokenizer_config.json")}
-    found = {}
+    tokens = {}
     for key in _SPECIAL:
         value = config.get(key)
         value = value.get("content") if isinstance(value, dict) else value
         if isinstance(value, str):
-            found[key] = value
-    return found
+            tokens[key] = value
+    return tokens
 
 
 _MARKS = ("_open_mark", "_close_mark")
 
 
 class _Generation(Extension):
-    """``{% generation %}`` marks the assistant's words in some templates; the marks show when they are defined."""
+    """The ``{% generation %}`` tag, by which some templates mark assistant turns; renders marks when they are defined."""
 
     tags = {"generation"}  # noqa: RUF012
 
@@ -229,11 +258,12 @@ class _Generation(Extension):
 
 
 def _environment() -> ImmutableSandboxedEnvironment:
+    """Return the Jinja environment with the filters and functions that transformers gives to templates."""
     environment = ImmutableSandboxedEnvironment(
         trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, "jinja2.ext.loopcontrols"]
     )
     environment.filters["tojson"] = _tojson
-    environment.globals["raise_exception"] = _refuse
+    environment.globals["raise_exception"] = _raise_exception
     environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
     return environment
 
@@ -242,25 +272,28 @@ def _tojson(value: Any, ensure_ascii: bool = False, indent: int | None = None, *
     return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, **more)
 
 
-def _refuse(message: str) -> str:
+def _raise_exception(message: str) -> str:
     raise TemplateError(message)
 
 
 def control_token_breaker(controls: Iterable[str]) -> Callable[[str], str]:
-    """Return what puts a space behind the first letter of every control token in a text."""
-    marks = sorted({mark for mark in controls if not mark[1:2].isspace() and mark[1:]}, key=len, reverse=True)
-    if not marks:
+    """Return a function that inserts a space after the first character of every control token in a text."""
+    # Longest first: a token may be the beginning of another.
+    tokens = sorted(
+        {token for token in controls if not token[1:2].isspace() and token[1:]}, key=len, reverse=True
+    )
+    if not tokens:
         return lambda text: text
-    pattern = re.compile("|".join(map(re.escape, marks)))
+    pattern = re.compile("|".join(map(re.escape, tokens)))
 
-    def broken(text: str) -> str:
-        while pattern.search(text):  # two tokens may share a letter
+    def break_tokens(text: str) -> str:
+        while pattern.search(text):  # two tokens may overlap by a character
             text = pattern.sub(lambda match: f"{match[0][0]} {match[0][1:]}", text)
         return text
 
-    return broken
+    return break_tokens
 
 
-def neutralise_chat(chat: Sequence[Message], broken: Callable[[str], str]) -> list[Message]:
-    """Return the chat with every message's content broken."""
-    return [{**message, "content": broken(message["content"])} for message in chat]
+def neutralise_chat(chat: Sequence[Message], break_tokens: Callable[[str], str]) -> list[Message]:
+    """Return the chat with the control tokens in every message broken up."""
+    return [{**message, "content": break_tokens(message["content"])} for message in chat]

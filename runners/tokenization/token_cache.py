@@ -1,7 +1,7 @@
-"""Tokenised rows kept beside a run's checkpoints, so that a resumed run need not tokenise again.
+"""Cache of tokenized rows beside a run's checkpoints, so that a resumed run need not tokenize again.
 
-Measured: 220 µs a row (100,000 chats of 82 tokens: 22 s), of which half is the template; read back in a twentieth
-of that. They lie in the run's own work folder and go with it, because they are the user's data.
+Measured: 220 µs per row (100,000 chats of 82 tokens: 22 s), half of it the template; reading the cache takes a twentieth of
+that. The file is in the run's own work folder and is deleted with it, because it is the user's data.
 """
 
 from __future__ import annotations
@@ -22,49 +22,51 @@ from runners.tokenization.chat_template import ChatTokenizer, EncodedRow
 
 CACHED_ROWS_FILE = "tokens.bin"
 MIN_CACHED_ROWS = 2_000
-"""Rows from which a file is kept: fewer are tokenised within half a second."""
+"""Number of rows from which a cache is written: fewer are tokenized within half a second."""
 TOKEN_CACHE_VERSION = 1
+"""Part of the key: a cache of another version is not used."""
 _DIGEST = hashlib.sha256().digest_size
 
 
 class TokenCache:
-    """The tokens of one run's chats, read from its work folder where they are, written when it is the run's own."""
+    """The tokens of one run's chats, read from its work folder if they are cached there, and written by :meth:`keep`."""
 
-    def __init__(self, folder: Path, least: int = MIN_CACHED_ROWS) -> None:
-        """Take the work folder, which need not exist yet."""
-        self.path, self.least = folder / CACHED_ROWS_FILE, least
-        self._made: tuple[str, list[EncodedRow | BadInput]] | None = None
+    def __init__(self, folder: Path, min_rows: int = MIN_CACHED_ROWS) -> None:
+        """Use a work folder, which need not exist yet; fewer than ``min_rows`` rows are not cached."""
+        self.path = folder / CACHED_ROWS_FILE
+        self.min_rows = min_rows
+        self._encoded: tuple[str, list[EncodedRow | BadInput]] | None = None
 
     def encoded(
         self, rows: Sequence[Example], chat: ChatTokenizer, turns: str = "all"
     ) -> list[EncodedRow | BadInput]:
-        """Return each chat as tokens, or why the template refuses it.
+        """Return each chat as tokens, or the error of a template that refuses it.
 
-        What is kept is used only when it is whole and of the same chats, tokenizer, template and ``turns``.
+        The cache is used only when it is undamaged and of the same chats, tokenizer, template and ``turns``.
         """
-        if len(rows) < self.least:
+        if len(rows) < self.min_rows:
             return encode_or_reason(rows, chat, turns)
         key = _key(rows, chat, turns)
-        if found := _read(self.path, key, rows, chat, turns):
-            return found
-        made = encode_or_reason(rows, chat, turns)
-        self._made = (key, made)
-        return made
+        if cached := _read(self.path, key, rows, chat, turns):
+            return cached
+        encoded = encode_or_reason(rows, chat, turns)
+        self._encoded = (key, encoded)
+        return encoded
 
     def keep(self) -> None:
-        """Write what had to be made, once the folder's lock is held."""
-        if self._made:
-            _write(self.path, *self._made)
+        """Write rows that were not cached; call it once the folder's lock is held."""
+        if self._encoded:
+            _write(self.path, *self._encoded)
 
 
 def encode_or_reason(
     rows: Sequence[Example], chat: ChatTokenizer, turns: str = "all"
 ) -> list[EncodedRow | BadInput]:
-    """Return each chat as tokens, or why the template refuses it."""
-    return [_one(row, chat, turns) for row in rows]
+    """Return each chat as tokens, or the error of a template that refuses it."""
+    return [_encode_row(row, chat, turns) for row in rows]
 
 
-def _one(row: Example, chat: ChatTokenizer, turns: str) -> EncodedRow | BadInput:
+def _encode_row(row: Example, chat: ChatTokenizer, turns: str) -> EncodedRow | BadInput:
     try:
         return chat.example(row, turns)
     except BadInput as error:
@@ -72,12 +74,12 @@ def _one(row: Example, chat: ChatTokenizer, turns: str) -> EncodedRow | BadInput
 
 
 def _key(rows: Sequence[Example], chat: ChatTokenizer, turns: str) -> str:
-    """Return the digest of everything that the tokens depend on; places in files are not among it."""
+    """Return the digest of everything that the tokens depend on; the rows' places in files are not part of it."""
     digest = hashlib.sha256()
     for row in rows:
         digest.update(canonical_json([row.messages, row.tools]).encode())
     template = chat.own_template or ""
-    # Such a template writes today's date into every chat.
+    # A template that calls strftime_now writes today's date into every chat.
     today = date.today().isoformat() if "strftime_now" in template else ""
     facts = [
         TOKEN_CACHE_VERSION,
@@ -92,13 +94,14 @@ def _key(rows: Sequence[Example], chat: ChatTokenizer, turns: str) -> str:
 
 
 def _write(path: Path, key: str, rows: Sequence[EncodedRow | BadInput]) -> None:
-    """Write the rows; a refused one has no tokens, and is asked for again when they are read."""
-    whole = [row if isinstance(row, EncodedRow) else EncodedRow((), (), 0) for row in rows]
-    notes = {str(i): row.note for i, row in enumerate(whole) if row.note}
+    """Write the rows; a refused one has no tokens, and is encoded again when the cache is read."""
+    encoded = [row if isinstance(row, EncodedRow) else EncodedRow((), (), 0) for row in rows]
+    notes = {str(i): row.note for i, row in enumerate(encoded) if row.note}
+    # Ids and target positions of all rows one after another; lengths [rows, 2] says how many of each a row has.
     arrays = {
-        "ids": np.fromiter((i for row in whole for i in row.ids), np.int32),
-        "learnt": np.fromiter((i for row in whole for i in row.learnt), np.int32),
-        "lengths": np.array([(len(row.ids), len(row.learnt)) for row in whole], np.int32).reshape(-1, 2),
+        "ids": np.fromiter((i for row in encoded for i in row.ids), np.int32),
+        "learnt": np.fromiter((i for row in encoded for i in row.learnt), np.int32),
+        "lengths": np.array([(len(row.ids), len(row.learnt)) for row in encoded], np.int32).reshape(-1, 2),
     }
     data = save(arrays, {"key": key, "notes": json.dumps(notes)})
     write_bytes(path, hashlib.sha256(data).digest() + data)
@@ -107,7 +110,7 @@ def _write(path: Path, key: str, rows: Sequence[EncodedRow | BadInput]) -> None:
 def _read(
     path: Path, key: str, rows: Sequence[Example], chat: ChatTokenizer, turns: str
 ) -> list[EncodedRow | BadInput] | None:
-    """Return the rows kept, None when there are none, or not these, or the file is damaged."""
+    """Return the cached rows, None when there is no cache, it is damaged or its key differs."""
     try:
         stored = path.read_bytes()
     except OSError:
@@ -119,14 +122,22 @@ def _read(
     meta = json.loads(data[8 : 8 + size])["__metadata__"]
     if meta["key"] != key:
         return None
-    arrays, notes = load(data), json.loads(meta["notes"])
-    ids, learnt = arrays["ids"].tolist(), arrays["learnt"].tolist()
-    found: list[EncodedRow | BadInput] = []
-    a = b = 0
-    for number, (row, (length, taught)) in enumerate(zip(rows, arrays["lengths"].tolist(), strict=True)):
-        own = tuple(ids[a : a + length]), tuple(learnt[b : b + taught])
-        note = notes.get(str(number), "")
-        kept = EncodedRow(*own, row.line, row.file, note=note)
-        found.append(kept if length else _one(row, chat, turns))
-        a, b = a + length, b + taught
-    return found
+    arrays = load(data)
+    notes = json.loads(meta["notes"])
+    ids = arrays["ids"].tolist()
+    targets = arrays["learnt"].tolist()
+    encoded: list[EncodedRow | BadInput] = []
+    id_start = target_start = 0
+    lengths = arrays["lengths"].tolist()
+    for number, (row, (id_count, target_count)) in enumerate(zip(rows, lengths, strict=True)):
+        cached = EncodedRow(
+            tuple(ids[id_start : id_start + id_count]),
+            tuple(targets[target_start : target_start + target_count]),
+            row.line,
+            row.file,
+            note=notes.get(str(number), ""),
+        )
+        encoded.append(cached if id_count else _encode_row(row, chat, turns))
+        id_start += id_count
+        target_start += target_count
+    return encoded

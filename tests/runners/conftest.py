@@ -77,7 +77,7 @@ def other(tmp_path_factory: pytest.TempPathFactory, examples: Sequence[Example])
 
 @pytest.fixture(scope="session")
 def smollm() -> Model:
-    """The real base model, obtained once into the ordinary cache."""
+    """The real base model, downloaded once into the ordinary cache."""
     return resolve.resolve_model("smollm2-135m-instruct")
 
 
@@ -225,16 +225,16 @@ def make_retriever(tmp_path_factory: pytest.TempPathFactory, piers: Path) -> Cal
 
 @pytest.fixture(scope="session")
 def pier_examples() -> tuple[Example, ...]:
-    """One example for each pier, a refusal of the house's own, and one that no document supports."""
-    said = [
+    """One example for each pier, a refusal in the plan's own words, and one that no document supports."""
+    turns = [
         (f"How many berths has the {name} Pier?", f"The {name} Pier has {n + 20} berths. Shall I book?", {})
         for n, name in enumerate(NAMES)
     ]
-    said.append(("Who owns the moon?", "Our notes do not say. Shall I ask?", {"refusal": True}))
-    said.append(("When does the zoo open?", "The zoo opens at 9 on weekdays. Shall I ask?", {}))
+    turns.append(("Who owns the moon?", "Our notes do not say. Shall I ask?", {"refusal": True}))
+    turns.append(("When does the zoo open?", "The zoo opens at 9 on weekdays. Shall I ask?", {}))
     return tuple(
         Example(({"role": "user", "content": q}, {"role": "assistant", "content": a}), meta, line)
-        for line, (q, a, meta) in enumerate(said, 1)
+        for line, (q, a, meta) in enumerate(turns, 1)
     )
 
 

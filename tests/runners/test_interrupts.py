@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM on real processes: the work is kept, the line that goes on is printed, the code is right."""
+"""Ctrl-C and SIGTERM on real processes: work is saved, the resume command is printed, the exit code is right."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ LIMIT = 60.0
 
 
 @dataclass
-class Line:
+class TrainProcess:
     """`tunewise train` in a folder with rows and a tiny model."""
 
     warm: Any
@@ -62,77 +62,79 @@ class Line:
         time.sleep(0.15)
         return work
 
-    def said(self) -> str:
+    def output(self) -> str:
         """Return what the last process printed."""
         return (self.folder / "log").read_text("utf-8")
 
 
-def wait_for(ready: Callable[[], bool]) -> None:
-    """Wait until something is so."""
+def wait_for(condition: Callable[[], bool]) -> None:
+    """Wait until a condition holds."""
     started = time.monotonic()
-    while not ready():
+    while not condition():
         assert time.monotonic() - started < LIMIT
         time.sleep(0.01)
 
 
 @pytest.fixture(scope="module")
-def line(
+def process(
     warm: Any, tiny: Model, examples: Sequence[Example], tmp_path_factory: pytest.TempPathFactory
-) -> Line:
-    """The folder."""
+) -> TrainProcess:
+    """A folder with rows, in which to train."""
     folder = tmp_path_factory.mktemp("signals")
     rows = [json.dumps({"messages": list(e.messages)}) for e in examples]
     (folder / "rows.jsonl").write_text("\n".join(rows) + "\n", "utf-8")
-    return Line(warm, folder, tiny.folder)
+    return TrainProcess(warm, folder, tiny.folder)
 
 
 @pytest.fixture(scope="module")
-def whole(line: Line) -> bytes:
-    """The adapter of a run that nobody touched."""
-    line.start("whole")
-    assert line.warm.wait() == 0, line.said()
-    return (line.folder / "whole" / "adapter_model.safetensors").read_bytes()
+def uninterrupted_adapter(process: TrainProcess) -> bytes:
+    """The adapter of a run that was not interrupted."""
+    process.start("whole")
+    assert process.warm.wait() == 0, process.output()
+    return (process.folder / "whole" / "adapter_model.safetensors").read_bytes()
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_stopped_run_says_how_to_go_on_and_does(line: Line, whole: bytes, number: int, code: int) -> None:
+def test_stopped_run_prints_resume_command_and_resumes(
+    process: TrainProcess, uninterrupted_adapter: bytes, number: int, code: int
+) -> None:
     out = f"stopped{code}"
-    pid = line.start(out)
-    work = line.training(out)
+    pid = process.start(out)
+    work = process.training(out)
     asked = time.monotonic()
     os.kill(pid, number)
-    assert line.warm.wait() == code, line.said()
+    assert process.warm.wait() == code, process.output()
     assert time.monotonic() - asked < SECONDS
     folder, _ = checkpoint.newest_checkpoint(work)
     assert folder is not None
     assert checkpoint.read_progress(folder).step > 0
-    assert not (line.folder / out).exists()
-    assert "Traceback" not in line.said()
-    resume = next(text for text in line.said().splitlines() if "--resume" in text)
-    line.command(*shlex.split(resume)[1:])
-    assert line.warm.wait() == 0, line.said()
-    assert (line.folder / out / "adapter_model.safetensors").read_bytes() == whole
+    assert not (process.folder / out).exists()
+    assert "Traceback" not in process.output()
+    resume = next(text for text in process.output().splitlines() if "--resume" in text)
+    process.command(*shlex.split(resume)[1:])
+    assert process.warm.wait() == 0, process.output()
+    assert (process.folder / out / "adapter_model.safetensors").read_bytes() == uninterrupted_adapter
 
 
-def test_a_second_ctrl_c_does_not_wait_and_the_checkpoint_before_is_whole(line: Line) -> None:
-    pid = line.start("twice")
-    work = line.training("twice")
+def test_second_ctrl_c_stops_at_once_and_keeps_last_checkpoint(process: TrainProcess) -> None:
+    pid = process.start("twice")
+    work = process.training("twice")
     os.kill(pid, signal.SIGINT)
-    assert line.warm.wait() == 130
+    assert process.warm.wait() == 130
     before, _ = checkpoint.newest_checkpoint(work)
     assert before is not None
     again = 0
     for pause in (0.0, 0.003, 0.01, 0.03):
-        pid = line.start("twice", "--resume")
+        pid = process.start("twice", "--resume")
         time.sleep(0.2)
-        line.training("twice")
+        process.training("twice")
         asked = time.monotonic()
         os.kill(pid, signal.SIGINT)
         time.sleep(pause)
         with suppress(ProcessLookupError):  # it may have written its checkpoint and gone by now
             os.kill(pid, signal.SIGINT)
             again += 1
-        assert line.warm.wait() == 130, line.said()
+        assert process.warm.wait() == 130, process.output()
         assert time.monotonic() - asked < SECONDS
         after, damage = checkpoint.newest_checkpoint(work)
         assert after is not None
@@ -142,49 +144,49 @@ def test_a_second_ctrl_c_does_not_wait_and_the_checkpoint_before_is_whole(line: 
     assert again, "no second Ctrl-C reached a process"
 
 
-def test_an_unfinished_run_is_not_thrown_away_by_a_new_one(line: Line) -> None:
-    pid = line.start("kept")
-    work = line.training("kept")
+def test_new_run_does_not_discard_unfinished_one(process: TrainProcess) -> None:
+    pid = process.start("kept")
+    work = process.training("kept")
     os.kill(pid, signal.SIGINT)
-    assert line.warm.wait() == 130
-    line.start("kept")
-    assert line.warm.wait() == 2
-    assert "--resume" in line.said()
+    assert process.warm.wait() == 130
+    process.start("kept")
+    assert process.warm.wait() == 2
+    assert "--resume" in process.output()
     assert checkpoint.newest_checkpoint(work)[0] is not None
-    line.start("kept", "--overwrite", "--epochs", "1")
-    assert line.warm.wait() == 0, line.said()
+    process.start("kept", "--overwrite", "--epochs", "1")
+    assert process.warm.wait() == 0, process.output()
 
 
 @pytest.fixture
-def heard() -> Iterator[None]:
-    """Hear Ctrl-C even where the tests' own shell ignores it, as for a command in the background."""
+def default_sigint() -> Iterator[None]:
+    """Install Python's SIGINT handler, even where the shell ignores SIGINT, as for a background command."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
 
 
 def handlers() -> list[Any]:
-    """Return who hears the signals that matter here."""
+    """Return the handlers of the signals that deferred_signals replaces."""
     return [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)]
 
 
-def finishes(seen: list[Any]) -> None:
-    """Be asked to stop, and come to the end of the block first."""
+def request_stop_at_end(seen: list[Any]) -> None:
+    """Receive a signal, and reach the end of the block."""
     with interrupts.deferred_signals() as stop:
         signal.raise_signal(signal.SIGINT)
         seen.append(stop.asked)
 
 
-def listens(seen: list[Any]) -> None:
-    """Be asked to stop, and do so."""
+def request_stop_and_check(seen: list[Any]) -> None:
+    """Receive a signal, and stop at the next check."""
     with interrupts.deferred_signals() as stop:
         signal.raise_signal(signal.SIGINT)
         stop.check()
         seen.append("went on")
 
 
-def asked_twice(seen: list[Any]) -> None:
-    """Be asked twice."""
+def request_stop_twice(seen: list[Any]) -> None:
+    """Receive two signals."""
     with interrupts.deferred_signals() as stop:
         signal.raise_signal(signal.SIGINT)
         try:
@@ -194,11 +196,12 @@ def asked_twice(seen: list[Any]) -> None:
             seen.append(stop.urgent)
 
 
-@pytest.mark.usefixtures("heard")
+@pytest.mark.usefixtures("default_sigint")
 @pytest.mark.parametrize(
-    ("block", "expected"), [(finishes, [signal.SIGINT]), (listens, []), (asked_twice, [True])]
+    ("block", "expected"),
+    [(request_stop_at_end, [signal.SIGINT]), (request_stop_and_check, []), (request_stop_twice, [True])],
 )
-def test_the_block_hears_the_first_signal_and_what_comes_after_is_as_before(
+def test_block_sees_first_signal_and_handlers_are_restored(
     block: Callable[[list[Any]], None], expected: list[Any]
 ) -> None:
     before, seen = handlers(), list[Any]()
@@ -208,8 +211,8 @@ def test_the_block_hears_the_first_signal_and_what_comes_after_is_as_before(
     assert handlers() == before
 
 
-def dawdle(seconds: float, seen: list[float]) -> None:
-    """Be asked to stop while a checkpoint is written, then begin a pass that takes very long."""
+def slow_pass(seconds: float, seen: list[float]) -> None:
+    """Receive a signal while a checkpoint is written, then begin a pass that takes very long."""
     with interrupts.deferred_signals(grace=0.1) as stop:
         signal.raise_signal(signal.SIGINT)
         time.sleep(seconds)
@@ -218,16 +221,16 @@ def dawdle(seconds: float, seen: list[float]) -> None:
             time.sleep(LIMIT)
 
 
-@pytest.mark.usefixtures("heard")
-def test_a_pass_that_takes_too_long_is_broken_off_and_nothing_else_is() -> None:
+@pytest.mark.usefixtures("default_sigint")
+def test_only_open_blocks_are_interrupted_after_grace() -> None:
     started, seen = time.monotonic(), list[float]()
     with pytest.raises(KeyboardInterrupt):
-        dawdle(0.3, seen)
+        slow_pass(0.3, seen)
     assert seen[0] - started >= 0.3
     assert time.monotonic() - started < SECONDS
 
 
-def test_an_ignored_signal_stays_ignored() -> None:
+def test_ignored_signal_stays_ignored() -> None:
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         with interrupts.deferred_signals() as stop:

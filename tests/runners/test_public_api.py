@@ -1,4 +1,4 @@
-"""The Python interface: the examples of the docstrings run as they stand, and what they return shows in a notebook."""
+"""The Python interface: docstring examples run, and results have an HTML form for notebooks."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LONGEST = 10
 HOSTILE = "<script>alert(1)</script> \x1b[31m & [a](javascript:b)"
 
 
-def desk(folder: Path) -> None:
+def write_corpus(folder: Path) -> None:
     """Write six documents and twelve questions about them."""
     (folder / "documents").mkdir(parents=True)
     for n in range(6):
@@ -48,9 +48,9 @@ def run_example(module: ModuleType, names: dict[str, Any]) -> None:
     )
     lines = sum(each.source.count("\n") + each.want.count("\n") for each in test.examples)
     assert 4 <= lines <= LONGEST
-    said: list[str] = []
-    result = doctest.DocTestRunner().run(test, out=said.append, clear_globs=False)
-    assert result.failed == 0, "".join(said)
+    output: list[str] = []
+    result = doctest.DocTestRunner().run(test, out=output.append, clear_globs=False)
+    assert result.failed == 0, "".join(output)
     names |= test.globs
 
 
@@ -77,10 +77,10 @@ PLAIN = {"div", "p", "ul", "li", "table", "thead", "tbody", "tr", "th", "td", "s
 
 
 @pytest.mark.real
-def test_the_examples_run(tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_docstring_examples_run(tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """From answers to a cited answer, as the docstrings say; the embedder is the real one, the model a tiny one."""
     monkeypatch.chdir(tmp_path)
-    desk(tmp_path)
+    write_corpus(tmp_path)
     names: dict[str, Any] = {"MODEL": str(tiny.folder)}
     run_example(advisor, names)
     from runners.plan.schema import write_plan
@@ -105,24 +105,24 @@ def test_the_examples_run(tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.real
-def test_the_readmes_example_runs(
+def test_readme_example_runs(
     tiny: Any, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The block of the README, as it stands but for the model, which is a tiny one here."""
+    """Run the README's block unchanged, except for the model, which is a tiny one here."""
     page = (root / "README.md").read_text("utf-8").split("## From Python and notebooks")[1]
     code = page.split("```python\n")[1].split("```")[0]
     assert 5 <= len(code.splitlines()) <= LONGEST
     assert '"must_cite": True' in code
     monkeypatch.chdir(tmp_path)
-    desk(tmp_path)
+    write_corpus(tmp_path)
     (tmp_path / "documents").rename(tmp_path / "docs")
     exec(code.replace('"must_cite": True', f'"must_cite": True, "model": {str(tiny.folder)!r}'), {})
     assert capsys.readouterr().out.startswith("rag ")
     assert (tmp_path / "runs/mine/report.html").is_file()
 
 
-def test_what_somebody_wrote_is_text_in_a_notebook() -> None:
-    """Markup, escapes and links in an answer, a citation and a report are shown, never carried out."""
+def test_notebook_html_escapes_user_text() -> None:
+    """Markup, escapes and links in an answer, a citation and a report are shown as text."""
     from rag.types import Citation
     from runners.arms.answer import Answer
     from runners.data.questions import Question
@@ -142,7 +142,7 @@ def test_what_somebody_wrote_is_text_in_a_notebook() -> None:
         assert "\x1b" not in html
 
 
-def test_a_recommendation_needs_files_to_become_a_plan() -> None:
+def test_recommendation_without_files_makes_no_plan() -> None:
     advice = advisor.recommend({"task_needs_facts": "new", "must_cite": "yes"})
     assert advice.choice == "rag"
     assert "rag" in Elements(advice._repr_html_()).text
@@ -157,7 +157,7 @@ def test_a_recommendation_needs_files_to_become_a_plan() -> None:
 
 
 @pytest.mark.parametrize("package", [advisor, runners, rag], ids=lambda p: p.__name__)
-def test_public_names_are_typed_and_there(package: ModuleType, root: Path) -> None:
+def test_public_names_exist_and_are_typed(package: ModuleType, root: Path) -> None:
     """Every name of ``__all__`` can be had, is documented, and is imported where a type checker looks."""
     tree = ast.parse(Path(str(package.__file__)).read_text("utf-8"))
     checked = next(n for n in tree.body if isinstance(n, ast.If) and ast.unparse(n.test) == "TYPE_CHECKING")
@@ -173,7 +173,7 @@ def test_public_names_are_typed_and_there(package: ModuleType, root: Path) -> No
 @pytest.mark.parametrize(
     "order", ["runners.trial.execute, runners.inference.weights", "runners.runs.run, advisor.advice"]
 )
-def test_no_module_hides_a_public_name(root: Path, order: str) -> None:
+def test_no_module_shadows_a_public_name(root: Path, order: str) -> None:
     """Importing a submodule sets it on its package: none may have the name of a public function."""
     names = "callable(runners.run), callable(runners.load), callable(advisor.recommend)"
     code = f"import {order}; import advisor, runners; print({names})"

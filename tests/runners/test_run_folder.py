@@ -1,4 +1,4 @@
-"""The run folder: what is finished stays finished, and two runs never share one."""
+"""The run folder: finished steps are kept, and two runs never share one."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def plan(**changes: object) -> Plan:
     return parse_plan({**body, **changes})
 
 
-def test_an_existing_run_needs_resume_or_overwrite(tmp_path: Path) -> None:
+def test_existing_run_needs_resume_or_overwrite(tmp_path: Path) -> None:
     RunFolder.create(tmp_path / "run", plan())
     with pytest.raises(UsageProblem, match="exists"):
         RunFolder.create(tmp_path / "run", plan())
@@ -37,7 +37,7 @@ def test_resuming_with_another_plan_names_the_keys(tmp_path: Path) -> None:
         RunFolder.create(tmp_path / "run", plan(seed=4), resume=True)
 
 
-def test_overwriting_takes_only_a_run_away(tmp_path: Path) -> None:
+def test_overwrite_removes_only_runs(tmp_path: Path) -> None:
     precious = tmp_path / "precious"
     precious.mkdir()
     (precious / "thesis.txt").write_text("years of work", "utf-8")
@@ -50,7 +50,7 @@ def test_overwriting_takes_only_a_run_away(tmp_path: Path) -> None:
     assert read_run_plan(tmp_path / "run").seed == 2
 
 
-def test_a_folder_with_a_plan_among_documents_is_no_run(tmp_path: Path) -> None:
+def test_document_folder_with_a_plan_is_no_run(tmp_path: Path) -> None:
     """`tunewise plan` leaves plan.yaml beside the documents: nothing may take that folder for a run and remove it."""
     project = tmp_path / "project"
     project.mkdir()
@@ -68,7 +68,7 @@ def test_a_folder_with_a_plan_among_documents_is_no_run(tmp_path: Path) -> None:
     assert (project / "thesis.txt").read_text("utf-8") == "years of work"
 
 
-def test_a_run_that_holds_what_a_plan_reads_is_not_replaced(
+def test_run_that_contains_input_of_a_plan_is_not_replaced(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = RunFolder.create(tmp_path / "run", plan()).path
@@ -91,13 +91,13 @@ def test_a_run_that_holds_what_a_plan_reads_is_not_replaced(
     assert is_run(Path())
 
 
-def test_a_run_cut_off_before_its_plan_is_begun_again(tmp_path: Path) -> None:
+def test_run_interrupted_before_its_plan_starts_again(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "events.jsonl").touch()
     assert is_run(RunFolder.create(tmp_path / "run", plan()).path)
 
 
-def test_a_finished_step_is_known_again_until_its_inputs_change(tmp_path: Path) -> None:
+def test_finished_step_is_reused_until_inputs_change(tmp_path: Path) -> None:
     RunFolder.create(tmp_path / "run", plan()).finish("index", {"docs": "a"}, {"chunks": 3})
     again = open_run_folder(tmp_path / "run")
     assert again.finished("index", {"docs": "a"}) == {"chunks": 3}
@@ -105,7 +105,7 @@ def test_a_finished_step_is_known_again_until_its_inputs_change(tmp_path: Path) 
     assert again.finished("train:lora", {"docs": "a"}) is None
 
 
-def test_a_torn_last_line_is_not_an_event(tmp_path: Path) -> None:
+def test_incomplete_last_line_is_no_event(tmp_path: Path) -> None:
     run = RunFolder.create(tmp_path / "run", plan())
     run.write({"event": "whole"})
     with (tmp_path / "run" / "events.jsonl").open("a", encoding="utf-8") as stream:
@@ -115,13 +115,13 @@ def test_a_torn_last_line_is_not_an_event(tmp_path: Path) -> None:
     assert [e["event"] for e in read_journal(tmp_path / "run" / "events.jsonl")] == ["whole", "next"]
 
 
-def test_a_second_run_in_the_same_folder_is_refused(tmp_path: Path) -> None:
+def test_second_run_in_same_folder_is_refused(tmp_path: Path) -> None:
     run = RunFolder.create(tmp_path / "run", plan())
     with run.writing(), pytest.raises(BadInput, match="pid"), open_run_folder(tmp_path / "run").writing():
         pass
 
 
-def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
+def test_folder_without_run_is_refused(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "missing"):
         with pytest.raises(BadInput):
             open_run_folder(path)

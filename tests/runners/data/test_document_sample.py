@@ -1,4 +1,4 @@
-"""The part of a large corpus that a probe indexes: the documents with the answers, and others within the budget."""
+"""The sample of a large corpus that the probe indexes: documents with answers, and others within the budget."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ def document(name: str, size: int) -> Document:
     return Document(name, name, "x" * size, (), "", "text")
 
 
-def test_gold_comes_first_then_others_in_order_as_they_fit() -> None:
+def test_sample_has_gold_documents_then_others_that_fit() -> None:
     given = [document("a", 50), document("b", 40), document("c", 500), document("d", 30), document("e", 40)]
     assert document_sample.sample_documents(given, {"e"}, 130) == ("a", "b", "e")
     assert document_sample.sample_documents(given, {"c", "gone"}, 130) == ("c",)
     assert document_sample.sample_documents(given, (), 10_000) == ("a", "b", "c", "d", "e")
 
 
-def test_the_seed_decides_the_order() -> None:
+def test_seed_decides_document_order() -> None:
     given = [document(f"d{n}", 1) for n in range(20)]
     first = [d.id for d in document_sample.shuffled_documents(given, 1)]
     assert first == [d.id for d in document_sample.shuffled_documents(list(reversed(given)), 1)]
     assert first != [d.id for d in document_sample.shuffled_documents(given, 2)]
 
 
-def test_all_are_indexed_where_there_is_time(
+def test_corpus_within_budget_is_not_sampled(
     piers: Path, words: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     documents = load_documents(piers).documents
@@ -46,7 +46,7 @@ def test_all_are_indexed_where_there_is_time(
     assert document_sample.sample_within_budget(documents, never, words, IndexSettings(), 0) is None
 
 
-def test_a_part_is_counted_and_said(piers: Path, words: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sample_reports_counts_and_text(piers: Path, words: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     documents = load_documents(piers).documents
     monkeypatch.setattr(document_sample, "SMALL_CORPUS_CHARS", 0)
     monkeypatch.setattr(document_sample, "BUDGET_SECONDS", 0.0)
@@ -62,9 +62,7 @@ def test_a_part_is_counted_and_said(piers: Path, words: Any, monkeypatch: pytest
     assert "ids" not in found.to_json()
 
 
-def test_an_index_of_some_documents_is_completed_by_an_update(
-    piers: Path, tmp_path: Path, words: Any
-) -> None:
+def test_index_of_a_sample_is_completed_by_update(piers: Path, tmp_path: Path, words: Any) -> None:
     report = Index.build(tmp_path / "index", piers, words, only=["pier03.md", "pier07.md"])
     assert (report.indexed, report.chunks) == (2, 2)
     assert Index.update(tmp_path / "index", piers, words).added == 10

@@ -1,4 +1,4 @@
-"""Near repeats: the exact meaning, on made cases and against the plain definition on random ones."""
+"""Near duplicates: exact results on hand-written cases, and equality with the plain definition on random ones."""
 
 from __future__ import annotations
 
@@ -56,12 +56,12 @@ def plain(texts: list[str]) -> list[list[int]]:
         ([LONG, "a text about something else entirely, with nothing in common"], 2),
     ],
 )
-def test_distinct(texts: list[str], count: int) -> None:
+def test_count_distinct_texts(texts: list[str], count: int) -> None:
     """Case and punctuation never matter, one word does in a short text and does not in a long one."""
     assert count_distinct_texts(texts) == count
 
 
-def test_groups_keep_the_order_of_the_texts() -> None:
+def test_groups_are_in_order_of_texts() -> None:
     """Members and groups come in file order, and repeats need not be neighbours."""
     texts = ["alpha beta gamma delta", LONG, "alpha beta gamma delta!", "one two three four", LONG + "."]
     assert near_duplicate_groups(texts) == [[0, 2], [1, 4], [3]]
@@ -77,7 +77,7 @@ def test_only_texts_of_one_kind_are_compared() -> None:
     )
 
 
-def test_a_frame_around_every_input_makes_no_repeats() -> None:
+def test_shared_template_makes_no_duplicates() -> None:
     """Long instructions in every row, and a short input that differs: all different, repeats of an input not."""
     frame = "Classify the message below. " + LONG + " " + LONG + " Message: "
     texts = [f"{frame} the parcel {word} has not come yet" for word in "abcdefghijklmnopqrst"]
@@ -85,7 +85,7 @@ def test_a_frame_around_every_input_makes_no_repeats() -> None:
     assert count_distinct_texts([*texts, texts[3], texts[7] + "!"]) == 20
 
 
-def test_a_file_that_repeats_every_row_counts_once() -> None:
+def test_repeated_file_counts_each_row_once() -> None:
     """5,000 rows of which 80 % are repeats count as 1,000."""
     rng = random.Random(5)
     rows = [" ".join(rng.choices(LONG.split(), k=12)) + f" number {n}" for n in range(1000)]
@@ -95,12 +95,12 @@ def test_a_file_that_repeats_every_row_counts_once() -> None:
 
 
 @given(st.lists(st.lists(st.sampled_from("abcde"), max_size=14).map(" ".join), max_size=24))
-def test_equals_the_definition(texts: list[str]) -> None:
+def test_groups_equal_definition(texts: list[str]) -> None:
     """Few words, so that sets are close to the threshold; exact, whatever the order of comparison."""
     assert near_duplicate_groups(texts) == plain(texts)
 
 
-def test_equals_the_definition_on_edited_texts() -> None:
+def test_groups_equal_definition_on_edited_texts() -> None:
     """Longer texts with up to three changed words, where a wrong prefix would lose pairs."""
     rng = random.Random(3)
     words = [f"w{number}" for number in range(25)]
@@ -118,7 +118,7 @@ def test_equals_the_definition_on_edited_texts() -> None:
         assert near_duplicate_groups(texts) == plain(texts)
 
 
-def test_ten_thousand_rows_take_seconds() -> None:
+def test_ten_thousand_rows_are_grouped_within_seconds() -> None:
     """2.5 s on two busy cores when measured; the bound catches comparing all with all."""
     rng = random.Random(1)
     words = [f"v{number}" for number in range(3000)]

@@ -1,4 +1,4 @@
-"""Files and folders of examples: every format and encoding, what is left out, and what is said of it."""
+"""Files and folders of examples: every format and encoding, what is left out, and the notes about it."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def parquet(tmp_path: Path) -> Callable[..., Path]:
 @pytest.mark.parametrize(
     "name", ["e.jsonl", "e.ndjson", "e.json", "lines.json", "e.csv", "e.tsv", "semi.csv"]
 )
-def test_each_kind_of_file_gives_the_same_rows(tmp_path: Path, name: str) -> None:
+def test_every_file_type_gives_the_same_rows(tmp_path: Path, name: str) -> None:
     rows = [{"question": f"Where, {n}?", "answer": 'A "b"\nc; d', "source": "web"} for n in range(3)]
     path = tmp_path / name
     mark = {"e.tsv": "\t", "semi.csv": ";"}.get(name, ",")
@@ -66,7 +66,7 @@ def test_each_kind_of_file_gives_the_same_rows(tmp_path: Path, name: str) -> Non
     assert found.notes == (("semi.csv: columns are parted by ';'",) if name == "semi.csv" else ())
 
 
-def test_parquet_with_chats_and_vectors(parquet: Callable[..., Path]) -> None:
+def test_parquet_reads_chats_and_skips_vectors(parquet: Callable[..., Path]) -> None:
     from datetime import date
 
     path = parquet(
@@ -83,13 +83,13 @@ def test_parquet_with_chats_and_vectors(parquet: Callable[..., Path]) -> None:
     assert count_rows(path) == 2
 
 
-def test_turns_stored_column_by_column(parquet: Callable[..., Path]) -> None:
+def test_parquet_turns_stored_by_column_are_read(parquet: Callable[..., Path]) -> None:
     turns = {"from": ["system", "human", "gpt"], "value": ["Be brief.", "Where?", "Here."]}
     row = load_examples(parquet(conversations=[turns])).rows[0]
     assert (row.system, row.question, row.reply) == ("Be brief.", "Where?", "Here.")
 
 
-def test_a_damaged_parquet_file_is_refused(parquet: Callable[..., Path]) -> None:
+def test_damaged_parquet_is_refused(parquet: Callable[..., Path]) -> None:
     path = parquet(prompt=["a" * 100] * 500, completion=["b"] * 500)
     whole = path.read_bytes()
     path.write_bytes(whole[:8] + b"\xff" * 40 + whole[48:])
@@ -97,7 +97,7 @@ def test_a_damaged_parquet_file_is_refused(parquet: Callable[..., Path]) -> None
         load_examples(path)
 
 
-def test_counting_a_large_parquet_file_takes_no_memory(tmp_path: Path) -> None:
+def test_counting_large_parquet_takes_no_memory(tmp_path: Path) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -116,7 +116,7 @@ def test_counting_a_large_parquet_file_takes_no_memory(tmp_path: Path) -> None:
     assert pa.total_allocated_bytes() - pa_before < 8e6
 
 
-def test_a_folder_is_read_in_the_order_of_its_names(tmp_path: Path, parquet: Callable[..., Path]) -> None:
+def test_folder_is_read_in_order_of_file_names(tmp_path: Path, parquet: Callable[..., Path]) -> None:
     write(tmp_path / "b.jsonl", [PAIR] * 2)
     write(tmp_path / "a" / "z.jsonl", [{"question": "First?", "answer": "Yes."}])
     parquet("c.parquet", prompt=["Last?"], completion=["No."])
@@ -133,7 +133,7 @@ def test_a_folder_is_read_in_the_order_of_its_names(tmp_path: Path, parquet: Cal
     assert found.columns == {"prompt": "question, prompt", "reply": "answer, completion"}
 
 
-def test_a_folder_of_texts_is_learnt_as_it_is(tmp_path: Path) -> None:
+def test_folder_of_texts_gives_raw_rows(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("One.\n", "utf-8")
     (tmp_path / "b.md").write_text("# Two\n", "utf-8-sig")
     found = load_examples(tmp_path)
@@ -147,7 +147,7 @@ def test_a_folder_of_texts_is_learnt_as_it_is(tmp_path: Path) -> None:
         load_examples(tmp_path)
 
 
-def test_chats_and_texts_are_not_mixed(tmp_path: Path) -> None:
+def test_mixed_chats_and_texts_are_refused(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="2 chats and 1 plain texts are mixed"):
         load_examples(write(tmp_path / "e.jsonl", [PAIR, {"text": "All of it."}, PAIR]))
 
@@ -159,25 +159,29 @@ def test_rejected_rows_name_file_line_and_reason(tmp_path: Path) -> None:
     assert [(r.file, r.line, r.reason) for r in found.rejected] == [("b.jsonl", 1, "no prompt")]
 
 
-def test_columns_can_be_named(tmp_path: Path) -> None:
+def test_declared_columns_are_used(tmp_path: Path) -> None:
     rows = [{"prompt": "x", "question": "Where?", "answer": "Here.", "who": "Be brief."}]
     path = write(tmp_path / "e.jsonl", rows)
     with pytest.raises(BadInput, match=r"e\.jsonl:1: which column is the prompt\?.*--columns"):
         load_examples(path)
     found = load_examples(path, {"prompt": "question", "reply": "answer", "system": "who"})
-    assert (found.rows[0].system, found.rows[0].question, found.meta_columns) == ("Be brief.", "Where?", ("prompt",))
+    assert (found.rows[0].system, found.rows[0].question, found.meta_columns) == (
+        "Be brief.",
+        "Where?",
+        ("prompt",),
+    )
     with pytest.raises(BadInput, match=r"no column 'quest' \(there are: prompt, question, answer, who\)"):
         load_examples(path, {"prompt": "quest", "reply": "answer"})
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32"])
-def test_a_byte_order_mark_is_believed_and_said(tmp_path: Path, encoding: str) -> None:
+def test_byte_order_mark_decides_encoding(tmp_path: Path, encoding: str) -> None:
     path = tmp_path / "e.csv"
     path.write_text("question,answer\nWo?,Über all.\n", encoding=encoding)
     found = load_examples(path)
     assert found.rows[0].reply == "Über all."
-    said = f"e.csv: read as {encoding.upper()}, as its byte order mark says"
-    assert found.notes == (() if encoding == "utf-8-sig" else (said,))
+    note = f"e.csv: read as {encoding.upper()}, as its byte order mark says"
+    assert found.notes == (() if encoding == "utf-8-sig" else (note,))
 
 
 @pytest.mark.parametrize(
@@ -197,19 +201,19 @@ def test_a_byte_order_mark_is_believed_and_said(tmp_path: Path, encoding: str) -
         ),
     ],
 )
-def test_other_encodings_and_broken_tables_are_placed(tmp_path: Path, data: bytes, message: str) -> None:
+def test_errors_of_encoding_and_tables_name_the_place(tmp_path: Path, data: bytes, message: str) -> None:
     (tmp_path / "e.csv").write_bytes(data)
     with pytest.raises(BadInput, match=message):
         load_examples(tmp_path / "e.csv")
 
 
-def test_a_json_object_with_several_lists_is_asked_back(tmp_path: Path) -> None:
+def test_json_object_with_several_lists_is_refused(tmp_path: Path) -> None:
     (tmp_path / "e.json").write_text('{"train": [], "test": []}', "utf-8")
     with pytest.raises(BadInput, match="an object with lists under train, test"):
         load_examples(tmp_path / "e.json")
 
 
-def test_a_field_may_be_long(tmp_path: Path) -> None:
+def test_long_csv_field_is_read(tmp_path: Path) -> None:
     (tmp_path / "e.csv").write_text(f"question,answer\nq,{'a' * 200_000}\n", "utf-8")
     assert len(load_examples(tmp_path / "e.csv").rows[0].reply) == 200_000
 
@@ -260,11 +264,11 @@ def test_a_field_may_be_long(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_turns(tmp_path: Path, row: dict[str, Any], turns: list[Any]) -> None:
+def test_row_formats_give_the_same_turns(tmp_path: Path, row: dict[str, Any], turns: list[Any]) -> None:
     assert list(load_examples(write(tmp_path / "e.jsonl", [row])).rows[0].messages) == turns
 
 
-def test_tool_turns_are_kept(tmp_path: Path) -> None:
+def test_tool_calls_and_tools_are_read(tmp_path: Path) -> None:
     call = {"type": "function", "function": {"name": "hours", "arguments": {"at": "pier"}}}
     tools = [{"type": "function", "function": {"name": "hours"}}]
     tool = {"role": "tool", "content": "10"}
@@ -309,7 +313,7 @@ def test_tool_turns_are_kept(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_rows_that_cannot_be_used_say_why(tmp_path: Path, row: dict[str, Any], reason: str) -> None:
+def test_unusable_rows_have_a_reason(tmp_path: Path, row: dict[str, Any], reason: str) -> None:
     with pytest.raises(BadInput, match=f"line 1: {reason}"):
         load_examples(write(tmp_path / "e.jsonl", [row]))
 
@@ -324,7 +328,7 @@ cells = (
     rows=st.lists(st.tuples(cells, cells), min_size=1, max_size=5),
     encoding=st.sampled_from(["utf-8", "utf-16"]),
 )
-def test_what_is_written_is_read(
+def test_written_rows_are_read_back(
     tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[str, str]], encoding: str
 ) -> None:
     import csv
@@ -338,19 +342,19 @@ def test_what_is_written_is_read(
         assert [(r["prompt"], r["completion"]) for _, r in read_rows(folder / name)] == rows
 
 
-def test_lines_end_at_newlines_only(tmp_path: Path) -> None:
+def test_jsonl_lines_end_at_newlines_only(tmp_path: Path) -> None:
     (tmp_path / "a").write_text("a\u2028b\r\nc", "utf-8", newline="")
     assert list(text_lines(tmp_path / "a")) == ["a\u2028b\r\n", "c"]
 
 
 @pytest.mark.parametrize("name", ["hybrid_concierge", "snips_json", "banking77", "gsm8k_format"])
-def test_public_chats(shared: Path, name: str) -> None:
+def test_public_chat_files_are_read(shared: Path, name: str) -> None:
     found = load_examples(shared / "data" / name / "train.jsonl", most=500)
     assert (found.format, found.columns, found.rejected) == ("messages", {"turns": "messages"}, ())
     assert found.total > len(found.rows) == 500
 
 
-def test_public_texts_and_pairs(shared: Path, tmp_path: Path, parquet: Callable[..., Path]) -> None:
+def test_public_texts_and_pairs_are_read(shared: Path, tmp_path: Path, parquet: Callable[..., Path]) -> None:
     texts = load_examples(shared / "data" / "chunk_eval" / "documents")
     assert (texts.format, len(texts.rows)) == ("text", 4)
     rows = load_examples(shared / "data" / "hybrid_concierge" / "train.jsonl", most=200).rows

@@ -1,4 +1,4 @@
-"""Which column is what: guessed from usual names, asked back when it could be two, or as the user says."""
+"""Roles of columns: guessed from usual names, refused when ambiguous, or declared by the user."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ from runners.data.formats import (
         ("text last_response", "text", {"text": "text"}),
     ],
 )
-def test_usual_names(names: str, format: str, found: dict[str, str]) -> None:
+def test_usual_column_names_are_recognised(names: str, format: str, found: dict[str, str]) -> None:
     columns = guess_columns(names.split())
     assert (columns.format, dict(columns.of)) == (format, found)
 
@@ -98,7 +98,7 @@ def test_usual_names(names: str, format: str, found: dict[str, str]) -> None:
         ("instruction input context output", "input", "input, context", "--columns input=input,..."),
     ],
 )
-def test_what_could_be_two_things_is_asked_back(names: str, role: str, candidates: str, hint: str) -> None:
+def test_ambiguous_columns_are_refused_with_a_hint(names: str, role: str, candidates: str, hint: str) -> None:
     with pytest.raises(AmbiguousColumns) as caught:
         guess_columns(names.split())
     assert str(caught.value) == f"which column is the {role}? it could be each of: {candidates}"
@@ -106,14 +106,14 @@ def test_what_could_be_two_things_is_asked_back(names: str, role: str, candidate
 
 
 @pytest.mark.parametrize("names", ["words", "answer", "id title", ""])
-def test_nothing_to_learn(names: str) -> None:
+def test_columns_without_a_role_are_refused(names: str) -> None:
     with pytest.raises(UnknownColumns, match="no known format has the keys"):
         guess_columns(names.split())
 
 
 @settings(max_examples=150)
 @given(st.lists(st.text(max_size=8), max_size=6, unique=True))
-def test_a_guess_names_columns_that_are_there_each_once(names: list[str]) -> None:
+def test_guess_uses_each_existing_column_once(names: list[str]) -> None:
     try:
         found = guess_columns([*names, "question"]).of
     except AmbiguousColumns:
@@ -123,7 +123,7 @@ def test_a_guess_names_columns_that_are_there_each_once(names: list[str]) -> Non
     assert len(set(found.values())) == len(found)
 
 
-def test_declared_columns() -> None:
+def test_declared_columns_decide_format() -> None:
     assert parse_columns(" prompt=a , reply=The answer ") == {"prompt": "a", "reply": "The answer"}
     assert declared_columns({"prompt": "a", "reply": "b"}).format == "prompt-completion"
     assert declared_columns({"prompt": "a", "input": "x", "reply": "b"}).format == "alpaca"
@@ -141,6 +141,6 @@ def test_declared_columns() -> None:
         ("system=a", "is not enough, or too much"),
     ],
 )
-def test_columns_that_cannot_be_meant(given: str, message: str) -> None:
+def test_invalid_declared_columns_are_refused(given: str, message: str) -> None:
     with pytest.raises(BadInput, match=message):
         declared_columns(parse_columns(given))

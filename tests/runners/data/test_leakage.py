@@ -1,4 +1,4 @@
-"""What training rows give away of held-out rows."""
+"""Leakage of held-out rows into training rows and instructions."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def kinds(*held_out: Question) -> list[tuple[str, object, object]]:
     return [(leak.kind, leak.held_out, leak.row) for leak in find_leaks(ROWS, held_out)]
 
 
-def test_every_way_a_question_can_be_given_away() -> None:
+def test_every_kind_of_leak_is_found() -> None:
     near_by = LONG.replace("sunday", "saturday", 1).replace("saturday", "sunday") + " really"
     found = kinds(
         asked("When does the bar open?", 1),
@@ -58,12 +58,12 @@ def test_every_way_a_question_can_be_given_away() -> None:
     ]
 
 
-def test_the_same_words_about_another_document_are_another_question() -> None:
+def test_same_words_about_other_document_are_no_leak() -> None:
     assert kinds(asked("When does the bar open?", 1, doc_id="other_bar.md")) == []
     assert kinds(asked("When does the bar open?", 1, doc_id="bar.md"))[0][0] == "word for word"
 
 
-def test_a_leaked_question_stops_and_a_shared_document_does_not() -> None:
+def test_leaked_question_is_refused_but_shared_document_is_not() -> None:
     check = check_held_out_questions(
         ROWS, [asked("When does the bar open?", 7), asked("May I bring a dog", 9)]
     )
@@ -83,7 +83,7 @@ def test_validation_rows_share_neither_question_nor_document() -> None:
     assert check_validation_rows(ROWS, [row("may I bring a dog", 4)]).level == "stop"
 
 
-def test_raw_texts_are_compared_as_a_whole() -> None:
+def test_raw_texts_are_compared_whole() -> None:
     text = Example(({"role": "assistant", "content": LONG},), {}, 1)
     assert [leak.kind for leak in find_leaks([text], [Example(text.messages, {}, 2)])] == ["word for word"]
 
@@ -92,7 +92,7 @@ def test_raw_texts_are_compared_as_a_whole() -> None:
 @given(
     st.lists(st.text("abc ", max_size=40), max_size=14), st.lists(st.text("abc ", max_size=40), max_size=14)
 )
-def test_matches_are_the_definition(texts: list[str], among: list[str]) -> None:
+def test_near_matches_equal_definition(texts: list[str], among: list[str]) -> None:
     words = [normalise_text(text).split() for text in (*among, *texts)]
     sets = [{tuple([*w, "", ""][i : i + 3]) for i in range(max(1, len(w) - 2))} for w in words]
     different = {frozenset(s) for s in sets}

@@ -1,4 +1,4 @@
-"""Personal data and secrets: each kind is found, its look-alikes are not, and no value is ever told."""
+"""Personal data and secrets: every kind is found, look-alikes are not, and no value is ever reported."""
 
 from __future__ import annotations
 
@@ -87,12 +87,12 @@ LOOK_ALIKES = (
 
 
 @pytest.mark.parametrize("text", FOUND, ids=lambda t: FOUND[t])
-def test_each_kind_is_found(text: str) -> None:
+def test_every_kind_is_found(text: str) -> None:
     assert personal_data_kinds(text) == (FOUND[text],)
 
 
 @pytest.mark.parametrize("text", LOOK_ALIKES)
-def test_look_alikes_are_left_alone(text: str) -> None:
+def test_look_alikes_are_not_found(text: str) -> None:
     assert personal_data_kinds(text) == ()
 
 
@@ -100,7 +100,7 @@ def test_every_kind_has_an_example() -> None:
     assert {kind.name for kind in PERSONAL_DATA_KINDS} == set(FOUND.values())
 
 
-def test_kinds_and_rows_are_told_and_no_value() -> None:
+def test_report_names_kinds_and_rows_but_no_value() -> None:
     texts = [*FOUND, "nothing here"]
     rows = [
         Example(({"role": "user", "content": "Hi"}, {"role": "assistant", "content": text}), {}, line)
@@ -116,11 +116,11 @@ def test_kinds_and_rows_are_told_and_no_value() -> None:
         assert value not in told
 
 
-def test_clean_rows_are_fine(examples: tuple[Example, ...]) -> None:
+def test_clean_rows_pass(examples: tuple[Example, ...]) -> None:
     assert [check.level for check in check_personal_data(examples)] == ["ok", "ok"]
 
 
-def test_the_public_rows_raise_no_alarm(shared: object, example: object) -> None:
+def test_public_rows_raise_no_false_alarm(shared: object, example: object) -> None:
     from pathlib import Path
 
     from runners.data.examples import load_examples

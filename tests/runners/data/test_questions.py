@@ -1,4 +1,4 @@
-"""Examples and questions: every format, every kind of broken row, and overlap."""
+"""Examples and questions: every format, every kind of invalid row, and overlap."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def write(path: Path, rows: list[Any]) -> Path:
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_each_format_gives_the_same_example(tmp_path: Path, name: str) -> None:
+def test_every_format_gives_the_same_example(tmp_path: Path, name: str) -> None:
     row = {**FORMATS[name], "meta": {"doc_id": "a.md"}, "note": 1}
     found = load_examples(write(tmp_path / "e.jsonl", [row]))
     assert found.format == name
@@ -60,14 +60,14 @@ def test_a_system_turn_is_kept(tmp_path: Path) -> None:
     assert example.system == "Be brief."
 
 
-def test_a_broken_line_names_file_line_and_reason(tmp_path: Path) -> None:
+def test_invalid_line_is_refused_with_file_line_and_reason(tmp_path: Path) -> None:
     path = tmp_path / "e.jsonl"
     path.write_text(json.dumps(FORMATS["messages"]) + "\n{oops\n", encoding="utf-8")
     with pytest.raises(BadInput, match=r"e\.jsonl:2: broken JSON"):
         load_examples(path)
 
 
-def test_bytes_that_are_not_utf8_are_placed(tmp_path: Path) -> None:
+def test_invalid_utf8_is_refused_with_line_and_offset(tmp_path: Path) -> None:
     path = tmp_path / "e.jsonl"
     path.write_bytes(b'{"prompt": "a", "completion": "b"}\n{"prompt": "\xff"}\n')
     with pytest.raises(BadInput, match=r"e\.jsonl:2: not UTF-8"):
@@ -85,20 +85,22 @@ def test_bytes_that_are_not_utf8_are_placed(tmp_path: Path) -> None:
         ("e.json", "{", "broken JSON"),
     ],
 )
-def test_unreadable_files_say_why(tmp_path: Path, name: str, content: str, message: str) -> None:
+def test_unreadable_file_is_refused_with_reason(
+    tmp_path: Path, name: str, content: str, message: str
+) -> None:
     (tmp_path / name).write_text(content, encoding="utf-8")
     with pytest.raises(BadInput, match=message):
         load_examples(tmp_path / name)
 
 
-def test_missing_file_and_folder(tmp_path: Path) -> None:
+def test_missing_file_and_folder_are_refused(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="does not exist"):
         load_examples(tmp_path / "none.jsonl")
     with pytest.raises(BadInput, match="folder without a file of examples"):
         load_examples(tmp_path)
 
 
-def test_few_rows_without_answer_are_reported_many_refuse(tmp_path: Path) -> None:
+def test_few_unusable_rows_are_reported_many_are_refused(tmp_path: Path) -> None:
     good, bad = FORMATS["prompt-completion"], {"prompt": "Where?", "completion": ""}
     found = load_examples(write(tmp_path / "few.jsonl", [good] * 20 + [bad]))
     assert len(found.rows) == 20
@@ -118,7 +120,7 @@ def test_few_rows_without_answer_are_reported_many_refuse(tmp_path: Path) -> Non
         ({"words": 1}, "no known format has the keys words"),
     ],
 )
-def test_unusable_rows_say_why(tmp_path: Path, row: dict[str, Any], reason: str) -> None:
+def test_unusable_rows_have_reasons(tmp_path: Path, row: dict[str, Any], reason: str) -> None:
     with pytest.raises(BadInput, match=reason):
         load_examples(write(tmp_path / "e.jsonl", [row]))
 
@@ -131,7 +133,7 @@ def test_questions_keep_all_their_gold(tmp_path: Path) -> None:
     assert (q.spans, q.answerable, q.fact) == (((3, 9),), False, "It is six.")
 
 
-def test_questions_from_chat_rows(tmp_path: Path) -> None:
+def test_questions_are_read_from_chat_rows(tmp_path: Path) -> None:
     turns = [{"role": "system", "content": "S"}, USER, REPLY, {"role": "user", "content": "And?"}, REPLY]
     row = {"messages": turns, "meta": {"references": ["There.", "Here."]}}
     (q,) = load_questions(write(tmp_path / "q.jsonl", [row]))
@@ -153,12 +155,12 @@ def test_questions_from_chat_rows(tmp_path: Path) -> None:
         ([{"answers": ["x"]}], "no known format"),
     ],
 )
-def test_bad_questions_are_placed(tmp_path: Path, rows: list[Any], message: str) -> None:
+def test_invalid_questions_are_refused_with_place(tmp_path: Path, rows: list[Any], message: str) -> None:
     with pytest.raises(BadInput, match=message):
         load_questions(write(tmp_path / "q.jsonl", rows))
 
 
-def test_overlap_by_words_and_by_fact(tmp_path: Path) -> None:
+def test_overlap_is_found_by_words_and_by_fact(tmp_path: Path) -> None:
     meta = {"doc_id": "a.md", "fact": "Open at six."}
     examples = load_examples(write(tmp_path / "e.jsonl", [{**FORMATS["messages"], "meta": meta}])).rows
     asked = [{"question": "where ?!"}, {"question": "When?", **meta}, {"question": "How?", "doc_id": "a.md"}]

@@ -1,4 +1,4 @@
-"""Files of rows that are none: what is wrong with them, told once, with the place."""
+"""Files without usable rows: the error names the reason once, with its places."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rag.errors import BadInput
 from runners.data.examples import load_examples
 
 
-def test_a_reason_is_told_once_with_its_first_places(tmp_path: Path) -> None:
+def test_reason_is_shown_once_with_its_first_places(tmp_path: Path) -> None:
     path = tmp_path / "e.jsonl"
     rows = [{"a": 1}, {"prompt": "x"}, {"a": 1}, {"a": 1}, {"a": 2}]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
@@ -40,7 +40,7 @@ def test_a_reason_is_told_once_with_its_first_places(tmp_path: Path) -> None:
         ("e.csv", "messages\n" + "[" * 100_000 + "\n", "line 2: the list of turns is broken JSON"),
     ],
 )
-def test_json_that_is_no_row(tmp_path: Path, name: str, text: str, reason: str) -> None:
+def test_json_without_rows_is_refused(tmp_path: Path, name: str, text: str, reason: str) -> None:
     (tmp_path / name).write_text(text, "utf-8")
     with pytest.raises(BadInput, match=reason):
         load_examples(tmp_path / name)

@@ -1,4 +1,4 @@
-"""Validation rows: whole groups, drawn by the seed, whatever the order of the rows; and replay rows."""
+"""Validation rows: whole groups drawn by the seed, independent of row order; and replay rows."""
 
 from __future__ import annotations
 
@@ -45,7 +45,9 @@ some_rows = st.lists(
 
 @settings(max_examples=150)
 @given(rows=some_rows, share=st.floats(0.05, 0.6), seed=st.integers(0, 9), data=st.data())
-def test_groups_never_straddle(rows: list[Example], share: float, seed: int, data: st.DataObject) -> None:
+def test_related_rows_are_on_one_side(
+    rows: list[Example], share: float, seed: int, data: st.DataObject
+) -> None:
     if len(related_row_groups(rows)) == 1:
         with pytest.raises(BadInput, match="hang together"):
             hold_out(rows, share, seed)
@@ -65,14 +67,14 @@ def test_groups_never_straddle(rows: list[Example], share: float, seed: int, dat
     assert sorted(map(repr, again[1])) == sorted(map(repr, valid))
 
 
-def test_a_chain_of_small_changes_stays_together() -> None:
+def test_chain_of_near_repeats_is_one_group() -> None:
     long = " ".join(f"word{n}" for n in range(60))
     chain = [row(long.replace("word10 ", "x ")), row(long), row(long.replace("word40 ", "y "))]
     others = [row(f"{a} {b} {a} {b}") for a, b in product(WORDS[:5], WORDS[5:9])]
     assert [0, 1, 2] in related_row_groups([*chain, *others])
 
 
-def test_the_same_question_stays_on_one_side_unless_it_is_the_task() -> None:
+def test_same_question_is_on_one_side_unless_it_is_the_task() -> None:
     asked = [
         row("When do you open on Sundays?", reply=f"At {w} {v}.") for w, v in product(WORDS[:2], WORDS[:2])
     ]
@@ -82,7 +84,7 @@ def test_the_same_question_stays_on_one_side_unless_it_is_the_task() -> None:
     assert len(related_row_groups(task)) == 16
 
 
-def test_share_and_seed_decide() -> None:
+def test_hold_out_depends_on_share_and_seed() -> None:
     rows = [row(f"{a} {b} {c}") for a, b, c in product(WORDS[:5], WORDS[5:9], WORDS[9:])]
     assert hold_out(rows, 0.0, 0) == (tuple(rows), ())
     assert hold_out([], 0.1, 0) == ((), ())
@@ -96,7 +98,7 @@ def test_share_and_seed_decide() -> None:
 
 @settings(max_examples=100)
 @given(n=st.integers(1, 40), share=st.floats(0, 0.5), seed=st.integers(0, 5))
-def test_replay_makes_up_its_share(n: int, share: float, seed: int) -> None:
+def test_replay_rows_make_up_their_share(n: int, share: float, seed: int) -> None:
     rows, general = (
         [row(f"own {i}", line=i) for i in range(n)],
         [row(f"general {i}", line=i) for i in range(60)],
@@ -108,7 +110,7 @@ def test_replay_makes_up_its_share(n: int, share: float, seed: int) -> None:
     assert len({r.question for r in mixed}) == len(mixed)
 
 
-def test_too_few_replay_rows_name_the_share_that_there_is() -> None:
+def test_too_few_replay_rows_are_refused_with_possible_share() -> None:
     with pytest.raises(
         BadInput, match=r"100 replay rows are wanted .* there are 25 .*lower the share to 0\.2"
     ):

@@ -1,4 +1,4 @@
-"""The store of tuned weights: side by side on one base, each known, the damaged marked; their cards."""
+"""Listing of tuned weights: several on one base, damaged ones marked, and their model cards."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def store(
     return runs
 
 
-def test_all_are_found_and_told_apart(store: Path, tiny: Model, other: Model) -> None:
+def test_find_adapters_lists_all_weights(store: Path, tiny: Model, other: Model) -> None:
     found = {
         s.folder.relative_to(store).as_posix(): s for s in adapters.find_adapters([store, store / "single"])
     }
@@ -86,7 +86,7 @@ def _another_base(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("harm", "said"),
+    ("damage", "problem"),
     [
         (_cut, "adapter_model.safetensors has"),
         (_another_template, "its template is"),
@@ -96,17 +96,17 @@ def _another_base(folder: Path) -> None:
         (lambda folder: (folder / "manifest.json").write_text("{}"), "damaged"),
     ],
 )
-def test_what_cannot_be_used_is_marked_with_the_reason(
-    store: Path, tmp_path: Path, harm: Callable[[Path], object], said: str
+def test_unusable_weights_have_a_problem(
+    store: Path, tmp_path: Path, damage: Callable[[Path], object], problem: str
 ) -> None:
     shutil.copytree(store / "desk", tmp_path / "desk")
-    harm(tmp_path / "desk/adapters/lora-s0")
+    damage(tmp_path / "desk/adapters/lora-s0")
     problems = {s.folder.name: s.problem for s in adapters.find_adapters([tmp_path])}
-    assert said in problems["lora-s0"]
+    assert problem in problems["lora-s0"]
     assert problems["hybrid-s0"] == ""
 
 
-def test_a_missing_place_and_a_folder_without_weights_are_refused(tmp_path: Path) -> None:
+def test_missing_folder_and_folder_without_weights_are_refused(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="no folder"):
         adapters.find_adapters([tmp_path / "none"])
     with pytest.raises(BadInput, match="no tuned weights"):
@@ -114,9 +114,7 @@ def test_a_missing_place_and_a_folder_without_weights_are_refused(tmp_path: Path
     assert adapters.find_adapters([tmp_path]) == []
 
 
-def test_scores_reach_manifest_and_card_and_the_folder_stays_whole(
-    store: Path, tmp_path: Path, tiny: Model
-) -> None:
+def test_scores_are_added_to_manifest_and_card(store: Path, tmp_path: Path, tiny: Model) -> None:
     folder = tmp_path / "lora"
     shutil.copytree(store / "desk/adapters/lora-s0", folder)
     assert "Not measured" in (folder / CARD_FILE).read_text("utf-8")
@@ -132,7 +130,7 @@ def test_scores_reach_manifest_and_card_and_the_folder_stays_whole(
 
 
 @pytest.mark.parametrize("name", ["desk/adapters/hybrid-s0", "single"])
-def test_a_card_names_data_settings_reasons_licence_and_loading(store: Path, name: str) -> None:
+def test_card_has_data_settings_reasons_licence_and_loading(store: Path, name: str) -> None:
     text = (store / name / CARD_FILE).read_text("utf-8")
     full = name == "single"
     front = text.split("---")[1]

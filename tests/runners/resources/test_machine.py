@@ -1,4 +1,4 @@
-"""What the machine has, read from files and programs that the tests provide."""
+"""Detection of GPU, memory, cores and bf16, from files and programs that the tests provide."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def machine(
     return MachineProbe(root, lambda command: found.get(command[0]), environ or {}, system, arch, nvml=False)
 
 
-def test_memory_stays_within_the_cgroup(tmp_path: Path) -> None:
+def test_memory_limit_respects_cgroup(tmp_path: Path) -> None:
     """The machine's RAM, or the container's limit when that is lower; "max" is no limit."""
     probe = machine(tmp_path / "a", {"proc/meminfo": MEMINFO, "sys/fs/cgroup/memory.max": "8589934592\n"})
     assert detect_machine(tmp_path, probe).ram_gib.value == 8.0
@@ -43,7 +43,7 @@ def test_memory_stays_within_the_cgroup(tmp_path: Path) -> None:
     assert detect_machine(tmp_path, machine(tmp_path / "c", old)).ram_gib.value == 4.0
 
 
-def test_cores_stay_within_the_quota(tmp_path: Path) -> None:
+def test_cores_respect_cgroup_quota(tmp_path: Path) -> None:
     """A quota below the affinity counts; at least one core is left."""
     found = detect_machine(tmp_path, machine(tmp_path, {"sys/fs/cgroup/cpu.max": "50000 100000"})).cpu_cores
     assert found.value == 1
@@ -54,7 +54,7 @@ def test_cores_stay_within_the_quota(tmp_path: Path) -> None:
     assert unlimited.value >= 1
 
 
-def test_nvidia_smi(tmp_path: Path) -> None:
+def test_nvidia_smi_reports_cuda_gpus(tmp_path: Path) -> None:
     """Count, the smallest card's memory, name and capability, within CUDA_VISIBLE_DEVICES."""
     smi = {"nvidia-smi": "NVIDIA A100-SXM4-80GB, 81920, 8.0\nNVIDIA T4, 15360, 7.5\n"}
     found = detect_machine(tmp_path, machine(tmp_path, {}, smi))
@@ -67,7 +67,7 @@ def test_nvidia_smi(tmp_path: Path) -> None:
     assert "CUDA_VISIBLE_DEVICES" in none.gpu_kind.how
 
 
-def test_other_makers_are_named(tmp_path: Path) -> None:
+def test_rocm_xpu_and_mps_are_detected(tmp_path: Path) -> None:
     """ROCm from /sys/class/kfd, XPU from xpu-smi, MPS from the platform."""
     node = "sys/class/kfd/kfd/topology/nodes/1"
     rocm = machine(
@@ -97,13 +97,13 @@ def test_other_makers_are_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("flags", "native"), [("fpu avx512f avx512_bf16", True), ("fpu amx_bf16", True), ("fpu avx2", False)]
 )
-def test_bf16_on_a_cpu(tmp_path: Path, flags: str, native: bool) -> None:
+def test_bf16_support_of_cpu_flags(tmp_path: Path, flags: str, native: bool) -> None:
     """From the CPU's flags."""
     probe = machine(tmp_path, {"proc/cpuinfo": f"processor : 0\nflags : {flags}\n"})
     assert detect_machine(tmp_path, probe).bf16.value is native
 
 
-def test_nothing_found_is_no_error(tmp_path: Path) -> None:
+def test_machine_without_information_has_unknown_values(tmp_path: Path) -> None:
     """An empty root gives unknown values with a reason, and this very machine gives real ones."""
     found = detect_machine(tmp_path / "not" / "yet", machine(tmp_path, {}))
     assert found.gpu_kind.value == "none"
@@ -112,7 +112,7 @@ def test_nothing_found_is_no_error(tmp_path: Path) -> None:
     assert all(row["how"] for row in detect_machine().to_json().values())
 
 
-def test_labels_and_detected_sizes() -> None:
+def test_nominal_gib_of_detected_sizes() -> None:
     """79.1 is an 80 GB card, 15.0 a 16 GB one, 21 is itself."""
     assert [nominal_gib(x) for x in (79.1, 80, 15.0, 23.6, 139.8, 21, 1000)] == [
         80,
@@ -126,6 +126,6 @@ def test_labels_and_detected_sizes() -> None:
 
 
 @given(st.floats(0.1, 400), st.floats(0, 100))
-def test_more_memory_is_never_a_smaller_label(gib: float, more: float) -> None:
+def test_nominal_gib_is_monotone(gib: float, more: float) -> None:
     """The label never falls as memory grows."""
     assert nominal_gib(gib) <= nominal_gib(gib + more)

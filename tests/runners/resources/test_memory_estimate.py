@@ -1,4 +1,4 @@
-"""Memory estimates: what must hold for all of them, and published facts that must come out."""
+"""Memory estimates: properties that hold for all of them, and published facts that they reproduce."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ LLAMA_7B = ModelShape(6_738_000_000, 32, 4096, 32, 32, 128, 11008, 32000, tied=F
 USES: tuple[MemoryUse, ...] = ("full", "lora", "qlora", "inference")
 
 
-def test_the_two_heights_of_a_step() -> None:
+def test_peak_is_at_loss_or_at_end_of_backward() -> None:
     """Full tuning with checkpoints is highest when all gradients are there; without, when the loss is known."""
     late = estimate_memory(LLAMA_7B, "full", MemorySetup(checkpointing=True))
     assert late.terms["gradients"] == pytest.approx(2 * 6.738e9 / GIB, abs=0.01)
@@ -36,7 +36,7 @@ def test_the_two_heights_of_a_step() -> None:
 
 
 @pytest.mark.parametrize("use", USES)
-def test_terms_add_up_and_the_history_is_said(use: MemoryUse) -> None:
+def test_terms_add_up_and_accuracy_is_stated(use: MemoryUse) -> None:
     """The parts make the likely figure; the context of the device has no spread; the record is printed."""
     found = estimate_memory(LLAMA_7B, use)
     assert found.likely == pytest.approx(sum(found.terms.values()), abs=0.01)
@@ -59,14 +59,14 @@ def test_terms_add_up_and_the_history_is_said(use: MemoryUse) -> None:
         (65, "full", 1, 80, ("no",)),
     ],
 )
-def test_published_facts(
+def test_estimates_match_published_facts(
     params_b: float, use: MemoryUse, devices: int, gib: float, verdicts: tuple[FitVerdict, ...]
 ) -> None:
     """What was run: QLoRA's 65 B on 48 GB and 33 B on 24 GB, Answer.AI's 70 B on two of 24 GB, and the like."""
     assert smallest_memory(typical_shape(params_b), use, MemorySetup(devices=devices)).fits(gib) in verdicts
 
 
-def test_a_paged_state_leaves_a_full_card() -> None:
+def test_paged_optimizer_state_leaves_full_gpu() -> None:
     """torchtune's 8 B: the state stays on 48 GB and leaves 24 GB; an unknown card holds it."""
     shape = ModelShape(8_030_000_000, 32, 4096, 32, 8, 128, 14336, 128256, tied=False)
     setup = MemorySetup(optimizer="paged_adamw_8bit", optimizer_in_backward=True, device_gib=24)
@@ -75,7 +75,7 @@ def test_a_paged_state_leaves_a_full_card() -> None:
         assert estimate_memory(shape, "full", replace(setup, device_gib=room)).terms["optimizer"] > 15
 
 
-def test_three_states() -> None:
+def test_fit_verdict_is_yes_tight_or_no() -> None:
     """Yes, tight, no; unknown memory is unknown."""
     found = estimate_memory(LLAMA_7B, "lora")
     rooms = (found.high, found.likely, found.low - 0.1, None)
@@ -83,7 +83,7 @@ def test_three_states() -> None:
     assert found.to_json(100)["fits"] == "yes"
 
 
-def test_it_is_quick() -> None:
+def test_estimate_is_fast() -> None:
     """A cached estimate takes microseconds, a new one well under a millisecond."""
     shape = typical_shape(7)
     smallest_memory(shape, "lora")
@@ -136,9 +136,7 @@ DEARER: tuple[dict[str, Any], ...] = (
 
 @settings(max_examples=200, deadline=None)
 @given(use=st.sampled_from(USES), setup=SETUPS, size=st.floats(0.1, 400))
-def test_what_makes_a_run_larger_never_makes_it_smaller(
-    use: MemoryUse, setup: MemorySetup, size: float
-) -> None:
+def test_larger_settings_never_lower_the_estimate(use: MemoryUse, setup: MemorySetup, size: float) -> None:
     """More tokens, more rank, and every saving switched off; `smallest` is never above."""
     shape = typical_shape(round(size, 2))
     usual = estimate_memory(shape, use, setup)
@@ -153,7 +151,7 @@ def test_what_makes_a_run_larger_never_makes_it_smaller(
 
 @settings(max_examples=200, deadline=None)
 @given(use=st.sampled_from(USES), setup=SETUPS, one=st.floats(0.05, 400), other=st.floats(0.05, 400))
-def test_more_parameters_never_take_less(
+def test_more_parameters_never_lower_the_estimate(
     use: MemoryUse, setup: MemorySetup, one: float, other: float
 ) -> None:
     """The estimate from a size grows with the size."""
@@ -164,24 +162,24 @@ def test_more_parameters_never_take_less(
     )
 
 
-def test_a_guessed_shape_may_have_a_small_vocabulary() -> None:
+def test_guessed_shape_allows_small_vocabulary() -> None:
     """Which stays in 16 bits: an 8 B model in 4 bits may fit 6 GiB, as Unsloth says, and Llama 3.1 does not."""
     llama_8b = replace(typical_shape(8.03), vocab=128_256, tied=False, assumed=False)
     guessed, known = smallest_memory(typical_shape(8), "qlora"), smallest_memory(llama_8b, "qlora")
     assert guessed.fits(6) == "tight"
     assert known.fits(6) == "no"
-    assert any("32,000" in said for said in guessed.assumptions)
-    assert not any("32,000" in said for said in known.assumptions)
+    assert any("32,000" in assumption for assumption in guessed.assumptions)
+    assert not any("32,000" in assumption for assumption in known.assumptions)
 
 
-def test_methods_in_order() -> None:
+def test_qlora_needs_less_than_lora_than_full() -> None:
     """At the same batch and without checkpoints: inference, qlora, lora, full is the order of weights held."""
     base = MemorySetup(batch=1)
     sizes = [estimate_memory(typical_shape(7), use, base).likely for use in ("qlora", "lora", "full")]
     assert sizes == sorted(sizes)
 
 
-def test_the_fitted_numbers_can_be_changed() -> None:
+def test_fitted_constants_can_be_replaced() -> None:
     """The benchmark refits them: fewer copies, less memory."""
     setup = MemorySetup(checkpointing=False)
     few = estimate_memory(LLAMA_7B, "lora", setup, FittedConstants(copies=0))

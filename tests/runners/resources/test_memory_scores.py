@@ -1,4 +1,4 @@
-"""Figures: how files are read and refused, how estimates are scored, and the published peaks themselves."""
+"""Measured peaks: reading and refusing files, scoring estimates, and the published peaks themselves."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def written(folder: Path, *rows: Any) -> Path:
     return file
 
 
-def test_everything_a_figure_says_is_used(tmp_path: Path) -> None:
+def test_all_fields_of_a_measured_peak_are_used(tmp_path: Path) -> None:
     """Every field reaches the setup; nothing had to be assumed but what is left out."""
     (found,) = memory_scores.read_measured_peaks(written(tmp_path, ROW | FULL))
     setup = found.setup
@@ -74,7 +74,7 @@ def test_everything_a_figure_says_is_used(tmp_path: Path) -> None:
         ({"grad_checkpointing": True, "compile": False, "method": "lora", "weights_dtype": "bf16"}, False),
     ],
 )
-def test_a_four_bit_base_is_prepared_where_the_usual_helper_was(
+def test_four_bit_base_is_prepared_when_peft_helper_was_used(
     tmp_path: Path, changed: dict[str, Any], expected: bool
 ) -> None:
     """Eager checkpointing of a bitsandbytes base, or adapters in fp32, mean PEFT's helper and an fp32 stream."""
@@ -92,7 +92,7 @@ def test_a_four_bit_base_is_prepared_where_the_usual_helper_was(
         (True, "99th percentile over the training steps", False),
     ],
 )
-def test_only_a_percentile_of_uneven_rows_is_less_than_the_longest(
+def test_percentile_applies_only_to_unpacked_rows(
     tmp_path: Path, packed: bool, note: str | None, expected: bool
 ) -> None:
     """How memory was counted does not decide it, only what the figure says about its steps."""
@@ -102,18 +102,18 @@ def test_only_a_percentile_of_uneven_rows_is_less_than_the_longest(
         assert found.setup.percentile is expected
 
 
-def test_what_is_left_out_is_counted(tmp_path: Path) -> None:
-    """Defaults stand in, each is named, and the report counts them over all figures."""
+def test_assumed_fields_are_counted(tmp_path: Path) -> None:
+    """Each default that is used is named, and the report counts them over all rows."""
     file = written(tmp_path, ROW, ROW | FULL | {"id": "two"})
     scored = memory_scores.score_estimates(memory_scores.read_measured_peaks(file))
     assert "optimizer" in scored[0].figure.assumed
     assert "optimizer" not in scored[1].figure.assumed
     assert scored[0].figure.setup.targets == ALL_LINEAR
-    said = memory_scores.accuracy_report(scored)["assumed"]
-    assert (said["optimizer"], said["config.tied_embeddings"]) == (1, 2)
+    assumed = memory_scores.accuracy_report(scored)["assumed"]
+    assert (assumed["optimizer"], assumed["config.tied_embeddings"]) == (1, 2)
 
 
-def test_the_score_by_hand(tmp_path: Path) -> None:
+def test_accuracy_summary_matches_hand_computation(tmp_path: Path) -> None:
     """One estimate is exact, one a fifth too low: mean 10 %, half under by more than 10 %, half inside."""
     (first,) = memory_scores.read_measured_peaks(written(tmp_path, ROW))
     likely = estimate_memory(first.shape, first.use, first.setup).likely
@@ -130,17 +130,17 @@ def test_the_score_by_hand(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("unit", "gib"), [("GiB", 3.0), ("1e9", 3e9 / GIB), ("MiB", 3 / 1024)])
-def test_units(tmp_path: Path, unit: str, gib: float) -> None:
+def test_peak_units_convert_to_gib(tmp_path: Path, unit: str, gib: float) -> None:
     """Everything is GiB inside."""
     (found,) = memory_scores.read_measured_peaks(written(tmp_path, ROW | {"unit": unit, "peak": 3.0}))
     assert found.gib == pytest.approx(gib)
 
 
-def test_tied_or_not_is_what_the_size_says(tmp_path: Path) -> None:
+def test_tied_embeddings_are_inferred_from_size(tmp_path: Path) -> None:
     """64 x 1,000 weights more are a head of its own; what the file says comes first."""
     config = ROW["config"]
-    for params_b, said, tied in ((0.0002, None, True), (0.00026, None, False), (0.00026, True, True)):
-        row = ROW | {"config": config | {"params_b": params_b, "tied_embeddings": said}}
+    for params_b, given, tied in ((0.0002, None, True), (0.00026, None, False), (0.00026, True, True)):
+        row = ROW | {"config": config | {"params_b": params_b, "tied_embeddings": given}}
         (found,) = memory_scores.read_measured_peaks(written(tmp_path, row))
         assert found.shape.tied is tied
     (counted,) = memory_scores.read_measured_peaks(
@@ -150,7 +150,7 @@ def test_tied_or_not_is_what_the_size_says(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "name"),
+    ("description", "name"),
     [
         ("AdamW", "adamw"),
         ("bnb PagedAdamW8bit", "paged_adamw_8bit"),
@@ -161,13 +161,13 @@ def test_tied_or_not_is_what_the_size_says(tmp_path: Path) -> None:
         ("Lion", "lion"),
     ],
 )
-def test_optimisers_by_their_sources_words(said: str, name: str) -> None:
+def test_optimizer_names_of_sources_are_recognised(description: str, name: str) -> None:
     """Spelling does not matter."""
-    assert memory_scores.optimizer_named(said) == name
+    assert memory_scores.optimizer_named(description) == name
 
 
 @pytest.mark.parametrize(
-    ("row", "said"),
+    ("row", "message"),
     [
         ({k: v for k, v in ROW.items() if k != "id"}, "row 2 lacks id"),
         (ROW | {"peak": None}, "one lacks peak"),
@@ -186,14 +186,14 @@ def test_optimisers_by_their_sources_words(said: str, name: str) -> None:
         ("text", "row 2 is not an object"),
     ],
 )
-def test_a_broken_row_is_named(tmp_path: Path, row: Any, said: str) -> None:
+def test_invalid_row_is_refused_by_id_and_key(tmp_path: Path, row: Any, message: str) -> None:
     """The row's id (or number), the key and what is wrong with it."""
-    with pytest.raises(BadInput, match=said):
+    with pytest.raises(BadInput, match=message):
         memory_scores.read_measured_peaks(written(tmp_path, ROW, row))
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"figures": []}', '{"figures": 3}', "{", "7"])
-def test_a_broken_file_is_refused(tmp_path: Path, text: str) -> None:
+def test_invalid_peaks_file_is_refused(tmp_path: Path, text: str) -> None:
     """No JSON, no figures; and a file that is not there."""
     file = tmp_path / "figures.json"
     file.write_text(text, "utf-8")
@@ -203,7 +203,7 @@ def test_a_broken_file_is_refused(tmp_path: Path, text: str) -> None:
         memory_scores.read_measured_peaks(tmp_path / "missing.json")
 
 
-def test_published_peaks(shared: Path) -> None:
+def test_accuracy_on_published_peaks(shared: Path) -> None:
     """The target is 12 % and one in twenty too low; what was reached is held with a little room."""
     scored = memory_scores.score_estimates(
         memory_scores.read_measured_peaks(shared / "cases" / "memory_dev.json")
@@ -217,7 +217,9 @@ def test_published_peaks(shared: Path) -> None:
     assert max(part["mape"] for part in found["by_source"].values()) < 6
 
 
-def test_the_printed_history_is_true(shared: Path, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stated_accuracy_is_reproduced_from_public_data(
+    shared: Path, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What ``runners.resources.memory_estimate`` prints of its errors is what leaving each source out gives."""
     monkeypatch.syspath_prepend(str(root))  # benchmarks are no part of what is installed
     from benchmarks import memory

@@ -18,7 +18,7 @@ ATTENTION = 8 * Q
 BASE = MemorySetup(adapter_dtype="bf16", targets=("q", "v"))
 
 
-def test_weights() -> None:
+def test_weight_bytes() -> None:
     """bf16, fp32, and 4 bits for the matrices only: one scale in fp32 for 64 weights, or scales in 8 bits."""
     ends = 2 * V * H
     assert memory_terms.weight_bytes(LLAMA, "lora", BASE) == 2 * P
@@ -35,19 +35,19 @@ def test_weights() -> None:
 @pytest.mark.parametrize(
     ("name", "each"), [("adamw", 4), ("lion", 2), ("adafactor", 0), ("sgd", 0), ("adamw_fp32", 12)]
 )
-def test_the_optimiser_of_full_tuning(name: memory_terms.OptimizerKind, each: int) -> None:
+def test_optimizer_bytes_of_full_tuning(name: memory_terms.OptimizerKind, each: int) -> None:
     """Bytes per parameter beside bf16 weights."""
     assert memory_terms.optimizer_bytes(LLAMA, "full", MemorySetup(optimizer=name)) == each * P
 
 
-def test_eight_bit_moments_but_for_the_embedding() -> None:
+def test_eight_bit_optimizer_keeps_embedding_in_fp32() -> None:
     """Two bytes and two scales of 1/64 byte each; the embedding's moments stay in fp32."""
     table = V * H
     found = memory_terms.optimizer_bytes(LLAMA, "full", MemorySetup(optimizer="adamw_8bit"))
     assert found == 2 * (1 + 4 / 256) * (P - table) + 8 * table
 
 
-def test_adapters_with_their_state() -> None:
+def test_adapter_and_optimizer_bytes_of_lora() -> None:
     """fp32 adapters take 16 bytes a parameter in all, bf16 ones 8."""
     n = 16 * 32 * (H + Q + H + KV)
     for dtype, each in (("fp32", 16), ("bf16", 8)):
@@ -58,7 +58,7 @@ def test_adapters_with_their_state() -> None:
         assert parts + memory_terms.gradient_bytes(LLAMA, "lora", setup)[1] == each * n
 
 
-def test_gradients_early_and_late() -> None:
+def test_gradient_bytes_at_loss_and_at_end() -> None:
     """At the loss only the head's; at the end all; in the backward pass only the largest; accumulated all."""
     assert memory_terms.gradient_bytes(LLAMA, "full", BASE) == (2 * V * H, 2 * P)
     inside = replace(BASE, optimizer_in_backward=True)
@@ -67,7 +67,7 @@ def test_gradients_early_and_late() -> None:
     assert memory_terms.gradient_bytes(LLAMA, "inference", BASE) == (0, 0)
 
 
-def test_a_block_that_is_trained_whole() -> None:
+def test_block_bytes_of_full_tuning() -> None:
     """Two RMSNorms (4h fp32, 2h normalised, 2h out), attention 8q, gate, activation, up and product 8I."""
     assert memory_terms.block_bytes(LLAMA, "full", BASE, COUNT) == 16 * H + ATTENTION + 8 * FF
     assert memory_terms.block_bytes(LLAMA, "full", BASE) == 16 * H + ATTENTION + 8 * FF + FITTED.copies * H
@@ -75,7 +75,7 @@ def test_a_block_that_is_trained_whole() -> None:
     assert memory_terms.block_bytes(LLAMA, "full", compiled) == 8 * H + ATTENTION + 6 * FF
 
 
-def test_a_block_with_adapters() -> None:
+def test_block_bytes_with_adapters() -> None:
     """Frozen layers keep no input; bf16 adapters drop out of their own (with a mask), of q and v of one they
     share; fp32 adapters cast each its own; compiled ones share; r per adapter."""
     frozen = 8 * H + ATTENTION + 6 * FF
@@ -95,13 +95,13 @@ def test_a_block_with_adapters() -> None:
     assert memory_terms.linear_input_bytes(LLAMA, "inference", BASE, COUNT) == 0
 
 
-def test_a_block_of_four_bits_keeps_every_input() -> None:
+def test_four_bit_block_saves_every_input() -> None:
     """bitsandbytes keeps the input of each product: query, key and value share one, so do gate and up."""
     found = memory_terms.block_bytes(LLAMA, "qlora", BASE, COUNT)
     assert found == 8 * H + ATTENTION + 6 * FF + 2 * (2 * H + Q + FF) + 2 * 16 * 2
 
 
-def test_a_plain_block_and_eager_attention() -> None:
+def test_block_bytes_of_ungated_mlp_and_eager_attention() -> None:
     """LayerNorm keeps its bf16 input, a plain MLP one pre-activation; scores are 6 bytes a head and key."""
     plain = memory_terms.block_bytes(NEOX, "lora", BASE, COUNT)
     assert plain == 4 * 4096 + 8 * 4096 + 2 * 16384 + 2 * 4096 + 2 * 16 * 2
@@ -109,7 +109,7 @@ def test_a_plain_block_and_eager_attention() -> None:
     assert eager == plain + 6 * 32 * 512
 
 
-def test_activations_by_what_is_kept() -> None:
+def test_activation_bytes_by_checkpointing() -> None:
     """All blocks; with checkpoints one input a block and one block made again; offloaded, two inputs."""
     setup = replace(BASE, batch=2, seq_len=512, checkpointing=False)
     one = 1024 * memory_terms.block_bytes(LLAMA, "lora", setup)
@@ -128,7 +128,7 @@ def test_activations_by_what_is_kept() -> None:
     ("path", "compiled", "each"),
     [("full", False, 14), ("full", True, 12), ("chunked", False, 8), ("chunked", True, 2)],
 )
-def test_logits(path: memory_terms.LossKind, compiled: bool, each: int) -> None:
+def test_logits_bytes_by_loss(path: memory_terms.LossKind, compiled: bool, each: int) -> None:
     """Bytes per token and vocabulary entry."""
     setup = replace(BASE, batch=2, loss=path, compiled=compiled)
     assert memory_terms.logits_bytes(LLAMA, "lora", setup) == each * 2048 * V
@@ -139,13 +139,13 @@ def test_logits(path: memory_terms.LossKind, compiled: bool, each: int) -> None:
     )
 
 
-def test_logits_of_rows_and_of_decoding() -> None:
+def test_logits_bytes_of_rows_and_inference() -> None:
     """128 label rows at 10 bytes and the hidden gradient; one row a sequence to decode."""
     assert memory_terms.logits_bytes(LLAMA, "lora", BASE) == 10 * 128 * V + 2 * 1024 * H
     assert memory_terms.logits_bytes(LLAMA, "inference", replace(BASE, batch=3)) == 6 * 3 * V
 
 
-def test_cache_buffers_and_overhead() -> None:
+def test_kv_cache_buffer_and_overhead_bytes() -> None:
     """Keys and values of all tokens; a dequantised matrix; gathered blocks; what counters add."""
     assert memory_terms.kv_cache_bytes(LLAMA, "inference", BASE) == 2 * L * KV * 1024 * 2
     assert memory_terms.kv_cache_bytes(LLAMA, "lora", BASE) == 0
@@ -156,7 +156,7 @@ def test_cache_buffers_and_overhead() -> None:
     assert memory_terms.overhead_bytes(1e9, BASE) == memory_terms.CUDA_CONTEXT_BYTES
 
 
-def test_steps_that_are_seldom_full() -> None:
+def test_percentile_counts_fewer_tokens() -> None:
     """Only a percentile over steps of uneven rows is less than batch x longest, however it was counted."""
     for counter in ("reserved", "allocated"):
         assert (
@@ -165,7 +165,7 @@ def test_steps_that_are_seldom_full() -> None:
         assert memory_terms.step_tokens(replace(BASE, counter=counter)) == 1024
 
 
-def test_a_block_of_the_fast_passes() -> None:
+def test_block_bytes_of_cpu_kernels() -> None:
     """What they save, by hand: two norms, attention written out for rows of 100, four widths of the MLP, seven ranks."""
     setup = MemorySetup(seq_len=100, rank=8, fused=True)
     norms, attention, mlp, low = 8 * H + 8, 2 * (2 * Q + 2 * KV + 32 * 100), 8 * FF, 2 * 8 * 7

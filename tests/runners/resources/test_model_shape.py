@@ -1,4 +1,4 @@
-"""Shapes: from configs of several families, from a size, and what is refused."""
+"""Model shapes: read from configs of several families, derived from a size, and refused."""
 
 from __future__ import annotations
 
@@ -64,12 +64,12 @@ FALCON_40B = {
         (FALCON_40B, 41.3e9),
     ],
 )
-def test_published_sizes_come_out(config: dict[str, Any], params: float) -> None:
+def test_parameter_counts_match_published_sizes(config: dict[str, Any], params: float) -> None:
     """SmolLM2, a mixture of experts (all of them count), an encoder and others (without their positions)."""
     assert read_shape(config).params == pytest.approx(params, rel=0.005)
 
 
-def test_what_a_config_says_in_other_words() -> None:
+def test_config_keys_of_other_families_are_read() -> None:
     """Experts that a token passes through, plain MLPs, nested text models."""
     assert read_shape(MIXTRAL).intermediate == 2 * 14336
     assert not read_shape(GPT2).gated
@@ -77,7 +77,7 @@ def test_what_a_config_says_in_other_words() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changed", "said"),
+    ("changed", "message"),
     [
         ({"hidden_size": None}, "lacks 'hidden_size'"),
         ({"num_attention_heads": 0}, "num_attention_heads = 0"),
@@ -85,14 +85,14 @@ def test_what_a_config_says_in_other_words() -> None:
         ({"num_hidden_layers": True}, "num_hidden_layers = True"),
     ],
 )
-def test_what_cannot_be_is_named(changed: dict[str, Any], said: str) -> None:
+def test_invalid_config_is_refused_by_key(changed: dict[str, Any], message: str) -> None:
     """Missing, zero, text: the key and the value."""
-    with pytest.raises(BadInput, match=said):
+    with pytest.raises(BadInput, match=message):
         read_shape(SMOLLM2 | changed)
 
 
 @pytest.mark.parametrize("params_b", [0.001, 0.135, 1, 7, 13, 70, 405])
-def test_shapes_from_a_size_are_near_it(params_b: float) -> None:
+def test_typical_shape_has_about_the_given_size(params_b: float) -> None:
     """A typical shape says that it was guessed, and from a billion on its numbers add up to the size."""
     shape = typical_shape(params_b)
     assert shape.assumed
@@ -100,7 +100,7 @@ def test_shapes_from_a_size_are_near_it(params_b: float) -> None:
         assert count_parameters(shape) == pytest.approx(shape.params, rel=0.35)
 
 
-def test_adapter_parameters_follow_the_formula() -> None:
+def test_adapter_parameters_match_formula() -> None:
     """Rank times the widths of every target: 20.0 M for Llama-2-7B at rank 8; a head adds its own."""
     llama = ModelShape(6_738_000_000, 32, 4096, 32, 32, 128, 11008, 32000, tied=False)
     assert llama.adapter(8) == 8 * 32 * (8 * 4096 + 3 * (4096 + 11008))
@@ -108,7 +108,7 @@ def test_adapter_parameters_follow_the_formula() -> None:
     assert llama.adapter(8, ("q", "v", "lm_head")) == 8 * (32 * 4 * 4096 + 4096 + 32000)
 
 
-def test_every_expert_gets_an_adapter() -> None:
+def test_adapter_parameters_count_every_expert() -> None:
     """PEFT wraps each expert's matrices: eight times the MLP's adapters, attention's once."""
     mixtral = read_shape(MIXTRAL)
     one = 3 * (4096 + 14336)
@@ -117,7 +117,7 @@ def test_every_expert_gets_an_adapter() -> None:
     assert mixtral.adapter(16) == 16 * 32 * (8 * one + 2 * (4096 + 4096) + 2 * (4096 + 1024))
 
 
-def test_grouped_keys_and_values_are_narrower() -> None:
+def test_grouped_query_attention_narrows_keys_and_values() -> None:
     """Of Llama-3.1-8B's keys, a quarter of the query's width."""
     llama = ModelShape(8_030_000_000, 32, 4096, 32, 8, 128, 14336, 128256, tied=False)
     assert llama.matrices(("q", "k")) == ((4096, 4096), (4096, 1024))

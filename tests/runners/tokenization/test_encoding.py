@@ -1,4 +1,4 @@
-"""Raw text: no token is lost, none is learnt twice, texts are cut only where they must be."""
+"""Packing of raw texts: every token is a target exactly once, and texts are cut only where necessary."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def chat(tiny: Model) -> ChatTokenizer:
     ),
     room=st.integers(2, 60),
 )
-def test_every_token_is_learnt_once_in_order(chat: ChatTokenizer, texts: Sequence[str], room: int) -> None:
+def test_every_token_is_a_target_once_in_order(chat: ChatTokenizer, texts: Sequence[str], room: int) -> None:
     packed = pack_texts([text(t) for t in texts], chat, room)
     end = chat.tokenizer.token_to_id("<|im_end|>")
     whole = [token for t in texts for token in (*chat.encode(t), end)]
@@ -47,7 +47,7 @@ def test_every_token_is_learnt_once_in_order(chat: ChatTokenizer, texts: Sequenc
 
 @settings(max_examples=150)
 @given(sizes=st.lists(st.integers(1, 12), min_size=1, max_size=12))
-def test_a_text_that_fits_is_never_cut_and_pieces_are_filled(chat: ChatTokenizer, sizes: list[int]) -> None:
+def test_fitting_text_is_never_cut_and_pieces_are_filled(chat: ChatTokenizer, sizes: list[int]) -> None:
     packed = pack_texts([text("ab" * size, n) for n, size in enumerate(sizes)], chat, 32)
     end = chat.tokenizer.token_to_id("<|im_end|>")
     assert all(row.ids[0] == row.ids[-1] == end for row in packed.rows)
@@ -58,7 +58,7 @@ def test_a_text_that_fits_is_never_cut_and_pieces_are_filled(chat: ChatTokenizer
         assert len(before.ids) + first > 32  # the next text had no room
 
 
-def test_a_long_text_goes_on_where_it_was_cut(chat: ChatTokenizer) -> None:
+def test_long_text_continues_in_next_piece(chat: ChatTokenizer) -> None:
     packed = pack_texts([text("abc " * 40), text("next", 2)], chat, 50)
     assert packed.cut == 1
     for before, after in zip(packed.rows, packed.rows[1:], strict=False):
@@ -67,7 +67,7 @@ def test_a_long_text_goes_on_where_it_was_cut(chat: ChatTokenizer) -> None:
     assert packed.rows[-1].note.endswith("2 texts in one piece")
 
 
-def test_a_tokenizer_that_puts_a_token_first_has_it_before_every_text(
+def test_first_token_of_tokenizer_is_before_every_text(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
     from tokenizers import Tokenizer
@@ -90,7 +90,7 @@ def test_a_tokenizer_that_puts_a_token_first_has_it_before_every_text(
         pack_texts([text("a")], ChatTokenizer(folder), 16)
 
 
-def test_chats_and_texts_encode_together(chat: ChatTokenizer, examples: Sequence[Example]) -> None:
+def test_chats_and_texts_are_encoded_together(chat: ChatTokenizer, examples: Sequence[Example]) -> None:
     rows = encode_examples([text("Some replay text."), *examples[:3]], chat, 64)
     assert [row.raw for row in rows] == [False, False, False, True]
     assert rows[0] == chat.example(examples[0])

@@ -1,4 +1,4 @@
-"""Which tokens are learnt, over the chat templates of well-known families (written here after their formats)."""
+"""Which tokens are targets, over the chat templates of well-known families (written here after their formats)."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ def learnt(encoded: EncodedRow, chat: ChatTokenizer) -> list[str]:
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_every_answer_and_its_end_is_learnt_and_nothing_else(
+def test_only_answers_with_their_end_tokens_are_targets(
     families: dict[str, ChatTokenizer], name: str
 ) -> None:
     chat, end = families[name], FAMILIES[name][1]
@@ -152,7 +152,7 @@ def test_every_answer_and_its_end_is_learnt_and_nothing_else(
 
 
 @pytest.mark.parametrize("name", [n for n in FAMILIES if n != "gemma"])
-def test_a_system_turn_is_context(families: dict[str, ChatTokenizer], name: str) -> None:
+def test_system_turn_is_no_target(families: dict[str, ChatTokenizer], name: str) -> None:
     chat = families[name]
     encoded = chat.example(Example((SYSTEM, *TALK)))
     assert len(learnt(encoded, chat)) == 2
@@ -160,9 +160,7 @@ def test_a_system_turn_is_context(families: dict[str, ChatTokenizer], name: str)
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_what_is_learnt_follows_what_the_model_is_asked(
-    families: dict[str, ChatTokenizer], name: str
-) -> None:
+def test_targets_follow_the_prompt(families: dict[str, ChatTokenizer], name: str) -> None:
     """The tokens before an answer are those the model sees when it is asked, to the last one."""
     chat = families[name]
     encoded = chat.example(Example(TALK), "last")
@@ -171,7 +169,7 @@ def test_what_is_learnt_follows_what_the_model_is_asked(
     assert encoded.learnt == tuple(range(encoded.prompt, encoded.learnt[-1] + 1))
 
 
-def test_the_segments_are_the_whole_text(families: dict[str, ChatTokenizer]) -> None:
+def test_preview_segments_are_the_whole_text(families: dict[str, ChatTokenizer]) -> None:
     for chat in families.values():
         encoded = chat.example(Example(TALK))
         runs = preview_segments(encoded, chat)
@@ -186,15 +184,13 @@ def _marks(chat: ChatTokenizer) -> list[str]:
     return [token.content for token in chat.tokenizer.get_added_tokens_decoder().values()]
 
 
-def test_a_system_turn_that_a_template_refuses_is_said(families: dict[str, ChatTokenizer]) -> None:
+def test_refused_system_turn_raises(families: dict[str, ChatTokenizer]) -> None:
     with pytest.raises(BadInput, match=r"example on line 9: .*no system role"):
         families["gemma"].example(Example((SYSTEM, *TALK), {}, 9))
 
 
 @pytest.mark.parametrize(("template", "turns"), [(THINKING, TALK), (MISTRAL_LAST, (SYSTEM, *TALK))])
-def test_where_earlier_answers_are_rewritten_only_the_last_is_learnt_and_said(
-    make: Make, template: str, turns: Any
-) -> None:
+def test_rewriting_template_trains_last_answer_only(make: Make, template: str, turns: Any) -> None:
     chat = make(
         template, "</s>" if template == MISTRAL_LAST else "<|im_end|>", ("<|im_start|>", "[INST]", "[/INST]")
     )
@@ -206,7 +202,7 @@ def test_where_earlier_answers_are_rewritten_only_the_last_is_learnt_and_said(
     assert (len(learnt(alone, chat)), alone.note) == (1, "")
 
 
-def test_reasoning_of_the_last_answer_is_learnt_and_of_earlier_ones_is_gone(make: Make) -> None:
+def test_reasoning_is_a_target_in_last_answer_only(make: Make) -> None:
     chat = make(THINKING, "<|im_end|>", ("<|im_start|>",))
     thought = [dict(m, reasoning_content="Hm.") if m["role"] == "assistant" else m for m in TALK]
     encoded = chat.example(Example(tuple(thought)))
@@ -214,13 +210,13 @@ def test_reasoning_of_the_last_answer_is_learnt_and_of_earlier_ones_is_gone(make
     assert chat.tokenizer.decode(list(encoded.ids)).count("Hm.") == 1
 
 
-def test_a_prompt_that_answers_do_not_begin_with_is_refused(make: Make) -> None:
+def test_answer_that_does_not_continue_prompt_is_refused(make: Make) -> None:
     forced = CHATML.replace("assistant\n' }}{% endif", "assistant\n<think>\n' }}{% endif")
     with pytest.raises(BadInput, match=r"asks with '<think>\\n' at the end"):
         make(forced).example(Example(TALK))
 
 
-def test_a_turn_that_the_template_drops_is_refused(make: Make, families: dict[str, ChatTokenizer]) -> None:
+def test_turn_dropped_by_template_is_refused(make: Make, families: dict[str, ChatTokenizer]) -> None:
     tool = {"role": "tool", "content": "open: yes"}
     with pytest.raises(BadInput, match="leaves out the tool turn"):
         families["zephyr"].example(Example((*TALK[:1], tool, *TALK[1:2])))
@@ -229,13 +225,13 @@ def test_a_turn_that_the_template_drops_is_refused(make: Make, families: dict[st
         deaf.example(Example((SYSTEM, *TALK)))
 
 
-def test_the_end_of_a_turn_need_not_be_the_tokenizers_end_token(families: dict[str, ChatTokenizer]) -> None:
+def test_turn_end_may_differ_from_eos_token(families: dict[str, ChatTokenizer]) -> None:
     chat = families["llama-3"]
     assert chat.special["eos_token"] == "</s>"
     assert chat.eos_ids == {chat.tokenizer.token_to_id(t) for t in ("</s>", "<|eot_id|>")}
 
 
-def test_tools_are_context_and_never_learnt(make: Make, families: dict[str, ChatTokenizer]) -> None:
+def test_tool_turns_are_no_targets(make: Make, families: dict[str, ChatTokenizer]) -> None:
     call = {"type": "function", "function": {"name": "hours", "arguments": {"place": "café"}}}
     turns = (
         TALK[0],
@@ -252,13 +248,13 @@ def test_tools_are_context_and_never_learnt(make: Make, families: dict[str, Chat
         families["chatml"].example(example)
 
 
-def test_weight_0_takes_an_answer_out(families: dict[str, ChatTokenizer]) -> None:
+def test_weight_0_excludes_an_answer(families: dict[str, ChatTokenizer]) -> None:
     first = dict(TALK[1], weight=0)
     encoded = families["chatml"].example(Example((TALK[0], first, *TALK[2:])))
     assert learnt(encoded, families["chatml"]) == ["Anything else?<|im_end|>"]
 
 
-def test_a_marked_template_gives_the_mask_of_transformers(tmp_path: Path) -> None:
+def test_marked_template_gives_the_mask_of_transformers(tmp_path: Path) -> None:
     """Their mask is what the marks enclose; ours as well, here where they enclose the end too."""
     from runners.inference.weights import load_tokenizer
 
@@ -291,7 +287,7 @@ words = st.text(st.characters(exclude_categories=("Cs", "Cn"), exclude_character
 
 @settings(max_examples=60)
 @given(said=st.lists(words, min_size=2, max_size=6), name=st.sampled_from(sorted(FAMILIES)))
-def test_whatever_is_said_the_answers_are_learnt_in_full(
+def test_any_answers_are_targets_in_full(
     families: dict[str, ChatTokenizer], said: list[str], name: str
 ) -> None:
     chat, said = families[name], said[: len(said) // 2 * 2]

@@ -1,4 +1,4 @@
-"""Tokens kept for a resumed run: the same as made anew, and never those of other rows or a damaged file."""
+"""Token cache of a resumed run: equal to encoding again, and never that of other rows or a damaged file."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def through(
     rows: Sequence[Example], chat: ChatTokenizer, folder: Path, turns: str = "all"
 ) -> list[EncodedRow | BadInput]:
     """Return the tokens as a run would take and keep them."""
-    tokens = TokenCache(folder, least=1)
+    tokens = TokenCache(folder, min_rows=1)
     found = tokens.encoded(rows, chat, turns)
     tokens.keep()
     return found
@@ -40,9 +40,7 @@ def chat(tiny: Model) -> Counting:
     return Counting(tiny.folder)
 
 
-def test_the_second_time_nothing_is_tokenised(
-    chat: Counting, examples: Sequence[Example], tmp_path: Path
-) -> None:
+def test_second_start_reads_cache(chat: Counting, examples: Sequence[Example], tmp_path: Path) -> None:
     first = through(examples, chat, tmp_path)
     assert first == [chat.example(e) for e in examples]
     chat.made = 0
@@ -52,7 +50,7 @@ def test_the_second_time_nothing_is_tokenised(
     assert [replace(row, line=row.line - 5) for row in second if isinstance(row, EncodedRow)] == first
 
 
-def test_other_rows_turns_or_templates_are_made_anew(
+def test_other_rows_turns_or_templates_are_encoded_again(
     chat: Counting, examples: Sequence[Example], tmp_path: Path
 ) -> None:
     through(examples, chat, tmp_path)
@@ -68,7 +66,7 @@ def test_other_rows_turns_or_templates_are_made_anew(
 
 
 @pytest.mark.parametrize("place", [0, 40, -1])
-def test_a_damaged_file_is_replaced(
+def test_damaged_cache_is_replaced(
     chat: Counting, examples: Sequence[Example], tmp_path: Path, place: int
 ) -> None:
     expected = through(examples, chat, tmp_path)
@@ -84,9 +82,7 @@ def test_a_damaged_file_is_replaced(
             assert chat.made == made
 
 
-def test_what_the_template_refuses_stays_refused(
-    chat: Counting, examples: Sequence[Example], tmp_path: Path
-) -> None:
+def test_refused_rows_stay_refused(chat: Counting, examples: Sequence[Example], tmp_path: Path) -> None:
     calls = {"role": "assistant", "content": "One moment.", "tool_calls": []}
     refused = Example(({"role": "user", "content": "Hello?"}, calls), {}, 3)  # type: ignore[arg-type]
     rows = [examples[0], refused, examples[1]]
@@ -96,7 +92,7 @@ def test_what_the_template_refuses_stays_refused(
     assert [str(row) for row in second] == [str(row) for row in first]
 
 
-def test_few_rows_leave_no_file(chat: Counting, examples: Sequence[Example], tmp_path: Path) -> None:
+def test_few_rows_write_no_cache(chat: Counting, examples: Sequence[Example], tmp_path: Path) -> None:
     tokens = TokenCache(tmp_path)
     assert tokens.encoded(examples, chat) == encode_or_reason(examples, chat)
     tokens.keep()
