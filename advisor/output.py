@@ -126,14 +126,6 @@ def plain_lines(result: Mapping[str, Any]) -> list[str]:
     return ["\t".join((name, _cell(value))) for name, value in _leaves("", body)]
 
 
-
-
-
-
-
-
-
-
 def print_plain(console: Console, text: str, style: str | None = None) -> None:
     """Print a text from data: nothing in it is read as markup, an emoji's name or a terminal escape."""
     console.print(

@@ -131,10 +131,6 @@ def install_stand_ins(*streams: TextIO) -> None:
             reconfigure(errors=NAME)
 
 
-
-
-
-
 def exit_on_closed_pipe() -> None:
     """End the process with exit code 0 and no message, because the reader of the pipe has read enough."""
     discard_output()

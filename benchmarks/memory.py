@@ -39,7 +39,7 @@ LEAST_LOW, LEAST_HIGH = 0.9, 1.1
 
 
 def main() -> None:
-    """Print the fit, the table of left-out sources and the history that ``runners/resources/memory_estimate.py`` should hold."""
+    """Print the fit, the table of left-out sources and the accuracy that memory_estimate.py should hold."""
     figures = read_measured_peaks(Path(sys.argv[1]))
     print(f"{len(figures)} figures; fitted on all: {_show(fit(figures))}; shipped: {_show(FITTED)}\n")
     print(

@@ -49,9 +49,6 @@ def execute_plan(
         UsageProblem: for options that exclude each other.
         GateNotMet: when the recommended arm does not meet the plan's gate; the results are kept.
     """
-    from advisor.display.trial_table import show_report
-    from advisor.verdict.predictions import prediction_line
-
     if resume and overwrite:
         raise UsageProblem("--resume and --overwrite exclude each other", "choose one")
     if seeds is not None and quick:
@@ -74,16 +71,20 @@ def execute_plan(
         run, data = run_and_report(plan, out, resume, overwrite, only, quiet=as_json)
         if data is not None and stale_test is not None:
             data = report_staleness(run, plan, stale_test)
-    if data is None:
-        return
-    if as_json:
-        emit_result(data)
-    else:
-        show_report(data)
-        for line in prediction_line(data):
-            print(f"  {line}")
-        print(f'report: {run.path / "report.html"}\nask it: {command_line("ask", run.path)} "..."')
-    check_gate(data)
+    if data is not None:
+        emit_result(data) if as_json else _show_verdict(run, data)
+        check_gate(data)
+
+
+def _show_verdict(run: RunFolder, data: dict[str, Any]) -> None:
+    """Print the report's table and verdict, the prediction beside it, and what to do next."""
+    from advisor.display.trial_table import show_report
+    from advisor.verdict.predictions import prediction_line
+
+    show_report(data)
+    for line in prediction_line(data):
+        print(f"  {line}")
+    print(f'report: {run.path / "report.html"}\nask it: {command_line("ask", run.path)} "..."')
 
 
 def check_kernels(kernels: str, path: Path) -> None:

@@ -166,7 +166,7 @@ def _prepare_arm(
     """Retrieve the passages of each question and build its prompt; refusals finish at once."""
     step = requests[0].model.step
     with run_errors_as_unusable(f"the model {requests[0].model.id!r}"):
-        prepared, generator = session.ready(step)
+        prepared, generator = session.prepare(step)
     questions = [cast(Question, request.prompt) for request in requests]
     retrieved: list[Retrieved | None] = [None] * len(questions)
     if step.retrieval and prepared.finder is not None:

@@ -226,7 +226,7 @@ class BatchingWorker:
     def _refresh_index(self) -> None:
         """Open a newer generation of the index; where that fails, the old one goes on answering."""
         try:
-            if self.session.context.renew():
+            if self.session.context.refresh_index():
                 self._emit(event="serve.index", generation=self.session.context.index.generation)
             self.stale_reason = ""
         except (Problem, OSError) as problem:

@@ -71,12 +71,6 @@ def task_files(tmp_path: Path) -> Files:
 
 
 @pytest.fixture
-def desk(task_files: Files) -> Files:
-    """Return ``task_files`` under the name that older tests use."""
-    return task_files
-
-
-@pytest.fixture
 def make_rows() -> Callable[[Path, list[dict[str, Any]]], Path]:
     """Return the writer of JSON lines."""
     return write_rows

@@ -68,7 +68,9 @@ def test_progress_on_dumb_terminal_is_plain_lines(root: Path, tmp_path: Path) ->
 def test_undecodable_file_names_do_not_crash(tunewise_each: Each) -> None:
     """A missing file with half a character in its name is an error of one line, in any encoding."""
     for encoding in ("ascii", "utf-8"):
-        for result in tunewise_each(["run", "Übersicht–→.yaml"], ["run", "bad\udcff.yaml"], encoding=encoding):
+        for result in tunewise_each(
+            ["run", "Übersicht–→.yaml"], ["run", "bad\udcff.yaml"], encoding=encoding
+        ):
             assert result.code == 3, result
             assert "next: make one with: tunewise plan" in result.err
 

@@ -51,7 +51,7 @@ MODULE = '''
 
 import sys
 
-from advisor.methods.base import Method, inference
+from advisor.methods.base import Method, inference_estimate
 from advisor.rules.base import Need, Rule
 from rag.loading.base import Loader, document, paragraphs
 from rag.stores.exact import ExactStore
@@ -79,7 +79,7 @@ class Terse(Method):
     serves = {Need.SHOW: 1.0, Need.CITE: 1.0, Need.FACTS: 1.0, Need.FRESH: 1.0, Need.GROUND: 1.0}
 
     def estimate(self, p):
-        return inference(p, "rag", 60.0, "one example in the prompt")
+        return inference_estimate(p, "rag", 60.0, "one example in the prompt")
 
     def steps(self, p, drafting):
         return (EvaluateStep(arm="terse", retrieval=True, shots=1),)

@@ -139,7 +139,10 @@ def test_every_setting_is_a_flag_that_takes_its_type_and_has_its_help() -> None:
 
 def test_a_start_of_the_program_does_not_load_the_settings() -> None:
     """The flags' help is filled in when it is needed: pydantic is not loaded for other verbs."""
-    code = "import sys; from advisor import cli; print('pydantic' in sys.modules, 'runners.plan.train_config' in sys.modules)"
+    code = (
+        "import sys; from advisor import cli; "
+        "print('pydantic' in sys.modules, 'runners.plan.train_config' in sys.modules)"
+    )
     assert (
         subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False False\n"
     )

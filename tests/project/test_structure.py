@@ -33,7 +33,9 @@ ORDER: dict[str, tuple[str, ...]] = {
 MAX_MODULE_LINES = 800
 MAX_LINES_WITHOUT_REASON = 500
 # Modules over 500 lines, each with the reason. An entry that is no longer needed fails the test.
-LONG_MODULES: dict[str, str] = {}
+LONG_MODULES: dict[str, str] = {
+    "runners/training/cpu_kernels.py": "the fused layers of one training pass share shapes, guards and one entry",
+}
 
 MAX_FUNCTION_LINES = 60
 # Functions over 60 lines, each with the reason. An entry that is no longer needed fails the test.
@@ -121,7 +123,9 @@ def test_every_subpackage_has_a_place_in_the_order(modules: Mapping[str, ast.Mod
         package, layer = _layer(path)
         layers[package].add(layer)
     for package, order in ORDER.items():
-        assert sorted(order) == sorted(layers[package]), f"{package}: the order lists other names than there are"
+        assert sorted(order) == sorted(layers[package]), (
+            f"{package}: the order lists other names than there are"
+        )
 
 
 def test_imports_follow_the_order(modules: Mapping[str, ast.Module], names: dict[str, str]) -> None:
@@ -152,7 +156,9 @@ def test_modules_are_not_too_long(root: Path, modules: Mapping[str, ast.Module])
     lines = {path: len((root / path).read_text("utf-8").splitlines()) for path in modules}
     assert not [path for path, count in lines.items() if count > MAX_MODULE_LINES]
     long = {path for path, count in lines.items() if count > MAX_LINES_WITHOUT_REASON}
-    assert long == set(LONG_MODULES), f"over {MAX_LINES_WITHOUT_REASON} lines and listed: {long ^ set(LONG_MODULES)}"
+    assert long == set(LONG_MODULES), (
+        f"over {MAX_LINES_WITHOUT_REASON} lines and listed: {long ^ set(LONG_MODULES)}"
+    )
 
 
 def test_functions_are_not_too_long(modules: Mapping[str, ast.Module]) -> None:
@@ -163,7 +169,9 @@ def test_functions_are_not_too_long(modules: Mapping[str, ast.Module]) -> None:
                 count = int(node.end_lineno or node.lineno) - node.lineno + 1
                 if count > MAX_FUNCTION_LINES:
                     long[f"{path}:{node.name}"] = count
-    assert set(long) == set(LONG_FUNCTIONS), f"over {MAX_FUNCTION_LINES} lines, or listed without need: {long}"
+    assert set(long) == set(LONG_FUNCTIONS), (
+        f"over {MAX_FUNCTION_LINES} lines, or listed without need: {long}"
+    )
 
 
 def test_folders_are_not_crowded(modules: Mapping[str, ast.Module]) -> None:
@@ -234,8 +242,20 @@ def _words_of(identifier: str) -> set[str]:
 
 
 def _identifiers(tree: ast.Module) -> Iterator[tuple[str, int]]:
-    """Yield every name that a module defines: classes, functions, parameters and variables."""
+    """Yield every name that a module defines: classes, functions, parameters and variables.
+
+    Fields of classes are left out: they are keys of files and of the public calls, which keep their names.
+    """
+    fields = {
+        id(member.target)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ClassDef)
+        for member in node.body
+        if isinstance(member, ast.AnnAssign)
+    }
     for node in ast.walk(tree):
+        if id(node) in fields:
+            continue
         if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             yield node.name, node.lineno
         elif isinstance(node, ast.arg):

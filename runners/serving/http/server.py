@@ -106,7 +106,7 @@ def serve(
         _log(
             f"without {', '.join(missing)}: the run has no weights for them (tunewise run {options.run} --resume)"
         )
-    session.ready(next(iter(models.values())).step)
+    session.prepare(next(iter(models.values())).step)
     url_host = f"[{options.host}]" if ":" in options.host else options.host
     address = f"http://{url_host}:{listening.getsockname()[1]}"
     ready = f"serving {options.run} on {address}  (models: {', '.join(models)})"

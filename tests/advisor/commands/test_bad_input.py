@@ -54,7 +54,7 @@ def problem(errors: str) -> str:
 
 
 @pytest.fixture
-def write_plan(tmp_path: Path, desk: Any) -> Callable[..., Path]:
+def write_plan(tmp_path: Path, task_files: Any) -> Callable[..., Path]:
     """Return a function that writes a plan for the example's questions and a made-up model folder, with changes."""
 
     def write(**changes: Any) -> Path:
@@ -133,12 +133,12 @@ def test_examples_without_answers_are_rejected(
 
 
 def test_questions_among_examples_are_rejected(
-    refused: Refused, desk: Any, make_rows: Any, write_plan: Any
+    refused: Refused, task_files: Any, make_rows: Any, write_plan: Any
 ) -> None:
-    shared = json.loads(desk.examples.read_text("utf-8").splitlines()[6])
+    shared = json.loads(task_files.examples.read_text("utf-8").splitlines()[6])
     mine = [{"question": "Is there a ferry?"}, {"question": shared["messages"][0]["content"]}]
-    make_rows(desk.questions, mine)
-    flags = ("--examples", desk.examples, "--questions", desk.questions)
+    make_rows(task_files.questions, mine)
+    flags = ("--examples", task_files.examples, "--questions", task_files.questions)
     message = refused(3, "plan", "--yes", *flags)
     assert "questions.jsonl:2" in message
     assert "examples.jsonl:7" in message
@@ -146,7 +146,7 @@ def test_questions_among_examples_are_rejected(
     data = {"questions": "questions.jsonl", "examples": "examples.jsonl"}
     message = refused(3, "run", write_plan(steps=steps, data=data), "--out", "run")
     assert "question line 2 = example line 7" in message
-    assert not (desk.folder / "run").exists()
+    assert not (task_files.folder / "run").exists()
 
 
 @pytest.mark.parametrize(
@@ -206,10 +206,10 @@ def test_plan_for_missing_gpu_exits_4(refused: Refused, write_plan: Any, tmp_pat
     assert not (tmp_path / "run").exists()
 
 
-def test_model_too_large_for_machine_exits_4(refused: Refused, write_plan: Any, desk: Any) -> None:
+def test_model_too_large_for_machine_exits_4(refused: Refused, write_plan: Any, task_files: Any) -> None:
     steps = [{"kind": "train", "arm": "full", "method": "full"}]
-    plan = write_plan(steps=steps, data={"examples": str(desk.examples)}, choice="full")
-    make_model(desk.folder / "model", hidden=400_000)
+    plan = write_plan(steps=steps, data={"examples": str(task_files.examples)}, choice="full")
+    make_model(task_files.folder / "model", hidden=400_000)
     message = refused(4, "run", plan, "--out", "run")
     assert "training full (full) takes at least" in message
     assert "GiB" in message
@@ -244,13 +244,13 @@ def test_overwrite_rejects_folder_that_is_not_a_run(
     assert (tmp_path / "thesis" / "chapter.txt").read_text("utf-8") == "years"
 
 
-def test_train_rejects_out_folder_in_use(refused: Refused, desk: Any, tmp_path: Path) -> None:
+def test_train_rejects_out_folder_in_use(refused: Refused, task_files: Any, tmp_path: Path) -> None:
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter.txt").write_text("years", "utf-8")
-    flags = ("train", "--examples", desk.examples, "--out")
+    flags = ("train", "--examples", task_files.examples, "--out")
     assert "thesis exists" in refused(2, *flags, "thesis")
     assert "was not made by tunewise train" in refused(2, *flags, "thesis", "--overwrite")
-    assert "is a file" in refused(2, *flags, desk.prompt)
+    assert "is a file" in refused(2, *flags, task_files.prompt)
     assert (tmp_path / "thesis" / "chapter.txt").read_text("utf-8") == "years"
 
 
@@ -310,8 +310,10 @@ def test_unobtainable_model_exits_4(tunewise: Any, write_plan: Any, tmp_path: Pa
     assert list((tmp_path / "cache").rglob("*.safetensors")) == []
 
 
-def test_full_disk_keeps_the_old_plan(on_full_disk: Any, desk: Any) -> None:
-    done = on_full_disk("plan", "--yes", "--documents", desk.documents, "--questions", desk.questions)
+def test_full_disk_keeps_the_old_plan(on_full_disk: Any, task_files: Any) -> None:
+    done = on_full_disk(
+        "plan", "--yes", "--documents", task_files.documents, "--questions", task_files.questions
+    )
     assert done.returncode == 4, done.stderr
     assert "no space left" in problem(done.stderr)
     assert "plan.yaml" in done.stderr

@@ -25,7 +25,7 @@ SECTIONS = [
 
 
 @pytest.fixture
-def desk_situation(desk: Any, laptop: Machine) -> Situation:
+def desk_situation(task_files: Any, laptop: Machine) -> Situation:
     """A typical case: all files, most answers."""
     answers = [
         "goal=Answer guests",
@@ -34,7 +34,7 @@ def desk_situation(desk: Any, laptop: Machine) -> Situation:
         "facts_change=slow",
         "call_volume=low",
     ]
-    flags = {key: getattr(desk, key) for key in ("documents", "examples", "questions", "prompt")}
+    flags = {key: getattr(task_files, key) for key in ("documents", "examples", "questions", "prompt")}
     return complete_situation(flag_answers(answers, **flags), laptop)
 
 
@@ -84,9 +84,9 @@ def test_record_with_few_answers_lists_unknowns(laptop: Machine) -> None:
     assert len(text.splitlines()) <= 60
 
 
-def test_plan_record_flag_writes_the_file(tunewise: Any, desk: Any) -> None:
+def test_plan_record_flag_writes_the_file(tunewise: Any, task_files: Any) -> None:
     """Beside the plan, or without one."""
     done = tunewise("plan", "--set", "task_needs_facts=new", "--record", "decision.md", "--json")
     assert done.returncode == 0, done.stderr
     assert "wrote the decision record decision.md" in done.stderr
-    assert "# Decision: no goal was named" in (desk.folder / "decision.md").read_text("utf-8")
+    assert "# Decision: no goal was named" in (task_files.folder / "decision.md").read_text("utf-8")

@@ -81,14 +81,14 @@ def interview(laptop: Machine) -> RunInterview:
     return run
 
 
-def test_typical_session_asks_few_questions(interview: RunInterview, desk: Any) -> None:
+def test_typical_session_asks_few_questions(interview: RunInterview, task_files: Any) -> None:
     """What files tell is not asked."""
     script, answers = interview(
         {
             "goal": "help",
-            "documents": str(desk.documents),
-            "examples": str(desk.examples),
-            "questions": str(desk.questions),
+            "documents": str(task_files.documents),
+            "examples": str(task_files.examples),
+            "questions": str(task_files.questions),
             "prompt": "Be kind.",
             "facts_change": "slow",
             "must_cite": True,
@@ -155,13 +155,13 @@ def test_back_from_review_asks_last_question(interview: RunInterview) -> None:
     assert answers["model"].value == "qwen3-8b"
 
 
-def test_bad_file_is_reported_and_asked_again(interview: RunInterview, desk: Any) -> None:
+def test_bad_file_is_reported_and_asked_again(interview: RunInterview, task_files: Any) -> None:
     """A file that cannot be read does not end the conversation."""
-    broken = desk.folder / "broken.jsonl"
+    broken = task_files.folder / "broken.jsonl"
     broken.write_text("{\n", "utf-8")
-    script, answers = interview({"examples": [str(broken), str(desk.examples)]})
+    script, answers = interview({"examples": [str(broken), str(task_files.examples)]})
     assert any("broken.jsonl" in line for line in script.lines)
-    assert answers["examples"].value == str(desk.examples)
+    assert answers["examples"].value == str(task_files.examples)
 
 
 def test_interruption_keeps_answers(laptop: Machine) -> None:
@@ -184,10 +184,10 @@ def test_missing_file_of_flag_is_rejected_at_start(laptop: Machine) -> None:
         Interview(Script({}), flag_answers, lambda answers: complete_situation(answers, laptop))
 
 
-def test_maximum_of_questions_never_rises(interview: RunInterview, desk: Any) -> None:
+def test_maximum_of_questions_never_rises(interview: RunInterview, task_files: Any) -> None:
     """It is shown with each question, falls as answers rule others out, and is exact at the end."""
     for answers in (
-        {"documents": str(desk.documents), "examples": str(desk.examples)},
+        {"documents": str(task_files.documents), "examples": str(task_files.examples)},
         {"task_needs_facts": "none", "behaviour_gap": "none"},
         {"task_needs_facts": "new", "model": "some/model"},
     ):
@@ -259,10 +259,10 @@ def test_probe_at_review_adds_answers(interview: RunInterview) -> None:
     assert len(script.choices) == len(script.asked) + 1
 
 
-def test_probe_is_offered_only_with_questions_and_data(desk: Any) -> None:
+def test_probe_is_offered_only_with_questions_and_data(task_files: Any) -> None:
     """Questions with documents or examples; never an endpoint."""
-    answers = {"documents": str(desk.documents), "questions": str(desk.questions)}
+    answers = {"documents": str(task_files.documents), "questions": str(task_files.questions)}
     assert offer_probe(Profile.of(answers))
-    assert not offer_probe(Profile.of({"questions": str(desk.questions)}))
-    assert not offer_probe(Profile.of({"documents": str(desk.documents)}))
+    assert not offer_probe(Profile.of({"questions": str(task_files.questions)}))
+    assert not offer_probe(Profile.of({"documents": str(task_files.documents)}))
     assert not offer_probe(Profile.of({**answers, "model": "openai:tern@http://127.0.0.1:1/v1"}))

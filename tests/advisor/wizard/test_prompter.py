@@ -54,9 +54,9 @@ class Terminal:
         return self.child.exitstatus
 
 
-def test_wizard_writes_plan_after_going_back(root: Path, desk: Any) -> None:
+def test_wizard_writes_plan_after_going_back(root: Path, task_files: Any) -> None:
     """Start, go back once, review, and the plan is written; running it is declined."""
-    terminal = Terminal(root, desk.folder)
+    terminal = Terminal(root, task_files.folder)
     terminal.answer("what should the model do?", f"Help sailers{ENTER}")
     terminal.answer("Where are the documents", f"<{ENTER}")
     terminal.answer("what should the model do?", f"\x15Help sailors{ENTER}")
@@ -78,7 +78,7 @@ def test_wizard_writes_plan_after_going_back(root: Path, desk: Any) -> None:
     terminal.expect("wrote the decision record decision.md")
     terminal.answer("Run plan.yaml now?", f"n{ENTER}")
     assert terminal.code() == 0
-    plan = yaml.safe_load((desk.folder / "plan.yaml").read_text("utf-8"))
+    plan = yaml.safe_load((task_files.folder / "plan.yaml").read_text("utf-8"))
     assert plan["choice"] == "hybrid"
     assert plan["answers"]["goal"] == {"value": "Help sailors", "source": "asked", "note": ""}
     chosen = {
@@ -91,34 +91,37 @@ def test_wizard_writes_plan_after_going_back(root: Path, desk: Any) -> None:
     }
     assert {key: plan["answers"][key]["value"] for key in chosen} == chosen
     assert plan["data"]["documents"] == "documents"
-    assert "decision owner" in (desk.folder / "decision.md").read_text("utf-8")
+    assert "decision owner" in (task_files.folder / "decision.md").read_text("utf-8")
 
-    terminal = Terminal(root, desk.folder, "plan", "--answers", "plan.yaml")
+    terminal = Terminal(root, task_files.folder, "plan", "--answers", "plan.yaml")
     terminal.answer("Is this right?", DOWN * 3 + ENTER)
     terminal.answer("Name of the profile", f"Sail{ENTER}")
     terminal.answer("cannot be named 'Sail'", f"\x15sailors{ENTER}")
     terminal.expect("tunewise plan --profile sailors")
     terminal.answer("Is this right?", "\x03")
     assert terminal.code() == 130
-    assert yaml.safe_load((desk.folder / "profiles" / "sailors.yaml").read_text("utf-8"))["must_cite"] is True
+    assert (
+        yaml.safe_load((task_files.folder / "profiles" / "sailors.yaml").read_text("utf-8"))["must_cite"]
+        is True
+    )
 
 
-def test_review_offers_probe_and_enter_declines_it(root: Path, desk: Any) -> None:
+def test_review_offers_probe_and_enter_declines_it(root: Path, task_files: Any) -> None:
     """With questions and documents or examples given."""
-    answers = desk.folder / "answers.yaml"
+    answers = task_files.folder / "answers.yaml"
     answers.write_text(
         "goal: x\ndocuments: documents\nexamples: examples.jsonl\nquestions: questions.jsonl\nprompt: Be kind.\n"
         "task_needs_facts: new\nfacts_change: slow\nmust_cite: true\nbehaviour_gap: high\ncall_volume: high\n"
         "data_must_stay_local: true\nwrong_answer_cost: low\nmodel: smollm2-135m-instruct\n",
         "utf-8",
     )
-    terminal = Terminal(root, desk.folder, "plan", "--answers", "answers.yaml")
+    terminal = Terminal(root, task_files.folder, "plan", "--answers", "answers.yaml")
     terminal.expect("Is this right?")
     terminal.answer("measure first: ask the base model", DOWN * 5 + ENTER)
     terminal.answer("Ask the base model some dev questions now?", ENTER)
     terminal.answer("Is this right?", "\x03")
     assert terminal.code() == 130
-    assert not (desk.folder / "probe.yaml").exists()
+    assert not (task_files.folder / "probe.yaml").exists()
 
 
 TYPED = (
@@ -195,24 +198,24 @@ def test_pointer_starts_on_known_answer(root: Path, tmp_path: Path) -> None:
     assert (saved["must_cite"], saved["behaviour_gap"], saved["call_volume"]) == (False, "low", None)
 
 
-def test_ctrl_c_saves_answers_and_printed_command_resumes(root: Path, desk: Any) -> None:
+def test_ctrl_c_saves_answers_and_printed_command_resumes(root: Path, task_files: Any) -> None:
     """Exit 130 with the answers saved; the printed command continues there."""
-    terminal = Terminal(root, desk.folder, "plan")
+    terminal = Terminal(root, task_files.folder, "plan")
     terminal.answer("what should the model do?", f"Help sailors{ENTER}")
     terminal.answer("Where are the documents", f"documents{ENTER}")
     terminal.answer("Where are examples", "\x03")
     terminal.expect("tunewise plan --answers tunewise-answers.yaml")
     assert terminal.code() == 130
-    saved = yaml.safe_load((desk.folder / "tunewise-answers.yaml").read_text("utf-8"))
+    saved = yaml.safe_load((task_files.folder / "tunewise-answers.yaml").read_text("utf-8"))
     assert saved == {"goal": "Help sailors", "documents": "documents"}
 
-    terminal = Terminal(root, desk.folder, "plan", "--answers", "tunewise-answers.yaml")
+    terminal = Terminal(root, task_files.folder, "plan", "--answers", "tunewise-answers.yaml")
     terminal.answer("Where are examples", f"/nowhere{ENTER}")
     terminal.answer("there is nothing at", f"\x15examples.jsonl{ENTER}")
     terminal.answer("Where are held-out questions", f"?{ENTER}")
     terminal.answer("Which instructions", "\x03")
     assert terminal.code() == 130
-    saved = yaml.safe_load((desk.folder / "tunewise-answers.yaml").read_text("utf-8"))
+    saved = yaml.safe_load((task_files.folder / "tunewise-answers.yaml").read_text("utf-8"))
     assert saved["examples"] == "examples.jsonl"
     assert saved["questions"] is None
 

@@ -13,25 +13,32 @@ import yaml
 from runners.plan.schema import read_plan
 
 
-def files(desk: Any) -> list[object]:
+def files(task_files: Any) -> list[object]:
     """Return the flags of the example files."""
-    return ["--documents", desk.documents, "--examples", desk.examples, "--questions", desk.questions]
+    return [
+        "--documents",
+        task_files.documents,
+        "--examples",
+        task_files.examples,
+        "--questions",
+        task_files.questions,
+    ]
 
 
-def test_plan_writes_plan_and_prints_reasons(tunewise: Any, desk: Any) -> None:
+def test_plan_writes_plan_and_prints_reasons(tunewise: Any, task_files: Any) -> None:
     """Recommendation on stdout, the written file on stderr; a plan that reads back."""
-    done = tunewise("plan", *files(desk), "--set", "behaviour_gap=high", "--prompt", desk.prompt)
+    done = tunewise("plan", *files(task_files), "--set", "behaviour_gap=high", "--prompt", task_files.prompt)
     assert done.returncode == 0, done.stderr
     assert "hybrid" in done.stdout
     assert "KN001" in done.stdout
     assert "wrote plan.yaml" in done.stderr
-    assert read_plan(desk.folder / "plan.yaml").choice == "hybrid"
+    assert read_plan(task_files.folder / "plan.yaml").choice == "hybrid"
 
 
-def test_plan_json_is_alone_on_stdout(tunewise: Any, desk: Any) -> None:
+def test_plan_json_is_alone_on_stdout(tunewise: Any, task_files: Any) -> None:
     """One object, everything else on stderr, and the same twice."""
     first, second = (
-        tunewise("plan", *files(desk), "--set", "behaviour_gap=high", "--json") for _ in range(2)
+        tunewise("plan", *files(task_files), "--set", "behaviour_gap=high", "--json") for _ in range(2)
     )
     assert json.loads(first.stdout)["choice"] == "hybrid"
     assert first.stdout == second.stdout
@@ -82,7 +89,7 @@ def test_plan_bad_input_exits_3(tunewise: Any, arguments: list[str], message: st
     assert "Traceback" not in done.stderr
 
 
-def test_plan_rejects_empty_and_broken_data(tunewise: Any, desk: Any, tmp_path: Path) -> None:
+def test_plan_rejects_empty_and_broken_data(tunewise: Any, task_files: Any, tmp_path: Path) -> None:
     """An empty folder, a broken line, examples without answers, leaking questions."""
     (tmp_path / "empty").mkdir()
     assert "no document" in refused(tunewise, "--documents", tmp_path / "empty")
@@ -91,8 +98,10 @@ def test_plan_rejects_empty_and_broken_data(tunewise: Any, desk: Any, tmp_path: 
     assert "broken.jsonl:2" in refused(tunewise, "--examples", broken)
     broken.write_text('{"messages": [{"role": "user", "content": "a"}]}\n' * 3, "utf-8")
     assert "no answer" in refused(tunewise, "--examples", broken)
-    desk.questions.write_text(json.dumps({"question": "When does boat 3 sail?"}), "utf-8")
-    assert "examples.jsonl:4" in refused(tunewise, "--examples", desk.examples, "--questions", desk.questions)
+    task_files.questions.write_text(json.dumps({"question": "When does boat 3 sail?"}), "utf-8")
+    assert "examples.jsonl:4" in refused(
+        tunewise, "--examples", task_files.examples, "--questions", task_files.questions
+    )
 
 
 def refused(tunewise: Any, *arguments: object) -> str:
@@ -108,48 +117,50 @@ def test_plan_schema_is_printed(tunewise: Any) -> None:
     assert {"schema", "name", "steps", "checks", "gate"} <= set(schema["properties"])
 
 
-def test_whatif_shows_difference(tunewise: Any, desk: Any) -> None:
+def test_whatif_shows_difference(tunewise: Any, task_files: Any) -> None:
     """Before and after; nothing is written."""
-    tunewise("plan", *files(desk), "--set", "behaviour_gap=high")
-    before = (desk.folder / "plan.yaml").read_bytes()
+    tunewise("plan", *files(task_files), "--set", "behaviour_gap=high")
+    before = (task_files.folder / "plan.yaml").read_bytes()
     done = tunewise("whatif", "plan.yaml", "--set", "behaviour_gap=none")
     assert done.returncode == 0, done.stderr
     assert "- hybrid" in done.stdout
     data = json.loads(tunewise("whatif", "plan.yaml", "--set", "behaviour_gap=none", "--json").stdout)
     assert data["before"]["choice"] == "hybrid"
     assert data["after"]["choice"] != "hybrid"
-    assert (desk.folder / "plan.yaml").read_bytes() == before
+    assert (task_files.folder / "plan.yaml").read_bytes() == before
 
 
-def test_plan_from_own_answers_gives_same_recommendation(tunewise: Any, desk: Any) -> None:
+def test_plan_from_own_answers_gives_same_recommendation(tunewise: Any, task_files: Any) -> None:
     """A plan's own answers give its own recommendation."""
-    tunewise("plan", *files(desk), "--set", "behaviour_gap=high")
+    tunewise("plan", *files(task_files), "--set", "behaviour_gap=high")
     again = tunewise("plan", "--answers", "plan.yaml", "--json", "--out", "again.yaml")
     one, two = (
-        yaml.safe_load((desk.folder / name).read_text("utf-8")) for name in ("plan.yaml", "again.yaml")
+        yaml.safe_load((task_files.folder / name).read_text("utf-8")) for name in ("plan.yaml", "again.yaml")
     )
     assert again.returncode == 0
     assert one["steps"] == two["steps"]
     assert one["predicted"] == two["predicted"]
 
 
-def test_explain_and_whatif_read_the_plan_of_a_run(tunewise: Any, desk: Any) -> None:
+def test_explain_and_whatif_read_the_plan_of_a_run(tunewise: Any, task_files: Any) -> None:
     """It is in another folder than the original plan and names its files in full; a run folder works too."""
     from runners.plan.schema import read_plan
     from runners.run_folder import RunFolder
 
-    tunewise("plan", *files(desk), "--set", "behaviour_gap=high", "--set", "prompt=prompt.txt")
-    run = RunFolder.create(desk.folder / "elsewhere" / "run", read_plan(desk.folder / "plan.yaml"))
+    tunewise("plan", *files(task_files), "--set", "behaviour_gap=high", "--set", "prompt=prompt.txt")
+    run = RunFolder.create(
+        task_files.folder / "elsewhere" / "run", read_plan(task_files.folder / "plan.yaml")
+    )
     run.write({"event": "run.start"})
     data = json.loads(tunewise("explain", run.path / "plan.yaml", "--json").stdout)
-    for path in (desk.folder / "plan.yaml", run.path):
+    for path in (task_files.folder / "plan.yaml", run.path):
         assert json.loads(tunewise("explain", path, "--json").stdout)["ranked"] == data["ranked"]
     changed = tunewise("whatif", run.path, "--set", "behaviour_gap=none")
     assert changed.returncode == 0, changed.stderr
     assert "- hybrid" in changed.stdout
 
 
-def test_explain_prints_every_kind_of_topic(tunewise: Any, desk: Any) -> None:
+def test_explain_prints_every_kind_of_topic(tunewise: Any, task_files: Any) -> None:
     """Rules, blockers, methods, plans, the whole list; a near miss gets a suggestion."""
     assert "index does" in tunewise("explain", "kn002").stdout
     assert "BL002" in tunewise("explain", "BL002").stdout
@@ -158,7 +169,7 @@ def test_explain_prints_every_kind_of_topic(tunewise: Any, desk: Any) -> None:
     )
     everything = json.loads(tunewise("explain", "--json").stdout)
     assert len(everything["rules"]) > 25
-    tunewise("plan", *files(desk), "--set", "behaviour_gap=high")
+    tunewise("plan", *files(task_files), "--set", "behaviour_gap=high")
     assert "Does not apply" in tunewise("explain", "plan.yaml").stdout
     miss = tunewise("explain", "hybird")
     assert miss.returncode == 3

@@ -161,7 +161,9 @@ def test_too_long_texts_are_truncated_and_counted(reranker: Reranker) -> None:
     assert reranker.truncated == 2
 
 
-def test_index_search_with_reranker_orders_hits_by_its_scores(reranker: Reranker, tmp_path: Path, tiny) -> None:
+def test_index_search_with_reranker_orders_hits_by_its_scores(
+    reranker: Reranker, tmp_path: Path, tiny
+) -> None:
     folder = tmp_path / "documents"
     folder.mkdir()
     for thing in THINGS:
@@ -198,7 +200,8 @@ def test_truncated_passages_are_noted(reranker: Reranker, tmp_path: Path, make_t
     Index.build(tmp_path / "index", folder, tiny)
     results = Index.open(tmp_path / "index", tiny, reranker).find(question("dogs"))
     assert (
-        "1 of the passages were longer than the reranker reads, and judged by their beginnings" in results.notes
+        "1 of the passages were longer than the reranker reads, and judged by their beginnings"
+        in results.notes
     )
 
 

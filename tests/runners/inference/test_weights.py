@@ -86,7 +86,9 @@ def test_failed_switch_leaves_model_usable(
     with monkeypatch.context() as failing:
         failing.setattr(weights, part, out_of_memory)
         folder = adapter
-        if part == "load_model_folder":  # a whole tuned model, whose weights are not read before they are loaded
+        if (
+            part == "load_model_folder"
+        ):  # a whole tuned model, whose weights are not read before they are loaded
             failing.setattr(weights, "check_same_base", lambda *args: None)
             folder = tmp_path
         with pytest.raises(MemoryError):

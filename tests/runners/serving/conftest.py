@@ -120,7 +120,7 @@ def serve(run: Path) -> Iterator[Callable[..., Served]]:
         worker = BatchingWorker(session, batches or BatchLimits(), metrics.on_event)
         service = Service(session, worker, models, limits, metrics)
         app = create_app(service, AccessRules(limits))
-        session.ready(next(iter(models.values())).step)
+        session.prepare(next(iter(models.values())).step)
         server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, access_log=False, ws="none"))
         thread = threading.Thread(target=lambda: asyncio.run(server.serve()), daemon=True)
         thread.start()

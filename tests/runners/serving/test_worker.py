@@ -20,7 +20,7 @@ from runners.serving.worker import BatchingWorker, BatchLimits, WorkerBusy
 class StaticContext:
     """The context of a session whose index never changes."""
 
-    def renew(self) -> bool:
+    def refresh_index(self) -> bool:
         """Return that there is no newer generation."""
         return False
 
