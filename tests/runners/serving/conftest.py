@@ -114,7 +114,7 @@ def serve(run: Path) -> Iterator[Callable[..., Served]]:
         metrics = ServerMetrics()
         limits = limits or ServerLimits(max_tokens=64)
         # With fewer digits a sampled token could differ between a batch and a request alone.
-        session.context._generator = LocalGenerator(session.context.local, None, "float32")
+        session.context._generator = LocalGenerator(session.context.local_base, None, "float32")
         session.context._generator_of = session.context.base
         models, _ = served_models(session)
         worker = BatchingWorker(session, batches or BatchLimits(), metrics.on_event)
