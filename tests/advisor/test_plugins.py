@@ -53,7 +53,7 @@ import sys
 
 from advisor.methods.base import Method, inference_estimate
 from advisor.rules.base import Need, Rule
-from rag.loading.base import Loader, document, paragraphs
+from rag.loading.base import Loader, make_document, paragraphs
 from rag.stores.exact import ExactStore
 from runners.plan.schema import EvaluateStep
 
@@ -89,7 +89,7 @@ def read(id, data):
     """Read a text whose first line is a mark and a title; never outside the process that parses documents."""
     assert sys.modules["__main__"].__spec__.name == "rag.loading.worker"
     mark, _, text = data.decode("utf-8").partition("\\n")
-    yield document(id, mark.removeprefix("PK\\x03\\x04ACME "), text, paragraphs(text), "acme")
+    yield make_document(id, mark.removeprefix("PK\\x03\\x04ACME "), text, paragraphs(text), "acme")
 
 
 LOADER = Loader("acme", (".acme",), read)
