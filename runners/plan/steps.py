@@ -34,9 +34,11 @@ class IndexStep(StrictModel):
 
     kind: Literal["index"] = "index"
     k: int = Field(3, ge=1, le=50, description="Passages given to the model.")
-    max_chunk_tokens: int = Field(200, ge=16, description="Longest chunk, in the embedder's own tokens.")
+    max_chunk_tokens: int = Field(
+        200, ge=16, le=100_000, description="Longest chunk, in the embedder's own tokens."
+    )
     overlap: float = Field(
-        0.25, ge=0, lt=1, description="Share of a split chunk that repeats the one before."
+        0.25, ge=0, le=0.9, description="Share of a split chunk that repeats the one before."
     )
     fusion: Literal["convex", "rrf"] = Field(
         "convex", description="How the two searches are joined: weighted scores, or reciprocal ranks."

@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from rag.errors import BadInput
+from rag.settings import IndexSettings
 from runners.plan.schema import (
     PLAN_MODELS,
     Plan,
@@ -18,6 +19,7 @@ from runners.plan.schema import (
     read_plan,
     write_plan,
 )
+from runners.plan.steps import IndexStep
 
 BODY = {
     "schema": 1,
@@ -182,3 +184,30 @@ def test_plan_with_default_kernels_keeps_its_digest() -> None:
     assert parse_plan(plain.model_dump(mode="json", by_alias=True)) == plain
     with pytest.raises(BadInput, match="kernels"):
         parse_plan(body(kernels="fast"))
+
+
+@pytest.mark.parametrize(
+    ("key", "setting", "values"),
+    [
+        ("overlap", "overlap", (-0.1, 0.0, 0.9, 0.91, 1.0)),
+        ("max_chunk_tokens", "max_tokens", (15, 16, 100_000, 100_001)),
+        ("lexical_weight", "lexical_weight", (-0.1, 0.0, 1.0, 1.1)),
+    ],
+)
+def test_index_step_and_index_settings_have_equal_bounds(
+    key: str, setting: str, values: tuple[float, ...]
+) -> None:
+    """A plan is not accepted with a value that the index refuses later."""
+    accepted = {"plan": [], "index": []}
+    for value in values:
+        for name, make in (
+            ("plan", lambda value=value: IndexStep(**{key: value})),
+            ("index", lambda value=value: IndexSettings(**{setting: value})),
+        ):
+            try:
+                make()
+            except (ValueError, BadInput):
+                continue
+            accepted[name].append(value)
+    assert accepted["plan"] == accepted["index"]
+    assert 0 < len(accepted["plan"]) < len(values)
