@@ -114,8 +114,10 @@ class _Body:
         level, listed = self._styles.get(style.get(f"{_W}val") if style is not None else "", (0, False))
         outline = element.find(f"{_W}pPr/{_W}outlineLvl")
         if not level and outline is not None and (outline.get(f"{_W}val") or "").isdigit():
-            # Outline levels count from 0, heading levels from 1.
-            level = min(9, int(outline.get(f"{_W}val")) + 1) % 10
+            # Outline levels 0 to 8 are headings, counted from 0 where heading levels count from 1; 9 is body text
+            # (ECMA-376 part 1, 17.3.1.20).
+            outline_level = int(outline.get(f"{_W}val"))
+            level = outline_level + 1 if outline_level < 9 else 0
         return level, not level and (listed or element.find(f"{_W}pPr/{_W}numPr") is not None)
 
     def _rows(self, table: Any) -> Iterator[str]:

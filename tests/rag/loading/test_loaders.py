@@ -292,3 +292,27 @@ def test_code_is_split_at_definitions(name: str, raw: str, headings: list[str]) 
     assert [b.heading for b in document.blocks] == headings
     assert all(document.raw[b.start : b.end] == b.text for b in document.blocks)
     assert "".join("".join(b.text for b in document.blocks).split()) == "".join(raw.split())
+
+
+@pytest.mark.parametrize(("outline_level", "heading"), [(0, "Fares"), (8, "Fares"), (9, "")])
+def test_docx_outline_level_9_is_body_text(outline_level: int, heading: str) -> None:
+    """Levels 0 to 8 make a paragraph a heading of what follows; 9 is what Word writes for body text."""
+    import io
+
+    import docx
+    from docx.oxml import OxmlElement
+    from docx.oxml.ns import qn
+
+    source = docx.Document()
+    paragraph = source.add_paragraph("Fares")
+    level = OxmlElement("w:outlineLvl")
+    level.set(qn("w:val"), str(outline_level))
+    paragraph._p.get_or_add_pPr().append(level)
+    source.add_paragraph("A day ticket costs 9 euros.")
+    buffer = io.BytesIO()
+    source.save(buffer)
+    document = load_one("fares.docx", buffer.getvalue())
+    assert [(block.text, block.heading) for block in document.blocks][-1] == (
+        "A day ticket costs 9 euros.",
+        heading,
+    )
