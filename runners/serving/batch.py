@@ -137,11 +137,14 @@ def answer_batch(
 
 
 def _fail(requests: Sequence[AnswerRequest], problem: Exception, emit: EmitEvent) -> None:
-    """Finish requests with an error, and report it to the operator unless it is a client's mistake."""
-    for request in requests:
-        request.finish(problem)
+    """Report an error to the operator unless it is a client's mistake, then finish the requests with it.
+
+    Reported first, so that the log holds the reason by the time that a client sees the error.
+    """
     if reason := operator_message(problem):
         emit(event="serve.trouble", reason=reason)
+    for request in requests:
+        request.finish(problem)
 
 
 def _prepare_raw(

@@ -198,10 +198,10 @@ class BatchingWorker:
                 if isinstance(request, ModelJob):
                     request.finish(request.work(self.session))
         except Exception as problem:  # the thread must outlive any error that a request causes
-            for request in open_requests:
-                request.finish(problem)
             if reason := operator_message(problem):
                 self._emit(event="serve.trouble", reason=reason)
+            for request in open_requests:
+                request.finish(problem)
 
     def _run_in_background(self, request: AnswerRequest, work: Callable[[], None]) -> None:
         """Run work that waits for an endpoint on a thread of its own, so that the worker can go on."""
