@@ -60,9 +60,7 @@ def execute_plan(
     out = out or Path("runs") / plan.name
     stale = check_stale_test(plan, stale_test, only)
     if dry_run:
-        from advisor.workflows.dry_run import dry_run as measure
-
-        measure(plan, out, as_json)
+        _measure_steps(plan, out, as_json)
         return
     flags = [*(["--quick"] if quick else ()), *(["--seeds", seeds] if seeds is not None else ())]
     flags += ["--kernels", kernels] if kernels is not None else []
@@ -71,9 +69,20 @@ def execute_plan(
         run, data = run_and_report(plan, out, resume, overwrite, only, quiet=as_json)
         if data is not None and stale_test is not None:
             data = report_staleness(run, plan, stale_test)
-    if data is not None:
-        emit_result(data) if as_json else _show_verdict(run, data)
-        check_gate(data)
+    if data is None:
+        return
+    if as_json:
+        emit_result(data)
+    else:
+        _show_verdict(run, data)
+    check_gate(data)
+
+
+def _measure_steps(plan: Plan, out: Path, as_json: bool) -> None:
+    """Carry out ``tunewise run --dry-run``."""
+    from advisor.workflows.dry_run import dry_run
+
+    dry_run(plan, out, as_json)
 
 
 def _show_verdict(run: RunFolder, data: dict[str, Any]) -> None:
