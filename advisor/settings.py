@@ -17,6 +17,7 @@ from typing import Any
 from advisor.output import FORMATS
 from advisor.questionnaire.answers import Answers, names_a_path
 from rag.errors import BadInput
+from runners.models.endpoint import parse_key_hosts
 
 ENV = "TUNEWISE_CONFIG"
 FILE = "config.toml"
@@ -35,7 +36,7 @@ class SettingKey:
     name: str
     env: str
     kind: str
-    """path, flag or format."""
+    """path, flag, format, or hosts (a table of host and environment variable)."""
     text: str
 
 
@@ -63,6 +64,12 @@ SETTING_KEYS: tuple[SettingKey, ...] = (
     SettingKey("profiles", "TUNEWISE_PROFILES", "path", "where kept profiles lie"),
     SettingKey("history", "TUNEWISE_HISTORY", "path", "the file of the history; empty keeps none"),
     SettingKey("facts", "TUNEWISE_FACTS", "path", "your own models, cards and prices; empty for none"),
+    SettingKey(
+        "api_keys",
+        "TUNEWISE_API_KEYS",
+        "hosts",
+        "the environment variable that holds the key of each host of a hosted model, as a table; never a key itself",
+    ),
     SettingKey("format", "TUNEWISE_FORMAT", "format", "how results are printed: human, json or plain"),
     SettingKey("quiet", "TUNEWISE_QUIET", "flag", "whether progress and notes are left out"),
 )
@@ -167,7 +174,30 @@ def _value(path: Path, name: str, value: Any) -> str:
         return "1" if value else "0"
     if key.kind == "format" and value in FORMATS:
         return str(value)
+    if key.kind == "hosts" and isinstance(value, dict) and all(isinstance(v, str) for v in value.values()):
+        return _key_hosts(path, value)
     if key.kind == "path" and isinstance(value, str):
         return str((path.parent / Path(value).expanduser()).resolve()) if value else ""
-    wanted = {"flag": "true or false", "format": f"one of {', '.join(FORMATS)}", "path": "a path in quotes"}
-    raise BadInput(f"{path}: {name} is {value!r}", f"it should be {wanted[key.kind]}")
+    wanted = {
+        "flag": "true or false",
+        "format": f"one of {', '.join(FORMATS)}",
+        "path": "a path in quotes",
+        "hosts": 'a table, e.g. api_keys = {"api.example.com" = "EXAMPLE_API_KEY"}',
+    }
+    # The value of api_keys is not shown, because someone may have written a key.
+    shown = "not such a table" if key.kind == "hosts" else repr(value)
+    raise BadInput(f"{path}: {name} is {shown}", f"it should be {wanted[key.kind]}")
+
+
+def _key_hosts(path: Path, variables: Mapping[str, str]) -> str:
+    """Return a table of hosts and environment variables as ``HOST=VARIABLE,...``; BadInput for an invalid one."""
+    if any(mark in name for pair in variables.items() for name in pair for mark in ",="):
+        raise BadInput(
+            f"{path}: api_keys holds a comma or an equals sign", "a host names a variable, nothing else"
+        )
+    pairs = ",".join(f"{host}={variable}" for host, variable in variables.items())
+    try:
+        parse_key_hosts(pairs)
+    except BadInput as problem:
+        raise BadInput(f"{path}: {problem.message}", problem.hint) from None
+    return pairs

@@ -38,8 +38,11 @@ REPORT = "report.json"
 EVALS_FOLDER = "evals"
 SCORES = "scores.json"
 """In the trial folder and in each folder of evals."""
-UNSEALED = (EVENTS, INDEX, EVALS_FOLDER)
-"""Parts that still change in a sealed run: the log, the index, which has manifests of its own, and later evaluations."""
+UNCONFIRMED_ENDPOINTS = ".unconfirmed-endpoints.json"
+"""Hosts that a run from a bundle may not ask yet; see :mod:`runners.runs.endpoint_consent`."""
+UNSEALED = (EVENTS, INDEX, EVALS_FOLDER, UNCONFIRMED_ENDPOINTS)
+"""Parts that still change in a sealed run: the log, the index, which has manifests of its own, later evaluations, and
+the endpoints to be confirmed."""
 
 
 class RunFolder:

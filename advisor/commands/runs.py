@@ -69,3 +69,19 @@ def undo(place: Path = PLACE, as_json: bool = JSON) -> None:
     from advisor.workflows import runs
 
     runs.undo_remove(place, as_json)
+
+
+@group.command("allow")
+def allow(
+    run: Path = RUN,
+    hosts: list[str] | None = typer.Argument(
+        None,
+        metavar="[HOST]...",
+        help="Hosts as the refusal names them; without one, all that the run waits for.",
+    ),
+    as_json: bool = JSON,
+) -> None:
+    """Allow a run that came from a bundle to ask the endpoints that its plan names."""
+    from advisor.workflows import runs
+
+    runs.allow_run_endpoints(run, hosts or [], as_json)

@@ -14,6 +14,7 @@ from rag.errors import UsageProblem
 from rag.text.sanitize import strip_invisible
 from runners.export.card import checked_value
 from runners.export.job import ExportRequest, ExportResult
+from runners.runs.endpoint_consent import allow_endpoints, unconfirmed_endpoints
 
 
 def export_run(run: Path, request: ExportRequest, as_json: bool) -> None:
@@ -42,7 +43,22 @@ def import_run(file: Path, request: ExportRequest, as_json: bool) -> None:
         result = unbundle(file, request.out, request.overwrite)
     show_export(result, as_json)
     if not as_json:
+        _confirm_endpoints(result.out)
         print(f'ask it: {command_line("ask", result.out)} "..."')
+
+
+def _confirm_endpoints(run: Path) -> None:
+    """On a terminal, ask whether an imported run may ask the endpoints of its plan; else print how to allow them."""
+    hosts = unconfirmed_endpoints(run)
+    if not hosts:
+        return
+    if sys.stdin.isatty() and sys.stdout.isatty():
+        from advisor.wizard.prompter import confirm
+
+        if confirm(f"May this run send questions and passages to {', '.join(hosts)}?", default=False):
+            allow_endpoints(run, ())
+            return
+    print(f"it asks {', '.join(hosts)} only after: {command_line('runs', 'allow', run)}")
 
 
 def show_export(result: ExportResult, as_json: bool) -> None:

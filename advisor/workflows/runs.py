@@ -14,8 +14,9 @@ from advisor.output import emit_result
 from advisor.questionnaire.answers import format_answer
 from rag.errors import BadInput, UsageProblem
 from rag.files import UPDATE_HINT
-from runners.run_folder import is_run
+from runners.run_folder import is_run, open_run_folder
 from runners.runs import listing
+from runners.runs.endpoint_consent import allow_endpoints
 from runners.runs.listing import RunSummary
 
 STATE_COLOURS = {"finished": "green", "unfinished": "yellow", "writing": "cyan", "damaged": "red"}
@@ -136,6 +137,17 @@ def undo_remove(folder: Path, as_json: bool) -> None:
         emit_result({"schema": 1, "restored": str(restored)})
     else:
         print(f"{restored} is back")
+
+
+def allow_run_endpoints(run: Path, hosts: Sequence[str], as_json: bool) -> None:
+    """Allow an imported run to ask hosts that its plan names, all of them where none is given, and print them."""
+    allowed = allow_endpoints(open_run_folder(run_folder_named(run)).path, hosts)
+    if as_json:
+        emit_result({"schema": 1, "run": str(run), "allowed": list(allowed)})
+    else:
+        print(
+            f"{run} may ask {', '.join(allowed)}" if allowed else f"{run} waits for no endpoint to be allowed"
+        )
 
 
 def run_folder_named(run: Path) -> Path:

@@ -38,6 +38,7 @@ from rag.files import (
 )
 from runners.export.job import ExportedFiles, ExportJob, ExportResult, require_disk_space, working_folder
 from runners.run_folder import INDEX, PLAN, RunFolder, check_replaceable, is_run, read_run_plan
+from runners.runs.endpoint_consent import set_unconfirmed
 from runners.runs.session import named_models
 
 LIST = "bundle.json"
@@ -98,6 +99,8 @@ def make_bundle(job: ExportJob) -> ExportedFiles:
 def unbundle(file: Path, out: Path | None = None, overwrite: bool = False) -> ExportResult:
     """Unpack a bundle into a run folder, which appears only when all of it has been checked.
 
+    The endpoints that its plan names are asked only after :func:`runners.runs.endpoint_consent.allow_endpoints`.
+
     Args:
         file: the archive, or the folder of a `bundle` export.
         out: the run folder; None for `runs/NAME`.
@@ -124,6 +127,7 @@ def unbundle(file: Path, out: Path | None = None, overwrite: bool = False) -> Ex
                 for name, info in members.items():
                     _unpack(archive, info, entries[name], folder / name, file)
                 checked, notes = _check_unpacked(folder, file)
+                set_unconfirmed(folder, _endpoint_hosts(folder))
                 _publish(folder, out)
     except (zipfile.BadZipFile, UnicodeDecodeError) as error:
         raise BadInput(f"{file} is no bundle, or is damaged: {error}", _DAMAGED_HINT) from None
@@ -395,11 +399,16 @@ def _check_run(folder: Path) -> tuple[dict[str, Any], tuple[str, ...]]:
     for lock in folder.rglob(".writer.*"):
         lock.unlink()
     endpoint_notes = [
-        f"its plan asks {row['model']} at {row['endpoint']}: what is asked goes there, with your API key where one is set"
+        f"its plan asks {row['model']} at {row['endpoint']}: questions and passages go there, once you allow it"
         for row in named_models(plan)
         if "endpoint" in row
     ]
     return facts, tuple(endpoint_notes)
+
+
+def _endpoint_hosts(folder: Path) -> list[str]:
+    """Return the hosts that the plan of an unpacked run asks."""
+    return [row["endpoint"] for row in named_models(read_run_plan(folder)) if "endpoint" in row]
 
 
 def _publish(folder: Path, out: Path) -> None:

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 import httpx
 
@@ -210,6 +211,7 @@ class HttpClient:
         self._dialect = ServerDialect(lambda change: self._note(f"{self.server} {change}"))
         self._pacer = RequestPacer(limits.per_minute)
         self._closed = threading.Event()
+        self._check_host()
         try:
             self._client = httpx.Client(
                 headers={"Authorization": f"Bearer {key}"} if key else {},
@@ -223,8 +225,25 @@ class HttpClient:
         except (UnicodeEncodeError, ValueError):
             raise BadInput(
                 "the key in the environment is not one: it holds characters that a header cannot",
-                f"set {endpoint.API_KEY_VARIABLES[0]} again, without quotes or line breaks",
+                "set its variable again, without quotes or line breaks",
             ) from None
+
+    def _check_host(self) -> None:
+        """Raise BadInput when the connection would go to another host than the one that the key was chosen for."""
+        try:
+            connected = httpx.URL(self.url).host.lower()
+        except httpx.InvalidURL as error:
+            raise BadInput(f"the address {self.url!r} cannot be used: {error}") from None
+        checked = (urlsplit(self.url).hostname or "").lower()
+        # httpx gives names in Unicode, urlsplit as they are written.
+        if checked not in (
+            connected,
+            httpx.URL(self.url).raw_host.decode("ascii", "replace").lower().strip("[]"),
+        ):
+            raise BadInput(
+                f"the address {self.url!r} can be read as two hosts, {checked!r} and {connected!r}",
+                "write it plainly, e.g. https://api.example.com/v1",
+            )
 
     def close(self) -> None:
         """Close the connections and stop waiting."""
@@ -286,6 +305,14 @@ class HttpClient:
                 response.close()
             status = response.status_code
             message = f"{self.server} answered {status}{reason}"
+            if response.is_redirect:
+                target = (
+                    endpoint.endpoint_host(str(response.next_request.url)) if response.next_request else ""
+                )
+                raise endpoint.EndpointRefused(
+                    f"{self.server} answered {status}: it redirects to {self._clean(target) or 'another address'}",
+                    "redirects are not followed, so that key and data reach no other host; name that address itself",
+                )
             if status in RETRIED_STATUSES or status >= 500:
                 raise _TemporaryError(message, retry_after(response.headers.get("retry-after")))
             if status not in (400, 422) or not self._dialect.learn_from_refusal(sent, reason):
@@ -376,7 +403,7 @@ class HttpClient:
 def _hint(status: int, url: str) -> str:
     """Return the next step for a status that is an error."""
     if status in (401, 403):
-        return f"the key is read from {' or '.join(endpoint.API_KEY_VARIABLES)} in the environment"
+        return endpoint.key_hint(url)
     if status == 404:
         return f"check the model's name, and that {url} is the address (openai:NAME@URL, with /v1 where it has one)"
     return "the server does not take this request"

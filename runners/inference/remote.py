@@ -41,13 +41,15 @@ class RemoteGenerator:
             name: Name of the model.
             limits: Concurrency, rate, timeouts and retries; None for the defaults.
             seed: Seed that is sent with greedy requests.
-            key: API key; None for the one in the environment.
+            key: API key; None for the one in the environment that belongs to the host of the URL.
             on_note: Called for each retry, and for each parameter that the server does not accept.
         """
         self.name = name
         self.seed = seed
         self.limits = limits or RequestLimits()
-        secret = endpoint.api_key() if key is None else key
+        secret = endpoint.api_key(url).value if key is None else key
+        if key is None and on_note and (unused := endpoint.unused_key_note(url)):
+            on_note(unused)
         self._client = HttpClient(f"{url.rstrip('/')}/chat/completions", name, self.limits, secret, on_note)
 
     @property

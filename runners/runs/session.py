@@ -25,6 +25,7 @@ from runners.models import endpoint, resolve
 from runners.plan.schema import Plan
 from runners.plan.steps import EvaluateStep, PlanModel, TrainStep
 from runners.run_folder import INDEX, RunFolder
+from runners.runs.endpoint_consent import check_endpoint_allowed
 
 if TYPE_CHECKING:
     from rag.embedding.embedder import Embedder
@@ -182,10 +183,15 @@ class RunContext:
         return self._generator
 
     def connect_endpoint(self, remote: resolve.RemoteModel, settings: PlanModel) -> RemoteGenerator:
-        """Return a generator that asks an endpoint, with the plan's seed and the limits of its entry in the plan."""
+        """Return a generator that asks an endpoint, with the plan's seed and the limits of its entry in the plan.
+
+        Raises:
+            BadInput: the run came from a bundle, and the endpoint has not been allowed.
+        """
         from runners.inference.http_client import RequestLimits
         from runners.inference.remote import RemoteGenerator
 
+        check_endpoint_allowed(self.run.path, endpoint.endpoint_host(remote.url))
         limits = RequestLimits(at_once=settings.at_once, per_minute=settings.per_minute)
         return RemoteGenerator(
             remote.url,

@@ -50,7 +50,7 @@ def test_remote_model_is_planned_run_and_asked(
     project: tuple[Path, str], server: Any, tunewise: Callable[..., Any], read_rows: Callable[..., Any]
 ) -> None:
     folder, name = project
-    environ = {"TUNEWISE_API_KEY": KEY}
+    environ = {"TUNEWISE_API_KEY": KEY, "TUNEWISE_API_HOST": "127.0.0.1"}
     planned = tunewise(
         "plan",
         "--yes",
@@ -119,12 +119,44 @@ def test_wrong_key_ends_the_run_without_a_traceback(
     folder, name = project
     write_plan(folder, name)
     server.faults = [lambda handler: handler.reply(401, {"error": {"message": f"bad key {KEY}"}})] * 9
-    done = tunewise("run", "plan.yaml", "--out", "run", cwd=folder, TUNEWISE_API_KEY=KEY)
+    done = tunewise(
+        "run", "plan.yaml", "--out", "run", cwd=folder, TUNEWISE_API_KEY=KEY, TUNEWISE_API_HOST="127.0.0.1"
+    )
     assert done.returncode == 3, done.stderr
     assert "answered 401: bad key ***" in done.stderr
     assert "TUNEWISE_API_KEY" in done.stderr
     assert KEY not in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_imported_run_asks_its_endpoint_only_once_it_is_allowed(
+    project: tuple[Path, str], server: Any, tunewise: Callable[..., Any]
+) -> None:
+    """On 477b318 the first `ask` of an imported run sent question and key to the host that its author chose."""
+    folder, name = project
+    write_plan(folder, name)
+    done = tunewise("run", "plan.yaml", "--out", "run", cwd=folder)
+    assert done.returncode in (0, 5), done.stderr
+    packed = tunewise("export", "run", "--to", "bundle", "--out", "packed", cwd=folder)
+    assert packed.returncode == 0, packed.stderr
+    host = f"127.0.0.1:{server.server_port}"
+    back = tunewise("export", "packed", "--to", "run", "--out", "back", cwd=folder)
+    assert back.returncode == 0, back.stderr
+    assert f"it asks {host} only after: tunewise runs allow back" in back.stdout
+    before = len(server.seen)
+    refused = tunewise("ask", "back", QUESTION, cwd=folder)
+    assert refused.returncode == 3, refused.stderr
+    assert host in refused.stderr
+    assert "tunewise runs allow" in refused.stderr
+    assert len(server.seen) == before
+    wrong = tunewise("runs", "allow", "back", "other.example", cwd=folder)
+    assert wrong.returncode == 2
+    assert host in wrong.stderr
+    allowed = tunewise("runs", "allow", "back", "--json", cwd=folder)
+    assert json.loads(allowed.stdout)["allowed"] == [host]
+    asked = tunewise("ask", "back", QUESTION, cwd=folder)
+    assert asked.returncode == 0, asked.stderr
+    assert len(server.seen) == before + 1
 
 
 def write_plan(folder: Path, name: str, **changes: Any) -> dict[str, Any]:

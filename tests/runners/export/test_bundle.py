@@ -18,9 +18,13 @@ from rag.errors import BadInput, UsageProblem
 from runners.export.bundle import LIST, RUN_PREFIX, unbundle
 from runners.export.export import export
 from runners.export.job import ExportRequest
+from runners.models.endpoint import endpoint_host
+from runners.models.resolve import parse_remote
 from runners.plan.schema import parse_plan
-from runners.run_folder import RunFolder, open_run_folder
+from runners.run_folder import RunFolder, open_run_folder, read_run_plan
+from runners.runs.endpoint_consent import allow_endpoints
 from runners.runs.run import open_session
+from runners.runs.session import RunContext
 
 Members = dict[str, bytes]
 
@@ -330,7 +334,7 @@ def test_damaged_index_is_not_exported(llama: Any, tmp_path: Path) -> None:
 
 
 def test_unbundle_names_the_endpoints_of_the_plan(tmp_path: Path) -> None:
-    """Asking such a run would send the API key there."""
+    """Asking such a run sends questions there, so each host is confirmed first."""
     model = {"name": "openai:theirs@https://models.example:8443/v1"}
     body = {
         "name": "far",
@@ -350,7 +354,17 @@ def test_unbundle_names_the_endpoints_of_the_plan(tmp_path: Path) -> None:
         "its plan asks theirs at models.example",
         "its plan asks judge at 10.0.0.1",
     ]
-    assert all("API key" in note for note in notes)
+    assert all("once you allow it" in note for note in notes)
+    plan = read_run_plan(tmp_path / "back")
+    assert plan.judge is not None
+    for named in (plan.model, plan.judge):
+        remote = parse_remote(named.name)
+        assert remote is not None
+        context = RunContext(plan, RunFolder(tmp_path / "back"), remote)
+        with pytest.raises(BadInput, match="came from a bundle"):
+            context.connect_endpoint(remote, named)
+        allow_endpoints(tmp_path / "back", [endpoint_host(remote.url)])
+        context.connect_endpoint(remote, named).close()
 
 
 def test_file_that_is_no_bundle_is_refused(tmp_path: Path, llama: Any) -> None:

@@ -173,10 +173,30 @@ def test_invalid_key_is_refused_without_printing_it() -> None:
     assert "schl" not in str(caught.value)
 
 
-def test_api_key_is_read_from_environment_in_order() -> None:
-    assert endpoint.api_key({"OPENAI_API_KEY": "b"}) == "b"
-    assert endpoint.api_key({"OPENAI_API_KEY": "b", "TUNEWISE_API_KEY": " a "}) == "a"
-    assert endpoint.api_key({"TUNEWISE_API_KEY": " "}) == ""
+def test_redirect_is_not_followed_and_names_the_other_host(server: Any, make: Any) -> None:
+    server.faults = [answers(308, "", Location="https://elsewhere.example/v1/chat/completions")]
+    with pytest.raises(endpoint.EndpointRefused, match=r"redirects to elsewhere\.example") as caught:
+        make().generate([CHAT], 5)
+    assert "no other host" in (caught.value.hint or "")
+    assert len(server.seen) <= 1
+
+
+def test_key_goes_only_to_its_own_host(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On 477b318 both keys went to whatever host the plan named."""
+    notes: list[str] = []
+    for name in ("OPENAI_API_KEY", "TUNEWISE_API_KEY"):
+        monkeypatch.setenv(name, KEY)
+    for name in ("TUNEWISE_API_HOST", "TUNEWISE_API_KEYS"):
+        monkeypatch.delenv(name, raising=False)
+    limits = RequestLimits(backoff=FAST_BACKOFF)
+    for host in ("", "127.0.0.1", f"127.0.0.1:{server.server_port}", "127.0.0.1:1"):
+        monkeypatch.setenv("TUNEWISE_API_HOST", host)
+        generator = RemoteGenerator(server.url, "tern-2", limits, on_note=notes.append)
+        generator.generate([CHAT], 5)
+        generator.close()
+    assert server.keys == [None, f"Bearer {KEY}", f"Bearer {KEY}", None]
+    assert len(notes) == 2
+    assert f"TUNEWISE_API_KEY is not sent to 127.0.0.1:{server.server_port}" in notes[0]
 
 
 def test_concurrency_is_limited_and_answers_keep_order(server: Any, make: Any) -> None:
