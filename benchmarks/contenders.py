@@ -48,8 +48,21 @@ def batch_tokens(task: Task) -> int:
     return -(-task.tokens * BATCH // len(task.train))
 
 
-def tunewise(task: Task, method: str) -> tuple[float, Any]:
-    """Train by :func:`runners.train.fit`; return seconds from the first step's start to the last one's end."""
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """What a contender leaves: the tuned model and what training it took."""
+
+    net: Any
+    seconds: float
+    """From the first step's start to the last one's end."""
+    peak_gib: float
+    """Most memory of the process, weights and imports in it."""
+    expected_gib: float | None = None
+    """The memory estimate, for tunewise."""
+
+
+def tunewise(task: Task, method: str) -> Trained:
+    """Train by :func:`runners.train.fit`."""
     from runners.inference import weights
     from runners.inference.weights import load_base, load_model_folder
     from runners.plan.train_config import TrainConfig
@@ -82,10 +95,10 @@ def tunewise(task: Task, method: str) -> tuple[float, Any]:
             net: Any = load_model_folder(out, next(load_base(task.base).parameters()).dtype, {})
         else:
             net = weights.load_adapter(load_base(task.base, four_bit=method == "qlora"), out, task.base)
-    return seconds, (net, peak)
+    return Trained(net, seconds, peak, result.expected_gib)
 
 
-def trl(task: Task, checkpointing: bool) -> tuple[float, Any]:
+def trl(task: Task, checkpointing: bool) -> Trained:
     """Train by TRL's SFTTrainer: its defaults, or with gradient checkpointing off."""
     from datasets import Dataset
     from trl import SFTConfig, SFTTrainer
@@ -102,7 +115,7 @@ def trl(task: Task, checkpointing: bool) -> tuple[float, Any]:
         return _timed(trainer)
 
 
-def trainer(task: Task, method: str) -> tuple[float, Any]:
+def trainer(task: Task, method: str) -> Trained:
     """Train by the plain Trainer: the model's own loss on padded rows, bf16 weights as they are stored."""
     import torch
     from peft import get_peft_model
@@ -155,7 +168,7 @@ def _lora() -> Any:
     )
 
 
-def _timed(trainer: Any) -> tuple[float, Any]:
+def _timed(trainer: Any) -> Trained:
     from transformers import TrainerCallback
 
     class Clock(TrainerCallback):
@@ -169,10 +182,10 @@ def _timed(trainer: Any) -> tuple[float, Any]:
 
     trainer.add_callback(Clock())
     trainer.train()
-    return Clock.ended - Clock.began, (trainer.model, peak_gib())
+    return Trained(trainer.model, Clock.ended - Clock.began, peak_gib())
 
 
-TRAIN: dict[str, Callable[[Task], tuple[float, Any]]] = {
+TRAIN: dict[str, Callable[[Task], Trained]] = {
     "tunewise": lambda task: tunewise(task, "lora"),
     "trl": lambda task: trl(task, True),
     "trl-no-checkpointing": lambda task: trl(task, False),
@@ -185,9 +198,11 @@ TRAIN: dict[str, Callable[[Task], tuple[float, Any]]] = {
 
 def contend(name: str, task: Task) -> dict[str, float]:
     """Train as one contender; return its speed, validation loss and peak memory (weights and imports in it)."""
-    seconds, (net, peak) = TRAIN[name](task)
-    speed = task.tokens * task.steps * BATCH / len(task.train) / seconds
-    return {"tokens_per_s": speed, "valid_loss": valid_loss(net, task.encoded(task.valid)), "peak_gib": peak}
+    trained = TRAIN[name](task)
+    speed = task.tokens * task.steps * BATCH / len(task.train) / trained.seconds
+    loss = valid_loss(trained.net, task.encoded(task.valid))
+    result = {"tokens_per_s": speed, "valid_loss": loss, "peak_gib": trained.peak_gib}
+    return result if trained.expected_gib is None else {**result, "expected_gib": trained.expected_gib}
 
 
 def valid_loss(net: Any, rows: Sequence[EncodedRow]) -> float:

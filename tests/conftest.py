@@ -50,6 +50,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--deep", action="store_true", help="also run the tests marked slow (several minutes each)"
     )
+    parser.addoption(
+        "--gpu",
+        action="store_true",
+        help="require a GPU: its tests fail, instead of being skipped, without one",
+    )
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -78,6 +83,18 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
             return _group(nodeid)
 
     return ByGroup(config, log)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip a test marked gpu on a machine without one, visibly; with ``--gpu`` it fails instead."""
+    if item.get_closest_marker("gpu") is None:
+        return
+    import torch
+
+    if not torch.cuda.is_available():
+        if item.config.getoption("--gpu"):
+            pytest.fail("--gpu was given, and torch sees no CUDA device here", pytrace=False)
+        pytest.skip("needs a CUDA GPU: run it with --gpu on a machine with one")
 
 
 class SkipWatch:
