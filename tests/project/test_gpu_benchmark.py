@@ -9,8 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.gpu.parts import PARTS
-
 COMMAND = [sys.executable, "-m", "benchmarks.gpu"]
 
 
@@ -51,6 +49,5 @@ def test_every_part_runs_on_a_cpu_with_tiny_models(root: Path, tmp_path: Path) -
         [*COMMAND, "--device", "cpu", "--work", str(tmp_path)], cwd=root, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
-    assert sorted(
-        path.stem for path in (tmp_path / "results").rglob("*.json") if path.stem in PARTS
-    ) == sorted(PARTS)
+    measured = {path.stem for path in (tmp_path / "results").rglob("*.json")}
+    assert {"tests", "train-lora", "train-full", "train-qlora", "decode", "embed", "serve"} <= measured
