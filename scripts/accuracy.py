@@ -93,8 +93,8 @@ def harbor_desk_sections(table: Table) -> list[str]:
     verdict = fresh["fresh"]["verdict"]
     conclusion_text = (
         f"**{verdict['outcome'].capitalize()}**: {verdict['text']} The best arm stays the best, the level does not "
-        f"hold: {best_arm['arm']} falls from {best_shipped['score']['mean']:.2f} to {best_arm['score']['mean']:.2f}, because "
-        f"it refuses {refused['fresh']:.0%} of the questions that the documents answer ({refused['shipped']:.0%} of the "
+        f"hold: {best_arm['arm']} falls from {best_shipped['score']['mean']:.2f} to {best_arm['score']['mean']:.2f}. It "
+        f"refuses {refused['fresh']:.0%} of the questions that the documents answer ({refused['shipped']:.0%} of the "
         "shipped ones). The threshold of refusal is fitted on dev questions whose words are nearer to the documents' than "
         "these are: write your own held-out questions in the words of the people who will ask."
     )
