@@ -59,6 +59,8 @@ class ModelShape:
     """MLPs of a block that a router chooses among; all of them are in memory."""
     active: int = 1
     """MLPs of a block that one token passes through."""
+    shared: int = 0
+    """Width of the MLPs beside the experts that every token passes through; part of ``intermediate``."""
     assumed: bool = False
     """Whether the shape was derived from the parameter count alone."""
 
@@ -76,6 +78,15 @@ class ModelShape:
     def table(self) -> int:
         """Parameters of the embedding alone, usually the largest single tensor."""
         return self.vocab * self.hidden
+
+    @property
+    def expert_params(self) -> int:
+        """Parameters of the experts that a router chooses among; 0 for a model without."""
+        if self.experts <= 1:
+            return 0
+        width = (self.intermediate - self.shared) // self.active
+        matrices = 3 if self.gated else 2
+        return min(self.blocks, self.layers * self.experts * matrices * self.hidden * width)
 
     @property
     def blocks(self) -> int:
@@ -98,8 +109,23 @@ class ModelShape:
             mlp if "mlp" in names else ()
         )
 
+    def adapted_matrices(self, targets: Iterable[str] = ALL_LINEAR) -> tuple[tuple[int, int], ...]:
+        """Return (input, output) widths of one block's linear layers that get an adapter.
+
+        Of a mixture of experts only the MLP that every token passes through, as experts are 3-D parameters.
+        """
+        names = frozenset(targets)
+        if self.experts <= 1 or "mlp" not in names:
+            return self.matrices(names)
+        return self.matrices(names - {"mlp"}) + (
+            replace(self, intermediate=self.shared, experts=1).matrices({"mlp"}) if self.shared else ()
+        )
+
     def adapter(self, rank: int, targets: Iterable[str] = ALL_LINEAR) -> int:
-        """Parameters of LoRA adapters: rank x (input + output width), summed over targets and experts."""
+        """Parameters of LoRA adapters: rank x (input + output width), summed over targets.
+
+        Experts have none: transformers holds them as 3-D parameters, and PEFT adapts linear layers.
+        """
         return rank * _adapted_widths(self, tuple(targets))
 
 
@@ -107,14 +133,7 @@ class ModelShape:
 def _adapted_widths(shape: ModelShape, targets: tuple[str, ...]) -> int:
     """Return the sum of input and output widths of all layers of the model among ``targets``."""
     names = frozenset(targets)
-    widths = sum(a + b for a, b in shape.matrices(names))
-    if shape.experts > 1 and "mlp" in names:
-        # matrices() counts one MLP of width `intermediate`; every expert has an adapter on its own narrower MLP.
-        matrices = 3 if shape.gated else 2
-        expert_width = shape.intermediate // shape.active
-        widths += matrices * (
-            shape.experts * (shape.hidden + expert_width) - (shape.hidden + shape.intermediate)
-        )
+    widths = sum(a + b for a, b in shape.adapted_matrices(names))
     # The head and the embedding occur once, not once in each layer.
     ends = len(names & {"lm_head", "embedding"}) * (shape.hidden + shape.vocab)
     return shape.layers * widths + ends
@@ -155,7 +174,9 @@ def count_parameters(shape: ModelShape, experts: int = 1) -> int:
     mlp = (3 if shape.gated else 2) * shape.hidden * shape.intermediate
     attention = sum(a * b for a, b in shape.matrices(("q", "k", "v", "o")))
     # Two norms of width `hidden` in each block, and one after the last block.
-    return shape.layers * (attention + experts * mlp + 2 * shape.hidden) + shape.embedding + shape.hidden
+    shared = (3 if shape.gated else 2) * shape.hidden * shape.shared
+    blocks = shape.layers * (attention + experts * mlp + shared + 2 * shape.hidden)
+    return blocks + shape.embedding + shape.hidden
 
 
 def read_shape(config: Mapping[str, Any]) -> ModelShape:
@@ -186,14 +207,27 @@ def read_shape(config: Mapping[str, Any]) -> ModelShape:
         gated=config.get("model_type") not in UNGATED_FAMILIES,
         tied=bool(config.get("tie_word_embeddings", True)),
     )
-    active = _number(config, "num_experts_per_tok", default=1) if experts > 1 else 1
+    if experts == 1:
+        return replace(single_expert, params=count_parameters(single_expert))
+    active = _number(config, "num_experts_per_tok", "num_experts_per_token", "top_k_experts", default=1)
+    shared = _shared_width(config, width)
     return replace(
         single_expert,
-        params=count_parameters(single_expert, experts),
-        intermediate=width * active,
+        params=count_parameters(replace(single_expert, shared=shared), experts),
+        intermediate=width * active + shared,
         experts=experts,
         active=active,
+        shared=shared,
     )
+
+
+def _shared_width(config: Mapping[str, Any], width: int) -> int:
+    """Return the summed width of the MLPs that every token of a mixture of experts passes through, 0 without any."""
+    given = config.get("shared_expert_intermediate_size") or config.get("shared_intermediate_size")
+    if isinstance(given, int) and not isinstance(given, bool) and given > 0:
+        return given
+    number = config.get("n_shared_experts") or config.get("num_shared_experts")
+    return number * width if isinstance(number, int) and not isinstance(number, bool) and number > 0 else 0
 
 
 def _key_value_heads(config: Mapping[str, Any], heads: int) -> int:
