@@ -114,9 +114,10 @@ class Case:
 
 CASES = (
     Case("lora"),
-    Case("full", method="full"),
-    Case("qlora", method="qlora"),
-    Case("hybrid", passages=True),
+    Case("lora-few", rows=150),
+    Case("full", method="full", rows=120),
+    Case("qlora", method="qlora", rows=120),
+    Case("hybrid", passages=True, rows=100),
     Case("lora-plain", kernels="plain", rows=120),
     Case("full-plain", method="full", kernels="plain", rows=120),
     Case("full-8bit", method="full", optimizer="adamw_8bit", rows=120),
@@ -224,7 +225,7 @@ def measure(case: Case, folder: Path) -> dict[str, Any]:
         if event["event"] == "train.step":
             resident.append(usage.resident_gib())
 
-    started = time.perf_counter()
+    started, used = time.perf_counter(), time.process_time()
     with usage.measure_peak() as peak, tempfile.TemporaryDirectory() as out:
         result = fit(rows, config, base, Path(out) / "out", on_event=on_event)
     first = next(e for e in events if e["event"] == "train.start")
@@ -244,6 +245,7 @@ def measure(case: Case, folder: Path) -> dict[str, Any]:
         "expected_gib": result.expected_gib,
         "seconds": round(result.seconds, 2),
         "wall": round(time.perf_counter() - started, 2),
+        "cpu_seconds": round(time.process_time() - used, 2),
         "steps": result.steps,
         "tokens": result.tokens,
         "tokens_per_s": round(result.tokens_per_s, 1),
@@ -298,7 +300,17 @@ def main() -> None:
             {
                 k: v
                 for k, v in row.items()
-                if k in ("path", "whole_gib", "own_gib", "expected_gib", "seconds", "steps", "tokens_per_s")
+                if k
+                in (
+                    "path",
+                    "whole_gib",
+                    "own_gib",
+                    "expected_gib",
+                    "seconds",
+                    "cpu_seconds",
+                    "steps",
+                    "tokens_per_s",
+                )
             },
             [row["resident"][i] for i in range(0, len(row["resident"]), max(1, len(row["resident"]) // 6))],
             flush=True,

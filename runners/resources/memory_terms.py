@@ -38,6 +38,8 @@ LOGIT_BLOCK_BYTES = (64 * 2**20, 256 * 2**20)
 """Bytes of fp32 logits that the loss of :mod:`runners.training.loss` holds at once, on a CPU and on a GPU: 341 rows of a
 vocabulary of 49,152, and 1,365. On 2 cores with AMX, 300 rows took 135 ms of processor time in blocks of 133, 115 at
 once."""
+MAX_STORED_SCORES = 512
+"""Longest row, in tokens, whose attention probabilities the CPU kernels store; longer ones take torch's own kernel."""
 MIN_LOGIT_ROWS = 16
 """Fewest rows of such a block, however large the vocabulary."""
 EIGHT_BIT_FROM = 1_000_000_000
@@ -82,6 +84,9 @@ class MemorySetup:
     fused: bool = False
     """Whether adapters are trained with this project's CPU kernels (:mod:`runners.training.cpu_kernels`), which save
     fewer activations."""
+    packed: bool = False
+    """Whether rows are packed into one line on a CPU: up to ``MAX_STORED_SCORES`` tokens, the attention of a row stores
+    its probabilities."""
     offloading: bool = False
     """Whether checkpointed activations are moved to host memory."""
     optimizer_in_backward: bool = False
@@ -272,7 +277,8 @@ def linear_input_bytes(
         total += wide * shared if setup.compiled else (wide + 1) * separate
         if targets & {"q", "k", "v"} and (use == "lora" or setup.compiled):
             total += wide * h
-    if use == "qlora" and not setup.compiled:
+    if use == "qlora" and not setup.compiled and setup.program == "other":
+        # bitsandbytes 0.50, which this project takes, keeps no input of its products (MatMul4Bit). Earlier:
         # 2 bytes (bf16) x copies x the inputs of q/k/v and gate/up (h each), o (q) and down (I).
         total += 2 * fitted.four_bit * ((2 * h if inner else h) + q + inner)
     return total
@@ -301,12 +307,25 @@ def block_bytes(
         # 2bh: inputs of the two norms. MLP: gate and up, or the one pre-activation; the activation is recomputed.
         total += 2 * wide * h + wide * inner * (2 if shape.gated else 1)
     else:
-        # Two norms: RMSNorm (gated models) saves 4 bytes each and, if trained, its normalised value; LayerNorm b.
-        norms = (8 * h + (2 * wide * h if use == "full" else 0)) if shape.gated else 2 * wide * h
-        total += norms + wide * inner * (3 if shape.gated else 1) + fitted.copies * h
+        # RMSNorm (gated models) saves 4 bytes each and, if trained, its normalised value; LayerNorm b.
+        trained = wide if use == "full" else 0
+        total += shape.norms * h * (4 + trained if shape.gated else wide)
+        if shape.head_norms:
+            total += (q + shape.kv_heads * shape.head_dim) * (4 + trained)
+        if shape.norms > 2 or shape.head_norms:
+            # The norms of these families scale their fp32 value, which a trained weight needs (Gemma3RMSNorm).
+            total += (4 - wide) * shape.norms * h if use == "full" else 0
+        # gelu_new in parts: x of the cube, tanh, 0.5 x and 1 + tanh, where one operation saves x alone.
+        values = 3 if shape.gated else 4 if shape.composed_activation else 1
+        total += wide * inner * values + fitted.copies * h
+        if shape.experts > 1:
+            # Every token is copied for each of its experts, and their outputs are summed.
+            total += 2 * wide * shape.active * h
     if setup.attention == "eager":
         # One row of scores for each head: fp32 softmax (4) and its bf16 copy (2) for every key.
         total += 6 * shape.heads * setup.seq_len
+    elif setup.packed and setup.seq_len <= MAX_STORED_SCORES:
+        total += wide * shape.heads * setup.seq_len
     if use in ("lora", "qlora"):
         value_bytes = 4 if setup.adapter_dtype == "fp32" else 2
         total += value_bytes * setup.rank * len(shape.adapted_matrices(setup.targets))
@@ -325,9 +344,24 @@ def _fused_block_bytes(shape: ModelShape, use: MemoryUse, setup: MemorySetup) ->
     kv = shape.kv_heads * shape.head_dim
     wide = bytes_per_value(use, setup)
     norms = 2 * (2 * wide * h + 4)
-    attention = wide * (2 * q + 2 * kv + shape.heads * setup.seq_len)
+    scores = shape.heads * setup.seq_len if setup.seq_len <= MAX_STORED_SCORES else 0
+    attention = wide * (2 * q + 2 * kv + scores)
     low_rank = wide * setup.rank * len(shape.adapted_matrices(setup.targets))
     return float(norms + attention + 4 * wide * shape.intermediate + low_rank)
+
+
+def expert_copy_bytes(shape: ModelShape, use: MemoryUse, setup: MemorySetup) -> tuple[float, float]:
+    """Bytes of the experts' copies that PEFT adds adapters to (ADAPTED_EXPERT_FAMILIES), at the loss and at the end.
+
+    Without checkpointing the copies of all blocks are held for the backward pass; at the end that of one block, its
+    gradient, and the adapters' product in fp32.
+    """
+    if use not in ("lora", "qlora") or not shape.adapted_experts or "mlp" not in setup.targets:
+        return 0.0, 0.0
+    wide = bytes_per_value(use, setup)
+    copies = float(wide * shape.expert_params)
+    one = copies / shape.layers * (2 + 4 / wide)
+    return (one if setup.checkpointing else copies), one
 
 
 def activation_bytes(
@@ -347,13 +381,15 @@ def activation_bytes(
         )
         return peak, 0.0
     block = tokens * block_bytes(shape, use, setup, fitted)
+    copies, last_copy = expert_copy_bytes(shape, use, setup)
     if not setup.checkpointing:
-        return shape.layers * block, block
+        return shape.layers * block + copies, block + last_copy
     # The residual stream of a prepared 4-bit base is fp32.
     stream_bytes = 4 if setup.prepared and use == "qlora" else bytes_per_value(use, setup)
     held = min(2, shape.layers) if setup.offloading else shape.layers
     # min: checkpointing never holds more than all activations.
-    return min(tokens * stream_bytes * shape.hidden * held, shape.layers * block), block
+    saved = min(tokens * stream_bytes * shape.hidden * held, shape.layers * block)
+    return saved + copies, block + last_copy
 
 
 def kv_cache_bytes(shape: ModelShape, use: MemoryUse, setup: MemorySetup) -> float:

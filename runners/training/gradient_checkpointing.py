@@ -101,6 +101,7 @@ def likely_training_gib(
     fused: bool,
     cuda: bool = False,
     target_tokens: int | None = None,
+    packed: bool = False,
 ) -> float:
     """Return the likely GiB that training adds to the process: weights, adapters, optimiser state, gradients, activations,
     and on a CPU what the allocator and compiled kernels hold beside them.
@@ -117,11 +118,12 @@ def likely_training_gib(
         fused: Whether the fused layers of :mod:`runners.training.cpu_kernels` are used.
         cuda: Whether the run is on a GPU.
         target_tokens: Tokens of the pass that are learnt; None: all.
+        packed: Whether rows are packed into one line.
     """
     rows = max(1, tokens // longest)
     # The mean length, rounded up, so that rows times length covers all tokens.
     setup = run_setup(config, rows, -(-tokens // rows), half, checkpointing, cuda)
-    setup = replace(setup, fused=fused, target_tokens=target_tokens)
+    setup = replace(setup, fused=fused, packed=packed, target_tokens=target_tokens)
     estimate = estimate_memory(shape, config.method, setup)  # type: ignore[arg-type]
     return estimate.likely - bare_process_gib(cuda)
 

@@ -142,7 +142,16 @@ def expected_gib(
     learnt = sum(len(row.learnt) for row in rows)
     return round(
         gradient_checkpointing.likely_training_gib(
-            shape, config, longest, tokens, half, checkpointing, loss.fuses_blocks, cuda, learnt
+            shape,
+            config,
+            longest,
+            tokens,
+            half,
+            checkpointing,
+            loss.fuses_blocks,
+            cuda,
+            learnt,
+            loss.path == "fast",
         ),
         3,
     )
