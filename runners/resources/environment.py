@@ -1,4 +1,4 @@
-"""The environment of a run: package versions, operating system and machine, logged at its start; the kernel cache's limit."""
+"""The environment of a run: package versions, system and machine, logged at its start; the limit of the kernel cache."""
 
 from __future__ import annotations
 

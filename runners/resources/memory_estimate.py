@@ -152,6 +152,19 @@ def smallest_memory(shape: ModelShape, use: MemoryUse, setup: MemorySetup = Memo
     return estimate_memory(shape, use, setup)
 
 
+def run_memory(shape: ModelShape, use: MemoryUse, setup: MemorySetup, gib: float | None) -> MemoryEstimate:
+    """Estimate a training as this project's loop sets it: activations are computed again only where memory asks for it.
+
+    Args:
+        shape: the model.
+        use: how it is trained.
+        setup: the run; checkpointing, batch and loss are chosen here.
+        gib: memory of the device; None is unknown, and then every saving is on.
+    """
+    without = estimate_memory(shape, use, replace(setup, batch=1, checkpointing=False, loss="rows"))
+    return without if without.fits(gib) == "yes" else smallest_memory(shape, use, setup)
+
+
 def estimate_inference_memory(
     shape: ModelShape,
     prompt_tokens: int,

@@ -117,6 +117,11 @@ class ModelShape:
         return self.heads * self.head_dim
 
     @property
+    def llama_like(self) -> bool:
+        """Whether a block is built like Llama's, as far as the shape tells: the CPU kernels cover such blocks."""
+        return self.gated and self.norms == 2 and not self.head_norms and self.experts <= 1
+
+    @property
     def embedding(self) -> int:
         """Parameters of the embedding and the head, which 4-bit quantisation does not change."""
         return self.vocab * self.hidden * (1 if self.tied else 2)

@@ -87,7 +87,11 @@ def estimate_largest_pass(
     """
     # A step has about `batch_tokens` tokens, and is split into passes of at most `micro_tokens`.
     tokens = min(config.micro_tokens, config.batch_tokens)
-    setup = run_setup(config, -(-tokens // max(1, longest)), longest, half, checkpointing, cuda)
+    # Which layers are fused is known when the model is loaded; here its shape has to do.
+    plain = cuda or checkpointing or config.kernels == "plain" or config.dropout > 0
+    fused = not plain and config.targets == "all-linear" and shape.llama_like
+    rows = -(-tokens // max(1, longest))
+    setup = run_setup(config, rows, longest, half, checkpointing, cuda, fused)
     return estimate_memory(shape, config.method, setup)  # type: ignore[arg-type]
 
 
@@ -122,8 +126,8 @@ def likely_training_gib(
     """
     rows = max(1, tokens // longest)
     # The mean length, rounded up, so that rows times length covers all tokens.
-    setup = run_setup(config, rows, -(-tokens // rows), half, checkpointing, cuda)
-    setup = replace(setup, fused=fused, packed=packed, target_tokens=target_tokens)
+    setup = run_setup(config, rows, -(-tokens // rows), half, checkpointing, cuda, fused)
+    setup = replace(setup, packed=packed, target_tokens=target_tokens)
     estimate = estimate_memory(shape, config.method, setup)  # type: ignore[arg-type]
     return estimate.likely - bare_process_gib(cuda)
 
@@ -134,7 +138,13 @@ def bare_process_gib(cuda: bool) -> float:
 
 
 def run_setup(
-    config: TrainConfig, batch: int, length: int, half: bool, checkpointing: bool, cuda: bool
+    config: TrainConfig,
+    batch: int,
+    length: int,
+    half: bool,
+    checkpointing: bool,
+    cuda: bool,
+    fused: bool = False,
 ) -> MemorySetup:
     """Return the description of a run for its memory estimate: ``batch`` rows of ``length`` tokens in a pass.
 
@@ -145,6 +155,7 @@ def run_setup(
         half: Whether the base is held in bf16, else in fp32.
         checkpointing: Whether activations are recomputed.
         cuda: Whether the run is on a GPU.
+        fused: Whether the fused layers of :mod:`runners.training.cpu_kernels` are used.
     """
     return MemorySetup(
         batch=batch,
@@ -154,6 +165,7 @@ def run_setup(
         weights=None if config.method == "qlora" else "bf16" if half else "fp32",
         targets=_estimate_targets(config),
         counter="allocated" if cuda else "process",
+        fused=fused,
         accumulation=config.batch_tokens > config.micro_tokens,
         loss="full" if config.kernels == "plain" else "rows",
         optimizer=config.optimizer,  # type: ignore[arg-type]
