@@ -65,6 +65,7 @@ def execute_plan(
     flags = [*(["--quick"] if quick else ()), *(["--seeds", seeds] if seeds is not None else ())]
     flags += ["--kernels", kernels] if kernels is not None else []
     announce_downloads(plan)
+    adapt_threads()
     announce_time(plan)
     with resume_hint(command_line("run", path, "--out", out, "--resume", *flags, *stale)):
         run, data = run_and_report(plan, out, resume, overwrite, only, quiet=as_json)
@@ -116,6 +117,14 @@ def announce_downloads(plan: Plan) -> None:
     for download in downloads:
         note(f"not here yet, fetched first: {download.text}")
     resolve.check_cache_space(downloads)
+
+
+def adapt_threads() -> None:
+    """Let idle threads sleep sooner where other processes use this machine, and say so; called before torch is imported."""
+    from runners.resources.usage import adapt_spinning_to_load
+
+    if adapt_spinning_to_load():
+        note("other processes use this machine: idle threads give up the processor sooner")
 
 
 def announce_time(plan: Plan) -> None:
