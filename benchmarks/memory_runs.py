@@ -24,9 +24,11 @@ from typing import Any
 from advisor.harbor_desk.folder import example_folder
 from runners.data.examples import Example, load_examples
 from runners.models import resolve
+from runners.models.fingerprint import read_json
 from runners.models.resolve import Model
 from runners.plan.train_config import TrainConfig
-from runners.tokenization.chat_template import ChatTokenizer
+from runners.resources.model_shape import read_shape
+from runners.tokenization.chat_template import ChatTokenizer, EncodedRow
 
 REAL_MODEL = "smollm2-135m-instruct"
 SHAPES: dict[str, dict[str, Any]] = {
@@ -193,8 +195,12 @@ def model_of(name: str, folder: Path) -> Model:
     return resolve.resolve_model(str(target))
 
 
-def measure(case: Case, folder: Path) -> dict[str, Any]:
-    """Train in this process; return peak, estimate, seconds and the resident set after each step, in GiB."""
+def measure(case: Case, folder: Path, timed: bool) -> dict[str, Any]:
+    """Train in this process; return peak, estimate, seconds and the resident set after each step, in GiB.
+
+    With ``timed`` the speed of training is measured before and after the run, and its seconds are predicted from both;
+    the peak is then not that of a run alone.
+    """
     from runners.resources import usage
 
     base = model_of(case.model, folder)
@@ -217,6 +223,8 @@ def measure(case: Case, folder: Path) -> dict[str, Any]:
         optimizer=case.optimizer,
         max_tokens=4096,
     )
+    encoded = [ChatTokenizer(base.folder).example(row) for row in rows]
+    predicted = [predicted_seconds(base, config, encoded)] if timed else []
     events: list[dict[str, Any]] = []
     resident: list[float | None] = []
 
@@ -229,7 +237,7 @@ def measure(case: Case, folder: Path) -> dict[str, Any]:
     with usage.measure_peak() as peak, tempfile.TemporaryDirectory() as out:
         result = fit(rows, config, base, Path(out) / "out", on_event=on_event)
     first = next(e for e in events if e["event"] == "train.start")
-    encoded = [ChatTokenizer(base.folder).example(row) for row in rows]
+    predicted += [predicted_seconds(base, config, encoded)] if timed else []
     largest = machine_checks.largest_pass(encoded, config)
     prefix = shared_prefix(largest) if result.path == "fast" else 0
     return {
@@ -244,6 +252,7 @@ def measure(case: Case, folder: Path) -> dict[str, Any]:
         "own_gib": peak.own_gib,
         "expected_gib": result.expected_gib,
         "seconds": round(result.seconds, 2),
+        "predicted": predicted,
         "wall": round(time.perf_counter() - started, 2),
         "cpu_seconds": round(time.process_time() - used, 2),
         "steps": result.steps,
@@ -254,13 +263,25 @@ def measure(case: Case, folder: Path) -> dict[str, Any]:
     }
 
 
-def run_apart(case: Case, models: Path, threads: int) -> dict[str, Any] | None:
+def predicted_seconds(base: Model, config: TrainConfig, rows: list[EncodedRow]) -> float:
+    """Return the seconds that a run's steps take by the speed measured now."""
+    from runners.preflight.speed_probe import RowsOfRun, measure_training_speed
+    from runners.training.packing import shared_prefix
+
+    tokens = sum(len(row.ids) for row in rows)
+    learnt = sum(len(row.learnt) for row in rows) / tokens
+    kind = RowsOfRun(tokens / len(rows), shared_prefix(rows), learnt)
+    speed = measure_training_speed(read_shape(read_json(base.folder / "config.json")), config, kind)
+    return round(speed.seconds_per_token * tokens * config.epochs, 2)
+
+
+def run_apart(case: Case, models: Path, threads: int, timed: bool) -> dict[str, Any] | None:
     """Measure a case in a process of its own; print the end of its stderr and return None where it fails."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "row.json"
         command = [sys.executable, "-m", "benchmarks.memory_runs", "--child", case.name]
         done = subprocess.run(
-            [*command, "--models", str(models), "--out", str(out)],
+            [*command, "--models", str(models), "--out", str(out), *(["--time"] if timed else [])],
             env={**os.environ, "OMP_NUM_THREADS": str(threads)},
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
@@ -272,49 +293,46 @@ def run_apart(case: Case, models: Path, threads: int) -> dict[str, Any] | None:
     return row
 
 
+def table_line(row: dict[str, Any]) -> str:
+    """Return a measured run as a row of the printed table."""
+    ratio = row["own_gib"] / row["expected_gib"]
+    times = ", ".join(f"{seconds:.1f}" for seconds in row["predicted"]) or "–"
+    return (
+        f"| {row['name']} | {row['path']} | {row['pass_tokens']} | {row['steps']} | {row['whole_gib']:.2f} | "
+        f"{row['own_gib']:.2f} | {row['expected_gib']:.2f} | {ratio:.2f} | {times} | {row['seconds']:.1f} |"
+    )
+
+
 def main() -> None:
+    """Run the cases and print a row for each."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("names", nargs="*", help=f"some of {', '.join(case.name for case in CASES)}")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--time", action="store_true", help="predict the seconds before and after each run")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     parser.add_argument("--models", type=Path, default=Path(tempfile.gettempdir()) / "tunewise-shapes")
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
     if given.child:
-        found = measure(next(case for case in CASES if case.name == given.child), given.models)
+        found = measure(next(case for case in CASES if case.name == given.child), given.models, given.time)
         given.out.write_text(json.dumps(found), "utf-8")
         return
+    print(
+        "| run | path | tokens at once | steps | process GiB | own GiB | estimate | own / estimate | s predicted | s |"
+    )
+    print("|---|---|---|---|---|---|---|---|---|---|")
     for case in CASES:
         if given.names and case.name not in given.names:
             continue
-        row = run_apart(case, given.models, given.threads)
+        row = run_apart(case, given.models, given.threads, given.time)
         if row is None:
             continue
         if given.out:
             with given.out.open("a") as stream:
                 stream.write(json.dumps(row) + "\n")
-        print(
-            case.name,
-            {
-                k: v
-                for k, v in row.items()
-                if k
-                in (
-                    "path",
-                    "whole_gib",
-                    "own_gib",
-                    "expected_gib",
-                    "seconds",
-                    "cpu_seconds",
-                    "steps",
-                    "tokens_per_s",
-                )
-            },
-            [row["resident"][i] for i in range(0, len(row["resident"]), max(1, len(row["resident"]) // 6))],
-            flush=True,
-        )
+        print(table_line(row), flush=True)
 
 
 if __name__ == "__main__":

@@ -65,7 +65,6 @@ def execute_plan(
     flags = [*(["--quick"] if quick else ()), *(["--seeds", seeds] if seeds is not None else ())]
     flags += ["--kernels", kernels] if kernels is not None else []
     announce_downloads(plan)
-    adapt_threads()
     announce_time(plan)
     with resume_hint(command_line("run", path, "--out", out, "--resume", *flags, *stale)):
         run, data = run_and_report(plan, out, resume, overwrite, only, quiet=as_json)
@@ -130,8 +129,9 @@ def adapt_threads() -> None:
 def announce_time(plan: Plan) -> None:
     """Print about how long the steps of a plan take, with the speed of its trainings measured on this machine.
 
-    Nothing is printed for a plan whose trainings take less than a minute.
+    Nothing is printed for a plan whose trainings take less than a minute. Idle threads are adapted to the load first.
     """
+    adapt_threads()
     from advisor.costs.speed_measurement import measure_plan_speeds
     from advisor.workflows.dry_run import duration_words, step_estimates
     from runners.runs.dataset import read_data

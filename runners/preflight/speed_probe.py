@@ -228,5 +228,5 @@ def _random_rows(number: int, length: int, prefix: int, learnt: float, vocabular
 def _mean(values: Sequence[float]) -> float:
     """Return the mean without the largest value, which a pause of the process makes."""
     ordered = sorted(values)
-    kept = ordered[:-1] if len(ordered) > 2 else ordered
-    return sum(kept) / len(kept)
+    usual = ordered[:-1] if len(ordered) > 2 else ordered
+    return sum(usual) / len(usual)

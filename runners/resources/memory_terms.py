@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from runners.resources.loss_memory import plain_loss_bytes, row_loss_bytes
 from runners.resources.model_shape import ALL_LINEAR, ModelShape
 
 MemoryUse = Literal["full", "lora", "qlora", "inference"]
@@ -34,14 +35,8 @@ HEAP_FACTOR = 1.1
 """Resident bytes of a CPU's process for each byte in tensors: freed blocks that the allocator cannot return."""
 CHUNKED_LOSS_ROWS = 128
 """Label rows whose logits a fused or row-wise loss of another program holds at once."""
-LOGIT_BLOCK_BYTES = (64 * 2**20, 256 * 2**20)
-"""Bytes of fp32 logits that the loss of :mod:`runners.training.loss` holds at once, on a CPU and on a GPU: 341 rows of a
-vocabulary of 49,152, and 1,365. On 2 cores with AMX, 300 rows took 135 ms of processor time in blocks of 133, 115 at
-once."""
 MAX_STORED_SCORES = 512
 """Longest row, in tokens, whose attention probabilities the CPU kernels store; longer ones take torch's own kernel."""
-MIN_LOGIT_ROWS = 16
-"""Fewest rows of such a block, however large the vocabulary."""
 EIGHT_BIT_FROM = 1_000_000_000
 """Parameters from which full tuning takes 8-bit AdamW where nobody asks for another optimiser: 2 bytes of state for each
 parameter instead of 8 (torchtune: 5 % of the speed)."""
@@ -143,11 +138,6 @@ def chosen_optimizer(shape: ModelShape, use: MemoryUse, setup: MemorySetup) -> O
 def holds_masters(use: MemoryUse, setup: MemorySetup) -> bool:
     """Whether fp32 copies of trained 16-bit weights are held (:class:`runners.training.optimizer.MasterOptimizer`)."""
     return setup.program == "tunewise" and use == "full" and bytes_per_value(use, setup) == 2
-
-
-def logit_block_rows(vocabulary: int, cuda: bool) -> int:
-    """Return how many rows of logits the loss of :mod:`runners.training.loss` holds at once."""
-    return max(MIN_LOGIT_ROWS, LOGIT_BLOCK_BYTES[cuda] // (4 * vocabulary))
 
 
 def step_tokens(setup: MemorySetup, fitted: FittedConstants = FITTED) -> float:
@@ -414,7 +404,7 @@ def logits_bytes(
     - chunked: fp32 log-probabilities and gradients of all pieces, 8, as the pieces are joined before the backward
       pass; compiled only bf16 logits, 2.
     - rows and fused: 128 rows at 10 bytes, and the gradient of the last hidden state.
-    - of this project's loop: rows by :func:`_row_loss_bytes`, full by :func:`_plain_loss_bytes`.
+    - of this project's loop: rows by :func:`row_loss_bytes`, full by :func:`plain_loss_bytes`.
     - inference: logits of one row per sequence, in bf16 (2) and fp32 (4).
     """
     tokens = step_tokens(setup, fitted)
@@ -422,9 +412,10 @@ def logits_bytes(
         return 6.0 * setup.batch * shape.vocab
     if setup.program == "tunewise" and setup.loss in ("rows", "full"):
         learnt = tokens if setup.target_tokens is None else min(tokens, setup.target_tokens)
+        wide, full = bytes_per_value(use, setup), use == "full"
         if setup.loss == "rows":
-            return _row_loss_bytes(shape, use, setup, learnt)
-        return _plain_loss_bytes(shape, use, setup, tokens, learnt)
+            return row_loss_bytes(shape, wide, learnt, full, setup.counter != "process")
+        return plain_loss_bytes(shape, wide, tokens, learnt, full)
     logits = tokens * shape.vocab
     prepared = use == "qlora" and setup.prepared
     mixed = prepared or (use == "lora" and setup.adapter_dtype == "fp32")
@@ -436,39 +427,6 @@ def logits_bytes(
     rows = 10.0 * min(tokens, CHUNKED_LOSS_ROWS) * shape.vocab + 2.0 * tokens * shape.hidden
     # min: a loss on few rows never needs more than the chunked one.
     return min(rows, value_bytes["chunked"] * logits)
-
-
-def _row_loss_bytes(shape: ModelShape, use: MemoryUse, setup: MemorySetup, learnt: float) -> float:
-    """Bytes of :class:`runners.training.loss.LinearCrossEntropy` for ``learnt`` rows, the most at any moment.
-
-    Forward: a block of logits in the model's dtype and in fp32, the gradient of the hidden rows, and of a trained head its
-    fp32 sum and one block's product. Backward: gradients of hidden rows and head once more, scaled, and cast.
-    """
-    wide = bytes_per_value(use, setup)
-    block = min(learnt, logit_block_rows(shape.vocab, setup.counter != "process")) * shape.vocab
-    hidden = wide * learnt * shape.hidden
-    head = shape.table if use == "full" else 0
-    cast = 2 if wide == 2 else 0
-    forward = block * (4 + cast) + hidden + head * (4 + wide)
-    backward = 2 * hidden + head * (4 + 4 + cast)
-    return float(max(forward, backward))
-
-
-def _plain_loss_bytes(
-    shape: ModelShape, use: MemoryUse, setup: MemorySetup, tokens: float, learnt: float
-) -> float:
-    """Bytes of :func:`runners.training.loss.plain_loss`: logits of all tokens, log-probabilities of ``learnt`` ones.
-
-    Forward: logits of all tokens, those of the learnt ones in the model's dtype and in fp32, and their log-probabilities.
-    Backward: log-probabilities with two gradients of their size, or the gradient of all logits beside that of the learnt.
-    """
-    wide = bytes_per_value(use, setup)
-    cast = 4 if wide == 2 else 0
-    of_all, of_learnt = wide * tokens * shape.vocab, learnt * shape.vocab
-    forward = of_all + of_learnt * (wide + cast + 4)
-    backward = max(12 * of_learnt, of_all + of_learnt * (4 + wide))
-    head = wide * shape.table if use == "full" else 0
-    return float(max(forward, backward) + head)
 
 
 def buffer_bytes(shape: ModelShape, use: MemoryUse, setup: MemorySetup) -> float:

@@ -21,7 +21,7 @@ from peft import PeftModel
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from runners.resources.memory_terms import logit_block_rows
+from runners.resources.loss_memory import logit_block_rows
 from runners.tokenization.chat_template import EncodedRow
 from runners.training.cpu_kernels import CpuKernels, select
 from runners.training.packing import TokenBatch, collate, shared_prefix
