@@ -52,7 +52,7 @@ def measure_plan_speeds(plan: Plan, examples: int, profile: Profile | None = Non
     speeds: list[TrainingSpeed] = []
     lines = []
     for step in steps:
-        row = row_tokens(profile) + (passage_tokens(plan) if step.rows == "retrieval" else 0)
+        row = _row_tokens(plan, step, profile)
         config = step.config(step.seeds[0], None).replace(kernels=plan.kernels)
         learnt = (profile.answer_tokens or USUAL_LEARNT * row) / row
         # Half of the two seconds for each of the usual two kinds of rows.
@@ -60,6 +60,52 @@ def measure_plan_speeds(plan: Plan, examples: int, profile: Profile | None = Non
         speeds.append(speed)
         lines.append(speed_line(step.arm, speed))
     return *lines, *store_speeds(speeds)
+
+
+def training_measured(plan: Plan, profile: Profile | None = None) -> bool:
+    """Return whether the estimates of a plan's trainings are speeds that were measured here, for one arm at least."""
+    profile = profile or profile_of_plan(plan)
+    shape, speeds = profile.model_shape, training_time.training_device(profile).speeds
+    if shape is None or not speeds:
+        return False
+    return any(
+        training_time.measured_speed(speeds, shape, step.method, _row_tokens(plan, step, profile))
+        for step in plan.steps
+        if isinstance(step, TrainStep)
+    )
+
+
+def measure_run_seconds(
+    shape: ModelShape, config: TrainConfig, rows: int, tokens: int, learnt: int, prefix: float
+) -> tuple[float, TrainingSpeed] | None:
+    """Measure and store the speed of one training on this CPU, and return the seconds that it will take.
+
+    None where it would take less than a minute by the estimate.
+
+    Args:
+        shape: the model.
+        config: settings of the training.
+        rows: rows of one pass.
+        tokens: tokens of one pass.
+        learnt: those of them that are targets.
+        prefix: first tokens that all rows share.
+    """
+    from runners.resources.machine import detect_machine
+
+    machine = detect_machine()
+    row = tokens / max(1, rows)
+    device = training_time.cpu_device(machine.cpu_cores.value, machine.bf16.value)
+    work = [(tokens * config.epochs, row)]
+    if training_time.training_seconds(shape, config.method, device, work).likely < MIN_ESTIMATED_SECONDS:
+        return None
+    speed = training_speed(shape, config, row, prefix, learnt / tokens)
+    store_speeds([speed])
+    return speed.seconds_per_token * tokens * config.epochs, speed
+
+
+def _row_tokens(plan: Plan, step: TrainStep, profile: Profile) -> float:
+    """Return the tokens of a row that a step trains on, with its passages."""
+    return row_tokens(profile) + (passage_tokens(plan) if step.rows == "retrieval" else 0)
 
 
 def training_speed(

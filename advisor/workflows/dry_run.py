@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from advisor import history
-from advisor.costs.speed_measurement import measure_plan_speeds
+from advisor.costs.speed_measurement import measure_plan_speeds, training_measured
 from advisor.costs.step_time import estimate_step_times
 from advisor.history import Correction, Kind, PastRun, TimedStep
 from advisor.output import emit_result
@@ -80,6 +80,9 @@ def step_estimates(
 ) -> tuple[list[StepEstimate], dict[Kind, Correction]]:
     """Return every step with its estimated seconds, and the corrections by earlier runs here by kind of step."""
     corrections = time_corrections(plan.model.name)
+    if training_measured(plan):
+        # Earlier runs correct the estimate from FLOPs; a speed that was measured here needs no correction.
+        corrections = {**corrections, "train": history.NO_CORRECTION}
     rows = [
         StepEstimate(name, seconds, seconds)
         for name, seconds in estimate_step_times(plan, examples, questions)
