@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -247,7 +247,9 @@ def announce_training(inputs: TrainInputs, config: TrainConfig, base: Model, rep
     except BadInput:
         return  # a model of unknown shape, of which the preflight says so
     prompts = ["".join(turn["content"] for turn in row.messages[:-1]) for row in inputs.rows]
-    prefix = len(os.path.commonprefix(prompts)) / CHARS_PER_TOKEN if len(prompts) > 1 else 0.0
+    # In lexicographic order every prompt is between the first and the last, so the prefix of these two is common.
+    same = takewhile(lambda pair: pair[0] == pair[1], zip(min(prompts), max(prompts), strict=False))
+    prefix = sum(1 for _ in same) / CHARS_PER_TOKEN if len(prompts) > 1 else 0.0
     measured = measure_run_seconds(shape, config, report.used, report.tokens, report.learnt, prefix)
     if measured is not None:
         seconds, speed = measured
