@@ -116,7 +116,7 @@ class FittedConstants:
     reason, as that source's later runs (TinyLlama, phi-2: not fitted) took more."""
     reserved: float = 1.2
     """Reserved bytes per allocated byte; 1.08 to 1.41 in other sources."""
-    filled: float = 0.6
+    filled: float = 0.58
     """Share of batch x longest row that a high percentile of the steps fills when rows are not packed."""
 
 
@@ -219,12 +219,13 @@ def gradient_bytes(shape: ModelShape, use: MemoryUse, setup: MemorySetup) -> tup
     number, value_bytes = trained_parameters(shape, use, setup)
     all_gradients = float(number * value_bytes)
     largest = float(value_bytes * min(number, shape.table)) if use == "full" else 0.0
+    own = setup.program == "tunewise"
     if setup.optimizer_in_backward and use == "full":
-        return largest, largest
+        return 0.0 if own else largest, largest
     at_end = all_gradients + (largest if shape.tied else 0.0)
     if setup.accumulation:
         return all_gradients, at_end
-    return (0.0 if setup.program == "tunewise" else largest), at_end
+    return 0.0 if own else largest, at_end
 
 
 def update_bytes(shape: ModelShape, use: MemoryUse, setup: MemorySetup) -> float:
@@ -232,7 +233,8 @@ def update_bytes(shape: ModelShape, use: MemoryUse, setup: MemorySetup) -> float
     if not holds_masters(use, setup):
         return 0.0
     # Each 16-bit gradient is freed when its fp32 copy is there; the largest one exists twice for a moment.
-    return 4.0 * shape.params + bytes_per_value(use, setup) * shape.table
+    at_once = shape.table if setup.optimizer_in_backward else shape.params
+    return 4.0 * at_once + bytes_per_value(use, setup) * shape.table
 
 
 def linear_input_bytes(
@@ -404,18 +406,18 @@ def logits_bytes(
     - chunked: fp32 log-probabilities and gradients of all pieces, 8, as the pieces are joined before the backward
       pass; compiled only bf16 logits, 2.
     - rows and fused: 128 rows at 10 bytes, and the gradient of the last hidden state.
-    - of this project's loop: rows by :func:`row_loss_bytes`, full by :func:`plain_loss_bytes`.
+    - of this project's loop: full by :func:`plain_loss_bytes`, else by :func:`row_loss_bytes`.
     - inference: logits of one row per sequence, in bf16 (2) and fp32 (4).
     """
     tokens = step_tokens(setup, fitted)
     if use == "inference":
         return 6.0 * setup.batch * shape.vocab
-    if setup.program == "tunewise" and setup.loss in ("rows", "full"):
+    if setup.program == "tunewise":
         learnt = tokens if setup.target_tokens is None else min(tokens, setup.target_tokens)
         wide, full = bytes_per_value(use, setup), use == "full"
-        if setup.loss == "rows":
-            return row_loss_bytes(shape, wide, learnt, full, setup.counter != "process")
-        return plain_loss_bytes(shape, wide, tokens, learnt, full)
+        if setup.loss == "full":
+            return plain_loss_bytes(shape, wide, tokens, learnt, full)
+        return row_loss_bytes(shape, wide, learnt, full, setup.counter != "process")
     logits = tokens * shape.vocab
     prepared = use == "qlora" and setup.prepared
     mixed = prepared or (use == "lora" and setup.adapter_dtype == "fp32")

@@ -149,9 +149,13 @@ def test_larger_settings_never_lower_the_estimate(use: MemoryUse, setup: MemoryS
     larger = [replace(setup, **{k: v * getattr(setup, k) for k, v in times.items()}) for times in LARGER]
     # A bf16 adapter's fp32 master can outweigh the gradients that an fp32 adapter adds later.
     dearer = [c for c in DEARER if setup.optimizer != "adamw_fp32" or "adapter_dtype" not in c]
+    # This project's row-wise loss holds a trained head's gradient in fp32: on few tokens all logits at once take less.
+    own_full = setup.program == "tunewise" and use == "full"
+    dearer = [c for c in dearer if not own_full or "loss" not in c]
     for other in (*larger, *(replace(setup, **change) for change in dearer)):
         assert estimate_memory(shape, use, other).likely >= usual.likely - 0.002, other
-    assert smallest_memory(shape, use, setup).likely <= usual.likely + 0.002
+    if not own_full or setup.loss != "full":
+        assert smallest_memory(shape, use, setup).likely <= usual.likely + 0.002
 
 
 @settings(max_examples=200, deadline=None)
