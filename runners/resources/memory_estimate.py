@@ -72,7 +72,7 @@ ESTIMATE_ACCURACY: Mapping[MemoryUse, EstimateAccuracy] = {
 }
 
 
-CPU_ACCURACY = EstimateAccuracy(0.25, 0.8, 1.35, 0, 0)
+CPU_ACCURACY = EstimateAccuracy(0.17, 0.8, 1.35, 10, 0, "2026-11-26")
 """The range for a whole process on a CPU, from this project's own runs (``python -m benchmarks.memory_runs``): it is
 wider, as the shapes of the steps decide what the allocator and the compiled kernels hold."""
 
@@ -240,7 +240,9 @@ def _terms(
         "kv_cache": memory_terms.kv_cache_bytes(shape, use, setup),
         "buffers": memory_terms.buffer_bytes(shape, use, setup),
     }
-    return {**parts, "overhead": memory_terms.overhead_bytes(sum(parts.values()), setup, fitted)}
+    held = sum(parts.values())
+    overhead = memory_terms.overhead_bytes(held, setup, fitted, at_peak.get("activations", 0.0))
+    return {**parts, "overhead": overhead}
 
 
 _LOSSES = {

@@ -29,10 +29,12 @@ CUDA_CONTEXT_BYTES = 0.85e9
 """Bytes of the CUDA context, which no framework's counter includes (measured beside reserved memory, Soup)."""
 PROCESS_BYTES = 0.45 * 2**30
 """Resident bytes of Python with torch, transformers and peft before a model is loaded; measured on Linux."""
-KERNEL_BYTES = 0.25 * 2**30
+KERNEL_BYTES = 0.2 * 2**30
 """Bytes of oneDNN's compiled kernels, of which :mod:`runners.training` keeps a bounded number."""
-HEAP_FACTOR = 1.1
-"""Resident bytes of a CPU's process for each byte in tensors: freed blocks that the allocator cannot return."""
+HEAP_SHARE = 0.4
+"""Resident bytes beyond the count for each byte of activations of the fused CPU kernels, whose steps all differ in size: the
+resident set grows over the first dozens of steps. Both are fitted to our own runs (tests/runners/training/
+test_recorded_memory.py)."""
 CHUNKED_LOSS_ROWS = 128
 """Label rows whose logits a fused or row-wise loss of another program holds at once."""
 MAX_STORED_SCORES = 512
@@ -448,14 +450,17 @@ def buffer_bytes(shape: ModelShape, use: MemoryUse, setup: MemorySetup) -> float
     return dequantised + min(2 * base / shape.layers, base * (1 - 1 / setup.devices))
 
 
-def overhead_bytes(allocated: float, setup: MemorySetup, fitted: FittedConstants = FITTED) -> float:
+def overhead_bytes(
+    allocated: float, setup: MemorySetup, fitted: FittedConstants = FITTED, activations: float = 0.0
+) -> float:
     """Bytes that the counter shows beyond the tensors.
 
     reserved: unused reserved blocks. device: the CUDA context. process: the program without a model, and what the C
-    library's allocator and oneDNN's compiled kernels hold beside the tensors.
+    library's allocator and oneDNN's compiled kernels hold beside the tensors, with ``fused`` kernels a share of the
+    ``activations``.
     """
     if setup.counter == "reserved":
         return (fitted.reserved - 1) * allocated
     if setup.counter == "process":
-        return PROCESS_BYTES + KERNEL_BYTES + (HEAP_FACTOR - 1) * allocated
+        return PROCESS_BYTES + KERNEL_BYTES + (HEAP_SHARE * activations if setup.fused else 0.0)
     return CUDA_CONTEXT_BYTES if setup.counter == "device" else 0.0

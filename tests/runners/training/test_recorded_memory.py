@@ -35,6 +35,7 @@ RUNS: tuple[tuple[str, str, dict[str, Any], str, int, int, int, int, float], ...
         347,
         2.913,
     ),
+    ("rows with passages", "smollm2-135m", {}, "fast", 5, 240, 865, 123, 1.643),
     ("262,144 tokens", "gemma3-270m", {"method": "full"}, "fast", 13, 87, 687, 371, 5.926),
     ("experts", "qwen3-moe", {}, "fast", 13, 87, 687, 371, 1.249),
 )
