@@ -41,8 +41,7 @@ from runners.plan.schema import Plan
 from runners.plan.steps import IndexStep, PlanModel
 from runners.resources.gpu import MachineProbe
 from runners.resources.machine import Machine, detect_machine, free_ram
-from runners.resources.memory_estimate import estimate_memory
-from runners.resources.memory_terms import MemorySetup
+from runners.resources.memory_estimate import estimate_inference_memory
 from runners.run_folder import RunFolder
 from runners.runs.dataset import read_data
 from runners.runs.session import BaseModel, RunContext, model_identity, must_stay_local, obtain_model
@@ -109,7 +108,7 @@ def too_large(profile: Profile, machine: Machine, answers: int) -> str:
         return ""
     cuda = machine.gpu_kind.value == "cuda"
     available = machine.gpu_memory_gib.value if cuda else free_ram(MachineProbe()).value
-    needed = estimate_memory(shape, "inference", MemorySetup(seq_len=1024)).likely
+    needed = estimate_inference_memory(shape, 1024, 0, counter="device" if cuda else "process").likely
     if available is not None and needed > available:
         return f"{profile.model or 'the model'} needs about {needed:.1f} GiB, {available:.1f} are free"
     seconds_each = PROBE_PROMPT_TOKENS / PREFILL_TOKENS_PER_S + ANSWER_TOKENS / DECODE_TOKENS_PER_S

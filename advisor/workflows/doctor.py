@@ -197,7 +197,10 @@ def _calibration(measure: bool) -> dict[str, Any]:
     from runners.resources import calibration
 
     if measure:
-        calibration.store_calibration(calibration.calibrate())
+        # Speeds of training that runs measured here stay: this measures the matrix speed alone.
+        before = calibration.read_calibration().calibration
+        measured_now = calibration.calibrate().with_training(before.training if before else ())
+        calibration.store_calibration(measured_now)
     stored = calibration.read_calibration()
     measured = stored.calibration
     if measured is None:

@@ -7,14 +7,15 @@ import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from advisor.display.events import print_event
-from advisor.output import emit_result
+from advisor.output import emit_result, note
 from advisor.workflows import train_inputs
 from advisor.workflows.train_inputs import TrainFiles, TrainInputs
-from rag.errors import UsageProblem
+from rag.errors import BadInput, UsageProblem
 from rag.files import disk_full_as_problem
 from runners.plan.train_config import TUNING_METHODS, TrainConfig, TrainResult
 from runners.preflight.report import ACCEPTABLE_CODES, CHECK_CODES, count_of_rows
@@ -60,8 +61,10 @@ def tune_model(files: TrainFiles, settings: Mapping[str, Any], request: TrainReq
     train_inputs.refuse_bad_flags(settings, request.method)
     inputs = train_inputs.read_train_inputs(files)
     train_inputs.print_indented(inputs.notes)
+    from advisor.workflows.run import adapt_threads
     from runners.models import resolve
 
+    adapt_threads()
     refuse_flags_without_effect(inputs, settings)
     base = resolve.resolve_model(request.model, on_event=print_event)
     config, reasons = train_inputs.settle_settings(
@@ -196,6 +199,7 @@ def train_and_publish(
 
     assert request.out is not None
     train_inputs.print_indented(training.check_warnings(report))
+    announce_training(inputs, config, base, report)
     if request.overwrite:
         for old in (request.out, work_folder(request.out)):
             shutil.rmtree(old, ignore_errors=True)
@@ -225,6 +229,31 @@ def train_and_publish(
         emit_result({"schema": 1, "out": str(request.out), **result.to_json()})
     else:
         print("\n".join(training_summary(result, request.out)))
+
+
+def announce_training(inputs: TrainInputs, config: TrainConfig, base: Model, report: PreflightReport) -> None:
+    """Print about how long the training takes, by the speed measured on this CPU; nothing for a short one or a GPU."""
+    from advisor.costs.speed_measurement import measure_run_seconds, speed_line
+    from advisor.workflows.dry_run import duration_words
+    from runners.models.fingerprint import read_json
+    from runners.resources.gpu import MachineProbe, find_gpu
+    from runners.resources.model_shape import read_shape
+    from runners.tokenization.token_estimate import CHARS_PER_TOKEN
+
+    if find_gpu(MachineProbe()).kind == "cuda":
+        return
+    try:
+        shape = read_shape(read_json(base.folder / "config.json"))
+    except BadInput:
+        return  # a model of unknown shape, of which the preflight says so
+    prompts = ["".join(turn["content"] for turn in row.messages[:-1]) for row in inputs.rows]
+    # In lexicographic order every prompt is between the first and the last, so the prefix of these two is common.
+    same = takewhile(lambda pair: pair[0] == pair[1], zip(min(prompts), max(prompts), strict=False))
+    prefix = sum(1 for _ in same) / CHARS_PER_TOKEN if len(prompts) > 1 else 0.0
+    measured = measure_run_seconds(shape, config, report.used, report.tokens, report.learnt, prefix)
+    if measured is not None:
+        seconds, speed = measured
+        note(f"{speed_line(config.method, speed)}; about {duration_words(seconds)} in all")
 
 
 def training_summary(result: TrainResult, out: Path) -> Iterator[str]:

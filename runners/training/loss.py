@@ -21,6 +21,7 @@ from peft import PeftModel
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from runners.resources.loss_memory import logit_block_rows
 from runners.tokenization.chat_template import EncodedRow
 from runners.training.cpu_kernels import CpuKernels, select
 from runners.training.packing import TokenBatch, collate, shared_prefix
@@ -35,9 +36,6 @@ NO_CPU_COMPILE = (
     "torch.compile is off on a CPU: for a 135M model on 2 cores it took 105 s to compile, and its 400 tokens/s "
     "are fewer than the fused layers give without it"
 )
-LOGIT_BLOCK_BYTES = (64 * 2**20, 256 * 2**20)
-"""Bytes of fp32 logits held at once, on a CPU and on a GPU: 341 rows of a vocabulary of 49,152, and 1,365. On 2 cores
-with AMX, 300 rows took 135 ms of processor time in blocks of 133, 115 at once."""
 LOSS_TOLERANCE = 0.02
 """Relative difference from the plain loss that bf16 rounding explains."""
 PLAIN_REQUESTED = "kernels plain: asked for"
@@ -117,7 +115,7 @@ class LinearCrossEntropy(torch.autograd.Function):
 
 def block_rows(vocabulary: int, device: torch.device) -> int:
     """Return how many rows of logits are held at once."""
-    return max(16, LOGIT_BLOCK_BYTES[device.type == "cuda"] // (4 * vocabulary))
+    return logit_block_rows(vocabulary, device.type == "cuda")
 
 
 @dataclass(frozen=True, slots=True)

@@ -87,7 +87,7 @@ def choose_runtime(base: Model, config: TrainConfig, rows: list[EncodedRow], ide
     dtype = dtype_for()[0]
     longest = max(len(row.ids) for row in rows)
     memory = gradient_checkpointing.choose_checkpointing(
-        base.folder, config, longest, free_gib(), dtype == torch.bfloat16
+        base.folder, config, longest, free_gib(), dtype.itemsize == 2, default_device().type == "cuda"
     )
     return RuntimeChoices(
         identity,
@@ -120,7 +120,7 @@ def changed_settings(settings: Mapping[str, Any], config: TrainConfig) -> str:
 def expected_gib(
     folder: Path, config: TrainConfig, loss: TrainingLoss, rows: Sequence[EncodedRow], checkpointing: bool
 ) -> float | None:
-    """Return the estimated GiB of tensors in training, for the forward pass of ``rows`` as the run computes it.
+    """Return the estimated GiB that training takes, for the forward pass of ``rows`` as the run computes it.
 
     Dtype, checkpointing, padding, shared prefixes and the path of the loss are the run's own. None where the model's
     config does not describe its shape.
@@ -138,9 +138,20 @@ def expected_gib(
         return None
     longest, tokens = max(len(row.ids) for row in rows), int(loss.collate(rows).ids.numel())
     half = loss.causal.dtype.itemsize == 2
+    cuda = loss.causal.device.type == "cuda"
+    learnt = sum(len(row.learnt) for row in rows)
     return round(
         gradient_checkpointing.likely_training_gib(
-            shape, config, longest, tokens, half, checkpointing, loss.fuses_blocks
+            shape,
+            config,
+            longest,
+            tokens,
+            half,
+            checkpointing,
+            loss.fuses_blocks,
+            cuda,
+            learnt,
+            loss.path == "fast",
         ),
         3,
     )

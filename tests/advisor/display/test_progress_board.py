@@ -55,6 +55,22 @@ def board_text(board: ProgressBoard, width: int = 80) -> str:
     return out.getvalue()
 
 
+def test_finished_steps_correct_the_estimates_of_waiting_ones_of_their_kind() -> None:
+    """A training that took twice its estimate doubles what is announced for the next one, and nothing else."""
+    events = [
+        {"time": 0, "event": "run.start"},
+        {"time": 0, "event": "step.start", "step": "train:lora"},
+        {"time": 200, "event": "step.end", "step": "train:lora"},
+        {"time": 200, "event": "step.start", "step": "index"},
+    ]
+    board = replay_events(events, "desk", ["train:lora", "index", "train:hybrid", "evaluate:hybrid"])
+    board.estimates = {"train:lora": 100.0, "index": 5.0, "train:hybrid": 300.0, "evaluate:hybrid": 20.0}
+    assert board.correction("train:hybrid") == 2.0
+    assert board.correction("evaluate:hybrid") == 1.0
+    assert board.time_left(201) == pytest.approx(4 + 600 + 20)
+    assert "about 10:00" in board_text(board)
+
+
 def test_replayed_board_shows_state_of_the_run() -> None:
     board = replay_events(EVENTS, "desk", STEPS)
     board.estimates = {"evaluate:lora": 25.0}

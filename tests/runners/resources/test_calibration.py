@@ -13,13 +13,37 @@ import torch
 
 from rag.errors import CannotRun
 from runners.resources import calibration
-from runners.resources.calibration import Calibration, MatrixSpeed, StoredCalibration
+from runners.resources.calibration import (
+    MAX_TRAINING_SPEEDS,
+    Calibration,
+    MatrixSpeed,
+    StoredCalibration,
+    TrainingSpeed,
+)
 
 GOOD = Calibration(
     date(2026, 11, 25),
     version("torch"),
     MatrixSpeed("cpu", calibration.processor_name(), {"fp32": 2e11, "bf16": 8e11}, threads=2),
 )
+
+SPEED = TrainingSpeed("lora", 30, 576, 1536, 49152, 83, 20, 1024, "bfloat16", 2, 0.001)
+
+
+def test_training_speeds_are_stored_and_replaced_by_newer_ones(tmp_path: Path) -> None:
+    """A file without them is the one of earlier versions; one of the same rows and model replaces the old one."""
+    assert "training" not in GOOD.to_json()
+    measured = GOOD.with_training([SPEED, replace(SPEED, method="full")])
+    calibration.store_calibration(measured, tmp_path)
+    assert calibration.read_calibration(tmp_path).calibration == measured
+    newer = measured.with_training([replace(SPEED, seconds_per_token=0.002)])
+    assert [(speed.method, speed.seconds_per_token) for speed in newer.training] == [
+        ("full", 0.001),
+        ("lora", 0.002),
+    ]
+    many = GOOD.with_training(replace(SPEED, row_tokens=n) for n in range(1, 100))
+    assert len(many.training) == MAX_TRAINING_SPEEDS
+    assert many.training[-1].row_tokens == 99
 
 
 def test_stored_calibration_is_read_back(tmp_path: Path) -> None:
@@ -53,6 +77,8 @@ def test_stored_calibration_is_read_back(tmp_path: Path) -> None:
         ),
         json.dumps({**GOOD.to_json(), "cpu": {**GOOD.cpu.to_json(), "threads": 0}}),
         json.dumps({**GOOD.to_json(), "cpu": None}),
+        json.dumps({**GOOD.to_json(), "training": [{"method": "lora"}]}),
+        json.dumps({**GOOD.with_training([replace(SPEED, seconds_per_token=-1.0)]).to_json()}),
     ],
 )
 def test_damaged_calibration_is_ignored_with_reason(tmp_path: Path, text: str) -> None:

@@ -1,0 +1,63 @@
+"""Bytes that the loss of this project's training holds at its highest moment, by path. Imports no torch.
+
+The formulas follow :mod:`runners.training.loss` line by line; V is the vocabulary and h the hidden width.
+"""
+
+from __future__ import annotations
+
+from runners.resources.model_shape import ModelShape
+
+LOGIT_BLOCK_BYTES = (64 * 2**20, 256 * 2**20)
+"""Bytes of fp32 logits held at once, on a CPU and on a GPU: 341 rows of a vocabulary of 49,152, and 1,365. On 2 cores
+with AMX, 300 rows took 135 ms of processor time in blocks of 133, 115 at once."""
+MIN_LOGIT_ROWS = 16
+"""Fewest rows of such a block, however large the vocabulary."""
+
+
+def logit_block_rows(vocabulary: int, cuda: bool) -> int:
+    """Return how many rows of logits the row-wise loss holds at once."""
+    return max(MIN_LOGIT_ROWS, LOGIT_BLOCK_BYTES[cuda] // (4 * vocabulary))
+
+
+def row_loss_bytes(shape: ModelShape, wide: int, learnt: float, trained_head: bool, cuda: bool) -> float:
+    """Return the bytes of :class:`runners.training.loss.LinearCrossEntropy`, the most at any moment.
+
+    Forward: a block of logits in the model's dtype and in fp32, the gradient of the hidden rows, and of a trained head its
+    fp32 sum and one block's product. Backward: gradients of hidden rows and head once more, scaled, and cast.
+
+    Args:
+        shape: the model.
+        wide: bytes of a value of the model's dtype.
+        learnt: target tokens of the forward pass.
+        trained_head: whether the head is trained.
+        cuda: whether it runs on a GPU, where blocks are larger.
+    """
+    block = min(learnt, logit_block_rows(shape.vocab, cuda)) * shape.vocab
+    hidden = wide * learnt * shape.hidden
+    head = shape.table if trained_head else 0
+    # An fp32 model has no second copy of a block's logits, and its head's gradient needs no cast.
+    cast = 2 if wide == 2 else 0
+    forward = block * (4 + cast) + hidden + head * (4 + wide)
+    backward = 2 * hidden + head * (4 + 4 + cast)
+    return float(max(forward, backward))
+
+
+def plain_loss_bytes(shape: ModelShape, wide: int, tokens: float, learnt: float, trained_head: bool) -> float:
+    """Return the bytes of :func:`runners.training.loss.plain_loss`, the most at any moment.
+
+    Forward: logits of all tokens, those of the learnt ones in the model's dtype and in fp32, and their log-probabilities.
+    Backward: log-probabilities with two gradients of their size, or the gradient of all logits beside that of the learnt.
+
+    Args:
+        shape: the model.
+        wide: bytes of a value of the model's dtype.
+        tokens: tokens of the forward pass, padding included.
+        learnt: those of them that are targets.
+        trained_head: whether the head is trained.
+    """
+    cast = 4 if wide == 2 else 0
+    of_all, of_learnt = wide * tokens * shape.vocab, learnt * shape.vocab
+    forward = of_all + of_learnt * (wide + cast + 4)
+    backward = max(12 * of_learnt, of_all + of_learnt * (4 + wide))
+    head = wide * shape.table if trained_head else 0
+    return float(max(forward, backward) + head)

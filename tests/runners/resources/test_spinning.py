@@ -1,0 +1,56 @@
+"""Idle OpenMP threads: how long they spin depends on what else the machine does, and the user's setting stays."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from runners.resources import environment, usage
+
+
+@pytest.mark.parametrize(
+    ("others", "cores", "count"),
+    [(0.0, 2, "20000"), (0.3, 2, "20000"), (1.0, 2, "1000"), (1.0, 16, "20000"), (6.0, 16, "1000")],
+)
+def test_spin_count_is_short_where_others_want_the_cores(others: float, cores: int, count: str) -> None:
+    assert usage.idle_spin_count(others, cores) == count
+
+
+def test_spinning_is_not_changed_once_torch_is_there_or_the_user_chose(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("GOMP_SPINCOUNT", "77")
+    assert usage.adapt_spinning_to_load(0.0) is False
+    assert os.environ["GOMP_SPINCOUNT"] == "77"
+
+
+def test_command_line_sets_spinning_and_kernel_cache_before_torch() -> None:
+    """A process that has not imported torch observes the load and sets one of the two counts."""
+    code = (
+        "import os; from runners.resources import environment, usage; environment.limit_kernel_cache();"
+        "usage.adapt_spinning_to_load(0.05);"
+        "print(os.environ['GOMP_SPINCOUNT'], os.environ['ONEDNN_PRIMITIVE_CACHE_CAPACITY'])"
+    )
+    names = ("GOMP_SPINCOUNT", "ONEDNN_PRIMITIVE_CACHE_CAPACITY")
+    variables = {key: value for key, value in os.environ.items() if key not in names}
+    root = str(Path(usage.__file__).parents[2])
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**variables, "PYTHONPATH": root},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    count, capacity = done.stdout.split()
+    assert count in (usage.QUIET_SPIN_COUNT, usage.SHARED_SPIN_COUNT)
+    assert capacity == environment.KERNEL_CACHE_CAPACITY
+
+
+def test_kernel_cache_of_the_user_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "500")
+    environment.limit_kernel_cache()
+    assert os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"] == "500"
