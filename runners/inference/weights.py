@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import gc
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -174,10 +175,27 @@ def _repackable(layer: nn.Module) -> bool:
     return layer.in_features % FOUR_BIT_BLOCK == 0 and layer.out_features % REPACKED_ROWS == 0  # type: ignore[operator]
 
 
-def _is_repacked(model: PreTrainedModel) -> bool:
-    """Return whether bitsandbytes has repacked 4-bit weights of a model, which then no longer dequantise."""
+def _repacked_states(model: PreTrainedModel) -> list[Any]:
+    """Return the quantisation states of the 4-bit weights that bitsandbytes has repacked."""
     states = (getattr(parameter, "quant_state", None) for parameter in model.parameters())
-    return any(getattr(state, "packing_format_for_cpu", False) for state in states)
+    return [state for state in states if getattr(state, "packing_format_for_cpu", False)]
+
+
+@contextmanager
+def _packed_weights_kept(model: PreTrainedModel) -> Iterator[None]:
+    """Leave repacked 4-bit weights as they are within the block, in which nothing may be computed.
+
+    PEFT asks a model for its state dict when it loads an adapter. bitsandbytes then converts repacked weights back, with
+    scales rounded anew, so that every switch would give a slightly different base.
+    """
+    states = _repacked_states(model)
+    for state in states:
+        state.packing_format_for_cpu = False
+    try:
+        yield
+    finally:
+        for state in states:
+            state.packing_format_for_cpu = True
 
 
 def _uses_dora(adapter: Path) -> bool:
@@ -284,7 +302,8 @@ def attach_adapter(
         The model, whose own layers hold the adapter, so that it generates as any model of transformers does; and
         PEFT's wrapper, whose ``unload`` takes the adapter away again, None for a merged one.
     """
-    adapted = load_adapter(model, folder, base)
+    with _packed_weights_kept(model):
+        adapted = load_adapter(model, folder, base)
     if not four_bit:
         return merged_for_inference(adapted), None
     causal = adapted.eval().get_base_model()
@@ -360,7 +379,12 @@ class SwitchableModel:
                 self.model = load_tuned_model(weights, self.dtype, self.four_bit)
             else:
                 self._restore()
-                if weights is not None and self.four_bit and _uses_dora(weights) and _is_repacked(self.model):
+                if (
+                    weights is not None
+                    and self.four_bit
+                    and _uses_dora(weights)
+                    and _repacked_states(self.model)
+                ):
                     self._drop()
                     self.model = load_base(self.base, self.dtype, self.four_bit)
                 if weights is not None:
@@ -378,7 +402,9 @@ class SwitchableModel:
         if self.model is None:
             self.model = load_base(self.base, self.dtype, self.four_bit)
         elif self._beside is not None:
-            self.model = in_evaluation_mode(self._beside.unload())  # type: ignore[operator]
+            with _packed_weights_kept(self.model):
+                plain: PreTrainedModel = self._beside.unload()  # type: ignore[operator]
+            self.model = in_evaluation_mode(plain)
             self._beside = None
         elif self._copy is not None and self.weights is not None:
             with torch.no_grad():

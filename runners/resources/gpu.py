@@ -75,10 +75,8 @@ def find_gpu(probe: MachineProbe) -> Gpu:
             continue
         if gpu.kind == "none":
             return gpu
-        if wanted in ("auto", gpu.kind):
-            refusal = build_refusal(gpu.kind, probe.torch_build)
-        else:
-            refusal = f"{DEVICE_ENV}={wanted}"
+        other = "" if wanted in ("auto", gpu.kind) else f"{DEVICE_ENV}={wanted}"
+        refusal = other or build_refusal(gpu.kind, probe.torch_build)
         if not refusal:
             return gpu
         unused = unused or f"{gpu.name or gpu.kind} is not used: {refusal}"

@@ -109,7 +109,9 @@ def plain_answers(base: Model, adapter: Path | None, asked: Sequence[Any], repac
         )
         inputs.pop("token_type_ids", None)
         with torch.inference_mode():
-            row = model.generate(**inputs, max_new_tokens=TOKENS, do_sample=False, pad_token_id=0, eos_token_id=2)
+            row = model.generate(
+                **inputs, max_new_tokens=TOKENS, do_sample=False, pad_token_id=0, eos_token_id=2
+            )
         text = tokenizer.decode(row[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
         answers.append(text.strip())
     return answers
