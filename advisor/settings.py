@@ -17,6 +17,7 @@ from typing import Any
 from advisor.output import FORMATS
 from advisor.questionnaire.answers import Answers, names_a_path
 from rag.errors import BadInput
+from runners.resources.device import DEVICE_ENV, DEVICE_TABLE, DTYPE_BYTES, DTYPE_ENV, MEMORY_ENV
 
 ENV = "TUNEWISE_CONFIG"
 FILE = "config.toml"
@@ -35,7 +36,7 @@ class SettingKey:
     name: str
     env: str
     kind: str
-    """path, flag or format."""
+    """path, flag, format, device, dtype or gib."""
     text: str
 
 
@@ -65,6 +66,9 @@ SETTING_KEYS: tuple[SettingKey, ...] = (
     SettingKey("facts", "TUNEWISE_FACTS", "path", "your own models, cards and prices; empty for none"),
     SettingKey("format", "TUNEWISE_FORMAT", "format", "how results are printed: human, json or plain"),
     SettingKey("quiet", "TUNEWISE_QUIET", "flag", "whether progress and notes are left out"),
+    SettingKey("device", DEVICE_ENV, "device", f"what models run on: auto, {', '.join(DEVICE_TABLE)}"),
+    SettingKey("dtype", DTYPE_ENV, "dtype", f"what models compute in: auto, {', '.join(DTYPE_BYTES)}"),
+    SettingKey("memory_gib", MEMORY_ENV, "gib", "most GiB of memory to use, of the GPU or of RAM"),
 )
 """All settings. The file may also hold a table ``[answers]``: answers of the questionnaire by id."""
 
@@ -167,7 +171,14 @@ def _value(path: Path, name: str, value: Any) -> str:
         return "1" if value else "0"
     if key.kind == "format" and value in FORMATS:
         return str(value)
+    choices = {"device": ("auto", *DEVICE_TABLE), "dtype": ("auto", *DTYPE_BYTES)}
+    if value in choices.get(key.kind, ()):
+        return str(value)
+    if key.kind == "gib" and isinstance(value, int | float) and not isinstance(value, bool) and value > 0:
+        return f"{value:g}"
     if key.kind == "path" and isinstance(value, str):
         return str((path.parent / Path(value).expanduser()).resolve()) if value else ""
     wanted = {"flag": "true or false", "format": f"one of {', '.join(FORMATS)}", "path": "a path in quotes"}
+    wanted |= {kind: f"one of {', '.join(names)}" for kind, names in choices.items()}
+    wanted["gib"] = "a number above 0"
     raise BadInput(f"{path}: {name} is {value!r}", f"it should be {wanted[key.kind]}")

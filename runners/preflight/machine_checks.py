@@ -81,14 +81,14 @@ def needed_memory(
         shape = read_shape(read_json(base.folder / "config.json"))
     except BadInput:
         return None
-    cuda = machine.gpu_kind.value == "cuda"
-    if cuda:
+    own_memory = machine.own_memory
+    if own_memory:
         free, how = machine.gpu_memory_gib.value, f"memory of {machine.gpu_name.value or 'the GPU'}"
     else:
         ram = free_ram(MachineProbe())
         free, how = ram.value, ram.how
-    half = bool(machine.bf16.value)
-    extra = 0.0 if cuda else PROCESS_GIB
+    half = machine.dtype[0] != "float32"
+    extra = 0.0 if own_memory else PROCESS_GIB
     on = gradient_checkpointing.choose_checkpointing(
         base.folder, config, longest, None if free is None else free - extra, half
     ).on
@@ -96,7 +96,9 @@ def needed_memory(
     # The estimate's high end is its likely value times the accuracy's high factor; so the others follow from it.
     accuracy = ESTIMATE_ACCURACY[config.method]  # type: ignore[index]
     likely = high / accuracy.high
-    return MemoryNeed(likely * accuracy.low + extra, likely + extra, high + extra, free, how, on, not cuda)
+    return MemoryNeed(
+        likely * accuracy.low + extra, likely + extra, high + extra, free, how, on, not own_memory
+    )
 
 
 def memory_check(memory: MemoryNeed | None, longest: int, config: TrainConfig) -> PreflightCheck:
